@@ -1,0 +1,60 @@
+"""What every command here shares: one-line errors, whole files, hashes.
+
+    import cli
+    raise cli.UserError("dev.tsv:7: label 'x' is not 0 or 1; take the official dev.tsv")
+    if __name__ == "__main__":
+        cli.run(main)
+"""
+
+import contextlib
+import hashlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+
+class UserError(Exception):
+    """A mistake the user can mend. The text says what, where (file, line, option, tensor) and what to do."""
+
+
+def run(main):
+    """Call main() and exit: 0 (or main's own status), 1 with one line on a user's mistake, 130 on Ctrl-C."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except UserError as e:
+        status = f"{Path(sys.argv[0]).name}: error: {e}"
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    except OSError as e:
+        status = f"{Path(sys.argv[0]).name}: error: {e.filename or 'input/output'}: {e.strerror or e}"
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+def sha256(path) -> str:
+    """Hex sha256 of a file's bytes, read in pieces."""
+    with Path(path).open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def whole_file(path, mode="wb", **options):
+    """Open a temporary file beside `path`; it takes the name only when the block ends well.
+
+    The file is created 0644 whatever the umask: ais_bench refuses inputs that others may write.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, mode, **options) as f:
+            os.fchmod(fd, 0o644)
+            yield f
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
