@@ -1,7 +1,7 @@
 # What each CHIP is: raw values only. The first precision and the first engine are the defaults.
-CHIPS_ASCEND := 310P3 310P1 310P5 310P7 310B1 310B2 310B3 310B4 910A 910B 910B1 910B2 910B3 910B4
-CHIPS_GPU    := T4
-CHIPS_CPU    := cpu
+CHIPS_ascend := 310P3 310P1 310P5 310P7 310B1 310B2 310B3 310B4 910A 910B 910B1 910B2 910B3 910B4
+CHIPS_gpu    := T4
+CHIPS_cpu    := cpu
 
 ascend.ENGINES := atc
 gpu.ENGINES    := trtexec
