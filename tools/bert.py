@@ -30,9 +30,8 @@ def load(folder):
     from transformers import BertConfig, BertForSequenceClassification
 
     config, tensors = weights.read(folder)
-    tiny = config["architectures"] == [weights.TINYBERT]
-    values = {k: v for k, v in config.items() if k not in ("architectures", "model_type")}
-    module = BertForSequenceClassification(BertConfig(**values, attn_implementation="eager"))
+    tiny = config.pop("architectures") == [weights.TINYBERT]
+    module = BertForSequenceClassification(BertConfig(**config, attn_implementation="eager"))
     module.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()}, assign=True)
     if tiny:
         module.dropout = torch.nn.ReLU()

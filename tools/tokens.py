@@ -16,7 +16,6 @@ import tempfile
 from pathlib import Path
 
 import cli
-import numpy as np
 
 # The recipes' input names, and what transformers calls each.
 ROLES = {
@@ -31,29 +30,34 @@ FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_id
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def from_vocab(vocab, lower_case):
-    """A BERT WordPiece tokenizer (tokenizers.Tokenizer) from a vocab.txt, one piece a line, id = line number.
+def read_vocab(path):
+    """The word pieces of a vocab.txt, one a line, id = line number. UserError on a file that is none."""
+    try:
+        pieces = Path(path).read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as e:
+        raise cli.UserError(f"{path}: not UTF-8 at byte {e.start}; take the checkpoint's own file") from e
+    if missing := [s for s in SPECIAL if s not in pieces]:
+        raise cli.UserError(f"{path}: no line {missing[0]}; take the checkpoint's own file")
+    return pieces
+
+
+def build(pieces, lower_case):
+    """BERT's WordPiece tokenizer (tokenizers.Tokenizer) over a list of word pieces.
 
     The steps are BERT's own: clean, split CJK, lower and strip accents if `lower_case`, split punctuation,
-    longest piece first, words over 100 characters are [UNK]. Raises UserError on a file that is none.
+    longest piece first; a word of over 100 characters is [UNK].
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    try:
-        pieces = Path(vocab).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as e:
-        raise cli.UserError(f"{vocab}: not UTF-8 at byte {e.start}; take the checkpoint's own file") from e
     ids = {piece: i for i, piece in enumerate(pieces)}
-    if missing := [s for s in SPECIAL if s not in ids]:
-        raise cli.UserError(f"{vocab}: no line {missing[0]}; take the checkpoint's own file")
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token=UNK, max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        single=f"{CLS} $A {SEP}",
+        pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
         special_tokens=[(CLS, ids[CLS]), (SEP, ids[SEP])],
     )
     return tokenizer
@@ -80,7 +84,7 @@ def load(folder, lower_case=True):
             lower_case = json.loads(path.read_text("utf-8")).get("do_lower_case", lower_case)
         except (ValueError, AttributeError) as e:
             raise cli.UserError(f"{path}: not a JSON object ({e}); take the checkpoint's own file") from e
-    return from_vocab(folder / "vocab.txt", lower_case)
+    return build(read_vocab(folder / "vocab.txt"), lower_case)
 
 
 def encode(tokenizer, sentences, seq_len, names=("input_ids", "attention_mask")):
@@ -88,6 +92,8 @@ def encode(tokenizer, sentences, seq_len, names=("input_ids", "attention_mask"))
 
     Returns {name: int64 array [len(sentences), seq_len]} in the order of `names` (keys of ROLES).
     """
+    import numpy as np
+
     if seq_len < 3:
         raise cli.UserError(f"--seq_len {seq_len}: [CLS], one token and [SEP] need at least 3")
     if unknown := [n for n in names if n not in ROLES]:
@@ -165,6 +171,8 @@ def batches_of(mask, buckets, batch):
 
     mask: int64 [n, longest bucket]. Returns [(seq_len, row numbers)], buckets ascending, rows in their order.
     """
+    import numpy as np
+
     lengths = mask.sum(1)
     batches, below = [], 0
     for seq_len in sorted(buckets):
@@ -182,6 +190,8 @@ def write_buckets(folder, arrays, labels, buckets, batch):
     {"<k>": ["<label>", ...]}, and folder/rows.json, {"<k>": [row of the text file from 0, ...]}, last.
     Returns the number of batches.
     """
+    import numpy as np
+
     batches = batches_of(mask_of(arrays), buckets, batch)
     for name, array in arrays.items():
         assert array.shape == (len(labels), max(buckets)), (name, array.shape)
