@@ -170,14 +170,13 @@ def receive(index: Index, url: str, pin: Pin, file) -> None:
     """Write `url` into the binary file, going on after a break. Raises UserError after TRIES in vain."""
     from tqdm import tqdm
 
-    fault, tries = "", 0
+    fault, tries, most = "", 0, 0
     small = pin.size < 1 << 22
     with tqdm(desc=pin.filename, total=pin.size, unit="B", unit_scale=True, disable=small) as bar:
         while tries < TRIES:
-            start = file.tell()
             time.sleep(tries)
             try:
-                for offset, piece in index.pieces(url, start):
+                for offset, piece in index.pieces(url, file.tell()):
                     file.seek(offset)
                     file.write(piece[: pin.size - offset])
                     bar.update(file.tell() - bar.n)
@@ -186,7 +185,8 @@ def receive(index: Index, url: str, pin: Pin, file) -> None:
                 fault = "the connection ends early"
             except Broken as e:
                 fault = str(e)
-            tries = 0 if file.tell() > start else tries + 1
+            tries = 0 if file.tell() > most else tries + 1
+            most = max(most, file.tell())
     raise cli.UserError(f"{pin.filename}: {file.tell()} of {pin.size} bytes came: {fault}; {advice(pin)}")
 
 
