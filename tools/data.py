@@ -11,8 +11,10 @@ SST was cut from 10,605 film-review snippets; the source package holds them in t
     <label> <snippet, from 1> <first character, from 0> <edits>
 
 with edits, read from left to right: 12 copies 12 characters, <3> skips 3, _ writes a blank, any other
-character writes itself, and = before a character writes that, whatever it is. `derive` makes such a script from a TSV; `choose` picked the training sentences
-that calibrate int8.
+character writes itself, and = before a character writes that, whatever it is. `derive` makes such a script
+from a TSV; `choose` picked the training sentences that calibrate int8. The first command prints
+
+    wrote build/data/dev.tsv (sha256 54a9c12c77e402fc14d6a66a506f24d999f596b0176eb777c972cccc2f9cc4b0)
 """
 
 import argparse
@@ -250,7 +252,7 @@ def own_dev(path) -> bytes:
                 raise zipfile.BadZipFile("neither stored nor deflated")
             with archive.open(found[0]) as file:
                 data = file.read(FILE_LIMIT + 1)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError) as e:
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, ValueError, EOFError) as e:
         raise cli.UserError(f"{path}: not a sound zip ({e}); unpack it and give the folder") from None
     if len(data) > FILE_LIMIT:
         raise cli.UserError(f"{path}: {found[0].filename} is larger than {FILE_LIMIT} bytes; not SST-2's")
