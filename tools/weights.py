@@ -209,16 +209,15 @@ def read(folder, adapter_path=None):
 
 def vocabulary(folder, size):
     """The word pieces of a checkpoint folder (or of the clone around it), in id order, at most `size`."""
-    near = [folder, folder.parent] if folder.name.startswith("checkpoint-") else [folder]
-    if found := [f / "vocab.txt" for f in near if (f / "vocab.txt").is_file()]:
-        pieces = tokens.read_vocab(found[0])
-    elif found := [f / "tokenizer.json" for f in near if (f / "tokenizer.json").is_file()]:
-        ids = tokens.load(found[0].parent).get_vocab()
+    if path := tokens.near(folder, "vocab.txt"):
+        pieces = tokens.read_vocab(path)
+    elif path := tokens.near(folder, "tokenizer.json"):
+        ids = tokens.load(path.parent).get_vocab()
         pieces = sorted(ids, key=ids.get)
     else:
         raise cli.UserError(f"{folder}: no vocab.txt or tokenizer.json there; add the checkpoint's vocab.txt")
     if len(pieces) > size:
-        raise cli.UserError(f"{found[0]}: {len(pieces)} word pieces, but config.json says vocab_size {size}")
+        raise cli.UserError(f"{path}: {len(pieces)} word pieces, but config.json says vocab_size {size}")
     return pieces
 
 
@@ -265,12 +264,15 @@ def from_hub(spec):
         raise cli.UserError(f"--weights {spec}: write hub:OWNER/REPO@COMMIT[:FOLDER], COMMIT in 40 digits")
     repo, commit, folder = m.groups()
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # its retries are not for people; the reason is in our one line
+    print(f"fetching {repo} at {commit[:12]}", flush=True)
     names = [f"{folder}/{name}" for name in FILES] + list(TOKENIZER) if folder else FILES
     try:
         root = Path(snapshot_download(repo, revision=commit, allow_patterns=names))
     except Exception as e:  # the hub library and its network layers raise many kinds
-        reason = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
+        reason = " ".join(str(e.__cause__ or e).split())[:200]
         raise cli.UserError(
             f"{spec} could not be fetched ({reason}); get online or set HF_ENDPOINT, or give WEIGHTS=PATH to a"
             " folder, clone or zip of it, or WEIGHTS=seeded"
