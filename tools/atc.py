@@ -1,7 +1,7 @@
 """Compile ONNX to an Ascend .om with CANN's own atc, wherever that is; leave a verified file or nothing.
 
     python tools/atc.py --implmode Gelu=high_performance -- --framework=5 --model=ascend.onnx \\
-        --output=model --input_format=ND --input_shape="input_ids:8,128;attention_mask:8,128" --soc_version=Ascend310P3
+        --output=model --soc_version=Ascend310P3 --input_shape="input_ids:8,128;attention_mask:8,128"
 
 @OUTPUT@
 
@@ -68,13 +68,13 @@ exec "${run[@]}"
 HINTS = (
     (r"libascend_hal\.so", "no driver here: <toolkit>/<arch>-linux/devlib must be on LD_LIBRARY_PATH"),
     (r"auto_tune_mode", "drop --auto_tune_mode: CANN removed it, its successor is the separate tool aoe"),
-    (r"soc_version|platform.?info", "`npu-smi info` shows the chip's Name; say CHIP=<Name>, as in CHIP=310P3"),
+    (r"soc_version|platform.?info", "`npu-smi info` shows the chip's Name; say CHIP=<Name>, as CHIP=310P3"),
     (r"unknown command line flag", "this CANN does not know that option: drop it, or use another version"),
     (r"E10016.*out_nodes", "name an ONNX output, as in --out_nodes=output, not a numbered node"),
     (r"E10016", "the names in --input_shape must be the ONNX inputs, separated by ; inside quotes"),
     (r"E10035|E10036", "give 2 to 100 gears, as in --dynamic_dims='64,64;128,128'"),
     (r"E1003[789]|E1004[056]", "every gear needs one number per -1 in --input_shape, all gears different"),
-    (r"E10002|E10011|E10049|set input_shape", "name all inputs, all dims: --input_shape='input_ids:8,128;...'"),
+    (r"E10002|E10011|E10049|set input_shape", "name every input: --input_shape='input_ids:8,128;...'"),
     (r"E10054|E10007|E10004", "a parameter is missing, or a value with ; in it was not quoted"),
     (r"can only contain 'a-z'", "move the project to a path of letters, digits, - _ . only"),
     (r"E10410|E1300\d|No such file", "check that the file named exists and can be read"),
@@ -86,8 +86,8 @@ HINTS = (
     ),
     (
         r"EC0010|E40\d\d\d|ModuleNotFoundError",
-        "a Python module of CANN's compiler is missing: install numpy decorator sympy attrs psutil cffi pyyaml"
-        " protobuf scipy requests for the python3 that is first on PATH",
+        "a Python module of CANN's compiler is missing: install numpy decorator sympy attrs psutil cffi"
+        " pyyaml protobuf scipy requests for the python3 that is first on PATH",
     ),
     (r"E2\d\d\d\d|EZ9999", "the operator compiler failed: use --log=error, see ~/ascend/log/debug/plog"),
     (r"E19999", "atc's own inner error: set ASCEND_SLOG_PRINT_TO_STDOUT=1, see the first error it prints"),
@@ -184,7 +184,7 @@ def find(prefix: list, roots: list) -> dict:
 
 
 def soc_name(asked: str, tool: dict) -> str:
-    """The SoC's present name. Refuses one that the CANN found does not know, by its own list if it has one."""
+    """The SoC's present name. Refuses one that the CANN found does not know, by its own list if any."""
     name = RENAMED.get(asked, asked)
     if name != asked:
         print(f"{asked} is the old name of {name}")
