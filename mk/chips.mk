@@ -10,9 +10,8 @@ CHIPS  := cpu $(ASCEND) $(GPU)
 # Old names, as the recipes write them.
 CHIP.alias.710 := 310P3
 
-# How atc's --precision_mode spells a PRECISION.
+# How atc's --precision_mode spells a PRECISION. No fp32: the 310P's matrix unit has none.
 ATC.precision.fp16 := force_fp16
-ATC.precision.fp32 := must_keep_origin_dtype
 ATC.precision.mix  := allow_mix_precision
 
 cpu.family    := cpu

@@ -1,7 +1,7 @@
 """Build a TensorRT engine from ONNX and time it with trtexec, alike under TensorRT 8, 10 and 11.
 
-    python tools/trtexec.py --onnx sim.onnx --batch 8 --precision fp16 --build_only --save_engine model.plan \\
-        --summary build.json
+    python tools/trtexec.py --onnx sim.onnx --batch 8 --precision fp16 --save_engine model.plan \\
+        --build_only --summary build.json
     python tools/trtexec.py --load_engine model.plan --batch 8 --precision fp16 --summary perf.json
 
 @OUTPUT@
