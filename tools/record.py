@@ -1,0 +1,212 @@
+"""One JSON per measurement: what was measured, on what, and the chain of hashes and commands behind it.
+
+    python tools/record.py accuracy build/minilm_sst2/default/seq128/bs8/cpu-onnxruntime-fp32 --save_path accuracy.json
+    python tools/record.py perf     build/minilm_sst2/default/seq128/bs8/cpu-onnxruntime-fp32 --save_path perf.json
+    python tools/record.py show     accuracy.json
+    python tools/record.py promote  results/records accuracy.json perf.json
+
+`accuracy` and `perf` read what the graph left in that folder, whose path is the parameter list. `promote` copies a
+record to results/records/<date>-<host>-<parameters>-<kind>.json and never overwrites one.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+from pathlib import Path
+
+import cli
+import recipe
+
+PATH = re.compile(
+    r"build/(?P<model>[^/]+)/(?P<weights>[^/]+)/seq(?P<seq>[^/]+)/bs(?P<bs>\d+)/"
+    r"(?P<chip>[^/-]+)-(?P<engine>[^/-]+)-(?P<precision>[^/]+)$"
+)
+ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "bf16", "i8mm", "sve")
+
+
+def parameters(leaf: Path) -> dict:
+    """The parameters that a configuration's path spells."""
+    found = PATH.search(leaf.as_posix())
+    if not found:
+        raise cli.UserError(f"{leaf}: not build/<model>/<weights>/seq<N>/bs<N>/<chip>-<engine>-<precision>")
+    return found.groupdict() | {"bs": int(found["bs"])}
+
+
+def prov_of(path: str) -> Path:
+    """Where run.py described an artefact."""
+    return Path(f"{path}.prov.json")
+
+
+def chain(target: Path) -> dict:
+    """Everything TARGET was made from: {path: {sha256, commands, inputs}} where made here, {path: {sha256}} where given."""
+    links: dict[str, dict] = {}
+    waiting = [str(target)]
+    while waiting:
+        path = waiting.pop()
+        if path in links:
+            continue
+        if not prov_of(path).is_file():
+            links[path] = {"sha256": cli.sha256(path)}
+            continue
+        prov = recipe.read_json(prov_of(path))
+        links[path] = {key: prov[key] for key in ("sha256", "commands", "inputs")}
+        waiting += prov["inputs"]
+    return dict(sorted(links.items()))
+
+
+def machine() -> dict:
+    """The processor and system that run now."""
+    info = dict(
+        line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines() if ":" in line
+    )
+    info = {key.strip(): value.strip() for key, value in info.items()}
+    flags = set(info.get("flags", info.get("Features", "")).split())
+    return {
+        "cpu": info.get("model name", platform.processor() or platform.machine()),
+        "isa": [flag for flag in ISA if flag in flags],
+        "cores": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "host": platform.node(),
+    }
+
+
+def base(leaf: Path, kind: str, made: Path) -> dict:
+    """What every record says: parameters, when, where, which commit, the chain."""
+    run = recipe.read_json(prov_of(str(made)))["run"]
+    keys = ("started", "commit", "dirty")
+    return {"kind": kind, **parameters(leaf), **{k: run[k] for k in keys}, "machine": machine(), "chain": chain(made)}
+
+
+def accuracy(leaf: Path) -> dict:
+    """The record of leaf/score.json and the inference behind it."""
+    from scipy.stats import binomtest
+
+    score = recipe.read_json(leaf / "score.json")
+    ci = binomtest(score["correct"], score["total"]).proportion_ci(method="wilson")
+    summary = recipe.read_json(leaf / "output" / "out_summary.json")
+    record = base(leaf, "accuracy", leaf / "score.json")
+    rows = -(-score["total"] // record["bs"]) * record["bs"]
+    meaning = None if record["weights"] != "seeded" else "seeded weights: not the model's accuracy"
+    return record | {
+        "engine_info": summary.get("engine"),
+        "correct": score["correct"],
+        "total": score["total"],
+        "accuracy": round(score["correct"] / score["total"], 6),
+        "interval95": [round(ci.low, 6), round(ci.high, 6)],
+        "caveat": meaning,
+        "padded_rows": round(1 - score["total"] / rows, 6),
+        "predictions": score["predictions"],
+    }
+
+
+def perf(leaf: Path) -> dict:
+    """The record of the timed rounds leaf/round1, round2 ...: all samples, pooled and by round."""
+    import numpy as np
+
+    rounds = sorted(leaf.glob("round*/MANIFEST"))
+    if not rounds:
+        raise cli.UserError(f"{leaf}: no round1/MANIFEST; run make perf")
+    record = base(leaf, "throughput", rounds[0])
+    summaries = [recipe.read_json(r.with_name("out_summary.json")) for r in rounds]
+    times = [s["npu_compute_time_list"] for s in summaries]
+    speed = [1000 * record["bs"] / float(np.mean(t)) for t in times]
+    pooled = np.concatenate(times)
+    spread = (max(speed) - min(speed)) / float(np.median(speed))
+    percentiles = {f"p{q}": round(float(np.percentile(pooled, q)), 4) for q in (50, 90, 95, 99)}
+    return record | {
+        "engine_info": summaries[0].get("engine"),
+        "timed": "the engine's call alone, zeros as input (ais_bench pure inference)",
+        "samples_per_second": round(float(np.median(speed)), 3),
+        "rounds": [round(v, 3) for v in speed],
+        "spread": round(spread, 4),
+        "latency_ms": {"mean": round(float(pooled.mean()), 4), **percentiles},
+        "requests": len(pooled),
+        "padded_rows": round(1 - 872 / (-(-872 // record["bs"]) * record["bs"]), 6),
+        "times_ms": [[round(v, 4) for v in t] for t in times],
+    }
+
+
+def show(record: dict) -> str:
+    """The block that `make accuracy` and `make perf` end with."""
+    where = f"build/{record['model']}/{record['weights']}/seq{record['seq']}/bs{record['bs']}/"
+    where += f"{record['chip']}-{record['engine']}-{record['precision']}"
+    info = record["engine_info"] or {}
+    lines = []
+    if record["kind"] == "accuracy":
+        low, high = (100 * v for v in record["interval95"])
+        lines += [
+            f"accuracy    {100 * record['accuracy']:.2f} %  ({record['correct']}/{record['total']}), "
+            f"95 % interval {low:.2f} to {high:.2f} %" + (f"  [{record['caveat']}]" if record["caveat"] else "")
+        ]
+    else:
+        latency = record["latency_ms"]
+        lines += [
+            f"throughput  {record['samples_per_second']:.1f} samples/s, median of {len(record['rounds'])} rounds "
+            f"({', '.join(f'{v:.1f}' for v in record['rounds'])})",
+            f"latency     {latency['p50']:.2f} ms median, {latency['p99']:.2f} ms p99 of {record['requests']} requests",
+            f"timed       {record['timed']}",
+        ]
+        if record["spread"] > 0.1:
+            lines += [
+                f"noisy       rounds differ by {100 * record['spread']:.0f} %: differences below that mean nothing"
+            ]
+    lines += [
+        f"model       {record['model']} (weights: {record['weights']}), batch {record['bs']}, sequence {record['seq']}",
+        f"chip        {record['chip']}: {record['machine']['cpu']}, {record['machine']['cores']} cores",
+        f"engine      {record['engine']} {info.get('version', '')} {record['precision']}",
+        f"padding     {100 * record['padded_rows']:.1f} % of rows on 872 sentences",
+        f"files       {where}/",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def promote(folder: Path, path: Path) -> Path:
+    """Copy a record into `folder` under its own name; UserError where one of that name stands."""
+    record = recipe.read_json(path)
+    if record.get("standin"):
+        raise cli.UserError(f"{path}: made with the tests' stand-in tools; such a record is never promoted")
+    day = record["started"].replace(":", "").replace("-", "")[:13]
+    spec = "-".join(str(record[k]) for k in ("model", "weights", "seq", "bs", "chip", "engine", "precision", "kind"))
+    target = folder / f"{day}-{record['machine']['host']}-{spec}.json"
+    data = path.read_bytes()
+    if target.exists() and target.read_bytes() != data:
+        raise cli.UserError(f"{target}: exists with other content; records are never overwritten")
+    with cli.whole_file(target) as f:
+        f.write(data)
+    return target
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sub = p.add_subparsers(dest="command", required=True)
+    for kind in ("accuracy", "perf"):
+        k = sub.add_parser(kind)
+        k.add_argument("leaf", type=Path)
+        k.add_argument("--save_path", type=Path, required=True)
+    s = sub.add_parser("show")
+    s.add_argument("record", type=Path)
+    s.add_argument("--save_path", type=Path)
+    k = sub.add_parser("promote")
+    k.add_argument("folder", type=Path)
+    k.add_argument("records", type=Path, nargs="+")
+    args = p.parse_args()
+    if args.command == "promote":
+        for path in args.records:
+            print(f"wrote {promote(args.folder, path)}")
+        return None
+    if args.command == "show":
+        text = show(recipe.read_json(args.record))
+    else:
+        text = json.dumps({"accuracy": accuracy, "perf": perf}[args.command](args.leaf), indent=1) + "\n"
+    if not args.save_path:
+        return print(text, end="")
+    with cli.whole_file(args.save_path, "w") as f:
+        f.write(text)
+    print(f"wrote {args.save_path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
