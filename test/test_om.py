@@ -20,7 +20,7 @@ OUTPUTS = [("output:0", "float32", [8, 2])]
 
 
 def write(path, **changes):
-    asked = {"inputs": INPUTS, "outputs": OUTPUTS, "atc_cmdline": COMMAND, "weights": b"w" * 100} | changes
+    asked = {"inputs": INPUTS, "outputs": OUTPUTS, "atc_cmdline": COMMAND, "weights": b"w" * 20} | changes
     om_writer.write_om(path, **asked)
     return path
 
@@ -83,10 +83,10 @@ def test_written_is_read(tmp_path, wide):
     assert model["inputs"] == [{"name": n, "dtype": d, "dims": s} for n, d, s in INPUTS]
     assert model["outputs"] == [{"name": "output:0", "dtype": "float32", "dims": [8, 2]}]
     assert model["atc_cmdline"] == COMMAND
-    assert model["weight_bytes"] == 100
+    assert model["weight_bytes"] == 20
     assert model["ops"] == {"AttentionScore": 2, "Data": 2, "Gelu": 1, "NetOutput": 1}
     weights = model["partitions"][1]
-    assert path.read_bytes()[weights["offset"] :] == b"w" * 100 == b"w" * weights["bytes"]
+    assert path.read_bytes()[weights["offset"] :] == b"w" * 20 == b"w" * weights["bytes"]
 
 
 def test_gears(tmp_path):
