@@ -4,7 +4,8 @@
 
 @OUTPUT@
 
-The encoder is found by structure (encoder.py) and read into a normal form; a layer that does not match stops the command with its number and the missing piece. Targets:
+The encoder is found by structure (encoder.py) and read into a normal form; a layer that does not match
+stops the command with its number and the missing piece. Targets:
 
 ascend  the whole encoder is written anew as CANN's fusion passes look for it (AttentionScore, AttentionLnQKV,
         LayerNorm, Gelu): LayerNorm and context 2-D [batch*length, hidden], key transposed in two steps,
@@ -150,7 +151,7 @@ class Sizes:
         return self.made[axis]
 
     def shape(self, name: str, *parts, infer: bool = True):
-        """A shape for Reshape or Expand; parts: numbers, or "batch" and "length". One unknown may be -1 (infer)."""
+        """A shape for Reshape or Expand; parts: numbers, "batch", "length". infer: one unknown becomes -1."""
         axes = {"batch": 0, "length": 1}
         known = [self.dims[axes[p]] if p in axes else p for p in parts]
         if infer and known.count(None) == 1:
@@ -258,14 +259,14 @@ def show(facts: dict) -> str:
     lines = [f"mask from {facts['mask_input']}: constant {had} -> {MASK}; opset {facts['opset']}"]
     for x in facts["layers"]:
         lines.append(
-            f"layer {x['layer']:2}: attention {x['heads']} x {x['head_dim']}, scale {x['scale']:.6g} ({x['scaled_by']}), "
-            f"mask, LayerNorm x 2, Gelu {x['gelu']}"
+            f"layer {x['layer']:2}: attention {x['heads']} x {x['head_dim']}, scale {x['scale']:.6g} "
+            f"({x['scaled_by']}), mask, LayerNorm x 2, Gelu {x['gelu']}"
         )
     return "\n".join([*lines, gate.line(facts["gate"])])
 
 
 def gate_inputs(model, enc: Encoder, folder, rows) -> list:
-    """Input sets for the gate: fixed token rows with every padding length, and real ones where a folder is given."""
+    """Input sets for the gate: fixed token rows of many lengths, and real ones where a folder is given."""
     names = [v.name for v in model.graph.inputs]
     ids = next(v for v in model.graph.inputs if v is not enc.mask_input)
     tables = (const(n.inputs[0]) for n in ids.consumers() if n.op_type == "Gather")
@@ -275,16 +276,7 @@ def gate_inputs(model, enc: Encoder, folder, rows) -> list:
     return sets + ([gate.load_inputs(folder, names, rows)] if folder else [])
 
 
-def modify(
-    in_path,
-    out_path,
-    target="ascend",
-    inputs=None,
-    layers=None,
-    cls_only=False,
-    rows=None,
-    tol=gate.TOLERANCE,
-):
+def modify(in_path, out_path, target="ascend", *, inputs=None, rows=None, layers=None, cls_only=False) -> dict:
     """Rewrite in_path for `target` ("ascend", "cpu", "gpu") into out_path, after both gave the same logits.
 
     inputs: folder of rows as preprocess.py writes them (<inputs>/<input name>/*.bin), used besides fixed
@@ -314,9 +306,9 @@ def modify(
         raise cli.UserError(f"{in_path}: {e}") from None
     data = finish(model)
     for rows_set in sets:
-        facts["gate"] = gate.compare(str(in_path), data, rows_set, tol)
+        facts["gate"] = gate.compare(str(in_path), data, rows_set)
         if not facts["gate"]["ok"]:
-            raise cli.UserError(f"{in_path}: {gate.line(facts['gate'], tol)}; nothing written")
+            raise cli.UserError(f"{in_path}: {gate.line(facts['gate'])}; nothing written")
     with cli.whole_file(out_path) as f:
         f.write(data)
     return facts
@@ -333,7 +325,9 @@ def main():
     p.add_argument("--cls_only", action="store_true", help="cpu: last layer for [CLS] alone")
     p.add_argument("--report", help="write what was matched as JSON")
     a = p.parse_args()
-    facts = modify(a.onnx, a.output, a.target, a.input, a.layers, a.cls_only, a.rows)
+    facts = modify(
+        a.onnx, a.output, a.target, inputs=a.input, rows=a.rows, layers=a.layers, cls_only=a.cls_only
+    )
     print(show(facts))
     if a.report:
         with cli.whole_file(a.report, "w") as f:
