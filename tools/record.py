@@ -77,7 +77,15 @@ def base(leaf: Path, kind: str, made: Path) -> dict:
     """What every record says: parameters, when, where, which commit, the chain."""
     run = recipe.read_json(prov_of(str(made)))["run"]
     keys = ("started", "commit", "dirty")
-    return {"kind": kind, **parameters(leaf), **{k: run[k] for k in keys}, "machine": machine(), "chain": chain(made)}
+    source = leaf.parents[2] / "source"
+    return {
+        "kind": kind,
+        **parameters(leaf),
+        "source": source.read_text().strip(),
+        **{k: run[k] for k in keys},
+        "machine": machine(),
+        "chain": chain(made),
+    }
 
 
 def accuracy(leaf: Path) -> dict:
@@ -89,7 +97,7 @@ def accuracy(leaf: Path) -> dict:
     summary = recipe.read_json(leaf / "output" / "out_summary.json")
     record = base(leaf, "accuracy", leaf / "score.json")
     rows = -(-score["total"] // record["bs"]) * record["bs"]
-    meaning = None if record["weights"] != "seeded" else "seeded weights: not the model's accuracy"
+    meaning = None if record["source"] != "seeded" else "seeded weights: not the model's accuracy"
     return record | {
         "engine_info": summary.get("engine"),
         "correct": score["correct"],

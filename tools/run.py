@@ -110,7 +110,7 @@ def build(target: Path, prerequisites: list[str], commands: list[list[str]], box
         "target": str(target),
         "sha256": cli.sha256(listed),
         "inputs": {p: cli.sha256(p) for p in prerequisites},
-        "commands": commands,
+        "commands": [["python" if w.endswith("/bin/python") else w for w in c] for c in commands],
         "python": platform.python_version(),
         "run": {
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
