@@ -88,26 +88,49 @@ def base(leaf: Path, kind: str, made: Path) -> dict:
     }
 
 
-def accuracy(leaf: Path) -> dict:
-    """The record of leaf/score.json and the inference behind it."""
+def proportion(correct: int, total: int) -> dict:
+    """correct, total, their quotient and its 95 % Wilson interval."""
     from scipy.stats import binomtest
 
+    ci = binomtest(correct, total).proportion_ci(method="wilson")
+    interval = [round(ci.low, 6), round(ci.high, 6)]
+    return {"correct": correct, "total": total, "accuracy": round(correct / total, 6), "interval95": interval}
+
+
+def truth() -> list[int]:
+    """The labels of the validation set, in its order, as the repo holds them."""
+    import data
+
+    return [label for label, *_ in data.read_edits("data/dev.edits")[1]]
+
+
+def right(predictions: str) -> list[bool]:
+    """Which of the validation sentences `predictions` (a character each, as recipe.score gives them) has right."""
+    labels = truth()
+    if len(predictions) != len(labels):
+        raise cli.UserError(f"{len(predictions)} predictions, {len(labels)} labels: not the SST-2 validation set")
+    return [p == str(label) for p, label in zip(predictions, labels, strict=True)]
+
+
+def accuracy(leaf: Path) -> dict:
+    """The record of leaf/score.json and the inference behind it."""
     score = recipe.read_json(leaf / "score.json")
-    ci = binomtest(score["correct"], score["total"]).proportion_ci(method="wilson")
     summary = recipe.read_json(leaf / "output" / "out_summary.json")
     record = base(leaf, "accuracy", leaf / "score.json")
     rows = -(-score["total"] // record["bs"]) * record["bs"]
     meaning = None if record["source"] != "seeded" else "seeded weights: not the model's accuracy"
     return record | {
         "engine_info": summary.get("engine"),
-        "correct": score["correct"],
-        "total": score["total"],
-        "accuracy": round(score["correct"] / score["total"], 6),
-        "interval95": [round(ci.low, 6), round(ci.high, 6)],
+        **proportion(score["correct"], score["total"]),
         "caveat": meaning,
         "padded_rows": round(1 - score["total"] / rows, 6),
         "predictions": score["predictions"],
     }
+
+
+def speeds(times: list[list[float]], bs: int) -> list[float]:
+    """Samples per second of each round, from the milliseconds of its requests of `bs` samples."""
+    return [1000 * bs * len(t) / sum(t) for t in times]
 
 
 def perf(leaf: Path) -> dict:
@@ -120,7 +143,7 @@ def perf(leaf: Path) -> dict:
     record = base(leaf, "throughput", rounds[0])
     summaries = [recipe.read_json(r.with_name("out_summary.json")) for r in rounds]
     times = [s["npu_compute_time_list"] for s in summaries]
-    speed = [1000 * record["bs"] / float(np.mean(t)) for t in times]
+    speed = speeds(times, record["bs"])
     pooled = np.concatenate(times)
     spread = (max(speed) - min(speed)) / float(np.median(speed))
     percentiles = {f"p{q}": round(float(np.percentile(pooled, q)), 4) for q in (50, 90, 95, 99)}
