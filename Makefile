@@ -12,7 +12,7 @@ SEQ :=
 BS := 8
 #: cpu, T4, or an Ascend SoC such as 310P3
 CHIP := cpu
-#: fp32 bf16 int8 on cpu, fp16 mix fp32 on Ascend, fp16 fp32 on T4 (the engine's first if empty)
+#: fp32 bf16 int8 fp16-sim on cpu, fp16 mix on Ascend, fp16 fp32 on T4 (the engine's first if empty)
 PRECISION :=
 #: onnxruntime openvino on cpu, atc on Ascend, trtexec on T4 (the first that has the precision if empty)
 ENGINE :=
@@ -145,10 +145,17 @@ compiled.ascend := model.om
 compiled.gpu    := model.plan
 model_file = build/$(leaf)/$(compiled.$(call family_of,$(chip)))
 of_family = $(foreach l,$(leaves),$(if $(filter $1,$(call family_of,$(firstword $(subst -, ,$(notdir $l))))),$l))
-$(patsubst %,build/%/model.onnx,$(call of_family,cpu)): build/%/model.onnx: tools/compile_cpu.py tools/engines.py \
+rehearsed := $(filter $(addprefix %-,$(REHEARSALS)),$(leaves))
+$(patsubst %,build/%/model.onnx,$(filter-out $(rehearsed),$(call of_family,cpu))): build/%/model.onnx: tools/compile_cpu.py tools/engines.py \
     build/$$(batch)/cpu.onnx build/$$(fed)/MANIFEST $$(if $$(filter int8,$$(precision)),build/data/calibration.tsv) requirements.txt
 	$(run) $(py) $< --onnx build/$(batch)/cpu.onnx --engine $(engine) --precision $(precision) --input build/$(fed) \
 	    $(gate_rows) $(if $(filter int8,$(precision)),--calibration build/data/calibration.tsv --checkpoint $(checkpoint)) --save_path {}
+# The fp16 rehearsal: the graph that atc gets, run with fp16's rounding; no model without its ranges.
+$(rehearsed:%=build/%/ranges.json): build/%/ranges.json: tools/fp16sim.py tools/engines.py build/$$(batch)/ascend.onnx \
+    build/$$(fed)/MANIFEST requirements.txt
+	$(run) $(py) $< ranges build/$(batch)/ascend.onnx --input build/$(fed) $(gate_rows) --save_path {}
+$(rehearsed:%=build/%/model.onnx): build/%/model.onnx: tools/fp16sim.py build/$$(batch)/ascend.onnx build/%/ranges.json
+	$(run) $(py) $< convert build/$(batch)/ascend.onnx --save_path {}
 
 # ---- Run, scored, timed. ais_bench's command line on every chip.
 runner.cpu    = $(py) tools/ais_bench_cpu.py

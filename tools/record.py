@@ -125,7 +125,14 @@ def accuracy(leaf: Path) -> dict:
         "caveat": meaning,
         "padded_rows": round(1 - score["total"] / rows, 6),
         "predictions": score["predictions"],
-    }
+    } | ({"rehearsal": rehearsal(leaf)} if (leaf / "ranges.json").is_file() else {})
+
+
+def rehearsal(leaf: Path) -> list[str]:
+    """What stood out of the fp16 rehearsal, as lines."""
+    import fp16sim
+
+    return fp16sim.show(recipe.read_json(leaf / "ranges.json")).splitlines()
 
 
 def speeds(times: list[list[float]], bs: int) -> list[float]:
@@ -170,7 +177,8 @@ def show(record: dict) -> str:
         low, high = (100 * v for v in record["interval95"])
         lines += [
             f"accuracy    {100 * record['accuracy']:.2f} %  ({record['correct']}/{record['total']}), "
-            f"95 % interval {low:.2f} to {high:.2f} %" + (f"  [{record['caveat']}]" if record["caveat"] else "")
+            f"95 % interval {low:.2f} to {high:.2f} %" + (f"  [{record['caveat']}]" if record["caveat"] else ""),
+            *record.get("rehearsal", []),
         ]
     else:
         latency = record["latency_ms"]
