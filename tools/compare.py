@@ -81,10 +81,11 @@ def report(a: dict, b: dict) -> str:
     """The comparison as text."""
     right_a, right_b = record.right(a["predictions"]), record.right(b["predictions"])
     test = mcnemar(right_a, right_b)
-    lines = [f"{k}  {name(r)}: {100 * r['accuracy']:.2f} % ({r['correct']}/{r['total']})" for k, r in (("A", a), ("B", b))]
-    lines += [f"   {k}: {r['caveat']}" for k, r in (("A", a), ("B", b)) if r["caveat"]]
-    lines.append(f"only A right: {test['only_a']}; only B right: {test['only_b']}; other flips: "
-                 f"{len(flips(a, b)) - test['only_a'] - test['only_b']}")  # fmt: skip
+    lines = []
+    for key, r in (("A", a), ("B", b)):
+        caveat = f"  [{r['caveat']}]" if r["caveat"] else ""
+        lines.append(f"{key}  {name(r)}: {100 * r['accuracy']:.2f} % ({r['correct']}/{r['total']}){caveat}")
+    lines.append(f"only A right: {test['only_a']}; only B right: {test['only_b']}")
     if test["interval95"]:
         low, high = (100 * v for v in test["interval95"])
         lines.append(f"B - A: {100 * test['difference']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}")

@@ -16,9 +16,10 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
+
 import cli
 import engines
-import numpy as np
 import recipe
 
 # Operators that only move values: what went in rounded comes out rounded.
@@ -47,7 +48,8 @@ def weights(model) -> list[dict]:
     from onnx import numpy_helper
 
     held = [(t.name, t) for t in model.graph.initializer]
-    held += [(n.output[0], a.t) for n in model.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"]
+    nodes = [n for n in model.graph.node if n.op_type == "Constant"]
+    held += [(n.output[0], a.t) for n in nodes for a in n.attribute if a.name == "value"]
     report = []
     for name, tensor in held:
         value = numpy_helper.to_array(tensor)
@@ -188,13 +190,14 @@ def ranges(path: Path, folder: Path, rows: int | None = None) -> dict:
 def show(report: dict) -> str:
     """What stands out of a rehearsal: the nearest to overflow, what underflows, the flips."""
     top = lambda t: max(abs(t["low"]), abs(t["high"]))
-    flips = report["flips"]
+    flips = [f"dev.tsv:{row + 2}" for row in report["flips"]]
     lines = [
         f"fp16        no inf, no NaN on {report['sentences']} sentences; max |logit difference| to fp32 "
-        f"{report['max_logit_difference']:.2g}, {len(flips)} flips{': rows ' + ' '.join(map(str, flips)) if flips else ''}"
+        f"{report['max_logit_difference']:.2g}, {len(flips)} flips{': ' if flips else ''}{' '.join(flips)}"
     ]
     for t in sorted(report["tensors"], key=top, reverse=True)[:SHOWN]:
-        lines.append(f"range       {t['tensor']}: {t['low']:.4g} to {t['high']:.4g}, {100 * top(t) / LARGEST:.2g} % of the limit")
+        share = 100 * top(t) / LARGEST
+        lines.append(f"range       {t['tensor']}: {t['low']:.4g} to {t['high']:.4g}, {share:.2g} % of the limit")
     for kind in ("constants", "tensors"):
         lost = sorted((t for t in report[kind] if t["underflow"]), key=lambda t: -t["underflow"])
         for t in lost[:SHOWN]:

@@ -119,13 +119,17 @@ def accuracy(leaf: Path) -> dict:
     record = base(leaf, "accuracy", leaf / "score.json")
     rows = -(-score["total"] // record["bs"]) * record["bs"]
     meaning = None if record["source"] != "seeded" else "seeded weights: not the model's accuracy"
-    return record | {
-        "engine_info": summary.get("engine"),
-        **proportion(score["correct"], score["total"]),
-        "caveat": meaning,
-        "padded_rows": round(1 - score["total"] / rows, 6),
-        "predictions": score["predictions"],
-    } | ({"rehearsal": rehearsal(leaf)} if (leaf / "ranges.json").is_file() else {})
+    return (
+        record
+        | {
+            "engine_info": summary.get("engine"),
+            **proportion(score["correct"], score["total"]),
+            "caveat": meaning,
+            "padded_rows": round(1 - score["total"] / rows, 6),
+            "predictions": score["predictions"],
+        }
+        | ({"rehearsal": rehearsal(leaf)} if (leaf / "ranges.json").is_file() else {})
+    )
 
 
 def rehearsal(leaf: Path) -> list[str]:
