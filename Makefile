@@ -52,6 +52,7 @@ $(if $(and $(rehearsed),$(filter perf perf-table,$(MAKECMDGOALS))),$(error PRECI
 batches := $(call up,$(leaves))
 shapes  := $(call up,$(batches))
 sources := $(call up,$(shapes))
+pictures := $(foreach k,throughput latency accuracy,results/$k.svg results/$k.png)
 
 SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -80,6 +81,9 @@ accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x
 perf-table:     results/local/perf-table.md      ## throughput of MODELS x CHIPS x PRECISIONS x BATCHES
 	$(info $(file <$<))
 tables:         results/table.csv results/table.md   ## the committed tables, from results/records alone
+plots:          $(pictures)                  ## pictures of the committed records, .svg and .png
+report:         results/report.html          ## the committed records as one HTML page, READMEs brought up to date
+	@$(py) tools/readme.py --write
 record: | $(VENV)/installed  ## keep what was measured: copy its records to results/records
 	@$(py) tools/record.py promote results/records $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json))
 # Checks that look at the chain, not part of it. Those that build do so in clean copies of this tree, under build/.
@@ -211,3 +215,10 @@ $(tables:%=%.csv): %.csv: tools/table.py %.rows $$(rows_of.$$(notdir $$*))
 	$(run) $(py) $< --rows $*.rows --save_path {}
 $(tables:%=%.md): %.md: tools/table.py %.rows %.csv
 	$(run) $(py) $< --rows $*.rows --save_path {}
+
+# ---- Pictures and the page, from the committed records and the published figures alone.
+shown := tools/plot.py tools/published.py results/table.rows $(kept) $(wildcard models/*/published.csv) requirements.txt
+$(pictures): results/%: $(shown)
+	$(run) $(py) $< $(basename $*) $(kept) --save_path {}
+results/report.html: tools/report.py tools/table.py tools/record.py tools/verify.py $(shown)
+	$(run) $(py) $< $(kept) --save_path {}

@@ -22,7 +22,7 @@ import cli
 HOME = Path("build/reproduce")
 BUILDS = {
     "one": {"jobs": 1, "umask": 0o022, "env": {"LC_ALL": "C", "LANG": "C", "TZ": "UTC"}},
-    "another/folder": {"jobs": 8, "umask": 0o077, "env": {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR", "TZ": "Asia/Kathmandu"}},
+    "another/folder": {"jobs": 8, "umask": 0o077, "env": {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR", "TZ": "Asia/Tokyo"}},
 }  # fmt: skip
 LEFT_OUT = (".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis")
 
@@ -46,7 +46,7 @@ def clean_copy(folder: Path) -> Path:
 
 
 def make(folder: Path, words: list[str], jobs: int = 1, umask: int = -1, env: dict | None = None) -> str | None:
-    """`make -j WORDS` in `folder`, its output in folder/make.log, a line shown per artefact. The error, if it fails."""
+    """Run make in `folder`, its output in folder/make.log, a line shown per artefact. The error, if it fails."""
     clean = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
     command = ["make", f"-j{jobs}", *words]
     print(f"==> {folder}: {' '.join(command)}", flush=True)
@@ -102,21 +102,17 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("goals", nargs="+", help="make's goals; after --, its parameters")
     words = p.parse_args().goals
-    folders = []
-    for name, how in BUILDS.items():
-        folder = clean_copy(HOME / name)
+    folders = [clean_copy(HOME / name) for name in BUILDS]
+    for folder, how in zip(folders, BUILDS.values(), strict=True):
         if error := make(folder, words, how["jobs"], how["umask"], {**how["env"], "HOME": str(folder.resolve())}):
             raise cli.UserError(f"{folder}: the build failed: {error}")
-        folders.append(folder)
     total, unlike = differences(*folders)
     if not total:
         raise cli.UserError(f"{' '.join(words)}: nothing was made, so nothing was compared")
     for name in unlike:
         print(f"differs: {name}")
     if unlike:
-        raise cli.UserError(
-            f"{len(unlike)} of {total} files differ in {folders[0]} and {folders[1]}, first {unlike[0]}"
-        )
+        raise cli.UserError(f"{len(unlike)} of {total} files differ under {HOME}, first {unlike[0]}")
     shutil.rmtree(HOME)
     print(f"reproduce: {total} files of two clean builds are the same, byte for byte")
 

@@ -126,7 +126,7 @@ def main():
     paths = chosen(args.records, args.only)
     if not paths:
         raise cli.UserError(
-            f"no record in results/records with {' '.join(args.only) or 'any parameters'}; see `make record`"
+            f"results/records: no record with {' '.join(args.only) or 'any parameters'}; see `make record`"
         )
     tree, rows = reproduce.clean_copy(HOME), published.read()
     result = pd.DataFrame([verify(path, tree, args.make, rows) for path in paths])
