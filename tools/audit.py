@@ -11,6 +11,7 @@ The fix is always the same: delete what is named, and make it again.
 """
 
 import argparse
+import functools
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -24,24 +25,28 @@ import table
 # Made by make itself to remember a parameter: a cause, so nothing describes how it came about.
 STAMPS = ("source", "samples")
 PROV = ".prov.json"
+COPIES = ("verify", "reproduce")  # whole trees, which their own make describes
 
 
 def provenance(build: Path) -> dict[str, dict]:
     """{target: its prov.json} of everything under `build`, each after what it was made from."""
-    files = [p for p in build.rglob(f"*{PROV}") if not any(part.startswith(".") for part in p.parts)]
+    files = [p for p in build.rglob(f"*{PROV}") if p.parts[1] not in COPIES and not any(d[0] == "." for d in p.parts)]
     found = {str(p).removesuffix(PROV): recipe.read_json(p) for p in sorted(files)}
+    for target, prov in found.items():
+        if not {"inputs", "sha256"} <= prov.keys():
+            raise cli.UserError(f"{target}{PROV}: says no inputs or no sha256; delete {target} and make it again")
     order = TopologicalSorter({target: sorted(prov["inputs"]) for target, prov in found.items()})
     return {target: found[target] for target in order.static_order() if target in found}
 
 
-def manifest_faults(manifest: Path) -> Iterator[str]:
+def manifest_faults(manifest: Path, sha256) -> Iterator[str]:
     """What MANIFEST lists and the folder does not hold, or holds and MANIFEST does not list."""
     folder = manifest.parent
     listed = dict(reversed(line.split("  ", 1)) for line in manifest.read_text().splitlines())
     for name, sha in listed.items():
         if not (folder / name).is_file():
             yield f"{folder / name}: gone, though {manifest} lists it"
-        elif cli.sha256(folder / name) != sha:
+        elif sha256(str(folder / name)) != sha:
             yield f"{folder / name}: its bytes are not those that {manifest} lists"
     here = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     spare = ("MANIFEST", f"MANIFEST{PROV}")
@@ -49,22 +54,22 @@ def manifest_faults(manifest: Path) -> Iterator[str]:
         yield f"{folder / name}: {manifest} does not list it"
 
 
-def artefact_faults(target: str, prov: dict, known: dict) -> Iterator[str]:
+def artefact_faults(target: str, prov: dict, known: dict, sha256) -> Iterator[str]:
     """Why one artefact is not what its prov.json says."""
     for name, sha in prov["inputs"].items():
         if not Path(name).is_file():
             yield f"{target}: was made from {name}, which is gone"
-        elif cli.sha256(name) != sha:
-            yield f"{target}: was made from another {name} ({sha[:12]}) than the one here ({cli.sha256(name)[:12]})"
+        elif sha256(name) != sha:
+            yield f"{target}: was made from another {name} ({sha[:12]}) than the one here ({sha256(name)[:12]})"
         elif name.startswith("build/") and name not in known and Path(name).name not in STAMPS:
             yield f"{name}: no {Path(name).name}{PROV} says where it comes from"
     if not Path(target).is_file():
         yield f"{target}: gone, though {target}{PROV} describes it"
         return
-    if cli.sha256(target) != prov["sha256"]:
+    if sha256(target) != prov["sha256"]:
         yield f"{target}: its bytes are not those that {target}{PROV} describes"
     if Path(target).name == "MANIFEST":
-        yield from manifest_faults(Path(target))
+        yield from manifest_faults(Path(target), sha256)
 
 
 def rescored(leaf: Path) -> dict:
@@ -125,8 +130,8 @@ def table_faults(path: Path, rows: list[Path]) -> Iterator[str]:
     if gone or not rows:
         yield f"{path}: made from {gone[0] if gone else 'records of results/records'}, which is gone"
         return
-    made = table.text(table.frame([recipe.read_json(r) for r in rows]), path.suffix).splitlines()
-    here = path.read_text().splitlines()
+    made = table.text(table.frame([recipe.read_json(r) for r in rows]), path.suffix).split("\n")
+    here = path.read_text("utf-8").split("\n")
     cut = "," if path.suffix == ".csv" else "|"
     for number, (want, got) in enumerate(zip(made, here, strict=False), 1):
         cells = zip(made[0].split(cut), want.split(cut), got.split(cut), strict=False)
@@ -153,8 +158,9 @@ def faults(counts: dict) -> Iterator[str]:
 
     known = provenance(Path("build"))
     counts["artefacts"] = len(known)
+    sha256 = functools.cache(cli.sha256)  # most files are the input of several others
     for target, prov in tqdm(known.items(), "audit", unit="artefact", leave=False, disable=None):
-        yield from artefact_faults(target, prov, known)
+        yield from artefact_faults(target, prov, known, sha256)
     made = [Path(t) for t in known if Path(t).name in ("accuracy.json", "perf.json")]
     kept = sorted(Path("results/records").glob("*.json"))
     counts["records"] = len(made) + len(kept)

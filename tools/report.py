@@ -33,7 +33,8 @@ td.n { text-align: right; font-variant-numeric: tabular-nums }
 thead th { position: sticky; top: 0; background: #f4f4f4 }
 thead button { all: unset; cursor: pointer; font-weight: 600 }
 thead button:focus-visible { outline: 2px solid #06c }
-th[aria-sort=ascending] button::after { content: " \\25B2" } th[aria-sort=descending] button::after { content: " \\25BC" }
+th[aria-sort=ascending] button::after { content: " \\25B2" }
+th[aria-sort=descending] button::after { content: " \\25BC" }
 input { font: inherit; width: 100%; max-width: 30rem; padding: .4rem; box-sizing: border-box }
 img { max-width: 100%; height: auto }
 details { border: 1px solid #ddd; border-radius: 4px; margin: .4rem 0; padding: .4rem .6rem }
@@ -144,7 +145,8 @@ def behind(path: Path, r: dict) -> str:
     return (
         f'<details id="{ident(path)}"><summary>{esc(path.stem)}</summary>\n<pre>{esc(records_of.show(r))}</pre>\n'
         f"<p>Again: <code>{esc(again)}</code></p>\n<dl>{listed}</dl>\n"
-        f"<details><summary>Chain: {len(links)} files, with hashes and commands</summary><dl>{''.join(links)}</dl></details>\n"
+        f"<details><summary>Chain: {len(links)} files, with hashes and commands</summary>"
+        f"<dl>{''.join(links)}</dl></details>\n"
         "</details>"
     )
 

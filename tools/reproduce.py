@@ -22,7 +22,8 @@ import cli
 HOME = Path("build/reproduce")
 BUILDS = {
     "one": {"jobs": 1, "umask": 0o022, "env": {"LC_ALL": "C", "LANG": "C", "TZ": "UTC"}},
-    "another/folder": {"jobs": 8, "umask": 0o077, "env": {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR", "TZ": "Asia/Tokyo"}},
+    "another/folder": {"jobs": 8, "umask": 0o077, "env": {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8",
+                                                          "TZ": "Asia/Tokyo"}},
 }  # fmt: skip
 LEFT_OUT = (".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis")
 
