@@ -1,7 +1,7 @@
-"""A small copy of the repository in which things were measured: real run.py, record.py and postprocess.py, invented logits.
+"""A small copy of the repository in which things were measured: real run.py, postprocess.py and record.py.
 
-The graph's heavy steps (checkpoint, export, compilation) are `cp`s, so that a whole chain takes seconds; each still
-goes through run.py, with its hashes.
+The logits are invented and the heavy steps (checkpoint, export, compilation) are `cp`s, so that a whole chain takes
+seconds; each still goes through run.py, with its hashes.
 """
 
 import json
@@ -17,7 +17,13 @@ import record
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "build/minilm_sst2/default"
-WRITE = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.parent.mkdir(parents=True, exist_ok=True); p.write_text(sys.argv[2])"
+WRITE = """
+import pathlib, sys
+for name, text in zip(sys.argv[1::2], sys.argv[2::2]):
+    path = pathlib.Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+"""
 
 
 def tree(folder: Path) -> Path:
@@ -91,10 +97,9 @@ def perf(bs: int = 8, config: str = "cpu-onnxruntime-fp32", ms: float = 10.0) ->
     for k in (1, 2, 3):
         times = (ms * np.random.default_rng(k).uniform(0.97, 1.03, 20)).tolist()
         info = {"engine": {"name": engine, "version": "1.2.3", "threads": 2}, "npu_compute_time_list": times}
-        code = ("import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(exist_ok=True); "
-                "(p / 'out_summary.json').write_text(sys.argv[2]); (p / 'zeros_0.bin').write_bytes(bytes(8))")  # fmt: skip
         rounds.append(f"{at}/round{k}/MANIFEST")
-        run(rounds[-1], f"{MODEL}/model.onnx", "--", sys.executable, "-c", code, "{}", json.dumps(info))
+        run(rounds[-1], f"{MODEL}/model.onnx", "--",
+            sys.executable, "-c", WRITE, "{}/out_summary.json", json.dumps(info), "{}/out/zeros_0.bin", "logits")  # fmt: skip
     run(f"{at}/perf.json", "tools/record.py", *rounds, "--",
         sys.executable, "tools/record.py", "perf", str(at), "--save_path", "{}")  # fmt: skip
     return at / "perf.json"

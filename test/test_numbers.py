@@ -69,7 +69,8 @@ def test_audit_is_one_line_and_status_1(repo):
     done = subprocess.run([sys.executable, "tools/audit.py"], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == (
-        f"audit.py: error: the chain breaks at {LEAF}/output/out/7_0.bin: gone, though {LEAF}/output/MANIFEST lists it\n"
+        f"audit.py: error: the chain breaks at {LEAF}/output/out/7_0.bin: gone, "
+        f"though {LEAF}/output/MANIFEST lists it\n"
     )
 
 

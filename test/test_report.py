@@ -188,10 +188,11 @@ def test_page_shows_text_as_text(repo):
     assert "<script>alert" not in made and "<img src=x" not in made
 
 
-PROBE = """<script>
+PROBE = """<script>{
 const out = [], heads = [...document.querySelectorAll("#cells th button")];
 const column = name => heads.findIndex(h => h.textContent === name);
-const cells = i => [...document.querySelectorAll("#cells tbody tr")].filter(r => !r.hidden).map(r => r.cells[i].textContent);
+const shown = () => [...document.querySelectorAll("#cells tbody tr")].filter(r => !r.hidden);
+const cells = i => shown().map(r => r.cells[i].textContent);
 const speed = column("samples_per_s");
 heads[speed].click(); out.push(cells(speed)); heads[speed].click(); out.push(cells(speed));
 heads[column("engine")].click(); out.push(cells(column("engine")));
@@ -208,7 +209,7 @@ onhashchange = () => {
   const pre = document.createElement("pre"); pre.id = "probe"; pre.textContent = JSON.stringify(out);
   document.body.append(pre);
 };
-</script>"""
+}</script>"""
 
 
 def browse(*words, home):
