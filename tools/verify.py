@@ -5,8 +5,8 @@
 @OUTPUT@
 
 bytes       each artefact's sha256 in the record's chain against the one made now; the first that differs is named
-result      accuracy: the same sentences right, or which flipped; throughput: within BAND and both measurements'
-            spread, or why it cannot be compared (another CPU, other cores, another engine version, a noisy machine)
+result      accuracy: the same sentences right, or which flipped; throughput: within 10 % plus both measurements'
+            spreads, or why it cannot be compared (another CPU, cores, engine version; rounds that differ by 10 %)
 published   the distance to models/<model>/published.csv, which is information, not a verdict
 """
 
@@ -74,11 +74,11 @@ def perf_verdict(old: dict, new: dict) -> tuple[bool | None, str]:
     figure = f"{new['samples_per_second']:.1f}/s, recorded {old['samples_per_second']:.1f} ({100 * rate:+.1f} %)"
     if why := incomparable(old, new):
         return None, f"{figure}; not comparable: {why}"
-    if abs(rate) <= band:
-        return True, f"{figure}, within {100 * band:.0f} %"
-    if new["spread"] > BAND:
-        return None, f"{figure}; not comparable: this machine is noisy, rounds differ by {100 * new['spread']:.0f} %"
-    return False, f"{figure}, outside {100 * band:.0f} %"
+    for r, when in ((old, "recorded"), (new, "here")):
+        if r["spread"] > BAND:
+            return None, f"{figure}; not comparable: noisy, the rounds {when} differ by {100 * r['spread']:.0f} %"
+    ok = abs(rate) <= band
+    return ok, f"{figure}, {'within' if ok else 'outside'} {100 * band:.0f} %"
 
 
 def judge(old: dict, new: dict, rows: list[dict]) -> dict:
