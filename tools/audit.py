@@ -2,7 +2,7 @@
 
     python tools/audit.py
 
-@OUTPUT@
+    audit: every link holds: 25 artefacts, 6 records, 2 tables
 
 Checked, upstream first: each artefact that a TARGET.prov.json under build/ describes (its bytes, the members of its
 MANIFEST, what it was made from), the outputs against score.json and accuracy.json, the timings against perf.json,

@@ -2,7 +2,7 @@
 
     python tools/plot.py throughput results/records/*.json --save_path results/throughput.svg
 
-@OUTPUT@
+    wrote results/throughput.svg: 3 records
 
 throughput: samples/s against batch size per chip and precision, published curves dashed. latency: median to 99th
 percentile of a request against batch size. accuracy: accuracy with its 95 % interval against the best throughput of
