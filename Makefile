@@ -82,7 +82,7 @@ perf-table:     results/local/perf-table.md      ## throughput of MODELS x CHIPS
 	$(info $(file <$<))
 tables:         results/table.csv results/table.md   ## the committed tables, from results/records alone
 plots:          $(pictures)                  ## pictures of the committed records, .svg and .png
-report:         results/report.html          ## the committed records as one HTML page, READMEs brought up to date
+report:         results/report.html results/table.csv results/table.md $(pictures)  ## the committed records as one HTML page, READMEs brought up to date
 	@$(py) tools/readme.py --write
 record: | $(VENV)/installed  ## keep what was measured: copy its records to results/records
 	@$(py) tools/record.py promote results/records $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json))

@@ -70,7 +70,7 @@ def test_audit_is_one_line_and_status_1(repo):
     assert done.returncode == 1
     assert done.stderr == (
         f"audit.py: error: the chain breaks at {LEAF}/output/out/7_0.bin: gone, "
-        f"though {LEAF}/output/MANIFEST lists it\n"
+        f"though {LEAF}/output/MANIFEST lists it; delete what is wrong and make it again\n"
     )
 
 

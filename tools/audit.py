@@ -179,7 +179,7 @@ def main():
     counts: dict[str, int] = {}
     first = next(faults(counts), None)
     if first:
-        raise cli.UserError(f"the chain breaks at {first}")
+        raise cli.UserError(f"the chain breaks at {first}; delete what is wrong and make it again")
     print("audit: every link holds: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
 
 
