@@ -387,7 +387,7 @@ def test_the_mask_mistake_in_the_graph_that_atc_gets(graphs):
 def test_an_overflow_between_operators_is_named(graphs):
     path = planted(graphs, "layer_0_up_MatMul_1", lambda v: np.clip(v * 3e4, -6e4, 6e4))
     assert np.isfinite(engines.logits(engines.Onnxruntime(path, "fp32"), inputs(graphs))).all()
-    with pytest.raises(cli.UserError, match=r"tensor 'layer_0_up_MatMul_out': \d+ values are not finite in fp16"):
+    with pytest.raises(cli.UserError, match=r"tensor 'layer_0_up_MatMul_out': not finite in fp16: -"):
         fp16sim.ranges(path, graphs / "input")
 
 

@@ -73,8 +73,8 @@ def weights(model) -> list[dict]:
 def rounded(path: Path, probes: bool = False):
     """The fp16 rehearsal of a graph: (ModelProto, report on its constants, names of the rounded tensors).
 
-    With probes each rounded tensor gives four more outputs, scalars: its lowest and highest value before rounding,
-    how many values became 0, how many are not finite.
+    With probes each rounded tensor gives more outputs, scalars: its lowest and highest value before rounding, the sum
+    after it, how many values became 0, how many there are.
     """
     from onnx import TensorProto, helper
 
@@ -95,41 +95,37 @@ def rounded(path: Path, probes: bool = False):
             made.append(helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
             names.append(name)
             if probes:
-                made += probe(name, exact)
-                probed += [helper.make_tensor_value_info(f"{name}:{k}", TensorProto.FLOAT, []) for k in PROBES]
+                probed.append(probe(name, exact))
     if not outputs <= set(names):
         raise cli.UserError(f"{path}: output {min(outputs - set(names))} is not computed in float; nothing to rehearse")
     del graph.node[:]
-    graph.node.extend(made)
-    graph.output.extend(probed)
+    # onnxruntime visits the last leaf first: in this order each tensor is looked at, and freed, when it is made.
+    graph.node.extend(made + [node for nodes in reversed(probed) for node in nodes])
+    for name, kind in ((n, k) for n in names if probes for k in PROBES):
+        dtype = TensorProto.INT64 if kind == "size" else TensorProto.FLOAT
+        graph.output.append(helper.make_tensor_value_info(f"{name}:{kind}", dtype, []))
     helper.set_model_props(model, {engines.ENGINE: "onnxruntime", engines.PRECISION: "fp16-sim"})
     return model, constants, names
 
 
-PROBES = ("low", "high", "lost", "bad")
+PROBES = ("low", "high", "sum", "lost", "size")
 
 
 def probe(name: str, exact: str) -> list:
-    """Nodes that give `name:low`, `:high`, `:lost`, `:bad` of a tensor `name` that was `exact` before rounding."""
+    """Nodes that give `name:low` and the other PROBES of a tensor `name` that was `exact` before rounding."""
     from onnx import TensorProto, helper
 
-    at = lambda k: f"{name}:{k}"
-    node = helper.make_node
+    node, at = helper.make_node, lambda kind: f"{name}:{kind}"
     return [
         node("ReduceMin", [exact], [at("low")], keepdims=0),
         node("ReduceMax", [exact], [at("high")], keepdims=0),
-        # Lost: 0 after rounding and not before, as the difference of two counts of zeros.
+        node("ReduceSum", [name], [at("sum")], keepdims=0),  # not finite where any value is not
         node("Cast", [exact], [at("was")], to=TensorProto.BOOL),
-        node("Cast", [at("was")], [at("was1")], to=TensorProto.FLOAT),
         node("Cast", [name], [at("is")], to=TensorProto.BOOL),
-        node("Cast", [at("is")], [at("is1")], to=TensorProto.FLOAT),
-        node("Sub", [at("was1"), at("is1")], [at("gone")]),
-        node("ReduceMean", [at("gone")], [at("lost")], keepdims=0),
-        # x - x is 0, or NaN where x is not finite.
-        node("Sub", [name, name], [at("zero")]),
-        node("IsNaN", [at("zero")], [at("nan")]),
-        node("Cast", [at("nan")], [at("nan1")], to=TensorProto.FLOAT),
-        node("ReduceSum", [at("nan1")], [at("bad")], keepdims=0),
+        node("Xor", [at("was"), at("is")], [at("gone")]),
+        node("Cast", [at("gone")], [at("count")], to=TensorProto.FLOAT),
+        node("ReduceSum", [at("count")], [at("lost")], keepdims=0),
+        node("Size", [name], [at("size")]),
     ]
 
 
@@ -145,19 +141,19 @@ class Probe:
         """Logits of one request. Raises UserError at the first tensor, in graph order, that is not finite."""
         made = self.engine.run(feeds)
         values = np.array([made[i] for i in self.order], np.float64).reshape(-1, len(PROBES))
-        for name, (low, high, _, bad) in zip(self.names, values, strict=True):
-            if bad:
+        for name, (low, high, total, *_) in zip(self.names, values, strict=True):
+            if not np.isfinite(total):
                 raise cli.UserError(
-                    f"tensor {name!r}: {int(bad)} values are not finite in fp16 (before rounding {low:.4g} to "
-                    f"{high:.4g}, limit {LARGEST:g}); mend the operator that makes it"
+                    f"tensor {name!r}: not finite in fp16: {low:.4g} to {high:.4g} before rounding, the limit is "
+                    f"{LARGEST:g}; mend the operator that makes it"
                 )
         self.seen.append(values)
         return made
 
     def report(self) -> list[dict]:
         """Range and mean share of underflow of each tensor."""
-        low, high, lost, _ = np.moveaxis(np.array(self.seen), -1, 0)
-        rows = zip(self.names, low.min(0), high.max(0), lost.mean(0), strict=True)
+        low, high, _, lost, size = np.moveaxis(np.array(self.seen), -1, 0)
+        rows = zip(self.names, low.min(0), high.max(0), lost.sum(0) / size.sum(0), strict=True)
         return [{"tensor": n, "low": float(a), "high": float(b), "underflow": float(u)} for n, a, b, u in rows]
 
 

@@ -128,9 +128,7 @@ def main():
 
     paths = chosen(args.records, args.only)
     if not paths:
-        raise cli.UserError(
-            f"results/records: no record with {' '.join(args.only) or 'any parameters'}; see `make record`"
-        )
+        raise cli.UserError("results/records: no record with these parameters; `make record` keeps what was measured")
     tree, rows = reproduce.clean_copy(HOME), published.read()
     result = pd.DataFrame([verify(path, tree, args.make, rows) for path in paths])
     text = table.text(result, ".md")
