@@ -1,9 +1,14 @@
 """The fp16 rehearsal: the very graph that ATC gets, with fp16 storage and fp16 rounding between operators, on the CPU.
 
-    python tools/fp16sim.py ranges  ascend.onnx --input build/.../seq128/input --save_path ranges.json
     python tools/fp16sim.py convert ascend.onnx --save_path model.onnx
+    python tools/fp16sim.py ranges  ascend.onnx --input build/.../seq128/input --rows 200 --save_path ranges.json
 
-@OUTPUT@
+    fp16        no inf, no NaN on 200 sentences; max |logit difference| to fp32 0.0069, 0 flips
+    range       layer_0_norm2_Pow_out: 0 to 4.917e+04, 75 % of the limit
+    ...
+    underflow   layer_0_norm1_Eps_1 (1e-12): 100 % of its values become 0
+    ...
+    wrote ranges.json
 
 Weights and every operator's result are rounded to fp16 (nearest even); an operator itself computes in fp32, as the
 NPU's cube unit accumulates. `ranges` runs all sentences and fails, naming the tensor, where a value overflows (above
