@@ -35,7 +35,7 @@ def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
     p.add_argument("--text_file", type=Path, help="sentences to compare on (a few of our own if not given)")
     p.add_argument("--data_dir", type=Path, help="the folder of that file, if it is called dev.tsv")
     p.add_argument(
-        "--seq_len", "--max_seq_length", type=int, default=128, help="longest sentence compared, in tokens (%(default)s)"
+        "--seq_len", "--max_seq_length", type=int, default=128, help="tokens a sentence is cut to (%(default)s)"
     )
     p.add_argument("--eval_batch_size", type=int, help="fix the shape to this batch and --seq_len (open if not given)")
     p.add_argument("--do_lower_case", action="store_true", help="changes nothing: tokenizer_config.json says it")

@@ -1,6 +1,6 @@
 """BERT-base cased SST-2: the simplified graph, rewritten for who gets it (--target).
 
-    python3 modify_onnx.py bert_base_sst2_bs8.onnx bert_base_sst2_bs8_md.onnx
+python3 modify_onnx.py bert_base_sst2_bs8.onnx bert_base_sst2_bs8_md.onnx
 """
 
 import sys

@@ -1,6 +1,6 @@
 """BERT-base cased SST-2: accuracy of the outputs of an inference run.
 
-    python3 postprocess.py --output_path ./data_bin/output --label_path ./data_bin/labels.json
+python3 postprocess.py --output_path ./data_bin/output --label_path ./data_bin/labels.json
 """
 
 import sys

@@ -1,6 +1,6 @@
 """BERT-base cased SST-2: checkpoint to ONNX, dynamic batch and length, opset 11.
 
-    python3 pth2onnx.py --model_dir bert-base-cased-finetuned-sst2/checkpoint-12630/ --save_path ./bert_base_sst2.onnx
+python3 pth2onnx.py --model_dir bert-base-cased-finetuned-sst2/checkpoint-12630/ --save_path ./bert_base_sst2.onnx
 """
 
 import sys

@@ -1,6 +1,6 @@
 """TinyBERT SST-2: the simplified graph, rewritten for who gets it (--target).
 
-    python3 modify_onnx.py TinyBERT_sim_bs8.onnx TinyBERT_md_bs8.onnx
+python3 modify_onnx.py TinyBERT_sim_bs8.onnx TinyBERT_md_bs8.onnx
 """
 
 import sys

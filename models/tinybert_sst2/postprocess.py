@@ -1,6 +1,6 @@
 """TinyBERT SST-2: accuracy of the outputs of an inference run.
 
-    python3 postprocess.py --output_path ./result/ais_infer_result_bs8 --label_path ./bert_bin/labels.json
+python3 postprocess.py --output_path ./result/ais_infer_result_bs8 --label_path ./bert_bin/labels.json
 """
 
 import sys

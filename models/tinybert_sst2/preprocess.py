@@ -12,4 +12,6 @@ import cli
 import recipe
 
 if __name__ == "__main__":
-    cli.run(lambda: recipe.preprocess(__doc__, ("input_ids", "segment_ids", "input_mask"), first_index=0, prefix="input"))
+    cli.run(
+        lambda: recipe.preprocess(__doc__, ("input_ids", "segment_ids", "input_mask"), first_index=0, prefix="input")
+    )
