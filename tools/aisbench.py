@@ -276,8 +276,8 @@ def run(python: str, words: list) -> None:
     print("+", shlex.join(command), flush=True)
     status, text = atc.stream(command, Path.cwd())
     if status:
-        errors = re.findall(r"^\[ERROR\] (.+)|^\w*Error: (.+)|error: (.+)", text, re.M)
-        said = next((a or b or c for a, b, c in errors), "it named no error")
+        kinds = (r"^\[ERROR\] (.+)", r"^\[WARN\] (.+)", r"^\w*Error: (.+)", r"error: (.+)")
+        said = next((m[1] for kind in kinds if (m := re.search(kind, text, re.M))), "it named no error")
         hint = next((h for pattern, h in HINTS if re.search(pattern, said, re.I)), "see its output above")
         raise cli.UserError(f"ais_bench failed (exit {status}): {said.strip()[:300]}; {hint}")
     if several and a.output:

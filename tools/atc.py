@@ -50,7 +50,7 @@ for root in "$@"; do
   [ -x "$root/bin/atc" ] || continue
   echo "root=$root"
   for s in "$root/set_env.sh" "$root/../set_env.sh"; do [ ! -f "$s" ] || { echo "set_env=$s"; break; }; done
-  cd "$root"
+  cd "$root" || exit 1
   cat {.,..}/*-linux/ascend_toolkit_install.info version.cfg opp/version.info
   ls ./*-linux/data/platform_config
   exit 0
@@ -77,7 +77,7 @@ HINTS = (
     (r"E10002|E10011|E10049|set input_shape", "name every input: --input_shape='input_ids:8,128;...'"),
     (r"E10054|E10007|E10004", "a parameter is missing, or a value with ; in it was not quoted"),
     (r"can only contain 'a-z'", "move the project to a path of letters, digits, - _ . only"),
-    (r"E10410|E1300\d|No such file", "check that the file named exists and can be read"),
+    (r"E10410|E1300[0-4]|No such file", "check that the file named exists and can be read"),
     (r"E16001|E16004|E16005|E10041|E13005", "atc cannot parse this ONNX file: rebuild it, run onnx.checker"),
     (
         r"E10501|E11009|E16002|E19010|EZ3003",
@@ -242,7 +242,7 @@ def failure(text: str, status: int) -> str:
     if usage and (not errors or errors[0].startswith("E19999")):
         errors = ["".join(usage[0])]
     error = errors[0][:400].rstrip(". ") if errors else "it stopped without naming an error"
-    own = re.findall(r"^\s*Solution: *(?!N/A)(.+)", text, re.M)
+    own = re.findall(r"^\s*Solution: *(?! |N/A)(.+)", text, re.M)
     hints = [hint for pattern, hint in HINTS if re.search(pattern, error, re.I)]
     hint = (hints + own + ["see its output above"])[0]
     how = f"exit {status}" if status else "no 'ATC run success'"
