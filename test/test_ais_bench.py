@@ -56,7 +56,7 @@ def folder(made, tmp_path):
 
 def run(folder, *words, year=2024, python=None, **env):
     options = ["--python", python] if python else []
-    return tiny.tool("aisbench.py", "run", *options, "--", *words, cwd=folder, FAKE_AIS_BENCH=str(year), **env)
+    return tiny.tool("aisbench.py", "run", *options, *words, cwd=folder, FAKE_AIS_BENCH=str(year), **env)
 
 
 def outputs(folder, suffix="bin"):

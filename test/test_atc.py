@@ -30,7 +30,7 @@ def folder(tmp_path):
 
 def run(folder, *flags, soc="Ascend310P3", before=(), **env):
     words = ["--framework=5", "--model=m.onnx", "--output=out/model", f"--soc_version={soc}", *flags]
-    return tiny.tool("atc.py", *before, "--", *words, cwd=folder, **({"ASCEND_HOME_PATH": None} | env))
+    return tiny.tool("atc.py", *before, *words, cwd=folder, **({"ASCEND_HOME_PATH": None} | env))
 
 
 def toolkit(folder, version=None, socs=()):
@@ -59,6 +59,10 @@ def test_a_verified_om_and_nothing_else(folder):
     facts = om.check(folder / "out/model.om", "Ascend310P3", {n: [4, 8] for n in tiny.INPUTS})
     assert facts["models"][0]["atc_version"] == "STAND-IN"
     assert (folder / "out/model.om").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_lone_dash_pair_before_atcs_own_flags_is_allowed(folder):
+    assert run(folder, SHAPE, before=["--implmode", "Gelu=high_performance", "--"]).returncode == 0
 
 
 def test_same_bytes_in_any_folder(folder, tmp_path_factory):
