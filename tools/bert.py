@@ -10,8 +10,9 @@ Imported by what needs torch: export, training, benches. Architecture values com
 import io
 import math
 
-import cli
 import numpy as np
+
+import cli
 import weights
 from tokens import ROLES, mask_of
 

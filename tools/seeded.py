@@ -11,6 +11,7 @@ import json
 import string
 
 import numpy as np
+
 import weights
 from tokens import MASK
 
