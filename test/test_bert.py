@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 import bert
 import cli
+import seeded
 import tokens
 
 BERT = ("input_ids", "attention_mask")
@@ -49,6 +50,16 @@ def test_logits_are_those_of_transformers(case):
         assert (theirs.classifier(torch.relu(pooled)) - theirs.classifier(pooled)).abs().max() > 0.01
     np.testing.assert_allclose(bert.logits(module, arrays, batch=2), want, atol=2e-6)
     assert not module.training and {p.dtype for p in module.parameters()} == {torch.float32}
+
+
+def test_the_original_layout_loads_as_it_is(case):
+    """What the recipes give to pth2onnx.py: a clone's checkpoint folder, TinyBERT's unpacked zip."""
+    folder, module, _, arrays, _ = case
+    box = folder.parent
+    pieces = tokens.read_vocab(folder / "vocab.txt")
+    original = seeded.write(box / "original", box / "model", pieces)
+    assert (original / "pytorch_model.bin").is_file() and not (original / "model.safetensors").exists()
+    np.testing.assert_array_equal(bert.logits(bert.load(original), arrays), bert.logits(module, arrays))
 
 
 def test_any_shape_and_a_row_of_padding(case):
