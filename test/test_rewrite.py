@@ -1,9 +1,10 @@
-"""tools/rewrite.py, encoder.py, gate.py: graphs of several shapes and origins, rewritten and held to the original."""
+"""rewrite.py, encoder.py, gate.py: graphs of several origins, rewritten and held to the original."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import bert_graphs
 import cli
 import encoder
 import gate
@@ -11,69 +12,8 @@ import numpy as np
 import onnx
 import pytest
 import rewrite
+from bert_graphs import HEADS, HIDDEN, LAYERS, LENGTH, NAMES, bert, export
 from onnx import helper, numpy_helper
-
-LAYERS, HEADS, HIDDEN, LENGTH = 2, 4, 32, 16
-NAMES = ["input_ids", "attention_mask"]
-
-
-def bert(layers=LAYERS):
-    """A seeded BERT classifier whose biases and LayerNorm weights are not the zeros and ones that onnxsim drops."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification
-
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=100, hidden_size=HIDDEN, num_hidden_layers=layers, num_attention_heads=HEADS, intermediate_size=64,
-        max_position_embeddings=64, initializer_range=0.3, attn_implementation="eager",
-    )  # fmt: skip
-    model = BertForSequenceClassification(config).eval()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith("bias"):
-                weight.normal_(0, 0.3)
-            elif "LayerNorm" in name:
-                weight.uniform_(0.5, 1.5)
-    return model
-
-
-def classic(mask):
-    return (1.0 - mask[:, None, None, :].float()) * -10000.0
-
-
-def finfo_min(mask):
-    import torch
-
-    return (1.0 - mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
-
-
-def minus_inf(mask):
-    return mask.new_zeros(1).float().masked_fill(mask[:, None, None, :] == 0, float("-inf"))
-
-
-def full_rows(mask):
-    return classic(mask).expand(-1, 1, mask.shape[1], -1)
-
-
-def export(path, model, mask=classic, names=NAMES, opset=11):
-    import torch
-
-    class Classifier(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.bert = model
-
-        def forward(self, ids, *rest):
-            types, m = rest if len(rest) == 2 else (torch.zeros_like(ids), rest[0])
-            return self.bert(input_ids=ids, token_type_ids=types, attention_mask=mask(m)).logits
-
-    rows = torch.ones(2, LENGTH, dtype=torch.int64)
-    axes = {name: {0: "batch", 1: "length"} for name in names} | {"output": {0: "batch"}}
-    torch.onnx.export(
-        Classifier(), (rows,) + (rows * 0,) * (len(names) - 2) + (rows,), str(path), dynamo=False, opset_version=opset,
-        input_names=names, output_names=["output"], dynamic_axes=axes,
-    )  # fmt: skip
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +43,7 @@ def build(kind, path, get):
         case "opset17" | "opset18":  # LayerNormalization is an operator from 17 on
             return export(path, bert(), opset=int(kind[5:]))
         case "finfo_min" | "minus_inf" | "full_rows":
-            return export(path, bert(), mask=globals()[kind])
+            return export(path, bert(), mask=getattr(bert_graphs, kind))
         case "static":
             graph, _ = onnxsim.simplify(
                 onnx.load(get("raw")), overwrite_input_shapes={n: [4, LENGTH] for n in NAMES}
@@ -176,8 +116,8 @@ def two_subs(model):
 
 
 KINDS = [
-    "raw", "one_layer", "tinybert_inputs", "opset17", "opset18", "finfo_min", "minus_inf", "full_rows", "static",
-    "bucketed", "seeded", "anonymous", "div_scale", "two_subs",
+    "raw", "one_layer", "tinybert_inputs", "opset17", "opset18", "finfo_min", "minus_inf", "full_rows",
+    "static", "bucketed", "seeded", "anonymous", "div_scale", "two_subs",
 ]  # fmt: skip
 
 

@@ -354,20 +354,22 @@ def read_mask(layers: list):
     return source, min(large, default=None)
 
 
-def read(graph, layers: int | None) -> Encoder:
-    """The graph's encoder in normal form. layers: how many it must have (None: as many as it has Softmax)."""
-    index = Index(graph)
-    softmaxes = [
-        n
-        for n in graph
-        if n.op_type == "Softmax" and any(u.op_type == "MatMul" for u in n.outputs[0].consumers())
-    ]
-    if not softmaxes or layers not in (None, len(softmaxes)):
-        raise Miss(
-            f"attention: {len(softmaxes)} Softmax nodes feed a MatMul, expected {layers or 'at least 1'}"
-        )
+def softmaxes(graph) -> list:
+    """The Softmax nodes of the attention layers, in order."""
+    nodes = [n for n in graph if n.op_type == "Softmax"]
+    return [n for n in nodes if any(u.op_type == "MatMul" for u in n.outputs[0].consumers())]
+
+
+def read(graph, layers: int | None = None) -> Encoder:
+    """The graph's encoder in normal form. layers: how many it must have (None: as many as it has Softmax).
+
+    Raises Miss with the layer and the piece that does not match.
+    """
+    index, tops = Index(graph), softmaxes(graph)
+    if not tops or layers not in (None, len(tops)):
+        raise Miss(f"attention: {len(tops)} Softmax nodes feed a MatMul, expected {layers or 'at least 1'}")
     found = []
-    for i, softmax in enumerate(softmaxes):
+    for i, softmax in enumerate(tops):
         try:
             layer = read_layer(softmax, index)
             if found and layer.query.x is not found[-1].norm2.out:

@@ -276,7 +276,7 @@ def gate_inputs(model, enc: Encoder, folder, rows) -> list:
     return sets + ([gate.load_inputs(folder, names, rows)] if folder else [])
 
 
-def modify(in_path, out_path, target="ascend", *, inputs=None, rows=None, layers=None, cls_only=False) -> dict:
+def modify(in_path, out_path, target="ascend", *, inputs=None, rows=None, layers=None, cls_only=False):
     """Rewrite in_path for `target` ("ascend", "cpu", "gpu") into out_path, after both gave the same logits.
 
     inputs: folder of rows as preprocess.py writes them (<inputs>/<input name>/*.bin), used besides fixed

@@ -12,6 +12,7 @@ import standin
 standin.only_in_tests("aclruntime")
 
 import numpy as np  # noqa: E402
+
 import om  # noqa: E402
 
 
