@@ -10,7 +10,7 @@ WEIGHTS := default
 SEQ :=
 #: batch size
 BS := 8
-#: cpu, T4, or an Ascend SoC such as 310P3
+#: cpu, T4, or an Ascend SoC such as 310P3 (710 is its old name)
 CHIP := cpu
 #: fp32 bf16 int8 on cpu, fp16 mix fp32 on Ascend, fp16 fp32 on T4 (the engine's first if empty)
 PRECISION :=
@@ -28,12 +28,19 @@ PRECISIONS :=
 SAMPLES := 256
 #: the user's own SST-2: a folder, a zip or dev.tsv (rebuilt from PyPI if empty)
 SST2 :=
+#: atc: auto (PATH, ASCEND_HOME_PATH, usual places), docker or podman with CANN_IMAGE=repository@sha256:..., or its path
+ATC := auto
+#:
+CANN_IMAGE :=
+#: Ascend devices that run, as 0 or 0,1
+DEVICE := 0
 #: where the locked packages are installed, and the Python that starts it
 VENV := .venv
 #:
 PYTHON := python3
 
-PARAMETERS := MODEL WEIGHTS SEQ BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS SAMPLES SST2 VENV PYTHON
+PARAMETERS := MODEL WEIGHTS SEQ BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS \
+              SAMPLES SST2 ATC CANN_IMAGE DEVICE VENV PYTHON
 ALL_MODELS := $(patsubst models/%/model.mk,%,$(wildcard models/*/model.mk))
 ALL_CHIPS = $(CHIPS_cpu) $(CHIPS_gpu) $(CHIPS_ascend)
 include mk/chips.mk $(ALL_MODELS:%=models/%/model.mk) mk/params.mk mk/paths.mk
@@ -41,6 +48,9 @@ include mk/chips.mk $(ALL_MODELS:%=models/%/model.mk) mk/params.mk mk/paths.mk
 ONE  := $(call path,$(MODEL),$(BS),$(CHIP),$(PRECISION))
 ROWS := $(sort $(foreach m,$(MODELS),$(foreach c,$(CHIPS),$(foreach p,$(or $(PRECISIONS),$(call precisions_of,$c)),\
         $(foreach b,$(BATCHES),$(call path,$m,$b,$c,$p))))))
+compiled.cpu    := model.onnx
+compiled.ascend := model.om
+compiled.gpu    := model.plan
 up      = $(sort $(foreach p,$1,$(patsubst %/,%,$(dir $p))))
 leaves  := $(sort $(ONE) $(ROWS))
 batches := $(call up,$(leaves))
@@ -63,7 +73,8 @@ help:           ## this text
 	@sed -nE 's/^([a-z-]+): [^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 30
 setup:          $(VENV)/installed            ## install the locked packages into .venv
 data:           build/data/dev.tsv           ## rebuild the SST-2 validation set, 872 rows, byte for byte
-onnx:           build/$(ONE)/model.onnx      ## export, simplify, modify: the graph that the compiler gets
+onnx:           build/$(dir $(ONE))$(call family_of,$(CHIP)).onnx  ## export, simplify, modify: the graph that the compiler gets
+om:             $(ONE:%=build/%/$(compiled.$(call family_of,$(CHIP))))  ## compile one configuration: .om, .plan, or the CPU engine's file
 accuracy:       build/$(ONE)/accuracy.txt    ## SST-2 validation accuracy of one configuration
 	$(info $(file <$<))
 perf:           build/$(ONE)/perf.txt        ## throughput and latency of one configuration
@@ -140,23 +151,36 @@ $(foreach t,$(targets),$(batches:%=build/%/$t.onnx)): build/%.onnx: models/$$(mo
 	$(run) $(py) $< build/$(batch)/sim.onnx {} --target $(notdir $*) --input build/$(fed) $(gate_rows)
 
 # ---- Compiled for its chip.
-compiled.cpu    := model.onnx
-compiled.ascend := model.om
-compiled.gpu    := model.plan
 model_file = build/$(leaf)/$(compiled.$(call family_of,$(chip)))
 of_family = $(foreach l,$(leaves),$(if $(filter $1,$(call family_of,$(firstword $(subst -, ,$(notdir $l))))),$l))
 $(patsubst %,build/%/model.onnx,$(call of_family,cpu)): build/%/model.onnx: tools/compile_cpu.py tools/engines.py \
     build/$$(batch)/cpu.onnx build/$$(fed)/MANIFEST $$(if $$(filter int8,$$(precision)),build/data/calibration.tsv) requirements.txt
 	$(run) $(py) $< --onnx build/$(batch)/cpu.onnx --engine $(engine) --precision $(precision) --input build/$(fed) \
 	    $(gate_rows) $(if $(filter int8,$(precision)),--calibration build/data/calibration.tsv --checkpoint $(checkpoint)) --save_path {}
+build/atc: $$(call keep,$$@,$$(ATC) $$(CANN_IMAGE))
+	mkdir -p $(@D) && printf '%s\n' '$(ATC) $(CANN_IMAGE)' > $@
+$(patsubst %,build/%/model.om,$(call of_family,ascend)): build/%/model.om: tools/atc.py tools/om.py build/atc build/$$(batch)/ascend.onnx
+	$(run) $(py) $< --atc $(ATC) $(addprefix --image ,$(CANN_IMAGE)) --implmode Gelu=high_performance --framework=5 \
+	    --model=build/$(batch)/ascend.onnx --output={stem} --input_format=ND --log=error --soc_version=Ascend$(chip) \
+	    --precision_mode=$(atc.$(precision)) '--input_shape=$(call joined_by,;,$(foreach i,$(inputs),$i:$(dims)))' $(gears)
+# One gear for each length: as many numbers as there are -1s, one an input.
+gears = $(if $(findstring -,$(seq)),'--dynamic_dims=$(call joined_by,;,$(foreach n,$(subst -, ,$(seq)),$(call joined_by,$(comma),$(inputs:%=$n))))')
+$(patsubst %,build/%/model.plan,$(call of_family,gpu)): build/%/model.plan: tools/trtexec.py build/$$(batch)/gpu.onnx
+	$(alone) $(py) $< --onnx build/$(batch)/gpu.onnx --batch $(bs) --precision $(precision) --build_only --save_engine {} --summary {}.json
 
 # ---- Run, scored, timed. ais_bench's command line on every chip.
 runner.cpu    = $(py) tools/ais_bench_cpu.py
-runner.ascend = python3 -m ais_bench
+runner.ascend = $(py) tools/aisbench.py run --device $(DEVICE)
 runner = $(runner.$(call family_of,$(chip))) --model $(model_file)
-joined = $(subst $(space),$(comma),$(strip $1))
-$(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) build/$$(fed)/MANIFEST tools/ais_bench_cpu.py tools/engines.py
-	$(run) $(runner) --input $(call joined,$(inputs:%=build/$(fed)/%)) --output {} --output_dirname out \
+runs.cpu    = tools/ais_bench_cpu.py tools/engines.py
+runs.ascend = tools/aisbench.py build/device
+runs.gpu    = tools/trtexec.py
+runs   = $(runs.$(call family_of,$(chip)))
+build/device: $$(call keep,$$@,$$(DEVICE))
+	mkdir -p $(@D) && printf '%s\n' '$(DEVICE)' > $@
+joined_by = $(subst $(space),$1,$(strip $2))
+$(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) build/$$(fed)/MANIFEST $$(runs)
+	$(run) $(runner) --input $(call joined_by,$(comma),$(inputs:%=build/$(fed)/%)) --output {} --output_dirname out \
 	    $(if $(findstring -,$(seq)),--auto_set_dymdims_mode 1 --outfmt NPY) --batchsize $(bs)
 $(leaves:%=build/%/score.json): build/%/score.json: models/$$(model)/postprocess.py tools/recipe.py build/%/output/MANIFEST build/$$(fed)/MANIFEST
 	$(run) $(py) $< --output_path build/$*/output/out --label_path build/$(fed)/labels.json --save_path {}
@@ -168,8 +192,11 @@ rounds := 1 2 3
 timed   = $(foreach r,$(rounds),$(1:%=build/%/round$r/MANIFEST))
 build/samples: $$(call keep,$$@,$$(SAMPLES))
 	mkdir -p $(@D) && printf '%s\n' '$(SAMPLES)' > $@
-$(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) build/samples tools/ais_bench_cpu.py tools/engines.py
-	$(alone) $(runner) --loop $$(($(SAMPLES) / $(bs) + 4)) --warmup_count 2 --batchsize $(bs) --output {} --output_dirname out
+$(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) build/samples $$(runs)
+	$(alone) $(timing.$(call family_of,$(chip)))
+timing.cpu    = $(runner) --loop $$(($(SAMPLES) / $(bs) + 4)) --warmup_count 2 --batchsize $(bs) --output {} --output_dirname out
+timing.ascend = $(timing.cpu)
+timing.gpu    = $(py) tools/trtexec.py --load_engine $(model_file) --batch $(bs) --precision $(precision) --summary {}/out_summary.json
 $(leaves:%=build/%/perf.json): build/%/perf.json: tools/record.py $$(call timed,$$*)
 	$(run) $(py) $< perf $(@D) --save_path {}
 $(foreach k,accuracy perf,$(leaves:%=build/%/$k.txt)): %.txt: %.json tools/record.py
