@@ -34,13 +34,15 @@ ATC := auto
 CANN_IMAGE :=
 #: Ascend devices that run, as 0 or 0,1
 DEVICE := 0
+#: a summary or log of ais_bench or trtexec from elsewhere, for make record
+FROM :=
 #: where the locked packages are installed, and the Python that starts it
 VENV := .venv
 #:
 PYTHON := python3
 
 PARAMETERS := MODEL WEIGHTS SEQ BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS \
-              SAMPLES SST2 ATC CANN_IMAGE DEVICE VENV PYTHON
+              SAMPLES SST2 FROM ATC CANN_IMAGE DEVICE VENV PYTHON
 ALL_MODELS := $(patsubst models/%/model.mk,%,$(wildcard models/*/model.mk))
 ALL_CHIPS = $(CHIPS_cpu) $(CHIPS_gpu) $(CHIPS_ascend)
 include mk/chips.mk $(ALL_MODELS:%=models/%/model.mk) mk/params.mk mk/paths.mk
@@ -84,8 +86,9 @@ accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x
 perf-table:     results/local/perf-table.md      ## throughput of MODELS x CHIPS x PRECISIONS x BATCHES
 	$(info $(file <$<))
 tables:         results/table.csv results/table.md   ## the committed tables, from results/records alone
-record: | $(VENV)/installed  ## keep what was measured: copy its records to results/records
-	@$(py) tools/record.py promote results/records $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json))
+record: | $(VENV)/installed  ## keep what was measured (or a stored log, FROM=) as records in results/records
+	@$(py) tools/record.py $(if $(FROM),import $(FROM) $(ONE) --save_path results/records,promote results/records \
+	    $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json)))
 doctor:         ## what is here, what it enables, what is missing and how to get it
 	@$(PYTHON) tools/doctor.py
 test:           lint  ## lint and tests
@@ -175,13 +178,14 @@ runner = $(runner.$(call family_of,$(chip))) --model $(model_file)
 runs.cpu    = tools/ais_bench_cpu.py tools/engines.py
 runs.ascend = tools/aisbench.py build/device
 runs.gpu    = tools/trtexec.py
+on_sentences = --input $(call joined_by,$(comma),$(inputs:%=build/$(fed)/%)) \
+               $(if $(findstring -,$(seq)),--auto_set_dymdims_mode 1 --outfmt NPY)
 runs   = $(runs.$(call family_of,$(chip)))
 build/device: $$(call keep,$$@,$$(DEVICE))
 	mkdir -p $(@D) && printf '%s\n' '$(DEVICE)' > $@
 joined_by = $(subst $(space),$1,$(strip $2))
 $(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) build/$$(fed)/MANIFEST $$(runs)
-	$(run) $(runner) --input $(call joined_by,$(comma),$(inputs:%=build/$(fed)/%)) --output {} --output_dirname out \
-	    $(if $(findstring -,$(seq)),--auto_set_dymdims_mode 1 --outfmt NPY) --batchsize $(bs)
+	$(run) $(runner) $(on_sentences) --batchsize $(bs) --output {} --output_dirname out
 $(leaves:%=build/%/score.json): build/%/score.json: models/$$(model)/postprocess.py tools/recipe.py build/%/output/MANIFEST build/$$(fed)/MANIFEST
 	$(run) $(py) $< --output_path build/$*/output/out --label_path build/$(fed)/labels.json --save_path {}
 $(leaves:%=build/%/accuracy.json): build/%/accuracy.json: tools/record.py build/%/score.json
@@ -192,9 +196,12 @@ rounds := 1 2 3
 timed   = $(foreach r,$(rounds),$(1:%=build/%/round$r/MANIFEST))
 build/samples: $$(call keep,$$@,$$(SAMPLES))
 	mkdir -p $(@D) && printf '%s\n' '$(SAMPLES)' > $@
-$(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) build/samples $$(runs)
+$(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) build/samples $$(runs) \
+    $$(if $$(findstring -,$$(seq)),build/$$(fed)/MANIFEST)
 	$(alone) $(timing.$(call family_of,$(chip)))
-timing.cpu    = $(runner) --loop $$(($(SAMPLES) / $(bs) + 4)) --warmup_count 2 --batchsize $(bs) --output {} --output_dirname out
+# One length: zeros, as the recipes do. Buckets have no one length, so they are timed on the sentences.
+timing.cpu    = $(runner) $(if $(findstring -,$(seq)),$(on_sentences),--loop $$(($(SAMPLES) / $(bs) + 4))) --warmup_count 2 \
+                --batchsize $(bs) --output {} --output_dirname out
 timing.ascend = $(timing.cpu)
 timing.gpu    = $(py) tools/trtexec.py --load_engine $(model_file) --batch $(bs) --precision $(precision) --summary {}/out_summary.json
 $(leaves:%=build/%/perf.json): build/%/perf.json: tools/record.py $$(call timed,$$*)
