@@ -142,6 +142,7 @@ def drop(t):
         (set_nan, "bert.pooler.dense.weight holds NaN or infinity"),
         (lambda t: t.update({"classifier.bias": torch.full((2,), float("inf"))}), "classifier.bias holds NaN"),
         (lambda t: t.update({"classifier.bias": torch.zeros(2, dtype=torch.int64)}), "classifier.bias is .*int64"),
+        (lambda t: t.update({"classifier.bias": torch.zeros(2).to_sparse()}), "not a plain table of tensors"),
         (lambda t: {"model": t}, "not a plain table of tensors"),
         (lambda t: [1, 2], "not a plain table of tensors"),
     ],

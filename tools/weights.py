@@ -127,7 +127,8 @@ def read_tensors(path):
         if zipfile.is_zipfile(path) and sum(i.file_size for i in zipfile.ZipFile(path).infolist()) > 2 * LARGEST:
             raise cli.UserError(f"{path}: unpacks to over {2 * LARGEST} bytes; refused")
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+        dense = lambda t: isinstance(t, torch.Tensor) and t.layout is torch.strided and t.device.type == "cpu"
+        if not isinstance(tensors, dict) or not all(map(dense, tensors.values())):
             raise cli.UserError(f"{path}: not a plain table of tensors; save the model's state_dict()")
         return tensors
     except cli.UserError:
