@@ -139,15 +139,17 @@ def test_a_failing_step_leaves_no_artefact(built):
 def test_every_artefact_says_what_made_it(built):
     leaf = built.path / "build" / LEAF
     prov = json.loads((leaf / "model.onnx.prov.json").read_text())
-    assert prov["inputs"].keys() >= {"tools/compile_cpu.py", "build/tiny/default/seq64/bs8/cpu.onnx", "requirements.txt"}
+    assert prov["inputs"].keys() >= {
+        "tools/compile_cpu.py",
+        "build/tiny/default/seq64/bs8/cpu.onnx",
+        "requirements.txt",
+    }
     assert prov["commands"][0][:2] == ["python", "tools/compile_cpu.py"]
     record = json.loads((leaf / "accuracy.json").read_text())
     chain = record["chain"]
     assert chain["build/data/dev.tsv"]["sha256"].startswith("54a9c12c77e402fc")
     assert all(link["sha256"] for link in chain.values())
-    assert record["correct"] == sum(
-        p == label for p, label in zip(record["predictions"], labels(built), strict=True)
-    )
+    assert record["correct"] == sum(p == label for p, label in zip(record["predictions"], labels(built), strict=True))
 
 
 def labels(repo) -> str:
