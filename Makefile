@@ -67,7 +67,7 @@ export PYTHONHASHSEED := 0
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
 .DEFAULT_GOAL := help
-.PHONY: help setup data onnx om accuracy perf accuracy-table perf-table record tables doctor test lint FORCE
+.PHONY: help setup data onnx om accuracy perf accuracy-table perf-table record tables lock doctor test lint FORCE
 
 # ---- What people ask for. A recipe here only prints what was made: it expands to nothing, so -q and -n stay truthful.
 help:           ## this text
@@ -89,6 +89,8 @@ tables:         results/table.csv results/table.md   ## the committed tables, fr
 record: | $(VENV)/installed  ## keep what was measured (or a stored log, FROM=) as records in results/records
 	@$(py) tools/record.py $(if $(FROM),import $(FROM) $(ONE) --save_path results/records,promote results/records \
 	    $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json)))
+lock:           ## resolve requirements.in into the lock files (needs uv)
+	@$(PYTHON) tools/lock.py
 doctor:         ## what is here, what it enables, what is missing and how to get it
 	@$(PYTHON) tools/doctor.py
 test:           lint  ## lint and tests
