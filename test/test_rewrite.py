@@ -369,6 +369,12 @@ def test_inputs_come_in_natural_order_longest_first_when_limited(graphs, tmp_pat
     assert gate.lengths(few).tolist() == sorted(gate.lengths(inputs))[::-1][:3]
 
 
+@pytest.mark.parametrize("count", [0, -3])
+def test_rows_must_be_positive(tmp_path, count):
+    with pytest.raises(cli.UserError, match="--rows"):
+        gate.load_inputs(tmp_path, NAMES, count)
+
+
 def test_buckets_of_whole_batches(tmp_path):
     for name in NAMES:
         (tmp_path / name).mkdir()

@@ -1,8 +1,10 @@
 """Predict which of CANN's fusions an ONNX graph qualifies for, by batch size and chip; count them in an .om.
 
-    python tools/fusion.py ascend.onnx --chip 310P3 --batch 1,4,8,16,32,64 [--om model.om] [--json]
+    python tools/fusion.py ascend.onnx --chip 310P3 --batch 1,16 [--om model.om] [--json]
 
-@OUTPUT@
+    | chip | precision | length | batch | AttentionScore | AttentionLnQKV | LayerNorm | Gelu |
+    | 310P3 | fp16 | 128 | 1 | 0 of 12: batch x heads 12, not a multiple of 8 | 0 of 12: ... | 25 | 12 |
+    | 310P3 | fp16 | 128 | 16 | 12 | 12 | 25 | 12 |
 
 A prediction, never a measurement: the guards are those of the passes' source text of 2021-22, as far as it is
 public; the CANN that compiles may have others. Only an .om tells, which is why --om counts its operators.

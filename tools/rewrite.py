@@ -2,7 +2,12 @@
 
     python tools/rewrite.py sim.onnx ascend.onnx --target ascend --input build/.../seq128/input
 
-@OUTPUT@
+    mask from attention_mask: constant -10000.0 -> -10000.0; opset 11
+    layer  0: attention 12 x 32, scale 0.176777 (Div), mask, LayerNorm x 2, Gelu erf (Div)
+    ...
+    layer  5: attention 12 x 32, scale 0.176777 (Div), mask, LayerNorm x 2, Gelu erf (Div)
+    gate: equal: max |difference| 3.81e-06 (limit 0.0001) over 64 rows, 0 argmax flips, 0 rows not finite
+    wrote ascend.onnx
 
 The encoder is found by structure (encoder.py) and read into a normal form; a layer that does not match
 stops the command with its number and the missing piece. Targets:
