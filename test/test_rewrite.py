@@ -1,5 +1,6 @@
 """rewrite.py, encoder.py, gate.py: graphs of several origins, rewritten and held to the original."""
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -330,6 +331,32 @@ def test_truncated_file(graphs, tmp_path, size):
         rewrite.modify(tmp_path / "cut.onnx", tmp_path / "out.onnx")
     assert "\n" not in str(e.value)
     assert not (tmp_path / "out.onnx").exists()
+
+
+def damage(model, pick):
+    """One change that a broken tool could make to a node."""
+    node = pick.choice(model.graph.node)
+    match pick.randrange(4):
+        case 0:
+            node.op_type = pick.choice(model.graph.node).op_type
+        case 1 if node.input:
+            del node.input[pick.randrange(len(node.input))]
+        case 2:
+            del node.attribute[:]
+        case 3 if node.input:
+            node.input[pick.randrange(len(node.input))] = pick.choice(model.graph.node).output[0]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_graph_gives_one_line_or_an_equal_graph(graphs, tmp_path, seed):
+    model, pick = onnx.load(graphs("one_layer")), random.Random(seed)  # noqa: S311  the seed is the test case
+    damage(model, pick)
+    (tmp_path / "bad.onnx").write_bytes(model.SerializeToString())
+    try:
+        rewrite.modify(tmp_path / "bad.onnx", tmp_path / "out.onnx")
+    except cli.UserError as e:
+        assert "\n" not in str(e)
+        assert not (tmp_path / "out.onnx").exists()
 
 
 def test_external_tensor_outside_the_folder_is_refused(graphs, tmp_path):

@@ -385,24 +385,25 @@ def read(graph, layers: int | None = None) -> Encoder:
 
 
 def load(path):
-    """An ONNX file as onnx_ir model, constants as initializers. Raises cli.UserError if it cannot be read."""
+    """An ONNX file as onnx_ir model, constants as initializers. Raises cli.UserError if it is not valid ONNX."""
     import onnx
     import onnx_ir as ir
     from onnx_ir.passes import common
 
     try:
-        model = ir.from_proto(onnx.load(path))
+        proto = onnx.load(path)
+        onnx.checker.check_model(proto, full_check=True)  # so that reading may rely on arity, attributes, order
+        model = ir.from_proto(proto)
+        for tidy in (
+            common.RemoveInitializersFromInputsPass(),
+            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+            common.IdentityEliminationPass(),
+            common.RemoveUnusedNodesPass(),
+        ):
+            tidy(model)
     except OSError:
         raise
     except Exception as e:  # protobuf, onnx.checker and onnx_ir each raise their own
-        raise cli.UserError(
-            f"{path}: not a readable ONNX file: {(str(e).strip() or type(e).__name__).splitlines()[0]}"
-        ) from None
-    for tidy in (
-        common.RemoveInitializersFromInputsPass(),
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        common.IdentityEliminationPass(),
-        common.RemoveUnusedNodesPass(),
-    ):
-        tidy(model)
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise cli.UserError(f"{path}: not a valid ONNX file: {reason}; export it again") from None
     return model

@@ -217,12 +217,12 @@ def finish(model) -> bytes:
     import onnx_ir as ir
     from onnx_ir.passes import common
 
-    common.RemoveUnusedNodesPass()(model)
-    common.ClearMetadataAndDocStringPass()(model)
-    model.graph.sort()
-    proto = ir.to_proto(model)
-    del proto.graph.value_info[:]
     try:
+        common.RemoveUnusedNodesPass()(model)
+        common.ClearMetadataAndDocStringPass()(model)
+        model.graph.sort()
+        proto = ir.to_proto(model)
+        del proto.graph.value_info[:]
         onnx.checker.check_model(proto, full_check=True)
     except Exception as e:
         raise cli.UserError(
