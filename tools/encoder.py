@@ -91,6 +91,11 @@ def need(v, piece: str, *ops):
     return node
 
 
+def perm_of(transpose) -> tuple:
+    attr = transpose.attributes.get("perm")
+    return tuple(attr.value) if attr else (3, 2, 1, 0)
+
+
 def base(v):
     """`v` before any Reshape: 2-D and 3-D views of a tensor count as one."""
     while node := made_by(v, "Reshape", "Identity"):
@@ -215,7 +220,7 @@ def split_heads(v, piece: str, perm: tuple, linears: dict):
     v, scale, how = unscale(v)
     total = (0, 1, 2, 3)
     while node := made_by(v, "Transpose"):
-        own = node.attributes["perm"].value
+        own = perm_of(node)
         total, v = tuple(own[p] for p in total), node.inputs[0]
     if total != perm:
         raise Miss(f"{piece}: transposed by {total}, expected {perm}")
@@ -290,7 +295,7 @@ def read_layer(softmax, index: Index) -> Layer:
     if key.x is not x or value.x is not x or v_scale != 1:
         raise Miss("attention: query, key and value do not read one tensor")
     back = sole_user(context.outputs[0])
-    if back is None or back.op_type != "Transpose" or tuple(back.attributes["perm"].value) != HEADS:
+    if back is None or back.op_type != "Transpose" or perm_of(back) != HEADS:
         raise Miss("context: no Transpose back behind the attention")
     dense = index.linear_from(back.outputs[0], "attention output")
     norm1 = index.norm_of_sum(dense.out, x, "attention LayerNorm")
@@ -385,24 +390,25 @@ def read(graph, layers: int | None = None) -> Encoder:
 
 
 def load(path):
-    """An ONNX file as onnx_ir model, constants as initializers. Raises cli.UserError if it cannot be read."""
+    """An ONNX file as onnx_ir model, constants as initializers. Raises cli.UserError on invalid ONNX."""
     import onnx
     import onnx_ir as ir
     from onnx_ir.passes import common
 
     try:
-        model = ir.from_proto(onnx.load(path))
+        proto = onnx.load(path)
+        onnx.checker.check_model(proto, full_check=True)  # reading relies on arity and order
+        model = ir.from_proto(proto)
+        for tidy in (
+            common.RemoveInitializersFromInputsPass(),
+            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+            common.IdentityEliminationPass(),
+            common.RemoveUnusedNodesPass(),
+        ):
+            tidy(model)
     except OSError:
         raise
     except Exception as e:  # protobuf, onnx.checker and onnx_ir each raise their own
-        raise cli.UserError(
-            f"{path}: not a readable ONNX file: {(str(e).strip() or type(e).__name__).splitlines()[0]}"
-        ) from None
-    for tidy in (
-        common.RemoveInitializersFromInputsPass(),
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        common.IdentityEliminationPass(),
-        common.RemoveUnusedNodesPass(),
-    ):
-        tidy(model)
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise cli.UserError(f"{path}: not a valid ONNX file: {reason}; export it again") from None
     return model

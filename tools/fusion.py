@@ -1,8 +1,10 @@
 """Predict which of CANN's fusions an ONNX graph qualifies for, by batch size and chip; count them in an .om.
 
-    python tools/fusion.py ascend.onnx --chip 310P3 --batch 1,4,8,16,32,64 [--om model.om] [--json]
+    python tools/fusion.py ascend.onnx --chip 310P3 --batch 1,16 [--om model.om] [--json]
 
-@OUTPUT@
+    | chip | precision | length | batch | AttentionScore | AttentionLnQKV | LayerNorm | Gelu |
+    | 310P3 | fp16 | 128 | 1 | 0 of 12: batch x heads 12, not a multiple of 8 | 0 of 12: ... | 25 | 12 |
+    | 310P3 | fp16 | 128 | 16 | 12 | 12 | 25 | 12 |
 
 A prediction, never a measurement: the guards are those of the passes' source text of 2021-22, as far as it is
 public; the CANN that compiles may have others. Only an .om tells, which is why --om counts its operators.
@@ -15,7 +17,7 @@ from pathlib import Path
 import cli
 import encoder
 import om
-from encoder import HEADS, Miss, const, made_by, near, scalar
+from encoder import HEADS, Miss, const, made_by, near, perm_of, scalar
 
 SOURCES = {
     "AttentionScore": "canndev, attention score fusion pass, 2021-22; node name: msit surgeon, 2026-07-01",
@@ -71,11 +73,11 @@ def attention_score(softmax) -> str | None:
     scores = made_by(mul.inputs[0], "MatMul")
     key = made_by(scores.inputs[1], "Transpose") if scores else None
     inner = made_by(key.inputs[0], "Transpose") if key else None
-    if inner is None or tuple(key.attributes["perm"].value) != (0, 1, 3, 2):
+    if inner is None or perm_of(key) != (0, 1, 3, 2):
         return "key is not transposed in two steps, so q, k and v differ in shape"
     context = softmax.outputs[0].consumers()[0]
     back = context.outputs[0].consumers()[0]
-    if back.op_type != "Transpose" or tuple(back.attributes["perm"].value) != HEADS:
+    if back.op_type != "Transpose" or perm_of(back) != HEADS:
         return "context is not transposed back"
     if not users(back.outputs[0], "Reshape"):
         return "context is not reshaped (ConfusionTransposeD)"
