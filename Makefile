@@ -162,9 +162,9 @@ $(foreach t,$(targets),$(batches:%=build/%/$t.onnx)): build/%.onnx: models/$$(mo
 model_file = build/$(leaf)/$(compiled.$(call family_of,$(chip)))
 of_family = $(foreach l,$(leaves),$(if $(filter $1,$(call family_of,$(firstword $(subst -, ,$(notdir $l))))),$l))
 $(patsubst %,build/%/model.onnx,$(call of_family,cpu)): build/%/model.onnx: tools/compile_cpu.py tools/engines.py \
-    build/$$(batch)/cpu.onnx build/$$(fed)/MANIFEST $$(if $$(filter int8,$$(precision)),build/data/calibration.tsv) requirements.txt
-	$(run) $(py) $< --onnx build/$(batch)/cpu.onnx --engine $(engine) --precision $(precision) --input build/$(fed) \
-	    $(gate_rows) $(if $(filter int8,$(precision)),--calibration build/data/calibration.tsv --checkpoint $(checkpoint)) --save_path {}
+    tools/gate.py build/$$(batch)/cpu.onnx build/$$(weights)/model.onnx build/$$(fed)/MANIFEST $$(if $$(filter int8,$$(precision)),build/data/calibration.tsv) requirements.txt
+	$(run) $(py) $< --onnx build/$(batch)/cpu.onnx --reference build/$(weights)/model.onnx --engine $(engine) \
+	    --precision $(precision) --input build/$(fed) $(gate_rows) $(if $(filter int8,$(precision)),--calibration build/data/calibration.tsv --checkpoint $(checkpoint)) --save_path {}
 build/atc: $$(call keep,$$@,$$(ATC) $$(CANN_IMAGE))
 	mkdir -p $(@D) && printf '%s\n' '$(ATC) $(CANN_IMAGE)' > $@
 $(patsubst %,build/%/model.om,$(call of_family,ascend)): build/%/model.om: tools/atc.py tools/om.py build/atc build/$$(batch)/ascend.onnx
@@ -180,7 +180,7 @@ $(patsubst %,build/%/model.plan,$(call of_family,gpu)): build/%/model.plan: tool
 runner.cpu    = $(py) tools/ais_bench_cpu.py
 runner.ascend = $(py) tools/aisbench.py run --device $(DEVICE)
 runner = $(runner.$(call family_of,$(chip))) --model $(model_file)
-runs.cpu    = tools/ais_bench_cpu.py tools/engines.py
+runs.cpu    = tools/ais_bench_cpu.py tools/engines.py tools/gate.py
 runs.ascend = tools/aisbench.py build/device
 runs.gpu    = tools/trtexec.py
 on_sentences = --input $(call joined_by,$(comma),$(inputs:%=build/$(fed)/%)) \

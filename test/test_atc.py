@@ -41,9 +41,7 @@ def toolkit(folder, version=None, socs=()):
     if version:
         (root / "x-linux" / "data" / "platform_config").mkdir(parents=True)
         (root / "x-linux" / "ascend_toolkit_install.info").write_text(f"package_name=x\nversion={version}\n")
-        (root.parent / "set_env.sh").write_text(
-            f'[ $# = 0 ] || exit 9\nexport FAKE_CANN_VERSION={version}\nfalse\n'
-        )
+        (root.parent / "set_env.sh").write_text(f"[ $# = 0 ] || exit 9\nexport FAKE_CANN_VERSION={version}\nfalse\n")
     for soc in socs:
         (root / "x-linux" / "data" / "platform_config" / f"{soc}.ini").touch()
     bare = f"{Path(sys.executable).parent}:/usr/bin:/bin"  # no atc on PATH

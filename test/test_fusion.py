@@ -4,14 +4,15 @@ import json
 import subprocess
 import sys
 
-import cli
-import fusion
 import onnx
 import onnxsim
 import pytest
-import rewrite
 from bert_graphs import bert, export
 from fake_cann import om_writer
+
+import cli
+import fusion
+import rewrite
 
 BASE = {"heads": 12, "head_dim": 64, "hidden": 768}
 TINYBERT = {"heads": 12, "head_dim": 26, "hidden": 312}
@@ -137,9 +138,7 @@ def test_compiled_model_is_shown(graphs, tmp_path):
         ops=["AttentionScore", "LayerNorm", "LayerNorm", "Gelu"],
     )  # fmt: skip
     report = fusion.fusion_report(graphs / "ascend.onnx", om_path=tmp_path / "model.om")
-    assert report["compiled"]["graphs"] == [
-        {"AttentionScore": 1, "AttentionLnQKV": 0, "LayerNorm": 2, "Gelu": 1}
-    ]
+    assert report["compiled"]["graphs"] == [{"AttentionScore": 1, "AttentionLnQKV": 0, "LayerNorm": 2, "Gelu": 1}]
     assert "length 128: AttentionScore 1 (predicted 1), AttentionLnQKV 0 (predicted 1)" in fusion.show(report)
 
 

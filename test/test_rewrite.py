@@ -6,15 +6,16 @@ import sys
 from pathlib import Path
 
 import bert_graphs
-import cli
-import encoder
-import gate
 import numpy as np
 import onnx
 import pytest
-import rewrite
 from bert_graphs import HEADS, HIDDEN, LAYERS, LENGTH, NAMES, bert, export
 from onnx import helper, numpy_helper
+
+import cli
+import encoder
+import gate
+import rewrite
 
 
 @pytest.fixture(scope="session")
@@ -46,9 +47,7 @@ def build(kind, path, get):
         case "finfo_min" | "minus_inf" | "full_rows":
             return export(path, bert(), mask=getattr(bert_graphs, kind))
         case "static":
-            graph, _ = onnxsim.simplify(
-                onnx.load(get("raw")), overwrite_input_shapes={n: [4, LENGTH] for n in NAMES}
-            )
+            graph, _ = onnxsim.simplify(onnx.load(get("raw")), overwrite_input_shapes={n: [4, LENGTH] for n in NAMES})
         case "bucketed":
             graph = onnx.load(get("raw"))
             for value in graph.graph.input:
@@ -180,9 +179,7 @@ def test_ascend_form(graphs, tmp_path, kind):
     assert product[mask].op_type == "Expand"
     assert const[product[product[mask].input[0]].input[1]] == -10000
     norms = [
-        n
-        for n in model.graph.node
-        if n.op_type == "Add" and n.name.endswith(("norm_Add", "norm1_Add", "norm2_Add"))
+        n for n in model.graph.node if n.op_type == "Add" and n.name.endswith(("norm_Add", "norm1_Add", "norm2_Add"))
     ]
     assert len(norms) == 1 + 2 * layers
     for node in norms:
@@ -464,15 +461,11 @@ def test_static_batch_with_a_remainder(graphs):
 def test_commands(graphs, tmp_path):
     def run(*args):
         tool = Path(cli.__file__).parent / args[0]
-        return subprocess.run(
-            [sys.executable, tool, *map(str, args[1:])], capture_output=True, text=True, check=False
-        )
+        return subprocess.run([sys.executable, tool, *map(str, args[1:])], capture_output=True, text=True, check=False)
 
     write_rows(tmp_path / "in", rows(graphs("raw")))
     out = tmp_path / "new.onnx"
-    done = run(
-        "rewrite.py", graphs("static"), out, "--input", tmp_path / "in", "--report", tmp_path / "r.json"
-    )
+    done = run("rewrite.py", graphs("static"), out, "--input", tmp_path / "in", "--report", tmp_path / "r.json")
     assert done.returncode == 0, done.stderr
     assert "layer  1: attention 4 x 8" in done.stdout
     assert "over 9 rows" in done.stdout
@@ -489,9 +482,7 @@ def test_encoder_reads_the_weights_themselves(graphs):
     enc = encoder.read(encoder.load(graphs("static")).graph, LAYERS)
     model = bert()
     layer = model.bert.encoder.layer[1]
-    np.testing.assert_array_equal(
-        enc.layers[1].key.weight, layer.attention.self.key.weight.detach().numpy().T
-    )
+    np.testing.assert_array_equal(enc.layers[1].key.weight, layer.attention.self.key.weight.detach().numpy().T)
     np.testing.assert_array_equal(enc.layers[1].down.bias, layer.output.dense.bias.detach().numpy())
     np.testing.assert_array_equal(
         enc.layers[0].norm2.gamma, model.bert.encoder.layer[0].output.LayerNorm.weight.detach()

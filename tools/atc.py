@@ -126,9 +126,7 @@ def pairs(values: list) -> dict:
     """--implmode Gelu=high_performance, given any number of times, as {op type: mode}."""
     found = dict(v.split("=", 1) for v in values if re.fullmatch(r"\w+=high_(precision|performance)", v))
     if len(found) != len(values):
-        raise cli.UserError(
-            f"--implmode {' '.join(values)}: write OpType=high_performance or OpType=high_precision"
-        )
+        raise cli.UserError(f"--implmode {' '.join(values)}: write OpType=high_performance or OpType=high_precision")
     return found
 
 

@@ -9,8 +9,9 @@ Mul for the score scale, 2-D and 3-D views, biases and LayerNorm weights that we
 
 from dataclasses import dataclass
 
-import cli
 import numpy as np
+
+import cli
 
 HEADS, KEY = (0, 2, 1, 3), (0, 2, 3, 1)  # Transpose permutations of query/value and of the key
 SCALAR_OPS = {"Mul": lambda s, c: s * c, "Div": lambda s, c: s / c}
@@ -276,11 +277,7 @@ class Index:
 def read_layer(softmax, index: Index) -> Layer:
     add = need(softmax.inputs[0], "mask", "Add")
     sides = [(unscale(v), m) for v, m in (add.inputs, add.inputs[::-1])]
-    found = [
-        (s, m)
-        for s, m in sides
-        if made_by(s[0], "MatMul") and const(made_by(s[0], "MatMul").inputs[1]) is None
-    ]
+    found = [(s, m) for s, m in sides if made_by(s[0], "MatMul") and const(made_by(s[0], "MatMul").inputs[1]) is None]
     if not found:
         raise Miss("attention: no MatMul of query and key under the Softmax")
     (scores, scale, how), mask = found[0]
@@ -349,9 +346,7 @@ def read_mask(layers: list):
     for i, (inputs, _) in enumerate(found):
         if len(inputs) != 1 or inputs != found[0][0]:
             names = sorted(v.name for v in inputs)
-            raise Miss(
-                f"layer {i}: mask: made from inputs {names}, expected the one attention mask of all layers"
-            )
+            raise Miss(f"layer {i}: mask: made from inputs {names}, expected the one attention mask of all layers")
     (source,) = found[0][0]
     if source.shape is None or len(source.shape) != 2:
         raise Miss(f"layer 0: mask: input {source.name!r} is not [batch, length]")

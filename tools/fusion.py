@@ -221,9 +221,7 @@ def seen(path) -> dict:
     }
 
 
-def fusion_report(
-    onnx_path, chips=("310P3",), batches=None, lengths=None, precision="fp16", om_path=None
-) -> dict:
+def fusion_report(onnx_path, chips=("310P3",), batches=None, lengths=None, precision="fp16", om_path=None) -> dict:
     """The prediction for every chip, batch and length, and what `om_path` shows, as plain JSON types.
 
     {kind: "prediction", sources, graph: {batch, length, heads, head_dim, hidden}, rows: [{chip, batch,
@@ -296,9 +294,7 @@ def numbers(text: str) -> list:
 
 
 def main():
-    p = argparse.ArgumentParser(
-        description="Predict CANN's fusions of a BERT graph, and count them in an .om."
-    )
+    p = argparse.ArgumentParser(description="Predict CANN's fusions of a BERT graph, and count them in an .om.")
     p.add_argument("onnx", help="the graph that atc gets")
     p.add_argument("--chip", default="310P3", help="one or several, by comma (default 310P3)")
     p.add_argument("--batch", type=numbers, help="batch sizes by comma (default 1,4,8,16,32,64)")

@@ -13,7 +13,17 @@ import subprocess
 
 import cli
 
-COMPILE = ["uv", "pip", "compile", "--universal", "--generate-hashes", "--python-version", "3.11", "--no-annotate", "-q"]
+COMPILE = [
+    "uv",
+    "pip",
+    "compile",
+    "--universal",
+    "--generate-hashes",
+    "--python-version",
+    "3.11",
+    "--no-annotate",
+    "-q",
+]
 CUDA = re.compile(r"(nvidia-|cuda-|triton)")
 
 
@@ -25,7 +35,9 @@ def main():
     if done.returncode:
         raise cli.UserError(f"requirements.in: {done.stderr.strip()}")
     blocks = [b.strip() for b in re.split(r"\n(?=[a-z])", done.stdout) if not b.startswith("#")]
-    blocks = [b.replace(" ; sys_platform != 'emscripten'", "") for b in blocks if "== 'emscripten'" not in b.split("\n")[0]]
+    blocks = [
+        b.replace(" ; sys_platform != 'emscripten'", "") for b in blocks if "== 'emscripten'" not in b.split("\n")[0]
+    ]
     for name, wanted in (("requirements.txt", False), ("requirements-cuda.txt", True)):
         kept = [b for b in blocks if bool(CUDA.match(b)) == wanted]
         with cli.whole_file(name, "w") as f:
