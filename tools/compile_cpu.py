@@ -100,6 +100,7 @@ def main():
     import numpy as np
     import onnx
 
+    import gate
     import recipe
 
     if args.engine == "onnxruntime":
