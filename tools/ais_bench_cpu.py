@@ -49,12 +49,12 @@ def parse(argv=None):
 
 def input_files(spec: str, count: int) -> list[list[Path]]:
     """The files of each model input, in natural order: `count` lists of one length."""
-    import engines
+    import gate
 
     columns = []
     for name in map(Path, spec.split(",")):
         files = (
-            sorted((f for f in name.iterdir() if f.suffix in (".bin", ".npy")), key=engines.natural)
+            sorted((f for f in name.iterdir() if f.suffix in (".bin", ".npy")), key=gate.natural)
             if name.is_dir()
             else [name]
         )

@@ -79,8 +79,8 @@ def classic(module, inputs):
 
     def attention(layer, query, key, value, mask, **_):
         scores = torch.matmul(query, key.transpose(-1, -2)) / math.sqrt(layer.attention_head_size)
-        weights = torch.softmax(scores + mask, dim=-1)
-        return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
+        shares = torch.softmax(scores + mask, dim=-1)
+        return torch.matmul(shares, value).transpose(1, 2).contiguous(), None
 
     class Classic(torch.nn.Module):
         def __init__(self):

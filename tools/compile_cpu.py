@@ -25,6 +25,7 @@ def parse():
     p.add_argument("--onnx", required=True, type=Path, help="the modified graph")
     p.add_argument("--engine", required=True, choices=list(engines.ENGINES))
     p.add_argument("--precision", required=True, choices=["fp32", "bf16", "int8"])
+    p.add_argument("--reference", type=Path, help="graph to compare with (--onnx if not given; an export is quicker)")
     p.add_argument("--input", required=True, type=Path, help="folder of preprocess.py: the sentences of the gate")
     p.add_argument("--calibration", type=Path, help="int8: training sentences, TSV")
     p.add_argument("--checkpoint", type=Path, help="int8: whose tokenizer reads them")
@@ -99,6 +100,7 @@ def main():
     import numpy as np
     import onnx
 
+    import gate
     import recipe
 
     if args.engine == "onnxruntime":
@@ -111,15 +113,15 @@ def main():
     with cli.whole_file(args.save_path) as f:
         f.write(model.SerializeToString(deterministic=True))
 
-    names = [i.name for i in model.graph.input]
-    arrays = engines.read_inputs(args.input, names)
+    arrays = gate.load_inputs(args.input, [i.name for i in model.graph.input])
+    arrays = {name: a[gate.lengths(arrays) > 0] for name, a in arrays.items()}  # no padding rows of whole batches
     given = recipe.read_json(args.input / "labels.json").values()
     labels = np.array([int(v) for g in given for v in (g if isinstance(g, list) else [g])])
-    order = np.argsort(-next(a for n, a in arrays.items() if "mask" in n).sum(1), kind="stable")[: args.rows]
-    arrays, labels = {n: a[order] for n, a in arrays.items()}, labels[order]
+    chosen = np.argsort(-gate.lengths(arrays), kind="stable")[: args.rows]
+    arrays, labels = {n: a[chosen] for n, a in arrays.items()}, labels[chosen]
     try:
-        reference = engines.logits(engines.Onnxruntime(args.onnx, "fp32"), arrays)
-        print(compare(reference, engines.logits(engines.load(args.save_path), arrays), labels, args.precision))
+        made = engines.logits(engines.load(args.save_path), arrays)
+        print(compare(gate.logits(str(args.reference or args.onnx), arrays), made, labels, args.precision))
     except cli.UserError:
         args.save_path.unlink()
         raise
