@@ -176,6 +176,21 @@ INLINE __m512 tanhv(__m512 x) { /* 1 - 2 / (e^2x + 1) */
     return _mm512_sub_ps(V(1), _mm512_div_ps(V(2), _mm512_add_ps(e, V(1))));
 }
 
+/* The sum or the maximum of each of 16 vectors, in one vector: a tree of 15 joins instead of 16 reductions. The
+ * vector in slot r ends in element r: the inputs are taken in the order that undoes the tree's own. */
+#define JOIN(op, shuffle, a, b, i, j) op(shuffle(a, b, i), shuffle(a, b, j))
+#define TREE(name, op) \
+    INLINE __m512 name(const __m512 v[16]) { \
+        __m512 e[4]; \
+        for (int i = 0; i < 4; i++) \
+            e[i] = JOIN(op, _mm512_shuffle_f32x4, JOIN(op, _mm512_shuffle_f32x4, v[i], v[4 + i], 0x44, 0xee), \
+                        JOIN(op, _mm512_shuffle_f32x4, v[8 + i], v[12 + i], 0x44, 0xee), 0x88, 0xdd); \
+        return JOIN(op, _mm512_shuffle_ps, JOIN(op, _mm512_shuffle_ps, e[0], e[1], 0x44, 0xee), \
+                    JOIN(op, _mm512_shuffle_ps, e[2], e[3], 0x44, 0xee), 0x88, 0xdd); \
+    }
+TREE(sum16, _mm512_add_ps)
+TREE(max16, _mm512_max_ps)
+
 INLINE void store_bf16(void *to, __m512 low, __m512 high) {
     _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(high, low));
 }
@@ -359,62 +374,60 @@ static void quantise_gelu(const bf16 *from, int kt, int rows, int8_t *to, float 
 
 /* ---- LayerNorm ---------------------------------------------------------------------------------------- */
 
-/* Normalise x[s.h] over the real `hidden` columns (the others are 0) and store it as row r of h. The variance as
- * E[x^2] - E[x]^2 saves a pass; a residual stream's mean is far below its spread, so nothing cancels. */
-INLINE void norm(const struct net *m, struct size s, const float *x, __m512 sum, __m512 squares, const float *g, const float *b, bf16 *h, int r) {
-    float mean1 = _mm512_reduce_add_ps(sum) / m->hidden, var = _mm512_reduce_add_ps(squares) / m->hidden - mean1 * mean1;
-    __m512 mean = V(mean1);
-    __m512 inv = V(1 / __builtin_sqrtf(MAX(var, 0) + m->eps));
-    for (int k = 0; k < s.h / 32; k++) { /* gamma and beta are zero in the padding columns */
-        __m512 y[2];
-        for (int i = 0; i < 2; i++) {
-            int j = k * 32 + i * 16;
-            __m512 d = _mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(x + j), mean), inv);
-            y[i] = _mm512_fmadd_ps(d, _mm512_loadu_ps(g + j), _mm512_loadu_ps(b + j));
-        }
-        store_bf16(line(h, s.h / 32, r, k), y[0], y[1]);
-    }
-}
-
-/* h = LayerNorm(c + bias + h) */
+/* h = LayerNorm(c + bias + h), or of c alone when bias is NULL; c is overwritten. 16 rows share their reductions,
+ * whose latency would otherwise be most of the time. Columns from `hidden` on are 0 and stay so (gamma and beta are
+ * 0 there). The variance as E[x^2] - E[x]^2 saves a pass: a residual stream's mean is far below its spread. */
 static void add_norm(const struct work *w, const float *bias, const float *g, const float *b, bf16 *h, int rows) {
-    struct size s = w->s;
-    float x[s.h] __attribute__((aligned(64)));
-    for (int r = 0; r < rows; r++) {
-        const float *c = w->c + (int64_t)(r / 32) * s.h * 32 + r % 32 / 16 * 512 + r % 16 * 16;
-        __m512 sum = _mm512_setzero_ps(), squares = sum;
-        for (int k = 0; k < s.h / 32; k++) {
-            __m512i v = _mm512_loadu_si512(line(h, s.h / 32, r, k));
-            __m512 p = _mm512_add_ps(_mm512_add_ps(_mm512_loadu_ps(c + k * 1024), _mm512_loadu_ps(bias + k * 32)), bf16_low(v));
-            __m512 q = _mm512_add_ps(_mm512_add_ps(_mm512_loadu_ps(c + k * 1024 + 256), _mm512_loadu_ps(bias + k * 32 + 16)), bf16_high(v));
-            _mm512_store_ps(x + k * 32, p);
-            _mm512_store_ps(x + k * 32 + 16, q);
-            sum = _mm512_add_ps(sum, _mm512_add_ps(p, q));
-            squares = _mm512_fmadd_ps(p, p, _mm512_fmadd_ps(q, q, squares));
+    int kt = w->s.h / 32;
+    __m512 share = V(1.0f / w->m->hidden);
+    for (int t = 0; t < rows; t += 16) {
+        int n = MIN(16, rows - t);
+        float *c = w->c + (int64_t)(t / 32) * kt * 1024 + t % 32 * 32;
+        uint8_t *ht = line(h, kt, t, 0);
+        __m512 sum[16], squares[16];
+        for (int r = 0; r < 16; r++) sum[r] = squares[r] = _mm512_setzero_ps();
+        for (int r = 0; r < n; r++)
+            for (int k = 0; k < kt; k++) {
+                float *x = c + k * 1024 + r * 16;
+                __m512 p = _mm512_load_ps(x), q = _mm512_load_ps(x + 256);
+                if (bias) {
+                    __m512i v = _mm512_load_si512(ht + k * 1024 + r * 64);
+                    p = _mm512_add_ps(_mm512_add_ps(p, _mm512_loadu_ps(bias + k * 32)), bf16_low(v));
+                    q = _mm512_add_ps(_mm512_add_ps(q, _mm512_loadu_ps(bias + k * 32 + 16)), bf16_high(v));
+                    _mm512_store_ps(x, p);
+                    _mm512_store_ps(x + 256, q);
+                }
+                sum[r] = _mm512_add_ps(sum[r], _mm512_add_ps(p, q));
+                squares[r] = _mm512_fmadd_ps(p, p, _mm512_fmadd_ps(q, q, squares[r]));
+            }
+        __m512 mean = _mm512_mul_ps(sum16(sum), share), var = _mm512_fmsub_ps(sum16(squares), share, _mm512_mul_ps(mean, mean));
+        float means[16], invs[16];
+        _mm512_storeu_ps(means, mean);
+        _mm512_storeu_ps(invs, _mm512_div_ps(V(1), _mm512_sqrt_ps(_mm512_add_ps(_mm512_max_ps(var, V(0)), V(w->m->eps)))));
+        for (int r = 0; r < n; r++) {
+            __m512 inv = V(invs[r]), minus = V(-means[r] * invs[r]);
+            for (int k = 0; k < kt; k++) {
+                const float *x = c + k * 1024 + r * 16;
+                __m512 p = _mm512_fmadd_ps(_mm512_load_ps(x), inv, minus), q = _mm512_fmadd_ps(_mm512_load_ps(x + 256), inv, minus);
+                store_bf16(ht + k * 1024 + r * 64, _mm512_fmadd_ps(p, _mm512_loadu_ps(g + k * 32), _mm512_loadu_ps(b + k * 32)),
+                           _mm512_fmadd_ps(q, _mm512_loadu_ps(g + k * 32 + 16), _mm512_loadu_ps(b + k * 32 + 16)));
+            }
         }
-        norm(w->m, s, x, sum, squares, g, b, h, r);
     }
 }
 
-/* rows [r, r + n) of h = LayerNorm(word[ids] + position) */
-static void embed(const struct work *w, const int32_t *ids, int n, bf16 *h, int r) {
-    const struct net *m = w->m;
-    struct size s = w->s;
-    float x[s.h] __attribute__((aligned(64)));
-    for (int t = 0; t < n; t++) {
-        const bf16 *word = (const bf16 *)tensor(m, 0) + (int64_t)ids[t] * s.h;
-        const float *position = (const float *)tensor(m, 1) + (int64_t)t * s.h;
-        __m512 sum = _mm512_setzero_ps(), squares = sum;
-        for (int j = 0; j < s.h; j += 32) {
-            __m512i v = _mm512_loadu_si512(word + j);
-            __m512 p = _mm512_add_ps(bf16_low(v), _mm512_loadu_ps(position + j));
-            __m512 q = _mm512_add_ps(bf16_high(v), _mm512_loadu_ps(position + j + 16));
-            _mm512_store_ps(x + j, p);
-            _mm512_store_ps(x + j + 16, q);
-            sum = _mm512_add_ps(sum, _mm512_add_ps(p, q));
-            squares = _mm512_fmadd_ps(p, p, _mm512_fmadd_ps(q, q, squares));
+/* rows [row, row + n) of c = word[ids] + position */
+static void embed(const struct work *w, const int32_t *ids, int n, int row) {
+    int kt = w->s.h / 32;
+    for (int t = 0; t < n; t++, row++) {
+        const bf16 *word = (const bf16 *)tensor(w->m, 0) + (int64_t)ids[t] * w->s.h;
+        const float *position = (const float *)tensor(w->m, 1) + (int64_t)t * w->s.h;
+        float *c = w->c + (int64_t)(row / 32) * kt * 1024 + row % 32 / 16 * 512 + row % 16 * 16;
+        for (int k = 0; k < kt; k++) {
+            __m512i v = _mm512_loadu_si512(word + k * 32);
+            _mm512_store_ps(c + k * 1024, _mm512_add_ps(bf16_low(v), _mm512_loadu_ps(position + k * 32)));
+            _mm512_store_ps(c + k * 1024 + 256, _mm512_add_ps(bf16_high(v), _mm512_loadu_ps(position + k * 32 + 16)));
         }
-        norm(m, s, x, sum, squares, tensor(m, 2), tensor(m, 3), h, r + t);
     }
 }
 
@@ -437,18 +450,6 @@ INLINE void transpose(__m512i r[16]) {
         r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
         r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
     }
-}
-
-/* the maximum of each of 16 vectors, in one vector: a tree of 15 joins instead of 16 reductions */
-INLINE __m512 max16(const __m512 v[16]) {
-    __m512 e[4];
-#define JOIN(shuffle, a, b, i, j) _mm512_max_ps(shuffle(a, b, i), shuffle(a, b, j))
-    for (int i = 0; i < 4; i++) /* slot 4 i + j holds row 4 j + i, so that row r ends in element r */
-        e[i] = JOIN(_mm512_shuffle_f32x4, JOIN(_mm512_shuffle_f32x4, v[i], v[4 + i], 0x44, 0xee),
-                    JOIN(_mm512_shuffle_f32x4, v[8 + i], v[12 + i], 0x44, 0xee), 0x88, 0xdd);
-    return JOIN(_mm512_shuffle_ps, JOIN(_mm512_shuffle_ps, e[0], e[1], 0x44, 0xee),
-                JOIN(_mm512_shuffle_ps, e[2], e[3], 0x44, 0xee), 0x88, 0xdd);
-#undef JOIN
 }
 
 /* keys and values of one sentence as B tiles: k transposed by dword (pairs of dims), v with pairs of tokens */
@@ -486,23 +487,29 @@ static void keys_values(const struct work *w, const bf16 *kv, int nk) {
             }
 }
 
-/* scores [16][keys] of `rows` queries -> exp(x - max) as bf16 A tiles; keys from nk on get exactly 0 */
-INLINE void soften(const float *scores, int keys, int nk, int rows, float scale, uint8_t *p) {
+/* scores [16][keys] of `rows` queries -> exp(x - max) as bf16 A tiles; keys from nk on get exactly 0. `chunks` of 32
+ * keys; a constant, where sentences are short, lets the compiler unroll. */
+INLINE void soften(const float *scores, int chunks, int nk, int rows, float scale, uint8_t *p) {
+    int keys = chunks * 32, rest = nk - (keys - 32); /* 1 to 32 keys in the last chunk */
+    __mmask16 low = rest < 16 ? (1u << rest) - 1 : 0xffff, high = rest > 16 ? (1u << (rest - 16)) - 1 : 0;
     __m512 top[16], c = V(scale);
     for (int r = 0; r < 16; r++) {
-        top[r] = V(-3e38f);
-        for (int j = 0; j < nk; j += 16)
-            top[r] = _mm512_mask_max_ps(top[r], nk - j < 16 ? (1u << (nk - j)) - 1 : 0xffff, top[r], _mm512_loadu_ps(scores + r * keys + j));
+        const float *x = scores + r * keys;
+        top[r] = _mm512_mask_mov_ps(V(-3e38f), low, _mm512_loadu_ps(x + keys - 32));
+        top[r] = _mm512_mask_max_ps(top[r], high, top[r], _mm512_loadu_ps(x + keys - 16));
+        for (int j = 0; j < keys - 32; j += 16) top[r] = _mm512_max_ps(top[r], _mm512_loadu_ps(x + j));
     }
     float most[16] __attribute__((aligned(64)));
     _mm512_store_ps(most, _mm512_mul_ps(max16(top), c));
-    for (int r = 0; r < rows; r++)
-        for (int j = 0; j < keys; j += 32) {
-            uint32_t on = nk - j < 32 ? (1u << (nk - j)) - 1 : 0xffffffffu;
-            __m512 a = exp2v(_mm512_fmsub_ps(_mm512_loadu_ps(scores + r * keys + j), c, V(most[r])), 1);
-            __m512 b = exp2v(_mm512_fmsub_ps(_mm512_loadu_ps(scores + r * keys + j + 16), c, V(most[r])), 1);
-            store_bf16(p + j * 32 + r * 64, _mm512_maskz_mov_ps(on & 0xffff, a), _mm512_maskz_mov_ps(on >> 16, b));
+    for (int r = 0; r < rows; r++, scores += keys) {
+        __m512 m = V(most[r]);
+        for (int j = 0; j < chunks; j++) {
+            __m512 a = exp2v(_mm512_fmsub_ps(_mm512_loadu_ps(scores + j * 32), c, m), 1);
+            __m512 b = exp2v(_mm512_fmsub_ps(_mm512_loadu_ps(scores + j * 32 + 16), c, m), 1);
+            if (j == chunks - 1) a = _mm512_maskz_mov_ps(low, a), b = _mm512_maskz_mov_ps(high, b);
+            store_bf16(p + j * 1024 + r * 64, a, b);
         }
+    }
 }
 
 /* Softmax(q k' / sqrt(d)) v for one sentence: nq query rows at q, nk keys (see keys_values), result in rows
@@ -532,8 +539,13 @@ static void attend(const struct work *w, const bf16 *q, int nq, int nk, bf16 *ct
                 _tile_stored(0, to, keys * 4); _tile_stored(1, to + 16, keys * 4);
             }
         }
-        for (int head = 0; head < heads; head++)
-            soften(w->scores + (int64_t)head * 16 * keys, keys, nk, rows, scale, w->p + (int64_t)head * 32 * keys);
+        for (int head = 0; head < heads; head++) {
+            const float *x = w->scores + (int64_t)head * 16 * keys;
+            uint8_t *p = w->p + (int64_t)head * 32 * keys;
+            if (keys == 32) soften(x, 1, nk, rows, scale, p);
+            else if (keys == 64) soften(x, 2, nk, rows, scale, p);
+            else soften(x, keys / 32, nk, rows, scale, p);
+        }
         FENCE();
         _tile_loadd(7, ones, 64); /* p x ones = the row sums, in all 16 columns */
         for (int head = 0; head < heads; head++) {
@@ -553,15 +565,16 @@ static void attend(const struct work *w, const bf16 *q, int nq, int nk, bf16 *ct
             _tile_stored(0, o, 64); _tile_stored(1, o + 1024, 64); _tile_stored(4, o + 4096, 64);
             if (nd == 2) { _tile_stored(2, o + 2048, 64); _tile_stored(3, o + 3072, 64); }
         }
-        for (int head = 0; head < heads; head++)
-            for (int r = 0; r < rows; r++) {
-                const uint8_t *o = w->o + head * 5 * 1024 + r * 64;
+        for (int r = 0; r < rows; r++) {
+            const uint8_t *o = w->o + r * 64;
+            uint8_t *to = line(ctx, s.ctx / 32, row + t + r, 0);
+            for (int head = 0; head < heads; head++, o += 5 * 1024) {
                 __m512 sum = _mm512_loadu_ps(o + 4096), by = _mm512_rcp14_ps(sum); /* + a Newton step: a division takes 16 cycles */
                 by = _mm512_mul_ps(by, _mm512_fnmadd_ps(sum, by, V(2)));
-                for (int d = 0; d < nd; d++)
-                    store_bf16(line(ctx, s.ctx / 32, row + t + r, head * nd + d), _mm512_mul_ps(_mm512_loadu_ps(o + d * 2048), by),
-                               _mm512_mul_ps(_mm512_loadu_ps(o + d * 2048 + 1024), by));
+                for (int d = 0; d < nd; d++, to += 1024)
+                    store_bf16(to, _mm512_mul_ps(_mm512_loadu_ps(o + d * 2048), by), _mm512_mul_ps(_mm512_loadu_ps(o + d * 2048 + 1024), by));
             }
+        }
     }
 }
 
@@ -654,7 +667,8 @@ static void run_blocks(struct run *j, const struct work *w, int b0, int n) {
     for (int b = b0; b < b1; b++) {
         rows[b - b0] = 0;
         for (int i = j->block[b]; i < j->block[b + 1]; rows[b - b0] += j->rows[j->order[i++]])
-            embed(w, j->ids + j->start[j->order[i]], j->rows[j->order[i]], w->h + (b - b0) * w->step, rows[b - b0]);
+            embed(w, j->ids + j->start[j->order[i]], j->rows[j->order[i]], rows[b - b0]);
+        add_norm(w, 0, tensor(m, 2), tensor(m, 3), w->h + (b - b0) * w->step, rows[b - b0]);
     }
     for (int l = 0; l < m->layers; l++)
         for (int b = b0; b < b1; b++) { /* layer by layer over the group: weights come from memory once a group */
