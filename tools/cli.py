@@ -1,9 +1,9 @@
 """What every command here shares: one-line errors, whole files, hashes.
 
-    import cli
-    raise cli.UserError("dev.tsv:7: label 'x' is not 0 or 1; take the official dev.tsv")
-    if __name__ == "__main__":
-        cli.run(main)
+import cli
+raise cli.UserError("dev.tsv:7: label 'x' is not 0 or 1; take the official dev.tsv")
+if __name__ == "__main__":
+    cli.run(main)
 """
 
 import contextlib

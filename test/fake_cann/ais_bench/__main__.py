@@ -1,0 +1,373 @@
+"""Stand-in for `python3 -m ais_bench`: options, file rules, batching, outputs, summary and screen as there.
+
+FAKE_AIS_BENCH=2023 plays Ascend/tools ais_bench 0.0.2 (June 2023), 2024 (default) that of msit (June 2024).
+Devices run one after another here. Summaries carry "standin": true.
+"""
+
+import argparse
+import json
+import os
+import re
+import stat
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import aclruntime
+import numpy as np
+
+NEW = os.environ.get("FAKE_AIS_BENCH", "2024") == "2024"
+DATA = (".npy", ".NPY", ".bin", ".BIN")
+PAD = "padding_infer_fake_file"
+SUFFIX = {"NPY": "npy", "BIN": "bin", "TXT": "txt"}
+
+
+def info(text):
+    aclruntime.say(f"[INFO] {text}")
+
+
+def fail(text):
+    aclruntime.say(f"[ERROR] {text}")
+    raise RuntimeError(text)
+
+
+# --- options
+
+
+def flag(v):
+    if v.lower() in ("yes", "true", "t", "y", "1"):
+        return True
+    if v.lower() in ("no", "false", "f", "n", "0"):
+        return False
+    raise argparse.ArgumentTypeError("Boolean value expected true, 1, false, 0 with case insensitive.")
+
+
+def at_least(low):
+    def integer(v):
+        if int(v) < low:
+            raise argparse.ArgumentTypeError(f"{v} is an invalid value")
+        return int(v)
+
+    return integer
+
+
+def devices(v):
+    ids = [int(x) for x in v.split(",")]
+    if any(not 0 <= i <= 255 for i in ids):
+        raise argparse.ArgumentTypeError(f"device:{v} is invalid. valid value range is [0, 255]")
+    return ids
+
+
+def safe_path(path, write=False):
+    """The 2024 path rules; raises what the real one logs."""
+    name = str(path)
+    if re.search(r"[^_A-Za-z0-9/.-]", name):
+        fail(f"path:{name} contains illegal char, legal chars include A-Z a-z 0-9 _ - / .")
+    if len(name) > 4096 or any(len(p) > 255 for p in name.split("/")):
+        fail(f"file total path{name} length out of range (4096), please check the file(or directory) path")
+    if not Path(name).exists():
+        if write:
+            return
+        fail(f"path: {name} not exist, please check if file or dir is exist")
+    if Path(name).is_symlink():
+        fail(f"path :{name} is a soft link, not supported, please import file(or directory) directly")
+    st = Path(name).stat()
+    if st.st_uid != os.geteuid() and st.st_gid not in os.getgroups():
+        fail(f"current user isn't path:{name}'s owner or ownergroup")
+    if st.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        fail(f"The file {name} is group writable, or is others writable, as import file(or directory), "
+             "permission should not be over 0o755(rwxr-xr-x)")  # fmt: skip
+
+
+def checked(kind, write=False):
+    def check(value):
+        if NEW:
+            try:
+                for path in value.split(","):
+                    safe_path(path, write)
+                if kind == "om" and not value.endswith(".om"):
+                    fail(f"path:{value}, file type not in ['om']")
+            except RuntimeError:
+                raise argparse.ArgumentTypeError(f"{kind} path:{value} is illegal. Please check.") from None
+        return value
+
+    return check
+
+
+def options():
+    p = argparse.ArgumentParser(prog="__main__.py")
+    p.add_argument("--model", "-m", required=True, type=checked("om"))
+    p.add_argument("--input", "-i", type=checked("input"))
+    p.add_argument("--output", "-o", type=checked("output", True))
+    p.add_argument("--output_dirname", type=checked("output", True))
+    p.add_argument("--outfmt", default="BIN", choices=list(SUFFIX))
+    p.add_argument("--loop", "-l", type=at_least(1), default=1)
+    p.add_argument("--device", "-d", type=devices, default=[0])
+    p.add_argument("--dymDims")
+    p.add_argument("--batchsize", type=at_least(1))
+    p.add_argument("--pure_data_type", default="zero", choices=["zero", "random"])
+    p.add_argument("--output_batchsize_axis", type=at_least(0), default=0)
+    p.add_argument("--run_mode", default="array", choices=["array", "files", "tensor", "full"])
+    p.add_argument("--warmup_count", type=at_least(0), default=1)
+    bools = ["auto_set_dymdims_mode", "display_all_summary", "debug", "profiler", "dump"]
+    for name in bools + (
+        ["divide_input", "pipeline", "energy_consumption", "perf", "dump_npy"] if NEW else []
+    ):
+        p.add_argument(f"--{name}", type=flag, default=False)
+    if NEW:
+        p.add_argument("--threads", type=at_least(1), default=1)
+        p.add_argument("--backend", choices=["trtexec"])
+        p.add_argument("--npu_id", default="0")
+        p.add_argument("--aipp_config")
+    for name in ("dymBatch", "dymHW", "dymShape", "outputSize", "auto_set_dymshape_mode", "acl_json_path"):
+        p.add_argument(f"--{name}")
+    a = p.parse_args()
+    beyond = ("profiler", "dump", "pipeline", "energy_consumption", "perf", "dump_npy", "dymBatch", "dymHW",
+              "dymShape", "outputSize", "auto_set_dymshape_mode", "acl_json_path", "backend")  # fmt: skip
+    for name in beyond:
+        if getattr(a, name, None):
+            sys.exit(f"the stand-in for ais_bench does not play --{name}")
+    if a.output is None and a.output_dirname is not None:
+        fail("parameter --output_dirname cann't be used alone. Please use it together with --output!")
+    if NEW and (a.output_dirname or "").startswith("/"):
+        raise ValueError("--output_dirname do not support abs path!")
+    return a
+
+
+# --- files
+
+
+def natural(name):
+    return [int(t) if t.isdigit() else t.lower() for t in re.split("([0-9]+)", name)]
+
+
+def list_folder(folder):
+    names = [f"{folder}/{f.name}" for f in Path(folder).iterdir()]
+    if NEW:
+        for name in names:
+            safe_path(name)
+    files = [n for n in names if n.endswith(DATA) and not Path(n).is_dir()]
+    if not files:
+        fail(f"{folder} of input args not find valid file,valid file format:[*.npy *.NPY *.bin *.BIN]")
+    return sorted(sorted(files), key=natural)
+
+
+def content(path):
+    return np.load(path) if path.lower().endswith(".npy") else np.fromfile(path, np.int8)
+
+
+def chunks(items, size):
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def columns(a, session):
+    """One list of files per model input, from folders or from a flat list of files."""
+    words, count = a.input.split(","), len(session.inputs)
+    if Path(words[0]).is_file():
+        for i, w in enumerate(words):
+            if not Path(w).is_file():
+                fail(f"Invalid input args.--input:{words} input[{i}]:{w} {w} not exist")
+        return chunks(words, len(words) // count)
+    if not Path(words[0]).is_dir():
+        fail(f"Invalid args. {words[0]}  of --input is invalid")
+    if len(words) != count:
+        fail(f"Invalid args. args input dir num:{len(words)} not equal to model inputs num:{count}")
+    for w in words:
+        if not Path(w).is_dir():
+            fail(f"Invalid args. {w} of input args is not a real dir path")
+    return [list_folder(w) for w in words]
+
+
+def batches(files, session, one_each):
+    """[[files of one batch] per input] per run; a last short batch is filled with the padding name."""
+    if len(files) != len(session.inputs):
+        fail(f"fileslist:{len(files)} intensor:{len(session.inputs)} not match")
+    size, tensor = content(files[0][0]).nbytes, session.sizes()[0]
+    if not one_each and (size == 0 or tensor % size):
+        fail(f"arg0 tensorsize: {tensor} filesize: {size} not match")
+    per = 1 if one_each else tensor // size
+    runs = -(-len(files[0]) // per)
+    info(f"get filesperbatch files0 size:{size} tensor0size:{tensor} filesperbatch:{per} runcount:{runs}")
+    split = [[c + [PAD] * (per - len(c)) for c in chunks(column, per)] for column in files]
+    return [[column[i] for column in split] for i in range(runs)]
+
+
+def arrays(batch, session, one_each):
+    """Each input's bytes; padding repeats the first file of the same batch."""
+    out = []
+    for names, size in zip(batch, session.sizes(), strict=True):
+        parts = [content(names[0] if n == PAD else n) for n in names]
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if len(parts) > 1 and not one_each and joined.nbytes != size:
+            fail(f"ndata size:{joined.nbytes} not match {size}")
+        out.append(joined)
+    return out
+
+
+def save(path, data):
+    if path.endswith("npy"):
+        np.save(path, data)
+    elif path.endswith("txt"):
+        form = "%f" if data.dtype.kind == "f" else "%d"
+        rows = data.reshape(-1, data.shape[-1])
+        Path(path).write_text("".join("".join(form % v + " " for v in row) + "\n" for row in rows))
+    else:
+        data.tofile(path)
+    if NEW:
+        Path(path).chmod(0o640)
+
+
+# --- one device
+
+
+def stats(values):
+    if not values:
+        return dict.fromkeys(("min", "max", "mean", "median", "percentile(99%)"), 0.0) | {"count": 0}
+    found = [np.min(values), np.max(values), np.mean(values), np.median(values), np.percentile(values, 99)]
+    keys = ("min", "max", "mean", "median", "percentile(99%)")
+    return dict(zip(keys, map(float, found), strict=True)) | {"count": len(values)}
+
+
+def show(title, s):
+    said = ", ".join(f"{k} = {v}" for k, v in s.items() if k != "count")
+    info(f"{title} (ms): {said}")
+
+
+def device_run(a, device, folder, files=None):
+    """All of the work for one device; returns its throughput."""
+    session = aclruntime.Session(a.model, device)
+    if a.dymDims:
+        session.set_dynamic_dims(a.dymDims)
+    batchsize = a.batchsize
+    if batchsize is None:
+        batchsize = session.full_dims()[0][0] if a.dymDims else session.inputs[0][2][0]
+        info(f"try get model batchsize:{batchsize}")
+    if folder:
+        Path(folder).mkdir(0o750 if NEW else 0o755, parents=True, exist_ok=True)
+        if NEW:
+            Path(a.output).chmod(0o750)
+        info(f"output path:{folder}")
+    one_each, filesinfo, seen = a.auto_set_dymdims_mode, {}, []
+    runs = [None] if a.input is None else batches(files or columns(a, session), session, one_each)
+
+    def once(batch):
+        if batch is None:
+            rng = np.random.default_rng()
+            make = rng.bytes if a.pure_data_type == "random" else bytes
+            return session.run([np.frombuffer(make(n), np.uint8) for n in session.sizes()])
+        data = arrays(batch, session, one_each)
+        if one_each:
+            pairs = zip(session.inputs, data, strict=True)
+            session.set_dynamic_dims(";".join(f"{n}:{','.join(map(str, d.shape))}" for (n, _, _), d in pairs))
+            seen.append(data[0].shape[0])
+        return session.run(data)
+
+    for _ in range(a.warmup_count):
+        once(runs[0])
+    session.loop = a.loop
+    session.reset()
+    seen.clear()
+    info(f"warm up {a.warmup_count} done")
+    for i, batch in enumerate(runs):
+        outputs = once(batch)
+        names = list(zip(*batch, strict=True)) if batch else [("pure_infer_data",) * len(session.inputs)]
+        for k, out in enumerate(outputs if folder else []):
+            if out.shape[a.output_batchsize_axis] % len(names) and len(names) > 1:
+                fail(f"save out files error array shape:{out.shape} files_count_perbatch:{len(names)}")
+            for j, part in enumerate(np.array_split(out, len(names), a.output_batchsize_axis)):
+                if names[j][0] == PAD:
+                    continue
+                stem = Path(names[j][0]).name.split(".")[0]
+                path = f"{folder}/{stem}_{k}.{SUFFIX[a.outfmt]}"
+                entry = filesinfo.setdefault(i * len(names) + j, {"infiles": list(names[j]), "outfiles": []})
+                entry["outfiles"].append(path)
+                save(path, part)
+    compute = stats(session.exec_ms)
+    batchsize = sum(seen) / len(seen) if seen else batchsize
+    throughput = 1000 * batchsize / compute["mean"] if compute["mean"] else 0
+    info("-----------------Performance Summary------------------")
+    if a.display_all_summary:
+        show("H2D_latency", stats(session.h2d_ms))
+    show("NPU_compute_time", compute)
+    if a.display_all_summary:
+        show("D2H_latency", stats(session.d2h_ms))
+    info(
+        f"throughput 1000*batchsize.mean({batchsize})/NPU_compute_time.mean({compute['mean']}): {throughput}"
+    )
+    info("------------------------------------------------------")
+    if folder:
+        summary = {
+            "filesinfo": filesinfo,
+            "args": sys.argv,
+            "NPU_compute_time": compute,
+            "H2D_latency": stats(session.h2d_ms),
+            "D2H_latency": stats(session.d2h_ms),
+            "npu_compute_time_list": session.exec_ms,
+            "throughput": throughput,
+            "pid": os.getpid(),
+            "standin": True,
+        }
+        path = Path(f"{folder}_summary.json")
+        path.unlink(missing_ok=True)
+        path.write_text(json.dumps(summary))
+        if NEW:
+            path.chmod(0o640)
+    info("unload model success, model Id is 1")
+    info("end to finalize acl")
+    return throughput
+
+
+# --- several devices
+
+
+def shares(a, count):
+    """Each device's files, input by input; 2023 rounds up, 2024 spreads the rest over the first devices."""
+    columns_ = columns(a, aclruntime.Session(a.model, 0))
+    out = []
+    for i in range(count):
+        if NEW:
+            cut = [len(c) // count * k + min(k, len(c) % count) for c in columns_[:1] for k in (i, i + 1)]
+        else:
+            size = -(-len(columns_[0]) // count)
+            cut = [size * i, size * (i + 1)]
+        out.append([c[cut[0] : cut[1]] for c in columns_])
+    return out
+
+
+def many(a, folder):
+    info(f"multidevice:{a.device} run begin")
+    split = a.input is not None and (a.divide_input if NEW else True)
+    files = shares(a, len(a.device)) if split else [None] * len(a.device)
+    done, total = 0, []
+    for i, device in enumerate(a.device):
+        info(f"subprocess_{i} main run")
+        own = folder and f"{folder}/device{device}" + (f"_{i}" if NEW else "")
+        try:
+            start = time.time()
+            t = device_run(a, device, own, files[i])
+            line = f"i:{i} device_{device} throughput:{t} start_time:{start} end_time:{time.time()}"
+            info(line) if NEW else print(line)
+            total.append(t)
+            done += 2
+        except RuntimeError as e:
+            aclruntime.say(f"[ERROR] subprocess run failed error_callback:{e}")
+    result = 0 if done == 2 * len(a.device) else 1
+    info(f"multidevice run end qsize:{done} result:{result}")
+    info(f"summary throughput:{sum(total)}")
+    return result
+
+
+def main():
+    a = options()
+    name = a.output_dirname or time.strftime("%Y_%m_%d-%H_%M_%S")
+    folder = f"{a.output}/{name}" if a.output else None
+    if len(a.device) > 1:
+        return many(a, folder)
+    device_run(a, a.device[0], folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

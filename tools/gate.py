@@ -1,0 +1,200 @@
+"""The numeric gate between two ONNX graphs of one model: the same logits, row by row, or failure.
+
+    python tools/gate.py model.onnx sim.onnx --input build/minilm_sst2/default/seq128/input [--rows 64]
+
+@OUTPUT@
+
+Rows whose mask is all zero carry no sentence (padding of the last batch): their logits must be finite, not
+equal, since a softmax over masked scores alone depends on the mask constant.
+"""
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+import cli
+import numpy as np
+
+CHUNK = 16  # rows a run where the graph leaves the batch free
+TOLERANCE = 1e-4  # max abs logit difference, fp32
+
+
+def session(model):
+    """An onnxruntime CPU session of a path or of serialized bytes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as e:  # onnxruntime has no public base class for its errors
+        where = "the rewritten graph" if isinstance(model, bytes) else model
+        raise cli.UserError(f"{where}: onnxruntime refuses it: {first_line(e)}") from None
+
+
+def first_line(e: Exception) -> str:
+    return (str(e).strip() or type(e).__name__).splitlines()[0]
+
+
+def mask_of(names) -> str | None:
+    """The name of the attention mask among input names."""
+    return next((n for n in names if "mask" in n), None)
+
+
+def lengths(inputs: dict) -> np.ndarray:
+    """Tokens of each row up to the last one not masked, int64 [n]; the full length where there is no mask."""
+    name = mask_of(inputs)
+    n, s = next(iter(inputs.values())).shape
+    if name is None:
+        return np.full(n, s)
+    return (np.where(inputs[name] != 0, np.arange(1, s + 1), 0)).max(axis=1)
+
+
+def logits(model, inputs: dict) -> np.ndarray:
+    """First output of `model` (path or bytes) for inputs {name: int64 [n, S]}: float32 [n, labels].
+
+    A static batch is filled by repeating a chunk's last row. Where the length is free, rows run sorted by
+    length and cut to the longest of their chunk.
+    """
+    run = session(model)
+    wanted = {i.name: i.shape for i in run.get_inputs()}
+    for name in wanted:
+        if name not in inputs:
+            raise cli.UserError(
+                f"{model if isinstance(model, str) else 'graph'}: no rows for its input {name!r}"
+            )
+    batch, length = next(iter(wanted.values()))
+    n, s = inputs[next(iter(wanted))].shape
+    if isinstance(length, int) and length != s:
+        raise cli.UserError(
+            f"the graph takes rows of {length} tokens, the inputs have {s}; preprocess for it"
+        )
+    size = batch if isinstance(batch, int) else CHUNK
+    real = lengths(inputs)
+    order = np.argsort(-real, kind="stable")
+    got = None
+    for at in range(0, n, size):
+        rows = order[at : at + size]
+        width = length if isinstance(length, int) else max(1, int(real[rows].max()))
+        filled = np.pad(rows, (0, size - len(rows)), mode="edge") if isinstance(batch, int) else rows
+        out = run.run(None, {k: np.ascontiguousarray(inputs[k][filled, :width]) for k in wanted})[0]
+        if got is None:
+            got = np.empty((n, *out.shape[1:]), out.dtype)
+        got[rows] = out[: len(rows)]
+    return got
+
+
+def compare(ref_onnx, new_onnx, inputs: dict, tol: float = TOLERANCE) -> dict:
+    """Run both graphs (paths or bytes) on {name: int64 [n, S]} and compare their first output.
+
+    Returns dict(ok, rows, padding_rows, max_abs, argmax_flips: row numbers, not_finite: row numbers).
+    ok: every row of the new graph finite, and on rows with a sentence max_abs <= tol and no argmax differs.
+    """
+    ref, new = logits(ref_onnx, inputs), logits(new_onnx, inputs)
+    real = lengths(inputs) > 0
+    if ref.shape != new.shape:
+        raise cli.UserError(f"the graphs' outputs differ in shape: {ref.shape} and {new.shape}")
+    bad = ~np.isfinite(new).all(axis=1) | (real & ~np.isfinite(ref).all(axis=1))
+    flips = real & (ref.argmax(axis=1) != new.argmax(axis=1))
+    gap = np.abs(ref - new)[real & ~bad]
+    max_abs = float(gap.max()) if gap.size else 0.0
+    return {
+        "ok": bool(real.any() and not bad.any() and not flips.any() and max_abs <= tol),
+        "rows": len(real),
+        "padding_rows": int((~real).sum()),
+        "max_abs": max_abs,
+        "argmax_flips": np.flatnonzero(flips).tolist(),
+        "not_finite": np.flatnonzero(bad).tolist(),
+    }
+
+
+def line(result: dict, tol: float = TOLERANCE) -> str:
+    """`compare`'s result as one line."""
+    verdict = "equal" if result["ok"] else "NOT EQUAL"
+    flips, bad = result["argmax_flips"], result["not_finite"]
+    return (
+        f"gate: {verdict}: max |difference| {result['max_abs']:.2e} (limit {tol:g}) over {result['rows']} "
+        f"rows, {len(flips)} argmax flips{some(flips)}, {len(bad)} rows not finite{some(bad)}"
+    )
+
+
+def some(rows: list) -> str:
+    return f" (rows {', '.join(map(str, rows[:5]))}{' ...' if len(rows) > 5 else ''})" if rows else ""
+
+
+def natural(path: Path) -> list:
+    return [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", path.name)]
+
+
+def rows_of(folder: Path) -> np.ndarray:
+    """Rows in `folder`, int64 [n, S]: one .bin per row, or .npy [rows, length], in natural order."""
+    files = sorted((f for f in folder.iterdir() if f.suffix in (".bin", ".npy")), key=natural)
+    parts = []
+    for f in files:
+        try:
+            part = np.load(f, allow_pickle=False) if f.suffix == ".npy" else np.fromfile(f, "<i8")[None]
+        except (ValueError, EOFError) as e:
+            raise cli.UserError(f"{f}: not an array of int64: {first_line(e)}; preprocess again") from None
+        if part.dtype != np.int64 or part.ndim != 2 or f.suffix == ".bin" and part.nbytes != f.stat().st_size:
+            raise cli.UserError(f"{f}: not whole int64 rows; preprocess again")
+        parts.append(part)
+    if not parts:
+        raise cli.UserError(f"{folder}: no .bin or .npy files; preprocess first")
+    width = max(p.shape[1] for p in parts)
+    if any(p.shape[1] != width for p in parts if len(p) == 1 and files[0].suffix == ".bin"):
+        raise cli.UserError(f"{folder}: rows of different length; preprocess again")
+    return np.concatenate([np.pad(p, ((0, 0), (0, width - p.shape[1]))) for p in parts])
+
+
+def load_inputs(folder, names, rows: int | None = None) -> dict:
+    """{name: int64 [n, S]} from <folder>/<name>/*.bin or *.npy as preprocess.py writes them.
+
+    rows: take only that many, the longest sentences first.
+    """
+    folder = Path(folder)
+    for name in names:
+        if not (folder / name).is_dir():
+            raise cli.UserError(f"{folder / name}: no such folder of inputs; preprocess first")
+    inputs = {name: rows_of(folder / name) for name in names}
+    if len({a.shape for a in inputs.values()}) > 1:
+        raise cli.UserError(f"{folder}: inputs differ in shape: { {k: a.shape for k, a in inputs.items()} }")
+    if rows:
+        keep = np.argsort(-lengths(inputs), kind="stable")[:rows]
+        inputs = {name: a[keep] for name, a in inputs.items()}
+    return inputs
+
+
+def examples(names, length: int, vocabulary: int, rows: int = 8) -> dict:
+    """Fixed pseudo-random rows of falling length, the last all masked: {name: int64 [rows, length]}."""
+    pick = np.random.default_rng(0)
+    tokens = pick.integers(1, vocabulary, (rows, length), dtype=np.int64)
+    ends = np.linspace(length, 0, rows).astype(np.int64)
+    mask = (np.arange(length) < ends[:, None]).astype(np.int64)
+    mask_name = mask_of(names)
+    kinds = {name: np.zeros_like(mask) for name in names if "segment" in name or "type" in name}
+    return {name: mask if name == mask_name else kinds.get(name, tokens * mask) for name in names}
+
+
+def main():
+    p = argparse.ArgumentParser(description="Compare two ONNX graphs of one model on real inputs.")
+    p.add_argument("reference", help="the graph to hold to")
+    p.add_argument("new", help="the graph to judge")
+    p.add_argument("--input", required=True, help="folder with one sub-folder of rows per model input")
+    p.add_argument("--rows", type=int, help="only so many rows, longest sentences first (default: all)")
+    p.add_argument(
+        "--tolerance", type=float, default=TOLERANCE, help="max abs logit difference (default 1e-4)"
+    )
+    a = p.parse_args()
+    for path in (a.reference, a.new):
+        if not Path(path).is_file():
+            raise cli.UserError(f"{path}: no such file")
+    inputs = load_inputs(a.input, [i.name for i in session(a.reference).get_inputs()], a.rows)
+    result = compare(a.reference, a.new, inputs, a.tolerance)
+    print(line(result, a.tolerance))
+    return 0 if result["ok"] else 1
+
+
+if __name__ == "__main__":
+    cli.run(main)

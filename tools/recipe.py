@@ -1,0 +1,179 @@
+"""The four commands that both recipes share. Each models/<model>/*.py is a line that calls one with its own values.
+
+Options and files are those of Bert_Base_Cased_SST2; what is added has a default. Nothing heavy is imported before
+it is needed: preprocess.py and postprocess.py never load torch.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import cli
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """An argument parser that shows the calling script's own docstring."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
+    """Export a checkpoint folder to ONNX; written only if it agrees with PyTorch on every sentence of --text_file."""
+    p = parser(description)
+    p.add_argument("--model_dir", required=True, type=Path, help="checkpoint folder: config, weights, tokenizer")
+    p.add_argument("--save_path", required=True, type=Path, help="the .onnx to write")
+    p.add_argument("--text_file", type=Path, help="sentences to compare on (a few of our own if not given)")
+    p.add_argument("--seq_len", type=int, default=128, help="longest sentence compared, in tokens (%(default)s)")
+    args = p.parse_args()
+    import bert
+    import data
+    import tokens
+
+    sentences = data.read_tsv(args.text_file)[0] if args.text_file else SENTENCES
+    arrays = tokens.encode(tokens.load(args.model_dir), sentences, args.seq_len, inputs)
+    apart = bert.export(bert.load(args.model_dir), args.save_path, inputs, arrays)
+    print(f"PyTorch and ONNX: max |logit difference| {apart:.1e} on {len(sentences)} sentences, same classes")
+    print(f"wrote {args.save_path}")
+
+
+def modify(description: str) -> None:
+    """Rewrite a graph for its target; written only if every layer was matched and the logits stay the same."""
+    p = parser(description)
+    p.add_argument("source", type=Path, metavar="IN.onnx")
+    p.add_argument("save_path", type=Path, metavar="OUT.onnx")
+    p.add_argument("--target", choices=["ascend", "cpu", "gpu"], default="ascend", help="who gets it (%(default)s)")
+    p.add_argument(
+        "--input", type=Path, help="folder of preprocess.py to compare on (a few rows of our own if not given)"
+    )
+    p.add_argument("--rows", type=int, help="compare on this many rows, longest first (all if not given)")
+    args = p.parse_args()
+    import rewrite
+
+    report = rewrite.modify(args.source, args.save_path, target=args.target, inputs=args.input, rows=args.rows)
+    print(rewrite.show(report))
+    print(f"wrote {args.save_path}")
+
+
+def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, prefix: str = "") -> None:
+    """Write the model inputs of a text file: one .bin a sample, or whole-batch .npy files for a list of lengths."""
+    p = parser(description)
+    p.add_argument("--text_file", required=True, type=Path, help="dev.tsv")
+    p.add_argument("--tokenizer_path", required=True, type=Path, help="checkpoint folder")
+    p.add_argument("--seq_len", default="128", help="tokens a row, or buckets such as 64,128 (%(default)s)")
+    p.add_argument("--batch_size", type=int, default=1, help="rows of a file, for buckets (%(default)s)")
+    p.add_argument("--save_path", required=True, type=Path, help="folder to write")
+    args = p.parse_args()
+    import data
+    import tokens
+
+    try:
+        lengths = [int(n) for n in args.seq_len.split(",")]
+    except ValueError:
+        p.error(f"--seq_len {args.seq_len}: give a number, or several such as 64,128")
+    sentences, labels = data.read_tsv(args.text_file)
+    arrays = tokens.encode(tokens.load(args.tokenizer_path), sentences, max(lengths), inputs)
+    if len(lengths) == 1:
+        tokens.write_bins(args.save_path, arrays, labels, first_index, prefix)
+        print(f"wrote {len(labels)} samples x {len(inputs)} inputs to {args.save_path}")
+    else:
+        count = tokens.write_buckets(args.save_path, arrays, labels, lengths, args.batch_size)
+        print(f"wrote {count} batches x {len(inputs)} inputs to {args.save_path}")
+
+
+def postprocess(description: str) -> None:
+    """Compare outputs with labels: the recipe's accuracy line, and a score.json where --save_path is given."""
+    p = parser(description)
+    p.add_argument("--output_path", required=True, type=Path, help="folder of <sample>_0.bin, .npy or .txt")
+    p.add_argument("--label_path", required=True, type=Path, help="labels.json of preprocess.py")
+    p.add_argument("--save_path", type=Path, help="score.json to write")
+    args = p.parse_args()
+    result = score(args.output_path, args.label_path)
+    print(f"accuracy: {result['correct'] / result['total']:.6f} ({result['correct']}/{result['total']})")
+    if args.save_path:
+        with cli.whole_file(args.save_path, "w") as f:
+            json.dump(result, f, indent=1)
+            f.write("\n")
+        print(f"wrote {args.save_path}")
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object from a file; UserError where it is none."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError as e:
+        raise cli.UserError(f"{path}: not JSON ({e}); make it again") from None
+    if not isinstance(value, dict):
+        raise cli.UserError(f"{path}: not a JSON object; make it again")
+    return value
+
+
+def read_logits(folder: Path, stem: str, rows: int):
+    """Float32 [rows, 2] of one output file, which may hold more rows (padding) where it is a whole batch."""
+    import numpy as np
+
+    found = [p for p in (folder / f"{stem}_0{s}" for s in (".bin", ".npy", ".txt")) if p.is_file()]
+    if not found:
+        raise cli.UserError(f"{folder}/{stem}_0.bin (or .npy, .txt): missing; run the inference again")
+    path = found[0]
+    try:
+        values = {
+            ".bin": lambda: np.frombuffer(path.read_bytes(), "<f4"),
+            ".npy": lambda: np.load(path),
+            ".txt": lambda: np.loadtxt(path),
+        }[path.suffix]()
+        values = values.astype(np.float32).reshape(-1, 2)
+    except (ValueError, EOFError) as e:
+        raise cli.UserError(f"{path}: not float32 pairs ({e}); run the inference again") from None
+    if len(values) < rows or (rows == 1 and len(values) > 1):
+        raise cli.UserError(f"{path}: {len(values)} rows of logits, {rows} labels; run the inference again")
+    if not np.isfinite(values[:rows]).all():
+        raise cli.UserError(
+            f"{path}: NaN or infinite logits; `make accuracy PRECISION=fp32` shows if the model has them"
+        )
+    return values[:rows]
+
+
+def score(output_path: Path, label_path: Path) -> dict:
+    """correct, total and `predictions`, a character a sentence in the data's order: its class, or = for a tie.
+
+    A tie is wrong, as in the recipe. labels.json is {"<file>": "<label>"}, or {"<file>": ["<label>", ...]} for whole
+    batches; rows.json beside it then gives each file's rows of the text file.
+    """
+    import numpy as np
+
+    if not output_path.is_dir():
+        raise cli.UserError(f"{output_path}: no such folder; run the inference first")
+    labels = read_json(label_path)
+    order = read_json(label_path.with_name("rows.json")) if any(isinstance(v, list) for v in labels.values()) else {}
+    logits, truth, rows = [], [], []
+    for stem, given in labels.items():
+        wanted = given if isinstance(given, list) else [given]
+        if not set(wanted) <= {"0", "1"}:
+            raise cli.UserError(f"{label_path}: labels of {stem} are {wanted}, not 0 or 1; run preprocess.py again")
+        logits.append(read_logits(output_path, stem, len(wanted)))
+        truth += map(int, wanted)
+        rows += order.get(stem, [len(rows)])
+    extra = {p.name.split("_")[0] for p in output_path.glob("*_0.*")} - set(labels)
+    if extra:
+        raise cli.UserError(f"{output_path}/{min(extra)}_0.*: no label for it; empty the folder and run again")
+    if not truth:
+        raise cli.UserError(f"{label_path}: no labels; run preprocess.py again")
+    logits = np.concatenate(logits)
+    tied = logits[:, 0] == logits[:, 1]
+    chosen = logits.argmax(1)
+    correct = int(((chosen == truth) & ~tied).sum())
+    text = np.where(tied, "=", chosen.astype(str))
+    return {"correct": correct, "total": len(truth), "predictions": "".join(text[np.argsort(rows)])}
+
+
+# Our own, for an export without a data set at hand.
+SENTENCES = [
+    "A film that earns its tears.",
+    "Two hours I will not get back.",
+    "It's neither funny nor sad , but the score is lovely .",
+    "so clever you want to hate it , and so warm that you can't",
+    "The plot -- such as it is -- wanders off , falls asleep and wakes in another movie .",
+    "good",
+    "an unmistakably european , talky , slow-burning and finally overwhelming piece of work that asks more of its "
+    "audience than most pictures dare and gives back, scene by patient scene, a good deal more than it has asked for",
+    "bland , blank and badly lit",
+]

@@ -1,0 +1,297 @@
+"""One JSON per measurement: what was measured, on what, and the chain of hashes and commands behind it.
+
+    python tools/record.py accuracy build/minilm_sst2/default/seq128/bs8/cpu-onnxruntime-fp32 --save_path accuracy.json
+    python tools/record.py perf     build/minilm_sst2/default/seq128/bs8/cpu-onnxruntime-fp32 --save_path perf.json
+    python tools/record.py show     accuracy.json
+    python tools/record.py promote  results/records accuracy.json perf.json
+    python tools/record.py import   bs8_summary.json minilm_sst2/default/seq128/bs8/310P3-atc-fp16 --save_path results/records
+
+`accuracy` and `perf` read what the graph left in that folder, whose path is the parameter list. `promote` copies a
+record to results/records/<date>-<host>-<parameters>-<kind>.json and never overwrites one. `import` makes a record of a
+summary or log that ais_bench or trtexec left elsewhere; it says so, and has no chain.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+from pathlib import Path
+
+import cli
+import recipe
+
+PATH = re.compile(
+    r"(?P<model>[^/]+)/(?P<weights>[^/]+)/seq(?P<seq>[^/]+)/bs(?P<bs>\d+)/"
+    r"(?P<chip>[^/-]+)-(?P<engine>[^/-]+)-(?P<precision>[^/]+)$"
+)
+ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "bf16", "i8mm", "sve")
+
+
+def parameters(leaf: Path) -> dict:
+    """The parameters that a configuration's path spells."""
+    found = PATH.search(leaf.as_posix())
+    if not found:
+        raise cli.UserError(f"{leaf}: not build/<model>/<weights>/seq<N>/bs<N>/<chip>-<engine>-<precision>")
+    return found.groupdict() | {"bs": int(found["bs"])}
+
+
+def prov_of(path: str) -> Path:
+    """Where run.py described an artefact."""
+    return Path(f"{path}.prov.json")
+
+
+def chain(target: Path) -> dict:
+    """Everything TARGET was made from: {path: {sha256, commands, inputs}} where made here, {path: {sha256}} where given."""
+    links: dict[str, dict] = {}
+    waiting = [str(target)]
+    while waiting:
+        path = waiting.pop()
+        if path in links:
+            continue
+        if not prov_of(path).is_file():
+            links[path] = {"sha256": cli.sha256(path)}
+            continue
+        prov = recipe.read_json(prov_of(path))
+        links[path] = {key: prov[key] for key in ("sha256", "commands", "inputs")}
+        waiting += prov["inputs"]
+    return dict(sorted(links.items()))
+
+
+def machine() -> dict:
+    """The processor and system that run now."""
+    info = dict(
+        line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines() if ":" in line
+    )
+    info = {key.strip(): value.strip() for key, value in info.items()}
+    flags = set(info.get("flags", info.get("Features", "")).split())
+    return {
+        "cpu": info.get("model name", platform.processor() or platform.machine()),
+        "isa": [flag for flag in ISA if flag in flags],
+        "cores": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "host": platform.node(),
+    }
+
+
+def base(leaf: Path, kind: str, made: Path) -> dict:
+    """What every record says: parameters, when, where, which commit, the chain."""
+    run = recipe.read_json(prov_of(str(made)))["run"]
+    keys = ("started", "commit", "dirty")
+    source = leaf.parents[2] / "source"
+    return {
+        "kind": kind,
+        **parameters(leaf),
+        "source": source.read_text().strip(),
+        **{k: run[k] for k in keys},
+        "machine": machine(),
+        "chain": chain(made),
+    }
+
+
+def accuracy(leaf: Path) -> dict:
+    """The record of leaf/score.json and the inference behind it."""
+    from scipy.stats import binomtest
+
+    score = recipe.read_json(leaf / "score.json")
+    ci = binomtest(score["correct"], score["total"]).proportion_ci(method="wilson")
+    record = base(leaf, "accuracy", leaf / "score.json")
+    caveat = "seeded weights: not the model's accuracy" if record["source"] == "seeded" else None
+    return record | {
+        **tool(leaf, recipe.read_json(leaf / "output" / "out_summary.json")),
+        "correct": score["correct"],
+        "total": score["total"],
+        "accuracy": round(score["correct"] / score["total"], 6),
+        "interval95": [round(ci.low, 6), round(ci.high, 6)],
+        "caveat": caveat,
+        "padded_rows": padded_rows(score["total"], record["bs"]),
+        "predictions": score["predictions"],
+    }
+
+
+def padded_rows(total: int, bs: int) -> float:
+    """The share of rows that carry no sentence when `total` sentences fill batches of `bs`."""
+    return round(1 - total / (-(-total // bs) * bs), 6)
+
+
+def tool(leaf: Path, summary: dict) -> dict:
+    """What ran the model, from its own words: {engine_info, standin}."""
+    if (leaf / "model.om").is_file():
+        import om
+
+        facts = om.read(leaf / "model.om")["models"][0]
+        keys = ("atc_version", "opp_version", "soc_version", "atc_cmdline")
+        standin = bool(summary.get("standin")) or facts.get("atc_version") == "STAND-IN"
+        return {"engine_info": {"name": "ais_bench", **{k: facts.get(k) for k in keys}}, "standin": standin}
+    if "tensorrt" in summary:
+        info = {"name": "trtexec", "version": summary["tensorrt"], "args": summary.get("args")}
+        return {"engine_info": info, "standin": bool(summary["standin"])}
+    return {"engine_info": summary.get("engine"), "standin": bool(summary.get("standin"))}
+
+
+def round_of(path: Path) -> dict:
+    """times_ms, throughput (samples/s) and what was timed, of one summary or log, whichever tool left it."""
+    text = path.read_text("utf-8", errors="replace")
+    if "gpu_compute_time_list" in text:
+        found = recipe.read_json(path)
+        return {"times_ms": found["gpu_compute_time_list"], "throughput": found["throughput"], "timed": found["timed"]}
+    import aisbench
+
+    return aisbench.read(path)
+
+
+def speeds(rounds: list[dict], bs: int) -> dict:
+    """Throughput by round, their median and spread, and latency percentiles over all requests."""
+    import numpy as np
+
+    speed = [r["throughput"] for r in rounds]
+    pooled = np.concatenate([r["times_ms"] for r in rounds])
+    percentiles = {f"p{q}": round(float(np.percentile(pooled, q)), 4) for q in (50, 90, 95, 99)}
+    return {
+        "samples_per_second": round(float(np.median(speed)), 3),
+        "rounds": [round(v, 3) for v in speed],
+        "spread": round((max(speed) - min(speed)) / float(np.median(speed)), 4),
+        "latency_ms": {"mean": round(float(pooled.mean()), 4), **percentiles},
+        "requests": len(pooled),
+        "padded_rows": padded_rows(872, bs),
+        "times_ms": [[round(v, 4) for v in r["times_ms"]] for r in rounds],
+    }
+
+
+def perf(leaf: Path) -> dict:
+    """The record of the timed rounds leaf/round1, round2 ...: all samples, pooled and by round."""
+    made = sorted(leaf.glob("round*/MANIFEST"))
+    if not made:
+        raise cli.UserError(f"{leaf}: no round1/MANIFEST; run make perf")
+    record = base(leaf, "throughput", made[0])
+    summaries = [m.with_name("out_summary.json") for m in made]
+    rounds = [round_of(s) for s in summaries]
+    work = "the sentences in length buckets" if "-" in record["seq"] else "zeros as input"
+    timed = f"{rounds[0]['timed']}; {work}" if record["chip"] != "cpu" else f"the engine's call alone; {work}"
+    return record | {
+        **tool(leaf, recipe.read_json(summaries[0])),
+        "timed": timed,
+        **speeds(rounds, record["bs"]),
+        "summaries": {str(s): cli.sha256(s) for s in summaries},
+    }
+
+
+def imported(path: Path, leaf: Path) -> dict:
+    """A throughput record of a summary or log from elsewhere: its own figures, no chain."""
+    spec = parameters(leaf)
+    if spec["chip"] == "T4":
+        import trtexec
+
+        found = trtexec.read(path, spec["bs"])
+    else:
+        import aisbench
+
+        found = aisbench.read(path)
+    nothing = "a log without single times"
+    compute = found.get("compute") or found.get("GPU_compute_time") or {}
+    times = found.get("times_ms") or found.get("gpu_compute_time_list")
+    return {
+        "kind": "throughput",
+        **spec,
+        "imported": {"file": path.name, "sha256": cli.sha256(path)},
+        "started": None,
+        "machine": {"cpu": None, "isa": None, "cores": None, "host": "imported"},
+        "engine_info": None,
+        "standin": bool(found.get("standin")),
+        "timed": found["timed"],
+        "samples_per_second": round(found["throughput"], 3),
+        "rounds": [round(found["throughput"], 3)],
+        "spread": None,
+        "latency_ms": {
+            "mean": compute.get("mean"),
+            "p50": compute.get("median"),
+            "p99": compute.get("percentile(99%)"),
+        },
+        "requests": len(times) if times else None,
+        "missing": {"chain": "measured elsewhere", "spread": "one run", **({} if times else {"times_ms": nothing})},
+        "padded_rows": padded_rows(872, spec["bs"]),
+        "chain": {},
+    }
+
+
+def show(record: dict) -> str:
+    """The block that `make accuracy` and `make perf` end with."""
+    where = f"build/{record['model']}/{record['weights']}/seq{record['seq']}/bs{record['bs']}/"
+    where += f"{record['chip']}-{record['engine']}-{record['precision']}"
+    info = record["engine_info"] or {}
+    lines = []
+    if record["kind"] == "accuracy":
+        low, high = (100 * v for v in record["interval95"])
+        lines += [
+            f"accuracy    {100 * record['accuracy']:.2f} %  ({record['correct']}/{record['total']}), "
+            f"95 % interval {low:.2f} to {high:.2f} %" + (f"  [{record['caveat']}]" if record["caveat"] else "")
+        ]
+    else:
+        latency = record["latency_ms"]
+        lines += [
+            f"throughput  {record['samples_per_second']:.1f} samples/s, median of {len(record['rounds'])} rounds "
+            f"({', '.join(f'{v:.1f}' for v in record['rounds'])})",
+            f"latency     {latency['p50']:.2f} ms median, {latency['p99']:.2f} ms p99 of {record['requests']} requests",
+            f"timed       {record['timed']}",
+        ]
+        if (record["spread"] or 0) > 0.1:
+            lines += [
+                f"noisy       rounds differ by {100 * record['spread']:.0f} %: differences below that mean nothing"
+            ]
+    lines += [
+        f"model       {record['model']} (weights: {record['weights']}), batch {record['bs']}, sequence {record['seq']}",
+        f"chip        {record['chip']}: {record['machine']['cpu']}, {record['machine']['cores']} cores",
+        f"engine      {record['engine']} {info.get('version', '')} {record['precision']}",
+        f"padding     {100 * record['padded_rows']:.1f} % of rows on 872 sentences",
+        f"files       {where}/",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def promote(folder: Path, record: dict, path: Path) -> Path:
+    """Write a record into `folder` under its own name; UserError where another of that name stands."""
+    if record["standin"]:
+        raise cli.UserError(f"{path}: made with the tests' stand-in tools; such a record is never promoted")
+    day = (record["started"] or record["imported"]["sha256"][:12]).replace(":", "").replace("-", "")[:15]
+    spec = "-".join(str(record[k]) for k in ("model", "weights", "seq", "bs", "chip", "engine", "precision", "kind"))
+    target = folder / f"{day}-{record['machine']['host']}-{spec}.json"
+    data = json.dumps(record, indent=1) + "\n"
+    if target.exists() and target.read_text() != data:
+        raise cli.UserError(f"{target}: exists with other content; records are never overwritten")
+    with cli.whole_file(target, "w") as f:
+        f.write(data)
+    return target
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sub = p.add_subparsers(dest="command", required=True)
+    for kind in ("accuracy", "perf"):
+        k = sub.add_parser(kind)
+        k.add_argument("leaf", type=Path)
+        k.add_argument("--save_path", type=Path, required=True)
+    s = sub.add_parser("show")
+    s.add_argument("record", type=Path)
+    s.add_argument("--save_path", type=Path)
+    k = sub.add_parser("promote")
+    k.add_argument("folder", type=Path)
+    k.add_argument("records", type=Path, nargs="*")
+    args = p.parse_args()
+    if args.command == "promote":
+        for path in args.records:
+            print(f"wrote {promote(args.folder, path)}")
+        return None
+    if args.command == "show":
+        text = show(recipe.read_json(args.record))
+    else:
+        text = json.dumps({"accuracy": accuracy, "perf": perf}[args.command](args.leaf), indent=1) + "\n"
+    if not args.save_path:
+        return print(text, end="")
+    with cli.whole_file(args.save_path, "w") as f:
+        f.write(text)
+    print(f"wrote {args.save_path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
