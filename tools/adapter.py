@@ -29,10 +29,11 @@ import sys
 import zipfile
 from pathlib import Path
 
-import cli
 import numpy as np
 import safetensors
 from safetensors.numpy import load, load_file, save
+
+import cli
 
 TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 LABELS = {"0": "negative", "1": "positive"}

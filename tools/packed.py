@@ -28,8 +28,9 @@ import struct
 import threading
 from pathlib import Path
 
-import cli
 import numpy as np
+
+import cli
 
 MAGIC = b"bert2om1"
 PRECISIONS = ("bf16", "int8")

@@ -90,24 +90,55 @@ def base(leaf: Path, kind: str, made: Path) -> dict:
     }
 
 
-def accuracy(leaf: Path) -> dict:
-    """The record of leaf/score.json and the inference behind it."""
+def proportion(correct: int, total: int) -> dict:
+    """correct, total, their quotient and its 95 % Wilson interval."""
     from scipy.stats import binomtest
 
+    ci = binomtest(correct, total).proportion_ci(method="wilson")
+    interval = [round(ci.low, 6), round(ci.high, 6)]
+    return {"correct": correct, "total": total, "accuracy": round(correct / total, 6), "interval95": interval}
+
+
+def truth() -> list[int]:
+    """The labels of the validation set, in its order, as the repo holds them."""
+    import data
+
+    return [label for label, *_ in data.read_edits("data/dev.edits")[1]]
+
+
+def right(predictions: str) -> list[bool]:
+    """Which of the validation sentences `predictions` (a character each, as recipe.score gives them) has right."""
+    labels = truth()
+    if len(predictions) != len(labels):
+        raise cli.UserError(f"{len(predictions)} predictions, {len(labels)} labels: not the SST-2 validation set")
+    return [p == str(label) for p, label in zip(predictions, labels, strict=True)]
+
+
+def accuracy(leaf: Path) -> dict:
+    """The record of leaf/score.json and the inference behind it."""
     score = recipe.read_json(leaf / "score.json")
-    ci = binomtest(score["correct"], score["total"]).proportion_ci(method="wilson")
     record = base(leaf, "accuracy", leaf / "score.json")
     caveat = "seeded weights: not the model's accuracy" if record["source"] == "seeded" else None
     return record | {
         **tool(leaf, recipe.read_json(leaf / "output" / "out_summary.json")),
-        "correct": score["correct"],
-        "total": score["total"],
-        "accuracy": round(score["correct"] / score["total"], 6),
-        "interval95": [round(ci.low, 6), round(ci.high, 6)],
+        **proportion(score["correct"], score["total"]),
         "caveat": caveat,
         "padded_rows": padded_rows(score["total"], record["bs"]),
         "predictions": score["predictions"],
+        **({"rehearsal": rehearsal(leaf)} if (leaf / "ranges.json").is_file() else {}),
     }
+
+
+def rehearsal(leaf: Path) -> list[str]:
+    """What stood out of the fp16 rehearsal, as lines."""
+    import fp16sim
+
+    return fp16sim.show(recipe.read_json(leaf / "ranges.json")).splitlines()
+
+
+def speeds(times: list[list[float]], bs: int) -> list[float]:
+    """Samples per second of each round, from the milliseconds of its requests of `bs` samples."""
+    return [1000 * bs * len(t) / sum(t) for t in times]
 
 
 def padded_rows(total: int, bs: int) -> float:
@@ -141,7 +172,7 @@ def round_of(path: Path) -> dict:
     return aisbench.read(path)
 
 
-def speeds(rounds: list[dict], bs: int) -> dict:
+def throughput(rounds: list[dict], bs: int) -> dict:
     """Throughput by round, their median and spread, and latency percentiles over all requests."""
     import numpy as np
 
@@ -172,7 +203,7 @@ def perf(leaf: Path) -> dict:
     return record | {
         **tool(leaf, recipe.read_json(summaries[0])),
         "timed": timed,
-        **speeds(rounds, record["bs"]),
+        **throughput(rounds, record["bs"]),
         "summaries": {str(s): cli.sha256(s) for s in summaries},
     }
 
@@ -225,7 +256,8 @@ def show(record: dict) -> str:
         low, high = (100 * v for v in record["interval95"])
         lines += [
             f"accuracy    {100 * record['accuracy']:.2f} %  ({record['correct']}/{record['total']}), "
-            f"95 % interval {low:.2f} to {high:.2f} %" + (f"  [{record['caveat']}]" if record["caveat"] else "")
+            f"95 % interval {low:.2f} to {high:.2f} %" + (f"  [{record['caveat']}]" if record["caveat"] else ""),
+            *record.get("rehearsal", []),
         ]
     else:
         latency = record["latency_ms"]

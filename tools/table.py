@@ -50,6 +50,13 @@ def frame(records: list[dict]):
     return table.groupby([*KEY, "cpu", "cores"], as_index=False, sort=True).last()
 
 
+def text(table, suffix: str) -> str:
+    """A table as .csv or .md text."""
+    if suffix == ".csv":
+        return table.to_csv(index=False, lineterminator="\n")
+    return table.to_markdown(index=False, missingval="-", disable_numparse=True) + "\n"
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--rows", required=True, type=Path, help="file that names the records, one a line")
@@ -60,10 +67,7 @@ def main():
         raise cli.UserError(f"{args.rows}: names no record")
     table = frame([recipe.read_json(Path(p)) for p in paths])
     with cli.whole_file(args.save_path, "w") as f:
-        if args.save_path.suffix == ".csv":
-            table.to_csv(f, index=False, lineterminator="\n")
-        else:
-            f.write(table.to_markdown(index=False, missingval="-", disable_numparse=True) + "\n")
+        f.write(text(table, args.save_path.suffix))
     print(f"wrote {args.save_path}: {len(table)} rows")
 
 

@@ -22,9 +22,10 @@ import random
 import time
 from pathlib import Path
 
+import numpy as np
+
 import adapter
 import cli
-import numpy as np
 
 TRAIN_SHA256 = "48eac26399f8456935f81dd9e3a745c1430adb6c62e233ccfe22db4a0d15d1d1"
 RECIPE = {

@@ -1,0 +1,116 @@
+"""A small copy of the repository in which things were measured: real run.py, postprocess.py and record.py.
+
+The logits are invented and the heavy steps (checkpoint, export, compilation) are `cp`s, so that a whole chain takes
+seconds; each still goes through run.py, with its hashes.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import record
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = "build/minilm_sst2/default"
+WRITE = """
+import pathlib, sys
+for name, text in zip(sys.argv[1::2], sys.argv[2::2]):
+    path = pathlib.Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+"""
+
+
+def tree(folder: Path) -> Path:
+    """The repository's text files in `folder`."""
+    keep = {"ignore": shutil.ignore_patterns("__pycache__", "*.safetensors", "tiny")}
+    for name in ("tools", "mk", "models", "data"):
+        shutil.copytree(ROOT / name, folder / name, **keep)
+    for name in ("Makefile", *(p.name for p in ROOT.glob("requirements*.txt"))):
+        shutil.copy(ROOT / name, folder)
+    (folder / "results/records").mkdir(parents=True)
+    return folder
+
+
+def run(*words) -> None:
+    """run.py TARGET PREREQUISITE... -- COMMAND..."""
+    done = subprocess.run([sys.executable, "tools/run.py", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def write(target: str, inputs: list[str], name: str, text: str) -> None:
+    """An artefact of one text file, through run.py; in `name` of its folder where it is a MANIFEST."""
+    run(target, *inputs, "--", sys.executable, "-c", WRITE, f"{{}}/{name}" if name else "{}", text)
+
+
+def weights() -> None:
+    """Checkpoint, export, inputs with the real labels."""
+    Path(MODEL).mkdir(parents=True, exist_ok=True)
+    Path(f"{MODEL}/source").write_text("wheel\n")
+    labels = {str(i): str(v) for i, v in enumerate(record.truth(), 1)}
+    write(f"{MODEL}/checkpoint/MANIFEST", [f"{MODEL}/source", "tools/weights.py"], "model.safetensors", "weights")
+    run(
+        f"{MODEL}/model.onnx", f"{MODEL}/checkpoint/MANIFEST", "--", "cp", f"{MODEL}/checkpoint/model.safetensors", "{}"
+    )
+    write(f"{MODEL}/seq128/input/MANIFEST", [f"{MODEL}/checkpoint/MANIFEST"], "labels.json", json.dumps(labels))
+
+
+def leaf(bs: int, config: str) -> Path:
+    return Path(f"{MODEL}/seq128/bs{bs}/{config}")
+
+
+OUTPUTS = """
+import json, pathlib, sys
+import numpy as np
+folder, classes, engine = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+(folder / "out").mkdir(parents=True)
+for i, c in enumerate(classes, 1):
+    (folder / "out" / f"{i}_0.bin").write_bytes(np.float32([1 - int(c), int(c)]).tobytes())
+(folder / "out_summary.json").write_text(json.dumps({"engine": {"name": engine, "version": "1.2.3", "threads": 2}}))
+"""
+
+
+def accuracy(bs: int = 8, config: str = "cpu-onnxruntime-fp32", wrong: int = 80, shift: int = 0) -> Path:
+    """leaf/accuracy.json of a run that has `wrong` sentences wrong, from row `shift` on."""
+    at, (_, engine, _) = leaf(bs, config), config.split("-", 2)
+    classes = [v ^ (shift <= i < shift + wrong) for i, v in enumerate(record.truth())]
+    run(f"{at}/model.onnx", f"{MODEL}/model.onnx", "--", "cp", f"{MODEL}/model.onnx", "{}")
+    run(f"{at}/output/MANIFEST", f"{at}/model.onnx", f"{MODEL}/seq128/input/MANIFEST", "--",
+        sys.executable, "-c", OUTPUTS, "{}", "".join(map(str, classes)), engine)  # fmt: skip
+    run(f"{at}/score.json", f"{at}/output/MANIFEST", "tools/recipe.py", "--", sys.executable,
+        "models/minilm_sst2/postprocess.py", "--output_path", f"{at}/output/out",
+        "--label_path", f"{MODEL}/seq128/input/labels.json", "--save_path", "{}")  # fmt: skip
+    run(f"{at}/accuracy.json", "tools/record.py", f"{at}/score.json", "--",
+        sys.executable, "tools/record.py", "accuracy", str(at), "--save_path", "{}")  # fmt: skip
+    return at / "accuracy.json"
+
+
+def perf(bs: int = 8, config: str = "cpu-onnxruntime-fp32", ms: float = 10.0) -> Path:
+    """leaf/perf.json of three rounds of about `ms` a request."""
+    at, (_, engine, _) = leaf(bs, config), config.split("-", 2)
+    rounds = []
+    for k in (1, 2, 3):
+        times = (ms * np.random.default_rng(k).uniform(0.97, 1.03, 20)).tolist()
+        info = {"engine": {"name": engine, "version": "1.2.3", "threads": 2}, "npu_compute_time_list": times}
+        rounds.append(f"{at}/round{k}/MANIFEST")
+        run(rounds[-1], f"{MODEL}/model.onnx", "--",
+            sys.executable, "-c", WRITE, "{}/out_summary.json", json.dumps(info), "{}/out/zeros_0.bin", "logits")  # fmt: skip
+    run(f"{at}/perf.json", "tools/record.py", *rounds, "--",
+        sys.executable, "tools/record.py", "perf", str(at), "--save_path", "{}")  # fmt: skip
+    return at / "perf.json"
+
+
+def promote(*paths: Path) -> list[Path]:
+    return [record.promote(Path("results/records"), p) for p in paths]
+
+
+def copy(source: Path, folder: Path) -> Path:
+    """A copy to spoil, times kept."""
+    shutil.copytree(source, folder, symlinks=True)
+    os.chdir(folder)
+    return folder

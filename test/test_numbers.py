@@ -1,0 +1,418 @@
+"""audit, compare, verify, reproduce and the fp16 rehearsal: each planted fault is found and named."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import measured
+import numpy as np
+import onnx
+import pytest
+import test_rewrite
+from onnx import numpy_helper
+
+import audit
+import cli
+import compare
+import engines
+import fp16sim
+import published
+import recipe
+import reproduce
+import rewrite
+import table
+import verify
+
+FP32, BF16 = "cpu-onnxruntime-fp32", "cpu-openvino-bf16"
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory):
+    folder = measured.tree(tmp_path_factory.mktemp("repo") / "pristine")
+    with pytest.MonkeyPatch.context() as m:
+        m.chdir(folder)
+        measured.weights()
+        made = [measured.accuracy(), measured.perf(), measured.accuracy(8, BF16, wrong=75, shift=20)]
+        kept = sorted(measured.promote(*made))
+        text = table.frame([recipe.read_json(p) for p in kept])
+        for suffix in (".csv", ".md"):
+            Path(f"results/table{suffix}").write_text(table.text(text, suffix))
+    return folder
+
+
+@pytest.fixture
+def repo(pristine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # put back afterwards
+    return measured.copy(pristine, tmp_path / "repo")
+
+
+def first_fault():
+    return next(audit.faults({}), None)
+
+
+LEAF = f"{measured.MODEL}/seq128/bs8/{FP32}"
+
+
+def test_audit_of_an_unspoilt_tree(repo):
+    counts = {}
+    assert list(audit.faults(counts)) == []
+    assert counts == {"artefacts": 15, "records": 6, "tables": 2}
+    done = subprocess.run([sys.executable, "tools/audit.py"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "audit: every link holds: 15 artefacts, 6 records, 2 tables\n"
+
+
+def test_audit_is_one_line_and_status_1(repo):
+    Path(f"{LEAF}/output/out/7_0.bin").unlink()
+    done = subprocess.run([sys.executable, "tools/audit.py"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"audit.py: error: the chain breaks at {LEAF}/output/out/7_0.bin: gone, "
+        f"though {LEAF}/output/MANIFEST lists it\n"
+    )
+
+
+def edit_byte(name):
+    path = Path(name)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def repaired(path: Path, change) -> None:
+    """Change a JSON artefact and its own description, as a forger would."""
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value, indent=1) + "\n")
+    described = Path(f"{path}.prov.json")
+    if described.exists():
+        prov = json.loads(described.read_text()) | {"sha256": cli.sha256(path)}
+        described.write_text(json.dumps(prov))
+
+
+def kept(kind: str, precision: str = "fp32") -> Path:
+    return next(Path("results/records").glob(f"*-{precision}-{kind}.json"))
+
+
+PLANTED = {
+    "weights": (lambda: edit_byte(f"{measured.MODEL}/checkpoint/model.safetensors"), "model.safetensors: its bytes"),
+    "graph": (lambda: edit_byte(f"{measured.MODEL}/model.onnx"), "default/model.onnx: its bytes are not"),
+    "output": (lambda: edit_byte(f"{LEAF}/output/out/3_0.bin"), "out/3_0.bin: its bytes are not those"),
+    "added member": (lambda: Path(f"{LEAF}/output/out/999_0.bin").write_bytes(bytes(8)), "999_0.bin:.*does not list"),
+    "no description": (lambda: Path(f"{measured.MODEL}/model.onnx.prov.json").unlink(), "no model.onnx.prov.json says"),
+    "other source": (
+        lambda: edit_byte("tools/weights.py"),
+        "checkpoint/MANIFEST: was made from another tools/weights.py",
+    ),
+    "artefact gone": (lambda: Path(f"{LEAF}/score.json").unlink(), "score.json.* gone"),
+    "score forged": (
+        lambda: repaired(Path(f"{LEAF}/score.json"), lambda v: v.update(correct=800)),
+        "accuracy.json: was made from another .*score.json",
+    ),
+    "record forged": (
+        lambda: repaired(Path(f"{LEAF}/accuracy.json"), lambda v: v.update(correct=800, accuracy=0.917431)),
+        "accuracy.json: not what score.json gives: correct 800 against 792",
+    ),
+    "timing forged": (
+        lambda: repaired(Path(f"{LEAF}/perf.json"), lambda v: v.update(samples_per_second=9e9)),
+        "perf.json: not what the stored rounds give: samples_per_second",
+    ),
+    "committed accuracy": (
+        lambda: repaired(kept("accuracy"), lambda v: v.update(accuracy=0.95)),
+        "not what its predictions give: accuracy 0.95 against 0.908257",
+    ),
+    "committed predictions": (
+        lambda: repaired(kept("accuracy"), lambda v: v.update(predictions=v["predictions"][::-1])),
+        "not what its predictions give",
+    ),
+    "committed throughput": (
+        lambda: repaired(kept("throughput"), lambda v: v.update(samples_per_second=9e9)),
+        "is not what its times_ms give",
+    ),
+    "committed chain": (
+        lambda: repaired(kept("accuracy"), lambda v: v["chain"][f"{LEAF}/model.onnx"].update(sha256="0" * 64)),
+        "in its chain .*output/MANIFEST was made from another .*model.onnx than the chain holds",
+    ),
+    "cell": (
+        lambda: Path("results/table.csv").write_text(Path("results/table.csv").read_text().replace("792", "793")),
+        r"results/table.csv:2: correct is 793.*, its records give 792",
+    ),
+    "record gone": (lambda: kept("accuracy", "bf16").unlink(), r"results/table.csv: 3 lines, its records give 2|is"),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTED)
+def test_audit_names_the_planted_fault(repo, plant):
+    spoil, named = PLANTED[plant]
+    spoil()
+    assert re.search(named, first_fault() or "nothing found")
+
+
+def test_audit_names_the_upstream_link_first(repo):
+    edit_byte("results/table.csv")
+    edit_byte(f"{LEAF}/output/out/3_0.bin")
+    edit_byte(f"{measured.MODEL}/checkpoint/model.safetensors")
+    found = list(audit.faults({}))
+    assert "model.safetensors" in found[0] and "table.csv" in found[-1]
+
+
+# ---- compare
+
+
+def test_mcnemar_is_the_exact_binomial_test():
+    a, b = [True] * 12 + [False] * 3 + [True] * 85, [False] * 12 + [True] * 3 + [True] * 85
+    made = compare.mcnemar(a, b)
+    # two-sided binomial: 2 * sum(C(15, k), k = 0..3) / 2**15
+    assert made["p"] == pytest.approx(2 * (1 + 15 + 105 + 455) / 2**15)
+    assert (made["only_a"], made["only_b"], made["difference"]) == (12, 3, pytest.approx(-0.09))
+    low, high = made["interval95"]
+    assert -0.15 < low < -0.09 < high < 0
+    assert compare.mcnemar(a, a)["p"] == 1.0
+
+
+def test_compare_lists_every_flip(repo):
+    other = Path(LEAF).with_name(BF16)
+    # fp32 has rows 0..79 wrong, bf16 rows 20..94: 20 only bf16 has right, 15 only fp32.
+    text = compare.report(compare.read(Path(LEAF)), compare.read(other / "accuracy.json"))
+    assert "only A right: 15; only B right: 20" in text
+    lines = [int(n) for n in re.findall(r"^dev\.tsv:(\d+): label", text, re.M)]
+    assert lines == [*range(2, 22), *range(82, 97)]
+    assert "B - A: +0.57 points" in text
+
+
+def test_compare_wants_accuracy_records(repo):
+    with pytest.raises(cli.UserError, match="not an accuracy record"):
+        compare.read(Path(LEAF) / "perf.json")
+    with pytest.raises(cli.UserError, match="no such record"):
+        compare.read(Path("build/nowhere"))
+
+
+# ---- verify
+
+
+def records(repo):
+    return recipe.read_json(kept("accuracy")), recipe.read_json(kept("throughput"))
+
+
+def test_verdict_on_the_same_bytes(repo):
+    for r in records(repo):
+        assert verify.judge(r, r, [])["verdict"] == "holds"
+
+
+def test_verdict_names_other_bytes_and_flips(repo):
+    old, _ = records(repo)
+    new = json.loads(json.dumps(old))
+    new["chain"][f"{LEAF}/model.onnx"]["sha256"] = "0" * 64
+    new["predictions"] = old["predictions"][:4] + str(1 - int(old["predictions"][4])) + old["predictions"][5:]
+    line = verify.judge(old, new, [])
+    assert line["verdict"] == "FAILED"
+    assert f"first other: {LEAF}/model.onnx" in line["bytes"] and "from the same inputs" in line["bytes"]
+    assert "1 flips: dev.tsv:6" in line["result"]
+
+
+@pytest.mark.parametrize(
+    "change, verdict, words",
+    [
+        ({}, "holds", "within 1"),
+        ({"samples_per_second": 400.0}, "FAILED", "outside"),
+        ({"samples_per_second": 400.0, "spread": 0.3}, "bytes hold", "noisy"),
+        ({"machine": {"cpu": "another", "cores": 2}}, "bytes hold", "not comparable: recorded on cpu"),
+        ({"engine_info": {"version": "9.9"}}, "bytes hold", "not comparable: recorded with engine version"),
+    ],
+)
+def test_verdict_on_throughput(repo, change, verdict, words):
+    _, old = records(repo)
+    line = verify.judge(old, old | change, [])
+    assert line["verdict"] == verdict
+    assert words in line["result"]
+
+
+def test_distance_to_the_published_figures(repo):
+    Path("models/minilm_sst2/published.csv").write_text(
+        ",".join(published.COLUMNS) + "\n"
+        "minilm_sst2,,128,310P3,,fp16,accuracy,91.5,%,https://example.org,abc,\n"
+        "minilm_sst2,,128,310P3,8,fp16,throughput,1600,fps,https://example.org,abc,\n"
+        "minilm_sst2,,128,310P3,16,fp16,throughput,1700,fps,https://example.org,abc,\n"
+    )
+    right, speed = records(repo)
+    rows = published.read()
+    assert published.distance(right, rows) == "-0.67 points to 91.5 % (310P3 fp16)"
+    assert re.fullmatch(r"0\.\d+ x 1600 \(310P3 fp16\)", published.distance(speed, rows))
+    assert published.distance(right | {"caveat": "seeded"}, rows) == ""
+
+
+def test_verify_rebuilds_through_make_and_fails_plainly(repo):
+    """Here make has no packages and no weights: the cell is not rebuilt, and verify says so with status 1."""
+    done = subprocess.run(
+        [sys.executable, "tools/verify.py", str(kept("accuracy")), "--make", "VENV=/nowhere/venv", "PYTHON=false"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "not rebuilt: " in done.stdout and "FAILED" in done.stdout
+    assert "1 of 1 records do not hold" in done.stderr
+
+
+def test_verify_one_cell(repo):
+    paths = sorted(Path("results/records").glob("*.json"))
+    assert len(verify.chosen(paths, [])) == 3
+    assert [p.name.split("-", 2)[2] for p in verify.chosen(paths, ["BS=8", "PRECISION=bf16", "VENV=x"])] == [
+        kept("accuracy", "bf16").name.split("-", 2)[2]
+    ]
+    assert verify.chosen(paths, ["BS=16"]) == []
+    assert "SEQ=128" in verify.parameters(recipe.read_json(paths[0]))
+
+
+# ---- reproduce
+
+
+def test_clean_copy_holds_nothing_built(repo):
+    folder = reproduce.clean_copy(Path("build/reproduce/one"))
+    assert [p.name for p in (folder / "build").iterdir()] == ["downloads"]
+    assert [p.name for p in (folder / "results").iterdir()] == ["records"]
+    assert (folder / "tools/run.py").read_bytes() == Path("tools/run.py").read_bytes()
+
+
+def test_reproduce_names_what_differs(repo):
+    one, other = Path("build/reproduce/one"), Path("build/reproduce/other")
+    for folder in (one, other):
+        (folder / "build/m/round1").mkdir(parents=True)
+        (folder / "build/m/model.onnx").write_text("graph")
+        (folder / "build/m/round1/MANIFEST").write_text(str(folder))
+        (folder / "build/m/perf.json").write_text(str(folder))
+        text = json.dumps({"sha256": "1", "run": {"started": str(folder)}})
+        (folder / "build/m/model.onnx.prov.json").write_text(text)
+        (folder / "build/m/accuracy.json").write_text(json.dumps({"correct": 1, "started": str(folder)}))
+    assert reproduce.differences(one, other) == (3, [])
+    (other / "build/m/model.onnx").write_text("grapf")
+    (other / "build/m/more").write_text("")
+    assert reproduce.differences(one, other) == (4, ["build/m/model.onnx", "build/m/more (in one build only)"])
+    (other / "build/m/model.onnx.prov.json").write_text(json.dumps({"sha256": "2", "run": {}}))
+    assert "build/m/model.onnx.prov.json" in reproduce.differences(one, other)[1]
+
+
+MAKEFILE = """
+all: build/a
+build/a:
+\t@mkdir -p build; {}
+"""
+
+
+@pytest.mark.parametrize(
+    "recipe_, status",
+    [("echo same > $@", 0), ("date > $@; echo $$TZ >> $@", 1), ("umask > $@", 1), ("echo '$(MAKEFLAGS)' > $@", 1)],
+)
+def test_two_builds_are_unlike_in_zone_umask_and_jobs(tmp_path, recipe_, status):
+    (tmp_path / "Makefile").write_text(MAKEFILE.format(recipe_))
+    (tmp_path / "results").mkdir()
+    script = measured.ROOT / "tools/reproduce.py"
+    done = subprocess.run([sys.executable, script, "all"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    if status:
+        assert "differs: build/a" in done.stdout and "1 of 1 files differ" in done.stderr
+
+
+# ---- the fp16 rehearsal
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    """The ascend graph of a small BERT, and the same model exported with finfo.min and -inf as mask constants."""
+    folder = tmp_path_factory.mktemp("fp16")
+    model = test_rewrite.bert()
+    for name in ("classic", "finfo_min", "minus_inf"):
+        test_rewrite.export(folder / f"{name}.onnx", model, getattr(test_rewrite, name))
+    rewrite.modify(folder / "classic.onnx", folder / "ascend.onnx", "ascend")
+    pick = np.random.default_rng(0)
+    mask = (np.arange(test_rewrite.LENGTH) < pick.integers(3, 17, (20, 1))).astype(np.int64)
+    ids = pick.integers(1, 100, mask.shape, dtype=np.int64) * mask
+    for name, rows in (("input_ids", ids), ("attention_mask", mask)):
+        (folder / "input" / name).mkdir(parents=True)
+        for i, row in enumerate(rows, 1):
+            row.tofile(folder / "input" / name / f"{i}.bin")
+    return folder
+
+
+def planted(graphs, name, change):
+    """ascend.onnx with one constant changed."""
+    model = onnx.load(graphs / "ascend.onnx")
+    tensor = next(t for t in model.graph.initializer if t.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), name))
+    path = graphs / "planted.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_rehearsal_of_a_sound_graph(graphs):
+    made = fp16sim.ranges(graphs / "ascend.onnx", graphs / "input")
+    assert made["sentences"] == 20 and 0 < made["max_logit_difference"] < 0.05
+    names = {t["tensor"]: t for t in made["tensors"]}
+    assert names["layer_0_mask_out"]["low"] < -9000
+    eps = next(t for t in made["constants"] if t["tensor"] == "layer_0_norm1_Eps_1")
+    assert (eps["low"], eps["underflow"]) == (pytest.approx(1e-12), 1.0)
+    assert "layer_0_norm1_Eps_1 (1e-12): 100 % of its values become 0" in fp16sim.show(made)
+
+
+def test_every_tensor_is_rounded_and_stays_so(graphs):
+    """Nothing between file and kernel may drop the casts: each float tensor holds fp16 values alone."""
+    model, _, names = fp16sim.rounded(graphs / "ascend.onnx")
+    outputs = {o.name for o in model.graph.output}
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(n, 1, None) for n in names if n not in outputs)
+    engine = engines.Onnxruntime(model.SerializeToString(), "fp16-sim")
+    arrays = engines.read_inputs(graphs / "input", test_rewrite.NAMES)
+    values = engine.run([arrays[n] for n in test_rewrite.NAMES])
+    assert len(values) > 60
+    for name, value in zip(engine.names, values, strict=True):
+        assert value.dtype == np.float32
+        assert (value == value.astype(np.float16)).all(), name
+
+
+@pytest.mark.parametrize("mistake", ["finfo_min", "minus_inf"])
+def test_the_mask_constant_mistake_is_caught(graphs, mistake):
+    with pytest.raises(cli.UserError, match=r"constant .* is -inf in fp16 .*a mask wants -10000"):
+        fp16sim.ranges(graphs / f"{mistake}.onnx", graphs / "input")
+
+
+def test_the_mask_mistake_in_the_graph_that_atc_gets(graphs):
+    path = planted(graphs, "mask_Mul_1", lambda v: np.full_like(v, np.finfo(np.float32).min))
+    for words in (["ranges", path, "--input", graphs / "input"], ["convert", path]):
+        command = [sys.executable, measured.ROOT / "tools/fp16sim.py", *words, "--save_path", graphs / "made"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+        assert "constant 'mask_Mul_1', read by 'mask_Mul': -3.403e+38 is -inf in fp16" in done.stderr
+        assert not (graphs / "made").exists()
+
+
+def test_an_overflow_between_operators_is_named(graphs):
+    path = planted(graphs, "layer_0_up_MatMul_1", lambda v: np.clip(v * 3e4, -6e4, 6e4))
+    assert np.isfinite(engines.logits(engines.Onnxruntime(path, "fp32"), inputs(graphs))).all()
+    with pytest.raises(cli.UserError, match=r"tensor 'layer_0_up_MatMul_out': \d+ values are not finite in fp16"):
+        fp16sim.ranges(path, graphs / "input")
+
+
+def inputs(graphs):
+    return engines.read_inputs(graphs / "input", test_rewrite.NAMES)
+
+
+def test_flips_are_rows_of_the_validation_set(graphs):
+    """A bias that puts one sentence between its fp32 and its fp16 border flips it."""
+    path = graphs / "ascend.onnx"
+    full = engines.logits(engines.Onnxruntime(path, "fp32"), inputs(graphs))
+    half = engines.logits(engines.Onnxruntime(fp16sim.rounded(path)[0].SerializeToString(), "fp16-sim"), inputs(graphs))
+    gap = lambda v: v[:, 1] - v[:, 0]
+    row = int(np.abs(gap(half) - gap(full)).argmax())
+    bias = next(t.name for t in onnx.load(path).graph.initializer if list(t.dims) == [2])
+    middle = (gap(half)[row] + gap(full)[row]) / 2
+    made = fp16sim.ranges(planted(graphs, bias, lambda v: v - np.float32([0, middle])), graphs / "input")
+    assert row in made["flips"]
+    assert f"dev.tsv:{row + 2}" in fp16sim.show(made)
+
+
+def test_fp16_sim_is_no_default_and_has_no_speed():
+    ask = lambda *words: subprocess.run(
+        ["make", "-n", *words, "BATCHES=8"], cwd=measured.ROOT, capture_output=True, text=True
+    )
+    assert "fp16-sim" not in ask("perf-table").stdout + ask("accuracy-table").stdout
+    assert "cpu-onnxruntime-fp16-sim/ranges.json" in ask("accuracy", "PRECISION=fp16-sim").stdout
+    assert "has an accuracy but no speed" in ask("perf", "PRECISION=fp16-sim").stderr

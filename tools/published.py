@@ -1,0 +1,50 @@
+"""The published figures: models/<model>/published.csv, one row a figure.
+
+Columns: model,variant,seq,chip,bs,precision,metric,value,unit,source,commit,note. metric is accuracy (unit %, or 1 for
+a share) or throughput (unit samples/s or fps); a field that the source does not say is empty.
+"""
+
+import csv
+from pathlib import Path
+
+import cli
+
+COLUMNS = ["model", "variant", "seq", "chip", "bs", "precision", "metric", "value", "unit", "source", "commit", "note"]
+
+
+def read(root: Path = Path("models")) -> list[dict]:
+    """All published figures as dicts of text, `value` a float: percent, or samples per second."""
+    rows = []
+    for path in sorted(root.glob("*/published.csv")):
+        with path.open(newline="", encoding="utf-8") as f:
+            reader = csv.DictReader(f)
+            if reader.fieldnames != COLUMNS:
+                raise cli.UserError(f"{path}:1: the columns are not {','.join(COLUMNS)}")
+            for row in reader:
+                try:
+                    value = float(row["value"]) * (100 if row["unit"] == "1" else 1)
+                except (TypeError, ValueError):
+                    raise cli.UserError(f"{path}:{reader.line_num}: value {row['value']!r} is not a number") from None
+                rows.append({**row, "value": value})
+    return rows
+
+
+def beside(record: dict, rows: list[dict]) -> list[dict]:
+    """The published figures of the same model, length and quantity as `record`; throughput of the same batch size."""
+    same = [r for r in rows if r["model"] == record["model"] and r["seq"].replace(",", "-") in ("", record["seq"])]
+    same = [r for r in same if r["metric"] == record["kind"]]
+    return [r for r in same if record["kind"] == "accuracy" or r["bs"] == str(record["bs"])]
+
+
+def distance(record: dict, rows: list[dict]) -> str:
+    """`record` against each published figure beside it, in words; empty where there is none."""
+    if record["kind"] == "accuracy" and record["caveat"]:
+        return ""
+    texts = []
+    for r in beside(record, rows):
+        where = " ".join(filter(None, (r["chip"], r["precision"], r["variant"])))
+        if record["kind"] == "accuracy":
+            texts.append(f"{100 * record['accuracy'] - r['value']:+.2f} points to {r['value']:g} % ({where})")
+        else:
+            texts.append(f"{record['samples_per_second'] / r['value']:.3g} x {r['value']:g} ({where})")
+    return "; ".join(texts)

@@ -1,0 +1,72 @@
+"""Keep the READMEs' table and pictures as the records have them.
+
+    python tools/readme.py --write      python tools/readme.py --check
+
+@OUTPUT@
+
+Between `<!-- table -->` and `<!-- /table -->` stands results/table.md, made afresh from results/records, and under it
+the pictures of results/ that are here. --check changes nothing and fails where a README, or results/table.*, says
+something else.
+"""
+
+import argparse
+from pathlib import Path
+
+import cli
+import recipe
+import table
+
+START, END = "<!-- table -->", "<!-- /table -->"
+FILES = ("README.md", "README.zh-CN.md")
+PICTURES = {"throughput": "throughput against batch size", "latency": "latency against batch size",
+            "accuracy": "accuracy against throughput"}  # fmt: skip
+
+
+def block() -> str:
+    """What belongs between the markers."""
+    records = sorted(Path("results/records").glob("*.json"))
+    if not records:
+        return "\nNo measurement is committed yet.\n\n"
+    text = table.text(table.frame([recipe.read_json(r) for r in records]), ".md")
+    here = [n for n in PICTURES if Path(f"results/{n}.svg").is_file()]
+    return f"\n{text}\n" + "".join(f"![{PICTURES[n]}](results/{n}.svg)\n\n" for n in here)
+
+
+def spliced(path: Path, new: str) -> str:
+    """The README's text with `new` between its markers."""
+    text = path.read_text("utf-8")
+    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
+        raise cli.UserError(f"{path}: needs one {START} and, below it, one {END}")
+    return text[: text.index(START) + len(START)] + "\n" + new + text[text.index(END) :]
+
+
+def stale_tables() -> list[str]:
+    """Committed tables that the committed records do not give."""
+    records = sorted(Path("results/records").glob("*.json"))
+    made = table.frame([recipe.read_json(r) for r in records]) if records else None
+    here = [p for p in (Path("results/table.csv"), Path("results/table.md")) if p.is_file()]
+    return [str(p) for p in here if made is None or p.read_text("utf-8") != table.text(made, p.suffix)]
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    how = p.add_mutually_exclusive_group(required=True)
+    how.add_argument("--write", action="store_true")
+    how.add_argument("--check", action="store_true")
+    args = p.parse_args()
+    new, files = block(), [Path(f) for f in FILES if Path(f).is_file()]
+    texts = {f: spliced(f, new) for f in files}
+    stale = [f for f in files if f.read_text("utf-8") != texts[f]]
+    if args.check:
+        wrong = [str(f) for f in stale] + stale_tables()
+        if wrong:
+            raise cli.UserError(f"{', '.join(wrong)}: not what results/records give; run `make tables plots report`")
+        return print(f"readme: {', '.join(map(str, files))} say what the records say")
+    for f in stale:
+        with cli.whole_file(f, "w", encoding="utf-8") as out:
+            out.write(texts[f])
+    return print(f"wrote {', '.join(map(str, stale))}" if stale else "readme: nothing to change")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,147 @@
+"""Make again what committed records claim, in a clean copy of this tree, and judge each.
+
+    python tools/verify.py results/records/*.json [--only MODEL=minilm_sst2 BS=8 ...] [--make VENV=...]
+
+@OUTPUT@
+
+bytes       each artefact's sha256 in the record's chain against the one made now; the first that differs is named
+result      accuracy: the same sentences right, or which flipped; throughput: within BAND and both measurements'
+            spread, or why it cannot be compared (another CPU, other cores, another engine version, a noisy machine)
+published   the distance to models/<model>/published.csv, which is information, not a verdict
+"""
+
+import argparse
+import shutil
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import cli
+import compare
+import published
+import recipe
+import reproduce
+
+BAND = 0.10  # of the recorded throughput
+HOME = Path("build/verify")
+NAMES = ("model", "weights", "seq", "bs", "chip", "engine", "precision")
+
+
+def parameters(record: dict) -> list[str]:
+    """make's parameters for the configuration of a record."""
+    own = {name: str(record[name]) for name in NAMES}
+    own["seq"] = own["seq"].replace("-", ",")
+    if own["weights"] not in ("default", "seeded"):
+        own["weights"] = record["source"]
+    return [f"{name.upper()}={value}" for name, value in own.items()]
+
+
+def bytes_verdict(old: dict, new: dict) -> tuple[bool, str]:
+    """Compare two records' chains: (ok, words)."""
+    order = TopologicalSorter({t: sorted(link.get("inputs", {})) for t, link in old["chain"].items()}).static_order()
+    targets = [t for t in order if "commands" in old["chain"].get(t, {})]
+    unlike = [t for t in targets if new["chain"].get(t, {}).get("sha256") != old["chain"][t]["sha256"]]
+    if not unlike:
+        return True, f"{len(targets)} of {len(targets)} equal"
+    sources = [n for n, link in old["chain"].items() if "commands" not in link and new["chain"].get(n) != link]
+    why = f"; {len(sources)} inputs differ: {', '.join(sources[:3])}" if sources else "; from the same inputs"
+    return False, f"{len(targets) - len(unlike)} of {len(targets)} equal, first other: {unlike[0]}{why}"
+
+
+def accuracy_verdict(old: dict, new: dict) -> tuple[bool, str]:
+    """Compare two accuracy records' predictions: (ok, words)."""
+    flips = compare.flips(old, new)
+    if not flips and old["correct"] == new["correct"]:
+        return True, f"{new['correct']}/{new['total']}, as recorded"
+    lines = ", ".join(f"dev.tsv:{i + 2}" for i in flips[:8]) + (" ..." if flips[8:] else "")
+    return False, f"{new['correct']}/{new['total']}, recorded {old['correct']}; {len(flips)} flips: {lines}"
+
+
+def incomparable(old: dict, new: dict) -> str | None:
+    """Why two throughputs cannot be compared, if so."""
+    for key in ("cpu", "cores"):
+        if old["machine"][key] != new["machine"][key]:
+            return f"recorded on {key} {old['machine'][key]}, here {new['machine'][key]}"
+    a, b = old["engine_info"] or {}, new["engine_info"] or {}
+    for key in ("version", "threads"):
+        if a.get(key) != b.get(key):
+            return f"recorded with engine {key} {a.get(key)}, here {b.get(key)}"
+    return None
+
+
+def perf_verdict(old: dict, new: dict) -> tuple[bool | None, str]:
+    """Compare two throughputs: (ok, or None where that cannot be said, words)."""
+    rate, band = new["samples_per_second"] / old["samples_per_second"] - 1, BAND + old["spread"] + new["spread"]
+    figure = f"{new['samples_per_second']:.1f}/s, recorded {old['samples_per_second']:.1f} ({100 * rate:+.1f} %)"
+    if why := incomparable(old, new):
+        return None, f"{figure}; not comparable: {why}"
+    if abs(rate) <= band:
+        return True, f"{figure}, within {100 * band:.0f} %"
+    if new["spread"] > BAND:
+        return None, f"{figure}; not comparable: this machine is noisy, rounds differ by {100 * new['spread']:.0f} %"
+    return False, f"{figure}, outside {100 * band:.0f} %"
+
+
+def judge(old: dict, new: dict, rows: list[dict]) -> dict:
+    """The verdict on one record, given what was made now."""
+    same, in_bytes = bytes_verdict(old, new)
+    ok, result = (accuracy_verdict if old["kind"] == "accuracy" else perf_verdict)(old, new)
+    verdict = "FAILED" if ok is False or not same else "holds" if ok else "bytes hold"
+    return {"verdict": verdict, "bytes": in_bytes, "result": result, "published": published.distance(new, rows) or "-"}
+
+
+def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
+    """Rebuild what one record claims inside `tree`; its line of the table."""
+    old = recipe.read_json(path)
+    kind = "accuracy" if old["kind"] == "accuracy" else "perf"
+    cell = {"record": " ".join(str(old[n]) for n in NAMES), "kind": kind}
+    if error := reproduce.make(tree, [kind, *parameters(old), *extra]):
+        return {**cell, "verdict": "FAILED", "bytes": "-", "result": f"not rebuilt: {error}", "published": "-"}
+    leaf = f"build/{old['model']}/{old['weights']}/seq{old['seq']}/bs{old['bs']}/"
+    leaf += f"{old['chip']}-{old['engine']}-{old['precision']}"
+    return {**cell, **judge(old, recipe.read_json(tree / leaf / f"{kind}.json"), rows)}
+
+
+def chosen(paths: list[Path], only: list[str]) -> list[Path]:
+    """The records that agree with every NAME=value in `only`, the newest of each configuration and machine."""
+    wanted = dict(word.lower().split("=", 1) for word in only if word.split("=")[0].lower() in NAMES)
+    newest = {}
+    for path in sorted(paths, key=lambda p: p.name):
+        r = recipe.read_json(path)
+        if all(str(r[name]).lower().replace("-", ",") == value.replace("-", ",") for name, value in wanted.items()):
+            newest[(r["kind"], r["machine"]["cpu"], *(str(r[n]) for n in NAMES))] = path
+    return list(newest.values())
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("records", type=Path, nargs="*")
+    p.add_argument("--only", nargs="*", default=[], metavar="NAME=value", help="only records with these parameters")
+    p.add_argument("--make", nargs="*", default=[], metavar="NAME=value", help="further parameters for make")
+    p.add_argument("--save_path", type=Path, help="also write the table there")
+    args = p.parse_args()
+    import pandas as pd
+
+    import table
+
+    paths = chosen(args.records, args.only)
+    if not paths:
+        raise cli.UserError(
+            f"results/records: no record with {' '.join(args.only) or 'any parameters'}; see `make record`"
+        )
+    tree, rows = reproduce.clean_copy(HOME), published.read()
+    result = pd.DataFrame([verify(path, tree, args.make, rows) for path in paths])
+    text = table.text(result, ".md")
+    print(text, end="")
+    if args.save_path:
+        with cli.whole_file(args.save_path, "w") as f:
+            f.write(text)
+        print(f"wrote {args.save_path}")
+    failed = int((result["verdict"] == "FAILED").sum())
+    if failed:
+        raise cli.UserError(f"{failed} of {len(result)} records do not hold; what was made now is in {HOME}")
+    shutil.rmtree(HOME)
+    print(f"verify: {len(result)} records hold")
+
+
+if __name__ == "__main__":
+    cli.run(main)
