@@ -79,7 +79,7 @@ export PYTHONHASHSEED := 0
 
 # ---- What people ask for. A recipe here only prints what was made: it expands to nothing, so -q and -n stay truthful.
 help:           ## this text
-	@sed -nE '/^#: ?/{s///;h;n;s/^([A-Z0-9]+) *:?= ?(.*)/\1=\2/;G;s/\n/\t/;s/^/  /;p}' Makefile | expand -t 30
+	@sed -nE '/^#: ?/{s///;h;n;s/^([A-Z0-9_]+) *:?= ?(.*)/\1=\2/;G;s/\n/\t/;s/^/  /;p}' Makefile | expand -t 30
 	@sed -nE 's/^([a-z-]+): [^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 30
 setup:          $(VENV)/installed            ## install the locked packages into .venv
 data:           build/data/dev.tsv           ## rebuild the SST-2 validation set, 872 rows, byte for byte
