@@ -309,17 +309,27 @@ def main():
     k = sub.add_parser("promote")
     k.add_argument("folder", type=Path)
     k.add_argument("records", type=Path, nargs="*")
+    i = sub.add_parser("import")
+    i.add_argument("file", type=Path)
+    i.add_argument("leaf", type=Path)
+    i.add_argument("--save_path", type=Path, required=True)
     args = p.parse_args()
     if args.command == "promote":
+        if not args.records:
+            raise cli.UserError("nothing measured for these parameters yet; run make accuracy or make perf first")
         for path in args.records:
-            print(f"wrote {promote(args.folder, path)}")
-        return None
+            print(f"wrote {promote(args.folder, recipe.read_json(path), path)}")
+        return
+    if args.command == "import":
+        print(f"wrote {promote(args.save_path, imported(args.file, args.leaf), args.file)}")
+        return
     if args.command == "show":
         text = show(recipe.read_json(args.record))
     else:
         text = json.dumps({"accuracy": accuracy, "perf": perf}[args.command](args.leaf), indent=1) + "\n"
     if not args.save_path:
-        return print(text, end="")
+        print(text, end="")
+        return
     with cli.whole_file(args.save_path, "w") as f:
         f.write(text)
     print(f"wrote {args.save_path}")
