@@ -98,7 +98,7 @@ record: | $(VENV)/installed  ## keep what was measured (or a stored log, FROM=) 
 	@$(py) tools/record.py $(if $(FROM),import $(FROM) $(ONE) --save_path results/records,promote results/records \
 	    $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json)))
 plots:          $(pictures)                  ## pictures of the committed records, .svg and .png
-report:         results/report.html          ## the committed records as one HTML page, READMEs brought up to date
+report:         results/report.html results/table.csv results/table.md $(pictures)  ## the committed records as one HTML page, READMEs brought up to date
 	@$(py) tools/readme.py --write
 # Checks that look at the chain, not part of it. Those that build do so in clean copies of this tree, under build/.
 given := $(MAKEOVERRIDES) VENV=$(abspath $(VENV))

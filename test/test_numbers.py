@@ -70,7 +70,7 @@ def test_audit_is_one_line_and_status_1(repo):
     assert done.returncode == 1
     assert done.stderr == (
         f"audit.py: error: the chain breaks at {LEAF}/output/out/7_0.bin: gone, "
-        f"though {LEAF}/output/MANIFEST lists it\n"
+        f"though {LEAF}/output/MANIFEST lists it; delete what is wrong and make it again\n"
     )
 
 
@@ -407,6 +407,14 @@ def test_flips_are_rows_of_the_validation_set(graphs):
     made = fp16sim.ranges(planted(graphs, bias, lambda v: v - np.float32([0, middle])), graphs / "input")
     assert row in made["flips"]
     assert f"dev.tsv:{row + 2}" in fp16sim.show(made)
+
+    # Whole batches, whose rows.json says that they hold the sentences in reverse.
+    arrays = inputs(graphs)
+    for name, rows in arrays.items():
+        (graphs / "buckets" / name).mkdir(parents=True)
+        np.save(graphs / "buckets" / name / "1.npy", np.concatenate([rows, 0 * rows[:4]]))
+    (graphs / "buckets/rows.json").write_text(json.dumps({"1": list(range(19, -1, -1))}))
+    assert fp16sim.ranges(graphs / "planted.onnx", graphs / "buckets")["flips"] == [19 - r for r in made["flips"][::-1]]
 
 
 def test_fp16_sim_is_no_default_and_has_no_speed():

@@ -1,5 +1,6 @@
 """Tables, pictures, report and README blocks: pure functions of records, and a page that works in a real browser."""
 
+import io
 import json
 import re
 import shutil
@@ -68,8 +69,6 @@ def test_pictures_are_the_same_bytes_every_time(repo, tmp_path, which, suffix):
 
 def drawn(monkeypatch, which, records, rows):
     """Labels and points of every line that `which` draws."""
-    import io
-
     from matplotlib import pyplot
 
     seen = []
@@ -156,6 +155,10 @@ def test_the_committed_readme_tables_and_pictures_are_fresh(monkeypatch):
     assert done.returncode == 0, done.stderr
     if Path("results/report.html").is_file():
         assert Path("results/report.html").read_text("utf-8") == report.page(kept(), published.read())
+    for path in sorted(Path("results").glob("*.svg")):
+        made = io.BytesIO()
+        plot.draw(path.stem, list(kept().values()), published.read(), made, "svg")
+        assert path.read_bytes() == made.getvalue(), f"{path} is stale: make plots"
 
 
 # ---- the page

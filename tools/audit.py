@@ -2,7 +2,7 @@
 
     python tools/audit.py
 
-@OUTPUT@
+    audit: every link holds: 25 artefacts, 6 records, 2 tables
 
 Checked, upstream first: each artefact that a TARGET.prov.json under build/ describes (its bytes, the members of its
 MANIFEST, what it was made from), the outputs against score.json and accuracy.json, the timings against perf.json,
@@ -179,7 +179,7 @@ def main():
     counts: dict[str, int] = {}
     first = next(faults(counts), None)
     if first:
-        raise cli.UserError(f"the chain breaks at {first}")
+        raise cli.UserError(f"the chain breaks at {first}; delete what is wrong and make it again")
     print("audit: every link holds: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
 
 

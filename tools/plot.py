@@ -2,7 +2,7 @@
 
     python tools/plot.py throughput results/records/*.json --save_path results/throughput.svg
 
-@OUTPUT@
+    wrote results/throughput.svg: 3 records
 
 throughput: samples/s against batch size per chip and precision, published curves dashed. latency: median to 99th
 percentile of a request against batch size. accuracy: accuracy with its 95 % interval against the best throughput of
@@ -51,12 +51,16 @@ def published_curves(rows: list[dict], model: str, seq: str) -> dict[str, list[t
     return {name: sorted(points) for name, points in sorted(lines.items())}
 
 
-def batches(ax) -> None:
-    """Batch size on a log2 axis, with plain numbers."""
-    from matplotlib.ticker import ScalarFormatter
+def scales(ax) -> None:
+    """Batch size by powers of 2, the other axis by powers of 10, in plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("batch size")
 
 
@@ -66,9 +70,8 @@ def throughput(axes, panels, records, rows):
             ax.plot([r["bs"] for r in found], [r["samples_per_second"] for r in found], "o-", label=name)
         for name, points in published_curves(rows, model, seq).items():
             ax.plot(*zip(*points, strict=True), "x--", label=name)
-        ax.set_yscale("log")
         ax.set_ylabel("samples / s")
-        batches(ax)
+        scales(ax)
 
 
 def latency(axes, panels, records, rows):
@@ -80,9 +83,8 @@ def latency(axes, panels, records, rows):
             ax.fill_between(at, cut["p50"], cut["p99"], alpha=0.2, color=line.get_color(), linewidth=0)
             for q in ("p90", "p95", "p99"):
                 ax.plot(at, cut[q], "_", color=line.get_color())
-        ax.set_yscale("log")
         ax.set_ylabel("ms a request")
-        batches(ax)
+        scales(ax)
 
 
 def accuracy(axes, panels, records, rows):
@@ -121,7 +123,8 @@ def draw(which: str, records: list[dict], rows: list[dict], file, suffix: str) -
         matplotlib.rcdefaults()  # whatever matplotlibrc says here
         matplotlib.rcParams.update({"svg.hashsalt": "bert2om", "svg.fonttype": "path", "font.size": 9,
                                     "axes.grid": True, "grid.alpha": 0.3, "font.family": "DejaVu Sans"})  # fmt: skip
-        figure, axes = pyplot.subplots(max(len(panels), 1), 1, figsize=(8, 4.5 * max(len(panels), 1)), squeeze=False)
+        count = max(len(panels), 1)
+        figure, axes = pyplot.subplots(count, 1, figsize=(8, 6 * count), squeeze=False, layout="constrained")
         axes = axes[:, 0]
         if panels:
             PLOTS[which](axes, panels, records, rows)
@@ -130,7 +133,7 @@ def draw(which: str, records: list[dict], rows: list[dict], file, suffix: str) -
         for ax, (model, seq) in zip(axes, panels, strict=False):
             ax.set_title(f"{model}, sequence {seq.replace('-', ' and ')}")
             if ax.get_legend_handles_labels()[0]:
-                ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+                ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.12), borderaxespad=0, ncols=2)
         empty = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[suffix]
         figure.savefig(file, format=suffix, metadata=empty, bbox_inches="tight", dpi=120)
         pyplot.close(figure)

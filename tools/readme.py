@@ -2,7 +2,7 @@
 
     python tools/readme.py --write      python tools/readme.py --check
 
-@OUTPUT@
+    readme: README.md, README.zh-CN.md say what the records say
 
 Between `<!-- table -->` and `<!-- /table -->` stands results/table.md, made afresh from results/records, and under it
 the pictures of results/ that are here. --check changes nothing and fails where a README, or results/table.*, says
@@ -61,7 +61,7 @@ def main():
         wrong = [str(f) for f in stale] + stale_tables()
         if wrong:
             raise cli.UserError(f"{', '.join(wrong)}: not what results/records give; run `make tables plots report`")
-        return print(f"readme: {', '.join(map(str, files))} say what the records say")
+        return print(f"readme: {', '.join(map(str, files)) or 'no README, but tables'} say what the records say")
     for f in stale:
         with cli.whole_file(f, "w", encoding="utf-8") as out:
             out.write(texts[f])

@@ -45,7 +45,7 @@ def frame(records: list[dict]):
     """A pandas table, one row a configuration and machine, sorted by KEY."""
     import pandas as pd
 
-    columns = list(dict.fromkeys(k for r in records for k in row(r)))
+    columns = list(dict.fromkeys(k for r in sorted(records, key=lambda r: r["kind"]) for k in row(r)))
     table = pd.DataFrame([row(r) for r in records], columns=columns)
     return table.groupby([*KEY, "cpu", "cores"], as_index=False, sort=True).last()
 
