@@ -25,7 +25,7 @@ struct net { /* the same fields, in the same order, as Net in tools/packed.py */
     const int32_t *int8;  /* per layer: 1 = int8, 0 = bf16 */
 };
 
-#if !defined(__x86_64__)
+#if !defined(__x86_64__) || defined(PACKED_NONE) /* PACKED_NONE: for the test of this branch */
 
 int packed_cpu(void) { return 0; }
 int64_t packed_bytes(const struct net *m, int n, int block, int group, int longest, int threads) { return 0; }
@@ -80,7 +80,7 @@ static void tiles_on(void) {
 
 /* ---- sizes and the workspace -------------------------------------------------------------------------- */
 
-enum { K_V_Q, K_V_Q_BIAS, K_V_Q_SCALE, K_V_Q_SMOOTH, OUT, OUT_BIAS, OUT_SCALE, LN1_G, LN1_B, UP_W, UP_BIAS, UP_SCALE,
+enum { Q_K_V, Q_K_V_BIAS, Q_K_V_SCALE, Q_K_V_SMOOTH, OUT, OUT_BIAS, OUT_SCALE, LN1_G, LN1_B, UP_W, UP_BIAS, UP_SCALE,
        UP_SMOOTH, DOWN, DOWN_BIAS, DOWN_SCALE, LN2_G, LN2_B, TENSORS };
 
 struct size { int h, hd, hdp, ctx, inter, slice, qkv, ld; };
@@ -94,7 +94,7 @@ static struct size sizes(const struct net *m) {
     return s;
 }
 
-/* One thread's memory. Not one byte of it carries information from one block to the next, except h. */
+/* One thread's memory. Rows past a block's end hold leftovers: they meet no other row, and nobody reads them. */
 struct work {
     const struct net *m;
     struct size s;
@@ -574,21 +574,22 @@ static void attend(const struct work *w, const bf16 *q, int nq, int nk, bf16 *ct
                 for (int d = 0; d < nd; d++, to += 1024)
                     store_bf16(to, _mm512_mul_ps(_mm512_loadu_ps(o + d * 2048), by), _mm512_mul_ps(_mm512_loadu_ps(o + d * 2048 + 1024), by));
             }
+            if (heads * nd < s.ctx / 32) _mm512_storeu_si512(to, _mm512_setzero_si512()); /* an odd number of k-tiles */
         }
     }
 }
 
 /* ---- layers ------------------------------------------------------------------------------------------- */
 
-/* columns [from, to) panels of h x [K | V | Q] + bias -> row-major out */
+/* columns [from, to) panels of h x [Q | K | V] + bias -> row-major out */
 static void project(const struct work *w, int l, const bf16 *h, int rows, int from, int to, bf16 *out) {
     const struct net *m = w->m;
     struct size s = w->s;
-    struct epilogue e = {.out = out, .ld = s.ld, .bias = weight(m, l, K_V_Q_BIAS), .column = weight(m, l, K_V_Q_SCALE), .row = w->scale};
-    const void *b = weight(m, l, K_V_Q), *next = weight(m, l, OUT);
+    struct epilogue e = {.out = out, .ld = s.ld, .bias = weight(m, l, Q_K_V_BIAS), .column = weight(m, l, Q_K_V_SCALE), .row = w->scale};
+    const void *b = weight(m, l, Q_K_V), *next = weight(m, l, OUT);
     int pairs = (rows + 31) / 32;
     if (!m->int8[l]) return rows_bf16(h, b, s.h / 32, pairs, from, to, 0, next, w->part, &e);
-    quantise(h, s.h / 32, rows, weight(m, l, K_V_Q_SMOOTH), w->a8, w->scale);
+    quantise(h, s.h / 32, rows, weight(m, l, Q_K_V_SMOOTH), w->a8, w->scale);
     rows_s8(w->a8, b, s.h / 64, pairs, from, to, 0, next, w->part, &e);
 }
 
@@ -613,7 +614,7 @@ static void rest_of_layer(const struct work *w, int l, const bf16 *ctx, bf16 *h,
     for (int at = 0; at < s.inter; at += s.slice) {
         int width = MIN(s.slice, s.inter - at), p0 = at / 32, p1 = (at + width) / 32;
         const uint8_t *down = wd + (int64_t)at * s.h * (int8 ? 1 : 2);
-        const uint8_t *after = at + width < s.inter ? wu + (int64_t)(at + width) * s.h * (int8 ? 1 : 2) : (const uint8_t *)weight(m, MIN(l + 1, m->layers - 1), K_V_Q);
+        const uint8_t *after = at + width < s.inter ? wu + (int64_t)(at + width) * s.h * (int8 ? 1 : 2) : (const uint8_t *)weight(m, MIN(l + 1, m->layers - 1), Q_K_V);
         up.ld = width / 32, add.first = !at;
         if (int8) {
             gelu_s8(w->a8, wu, kt / 2, pairs, p0, p1, 0, down, w->part, &up);
@@ -645,18 +646,18 @@ struct run {
 /* the last layer's attention for the [CLS] rows of a block; the rest of it waits for all blocks */
 static void last_attention(struct run *j, const struct work *w, int b, const bf16 *h, int rows) {
     struct size s = w->s;
-    int kt = s.h / 32, kv = (2 * j->m->hidden + 31) / 32, l = j->m->layers - 1, first = j->block[b], n = j->block[b + 1] - first;
-    project(w, l, h, rows, 0, kv, w->qkv);
+    int kt = s.h / 32, hidden = j->m->hidden, l = j->m->layers - 1, first = j->block[b], n = j->block[b + 1] - first;
+    project(w, l, h, rows, hidden / 32, s.qkv / 32, w->qkv);
     for (int i = 0, r = 0; i < n; r += j->rows[j->order[first + i++]])
         for (int k = 0; k < kt; k++) {
             __m512i v = _mm512_loadu_si512(line(h, kt, r, k));
             _mm512_storeu_si512(line(w->cls, kt, i, k), v);
             _mm512_storeu_si512(line(j->h, kt, first + i, k), v);
         }
-    project(w, l, w->cls, n, 2 * j->m->hidden / 32, s.qkv / 32, w->q);
+    project(w, l, w->cls, n, 0, UP(hidden + s.hdp - s.hd, 32) / 32, w->q); /* attention reads whole tiles of dims */
     for (int i = 0, r = 0; i < n; r += j->rows[j->order[first + i++]]) {
-        keys_values(w, w->qkv + (int64_t)r * s.ld, j->keys[j->order[first + i]]);
-        attend(w, w->q + (int64_t)i * s.ld + 2 * j->m->hidden, 1, j->keys[j->order[first + i]], j->ctx, first + i);
+        keys_values(w, w->qkv + (int64_t)r * s.ld + hidden, j->keys[j->order[first + i]]);
+        attend(w, w->q + (int64_t)i * s.ld, 1, j->keys[j->order[first + i]], j->ctx, first + i);
     }
 }
 
@@ -680,8 +681,8 @@ static void run_blocks(struct run *j, const struct work *w, int b0, int n) {
             project(w, l, h, rows[b - b0], 0, s.qkv / 32, w->qkv);
             for (int i = j->block[b], r = 0; i < j->block[b + 1]; r += j->rows[j->order[i++]]) {
                 const bf16 *at = w->qkv + (int64_t)r * s.ld;
-                keys_values(w, at, j->keys[j->order[i]]);
-                attend(w, at + 2 * m->hidden, j->rows[j->order[i]], j->keys[j->order[i]], w->ctx, r);
+                keys_values(w, at + m->hidden, j->keys[j->order[i]]);
+                attend(w, at, j->rows[j->order[i]], j->keys[j->order[i]], w->ctx, r);
             }
             rest_of_layer(w, l, w->ctx, h, rows[b - b0]);
         }
@@ -764,7 +765,7 @@ static uint8_t *arrange(struct run *j, const struct net *m, int n, int block, in
     return at;
 }
 
-/* Bytes of workspace for packed_run. The caller zeroes it once: whatever it holds later is finite. */
+/* Bytes of workspace for packed_run; what it holds beforehand does not matter. */
 int64_t packed_bytes(const struct net *m, int n, int block, int group, int longest, int threads) {
     struct run j = {.logits = 0};
     uint8_t *base = (uint8_t *)4096;
