@@ -75,7 +75,7 @@ export PYTHONHASHSEED := 0
 .SECONDEXPANSION:
 .DEFAULT_GOAL := help
 .PHONY: help setup data onnx om accuracy perf accuracy-table perf-table record tables lock doctor test lint \
-        audit compare verify reproduce plots report FORCE
+        fusion-report audit compare verify reproduce plots report FORCE
 
 # ---- What people ask for. A recipe here only prints what was made: it expands to nothing, so -q and -n stay truthful.
 help:           ## this text
@@ -100,6 +100,9 @@ record: | $(VENV)/installed  ## keep what was measured (or a stored log, FROM=) 
 plots:          $(pictures)                  ## pictures of the committed records, .svg and .png
 report:         results/report.html results/table.csv results/table.md $(pictures)  ## the committed records as one HTML page, READMEs brought up to date
 	@$(py) tools/readme.py --write
+fusion-report:  build/$(dir $(ONE))ascend.onnx  ## which CANN fusions the graph qualifies for (a prediction), by chip and batch size
+	@$(py) tools/fusion.py $< --chip $(call joined_by,$(comma),$(or $(filter $(CHIPS_ascend),$(CHIPS)),310P3)) \
+	    --batch $(call joined_by,$(comma),$(BATCHES)) $(addprefix --om ,$(wildcard build/$(ONE)/model.om))
 # Checks that look at the chain, not part of it. Those that build do so in clean copies of this tree, under build/.
 given := $(MAKEOVERRIDES) VENV=$(abspath $(VENV))
 audit: | $(VENV)/installed   ## hash everything again, weights to table; name the first link that does not hold
