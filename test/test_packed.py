@@ -209,6 +209,17 @@ def test_other_graphs_are_refused_by_tensor_name(small, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_layers_of_both_precisions(small, tmp_path, library):
+    batch = sentences()
+    packed.convert(small / "model.onnx", tmp_path / "mixed", "int8", bf16_layers=[0])
+    have = packed.Model(tmp_path / "mixed", library=library).run(batch)
+    want = {p: model(small / "model.onnx", tmp_path, library, p).run(batch) for p in packed.PRECISIONS}
+    assert 0 < np.abs(have - want["bf16"]).max() < np.abs(want["int8"] - want["bf16"]).max() + 0.02
+    assert np.abs(have - want["int8"]).max() > 0
+    with pytest.raises(cli.UserError, match="no layer 2"):
+        packed.convert(small / "model.onnx", tmp_path / "x", "int8", bf16_layers=[2])
+
+
 def test_not_a_number_is_refused(small, tmp_path):
     graph = onnx.load(small / "model.onnx")
     bias = next(t for t in graph.graph.initializer if t.name.endswith("classifier.bias"))
@@ -253,7 +264,7 @@ def test_command_line(small, tmp_path):
     done = subprocess.run(
         [*command, "--onnx", small / "model.onnx", "--save_path", out], check=True, capture_output=True, text=True
     )
-    assert done.stdout == f"{out}: {out.stat().st_size} bytes, int8\n"
+    assert done.stdout == f"{out}: {out.stat().st_size} bytes, layers int8 int8\n"
     for bad in (tmp_path / "none.onnx", small / "model.packed"):
         done = subprocess.run([*command, "--onnx", bad, "--save_path", tmp_path / "x"], capture_output=True, text=True)
         assert done.returncode == 1 and str(bad) in done.stderr and done.stderr.count("\n") == 1

@@ -1,6 +1,8 @@
 """Convert an exported BERT classifier to a model.packed file, and run it on the CPU's matrix units without padding.
 
-    python tools/packed.py --onnx model.onnx --precision bf16 --save_path model.packed
+    python tools/packed.py --onnx model.onnx --precision int8 --bf16_layers 5 --save_path model.packed
+
+        model.packed: 37124672 bytes, layers int8 int8 int8 int8 int8 bf16
 
     import packed
     model = packed.Model("model.packed", threads=2)
@@ -450,15 +452,20 @@ def write(net, arch, source, path):
             f.write(value.tobytes() + bytes(-size % 64))
 
 
-def convert(onnx_path, out_path, precision, calibration=None):
+def convert(onnx_path, out_path, precision, bf16_layers=()):
     """Convert an ONNX BERT classifier (float32) to `out_path`; returns a report as a dict.
 
-    precision: "bf16" or "int8". Raises cli.UserError when the graph is not a BERT classifier.
+    precision: "bf16" or "int8". int8 needs no calibration: weights have a scale per output channel, activations one
+    per token, found as they pass. bf16_layers: numbers of layers that stay bf16 all the same.
+    Raises cli.UserError when the graph is not a BERT classifier or a layer does not exist.
     """
     if precision not in PRECISIONS:
         raise cli.UserError(f"--precision {precision}: the packed engine knows {' and '.join(PRECISIONS)}")
     net = Graph(onnx_path).bert()
-    arch = architecture(net, [precision] * len(net["layers"]))
+    layers = range(len(net["layers"]))
+    if wrong := set(bf16_layers) - set(layers):
+        raise cli.UserError(f"--bf16_layers: no layer {min(wrong)}; {onnx_path} has layers 0 to {layers[-1]}")
+    arch = architecture(net, ["bf16" if i in bf16_layers else precision for i in layers])
     check_arch(arch, onnx_path)
     write(net, arch, cli.sha256(onnx_path), out_path)
     return {"precision": precision, "precisions": arch["precisions"], "bytes": Path(out_path).stat().st_size}
@@ -598,10 +605,11 @@ def main():
     parser = argparse.ArgumentParser(description="Convert an ONNX BERT classifier for the packed CPU engine.")
     parser.add_argument("--onnx", required=True, help="exported model, float32")
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
+    parser.add_argument("--bf16_layers", type=int, nargs="*", default=[], help="layers that int8 leaves in bf16")
     parser.add_argument("--save_path", required=True, help="where to write model.packed")
     args = parser.parse_args()
-    report = convert(args.onnx, args.save_path, args.precision)
-    print(f"{args.save_path}: {report['bytes']} bytes, {report['precision']}")
+    report = convert(args.onnx, args.save_path, args.precision, args.bf16_layers)
+    print(f"{args.save_path}: {report['bytes']} bytes, layers {' '.join(report['precisions'])}")
 
 
 if __name__ == "__main__":
