@@ -14,7 +14,7 @@ BS := 8
 CHIP := cpu
 #: fp32 bf16 int8 fp16-sim on cpu, fp16 mix on Ascend, fp16 fp32 on T4 (the engine's first if empty)
 PRECISION :=
-#: onnxruntime openvino on cpu, atc on Ascend, trtexec on T4 (the first that has the precision if empty)
+#: onnxruntime openvino packed on cpu, atc on Ascend, trtexec on T4 (the first that has the precision if empty)
 ENGINE :=
 #: of tables: models, chips (MODEL and CHIP if empty), batch sizes, precisions (all the chip has if empty)
 MODELS :=
@@ -56,9 +56,10 @@ include mk/chips.mk $(ALL_MODELS:%=models/%/model.mk) mk/params.mk mk/paths.mk
 ONE  := $(call path,$(MODEL),$(BS),$(CHIP),$(PRECISION))
 ROWS := $(sort $(foreach m,$(MODELS),$(foreach c,$(CHIPS),$(foreach p,$(or $(PRECISIONS),$(filter-out $(REHEARSALS),$(call precisions_of,$c))),\
         $(foreach b,$(BATCHES),$(call path,$m,$b,$c,$p))))))
-compiled.cpu    := model.onnx
-compiled.ascend := model.om
-compiled.gpu    := model.plan
+compiled = $(or $(compiled.$1),model.onnx)
+compiled.atc     := model.om
+compiled.trtexec := model.plan
+compiled.packed  := model.packed
 up      = $(sort $(foreach p,$1,$(patsubst %/,%,$(dir $p))))
 leaves  := $(sort $(ONE) $(ROWS))
 rehearsed := $(filter $(addprefix %-,$(REHEARSALS)),$(leaves))
@@ -86,7 +87,7 @@ help:           ## this text
 setup:          $(VENV)/installed            ## install the locked packages into .venv
 data:           build/data/dev.tsv           ## rebuild the SST-2 validation set, 872 rows, byte for byte
 onnx:           build/$(dir $(ONE))$(call family_of,$(CHIP)).onnx  ## export, simplify, modify: the graph that the compiler gets
-om:             $(ONE:%=build/%/$(compiled.$(call family_of,$(CHIP))))  ## compile one configuration: .om, .plan, or the CPU engine's file
+om:             build/$(ONE)/$(call compiled,$(call engine_for,$(CHIP),$(PRECISION)))  ## compile one configuration: .om, .plan, or the CPU engine's file
 accuracy:       build/$(ONE)/accuracy.txt    ## SST-2 validation accuracy of one configuration
 	$(info $(file <$<))
 perf:           build/$(ONE)/perf.txt        ## throughput and latency of one configuration
@@ -194,12 +195,19 @@ $(foreach t,$(targets),$(batches:%=build/%/$t.onnx)): build/%.onnx: models/$$(mo
 	    $(if $(filter cpu,$(notdir $*)),$(few_rows),$(gate_rows))
 
 # ---- Compiled for its chip.
-model_file = build/$(leaf)/$(compiled.$(call family_of,$(chip)))
-of_family = $(foreach l,$(leaves),$(if $(filter $1,$(call family_of,$(firstword $(subst -, ,$(notdir $l))))),$l))
-$(patsubst %,build/%/model.onnx,$(filter-out $(rehearsed),$(call of_family,cpu))): build/%/model.onnx: tools/compile_cpu.py tools/engines.py \
-    tools/gate.py build/$$(batch)/cpu.onnx build/$$(weights)/model.onnx build/$$(fed)/MANIFEST $$(if $$(filter int8,$$(precision)),build/data/calibration.tsv) requirements.txt
-	$(run) $(py) $< --onnx build/$(batch)/cpu.onnx --reference build/$(weights)/model.onnx --engine $(engine) \
-	    --precision $(precision) --input build/$(fed) $(gate_rows) $(if $(filter int8,$(precision)),--calibration build/data/calibration.tsv --checkpoint $(checkpoint)) --save_path {}
+model_file = build/$(leaf)/$(call compiled,$(engine))
+of_engine = $(foreach l,$(leaves),$(if $(filter $1,$(word 2,$(subst -, ,$(notdir $l)))),$l))
+compile_needs = tools/compile_cpu.py tools/engines.py tools/gate.py build/$$(batch)/cpu.onnx build/$$(weights)/model.onnx \
+                build/$$(fed)/MANIFEST $$(if $$(filter int8,$$(precision)),build/data/calibration.tsv) requirements.txt
+compile_cpu = $(run) $(py) $< --onnx build/$(batch)/cpu.onnx --reference build/$(weights)/model.onnx --engine $(engine) \
+    --precision $(precision) --input build/$(fed) $(gate_rows) \
+    $(if $(and $(filter int8,$(precision)),$(filter-out packed,$(engine))),--calibration build/data/calibration.tsv --checkpoint $(checkpoint)) --save_path {}
+$(patsubst %,build/%/model.onnx,$(filter-out $(rehearsed),$(call of_engine,onnxruntime openvino))): build/%/model.onnx: $(compile_needs)
+	$(compile_cpu)
+$(patsubst %,build/%/model.packed,$(call of_engine,packed)): build/%/model.packed: $(compile_needs) tools/packed.py build/lib/packed.so
+	$(compile_cpu)
+build/lib/packed.so: tools/packed/packed.c
+	$(run) gcc -O3 -std=gnu11 -shared -fPIC -pthread -o {} $<
 # The fp16 rehearsal: the graph that atc gets, run with fp16's rounding; no model without its ranges.
 $(rehearsed:%=build/%/ranges.json): build/%/ranges.json: tools/fp16sim.py tools/engines.py build/$$(batch)/ascend.onnx \
     build/$$(fed)/MANIFEST requirements.txt
@@ -208,20 +216,20 @@ $(rehearsed:%=build/%/model.onnx): build/%/model.onnx: tools/fp16sim.py build/$$
 	$(run) $(py) $< convert build/$(batch)/ascend.onnx --save_path {}
 build/atc: $$(call keep,$$@,$$(ATC) $$(CANN_IMAGE))
 	mkdir -p $(@D) && printf '%s\n' '$(ATC) $(CANN_IMAGE)' > $@
-$(patsubst %,build/%/model.om,$(call of_family,ascend)): build/%/model.om: tools/atc.py tools/om.py build/atc build/$$(batch)/ascend.onnx
+$(patsubst %,build/%/model.om,$(call of_engine,atc)): build/%/model.om: tools/atc.py tools/om.py build/atc build/$$(batch)/ascend.onnx
 	$(run) $(py) $< --atc $(ATC) $(addprefix --image ,$(CANN_IMAGE)) --implmode Gelu=high_performance --framework=5 \
 	    --model=build/$(batch)/ascend.onnx --output={stem} --input_format=ND --log=error --soc_version=Ascend$(chip) \
 	    --precision_mode=$(atc.$(precision)) '--input_shape=$(call joined_by,;,$(foreach i,$(inputs),$i:$(dims)))' $(gears)
 # One gear for each length: as many numbers as there are -1s, one an input.
 gears = $(if $(findstring -,$(seq)),'--dynamic_dims=$(call joined_by,;,$(foreach n,$(subst -, ,$(seq)),$(call joined_by,$(comma),$(inputs:%=$n))))')
-$(patsubst %,build/%/model.plan,$(call of_family,gpu)): build/%/model.plan: tools/trtexec.py build/$$(batch)/gpu.onnx
+$(patsubst %,build/%/model.plan,$(call of_engine,trtexec)): build/%/model.plan: tools/trtexec.py build/$$(batch)/gpu.onnx
 	$(alone) $(py) $< --onnx build/$(batch)/gpu.onnx --batch $(bs) --precision $(precision) --build_only --save_engine {} --summary {}.json
 
 # ---- Run, scored, timed. ais_bench's command line on every chip.
 runner.cpu    = $(py) tools/ais_bench_cpu.py
 runner.ascend = $(py) tools/aisbench.py run --device $(DEVICE)
 runner = $(runner.$(call family_of,$(chip))) --model $(model_file)
-runs.cpu    = tools/ais_bench_cpu.py tools/engines.py tools/gate.py
+runs.cpu    = tools/ais_bench_cpu.py tools/engines.py tools/gate.py $(if $(filter packed,$(engine)),tools/packed.py build/lib/packed.so)
 runs.ascend = tools/aisbench.py build/device
 runs.gpu    = tools/trtexec.py
 on_sentences = --input $(call joined_by,$(comma),$(inputs:%=build/$(fed)/%)) \
@@ -246,8 +254,10 @@ $(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) build/samples $$(runs)
     $$(if $$(findstring -,$$(seq)),build/$$(fed)/MANIFEST)
 	$(alone) $(timing.$(call family_of,$(chip)))
 # One length: zeros, as the recipes do. Buckets have no one length, so they are timed on the sentences.
-timing.cpu    = $(runner) $(if $(findstring -,$(seq)),$(on_sentences),--loop $$(($(SAMPLES) / $(bs) + 4))) --warmup_count 2 \
+timing.cpu    = $(runner) $(if $(findstring -,$(seq)),$(on_sentences),--loop $$(($(SAMPLES) / $(bs) + 4)) $(shaped)) --warmup_count 2 \
                 --batchsize $(bs) --output {} --output_dirname out
+# An engine that takes any shape is told the recipe's.
+shaped = $(if $(filter packed,$(engine)),--dymDims '$(call joined_by,;,$(inputs:%=%:$(dims)))')
 timing.ascend = $(timing.cpu)
 timing.gpu    = $(py) tools/trtexec.py --load_engine $(model_file) --batch $(bs) --precision $(precision) --summary {}/out_summary.json
 $(leaves:%=build/%/perf.json): build/%/perf.json: tools/record.py $$(call timed,$$*)

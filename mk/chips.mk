@@ -8,13 +8,14 @@ CHIPS_cpu    := cpu
 
 ascend.ENGINES := atc
 gpu.ENGINES    := trtexec
-cpu.ENGINES    := onnxruntime openvino
+cpu.ENGINES    := onnxruntime openvino packed
 
 # No fp32: atc's force_fp32 still multiplies matrices in fp16 (cube_fp16in_fp32out).
 atc.PRECISIONS         := fp16 mix
 trtexec.PRECISIONS     := fp16 fp32
 onnxruntime.PRECISIONS := fp32 fp16-sim
 openvino.PRECISIONS    := bf16 int8 fp32
+packed.PRECISIONS      := bf16 int8
 
 # Rehearsals: what another chip would compute. No table has them unless asked.
 REHEARSALS := fp16-sim

@@ -4,6 +4,7 @@ A compiled model names its engine and precision in its ONNX metadata (`bert2om.e
 .om file names its chip, so whoever runs it needs only the file.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -86,11 +87,37 @@ class Openvino:
         return [o.data.copy() for o in self.request.output_tensors]
 
 
-ENGINES = {"onnxruntime": Onnxruntime, "openvino": Openvino}
+class Packed:
+    """bf16 and int8 in AMX, through tools/packed.py: a sentence's own tokens are computed, its padding never.
+
+    Rows without any mask, as pure inference gives them, are computed whole: the recipe's padded shape.
+    """
+
+    def __init__(self, path, precision: str, threads: int = 0):
+        import packed
+
+        self.model = packed.Model(path, threads or len(os.sched_getaffinity(0)))
+        self.precision, self.version = precision or self.model.precision, "1"
+        self.names = self.model.arch["inputs"]
+        self.inputs = [Tensor(name, np.int64, (None, None)) for name in self.names]
+
+    def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
+        """One request: arrays in model input order to arrays in model output order."""
+        given = dict(zip(self.names, feeds, strict=True))
+        ids, mask = given["input_ids"], next(a for name, a in given.items() if "mask" in name)
+        lengths = mask.sum(1)
+        if not lengths.any():
+            return [self.model.run((ids, np.full(len(ids), ids.shape[1])))]
+        return [self.model.run([row[: max(n, 1)] for row, n in zip(ids, lengths, strict=True)])]
+
+
+ENGINES = {"onnxruntime": Onnxruntime, "openvino": Openvino, "packed": Packed}
 
 
 def load(path, threads: int = 0):
     """Open a compiled model.onnx with the engine and precision its metadata names."""
+    if Path(path).suffix == ".packed":
+        return Packed(path, "", threads)
     import onnx
     from google.protobuf.message import DecodeError
 

@@ -349,6 +349,7 @@ class Graph:
         return {
             "word": tables["word"], "position": position, "norm": (gamma2, beta2), "layers": layers, "eps": e2,
             "heads": out.shape[0] // dims, "relu": relu, "pooler": (pool, pool_bias), "classifier": (head, head_bias),
+            "inputs": self.inputs,
         }  # fmt: skip
 
 
@@ -441,7 +442,7 @@ def architecture(net, precisions):
 
 def write(net, arch, source, path):
     """Write a model.packed file. Raises UserError for a weight that is not finite."""
-    header = json.dumps({**arch, "source_sha256": source}, sort_keys=True).encode()
+    header = json.dumps({**arch, "inputs": net["inputs"], "source_sha256": source}, sort_keys=True).encode()
     with cli.whole_file(path) as f:
         f.write(MAGIC + struct.pack("<I", len(header)) + header)
         f.write(bytes(-f.tell() % 4096))
@@ -523,13 +524,17 @@ class Model:
             except ValueError as e:
                 raise cli.UserError(f"{path}: the header is damaged; make the file again") from e
             check_arch(self.arch, path)
+            inputs = self.arch.get("inputs")
+            if not isinstance(inputs, list) or "input_ids" not in inputs or not any("mask" in str(i) for i in inputs):
+                raise cli.UserError(f"{path}: the header names no inputs; make the file again")
             where, size = offsets(self.arch)
             start = up(12 + length, 4096)
             found = os.fstat(f.fileno()).st_size
             if found != start + size:
                 raise cli.UserError(f"{path}: {found} bytes where the header promises {start + size}; make it again")
             self.library = load_library(library)
-            ok, why = self.cpu_supports("int8" if "int8" in self.arch["precisions"] else "bf16", library)
+            self.precision = "int8" if "int8" in self.arch["precisions"] else "bf16"
+            ok, why = self.cpu_supports(self.precision, library)
             if not ok:
                 raise cli.UserError(f"{path}: {why}")
             self.weights = memory(size)
