@@ -189,7 +189,8 @@ def train(model, ids, labels, held, numbers, recipe):
     )
     per_epoch = math.ceil(len(numbers) / recipe["batch_size"])
     steps = int(per_epoch * recipe["epochs"])
-    warmup = max(1, int(recipe["warmup_share"] * steps))
+    planned = int(per_epoch * recipe["schedule_epochs"])
+    warmup = max(1, int(recipe["warmup_share"] * planned))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min((s + 1) / warmup, (steps - s) / (steps - warmup))
     )
