@@ -219,3 +219,16 @@ def test_ratios_of_tinybert_follow_from_its_figures():
     for chip, said in RATIOS.items():
         ours = [figures["310P", b] / figures[chip, b] for b in batches] + [best("310P") / best(chip)]
         assert np.abs(np.array(ours) - said).max() < 0.01
+
+
+def test_length_buckets_through_make(built):
+    """Both lengths are in use, no batch mixes them, and every sentence gets the class that one length gives it."""
+    built.make("MODEL=tiny", "SEQ=16,64", "accuracy")
+    try:
+        tiny = built.path / "build/tiny/default"
+        batches = [np.load(f) for f in (tiny / "seq16-64/bs8/input/input_ids").iterdir()]
+        assert {b.shape for b in batches} == {(8, 16), (8, 64)}
+        score = lambda shape: json.loads((tiny / shape / "bs8/cpu-onnxruntime-fp32/score.json").read_text())
+        assert score("seq16-64") == score("seq64")
+    finally:
+        shutil.rmtree(built.path / "build/tiny/default/seq16-64")
