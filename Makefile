@@ -128,6 +128,7 @@ test:           lint  ## lint and tests
 	$(py) -m pytest
 lint:           $(VENV)/installed
 	$(py) -m ruff check -q . && $(py) -m ruff format -q --check .
+	$(VENV)/bin/shellcheck .ci/run $(wildcard models/*/test/*.sh)
 
 # ---- The graph. One recipe makes one artefact, through tools/run.py: whole, hashed and described, or not at all.
 py   := $(VENV)/bin/python

@@ -172,7 +172,9 @@ def main():
     if args.input:
         columns = input_files(args.input, len(engine.inputs))
         whole = columns[0][0].suffix == ".npy"
-        requests = npy_requests(columns, engine.inputs) if whole else bin_requests(columns, engine.inputs, args.batchsize)
+        requests = (
+            npy_requests(columns, engine.inputs) if whole else bin_requests(columns, engine.inputs, args.batchsize)
+        )
     else:
         requests = pure_requests(engine.inputs, args.dymDims)
     folder = None
