@@ -81,3 +81,9 @@ def built(tmp_path_factory):
 def repo(tmp_path):
     """A fresh copy: nothing is built in it."""
     return Repo(tmp_path)
+
+
+def pytest_collection_modifyitems(items):
+    """Fast first: what runs whole pipelines comes last."""
+    pipelines = ("test_graph", "test_routes", "test_recipes", "test_add_model", "test_numbers", "test_report")
+    items.sort(key=lambda item: item.module.__name__ in pipelines)
