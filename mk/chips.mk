@@ -1,19 +1,21 @@
 # What each CHIP is: raw values only. The first precision and the first engine are the defaults.
-# Ascend: the names in CANN's platform_config (hicann/runtime, August 2026).
-CHIPS_ascend := 310P3 310P1 310P5 310P7 310B1 310B2 310B3 310B4 910A 910B 910ProA 910ProB 910PremiumA \
+# Ascend: the names in CANN's platform_config (hicann/runtime, August 2026), and 310, which only an older CANN knows:
+# tools/atc.py asks the CANN it finds.
+CHIPS_ascend := 310P3 310P1 310P5 310P7 310B1 310B2 310B3 310B4 310 910A 910B 910ProA 910ProB 910PremiumA \
                 910B1 910B2 910B2C 910B3 910B4 910_9362 910_9372 910_9381 910_9382 910_9391 910_9392
 CHIPS_gpu    := T4
 CHIPS_cpu    := cpu
 
 ascend.ENGINES := atc
 gpu.ENGINES    := trtexec
-cpu.ENGINES    := onnxruntime openvino
+cpu.ENGINES    := onnxruntime openvino packed
 
 # No fp32: atc's force_fp32 still multiplies matrices in fp16 (cube_fp16in_fp32out).
 atc.PRECISIONS         := fp16 mix
 trtexec.PRECISIONS     := fp16 fp32
 onnxruntime.PRECISIONS := fp32 fp16-sim
 openvino.PRECISIONS    := bf16 int8 fp32
+packed.PRECISIONS      := bf16 int8
 
 # Rehearsals: what another chip would compute. No table has them unless asked.
 REHEARSALS := fp16-sim

@@ -9,6 +9,7 @@ alphabet := $(digit) a b c d e f g h i j k l m n o p q r s t u v w x y z \
 without = $(if $2,$(call without,$(subst $(firstword $2),,$1),$(wordlist 2,99,$2)),$1)
 plain = $(if $(strip $(call without,$(value $1),$(alphabet))),$(error $1='$(value $1)' may hold letters, digits and _ . , / - @ : = only))
 $(foreach v,$(PARAMETERS),$(call plain,$v))
+$(foreach v,$(filter-out MODELS CHIPS BATCHES PRECISIONS,$(PARAMETERS)),$(if $(word 2,$($v)),$(error $v='$($v)' holds blanks; it is one value)))
 
 # pick NAME,LIST and all NAME,LIST: the value of NAME, which is one of LIST, or made only of words of LIST.
 stop = $(error $1='$($1)' is not $(if $3,$3,one of: $(sort $2)))
@@ -25,7 +26,7 @@ precisions_of = $(foreach e,$(engines_of),$($e.PRECISIONS))
 # The engine of CHIP,PRECISION: ENGINE where given, else the chip's first that has the precision.
 engine_for = $(or $(ENGINE),$(firstword $(foreach e,$(engines_of),$(if $(filter $2,$($e.PRECISIONS)),$e))))
 
-soc = $(if $(filter 310 Ascend310,$1),$(error CHIP=$1: CANN no longer has the Ascend310; for the 310P say CHIP=310P3))$(patsubst 710,310P3,$1)
+soc = $(patsubst 710,310P3,$1)
 override CHIP   := $(call soc,$(CHIP))
 override CHIPS  := $(foreach c,$(or $(CHIPS),$(CHIP)),$(call soc,$c))
 override MODELS := $(or $(MODELS),$(MODEL))
@@ -33,7 +34,8 @@ CHECKED := $(call pick,MODEL,$(ALL_MODELS)) $(call all,MODELS,$(ALL_MODELS)) \
            $(call pick,CHIP,$(ALL_CHIPS)) $(call all,CHIPS,$(ALL_CHIPS)) \
            $(call pick,BS,$(numbers),a whole number from 1 to 999) \
            $(call all,BATCHES,$(numbers),made of whole numbers from 1 to 999) \
-           $(call pick,SAMPLES,$(numbers),a whole number from 1 to 999)
+           $(call pick,SAMPLES,$(numbers),a whole number from 1 to 999) \
+           $(call pick,RUNS,$(numbers),a whole number from 1 to 999)
 CHECKED := $(if $(ENGINE),$(call pick,ENGINE,$(call engines_of,$(CHIP))))
 CHECKED := $(if $(PRECISION),$(call pick,PRECISION,$(if $(ENGINE),$($(ENGINE).PRECISIONS),$(call precisions_of,$(CHIP)))))
 CHECKED := $(if $(PRECISIONS),$(call all,PRECISIONS,$(foreach c,$(CHIPS),$(call precisions_of,$c))))

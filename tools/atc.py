@@ -1,14 +1,23 @@
 """Compile ONNX to an Ascend .om with CANN's own atc, wherever that is; leave a verified file or nothing.
 
-    python tools/atc.py --implmode Gelu=high_performance -- --framework=5 --model=ascend.onnx \\
+    python tools/atc.py --implmode Gelu=high_performance --framework=5 --model=ascend.onnx \\
         --output=model --soc_version=Ascend310P3 --input_shape="input_ids:8,128;attention_mask:8,128"
 
-@OUTPUT@
+    atc of CANN 8.5.0 in .../test/fake_cann
+    + atc --framework=5 --model=model.onnx --output=model --soc_version=Ascend310P3
+      '--input_shape=input_ids:8,128;attention_mask:8,128' --op_precision_mode=op_precision.ini
+    ATC start working now, please wait for a moment.
+    ...
+    ATC run success, welcome to the next use.
 
-What stands after -- is atc's own command line. Three things are changed in it: model, output and other files
-are given relative to a private folder (atc leaves fusion_result.json and kernel_meta/ where it runs, and
-writes its command line into the .om, which must not depend on where we are); Ascend710 is Ascend310P3; and
---implmode is spelt for the CANN version found: --op_precision_mode=<ini> from 8.0 on, where
+    wrote model.om (3142 bytes)
+
+(The test suite's stand-in for atc, which fuses nothing; no real atc has run this yet.)
+
+All but --atc, --image and --implmode is atc's own command line. Three things are changed in it: model, output
+and other files are given relative to a private folder (atc leaves fusion_result.json and kernel_meta/ where it
+runs, and writes its command line into the .om, which must not depend on where we are); Ascend710 is
+Ascend310P3; and --implmode is spelt for the CANN version found: --op_precision_mode=<ini> from 8.0 on, where
 --op_select_implmode and --optypelist_for_implmode are frozen, those two before.
 
 --atc: `auto` looks on PATH, in $ASCEND_HOME_PATH, then in the usual places, and sources set_env.sh in a
@@ -50,7 +59,7 @@ for root in "$@"; do
   [ -x "$root/bin/atc" ] || continue
   echo "root=$root"
   for s in "$root/set_env.sh" "$root/../set_env.sh"; do [ ! -f "$s" ] || { echo "set_env=$s"; break; }; done
-  cd "$root"
+  cd "$root" || exit 1
   cat {.,..}/*-linux/ascend_toolkit_install.info version.cfg opp/version.info
   ls ./*-linux/data/platform_config
   exit 0
@@ -77,7 +86,7 @@ HINTS = (
     (r"E10002|E10011|E10049|set input_shape", "name every input: --input_shape='input_ids:8,128;...'"),
     (r"E10054|E10007|E10004", "a parameter is missing, or a value with ; in it was not quoted"),
     (r"can only contain 'a-z'", "move the project to a path of letters, digits, - _ . only"),
-    (r"E10410|E1300\d|No such file", "check that the file named exists and can be read"),
+    (r"E10410|E1300[0-4]|No such file", "check that the file named exists and can be read"),
     (r"E16001|E16004|E16005|E10041|E13005", "atc cannot parse this ONNX file: rebuild it, run onnx.checker"),
     (
         r"E10501|E11009|E16002|E19010|EZ3003",
@@ -101,7 +110,7 @@ def parse_flags(words: list) -> dict:
         word = words.pop(0)
         key, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not key:
-            raise cli.UserError(f"{word!r} is no atc option; after -- come atc's own, as --key=value")
+            raise cli.UserError(f"{word!r} is no atc option; they are written --key=value")
         if key in flags:
             raise cli.UserError(f"--{key} is given twice")
         if not equals and (not words or words[0].startswith("--")):
@@ -109,7 +118,7 @@ def parse_flags(words: list) -> dict:
         flags[key] = value if equals else words.pop(0)
     for key in ("model", "output", "soc_version"):
         if not flags.get(key):
-            raise cli.UserError(f"--{key} is missing after --")
+            raise cli.UserError(f"--{key} is missing")
     return flags
 
 
@@ -117,9 +126,7 @@ def pairs(values: list) -> dict:
     """--implmode Gelu=high_performance, given any number of times, as {op type: mode}."""
     found = dict(v.split("=", 1) for v in values if re.fullmatch(r"\w+=high_(precision|performance)", v))
     if len(found) != len(values):
-        raise cli.UserError(
-            f"--implmode {' '.join(values)}: write OpType=high_performance or OpType=high_precision"
-        )
+        raise cli.UserError(f"--implmode {' '.join(values)}: write OpType=high_performance or OpType=high_precision")
     return found
 
 
@@ -242,7 +249,7 @@ def failure(text: str, status: int) -> str:
     if usage and (not errors or errors[0].startswith("E19999")):
         errors = ["".join(usage[0])]
     error = errors[0][:400].rstrip(". ") if errors else "it stopped without naming an error"
-    own = re.findall(r"^\s*Solution: *(?!N/A)(.+)", text, re.M)
+    own = re.findall(r"^\s*Solution: *(?! |N/A)(.+)", text, re.M)
     hints = [hint for pattern, hint in HINTS if re.search(pattern, error, re.I)]
     hint = (hints + own + ["see its output above"])[0]
     how = f"exit {status}" if status else "no 'ATC run success'"
@@ -262,7 +269,7 @@ def compile_om(a, flags: dict, work: Path) -> Path:
     flags = flags | files | {"model": model, "output": "model", "soc_version": soc}
     flags |= implmode(a.implmode, number(tool["version"]), work)
     words = [f"--{k}={v}" for k, v in flags.items()]
-    print(f"atc of CANN {tool['version'] or '(version unknown)'} in {root}", f"of {a.image}" if boxed else "")
+    print(f"atc of CANN {tool['version'] or '(version unknown)'} in {root}" + (f" of {a.image}" if boxed else ""))
     print("+", shlex.join(["atc", *words]), flush=True)
     devlib = f"{root}/{os.uname().machine}-linux/devlib"
     launch = ["bash", "-c", RUN, "bash", tool["set_env"], devlib, f"{root}/bin/atc", *words]
@@ -279,13 +286,13 @@ def compile_om(a, flags: dict, work: Path) -> Path:
 
 
 def main():
-    cut = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-    p = argparse.ArgumentParser(usage="%(prog)s [options] -- ATC FLAGS", description="Run CANN's atc.")
+    usage, about = "%(prog)s [options] ATC FLAGS", "Run CANN's atc; what is not listed here is its own."
+    p = argparse.ArgumentParser(usage=usage, description=about, allow_abbrev=False)
     p.add_argument("--atc", default="auto", metavar="WHERE", help="auto, docker, podman, or the path of atc")
     p.add_argument("--image", help="docker, podman: CANN's image, pinned as repository@sha256:...")
     p.add_argument("--implmode", action="append", default=[], metavar="OP=MODE", help="Gelu=high_performance")
-    a = p.parse_args(sys.argv[1:cut])
-    flags, a.implmode = parse_flags(sys.argv[cut + 1 :]), pairs(a.implmode)
+    a, words = p.parse_known_args([w for w in sys.argv[1:] if w != "--"])
+    flags, a.implmode = parse_flags(words), pairs(a.implmode)
     target = Path(flags["output"].removesuffix(".om") + ".om")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)

@@ -79,8 +79,8 @@ def classic(module, inputs):
 
     def attention(layer, query, key, value, mask, **_):
         scores = torch.matmul(query, key.transpose(-1, -2)) / math.sqrt(layer.attention_head_size)
-        weights = torch.softmax(scores + mask, dim=-1)
-        return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
+        shares = torch.softmax(scores + mask, dim=-1)
+        return torch.matmul(shares, value).transpose(1, 2).contiguous(), None
 
     class Classic(torch.nn.Module):
         def __init__(self):
@@ -130,20 +130,26 @@ def to_onnx(module, inputs):
     return model
 
 
-def export(module, path, inputs, arrays, batch=32):
+def export(module, path, inputs, arrays, batch=32, shape=None):
     """Write module's ONNX to `path` if it agrees with PyTorch on the sentences in `arrays`.
 
     inputs: the model's input names in its own order; arrays: {input: int64 [n, length]} of tokens.encode.
+    shape: (batch, length) that the file's inputs are then fixed to; open if not given.
     Gate: the largest logit difference is at most TOLERANCE and every argmax is the same, over all n rows;
     otherwise UserError with the worst row, and no file. Returns that largest difference.
     """
     import onnxruntime
+    from onnx.tools.update_model_dims import update_inputs_outputs_dims
 
-    data = to_onnx(module, inputs).SerializeToString(deterministic=True)
+    model = to_onnx(module, inputs)
+    data = model.SerializeToString(deterministic=True)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     want = logits(module, arrays, batch)
     have = in_batches(lambda rows: session.run(["output"], rows)[0], {n: arrays[n] for n in inputs}, batch)
     difference = gate(want, have, path)
+    if shape:
+        model = update_inputs_outputs_dims(model, dict.fromkeys(inputs, shape), {"output": [shape[0], want.shape[1]]})
+        data = model.SerializeToString(deterministic=True)
     with cli.whole_file(path) as f:
         f.write(data)
     return difference

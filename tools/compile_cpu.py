@@ -5,7 +5,7 @@
 
 onnxruntime gets its own fused operators (level EXTENDED: those that do not depend on this very CPU). OpenVINO
 compiles when it loads, so fp32 and bf16 only name the precision; int8 is quantised by NNCF after training, on the
-training sentences of --calibration. Whatever is written has been run first on every sentence of --input:
+training sentences of --calibration. packed (AMX, no padding) converts the --reference itself. Whatever is written has been run first on every sentence of --input:
 fp32 gives the same logits within 1e-4 and the same classes; bf16 and int8 stay within 3 correct sentences of 872,
 and every sentence that flips is listed.
 """
@@ -25,6 +25,7 @@ def parse():
     p.add_argument("--onnx", required=True, type=Path, help="the modified graph")
     p.add_argument("--engine", required=True, choices=list(engines.ENGINES))
     p.add_argument("--precision", required=True, choices=["fp32", "bf16", "int8"])
+    p.add_argument("--reference", type=Path, help="graph to compare with (--onnx if not given; an export is quicker)")
     p.add_argument("--input", required=True, type=Path, help="folder of preprocess.py: the sentences of the gate")
     p.add_argument("--calibration", type=Path, help="int8: training sentences, TSV")
     p.add_argument("--checkpoint", type=Path, help="int8: whose tokenizer reads them")
@@ -94,32 +95,39 @@ def compare(reference, made, labels: list[int], precision: str) -> str:
 
 def main():
     args = parse()
-    if args.precision == "int8" and not (args.calibration and args.checkpoint):
+    if args.precision == "int8" and args.engine != "packed" and not (args.calibration and args.checkpoint):
         raise cli.UserError("--precision int8 needs --calibration and --checkpoint")
     import numpy as np
     import onnx
 
+    import gate
     import recipe
 
-    if args.engine == "onnxruntime":
+    if args.engine == "packed":
+        import packed
+
+        packed.convert(args.reference or args.onnx, args.save_path, args.precision)
+        model = onnx.load(args.onnx, load_external_data=False)
+    elif args.engine == "onnxruntime":
         model = fuse(args.onnx, args.save_path)
     elif args.precision == "int8":
         model = quantise(args.onnx, args.calibration, args.checkpoint)
     else:
         model = onnx.load(args.onnx)
-    onnx.helper.set_model_props(model, {engines.ENGINE: args.engine, engines.PRECISION: args.precision})
-    with cli.whole_file(args.save_path) as f:
-        f.write(model.SerializeToString(deterministic=True))
+    if args.engine != "packed":
+        onnx.helper.set_model_props(model, {engines.ENGINE: args.engine, engines.PRECISION: args.precision})
+        with cli.whole_file(args.save_path) as f:
+            f.write(model.SerializeToString(deterministic=True))
 
-    names = [i.name for i in model.graph.input]
-    arrays = engines.read_inputs(args.input, names)
+    arrays = gate.load_inputs(args.input, [i.name for i in model.graph.input])
+    arrays = {name: a[gate.lengths(arrays) > 0] for name, a in arrays.items()}  # no padding rows of whole batches
     given = recipe.read_json(args.input / "labels.json").values()
     labels = np.array([int(v) for g in given for v in (g if isinstance(g, list) else [g])])
-    order = np.argsort(-next(a for n, a in arrays.items() if "mask" in n).sum(1), kind="stable")[: args.rows]
-    arrays, labels = {n: a[order] for n, a in arrays.items()}, labels[order]
+    chosen = np.argsort(-gate.lengths(arrays), kind="stable")[: args.rows]
+    arrays, labels = {n: a[chosen] for n, a in arrays.items()}, labels[chosen]
     try:
-        reference = engines.logits(engines.Onnxruntime(args.onnx, "fp32"), arrays)
-        print(compare(reference, engines.logits(engines.load(args.save_path), arrays), labels, args.precision))
+        made = engines.logits(engines.load(args.save_path), arrays)
+        print(compare(gate.logits(str(args.reference or args.onnx), arrays), made, labels, args.precision))
     except cli.UserError:
         args.save_path.unlink()
         raise

@@ -9,8 +9,9 @@ Mul for the score scale, 2-D and 3-D views, biases and LayerNorm weights that we
 
 from dataclasses import dataclass
 
-import cli
 import numpy as np
+
+import cli
 
 HEADS, KEY = (0, 2, 1, 3), (0, 2, 3, 1)  # Transpose permutations of query/value and of the key
 SCALAR_OPS = {"Mul": lambda s, c: s * c, "Div": lambda s, c: s / c}
@@ -89,6 +90,11 @@ def need(v, piece: str, *ops):
         got = f"{other.op_type} {other.name!r}" if other else f"{v.name!r}"
         raise Miss(f"{piece}: expected {' or '.join(ops)}, found {got}")
     return node
+
+
+def perm_of(transpose) -> tuple:
+    attr = transpose.attributes.get("perm")
+    return tuple(attr.value) if attr else (3, 2, 1, 0)
 
 
 def base(v):
@@ -215,7 +221,7 @@ def split_heads(v, piece: str, perm: tuple, linears: dict):
     v, scale, how = unscale(v)
     total = (0, 1, 2, 3)
     while node := made_by(v, "Transpose"):
-        own = node.attributes["perm"].value
+        own = perm_of(node)
         total, v = tuple(own[p] for p in total), node.inputs[0]
     if total != perm:
         raise Miss(f"{piece}: transposed by {total}, expected {perm}")
@@ -271,11 +277,7 @@ class Index:
 def read_layer(softmax, index: Index) -> Layer:
     add = need(softmax.inputs[0], "mask", "Add")
     sides = [(unscale(v), m) for v, m in (add.inputs, add.inputs[::-1])]
-    found = [
-        (s, m)
-        for s, m in sides
-        if made_by(s[0], "MatMul") and const(made_by(s[0], "MatMul").inputs[1]) is None
-    ]
+    found = [(s, m) for s, m in sides if made_by(s[0], "MatMul") and const(made_by(s[0], "MatMul").inputs[1]) is None]
     if not found:
         raise Miss("attention: no MatMul of query and key under the Softmax")
     (scores, scale, how), mask = found[0]
@@ -290,7 +292,7 @@ def read_layer(softmax, index: Index) -> Layer:
     if key.x is not x or value.x is not x or v_scale != 1:
         raise Miss("attention: query, key and value do not read one tensor")
     back = sole_user(context.outputs[0])
-    if back is None or back.op_type != "Transpose" or tuple(back.attributes["perm"].value) != HEADS:
+    if back is None or back.op_type != "Transpose" or perm_of(back) != HEADS:
         raise Miss("context: no Transpose back behind the attention")
     dense = index.linear_from(back.outputs[0], "attention output")
     norm1 = index.norm_of_sum(dense.out, x, "attention LayerNorm")
@@ -344,9 +346,7 @@ def read_mask(layers: list):
     for i, (inputs, _) in enumerate(found):
         if len(inputs) != 1 or inputs != found[0][0]:
             names = sorted(v.name for v in inputs)
-            raise Miss(
-                f"layer {i}: mask: made from inputs {names}, expected the one attention mask of all layers"
-            )
+            raise Miss(f"layer {i}: mask: made from inputs {names}, expected the one attention mask of all layers")
     (source,) = found[0][0]
     if source.shape is None or len(source.shape) != 2:
         raise Miss(f"layer 0: mask: input {source.name!r} is not [batch, length]")
@@ -354,20 +354,22 @@ def read_mask(layers: list):
     return source, min(large, default=None)
 
 
-def read(graph, layers: int | None) -> Encoder:
-    """The graph's encoder in normal form. layers: how many it must have (None: as many as it has Softmax)."""
-    index = Index(graph)
-    softmaxes = [
-        n
-        for n in graph
-        if n.op_type == "Softmax" and any(u.op_type == "MatMul" for u in n.outputs[0].consumers())
-    ]
-    if not softmaxes or layers not in (None, len(softmaxes)):
-        raise Miss(
-            f"attention: {len(softmaxes)} Softmax nodes feed a MatMul, expected {layers or 'at least 1'}"
-        )
+def softmaxes(graph) -> list:
+    """The Softmax nodes of the attention layers, in order."""
+    nodes = [n for n in graph if n.op_type == "Softmax"]
+    return [n for n in nodes if any(u.op_type == "MatMul" for u in n.outputs[0].consumers())]
+
+
+def read(graph, layers: int | None = None) -> Encoder:
+    """The graph's encoder in normal form. layers: how many it must have (None: as many as it has Softmax).
+
+    Raises Miss with the layer and the piece that does not match.
+    """
+    index, tops = Index(graph), softmaxes(graph)
+    if not tops or layers not in (None, len(tops)):
+        raise Miss(f"attention: {len(tops)} Softmax nodes feed a MatMul, expected {layers or 'at least 1'}")
     found = []
-    for i, softmax in enumerate(softmaxes):
+    for i, softmax in enumerate(tops):
         try:
             layer = read_layer(softmax, index)
             if found and layer.query.x is not found[-1].norm2.out:
@@ -383,24 +385,25 @@ def read(graph, layers: int | None) -> Encoder:
 
 
 def load(path):
-    """An ONNX file as onnx_ir model, constants as initializers. Raises cli.UserError if it cannot be read."""
+    """An ONNX file as onnx_ir model, constants as initializers. Raises cli.UserError on invalid ONNX."""
     import onnx
     import onnx_ir as ir
     from onnx_ir.passes import common
 
     try:
-        model = ir.from_proto(onnx.load(path))
+        proto = onnx.load(path)
+        onnx.checker.check_model(proto, full_check=True)  # reading relies on arity and order
+        model = ir.from_proto(proto)
+        for tidy in (
+            common.RemoveInitializersFromInputsPass(),
+            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+            common.IdentityEliminationPass(),
+            common.RemoveUnusedNodesPass(),
+        ):
+            tidy(model)
     except OSError:
         raise
     except Exception as e:  # protobuf, onnx.checker and onnx_ir each raise their own
-        raise cli.UserError(
-            f"{path}: not a readable ONNX file: {(str(e).strip() or type(e).__name__).splitlines()[0]}"
-        ) from None
-    for tidy in (
-        common.RemoveInitializersFromInputsPass(),
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        common.IdentityEliminationPass(),
-        common.RemoveUnusedNodesPass(),
-    ):
-        tidy(model)
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise cli.UserError(f"{path}: not a valid ONNX file: {reason}; export it again") from None
     return model

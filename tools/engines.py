@@ -4,7 +4,7 @@ A compiled model names its engine and precision in its ONNX metadata (`bert2om.e
 .om file names its chip, so whoever runs it needs only the file.
 """
 
-import re
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,6 @@ import cli
 
 ENGINE, PRECISION = "bert2om.engine", "bert2om.precision"
 DTYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "i64": np.int64, "f32": np.float32}
-
-
-def natural(path) -> list:
-    """Sort key that puts 2.bin before 10.bin, as ais_bench orders files."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
 
 
 def cpu_flags() -> set[str]:
@@ -92,11 +87,37 @@ class Openvino:
         return [o.data.copy() for o in self.request.output_tensors]
 
 
-ENGINES = {"onnxruntime": Onnxruntime, "openvino": Openvino}
+class Packed:
+    """bf16 and int8 in AMX, through tools/packed.py: a sentence's own tokens are computed, its padding never.
+
+    Rows without any mask, as pure inference gives them, are computed whole: the recipe's padded shape.
+    """
+
+    def __init__(self, path, precision: str, threads: int = 0):
+        import packed
+
+        self.model = packed.Model(path, threads or len(os.sched_getaffinity(0)))
+        self.precision, self.version = precision or self.model.precision, "1"
+        self.names = self.model.arch["inputs"]
+        self.inputs = [Tensor(name, np.int64, (None, None)) for name in self.names]
+
+    def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
+        """One request: arrays in model input order to arrays in model output order."""
+        given = dict(zip(self.names, feeds, strict=True))
+        ids, mask = given["input_ids"], next(a for name, a in given.items() if "mask" in name)
+        lengths = mask.sum(1)
+        if not lengths.any():
+            return [self.model.run((ids, np.full(len(ids), ids.shape[1])))]
+        return [self.model.run([row[: max(n, 1)] for row, n in zip(ids, lengths, strict=True)])]
+
+
+ENGINES = {"onnxruntime": Onnxruntime, "openvino": Openvino, "packed": Packed}
 
 
 def load(path, threads: int = 0):
     """Open a compiled model.onnx with the engine and precision its metadata names."""
+    if Path(path).suffix == ".packed":
+        return Packed(path, "", threads)
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -111,45 +132,9 @@ def load(path, threads: int = 0):
     return ENGINES[engine](path, precision, threads)
 
 
-def read_inputs(folder, names) -> dict[str, np.ndarray]:
-    """The int64 [n, length] arrays that preprocess.py wrote to `folder`, in the natural order of their files.
+def logits(engine, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """Float32 [n, 2] of int64 [n, length] inputs, in their order, through an engine."""
+    import gate
 
-    One row a .bin file; rows of whole-batch .npy files without their padding rows, at the longest length.
-    """
-    folder = Path(folder)
-    arrays = {}
-    for name in names:
-        files = sorted((folder / name).iterdir(), key=natural)
-        if files and files[0].suffix == ".npy":
-            blocks = [np.load(f) for f in files]
-            longest = max(b.shape[1] for b in blocks)
-            arrays[name] = np.concatenate([np.pad(b, ((0, 0), (0, longest - b.shape[1]))) for b in blocks])
-        else:
-            arrays[name] = np.stack([np.fromfile(f, np.int64) for f in files])
-    used = next(iter(arrays.values())).any(1)
-    return {name: a[used] for name, a in arrays.items()}
-
-
-def logits(engine, arrays: dict[str, np.ndarray], batch: int = 32) -> np.ndarray:
-    """Float32 [n, 2] logits of int64 [n, length] arrays, in their order.
-
-    A static graph gets its own shape, the last request filled up with its first row; a dynamic one gets batches of
-    like length, cut to the longest of them.
-    """
-    from tqdm import tqdm
-
-    columns = [arrays[t.name] for t in engine.inputs]
-    rows, length = engine.inputs[0].shape
-    mask = next((arrays[n] for n in ("attention_mask", "input_mask") if n in arrays), columns[0] != 0)
-    used = mask.sum(1)
-    order = np.argsort(used, kind="stable")
-    out = [None] * len(order)
-    step = rows or batch
-    for start in tqdm(range(0, len(order), step), desc="logits", unit="batch", leave=False, disable=None):
-        chosen = order[start : start + step]
-        padded = np.concatenate([chosen, np.repeat(chosen[:1], step - len(chosen))]) if rows else chosen
-        cut = length or int(used[chosen].max())
-        made = engine.run([np.ascontiguousarray(c[padded, :cut]) for c in columns])[0]
-        for row, values in zip(chosen, made, strict=False):
-            out[row] = values
-    return np.array(out, np.float32)
+    once = lambda feeds: engine.run(list(feeds.values()))[0]
+    return gate.in_batches(once, {t.name: t.shape for t in engine.inputs}, inputs, type(engine).__name__)

@@ -3,7 +3,22 @@
     python tools/om.py model.om [--json]
     python tools/om.py model.om --soc_version Ascend310P3 --input_shape "input_ids:8,128;attention_mask:8,128"
 
-@OUTPUT@
+    file        1386 bytes, header 0x20000000, type IR, 1 model(s)
+    partition   MODEL_DEF                  1010 bytes at 312
+    partition   WEIGHTS_DATA                 64 bytes at 1322
+    model_name  ascend
+    soc_version Ascend310P3
+    atc_version stand-in
+    opp_version not in the file
+    atc_cmdline atc.bin --framework=5 --model=ascend.onnx --output=model --soc_version=Ascend310P3
+    memory      1048576 bytes
+    weight      64 bytes
+    input       input_ids int64 [8, 128]
+    input       attention_mask int64 [8, 128]
+    output      output:0 float32 [8, 2]
+    ops            12 AttentionScore
+    ops             2 Data
+    ops             1 NetOutput
 
 The second form also checks: exit 1 when the file was compiled for something else. The options are spelt as
 atc spells them. File layout: hicann/ge, inc/framework/common/framework_types_internal.h,

@@ -1,6 +1,8 @@
 """Convert an exported BERT classifier to a model.packed file, and run it on the CPU's matrix units without padding.
 
-    python tools/packed.py --onnx model.onnx --precision bf16 --save_path model.packed
+    python tools/packed.py --onnx model.onnx --precision int8 --bf16_layers 5 --save_path model.packed
+
+        model.packed: 37124672 bytes, layers int8 int8 int8 int8 int8 bf16
 
     import packed
     model = packed.Model("model.packed", threads=2)
@@ -28,8 +30,9 @@ import struct
 import threading
 from pathlib import Path
 
-import cli
 import numpy as np
+
+import cli
 
 MAGIC = b"bert2om1"
 PRECISIONS = ("bf16", "int8")
@@ -51,7 +54,9 @@ def up(x, to):
 def sizes(arch):
     """Padded sizes of an architecture: what packed.c's `sizes` computes."""
     hdp = up(arch["hidden"] // arch["heads"], 32)
+    ways = -(-arch["inter"] // 1024) if arch["inter"] > 1536 else 1
     return {
+        "slice": up(-(-arch["inter"] // ways), 64),  # of the feed-forward: what leaves room in a 2 MB L2
         "h": up(arch["hidden"], 64),
         "hdp": hdp,
         "ctx": up(arch["heads"] * hdp, 64),
@@ -103,8 +108,6 @@ def check_arch(arch, where):
         h, heads = arch["hidden"], arch["heads"]
         if not bad and (h % heads or h // heads % 2 or h // heads > 64):
             bad = "heads"
-        if not bad and (type(arch["slice"]) is not int or arch["slice"] % 64 or not 0 < arch["slice"] <= 16384):
-            bad = "slice"
         if not bad and (type(arch["eps"]) is not float or not 0 < arch["eps"] < 1):
             bad = "eps"
         if not bad and arch["relu"] not in (True, False):
@@ -138,7 +141,8 @@ class Graph:
             raise cli.UserError(f"{path}: not an ONNX file ({type(e).__name__}); export it again") from e
         graph = model.graph
         tensors = {t.name: t for t in graph.initializer}
-        tensors |= {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant" and n.attribute[0].HasField("t")}
+        constants = (n for n in graph.node if n.op_type == "Constant" and n.attribute[0].HasField("t"))
+        tensors |= {n.output[0]: n.attribute[0].t for n in constants}
         for t in tensors.values():
             if t.data_location == onnx.TensorProto.EXTERNAL:
                 raise cli.UserError(f"{path}: tensor {t.name} is kept in another file; export the model in one file")
@@ -222,7 +226,8 @@ class Graph:
         centred, eps = self.split(self.node(self.node(root, "Sqrt").input[0], "Add"))
         square = self.node(self.node(centred, "ReduceMean").input[0], "Pow", "Mul")
         sub = self.node(over, "Sub")
-        if self.source(square.input[0]) != self.source(over) or self.node(sub.input[1], "ReduceMean").input[0] != sub.input[0]:
+        mean = self.node(sub.input[1], "ReduceMean")
+        if self.source(square.input[0]) != self.source(over) or mean.input[0] != sub.input[0]:
             self.fail(name, "a LayerNorm")
         return sub.input[0], gamma, beta, float(eps.reshape(()))
 
@@ -237,7 +242,8 @@ class Graph:
                 return dense, x
             if self.is_op(inner, "Add"):
                 node = self.node(inner, "Add")
-                if any(self.is_op(i, "MatMul") for i in node.input) and any(self.const(i) is not None for i in node.input):
+                constant = any(self.const(i) is not None for i in node.input)
+                if constant and any(self.is_op(i, "MatMul") for i in node.input):
                     return dense, x
         return self.fail(name, "a residual connection")
 
@@ -266,7 +272,8 @@ class Graph:
         heads = self.skip(name, "Reshape", "Transpose")
         p, v = self.node(heads, "MatMul").input
         scores = self.node(self.node(p, "Softmax").input[0], "Add")
-        scaled = next((i for i in scores.input if self.is_op(i, "Mul", "Div") and self.is_op(self.split_name(i), "MatMul")), None)
+        candidates = [i for i in scores.input if self.is_op(i, "Mul", "Div")]
+        scaled = next((i for i in candidates if self.is_op(self.computed(i), "MatMul")), None)
         if scaled is None:
             self.fail(scores.output[0], "scaled scores + mask")
         node = self.node(scaled, "Mul", "Div")
@@ -278,7 +285,7 @@ class Graph:
         q, k = self.node(product, "MatMul").input
         return [self.linear(self.skip(i, "Reshape", "Transpose")) for i in (q, k, v)], dims
 
-    def split_name(self, name):
+    def computed(self, name):
         """The computed operand of a node with one constant operand, or the name itself."""
         node = self.node(name, "Mul", "Div")
         return next((i for i in node.input if self.const(i) is None), name)
@@ -300,7 +307,8 @@ class Graph:
             if table is None or table.ndim < 2:
                 self.fail(node.output[0], "an embedding table")
             index = self.source(node.input[1]) if node.op_type == "Gather" else ""
-            kind = "word" if index == "input_ids" else "type" if index in self.inputs else "position"
+            # a model without a type input makes its zeros itself; two rows cannot be positions
+            kind = "word" if index == "input_ids" else "type" if index in self.inputs or len(table) < 8 else "position"
             if kind in tables:
                 self.fail(node.output[0], f"one {kind} table, not two")
             tables[kind] = table.reshape(-1, table.shape[-1])
@@ -341,6 +349,7 @@ class Graph:
         return {
             "word": tables["word"], "position": position, "norm": (gamma2, beta2), "layers": layers, "eps": e2,
             "heads": out.shape[0] // dims, "relu": relu, "pooler": (pool, pool_bias), "classifier": (head, head_bias),
+            "inputs": self.inputs,
         }  # fmt: skip
 
 
@@ -382,7 +391,8 @@ def dense(weight, bias, k, n, precision, slice_=0, smooth=None, floor=0.0):
         bias = bias - floor * q.sum(0, dtype=np.int64) * step
         scale = [step]
     step = slice_ or k
-    return [np.concatenate([tile(q[i : i + step]).reshape(-1) for i in range(0, k, step)]), bias.astype(np.float32), *scale]
+    tiles = np.concatenate([tile(q[i : i + step]).reshape(-1) for i in range(0, k, step)])
+    return [tiles, bias.astype(np.float32), *scale]
 
 
 def smoothing(gamma, beta, weight, width):
@@ -402,9 +412,9 @@ def payload(net, arch):
     gamma, beta = net["norm"]
     for layer, precision in zip(net["layers"], arch["precisions"], strict=True):
         int8 = precision == "int8"
-        qkv = np.concatenate([layer[i][0] for i in "kvq"], 1)
+        qkv = np.concatenate([layer[i][0] for i in "qkv"], 1)
         smooth = [smoothing(gamma, beta, qkv, s["h"])] if int8 else []
-        parts += dense(qkv, np.concatenate([layer[i][1] for i in "kvq"]), s["h"], s["qkv"], precision, 0, *smooth)
+        parts += dense(qkv, np.concatenate([layer[i][1] for i in "qkv"]), s["h"], s["qkv"], precision, 0, *smooth)
         parts += smooth
         # attention leaves each head at a multiple of 32 columns: the weights' rows follow
         out = pad(layer["out"][0].reshape(heads, -1, hidden), heads, s["hdp"], hidden).reshape(-1, hidden)
@@ -413,7 +423,7 @@ def payload(net, arch):
         smooth = [smoothing(*layer["out.norm"], layer["up"][0], s["h"])] if int8 else []
         parts += dense(*layer["up"], s["h"], s["inter"], precision, 0, *smooth)
         parts += smooth
-        parts += dense(*layer["down"], s["inter"], s["h"], precision, arch["slice"], floor=GELU_FLOOR)
+        parts += dense(*layer["down"], s["inter"], s["h"], precision, s["slice"], floor=GELU_FLOOR)
         gamma, beta = layer["down.norm"]
         parts += [pad(x, s["h"]) for x in (gamma, beta)]
     parts += dense(*net["pooler"], s["h"], s["h"], "bf16")
@@ -423,17 +433,16 @@ def payload(net, arch):
 def architecture(net, precisions):
     layer = net["layers"][0]
     hidden, inter = layer["up"][0].shape
-    ways = -(-inter // 1024) if inter > 1536 else 1  # slices of the feed-forward that leave room in a 2 MB L2
     return {
         "layers": len(net["layers"]), "hidden": hidden, "heads": net["heads"], "inter": inter,
-        "vocab": len(net["word"]), "positions": len(net["position"]), "slice": up(-(-inter // ways), 64),
-        "relu": net["relu"], "eps": net["eps"], "precisions": precisions,
+        "vocab": len(net["word"]), "positions": len(net["position"]), "relu": net["relu"],
+        "eps": net["eps"], "precisions": precisions,
     }  # fmt: skip
 
 
 def write(net, arch, source, path):
     """Write a model.packed file. Raises UserError for a weight that is not finite."""
-    header = json.dumps({**arch, "source_sha256": source}, sort_keys=True).encode()
+    header = json.dumps({**arch, "inputs": net["inputs"], "source_sha256": source}, sort_keys=True).encode()
     with cli.whole_file(path) as f:
         f.write(MAGIC + struct.pack("<I", len(header)) + header)
         f.write(bytes(-f.tell() % 4096))
@@ -444,15 +453,20 @@ def write(net, arch, source, path):
             f.write(value.tobytes() + bytes(-size % 64))
 
 
-def convert(onnx_path, out_path, precision, calibration=None):
+def convert(onnx_path, out_path, precision, bf16_layers=()):
     """Convert an ONNX BERT classifier (float32) to `out_path`; returns a report as a dict.
 
-    precision: "bf16" or "int8". Raises cli.UserError when the graph is not a BERT classifier.
+    precision: "bf16" or "int8". int8 needs no calibration: weights have a scale per output channel, activations one
+    per token, found as they pass. bf16_layers: numbers of layers that stay bf16 all the same.
+    Raises cli.UserError when the graph is not a BERT classifier or a layer does not exist.
     """
     if precision not in PRECISIONS:
         raise cli.UserError(f"--precision {precision}: the packed engine knows {' and '.join(PRECISIONS)}")
     net = Graph(onnx_path).bert()
-    arch = architecture(net, [precision] * len(net["layers"]))
+    layers = range(len(net["layers"]))
+    if wrong := set(bf16_layers) - set(layers):
+        raise cli.UserError(f"--bf16_layers: no layer {min(wrong)}; {onnx_path} has layers 0 to {layers[-1]}")
+    arch = architecture(net, ["bf16" if i in bf16_layers else precision for i in layers])
     check_arch(arch, onnx_path)
     write(net, arch, cli.sha256(onnx_path), out_path)
     return {"precision": precision, "precisions": arch["precisions"], "bytes": Path(out_path).stat().st_size}
@@ -464,10 +478,11 @@ def convert(onnx_path, out_path, precision, calibration=None):
 class Net(ctypes.Structure):
     """struct net of packed.c."""
 
-    _fields_ = (
-        [(name, ctypes.c_int32) for name in ("layers", "hidden", "heads", "inter", "vocab", "positions", "slice", "relu")]
-        + [("eps", ctypes.c_float), ("base", ctypes.c_void_p), ("off", ctypes.c_void_p), ("int8", ctypes.c_void_p)]
-    )  # fmt: skip
+    _fields_ = [
+        *((n, ctypes.c_int32) for n in ["layers", "hidden", "heads", "inter", "vocab", "positions", "slice", "relu"]),
+        ("eps", ctypes.c_float),
+        *((n, ctypes.c_void_p) for n in ("base", "off", "int8")),
+    ]
 
 
 def load_library(path=None):
@@ -481,7 +496,7 @@ def load_library(path=None):
 
 
 def memory(size):
-    """Zeroed memory in 2 MB pages where the kernel has them: far fewer TLB misses when weights stream by."""
+    """Memory in 2 MB pages where the kernel has them: far fewer TLB misses when weights stream by."""
     m = mmap.mmap(-1, max(size, 1))
     if hasattr(mmap, "MADV_HUGEPAGE"):
         m.madvise(mmap.MADV_HUGEPAGE)
@@ -509,13 +524,17 @@ class Model:
             except ValueError as e:
                 raise cli.UserError(f"{path}: the header is damaged; make the file again") from e
             check_arch(self.arch, path)
+            inputs = self.arch.get("inputs")
+            if not isinstance(inputs, list) or "input_ids" not in inputs or not any("mask" in str(i) for i in inputs):
+                raise cli.UserError(f"{path}: the header names no inputs; make the file again")
             where, size = offsets(self.arch)
             start = up(12 + length, 4096)
             found = os.fstat(f.fileno()).st_size
             if found != start + size:
-                raise cli.UserError(f"{path}: {found} bytes where the header promises {start + size}; make the file again")
+                raise cli.UserError(f"{path}: {found} bytes where the header promises {start + size}; make it again")
             self.library = load_library(library)
-            ok, why = self.cpu_supports("int8" if "int8" in self.arch["precisions"] else "bf16", library)
+            self.precision = "int8" if "int8" in self.arch["precisions"] else "bf16"
+            ok, why = self.cpu_supports(self.precision, library)
             if not ok:
                 raise cli.UserError(f"{path}: {why}")
             self.weights = memory(size)
@@ -525,9 +544,10 @@ class Model:
         self.offsets = np.array(where, np.int64)
         self.int8 = np.array([p == "int8" for p in self.arch["precisions"]], np.int32)
         self.threads, self.lock, self.work = threads, threading.Lock(), memory(0)
+        known = self.arch | sizes(self.arch)
         names = [name for name, _ in Net._fields_[:9]]
         self.net = Net(
-            *(self.arch[name] for name in names), address(self.weights), self.offsets.ctypes.data, self.int8.ctypes.data
+            *(known[name] for name in names), address(self.weights), self.offsets.ctypes.data, self.int8.ctypes.data
         )
 
     @staticmethod
@@ -567,7 +587,7 @@ class Model:
         if ids.min() < 0 or ids.max() >= arch["vocab"]:
             i = int(((ids < 0) | (ids >= arch["vocab"])).argmax())
             i, t = int(np.searchsorted(rows.cumsum(), i, "right")), ids[i]
-            raise cli.UserError(f"sentence {i}: token id {t} is outside the vocabulary of {arch['vocab']}; wrong tokenizer?")
+            raise cli.UserError(f"sentence {i}: token id {t} is outside the vocabulary of {arch['vocab']}")
         start = np.concatenate([[0], rows[:-1].cumsum(dtype=np.int64)])
         ids, keys = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(keys)
         logits = np.empty((n, 2), np.float32)
@@ -590,10 +610,11 @@ def main():
     parser = argparse.ArgumentParser(description="Convert an ONNX BERT classifier for the packed CPU engine.")
     parser.add_argument("--onnx", required=True, help="exported model, float32")
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
+    parser.add_argument("--bf16_layers", type=int, nargs="*", default=[], help="layers that int8 leaves in bf16")
     parser.add_argument("--save_path", required=True, help="where to write model.packed")
     args = parser.parse_args()
-    report = convert(args.onnx, args.save_path, args.precision)
-    print(f"{args.save_path}: {report['bytes']} bytes, {report['precision']}")
+    report = convert(args.onnx, args.save_path, args.precision, args.bf16_layers)
+    print(f"{args.save_path}: {report['bytes']} bytes, layers {' '.join(report['precisions'])}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ it is needed: preprocess.py and postprocess.py never load torch.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import cli
@@ -16,21 +17,40 @@ def parser(description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
+def lower_case() -> bool:
+    """do_lower_case of the tokenizer_config.json beside the running script: for a checkpoint with vocab.txt alone."""
+    return read_json(Path(sys.argv[0]).with_name("tokenizer_config.json")).get("do_lower_case", True)
+
+
 def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
-    """Export a checkpoint folder to ONNX; written only if it agrees with PyTorch on every sentence of --text_file."""
+    """Export a checkpoint folder to ONNX; written only if it agrees with PyTorch on every sentence of --text_file.
+
+    The second spelling of an option is TinyBERT's.
+    """
     p = parser(description)
-    p.add_argument("--model_dir", required=True, type=Path, help="checkpoint folder: config, weights, tokenizer")
-    p.add_argument("--save_path", required=True, type=Path, help="the .onnx to write")
+    p.add_argument(
+        "--model_dir", "--input_model", required=True, type=Path, help="checkpoint folder: config, weights, tokenizer"
+    )
+    p.add_argument("--save_path", "--output_file", required=True, type=Path, help="the .onnx to write")
     p.add_argument("--text_file", type=Path, help="sentences to compare on (a few of our own if not given)")
-    p.add_argument("--seq_len", type=int, default=128, help="longest sentence compared, in tokens (%(default)s)")
+    p.add_argument("--data_dir", type=Path, help="the folder of that file, if it is called dev.tsv")
+    p.add_argument(
+        "--seq_len", "--max_seq_length", type=int, default=128, help="tokens a sentence is cut to (%(default)s)"
+    )
+    p.add_argument("--eval_batch_size", type=int, help="fix the shape to this batch and --seq_len (open if not given)")
+    p.add_argument("--do_lower_case", action="store_true", help="changes nothing: tokenizer_config.json says it")
     args = p.parse_args()
+    if args.eval_batch_size is not None and args.eval_batch_size < 1:
+        p.error(f"--eval_batch_size {args.eval_batch_size}: must be 1 or more")
     import bert
     import data
     import tokens
 
-    sentences = data.read_tsv(args.text_file)[0] if args.text_file else SENTENCES
-    arrays = tokens.encode(tokens.load(args.model_dir), sentences, args.seq_len, inputs)
-    apart = bert.export(bert.load(args.model_dir), args.save_path, inputs, arrays)
+    text_file = args.text_file or (args.data_dir and args.data_dir / "dev.tsv")
+    sentences = data.read_tsv(text_file)[0] if text_file else SENTENCES
+    arrays = tokens.encode(tokens.load(args.model_dir, lower_case()), sentences, args.seq_len, inputs)
+    shape = args.eval_batch_size and (args.eval_batch_size, args.seq_len)
+    apart = bert.export(bert.load(args.model_dir), args.save_path, inputs, arrays, shape=shape)
     print(f"PyTorch and ONNX: max |logit difference| {apart:.1e} on {len(sentences)} sentences, same classes")
     print(f"wrote {args.save_path}")
 
@@ -70,7 +90,7 @@ def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, 
     except ValueError:
         p.error(f"--seq_len {args.seq_len}: give a number, or several such as 64,128")
     sentences, labels = data.read_tsv(args.text_file)
-    arrays = tokens.encode(tokens.load(args.tokenizer_path), sentences, max(lengths), inputs)
+    arrays = tokens.encode(tokens.load(args.tokenizer_path, lower_case()), sentences, max(lengths), inputs)
     if len(lengths) == 1:
         tokens.write_bins(args.save_path, arrays, labels, first_index, prefix)
         print(f"wrote {len(labels)} samples x {len(inputs)} inputs to {args.save_path}")
@@ -79,7 +99,7 @@ def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, 
         print(f"wrote {count} batches x {len(inputs)} inputs to {args.save_path}")
 
 
-def postprocess(description: str) -> None:
+def postprocess(description: str, word: str = "accuracy: ") -> None:
     """Compare outputs with labels: the recipe's accuracy line, and a score.json where --save_path is given."""
     p = parser(description)
     p.add_argument("--output_path", required=True, type=Path, help="folder of <sample>_0.bin, .npy or .txt")
@@ -87,7 +107,7 @@ def postprocess(description: str) -> None:
     p.add_argument("--save_path", type=Path, help="score.json to write")
     args = p.parse_args()
     result = score(args.output_path, args.label_path)
-    print(f"accuracy: {result['correct'] / result['total']:.6f} ({result['correct']}/{result['total']})")
+    print(f"{word}{result['correct'] / result['total']:.6f} ({result['correct']}/{result['total']})")
     if args.save_path:
         with cli.whole_file(args.save_path, "w") as f:
             json.dump(result, f, indent=1)

@@ -4,9 +4,11 @@
     python tools/record.py perf     build/minilm_sst2/default/seq128/bs8/cpu-onnxruntime-fp32 --save_path perf.json
     python tools/record.py show     accuracy.json
     python tools/record.py promote  results/records accuracy.json perf.json
+    python tools/record.py import   bs8_summary.json minilm_sst2/default/seq128/bs8/310P3-atc-fp16 --save_path results/records
 
 `accuracy` and `perf` read what the graph left in that folder, whose path is the parameter list. `promote` copies a
-record to results/records/<date>-<host>-<parameters>-<kind>.json and never overwrites one.
+record to results/records/<date>-<host>-<parameters>-<kind>.json and never overwrites one. `import` makes a record of a
+summary or log that ais_bench or trtexec left elsewhere; it says so, and has no chain.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import cli
 import recipe
 
 PATH = re.compile(
-    r"build/(?P<model>[^/]+)/(?P<weights>[^/]+)/seq(?P<seq>[^/]+)/bs(?P<bs>\d+)/"
+    r"(?P<model>[^/]+)/(?P<weights>[^/]+)/seq(?P<seq>[^/]+)/bs(?P<bs>\d+)/"
     r"(?P<chip>[^/-]+)-(?P<engine>[^/-]+)-(?P<precision>[^/]+)$"
 )
 ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "bf16", "i8mm", "sve")
@@ -115,21 +117,16 @@ def right(predictions: str) -> list[bool]:
 def accuracy(leaf: Path) -> dict:
     """The record of leaf/score.json and the inference behind it."""
     score = recipe.read_json(leaf / "score.json")
-    summary = recipe.read_json(leaf / "output" / "out_summary.json")
     record = base(leaf, "accuracy", leaf / "score.json")
-    rows = -(-score["total"] // record["bs"]) * record["bs"]
-    meaning = None if record["source"] != "seeded" else "seeded weights: not the model's accuracy"
-    return (
-        record
-        | {
-            "engine_info": summary.get("engine"),
-            **proportion(score["correct"], score["total"]),
-            "caveat": meaning,
-            "padded_rows": round(1 - score["total"] / rows, 6),
-            "predictions": score["predictions"],
-        }
-        | ({"rehearsal": rehearsal(leaf)} if (leaf / "ranges.json").is_file() else {})
-    )
+    caveat = "seeded weights: not the model's accuracy" if record["source"] == "seeded" else None
+    return record | {
+        **tool(leaf, recipe.read_json(leaf / "output" / "out_summary.json")),
+        **proportion(score["correct"], score["total"]),
+        "caveat": caveat,
+        "padded_rows": padded_rows(score["total"], record["bs"]),
+        "predictions": score["predictions"],
+        **({"rehearsal": rehearsal(leaf)} if (leaf / "ranges.json").is_file() else {}),
+    }
 
 
 def rehearsal(leaf: Path) -> list[str]:
@@ -144,30 +141,108 @@ def speeds(times: list[list[float]], bs: int) -> list[float]:
     return [1000 * bs * len(t) / sum(t) for t in times]
 
 
-def perf(leaf: Path) -> dict:
-    """The record of the timed rounds leaf/round1, round2 ...: all samples, pooled and by round."""
+def padded_rows(total: int, bs: int) -> float:
+    """The share of rows that carry no sentence when `total` sentences fill batches of `bs`."""
+    return round(1 - total / (-(-total // bs) * bs), 6)
+
+
+def tool(leaf: Path, summary: dict) -> dict:
+    """What ran the model, from its own words: {engine_info, standin}."""
+    if (leaf / "model.om").is_file():
+        import om
+
+        facts = om.read(leaf / "model.om")["models"][0]
+        keys = ("atc_version", "opp_version", "soc_version", "atc_cmdline")
+        standin = bool(summary.get("standin")) or facts.get("atc_version") == "STAND-IN"
+        return {"engine_info": {"name": "ais_bench", **{k: facts.get(k) for k in keys}}, "standin": standin}
+    if "tensorrt" in summary:
+        info = {"name": "trtexec", "version": summary["tensorrt"], "args": summary.get("args")}
+        return {"engine_info": info, "standin": bool(summary["standin"])}
+    return {"engine_info": summary.get("engine"), "standin": bool(summary.get("standin"))}
+
+
+def round_of(path: Path) -> dict:
+    """times_ms, throughput (samples/s) and what was timed, of one summary or log, whichever tool left it."""
+    text = path.read_text("utf-8", errors="replace")
+    if "gpu_compute_time_list" in text:
+        found = recipe.read_json(path)
+        return {"times_ms": found["gpu_compute_time_list"], "throughput": found["throughput"], "timed": found["timed"]}
+    import aisbench
+
+    return aisbench.read(path)
+
+
+def throughput(rounds: list[dict], bs: int) -> dict:
+    """Throughput by round, their median and spread, and latency percentiles over all requests."""
     import numpy as np
 
-    rounds = sorted(leaf.glob("round*/MANIFEST"))
-    if not rounds:
-        raise cli.UserError(f"{leaf}: no round1/MANIFEST; run make perf")
-    record = base(leaf, "throughput", rounds[0])
-    summaries = [recipe.read_json(r.with_name("out_summary.json")) for r in rounds]
-    times = [s["npu_compute_time_list"] for s in summaries]
-    speed = speeds(times, record["bs"])
-    pooled = np.concatenate(times)
-    spread = (max(speed) - min(speed)) / float(np.median(speed))
+    speed = [r["throughput"] for r in rounds]
+    pooled = np.concatenate([r["times_ms"] for r in rounds])
     percentiles = {f"p{q}": round(float(np.percentile(pooled, q)), 4) for q in (50, 90, 95, 99)}
-    return record | {
-        "engine_info": summaries[0].get("engine"),
-        "timed": "the engine's call alone, zeros as input (ais_bench pure inference)",
+    return {
         "samples_per_second": round(float(np.median(speed)), 3),
         "rounds": [round(v, 3) for v in speed],
-        "spread": round(spread, 4),
+        "spread": round((max(speed) - min(speed)) / float(np.median(speed)), 4),
         "latency_ms": {"mean": round(float(pooled.mean()), 4), **percentiles},
         "requests": len(pooled),
-        "padded_rows": round(1 - 872 / (-(-872 // record["bs"]) * record["bs"]), 6),
-        "times_ms": [[round(v, 4) for v in t] for t in times],
+        "padded_rows": padded_rows(872, bs),
+        "times_ms": [[round(v, 4) for v in r["times_ms"]] for r in rounds],
+    }
+
+
+def perf(leaf: Path) -> dict:
+    """The record of the timed rounds leaf/round1, round2 ...: all samples, pooled and by round."""
+    made = sorted(leaf.glob("round*/MANIFEST"))
+    if not made:
+        raise cli.UserError(f"{leaf}: no round1/MANIFEST; run make perf")
+    record = base(leaf, "throughput", made[0])
+    summaries = [m.with_name("out_summary.json") for m in made]
+    rounds = [round_of(s) for s in summaries]
+    work = "the sentences in length buckets" if "-" in record["seq"] else "zeros as input"
+    timed = f"{rounds[0]['timed']}; {work}" if record["chip"] != "cpu" else f"the engine's call alone; {work}"
+    return record | {
+        **tool(leaf, recipe.read_json(summaries[0])),
+        "timed": timed,
+        **throughput(rounds, record["bs"]),
+        "summaries": {str(s): cli.sha256(s) for s in summaries},
+    }
+
+
+def imported(path: Path, leaf: Path) -> dict:
+    """A throughput record of a summary or log from elsewhere: its own figures, no chain."""
+    spec = parameters(leaf)
+    if spec["chip"] == "T4":
+        import trtexec
+
+        found = trtexec.read(path, spec["bs"])
+    else:
+        import aisbench
+
+        found = aisbench.read(path)
+    nothing = "a log without single times"
+    compute = found.get("compute") or found.get("GPU_compute_time") or {}
+    times = found.get("times_ms") or found.get("gpu_compute_time_list")
+    return {
+        "kind": "throughput",
+        **spec,
+        "imported": {"file": path.name, "sha256": cli.sha256(path)},
+        "started": None,
+        "machine": {"cpu": None, "isa": None, "cores": None, "host": "imported"},
+        "engine_info": None,
+        "standin": bool(found.get("standin")),
+        "timed": found["timed"],
+        "samples_per_second": round(found["throughput"], 3),
+        "rounds": [round(found["throughput"], 3)],
+        "spread": None,
+        "latency_ms": {
+            "mean": compute.get("mean"),
+            "p50": compute.get("median"),
+            "p99": compute.get("percentile(99%)"),
+        },
+        "requests": len(times) if times else None,
+        "missing": {"chain": "measured elsewhere", "spread": "one run", **({} if times else {"times_ms": nothing})},
+        "padded_rows": padded_rows(872, spec["bs"]),
+        "chain": {},
     }
 
 
@@ -192,7 +267,7 @@ def show(record: dict) -> str:
             f"latency     {latency['p50']:.2f} ms median, {latency['p99']:.2f} ms p99 of {record['requests']} requests",
             f"timed       {record['timed']}",
         ]
-        if record["spread"] > 0.1:
+        if (record["spread"] or 0) > 0.1:
             lines += [
                 f"noisy       rounds differ by {100 * record['spread']:.0f} %: differences below that mean nothing"
             ]
@@ -206,18 +281,17 @@ def show(record: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def promote(folder: Path, path: Path) -> Path:
-    """Copy a record into `folder` under its own name; UserError where one of that name stands."""
-    record = recipe.read_json(path)
-    if record.get("standin"):
+def promote(folder: Path, record: dict, path: Path) -> Path:
+    """Write a record into `folder` under its own name; UserError where another of that name stands."""
+    if record["standin"]:
         raise cli.UserError(f"{path}: made with the tests' stand-in tools; such a record is never promoted")
-    day = record["started"].replace(":", "").replace("-", "")[:13]
+    day = (record["started"] or record["imported"]["sha256"][:12]).replace(":", "").replace("-", "")[:15]
     spec = "-".join(str(record[k]) for k in ("model", "weights", "seq", "bs", "chip", "engine", "precision", "kind"))
     target = folder / f"{day}-{record['machine']['host']}-{spec}.json"
-    data = path.read_bytes()
-    if target.exists() and target.read_bytes() != data:
+    data = json.dumps(record, indent=1) + "\n"
+    if target.exists() and target.read_text() != data:
         raise cli.UserError(f"{target}: exists with other content; records are never overwritten")
-    with cli.whole_file(target) as f:
+    with cli.whole_file(target, "w") as f:
         f.write(data)
     return target
 
@@ -234,18 +308,28 @@ def main():
     s.add_argument("--save_path", type=Path)
     k = sub.add_parser("promote")
     k.add_argument("folder", type=Path)
-    k.add_argument("records", type=Path, nargs="+")
+    k.add_argument("records", type=Path, nargs="*")
+    i = sub.add_parser("import")
+    i.add_argument("file", type=Path)
+    i.add_argument("leaf", type=Path)
+    i.add_argument("--save_path", type=Path, required=True)
     args = p.parse_args()
     if args.command == "promote":
+        if not args.records:
+            raise cli.UserError("nothing measured for these parameters yet; run make accuracy or make perf first")
         for path in args.records:
-            print(f"wrote {promote(args.folder, path)}")
-        return None
+            print(f"wrote {promote(args.folder, recipe.read_json(path), path)}")
+        return
+    if args.command == "import":
+        print(f"wrote {promote(args.save_path, imported(args.file, args.leaf), args.file)}")
+        return
     if args.command == "show":
         text = show(recipe.read_json(args.record))
     else:
         text = json.dumps({"accuracy": accuracy, "perf": perf}[args.command](args.leaf), indent=1) + "\n"
     if not args.save_path:
-        return print(text, end="")
+        print(text, end="")
+        return
     with cli.whole_file(args.save_path, "w") as f:
         f.write(text)
     print(f"wrote {args.save_path}")

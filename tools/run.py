@@ -6,7 +6,7 @@
     ...
     <== build/minilm_sst2/default/model.onnx  90.9 MB  7.1 s
 
-`{}` in a command is a temporary path beside TARGET. When every command has ended well the result is hashed,
+`{}` in a command is a temporary path beside TARGET, `{stem}` the same without its suffix. When every command has ended well the result is hashed,
 TARGET.prov.json says what made it, and it is renamed to TARGET. Other files left beside `{}` are dropped.
 A TARGET called MANIFEST stands for its whole folder: `{}` is then an empty folder, and MANIFEST lists
 `sha256  name` of each file in it, sorted, but for `*_summary.json`: those hold timings, which never repeat.
@@ -100,7 +100,7 @@ def build(target: Path, prerequisites: list[str], commands: list[list[str]], box
         made.mkdir()
     started = time.time()
     for command in commands:
-        call([word.replace("{}", str(made)) for word in command])
+        call([word.replace("{}", str(made)).replace("{stem}", str(made.with_suffix(""))) for word in command])
     if not made.exists() or (folder and not any(made.iterdir())):
         raise cli.UserError(f"{commands[-1][0]} ended well but wrote nothing to {target}")
     size = sum(p.stat().st_size for p in made.rglob("*")) if folder else made.stat().st_size

@@ -15,6 +15,11 @@ import recipe
 KEY = ["model", "weights", "seq", "chip", "engine", "precision", "bs"]
 
 
+def rounded(value, digits: int, times: float = 1):
+    """A figure for a table; None stays None."""
+    return None if value is None else round(times * value, digits)
+
+
 def row(record: dict) -> dict:
     """The cells of one record."""
     cells = {k: record[k] for k in KEY} | {"cpu": record["machine"]["cpu"], "cores": record["machine"]["cores"]}
@@ -29,9 +34,9 @@ def row(record: dict) -> dict:
         }
     return cells | {
         "samples_per_s": round(record["samples_per_second"], 2),
-        "spread_%": round(100 * record["spread"], 1),
-        "p50_ms": round(record["latency_ms"]["p50"], 3),
-        "p99_ms": round(record["latency_ms"]["p99"], 3),
+        "spread_%": rounded(record["spread"], 1, 100),
+        "p50_ms": rounded(record["latency_ms"]["p50"], 3),
+        "p99_ms": rounded(record["latency_ms"]["p99"], 3),
         "padded_rows_%": round(100 * record["padded_rows"], 2),
     }
 

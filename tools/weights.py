@@ -37,7 +37,7 @@ CONFIGS = ("config.json", "bert_config.json")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKENIZER = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 FILES = (*CONFIGS, *WEIGHTS, *TOKENIZER)
-LARGEST = {".safetensors": 1 << 31, ".bin": 1 << 31}  # bytes out of a zip member; others 16 MiB
+LARGEST = 1 << 31  # bytes that a zip may unpack to; 16 MiB for what is not weights
 # What decides the architecture, and the value meant where a config does not say (TinyBERT's has no eps).
 DEFAULTS = {
     "vocab_size": None,
@@ -124,8 +124,11 @@ def read_tensors(path):
             return load_file(path)
         import torch
 
+        if zipfile.is_zipfile(path) and sum(i.file_size for i in zipfile.ZipFile(path).infolist()) > 2 * LARGEST:
+            raise cli.UserError(f"{path}: unpacks to over {2 * LARGEST} bytes; refused")
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+        dense = lambda t: isinstance(t, torch.Tensor) and t.layout is torch.strided and t.device.type == "cpu"
+        if not isinstance(tensors, dict) or not all(map(dense, tensors.values())):
             raise cli.UserError(f"{path}: not a plain table of tensors; save the model's state_dict()")
         return tensors
     except cli.UserError:
@@ -161,10 +164,10 @@ def check(config, tensors, where):
         tensor = renamed[name]
         if tuple(tensor.shape) != shape:
             raise cli.UserError(f"{where}: {name} is {list(tensor.shape)}, config.json says {list(shape)}")
+        if "float" not in str(tensor.dtype):
+            raise cli.UserError(f"{where}: {name} is {tensor.dtype}; take a floating-point checkpoint")
         if hasattr(tensor, "detach"):
             tensor = tensor.detach().float().numpy()
-        if tensor.dtype.kind != "f":
-            raise cli.UserError(f"{where}: {name} is {tensor.dtype}; take a floating-point checkpoint")
         renamed[name] = np.ascontiguousarray(tensor, np.float32)
         if not np.isfinite(renamed[name]).all():
             raise cli.UserError(f"{where}: {name} holds NaN or infinity; take an undamaged checkpoint")
@@ -227,6 +230,7 @@ def unzip(archive, into, wanted=FILES):
     Nothing else is written. A member that would escape (absolute, "..", a link) or that unpacks to more than
     LARGEST says raises UserError. Returns the folder that holds the weights; without any, that of the files.
     """
+    left = LARGEST
     try:
         with zipfile.ZipFile(archive) as z:
             for member in z.infolist():
@@ -234,7 +238,7 @@ def unzip(archive, into, wanted=FILES):
                 if path.is_absolute() or ".." in path.parts or stat.S_ISLNK(member.external_attr >> 16):
                     raise cli.UserError(f"{archive}: member {member.filename!r} leaves its folder; refused")
                 if path.name in wanted and not member.is_dir():
-                    copy_member(z, member, into / path, LARGEST.get(path.suffix, 1 << 24))
+                    left -= copy_member(z, member, into / path, left if path.name in WEIGHTS else min(left, 1 << 24))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
         raise cli.UserError(f"{archive}: not a whole zip ({e}); download it again") from e
     files = [p for p in into.rglob("*") if p.is_file()]
@@ -246,13 +250,14 @@ def unzip(archive, into, wanted=FILES):
 
 
 def copy_member(z, member, path, largest):
-    """Copy one zip member to `path`; UserError once over `largest` bytes came out, whatever it declares."""
+    """Copy one zip member to `path`, at most `largest` bytes whatever it declares, else UserError. Returns bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with z.open(member) as source, path.open("xb") as out:
         while block := source.read(1 << 20):
             if out.tell() + len(block) > largest:
                 raise cli.UserError(f"{z.filename}: {member.filename!r} is over {largest} bytes; refused")
             out.write(block)
+        return out.tell()
 
 
 def from_hub(spec):
@@ -310,7 +315,8 @@ def make(spec, model, wheel, save_path):
 
     wanted = read_config(model / "config.json")
     lower_case = read_json(model / "tokenizer_config.json").get("do_lower_case", True)
-    with tempfile.TemporaryDirectory() as box:
+    save_path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=save_path.parent) as box:
         folder = source_folder(spec, model, wheel, Path(box))
         config, tensors = read(folder, model / "adapter.safetensors" if spec == "wheel" else None)
         pieces = vocabulary(folder, wanted["vocab_size"])

@@ -12,6 +12,7 @@ import standin
 standin.only_in_tests("aclruntime")
 
 import numpy as np  # noqa: E402
+
 import om  # noqa: E402
 
 
@@ -52,18 +53,14 @@ class Session:
 
     def sizes(self):
         """Bytes of every input."""
-        return [
-            int(np.prod(d)) * t.itemsize for d, (_, t, _) in zip(self.full_dims(), self.inputs, strict=True)
-        ]
+        return [int(np.prod(d)) * t.itemsize for d, (_, t, _) in zip(self.full_dims(), self.inputs, strict=True)]
 
     def set_dynamic_dims(self, spec):
         """spec: "input_ids:8,64;attention_mask:8,64"; must be one of the gears."""
         if not self.gears:
             say("the dynamic_dims parameter is not specified for model conversion")
             raise RuntimeError("set dynamic dims failed")
-        asked = {
-            n: [int(x) for x in d.split(",")] for n, _, d in (i.rpartition(":") for i in spec.split(";"))
-        }
+        asked = {n: [int(x) for x in d.split(",")] for n, _, d in (i.rpartition(":") for i in spec.split(";"))}
         dims = [asked.get(name, []) for name, _, _ in self.inputs]
         flat = [x for d in dims for x in d]
         own = [x for _, _, d in self.inputs for x in d]

@@ -79,9 +79,7 @@ def ops_of(inputs, outputs, kinds, gears, order):
     return ops
 
 
-def model_def(
-    name, inputs, outputs, *, ops=(), gears=None, atc_cmdline, soc_version, atc_version, weight_bytes=0
-):
+def model_def(name, inputs, outputs, *, ops=(), gears=None, atc_cmdline, soc_version, atc_version, weight_bytes=0):
     """An encoded ge.proto.ModelDef; with gears, as in GE, the given ops stand once per gear in sub-graphs."""
     M = om.messages()
     order = [n for n, _, _ in inputs]

@@ -25,7 +25,7 @@ struct net { /* the same fields, in the same order, as Net in tools/packed.py */
     const int32_t *int8;  /* per layer: 1 = int8, 0 = bf16 */
 };
 
-#if !defined(__x86_64__)
+#if !defined(__x86_64__) || defined(PACKED_NONE) /* PACKED_NONE: for the test of this branch */
 
 int packed_cpu(void) { return 0; }
 int64_t packed_bytes(const struct net *m, int n, int block, int group, int longest, int threads) { return 0; }
@@ -80,7 +80,7 @@ static void tiles_on(void) {
 
 /* ---- sizes and the workspace -------------------------------------------------------------------------- */
 
-enum { K_V_Q, K_V_Q_BIAS, K_V_Q_SCALE, K_V_Q_SMOOTH, OUT, OUT_BIAS, OUT_SCALE, LN1_G, LN1_B, UP_W, UP_BIAS, UP_SCALE,
+enum { Q_K_V, Q_K_V_BIAS, Q_K_V_SCALE, Q_K_V_SMOOTH, OUT, OUT_BIAS, OUT_SCALE, LN1_G, LN1_B, UP_W, UP_BIAS, UP_SCALE,
        UP_SMOOTH, DOWN, DOWN_BIAS, DOWN_SCALE, LN2_G, LN2_B, TENSORS };
 
 struct size { int h, hd, hdp, ctx, inter, slice, qkv, ld; };
@@ -94,13 +94,13 @@ static struct size sizes(const struct net *m) {
     return s;
 }
 
-/* One thread's memory. Not one byte of it carries information from one block to the next, except h. */
+/* One thread's memory. Rows past a block's end hold leftovers: they meet no other row, and nobody reads them. */
 struct work {
     const struct net *m;
     struct size s;
     bf16 *h, *qkv, *ctx, *inter, *cls, *q;
     int8_t *a8, *inter8;              /* quantised h or ctx, and a slice of inter, */
-    float *c, *scale, *inter_scale;   /* with their scales per row */
+    float *c, *part, *scale, *inter_scale; /* with their scales per row */
     int64_t step;                     /* from one block's h to the next one's */
     uint8_t *k, *v, *p, *o;
     float *scores;
@@ -126,6 +126,7 @@ static uint8_t *layout(struct work *w, const struct net *m, int rows, int group,
     w->a8 = take(&at, r * MAX(s.h, s.ctx));
     w->inter8 = take(&at, r * s.slice);
     w->c = take(&at, r * s.h * 4);
+    w->part = take(&at, r * 128);
     w->scale = take(&at, r * 4);
     w->inter_scale = take(&at, r * 4);
     w->k = take(&at, m->heads * keys * s.hdp * 2);
@@ -143,33 +144,52 @@ INLINE const void *weight(const struct net *m, int layer, int i) { return tensor
 
 #define V(x) _mm512_set1_ps(x)
 
-/* 2^x: minimax polynomial on [-1/2, 1/2], relative error 3e-6 */
-INLINE __m512 exp2v(__m512 x) {
-    __m512 n = _mm512_roundscale_ps(x, 0), f = _mm512_sub_ps(x, n);
-    __m512 p = _mm512_fmadd_ps(V(0.009570085443556309f), f, V(0.0559178926050663f));
+/* 2^x: minimax polynomial on [-1/2, 1/2]; relative error 3e-6, or 7e-5 where the result becomes bf16 */
+INLINE __m512 exp2v(__m512 x, int rough) {
+    __m512 n = _mm512_roundscale_ps(x, 0), f = _mm512_sub_ps(x, n), p;
+    if (rough) {
+        p = _mm512_fmadd_ps(V(0.055171772837638855f), f, V(0.2426113784313202f));
+        p = _mm512_fmadd_ps(p, f, V(0.6932609677314758f));
+        return _mm512_scalef_ps(_mm512_fmadd_ps(p, f, V(0.9999279975891113f)), n);
+    }
+    p = _mm512_fmadd_ps(V(0.009570085443556309f), f, V(0.0559178926050663f));
     p = _mm512_fmadd_ps(p, f, V(0.2402474582195282f));
     p = _mm512_fmadd_ps(p, f, V(0.6931217908859253f));
     return _mm512_scalef_ps(_mm512_fmadd_ps(p, f, V(0.9999992847442627f)), n);
 }
 
-/* x * Phi(x): Phi - 1/2 as an odd polynomial on [-4, 4] that meets 1/2 at 4; absolute error of the product
- * 1.3e-4, a fifteenth of what rounding a result near 1 to bf16 costs */
+/* x Phi(x) = max(x, 0) + an even function, here a polynomial in min(|x|, 3.9) that is 0 at both ends: nine
+ * operations; absolute error 1.9e-4, a tenth of what rounding a result near 1 to bf16 costs */
 INLINE __m512 gelu(__m512 x) {
-    __m512 c = _mm512_min_ps(_mm512_max_ps(x, V(-4)), V(4)), t = _mm512_mul_ps(c, c);
-    __m512 p = _mm512_fmadd_ps(V(-6.31850349819274e-10f), t, V(6.112765049692825e-08f));
-    p = _mm512_fmadd_ps(p, t, V(-2.537759201004519e-06f));
-    p = _mm512_fmadd_ps(p, t, V(5.9835336287505925e-05f));
-    p = _mm512_fmadd_ps(p, t, V(-0.0008963476284407079f));
-    p = _mm512_fmadd_ps(p, t, V(0.009076780639588833f));
-    p = _mm512_fmadd_ps(p, t, V(-0.06510560214519501f));
-    p = _mm512_fmadd_ps(p, t, V(0.39819785952568054f));
-    return _mm512_mul_ps(x, _mm512_fmadd_ps(c, p, V(0.5f)));
+    __m512 t = _mm512_range_ps(x, V(3.9f), 10); /* 10: the smaller absolute value */
+    __m512 p = _mm512_fmadd_ps(V(0.0007324224570766091f), t, V(-0.011149106547236443f));
+    p = _mm512_fmadd_ps(p, t, V(0.06421492248773575f));
+    p = _mm512_fmadd_ps(p, t, V(-0.15796837210655212f));
+    p = _mm512_fmadd_ps(p, t, V(0.06807174533605576f));
+    p = _mm512_fmadd_ps(p, t, V(0.37375563383102417f));
+    p = _mm512_fmadd_ps(p, t, V(-0.4962508976459503f));
+    return _mm512_fmadd_ps(p, t, _mm512_max_ps(x, _mm512_setzero_ps()));
 }
 
 INLINE __m512 tanhv(__m512 x) { /* 1 - 2 / (e^2x + 1) */
-    __m512 e = exp2v(_mm512_mul_ps(_mm512_min_ps(_mm512_max_ps(x, V(-20)), V(20)), V(2.8853900817779268f)));
+    __m512 e = exp2v(_mm512_mul_ps(_mm512_min_ps(_mm512_max_ps(x, V(-20)), V(20)), V(2.8853900817779268f)), 0);
     return _mm512_sub_ps(V(1), _mm512_div_ps(V(2), _mm512_add_ps(e, V(1))));
 }
+
+/* The sum or the maximum of each of 16 vectors, in one vector: a tree of 15 joins instead of 16 reductions. The
+ * vector in slot r ends in element r: the inputs are taken in the order that undoes the tree's own. */
+#define JOIN(op, shuffle, a, b, i, j) op(shuffle(a, b, i), shuffle(a, b, j))
+#define TREE(name, op) \
+    INLINE __m512 name(const __m512 v[16]) { \
+        __m512 e[4]; \
+        for (int i = 0; i < 4; i++) \
+            e[i] = JOIN(op, _mm512_shuffle_f32x4, JOIN(op, _mm512_shuffle_f32x4, v[i], v[4 + i], 0x44, 0xee), \
+                        JOIN(op, _mm512_shuffle_f32x4, v[8 + i], v[12 + i], 0x44, 0xee), 0x88, 0xdd); \
+        return JOIN(op, _mm512_shuffle_ps, JOIN(op, _mm512_shuffle_ps, e[0], e[1], 0x44, 0xee), \
+                    JOIN(op, _mm512_shuffle_ps, e[2], e[3], 0x44, 0xee), 0x88, 0xdd); \
+    }
+TREE(sum16, _mm512_add_ps)
+TREE(max16, _mm512_max_ps)
 
 INLINE void store_bf16(void *to, __m512 low, __m512 high) {
     _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(high, low));
@@ -194,81 +214,106 @@ struct epilogue {
     const float *bias, *column, *row;  /* int8: result = column[n] * row[m] * integer sum */
 };
 
-/* Finish row r (0..31) of one 32 x 32 block of raw sums */
-INLINE void finish(enum kind kind, enum number num, const struct epilogue *e, const uint8_t *raw, int pair, int panel,
-                   int panel0, int panels, int r) {
-    const uint8_t *at = raw + r / 16 * 2048 + r % 16 * 64;
-    __m512 x = _mm512_load_ps(at), y = _mm512_load_ps(at + 1024);
-    if (num != BF16) {
-        __m512 scale = V(e->row[pair * 32 + r]);
-        x = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_castps_si512(x)), _mm512_mul_ps(scale, _mm512_loadu_ps(e->column + panel * 32)));
-        y = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_castps_si512(y)), _mm512_mul_ps(scale, _mm512_loadu_ps(e->column + panel * 32 + 16)));
+/* A finished 32 x 32 block of raw sums on its way out. Row r goes to out + r / 16 * half + r % 16 * step bytes. */
+struct block {
+    const float *raw, *bias, *by, *row;
+    uint8_t *out;
+    int64_t half, step;
+};
+
+/* rows [4 i, 4 i + 4) of a block */
+INLINE void finish(enum kind kind, enum number num, int first, const struct block *b, unsigned i) {
+    const float *raw = b->raw + i / 4 * 512 + i % 4 * 64;
+    uint8_t *out = b->out + i / 4 * b->half + i % 4 * 4 * b->step;
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; r++, out += b->step) {
+        __m512 x = _mm512_load_ps(raw + r * 16), y = _mm512_load_ps(raw + r * 16 + 256);
+        if (num != BF16) {
+            __m512 scale = V(b->row[i * 4 + r]);
+            x = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_castps_si512(x)), scale);
+            y = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_castps_si512(y)), scale);
+        }
+        if (kind == ADD) { /* int8 only: bf16 sums stay in tiles */
+            float *c = (float *)out;
+            __m512 c0 = _mm512_setzero_ps(), c1 = c0;
+            if (!first) c0 = _mm512_load_ps(c), c1 = _mm512_load_ps(c + 256);
+            _mm512_store_ps(c, _mm512_fmadd_ps(x, _mm512_loadu_ps(b->by), c0));
+            _mm512_store_ps(c + 256, _mm512_fmadd_ps(y, _mm512_loadu_ps(b->by + 16), c1));
+            continue;
+        }
+        __m512 bias0 = _mm512_loadu_ps(b->bias), bias1 = _mm512_loadu_ps(b->bias + 16);
+        x = num == BF16 ? _mm512_add_ps(x, bias0) : _mm512_fmadd_ps(x, _mm512_loadu_ps(b->by), bias0);
+        y = num == BF16 ? _mm512_add_ps(y, bias1) : _mm512_fmadd_ps(y, _mm512_loadu_ps(b->by + 16), bias1);
+        if (kind == ROWS) store_bf16(out, x, y);
+        else store_bf16(out, gelu(x), gelu(y));
     }
-    if (kind == ADD) {
-        float *c = e->c + ((int64_t)pair * panels + panel) * 1024 + r / 16 * 512 + r % 16 * 16;
-        if (!e->first) x = _mm512_add_ps(x, _mm512_loadu_ps(c)), y = _mm512_add_ps(y, _mm512_loadu_ps(c + 256));
-        _mm512_storeu_ps(c, x);
-        _mm512_storeu_ps(c + 256, y);
-        return;
-    }
-    x = _mm512_add_ps(x, _mm512_loadu_ps(e->bias + panel * 32));
-    y = _mm512_add_ps(y, _mm512_loadu_ps(e->bias + panel * 32 + 16));
-    if (kind == ROWS) store_bf16(e->out + (int64_t)(pair * 32 + r) * e->ld + panel * 32, x, y);
-    else store_bf16(line(e->out, e->ld, pair * 32 + r, panel - panel0), gelu(x), gelu(y));
 }
 
-/* [32 * pairs, kt tiles] x panels [p0, p1) of B. Vector work on a finished block runs between the tile operations
- * of the next one, and each block also prefetches its share of the weights that come next: otherwise the matrix
- * unit waits for both. `panels` is the row length of C in panels. */
+/* gcc's tile intrinsics are statements, not expressions */
+#define ZERO4() do { _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3); } while (0)
+#define LOAD4(c) do { _tile_loadd(0, c, 64); _tile_loadd(1, (c) + 256, 64); _tile_loadd(2, (c) + 512, 64); _tile_loadd(3, (c) + 768, 64); } while (0)
+#define STORE4(c) do { _tile_stored(0, c, 64); _tile_stored(1, (c) + 256, 64); _tile_stored(2, (c) + 512, 64); _tile_stored(3, (c) + 768, 64); } while (0)
+#define PRODUCTS(op) do { op(0, 4, 6); op(1, 4, 7); op(2, 5, 6); op(3, 5, 7); } while (0)
+
+/* [32 * pairs, kt tiles] x panels [p0, p1) of B; `panels` is the row length of C.
+ *  - The tile unit eats 1 KB per 16 cycles, more than L2 gives: B is taken STRIP k-tiles at a time, which stay in
+ *    L1 while all rows pass by, A streams around L1 (tileloaddt1), and the sums rest in `part` between strips.
+ *  - Vector work on a finished block runs between the tile operations of the next one.
+ *  - Every block prefetches its share of the weights that come next. */
+enum { STRIP = 16 };
 INLINE void gemm(enum kind kind, enum number num, const void *a, const void *b, int kt, int pairs, int p0, int p1,
-                 int panels, const void *next, const struct epilogue *e) {
-    uint8_t raw[2][4096] __attribute__((aligned(64)));
-    int per_step = (32 + kt - 1) / kt, fetch = (32 + pairs - 1) / pairs, done = 32, lastm = 0, lastp = 0, turn = 0;
+                 int panels, const void *next, float *part, const struct epilogue *e) {
+    float raw[2][1024] __attribute__((aligned(64)));
+    int strips = (kt + STRIP - 1) / STRIP, strip = (kt + strips - 1) / strips, per_step = (8 + strip - 1) / strip;
+    int fetch = (32 + pairs - 1) / pairs, first = e->first, turn = 0;
+    unsigned done = 8; /* quarters of the tile rows of `last` that have been finished, of 8 */
+    const int in_tiles = kind == ADD && num == BF16;
+    struct block last = {.half = kind == ROWS ? e->ld * 32L : kind == GELU ? e->ld * 1024L : 2048, .step = kind == ROWS ? e->ld * 2 : 64};
     FENCE();
     for (int p = p0; p < p1; p++) {
         const uint8_t *bp = (const uint8_t *)b + (int64_t)p * kt * 2048;
-        const uint8_t *ahead = p + 1 < p1 ? bp + kt * 2048 : (const uint8_t *)next;
-        for (int m = 0; m < pairs; m++, ahead += fetch * kt * 64) {
-            const uint8_t *a0 = (const uint8_t *)a + (int64_t)m * 2 * kt * 1024, *a1 = a0 + kt * 1024;
-            float *c = kind == ADD && num == BF16 ? e->c + ((int64_t)m * panels + p) * 1024 : 0;
-            if (c && !e->first) {
-                _tile_loadd(0, c, 64); _tile_loadd(1, c + 256, 64);
-                _tile_loadd(2, c + 512, 64); _tile_loadd(3, c + 768, 64);
-            } else {
-                _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+        const uint8_t *soon = p + 1 < p1 ? bp + kt * 2048 : (const uint8_t *)next;
+        for (int k0 = 0; k0 < kt; k0 += strip)
+            for (int m = 0; m < pairs; m++) {
+                const uint8_t *at = (const uint8_t *)a + ((int64_t)m * 2 * kt + k0) * 1024, *bt = bp + k0 * 2048;
+                const uint8_t *end = bp + MIN(kt, k0 + strip) * 2048;
+                float *c = in_tiles ? e->c + ((int64_t)m * panels + p) * 1024 : part + m * 1024;
+                if (k0 || (in_tiles && !first)) LOAD4(c);
+                else ZERO4();
+                for (; bt < end; bt += 2048, at += 1024) {
+                    _tile_loadd(6, bt, 64);
+                    _tile_stream_loadd(4, at, 64);
+                    _tile_loadd(7, bt + 1024, 64);
+                    _tile_stream_loadd(5, at + kt * 1024, 64);
+                    if (num == BF16) PRODUCTS(_tile_dpbf16ps);
+                    else if (num == S8) PRODUCTS(_tile_dpbssd);
+                    else PRODUCTS(_tile_dpbusd);
+                    for (int i = 0; i < fetch; i++, soon += 64) _mm_prefetch((const char *)soon, _MM_HINT_T1);
+                    if (!in_tiles)
+                        for (int i = 0; i < per_step && done < 8; i++) finish(kind, num, first, &last, done++);
+                }
+                if (in_tiles || k0 + strip < kt) {
+                    STORE4(c);
+                    continue;
+                }
+                while (done < 8) finish(kind, num, first, &last, done++);
+                STORE4(raw[turn]);
+                last.raw = raw[turn], last.bias = e->bias + p * 32, last.by = e->column + p * 32, last.row = e->row + m * 32;
+                last.out = kind == ROWS ? (uint8_t *)(e->out + (int64_t)m * 32 * e->ld + p * 32)
+                         : kind == GELU ? (uint8_t *)e->out + ((int64_t)m * 2 * e->ld + p - p0) * 1024
+                                        : (uint8_t *)(e->c + ((int64_t)m * panels + p) * 1024);
+                done = 0, turn = !turn;
             }
-            for (int k = 0; k < kt; k++) {
-                _tile_loadd(6, bp + k * 2048, 64);
-                _tile_loadd(4, a0 + k * 1024, 64);
-                _tile_loadd(7, bp + k * 2048 + 1024, 64);
-                _tile_loadd(5, a1 + k * 1024, 64);
-                if (num == BF16) { _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7); _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7); }
-                else if (num == S8) { _tile_dpbssd(0, 4, 6); _tile_dpbssd(1, 4, 7); _tile_dpbssd(2, 5, 6); _tile_dpbssd(3, 5, 7); }
-                else { _tile_dpbusd(0, 4, 6); _tile_dpbusd(1, 4, 7); _tile_dpbusd(2, 5, 6); _tile_dpbusd(3, 5, 7); }
-                for (int i = 0; i < fetch; i++) _mm_prefetch((const char *)ahead + (k * fetch + i) * 64, _MM_HINT_T1);
-                for (int i = 0; i < per_step && done < 32; i++, done++)
-                    finish(kind, num, e, raw[!turn], lastm, lastp, p0, panels, done);
-            }
-            if (c) {
-                _tile_stored(0, c, 64); _tile_stored(1, c + 256, 64);
-                _tile_stored(2, c + 512, 64); _tile_stored(3, c + 768, 64);
-                continue;
-            }
-            for (; done < 32; done++) finish(kind, num, e, raw[!turn], lastm, lastp, p0, panels, done);
-            _tile_stored(0, raw[turn], 64); _tile_stored(1, raw[turn] + 1024, 64);
-            _tile_stored(2, raw[turn] + 2048, 64); _tile_stored(3, raw[turn] + 3072, 64);
-            done = 0, lastm = m, lastp = p, turn = !turn;
-        }
     }
-    for (; done < 32; done++) finish(kind, num, e, raw[!turn], lastm, lastp, p0, panels, done);
+    while (done < 8) finish(kind, num, first, &last, done++);
     FENCE();
 }
 
 /* one copy of the code for each pair that is used */
 #define GEMM(name, kind, num) \
     static __attribute__((noinline)) void name(const void *a, const void *b, int kt, int pairs, int p0, int p1, \
-                                               int panels, const void *next, const struct epilogue *e) { \
-        gemm(kind, num, a, b, kt, pairs, p0, p1, panels, next, e); \
+                                               int panels, const void *next, float *part, const struct epilogue *e) { \
+        gemm(kind, num, a, b, kt, pairs, p0, p1, panels, next, part, e); \
     }
 GEMM(rows_bf16, ROWS, BF16)
 GEMM(rows_s8, ROWS, S8)
@@ -329,67 +374,60 @@ static void quantise_gelu(const bf16 *from, int kt, int rows, int8_t *to, float 
 
 /* ---- LayerNorm ---------------------------------------------------------------------------------------- */
 
-/* normalise x[s.h] in place (mean and variance over the real `hidden` columns) and store it as row `r` of h */
-INLINE void norm(const struct net *m, struct size s, float *x, __m512 sum, const float *g, const float *b, bf16 *h, int r) {
-    int n = m->hidden / 16, rest = m->hidden % 16;
-    __m512 mean = V(_mm512_reduce_add_ps(sum) / m->hidden), var = _mm512_setzero_ps();
-    for (int j = 0; j < n; j++) {
-        __m512 d = _mm512_sub_ps(_mm512_load_ps(x + j * 16), mean);
-        var = _mm512_fmadd_ps(d, d, var);
-    }
-    if (rest) {
-        __m512 d = _mm512_maskz_sub_ps((1u << rest) - 1, _mm512_load_ps(x + n * 16), mean);
-        var = _mm512_fmadd_ps(d, d, var);
-    }
-    __m512 inv = V(1 / __builtin_sqrtf(_mm512_reduce_add_ps(var) / m->hidden + m->eps));
-    for (int k = 0; k < s.h / 32; k++) { /* gamma and beta are zero in the padding columns */
-        __m512 y[2];
-        for (int i = 0; i < 2; i++) {
-            int j = k * 32 + i * 16;
-            __m512 d = _mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(x + j), mean), inv);
-            y[i] = _mm512_fmadd_ps(d, _mm512_loadu_ps(g + j), _mm512_loadu_ps(b + j));
-        }
-        store_bf16(line(h, s.h / 32, r, k), y[0], y[1]);
-    }
-}
-
-/* h = LayerNorm(c + bias + h) */
+/* h = LayerNorm(c + bias + h), or of c alone when bias is NULL; c is overwritten. 16 rows share their reductions,
+ * whose latency would otherwise be most of the time. Columns from `hidden` on are 0 and stay so (gamma and beta are
+ * 0 there). The variance as E[x^2] - E[x]^2 saves a pass: a residual stream's mean is far below its spread. */
 static void add_norm(const struct work *w, const float *bias, const float *g, const float *b, bf16 *h, int rows) {
-    struct size s = w->s;
-    float x[s.h] __attribute__((aligned(64)));
-    for (int r = 0; r < rows; r++) {
-        const float *c = w->c + (int64_t)(r / 32) * s.h * 32 + r % 32 / 16 * 512 + r % 16 * 16;
-        __m512 sum = _mm512_setzero_ps(), sum2 = sum;
-        for (int k = 0; k < s.h / 32; k++) {
-            __m512i v = _mm512_loadu_si512(line(h, s.h / 32, r, k));
-            __m512 p = _mm512_add_ps(_mm512_add_ps(_mm512_loadu_ps(c + k * 1024), _mm512_loadu_ps(bias + k * 32)), bf16_low(v));
-            __m512 q = _mm512_add_ps(_mm512_add_ps(_mm512_loadu_ps(c + k * 1024 + 256), _mm512_loadu_ps(bias + k * 32 + 16)), bf16_high(v));
-            _mm512_store_ps(x + k * 32, p);
-            _mm512_store_ps(x + k * 32 + 16, q);
-            sum = _mm512_add_ps(sum, p), sum2 = _mm512_add_ps(sum2, q);
+    int kt = w->s.h / 32;
+    __m512 share = V(1.0f / w->m->hidden);
+    for (int t = 0; t < rows; t += 16) {
+        int n = MIN(16, rows - t);
+        float *c = w->c + (int64_t)(t / 32) * kt * 1024 + t % 32 * 32;
+        uint8_t *ht = line(h, kt, t, 0);
+        __m512 sum[16], squares[16];
+        for (int r = 0; r < 16; r++) sum[r] = squares[r] = _mm512_setzero_ps();
+        for (int r = 0; r < n; r++)
+            for (int k = 0; k < kt; k++) {
+                float *x = c + k * 1024 + r * 16;
+                __m512 p = _mm512_load_ps(x), q = _mm512_load_ps(x + 256);
+                if (bias) {
+                    __m512i v = _mm512_load_si512(ht + k * 1024 + r * 64);
+                    p = _mm512_add_ps(_mm512_add_ps(p, _mm512_loadu_ps(bias + k * 32)), bf16_low(v));
+                    q = _mm512_add_ps(_mm512_add_ps(q, _mm512_loadu_ps(bias + k * 32 + 16)), bf16_high(v));
+                    _mm512_store_ps(x, p);
+                    _mm512_store_ps(x + 256, q);
+                }
+                sum[r] = _mm512_add_ps(sum[r], _mm512_add_ps(p, q));
+                squares[r] = _mm512_fmadd_ps(p, p, _mm512_fmadd_ps(q, q, squares[r]));
+            }
+        __m512 mean = _mm512_mul_ps(sum16(sum), share), var = _mm512_fmsub_ps(sum16(squares), share, _mm512_mul_ps(mean, mean));
+        float means[16], invs[16];
+        _mm512_storeu_ps(means, mean);
+        _mm512_storeu_ps(invs, _mm512_div_ps(V(1), _mm512_sqrt_ps(_mm512_add_ps(_mm512_max_ps(var, V(0)), V(w->m->eps)))));
+        for (int r = 0; r < n; r++) {
+            __m512 inv = V(invs[r]), minus = V(-means[r] * invs[r]);
+            for (int k = 0; k < kt; k++) {
+                const float *x = c + k * 1024 + r * 16;
+                __m512 p = _mm512_fmadd_ps(_mm512_load_ps(x), inv, minus), q = _mm512_fmadd_ps(_mm512_load_ps(x + 256), inv, minus);
+                store_bf16(ht + k * 1024 + r * 64, _mm512_fmadd_ps(p, _mm512_loadu_ps(g + k * 32), _mm512_loadu_ps(b + k * 32)),
+                           _mm512_fmadd_ps(q, _mm512_loadu_ps(g + k * 32 + 16), _mm512_loadu_ps(b + k * 32 + 16)));
+            }
         }
-        norm(w->m, s, x, _mm512_add_ps(sum, sum2), g, b, h, r);
     }
 }
 
-/* rows [r, r + n) of h = LayerNorm(word[ids] + position) */
-static void embed(const struct work *w, const int32_t *ids, int n, bf16 *h, int r) {
-    const struct net *m = w->m;
-    struct size s = w->s;
-    float x[s.h] __attribute__((aligned(64)));
-    for (int t = 0; t < n; t++) {
-        const bf16 *word = (const bf16 *)tensor(m, 0) + (int64_t)ids[t] * s.h;
-        const float *position = (const float *)tensor(m, 1) + (int64_t)t * s.h;
-        __m512 sum = _mm512_setzero_ps();
-        for (int j = 0; j < s.h; j += 32) {
-            __m512i v = _mm512_loadu_si512(word + j);
-            __m512 p = _mm512_add_ps(bf16_low(v), _mm512_loadu_ps(position + j));
-            __m512 q = _mm512_add_ps(bf16_high(v), _mm512_loadu_ps(position + j + 16));
-            _mm512_store_ps(x + j, p);
-            _mm512_store_ps(x + j + 16, q);
-            sum = _mm512_add_ps(sum, _mm512_add_ps(p, q));
+/* rows [row, row + n) of c = word[ids] + position */
+static void embed(const struct work *w, const int32_t *ids, int n, int row) {
+    int kt = w->s.h / 32;
+    for (int t = 0; t < n; t++, row++) {
+        const bf16 *word = (const bf16 *)tensor(w->m, 0) + (int64_t)ids[t] * w->s.h;
+        const float *position = (const float *)tensor(w->m, 1) + (int64_t)t * w->s.h;
+        float *c = w->c + (int64_t)(row / 32) * kt * 1024 + row % 32 / 16 * 512 + row % 16 * 16;
+        for (int k = 0; k < kt; k++) {
+            __m512i v = _mm512_loadu_si512(word + k * 32);
+            _mm512_store_ps(c + k * 1024, _mm512_add_ps(bf16_low(v), _mm512_loadu_ps(position + k * 32)));
+            _mm512_store_ps(c + k * 1024 + 256, _mm512_add_ps(bf16_high(v), _mm512_loadu_ps(position + k * 32 + 16)));
         }
-        norm(m, s, x, sum, tensor(m, 2), tensor(m, 3), h, r + t);
     }
 }
 
@@ -412,18 +450,6 @@ INLINE void transpose(__m512i r[16]) {
         r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
         r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
     }
-}
-
-/* the maximum of each of 16 vectors, in one vector: a tree of 15 joins instead of 16 reductions */
-INLINE __m512 max16(const __m512 v[16]) {
-    __m512 e[4];
-#define JOIN(shuffle, a, b, i, j) _mm512_max_ps(shuffle(a, b, i), shuffle(a, b, j))
-    for (int i = 0; i < 4; i++) /* slot 4 i + j holds row 4 j + i, so that row r ends in element r */
-        e[i] = JOIN(_mm512_shuffle_f32x4, JOIN(_mm512_shuffle_f32x4, v[i], v[4 + i], 0x44, 0xee),
-                    JOIN(_mm512_shuffle_f32x4, v[8 + i], v[12 + i], 0x44, 0xee), 0x88, 0xdd);
-    return JOIN(_mm512_shuffle_ps, JOIN(_mm512_shuffle_ps, e[0], e[1], 0x44, 0xee),
-                JOIN(_mm512_shuffle_ps, e[2], e[3], 0x44, 0xee), 0x88, 0xdd);
-#undef JOIN
 }
 
 /* keys and values of one sentence as B tiles: k transposed by dword (pairs of dims), v with pairs of tokens */
@@ -461,23 +487,29 @@ static void keys_values(const struct work *w, const bf16 *kv, int nk) {
             }
 }
 
-/* scores [16][keys] of `rows` queries -> exp(x - max) as bf16 A tiles; keys from nk on get exactly 0 */
-INLINE void soften(const float *scores, int keys, int nk, int rows, float scale, uint8_t *p) {
+/* scores [16][keys] of `rows` queries -> exp(x - max) as bf16 A tiles; keys from nk on get exactly 0. `chunks` of 32
+ * keys; a constant, where sentences are short, lets the compiler unroll. */
+INLINE void soften(const float *scores, int chunks, int nk, int rows, float scale, uint8_t *p) {
+    int keys = chunks * 32, rest = nk - (keys - 32); /* 1 to 32 keys in the last chunk */
+    __mmask16 low = rest < 16 ? (1u << rest) - 1 : 0xffff, high = rest > 16 ? (1u << (rest - 16)) - 1 : 0;
     __m512 top[16], c = V(scale);
     for (int r = 0; r < 16; r++) {
-        top[r] = V(-3e38f);
-        for (int j = 0; j < nk; j += 16)
-            top[r] = _mm512_mask_max_ps(top[r], nk - j < 16 ? (1u << (nk - j)) - 1 : 0xffff, top[r], _mm512_loadu_ps(scores + r * keys + j));
+        const float *x = scores + r * keys;
+        top[r] = _mm512_mask_mov_ps(V(-3e38f), low, _mm512_loadu_ps(x + keys - 32));
+        top[r] = _mm512_mask_max_ps(top[r], high, top[r], _mm512_loadu_ps(x + keys - 16));
+        for (int j = 0; j < keys - 32; j += 16) top[r] = _mm512_max_ps(top[r], _mm512_loadu_ps(x + j));
     }
     float most[16] __attribute__((aligned(64)));
     _mm512_store_ps(most, _mm512_mul_ps(max16(top), c));
-    for (int r = 0; r < rows; r++)
-        for (int j = 0; j < keys; j += 32) {
-            uint32_t on = nk - j < 32 ? (1u << (nk - j)) - 1 : 0xffffffffu;
-            __m512 a = exp2v(_mm512_fmsub_ps(_mm512_loadu_ps(scores + r * keys + j), c, V(most[r])));
-            __m512 b = exp2v(_mm512_fmsub_ps(_mm512_loadu_ps(scores + r * keys + j + 16), c, V(most[r])));
-            store_bf16(p + j * 32 + r * 64, _mm512_maskz_mov_ps(on & 0xffff, a), _mm512_maskz_mov_ps(on >> 16, b));
+    for (int r = 0; r < rows; r++, scores += keys) {
+        __m512 m = V(most[r]);
+        for (int j = 0; j < chunks; j++) {
+            __m512 a = exp2v(_mm512_fmsub_ps(_mm512_loadu_ps(scores + j * 32), c, m), 1);
+            __m512 b = exp2v(_mm512_fmsub_ps(_mm512_loadu_ps(scores + j * 32 + 16), c, m), 1);
+            if (j == chunks - 1) a = _mm512_maskz_mov_ps(low, a), b = _mm512_maskz_mov_ps(high, b);
+            store_bf16(p + j * 1024 + r * 64, a, b);
         }
+    }
 }
 
 /* Softmax(q k' / sqrt(d)) v for one sentence: nq query rows at q, nk keys (see keys_values), result in rows
@@ -507,8 +539,13 @@ static void attend(const struct work *w, const bf16 *q, int nq, int nk, bf16 *ct
                 _tile_stored(0, to, keys * 4); _tile_stored(1, to + 16, keys * 4);
             }
         }
-        for (int head = 0; head < heads; head++)
-            soften(w->scores + (int64_t)head * 16 * keys, keys, nk, rows, scale, w->p + (int64_t)head * 32 * keys);
+        for (int head = 0; head < heads; head++) {
+            const float *x = w->scores + (int64_t)head * 16 * keys;
+            uint8_t *p = w->p + (int64_t)head * 32 * keys;
+            if (keys == 32) soften(x, 1, nk, rows, scale, p);
+            else if (keys == 64) soften(x, 2, nk, rows, scale, p);
+            else soften(x, keys / 32, nk, rows, scale, p);
+        }
         FENCE();
         _tile_loadd(7, ones, 64); /* p x ones = the row sums, in all 16 columns */
         for (int head = 0; head < heads; head++) {
@@ -528,29 +565,32 @@ static void attend(const struct work *w, const bf16 *q, int nq, int nk, bf16 *ct
             _tile_stored(0, o, 64); _tile_stored(1, o + 1024, 64); _tile_stored(4, o + 4096, 64);
             if (nd == 2) { _tile_stored(2, o + 2048, 64); _tile_stored(3, o + 3072, 64); }
         }
-        for (int head = 0; head < heads; head++)
-            for (int r = 0; r < rows; r++) {
-                const uint8_t *o = w->o + head * 5 * 1024 + r * 64;
-                __m512 by = _mm512_div_ps(V(1), _mm512_loadu_ps(o + 4096));
-                for (int d = 0; d < nd; d++)
-                    store_bf16(line(ctx, s.ctx / 32, row + t + r, head * nd + d), _mm512_mul_ps(_mm512_loadu_ps(o + d * 2048), by),
-                               _mm512_mul_ps(_mm512_loadu_ps(o + d * 2048 + 1024), by));
+        for (int r = 0; r < rows; r++) {
+            const uint8_t *o = w->o + r * 64;
+            uint8_t *to = line(ctx, s.ctx / 32, row + t + r, 0);
+            for (int head = 0; head < heads; head++, o += 5 * 1024) {
+                __m512 sum = _mm512_loadu_ps(o + 4096), by = _mm512_rcp14_ps(sum); /* + a Newton step: a division takes 16 cycles */
+                by = _mm512_mul_ps(by, _mm512_fnmadd_ps(sum, by, V(2)));
+                for (int d = 0; d < nd; d++, to += 1024)
+                    store_bf16(to, _mm512_mul_ps(_mm512_loadu_ps(o + d * 2048), by), _mm512_mul_ps(_mm512_loadu_ps(o + d * 2048 + 1024), by));
             }
+            if (heads * nd < s.ctx / 32) _mm512_storeu_si512(to, _mm512_setzero_si512()); /* an odd number of k-tiles */
+        }
     }
 }
 
 /* ---- layers ------------------------------------------------------------------------------------------- */
 
-/* columns [from, to) panels of h x [K | V | Q] + bias -> row-major out */
+/* columns [from, to) panels of h x [Q | K | V] + bias -> row-major out */
 static void project(const struct work *w, int l, const bf16 *h, int rows, int from, int to, bf16 *out) {
     const struct net *m = w->m;
     struct size s = w->s;
-    struct epilogue e = {.out = out, .ld = s.ld, .bias = weight(m, l, K_V_Q_BIAS), .column = weight(m, l, K_V_Q_SCALE), .row = w->scale};
-    const void *b = weight(m, l, K_V_Q), *next = weight(m, l, OUT);
+    struct epilogue e = {.out = out, .ld = s.ld, .bias = weight(m, l, Q_K_V_BIAS), .column = weight(m, l, Q_K_V_SCALE), .row = w->scale};
+    const void *b = weight(m, l, Q_K_V), *next = weight(m, l, OUT);
     int pairs = (rows + 31) / 32;
-    if (!m->int8[l]) return rows_bf16(h, b, s.h / 32, pairs, from, to, 0, next, &e);
-    quantise(h, s.h / 32, rows, weight(m, l, K_V_Q_SMOOTH), w->a8, w->scale);
-    rows_s8(w->a8, b, s.h / 64, pairs, from, to, 0, next, &e);
+    if (!m->int8[l]) return rows_bf16(h, b, s.h / 32, pairs, from, to, 0, next, w->part, &e);
+    quantise(h, s.h / 32, rows, weight(m, l, Q_K_V_SMOOTH), w->a8, w->scale);
+    rows_s8(w->a8, b, s.h / 64, pairs, from, to, 0, next, w->part, &e);
 }
 
 /* From ctx on: output projection, LayerNorm, feed-forward, LayerNorm; h in place. The feed-forward goes slice by
@@ -564,9 +604,9 @@ static void rest_of_layer(const struct work *w, int l, const bf16 *ctx, bf16 *h,
     const uint8_t *wo = weight(m, l, OUT), *wu = weight(m, l, UP_W), *wd = weight(m, l, DOWN);
     if (int8) {
         quantise(ctx, s.ctx / 32, rows, 0, w->a8, w->scale);
-        add_s8(w->a8, wo, s.ctx / 64, pairs, 0, kt, kt, wu, &add);
+        add_s8(w->a8, wo, s.ctx / 64, pairs, 0, kt, kt, wu, w->part, &add);
     } else {
-        add_bf16(ctx, wo, s.ctx / 32, pairs, 0, kt, kt, wu, &add);
+        add_bf16(ctx, wo, s.ctx / 32, pairs, 0, kt, kt, wu, w->part, &add);
     }
     add_norm(w, weight(m, l, OUT_BIAS), weight(m, l, LN1_G), weight(m, l, LN1_B), h, rows);
     if (int8) quantise(h, kt, rows, weight(m, l, UP_SMOOTH), w->a8, w->scale);
@@ -574,15 +614,15 @@ static void rest_of_layer(const struct work *w, int l, const bf16 *ctx, bf16 *h,
     for (int at = 0; at < s.inter; at += s.slice) {
         int width = MIN(s.slice, s.inter - at), p0 = at / 32, p1 = (at + width) / 32;
         const uint8_t *down = wd + (int64_t)at * s.h * (int8 ? 1 : 2);
-        const uint8_t *after = at + width < s.inter ? wu + (int64_t)(at + width) * s.h * (int8 ? 1 : 2) : (const uint8_t *)weight(m, MIN(l + 1, m->layers - 1), K_V_Q);
+        const uint8_t *after = at + width < s.inter ? wu + (int64_t)(at + width) * s.h * (int8 ? 1 : 2) : (const uint8_t *)weight(m, MIN(l + 1, m->layers - 1), Q_K_V);
         up.ld = width / 32, add.first = !at;
         if (int8) {
-            gelu_s8(w->a8, wu, kt / 2, pairs, p0, p1, 0, down, &up);
+            gelu_s8(w->a8, wu, kt / 2, pairs, p0, p1, 0, down, w->part, &up);
             quantise_gelu(w->inter, width / 32, rows, w->inter8, w->inter_scale);
-            add_u8(w->inter8, down, width / 64, pairs, 0, kt, kt, after, &add);
+            add_u8(w->inter8, down, width / 64, pairs, 0, kt, kt, after, w->part, &add);
         } else {
-            gelu_bf16(h, wu, kt, pairs, p0, p1, 0, down, &up);
-            add_bf16(w->inter, down, width / 32, pairs, 0, kt, kt, after, &add);
+            gelu_bf16(h, wu, kt, pairs, p0, p1, 0, down, w->part, &up);
+            add_bf16(w->inter, down, width / 32, pairs, 0, kt, kt, after, w->part, &add);
         }
     }
     add_norm(w, weight(m, l, DOWN_BIAS), weight(m, l, LN2_G), weight(m, l, LN2_B), h, rows);
@@ -606,18 +646,18 @@ struct run {
 /* the last layer's attention for the [CLS] rows of a block; the rest of it waits for all blocks */
 static void last_attention(struct run *j, const struct work *w, int b, const bf16 *h, int rows) {
     struct size s = w->s;
-    int kt = s.h / 32, kv = (2 * j->m->hidden + 31) / 32, l = j->m->layers - 1, first = j->block[b], n = j->block[b + 1] - first;
-    project(w, l, h, rows, 0, kv, w->qkv);
+    int kt = s.h / 32, hidden = j->m->hidden, l = j->m->layers - 1, first = j->block[b], n = j->block[b + 1] - first;
+    project(w, l, h, rows, hidden / 32, s.qkv / 32, w->qkv);
     for (int i = 0, r = 0; i < n; r += j->rows[j->order[first + i++]])
         for (int k = 0; k < kt; k++) {
             __m512i v = _mm512_loadu_si512(line(h, kt, r, k));
             _mm512_storeu_si512(line(w->cls, kt, i, k), v);
             _mm512_storeu_si512(line(j->h, kt, first + i, k), v);
         }
-    project(w, l, w->cls, n, 2 * j->m->hidden / 32, s.qkv / 32, w->q);
+    project(w, l, w->cls, n, 0, UP(hidden + s.hdp - s.hd, 32) / 32, w->q); /* attention reads whole tiles of dims */
     for (int i = 0, r = 0; i < n; r += j->rows[j->order[first + i++]]) {
-        keys_values(w, w->qkv + (int64_t)r * s.ld, j->keys[j->order[first + i]]);
-        attend(w, w->q + (int64_t)i * s.ld + 2 * j->m->hidden, 1, j->keys[j->order[first + i]], j->ctx, first + i);
+        keys_values(w, w->qkv + (int64_t)r * s.ld + hidden, j->keys[j->order[first + i]]);
+        attend(w, w->q + (int64_t)i * s.ld, 1, j->keys[j->order[first + i]], j->ctx, first + i);
     }
 }
 
@@ -628,7 +668,8 @@ static void run_blocks(struct run *j, const struct work *w, int b0, int n) {
     for (int b = b0; b < b1; b++) {
         rows[b - b0] = 0;
         for (int i = j->block[b]; i < j->block[b + 1]; rows[b - b0] += j->rows[j->order[i++]])
-            embed(w, j->ids + j->start[j->order[i]], j->rows[j->order[i]], w->h + (b - b0) * w->step, rows[b - b0]);
+            embed(w, j->ids + j->start[j->order[i]], j->rows[j->order[i]], rows[b - b0]);
+        add_norm(w, 0, tensor(m, 2), tensor(m, 3), w->h + (b - b0) * w->step, rows[b - b0]);
     }
     for (int l = 0; l < m->layers; l++)
         for (int b = b0; b < b1; b++) { /* layer by layer over the group: weights come from memory once a group */
@@ -640,8 +681,8 @@ static void run_blocks(struct run *j, const struct work *w, int b0, int n) {
             project(w, l, h, rows[b - b0], 0, s.qkv / 32, w->qkv);
             for (int i = j->block[b], r = 0; i < j->block[b + 1]; r += j->rows[j->order[i++]]) {
                 const bf16 *at = w->qkv + (int64_t)r * s.ld;
-                keys_values(w, at, j->keys[j->order[i]]);
-                attend(w, at + 2 * m->hidden, j->rows[j->order[i]], j->keys[j->order[i]], w->ctx, r);
+                keys_values(w, at + m->hidden, j->keys[j->order[i]]);
+                attend(w, at, j->rows[j->order[i]], j->keys[j->order[i]], w->ctx, r);
             }
             rest_of_layer(w, l, w->ctx, h, rows[b - b0]);
         }
@@ -655,7 +696,7 @@ static void run_tail(struct run *j, const struct work *w, int from, int n) {
     bf16 *h = j->h + (int64_t)from * s.h;
     rest_of_layer(w, m->layers - 1, j->ctx + (int64_t)from * s.ctx, h, n);
     struct epilogue e = {.c = w->c, .first = 1};
-    add_bf16(h, tensor(m, at), kt, (n + 31) / 32, 0, kt, kt, tensor(m, at + 2), &e);
+    add_bf16(h, tensor(m, at), kt, (n + 31) / 32, 0, kt, kt, tensor(m, at + 2), w->part, &e);
     const float *bias = tensor(m, at + 1), *head = tensor(m, at + 2), *last = tensor(m, at + 3);
     for (int r = 0; r < n; r++) {
         const float *c = w->c + (int64_t)(r / 32) * s.h * 32 + r % 32 / 16 * 512 + r % 16 * 16;
@@ -724,7 +765,7 @@ static uint8_t *arrange(struct run *j, const struct net *m, int n, int block, in
     return at;
 }
 
-/* Bytes of workspace for packed_run. The caller zeroes it once: whatever it holds later is finite. */
+/* Bytes of workspace for packed_run; what it holds beforehand does not matter. */
 int64_t packed_bytes(const struct net *m, int n, int block, int group, int longest, int threads) {
     struct run j = {.logits = 0};
     uint8_t *base = (uint8_t *)4096;

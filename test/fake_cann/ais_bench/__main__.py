@@ -112,9 +112,7 @@ def options():
     p.add_argument("--run_mode", default="array", choices=["array", "files", "tensor", "full"])
     p.add_argument("--warmup_count", type=at_least(0), default=1)
     bools = ["auto_set_dymdims_mode", "display_all_summary", "debug", "profiler", "dump"]
-    for name in bools + (
-        ["divide_input", "pipeline", "energy_consumption", "perf", "dump_npy"] if NEW else []
-    ):
+    for name in bools + (["divide_input", "pipeline", "energy_consumption", "perf", "dump_npy"] if NEW else []):
         p.add_argument(f"--{name}", type=flag, default=False)
     if NEW:
         p.add_argument("--threads", type=at_least(1), default=1)
@@ -293,9 +291,7 @@ def device_run(a, device, folder, files=None):
     show("NPU_compute_time", compute)
     if a.display_all_summary:
         show("D2H_latency", stats(session.d2h_ms))
-    info(
-        f"throughput 1000*batchsize.mean({batchsize})/NPU_compute_time.mean({compute['mean']}): {throughput}"
-    )
+    info(f"throughput 1000*batchsize.mean({batchsize})/NPU_compute_time.mean({compute['mean']}): {throughput}")
     info("------------------------------------------------------")
     if folder:
         summary = {

@@ -1,0 +1,14 @@
+"""BERT-base cased SST-2: the simplified graph, rewritten for who gets it (--target).
+
+python3 modify_onnx.py bert_base_sst2_bs8.onnx bert_base_sst2_bs8_md.onnx
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import cli
+import recipe
+
+if __name__ == "__main__":
+    cli.run(lambda: recipe.modify(__doc__))

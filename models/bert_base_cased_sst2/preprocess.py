@@ -1,0 +1,15 @@
+"""BERT-base cased SST-2: sentences to int64 inputs, data_bin/input_ids/1.bin ... and data_bin/labels.json.
+
+    python3 preprocess.py --text_file data/SST-2/dev.tsv --tokenizer_path bert-base-cased-finetuned-sst2 \\
+        --seq_len 128 --save_path data_bin
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import cli
+import recipe
+
+if __name__ == "__main__":
+    cli.run(lambda: recipe.preprocess(__doc__, ("input_ids", "attention_mask")))

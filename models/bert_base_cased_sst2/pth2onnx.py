@@ -1,0 +1,14 @@
+"""BERT-base cased SST-2: checkpoint to ONNX, dynamic batch and length, opset 11.
+
+python3 pth2onnx.py --model_dir bert-base-cased-finetuned-sst2/checkpoint-12630/ --save_path ./bert_base_sst2.onnx
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import cli
+import recipe
+
+if __name__ == "__main__":
+    cli.run(lambda: recipe.pth2onnx(__doc__, ("input_ids", "attention_mask")))

@@ -1,0 +1,14 @@
+"""TinyBERT SST-2: accuracy of the outputs of an inference run.
+
+python3 postprocess.py --output_path ./result/ais_infer_result_bs8 --label_path ./bert_bin/labels.json
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import cli
+import recipe
+
+if __name__ == "__main__":
+    cli.run(lambda: recipe.postprocess(__doc__, "acc:"))

@@ -1,0 +1,17 @@
+"""TinyBERT SST-2: sentences to int64 inputs, bert_bin/input_ids/input0.bin ... and bert_bin/labels.json.
+
+    python3 preprocess.py --text_file ./glue_dir/SST-2/dev.tsv --tokenizer_path ./SST-2_model --seq_len 64 \\
+        --save_path ./bert_bin
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import cli
+import recipe
+
+if __name__ == "__main__":
+    cli.run(
+        lambda: recipe.preprocess(__doc__, ("input_ids", "segment_ids", "input_mask"), first_index=0, prefix="input")
+    )

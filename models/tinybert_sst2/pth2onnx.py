@@ -1,0 +1,15 @@
+"""TinyBERT SST-2: checkpoint to ONNX, opset 11, dynamic batch and length unless --eval_batch_size fixes them.
+
+    python3 pth2onnx.py --output_file ./TinyBERT_bs8.onnx --data_dir ./glue_dir/SST-2 --max_seq_length 64 \\
+        --eval_batch_size 8 --do_lower_case --input_model ./SST-2_model
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import cli
+import recipe
+
+if __name__ == "__main__":
+    cli.run(lambda: recipe.pth2onnx(__doc__, ("input_ids", "segment_ids", "input_mask")))

@@ -1,0 +1,65 @@
+"""Small seeded BERT classifiers as ONNX, the way transformers and torch's legacy exporter write them."""
+
+LAYERS, HEADS, HIDDEN, LENGTH = 2, 4, 32, 16
+NAMES = ["input_ids", "attention_mask"]
+
+
+def bert(layers=LAYERS, hidden=HIDDEN, heads=HEADS, positions=64):
+    """A seeded classifier; its biases and LayerNorm weights are not the zeros and ones that onnxsim drops."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=100, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
+        intermediate_size=64, max_position_embeddings=positions, initializer_range=0.3,
+        attn_implementation="eager",
+    )  # fmt: skip
+    model = BertForSequenceClassification(config).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("bias"):
+                weight.normal_(0, 0.3)
+            elif "LayerNorm" in name:
+                weight.uniform_(0.5, 1.5)
+    return model
+
+
+def classic(mask):
+    return (1.0 - mask[:, None, None, :].float()) * -10000.0
+
+
+def finfo_min(mask):
+    import torch
+
+    return (1.0 - mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
+
+
+def minus_inf(mask):
+    return mask.new_zeros(1).float().masked_fill(mask[:, None, None, :] == 0, float("-inf"))
+
+
+def full_rows(mask):
+    return classic(mask).expand(-1, 1, mask.shape[1], -1)
+
+
+def export(path, model, mask=classic, names=NAMES, opset=11):
+    import torch
+
+    class Classifier(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bert = model
+
+        def forward(self, ids, *rest):
+            types, m = rest if len(rest) == 2 else (torch.zeros_like(ids), rest[0])
+            return self.bert(input_ids=ids, token_type_ids=types, attention_mask=mask(m)).logits
+
+    rows = torch.ones(2, LENGTH, dtype=torch.int64)
+    axes = {name: {0: "batch", 1: "length"} for name in names} | {"output": {0: "batch"}}
+    inputs = (rows,) + (rows * 0,) * (len(names) - 2) + (rows,)
+    torch.onnx.export(
+        Classifier(), inputs, str(path), dynamo=False, opset_version=opset, input_names=names,
+        output_names=["output"], dynamic_axes=axes,
+    )  # fmt: skip
+    return path

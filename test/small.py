@@ -1,0 +1,46 @@
+"""A two-layer BERT classifier of random weights, quick enough for every test; imported by the tests that need one."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import tokens
+import weights
+
+ROOT = Path(__file__).resolve().parents[1]
+SENTENCES = [
+    "it 's a charming and often affecting journey . ",
+    "unflinchingly bleak and desperate",
+    "allows us to hope that nolan is poised to embark a major career as a commercial yet inventive filmmaker . ",
+    "the acting , costumes , music , cinematography and sound are all astounding . ",
+    "it 's slow -- very , very slow . ",
+]
+
+
+def wheel(folder):
+    """A zip with a vocabulary where the real wheel has it."""
+    letters = [chr(c) for c in range(33, 127)]
+    words = sorted({w for s in SENTENCES for w in s.split()} - set(letters))
+    pieces = dict.fromkeys([*tokens.SPECIAL, *letters, *(f"##{c}" for c in letters), *words])
+    with zipfile.ZipFile(folder / "small.whl", "w") as z:
+        z.writestr("small/model/vocab.txt", "".join(f"{p}\n" for p in pieces))
+    return folder / "small.whl"
+
+
+def model(folder, like="minilm_sst2", **values):
+    """A folder as under models/, with the configuration of model `like` shrunk, and `values` changed."""
+    config = weights.read_json(ROOT / "models" / like / "config.json")
+    config |= {"vocab_size": 400, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config |= {"intermediate_size": 96, "max_position_embeddings": 64} | values
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer = (ROOT / "models" / like / "tokenizer_config.json").read_text()
+    (folder / "tokenizer_config.json").write_text(tokenizer)
+    return folder
+
+
+def checkpoint(folder, like="minilm_sst2", **values):
+    """The checkpoint folder of such a model, made as `--weights seeded` makes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights.make("seeded", model(folder / "model", like, **values), wheel(folder), folder / "checkpoint")
+    return folder / "checkpoint"

@@ -1,0 +1,308 @@
+"""tools/aisbench.py, and the stand-in for ais_bench whose results must be the CPU's."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import cli
+
+sys.path.insert(0, str(Path(__file__).parent / "fake_cann"))
+
+import om_writer
+import tiny
+
+import aisbench
+
+ROWS, LENGTH, BATCH = 10, 8, 4
+FLAGS = ("--model", "model.om", "--input", "in/input_ids,in/attention_mask", "--output", "out")
+
+
+def compile_om(folder, name, *flags):
+    words = ["--framework=5", "--model=m.onnx", f"--output={name}", "--soc_version=Ascend310P3", "--input_format=ND"]
+    env = tiny.environment()
+    subprocess.run([str(tiny.HERE / "bin/atc"), *words, *flags], cwd=folder, env=env, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with model.om [4, 8], gears.om, inputs 1.bin to 10.bin, and what onnxruntime says of them."""
+    folder = tmp_path_factory.mktemp("made")
+    tiny.model(folder / "m.onnx")
+    compile_om(folder, "model", "--input_shape=input_ids:4,8;attention_mask:4,8")
+    compile_om(folder, "gears", "--input_shape=input_ids:4,-1;attention_mask:4,-1", "--dynamic_dims=8,8;16,16")
+    rng = np.random.default_rng(1)
+    data = {"input_ids": rng.integers(0, 100, (ROWS, LENGTH)), "attention_mask": rng.integers(0, 2, (ROWS, LENGTH))}
+    for name, rows in data.items():
+        (folder / "in" / name).mkdir(parents=True)
+        for i, row in enumerate(rows, 1):
+            path = folder / "in" / name / f"{i}.bin"
+            row.astype("i8").tofile(path)
+            path.chmod(0o644)
+    session = onnxruntime.InferenceSession(folder / "m.onnx", providers=["CPUExecutionProvider"])
+    return folder, session, session.run(None, data)[0]
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    shutil.copytree(made[0], tmp_path / "w")
+    return tmp_path / "w"
+
+
+def run(folder, *words, year=2024, python=None, **env):
+    options = ["--python", python] if python else []
+    return tiny.tool("aisbench.py", "run", *options, *words, cwd=folder, FAKE_AIS_BENCH=str(year), **env)
+
+
+def outputs(folder, suffix="bin"):
+    """The rows written, in file order 1..10."""
+    read = {"bin": lambda p: np.fromfile(p, "f4"), "npy": lambda p: np.load(p)[0], "txt": np.loadtxt}[suffix]
+    return np.stack([read(folder / f"{i}_0.{suffix}") for i in range(1, ROWS + 1)])
+
+
+@pytest.mark.parametrize("year", [2023, 2024])
+def test_results_are_the_cpus_and_padding_is_dropped(folder, made, year):
+    got = run(folder, *FLAGS, "--output_dirname", "r", year=year)
+    assert got.returncode == 0, got.stderr
+    assert f"filesperbatch:{BATCH} runcount:3" in got.stdout  # natural order: 10.bin is in the third batch
+    assert len(list((folder / "out/r").iterdir())) == ROWS
+    np.testing.assert_allclose(outputs(folder / "out/r"), made[2], rtol=1e-5, atol=1e-6)
+    found = aisbench.read(folder / "out/r_summary.json")
+    assert (found["count"], found["batchsize"], found["samples"], found["devices"]) == (3, BATCH, ROWS, 1)
+    assert found["throughput"] == pytest.approx(1000 * BATCH / np.mean(found["times_ms"]))
+    assert found["standin"] is True
+    assert found["timed"] == "device only"
+
+
+def test_text_output_is_as_numpy_wrote_it(folder):
+    assert run(folder, *FLAGS, "--output_dirname", "r", "--outfmt", "TXT").returncode == 0
+    a, b = (folder / "out/r/1_0.txt").read_text().split(" ")[:2]
+    assert (folder / "out/r/1_0.txt").read_text() == f"{a} {b} \n"
+    assert len(a.split(".")[1]) == 6
+
+
+@pytest.mark.parametrize(("year", "names"), [(2023, ["device0", "device3"]), (2024, ["device0_0", "device3_1"])])
+def test_several_devices_are_put_together(folder, made, year, names):
+    words = (*FLAGS, "--output_dirname", "r", "--device", "0,3")
+    got = run(folder, *words, year=year)
+    assert got.returncode == 0, got.stderr
+    assert ("--divide_input 1" in got.stdout) == (year == 2024)
+    assert f"out/r/{names[1]}" in got.stdout
+    assert sorted(p.name for p in (folder / "out").iterdir()) == ["r", "r_summary.json"]
+    np.testing.assert_allclose(outputs(folder / "out/r"), made[2], rtol=1e-5, atol=1e-6)
+    found = aisbench.read(folder / "out/r_summary.json")
+    assert (found["devices"], found["samples"], found["count"], found["batchsize"]) == (2, ROWS, 4, BATCH)
+    assert found["standin"] is True
+    (folder / "log").write_text(got.stdout)
+    assert aisbench.read(folder / "log")["throughput"] == pytest.approx(found["throughput"])
+
+
+def test_devices_that_ran_everything_must_agree(folder):
+    words = (*FLAGS, "--output_dirname", "r", "--device", "0,1", "--divide_input", "0")
+    assert run(folder, *words).returncode == 0  # equal files are kept once
+    assert len(list((folder / "out/r").iterdir())) == ROWS
+    part = folder / "out/r/device0_0"
+    part.mkdir()
+    (part / "1_0.bin").write_bytes(b"other")
+    shutil.copy(folder / "out/r_summary.json", folder / "out/r/device0_0_summary.json")
+    with pytest.raises(cli.UserError, match="differs from another device"):
+        aisbench.merge(folder / "out/r")
+
+
+@pytest.mark.parametrize("year", [2023, 2024])
+def test_gears(folder, made, year):
+    for name in tiny.INPUTS:
+        (folder / "np" / name).mkdir(parents=True)
+    feeds = {}
+    for i, length in enumerate((16, 8)):
+        feeds[i] = {n: np.full((4, length), i + 1) for n in tiny.INPUTS}
+        for n, a in feeds[i].items():
+            np.save(folder / "np" / n / f"{i}.npy", a)
+            (folder / "np" / n / f"{i}.npy").chmod(0o644)
+    words = ["--model", "gears.om", "--input", "np/input_ids,np/attention_mask", "--output", "out"]
+    got = run(folder, *words, "--output_dirname", "r", "--auto_set_dymdims_mode", "1", "--outfmt", "NPY", year=year)
+    assert got.returncode == 0, got.stderr
+    for i in feeds:
+        found = np.load(folder / f"out/r/{i}_0.npy")
+        np.testing.assert_allclose(found, made[1].run(None, feeds[i])[0], rtol=1e-5, atol=1e-6)
+    assert aisbench.read(folder / "out/r_summary.json")["batchsize"] == 4
+    np.save(folder / "np/input_ids/0.npy", np.ones((4, 9), "i8"))
+    got = run(folder, *words, "--output_dirname", "r", "--auto_set_dymdims_mode", "1", year=year)
+    assert got.returncode == 1
+    assert "no gear of the model" in got.stderr
+    assert "no gear of the model" in run(folder, "--model", "gears.om", year=year).stderr
+    dims = "input_ids:4,16;attention_mask:4,16"
+    assert run(folder, "--model", "gears.om", "--dymDims", dims, year=year).returncode == 0
+
+
+def test_pure_inference_and_loop(folder):
+    got = run(folder, "--model", "model.om", "--loop", "7", "--output", "out", "--output_dirname", "r")
+    assert got.returncode == 0, got.stderr
+    assert (folder / "out/r/pure_infer_data_0.bin").stat().st_size == 4 * BATCH * 2
+    assert aisbench.read(folder / "out/r_summary.json")["count"] == 7
+
+
+def spoil_link(folder):
+    (folder / "in/input_ids/3.bin").unlink()
+    (folder / "in/input_ids/3.bin").symlink_to("2.bin")
+
+
+def spoil_group(folder):
+    (folder / "in/input_ids/3.bin").chmod(0o664)
+
+
+def spoil_name(folder):
+    (folder / "in/input_ids/3.bin").rename(folder / "in/input_ids/3 b.bin")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "hint"), [(spoil_link, "refuses links"), (spoil_group, "chmod go-w"), (spoil_name, "letters, digits")]
+)
+def test_file_rules_came_in_2024(folder, spoil, hint):
+    spoil(folder)
+    assert run(folder, *FLAGS, year=2023).returncode == 0
+    got = run(folder, *FLAGS)
+    assert got.returncode == 1
+    assert hint in got.stderr
+    assert got.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--model", "model.om", "--input", "in/input_ids"], "one folder per model input"),
+        (["--model", "model.om", "--output_dirname", "r"], "cann't be used alone"),
+        (["--model", "m.onnx"], "file type not in ['om']"),
+        (["--model", "model.om", "--loop", "0"], "invalid"),
+        (["--model", "model.om", "--nosuch", "1"], "unrecognized arguments"),
+        (["--model", "real.om"], "was it compiled for this chip"),
+        (["--model", "model.om", "--input", "in/input_ids,in/attention_mask", "--output", "o", "--device", "0,1"],
+         "--output_dirname"),
+    ],
+)  # fmt: skip
+def test_refusals(folder, words, hint):
+    om_writer.write_om(folder / "real.om", inputs=[("x", "int64", [1])], outputs=[("y", "float32", [1])])
+    got = run(folder, *words)
+    assert got.returncode == 1
+    assert hint in got.stderr
+    assert got.stderr.count("\n") == 1
+
+
+def test_wrong_size_names_both(folder):
+    for i in range(1, ROWS + 1):
+        np.zeros(7, "i8").tofile(folder / f"in/input_ids/{i}.bin")
+    got = run(folder, *FLAGS)
+    assert "arg0 tensorsize: 256 filesize: 56 not match" in got.stderr
+    assert "rebuild one of them" in got.stderr
+
+
+def test_missing_ais_bench_says_what_to_install(folder):
+    got = run(folder, "--model", "model.om", PYTHONPATH="")
+    assert got.returncode == 1
+    assert "No module named ais_bench" in got.stderr
+    assert "aclruntime" in got.stderr
+    assert "no such program" in run(folder, "--model", "model.om", python="/no/python3").stderr
+
+
+def test_stand_in_refuses_to_run_outside_tests(folder):
+    got = run(folder, "--model", "model.om", BERT2OM_TEST_STANDIN=None)
+    assert got.returncode == 1
+    assert "runs only in tests" in got.stderr
+
+
+# --- Reading what others stored
+
+LOG = """[INFO] -----------------Performance Summary------------------
+[INFO] H2D_latency (ms): min = 0.05, max = 0.06, mean = 0.055, median = 0.055, percentile(99%) = 0.06
+[INFO] NPU_compute_time (ms): min = 5.9, max = 6.2, mean = 6.0, median = 6.0, percentile(99%) = 6.19
+[INFO] throughput 1000*batchsize.mean(8)/NPU_compute_time.mean(6.0): 1333.3333333333333
+[INFO] ------------------------------------------------------
+"""
+GOOD = {
+    "filesinfo": {"0": {"infiles": ["a/1.bin"], "outfiles": ["o/1_0.bin"]}},
+    "args": ["x"],
+    "NPU_compute_time": {"min": 5, "max": 7, "mean": 6.0, "median": 6.0, "percentile(99%)": 6.98, "count": 2},
+    "H2D_latency": {"min": 0, "max": 1, "mean": 0.5, "median": 0.5, "percentile(99%)": 0.99, "count": 2},
+    "D2H_latency": {"min": 0.0, "max": 0.0, "mean": 0.0, "median": 0.0, "percentile(99%)": 0.0, "count": 0},
+    "npu_compute_time_list": [5, 7],
+    "throughput": 8000 / 6,
+    "pid": 1,
+}
+
+
+def stored(tmp_path, content):
+    path = tmp_path / "s"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_summary(tmp_path):
+    found = aisbench.read(stored(tmp_path, GOOD))
+    assert (found["batchsize"], found["times_ms"], found["samples"]) == (8, [5, 7], 1)
+    assert found["h2d"]["mean"] == 0.5
+    assert found["d2h"] is None
+    assert found["missing"] == {}
+    assert len(found["sha256"]) == 64
+
+
+def test_summary_of_threads_has_no_single_times(tmp_path):
+    threads = {"mean": 6.0, "count": 2}
+    pairs = [[0.0, 6.0], [5.0, 12.0]]
+    found = aisbench.read(stored(tmp_path, GOOD | {"NPU_compute_time": threads, "npu_compute_time_list": pairs}))
+    assert found["times_ms"] is None
+    assert "threads" in found["missing"]["times_ms"]
+    assert found["batchsize"] == 8
+
+
+def test_log(tmp_path):
+    found = aisbench.read(stored(tmp_path, "noise\n" + LOG))
+    assert (found["throughput"], found["batchsize"], found["devices"]) == (pytest.approx(4000 / 3), 8, 1)
+    assert found["compute"]["percentile(99%)"] == 6.19
+    assert found["times_ms"] is None
+    assert found["missing"]["times_ms"]
+    assert not found["standin"]
+    assert aisbench.read(stored(tmp_path, LOG.replace("batchsize.mean(8)", "batchsize(8)")))["batchsize"] == 8
+
+
+def test_log_of_devices_adds_up(tmp_path):
+    two = aisbench.read(stored(tmp_path, LOG + LOG + "[INFO] summary throughput:2666.6666666666665\n"))
+    assert (two["devices"], two["throughput"], two["compute"]) == (2, pytest.approx(8000 / 3), None)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({**GOOD, "throughput": 0}, "nothing was measured"),
+        ({**GOOD, "throughput": "fast"}, r"throughput: 'fast' is no number"),
+        ({k: v for k, v in GOOD.items() if k != "throughput"}, r"throughput: None is no number"),
+        ({**GOOD, "npu_compute_time_list": []}, "npu_compute_time_list is missing"),
+        ({**GOOD, "npu_compute_time_list": [5, -7]}, r"npu_compute_time_list\.1: -7 is no number"),
+        ({**GOOD, "npu_compute_time_list": [5, 7, 6]}, "count is not the 3 times"),
+        ({**GOOD, "npu_compute_time_list": [5, 8]}, "mean is not the mean of the times"),
+        ({**GOOD, "NPU_compute_time": None}, r"NPU_compute_time\.min: None"),
+        (json.dumps(GOOD).replace("6.98", "NaN"), "holds NaN"),
+        (json.dumps(GOOD)[:-9], "not JSON"),
+        ("{}", "npu_compute_time_list is missing"),
+        ("", "no `throughput"),
+        (LOG.replace("1333.3", "2333.3"), r":4: throughput is not 1000"),
+        (LOG.replace("mean = 6.0", "mean = 6.1"), r":4: no NPU_compute_time with this mean"),
+        (LOG.replace("min = 5.9", "min = nan"), r":3\.min"),
+        (LOG + LOG, "holds 2 runs"),
+        (LOG + LOG + "[INFO] summary throughput:99.0\n", "is not the sum"),
+    ],
+)
+def test_malformed_is_refused_with_file_and_key(tmp_path, content, said):
+    path = stored(tmp_path, content)
+    with pytest.raises(cli.UserError, match=said) as e:
+        aisbench.read(path)
+    assert str(path) in str(e.value)
+
+
+def test_parse_prints_json(tmp_path):
+    got = tiny.tool("aisbench.py", "parse", stored(tmp_path, GOOD), cwd=tmp_path)
+    assert json.loads(got.stdout)["batchsize"] == 8

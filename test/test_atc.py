@@ -1,0 +1,349 @@
+"""tools/atc.py against a stand-in that accepts and refuses what CANN's atc does."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cli
+
+sys.path.insert(0, str(Path(__file__).parent / "fake_cann"))
+
+import tiny
+
+import atc
+import om
+
+SHAPE = "--input_shape=input_ids:4,8;attention_mask:4,8"
+GEARS = ("--input_shape=input_ids:4,-1;attention_mask:4,-1", "--input_format=ND", "--dynamic_dims=8,8;16,16")
+IMAGE = "ascendai/cann@sha256:" + "0" * 64
+
+
+@pytest.fixture
+def folder(tmp_path):
+    tiny.model(tmp_path / "m.onnx")
+    return tmp_path
+
+
+def run(folder, *flags, soc="Ascend310P3", before=(), **env):
+    words = ["--framework=5", "--model=m.onnx", "--output=out/model", f"--soc_version={soc}", *flags]
+    return tiny.tool("atc.py", *before, *words, cwd=folder, **({"ASCEND_HOME_PATH": None} | env))
+
+
+def toolkit(folder, version=None, socs=()):
+    """A CANN root whose set_env.sh tells the stand-in which CANN to play, and must not see arguments."""
+    root = folder / "my cann" / "latest"
+    (root / "bin").mkdir(parents=True)
+    (root / "bin" / "atc").symlink_to(tiny.HERE / "bin" / "atc")
+    if version:
+        (root / "x-linux" / "data" / "platform_config").mkdir(parents=True)
+        (root / "x-linux" / "ascend_toolkit_install.info").write_text(f"package_name=x\nversion={version}\n")
+        (root.parent / "set_env.sh").write_text(f"[ $# = 0 ] || exit 9\nexport FAKE_CANN_VERSION={version}\nfalse\n")
+    for soc in socs:
+        (root / "x-linux" / "data" / "platform_config" / f"{soc}.ini").touch()
+    bare = f"{Path(sys.executable).parent}:/usr/bin:/bin"  # no atc on PATH
+    return {"ASCEND_HOME_PATH": str(root), "PATH": bare}
+
+
+def test_a_verified_om_and_nothing_else(folder):
+    got = run(folder, SHAPE)
+    assert got.returncode == 0, got.stderr
+    assert "ATC run success" in got.stdout  # atc's own output was shown
+    assert "+ atc --framework=5 --model=model.onnx" in got.stdout
+    assert sorted(p.name for p in folder.rglob("*")) == ["m.onnx", "model.om", "out"]
+    facts = om.check(folder / "out/model.om", "Ascend310P3", {n: [4, 8] for n in tiny.INPUTS})
+    assert facts["models"][0]["atc_version"] == "STAND-IN"
+    assert (folder / "out/model.om").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_lone_dash_pair_before_atcs_own_flags_is_allowed(folder):
+    assert run(folder, SHAPE, before=["--implmode", "Gelu=high_performance", "--"]).returncode == 0
+
+
+def test_same_bytes_in_any_folder(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    tiny.model(other / "m.onnx")
+    assert run(folder, SHAPE).returncode == run(other, SHAPE).returncode == 0
+    assert (folder / "out/model.om").read_bytes() == (other / "out/model.om").read_bytes()
+
+
+def test_gears(folder):
+    assert run(folder, *GEARS).returncode == 0
+    assert om.read(folder / "out/model.om")["models"][0]["gears"] == [[8, 8], [16, 16]]
+
+
+def test_710_is_310p3(folder):
+    assert "old name of Ascend310P3" in run(folder, SHAPE, soc="Ascend710").stdout
+    assert om.read(folder / "out/model.om")["models"][0]["soc_version"] == "Ascend310P3"
+
+
+@pytest.mark.parametrize(
+    ("version", "flag"),
+    [
+        ("8.5.0", "--op_precision_mode=op_precision.ini"),
+        ("8.0.RC1", "--op_precision_mode=op_precision.ini"),
+        ("7.0.0", "--op_select_implmode=high_performance --optypelist_for_implmode=Gelu"),
+        ("6.0.RC1", "--op_select_implmode=high_performance --optypelist_for_implmode=Gelu"),
+        (None, "--op_select_implmode=high_performance --optypelist_for_implmode=Gelu"),
+    ],
+)
+def test_implmode_is_spelt_for_the_version_found(folder, version, flag):
+    got = run(folder, SHAPE, before=["--implmode", "Gelu=high_performance"], **toolkit(folder, version))
+    assert got.returncode == 0, got.stderr
+    assert flag in got.stdout
+    assert f"CANN {version or '(version unknown)'}" in got.stdout
+    assert flag in om.read(folder / "out/model.om")["models"][0]["atc_cmdline"]
+
+
+def test_soc_is_held_against_the_list_of_the_cann_found(folder):
+    env = toolkit(folder, "9.0.0", ["Ascend310P1", "Ascend310P3", "Ascend910B3"])
+    assert run(folder, SHAPE, **env).returncode == 0
+    got = run(folder, SHAPE, soc="Ascend310", **env)
+    assert got.returncode == 1
+    assert "Ascend310 is unknown to CANN 9.0.0" in got.stderr
+    assert "plain 310 left CANN" in got.stderr
+    assert "it knows Ascend310P1, Ascend310P3" in got.stderr
+    assert not (folder / "out/model.om").exists()
+
+
+def test_old_cann_still_compiles_for_310(folder):
+    assert run(folder, SHAPE, soc="Ascend310", **toolkit(folder, "6.0.RC1")).returncode == 0
+
+
+def test_new_cann_without_a_list_refuses_310(folder):
+    assert "plain 310 left CANN" in run(folder, SHAPE, soc="Ascend310", **toolkit(folder, "8.5.0")).stderr
+
+
+def test_version_files():
+    cfg = "# version: 1.0\ntoolkit_running_version=[1.84.15.1.310:6.0.1]\n"
+    assert atc.version_of(cfg) == "6.0.1"
+    assert atc.version_of("Version=7.6.0.1.220\nversion_dir=8.0.0\n") == "8.0.0"
+    assert atc.version_of("Version=7.6.0.1.220\nversion=8.1.RC1\n") == "8.1.RC1"
+    assert atc.version_of("package_name=x") is None
+    assert atc.number("8.0.RC1") == (8, 0)
+    assert atc.number(None) == ()
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "hint"),
+    [
+        ([], "E10001", "name every input"),
+        ([SHAPE, "--out_nodes=Gemm_423:0"], "E10016", "--out_nodes=output"),
+        (["--input_shape=ids:4,8"], "E10016", "must be the ONNX inputs"),
+        (["--input_shape=input_ids:4;attention_mask:4,8"], "E10049", "name every input"),
+        (["--input_shape=input_ids:4,0;attention_mask:4,8"], "E10011", "name every input"),
+        ([GEARS[0]], "E10011", "name every input"),
+        ([SHAPE, "--auto_tune_mode=RL,GA"], "E10001", "aoe"),
+        ([*GEARS[:2], "--dynamic_dims=8,8"], "E10035", "2 to 100 gears"),
+        ([*GEARS[:2], "--dynamic_dims=" + ";".join(f"{i},{i}" for i in range(1, 102))], "E10036", "2 to 100"),
+        ([*GEARS[:2], "--dynamic_dims=8,8;16"], "E10037", "one number per -1"),
+        ([*GEARS[:2], "--dynamic_dims=8,8;8,8"], "E10039", "all gears different"),
+        ([SHAPE, GEARS[1], GEARS[2]], "E10040", "one number per -1"),
+        ([*GEARS[:2], "--dynamic_dims=8,8,8;9,9,9"], "E10045", "one number per -1"),
+        ([*GEARS[:2], "--dynamic_dims=8;16"], "E10046", "one number per -1"),
+        ([GEARS[0], GEARS[2]], "E10001", "input_format"),
+        ([SHAPE, "--nosuch=1"], "unknown command line flag 'nosuch'", "drop it"),
+    ],
+)
+def test_refusals_are_one_line_with_a_hint(folder, flags, code, hint):
+    (folder / "out").mkdir()
+    (folder / "out/model.om").write_text("of an earlier run")
+    got = run(folder, *flags)
+    assert got.returncode == 1
+    assert got.stderr.count("\n") == 1
+    assert code in got.stderr
+    assert hint in got.stderr
+    assert list((folder / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(("opset", "version", "code"), [(19, "8.5.0", "E16002"), (10, "8.0.0", "E19010")])
+def test_opset_out_of_range(folder, opset, version, code):
+    tiny.model(folder / "m.onnx", opset=opset) if opset < 13 else write_opset(folder / "m.onnx", opset)
+    got = run(folder, SHAPE, **toolkit(folder, version))
+    assert code in got.stderr
+    assert "opset 11" in got.stderr
+
+
+def write_opset(path, opset):
+    import onnx
+    from onnx import TensorProto, helper
+
+    infos = [helper.make_tensor_value_info(n, TensorProto.INT64, [4, 8]) for n in (*tiny.INPUTS, "output")]
+    node = helper.make_node("Add", list(tiny.INPUTS), ["output"], name="Add_0")
+    graph = helper.make_graph([node], "g", infos[:2], infos[2:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9), path)
+
+
+def test_foreign_onnx(folder):
+    (folder / "m.onnx").write_bytes(b"not onnx")
+    assert "E13005" in (err := run(folder, SHAPE).stderr)
+    assert "rebuild it" in err
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("no_success_line", "no 'ATC run success'"),
+        ("crash", "atc failed (exit -6)"),
+        ("truncated_om", "cut off"),
+        ("wrong_soc", "soc_version is Ascend910B"),
+    ],
+)
+def test_what_atc_calls_success_is_checked(folder, fault, said):
+    got = run(folder, SHAPE, FAKE_ATC_FAULT=fault)
+    assert got.returncode == 1
+    assert said in got.stderr
+    assert list((folder / "out").iterdir()) == []
+
+
+def test_host_code_name(folder):
+    assert run(folder, SHAPE, FAKE_ATC_HOST_CODE="1").returncode == 0
+    assert [p.name for p in (folder / "out").iterdir()] == ["model.om"]
+
+
+def test_files_of_other_flags_are_brought_along(folder):
+    (folder / "mix").mkdir()
+    (folder / "mix/ops_info.json").write_text("{}")
+    got = run(folder, SHAPE, "--modify_mixlist=mix/ops_info.json")
+    assert got.returncode == 0, got.stderr
+    assert "--modify_mixlist=ops_info.json" in got.stdout
+
+
+def test_nothing_found(folder):
+    bare = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    got = run(folder, SHAPE, PATH=bare, HOME=str(folder), ASCEND_HOME_PATH="/nowhere")
+    assert got.returncode == 1
+    assert got.stderr.count("\n") == 1
+    for said in ("PATH", "/nowhere", "/usr/local/Ascend/cann", f"{folder}/Ascend/cann", "hiascend.com", "ATC=docker"):
+        assert said in got.stderr
+
+
+def test_found_under_home(folder):
+    env = toolkit(folder, "8.5.0")
+    (folder / "Ascend").mkdir()
+    (folder / "Ascend/cann").symlink_to(env["ASCEND_HOME_PATH"])
+    got = run(folder, SHAPE, PATH=env["PATH"], HOME=str(folder))
+    assert got.returncode == 0, got.stderr
+    assert f"in {folder}/Ascend/cann" in got.stdout
+
+
+FAKE_DOCKER = """#!/usr/bin/env python3
+import os, sys
+open(os.environ["DOCKER_LOG"], "a").write("\\n".join(sys.argv[1:]) + "\\n--end--\\n")
+at = next(i for i, w in enumerate(sys.argv) if "@sha256:" in w)
+os.chdir(next(w for w in sys.argv if w.startswith("--volume=")).split("=")[1].split(":")[0])
+rest = [w.replace("/usr/local/Ascend/cann", os.environ["FAKE_ROOT"]) for w in sys.argv[at + 1:]]
+os.execvp(rest[0], rest)
+"""
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_in_a_container(folder, engine):
+    env, bin_ = toolkit(folder, "8.5.0"), folder / "bin"
+    bin_.mkdir()
+    (bin_ / engine).write_text(FAKE_DOCKER)
+    (bin_ / engine).chmod(0o755)
+    env = {"PATH": f"{bin_}:{env['PATH']}", "FAKE_ROOT": env["ASCEND_HOME_PATH"], "DOCKER_LOG": f"{folder}/log"}
+    got = run(folder, SHAPE, before=["--atc", engine, "--image", IMAGE], **env)
+    assert got.returncode == 0, got.stderr
+    assert (folder / "out/model.om").is_file()
+    for call in (folder / "log").read_text().split("--end--\n")[:-1]:
+        words = call.splitlines()
+        volumes = [w for w in words if w.startswith("--volume=")]
+        assert len(volumes) == 1
+        assert volumes[0].startswith(f"--volume={folder}/out/.atc-")
+        assert {"--network=none", f"--user={os.getuid()}:{os.getgid()}", IMAGE} <= set(words)
+
+
+@pytest.mark.parametrize("image", [(), ("--image", "ascendai/cann:8.5.0"), ("--image", "x@sha256:12")])
+def test_container_image_must_be_pinned(folder, image):
+    (folder / "bin").mkdir()
+    (folder / "bin/docker").symlink_to("/bin/true")
+    got = run(folder, SHAPE, before=["--atc", "docker", *image], PATH=f"{folder}/bin:{os.environ['PATH']}")
+    assert got.returncode == 1
+    assert "pin it by digest" in got.stderr
+
+
+# Texts as atc printed them for others (public repositories and issues).
+REAL = {
+    "E10007: [PID: 10490] 2025-03-18-09:02:18.501.341 [--framework] is required. The value must be [0(Caffe)].": (
+        "E10007: [--framework] is required",
+        "parameter is missing",
+    ),
+    "EC0010: [PID: 129520] 2025-07-08-10:25:28.680.962 Failed to import Python module [ModuleNotFoundError: No module"
+    " named 'decorator'.].\n        Solution: Check that all required components are properly installed": (
+        "EC0010: Failed to import",
+        "decorator sympy",
+    ),
+    "EZ3003: No supported Ops kernel and engine are found for [AddDsl], optype [AddDsl].\n"
+    "        Possible Cause: The operator is not supported by the system.": ("EZ3003: No supported", "ops package"),
+    "E19010: No parser is registered for Op [model1 div node, optype [ai.onnx::23::Div]].": ("E19010", "opset 11"),
+    "/usr/local/Ascend/ascend-toolkit/8.0.0/x86_64-linux/bin/atc.bin: error while loading shared libraries:"
+    " libascend_hal.so: cannot open shared object file: No such file or directory": ("libascend_hal.so", "devlib"),
+    "E40000: Failed to import te.platform.log_util.": ("E40000", "Python module"),
+    "E20001: Failed to compile Op [trans_TransData_0].": ("E20001", "operator compiler failed"),
+    "E10410: File keep.cfg does not exist.": ("E10410", "can be read"),
+    "E10501: IR for Op Foo_1 with optype Foo is not registered.": ("E10501", "opset 11"),
+    "E77777: A new thing.\n        Solution: Do that.": ("E77777: A new thing", "Do that."),
+    "E77777: A new thing.\n        Solution: N/A": ("E77777: A new thing", "see its output above"),
+}
+
+
+@pytest.mark.parametrize("text", REAL)
+def test_error_blocks(text):
+    said, hint = REAL[text]
+    line = atc.failure(f"ATC start working now\n...\nATC run failed, Please check the detail log\n{text}\n", 255)
+    assert said in line
+    assert hint in line
+    assert "\n" not in line
+    assert "PID" not in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model=x"], "no atc option"),
+        (["--model=x", "--model=y"], "given twice"),
+        (["--model=x", "--output", "--soc_version=y"], "--output has no value"),
+        (["--model=x", "--output=y"], "--soc_version is missing"),
+    ],
+)
+def test_flags_are_read_strictly(words, said):
+    with pytest.raises(cli.UserError, match=said):
+        atc.parse_flags(words)
+    assert atc.parse_flags(["--model", "x", "--output=y=z", "--soc_version=a"])["output"] == "y=z"
+
+
+def test_implmode_values(tmp_path):
+    for bad in (["Gelu"], ["Gelu=fast"], ["Gelu=high_precision", "Gelu=high_performance"]):
+        with pytest.raises(cli.UserError):
+            atc.pairs(bad)
+    modes = atc.pairs(["Gelu=high_performance", "SoftmaxV2=high_precision"])
+    with pytest.raises(cli.UserError, match="one mode"):
+        atc.implmode(modes, (7, 0), tmp_path)
+    atc.implmode(modes, (8, 0), tmp_path)
+    ini = (tmp_path / "op_precision.ini").read_text()
+    assert ini == "[ByOpType]\nGelu=high_performance\nSoftmaxV2=high_precision\n"
+
+
+@pytest.mark.parametrize("name", ["atc", "trtexec", "npu-smi"])
+def test_stand_ins_refuse_to_run_outside_tests(name):
+    env = tiny.environment(BERT2OM_TEST_STANDIN=None)
+    got = subprocess.run([tiny.HERE / "bin" / name], env=env, capture_output=True, text=True, check=False)
+    assert got.returncode == 1
+    assert "stand-in" in got.stderr
+
+
+def test_npu_smi_shows_the_name_that_chip_wants():
+    got = subprocess.run(["npu-smi", "info"], env=tiny.environment(), capture_output=True, text=True, check=True)
+    assert re.search(r"^\| 0 +310P3 ", got.stdout, re.M)
+
+
+def test_shell_pieces_pass_shellcheck():
+    for piece in (atc.FIND, atc.RUN):
+        command = ["shellcheck", "--shell=bash", "--exclude=SC1090", "-"]
+        got = subprocess.run(command, input=piece, env=tiny.environment(), capture_output=True, text=True, check=False)
+        assert got.returncode == 0, got.stdout

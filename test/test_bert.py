@@ -1,0 +1,171 @@
+"""The PyTorch classifier is transformers' own; its ONNX is the graph that ATC knows, and agrees with it."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import small
+import torch
+from onnx import numpy_helper
+
+import bert
+import cli
+import seeded
+import tokens
+
+BERT = ("input_ids", "attention_mask")
+TINY = ("input_ids", "segment_ids", "input_mask")
+
+
+@pytest.fixture(scope="module", params=[("minilm_sst2", BERT), ("tinybert_sst2", TINY)], ids=["bert", "tinybert"])
+def case(request, tmp_path_factory):
+    """(folder, module, inputs, arrays, onnx path) of one small model, exported once."""
+    like, inputs = request.param
+    folder = small.checkpoint(tmp_path_factory.mktemp(like), like)
+    module = bert.load(folder)
+    arrays = tokens.encode(tokens.load(folder), small.SENTENCES, 48, inputs)
+    path = folder.parent / "model.onnx"
+    assert bert.export(module, path, inputs, arrays) < 1e-5
+    return folder, module, inputs, arrays, path
+
+
+def test_logits_are_those_of_transformers(case):
+    from safetensors.torch import load_file
+    from transformers import BertConfig, BertForSequenceClassification
+
+    import weights
+
+    folder, module, inputs, arrays, _ = case
+    config = weights.read_config(folder / "config.json")
+    theirs = BertForSequenceClassification(BertConfig(**config)).eval()
+    theirs.load_state_dict(load_file(folder / "model.safetensors"))
+    with torch.inference_mode():
+        feeds = {tokens.ROLES[n]: torch.from_numpy(a) for n, a in arrays.items()}
+        pooled = theirs.bert(**feeds).pooler_output
+        want = theirs.classifier(torch.relu(pooled) if inputs == TINY else pooled).numpy()
+        assert (theirs.classifier(torch.relu(pooled)) - theirs.classifier(pooled)).abs().max() > 0.01
+    np.testing.assert_allclose(bert.logits(module, arrays, batch=2), want, atol=2e-6)
+    assert not module.training and {p.dtype for p in module.parameters()} == {torch.float32}
+
+
+def test_the_original_layout_loads_as_it_is(case):
+    """What the recipes give to pth2onnx.py: a clone's checkpoint folder, TinyBERT's unpacked zip."""
+    folder, module, _, arrays, _ = case
+    box = folder.parent
+    pieces = tokens.read_vocab(folder / "vocab.txt")
+    original = seeded.write(box / "original", box / "model", pieces)
+    assert (original / "pytorch_model.bin").is_file() and not (original / "model.safetensors").exists()
+    np.testing.assert_array_equal(bert.logits(bert.load(original), arrays), bert.logits(module, arrays))
+
+
+def test_any_shape_and_a_row_of_padding(case):
+    _, module, inputs, arrays, path = case
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    want = bert.logits(module, arrays)
+    for row in range(len(want)):
+        n = tokens.mask_of(arrays)[row].sum()
+        have = session.run(None, {name: arrays[name][row : row + 1, :n] for name in inputs})[0]
+        np.testing.assert_allclose(have, want[row : row + 1], atol=1e-5)
+    zeros = {name: np.concatenate([arrays[name], np.zeros((1, 48), np.int64)]) for name in inputs}
+    have = session.run(None, zeros)[0]
+    assert np.isfinite(have).all()
+    np.testing.assert_allclose(have[:-1], want, atol=1e-5)
+
+
+def test_graph_is_the_classic_one(case):
+    _, _, inputs, _, path = case
+    model = onnx.load(path)
+    graph = model.graph
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 11)]
+    assert [i.name for i in graph.input] == list(inputs)
+    assert [o.name for o in graph.output] == ["output"]
+    dims = [[d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim] for i in [*graph.input, *graph.output]]
+    assert dims == [["batch", "length"]] * len(inputs) + [["batch", 2]]
+    assert {i.type.tensor_type.elem_type for i in graph.input} == {onnx.TensorProto.INT64}
+
+    nodes = list(graph.node)
+    maker = {o: n for n in nodes for o in n.output}
+    users = lambda node: [n for n in nodes if node.output[0] in n.input]
+    constants = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    constants |= {n.output[0]: numpy_helper.to_array(n.attribute[0].t) for n in nodes if n.op_type == "Constant"}
+    count = lambda op: sum(n.op_type == op for n in nodes)
+    value = lambda node: next(float(constants[i]) for i in node.input if i in constants)
+    assert not {n.op_type for n in nodes} & {"Where", "Expand", "Erfc", "LayerNormalization", "Trilu", "If", "Loop"}
+
+    mask = next(n for n in nodes if n.op_type == "Cast" and maker[n.input[0]].op_type == "Unsqueeze")
+    sub = users(mask)[0]
+    mul = users(sub)[0]
+    assert maker[maker[mask.input[0]].input[0]].input[0] in ("attention_mask", "input_mask")
+    assert (sub.op_type, value(sub), mul.op_type, value(mul)) == ("Sub", 1.0, "Mul", -10000.0)
+    scores = users(mul)
+    assert [n.op_type for n in scores] == ["Add", "Add"]
+    for add in scores:
+        div = maker[add.input[0]]
+        assert (div.op_type, maker[div.input[0]].op_type, users(add)[0].op_type) == ("Div", "MatMul", "Softmax")
+        assert value(div) == pytest.approx(12**0.5)
+
+    assert count("ReduceMean") == 2 * 5 and count("Sqrt") == 5 and count("Erf") == 2
+    for sqrt in (n for n in nodes if n.op_type == "Sqrt"):
+        norm = users(sqrt)[0]
+        assert norm.op_type == "Div" and maker[norm.input[0]].op_type == "Sub"
+        power = maker[maker[maker[sqrt.input[0]].input[0]].input[0]]
+        assert power.op_type == "Pow" and power.input[0] == norm.input[0]  # one shared Sub
+        beta = users(users(norm)[0])[0]
+        kinds = [n.op_type for n in users(beta) if n.op_type != "Shape"]
+        assert kinds in (["MatMul", "MatMul", "MatMul", "Add"], ["MatMul", "Add"], ["Gather"]), kinds
+    for erf in (n for n in nodes if n.op_type == "Erf"):
+        add = users(erf)[0]
+        assert maker[erf.input[0]].op_type == "Div" and value(maker[erf.input[0]]) == pytest.approx(2**0.5)
+        assert [add.op_type, users(add)[0].op_type, users(users(add)[0])[0].op_type] == ["Add", "Mul", "Mul"]
+
+    floats = [c for c in constants.values() if c.dtype.kind == "f"]
+    assert max(np.abs(c).max() for c in floats) <= 65504  # fp16 holds every constant
+    assert (count("Relu") == 1) == (inputs == TINY)
+
+
+def test_same_bytes_anywhere(case, tmp_path):
+    folder, _, inputs, _, path = case
+    copy = tmp_path / "elsewhere" / "other name"
+    copy.parent.mkdir()
+    copy.symlink_to(folder, target_is_directory=True)
+    code = (
+        "import sys, bert, tokens, pathlib; f, names = sys.argv[1], sys.argv[2].split(',');"
+        "a = tokens.encode(tokens.load(f), ['another sentence', 'bleak'], 16, names);"
+        "bert.export(bert.load(f), 'again.onnx', names, a)"
+    )
+    environment = dict(os.environ, PYTHONPATH=str(small.ROOT / "tools"), PYTHONHASHSEED="7", LC_ALL="C")
+    subprocess.run([sys.executable, "-c", code, copy, ",".join(inputs)], cwd=tmp_path, env=environment, check=True)
+    data = (tmp_path / "again.onnx").read_bytes()
+    assert data == path.read_bytes()
+    assert not any(word in data for word in (b"site-packages", b".py", b"/tmp", b"transformers"))
+
+
+@pytest.mark.parametrize("damage, says", [(0.5, "row [0-4]:"), (np.nan, "row 0:")])
+def test_a_graph_that_disagrees_is_not_written(case, tmp_path, monkeypatch, damage, says):
+    _, module, inputs, arrays, _ = case
+    right = bert.to_onnx
+
+    def wrong(*args):
+        model = right(*args)
+        bias = next(i for i in model.graph.initializer if i.name == "classifier.bias")
+        bias.CopyFrom(numpy_helper.from_array(np.array([damage, 0], np.float32), bias.name))
+        return model
+
+    monkeypatch.setattr(bert, "to_onnx", wrong)
+    with pytest.raises(cli.UserError, match=f"ONNX and PyTorch disagree on 5 of 5 sentences.*{says}"):
+        bert.export(module, tmp_path / "model.onnx", inputs, arrays)
+    assert not list(tmp_path.iterdir())
+
+
+def test_gate():
+    want = np.array([[0.0, 1], [1, 0]], np.float32)
+    assert bert.gate(want, want + 9e-5, "x") == pytest.approx(9e-5, rel=0.01)
+    with pytest.raises(cli.UserError, match="on 1 of 2 sentences.*row 1"):
+        bert.gate(want, want + [[0, 0], [0, 2e-4]], "x")
+    near = np.array([[0.0, 1e-6]], np.float32)
+    with pytest.raises(cli.UserError, match="1 of another class"):
+        bert.gate(near, near[:, ::-1], "x")

@@ -1,0 +1,181 @@
+"""tools/fusion.py: the guards against what is known of the published runs, on graphs and on .om files."""
+
+import json
+import subprocess
+import sys
+
+import onnx
+import onnxsim
+import pytest
+from bert_graphs import bert, export
+from fake_cann import om_writer
+
+import cli
+import fusion
+import rewrite
+
+BASE = {"heads": 12, "head_dim": 64, "hidden": 768}
+TINYBERT = {"heads": 12, "head_dim": 26, "hidden": 312}
+BATCHES = [1, 4, 8, 16, 32, 64]
+
+
+def which(fusion_name, sizes, length, chip="310P3", precision="fp16"):
+    """Batch sizes whose size guards all hold."""
+    guards = {b: fusion.size_guards(fusion_name, sizes, b, length, chip, precision) for b in BATCHES}
+    return [b for b, found in guards.items() if all(holds for holds, _ in found)]
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "length", "batches"),
+    [
+        ("AttentionScore", BASE, 128, [4, 8, 16, 32, 64]),
+        ("AttentionLnQKV", BASE, 128, [16, 32, 64]),
+        ("AttentionLnQKV", BASE, 64, [32, 64]),
+        ("AttentionScore", TINYBERT, 64, []),
+        ("AttentionLnQKV", TINYBERT, 64, []),
+        ("AttentionScore", BASE, 40, []),
+        ("AttentionScore", BASE, 1024, []),
+    ],
+)
+def test_size_guards(name, sizes, length, batches):
+    assert which(name, sizes, length) == batches
+
+
+@pytest.mark.parametrize("change", [{"chip": "910B3"}, {"chip": "310"}, {"precision": "fp32"}])
+def test_attention_score_is_for_310p_and_fp16(change):
+    assert which("AttentionScore", BASE, 128, **change) == []
+
+
+def test_what_the_sources_do_not_say_is_unknown():
+    sites = {"sites": {"AttentionLnQKV": [None]}} | BASE
+    got = fusion.predict(sites, "AttentionLnQKV", 16, 128, "310P1", "fp16")
+    assert (got["fused"], got["unknown"]) == (None, ["AI cores of 310P1: not in the sources"])
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    """One layer of BERT-base's width, simplified, and as rewritten for Ascend."""
+    folder = tmp_path_factory.mktemp("base")
+    raw = export(folder / "raw.onnx", bert(1, 768, 12, 128))
+    shapes = {name: [8, 128] for name in ("input_ids", "attention_mask")}
+    sim, _ = onnxsim.simplify(onnx.load(raw), overwrite_input_shapes=shapes)
+    onnx.save(sim, folder / "sim.onnx")
+    rewrite.modify(folder / "sim.onnx", folder / "ascend.onnx")
+    return folder
+
+
+def row(report, batch):
+    return next(r for r in report["rows"] if r["batch"] == batch)
+
+
+def test_rewritten_graph_qualifies(graphs):
+    report = fusion.fusion_report(graphs / "ascend.onnx")
+    assert report["graph"] == {"batch": 8, "length": 128, **BASE}
+    got = {b: {k: row(report, b)[k]["fused"] for k in fusion.FUSIONS} for b in (1, 8, 16)}
+    assert got[1] == {"AttentionScore": 0, "AttentionLnQKV": 0, "LayerNorm": 3, "Gelu": 1}
+    assert got[8] == {"AttentionScore": 1, "AttentionLnQKV": 0, "LayerNorm": 3, "Gelu": 1}
+    assert got[16] == {"AttentionScore": 1, "AttentionLnQKV": 1, "LayerNorm": 3, "Gelu": 1}
+    assert row(report, 1)["AttentionScore"]["failed"] == ["batch x heads 12, not a multiple of 8"]
+
+
+def test_simplified_graph_does_not(graphs):
+    got = row(fusion.fusion_report(graphs / "sim.onnx"), 16)
+    assert got["AttentionScore"]["failed"] == ["the scale node's name does not begin with bert_"]
+    assert got["AttentionLnQKV"]["fused"] == 0
+    assert got["Gelu"]["fused"] == 1
+
+
+def changed(graphs, tmp_path, change):
+    model = onnx.load(graphs / "ascend.onnx")
+    change({n.name: n for n in model.graph.node}, model.graph)
+    onnx.save(model, tmp_path / "changed.onnx")
+    return row(fusion.fusion_report(tmp_path / "changed.onnx"), 16)
+
+
+def mask_not_expanded(nodes, graph):
+    nodes["layer_0_mask"].input[1] = "mask_Mul_out"
+
+
+def two_subs(nodes, graph):
+    twin = onnx.helper.make_node("Sub", list(nodes["layer_0_norm1_Sub"].input), ["twin"], name="twin")
+    graph.node.insert(list(graph.node).index(nodes["layer_0_norm1_Pow"]), twin)
+    nodes["layer_0_norm1_Pow"].input[0] = "twin"
+
+
+def gelu_as_mul(nodes, graph):
+    node = nodes["layer_0_gelu_Div"]
+    node.op_type = "Mul"
+    tensor = next(t for t in graph.initializer if t.name == node.input[1])
+    tensor.CopyFrom(onnx.numpy_helper.from_array(1 / onnx.numpy_helper.to_array(tensor), tensor.name))
+
+
+def one_step_key(nodes, graph):
+    swap, heads = nodes["layer_0_key_Swap"], nodes["layer_0_key_Transpose"]
+    heads.attribute[0].ints[:] = [0, 2, 3, 1]
+    nodes["layer_0_scores"].input[1] = heads.output[0]
+    graph.node.remove(swap)
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "says"),
+    [
+        (mask_not_expanded, "AttentionScore", "mask is not expanded"),
+        (one_step_key, "AttentionScore", "two steps"),
+        (two_subs, "LayerNorm", "computed twice"),
+        (gelu_as_mul, "Gelu", "x / sqrt 2"),
+    ],
+)
+def test_each_guard_can_fail(graphs, tmp_path, change, name, says):
+    got = changed(graphs, tmp_path, change)[name]
+    assert got["fused"] < got["of"]
+    assert says in fusion.cell(got)
+
+
+def test_compiled_model_is_shown(graphs, tmp_path):
+    om_writer.write_om(
+        tmp_path / "model.om",
+        inputs=[("input_ids", "int64", [16, 128])], outputs=[("output", "float32", [16, 2])],
+        ops=["AttentionScore", "LayerNorm", "LayerNorm", "Gelu"],
+    )  # fmt: skip
+    report = fusion.fusion_report(graphs / "ascend.onnx", om_path=tmp_path / "model.om")
+    assert report["compiled"]["graphs"] == [{"AttentionScore": 1, "AttentionLnQKV": 0, "LayerNorm": 2, "Gelu": 1}]
+    assert "length 128: AttentionScore 1 (predicted 1), AttentionLnQKV 0 (predicted 1)" in fusion.show(report)
+
+
+def test_gears_are_counted_each(graphs, tmp_path):
+    om_writer.write_om(
+        tmp_path / "model.om",
+        inputs=[("input_ids", "int64", [16, -1])], outputs=[("output", "float32", [16, 2])],
+        ops=["AttentionScore"], gears=[[64], [128]],
+    )  # fmt: skip
+    report = fusion.fusion_report(graphs / "ascend.onnx", om_path=tmp_path / "model.om")
+    assert [g["AttentionScore"] for g in report["compiled"]["graphs"]] == [1, 1]
+    assert "length 64: AttentionScore 1 (predicted 1)" in fusion.show(report)
+
+
+def test_command_line(graphs, tmp_path):
+    def run(*args):
+        return subprocess.run(
+            [sys.executable, fusion.__file__, *map(str, args)], capture_output=True, text=True, check=False
+        )
+
+    shown = run(graphs / "ascend.onnx", "--chip", "710,310P1", "--batch", "1,16")
+    assert shown.returncode == 0, shown.stderr
+    assert "prediction, not a measurement" in shown.stdout
+    assert "| 310P3 | fp16 | 128 | 16 | 1 | 1 | 3 | 1 |" in shown.stdout
+    assert "unknown: AI cores of 310P1" in shown.stdout
+    assert json.loads(run(graphs / "ascend.onnx", "--json").stdout)["kind"] == "prediction"
+    assert run(graphs / "ascend.onnx", "--batch", "0").returncode == 2
+    wrong = run(tmp_path / "no.onnx")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
+
+
+def test_no_encoder_is_said(graphs, tmp_path):
+    model = onnx.load(graphs / "sim.onnx")
+    for node in model.graph.node:
+        if node.op_type == "Softmax":
+            node.op_type = "Sigmoid"
+            del node.attribute[:]
+    onnx.save(model, tmp_path / "none.onnx")
+    with pytest.raises(cli.UserError, match="0 Softmax"):
+        fusion.fusion_report(tmp_path / "none.onnx")

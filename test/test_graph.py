@@ -1,0 +1,195 @@
+"""The Make graph tells the truth: parameters, -n, -q, -j, edits, deletions, failures. It drives the real Makefile."""
+
+import json
+import time
+
+import pytest
+
+LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
+AFTER_COMPILE = {f"{LEAF}/{n}" for n in ("output/MANIFEST", "score.json", "accuracy.json", "accuracy.txt")}
+AFTER_SIM = AFTER_COMPILE | {f"{LEAF}/model.onnx", "tiny/default/seq64/bs8/cpu.onnx"}
+AFTER_EXPORT = AFTER_SIM | {"tiny/default/seq64/bs8/sim.onnx"}
+
+WRONG = {
+    "MODEL=other": "MODEL='other' is not one of: ",
+    "MODEL=": "MODEL='' is not one of: ",
+    "MODEL=tiny minilm_sst2": "MODEL='tiny minilm_sst2' holds blanks; it is one value",
+    "CHIP=gpu": "CHIP='gpu' is not one of: ",
+    "PRECISION=fp64": "PRECISION='fp64' is not one of: ",
+    "PRECISION=fp16": "PRECISION='fp16' is not one of: ",
+    "ENGINE=atc": "ENGINE='atc' is not one of: ",
+    "BS=0": "BS='0' is not a whole number from 1 to 999",
+    "BS=-1": "BS='-1' is not a whole number from 1 to 999",
+    "BS=08": "BS='08' is not a whole number from 1 to 999",
+    "BS=1000000": "is not a whole number from 1 to 999",
+    "BS=8x": "is not a whole number from 1 to 999",
+    "BS=8 8": "holds blanks; it is one value",
+    "BATCHES=1 x": "BATCHES='1 x' is not made of whole numbers from 1 to 999",
+    "SAMPLES=1e3": "SAMPLES='1e3' is not a whole number",
+    "SEQ=7": "SEQ='7' is not a length from 8 to 512",
+    "SEQ=513": "SEQ='513' is not a length from 8 to 512",
+    "SEQ=128,64": "is not a length from 8 to 512, or an ascending list",
+    "SEQ=64,,128": "is not a length from 8 to 512, or an ascending list",
+    "SEQ=../x": "is not a length",
+    "WEIGHTS=a;b": "WEIGHTS='a;b' may hold letters, digits and",
+    "WEIGHTS=$(shell touch pwned)": "may hold letters, digits and",
+    "MODEL=`touch pwned`": "may hold letters, digits and",
+    "VENV=a'b": "may hold letters, digits and",
+    'CHIP="cpu': "may hold letters, digits and",
+    "WEIGHTS=x\ntouch pwned": "touch pwned' holds blanks; it is one value",
+}
+
+
+@pytest.mark.parametrize("word", WRONG)
+def test_a_wrong_parameter_stops_with_the_right_ones(built, word):
+    before = built.files()
+    done = built.make(word, "accuracy", check=False)
+    assert done.returncode == 2
+    assert WRONG[word] in done.stderr, done.stderr
+    assert built.files() == before
+
+
+def test_710_is_310P3(built):
+    assert "310P3-atc-fp16/model.om" in built.make("-n", "MODEL=tiny", "CHIP=710", "om").stdout
+
+
+def test_the_environment_does_not_leak_in(built):
+    env = {"MODEL": "other", "BS": "64", "CHIP": "T4", "PRECISION": "bf16", "SEQ": "7", "BATCHES": "x", "SAMPLES": "y"}
+    assert built.make("-q", "accuracy", "MODEL=tiny", env=env).returncode == 0
+
+
+def test_up_to_date_after_a_build(built):
+    assert built.make("-q", "MODEL=tiny", "accuracy").returncode == 0
+    assert built.remade("MODEL=tiny", "accuracy") == set()
+
+
+def test_the_result_is_printed_again(built):
+    text = built.make("MODEL=tiny", "accuracy").stdout
+    assert "/872)" in text
+    assert "95 % interval" in text
+    assert "not the model's accuracy" in text
+
+
+def test_dry_run_writes_nothing(built):
+    before = built.files()
+    built.make("-n", "MODEL=tiny", "accuracy-table", "perf-table", "BATCHES=1 2 3")
+    built.make("-q", "MODEL=tiny", "perf", "SAMPLES=99", check=False)
+    assert built.files() == before
+
+
+@pytest.mark.parametrize(
+    ("word", "made"),
+    [
+        ("PRECISION=bf16", {f"tiny/default/seq64/bs8/cpu-openvino-bf16/{n}" for n in
+                            ("model.onnx", "output/MANIFEST", "score.json", "accuracy.json", "accuracy.txt")}),
+        ("BS=4", {n.replace("bs8", "bs4") for n in AFTER_EXPORT}),
+        ("SEQ=32", {n.replace("seq64", "seq32") for n in AFTER_EXPORT} | {"tiny/default/seq32/input/MANIFEST"}),
+        ("WEIGHTS=other.zip", {n.replace("default", "other.zip") for n in AFTER_EXPORT | {
+            f"tiny/default/{n}" for n in ("checkpoint/MANIFEST", "model.onnx", "seq64/input/MANIFEST")}}),
+    ],
+)  # fmt: skip
+def test_a_parameter_remakes_what_depends_on_it_and_nothing_else(built, word, made):
+    assert built.remade("MODEL=tiny", word, "accuracy") == made
+    assert built.make("-q", "MODEL=tiny", "accuracy").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "made"),
+    [
+        ("models/tiny/postprocess.py", {f"{LEAF}/{n}" for n in ("score.json", "accuracy.json", "accuracy.txt")}),
+        ("tools/ais_bench_cpu.py", AFTER_COMPILE),
+        ("tools/compile_cpu.py", AFTER_COMPILE | {f"{LEAF}/model.onnx"}),
+        ("models/tiny/modify_onnx.py", AFTER_SIM),
+        ("models/tiny/preprocess.py", AFTER_EXPORT | {"tiny/default/seq64/input/MANIFEST"}),
+        ("models/tiny/pth2onnx.py", AFTER_EXPORT | {"tiny/default/model.onnx"}),
+    ],
+)
+def test_an_edited_script_remakes_exactly_its_outputs(built, script, made):
+    assert built.remade("MODEL=tiny", "-W", script, "accuracy") == made
+
+
+@pytest.mark.parametrize("name", ["score.json", "output/MANIFEST", "model.onnx"])
+def test_a_deleted_artefact_is_made_again_the_same(built, name):
+    path = built.path / "build" / LEAF / name
+    before = path.read_bytes()
+    path.unlink()
+    built.make("MODEL=tiny", "accuracy")
+    assert path.read_bytes() == before
+    assert built.make("-q", "MODEL=tiny", "accuracy").returncode == 0
+
+
+def test_a_failing_step_leaves_no_artefact(built):
+    script = built.path / "models/tiny/postprocess.py"
+    path = built.path / "build" / LEAF / "score.json"
+    good, kept = script.read_text(), path.read_bytes()
+    script.write_text("import pathlib, sys\npathlib.Path(sys.argv[-1]).write_text('half')\nsys.exit(3)\n")
+    path.unlink()
+    try:
+        done = built.make("MODEL=tiny", "accuracy", check=False)
+        assert done.returncode == 2
+        assert "score.json was not made: exit 3 from:" in done.stderr
+        assert not path.exists()
+        assert [p.name for p in path.parent.iterdir() if p.name.startswith(".")] == []
+    finally:
+        script.write_text(good)
+    built.make("MODEL=tiny", "accuracy")
+    assert path.read_bytes() == kept
+
+
+def test_every_artefact_says_what_made_it(built):
+    leaf = built.path / "build" / LEAF
+    prov = json.loads((leaf / "model.onnx.prov.json").read_text())
+    assert prov["inputs"].keys() >= {
+        "tools/compile_cpu.py",
+        "build/tiny/default/seq64/bs8/cpu.onnx",
+        "requirements.txt",
+    }
+    assert prov["commands"][0][:2] == ["python", "tools/compile_cpu.py"]
+    record = json.loads((leaf / "accuracy.json").read_text())
+    chain = record["chain"]
+    assert chain["build/data/dev.tsv"]["sha256"].startswith("54a9c12c77e402fc")
+    assert all(link["sha256"] for link in chain.values())
+    assert record["correct"] == sum(p == label for p, label in zip(record["predictions"], labels(built), strict=True))
+
+
+def labels(repo) -> str:
+    """The validation labels, a character a row."""
+    return "".join(line.split("\t")[1] for line in (repo.path / "build/data/dev.tsv").read_text().splitlines()[1:])
+
+
+def test_perf_times_rounds_and_prints_them(built):
+    text = built.make("MODEL=tiny", "perf", "SAMPLES=8").stdout
+    assert "samples/s, median of 3 rounds" in text
+    assert built.make("-q", "MODEL=tiny", "perf", "SAMPLES=8").returncode == 0
+    assert built.make("-q", "MODEL=tiny", "perf", "SAMPLES=9", check=False).returncode == 1
+    record = json.loads((built.path / "build" / LEAF / "perf.json").read_text())
+    assert record["requests"] == 3 * (8 // 8 + 4)
+    assert record["samples_per_second"] > 0
+
+
+def test_a_shorter_list_remakes_the_table(built):
+    built.make("MODEL=tiny", "perf-table", "SAMPLES=8", "BATCHES=8 4", "PRECISIONS=fp32")
+    table = built.path / "results/local/perf-table.csv"
+    assert len(table.read_text().splitlines()) == 3
+    text = built.make("MODEL=tiny", "perf-table", "SAMPLES=8", "BATCHES=8", "PRECISIONS=fp32").stdout
+    assert len(table.read_text().splitlines()) == 2
+    assert "| tiny" in text
+
+
+def test_two_makes_at_once_and_j8_give_the_same_bytes(built, tmp_path_factory):
+    from conftest import Repo
+
+    other = Repo(tmp_path_factory.mktemp("elsewhere"))
+    time.sleep(0)
+    env = {"LC_ALL": "C", "TZ": "Asia/Kolkata"}
+    other.make("-j8", "MODEL=tiny", "accuracy", env=env)
+    same = ["model.onnx", "output/MANIFEST", "score.json"]
+    names = [f"build/{LEAF}/{n}" for n in same] + [
+        "build/tiny/default/checkpoint/MANIFEST",
+        "build/tiny/default/model.onnx",
+        "build/tiny/default/seq64/input/MANIFEST",
+        "build/tiny/default/seq64/bs8/sim.onnx",
+        "build/tiny/default/seq64/bs8/cpu.onnx",
+    ]
+    for name in names:
+        assert (built.path / name).read_bytes() == (other.path / name).read_bytes(), name

@@ -1,0 +1,271 @@
+"""The packed engine against onnxruntime, on small seeded classifiers of several shapes; hostile files; the bits."""
+
+import ctypes
+import json
+import mmap
+import platform
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import bert_graphs
+import numpy as np
+import onnx
+import pytest
+
+import cli
+import packed
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "tools" / "packed" / "packed.c"
+FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread"]
+# layers, hidden, heads, relu: heads of 8, 26 (TinyBERT), 32 (MiniLM) and 64 (BERT-base); odd paddings; one layer
+SHAPES = {"head8": (2, 32, 4, 0), "tiny": (2, 312, 12, 1), "mini": (3, 96, 3, 0), "base": (1, 128, 2, 0)}
+
+pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is needed to build the engine")
+
+
+def build(path, *flags):
+    subprocess.run(["gcc", *FLAGS, *flags, SOURCE, "-o", path], check=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    path = build(tmp_path_factory.mktemp("lib") / "packed.so")
+    ok, why = packed.Model.cpu_supports("int8", path)
+    if not ok:
+        pytest.skip(why)
+    return path
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def onnx_path(request, tmp_path_factory):
+    import torch
+
+    layers, hidden, heads, relu = SHAPES[request.param]
+    model = bert_graphs.bert(layers, hidden, heads)
+    with torch.no_grad():  # a trained classifier's scale, so that an absolute tolerance means something
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2 and "embeddings" not in name:
+                weight.mul_(min(1, 3 / hidden**0.5))
+    if relu:
+        model.classifier = torch.nn.Sequential(torch.nn.ReLU(), model.classifier)
+    path = tmp_path_factory.mktemp(request.param) / "model.onnx"
+    bert_graphs.export(path, model)
+    return path
+
+
+def sentences(n=40, seed=0):
+    rng = np.random.default_rng(seed)
+    lengths = [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, *rng.integers(3, 40, n - 10)]
+    return [rng.integers(0, 100, length).tolist() for length in lengths]
+
+
+def reference(path, batch):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    feeds = ({"input_ids": np.array([s]), "attention_mask": np.ones((1, len(s)), np.int64)} for s in batch)
+    return np.concatenate([session.run(None, f)[0] for f in feeds])
+
+
+def model(path, folder, library, precision="bf16", **options):
+    packed.convert(path, folder / "model.packed", precision)
+    return packed.Model(folder / "model.packed", library=library, **options)
+
+
+@pytest.mark.parametrize(("precision", "near"), [("bf16", 0.02), ("int8", 0.06)])
+def test_same_answers_as_onnxruntime(onnx_path, tmp_path, library, precision, near):
+    batch = sentences()
+    want, have = reference(onnx_path, batch), model(onnx_path, tmp_path, library, precision).run(batch)
+    assert want.std() > 0.05, "the reference must tell sentences apart"
+    assert np.abs(have - want).max() < near * max(1, np.abs(want).max())
+
+
+@pytest.mark.parametrize("precision", packed.PRECISIONS)
+def test_a_sentence_has_the_same_bits_in_any_company(onnx_path, tmp_path, library, precision):
+    batch = sentences()
+    engine = model(onnx_path, tmp_path, library, precision, threads=2)
+    want = engine.run(batch)
+    assert np.array_equal(engine.run(batch[::-1])[::-1], want)
+    assert np.array_equal(np.concatenate([engine.run([s]) for s in batch]), want)
+    for threads, block, group in ((1, 32, 1), (3, 96, 2), (2, 2048, 8)):
+        other = packed.Model(tmp_path / "model.packed", threads=threads, library=library)
+        other.BLOCK, other.GROUP = block, group
+        assert np.array_equal(other.run(batch), want), (threads, block, group)
+
+
+@pytest.mark.parametrize("precision", packed.PRECISIONS)
+def test_padding_changes_nothing(onnx_path, tmp_path, library, precision):
+    batch = sentences()
+    engine = model(onnx_path, tmp_path, library, precision)
+    ids = np.full((len(batch), 64), 7)  # not 0: what is masked must not matter
+    for row, sentence in zip(ids, batch, strict=True):
+        row[: len(sentence)] = sentence
+    assert np.array_equal(engine.run((ids, [len(s) for s in batch])), engine.run(batch))
+
+
+def test_stays_inside_its_workspace_and_reads_nothing_old(onnx_path, tmp_path, library, monkeypatch):
+    """Memory that is not zero, and not more of it than asked for, gives the same bits and an untouched end."""
+    batch, made = sentences(), []
+    engine = model(onnx_path, tmp_path, library, "int8")
+    want = engine.run(batch)
+
+    def dirty(size):
+        made.append((size, mmap.mmap(-1, size + 8192)))
+        made[-1][1][:] = b"\xff" * (size + 8192)  # not a number, in bf16 and in float32
+        return made[-1][1]
+
+    monkeypatch.setattr(packed, "memory", dirty)
+    engine.work = mmap.mmap(-1, 1)
+    have = engine.run(batch)
+    (size, memory), *_ = made
+    assert memory[size:] == b"\xff" * 8192
+    assert np.array_equal(have, want)
+
+
+def test_conversion_is_reproducible(onnx_path, tmp_path):
+    for name in ("a", "b"):
+        packed.convert(onnx_path, tmp_path / name, "int8")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    bert_graphs.export(folder / "model.onnx", bert_graphs.bert())
+    packed.convert(folder / "model.onnx", folder / "model.packed", "bf16")
+    return folder
+
+
+def header(data, **changes):
+    """A model.packed file with its header changed, and its length as the file's own rule wants it."""
+    (length,) = struct.unpack("<I", data[8:12])
+    arch = json.loads(data[12 : 12 + length]) | changes
+    text = json.dumps(arch).encode()
+    head = packed.MAGIC + struct.pack("<I", len(text)) + text
+    return head + bytes(-len(head) % 4096) + data[packed.up(12 + length, 4096) :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda d: b"", "not a model.packed file"),
+        (lambda d: b"PK\3\4" + d[4:], "not a model.packed file"),
+        (lambda d: d[:-1], "bytes where the header promises"),
+        (lambda d: d + b"\0", "bytes where the header promises"),
+        (lambda d: d[:8] + b"\xff\xff\xff\xff" + d[12:], "header is damaged"),
+        (lambda d: d[:12] + b"[1]" + d[15:], "header is damaged"),
+        (lambda d: header(d, layers=3), "precisions"),
+        (lambda d: header(d, vocab=1 << 40), "vocab"),
+        (lambda d: header(d, hidden=-32), "hidden"),
+        (lambda d: header(d, heads=5), "heads"),
+        (lambda d: header(d, heads=0), "heads"),
+        (lambda d: header(d, eps="x"), "eps"),
+        (lambda d: header(d, eps=float("nan")), "eps"),
+        (lambda d: header(d, positions=1000), "bytes where the header promises"),
+        (lambda d: header(d, precisions=["fp4", "bf16"]), "precisions"),
+        (lambda d: header(d, precisions=[["bf16"], "bf16"]), "no architecture"),
+        (lambda d: header(d, layers=None), "layers"),
+    ],
+)
+def test_hostile_files_are_refused_in_one_line(small, tmp_path, library, damage, says):
+    path = tmp_path / "model.packed"
+    path.write_bytes(damage((small / "model.packed").read_bytes()))
+    with pytest.raises(cli.UserError, match=says) as e:
+        packed.Model(path, library=library)
+    assert str(path) in str(e.value) and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("batch", "says"),
+    [
+        ([[1, 2], [1, 100]], "sentence 1: token id 100 is outside"),
+        ([[1, -1]], "sentence 0: token id -1"),
+        ([[1], []], "sentence 1: 0 of 0 tokens"),
+        ([[1] * 65], "65 tokens"),
+        ((np.zeros((2, 8)), [8, 9]), "sentence 1: 9 of 8"),
+    ],
+)
+def test_input_that_would_read_beside_a_table(small, library, batch, says):
+    with pytest.raises(cli.UserError, match=says):
+        packed.Model(small / "model.packed", library=library).run(batch)
+
+
+def test_no_sentences(small, library):
+    assert packed.Model(small / "model.packed", library=library).run([]).shape == (0, 2)
+
+
+def test_other_graphs_are_refused_by_tensor_name(small, tmp_path):
+    graph = onnx.load(small / "model.onnx")
+    tanh = next(n for n in graph.graph.node if n.op_type == "Tanh")
+    tanh.op_type = "Sigmoid"
+    onnx.save(graph, tmp_path / "model.onnx")
+    with pytest.raises(cli.UserError, match=f"tensor {tanh.output[0]}: expected Tanh, found Sigmoid"):
+        packed.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
+    assert not (tmp_path / "out").exists()
+
+
+def test_layers_of_both_precisions(small, tmp_path, library):
+    batch = sentences()
+    packed.convert(small / "model.onnx", tmp_path / "mixed", "int8", bf16_layers=[0])
+    have = packed.Model(tmp_path / "mixed", library=library).run(batch)
+    want = {p: model(small / "model.onnx", tmp_path, library, p).run(batch) for p in packed.PRECISIONS}
+    assert 0 < np.abs(have - want["bf16"]).max() < np.abs(want["int8"] - want["bf16"]).max() + 0.02
+    assert np.abs(have - want["int8"]).max() > 0
+    with pytest.raises(cli.UserError, match="no layer 2"):
+        packed.convert(small / "model.onnx", tmp_path / "x", "int8", bf16_layers=[2])
+
+
+def test_not_a_number_is_refused(small, tmp_path):
+    graph = onnx.load(small / "model.onnx")
+    bias = next(t for t in graph.graph.initializer if t.name.endswith("classifier.bias"))
+    bias.raw_data = np.array([np.nan, 0], np.float32).tobytes()
+    onnx.save(graph, tmp_path / "model.onnx")
+    with pytest.raises(cli.UserError, match="classifier.bias holds a value that is not a finite number"):
+        packed.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
+    assert not (tmp_path / "out").exists()
+
+
+def test_tensors_outside_the_file_are_refused(small, tmp_path):
+    graph = onnx.load(small / "model.onnx")
+    onnx.save(graph, tmp_path / "model.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+    with pytest.raises(cli.UserError, match="kept in another file"):
+        packed.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
+
+
+def test_a_cpu_without_the_units_is_told_what_else_to_use(tmp_path, monkeypatch, small):
+    """The same source built as for another kind of CPU, and another machine's name."""
+    library = build(tmp_path / "other.so", "-DPACKED_NONE")
+    ok, why = packed.Model.cpu_supports("bf16", library)
+    assert not ok and "ENGINE=openvino" in why and "\n" not in why
+    with pytest.raises(cli.UserError, match="ENGINE=openvino"):
+        packed.Model(small / "model.packed", library=library)
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert "aarch64" in packed.Model.cpu_supports("int8")[1]
+
+
+def test_a_missing_library_says_how_to_build_it(tmp_path):
+    with pytest.raises(cli.UserError, match="make engine"):
+        packed.load_library(tmp_path / "none.so")
+
+
+def test_structures_agree(library):
+    """C and Python must mean the same struct net: a size that a workspace depends on tells."""
+    assert ctypes.sizeof(packed.Net) == 8 * 4 + 4 + 4 + 3 * 8
+
+
+def test_command_line(small, tmp_path):
+    command = [sys.executable, ROOT / "tools" / "packed.py", "--precision", "int8"]
+    out = tmp_path / "model.packed"
+    done = subprocess.run(
+        [*command, "--onnx", small / "model.onnx", "--save_path", out], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == f"{out}: {out.stat().st_size} bytes, layers int8 int8\n"
+    for bad in (tmp_path / "none.onnx", small / "model.packed"):
+        done = subprocess.run([*command, "--onnx", bad, "--save_path", tmp_path / "x"], capture_output=True, text=True)
+        assert done.returncode == 1 and str(bad) in done.stderr and done.stderr.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == [out]

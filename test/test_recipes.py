@@ -1,0 +1,234 @@
+"""The commands of both recipes, as each model's README shows them, run in order from inside the model's folder.
+
+atc, ais_bench and trtexec are the stand-ins of fake_cann; everything else is real. The checkpoint is a small seeded
+one in the original's own layout.
+"""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bert
+import recipe
+import seeded
+import tokens
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+BERT, TINYBERT = "bert_base_cased_sst2", "tinybert_sst2"
+SMALL = {
+    "vocab_size": 1500,
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 96,
+}
+ROWS = 20  # at batch 8 the last request is half full
+
+
+def sentences():
+    """Our own, which have capitals, and real ones if they were rebuilt."""
+    path = ROOT / "build/data/dev.tsv"
+    real = [line.split("\t")[0] for line in path.read_text("utf-8").split("\n")[1:]] if path.exists() else []
+    return (recipe.SENTENCES + real + recipe.SENTENCES * 2)[:ROWS]
+
+
+def folder_of(model, tmp_path, clone):
+    """models/<model> in a copy of what its commands reach, with sentences, and a small checkpoint under `clone`."""
+    for part in ("tools", f"models/{model}", "test/fake_cann"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "build/data").mkdir(parents=True)
+    rows = "".join(f"{s}\t{i % 2}\n" for i, s in enumerate(sentences()))
+    (tmp_path / "build/data/dev.tsv").write_text(f"sentence\tlabel\n{rows}", "utf-8")
+    folder, shape = tmp_path / "models" / model, tmp_path / "shape"
+    shape.mkdir()
+    shutil.copy(folder / "tokenizer_config.json", shape)
+    (shape / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | SMALL))
+    letters = [chr(c) for c in range(33, 127)]
+    words = sorted({w for s in sentences() for w in s.lower().split()})
+    pieces = list(dict.fromkeys([*tokens.SPECIAL, *letters, *(f"##{c}" for c in letters), *words]))
+    return folder, seeded.write(folder / clone, shape, pieces)
+
+
+def run(folder, script, check=True):
+    """Run a piece of bash in `folder`, with the stand-ins first on PATH; the finished process."""
+    fake = folder.parents[1] / "test/fake_cann"
+    env = os.environ | {
+        "PATH": f"{BIN}:{fake / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(fake),
+        "BERT2OM_TEST_STANDIN": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = ["bash", "-euo", "pipefail", "-c", script]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=900, check=False)
+    assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def documented(model):
+    """Every ```bash block of the model's README: what it promises to work as written."""
+    return "\n".join(re.findall(r"^```bash\n(.*?)^```", (ROOT / f"models/{model}/README.md").read_text(), re.M | re.S))
+
+
+def expected(checkpoint, inputs, length, lower_case):
+    """PyTorch's logits of the sentences, float32 [ROWS, 2]."""
+    arrays = tokens.encode(tokens.load(checkpoint, lower_case), sentences(), length, inputs)
+    logits = bert.logits(bert.load(checkpoint), arrays)
+    assert logits.std(0).min() > 1e-3, "the checkpoint tells no sentence from another: this test could not fail"
+    return logits
+
+
+def correct(logits):
+    return int((logits.argmax(1) == np.arange(ROWS) % 2).sum())
+
+
+def test_bert_base_cased(tmp_path):
+    folder, checkpoint = folder_of(BERT, tmp_path, "bert-base-cased-finetuned-sst2")
+    assert checkpoint.name == "checkpoint-12630"
+    done = run(folder, documented(BERT))
+    want = expected(checkpoint, ("input_ids", "attention_mask"), 128, lower_case=False)
+    assert (
+        re.findall(r"^accuracy: .*", done.stdout, re.M)
+        == [f"accuracy: {correct(want) / ROWS:.6f} ({correct(want)}/{ROWS})"] * 2
+    ), "static and buckets"
+    assert len(re.findall(r"^\[INFO\] throughput 1000", done.stdout, re.M)) == 4
+
+    have = [np.fromfile(folder / f"data_bin/output/{i}_0.bin", "<f4") for i in range(1, ROWS + 1)]
+    assert np.abs(have - want).max() < 1e-4
+    files = json.loads((folder / "data_bin/8/rows.json").read_text())
+    for k, rows in files.items():
+        assert np.abs(np.load(folder / f"data_bin/8/output/{k}_0.npy")[: len(rows)] - want[rows]).max() < 1e-4
+    assert sorted(r for rows in files.values() for r in rows) == list(range(ROWS))
+
+    old = 'python3 -m onnxsim bert_base_sst2.onnx old.onnx --input-shape "input_ids:8,128" "attention_mask:8,128"'
+    assert "renamed" in run(folder, old).stdout
+    assert (folder / "old.onnx").read_bytes() == (folder / "bert_base_sst2_bs8.onnx").read_bytes()
+
+
+def test_tinybert(tmp_path):
+    folder, checkpoint = folder_of(TINYBERT, tmp_path, "SST-2_model")
+    assert {p.name for p in checkpoint.iterdir()} == {"config.json", "pytorch_model.bin", "vocab.txt"}
+    done = run(folder, documented(TINYBERT))
+    inputs = ("input_ids", "segment_ids", "input_mask")
+    want = expected(checkpoint, inputs, 64, lower_case=True)
+    assert f"acc:{correct(want) / ROWS:.6f}" in done.stdout
+    assert "PASSED" in done.stdout
+
+    made = next(p for p in (folder / "result").iterdir() if p.is_dir())
+    have = [np.loadtxt(made / f"input{i}_0.txt") for i in range(ROWS)]
+    assert np.abs(have - want).max() < 1e-4
+    for name in inputs:
+        sizes = {p.name: p.stat().st_size for p in (folder / "bert_bin" / name).iterdir()}
+        assert sizes == {f"input{i}.bin": 64 * 8 for i in range(ROWS)}
+    for name in ("TinyBERT_bs8.onnx", "TinyBERT_sim_bs8.onnx"):
+        assert shapes(folder / name) == {n: [8, 64] for n in inputs} | {"output": [8, 2]}
+
+    # The 310P3's old name, and the options as the Makefile spells them: another spelling, the same bytes.
+    om = (folder / "TinyBERT_bs8.om").read_bytes()
+    assert "Ascend710 is the old name of Ascend310P3" in run(folder, "bash ./test/onnx2om.sh 8 710").stdout
+    assert (folder / "TinyBERT_bs8.om").read_bytes() == om
+    ours = "--model_dir SST-2_model --save_path ours.onnx --text_file glue_dir/SST-2/dev.tsv --seq_len 64"
+    run(folder, f"python3 pth2onnx.py {ours} --eval_batch_size 8")
+    assert (folder / "ours.onnx").read_bytes() == (folder / "TinyBERT_bs8.onnx").read_bytes()
+
+
+def shapes(path):
+    """{name: dimensions} of the inputs and outputs of an ONNX file."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    dims = lambda v: [d.dim_value or d.dim_param for d in v.type.tensor_type.shape.dim]
+    return {v.name: dims(v) for v in [*graph.input, *graph.output]}
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["pth2onnx.sh", "pth2onnx.sh x", "pth2onnx.sh 0", "pth2onnx.sh 8 8", "onnx2om.sh 8", "onnx2om.sh 8 '310P3;ls'"]
+    + [
+        "preprocess_data.sh 8",
+        "ais_inference.sh",
+        "ais_inference.sh -1",
+        "postprocess_data.sh",
+        "postprocess_data.sh ../x",
+    ],
+)
+def test_tinybert_scripts_name_their_arguments(command):
+    done = subprocess.run(
+        f"bash test/{command}", shell=True, cwd=ROOT / "models" / TINYBERT, capture_output=True, text=True
+    )
+    name = command.split()[0]
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"usage: bash ./test/{name}") and done.stderr.count("\n") == 1
+
+
+def test_plain_310_stops_with_a_line(tmp_path):
+    folder, _ = folder_of(TINYBERT, tmp_path, "SST-2_model")
+    shutil.copy(folder / "config.json", folder / "TinyBERT_sim_bs8.onnx")
+    done = run(folder, "bash ./test/onnx2om.sh 8 310", check=False)
+    assert done.returncode == 1 and "--soc_version=Ascend310 is unknown" in done.stderr
+    assert done.stderr.count("\n") == 1 and not list(folder.glob("*.om"))
+
+
+def test_shell_scripts_are_clean():
+    scripts = sorted(ROOT.glob("models/*/test/*.sh"))
+    assert len(scripts) == 5
+    done = subprocess.run([BIN / "shellcheck", *scripts], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+COLUMNS = ["model", "variant", "seq", "chip", "bs", "precision", "metric", "value", "unit", "source", "commit", "note"]
+# Ratios that the TinyBERT recipe prints: 310P/310 and 310P/T4 at batch 1, 4, 8, 16, 32, 64 and the best of each.
+RATIOS = {"310": [1.87, 1.72, 2.04, 2.29, 2.45, 2.78, 2.59], "T4": [1.36, 1.24, 1.77, 2.54, 2.81, 2.52, 2.52]}
+
+
+def published(model):
+    with (ROOT / f"models/{model}/published.csv").open(newline="") as f:
+        rows = csv.DictReader(f)
+        assert rows.fieldnames == COLUMNS
+        return list(rows)
+
+
+@pytest.mark.parametrize("model", sorted(p.parent.name for p in ROOT.glob("models/*/published.csv")))
+def test_published_figures_are_whole(model):
+    rows = published(model)
+    keys = [tuple(r[k] for k in ("variant", "chip", "bs", "metric", "source")) for r in rows]
+    assert len(set(keys)) == len(keys)
+    for r in rows:
+        assert r["model"] == model and r["source"] and re.fullmatch("[0-9a-f]{9,40}", r["commit"]), r
+        assert (r["metric"], r["unit"]) in {("throughput", "samples/s"), ("accuracy", "%")} and float(r["value"]) > 0, r
+        if sentences_right := re.match(r"(\d+)/872", r["note"]):
+            assert abs(float(r["value"]) - 100 * int(sentences_right[1]) / 872) < 0.006, r
+
+
+def test_ratios_of_tinybert_follow_from_its_figures():
+    figures = {
+        (r["chip"], int(r["bs"])): float(r["value"])
+        for r in published(TINYBERT)
+        if r["variant"] == "static" and r["metric"] == "throughput"
+    }
+    batches = (1, 4, 8, 16, 32, 64)
+    best = lambda chip: max(figures[chip, b] for b in batches)
+    for chip, said in RATIOS.items():
+        ours = [figures["310P", b] / figures[chip, b] for b in batches] + [best("310P") / best(chip)]
+        assert np.abs(np.array(ours) - said).max() < 0.01
+
+
+def test_length_buckets_through_make(built):
+    """Both lengths are in use, no batch mixes them, and every sentence gets the class that one length gives it."""
+    built.make("MODEL=tiny", "SEQ=16,64", "accuracy")
+    try:
+        tiny = built.path / "build/tiny/default"
+        batches = [np.load(f) for f in (tiny / "seq16-64/bs8/input/input_ids").iterdir()]
+        assert {b.shape for b in batches} == {(8, 16), (8, 64)}
+        score = lambda shape: json.loads((tiny / shape / "bs8/cpu-onnxruntime-fp32/score.json").read_text())
+        assert score("seq16-64") == score("seq64")
+    finally:
+        shutil.rmtree(built.path / "build/tiny/default/seq16-64")

