@@ -214,7 +214,7 @@ $(patsubst %,build/%/model.onnx,$(filter-out $(rehearsed),$(call of_engine,onnxr
 $(patsubst %,build/%/model.packed,$(call of_engine,packed)): build/%/model.packed: $(compile_needs) tools/packed.py build/lib/packed.so
 	$(compile_cpu)
 build/lib/packed.so: tools/packed/packed.c
-	$(run) gcc -O3 -std=gnu11 -shared -fPIC -pthread -o {} $<
+	$(run) gcc -O3 -std=gnu11 -fno-math-errno -shared -fPIC -pthread -o {} $<
 # The fp16 rehearsal: the graph that atc gets, run with fp16's rounding; no model without its ranges.
 $(rehearsed:%=build/%/ranges.json): build/%/ranges.json: tools/fp16sim.py tools/engines.py build/$$(batch)/ascend.onnx \
     build/$$(fed)/MANIFEST requirements.txt

@@ -119,11 +119,12 @@ def accuracy(leaf: Path) -> dict:
     score = recipe.read_json(leaf / "score.json")
     record = base(leaf, "accuracy", leaf / "score.json")
     caveat = "seeded weights: not the model's accuracy" if record["source"] == "seeded" else None
+    summary = recipe.read_json(leaf / "output" / "out_summary.json")
     return record | {
-        **tool(leaf, recipe.read_json(leaf / "output" / "out_summary.json")),
+        **tool(leaf, summary),
         **proportion(score["correct"], score["total"]),
         "caveat": caveat,
-        "padded_rows": padded_rows(score["total"], record["bs"]),
+        "padded_rows": padded_rows(score["total"], record, summary),
         "predictions": score["predictions"],
         **({"rehearsal": rehearsal(leaf)} if (leaf / "ranges.json").is_file() else {}),
     }
@@ -141,9 +142,11 @@ def speeds(times: list[list[float]], bs: int) -> list[float]:
     return [1000 * bs * len(t) / sum(t) for t in times]
 
 
-def padded_rows(total: int, bs: int) -> float:
-    """The share of rows that carry no sentence when `total` sentences fill batches of `bs`."""
-    return round(1 - total / (-(-total // bs) * bs), 6)
+def padded_rows(total: int, record: dict, summary: dict) -> float:
+    """The share of rows that carry no sentence when `total` sentences fill batches; whole batches are counted."""
+    bs = record["bs"]
+    batches = len(summary["filesinfo"]) if "-" in record["seq"] else -(-total // bs)
+    return round(1 - total / (batches * bs), 6)
 
 
 def tool(leaf: Path, summary: dict) -> dict:
@@ -172,7 +175,7 @@ def round_of(path: Path) -> dict:
     return aisbench.read(path)
 
 
-def throughput(rounds: list[dict], bs: int) -> dict:
+def throughput(rounds: list[dict]) -> dict:
     """Throughput by round, their median and spread, and latency percentiles over all requests."""
     import numpy as np
 
@@ -185,7 +188,6 @@ def throughput(rounds: list[dict], bs: int) -> dict:
         "spread": round((max(speed) - min(speed)) / float(np.median(speed)), 4),
         "latency_ms": {"mean": round(float(pooled.mean()), 4), **percentiles},
         "requests": len(pooled),
-        "padded_rows": padded_rows(872, bs),
         "times_ms": [[round(v, 4) for v in r["times_ms"]] for r in rounds],
     }
 
@@ -200,10 +202,12 @@ def perf(leaf: Path) -> dict:
     rounds = [round_of(s) for s in summaries]
     work = "the sentences in length buckets" if "-" in record["seq"] else "zeros as input"
     timed = f"{rounds[0]['timed']}; {work}" if record["chip"] != "cpu" else f"the engine's call alone; {work}"
+    summary = recipe.read_json(summaries[0])
     return record | {
-        **tool(leaf, recipe.read_json(summaries[0])),
+        **tool(leaf, summary),
         "timed": timed,
-        **throughput(rounds, record["bs"]),
+        **throughput(rounds),
+        "padded_rows": padded_rows(872, record, summary),
         "summaries": {str(s): cli.sha256(s) for s in summaries},
     }
 
@@ -241,7 +245,7 @@ def imported(path: Path, leaf: Path) -> dict:
         },
         "requests": len(times) if times else None,
         "missing": {"chain": "measured elsewhere", "spread": "one run", **({} if times else {"times_ms": nothing})},
-        "padded_rows": padded_rows(872, spec["bs"]),
+        "padded_rows": None,
         "chain": {},
     }
 
@@ -273,7 +277,8 @@ def show(record: dict) -> str:
             ]
     lines += [
         f"model       {record['model']} (weights: {record['weights']}), batch {record['bs']}, sequence {record['seq']}",
-        f"chip        {record['chip']}: {record['machine']['cpu']}, {record['machine']['cores']} cores",
+        f"chip        {record['chip']}"
+        + (f": {record['machine']['cpu']}, {record['machine']['cores']} cores" if record["chip"] == "cpu" else ""),
         f"engine      {record['engine']} {info.get('version', '')} {record['precision']}",
         f"padding     {100 * record['padded_rows']:.1f} % of rows on 872 sentences",
         f"files       {where}/",

@@ -37,7 +37,7 @@ def row(record: dict) -> dict:
         "spread_%": rounded(record["spread"], 1, 100),
         "p50_ms": rounded(record["latency_ms"]["p50"], 3),
         "p99_ms": rounded(record["latency_ms"]["p99"], 3),
-        "padded_rows_%": round(100 * record["padded_rows"], 2),
+        "padded_rows_%": rounded(record["padded_rows"], 2, 100),
     }
 
 

@@ -1,6 +1,6 @@
 /* packed.c: BERT sequence classifiers on the AMX matrix units, without a single padded token.
  *
- *     gcc -O3 -std=gnu11 -shared -fPIC -pthread -o build/lib/packed.so tools/packed/packed.c
+ *     gcc -O3 -std=gnu11 -fno-math-errno -shared -fPIC -pthread -o build/lib/packed.so tools/packed/packed.c
  *
  * Sentences are concatenated, whole, into blocks of a few hundred tokens. A thread takes a group of blocks
  * and runs all layers on it with no barrier; a matrix product sees one tall [tokens, hidden] operand, and
