@@ -25,6 +25,7 @@ import numpy as np
 
 import cli
 import engines
+import gate
 import recipe
 
 # Operators that only move values: what went in rounded comes out rounded.
@@ -168,14 +169,15 @@ def ranges(path: Path, folder: Path, rows: int | None = None) -> dict:
     `flips` are rows of the validation set, from 0.
     """
     model, constants, names = rounded(path, probes=True)
-    arrays = engines.read_inputs(folder, [i.name for i in model.graph.input])
-    numbers = np.arange(len(next(iter(arrays.values()))))
+    arrays = gate.load_inputs(folder, [i.name for i in model.graph.input])
+    tokens = gate.lengths(arrays)
+    used = np.flatnonzero(tokens)  # rows without a token fill up whole batches
+    numbers = np.arange(len(used))
     if (folder / "rows.json").is_file():  # whole batches, grouped by length
         held = recipe.read_json(folder / "rows.json")
-        numbers = np.concatenate([held[stem] for stem in sorted(held, key=engines.natural)])
-    used = next((a for n, a in arrays.items() if "mask" in n), numbers[:, None])
-    chosen = np.sort(np.argsort(-used.sum(1), kind="stable")[:rows])
-    arrays, numbers = {n: a[chosen] for n, a in arrays.items()}, numbers[chosen]
+        numbers = np.concatenate([held[stem] for stem in sorted(held, key=int)])
+    chosen = np.sort(np.argsort(-tokens[used], kind="stable")[:rows])
+    arrays, numbers = {n: a[used[chosen]] for n, a in arrays.items()}, numbers[chosen]
     made = Probe(model, names)
     half = engines.logits(made, arrays)
     full = engines.logits(engines.Onnxruntime(path, "fp32"), arrays)
