@@ -281,6 +281,9 @@ def test_an_imported_log_is_told_apart(repo):
     assert (line["verdict"], line["result"]) == ("imported", "measured elsewhere: bs8.log")
     page = report.page({p: recipe.read_json(p) for p in sorted(Path("results/records").glob("*.json"))}, [])
     assert "measured elsewhere; imported from bs8.log" in page
+    assert re.search(r'<td data-v="1600" class=n><a href="#r-[^"]*imported', page)
+    assert "| fp16        | 8    | -" in table.text(table.frame([made, recipe.read_json(kept("accuracy"))]), ".md")
+    assert ",8,,,,,,,1600" in table.text(table.frame([recipe.read_json(kept("accuracy")), made]), ".csv")
 
 
 # ---- reproduce
@@ -341,7 +344,7 @@ def graphs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fp16")
     model = bert_graphs.bert()
     for name in ("classic", "finfo_min", "minus_inf"):
-        bert_graphs.export(folder / f"{name}.onnx", model, getattr(test_rewrite, name))
+        bert_graphs.export(folder / f"{name}.onnx", model, getattr(bert_graphs, name))
     rewrite.modify(folder / "classic.onnx", folder / "ascend.onnx", "ascend")
     pick = np.random.default_rng(0)
     mask = (np.arange(bert_graphs.LENGTH) < pick.integers(3, 17, (20, 1))).astype(np.int64)

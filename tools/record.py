@@ -284,7 +284,12 @@ def show(record: dict) -> str:
         f"chip        {record['chip']}"
         + (f": {record['machine']['cpu']}, {record['machine']['cores']} cores" if record["chip"] == "cpu" else ""),
         f"engine      {record['engine']} {info.get('version', '')} {record['precision']}",
-        f"padding     {100 * record['padded_rows']:.1f} % of rows on 872 sentences",
+        "padding     "
+        + (
+            "unknown"
+            if record["padded_rows"] is None
+            else f"{100 * record['padded_rows']:.1f} % of rows on 872 sentences"
+        ),
         f"files       {where}/",
     ]
     return "\n".join(lines) + "\n"

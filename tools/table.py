@@ -47,14 +47,16 @@ def frame(records: list[dict]):
 
     columns = list(dict.fromkeys(k for r in sorted(records, key=lambda r: r["kind"]) for k in row(r)))
     table = pd.DataFrame([row(r) for r in records], columns=columns)
-    return table.groupby([*KEY, "cpu", "cores"], as_index=False, sort=True).last()
+    table = table.groupby([*KEY, "cpu", "cores"], as_index=False, sort=True, dropna=False).last()
+    return table.convert_dtypes()  # whole numbers stay whole beside what nobody measured
 
 
 def text(table, suffix: str) -> str:
     """A table as .csv or .md text."""
     if suffix == ".csv":
         return table.to_csv(index=False, lineterminator="\n")
-    return table.to_markdown(index=False, missingval="-", disable_numparse=True) + "\n"
+    known = table.astype(object).where(table.notna(), None)
+    return known.to_markdown(index=False, missingval="-", disable_numparse=True) + "\n"
 
 
 def main():
