@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+import ais_bench_cpu
+import recipe
 import record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,7 +98,13 @@ def perf(bs: int = 8, config: str = "cpu-onnxruntime-fp32", ms: float = 10.0) ->
     rounds = []
     for k in (1, 2, 3):
         times = (ms * np.random.default_rng(k).uniform(0.97, 1.03, 20)).tolist()
-        info = {"engine": {"name": engine, "version": "1.2.3", "threads": 2}, "npu_compute_time_list": times}
+        compute = ais_bench_cpu.figures(times)
+        info = {
+            "engine": {"name": engine, "version": "1.2.3", "threads": 2},
+            "npu_compute_time_list": times,
+            "NPU_compute_time": compute,
+            "throughput": 1000 * bs / compute["mean"],
+        }
         rounds.append(f"{at}/round{k}/MANIFEST")
         zeros = ("{}/out/zeros_0.bin", "x")
         run(rounds[-1], f"{MODEL}/model.onnx", "--", sys.executable, "-c", WRITE,
@@ -107,7 +115,7 @@ def perf(bs: int = 8, config: str = "cpu-onnxruntime-fp32", ms: float = 10.0) ->
 
 
 def promote(*paths: Path) -> list[Path]:
-    return [record.promote(Path("results/records"), p) for p in paths]
+    return [record.promote(Path("results/records"), recipe.read_json(p), p) for p in paths]
 
 
 def copy(source: Path, folder: Path) -> Path:

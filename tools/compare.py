@@ -2,7 +2,11 @@
 
     python tools/compare.py A B [--save_path comparison.md]
 
-@OUTPUT@
+    A  tiny seq64 bs8 cpu onnxruntime fp32 (2026-11-21): 48.85 % (426/872)  [seeded weights: not the model's accuracy]
+    B  tiny seq64 bs8 cpu onnxruntime fp16-sim (2026-11-21): 48.85 % (426/872)  [seeded weights: not the model's ...]
+    only A right: 0; only B right: 0
+    B - A: 0 points: no sentence that only one of them has right
+    exact McNemar test: p = 1: no difference that this set could show (at 5 %)
 
 A and B are accuracy records, or folders build/.../<chip>-<engine>-<precision> that hold an accuracy.json. The test is
 the exact (binomial) one on the sentences that only one of the two has right: scipy.stats.binomtest, two-sided,

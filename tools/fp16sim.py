@@ -1,9 +1,14 @@
 """The fp16 rehearsal: the very graph that ATC gets, with fp16 storage and fp16 rounding between operators, on the CPU.
 
-    python tools/fp16sim.py ranges  ascend.onnx --input build/.../seq128/input --save_path ranges.json
     python tools/fp16sim.py convert ascend.onnx --save_path model.onnx
+    python tools/fp16sim.py ranges  ascend.onnx --input build/.../seq128/input --rows 200 --save_path ranges.json
 
-@OUTPUT@
+    fp16        no inf, no NaN on 200 sentences; max |logit difference| to fp32 0.0069, 0 flips
+    range       layer_0_norm2_Pow_out: 0 to 4.917e+04, 75 % of the limit
+    ...
+    underflow   layer_0_norm1_Eps_1 (1e-12): 100 % of its values become 0
+    ...
+    wrote ranges.json
 
 Weights and every operator's result are rounded to fp16 (nearest even); an operator itself computes in fp32, as the
 NPU's cube unit accumulates. `ranges` runs all sentences and fails, naming the tensor, where a value overflows (above
@@ -20,6 +25,7 @@ import numpy as np
 
 import cli
 import engines
+import gate
 import recipe
 
 # Operators that only move values: what went in rounded comes out rounded.
@@ -73,8 +79,8 @@ def weights(model) -> list[dict]:
 def rounded(path: Path, probes: bool = False):
     """The fp16 rehearsal of a graph: (ModelProto, report on its constants, names of the rounded tensors).
 
-    With probes each rounded tensor gives four more outputs, scalars: its lowest and highest value before rounding,
-    how many values became 0, how many are not finite.
+    With probes each rounded tensor gives more outputs, scalars: its lowest and highest value before rounding, the sum
+    after it, how many values became 0, how many there are.
     """
     from onnx import TensorProto, helper
 
@@ -95,41 +101,37 @@ def rounded(path: Path, probes: bool = False):
             made.append(helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
             names.append(name)
             if probes:
-                made += probe(name, exact)
-                probed += [helper.make_tensor_value_info(f"{name}:{k}", TensorProto.FLOAT, []) for k in PROBES]
+                probed.append(probe(name, exact))
     if not outputs <= set(names):
         raise cli.UserError(f"{path}: output {min(outputs - set(names))} is not computed in float; nothing to rehearse")
     del graph.node[:]
-    graph.node.extend(made)
-    graph.output.extend(probed)
+    # onnxruntime visits the last leaf first: in this order each tensor is looked at, and freed, when it is made.
+    graph.node.extend(made + [node for nodes in reversed(probed) for node in nodes])
+    for name, kind in ((n, k) for n in names if probes for k in PROBES):
+        dtype = TensorProto.INT64 if kind == "size" else TensorProto.FLOAT
+        graph.output.append(helper.make_tensor_value_info(f"{name}:{kind}", dtype, []))
     helper.set_model_props(model, {engines.ENGINE: "onnxruntime", engines.PRECISION: "fp16-sim"})
     return model, constants, names
 
 
-PROBES = ("low", "high", "lost", "bad")
+PROBES = ("low", "high", "sum", "lost", "size")
 
 
 def probe(name: str, exact: str) -> list:
-    """Nodes that give `name:low`, `:high`, `:lost`, `:bad` of a tensor `name` that was `exact` before rounding."""
+    """Nodes that give `name:low` and the other PROBES of a tensor `name` that was `exact` before rounding."""
     from onnx import TensorProto, helper
 
-    at = lambda k: f"{name}:{k}"
-    node = helper.make_node
+    node, at = helper.make_node, lambda kind: f"{name}:{kind}"
     return [
         node("ReduceMin", [exact], [at("low")], keepdims=0),
         node("ReduceMax", [exact], [at("high")], keepdims=0),
-        # Lost: 0 after rounding and not before, as the difference of two counts of zeros.
+        node("ReduceSum", [name], [at("sum")], keepdims=0),  # not finite where any value is not
         node("Cast", [exact], [at("was")], to=TensorProto.BOOL),
-        node("Cast", [at("was")], [at("was1")], to=TensorProto.FLOAT),
         node("Cast", [name], [at("is")], to=TensorProto.BOOL),
-        node("Cast", [at("is")], [at("is1")], to=TensorProto.FLOAT),
-        node("Sub", [at("was1"), at("is1")], [at("gone")]),
-        node("ReduceMean", [at("gone")], [at("lost")], keepdims=0),
-        # x - x is 0, or NaN where x is not finite.
-        node("Sub", [name, name], [at("zero")]),
-        node("IsNaN", [at("zero")], [at("nan")]),
-        node("Cast", [at("nan")], [at("nan1")], to=TensorProto.FLOAT),
-        node("ReduceSum", [at("nan1")], [at("bad")], keepdims=0),
+        node("Xor", [at("was"), at("is")], [at("gone")]),
+        node("Cast", [at("gone")], [at("count")], to=TensorProto.FLOAT),
+        node("ReduceSum", [at("count")], [at("lost")], keepdims=0),
+        node("Size", [name], [at("size")]),
     ]
 
 
@@ -145,19 +147,19 @@ class Probe:
         """Logits of one request. Raises UserError at the first tensor, in graph order, that is not finite."""
         made = self.engine.run(feeds)
         values = np.array([made[i] for i in self.order], np.float64).reshape(-1, len(PROBES))
-        for name, (low, high, _, bad) in zip(self.names, values, strict=True):
-            if bad:
+        for name, (low, high, total, *_) in zip(self.names, values, strict=True):
+            if not np.isfinite(total):
                 raise cli.UserError(
-                    f"tensor {name!r}: {int(bad)} values are not finite in fp16 (before rounding {low:.4g} to "
-                    f"{high:.4g}, limit {LARGEST:g}); mend the operator that makes it"
+                    f"tensor {name!r}: not finite in fp16: {low:.4g} to {high:.4g} before rounding, the limit is "
+                    f"{LARGEST:g}; mend the operator that makes it"
                 )
         self.seen.append(values)
         return made
 
     def report(self) -> list[dict]:
         """Range and mean share of underflow of each tensor."""
-        low, high, lost, _ = np.moveaxis(np.array(self.seen), -1, 0)
-        rows = zip(self.names, low.min(0), high.max(0), lost.mean(0), strict=True)
+        low, high, _, lost, size = np.moveaxis(np.array(self.seen), -1, 0)
+        rows = zip(self.names, low.min(0), high.max(0), lost.sum(0) / size.sum(0), strict=True)
         return [{"tensor": n, "low": float(a), "high": float(b), "underflow": float(u)} for n, a, b, u in rows]
 
 
@@ -167,14 +169,15 @@ def ranges(path: Path, folder: Path, rows: int | None = None) -> dict:
     `flips` are rows of the validation set, from 0.
     """
     model, constants, names = rounded(path, probes=True)
-    arrays = engines.read_inputs(folder, [i.name for i in model.graph.input])
-    numbers = np.arange(len(next(iter(arrays.values()))))
+    arrays = gate.load_inputs(folder, [i.name for i in model.graph.input])
+    tokens = gate.lengths(arrays)
+    used = np.flatnonzero(tokens)  # rows without a token fill up whole batches
+    numbers = np.arange(len(used))
     if (folder / "rows.json").is_file():  # whole batches, grouped by length
         held = recipe.read_json(folder / "rows.json")
-        numbers = np.concatenate([held[stem] for stem in sorted(held, key=engines.natural)])
-    used = next((a for n, a in arrays.items() if "mask" in n), numbers[:, None])
-    chosen = np.sort(np.argsort(-used.sum(1), kind="stable")[:rows])
-    arrays, numbers = {n: a[chosen] for n, a in arrays.items()}, numbers[chosen]
+        numbers = np.concatenate([held[stem] for stem in sorted(held, key=int)])
+    chosen = np.sort(np.argsort(-tokens[used], kind="stable")[:rows])
+    arrays, numbers = {n: a[used[chosen]] for n, a in arrays.items()}, numbers[chosen]
     made = Probe(model, names)
     half = engines.logits(made, arrays)
     full = engines.logits(engines.Onnxruntime(path, "fp32"), arrays)

@@ -10,6 +10,7 @@ the same configuration. .svg or .png by the name.
 """
 
 import argparse
+from math import nan
 from pathlib import Path
 
 import cli
@@ -20,14 +21,16 @@ import recipe
 def label(record: dict, records: list[dict]) -> str:
     """A configuration's name in a legend; with its CPU where the list holds several."""
     name = " ".join((record["chip"], record["engine"], record["precision"]))
-    several = len({r["machine"]["cpu"] for r in records}) > 1
+    if "imported" in record:
+        return f"{name}, imported"
+    several = len({r["machine"]["cpu"] for r in records if "imported" not in r}) > 1
     return f"{name}, {record['machine']['cpu']} ({record['machine']['cores']})" if several else name
 
 
 def newest(records: list[dict], kind: str) -> dict[tuple, dict]:
     """{(model, seq, weights, label, batch size): the record of `kind` that started last}."""
     keyed = {}
-    for r in sorted((r for r in records if r["kind"] == kind), key=lambda r: r["started"]):
+    for r in sorted((r for r in records if r["kind"] == kind), key=lambda r: r["started"] or ""):
         keyed[(r["model"], r["seq"], r["weights"], label(r, records), r["bs"])] = r
     return dict(sorted(keyed.items()))
 
@@ -41,11 +44,16 @@ def curves(keyed: dict[tuple, dict]) -> dict[tuple, list[dict]]:
     return panels
 
 
+def fits(row: dict, seq: str) -> bool:
+    """Whether a published figure is of this sequence length, or says none."""
+    return row["seq"].replace(",", "-") in ("", seq)
+
+
 def published_curves(rows: list[dict], model: str, seq: str) -> dict[str, list[tuple[int, float]]]:
     """{label: [(batch size, samples/s)]} of the published throughput of one model."""
     lines: dict[str, list] = {}
     for r in rows:
-        if r["metric"] == "throughput" and r["model"] == model and r["seq"].replace(",", "-") in ("", seq) and r["bs"]:
+        if r["metric"] == "throughput" and r["model"] == model and fits(r, seq) and r["bs"]:
             name = " ".join(filter(None, ("published:", r["chip"], r["precision"], r["variant"])))
             lines.setdefault(name, []).append((int(r["bs"]), r["value"]))
     return {name: sorted(points) for name, points in sorted(lines.items())}
@@ -77,8 +85,9 @@ def throughput(axes, panels, records, rows):
 def latency(axes, panels, records, rows):
     for ax, key in zip(axes, panels, strict=True):
         for name, found in panels[key].items():
+            found = [r for r in found if r["latency_ms"]["p50"] and r["latency_ms"]["p99"]]
             at = [r["bs"] for r in found]
-            cut = {q: [r["latency_ms"][q] for r in found] for q in ("p50", "p90", "p95", "p99")}
+            cut = {q: [r["latency_ms"].get(q, nan) for r in found] for q in ("p50", "p90", "p95", "p99")}
             (line,) = ax.plot(at, cut["p50"], "o-", label=f"{name}: p50, band to p99")
             ax.fill_between(at, cut["p50"], cut["p99"], alpha=0.2, color=line.get_color(), linewidth=0)
             for q in ("p90", "p95", "p99"):
@@ -98,10 +107,10 @@ def accuracy(axes, panels, records, rows):
                 r = found[-1]
                 low, high = (100 * abs(r["accuracy"] - v) for v in r["interval95"])
                 ax.errorbar([speed], [100 * r["accuracy"]], [[low], [high]], fmt="o", capsize=3, label=name)
-        levels = [r for r in rows if r["metric"] == "accuracy" and r["model"] == model]
-        for r in levels:
-            name = " ".join(filter(None, ("published:", r["chip"], r["precision"], r["variant"])))
-            ax.axhline(r["value"], linestyle="--", linewidth=1, color="gray", label=f"{name}, {r['value']:g} %")
+        levels = [r for r in rows if r["metric"] == "accuracy" and r["model"] == model and fits(r, seq)]
+        names = [" ".join(filter(None, ("published:", r["chip"], r["precision"], r["variant"]))) for r in levels]
+        for name, value in dict.fromkeys((n, r["value"]) for n, r in zip(names, levels, strict=True)):
+            ax.axhline(value, linestyle="--", linewidth=1, color="gray", label=f"{name}, {value:.4g} %")
         ax.set_xlabel("samples / s, best batch size")
         ax.set_ylabel("accuracy, %")
 

@@ -47,4 +47,4 @@ def distance(record: dict, rows: list[dict]) -> str:
             texts.append(f"{100 * record['accuracy'] - r['value']:+.2f} points to {r['value']:g} % ({where})")
         else:
             texts.append(f"{record['samples_per_second'] / r['value']:.3g} x {r['value']:g} ({where})")
-    return "; ".join(texts)
+    return "; ".join(dict.fromkeys(texts))  # the accuracy of each batch size is often the same

@@ -268,9 +268,13 @@ def show(record: dict) -> str:
         lines += [
             f"throughput  {record['samples_per_second']:.1f} samples/s, median of {len(record['rounds'])} rounds "
             f"({', '.join(f'{v:.1f}' for v in record['rounds'])})",
-            f"latency     {latency['p50']:.2f} ms median, {latency['p99']:.2f} ms p99 of {record['requests']} requests",
             f"timed       {record['timed']}",
         ]
+        if None not in (latency["p50"], latency["p99"]):
+            lines.append(
+                f"latency     {latency['p50']:.2f} ms median, {latency['p99']:.2f} ms p99 "
+                f"of {record['requests'] or 'an unknown number of'} requests"
+            )
         if (record["spread"] or 0) > 0.1:
             lines += [
                 f"noisy       rounds differ by {100 * record['spread']:.0f} %: differences below that mean nothing"

@@ -128,12 +128,14 @@ def behind(path: Path, r: dict) -> str:
     """A record as an element that opens: figures, how to make it again, versions, hashes, commands."""
     kind = "accuracy" if r["kind"] == "accuracy" else "perf"
     again = shlex.join(["make", kind, *verify.parameters(r)])
+    if imported := r.get("imported"):
+        again = f"measured elsewhere; imported from {imported['file']}, sha256 {imported['sha256']}"
     engine = ", ".join(f"{k} {v}" for k, v in (r["engine_info"] or {}).items())
     facts = {
         "file": path.as_posix(),
-        "started": r["started"],
-        "commit": f"{r['commit']}{' with changes' if r['dirty'] else ''}",
-        "weights": r["source"],
+        "started": r["started"] or "not known",
+        "commit": f"{r.get('commit')}{' with changes' if r.get('dirty') else ''}",
+        "weights": r.get("source", r["weights"]),
         "engine": engine or "not said",
         "machine": ", ".join(f"{k} {' '.join(v) if isinstance(v, list) else v}" for k, v in r["machine"].items()),
     }
