@@ -153,6 +153,13 @@ def test_audit_names_the_planted_fault(repo, plant):
     assert re.search(named, first_fault() or "nothing found")
 
 
+def test_audit_knows_every_stamp_of_the_makefile():
+    stamps = re.findall(
+        r"^(?:\$\(\w+:%=)?(build/[^\s:)]+)\)?:.*call keep", (measured.ROOT / "Makefile").read_text(), re.M
+    )
+    assert {Path(s).name for s in stamps} == set(audit.STAMPS)
+
+
 def test_audit_names_the_upstream_link_first(repo):
     edit_byte("results/table.csv")
     edit_byte(f"{LEAF}/output/out/3_0.bin")
