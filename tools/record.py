@@ -250,6 +250,11 @@ def imported(path: Path, leaf: Path) -> dict:
     }
 
 
+def shown(share: float | None) -> str:
+    """A share of padded rows in words."""
+    return "unknown" if share is None else f"{100 * share:.1f} % of rows on 872 sentences"
+
+
 def show(record: dict) -> str:
     """The block that `make accuracy` and `make perf` end with."""
     where = f"build/{record['model']}/{record['weights']}/seq{record['seq']}/bs{record['bs']}/"
