@@ -3,6 +3,8 @@
     python tools/ais_bench_cpu.py --model model.onnx --input input/input_ids,input/attention_mask \\
         --output out --output_dirname run --outfmt TXT
     python tools/ais_bench_cpu.py --model model.onnx --loop 100
+    python tools/ais_bench_cpu.py --model model.onnx --input input/input_ids,input/attention_mask --batchsize 8 \\
+        --plan measured --output out --output_dirname run
 
 What it keeps of ais_bench (sources: ais_bench 0.0.2, 2023, and msit's, 2024):
 input folders stand in the model's input order, files in natural order; as many files make one request as its first
@@ -10,6 +12,10 @@ input holds; the last request is filled up with its own first file, and what tho
 are named {stem of the first input's file}_{output index}; <output>/<dirname>_summary.json lies beside the folder;
 without --input it runs zeros (pure inference); the time of a request is that of the engine's call alone.
 .npy files are whole requests, as --auto_set_dymdims_mode 1 takes them. What it adds to the summary: `engine`.
+
+--plan is ours: each file is a sentence of its own length, and tools/plan.py says which go into one request. `fixed`
+gives the same bytes every time; `measured` is faster. A pass runs all requests, --loop passes count, and the
+throughput is that of whole passes (`pass_ms`, one a pass), since requests may overlap.
 """
 
 import argparse
@@ -41,7 +47,10 @@ def parse(argv=None):
     parser.add_argument("--pure_data_type", choices=["zero"], default="zero")
     parser.add_argument("--display_all_summary", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="cores (all if 0)")
+    parser.add_argument("--plan", choices=["fixed", "measured"], help="sentences of any length, by --batchsize at most")
     args = parser.parse_args(argv)
+    if args.plan and not (args.input and args.batchsize):
+        parser.error("--plan needs --input and --batchsize")
     if args.output_dirname and not args.output:
         parser.error("--output_dirname needs --output")
     return args
@@ -159,16 +168,26 @@ def timed(engine, feeds, loop: int, times: list[float]):
     return outputs
 
 
-def main():
-    args = parse()
-    if not args.model.is_file():
-        raise cli.UserError(f"--model {args.model}: no such file")
+def sentences(files: list[list[Path]], tensors) -> list[list]:
+    """The int64 rows of each input's files, each row of its sentence's length."""
+    import numpy as np
+
+    columns = []
+    for column, tensor in zip(files, tensors, strict=True):
+        if tensor.shape != (None, None):
+            raise cli.UserError(f"--plan: input {tensor.name} has the shape {tensor.shape}; both must be open")
+        data = [f.read_bytes() for f in column]
+        for file, first, row in zip(column, columns[0] if columns else data, data, strict=True):
+            if not row or len(row) % tensor.dtype.itemsize or len(row) != memoryview(first).nbytes:
+                raise cli.UserError(f"{file}: {len(row)} bytes, not whole tokens as many as in {files[0][0].parent}")
+        columns.append([np.frombuffer(row, tensor.dtype) for row in data])
+    return columns
+
+
+def requested(args, engine, times):
+    """Run the requests that the inputs make, noting each one's milliseconds in `times`; yield (file, outputs)."""
     from tqdm import tqdm
 
-    import engines
-
-    engine = engines.load(args.model, args.threads)
-    print(f"[INFO] load model {args.model} success: {type(engine).__name__} {engine.version} {engine.precision}")
     if args.input:
         columns = input_files(args.input, len(engine.inputs))
         whole = columns[0][0].suffix == ".npy"
@@ -177,33 +196,78 @@ def main():
         )
     else:
         requests = pure_requests(engine.inputs, args.dymDims)
-    folder = None
-    if args.output:
-        folder = args.output / (args.output_dirname or datetime.now().strftime("%Y_%m_%d-%H_%M_%S"))
-        folder.mkdir(parents=True, exist_ok=True)
-
-    times, info, batchsize, warm = [], {}, args.batchsize, args.warmup_count
+    warm = args.warmup_count
     for files, feeds, rows in tqdm(requests, desc="infer", unit="request", disable=None):
-        batchsize = batchsize or len(feeds[0])
+        args.batchsize = args.batchsize or len(feeds[0])
         for _ in range(warm):
             engine.run(feeds)
         warm = 0
         outputs = timed(engine, feeds, args.loop, times)
-        if not folder:
-            continue
         for i, file in enumerate(files):
+            yield file, [out[i * rows : (i + 1) * rows] for out in outputs]
+
+
+def planned(args, engine):
+    """Run sentences by a plan: (engine, (file, outputs) in the files' order, ms of each request, ms of each pass)."""
+    from tqdm import tqdm
+
+    import plan
+
+    files = input_files(args.input, len(engine.inputs))
+    columns = sentences(files, engine.inputs)
+    if args.plan == "measured":
+        engine, rows = plan.fastest(engine, args.model, columns, args.batchsize, args.threads)
+    else:
+        rows = plan.fixed(engine, columns, args.batchsize)
+    requests = [plan.feeds(columns, r) for r in rows]
+    tokens, room = sum(map(len, columns[0])), sum(r[0].size for r in requests)
+    padding = "none" if engine.ragged else f"{100 - 100 * tokens / room:.1f} % of tokens"
+    print(
+        f"[INFO] plan {args.plan}: {len(files[0])} sentences in {len(requests)} requests, "
+        f"{engine.streams} at a time; padding: {padding}"
+    )
+    warm = args.warmup_count if args.plan == "measured" else 0
+    counted = tqdm(range(warm + args.loop), desc="infer", unit="pass", disable=None)
+    passes = [plan.run(engine, requests) for _ in counted][warm:]
+    found = {}
+    for numbers, outputs in zip(rows, passes[-1][0], strict=True):
+        found |= {i: [out[k : k + 1] for out in outputs] for k, i in enumerate(numbers)}
+    results = [(file, found[i]) for i, file in enumerate(files[0])]
+    return engine, results, [ms for _, each, _ in passes for ms in each], [1e3 * seconds for *_, seconds in passes]
+
+
+def main():
+    args = parse()
+    if not args.model.is_file():
+        raise cli.UserError(f"--model {args.model}: no such file")
+    import engines
+
+    engine = engines.load(args.model, args.threads)
+    print(f"[INFO] load model {args.model} success: {type(engine).__name__} {engine.version} {engine.precision}")
+    folder, info, times, passes = None, {}, [], []
+    if args.output:
+        folder = args.output / (args.output_dirname or datetime.now().strftime("%Y_%m_%d-%H_%M_%S"))
+        folder.mkdir(parents=True, exist_ok=True)
+    if args.plan:
+        engine, results, times, passes = planned(args, engine)
+    else:
+        results = requested(args, engine, times)
+    for file, outputs in results:
+        if folder:
             stem = file.name.split(".")[0]
-            made = [
-                write(folder, stem, k, out[i * rows : (i + 1) * rows], args.outfmt) for k, out in enumerate(outputs)
-            ]
+            made = [write(folder, stem, k, out, args.outfmt) for k, out in enumerate(outputs)]
             info[len(info)] = {"infiles": [str(file)], "outfiles": [str(m) for m in made]}
 
     compute = figures(times)
-    throughput = 1000 * batchsize / compute["mean"]
+    throughput = 1000 * args.batchsize / compute["mean"]
+    formula = f"1000*batchsize.mean({args.batchsize})/NPU_compute_time.mean({compute['mean']})"
+    if passes:
+        throughput = 1000 * len(results) / (sum(passes) / len(passes))
+        formula = f"1000*sentences({len(results)})/pass.mean({sum(passes) / len(passes)})"
     line = ", ".join(f"{k} = {v}" for k, v in compute.items() if k != "count")
     print("[INFO] -----------------Performance Summary------------------")
     print(f"[INFO] NPU_compute_time (ms): {line}")
-    print(f"[INFO] throughput 1000*batchsize.mean({batchsize})/NPU_compute_time.mean({compute['mean']}): {throughput}")
+    print(f"[INFO] throughput {formula}: {throughput}")
     print("[INFO] ------------------------------------------------------")
     if folder:
         summary = {
@@ -219,7 +283,9 @@ def main():
                 "precision": engine.precision,
                 "threads": args.threads or len(os.sched_getaffinity(0)),
                 "machine": platform.machine(),
+                **({"streams": engine.streams} if passes else {}),
             },
+            **({"pass_ms": passes} if passes else {}),
         }
         with cli.whole_file(args.output / f"{folder.name}_summary.json", "w") as f:
             json.dump(summary, f, indent=1)

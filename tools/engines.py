@@ -5,6 +5,7 @@ A compiled model names its engine and precision in its ONNX metadata (`bert2om.e
 """
 
 import os
+import queue
 from pathlib import Path
 
 import numpy as np
@@ -36,20 +37,34 @@ class Tensor:
         return 0 if None in self.shape else int(np.prod(self.shape)) * self.dtype.itemsize
 
 
-class Onnxruntime:
+class Engine:
+    """What all have: `run` may be called from `streams` threads at a time, each with its share of the cores.
+
+    ragged: rows of any lengths cost no padding.
+    """
+
+    ragged = False
+    streams = 1
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+class Onnxruntime(Engine):
     """fp32 reference, and the fp16 rehearsal of fp16sim.py, whose roundings nothing may optimise away."""
 
-    def __init__(self, path, precision: str, threads: int = 0):
+    def __init__(self, path, precision: str, threads: int = 0, streams: int = 1):
         import onnxruntime as ort
 
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads if streams == 1 else max(1, (threads or cores()) // streams)
         options.log_severity_level = 3
         if precision == "fp16-sim":
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         model = path if isinstance(path, bytes) else str(path)
         self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self.precision, self.version = precision, ort.__version__
+        self.precision, self.version, self.streams = precision, ort.__version__, streams
         self.inputs = [Tensor(i.name, DTYPES[i.type], i.shape) for i in self.session.get_inputs()]
         self.names = [o.name for o in self.session.get_outputs()]
 
@@ -58,12 +73,12 @@ class Onnxruntime:
         return self.session.run(self.names, dict(zip([i.name for i in self.inputs], feeds, strict=True)))
 
 
-class Openvino:
-    """fp32, bf16 and int8 in the units the CPU has. One request uses all cores (latency hint)."""
+class Openvino(Engine):
+    """fp32, bf16 and int8 in the units the CPU has. With one stream, a request uses all cores (latency hint)."""
 
     HINT = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}  # int8: what is not quantised stays bf16
 
-    def __init__(self, path, precision: str, threads: int = 0):
+    def __init__(self, path, precision: str, threads: int = 0, streams: int = 1):
         import openvino as ov
 
         flags = cpu_flags()
@@ -71,10 +86,14 @@ class Openvino:
         if precision == "bf16" and not bf16:
             raise cli.UserError("PRECISION=bf16: this CPU has no bf16 unit (avx512_bf16, amx_bf16); use PRECISION=fp32")
         config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self.HINT[precision] if bf16 else "f32"}
-        if threads:
-            config["INFERENCE_NUM_THREADS"] = threads
+        if streams > 1:
+            config |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
+        if threads or streams > 1:
+            config["INFERENCE_NUM_THREADS"] = threads or cores()
         self.model = ov.Core().compile_model(str(path), "CPU", config)
-        self.request = self.model.create_infer_request()
+        self.idle, self.streams = queue.SimpleQueue(), streams
+        for _ in range(streams):
+            self.idle.put(self.model.create_infer_request())
         self.precision, self.version = precision, ov.__version__.split("-")[0]
         shape = lambda t: [d.get_length() if d.is_static else None for d in t.get_partial_shape()]
         self.inputs = [
@@ -83,20 +102,26 @@ class Openvino:
 
     def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
         """One request: arrays in model input order to arrays in model output order."""
-        self.request.infer(feeds, share_inputs=True)
-        return [o.data.copy() for o in self.request.output_tensors]
+        request = self.idle.get()
+        try:
+            request.infer(feeds, share_inputs=True)
+            return [o.data.copy() for o in request.output_tensors]
+        finally:
+            self.idle.put(request)
 
 
-class Packed:
+class Packed(Engine):
     """bf16 and int8 in AMX, through tools/packed.py: a sentence's own tokens are computed, its padding never.
 
     Rows without any mask, as pure inference gives them, are computed whole: the recipe's padded shape.
     """
 
+    ragged = True
+
     def __init__(self, path, precision: str, threads: int = 0):
         import packed
 
-        self.model = packed.Model(path, threads or len(os.sched_getaffinity(0)))
+        self.model = packed.Model(path, threads or cores())
         self.precision, self.version = precision or self.model.precision, "1"
         self.names = self.model.arch["inputs"]
         self.inputs = [Tensor(name, np.int64, (None, None)) for name in self.names]
@@ -114,8 +139,8 @@ class Packed:
 ENGINES = {"onnxruntime": Onnxruntime, "openvino": Openvino, "packed": Packed}
 
 
-def load(path, threads: int = 0):
-    """Open a compiled model.onnx with the engine and precision its metadata names."""
+def load(path, threads: int = 0, streams: int = 1):
+    """Open a compiled model.onnx with the engine and precision its metadata names. threads: all cores if 0."""
     if Path(path).suffix == ".packed":
         return Packed(path, "", threads)
     import onnx
@@ -129,7 +154,7 @@ def load(path, threads: int = 0):
     engine, precision = props.get(ENGINE, "onnxruntime"), props.get(PRECISION, "fp32")
     if engine not in ENGINES:
         raise cli.UserError(f"{path}: made for engine '{engine}', which is not one of: {' '.join(ENGINES)}")
-    return ENGINES[engine](path, precision, threads)
+    return ENGINES[engine](path, precision, threads, streams)
 
 
 def logits(engine, inputs: dict[str, np.ndarray]) -> np.ndarray:

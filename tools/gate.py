@@ -140,8 +140,11 @@ def natural(path: Path) -> list:
     return [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", path.name)]
 
 
-def rows_of(folder: Path) -> np.ndarray:
-    """Rows in `folder`, int64 [n, S]: one .bin per row, or .npy [rows, length], in natural order."""
+def rows_of(folder: Path) -> tuple[np.ndarray, list[int]]:
+    """Rows in `folder`, int64 [n, S]: one .bin per row, or .npy [rows, length], in natural order; each file's length.
+
+    Shorter files are filled up with zeros.
+    """
     files = sorted((f for f in folder.iterdir() if f.suffix in (".bin", ".npy")), key=natural)
     parts = []
     for f in files:
@@ -155,9 +158,11 @@ def rows_of(folder: Path) -> np.ndarray:
     if not parts:
         raise cli.UserError(f"{folder}: no .bin or .npy files; preprocess first")
     width = max(p.shape[1] for p in parts)
-    if any(p.shape[1] != width for p in parts if len(p) == 1 and files[0].suffix == ".bin"):
-        raise cli.UserError(f"{folder}: rows of different length; preprocess again")
-    return np.concatenate([np.pad(p, ((0, 0), (0, width - p.shape[1]))) for p in parts])
+    whole = np.zeros((sum(map(len, parts)), width), np.int64)
+    ends = np.cumsum([len(p) for p in parts])
+    for part, end in zip(parts, ends, strict=True):
+        whole[end - len(part) : end, : part.shape[1]] = part
+    return whole, [p.shape[1] for p in parts]
 
 
 def load_inputs(folder, names, rows: int | None = None) -> dict:
@@ -171,9 +176,12 @@ def load_inputs(folder, names, rows: int | None = None) -> dict:
     for name in names:
         if not (folder / name).is_dir():
             raise cli.UserError(f"{folder / name}: no such folder of inputs; preprocess first")
-    inputs = {name: rows_of(folder / name) for name in names}
+    found = {name: rows_of(folder / name) for name in names}
+    inputs = {name: rows for name, (rows, _) in found.items()}
     if len({a.shape for a in inputs.values()}) > 1:
         raise cli.UserError(f"{folder}: inputs differ in shape: { {k: a.shape for k, a in inputs.items()} }")
+    if len({tuple(widths) for _, widths in found.values()}) > 1:
+        raise cli.UserError(f"{folder}: rows of different length from input to input; preprocess again")
     if rows:
         keep = np.argsort(-lengths(inputs), kind="stable")[:rows]
         inputs = {name: a[keep] for name, a in inputs.items()}

@@ -576,7 +576,7 @@ class Model:
             ids = ids.reshape(-1)
         else:
             rows = keys = np.fromiter(map(len, batch), np.int32, len(batch))
-            ids = np.fromiter((t for s in batch for t in s), np.int64, int(rows.sum()))
+            ids = np.concatenate([np.zeros(0, np.int64), *batch])
         n, arch = len(rows), self.arch
         if not n:
             return np.zeros((0, 2), np.float32)

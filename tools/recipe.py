@@ -78,21 +78,24 @@ def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, 
     p = parser(description)
     p.add_argument("--text_file", required=True, type=Path, help="dev.tsv")
     p.add_argument("--tokenizer_path", required=True, type=Path, help="checkpoint folder")
-    p.add_argument("--seq_len", default="128", help="tokens a row, or buckets such as 64,128 (%(default)s)")
+    p.add_argument("--seq_len", default="128", help="tokens a row, buckets such as 64,128, or real (%(default)s)")
+    p.add_argument("--max_len", type=int, default=128, help="tokens a sentence is cut to, for real (%(default)s)")
     p.add_argument("--batch_size", type=int, default=1, help="rows of a file, for buckets (%(default)s)")
     p.add_argument("--save_path", required=True, type=Path, help="folder to write")
     args = p.parse_args()
     import data
     import tokens
 
+    real = args.seq_len == "real"
     try:
-        lengths = [int(n) for n in args.seq_len.split(",")]
+        lengths = [args.max_len] if real else [int(n) for n in args.seq_len.split(",")]
     except ValueError:
-        p.error(f"--seq_len {args.seq_len}: give a number, or several such as 64,128")
+        p.error(f"--seq_len {args.seq_len}: give a number, several such as 64,128, or real")
     sentences, labels = data.read_tsv(args.text_file)
     arrays = tokens.encode(tokens.load(args.tokenizer_path, lower_case()), sentences, max(lengths), inputs)
     if len(lengths) == 1:
-        tokens.write_bins(args.save_path, arrays, labels, first_index, prefix)
+        rows = tokens.unpadded(arrays) if real else arrays
+        tokens.write_bins(args.save_path, rows, labels, first_index, prefix)
         print(f"wrote {len(labels)} samples x {len(inputs)} inputs to {args.save_path}")
     else:
         count = tokens.write_buckets(args.save_path, arrays, labels, lengths, args.batch_size)

@@ -113,6 +113,12 @@ def encode(tokenizer, sentences, seq_len, names=("input_ids", "attention_mask"))
     }
 
 
+def unpadded(arrays):
+    """encode's arrays as {name: n int64 rows, each of its sentence's own length}."""
+    lengths = mask_of(arrays).sum(1)
+    return {name: [row[:n] for row, n in zip(array, lengths, strict=True)] for name, array in arrays.items()}
+
+
 def mask_of(arrays):
     """The int64 [n, seq_len] attention mask among encode's arrays, under whichever name it has there."""
     return next(array for name, array in arrays.items() if ROLES[name] == "attention_mask")
@@ -157,18 +163,18 @@ def write_json(path, value):
 
 
 def write_bins(folder, arrays, labels, first_index=1, prefix=""):
-    """One file per sample and input: folder/<input>/<prefix><index>.bin, int64 little-endian, seq_len values.
+    """One file per sample and input: folder/<input>/<prefix><index>.bin, int64 little-endian, as long as its row.
 
-    arrays: {input: int64 [n, seq_len]}; labels: n values, kept as text. Writes folder/labels.json last:
+    arrays: {input: int64 [n, seq_len], or n rows of their own lengths}; labels: n values, kept as text. Writes folder/labels.json last:
     {"<file name without .bin>": "<label>"}, in sample order. BERT's recipe counts 1.bin, 2.bin ...;
     TinyBERT's input0.bin, input1.bin ... (first_index=0, prefix="input").
     """
     stems = [f"{prefix}{i}" for i in range(first_index, first_index + len(labels))]
     for name, array in arrays.items():
-        assert array.shape[0] == len(labels), (name, array.shape, len(labels))
+        assert len(array) == len(labels), (name, len(array), len(labels))
         with fresh_folder(Path(folder) / name) as new:
-            for stem, row in zip(stems, array.astype("<i8"), strict=True):
-                write_file(new / f"{stem}.bin", row.tobytes())
+            for stem, row in zip(stems, array, strict=True):
+                write_file(new / f"{stem}.bin", row.astype("<i8").tobytes())
     write_json(Path(folder) / "labels.json", dict(zip(stems, map(str, labels), strict=True)))
 
 
