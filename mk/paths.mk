@@ -20,6 +20,8 @@ engine    = $(word 2,$(config))
 precision = $(patsubst $(chip)-$(engine)-%,%,$(call part,5))
 inputs    = $($(model).INPUTS)
 # Inputs are one file a sample, whatever the batch; whole batches where lengths are mixed.
+# SEQ=real: every sentence at its own length, so the graph leaves batch and length open.
+real      = $(filter real,$(seq))
 fed       = $(if $(findstring -,$(seq)),$(batch),$(shape))/input
 
 # keep FILE,TEXT: FORCE only while FILE does not already say TEXT, so that -n and -q stay truthful.

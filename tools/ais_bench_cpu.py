@@ -227,8 +227,9 @@ def planned(args, engine):
         f"{engine.streams} at a time; padding: {padding}"
     )
     warm = args.warmup_count if args.plan == "measured" else 0
-    counted = tqdm(range(warm + args.loop), desc="infer", unit="pass", disable=None)
-    passes = [plan.run(engine, requests) for _ in counted][warm:]
+    total = (warm + args.loop) * len(files[0])
+    with tqdm(total=total, desc="infer", unit="sentence", disable=None) as bar:
+        passes = [plan.run(engine, requests, bar.update) for _ in range(warm + args.loop)][warm:]
     found = {}
     for numbers, outputs in zip(rows, passes[-1][0], strict=True):
         found |= {i: [out[k : k + 1] for out in outputs] for k, i in enumerate(numbers)}

@@ -88,7 +88,7 @@ def differing(one: dict, other: dict, keys) -> str | None:
 
 SCORE = ("correct", "total", "predictions")
 PROPORTION = ("correct", "total", "accuracy", "interval95")
-PERF = ("times_ms", "samples_per_second", "rounds", "spread", "latency_ms", "requests")
+PERF = ("times_ms", "pass_ms", "samples_per_second", "rounds", "spread", "latency_ms", "requests")
 
 
 def leaf_faults(path: Path) -> Iterator[str]:
@@ -120,7 +120,7 @@ def record_faults(path: Path) -> Iterator[str]:
         stored = outputs and outputs.is_file() and cli.sha256(outputs) == r["chain"][str(outputs)]["sha256"]
         if stored and (apart := differing(r, rescored(outputs.parents[1]), SCORE)):
             yield f"{path}: not what the stored outputs give: {apart}"
-    elif r["chip"] == "cpu" and abs(median(record.speeds(r["times_ms"], r["bs"])) / r["samples_per_second"] - 1) > 1e-3:
+    elif r["chip"] == "cpu" and abs(median(record.speeds(r)) / r["samples_per_second"] - 1) > 1e-3:
         yield f"{path}: samples_per_second {r['samples_per_second']} is not what its times_ms give"
 
 

@@ -36,13 +36,18 @@ def feeds(columns, rows) -> list[np.ndarray]:
     return request
 
 
-def run(engine, requests) -> tuple[list, list[float], float]:
-    """Run requests, engine.streams at a time: (outputs of each, milliseconds of each, seconds of them all)."""
+def run(engine, requests, done=lambda rows: None) -> tuple[list, list[float], float]:
+    """Run requests, engine.streams at a time: (outputs of each, milliseconds of each, seconds of them all).
+
+    done(rows) is called after each request.
+    """
 
     def once(request):
         start = time.perf_counter()
         outputs = engine.run(request)
-        return outputs, (time.perf_counter() - start) * 1e3
+        took = (time.perf_counter() - start) * 1e3
+        done(len(request[0]))
+        return outputs, took
 
     start = time.perf_counter()
     if engine.streams == 1:

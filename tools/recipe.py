@@ -92,10 +92,10 @@ def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, 
     except ValueError:
         p.error(f"--seq_len {args.seq_len}: give a number, several such as 64,128, or real")
     sentences, labels = data.read_tsv(args.text_file)
-    arrays = tokens.encode(tokens.load(args.tokenizer_path, lower_case()), sentences, max(lengths), inputs)
+    encode = tokens.ragged if real else tokens.encode
+    arrays = encode(tokens.load(args.tokenizer_path, lower_case()), sentences, max(lengths), inputs)
     if len(lengths) == 1:
-        rows = tokens.unpadded(arrays) if real else arrays
-        tokens.write_bins(args.save_path, rows, labels, first_index, prefix)
+        tokens.write_bins(args.save_path, arrays, labels, first_index, prefix)
         print(f"wrote {len(labels)} samples x {len(inputs)} inputs to {args.save_path}")
     else:
         count = tokens.write_buckets(args.save_path, arrays, labels, lengths, args.batch_size)

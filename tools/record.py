@@ -137,13 +137,16 @@ def rehearsal(leaf: Path) -> list[str]:
     return fp16sim.show(recipe.read_json(leaf / "ranges.json")).splitlines()
 
 
-def speeds(times: list[list[float]], bs: int) -> list[float]:
-    """Samples per second of each round, from the milliseconds of its requests of `bs` samples."""
-    return [1000 * bs * len(t) / sum(t) for t in times]
+def speeds(record: dict) -> list[float]:
+    """Samples per second of each round, from the milliseconds of its passes, or of its requests of `bs` samples."""
+    passes = record.get("pass_ms")
+    return [1000 * (872 if passes else record["bs"]) * len(t) / sum(t) for t in passes or record["times_ms"]]
 
 
 def padded_rows(total: int, record: dict, summary: dict) -> float:
     """The share of rows that carry no sentence when `total` sentences fill batches; whole batches are counted."""
+    if record["seq"] == "real":
+        return 0.0
     bs = record["bs"]
     batches = len(summary["filesinfo"]) if "-" in record["seq"] else -(-total // bs)
     return round(1 - total / (batches * bs), 6)
@@ -201,12 +204,15 @@ def perf(leaf: Path) -> dict:
     summaries = [m.with_name("out_summary.json") for m in made]
     rounds = [round_of(s) for s in summaries]
     work = "the sentences in length buckets" if "-" in record["seq"] else "zeros as input"
+    work = "the sentences at their own lengths" if record["seq"] == "real" else work
     timed = f"{rounds[0]['timed']}; {work}" if record["chip"] != "cpu" else f"the engine's call alone; {work}"
     summary = recipe.read_json(summaries[0])
+    passes = [recipe.read_json(s)["pass_ms"] for s in summaries] if record["seq"] == "real" else None
     return record | {
         **tool(leaf, summary),
         "timed": timed,
         **throughput(rounds),
+        **({"pass_ms": passes} if passes else {}),
         "padded_rows": padded_rows(872, record, summary),
         "summaries": {str(s): cli.sha256(s) for s in summaries},
     }

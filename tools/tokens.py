@@ -100,10 +100,7 @@ def encode(tokenizer, sentences, seq_len, names=("input_ids", "attention_mask"))
     """
     import numpy as np
 
-    if seq_len < 3:
-        raise cli.UserError(f"--seq_len {seq_len}: [CLS], one token and [SEP] need at least 3")
-    if unknown := [n for n in names if n not in ROLES]:
-        raise cli.UserError(f"input {unknown[0]!r} is not one of {', '.join(ROLES)}")
+    check(seq_len, names)
     tokenizer.enable_truncation(seq_len)
     tokenizer.enable_padding(length=seq_len, pad_id=tokenizer.token_to_id(PAD), pad_token=PAD)
     rows = tokenizer.encode_batch(list(sentences))
@@ -113,10 +110,23 @@ def encode(tokenizer, sentences, seq_len, names=("input_ids", "attention_mask"))
     }
 
 
-def unpadded(arrays):
-    """encode's arrays as {name: n int64 rows, each of its sentence's own length}."""
-    lengths = mask_of(arrays).sum(1)
-    return {name: [row[:n] for row, n in zip(array, lengths, strict=True)] for name, array in arrays.items()}
+def ragged(tokenizer, sentences, max_len, names=("input_ids", "attention_mask")):
+    """`encode` without [PAD]: {name: an int64 row of its own length, at most max_len, for each sentence}."""
+    import numpy as np
+
+    check(max_len, names)
+    tokenizer.enable_truncation(max_len)
+    tokenizer.no_padding()
+    rows = tokenizer.encode_batch(list(sentences))
+    return {name: [np.array(getattr(row, FIELDS[ROLES[name]]), np.int64) for row in rows] for name in names}
+
+
+def check(seq_len, names):
+    """UserError for a length without room for a token, or an input of unknown meaning."""
+    if seq_len < 3:
+        raise cli.UserError(f"--seq_len {seq_len}: [CLS], one token and [SEP] need at least 3")
+    if unknown := [n for n in names if n not in ROLES]:
+        raise cli.UserError(f"input {unknown[0]!r} is not one of {', '.join(ROLES)}")
 
 
 def mask_of(arrays):
