@@ -31,6 +31,9 @@ WRONG = {
     "SEQ=128,64": "is not a length from 8 to 512, or an ascending list",
     "SEQ=64,,128": "is not a length from 8 to 512, or an ascending list",
     "SEQ=../x": "is not a length",
+    "SEQ=real,64": "64,128, or real",
+    "INPUT=a;b": "INPUT='a;b' may hold letters",
+    "OUT=$(shell touch pwned)": "may hold letters, digits and",
     "WEIGHTS=a;b": "WEIGHTS='a;b' may hold letters, digits and",
     "WEIGHTS=$(shell touch pwned)": "may hold letters, digits and",
     "MODEL=`touch pwned`": "may hold letters, digits and",
@@ -165,6 +168,50 @@ def test_perf_times_rounds_and_prints_them(built):
     record = json.loads((built.path / "build" / LEAF / "perf.json").read_text())
     assert record["requests"] == 3 * (8 // 8 + 4)
     assert record["samples_per_second"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["SEQ=real", "CHIP=310P3"], "SEQ=real is for CHIP=cpu; 310P3 needs fixed lengths: SEQ=128, or buckets"),
+        (["SEQ=real", "CHIPS=cpu T4"], "SEQ=real is for CHIP=cpu; T4 needs"),
+        (["SEQ=real", "PRECISION=fp16-sim"], "SEQ=real is for CHIP=cpu; fp16-sim needs"),
+        (["SEQ=64", "INPUT=a.tsv"], "INPUT= is scored at SEQ=real; leave SEQ='64' out"),
+        (["CHIP=T4", "INPUT=a.tsv"], "SEQ=real is for CHIP=cpu; T4 needs"),
+    ],
+)
+def test_own_lengths_are_for_the_cpu(built, words, says):
+    done = built.make("-n", "MODEL=tiny", *words, "accuracy", check=False)
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+def test_own_lengths_give_the_padded_predictions(built, tmp_path):
+    real = f"{LEAF}/".replace("seq64", "seqreal")
+    padded = json.loads((built.path / "build" / LEAF / "score.json").read_text())
+    built.make("MODEL=tiny", "SEQ=real", "accuracy")
+    assert built.make("-q", "MODEL=tiny", "SEQ=real", "accuracy").returncode == 0
+    assert json.loads((built.path / "build" / real / "score.json").read_text()) == padded
+    assert built.remade("MODEL=tiny", "SEQ=real", "-W", "tools/plan.py", "accuracy") == {
+        f"{real}{n}" for n in ("output/MANIFEST", "score.json", "accuracy.json", "accuracy.txt")
+    }
+    assert built.remade("MODEL=tiny", "-W", "tools/plan.py", "accuracy") == set()
+
+    text = built.make("MODEL=tiny", "SEQ=real", "perf").stdout
+    assert "timed       the engine's call alone; the sentences at their own lengths" in text
+    assert built.make("-q", "MODEL=tiny", "SEQ=real", "perf").returncode == 0
+    record = json.loads((built.path / "build" / real / "perf.json").read_text())
+    assert record["rounds"] == [pytest.approx(872_000 / ms, rel=1e-4) for [ms] in record["pass_ms"]]
+    assert record["seq"] == "real"
+    outputs = {(built.path / "build" / real / f"{d}/MANIFEST").read_text() for d in ("round1", "round2", "output")}
+    assert len(outputs) == 1  # on onnxruntime, the plan does not change a bit
+
+    text = built.make("MODEL=tiny", "score", "INPUT=build/data/dev.tsv", f"OUT={tmp_path}/out.csv").stdout
+    assert f"({padded['correct']}/872)" in text
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert "".join(line.split(",")[1] for line in lines[1:]) == padded["predictions"]
+    done = built.make("MODEL=tiny", "score", check=False)
+    assert "INPUT= names a TSV" in done.stderr
 
 
 def test_a_shorter_list_remakes_the_table(built):

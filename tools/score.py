@@ -24,7 +24,9 @@ def parse():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", required=True, type=Path, help="compiled with open batch and length (SEQ=real)")
     p.add_argument("--tokenizer_path", required=True, type=Path, help="checkpoint folder")
-    p.add_argument("--input", required=True, type=Path, help="TSV: `sentence`, perhaps `label`, other columns are skipped")
+    p.add_argument(
+        "--input", required=True, type=Path, help="TSV: `sentence`, perhaps `label`, other columns are skipped"
+    )
     p.add_argument("--batchsize", type=int, default=8, help="sentences of a request, at most (%(default)s)")
     p.add_argument("--max_len", type=int, default=128, help="tokens a sentence is cut to (%(default)s)")
     p.add_argument("--threads", type=int, default=0, help="cores (all if 0)")
@@ -79,7 +81,7 @@ def writer(file, suffix: str, schema):
         return parquet.ParquetWriter(file, schema)
     from pyarrow import csv
 
-    return csv.CSVWriter(file, schema)
+    return csv.CSVWriter(file, schema, write_options=csv.WriteOptions(quoting_header="none"))
 
 
 def main():
@@ -104,7 +106,9 @@ def main():
     windows = ahead(tokenised(args, [t.name for t in engine.inputs]))
     first = next(windows)
     engine, _ = plan.fastest(engine, args.model, first[0], args.batchsize, args.threads)
-    schema = pa.schema([("row", pa.int64()), ("prediction", pa.int8()), ("logit0", pa.float32()), ("logit1", pa.float32())])
+    schema = pa.schema(
+        [("row", pa.int64()), ("prediction", pa.int8()), ("logit0", pa.float32()), ("logit1", pa.float32())]
+    )
     row = correct = labelled = 0
     bar = tqdm(total=count, desc="score", unit="sentence", disable=None)
     start = time.perf_counter()

@@ -1,0 +1,280 @@
+"""Sentences at their own lengths: the plan against brute force, order, remainder, extremes; scoring of any TSV."""
+
+import csv
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import ais_bench_cpu
+import cli
+import engines
+import gate
+import plan
+import recipe
+import score
+import tokens
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ("input_ids", "attention_mask")
+WORDS = ["good", "bad", "film"]
+
+
+@pytest.fixture
+def model(tmp_path):
+    """input_ids, attention_mask int64 [any, any] -> output float32 [any, 2] = (sum of ids, 5.5 x sum of mask)."""
+    nodes = []
+    for name in NAMES:
+        nodes += [
+            helper.make_node("Cast", [name], [f"{name}_f"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceSum", [f"{name}_f"], [f"{name}_s"], axes=[1], keepdims=1),
+        ]
+    nodes += [
+        helper.make_node("Mul", ["attention_mask_s", "weight"], ["scaled"]),
+        helper.make_node("Concat", ["input_ids_s", "scaled"], ["output"], axis=1),
+    ]
+    inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, ["b", "l"]) for n in NAMES]
+    output = helper.make_tensor_value_info("output", TensorProto.FLOAT, ["b", 2])
+    weight = helper.make_tensor("weight", TensorProto.FLOAT, [1], [5.5])
+    graph = helper.make_graph(nodes, "sums", inputs, [output], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=8), tmp_path / "m.onnx")
+    return tmp_path / "m.onnx"
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    """A folder with a vocabulary of five special pieces and WORDS."""
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint/vocab.txt").write_text("".join(f"{p}\n" for p in [*tokens.SPECIAL, *WORDS]))
+    return tmp_path / "checkpoint"
+
+
+def text(path, sentences, labels=None):
+    columns = ["sentence", "label"] if labels else ["index", "sentence"]
+    rows = zip(sentences, labels, strict=True) if labels else enumerate(sentences)
+    path.write_text("\n".join("\t".join(map(str, row)) for row in [columns, *rows]) + "\n")
+    return path
+
+
+def preprocess(monkeypatch, tmp_path, tokenizer, sentences, *words):
+    file = text(tmp_path / "dev.tsv", sentences, [0] * len(sentences))
+    script = str(ROOT / "models/minilm_sst2/preprocess.py")
+    given = ["--text_file", file, "--tokenizer_path", tokenizer, "--save_path", tmp_path / "in"]
+    monkeypatch.setattr(sys, "argv", [script, *map(str, given), *words])
+    recipe.preprocess("", NAMES)
+    return tmp_path / "in"
+
+
+def bench(monkeypatch, model, folder, out, *words):
+    given = ["--model", model, "--input", f"{folder}/input_ids,{folder}/attention_mask", "--output", out]
+    monkeypatch.setattr(sys, "argv", ["x", *map(str, given), "--output_dirname", "d", *map(str, words)])
+    ais_bench_cpu.main()
+    return json.loads((out / "d_summary.json").read_text())
+
+
+LINEAR = lambda rows, width: 3 + rows * width  # a request costs three tokens
+
+
+def test_the_cheapest_plan_is_the_best_of_all():
+    lengths, batch = [9, 9, 8, 4, 4, 4, 4, 1], 4
+
+    def price(sizes):
+        starts = [0, *itertools.accumulate(sizes)][:-1]
+        return sum(LINEAR(n, lengths[s]) for s, n in zip(starts, sizes, strict=True))
+
+    every = [c for k in range(1, 9) for c in itertools.product(range(1, batch + 1), repeat=k) if sum(c) == len(lengths)]
+    sizes, total = plan.cheapest(lengths, batch, LINEAR)
+    assert total == min(map(price, every)) == price(sizes)
+    assert sizes == [3, 4, 1]  # full batches of 4 would pad one row from 4 to 9, and cost more
+
+
+def test_a_dear_request_makes_full_batches_and_a_free_one_none():
+    lengths = sorted(range(1, 20), reverse=True)
+    assert plan.cheapest(lengths, 4, lambda rows, width: 1000 + rows * width)[0] in ([4, 4, 4, 4, 3], [3, 4, 4, 4, 4])
+    assert plan.cheapest(lengths, 4, lambda rows, width: 1.0 * rows * width)[0] == [1] * 19
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_the_cost_is_that_of_the_engine(monkeypatch, streams):
+    engine = engines.Engine()
+    engine.streams = streams
+    true = lambda rows, width: 0.002 + 1e-5 * rows * width + 1e-8 * rows * width**2
+    monkeypatch.setattr(plan, "run", lambda e, requests: (None, None, e.streams * true(*requests[0][0].shape)))
+    cost = plan.measured(engine, [[np.ones(n, np.int64) for n in range(5, 105, 5)]] * 2, 8)
+    assert cost(np.array([8, 1]), np.array([50, 7])) == pytest.approx([true(8, 50), true(1, 7)], rel=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 99])
+@pytest.mark.parametrize("how", ["fixed", "measured"])
+def test_results_stand_under_their_own_names(monkeypatch, tmp_path, model, tokenizer, batch, how):
+    # in no order; ten of them (a remainder for 4); one of no known character at all; one cut at 16
+    sentences = [" ".join(WORDS[i % 3] for i in range(n)) for n in (3, 1, 9, 2, 14, 3, 1, 30, 5)] + ["\u200b"]
+    folder = preprocess(monkeypatch, tmp_path, tokenizer, sentences, "--seq_len", "real", "--max_len", "16")
+    assert (folder / "input_ids/8.bin").stat().st_size == 16 * 8
+    assert (folder / "input_ids/10.bin").stat().st_size == 2 * 8  # [CLS] [SEP]
+    found = bench(monkeypatch, model, folder, tmp_path / "o", "--batchsize", batch, "--plan", how, "--threads", 2)
+    ids = {n: np.fromfile(folder / f"input_ids/{n}.bin", "<i8") for n in range(1, 11)}
+    for n, row in ids.items():
+        assert np.fromfile(tmp_path / f"o/d/{n}_0.bin", "<f4").tolist() == [row.sum(), 5.5 * len(row)]
+    names = [Path(i["outfiles"][0]).name for i in found["filesinfo"].values()]
+    assert names == [f"{n}_0.bin" for n in range(1, 11)]  # the data's order
+    assert found["throughput"] == pytest.approx(10_000 / np.mean(found["pass_ms"]))
+    if how == "fixed":
+        assert len(found["npu_compute_time_list"]) == -(-10 // batch)
+
+
+def test_padded_and_real_inputs_hold_the_same_tokens(monkeypatch, tmp_path, tokenizer):
+    sentences = ["good film", "bad", "film " * 40]
+    real = gate.load_inputs(
+        preprocess(monkeypatch, tmp_path, tokenizer, sentences, "--seq_len", "real", "--max_len", "16"), NAMES
+    )
+    padded = gate.load_inputs(preprocess(monkeypatch, tmp_path, tokenizer, sentences, "--seq_len", "16"), NAMES)
+    for name in NAMES:
+        assert (real[name] == padded[name]).all()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda f: (f / "attention_mask/2.bin").write_bytes(bytes(8)), "2.bin: 8 bytes, not whole tokens as many as"),
+        (lambda f: [(f / n / "2.bin").write_bytes(b"12345") for n in NAMES], "2.bin: 5 bytes, not whole tokens"),
+        (lambda f: [(f / n / "2.bin").write_bytes(b"") for n in NAMES], "2.bin: 0 bytes, not whole tokens"),
+    ],
+)
+def test_broken_files_are_named(monkeypatch, tmp_path, model, tokenizer, spoil, says):
+    folder = preprocess(monkeypatch, tmp_path, tokenizer, ["good", "bad film"], "--seq_len", "real")
+    spoil(folder)
+    with pytest.raises(cli.UserError, match=says):
+        bench(monkeypatch, model, folder, tmp_path / "o", "--batchsize", 2, "--plan", "fixed")
+
+
+def test_a_model_of_fixed_shape_has_no_plan(monkeypatch, tmp_path, model, tokenizer):
+    folder = preprocess(monkeypatch, tmp_path, tokenizer, ["good", "bad film"], "--seq_len", "real")
+    m = onnx.load(model)
+    m.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
+    onnx.save(m, model)
+    with pytest.raises(cli.UserError, match=r"input_ids has the shape \(None, 4\); both must be open"):
+        bench(monkeypatch, model, folder, tmp_path / "o", "--batchsize", 2, "--plan", "fixed")
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_streams_give_what_one_stream_gives(tmp_path, model, engine):
+    m = onnx.load(model)
+    onnx.helper.set_model_props(m, {engines.ENGINE: engine, engines.PRECISION: "fp32"})
+    onnx.save(m, model)
+    requests = [[np.full((n, 5), n), np.ones((n, 5), np.int64)] for n in range(1, 9)]
+    one, two = (plan.run(engines.load(model, 2, n), requests)[0] for n in (1, 2))
+    assert [a[0].tolist() for a in one] == [b[0].tolist() for b in two] == [[[5 * n, 27.5]] * n for n in range(1, 9)]
+
+
+# ---- make score's script
+
+
+@pytest.fixture
+def scored(monkeypatch, tmp_path, model, tokenizer):
+    """Score sentences in windows of four: the rows of the result."""
+
+    def run(path, name="out.csv", *words):
+        monkeypatch.setattr(score, "WINDOW", 4)
+        given = ["--model", model, "--tokenizer_path", tokenizer, "--input", path, "--save_path", tmp_path / name]
+        monkeypatch.setattr(sys, "argv", ["score.py", *map(str, given), "--batchsize", "3", *words])
+        score.main()
+        return tmp_path / name
+
+    return run
+
+
+MANY = [" ".join(WORDS[(i * i) % 3] for i in range(n)) for n in (3, 1, 9, 2, 14, 3, 1, 30, 5, 6, 7)]
+
+
+def expected(sentences):
+    ids = [[2, *(5 + WORDS.index(w) for w in s.split()), 3] for s in sentences]
+    return [(float(sum(r)), 5.5 * len(r)) for r in ids]
+
+
+def read(path):
+    with path.open() as f:
+        return list(csv.reader(f))
+
+
+def test_csv_in_the_data_s_order(scored, tmp_path, capsys):
+    rows = read(scored(text(tmp_path / "in.tsv", MANY)))
+    assert rows[0] == ["row", "prediction", "logit0", "logit1"]
+    assert [int(r[0]) for r in rows[1:]] == list(range(11))
+    assert [(float(a), float(b)) for _, _, a, b in rows[1:]] == expected(MANY)
+    assert [int(r[1]) for r in rows[1:]] == [int(b > a) for a, b in expected(MANY)]
+    told = capsys.readouterr().out
+    assert "sentences/s, 11 sentences" in told
+    assert "accuracy" not in told  # no labels
+
+
+def test_parquet_and_accuracy(scored, tmp_path, capsys):
+    import pandas as pd
+
+    labels = [int(b > a) for a, b in expected(MANY)]
+    labels[4] = 1 - labels[4]
+    table = pd.read_parquet(scored(text(tmp_path / "in.tsv", MANY, labels), "out.parquet"))
+    assert table[["logit0", "logit1"]].to_numpy().tolist() == [list(e) for e in expected(MANY)]
+    assert "accuracy 90.91 % (10/11)" in capsys.readouterr().out
+
+
+def test_equal_logits_are_no_class_and_wrong(scored, tmp_path, capsys):
+    tie = "film film film film"  # 2 + 4 x 7 + 3 = 5.5 x 6
+    rows = read(scored(text(tmp_path / "in.tsv", [tie, "good", tie], [0, 1, 1])))
+    assert [r[1] for r in rows[1:]] == ["", "1", ""]
+    assert "accuracy 33.33 % (1/3)" in capsys.readouterr().out
+
+
+def test_a_long_sentence_is_cut(scored, tmp_path):
+    rows = read(scored(text(tmp_path / "in.tsv", ["good " * 300]), "out.csv", "--max_len", "16"))
+    assert float(rows[1][3]) == 5.5 * 16
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [(b"good\t2\n", "in.tsv:13: label '2'"), (b"a\tb\t1\n", "in.tsv:13: 3 columns"), (b"\t1\n", "in.tsv:13: no sentence"),
+     (b"\xff\t1\n", "in.tsv:13: byte 1 is not UTF-8")],
+)  # fmt: skip
+def test_a_malformed_line_stops_it_before_the_first(scored, tmp_path, line, says):
+    path = text(tmp_path / "in.tsv", MANY, [1] * 11)
+    path.write_bytes(path.read_bytes() + line)
+    (tmp_path / "out.csv").write_text("of before")
+    with pytest.raises(cli.UserError, match=says):
+        scored(path)
+    assert (tmp_path / "out.csv").read_text() == "of before"
+
+
+def test_nothing_half_written(scored, tmp_path, monkeypatch):
+    """The second window fails: no file, and none beside it."""
+    whole = score.logits
+    monkeypatch.setattr(score, "logits", lambda e, c, *a: whole(e, c, *a) * (np.nan if len(c[0]) < 4 else 1))
+    before = set(tmp_path.iterdir())
+    with pytest.raises(cli.UserError, match="row 8: NaN or infinite logits"):
+        scored(text(tmp_path / "in.tsv", MANY))
+    assert {p.name for p in set(tmp_path.iterdir()) - before} == {"in.tsv"}
+
+
+def test_other_suffixes_are_refused(scored, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        scored(text(tmp_path / "in.tsv", MANY), "out.txt")
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("script", ["preprocess.py", "postprocess.py"])
+@pytest.mark.parametrize("name", ["minilm_sst2", "tinybert_sst2", "bert_base_cased_sst2"])
+def test_help_is_quick(name, script):
+    """CPU seconds, not seconds: the machine may be busy."""
+    took = []
+    for _ in range(3):
+        before = os.times()
+        subprocess.run([sys.executable, ROOT / "models" / name / script, "--help"], check=True, capture_output=True)
+        after = os.times()
+        took.append(sum(after[2:4]) - sum(before[2:4]))
+    assert min(took) < 0.3
