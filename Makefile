@@ -34,6 +34,8 @@ B :=
 INPUT :=
 #:
 OUT :=
+#: of score: run sentences whose logits are less apart than this again in fp32, such as 0.5 (none if empty)
+RERUN :=
 #: of train: the official SST-2 train.tsv
 TRAIN :=
 #: of torture: how many runs are killed
@@ -54,7 +56,7 @@ VENV := .venv
 PYTHON := python3
 
 PARAMETERS := MODEL WEIGHTS SEQ BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS \
-              SAMPLES A B INPUT OUT TRAIN RUNS SST2 FROM ATC CANN_IMAGE DEVICE VENV PYTHON
+              SAMPLES A B INPUT OUT RERUN TRAIN RUNS SST2 FROM ATC CANN_IMAGE DEVICE VENV PYTHON
 ALL_MODELS := $(patsubst models/%/model.mk,%,$(wildcard models/*/model.mk))
 ALL_CHIPS = $(CHIPS_cpu) $(CHIPS_gpu) $(CHIPS_ascend)
 include mk/chips.mk $(ALL_MODELS:%=models/%/model.mk) mk/params.mk mk/paths.mk
@@ -68,7 +70,8 @@ compiled.trtexec := model.plan
 compiled.packed  := model.packed
 # What make score runs, only where there is an INPUT=: it makes SEQ real.
 scored := $(if $(INPUT),build/$(ONE)/$(call compiled,$(call engine_for,$(CHIP),$(PRECISION))) \
-          build/$(MODEL)/$(subst /,_,$(WEIGHTS))/checkpoint/MANIFEST $(addprefix tools/,score.py plan.py engines.py tokens.py data.py))
+          build/$(MODEL)/$(subst /,_,$(WEIGHTS))/checkpoint/MANIFEST $(addprefix tools/,score.py plan.py engines.py tokens.py data.py) \
+          $(if $(RERUN),build/$(dir $(ONE))cpu.onnx))
 up      = $(sort $(foreach p,$1,$(patsubst %/,%,$(dir $p))))
 leaves  := $(sort $(ONE) $(ROWS))
 rehearsed := $(filter $(addprefix %-,$(REHEARSALS)),$(leaves))
@@ -106,7 +109,7 @@ perf:           build/$(ONE)/perf.txt        ## throughput and latency of one co
 score: $(scored)                             ## INPUT=any.tsv: a class and logits for each sentence, in OUT=
 	@python3 tools/run.py $(or $(OUT),build/score/$(basename $(notdir $(INPUT))).csv) $(or $(INPUT),$(error INPUT= names a TSV with a `sentence` column)) $^ -- \
 	    $(py) tools/score.py --model $< --tokenizer_path $(dir $(word 2,$^)) --input $(INPUT) --batchsize $(BS) \
-	    --max_len $(lastword $(subst $(comma), ,$($(MODEL).SEQ))) --save_path {}
+	    --max_len $(lastword $(subst $(comma), ,$($(MODEL).SEQ))) $(if $(RERUN),--rerun $(lastword $^) --margin $(RERUN)) --save_path {}
 accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x PRECISIONS x BATCHES
 	$(info $(file <$<))
 perf-table:     results/local/perf-table.md      ## throughput of MODELS x CHIPS x PRECISIONS x BATCHES

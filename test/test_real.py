@@ -232,6 +232,22 @@ def test_equal_logits_are_no_class_and_wrong(scored, tmp_path, capsys):
     assert "accuracy 33.33 % (1/3)" in capsys.readouterr().out
 
 
+def test_what_is_too_close_is_run_again(scored, tmp_path, model, capsys):
+    m = onnx.load(model)
+    m.graph.initializer[0].CopyFrom(helper.make_tensor("weight", TensorProto.FLOAT, [1], [4.0]))
+    onnx.save(m, tmp_path / "other.onnx")
+    given = ["--rerun", str(tmp_path / "other.onnx"), "--margin", "3"]
+    rows = read(scored(text(tmp_path / "in.tsv", MANY), "out.csv", *given))
+    close = [abs(a - b) < 3 for a, b in expected(MANY)]
+    assert 0 < sum(close) < len(MANY)
+    wanted = [(a, b / 5.5 * 4.0 if near else b) for near, (a, b) in zip(close, expected(MANY), strict=True)]
+    assert [(float(a), float(b)) for _, _, a, b in rows[1:]] == wanted
+    changed = sum((a < b) != (c < d) for (a, b), (c, d) in zip(expected(MANY), wanted, strict=True))
+    told = f"run again in fp32: {100 * sum(close) / len(MANY):.2f} % (closer than 3), {changed} changed class"
+    assert told in capsys.readouterr().out
+    assert changed
+
+
 def test_a_long_sentence_is_cut(scored, tmp_path):
     rows = read(scored(text(tmp_path / "in.tsv", ["good " * 300]), "out.csv", "--max_len", "16"))
     assert float(rows[1][3]) == 5.5 * 16

@@ -5,6 +5,7 @@
 The model takes sentences of any length (SEQ=real). WINDOW sentences at a time are tokenised, in a thread, while the
 ones before them run, longest first; they are cut into requests by tools/plan.py's `fixed` plan, so the same file and
 model give the same bytes. Columns: row (from 0), prediction (0 or 1, empty where the logits are equal), logit0, logit1.
+Rows whose logits are less than --margin apart are run again by the --rerun graph, in fp32; their share is printed.
 With a `label` column the accuracy is printed; equal logits count as wrong, as in the recipe. Every line is checked
 before the first one runs. Sentences/s is end to end: reading, tokenising, running, writing; not loading the model.
 """
@@ -29,11 +30,15 @@ def parse():
     )
     p.add_argument("--batchsize", type=int, default=8, help="sentences of a request, at most (%(default)s)")
     p.add_argument("--max_len", type=int, default=128, help="tokens a sentence is cut to (%(default)s)")
+    p.add_argument("--rerun", type=Path, help="fp32 graph for the rows that are too close to call")
+    p.add_argument("--margin", type=float, default=0.0, help="logits less apart than this are (%(default)s)")
     p.add_argument("--threads", type=int, default=0, help="cores (all if 0)")
     p.add_argument("--save_path", required=True, type=Path, help=".csv or .parquet")
     args = p.parse_args()
     if args.save_path.suffix not in (".csv", ".parquet"):
         p.error(f"--save_path {args.save_path}: end it in .csv or .parquet")
+    if bool(args.rerun) != (args.margin > 0):
+        p.error(f"--margin {args.margin}: needs --rerun and a number above 0")
     if args.batchsize < 1:
         p.error(f"--batchsize {args.batchsize}: must be 1 or more")
     return args
@@ -73,6 +78,18 @@ def logits(engine, columns, batch: int, done):
     return found
 
 
+def rerun(exact, columns, found, args) -> tuple[int, int]:
+    """Run the rows of float32 [n, 2] `found` that are too close to call again, in place: (how many, class changes)."""
+    import numpy as np
+
+    thin = np.flatnonzero(abs(found[:, 0] - found[:, 1]) < args.margin)
+    if not len(thin):
+        return 0, 0
+    before = found[thin].argmax(1)
+    found[thin] = logits(exact, [[column[i] for i in thin] for column in columns], args.batchsize, lambda rows: None)
+    return len(thin), int((found[thin].argmax(1) != before).sum())
+
+
 def writer(file, suffix: str, schema):
     """A pyarrow writer of tables to an open file."""
     if suffix == ".parquet":
@@ -109,12 +126,16 @@ def main():
     schema = pa.schema(
         [("row", pa.int64()), ("prediction", pa.int8()), ("logit0", pa.float32()), ("logit1", pa.float32())]
     )
-    row = correct = labelled = 0
+    exact = args.rerun and engines.load(args.rerun, args.threads)
+    row = correct = labelled = thin = changed = 0
     bar = tqdm(total=count, desc="score", unit="sentence", disable=None)
     start = time.perf_counter()
     with cli.whole_file(args.save_path) as file, writer(file, args.save_path.suffix, schema) as out, bar:
         for columns, labels in itertools.chain([first], windows):
             found = logits(engine, columns, args.batchsize, bar.update)
+            if exact:
+                again, other = rerun(exact, columns, found, args)
+                thin, changed = thin + again, changed + other
             if not np.isfinite(found).all():
                 bad = int(np.flatnonzero(~np.isfinite(found).all(1))[0]) + row
                 raise cli.UserError(f"{args.input}: row {bad}: NaN or infinite logits; try PRECISION=fp32")
@@ -127,6 +148,8 @@ def main():
             row += len(found)
     seconds = time.perf_counter() - start
     print(f"{row / seconds:.1f} sentences/s, {row} sentences, {type(engine).__name__} {engine.precision}")
+    if exact:
+        print(f"run again in fp32: {100 * thin / row:.2f} % (closer than {args.margin:g}), {changed} changed class")
     if labelled:
         print(f"accuracy {100 * correct / row:.2f} % ({correct}/{row})")
     print(f"wrote {args.save_path}")
