@@ -41,6 +41,7 @@ CHECKED := $(if $(PRECISION),$(call pick,PRECISION,$(if $(ENGINE),$($(ENGINE).PR
 CHECKED := $(if $(PRECISIONS),$(call all,PRECISIONS,$(foreach c,$(CHIPS),$(call precisions_of,$c))))
 bad_seq := is not a length from 8 to 512, an ascending list of them such as 64,128, or real
 CHECKED := $(if $(INPUT),$(if $(filter-out real,$(SEQ)),$(error INPUT= is scored at SEQ=real; leave SEQ='$(SEQ)' out)))
+CHECKED := $(if $(INPUT),$(if $(filter $(abspath $(INPUT)),$(abspath $(OUT))),$(error OUT='$(OUT)' is INPUT=; name another file)))
 override SEQ := $(if $(INPUT),real,$(SEQ))
 buckets := $(subst $(comma), ,$(SEQ))
 CHECKED := $(if $(filter-out real,$(SEQ)),$(if $(filter x$(SEQ)x,x$(subst $(space),$(comma),$(filter $(buckets),$(lengths)))x),,$(error SEQ='$(SEQ)' $(bad_seq))))

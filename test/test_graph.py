@@ -177,6 +177,7 @@ def test_perf_times_rounds_and_prints_them(built):
         (["SEQ=real", "CHIPS=cpu T4"], "SEQ=real is for CHIP=cpu; T4 needs"),
         (["SEQ=real", "PRECISION=fp16-sim"], "SEQ=real is for CHIP=cpu; fp16-sim needs"),
         (["SEQ=64", "INPUT=a.tsv"], "INPUT= is scored at SEQ=real; leave SEQ='64' out"),
+        (["OUT=x/../a.csv", "INPUT=a.csv"], "OUT='x/../a.csv' is INPUT="),
         (["CHIP=T4", "INPUT=a.tsv"], "SEQ=real is for CHIP=cpu; T4 needs"),
     ],
 )
