@@ -7,7 +7,8 @@
     python tools/record.py import   bs8_summary.json minilm_sst2/default/seq128/bs8/310P3-atc-fp16 --save_path results/records
 
 `accuracy` and `perf` read what the graph left in that folder, whose path is the parameter list. `promote` copies a
-record to results/records/<date>-<host>-<parameters>-<kind>.json and never overwrites one. `import` makes a record of a
+record to results/records/<date>-<host>-<parameters>-<kind>.json, never overwrites one, and refuses one that is stale:
+every file of its chain must still be here with its hash. `import` makes a record of a
 summary or log that ais_bench or trtexec left elsewhere; it says so, and has no chain.
 """
 
@@ -16,6 +17,8 @@ import json
 import os
 import platform
 import re
+import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import cli
@@ -300,10 +303,26 @@ def show(record: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def broken(links: dict) -> str | None:
+    """The first file of a record's chain, upstream first, that is not here as it was, in words."""
+    order = TopologicalSorter({path: sorted(link.get("inputs", {})) for path, link in links.items()}).static_order()
+    for path in (p for p in order if p in links):
+        if not Path(path).is_file():
+            return f"{path} is gone"
+        if cli.sha256(path) != links[path]["sha256"]:
+            return f"{path} is no longer what it was made from"
+    return None
+
+
 def promote(folder: Path, record: dict, path: Path) -> Path:
-    """Write a record into `folder` under its own name; UserError where another of that name stands."""
+    """Write a record into `folder` under its own name.
+
+    UserError where another of that name stands, or what the record was made from has changed since.
+    """
     if record["standin"]:
         raise cli.UserError(f"{path}: made with the tests' stand-in tools; such a record is never promoted")
+    if why := broken(record["chain"]):
+        raise cli.UserError(f"{path}: {why}; run make {path.stem} again")
     day = (record["started"] or record["imported"]["sha256"][:12]).replace(":", "").replace("-", "")[:15]
     spec = "-".join(str(record[k]) for k in ("model", "weights", "seq", "bs", "chip", "engine", "precision", "kind"))
     target = folder / f"{day}-{record['machine']['host']}-{spec}.json"
@@ -336,8 +355,15 @@ def main():
     if args.command == "promote":
         if not args.records:
             raise cli.UserError("nothing measured for these parameters yet; run make accuracy or make perf first")
+        refused = 0
         for path in args.records:
-            print(f"wrote {promote(args.folder, recipe.read_json(path), path)}")
+            try:
+                print(f"wrote {promote(args.folder, recipe.read_json(path), path)}")
+            except cli.UserError as e:
+                print(f"refused {e}", file=sys.stderr)
+                refused += 1
+        if refused:
+            raise cli.UserError(f"{refused} of {len(args.records)} records were refused, for the reasons above")
         return
     if args.command == "import":
         print(f"wrote {promote(args.save_path, imported(args.file, args.leaf), args.file)}")
