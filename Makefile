@@ -207,7 +207,7 @@ of_engine = $(foreach l,$(leaves),$(if $(filter $1,$(word 2,$(subst -, ,$(notdir
 compile_needs = tools/compile_cpu.py tools/engines.py tools/gate.py build/$$(batch)/cpu.onnx build/$$(weights)/model.onnx \
                 build/$$(fed)/MANIFEST $$(if $$(filter int8,$$(precision)),build/data/calibration.tsv) requirements.txt
 compile_cpu = $(run) $(py) $< --onnx build/$(batch)/cpu.onnx --reference build/$(weights)/model.onnx --engine $(engine) \
-    --precision $(precision) --input build/$(fed) $(gate_rows) \
+    --precision $(precision) --input build/$(fed) $(gate_rows) $(if $(filter seeded,$(source)),--seeded) \
     $(if $(and $(filter int8,$(precision)),$(filter-out packed,$(engine))),--calibration build/data/calibration.tsv --checkpoint $(checkpoint)) --save_path {}
 $(patsubst %,build/%/model.onnx,$(filter-out $(rehearsed),$(call of_engine,onnxruntime openvino))): build/%/model.onnx: $(compile_needs)
 	$(compile_cpu)

@@ -118,6 +118,12 @@ def test_a_deleted_artefact_is_made_again_the_same(built, name):
     assert built.make("-q", "MODEL=tiny", "accuracy").returncode == 0
 
 
+def test_the_gate_knows_random_weights(built):
+    assert " --seeded " in built.make("-n", "-B", "MODEL=tiny", "om").stdout
+    assert " --seeded " not in built.make("-n", "-B", "MODEL=minilm_sst2", "om").stdout
+    assert " --seeded " in built.make("-n", "-B", "MODEL=minilm_sst2", "WEIGHTS=seeded", "om").stdout
+
+
 def test_a_failing_step_leaves_no_artefact(built):
     script = built.path / "models/tiny/postprocess.py"
     path = built.path / "build" / LEAF / "score.json"
