@@ -56,7 +56,7 @@ ALL_CHIPS = $(CHIPS_cpu) $(CHIPS_gpu) $(CHIPS_ascend)
 include mk/chips.mk $(ALL_MODELS:%=models/%/model.mk) mk/params.mk mk/paths.mk
 
 ONE  := $(call path,$(MODEL),$(BS),$(CHIP),$(PRECISION))
-ROWS := $(sort $(foreach m,$(MODELS),$(foreach c,$(CHIPS),$(foreach p,$(or $(PRECISIONS),$(filter-out $(REHEARSALS),$(call precisions_of,$c))),\
+ROWS := $(sort $(foreach m,$(MODELS),$(foreach c,$(CHIPS),$(foreach p,$(if $(PRECISIONS),$(filter $(PRECISIONS),$(call precisions_of,$c)),$(filter-out $(REHEARSALS),$(call precisions_of,$c))),\
         $(foreach b,$(BATCHES),$(call path,$m,$b,$c,$p))))))
 compiled = $(or $(compiled.$1),model.onnx)
 compiled.atc     := model.om
@@ -275,19 +275,26 @@ $(foreach k,accuracy perf,$(leaves:%=build/%/$k.txt)): %.txt: %.json tools/recor
 # ---- Tables: pure functions of a named list of records. results/local is this machine's; results/ is committed.
 kept := $(sort $(wildcard results/records/*.json))
 rows_of.accuracy-table := $(ROWS:%=build/%/accuracy.json)
-rows_of.perf-table     := $(ROWS:%=build/%/perf.json)
-rows_of.table          := $(kept)
+figures := $(sort $(wildcard models/*/published.csv))
+# perf-table measures what this machine has the tools for. Of other chips it shows records, published figures, or why not.
+able := $(cpu.ENGINES) $(if $(filter perf-table results/local/perf-table.%,$(MAKECMDGOALS)),$(if $(filter-out $(CHIPS_cpu),$(CHIPS)),\
+        $(shell python3 tools/doctor.py --engines --atc $(ATC))))
+present := $(foreach r,$(ROWS),$(if $(filter $(able),$(word 2,$(subst -, ,$(notdir $r)))),$r))
+absent  := $(filter-out $(present),$(ROWS))
+rows_of.perf-table := $(strip $(present:%=build/%/perf.json) $(if $(absent),$(absent) $(kept) $(figures)))
+rows_of.table      := $(strip $(kept) $(figures))
+read_for = $(filter %.json %.csv,$(rows_of.$(notdir $*)))
 tables := results/local/accuracy-table results/local/perf-table results/table
 $(tables:%=%.rows): %.rows: $$(call keep,$$@,$$(rows_of.$$(notdir $$*)))
 	mkdir -p $(@D) && printf '%s\n' '$(rows_of.$(notdir $*))' > $@
-results/local/perf-table.csv: $(call timed,$(ROWS))
-$(tables:%=%.csv): %.csv: tools/table.py %.rows $$(rows_of.$$(notdir $$*))
+results/local/perf-table.csv: $(call timed,$(present))
+$(tables:%=%.csv): %.csv: tools/table.py tools/published.py tools/record.py %.rows $$(read_for)
 	$(run) $(py) $< --rows $*.rows --save_path {}
-$(tables:%=%.md): %.md: tools/table.py %.rows %.csv
+$(tables:%=%.md): %.md: tools/table.py tools/published.py tools/record.py %.rows %.csv
 	$(run) $(py) $< --rows $*.rows --save_path {}
 
 # ---- Pictures and the page, from the committed records and the published figures alone.
-shown := tools/plot.py tools/published.py results/table.rows $(kept) $(wildcard models/*/published.csv) requirements.txt
+shown := tools/plot.py tools/published.py results/table.rows $(kept) $(figures) requirements.txt
 $(pictures): results/%: $(shown)
 	$(run) $(py) $< $(basename $*) $(kept) --save_path {}
 results/report.html: tools/report.py tools/table.py tools/record.py tools/verify.py $(shown)

@@ -12,21 +12,25 @@ import cli
 COLUMNS = ["model", "variant", "seq", "chip", "bs", "precision", "metric", "value", "unit", "source", "commit", "note"]
 
 
-def read(root: Path = Path("models")) -> list[dict]:
-    """All published figures as dicts of text, `value` a float: percent, or samples per second."""
+def figures(path: Path) -> list[dict]:
+    """The figures of one published.csv as dicts of text, `value` a float: percent, or samples per second."""
     rows = []
-    for path in sorted(root.glob("*/published.csv")):
-        with path.open(newline="", encoding="utf-8") as f:
-            reader = csv.DictReader(f)
-            if reader.fieldnames != COLUMNS:
-                raise cli.UserError(f"{path}:1: the columns are not {','.join(COLUMNS)}")
-            for row in reader:
-                try:
-                    value = float(row["value"]) * (100 if row["unit"] == "1" else 1)
-                except (TypeError, ValueError):
-                    raise cli.UserError(f"{path}:{reader.line_num}: value {row['value']!r} is not a number") from None
-                rows.append({**row, "value": value})
+    with path.open(newline="", encoding="utf-8") as f:
+        reader = csv.DictReader(f)
+        if reader.fieldnames != COLUMNS:
+            raise cli.UserError(f"{path}:1: the columns are not {','.join(COLUMNS)}")
+        for row in reader:
+            try:
+                value = float(row["value"]) * (100 if row["unit"] == "1" else 1)
+            except (TypeError, ValueError):
+                raise cli.UserError(f"{path}:{reader.line_num}: value {row['value']!r} is not a number") from None
+            rows.append({**row, "value": value})
     return rows
+
+
+def read(root: Path = Path("models")) -> list[dict]:
+    """All published figures."""
+    return [row for path in sorted(root.glob("*/published.csv")) for row in figures(path)]
 
 
 def beside(record: dict, rows: list[dict]) -> list[dict]:
