@@ -25,6 +25,7 @@ import record as records_of
 
 KEY = ["model", "weights", "seq", "chip", "engine", "precision", "bs"]
 IDENTITY = [*KEY, "cpu", "cores", "figure"]
+ACCURACY = ["correct", "total", "accuracy_%", "ci95_%"]
 FIGURES = ("measured", "imported", "published", "none")
 OTHERS = ("310", "T4")  # what 310P is compared with
 LACKING = {"atc": "atc and ais_bench are not both here", "trtexec": "trtexec is not here"}
@@ -133,9 +134,11 @@ def frame(records: list[dict], more: list[dict] | tuple = ()):
         cells |= {k: v for k, v in known.items() if v is not None or k not in cells}
     rows = sorted([*merged.values(), *best(list(merged.values()))], key=order)
     rows = [r | ratios(r, rows) for r in rows]
-    columns = dict.fromkeys(k for r in rows for k in r if k not in ("timed", "reason") and "/" not in k)
-    last = sorted({k for r in rows for k in r if "/" in k}) + ["timed", "reason"]
-    table = pd.DataFrame(rows, columns=[*columns, *(k for k in last if any(k in r for r in rows))])
+    here = dict.fromkeys(k for r in rows for k in r)
+    last = [*sorted(k for k in here if "/" in k), "timed", "reason"]
+    first = [*IDENTITY, *ACCURACY]
+    columns = [*first, *(k for k in here if k not in first + last), *last]
+    table = pd.DataFrame(rows, columns=[k for k in columns if k in here])
     return table.convert_dtypes()  # whole numbers stay whole beside what nobody measured
 
 
