@@ -291,7 +291,7 @@ def test_an_imported_log_is_told_apart(repo):
     assert "measured elsewhere; imported from bs8.log" in page
     assert re.search(r'<td data-v="1600" class=n><a href="#r-[^"]*imported', page)
     assert "| fp16        | 8    | -" in table.text(table.frame([made, recipe.read_json(kept("accuracy"))]), ".md")
-    assert ",8,,,,,,,1600" in table.text(table.frame([recipe.read_json(kept("accuracy")), made]), ".csv")
+    assert ",8,,,imported,,,,,1600" in table.text(table.frame([recipe.read_json(kept("accuracy")), made]), ".csv")
 
 
 # ---- promote

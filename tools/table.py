@@ -117,10 +117,10 @@ def ratios(one: dict, rows: list[dict]) -> dict:
 
 
 def order(r: dict) -> tuple:
-    """Of each model what was measured, then what others say; within these by KEY, the best batch size last."""
+    """What was measured, then what others say; within these by KEY, the best batch size last."""
     text = [str(r[k] or "") for k in ("weights", "seq", "chip", "engine", "precision")]
     bs = (1, 0) if isinstance(r["bs"], str) else (0, r["bs"] or 0)
-    return (r["model"], FIGURES.index(r["figure"]), *text, *bs, r["cpu"] or "", r["cores"] or 0)
+    return (FIGURES.index(r["figure"]), r["model"], *text, *bs, r["cpu"] or "", r["cores"] or 0)
 
 
 def frame(records: list[dict], more: list[dict] | tuple = ()):
