@@ -172,15 +172,16 @@ def ranges(path: Path, folder: Path, rows: int | None = None) -> dict:
     arrays = gate.load_inputs(folder, [i.name for i in model.graph.input])
     tokens = gate.lengths(arrays)
     used = np.flatnonzero(tokens)  # rows without a token fill up whole batches
-    numbers = np.arange(len(used))
-    if (folder / "rows.json").is_file():  # whole batches, grouped by length
-        held = recipe.read_json(folder / "rows.json")
-        numbers = np.concatenate([held[stem] for stem in sorted(held, key=int)])
+    numbers = [[i] for i in range(len(used))]
+    if (folder / "rows.json").is_file():  # packed rows, or whole batches grouped by length
+        held = list(recipe.read_json(folder / "rows.json").values())
+        numbers = held if "first" in arrays else [[i] for batch in held for i in batch]
     chosen = np.sort(np.argsort(-tokens[used], kind="stable")[:rows])
-    arrays, numbers = {n: a[used[chosen]] for n, a in arrays.items()}, numbers[chosen]
+    arrays = {n: a[used[chosen]] for n, a in arrays.items()}
+    numbers = np.concatenate([numbers[i] for i in chosen])
     made = Probe(model, names)
-    half = engines.logits(made, arrays)
-    full = engines.logits(engines.Onnxruntime(path, "fp32"), arrays)
+    runs = (engines.logits(engine, arrays) for engine in (made, engines.Onnxruntime(path, "fp32")))
+    half, full = (gate.by_sentence(out, arrays)[0] for out in runs)
     return {
         "sentences": len(full),
         "max_logit_difference": float(np.abs(half - full).max()),

@@ -124,7 +124,7 @@ def accuracy(leaf: Path) -> dict:
         **tool(leaf, summary),
         **proportion(score["correct"], score["total"]),
         "caveat": caveat,
-        "padded_rows": padded_rows(score["total"], record, summary),
+        **rows_run(score["total"], record, summary),
         "predictions": score["predictions"],
         **({"rehearsal": rehearsal(leaf)} if (leaf / "ranges.json").is_file() else {}),
     }
@@ -142,11 +142,16 @@ def speeds(times: list[list[float]], bs: int) -> list[float]:
     return [1000 * bs * len(t) / sum(t) for t in times]
 
 
-def padded_rows(total: int, record: dict, summary: dict) -> float:
-    """The share of rows that carry no sentence when `total` sentences fill batches; whole batches are counted."""
-    bs = record["bs"]
-    batches = len(summary["filesinfo"]) if "-" in record["seq"] else -(-total // bs)
-    return round(1 - total / (batches * bs), 6)
+def rows_run(total: int, record: dict, summary: dict) -> dict:
+    """padded_rows, the share of rows that carry no sentence when `total` sentences fill batches; of packed rows also
+    sentences_per_row, over all rows that run."""
+    bs, files = record["bs"], len(summary.get("filesinfo", []))
+    rows = files if record["seq"].endswith("p") else total
+    batches = files if "-" in record["seq"] else -(-rows // bs)
+    ran = batches * bs
+    if record["seq"].endswith("p"):
+        return {"padded_rows": round(1 - rows / ran, 6), "sentences_per_row": round(total / ran, 6)}
+    return {"padded_rows": round(1 - rows / ran, 6)}
 
 
 def tool(leaf: Path, summary: dict) -> dict:
@@ -175,11 +180,14 @@ def round_of(path: Path) -> dict:
     return aisbench.read(path)
 
 
-def throughput(rounds: list[dict]) -> dict:
-    """Throughput by round, their median and spread, and latency percentiles over all requests."""
+def throughput(rounds: list[dict], per_row: float) -> dict:
+    """Throughput by round, their median and spread, and latency percentiles over all requests.
+
+    The rounds' own throughput counts rows; per_row: sentences in each.
+    """
     import numpy as np
 
-    speed = [r["throughput"] for r in rounds]
+    speed = [r["throughput"] * per_row for r in rounds]
     pooled = np.concatenate([r["times_ms"] for r in rounds])
     percentiles = {f"p{q}": round(float(np.percentile(pooled, q)), 4) for q in (50, 90, 95, 99)}
     return {
@@ -200,14 +208,16 @@ def perf(leaf: Path) -> dict:
     record = base(leaf, "throughput", made[0])
     summaries = [m.with_name("out_summary.json") for m in made]
     rounds = [round_of(s) for s in summaries]
-    work = "the sentences in length buckets" if "-" in record["seq"] else "zeros as input"
+    kinds = {"-": "the sentences in length buckets", "p": "the sentences in packed rows, filler not counted"}
+    work = next((words for mark, words in kinds.items() if mark in record["seq"]), "zeros as input")
     timed = f"{rounds[0]['timed']}; {work}" if record["chip"] != "cpu" else f"the engine's call alone; {work}"
     summary = recipe.read_json(summaries[0])
+    ran = rows_run(872, record, summary)
     return record | {
         **tool(leaf, summary),
         "timed": timed,
-        **throughput(rounds),
-        "padded_rows": padded_rows(872, record, summary),
+        **throughput(rounds, ran.get("sentences_per_row", 1)),
+        **ran,
         "summaries": {str(s): cli.sha256(s) for s in summaries},
     }
 

@@ -33,6 +33,8 @@ def parameters(record: dict) -> list[str]:
     """make's parameters for the configuration of a record."""
     own = {name: str(record[name]) for name in NAMES}
     own["seq"] = own["seq"].replace("-", ",")
+    if own["seq"].endswith("p"):
+        own |= {"seq": own["seq"].removesuffix("p"), "pack": "1"}
     if own["weights"] not in ("default", "seeded"):
         own["weights"] = record["source"]
     return [f"{name.upper()}={value}" for name, value in own.items()]
