@@ -11,6 +11,7 @@ from fake_cann import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import audit
 import cli
 import encoder
 import gate
@@ -20,6 +21,7 @@ import recipe
 import record
 import rewrite
 import tokens
+import verify
 
 SEQ = 16
 KINDS = {
@@ -34,7 +36,10 @@ def encoded(lengths, names=("input_ids", "attention_mask"), seed=0):
     """Sentences of these lengths as tokens.encode gives them: random ids, the mask, token types."""
     mask = (np.arange(SEQ) < np.array(lengths)[:, None]).astype(np.int64)
     pick = np.random.default_rng(seed)
-    fill = {"input_ids": lambda: pick.integers(1, 100, mask.shape) * mask, "token_type_ids": lambda: np.zeros_like(mask)}
+    fill = {
+        "input_ids": lambda: pick.integers(1, 100, mask.shape) * mask,
+        "token_type_ids": lambda: np.zeros_like(mask),
+    }
     return {n: fill.get(tokens.ROLES[n], lambda: mask)() for n in names}
 
 
@@ -177,7 +182,9 @@ def test_targets_keep_one_mask_of_whole_rows(made, tmp_path, kind, target):
 def test_a_mask_that_leaks_leaves_no_graph(made, tmp_path, monkeypatch):
     plain, graph, _ = made("plain")
     whole = rewrite.Writer.mask
-    monkeypatch.setattr(rewrite.Writer, "mask", lambda w, s, packed, n: w.op("Mul", "leak", whole(w, s, packed, n), 0.0))
+    monkeypatch.setattr(
+        rewrite.Writer, "mask", lambda w, s, packed, n: w.op("Mul", "leak", whole(w, s, packed, n), 0.0)
+    )
     with pytest.raises(cli.UserError, match="NOT EQUAL.*nothing written"):
         run(plain, tmp_path / "new.onnx", graph.parent / "plain")
     assert not (tmp_path / "new.onnx").exists()
@@ -215,6 +222,24 @@ def test_packed_rows_stand_beside_no_published_figure():
 def test_a_log_of_packed_rows_is_not_imported(tmp_path):
     with pytest.raises(cli.UserError, match="counts packed rows, not their sentences"):
         record.imported(tmp_path / "log", tmp_path / "m/default/seq128p/bs8/310P3-atc-fp16")
+
+
+def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):
+    common = {"model": "m", "weights": "default", "bs": 8, "chip": "cpu", "engine": "e", "precision": "fp32"}
+    common |= {"kind": "throughput", "machine": {"cpu": "x"}, "chain": {}, "samples_per_second": 30.0}
+    packed = common | {"seq": "128p", "times_ms": [[800.0]], "sentences_per_row": 3.0}
+    plain = common | {"seq": "128", "times_ms": [[800 / 3]]}
+    paths = [tmp_path / "1.json", tmp_path / "2.json"]
+    for path, r in zip(paths, (plain, packed), strict=True):
+        path.write_text(json.dumps(r))
+        assert list(audit.record_faults(path)) == []
+    assert verify.chosen(paths, ["SEQ=128", "PACK=1"]) == paths[1:]
+    assert verify.chosen(paths, ["SEQ=128", "PACK="]) == paths[:1]
+    assert verify.chosen(paths, ["SEQ=128"]) == paths
+    assert {"SEQ=128", "PACK=1"} <= set(verify.parameters(packed))
+    assert {"SEQ=128", "PACK="} <= set(verify.parameters(plain))
+    paths[1].write_text(json.dumps(packed | {"sentences_per_row": 4.0}))
+    assert "is not what its times_ms give" in "".join(audit.record_faults(paths[1]))
 
 
 # ---- make

@@ -122,7 +122,10 @@ def record_faults(path: Path) -> Iterator[str]:
             yield f"{path}: not what the stored outputs give: {apart}"
         return
     per_request = r["bs"] * r.get("sentences_per_row", 1)
-    if r["chip"] == "cpu" and abs(median(record.speeds(r["times_ms"], per_request)) / r["samples_per_second"] - 1) > 1e-3:
+    if (
+        r["chip"] == "cpu"
+        and abs(median(record.speeds(r["times_ms"], per_request)) / r["samples_per_second"] - 1) > 1e-3
+    ):
         yield f"{path}: samples_per_second {r['samples_per_second']} is not what its times_ms give"
 
 

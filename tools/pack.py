@@ -148,7 +148,9 @@ def main():
     with cli.whole_file(args.save_path) as f:
         f.write(data)
     full = (arrays["sentence"] > 0).mean()
-    print(f"{result['rows'] - 1} sentences in {len(arrays['sentence'])} rows of {args.seq_len}, {100 * full:.1f} % full")
+    print(
+        f"{result['rows'] - 1} sentences in {len(arrays['sentence'])} rows of {args.seq_len}, {100 * full:.1f} % full"
+    )
     print(gate.line(result))
     print(f"wrote {args.save_path}")
 

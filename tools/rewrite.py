@@ -128,7 +128,9 @@ class Writer:
         """
         if packed:
             index = self.op("Cast", f"{n}_Index", source, to=6)
-            sides = [self.unsqueeze(f"{n}_{side}", index, axes) for side, axes in (("Rows", [1, 3]), ("Columns", [1, 2]))]
+            sides = [
+                self.unsqueeze(f"{n}_{side}", index, axes) for side, axes in (("Rows", [1, 3]), ("Columns", [1, 2]))
+            ]
             shown = self.op("Equal", f"{n}_Equal", *sides)
         else:
             shown = self.unsqueeze(f"{n}_Unsqueeze", source, [1, 2])
