@@ -323,8 +323,8 @@ def read_layer(softmax, index: Index) -> Layer:
 
 
 def origins(v) -> tuple[set, list, bool]:
-    """The graph inputs whose values (not shapes) reach `v`, the float constants on the way, and whether two computed
-    tensors are compared there."""
+    """The graph inputs whose values (not shapes) reach `v`, the float constants on the way, and whether two tensors
+    made from graph inputs are compared there."""
     inputs, floats, compared, todo, seen = set(), [], False, [v], set()
     while todo:
         v = todo.pop()
@@ -338,7 +338,7 @@ def origins(v) -> tuple[set, list, bool]:
             c = const(v)
             floats += c.reshape(-1).tolist() if c is not None and c.dtype.kind == "f" and c.size == 1 else []
         elif node.op_type not in ("Shape", "Size"):
-            compared |= node.op_type == "Equal" and all(const(x) is None for x in node.inputs)
+            compared |= node.op_type == "Equal" and all(origins(x)[0] for x in node.inputs)
             todo += node.inputs
     return inputs, floats, compared
 
