@@ -2,11 +2,16 @@
 
     python tools/pack.py model.onnx pack.onnx --seq_len 128 --input build/minilm_sst2/default/seq128p/input
 
+    872 sentences in 173 rows of 128, 99.1 % full
+    gate: equal: max |difference| 1.79e-06 (limit 0.0001) over 873 rows, 0 argmax flips, 0 rows not finite
+    wrote pack.onnx
+
 Against padding: a row of SEQ tokens holds as many whole sentences as fit (tokens.pack: the rows and what the inputs
 hold). The graph gets the inputs `sentence` (instead of the attention mask), `position` and `first`, int64; a mask
 [batch, 1, length, length] keeps each sentence to itself, so it is computed as if alone; the output is float32
 [batch, SEQ // 8, 2], a pair per sentence, and the first sentence's again where a row holds fewer. Nothing is asked of
-an engine but a static graph. Written only if each sentence's logits are those of the exported graph.
+an engine but a static graph. Written only if each sentence's logits are those of the exported graph; the gate's last
+row is an empty one, which must be finite.
 """
 
 import argparse
