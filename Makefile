@@ -8,6 +8,8 @@ MODEL := minilm_sst2
 WEIGHTS := default
 #: sequence length, or ascending buckets such as 64,128 (the model's own if empty)
 SEQ :=
+#: 1: several sentences share each row of SEQ tokens, with the same answers
+PACK :=
 #: batch size
 BS := 8
 #: cpu, T4, or an Ascend SoC such as 310P3 (710 is its old name)
@@ -49,7 +51,7 @@ VENV := .venv
 #:
 PYTHON := python3
 
-PARAMETERS := MODEL WEIGHTS SEQ BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS \
+PARAMETERS := MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS \
               SAMPLES A B TRAIN RUNS SST2 FROM ATC CANN_IMAGE DEVICE VENV PYTHON
 ALL_MODELS := $(patsubst models/%/model.mk,%,$(wildcard models/*/model.mk))
 ALL_CHIPS = $(CHIPS_cpu) $(CHIPS_gpu) $(CHIPS_ascend)
@@ -184,11 +186,17 @@ $(sources:%=build/%/model.onnx): build/%/model.onnx: models/$$(model)/pth2onnx.p
 written = models/$$(model)/preprocess.py tools/recipe.py tools/tokens.py tools/data.py \
           build/$$(weights)/checkpoint/MANIFEST build/data/dev.tsv requirements.txt
 $(shapes:%=build/%/input/MANIFEST) $(batches:%=build/%/input/MANIFEST): build/%/input/MANIFEST: $(written)
-	$(run) $(py) $< --text_file build/data/dev.tsv --tokenizer_path $(checkpoint) --seq_len $(subst -,$(comma),$(seq)) \
-	    $(if $(bs),--batch_size $(bs)) --save_path {}
-# A list of lengths leaves the length open (-1); onnxsim then keeps the shape arithmetic.
-dims = $(bs),$(if $(findstring -,$(seq)),-1,$(seq))
-$(batches:%=build/%/sim.onnx): build/%/sim.onnx: build/$$(weights)/model.onnx tools/gate.py build/$$(fed)/MANIFEST requirements.txt
+	$(run) $(py) $< --text_file build/data/dev.tsv --tokenizer_path $(checkpoint) --seq_len $(subst -,$(comma),$(length)) \
+	    $(if $(packed),--pack) $(if $(bs),--batch_size $(bs)) --save_path {}
+# PACK=1: the exported graph for rows of several sentences, and what the graphs after it are compared with.
+$(patsubst %,build/%/pack.onnx,$(filter %p,$(shapes))): build/%/pack.onnx: tools/pack.py tools/rewrite.py tools/encoder.py \
+    tools/gate.py build/$$(weights)/model.onnx build/%/input/MANIFEST requirements.txt
+	$(run) $(py) $< build/$(weights)/model.onnx {} --seq_len $(length) --input build/$(fed) $(gate_rows)
+exported = build/$(if $(packed),$(shape)/pack,$(weights)/model).onnx
+# A list of lengths leaves the length open (-1); onnxsim then keeps the shape arithmetic. A packed row has `first`, of
+# one number in PACKED_TOKENS (tools/tokens.py).
+dims = $(bs),$(if $(findstring -,$(seq)),-1,$(if $(filter first,$i),$(shell expr $(length) / 8),$(length)))
+$(batches:%=build/%/sim.onnx): build/%/sim.onnx: $$(exported) tools/gate.py build/$$(fed)/MANIFEST requirements.txt
 	$(run) $(py) -m onnxsim $< {} --overwrite-input-shape $(foreach i,$(inputs),$i:$(dims)) \
 	    -- $(py) tools/gate.py $< {} --input build/$(fed) $(few_rows)
 # The last graph that this machine can run is compared on all sentences (GATE_ROWS: fewer, for a large model), the
@@ -204,9 +212,9 @@ $(foreach t,$(targets),$(batches:%=build/%/$t.onnx)): build/%.onnx: models/$$(mo
 # ---- Compiled for its chip.
 model_file = build/$(leaf)/$(call compiled,$(engine))
 of_engine = $(foreach l,$(leaves),$(if $(filter $1,$(word 2,$(subst -, ,$(notdir $l)))),$l))
-compile_needs = tools/compile_cpu.py tools/engines.py tools/gate.py build/$$(batch)/cpu.onnx build/$$(weights)/model.onnx \
+compile_needs = tools/compile_cpu.py tools/engines.py tools/gate.py build/$$(batch)/cpu.onnx $$(exported) \
                 build/$$(fed)/MANIFEST $$(if $$(filter int8,$$(precision)),build/data/calibration.tsv) requirements.txt
-compile_cpu = $(run) $(py) $< --onnx build/$(batch)/cpu.onnx --reference build/$(weights)/model.onnx --engine $(engine) \
+compile_cpu = $(run) $(py) $< --onnx build/$(batch)/cpu.onnx --reference $(exported) --engine $(engine) \
     --precision $(precision) --input build/$(fed) $(gate_rows) $(if $(filter seeded,$(source)),--seeded) \
     $(if $(and $(filter int8,$(precision)),$(filter-out packed,$(engine))),--calibration build/data/calibration.tsv --checkpoint $(checkpoint)) --save_path {}
 $(patsubst %,build/%/model.onnx,$(filter-out $(rehearsed),$(call of_engine,onnxruntime openvino))): build/%/model.onnx: $(compile_needs)
@@ -258,10 +266,11 @@ timed   = $(foreach r,$(rounds),$(1:%=build/%/round$r/MANIFEST))
 build/samples: $$(call keep,$$@,$$(SAMPLES))
 	mkdir -p $(@D) && printf '%s\n' '$(SAMPLES)' > $@
 $(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) build/samples $$(runs) \
-    $$(if $$(findstring -,$$(seq)),build/$$(fed)/MANIFEST)
+    $$(if $$(one_length),,build/$$(fed)/MANIFEST)
 	$(alone) $(timing.$(call family_of,$(chip)))
-# One length: zeros, as the recipes do. Buckets have no one length, so they are timed on the sentences.
-timing.cpu    = $(runner) $(if $(findstring -,$(seq)),$(on_sentences),--loop $$(($(SAMPLES) / $(bs) + 4)) $(shaped)) --warmup_count 2 \
+# One length: zeros, as the recipes do. Buckets and packed rows hold what the sentences give, so they are timed on those.
+one_length    = $(if $(findstring -,$(seq))$(packed),,$(seq))
+timing.cpu    = $(runner) $(if $(one_length),--loop $$(($(SAMPLES) / $(bs) + 4)) $(shaped),$(on_sentences)) --warmup_count 2 \
                 --batchsize $(bs) --output {} --output_dirname out
 # An engine that takes any shape is told the recipe's.
 shaped = $(if $(filter packed,$(engine)),--dymDims '$(call joined_by,;,$(inputs:%=%:$(dims)))')

@@ -42,5 +42,8 @@ CHECKED := $(if $(PRECISIONS),$(call all,PRECISIONS,$(foreach c,$(CHIPS),$(call 
 bad_seq := is not a length from 8 to 512, or an ascending list of them such as 64,128
 buckets := $(subst $(comma), ,$(SEQ))
 CHECKED := $(if $(SEQ),$(if $(filter x$(SEQ)x,x$(subst $(space),$(comma),$(filter $(buckets),$(lengths)))x),,$(error SEQ='$(SEQ)' $(bad_seq))))
+CHECKED := $(if $(PACK),$(call pick,PACK,1,1 or empty)$(if $(word 2,$(buckets)),$(error PACK=1 fills rows of one length: give SEQ=128 or another, not SEQ=$(SEQ))))
+CHECKED := $(if $(PACK),$(if $(filter packed,$(ENGINE)),$(error PACK=1 needs no ENGINE=packed: that engine has no padding to fill; leave out one of them)))
+CHECKED := $(if $(PACK),$(if $(filter $(CHIPS_gpu),$(CHIP) $(CHIPS)),$(error PACK=1 is for cpu and the Ascend chips: trtexec times no sentences)))
 
 override PRECISION := $(or $(PRECISION),$(firstword $($(or $(ENGINE),$(firstword $(call engines_of,$(CHIP)))).PRECISIONS)))

@@ -31,6 +31,8 @@ WRONG = {
     "SEQ=128,64": "is not a length from 8 to 512, or an ascending list",
     "SEQ=64,,128": "is not a length from 8 to 512, or an ascending list",
     "SEQ=../x": "is not a length",
+    "PACK=2": "PACK='2' is not 1 or empty",
+    "PACK=1 1": "holds blanks; it is one value",
     "WEIGHTS=a;b": "WEIGHTS='a;b' may hold letters, digits and",
     "WEIGHTS=$(shell touch pwned)": "may hold letters, digits and",
     "MODEL=`touch pwned`": "may hold letters, digits and",

@@ -64,7 +64,10 @@ def quantise(path: Path, calibration: Path, checkpoint: Path):
     shape = [[d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input][0]
     names = [i.name for i in model.graph.input]
     length = shape[1] or 128
-    arrays = tokens.encode(tokens.load(checkpoint), data.read_tsv(calibration)[0], length, names)
+    plain = [n for n in names if n in tokens.ROLES]
+    packed = [] if len(plain) == len(names) else ["attention_mask"]
+    arrays = tokens.encode(tokens.load(checkpoint), data.read_tsv(calibration)[0], length, plain + packed)
+    arrays = tokens.pack(arrays)[0] if packed else arrays
     step = shape[0] or 8
     count = len(next(iter(arrays.values()))) // step
     items = [{n: a[i * step : (i + 1) * step] for n, a in arrays.items()} for i in range(count)]
@@ -132,13 +135,17 @@ def main():
 
     arrays = gate.load_inputs(args.input, [i.name for i in model.graph.input])
     arrays = {name: a[gate.lengths(arrays) > 0] for name, a in arrays.items()}  # no padding rows of whole batches
-    given = recipe.read_json(args.input / "labels.json").values()
-    labels = np.array([int(v) for g in given for v in (g if isinstance(g, list) else [g])])
+    given = list(recipe.read_json(args.input / "labels.json").values())
+    if "first" not in arrays:  # one sentence a row
+        given = [[v] for g in given for v in (g if isinstance(g, list) else [g])]
     chosen = np.argsort(-gate.lengths(arrays), kind="stable")[: args.rows]
-    arrays, labels = {n: a[chosen] for n, a in arrays.items()}, labels[chosen]
+    arrays = {n: a[chosen] for n, a in arrays.items()}
+    labels = np.array([int(v) for i in chosen for v in given[i]])
     try:
         made = engines.logits(engines.load(args.save_path), arrays)
-        print(compare(gate.logits(str(args.reference or args.onnx), arrays), made, labels, args.precision, args.seeded))
+        reference = gate.logits(str(args.reference or args.onnx), arrays)
+        reference, made = (gate.by_sentence(out, arrays)[0] for out in (reference, made))
+        print(compare(reference, made, labels, args.precision, args.seeded))
     except cli.UserError:
         args.save_path.unlink()
         raise

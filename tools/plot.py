@@ -44,16 +44,11 @@ def curves(keyed: dict[tuple, dict]) -> dict[tuple, list[dict]]:
     return panels
 
 
-def fits(row: dict, seq: str) -> bool:
-    """Whether a published figure is of this sequence length, or says none."""
-    return row["seq"].replace(",", "-") in ("", seq)
-
-
 def published_curves(rows: list[dict], model: str, seq: str) -> dict[str, list[tuple[int, float]]]:
     """{label: [(batch size, samples/s)]} of the published throughput of one model."""
     lines: dict[str, list] = {}
     for r in rows:
-        if r["metric"] == "throughput" and r["model"] == model and fits(r, seq) and r["bs"]:
+        if r["metric"] == "throughput" and r["model"] == model and published.fits(r, seq) and r["bs"]:
             name = " ".join(filter(None, ("published:", r["chip"], r["precision"], r["variant"])))
             lines.setdefault(name, []).append((int(r["bs"]), r["value"]))
     return {name: sorted(points) for name, points in sorted(lines.items())}
@@ -107,7 +102,7 @@ def accuracy(axes, panels, records, rows):
                 r = found[-1]
                 low, high = (100 * abs(r["accuracy"] - v) for v in r["interval95"])
                 ax.errorbar([speed], [100 * r["accuracy"]], [[low], [high]], fmt="o", capsize=3, label=name)
-        levels = [r for r in rows if r["metric"] == "accuracy" and r["model"] == model and fits(r, seq)]
+        levels = [r for r in rows if r["metric"] == "accuracy" and r["model"] == model and published.fits(r, seq)]
         names = [" ".join(filter(None, ("published:", r["chip"], r["precision"], r["variant"]))) for r in levels]
         for name, value in dict.fromkeys((n, r["value"]) for n, r in zip(names, levels, strict=True)):
             ax.axhline(value, linestyle="--", linewidth=1, color="gray", label=f"{name}, {value:.4g} %")
@@ -140,7 +135,7 @@ def draw(which: str, records: list[dict], rows: list[dict], file, suffix: str) -
         else:
             axes[0].text(0.5, 0.5, "nothing measured yet", ha="center", transform=axes[0].transAxes)
         for ax, (model, seq) in zip(axes, panels, strict=False):
-            ax.set_title(f"{model}, sequence {seq.replace('-', ' and ')}")
+            ax.set_title(f"{model}, sequence {seq.replace('-', ' and ').replace('p', ', packed')}")
             if ax.get_legend_handles_labels()[0]:
                 ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.12), borderaxespad=0, ncols=2)
         empty = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[suffix]

@@ -33,9 +33,14 @@ def read(root: Path = Path("models")) -> list[dict]:
     return [row for path in sorted(root.glob("*/published.csv")) for row in figures(path)]
 
 
+def fits(row: dict, seq: str) -> bool:
+    """Whether a figure is of a record's `seq`, or says none. None is of packed rows (128p): those hold several samples."""
+    return row["seq"].replace(",", "-") in ("", seq) and not seq.endswith("p")
+
+
 def beside(record: dict, rows: list[dict]) -> list[dict]:
     """The published figures of the same model, length and quantity as `record`; throughput of the same batch size."""
-    same = [r for r in rows if r["model"] == record["model"] and r["seq"].replace(",", "-") in ("", record["seq"])]
+    same = [r for r in rows if r["model"] == record["model"] and fits(r, record["seq"])]
     same = [r for r in same if r["metric"] == record["kind"]]
     return [r for r in same if record["kind"] == "accuracy" or r["bs"] == str(record["bs"])]
 

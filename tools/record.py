@@ -127,7 +127,7 @@ def accuracy(leaf: Path) -> dict:
         **tool(leaf, summary),
         **proportion(score["correct"], score["total"]),
         "caveat": caveat,
-        "padded_rows": padded_rows(score["total"], record, summary),
+        **rows_run(score["total"], leaf, record, summary),
         "predictions": score["predictions"],
         **({"rehearsal": rehearsal(leaf)} if (leaf / "ranges.json").is_file() else {}),
     }
@@ -145,11 +145,15 @@ def speeds(times: list[list[float]], bs: int) -> list[float]:
     return [1000 * bs * len(t) / sum(t) for t in times]
 
 
-def padded_rows(total: int, record: dict, summary: dict) -> float:
-    """The share of rows that carry no sentence when `total` sentences fill batches; whole batches are counted."""
-    bs = record["bs"]
-    batches = len(summary["filesinfo"]) if "-" in record["seq"] else -(-total // bs)
-    return round(1 - total / (batches * bs), 6)
+def rows_run(total: int, leaf: Path, record: dict, summary: dict) -> dict:
+    """padded_rows, the share of rows that carry no sentence when `total` sentences fill batches, which are counted
+    where their lengths differ; of packed rows also sentences_per_row, over all rows that run."""
+    bs, packed = record["bs"], record["seq"].endswith("p")
+    rows = len(recipe.read_json(leaf.parents[1] / "input" / "rows.json")) if packed else total
+    batches = len(summary["filesinfo"]) if "-" in record["seq"] else -(-rows // bs)
+    ran = batches * bs
+    per_row = {"sentences_per_row": round(total / ran, 6)} if packed else {}
+    return {"padded_rows": round(1 - rows / ran, 6), **per_row}
 
 
 def tool(leaf: Path, summary: dict) -> dict:
@@ -178,11 +182,14 @@ def round_of(path: Path) -> dict:
     return aisbench.read(path)
 
 
-def throughput(rounds: list[dict]) -> dict:
-    """Throughput by round, their median and spread, and latency percentiles over all requests."""
+def throughput(rounds: list[dict], per_row: float) -> dict:
+    """Throughput by round, their median and spread, and latency percentiles over all requests.
+
+    The rounds' own throughput counts rows; per_row: sentences in each.
+    """
     import numpy as np
 
-    speed = [r["throughput"] for r in rounds]
+    speed = [r["throughput"] * per_row for r in rounds]
     pooled = np.concatenate([r["times_ms"] for r in rounds])
     percentiles = {f"p{q}": round(float(np.percentile(pooled, q)), 4) for q in (50, 90, 95, 99)}
     return {
@@ -203,14 +210,16 @@ def perf(leaf: Path) -> dict:
     record = base(leaf, "throughput", made[0])
     summaries = [m.with_name("out_summary.json") for m in made]
     rounds = [round_of(s) for s in summaries]
-    work = "the sentences in length buckets" if "-" in record["seq"] else "zeros as input"
+    kinds = {"-": "the sentences in length buckets", "p": "the sentences in packed rows, filler not counted"}
+    work = next((words for mark, words in kinds.items() if mark in record["seq"]), "zeros as input")
     timed = f"{rounds[0]['timed']}; {work}" if record["chip"] != "cpu" else f"the engine's call alone; {work}"
     summary = recipe.read_json(summaries[0])
+    ran = rows_run(872, leaf, record, summary)
     return record | {
         **tool(leaf, summary),
         "timed": timed,
-        **throughput(rounds),
-        "padded_rows": padded_rows(872, record, summary),
+        **throughput(rounds, ran.get("sentences_per_row", 1)),
+        **ran,
         "summaries": {str(s): cli.sha256(s) for s in summaries},
     }
 
@@ -218,6 +227,8 @@ def perf(leaf: Path) -> dict:
 def imported(path: Path, leaf: Path) -> dict:
     """A throughput record of a summary or log from elsewhere: its own figures, no chain."""
     spec = parameters(leaf)
+    if spec["seq"].endswith("p"):
+        raise cli.UserError(f"{path}: a log counts packed rows, not their sentences; measure with make perf PACK=1")
     if spec["chip"] == "T4":
         import trtexec
 
@@ -253,9 +264,12 @@ def imported(path: Path, leaf: Path) -> dict:
     }
 
 
-def shown(share: float | None) -> str:
-    """A share of padded rows in words."""
-    return "unknown" if share is None else f"{100 * share:.1f} % of rows on 872 sentences"
+def padding(record: dict) -> str:
+    """What the rows of a record held, in words."""
+    if record["padded_rows"] is None:
+        return "unknown"
+    packed = f", {record['sentences_per_row']:.2f} sentences a row" if "sentences_per_row" in record else ""
+    return f"{100 * record['padded_rows']:.1f} % of rows on 872 sentences{packed}"
 
 
 def show(record: dict) -> str:
@@ -288,16 +302,12 @@ def show(record: dict) -> str:
                 f"noisy       rounds differ by {100 * record['spread']:.0f} %: differences below that mean nothing"
             ]
     lines += [
-        f"model       {record['model']} (weights: {record['weights']}), batch {record['bs']}, sequence {record['seq']}",
+        f"model       {record['model']} (weights: {record['weights']}), batch {record['bs']}, "
+        f"sequence {record['seq'].replace('p', ', packed')}",
         f"chip        {record['chip']}"
         + (f": {record['machine']['cpu']}, {record['machine']['cores']} cores" if record["chip"] == "cpu" else ""),
         f"engine      {record['engine']} {info.get('version', '')} {record['precision']}",
-        "padding     "
-        + (
-            "unknown"
-            if record["padded_rows"] is None
-            else f"{100 * record['padded_rows']:.1f} % of rows on 872 sentences"
-        ),
+        f"padding     {padding(record)}",
         f"files       {where}/",
     ]
     return "\n".join(lines) + "\n"

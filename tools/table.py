@@ -56,6 +56,7 @@ def row(record: dict) -> dict:
         "p99_ms": rounded(record["latency_ms"]["p99"], 3),
         "padded_rows_%": rounded(record["padded_rows"], 2, 100),
         "timed": record["timed"].split(";")[0].split(":")[0],
+        **({"sentences_per_row": record["sentences_per_row"]} if "sentences_per_row" in record else {}),
     }
 
 
