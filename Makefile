@@ -155,6 +155,13 @@ $(VENV)/installed: $(lock)
 	$(VENV)/bin/pip check; \
 	cat $^ > $@; fi
 
+# What the peers of `make bench` need on top, in an environment of its own that sees the product's packages behind it.
+.venv-bench/installed: requirements-bench.txt $(VENV)/installed
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/pip install -q --no-deps --require-hashes --disable-pip-version-check -r $<
+	$(py) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(echo $(@D)/lib/python*/site-packages)/product.pth
+	cp $< $@
+
 # ---- Sentences and weights.
 downloads := $(shell awk '!/^\#/ {print "build/downloads/" $$3}' data/pins.txt)
 $(downloads): build/downloads/%: tools/fetch.py data/pins.txt | $(VENV)/installed
