@@ -18,8 +18,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
@@ -54,18 +54,9 @@ def peaks(library: str, threads: int, seconds: float = 0.3, times: int = 7) -> d
     peak.restype, peak.argtypes = ctypes.c_double, [ctypes.c_int, ctypes.c_double]
     found = {}
     for number, kind in enumerate(KINDS):
-        sums = []
-        for _ in range(times):
-            rates = [0.0] * threads
-            work = [
-                threading.Thread(target=lambda i, n: rates.__setitem__(i, peak(n, seconds)), args=(i, number))
-                for i in range(threads)
-            ]
-            for t in work:
-                t.start()
-            for t in work:
-                t.join()
-            sums.append(sum(rates))
+        with ThreadPoolExecutor(threads) as pool:
+            together = lambda at=number, pool=pool: sum(pool.map(lambda _: peak(at, seconds), range(threads)))
+            sums = [together() for _ in range(times)]
         unit = UNITS.get(kind.removesuffix("_l2"))
         known = {"median": median(sums), "best": max(sums)}
         found[kind] = known if all(sums) else {"median": None, "best": None, "missing": f"this CPU has no {unit}"}
@@ -310,7 +301,9 @@ def table(record: dict) -> str:
         lines.append([shown, *cells(line), accuracy, flips, *cells(padded), line["version"] or "-"])
         reasons = {f"{reason}" for one in by.values() if (reason := one["missing"].get("all"))}
         why += [f"- {name}: {reason}" for reason in sorted(reasons)]
-    some = next((v for line in r["contenders"] if (v := line["missing"].get("accuracy")) and line["shape"] == "sorted"), "")
+    some = next(
+        (v for line in r["contenders"] if (v := line["missing"].get("accuracy")) and line["shape"] == "sorted"), ""
+    )
     text = [
         f"### {r['model']}, weights: {r['weights']}",
         "",
