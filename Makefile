@@ -24,7 +24,7 @@ CHIPS :=
 BATCHES := 1 4 8 16 32 64
 #:
 PRECISIONS :=
-#: a round of a throughput measurement times this many samples, and 4 requests
+#: a round of a throughput measurement times this many samples, and 4 requests; bench pads this many sentences
 SAMPLES := 256
 #: of compare: two records, or folders that hold an accuracy.json
 A :=
@@ -65,7 +65,7 @@ compiled.packed  := model.packed
 up      = $(sort $(foreach p,$1,$(patsubst %/,%,$(dir $p))))
 # What `make bench` measures of ours: what this CPU can run.
 cpu_has = $(findstring $1,$(file </proc/cpuinfo))
-ours    = $(addprefix $(dir $(ONE))cpu-,$(if $(call cpu_has,_bf16),openvino-bf16) $(if $(call cpu_has,amx_int8),packed-bf16 packed-int8))
+ours    = $(addprefix $(dir $(ONE))cpu-,$(if $(call cpu_has,bf16),openvino-bf16) $(if $(call cpu_has,amx_int8),packed-bf16 packed-int8))
 benched := $(if $(filter bench bench-record,$(MAKECMDGOALS)),$(ours))
 leaves  := $(sort $(ONE) $(ROWS) $(benched))
 rehearsed := $(filter $(addprefix %-,$(REHEARSALS)),$(leaves))

@@ -196,6 +196,7 @@ def bench(args) -> dict:
     import contenders
     import data
     import record
+    import run
     import tokens
 
     texts, truth = data.read_tsv(args.text_file)
@@ -218,7 +219,7 @@ def bench(args) -> dict:
     chosen = {n: c for n, c in contenders.ALL.items() if not args.only or n in args.only}
     need = SPARE + 4 * args.onnx.stat().st_size
     workers: dict[str, Worker] = {}
-    with tempfile.TemporaryDirectory(prefix="bench.") as box:
+    with tempfile.TemporaryDirectory(prefix="bench.", dir=args.save_path.absolute().parent) as box:
         try:
             for k, (name, c) in enumerate(chosen.items()):
                 print(f"prepare {name}", flush=True)
@@ -246,7 +247,7 @@ def bench(args) -> dict:
         **{k: getattr(args, k) for k in ("model", "weights", "source", "seq", "bs", "batch", "threads")},
         "timed": "text to label: tokenising, batches, engine, argmax; each contender paused while another works",
         "started": started,
-        **git_state(),
+        **run.git_state(),
         "machine": record.machine(),
         "tokens": {"mean": round(sum(lengths) / len(lengths), 3), "longest": max(lengths)},
         "operations_per_sentence": {k: round(v) for k, v in work.items()},
@@ -255,12 +256,6 @@ def bench(args) -> dict:
         "inputs": {str(p): cli.sha256(p) for p in given if p.is_file()},
         "standin": False,
     }
-
-
-def git_state() -> dict:
-    import run
-
-    return run.git_state()
 
 
 # ---- shown ------------------------------------------------------------------------------------------------------
