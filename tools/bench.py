@@ -28,6 +28,7 @@ import recipe
 
 SHAPES = ("sorted", "padded")
 SECONDS = 1.0  # a contender works at least this long a round
+QUIET = {"HF_HUB_OFFLINE": "1", "CI": "true"}  # nothing is downloaded; OpenVINO and NNCF send no usage statistics
 SPARE = 2 << 30  # bytes of memory that stay free
 KINDS = ("memory", "fp32", "bf16", "int8", "bf16_l2", "int8_l2")  # as in peak.c
 UNITS = {"fp32": "AVX-512", "bf16": "AMX bf16", "int8": "AMX int8"}
@@ -89,12 +90,16 @@ class Worker:
             self.process = subprocess.Popen(
                 [python, str(Path(__file__).with_name("contenders.py")), name, json.dumps(job | {"box": str(box)})],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-                env=os.environ | {"OMP_NUM_THREADS": str(job["threads"]), "HF_HUB_OFFLINE": "1"},
+                start_new_session=True, env=os.environ | QUIET | {"OMP_NUM_THREADS": str(job["threads"])},
             )  # fmt: skip
         first = self.read()
         self.missing, self.version = first.get("missing"), first.get("version")
         if not self.missing:
-            self.process.send_signal(signal.SIGSTOP)
+            self.tell(signal.SIGSTOP)
+
+    def tell(self, number) -> None:
+        """To the worker and to whatever its libraries have started."""
+        os.killpg(self.process.pid, number)
 
     def read(self) -> dict:
         line = self.process.stdout.readline()
@@ -107,20 +112,21 @@ class Worker:
         """{labels, seconds, peak_bytes} of some passes, or {missing}."""
         if self.missing:
             return {"missing": self.missing}
-        self.process.send_signal(signal.SIGCONT)
+        self.tell(signal.SIGCONT)
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
         answer = self.read()
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGSTOP)
+            self.tell(signal.SIGSTOP)
         else:
             self.missing = answer["missing"]
         return answer
 
     def close(self) -> None:
         if self.process:
-            self.process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                self.tell(signal.SIGKILL)
             self.process.wait()
 
 
