@@ -299,7 +299,7 @@ $(batches:%=build/%/bench.json): build/%/bench.json: tools/bench.py tools/conten
     build/data/dev.tsv build/data/calibration.tsv build/samples build/lib/peak.so $$(our_files) .venv-bench/installed
 	$(alone) $(py) $< run --model $(model) --weights $(weights:$(model)/%=%) --source '$(source)' --checkpoint $(checkpoint) \
 	    --onnx build/$(weights)/model.onnx --inputs $(inputs) --text_file build/data/dev.tsv --calibration build/data/calibration.tsv \
-	    --seq $(seq) --bs $(bs) --samples $(SAMPLES) --ours $(our_names) --peak build/lib/peak.so --save_path {}
+	    --seq $(lastword $(subst -, ,$(seq))) --bs $(bs) --samples $(SAMPLES) --ours $(our_names) --peak build/lib/peak.so --save_path {}
 $(batches:%=build/%/bench.md): %.md: tools/bench.py %.json
 	$(run) $(py) $< show $*.json --save_path {}
 
