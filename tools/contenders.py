@@ -167,9 +167,14 @@ def onnxruntime_(optimiser=False, int8=False):
             path = f"{job.box}/optimised.onnx"
             model.save_model_to_file(path)
         if int8:
+            import onnx
             from onnxruntime.quantization import QuantType, quantize_dynamic
 
-            quantize_dynamic(path, f"{job.box}/int8.onnx", weight_type=QuantType.QInt8, per_channel=True)
+            # fused operators hide the types behind them: float, as quantize_dynamic's own message advises
+            known = {"DefaultTensorType": onnx.TensorProto.FLOAT}
+            quantize_dynamic(
+                path, f"{job.box}/int8.onnx", weight_type=QuantType.QInt8, per_channel=True, extra_options=known
+            )
             path = f"{job.box}/int8.onnx"
         options = ort.SessionOptions()
         options.intra_op_num_threads = job.threads
