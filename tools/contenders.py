@@ -1,8 +1,9 @@
 """The contenders of `make bench`: each takes sentences to labels; `serve` runs one of them in a process of its own.
 
-    echo '{"shape": "sorted", "rows": 4}' | python tools/contenders.py "onnxruntime fp32" '{"onnx": ...}'
-    {"version": "onnxruntime 1.31.1", "threads": 2}
-    {"labels": "1011", "seconds": [0.021]}
+    echo '{"shape": "sorted", "rows": [0, 1, 2, 3, 4, 5, 6, 7], "seconds": 0}' \\
+        | python tools/contenders.py "onnxruntime dynamic int8" '{"checkpoint": ..., "onnx": ..., "text_file": ...}'
+    {"version": "onnxruntime 1.31.1"}
+    {"labels": "10110100", "seconds": [0.19955113699870708], "peak_bytes": 1025896448}
 
 What is timed is text to label: tokenising, batching, the engine, argmax. All read text with the `tokenizers` library.
 Shapes: `padded` is the recipe's, rows of `seq` tokens in batches of `bs`; `sorted` is real lengths, sorted, in batches
