@@ -1,7 +1,7 @@
 """The contenders of `make bench`: each takes sentences to labels; `serve` runs one of them in a process of its own.
 
     echo '{"shape": "sorted", "rows": [0, 1, 2, 3, 4, 5, 6, 7], "seconds": 0}' \\
-        | python tools/contenders.py "onnxruntime dynamic int8" '{"checkpoint": ..., "onnx": ..., "text_file": ...}'
+        | python tools/contenders.py "onnxruntime optimiser, dynamic int8" '{"checkpoint": ...}'
     {"version": "onnxruntime 1.31.1"}
     {"labels": "10110100", "seconds": [0.19955113699870708], "peak_bytes": 1025896448}
 
