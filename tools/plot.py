@@ -10,6 +10,7 @@ the same configuration. .svg or .png by the name.
 """
 
 import argparse
+import contextlib
 from math import nan
 from pathlib import Path
 
@@ -113,22 +114,32 @@ def accuracy(axes, panels, records, rows):
 PLOTS = {"throughput": throughput, "latency": latency, "accuracy": accuracy}
 
 
-def draw(which: str, records: list[dict], rows: list[dict], file, suffix: str) -> None:
-    """Draw one of PLOTS into an open binary file, as "svg" or "png"."""
+@contextlib.contextmanager
+def page(file, suffix: str, rows: int, columns: int = 1, panel=(8, 6)):
+    """Axes [rows, columns] of `panel` inches, saved into an open binary file as "svg" or "png" when the block ends."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    kind = "accuracy" if which == "accuracy" else "throughput"
-    kept = {k: r for k, r in newest(records, kind).items() if not (which == "accuracy" and r["caveat"])}
-    panels = curves(kept)
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever matplotlibrc says here
         matplotlib.rcParams.update({"svg.hashsalt": "bert2om", "svg.fonttype": "path", "font.size": 9,
                                     "axes.grid": True, "grid.alpha": 0.3, "font.family": "DejaVu Sans"})  # fmt: skip
-        count = max(len(panels), 1)
-        figure, axes = pyplot.subplots(count, 1, figsize=(8, 6 * count), squeeze=False, layout="constrained")
+        size = (panel[0], panel[1] * rows)
+        figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+        yield axes
+        empty = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[suffix]
+        figure.savefig(file, format=suffix, metadata=empty, bbox_inches="tight", dpi=120)
+        pyplot.close(figure)
+
+
+def draw(which: str, records: list[dict], rows: list[dict], file, suffix: str) -> None:
+    """Draw one of PLOTS into an open binary file, as "svg" or "png"."""
+    kind = "accuracy" if which == "accuracy" else "throughput"
+    kept = {k: r for k, r in newest(records, kind).items() if not (which == "accuracy" and r["caveat"])}
+    panels = curves(kept)
+    with page(file, suffix, max(len(panels), 1)) as axes:
         axes = axes[:, 0]
         if panels:
             PLOTS[which](axes, panels, records, rows)
@@ -138,9 +149,6 @@ def draw(which: str, records: list[dict], rows: list[dict], file, suffix: str) -
             ax.set_title(f"{model}, sequence {seq.replace('-', ' and ').replace('p', ', packed')}")
             if ax.get_legend_handles_labels()[0]:
                 ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.12), borderaxespad=0, ncols=2)
-        empty = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[suffix]
-        figure.savefig(file, format=suffix, metadata=empty, bbox_inches="tight", dpi=120)
-        pyplot.close(figure)
 
 
 def main():
