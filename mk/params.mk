@@ -49,5 +49,8 @@ CHECKED := $(if $(filter-out real,$(SEQ)),$(if $(filter x$(SEQ)x,x$(subst $(spac
 # Own lengths need an engine that takes any shape; other chips compile shapes, and so does what rehearses them.
 fixed_shapes = $(filter-out $(CHIPS_cpu),$(CHIP) $(CHIPS)) $(filter $(REHEARSALS),$(PRECISION) $(PRECISIONS))
 CHECKED := $(if $(filter real,$(SEQ)),$(if $(strip $(fixed_shapes)),$(error SEQ=real is for CHIP=cpu; $(firstword $(fixed_shapes)) needs fixed lengths: SEQ=128, or buckets such as SEQ=64,128)))
+CHECKED := $(if $(PACK),$(call pick,PACK,1,1 or empty)$(if $(or $(word 2,$(buckets)),$(filter real,$(SEQ))),$(error PACK=1 fills rows of one length: give SEQ=128 or another, not SEQ=$(SEQ))))
+CHECKED := $(if $(PACK),$(if $(filter packed,$(ENGINE)),$(error PACK=1 needs no ENGINE=packed: that engine has no padding to fill; leave out one of them)))
+CHECKED := $(if $(PACK),$(if $(filter $(CHIPS_gpu),$(CHIP) $(CHIPS)),$(error PACK=1 is for cpu and the Ascend chips: trtexec times no sentences)))
 
 override PRECISION := $(or $(PRECISION),$(firstword $($(or $(ENGINE),$(firstword $(call engines_of,$(CHIP)))).PRECISIONS)))

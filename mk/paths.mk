@@ -2,8 +2,8 @@
 #   build/<model>/<weights>/seq<SEQ>/bs<BS>/<chip>-<engine>-<precision>/<artefact>
 # Each artefact sits at the depth of the last parameter that can change its bytes.
 
-# path MODEL,BS,CHIP,PRECISION: where that configuration lives. A list of lengths is written seq64-128.
-path = $1/$(subst /,_,$(WEIGHTS))/seq$(subst $(comma),-,$(or $(SEQ),$($1.SEQ)))/bs$2/$3-$(call engine_for,$3,$4)-$4
+# path MODEL,BS,CHIP,PRECISION: where that configuration lives. A list of lengths is written seq64-128, packed rows seq128p.
+path = $1/$(subst /,_,$(WEIGHTS))/seq$(subst $(comma),-,$(or $(SEQ),$($1.SEQ)))$(if $(PACK),p)/bs$2/$3-$(call engine_for,$3,$4)-$4
 
 # In a rule, these read the parameters back from the stem $*.
 part      = $(word $1,$(subst /, ,$*))
@@ -13,12 +13,14 @@ shape     = $(weights)/$(call part,3)
 batch     = $(shape)/$(call part,4)
 leaf      = $(batch)/$(call part,5)
 seq       = $(patsubst seq%,%,$(call part,3))
+packed    = $(filter %p,$(seq))
+length    = $(patsubst %p,%,$(seq))
 bs        = $(patsubst bs%,%,$(call part,4))
 config    = $(subst -, ,$(call part,5))
 chip      = $(word 1,$(config))
 engine    = $(word 2,$(config))
 precision = $(patsubst $(chip)-$(engine)-%,%,$(call part,5))
-inputs    = $($(model).INPUTS)
+inputs    = $(if $(packed),$(filter-out %mask,$($(model).INPUTS)) sentence position first,$($(model).INPUTS))
 # Inputs are one file a sample, whatever the batch; whole batches where lengths are mixed.
 # SEQ=real: every sentence at its own length, so the graph leaves batch and length open.
 real      = $(filter real,$(seq))

@@ -85,5 +85,13 @@ def repo(tmp_path):
 
 def pytest_collection_modifyitems(items):
     """Fast first: what runs whole pipelines comes last."""
-    pipelines = ("test_graph", "test_routes", "test_recipes", "test_add_model", "test_numbers", "test_report")
+    pipelines = (
+        "test_graph",
+        "test_routes",
+        "test_pack",
+        "test_recipes",
+        "test_add_model",
+        "test_numbers",
+        "test_report",
+    )
     items.sort(key=lambda item: item.module.__name__ in pipelines)

@@ -34,6 +34,8 @@ WRONG = {
     "SEQ=real,64": "64,128, or real",
     "INPUT=a;b": "INPUT='a;b' may hold letters",
     "OUT=$(shell touch pwned)": "may hold letters, digits and",
+    "PACK=2": "PACK='2' is not 1 or empty",
+    "PACK=1 1": "holds blanks; it is one value",
     "WEIGHTS=a;b": "WEIGHTS='a;b' may hold letters, digits and",
     "WEIGHTS=$(shell touch pwned)": "may hold letters, digits and",
     "MODEL=`touch pwned`": "may hold letters, digits and",
@@ -119,6 +121,12 @@ def test_a_deleted_artefact_is_made_again_the_same(built, name):
     built.make("MODEL=tiny", "accuracy")
     assert path.read_bytes() == before
     assert built.make("-q", "MODEL=tiny", "accuracy").returncode == 0
+
+
+def test_the_gate_knows_random_weights(built):
+    assert " --seeded " in built.make("-n", "-B", "MODEL=tiny", "om").stdout
+    assert " --seeded " not in built.make("-n", "-B", "MODEL=minilm_sst2", "om").stdout
+    assert " --seeded " in built.make("-n", "-B", "MODEL=minilm_sst2", "WEIGHTS=seeded", "om").stdout
 
 
 def test_a_failing_step_leaves_no_artefact(built):

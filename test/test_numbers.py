@@ -38,8 +38,8 @@ def pristine(tmp_path_factory):
         m.chdir(folder)
         measured.weights()
         made = [measured.accuracy(), measured.perf(), measured.accuracy(8, BF16, wrong=75, shift=20)]
-        kept = sorted(measured.promote(*made))
-        text = table.frame([recipe.read_json(p) for p in kept])
+        measured.promote(*made)
+        text = table.of(table.committed())
         for suffix in (".csv", ".md"):
             Path(f"results/table{suffix}").write_text(table.text(text, suffix))
     return folder
@@ -55,7 +55,8 @@ def first_fault():
     return next(audit.faults({}), None)
 
 
-LEAF = f"{measured.MODEL}/seq128/bs8/{FP32}"
+MODEL = measured.MODEL
+LEAF = f"{MODEL}/seq128/bs8/{FP32}"
 
 
 def test_audit_of_an_unspoilt_tree(repo):
@@ -290,7 +291,47 @@ def test_an_imported_log_is_told_apart(repo):
     assert "measured elsewhere; imported from bs8.log" in page
     assert re.search(r'<td data-v="1600" class=n><a href="#r-[^"]*imported', page)
     assert "| fp16        | 8    | -" in table.text(table.frame([made, recipe.read_json(kept("accuracy"))]), ".md")
-    assert ",8,,,,,,,1600" in table.text(table.frame([recipe.read_json(kept("accuracy")), made]), ".csv")
+    assert ",8,,,imported,,,,,1600" in table.text(table.frame([recipe.read_json(kept("accuracy")), made]), ".csv")
+
+
+# ---- promote
+
+
+def promote_all():
+    names = (f"{LEAF}/accuracy.json", f"{LEAF}/perf.json")
+    return subprocess.run(
+        [sys.executable, "tools/record.py", "promote", "new", *names], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_record_that_holds_is_promoted(repo):
+    done = promote_all()
+    assert (done.returncode, len(list(Path("new").glob("*.json")))) == (0, 2), done.stderr
+
+
+@pytest.mark.parametrize("spoil, words", [
+    (lambda p: p.write_text("other"), "is no longer what it was made from"),
+    (Path.unlink, "is gone"),
+])  # fmt: skip
+@pytest.mark.parametrize("name", [f"{MODEL}/source", "tools/weights.py"])
+def test_a_stale_record_is_not_promoted(repo, name, spoil, words):
+    """The first file upstream that differs is named, given or made, tracked by git or not."""
+    for made in (name, f"{MODEL}/model.onnx"):
+        spoil(Path(made))
+    done = promote_all()
+    assert done.returncode == 1 and not Path("new").exists()
+    for record_ in ("accuracy", "perf"):
+        assert f"{LEAF}/{record_}.json: {name} {words}; run make {record_} again" in done.stderr
+
+
+def test_a_stale_record_does_not_stop_the_others(repo):
+    Path(f"{LEAF}/output/MANIFEST").write_text("other")  # behind the accuracy alone
+    done = promote_all()
+    assert done.returncode == 1
+    assert [json.loads(p.read_text())["kind"] for p in Path("new").glob("*.json")] == ["throughput"]
+    assert "wrote new/" in done.stdout
+    assert f"refused {LEAF}/accuracy.json: {LEAF}/output/MANIFEST is no longer" in done.stderr
+    assert "1 of 2 records" in done.stderr and "Traceback" not in done.stderr
 
 
 # ---- reproduce

@@ -130,7 +130,7 @@ def test_readme_block_is_written_and_staleness_found(repo):
 
 
 def test_a_stale_table_is_found(repo):
-    made = table.frame(list(kept().values()))
+    made = table.of(table.committed())
     Path("results/table.csv").write_text(table.text(made, ".csv"))
     assert readme.stale_tables() == []
     Path("results/table.csv").write_text(table.text(made, ".csv").replace("792", "793"))

@@ -1,5 +1,6 @@
 """`make ... CHIP=310P3` and `CHIP=T4` end to end, with the stand-ins on PATH: the real Makefile and our real tools."""
 
+import csv
 import json
 
 import pytest
@@ -62,6 +63,31 @@ def test_without_a_toolkit_one_line_and_no_om(built):
     assert "atc" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (built.path / "build" / LEAF.replace("bs8", "bs2") / "model.om").exists()
+
+
+BARE = {"PATH": "/usr/bin:/bin", "ASCEND_HOME_PATH": ""}
+CROSS = ("MODEL=tiny", "CHIPS=310P3 T4 cpu", "PRECISIONS=fp16 fp32", "BATCHES=8", "SAMPLES=8", "perf-table")
+
+
+def test_the_cross_chip_table_needs_no_tool_of_another_chip(built):
+    built.make(*CROSS, env=BARE)
+    with (built.path / "results/local/perf-table.csv").open(newline="") as f:
+        figures = list(csv.DictReader(f))
+    assert [(f["chip"], f["figure"], bool(f["samples_per_s"])) for f in figures] == [
+        ("cpu", "measured", True), ("310P3", "none", False), ("T4", "none", False), ("T4", "none", False),
+    ]  # fmt: skip
+    assert figures[0]["timed"] == "the engine's call alone"
+    assert figures[1]["reason"].startswith("atc and ais_bench are not both here")
+    assert built.make("-q", *CROSS, env=BARE).returncode == 0
+
+
+def test_the_cross_chip_table_measures_where_the_tools_are(built):
+    built.make(*CROSS, env=env())
+    text = (built.path / "results/local/perf-table.csv").read_text()
+    assert text.count(",measured,") == 4 and ",none," not in text
+    assert "310P fp16/T4 fp32" in text and "310P fp16/T4 fp16" in text
+    assert built.make("-q", *CROSS, env=env()).returncode == 0
+    assert built.make("-q", *CROSS, env=BARE, check=False).returncode == 1
 
 
 def test_a_failing_atc_leaves_nothing(built):

@@ -7,7 +7,8 @@ onnxruntime gets its own fused operators (level EXTENDED: those that do not depe
 compiles when it loads, so fp32 and bf16 only name the precision; int8 is quantised by NNCF after training, on the
 training sentences of --calibration. packed (AMX, no padding) converts the --reference itself. Whatever is written has been run first on every sentence of --input:
 fp32 gives the same logits within 1e-4 and the same classes; bf16 and int8 stay within 3 correct sentences of 872,
-and every sentence that flips is listed.
+and every sentence that flips is listed. Labels mean nothing to --seeded weights: there bf16 and int8 may flip 3 of
+872 against fp32, not counting near ties, the rows that fp32 itself decides by less than 1/8 of its largest |logit|.
 """
 
 import argparse
@@ -17,7 +18,8 @@ import cli
 import engines
 
 TOLERANCE = 1e-4  # fp32, logits
-LOSS = 3 / 872  # bf16, int8: the share of sentences that may be lost
+LOSS = 3 / 872  # bf16, int8: the share of sentences that may be lost, or flip where labels mean nothing
+NOISE = 1 / 8  # of the largest |logit|; margins of seeded minilm_sst2 move by up to 1 / 23 (bf16), 1 / 28 (int8)
 
 
 def parse():
@@ -32,6 +34,7 @@ def parse():
     p.add_argument(
         "--rows", type=int, help="use only this many sentences in the gate, longest first (all if not given)"
     )
+    p.add_argument("--seeded", action="store_true", help="random weights: judge by classes, not labels")
     p.add_argument("--save_path", required=True, type=Path)
     return p.parse_args()
 
@@ -61,7 +64,10 @@ def quantise(path: Path, calibration: Path, checkpoint: Path):
     shape = [[d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input][0]
     names = [i.name for i in model.graph.input]
     length = shape[1] or 128
-    arrays = tokens.encode(tokens.load(checkpoint), data.read_tsv(calibration)[0], length, names)
+    plain = [n for n in names if n in tokens.ROLES]
+    packed = [] if len(plain) == len(names) else ["attention_mask"]
+    arrays = tokens.encode(tokens.load(checkpoint), data.read_tsv(calibration)[0], length, plain + packed)
+    arrays = tokens.pack(arrays)[0] if packed else arrays
     step = shape[0] or 8
     count = len(next(iter(arrays.values()))) // step
     items = [{n: a[i * step : (i + 1) * step] for n, a in arrays.items()} for i in range(count)]
@@ -74,21 +80,29 @@ def quantise(path: Path, calibration: Path, checkpoint: Path):
     )
 
 
-def compare(reference, made, labels: list[int], precision: str) -> str:
-    """The gate: one line on how far `made` is from `reference` (float32 [n, 2] both), or UserError."""
+def compare(reference, made, labels: list[int], precision: str, seeded: bool = False) -> str:
+    """The gate: one line on how far `made` is from `reference` (float32 [n, 2] both), or UserError.
+
+    seeded: the weights are random, so that classes are compared with the reference's, not with the labels.
+    """
     import numpy as np
 
     apart = float(np.abs(made - reference).max()) if np.isfinite(made).all() else float("inf")
     flips = np.flatnonzero(made.argmax(1) != reference.argmax(1))
     lost = int((reference.argmax(1) == labels).sum() - (made.argmax(1) == labels).sum())
+    what = "more wrong"
+    if seeded:
+        margins = np.abs(reference[flips, 1] - reference[flips, 0])
+        lost = int((margins > NOISE * np.abs(reference).max()).sum())
+        what = "flips but for near ties"
     allowed = int(LOSS * len(labels))
     ok = (apart <= TOLERANCE and not len(flips)) if precision == "fp32" else (np.isfinite(apart) and lost <= allowed)
     line = (
         f"{precision} against fp32 on {len(labels)} sentences: max |logit difference| {apart:.2g}, "
-        f"{lost:+d} wrong, {len(flips)} flips{': rows ' + ' '.join(map(str, flips)) if len(flips) else ''}"
+        f"{lost} {what}, {len(flips)} flips{': rows ' + ' '.join(map(str, flips)) if len(flips) else ''}"
     )
     if not ok:
-        limit = f"{TOLERANCE:.0e} and no flips" if precision == "fp32" else f"{allowed} more wrong"
+        limit = f"{TOLERANCE:.0e} and no flips" if precision == "fp32" else f"{allowed} {what}"
         raise cli.UserError(f"{line}; allowed are {limit}; nothing was written")
     return line
 
@@ -121,13 +135,17 @@ def main():
 
     arrays = gate.load_inputs(args.input, [i.name for i in model.graph.input])
     arrays = {name: a[gate.lengths(arrays) > 0] for name, a in arrays.items()}  # no padding rows of whole batches
-    given = recipe.read_json(args.input / "labels.json").values()
-    labels = np.array([int(v) for g in given for v in (g if isinstance(g, list) else [g])])
+    given = list(recipe.read_json(args.input / "labels.json").values())
+    if "first" not in arrays:  # one sentence a row
+        given = [[v] for g in given for v in (g if isinstance(g, list) else [g])]
     chosen = np.argsort(-gate.lengths(arrays), kind="stable")[: args.rows]
-    arrays, labels = {n: a[chosen] for n, a in arrays.items()}, labels[chosen]
+    arrays = {n: a[chosen] for n, a in arrays.items()}
+    labels = np.array([int(v) for i in chosen for v in given[i]])
     try:
         made = engines.logits(engines.load(args.save_path), arrays)
-        print(compare(gate.logits(str(args.reference or args.onnx), arrays), made, labels, args.precision))
+        reference = gate.logits(str(args.reference or args.onnx), arrays)
+        reference, made = (gate.by_sentence(out, arrays)[0] for out in (reference, made))
+        print(compare(reference, made, labels, args.precision, args.seeded))
     except cli.UserError:
         args.save_path.unlink()
         raise

@@ -56,6 +56,22 @@ def atc() -> str:
     return shutil.which("atc") or next((p for p in places if os.access(p, os.X_OK)), "")
 
 
+def bench() -> bool:
+    """Whether ais_bench and its aclruntime are installed for this Python."""
+    return all(importlib.util.find_spec(n) for n in ("ais_bench", "aclruntime"))
+
+
+def trtexec() -> str | None:
+    """Where trtexec is."""
+    return shutil.which("trtexec") or shutil.which("/usr/src/tensorrt/bin/trtexec")
+
+
+def engines(wanted: str) -> list[str]:
+    """The engines of other chips that this machine has the tools for; `wanted` is atc's place as ATC says it."""
+    ascend = bench() and (atc() if wanted == "auto" else shutil.which(wanted))
+    return [name for name, here in (("atc", ascend), ("trtexec", trtexec())) if here]
+
+
 def packages(venv: Path) -> list[tuple[bool, str]]:
     """One line each for the engines installed in the virtual environment."""
     if not (venv / "installed").is_file():
@@ -91,12 +107,12 @@ def look(venv: Path) -> list[tuple[bool, bool, str]]:
             else "atc: make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh",
         )
     ]
-    bench = all(importlib.util.find_spec(n) for n in ("ais_bench", "aclruntime"))
-    text = "ais_bench  make accuracy CHIP=310P3" if bench else "ais_bench: to run .om files install its two wheels"
-    lines += [(False, bench, text + " (gitee.com/ascend/tools, ais_bench)" * (not bench))]
+    here = bench()
+    text = "ais_bench  make accuracy CHIP=310P3" if here else "ais_bench: to run .om files install its two wheels"
+    lines += [(False, here, text + " (gitee.com/ascend/tools, ais_bench)" * (not here))]
     npu = first_line("npu-smi", "info")
     lines += [(False, bool(npu), "npu-smi  an Ascend card answers" if npu else "npu-smi: no Ascend driver here")]
-    trt = shutil.which("trtexec")
+    trt = trtexec()
     lines += [(False, bool(trt), f"trtexec  {trt}: make perf CHIP=T4" if trt else "trtexec: CHIP=T4 needs TensorRT")]
     return lines
 
@@ -104,7 +120,12 @@ def look(venv: Path) -> list[tuple[bool, bool, str]]:
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--venv", type=Path, default=Path(".venv"))
-    lines = look(p.parse_args().venv)
+    p.add_argument("--engines", action="store_true", help="name the engines of other chips that can be measured here")
+    p.add_argument("--atc", default="auto", help="as ATC= of the Makefile")
+    args = p.parse_args()
+    if args.engines:
+        return print(*engines(args.atc))
+    lines = look(args.venv)
     for _, here, text in lines:
         print("ok      " if here else "missing ", text)
     return int(any(needed and not here for needed, here, _ in lines))

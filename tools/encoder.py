@@ -55,7 +55,8 @@ class Layer:
 class Encoder:
     embedding: Norm
     layers: list
-    mask_input: object  # graph input int64 [batch, length]
+    mask_input: object  # graph input int64 [batch, length]: the attention mask, or the sentence index of packed rows
+    packed: bool  # the mask compares that input with itself, token by token
     mask_constant: float | None  # what the graph had
     last: object  # value that leaves the encoder
 
@@ -321,9 +322,10 @@ def read_layer(softmax, index: Index) -> Layer:
     )
 
 
-def origins(v) -> tuple[set, list]:
-    """The graph inputs whose values (not shapes) reach `v`, and the float constants on the way."""
-    inputs, floats, todo, seen = set(), [], [v], set()
+def origins(v) -> tuple[set, list, bool]:
+    """The graph inputs whose values (not shapes) reach `v`, the float constants on the way, and whether two tensors
+    made from graph inputs are compared there."""
+    inputs, floats, compared, todo, seen = set(), [], False, [v], set()
     while todo:
         v = todo.pop()
         if v is None or v in seen:
@@ -336,14 +338,15 @@ def origins(v) -> tuple[set, list]:
             c = const(v)
             floats += c.reshape(-1).tolist() if c is not None and c.dtype.kind == "f" and c.size == 1 else []
         elif node.op_type not in ("Shape", "Size"):
+            compared |= node.op_type == "Equal" and all(origins(x)[0] for x in node.inputs)
             todo += node.inputs
-    return inputs, floats
+    return inputs, floats, compared
 
 
 def read_mask(layers: list):
-    """(mask input, its additive constant or None). The constant may be -10000, finfo.min or -inf."""
+    """(mask input, its additive constant or None, packed). The constant may be -10000, finfo.min or -inf."""
     found = [origins(layer.mask) for layer in layers]
-    for i, (inputs, _) in enumerate(found):
+    for i, (inputs, *_) in enumerate(found):
         if len(inputs) != 1 or inputs != found[0][0]:
             names = sorted(v.name for v in inputs)
             raise Miss(f"layer {i}: mask: made from inputs {names}, expected the one attention mask of all layers")
@@ -351,7 +354,7 @@ def read_mask(layers: list):
     if source.shape is None or len(source.shape) != 2:
         raise Miss(f"layer 0: mask: input {source.name!r} is not [batch, length]")
     large = [f for f in found[0][1] if f <= -100]
-    return source, min(large, default=None)
+    return source, min(large, default=None), found[0][2]
 
 
 def softmaxes(graph) -> list:
@@ -380,8 +383,8 @@ def read(graph, layers: int | None = None) -> Encoder:
     x = found[0].query.x
     if x not in index.norm_by_out:
         raise Miss(f"layer 0: embedding LayerNorm: {x.name!r} is none")
-    mask_input, constant = read_mask(found)
-    return Encoder(index.norm_by_out[x], found, mask_input, constant, found[-1].norm2.out)
+    mask_input, constant, packed = read_mask(found)
+    return Encoder(index.norm_by_out[x], found, mask_input, packed, constant, found[-1].norm2.out)
 
 
 def load(path):

@@ -102,8 +102,8 @@ def rounded(path: Path, probes: bool = False):
             names.append(name)
             if probes:
                 probed.append(probe(name, exact))
-    if not outputs <= set(names):
-        raise cli.UserError(f"{path}: output {min(outputs - set(names))} is not computed in float; nothing to rehearse")
+    if other := {name for name in outputs if types.get(name) != TensorProto.FLOAT}:
+        raise cli.UserError(f"{path}: output {min(other)} is not computed in float; nothing to rehearse")
     del graph.node[:]
     # onnxruntime visits the last leaf first: in this order each tensor is looked at, and freed, when it is made.
     graph.node.extend(made + [node for nodes in reversed(probed) for node in nodes])
@@ -172,15 +172,16 @@ def ranges(path: Path, folder: Path, rows: int | None = None) -> dict:
     arrays = gate.load_inputs(folder, [i.name for i in model.graph.input])
     tokens = gate.lengths(arrays)
     used = np.flatnonzero(tokens)  # rows without a token fill up whole batches
-    numbers = np.arange(len(used))
-    if (folder / "rows.json").is_file():  # whole batches, grouped by length
-        held = recipe.read_json(folder / "rows.json")
-        numbers = np.concatenate([held[stem] for stem in sorted(held, key=int)])
+    numbers = [[i] for i in range(len(used))]
+    if (folder / "rows.json").is_file():  # packed rows, or whole batches grouped by length
+        held = list(recipe.read_json(folder / "rows.json").values())
+        numbers = held if "first" in arrays else [[i] for batch in held for i in batch]
     chosen = np.sort(np.argsort(-tokens[used], kind="stable")[:rows])
-    arrays, numbers = {n: a[used[chosen]] for n, a in arrays.items()}, numbers[chosen]
+    arrays = {n: a[used[chosen]] for n, a in arrays.items()}
+    numbers = np.concatenate([numbers[i] for i in chosen])
     made = Probe(model, names)
-    half = engines.logits(made, arrays)
-    full = engines.logits(engines.Onnxruntime(path, "fp32"), arrays)
+    runs = (engines.logits(engine, arrays) for engine in (made, engines.Onnxruntime(path, "fp32")))
+    half, full = (gate.by_sentence(out, arrays)[0] for out in runs)
     return {
         "sentences": len(full),
         "max_logit_difference": float(np.abs(half - full).max()),

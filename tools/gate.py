@@ -43,8 +43,8 @@ def first_line(e: Exception) -> str:
 
 
 def mask_of(names) -> str | None:
-    """The name of the attention mask among input names."""
-    return next((n for n in names if "mask" in n), None)
+    """The name of the attention mask among input names, or of the sentence index that packed rows have instead."""
+    return next((n for n in names if "mask" in n or n == "sentence"), None)
 
 
 def lengths(inputs: dict) -> np.ndarray:
@@ -57,7 +57,8 @@ def lengths(inputs: dict) -> np.ndarray:
 
 
 def logits(model, inputs: dict) -> np.ndarray:
-    """First output of `model` (path or bytes) for inputs {name: int64 [n, S]}: float32 [n, labels]."""
+    """First output of `model` (path or bytes) for inputs {name: int64 [n, S]}: float32 [n, labels], or
+    [n, most sentences a row, labels] of packed rows."""
     run = session(model)
 
     def once(feeds):
@@ -105,9 +106,23 @@ def compare(ref_onnx, new_onnx, inputs: dict, tol: float = TOLERANCE) -> dict:
     ok: every row of the new graph finite, and on rows with a sentence max_abs <= tol and no argmax differs.
     """
     ref, new = logits(ref_onnx, inputs), logits(new_onnx, inputs)
-    real = lengths(inputs) > 0
     if ref.shape != new.shape:
         raise cli.UserError(f"the graphs' outputs differ in shape: {ref.shape} and {new.shape}")
+    return judge(by_sentence(ref, inputs)[0], *by_sentence(new, inputs), tol)
+
+
+def by_sentence(out: np.ndarray, inputs: dict) -> tuple:
+    """(logits float32 [m, labels], which of them are a sentence's: bool [m]); an empty row counts as one, not real."""
+    real = lengths(inputs) > 0
+    if "first" not in inputs:
+        return out, real
+    used = inputs["first"] > 0
+    used[:, 0] = True
+    return out[used], np.repeat(real, used.sum(axis=1))
+
+
+def judge(ref: np.ndarray, new: np.ndarray, real: np.ndarray, tol: float = TOLERANCE) -> dict:
+    """`compare` of the logits themselves, float32 [n, labels] both; real: bool [n], rows with a sentence."""
     bad = ~np.isfinite(new).all(axis=1) | (real & ~np.isfinite(ref).all(axis=1))
     flips = real & (ref.argmax(axis=1) != new.argmax(axis=1))
     gap = np.abs(ref - new)[real & ~bad]
@@ -178,9 +193,10 @@ def load_inputs(folder, names, rows: int | None = None) -> dict:
             raise cli.UserError(f"{folder / name}: no such folder of inputs; preprocess first")
     found = {name: rows_of(folder / name) for name in names}
     inputs = {name: rows for name, (rows, _) in found.items()}
-    if len({a.shape for a in inputs.values()}) > 1:
+    wide = {name: a for name, a in inputs.items() if name != "first"}
+    if len({a.shape for a in wide.values()}) > 1 or len({len(a) for a in inputs.values()}) > 1:
         raise cli.UserError(f"{folder}: inputs differ in shape: { {k: a.shape for k, a in inputs.items()} }")
-    if len({tuple(widths) for _, widths in found.values()}) > 1:
+    if len({tuple(widths) for name, (_, widths) in found.items() if name in wide}) > 1:
         raise cli.UserError(f"{folder}: rows of different length from input to input; preprocess again")
     if rows:
         keep = np.argsort(-lengths(inputs), kind="stable")[:rows]
@@ -188,15 +204,28 @@ def load_inputs(folder, names, rows: int | None = None) -> dict:
     return inputs
 
 
-def examples(names, length: int, vocabulary: int, rows: int = 8) -> dict:
-    """Fixed pseudo-random rows of falling length, the last all masked: {name: int64 [rows, length]}."""
+def examples(names, length: int, vocabulary: int, rows: int = 8, most: int = 0) -> dict:
+    """Fixed pseudo-random rows of falling length, the last all masked: {name: int64 [rows, length]}.
+
+    most: of a packed graph, the sentences a row may hold; row r then holds up to r + 1.
+    """
     pick = np.random.default_rng(0)
     tokens = pick.integers(1, vocabulary, (rows, length), dtype=np.int64)
     ends = np.linspace(length, 0, rows).astype(np.int64)
     mask = (np.arange(length) < ends[:, None]).astype(np.int64)
     mask_name = mask_of(names)
     kinds = {name: np.zeros_like(mask) for name in names if "segment" in name or "type" in name}
-    return {name: mask if name == mask_name else kinds.get(name, tokens * mask) for name in names}
+    made = {name: mask if name == mask_name else kinds.get(name, tokens * mask) for name in names}
+    if most:
+        packed = {"sentence": mask, "position": np.zeros_like(mask), "first": np.zeros((rows, most), np.int64)}
+        for r, end in enumerate(ends):
+            parts = np.array_split(np.arange(end), max(1, min(r + 1, most, end)))
+            for k, at in enumerate(parts):
+                packed["sentence"][r, at] = k + 1
+                packed["position"][r, at] = np.arange(len(at))
+                packed["first"][r, k] = at[0] if len(at) else 0
+        made |= packed
+    return made
 
 
 def main():

@@ -1,15 +1,19 @@
-"""Write the lock files from requirements.in: requirements.txt and requirements-cuda.txt (make lock; needs uv on PATH).
+"""Write the lock files from requirements.in and requirements-bench.in (make lock; needs uv on PATH).
 
     python3 tools/lock.py
     wrote requirements.txt: 79 packages
     wrote requirements-cuda.txt: 19 packages
+    wrote requirements-bench.txt: 11 packages
 
 One resolution holds for Python 3.11 and newer, x86-64 and Arm. What only PyPI's CUDA build of PyTorch needs goes into
-a file of its own, installed only where that build is.
+a file of its own, installed only where that build is. What the peers of `make bench` need beside the product's packages
+goes into requirements-bench.txt, which nothing else installs.
 """
 
 import re
 import subprocess
+import tempfile
+from pathlib import Path
 
 import cli
 
@@ -27,19 +31,32 @@ COMPILE = [
 CUDA = re.compile(r"(nvidia-|cuda-|triton)")
 
 
-def main():
-    try:
-        done = subprocess.run([*COMPILE, "requirements.in"], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise cli.UserError("uv: not found; pip install uv") from None
-    if done.returncode:
-        raise cli.UserError(f"requirements.in: {done.stderr.strip()}")
-    blocks = [b.strip() for b in re.split(r"\n(?=[a-z])", done.stdout) if not b.startswith("#")]
-    blocks = [
+def compiled(source, preferred=""):
+    """The lock of every package that `source` resolves to; as in `preferred` wherever it can be."""
+    with tempfile.NamedTemporaryFile("w+", suffix=".txt") as f:
+        f.write(preferred)
+        f.flush()
+        try:
+            done = subprocess.run([*COMPILE, source, "-o", f.name], capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise cli.UserError("uv: not found; pip install uv") from None
+        if done.returncode:
+            raise cli.UserError(f"{source}: {done.stderr.strip()}")
+        text = Path(f.name).read_text()
+    blocks = [b.strip() for b in re.split(r"\n(?=[a-z])", text) if not b.startswith("#")]
+    return [
         b.replace(" ; sys_platform != 'emscripten'", "") for b in blocks if "== 'emscripten'" not in b.split("\n")[0]
     ]
-    for name, wanted in (("requirements.txt", False), ("requirements-cuda.txt", True)):
-        kept = [b for b in blocks if bool(CUDA.match(b)) == wanted]
+
+
+def main():
+    product = compiled("requirements.in")
+    peers = compiled("requirements-bench.in", "\n".join(product))
+    for name, kept in (
+        ("requirements.txt", [b for b in product if not CUDA.match(b)]),
+        ("requirements-cuda.txt", [b for b in product if CUDA.match(b)]),
+        ("requirements-bench.txt", [b for b in peers if b not in product and not CUDA.match(b)]),
+    ):
         with cli.whole_file(name, "w") as f:
             f.write("\n".join(kept) + "\n")
         print(f"wrote {name}: {len(kept)} packages")

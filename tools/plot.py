@@ -10,6 +10,7 @@ the same configuration. .svg or .png by the name.
 """
 
 import argparse
+import contextlib
 from math import nan
 from pathlib import Path
 
@@ -44,16 +45,11 @@ def curves(keyed: dict[tuple, dict]) -> dict[tuple, list[dict]]:
     return panels
 
 
-def fits(row: dict, seq: str) -> bool:
-    """Whether a published figure is of this sequence length, or says none."""
-    return row["seq"].replace(",", "-") in ("", seq)
-
-
 def published_curves(rows: list[dict], model: str, seq: str) -> dict[str, list[tuple[int, float]]]:
     """{label: [(batch size, samples/s)]} of the published throughput of one model."""
     lines: dict[str, list] = {}
     for r in rows:
-        if r["metric"] == "throughput" and r["model"] == model and fits(r, seq) and r["bs"]:
+        if r["metric"] == "throughput" and r["model"] == model and published.fits(r, seq) and r["bs"]:
             name = " ".join(filter(None, ("published:", r["chip"], r["precision"], r["variant"])))
             lines.setdefault(name, []).append((int(r["bs"]), r["value"]))
     return {name: sorted(points) for name, points in sorted(lines.items())}
@@ -107,7 +103,7 @@ def accuracy(axes, panels, records, rows):
                 r = found[-1]
                 low, high = (100 * abs(r["accuracy"] - v) for v in r["interval95"])
                 ax.errorbar([speed], [100 * r["accuracy"]], [[low], [high]], fmt="o", capsize=3, label=name)
-        levels = [r for r in rows if r["metric"] == "accuracy" and r["model"] == model and fits(r, seq)]
+        levels = [r for r in rows if r["metric"] == "accuracy" and r["model"] == model and published.fits(r, seq)]
         names = [" ".join(filter(None, ("published:", r["chip"], r["precision"], r["variant"]))) for r in levels]
         for name, value in dict.fromkeys((n, r["value"]) for n, r in zip(names, levels, strict=True)):
             ax.axhline(value, linestyle="--", linewidth=1, color="gray", label=f"{name}, {value:.4g} %")
@@ -118,34 +114,41 @@ def accuracy(axes, panels, records, rows):
 PLOTS = {"throughput": throughput, "latency": latency, "accuracy": accuracy}
 
 
-def draw(which: str, records: list[dict], rows: list[dict], file, suffix: str) -> None:
-    """Draw one of PLOTS into an open binary file, as "svg" or "png"."""
+@contextlib.contextmanager
+def page(file, suffix: str, rows: int, columns: int = 1, panel=(8, 6)):
+    """Axes [rows, columns] of `panel` inches, saved into an open binary file as "svg" or "png" when the block ends."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    kind = "accuracy" if which == "accuracy" else "throughput"
-    kept = {k: r for k, r in newest(records, kind).items() if not (which == "accuracy" and r["caveat"])}
-    panels = curves(kept)
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever matplotlibrc says here
         matplotlib.rcParams.update({"svg.hashsalt": "bert2om", "svg.fonttype": "path", "font.size": 9,
                                     "axes.grid": True, "grid.alpha": 0.3, "font.family": "DejaVu Sans"})  # fmt: skip
-        count = max(len(panels), 1)
-        figure, axes = pyplot.subplots(count, 1, figsize=(8, 6 * count), squeeze=False, layout="constrained")
+        size = (panel[0], panel[1] * rows)
+        figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+        yield axes
+        empty = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[suffix]
+        figure.savefig(file, format=suffix, metadata=empty, bbox_inches="tight", dpi=120)
+        pyplot.close(figure)
+
+
+def draw(which: str, records: list[dict], rows: list[dict], file, suffix: str) -> None:
+    """Draw one of PLOTS into an open binary file, as "svg" or "png"."""
+    kind = "accuracy" if which == "accuracy" else "throughput"
+    kept = {k: r for k, r in newest(records, kind).items() if not (which == "accuracy" and r["caveat"])}
+    panels = curves(kept)
+    with page(file, suffix, max(len(panels), 1)) as axes:
         axes = axes[:, 0]
         if panels:
             PLOTS[which](axes, panels, records, rows)
         else:
             axes[0].text(0.5, 0.5, "nothing measured yet", ha="center", transform=axes[0].transAxes)
         for ax, (model, seq) in zip(axes, panels, strict=False):
-            ax.set_title(f"{model}, sequence {seq.replace('-', ' and ')}")
+            ax.set_title(f"{model}, sequence {seq.replace('-', ' and ').replace('p', ', packed')}")
             if ax.get_legend_handles_labels()[0]:
                 ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.12), borderaxespad=0, ncols=2)
-        empty = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[suffix]
-        figure.savefig(file, format=suffix, metadata=empty, bbox_inches="tight", dpi=120)
-        pyplot.close(figure)
 
 
 def main():

@@ -12,26 +12,35 @@ import cli
 COLUMNS = ["model", "variant", "seq", "chip", "bs", "precision", "metric", "value", "unit", "source", "commit", "note"]
 
 
-def read(root: Path = Path("models")) -> list[dict]:
-    """All published figures as dicts of text, `value` a float: percent, or samples per second."""
+def figures(path: Path) -> list[dict]:
+    """The figures of one published.csv as dicts of text, `value` a float: percent, or samples per second."""
     rows = []
-    for path in sorted(root.glob("*/published.csv")):
-        with path.open(newline="", encoding="utf-8") as f:
-            reader = csv.DictReader(f)
-            if reader.fieldnames != COLUMNS:
-                raise cli.UserError(f"{path}:1: the columns are not {','.join(COLUMNS)}")
-            for row in reader:
-                try:
-                    value = float(row["value"]) * (100 if row["unit"] == "1" else 1)
-                except (TypeError, ValueError):
-                    raise cli.UserError(f"{path}:{reader.line_num}: value {row['value']!r} is not a number") from None
-                rows.append({**row, "value": value})
+    with path.open(newline="", encoding="utf-8") as f:
+        reader = csv.DictReader(f)
+        if reader.fieldnames != COLUMNS:
+            raise cli.UserError(f"{path}:1: the columns are not {','.join(COLUMNS)}")
+        for row in reader:
+            try:
+                value = float(row["value"]) * (100 if row["unit"] == "1" else 1)
+            except (TypeError, ValueError):
+                raise cli.UserError(f"{path}:{reader.line_num}: value {row['value']!r} is not a number") from None
+            rows.append({**row, "value": value})
     return rows
+
+
+def read(root: Path = Path("models")) -> list[dict]:
+    """All published figures."""
+    return [row for path in sorted(root.glob("*/published.csv")) for row in figures(path)]
+
+
+def fits(row: dict, seq: str) -> bool:
+    """Whether a figure is of a record's `seq`, or says none. None is of packed rows (128p): those hold several samples."""
+    return row["seq"].replace(",", "-") in ("", seq) and not seq.endswith("p")
 
 
 def beside(record: dict, rows: list[dict]) -> list[dict]:
     """The published figures of the same model, length and quantity as `record`; throughput of the same batch size."""
-    same = [r for r in rows if r["model"] == record["model"] and r["seq"].replace(",", "-") in ("", record["seq"])]
+    same = [r for r in rows if r["model"] == record["model"] and fits(r, record["seq"])]
     same = [r for r in same if r["metric"] == record["kind"]]
     return [r for r in same if record["kind"] == "accuracy" or r["bs"] == str(record["bs"])]
 

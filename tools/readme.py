@@ -4,7 +4,7 @@
 
     readme: README.md, README.zh-CN.md say what the records say
 
-Between `<!-- table -->` and `<!-- /table -->` stands results/table.md, made afresh from results/records, and under it
+Between `<!-- table -->` and `<!-- /table -->` stands what results/table.md says of results/records, and under it
 the pictures of results/ that are here. --check changes nothing and fails where a README, or results/table.*, says
 something else.
 """
@@ -41,11 +41,10 @@ def spliced(path: Path, new: str) -> str:
 
 
 def stale_tables() -> list[str]:
-    """Committed tables that the committed records do not give."""
-    records = sorted(Path("results/records").glob("*.json"))
-    made = table.frame([recipe.read_json(r) for r in records]) if records else None
+    """Committed tables that the committed records and the published figures do not give."""
     here = [p for p in (Path("results/table.csv"), Path("results/table.md")) if p.is_file()]
-    return [str(p) for p in here if made is None or p.read_text("utf-8") != table.text(made, p.suffix)]
+    made = table.of(table.committed()) if here else None
+    return [str(p) for p in here if p.read_text("utf-8") != table.text(made, p.suffix)]
 
 
 def main():

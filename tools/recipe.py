@@ -81,6 +81,7 @@ def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, 
     p.add_argument("--seq_len", default="128", help="tokens a row, buckets such as 64,128, or real (%(default)s)")
     p.add_argument("--max_len", type=int, default=128, help="tokens a sentence is cut to, for real (%(default)s)")
     p.add_argument("--batch_size", type=int, default=1, help="rows of a file, for buckets (%(default)s)")
+    p.add_argument("--pack", action="store_true", help="several sentences a row, for a packed graph (PACK=1)")
     p.add_argument("--save_path", required=True, type=Path, help="folder to write")
     args = p.parse_args()
     import data
@@ -91,10 +92,16 @@ def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, 
         lengths = [args.max_len] if real else [int(n) for n in args.seq_len.split(",")]
     except ValueError:
         p.error(f"--seq_len {args.seq_len}: give a number, several such as 64,128, or real")
+    if args.pack and (real or len(lengths) > 1 or lengths[0] < tokens.PACKED_TOKENS):
+        p.error(f"--seq_len {args.seq_len}: --pack fills rows of one length, {tokens.PACKED_TOKENS} or more")
     sentences, labels = data.read_tsv(args.text_file)
     encode = tokens.ragged if real else tokens.encode
     arrays = encode(tokens.load(args.tokenizer_path, lower_case()), sentences, max(lengths), inputs)
-    if len(lengths) == 1:
+    if args.pack:
+        arrays, planned = tokens.pack(arrays)
+        tokens.write_bins(args.save_path, arrays, labels, first_index, prefix, planned)
+        print(f"wrote {len(labels)} samples in {len(planned)} rows x {len(arrays)} inputs to {args.save_path}")
+    elif len(lengths) == 1:
         tokens.write_bins(args.save_path, arrays, labels, first_index, prefix)
         print(f"wrote {len(labels)} samples x {len(inputs)} inputs to {args.save_path}")
     else:
@@ -129,8 +136,8 @@ def read_json(path: Path) -> dict:
     return value
 
 
-def read_logits(folder: Path, stem: str, rows: int):
-    """Float32 [rows, 2] of one output file, which may hold more rows (padding) where it is a whole batch."""
+def read_logits(folder: Path, stem: str, rows: int, padded: bool):
+    """Float32 [rows, 2] of one output file, which holds more rows where it is `padded`: a whole batch, a packed row."""
     import numpy as np
 
     found = [p for p in (folder / f"{stem}_0{s}" for s in (".bin", ".npy", ".txt")) if p.is_file()]
@@ -146,7 +153,7 @@ def read_logits(folder: Path, stem: str, rows: int):
         values = values.astype(np.float32).reshape(-1, 2)
     except (ValueError, EOFError) as e:
         raise cli.UserError(f"{path}: not float32 pairs ({e}); run the inference again") from None
-    if len(values) < rows or (rows == 1 and len(values) > 1):
+    if len(values) < rows or (len(values) > rows and not padded):
         raise cli.UserError(f"{path}: {len(values)} rows of logits, {rows} labels; run the inference again")
     if not np.isfinite(values[:rows]).all():
         raise cli.UserError(
@@ -159,7 +166,7 @@ def score(output_path: Path, label_path: Path) -> dict:
     """correct, total and `predictions`, a character a sentence in the data's order: its class, or = for a tie.
 
     A tie is wrong, as in the recipe. labels.json is {"<file>": "<label>"}, or {"<file>": ["<label>", ...]} for whole
-    batches; rows.json beside it then gives each file's rows of the text file.
+    batches and packed rows; rows.json beside it then gives each file's rows of the text file.
     """
     import numpy as np
 
@@ -172,7 +179,7 @@ def score(output_path: Path, label_path: Path) -> dict:
         wanted = given if isinstance(given, list) else [given]
         if not set(wanted) <= {"0", "1"}:
             raise cli.UserError(f"{label_path}: labels of {stem} are {wanted}, not 0 or 1; run preprocess.py again")
-        logits.append(read_logits(output_path, stem, len(wanted)))
+        logits.append(read_logits(output_path, stem, len(wanted), padded=wanted is given))
         truth += map(int, wanted)
         rows += order.get(stem, [len(rows)])
     extra = {p.name.split("_")[0] for p in output_path.glob("*_0.*")} - set(labels)

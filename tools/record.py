@@ -7,7 +7,8 @@
     python tools/record.py import   bs8_summary.json minilm_sst2/default/seq128/bs8/310P3-atc-fp16 --save_path results/records
 
 `accuracy` and `perf` read what the graph left in that folder, whose path is the parameter list. `promote` copies a
-record to results/records/<date>-<host>-<parameters>-<kind>.json and never overwrites one. `import` makes a record of a
+record to results/records/<date>-<host>-<parameters>-<kind>.json, never overwrites one, and refuses one that is stale:
+every file of its chain must still be here with its hash. `import` makes a record of a
 summary or log that ais_bench or trtexec left elsewhere; it says so, and has no chain.
 """
 
@@ -16,6 +17,8 @@ import json
 import os
 import platform
 import re
+import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import cli
@@ -124,7 +127,7 @@ def accuracy(leaf: Path) -> dict:
         **tool(leaf, summary),
         **proportion(score["correct"], score["total"]),
         "caveat": caveat,
-        "padded_rows": padded_rows(score["total"], record, summary),
+        **rows_run(score["total"], leaf, record, summary),
         "predictions": score["predictions"],
         **({"rehearsal": rehearsal(leaf)} if (leaf / "ranges.json").is_file() else {}),
     }
@@ -138,18 +141,23 @@ def rehearsal(leaf: Path) -> list[str]:
 
 
 def speeds(record: dict) -> list[float]:
-    """Samples per second of each round, from the milliseconds of its passes, or of its requests of `bs` samples."""
+    """Sentences per second of each round, from the milliseconds of its passes, or of its requests of `bs` rows."""
     passes = record.get("pass_ms")
-    return [1000 * (872 if passes else record["bs"]) * len(t) / sum(t) for t in passes or record["times_ms"]]
+    sentences = 872 if passes else record["bs"] * record.get("sentences_per_row", 1)
+    return [1000 * sentences * len(t) / sum(t) for t in passes or record["times_ms"]]
 
 
-def padded_rows(total: int, record: dict, summary: dict) -> float:
-    """The share of rows that carry no sentence when `total` sentences fill batches; whole batches are counted."""
+def rows_run(total: int, leaf: Path, record: dict, summary: dict) -> dict:
+    """padded_rows, the share of rows that carry no sentence when `total` sentences fill batches, which are counted
+    where their lengths differ; of packed rows also sentences_per_row, over all rows that run."""
     if record["seq"] == "real":
-        return 0.0
-    bs = record["bs"]
-    batches = len(summary["filesinfo"]) if "-" in record["seq"] else -(-total // bs)
-    return round(1 - total / (batches * bs), 6)
+        return {"padded_rows": 0.0}
+    bs, packed = record["bs"], record["seq"].endswith("p")
+    rows = len(recipe.read_json(leaf.parents[1] / "input" / "rows.json")) if packed else total
+    batches = len(summary["filesinfo"]) if "-" in record["seq"] else -(-rows // bs)
+    ran = batches * bs
+    per_row = {"sentences_per_row": round(total / ran, 6)} if packed else {}
+    return {"padded_rows": round(1 - rows / ran, 6), **per_row}
 
 
 def tool(leaf: Path, summary: dict) -> dict:
@@ -178,11 +186,14 @@ def round_of(path: Path) -> dict:
     return aisbench.read(path)
 
 
-def throughput(rounds: list[dict]) -> dict:
-    """Throughput by round, their median and spread, and latency percentiles over all requests."""
+def throughput(rounds: list[dict], per_row: float) -> dict:
+    """Throughput by round, their median and spread, and latency percentiles over all requests.
+
+    The rounds' own throughput counts rows; per_row: sentences in each.
+    """
     import numpy as np
 
-    speed = [r["throughput"] for r in rounds]
+    speed = [r["throughput"] * per_row for r in rounds]
     pooled = np.concatenate([r["times_ms"] for r in rounds])
     percentiles = {f"p{q}": round(float(np.percentile(pooled, q)), 4) for q in (50, 90, 95, 99)}
     return {
@@ -203,17 +214,22 @@ def perf(leaf: Path) -> dict:
     record = base(leaf, "throughput", made[0])
     summaries = [m.with_name("out_summary.json") for m in made]
     rounds = [round_of(s) for s in summaries]
-    work = "the sentences in length buckets" if "-" in record["seq"] else "zeros as input"
-    work = "the sentences at their own lengths" if record["seq"] == "real" else work
+    kinds = {
+        "real": "the sentences at their own lengths",
+        "-": "the sentences in length buckets",
+        "p": "the sentences in packed rows, filler not counted",
+    }
+    work = next((words for mark, words in kinds.items() if mark in record["seq"]), "zeros as input")
     timed = f"{rounds[0]['timed']}; {work}" if record["chip"] != "cpu" else f"the engine's call alone; {work}"
     summary = recipe.read_json(summaries[0])
     passes = [recipe.read_json(s)["pass_ms"] for s in summaries] if record["seq"] == "real" else None
+    ran = rows_run(872, leaf, record, summary)
     return record | {
         **tool(leaf, summary),
         "timed": timed,
-        **throughput(rounds),
+        **throughput(rounds, ran.get("sentences_per_row", 1)),
         **({"pass_ms": passes} if passes else {}),
-        "padded_rows": padded_rows(872, record, summary),
+        **ran,
         "summaries": {str(s): cli.sha256(s) for s in summaries},
     }
 
@@ -221,6 +237,8 @@ def perf(leaf: Path) -> dict:
 def imported(path: Path, leaf: Path) -> dict:
     """A throughput record of a summary or log from elsewhere: its own figures, no chain."""
     spec = parameters(leaf)
+    if spec["seq"].endswith("p"):
+        raise cli.UserError(f"{path}: a log counts packed rows, not their sentences; measure with make perf PACK=1")
     if spec["chip"] == "T4":
         import trtexec
 
@@ -256,9 +274,12 @@ def imported(path: Path, leaf: Path) -> dict:
     }
 
 
-def shown(share: float | None) -> str:
-    """A share of padded rows in words."""
-    return "unknown" if share is None else f"{100 * share:.1f} % of rows on 872 sentences"
+def padding(record: dict) -> str:
+    """What the rows of a record held, in words."""
+    if record["padded_rows"] is None:
+        return "unknown"
+    packed = f", {record['sentences_per_row']:.2f} sentences a row" if "sentences_per_row" in record else ""
+    return f"{100 * record['padded_rows']:.1f} % of rows on 872 sentences{packed}"
 
 
 def show(record: dict) -> str:
@@ -291,25 +312,37 @@ def show(record: dict) -> str:
                 f"noisy       rounds differ by {100 * record['spread']:.0f} %: differences below that mean nothing"
             ]
     lines += [
-        f"model       {record['model']} (weights: {record['weights']}), batch {record['bs']}, sequence {record['seq']}",
+        f"model       {record['model']} (weights: {record['weights']}), batch {record['bs']}, "
+        f"sequence {record['seq'].replace('p', ', packed')}",
         f"chip        {record['chip']}"
         + (f": {record['machine']['cpu']}, {record['machine']['cores']} cores" if record["chip"] == "cpu" else ""),
         f"engine      {record['engine']} {info.get('version', '')} {record['precision']}",
-        "padding     "
-        + (
-            "unknown"
-            if record["padded_rows"] is None
-            else f"{100 * record['padded_rows']:.1f} % of rows on 872 sentences"
-        ),
+        f"padding     {padding(record)}",
         f"files       {where}/",
     ]
     return "\n".join(lines) + "\n"
 
 
+def broken(links: dict) -> str | None:
+    """The first file of a record's chain, upstream first, that is not here as it was, in words."""
+    order = TopologicalSorter({path: sorted(link.get("inputs", {})) for path, link in links.items()}).static_order()
+    for path in (p for p in order if p in links):
+        if not Path(path).is_file():
+            return f"{path} is gone"
+        if cli.sha256(path) != links[path]["sha256"]:
+            return f"{path} is no longer what it was made from"
+    return None
+
+
 def promote(folder: Path, record: dict, path: Path) -> Path:
-    """Write a record into `folder` under its own name; UserError where another of that name stands."""
+    """Write a record into `folder` under its own name.
+
+    UserError where another of that name stands, or what the record was made from has changed since.
+    """
     if record["standin"]:
         raise cli.UserError(f"{path}: made with the tests' stand-in tools; such a record is never promoted")
+    if why := broken(record["chain"]):
+        raise cli.UserError(f"{path}: {why}; run make {path.stem} again")
     day = (record["started"] or record["imported"]["sha256"][:12]).replace(":", "").replace("-", "")[:15]
     spec = "-".join(str(record[k]) for k in ("model", "weights", "seq", "bs", "chip", "engine", "precision", "kind"))
     target = folder / f"{day}-{record['machine']['host']}-{spec}.json"
@@ -342,8 +375,15 @@ def main():
     if args.command == "promote":
         if not args.records:
             raise cli.UserError("nothing measured for these parameters yet; run make accuracy or make perf first")
+        refused = 0
         for path in args.records:
-            print(f"wrote {promote(args.folder, recipe.read_json(path), path)}")
+            try:
+                print(f"wrote {promote(args.folder, recipe.read_json(path), path)}")
+            except cli.UserError as e:
+                print(f"refused {e}", file=sys.stderr)
+                refused += 1
+        if refused:
+            raise cli.UserError(f"{refused} of {len(args.records)} records were refused, for the reasons above")
         return
     if args.command == "import":
         print(f"wrote {promote(args.save_path, imported(args.file, args.leaf), args.file)}")

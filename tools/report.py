@@ -105,11 +105,11 @@ def cell(value, link: str | None) -> str:
 
 
 def cells(found: dict[Path, dict], rows: list[dict]) -> str:
-    """The table: the committed one, with each figure linked to its record and the distance to what is published."""
+    """The committed table's rows of records, with each figure linked to its record and the distance to what is published."""
     import pandas as pd
 
     made = table.frame(list(found.values()))
-    identity = [*table.KEY, "cpu", "cores"]
+    identity = table.IDENTITY
     behind = {}
     for path, r in found.items():  # as in table.frame, the last record of a configuration counts
         key = tuple(table.row(r)[k] for k in identity)
@@ -118,7 +118,7 @@ def cells(found: dict[Path, dict], rows: list[dict]) -> str:
     head = "".join(f"<th scope=col><button>{esc(c)}</button></th>" for c in [*columns, "against published"])
     lines = []
     for line in made.to_dict("records"):
-        known = behind[tuple(None if pd.isna(line[k]) else line[k] for k in identity)]
+        known = behind.get(tuple(None if pd.isna(line[k]) else line[k] for k in identity), {})  # none of a best row
         link = {c: ident(known[c][0]) for c in columns if c in known}
         words = [published.distance(r, rows) for _, r in {p: (p, r) for p, r in known.values()}.values()]
         tail = cell("; ".join(filter(None, words)) or None, None)

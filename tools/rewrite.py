@@ -120,10 +120,22 @@ class Writer:
         down = self.linear(f"{n}_down", self.gelu(f"{n}_gelu", self.linear(f"{n}_up", y, layer.up)), layer.down)
         return self.norm(f"{n}_norm2", self.op("Add", f"{n}_residual2", down, y), layer.norm2, hidden)
 
-    def mask(self, source):
-        """The additive mask, float [batch, 1, 1, length]: 0 where `source` is 1, -10000 where it is 0."""
-        as_float = self.op("Cast", "mask_Cast", self.unsqueeze("mask_Unsqueeze", source, [1, 2]), to=1)
-        return self.op("Mul", "mask_Mul", self.op("Sub", "mask_Sub", 1.0, as_float), MASK)
+    def mask(self, source, packed: bool, n: str = "mask"):
+        """The additive mask, float [batch, 1, 1, length]: 0 where `source` is 1, -10000 where it is 0.
+
+        packed: [batch, 1, length, length], 0 where `source` (the sentence index) is the same for two tokens. int32,
+        as AI cores compare it; int64 would go to the NPU's own CPU.
+        """
+        if packed:
+            index = self.op("Cast", f"{n}_Index", source, to=6)
+            sides = [
+                self.unsqueeze(f"{n}_{side}", index, axes) for side, axes in (("Rows", [1, 3]), ("Columns", [1, 2]))
+            ]
+            shown = self.op("Equal", f"{n}_Equal", *sides)
+        else:
+            shown = self.unsqueeze(f"{n}_Unsqueeze", source, [1, 2])
+        as_float = self.op("Cast", f"{n}_Cast", shown, to=1)
+        return self.op("Mul", f"{n}_Mul", self.op("Sub", f"{n}_Sub", 1.0, as_float), MASK)
 
 
 class Sizes:
@@ -159,7 +171,7 @@ def for_ascend(w: Writer, enc: Encoder) -> None:
     sizes = Sizes(w, enc.mask_input)
     hidden = enc.layers[0].query.weight.shape[0]
     whole = sizes.shape("mask_Expand", "batch", 1, "length", "length", infer=False)
-    mask = w.op("Expand", "mask_Expand", w.mask(enc.mask_input), whole)
+    mask = w.op("Expand", "mask_Expand", w.mask(enc.mask_input, enc.packed), whole)
     x = w.norm(
         "embedding_norm",
         w.op("Reshape", "embedding_Reshape", enc.embedding.x, [-1, hidden]),
@@ -178,7 +190,7 @@ def for_others(w: Writer, enc: Encoder, cls_only: bool) -> None:
     """The mask anew with its constant; with cls_only the last layer for row 0 of its queries."""
     import onnx_ir as ir
 
-    mask = w.mask(enc.mask_input)
+    mask = w.mask(enc.mask_input, enc.packed)
     for old in {layer.mask: None for layer in enc.layers}:
         ir.convenience.replace_all_uses_with(old, mask)
     if not cls_only:
@@ -259,7 +271,8 @@ def gate_inputs(model, enc: Encoder, folder, rows) -> list:
     tables = (const(n.inputs[0]) for n in ids.consumers() if n.op_type == "Gather")
     vocabulary = min((len(t) for t in tables if t is not None), default=100)
     length = enc.mask_input.shape[1]
-    sets = [gate.examples(names, length if isinstance(length, int) else 24, vocabulary)]
+    most = next((v.shape[1] for v in model.graph.inputs if enc.packed and v.name == "first"), 0)
+    sets = [gate.examples(names, length if isinstance(length, int) else 24, vocabulary, most=most)]
     return sets + ([gate.load_inputs(folder, names, rows)] if folder else [])
 
 

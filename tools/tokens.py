@@ -27,6 +27,7 @@ ROLES = {
 }
 # Where an encoding of the tokenizers library keeps it.
 FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+PACKED_TOKENS = 8  # a packed row holds at most one sentence per so many tokens (the Makefile counts by it too)
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -172,20 +173,74 @@ def write_json(path, value):
         f.write(json.dumps(value, indent=0, ensure_ascii=False) + "\n")
 
 
-def write_bins(folder, arrays, labels, first_index=1, prefix=""):
-    """One file per sample and input: folder/<input>/<prefix><index>.bin, int64 little-endian, as long as its row.
+def plan(lengths, seq_len, most):
+    """First-fit decreasing: each sentence, longest first, joins the first row that still holds it.
+
+    lengths: tokens of each sentence, at most seq_len; most: sentences a row may hold. Returns the rows, each a list
+    of sentence numbers in the data's order; a sentence without tokens is in none.
+    """
+    rows, free = [], []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not lengths[i]:
+            continue
+        fits = (r for r, left in enumerate(free) if left >= lengths[i] and len(rows[r]) < most)
+        if (r := next(fits, None)) is None:
+            r = len(rows)
+            rows.append([])
+            free.append(seq_len)
+        rows[r].append(i)
+        free[r] -= int(lengths[i])
+    return [sorted(row) for row in rows]
+
+
+def pack(arrays):
+    """Several sentences a row (Krell et al. 2021, arXiv 2107.02027; the rows by `plan`): (arrays, plan).
+
+    arrays: {input: int64 [n, seq_len]} of encode. The mask gives way to three inputs, int64: `sentence`
+    [rows, seq_len], whose token each is, 1, 2 ... within the row, 0 for padding; `position` [rows, seq_len], counted
+    from 0 in each sentence; `first` [rows, seq_len // 8], where in the row each sentence begins, then zeros.
+    """
+    import numpy as np
+
+    mask = mask_of(arrays)
+    lengths, seq_len = mask.sum(1), mask.shape[1]
+    most = seq_len // PACKED_TOKENS
+    planned = plan(lengths, seq_len, most)
+    names = [name for name, array in arrays.items() if array is not mask]
+    made = {name: np.zeros((len(planned), seq_len), np.int64) for name in (*names, "sentence", "position")}
+    made["first"] = np.zeros((len(planned), most), np.int64)
+    for r, row in enumerate(planned):
+        ends = np.cumsum(lengths[row])
+        for k, (i, end) in enumerate(zip(row, ends, strict=True)):
+            at = slice(end - lengths[i], end)
+            for name in names:
+                made[name][r, at] = arrays[name][i, : lengths[i]]
+            made["sentence"][r, at] = k + 1
+            made["position"][r, at] = np.arange(lengths[i])
+            made["first"][r, k] = at.start
+    return made, planned
+
+
+def write_bins(folder, arrays, labels, first_index=1, prefix="", planned=None):
+    """One file per row and input: folder/<input>/<prefix><index>.bin, int64 little-endian, as long as its row.
 
     arrays: {input: int64 [n, seq_len], or n rows of their own lengths}; labels: n values, kept as text. Writes folder/labels.json last:
     {"<file name without .bin>": "<label>"}, in sample order. BERT's recipe counts 1.bin, 2.bin ...;
-    TinyBERT's input0.bin, input1.bin ... (first_index=0, prefix="input").
+    TinyBERT's input0.bin, input1.bin ... (first_index=0, prefix="input"). planned: of `pack`; labels.json then holds
+    lists, and folder/rows.json the sentences of each file as in write_buckets.
     """
-    stems = [f"{prefix}{i}" for i in range(first_index, first_index + len(labels))]
+    count = len(labels if planned is None else planned)
+    stems = [f"{prefix}{i}" for i in range(first_index, first_index + count)]
     for name, array in arrays.items():
-        assert len(array) == len(labels), (name, len(array), len(labels))
+        assert len(array) == count, (name, len(array), count)
         with fresh_folder(Path(folder) / name) as new:
             for stem, row in zip(stems, array, strict=True):
                 write_file(new / f"{stem}.bin", row.astype("<i8").tobytes())
-    write_json(Path(folder) / "labels.json", dict(zip(stems, map(str, labels), strict=True)))
+    given = map(str, labels)
+    if planned is not None:
+        write_json(Path(folder) / "rows.json", dict(zip(stems, planned, strict=True)))
+        given = ([str(labels[i]) for i in row] for row in planned)
+    write_json(Path(folder) / "labels.json", dict(zip(stems, given, strict=True)))
 
 
 def batches_of(mask, buckets, batch):

@@ -33,6 +33,7 @@ def parameters(record: dict) -> list[str]:
     """make's parameters for the configuration of a record."""
     own = {name: str(record[name]) for name in NAMES}
     own["seq"] = own["seq"].replace("-", ",")
+    own |= {"seq": own["seq"].removesuffix("p"), "pack": "1" if own["seq"].endswith("p") else ""}
     if own["weights"] not in ("default", "seeded"):
         own["weights"] = record["source"]
     return [f"{name.upper()}={value}" for name, value in own.items()]
@@ -110,11 +111,13 @@ def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
 
 def chosen(paths: list[Path], only: list[str]) -> list[Path]:
     """The records that agree with every NAME=value in `only`, the newest of each configuration and machine."""
-    wanted = dict(word.lower().split("=", 1) for word in only if word.split("=")[0].lower() in NAMES)
+    wanted = dict(word.lower().split("=", 1) for word in only if word.split("=")[0].lower() in (*NAMES, "pack"))
     newest = {}
     for path in sorted(paths, key=lambda p: p.name):
         r = recipe.read_json(path)
-        if all(str(r[name]).lower().replace("-", ",") == value.replace("-", ",") for name, value in wanted.items()):
+        packed = r["seq"].endswith("p")
+        own = {**r, "seq": r["seq"].removesuffix("p"), "pack": "1" if packed else ""}
+        if all(str(own[name]).lower().replace("-", ",") == value.replace("-", ",") for name, value in wanted.items()):
             newest[(r["kind"], r["machine"]["cpu"], *(str(r[n]) for n in NAMES))] = path
     return list(newest.values())
 

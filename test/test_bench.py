@@ -1,0 +1,193 @@
+"""make bench: figures from given samples, real contenders on a small model, one that fails, the same bytes twice."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import small
+
+import bench
+import cli
+import contenders
+import tokens
+
+ROOT = Path(__file__).resolve().parents[1]
+BERT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
+PEAK = {"median": 1e12, "best": 2e12}
+NAMES = ["input_ids", "attention_mask"]
+
+
+def test_operations_are_the_models():
+    """By hand: 12 layers x (2 x 128 x 12 x 768^2 + 4 x 128^2 x 768), pooler and classifier once."""
+    want = 12 * (2 * 128 * 12 * 768**2 + 4 * 128**2 * 768) + 2 * 768**2 + 4 * 768
+    assert bench.operations(BERT, [128]) == want == pytest.approx(22.35e9, rel=1e-3)
+    assert bench.operations(BERT, [10, 30]) == (bench.operations(BERT, [10]) + bench.operations(BERT, [30])) / 2
+
+
+def test_ratios_are_taken_within_a_round():
+    """The machine is twice as slow in the second round: the ratio is 4 all the same."""
+    assert bench.ratios([400, 200, 500], [100, 50, 100]) == {"ratio": 4, "ratio_low": 4, "ratio_high": 5}
+
+
+def line(found, truth=(0, 1, 1, 0), rows=(0, 1, 2, 3), seeded=False, base=(10, 10), peak=PEAK, reference="0110"):
+    return bench.row("x", "sorted", found, base, reference, truth, rows, 1e9, peak, seeded)
+
+
+def test_a_row_is_right_or_says_why_not():
+    found = {"rates": [100, 120], "labels": "0111", "peak_bytes": 5}
+    row = line(found)
+    assert (row["samples_per_second"], row["ratio"], row["accuracy"], row["flips"]) == (110, 11, 0.75, [3])
+    assert row["share_of_peak"] == 0.11 and row["missing"] == {}
+    assert line(found, seeded=True)["missing"] == {"accuracy": "seeded weights"}
+    part = line(found | {"labels": "10"}, rows=(1, 3))
+    assert (part["accuracy"], part["flips"]) == (None, []) and "2 of 4" in part["missing"]["accuracy"]
+    bare = line(found, base=None, reference=None, peak={"median": None, "missing": "this CPU has no AMX int8"})
+    assert (bare["ratio"], bare["flips"], bare["share_of_peak"]) == (None, None, None)
+    assert set(bare["missing"]) == {"ratio", "flips", "share_of_peak"}
+    failed = line({"rates": [], "missing": "no such unit"})
+    assert failed["missing"] == {"all": "no such unit"} and failed["samples_per_second"] is None
+
+
+class Given:
+    """A worker that answers with given seconds, and keeps the turns."""
+
+    def __init__(self, name, seconds, turns):
+        self.name, self.seconds, self.turns = name, iter(seconds), turns
+
+    def ask(self, shape, rows, seconds):
+        self.turns.append((self.name, shape))
+        now = next(self.seconds)
+        return {"missing": "broke"} if now is None else {"labels": "0" * len(rows), "seconds": [now], "peak_bytes": 1}
+
+
+def test_rounds_go_round_and_a_failure_stops_nobody_else():
+    turns = []
+    workers = {"a": Given("a", [9, 9, 1, 2, 0.5, 1], turns), "b": Given("b", [9, 9, None, 2, 4], turns)}
+    found = bench.measure(workers, {"sorted": [0, 1], "padded": [0]}, rounds=2)
+    once = [("a", "sorted"), ("a", "padded"), ("b", "sorted"), ("b", "padded")]
+    assert turns == once + once + [t for t in once if t != ("b", "sorted")]
+    assert found["a", "sorted"]["rates"] == [2, 4] and found["a", "padded"]["rates"] == [
+        0.5,
+        1,
+    ]  # the first pass is warm-up
+    assert found["b", "sorted"]["missing"] == "broke" and found["b", "padded"]["rates"] == [0.5, 0.25]
+
+
+def test_batches_hold_every_sentence_once_unpadded_or_as_the_recipe(tmp_path):
+    checkpoint = small.checkpoint(tmp_path)
+    job = SimpleNamespace(
+        checkpoint=checkpoint, seq=32, bs=2, batch=3, names=["input_ids", "segment_ids", "input_mask"]
+    )
+    work = lambda shape: list(contenders.batches(job, contenders.tokenizer_of(job), small.SENTENCES, shape))
+    want = tokens.encode(tokens.load(checkpoint), small.SENTENCES, 32, job.names)
+    longest = want["input_mask"].sum(1)
+    for shape, size in (("sorted", 3), ("padded", 2)):
+        assert sorted(i for rows, _ in work(shape) for i in rows) == list(range(5))
+        for rows, feed in work(shape):
+            width = 32 if shape == "padded" else longest[rows].max()
+            assert len(rows) <= size and list(feed) == job.names
+            for name, array in feed.items():
+                np.testing.assert_array_equal(array, want[name][rows, :width])
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """(job arguments of bench.py run, the checkpoint's truth) of a small model on its five sentences."""
+    import bert
+
+    folder = tmp_path_factory.mktemp("bench")
+    checkpoint = small.checkpoint(folder)
+    arrays = tokens.encode(tokens.load(checkpoint), small.SENTENCES, 32, NAMES)
+    bert.export(bert.load(checkpoint), folder / "model.onnx", NAMES, arrays)
+    text = "sentence\tlabel\n" + "".join(f"{s}\t{i % 2}\n" for i, s in enumerate(small.SENTENCES))
+    (folder / "dev.tsv").write_text(text)
+    library = folder / "peak.so"
+    source = ROOT / "tools/packed/peak.c"
+    flags = ["-O3", "-std=gnu11", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread"]
+    subprocess.run(["gcc", *flags, "-o", library, source], check=True)
+    return folder
+
+
+def run(folder, *options):
+    command = [
+        sys.executable, "tools/bench.py", "run", "--model", "tiny", "--weights", "x", "--source", "wheel",
+        "--checkpoint", folder / "checkpoint", "--onnx", folder / "model.onnx", "--inputs", *NAMES,
+        "--text_file", folder / "dev.tsv", "--calibration", folder / "dev.tsv", "--seq", 32, "--bs", 2, "--samples", 4,
+        "--rounds", 2, "--seconds", 0.01, "--threads", 1, "--peak", folder / "peak.so", "--peers", folder / "none",
+        "--save_path", folder / "bench.json", *options,
+    ]  # fmt: skip
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads((folder / "bench.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def record(tiny):
+    names = [contenders.BASE, "onnxruntime fp32", "onnxruntime dynamic int8", "OpenVINO bf16"]
+    return run(tiny, "--only", *names, "CTranslate2 int8", "ENGINE=packed bf16")
+
+
+def test_real_contenders_on_a_small_model(record):
+    lines = {(r["name"], r["shape"]): r for r in record["contenders"]}
+    base = lines[contenders.BASE, "padded"]
+    assert (base["ratio"], base["ratio_low"], base["ratio_high"]) == (1, 1, 1) and base["sentences"] == 4
+    for shape in bench.SHAPES:
+        assert lines["onnxruntime fp32", shape]["flips"] == []
+        r = lines["onnxruntime dynamic int8", shape]
+        assert len(r["rounds"]) == 2 and min(r["rounds"]) > 0 and r["ratio_low"] <= r["ratio"] <= r["ratio_high"]
+        r = lines["OpenVINO bf16", shape]
+        assert r["rounds"] or r["missing"]["all"] == "UserError: this CPU has no bf16 unit"
+    assert 0 <= lines["onnxruntime fp32", "sorted"]["accuracy"] <= 1
+    assert "4 of 5" in lines["onnxruntime fp32", "padded"]["missing"]["accuracy"]
+    # what cannot run here is null, with its reason
+    assert "not installed" in lines["CTranslate2 int8", "sorted"]["missing"]["all"]
+    assert "packed-bf16" in lines["ENGINE=packed bf16", "padded"]["missing"]["all"]
+    assert record["peak_per_second"]["memory"]["median"] > 0
+
+
+def test_no_worker_outlives_the_bench(record):
+    found = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.is_file()]
+    mine = [c for c in found if b"contenders.py" in c and record["inputs"] and b'"seq": 32' in c]
+    assert not mine
+
+
+def test_a_contender_that_dies_has_a_reason(tiny, monkeypatch, tmp_path):
+    worker = bench.Worker(
+        "no such contender", sys.executable, {"threads": 1, "text_file": str(tiny / "dev.tsv")}, tmp_path / "w", 0
+    )
+    assert worker.missing and worker.ask(shape="sorted", rows=[0], seconds=0) == {"missing": worker.missing}
+    worker.close()
+    poor = bench.Worker("x", sys.executable, {"threads": 1}, tmp_path / "p", 1 << 60)
+    assert "GiB" in poor.missing
+
+
+def test_table_and_plot_are_the_same_bytes_and_say_what_is_missing(record):
+    text = bench.table(record)
+    assert text == bench.table(json.loads(json.dumps(record)))
+    assert re.search(r"\| onnxruntime fp32 \| [\d.]+ \| [\d.]+ \([\d.]+-[\d.]+\)", text)
+    assert re.search(r"- CTranslate2 int8: .* is not installed", text)
+    for suffix in ("svg", "png"):
+        first, second = io.BytesIO(), io.BytesIO()
+        bench.draw([record], first, suffix)
+        bench.draw([record], second, suffix)
+        assert first.getvalue() == second.getvalue() and len(first.getvalue()) > 5000
+
+
+def test_a_record_is_kept_and_never_overwritten(record, tmp_path):
+    path = bench.promote(tmp_path, record)
+    assert json.loads(path.read_text()) == record and path.name.endswith("-tiny-x.json")
+    assert bench.promote(tmp_path, record) == path
+    with pytest.raises(cli.UserError, match="never overwritten"):
+        bench.promote(tmp_path, record | {"threads": 99})
+
+
+def test_the_newest_record_of_a_model_and_cpu_is_shown(record):
+    old = record | {"started": "2000-01-01T00:00:00Z"}
+    other = record | {"model": "another"}
+    assert bench.newest([record, old, other]) == [other, record]

@@ -1,0 +1,296 @@
+"""PACK=1: rows of several sentences, the graph for them, and the whole pipeline on both routes."""
+
+import json
+import sys
+
+import bert_graphs
+import numpy as np
+import onnx
+import pytest
+from fake_cann import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import audit
+import cli
+import encoder
+import gate
+import pack
+import published
+import recipe
+import record
+import rewrite
+import tokens
+import verify
+
+SEQ = 16
+KINDS = {
+    "plain": {},
+    "token_types": {"names": ["input_ids", "segment_ids", "input_mask"]},
+    "minus_inf": {"mask": bert_graphs.minus_inf},
+    "opset18": {"opset": 18},
+}
+
+
+def encoded(lengths, names=("input_ids", "attention_mask"), seed=0):
+    """Sentences of these lengths as tokens.encode gives them: random ids, the mask, token types."""
+    mask = (np.arange(SEQ) < np.array(lengths)[:, None]).astype(np.int64)
+    pick = np.random.default_rng(seed)
+    fill = {
+        "input_ids": lambda: pick.integers(1, 100, mask.shape) * mask,
+        "token_type_ids": lambda: np.zeros_like(mask),
+    }
+    return {n: fill.get(tokens.ROLES[n], lambda: mask)() for n in names}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(exported graph, packed graph, names of the exported graph's inputs) of a kind."""
+    folder, kept = tmp_path_factory.mktemp("pack"), {}
+
+    def get(kind):
+        if kind not in kept:
+            names = KINDS[kind].get("names", bert_graphs.NAMES)
+            plain = bert_graphs.export(folder / f"{kind}.onnx", bert_graphs.bert(), **KINDS[kind])
+            tokens.write_bins(folder / kind, *tokens.pack(encoded([9, 3, 5, 16, 7, 2, 2], names))[:1], "0101010",
+                              planned=tokens.plan([9, 3, 5, 16, 7, 2, 2], SEQ, 2))  # fmt: skip
+            run(plain, folder / f"{kind}-pack.onnx", folder / kind)
+            kept[kind] = plain, folder / f"{kind}-pack.onnx", names
+        return kept[kind]
+
+    return get
+
+
+def run(plain, out, rows, seq_len=SEQ):
+    """tools/pack.py in this process."""
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(sys, "argv", ["pack.py", *map(str, (plain, out, "--seq_len", seq_len, "--input", rows))])
+        pack.main()
+
+
+# ---- rows
+
+
+@given(st.lists(st.integers(0, 64), max_size=60), st.integers(1, 8))
+@settings(deadline=None)
+def test_a_plan_holds_every_sentence_once_and_no_row_too_many(lengths, most):
+    rows = tokens.plan(lengths, 64, most)
+    assert sorted(i for row in rows for i in row) == [i for i, n in enumerate(lengths) if n]
+    assert all(row == sorted(row) and 0 < len(row) <= most and sum(lengths[i] for i in row) <= 64 for row in rows)
+    free = [64 - sum(lengths[i] for i in row) for row in rows]
+    for later, row in enumerate(rows):  # first fit: no sentence of a row fits an earlier one
+        shortest = min(lengths[i] for i in row)
+        assert all(f < shortest or len(rows[r]) == most for r, f in enumerate(free[:later]))
+
+
+@given(st.lists(st.integers(1, SEQ), min_size=1, max_size=20), st.integers(0, 9))
+@settings(deadline=None)
+def test_unpacked_rows_are_the_sentences(lengths, seed):
+    arrays = encoded(lengths, ("input_ids", "token_type_ids", "input_mask"), seed)
+    packed, rows = tokens.pack(arrays)
+    back = pack.unpack(packed, "input_mask")
+    order = [i for row in rows for i in row]
+    assert all(np.array_equal(back[name], arrays[name][order]) for name in arrays)
+    assert packed["first"].shape == (len(rows), SEQ // 8)
+
+
+SPOILT = {
+    "a token of another sentence": (lambda a: a["sentence"].__setitem__((0, 1), 2), "row 1: .* sentence 1"),
+    "a sentence left out": (lambda a: a["sentence"].__setitem__((1, slice(0, 9)), 3), "row 2: .* sentence 1"),
+    "no [CLS]": (lambda a: a["first"].__setitem__((1, 1), 0), "row 2: .* sentence 2"),
+    "a position that does not restart": (lambda a: a["position"].__setitem__((1, 9), 9), "row 2: .* sentence 2"),
+    "more sentences than places": (lambda a: a["sentence"].__setitem__((1, 14), 3), "row 2: .* sentence [23]"),
+    "a negative index": (lambda a: a["sentence"].__setitem__((1, 15), -1), "row 2: its padding"),
+    "padding with a position": (lambda a: a["position"].__setitem__((1, 15), 99), "row 2: its padding"),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_malformed_rows_are_named(spoil):
+    arrays, _ = tokens.pack(encoded([16, 9, 5]))
+    change, says = SPOILT[spoil]
+    change(arrays)
+    with pytest.raises(cli.UserError, match=says):
+        pack.unpack(arrays, "attention_mask")
+
+
+def test_a_file_of_another_size_is_refused(tmp_path):
+    arrays, rows = tokens.pack(encoded([16, 9, 5]))
+    tokens.write_bins(tmp_path, arrays, "010", planned=rows)
+    (tmp_path / "first/2.bin").write_bytes(bytes(8))
+    with pytest.raises(cli.UserError, match="first/2.bin|not whole|different length"):
+        gate.load_inputs(tmp_path, list(arrays))
+
+
+def test_a_row_of_one_sentence_is_read_back(tmp_path):
+    (tmp_path / "out").mkdir()
+    labels, rows = {"1": ["1", "0"], "2": ["0"]}, {"1": [0, 2], "2": [1]}
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    for stem, pairs in (("1", [[0, 1], [1, 0], [9, 9]]), ("2", [[0, 2], [0, 2], [0, 2]])):
+        (tmp_path / f"out/{stem}_0.bin").write_bytes(np.float32(pairs).tobytes())
+    score = recipe.score(tmp_path / "out", tmp_path / "labels.json")
+    assert score == {"correct": 2, "total": 3, "predictions": "110"}
+
+
+# ---- graph
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_logits_are_those_of_each_sentence_alone(made, kind):
+    plain, graph, names = made(kind)
+    lengths = [16, 3, 8, 4, 9, 7, 2, 5, 12, 3, 3]
+    packed, _ = tokens.pack(encoded(lengths, names, seed=7))
+    assert [i.name for i in gate.session(str(graph)).get_inputs()] == list(packed)
+    assert pack.compare(str(plain), graph.read_bytes(), packed)["ok"]
+
+
+def test_neighbours_change_nothing(made):
+    _, graph, names = made("plain")
+    one, other = (encoded([5, 6], names, seed) for seed in (1, 2))
+    for name in names:
+        other[name][0] = one[name][0]
+    alone = {name: a[:1] for name, a in one.items()}
+    first, second, single = (gate.logits(str(graph), tokens.pack(a)[0])[0, 0] for a in (one, other, alone))
+    assert np.abs(first - second).max() < 1e-6
+    assert np.abs(first - single).max() < 1e-6
+    moved = {name: a[::-1].copy() for name, a in other.items()}
+    assert np.abs(gate.logits(str(graph), tokens.pack(moved)[0])[0, 1] - first).max() < 1e-6
+
+
+@pytest.mark.parametrize("target", ["ascend", "cpu"])
+@pytest.mark.parametrize("kind", ["plain", "token_types"])
+def test_targets_keep_one_mask_of_whole_rows(made, tmp_path, kind, target):
+    import onnxsim
+
+    _, graph, _ = made(kind)
+    shapes = {i.name: [3, i.shape[1]] for i in gate.session(str(graph)).get_inputs()}
+    onnx.save(onnxsim.simplify(onnx.load(graph), overwrite_input_shapes=shapes)[0], tmp_path / "sim.onnx")
+    facts = rewrite.modify(tmp_path / "sim.onnx", tmp_path / "new.onnx", target, inputs=graph.parent / kind)
+    assert facts["mask_input"] == "sentence" and facts["gate"]["ok"]
+    enc = encoder.read(encoder.load(tmp_path / "new.onnx").graph)
+    assert enc.packed and enc.mask_constant == -10000.0
+    assert len({layer.mask for layer in enc.layers}) == 1
+    model = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "new.onnx"))
+    types = {v.name: v.type.tensor_type for v in model.graph.value_info}
+    (equal,) = (n for n in model.graph.node if n.op_type == "Equal")
+    assert types[equal.input[0]].elem_type == onnx.TensorProto.INT32
+    assert [d.dim_value for d in types[enc.layers[0].mask.name].shape.dim] == [3, 1, SEQ, SEQ]
+    assert [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim] == [3, SEQ // 8, 2]
+
+
+def test_a_mask_that_leaks_leaves_no_graph(made, tmp_path, monkeypatch):
+    plain, graph, _ = made("plain")
+    whole = rewrite.Writer.mask
+    monkeypatch.setattr(
+        rewrite.Writer, "mask", lambda w, s, packed, n: w.op("Mul", "leak", whole(w, s, packed, n), 0.0)
+    )
+    with pytest.raises(cli.UserError, match="NOT EQUAL.*nothing written"):
+        run(plain, tmp_path / "new.onnx", graph.parent / "plain")
+    assert not (tmp_path / "new.onnx").exists()
+
+
+def test_rows_longer_than_the_positions_are_refused(made, tmp_path):
+    plain, graph, _ = made("plain")
+    with pytest.raises(cli.UserError, match="64 positions, rows of 128"):
+        run(plain, tmp_path / "new.onnx", graph.parent / "plain", 128)
+    with pytest.raises(cli.UserError, match="packing: 0 nodes read positions"):
+        run(graph, tmp_path / "new.onnx", graph.parent / "plain")  # packed already
+
+
+# ---- records
+
+
+def test_packed_throughput_counts_sentences(tmp_path):
+    leaf = tmp_path / "m/default/seq128p/bs8/cpu-onnxruntime-fp32"
+    rows = leaf.parents[1] / "input/rows.json"
+    rows.parent.mkdir(parents=True)
+    rows.write_text(json.dumps({str(i): [i] for i in range(18)}))
+    ran = record.rows_run(72, leaf, record.parameters(leaf), {})
+    assert ran == {"padded_rows": 0.25, "sentences_per_row": 3.0}
+    speed = record.throughput([{"throughput": 10.0, "times_ms": [800.0] * 3}], ran["sentences_per_row"])
+    assert speed["samples_per_second"] == 30.0 and speed["latency_ms"]["p50"] == 800.0
+
+
+def test_packed_rows_stand_beside_no_published_figure():
+    figure = {"model": "m", "seq": "", "metric": "throughput", "bs": "8"}
+    kept = {"model": "m", "kind": "throughput", "bs": 8}
+    assert published.beside(kept | {"seq": "128"}, [figure]) == [figure]
+    assert published.beside(kept | {"seq": "128p"}, [figure]) == []
+
+
+def test_a_log_of_packed_rows_is_not_imported(tmp_path):
+    with pytest.raises(cli.UserError, match="counts packed rows, not their sentences"):
+        record.imported(tmp_path / "log", tmp_path / "m/default/seq128p/bs8/310P3-atc-fp16")
+
+
+def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):
+    common = {"model": "m", "weights": "default", "bs": 8, "chip": "cpu", "engine": "e", "precision": "fp32"}
+    common |= {"kind": "throughput", "machine": {"cpu": "x"}, "chain": {}, "samples_per_second": 30.0}
+    packed = common | {"seq": "128p", "times_ms": [[800.0]], "sentences_per_row": 3.0}
+    plain = common | {"seq": "128", "times_ms": [[800 / 3]]}
+    paths = [tmp_path / "1.json", tmp_path / "2.json"]
+    for path, r in zip(paths, (plain, packed), strict=True):
+        path.write_text(json.dumps(r))
+        assert list(audit.record_faults(path)) == []
+    assert verify.chosen(paths, ["SEQ=128", "PACK=1"]) == paths[1:]
+    assert verify.chosen(paths, ["SEQ=128", "PACK="]) == paths[:1]
+    assert verify.chosen(paths, ["SEQ=128"]) == paths
+    assert {"SEQ=128", "PACK=1"} <= set(verify.parameters(packed))
+    assert {"SEQ=128", "PACK="} <= set(verify.parameters(plain))
+    paths[1].write_text(json.dumps(packed | {"sentences_per_row": 4.0}))
+    assert "is not what its times_ms give" in "".join(audit.record_faults(paths[1]))
+
+
+# ---- make
+
+PLAIN = "tiny/default/seq64/bs8"
+PACKED = "tiny/default/seq64p/bs8"
+ROUTES = {"cpu-onnxruntime-fp32": (), "cpu-openvino-int8": ("ENGINE=openvino", "PRECISION=int8"),
+          "310P3-atc-fp16": ("CHIP=310P3",), "cpu-onnxruntime-fp16-sim": ("PRECISION=fp16-sim",)}  # fmt: skip
+
+
+@pytest.mark.parametrize("leaf", ROUTES)
+def test_predictions_are_those_of_unpacked_rows(built, leaf):
+    words, env = ("MODEL=tiny", "PACK=1", *ROUTES[leaf]), tiny.environment()
+    built.make(*words, "accuracy", env=env)
+    read = lambda name: json.loads((built.path / "build" / name).read_text())
+    got, want = read(f"{PACKED}/{leaf}/accuracy.json"), read(f"{PLAIN}/cpu-onnxruntime-fp32/accuracy.json")
+    if "int8" not in leaf:
+        assert got["predictions"] == want["predictions"]
+    assert got["total"] == 872 and len(got["predictions"]) == 872
+    rows = len(read("tiny/default/seq64p/input/rows.json"))
+    assert got["sentences_per_row"] == pytest.approx(872 / (-(-rows // 8) * 8), abs=1e-5)
+    assert built.make("-q", *words, "accuracy", env=env).returncode == 0
+    if "sim" not in leaf:
+        built.make(*words, "perf", "SAMPLES=8", env=env)
+        perf = read(f"{PACKED}/{leaf}/perf.json")
+        assert perf["sentences_per_row"] == got["sentences_per_row"]
+        assert "packed rows" in perf["timed"]
+        row_rate = 1000 * 8 * len(perf["times_ms"][0]) / sum(perf["times_ms"][0])
+        assert perf["rounds"][0] == pytest.approx(row_rate * got["sentences_per_row"], rel=1e-3)
+
+
+def test_pack_and_back_remake_nothing_of_the_other(built):
+    built.make("MODEL=tiny", "PACK=1", "accuracy")
+    assert built.make("-q", "MODEL=tiny", "accuracy").returncode == 0
+    assert built.remade("MODEL=tiny", "PACK=1", "accuracy") == set()
+    first = {"tiny/default/seq64p/pack.onnx", f"{PACKED}/sim.onnx", f"{PACKED}/cpu.onnx"}
+    assert built.remade("MODEL=tiny", "PACK=1", "-W", "tools/pack.py", "accuracy") >= first
+    assert built.remade("MODEL=tiny", "-W", "tools/pack.py", "accuracy") == set()
+    more = built.remade("MODEL=tiny", "PACK=1", "BS=4", "accuracy")
+    assert "tiny/default/seq64p/pack.onnx" not in more and "tiny/default/seq64p/bs4/sim.onnx" in more
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("SEQ=32,64",), "PACK=1 fills rows of one length"),
+        (("ENGINE=packed",), "PACK=1 needs no ENGINE=packed"),
+        (("CHIP=T4",), "PACK=1 is for cpu and the Ascend chips"),
+    ],
+)
+def test_what_packing_is_not_for_is_refused(built, words, says):
+    done = built.make("MODEL=tiny", "PACK=1", *words, "accuracy", check=False)
+    assert done.returncode == 2
+    assert says in done.stderr

@@ -1,0 +1,106 @@
+"""The cross-chip table: measured before published before nothing, and the recipe's ratios and best batch size."""
+
+from pathlib import Path
+
+import measured
+import pytest
+
+import cli
+import recipe
+import table
+
+MODELS = measured.ROOT / "models"
+TINYBERT = str(MODELS / "tinybert_sst2/published.csv")
+BATCHES = (1, 4, 8, 16, 32, 64)
+# What the recipe prints, batch sizes 1 to 64 and the best: an oracle that no cell is copied from.
+PRINTED = {"310": [1.87, 1.72, 2.04, 2.29, 2.45, 2.78, 2.59], "T4": [1.36, 1.24, 1.77, 2.54, 2.81, 2.52, 2.52]}
+
+
+def leaf(chip, bs, model="tinybert_sst2", seq=64):
+    return f"{model}/default/seq{seq}/bs{bs}/{chip}"
+
+
+def record(path, speed, **more):
+    """A throughput record, as far as tables read it."""
+    model, weights, seq, bs, config = path.split("/")
+    chip, engine, precision = config.split("-")
+    spec = {"model": model, "weights": weights, "seq": seq[3:], "bs": int(bs[2:])}
+    return spec | {
+        "kind": "throughput", "chip": chip, "engine": engine, "precision": precision, "samples_per_second": speed,
+        "machine": {"cpu": "x", "cores": 2}, "spread": 0.01, "latency_ms": {"p50": 1.0, "p99": 2.0},
+        "padded_rows": 0.0, "timed": "device only; zeros as input",
+    } | more  # fmt: skip
+
+
+def stored(folder: Path, *records) -> list[str]:
+    paths = [folder / f"{i}.json" for i, _ in enumerate(records)]
+    for path, r in zip(paths, records, strict=True):
+        path.write_text(recipe.json.dumps(r))
+    return [str(p) for p in paths]
+
+
+def cells(made, **where) -> list[dict]:
+    """The rows that have these values, what is empty as None."""
+    rows = made.astype(object).where(made.notna(), None).to_dict("records")
+    return [r for r in rows if all(r[k] == v for k, v in where.items())]
+
+
+def test_ratios_and_best_batch_are_those_the_recipe_prints():
+    made = table.of(
+        [leaf(c, b) for b in BATCHES for c in ("310P3-atc-fp16", "310-atc-fp16", "T4-trtexec-fp32")] + [TINYBERT]
+    )
+    rows = cells(made, chip="310P3")
+    assert [r["bs"] for r in rows] == [*BATCHES, "best (64)"]
+    assert [r["310P fp16/310 fp16"] for r in rows] == PRINTED["310"]
+    assert [r["310P fp16/T4 fp32"] for r in rows] == PRINTED["T4"]
+    assert [r["samples_per_s"] for r in cells(made, bs="best (32)")] == [4301.24]
+    assert {(r["figure"], r["timed"]) for r in cells(made)} == {("published", "not said")}
+    assert all(r["reason"].startswith("published for 310P: static") for r in rows)
+
+
+def test_one_side_alone_has_no_ratio_and_no_best_row():
+    made = table.of([leaf("310P3-atc-fp16", b) for b in BATCHES] + [TINYBERT])
+    assert len(made) == 6 and not [c for c in made.columns if "/" in c]
+
+
+def test_nothing_known_is_empty_with_the_reason():
+    made = table.of([leaf("310P3-atc-mix", 8), leaf("T4-trtexec-fp16", 8), TINYBERT])
+    assert [(r["figure"], r["samples_per_s"], r["reason"]) for r in cells(made)] == [
+        ("none", None, "atc and ais_bench are not both here; no record, nothing published"),
+        ("none", None, "trtexec is not here; no record, nothing published"),
+    ]
+    text = table.text(made, ".csv").splitlines()
+    assert text[1].startswith("tinybert_sst2,default,64,310P3,atc,mix,8,,,none,,,")
+
+
+def test_a_record_comes_before_what_is_published(tmp_path):
+    here = record(leaf("310P3-atc-fp16", 8), 6000.0)
+    log = record(
+        leaf("T4-trtexec-fp32", 8), 3000.0, imported={"file": "x", "sha256": "y"}, timed="device compute only: a"
+    )
+    other = record(leaf("T4-trtexec-fp32", 16), 9.0)  # not asked for
+    asked = [leaf("310P3-atc-fp16", 8), leaf("T4-trtexec-fp32", 8), leaf("310-atc-fp16", 8)]
+    made = table.of([*asked, *stored(tmp_path, here, log, other), TINYBERT])
+    assert [(r["chip"], r["figure"], r["timed"]) for r in cells(made)] == [
+        ("310P3", "measured", "device only"),
+        ("T4", "imported", "device compute only"),
+        ("310", "published", "not said"),
+    ]
+    (row,) = cells(made, chip="310P3")
+    assert (row["310P fp16/T4 fp32"], row["310P fp16/310 fp16"]) == (2.0, round(6000 / 2883.62, 2))
+
+
+def test_the_committed_table_keeps_measured_and_published_apart(tmp_path):
+    """Both stand in one table; each is compared with its own kind where that exists."""
+    mine = [record(leaf("310P3-atc-fp16", 8), 6000.0), record(leaf("T4-trtexec-fp32", 8), 3000.0),
+            record(leaf("cpu-onnxruntime-fp32", 8), 50.0)]  # fmt: skip
+    made = table.of([*stored(tmp_path, *mine), TINYBERT])
+    assert [r["figure"] for r in cells(made)][:3] == ["measured"] * 3
+    assert {r["figure"] for r in cells(made)[3:]} == {"published"}
+    assert [r["310P fp16/T4 fp32"] for r in cells(made, bs=8) if r["chip"] in ("310P3", "310P")] == [2.0, 1.77]
+    assert [r["accuracy_%"] for r in cells(made, chip="310P", bs=8)] == [92.32]
+
+
+def test_nothing_named_is_an_error():
+    with pytest.raises(cli.UserError, match="nothing to show"):
+        table.of([])
