@@ -67,9 +67,10 @@ ONE  := $(call path,$(MODEL),$(BS),$(CHIP),$(PRECISION))
 ROWS := $(sort $(foreach m,$(MODELS),$(foreach c,$(CHIPS),$(foreach p,$(if $(PRECISIONS),$(filter $(PRECISIONS),$(call precisions_of,$c)),$(filter-out $(REHEARSALS),$(call precisions_of,$c))),\
         $(foreach b,$(BATCHES),$(call path,$m,$b,$c,$p))))))
 compiled = $(or $(compiled.$1),model.onnx)
-compiled.atc     := model.om
-compiled.trtexec := model.plan
-compiled.packed  := model.packed
+compiled.atc      := model.om
+compiled.trtexec  := model.plan
+compiled.packed   := model.packed
+compiled.openvino := model.ir
 # What make score runs, only where there is an INPUT=: it makes SEQ real.
 scored := $(if $(INPUT),build/$(ONE)/$(call compiled,$(call engine_for,$(CHIP),$(PRECISION))) \
           build/$(MODEL)/$(subst /,_,$(WEIGHTS))/checkpoint/MANIFEST $(addprefix tools/,score.py plan.py engines.py tokens.py data.py) \
@@ -248,8 +249,10 @@ compile_needs = tools/compile_cpu.py tools/engines.py tools/gate.py build/$$(bat
                 build/$$(fed)/MANIFEST $$(if $$(filter int8,$$(precision)),build/data/calibration.tsv) requirements.txt
 compile_cpu = $(run) $(py) $< --onnx build/$(batch)/cpu.onnx --reference $(exported) --engine $(engine) \
     --precision $(precision) --input build/$(fed) $(gate_rows) $(if $(filter seeded,$(source)),--seeded) \
-    $(if $(and $(filter int8,$(precision)),$(filter-out packed,$(engine))),--calibration build/data/calibration.tsv --checkpoint $(checkpoint)) --save_path {}
-$(patsubst %,build/%/model.onnx,$(filter-out $(rehearsed),$(call of_engine,onnxruntime openvino))): build/%/model.onnx: $(compile_needs)
+    $(if $(filter int8,$(precision)),--calibration build/data/calibration.tsv --checkpoint $(checkpoint)) --save_path {}
+$(patsubst %,build/%/model.onnx,$(filter-out $(rehearsed),$(call of_engine,onnxruntime))): build/%/model.onnx: $(compile_needs)
+	$(compile_cpu)
+$(patsubst %,build/%/model.ir,$(call of_engine,openvino)): build/%/model.ir: $(compile_needs)
 	$(compile_cpu)
 $(patsubst %,build/%/model.packed,$(call of_engine,packed)): build/%/model.packed: $(compile_needs) tools/packed.py build/lib/packed.so
 	$(compile_cpu)

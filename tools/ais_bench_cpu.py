@@ -282,6 +282,7 @@ def main():
                 "name": type(engine).__name__.lower(),
                 "version": engine.version,
                 "precision": engine.precision,
+                "layers": engine.layers,
                 "threads": args.threads or len(os.sched_getaffinity(0)),
                 "machine": platform.machine(),
                 **({"streams": engine.streams} if passes else {}),

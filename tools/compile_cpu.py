@@ -19,6 +19,8 @@ import engines
 
 TOLERANCE = 1e-4  # fp32, logits
 LOSS = 3 / 872  # bf16, int8: the share of sentences that may be lost, or flip where labels mean nothing
+WIDER = {"openvino": "fp32", "packed": "bf16"}  # what a layer gets that int8 does not suit
+LONGEST = 128  # tokens of a calibration sentence where the graph leaves the length open
 NOISE = 1 / 8  # of the largest |logit|; margins of seeded minilm_sst2 move by up to 1 / 23 (bf16), 1 / 28 (int8)
 
 
@@ -27,7 +29,7 @@ def parse():
     p.add_argument("--onnx", required=True, type=Path, help="the modified graph")
     p.add_argument("--engine", required=True, choices=list(engines.ENGINES))
     p.add_argument("--precision", required=True, choices=["fp32", "bf16", "int8"])
-    p.add_argument("--reference", type=Path, help="graph to compare with (--onnx if not given; an export is quicker)")
+    p.add_argument("--reference", type=Path, help="the export to compare with (--onnx if not given)")
     p.add_argument("--input", required=True, type=Path, help="folder of preprocess.py: the sentences of the gate")
     p.add_argument("--calibration", type=Path, help="int8: training sentences, TSV")
     p.add_argument("--checkpoint", type=Path, help="int8: whose tokenizer reads them")
@@ -52,36 +54,102 @@ def fuse(path: Path, out: Path):
     return onnx.load(out)
 
 
-def quantise(path: Path, calibration: Path, checkpoint: Path):
-    """NNCF's int8 post-training quantisation of a graph (activations asymmetric, weights symmetric per channel)."""
-    import nncf
+def shapes_of(path: Path) -> dict:
+    """{input: its dimensions, 0 where open} of an ONNX graph."""
     import onnx
 
+    graph = onnx.load(path, load_external_data=False).graph
+    return {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in graph.input}
+
+
+def sentences(path: Path, checkpoint: Path, shapes: dict) -> dict:
+    """The calibration sentences as a graph's inputs: {name: int64 [n, length]}."""
     import data
     import tokens
 
-    model = onnx.load(path)
-    shape = [[d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input][0]
-    names = [i.name for i in model.graph.input]
-    length = shape[1] or 128
-    plain = [n for n in names if n in tokens.ROLES]
-    packed = [] if len(plain) == len(names) else ["attention_mask"]
-    arrays = tokens.encode(tokens.load(checkpoint), data.read_tsv(calibration)[0], length, plain + packed)
+    plain = [n for n in shapes if n in tokens.ROLES]
+    packed = [] if len(plain) == len(shapes) else ["attention_mask"]
+    length = shapes["input_ids"][1] or LONGEST
+    arrays = tokens.encode(tokens.load(checkpoint), data.read_tsv(path)[0], length, plain + packed)
     arrays = tokens.pack(arrays)[0] if packed else arrays
-    step = shape[0] or 8
-    count = len(next(iter(arrays.values()))) // step
-    items = [{n: a[i * step : (i + 1) * step] for n, a in arrays.items()} for i in range(count)]
-    return nncf.quantize(
-        model,
+    return {name: arrays[name] for name in shapes}
+
+
+def quantise(path: Path, arrays: dict, shapes: dict, wide):
+    """NNCF's int8 post-training quantisation as an OpenVINO model (activations asymmetric, weights per channel).
+
+    path: an export; arrays: calibration rows of its inputs; shapes: what the result is fixed to. Embeddings, pooler,
+    classifier and the encoder layers of `wide` are not quantised.
+    """
+    import nncf
+    import numpy as np
+    import openvino as ov
+
+    import gate
+
+    items = []
+    keep = lambda feeds: items.append(feeds) or np.zeros((len(feeds["input_ids"]), 2))
+    gate.in_batches(keep, {n: [d or None for d in shape] for n, shape in shapes_of(path).items()}, arrays, str(path))
+    apart = ["embeddings", "pooler", "classifier", *(rf"layer\.{i}/" for i in wide)]
+    model = nncf.quantize(
+        ov.Core().read_model(path),
         nncf.Dataset(items),
         preset=nncf.QuantizationPreset.MIXED,
         model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=count,
+        subset_size=len(items),
+        ignored_scope=nncf.IgnoredScope(patterns=[f".*{p}.*" for p in apart], validate=False),
     )
+    model.reshape({name: [d or -1 for d in shape] for name, shape in shapes.items()})
+    return model
 
 
-def compare(reference, made, labels: list[int], precision: str, seeded: bool = False) -> str:
-    """The gate: one line on how far `made` is from `reference` (float32 [n, 2] both), or UserError.
+def convert(args, precisions: list[str], arrays: dict | None = None) -> None:
+    """Write the model of args.engine; precisions: of each encoder layer, which differ for int8 alone."""
+    wide = [i for i, p in enumerate(precisions) if p != args.precision]
+    if args.engine == "packed":
+        import packed
+
+        return packed.convert(args.reference, args.save_path, args.precision, wide)
+    if args.engine == "openvino":
+        import openvino as ov
+
+        int8 = args.precision == "int8"
+        model = (
+            quantise(args.reference, arrays, shapes_of(args.onnx), wide) if int8 else ov.Core().read_model(args.onnx)
+        )
+        return engines.write_ir(model, args.save_path, args.precision, precisions)
+    import onnx
+
+    model = fuse(args.onnx, args.save_path)
+    onnx.helper.set_model_props(model, {engines.ENGINE: args.engine, engines.PRECISION: args.precision})
+    with cli.whole_file(args.save_path) as f:
+        f.write(model.SerializeToString(deterministic=True))
+    return None
+
+
+def logits(args, arrays: dict):
+    """(the reference's, the written model's) logits of each sentence, float32 [n, 2]."""
+    import gate
+
+    both = gate.logits(str(args.reference), arrays), engines.logits(engines.load(args.save_path), arrays)
+    return [gate.by_sentence(out, arrays)[0] for out in both]
+
+
+def convert_int8(args, layers: int) -> None:
+    """Write an int8 model with as few of the last layers wider as keep the classes of the calibration sentences."""
+    arrays = sentences(args.calibration, args.checkpoint, shapes_of(args.onnx))
+    for count in range(layers + 1):
+        precisions = ["int8"] * (layers - count) + [WIDER[args.engine]] * count
+        convert(args, precisions, arrays)
+        reference, made = logits(args, arrays)
+        ok, line = compare(reference, made, reference.argmax(1), "int8", args.seeded)
+        print(f"layers {' '.join(precisions)}: {line}, of the calibration")
+        if ok:
+            return
+
+
+def compare(reference, made, labels: list[int], precision: str, seeded: bool = False) -> tuple[bool, str]:
+    """The gate: whether `made` is near enough to `reference` (float32 [n, 2] both), and a line that says how near.
 
     seeded: the weights are random, so that classes are compared with the reference's, not with the labels.
     """
@@ -101,39 +169,29 @@ def compare(reference, made, labels: list[int], precision: str, seeded: bool = F
         f"{precision} against fp32 on {len(labels)} sentences: max |logit difference| {apart:.2g}, "
         f"{lost} {what}, {len(flips)} flips{': rows ' + ' '.join(map(str, flips)) if len(flips) else ''}"
     )
-    if not ok:
-        limit = f"{TOLERANCE:.0e} and no flips" if precision == "fp32" else f"{allowed} {what}"
-        raise cli.UserError(f"{line}; allowed are {limit}; nothing was written")
-    return line
+    limit = f"{TOLERANCE:.0e} and no flips" if precision == "fp32" else f"{allowed} {what}"
+    return ok, line if ok else f"{line}; allowed are {limit}"
 
 
 def main():
     args = parse()
-    if args.precision == "int8" and args.engine != "packed" and not (args.calibration and args.checkpoint):
+    if args.precision == "int8" and not (args.calibration and args.checkpoint):
         raise cli.UserError("--precision int8 needs --calibration and --checkpoint")
+    args.reference = args.reference or args.onnx
     import numpy as np
     import onnx
 
     import gate
     import recipe
 
-    if args.engine == "packed":
-        import packed
-
-        packed.convert(args.reference or args.onnx, args.save_path, args.precision)
-        model = onnx.load(args.onnx, load_external_data=False)
-    elif args.engine == "onnxruntime":
-        model = fuse(args.onnx, args.save_path)
-    elif args.precision == "int8":
-        model = quantise(args.onnx, args.calibration, args.checkpoint)
+    graph = onnx.load(args.onnx, load_external_data=False).graph
+    layers = sum(n.op_type == "Softmax" for n in graph.node)
+    if args.precision == "int8":
+        convert_int8(args, layers)
     else:
-        model = onnx.load(args.onnx)
-    if args.engine != "packed":
-        onnx.helper.set_model_props(model, {engines.ENGINE: args.engine, engines.PRECISION: args.precision})
-        with cli.whole_file(args.save_path) as f:
-            f.write(model.SerializeToString(deterministic=True))
+        convert(args, [args.precision] * layers)
 
-    arrays = gate.load_inputs(args.input, [i.name for i in model.graph.input])
+    arrays = gate.load_inputs(args.input, [i.name for i in graph.input])
     arrays = {name: a[gate.lengths(arrays) > 0] for name, a in arrays.items()}  # no padding rows of whole batches
     given = list(recipe.read_json(args.input / "labels.json").values())
     if "first" not in arrays:  # one sentence a row
@@ -142,14 +200,13 @@ def main():
     arrays = {n: a[chosen] for n, a in arrays.items()}
     labels = np.array([int(v) for i in chosen for v in given[i]])
     try:
-        made = engines.logits(engines.load(args.save_path), arrays)
-        reference = gate.logits(str(args.reference or args.onnx), arrays)
-        reference, made = (gate.by_sentence(out, arrays)[0] for out in (reference, made))
-        print(compare(reference, made, labels, args.precision, args.seeded))
+        ok, line = compare(*logits(args, arrays), labels, args.precision, args.seeded)
+        if not ok:
+            raise cli.UserError(f"{line}; nothing was written")
     except cli.UserError:
         args.save_path.unlink()
         raise
-    print(f"wrote {args.save_path}")
+    print(f"{line}\nwrote {args.save_path}")
 
 
 if __name__ == "__main__":
