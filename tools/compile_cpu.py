@@ -47,20 +47,24 @@ def fuse(path: Path, out: Path):
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(out)
-    options.log_severity_level = 3
-    ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return onnx.load(out)
+    options.log_severity_level = 4
+    try:
+        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnx.load(out)
+    except Exception as e:  # onnxruntime has no public base class for its errors; a full disk is one of them
+        raise cli.UserError(
+            f"{path}: onnxruntime made no {out} of it: {engines.first_line(e)}; is there room for it? else make it again"
+        ) from None
 
 
 def quantise(path: Path, calibration: Path, checkpoint: Path):
     """NNCF's int8 post-training quantisation of a graph (activations asymmetric, weights symmetric per channel)."""
     import nncf
-    import onnx
 
     import data
     import tokens
 
-    model = onnx.load(path)
+    model = engines.read(path)
     shape = [[d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input][0]
     names = [i.name for i in model.graph.input]
     length = shape[1] or 128
@@ -111,45 +115,71 @@ def main():
     args = parse()
     if args.precision == "int8" and args.engine != "packed" and not (args.calibration and args.checkpoint):
         raise cli.UserError("--precision int8 needs --calibration and --checkpoint")
+    try:
+        print(make(args))
+    except BaseException:
+        args.save_path.unlink(missing_ok=True)
+        raise
+    print(f"wrote {args.save_path}")
+
+
+def make(args) -> str:
+    """Write args.save_path and hold it to the gate: its line, or UserError."""
     import numpy as np
-    import onnx
 
     import gate
+
+    given = read_labels(args.input / "labels.json")
+    graph = engines.read(args.onnx, weights=False).graph
+    names = [i.name for i in graph.input]
+    if not names or not graph.output:
+        raise cli.UserError(f"{args.onnx}: a graph without inputs or outputs; make it again")
+    compiled(args)
+    arrays = gate.load_inputs(args.input, names)
+    arrays = {name: a[gate.lengths(arrays) > 0] for name, a in arrays.items()}  # no padding rows of whole batches
+    if "first" not in arrays:  # one sentence a row
+        given = [[v] for g in given for v in g]
+    if len(given) != len(arrays[names[0]]):
+        raise cli.UserError(
+            f"{args.input / 'labels.json'}: labels of {len(given)} rows, {len(arrays[names[0]])} are here; preprocess again"
+        )
+    chosen = np.argsort(-gate.lengths(arrays), kind="stable")[: args.rows]
+    arrays = {n: a[chosen] for n, a in arrays.items()}
+    labels = np.array([v for i in chosen for v in given[i]])
+    made = engines.logits(engines.load(args.save_path), arrays)
+    reference = gate.logits(str(args.reference or args.onnx), arrays)
+    reference, made = (gate.by_sentence(out, arrays)[0] for out in (reference, made))
+    return compare(reference, made, labels, args.precision, args.seeded)
+
+
+def read_labels(path: Path) -> list[list[int]]:
+    """The labels of each file of preprocess.py's labels.json."""
     import recipe
+
+    given = [g if isinstance(g, list) else [g] for g in recipe.read_json(path).values()]
+    if not all(v in ("0", "1") for g in given for v in g):
+        raise cli.UserError(f"{path}: labels are not 0 or 1; preprocess again")
+    return [[int(v) for v in g] for g in given]
+
+
+def compiled(args) -> None:
+    """Write args.save_path in the form that the engine runs."""
+    import onnx
 
     if args.engine == "packed":
         import packed
 
         packed.convert(args.reference or args.onnx, args.save_path, args.precision)
-        model = onnx.load(args.onnx, load_external_data=False)
-    elif args.engine == "onnxruntime":
+        return
+    if args.engine == "onnxruntime":
         model = fuse(args.onnx, args.save_path)
     elif args.precision == "int8":
         model = quantise(args.onnx, args.calibration, args.checkpoint)
     else:
-        model = onnx.load(args.onnx)
-    if args.engine != "packed":
-        onnx.helper.set_model_props(model, {engines.ENGINE: args.engine, engines.PRECISION: args.precision})
-        with cli.whole_file(args.save_path) as f:
-            f.write(model.SerializeToString(deterministic=True))
-
-    arrays = gate.load_inputs(args.input, [i.name for i in model.graph.input])
-    arrays = {name: a[gate.lengths(arrays) > 0] for name, a in arrays.items()}  # no padding rows of whole batches
-    given = list(recipe.read_json(args.input / "labels.json").values())
-    if "first" not in arrays:  # one sentence a row
-        given = [[v] for g in given for v in (g if isinstance(g, list) else [g])]
-    chosen = np.argsort(-gate.lengths(arrays), kind="stable")[: args.rows]
-    arrays = {n: a[chosen] for n, a in arrays.items()}
-    labels = np.array([int(v) for i in chosen for v in given[i]])
-    try:
-        made = engines.logits(engines.load(args.save_path), arrays)
-        reference = gate.logits(str(args.reference or args.onnx), arrays)
-        reference, made = (gate.by_sentence(out, arrays)[0] for out in (reference, made))
-        print(compare(reference, made, labels, args.precision, args.seeded))
-    except cli.UserError:
-        args.save_path.unlink()
-        raise
-    print(f"wrote {args.save_path}")
+        model = engines.read(args.onnx)
+    onnx.helper.set_model_props(model, {engines.ENGINE: args.engine, engines.PRECISION: args.precision})
+    with cli.whole_file(args.save_path) as f:
+        f.write(model.SerializeToString(deterministic=True))
 
 
 if __name__ == "__main__":
