@@ -435,6 +435,8 @@ def main():
             try:
                 print(f"wrote {promote(args.folder, read(path), path)}")
             except cli.UserError as e:
+                if len(args.records) == 1:
+                    raise
                 print(f"refused {e}", file=sys.stderr)
                 refused += 1
         if refused:
