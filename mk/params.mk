@@ -36,6 +36,7 @@ CHECKED := $(call pick,MODEL,$(ALL_MODELS)) $(call all,MODELS,$(ALL_MODELS)) \
            $(call all,BATCHES,$(numbers),made of whole numbers from 1 to 999) \
            $(call pick,SAMPLES,$(numbers),a whole number from 1 to 999) \
            $(call pick,RUNS,$(numbers),a whole number from 1 to 999)
+CHECKED := $(if $(filter-out . ..,$(WEIGHTS)),,$(error WEIGHTS='$(WEIGHTS)' is not default, seeded, or a path to a checkpoint folder or zip))
 CHECKED := $(if $(ENGINE),$(call pick,ENGINE,$(call engines_of,$(CHIP))))
 CHECKED := $(if $(PRECISION),$(call pick,PRECISION,$(if $(ENGINE),$($(ENGINE).PRECISIONS),$(call precisions_of,$(CHIP)))))
 CHECKED := $(if $(PRECISIONS),$(call all,PRECISIONS,$(foreach c,$(CHIPS),$(call precisions_of,$c))))

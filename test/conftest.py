@@ -93,5 +93,6 @@ def pytest_collection_modifyitems(items):
         "test_add_model",
         "test_numbers",
         "test_report",
+        "test_faults",
     )
     items.sort(key=lambda item: item.module.__name__ in pipelines)

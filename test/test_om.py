@@ -166,16 +166,6 @@ def test_cut_at_every_byte(tmp_path, make):
             om.read(cut)
 
 
-@pytest.mark.parametrize(
-    ("magic", "says"),
-    [(b"PK\x03\x04", "OM2"), (b"PICO", "SVP"), (b"HIAI", "HiAI"), (b"\x08\x07\x12", "IMOD")],
-)
-def test_foreign_files_are_named(tmp_path, magic, says):
-    (tmp_path / "m.om").write_bytes(magic + bytes(300))
-    with pytest.raises(cli.UserError, match=says):
-        om.read(tmp_path / "m.om")
-
-
 def peak_memory(path) -> int:
     """Bytes that reading `path` in a process of its own needs at most; the read may fail with one line."""
     code = """

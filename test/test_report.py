@@ -100,16 +100,6 @@ def test_accuracy_needs_both_figures_and_no_seeded_weights(repo, monkeypatch):
     assert set(drawn(monkeypatch, "accuracy", seeded, [])) == {"text"}
 
 
-def test_published_csv_is_read_strictly(repo, tmp_path):
-    (tmp_path / "m").mkdir()
-    (tmp_path / "m/published.csv").write_text("model,value\n")
-    with pytest.raises(cli.UserError, match=r"published.csv:1: the columns are not model,variant"):
-        published.read(tmp_path)
-    (tmp_path / "m/published.csv").write_text(",".join(published.COLUMNS) + "\n" + FIGURES.replace("700", "fast"))
-    with pytest.raises(cli.UserError, match=r"published.csv:3: value 'fast' is not a number"):
-        published.read(tmp_path)
-
-
 # ---- README
 
 

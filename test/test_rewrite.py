@@ -319,15 +319,6 @@ def test_opset_out_of_range(tmp_path, opset):
         rewrite.modify(late, tmp_path / "out.onnx")
 
 
-@pytest.mark.parametrize("size", [0, 1, 100, 5000])
-def test_truncated_file(graphs, tmp_path, size):
-    (tmp_path / "cut.onnx").write_bytes(graphs("raw").read_bytes()[:size])
-    with pytest.raises(cli.UserError) as e:
-        rewrite.modify(tmp_path / "cut.onnx", tmp_path / "out.onnx")
-    assert "\n" not in str(e.value)
-    assert not (tmp_path / "out.onnx").exists()
-
-
 def damage(model, pick):
     """One change that a broken tool could make to a node."""
     node = pick.choice(model.graph.node)
@@ -473,7 +464,7 @@ def test_commands(graphs, tmp_path):
     assert (same.returncode, same.stdout.count("\n")) == (0, 1)
     assert "over 5 rows" in same.stdout
     other = run("gate.py", graphs("raw"), graphs("one_layer"), "--input", tmp_path / "in")
-    assert (other.returncode, other.stdout.count("\n")) == (1, 1)
+    assert (other.returncode, other.stdout, other.stderr.count("\n")) == (1, "", 1)
     missing = run("rewrite.py", tmp_path / "no.onnx", out)
     assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
 

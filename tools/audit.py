@@ -107,7 +107,7 @@ def leaf_faults(path: Path) -> Iterator[str]:
 
 def record_faults(path: Path) -> Iterator[str]:
     """Why a committed record contradicts itself, the labels, or the outputs where they are still here."""
-    r = recipe.read_json(path)
+    r = record.read(path)
     for target, link in r["chain"].items():
         for name, sha in link.get("inputs", {}).items():
             if r["chain"].get(name, {}).get("sha256") != sha:

@@ -7,6 +7,7 @@ if __name__ == "__main__":
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import sys
@@ -16,6 +17,10 @@ from pathlib import Path
 
 class UserError(Exception):
     """A mistake the user can mend. The text says what, where (file, line, option, tensor) and what to do."""
+
+
+ROOM = "; make room on that disk and run it again"
+ADVICE = {errno.ENOSPC: ROOM, errno.EFBIG: ROOM, errno.EDQUOT: ROOM, errno.EROFS: "; name a folder that can be written"}
 
 
 def run(main):
@@ -29,7 +34,8 @@ def run(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
     except OSError as e:
-        status = f"{Path(sys.argv[0]).name}: error: {e.filename or 'input/output'}: {e.strerror or e}"
+        advice = ADVICE.get(e.errno, "")
+        status = f"{Path(sys.argv[0]).name}: error: {e.filename or 'input/output'}: {e.strerror or e}{advice}"
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
@@ -42,6 +48,16 @@ def sha256(path) -> str:
 
 
 @contextlib.contextmanager
+def named(path):
+    """An OSError in the block names `path` where it names nothing: a write to a full disk does not."""
+    try:
+        yield
+    except OSError as e:
+        e.filename = e.filename or str(path)
+        raise
+
+
+@contextlib.contextmanager
 def whole_file(path, mode="wb", **options):
     """Open a temporary file beside `path`; it takes the name only when the block ends well.
 
@@ -51,7 +67,7 @@ def whole_file(path, mode="wb", **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(fd, mode, **options) as f:
+        with named(path), os.fdopen(fd, mode, **options) as f:
             os.fchmod(fd, 0o644)
             yield f
         Path(name).replace(path)

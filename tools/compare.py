@@ -18,7 +18,6 @@ import argparse
 from pathlib import Path
 
 import cli
-import recipe
 import record
 
 DEV = Path("build/data/dev.tsv")
@@ -29,9 +28,9 @@ def read(path: Path) -> dict:
     path = path / "accuracy.json" if path.is_dir() else path
     if not path.is_file():
         raise cli.UserError(f"{path}: no such record; give a record, or a folder where `make accuracy` ran")
-    made = recipe.read_json(path)
-    if made.get("kind") != "accuracy":
-        raise cli.UserError(f"{path}: not an accuracy record")
+    made = record.read(path)
+    if made["kind"] != "accuracy":
+        raise cli.UserError(f"{path}: not an accuracy record; give one that `make accuracy` made")
     return made
 
 

@@ -49,16 +49,19 @@ def fuse(path: Path, out: Path):
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(out)
-    options.log_severity_level = 3
-    ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return onnx.load(out)
+    options.log_severity_level = 4
+    try:
+        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnx.load(out)
+    except Exception as e:  # onnxruntime has no public base class for its errors; a full disk is one of them
+        raise cli.UserError(
+            f"{path}: onnxruntime made no {out} of it: {engines.first_line(e)}; is there room for it? else make it again"
+        ) from None
 
 
 def shapes_of(path: Path) -> dict:
     """{input: its dimensions, 0 where open} of an ONNX graph."""
-    import onnx
-
-    graph = onnx.load(path, load_external_data=False).graph
+    graph = engines.read(path, weights=False).graph
     return {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in graph.input}
 
 
@@ -178,35 +181,55 @@ def main():
     if args.precision == "int8" and not (args.calibration and args.checkpoint):
         raise cli.UserError("--precision int8 needs --calibration and --checkpoint")
     args.reference = args.reference or args.onnx
+    try:
+        print(make(args))
+    except BaseException:
+        args.save_path.unlink(missing_ok=True)
+        raise
+    print(f"wrote {args.save_path}")
+
+
+def make(args) -> str:
+    """Write args.save_path and hold it to the gate: its line, or UserError."""
     import numpy as np
-    import onnx
 
     import gate
-    import recipe
 
-    graph = onnx.load(args.onnx, load_external_data=False).graph
+    given = read_labels(args.input / "labels.json")
+    graph = engines.read(args.onnx, weights=False).graph
+    names = [i.name for i in graph.input]
+    if not names or not graph.output:
+        raise cli.UserError(f"{args.onnx}: a graph without inputs or outputs; make it again")
     layers = sum(n.op_type == "Softmax" for n in graph.node)
     if args.precision == "int8":
         convert_int8(args, layers)
     else:
         convert(args, [args.precision] * layers)
-
-    arrays = gate.load_inputs(args.input, [i.name for i in graph.input])
+    arrays = gate.load_inputs(args.input, names)
     arrays = {name: a[gate.lengths(arrays) > 0] for name, a in arrays.items()}  # no padding rows of whole batches
-    given = list(recipe.read_json(args.input / "labels.json").values())
     if "first" not in arrays:  # one sentence a row
-        given = [[v] for g in given for v in (g if isinstance(g, list) else [g])]
+        given = [[v] for g in given for v in g]
+    if len(given) != len(arrays[names[0]]):
+        raise cli.UserError(
+            f"{args.input / 'labels.json'}: labels of {len(given)} rows, {len(arrays[names[0]])} are here; preprocess again"
+        )
     chosen = np.argsort(-gate.lengths(arrays), kind="stable")[: args.rows]
     arrays = {n: a[chosen] for n, a in arrays.items()}
-    labels = np.array([int(v) for i in chosen for v in given[i]])
-    try:
-        ok, line = compare(*logits(args, arrays), labels, args.precision, args.seeded)
-        if not ok:
-            raise cli.UserError(f"{line}; nothing was written")
-    except cli.UserError:
-        args.save_path.unlink()
-        raise
-    print(f"{line}\nwrote {args.save_path}")
+    labels = np.array([v for i in chosen for v in given[i]])
+    ok, line = compare(*logits(args, arrays), labels, args.precision, args.seeded)
+    if not ok:
+        raise cli.UserError(f"{line}; nothing was written")
+    return line
+
+
+def read_labels(path: Path) -> list[list[int]]:
+    """The labels of each file of preprocess.py's labels.json."""
+    import recipe
+
+    given = [g if isinstance(g, list) else [g] for g in recipe.read_json(path).values()]
+    if not all(v in ("0", "1") for g in given for v in g):
+        raise cli.UserError(f"{path}: labels are not 0 or 1; preprocess again")
+    return [[int(v) for v in g] for g in given]
 
 
 if __name__ == "__main__":

@@ -20,12 +20,41 @@ IR = ("model.xml", "model.bin")
 DTYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "i64": np.int64, "f32": np.float32}
 
 
-def cpu_flags() -> set[str]:
-    """Feature flags of this CPU as Linux names them (x86 `flags`, Arm `Features`)."""
+# What ONEDNN_MAX_CPU_ISA may say, rising, and the units that each step brings (oneDNN, src/cpu/x64/cpu_isa_traits.hpp).
+MAX_ISA = "ONEDNN_MAX_CPU_ISA"
+STEPS = {
+    "SSE41": (), "AVX": (), "AVX2": ("avx2",), "AVX2_VNNI": ("avx_vnni",), "AVX2_VNNI_2": (), "AVX512_CORE": ("avx512f",),
+    "AVX512_CORE_VNNI": ("avx512_vnni",), "AVX512_CORE_BF16": ("avx512_bf16",), "AVX512_CORE_FP16": ("avx512_fp16",),
+    "AVX512_CORE_AMX": ("amx_tile", "amx_bf16", "amx_int8"),
+}  # fmt: skip
+
+
+def cpu_flags(limited=True) -> set[str]:
+    """Feature flags of this CPU as Linux names them (x86 `flags`, Arm `Features`).
+
+    limited: without the units that ONEDNN_MAX_CPU_ISA forbids. OpenVINO and PyTorch obey it, and so does our packed
+    engine; onnxruntime's kernels have no such switch.
+    """
+    flags: set[str] = set()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith(("flags", "Features")):
-            return set(line.split(":")[1].split())
-    return set()
+            flags = set(line.split(":")[1].split())
+            break
+    most = os.environ.get(MAX_ISA, "").upper() if limited else ""
+    if most in STEPS:  # oneDNN takes no notice of other words
+        flags -= {unit for step in list(STEPS)[list(STEPS).index(most) + 1 :] for unit in STEPS[step]}
+    return flags
+
+
+def without(what: str) -> str:
+    """`this CPU has no WHAT`, or who forbids it."""
+    most = os.environ.get(MAX_ISA)
+    return f"{MAX_ISA}={most} leaves no {what}" if most else f"this CPU has no {what}"
+
+
+def first_line(error: Exception) -> str:
+    """The first line that an error says that says something."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class Tensor:
@@ -44,10 +73,12 @@ class Tensor:
 class Engine:
     """What all have: `run` may be called from `streams` threads at a time, each with its share of the cores.
 
-    ragged: rows of any lengths cost no padding. layers: the precision of each encoder layer, where the file says it.
+    ragged: rows of any lengths cost no padding. limited: it obeys ONEDNN_MAX_CPU_ISA. layers: the precision of each
+    encoder layer, where the file says it.
     """
 
     ragged = False
+    limited = True
     layers = None
     streams = 1
 
@@ -59,28 +90,34 @@ def cores() -> int:
 class Onnxruntime(Engine):
     """fp32 reference, and the fp16 rehearsal of fp16sim.py, whose roundings nothing may optimise away."""
 
+    limited = False
+
     def __init__(self, path, precision: str, threads: int = 0, streams: int = 1):
         import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads if streams == 1 else max(1, (threads or cores()) // streams)
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # its errors are raised, too
         if precision == "fp16-sim":
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         model = path if isinstance(path, bytes) else str(path)
-        self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self.path, self.session = path, ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self.precision, self.version, self.streams = precision, ort.__version__, streams
         self.inputs = [Tensor(i.name, DTYPES[i.type], i.shape) for i in self.session.get_inputs()]
         self.names = [o.name for o in self.session.get_outputs()]
 
     def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
         """One request: arrays in model input order to arrays in model output order."""
-        return self.session.run(self.names, dict(zip([i.name for i in self.inputs], feeds, strict=True)))
+        try:
+            return self.session.run(self.names, dict(zip([i.name for i in self.inputs], feeds, strict=True)))
+        except Exception as e:  # onnxruntime has no public base class for its errors
+            raise cli.UserError(f"{self.path}: cannot run on these inputs: {first_line(e)}; make both again") from None
 
 
 class Openvino(Engine):
     """fp32, bf16 and int8 in the units the CPU has. With one stream, a request uses all cores (latency hint)."""
 
+    limited = True
     # int8: what is not quantised stays fp32. Beside bf16, rows of 32 tokens came out wrong (2026.4, open shapes).
     HINT = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
@@ -93,7 +130,7 @@ class Openvino(Engine):
         flags = cpu_flags()
         bf16 = bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
         if precision == "bf16" and not bf16:
-            raise cli.UserError("PRECISION=bf16: this CPU has no bf16 unit (avx512_bf16, amx_bf16); use PRECISION=fp32")
+            raise cli.UserError(f"PRECISION=bf16: {without('bf16 unit (avx512_bf16, amx_bf16)')}; use PRECISION=fp32")
         config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self.HINT[precision]}
         if streams > 1:
             config |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
@@ -177,24 +214,34 @@ def read_ir(path):
 ENGINES = {"onnxruntime": Onnxruntime, "openvino": Openvino, "packed": Packed}
 
 
+def read(path, weights=True):
+    """An ONNX file as ModelProto; `weights`: with tensors that lie in other files of its folder, never outside it."""
+    import onnx
+
+    try:
+        return onnx.load(path, load_external_data=weights)
+    except OSError:
+        raise
+    except Exception as e:  # protobuf's and onnx's own kinds
+        raise cli.UserError(f"{path}: not an ONNX file, or cut short ({first_line(e)}); run make again") from None
+
+
 def load(path, threads: int = 0, streams: int = 1):
     """Open a compiled model with the engine and precision it names. threads: all cores if 0."""
     if Path(path).suffix == ".packed":
         return Packed(path, "", threads)
     if Path(path).suffix == ".ir":
         return Openvino(path, "", threads, streams)
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except DecodeError:
-        raise cli.UserError(f"{path}: not an ONNX file, or cut short; delete it and run make again") from None
-    props = {p.key: p.value for p in model.metadata_props}
+    props = {p.key: p.value for p in read(path, weights=False).metadata_props}
     engine, precision = props.get(ENGINE, "onnxruntime"), props.get(PRECISION, "fp32")
     if engine not in ENGINES:
         raise cli.UserError(f"{path}: made for engine '{engine}', which is not one of: {' '.join(ENGINES)}")
-    return ENGINES[engine](path, precision, threads, streams)
+    try:
+        return ENGINES[engine](path, precision, threads, streams)
+    except cli.UserError:
+        raise
+    except Exception as e:  # each engine raises its own kinds for a graph it does not take
+        raise cli.UserError(f"{path}: {engine} refuses it: {first_line(e)}; delete it and run make again") from None
 
 
 def logits(engine, inputs: dict[str, np.ndarray]) -> np.ndarray:

@@ -47,7 +47,11 @@ class Pin(NamedTuple):
 def read_pins(path=PINS) -> dict[str, Pin]:
     """Pins by file name. Lines: `sha256  size  filename  package==version`, or a comment after #."""
     pins = {}
-    for number, line in enumerate(Path(path).read_text("utf-8").splitlines(), 1):
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except UnicodeDecodeError as e:
+        raise cli.UserError(f"{path}: byte {e.start} is not UTF-8; take the committed file again") from None
+    for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
         m = re.fullmatch(r"([0-9a-f]{64})  ([0-9]{1,12})  ([\w.+-]+)  ([\w.-]+)==([\w.+-]+)", line)

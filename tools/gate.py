@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import cli
+from engines import first_line
 
 CHUNK = 16  # rows a run where the graph leaves the batch free
 TOLERANCE = 1e-4  # max abs logit difference, fp32
@@ -31,15 +32,11 @@ def session(model):
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as e:  # onnxruntime has no public base class for its errors
-        raise cli.UserError(f"{name_of(model)}: onnxruntime refuses it: {first_line(e)}") from None
+        raise cli.UserError(f"{name_of(model)}: onnxruntime refuses it: {first_line(e)}; make it again") from None
 
 
 def name_of(model) -> str:
     return "the rewritten graph" if isinstance(model, bytes) else str(model)
-
-
-def first_line(e: Exception) -> str:
-    return (str(e).strip() or type(e).__name__).splitlines()[0]
 
 
 def mask_of(names) -> str | None:
@@ -65,7 +62,9 @@ def logits(model, inputs: dict) -> np.ndarray:
         try:
             return run.run(None, feeds)[0]
         except Exception as e:
-            raise cli.UserError(f"{name_of(model)}: onnxruntime cannot run it: {first_line(e)}") from None
+            raise cli.UserError(
+                f"{name_of(model)}: onnxruntime cannot run it on these inputs: {first_line(e)}; make both again"
+            ) from None
 
     return in_batches(once, {i.name: i.shape for i in run.get_inputs()}, inputs, name_of(model))
 
@@ -164,10 +163,11 @@ def rows_of(folder: Path) -> tuple[np.ndarray, list[int]]:
     parts = []
     for f in files:
         try:
-            part = np.load(f, allow_pickle=False) if f.suffix == ".npy" else np.fromfile(f, "<i8")[None]
-        except (ValueError, EOFError) as e:
+            part = np.load(f, mmap_mode="r") if f.suffix == ".npy" else np.fromfile(f, "<i8")[None]
+            dtype, ndim, size = part.dtype, part.ndim, part.nbytes
+        except (ValueError, EOFError, AttributeError) as e:  # the last: a zip, which numpy opens as .npz
             raise cli.UserError(f"{f}: not an array of int64: {first_line(e)}; preprocess again") from None
-        if part.dtype != np.int64 or part.ndim != 2 or f.suffix == ".bin" and part.nbytes != f.stat().st_size:
+        if dtype != np.int64 or ndim != 2 or f.suffix == ".bin" and size != f.stat().st_size:
             raise cli.UserError(f"{f}: not whole int64 rows; preprocess again")
         parts.append(part)
     if not parts:
@@ -195,7 +195,8 @@ def load_inputs(folder, names, rows: int | None = None) -> dict:
     inputs = {name: rows for name, (rows, _) in found.items()}
     wide = {name: a for name, a in inputs.items() if name != "first"}
     if len({a.shape for a in wide.values()}) > 1 or len({len(a) for a in inputs.values()}) > 1:
-        raise cli.UserError(f"{folder}: inputs differ in shape: { {k: a.shape for k, a in inputs.items()} }")
+        shapes = {k: a.shape for k, a in inputs.items()}
+        raise cli.UserError(f"{folder}: inputs differ in shape: {shapes}; preprocess again")
     if len({tuple(widths) for name, (_, widths) in found.items() if name in wide}) > 1:
         raise cli.UserError(f"{folder}: rows of different length from input to input; preprocess again")
     if rows:
@@ -241,8 +242,9 @@ def main():
             raise cli.UserError(f"{path}: no such file")
     inputs = load_inputs(a.input, [i.name for i in session(a.reference).get_inputs()], a.rows)
     result = compare(a.reference, a.new, inputs, a.tolerance)
+    if not result["ok"]:
+        raise cli.UserError(f"{a.new}: {line(result, a.tolerance)}; it must not take the place of {a.reference}")
     print(line(result, a.tolerance))
-    return 0 if result["ok"] else 1
 
 
 if __name__ == "__main__":

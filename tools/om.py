@@ -132,7 +132,7 @@ class Bad(Exception):
 
 def unpack(fmt: str, data, at: int) -> tuple:
     if at + struct.calcsize(fmt) > len(data):
-        raise Bad(f"cut off: byte {at} of {len(data)} should hold more; copy or compile the file again")
+        raise Bad(f"cut off: byte {at} of {len(data)} should hold more")
     return struct.unpack_from(fmt, data, at)
 
 
@@ -361,7 +361,7 @@ def read(path) -> dict:
     try:
         return contents(data)
     except Bad as e:
-        raise cli.UserError(f"{path}: {e}") from None
+        raise cli.UserError(f"{path}: {e}; copy it or compile the model again") from None
 
 
 def show(om: dict) -> str:
@@ -400,7 +400,7 @@ def check(path, soc_version=None, shapes=None, gears=None, cmdline_has=()) -> di
     om = read(path)
     model = om["models"][0]
     if "ops" not in model:
-        raise cli.UserError(f"{path}: holds no readable model definition, so it cannot be checked")
+        raise cli.UserError(f"{path}: holds no readable model definition, so it cannot be checked; compile it again")
     asked = {"soc_version": soc_version, "inputs": shapes, "gears": gears}
     found = {
         "soc_version": model["soc_version"],

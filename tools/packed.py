@@ -442,13 +442,13 @@ def architecture(net, precisions):
 
 def write(net, arch, source, path):
     """Write a model.packed file. Raises UserError for a weight that is not finite."""
-    header = json.dumps({**arch, "inputs": net["inputs"], "source_sha256": source}, sort_keys=True).encode()
+    header = json.dumps({**arch, "inputs": net["inputs"], "source_sha256": cli.sha256(source)}, sort_keys=True).encode()
     with cli.whole_file(path) as f:
         f.write(MAGIC + struct.pack("<I", len(header)) + header)
         f.write(bytes(-f.tell() % 4096))
         for (name, size), value in zip([t for t in tensors(arch) if t[1]], payload(net, arch), strict=True):
             if value.dtype == np.float32 and not np.isfinite(value).all():
-                raise cli.UserError(f"{source}: {name} holds a value that is not a finite number")
+                raise cli.UserError(f"{source}: {name} holds a value that is not a finite number; export it again")
             assert value.nbytes == size, (name, value.nbytes, size)
             f.write(value.tobytes() + bytes(-size % 64))
 
@@ -462,13 +462,16 @@ def convert(onnx_path, out_path, precision, bf16_layers=()):
     """
     if precision not in PRECISIONS:
         raise cli.UserError(f"--precision {precision}: the packed engine knows {' and '.join(PRECISIONS)}")
-    net = Graph(onnx_path).bert()
+    try:
+        net = Graph(onnx_path).bert()
+    except (IndexError, KeyError, AttributeError, ValueError) as e:  # a node or constant that is not there
+        raise cli.UserError(f"{onnx_path}: not the graph of a BERT classifier ({e}); export it again") from None
     layers = range(len(net["layers"]))
     if wrong := set(bf16_layers) - set(layers):
         raise cli.UserError(f"--bf16_layers: no layer {min(wrong)}; {onnx_path} has layers 0 to {layers[-1]}")
     arch = architecture(net, ["bf16" if i in bf16_layers else precision for i in layers])
     check_arch(arch, onnx_path)
-    write(net, arch, cli.sha256(onnx_path), out_path)
+    write(net, arch, onnx_path, out_path)
     return {"precision": precision, "precisions": arch["precisions"], "bytes": Path(out_path).stat().st_size}
 
 
@@ -555,6 +558,11 @@ class Model:
         """(True, "AMX") or (False, one line that says why and what to use instead)."""
         if platform.machine() not in ("x86_64", "AMD64"):
             return False, f"the packed engine needs an x86-64 CPU with AMX, this is {platform.machine()}; {INSTEAD}"
+        import engines
+
+        needs = {"avx512f", "avx512_bf16", "amx_int8" if precision == "int8" else "amx_bf16"}
+        if engines.cpu_flags(limited=False) >= needs > engines.cpu_flags() & needs:
+            return False, f"{engines.without('AMX')}, which the packed engine needs; {INSTEAD}"
         has = load_library(library).packed_cpu()
         need, name = (2, "AMX int8") if precision == "int8" else (1, "AMX bf16 and AVX-512 bf16")
         if not has & need:

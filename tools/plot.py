@@ -16,7 +16,7 @@ from pathlib import Path
 
 import cli
 import published
-import recipe
+import record as records_of
 
 
 def label(record: dict, records: list[dict]) -> str:
@@ -160,7 +160,7 @@ def main():
     suffix = args.save_path.suffix.lstrip(".")
     if suffix not in ("svg", "png"):
         p.error(f"--save_path {args.save_path}: give a name that ends in .svg or .png")
-    records = [recipe.read_json(r) for r in args.records]
+    records = [records_of.read(r) for r in args.records]
     with cli.whole_file(args.save_path) as f:
         draw(args.which, records, published.read(), f, suffix)
     print(f"wrote {args.save_path}: {len(records)} records")

@@ -5,6 +5,8 @@ a share) or throughput (unit samples/s or fps); a field that the source does not
 """
 
 import csv
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import cli
@@ -14,18 +16,29 @@ COLUMNS = ["model", "variant", "seq", "chip", "bs", "precision", "metric", "valu
 
 def figures(path: Path) -> list[dict]:
     """The figures of one published.csv as dicts of text, `value` a float: percent, or samples per second."""
-    rows = []
-    with path.open(newline="", encoding="utf-8") as f:
-        reader = csv.DictReader(f)
-        if reader.fieldnames != COLUMNS:
-            raise cli.UserError(f"{path}:1: the columns are not {','.join(COLUMNS)}")
-        for row in reader:
-            try:
-                value = float(row["value"]) * (100 if row["unit"] == "1" else 1)
-            except (TypeError, ValueError):
-                raise cli.UserError(f"{path}:{reader.line_num}: value {row['value']!r} is not a number") from None
-            rows.append({**row, "value": value})
-    return rows
+    try:
+        return list(checked(path, csv.DictReader(path.read_text("utf-8").splitlines())))
+    except UnicodeDecodeError as e:
+        raise cli.UserError(f"{path}: byte {e.start} is not UTF-8; save it as such") from None
+    except csv.Error as e:
+        raise cli.UserError(f"{path}: {e}; is a quote open?") from None
+
+
+def checked(path: Path, reader: csv.DictReader) -> Iterator[dict]:
+    """The rows of one file, each held to the columns."""
+    if reader.fieldnames != COLUMNS:
+        raise cli.UserError(f"{path}:1: the columns are not {','.join(COLUMNS)}; write them")
+    for row in reader:
+        where = f"{path}:{reader.line_num}"
+        if None in row or None in row.values():
+            raise cli.UserError(f"{where}: not {len(COLUMNS)} columns; mend that line")
+        try:
+            value = float(row["value"])
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise cli.UserError(f"{where}: value {row['value']!r} is not a number above 0; mend that line")
+        yield {**row, "value": value * (100 if row["unit"] == "1" else 1)}
 
 
 def read(root: Path = Path("models")) -> list[dict]:

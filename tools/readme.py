@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import cli
-import recipe
+import record
 import table
 
 START, END = "<!-- table -->", "<!-- /table -->"
@@ -27,7 +27,7 @@ def block() -> str:
     records = sorted(Path("results/records").glob("*.json"))
     if not records:
         return "\nNo measurement is committed yet.\n\n"
-    text = table.text(table.frame([recipe.read_json(r) for r in records]), ".md")
+    text = table.text(table.frame([record.read(r) for r in records]), ".md")
     here = [n for n in PICTURES if Path(f"results/{n}.svg").is_file()]
     return f"\n{text}\n" + "".join(f"![{PICTURES[n]}](results/{n}.svg)\n\n" for n in here)
 

@@ -129,7 +129,7 @@ def read_json(path: Path) -> dict:
     """A JSON object from a file; UserError where it is none."""
     try:
         value = json.loads(path.read_text("utf-8"))
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise cli.UserError(f"{path}: not JSON ({e}); make it again") from None
     if not isinstance(value, dict):
         raise cli.UserError(f"{path}: not a JSON object; make it again")
@@ -147,12 +147,13 @@ def read_logits(folder: Path, stem: str, rows: int, padded: bool):
     try:
         values = {
             ".bin": lambda: np.frombuffer(path.read_bytes(), "<f4"),
-            ".npy": lambda: np.load(path),
+            ".npy": lambda: np.load(path, mmap_mode="r"),  # a header that lies of its size gets no memory
             ".txt": lambda: np.loadtxt(path),
         }[path.suffix]()
         values = values.astype(np.float32).reshape(-1, 2)
-    except (ValueError, EOFError) as e:
-        raise cli.UserError(f"{path}: not float32 pairs ({e}); run the inference again") from None
+    except (ValueError, EOFError, TypeError, AttributeError) as e:  # the last: a zip, which numpy opens as .npz
+        reason = " ".join(str(e).split())[:200]
+        raise cli.UserError(f"{path}: not float32 pairs ({reason}); run the inference again") from None
     if len(values) < rows or (len(values) > rows and not padded):
         raise cli.UserError(f"{path}: {len(values)} rows of logits, {rows} labels; run the inference again")
     if not np.isfinite(values[:rows]).all():
@@ -173,20 +174,29 @@ def score(output_path: Path, label_path: Path) -> dict:
     if not output_path.is_dir():
         raise cli.UserError(f"{output_path}: no such folder; run the inference first")
     labels = read_json(label_path)
-    order = read_json(label_path.with_name("rows.json")) if any(isinstance(v, list) for v in labels.values()) else {}
+    order_path = label_path.with_name("rows.json")
+    whole = any(isinstance(v, list) for v in labels.values())
+    order = read_json(order_path) if whole else {stem: [i] for i, stem in enumerate(labels)}
     logits, truth, rows = [], [], []
     for stem, given in labels.items():
         wanted = given if isinstance(given, list) else [given]
-        if not set(wanted) <= {"0", "1"}:
+        if not all(w in ("0", "1") for w in wanted):
             raise cli.UserError(f"{label_path}: labels of {stem} are {wanted}, not 0 or 1; run preprocess.py again")
         logits.append(read_logits(output_path, stem, len(wanted), padded=wanted is given))
         truth += map(int, wanted)
-        rows += order.get(stem, [len(rows)])
+        numbers = order.get(stem)
+        if not isinstance(numbers, list) or len(numbers) != len(wanted):
+            raise cli.UserError(
+                f"{order_path}: rows of {stem} are {numbers}, not {len(wanted)}; run preprocess.py again"
+            )
+        rows += numbers
+    if not truth:
+        raise cli.UserError(f"{label_path}: no labels; run preprocess.py again")
     extra = {p.name.split("_")[0] for p in output_path.glob("*_0.*")} - set(labels)
     if extra:
         raise cli.UserError(f"{output_path}/{min(extra)}_0.*: no label for it; empty the folder and run again")
-    if not truth:
-        raise cli.UserError(f"{label_path}: no labels; run preprocess.py again")
+    if sorted(map(repr, rows)) != sorted(map(repr, range(len(truth)))):
+        raise cli.UserError(f"{order_path}: not the rows 0 to {len(truth) - 1}, each once; run preprocess.py again")
     logits = np.concatenate(logits)
     tied = logits[:, 0] == logits[:, 1]
     chosen = logits.argmax(1)

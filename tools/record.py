@@ -14,6 +14,7 @@ summary or log that ais_bench or trtexec left elsewhere; it says so, and has no 
 
 import argparse
 import json
+import math
 import os
 import platform
 import re
@@ -29,6 +30,60 @@ PATH = re.compile(
     r"(?P<chip>[^/-]+)-(?P<engine>[^/-]+)-(?P<precision>[^/]+)$"
 )
 ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "bf16", "i8mm", "sve")
+
+
+text = lambda v: isinstance(v, str)
+name = lambda v: text(v) and re.fullmatch(r"[\w.,=:@-]+", v) and v not in (".", "..")
+number = lambda v: type(v) in (int, float) and 0 <= v < math.inf
+share = lambda v: number(v) and v <= 1
+whole = lambda v: type(v) is int and v > 0
+table = lambda v: isinstance(v, dict)
+maybe = lambda good: lambda v: v is None or good(v)
+numbers = lambda v: isinstance(v, list) and v != [] and all(map(number, v))
+SHAPE = {
+    **dict.fromkeys(("model", "weights", "seq", "chip", "engine", "precision"), name),
+    "bs": whole,
+    "started": maybe(text),
+    "machine": lambda v: table(v) and {"cpu", "cores", "host"} <= v.keys() and name(v["host"]),
+    "engine_info": maybe(table),
+    "standin": lambda v: type(v) is bool,
+    "padded_rows": maybe(share),
+    "chain": lambda v: table(v) and all(table(link) and text(link.get("sha256")) for link in v.values()),
+}
+MEASURED = {
+    "accuracy": {
+        "correct": lambda v: type(v) is int and v >= 0,
+        "total": whole,
+        "accuracy": share,
+        "interval95": lambda v: numbers(v) and len(v) == 2,
+        "predictions": lambda v: text(v) and re.fullmatch("[01=]+", v),
+        "caveat": maybe(text),
+    },
+    "throughput": {
+        "samples_per_second": lambda v: number(v) and v > 0,
+        "rounds": numbers,
+        "spread": maybe(number),
+        "latency_ms": lambda v: table(v) and all(maybe(number)(v.get(k, "")) for k in ("mean", "p50", "p99")),
+        "timed": text,
+        "requests": maybe(whole),
+    },
+}
+
+
+def read(path: Path) -> dict:
+    """A record from its file, every field that this project reads of the right kind; UserError names the first other."""
+    record = recipe.read_json(Path(path))
+    if not text(record.get("kind")) or record["kind"] not in MEASURED:
+        raise cli.UserError(f"{path}: kind is {record.get('kind')!r:.40}, not accuracy or throughput; measure again")
+    for key, good in (SHAPE | MEASURED[record["kind"]]).items():
+        if not good(record.get(key, ...)):
+            said = repr(record[key])[:40] if key in record else "missing"
+            raise cli.UserError(f"{path}: {key} is {said}, which no record of this project says; measure again")
+    if record["kind"] == "accuracy" and len(record["predictions"]) != record["total"]:
+        raise cli.UserError(
+            f"{path}: predictions is {len(record['predictions'])} long, total {record['total']}; measure again"
+        )
+    return record
 
 
 def parameters(leaf: Path) -> dict:
@@ -378,8 +433,10 @@ def main():
         refused = 0
         for path in args.records:
             try:
-                print(f"wrote {promote(args.folder, recipe.read_json(path), path)}")
+                print(f"wrote {promote(args.folder, read(path), path)}")
             except cli.UserError as e:
+                if len(args.records) == 1:
+                    raise
                 print(f"refused {e}", file=sys.stderr)
                 refused += 1
         if refused:
@@ -389,7 +446,7 @@ def main():
         print(f"wrote {promote(args.save_path, imported(args.file, args.leaf), args.file)}")
         return
     if args.command == "show":
-        text = show(recipe.read_json(args.record))
+        text = show(read(args.record))
     else:
         text = json.dumps({"accuracy": accuracy, "perf": perf}[args.command](args.leaf), indent=1) + "\n"
     if not args.save_path:

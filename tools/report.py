@@ -17,7 +17,6 @@ from pathlib import Path
 import cli
 import plot
 import published
-import recipe
 import record as records_of
 import table
 import verify
@@ -200,7 +199,7 @@ def main():
     args = p.parse_args()
     if not args.records:
         raise cli.UserError("no records to report; `make record` keeps what was measured")
-    found = {path: recipe.read_json(path) for path in sorted(args.records)}
+    found = {path: records_of.read(path) for path in sorted(args.records)}
     text = page(found, published.read())
     with cli.whole_file(args.save_path, "w", encoding="utf-8") as f:
         f.write(text)

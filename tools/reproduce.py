@@ -49,11 +49,11 @@ def clean_copy(folder: Path) -> Path:
     return folder
 
 
-def make(folder: Path, words: list[str], jobs: int = 1, umask: int = -1, env: dict | None = None) -> str | None:
+def make(folder: Path, words: list[str], jobs=1, umask=-1, env: dict | None = None, show=print) -> str | None:
     """Run make in `folder`, its output in folder/make.log, a line shown per artefact. The error, if it fails."""
     clean = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
     command = ["make", f"-j{jobs}", *words]
-    print(f"==> {folder}: {' '.join(command)}", flush=True)
+    show(f"==> {folder}: {' '.join(command)}", flush=True)
     last = ""
     with (folder / "make.log").open("w") as log, subprocess.Popen(
         command, cwd=folder, env=clean | (env or {}), umask=umask, text=True, errors="replace",
@@ -62,7 +62,7 @@ def make(folder: Path, words: list[str], jobs: int = 1, umask: int = -1, env: di
         for line in run.stdout:
             log.write(line)
             if line.startswith("<=="):
-                print(f"    {line}", end="", flush=True)
+                show(f"    {line}", end="", flush=True)
             if re.search(r"\berror: |\*\*\* (?!\[)", line):
                 last = last or line.strip()
     return (last or f"see {folder}/make.log") if run.returncode else None

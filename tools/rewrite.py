@@ -301,7 +301,7 @@ def modify(in_path, out_path, target="ascend", *, inputs=None, rows=None, layers
         writer = Writer(model.graph, opset)
         for_ascend(writer, enc) if target == "ascend" else for_others(writer, enc, cls_only)
     except Miss as e:
-        raise cli.UserError(f"{in_path}: {e}") from None
+        raise cli.UserError(f"{in_path}: {e}; is it the simplified graph of a BERT classifier?") from None
     data = finish(model)
     for rows_set in sets:
         facts["gate"] = gate.compare(str(in_path), data, rows_set)

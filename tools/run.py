@@ -123,7 +123,7 @@ def build(target: Path, prerequisites: list[str], commands: list[list[str]], box
     written = made / "MANIFEST.prov.json" if folder else box / "prov.json"
     written.write_text(json.dumps(prov, indent=1) + "\n")
     written.chmod(0o644)
-    os.utime(listed)
+    os.utime(listed, (0, 0))  # of no use to make until main() has cleared up: killed before that, it is made again
     if not folder:
         written.rename(f"{target}.prov.json")
     if folder and final.exists():
@@ -133,6 +133,7 @@ def build(target: Path, prerequisites: list[str], commands: list[list[str]], box
 
 
 def main():
+    os.umask(0o022)
     argv = sys.argv[1:]
     alone = argv[:1] == ["--alone"]
     target, prerequisites, commands = split(argv[alone:])
@@ -152,9 +153,14 @@ def main():
     try:
         size = build(target, prerequisites, commands, box)
     except cli.UserError as e:
-        raise cli.UserError(f"{target} was not made: {e}") from None
+        full = shutil.disk_usage(parent).free < 1 << 20
+        raise cli.UserError(f"{target} was not made: {'the disk is full, make room; ' * full}{e}") from None
+    except OSError as e:  # of its own prov.json, MANIFEST or rename
+        e.filename = e.filename or str(target)
+        raise
     finally:
         shutil.rmtree(box, ignore_errors=True)
+    os.utime(target)
     print(f"<== {target}  {size / 1e6:.1f} MB  {time.time() - asked:.1f} s", flush=True)
     return None
 

@@ -7,11 +7,13 @@ For throughput, graph work and tests of the loading code where the real weights 
 are the same on every machine, bit for bit. tools/weights.py calls this for --weights seeded.
 """
 
+import io
 import json
 import string
 
 import numpy as np
 
+import cli
 import weights
 from tokens import MASK
 
@@ -70,7 +72,10 @@ def write(folder, model, pieces):
         folder = folder / "checkpoint-12630"
         folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
-    torch.save({n: torch.from_numpy(array) for n, array in tensors.items()}, folder / "pytorch_model.bin")
+    buffer = io.BytesIO()  # a full disk is an OSError then, not one of PyTorch's own
+    torch.save({n: torch.from_numpy(array) for n, array in tensors.items()}, buffer)
+    with cli.whole_file(folder / "pytorch_model.bin") as f:
+        f.write(buffer.getbuffer())
     return folder
 
 

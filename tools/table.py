@@ -20,7 +20,6 @@ from pathlib import Path
 
 import cli
 import published
-import recipe
 import record as records_of
 
 KEY = ["model", "weights", "seq", "chip", "engine", "precision", "bs"]
@@ -148,7 +147,7 @@ def of(names: list[str]):
     asked = [n for n in names if not n.endswith((".json", ".csv"))]
     cut = names.index(asked[0]) if asked else len(names)
     load = lambda part: (
-        [recipe.read_json(Path(n)) for n in part if n.endswith(".json")],
+        [records_of.read(Path(n)) for n in part if n.endswith(".json")],
         [f for n in part if n.endswith(".csv") for f in published.figures(Path(n))],
     )
     records, figures = load(names[:cut])
@@ -157,7 +156,7 @@ def of(names: list[str]):
     known = load(names[cut:])
     more += [r for leaf in asked for r in looked_up(leaf, *known)]
     if not records and not more:
-        raise cli.UserError("no record and no published figure is named: nothing to show")
+        raise cli.UserError("no record and no published figure is named: nothing to show; run make again")
     return frame(records, more)
 
 
@@ -181,7 +180,7 @@ def main():
     p.add_argument("--rows", required=True, type=Path, help="file that names the records and what else is shown")
     p.add_argument("--save_path", required=True, type=Path, help=".csv or .md")
     args = p.parse_args()
-    table = of(args.rows.read_text().split())
+    table = of(args.rows.read_text("utf-8", errors="replace").split())
     with cli.whole_file(args.save_path, "w") as f:
         f.write(text(table, args.save_path.suffix))
     print(f"wrote {args.save_path}: {len(table)} rows")

@@ -162,7 +162,7 @@ def fresh_folder(path):
 def write_file(path, data):
     """Write bytes-like `data` to a new file, 0644 whatever the umask (ais_bench refuses other modes)."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    with os.fdopen(fd, "wb") as f:
+    with cli.named(path), os.fdopen(fd, "wb") as f:
         os.fchmod(fd, 0o644)
         f.write(data)
 

@@ -1,31 +1,37 @@
 """Kill the pipeline at random moments; one plain make must then give what an undisturbed build gives.
 
-    python tools/torture.py build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32/score.json --runs 100 -- MODEL=tiny
+    python tools/torture.py --runs 100 build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32/accuracy.txt -- MODEL=tiny
 
-    torture: 100 runs killed (-j1 48, -j8 52; two makes at once 33), converged to the same bytes each time
+    run 1: build/tiny/default/model.onnx removed, -j8 twice, killed after 3.1 s while making model.onnx; the same bytes
+    ...
+    torture: 100 runs killed (-j1 48, -j8 52; two makes at once 33), the same bytes after each
+    killed while making: checkpoint 9, model.onnx 21, ...
 
 The arguments are make's goals and, after --, its parameters. It works in a clean copy under build/torture. A run
-starts one make, or two at once, and kills their whole process groups (SIGKILL) after a random part of the time an
-undisturbed build takes; sometimes the copy's build/ is removed first. After each, one make has to end well, leave no
-temporary file, and give the same bytes; nothing is cleaned by hand.
+removes one artefact, so that it and all that is made from it have to be made again, starts one make, or two at once,
+and kills their whole process groups (SIGKILL) at a random moment of the time that this takes. Then one make has to end
+well, leave no temporary file, and give the same bytes; nothing is cleaned by hand. Each artefact is removed in turn,
+the ones near the end, which are soon made again, more often. The second line says what was being made at the kill.
 """
 
 import argparse
+import hashlib
+import json
 import os
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
-
-from tqdm import tqdm
 
 import cli
 import reproduce
 
 HOME = Path("build/torture")
+PROV = ".prov.json"
 
 
 def start(folder: Path, jobs: int, words: list[str]) -> subprocess.Popen:
@@ -35,29 +41,46 @@ def start(folder: Path, jobs: int, words: list[str]) -> subprocess.Popen:
     return subprocess.Popen(["make", f"-j{jobs}", *words], cwd=folder, env=clean, start_new_session=True, **quiet)
 
 
-def kill(run: subprocess.Popen) -> None:
-    """SIGKILL a whole process group and wait for its leader."""
-    if run.poll() is None:
+def kill(run: subprocess.Popen) -> bool:
+    """SIGKILL a whole process group and wait for its leader; whether it was still running."""
+    running = run.poll() is None
+    if running:  # its number is still its own
         os.killpg(run.pid, signal.SIGKILL)
     run.wait()
+    return running
 
 
-def snapshot(folder: Path) -> dict[str, bytes]:
-    """{name: bytes that must not vary} of what a build made."""
-    return {name: reproduce.comparable(path) for name, path in reproduce.made(folder).items()}
+def snapshot(folder: Path) -> dict[str, str]:
+    """{name: sha256 of the bytes that must not vary} of what a build made."""
+    digest = lambda path: hashlib.sha256(reproduce.comparable(path)).hexdigest()
+    return {name: digest(path) for name, path in reproduce.made(folder).items()}
 
 
-def converge(folder: Path, words: list[str], want: dict[str, bytes], run: int) -> None:
+def stages(folder: Path) -> list[tuple[Path, float]]:
+    """(artefact, seconds to make it and what came after it) of an undisturbed build, in the order they were made."""
+    found = [p for p in (folder / "build").rglob(f"*{PROV}") if "downloads" not in p.parts]
+    found.sort(key=lambda p: p.stat().st_mtime)
+    seconds = [json.loads(p.read_text())["run"]["seconds"] + 0.5 for p in found]  # make itself takes a while
+    return [(Path(str(p).removesuffix(PROV)), sum(seconds[i:])) for i, p in enumerate(found)]
+
+
+def in_making(folder: Path) -> list[str]:
+    """What was being made when the kill came: the temporary folders of tools/run.py."""
+    names = [p.name.split(".")[1:-2] for p in (folder / "build").rglob(".*.tmp")]
+    return [".".join(name) for name in names]
+
+
+def converge(folder: Path, words: list[str], want: dict[str, str], run: str) -> None:
     """One plain make; UserError unless it gives `want` and nothing else."""
-    if error := reproduce.make(folder, words):
-        raise cli.UserError(f"run {run}: after the kill, make failed: {error}")
+    if error := reproduce.make(folder, words, show=lambda *_, **__: None):
+        raise cli.UserError(f"{run}: after the kill, make failed: {error}")
     have = snapshot(folder)
-    stray = sorted(n for n in have.keys() - want.keys())
+    stray = sorted(have.keys() - want.keys())
     if stray:
-        raise cli.UserError(f"run {run}: {folder}/{stray[0]} was left behind")
+        raise cli.UserError(f"{run}: {folder}/{stray[0]} was left behind")
     unlike = sorted(n for n in want if have.get(n) != want[n])
     if unlike:
-        raise cli.UserError(f"run {run}: {folder}/{unlike[0]} is not what an undisturbed build makes")
+        raise cli.UserError(f"{run}: {folder}/{unlike[0]} is not what an undisturbed build makes")
 
 
 def main():
@@ -66,30 +89,40 @@ def main():
     p.add_argument("--runs", type=int, default=100, help="how many are killed (%(default)s)")
     p.add_argument("--seed", type=int, default=1, help="of the random moments (%(default)s)")
     args = p.parse_args()
-    folder, dice, tally = reproduce.clean_copy(HOME), random.Random(args.seed), Counter()
-    began = time.monotonic()
+    folder, dice, tally, hit = reproduce.clean_copy(HOME), random.Random(args.seed), Counter(), Counter()
     if error := reproduce.make(folder, args.goals):
         raise cli.UserError(f"the undisturbed build failed: {error}")
-    length, want = time.monotonic() - began, snapshot(folder)
-    for run in tqdm(range(1, args.runs + 1), desc="killed", unit="run", disable=None):
-        if dice.random() < 0.5:
-            shutil.rmtree(folder / "build" / "data", ignore_errors=True)
-        for path in [p for p in reproduce.made(folder).values() if dice.random() < 0.01]:
-            path.unlink()
-        jobs, twice = dice.choice([1, 8]), dice.random() < 0.33
+    want, made = snapshot(folder), stages(folder)
+    weights = [1 / (seconds + made[0][1] / 4) for _, seconds in made]
+    run, pace = 1, 1.0  # of this machine now against the undisturbed build
+    while run <= args.runs:
+        ((artefact, seconds),) = dice.choices(made, weights)
+        jobs, twice, moment = dice.choice([1, 8]), dice.random() < 0.33, dice.random() * seconds * pace
+        artefact.unlink(missing_ok=True)
         runs = [start(folder, jobs, args.goals) for _ in range(1 + twice)]
-        time.sleep(dice.random() * length)
-        for one in runs:
-            kill(one)
-        tally[f"-j{jobs}"] += 1
-        tally["twice"] += twice
-        converge(folder, args.goals, want, run)
+        try:
+            time.sleep(moment)
+        finally:
+            killed = [kill(one) for one in runs]
+        here = in_making(folder)
+        how = f"run {run}: {artefact.relative_to(folder)} removed, -j{jobs}{' twice' if twice else ''}, killed "
+        how += f"after {moment:.1f} s while making {' '.join(here) or 'nothing'}"
+        converge(folder, args.goals, want, how)
+        if not any(killed):  # it had ended by itself: no run
+            pace *= 0.8
+            continue
+        hit.update(here or ["nothing"])
+        tally.update({f"-j{jobs}": 1, "twice": twice})
+        print(f"{how}; the same bytes", flush=True)
+        run += 1
     shutil.rmtree(HOME)
     print(
         f"torture: {args.runs} runs killed (-j1 {tally['-j1']}, -j8 {tally['-j8']}; two makes at once {tally['twice']}), "
-        "converged to the same bytes each time"
+        "the same bytes after each"
     )
+    print("killed while making: " + ", ".join(f"{name} {n}" for name, n in sorted(hit.items())))
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cli.run(main)

@@ -22,6 +22,7 @@ trtexec's `qps` counts queries, so throughput here is qps * batch. Sources: NVID
 
 import argparse
 import json
+import math
 import re
 import shlex
 import shutil
@@ -105,10 +106,18 @@ def failure(text: str, status: int) -> str:
     return f"trtexec failed (exit {status}): {errors[0].strip()[:300]}; {hint}"
 
 
+def finite(text: str) -> float:
+    """A printed number; ValueError where it is none, or infinite."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
 def value(text: str, pattern: str, where: str) -> float:
     found = re.findall(pattern, text)
     try:
-        return float(found[-1])
+        return finite(found[-1])
     except (IndexError, ValueError):
         raise cli.UserError(f"{where}: no line like {pattern!r}; is it trtexec's whole output?") from None
 
@@ -126,7 +135,11 @@ def printed(text: str, name: str, where: str) -> dict:
     lines = re.findall(rf"\] (?:\[I\] )?{name}: (min = .*)", text)
     if not lines:
         raise cli.UserError(f"{where}: no `{name}: min = ...` line; is it trtexec's whole output?")
-    return {k: float(v) for k, v in re.findall(r"(\w+(?:\(\d+%\))?) = ([\d.e+-]+) ms", lines[-1])}
+    found = re.findall(r"(\w+(?:\(\d+%\))?) = ([\d.e+-]+) ms", lines[-1])
+    try:
+        return {"mean": None} | {k: finite(v) for k, v in found}
+    except ValueError as e:
+        raise cli.UserError(f"{where}: {name}: {e}; was it edited?") from None
 
 
 def verdict(text: str, where: str) -> tuple:
@@ -161,8 +174,8 @@ def summary(text: str, times, batch: int, where: str) -> dict:
             raise cli.UserError(f"{where}: the times listed do not have the mean printed, {compute['mean']}")
         compute = stats(listed)
     if not qps or not compute["mean"]:
-        raise cli.UserError(f"{where}: nothing was measured (throughput {qps} qps)")
-    built = re.findall(r"Engine built in ([\d.e+-]+) sec", text)
+        raise cli.UserError(f"{where}: nothing was measured (throughput {qps} qps); was it cut off?")
+    built = re.findall(r"Engine built in ([\d.]+) sec", text)
     copies = "no copies were timed"
     return {
         "GPU_compute_time": compute,
@@ -173,7 +186,7 @@ def summary(text: str, times, batch: int, where: str) -> dict:
         "batchsize": batch,
         "throughput": qps * batch,
         "walltime_s": value(text, r"Total Host Walltime: ([\d.e+]+) s", where),
-        "build_seconds": float(built[-1]) if built else None,
+        "build_seconds": value(text, r"Engine built in ([\d.]+) sec", where) if built else None,
         "tensorrt": ".".join(map(str, version)),
         "standin": "STAND-IN" in text,
         "missing": {"H2D_latency": copies, "D2H_latency": copies}

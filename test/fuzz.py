@@ -1,0 +1,241 @@
+"""Fuzz every parser that is ours: any bytes are read, or refused by one line.
+
+    PYTHONPATH=tools:test python test/fuzz.py --runs 200 om log
+    atheris: not installed (pip install atheris); hypothesis alone
+    om       200 inputs, 97 refused, 0 failures, 1.0 s
+    log      200 inputs, 193 refused, 0 failures, 0.5 s
+
+`make fuzz` gives each target 100 x RUNS inputs: sound files of corpus.py with bytes flipped, cut and repeated, JSON
+with values exchanged, and noise. Where atheris is installed, it goes on from there, guided by coverage, for as many
+seconds as RUNS says. test_fuzz.py is the short run of the tests.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import corpus
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+import adapter
+import cli
+import data
+import fetch
+import om
+import published
+import recipe
+import record
+import table
+
+SNIPPETS = [data.canonical("A fine film."), data.canonical("A dull film.")]
+
+
+def tsv(path):
+    sentences, labels = data.read_tsv(path)
+    assert data.tsv_bytes(zip(sentences, labels, strict=True)).rstrip(b"\n") == path.read_bytes().rstrip(b"\n")
+
+
+def edits(path):
+    data.rebuild(path, SNIPPETS)
+
+
+def archive(path):
+    data.read_snippets(path)
+
+
+def om_file(path):
+    om.show(om.read(path))
+
+
+def log(path):
+    record.show(record.imported(path, Path("x/y/seq64/bs8/310P3-atc-fp16")))
+
+
+def trtexec(path):
+    record.show(record.imported(path, Path("x/y/seq64/bs8/T4-trtexec-fp16")))
+
+
+def records(path):
+    found = record.read(path)
+    record.show(found)
+    table.text(table.frame([found]), ".md")
+
+
+def figures(path):
+    with contextlib.suppress(StopIteration):
+        published.read(path.parents[1])
+
+
+def labels(path):
+    recipe.score(path.parent / "out", path)
+
+
+def pins(path):
+    fetch.read_pins(path)
+
+
+def adapters(path):
+    adapter.combine(adapter.read_base(path.parent / "base")[0], adapter.read(path)[0], path)
+
+
+# The file each target is given, and the sound ones of corpus.good that it starts from.
+TARGETS = {
+    "tsv": (tsv, "dev.tsv", ["dev.tsv"]),
+    "edits": (edits, "x.edits", ["x.edits"]),
+    "archive": (archive, "x.tar.gz", ["x.tar.gz"]),
+    "om": (om_file, "m.om", ["m.om"]),
+    "log": (log, "s", ["s.json", "s.log"]),
+    "trtexec": (trtexec, "t", ["t.log"]),
+    "record": (records, "a.json", ["a.json", "p.json"]),
+    "published": (figures, "models/x/published.csv", ["models/x/published.csv"]),
+    "labels": (labels, "labels.json", ["labels.json"]),
+    "pins": (pins, "pins.txt", ["pins.txt"]),
+    "adapter": (adapters, "a.safetensors", ["a.safetensors"]),
+}
+
+
+def check(target: str, folder: Path, content: bytes) -> bool:
+    """Give a target one input; False if it was refused. Anything but a result or one line is raised."""
+    read, name, _ = TARGETS[target]
+    path = folder / name
+    path.write_bytes(content)
+    try:
+        read(path)
+    except cli.UserError as e:
+        assert "\n" not in str(e) and str(e).isprintable(), str(e)
+        return False
+    except OSError as e:  # cli.run makes one line of it
+        assert e.filename, repr(e)
+        return False
+    return True
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def inputs(draw, seeds: list[bytes]) -> bytes:
+    """A sound file, changed; or noise."""
+    content = draw(st.sampled_from(seeds))
+    if draw(st.integers(0, 9)) == 0:
+        return draw(st.binary(max_size=300))
+    if content[:1] == b"{" and draw(st.booleans()):
+        return exchanged(draw, json.loads(content))
+    out = bytearray(content)
+    kinds = draw(st.sampled_from([["set"], ["set", "put", "cut", "again", "end"]]))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, max(len(out) - 1, 0)))
+        size = draw(st.integers(1, 5))
+        change = draw(st.sampled_from(kinds))
+        if change == "set":
+            out[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
+        elif change == "put":
+            out[at:at] = draw(st.binary(max_size=8) | st.sampled_from([b"\0", b"\r", b"nan", b"1e999", b"-1", b"\xff"]))
+        elif change == "cut":
+            del out[at : at + size]
+        elif change == "again":
+            out[at:at] = out[at : at + 20 * size]
+        else:
+            del out[at:]
+    return bytes(out)
+
+
+def exchanged(draw, whole) -> bytes:
+    """JSON with one to three members replaced or dropped, at any depth."""
+    for _ in range(draw(st.integers(1, 3))):
+        node = whole
+        while isinstance(node, dict | list) and node:
+            key = draw(st.sampled_from(sorted(node) if isinstance(node, dict) else range(len(node))))
+            if not isinstance(node[key], dict | list) or not node[key] or draw(st.booleans()):
+                break
+            node = node[key]
+        if not node:
+            break
+        if isinstance(node, dict) and draw(st.booleans()):
+            del node[key]
+        else:
+            node[key] = draw(JSON)
+    return json.dumps(whole).encode()
+
+
+def run(target: str, folder: Path, examples: int, number=None) -> Counter:
+    """Hypothesis on one target, in a folder of corpus.good's files: how many inputs, how many refused."""
+    seeds = [(folder / name).read_bytes() for name in TARGETS[target][2]]
+    tally = Counter()
+
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(inputs(seeds))
+    def once(content):
+        tally["inputs"] += 1
+        tally["refused"] += not check(target, folder, content)
+
+    (seed(number)(once) if number is not None else once)()
+    return tally
+
+
+def guided(target: str, folder: Path, seconds: int) -> None:
+    """atheris on one target; it ends the process."""
+    import atheris
+
+    atheris.instrument_all()
+    seeds = folder / "seeds" / target
+    seeds.mkdir(parents=True)
+    for name in TARGETS[target][2]:
+        (seeds / Path(name).name).write_bytes((folder / name).read_bytes())
+    atheris.Setup(
+        [sys.argv[0], str(seeds), f"-max_total_time={seconds}"], lambda content: check(target, folder, content) and None
+    )
+    atheris.Fuzz()
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("targets", nargs="*", default=list(TARGETS), metavar="TARGET", help=" ".join(TARGETS))
+    p.add_argument("--runs", type=int, default=10_000, help="inputs for each target (%(default)s)")
+    p.add_argument("--atheris", type=int, metavar="SECONDS", help="let atheris try one target")
+    args = p.parse_args()
+    if unknown := set(args.targets) - set(TARGETS):
+        p.error(f"{min(unknown)}: not one of {' '.join(TARGETS)}")
+    with tempfile.TemporaryDirectory() as box:
+        with contextlib.redirect_stdout(None):
+            folder = corpus.good(Path(box))
+        if args.atheris:
+            return guided(args.targets[0], folder, args.atheris)
+        here = importlib.util.find_spec("atheris") is not None
+        print(f"atheris: {'here' if here else 'not installed (pip install atheris); hypothesis alone'}", flush=True)
+        failed = []
+        for target in args.targets:
+            began, tally, said = time.monotonic(), Counter(), "0 failures"
+            try:
+                tally = run(target, folder, args.runs)
+                if here:
+                    again = [sys.executable, __file__, target, "--atheris", str(max(args.runs // 100, 1))]
+                    subprocess.run(again, check=True, capture_output=True)
+            except Exception as e:  # whatever a parser raises is what this looks for
+                failed.append(target)
+                said = f"FAILED: {type(e).__name__}: {str(e)[:300]} {' '.join(getattr(e, '__notes__', []))[:600]}"
+            print(
+                f"{target:9} {tally['inputs']} inputs, {tally['refused']} refused, {said}, {time.monotonic() - began:.1f} s",
+                flush=True,
+            )
+    if failed:
+        raise cli.UserError(
+            f"{len(failed)} of {len(args.targets)} parsers failed: {' '.join(failed)}; see the inputs above"
+        )
+    return None
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,101 @@
+"""Every malformed input of corpus.py: one line that names the file and what to do, exit 1 or 2, nothing left behind."""
+
+import runpy
+import subprocess
+import sys
+import traceback
+
+import corpus
+import pytest
+from conftest import Repo
+
+import cli
+
+
+@pytest.fixture(scope="session")
+def good(tmp_path_factory):
+    return corpus.good(tmp_path_factory.mktemp("good"))
+
+
+def command(words, capfd) -> tuple[int, str, str]:
+    """Run a script in this process as `python SCRIPT WORDS` would: (status, stdout, stderr)."""
+    capfd.readouterr()
+    try:
+        runpy.run_path(str(corpus.ROOT / words[0]), run_name="__main__")
+        status = 0
+    except SystemExit as e:  # what the interpreter does with it
+        status = e.code or 0
+        if isinstance(status, str):
+            print(status, file=sys.stderr)
+            status = 1
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    return status, *capfd.readouterr()
+
+
+def here(folder) -> dict[str, str | None]:
+    """Every file with its hash, every folder."""
+    return {str(p.relative_to(folder)): cli.sha256(p) if p.is_file() else None for p in folder.rglob("*")}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+
+    def run(words):
+        monkeypatch.setattr(sys, "argv", words)
+        return command(words, capfd)
+
+    return run
+
+
+@pytest.mark.parametrize("kind", corpus.COMMANDS)
+def test_the_good_one_is_taken(kind, good, tmp_path, run):
+    """So that what is refused below is refused for the change."""
+    case = corpus.Case(kind, corpus.COMMANDS[kind][0][0], lambda b: b, "")
+    if (good / case.file).is_dir():
+        case = case._replace(file=str(next(p for p in (good / case.file).rglob("*") if p.is_file()).relative_to(good)))
+    status, _, err = run(corpus.spoil(case, good, tmp_path))
+    expected = {
+        "edits": "sha256 is",
+        "archive": "sha256 is",
+        "sst2": "sha256 is",
+        "pins": "some.whl: ",
+        "promote": "is gone",
+    }
+    assert (expected[kind] in err) if kind in expected else status == 0, err
+
+
+NUMBERED = [pytest.param(c, id=f"{c.kind}-{c.file.split('/')[-1]}-{i}") for i, c in enumerate(corpus.CASES)]
+
+
+@pytest.mark.parametrize("case", NUMBERED)
+def test_refused_in_one_line(case, good, tmp_path, run):
+    words = corpus.spoil(case, good, tmp_path)
+    before = here(tmp_path)
+    status, out, err = run(words)
+    assert status in (1, 2), out + err
+    assert err.count("\n") == 1 and len(err) < 1000, err
+    named = [*case.file.split("/"), *corpus.COMMANDS[case.kind][0], case.says]
+    assert case.says in err and any(name.split(".")[0] in err for name in named), err
+    assert "; " in err or "?" in err or "No such file" in err, f"what to do? {err}"
+    assert here(tmp_path) == before
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory):
+    return Repo(tmp_path_factory.mktemp("tree")).path
+
+
+@pytest.mark.parametrize("word", corpus.MAKE)
+def test_make_refuses_the_parameter(word, tree):
+    done = subprocess.run(["make", "-n", word, "accuracy"], cwd=tree, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stdout
+    assert done.stderr.count("\n") - word.count("\n") == 1 and corpus.MAKE[word] in done.stderr, done.stderr
+    assert not (tree / "pwned").exists()
+
+
+def test_there_are_enough():
+    assert len(corpus.CASES) + len(corpus.MAKE) >= 200

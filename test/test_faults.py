@@ -1,0 +1,168 @@
+"""A disk that is full or read-only, at every stage: one clear line, no half artefact, and success on the next try."""
+
+import os
+import re
+import resource
+import shutil
+import subprocess
+
+import pytest
+from conftest import VENV, Repo
+
+import cli
+
+LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
+TABLE = "results/local/accuracy-table.csv"
+# From the end to the beginning: what a stage is made from is there when it fails.
+STAGES = [
+    TABLE,
+    *(f"{LEAF}/{name}" for name in ("accuracy.txt", "accuracy.json", "score.json", "output/MANIFEST", "model.onnx")),
+    *(f"build/tiny/default/{name}" for name in ("seq64/bs8/cpu.onnx", "seq64/bs8/sim.onnx", "seq64/input/MANIFEST")),
+    *(f"build/tiny/default/{name}" for name in ("model.onnx", "checkpoint/MANIFEST")),
+    "build/data/dev.tsv",
+]
+WORDS = ["MODEL=tiny", "BATCHES=8", "PRECISIONS=fp32"]
+GOALS = ["accuracy", "accuracy-table"]
+FULL = r"File too large|No space left|is there room"
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory):
+    repo = Repo(tmp_path_factory.mktemp("faults"))
+    repo.make(*WORDS, *GOALS)
+    repo.want = {name: cli.sha256(repo.path / name) for name in STAGES}
+    return repo
+
+
+def make(repo, *words, limit=None, within=()):
+    """make in the copy, no file allowed to grow beyond `limit` bytes."""
+    few = limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    command = [*within, "make", f"VENV={VENV}", *WORDS, *words]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=repo.path, env=env, capture_output=True, text=True, preexec_fn=few, timeout=600)
+
+
+def stray(repo) -> list[str]:
+    """Temporary files and folders left in build/ and results/."""
+    tops = (repo.path / top for top in ("build", "results"))
+    return [str(p) for top in tops for p in top.rglob("*") if p.name.startswith(".") or p.name.endswith(".tmp")]
+
+
+def failed_plainly(done, stage, why):
+    """Assert make's status, `why` in an error, run.py's line about the artefact, and no traceback."""
+    assert done.returncode == 2, done.stdout
+    errors = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert ("Traceback" not in done.stderr or "-m onnxsim" in done.stderr) and re.search(why, done.stderr), done.stderr
+    assert len(errors) <= 2 and stage in errors[-1], done.stderr
+
+
+def largest(repo, stage) -> int:
+    path = repo.path / stage
+    files = [p for p in path.parent.rglob("*") if p.is_file()] if path.name == "MANIFEST" else [path]
+    return max(p.stat().st_size for p in files)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_room_for_half_of_it(repo, stage):
+    """RLIMIT_FSIZE needs no root, and stops a write in the middle as a full disk does."""
+    limit = largest(repo, stage) // 2
+    (repo.path / stage).unlink()
+    done = make(repo, stage, limit=limit)
+    failed_plainly(done, stage, FULL)
+    assert not (repo.path / stage).exists()
+    assert stray(repo) == []
+
+
+def test_and_with_room_it_is_as_before(repo):
+    assert make(repo, *GOALS).returncode == 0
+    assert {name: cli.sha256(repo.path / name) for name in STAGES if "accuracy" not in name} == {
+        name: sha for name, sha in repo.want.items() if "accuracy" not in name
+    }
+
+
+def alone(*words):
+    """A command with mounts of its own; skips where the system does not permit them."""
+    command = ["unshare", "-rm", "bash", "-euc"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*command, "mount -t tmpfs t /mnt"], capture_output=True).returncode
+    ):
+        pytest.skip("this system permits no mount to an ordinary user (unshare -rm)")
+    return [*command, *words]
+
+
+def test_a_read_only_build_folder(repo):
+    """Every stage; as root a mode stops nobody, so the folder is mounted read-only."""
+    make(repo, *GOALS)
+    for stage in STAGES[1:]:
+        (repo.path / stage).rename(repo.path / "kept")
+        script = 'mount --bind build build; mount -o remount,ro,bind build; exec "$@"'
+        done = make(repo, stage, within=[*alone(script), "bash"])
+        (repo.path / "kept").rename(repo.path / stage)
+        failed_plainly(done, stage.rsplit("/MANIFEST", 1)[0].rsplit("/", 1)[0], "Read-only file system")
+    assert make(repo, *GOALS).returncode == 0
+
+
+def test_killed_at_random_moments(repo):
+    """tools/torture.py on part of the pipeline; `make torture` is the whole, 100 times."""
+    goals = ["build/tiny/default/model.onnx", "build/tiny/default/seq64/input/MANIFEST"]
+    command = [VENV / "bin/python", "tools/torture.py", "--runs", "6", *goals, "--", "MODEL=tiny", f"VENV={VENV}"]
+    done = subprocess.run(command, cwd=repo.path, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"^run \d: .* the same bytes$", done.stdout, re.M)) == 6
+    assert re.search(
+        r"^torture: 6 runs killed \(-j1 \d, -j8 \d; two makes at once \d\), the same bytes", done.stdout, re.M
+    )
+    assert not (repo.path / "build/torture").exists()
+
+
+def test_killed_before_it_had_cleared_up(repo, tmp_path):
+    """The artefact is in place, its temporary folder not yet gone: make has to see that it is not done."""
+    box = repo.path / LEAF / ".score.json.abc.tmp"
+    box.mkdir()
+    os.utime(repo.path / LEAF / "score.json", (0, 0))
+    assert make(repo, *GOALS).returncode == 0
+    assert stray(repo) == []
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_modes_are_those_that_ais_bench_takes(repo, umask):
+    shutil.rmtree(repo.path / "build/tiny/seeded", ignore_errors=True)
+    words = ["WEIGHTS=seeded", "build/tiny/seeded/seq64/input/MANIFEST"]
+    done = subprocess.run(["bash", "-c", f'umask {umask:o}; exec "$@"', "bash", "make", f"VENV={VENV}", "MODEL=tiny", *words],
+                          cwd=repo.path, capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = [repo.path / "build/tiny/seeded", *(repo.path / "build/tiny/seeded").rglob("*")]
+    assert {oct(p.stat().st_mode & 0o777) for p in made if p.is_dir()} == {"0o755"}
+    assert {oct(p.stat().st_mode & 0o777) for p in made if p.is_file() and p.name != "source"} == {"0o644"}
+
+
+def test_a_file_where_the_folder_should_be(repo):
+    (repo.path / "build/tiny").rename(repo.path / "build/other")
+    (repo.path / "build/tiny").write_text("")
+    done = make(repo, "accuracy")
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "tiny" in done.stderr
+    (repo.path / "build/tiny").unlink()
+    (repo.path / "build/other").rename(repo.path / "build/tiny")
+    assert make(repo, "accuracy").returncode == 0
+
+
+def test_a_small_filesystem_that_grows(repo):
+    """On a tmpfs, which onnxsim meets with a traceback of its own; it goes on from there when there is more room."""
+    shutil.rmtree(repo.path / "build/tiny")
+    (repo.path / "build/tiny").mkdir()
+    sizes = "2m 12m 22m 32m 60m"
+    script = f"""mount -t tmpfs -o size=1m t build/tiny
+        for size in {sizes}; do
+            mount -o remount,size=$size build/tiny
+            if "$@" 2>error; then echo "ROOM $size"; find build/tiny -name '.*'; exit; fi
+            echo "FULL $size"; find build/tiny -name '.*'; cat error
+        done"""
+    done = make(repo, "build/tiny/default/seq64/bs8/sim.onnx", within=[*alone(script), "bash"])
+    stops = re.findall(r"^FULL (\w+)$", done.stdout, re.M)
+    assert done.returncode == 0 and stops and stops[0] == "2m" and re.search("^ROOM ", done.stdout, re.M), done.stdout
+    for stop in done.stdout.split("FULL ")[1:]:
+        assert "Traceback" not in stop or "-m onnxsim" in stop.split("Traceback")[1], stop
+    assert not re.search(r"^build/tiny/.*/\.", done.stdout, re.M), done.stdout  # what find saw
+    said = [line for line in done.stdout.splitlines() if "run.py: error:" in line]
+    assert len(said) == len(stops) and len(set(said)) >= 3, said  # different stages

@@ -1,0 +1,30 @@
+"""The short run of fuzz.py: the same targets, fewer inputs, another seed each day of the year."""
+
+import time
+
+import corpus
+import fuzz
+import pytest
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return corpus.good(tmp_path_factory.mktemp("fuzz"))
+
+
+@pytest.mark.parametrize("target", fuzz.TARGETS)
+def test_any_bytes_are_read_or_refused_in_one_line(target, folder):
+    sound = (folder / fuzz.TARGETS[target][1]).read_bytes() if (folder / fuzz.TARGETS[target][1]).exists() else None
+    tally = fuzz.run(target, folder, 150, time.localtime().tm_yday)
+    assert tally["inputs"] >= 100 and tally["refused"] > 0
+    if sound is not None:
+        (folder / fuzz.TARGETS[target][1]).write_bytes(sound)
+
+
+def test_a_parser_that_breaks_is_found(folder, monkeypatch):
+    def careless(path):
+        return int(path.read_bytes()[:1] or b"0", 16)
+
+    monkeypatch.setitem(fuzz.TARGETS, "careless", (careless, "careless", ["dev.tsv"]))
+    with pytest.raises(ValueError, match="invalid literal"):
+        fuzz.run("careless", folder, 150, 1)

@@ -1,0 +1,96 @@
+"""A CPU without the units: with ONEDNN_MAX_CPU_ISA every precision runs within its gate, or says that it cannot."""
+
+import json
+import os
+import subprocess
+import sys
+
+import corpus
+import pytest
+import small
+
+import engines
+import recipe
+import tokens
+
+ROWS = 24
+NEEDS = {  # what a precision cannot do without
+    ("onnxruntime", "fp32"): set(),
+    ("openvino", "fp32"): set(),
+    ("openvino", "bf16"): {"avx512_bf16", "amx_bf16", "bf16"},
+    ("openvino", "int8"): set(),
+    ("packed", "bf16"): {"amx_bf16"},
+    ("packed", "int8"): {"amx_int8"},
+}
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory):
+    """A small model exported, its sentences as inputs, and training sentences."""
+    import bert
+
+    folder = tmp_path_factory.mktemp("isa")
+    checkpoint = small.checkpoint(folder)
+    sentences = (recipe.SENTENCES * ROWS)[:ROWS]
+    (folder / "train.tsv").write_text("sentence\tlabel\n" + "".join(f"{s}\t{i % 2}\n" for i, s in enumerate(sentences)))
+    names = ("input_ids", "attention_mask")
+    arrays = tokens.encode(tokens.load(checkpoint), sentences, 16, names)
+    bert.export(bert.load(checkpoint), folder / "m.onnx", names, arrays, shape=(8, 16))
+    bert.export(bert.load(checkpoint), folder / "free.onnx", names, arrays)
+    tokens.write_bins(folder / "input", arrays, [i % 2 for i in range(ROWS)])
+    return folder
+
+
+def tool(script, words, most):
+    env = {k: v for k, v in os.environ.items() if k != engines.MAX_ISA} | {"OMP_NUM_THREADS": "1"}
+    env |= {engines.MAX_ISA: most} if most else {}
+    command = [sys.executable, corpus.ROOT / "tools" / script, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+
+
+CASES = [(*which, "AVX2") for which in NEEDS] + [
+    ("openvino", "bf16", "AVX512_CORE_BF16"),
+    ("packed", "int8", "AVX512_CORE_BF16"),
+]
+
+
+@pytest.mark.parametrize(("engine", "precision", "most"), CASES)
+def test_runs_within_its_gate_or_says_that_it_cannot(box, tmp_path, monkeypatch, engine, precision, most):
+    if engine == "packed" and not (corpus.ROOT / "build/lib/packed.so").is_file():
+        pytest.skip("build/lib/packed.so is not built")
+    monkeypatch.setenv(engines.MAX_ISA, most)
+    needs, here = NEEDS[engine, precision], engines.cpu_flags()
+    made = tmp_path / ("model.packed" if engine == "packed" else "model.onnx")
+    words = ["--onnx", box / "m.onnx", "--reference", box / "free.onnx", "--engine", engine, "--precision", precision]
+    words += ["--input", box / "input", "--save_path", made]
+    words += ["--calibration", box / "train.tsv", "--checkpoint", box / "checkpoint"] * (precision == "int8")
+    done = tool("compile_cpu.py", words, most)
+    if needs and not needs & here:
+        assert done.returncode == 1 and done.stderr.count("\n") == 1 and not made.exists(), done.stderr
+        assert (
+            f"{engines.MAX_ISA}={most} leaves no" in done.stderr or "this CPU" in done.stderr
+        ) and "use" in done.stderr
+        return
+    assert done.returncode == 0 and f"{precision} against fp32 on {ROWS} sentences" in done.stdout, done.stderr
+    folders = ",".join(str(box / "input" / n) for n in ("input_ids", "attention_mask"))
+    words = ["--model", made, "--input", folders, "--batchsize", 8, "--output", tmp_path, "--output_dirname", "out"]
+    done = tool("ais_bench_cpu.py", words, most)
+    assert done.returncode == 0, done.stderr
+    said = json.loads((tmp_path / "out_summary.json").read_text())["engine"]["isa"]
+    assert set(said) <= engines.cpu_flags(limited=engine != "onnxruntime")
+    assert ("amx_int8" in said) == ("amx_int8" in engines.cpu_flags(limited=engine != "onnxruntime"))
+
+
+def test_the_limit_takes_units_away_and_unknown_words_do_not(monkeypatch):
+    every = "flags : avx2 avx_vnni avx512f avx512_vnni avx512_bf16 amx_tile amx_bf16 amx_int8\n"
+    monkeypatch.setattr(engines.Path, "read_text", lambda self: every)
+    for most, have in [
+        ("", {"amx_int8", "avx512_bf16", "avx2"}), ("avx2", {"avx2"}), ("AVX512_CORE_VNNI", {"avx512_vnni", "avx512f"}),
+        ("ALL", {"amx_bf16"}), ("SSE41", set()),
+    ]:  # fmt: skip
+        monkeypatch.setenv(engines.MAX_ISA, most)
+        found = engines.cpu_flags()
+        assert have <= found
+        assert ("amx_bf16" in found) == (most in ("", "ALL"))
+        assert engines.cpu_flags(limited=False) >= {"amx_bf16", "avx2"}
+    assert not found
