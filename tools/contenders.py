@@ -239,7 +239,14 @@ def ctranslate2_(job):
         pooled = np.array(encoder.forward_batch(view(ids), view(lengths)).pooler_output)
         return (np.maximum(pooled, 0) if relu else pooled) @ weight.T + bias
 
-    return f"ctranslate2 {ctranslate2.__version__}, transformers {transformers.__version__}", one_by_one(job, logits)
+    real = one_by_one(job, logits)
+
+    def labels(texts, shape):
+        if shape == "padded":
+            raise RuntimeError("it removes padding itself: see its real lengths")
+        return real(texts, shape)
+
+    return f"ctranslate2 {ctranslate2.__version__}, transformers {transformers.__version__}", labels
 
 
 def openvino_(int8=False):
