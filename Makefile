@@ -50,6 +50,8 @@ ATC := auto
 CANN_IMAGE :=
 #: Ascend devices that run, as 0 or 0,1
 DEVICE := 0
+#: cpu without its newer units, as oneDNN names them, such as AVX2 (all that is here if empty; onnxruntime takes no notice)
+ISA :=
 #: a summary or log of ais_bench or trtexec from elsewhere, for make record
 FROM :=
 #: where the locked packages are installed, and the Python that starts it
@@ -58,7 +60,7 @@ VENV := .venv
 PYTHON := python3
 
 PARAMETERS := MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE MODELS CHIPS BATCHES PRECISIONS \
-              SAMPLES A B INPUT OUT RERUN TRAIN RUNS SST2 FROM ATC CANN_IMAGE DEVICE VENV PYTHON
+              SAMPLES A B INPUT OUT RERUN TRAIN RUNS SST2 FROM ATC CANN_IMAGE DEVICE ISA VENV PYTHON
 ALL_MODELS := $(patsubst models/%/model.mk,%,$(wildcard models/*/model.mk))
 ALL_CHIPS = $(CHIPS_cpu) $(CHIPS_gpu) $(CHIPS_ascend)
 include mk/chips.mk $(ALL_MODELS:%=models/%/model.mk) mk/params.mk mk/paths.mk
@@ -96,6 +98,8 @@ SHELL       := bash
 MAKEFLAGS   += --no-builtin-rules
 export LC_ALL := C.UTF-8
 export PYTHONHASHSEED := 0
+unexport ONEDNN_MAX_CPU_ISA
+$(if $(ISA),$(eval export ONEDNN_MAX_CPU_ISA := $(ISA)))
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
 .DEFAULT_GOAL := help
@@ -247,7 +251,7 @@ $(foreach t,$(targets),$(batches:%=build/%/$t.onnx)): build/%.onnx: models/$$(mo
 # ---- Compiled for its chip.
 model_file = build/$(leaf)/$(call compiled,$(engine))
 of_engine = $(foreach l,$(leaves),$(if $(filter $1,$(word 2,$(subst -, ,$(notdir $l)))),$l))
-compile_needs = tools/compile_cpu.py tools/engines.py tools/gate.py build/$$(batch)/cpu.onnx $$(exported) \
+compile_needs = tools/compile_cpu.py build/isa tools/engines.py tools/gate.py build/$$(batch)/cpu.onnx $$(exported) \
                 build/$$(fed)/MANIFEST $$(if $$(filter int8,$$(precision)),build/data/calibration.tsv) requirements.txt
 compile_cpu = $(run) $(py) $< --onnx build/$(batch)/cpu.onnx --reference $(exported) --engine $(engine) \
     --precision $(precision) --input build/$(fed) $(gate_rows) $(if $(filter seeded,$(source)),--seeded) \
@@ -283,12 +287,14 @@ $(patsubst %,build/%/model.plan,$(call of_engine,trtexec)): build/%/model.plan: 
 runner.cpu    = $(py) tools/ais_bench_cpu.py
 runner.ascend = $(py) tools/aisbench.py run --device $(DEVICE)
 runner = $(runner.$(call family_of,$(chip))) --model $(model_file)
-runs.cpu    = tools/ais_bench_cpu.py tools/engines.py tools/gate.py $(if $(real),tools/plan.py) $(if $(filter packed,$(engine)),tools/packed.py build/lib/packed.so)
+runs.cpu    = build/isa tools/ais_bench_cpu.py tools/engines.py tools/gate.py $(if $(real),tools/plan.py) $(if $(filter packed,$(engine)),tools/packed.py build/lib/packed.so)
 runs.ascend = tools/aisbench.py build/device
 runs.gpu    = tools/trtexec.py
 on_sentences = --input $(call joined_by,$(comma),$(inputs:%=build/$(fed)/%)) \
                $(if $(findstring -,$(seq)),--auto_set_dymdims_mode 1 --outfmt NPY)
 runs   = $(runs.$(call family_of,$(chip)))
+build/isa: $$(call keep,$$@,$$(ISA))
+	umask 022; mkdir -p $(@D) && printf '%s\n' '$(ISA)' > $@
 build/device: $$(call keep,$$@,$$(DEVICE))
 	umask 022; mkdir -p $(@D) && printf '%s\n' '$(DEVICE)' > $@
 joined_by = $(subst $(space),$1,$(strip $2))

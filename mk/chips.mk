@@ -23,3 +23,6 @@ REHEARSALS := fp16-sim
 # How atc's --precision_mode spells them.
 atc.fp16 := force_fp16
 atc.mix  := allow_mix_precision
+
+# What ISA may say, rising: oneDNN's names, which OpenVINO and our packed engine obey (tools/engines.py: STEPS).
+ISAS := SSE41 AVX AVX2 AVX2_VNNI AVX2_VNNI_2 AVX512_CORE AVX512_CORE_VNNI AVX512_CORE_BF16 AVX512_CORE_FP16 AVX512_CORE_AMX

@@ -40,6 +40,7 @@ CHECKED := $(if $(filter-out . ..,$(WEIGHTS)),,$(error WEIGHTS='$(WEIGHTS)' is n
 CHECKED := $(if $(ENGINE),$(call pick,ENGINE,$(call engines_of,$(CHIP))))
 CHECKED := $(if $(PRECISION),$(call pick,PRECISION,$(if $(ENGINE),$($(ENGINE).PRECISIONS),$(call precisions_of,$(CHIP)))))
 CHECKED := $(if $(PRECISIONS),$(call all,PRECISIONS,$(foreach c,$(CHIPS),$(call precisions_of,$c))))
+CHECKED := $(if $(ISA),$(call pick,ISA,$(ISAS)))
 bad_seq := is not a length from 8 to 512, an ascending list of them such as 64,128, or real
 CHECKED := $(if $(INPUT),$(if $(filter-out real,$(SEQ)),$(error INPUT= is scored at SEQ=real; leave SEQ='$(SEQ)' out)))
 CHECKED := $(if $(INPUT),$(if $(filter $(abspath $(INPUT)),$(abspath $(OUT))),$(error OUT='$(OUT)' is INPUT=; name another file)))

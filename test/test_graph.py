@@ -43,7 +43,8 @@ def test_dry_run_writes_nothing(built):
     ("word", "made"),
     [
         ("PRECISION=bf16", {f"tiny/default/seq64/bs8/cpu-openvino-bf16/{n}" for n in
-                            ("model.onnx", "output/MANIFEST", "score.json", "accuracy.json", "accuracy.txt")}),
+                            ("model.ir", "output/MANIFEST", "score.json", "accuracy.json", "accuracy.txt")}),
+        ("ISA=AVX2", AFTER_COMPILE | {f"{LEAF}/model.onnx"}),
         ("BS=4", {n.replace("bs8", "bs4") for n in AFTER_EXPORT}),
         ("SEQ=32", {n.replace("seq64", "seq32") for n in AFTER_EXPORT} | {"tiny/default/seq32/input/MANIFEST"}),
         ("WEIGHTS=other.zip", {n.replace("default", "other.zip") for n in AFTER_EXPORT | {

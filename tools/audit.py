@@ -23,7 +23,7 @@ import record
 import table
 
 # Made by make itself to remember a parameter: a cause, so nothing describes how it came about.
-STAMPS = ("source", "samples", "atc", "device")
+STAMPS = ("source", "samples", "atc", "device", "isa")
 PROV = ".prov.json"
 COPIES = ("verify", "reproduce")  # whole trees, which their own make describes
 

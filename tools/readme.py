@@ -4,7 +4,7 @@
 
     readme: README.md, README.zh-CN.md say what the records say
 
-Between `<!-- table -->` and `<!-- /table -->` stands what results/table.md says of results/records, and under it
+Between `<!-- table -->` and `<!-- /table -->` stands, shorter, what results/table.md says of results/records, and under it
 the pictures of results/ that are here. --check changes nothing and fails where a README, or results/table.*, says
 something else.
 """
@@ -27,9 +27,21 @@ def block() -> str:
     records = sorted(Path("results/records").glob("*.json"))
     if not records:
         return "\nNo measurement is committed yet.\n\n"
-    text = table.text(table.frame([record.read(r) for r in records]), ".md")
+    text = table.text(wide(table.frame([record.read(r) for r in records])), ".md")
     here = [n for n in PICTURES if Path(f"results/{n}.svg").is_file()]
     return f"\n{text}\n" + "".join(f"![{PICTURES[n]}](results/{n}.svg)\n\n" for n in here)
+
+
+def wide(rows):
+    """A line a configuration: its accuracy, and samples/s by batch size."""
+    import pandas as pd
+
+    one = ["model", "weights", "seq", "chip", "engine", "precision", "cpu", "cores"]
+    speed = rows.pivot_table("samples_per_s", one, "bs", dropna=True) if "samples_per_s" in rows else pd.DataFrame()
+    score = rows.groupby(one)[[c for c in ("correct", "accuracy_%", "ci95_%") if c in rows]].last()
+    out = score.join(speed.rename(columns=lambda bs: f"samples/s, batch {bs}"), how="outer").reset_index()
+    out["cpu"] = out["cpu"] + ", " + out["cores"].astype(str) + " cores"
+    return out.drop(columns="cores").convert_dtypes()
 
 
 def spliced(path: Path, new: str) -> str:
