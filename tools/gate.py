@@ -197,7 +197,8 @@ def load_inputs(folder, names, rows: int | None = None) -> dict:
     if len({a.shape for a in wide.values()}) > 1 or len({len(a) for a in inputs.values()}) > 1:
         shapes = {k: a.shape for k, a in inputs.items()}
         raise cli.UserError(f"{folder}: inputs differ in shape: {shapes}; preprocess again")
-    if len({tuple(widths) for name, (_, widths) in found.items() if name in wide}) > 1:
+    of_rows = {tuple(widths) for name, (_, widths) in found.items() if name in wide}
+    if len(of_rows) > 1 or ("first" in found and len(set(found["first"][1])) > 1):
         raise cli.UserError(f"{folder}: rows of different length from input to input; preprocess again")
     if rows:
         keep = np.argsort(-lengths(inputs), kind="stable")[:rows]
