@@ -60,7 +60,7 @@ def test_runs_within_its_gate_or_says_that_it_cannot(box, tmp_path, monkeypatch,
         pytest.skip("build/lib/packed.so is not built")
     monkeypatch.setenv(engines.MAX_ISA, most)
     needs, here = NEEDS[engine, precision], engines.cpu_flags()
-    made = tmp_path / ("model.packed" if engine == "packed" else "model.onnx")
+    made = tmp_path / {"packed": "model.packed", "openvino": "model.ir", "onnxruntime": "model.onnx"}[engine]
     words = ["--onnx", box / "m.onnx", "--reference", box / "free.onnx", "--engine", engine, "--precision", precision]
     words += ["--input", box / "input", "--save_path", made]
     words += ["--calibration", box / "train.tsv", "--checkpoint", box / "checkpoint"] * (precision == "int8")

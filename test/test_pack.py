@@ -226,7 +226,21 @@ def test_a_log_of_packed_rows_is_not_imported(tmp_path):
 
 def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):
     common = {"model": "m", "weights": "default", "bs": 8, "chip": "cpu", "engine": "e", "precision": "fp32"}
-    common |= {"kind": "throughput", "machine": {"cpu": "x"}, "chain": {}, "samples_per_second": 30.0}
+    common |= {
+        "kind": "throughput",
+        "machine": {"cpu": "x", "cores": 2, "host": "h"},
+        "chain": {},
+        "samples_per_second": 30.0,
+    }
+    common |= {
+        "started": None,
+        "engine_info": None,
+        "standin": False,
+        "rounds": [30.0],
+        "requests": 1,
+        "padded_rows": 0.0,
+    }
+    common |= {"spread": 0.0, "latency_ms": {"mean": 1.0, "p50": 1.0, "p99": 1.0}, "timed": "the engine's call alone"}
     packed = common | {"seq": "128p", "times_ms": [[800.0]], "sentences_per_row": 3.0}
     plain = common | {"seq": "128", "times_ms": [[800 / 3]]}
     paths = [tmp_path / "1.json", tmp_path / "2.json"]

@@ -27,7 +27,8 @@ def record(path, speed, **more):
     spec = {"model": model, "weights": weights, "seq": seq[3:], "bs": int(bs[2:])}
     return spec | {
         "kind": "throughput", "chip": chip, "engine": engine, "precision": precision, "samples_per_second": speed,
-        "machine": {"cpu": "x", "cores": 2}, "spread": 0.01, "latency_ms": {"p50": 1.0, "p99": 2.0},
+        "machine": {"cpu": "x", "cores": 2, "host": "h"}, "spread": 0.01, "latency_ms": {"mean": 1.0, "p50": 1.0, "p99": 2.0},
+        "started": None, "engine_info": None, "standin": False, "rounds": [speed], "requests": 3, "chain": {},
         "padded_rows": 0.0, "timed": "device only; zeros as input",
     } | more  # fmt: skip
 
