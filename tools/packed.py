@@ -8,7 +8,7 @@
     model = packed.Model("model.packed", threads=2)
     logits = model.run([[101, 2023, 102], [101, 102]])      # float32 [2, 2]
 
-The engine itself is tools/packed/packed.c (`make engine` builds build/lib/packed.so). It needs AMX and AVX-512;
+The engine itself is tools/packed/packed.c (make builds build/lib/packed.so of it). It needs AMX and AVX-512;
 elsewhere `Model.cpu_supports` says so and names what to use instead.
 
 A model.packed file is, in this order:
