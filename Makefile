@@ -352,7 +352,7 @@ read_for = $(filter %.json %.csv,$(rows_of.$(notdir $*)))
 tables := results/local/accuracy-table results/local/perf-table results/table
 $(tables:%=%.rows): %.rows: $$(call keep,$$@,$$(rows_of.$$(notdir $$*)))
 	umask 022; mkdir -p $(@D) && printf '%s\n' '$(rows_of.$(notdir $*))' > $@
-results/local/perf-table.csv: $(call timed,$(present))
+results/local/perf-table.rows: | $(call timed,$(present))
 $(tables:%=%.csv): %.csv: tools/table.py tools/published.py tools/record.py %.rows $$(read_for)
 	$(run) $(py) $< --rows $*.rows --save_path {}
 $(tables:%=%.md): %.md: tools/table.py tools/published.py tools/record.py %.rows %.csv

@@ -39,6 +39,12 @@ def test_dry_run_writes_nothing(built):
     assert built.files() == before
 
 
+def test_a_table_times_all_its_rows_once_and_then_all_again(built):
+    lines = built.make("-n", "MODEL=tiny", "perf-table", "BATCHES=1 2 3", "PRECISIONS=fp32").stdout.splitlines()
+    rounds = [line.split()[3].split("/")[-2] for line in lines if " --alone " in line]
+    assert rounds == [f"round{r}" for r in (1, 2, 3) for _ in range(3)]
+
+
 @pytest.mark.parametrize(
     ("word", "made"),
     [
