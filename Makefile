@@ -232,11 +232,12 @@ $(patsubst %,build/%/pack.onnx,$(filter %p,$(shapes))): build/%/pack.onnx: tools
     tools/gate.py build/$$(weights)/model.onnx build/%/input/MANIFEST requirements.txt
 	$(run) $(py) $< build/$(weights)/model.onnx {} --seq_len $(length) --input build/$(fed) $(gate_rows)
 exported = build/$(if $(packed),$(shape)/pack,$(weights)/model).onnx
+# One file: above 100 MB onnxsim would put the weights beside it, and only {} is kept.
 # A list of lengths leaves the length open (-1); onnxsim then keeps the shape arithmetic. A packed row has `first`, of
 # one number in PACKED_TOKENS (tools/tokens.py).
 dims = $(if $(real),-1,$(bs)),$(if $(findstring -,$(seq))$(real),-1,$(if $(filter first,$i),$(shell expr $(length) / 8),$(length)))
 $(batches:%=build/%/sim.onnx): build/%/sim.onnx: $$(exported) tools/gate.py build/$$(fed)/MANIFEST requirements.txt
-	$(run) $(py) -m onnxsim $< {} --overwrite-input-shape $(foreach i,$(inputs),$i:$(dims)) \
+	$(run) $(py) -m onnxsim $< {} --external-data-threshold 2GB --overwrite-input-shape $(foreach i,$(inputs),$i:$(dims)) \
 	    -- $(py) tools/gate.py $< {} --input build/$(fed) $(few_rows)
 # The last graph that this machine can run is compared on all sentences (GATE_ROWS: fewer, for a large model), the
 # steps before it on the longest few: they only say which step was to blame.

@@ -87,6 +87,14 @@ def test_a_deleted_artefact_is_made_again_the_same(built, name):
     assert built.make("-q", "MODEL=tiny", "accuracy").returncode == 0
 
 
+def test_a_large_graph_stays_one_file(built):
+    """onnxsim puts the weights of a graph above 100 MB into another file, which the rule does not keep."""
+    assert (
+        " --external-data-threshold 2GB "
+        in built.make("-n", "MODEL=bert_base_cased_sst2", "WEIGHTS=seeded", "onnx").stdout
+    )
+
+
 def test_the_gate_knows_random_weights(built):
     assert " --seeded " in built.make("-n", "-B", "MODEL=tiny", "om").stdout
     assert " --seeded " not in built.make("-n", "-B", "MODEL=minilm_sst2", "om").stdout
