@@ -281,8 +281,12 @@ $(patsubst %,build/%/model.om,$(call of_engine,atc)): build/%/model.om: tools/at
 	    --precision_mode=$(atc.$(precision)) '--input_shape=$(call joined_by,;,$(foreach i,$(inputs),$i:$(dims)))' $(gears)
 # One gear for each length: as many numbers as there are -1s, one an input.
 gears = $(if $(findstring -,$(seq)),'--dynamic_dims=$(call joined_by,;,$(foreach n,$(subst -, ,$(seq)),$(call joined_by,$(comma),$(inputs:%=$n))))')
-$(patsubst %,build/%/model.plan,$(call of_engine,trtexec)): build/%/model.plan: tools/trtexec.py build/$$(batch)/gpu.onnx
-	$(alone) $(py) $< --onnx build/$(batch)/gpu.onnx --batch $(bs) --precision $(precision) --build_only --save_engine {} --summary {}.json
+# TensorRT 11 has no --fp16: it takes a graph's own types.
+$(batches:%=build/%/gpu-fp16.onnx): build/%/gpu-fp16.onnx: tools/half.py tools/compile_cpu.py tools/gate.py build/%/gpu.onnx build/$$(fed)/MANIFEST
+	$(run) $(py) $< build/$(batch)/gpu.onnx {} --input build/$(fed) $(gate_rows)
+typed = $(if $(filter fp16,$(precision)),build/$(batch)/gpu-fp16.onnx)
+$(patsubst %,build/%/model.plan,$(call of_engine,trtexec)): build/%/model.plan: tools/trtexec.py build/$$(batch)/gpu.onnx $$(typed)
+	$(alone) $(py) $< --onnx build/$(batch)/gpu.onnx $(addprefix --onnx_fp16 ,$(typed)) --batch $(bs) --precision $(precision) --build_only --save_engine {} --summary {}.json
 
 # ---- Run, scored, timed. ais_bench's command line on every chip.
 runner.cpu    = $(py) tools/ais_bench_cpu.py

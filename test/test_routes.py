@@ -97,7 +97,7 @@ def test_a_failing_atc_leaves_nothing(built):
     assert not folder.exists() or list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("version", ["8503", "101303"])
+@pytest.mark.parametrize("version", ["8503", "101303", "110100"])
 def test_t4_throughput_is_queries_times_batch(built, version):
     leaf = built.path / "build/tiny/default/seq64/bs8/T4-trtexec-fp16"
     (leaf / "model.plan").unlink(missing_ok=True)  # another test's, of another TensorRT

@@ -69,7 +69,7 @@ def test_build_and_run_in_one(folder):
 
 
 def words_for(version, precision="fp32", **more):
-    a = {"load_engine": None, "onnx": "m", "save_engine": None, "shapes": None, "build_only": False}
+    a = {"load_engine": None, "onnx": "m", "onnx_fp16": None, "save_engine": None, "shapes": None, "build_only": False}
     a |= {"precision": precision, "warm_up_ms": 1, "seconds": 1}
     return set(trtexec.flags(SimpleNamespace(**(a | more)), version, "t.json"))
 
@@ -94,6 +94,9 @@ def test_precision_by_version():
     assert "--stronglyTyped" not in words_for((11, 1, 0), "graph")
     with pytest.raises(cli.UserError, match="TensorRT 11 has no --fp16"):
         words_for((11, 1, 0), "fp16")
+    assert "--onnx=h" in words_for((11, 1, 0), "fp16", onnx_fp16="h")
+    assert "--onnx=m" in words_for((10, 0, 0), "fp16", onnx_fp16="h")
+    assert "--onnx=m" in words_for((11, 1, 0), "fp32", onnx_fp16="h")
     with pytest.raises(cli.UserError, match="before 10"):
         words_for((8, 5, 3), "graph")
 
@@ -101,7 +104,7 @@ def test_precision_by_version():
 def test_fp16_in_11_is_refused_before_anything_is_written(folder):
     got = run(folder, "--onnx", "static.onnx", "--save_engine", "e.plan", version=V11, precision="fp16")
     assert got.returncode == 1
-    assert "modelopt" in got.stderr
+    assert "tools/half.py" in got.stderr
     assert not (folder / "e.plan").exists()
     assert not (folder / "s.json").exists()
 

@@ -77,7 +77,7 @@ def precision_flags(precision: str, version: tuple) -> list:
     if precision == "fp16":
         raise cli.UserError(
             "--precision fp16: TensorRT 11 has no --fp16, the graph's own types decide; use TensorRT 10, or"
-            " convert the ONNX with `python -m modelopt.onnx.autocast` and say --precision graph"
+            " give --onnx_fp16 a graph of tools/half.py"
         )
     if version < (10,):
         raise cli.UserError("--precision graph: TensorRT before 10 cannot; use fp32 or fp16")
@@ -90,7 +90,8 @@ def flags(a, version: tuple, times: str) -> list:
         words = [f"--loadEngine={a.load_engine}"]
     else:
         pool = f"--memPoolSize=workspace:{WORKSPACE}" if version >= (8, 4) else f"--workspace={WORKSPACE}"
-        words = [f"--onnx={a.onnx}", pool, *precision_flags(a.precision, version)]
+        typed = a.onnx_fp16 if a.precision == "fp16" and version >= (11,) else None
+        words = [f"--onnx={typed or a.onnx}", pool, *precision_flags("graph" if typed else a.precision, version)]
         words += [f"--saveEngine={a.save_engine}"] if a.save_engine else []
     words += [f"--shapes={a.shapes}"] if a.shapes else []
     if a.build_only:
@@ -229,6 +230,7 @@ def execute(a, work: Path) -> dict:
 def main():
     p = argparse.ArgumentParser(description="Build and time a TensorRT engine, alike under 8, 10 and 11.")
     p.add_argument("--onnx", type=Path)
+    p.add_argument("--onnx_fp16", type=Path, help="the same with fp16 types (tools/half.py), which TensorRT 11 takes")
     p.add_argument("--load_engine", type=Path, help="time this engine instead of building one")
     p.add_argument("--save_engine", type=Path)
     p.add_argument("--build_only", action="store_true")
@@ -244,7 +246,7 @@ def main():
         p.error("give either --onnx or --load_engine")
     if a.build_only and not a.save_engine:
         p.error("--build_only needs --save_engine")
-    for path in filter(None, (a.onnx, a.load_engine)):
+    for path in filter(None, (a.onnx, a.onnx_fp16, a.load_engine)):
         if not path.is_file():
             raise cli.UserError(f"{path}: no such file")
     wanted = a.save_engine
