@@ -359,14 +359,11 @@ def draw(records: list[dict], file, suffix: str) -> None:
 
 def promote(folder: Path, record: dict) -> Path:
     """Write a record as folder/<date>-<host>-<model>-<weights>.json; another of that name is never overwritten."""
+    import record as records
+
     day = record["started"].replace(":", "").replace("-", "")[:15]
-    target = folder / f"{day}-{record['machine']['host']}-{record['model']}-{record['weights']}.json"
-    data = json.dumps(record, indent=1) + "\n"
-    if target.exists() and target.read_text() != data:
-        raise cli.UserError(f"{target}: exists with other content; records are never overwritten")
-    with cli.whole_file(target, "w") as f:
-        f.write(data)
-    return target
+    name = f"{day}-{record['machine']['host']}-{record['model']}-{record['weights']}.json"
+    return records.keep(folder / name, record)
 
 
 def parse():

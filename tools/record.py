@@ -400,7 +400,11 @@ def promote(folder: Path, record: dict, path: Path) -> Path:
         raise cli.UserError(f"{path}: {why}; run make {path.stem} again")
     day = (record["started"] or record["imported"]["sha256"][:12]).replace(":", "").replace("-", "")[:15]
     spec = "-".join(str(record[k]) for k in ("model", "weights", "seq", "bs", "chip", "engine", "precision", "kind"))
-    target = folder / f"{day}-{record['machine']['host']}-{spec}.json"
+    return keep(folder / f"{day}-{record['machine']['host']}-{spec}.json", record)
+
+
+def keep(target: Path, record: dict) -> Path:
+    """Write a record; UserError where another of that name stands."""
     data = json.dumps(record, indent=1) + "\n"
     if target.exists() and target.read_text() != data:
         raise cli.UserError(f"{target}: exists with other content; records are never overwritten")
