@@ -80,7 +80,8 @@ scored := $(if $(INPUT),build/$(ONE)/$(call compiled,$(call engine_for,$(CHIP),$
 up      = $(sort $(foreach p,$1,$(patsubst %/,%,$(dir $p))))
 # What `make bench` measures of ours: what this CPU can run.
 cpu_has = $(findstring $1,$(file </proc/cpuinfo))
-ours    = $(addprefix $(dir $(ONE))cpu-,$(if $(call cpu_has,bf16),openvino-bf16) $(if $(call cpu_has,amx_int8),packed-bf16 packed-int8))
+ours    = $(if $(call cpu_has,amx_int8),$(addprefix $(dir $(ONE))cpu-packed-,bf16 int8)) \
+          $(if $(call cpu_has,bf16),$(addsuffix cpu-openvino-bf16,$(dir $(ONE)) $(MODEL)/$(subst /,_,$(WEIGHTS))/seqreal/bs32/))
 benched := $(if $(filter bench bench-record,$(MAKECMDGOALS)),$(ours))
 leaves  := $(sort $(ONE) $(ROWS) $(benched))
 rehearsed := $(filter $(addprefix %-,$(REHEARSALS)),$(leaves))
@@ -333,7 +334,7 @@ $(foreach k,accuracy perf,$(leaves:%=build/%/$k.txt)): %.txt: %.json tools/recor
 
 # Ours and the peers, side by side.
 our_files = $(foreach l,$(benched),build/$l/$(call compiled,$(word 2,$(subst -, ,$(notdir $l)))))
-our_names = $(foreach l,$(benched),$(patsubst cpu-%,%,$(notdir $l))=build/$l/$(call compiled,$(word 2,$(subst -, ,$(notdir $l)))))
+our_names = $(foreach l,$(benched),$(patsubst cpu-%,%,$(notdir $l))$(if $(findstring /seqreal/,$l),-real)=build/$l/$(call compiled,$(word 2,$(subst -, ,$(notdir $l)))))
 $(batches:%=build/%/bench.json): build/%/bench.json: tools/bench.py tools/contenders.py build/$$(weights)/model.onnx build/$$(weights)/checkpoint/MANIFEST \
     build/data/dev.tsv build/data/calibration.tsv build/samples build/lib/peak.so $$(our_files) .venv-bench/installed
 	$(alone) $(py) $< run --model $(model) --weights $(weights:$(model)/%=%) --source '$(source)' --checkpoint $(checkpoint) \

@@ -151,6 +151,26 @@ def test_real_contenders_on_a_small_model(record):
     assert record["peak_per_second"]["memory"]["median"] > 0
 
 
+def test_openvino_of_ours_gives_the_exports_labels_in_both_shapes(tiny):
+    import openvino
+
+    import engines
+    import gate
+
+    core, ours = openvino.Core(), {}
+    for name, shape in (("openvino-fp32", [2, 32]), ("openvino-fp32-real", [-1, -1])):
+        model = core.read_model(tiny / "model.onnx")
+        model.reshape(dict.fromkeys(NAMES, openvino.PartialShape(shape)))
+        ours[name] = tiny / f"{name}.ir"
+        engines.write_ir(model, ours[name], "fp32", ["fp32"] * 2)
+    job = contenders.Job(tiny / "checkpoint", "", NAMES, ours, "", "", seq=32, bs=2, batch=3, threads=2)
+    _, labels = contenders.openvino_of_ours("fp32")(job)
+    arrays = tokens.encode(tokens.load(tiny / "checkpoint"), small.SENTENCES, 32, NAMES)
+    want = gate.logits(tiny / "model.onnx", arrays).argmax(1)
+    np.testing.assert_array_equal(labels(small.SENTENCES, "sorted"), want)
+    np.testing.assert_array_equal(labels(small.SENTENCES[:4], "padded"), want[:4])  # whole batches, as in a bench
+
+
 def test_no_worker_outlives_the_bench(record):
     found = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.is_file()]
     mine = [c for c in found if b"contenders.py" in c and record["inputs"] and b'"seq": 32' in c]

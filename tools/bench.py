@@ -382,7 +382,7 @@ def parse():
     r.add_argument("--bs", type=int, required=True, help="the recipe's batch size")
     r.add_argument("--batch", type=int, default=32, help="batch size of sorted sentences (%(default)s)")
     r.add_argument("--samples", type=int, default=256, help="padded: so many of the sentences (%(default)s)")
-    r.add_argument("--rounds", type=int, default=5)
+    r.add_argument("--rounds", type=int, default=3)
     r.add_argument("--seconds", type=float, default=SECONDS, help="a turn takes at least so long (%(default)s)")
     r.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     r.add_argument("--ours", nargs="*", default=[], metavar="ENGINE-PRECISION=FILE", help="our compiled models")
