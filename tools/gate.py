@@ -4,6 +4,7 @@
 
     gate: equal: max |difference| 3.81e-06 (limit 0.0001) over 64 rows, 0 argmax flips, 0 rows not finite
 
+In place of the second graph may stand a folder of ais_bench outputs, one file a row.
 Rows whose mask is all zero carry no sentence (padding of the last batch): their logits must be finite, not
 equal, since a softmax over masked scores alone depends on the mask constant.
 """
@@ -101,10 +102,13 @@ def in_batches(once, shapes: dict, inputs: dict, where: str) -> np.ndarray:
 def compare(ref_onnx, new_onnx, inputs: dict, tol: float = TOLERANCE) -> dict:
     """Run both graphs (paths or bytes) on {name: int64 [n, S]} and compare their first output.
 
+    In place of new_onnx may stand its logits, float32 [n, labels].
+
     Returns dict(ok, rows, padding_rows, max_abs, argmax_flips: row numbers, not_finite: row numbers).
     ok: every row of the new graph finite, and on rows with a sentence max_abs <= tol and no argmax differs.
     """
-    ref, new = logits(ref_onnx, inputs), logits(new_onnx, inputs)
+    ref = logits(ref_onnx, inputs)
+    new = new_onnx if isinstance(new_onnx, np.ndarray) else logits(new_onnx, inputs)
     if ref.shape != new.shape:
         raise cli.UserError(f"the graphs' outputs differ in shape: {ref.shape} and {new.shape}")
     return judge(by_sentence(ref, inputs)[0], *by_sentence(new, inputs), tol)
@@ -200,10 +204,21 @@ def load_inputs(folder, names, rows: int | None = None) -> dict:
     of_rows = {tuple(widths) for name, (_, widths) in found.items() if name in wide}
     if len(of_rows) > 1 or ("first" in found and len(set(found["first"][1])) > 1):
         raise cli.UserError(f"{folder}: rows of different length from input to input; preprocess again")
-    if rows:
-        keep = np.argsort(-lengths(inputs), kind="stable")[:rows]
-        inputs = {name: a[keep] for name, a in inputs.items()}
-    return inputs
+    keep = longest(inputs, rows)
+    return {name: a[keep] for name, a in inputs.items()}
+
+
+def longest(inputs: dict, rows: int | None):
+    """Index of the `rows` longest rows, longest first; of all, as they stand, where None."""
+    return np.argsort(-lengths(inputs), kind="stable")[:rows] if rows else slice(None)
+
+
+def read_outputs(folder: Path) -> np.ndarray:
+    """Float32 [n, 2] of the <name>_0.bin of ais_bench, one a row, in natural order."""
+    files = sorted(folder.glob("*_0.bin"), key=natural)
+    if not files or any(f.stat().st_size != 8 for f in files):
+        raise cli.UserError(f"{folder}: not one file of two float32 a row; run the inference again")
+    return np.stack([np.fromfile(f, "<f4") for f in files])
 
 
 def examples(names, length: int, vocabulary: int, rows: int = 8, most: int = 0) -> dict:
@@ -233,16 +248,22 @@ def examples(names, length: int, vocabulary: int, rows: int = 8, most: int = 0) 
 def main():
     p = argparse.ArgumentParser(description="Compare two ONNX graphs of one model on real inputs.")
     p.add_argument("reference", help="the graph to hold to")
-    p.add_argument("new", help="the graph to judge")
+    p.add_argument("new", help="the graph to judge, or a folder of its outputs")
     p.add_argument("--input", required=True, help="folder with one sub-folder of rows per model input")
     p.add_argument("--rows", type=int, help="only so many rows, longest sentences first (default: all)")
     p.add_argument("--tolerance", type=float, default=TOLERANCE, help="max abs logit difference (default 1e-4)")
     a = p.parse_args()
     for path in (a.reference, a.new):
-        if not Path(path).is_file():
+        if not Path(path).exists():
             raise cli.UserError(f"{path}: no such file")
-    inputs = load_inputs(a.input, [i.name for i in session(a.reference).get_inputs()], a.rows)
-    result = compare(a.reference, a.new, inputs, a.tolerance)
+    names, new = [i.name for i in session(a.reference).get_inputs()], a.new
+    inputs = load_inputs(a.input, names, a.rows)
+    if Path(new).is_dir():
+        new, whole = read_outputs(Path(new)), load_inputs(a.input, names)
+        if len(new) != len(whole[names[0]]):
+            raise cli.UserError(f"{a.new}: {len(new)} rows, {len(whole[names[0]])} of inputs; run the inference again")
+        new = new[longest(whole, a.rows)]
+    result = compare(a.reference, new, inputs, a.tolerance)
     if not result["ok"]:
         raise cli.UserError(f"{a.new}: {line(result, a.tolerance)}; it must not take the place of {a.reference}")
     print(line(result, a.tolerance))
