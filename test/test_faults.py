@@ -137,6 +137,39 @@ def test_modes_are_those_that_ais_bench_takes(repo, umask):
     assert {oct(p.stat().st_mode & 0o777) for p in made if p.is_file() and p.name != "source"} == {"0o644"}
 
 
+WATCH = """
+import os, sys
+log = os.open(os.environ["WATCHED"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+def watch(event, args):
+    if event in ("tempfile.mkstemp", "tempfile.mkdtemp"):
+        os.write(log, f"{event} {os.path.abspath(args[0])}\\n".encode())
+    if event in ("open", "os.mkdir") and isinstance(args[0], str) and (event != "open" or args[2] & (os.O_RDWR | os.O_WRONLY)):
+        os.write(log, f"{event} {os.path.abspath(args[0])}\\n".encode())
+sys.addaudithook(watch)
+"""
+
+
+def test_no_temporary_file_is_predictable(repo, tmp_path):
+    """Whatever is written where others can write lies in what tempfile made, under a name nobody could guess."""
+    shared, log = tmp_path / "shared", tmp_path / "log"
+    shared.mkdir()
+    (tmp_path / "sitecustomize.py").write_text(WATCH)
+    shutil.rmtree(repo.path / "build/tiny/default/seq64")
+    env = {"TMPDIR": str(shared), "PYTHONPATH": str(tmp_path), "WATCHED": str(log), "PYTHONDONTWRITEBYTECODE": "1"}
+    repo.make("MODEL=tiny", "om", "ENGINE=openvino", "PRECISION=fp32", env=env)
+    repo.make(*WORDS, *GOALS, env=env)
+    events = [line.split(" ", 1) for line in log.read_text().splitlines()]
+    made = {path for event, path in events if event.startswith("tempfile.")}
+    places = (f"{shared}/", "/tmp/", "/var/tmp/", "/dev/shm/")
+    ours = (f"{repo.path}/", str(log))
+    written = {
+        p for e, p in events if not e.startswith("tempfile.") and p.startswith(places) and not p.startswith(ours)
+    }
+    assert len(made) > 20 and any(p.startswith(f"{shared}/") for p in made & written)
+    probes = {p for p in written if re.fullmatch(f"{shared}/[a-z0-9_]{{8}}", p)}  # tempfile trying the folder out
+    assert not [p for p in written - probes if not any(p == m or p.startswith(f"{m}/") for m in made)]
+
+
 def test_a_file_where_the_folder_should_be(repo):
     (repo.path / "build/tiny").rename(repo.path / "build/other")
     (repo.path / "build/tiny").write_text("")

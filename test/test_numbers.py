@@ -353,7 +353,9 @@ def test_reproduce_names_what_differs(repo):
         (folder / "build/m/perf.json").write_text(str(folder))
         text = json.dumps({"sha256": "1", "run": {"started": str(folder)}})
         (folder / "build/m/model.onnx.prov.json").write_text(text)
-        (folder / "build/m/accuracy.json").write_text(json.dumps({"correct": 1, "started": str(folder)}))
+        (folder / "build/m/accuracy.json").write_text(
+            json.dumps({"correct": 1, "started": str(folder), "dirty": folder == one})
+        )
     assert reproduce.differences(one, other) == (3, [])
     (other / "build/m/model.onnx").write_text("grapf")
     (other / "build/m/more").write_text("")
