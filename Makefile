@@ -286,7 +286,7 @@ $(patsubst %,build/%/model.om,$(call of_engine,atc)): build/%/model.om: tools/at
 gears = $(if $(findstring -,$(seq)),'--dynamic_dims=$(call joined_by,;,$(foreach n,$(subst -, ,$(seq)),$(call joined_by,$(comma),$(inputs:%=$n))))')
 # TensorRT 11 has no --fp16: it takes a graph's own types.
 $(batches:%=build/%/gpu-fp16.onnx): build/%/gpu-fp16.onnx: tools/half.py tools/compile_cpu.py tools/gate.py build/%/gpu.onnx build/$$(fed)/MANIFEST
-	$(run) $(py) $< build/$(batch)/gpu.onnx {} --input build/$(fed) $(gate_rows)
+	$(run) $(py) $< build/$(batch)/gpu.onnx {} --input build/$(fed) $(gate_rows) $(if $(filter seeded,$(source)),--seeded)
 typed = $(if $(filter fp16,$(precision)),build/$(batch)/gpu-fp16.onnx)
 $(patsubst %,build/%/model.plan,$(call of_engine,trtexec)): build/%/model.plan: tools/trtexec.py build/$$(batch)/gpu.onnx $$(typed)
 	$(alone) $(py) $< --onnx build/$(batch)/gpu.onnx $(addprefix --onnx_fp16 ,$(typed)) --batch $(bs) --precision $(precision) --build_only --save_engine {} --summary {}.json

@@ -93,7 +93,7 @@ def main():
     if error := reproduce.make(folder, args.goals):
         raise cli.UserError(f"the undisturbed build failed: {error}")
     want, made = snapshot(folder), stages(folder)
-    weights = [1 / (seconds + made[0][1] / 4) for _, seconds in made]
+    weights = [1 / (seconds + made[0][1] / 16) for _, seconds in made]
     run, pace = 1, 1.0  # of this machine now against the undisturbed build
     while run <= args.runs:
         ((artefact, seconds),) = dice.choices(made, weights)
