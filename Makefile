@@ -339,7 +339,7 @@ $(foreach k,accuracy perf,$(leaves:%=build/%/$k.txt)): %.txt: %.json tools/recor
 # Ours and the peers, side by side.
 our_files = $(foreach l,$(benched),build/$l/$(call compiled,$(word 2,$(subst -, ,$(notdir $l)))))
 our_names = $(foreach l,$(benched),$(patsubst cpu-%,%,$(notdir $l))$(if $(findstring /seqreal/,$l),-real)=build/$l/$(call compiled,$(word 2,$(subst -, ,$(notdir $l)))))
-$(batches:%=build/%/bench.json): build/%/bench.json: tools/bench.py tools/contenders.py build/$$(weights)/model.onnx build/$$(weights)/checkpoint/MANIFEST \
+$(batches:%=build/%/bench.json): build/%/bench.json: $(addprefix tools/,bench.py contenders.py score.py plan.py engines.py tokens.py) build/$$(weights)/model.onnx build/$$(weights)/checkpoint/MANIFEST \
     build/data/dev.tsv build/data/calibration.tsv build/samples build/lib/peak.so $$(our_files) .venv-bench/installed
 	$(alone) $(py) $< run --model $(model) --weights $(weights:$(model)/%=%) --source '$(source)' --checkpoint $(checkpoint) \
 	    --onnx build/$(weights)/model.onnx --inputs $(inputs) --text_file build/data/dev.tsv --calibration build/data/calibration.tsv \
