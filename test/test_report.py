@@ -11,6 +11,7 @@ from pathlib import Path
 import measured
 import pytest
 
+import bench
 import cli
 import plot
 import published
@@ -145,9 +146,15 @@ def test_the_committed_readme_tables_and_pictures_are_fresh(monkeypatch):
     assert done.returncode == 0, done.stderr
     if Path("results/report.html").is_file():
         assert Path("results/report.html").read_text("utf-8") == report.page(kept(), published.read())
+    benches = bench.newest([recipe.read_json(p) for p in Path("results/bench").glob("*.json")])
+    if benches:
+        assert Path("results/bench.md").read_text("utf-8") == "\n".join(map(bench.table, benches))
     for path in sorted(Path("results").glob("*.svg")):
         made = io.BytesIO()
-        plot.draw(path.stem, list(kept().values()), published.read(), made, "svg")
+        if path.stem == "bench":
+            bench.draw(benches, made, "svg")
+        else:
+            plot.draw(path.stem, list(kept().values()), published.read(), made, "svg")
         assert path.read_bytes() == made.getvalue(), f"{path} is stale: make plots"
 
 
