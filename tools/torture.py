@@ -1,17 +1,18 @@
 """Kill the pipeline at random moments; one plain make must then give what an undisturbed build gives.
 
-    python tools/torture.py --runs 100 build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32/accuracy.txt -- MODEL=tiny
+    python tools/torture.py --runs 100 build/minilm_sst2/default/seq128/bs8/cpu-onnxruntime-fp32/accuracy.txt
 
-    run 1: build/tiny/default/model.onnx removed, -j8 twice, killed after 3.1 s while making model.onnx; the same bytes
     ...
-    torture: 100 runs killed (-j1 48, -j8 52; two makes at once 33), the same bytes after each
-    killed while making: checkpoint 9, model.onnx 21, ...
+    run 100: build/.../accuracy.json removed, -j1, killed after 1.0 s while making accuracy.json; the same bytes
+    torture: 100 runs killed (-j1 42, -j8 58; two makes at once 35), the same bytes after each
+    killed while making: accuracy.json 19, accuracy.txt 3, cpu.onnx 7, model.onnx 3, nothing 47, output 14, ...
 
 The arguments are make's goals and, after --, its parameters. It works in a clean copy under build/torture. A run
 removes one artefact, so that it and all that is made from it have to be made again, starts one make, or two at once,
 and kills their whole process groups (SIGKILL) at a random moment of the time that this takes. Then one make has to end
-well, leave no temporary file, and give the same bytes; nothing is cleaned by hand. Each artefact is removed in turn,
-the ones near the end, which are soon made again, more often. The second line says what was being made at the kill.
+well, leave no temporary file, and give the same bytes; nothing is cleaned by hand. The artefact is drawn at random,
+the ones near the end, which are soon made again, much more often. The last line says what was being made at the kill:
+nothing, where it fell before, between or after the steps.
 """
 
 import argparse
