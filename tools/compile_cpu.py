@@ -12,6 +12,9 @@ and every sentence that flips is listed. Labels mean nothing to --seeded weights
 """
 
 import argparse
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import cli
@@ -20,6 +23,7 @@ import engines
 TOLERANCE = 1e-4  # fp32, logits
 LOSS = 3 / 872  # bf16, int8: the share of sentences that may be lost, or flip where labels mean nothing
 WIDER = {"openvino": "fp32", "packed": "bf16"}  # what a layer gets that int8 does not suit
+APART = ["embeddings", "pooler", "classifier"]  # what int8 leaves alone
 LONGEST = 128  # tokens of a calibration sentence where the graph leaves the length open
 NOISE = 1 / 8  # of the largest |logit|; margins of seeded minilm_sst2 move by up to 1 / 23 (bf16), 1 / 28 (int8)
 
@@ -78,11 +82,11 @@ def sentences(path: Path, checkpoint: Path, shapes: dict) -> dict:
     return {name: arrays[name] for name in shapes}
 
 
-def quantise(path: Path, arrays: dict, shapes: dict, wide):
+def quantise(path: Path, arrays: dict, shapes: dict, wide, apart=APART):
     """NNCF's int8 post-training quantisation as an OpenVINO model (activations asymmetric, weights per channel).
 
-    path: an export; arrays: calibration rows of its inputs; shapes: what the result is fixed to. Embeddings, pooler,
-    classifier and the encoder layers of `wide` are not quantised.
+    path: an export; arrays: calibration rows of its inputs; shapes: what the result is fixed to. What `apart` names and
+    the encoder layers of `wide` are not quantised.
     """
     import nncf
     import numpy as np
@@ -93,7 +97,7 @@ def quantise(path: Path, arrays: dict, shapes: dict, wide):
     items = []
     keep = lambda feeds: items.append(feeds) or np.zeros((len(feeds["input_ids"]), 2))
     gate.in_batches(keep, {n: [d or None for d in shape] for n, shape in shapes_of(path).items()}, arrays, str(path))
-    apart = ["embeddings", "pooler", "classifier", *(rf"layer\.{i}/" for i in wide)]
+    apart = [*apart, *(rf"layer\.{i}/" for i in wide)]
     model = nncf.quantize(
         ov.Core().read_model(path),
         nncf.Dataset(items),
@@ -114,13 +118,14 @@ def convert(args, precisions: list[str], arrays: dict | None = None) -> None:
 
         return packed.convert(args.reference, args.save_path, args.precision, wide)
     if args.engine == "openvino":
+        engines.check_units(args.precision)
+        if args.precision == "int8":
+            # In a process that keeps to AVX2: the same statistics, so the same file, on every x86-64 CPU.
+            with ProcessPoolExecutor(1, get_context("spawn"), os.putenv, (engines.MAX_ISA, "AVX2")) as pool:
+                return pool.submit(write_int8, args, precisions, wide, arrays).result()
         import openvino as ov
 
-        int8 = args.precision == "int8"
-        model = (
-            quantise(args.reference, arrays, shapes_of(args.onnx), wide) if int8 else ov.Core().read_model(args.onnx)
-        )
-        return engines.write_ir(model, args.save_path, args.precision, precisions)
+        return engines.write_ir(ov.Core().read_model(args.onnx), args.save_path, args.precision, precisions)
     import onnx
 
     model = fuse(args.onnx, args.save_path)
@@ -128,6 +133,12 @@ def convert(args, precisions: list[str], arrays: dict | None = None) -> None:
     with cli.whole_file(args.save_path) as f:
         f.write(model.SerializeToString(deterministic=True))
     return None
+
+
+def write_int8(args, precisions: list[str], wide: list[int], arrays: dict) -> None:
+    """Write OpenVINO's int8 model."""
+    model = quantise(args.reference, arrays, shapes_of(args.onnx), wide)
+    engines.write_ir(model, args.save_path, args.precision, precisions)
 
 
 def logits(args, arrays: dict):

@@ -287,7 +287,7 @@ def openvino_(int8=False):
         if not int8:
             import engines
 
-            if not engines.cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"}:
+            if not engines.cpu_flags() & engines.BF16:
                 raise cli.UserError("this CPU has no bf16 unit")
             hints["INFERENCE_PRECISION_HINT"] = "bf16"
         queue = ov.AsyncInferQueue(core.compile_model(model, "CPU", hints))

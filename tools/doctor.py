@@ -26,9 +26,9 @@ ROOTS = ["/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/latest"]
 UNITS = {
     "bf16 unit": (("amx_bf16", "avx512_bf16", "bf16"), "PRECISION=bf16", "PRECISION=bf16 cannot run here; use fp32"),
     "int8 unit": (
-        ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm"),
+        ("amx_int8", "avx512_vnni", "avx_vnni", "asimddp", "i8mm"),
         "PRECISION=int8 in integer units",
-        "PRECISION=int8 runs, without a gain",
+        "PRECISION=int8 is refused: its sums would saturate",
     ),
 }
 

@@ -37,6 +37,10 @@ def parameters(record: dict) -> list[str]:
     own |= {"seq": own["seq"].removesuffix("p"), "pack": "1" if own["seq"].endswith("p") else ""}
     if own["weights"] not in ("default", "seeded"):
         own["weights"] = record["source"]
+    if (
+        record["kind"] == "throughput" and record["chip"] == "cpu" and record["seq"].isdecimal()
+    ):  # timed as long as then
+        own["samples"] = str((len(record["times_ms"][0]) - 4) * record["bs"])
     return [f"{name.upper()}={value}" for name, value in own.items()]
 
 
