@@ -111,6 +111,14 @@ def test_the_cost_is_that_of_the_engine(monkeypatch, streams):
     assert cost(np.array([8, 1]), np.array([50, 7])) == pytest.approx([true(8, 50), true(1, 7)], rel=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.8, 1.25])
+def test_streams_take_turns_on_a_machine_that_slows_down(monkeypatch, share):
+    """Each run is slower than the one before by more than the streams differ."""
+    moment = itertools.count(1)
+    monkeypatch.setattr(plan, "run", lambda e, _: (None, None, {"one": 1, "two": share}[e] * 1.1 ** next(moment)))
+    assert plan.quicker("two", "one", []) == (share < 1)
+
+
 @pytest.mark.parametrize("batch", [1, 4, 99])
 @pytest.mark.parametrize("how", ["fixed", "measured"])
 def test_results_stand_under_their_own_names(monkeypatch, tmp_path, model, tokenizer, batch, how):

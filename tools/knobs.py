@@ -58,9 +58,13 @@ def by_tokens(columns, budget: int) -> list[np.ndarray]:
     return [np.array(rows) for rows in out]
 
 
-def openvino(args, precision, columns, whole):
+def openvino(args, precision, columns, whole, folder):
     """Settings of OpenVINO in `precision`; columns: see plan.py; whole: padded requests."""
+    import openvino as ov
+
     load = lambda path, streams=1, **changed: engines.Openvino(path, precision, 0, streams, **changed)
+    compiled = Path(folder, "modified.ir")
+    engines.write_ir(ov.Core().read_model(args.modified), compiled, precision, [])
     cut = lambda engine: plan.fixed(engine, columns, REQUEST)
     real = partial(setting, f"openvino {precision}, real", columns=columns)
     plain = load(args.modified)
@@ -77,7 +81,7 @@ def openvino(args, precision, columns, whole):
     for budget in (512, 1024, 2048, 4096):
         yield real(f"requests of {budget} tokens", plain, by_tokens(columns, budget))
     yield real(
-        "requests and streams of least measured cost", *plan.fastest(plain, args.modified, columns, REQUEST), kept=True
+        "requests and streams of least measured cost", *plan.fastest(plain, compiled, columns, REQUEST), kept=True
     )
     padded = partial(setting, f"openvino {precision}, padded", requests=whole)
     yield padded("static graph, 1 stream, latency hint", load(args.static), kept=True)
@@ -213,7 +217,7 @@ def measure(args, folder) -> list[str]:
     expected[exact.rows] = exact.classes
     precision = "bf16" if engines.cpu_flags() & engines.BF16 else "fp32"
 
-    settings = [*openvino(args, precision, columns, whole), *onnxruntime(args, columns, whole, folder)]
+    settings = [*openvino(args, precision, columns, whole, folder), *onnxruntime(args, columns, whole, folder)]
     if args.packed:
         settings += packed(args, columns)
     if engines.cpu_flags() & engines.VNNI:
