@@ -157,12 +157,12 @@ def first_calls(args, precision, request, folder):
     """(words, seconds from a file to its first answer), the libraries already imported."""
     core = {"CACHE_DIR": f"{folder}/cache"}
     for words, load in (
-        ("openvino", lambda: engines.Openvino(args.static, precision)),
+        ("**openvino**", lambda: engines.Openvino(args.static, precision)),
         ("openvino, empty cache folder", lambda: engines.Openvino(args.static, precision, **core)),
         ("openvino, from its cache folder", lambda: engines.Openvino(args.static, precision, **core)),
-        ("onnxruntime, fused ahead", lambda: engines.Onnxruntime(f"{folder}/fused.onnx", "fp32")),
+        ("**onnxruntime, fused ahead**", lambda: engines.Onnxruntime(f"{folder}/fused.onnx", "fp32")),
         ("onnxruntime, fuses when it loads", lambda: engines.Onnxruntime(args.static, "fp32")),
-        *([("packed", lambda: engines.Packed(args.packed, ""))] if args.packed else []),
+        *([("**packed**", lambda: engines.Packed(args.packed, ""))] if args.packed else []),
     ):
         start = time.perf_counter()
         load().run(request)

