@@ -120,7 +120,7 @@ def convert(args, precisions: list[str], arrays: dict | None = None) -> None:
     if args.engine == "openvino":
         engines.check_units(args.precision)
         if args.precision == "int8":
-            # In a process that keeps to AVX2: the same statistics, so the same file, on every x86-64 CPU.
+            # In a process that keeps to AVX2: newer units do not change the statistics, so not the file.
             with ProcessPoolExecutor(1, get_context("spawn"), os.putenv, (engines.MAX_ISA, "AVX2")) as pool:
                 return pool.submit(write_int8, args, precisions, wide, arrays).result()
         import openvino as ov
