@@ -246,7 +246,7 @@ $(batches:%=build/%/sim.onnx): build/%/sim.onnx: $$(exported) tools/gate.py buil
 # The last graph that this machine can run is compared on all sentences (GATE_ROWS: fewer, for a large model), the
 # steps before it on the longest few: they only say which step was to blame. Where fp32 runs rows of one length, its
 # outputs are compared, as they are made: that costs no second pass.
-few_rows  = --rows 64
+few_rows  = --rows 16
 gate_rows = $(addprefix --rows ,$($(model).GATE_ROWS))
 held_later = $(if $(one_length),$(filter cpu-%-fp32,$(call part,5)))
 targets := ascend cpu gpu
@@ -310,7 +310,7 @@ build/device: $$(call keep,$$@,$$(DEVICE))
 	umask 022; mkdir -p $(@D) && printf '%s\n' '$(DEVICE)' > $@
 joined_by = $(subst $(space),$1,$(strip $2))
 $(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) build/$$(fed)/MANIFEST $$(runs) \
-    $$(if $$(held_later),$$(exported))
+    $$(if $$(held_later),$$(exported) tools/recipe.py)
 	$(run) $(runner) $(on_sentences) $(if $(real),--plan fixed) --batchsize $(bs) --output {} --output_dirname out \
 	    $(if $(held_later),-- $(py) tools/gate.py $(exported) {}/out --input build/$(fed) $(gate_rows))
 $(leaves:%=build/%/score.json): build/%/score.json: models/$$(model)/postprocess.py tools/recipe.py build/%/output/MANIFEST build/$$(fed)/MANIFEST
@@ -351,7 +351,7 @@ $(batches:%=build/%/bench.md): %.md: tools/bench.py %.json
 	$(run) $(py) $< show $*.json --save_path {}
 # What engines.py and plan.py settle, and what else they could.
 packed_file = $(filter %/cpu-packed-bf16/model.packed,$(our_files))
-$(batches:%=build/%/knobs.md): build/%/knobs.md: $(addprefix tools/,knobs.py compile_cpu.py plan.py engines.py tokens.py) build/$$(weights)/model.onnx \
+$(batches:%=build/%/knobs.md): build/%/knobs.md: $(addprefix tools/,knobs.py compile_cpu.py plan.py engines.py tokens.py packed.py record.py) build/$$(weights)/model.onnx \
     build/$(real32)/sim.onnx build/$(real32)/cpu.onnx build/%/cpu.onnx build/$$(weights)/checkpoint/MANIFEST \
     build/data/dev.tsv build/data/calibration.tsv build/samples $$(packed_file)
 	$(alone) $(py) $< --export build/$(weights)/model.onnx --simplified build/$(real32)/sim.onnx --modified build/$(real32)/cpu.onnx \
@@ -385,5 +385,5 @@ $(pictures): results/%: $(shown)
 	$(run) $(py) $< $(basename $*) $(kept) --save_path {}
 results/bench.md results/bench.svg results/bench.png: tools/bench.py tools/plot.py $(bench_kept)
 	$(run) $(py) $< $(if $(filter .md,$(suffix $@)),show,plot) $(bench_kept) --save_path {}
-results/report.html: tools/report.py tools/table.py tools/record.py tools/verify.py $(shown)
-	$(run) $(py) $< $(kept) --save_path {}
+results/report.html: tools/report.py tools/table.py tools/record.py tools/verify.py tools/bench.py $(shown) $(bench_kept)
+	$(run) $(py) $< $(kept) $(addprefix --bench ,$(bench_kept)) --save_path {}

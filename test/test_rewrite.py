@@ -466,17 +466,17 @@ def test_commands(graphs, tmp_path):
     other = run("gate.py", graphs("raw"), graphs("one_layer"), "--input", tmp_path / "in")
     assert (other.returncode, other.stdout, other.stderr.count("\n")) == (1, "", 1)
     (tmp_path / "out").mkdir()
-    for i, two in enumerate(gate.logits(str(graphs("raw")), rows(graphs("raw")))):
+    for i, two in enumerate(gate.logits(str(graphs("raw")), rows(graphs("raw"))), 1):
         two.tofile(tmp_path / "out" / f"{i}_0.bin")
     for some in ([], ["--rows", 3]):
         outputs = run("gate.py", graphs("raw"), tmp_path / "out", "--input", tmp_path / "in", *some)
         assert outputs.returncode == 0 and "difference| 0.00e+00" in outputs.stdout, outputs.stderr
-    two[::-1].tofile(tmp_path / "out" / "0_0.bin")
+    two[::-1].tofile(tmp_path / "out" / "1_0.bin")
     wrong = run("gate.py", graphs("raw"), tmp_path / "out", "--input", tmp_path / "in")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1) and "NOT EQUAL" in wrong.stderr
     (tmp_path / "out" / "8_0.bin").unlink()
     fewer = run("gate.py", graphs("raw"), tmp_path / "out", "--input", tmp_path / "in")
-    assert (fewer.returncode, fewer.stderr.count("\n")) == (1, 1) and "8 rows, 9 of inputs" in fewer.stderr
+    assert (fewer.returncode, fewer.stderr.count("\n")) == (1, 1) and "8_0.bin (or .npy, .txt): missing" in fewer.stderr
     missing = run("rewrite.py", tmp_path / "no.onnx", out)
     assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
 

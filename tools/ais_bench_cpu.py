@@ -62,11 +62,7 @@ def input_files(spec: str, count: int) -> list[list[Path]]:
 
     columns = []
     for name in map(Path, spec.split(",")):
-        files = (
-            sorted((f for f in name.iterdir() if f.suffix in (".bin", ".npy")), key=gate.natural)
-            if name.is_dir()
-            else [name]
-        )
+        files = gate.row_files(name) if name.is_dir() else [name]
         if not files or not files[0].is_file():
             raise cli.UserError(f"--input {name}: no .bin or .npy file there")
         columns.append(files)

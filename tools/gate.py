@@ -158,14 +158,18 @@ def natural(path: Path) -> list:
     return [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", path.name)]
 
 
+def row_files(folder: Path) -> list[Path]:
+    """The files of rows in `folder`, .bin or .npy, in natural order."""
+    return sorted((f for f in folder.iterdir() if f.suffix in (".bin", ".npy")), key=natural)
+
+
 def rows_of(folder: Path) -> tuple[np.ndarray, list[int]]:
     """Rows in `folder`, int64 [n, S]: one .bin per row, or .npy [rows, length], in natural order; each file's length.
 
     Shorter files are filled up with zeros.
     """
-    files = sorted((f for f in folder.iterdir() if f.suffix in (".bin", ".npy")), key=natural)
     parts = []
-    for f in files:
+    for f in row_files(folder):
         try:
             part = np.load(f, mmap_mode="r") if f.suffix == ".npy" else np.fromfile(f, "<i8")[None]
             dtype, ndim, size = part.dtype, part.ndim, part.nbytes
@@ -213,12 +217,11 @@ def longest(inputs: dict, rows: int | None):
     return np.argsort(-lengths(inputs), kind="stable")[:rows] if rows else slice(None)
 
 
-def read_outputs(folder: Path) -> np.ndarray:
-    """Float32 [n, 2] of the <name>_0.bin of ais_bench, one a row, in natural order."""
-    files = sorted(folder.glob("*_0.bin"), key=natural)
-    if not files or any(f.stat().st_size != 8 for f in files):
-        raise cli.UserError(f"{folder}: not one file of two float32 a row; run the inference again")
-    return np.stack([np.fromfile(f, "<f4") for f in files])
+def read_outputs(folder: Path, given: Path) -> np.ndarray:
+    """Float32 [n, 2]: ais_bench's outputs in `folder` of the one-row files in `given`, in rows_of's order."""
+    import recipe
+
+    return np.concatenate([recipe.read_logits(folder, f.stem, 1, padded=False) for f in row_files(given)])
 
 
 def examples(names, length: int, vocabulary: int, rows: int = 8, most: int = 0) -> dict:
@@ -259,10 +262,7 @@ def main():
     names, new = [i.name for i in session(a.reference).get_inputs()], a.new
     inputs = load_inputs(a.input, names, a.rows)
     if Path(new).is_dir():
-        new, whole = read_outputs(Path(new)), load_inputs(a.input, names)
-        if len(new) != len(whole[names[0]]):
-            raise cli.UserError(f"{a.new}: {len(new)} rows, {len(whole[names[0]])} of inputs; run the inference again")
-        new = new[longest(whole, a.rows)]
+        new = read_outputs(Path(new), Path(a.input, names[0]))[longest(load_inputs(a.input, names), a.rows)]
     result = compare(a.reference, new, inputs, a.tolerance)
     if not result["ok"]:
         raise cli.UserError(f"{a.new}: {line(result, a.tolerance)}; it must not take the place of {a.reference}")

@@ -1,8 +1,8 @@
 """One self-contained HTML page of all records: table, pictures, and what stands behind every figure.
 
-    python tools/report.py results/records/*.json --save_path results/report.html
+    python tools/report.py results/records/*.json --bench results/bench/minilm.json --save_path results/report.html
 
-    wrote results/report.html: 3 records, 137 kB
+    wrote results/report.html: 85 records, 1902 kB
 
 No network and no other file: a policy in the page forbids both. The same records give the same bytes.
 """
@@ -12,11 +12,14 @@ import base64
 import html
 import io
 import shlex
+from functools import partial
 from pathlib import Path
 
+import bench
 import cli
 import plot
 import published
+import recipe
 import record as records_of
 import table
 import verify
@@ -154,18 +157,21 @@ def behind(path: Path, r: dict) -> str:
     )
 
 
-def picture(which: str, records: list[dict], rows: list[dict]) -> str:
-    """One of plot.PLOTS as an image inside the page."""
+def picture(heading: str, says: str, draw) -> str:
+    """A heading and what draw(file, "svg") draws, as an image inside the page."""
     svg = io.BytesIO()
-    plot.draw(which, records, rows, svg, "svg")
+    draw(svg, "svg")
     data = base64.b64encode(svg.getvalue()).decode()
-    return f'<img alt="{which}: the figures of the table above" src="data:image/svg+xml;base64,{data}">'
+    return f'<h2>{heading}</h2>\n<img alt="{heading}: {says}" src="data:image/svg+xml;base64,{data}">'
 
 
-def page(found: dict[Path, dict], rows: list[dict]) -> str:
-    """The whole page of {path: record} and the published figures."""
+def page(found: dict[Path, dict], rows: list[dict], benches: list[dict] = ()) -> str:
+    """The whole page of {path: record}, the published figures and the records of `make bench`."""
     listed = list(found.values())
-    pictures = "\n".join(f"<h2>{which.capitalize()}</h2>\n{picture(which, listed, rows)}" for which in plot.PLOTS)
+    draws = [(which, partial(plot.draw, which, listed, rows)) for which in plot.PLOTS]
+    pictures = [picture(which.capitalize(), "the figures of the table above", draw) for which, draw in draws]
+    if benches:
+        pictures.append(picture("Against the peers", "the figures of bench.md", partial(bench.draw, benches)))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -183,7 +189,7 @@ A figure that nobody measured is a dash.</p>
 <div class=wide>
 {cells(found, rows)}
 </div>
-{pictures}
+{chr(10).join(pictures)}
 <h2>Records</h2>
 {chr(10).join(behind(path, r) for path, r in found.items())}
 <script>{SCRIPT}</script>
@@ -195,12 +201,13 @@ A figure that nobody measured is a dash.</p>
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("records", nargs="*", type=Path)
+    p.add_argument("--bench", action="append", default=[], type=Path, help="records of make bench")
     p.add_argument("--save_path", required=True, type=Path)
     args = p.parse_args()
     if not args.records:
         raise cli.UserError("no records to report; `make record` keeps what was measured")
     found = {path: records_of.read(path) for path in sorted(args.records)}
-    text = page(found, published.read())
+    text = page(found, published.read(), bench.newest([recipe.read_json(path) for path in args.bench]))
     with cli.whole_file(args.save_path, "w", encoding="utf-8") as f:
         f.write(text)
     print(f"wrote {args.save_path}: {len(found)} records, {len(text) / 1e3:.0f} kB")
