@@ -228,7 +228,9 @@ def test_verdict_names_other_bytes_and_flips(repo):
     [
         ({}, "holds", "within 1"),
         ({"samples_per_second": 400.0}, "FAILED", "outside"),
-        ({"samples_per_second": 400.0, "spread": 0.3}, "bytes hold", "noisy"),
+        ({"samples_per_second": 400.0, "spread": 0.3}, "bytes hold", "noisy, here rounds differ by 30 %"),
+        ({"samples_per_second": 400.0, "stolen": [0.0, 0.2]}, "bytes hold", "noisy, here the host gave 20 %"),
+        ({"samples_per_second": 400.0, "stolen": [0.0, 0.01]}, "FAILED", "outside"),
         ({"machine": {"cpu": "another", "cores": 2}}, "bytes hold", "not comparable: recorded on cpu"),
         ({"engine_info": {"version": "9.9"}}, "bytes hold", "not comparable: recorded with engine version"),
     ],
@@ -280,6 +282,20 @@ def test_verify_times_as_much_as_the_record_did(repo):
     r = recipe.read_json(kept("throughput")) | {"times_ms": [[1.0] * 12] * 3, "bs": 8}
     assert "SAMPLES=64" in verify.parameters(r)
     assert not [p for p in verify.parameters(r | {"seq": "real"}) if p.startswith("SAMPLES")]
+    few = recipe.read_json(kept("throughput")) | {"times_ms": [[1.0] * 4] * 3, "bs": 64}  # fewer samples than a batch
+    assert "SAMPLES=1" in verify.parameters(few)
+
+
+def test_verify_does_not_hold_a_measured_plan_to_its_bytes(repo):
+    """It cuts the sentences as they cost that day; the padded rounds and all other artefacts are still held."""
+    _, old = records(repo)
+    new = json.loads(json.dumps(old))
+    link = next(t for t in old["chain"] if "/round1/" in t)
+    new["chain"][link]["sha256"] = "0" * 64
+    assert not verify.bytes_verdict(old, new)[0]
+    for r in (old, new):
+        r["chain"][link]["commands"] = [["ais_bench_cpu.py", "--plan", "measured"]]
+    assert verify.bytes_verdict(old, new)[0]
 
 
 LOG = """[INFO] NPU_compute_time (ms): min = 4.9, max = 5.2, mean = 5.0, median = 5.0, percentile(99%) = 5.1

@@ -11,7 +11,8 @@ input folders stand in the model's input order, files in natural order; as many 
 input holds; the last request is filled up with its own first file, and what those rows give is not written; outputs
 are named {stem of the first input's file}_{output index}; <output>/<dirname>_summary.json lies beside the folder;
 without --input it runs zeros (pure inference); the time of a request is that of the engine's call alone.
-.npy files are whole requests, as --auto_set_dymdims_mode 1 takes them. What it adds to the summary: `engine`.
+.npy files are whole requests, as --auto_set_dymdims_mode 1 takes them. What it adds to the summary: `engine`, and
+`stolen`, the share of the processors' time that the host gave to other machines meanwhile.
 
 --plan is ours: each file is a sentence of its own length, and tools/plan.py says which go into one request. `fixed`
 gives the same bytes every time; `measured` is faster. A pass runs all requests, --loop passes count, and the
@@ -251,6 +252,7 @@ def main():
     if args.output:
         folder = args.output / (args.output_dirname or datetime.now().strftime("%Y_%m_%d-%H_%M_%S"))
         folder.mkdir(parents=True, exist_ok=True)
+    before = record.ticks()
     if args.plan:
         engine, results, times, passes = planned(args, engine)
     else:
@@ -261,6 +263,7 @@ def main():
             made = [write(folder, stem, k, out, args.outfmt) for k, out in enumerate(outputs)]
             info[len(info)] = {"infiles": [str(file)], "outfiles": [str(m) for m in made]}
 
+    stolen, whole = (now - then for now, then in zip(record.ticks(), before, strict=True))
     compute = figures(times)
     throughput = 1000 * args.batchsize / compute["mean"]
     formula = f"1000*batchsize.mean({args.batchsize})/NPU_compute_time.mean({compute['mean']})"
@@ -291,6 +294,7 @@ def main():
                 **({"streams": engine.streams} if passes else {}),
             },
             **({"pass_ms": passes} if passes else {}),
+            **({"stolen": round(stolen / whole, 4)} if whole else {}),
         }
         with cli.whole_file(args.output / f"{folder.name}_summary.json", "w") as f:
             json.dump(summary, f, indent=1)

@@ -52,12 +52,12 @@ def run(engine, requests, done=lambda rows: None) -> tuple[list, list[float], fl
 
     start = time.perf_counter()
     if engine.streams == 1:
-        done = [once(r) for r in requests]
+        results = [once(r) for r in requests]
     else:
         with ThreadPoolExecutor(engine.streams) as pool:
-            done = list(pool.map(once, requests))
+            results = list(pool.map(once, requests))
     seconds = time.perf_counter() - start
-    return [outputs for outputs, _ in done], [ms for _, ms in done], seconds
+    return [outputs for outputs, _ in results], [ms for _, ms in results], seconds
 
 
 def fixed(engine, columns, batch: int) -> list[np.ndarray]:

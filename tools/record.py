@@ -40,6 +40,8 @@ whole = lambda v: type(v) is int and v > 0
 table = lambda v: isinstance(v, dict)
 maybe = lambda good: lambda v: v is None or good(v)
 numbers = lambda v: isinstance(v, list) and v != [] and all(map(number, v))
+NOISY = 0.1  # rounds that differ by more
+STOLEN = 0.05  # share of the processors' time that the host gave to others
 SHAPE = {
     **dict.fromkeys(("model", "weights", "seq", "chip", "engine", "precision"), name),
     "bs": whole,
@@ -63,6 +65,9 @@ MEASURED = {
         "samples_per_second": lambda v: number(v) and v > 0,
         "rounds": numbers,
         "spread": maybe(number),
+        "stolen": lambda v: (
+            v is ... or numbers(v) and all(map(share, v))
+        ),  # not of other chips, nor of the first records
         "latency_ms": lambda v: table(v) and all(maybe(number)(v.get(k, "")) for k in ("mean", "p50", "p99")),
         "timed": text,
         "requests": maybe(whole),
@@ -131,6 +136,27 @@ def machine() -> dict:
         "python": platform.python_version(),
         "host": platform.node(),
     }
+
+
+def ticks() -> tuple[int, int]:
+    """This machine's processor time so far: (what the host gave to other machines, all); zeros where Linux says nothing.
+
+    Source: proc(5), /proc/stat: user nice system idle iowait irq softirq steal.
+    """
+    try:
+        fields = [int(v) for v in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+    except (OSError, ValueError):
+        return 0, 0
+    return fields[7], sum(fields)
+
+
+def noise(record: dict) -> str | None:
+    """Why a throughput is too noisy to compare, in words."""
+    if (record["spread"] or 0) > NOISY:
+        return f"rounds differ by {100 * record['spread']:.0f} %"
+    if (most := max(record.get("stolen", [0]))) > STOLEN:
+        return f"the host gave {100 * most:.0f} % of the processors' time to others"
+    return None
 
 
 def base(leaf: Path, kind: str, made: Path) -> dict:
@@ -278,12 +304,14 @@ def perf(leaf: Path) -> dict:
     timed = f"{rounds[0]['timed']}; {work}" if record["chip"] != "cpu" else f"the engine's call alone; {work}"
     summary = recipe.read_json(summaries[0])
     passes = [recipe.read_json(s)["pass_ms"] for s in summaries] if record["seq"] == "real" else None
+    stolen = [recipe.read_json(s).get("stolen") for s in summaries]
     ran = rows_run(872, leaf, record, summary)
     return record | {
         **tool(leaf, summary),
         "timed": timed,
         **throughput(rounds, ran.get("sentences_per_row", 1)),
         **({"pass_ms": passes} if passes else {}),
+        **({} if None in stolen else {"stolen": stolen}),
         **ran,
         "summaries": {str(s): cli.sha256(s) for s in summaries},
     }
@@ -362,10 +390,8 @@ def show(record: dict) -> str:
                 f"latency     {latency['p50']:.2f} ms median, {latency['p99']:.2f} ms p99 "
                 f"of {record['requests'] or 'an unknown number of'} requests"
             )
-        if (record["spread"] or 0) > 0.1:
-            lines += [
-                f"noisy       rounds differ by {100 * record['spread']:.0f} %: differences below that mean nothing"
-            ]
+        if why := noise(record):
+            lines.append(f"noisy       {why}: differences below that mean nothing")
     lines += [
         f"model       {record['model']} (weights: {record['weights']}), batch {record['bs']}, "
         f"sequence {record['seq'].replace('p', ', packed')}",
