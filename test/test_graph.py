@@ -183,6 +183,7 @@ def test_own_lengths_give_the_padded_predictions(built, tmp_path):
     assert built.make("-q", "MODEL=tiny", "SEQ=real", "perf").returncode == 0
     record = json.loads((built.path / "build" / real / "perf.json").read_text())
     assert record["rounds"] == [pytest.approx(872_000 / ms, rel=1e-4) for [ms] in record["pass_ms"]]
+    assert len(record["stolen"]) == 3 and all(0 <= share <= 1 for share in record["stolen"])
     assert record["seq"] == "real"
     outputs = {(built.path / "build" / real / f"{d}/MANIFEST").read_text() for d in ("round1", "round2", "output")}
     assert len(outputs) == 1  # on onnxruntime, the plan does not change a bit

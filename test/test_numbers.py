@@ -242,6 +242,17 @@ def test_verdict_on_throughput(repo, change, verdict, words):
     assert words in line["result"]
 
 
+def test_what_the_host_stole(monkeypatch, repo):
+    monkeypatch.setattr(record.Path, "read_text", lambda self: "cpu  60 5 10 20 1 0 1 3 7 0\ncpu0 1 2 3\n")
+    assert record.ticks() == (3, 100)  # guest time, the last two, is in user and nice already
+    monkeypatch.setattr(record.Path, "read_text", lambda self: "no such line\n")
+    assert record.ticks() == (0, 0)
+    monkeypatch.undo()
+    speed = records(repo)[1] | {"stolen": [0.01, 0.3, 0.0]}
+    assert "noisy       the host gave 30 % of the processors' time to others" in record.show(speed)
+    assert "noisy" not in record.show(speed | {"stolen": [0.01, 0.02, 0.0]})
+
+
 def test_distance_to_the_published_figures(repo):
     Path("models/minilm_sst2/published.csv").write_text(
         ",".join(published.COLUMNS) + "\n"
