@@ -40,6 +40,7 @@ whole = lambda v: type(v) is int and v > 0
 table = lambda v: isinstance(v, dict)
 maybe = lambda good: lambda v: v is None or good(v)
 numbers = lambda v: isinstance(v, list) and v != [] and all(map(number, v))
+shares = lambda v: numbers(v) and all(map(share, v))
 NOISY = 0.1  # rounds that differ by more
 STOLEN = 0.05  # share of the processors' time that the host gave to others
 SHAPE = {
@@ -65,9 +66,7 @@ MEASURED = {
         "samples_per_second": lambda v: number(v) and v > 0,
         "rounds": numbers,
         "spread": maybe(number),
-        "stolen": lambda v: (
-            v is ... or numbers(v) and all(map(share, v))
-        ),  # not of other chips, nor of the first records
+        "stolen": lambda v: v is ... or shares(v),  # CPU alone, and not in the first records
         "latency_ms": lambda v: table(v) and all(maybe(number)(v.get(k, "")) for k in ("mean", "p50", "p99")),
         "timed": text,
         "requests": maybe(whole),
@@ -145,9 +144,9 @@ def ticks() -> tuple[int, int]:
     """
     try:
         fields = [int(v) for v in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
-    except (OSError, ValueError):
+        return fields[7], sum(fields)
+    except (OSError, ValueError, IndexError):
         return 0, 0
-    return fields[7], sum(fields)
 
 
 def noise(record: dict) -> str | None:

@@ -1,6 +1,6 @@
 """One self-contained HTML page of all records: table, pictures, and what stands behind every figure.
 
-    python tools/report.py results/records/*.json --bench results/bench/minilm.json --save_path results/report.html
+    python tools/report.py results/records/*.json $(printf ' --bench %s' results/bench/*.json) --save_path results/report.html
 
     wrote results/report.html: 85 records, 1902 kB
 
