@@ -236,19 +236,20 @@ $(patsubst %,build/%/pack.onnx,$(filter %p,$(shapes))): build/%/pack.onnx: tools
     tools/gate.py build/$$(weights)/model.onnx build/%/input/MANIFEST requirements.txt
 	$(run) $(py) $< build/$(weights)/model.onnx {} --seq_len $(length) --input build/$(fed) $(gate_rows)
 exported = build/$(if $(packed),$(shape)/pack,$(weights)/model).onnx
-# One file: above 100 MB onnxsim would put the weights beside it, and only {} is kept.
 # A list of lengths leaves the length open (-1); onnxsim then keeps the shape arithmetic. A packed row has `first`, of
 # one number in PACKED_TOKENS (tools/tokens.py).
 dims = $(if $(real),-1,$(bs)),$(if $(findstring -,$(seq))$(real),-1,$(if $(filter first,$i),$(shell expr $(length) / 8),$(length)))
-$(batches:%=build/%/sim.onnx): build/%/sim.onnx: $$(exported) tools/gate.py build/$$(fed)/MANIFEST requirements.txt
-	$(run) $(py) -m onnxsim $< {} --external-data-threshold 2GB --overwrite-input-shape $(foreach i,$(inputs),$i:$(dims)) \
-	    -- $(py) tools/gate.py $< {} --input build/$(fed) $(few_rows)
+$(batches:%=build/%/sim.onnx): build/%/sim.onnx: tools/simplify.py tools/engines.py tools/gate.py $$(exported) build/$$(fed)/MANIFEST requirements.txt
+	$(run) $(py) $< $(exported) {} --overwrite-input-shape $(foreach i,$(inputs),$i:$(dims)) --input build/$(fed) $(few_rows)
 # The last graph that this machine can run is compared on all sentences (GATE_ROWS: fewer, for a large model), the
 # steps before it on the longest few: they only say which step was to blame. Where fp32 runs rows of one length, its
-# outputs are compared, as they are made: that costs no second pass.
+# outputs are compared, as they are made, with reference.npy: what the exported graph says of each row.
 few_rows  = --rows 16
 gate_rows = $(addprefix --rows ,$($(model).GATE_ROWS))
 held_later = $(if $(one_length),$(filter cpu-%-fp32,$(call part,5)))
+$(shapes:%=build/%/reference.npy): build/%/reference.npy: tools/gate.py tools/engines.py build/$$(weights)/model.onnx \
+    build/%/input/MANIFEST requirements.txt
+	$(run) $(py) $< build/$(weights)/model.onnx --input build/$(fed) $(gate_rows) --save_path {}
 targets := ascend cpu gpu
 $(foreach t,$(targets),$(batches:%=build/%/$t.onnx)): build/%.onnx: models/$$(model)/modify_onnx.py tools/recipe.py \
     tools/rewrite.py tools/encoder.py tools/gate.py build/$$(batch)/sim.onnx build/$$(fed)/MANIFEST requirements.txt
@@ -310,9 +311,9 @@ build/device: $$(call keep,$$@,$$(DEVICE))
 	umask 022; mkdir -p $(@D) && printf '%s\n' '$(DEVICE)' > $@
 joined_by = $(subst $(space),$1,$(strip $2))
 $(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) build/$$(fed)/MANIFEST $$(runs) \
-    $$(if $$(held_later),$$(exported) tools/recipe.py)
+    $$(if $$(held_later),build/$$(shape)/reference.npy tools/recipe.py)
 	$(run) $(runner) $(on_sentences) $(if $(real),--plan fixed) --batchsize $(bs) --output {} --output_dirname out \
-	    $(if $(held_later),-- $(py) tools/gate.py $(exported) {}/out --input build/$(fed) $(gate_rows))
+	    $(if $(held_later),-- $(py) tools/gate.py build/$(shape)/reference.npy {}/out --input build/$(fed) $(gate_rows))
 $(leaves:%=build/%/score.json): build/%/score.json: models/$$(model)/postprocess.py tools/recipe.py build/%/output/MANIFEST build/$$(fed)/MANIFEST
 	$(run) $(py) $< --output_path build/$*/output/out --label_path build/$(fed)/labels.json --save_path {}
 $(leaves:%=build/%/accuracy.json): build/%/accuracy.json: tools/record.py build/%/score.json

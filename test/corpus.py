@@ -48,6 +48,8 @@ COMMANDS = {
     "adapter": (["a.safetensors", "base"], "tools/adapter.py a.safetensors --base base --save_path o"),
     "onnx": (["m.onnx"], "tools/rewrite.py m.onnx o.onnx --target ascend"),
     "gate": (["m.onnx", "rows"], "tools/gate.py m.onnx m.onnx --input rows"),
+    "kept": (["r.npy", "m.onnx", "rows"], "tools/gate.py r.npy m.onnx --input rows"),
+    "simplify": (["m.onnx", "rows"], "tools/simplify.py m.onnx o.onnx --input rows"),
     "compile": (["m.onnx", "rows"], "tools/compile_cpu.py --onnx m.onnx --engine onnxruntime --precision fp32 --input rows --save_path o.onnx"),
     "packed": (["m.onnx"], "tools/packed.py --onnx m.onnx --precision bf16 --save_path o.packed"),
     "runner": (["m.onnx", "rows"], "tools/ais_bench_cpu.py --model m.onnx --input rows/input_ids,rows/attention_mask --batchsize 1"),
@@ -378,7 +380,7 @@ def other_name(model):
 GRAPHS = [*cut(0, 1, 100, 5000, 0.5, 0.99), b"PK\x03\x04", b"\xff" * 300, b"version https://git-lfs.github.com/spec/v1\n", graph(lambda m: m.ClearField("graph")),
           graph(lambda m: m.graph.ClearField("output")), graph(lambda m: m.graph.ClearField("node")), external("../secret"), external("/etc/passwd"),
           external("gone.bin"), graph(lambda m: m.graph.ClearField("initializer"))]  # fmt: skip
-for kind in ("onnx", "gate", "compile", "packed", "runner"):
+for kind in ("onnx", "gate", "simplify", "compile", "packed", "runner"):
     bad(kind, "m.onnx", *[(g, "m.onnx") for g in GRAPHS])
 bad(
     "onnx",
@@ -404,12 +406,23 @@ bad(
     "rows/input_ids/1.npy",
     (b"no array", "1.npy: not an array of int64"),
     (pickle.dumps(Evil()), "1.npy: not an array"),
+    (b"PK\x03\x04", "1.npy: not an array"),
 )
 bad(
     "gate",
     "rows/input_ids/1.bin",
     (np.full(16, 1 << 40).tobytes(), "cannot run it"),
     (np.full(16, -1000).tobytes(), "cannot run it"),
+)
+bad(
+    "kept",
+    "r.npy",
+    *[(c, "r.npy: no logits") for c in cut(0, 6, -4)],
+    (pickle.dumps(Evil()), "r.npy: no logits"),
+    (b"PK\x03\x04", "r.npy"),
+    (lambda b: npy(np.zeros((1, 2), "f4"))(b), "differ in shape"),
+    (lambda b: npy(np.zeros((2, 2), "f4"))(b), "NOT EQUAL"),
+    (lambda b: npy(np.full((2, 2), np.nan, "f4"))(b), "NOT EQUAL"),
 )
 bad(
     "runner",
@@ -437,7 +450,8 @@ bad("score", "labels.json", *NOT_JSON, (b"{}", "no labels"), (b'{"1": "2"}', "no
     (b'{"1": null}', "not 0 or 1"), (b'{"../../x": "1"}', "missing"), (b'{"1": "1"}', "no label for it"), (None, "No such file"))  # fmt: skip
 npy = lambda array: lambda b: (f := io.BytesIO(), np.save(f, array), f.getvalue())[2]
 bad("buckets", "wide/1_0.npy", (b"", "1_0.npy"), (b"\x93NUMPY", "1_0.npy: not float32 pairs"), (lambda b: b[:-4], "1_0.npy: not float32 pairs"), (npy(np.zeros((1, 2), "f4")), "1 rows of logits, 2 labels"),
-    (npy(np.array([{}, {}])), "1_0.npy: not float32 pairs"), (npy(np.array(["a", "b"])), "1_0.npy: not float32 pairs"), (npy(np.zeros(3)), "1_0.npy: not float32 pairs"), (zip_of(("x.npy", b"")), "1_0.npy"))  # fmt: skip
+    (npy(np.array([{}, {}])), "1_0.npy: not float32 pairs"), (npy(np.array(["a", "b"])), "1_0.npy: not float32 pairs"), (npy(np.zeros(3)), "1_0.npy: not float32 pairs"), (zip_of(("x.npy", b"")), "1_0.npy"),
+    (b"PK\x03\x04", "1_0.npy: not float32 pairs"))  # fmt: skip
 bad(
     "buckets",
     "w/rows.json",
@@ -570,6 +584,7 @@ def good(folder: Path) -> Path:
     from safetensors.numpy import save
 
     import adapter
+    import gate
     import seeded
     import weights
 
@@ -611,6 +626,8 @@ def good(folder: Path) -> Path:
     for name, content in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
+    rows = gate.load_inputs(folder / "rows", bert_graphs.NAMES)
+    np.save(folder / "r.npy", gate.logits(str(folder / "m.onnx"), rows))
     return folder
 
 

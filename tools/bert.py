@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 import cli
+import engines
 import weights
 from tokens import ROLES, mask_of
 
@@ -138,12 +139,11 @@ def export(module, path, inputs, arrays, batch=32, shape=None):
     Gate: the largest logit difference is at most TOLERANCE and every argmax is the same, over all n rows;
     otherwise UserError with the worst row, and no file. Returns that largest difference.
     """
-    import onnxruntime
     from onnx.tools.update_model_dims import update_inputs_outputs_dims
 
     model = to_onnx(module, inputs)
     data = model.SerializeToString(deterministic=True)
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    session = engines.session(data)
     want = logits(module, arrays, batch)
     have = in_batches(lambda rows: session.run(["output"], rows)[0], {n: arrays[n] for n in inputs}, batch)
     difference = gate(want, have, path)

@@ -12,6 +12,7 @@ import hashlib
 import os
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 
@@ -45,6 +46,19 @@ def sha256(path) -> str:
     """Hex sha256 of a file's bytes, read in pieces."""
     with Path(path).open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def read_npy(path):
+    """The array of a .npy file, mapped: a header that lies of its size gets no memory. ValueError where it is none."""
+    import numpy as np
+
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (EOFError, zipfile.BadZipFile) as e:
+        raise ValueError(str(e)) from None
+    if not isinstance(array, np.ndarray):  # numpy opens any zip as .npz
+        raise ValueError("a zip of arrays")
+    return array
 
 
 @contextlib.contextmanager

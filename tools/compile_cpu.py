@@ -50,12 +50,9 @@ def fuse(path: Path, out: Path):
     import onnx
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(out)
-    options.log_severity_level = 4
+    extended = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     try:
-        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        engines.session(path, graph_optimization_level=extended, optimized_model_filepath=str(out))
         return onnx.load(out)
     except Exception as e:  # onnxruntime has no public base class for its errors; a full disk is one of them
         raise cli.UserError(

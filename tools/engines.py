@@ -101,6 +101,28 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def session(model, threads: int = 0, **settings):
+    """An onnxruntime CPU session of a path or of serialized bytes; threads: all cores if 0.
+
+    Numbers below 1.2e-38 count as zero: onnxruntime 1.31's softmax makes such of masked scores, and took ten times as long
+    over them (37 of 240 ms a request of 8 x 128 tokens; the logits keep their bytes). It heeds the first session of a
+    process alone, so every session says it. Add and LayerNormalization stay two operators: the fused one took five times
+    as long (tools/knobs.py).
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # its errors are raised, too
+    unwanted = settings.pop("disabled_optimizers", ["SkipLayerNormFusion"])
+    for name, value in {"session.set_denormal_as_zero": "1", **settings}.items():
+        options.add_session_config_entry(name, value) if "." in name else setattr(options, name, value)
+    providers = ["CPUExecutionProvider"]
+    return ort.InferenceSession(
+        model if isinstance(model, bytes) else str(model), options, providers=providers, disabled_optimizers=unwanted
+    )
+
+
 class Onnxruntime(Engine):
     """fp32 reference, and the fp16 rehearsal of fp16sim.py, whose roundings nothing may optimise away."""
 
@@ -109,15 +131,10 @@ class Onnxruntime(Engine):
     def __init__(self, path, precision: str, threads: int = 0, streams: int = 1, **settings):
         import onnxruntime as ort
 
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads if streams == 1 else max(1, (threads or cores()) // streams)
-        options.log_severity_level = 4  # its errors are raised, too
         if precision == "fp16-sim":
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        for name, value in settings.items():
-            options.add_session_config_entry(name, value) if "." in name else setattr(options, name, value)
-        model = path if isinstance(path, bytes) else str(path)
-        self.path, self.session = path, ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            settings["graph_optimization_level"] = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        share = threads if streams == 1 else max(1, (threads or cores()) // streams)
+        self.path, self.session = path, session(path, share, **settings)
         self.precision, self.version, self.streams = precision, ort.__version__, streams
         self.inputs = [Tensor(i.name, DTYPES[i.type], i.shape) for i in self.session.get_inputs()]
         self.names = [o.name for o in self.session.get_outputs()]

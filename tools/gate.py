@@ -4,7 +4,8 @@
 
     gate: equal: max |difference| 3.81e-06 (limit 0.0001) over 64 rows, 0 argmax flips, 0 rows not finite
 
-In place of the second graph may stand a folder of ais_bench outputs, one file a row.
+In place of the second graph may stand a folder of ais_bench outputs, one file a row; in place of the first its logits,
+which `python tools/gate.py model.onnx --input ... --save_path reference.npy` keeps.
 Rows whose mask is all zero carry no sentence (padding of the last batch): their logits must be finite, not
 equal, since a softmax over masked scores alone depends on the mask constant.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import cli
+import engines
 from engines import first_line
 
 CHUNK = 16  # rows a run where the graph leaves the batch free
@@ -25,13 +27,8 @@ TOLERANCE = 1e-4  # max abs logit difference, fp32
 
 def session(model):
     """An onnxruntime CPU session of a path or of serialized bytes."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return engines.session(model, int(os.environ.get("OMP_NUM_THREADS", "0")))
     except Exception as e:  # onnxruntime has no public base class for its errors
         raise cli.UserError(f"{name_of(model)}: onnxruntime refuses it: {first_line(e)}; make it again") from None
 
@@ -102,15 +99,14 @@ def in_batches(once, shapes: dict, inputs: dict, where: str) -> np.ndarray:
 def compare(ref_onnx, new_onnx, inputs: dict, tol: float = TOLERANCE) -> dict:
     """Run both graphs (paths or bytes) on {name: int64 [n, S]} and compare their first output.
 
-    In place of new_onnx may stand its logits, float32 [n, labels].
+    In place of a graph may stand its logits, float32 [n, labels].
 
     Returns dict(ok, rows, padding_rows, max_abs, argmax_flips: row numbers, not_finite: row numbers).
     ok: every row of the new graph finite, and on rows with a sentence max_abs <= tol and no argmax differs.
     """
-    ref = logits(ref_onnx, inputs)
-    new = new_onnx if isinstance(new_onnx, np.ndarray) else logits(new_onnx, inputs)
+    ref, new = (g if isinstance(g, np.ndarray) else logits(g, inputs) for g in (ref_onnx, new_onnx))
     if ref.shape != new.shape:
-        raise cli.UserError(f"the graphs' outputs differ in shape: {ref.shape} and {new.shape}")
+        raise cli.UserError(f"the outputs differ in shape, {ref.shape} and {new.shape}; make both again")
     return judge(by_sentence(ref, inputs)[0], *by_sentence(new, inputs), tol)
 
 
@@ -171,9 +167,9 @@ def rows_of(folder: Path) -> tuple[np.ndarray, list[int]]:
     parts = []
     for f in row_files(folder):
         try:
-            part = np.load(f, mmap_mode="r") if f.suffix == ".npy" else np.fromfile(f, "<i8")[None]
+            part = cli.read_npy(f) if f.suffix == ".npy" else np.fromfile(f, "<i8")[None]
             dtype, ndim, size = part.dtype, part.ndim, part.nbytes
-        except (ValueError, EOFError, AttributeError) as e:  # the last: a zip, which numpy opens as .npz
+        except ValueError as e:
             raise cli.UserError(f"{f}: not an array of int64: {first_line(e)}; preprocess again") from None
         if dtype != np.int64 or ndim != 2 or f.suffix == ".bin" and size != f.stat().st_size:
             raise cli.UserError(f"{f}: not whole int64 rows; preprocess again")
@@ -217,6 +213,21 @@ def longest(inputs: dict, rows: int | None):
     return np.argsort(-lengths(inputs), kind="stable")[:rows] if rows else slice(None)
 
 
+def input_names(folder: Path) -> list[str]:
+    """The model inputs that preprocess.py wrote to `folder`."""
+    if not (names := sorted(f.name for f in folder.iterdir() if f.is_dir())):
+        raise cli.UserError(f"{folder}: no folder of a model input; preprocess first")
+    return names
+
+
+def read_kept(path: Path) -> np.ndarray:
+    """Float32 [n, labels] that --save_path kept."""
+    try:
+        return cli.read_npy(path).astype(np.float32).reshape(-1, 2)
+    except ValueError as e:
+        raise cli.UserError(f"{path}: no logits: {first_line(e)}; delete it and run make again") from None
+
+
 def read_outputs(folder: Path, given: Path) -> np.ndarray:
     """Float32 [n, 2]: ais_bench's outputs in `folder` of the one-row files in `given`, in rows_of's order."""
     import recipe
@@ -249,24 +260,33 @@ def examples(names, length: int, vocabulary: int, rows: int = 8, most: int = 0) 
 
 
 def main():
-    p = argparse.ArgumentParser(description="Compare two ONNX graphs of one model on real inputs.")
-    p.add_argument("reference", help="the graph to hold to")
-    p.add_argument("new", help="the graph to judge, or a folder of its outputs")
-    p.add_argument("--input", required=True, help="folder with one sub-folder of rows per model input")
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("reference", help="the graph to hold to, or its logits")
+    p.add_argument("new", nargs="?", help="the graph to judge, or a folder of its outputs")
+    p.add_argument("--input", required=True, type=Path, help="folder with one sub-folder of rows per model input")
     p.add_argument("--rows", type=int, help="only so many rows, longest sentences first (default: all)")
     p.add_argument("--tolerance", type=float, default=TOLERANCE, help="max abs logit difference (default 1e-4)")
+    p.add_argument("--save_path", type=Path, help="in place of a comparison: where the reference's logits go, .npy")
     a = p.parse_args()
-    for path in (a.reference, a.new):
+    if (a.new is None) == (a.save_path is None):
+        p.error("give either a second graph, or a folder of its outputs, or --save_path")
+    for path in filter(None, (a.reference, a.new, a.input)):
         if not Path(path).exists():
             raise cli.UserError(f"{path}: no such file")
-    names, new = [i.name for i in session(a.reference).get_inputs()], a.new
+    kept = Path(a.reference).suffix == ".npy"
+    names = input_names(a.input) if kept else [i.name for i in session(a.reference).get_inputs()]
     inputs = load_inputs(a.input, names, a.rows)
+    if a.save_path:
+        with cli.whole_file(a.save_path) as f:
+            np.save(f, made := logits(a.reference, inputs))
+        return print(f"wrote the logits of {len(made)} rows to {a.save_path}")
+    new = a.new
     if Path(new).is_dir():
         new = read_outputs(Path(new), Path(a.input, names[0]))[longest(load_inputs(a.input, names), a.rows)]
-    result = compare(a.reference, new, inputs, a.tolerance)
+    result = compare(read_kept(Path(a.reference)) if kept else a.reference, new, inputs, a.tolerance)
     if not result["ok"]:
         raise cli.UserError(f"{a.new}: {line(result, a.tolerance)}; it must not take the place of {a.reference}")
-    print(line(result, a.tolerance))
+    return print(line(result, a.tolerance))
 
 
 if __name__ == "__main__":

@@ -147,11 +147,11 @@ def read_logits(folder: Path, stem: str, rows: int, padded: bool):
     try:
         values = {
             ".bin": lambda: np.frombuffer(path.read_bytes(), "<f4"),
-            ".npy": lambda: np.load(path, mmap_mode="r"),  # a header that lies of its size gets no memory
+            ".npy": lambda: cli.read_npy(path),
             ".txt": lambda: np.loadtxt(path),
         }[path.suffix]()
         values = values.astype(np.float32).reshape(-1, 2)
-    except (ValueError, EOFError, TypeError, AttributeError) as e:  # the last: a zip, which numpy opens as .npz
+    except (ValueError, TypeError) as e:
         reason = " ".join(str(e).split())[:200]
         raise cli.UserError(f"{path}: not float32 pairs ({reason}); run the inference again") from None
     if len(values) < rows or (len(values) > rows and not padded):

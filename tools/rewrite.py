@@ -264,8 +264,8 @@ def show(facts: dict) -> str:
     return "\n".join([*lines, gate.line(facts["gate"])])
 
 
-def gate_inputs(model, enc: Encoder, folder, rows) -> list:
-    """Input sets for the gate: fixed token rows of many lengths, and real ones where a folder is given."""
+def gate_inputs(model, enc: Encoder, folder, rows) -> dict:
+    """Rows for the gate, {input: int64 [n, S]}: fixed tokens of many lengths, and real ones where a folder is given."""
     names = [v.name for v in model.graph.inputs]
     ids = next(v for v in model.graph.inputs if v is not enc.mask_input)
     tables = (const(n.inputs[0]) for n in ids.consumers() if n.op_type == "Gather")
@@ -273,7 +273,9 @@ def gate_inputs(model, enc: Encoder, folder, rows) -> list:
     length = enc.mask_input.shape[1]
     most = next((v.shape[1] for v in model.graph.inputs if enc.packed and v.name == "first"), 0)
     sets = [gate.examples(names, length if isinstance(length, int) else 24, vocabulary, most=most)]
-    return sets + ([gate.load_inputs(folder, names, rows)] if folder else [])
+    sets += [gate.load_inputs(folder, names, rows)] if folder else []
+    width = {name: max(s[name].shape[1] for s in sets) for name in names}
+    return {n: np.concatenate([np.pad(s[n], ((0, 0), (0, width[n] - s[n].shape[1]))) for s in sets]) for n in names}
 
 
 def modify(in_path, out_path, target="ascend", *, inputs=None, rows=None, layers=None, cls_only=False):
@@ -297,16 +299,15 @@ def modify(in_path, out_path, target="ascend", *, inputs=None, rows=None, layers
     try:
         enc = encoder.read(model.graph, layers)
         facts = report(enc, target, opset)
-        sets = gate_inputs(model, enc, inputs, rows)
+        arrays = gate_inputs(model, enc, inputs, rows)
         writer = Writer(model.graph, opset)
         for_ascend(writer, enc) if target == "ascend" else for_others(writer, enc, cls_only)
     except Miss as e:
         raise cli.UserError(f"{in_path}: {e}; is it the simplified graph of a BERT classifier?") from None
     data = finish(model)
-    for rows_set in sets:
-        facts["gate"] = gate.compare(str(in_path), data, rows_set)
-        if not facts["gate"]["ok"]:
-            raise cli.UserError(f"{in_path}: {gate.line(facts['gate'])}; nothing written")
+    facts["gate"] = gate.compare(str(in_path), data, arrays)
+    if not facts["gate"]["ok"]:
+        raise cli.UserError(f"{in_path}: {gate.line(facts['gate'])}; nothing written")
     with cli.whole_file(out_path) as f:
         f.write(data)
     return facts
