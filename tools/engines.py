@@ -106,21 +106,17 @@ def session(model, threads: int = 0, **settings):
 
     Numbers below 1.2e-38 count as zero: onnxruntime 1.31's softmax makes such of masked scores, and took ten times as long
     over them (37 of 240 ms a request of 8 x 128 tokens; the logits keep their bytes). It heeds the first session of a
-    process alone, so every session says it. Add and LayerNormalization stay two operators: the fused one took five times
-    as long (tools/knobs.py).
+    process alone, so every session says it.
     """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # its errors are raised, too
-    unwanted = settings.pop("disabled_optimizers", ["SkipLayerNormFusion"])
     for name, value in {"session.set_denormal_as_zero": "1", **settings}.items():
         options.add_session_config_entry(name, value) if "." in name else setattr(options, name, value)
-    providers = ["CPUExecutionProvider"]
-    return ort.InferenceSession(
-        model if isinstance(model, bytes) else str(model), options, providers=providers, disabled_optimizers=unwanted
-    )
+    model = model if isinstance(model, bytes) else str(model)
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 class Onnxruntime(Engine):

@@ -112,7 +112,6 @@ def onnxruntime(args, columns, whole, folder):
         "fused no further than BASIC",
         load(args.static, graph_optimization_level=ort.GraphOptimizationLevel.ORT_ENABLE_BASIC),
     )
-    yield padded("Add and LayerNormalization fused, too", load(args.static, disabled_optimizers=[]))
     yield padded("weights not laid out ahead", load(fused, **{"session.disable_prepacking": "1"}))
     yield padded("threads do not spin", load(fused, **{"session.intra_op.allow_spinning": "0"}))
     yield padded("1 thread", load(fused, 1))
