@@ -69,7 +69,8 @@ class Given:
 def test_rounds_go_round_and_a_failure_stops_nobody_else():
     turns = []
     workers = {"a": Given("a", [9, 9, 1, 2, 0.5, 1], turns), "b": Given("b", [9, 9, None, 2, 4], turns)}
-    found = bench.measure(workers, {"sorted": [0, 1], "padded": [0]}, rounds=2)
+    found, stolen = bench.measure(workers, {"sorted": [0, 1], "padded": [0]}, rounds=2)
+    assert len(stolen) == 2 and all(0 <= share <= 1 for share in stolen)
     once = [("a", "sorted"), ("a", "padded"), ("b", "sorted"), ("b", "padded")]
     assert turns == once + once + [t for t in once if t != ("b", "sorted")]
     assert found["a", "sorted"]["rates"] == [2, 4] and found["a", "padded"]["rates"] == [

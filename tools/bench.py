@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -130,17 +131,21 @@ class Worker:
             self.process.wait()
 
 
-def measure(workers: dict, rows: dict, rounds: int, seconds: float = SECONDS) -> dict:
-    """{(contender, shape): {labels, rates: sentences/s by round, peak_bytes} or {missing}}.
+def measure(workers: dict, rows: dict, rounds: int, seconds: float = SECONDS) -> tuple[dict, list[float]]:
+    """{(contender, shape): {labels, rates: sentences/s by round, peak_bytes} or {missing}}, and `stolen` of each round.
 
-    rows: {shape: row numbers}. The first pass of each is not timed: it warms caches and compiles shapes.
+    rows: {shape: row numbers}. The first pass of each is not timed: it warms caches and compiles shapes. stolen: the share
+    of the processors' time that the host gave to other machines.
     """
     from tqdm import tqdm
 
-    found = {}
+    import record
+
+    found, clock = {}, []
     turns = [(name, shape) for name in workers for shape in SHAPES]
     with tqdm(total=len(turns) * (rounds + 1), desc="bench", unit="turn", disable=None) as bar:
         for number in range(rounds + 1):
+            clock.append(record.ticks())
             for name, shape in turns:
                 bar.set_postfix_str(f"{name}, {shape}")
                 so_far = found.setdefault((name, shape), {"rates": []})
@@ -150,7 +155,9 @@ def measure(workers: dict, rows: dict, rounds: int, seconds: float = SECONDS) ->
                         so_far["rates"] += [len(rows[shape]) * len(times) / sum(times)] * bool(number)
                     so_far |= answer
                 bar.update()
-    return found
+    clock = [*clock[1:], record.ticks()]
+    spans = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(clock)]
+    return found, [round(stolen / whole, 4) if whole else 0.0 for stolen, whole in spans]
 
 
 def ratios(rates: list[float], base: list[float]) -> dict:
@@ -233,7 +240,7 @@ def bench(args) -> dict:
                 workers[name] = Worker(name, python, job, Path(box) / str(k), need)
                 if workers[name].missing:
                     print(f"        missing: {workers[name].missing}", flush=True)
-            found = measure(workers, rows, args.rounds, args.seconds)
+            found, stolen = measure(workers, rows, args.rounds, args.seconds)
         finally:
             for worker in workers.values():
                 worker.close()
@@ -260,6 +267,7 @@ def bench(args) -> dict:
         "tokens": {"mean": round(sum(lengths) / len(lengths), 3), "longest": max(lengths)},
         "operations_per_sentence": {k: round(v) for k, v in work.items()},
         "peak_per_second": peak,
+        "stolen": stolen,
         "contenders": lines,
         "inputs": {str(p): cli.sha256(p) for p in given if p.is_file()},
         "standin": False,
@@ -314,7 +322,8 @@ def table(record: dict) -> str:
         f"{max((len(x['rounds'] or []) for x in r['contenders']), default=0)} interleaved rounds, smallest and largest in "
         f"brackets; {r['timed']}. Real: all {r['contenders'][0]['sentences']} sentences, sorted by length, batch {r['batch']}. "
         f"Padded: {r['contenders'][1]['sentences']} of them. Flips: labels unlike fp32's."
-        + (f" Accuracy: not given ({some})." if some else ""),
+        + (f" Accuracy: not given ({some})." if some else "")
+        + (f" The host gave up to {100 * max(r['stolen']):.0f} % of a round to others." if r.get("stolen") else ""),
         "",
         f"Operations a sentence: {work['sorted']:.2f} G real, {work['padded']:.2f} G padded. Peak, TOP/s: fp32 "
         f"{peak('fp32')}, bf16 {peak('bf16')}, int8 {peak('int8')} in registers; bf16 {peak('bf16_l2')}, int8 "
