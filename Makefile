@@ -305,6 +305,7 @@ runs.gpu    = tools/trtexec.py
 on_sentences = --input $(call joined_by,$(comma),$(inputs:%=build/$(fed)/%)) \
                $(if $(findstring -,$(seq)),--auto_set_dymdims_mode 1 --outfmt NPY)
 runs   = $(runs.$(call family_of,$(chip)))
+untimed = $(if $(filter onnxruntime,$(engine)),--untimed)
 build/isa: $$(call keep,$$@,$$(ISA))
 	umask 022; mkdir -p $(@D) && printf '%s\n' '$(ISA)' > $@
 build/device: $$(call keep,$$@,$$(DEVICE))
@@ -312,7 +313,7 @@ build/device: $$(call keep,$$@,$$(DEVICE))
 joined_by = $(subst $(space),$1,$(strip $2))
 $(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) build/$$(fed)/MANIFEST $$(runs) \
     $$(if $$(held_later),build/$$(shape)/reference.npy tools/recipe.py)
-	$(run) $(runner) $(on_sentences) $(if $(real),--plan fixed) --batchsize $(bs) --output {} --output_dirname out \
+	$(run) $(runner) $(on_sentences) $(if $(real),--plan fixed,$(untimed)) --batchsize $(bs) --output {} --output_dirname out \
 	    $(if $(held_later),-- $(py) tools/gate.py build/$(shape)/reference.npy {}/out --input build/$(fed) $(gate_rows))
 $(leaves:%=build/%/score.json): build/%/score.json: models/$$(model)/postprocess.py tools/recipe.py build/%/output/MANIFEST build/$$(fed)/MANIFEST
 	$(run) $(py) $< --output_path build/$*/output/out --label_path build/$(fed)/labels.json --save_path {}

@@ -104,6 +104,28 @@ def test_whole_batch_npy(model, tmp_path):
     assert np.load(tmp_path / "d/1_0.npy").tolist() == [[3, 3]] * 4
 
 
+def test_untimed_gives_the_same_files(model, inputs, tmp_path):
+    for name, how in (("in_turn", ()), ("together", ("--untimed", "--threads", 3))):
+        text = run("-m", model, "-i", inputs, "-o", tmp_path, "--output_dirname", name, *how).stdout
+    files = lambda name: {p.name: p.read_bytes() for p in (tmp_path / name).iterdir()}
+    assert files("together") == files("in_turn") and len(files("together")) == 10
+    summary = json.loads((tmp_path / "together_summary.json").read_text())
+    assert [Path(f["infiles"][0]).stem for f in summary["filesinfo"].values()] == [str(i) for i in range(1, 11)]
+    assert summary["engine"]["streams"] == 3 and len(summary["npu_compute_time_list"]) == 3
+    [whole] = summary["pass_ms"]
+    assert summary["throughput"] == pytest.approx(10_000 / whole) and "1000*sentences(10)/pass.mean" in text
+
+
+def test_a_damaged_npy_is_one_line(model, tmp_path):
+    for name in ("input_ids", "attention_mask"):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "1.npy", np.ones((4, 3), np.int64))
+    for content in (b"PK\x03\x04", b"", (tmp_path / "input_ids/1.npy").read_bytes()[:-4]):
+        (tmp_path / "attention_mask/1.npy").write_bytes(content)
+        done = run("-m", model, "-i", f"{tmp_path}/input_ids,{tmp_path}/attention_mask", check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "1.npy: no array" in done.stderr, done.stderr
+
+
 def test_pure_inference_runs_zeros(model, tmp_path):
     run("--model", model, "--loop", 7, "--output", tmp_path, "--output_dirname", "d")
     assert [p.name for p in (tmp_path / "d").iterdir()] == ["pure_infer_data_0.bin"]
@@ -142,4 +164,5 @@ def test_faults_are_one_line(model, inputs, tmp_path, spoil, says):
 def test_usage_is_exit_2(model):
     assert run("--model", model, "--output_dirname", "d", check=False).returncode == 2
     assert run("--model", model, "--loop", 0, check=False).returncode == 2
+    assert run("--model", model, "--untimed", check=False).returncode == 2
     assert run(check=False).returncode == 2

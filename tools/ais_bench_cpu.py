@@ -14,9 +14,10 @@ without --input it runs zeros (pure inference); the time of a request is that of
 .npy files are whole requests, as --auto_set_dymdims_mode 1 takes them. What it adds to the summary: `engine`, and
 `stolen`, the share of the processors' time that the host gave to other machines meanwhile.
 
---plan is ours: each file is a sentence of its own length, and tools/plan.py says which go into one request. `fixed`
-gives the same bytes every time; `measured` is faster. A pass runs all requests, --loop passes count, and the
-throughput is that of whole passes (`pass_ms`, one a pass), since requests may overlap.
+--untimed and --plan are ours. --untimed: outputs alone are wanted, so each core has a request of its own, which is faster
+than all cores at one. --plan: each file is a sentence of its own length, and tools/plan.py says which go into one
+request. `fixed` gives the same bytes every time; `measured` is faster. A pass runs all requests, --loop passes count.
+With either, the throughput is that of whole passes (`pass_ms`, one a pass), since requests may overlap.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import os
 import platform
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -47,11 +49,16 @@ def parse(argv=None):
     parser.add_argument("--dymDims", help='shape of a pure run, as "input_ids:8,64;attention_mask:8,64"')
     parser.add_argument("--pure_data_type", choices=["zero"], default="zero")
     parser.add_argument("--display_all_summary", type=int, default=0)
+    parser.add_argument(
+        "--untimed", action="store_true", help="outputs alone are wanted: as many requests at a time as cores"
+    )
     parser.add_argument("--threads", type=int, default=0, help="cores (all if 0)")
     parser.add_argument("--plan", choices=["fixed", "measured"], help="sentences of any length, by --batchsize at most")
     args = parser.parse_args(argv)
     if args.plan and not (args.input and args.batchsize):
         parser.error("--plan needs --input and --batchsize")
+    if args.untimed and (args.plan or args.loop > 1 or not args.input):
+        parser.error("--untimed is for --input, without --plan and --loop")
     if args.output_dirname and not args.output:
         parser.error("--output_dirname needs --output")
     return args
@@ -202,15 +209,33 @@ def requested(args, engine, times):
         )
     else:
         requests = pure_requests(engine.inputs, args.dymDims)
+    run = together if engine.streams > 1 else in_turn
+    for files, rows, outputs in tqdm(run(args, engine, requests, times), desc="infer", unit="request", disable=None):
+        for i, file in enumerate(files):
+            yield file, [out[i * rows : (i + 1) * rows] for out in outputs]
+
+
+def in_turn(args, engine, requests, times):
+    """Run one request after the other, each --loop times, after some that do not count; yield (files, rows, outputs)."""
     warm = args.warmup_count
-    for files, feeds, rows in tqdm(requests, desc="infer", unit="request", disable=None):
+    for files, feeds, rows in requests:
         args.batchsize = args.batchsize or len(feeds[0])
         for _ in range(warm):
             engine.run(feeds)
         warm = 0
-        outputs = timed(engine, feeds, args.loop, times)
-        for i, file in enumerate(files):
-            yield file, [out[i * rows : (i + 1) * rows] for out in outputs]
+        yield files, rows, timed(engine, feeds, args.loop, times)
+
+
+def together(args, engine, requests, times):
+    """Run each request once, as many at a time as the engine has streams; yield (files, rows, outputs) in their order."""
+
+    def once(request):
+        files, feeds, rows = request
+        args.batchsize = args.batchsize or len(feeds[0])
+        return files, rows, timed(engine, feeds, 1, times)
+
+    with ThreadPoolExecutor(engine.streams) as pool:
+        yield from pool.map(once, requests)
 
 
 def planned(args, engine):
@@ -250,30 +275,32 @@ def main():
     import engines
     import record
 
-    engine = engines.load(args.model, args.threads)
+    engine = engines.load(args.model, args.threads, (args.threads or engines.cores()) if args.untimed else 1)
     print(f"[INFO] load model {args.model} success: {type(engine).__name__} {engine.version} {engine.precision}")
     folder, info, times, passes = None, {}, [], []
     if args.output:
         folder = args.output / (args.output_dirname or datetime.now().strftime("%Y_%m_%d-%H_%M_%S"))
         folder.mkdir(parents=True, exist_ok=True)
-    before = record.ticks()
+    before, started, count = record.ticks(), time.perf_counter(), 0
     if args.plan:
         engine, results, times, passes = planned(args, engine)
     else:
         results = requested(args, engine, times)
     for file, outputs in results:
+        count += 1
         if folder:
             stem = file.name.split(".")[0]
             made = [write(folder, stem, k, out, args.outfmt) for k, out in enumerate(outputs)]
             info[len(info)] = {"infiles": [str(file)], "outfiles": [str(m) for m in made]}
-
+    if args.untimed:
+        passes = [1e3 * (time.perf_counter() - started)]
     stolen, whole = (now - then for now, then in zip(record.ticks(), before, strict=True))
     compute = figures(times)
     throughput = 1000 * args.batchsize / compute["mean"]
     formula = f"1000*batchsize.mean({args.batchsize})/NPU_compute_time.mean({compute['mean']})"
     if passes:
-        throughput = 1000 * len(results) / (sum(passes) / len(passes))
-        formula = f"1000*sentences({len(results)})/pass.mean({sum(passes) / len(passes)})"
+        throughput = 1000 * count / (sum(passes) / len(passes))
+        formula = f"1000*sentences({count})/pass.mean({sum(passes) / len(passes)})"
     line = ", ".join(f"{k} = {v}" for k, v in compute.items() if k != "count")
     print("[INFO] -----------------Performance Summary------------------")
     print(f"[INFO] NPU_compute_time (ms): {line}")
