@@ -204,3 +204,24 @@ def test_a_small_filesystem_that_grows(repo):
     assert not re.search(r"^build/tiny/.*/\.", done.stdout, re.M), done.stdout  # what find saw
     said = [line for line in done.stdout.splitlines() if "run.py: error:" in line]
     assert len(said) == len(stops) and len(set(said)) >= 3, said  # different stages
+
+
+@pytest.mark.parametrize("writer", ["buckets", "runner"])
+def test_no_room_for_a_npy(tmp_path, writer):
+    """np.save into a file says `[Errno None] None` of a full disk."""
+    import numpy as np
+
+    import ais_bench_cpu
+    import tokens
+
+    write = {
+        "buckets": lambda: tokens.write_buckets(tmp_path, {"attention_mask": np.ones((2, 64), int)}, "01", [64], 2),
+        "runner": lambda: ais_bench_cpu.write(tmp_path, "1", 0, np.ones((8, 64)), "NPY"),
+    }[writer]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    try:
+        with pytest.raises(OSError, match="File too large.*npy"):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -151,7 +151,7 @@ def write(folder: Path, stem: str, k: int, array, outfmt: str) -> Path:
         if outfmt == "BIN":
             path.write_bytes(array.tobytes())
         elif outfmt == "NPY":
-            np.save(path, array)
+            path.write_bytes(cli.npy(array))
         else:
             np.savetxt(path, array.reshape(len(array), -1), fmt="%f")
     path.chmod(0o644)

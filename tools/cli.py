@@ -9,6 +9,7 @@ if __name__ == "__main__":
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import sys
 import tempfile
@@ -59,6 +60,15 @@ def read_npy(path):
     if not isinstance(array, np.ndarray):  # numpy opens any zip as .npz
         raise ValueError("a zip of arrays")
     return array
+
+
+def npy(array) -> bytes:
+    """The .npy file of an array. np.save into a file itself does not say why where the disk is full."""
+    import numpy as np
+
+    box = io.BytesIO()
+    np.save(box, array)
+    return box.getvalue()
 
 
 @contextlib.contextmanager

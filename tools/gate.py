@@ -277,8 +277,9 @@ def main():
     names = input_names(a.input) if kept else [i.name for i in session(a.reference).get_inputs()]
     inputs = load_inputs(a.input, names, a.rows)
     if a.save_path:
+        made = logits(a.reference, inputs)
         with cli.whole_file(a.save_path) as f:
-            np.save(f, made := logits(a.reference, inputs))
+            f.write(cli.npy(made))
         return print(f"wrote the logits of {len(made)} rows to {a.save_path}")
     new = a.new
     if Path(new).is_dir():

@@ -277,7 +277,7 @@ def write_buckets(folder, arrays, labels, buckets, batch):
                 whole = np.zeros((batch, seq_len), "<i8")
                 whole[: len(rows)] = array[rows, :seq_len]
                 with cli.whole_file(new / f"{k}.npy") as f:
-                    np.save(f, whole)
+                    f.write(cli.npy(whole))
     write_json(Path(folder) / "rows.json", {str(k): r.tolist() for k, (_, r) in enumerate(batches, 1)})
     write_json(
         Path(folder) / "labels.json",
