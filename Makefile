@@ -305,6 +305,7 @@ runs.gpu    = tools/trtexec.py
 on_sentences = --input $(call joined_by,$(comma),$(inputs:%=build/$(fed)/%)) \
                $(if $(findstring -,$(seq)),--auto_set_dymdims_mode 1 --outfmt NPY)
 runs   = $(runs.$(call family_of,$(chip)))
+# onnxruntime gives the same bytes whether all cores share a request or each has its own.
 untimed = $(if $(filter onnxruntime,$(engine)),--untimed)
 build/isa: $$(call keep,$$@,$$(ISA))
 	umask 022; mkdir -p $(@D) && printf '%s\n' '$(ISA)' > $@
