@@ -66,11 +66,12 @@ class Given:
         return {"missing": "broke"} if now is None else {"labels": "0" * len(rows), "seconds": [now], "peak_bytes": 1}
 
 
-def test_rounds_go_round_and_a_failure_stops_nobody_else():
-    turns = []
+def test_rounds_go_round_and_a_failure_stops_nobody_else(monkeypatch):
+    turns, clock = [], iter([(0, 0), (0, 50), (1, 150), (5, 190)])  # the warm-up, two rounds, the end
+    monkeypatch.setattr("record.ticks", lambda: next(clock))
     workers = {"a": Given("a", [9, 9, 1, 2, 0.5, 1], turns), "b": Given("b", [9, 9, None, 2, 4], turns)}
     found, stolen = bench.measure(workers, {"sorted": [0, 1], "padded": [0]}, rounds=2)
-    assert len(stolen) == 2 and all(0 <= share <= 1 for share in stolen)
+    assert stolen == [0.01, 0.1]
     once = [("a", "sorted"), ("a", "padded"), ("b", "sorted"), ("b", "padded")]
     assert turns == once + once + [t for t in once if t != ("b", "sorted")]
     assert found["a", "sorted"]["rates"] == [2, 4] and found["a", "padded"]["rates"] == [
@@ -78,6 +79,12 @@ def test_rounds_go_round_and_a_failure_stops_nobody_else():
         1,
     ]  # the first pass is warm-up
     assert found["b", "sorted"]["missing"] == "broke" and found["b", "padded"]["rates"] == [0.5, 0.25]
+
+
+def test_what_the_host_stole_is_not_zero_where_nobody_knows(monkeypatch):
+    monkeypatch.setattr("record.ticks", lambda: (0, 0))
+    workers = {"a": Given("a", [1] * 4, [])}
+    assert bench.measure(workers, {"sorted": [0], "padded": [0]}, rounds=1)[1] is None
 
 
 def test_batches_hold_every_sentence_once_unpadded_or_as_the_recipe(tmp_path):

@@ -131,11 +131,11 @@ class Worker:
             self.process.wait()
 
 
-def measure(workers: dict, rows: dict, rounds: int, seconds: float = SECONDS) -> tuple[dict, list[float]]:
+def measure(workers: dict, rows: dict, rounds: int, seconds: float = SECONDS) -> tuple[dict, list[float] | None]:
     """{(contender, shape): {labels, rates: sentences/s by round, peak_bytes} or {missing}}, and `stolen` of each round.
 
     rows: {shape: row numbers}. The first pass of each is not timed: it warms caches and compiles shapes. stolen: the share
-    of the processors' time that the host gave to other machines.
+    of the processors' time that the host gave to other machines, None where Linux does not say.
     """
     from tqdm import tqdm
 
@@ -157,7 +157,7 @@ def measure(workers: dict, rows: dict, rounds: int, seconds: float = SECONDS) ->
                 bar.update()
     clock = [*clock[1:], record.ticks()]
     spans = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(clock)]
-    return found, [round(stolen / whole, 4) if whole else 0.0 for stolen, whole in spans]
+    return found, [round(stolen / whole, 4) for stolen, whole in spans] if all(whole for _, whole in spans) else None
 
 
 def ratios(rates: list[float], base: list[float]) -> dict:
