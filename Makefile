@@ -75,7 +75,7 @@ compiled.packed   := model.packed
 compiled.openvino := model.ir
 # What make score runs, only where there is an INPUT=: it makes SEQ real.
 scored := $(if $(INPUT),build/$(ONE)/$(call compiled,$(call engine_for,$(CHIP),$(PRECISION))) \
-          build/$(MODEL)/$(subst /,_,$(WEIGHTS))/checkpoint/MANIFEST $(addprefix tools/,score.py plan.py engines.py tokens.py data.py) \
+          build/$(MODEL)/$(subst /,_,$(WEIGHTS))/checkpoint/MANIFEST $(addprefix tools/,cpu/score.py cpu/plan.py cpu/engines.py source/tokens.py source/data.py) \
           $(if $(RERUN),build/$(dir $(ONE))cpu.onnx))
 up      = $(sort $(foreach p,$1,$(patsubst %/,%,$(dir $p))))
 # What `make bench` measures of ours: what this CPU can run.
@@ -123,13 +123,13 @@ accuracy:       build/$(ONE)/accuracy.txt    ## SST-2 validation accuracy of one
 perf:           build/$(ONE)/perf.txt        ## throughput and latency of one configuration
 	$(info $(file <$<))
 score: $(scored)                             ## INPUT=any.tsv: a class and logits for each sentence, in OUT=
-	@python3 tools/run.py $(or $(OUT),build/score/$(basename $(notdir $(INPUT))).csv) $(or $(INPUT),$(error INPUT= names a TSV with a `sentence` column)) $^ -- \
-	    $(py) tools/score.py --model $< --tokenizer_path $(dir $(word 2,$^)) --input $(INPUT) --batchsize $(BS) \
+	@python3 -m tools.run $(or $(OUT),build/score/$(basename $(notdir $(INPUT))).csv) $(or $(INPUT),$(error INPUT= names a TSV with a `sentence` column)) $^ -- \
+	    $(py) -m tools.cpu.score --model $< --tokenizer_path $(dir $(word 2,$^)) --input $(INPUT) --batchsize $(BS) \
 	    --max_len $(lastword $(subst $(comma), ,$($(MODEL).SEQ))) $(if $(RERUN),--rerun $(lastword $^) --margin $(RERUN)) --save_path {}
 bench:          build/$(dir $(ONE))bench.md  ## ours and the peers on the same sentences, interleaved: ratios, accuracy, share of the limit
 	$(info $(file <$<))
 bench-record:   | $(VENV)/installed  ## keep what make bench measured, in results/bench
-	@$(py) tools/bench.py promote $(wildcard build/$(dir $(ONE))bench.json) --save_path results/bench
+	@$(py) -m tools.bench.bench promote $(wildcard build/$(dir $(ONE))bench.json) --save_path results/bench
 knobs:          build/$(dir $(ONE))knobs.md  ## what each setting of the CPU engines costs here, beside those in use
 	$(info $(file <$<))
 accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x PRECISIONS x BATCHES
@@ -138,37 +138,37 @@ perf-table:     results/local/perf-table.md      ## throughput of MODELS x CHIPS
 	$(info $(file <$<))
 tables:         results/table.csv results/table.md $(bench_md)  ## the committed tables, from results/records alone
 record: | $(VENV)/installed  ## keep what was measured (or a stored log, FROM=) as records in results/records
-	@$(py) tools/record.py $(if $(FROM),import $(FROM) $(ONE) --save_path results/records,promote results/records \
+	@$(py) -m tools.results.record $(if $(FROM),import $(FROM) $(ONE) --save_path results/records,promote results/records \
 	    $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json)))
 plots:          $(pictures) $(bench_plots)   ## pictures of the committed records, .svg and .png
 report:         results/report.html results/table.csv results/table.md $(bench_md) $(pictures) $(bench_plots)  ## the committed records as one HTML page, READMEs brought up to date
-	@$(py) tools/readme.py --write
+	@$(py) -m tools.results.readme --write
 fusion-report:  build/$(dir $(ONE))ascend.onnx  ## which CANN fusions the graph qualifies for (a prediction), by chip and batch size
-	@$(py) tools/fusion.py $< --chip $(call joined_by,$(comma),$(or $(filter $(CHIPS_ascend),$(CHIPS)),310P3)) \
+	@$(py) -m tools.ascend.fusion $< --chip $(call joined_by,$(comma),$(or $(filter $(CHIPS_ascend),$(CHIPS)),310P3)) \
 	    --batch $(call joined_by,$(comma),$(BATCHES)) $(addprefix --om ,$(wildcard build/$(ONE)/model.om))
 # Checks that look at the chain, not part of it. Those that build do so in clean copies of this tree, under build/.
 given := $(MAKEOVERRIDES) VENV=$(abspath $(VENV))
 audit: | $(VENV)/installed   ## hash everything again, weights to table; name the first link that does not hold
-	@$(py) tools/audit.py
+	@$(py) -m tools.checks.audit
 compare: | $(VENV)/installed ## A=... B=...: two accuracy records or folders, exact McNemar test, list of flips
-	@$(py) tools/compare.py $(or $(A),$(error A= and B= name two records, or folders of make accuracy)) $(or $(B),$(error B= names the second record))
+	@$(py) -m tools.results.compare $(or $(A),$(error A= and B= name two records, or folders of make accuracy)) $(or $(B),$(error B= names the second record))
 verify: | $(VENV)/installed  ## build again what committed records claim (all, or MODEL= BS= ... of one); a verdict on each
-	@$(py) tools/verify.py $(kept) --only $(MAKEOVERRIDES) --make VENV=$(abspath $(VENV))
+	@$(py) -m tools.checks.verify $(kept) --only $(MAKEOVERRIDES) --make VENV=$(abspath $(VENV))
 reproduce: | $(VENV)/installed  ## two clean builds of one configuration, unlike in -j, locale, umask: the same bytes?
-	@$(py) tools/reproduce.py build/$(ONE)/accuracy.txt $(call up,build/$(ONE))/ascend.onnx $(if $(kept),tables plots report) -- $(given)
+	@$(py) -m tools.checks.reproduce build/$(ONE)/accuracy.txt $(call up,build/$(ONE))/ascend.onnx $(if $(kept),tables plots report) -- $(given)
 train: | $(wheel)            ## train minilm_sst2's adapter again from TRAIN=train.tsv; how close it comes to the committed one
-	$(py) tools/train.py --train_file $(or $(TRAIN),$(error TRAIN= names the official SST-2 train.tsv)) --checkpoint $(wheel) \
+	$(py) -m tools.source.train --train_file $(or $(TRAIN),$(error TRAIN= names the official SST-2 train.tsv)) --checkpoint $(wheel) \
 	    --save_path build/train/adapter.safetensors --reference models/minilm_sst2/adapter.safetensors
 torture: | $(VENV)/installed ## kill the pipeline RUNS times at random moments; make must converge to the same bytes
-	@$(py) tools/torture.py --runs $(RUNS) build/$(ONE)/accuracy.txt -- $(given)
+	@$(py) -m tools.checks.torture --runs $(RUNS) build/$(ONE)/accuracy.txt -- $(given)
 fuzz: | $(VENV)/installed    ## give every parser 100 x RUNS malformed inputs (and atheris RUNS seconds, where it is installed)
 	@PYTHONPATH=tools:test $(py) -W ignore test/fuzz.py --runs $(RUNS)00
 sbom: | $(VENV)/installed    ## every installed package, version and licence; nothing outside the lock
-	@$(py) tools/sbom.py
+	@$(py) -m tools.setup.sbom
 lock:           ## resolve requirements.in into the lock files (needs uv)
-	@$(PYTHON) tools/lock.py
+	@$(PYTHON) -m tools.setup.lock
 doctor:         ## what is here, what it enables, what is missing and how to get it
-	@$(PYTHON) tools/doctor.py
+	@$(PYTHON) -m tools.setup.doctor
 test:           lint  ## lint and tests
 	$(py) -m pytest
 lint:           $(VENV)/installed
@@ -202,12 +202,12 @@ $(VENV)/installed: $(lock)
 
 # ---- Sentences and weights.
 downloads := $(shell awk '!/^\#/ {print "build/downloads/" $$3}' data/pins.txt)
-$(downloads): build/downloads/%: tools/fetch.py data/pins.txt | $(VENV)/installed
-	$(run) $(py) $< $* --save_path {}
+$(downloads): build/downloads/%: tools/source/fetch.py data/pins.txt | $(VENV)/installed
+	$(run) $(py) $(call script,$<) $* --save_path {}
 snippets := build/downloads/vaderSentiment-3.3.2.tar.gz
-build/data/dev.tsv build/data/calibration.tsv: build/data/%.tsv: tools/data.py data/%.edits \
+build/data/dev.tsv build/data/calibration.tsv: build/data/%.tsv: tools/source/data.py data/%.edits \
     $$(if $$(own),$$(wildcard $$(own) $$(own)/dev.tsv),$(snippets)) | $(VENV)/installed
-	$(run) $(py) $< $(if $(own),accept $(own),rebuild $(word 2,$^) --archive $(snippets)) --save_path {}
+	$(run) $(py) $(call script,$<) $(if $(own),accept $(own),rebuild $(word 2,$^) --archive $(snippets)) --save_path {}
 # SST2= is the validation set from elsewhere: the same sha256, so nothing after it changes.
 own = $(if $(filter dev,$*),$(SST2))
 # Where a checkpoint comes from, and the local files that it is made of: the wheel for its own spellings, else a path.
@@ -217,91 +217,91 @@ material = $(if $(filter wheel seeded,$(source)),$(wheel)) $(if $(filter wheel,$
            $(if $(findstring :,$(source)),,$(wildcard $(if $(wildcard $(source)/.),$(parts),$(source))))
 $(sources:%=build/%/source): build/%/source: $$(call keep,$$@,$$(source))
 	umask 022; mkdir -p $(@D) && printf '%s\n' '$(source)' > $@
-$(sources:%=build/%/checkpoint/MANIFEST): build/%/checkpoint/MANIFEST: tools/weights.py tools/seeded.py tools/adapter.py \
-    tools/tokens.py build/%/source models/$$(model)/config.json models/$$(model)/tokenizer_config.json $$(material) requirements.txt | $(VENV)/installed
-	$(run) $(py) $< --model $(model) --weights $(source) --wheel $(wheel) --save_path {}
+$(sources:%=build/%/checkpoint/MANIFEST): build/%/checkpoint/MANIFEST: tools/source/checkpoint.py tools/source/seeded.py tools/source/adapter.py \
+    tools/source/tokens.py build/%/source models/$$(model)/config.json models/$$(model)/tokenizer_config.json $$(material) requirements.txt | $(VENV)/installed
+	$(run) $(py) $(call script,$<) --model $(model) --weights $(source) --wheel $(wheel) --save_path {}
 
 # ---- Graphs: exported, simplified, modified. Each is compared with the one before it on the sentences.
 checkpoint = build/$(weights)/checkpoint
-$(sources:%=build/%/model.onnx): build/%/model.onnx: models/$$(model)/pth2onnx.py tools/recipe.py tools/bert.py \
-    tools/weights.py tools/tokens.py tools/data.py build/%/checkpoint/MANIFEST build/data/dev.tsv requirements.txt
-	$(run) $(py) $< --model_dir $(checkpoint) --text_file build/data/dev.tsv --save_path {}
-written = models/$$(model)/preprocess.py tools/recipe.py tools/tokens.py tools/data.py \
+$(sources:%=build/%/model.onnx): build/%/model.onnx: models/$$(model)/pth2onnx.py tools/recipe.py tools/graph/export.py \
+    tools/source/checkpoint.py tools/source/tokens.py tools/source/data.py build/%/checkpoint/MANIFEST build/data/dev.tsv requirements.txt
+	$(run) $(py) $(call script,$<) --model_dir $(checkpoint) --text_file build/data/dev.tsv --save_path {}
+written = models/$$(model)/preprocess.py tools/recipe.py tools/source/tokens.py tools/source/data.py \
           build/$$(weights)/checkpoint/MANIFEST build/data/dev.tsv requirements.txt
 $(shapes:%=build/%/input/MANIFEST) $(batches:%=build/%/input/MANIFEST): build/%/input/MANIFEST: $(written)
-	$(run) $(py) $< --text_file build/data/dev.tsv --tokenizer_path $(checkpoint) --seq_len $(subst -,$(comma),$(length)) \
+	$(run) $(py) $(call script,$<) --text_file build/data/dev.tsv --tokenizer_path $(checkpoint) --seq_len $(subst -,$(comma),$(length)) \
 	    $(if $(packed),--pack) $(if $(bs),--batch_size $(bs)) $(if $(real),--max_len $(lastword $(subst $(comma), ,$($(model).SEQ)))) --save_path {}
 # PACK=1: the exported graph for rows of several sentences, and what the graphs after it are compared with.
-$(patsubst %,build/%/pack.onnx,$(filter %p,$(shapes))): build/%/pack.onnx: tools/pack.py tools/rewrite.py tools/encoder.py \
-    tools/gate.py build/$$(weights)/model.onnx build/%/input/MANIFEST requirements.txt
-	$(run) $(py) $< build/$(weights)/model.onnx {} --seq_len $(length) --input build/$(fed) $(gate_rows)
+$(patsubst %,build/%/pack.onnx,$(filter %p,$(shapes))): build/%/pack.onnx: tools/graph/pack.py tools/graph/rewrite.py tools/graph/encoder.py \
+    tools/graph/gate.py build/$$(weights)/model.onnx build/%/input/MANIFEST requirements.txt
+	$(run) $(py) $(call script,$<) build/$(weights)/model.onnx {} --seq_len $(length) --input build/$(fed) $(gate_rows)
 exported = build/$(if $(packed),$(shape)/pack,$(weights)/model).onnx
 # A list of lengths leaves the length open (-1); onnxsim then keeps the shape arithmetic. A packed row has `first`, of
-# one number in PACKED_TOKENS (tools/tokens.py).
+# one number in PACKED_TOKENS (tools/source/tokens.py).
 dims = $(if $(real),-1,$(bs)),$(if $(findstring -,$(seq))$(real),-1,$(if $(filter first,$i),$(shell expr $(length) / 8),$(length)))
-$(batches:%=build/%/sim.onnx): build/%/sim.onnx: tools/simplify.py tools/engines.py tools/gate.py $$(exported) build/$$(fed)/MANIFEST requirements.txt
-	$(run) $(py) $< $(exported) {} --overwrite-input-shape $(foreach i,$(inputs),$i:$(dims)) --input build/$(fed) $(few_rows)
+$(batches:%=build/%/sim.onnx): build/%/sim.onnx: tools/graph/simplify.py tools/cpu/engines.py tools/graph/gate.py $$(exported) build/$$(fed)/MANIFEST requirements.txt
+	$(run) $(py) $(call script,$<) $(exported) {} --overwrite-input-shape $(foreach i,$(inputs),$i:$(dims)) --input build/$(fed) $(few_rows)
 # The last graph that this machine can run is compared on all sentences (GATE_ROWS: fewer, for a large model), the
 # steps before it on the longest few: they only say which step was to blame. Where fp32 runs rows of one length, its
 # outputs are compared, as they are made, with reference.npy: what the exported graph says of each row.
 few_rows  = --rows 16
 gate_rows = $(addprefix --rows ,$($(model).GATE_ROWS))
 held_later = $(if $(one_length),$(filter cpu-%-fp32,$(call part,5)))
-$(shapes:%=build/%/reference.npy): build/%/reference.npy: tools/gate.py tools/engines.py build/$$(weights)/model.onnx \
+$(shapes:%=build/%/reference.npy): build/%/reference.npy: tools/graph/gate.py tools/cpu/engines.py build/$$(weights)/model.onnx \
     build/%/input/MANIFEST requirements.txt
-	$(run) $(py) $< build/$(weights)/model.onnx --input build/$(fed) $(gate_rows) --save_path {}
+	$(run) $(py) $(call script,$<) build/$(weights)/model.onnx --input build/$(fed) $(gate_rows) --save_path {}
 targets := ascend cpu gpu
 $(foreach t,$(targets),$(batches:%=build/%/$t.onnx)): build/%.onnx: models/$$(model)/modify_onnx.py tools/recipe.py \
-    tools/rewrite.py tools/encoder.py tools/gate.py build/$$(batch)/sim.onnx build/$$(fed)/MANIFEST requirements.txt
-	$(run) $(py) $< build/$(batch)/sim.onnx {} --target $(notdir $*) --input build/$(fed) \
+    tools/graph/rewrite.py tools/graph/encoder.py tools/graph/gate.py build/$$(batch)/sim.onnx build/$$(fed)/MANIFEST requirements.txt
+	$(run) $(py) $(call script,$<) build/$(batch)/sim.onnx {} --target $(notdir $*) --input build/$(fed) \
 	    $(if $(filter cpu,$(notdir $*)),$(few_rows),$(gate_rows))
 
 # ---- Compiled for its chip.
 model_file = build/$(leaf)/$(call compiled,$(engine))
 of_engine = $(foreach l,$(leaves),$(if $(filter $1,$(word 2,$(subst -, ,$(notdir $l)))),$l))
-compile_needs = tools/compile_cpu.py build/isa tools/engines.py tools/gate.py build/$$(batch)/cpu.onnx $$(exported) \
+compile_needs = tools/cpu/compile.py build/isa tools/cpu/engines.py tools/graph/gate.py build/$$(batch)/cpu.onnx $$(exported) \
                 build/$$(fed)/MANIFEST $$(if $$(filter int8,$$(precision)),build/data/calibration.tsv) requirements.txt
-compile_cpu = $(run) $(py) $< --onnx build/$(batch)/cpu.onnx --reference $(exported) --engine $(engine) \
+compile_cpu = $(run) $(py) $(call script,$<) --onnx build/$(batch)/cpu.onnx --reference $(exported) --engine $(engine) \
     --precision $(precision) --input build/$(fed) $(if $(held_later),$(few_rows),$(gate_rows)) $(if $(filter seeded,$(source)),--seeded) \
     $(if $(filter int8,$(precision)),--calibration build/data/calibration.tsv --checkpoint $(checkpoint)) --save_path {}
 $(patsubst %,build/%/model.onnx,$(filter-out $(rehearsed),$(call of_engine,onnxruntime))): build/%/model.onnx: $(compile_needs)
 	$(compile_cpu)
 $(patsubst %,build/%/model.ir,$(call of_engine,openvino)): build/%/model.ir: $(compile_needs)
 	$(compile_cpu)
-$(patsubst %,build/%/model.packed,$(call of_engine,packed)): build/%/model.packed: $(compile_needs) tools/packed.py build/lib/packed.so
+$(patsubst %,build/%/model.packed,$(call of_engine,packed)): build/%/model.packed: $(compile_needs) tools/cpu/native/model.py build/lib/packed.so
 	$(compile_cpu)
-build/lib/packed.so: tools/packed/packed.c
+build/lib/packed.so: tools/cpu/native/engine.c
 	$(run) gcc -O3 -std=gnu11 -fno-math-errno -shared -fPIC -pthread -o {} $<
-build/lib/peak.so: tools/packed/peak.c tools/packed/packed.c
+build/lib/peak.so: tools/bench/peak.c tools/cpu/native/engine.c
 	$(run) gcc -O3 -std=gnu11 -shared -fPIC -pthread -o {} $<
 # The fp16 rehearsal: the graph that atc gets, run with fp16's rounding; no model without its ranges.
-$(rehearsed:%=build/%/ranges.json): build/%/ranges.json: tools/fp16sim.py tools/engines.py build/$$(batch)/ascend.onnx \
+$(rehearsed:%=build/%/ranges.json): build/%/ranges.json: tools/ascend/fp16.py tools/cpu/engines.py build/$$(batch)/ascend.onnx \
     build/$$(fed)/MANIFEST requirements.txt
-	$(run) $(py) $< ranges build/$(batch)/ascend.onnx --input build/$(fed) $(gate_rows) --save_path {}
-$(rehearsed:%=build/%/model.onnx): build/%/model.onnx: tools/fp16sim.py build/$$(batch)/ascend.onnx build/%/ranges.json
-	$(run) $(py) $< convert build/$(batch)/ascend.onnx --save_path {}
+	$(run) $(py) $(call script,$<) ranges build/$(batch)/ascend.onnx --input build/$(fed) $(gate_rows) --save_path {}
+$(rehearsed:%=build/%/model.onnx): build/%/model.onnx: tools/ascend/fp16.py build/$$(batch)/ascend.onnx build/%/ranges.json
+	$(run) $(py) $(call script,$<) convert build/$(batch)/ascend.onnx --save_path {}
 build/atc: $$(call keep,$$@,$$(ATC) $$(CANN_IMAGE))
 	umask 022; mkdir -p $(@D) && printf '%s\n' '$(ATC) $(CANN_IMAGE)' > $@
-$(patsubst %,build/%/model.om,$(call of_engine,atc)): build/%/model.om: tools/atc.py tools/om.py build/atc build/$$(batch)/ascend.onnx
-	$(run) $(py) $< --atc $(ATC) $(addprefix --image ,$(CANN_IMAGE)) --implmode Gelu=high_performance --framework=5 \
+$(patsubst %,build/%/model.om,$(call of_engine,atc)): build/%/model.om: tools/ascend/atc.py tools/ascend/om.py build/atc build/$$(batch)/ascend.onnx
+	$(run) $(py) $(call script,$<) --atc $(ATC) $(addprefix --image ,$(CANN_IMAGE)) --implmode Gelu=high_performance --framework=5 \
 	    --model=build/$(batch)/ascend.onnx --output={stem} --input_format=ND --log=error --soc_version=Ascend$(chip) \
 	    --precision_mode=$(atc.$(precision)) '--input_shape=$(call joined_by,;,$(foreach i,$(inputs),$i:$(dims)))' $(gears)
 # One gear for each length: as many numbers as there are -1s, one an input.
 gears = $(if $(findstring -,$(seq)),'--dynamic_dims=$(call joined_by,;,$(foreach n,$(subst -, ,$(seq)),$(call joined_by,$(comma),$(inputs:%=$n))))')
 # TensorRT 11 has no --fp16: it takes a graph's own types.
-$(batches:%=build/%/gpu-fp16.onnx): build/%/gpu-fp16.onnx: tools/half.py tools/compile_cpu.py tools/gate.py build/%/gpu.onnx build/$$(fed)/MANIFEST
-	$(run) $(py) $< build/$(batch)/gpu.onnx {} --input build/$(fed) $(gate_rows) $(if $(filter seeded,$(source)),--seeded)
+$(batches:%=build/%/gpu-fp16.onnx): build/%/gpu-fp16.onnx: tools/gpu/half.py tools/cpu/compile.py tools/graph/gate.py build/%/gpu.onnx build/$$(fed)/MANIFEST
+	$(run) $(py) $(call script,$<) build/$(batch)/gpu.onnx {} --input build/$(fed) $(gate_rows) $(if $(filter seeded,$(source)),--seeded)
 typed = $(if $(filter fp16,$(precision)),build/$(batch)/gpu-fp16.onnx)
-$(patsubst %,build/%/model.plan,$(call of_engine,trtexec)): build/%/model.plan: tools/trtexec.py build/$$(batch)/gpu.onnx $$(typed)
-	$(alone) $(py) $< --onnx build/$(batch)/gpu.onnx $(addprefix --onnx_fp16 ,$(typed)) --batch $(bs) --precision $(precision) --build_only --save_engine {} --summary {}.json
+$(patsubst %,build/%/model.plan,$(call of_engine,trtexec)): build/%/model.plan: tools/gpu/trtexec.py build/$$(batch)/gpu.onnx $$(typed)
+	$(alone) $(py) $(call script,$<) --onnx build/$(batch)/gpu.onnx $(addprefix --onnx_fp16 ,$(typed)) --batch $(bs) --precision $(precision) --build_only --save_engine {} --summary {}.json
 
 # ---- Run, scored, timed. ais_bench's command line on every chip.
-runner.cpu    = $(py) tools/ais_bench_cpu.py
-runner.ascend = $(py) tools/aisbench.py run --device $(DEVICE)
+runner.cpu    = $(py) -m tools.cpu.runner
+runner.ascend = $(py) -m tools.ascend.ais_bench run --device $(DEVICE)
 runner = $(runner.$(call family_of,$(chip))) --model $(model_file)
-runs.cpu    = build/isa tools/ais_bench_cpu.py tools/engines.py tools/gate.py $(if $(real),tools/plan.py) $(if $(filter packed,$(engine)),tools/packed.py build/lib/packed.so)
-runs.ascend = tools/aisbench.py build/device
-runs.gpu    = tools/trtexec.py
+runs.cpu    = build/isa tools/cpu/runner.py tools/cpu/engines.py tools/graph/gate.py $(if $(real),tools/cpu/plan.py) $(if $(filter packed,$(engine)),tools/cpu/native/model.py build/lib/packed.so)
+runs.ascend = tools/ascend/ais_bench.py build/device
+runs.gpu    = tools/gpu/trtexec.py
 on_sentences = --input $(call joined_by,$(comma),$(inputs:%=build/$(fed)/%)) \
                $(if $(findstring -,$(seq)),--auto_set_dymdims_mode 1 --outfmt NPY)
 runs   = $(runs.$(call family_of,$(chip)))
@@ -315,11 +315,11 @@ joined_by = $(subst $(space),$1,$(strip $2))
 $(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) build/$$(fed)/MANIFEST $$(runs) \
     $$(if $$(held_later),build/$$(shape)/reference.npy tools/recipe.py)
 	$(run) $(runner) $(on_sentences) $(if $(real),--plan fixed,$(untimed)) --batchsize $(bs) --output {} --output_dirname out \
-	    $(if $(held_later),-- $(py) tools/gate.py build/$(shape)/reference.npy {}/out --input build/$(fed) $(gate_rows))
+	    $(if $(held_later),-- $(py) -m tools.graph.gate build/$(shape)/reference.npy {}/out --input build/$(fed) $(gate_rows))
 $(leaves:%=build/%/score.json): build/%/score.json: models/$$(model)/postprocess.py tools/recipe.py build/%/output/MANIFEST build/$$(fed)/MANIFEST
-	$(run) $(py) $< --output_path build/$*/output/out --label_path build/$(fed)/labels.json --save_path {}
-$(leaves:%=build/%/accuracy.json): build/%/accuracy.json: tools/record.py build/%/score.json
-	$(run) $(py) $< accuracy $(@D) --save_path {}
+	$(run) $(py) $(call script,$<) --output_path build/$*/output/out --label_path build/$(fed)/labels.json --save_path {}
+$(leaves:%=build/%/accuracy.json): build/%/accuracy.json: tools/results/record.py build/%/score.json
+	$(run) $(py) $(call script,$<) accuracy $(@D) --save_path {}
 
 # Rounds, not one long run: a table times all its rows once, then all again, so that a slow spell hits every row.
 rounds := 1 2 3
@@ -336,28 +336,28 @@ timing.cpu    = $(runner) $(if $(one_length),--loop $$(($(SAMPLES) / $(bs) + 4))
 # An engine that takes any shape is told the recipe's.
 shaped = $(if $(filter packed,$(engine)),--dymDims '$(call joined_by,;,$(inputs:%=%:$(dims)))')
 timing.ascend = $(timing.cpu)
-timing.gpu    = $(py) tools/trtexec.py --load_engine $(model_file) --batch $(bs) --precision $(precision) --summary {}/out_summary.json
-$(leaves:%=build/%/perf.json): build/%/perf.json: tools/record.py $$(call timed,$$*)
-	$(run) $(py) $< perf $(@D) --save_path {}
-$(foreach k,accuracy perf,$(leaves:%=build/%/$k.txt)): %.txt: %.json tools/record.py
-	$(run) $(py) tools/record.py show $< --save_path {}
+timing.gpu    = $(py) -m tools.gpu.trtexec --load_engine $(model_file) --batch $(bs) --precision $(precision) --summary {}/out_summary.json
+$(leaves:%=build/%/perf.json): build/%/perf.json: tools/results/record.py $$(call timed,$$*)
+	$(run) $(py) $(call script,$<) perf $(@D) --save_path {}
+$(foreach k,accuracy perf,$(leaves:%=build/%/$k.txt)): %.txt: %.json tools/results/record.py
+	$(run) $(py) -m tools.results.record show $< --save_path {}
 
 # Ours and the peers, side by side.
 our_files = $(foreach l,$(benched),build/$l/$(call compiled,$(word 2,$(subst -, ,$(notdir $l)))))
 our_names = $(foreach l,$(benched),$(patsubst cpu-%,%,$(notdir $l))$(if $(findstring /seqreal/,$l),-real)=build/$l/$(call compiled,$(word 2,$(subst -, ,$(notdir $l)))))
-$(batches:%=build/%/bench.json): build/%/bench.json: $(addprefix tools/,bench.py contenders.py score.py plan.py engines.py tokens.py) build/$$(weights)/model.onnx build/$$(weights)/checkpoint/MANIFEST \
+$(batches:%=build/%/bench.json): build/%/bench.json: $(addprefix tools/,bench/bench.py bench/contenders.py cpu/score.py cpu/plan.py cpu/engines.py source/tokens.py) build/$$(weights)/model.onnx build/$$(weights)/checkpoint/MANIFEST \
     build/data/dev.tsv build/data/calibration.tsv build/samples build/lib/peak.so $$(our_files) .venv-bench/installed
-	$(alone) $(py) $< run --model $(model) --weights $(weights:$(model)/%=%) --source '$(source)' --checkpoint $(checkpoint) \
+	$(alone) $(py) $(call script,$<) run --model $(model) --weights $(weights:$(model)/%=%) --source '$(source)' --checkpoint $(checkpoint) \
 	    --onnx build/$(weights)/model.onnx --inputs $(inputs) --text_file build/data/dev.tsv --calibration build/data/calibration.tsv \
 	    --seq $(lastword $(subst -, ,$(seq))) --bs $(bs) --samples $(SAMPLES) --ours $(our_names) --peak build/lib/peak.so --save_path {}
-$(batches:%=build/%/bench.md): %.md: tools/bench.py %.json
-	$(run) $(py) $< show $*.json --save_path {}
+$(batches:%=build/%/bench.md): %.md: tools/bench/bench.py %.json
+	$(run) $(py) $(call script,$<) show $*.json --save_path {}
 # What engines.py and plan.py settle, and what else they could.
 packed_file = $(filter %/cpu-packed-bf16/model.packed,$(our_files))
-$(batches:%=build/%/knobs.md): build/%/knobs.md: $(addprefix tools/,knobs.py compile_cpu.py plan.py engines.py tokens.py packed.py record.py) build/$$(weights)/model.onnx \
+$(batches:%=build/%/knobs.md): build/%/knobs.md: $(addprefix tools/,bench/knobs.py cpu/compile.py cpu/plan.py cpu/engines.py source/tokens.py cpu/native/model.py results/record.py) build/$$(weights)/model.onnx \
     build/$(real32)/sim.onnx build/$(real32)/cpu.onnx build/%/cpu.onnx build/$$(weights)/checkpoint/MANIFEST \
     build/data/dev.tsv build/data/calibration.tsv build/samples $$(packed_file)
-	$(alone) $(py) $< --export build/$(weights)/model.onnx --simplified build/$(real32)/sim.onnx --modified build/$(real32)/cpu.onnx \
+	$(alone) $(py) $(call script,$<) --export build/$(weights)/model.onnx --simplified build/$(real32)/sim.onnx --modified build/$(real32)/cpu.onnx \
 	    --static build/$(batch)/cpu.onnx $(addprefix --packed ,$(packed_file)) --checkpoint $(checkpoint) --text_file build/data/dev.tsv \
 	    --calibration build/data/calibration.tsv --rows $(SAMPLES) --save_path {}
 
@@ -367,7 +367,7 @@ rows_of.accuracy-table := $(ROWS:%=build/%/accuracy.json)
 figures := $(sort $(wildcard models/*/published.csv))
 # perf-table measures what this machine has the tools for. Of other chips it shows records, published figures, or why not.
 able := $(cpu.ENGINES) $(if $(filter perf-table results/local/perf-table.%,$(MAKECMDGOALS)),$(if $(filter-out $(CHIPS_cpu),$(CHIPS)),\
-        $(shell python3 tools/doctor.py --engines --atc $(ATC))))
+        $(shell python3 -m tools.setup.doctor --engines --atc $(ATC))))
 present := $(foreach r,$(ROWS),$(if $(filter $(able),$(word 2,$(subst -, ,$(notdir $r)))),$r))
 absent  := $(filter-out $(present),$(ROWS))
 rows_of.perf-table := $(strip $(present:%=build/%/perf.json) $(if $(absent),$(absent) $(kept) $(figures)))
@@ -377,16 +377,16 @@ tables := results/local/accuracy-table results/local/perf-table results/table
 $(tables:%=%.rows): %.rows: $$(call keep,$$@,$$(rows_of.$$(notdir $$*)))
 	umask 022; mkdir -p $(@D) && printf '%s\n' '$(rows_of.$(notdir $*))' > $@
 results/local/perf-table.rows: | $(call timed,$(present))
-$(tables:%=%.csv): %.csv: tools/table.py tools/published.py tools/record.py %.rows $$(read_for)
-	$(run) $(py) $< --rows $*.rows --save_path {}
-$(tables:%=%.md): %.md: tools/table.py tools/published.py tools/record.py %.rows %.csv
-	$(run) $(py) $< --rows $*.rows --save_path {}
+$(tables:%=%.csv): %.csv: tools/results/table.py tools/results/published.py tools/results/record.py %.rows $$(read_for)
+	$(run) $(py) $(call script,$<) --rows $*.rows --save_path {}
+$(tables:%=%.md): %.md: tools/results/table.py tools/results/published.py tools/results/record.py %.rows %.csv
+	$(run) $(py) $(call script,$<) --rows $*.rows --save_path {}
 
 # ---- Pictures and the page, from the committed records and the published figures alone.
-shown := tools/plot.py tools/published.py results/table.rows $(kept) $(figures) requirements.txt
+shown := tools/results/plot.py tools/results/published.py results/table.rows $(kept) $(figures) requirements.txt
 $(pictures): results/%: $(shown)
-	$(run) $(py) $< $(basename $*) $(kept) --save_path {}
-results/bench.md results/bench.svg results/bench.png: tools/bench.py tools/plot.py $(bench_kept)
-	$(run) $(py) $< $(if $(filter .md,$(suffix $@)),show,plot) $(bench_kept) --save_path {}
-results/report.html: tools/report.py tools/table.py tools/record.py tools/verify.py tools/bench.py $(shown) $(bench_kept)
-	$(run) $(py) $< $(kept) $(addprefix --bench ,$(bench_kept)) --save_path {}
+	$(run) $(py) $(call script,$<) $(basename $*) $(kept) --save_path {}
+results/bench.md results/bench.svg results/bench.png: tools/bench/bench.py tools/results/plot.py $(bench_kept)
+	$(run) $(py) $(call script,$<) $(if $(filter .md,$(suffix $@)),show,plot) $(bench_kept) --save_path {}
+results/report.html: tools/results/report.py tools/results/table.py tools/results/record.py tools/checks/verify.py tools/bench/bench.py $(shown) $(bench_kept)
+	$(run) $(py) $(call script,$<) $(kept) $(addprefix --bench ,$(bench_kept)) --save_path {}

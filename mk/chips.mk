@@ -1,6 +1,6 @@
 # What each CHIP is: raw values only. The first precision and the first engine are the defaults.
 # Ascend: the names in CANN's platform_config (hicann/runtime, August 2026), and 310, which only an older CANN knows:
-# tools/atc.py asks the CANN it finds.
+# tools/ascend/atc.py asks the CANN it finds.
 CHIPS_ascend := 310P3 310P1 310P5 310P7 310B1 310B2 310B3 310B4 310 910A 910B 910ProA 910ProB 910PremiumA \
                 910B1 910B2 910B2C 910B3 910B4 910_9362 910_9372 910_9381 910_9382 910_9391 910_9392
 CHIPS_gpu    := T4
@@ -24,5 +24,5 @@ REHEARSALS := fp16-sim
 atc.fp16 := force_fp16
 atc.mix  := allow_mix_precision
 
-# What ISA may say, rising: oneDNN's names, which OpenVINO and our packed engine obey (tools/engines.py: STEPS).
+# What ISA may say, rising: oneDNN's names, which OpenVINO and our packed engine obey (tools/cpu/engines.py: STEPS).
 ISAS := SSE41 AVX AVX2 AVX2_VNNI AVX2_VNNI_2 AVX512_CORE AVX512_CORE_VNNI AVX512_CORE_BF16 AVX512_CORE_FP16 AVX512_CORE_AMX

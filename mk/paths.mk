@@ -29,5 +29,7 @@ fed       = $(if $(findstring -,$(seq)),$(batch),$(shape))/input
 # keep FILE,TEXT: FORCE only while FILE does not already say TEXT, so that -n and -q stay truthful.
 keep = $(if $(and $(findstring x$(file <$1)x,x$2x),$(findstring x$2x,x$(file <$1)x)),,FORCE)
 # One wrapper makes every artefact: whole or not at all, hashed, described. alone: nothing runs beside it.
-run   = python3 tools/run.py $@ $(filter-out FORCE,$^) --
-alone = python3 tools/run.py --alone $@ $(filter-out FORCE,$^) --
+run   = python3 -m tools.run $@ $(filter-out FORCE,$^) --
+alone = python3 -m tools.run --alone $@ $(filter-out FORCE,$^) --
+# script FILE: how Python is told to run it. Files below tools/ are modules of one package.
+script = $(if $(filter tools/%,$1),-m $(subst /,.,$(basename $1)),$1)

@@ -1,4 +1,4 @@
-"""pytest: tools/ is importable by bare name, as it is for the scripts; `repo` is a copy to run make in."""
+"""pytest: tools is importable, as it is for the scripts; `repo` is a copy to run make in."""
 
 import json
 import os
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(ROOT))
+os.environ["PYTHONPATH"] = str(ROOT)  # `python -m tools.x` from any folder
 
 
 class Repo:
@@ -57,7 +58,7 @@ class Repo:
     def remade(self, *words) -> set[str]:
         """What `make -n` would make, as artefacts below build/ and results/."""
         lines = self.make("-n", *words).stdout.splitlines()
-        made = [line.split()[2 + ("--alone" in line)] for line in lines if line.startswith("python3 tools/run.py")]
+        made = [line.split()[3 + ("--alone" in line)] for line in lines if line.startswith("python3 -m tools.run")]
         return {name.removeprefix("build/") for name in made}
 
     def files(self) -> dict[str, tuple[int, int]]:

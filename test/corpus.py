@@ -18,9 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-import data
-import tokens
-from published import COLUMNS
+from tools.results.published import COLUMNS
+from tools.source import data, tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,34 +37,34 @@ class Case(NamedTuple):
 COMMANDS = {
     "tsv": (["dev.tsv", "made"], "models/minilm_sst2/preprocess.py --text_file dev.tsv --tokenizer_path made --save_path o"),
     "tokenizer": (["dev.tsv", "made"], "models/minilm_sst2/preprocess.py --text_file dev.tsv --tokenizer_path made --save_path o"),
-    "edits": (["x.edits", "x.tar.gz"], "tools/data.py rebuild x.edits --archive x.tar.gz --save_path o.tsv"),
-    "archive": (["x.edits", "x.tar.gz"], "tools/data.py rebuild x.edits --archive x.tar.gz --save_path o.tsv"),
-    "sst2": (["SST-2.zip"], "tools/data.py accept SST-2.zip --save_path o.tsv"),
-    "pins": (["pins.txt"], "tools/fetch.py some.whl --pins pins.txt --save_path o.whl"),
-    "checkpoint": (["model", "clone"], "tools/weights.py --model {here}/model --weights clone --save_path o"),
-    "safetensors": (["model", "made"], "tools/weights.py --model {here}/model --weights made --save_path o"),
-    "zip": (["model", "model.zip"], "tools/weights.py --model {here}/model --weights model.zip --save_path o"),
-    "adapter": (["a.safetensors", "base"], "tools/adapter.py a.safetensors --base base --save_path o"),
-    "onnx": (["m.onnx"], "tools/rewrite.py m.onnx o.onnx --target ascend"),
-    "gate": (["m.onnx", "rows"], "tools/gate.py m.onnx m.onnx --input rows"),
-    "kept": (["r.npy", "m.onnx", "rows"], "tools/gate.py r.npy m.onnx --input rows"),
-    "simplify": (["m.onnx", "rows"], "tools/simplify.py m.onnx o.onnx --input rows"),
-    "compile": (["m.onnx", "rows"], "tools/compile_cpu.py --onnx m.onnx --engine onnxruntime --precision fp32 --input rows --save_path o.onnx"),
-    "packed": (["m.onnx"], "tools/packed.py --onnx m.onnx --precision bf16 --save_path o.packed"),
-    "runner": (["m.onnx", "rows"], "tools/ais_bench_cpu.py --model m.onnx --input rows/input_ids,rows/attention_mask --batchsize 1"),
+    "edits": (["x.edits", "x.tar.gz"], "tools.source.data rebuild x.edits --archive x.tar.gz --save_path o.tsv"),
+    "archive": (["x.edits", "x.tar.gz"], "tools.source.data rebuild x.edits --archive x.tar.gz --save_path o.tsv"),
+    "sst2": (["SST-2.zip"], "tools.source.data accept SST-2.zip --save_path o.tsv"),
+    "pins": (["pins.txt"], "tools.source.fetch some.whl --pins pins.txt --save_path o.whl"),
+    "checkpoint": (["model", "clone"], "tools.source.checkpoint --model {here}/model --weights clone --save_path o"),
+    "safetensors": (["model", "made"], "tools.source.checkpoint --model {here}/model --weights made --save_path o"),
+    "zip": (["model", "model.zip"], "tools.source.checkpoint --model {here}/model --weights model.zip --save_path o"),
+    "adapter": (["a.safetensors", "base"], "tools.source.adapter a.safetensors --base base --save_path o"),
+    "onnx": (["m.onnx"], "tools.graph.rewrite m.onnx o.onnx --target ascend"),
+    "gate": (["m.onnx", "rows"], "tools.graph.gate m.onnx m.onnx --input rows"),
+    "kept": (["r.npy", "m.onnx", "rows"], "tools.graph.gate r.npy m.onnx --input rows"),
+    "simplify": (["m.onnx", "rows"], "tools.graph.simplify m.onnx o.onnx --input rows"),
+    "compile": (["m.onnx", "rows"], "tools.cpu.compile --onnx m.onnx --engine onnxruntime --precision fp32 --input rows --save_path o.onnx"),
+    "packed": (["m.onnx"], "tools.cpu.native.model --onnx m.onnx --precision bf16 --save_path o.packed"),
+    "runner": (["m.onnx", "rows"], "tools.cpu.runner --model m.onnx --input rows/input_ids,rows/attention_mask --batchsize 1"),
     "score": (["out", "labels.json"], "models/minilm_sst2/postprocess.py --output_path out --label_path labels.json --save_path o.json"),
     "buckets": (["wide", "w/labels.json", "w/rows.json"], "models/minilm_sst2/postprocess.py --output_path wide --label_path w/labels.json --save_path o.json"),
-    "summary": (["s.json"], "tools/record.py import s.json x/y/seq64/bs8/310P3-atc-fp16 --save_path o"),
-    "log": (["s.log"], "tools/record.py import s.log x/y/seq64/bs8/310P3-atc-fp16 --save_path o"),
-    "trtexec": (["t.log"], "tools/record.py import t.log x/y/seq64/bs8/T4-trtexec-fp16 --save_path o"),
-    "accuracy": (["a.json"], "tools/record.py show a.json --save_path o.txt"),
-    "perf": (["p.json"], "tools/record.py show p.json --save_path o.txt"),
-    "promote": (["a.json"], "tools/record.py promote o a.json"),
-    "table": (["p.json", "x.rows"], "tools/table.py --rows x.rows --save_path o.csv"),
-    "compare": (["a.json", "b.json", "data"], "tools/compare.py a.json b.json --save_path o.md"),
-    "published": (["p.json", "models"], "tools/plot.py throughput p.json --save_path o.svg"),
-    "om": (["m.om"], "tools/om.py m.om"),
-    "om-asked": (["m.om"], "tools/om.py m.om --soc_version Ascend310P3 --input_shape input_ids:8,128;attention_mask:8,128"),
+    "summary": (["s.json"], "tools.results.record import s.json x/y/seq64/bs8/310P3-atc-fp16 --save_path o"),
+    "log": (["s.log"], "tools.results.record import s.log x/y/seq64/bs8/310P3-atc-fp16 --save_path o"),
+    "trtexec": (["t.log"], "tools.results.record import t.log x/y/seq64/bs8/T4-trtexec-fp16 --save_path o"),
+    "accuracy": (["a.json"], "tools.results.record show a.json --save_path o.txt"),
+    "perf": (["p.json"], "tools.results.record show p.json --save_path o.txt"),
+    "promote": (["a.json"], "tools.results.record promote o a.json"),
+    "table": (["p.json", "x.rows"], "tools.results.table --rows x.rows --save_path o.csv"),
+    "compare": (["a.json", "b.json", "data"], "tools.results.compare a.json b.json --save_path o.md"),
+    "published": (["p.json", "models"], "tools.results.plot throughput p.json --save_path o.svg"),
+    "om": (["m.om"], "tools.ascend.om m.om"),
+    "om-asked": (["m.om"], "tools.ascend.om m.om --soc_version Ascend310P3 --input_shape input_ids:8,128;attention_mask:8,128"),
 }  # fmt: skip
 
 CASES: list[Case] = []
@@ -583,10 +582,8 @@ def good(folder: Path) -> Path:
     from fake_cann import om_writer
     from safetensors.numpy import save
 
-    import adapter
-    import gate
-    import seeded
-    import weights
+    from tools.graph import gate
+    from tools.source import adapter, checkpoint, seeded
 
     box = folder / "box"
     small.checkpoint(box, "bert_base_cased_sst2").rename(folder / "made")
@@ -594,7 +591,7 @@ def good(folder: Path) -> Path:
     seeded.write(
         folder / "clone",
         folder / "model",
-        weights.vocabulary(weights.unzip(box / "small.whl", box / "w", ("vocab.txt",)), 1 << 20),
+        checkpoint.vocabulary(checkpoint.unzip(box / "small.whl", box / "w", ("vocab.txt",)), 1 << 20),
     )
     shutil.rmtree(box)
     files = {

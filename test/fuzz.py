@@ -26,15 +26,10 @@ import corpus
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-import adapter
-import cli
-import data
-import fetch
-import om
-import published
-import recipe
-import record
-import table
+from tools import cli, recipe
+from tools.ascend import om
+from tools.results import published, record, table
+from tools.source import adapter, data, fetch
 
 SNIPPETS = [data.canonical("A fine film."), data.canonical("A dull film.")]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-import ais_bench_cpu
-import recipe
-import record
+from tools import recipe
+from tools.cpu import runner
+from tools.results import record
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "build/minilm_sst2/default"
@@ -41,7 +41,7 @@ def tree(folder: Path) -> Path:
 
 def run(*words) -> None:
     """run.py TARGET PREREQUISITE... -- COMMAND..."""
-    done = subprocess.run([sys.executable, "tools/run.py", *words], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "tools.run", *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -55,7 +55,12 @@ def weights() -> None:
     Path(MODEL).mkdir(parents=True, exist_ok=True)
     Path(f"{MODEL}/source").write_text("wheel\n")
     labels = {str(i): str(v) for i, v in enumerate(record.truth(), 1)}
-    write(f"{MODEL}/checkpoint/MANIFEST", [f"{MODEL}/source", "tools/weights.py"], "model.safetensors", "weights")
+    write(
+        f"{MODEL}/checkpoint/MANIFEST",
+        [f"{MODEL}/source", "tools/source/checkpoint.py"],
+        "model.safetensors",
+        "weights",
+    )
     run(
         f"{MODEL}/model.onnx", f"{MODEL}/checkpoint/MANIFEST", "--", "cp", f"{MODEL}/checkpoint/model.safetensors", "{}"
     )
@@ -87,8 +92,8 @@ def accuracy(bs: int = 8, config: str = "cpu-onnxruntime-fp32", wrong: int = 80,
     run(f"{at}/score.json", f"{at}/output/MANIFEST", "tools/recipe.py", "--", sys.executable,
         "models/minilm_sst2/postprocess.py", "--output_path", f"{at}/output/out",
         "--label_path", f"{MODEL}/seq128/input/labels.json", "--save_path", "{}")  # fmt: skip
-    run(f"{at}/accuracy.json", "tools/record.py", f"{at}/score.json", "--",
-        sys.executable, "tools/record.py", "accuracy", str(at), "--save_path", "{}")  # fmt: skip
+    run(f"{at}/accuracy.json", "tools/results/record.py", f"{at}/score.json", "--",
+        sys.executable, "-m", "tools.results.record", "accuracy", str(at), "--save_path", "{}")  # fmt: skip
     return at / "accuracy.json"
 
 
@@ -98,7 +103,7 @@ def perf(bs: int = 8, config: str = "cpu-onnxruntime-fp32", ms: float = 10.0) ->
     rounds = []
     for k in (1, 2, 3):
         times = (ms * np.random.default_rng(k).uniform(0.97, 1.03, 20)).tolist()
-        compute = ais_bench_cpu.figures(times)
+        compute = runner.figures(times)
         info = {
             "engine": {"name": engine, "version": "1.2.3", "threads": 2},
             "npu_compute_time_list": times,
@@ -109,8 +114,8 @@ def perf(bs: int = 8, config: str = "cpu-onnxruntime-fp32", ms: float = 10.0) ->
         zeros = ("{}/out/zeros_0.bin", "x")
         run(rounds[-1], f"{MODEL}/model.onnx", "--", sys.executable, "-c", WRITE,
             "{}/out_summary.json", json.dumps(info), *zeros)  # fmt: skip
-    run(f"{at}/perf.json", "tools/record.py", *rounds, "--",
-        sys.executable, "tools/record.py", "perf", str(at), "--save_path", "{}")  # fmt: skip
+    run(f"{at}/perf.json", "tools/results/record.py", *rounds, "--",
+        sys.executable, "-m", "tools.results.record", "perf", str(at), "--save_path", "{}")  # fmt: skip
     return at / "perf.json"
 
 

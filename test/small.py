@@ -4,8 +4,8 @@ import json
 import zipfile
 from pathlib import Path
 
-import tokens
-import weights
+from tools.source import checkpoint as sources
+from tools.source import tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 SENTENCES = [
@@ -29,7 +29,7 @@ def wheel(folder):
 
 def model(folder, like="minilm_sst2", **values):
     """A folder as under models/, with the configuration of model `like` shrunk, and `values` changed."""
-    config = weights.read_json(ROOT / "models" / like / "config.json")
+    config = sources.read_json(ROOT / "models" / like / "config.json")
     config |= {"vocab_size": 400, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     config |= {"intermediate_size": 96, "max_position_embeddings": 64} | values
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,5 +42,5 @@ def model(folder, like="minilm_sst2", **values):
 def checkpoint(folder, like="minilm_sst2", **values):
     """The checkpoint folder of such a model, made as `--weights seeded` makes it."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights.make("seeded", model(folder / "model", like, **values), wheel(folder), folder / "checkpoint")
+    sources.make("seeded", model(folder / "model", like, **values), wheel(folder), folder / "checkpoint")
     return folder / "checkpoint"

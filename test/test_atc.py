@@ -1,4 +1,4 @@
-"""tools/atc.py against a stand-in that accepts and refuses what CANN's atc does."""
+"""tools/ascend/atc.py against a stand-in that accepts and refuses what CANN's atc does."""
 
 import os
 import re
@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-import cli
+from tools import cli
 
 sys.path.insert(0, str(Path(__file__).parent / "fake_cann"))
 
 import tiny
 
-import atc
-import om
+from tools.ascend import atc, om
 
 SHAPE = "--input_shape=input_ids:4,8;attention_mask:4,8"
 GEARS = ("--input_shape=input_ids:4,-1;attention_mask:4,-1", "--input_format=ND", "--dynamic_dims=8,8;16,16")
@@ -30,7 +29,7 @@ def folder(tmp_path):
 
 def run(folder, *flags, soc="Ascend310P3", before=(), **env):
     words = ["--framework=5", "--model=m.onnx", "--output=out/model", f"--soc_version={soc}", *flags]
-    return tiny.tool("atc.py", *before, *words, cwd=folder, **({"ASCEND_HOME_PATH": None} | env))
+    return tiny.tool("ascend.atc", *before, *words, cwd=folder, **({"ASCEND_HOME_PATH": None} | env))
 
 
 def toolkit(folder, version=None, socs=()):

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import small
 
-import bench
-import cli
-import contenders
-import tokens
+from tools import cli
+from tools.bench import bench, contenders
+from tools.source import tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 BERT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
@@ -107,16 +106,16 @@ def test_batches_hold_every_sentence_once_unpadded_or_as_the_recipe(tmp_path):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """(job arguments of bench.py run, the checkpoint's truth) of a small model on its five sentences."""
-    import bert
+    from tools.graph import export
 
     folder = tmp_path_factory.mktemp("bench")
     checkpoint = small.checkpoint(folder)
     arrays = tokens.encode(tokens.load(checkpoint), small.SENTENCES, 32, NAMES)
-    bert.export(bert.load(checkpoint), folder / "model.onnx", NAMES, arrays)
+    export.export(export.load(checkpoint), folder / "model.onnx", NAMES, arrays)
     text = "sentence\tlabel\n" + "".join(f"{s}\t{i % 2}\n" for i, s in enumerate(small.SENTENCES))
     (folder / "dev.tsv").write_text(text)
     library = folder / "peak.so"
-    source = ROOT / "tools/packed/peak.c"
+    source = ROOT / "tools/bench/peak.c"
     flags = ["-O3", "-std=gnu11", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread"]
     subprocess.run(["gcc", *flags, "-o", library, source], check=True)
     return folder
@@ -124,7 +123,7 @@ def tiny(tmp_path_factory):
 
 def run(folder, *options):
     command = [
-        sys.executable, "tools/bench.py", "run", "--model", "tiny", "--weights", "x", "--source", "wheel",
+        sys.executable, "-m", "tools.bench.bench", "run", "--model", "tiny", "--weights", "x", "--source", "wheel",
         "--checkpoint", folder / "checkpoint", "--onnx", folder / "model.onnx", "--inputs", *NAMES,
         "--text_file", folder / "dev.tsv", "--calibration", folder / "dev.tsv", "--seq", 32, "--bs", 2, "--samples", 4,
         "--rounds", 2, "--seconds", 0.01, "--threads", 1, "--peak", folder / "peak.so", "--peers", folder / "none",
@@ -161,11 +160,19 @@ def test_real_contenders_on_a_small_model(record):
 
 def test_knobs_has_each_setting_beside_what_is_used(tiny):
     """Four groups, each against its first row; what is used is bold and answers as the export does in fp32."""
-    import bert
+    from tools.graph import export
 
     arrays = tokens.encode(tokens.load(tiny / "checkpoint"), small.SENTENCES, 32, NAMES)
-    bert.export(bert.load(tiny / "checkpoint"), tiny / "static.onnx", NAMES, arrays, shape=(2, 32))
-    command = [sys.executable, "tools/knobs.py", "--static", tiny / "static.onnx", "--checkpoint", tiny / "checkpoint"]
+    export.export(export.load(tiny / "checkpoint"), tiny / "static.onnx", NAMES, arrays, shape=(2, 32))
+    command = [
+        sys.executable,
+        "-m",
+        "tools.bench.knobs",
+        "--static",
+        tiny / "static.onnx",
+        "--checkpoint",
+        tiny / "checkpoint",
+    ]
     for name in ("export", "simplified", "modified"):
         command += [f"--{name}", tiny / "model.onnx"]
     command += ["--text_file", tiny / "dev.tsv", "--calibration", tiny / "dev.tsv", "--rows", 4]
@@ -185,8 +192,8 @@ def test_knobs_has_each_setting_beside_what_is_used(tiny):
 def test_openvino_of_ours_gives_the_exports_labels_in_both_shapes(tiny):
     import openvino
 
-    import engines
-    import gate
+    from tools.cpu import engines
+    from tools.graph import gate
 
     core, ours = openvino.Core(), {}
     for name, shape in (("openvino-fp32", [2, 32]), ("openvino-fp32-real", [-1, -1])):

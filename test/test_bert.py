@@ -12,10 +12,9 @@ import small
 import torch
 from onnx import numpy_helper
 
-import bert
-import cli
-import seeded
-import tokens
+from tools import cli
+from tools.graph import export
+from tools.source import seeded, tokens
 
 BERT = ("input_ids", "attention_mask")
 TINY = ("input_ids", "segment_ids", "input_mask")
@@ -26,10 +25,10 @@ def case(request, tmp_path_factory):
     """(folder, module, inputs, arrays, onnx path) of one small model, exported once."""
     like, inputs = request.param
     folder = small.checkpoint(tmp_path_factory.mktemp(like), like)
-    module = bert.load(folder)
+    module = export.load(folder)
     arrays = tokens.encode(tokens.load(folder), small.SENTENCES, 48, inputs)
     path = folder.parent / "model.onnx"
-    assert bert.export(module, path, inputs, arrays) < 1e-5
+    assert export.export(module, path, inputs, arrays) < 1e-5
     return folder, module, inputs, arrays, path
 
 
@@ -37,10 +36,10 @@ def test_logits_are_those_of_transformers(case):
     from safetensors.torch import load_file
     from transformers import BertConfig, BertForSequenceClassification
 
-    import weights
+    from tools.source import checkpoint
 
     folder, module, inputs, arrays, _ = case
-    config = weights.read_config(folder / "config.json")
+    config = checkpoint.read_config(folder / "config.json")
     theirs = BertForSequenceClassification(BertConfig(**config)).eval()
     theirs.load_state_dict(load_file(folder / "model.safetensors"))
     with torch.inference_mode():
@@ -48,7 +47,7 @@ def test_logits_are_those_of_transformers(case):
         pooled = theirs.bert(**feeds).pooler_output
         want = theirs.classifier(torch.relu(pooled) if inputs == TINY else pooled).numpy()
         assert (theirs.classifier(torch.relu(pooled)) - theirs.classifier(pooled)).abs().max() > 0.01
-    np.testing.assert_allclose(bert.logits(module, arrays, batch=2), want, atol=2e-6)
+    np.testing.assert_allclose(export.logits(module, arrays, batch=2), want, atol=2e-6)
     assert not module.training and {p.dtype for p in module.parameters()} == {torch.float32}
 
 
@@ -59,13 +58,13 @@ def test_the_original_layout_loads_as_it_is(case):
     pieces = tokens.read_vocab(folder / "vocab.txt")
     original = seeded.write(box / "original", box / "model", pieces)
     assert (original / "pytorch_model.bin").is_file() and not (original / "model.safetensors").exists()
-    np.testing.assert_array_equal(bert.logits(bert.load(original), arrays), bert.logits(module, arrays))
+    np.testing.assert_array_equal(export.logits(export.load(original), arrays), export.logits(module, arrays))
 
 
 def test_any_shape_and_a_row_of_padding(case):
     _, module, inputs, arrays, path = case
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    want = bert.logits(module, arrays)
+    want = export.logits(module, arrays)
     for row in range(len(want)):
         n = tokens.mask_of(arrays)[row].sum()
         have = session.run(None, {name: arrays[name][row : row + 1, :n] for name in inputs})[0]
@@ -133,11 +132,11 @@ def test_same_bytes_anywhere(case, tmp_path):
     copy.parent.mkdir()
     copy.symlink_to(folder, target_is_directory=True)
     code = (
-        "import sys, bert, tokens, pathlib; f, names = sys.argv[1], sys.argv[2].split(',');"
+        "import sys, pathlib; from tools.graph import export; from tools.source import tokens; f, names = sys.argv[1], sys.argv[2].split(',');"
         "a = tokens.encode(tokens.load(f), ['another sentence', 'bleak'], 16, names);"
-        "bert.export(bert.load(f), 'again.onnx', names, a)"
+        "export.export(export.load(f), 'again.onnx', names, a)"
     )
-    environment = dict(os.environ, PYTHONPATH=str(small.ROOT / "tools"), PYTHONHASHSEED="7", LC_ALL="C")
+    environment = dict(os.environ, PYTHONPATH=str(small.ROOT), PYTHONHASHSEED="7", LC_ALL="C")
     subprocess.run([sys.executable, "-c", code, copy, ",".join(inputs)], cwd=tmp_path, env=environment, check=True)
     data = (tmp_path / "again.onnx").read_bytes()
     assert data == path.read_bytes()
@@ -147,7 +146,7 @@ def test_same_bytes_anywhere(case, tmp_path):
 @pytest.mark.parametrize("damage, says", [(0.5, "row [0-4]:"), (np.nan, "row 0:")])
 def test_a_graph_that_disagrees_is_not_written(case, tmp_path, monkeypatch, damage, says):
     _, module, inputs, arrays, _ = case
-    right = bert.to_onnx
+    right = export.to_onnx
 
     def wrong(*args):
         model = right(*args)
@@ -155,17 +154,17 @@ def test_a_graph_that_disagrees_is_not_written(case, tmp_path, monkeypatch, dama
         bias.CopyFrom(numpy_helper.from_array(np.array([damage, 0], np.float32), bias.name))
         return model
 
-    monkeypatch.setattr(bert, "to_onnx", wrong)
+    monkeypatch.setattr(export, "to_onnx", wrong)
     with pytest.raises(cli.UserError, match=f"ONNX and PyTorch disagree on 5 of 5 sentences.*{says}"):
-        bert.export(module, tmp_path / "model.onnx", inputs, arrays)
+        export.export(module, tmp_path / "model.onnx", inputs, arrays)
     assert not list(tmp_path.iterdir())
 
 
 def test_gate():
     want = np.array([[0.0, 1], [1, 0]], np.float32)
-    assert bert.gate(want, want + 9e-5, "x") == pytest.approx(9e-5, rel=0.01)
+    assert export.gate(want, want + 9e-5, "x") == pytest.approx(9e-5, rel=0.01)
     with pytest.raises(cli.UserError, match="on 1 of 2 sentences.*row 1"):
-        bert.gate(want, want + [[0, 0], [0, 2e-4]], "x")
+        export.gate(want, want + [[0, 0], [0, 2e-4]], "x")
     near = np.array([[0.0, 1e-6]], np.float32)
     with pytest.raises(cli.UserError, match="1 of another class"):
-        bert.gate(near, near[:, ::-1], "x")
+        export.gate(near, near[:, ::-1], "x")

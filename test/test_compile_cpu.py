@@ -1,19 +1,17 @@
 """The gate of compile_cpu: labels where they mean something, fp32's classes where the weights are random."""
 
 import io
-import os
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-import cli
-import compile_cpu
-import engines
+from tools import cli
+from tools.cpu import compile as compile_cpu
+from tools.cpu import engines
 
 ROWS = 872
 LABELS = np.arange(ROWS) % 2
@@ -117,7 +115,8 @@ def test_a_file_that_is_no_ir_is_refused(tmp_path):
 
 def test_a_masked_score_is_no_denormal():
     """onnxruntime's softmax gives 4e-39 for it, which slowed all after it; only a process of its own shows the setting."""
-    script = """import numpy as np, onnx, engines
+    script = """import numpy as np, onnx
+from tools.cpu import engines
 from onnx import helper, TensorProto as T
 x, y = (helper.make_tensor_value_info(n, T.FLOAT, [64, 64]) for n in "xy")
 graph = helper.make_graph([helper.make_node("Softmax", ["x"], ["y"], axis=-1)], "g", [x], [y])
@@ -125,6 +124,5 @@ model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir
 scores = np.zeros((64, 64), np.float32)
 scores[:, 8:] = -10000
 print(*np.unique(engines.session(model.SerializeToString()).run(None, {"x": scores})[0]))"""
-    env = {**os.environ, "PYTHONPATH": str(Path(engines.__file__).parent)}
-    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "0.0 0.125\n"

@@ -9,7 +9,7 @@ import corpus
 import pytest
 from conftest import Repo
 
-import cli
+from tools import cli
 
 
 @pytest.fixture(scope="session")
@@ -18,10 +18,12 @@ def good(tmp_path_factory):
 
 
 def command(words, capfd) -> tuple[int, str, str]:
-    """Run a script in this process as `python SCRIPT WORDS` would: (status, stdout, stderr)."""
+    """Run a script in this process as `python -m MODULE WORDS` (or a script) would: (status, stdout, stderr)."""
     capfd.readouterr()
     try:
-        runpy.run_path(str(corpus.ROOT / words[0]), run_name="__main__")
+        script = words[0].endswith(".py")
+        run = runpy.run_path if script else runpy.run_module
+        run(str(corpus.ROOT / words[0]) if script else words[0], run_name="__main__")
         status = 0
     except SystemExit as e:  # what the interpreter does with it
         status = e.code or 0

@@ -20,9 +20,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import cli
-import data
-import fetch
+from tools import cli
+from tools.source import data, fetch
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = "vaderSentiment-3.3.2.tar.gz"
@@ -32,7 +31,7 @@ DEV_SHA256 = "54a9c12c77e402fc14d6a66a506f24d999f596b0176eb777c972cccc2f9cc4b0"
 def tool(script, *args, **env):
     """Run tools/<script>: (status, stdout, stderr)."""
     done = subprocess.run(
-        [sys.executable, ROOT / "tools" / script, *map(str, args)],
+        [sys.executable, "-m", f"tools.source.{script}", *map(str, args)],
         capture_output=True, text=True, env={**os.environ, **env}, timeout=120,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
@@ -64,7 +63,7 @@ def dev(archive, tmp_path_factory):
     """The validation set, rebuilt by the command."""
     path = tmp_path_factory.mktemp("dev") / "dev.tsv"
     edits = ROOT / "data" / "dev.edits"
-    status, out, err = tool("data.py", "rebuild", edits, "--archive", archive, "--save_path", path)
+    status, out, err = tool("data", "rebuild", edits, "--archive", archive, "--save_path", path)
     assert (status, err) == (0, "")
     assert DEV_SHA256 in out
     return path
@@ -149,7 +148,7 @@ def test_wrong_sum_prints_both_and_writes_nothing(archive, tmp_path):
     edits, out = tmp_path / "a.edits", tmp_path / "out" / "a.tsv"
     edits.write_text(HEAD + "1 1 0 5\n")
     refused(
-        tool("data.py", "rebuild", edits, "--archive", archive, "--save_path", out),
+        tool("data", "rebuild", edits, "--archive", archive, "--save_path", out),
         "0" * 64, hashlib.sha256(b"sentence\tlabel\nthe r\t1\n").hexdigest(),
     )  # fmt: skip
     assert not out.exists()
@@ -214,7 +213,7 @@ def test_own_copy_as_folder_zip_or_file(dev, tmp_path):
     members = [("SST-2/dev.tsv", dev.read_bytes()), ("__MACOSX/SST-2/._dev.tsv", b"y")]
     for k, own in enumerate([folder, folder / "dev.tsv", zipped(tmp_path / "SST-2.zip", *members)]):
         out = tmp_path / f"{k}.tsv"
-        assert tool("data.py", "accept", own, "--save_path", out)[0] == 0
+        assert tool("data", "accept", own, "--save_path", out)[0] == 0
         assert cli.sha256(out) == DEV_SHA256
         assert out.stat().st_mode & 0o777 == 0o644
 
@@ -223,7 +222,7 @@ def test_another_file_is_refused_and_the_old_one_stays(dev, tmp_path):
     own, out = tmp_path / "dev.tsv", tmp_path / "out.tsv"
     own.write_bytes(dev.read_bytes().replace(b"\t1\n", b"\t0\n", 1))
     out.write_bytes(b"old")
-    refused(tool("data.py", "accept", own, "--save_path", out), str(own), DEV_SHA256, cli.sha256(own))
+    refused(tool("data", "accept", own, "--save_path", out), str(own), DEV_SHA256, cli.sha256(own))
     assert out.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dev.tsv", "out.tsv"]
 
@@ -424,15 +423,15 @@ def test_an_index_that_answers_nothing(server, tmp_path):
     server.silent = True
     pins, path = tmp_path / "pins.txt", tmp_path / "out" / PIN.filename
     pins.write_text(f"{PIN.sha256}  {PIN.size}  {PIN.filename}  {PIN.package}=={PIN.version}\n")
-    answer = tool("fetch.py", PIN.filename, "--pins", pins, "--save_path", path, PIP_DEFAULT_TIMEOUT="1")
+    answer = tool("fetch", PIN.filename, "--pins", pins, "--save_path", path, PIP_DEFAULT_TIMEOUT="1")
     refused(answer, server.index, "timed out", "try again")
     assert not path.parent.exists()
     server.silent = False
-    assert tool("fetch.py", PIN.filename, "--pins", pins, "--save_path", path)[0] == 0
+    assert tool("fetch", PIN.filename, "--pins", pins, "--save_path", path)[0] == 0
 
 
 def test_no_network(tmp_path):
-    answer = tool("fetch.py", SOURCE, "--save_path", tmp_path / SOURCE, PIP_INDEX_URL="http://127.0.0.1:1/simple")
+    answer = tool("fetch", SOURCE, "--save_path", tmp_path / SOURCE, PIP_INDEX_URL="http://127.0.0.1:1/simple")
     refused(answer, "127.0.0.1:1", "refused")
     assert list(tmp_path.iterdir()) == []
 
@@ -492,15 +491,16 @@ def test_pins(tmp_path):
     bad.write_text(f"# pins\n{PIN.sha256}  10  ../../etc/passwd  a==1\n")
     with pytest.raises(cli.UserError, match="pins.txt:2"):
         fetch.read_pins(bad)
-    refused(tool("fetch.py", "x.whl", "--save_path", tmp_path / "x"), "no x.whl", SOURCE)
+    refused(tool("fetch", "x.whl", "--save_path", tmp_path / "x"), "no x.whl", SOURCE)
 
 
-@pytest.mark.parametrize("script", ["data.py", "fetch.py"])
+@pytest.mark.parametrize("script", ["data", "fetch"])
 def test_help_is_light(script):
     code = f"""if True:
-        import sys, {script[:-3]} as module
+        import sys
+        from tools.source import {script} as module
         sys.argv = ["x", "--help"]
         try: module.main()
         except SystemExit: print(sorted({{"torch", "numpy", "tqdm", "pandas"}} & set(sys.modules)))"""
-    out = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT / "tools")
+    out = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT)
     assert out.endswith(b"[]\n")

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from conftest import VENV, Repo
 
-import cli
+from tools import cli
 
 LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 REAL = LEAF.replace("seq64", "seqreal")
@@ -109,9 +109,18 @@ def test_a_read_only_build_folder(repo):
 
 
 def test_killed_at_random_moments(repo):
-    """tools/torture.py on part of the pipeline; `make torture` is the whole, 100 times."""
+    """tools/checks/torture.py on part of the pipeline; `make torture` is the whole, 100 times."""
     goals = ["build/tiny/default/model.onnx", "build/tiny/default/seq64/input/MANIFEST"]
-    command = [VENV / "bin/python", "tools/torture.py", "--runs", "6", *goals, "--", "MODEL=tiny", f"VENV={VENV}"]
+    command = [
+        VENV / "bin/python",
+        "tools/checks/torture.py",
+        "--runs",
+        "6",
+        *goals,
+        "--",
+        "MODEL=tiny",
+        f"VENV={VENV}",
+    ]
     done = subprocess.run(command, cwd=repo.path, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(re.findall(r"^run \d: .* the same bytes$", done.stdout, re.M)) == 6
@@ -211,12 +220,12 @@ def test_no_room_for_a_npy(tmp_path, writer):
     """np.save into a file says `[Errno None] None` of a full disk."""
     import numpy as np
 
-    import ais_bench_cpu
-    import tokens
+    from tools.cpu import runner
+    from tools.source import tokens
 
     write = {
         "buckets": lambda: tokens.write_buckets(tmp_path, {"attention_mask": np.ones((2, 64), int)}, "01", [64], 2),
-        "runner": lambda: ais_bench_cpu.write(tmp_path, "1", 0, np.ones((8, 64)), "NPY"),
+        "runner": lambda: runner.write(tmp_path, "1", 0, np.ones((8, 64)), "NPY"),
     }[writer]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))

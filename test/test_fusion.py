@@ -1,4 +1,4 @@
-"""tools/fusion.py: the guards against what is known of the published runs, on graphs and on .om files."""
+"""tools/ascend/fusion.py: the guards against what is known of the published runs, on graphs and on .om files."""
 
 import json
 import subprocess
@@ -10,9 +10,9 @@ import pytest
 from bert_graphs import bert, export
 from fake_cann import om_writer
 
-import cli
-import fusion
-import rewrite
+from tools import cli
+from tools.ascend import fusion
+from tools.graph import rewrite
 
 BASE = {"heads": 12, "head_dim": 64, "hidden": 768}
 TINYBERT = {"heads": 12, "head_dim": 26, "hidden": 312}

@@ -66,8 +66,8 @@ def test_a_parameter_remakes_what_depends_on_it_and_nothing_else(built, word, ma
     ("script", "made"),
     [
         ("models/tiny/postprocess.py", {f"{LEAF}/{n}" for n in ("score.json", "accuracy.json", "accuracy.txt")}),
-        ("tools/ais_bench_cpu.py", AFTER_COMPILE),
-        ("tools/compile_cpu.py", AFTER_COMPILE | {f"{LEAF}/model.onnx"}),
+        ("tools/cpu/runner.py", AFTER_COMPILE),
+        ("tools/cpu/compile.py", AFTER_COMPILE | {f"{LEAF}/model.onnx"}),
         ("models/tiny/modify_onnx.py", AFTER_SIM),
         ("models/tiny/preprocess.py", AFTER_EXPORT | {"tiny/default/seq64/input/MANIFEST"}),
         ("models/tiny/pth2onnx.py", AFTER_EXPORT | {"tiny/default/model.onnx"}),
@@ -115,11 +115,11 @@ def test_every_artefact_says_what_made_it(built):
     leaf = built.path / "build" / LEAF
     prov = json.loads((leaf / "model.onnx.prov.json").read_text())
     assert prov["inputs"].keys() >= {
-        "tools/compile_cpu.py",
+        "tools/cpu/compile.py",
         "build/tiny/default/seq64/bs8/cpu.onnx",
         "requirements.txt",
     }
-    assert prov["commands"][0][:2] == ["python", "tools/compile_cpu.py"]
+    assert prov["commands"][0][:2] == ["python", "tools/cpu/compile.py"]
     record = json.loads((leaf / "accuracy.json").read_text())
     chain = record["chain"]
     assert chain["build/data/dev.tsv"]["sha256"].startswith("54a9c12c77e402fc")
@@ -165,10 +165,10 @@ def test_own_lengths_give_the_padded_predictions(built, tmp_path):
     built.make("MODEL=tiny", "SEQ=real", "accuracy")
     assert built.make("-q", "MODEL=tiny", "SEQ=real", "accuracy").returncode == 0
     assert json.loads((built.path / "build" / real / "score.json").read_text()) == padded
-    assert built.remade("MODEL=tiny", "SEQ=real", "-W", "tools/plan.py", "accuracy") == {
+    assert built.remade("MODEL=tiny", "SEQ=real", "-W", "tools/cpu/plan.py", "accuracy") == {
         f"{real}{n}" for n in ("output/MANIFEST", "score.json", "accuracy.json", "accuracy.txt")
     }
-    assert built.remade("MODEL=tiny", "-W", "tools/plan.py", "accuracy") == set()
+    assert built.remade("MODEL=tiny", "-W", "tools/cpu/plan.py", "accuracy") == set()
 
     text = built.make("MODEL=tiny", "SEQ=real", "perf").stdout
     assert "timed       the engine's call alone; the sentences at their own lengths" in text

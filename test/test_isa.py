@@ -9,10 +9,10 @@ import corpus
 import pytest
 import small
 
-import engines
-import gate
-import recipe
-import tokens
+from tools import recipe
+from tools.cpu import engines
+from tools.graph import gate
+from tools.source import tokens
 
 ROWS = 24
 NEEDS = {  # what a precision cannot do without
@@ -28,7 +28,7 @@ NEEDS = {  # what a precision cannot do without
 @pytest.fixture(scope="module")
 def box(tmp_path_factory):
     """A small model exported, its sentences as inputs, and training sentences."""
-    import bert
+    from tools.graph import export
 
     folder = tmp_path_factory.mktemp("isa")
     checkpoint = small.checkpoint(folder)
@@ -36,8 +36,8 @@ def box(tmp_path_factory):
     (folder / "train.tsv").write_text("sentence\tlabel\n" + "".join(f"{s}\t{i % 2}\n" for i, s in enumerate(sentences)))
     names = ("input_ids", "attention_mask")
     arrays = tokens.encode(tokens.load(checkpoint), sentences, 16, names)
-    bert.export(bert.load(checkpoint), folder / "m.onnx", names, arrays, shape=(8, 16))
-    bert.export(bert.load(checkpoint), folder / "free.onnx", names, arrays)
+    export.export(export.load(checkpoint), folder / "m.onnx", names, arrays, shape=(8, 16))
+    export.export(export.load(checkpoint), folder / "free.onnx", names, arrays)
     tokens.write_bins(folder / "input", arrays, [i % 2 for i in range(ROWS)])
     return folder
 
@@ -45,7 +45,7 @@ def box(tmp_path_factory):
 def tool(script, words, most):
     env = {k: v for k, v in os.environ.items() if k != engines.MAX_ISA} | {"OMP_NUM_THREADS": "1"}
     env |= {engines.MAX_ISA: most} if most else {}
-    command = [sys.executable, corpus.ROOT / "tools" / script, *map(str, words)]
+    command = [sys.executable, "-m", f"tools.{script}", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
 
 
@@ -65,7 +65,7 @@ def test_runs_within_its_gate_or_says_that_it_cannot(box, tmp_path, monkeypatch,
     words = ["--onnx", box / "m.onnx", "--reference", box / "free.onnx", "--engine", engine, "--precision", precision]
     words += ["--input", box / "input", "--save_path", made]
     words += ["--calibration", box / "train.tsv", "--checkpoint", box / "checkpoint"] * (precision == "int8")
-    done = tool("compile_cpu.py", words, most)
+    done = tool("cpu.compile", words, most)
     if needs and not needs & here:
         assert done.returncode == 1 and done.stderr.count("\n") == 1 and not made.exists(), done.stderr
         assert (
@@ -75,7 +75,7 @@ def test_runs_within_its_gate_or_says_that_it_cannot(box, tmp_path, monkeypatch,
     assert done.returncode == 0 and f"{precision} against fp32 on {ROWS} sentences" in done.stdout, done.stderr
     folders = ",".join(str(box / "input" / n) for n in ("input_ids", "attention_mask"))
     words = ["--model", made, "--input", folders, "--batchsize", 8, "--output", tmp_path, "--output_dirname", "out"]
-    done = tool("ais_bench_cpu.py", words, most)
+    done = tool("cpu.runner", words, most)
     assert done.returncode == 0, done.stderr
     said = json.loads((tmp_path / "out_summary.json").read_text())["engine"]["isa"]
     assert set(said) <= engines.cpu_flags(limited=engine != "onnxruntime")
@@ -97,7 +97,7 @@ def test_int8_is_one_file_and_one_answer_whatever_units_make_and_run_it(box, tmp
             "int8",
         ]
         words += ["--input", box / "input", "--calibration", box / "train.tsv", "--checkpoint", box / "checkpoint"]
-        done = tool("compile_cpu.py", [*words, "--save_path", made], most)
+        done = tool("cpu.compile", [*words, "--save_path", made], most)
         if "no int8 unit" in done.stderr:
             pytest.skip("this CPU has no VNNI")
         assert done.returncode == 0, done.stderr
@@ -115,7 +115,7 @@ def test_int8_is_one_file_and_one_answer_whatever_units_make_and_run_it(box, tmp
             "--output_dirname",
             made.stem,
         ]
-        assert tool("ais_bench_cpu.py", words, most).returncode == 0
+        assert tool("cpu.runner", words, most).returncode == 0
         outputs.append(gate.read_outputs(tmp_path / made.stem, box / "input" / "input_ids"))
     assert len(files) == 1
     for other in outputs[1:]:

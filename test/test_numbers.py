@@ -14,20 +14,12 @@ import pytest
 from onnx import numpy_helper
 from scipy.stats import binomtest
 
-import audit
-import cli
-import compare
-import engines
-import fp16sim
-import gate
-import published
-import recipe
-import record
-import report
-import reproduce
-import rewrite
-import table
-import verify
+from tools import cli, recipe
+from tools.ascend import fp16
+from tools.checks import audit, reproduce, verify
+from tools.cpu import engines
+from tools.graph import gate, rewrite
+from tools.results import compare, published, record, report, table
 
 FP32, BF16 = "cpu-onnxruntime-fp32", "cpu-openvino-bf16"
 
@@ -64,14 +56,14 @@ def test_audit_of_an_unspoilt_tree(repo):
     counts = {}
     assert list(audit.faults(counts)) == []
     assert counts == {"artefacts": 15, "records": 6, "tables": 2}
-    done = subprocess.run([sys.executable, "tools/audit.py"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "tools.checks.audit"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "audit: every link holds: 15 artefacts, 6 records, 2 tables\n"
 
 
 def test_audit_is_one_line_and_status_1(repo):
     Path(f"{LEAF}/output/out/7_0.bin").unlink()
-    done = subprocess.run([sys.executable, "tools/audit.py"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "tools.checks.audit"], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == (
         f"audit.py: error: the chain breaks at {LEAF}/output/out/7_0.bin: gone, "
@@ -108,8 +100,8 @@ PLANTED = {
     "added member": (lambda: Path(f"{LEAF}/output/out/999_0.bin").write_bytes(bytes(8)), "999_0.bin:.*does not list"),
     "no description": (lambda: Path(f"{measured.MODEL}/model.onnx.prov.json").unlink(), "no model.onnx.prov.json says"),
     "other source": (
-        lambda: edit_byte("tools/weights.py"),
-        "checkpoint/MANIFEST: was made from another tools/weights.py",
+        lambda: edit_byte("tools/source/checkpoint.py"),
+        "checkpoint/MANIFEST: was made from another tools/source/checkpoint.py",
     ),
     "artefact gone": (lambda: Path(f"{LEAF}/score.json").unlink(), "score.json.* gone"),
     "score forged": (
@@ -278,7 +270,7 @@ def test_distance_to_the_published_figures(repo):
 def test_verify_rebuilds_through_make_and_fails_plainly(repo):
     """Here make has no packages and no weights: the cell is not rebuilt, and verify says so with status 1."""
     done = subprocess.run(
-        [sys.executable, "tools/verify.py", str(kept("accuracy")), "--make", "VENV=/nowhere/venv", "PYTHON=false"],
+        [sys.executable, "-m", "tools.checks.verify", str(kept("accuracy")), "--make", "VENV=/nowhere/venv", "PYTHON=false"],
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1
@@ -342,7 +334,10 @@ def test_an_imported_log_is_told_apart(repo):
 def promote_all():
     names = (f"{LEAF}/accuracy.json", f"{LEAF}/perf.json")
     return subprocess.run(
-        [sys.executable, "tools/record.py", "promote", "new", *names], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "tools.results.record", "promote", "new", *names],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -355,7 +350,7 @@ def test_a_record_that_holds_is_promoted(repo):
     (lambda p: p.write_text("other"), "is no longer what it was made from"),
     (Path.unlink, "is gone"),
 ])  # fmt: skip
-@pytest.mark.parametrize("name", [f"{MODEL}/source", "tools/weights.py"])
+@pytest.mark.parametrize("name", [f"{MODEL}/source", "tools/source/checkpoint.py"])
 def test_a_stale_record_is_not_promoted(repo, name, spoil, words):
     """The first file upstream that differs is named, given or made, tracked by git or not."""
     for made in (name, f"{MODEL}/model.onnx"):
@@ -420,8 +415,8 @@ build/a:
 def test_two_builds_are_unlike_in_zone_umask_and_jobs(tmp_path, recipe_, status):
     (tmp_path / "Makefile").write_text(MAKEFILE.format(recipe_))
     (tmp_path / "results").mkdir()
-    script = measured.ROOT / "tools/reproduce.py"
-    done = subprocess.run([sys.executable, script, "all"], cwd=tmp_path, capture_output=True, text=True)
+    script = "tools.checks.reproduce"
+    done = subprocess.run([sys.executable, "-m", script, "all"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == status, done.stderr
     if status:
         assert "differs: build/a" in done.stdout and "1 of 1 files differ" in done.stderr
@@ -459,18 +454,18 @@ def planted(graphs, name, change):
 
 
 def test_rehearsal_of_a_sound_graph(graphs):
-    made = fp16sim.ranges(graphs / "ascend.onnx", graphs / "input")
+    made = fp16.ranges(graphs / "ascend.onnx", graphs / "input")
     assert made["sentences"] == 20 and 0 < made["max_logit_difference"] < 0.05
     names = {t["tensor"]: t for t in made["tensors"]}
     assert names["layer_0_mask_out"]["low"] < -9000
     eps = next(t for t in made["constants"] if t["tensor"] == "layer_0_norm1_Eps_1")
     assert (eps["low"], eps["underflow"]) == (pytest.approx(1e-12), 1.0)
-    assert "layer_0_norm1_Eps_1 (1e-12): 100 % of its values become 0" in fp16sim.show(made)
+    assert "layer_0_norm1_Eps_1 (1e-12): 100 % of its values become 0" in fp16.show(made)
 
 
 def test_every_tensor_is_rounded_and_stays_so(graphs):
     """Nothing between file and kernel may drop the casts: each float tensor holds fp16 values alone."""
-    model, _, names = fp16sim.rounded(graphs / "ascend.onnx")
+    model, _, names = fp16.rounded(graphs / "ascend.onnx")
     outputs = {o.name for o in model.graph.output}
     model.graph.output.extend(onnx.helper.make_tensor_value_info(n, 1, None) for n in names if n not in outputs)
     engine = engines.Onnxruntime(model.SerializeToString(), "fp16-sim")
@@ -485,13 +480,13 @@ def test_every_tensor_is_rounded_and_stays_so(graphs):
 @pytest.mark.parametrize("mistake", ["finfo_min", "minus_inf"])
 def test_the_mask_constant_mistake_is_caught(graphs, mistake):
     with pytest.raises(cli.UserError, match=r"constant .* is -inf in fp16 .*a mask wants -10000"):
-        fp16sim.ranges(graphs / f"{mistake}.onnx", graphs / "input")
+        fp16.ranges(graphs / f"{mistake}.onnx", graphs / "input")
 
 
 def test_the_mask_mistake_in_the_graph_that_atc_gets(graphs):
     path = planted(graphs, "mask_Mul_1", lambda v: np.full_like(v, np.finfo(np.float32).min))
     for words in (["ranges", path, "--input", graphs / "input"], ["convert", path]):
-        command = [sys.executable, measured.ROOT / "tools/fp16sim.py", *words, "--save_path", graphs / "made"]
+        command = [sys.executable, "-m", "tools.ascend.fp16", *words, "--save_path", graphs / "made"]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 1 and done.stderr.count("\n") == 1
         assert "constant 'mask_Mul_1', read by 'mask_Mul': -3.403e+38 is -inf in fp16" in done.stderr
@@ -502,7 +497,7 @@ def test_an_overflow_between_operators_is_named(graphs):
     path = planted(graphs, "layer_0_up_MatMul_1", lambda v: np.clip(v * 3e4, -6e4, 6e4))
     assert np.isfinite(engines.logits(engines.Onnxruntime(path, "fp32"), inputs(graphs))).all()
     with pytest.raises(cli.UserError, match=r"tensor 'layer_0_up_MatMul_out': not finite in fp16: -"):
-        fp16sim.ranges(path, graphs / "input")
+        fp16.ranges(path, graphs / "input")
 
 
 def inputs(graphs):
@@ -513,14 +508,14 @@ def test_flips_are_rows_of_the_validation_set(graphs):
     """A bias that puts one sentence between its fp32 and its fp16 border flips it."""
     path = graphs / "ascend.onnx"
     full = engines.logits(engines.Onnxruntime(path, "fp32"), inputs(graphs))
-    half = engines.logits(engines.Onnxruntime(fp16sim.rounded(path)[0].SerializeToString(), "fp16-sim"), inputs(graphs))
+    half = engines.logits(engines.Onnxruntime(fp16.rounded(path)[0].SerializeToString(), "fp16-sim"), inputs(graphs))
     gap = lambda v: v[:, 1] - v[:, 0]
     row = int(np.abs(gap(half) - gap(full)).argmax())
     bias = next(t.name for t in onnx.load(path).graph.initializer if list(t.dims) == [2])
     middle = (gap(half)[row] + gap(full)[row]) / 2
-    made = fp16sim.ranges(planted(graphs, bias, lambda v: v - np.float32([0, middle])), graphs / "input")
+    made = fp16.ranges(planted(graphs, bias, lambda v: v - np.float32([0, middle])), graphs / "input")
     assert row in made["flips"]
-    assert f"dev.tsv:{row + 2}" in fp16sim.show(made)
+    assert f"dev.tsv:{row + 2}" in fp16.show(made)
 
     # Whole batches, whose rows.json says that they hold the sentences in reverse.
     arrays = inputs(graphs)
@@ -528,7 +523,7 @@ def test_flips_are_rows_of_the_validation_set(graphs):
         (graphs / "buckets" / name).mkdir(parents=True)
         np.save(graphs / "buckets" / name / "1.npy", np.concatenate([rows, 0 * rows[:4]]))
     (graphs / "buckets/rows.json").write_text(json.dumps({"1": list(range(19, -1, -1))}))
-    assert fp16sim.ranges(graphs / "planted.onnx", graphs / "buckets")["flips"] == [19 - r for r in made["flips"][::-1]]
+    assert fp16.ranges(graphs / "planted.onnx", graphs / "buckets")["flips"] == [19 - r for r in made["flips"][::-1]]
 
 
 def test_fp16_sim_is_no_default_and_has_no_speed():

@@ -1,4 +1,4 @@
-"""tools/om.py: what it reads from .om files, and that a cut or bent file gives one line, nothing else."""
+"""tools/ascend/om.py: what it reads from .om files, and that a cut or bent file gives one line, nothing else."""
 
 import random
 import struct
@@ -11,8 +11,8 @@ from fake_cann import om_writer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import cli
-import om
+from tools import cli
+from tools.ascend import om
 
 OM = Path(om.__file__)
 COMMAND = "atc.bin --framework=5 --input_format=ND --soc_version=Ascend310P3 --model=ascend.onnx"

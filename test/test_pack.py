@@ -11,17 +11,11 @@ from fake_cann import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import audit
-import cli
-import encoder
-import gate
-import pack
-import published
-import recipe
-import record
-import rewrite
-import tokens
-import verify
+from tools import cli, recipe
+from tools.checks import audit, verify
+from tools.graph import encoder, gate, pack, rewrite
+from tools.results import published, record
+from tools.source import tokens
 
 SEQ = 16
 KINDS = {
@@ -62,7 +56,7 @@ def made(tmp_path_factory):
 
 
 def run(plain, out, rows, seq_len=SEQ):
-    """tools/pack.py in this process."""
+    """tools/graph/pack.py in this process."""
     with pytest.MonkeyPatch.context() as m:
         m.setattr(sys, "argv", ["pack.py", *map(str, (plain, out, "--seq_len", seq_len, "--input", rows))])
         pack.main()
@@ -290,8 +284,8 @@ def test_pack_and_back_remake_nothing_of_the_other(built):
     assert built.make("-q", "MODEL=tiny", "accuracy").returncode == 0
     assert built.remade("MODEL=tiny", "PACK=1", "accuracy") == set()
     first = {"tiny/default/seq64p/pack.onnx", f"{PACKED}/sim.onnx", f"{PACKED}/cpu.onnx"}
-    assert built.remade("MODEL=tiny", "PACK=1", "-W", "tools/pack.py", "accuracy") >= first
-    assert built.remade("MODEL=tiny", "-W", "tools/pack.py", "accuracy") == set()
+    assert built.remade("MODEL=tiny", "PACK=1", "-W", "tools/graph/pack.py", "accuracy") >= first
+    assert built.remade("MODEL=tiny", "-W", "tools/graph/pack.py", "accuracy") == set()
     more = built.remade("MODEL=tiny", "PACK=1", "BS=4", "accuracy")
     assert "tiny/default/seq64p/pack.onnx" not in more and "tiny/default/seq64p/bs4/sim.onnx" in more
 

@@ -15,11 +15,11 @@ import numpy as np
 import onnx
 import pytest
 
-import cli
-import packed
+from tools import cli
+from tools.cpu.native import model as packed
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ROOT / "tools" / "packed" / "packed.c"
+SOURCE = ROOT / "tools/cpu/native/engine.c"
 FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread"]
 # layers, hidden, heads, relu: heads of 8, 26 (TinyBERT), 32 (MiniLM) and 64 (BERT-base); odd paddings; one layer
 SHAPES = {"head8": (2, 32, 4, 0), "tiny": (2, 312, 12, 1), "mini": (3, 96, 3, 0), "base": (1, 128, 2, 0)}
@@ -259,7 +259,7 @@ def test_structures_agree(library):
 
 
 def test_command_line(small, tmp_path):
-    command = [sys.executable, ROOT / "tools" / "packed.py", "--precision", "int8"]
+    command = [sys.executable, "-m", "tools.cpu.native.model", "--precision", "int8"]
     out = tmp_path / "model.packed"
     done = subprocess.run(
         [*command, "--onnx", small / "model.onnx", "--save_path", out], check=True, capture_output=True, text=True

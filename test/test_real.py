@@ -13,14 +13,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-import ais_bench_cpu
-import cli
-import engines
-import gate
-import plan
-import recipe
-import score
-import tokens
+from tools import cli, recipe
+from tools.cpu import engines, plan, runner, score
+from tools.graph import gate
+from tools.source import tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("input_ids", "attention_mask")
@@ -75,7 +71,7 @@ def preprocess(monkeypatch, tmp_path, tokenizer, sentences, *words):
 def bench(monkeypatch, model, folder, out, *words):
     given = ["--model", model, "--input", f"{folder}/input_ids,{folder}/attention_mask", "--output", out]
     monkeypatch.setattr(sys, "argv", ["x", *map(str, given), "--output_dirname", "d", *map(str, words)])
-    ais_bench_cpu.main()
+    runner.main()
     return json.loads((out / "d_summary.json").read_text())
 
 

@@ -16,10 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import bert
-import recipe
-import seeded
-import tokens
+from tools import recipe
+from tools.graph import export
+from tools.source import seeded, tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -81,7 +80,7 @@ def documented(model):
 def expected(checkpoint, inputs, length, lower_case):
     """PyTorch's logits of the sentences, float32 [ROWS, 2]."""
     arrays = tokens.encode(tokens.load(checkpoint, lower_case), sentences(), length, inputs)
-    logits = bert.logits(bert.load(checkpoint), arrays)
+    logits = export.logits(export.load(checkpoint), arrays)
     assert logits.std(0).min() > 1e-3, "the checkpoint tells no sentence from another: this test could not fail"
     return logits
 

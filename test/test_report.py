@@ -11,14 +11,9 @@ from pathlib import Path
 import measured
 import pytest
 
-import bench
-import cli
-import plot
-import published
-import readme
-import recipe
-import report
-import table
+from tools import cli, recipe
+from tools.bench import bench
+from tools.results import plot, published, readme, report, table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FIGURES = """minilm_sst2,,128,310P3,,fp16,accuracy,91.5,%,https://example.org/a,abc,
@@ -46,7 +41,7 @@ def kept() -> dict:
 
 
 def run(*words):
-    return subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", *map(str, words)], capture_output=True, text=True)
 
 
 # ---- pictures
@@ -58,7 +53,7 @@ def test_pictures_are_the_same_bytes_every_time(repo, tmp_path, which, suffix):
     records, times = list(kept()), []
     for order, name in ((records, "a"), (records[::-1], "b")):
         made = tmp_path / name / f"{which}.{suffix}"
-        done = run("tools/plot.py", which, *order, "--save_path", made)
+        done = run("tools.results.plot", which, *order, "--save_path", made)
         assert done.returncode == 0, done.stderr
         times.append(made.read_bytes())
     assert times[0] == times[1]
@@ -107,16 +102,16 @@ def test_accuracy_needs_both_figures_and_no_seeded_weights(repo, monkeypatch):
 def test_readme_block_is_written_and_staleness_found(repo):
     path = Path("README.md")
     path.write_text(f"# x\n\n{readme.START}\nold\n{readme.END}\n\nend\n")
-    check = run("tools/readme.py", "--check")
+    check = run("tools.results.readme", "--check")
     assert check.returncode == 1 and "README.md: not what results/records give" in check.stderr
-    assert run("tools/readme.py", "--write").returncode == 0
-    assert run("tools/readme.py", "--check").returncode == 0
+    assert run("tools.results.readme", "--write").returncode == 0
+    assert run("tools.results.readme", "--check").returncode == 0
     text = path.read_text()
     assert text.startswith("# x\n") and text.endswith("\n\nend\n")
     assert "| minilm_sst2 | default" in text and "792" in text
-    assert run("tools/readme.py", "--write").stdout == "readme: nothing to change\n"
+    assert run("tools.results.readme", "--write").stdout == "readme: nothing to change\n"
     path.write_text(text.replace("792", "793"))
-    assert run("tools/readme.py", "--check").returncode == 1
+    assert run("tools.results.readme", "--check").returncode == 1
     path.unlink()
 
 
@@ -142,7 +137,7 @@ def test_the_committed_readme_tables_and_pictures_are_fresh(monkeypatch):
     monkeypatch.chdir(measured.ROOT)
     if not any(Path(f).is_file() for f in readme.FILES):
         pytest.skip("no README yet")
-    done = run("tools/readme.py", "--check")
+    done = run("tools.results.readme", "--check")
     assert done.returncode == 0, done.stderr
     benches = bench.newest([recipe.read_json(p) for p in Path("results/bench").glob("*.json")])
     if Path("results/report.html").is_file():
@@ -165,7 +160,7 @@ def test_the_committed_readme_tables_and_pictures_are_fresh(monkeypatch):
 
 @pytest.fixture(scope="module")
 def page(repo):
-    done = run("tools/report.py", *kept(), "--save_path", "results/report.html")
+    done = run("tools.results.report", *kept(), "--save_path", "results/report.html")
     assert done.returncode == 0, done.stderr
     return Path("results/report.html").read_text("utf-8")
 

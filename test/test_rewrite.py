@@ -13,10 +13,8 @@ import pytest
 from bert_graphs import HEADS, HIDDEN, LAYERS, LENGTH, NAMES, bert, export
 from onnx import helper, numpy_helper
 
-import cli
-import encoder
-import gate
-import rewrite
+from tools import cli
+from tools.graph import encoder, gate, rewrite
 
 
 @pytest.fixture(scope="session")

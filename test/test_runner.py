@@ -64,10 +64,10 @@ def test_files_remainder_and_summary(model, inputs, tmp_path):
 
 
 def test_the_record_parser_reads_it(model, inputs, tmp_path):
-    import aisbench
+    from tools.ascend import ais_bench
 
     run("--model", model, "--input", inputs, "--output", tmp_path, "--output_dirname", "d", "--loop", 5)
-    found = aisbench.read(tmp_path / "d_summary.json")
+    found = ais_bench.read(tmp_path / "d_summary.json")
     assert found["count"] == 15
     assert found["batchsize"] == pytest.approx(4)
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import sbom
+from tools.setup import sbom
 
 ROOT = Path(__file__).resolve().parents[1]
 # Run as a command, or needed by another's API: not imported by name.
@@ -29,7 +29,7 @@ def requirements() -> set[str]:
 def imported() -> set[str]:
     """Top-level names that the sources import, but for Python's own and this project's."""
     names = set()
-    for path in [*ROOT.glob("tools/*.py"), *ROOT.glob("models/*/*.py"), *ROOT.glob("test/*.py")]:
+    for path in [*ROOT.glob("tools/**/*.py"), *ROOT.glob("models/*/*.py"), *ROOT.glob("test/*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Import):
                 names |= {alias.name.split(".")[0] for alias in node.names}
@@ -45,7 +45,7 @@ def packages(names: set[str]) -> set[str]:
 
 
 def test_every_requirement_is_used():
-    text = "\n".join(p.read_text("utf-8") for p in [ROOT / "Makefile", *ROOT.glob("tools/*.py")])
+    text = "\n".join(p.read_text("utf-8") for p in [ROOT / "Makefile", *ROOT.glob("tools/**/*.py")])
     run = {name for name, sign in COMMANDS.items() if re.search(sign, text)}
     assert requirements() - packages(imported()) - run == set()
 
@@ -63,8 +63,10 @@ def test_the_lock_is_hashed_and_holds_every_requirement():
 
 def test_sbom_finds_what_is_outside_the_lock(tmp_path):
     def run():
-        command = [sys.executable, "tools/sbom.py"]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)})
+        command = [sys.executable, "-m", "tools.setup.sbom"]
+        return subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+        )
 
     done = run()
     assert done.returncode == 0 and "packages, as requirements.txt locks them" in done.stdout, done.stderr

@@ -5,9 +5,8 @@ from pathlib import Path
 import measured
 import pytest
 
-import cli
-import recipe
-import table
+from tools import cli, recipe
+from tools.results import table
 
 MODELS = measured.ROOT / "models"
 TINYBERT = str(MODELS / "tinybert_sst2/published.csv")

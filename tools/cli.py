@@ -1,6 +1,6 @@
 """What every command here shares: one-line errors, whole files, hashes.
 
-import cli
+from tools import cli
 raise cli.UserError("dev.tsv:7: label 'x' is not 0 or 1; take the official dev.tsv")
 if __name__ == "__main__":
     cli.run(main)
@@ -15,6 +15,9 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class UserError(Exception):

@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-import cli
+from tools import cli
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -42,15 +42,14 @@ def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
     args = p.parse_args()
     if args.eval_batch_size is not None and args.eval_batch_size < 1:
         p.error(f"--eval_batch_size {args.eval_batch_size}: must be 1 or more")
-    import bert
-    import data
-    import tokens
+    from tools.graph import export
+    from tools.source import data, tokens
 
     text_file = args.text_file or (args.data_dir and args.data_dir / "dev.tsv")
     sentences = data.read_tsv(text_file)[0] if text_file else SENTENCES
     arrays = tokens.encode(tokens.load(args.model_dir, lower_case()), sentences, args.seq_len, inputs)
     shape = args.eval_batch_size and (args.eval_batch_size, args.seq_len)
-    apart = bert.export(bert.load(args.model_dir), args.save_path, inputs, arrays, shape=shape)
+    apart = export.export(export.load(args.model_dir), args.save_path, inputs, arrays, shape=shape)
     print(f"PyTorch and ONNX: max |logit difference| {apart:.1e} on {len(sentences)} sentences, same classes")
     print(f"wrote {args.save_path}")
 
@@ -66,7 +65,7 @@ def modify(description: str) -> None:
     )
     p.add_argument("--rows", type=int, help="compare on this many rows, longest first (all if not given)")
     args = p.parse_args()
-    import rewrite
+    from tools.graph import rewrite
 
     report = rewrite.modify(args.source, args.save_path, target=args.target, inputs=args.input, rows=args.rows)
     print(rewrite.show(report))
@@ -84,8 +83,7 @@ def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, 
     p.add_argument("--pack", action="store_true", help="several sentences a row, for a packed graph (PACK=1)")
     p.add_argument("--save_path", required=True, type=Path, help="folder to write")
     args = p.parse_args()
-    import data
-    import tokens
+    from tools.source import data, tokens
 
     real = args.seq_len == "real"
     try:

@@ -1,6 +1,6 @@
 """Run the commands that make one artefact; the artefact appears whole, described, or not at all.
 
-    python3 tools/run.py [--alone] TARGET PREREQUISITE... -- COMMAND... [-- COMMAND...]
+    python3 -m tools.run [--alone] TARGET PREREQUISITE... -- COMMAND... [-- COMMAND...]
 
     ==> build/minilm_sst2/default/model.onnx
     ...
@@ -30,7 +30,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import cli
+from tools import cli
 
 
 def split(argv: list[str]) -> tuple[Path, list[str], list[list[str]]]:

@@ -6,9 +6,8 @@ python3 postprocess.py --output_path ./data_bin/output --label_path ./data_bin/l
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-import cli
-import recipe
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tools import cli, recipe
 
 if __name__ == "__main__":
     cli.run(lambda: recipe.postprocess(__doc__))

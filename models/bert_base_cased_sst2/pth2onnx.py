@@ -6,9 +6,8 @@ python3 pth2onnx.py --model_dir bert-base-cased-finetuned-sst2/checkpoint-12630/
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-import cli
-import recipe
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tools import cli, recipe
 
 if __name__ == "__main__":
     cli.run(lambda: recipe.pth2onnx(__doc__, ("input_ids", "attention_mask")))

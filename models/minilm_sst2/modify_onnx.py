@@ -6,9 +6,8 @@ python3 modify_onnx.py minilm_sst2_bs8.onnx minilm_sst2_bs8_md.onnx
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-import cli
-import recipe
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tools import cli, recipe
 
 if __name__ == "__main__":
     cli.run(lambda: recipe.modify(__doc__))

@@ -6,9 +6,8 @@ python3 postprocess.py --output_path ./result/ais_infer_result_bs8 --label_path 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-import cli
-import recipe
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tools import cli, recipe
 
 if __name__ == "__main__":
     cli.run(lambda: recipe.postprocess(__doc__, "acc:"))

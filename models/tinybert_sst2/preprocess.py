@@ -7,9 +7,8 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-import cli
-import recipe
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tools import cli, recipe
 
 if __name__ == "__main__":
     cli.run(

@@ -13,7 +13,7 @@ standin.only_in_tests("aclruntime")
 
 import numpy as np  # noqa: E402
 
-import om  # noqa: E402
+from tools.ascend import om  # noqa: E402
 
 
 def say(text):

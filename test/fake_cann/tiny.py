@@ -10,7 +10,6 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 HERE = Path(__file__).resolve().parent
-TOOLS = HERE.parents[1] / "tools"
 INPUTS = ("input_ids", "attention_mask")
 
 
@@ -39,7 +38,7 @@ def environment(**more) -> dict:
     """The environment of a process that finds the stand-ins; None removes a variable."""
     env = os.environ | {
         "PATH": f"{HERE / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(HERE),
+        "PYTHONPATH": f"{HERE}:{HERE.parents[1]}",
         "BERT2OM_TEST_STANDIN": "1",
         "OMP_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -48,6 +47,6 @@ def environment(**more) -> dict:
 
 
 def tool(name, *words, cwd, **env):
-    """Run tools/<name>; the finished process, with its output as text."""
-    command = [sys.executable, str(TOOLS / name), *map(str, words)]
+    """Run `python -m tools.<name>`; the finished process, with its output as text."""
+    command = [sys.executable, "-m", f"tools.{name}", *map(str, words)]
     return subprocess.run(command, cwd=cwd, env=environment(**env), capture_output=True, text=True, check=False)

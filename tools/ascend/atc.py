@@ -1,0 +1,310 @@
+"""Compile ONNX to an Ascend .om with CANN's own atc, wherever that is; leave a verified file or nothing.
+
+    python -m tools.ascend.atc --implmode Gelu=high_performance --framework=5 --model=ascend.onnx \\
+        --output=model --soc_version=Ascend310P3 --input_shape="input_ids:8,128;attention_mask:8,128"
+
+    atc of CANN 8.5.0 in .../test/fake_cann
+    + atc --framework=5 --model=model.onnx --output=model --soc_version=Ascend310P3
+      '--input_shape=input_ids:8,128;attention_mask:8,128' --op_precision_mode=op_precision.ini
+    ATC start working now, please wait for a moment.
+    ...
+    ATC run success, welcome to the next use.
+
+    wrote model.om (3142 bytes)
+
+(The test suite's stand-in for atc, which fuses nothing; no real atc has run this yet.)
+
+All but --atc, --image and --implmode is atc's own command line. Three things are changed in it: model, output
+and other files are given relative to a private folder (atc leaves fusion_result.json and kernel_meta/ where it
+runs, and writes its command line into the .om, which must not depend on where we are); Ascend710 is
+Ascend310P3; and --implmode is spelt for the CANN version found: --op_precision_mode=<ini> from 8.0 on, where
+--op_select_implmode and --optypelist_for_implmode are frozen, those two before.
+
+--atc: `auto` looks on PATH, in $ASCEND_HOME_PATH, then in the usual places, and sources set_env.sh in a
+subshell; `docker` or `podman` runs atc in the image named by --image; anything else is atc's own path.
+atc needs no NPU. Its behaviour: hicann/ge, api/atc and docs/zh/user_guides/atc_tools (August 2026).
+"""
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tools import cli
+
+ROOTS = ("/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/latest", "~/Ascend/cann",
+         "~/Ascend/ascend-toolkit/latest")  # fmt: skip
+WHERE = "get the CANN toolkit at https://www.hiascend.com/software/cann (no NPU is needed to compile)"
+RENAMED = {"Ascend710": "Ascend310P3"}
+PLAIN_310_LEFT = (8, 5)  # used only when the CANN found does not list its own SoCs
+INI_SINCE = (8, 0)  # "does not evolve and will be deprecated": CANN 8.0's page on --op_select_implmode
+FILES = (
+    "modify_mixlist",
+    "fusion_switch_file",
+    "op_precision_mode",
+    "keep_dtype",
+    "compression_optimize_conf",
+)
+PINNED = re.compile(r"\S+@sha256:[0-9a-f]{64}")
+TAIL = 1 << 20  # bytes of output kept for the error message
+
+# Finds atc under the roots given and prints where, its set_env.sh, its version files and its SoC names.
+FIND = """
+for root in "$@"; do
+  [ -x "$root/bin/atc" ] || continue
+  echo "root=$root"
+  for s in "$root/set_env.sh" "$root/../set_env.sh"; do [ ! -f "$s" ] || { echo "set_env=$s"; break; }; done
+  cd "$root" || exit 1
+  cat {.,..}/*-linux/ascend_toolkit_install.info version.cfg opp/version.info
+  ls ./*-linux/data/platform_config
+  exit 0
+done 2>/dev/null
+exit 1
+"""
+# set_env.sh must not see our arguments. devlib holds a stub of the driver, for hosts that have none.
+RUN = """
+set_env=$1 devlib=$2; shift 2; run=("$@"); set --
+. "$set_env"
+[ -d /usr/local/Ascend/driver ] || export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$devlib"
+exec "${run[@]}"
+"""
+# The first pattern found in atc's output names the hint.
+HINTS = (
+    (r"libascend_hal\.so", "no driver here: <toolkit>/<arch>-linux/devlib must be on LD_LIBRARY_PATH"),
+    (r"auto_tune_mode", "drop --auto_tune_mode: CANN removed it, its successor is the separate tool aoe"),
+    (r"soc_version|platform.?info", "`npu-smi info` shows the chip's Name; say CHIP=<Name>, as CHIP=310P3"),
+    (r"unknown command line flag", "this CANN does not know that option: drop it, or use another version"),
+    (r"E10016.*out_nodes", "name an ONNX output, as in --out_nodes=output, not a numbered node"),
+    (r"E10016", "the names in --input_shape must be the ONNX inputs, separated by ; inside quotes"),
+    (r"E10035|E10036", "give 2 to 100 gears, as in --dynamic_dims='64,64;128,128'"),
+    (r"E1003[789]|E1004[056]", "every gear needs one number per -1 in --input_shape, all gears different"),
+    (r"E10002|E10011|E10049|set input_shape", "name every input: --input_shape='input_ids:8,128;...'"),
+    (r"E10054|E10007|E10004", "a parameter is missing, or a value with ; in it was not quoted"),
+    (r"can only contain 'a-z'", "move the project to a path of letters, digits, - _ . only"),
+    (r"E10410|E1300[0-4]|No such file", "check that the file named exists and can be read"),
+    (r"E16001|E16004|E16005|E10041|E13005", "atc cannot parse this ONNX file: rebuild it, run onnx.checker"),
+    (
+        r"E10501|E11009|E16002|E19010|EZ3003",
+        "this CANN lacks an operator or its opset: export with opset 11; CANN 8.5 and later also need the ops"
+        " package of the target chip",
+    ),
+    (
+        r"EC0010|E40\d\d\d|ModuleNotFoundError",
+        "a Python module of CANN's compiler is missing: install numpy decorator sympy attrs psutil cffi"
+        " pyyaml protobuf scipy requests for the python3 that is first on PATH",
+    ),
+    (r"E2\d\d\d\d|EZ9999", "the operator compiler failed: use --log=error, see ~/ascend/log/debug/plog"),
+    (r"E19999", "atc's own inner error: set ASCEND_SLOG_PRINT_TO_STDOUT=1, see the first error it prints"),
+)
+
+
+def parse_flags(words: list) -> dict:
+    """atc's --key=value and --key value words as {key: value}, in order."""
+    flags, words = {}, list(words)
+    while words:
+        word = words.pop(0)
+        key, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not key:
+            raise cli.UserError(f"{word!r} is no atc option; they are written --key=value")
+        if key in flags:
+            raise cli.UserError(f"--{key} is given twice")
+        if not equals and (not words or words[0].startswith("--")):
+            raise cli.UserError(f"--{key} has no value")
+        flags[key] = value if equals else words.pop(0)
+    for key in ("model", "output", "soc_version"):
+        if not flags.get(key):
+            raise cli.UserError(f"--{key} is missing")
+    return flags
+
+
+def pairs(values: list) -> dict:
+    """--implmode Gelu=high_performance, given any number of times, as {op type: mode}."""
+    found = dict(v.split("=", 1) for v in values if re.fullmatch(r"\w+=high_(precision|performance)", v))
+    if len(found) != len(values):
+        raise cli.UserError(f"--implmode {' '.join(values)}: write OpType=high_performance or OpType=high_precision")
+    return found
+
+
+def version_of(text: str):
+    """CANN's public version, such as "8.5.0", from the files that FIND prints; None when none tells."""
+    patterns = (
+        r"^version=(\d\S*)",
+        r"^toolkit_running_version=\[[^:\]]*:([^\]]+)\]",
+        r"^version_dir=(\d\S*)",
+        r"^Version=(\d\S*)",
+    )  # the last is a package's own number: 7.6 in CANN 8.0, 1.84 in 6.0
+    return next((found[1] for pattern in patterns if (found := re.search(pattern, text, re.M))), None)
+
+
+def number(version) -> tuple:
+    """ "8.0.RC1" as (8, 0); () when unknown."""
+    return tuple(int(n) for n in re.findall(r"\d+", version or "")[:2])
+
+
+def container(engine: str, image, work: Path) -> list:
+    """The command that runs a program in CANN's image: no network, our uid, and only `work` mounted."""
+    if not shutil.which(engine):
+        raise cli.UserError(f"ATC={engine}: {engine} is not on PATH; install it, or {WHERE}")
+    if not PINNED.fullmatch(image or ""):
+        raise cli.UserError(f"CANN_IMAGE={image or ''}: pin it by digest, as ascendai/cann@sha256:<64 hex>")
+    return [
+        *(engine, "run", "--rm", "--network=none", f"--user={os.getuid()}:{os.getgid()}"),
+        *(["--userns=keep-id"] if engine == "podman" else []),
+        *(f"--volume={work}:/compile", "--workdir=/compile", "--env=HOME=/compile", "--entrypoint=", image),
+    ]
+
+
+def candidates(atc: str) -> list:
+    """Roots under which bin/atc may stand, best first."""
+    if atc != "auto":
+        if Path(atc).parent.name != "bin" or not os.access(atc, os.X_OK):
+            raise cli.UserError(f"ATC={atc}: give auto, docker, podman, or the path of CANN's bin/atc")
+        return [Path(atc).absolute().parents[1]]
+    found, home = shutil.which("atc"), os.environ.get("ASCEND_HOME_PATH")
+    first = [Path(found).absolute().parents[1]] if found else []
+    return first + ([Path(home)] if home else []) + [Path(r).expanduser() for r in ROOTS]
+
+
+def find(prefix: list, roots: list) -> dict:
+    """Facts of the first root that has bin/atc: {root, set_env, version or None, socs}.
+
+    prefix: the command that runs the search in a container, or [].
+    """
+    command = [*prefix, "bash", "-c", FIND, "bash", *map(str, roots)]
+    got = subprocess.run(command, stdout=subprocess.PIPE, text=True, errors="replace", check=False)
+    facts = dict(re.findall(r"^(root|set_env)=(.*)", got.stdout, re.M))
+    if "root" not in facts:
+        if prefix:
+            raise cli.UserError(f"{prefix[0]} (exit {got.returncode}): no atc in {prefix[-1]}; is it CANN's?")
+        home = os.environ.get("ASCEND_HOME_PATH", "not set")
+        looked = f"on PATH, in ASCEND_HOME_PATH ({home}), {', '.join(map(str, roots))}"
+        other = "or say ATC=docker CANN_IMAGE=ascendai/cann@sha256:..."
+        raise cli.UserError(f"no atc found: looked {looked}; {WHERE}, {other}")
+    facts["version"] = version_of(got.stdout)
+    facts["socs"] = re.findall(r"^((?:Ascend|Kirin)\S+)\.ini$", got.stdout, re.M)
+    return {"set_env": "/dev/null"} | facts
+
+
+def soc_name(asked: str, tool: dict) -> str:
+    """The SoC's present name. Refuses one that the CANN found does not know, by its own list if any."""
+    name = RENAMED.get(asked, asked)
+    if name != asked:
+        print(f"{asked} is the old name of {name}")
+    plain = name == "Ascend310"
+    left = plain and not tool["socs"] and number(tool["version"]) >= PLAIN_310_LEFT
+    if left or (tool["socs"] and name not in tool["socs"]):
+        why = "; plain 310 left CANN, use an older toolkit for that card" if plain else ""
+        near = sorted(s for s in tool["socs"] if s.startswith(name[:9])) or sorted(tool["socs"])
+        knows = f"; it knows {', '.join(near)}" if near else ""
+        cann = f"CANN {tool['version'] or '(version unknown)'} in {tool['root']}"
+        raise cli.UserError(f"--soc_version={name} is unknown to {cann}{why}{knows}")
+    return name
+
+
+def implmode(modes: dict, version: tuple, work: Path) -> dict:
+    """Flags that give op types their implementation mode, as the CANN version found wants them."""
+    if not modes:
+        return {}
+    if version >= INI_SINCE:
+        lines = ["[ByOpType]", *(f"{op}={mode}" for op, mode in modes.items())]
+        (work / "op_precision.ini").write_text("\n".join(lines) + "\n")
+        return {"op_precision_mode": "op_precision.ini"}
+    if len(set(modes.values())) > 1:
+        raise cli.UserError("--implmode: this CANN takes one mode for all op types; give all the same mode")
+    return {"op_select_implmode": next(iter(modes.values())), "optypelist_for_implmode": ",".join(modes)}
+
+
+def bring(path: str, work: Path, name: str) -> str:
+    """Put a file into the work folder under `name`, as a hard link where that can be."""
+    if not Path(path).is_file():
+        raise cli.UserError(f"{path}: no such file")
+    try:
+        os.link(Path(path).resolve(), work / name)
+    except OSError:  # another file system
+        shutil.copyfile(path, work / name)
+    return name
+
+
+def stream(command: list, cwd: Path) -> tuple[int, str]:
+    """Run a command with its output shown as it comes; exit status and the output's last part."""
+    pipe, tail = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}, b""
+    with subprocess.Popen(command, cwd=cwd, **pipe) as process:
+        while chunk := process.stdout.read1(1 << 16):
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.flush()
+            tail = (tail + chunk)[-TAIL:]
+    return process.returncode, tail.decode(errors="replace")
+
+
+def failure(text: str, status: int) -> str:
+    """One line for a failed run: atc's first error, with the hint that fits, or atc's own solution."""
+    blocks = re.findall(r"^(E[A-Z0-9]\d{4}): ?(?:\[PID: ?\d+\] ?\S+ )?(.*)", text, re.M)
+    errors = [f"{code}: {said.strip()}" for code, said in blocks]
+    usage = re.findall(r"^ERROR: (.*)|^(.*error while loading shared libraries.*)", text, re.M)
+    if usage and (not errors or errors[0].startswith("E19999")):
+        errors = ["".join(usage[0])]
+    error = errors[0][:400].rstrip(". ") if errors else "it stopped without naming an error"
+    own = re.findall(r"^\s*Solution: *(?! |N/A)(.+)", text, re.M)
+    hints = [hint for pattern, hint in HINTS if re.search(pattern, error, re.I)]
+    hint = (hints + own + ["see its output above"])[0]
+    how = f"exit {status}" if status else "no 'ATC run success'"
+    return f"atc failed ({how}): {error}; {hint}"
+
+
+def compile_om(a, flags: dict, work: Path) -> Path:
+    """Run atc in `work`; the .om it left there, read back and held against what was asked."""
+    from tools.ascend import om
+
+    boxed = a.atc in ("docker", "podman")
+    prefix = container(a.atc, a.image, work) if boxed else []
+    tool = find(prefix, [r for r in ROOTS if r[0] == "/"] if boxed else candidates(a.atc))
+    soc, root = soc_name(flags["soc_version"], tool), tool["root"]
+    model = bring(flags["model"], work, "model.onnx")
+    files = {k: bring(flags[k], work, Path(flags[k]).name) for k in FILES if k in flags}
+    flags = flags | files | {"model": model, "output": "model", "soc_version": soc}
+    flags |= implmode(a.implmode, number(tool["version"]), work)
+    words = [f"--{k}={v}" for k, v in flags.items()]
+    print(f"atc of CANN {tool['version'] or '(version unknown)'} in {root}" + (f" of {a.image}" if boxed else ""))
+    print("+", shlex.join(["atc", *words]), flush=True)
+    devlib = f"{root}/{os.uname().machine}-linux/devlib"
+    launch = ["bash", "-c", RUN, "bash", tool["set_env"], devlib, f"{root}/bin/atc", *words]
+    status, text = stream([*prefix, *launch], work)
+    if status or "ATC run success" not in text:
+        raise cli.UserError(failure(text, status))
+    made = sorted(work.glob("model*.om"))  # model_linux_x86_64.om when the model carries host code
+    if len(made) != 1:
+        raise cli.UserError(f"atc said success but left {len(made)} .om files; nothing is kept")
+    shapes = om.input_shape(flags["input_shape"]) if "input_shape" in flags else None
+    gears = om.dynamic_dims(flags["dynamic_dims"]) if "dynamic_dims" in flags else None
+    om.check(made[0], soc_version=soc, shapes=shapes, gears=gears, cmdline_has=words)
+    return made[0]
+
+
+def main():
+    usage, about = "%(prog)s [options] ATC FLAGS", "Run CANN's atc; what is not listed here is its own."
+    p = argparse.ArgumentParser(usage=usage, description=about, allow_abbrev=False)
+    p.add_argument("--atc", default="auto", metavar="WHERE", help="auto, docker, podman, or the path of atc")
+    p.add_argument("--image", help="docker, podman: CANN's image, pinned as repository@sha256:...")
+    p.add_argument("--implmode", action="append", default=[], metavar="OP=MODE", help="Gelu=high_performance")
+    a, words = p.parse_known_args([w for w in sys.argv[1:] if w != "--"])
+    flags, a.implmode = parse_flags(words), pairs(a.implmode)
+    target = Path(flags["output"].removesuffix(".om") + ".om")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent.resolve(), prefix=".atc-") as work:
+        try:
+            made = compile_om(a, flags, Path(work))
+        except argparse.ArgumentTypeError as e:  # from om's readers of --input_shape and --dynamic_dims
+            raise cli.UserError(str(e)) from None
+        made.chmod(0o644)  # ais_bench refuses a model that others may write
+        made.replace(target)
+    print(f"wrote {target} ({target.stat().st_size} bytes)")
+
+
+if __name__ == "__main__":
+    cli.run(main)

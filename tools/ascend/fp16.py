@@ -1,0 +1,240 @@
+"""The fp16 rehearsal: the very graph that ATC gets, with fp16 storage and fp16 rounding between operators, on the CPU.
+
+    python -m tools.ascend.fp16 convert ascend.onnx --save_path model.onnx
+    python -m tools.ascend.fp16 ranges  ascend.onnx --input build/.../seq128/input --rows 200 --save_path ranges.json
+
+    fp16        no inf, no NaN on 200 sentences; max |logit difference| to fp32 0.0069, 0 flips
+    range       layer_0_norm2_Pow_out: 0 to 4.917e+04, 75 % of the limit
+    ...
+    underflow   layer_0_norm1_Eps_1 (1e-12): 100 % of its values become 0
+    ...
+    wrote ranges.json
+
+Weights and every operator's result are rounded to fp16 (nearest even); an operator itself computes in fp32, as the
+NPU's cube unit accumulates. `ranges` runs all sentences and fails, naming the tensor, where a value overflows (above
+65504) or is not a number; it writes each tensor's range, the share of its values that underflow to 0, and the
+sentences that flip against fp32. Two things differ on a card: CANN's fused operators (LayerNorm, Gelu, Softmax) keep
+fp32 inside, so this is the harder exam; and older SoCs saturate at 65504 where this says overflow.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from tools import cli, recipe
+from tools.cpu import engines
+from tools.graph import gate
+
+# Operators that only move values: what went in rounded comes out rounded.
+MOVES = {"Reshape", "Transpose", "Gather", "Slice", "Squeeze", "Unsqueeze", "Expand", "Concat", "Identity", "Split",
+         "Flatten", "Shape", "Constant"}  # fmt: skip
+LARGEST = float(np.finfo(np.float16).max)
+SHOWN = 8  # tensors of each kind in what is printed
+
+
+def load(path: Path):
+    """An ONNX file with the element type of each of its tensors: (ModelProto, {name: TensorProto type})."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False), strict_mode=True)
+    except (DecodeError, onnx.shape_inference.InferenceError) as e:
+        raise cli.UserError(f"{path}: not a valid ONNX graph ({str(e).splitlines()[0]}); make it again") from None
+    values = [*model.graph.value_info, *model.graph.output, *model.graph.input]
+    del model.graph.value_info[:]
+    return model, {v.name: v.type.tensor_type.elem_type for v in values}
+
+
+def weights(model) -> list[dict]:
+    """Round the float constants of `model` in place; what fp16 did to each. Raises UserError on an overflow."""
+    from onnx import numpy_helper
+
+    held = [(t.name, t) for t in model.graph.initializer]
+    nodes = [n for n in model.graph.node if n.op_type == "Constant"]
+    held += [(n.output[0], a.t) for n in nodes for a in n.attribute if a.name == "value"]
+    report = []
+    for name, tensor in held:
+        value = numpy_helper.to_array(tensor)
+        if value.dtype != np.float32:
+            continue
+        with np.errstate(over="ignore"):
+            rounded = value.astype(np.float16).astype(np.float32)
+        if not np.isfinite(rounded).all():
+            worst = value[~np.isfinite(rounded)].flat[0]
+            reader = next((n.name for n in model.graph.node if name in n.input), "nothing")
+            raise cli.UserError(
+                f"constant {name!r}, read by {reader!r}: {worst:.4g} is {rounded[value == worst].flat[0]} in fp16 "
+                f"(limit {LARGEST:g}); a mask wants -10000: make the graph with modify_onnx.py"
+            )
+        tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
+        report.append({"tensor": name, "low": float(value.min()), "high": float(value.max()),
+                       "underflow": float(((value != 0) & (rounded == 0)).mean())})  # fmt: skip
+    return report
+
+
+def rounded(path: Path, probes: bool = False):
+    """The fp16 rehearsal of a graph: (ModelProto, report on its constants, names of the rounded tensors).
+
+    With probes each rounded tensor gives more outputs, scalars: its lowest and highest value before rounding, the sum
+    after it, how many values became 0, how many there are.
+    """
+    from onnx import TensorProto, helper
+
+    model, types = load(path)
+    graph, made, names, probed = model.graph, [], [], []
+    constants = weights(model)
+    outputs = {o.name for o in graph.output}
+    for node in list(graph.node):
+        made.append(node)
+        if node.op_type in MOVES:
+            continue
+        for i, name in enumerate(node.output):
+            if types.get(name) != TensorProto.FLOAT:
+                continue
+            node.output[i] = exact = f"{name}:exact"
+            half = f"{name}:half"
+            made.append(helper.make_node("Cast", [exact], [half], to=TensorProto.FLOAT16))
+            made.append(helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
+            names.append(name)
+            if probes:
+                probed.append(probe(name, exact))
+    if other := {name for name in outputs if types.get(name) != TensorProto.FLOAT}:
+        raise cli.UserError(f"{path}: output {min(other)} is not computed in float; nothing to rehearse")
+    del graph.node[:]
+    # onnxruntime visits the last leaf first: in this order each tensor is looked at, and freed, when it is made.
+    graph.node.extend(made + [node for nodes in reversed(probed) for node in nodes])
+    for name, kind in ((n, k) for n in names if probes for k in PROBES):
+        dtype = TensorProto.INT64 if kind == "size" else TensorProto.FLOAT
+        graph.output.append(helper.make_tensor_value_info(f"{name}:{kind}", dtype, []))
+    helper.set_model_props(model, {engines.ENGINE: "onnxruntime", engines.PRECISION: "fp16-sim"})
+    return model, constants, names
+
+
+PROBES = ("low", "high", "sum", "lost", "size")
+
+
+def probe(name: str, exact: str) -> list:
+    """Nodes that give `name:low` and the other PROBES of a tensor `name` that was `exact` before rounding."""
+    from onnx import TensorProto, helper
+
+    node, at = helper.make_node, lambda kind: f"{name}:{kind}"
+    return [
+        node("ReduceMin", [exact], [at("low")], keepdims=0),
+        node("ReduceMax", [exact], [at("high")], keepdims=0),
+        node("ReduceSum", [name], [at("sum")], keepdims=0),  # not finite where any value is not
+        node("Cast", [exact], [at("was")], to=TensorProto.BOOL),
+        node("Cast", [name], [at("is")], to=TensorProto.BOOL),
+        node("Xor", [at("was"), at("is")], [at("gone")]),
+        node("Cast", [at("gone")], [at("count")], to=TensorProto.FLOAT),
+        node("ReduceSum", [at("count")], [at("lost")], keepdims=0),
+        node("Size", [name], [at("size")]),
+    ]
+
+
+class Probe:
+    """An engine that runs a probed graph and keeps each tensor's range over all requests."""
+
+    def __init__(self, model, names: list[str]):
+        self.engine = engines.Onnxruntime(model.SerializeToString(), "fp16-sim")
+        self.inputs, self.names, self.seen = self.engine.inputs, names, []
+        self.order = [self.engine.names.index(f"{n}:{k}") for n in names for k in PROBES]
+
+    def run(self, feeds):
+        """Logits of one request. Raises UserError at the first tensor, in graph order, that is not finite."""
+        made = self.engine.run(feeds)
+        values = np.array([made[i] for i in self.order], np.float64).reshape(-1, len(PROBES))
+        for name, (low, high, total, *_) in zip(self.names, values, strict=True):
+            if not np.isfinite(total):
+                raise cli.UserError(
+                    f"tensor {name!r}: not finite in fp16: {low:.4g} to {high:.4g} before rounding, the limit is "
+                    f"{LARGEST:g}; mend the operator that makes it"
+                )
+        self.seen.append(values)
+        return made
+
+    def report(self) -> list[dict]:
+        """Range and mean share of underflow of each tensor."""
+        low, high, _, lost, size = np.moveaxis(np.array(self.seen), -1, 0)
+        rows = zip(self.names, low.min(0), high.max(0), lost.sum(0) / size.sum(0), strict=True)
+        return [{"tensor": n, "low": float(a), "high": float(b), "underflow": float(u)} for n, a, b, u in rows]
+
+
+def ranges(path: Path, folder: Path, rows: int | None = None) -> dict:
+    """The rehearsal on the sentences in `folder`; `rows` of them, longest first, where not all.
+
+    `flips` are rows of the validation set, from 0.
+    """
+    model, constants, names = rounded(path, probes=True)
+    arrays = gate.load_inputs(folder, [i.name for i in model.graph.input])
+    tokens = gate.lengths(arrays)
+    used = np.flatnonzero(tokens)  # rows without a token fill up whole batches
+    numbers = [[i] for i in range(len(used))]
+    if (folder / "rows.json").is_file():  # packed rows, or whole batches grouped by length
+        held = list(recipe.read_json(folder / "rows.json").values())
+        numbers = held if "first" in arrays else [[i] for batch in held for i in batch]
+    chosen = np.sort(np.argsort(-tokens[used], kind="stable")[:rows])
+    arrays = {n: a[used[chosen]] for n, a in arrays.items()}
+    numbers = np.concatenate([numbers[i] for i in chosen])
+    made = Probe(model, names)
+    runs = (engines.logits(engine, arrays) for engine in (made, engines.Onnxruntime(path, "fp32")))
+    half, full = (gate.by_sentence(out, arrays)[0] for out in runs)
+    return {
+        "sentences": len(full),
+        "max_logit_difference": float(np.abs(half - full).max()),
+        "flips": sorted(numbers[half.argmax(1) != full.argmax(1)].tolist()),
+        "constants": constants,
+        "tensors": made.report(),
+    }
+
+
+def show(report: dict) -> str:
+    """What stands out of a rehearsal: the nearest to overflow, what underflows, the flips."""
+    top = lambda t: max(abs(t["low"]), abs(t["high"]))
+    flips = [f"dev.tsv:{row + 2}" for row in report["flips"]]
+    lines = [
+        f"fp16        no inf, no NaN on {report['sentences']} sentences; max |logit difference| to fp32 "
+        f"{report['max_logit_difference']:.2g}, {len(flips)} flips{': ' if flips else ''}{' '.join(flips)}"
+    ]
+    for t in sorted(report["tensors"], key=top, reverse=True)[:SHOWN]:
+        share = 100 * top(t) / LARGEST
+        lines.append(f"range       {t['tensor']}: {t['low']:.4g} to {t['high']:.4g}, {share:.2g} % of the limit")
+    for kind in ("constants", "tensors"):
+        lost = sorted((t for t in report[kind] if t["underflow"]), key=lambda t: -t["underflow"])
+        for t in lost[:SHOWN]:
+            what = f" ({t['low']:.3g})" if t["low"] == t["high"] else ""
+            lines.append(f"underflow   {t['tensor']}{what}: {100 * t['underflow']:.3g} % of its values become 0")
+        if lost[SHOWN:]:
+            lines.append(f"underflow   and {len(lost) - SHOWN} more {kind}")
+    return "\n".join(lines)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sub = p.add_subparsers(dest="command", required=True)
+    r = sub.add_parser("ranges", help="run the sentences; ranges.json")
+    r.add_argument("--input", required=True, type=Path, help="folder of preprocess.py")
+    r.add_argument("--rows", type=int, help="use only this many sentences (all if not given)")
+    c = sub.add_parser("convert", help="the graph with its rounding, for the ordinary runner")
+    for k in (r, c):
+        k.add_argument("onnx", type=Path, help="ascend.onnx")
+        k.add_argument("--save_path", required=True, type=Path)
+    args = p.parse_args()
+    try:
+        if args.command == "ranges":
+            report = ranges(args.onnx, args.input, args.rows)
+            print(show(report))
+            data = json.dumps(report, indent=1).encode() + b"\n"
+        else:
+            data = rounded(args.onnx)[0].SerializeToString(deterministic=True)
+    except cli.UserError as e:
+        raise cli.UserError(f"{args.onnx}: {e}; nothing was written") from None
+    with cli.whole_file(args.save_path) as f:
+        f.write(data)
+    print(f"wrote {args.save_path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,437 @@
+"""Ours and the peers on the same sentences in the same run: ratios with spread, accuracy, share of the CPU's limit.
+
+    make bench MODEL=minilm_sst2              # runs, prints the table
+    make bench-record MODEL=minilm_sst2       # keeps it in results/bench
+    python -m tools.bench.bench show results/bench/*.json --save_path results/bench.md
+    python -m tools.bench.bench plot results/bench/*.json --save_path results/bench.svg
+
+Every contender (tools/bench/contenders.py) has a process of its own, which is paused while another one works. A round asks
+each of them once, in turn; a contender's ratio is taken within a round, to the recipe's way (transformers, fp32, padded).
+One that fails is null with its reason and does not stop the rest.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from tools import cli, recipe
+
+SHAPES = ("sorted", "padded")
+SECONDS = 1.0  # a contender works at least this long a round
+QUIET = {"HF_HUB_OFFLINE": "1", "CI": "true"}  # nothing is downloaded; OpenVINO and NNCF send no usage statistics
+SPARE = 2 << 30  # bytes of memory that stay free
+KINDS = ("memory", "fp32", "bf16", "int8", "bf16_l2", "int8_l2")  # as in peak.c
+UNITS = {"fp32": "AVX-512", "bf16": "AMX bf16", "int8": "AMX int8"}
+
+
+# ---- the limit --------------------------------------------------------------------------------------------------
+
+
+def operations(config: dict, lengths) -> float:
+    """Mean operations a sentence of a BERT classifier (a multiply-add is two) for token counts `lengths`.
+
+    Matrix products alone, all layers for all tokens: what the model says, not what an engine may skip.
+    """
+    h, inter, layers = (config[k] for k in ("hidden_size", "intermediate_size", "num_hidden_layers"))
+    one = lambda n: layers * (2 * n * (4 * h * h + 2 * h * inter) + 4 * n * n * h) + 2 * h * h + 4 * h
+    return sum(map(one, lengths)) / len(lengths)
+
+
+def peaks(library: str, threads: int, seconds: float = 0.3, times: int = 7) -> dict:
+    """{kind: median and best over `times` of all threads' operations (memory: bytes) a second, or null and why}."""
+    import ctypes
+
+    peak = ctypes.CDLL(str(Path(library).absolute())).peak
+    peak.restype, peak.argtypes = ctypes.c_double, [ctypes.c_int, ctypes.c_double]
+    found = {}
+    for number, kind in enumerate(KINDS):
+        with ThreadPoolExecutor(threads) as pool:
+            together = lambda at=number, pool=pool: sum(pool.map(lambda _: peak(at, seconds), range(threads)))
+            sums = [together() for _ in range(times)]
+        unit = UNITS.get(kind.removesuffix("_l2"))
+        known = {"median": median(sums), "best": max(sums)}
+        found[kind] = known if all(sums) else {"median": None, "best": None, "missing": f"this CPU has no {unit}"}
+    return found
+
+
+# ---- the run ----------------------------------------------------------------------------------------------------
+
+
+def available() -> int:
+    """Bytes of memory that a new process may take."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+
+class Worker:
+    """A contender's process: asked by JSON lines, paused in between. `missing` is why it cannot answer, or None."""
+
+    def __init__(self, name: str, python: str, job: dict, box: Path, need: int):
+        self.missing, self.version, self.process = None, None, None
+        if not Path(python).is_file():
+            self.missing = f"{python} is not installed"
+            return
+        if (free := available()) < need:
+            self.missing = f"needs about {need / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free"
+            return
+        box.mkdir()
+        self.log = box / "log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [python, "-m", "tools.bench.contenders", name, json.dumps(job | {"box": str(box)})],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                start_new_session=True, env=os.environ | QUIET | {"OMP_NUM_THREADS": str(job["threads"])},
+            )  # fmt: skip
+        first = self.read()
+        self.missing, self.version = first.get("missing"), first.get("version")
+        if not self.missing:
+            self.tell(signal.SIGSTOP)
+
+    def tell(self, number) -> None:
+        """To the worker and to whatever its libraries have started."""
+        os.killpg(self.process.pid, number)
+
+    def read(self) -> dict:
+        line = self.process.stdout.readline()
+        if line:
+            return json.loads(line)
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return {"missing": f"ended with {self.process.wait()}: {lines[-1][:200] if lines else 'no word'}"}
+
+    def ask(self, **request) -> dict:
+        """{labels, seconds, peak_bytes} of some passes, or {missing}."""
+        if self.missing:
+            return {"missing": self.missing}
+        self.tell(signal.SIGCONT)
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        answer = self.read()
+        if self.process.poll() is None:
+            self.tell(signal.SIGSTOP)
+        else:
+            self.missing = answer["missing"]
+        return answer
+
+    def close(self) -> None:
+        if self.process:
+            with contextlib.suppress(ProcessLookupError):
+                self.tell(signal.SIGKILL)
+            self.process.wait()
+
+
+def measure(workers: dict, rows: dict, rounds: int, seconds: float = SECONDS) -> tuple[dict, list[float] | None]:
+    """{(contender, shape): {labels, rates: sentences/s by round, peak_bytes} or {missing}}, and `stolen` of each round.
+
+    rows: {shape: row numbers}. The first pass of each is not timed: it warms caches and compiles shapes. stolen: the share
+    of the processors' time that the host gave to other machines, None where Linux does not say.
+    """
+    from tqdm import tqdm
+
+    from tools.results import record
+
+    found, clock = {}, []
+    turns = [(name, shape) for name in workers for shape in SHAPES]
+    with tqdm(total=len(turns) * (rounds + 1), desc="bench", unit="turn", disable=None) as bar:
+        for number in range(rounds + 1):
+            clock.append(record.ticks())
+            for name, shape in turns:
+                bar.set_postfix_str(f"{name}, {shape}")
+                so_far = found.setdefault((name, shape), {"rates": []})
+                if "missing" not in so_far:
+                    answer = workers[name].ask(shape=shape, rows=rows[shape], seconds=seconds if number else 0)
+                    if times := answer.pop("seconds", None):
+                        so_far["rates"] += [len(rows[shape]) * len(times) / sum(times)] * bool(number)
+                    so_far |= answer
+                bar.update()
+    clock = [*clock[1:], record.ticks()]
+    spans = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(clock)]
+    return found, [round(stolen / whole, 4) for stolen, whole in spans] if all(whole for _, whole in spans) else None
+
+
+def ratios(rates: list[float], base: list[float]) -> dict:
+    """The ratio to `base` of the same round: median, smallest, largest."""
+    each = [a / b for a, b in zip(rates, base, strict=True)]
+    return {"ratio": round(median(each), 3), "ratio_low": round(min(each), 3), "ratio_high": round(max(each), 3)}
+
+
+EMPTY = dict.fromkeys(
+    ("samples_per_second", "rounds", "ratio", "ratio_low", "ratio_high", "share_of_peak", "accuracy", "flips")
+)
+
+
+def row(name, shape, found, base, reference, truth, rows, work, peak, seeded) -> dict:
+    """One line of the record; what could not be measured is null, `missing` says why."""
+    if "missing" in found:
+        return EMPTY | {"missing": {"all": found["missing"]}}
+    missing, speed = {}, median(found["rates"])
+    share = speed * work / peak["median"] if peak["median"] else None
+    if share is None:
+        missing["share_of_peak"] = peak["missing"]
+    given = None
+    if base:
+        given = ratios(found["rates"], base)
+    else:
+        missing["ratio"] = "the recipe's way was not measured"
+    right = sum(int(a) == truth[i] for a, i in zip(found["labels"], rows, strict=True))
+    if seeded or len(rows) < len(truth):
+        missing["accuracy"] = "seeded weights" if seeded else f"run on {len(rows)} of {len(truth)} sentences"
+    flips = None
+    if reference:
+        flips = [i for a, i in zip(found["labels"], rows, strict=True) if a != reference[i]]
+    else:
+        missing["flips"] = "fp32 on all sentences was not measured"
+    return EMPTY | {
+        "samples_per_second": round(speed, 2),
+        "rounds": [round(r, 2) for r in found["rates"]],
+        **(given or {}),
+        "share_of_peak": None if share is None else round(share, 4),
+        "accuracy": None if "accuracy" in missing else round(right / len(rows), 6),
+        "flips": flips,
+        "peak_bytes": found["peak_bytes"],
+        "missing": missing,
+    }
+
+
+def bench(args) -> dict:
+    """The record of a whole run."""
+    from tools import run
+    from tools.bench import contenders
+    from tools.results import record
+    from tools.source import data, tokens
+
+    texts, truth = data.read_tsv(args.text_file)
+    config = recipe.read_json(args.checkpoint / "config.json")
+    tokenizer = tokens.load(args.checkpoint)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(args.seq)
+    lengths = [len(e.ids) for e in tokenizer.encode_batch_fast(texts)]
+    few = max(min(args.samples, len(texts)) // args.bs, 1) * args.bs
+    rows = {"sorted": list(range(len(texts)))}
+    rows["padded"] = rows["sorted"] if few >= len(texts) else [i * len(texts) // few for i in range(few)]
+    work = {"sorted": operations(config, lengths), "padded": operations(config, [args.seq])}
+    peak = peaks(args.peak, args.threads)
+    ours = dict(pair.split("=", 1) for pair in args.ours)
+    job = {
+        "checkpoint": str(args.checkpoint), "onnx": str(args.onnx), "names": args.inputs, "ours": ours,
+        "calibration": str(args.calibration), "seq": args.seq, "bs": args.bs, "batch": args.batch,
+        "threads": args.threads, "text_file": str(args.text_file),
+    }  # fmt: skip
+    chosen = {n: c for n, c in contenders.ALL.items() if not args.only or n in args.only}
+    need = SPARE + 4 * args.onnx.stat().st_size
+    workers: dict[str, Worker] = {}
+    with tempfile.TemporaryDirectory(prefix="bench.", dir=args.save_path.absolute().parent) as box:
+        try:
+            for k, (name, c) in enumerate(chosen.items()):
+                print(f"prepare {name}", flush=True)
+                python = str(args.peers / "bin" / "python") if c.peers else sys.executable
+                workers[name] = Worker(name, python, job, Path(box) / str(k), need)
+                if workers[name].missing:
+                    print(f"        missing: {workers[name].missing}", flush=True)
+            found, stolen = measure(workers, rows, args.rounds, args.seconds)
+        finally:
+            for worker in workers.values():
+                worker.close()
+    # Twice, as a busy moment makes a peak too low, and never too high.
+    peak = {k: max(v, peak[k], key=lambda f: f["median"] or 0) for k, v in peaks(args.peak, args.threads).items()}
+    base = found.get((contenders.BASE, "padded"), {}).get("rates")
+    reference = found.get((contenders.BASE, "sorted"), {}).get("labels")
+    seeded = args.source == "seeded"
+    lines = [
+        {"name": name, "precision": c.precision, "ours": c.ours, "version": workers[name].version, "shape": shape,
+         "sentences": len(rows[shape]),
+         **row(name, shape, found[name, shape], base, reference, truth, rows[shape], work[shape], peak[c.precision], seeded)}
+        for name, c in chosen.items() for shape in SHAPES
+    ]  # fmt: skip
+    given = [args.checkpoint / "MANIFEST", args.onnx, args.text_file, args.calibration, *map(Path, ours.values())]
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(args.started))
+    return {
+        "kind": "bench",
+        **{k: getattr(args, k) for k in ("model", "weights", "source", "seq", "bs", "batch", "threads")},
+        "timed": "text to label: tokenising, batches, engine, argmax; each contender paused while another works",
+        "started": started,
+        **run.git_state(),
+        "machine": record.machine(),
+        "tokens": {"mean": round(sum(lengths) / len(lengths), 3), "longest": max(lengths)},
+        "operations_per_sentence": {k: round(v) for k, v in work.items()},
+        "peak_per_second": peak,
+        "stolen": stolen,
+        "contenders": lines,
+        "inputs": {str(p): cli.sha256(p) for p in given if p.is_file()},
+        "standin": False,
+    }
+
+
+# ---- shown ------------------------------------------------------------------------------------------------------
+
+
+def pairs(record: dict) -> dict:
+    """{contender: {shape: line}}, ours last, as the record has them."""
+    out: dict[str, dict] = {}
+    for line in record["contenders"]:
+        out.setdefault(line["name"], {})[line["shape"]] = line
+    return out
+
+
+def cells(line: dict) -> list[str]:
+    """sentences/s, ratio with spread, share of the peak."""
+    if line["samples_per_second"] is None:
+        return ["-", "-", "-"]
+    ratio = "-" if line["ratio"] is None else f"{line['ratio']:.2f} ({line['ratio_low']:.2f}-{line['ratio_high']:.2f})"
+    share = "-" if line["share_of_peak"] is None else f"{100 * line['share_of_peak']:.1f} %"
+    return [f"{line['samples_per_second']:.1f}", ratio, share]
+
+
+def table(record: dict) -> str:
+    """One record as Markdown."""
+    r, m = record, record["machine"]
+    work = {k: v / 1e9 for k, v in r["operations_per_sentence"].items()}
+    peak = lambda k: "none" if (v := r["peak_per_second"][k]["median"]) is None else f"{v / 1e12:.2f}"
+    head = [
+        "contender", "real: sent/s", "x recipe's way", "of peak", "accuracy %", "flips",
+        f"padded {r['seq']}, batch {r['bs']}: sent/s", "x recipe's way", "of peak", "version",
+    ]  # fmt: skip
+    lines, why = [head, ["---"] * len(head)], []
+    for name, by in pairs(r).items():
+        line, padded = by["sorted"], by["padded"]
+        accuracy = "-" if line["accuracy"] is None else f"{100 * line['accuracy']:.2f}"
+        flips = "-" if line["flips"] is None else str(len(line["flips"]))
+        shown = f"**{name}**" if line["ours"] else name
+        lines.append([shown, *cells(line), accuracy, flips, *cells(padded), line["version"] or "-"])
+        reasons = {f"{reason}" for one in by.values() if (reason := one["missing"].get("all"))}
+        why += [f"- {name}: {reason}" for reason in sorted(reasons)]
+    some = next(
+        (v for line in r["contenders"] if (v := line["missing"].get("accuracy")) and line["shape"] == "sorted"), ""
+    )
+    text = [
+        f"### {r['model']}, weights: {r['weights']}",
+        "",
+        f"{m['cpu']}, {r['threads']} threads, {r['started'][:10]}. Median over "
+        f"{max((len(x['rounds'] or []) for x in r['contenders']), default=0)} interleaved rounds, smallest and largest in "
+        f"brackets; {r['timed']}. Real: all {r['contenders'][0]['sentences']} sentences, sorted by length, batch {r['batch']}. "
+        f"Padded: {r['contenders'][1]['sentences']} of them. Flips: labels unlike fp32's."
+        + (f" Accuracy: not given ({some})." if some else "")
+        + (f" The host gave up to {100 * max(r['stolen']):.0f} % of a round to others." if r.get("stolen") else ""),
+        "",
+        f"Operations a sentence: {work['sorted']:.2f} G real, {work['padded']:.2f} G padded. Peak, TOP/s: fp32 "
+        f"{peak('fp32')}, bf16 {peak('bf16')}, int8 {peak('int8')} in registers; bf16 {peak('bf16_l2')}, int8 "
+        f"{peak('int8_l2')} fed from L2. Memory {r['peak_per_second']['memory']['median'] / 1e9:.0f} GB/s.",
+        "",
+        *("| " + " | ".join(cells) + " |" for cells in lines),
+        "",
+        *([*why, ""] if why else []),
+    ]
+    return "\n".join(text)
+
+
+def newest(records: list[dict]) -> list[dict]:
+    """The last record of each model, weights and CPU."""
+    keyed = {(r["model"], r["weights"], r["machine"]["cpu"]): r for r in sorted(records, key=lambda r: r["started"])}
+    return [keyed[k] for k in sorted(keyed)]
+
+
+def draw(records: list[dict], file, suffix: str) -> None:
+    """Ratios as bars with their spread: a row of panels a record, real sentences left, padded right."""
+    from tools.results import plot
+
+    tall = 0.28 * max(len(pairs(r)) for r in records) + 1
+    with plot.page(file, suffix, len(records), 2, (13, tall)) as axes:
+        for both, r in zip(axes, records, strict=True):
+            for ax, shape in zip(both, SHAPES, strict=True):
+                lines = [line for line in r["contenders"] if line["shape"] == shape]
+                for y, line in enumerate(reversed(lines)):
+                    if line["ratio"] is None:
+                        ax.text(0.02, y, "not measured", va="center", color="gray", fontsize=8)
+                        continue
+                    spread = [[line["ratio"] - line["ratio_low"]], [line["ratio_high"] - line["ratio"]]]
+                    colour = "tab:orange" if line["ours"] else "tab:blue"
+                    ax.barh(y, line["ratio"], xerr=spread, color=colour, capsize=2)
+                    ax.text(line["ratio_high"], y, f"  {line['ratio']:.1f}", va="center", fontsize=8)
+                ax.set_yticks(range(len(lines)), [line["name"] for line in reversed(lines)])
+                ax.set_xlim(left=0)
+                ax.margins(x=0.12)
+                kind = "real sentences" if shape == "sorted" else f"padded to {r['seq']}, batch {r['bs']}"
+                ax.set_title(f"{r['model']} ({r['weights']}), {kind}: x the recipe's way")
+
+
+def promote(folder: Path, record: dict) -> Path:
+    """Write a record as folder/<date>-<host>-<model>-<weights>.json; another of that name is never overwritten."""
+    from tools.results import record as records
+
+    day = record["started"].replace(":", "").replace("-", "")[:15]
+    name = f"{day}-{record['machine']['host']}-{record['model']}-{record['weights']}.json"
+    return records.keep(folder / name, record)
+
+
+def parse():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sub = p.add_subparsers(dest="command", required=True)
+    r = sub.add_parser("run", help="measure")
+    r.add_argument("--model", required=True)
+    r.add_argument("--weights", required=True)
+    r.add_argument("--source", required=True, help="where the weights are from; `seeded` has no accuracy")
+    r.add_argument("--checkpoint", type=Path, required=True)
+    r.add_argument("--onnx", type=Path, required=True, help="the export")
+    r.add_argument("--inputs", nargs="+", required=True, help="its inputs")
+    r.add_argument("--text_file", type=Path, required=True)
+    r.add_argument("--calibration", type=Path, required=True, help="training sentences, for the peers' int8")
+    r.add_argument("--seq", type=int, required=True, help="the recipe's length")
+    r.add_argument("--bs", type=int, required=True, help="the recipe's batch size")
+    r.add_argument("--batch", type=int, default=32, help="batch size of sorted sentences (%(default)s)")
+    r.add_argument("--samples", type=int, default=256, help="padded: so many of the sentences (%(default)s)")
+    r.add_argument("--rounds", type=int, default=3)
+    r.add_argument("--seconds", type=float, default=SECONDS, help="a turn takes at least so long (%(default)s)")
+    r.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    r.add_argument("--ours", nargs="*", default=[], metavar="ENGINE-PRECISION=FILE", help="our compiled models")
+    r.add_argument("--peak", required=True, help="build/lib/peak.so")
+    r.add_argument("--peers", type=Path, default=Path(".venv-bench"), help="environment of the peers' packages")
+    r.add_argument("--only", nargs="*", help="these contenders (all)")
+    r.add_argument("--save_path", type=Path, required=True)
+    for name in ("show", "plot", "promote"):
+        s = sub.add_parser(name)
+        s.add_argument("records", type=Path, nargs="*")
+        s.add_argument("--save_path", type=Path, required=name != "show", help="promote: a folder")
+    return p.parse_args()
+
+
+def main():
+    args = parse()
+    if args.command == "run":
+        args.started = time.time()
+        text = json.dumps(bench(args), indent=1) + "\n"
+        with cli.whole_file(args.save_path, "w") as f:
+            f.write(text)
+        print(f"wrote {args.save_path}")
+        return
+    if not args.records:
+        raise cli.UserError("no record of a bench; run make bench and make bench-record")
+    records = [recipe.read_json(p) for p in args.records]
+    if args.command == "promote":
+        for r in records:
+            print(f"wrote {promote(args.save_path, r)}")
+        return
+    if args.command == "plot":
+        with cli.whole_file(args.save_path) as f:
+            draw(newest(records), f, args.save_path.suffix.lstrip("."))
+    else:
+        text = "\n".join(table(r) for r in newest(records))
+        if not args.save_path:
+            print(text, end="")
+            return
+        with cli.whole_file(args.save_path, "w") as f:
+            f.write(text)
+    print(f"wrote {args.save_path}: {len(records)} records")
+
+
+if __name__ == "__main__":
+    cli.run(main)

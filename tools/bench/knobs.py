@@ -1,0 +1,265 @@
+"""What the settings of the CPU engines cost: one changed at a time from a plain use of each engine.
+
+    python -m tools.bench.knobs --export model.onnx --simplified sim.onnx --modified cpu.onnx --static bs8/cpu.onnx \\
+        --checkpoint checkpoint --text_file dev.tsv --calibration calibration.tsv --packed model.packed --save_path knobs.md
+
+    | openvino bf16, real | sent/s | x first row | flips |
+    | :-- | --: | --: | --: |
+    | modified graph, 1 stream, latency hint, 32 sentences a request | 475 | 1.00 (1.00-1.00) | 0 |
+    | 2 streams, throughput hint | 633 | 1.62 (1.14-1.64) | 0 |
+    | **requests and streams of least measured cost** | 702 | 1.79 (1.21-1.83) | 0 |
+    ...
+
+The first row of each group is that plain use; the others change the one thing they name. **Bold** is what engines.py,
+plan.py and compile_cpu.py do by rule. All are loaded side by side and take turns, round after round; a ratio compares
+two speeds of one round. Real: all sentences at their own lengths, longest first. Padded: --rows of them in the shape of
+the --static graph. Flips: classes unlike those of onnxruntime in fp32 on the exported graph.
+"""
+
+import argparse
+import tempfile
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from tools import cli, run
+from tools.cpu import compile as compile_cpu
+from tools.cpu import engines, plan
+from tools.results import record
+from tools.source import tokens
+
+REQUEST = 32  # sentences of a request where lengths are free
+ROUNDS = 3
+
+
+@dataclass
+class Setting:
+    """One row: `engine` computes all `requests`, each one array an input, of the sentences `rows`."""
+
+    group: str
+    words: str
+    engine: engines.Engine
+    requests: list
+    rows: np.ndarray
+    kept: bool = False
+    rates: list = field(default_factory=list)  # sentences/s of each round
+    classes: np.ndarray = None
+
+    def run(self):
+        outputs, _, seconds = plan.run(self.engine, self.requests)
+        self.rates.append(len(self.rows) / seconds)
+        self.classes = np.concatenate([out[0] for out in outputs]).argmax(1)
+
+
+def by_tokens(columns, budget: int) -> list[np.ndarray]:
+    """Rows of requests of at most `budget` tokens, padding included, longest first."""
+    out = [[]]
+    for i in plan.longest_first(columns):
+        if out[-1] and len(columns[0][out[-1][0]]) * (len(out[-1]) + 1) > budget:
+            out.append([])
+        out[-1].append(i)
+    return [np.array(rows) for rows in out]
+
+
+def openvino(args, precision, columns, whole, folder):
+    """Settings of OpenVINO in `precision`; columns: see plan.py; whole: padded requests."""
+    import openvino as ov
+
+    load = lambda path, streams=1, **changed: engines.Openvino(path, precision, 0, streams, **changed)
+    compiled = Path(folder, "modified.ir")
+    engines.write_ir(ov.Core().read_model(args.modified), compiled, precision, [])
+    cut = lambda engine: plan.fixed(engine, columns, REQUEST)
+    real = partial(setting, f"openvino {precision}, real", columns=columns)
+    plain = load(args.modified)
+    yield real(f"modified graph, 1 stream, latency hint, {REQUEST} sentences a request", plain, cut(plain))
+    for name in ("simplified", "export"):
+        yield real(f"graph: {name}", engine := load(getattr(args, name)), cut(engine))
+    yield real("1 thread", engine := load(args.modified, INFERENCE_NUM_THREADS=1), cut(engine))
+    yield real(
+        "1 stream, throughput hint",
+        engine := load(args.modified, PERFORMANCE_HINT="THROUGHPUT", NUM_STREAMS=1),
+        cut(engine),
+    )
+    yield real("2 streams, throughput hint", engine := load(args.modified, 2), cut(engine))
+    for budget in (512, 1024, 2048, 4096):
+        yield real(f"requests of {budget} tokens", plain, by_tokens(columns, budget))
+    yield real(
+        "requests and streams of least measured cost", *plan.fastest(plain, compiled, columns, REQUEST), kept=True
+    )
+    padded = partial(setting, f"openvino {precision}, padded", requests=whole)
+    yield padded("static graph, 1 stream, latency hint", load(args.static), kept=True)
+    yield padded("graph of open shape", load(args.modified))
+    yield padded("2 streams, throughput hint", load(args.static, 2))
+
+
+def onnxruntime(args, columns, whole, folder):
+    """Settings of onnxruntime, fp32."""
+    import onnx
+    import onnxruntime as ort
+
+    fused = f"{folder}/fused.onnx"
+    onnx.save(compile_cpu.fuse(args.static, Path(folder, "optimised.onnx")), fused)
+    load = lambda path, threads=0, **changed: engines.Onnxruntime(path, "fp32", threads, **changed)
+    padded = partial(setting, "onnxruntime fp32, padded", requests=whole)
+    yield padded("fused ahead (EXTENDED)", load(fused), kept=True)
+    yield padded("fused when loaded (ALL)", load(args.static))
+    yield padded(
+        "fused no further than BASIC",
+        load(args.static, graph_optimization_level=ort.GraphOptimizationLevel.ORT_ENABLE_BASIC),
+    )
+    yield padded("weights not laid out ahead", load(fused, **{"session.disable_prepacking": "1"}))
+    yield padded("threads do not spin", load(fused, **{"session.intra_op.allow_spinning": "0"}))
+    yield padded("1 thread", load(fused, 1))
+
+
+def packed(args, columns):
+    """Settings of our engine: a request of any size holds no padding."""
+    real = partial(setting, "packed, real", columns=columns)
+    engine = engines.Packed(args.packed, "")
+    yield real(f"{plan.CHUNK} sentences a request", engine, plan.fixed(engine, columns, plan.CHUNK), kept=True)
+    for size in (8, 32, 128):
+        yield real(
+            f"{size} sentences a request",
+            engine,
+            np.split(order := plan.longest_first(columns), range(size, len(order), size)),
+        )
+    yield real("1 thread", engine := engines.Packed(args.packed, "", 1), plan.fixed(engine, columns, plan.CHUNK))
+
+
+def int8(args, columns, folder):
+    """What NNCF quantises of the exported graph."""
+    shapes = compile_cpu.shapes_of(args.export)
+    arrays = compile_cpu.sentences(args.calibration, args.checkpoint, shapes)
+    real = partial(setting, "openvino int8, real", columns=columns)
+    for words, apart in (
+        ("encoder layers", compile_cpu.APART),
+        ("the pooler and classifier too", ["embeddings"]),
+        ("all", []),
+    ):
+        path = Path(folder, f"{len(apart)}.ir")
+        engines.write_ir(compile_cpu.quantise(args.export, arrays, shapes, [], apart), path, "int8", [])
+        engine = engines.Openvino(path, "int8")
+        yield real(f"quantised: {words}", engine, plan.fixed(engine, columns, REQUEST), kept=apart == compile_cpu.APART)
+
+
+def setting(group, words, engine, rows=None, columns=None, requests=None, kept=False):
+    """A Setting of the requests that `rows` cut from `columns`, or of whole `requests`."""
+    if requests is None:
+        requests = [plan.feeds(columns, r) for r in rows]
+    return Setting(
+        group,
+        words,
+        engine,
+        requests,
+        np.concatenate(rows) if rows is not None else range(sum(len(r[0]) for r in requests)),
+        kept,
+    )
+
+
+def first_calls(args, precision, request, folder):
+    """(words, median seconds from a file to its first answer), the libraries already imported."""
+    core = {"CACHE_DIR": f"{folder}/cache"}
+    for words, load in (
+        ("**openvino**", lambda: engines.Openvino(args.static, precision)),
+        ("openvino, empty cache folder", lambda: engines.Openvino(args.static, precision, **core)),
+        ("openvino, from its cache folder", lambda: engines.Openvino(args.static, precision, **core)),
+        ("**onnxruntime, fused ahead**", lambda: engines.Onnxruntime(f"{folder}/fused.onnx", "fp32")),
+        ("onnxruntime, fuses when it loads", lambda: engines.Onnxruntime(args.static, "fp32")),
+        *([("**packed**", lambda: engines.Packed(args.packed, ""))] if args.packed else []),
+    ):
+        seconds = []
+        for _ in range(1 if "empty" in words else ROUNDS):  # a second time it is empty no more
+            start = time.perf_counter()
+            load().run(request)
+            seconds.append(time.perf_counter() - start)
+        yield words, np.median(seconds)
+
+
+def table(settings) -> list[str]:
+    """Markdown: a table for each group, ratios against its first row."""
+    out = []
+    for group in dict.fromkeys(s.group for s in settings):
+        rows = [s for s in settings if s.group == group]
+        out += ["", f"| {group} | sent/s | x first row | flips |", "| :-- | --: | --: | --: |"]
+        for s in rows:
+            ratios = np.sort(np.array(s.rates) / rows[0].rates)
+            words = f"**{s.words}**" if s.kept else s.words
+            out.append(
+                f"| {words} | {np.median(s.rates):.0f} | {np.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f}) | {s.flips} |"
+            )
+    return out
+
+
+def parse():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--export", required=True, type=Path, help="pth2onnx.py's graph")
+    p.add_argument("--simplified", required=True, type=Path, help="onnxsim's graph, its shape open")
+    p.add_argument("--modified", required=True, type=Path, help="modify_onnx.py's graph, its shape open")
+    p.add_argument("--static", required=True, type=Path, help="modify_onnx.py's graph of the recipe's shape")
+    p.add_argument("--packed", type=Path, help="ENGINE=packed's file, where the CPU runs it")
+    p.add_argument("--checkpoint", required=True, help="folder with the tokenizer")
+    p.add_argument("--text_file", required=True, help="TSV of the sentences")
+    p.add_argument("--calibration", required=True, type=Path, help="TSV of training sentences")
+    p.add_argument("--rows", type=int, default=256, help="padded: this many sentences (256)")
+    p.add_argument("--save_path", required=True, type=Path)
+    return p.parse_args()
+
+
+def measure(args, folder) -> list[str]:
+    from tqdm import tqdm
+
+    from tools.source import data
+
+    texts, shapes = data.read_tsv(args.text_file)[0], compile_cpu.shapes_of(args.static)
+    batch, length = shapes["input_ids"]
+    tokenizer, count = tokens.load(args.checkpoint), args.rows // batch * batch
+    columns = list(tokens.ragged(tokenizer, texts, length, list(shapes)).values())
+    arrays = list(tokens.encode(tokens.load(args.checkpoint), texts[:count], length, list(shapes)).values())
+    whole = [[a[i : i + batch] for a in arrays] for i in range(0, count, batch)]
+    reference = engines.Onnxruntime(args.export, "fp32")
+    exact = setting("", "", reference, plan.fixed(reference, columns, REQUEST), columns)
+    exact.run()
+    expected = np.empty(len(texts), int)
+    expected[exact.rows] = exact.classes
+    precision = "bf16" if engines.cpu_flags() & engines.BF16 else "fp32"
+
+    settings = [*openvino(args, precision, columns, whole, folder), *onnxruntime(args, columns, whole, folder)]
+    if args.packed:
+        settings += packed(args, columns)
+    if engines.cpu_flags() & engines.VNNI:
+        settings += int8(args, columns, folder)
+    for number in range(1 + ROUNDS):
+        for s in tqdm(settings, "warm-up" if not number else f"round {number} of {ROUNDS}"):
+            s.run()
+    for s in settings:
+        s.rates.pop(0)
+        s.flips = int((s.classes != expected[np.array(s.rows)]).sum())
+    git = run.git_state()
+    made = f"Commit {git['commit']}{' and changes to it' if git['dirty'] else ''}, {time.strftime('%F', time.gmtime())}"
+    return [
+        f"{made}: {record.machine()['cpu']}, {engines.cores()} threads, OpenVINO {settings[0].engine.version}, onnxruntime {reference.version}. Median of "
+        f"{ROUNDS} interleaved rounds, the engine's calls alone; smallest and largest ratio in brackets. Padded: {count} sentences "
+        f"of {length} tokens, batch {batch}; real: all {len(texts)}. **Bold**: what this repository does.",
+        *table(settings),
+        "",
+        "| from a file to its first answer | seconds |",
+        "| :-- | --: |",
+        *(f"| {words} | {seconds:.2f} |" for words, seconds in first_calls(args, precision, whole[0], folder)),
+    ]
+
+
+def main():
+    args = parse()
+    with tempfile.TemporaryDirectory() as folder:
+        text = "\n".join(measure(args, folder)) + "\n"
+    print(text, end="")
+    with cli.whole_file(args.save_path, "w", encoding="utf-8") as f:
+        f.write(text)
+    print(f"wrote {args.save_path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,412 @@
+"""Read the encoder of a BERT classifier out of an ONNX graph, by structure and never by node names.
+
+    model = encoder.load("sim.onnx")
+    enc = encoder.read(model.graph)        # an Encoder: weights, heads, scales, mask of every layer
+
+Raw exports and onnxsim's output both match: constants as nodes or initializers, Gemm or MatMul + Add, Div or
+Mul for the score scale, 2-D and 3-D views, biases and LayerNorm weights that were simplified away.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tools import cli
+
+HEADS, KEY = (0, 2, 1, 3), (0, 2, 3, 1)  # Transpose permutations of query/value and of the key
+SCALAR_OPS = {"Mul": lambda s, c: s * c, "Div": lambda s, c: s / c}
+
+
+@dataclass
+class Linear:
+    x: object  # ir.Value, seen through Reshape
+    weight: np.ndarray  # [in, out]
+    bias: np.ndarray  # [out]
+    out: object
+
+
+@dataclass
+class Norm:
+    x: object
+    gamma: np.ndarray | None  # [hidden]; None where simplified away (all ones)
+    beta: np.ndarray | None
+    eps: float
+    out: object
+
+
+@dataclass
+class Layer:
+    query: Linear
+    key: Linear
+    value: Linear
+    heads: int
+    scale: float  # scores are multiplied by it
+    scaled_by: str  # how the graph did that
+    mask: object
+    dense: Linear
+    norm1: Norm
+    up: Linear
+    gelu: str
+    down: Linear
+    norm2: Norm
+
+
+@dataclass
+class Encoder:
+    embedding: Norm
+    layers: list
+    mask_input: object  # graph input int64 [batch, length]: the attention mask, or the sentence index of packed rows
+    packed: bool  # the mask compares that input with itself, token by token
+    mask_constant: float | None  # what the graph had
+    last: object  # value that leaves the encoder
+
+
+class Miss(Exception):
+    """A piece of a layer that does not match."""
+
+
+def const(v) -> np.ndarray | None:
+    return v.const_value.numpy() if v is not None and v.const_value is not None else None
+
+
+def scalar(v) -> float | None:
+    c = const(v)
+    return float(c.reshape(-1)[0]) if c is not None and c.size == 1 else None
+
+
+def near(a: float | None, b: float) -> bool:
+    return a is not None and abs(a - b) <= 1e-5
+
+
+def made_by(v, *ops):
+    """The node of one of these types that made `v`, or None."""
+    node = v.producer() if v is not None else None
+    return node if node is not None and node.op_type in ops else None
+
+
+def need(v, piece: str, *ops):
+    node = made_by(v, *ops)
+    if node is None:
+        other = v.producer()
+        got = f"{other.op_type} {other.name!r}" if other else f"{v.name!r}"
+        raise Miss(f"{piece}: expected {' or '.join(ops)}, found {got}")
+    return node
+
+
+def perm_of(transpose) -> tuple:
+    attr = transpose.attributes.get("perm")
+    return tuple(attr.value) if attr else (3, 2, 1, 0)
+
+
+def base(v):
+    """`v` before any Reshape: 2-D and 3-D views of a tensor count as one."""
+    while node := made_by(v, "Reshape", "Identity"):
+        v = node.inputs[0]
+    return v
+
+
+def with_const(node):
+    """(other input, constant) of a node with two inputs, the constant on either side; else None."""
+    a, b = node.inputs[:2]
+    if const(b) is not None:
+        return a, b
+    return (b, a) if const(a) is not None and node.op_type in ("Add", "Mul") else None
+
+
+def sole_user(v):
+    """The one node that reads `v`, seen through Reshape; None if several do."""
+    users = v.consumers()
+    if len(users) == 1 and users[0].op_type == "Reshape":
+        return sole_user(users[0].outputs[0])
+    return users[0] if len(users) == 1 else None
+
+
+def vector_after(v, op: str):
+    """(result, constant) when the only reader of `v` is `op` with a constant vector; else (v, None)."""
+    node = sole_user(v)
+    if node is not None and node.op_type == op and (pair := with_const(node)):
+        c = const(pair[1])
+        if base(pair[0]) is base(v) and c.ndim == 1 and c.size > 1:
+            return node.outputs[0], c
+    return v, None
+
+
+def as_linear(node) -> Linear | None:
+    """MatMul [+ Add], or Gemm [+ Add], with a constant weight."""
+    weight = const(node.inputs[1])
+    if weight is None or weight.ndim != 2:
+        return None
+    bias = None
+    if node.op_type == "Gemm":
+        attr = {k: a.value for k, a in node.attributes.items()}
+        if attr.get("transA", 0) or attr.get("alpha", 1.0) != 1 or attr.get("beta", 1.0) != 1:
+            return None
+        weight = weight.T if attr.get("transB", 0) else weight
+        bias = const(node.inputs[2]) if len(node.inputs) > 2 else None
+    out, added = vector_after(node.outputs[0], "Add")
+    if bias is None:
+        bias = np.zeros(weight.shape[1], np.float32) if added is None else added
+    else:
+        out = node.outputs[0]
+    return Linear(base(node.inputs[0]), weight, bias, out)
+
+
+def as_norm(node) -> Norm | None:
+    """A LayerNorm from its Div: (x - mean) / sqrt(mean((x - mean)^2) + eps) [* gamma] [+ beta], last axis."""
+    if node.op_type == "LayerNormalization":
+        eps = node.attributes["epsilon"].value if "epsilon" in node.attributes else 1e-5
+        scale, *more = (const(v) for v in node.inputs[1:])
+        return Norm(base(node.inputs[0]), scale, more[0] if more else None, eps, node.outputs[0])
+    top, root = made_by(node.inputs[0], "Sub"), made_by(node.inputs[1], "Sqrt")
+    add = root and made_by(root.inputs[0], "Add")
+    if not (top and add and (pair := with_const(add))):
+        return None
+    variance, eps = made_by(pair[0], "ReduceMean"), scalar(pair[1])
+    square = variance and made_by(variance.inputs[0], "Pow", "Mul")
+    if not square or (square.op_type == "Pow" and not near(scalar(square.inputs[1]), 2)):
+        return None
+    inner = square.inputs[0]
+    inner = made_by(inner.producer().inputs[0] if made_by(inner, "Cast") else inner, "Sub")
+    if inner is None or (square.op_type == "Mul" and square.inputs[0] is not square.inputs[1]):
+        return None
+    x = top.inputs[0]
+    for sub in (top, inner):
+        mean = made_by(sub.inputs[1], "ReduceMean")
+        if sub.inputs[0] is not x or mean is None or mean.inputs[0] is not x:
+            return None
+    out, gamma = vector_after(node.outputs[0], "Mul")
+    out, beta = vector_after(out, "Add")
+    return Norm(base(x), gamma, beta, eps, out)
+
+
+def factors(v):
+    """The factors of a product of Mul and Div-by-constant nodes."""
+    if node := made_by(v, "Mul"):
+        return [f for side in node.inputs for f in factors(side)]
+    return [v]
+
+
+def as_gelu(v):
+    """(x, how) when `v` is x * 0.5 * (1 + erf(x / sqrt 2)) in any order, else None."""
+    if node := made_by(v, "Gelu"):
+        approximate = node.attributes["approximate"].value if "approximate" in node.attributes else "none"
+        return (node.inputs[0], "Gelu op") if approximate == "none" else None
+    parts = factors(v)
+    numbers = [scalar(p) for p in parts if scalar(p) is not None]
+    rest = [p for p in parts if scalar(p) is None]
+    if len(rest) != 2 or not near(float(np.prod(numbers)), 0.5):
+        return None
+    for x, sum_ in (rest, rest[::-1]):
+        add = made_by(sum_, "Add")
+        pair = with_const(add) if add else None
+        erf = made_by(pair[0], "Erf") if pair and near(scalar(pair[1]), 1) else None
+        inner = made_by(erf.inputs[0], "Div", "Mul") if erf else None
+        pair = with_const(inner) if inner else None
+        root = {"Div": 2**0.5, "Mul": 0.5**0.5}
+        if pair and base(pair[0]) is base(x) and near(scalar(pair[1]), root[inner.op_type]):
+            return x, f"erf ({inner.op_type})"
+    return None
+
+
+def unscale(v):
+    """(value, scale, how) with every multiplication by a constant scalar taken off `v`."""
+    scale, how = 1.0, []
+    while (node := made_by(v, *SCALAR_OPS)) and (pair := with_const(node)) and scalar(pair[1]) is not None:
+        scale, v = SCALAR_OPS[node.op_type](scale, scalar(pair[1])), pair[0]
+        how.append(node.op_type)
+    return v, scale, how
+
+
+def split_heads(v, piece: str, perm: tuple, linears: dict):
+    """(Linear, head_dim, scale, how) of q, k or v: Linear, Reshape to heads, Transposes that make `perm`."""
+    v, scale, how = unscale(v)
+    total = (0, 1, 2, 3)
+    while node := made_by(v, "Transpose"):
+        own = perm_of(node)
+        total, v = tuple(own[p] for p in total), node.inputs[0]
+    if total != perm:
+        raise Miss(f"{piece}: transposed by {total}, expected {perm}")
+    shape = need(v, piece, "Reshape").inputs[1]
+    v, more, also = unscale(base(v))
+    if v not in linears:
+        raise Miss(f"{piece}: {v.name!r} is no linear layer with constant weights")
+    return linears[v], last_dim(shape, piece), scale * more, how + also
+
+
+def last_dim(shape, piece: str) -> int:
+    """The last number of a Reshape's shape: a constant, or a Concat that ends in one."""
+    while node := made_by(shape, "Concat"):
+        shape = node.inputs[-1]
+    c = const(shape)
+    if c is None or c.reshape(-1)[-1] <= 0:
+        raise Miss(f"{piece}: the size of a head is not a constant")
+    return int(c.reshape(-1)[-1])
+
+
+class Index:
+    """What follows what, seen through Reshape: linear layers, norms, gelus and sums, by their input."""
+
+    def __init__(self, graph):
+        nodes = list(graph)
+        linears = [as_linear(n) for n in nodes if n.op_type in ("MatMul", "Gemm")]
+        self.linears = [x for x in linears if x]
+        self.by_out = {base(x.out): x for x in self.linears}
+        norms = [as_norm(n) for n in nodes if n.op_type in ("Div", "LayerNormalization")]
+        self.norms = {n.x: n for n in norms if n}
+        self.norm_by_out = {n.out: n for n in self.norms.values()}
+        self.gelus = {}
+        for n in nodes:
+            if n.op_type in ("Mul", "Gelu") and (got := as_gelu(n.outputs[0])):
+                self.gelus[base(got[0])] = (base(n.outputs[0]), got[1])
+        self.sums = {frozenset(map(base, n.inputs)): base(n.outputs[0]) for n in nodes if n.op_type == "Add"}
+
+    def linear_from(self, x, piece: str) -> Linear:
+        found = [y for y in self.linears if y.x is x]
+        if len(found) != 1:
+            raise Miss(f"{piece}: {len(found)} linear layers read {x.name!r}, expected 1")
+        return found[0]
+
+    def norm_of_sum(self, a, b, piece: str) -> Norm:
+        total = self.sums.get(frozenset((base(a), b)))
+        if total is None:
+            raise Miss(f"{piece}: no Add of {base(a).name!r} and {b.name!r} (the residual)")
+        if total not in self.norms:
+            raise Miss(f"{piece}: no LayerNorm over {total.name!r}")
+        return self.norms[total]
+
+
+def read_layer(softmax, index: Index) -> Layer:
+    add = need(softmax.inputs[0], "mask", "Add")
+    sides = [(unscale(v), m) for v, m in (add.inputs, add.inputs[::-1])]
+    found = [(s, m) for s, m in sides if made_by(s[0], "MatMul") and const(made_by(s[0], "MatMul").inputs[1]) is None]
+    if not found:
+        raise Miss("attention: no MatMul of query and key under the Softmax")
+    (scores, scale, how), mask = found[0]
+    q, k = made_by(scores, "MatMul").inputs
+    query, dim, q_scale, q_how = split_heads(q, "query", HEADS, index.by_out)
+    key, _, k_scale, k_how = split_heads(k, "key", KEY, index.by_out)
+    context = sole_user(softmax.outputs[0])
+    if context is None or context.op_type != "MatMul":
+        raise Miss("attention: the Softmax does not feed one MatMul")
+    value, _, v_scale, _ = split_heads(context.inputs[1], "value", HEADS, index.by_out)
+    x = query.x
+    if key.x is not x or value.x is not x or v_scale != 1:
+        raise Miss("attention: query, key and value do not read one tensor")
+    back = sole_user(context.outputs[0])
+    if back is None or back.op_type != "Transpose" or perm_of(back) != HEADS:
+        raise Miss("context: no Transpose back behind the attention")
+    dense = index.linear_from(back.outputs[0], "attention output")
+    norm1 = index.norm_of_sum(dense.out, x, "attention LayerNorm")
+    up = index.linear_from(norm1.out, "feed-forward")
+    if base(up.out) not in index.gelus:
+        raise Miss(f"Gelu: none reads {up.out.name!r}")
+    active, gelu = index.gelus[base(up.out)]
+    down = index.linear_from(active, "feed-forward output")
+    norm2 = index.norm_of_sum(down.out, norm1.out, "output LayerNorm")
+    heads = query.weight.shape[1] // dim
+    scaled_by = "+".join([*how, *q_how, *k_how]) or "nothing"
+    return Layer(
+        query,
+        key,
+        value,
+        heads,
+        scale * q_scale * k_scale,
+        scaled_by,
+        mask,
+        dense,
+        norm1,
+        up,
+        gelu,
+        down,
+        norm2,
+    )
+
+
+def origins(v) -> tuple[set, list, bool]:
+    """The graph inputs whose values (not shapes) reach `v`, the float constants on the way, and whether two tensors
+    made from graph inputs are compared there."""
+    inputs, floats, compared, todo, seen = set(), [], False, [v], set()
+    while todo:
+        v = todo.pop()
+        if v is None or v in seen:
+            continue
+        seen.add(v)
+        node = v.producer()
+        if v.is_graph_input():
+            inputs.add(v)
+        elif node is None:
+            c = const(v)
+            floats += c.reshape(-1).tolist() if c is not None and c.dtype.kind == "f" and c.size == 1 else []
+        elif node.op_type not in ("Shape", "Size"):
+            compared |= node.op_type == "Equal" and all(origins(x)[0] for x in node.inputs)
+            todo += node.inputs
+    return inputs, floats, compared
+
+
+def read_mask(layers: list):
+    """(mask input, its additive constant or None, packed). The constant may be -10000, finfo.min or -inf."""
+    found = [origins(layer.mask) for layer in layers]
+    for i, (inputs, *_) in enumerate(found):
+        if len(inputs) != 1 or inputs != found[0][0]:
+            names = sorted(v.name for v in inputs)
+            raise Miss(f"layer {i}: mask: made from inputs {names}, expected the one attention mask of all layers")
+    (source,) = found[0][0]
+    if source.shape is None or len(source.shape) != 2:
+        raise Miss(f"layer 0: mask: input {source.name!r} is not [batch, length]")
+    large = [f for f in found[0][1] if f <= -100]
+    return source, min(large, default=None), found[0][2]
+
+
+def softmaxes(graph) -> list:
+    """The Softmax nodes of the attention layers, in order."""
+    nodes = [n for n in graph if n.op_type == "Softmax"]
+    return [n for n in nodes if any(u.op_type == "MatMul" for u in n.outputs[0].consumers())]
+
+
+def read(graph, layers: int | None = None) -> Encoder:
+    """The graph's encoder in normal form. layers: how many it must have (None: as many as it has Softmax).
+
+    Raises Miss with the layer and the piece that does not match.
+    """
+    index, tops = Index(graph), softmaxes(graph)
+    if not tops or layers not in (None, len(tops)):
+        raise Miss(f"attention: {len(tops)} Softmax nodes feed a MatMul, expected {layers or 'at least 1'}")
+    found = []
+    for i, softmax in enumerate(tops):
+        try:
+            layer = read_layer(softmax, index)
+            if found and layer.query.x is not found[-1].norm2.out:
+                raise Miss(f"attention: reads {layer.query.x.name!r}, not the layer before")
+        except Miss as e:
+            raise Miss(f"layer {i}: {e}") from None
+        found.append(layer)
+    x = found[0].query.x
+    if x not in index.norm_by_out:
+        raise Miss(f"layer 0: embedding LayerNorm: {x.name!r} is none")
+    mask_input, constant, packed = read_mask(found)
+    return Encoder(index.norm_by_out[x], found, mask_input, packed, constant, found[-1].norm2.out)
+
+
+def load(path):
+    """An ONNX file as onnx_ir model, constants as initializers. Raises cli.UserError on invalid ONNX."""
+    import onnx
+    import onnx_ir as ir
+    from onnx_ir.passes import common
+
+    try:
+        proto = onnx.load(path)
+        onnx.checker.check_model(proto, full_check=True)  # reading relies on arity and order
+        model = ir.from_proto(proto)
+        for tidy in (
+            common.RemoveInitializersFromInputsPass(),
+            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+            common.IdentityEliminationPass(),
+            common.RemoveUnusedNodesPass(),
+        ):
+            tidy(model)
+    except OSError:
+        raise
+    except Exception as e:  # protobuf, onnx.checker and onnx_ir each raise their own
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise cli.UserError(f"{path}: not a valid ONNX file: {reason}; export it again") from None
+    return model

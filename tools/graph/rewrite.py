@@ -1,0 +1,335 @@
+"""Rewrite a BERT classifier's ONNX graph into the form its target wants, and prove it equal.
+
+    python -m tools.graph.rewrite sim.onnx ascend.onnx --target ascend --input build/.../seq128/input
+
+    mask from attention_mask: constant -10000.0 -> -10000.0; opset 11
+    layer  0: attention 12 x 32, scale 0.176777 (Div), mask, LayerNorm x 2, Gelu erf (Div)
+    ...
+    layer  5: attention 12 x 32, scale 0.176777 (Div), mask, LayerNorm x 2, Gelu erf (Div)
+    gate: equal: max |difference| 3.81e-06 (limit 0.0001) over 64 rows, 0 argmax flips, 0 rows not finite
+    wrote ascend.onnx
+
+The encoder is found by structure (encoder.py) and read into a normal form; a layer that does not match
+stops the command with its number and the missing piece. Targets:
+
+ascend  the whole encoder is written anew as CANN's fusion passes look for it (AttentionScore, AttentionLnQKV,
+        LayerNorm, Gelu): LayerNorm and context 2-D [batch*length, hidden], key transposed in two steps,
+        scores scaled by a Mul named bert_Mul_<layer>, one mask [batch, 1, length, length] for all layers, and
+        a Reshape to 3-D behind the last layer. Effect as MagicONNX's BertBigKernelOptimizer and msit's
+        KnowledgeBigKernel.
+cpu     mask constant; with --cls_only the last layer is computed for [CLS] alone (keys and values for all).
+gpu     mask constant.
+
+The additive mask constant becomes -10000 everywhere: finfo.min turns into -inf or NaN under fp16.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from tools import cli
+from tools.graph import encoder, gate
+from tools.graph.encoder import HEADS, KEY, Encoder, Layer, Linear, Miss, Norm, const, scalar
+
+MASK = -10000.0
+OPSETS = range(11, 19)  # ai.onnx versions that atc reads
+LAST_TWO = (0, 1, 3, 2)  # Transpose permutation
+
+
+class Writer:
+    """Adds nodes to a graph. Every constant belongs to one node: fusion passes want single readers."""
+
+    def __init__(self, graph, opset: int):
+        from onnx_ir import tape
+
+        self.graph, self.opset, self.tape = graph, opset, tape.Tape(graph)
+        self.taken = {n.name for n in graph} | set(graph.initializers)
+
+    def const(self, name: str, data, dtype=np.float32):
+        import onnx_ir as ir
+
+        return self.tape.initializer(ir.tensor(np.ascontiguousarray(data, dtype), name=name), name=name)
+
+    def op(self, kind: str, name: str, *inputs, **attributes):
+        """A node `name` and its output `name`_out; an input that is a number or array becomes a constant."""
+        if name in self.taken:
+            raise cli.UserError(f"the graph already has a node {name!r}; rewrite the simplified graph, not this one")
+        ready = [
+            self.const(f"{name}_{i}", v) if isinstance(v, (float, np.ndarray)) else v for i, v in enumerate(inputs)
+        ]
+        ready = [self.const(f"{name}_{i}", v, np.int64) if isinstance(v, list) else v for i, v in enumerate(ready)]
+        out = self.tape.op(kind, ready, attributes or None, name=name)
+        out.name = f"{name}_out"
+        return out
+
+    def unsqueeze(self, name: str, v, axes: list):
+        return self.op("Unsqueeze", name, v, axes) if self.opset >= 13 else self.op("Unsqueeze", name, v, axes=axes)
+
+    def mean(self, name: str, v):
+        if self.opset >= 18:
+            return self.op("ReduceMean", name, v, [-1], keepdims=1)
+        return self.op("ReduceMean", name, v, axes=[-1], keepdims=1)
+
+    def linear(self, name: str, x, linear: Linear):
+        return self.op("Add", f"{name}_Add", self.op("MatMul", f"{name}_MatMul", x, linear.weight), linear.bias)
+
+    def norm(self, name: str, x, norm: Norm, hidden: int):
+        centred = self.op("Sub", f"{name}_Sub", x, self.mean(f"{name}_Mean", x))
+        variance = self.mean(f"{name}_Variance", self.op("Pow", f"{name}_Pow", centred, 2.0))
+        root = self.op("Sqrt", f"{name}_Sqrt", self.op("Add", f"{name}_Eps", variance, norm.eps))
+        unit = self.op("Div", f"{name}_Div", centred, root)
+        gamma = np.ones(hidden) if norm.gamma is None else norm.gamma
+        beta = np.zeros(hidden) if norm.beta is None else norm.beta
+        return self.op("Add", f"{name}_Add", self.op("Mul", f"{name}_Mul", unit, gamma), beta)
+
+    def gelu(self, name: str, x):
+        erf = self.op("Erf", f"{name}_Erf", self.op("Div", f"{name}_Div", x, 2**0.5))
+        product = self.op("Mul", f"{name}_Mul", x, self.op("Add", f"{name}_Add", erf, 1.0))
+        return self.op("Mul", f"{name}_Half", product, 0.5)
+
+    def heads(self, name: str, x, shape, perm=HEADS):
+        return self.op("Transpose", f"{name}_Transpose", self.op("Reshape", f"{name}_Reshape", x, shape), perm=perm)
+
+    def layer(self, i: int, layer: Layer, x, mask, shape, *, flat: bool, rows=None, rows_shape=None):
+        """One encoder layer over x; `rows`: the part of x to compute the output for (default: all of it).
+
+        shape, rows_shape: of the heads, [batch, length, heads, head_dim]. flat: the Ascend form (x is 2-D).
+        """
+        n, hidden = f"layer_{i}", layer.query.weight.shape[0]
+        rows, rows_shape = (x, shape) if rows is None else (rows, rows_shape)
+        q = self.heads(f"{n}_query", self.linear(f"{n}_query", rows, layer.query), rows_shape)
+        k = self.linear(f"{n}_key", x, layer.key)
+        if flat:  # in two steps, so that q, k and v come in one shape
+            k = self.op("Transpose", f"{n}_key_Swap", self.heads(f"{n}_key", k, shape), perm=LAST_TWO)
+        else:
+            k = self.heads(f"{n}_key", k, shape, KEY)
+        v = self.heads(f"{n}_value", self.linear(f"{n}_value", x, layer.value), shape)
+        # CANN's AttentionScore pass knows the scale by a node name that begins with bert_.
+        scores = self.op("Mul", f"bert_Mul_{i}", self.op("MatMul", f"{n}_scores", q, k), layer.scale)
+        weights = self.op("Softmax", f"{n}_Softmax", self.op("Add", f"{n}_mask", scores, mask), axis=-1)
+        context = self.op(
+            "Transpose", f"{n}_context_Transpose", self.op("MatMul", f"{n}_context", weights, v), perm=HEADS
+        )
+        size = layer.value.weight.shape[1]
+        context = self.op("Reshape", f"{n}_context_Reshape", context, [-1, size] if flat else [0, -1, size])
+        dense = self.linear(f"{n}_dense", context, layer.dense)
+        y = self.norm(f"{n}_norm1", self.op("Add", f"{n}_residual1", dense, rows), layer.norm1, hidden)
+        down = self.linear(f"{n}_down", self.gelu(f"{n}_gelu", self.linear(f"{n}_up", y, layer.up)), layer.down)
+        return self.norm(f"{n}_norm2", self.op("Add", f"{n}_residual2", down, y), layer.norm2, hidden)
+
+    def mask(self, source, packed: bool, n: str = "mask"):
+        """The additive mask, float [batch, 1, 1, length]: 0 where `source` is 1, -10000 where it is 0.
+
+        packed: [batch, 1, length, length], 0 where `source` (the sentence index) is the same for two tokens. int32,
+        as AI cores compare it; int64 would go to the NPU's own CPU.
+        """
+        if packed:
+            index = self.op("Cast", f"{n}_Index", source, to=6)
+            sides = [
+                self.unsqueeze(f"{n}_{side}", index, axes) for side, axes in (("Rows", [1, 3]), ("Columns", [1, 2]))
+            ]
+            shown = self.op("Equal", f"{n}_Equal", *sides)
+        else:
+            shown = self.unsqueeze(f"{n}_Unsqueeze", source, [1, 2])
+        as_float = self.op("Cast", f"{n}_Cast", shown, to=1)
+        return self.op("Mul", f"{n}_Mul", self.op("Sub", f"{n}_Sub", 1.0, as_float), MASK)
+
+
+class Sizes:
+    """batch and length of the graph: numbers where static, else taken from an input's shape once."""
+
+    def __init__(self, writer: Writer, source):
+        self.writer, self.source, self.made = writer, source, {}
+        self.dims = [d if isinstance(d, int) else None for d in source.shape]
+
+    def dim(self, axis: int):
+        if axis not in self.made:
+            if not self.made:
+                self.made["shape"] = self.writer.op("Shape", "sizes_Shape", self.source)
+            name = f"sizes_{('batch', 'length')[axis]}"
+            self.made[axis] = self.writer.op("Gather", name, self.made["shape"], [axis], axis=0)
+        return self.made[axis]
+
+    def shape(self, name: str, *parts, infer: bool = True):
+        """A shape for Reshape or Expand; parts: numbers, "batch", "length". infer: one unknown becomes -1."""
+        axes = {"batch": 0, "length": 1}
+        known = [self.dims[axes[p]] if p in axes else p for p in parts]
+        if infer and known.count(None) == 1:
+            known[known.index(None)] = -1
+        if None not in known:
+            return known
+        dims = [self.dim(axes[p]) if k is None else [k] for p, k in zip(parts, known, strict=True)]
+        return self.writer.op("Concat", f"{name}_shape", *dims, axis=0)
+
+
+def for_ascend(w: Writer, enc: Encoder) -> None:
+    import onnx_ir as ir
+
+    sizes = Sizes(w, enc.mask_input)
+    hidden = enc.layers[0].query.weight.shape[0]
+    whole = sizes.shape("mask_Expand", "batch", 1, "length", "length", infer=False)
+    mask = w.op("Expand", "mask_Expand", w.mask(enc.mask_input, enc.packed), whole)
+    x = w.norm(
+        "embedding_norm",
+        w.op("Reshape", "embedding_Reshape", enc.embedding.x, [-1, hidden]),
+        enc.embedding,
+        hidden,
+    )
+    dim = enc.layers[0].query.weight.shape[1] // enc.layers[0].heads
+    heads = sizes.shape("heads", "batch", "length", enc.layers[0].heads, dim)
+    for i, layer in enumerate(enc.layers):
+        x = w.layer(i, layer, x, mask, heads, flat=True)
+    out = w.op("Reshape", "encoder_Reshape", x, sizes.shape("encoder_Reshape", "batch", "length", hidden))
+    ir.convenience.replace_all_uses_with(enc.last, out)
+
+
+def for_others(w: Writer, enc: Encoder, cls_only: bool) -> None:
+    """The mask anew with its constant; with cls_only the last layer for row 0 of its queries."""
+    import onnx_ir as ir
+
+    mask = w.mask(enc.mask_input, enc.packed)
+    for old in {layer.mask: None for layer in enc.layers}:
+        ir.convenience.replace_all_uses_with(old, mask)
+    if not cls_only:
+        return
+    for node in enc.last.consumers():
+        axis = node.attributes["axis"].value if "axis" in node.attributes else 0
+        if node.op_type != "Gather" or axis != 1 or scalar(node.inputs[1]) != 0:
+            raise Miss(f"--cls_only: {node.op_type} {node.name!r} reads more of the last layer than [CLS]")
+    i, layer = len(enc.layers) - 1, enc.layers[-1]
+    first = w.op("Slice", f"layer_{i}_cls", layer.query.x, [0], [1], [1])
+    dim = layer.query.weight.shape[1] // layer.heads
+    shapes = ([0, n, layer.heads, dim] for n in (-1, 1))
+    out = w.layer(i, layer, layer.query.x, mask, next(shapes), flat=False, rows=first, rows_shape=next(shapes))
+    ir.convenience.replace_all_uses_with(enc.last, out)
+
+
+def finish(model) -> bytes:
+    """The model's bytes: unused nodes, doc strings and metadata gone, checked with strict shape inference."""
+    import onnx
+    import onnx_ir as ir
+    from onnx_ir.passes import common
+
+    try:
+        common.RemoveUnusedNodesPass()(model)
+        common.ClearMetadataAndDocStringPass()(model)
+        model.graph.sort()
+        proto = ir.to_proto(model)
+        del proto.graph.value_info[:]
+        onnx.checker.check_model(proto, full_check=True)
+    except Exception as e:
+        raise cli.UserError(f"the rewritten graph is not valid ONNX: {gate.first_line(e)}; please report it") from None
+    return proto.SerializeToString(deterministic=True)
+
+
+def report(enc: Encoder, target: str, opset: int) -> dict:
+    """What was matched, as plain JSON types."""
+    layers = [
+        {
+            "layer": i,
+            "heads": layer.heads,
+            "head_dim": layer.query.weight.shape[1] // layer.heads,
+            "scale": layer.scale,
+            "scaled_by": layer.scaled_by,
+            "mask": layer.mask.name,
+            "layer_norm_eps": [layer.norm1.eps, layer.norm2.eps],
+            "gelu": layer.gelu,
+        }
+        for i, layer in enumerate(enc.layers)
+    ]
+    constant = enc.mask_constant
+    return {
+        "target": target,
+        "opset": opset,
+        "hidden": enc.layers[0].query.weight.shape[0],
+        "mask_input": enc.mask_input.name,
+        "mask_constant": None if constant is None else repr(constant),
+        "embedding_layer_norm": True,
+        "layers": layers,
+    }
+
+
+def show(facts: dict) -> str:
+    """`modify`'s report as text, one line a layer."""
+    had = facts["mask_constant"] or "none found"
+    lines = [f"mask from {facts['mask_input']}: constant {had} -> {MASK}; opset {facts['opset']}"]
+    for x in facts["layers"]:
+        lines.append(
+            f"layer {x['layer']:2}: attention {x['heads']} x {x['head_dim']}, scale {x['scale']:.6g} "
+            f"({x['scaled_by']}), mask, LayerNorm x 2, Gelu {x['gelu']}"
+        )
+    return "\n".join([*lines, gate.line(facts["gate"])])
+
+
+def gate_inputs(model, enc: Encoder, folder, rows) -> dict:
+    """Rows for the gate, {input: int64 [n, S]}: fixed tokens of many lengths, and real ones where a folder is given."""
+    names = [v.name for v in model.graph.inputs]
+    ids = next(v for v in model.graph.inputs if v is not enc.mask_input)
+    tables = (const(n.inputs[0]) for n in ids.consumers() if n.op_type == "Gather")
+    vocabulary = min((len(t) for t in tables if t is not None), default=100)
+    length = enc.mask_input.shape[1]
+    most = next((v.shape[1] for v in model.graph.inputs if enc.packed and v.name == "first"), 0)
+    sets = [gate.examples(names, length if isinstance(length, int) else 24, vocabulary, most=most)]
+    sets += [gate.load_inputs(folder, names, rows)] if folder else []
+    width = {name: max(s[name].shape[1] for s in sets) for name in names}
+    return {n: np.concatenate([np.pad(s[n], ((0, 0), (0, width[n] - s[n].shape[1]))) for s in sets]) for n in names}
+
+
+def modify(in_path, out_path, target="ascend", *, inputs=None, rows=None, layers=None, cls_only=False):
+    """Rewrite in_path for `target` ("ascend", "cpu", "gpu") into out_path, after both gave the same logits.
+
+    inputs: folder of rows as preprocess.py writes them (<inputs>/<input name>/*.bin), used besides fixed
+    token rows; rows: how many of them, longest first. layers: how many encoder layers there must be.
+    cls_only: (cpu) last layer for [CLS] alone. Returns the report, with "gate" = gate.compare's result.
+    Raises cli.UserError, and writes nothing, when a layer does not match or the logits differ.
+    """
+    if target not in ("ascend", "cpu", "gpu"):
+        raise cli.UserError(f"target {target!r}: must be ascend, cpu or gpu")
+    if cls_only and target != "cpu":
+        raise cli.UserError("--cls_only: for target cpu only")
+    if not Path(in_path).is_file():
+        raise cli.UserError(f"{in_path}: no such file")
+    model = encoder.load(in_path)
+    opset = model.opset_imports.get("", 0)
+    if opset not in OPSETS:
+        raise cli.UserError(f"{in_path}: opset {opset}, must be {OPSETS[0]} to {OPSETS[-1]}; export with opset 11")
+    try:
+        enc = encoder.read(model.graph, layers)
+        facts = report(enc, target, opset)
+        arrays = gate_inputs(model, enc, inputs, rows)
+        writer = Writer(model.graph, opset)
+        for_ascend(writer, enc) if target == "ascend" else for_others(writer, enc, cls_only)
+    except Miss as e:
+        raise cli.UserError(f"{in_path}: {e}; is it the simplified graph of a BERT classifier?") from None
+    data = finish(model)
+    facts["gate"] = gate.compare(str(in_path), data, arrays)
+    if not facts["gate"]["ok"]:
+        raise cli.UserError(f"{in_path}: {gate.line(facts['gate'])}; nothing written")
+    with cli.whole_file(out_path) as f:
+        f.write(data)
+    return facts
+
+
+def main():
+    p = argparse.ArgumentParser(description="Rewrite a BERT classifier's ONNX graph for its target.")
+    p.add_argument("onnx", help="simplified graph")
+    p.add_argument("output", help="graph to write")
+    p.add_argument("--target", default="ascend", choices=["ascend", "cpu", "gpu"])
+    p.add_argument("--input", help="folder of real rows for the gate, one sub-folder per model input")
+    p.add_argument("--rows", type=int, help="use so many of them, longest first (default: all)")
+    p.add_argument("--layers", type=int, help="encoder layers that must be there (default: as many as found)")
+    p.add_argument("--cls_only", action="store_true", help="cpu: last layer for [CLS] alone")
+    p.add_argument("--report", help="write what was matched as JSON")
+    a = p.parse_args()
+    facts = modify(a.onnx, a.output, a.target, inputs=a.input, rows=a.rows, layers=a.layers, cls_only=a.cls_only)
+    print(show(facts))
+    if a.report:
+        with cli.whole_file(a.report, "w") as f:
+            f.write(json.dumps(facts, indent=1) + "\n")
+    print(f"wrote {a.output}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,73 @@
+"""Simplify an exported graph with onnxsim and fix its shape; written only if the logits stay the same.
+
+    python -m tools.graph.simplify model.onnx sim.onnx --overwrite-input-shape input_ids:8,128 attention_mask:8,128 \\
+        --input build/minilm_sst2/default/seq128/input --rows 16
+
+    onnxsim v0.8.1: 541 nodes became 317
+    gate: equal: max |difference| 1.91e-06 (limit 0.0001) over 16 rows, 0 argmax flips, 0 rows not finite
+    wrote sim.onnx
+
+`python -m onnxsim` with the same option writes the same file; with a gate after it, it took twice as long: it prints a
+table of operators, and imports PyTorch for a quantiser that nothing here uses.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tools import cli
+from tools.cpu import engines
+from tools.graph import gate
+
+
+def shape(text: str) -> tuple[str, list[int]]:
+    """("input_ids", [8, 128]) of "input_ids:8,128"; -1 leaves a dimension open."""
+    name, _, dims = text.rpartition(":")
+    return name, [int(d) for d in dims.split(",")]
+
+
+def load_onnxsim():
+    """The module onnxsim, imported while PyTorch cannot be found: see above."""
+    hidden = sys.modules.setdefault("torch", None) is None
+    try:
+        import onnxsim
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return onnxsim
+
+
+def simplify(path: Path, shapes: dict):
+    """onnxsim's form of a graph, as a ModelProto; shapes: {input: its dimensions, -1 where open}."""
+    onnxsim, model = load_onnxsim(), engines.read(path)
+    try:
+        made, ok = onnxsim.simplify(model, overwrite_input_shapes=shapes)
+    except Exception as e:  # onnxsim, onnx and onnxruntime each raise their own
+        raise cli.UserError(f"{path}: onnxsim cannot simplify it: {engines.first_line(e)}; export it again") from None
+    if not ok:
+        raise cli.UserError(f"{path}: onnxsim found its own result unlike the graph; please report it")
+    print(f"onnxsim {onnxsim.__version__}: {len(model.graph.node)} nodes became {len(made.graph.node)}")
+    return made
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("source", type=Path, metavar="IN.onnx")
+    p.add_argument("save_path", type=Path, metavar="OUT.onnx")
+    p.add_argument("--overwrite-input-shape", nargs="+", type=shape, default=[], metavar="INPUT:D,D", help="-1: open")
+    p.add_argument("--input", required=True, type=Path, help="folder of preprocess.py to compare on")
+    p.add_argument("--rows", type=int, help="compare on this many rows, longest first (all if not given)")
+    args = p.parse_args()
+    made = simplify(args.source, dict(args.overwrite_input_shape))
+    data, names = made.SerializeToString(deterministic=True), [i.name for i in made.graph.input]
+    result = gate.compare(str(args.source), data, gate.load_inputs(args.input, names, args.rows))
+    print(gate.line(result))
+    if not result["ok"]:
+        raise cli.UserError(f"{args.source}: onnxsim's graph gives other logits, see above; nothing was written")
+    with cli.whole_file(args.save_path) as f:
+        f.write(data)
+    print(f"wrote {args.save_path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

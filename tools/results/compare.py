@@ -1,0 +1,117 @@
+"""Two configurations on the same sentences: exact McNemar test, difference, and every flip.
+
+    python -m tools.results.compare A B [--save_path comparison.md]
+
+    A  tiny seq64 bs8 cpu onnxruntime fp32 (2026-11-21): 48.85 % (426/872)  [seeded weights: not the model's accuracy]
+    B  tiny seq64 bs8 cpu onnxruntime fp16-sim (2026-11-21): 48.85 % (426/872)  [seeded weights: not the model's ...]
+    only A right: 0; only B right: 0
+    B - A: 0 points: no sentence that only one of them has right
+    exact McNemar test: p = 1: no difference that this set could show (at 5 %)
+
+A and B are accuracy records, or folders build/.../<chip>-<engine>-<precision> that hold an accuracy.json. The test is
+the exact (binomial) one on the sentences that only one of the two has right: scipy.stats.binomtest, two-sided,
+p = 1/2 (McNemar 1947, Psychometrika 12:153). The interval of the difference is its Clopper-Pearson interval, given
+how many such sentences there are.
+"""
+
+import argparse
+from pathlib import Path
+
+from tools import cli
+from tools.results import record
+
+DEV = Path("build/data/dev.tsv")
+
+
+def read(path: Path) -> dict:
+    """An accuracy record from its file or its folder."""
+    path = path / "accuracy.json" if path.is_dir() else path
+    if not path.is_file():
+        raise cli.UserError(f"{path}: no such record; give a record, or a folder where `make accuracy` ran")
+    made = record.read(path)
+    if made["kind"] != "accuracy":
+        raise cli.UserError(f"{path}: not an accuracy record; give one that `make accuracy` made")
+    return made
+
+
+def name(r: dict) -> str:
+    """A record's parameters in one line."""
+    return f"{r['model']} seq{r['seq']} bs{r['bs']} {r['chip']} {r['engine']} {r['precision']} ({r['started'][:10]})"
+
+
+def mcnemar(a: list[bool], b: list[bool]) -> dict:
+    """Sentences that only a, only b has right; p; difference b - a and its 95 % interval, as shares of all."""
+    from scipy.stats import binomtest
+
+    only_a = sum(x and not y for x, y in zip(a, b, strict=True))
+    only_b = sum(y and not x for x, y in zip(a, b, strict=True))
+    apart, total = only_a + only_b, len(a)
+    if not apart:
+        return {"only_a": 0, "only_b": 0, "p": 1.0, "difference": 0.0, "interval95": None}
+    test = binomtest(only_b, apart)
+    low, high = test.proportion_ci(0.95, method="exact")
+    share = lambda p: (2 * p - 1) * apart / total
+    interval = [share(low), share(high)]
+    return {
+        "only_a": only_a,
+        "only_b": only_b,
+        "p": float(test.pvalue),
+        "difference": (only_b - only_a) / total,
+        "interval95": interval,
+    }
+
+
+def flips(a: dict, b: dict) -> list[int]:
+    """Rows of the validation set, from 0, to which the two records give different classes."""
+    return [i for i, (x, y) in enumerate(zip(a["predictions"], b["predictions"], strict=True)) if x != y]
+
+
+def flip_lines(a: dict, b: dict) -> list[str]:
+    """One line a flip: where in dev.tsv, label, both predictions, and the sentence where the data is here."""
+    truth, sentences = record.truth(), None
+    if DEV.is_file():
+        from tools.source import data
+
+        sentences = data.read_tsv(DEV)[0]
+    return [
+        f"dev.tsv:{i + 2}: label {truth[i]}, A {a['predictions'][i]}, B {b['predictions'][i]}"
+        + (f"  {sentences[i]}" if sentences else "")
+        for i in flips(a, b)
+    ]
+
+
+def report(a: dict, b: dict) -> str:
+    """The comparison as text."""
+    right_a, right_b = record.right(a["predictions"]), record.right(b["predictions"])
+    test = mcnemar(right_a, right_b)
+    lines = []
+    for key, r in (("A", a), ("B", b)):
+        caveat = f"  [{r['caveat']}]" if r["caveat"] else ""
+        lines.append(f"{key}  {name(r)}: {100 * r['accuracy']:.2f} % ({r['correct']}/{r['total']}){caveat}")
+    lines.append(f"only A right: {test['only_a']}; only B right: {test['only_b']}")
+    if test["interval95"]:
+        low, high = (100 * v for v in test["interval95"])
+        lines.append(f"B - A: {100 * test['difference']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}")
+    else:
+        lines.append("B - A: 0 points: no sentence that only one of them has right")
+    verdict = "a difference" if test["p"] < 0.05 else "no difference that this set could show"
+    lines.append(f"exact McNemar test: p = {test['p']:.3g}: {verdict} (at 5 %)")
+    return "\n".join(lines + flip_lines(a, b)) + "\n"
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("a", type=Path)
+    p.add_argument("b", type=Path)
+    p.add_argument("--save_path", type=Path, help="also write it there")
+    args = p.parse_args()
+    text = report(read(args.a), read(args.b))
+    print(text, end="")
+    if args.save_path:
+        with cli.whole_file(args.save_path, "w") as f:
+            f.write(text)
+        print(f"wrote {args.save_path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,72 @@
+"""The published figures: models/<model>/published.csv, one row a figure.
+
+Columns: model,variant,seq,chip,bs,precision,metric,value,unit,source,commit,note. metric is accuracy (unit %, or 1 for
+a share) or throughput (unit samples/s or fps); a field that the source does not say is empty.
+"""
+
+import csv
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from tools import cli
+
+COLUMNS = ["model", "variant", "seq", "chip", "bs", "precision", "metric", "value", "unit", "source", "commit", "note"]
+
+
+def figures(path: Path) -> list[dict]:
+    """The figures of one published.csv as dicts of text, `value` a float: percent, or samples per second."""
+    try:
+        return list(checked(path, csv.DictReader(path.read_text("utf-8").splitlines())))
+    except UnicodeDecodeError as e:
+        raise cli.UserError(f"{path}: byte {e.start} is not UTF-8; save it as such") from None
+    except csv.Error as e:
+        raise cli.UserError(f"{path}: {e}; is a quote open?") from None
+
+
+def checked(path: Path, reader: csv.DictReader) -> Iterator[dict]:
+    """The rows of one file, each held to the columns."""
+    if reader.fieldnames != COLUMNS:
+        raise cli.UserError(f"{path}:1: the columns are not {','.join(COLUMNS)}; write them")
+    for row in reader:
+        where = f"{path}:{reader.line_num}"
+        if None in row or None in row.values():
+            raise cli.UserError(f"{where}: not {len(COLUMNS)} columns; mend that line")
+        try:
+            value = float(row["value"])
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise cli.UserError(f"{where}: value {row['value']!r} is not a number above 0; mend that line")
+        yield {**row, "value": value * (100 if row["unit"] == "1" else 1)}
+
+
+def read(root: Path = Path("models")) -> list[dict]:
+    """All published figures."""
+    return [row for path in sorted(root.glob("*/published.csv")) for row in figures(path)]
+
+
+def fits(row: dict, seq: str) -> bool:
+    """Whether a figure is of a record's `seq`, or says none. None is of packed rows (128p): those hold several samples."""
+    return row["seq"].replace(",", "-") in ("", seq) and not seq.endswith("p")
+
+
+def beside(record: dict, rows: list[dict]) -> list[dict]:
+    """The published figures of the same model, length and quantity as `record`; throughput of the same batch size."""
+    same = [r for r in rows if r["model"] == record["model"] and fits(r, record["seq"])]
+    same = [r for r in same if r["metric"] == record["kind"]]
+    return [r for r in same if record["kind"] == "accuracy" or r["bs"] == str(record["bs"])]
+
+
+def distance(record: dict, rows: list[dict]) -> str:
+    """`record` against each published figure beside it, in words; empty where there is none."""
+    if record["kind"] == "accuracy" and record["caveat"]:
+        return ""
+    texts = []
+    for r in beside(record, rows):
+        where = " ".join(filter(None, (r["chip"], r["precision"], r["variant"])))
+        if record["kind"] == "accuracy":
+            texts.append(f"{100 * record['accuracy'] - r['value']:+.2f} points to {r['value']:g} % ({where})")
+        else:
+            texts.append(f"{record['samples_per_second'] / r['value']:.3g} x {r['value']:g} ({where})")
+    return "; ".join(dict.fromkeys(texts))  # the accuracy of each batch size is often the same

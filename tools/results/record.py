@@ -1,0 +1,492 @@
+"""One JSON per measurement: what was measured, on what, and the chain of hashes and commands behind it.
+
+    python -m tools.results.record accuracy build/minilm_sst2/default/seq128/bs8/cpu-onnxruntime-fp32 --save_path accuracy.json
+    python -m tools.results.record perf     build/minilm_sst2/default/seq128/bs8/cpu-onnxruntime-fp32 --save_path perf.json
+    python -m tools.results.record show     accuracy.json
+    python -m tools.results.record promote  results/records accuracy.json perf.json
+    python -m tools.results.record import   bs8_summary.json minilm_sst2/default/seq128/bs8/310P3-atc-fp16 --save_path results/records
+
+`accuracy` and `perf` read what the graph left in that folder, whose path is the parameter list. `promote` copies a
+record to results/records/<date>-<host>-<parameters>-<kind>.json, never overwrites one, and refuses one that is stale:
+every file of its chain must still be here with its hash. `import` makes a record of a
+summary or log that ais_bench or trtexec left elsewhere; it says so, and has no chain.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import re
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+from statistics import NormalDist
+
+from tools import cli, recipe
+
+PATH = re.compile(
+    r"(?P<model>[^/]+)/(?P<weights>[^/]+)/seq(?P<seq>[^/]+)/bs(?P<bs>\d+)/"
+    r"(?P<chip>[^/-]+)-(?P<engine>[^/-]+)-(?P<precision>[^/]+)$"
+)
+ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "bf16", "i8mm", "sve")
+
+
+text = lambda v: isinstance(v, str)
+name = lambda v: text(v) and re.fullmatch(r"[\w.,=:@-]+", v) and v not in (".", "..")
+number = lambda v: type(v) in (int, float) and 0 <= v < math.inf
+share = lambda v: number(v) and v <= 1
+whole = lambda v: type(v) is int and v > 0
+table = lambda v: isinstance(v, dict)
+maybe = lambda good: lambda v: v is None or good(v)
+numbers = lambda v: isinstance(v, list) and v != [] and all(map(number, v))
+shares = lambda v: numbers(v) and all(map(share, v))
+NOISY = 0.1  # rounds that differ by more
+STOLEN = 0.05  # share of the processors' time that the host gave to others
+SHAPE = {
+    **dict.fromkeys(("model", "weights", "seq", "chip", "engine", "precision"), name),
+    "bs": whole,
+    "started": maybe(text),
+    "machine": lambda v: table(v) and {"cpu", "cores", "host"} <= v.keys() and name(v["host"]),
+    "engine_info": maybe(table),
+    "standin": lambda v: type(v) is bool,
+    "padded_rows": maybe(share),
+    "chain": lambda v: table(v) and all(table(link) and text(link.get("sha256")) for link in v.values()),
+}
+MEASURED = {
+    "accuracy": {
+        "correct": lambda v: type(v) is int and v >= 0,
+        "total": whole,
+        "accuracy": share,
+        "interval95": lambda v: numbers(v) and len(v) == 2,
+        "predictions": lambda v: text(v) and re.fullmatch("[01=]+", v),
+        "caveat": maybe(text),
+    },
+    "throughput": {
+        "samples_per_second": lambda v: number(v) and v > 0,
+        "rounds": numbers,
+        "spread": maybe(number),
+        "stolen": lambda v: v is ... or shares(v),  # CPU alone, and not in the first records
+        "latency_ms": lambda v: table(v) and all(maybe(number)(v.get(k, "")) for k in ("mean", "p50", "p99")),
+        "timed": text,
+        "requests": maybe(whole),
+    },
+}
+
+
+def read(path: Path) -> dict:
+    """A record from its file, every field that this project reads of the right kind; UserError names the first other."""
+    record = recipe.read_json(Path(path))
+    if not text(record.get("kind")) or record["kind"] not in MEASURED:
+        raise cli.UserError(f"{path}: kind is {record.get('kind')!r:.40}, not accuracy or throughput; measure again")
+    for key, good in (SHAPE | MEASURED[record["kind"]]).items():
+        if not good(record.get(key, ...)):
+            said = repr(record[key])[:40] if key in record else "missing"
+            raise cli.UserError(f"{path}: {key} is {said}, which no record of this project says; measure again")
+    if record["kind"] == "accuracy" and len(record["predictions"]) != record["total"]:
+        raise cli.UserError(
+            f"{path}: predictions is {len(record['predictions'])} long, total {record['total']}; measure again"
+        )
+    return record
+
+
+def parameters(leaf: Path) -> dict:
+    """The parameters that a configuration's path spells."""
+    found = PATH.search(leaf.as_posix())
+    if not found:
+        raise cli.UserError(f"{leaf}: not build/<model>/<weights>/seq<N>/bs<N>/<chip>-<engine>-<precision>")
+    return found.groupdict() | {"bs": int(found["bs"])}
+
+
+def prov_of(path: str) -> Path:
+    """Where run.py described an artefact."""
+    return Path(f"{path}.prov.json")
+
+
+def chain(target: Path) -> dict:
+    """Everything TARGET was made from: {path: {sha256, commands, inputs}} where made here, {path: {sha256}} where given."""
+    links: dict[str, dict] = {}
+    waiting = [str(target)]
+    while waiting:
+        path = waiting.pop()
+        if path in links:
+            continue
+        if not prov_of(path).is_file():
+            links[path] = {"sha256": cli.sha256(path)}
+            continue
+        prov = recipe.read_json(prov_of(path))
+        links[path] = {key: prov[key] for key in ("sha256", "commands", "inputs")}
+        waiting += prov["inputs"]
+    return dict(sorted(links.items()))
+
+
+def machine() -> dict:
+    """The processor and system that run now."""
+    info = dict(
+        line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines() if ":" in line
+    )
+    info = {key.strip(): value.strip() for key, value in info.items()}
+    flags = set(info.get("flags", info.get("Features", "")).split())
+    return {
+        "cpu": info.get("model name", platform.processor() or platform.machine()),
+        "isa": [flag for flag in ISA if flag in flags],
+        "cores": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "host": platform.node(),
+    }
+
+
+def ticks() -> tuple[int, int]:
+    """This machine's processor time so far: (what the host gave to other machines, all); zeros where Linux says nothing.
+
+    Source: proc(5), /proc/stat: user nice system idle iowait irq softirq steal.
+    """
+    try:
+        fields = [int(v) for v in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        return fields[7], sum(fields)
+    except (OSError, ValueError, IndexError):
+        return 0, 0
+
+
+def noise(record: dict) -> str | None:
+    """Why a throughput is too noisy to compare, in words."""
+    if (record["spread"] or 0) > NOISY:
+        return f"rounds differ by {100 * record['spread']:.0f} %"
+    if (most := max(record.get("stolen", [0]))) > STOLEN:
+        return f"the host gave {100 * most:.0f} % of the processors' time to others"
+    return None
+
+
+def base(leaf: Path, kind: str, made: Path) -> dict:
+    """What every record says: parameters, when, where, which commit, the chain."""
+    run = recipe.read_json(prov_of(str(made)))["run"]
+    keys = ("started", "commit", "dirty")
+    source = leaf.parents[2] / "source"
+    return {
+        "kind": kind,
+        **parameters(leaf),
+        "source": source.read_text().strip(),
+        **{k: run[k] for k in keys},
+        "machine": machine(),
+        "chain": chain(made),
+    }
+
+
+def proportion(correct: int, total: int) -> dict:
+    """correct, total, their quotient p and its 95 % interval: the p at which p is 1.96 standard errors off.
+
+    Source: E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927.
+    """
+    z2, p = NormalDist().inv_cdf(0.975) ** 2 / total, correct / total
+    middle, half = p + z2 / 2, math.sqrt(z2 * (p * (1 - p) + z2 / 4))
+    interval = [round((middle + side) / (1 + z2), 6) for side in (-half, half)]
+    return {"correct": correct, "total": total, "accuracy": round(p, 6), "interval95": interval}
+
+
+def truth() -> list[int]:
+    """The labels of the validation set, in its order, as the repo holds them."""
+    from tools.source import data
+
+    return [label for label, *_ in data.read_edits("data/dev.edits")[1]]
+
+
+def right(predictions: str) -> list[bool]:
+    """Which of the validation sentences `predictions` (a character each, as recipe.score gives them) has right."""
+    labels = truth()
+    if len(predictions) != len(labels):
+        raise cli.UserError(f"{len(predictions)} predictions, {len(labels)} labels: not the SST-2 validation set")
+    return [p == str(label) for p, label in zip(predictions, labels, strict=True)]
+
+
+def accuracy(leaf: Path) -> dict:
+    """The record of leaf/score.json and the inference behind it."""
+    score = recipe.read_json(leaf / "score.json")
+    record = base(leaf, "accuracy", leaf / "score.json")
+    caveat = "seeded weights: not the model's accuracy" if record["source"] == "seeded" else None
+    summary = recipe.read_json(leaf / "output" / "out_summary.json")
+    return record | {
+        **tool(leaf, summary),
+        **proportion(score["correct"], score["total"]),
+        "caveat": caveat,
+        **rows_run(score["total"], leaf, record, summary),
+        "predictions": score["predictions"],
+        **({"rehearsal": rehearsal(leaf)} if (leaf / "ranges.json").is_file() else {}),
+    }
+
+
+def rehearsal(leaf: Path) -> list[str]:
+    """What stood out of the fp16 rehearsal, as lines."""
+    from tools.ascend import fp16
+
+    return fp16.show(recipe.read_json(leaf / "ranges.json")).splitlines()
+
+
+def speeds(record: dict) -> list[float]:
+    """Sentences per second of each round, from the milliseconds of its passes, or of its requests of `bs` rows."""
+    passes = record.get("pass_ms")
+    sentences = 872 if passes else record["bs"] * record.get("sentences_per_row", 1)
+    return [1000 * sentences * len(t) / sum(t) for t in passes or record["times_ms"]]
+
+
+def rows_run(total: int, leaf: Path, record: dict, summary: dict) -> dict:
+    """padded_rows, the share of rows that carry no sentence when `total` sentences fill batches, which are counted
+    where their lengths differ; of packed rows also sentences_per_row, over all rows that run."""
+    if record["seq"] == "real":
+        return {"padded_rows": 0.0}
+    bs, packed = record["bs"], record["seq"].endswith("p")
+    rows = len(recipe.read_json(leaf.parents[1] / "input" / "rows.json")) if packed else total
+    batches = len(summary["filesinfo"]) if "-" in record["seq"] else -(-rows // bs)
+    ran = batches * bs
+    per_row = {"sentences_per_row": round(total / ran, 6)} if packed else {}
+    return {"padded_rows": round(1 - rows / ran, 6), **per_row}
+
+
+def tool(leaf: Path, summary: dict) -> dict:
+    """What ran the model, from its own words: {engine_info, standin}."""
+    if (leaf / "model.om").is_file():
+        from tools.ascend import om
+
+        facts = om.read(leaf / "model.om")["models"][0]
+        keys = ("atc_version", "opp_version", "soc_version", "atc_cmdline")
+        standin = bool(summary.get("standin")) or facts.get("atc_version") == "STAND-IN"
+        return {"engine_info": {"name": "ais_bench", **{k: facts.get(k) for k in keys}}, "standin": standin}
+    if "tensorrt" in summary:
+        info = {"name": "trtexec", "version": summary["tensorrt"], "args": summary.get("args")}
+        return {"engine_info": info, "standin": bool(summary["standin"])}
+    return {"engine_info": summary.get("engine"), "standin": bool(summary.get("standin"))}
+
+
+def round_of(path: Path) -> dict:
+    """times_ms, throughput (samples/s) and what was timed, of one summary or log, whichever tool left it."""
+    text = path.read_text("utf-8", errors="replace")
+    if "gpu_compute_time_list" in text:
+        found = recipe.read_json(path)
+        return {"times_ms": found["gpu_compute_time_list"], "throughput": found["throughput"], "timed": found["timed"]}
+    from tools.ascend import ais_bench
+
+    return ais_bench.read(path)
+
+
+def throughput(rounds: list[dict], per_row: float) -> dict:
+    """Throughput by round, their median and spread, and latency percentiles over all requests.
+
+    The rounds' own throughput counts rows; per_row: sentences in each.
+    """
+    import numpy as np
+
+    speed = [r["throughput"] * per_row for r in rounds]
+    pooled = np.concatenate([r["times_ms"] for r in rounds])
+    percentiles = {f"p{q}": round(float(np.percentile(pooled, q)), 4) for q in (50, 90, 95, 99)}
+    return {
+        "samples_per_second": round(float(np.median(speed)), 3),
+        "rounds": [round(v, 3) for v in speed],
+        "spread": round((max(speed) - min(speed)) / float(np.median(speed)), 4),
+        "latency_ms": {"mean": round(float(pooled.mean()), 4), **percentiles},
+        "requests": len(pooled),
+        "times_ms": [[round(v, 4) for v in r["times_ms"]] for r in rounds],
+    }
+
+
+def perf(leaf: Path) -> dict:
+    """The record of the timed rounds leaf/round1, round2 ...: all samples, pooled and by round."""
+    made = sorted(leaf.glob("round*/MANIFEST"))
+    if not made:
+        raise cli.UserError(f"{leaf}: no round1/MANIFEST; run make perf")
+    record = base(leaf, "throughput", made[0])
+    summaries = [m.with_name("out_summary.json") for m in made]
+    rounds = [round_of(s) for s in summaries]
+    kinds = {
+        "real": "the sentences at their own lengths",
+        "-": "the sentences in length buckets",
+        "p": "the sentences in packed rows, filler not counted",
+    }
+    work = next((words for mark, words in kinds.items() if mark in record["seq"]), "zeros as input")
+    timed = f"{rounds[0]['timed']}; {work}" if record["chip"] != "cpu" else f"the engine's call alone; {work}"
+    summary = recipe.read_json(summaries[0])
+    passes = [recipe.read_json(s)["pass_ms"] for s in summaries] if record["seq"] == "real" else None
+    stolen = [recipe.read_json(s).get("stolen") for s in summaries]
+    ran = rows_run(872, leaf, record, summary)
+    return record | {
+        **tool(leaf, summary),
+        "timed": timed,
+        **throughput(rounds, ran.get("sentences_per_row", 1)),
+        **({"pass_ms": passes} if passes else {}),
+        **({} if None in stolen else {"stolen": stolen}),
+        **ran,
+        "summaries": {str(s): cli.sha256(s) for s in summaries},
+    }
+
+
+def imported(path: Path, leaf: Path) -> dict:
+    """A throughput record of a summary or log from elsewhere: its own figures, no chain."""
+    spec = parameters(leaf)
+    if spec["seq"].endswith("p"):
+        raise cli.UserError(f"{path}: a log counts packed rows, not their sentences; measure with make perf PACK=1")
+    if spec["chip"] == "T4":
+        from tools.gpu import trtexec
+
+        found = trtexec.read(path, spec["bs"])
+    else:
+        from tools.ascend import ais_bench
+
+        found = ais_bench.read(path)
+    nothing = "a log without single times"
+    compute = found.get("compute") or found.get("GPU_compute_time") or {}
+    times = found.get("times_ms") or found.get("gpu_compute_time_list")
+    return {
+        "kind": "throughput",
+        **spec,
+        "imported": {"file": path.name, "sha256": cli.sha256(path)},
+        "started": None,
+        "machine": {"cpu": None, "isa": None, "cores": None, "host": "imported"},
+        "engine_info": None,
+        "standin": bool(found.get("standin")),
+        "timed": found["timed"],
+        "samples_per_second": round(found["throughput"], 3),
+        "rounds": [round(found["throughput"], 3)],
+        "spread": None,
+        "latency_ms": {
+            "mean": compute.get("mean"),
+            "p50": compute.get("median"),
+            "p99": compute.get("percentile(99%)"),
+        },
+        "requests": len(times) if times else None,
+        "missing": {"chain": "measured elsewhere", "spread": "one run", **({} if times else {"times_ms": nothing})},
+        "padded_rows": None,
+        "chain": {},
+    }
+
+
+def padding(record: dict) -> str:
+    """What the rows of a record held, in words."""
+    if record["padded_rows"] is None:
+        return "unknown"
+    packed = f", {record['sentences_per_row']:.2f} sentences a row" if "sentences_per_row" in record else ""
+    return f"{100 * record['padded_rows']:.1f} % of rows on 872 sentences{packed}"
+
+
+def show(record: dict) -> str:
+    """The block that `make accuracy` and `make perf` end with."""
+    where = f"build/{record['model']}/{record['weights']}/seq{record['seq']}/bs{record['bs']}/"
+    where += f"{record['chip']}-{record['engine']}-{record['precision']}"
+    info = record["engine_info"] or {}
+    lines = []
+    if record["kind"] == "accuracy":
+        low, high = (100 * v for v in record["interval95"])
+        lines += [
+            f"accuracy    {100 * record['accuracy']:.2f} %  ({record['correct']}/{record['total']}), "
+            f"95 % interval {low:.2f} to {high:.2f} %" + (f"  [{record['caveat']}]" if record["caveat"] else ""),
+            *record.get("rehearsal", []),
+        ]
+    else:
+        latency = record["latency_ms"]
+        lines += [
+            f"throughput  {record['samples_per_second']:.1f} samples/s, median of {len(record['rounds'])} rounds "
+            f"({', '.join(f'{v:.1f}' for v in record['rounds'])})",
+            f"timed       {record['timed']}",
+        ]
+        if None not in (latency["p50"], latency["p99"]):
+            lines.append(
+                f"latency     {latency['p50']:.2f} ms median, {latency['p99']:.2f} ms p99 "
+                f"of {record['requests'] or 'an unknown number of'} requests"
+            )
+        if why := noise(record):
+            lines.append(f"noisy       {why}: differences below that mean nothing")
+    lines += [
+        f"model       {record['model']} (weights: {record['weights']}), batch {record['bs']}, "
+        f"sequence {record['seq'].replace('p', ', packed')}",
+        f"chip        {record['chip']}"
+        + (f": {record['machine']['cpu']}, {record['machine']['cores']} cores" if record["chip"] == "cpu" else ""),
+        f"engine      {record['engine']} {info.get('version', '')} {record['precision']}",
+        f"padding     {padding(record)}",
+        f"files       {where}/",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def broken(links: dict) -> str | None:
+    """The first file of a record's chain, upstream first, that is not here as it was, in words."""
+    order = TopologicalSorter({path: sorted(link.get("inputs", {})) for path, link in links.items()}).static_order()
+    for path in (p for p in order if p in links):
+        if not Path(path).is_file():
+            return f"{path} is gone"
+        if cli.sha256(path) != links[path]["sha256"]:
+            return f"{path} is no longer what it was made from"
+    return None
+
+
+def promote(folder: Path, record: dict, path: Path) -> Path:
+    """Write a record into `folder` under its own name.
+
+    UserError where another of that name stands, or what the record was made from has changed since.
+    """
+    if record["standin"]:
+        raise cli.UserError(f"{path}: made with the tests' stand-in tools; such a record is never promoted")
+    if why := broken(record["chain"]):
+        raise cli.UserError(f"{path}: {why}; run make {path.stem} again")
+    day = (record["started"] or record["imported"]["sha256"][:12]).replace(":", "").replace("-", "")[:15]
+    spec = "-".join(str(record[k]) for k in ("model", "weights", "seq", "bs", "chip", "engine", "precision", "kind"))
+    return keep(folder / f"{day}-{record['machine']['host']}-{spec}.json", record)
+
+
+def keep(target: Path, record: dict) -> Path:
+    """Write a record; UserError where another of that name stands."""
+    data = json.dumps(record, indent=1) + "\n"
+    if target.exists() and target.read_text() != data:
+        raise cli.UserError(f"{target}: exists with other content; records are never overwritten")
+    with cli.whole_file(target, "w") as f:
+        f.write(data)
+    return target
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sub = p.add_subparsers(dest="command", required=True)
+    for kind in ("accuracy", "perf"):
+        k = sub.add_parser(kind)
+        k.add_argument("leaf", type=Path)
+        k.add_argument("--save_path", type=Path, required=True)
+    s = sub.add_parser("show")
+    s.add_argument("record", type=Path)
+    s.add_argument("--save_path", type=Path)
+    k = sub.add_parser("promote")
+    k.add_argument("folder", type=Path)
+    k.add_argument("records", type=Path, nargs="*")
+    i = sub.add_parser("import")
+    i.add_argument("file", type=Path)
+    i.add_argument("leaf", type=Path)
+    i.add_argument("--save_path", type=Path, required=True)
+    args = p.parse_args()
+    if args.command == "promote":
+        if not args.records:
+            raise cli.UserError("nothing measured for these parameters yet; run make accuracy or make perf first")
+        refused = 0
+        for path in args.records:
+            try:
+                print(f"wrote {promote(args.folder, read(path), path)}")
+            except cli.UserError as e:
+                if len(args.records) == 1:
+                    raise
+                print(f"refused {e}", file=sys.stderr)
+                refused += 1
+        if refused:
+            raise cli.UserError(f"{refused} of {len(args.records)} records were refused, for the reasons above")
+        return
+    if args.command == "import":
+        print(f"wrote {promote(args.save_path, imported(args.file, args.leaf), args.file)}")
+        return
+    if args.command == "show":
+        text = show(read(args.record))
+    else:
+        text = json.dumps({"accuracy": accuracy, "perf": perf}[args.command](args.leaf), indent=1) + "\n"
+    if not args.save_path:
+        print(text, end="")
+        return
+    with cli.whole_file(args.save_path, "w") as f:
+        f.write(text)
+    print(f"wrote {args.save_path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,190 @@
+"""Tables from a named list of files, by pandas: .csv and .md.
+
+    python -m tools.results.table --rows results/local/perf-table.rows --save_path results/local/perf-table.csv
+
+The rows file names records (.json) and published figures (.csv); nothing is searched for. One row of the table is one
+configuration; accuracy and throughput of the same configuration share it. A figure nobody measured stays empty in
+.csv and is "-" in .md. `figure` says whether it was measured, imported (a log from elsewhere) or published.
+
+A rows file may also name configurations (tinybert_sst2/default/seq64/bs8/310P3-atc-fp16): chips that this machine
+cannot measure. Each becomes a row from the files named after them: its record, else its published figure (of 310P
+for 310P3), else an empty row with the reason.
+
+Where 310P3 and T4 or 310 stand in one table, from whatever source, there is a column of their ratio that names both
+precisions (a partner of the same kind is preferred, then measured, imported, published), and a row "best" for the
+fastest batch size of each, which is the recipe's last row. Weights do not matter to it: speed does not depend on them.
+"""
+
+import argparse
+from pathlib import Path
+
+from tools import cli
+from tools.results import published
+from tools.results import record as records_of
+
+KEY = ["model", "weights", "seq", "chip", "engine", "precision", "bs"]
+IDENTITY = [*KEY, "cpu", "cores", "figure"]
+ACCURACY = ["correct", "total", "accuracy_%", "ci95_%"]
+FIGURES = ("measured", "imported", "published", "none")
+OTHERS = ("310", "T4")  # what 310P is compared with
+LACKING = {"atc": "atc and ais_bench are not both here", "trtexec": "trtexec is not here"}
+
+
+def rounded(value, digits: int, times: float = 1):
+    """A figure for a table; None stays None."""
+    return None if value is None else round(times * value, digits)
+
+
+def row(record: dict) -> dict:
+    """The cells of one record."""
+    cells = {k: record[k] for k in KEY} | {"cpu": record["machine"]["cpu"], "cores": record["machine"]["cores"]}
+    cells |= {"figure": "imported" if record.get("imported") else "measured"}
+    if record["kind"] == "accuracy":
+        seeded = record["caveat"] is not None
+        low, high = record["interval95"]
+        return cells | {
+            "correct": None if seeded else record["correct"],
+            "total": record["total"],
+            "accuracy_%": None if seeded else round(100 * record["accuracy"], 2),
+            "ci95_%": None if seeded else f"{100 * low:.2f}-{100 * high:.2f}",
+        }
+    return cells | {
+        "samples_per_s": round(record["samples_per_second"], 2),
+        "spread_%": rounded(record["spread"], 1, 100),
+        "p50_ms": rounded(record["latency_ms"]["p50"], 3),
+        "p99_ms": rounded(record["latency_ms"]["p99"], 3),
+        "padded_rows_%": rounded(record["padded_rows"], 2, 100),
+        "timed": record["timed"].split(";")[0].split(":")[0],
+        **({"sentences_per_row": record["sentences_per_row"]} if "sentences_per_row" in record else {}),
+    }
+
+
+def published_row(figure: dict) -> dict:
+    """The cells of one figure of published.csv."""
+    cells = dict.fromkeys(IDENTITY) | {k: figure[k] or None for k in ("model", "chip", "precision")}
+    cells |= {"weights": "default", "seq": figure["seq"].replace(",", "-") or None, "figure": "published"}
+    cells |= {"bs": int(figure["bs"]) if figure["bs"] else None}
+    cells |= {"reason": "; ".join(filter(None, (figure["variant"], figure["note"])))}
+    if figure["metric"] == "accuracy":
+        return cells | {"accuracy_%": round(figure["value"], 2)}
+    return cells | {"samples_per_s": round(figure["value"], 2), "timed": "not said"}
+
+
+def series(chip: str | None) -> str | None:
+    """The name that published figures have for a chip: 310P is the card, 310P3 its SoC."""
+    return "310P" if chip == "310P3" else chip
+
+
+def looked_up(leaf: str, records: list[dict], figures: list[dict]) -> list[dict]:
+    """The rows of a configuration that cannot be measured here."""
+    spec = records_of.parameters(Path(leaf))
+    if rows := [row(r) for r in records if r["kind"] == "throughput" and all(r[k] == spec[k] for k in KEY)]:
+        return rows
+    same = lambda r: all(r[k] == spec[k] for k in ("model", "seq", "bs", "precision"))
+    shown = [published_row(f) for f in figures if f["metric"] == "throughput"]
+    shown = [r for r in shown if same(r) and series(r["chip"]) == series(spec["chip"])]
+    if shown:
+        mine = {k: spec[k] for k in ("chip", "engine")}
+        return [r | mine | {"reason": f"published for {r['chip']}: {r['reason']}"} for r in shown]
+    reason = f"{LACKING[spec['engine']]}; no record, nothing published"
+    return [dict.fromkeys(IDENTITY) | spec | {"figure": "none", "samples_per_s": None, "timed": None, "reason": reason}]
+
+
+def best(rows: list[dict]) -> list[dict]:
+    """The fastest batch size of each side of a ratio, as rows of their own."""
+    sides: dict[tuple, set] = {}
+    groups: dict[tuple, list] = {}
+    for r in (r for r in rows if r.get("samples_per_s") and series(r["chip"]) in ("310P", *OTHERS)):
+        sides.setdefault((r["model"], r["seq"]), set()).add(series(r["chip"]))
+        groups.setdefault(tuple(r[k] for k in IDENTITY if k != "bs"), []).append(r)
+    fastest = [max(g, key=lambda r: r["samples_per_s"]) for g in groups.values() if len(g) > 1]
+    both = [r for r in fastest if len(found := sides[(r["model"], r["seq"])]) > 1 and "310P" in found]
+    return [r | {"bs": f"best ({r['bs']})"} for r in both]
+
+
+def ratios(one: dict, rows: list[dict]) -> dict:
+    """{"310P fp16/T4 fp32": times as fast ...} of a row of 310P, against the same model, length and batch size."""
+    if series(one["chip"]) != "310P" or not one.get("samples_per_s"):
+        return {}
+    place = lambda r: (r["model"], r["seq"], "best" if isinstance(r["bs"], str) else r["bs"])
+    near = lambda r: (r["figure"] != one["figure"], FIGURES.index(r["figure"]))
+    others = [r for r in rows if r["chip"] in OTHERS and r.get("samples_per_s") and place(r) == place(one)]
+    others = [r for r in others if r["chip"] == "T4" or r["precision"] == one["precision"]]
+    return {
+        f"310P {one['precision']}/{r['chip']} {r['precision']}": round(one["samples_per_s"] / r["samples_per_s"], 2)
+        for r in sorted(others, key=near, reverse=True)  # the nearest is the last, which stays
+    }
+
+
+def order(r: dict) -> tuple:
+    """What was measured, then what others say; within these by KEY, the best batch size last."""
+    text = [str(r[k] or "") for k in ("weights", "seq", "chip", "engine", "precision")]
+    bs = (1, 0) if isinstance(r["bs"], str) else (0, r["bs"] or 0)
+    return (FIGURES.index(r["figure"]), r["model"], *text, *bs, r["cpu"] or "", r["cores"] or 0)
+
+
+def frame(records: list[dict], more: list[dict] | tuple = ()):
+    """A pandas table of records, and of `more` rows; one row a configuration, machine and kind of figure."""
+    import pandas as pd
+
+    merged: dict[tuple, dict] = {}
+    for r in [*(row(r) for r in sorted(records, key=lambda r: r["kind"])), *more]:
+        known = {k: v for k, v in r.items() if v is not None or k not in IDENTITY}
+        cells = merged.setdefault(tuple(r[k] for k in IDENTITY), dict.fromkeys(IDENTITY))
+        cells |= {k: v for k, v in known.items() if v is not None or k not in cells}
+    rows = sorted([*merged.values(), *best(list(merged.values()))], key=order)
+    rows = [r | ratios(r, rows) for r in rows]
+    here = dict.fromkeys(k for r in rows for k in r)
+    last = [*sorted(k for k in here if "/" in k), "timed", "reason"]
+    first = [*IDENTITY, *ACCURACY]
+    columns = [*first, *(k for k in here if k not in first + last), *last]
+    table = pd.DataFrame(rows, columns=[k for k in columns if k in here])
+    return table.convert_dtypes()  # whole numbers stay whole beside what nobody measured
+
+
+def of(names: list[str]):
+    """The table that a rows file with these words stands for; UserError where it has no row."""
+    asked = [n for n in names if not n.endswith((".json", ".csv"))]
+    cut = names.index(asked[0]) if asked else len(names)
+    load = lambda part: (
+        [records_of.read(Path(n)) for n in part if n.endswith(".json")],
+        [f for n in part if n.endswith(".csv") for f in published.figures(Path(n))],
+    )
+    records, figures = load(names[:cut])
+    # accuracy first: what is said of a throughput is then what stays
+    more = [published_row(f) for f in sorted(figures, key=lambda f: f["metric"])]
+    known = load(names[cut:])
+    more += [r for leaf in asked for r in looked_up(leaf, *known)]
+    if not records and not more:
+        raise cli.UserError("no record and no published figure is named: nothing to show; run make again")
+    return frame(records, more)
+
+
+def committed() -> list[str]:
+    """What results/table.* is made from: the committed records, and what is published."""
+    return [
+        str(p) for place in ("results/records/*.json", "models/*/published.csv") for p in sorted(Path().glob(place))
+    ]
+
+
+def text(table, suffix: str) -> str:
+    """A table as .csv or .md text."""
+    if suffix == ".csv":
+        return table.to_csv(index=False, lineterminator="\n")
+    known = table.astype(object).where(table.notna(), None)
+    return known.to_markdown(index=False, missingval="-", disable_numparse=True) + "\n"
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--rows", required=True, type=Path, help="file that names the records and what else is shown")
+    p.add_argument("--save_path", required=True, type=Path, help=".csv or .md")
+    args = p.parse_args()
+    table = of(args.rows.read_text("utf-8", errors="replace").split())
+    with cli.whole_file(args.save_path, "w") as f:
+        f.write(text(table, args.save_path.suffix))
+    print(f"wrote {args.save_path}: {len(table)} rows")
+
+
+if __name__ == "__main__":
+    cli.run(main)

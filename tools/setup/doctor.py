@@ -1,0 +1,135 @@
+"""What is here, what it enables, what is missing and how to get it.
+
+    python3 -m tools.setup.doctor        (or: make doctor)
+
+    ok       Python 3.11.7
+    ok       CPU  Intel(R) Xeon(R) Processor, 2 cores
+    ok       bf16 unit  amx_bf16, avx512_bf16: PRECISION=bf16 (engine openvino)
+    missing  atc: CHIP=310P3 and its like; install CANN and source its set_env.sh, or ATC=docker CANN_IMAGE=...
+
+Only the standard library: it has to work where nothing is installed yet. Ends with 0 unless the default route
+(MODEL=minilm_sst2 CHIP=cpu) cannot work.
+"""
+
+import argparse
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tools import cli
+
+ROOTS = ["/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/latest"]
+UNITS = {
+    "bf16 unit": (("amx_bf16", "avx512_bf16", "bf16"), "PRECISION=bf16", "PRECISION=bf16 cannot run here; use fp32"),
+    "int8 unit": (
+        ("amx_int8", "avx512_vnni", "avx_vnni", "asimddp", "i8mm"),
+        "PRECISION=int8 in integer units",
+        "PRECISION=int8 is refused: its sums would saturate",
+    ),
+}
+
+
+def cpu() -> tuple[str, set[str]]:
+    """Model name and feature flags of this processor, from /proc/cpuinfo."""
+    pairs = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line]
+    info = {key.strip(): value.strip() for key, value in pairs}
+    return info.get("model name", platform.machine()), set(info.get("flags", info.get("Features", "")).split())
+
+
+def first_line(*command: str) -> str:
+    """The first line a command prints; empty where it is missing or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return (done.stdout or done.stderr).strip().split("\n")[0] if done.returncode == 0 else ""
+
+
+def atc() -> str:
+    """Where ATC is: on PATH, below ASCEND_HOME_PATH, or in a known root."""
+    roots = [os.environ.get("ASCEND_HOME_PATH", ""), *ROOTS]
+    places = [f"{r}/{d}/atc" for r in roots if r for d in ("bin", "compiler/bin")]
+    return shutil.which("atc") or next((p for p in places if os.access(p, os.X_OK)), "")
+
+
+def bench() -> bool:
+    """Whether ais_bench and its aclruntime are installed for this Python."""
+    return all(importlib.util.find_spec(n) for n in ("ais_bench", "aclruntime"))
+
+
+def trtexec() -> str | None:
+    """Where trtexec is."""
+    return shutil.which("trtexec") or shutil.which("/usr/src/tensorrt/bin/trtexec")
+
+
+def engines(wanted: str) -> list[str]:
+    """The engines of other chips that this machine has the tools for; `wanted` is atc's place as ATC says it."""
+    ascend = bench() and (atc() if wanted == "auto" else shutil.which(wanted))
+    return [name for name, here in (("atc", ascend), ("trtexec", trtexec())) if here]
+
+
+def packages(venv: Path) -> list[tuple[bool, str]]:
+    """One line each for the engines installed in the virtual environment."""
+    if not (venv / "installed").is_file():
+        return [(False, f"{venv}: nothing installed yet; make setup (needs PyPI)")]
+    names = ("torch", "onnxruntime", "openvino")
+    code = f"import importlib.metadata as m; print(*[n + ' ' + m.version(n) for n in {names}], sep=', ')"
+    line = first_line(str(venv / "bin" / "python"), "-c", code)
+    return [(bool(line), line or f"{venv}: broken; delete it and run make setup")]
+
+
+def look(venv: Path) -> list[tuple[bool, bool, str]]:
+    """(needed by the default route, here, text) of everything worth knowing."""
+    name, flags = cpu()
+    new = sys.version_info >= (3, 11)
+    gcc = first_line("gcc", "--version")
+    lines = [
+        (True, new, f"Python {platform.python_version()}" + ("" if new else ": 3.11 or newer is needed")),
+        (True, bool(shutil.which("make")), first_line("make", "--version") or "make: apt install make"),
+        (False, bool(gcc), gcc or "gcc: apt install gcc"),
+        *[(True, here, text) for here, text in packages(venv)],
+        (True, True, f"CPU  {name}, {len(os.sched_getaffinity(0))} cores"),
+    ]
+    for unit, (names, yes, no) in UNITS.items():
+        here = [n for n in names if n in flags]
+        lines += [(False, bool(here), f"{unit}  " + (f"{', '.join(here)}: {yes}" if here else no))]
+    where = atc()
+    lines += [
+        (
+            False,
+            bool(where),
+            f"atc  {where}: make om CHIP=310P3"
+            if where
+            else "atc: make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh",
+        )
+    ]
+    here = bench()
+    text = "ais_bench  make accuracy CHIP=310P3" if here else "ais_bench: to run .om files install its two wheels"
+    lines += [(False, here, text + " (gitee.com/ascend/tools, ais_bench)" * (not here))]
+    npu = first_line("npu-smi", "info")
+    lines += [(False, bool(npu), "npu-smi  an Ascend card answers" if npu else "npu-smi: no Ascend driver here")]
+    trt = trtexec()
+    lines += [(False, bool(trt), f"trtexec  {trt}: make perf CHIP=T4" if trt else "trtexec: CHIP=T4 needs TensorRT")]
+    return lines
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--venv", type=Path, default=Path(".venv"))
+    p.add_argument("--engines", action="store_true", help="name the engines of other chips that can be measured here")
+    p.add_argument("--atc", default="auto", help="as ATC= of the Makefile")
+    args = p.parse_args()
+    if args.engines:
+        return print(*engines(args.atc))
+    lines = look(args.venv)
+    for _, here, text in lines:
+        print("ok      " if here else "missing ", text)
+    return int(any(needed and not here for needed, here, _ in lines))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,66 @@
+"""Write the lock files from requirements.in and requirements-bench.in (make lock; needs uv on PATH).
+
+    python3 -m tools.setup.lock
+    wrote requirements.txt: 79 packages
+    wrote requirements-cuda.txt: 19 packages
+    wrote requirements-bench.txt: 11 packages
+
+One resolution holds for Python 3.11 and newer, x86-64 and Arm. What only PyPI's CUDA build of PyTorch needs goes into
+a file of its own, installed only where that build is. What the peers of `make bench` need beside the product's packages
+goes into requirements-bench.txt, which nothing else installs.
+"""
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tools import cli
+
+COMPILE = [
+    "uv",
+    "pip",
+    "compile",
+    "--universal",
+    "--generate-hashes",
+    "--python-version",
+    "3.11",
+    "--no-annotate",
+    "-q",
+]
+CUDA = re.compile(r"(nvidia-|cuda-|triton)")
+
+
+def compiled(source, preferred=""):
+    """The lock of every package that `source` resolves to; as in `preferred` wherever it can be."""
+    with tempfile.NamedTemporaryFile("w+", suffix=".txt") as f:
+        f.write(preferred)
+        f.flush()
+        try:
+            done = subprocess.run([*COMPILE, source, "-o", f.name], capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise cli.UserError("uv: not found; pip install uv") from None
+        if done.returncode:
+            raise cli.UserError(f"{source}: {done.stderr.strip()}")
+        text = Path(f.name).read_text()
+    blocks = [b.strip() for b in re.split(r"\n(?=[a-z])", text) if not b.startswith("#")]
+    return [
+        b.replace(" ; sys_platform != 'emscripten'", "") for b in blocks if "== 'emscripten'" not in b.split("\n")[0]
+    ]
+
+
+def main():
+    product = compiled("requirements.in")
+    peers = compiled("requirements-bench.in", "\n".join(product))
+    for name, kept in (
+        ("requirements.txt", [b for b in product if not CUDA.match(b)]),
+        ("requirements-cuda.txt", [b for b in product if CUDA.match(b)]),
+        ("requirements-bench.txt", [b for b in peers if b not in product and not CUDA.match(b)]),
+    ):
+        with cli.whole_file(name, "w") as f:
+            f.write("\n".join(kept) + "\n")
+        print(f"wrote {name}: {len(kept)} packages")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,359 @@
+"""The sentences: SST-2's validation set and a few training sentences, rebuilt from a public source package.
+
+    python -m tools.source.data rebuild data/dev.edits --archive build/downloads/vaderSentiment-3.3.2.tar.gz \\
+        --save_path build/data/dev.tsv
+    python -m tools.source.data accept SST-2.zip --save_path build/data/dev.tsv
+
+SST was cut from 10,605 film-review snippets; the source package holds them in their original spelling.
+`canonical` spells them SST's way as far as rules go. An edit script states the rest, and no sentence:
+
+    sha256 <of the file it makes> rows <number>
+    <label> <snippet, from 1> <first character, from 0> <edits>
+
+with edits, read from left to right: 12 copies 12 characters, <3> skips 3, _ writes a blank, any other
+character writes itself, and = before a character writes that, whatever it is. `derive` makes such a script
+from a TSV; `choose` picked the training sentences that calibrate int8. The first command prints
+
+    wrote build/data/dev.tsv (sha256 54a9c12c77e402fc14d6a66a506f24d999f596b0176eb777c972cccc2f9cc4b0)
+"""
+
+import argparse
+import hashlib
+import io
+import re
+import tarfile
+import zipfile
+import zlib
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from difflib import SequenceMatcher
+from itertools import accumulate
+from pathlib import Path
+
+from tools import cli
+
+DEV_EDITS = cli.ROOT / "data" / "dev.edits"
+SNIPPETS = ("additional_resources/hutto_ICWSM_2014.tar.gz", "movieReviewSnippets_GroundTruth.txt")
+ARCHIVE_LIMIT = 1 << 26  # bytes, unpacked, of an archive held in memory
+FILE_LIMIT = 1 << 23  # bytes of one file taken out of an archive, or of an edit script
+LINE_LIMIT = 1 << 16  # bytes of one line of a TSV; the longest official one has 269
+
+
+# --- TSV files ---
+
+
+def iter_tsv(path) -> Iterator[tuple[str, int | None]]:
+    """Yield (sentence, label) per row of a tab-separated file, in constant memory; label None without one.
+
+    The first line names the columns: `sentence`, and perhaps `label` (0 or 1) and others. Quotes are plain
+    characters. Raises UserError, naming file and line, for anything that is not UTF-8 rows of those columns.
+    """
+    with Path(path).open("rb") as file:
+        names = _columns(file.readline(LINE_LIMIT + 1), path, 1)
+        if "sentence" not in names:
+            raise cli.UserError(f"{path}:1: the header names no column `sentence`; write one")
+        text, label = names.index("sentence"), names.index("label") if "label" in names else None
+        for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT + 1), b""), 2):
+            row = _columns(line, path, number)
+            if len(row) != len(names):
+                wanted = "<tab>".join(names)[:60]
+                raise cli.UserError(f"{path}:{number}: {len(row)} columns, not {len(names)}; write {wanted}")
+            if not row[text].strip():
+                raise cli.UserError(f"{path}:{number}: no sentence; write one or drop the line")
+            if label is not None and row[label] not in ("0", "1"):
+                raise cli.UserError(f"{path}:{number}: label {row[label][:20]!r} is not 0 or 1; mend it")
+            yield row[text], None if label is None else int(row[label])
+
+
+def _columns(line: bytes, path, number: int) -> list[str]:
+    """The columns of one line of a TSV, checked."""
+    if len(line) > LINE_LIMIT:
+        raise cli.UserError(f"{path}:{number}: longer than {LINE_LIMIT} bytes; one sentence a line")
+    for byte, name in ((b"\0", "NUL byte"), (b"\r", "carriage return (Windows line end?)")):
+        if byte in line:
+            raise cli.UserError(f"{path}:{number}: {name}; save it as plain UTF-8 text with Unix line ends")
+    try:
+        return line.removesuffix(b"\n").decode("utf-8").split("\t")
+    except UnicodeDecodeError as e:
+        raise cli.UserError(f"{path}:{number}: byte {e.start + 1} is not UTF-8; convert the file") from None
+
+
+def read_tsv(path) -> tuple[list[str], list[int]]:
+    """(sentences, labels) of a file with the official columns, `sentence` and `label` (0 or 1), and a row."""
+    with Path(path).open("rb") as file:
+        head = file.readline(LINE_LIMIT + 1)
+    if _columns(head, path, 1) != ["sentence", "label"]:
+        raise cli.UserError(f"{path}:1: the header is not `sentence<tab>label`; take SST-2's own file")
+    rows = list(iter_tsv(path))
+    if not rows:
+        raise cli.UserError(f"{path}:2: no row after the header; take a whole file")
+    return [sentence for sentence, _ in rows], [label for _, label in rows]
+
+
+def tsv_bytes(rows) -> bytes:
+    """The official spelling of (sentence, label) rows."""
+    return "".join(["sentence\tlabel\n", *(f"{sentence}\t{label}\n" for sentence, label in rows)]).encode()
+
+
+# --- the snippets ---
+
+
+def gunzip(data: bytes, name: str) -> bytes:
+    """Unpacked gzip data. Raises UserError beyond ARCHIVE_LIMIT bytes or when broken."""
+    unpack = zlib.decompressobj(wbits=31)
+    try:
+        out = unpack.decompress(data, ARCHIVE_LIMIT)
+    except zlib.error as e:
+        raise cli.UserError(f"{name}: not a sound .tar.gz ({e}); fetch it again") from None
+    if not unpack.eof:
+        fault = f"unpacks to more than {ARCHIVE_LIMIT} bytes" if len(out) == ARCHIVE_LIMIT else "is cut short"
+        raise cli.UserError(f"{name}: {fault}; fetch it again")
+    return out
+
+
+def tar_member(data: bytes, ending: str, name: str) -> bytes:
+    """The one plain file of a .tar.gz whose path ends in `ending`, in memory. Raises UserError."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(gunzip(data, name)), mode="r:") as tar:
+            found = [m for m in tar if f"/{m.name}".endswith(f"/{ending}")]
+            plain = [m for m in found if m.isreg() and not m.issparse() and m.size <= FILE_LIMIT]
+            if len(found) != 1 or not plain:
+                raise cli.UserError(f"{name}: not one plain {ending} of at most 8 MiB; fetch it again")
+            return tar.extractfile(found[0]).read()
+    except (tarfile.TarError, ValueError, EOFError, RuntimeError) as e:
+        raise cli.UserError(f"{name}: not a sound .tar.gz ({e}); fetch it again") from None
+
+
+def canonical(snippet: str) -> str:
+    """A snippet in SST's spelling as far as rules go: lower case, blanks round punctuation and at the end."""
+    text = snippet.lower().replace("    ", " -- ")
+    text = re.sub(r"([^\w\s.'`-]|''|\.\.\.|\.(?=\s|$)|n't\b|'\w*)", r" \1 ", text)
+    return re.sub(r" +", " ", text).strip() + " "
+
+
+def read_snippets(archive) -> list[str]:
+    """The snippets, canonical, from the source package: snippet n at index n - 1."""
+    data = tar_member(read_bounded(archive, ARCHIVE_LIMIT), SNIPPETS[0], archive)
+    text = tar_member(data, SNIPPETS[1], f"{archive}: {SNIPPETS[0]}")
+    try:
+        lines = text.decode("utf-8").removesuffix("\n").split("\n")
+        return [canonical(line.split("\t", 2)[2]) for line in lines]
+    except (UnicodeDecodeError, IndexError):
+        fault = f"{SNIPPETS[1]} is not UTF-8 lines of number, mean and text; fetch it again"
+        raise cli.UserError(f"{archive}: {fault}") from None
+
+
+def read_bounded(path, limit: int) -> bytes:
+    """A file's bytes. Raises UserError if there are more than `limit`."""
+    with Path(path).open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise cli.UserError(f"{path}: larger than {limit} bytes; this is not the file that is asked for")
+    return data
+
+
+# --- edit scripts ---
+
+
+def read_edits(path) -> tuple[str, list[tuple[int, int, int, str]]]:
+    """(sha256 of the file it makes, rows of (label, snippet from 0, first character, edits)) of a script."""
+    try:
+        head, *lines = read_bounded(path, FILE_LIMIT).decode("utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as e:
+        raise cli.UserError(f"{path}: byte {e.start} is not UTF-8; take the committed file again") from None
+    top = re.fullmatch(r"sha256 ([0-9a-f]{64}) rows ([0-9]{1,6})", head)
+    if not top or int(top[2]) != len(lines):
+        raise cli.UserError(f"{path}:1: not `sha256 <sum> rows {len(lines)}`; take the committed file again")
+    rows = [re.fullmatch(r"([01]) ([1-9][0-9]{0,5}) ([0-9]{1,6}) ([^ ]+)", line) for line in lines]
+    if None in rows:
+        fault = "not `label snippet start edits`; take the committed file again"
+        raise cli.UserError(f"{path}:{rows.index(None) + 2}: {fault}")
+    return top[1], [(int(m[1]), int(m[2]) - 1, int(m[3]), m[4]) for m in rows]
+
+
+def edit(edits: str, start: int, snippet: str) -> str:
+    """The sentence that `edits` make of `snippet` from `start` on. Raises ValueError past its end."""
+    at, out = start, []
+    for copy, skip, exact, char in re.findall(r"([0-9]{1,6})|<([0-9]{1,6})>|=(.)|(.)", edits):
+        out.append(snippet[at : at + int(copy)] if copy else exact or char.replace("_", " "))
+        at += int(copy or skip or 0)
+        if at > len(snippet):
+            raise ValueError("past the snippet's end")
+    return "".join(out)
+
+
+def rebuild(edits_path, snippets: list[str]) -> tuple[str, bytes]:
+    """(the sha256 that is wanted, the TSV's bytes) of an edit script."""
+    want, script = read_edits(edits_path)
+    rows = []
+    for number, (label, snippet, start, edits) in enumerate(script, 2):
+        try:
+            rows.append((edit(edits, start, snippets[snippet]), label))
+        except (IndexError, ValueError):
+            fault = "points outside the snippets; take the committed file and the pinned package again"
+            raise cli.UserError(f"{edits_path}:{number}: {fault}") from None
+    return want, tsv_bytes(rows)
+
+
+def difference(snippet: str, sentence: str) -> tuple[int, int, str]:
+    """(characters written, first character, edits) that make `sentence` of `snippet`, by difflib's blocks."""
+    blocks = SequenceMatcher(None, snippet, sentence, autojunk=False).get_matching_blocks()
+    at = start = blocks[0].a
+    done, written, edits = 0, 0, ""
+    for block in blocks:
+        edits += f"<{block.a - at}>" if block.size and block.a > at else ""
+        edits += re.sub(r"([0-9<>_=])", r"=\1", sentence[done : block.b]).replace(" ", "_")
+        edits += str(block.size) if block.size else ""
+        written += block.b - done
+        at, done = block.a + block.size, block.b + block.size
+    return written, start, edits
+
+
+def derive(tsv, snippets: list[str]) -> str:
+    """The edit script that makes the file `tsv`. Raises UserError for a row that no snippet makes."""
+    from tqdm import tqdm
+
+    known = defaultdict(list)
+    for number, snippet in enumerate(snippets):
+        for word in set(re.findall(r"\w+", snippet)):
+            known[word].append(number)
+    lines, rows = [], list(zip(*read_tsv(tsv), strict=True))
+    for number, (sentence, label) in enumerate(tqdm(rows, "derive"), 2):
+        votes = Counter()
+        for word in sorted(set(re.findall(r"\w+", sentence))):
+            for snippet in known.get(word, ()):
+                votes[snippet] += 1 / len(known[word])
+        tried = [(*difference(snippets[k], sentence), k) for k, _ in votes.most_common(3)]
+        tried.append((len(sentence), 0, "", 0))
+        written, start, edits, snippet = min(tried, key=lambda t: (t[0], len(t[2]), t[3]))
+        if written * 4 > len(sentence):  # then it holds sentences, which an edit script must not
+            raise cli.UserError(f"{tsv}:{number}: this sentence lies in no snippet; leave it out")
+        lines.append(f"{label} {snippet + 1} {start} {edits}\n")
+    return f"sha256 {hashlib.sha256(tsv_bytes(rows)).hexdigest()} rows {len(rows)}\n" + "".join(lines)
+
+
+# --- the user's own copy ---
+
+
+def own_dev(path) -> bytes:
+    """dev.tsv's bytes from an SST-2 folder, a zip that holds one, or the file itself. Raises UserError."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / "dev.tsv"
+    if not zipfile.is_zipfile(path):
+        return read_bounded(path, FILE_LIMIT)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = [m for m in archive.infolist() if m.filename.split("/")[-1] == "dev.tsv"]
+            if len(found) != 1:
+                raise cli.UserError(f"{path}: {len(found)} members named dev.tsv; give dev.tsv itself")
+            if found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise zipfile.BadZipFile("neither stored nor deflated")
+            with archive.open(found[0]) as file:
+                data = file.read(FILE_LIMIT + 1)
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, ValueError, EOFError) as e:
+        raise cli.UserError(f"{path}: not a sound zip ({e}); unpack it and give the folder") from None
+    if len(data) > FILE_LIMIT:
+        raise cli.UserError(f"{path}: {found[0].filename} is larger than {FILE_LIMIT} bytes; not SST-2's")
+    return data
+
+
+def save(data: bytes, want: str, path, source) -> None:
+    """Write `data` to `path` if its sha256 is `want`, else raise UserError with both sums."""
+    got = hashlib.sha256(data).hexdigest()
+    if got != want:
+        raise cli.UserError(f"{source}: sha256 is {got}, must be {want}; {path} is left as it was")
+    with cli.whole_file(path) as file:
+        file.write(data)
+
+
+# --- calibration ---
+
+
+def letters(text: str) -> str:
+    """Letters and digits alone: what edits leave as it is."""
+    return re.sub(r"[\W_]+", "", text)
+
+
+def choose(train, dev_edits, snippets: list[str], count: int) -> list[tuple[str, int]]:
+    """`count` training rows, as long as validation sentences are, that neither hold one nor lie in one.
+
+    Of each snippet without a validation sentence, the longest training row, if it ends a sentence. Of those,
+    for each of `count` ranks of the validation sentences' word counts, the row nearest in words. sha256
+    breaks ties and gives the order.
+    """
+    from tqdm import tqdm
+
+    plain = [letters(snippet) for snippet in snippets]
+    joined, starts = "\n".join(plain), [0, *accumulate(len(text) + 1 for text in plain)]
+    taken = {snippet for _, snippet, _, _ in read_edits(dev_edits)[1]}
+    dev = [line.split("\t")[0] for line in rebuild(dev_edits, snippets)[1].decode().splitlines()[1:]]
+    dev_letters = [letters(sentence) for sentence in dev]
+    dev_joined = "\n".join(dev_letters)
+
+    longest = {}
+    for sentence, label in tqdm(list(zip(*read_tsv(train), strict=True)), "choose"):
+        at = joined.find(letters(sentence))
+        home = bisect_right(starts, at) - 1
+        if at >= 0 and home not in taken and len(sentence) > len(longest.get(home, ("",))[0]):
+            longest[home] = (sentence, label)
+
+    def apart(sentence):
+        text = letters(sentence)
+        return text not in dev_joined and not any(other in text for other in dev_letters)
+
+    rows = [row for row in longest.values() if row[0].rstrip()[-1] in ".?!" and apart(row[0])]
+    rows.sort(key=lambda row: hashlib.sha256(row[0].encode()).digest())
+    if len(rows) < count:
+        raise cli.UserError(f"{train}: only {len(rows)} rows fit, not {count}; ask for fewer (--rows)")
+    words = sorted(len(sentence.split()) for sentence in dev)
+    picked = set()
+    for rank in range(count):
+        want = words[rank * len(words) // count]
+        free = [k for k in range(len(rows)) if k not in picked]
+        picked.add(min(free, key=lambda k: abs(len(rows[k][0].split()) - want)))
+    return [rows[k] for k in sorted(picked)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name, text, source, source_help):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument(source, help=source_help)
+        sub.add_argument("--save_path", required=True, help="the file to write")
+        return sub
+
+    choice = command("choose", "choose the calibration rows", "train", "SST-2's own train.tsv")
+    choice.add_argument("--rows", type=int, default=512, help="how many (default %(default)s)")
+    for sub in (
+        command("rebuild", "make the TSV of an edit script", "edits", "such as data/dev.edits"),
+        command("derive", "make the edit script of a TSV", "tsv", "sentences cut from the snippets"),
+        choice,
+    ):
+        sub.add_argument("--archive", required=True, help="vaderSentiment-3.3.2.tar.gz (tools/source/fetch.py)")
+    own = command("accept", "take your own validation set", "path", "an SST-2 folder, SST-2.zip or dev.tsv")
+    for sub in (choice, own):
+        sub.add_argument("--edits", default=DEV_EDITS, help="whose sha256 is wanted (default data/dev.edits)")
+    args = parser.parse_args()
+
+    if args.command == "accept":
+        save(own_dev(args.path), read_edits(args.edits)[0], args.save_path, args.path)
+    elif args.command == "rebuild":
+        want, data = rebuild(args.edits, read_snippets(args.archive))
+        save(data, want, args.save_path, f"{args.edits} with {args.archive}")
+    else:
+        snippets = read_snippets(args.archive)
+        if args.command == "derive":
+            data = derive(args.tsv, snippets).encode()
+        else:
+            data = tsv_bytes(choose(args.train, args.edits, snippets, args.rows))
+        with cli.whole_file(args.save_path) as file:
+            file.write(data)
+    print(f"wrote {args.save_path} (sha256 {cli.sha256(args.save_path)})")
+
+
+if __name__ == "__main__":
+    cli.run(main)

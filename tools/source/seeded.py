@@ -1,0 +1,96 @@
+"""A checkpoint of any model's exact architecture with random values, in the original's own file format.
+
+    from tools.source import seeded
+    folder = seeded.write(Path("clone"), Path("models/bert_base_cased_sst2"), uncased_pieces)
+
+For throughput, graph work and tests of the loading code where the real weights cannot be had. The values
+are the same on every machine, bit for bit. tools/source/checkpoint.py calls this for --weights seeded.
+"""
+
+import io
+import json
+import string
+
+import numpy as np
+
+from tools import cli
+from tools.source import checkpoint
+from tools.source.tokens import MASK
+
+SEED = 5  # with this one each of the three models sees both classes in real sentences
+CAPITALISED = 4000  # whole words of the uncased vocabulary that also get a capitalised form
+
+
+def random_values(bits, shape, std):
+    """float32 array of mean 0: each value the sum of four 16-bit numbers of the PCG64 stream `bits`.
+
+    Nearly normal, and integer sums times one float32 factor give the same bytes on every machine.
+    """
+    raw = bits.random_raw(int(np.prod(shape))).astype("<u8").view("<u2").reshape(*shape, 4)
+    steps = raw.sum(-1, dtype=np.int32) - 2 * 65535
+    return steps.astype(np.float32) * np.float32(std / (65536 / 3**0.5))
+
+
+def std(name, shape):
+    """Standard deviation of a weight: with BERT's own 0.02 every sentence would get nearly the same logits.
+
+    A linear layer keeps the variance of what it is given; words count for more than positions and types.
+    """
+    if "embeddings" in name:
+        return 0.05 if "word" in name else 0.02
+    return shape[-1] ** -0.5
+
+
+def write(folder, model, pieces):
+    """Write a checkpoint of random values in the original's own layout; returns its folder.
+
+    BERT: a clone with checkpoint-12630/ below. TinyBERT: config, pytorch_model.bin and vocab.txt in one
+    folder, with fit_dense and the configuration its authors wrote. pieces: bert-base-uncased's vocabulary.
+    """
+    import torch
+
+    config = checkpoint.read_json(model / "config.json")
+    lower_case = checkpoint.read_json(model / "tokenizer_config.json").get("do_lower_case", True)
+    pieces = vocabulary(pieces, config["vocab_size"], lower_case)
+    bits = np.random.PCG64(SEED)
+    tensors = {}
+    for name, shape in checkpoint.shapes(config).items():
+        if "LayerNorm" in name or name.endswith(".bias"):
+            tensors[name] = np.full(shape, name.endswith("LayerNorm.weight"), np.float32)
+        else:
+            tensors[name] = random_values(bits, shape, std(name, shape))
+    folder.mkdir(parents=True)
+    (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), "utf-8")
+    if config["architectures"] == [checkpoint.TINYBERT]:
+        tensors |= {"fit_dense.weight": np.zeros((768, config["hidden_size"]), np.float32)}
+        tensors |= {"fit_dense.bias": np.zeros(768, np.float32)}
+        for key in ("architectures", "model_type", "layer_norm_eps"):
+            del config[key]
+        config |= {"cell": {}, "emb_size": config["hidden_size"], "pre_trained": "", "structure": []}
+    else:
+        tensors["bert.embeddings.position_ids"] = np.arange(config["max_position_embeddings"])[None]
+        folder = folder / "checkpoint-12630"
+        folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    buffer = io.BytesIO()  # a full disk is an OSError then, not one of PyTorch's own
+    torch.save({n: torch.from_numpy(array) for n, array in tensors.items()}, buffer)
+    with cli.whole_file(folder / "pytorch_model.bin") as f:
+        f.write(buffer.getbuffer())
+    return folder
+
+
+def vocabulary(pieces, size, lower_case):
+    """`size` word pieces made from bert-base-uncased's: itself when uncased, else with capitals added.
+
+    The cased list is not the real one: special tokens at their ids, single letters of both cases, then the
+    uncased pieces in their order, each of the first whole words followed by its capitalised form.
+    """
+    head, rest = pieces[: pieces.index(MASK) + 1], pieces[pieces.index(MASK) + 1 :]
+    if not lower_case:
+        letters = [p for c in string.ascii_letters for p in (c, f"##{c}")]
+        words = [p for p in rest if p.isascii() and p.isalpha() and len(p) > 1][:CAPITALISED]
+        rest = [p for p in rest if not p.startswith("[unused")]
+        capital = {w: [w, w.capitalize()] for w in words}
+        rest = dict.fromkeys(letters + [form for p in rest for form in capital.get(p, [p])])
+    pieces = (head + list(rest))[:size]
+    return pieces + [f"[unused{i}]" for i in range(1000, 1000 + size - len(pieces))]
