@@ -162,7 +162,7 @@ train: | $(wheel)            ## train minilm_sst2's adapter again from TRAIN=tra
 torture: | $(VENV)/installed ## kill the pipeline RUNS times at random moments; make must converge to the same bytes
 	@$(py) -m tools.checks.torture --runs $(RUNS) build/$(ONE)/accuracy.txt -- $(given)
 fuzz: | $(VENV)/installed    ## give every parser 100 x RUNS malformed inputs (and atheris RUNS seconds, where it is installed)
-	@PYTHONPATH=tools:test $(py) -W ignore test/fuzz.py --runs $(RUNS)00
+	@PYTHONPATH=.:test $(py) -W ignore test/fuzz.py --runs $(RUNS)00
 sbom: | $(VENV)/installed    ## every installed package, version and licence; nothing outside the lock
 	@$(py) -m tools.setup.sbom
 lock:           ## resolve requirements.in into the lock files (needs uv)
@@ -170,7 +170,7 @@ lock:           ## resolve requirements.in into the lock files (needs uv)
 doctor:         ## what is here, what it enables, what is missing and how to get it
 	@$(PYTHON) -m tools.setup.doctor
 test:           lint  ## lint and tests
-	$(py) -m pytest
+	$(py) -m pytest -n 2 --dist loadfile
 lint:           $(VENV)/installed
 	$(py) -m ruff check -q . && $(py) -m ruff format -q --check .
 	$(VENV)/bin/shellcheck .ci/run $(wildcard models/*/test/*.sh)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import recipe
+from tools import cli
 from tools.cpu import runner
 from tools.results import record
 
@@ -120,7 +120,7 @@ def perf(bs: int = 8, config: str = "cpu-onnxruntime-fp32", ms: float = 10.0) ->
 
 
 def promote(*paths: Path) -> list[Path]:
-    return [record.promote(Path("results/records"), recipe.read_json(p), p) for p in paths]
+    return [record.promote(Path("results/records"), cli.read_json(p), p) for p in paths]
 
 
 def copy(source: Path, folder: Path) -> Path:

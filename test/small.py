@@ -4,6 +4,7 @@ import json
 import zipfile
 from pathlib import Path
 
+from tools import cli
 from tools.source import checkpoint as sources
 from tools.source import tokens
 
@@ -29,7 +30,7 @@ def wheel(folder):
 
 def model(folder, like="minilm_sst2", **values):
     """A folder as under models/, with the configuration of model `like` shrunk, and `values` changed."""
-    config = sources.read_json(ROOT / "models" / like / "config.json")
+    config = cli.read_json(ROOT / "models" / like / "config.json")
     config |= {"vocab_size": 400, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     config |= {"intermediate_size": 96, "max_position_embeddings": 64} | values
     folder.mkdir(parents=True, exist_ok=True)

@@ -202,7 +202,7 @@ def test_wrong_size_names_both(folder):
 
 
 def test_missing_ais_bench_says_what_to_install(folder):
-    got = run(folder, "--model", "model.om", PYTHONPATH="")
+    got = run(folder, "--model", "model.om", PYTHONPATH=str(tiny.HERE.parents[1]))
     assert got.returncode == 1
     assert "No module named ais_bench" in got.stderr
     assert "aclruntime" in got.stderr

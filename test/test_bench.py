@@ -14,6 +14,7 @@ import small
 
 from tools import cli
 from tools.bench import bench, contenders
+from tools.results import peers
 from tools.source import tokens
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,7 +68,7 @@ class Given:
 
 def test_rounds_go_round_and_a_failure_stops_nobody_else(monkeypatch):
     turns, clock = [], iter([(0, 0), (0, 50), (1, 150), (5, 190)])  # the warm-up, two rounds, the end
-    monkeypatch.setattr("record.ticks", lambda: next(clock))
+    monkeypatch.setattr("tools.base.cpu.ticks", lambda: next(clock))
     workers = {"a": Given("a", [9, 9, 1, 2, 0.5, 1], turns), "b": Given("b", [9, 9, None, 2, 4], turns)}
     found, stolen = bench.measure(workers, {"sorted": [0, 1], "padded": [0]}, rounds=2)
     assert stolen == [0.01, 0.1]
@@ -81,7 +82,7 @@ def test_rounds_go_round_and_a_failure_stops_nobody_else(monkeypatch):
 
 
 def test_what_the_host_stole_is_not_zero_where_nobody_knows(monkeypatch):
-    monkeypatch.setattr("record.ticks", lambda: (0, 0))
+    monkeypatch.setattr("tools.base.cpu.ticks", lambda: (0, 0))
     workers = {"a": Given("a", [1] * 4, [])}
     assert bench.measure(workers, {"sorted": [0], "padded": [0]}, rounds=1)[1] is None
 
@@ -144,7 +145,7 @@ def test_real_contenders_on_a_small_model(record):
     lines = {(r["name"], r["shape"]): r for r in record["contenders"]}
     base = lines[contenders.BASE, "padded"]
     assert (base["ratio"], base["ratio_low"], base["ratio_high"]) == (1, 1, 1) and base["sentences"] == 4
-    for shape in bench.SHAPES:
+    for shape in peers.SHAPES:
         assert lines["onnxruntime fp32", shape]["flips"] == []
         r = lines["onnxruntime dynamic int8", shape]
         assert len(r["rounds"]) == 2 and min(r["rounds"]) > 0 and r["ratio_low"] <= r["ratio"] <= r["ratio_high"]
@@ -226,26 +227,26 @@ def test_a_contender_that_dies_has_a_reason(tiny, monkeypatch, tmp_path):
 
 
 def test_table_and_plot_are_the_same_bytes_and_say_what_is_missing(record):
-    text = bench.table(record)
-    assert text == bench.table(json.loads(json.dumps(record)))
+    text = peers.table(record)
+    assert text == peers.table(json.loads(json.dumps(record)))
     assert re.search(r"\| onnxruntime fp32 \| [\d.]+ \| [\d.]+ \([\d.]+-[\d.]+\)", text)
     assert re.search(r"- CTranslate2 int8: .* is not installed", text)
     for suffix in ("svg", "png"):
         first, second = io.BytesIO(), io.BytesIO()
-        bench.draw([record], first, suffix)
-        bench.draw([record], second, suffix)
+        peers.draw([record], first, suffix)
+        peers.draw([record], second, suffix)
         assert first.getvalue() == second.getvalue() and len(first.getvalue()) > 5000
 
 
 def test_a_record_is_kept_and_never_overwritten(record, tmp_path):
-    path = bench.promote(tmp_path, record)
+    path = peers.promote(tmp_path, record)
     assert json.loads(path.read_text()) == record and path.name.endswith("-tiny-x.json")
-    assert bench.promote(tmp_path, record) == path
+    assert peers.promote(tmp_path, record) == path
     with pytest.raises(cli.UserError, match="never overwritten"):
-        bench.promote(tmp_path, record | {"threads": 99})
+        peers.promote(tmp_path, record | {"threads": 99})
 
 
 def test_the_newest_record_of_a_model_and_cpu_is_shown(record):
     old = record | {"started": "2000-01-01T00:00:00Z"}
     other = record | {"model": "another"}
-    assert bench.newest([record, old, other]) == [other, record]
+    assert peers.newest([record, old, other]) == [other, record]

@@ -10,6 +10,7 @@ import pytest
 from conftest import VENV, Repo
 
 from tools import cli
+from tools.base import input_files
 
 LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 REAL = LEAF.replace("seq64", "seqreal")
@@ -113,7 +114,8 @@ def test_killed_at_random_moments(repo):
     goals = ["build/tiny/default/model.onnx", "build/tiny/default/seq64/input/MANIFEST"]
     command = [
         VENV / "bin/python",
-        "tools/checks/torture.py",
+        "-m",
+        "tools.checks.torture",
         "--runs",
         "6",
         *goals,
@@ -221,10 +223,11 @@ def test_no_room_for_a_npy(tmp_path, writer):
     import numpy as np
 
     from tools.cpu import runner
-    from tools.source import tokens
 
     write = {
-        "buckets": lambda: tokens.write_buckets(tmp_path, {"attention_mask": np.ones((2, 64), int)}, "01", [64], 2),
+        "buckets": lambda: input_files.write_buckets(
+            tmp_path, {"attention_mask": np.ones((2, 64), int)}, "01", [64], 2
+        ),
         "runner": lambda: runner.write(tmp_path, "1", 0, np.ones((8, 64)), "NPY"),
     }[writer]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -10,16 +10,16 @@ import pytest
 import small
 
 from tools import recipe
+from tools.base import cpu, input_files, output_files
 from tools.cpu import engines
-from tools.graph import gate
 from tools.source import tokens
 
 ROWS = 24
 NEEDS = {  # what a precision cannot do without
     ("onnxruntime", "fp32"): set(),
     ("openvino", "fp32"): set(),
-    ("openvino", "bf16"): engines.BF16,
-    ("openvino", "int8"): engines.VNNI,
+    ("openvino", "bf16"): cpu.BF16,
+    ("openvino", "int8"): cpu.VNNI,
     ("packed", "bf16"): {"amx_bf16"},
     ("packed", "int8"): {"amx_int8"},
 }
@@ -38,13 +38,13 @@ def box(tmp_path_factory):
     arrays = tokens.encode(tokens.load(checkpoint), sentences, 16, names)
     export.export(export.load(checkpoint), folder / "m.onnx", names, arrays, shape=(8, 16))
     export.export(export.load(checkpoint), folder / "free.onnx", names, arrays)
-    tokens.write_bins(folder / "input", arrays, [i % 2 for i in range(ROWS)])
+    input_files.write_bins(folder / "input", arrays, [i % 2 for i in range(ROWS)])
     return folder
 
 
 def tool(script, words, most):
-    env = {k: v for k, v in os.environ.items() if k != engines.MAX_ISA} | {"OMP_NUM_THREADS": "1"}
-    env |= {engines.MAX_ISA: most} if most else {}
+    env = {k: v for k, v in os.environ.items() if k != cpu.MAX_ISA} | {"OMP_NUM_THREADS": "1"}
+    env |= {cpu.MAX_ISA: most} if most else {}
     command = [sys.executable, "-m", f"tools.{script}", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
 
@@ -59,8 +59,8 @@ CASES = [(*which, "AVX2") for which in NEEDS] + [
 def test_runs_within_its_gate_or_says_that_it_cannot(box, tmp_path, monkeypatch, engine, precision, most):
     if engine == "packed" and not (corpus.ROOT / "build/lib/packed.so").is_file():
         pytest.skip("build/lib/packed.so is not built")
-    monkeypatch.setenv(engines.MAX_ISA, most)
-    needs, here = NEEDS[engine, precision], engines.cpu_flags()
+    monkeypatch.setenv(cpu.MAX_ISA, most)
+    needs, here = NEEDS[engine, precision], cpu.cpu_flags()
     made = tmp_path / {"packed": "model.packed", "openvino": "model.ir", "onnxruntime": "model.onnx"}[engine]
     words = ["--onnx", box / "m.onnx", "--reference", box / "free.onnx", "--engine", engine, "--precision", precision]
     words += ["--input", box / "input", "--save_path", made]
@@ -68,18 +68,16 @@ def test_runs_within_its_gate_or_says_that_it_cannot(box, tmp_path, monkeypatch,
     done = tool("cpu.compile", words, most)
     if needs and not needs & here:
         assert done.returncode == 1 and done.stderr.count("\n") == 1 and not made.exists(), done.stderr
-        assert (
-            f"{engines.MAX_ISA}={most} leaves no" in done.stderr or "this CPU" in done.stderr
-        ) and "use" in done.stderr
+        assert (f"{cpu.MAX_ISA}={most} leaves no" in done.stderr or "this CPU" in done.stderr) and "use" in done.stderr
         return
-    assert done.returncode == 0 and f"{precision} against fp32 on {ROWS} sentences" in done.stdout, done.stderr
+    assert done.returncode == 0 and f"gate: equal: {precision}, max |difference|" in done.stdout, done.stderr
     folders = ",".join(str(box / "input" / n) for n in ("input_ids", "attention_mask"))
     words = ["--model", made, "--input", folders, "--batchsize", 8, "--output", tmp_path, "--output_dirname", "out"]
     done = tool("cpu.runner", words, most)
     assert done.returncode == 0, done.stderr
     said = json.loads((tmp_path / "out_summary.json").read_text())["engine"]["isa"]
-    assert set(said) <= engines.cpu_flags(limited=engine != "onnxruntime")
-    assert ("amx_int8" in said) == ("amx_int8" in engines.cpu_flags(limited=engine != "onnxruntime"))
+    assert set(said) <= cpu.cpu_flags(limited=engine != "onnxruntime")
+    assert ("amx_int8" in said) == ("amx_int8" in cpu.cpu_flags(limited=engine != "onnxruntime"))
 
 
 def test_int8_is_one_file_and_one_answer_whatever_units_make_and_run_it(box, tmp_path):
@@ -116,7 +114,7 @@ def test_int8_is_one_file_and_one_answer_whatever_units_make_and_run_it(box, tmp
             made.stem,
         ]
         assert tool("cpu.runner", words, most).returncode == 0
-        outputs.append(gate.read_outputs(tmp_path / made.stem, box / "input" / "input_ids"))
+        outputs.append(output_files.read_outputs(tmp_path / made.stem, box / "input" / "input_ids"))
     assert len(files) == 1
     for other in outputs[1:]:
         assert (other.argmax(1) == outputs[0].argmax(1)).all()
@@ -129,9 +127,9 @@ def test_the_limit_takes_units_away_and_unknown_words_do_not(monkeypatch):
         ("", {"amx_int8", "avx512_bf16", "avx2"}), ("avx2", {"avx2"}), ("AVX512_CORE_VNNI", {"avx512_vnni", "avx512f"}),
         ("ALL", {"amx_bf16"}), ("SSE41", set()),
     ]:  # fmt: skip
-        monkeypatch.setenv(engines.MAX_ISA, most)
-        found = engines.cpu_flags()
+        monkeypatch.setenv(cpu.MAX_ISA, most)
+        found = cpu.cpu_flags()
         assert have <= found
         assert ("amx_bf16" in found) == (most in ("", "ALL"))
-        assert engines.cpu_flags(limited=False) >= {"amx_bf16", "avx2"}
+        assert cpu.cpu_flags(limited=False) >= {"amx_bf16", "avx2"}
     assert not found

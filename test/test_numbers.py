@@ -14,11 +14,12 @@ import pytest
 from onnx import numpy_helper
 from scipy.stats import binomtest
 
-from tools import cli, recipe
+from tools import cli
 from tools.ascend import fp16
+from tools.base import cpu, input_files
 from tools.checks import audit, reproduce, verify
 from tools.cpu import engines
-from tools.graph import gate, rewrite
+from tools.graph import rewrite
 from tools.results import compare, published, record, report, table
 
 FP32, BF16 = "cpu-onnxruntime-fp32", "cpu-openvino-bf16"
@@ -204,7 +205,7 @@ def test_compare_wants_accuracy_records(repo):
 
 
 def records(repo):
-    return recipe.read_json(kept("accuracy")), recipe.read_json(kept("throughput"))
+    return cli.read_json(kept("accuracy")), cli.read_json(kept("throughput"))
 
 
 def test_verdict_on_the_same_bytes(repo):
@@ -244,9 +245,9 @@ def test_verdict_on_throughput(repo, change, verdict, words):
 
 def test_what_the_host_stole(monkeypatch, repo):
     monkeypatch.setattr(record.Path, "read_text", lambda self: "cpu  60 5 10 20 1 0 1 3 7 0\ncpu0 1 2 3\n")
-    assert record.ticks() == (3, 100)  # guest time, the last two, is in user and nice already
+    assert cpu.ticks() == (3, 100)  # guest time, the last two, is in user and nice already
     monkeypatch.setattr(record.Path, "read_text", lambda self: "cpu  1 2 3\n")  # an old kernel
-    assert record.ticks() == (0, 0)
+    assert cpu.ticks() == (0, 0)
     monkeypatch.undo()
     speed = records(repo)[1] | {"stolen": [0.01, 0.3, 0.0]}
     assert "noisy       the host gave 30 % of the processors' time to others" in record.show(speed)
@@ -285,16 +286,16 @@ def test_verify_one_cell(repo):
         kept("accuracy", "bf16").name.split("-", 2)[2]
     ]
     assert verify.chosen(paths, ["BS=16"]) == []
-    assert "SEQ=128" in verify.parameters(recipe.read_json(paths[0]))
+    assert "SEQ=128" in record.make_words(cli.read_json(paths[0]))
 
 
 def test_verify_times_as_much_as_the_record_did(repo):
     """SAMPLES=64 at batch 8: 12 requests a round (the Makefile's --loop)."""
-    r = recipe.read_json(kept("throughput")) | {"times_ms": [[1.0] * 12] * 3, "bs": 8}
-    assert "SAMPLES=64" in verify.parameters(r)
-    assert not [p for p in verify.parameters(r | {"seq": "real"}) if p.startswith("SAMPLES")]
-    few = recipe.read_json(kept("throughput")) | {"times_ms": [[1.0] * 4] * 3, "bs": 64}  # fewer samples than a batch
-    assert "SAMPLES=1" in verify.parameters(few)
+    r = cli.read_json(kept("throughput")) | {"times_ms": [[1.0] * 12] * 3, "bs": 8}
+    assert "SAMPLES=64" in record.make_words(r)
+    assert not [p for p in record.make_words(r | {"seq": "real"}) if p.startswith("SAMPLES")]
+    few = cli.read_json(kept("throughput")) | {"times_ms": [[1.0] * 4] * 3, "bs": 64}  # fewer samples than a batch
+    assert "SAMPLES=1" in record.make_words(few)
 
 
 def test_verify_does_not_hold_a_measured_plan_to_its_bytes(repo):
@@ -321,11 +322,11 @@ def test_an_imported_log_is_told_apart(repo):
     assert list(audit.record_faults(path)) == []
     line = verify.verify(path, Path("nowhere"), [], [])
     assert (line["verdict"], line["result"]) == ("imported", "measured elsewhere: bs8.log")
-    page = report.page({p: recipe.read_json(p) for p in sorted(Path("results/records").glob("*.json"))}, [])
+    page = report.page({p: cli.read_json(p) for p in sorted(Path("results/records").glob("*.json"))}, [])
     assert "measured elsewhere; imported from bs8.log" in page
     assert re.search(r'<td data-v="1600" class=n><a href="#r-[^"]*imported', page)
-    assert "| fp16        | 8    | -" in table.text(table.frame([made, recipe.read_json(kept("accuracy"))]), ".md")
-    assert ",8,,,imported,,,,,1600" in table.text(table.frame([recipe.read_json(kept("accuracy")), made]), ".csv")
+    assert "| fp16        | 8    | -" in table.text(table.frame([made, cli.read_json(kept("accuracy"))]), ".md")
+    assert ",8,,,imported,,,,,1600" in table.text(table.frame([cli.read_json(kept("accuracy")), made]), ".csv")
 
 
 # ---- promote
@@ -469,7 +470,7 @@ def test_every_tensor_is_rounded_and_stays_so(graphs):
     outputs = {o.name for o in model.graph.output}
     model.graph.output.extend(onnx.helper.make_tensor_value_info(n, 1, None) for n in names if n not in outputs)
     engine = engines.Onnxruntime(model.SerializeToString(), "fp16-sim")
-    arrays = gate.load_inputs(graphs / "input", bert_graphs.NAMES)
+    arrays = input_files.load_inputs(graphs / "input", bert_graphs.NAMES)
     values = engine.run([arrays[n] for n in bert_graphs.NAMES])
     assert len(values) > 60
     for name, value in zip(engine.names, values, strict=True):
@@ -501,7 +502,7 @@ def test_an_overflow_between_operators_is_named(graphs):
 
 
 def inputs(graphs):
-    return gate.load_inputs(graphs / "input", bert_graphs.NAMES)
+    return input_files.load_inputs(graphs / "input", bert_graphs.NAMES)
 
 
 def test_flips_are_rows_of_the_validation_set(graphs):

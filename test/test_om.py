@@ -169,7 +169,9 @@ def test_cut_at_every_byte(tmp_path, make):
 def peak_memory(path) -> int:
     """Bytes that reading `path` in a process of its own needs at most; the read may fail with one line."""
     code = """
-import resource, sys, cli, om
+import resource, sys
+from tools import cli
+from tools.ascend import om
 try:
     om.read(sys.argv[1])
 except cli.UserError as e:

@@ -11,7 +11,8 @@ from fake_cann import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tools import cli, recipe
+from tools import cli
+from tools.base import input_files, onnxfile, output_files
 from tools.checks import audit, verify
 from tools.graph import encoder, gate, pack, rewrite
 from tools.results import published, record
@@ -34,7 +35,7 @@ def encoded(lengths, names=("input_ids", "attention_mask"), seed=0):
         "input_ids": lambda: pick.integers(1, 100, mask.shape) * mask,
         "token_type_ids": lambda: np.zeros_like(mask),
     }
-    return {n: fill.get(tokens.ROLES[n], lambda: mask)() for n in names}
+    return {n: fill.get(input_files.ROLES[n], lambda: mask)() for n in names}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def made(tmp_path_factory):
         if kind not in kept:
             names = KINDS[kind].get("names", bert_graphs.NAMES)
             plain = bert_graphs.export(folder / f"{kind}.onnx", bert_graphs.bert(), **KINDS[kind])
-            tokens.write_bins(folder / kind, *tokens.pack(encoded([9, 3, 5, 16, 7, 2, 2], names))[:1], "0101010",
+            input_files.write_bins(folder / kind, *tokens.pack(encoded([9, 3, 5, 16, 7, 2, 2], names))[:1], "0101010",
                               planned=tokens.plan([9, 3, 5, 16, 7, 2, 2], SEQ, 2))  # fmt: skip
             run(plain, folder / f"{kind}-pack.onnx", folder / kind)
             kept[kind] = plain, folder / f"{kind}-pack.onnx", names
@@ -110,10 +111,10 @@ def test_malformed_rows_are_named(spoil):
 
 def test_a_file_of_another_size_is_refused(tmp_path):
     arrays, rows = tokens.pack(encoded([16, 9, 5]))
-    tokens.write_bins(tmp_path, arrays, "010", planned=rows)
+    input_files.write_bins(tmp_path, arrays, "010", planned=rows)
     (tmp_path / "first/2.bin").write_bytes(bytes(8))
     with pytest.raises(cli.UserError, match="first/2.bin|not whole|different length"):
-        gate.load_inputs(tmp_path, list(arrays))
+        input_files.load_inputs(tmp_path, list(arrays))
 
 
 def test_a_row_of_one_sentence_is_read_back(tmp_path):
@@ -123,7 +124,7 @@ def test_a_row_of_one_sentence_is_read_back(tmp_path):
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     for stem, pairs in (("1", [[0, 1], [1, 0], [9, 9]]), ("2", [[0, 2], [0, 2], [0, 2]])):
         (tmp_path / f"out/{stem}_0.bin").write_bytes(np.float32(pairs).tobytes())
-    score = recipe.score(tmp_path / "out", tmp_path / "labels.json")
+    score = output_files.score(tmp_path / "out", tmp_path / "labels.json")
     assert score == {"correct": 2, "total": 3, "predictions": "110"}
 
 
@@ -135,8 +136,8 @@ def test_packed_logits_are_those_of_each_sentence_alone(made, kind):
     plain, graph, names = made(kind)
     lengths = [16, 3, 8, 4, 9, 7, 2, 5, 12, 3, 3]
     packed, _ = tokens.pack(encoded(lengths, names, seed=7))
-    assert [i.name for i in gate.session(str(graph)).get_inputs()] == list(packed)
-    assert pack.compare(str(plain), graph.read_bytes(), packed)["ok"]
+    assert [i.name for i in onnxfile.session(str(graph)).get_inputs()] == list(packed)
+    assert pack.compare(str(plain), graph.read_bytes(), packed).ok
 
 
 def test_neighbours_change_nothing(made):
@@ -158,7 +159,7 @@ def test_targets_keep_one_mask_of_whole_rows(made, tmp_path, kind, target):
     import onnxsim
 
     _, graph, _ = made(kind)
-    shapes = {i.name: [3, i.shape[1]] for i in gate.session(str(graph)).get_inputs()}
+    shapes = {i.name: [3, i.shape[1]] for i in onnxfile.session(str(graph)).get_inputs()}
     onnx.save(onnxsim.simplify(onnx.load(graph), overwrite_input_shapes=shapes)[0], tmp_path / "sim.onnx")
     facts = rewrite.modify(tmp_path / "sim.onnx", tmp_path / "new.onnx", target, inputs=graph.parent / kind)
     assert facts["mask_input"] == "sentence" and facts["gate"]["ok"]
@@ -179,7 +180,7 @@ def test_a_mask_that_leaks_leaves_no_graph(made, tmp_path, monkeypatch):
     monkeypatch.setattr(
         rewrite.Writer, "mask", lambda w, s, packed, n: w.op("Mul", "leak", whole(w, s, packed, n), 0.0)
     )
-    with pytest.raises(cli.UserError, match="NOT EQUAL.*nothing written"):
+    with pytest.raises(cli.UserError, match="NOT EQUAL.*nothing was written"):
         run(plain, tmp_path / "new.onnx", graph.parent / "plain")
     assert not (tmp_path / "new.onnx").exists()
 
@@ -244,8 +245,8 @@ def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):
     assert verify.chosen(paths, ["SEQ=128", "PACK=1"]) == paths[1:]
     assert verify.chosen(paths, ["SEQ=128", "PACK="]) == paths[:1]
     assert verify.chosen(paths, ["SEQ=128"]) == paths
-    assert {"SEQ=128", "PACK=1"} <= set(verify.parameters(packed))
-    assert {"SEQ=128", "PACK="} <= set(verify.parameters(plain))
+    assert {"SEQ=128", "PACK=1"} <= set(record.make_words(packed))
+    assert {"SEQ=128", "PACK="} <= set(record.make_words(plain))
     paths[1].write_text(json.dumps(packed | {"sentences_per_row": 4.0}))
     assert "is not what its times_ms give" in "".join(audit.record_faults(paths[1]))
 

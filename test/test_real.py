@@ -14,8 +14,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from tools import cli, recipe
+from tools.base import input_files
 from tools.cpu import engines, plan, runner, score
-from tools.graph import gate
 from tools.source import tokens
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,10 +136,10 @@ def test_results_stand_under_their_own_names(monkeypatch, tmp_path, model, token
 
 def test_padded_and_real_inputs_hold_the_same_tokens(monkeypatch, tmp_path, tokenizer):
     sentences = ["good film", "bad", "film " * 40]
-    real = gate.load_inputs(
+    real = input_files.load_inputs(
         preprocess(monkeypatch, tmp_path, tokenizer, sentences, "--seq_len", "real", "--max_len", "16"), NAMES
     )
-    padded = gate.load_inputs(preprocess(monkeypatch, tmp_path, tokenizer, sentences, "--seq_len", "16"), NAMES)
+    padded = input_files.load_inputs(preprocess(monkeypatch, tmp_path, tokenizer, sentences, "--seq_len", "16"), NAMES)
     for name in NAMES:
         assert (real[name] == padded[name]).all()
 

@@ -62,7 +62,7 @@ def run(folder, script, check=True):
     fake = folder.parents[1] / "test/fake_cann"
     env = os.environ | {
         "PATH": f"{BIN}:{fake / 'bin'}:{os.environ['PATH']}",
-        "PYTHONPATH": str(fake),
+        "PYTHONPATH": f"{fake}:{folder.parents[1]}",
         "BERT2OM_TEST_STANDIN": "1",
         "OMP_NUM_THREADS": "1",
     }

@@ -11,9 +11,8 @@ from pathlib import Path
 import measured
 import pytest
 
-from tools import cli, recipe
-from tools.bench import bench
-from tools.results import plot, published, readme, report, table
+from tools import cli
+from tools.results import peers, plot, published, readme, report, table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FIGURES = """minilm_sst2,,128,310P3,,fp16,accuracy,91.5,%,https://example.org/a,abc,
@@ -37,7 +36,7 @@ def repo(tmp_path_factory):
 
 
 def kept() -> dict:
-    return {p: recipe.read_json(p) for p in sorted(Path("results/records").glob("*.json"))}
+    return {p: cli.read_json(p) for p in sorted(Path("results/records").glob("*.json"))}
 
 
 def run(*words):
@@ -139,17 +138,17 @@ def test_the_committed_readme_tables_and_pictures_are_fresh(monkeypatch):
         pytest.skip("no README yet")
     done = run("tools.results.readme", "--check")
     assert done.returncode == 0, done.stderr
-    benches = bench.newest([recipe.read_json(p) for p in Path("results/bench").glob("*.json")])
+    benches = peers.newest([cli.read_json(p) for p in Path("results/bench").glob("*.json")])
     if Path("results/report.html").is_file():
         text = Path("results/report.html").read_text("utf-8")
         assert text == report.page(kept(), published.read(), benches)
         assert ("<h2>Against the peers</h2>" in text) == bool(benches)
     if benches:
-        assert Path("results/bench.md").read_text("utf-8") == "\n".join(map(bench.table, benches))
+        assert Path("results/bench.md").read_text("utf-8") == "\n".join(map(peers.table, benches))
     for path in sorted(Path("results").glob("*.svg")):
         made = io.BytesIO()
         if path.stem == "bench":
-            bench.draw(benches, made, "svg")
+            peers.draw(benches, made, "svg")
         else:
             plot.draw(path.stem, list(kept().values()), published.read(), made, "svg")
         assert path.read_bytes() == made.getvalue(), f"{path} is stale: make plots"

@@ -14,6 +14,7 @@ from bert_graphs import HEADS, HIDDEN, LAYERS, LENGTH, NAMES, bert, export
 from onnx import helper, numpy_helper
 
 from tools import cli
+from tools.base import input_files
 from tools.graph import encoder, gate, rewrite
 
 
@@ -203,8 +204,8 @@ def test_same_logits_as_before(graphs, tmp_path, kind, target):
     rewrite.modify(graphs(kind), tmp_path / "new.onnx", "cpu" if cls else target, cls_only=cls)
     inputs = rows(graphs(kind))
     result = gate.compare(str(graphs(kind)), str(tmp_path / "new.onnx"), inputs)
-    assert result["ok"], gate.line(result)
-    assert result["padding_rows"] == 1
+    assert result.ok, result.line
+    assert result.padding_rows == 1
     assert np.ptp(gate.logits(str(tmp_path / "new.onnx"), inputs), axis=0).max() > 0.1
 
 
@@ -375,16 +376,16 @@ def write_rows(folder, inputs):
 def test_inputs_come_in_natural_order_longest_first_when_limited(graphs, tmp_path):
     inputs = rows(graphs("raw"), 12)
     write_rows(tmp_path, inputs)
-    got = gate.load_inputs(tmp_path, NAMES)
+    got = input_files.load_inputs(tmp_path, NAMES)
     assert all((got[n] == inputs[n]).all() for n in NAMES)
-    few = gate.load_inputs(tmp_path, NAMES, 3)
-    assert gate.lengths(few).tolist() == sorted(gate.lengths(inputs))[::-1][:3]
+    few = input_files.load_inputs(tmp_path, NAMES, 3)
+    assert input_files.lengths(few).tolist() == sorted(input_files.lengths(inputs))[::-1][:3]
 
 
 @pytest.mark.parametrize("count", [0, -3])
 def test_rows_must_be_positive(tmp_path, count):
     with pytest.raises(cli.UserError, match="--rows"):
-        gate.load_inputs(tmp_path, NAMES, count)
+        input_files.load_inputs(tmp_path, NAMES, count)
 
 
 def test_buckets_of_whole_batches(tmp_path):
@@ -392,9 +393,9 @@ def test_buckets_of_whole_batches(tmp_path):
         (tmp_path / name).mkdir()
         np.save(tmp_path / name / "0.npy", np.ones((4, 8), np.int64))
         np.save(tmp_path / name / "1.npy", np.ones((4, 16), np.int64))
-    got = gate.load_inputs(tmp_path, NAMES)
+    got = input_files.load_inputs(tmp_path, NAMES)
     assert got["input_ids"].shape == (8, 16)
-    assert gate.lengths(got).tolist() == [8] * 4 + [16] * 4
+    assert input_files.lengths(got).tolist() == [8] * 4 + [16] * 4
 
 
 @pytest.mark.parametrize(
@@ -412,7 +413,7 @@ def test_bad_input_folder(graphs, tmp_path, change, says):
     write_rows(tmp_path, rows(graphs("raw"), 3))
     change(tmp_path)
     with pytest.raises(cli.UserError, match=says):
-        gate.load_inputs(tmp_path, NAMES)
+        input_files.load_inputs(tmp_path, NAMES)
 
 
 def test_gate_sees_a_changed_weight_and_nan(graphs, tmp_path):
@@ -430,15 +431,15 @@ def test_gate_sees_a_changed_weight_and_nan(graphs, tmp_path):
                 tensor.raw_data = (-numpy_helper.to_array(tensor)).tobytes()
 
     inputs, ref = rows(graphs("raw")), str(graphs("raw"))
-    assert gate.compare(ref, ref, inputs)["ok"]
+    assert gate.compare(ref, ref, inputs).ok
     nudged = gate.compare(ref, str(broken(ref, tmp_path / "nudged.onnx", nudge)), inputs)
-    assert not nudged["ok"]
-    assert nudged["max_abs"] > 1e-4
+    assert not nudged.ok
+    assert nudged.max_abs > 1e-4
     poisoned = gate.compare(ref, str(broken(ref, tmp_path / "nan.onnx", poison)), inputs)
-    assert not poisoned["ok"]
-    assert poisoned["not_finite"] == list(range(9))
+    assert not poisoned.ok
+    assert poisoned.not_finite == list(range(9))
     negated = gate.compare(ref, str(broken(ref, tmp_path / "negated.onnx", negate)), inputs)
-    assert negated["argmax_flips"] == [i for i in range(9) if inputs["attention_mask"][i].any()]
+    assert negated.flips == [i for i in range(9) if inputs["attention_mask"][i].any()]
 
 
 def test_static_batch_with_a_remainder(graphs):
@@ -450,36 +451,42 @@ def test_static_batch_with_a_remainder(graphs):
 
 def test_commands(graphs, tmp_path):
     def run(*args):
-        tool = Path(cli.__file__).parent / args[0]
-        return subprocess.run([sys.executable, tool, *map(str, args[1:])], capture_output=True, text=True, check=False)
+        return subprocess.run([sys.executable, "-m", *map(str, args)], capture_output=True, text=True, check=False)
 
     write_rows(tmp_path / "in", rows(graphs("raw")))
     out = tmp_path / "new.onnx"
-    done = run("rewrite.py", graphs("static"), out, "--input", tmp_path / "in", "--report", tmp_path / "r.json")
+    done = run(
+        "tools.graph.rewrite", graphs("static"), out, "--input", tmp_path / "in", "--report", tmp_path / "r.json"
+    )
     assert done.returncode == 0, done.stderr
     assert "layer  1: attention 4 x 8" in done.stdout
     assert "over 17 rows" in done.stdout  # and 8 of its own
-    same = run("gate.py", graphs("raw"), out, "--input", tmp_path / "in", "--rows", 5)
+    same = run("tools.graph.gate", graphs("raw"), out, "--input", tmp_path / "in", "--rows", 5)
     assert (same.returncode, same.stdout.count("\n")) == (0, 1)
     assert "over 5 rows" in same.stdout
-    other = run("gate.py", graphs("raw"), graphs("one_layer"), "--input", tmp_path / "in")
+    other = run("tools.graph.gate", graphs("raw"), graphs("one_layer"), "--input", tmp_path / "in")
     assert (other.returncode, other.stdout, other.stderr.count("\n")) == (1, "", 1)
     (tmp_path / "out").mkdir()
     for i, two in enumerate(gate.logits(str(graphs("raw")), rows(graphs("raw"))), 1):
         two.tofile(tmp_path / "out" / f"{i}_0.bin")
     for some in ([], ["--rows", 3]):
-        outputs = run("gate.py", graphs("raw"), tmp_path / "out", "--input", tmp_path / "in", *some)
+        outputs = run("tools.graph.gate", graphs("raw"), tmp_path / "out", "--input", tmp_path / "in", *some)
         assert outputs.returncode == 0 and "difference| 0.00e+00" in outputs.stdout, outputs.stderr
         kept = tmp_path / "kept.npy"
-        assert run("gate.py", graphs("raw"), "--input", tmp_path / "in", "--save_path", kept, *some).returncode == 0
-        assert run("gate.py", kept, tmp_path / "out", "--input", tmp_path / "in", *some).stdout == outputs.stdout
+        assert (
+            run("tools.graph.gate", graphs("raw"), "--input", tmp_path / "in", "--save_path", kept, *some).returncode
+            == 0
+        )
+        assert (
+            run("tools.graph.gate", kept, tmp_path / "out", "--input", tmp_path / "in", *some).stdout == outputs.stdout
+        )
     two[::-1].tofile(tmp_path / "out" / "1_0.bin")
-    wrong = run("gate.py", graphs("raw"), tmp_path / "out", "--input", tmp_path / "in")
+    wrong = run("tools.graph.gate", graphs("raw"), tmp_path / "out", "--input", tmp_path / "in")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1) and "NOT EQUAL" in wrong.stderr
     (tmp_path / "out" / "8_0.bin").unlink()
-    fewer = run("gate.py", graphs("raw"), tmp_path / "out", "--input", tmp_path / "in")
+    fewer = run("tools.graph.gate", graphs("raw"), tmp_path / "out", "--input", tmp_path / "in")
     assert (fewer.returncode, fewer.stderr.count("\n")) == (1, 1) and "8_0.bin (or .npy, .txt): missing" in fewer.stderr
-    missing = run("rewrite.py", tmp_path / "no.onnx", out)
+    missing = run("tools.graph.rewrite", tmp_path / "no.onnx", out)
     assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
 
 
@@ -488,7 +495,7 @@ def test_simplify_writes_what_onnxsim_writes(graphs, tmp_path, length):
     write_rows(tmp_path / "in", rows(graphs("raw")))
     shape = ["--overwrite-input-shape", *(f"{name}:4,{length}" for name in NAMES)]
     subprocess.run([sys.executable, "-m", "onnxsim", graphs("raw"), tmp_path / "cli.onnx", *shape], check=True)
-    tool = [sys.executable, Path(cli.__file__).with_name("simplify.py"), graphs("raw"), tmp_path / "ours.onnx"]
+    tool = [sys.executable, "-m", "tools.graph.simplify", graphs("raw"), tmp_path / "ours.onnx"]
     done = subprocess.run([*tool, *shape, "--input", tmp_path / "in"], capture_output=True, text=True, check=True)
     assert re.search(r"nodes became \d+\ngate: equal: .* over 9 rows", done.stdout), done.stdout
     assert (tmp_path / "ours.onnx").read_bytes() == (tmp_path / "cli.onnx").read_bytes()

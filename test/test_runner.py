@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-RUNNER = Path(__file__).resolve().parents[1] / "tools" / "ais_bench_cpu.py"
+RUNNER = ["-m", "tools.cpu.runner"]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def inputs(tmp_path):
 
 
 def run(*words, check=True):
-    done = subprocess.run([sys.executable, RUNNER, *map(str, words)], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, *RUNNER, *map(str, words)], capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, done.stderr
     return done
 

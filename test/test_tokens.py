@@ -13,6 +13,7 @@ import pytest
 from transformers.models.bert_japanese.tokenization_bert_japanese import BasicTokenizer, WordpieceTokenizer
 
 from tools import cli
+from tools.base import input_files
 from tools.source import seeded, tokens
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,8 +136,8 @@ def test_bins(pieces, tmp_path):
     arrays = tokens.encode(tokens.build(pieces, True), SENTENCES, 32, ("input_ids", "attention_mask"))
     mask = os.umask(0o077)
     try:
-        tokens.write_bins(tmp_path / "data_bin", arrays, ["1", "0", "1"])
-        tokens.write_bins(tmp_path / "bert_bin", arrays, [1, 0, 1], first_index=0, prefix="input")
+        input_files.write_bins(tmp_path / "data_bin", arrays, ["1", "0", "1"])
+        input_files.write_bins(tmp_path / "bert_bin", arrays, [1, 0, 1], first_index=0, prefix="input")
     finally:
         os.umask(mask)
     for row in range(3):
@@ -152,8 +153,8 @@ def test_bins(pieces, tmp_path):
 
 def test_a_second_run_leaves_nothing_of_the_first(pieces, tmp_path):
     arrays = tokens.encode(tokens.build(pieces, True), SENTENCES, 32)
-    tokens.write_bins(tmp_path, arrays, "101")
-    tokens.write_bins(tmp_path, {name: a[:1] for name, a in arrays.items()}, "1")
+    input_files.write_bins(tmp_path, arrays, "101")
+    input_files.write_bins(tmp_path, {name: a[:1] for name, a in arrays.items()}, "1")
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == [
         "attention_mask/1.bin",
         "input_ids/1.bin",
@@ -161,7 +162,7 @@ def test_a_second_run_leaves_nothing_of_the_first(pieces, tmp_path):
     ]
     (tmp_path / "input_ids" / "notes.txt").write_text("mine")
     with pytest.raises(cli.UserError, match="holds other files"):
-        tokens.write_bins(tmp_path, arrays, "101")
+        input_files.write_bins(tmp_path, arrays, "101")
     assert (tmp_path / "input_ids" / "notes.txt").exists()
 
 
@@ -169,7 +170,7 @@ def test_buckets(tmp_path):
     lengths = [3, 9, 4, 8, 16, 5, 10]
     mask = (np.arange(16) < np.array(lengths)[:, None]).astype(np.int64)
     arrays = {"input_ids": mask * np.arange(1, 8)[:, None], "attention_mask": mask}
-    assert tokens.write_buckets(tmp_path, arrays, "abcdefg", [16, 8], 3) == 3
+    assert input_files.write_buckets(tmp_path, arrays, "abcdefg", [16, 8], 3) == 3
     assert json.loads((tmp_path / "rows.json").read_text()) == {"1": [0, 2, 3], "2": [5], "3": [1, 4, 6]}
     labels = json.loads((tmp_path / "labels.json").read_text())
     assert labels == {"1": ["a", "c", "d"], "2": ["f"], "3": ["b", "e", "g"]}

@@ -1,7 +1,7 @@
 """What every command here shares: one-line errors, whole files, hashes.
 
 from tools import cli
-raise cli.UserError("dev.tsv:7: label 'x' is not 0 or 1; take the official dev.tsv")
+raise UserError("dev.tsv:7: label 'x' is not 0 or 1; take the official dev.tsv")
 if __name__ == "__main__":
     cli.run(main)
 """
@@ -10,12 +10,13 @@ import contextlib
 import errno
 import hashlib
 import io
+import json
 import os
+import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
-
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -101,3 +102,28 @@ def whole_file(path, mode="wb", **options):
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def read_json(path):
+    """The JSON object in a file; UserError when it is none."""
+    try:
+        value = json.loads(Path(path).read_text("utf-8"))
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{path}: not JSON ({e}); take the original, or make it again") from e
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: not a JSON object; take the original, or make it again")
+    return value
+
+
+TAIL = 1 << 20  # bytes of output kept for the error message
+
+
+def stream(command: list, cwd: Path) -> tuple[int, str]:
+    """Run a command with its output shown as it comes; exit status and the output's last part."""
+    pipe, tail = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}, b""
+    with subprocess.Popen(command, cwd=cwd, **pipe) as process:
+        while chunk := process.stdout.read1(1 << 16):
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.flush()
+            tail = (tail + chunk)[-TAIL:]
+    return process.returncode, tail.decode(errors="replace")

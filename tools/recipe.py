@@ -19,7 +19,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def lower_case() -> bool:
     """do_lower_case of the tokenizer_config.json beside the running script: for a checkpoint with vocab.txt alone."""
-    return read_json(Path(sys.argv[0]).with_name("tokenizer_config.json")).get("do_lower_case", True)
+    return cli.read_json(Path(sys.argv[0]).with_name("tokenizer_config.json")).get("do_lower_case", True)
 
 
 def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
@@ -49,8 +49,8 @@ def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
     sentences = data.read_tsv(text_file)[0] if text_file else SENTENCES
     arrays = tokens.encode(tokens.load(args.model_dir, lower_case()), sentences, args.seq_len, inputs)
     shape = args.eval_batch_size and (args.eval_batch_size, args.seq_len)
-    apart = export.export(export.load(args.model_dir), args.save_path, inputs, arrays, shape=shape)
-    print(f"PyTorch and ONNX: max |logit difference| {apart:.1e} on {len(sentences)} sentences, same classes")
+    verdict = export.export(export.load(args.model_dir), args.save_path, inputs, arrays, shape=shape)
+    print(verdict.line)
     print(f"wrote {args.save_path}")
 
 
@@ -74,6 +74,8 @@ def modify(description: str) -> None:
 
 def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, prefix: str = "") -> None:
     """Write the model inputs of a text file: one .bin a sample, or whole-batch .npy files for a list of lengths."""
+    from tools.base import input_files
+
     p = parser(description)
     p.add_argument("--text_file", required=True, type=Path, help="dev.tsv")
     p.add_argument("--tokenizer_path", required=True, type=Path, help="checkpoint folder")
@@ -97,110 +99,32 @@ def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, 
     arrays = encode(tokens.load(args.tokenizer_path, lower_case()), sentences, max(lengths), inputs)
     if args.pack:
         arrays, planned = tokens.pack(arrays)
-        tokens.write_bins(args.save_path, arrays, labels, first_index, prefix, planned)
+        input_files.write_bins(args.save_path, arrays, labels, first_index, prefix, planned)
         print(f"wrote {len(labels)} samples in {len(planned)} rows x {len(arrays)} inputs to {args.save_path}")
     elif len(lengths) == 1:
-        tokens.write_bins(args.save_path, arrays, labels, first_index, prefix)
+        input_files.write_bins(args.save_path, arrays, labels, first_index, prefix)
         print(f"wrote {len(labels)} samples x {len(inputs)} inputs to {args.save_path}")
     else:
-        count = tokens.write_buckets(args.save_path, arrays, labels, lengths, args.batch_size)
+        count = input_files.write_buckets(args.save_path, arrays, labels, lengths, args.batch_size)
         print(f"wrote {count} batches x {len(inputs)} inputs to {args.save_path}")
 
 
 def postprocess(description: str, word: str = "accuracy: ") -> None:
     """Compare outputs with labels: the recipe's accuracy line, and a score.json where --save_path is given."""
+    from tools.base import output_files
+
     p = parser(description)
     p.add_argument("--output_path", required=True, type=Path, help="folder of <sample>_0.bin, .npy or .txt")
     p.add_argument("--label_path", required=True, type=Path, help="labels.json of preprocess.py")
     p.add_argument("--save_path", type=Path, help="score.json to write")
     args = p.parse_args()
-    result = score(args.output_path, args.label_path)
+    result = output_files.score(args.output_path, args.label_path)
     print(f"{word}{result['correct'] / result['total']:.6f} ({result['correct']}/{result['total']})")
     if args.save_path:
         with cli.whole_file(args.save_path, "w") as f:
             json.dump(result, f, indent=1)
             f.write("\n")
         print(f"wrote {args.save_path}")
-
-
-def read_json(path: Path) -> dict:
-    """A JSON object from a file; UserError where it is none."""
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as e:
-        raise cli.UserError(f"{path}: not JSON ({e}); make it again") from None
-    if not isinstance(value, dict):
-        raise cli.UserError(f"{path}: not a JSON object; make it again")
-    return value
-
-
-def read_logits(folder: Path, stem: str, rows: int, padded: bool):
-    """Float32 [rows, 2] of one output file, which holds more rows where it is `padded`: a whole batch, a packed row."""
-    import numpy as np
-
-    found = [p for p in (folder / f"{stem}_0{s}" for s in (".bin", ".npy", ".txt")) if p.is_file()]
-    if not found:
-        raise cli.UserError(f"{folder}/{stem}_0.bin (or .npy, .txt): missing; run the inference again")
-    path = found[0]
-    try:
-        values = {
-            ".bin": lambda: np.frombuffer(path.read_bytes(), "<f4"),
-            ".npy": lambda: cli.read_npy(path),
-            ".txt": lambda: np.loadtxt(path),
-        }[path.suffix]()
-        values = values.astype(np.float32).reshape(-1, 2)
-    except (ValueError, TypeError) as e:
-        reason = " ".join(str(e).split())[:200]
-        raise cli.UserError(f"{path}: not float32 pairs ({reason}); run the inference again") from None
-    if len(values) < rows or (len(values) > rows and not padded):
-        raise cli.UserError(f"{path}: {len(values)} rows of logits, {rows} labels; run the inference again")
-    if not np.isfinite(values[:rows]).all():
-        raise cli.UserError(
-            f"{path}: NaN or infinite logits; `make accuracy PRECISION=fp32` shows if the model has them"
-        )
-    return values[:rows]
-
-
-def score(output_path: Path, label_path: Path) -> dict:
-    """correct, total and `predictions`, a character a sentence in the data's order: its class, or = for a tie.
-
-    A tie is wrong, as in the recipe. labels.json is {"<file>": "<label>"}, or {"<file>": ["<label>", ...]} for whole
-    batches and packed rows; rows.json beside it then gives each file's rows of the text file.
-    """
-    import numpy as np
-
-    if not output_path.is_dir():
-        raise cli.UserError(f"{output_path}: no such folder; run the inference first")
-    labels = read_json(label_path)
-    order_path = label_path.with_name("rows.json")
-    whole = any(isinstance(v, list) for v in labels.values())
-    order = read_json(order_path) if whole else {stem: [i] for i, stem in enumerate(labels)}
-    logits, truth, rows = [], [], []
-    for stem, given in labels.items():
-        wanted = given if isinstance(given, list) else [given]
-        if not all(w in ("0", "1") for w in wanted):
-            raise cli.UserError(f"{label_path}: labels of {stem} are {wanted}, not 0 or 1; run preprocess.py again")
-        logits.append(read_logits(output_path, stem, len(wanted), padded=wanted is given))
-        truth += map(int, wanted)
-        numbers = order.get(stem)
-        if not isinstance(numbers, list) or len(numbers) != len(wanted):
-            raise cli.UserError(
-                f"{order_path}: rows of {stem} are {numbers}, not {len(wanted)}; run preprocess.py again"
-            )
-        rows += numbers
-    if not truth:
-        raise cli.UserError(f"{label_path}: no labels; run preprocess.py again")
-    extra = {p.name.split("_")[0] for p in output_path.glob("*_0.*")} - set(labels)
-    if extra:
-        raise cli.UserError(f"{output_path}/{min(extra)}_0.*: no label for it; empty the folder and run again")
-    if sorted(map(repr, rows)) != sorted(map(repr, range(len(truth)))):
-        raise cli.UserError(f"{order_path}: not the rows 0 to {len(truth) - 1}, each once; run preprocess.py again")
-    logits = np.concatenate(logits)
-    tied = logits[:, 0] == logits[:, 1]
-    chosen = logits.argmax(1)
-    correct = int(((chosen == truth) & ~tied).sum())
-    text = np.where(tied, "=", chosen.astype(str))
-    return {"correct": correct, "total": len(truth), "predictions": "".join(text[np.argsort(rows)])}
 
 
 # Our own, for an export without a data set at hand.

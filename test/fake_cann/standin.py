@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1] / "tools")]
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 MARK = "STAND-IN"  # the atc_version of every .om made here
 
 

@@ -29,7 +29,6 @@ import sys
 from pathlib import Path
 
 from tools import cli
-from tools.ascend import atc
 
 INSTALL = (
     "install the aclruntime and ais_bench wheels for this python3 (gitee.com/ascend/tools,"
@@ -282,7 +281,7 @@ def run(python: str, words: list) -> None:
         words = [*words, "--divide_input", "1"]
     command = [python, "-m", "ais_bench", *words]
     print("+", shlex.join(command), flush=True)
-    status, text = atc.stream(command, Path.cwd())
+    status, text = cli.stream(command, Path.cwd())
     if status:
         kinds = (r"^\[ERROR\] (.+)", r"^\[WARN\] (.+)", r"^\w*Error: (.+)", r"error: (.+)")
         said = next((m[1] for kind in kinds if (m := re.search(kind, text, re.M))), "it named no error")

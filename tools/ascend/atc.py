@@ -51,7 +51,6 @@ FILES = (
     "compression_optimize_conf",
 )
 PINNED = re.compile(r"\S+@sha256:[0-9a-f]{64}")
-TAIL = 1 << 20  # bytes of output kept for the error message
 
 # Finds atc under the roots given and prints where, its set_env.sh, its version files and its SoC names.
 FIND = """
@@ -230,17 +229,6 @@ def bring(path: str, work: Path, name: str) -> str:
     return name
 
 
-def stream(command: list, cwd: Path) -> tuple[int, str]:
-    """Run a command with its output shown as it comes; exit status and the output's last part."""
-    pipe, tail = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}, b""
-    with subprocess.Popen(command, cwd=cwd, **pipe) as process:
-        while chunk := process.stdout.read1(1 << 16):
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.flush()
-            tail = (tail + chunk)[-TAIL:]
-    return process.returncode, tail.decode(errors="replace")
-
-
 def failure(text: str, status: int) -> str:
     """One line for a failed run: atc's first error, with the hint that fits, or atc's own solution."""
     blocks = re.findall(r"^(E[A-Z0-9]\d{4}): ?(?:\[PID: ?\d+\] ?\S+ )?(.*)", text, re.M)
@@ -273,7 +261,7 @@ def compile_om(a, flags: dict, work: Path) -> Path:
     print("+", shlex.join(["atc", *words]), flush=True)
     devlib = f"{root}/{os.uname().machine}-linux/devlib"
     launch = ["bash", "-c", RUN, "bash", tool["set_env"], devlib, f"{root}/bin/atc", *words]
-    status, text = stream([*prefix, *launch], work)
+    status, text = cli.stream([*prefix, *launch], work)
     if status or "ATC run success" not in text:
         raise cli.UserError(failure(text, status))
     made = sorted(work.glob("model*.om"))  # model_linux_x86_64.om when the model carries host code

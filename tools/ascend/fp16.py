@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import cli, recipe
+from tools import cli
+from tools.base import input_files
 from tools.cpu import engines
-from tools.graph import gate
 
 # Operators that only move values: what went in rounded comes out rounded.
 MOVES = {"Reshape", "Transpose", "Gather", "Slice", "Squeeze", "Unsqueeze", "Expand", "Concat", "Identity", "Split",
@@ -168,19 +168,19 @@ def ranges(path: Path, folder: Path, rows: int | None = None) -> dict:
     `flips` are rows of the validation set, from 0.
     """
     model, constants, names = rounded(path, probes=True)
-    arrays = gate.load_inputs(folder, [i.name for i in model.graph.input])
-    tokens = gate.lengths(arrays)
+    arrays = input_files.load_inputs(folder, [i.name for i in model.graph.input])
+    tokens = input_files.lengths(arrays)
     used = np.flatnonzero(tokens)  # rows without a token fill up whole batches
     numbers = [[i] for i in range(len(used))]
     if (folder / "rows.json").is_file():  # packed rows, or whole batches grouped by length
-        held = list(recipe.read_json(folder / "rows.json").values())
+        held = list(cli.read_json(folder / "rows.json").values())
         numbers = held if "first" in arrays else [[i] for batch in held for i in batch]
     chosen = np.sort(np.argsort(-tokens[used], kind="stable")[:rows])
     arrays = {n: a[used[chosen]] for n, a in arrays.items()}
     numbers = np.concatenate([numbers[i] for i in chosen])
     made = Probe(model, names)
     runs = (engines.logits(engine, arrays) for engine in (made, engines.Onnxruntime(path, "fp32")))
-    half, full = (gate.by_sentence(out, arrays)[0] for out in runs)
+    half, full = (input_files.by_sentence(out, arrays)[0] for out in runs)
     return {
         "sentences": len(full),
         "max_logit_difference": float(np.abs(half - full).max()),

@@ -1,0 +1,1 @@
+"""Benchmarks: ours beside its peers, and the settings of each engine. Imports checks and below."""

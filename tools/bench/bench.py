@@ -24,14 +24,13 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from tools import cli, recipe
+from tools import cli
+from tools.base import cpu
+from tools.results import peers
 
-SHAPES = ("sorted", "padded")
 SECONDS = 1.0  # a contender works at least this long a round
 QUIET = {"HF_HUB_OFFLINE": "1", "CI": "true"}  # nothing is downloaded; OpenVINO and NNCF send no usage statistics
 SPARE = 2 << 30  # bytes of memory that stay free
-KINDS = ("memory", "fp32", "bf16", "int8", "bf16_l2", "int8_l2")  # as in peak.c
-UNITS = {"fp32": "AVX-512", "bf16": "AMX bf16", "int8": "AMX int8"}
 
 
 # ---- the limit --------------------------------------------------------------------------------------------------
@@ -54,11 +53,11 @@ def peaks(library: str, threads: int, seconds: float = 0.3, times: int = 7) -> d
     peak = ctypes.CDLL(str(Path(library).absolute())).peak
     peak.restype, peak.argtypes = ctypes.c_double, [ctypes.c_int, ctypes.c_double]
     found = {}
-    for number, kind in enumerate(KINDS):
+    for number, kind in enumerate(peers.KINDS):
         with ThreadPoolExecutor(threads) as pool:
             together = lambda at=number, pool=pool: sum(pool.map(lambda _: peak(at, seconds), range(threads)))
             sums = [together() for _ in range(times)]
-        unit = UNITS.get(kind.removesuffix("_l2"))
+        unit = peers.UNITS.get(kind.removesuffix("_l2"))
         known = {"median": median(sums), "best": max(sums)}
         found[kind] = known if all(sums) else {"median": None, "best": None, "missing": f"this CPU has no {unit}"}
     return found
@@ -138,13 +137,11 @@ def measure(workers: dict, rows: dict, rounds: int, seconds: float = SECONDS) ->
     """
     from tqdm import tqdm
 
-    from tools.results import record
-
     found, clock = {}, []
-    turns = [(name, shape) for name in workers for shape in SHAPES]
+    turns = [(name, shape) for name in workers for shape in peers.SHAPES]
     with tqdm(total=len(turns) * (rounds + 1), desc="bench", unit="turn", disable=None) as bar:
         for number in range(rounds + 1):
-            clock.append(record.ticks())
+            clock.append(cpu.ticks())
             for name, shape in turns:
                 bar.set_postfix_str(f"{name}, {shape}")
                 so_far = found.setdefault((name, shape), {"rates": []})
@@ -154,7 +151,7 @@ def measure(workers: dict, rows: dict, rounds: int, seconds: float = SECONDS) ->
                         so_far["rates"] += [len(rows[shape]) * len(times) / sum(times)] * bool(number)
                     so_far |= answer
                 bar.update()
-    clock = [*clock[1:], record.ticks()]
+    clock = [*clock[1:], cpu.ticks()]
     spans = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(clock)]
     return found, [round(stolen / whole, 4) for stolen, whole in spans] if all(whole for _, whole in spans) else None
 
@@ -207,11 +204,10 @@ def bench(args) -> dict:
     """The record of a whole run."""
     from tools import run
     from tools.bench import contenders
-    from tools.results import record
     from tools.source import data, tokens
 
     texts, truth = data.read_tsv(args.text_file)
-    config = recipe.read_json(args.checkpoint / "config.json")
+    config = cli.read_json(args.checkpoint / "config.json")
     tokenizer = tokens.load(args.checkpoint)
     tokenizer.no_padding()
     tokenizer.enable_truncation(args.seq)
@@ -251,7 +247,7 @@ def bench(args) -> dict:
         {"name": name, "precision": c.precision, "ours": c.ours, "version": workers[name].version, "shape": shape,
          "sentences": len(rows[shape]),
          **row(name, shape, found[name, shape], base, reference, truth, rows[shape], work[shape], peak[c.precision], seeded)}
-        for name, c in chosen.items() for shape in SHAPES
+        for name, c in chosen.items() for shape in peers.SHAPES
     ]  # fmt: skip
     given = [args.checkpoint / "MANIFEST", args.onnx, args.text_file, args.calibration, *map(Path, ours.values())]
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(args.started))
@@ -261,7 +257,7 @@ def bench(args) -> dict:
         "timed": "text to label: tokenising, batches, engine, argmax; each contender paused while another works",
         "started": started,
         **run.git_state(),
-        "machine": record.machine(),
+        "machine": cpu.machine(),
         "tokens": {"mean": round(sum(lengths) / len(lengths), 3), "longest": max(lengths)},
         "operations_per_sentence": {k: round(v) for k, v in work.items()},
         "peak_per_second": peak,
@@ -273,104 +269,6 @@ def bench(args) -> dict:
 
 
 # ---- shown ------------------------------------------------------------------------------------------------------
-
-
-def pairs(record: dict) -> dict:
-    """{contender: {shape: line}}, ours last, as the record has them."""
-    out: dict[str, dict] = {}
-    for line in record["contenders"]:
-        out.setdefault(line["name"], {})[line["shape"]] = line
-    return out
-
-
-def cells(line: dict) -> list[str]:
-    """sentences/s, ratio with spread, share of the peak."""
-    if line["samples_per_second"] is None:
-        return ["-", "-", "-"]
-    ratio = "-" if line["ratio"] is None else f"{line['ratio']:.2f} ({line['ratio_low']:.2f}-{line['ratio_high']:.2f})"
-    share = "-" if line["share_of_peak"] is None else f"{100 * line['share_of_peak']:.1f} %"
-    return [f"{line['samples_per_second']:.1f}", ratio, share]
-
-
-def table(record: dict) -> str:
-    """One record as Markdown."""
-    r, m = record, record["machine"]
-    work = {k: v / 1e9 for k, v in r["operations_per_sentence"].items()}
-    peak = lambda k: "none" if (v := r["peak_per_second"][k]["median"]) is None else f"{v / 1e12:.2f}"
-    head = [
-        "contender", "real: sent/s", "x recipe's way", "of peak", "accuracy %", "flips",
-        f"padded {r['seq']}, batch {r['bs']}: sent/s", "x recipe's way", "of peak", "version",
-    ]  # fmt: skip
-    lines, why = [head, ["---"] * len(head)], []
-    for name, by in pairs(r).items():
-        line, padded = by["sorted"], by["padded"]
-        accuracy = "-" if line["accuracy"] is None else f"{100 * line['accuracy']:.2f}"
-        flips = "-" if line["flips"] is None else str(len(line["flips"]))
-        shown = f"**{name}**" if line["ours"] else name
-        lines.append([shown, *cells(line), accuracy, flips, *cells(padded), line["version"] or "-"])
-        reasons = {f"{reason}" for one in by.values() if (reason := one["missing"].get("all"))}
-        why += [f"- {name}: {reason}" for reason in sorted(reasons)]
-    some = next(
-        (v for line in r["contenders"] if (v := line["missing"].get("accuracy")) and line["shape"] == "sorted"), ""
-    )
-    text = [
-        f"### {r['model']}, weights: {r['weights']}",
-        "",
-        f"{m['cpu']}, {r['threads']} threads, {r['started'][:10]}. Median over "
-        f"{max((len(x['rounds'] or []) for x in r['contenders']), default=0)} interleaved rounds, smallest and largest in "
-        f"brackets; {r['timed']}. Real: all {r['contenders'][0]['sentences']} sentences, sorted by length, batch {r['batch']}. "
-        f"Padded: {r['contenders'][1]['sentences']} of them. Flips: labels unlike fp32's."
-        + (f" Accuracy: not given ({some})." if some else "")
-        + (f" The host gave up to {100 * max(r['stolen']):.0f} % of a round to others." if r.get("stolen") else ""),
-        "",
-        f"Operations a sentence: {work['sorted']:.2f} G real, {work['padded']:.2f} G padded. Peak, TOP/s: fp32 "
-        f"{peak('fp32')}, bf16 {peak('bf16')}, int8 {peak('int8')} in registers; bf16 {peak('bf16_l2')}, int8 "
-        f"{peak('int8_l2')} fed from L2. Memory {r['peak_per_second']['memory']['median'] / 1e9:.0f} GB/s.",
-        "",
-        *("| " + " | ".join(cells) + " |" for cells in lines),
-        "",
-        *([*why, ""] if why else []),
-    ]
-    return "\n".join(text)
-
-
-def newest(records: list[dict]) -> list[dict]:
-    """The last record of each model, weights and CPU."""
-    keyed = {(r["model"], r["weights"], r["machine"]["cpu"]): r for r in sorted(records, key=lambda r: r["started"])}
-    return [keyed[k] for k in sorted(keyed)]
-
-
-def draw(records: list[dict], file, suffix: str) -> None:
-    """Ratios as bars with their spread: a row of panels a record, real sentences left, padded right."""
-    from tools.results import plot
-
-    tall = 0.28 * max(len(pairs(r)) for r in records) + 1
-    with plot.page(file, suffix, len(records), 2, (13, tall)) as axes:
-        for both, r in zip(axes, records, strict=True):
-            for ax, shape in zip(both, SHAPES, strict=True):
-                lines = [line for line in r["contenders"] if line["shape"] == shape]
-                for y, line in enumerate(reversed(lines)):
-                    if line["ratio"] is None:
-                        ax.text(0.02, y, "not measured", va="center", color="gray", fontsize=8)
-                        continue
-                    spread = [[line["ratio"] - line["ratio_low"]], [line["ratio_high"] - line["ratio"]]]
-                    colour = "tab:orange" if line["ours"] else "tab:blue"
-                    ax.barh(y, line["ratio"], xerr=spread, color=colour, capsize=2)
-                    ax.text(line["ratio_high"], y, f"  {line['ratio']:.1f}", va="center", fontsize=8)
-                ax.set_yticks(range(len(lines)), [line["name"] for line in reversed(lines)])
-                ax.set_xlim(left=0)
-                ax.margins(x=0.12)
-                kind = "real sentences" if shape == "sorted" else f"padded to {r['seq']}, batch {r['bs']}"
-                ax.set_title(f"{r['model']} ({r['weights']}), {kind}: x the recipe's way")
-
-
-def promote(folder: Path, record: dict) -> Path:
-    """Write a record as folder/<date>-<host>-<model>-<weights>.json; another of that name is never overwritten."""
-    from tools.results import record as records
-
-    day = record["started"].replace(":", "").replace("-", "")[:15]
-    name = f"{day}-{record['machine']['host']}-{record['model']}-{record['weights']}.json"
-    return records.keep(folder / name, record)
 
 
 def parse():
@@ -415,16 +313,16 @@ def main():
         return
     if not args.records:
         raise cli.UserError("no record of a bench; run make bench and make bench-record")
-    records = [recipe.read_json(p) for p in args.records]
+    records = [cli.read_json(p) for p in args.records]
     if args.command == "promote":
         for r in records:
-            print(f"wrote {promote(args.save_path, r)}")
+            print(f"wrote {peers.promote(args.save_path, r)}")
         return
     if args.command == "plot":
         with cli.whole_file(args.save_path) as f:
-            draw(newest(records), f, args.save_path.suffix.lstrip("."))
+            peers.draw(peers.newest(records), f, args.save_path.suffix.lstrip("."))
     else:
-        text = "\n".join(table(r) for r in newest(records))
+        text = "\n".join(peers.table(r) for r in peers.newest(records))
         if not args.save_path:
             print(text, end="")
             return

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from tools import cli
+from tools.base import cpu, input_files
 from tools.source import tokens
 
 
@@ -58,7 +59,10 @@ def batches(job, tokenizer, texts, shape):
             ids[k, : len(rows[i])] = rows[i]
             mask[k, : len(rows[i])] = 1
         roles = {"input_ids": ids, "attention_mask": mask}
-        yield list(chosen), {n: roles[tokens.ROLES[n]] if tokens.ROLES[n] in roles else ids * 0 for n in job.names}
+        yield (
+            list(chosen),
+            {n: roles[input_files.ROLES[n]] if input_files.ROLES[n] in roles else ids * 0 for n in job.names},
+        )
 
 
 def one_by_one(job, logits):
@@ -95,7 +99,7 @@ def packed_(precision):
 
         model = packed.Model(job.ours[f"packed-{precision}"], job.threads)
         tokenizer = tokenizer_of(job)
-        whole = one_by_one(job, lambda feed: model.run((feed["input_ids"], tokens.mask_of(feed).sum(1))))
+        whole = one_by_one(job, lambda feed: model.run((feed["input_ids"], input_files.lengths(feed))))
 
         def labels(texts, shape):
             if shape == "padded":  # all tokens of the recipe's shape are computed, the padding too
@@ -157,7 +161,7 @@ def transformers_(precision, compiled=False):
             module = torch.compile(module)
 
         def logits(feed):
-            given = {tokens.ROLES[n]: torch.from_numpy(a) for n, a in feed.items()}
+            given = {input_files.ROLES[n]: torch.from_numpy(a) for n, a in feed.items()}
             with torch.no_grad():
                 return module(**given).logits.float().numpy()
 
@@ -210,7 +214,7 @@ def optimum_(job):
     options = ort.SessionOptions()
     options.intra_op_num_threads = job.threads
     model = ORTModelForSequenceClassification.from_pretrained(job.checkpoint, export=True, session_options=options)
-    logits = lambda feed: model(**{tokens.ROLES[n]: a for n, a in feed.items()}).logits
+    logits = lambda feed: model(**{input_files.ROLES[n]: a for n, a in feed.items()}).logits
     types = lambda feed: {"token_type_ids": feed["input_ids"] * 0} | feed
     version = f"optimum {optimum.version.__version__}, onnxruntime {ort.__version__}"
     return version, one_by_one(job, lambda feed: logits(types(feed)))
@@ -248,7 +252,7 @@ def ctranslate2_(job):
     relu = isinstance(module.dropout, torch.nn.ReLU)
 
     def logits(feed):
-        ids, lengths = feed["input_ids"].astype(np.int32), tokens.mask_of(feed).sum(1).astype(np.int32)
+        ids, lengths = feed["input_ids"].astype(np.int32), input_files.lengths(feed).astype(np.int32)
         view = ctranslate2.StorageView.from_array
         pooled = np.array(encoder.forward_batch(view(ids), view(lengths)).pooler_output)
         return (np.maximum(pooled, 0) if relu else pooled) @ weight.T + bias
@@ -283,9 +287,7 @@ def openvino_(int8=False):
             model = nncf.quantize(model, dataset, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(fed))
         hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": job.threads}
         if not int8:
-            from tools.cpu import engines
-
-            if not engines.cpu_flags() & engines.BF16:
+            if not cpu.cpu_flags() & cpu.BF16:
                 raise cli.UserError("this CPU has no bf16 unit")
             hints["INFERENCE_PRECISION_HINT"] = "bf16"
         queue = ov.AsyncInferQueue(core.compile_model(model, "CPU", hints))

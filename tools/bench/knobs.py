@@ -26,9 +26,9 @@ from pathlib import Path
 import numpy as np
 
 from tools import cli, run
+from tools.base import cpu
 from tools.cpu import compile as compile_cpu
 from tools.cpu import engines, plan
-from tools.results import record
 from tools.source import tokens
 
 REQUEST = 32  # sentences of a request where lengths are free
@@ -224,12 +224,12 @@ def measure(args, folder) -> list[str]:
     exact.run()
     expected = np.empty(len(texts), int)
     expected[exact.rows] = exact.classes
-    precision = "bf16" if engines.cpu_flags() & engines.BF16 else "fp32"
+    precision = "bf16" if cpu.cpu_flags() & cpu.BF16 else "fp32"
 
     settings = [*openvino(args, precision, columns, whole, folder), *onnxruntime(args, columns, whole, folder)]
     if args.packed:
         settings += packed(args, columns)
-    if engines.cpu_flags() & engines.VNNI:
+    if cpu.cpu_flags() & cpu.VNNI:
         settings += int8(args, columns, folder)
     for number in range(1 + ROUNDS):
         for s in tqdm(settings, "warm-up" if not number else f"round {number} of {ROUNDS}"):
@@ -240,7 +240,7 @@ def measure(args, folder) -> list[str]:
     git = run.git_state()
     made = f"Commit {git['commit']}{' and changes to it' if git['dirty'] else ''}, {time.strftime('%F', time.gmtime())}"
     return [
-        f"{made}: {record.machine()['cpu']}, {engines.cores()} threads, OpenVINO {settings[0].engine.version}, onnxruntime {reference.version}. Median of "
+        f"{made}: {cpu.machine()['cpu']}, {cpu.cores()} threads, OpenVINO {settings[0].engine.version}, onnxruntime {reference.version}. Median of "
         f"{ROUNDS} interleaved rounds, the engine's calls alone; smallest and largest ratio in brackets. Padded: {count} sentences "
         f"of {length} tokens, batch {batch}; real: all {len(texts)}. **Bold**: what this repository does.",
         *table(settings),

@@ -33,7 +33,7 @@ static double triad(double seconds) {
     return passes * 3 * N * sizeof *a / (end - start);
 }
 
-#include "packed.c" /* packed_cpu, tiles_on; from here on it may be compiled for AVX-512 and AMX */
+#include "../cpu/native/engine.c" /* packed_cpu, tiles_on; from here on it may be compiled for AVX-512 and AMX */
 
 #if !defined(__x86_64__)
 

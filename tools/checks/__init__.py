@@ -1,0 +1,1 @@
+"""Checks of the chain: audit, verify, reproduce, torture. Imports results and below."""

@@ -17,7 +17,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from statistics import median
 
-from tools import cli, recipe
+from tools import cli
 from tools.results import record, table
 
 # Made by make itself to remember a parameter: a cause, so nothing describes how it came about.
@@ -29,7 +29,7 @@ COPIES = ("verify", "reproduce")  # whole trees, which their own make describes
 def provenance(build: Path) -> dict[str, dict]:
     """{target: its prov.json} of everything under `build`, each after what it was made from."""
     files = [p for p in build.rglob(f"*{PROV}") if p.parts[1] not in COPIES and not any(d[0] == "." for d in p.parts)]
-    found = {str(p).removesuffix(PROV): recipe.read_json(p) for p in sorted(files)}
+    found = {str(p).removesuffix(PROV): cli.read_json(p) for p in sorted(files)}
     for target, prov in found.items():
         if not {"inputs", "sha256"} <= prov.keys():
             raise cli.UserError(f"{target}{PROV}: says no inputs or no sha256; delete {target} and make it again")
@@ -72,8 +72,10 @@ def artefact_faults(target: str, prov: dict, known: dict, sha256) -> Iterator[st
 
 def rescored(leaf: Path) -> dict:
     """score.json's content, computed again from the outputs that `leaf` stores."""
+    from tools.base import output_files
+
     fed = next(d / "input" for d in leaf.parents if (d / "input").is_dir())
-    return recipe.score(leaf / "output" / "out", fed / "labels.json")
+    return output_files.score(leaf / "output" / "out", fed / "labels.json")
 
 
 def differing(one: dict, other: dict, keys) -> str | None:
@@ -91,13 +93,13 @@ PERF = ("times_ms", "pass_ms", "samples_per_second", "rounds", "spread", "latenc
 
 def leaf_faults(path: Path) -> Iterator[str]:
     """Why a record under build/ does not follow from the files beside it."""
-    leaf, made = path.parent, recipe.read_json(path)
+    leaf, made = path.parent, cli.read_json(path)
     if path.name == "perf.json":
         if apart := differing(made, record.perf(leaf), PERF):
             yield f"{path}: not what the stored rounds give: {apart}"
         return
     score = rescored(leaf)
-    if apart := differing(recipe.read_json(leaf / "score.json"), score, SCORE):
+    if apart := differing(cli.read_json(leaf / "score.json"), score, SCORE):
         yield f"{leaf / 'score.json'}: not what the stored outputs give: {apart}"
     if apart := differing(made, record.accuracy(leaf), (*PROPORTION, "predictions")):
         yield f"{path}: not what score.json gives: {apart}"

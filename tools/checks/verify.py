@@ -19,28 +19,13 @@ import shutil
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from tools import cli, recipe
+from tools import cli
 from tools.checks import reproduce
 from tools.results import compare, published
 from tools.results import record as records_of
 
 BAND = 0.10  # of the recorded throughput
 HOME = Path("build/verify")
-NAMES = ("model", "weights", "seq", "bs", "chip", "engine", "precision")
-
-
-def parameters(record: dict) -> list[str]:
-    """make's parameters for the configuration of a record."""
-    own = {name: str(record[name]) for name in NAMES}
-    own["seq"] = own["seq"].replace("-", ",")
-    own |= {"seq": own["seq"].removesuffix("p"), "pack": "1" if own["seq"].endswith("p") else ""}
-    if own["weights"] not in ("default", "seeded"):
-        own["weights"] = record["source"]
-    if (
-        record["kind"] == "throughput" and record["chip"] == "cpu" and record["seq"].isdecimal()
-    ):  # timed as long as then
-        own["samples"] = str(max(1, (len(record["times_ms"][0]) - 4) * record["bs"]))
-    return [f"{name.upper()}={value}" for name, value in own.items()]
 
 
 def bytes_verdict(old: dict, new: dict) -> tuple[bool, str]:
@@ -105,28 +90,30 @@ def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
     """Rebuild what one record claims inside `tree`; its line of the table."""
     old = records_of.read(path)
     if "imported" in old:
-        cell = {"record": " ".join(str(old[n]) for n in NAMES), "kind": "perf", "verdict": "imported"}
+        cell = {"record": " ".join(str(old[n]) for n in records_of.NAMES), "kind": "perf", "verdict": "imported"}
         words = f"measured elsewhere: {old['imported']['file']}"
         return {**cell, "bytes": "-", "result": words, "published": published.distance(old, rows) or "-"}
     kind = "accuracy" if old["kind"] == "accuracy" else "perf"
-    cell = {"record": " ".join(str(old[n]) for n in NAMES), "kind": kind}
-    if error := reproduce.make(tree, [kind, *parameters(old), *extra]):
+    cell = {"record": " ".join(str(old[n]) for n in records_of.NAMES), "kind": kind}
+    if error := reproduce.make(tree, [kind, *records_of.make_words(old), *extra]):
         return {**cell, "verdict": "FAILED", "bytes": "-", "result": f"not rebuilt: {error}", "published": "-"}
     leaf = f"build/{old['model']}/{old['weights']}/seq{old['seq']}/bs{old['bs']}/"
     leaf += f"{old['chip']}-{old['engine']}-{old['precision']}"
-    return {**cell, **judge(old, recipe.read_json(tree / leaf / f"{kind}.json"), rows)}
+    return {**cell, **judge(old, cli.read_json(tree / leaf / f"{kind}.json"), rows)}
 
 
 def chosen(paths: list[Path], only: list[str]) -> list[Path]:
     """The records that agree with every NAME=value in `only`, the newest of each configuration and machine."""
-    wanted = dict(word.lower().split("=", 1) for word in only if word.split("=")[0].lower() in (*NAMES, "pack"))
+    wanted = dict(
+        word.lower().split("=", 1) for word in only if word.split("=")[0].lower() in (*records_of.NAMES, "pack")
+    )
     newest = {}
     for path in sorted(paths, key=lambda p: p.name):
         r = records_of.read(path)
         packed = r["seq"].endswith("p")
         own = {**r, "seq": r["seq"].removesuffix("p"), "pack": "1" if packed else ""}
         if all(str(own[name]).lower().replace("-", ",") == value.replace("-", ",") for name, value in wanted.items()):
-            newest[(r["kind"], r["machine"]["cpu"], *(str(r[n]) for n in NAMES))] = path
+            newest[(r["kind"], r["machine"]["cpu"], *(str(r[n]) for n in records_of.NAMES))] = path
     return list(newest.values())
 
 

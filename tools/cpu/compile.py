@@ -18,14 +18,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from tools import cli
+from tools.base import cpu
 from tools.cpu import engines
 
 TOLERANCE = 1e-4  # fp32, logits
-LOSS = 3 / 872  # bf16, int8: the share of sentences that may be lost, or flip where labels mean nothing
 WIDER = {"openvino": "fp32", "packed": "bf16"}  # what a layer gets that int8 does not suit
 APART = ["embeddings", "pooler", "classifier"]  # what int8 leaves alone
 LONGEST = 128  # tokens of a calibration sentence where the graph leaves the length open
-NOISE = 1 / 8  # of the largest |logit|; margins of seeded minilm_sst2 move by up to 1 / 23 (bf16), 1 / 28 (int8)
 
 
 def parse():
@@ -50,27 +49,32 @@ def fuse(path: Path, out: Path):
     import onnx
     import onnxruntime as ort
 
+    from tools.base import onnxfile
+
     extended = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     try:
-        engines.session(path, graph_optimization_level=extended, optimized_model_filepath=str(out))
+        onnxfile.session(path, graph_optimization_level=extended, optimized_model_filepath=str(out))
         return onnx.load(out)
     except Exception as e:  # onnxruntime has no public base class for its errors; a full disk is one of them
         raise cli.UserError(
-            f"{path}: onnxruntime made no {out} of it: {engines.first_line(e)}; is there room for it? else make it again"
+            f"{path}: onnxruntime made no {out} of it: {onnxfile.first_line(e)}; is there room for it? else make it again"
         ) from None
 
 
 def shapes_of(path: Path) -> dict:
     """{input: its dimensions, 0 where open} of an ONNX graph."""
-    graph = engines.read(path, weights=False).graph
+    from tools.base import onnxfile
+
+    graph = onnxfile.read(path, weights=False).graph
     return {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in graph.input}
 
 
 def sentences(path: Path, checkpoint: Path, shapes: dict) -> dict:
     """The calibration sentences as a graph's inputs: {name: int64 [n, length]}."""
+    from tools.base import input_files
     from tools.source import data, tokens
 
-    plain = [n for n in shapes if n in tokens.ROLES]
+    plain = [n for n in shapes if n in input_files.ROLES]
     packed = [] if len(plain) == len(shapes) else ["attention_mask"]
     length = shapes["input_ids"][1] or LONGEST
     arrays = tokens.encode(tokens.load(checkpoint), data.read_tsv(path)[0], length, plain + packed)
@@ -88,11 +92,13 @@ def quantise(path: Path, arrays: dict, shapes: dict, wide, apart=APART):
     import numpy as np
     import openvino as ov
 
-    from tools.graph import gate
+    from tools.base import input_files
 
     items = []
     keep = lambda feeds: items.append(feeds) or np.zeros((len(feeds["input_ids"]), 2))
-    gate.in_batches(keep, {n: [d or None for d in shape] for n, shape in shapes_of(path).items()}, arrays, str(path))
+    input_files.in_batches(
+        keep, {n: [d or None for d in shape] for n, shape in shapes_of(path).items()}, arrays, str(path)
+    )
     apart = [*apart, *(rf"layer\.{i}/" for i in wide)]
     model = nncf.quantize(
         ov.Core().read_model(path),
@@ -114,10 +120,10 @@ def convert(args, precisions: list[str], arrays: dict | None = None) -> None:
 
         return packed.convert(args.reference, args.save_path, args.precision, wide)
     if args.engine == "openvino":
-        engines.check_units(args.precision)
+        cpu.check_units(args.precision)
         if args.precision == "int8":
             # In a process that keeps to AVX2: newer units do not change the statistics, so not the file.
-            with ProcessPoolExecutor(1, get_context("spawn"), os.putenv, (engines.MAX_ISA, "AVX2")) as pool:
+            with ProcessPoolExecutor(1, get_context("spawn"), os.putenv, (cpu.MAX_ISA, "AVX2")) as pool:
                 return pool.submit(write_int8, args, precisions, wide, arrays).result()
         import openvino as ov
 
@@ -139,48 +145,26 @@ def write_int8(args, precisions: list[str], wide: list[int], arrays: dict) -> No
 
 def logits(args, arrays: dict):
     """(the reference's, the written model's) logits of each sentence, float32 [n, 2]."""
+    from tools.base import input_files
     from tools.graph import gate
 
     both = gate.logits(str(args.reference), arrays), engines.logits(engines.load(args.save_path), arrays)
-    return [gate.by_sentence(out, arrays)[0] for out in both]
+    return [input_files.by_sentence(out, arrays)[0] for out in both]
 
 
 def convert_int8(args, layers: int) -> None:
     """Write an int8 model with as few of the last layers wider as keep the classes of the calibration sentences."""
+    from tools.graph import gate
+
     arrays = sentences(args.calibration, args.checkpoint, shapes_of(args.onnx))
     for count in range(layers + 1):
         precisions = ["int8"] * (layers - count) + [WIDER[args.engine]] * count
         convert(args, precisions, arrays)
         reference, made = logits(args, arrays)
-        ok, line = compare(reference, made, reference.argmax(1), "int8", args.seeded)
-        print(f"layers {' '.join(precisions)}: {line}, of the calibration")
-        if ok:
+        verdict = gate.judge(reference, made, "int8", seeded=args.seeded)
+        print(f"layers {' '.join(precisions)}: {verdict.line}, of the calibration")
+        if verdict.ok:
             return
-
-
-def compare(reference, made, labels: list[int], precision: str, seeded: bool = False) -> tuple[bool, str]:
-    """The gate: whether `made` is near enough to `reference` (float32 [n, 2] both), and a line that says how near.
-
-    seeded: the weights are random, so that classes are compared with the reference's, not with the labels.
-    """
-    import numpy as np
-
-    apart = float(np.abs(made - reference).max()) if np.isfinite(made).all() else float("inf")
-    flips = np.flatnonzero(made.argmax(1) != reference.argmax(1))
-    lost = int((reference.argmax(1) == labels).sum() - (made.argmax(1) == labels).sum())
-    what = "more wrong"
-    if seeded:
-        margins = np.abs(reference[flips, 1] - reference[flips, 0])
-        lost = int((margins > NOISE * np.abs(reference).max()).sum())
-        what = "flips but for near ties"
-    allowed = int(LOSS * len(labels))
-    ok = (apart <= TOLERANCE and not len(flips)) if precision == "fp32" else (np.isfinite(apart) and lost <= allowed)
-    line = (
-        f"{precision} against fp32 on {len(labels)} sentences: max |logit difference| {apart:.2g}, "
-        f"{lost} {what}, {len(flips)} flips{': rows ' + ' '.join(map(str, flips)) if len(flips) else ''}"
-    )
-    limit = f"{TOLERANCE:.0e} and no flips" if precision == "fp32" else f"{allowed} {what}"
-    return ok, line if ok else f"{line}; allowed are {limit}"
 
 
 def main():
@@ -200,10 +184,11 @@ def make(args) -> str:
     """Write args.save_path and hold it to the gate: its line, or UserError."""
     import numpy as np
 
+    from tools.base import input_files, onnxfile
     from tools.graph import gate
 
     given = read_labels(args.input / "labels.json")
-    graph = engines.read(args.onnx, weights=False).graph
+    graph = onnxfile.read(args.onnx, weights=False).graph
     names = [i.name for i in graph.input]
     if not names or not graph.output:
         raise cli.UserError(f"{args.onnx}: a graph without inputs or outputs; make it again")
@@ -212,28 +197,26 @@ def make(args) -> str:
         convert_int8(args, layers)
     else:
         convert(args, [args.precision] * layers)
-    arrays = gate.load_inputs(args.input, names)
-    arrays = {name: a[gate.lengths(arrays) > 0] for name, a in arrays.items()}  # no padding rows of whole batches
+    arrays = input_files.load_inputs(args.input, names)
+    arrays = {
+        name: a[input_files.lengths(arrays) > 0] for name, a in arrays.items()
+    }  # no padding rows of whole batches
     if "first" not in arrays:  # one sentence a row
         given = [[v] for g in given for v in g]
     if len(given) != len(arrays[names[0]]):
         raise cli.UserError(
             f"{args.input / 'labels.json'}: labels of {len(given)} rows, {len(arrays[names[0]])} are here; preprocess again"
         )
-    chosen = np.argsort(-gate.lengths(arrays), kind="stable")[: args.rows]
+    chosen = np.argsort(-input_files.lengths(arrays), kind="stable")[: args.rows]
     arrays = {n: a[chosen] for n, a in arrays.items()}
     labels = np.array([v for i in chosen for v in given[i]])
-    ok, line = compare(*logits(args, arrays), labels, args.precision, args.seeded)
-    if not ok:
-        raise cli.UserError(f"{line}; nothing was written")
-    return line
+    return gate.judge(*logits(args, arrays), args.precision, labels, args.seeded).demand(args.save_path)
 
 
 def read_labels(path: Path) -> list[list[int]]:
     """The labels of each file of preprocess.py's labels.json."""
-    from tools import recipe
 
-    given = [g if isinstance(g, list) else [g] for g in recipe.read_json(path).values()]
+    given = [g if isinstance(g, list) else [g] for g in cli.read_json(path).values()]
     if not all(v in ("0", "1") for g in given for v in g):
         raise cli.UserError(f"{path}: labels are not 0 or 1; preprocess again")
     return [[int(v) for v in g] for g in given]

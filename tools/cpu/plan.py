@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from tools.base import cpu
 from tools.cpu import engines
 
 CHUNK = 1024  # sentences of a request where padding costs nothing
@@ -122,7 +123,7 @@ def fastest(engine, path, columns, batch: int, threads: int = 0):
     if engine.ragged:
         return engine, even
     sample = [feeds(columns, rows) for rows in even[:: max(1, len(even) // SAMPLE)]]
-    while 2 * engine.streams <= (threads or engines.cores()):
+    while 2 * engine.streams <= (threads or cpu.cores()):
         other = engines.load(path, threads, 2 * engine.streams)
         if not quicker(other, engine, sample):
             break

@@ -31,6 +31,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tools import cli
+from tools.base import cpu
 
 
 def parse(argv=None):
@@ -64,13 +65,13 @@ def parse(argv=None):
     return args
 
 
-def input_files(spec: str, count: int) -> list[list[Path]]:
+def columns_of(spec: str, count: int) -> list[list[Path]]:
     """The files of each model input, in natural order: `count` lists of one length."""
-    from tools.graph import gate
+    from tools.base import input_files
 
     columns = []
     for name in map(Path, spec.split(",")):
-        files = gate.row_files(name) if name.is_dir() else [name]
+        files = input_files.row_files(name) if name.is_dir() else [name]
         if not files or not files[0].is_file():
             raise cli.UserError(f"--input {name}: no .bin or .npy file there")
         columns.append(files)
@@ -103,13 +104,13 @@ def bin_requests(columns, tensors, batchsize):
     """Yield (files of the first input, feeds, rows a file): as many files as one request holds, the last one filled up."""
     import numpy as np
 
-    from tools.cpu import engines
+    from tools.base import onnxfile
 
     size = columns[0][0].stat().st_size
     whole = size and size % tensors[0].dtype.itemsize == 0
     if not tensors[0].bytes and batchsize and whole:  # an engine without padding takes any shape: a row a file
         shape = (batchsize, size // tensors[0].dtype.itemsize)
-        tensors = [engines.Tensor(t.name, t.dtype, shape) for t in tensors]
+        tensors = [onnxfile.Tensor(t.name, t.dtype, shape) for t in tensors]
     if not tensors[0].bytes and not batchsize:
         raise cli.UserError(f"input {tensors[0].name} has a dynamic shape; give --batchsize, or .npy whole requests")
     if not whole or tensors[0].bytes % size:
@@ -202,7 +203,7 @@ def requested(args, engine, times):
     from tqdm import tqdm
 
     if args.input:
-        columns = input_files(args.input, len(engine.inputs))
+        columns = columns_of(args.input, len(engine.inputs))
         whole = columns[0][0].suffix == ".npy"
         requests = (
             npy_requests(columns, engine.inputs) if whole else bin_requests(columns, engine.inputs, args.batchsize)
@@ -244,7 +245,7 @@ def planned(args, engine):
 
     from tools.cpu import plan
 
-    files = input_files(args.input, len(engine.inputs))
+    files = columns_of(args.input, len(engine.inputs))
     columns = sentences(files, engine.inputs)
     if args.plan == "measured":
         engine, rows = plan.fastest(engine, args.model, columns, args.batchsize, args.threads)
@@ -273,15 +274,14 @@ def main():
     if not args.model.is_file():
         raise cli.UserError(f"--model {args.model}: no such file")
     from tools.cpu import engines
-    from tools.results import record
 
-    engine = engines.load(args.model, args.threads, (args.threads or engines.cores()) if args.untimed else 1)
+    engine = engines.load(args.model, args.threads, (args.threads or cpu.cores()) if args.untimed else 1)
     print(f"[INFO] load model {args.model} success: {type(engine).__name__} {engine.version} {engine.precision}")
     folder, info, times, passes = None, {}, [], []
     if args.output:
         folder = args.output / (args.output_dirname or datetime.now().strftime("%Y_%m_%d-%H_%M_%S"))
         folder.mkdir(parents=True, exist_ok=True)
-    before, started, count = record.ticks(), time.perf_counter(), 0
+    before, started, count = cpu.ticks(), time.perf_counter(), 0
     if args.plan:
         engine, results, times, passes = planned(args, engine)
     else:
@@ -294,7 +294,7 @@ def main():
             info[len(info)] = {"infiles": [str(file)], "outfiles": [str(m) for m in made]}
     if args.untimed:
         passes = [1e3 * (time.perf_counter() - started)]
-    stolen, whole = (now - then for now, then in zip(record.ticks(), before, strict=True))
+    stolen, whole = (now - then for now, then in zip(cpu.ticks(), before, strict=True))
     compute = figures(times)
     throughput = 1000 * args.batchsize / compute["mean"]
     formula = f"1000*batchsize.mean({args.batchsize})/NPU_compute_time.mean({compute['mean']})"
@@ -321,7 +321,7 @@ def main():
                 "layers": engine.layers,
                 "threads": args.threads or len(os.sched_getaffinity(0)),
                 "machine": platform.machine(),
-                "isa": [unit for unit in record.ISA if unit in engines.cpu_flags(engine.limited)],
+                "isa": [unit for unit in cpu.ISA if unit in cpu.cpu_flags(engine.limited)],
                 **({"streams": engine.streams} if passes else {}),
             },
             **({"pass_ms": passes} if passes else {}),

@@ -3,21 +3,21 @@
     python -m tools.gpu.half gpu.onnx gpu-fp16.onnx --input build/minilm_sst2/default/seq128/input --rows 64
 
 onnxruntime's converter; inputs and outputs keep their types, and so do the operators of LayerNorm and Softmax, whose
-sums and squares need fp32. Written only if at most 3 of 872 sentences change class (compile_cpu.compare).
+sums and squares need fp32. Written only if at most 3 of 872 sentences change class (tools/graph/gate.py).
 """
 
 import argparse
 from pathlib import Path
 
 from tools import cli
-from tools.cpu import compile as compile_cpu
-from tools.cpu import engines
 from tools.graph import gate
 
 FP32 = ["Pow", "ReduceMean", "Sqrt", "Softmax", "LayerNormalization"]
 
 
 def main():
+    from tools.base import input_files, onnxfile
+
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("source", type=Path, metavar="IN.onnx")
     p.add_argument("save_path", type=Path, metavar="OUT.onnx")
@@ -27,17 +27,17 @@ def main():
     args = p.parse_args()
     from onnxruntime.transformers import float16
 
-    model = engines.read(args.source)
+    model = onnxfile.read(args.source)
     blocked = [*float16.DEFAULT_OP_BLOCK_LIST, *FP32]
     data = float16.convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked).SerializeToString(
         deterministic=True
     )
-    arrays = gate.load_inputs(args.input, [i.name for i in model.graph.input], args.rows)
-    arrays = {name: a[gate.lengths(arrays) > 0] for name, a in arrays.items()}  # no padding rows of whole batches
+    arrays = input_files.load_inputs(args.input, [i.name for i in model.graph.input], args.rows)
+    arrays = {
+        name: a[input_files.lengths(arrays) > 0] for name, a in arrays.items()
+    }  # no padding rows of whole batches
     reference, made = gate.logits(str(args.source), arrays), gate.logits(data, arrays)
-    ok, line = compile_cpu.compare(reference, made, reference.argmax(1), "fp16", args.seeded)
-    if not ok:
-        raise cli.UserError(f"{args.source}: {line}; nothing was written")
+    line = gate.judge(reference, made, "fp16", seeded=args.seeded).demand(args.save_path)
     with cli.whole_file(args.save_path) as f:
         f.write(data)
     print(f"{line}\nwrote {args.save_path}")

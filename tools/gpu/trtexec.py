@@ -32,7 +32,6 @@ import tempfile
 from pathlib import Path
 
 from tools import cli
-from tools.ascend import atc
 
 WORKSPACE = 5000  # MiB, as in the recipe
 WHERE = "get TensorRT at https://developer.nvidia.com/tensorrt, or work in its container"
@@ -214,7 +213,7 @@ def execute(a, work: Path) -> dict:
     command = [program, *flags(a, version, str(times))]
     print(f"trtexec of TensorRT {'.'.join(map(str, version))}: {MEANING}")
     print("+", shlex.join(command), flush=True)
-    status, text = atc.stream(command, Path.cwd())
+    status, text = cli.stream(command, Path.cwd())
     if status:
         raise cli.UserError(failure(text, status))
     if a.build_only:

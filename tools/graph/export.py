@@ -10,14 +10,11 @@ Imported by what needs torch: export, training, benches. Architecture values com
 import io
 import math
 
-import numpy as np
-
 from tools import cli
-from tools.cpu import engines
-from tools.source import checkpoint
-from tools.source.tokens import ROLES, mask_of
-
-TOLERANCE = 1e-4  # largest logit difference that the export may show on real sentences, fp32
+from tools.base import input_files
+from tools.base.input_files import ROLES
+from tools.graph import gate
+from tools.source import architecture, checkpoint
 
 
 def load(folder):
@@ -32,7 +29,7 @@ def load(folder):
     from transformers import BertConfig, BertForSequenceClassification
 
     config, tensors = checkpoint.read(folder)
-    tiny = config.pop("architectures") == [checkpoint.TINYBERT]
+    tiny = config.pop("architectures") == [architecture.TINYBERT]
     module = BertForSequenceClassification(BertConfig(**config, attn_implementation="eager"))
     module.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()}, assign=True)
     if tiny:
@@ -40,10 +37,10 @@ def load(folder):
     return module.eval()
 
 
-def logits(module, arrays, batch=32):
+def logits(module, arrays):
     """Run a module of load over encoded sentences.
 
-    arrays: {input name: int64 [n, length]}, any of tokens.ROLES' names. Returns float32 [n, labels].
+    arrays: {input name: int64 [n, length]}, any of input_files.ROLES' names. Returns float32 [n, labels].
     """
     import torch
 
@@ -51,21 +48,7 @@ def logits(module, arrays, batch=32):
         return module(**{ROLES[name]: torch.from_numpy(array) for name, array in rows.items()}).logits.numpy()
 
     with torch.inference_mode():
-        return in_batches(run, arrays, batch)
-
-
-def in_batches(run, arrays, batch):
-    """Call run({name: int64 [b, shorter]}) -> [b, labels] on batches of like length; rows stay in order."""
-    from tqdm import tqdm
-
-    lengths = mask_of(arrays).sum(1)
-    order = np.argsort(lengths, kind="stable")
-    out = []
-    for start in tqdm(range(0, len(order), batch), desc="logits", unit="batch", leave=False, disable=None):
-        rows = order[start : start + batch]
-        longest = lengths[rows].max()
-        out.append(run({name: np.ascontiguousarray(array[rows, :longest]) for name, array in arrays.items()}))
-    return np.concatenate(out)[np.argsort(order)]
+        return input_files.in_batches(run, dict.fromkeys(arrays, (None, None)), arrays, "PyTorch")
 
 
 def classic(module, inputs):
@@ -131,40 +114,24 @@ def to_onnx(module, inputs):
     return model
 
 
-def export(module, path, inputs, arrays, batch=32, shape=None):
+def export(module, path, inputs, arrays, shape=None):
     """Write module's ONNX to `path` if it agrees with PyTorch on the sentences in `arrays`.
 
     inputs: the model's input names in its own order; arrays: {input: int64 [n, length]} of tokens.encode.
     shape: (batch, length) that the file's inputs are then fixed to; open if not given.
-    Gate: the largest logit difference is at most TOLERANCE and every argmax is the same, over all n rows;
-    otherwise UserError with the worst row, and no file. Returns that largest difference.
+    Returns the gate.Verdict; UserError, and no file, where PyTorch and ONNX disagree (tools/graph/gate.py).
     """
     from onnx.tools.update_model_dims import update_inputs_outputs_dims
 
     model = to_onnx(module, inputs)
     data = model.SerializeToString(deterministic=True)
-    session = engines.session(data)
-    want = logits(module, arrays, batch)
-    have = in_batches(lambda rows: session.run(["output"], rows)[0], {n: arrays[n] for n in inputs}, batch)
-    difference = gate(want, have, path)
+    want = logits(module, arrays)
+    have = gate.logits(data, {n: arrays[n] for n in inputs})
+    verdict = gate.judge(want, have)
+    verdict.demand(path)
     if shape:
         model = update_inputs_outputs_dims(model, dict.fromkeys(inputs, shape), {"output": [shape[0], want.shape[1]]})
         data = model.SerializeToString(deterministic=True)
     with cli.whole_file(path) as f:
         f.write(data)
-    return difference
-
-
-def gate(want, have, where):
-    """Largest absolute difference of two float32 [n, labels]; UserError past TOLERANCE or on a new class."""
-    apart = np.abs(want - have).max(1)
-    flipped = want.argmax(1) != have.argmax(1)
-    bad = flipped | ~(apart <= TOLERANCE)
-    if bad.any():
-        worst = max(np.flatnonzero(bad), key=lambda i: np.nan_to_num(apart[i], nan=np.inf))
-        raise cli.UserError(
-            f"{where}: not written, ONNX and PyTorch disagree on {bad.sum()} of {len(bad)} sentences"
-            f" ({flipped.sum()} of another class); row {worst}: {want[worst]} became {have[worst]}, tolerance"
-            f" {TOLERANCE:.0e}; install the versions of requirements.txt"
-        )
-    return float(apart.max())
+    return verdict

@@ -3,7 +3,7 @@
     python -m tools.graph.pack model.onnx pack.onnx --seq_len 128 --input build/minilm_sst2/default/seq128p/input
 
     872 sentences in 173 rows of 128, 99.1 % full
-    gate: equal: max |difference| 1.79e-06 (limit 0.0001) over 873 rows, 0 argmax flips, 0 rows not finite
+    gate: equal: fp32, max |difference| 1.79e-06 (limit 1e-04) over 873 rows, 0 flips
     wrote pack.onnx
 
 Against padding: a row of SEQ tokens holds as many whole sentences as fit (tokens.pack: the rows and what the inputs
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tools import cli
+from tools.base import input_files, onnxfile
 from tools.graph import encoder, gate, rewrite
 from tools.graph.encoder import Miss, const, made_by, scalar
 from tools.source import tokens
@@ -115,15 +116,15 @@ def unpack(arrays: dict, mask_name: str) -> dict:
     return made
 
 
-def compare(plain: str, made: bytes, arrays: dict) -> dict:
+def compare(plain: str, made: bytes, arrays: dict) -> gate.Verdict:
     """gate.judge of each sentence's logits: `plain` (path) on it alone, `made` on packed rows and an empty one."""
-    mask_name = gate.mask_of(i.name for i in gate.session(plain).get_inputs())
+    mask_name = input_files.mask_name(i.name for i in onnxfile.session(plain).get_inputs())
     alone = gate.logits(plain, unpack(arrays, mask_name))
     arrays = {name: np.concatenate([a, np.zeros_like(a[:1])]) for name, a in arrays.items()}
-    new, real = gate.by_sentence(gate.logits(made, arrays), arrays)
+    new, real = input_files.by_sentence(gate.logits(made, arrays), arrays)
     ref = np.zeros_like(new)
     ref[real] = alone
-    return gate.judge(ref, new, real)
+    return gate.judge(ref, new, real=real)
 
 
 def main():
@@ -144,17 +145,14 @@ def main():
     except Miss as e:
         raise cli.UserError(f"{args.onnx}: {e}") from None
     data = rewrite.finish(model)
-    arrays = gate.load_inputs(args.input, [v.name for v in model.graph.inputs], args.rows)
-    result = compare(str(args.onnx), data, arrays)
-    if not result["ok"]:
-        raise cli.UserError(f"{args.onnx}: {gate.line(result)}; nothing written")
+    arrays = input_files.load_inputs(args.input, [v.name for v in model.graph.inputs], args.rows)
+    verdict = compare(str(args.onnx), data, arrays)
+    verdict.demand(args.save_path)
     with cli.whole_file(args.save_path) as f:
         f.write(data)
     full = (arrays["sentence"] > 0).mean()
-    print(
-        f"{result['rows'] - 1} sentences in {len(arrays['sentence'])} rows of {args.seq_len}, {100 * full:.1f} % full"
-    )
-    print(gate.line(result))
+    print(f"{verdict.rows - 1} sentences in {len(arrays['sentence'])} rows of {args.seq_len}, {100 * full:.1f} % full")
+    print(verdict.line)
     print(f"wrote {args.save_path}")
 
 

@@ -25,11 +25,14 @@ The additive mask constant becomes -10000 everywhere: finfo.min turns into -inf 
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from tools import cli
+from tools.base import input_files
+from tools.base.onnxfile import first_line
 from tools.graph import encoder, gate
 from tools.graph.encoder import HEADS, KEY, Encoder, Layer, Linear, Miss, Norm, const, scalar
 
@@ -220,7 +223,7 @@ def finish(model) -> bytes:
         del proto.graph.value_info[:]
         onnx.checker.check_model(proto, full_check=True)
     except Exception as e:
-        raise cli.UserError(f"the rewritten graph is not valid ONNX: {gate.first_line(e)}; please report it") from None
+        raise cli.UserError(f"the rewritten graph is not valid ONNX: {first_line(e)}; please report it") from None
     return proto.SerializeToString(deterministic=True)
 
 
@@ -260,7 +263,7 @@ def show(facts: dict) -> str:
             f"layer {x['layer']:2}: attention {x['heads']} x {x['head_dim']}, scale {x['scale']:.6g} "
             f"({x['scaled_by']}), mask, LayerNorm x 2, Gelu {x['gelu']}"
         )
-    return "\n".join([*lines, gate.line(facts["gate"])])
+    return "\n".join([*lines, facts["gate"]["line"]])
 
 
 def gate_inputs(model, enc: Encoder, folder, rows) -> dict:
@@ -272,7 +275,7 @@ def gate_inputs(model, enc: Encoder, folder, rows) -> dict:
     length = enc.mask_input.shape[1]
     most = next((v.shape[1] for v in model.graph.inputs if enc.packed and v.name == "first"), 0)
     sets = [gate.examples(names, length if isinstance(length, int) else 24, vocabulary, most=most)]
-    sets += [gate.load_inputs(folder, names, rows)] if folder else []
+    sets += [input_files.load_inputs(folder, names, rows)] if folder else []
     width = {name: max(s[name].shape[1] for s in sets) for name in names}
     return {n: np.concatenate([np.pad(s[n], ((0, 0), (0, width[n] - s[n].shape[1]))) for s in sets]) for n in names}
 
@@ -282,7 +285,7 @@ def modify(in_path, out_path, target="ascend", *, inputs=None, rows=None, layers
 
     inputs: folder of rows as preprocess.py writes them (<inputs>/<input name>/*.bin), used besides fixed
     token rows; rows: how many of them, longest first. layers: how many encoder layers there must be.
-    cls_only: (cpu) last layer for [CLS] alone. Returns the report, with "gate" = gate.compare's result.
+    cls_only: (cpu) last layer for [CLS] alone. Returns the report, with "gate" = the fields of gate.Verdict.
     Raises cli.UserError, and writes nothing, when a layer does not match or the logits differ.
     """
     if target not in ("ascend", "cpu", "gpu"):
@@ -304,9 +307,9 @@ def modify(in_path, out_path, target="ascend", *, inputs=None, rows=None, layers
     except Miss as e:
         raise cli.UserError(f"{in_path}: {e}; is it the simplified graph of a BERT classifier?") from None
     data = finish(model)
-    facts["gate"] = gate.compare(str(in_path), data, arrays)
-    if not facts["gate"]["ok"]:
-        raise cli.UserError(f"{in_path}: {gate.line(facts['gate'])}; nothing written")
+    verdict = gate.compare(str(in_path), data, arrays)
+    verdict.demand(out_path)
+    facts["gate"] = asdict(verdict)
     with cli.whole_file(out_path) as f:
         f.write(data)
     return facts

@@ -15,21 +15,19 @@ summary or log that ais_bench or trtexec left elsewhere; it says so, and has no 
 import argparse
 import json
 import math
-import os
-import platform
 import re
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 from statistics import NormalDist
 
-from tools import cli, recipe
+from tools import cli
+from tools.base import cpu
 
 PATH = re.compile(
     r"(?P<model>[^/]+)/(?P<weights>[^/]+)/seq(?P<seq>[^/]+)/bs(?P<bs>\d+)/"
     r"(?P<chip>[^/-]+)-(?P<engine>[^/-]+)-(?P<precision>[^/]+)$"
 )
-ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "bf16", "i8mm", "sve")
 
 
 text = lambda v: isinstance(v, str)
@@ -76,7 +74,7 @@ MEASURED = {
 
 def read(path: Path) -> dict:
     """A record from its file, every field that this project reads of the right kind; UserError names the first other."""
-    record = recipe.read_json(Path(path))
+    record = cli.read_json(Path(path))
     if not text(record.get("kind")) or record["kind"] not in MEASURED:
         raise cli.UserError(f"{path}: kind is {record.get('kind')!r:.40}, not accuracy or throughput; measure again")
     for key, good in (SHAPE | MEASURED[record["kind"]]).items():
@@ -114,39 +112,10 @@ def chain(target: Path) -> dict:
         if not prov_of(path).is_file():
             links[path] = {"sha256": cli.sha256(path)}
             continue
-        prov = recipe.read_json(prov_of(path))
+        prov = cli.read_json(prov_of(path))
         links[path] = {key: prov[key] for key in ("sha256", "commands", "inputs")}
         waiting += prov["inputs"]
     return dict(sorted(links.items()))
-
-
-def machine() -> dict:
-    """The processor and system that run now."""
-    info = dict(
-        line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines() if ":" in line
-    )
-    info = {key.strip(): value.strip() for key, value in info.items()}
-    flags = set(info.get("flags", info.get("Features", "")).split())
-    return {
-        "cpu": info.get("model name", platform.processor() or platform.machine()),
-        "isa": [flag for flag in ISA if flag in flags],
-        "cores": len(os.sched_getaffinity(0)),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "host": platform.node(),
-    }
-
-
-def ticks() -> tuple[int, int]:
-    """This machine's processor time so far: (what the host gave to other machines, all); zeros where Linux says nothing.
-
-    Source: proc(5), /proc/stat: user nice system idle iowait irq softirq steal.
-    """
-    try:
-        fields = [int(v) for v in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
-        return fields[7], sum(fields)
-    except (OSError, ValueError, IndexError):
-        return 0, 0
 
 
 def noise(record: dict) -> str | None:
@@ -160,7 +129,7 @@ def noise(record: dict) -> str | None:
 
 def base(leaf: Path, kind: str, made: Path) -> dict:
     """What every record says: parameters, when, where, which commit, the chain."""
-    run = recipe.read_json(prov_of(str(made)))["run"]
+    run = cli.read_json(prov_of(str(made)))["run"]
     keys = ("started", "commit", "dirty")
     source = leaf.parents[2] / "source"
     return {
@@ -168,7 +137,7 @@ def base(leaf: Path, kind: str, made: Path) -> dict:
         **parameters(leaf),
         "source": source.read_text().strip(),
         **{k: run[k] for k in keys},
-        "machine": machine(),
+        "machine": cpu.machine(),
         "chain": chain(made),
     }
 
@@ -192,7 +161,7 @@ def truth() -> list[int]:
 
 
 def right(predictions: str) -> list[bool]:
-    """Which of the validation sentences `predictions` (a character each, as recipe.score gives them) has right."""
+    """Which of the validation sentences `predictions` (a character each, as output_files.score gives them) has right."""
     labels = truth()
     if len(predictions) != len(labels):
         raise cli.UserError(f"{len(predictions)} predictions, {len(labels)} labels: not the SST-2 validation set")
@@ -201,10 +170,10 @@ def right(predictions: str) -> list[bool]:
 
 def accuracy(leaf: Path) -> dict:
     """The record of leaf/score.json and the inference behind it."""
-    score = recipe.read_json(leaf / "score.json")
+    score = cli.read_json(leaf / "score.json")
     record = base(leaf, "accuracy", leaf / "score.json")
     caveat = "seeded weights: not the model's accuracy" if record["source"] == "seeded" else None
-    summary = recipe.read_json(leaf / "output" / "out_summary.json")
+    summary = cli.read_json(leaf / "output" / "out_summary.json")
     return record | {
         **tool(leaf, summary),
         **proportion(score["correct"], score["total"]),
@@ -219,7 +188,7 @@ def rehearsal(leaf: Path) -> list[str]:
     """What stood out of the fp16 rehearsal, as lines."""
     from tools.ascend import fp16
 
-    return fp16.show(recipe.read_json(leaf / "ranges.json")).splitlines()
+    return fp16.show(cli.read_json(leaf / "ranges.json")).splitlines()
 
 
 def speeds(record: dict) -> list[float]:
@@ -235,7 +204,7 @@ def rows_run(total: int, leaf: Path, record: dict, summary: dict) -> dict:
     if record["seq"] == "real":
         return {"padded_rows": 0.0}
     bs, packed = record["bs"], record["seq"].endswith("p")
-    rows = len(recipe.read_json(leaf.parents[1] / "input" / "rows.json")) if packed else total
+    rows = len(cli.read_json(leaf.parents[1] / "input" / "rows.json")) if packed else total
     batches = len(summary["filesinfo"]) if "-" in record["seq"] else -(-rows // bs)
     ran = batches * bs
     per_row = {"sentences_per_row": round(total / ran, 6)} if packed else {}
@@ -261,7 +230,7 @@ def round_of(path: Path) -> dict:
     """times_ms, throughput (samples/s) and what was timed, of one summary or log, whichever tool left it."""
     text = path.read_text("utf-8", errors="replace")
     if "gpu_compute_time_list" in text:
-        found = recipe.read_json(path)
+        found = cli.read_json(path)
         return {"times_ms": found["gpu_compute_time_list"], "throughput": found["throughput"], "timed": found["timed"]}
     from tools.ascend import ais_bench
 
@@ -303,9 +272,9 @@ def perf(leaf: Path) -> dict:
     }
     work = next((words for mark, words in kinds.items() if mark in record["seq"]), "zeros as input")
     timed = f"{rounds[0]['timed']}; {work}" if record["chip"] != "cpu" else f"the engine's call alone; {work}"
-    summary = recipe.read_json(summaries[0])
-    passes = [recipe.read_json(s)["pass_ms"] for s in summaries] if record["seq"] == "real" else None
-    stolen = [recipe.read_json(s).get("stolen") for s in summaries]
+    summary = cli.read_json(summaries[0])
+    passes = [cli.read_json(s)["pass_ms"] for s in summaries] if record["seq"] == "real" else None
+    stolen = [cli.read_json(s).get("stolen") for s in summaries]
     ran = rows_run(872, leaf, record, summary)
     return record | {
         **tool(leaf, summary),
@@ -438,6 +407,23 @@ def keep(target: Path, record: dict) -> Path:
     with cli.whole_file(target, "w") as f:
         f.write(data)
     return target
+
+
+NAMES = ("model", "weights", "seq", "bs", "chip", "engine", "precision")
+
+
+def make_words(record: dict) -> list[str]:
+    """make's parameters for the configuration of a record."""
+    own = {name: str(record[name]) for name in NAMES}
+    own["seq"] = own["seq"].replace("-", ",")
+    own |= {"seq": own["seq"].removesuffix("p"), "pack": "1" if own["seq"].endswith("p") else ""}
+    if own["weights"] not in ("default", "seeded"):
+        own["weights"] = record["source"]
+    if (
+        record["kind"] == "throughput" and record["chip"] == "cpu" and record["seq"].isdecimal()
+    ):  # timed as long as then
+        own["samples"] = str(max(1, (len(record["times_ms"][0]) - 4) * record["bs"]))
+    return [f"{name.upper()}={value}" for name, value in own.items()]
 
 
 def main():

@@ -15,10 +15,8 @@ import shlex
 from functools import partial
 from pathlib import Path
 
-from tools import cli, recipe
-from tools.bench import bench
-from tools.checks import verify
-from tools.results import plot, published, table
+from tools import cli
+from tools.results import peers, plot, published, table
 from tools.results import record as records_of
 
 STYLE = """
@@ -128,7 +126,7 @@ def cells(found: dict[Path, dict], rows: list[dict]) -> str:
 def behind(path: Path, r: dict) -> str:
     """A record as an element that opens: figures, how to make it again, versions, hashes, commands."""
     kind = "accuracy" if r["kind"] == "accuracy" else "perf"
-    again = shlex.join(["make", kind, *verify.parameters(r)])
+    again = shlex.join(["make", kind, *records_of.make_words(r)])
     if imported := r.get("imported"):
         again = f"measured elsewhere; imported from {imported['file']}, sha256 {imported['sha256']}"
     engine = ", ".join(f"{k} {v}" for k, v in (r["engine_info"] or {}).items())
@@ -168,7 +166,7 @@ def page(found: dict[Path, dict], rows: list[dict], benches: list[dict] = ()) ->
     draws = [(which, partial(plot.draw, which, listed, rows)) for which in plot.PLOTS]
     pictures = [picture(which.capitalize(), "the figures of the table above", draw) for which, draw in draws]
     if benches:
-        pictures.append(picture("Against the peers", "the figures of bench.md", partial(bench.draw, benches)))
+        pictures.append(picture("Against the peers", "the figures of bench.md", partial(peers.draw, benches)))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -204,7 +202,7 @@ def main():
     if not args.records:
         raise cli.UserError("no records to report; `make record` keeps what was measured")
     found = {path: records_of.read(path) for path in sorted(args.records)}
-    text = page(found, published.read(), bench.newest([recipe.read_json(path) for path in args.bench]))
+    text = page(found, published.read(), peers.newest([cli.read_json(path) for path in args.bench]))
     with cli.whole_file(args.save_path, "w", encoding="utf-8") as f:
         f.write(text)
     print(f"wrote {args.save_path}: {len(found)} records, {len(text) / 1e3:.0f} kB")

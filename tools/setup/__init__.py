@@ -1,0 +1,1 @@
+"""The environment: doctor, lock files, bill of materials. Imports bench and below."""

@@ -19,7 +19,6 @@ vocab.txt and the tokenizer.json made from it. The bytes depend on the source's 
 """
 
 import argparse
-import json
 import re
 import stat
 import tempfile
@@ -29,89 +28,14 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from tools import cli
-from tools.source import tokens
+from tools.source import architecture, tokens
 
 MODELS = cli.ROOT / "models"
-BERT = "BertForSequenceClassification"
-TINYBERT = "TinyBertForSequenceClassification"
 CONFIGS = ("config.json", "bert_config.json")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKENIZER = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 FILES = (*CONFIGS, *WEIGHTS, *TOKENIZER)
 LARGEST = 1 << 31  # bytes that a zip may unpack to; 16 MiB for what is not weights
-# What decides the architecture, and the value meant where a config does not say (TinyBERT's has no eps).
-DEFAULTS = {
-    "vocab_size": None,
-    "hidden_size": None,
-    "num_hidden_layers": None,
-    "num_attention_heads": None,
-    "intermediate_size": None,
-    "max_position_embeddings": 512,
-    "type_vocab_size": 2,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-}
-
-
-def read_json(path):
-    """The JSON object in a file; UserError when it is none."""
-    try:
-        value = json.loads(Path(path).read_text("utf-8"))
-    except (ValueError, RecursionError) as e:
-        raise cli.UserError(f"{path}: not JSON ({e}); take the checkpoint's own file") from e
-    if not isinstance(value, dict):
-        raise cli.UserError(f"{path}: not a JSON object; take the checkpoint's own file")
-    return value
-
-
-def read_config(path):
-    """The architecture values of a config.json: {"architectures": [name], and the keys of DEFAULTS}.
-
-    Raises UserError on a config that does not describe a BERT sentence classifier this project can run.
-    """
-    given = read_json(path)
-    config = {key: given.get(key, default) for key, default in DEFAULTS.items()}
-    for key, default in DEFAULTS.items():
-        if key in ("hidden_act", "layer_norm_eps"):
-            good = config[key] == default or (key == "layer_norm_eps" and type(config[key]) is float)
-        else:
-            good = type(config[key]) is int and 0 < config[key] < 1 << 24
-        if not good:
-            raise cli.UserError(f"{path}: {key} is {config[key]!r}; take a BERT classifier's own file")
-    if config["hidden_size"] % config["num_attention_heads"]:
-        raise cli.UserError(
-            f"{path}: hidden_size is not a multiple of num_attention_heads; take the checkpoint's own file"
-        )
-    if given.get("position_embedding_type", "absolute") != "absolute":
-        raise cli.UserError(
-            f"{path}: position_embedding_type is not absolute, the only one handled here; take another checkpoint"
-        )
-    tiny = given.get("architectures") == [TINYBERT]
-    return {"architectures": [TINYBERT if tiny else BERT], **config}
-
-
-def shapes(config):
-    """{tensor name: shape} of a BERT classifier with two labels, as transformers names its parameters."""
-    h, ff = config["hidden_size"], config["intermediate_size"]
-    linear = lambda name, out, into: {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
-    norm = lambda name: {f"{name}.weight": (h,), f"{name}.bias": (h,)}
-    e = "bert.embeddings"
-    expected = {
-        f"{e}.word_embeddings.weight": (config["vocab_size"], h),
-        f"{e}.position_embeddings.weight": (config["max_position_embeddings"], h),
-        f"{e}.token_type_embeddings.weight": (config["type_vocab_size"], h),
-        **norm(f"{e}.LayerNorm"),
-    }
-    for i in range(config["num_hidden_layers"]):
-        layer = f"bert.encoder.layer.{i}"
-        for part in ("query", "key", "value"):
-            expected |= linear(f"{layer}.attention.self.{part}", h, h)
-        expected |= linear(f"{layer}.attention.output.dense", h, h)
-        expected |= norm(f"{layer}.attention.output.LayerNorm")
-        expected |= linear(f"{layer}.intermediate.dense", ff, h)
-        expected |= linear(f"{layer}.output.dense", h, ff)
-        expected |= norm(f"{layer}.output.LayerNorm")
-    return expected | linear("bert.pooler.dense", h, h) | linear("classifier", 2, h)
 
 
 def read_tensors(path):
@@ -164,7 +88,7 @@ def check(config, tensors, where):
         if name.split(".")[0] in ("embeddings", "encoder", "pooler"):
             name = f"bert.{name}"
         renamed[name] = tensor
-    expected = shapes(config)
+    expected = architecture.shapes(config)
     if missing := [n for n in expected if n not in renamed]:
         raise cli.UserError(f"{where}: {len(missing)} tensors missing, as {missing[0]}; is it a classifier?")
     if extra := sorted(renamed.keys() - expected):
@@ -209,11 +133,11 @@ def read(folder, adapter_path=None):
     Returns (config as read_config, {name: float32 numpy array} as check). Raises UserError.
     """
     folder = checkpoint_folder(folder)
-    config = read_config(first_file(folder, CONFIGS, "configuration"))
+    config = architecture.read_config(first_file(folder, CONFIGS, "configuration"))
     path = first_file(folder, WEIGHTS, "weights")
     tensors = read_tensors(path)
     if any(name.startswith("fit_dense.") for name in tensors):
-        config["architectures"] = [TINYBERT]
+        config["architectures"] = [architecture.TINYBERT]
     if adapter_path:
         from tools.source import adapter
 
@@ -327,8 +251,8 @@ def make(spec, model, wheel, save_path):
     """
     from safetensors.numpy import save
 
-    wanted = read_config(model / "config.json")
-    lower_case = read_json(model / "tokenizer_config.json").get("do_lower_case", True)
+    wanted = architecture.read_config(model / "config.json")
+    lower_case = cli.read_json(model / "tokenizer_config.json").get("do_lower_case", True)
     save_path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=save_path.parent) as box:
         folder = source_folder(spec, model, wheel, Path(box))

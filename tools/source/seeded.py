@@ -14,7 +14,7 @@ import string
 import numpy as np
 
 from tools import cli
-from tools.source import checkpoint
+from tools.source import architecture
 from tools.source.tokens import MASK
 
 SEED = 5  # with this one each of the three models sees both classes in real sentences
@@ -49,19 +49,19 @@ def write(folder, model, pieces):
     """
     import torch
 
-    config = checkpoint.read_json(model / "config.json")
-    lower_case = checkpoint.read_json(model / "tokenizer_config.json").get("do_lower_case", True)
+    config = cli.read_json(model / "config.json")
+    lower_case = cli.read_json(model / "tokenizer_config.json").get("do_lower_case", True)
     pieces = vocabulary(pieces, config["vocab_size"], lower_case)
     bits = np.random.PCG64(SEED)
     tensors = {}
-    for name, shape in checkpoint.shapes(config).items():
+    for name, shape in architecture.shapes(config).items():
         if "LayerNorm" in name or name.endswith(".bias"):
             tensors[name] = np.full(shape, name.endswith("LayerNorm.weight"), np.float32)
         else:
             tensors[name] = random_values(bits, shape, std(name, shape))
     folder.mkdir(parents=True)
     (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), "utf-8")
-    if config["architectures"] == [checkpoint.TINYBERT]:
+    if config["architectures"] == [architecture.TINYBERT]:
         tensors |= {"fit_dense.weight": np.zeros((768, config["hidden_size"]), np.float32)}
         tensors |= {"fit_dense.bias": np.zeros(768, np.float32)}
         for key in ("architectures", "model_type", "layer_norm_eps"):

@@ -8,23 +8,11 @@ Needs numpy and tokenizers only. The scripts preprocess.py call load, encode and
 """
 
 import argparse
-import contextlib
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 from tools import cli
 
-# The recipes' input names, and what transformers calls each.
-ROLES = {
-    "input_ids": "input_ids",
-    "attention_mask": "attention_mask",
-    "input_mask": "attention_mask",
-    "token_type_ids": "token_type_ids",
-    "segment_ids": "token_type_ids",
-}
 # Where an encoding of the tokenizers library keeps it.
 FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 PACKED_TOKENS = 8  # a packed row holds at most one sentence per so many tokens (the Makefile counts by it too)
@@ -101,12 +89,14 @@ def encode(tokenizer, sentences, seq_len, names=("input_ids", "attention_mask"))
     """
     import numpy as np
 
+    from tools.base import input_files
+
     check(seq_len, names)
     tokenizer.enable_truncation(seq_len)
     tokenizer.enable_padding(length=seq_len, pad_id=tokenizer.token_to_id(PAD), pad_token=PAD)
     rows = tokenizer.encode_batch(list(sentences))
     return {
-        name: np.array([getattr(row, FIELDS[ROLES[name]]) for row in rows], np.int64).reshape(-1, seq_len)
+        name: np.array([getattr(row, FIELDS[input_files.ROLES[name]]) for row in rows], np.int64).reshape(-1, seq_len)
         for name in names
     }
 
@@ -115,62 +105,23 @@ def ragged(tokenizer, sentences, max_len, names=("input_ids", "attention_mask"))
     """`encode` without [PAD]: {name: an int64 row of its own length, at most max_len, for each sentence}."""
     import numpy as np
 
+    from tools.base import input_files
+
     check(max_len, names)
     tokenizer.enable_truncation(max_len)
     tokenizer.no_padding()
     rows = tokenizer.encode_batch(list(sentences))
-    return {name: [np.array(getattr(row, FIELDS[ROLES[name]]), np.int64) for row in rows] for name in names}
+    return {name: [np.array(getattr(row, FIELDS[input_files.ROLES[name]]), np.int64) for row in rows] for name in names}
 
 
 def check(seq_len, names):
     """UserError for a length without room for a token, or an input of unknown meaning."""
+    from tools.base import input_files
+
     if seq_len < 3:
         raise cli.UserError(f"--seq_len {seq_len}: [CLS], one token and [SEP] need at least 3")
-    if unknown := [n for n in names if n not in ROLES]:
-        raise cli.UserError(f"input {unknown[0]!r} is not one of {', '.join(ROLES)}")
-
-
-def mask_of(arrays):
-    """The int64 [n, seq_len] attention mask among encode's arrays, under whichever name it has there."""
-    return next(array for name, array in arrays.items() if ROLES[name] == "attention_mask")
-
-
-@contextlib.contextmanager
-def fresh_folder(path):
-    """An empty folder that takes the place of `path` when the block ends well: no earlier run's file stays.
-
-    Only a folder of .bin and .npy files is ever replaced; anything else there raises UserError.
-    """
-    path = Path(path)
-    if path.exists() and any(p.suffix not in (".bin", ".npy") for p in path.iterdir()):
-        raise cli.UserError(f"{path}: holds other files than .bin and .npy; name another --save_path")
-    if not path.parent.exists():
-        path.parent.mkdir(parents=True)
-        path.parent.chmod(0o755)
-    new = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    new.chmod(0o755)
-    try:
-        yield new
-        if path.exists():
-            shutil.rmtree(path)
-        new.replace(path)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-
-
-def write_file(path, data):
-    """Write bytes-like `data` to a new file, 0644 whatever the umask (ais_bench refuses other modes)."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    with cli.named(path), os.fdopen(fd, "wb") as f:
-        os.fchmod(fd, 0o644)
-        f.write(data)
-
-
-def write_json(path, value):
-    """Write `value` as JSON with one entry a line, whole or not at all."""
-    with cli.whole_file(path, "w", encoding="utf-8", newline="\n") as f:
-        f.write(json.dumps(value, indent=0, ensure_ascii=False) + "\n")
+    if unknown := [n for n in names if n not in input_files.ROLES]:
+        raise cli.UserError(f"input {unknown[0]!r} is not one of {', '.join(input_files.ROLES)}")
 
 
 def plan(lengths, seq_len, most):
@@ -202,7 +153,9 @@ def pack(arrays):
     """
     import numpy as np
 
-    mask = mask_of(arrays)
+    from tools.base import input_files
+
+    mask = arrays[input_files.mask_name(arrays)]
     lengths, seq_len = mask.sum(1), mask.shape[1]
     most = seq_len // PACKED_TOKENS
     planned = plan(lengths, seq_len, most)
@@ -221,72 +174,9 @@ def pack(arrays):
     return made, planned
 
 
-def write_bins(folder, arrays, labels, first_index=1, prefix="", planned=None):
-    """One file per row and input: folder/<input>/<prefix><index>.bin, int64 little-endian, as long as its row.
-
-    arrays: {input: int64 [n, seq_len], or n rows of their own lengths}; labels: n values, kept as text. Writes folder/labels.json last:
-    {"<file name without .bin>": "<label>"}, in sample order. BERT's recipe counts 1.bin, 2.bin ...;
-    TinyBERT's input0.bin, input1.bin ... (first_index=0, prefix="input"). planned: of `pack`; labels.json then holds
-    lists, and folder/rows.json the sentences of each file as in write_buckets.
-    """
-    count = len(labels if planned is None else planned)
-    stems = [f"{prefix}{i}" for i in range(first_index, first_index + count)]
-    for name, array in arrays.items():
-        assert len(array) == count, (name, len(array), count)
-        with fresh_folder(Path(folder) / name) as new:
-            for stem, row in zip(stems, array, strict=True):
-                write_file(new / f"{stem}.bin", row.astype("<i8").tobytes())
-    given = map(str, labels)
-    if planned is not None:
-        write_json(Path(folder) / "rows.json", dict(zip(stems, planned, strict=True)))
-        given = ([str(labels[i]) for i in row] for row in planned)
-    write_json(Path(folder) / "labels.json", dict(zip(stems, given, strict=True)))
-
-
-def batches_of(mask, buckets, batch):
-    """Rows of each batch when every sentence goes to the smallest bucket that fits and buckets never mix.
-
-    mask: int64 [n, longest bucket]. Returns [(seq_len, row numbers)], buckets ascending, rows in their order.
-    """
-    import numpy as np
-
-    lengths = mask.sum(1)
-    batches, below = [], 0
-    for seq_len in sorted(buckets):
-        rows = np.flatnonzero((lengths > below) & (lengths <= seq_len))
-        batches += [(seq_len, rows[i : i + batch]) for i in range(0, len(rows), batch)]
-        below = seq_len
-    return batches
-
-
-def write_buckets(folder, arrays, labels, buckets, batch):
-    """One file per batch and input: folder/<input>/<k>.npy, int64 [batch, bucket length], k = 1, 2 ...
-
-    arrays: {input: int64 [n, max(buckets)]}; batches as batches_of says. The last batch of a bucket is filled
-    with rows of zeros (ids and mask both), its labels list is shorter. Writes folder/labels.json,
-    {"<k>": ["<label>", ...]}, and folder/rows.json, {"<k>": [row of the text file from 0, ...]}, last.
-    Returns the number of batches.
-    """
-    import numpy as np
-
-    batches = batches_of(mask_of(arrays), buckets, batch)
-    for name, array in arrays.items():
-        assert array.shape == (len(labels), max(buckets)), (name, array.shape)
-        with fresh_folder(Path(folder) / name) as new:
-            for k, (seq_len, rows) in enumerate(batches, 1):
-                whole = np.zeros((batch, seq_len), "<i8")
-                whole[: len(rows)] = array[rows, :seq_len]
-                with cli.whole_file(new / f"{k}.npy") as f:
-                    f.write(cli.npy(whole))
-    write_json(Path(folder) / "rows.json", {str(k): r.tolist() for k, (_, r) in enumerate(batches, 1)})
-    write_json(
-        Path(folder) / "labels.json",
-        {str(k): [str(labels[i]) for i in rows] for k, (_, rows) in enumerate(batches, 1)},
-    )
-    return len(batches)
-
-
 def main():
+    from tools.base import input_files
+
     parser = argparse.ArgumentParser(description="Show the input ids and pieces of sentences.")
     parser.add_argument("--tokenizer_path", required=True, help="folder with tokenizer.json or vocab.txt")
     parser.add_argument("--seq_len", type=int, default=128, help="length of every row (%(default)s)")
@@ -294,7 +184,7 @@ def main():
     args = parser.parse_args()
     tokenizer = load(args.tokenizer_path)
     arrays = encode(tokenizer, args.sentence, args.seq_len)
-    for ids, n in zip(arrays["input_ids"], mask_of(arrays).sum(1), strict=True):
+    for ids, n in zip(arrays["input_ids"], input_files.lengths(arrays), strict=True):
         print(*ids[:n], f"+ {args.seq_len - n} x [PAD]")
         print(*(tokenizer.id_to_token(i) for i in ids[:n]))
 

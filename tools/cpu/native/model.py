@@ -33,6 +33,7 @@ from pathlib import Path
 import numpy as np
 
 from tools import cli
+from tools.base import cpu
 
 MAGIC = b"bert2om1"
 PRECISIONS = ("bf16", "int8")
@@ -558,11 +559,10 @@ class Model:
         """(True, "AMX") or (False, one line that says why and what to use instead)."""
         if platform.machine() not in ("x86_64", "AMD64"):
             return False, f"the packed engine needs an x86-64 CPU with AMX, this is {platform.machine()}; {INSTEAD}"
-        from tools.cpu import engines
 
         needs = {"avx512f", "avx512_bf16", "amx_int8" if precision == "int8" else "amx_bf16"}
-        if engines.cpu_flags(limited=False) >= needs > engines.cpu_flags() & needs:
-            return False, f"{engines.without('AMX')}, which the packed engine needs; {INSTEAD}"
+        if cpu.cpu_flags(limited=False) >= needs > cpu.cpu_flags() & needs:
+            return False, f"{cpu.without('AMX')}, which the packed engine needs; {INSTEAD}"
         has = load_library(library).packed_cpu()
         need, name = (2, "AMX int8") if precision == "int8" else (1, "AMX bf16 and AVX-512 bf16")
         if not has & need:

@@ -1,0 +1,257 @@
+"""The model inputs of a set of sentences as files: written by preprocess.py, read by gates, engines and runners.
+
+    inputs = input_files.load_inputs("build/minilm_sst2/default/seq128/input", ["input_ids", "attention_mask"])
+
+One folder per model input, named as it is; in it one int64 .bin per row, or one .npy per whole batch.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from tools import cli
+from tools.base import onnxfile
+
+CHUNK = 16  # rows a run where the graph leaves the batch free
+
+
+def mask_name(names) -> str | None:
+    """The name of the attention mask among input names, or of the sentence index that packed rows have instead."""
+    return next((n for n in names if "mask" in n or n == "sentence"), None)
+
+
+def lengths(inputs: dict) -> np.ndarray:
+    """Tokens of each row up to the last one not masked, int64 [n]; the full length where there is no mask."""
+    name = mask_name(inputs)
+    n, s = next(iter(inputs.values())).shape
+    if name is None:
+        return np.full(n, s)
+    return (np.where(inputs[name] != 0, np.arange(1, s + 1), 0)).max(axis=1)
+
+
+def in_batches(once, shapes: dict, inputs: dict, where: str) -> np.ndarray:
+    """once({name: int64 [batch, length]}) -> [batch, labels] over all rows of {name: int64 [n, S]}, in their order.
+
+    shapes: {input name: (batch, length)}, a number where the graph fixes it. A static batch is filled by repeating
+    a chunk's last row. Where the length is free, rows run sorted by length and cut to the longest of their chunk.
+    """
+    from tqdm import tqdm
+
+    if missing := [name for name in shapes if name not in inputs]:
+        raise cli.UserError(f"{where}: no rows for its input {missing[0]!r}")
+    batch, length = next(iter(shapes.values()))
+    n, s = inputs[next(iter(shapes))].shape
+    if isinstance(length, int) and length != s:
+        raise cli.UserError(f"{where}: takes rows of {length} tokens, the inputs have {s}; preprocess for it")
+    size = batch if isinstance(batch, int) else CHUNK
+    real = lengths(inputs)
+    order = np.argsort(-real, kind="stable")
+    got = None
+    for at in tqdm(range(0, n, size), desc="compare", unit="batch", leave=False, disable=None):
+        rows = order[at : at + size]
+        width = length if isinstance(length, int) else max(1, int(real[rows].max()))
+        filled = np.pad(rows, (0, size - len(rows)), mode="edge") if isinstance(batch, int) else rows
+        out = once({k: np.ascontiguousarray(inputs[k][filled, :width]) for k in shapes})
+        if got is None:
+            got = np.empty((n, *out.shape[1:]), out.dtype)
+        got[rows] = out[: len(rows)]
+    return got
+
+
+def by_sentence(out: np.ndarray, inputs: dict) -> tuple:
+    """(logits float32 [m, labels], which of them are a sentence's: bool [m]); an empty row counts as one, not real."""
+    real = lengths(inputs) > 0
+    if "first" not in inputs:
+        return out, real
+    used = inputs["first"] > 0
+    used[:, 0] = True
+    return out[used], np.repeat(real, used.sum(axis=1))
+
+
+def natural(path: Path) -> list:
+    return [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", path.name)]
+
+
+def row_files(folder: Path) -> list[Path]:
+    """The files of rows in `folder`, .bin or .npy, in natural order."""
+    return sorted((f for f in folder.iterdir() if f.suffix in (".bin", ".npy")), key=natural)
+
+
+def rows_of(folder: Path) -> tuple[np.ndarray, list[int]]:
+    """Rows in `folder`, int64 [n, S]: one .bin per row, or .npy [rows, length], in natural order; each file's length.
+
+    Shorter files are filled up with zeros.
+    """
+    parts = []
+    for f in row_files(folder):
+        try:
+            part = cli.read_npy(f) if f.suffix == ".npy" else np.fromfile(f, "<i8")[None]
+            dtype, ndim, size = part.dtype, part.ndim, part.nbytes
+        except ValueError as e:
+            raise cli.UserError(f"{f}: not an array of int64: {onnxfile.first_line(e)}; preprocess again") from None
+        if dtype != np.int64 or ndim != 2 or f.suffix == ".bin" and size != f.stat().st_size:
+            raise cli.UserError(f"{f}: not whole int64 rows; preprocess again")
+        parts.append(part)
+    if not parts:
+        raise cli.UserError(f"{folder}: no .bin or .npy files; preprocess first")
+    width = max(p.shape[1] for p in parts)
+    whole = np.zeros((sum(map(len, parts)), width), np.int64)
+    ends = np.cumsum([len(p) for p in parts])
+    for part, end in zip(parts, ends, strict=True):
+        whole[end - len(part) : end, : part.shape[1]] = part
+    return whole, [p.shape[1] for p in parts]
+
+
+def load_inputs(folder, names, rows: int | None = None) -> dict:
+    """{name: int64 [n, S]} from <folder>/<name>/*.bin or *.npy as preprocess.py writes them.
+
+    rows: take only that many, the longest sentences first.
+    """
+    folder = Path(folder)
+    if rows is not None and rows < 1:
+        raise cli.UserError(f"--rows {rows}: must be 1 or more")
+    for name in names:
+        if not (folder / name).is_dir():
+            raise cli.UserError(f"{folder / name}: no such folder of inputs; preprocess first")
+    found = {name: rows_of(folder / name) for name in names}
+    inputs = {name: rows for name, (rows, _) in found.items()}
+    wide = {name: a for name, a in inputs.items() if name != "first"}
+    if len({a.shape for a in wide.values()}) > 1 or len({len(a) for a in inputs.values()}) > 1:
+        shapes = {k: a.shape for k, a in inputs.items()}
+        raise cli.UserError(f"{folder}: inputs differ in shape: {shapes}; preprocess again")
+    of_rows = {tuple(widths) for name, (_, widths) in found.items() if name in wide}
+    if len(of_rows) > 1 or ("first" in found and len(set(found["first"][1])) > 1):
+        raise cli.UserError(f"{folder}: rows of different length from input to input; preprocess again")
+    keep = longest(inputs, rows)
+    return {name: a[keep] for name, a in inputs.items()}
+
+
+def longest(inputs: dict, rows: int | None):
+    """Index of the `rows` longest rows, longest first; of all, as they stand, where None."""
+    return np.argsort(-lengths(inputs), kind="stable")[:rows] if rows else slice(None)
+
+
+def input_names(folder: Path) -> list[str]:
+    """The model inputs that preprocess.py wrote to `folder`."""
+    if not (names := sorted(f.name for f in folder.iterdir() if f.is_dir())):
+        raise cli.UserError(f"{folder}: no folder of a model input; preprocess first")
+    return names
+
+
+# The recipes' input names, and what transformers calls each.
+ROLES = {
+    "input_ids": "input_ids",
+    "attention_mask": "attention_mask",
+    "input_mask": "attention_mask",
+    "token_type_ids": "token_type_ids",
+    "segment_ids": "token_type_ids",
+}
+
+
+@contextlib.contextmanager
+def fresh_folder(path):
+    """An empty folder that takes the place of `path` when the block ends well: no earlier run's file stays.
+
+    Only a folder of .bin and .npy files is ever replaced; anything else there raises UserError.
+    """
+    path = Path(path)
+    if path.exists() and any(p.suffix not in (".bin", ".npy") for p in path.iterdir()):
+        raise cli.UserError(f"{path}: holds other files than .bin and .npy; name another --save_path")
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True)
+        path.parent.chmod(0o755)
+    new = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    new.chmod(0o755)
+    try:
+        yield new
+        if path.exists():
+            shutil.rmtree(path)
+        new.replace(path)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+def write_file(path, data):
+    """Write bytes-like `data` to a new file, 0644 whatever the umask (ais_bench refuses other modes)."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    with cli.named(path), os.fdopen(fd, "wb") as f:
+        os.fchmod(fd, 0o644)
+        f.write(data)
+
+
+def write_json(path, value):
+    """Write `value` as JSON with one entry a line, whole or not at all."""
+    with cli.whole_file(path, "w", encoding="utf-8", newline="\n") as f:
+        f.write(json.dumps(value, indent=0, ensure_ascii=False) + "\n")
+
+
+def write_bins(folder, arrays, labels, first_index=1, prefix="", planned=None):
+    """One file per row and input: folder/<input>/<prefix><index>.bin, int64 little-endian, as long as its row.
+
+    arrays: {input: int64 [n, seq_len], or n rows of their own lengths}; labels: n values, kept as text. Writes folder/labels.json last:
+    {"<file name without .bin>": "<label>"}, in sample order. BERT's recipe counts 1.bin, 2.bin ...;
+    TinyBERT's input0.bin, input1.bin ... (first_index=0, prefix="input"). planned: of `pack`; labels.json then holds
+    lists, and folder/rows.json the sentences of each file as in write_buckets.
+    """
+    count = len(labels if planned is None else planned)
+    stems = [f"{prefix}{i}" for i in range(first_index, first_index + count)]
+    for name, array in arrays.items():
+        assert len(array) == count, (name, len(array), count)
+        with fresh_folder(Path(folder) / name) as new:
+            for stem, row in zip(stems, array, strict=True):
+                write_file(new / f"{stem}.bin", row.astype("<i8").tobytes())
+    given = map(str, labels)
+    if planned is not None:
+        write_json(Path(folder) / "rows.json", dict(zip(stems, planned, strict=True)))
+        given = ([str(labels[i]) for i in row] for row in planned)
+    write_json(Path(folder) / "labels.json", dict(zip(stems, given, strict=True)))
+
+
+def batches_of(mask, buckets, batch):
+    """Rows of each batch when every sentence goes to the smallest bucket that fits and buckets never mix.
+
+    mask: int64 [n, longest bucket]. Returns [(seq_len, row numbers)], buckets ascending, rows in their order.
+    """
+    import numpy as np
+
+    lengths = mask.sum(1)
+    batches, below = [], 0
+    for seq_len in sorted(buckets):
+        rows = np.flatnonzero((lengths > below) & (lengths <= seq_len))
+        batches += [(seq_len, rows[i : i + batch]) for i in range(0, len(rows), batch)]
+        below = seq_len
+    return batches
+
+
+def write_buckets(folder, arrays, labels, buckets, batch):
+    """One file per batch and input: folder/<input>/<k>.npy, int64 [batch, bucket length], k = 1, 2 ...
+
+    arrays: {input: int64 [n, max(buckets)]}; batches as batches_of says. The last batch of a bucket is filled
+    with rows of zeros (ids and mask both), its labels list is shorter. Writes folder/labels.json,
+    {"<k>": ["<label>", ...]}, and folder/rows.json, {"<k>": [row of the text file from 0, ...]}, last.
+    Returns the number of batches.
+    """
+    import numpy as np
+
+    batches = batches_of(arrays[mask_name(arrays)], buckets, batch)
+    for name, array in arrays.items():
+        assert array.shape == (len(labels), max(buckets)), (name, array.shape)
+        with fresh_folder(Path(folder) / name) as new:
+            for k, (seq_len, rows) in enumerate(batches, 1):
+                whole = np.zeros((batch, seq_len), "<i8")
+                whole[: len(rows)] = array[rows, :seq_len]
+                with cli.whole_file(new / f"{k}.npy") as f:
+                    f.write(cli.npy(whole))
+    write_json(Path(folder) / "rows.json", {str(k): r.tolist() for k, (_, r) in enumerate(batches, 1)})
+    write_json(
+        Path(folder) / "labels.json",
+        {str(k): [str(labels[i]) for i in rows] for k, (_, rows) in enumerate(batches, 1)},
+    )
+    return len(batches)

@@ -1,0 +1,67 @@
+"""One way to read an ONNX file, and one to open it in onnxruntime."""
+
+import os
+
+import numpy as np
+
+from tools import cli
+
+DTYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "i64": np.int64, "f32": np.float32}
+
+
+def first_line(error: Exception) -> str:
+    """The first line that an error says that says something."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class Tensor:
+    """Name, numpy dtype and shape (None where dynamic) of one input or output."""
+
+    def __init__(self, name: str, dtype, shape):
+        self.name, self.dtype = name, np.dtype(dtype)
+        self.shape = tuple(d if isinstance(d, int) and d > 0 else None for d in shape)
+
+    @property
+    def bytes(self) -> int:
+        """Size of one whole tensor; 0 where a dimension is dynamic."""
+        return 0 if None in self.shape else int(np.prod(self.shape)) * self.dtype.itemsize
+
+
+def name_of(model) -> str:
+    """How a message names a graph that is given as a path or as bytes."""
+    return "the rewritten graph" if isinstance(model, bytes) else str(model)
+
+
+def session(model, threads: int | None = None, **settings):
+    """An onnxruntime CPU session of a path or of serialized bytes; UserError where onnxruntime refuses the graph.
+
+    threads: all cores if 0; OMP_NUM_THREADS of the environment, else all cores, if None.
+
+    Numbers below 1.2e-38 count as zero: onnxruntime 1.31's softmax makes such of masked scores, and took ten times as long
+    over them (37 of 240 ms a request of 8 x 128 tokens; the logits keep their bytes). It heeds the first session of a
+    process alone, so every session says it.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0")) if threads is None else threads
+    options.log_severity_level = 4  # its errors are raised, too
+    for name, value in {"session.set_denormal_as_zero": "1", **settings}.items():
+        options.add_session_config_entry(name, value) if "." in name else setattr(options, name, value)
+    try:
+        given = model if isinstance(model, bytes) else str(model)
+        return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    except Exception as e:  # onnxruntime has no public base class for its errors
+        raise cli.UserError(f"{name_of(model)}: onnxruntime refuses it: {first_line(e)}; make it again") from None
+
+
+def read(path, weights=True):
+    """An ONNX file as ModelProto; `weights`: with tensors that lie in other files of its folder, never outside it."""
+    import onnx
+
+    try:
+        return onnx.load(path, load_external_data=weights)
+    except OSError:
+        raise
+    except Exception as e:  # protobuf's and onnx's own kinds
+        raise cli.UserError(f"{path}: not an ONNX file, or cut short ({first_line(e)}); run make again") from None

@@ -1,0 +1,92 @@
+"""Logits as files: what ais_bench leaves, one file per sample, and the score of such a folder."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tools import cli
+from tools.base.input_files import row_files
+from tools.base.onnxfile import first_line
+
+
+def read_kept(path: Path) -> np.ndarray:
+    """Float32 [n, labels] that --save_path kept."""
+    try:
+        return cli.read_npy(path).astype(np.float32).reshape(-1, 2)
+    except ValueError as e:
+        raise cli.UserError(f"{path}: no logits: {first_line(e)}; delete it and run make again") from None
+
+
+def read_outputs(folder: Path, given: Path) -> np.ndarray:
+    """Float32 [n, 2]: ais_bench's outputs in `folder` of the one-row files in `given`, in rows_of's order."""
+
+    return np.concatenate([read_logits(folder, f.stem, 1, padded=False) for f in row_files(given)])
+
+
+def read_logits(folder: Path, stem: str, rows: int, padded: bool):
+    """Float32 [rows, 2] of one output file, which holds more rows where it is `padded`: a whole batch, a packed row."""
+    import numpy as np
+
+    found = [p for p in (folder / f"{stem}_0{s}" for s in (".bin", ".npy", ".txt")) if p.is_file()]
+    if not found:
+        raise cli.UserError(f"{folder}/{stem}_0.bin (or .npy, .txt): missing; run the inference again")
+    path = found[0]
+    try:
+        values = {
+            ".bin": lambda: np.frombuffer(path.read_bytes(), "<f4"),
+            ".npy": lambda: cli.read_npy(path),
+            ".txt": lambda: np.loadtxt(path),
+        }[path.suffix]()
+        values = values.astype(np.float32).reshape(-1, 2)
+    except (ValueError, TypeError) as e:
+        reason = " ".join(str(e).split())[:200]
+        raise cli.UserError(f"{path}: not float32 pairs ({reason}); run the inference again") from None
+    if len(values) < rows or (len(values) > rows and not padded):
+        raise cli.UserError(f"{path}: {len(values)} rows of logits, {rows} labels; run the inference again")
+    if not np.isfinite(values[:rows]).all():
+        raise cli.UserError(
+            f"{path}: NaN or infinite logits; `make accuracy PRECISION=fp32` shows if the model has them"
+        )
+    return values[:rows]
+
+
+def score(output_path: Path, label_path: Path) -> dict:
+    """correct, total and `predictions`, a character a sentence in the data's order: its class, or = for a tie.
+
+    A tie is wrong, as in the recipe. labels.json is {"<file>": "<label>"}, or {"<file>": ["<label>", ...]} for whole
+    batches and packed rows; rows.json beside it then gives each file's rows of the text file.
+    """
+    import numpy as np
+
+    if not output_path.is_dir():
+        raise cli.UserError(f"{output_path}: no such folder; run the inference first")
+    labels = cli.read_json(label_path)
+    order_path = label_path.with_name("rows.json")
+    whole = any(isinstance(v, list) for v in labels.values())
+    order = cli.read_json(order_path) if whole else {stem: [i] for i, stem in enumerate(labels)}
+    logits, truth, rows = [], [], []
+    for stem, given in labels.items():
+        wanted = given if isinstance(given, list) else [given]
+        if not all(w in ("0", "1") for w in wanted):
+            raise cli.UserError(f"{label_path}: labels of {stem} are {wanted}, not 0 or 1; run preprocess.py again")
+        logits.append(read_logits(output_path, stem, len(wanted), padded=wanted is given))
+        truth += map(int, wanted)
+        numbers = order.get(stem)
+        if not isinstance(numbers, list) or len(numbers) != len(wanted):
+            raise cli.UserError(
+                f"{order_path}: rows of {stem} are {numbers}, not {len(wanted)}; run preprocess.py again"
+            )
+        rows += numbers
+    if not truth:
+        raise cli.UserError(f"{label_path}: no labels; run preprocess.py again")
+    extra = {p.name.split("_")[0] for p in output_path.glob("*_0.*")} - set(labels)
+    if extra:
+        raise cli.UserError(f"{output_path}/{min(extra)}_0.*: no label for it; empty the folder and run again")
+    if sorted(map(repr, rows)) != sorted(map(repr, range(len(truth)))):
+        raise cli.UserError(f"{order_path}: not the rows 0 to {len(truth) - 1}, each once; run preprocess.py again")
+    logits = np.concatenate(logits)
+    tied = logits[:, 0] == logits[:, 1]
+    chosen = logits.argmax(1)
+    correct = int(((chosen == truth) & ~tied).sum())
+    text = np.where(tied, "=", chosen.astype(str))
+    return {"correct": correct, "total": len(truth), "predictions": "".join(text[np.argsort(rows)])}

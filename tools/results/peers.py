@@ -1,0 +1,109 @@
+"""The benches that `make bench-record` kept: ours beside what one would use instead, as a table and a picture."""
+
+from pathlib import Path
+
+SHAPES = ("sorted", "padded")
+
+
+KINDS = ("memory", "fp32", "bf16", "int8", "bf16_l2", "int8_l2")  # as in peak.c
+
+
+UNITS = {"fp32": "AVX-512", "bf16": "AMX bf16", "int8": "AMX int8"}
+
+
+def pairs(record: dict) -> dict:
+    """{contender: {shape: line}}, ours last, as the record has them."""
+    out: dict[str, dict] = {}
+    for line in record["contenders"]:
+        out.setdefault(line["name"], {})[line["shape"]] = line
+    return out
+
+
+def cells(line: dict) -> list[str]:
+    """sentences/s, ratio with spread, share of the peak."""
+    if line["samples_per_second"] is None:
+        return ["-", "-", "-"]
+    ratio = "-" if line["ratio"] is None else f"{line['ratio']:.2f} ({line['ratio_low']:.2f}-{line['ratio_high']:.2f})"
+    share = "-" if line["share_of_peak"] is None else f"{100 * line['share_of_peak']:.1f} %"
+    return [f"{line['samples_per_second']:.1f}", ratio, share]
+
+
+def table(record: dict) -> str:
+    """One record as Markdown."""
+    r, m = record, record["machine"]
+    work = {k: v / 1e9 for k, v in r["operations_per_sentence"].items()}
+    peak = lambda k: "none" if (v := r["peak_per_second"][k]["median"]) is None else f"{v / 1e12:.2f}"
+    head = [
+        "contender", "real: sent/s", "x recipe's way", "of peak", "accuracy %", "flips",
+        f"padded {r['seq']}, batch {r['bs']}: sent/s", "x recipe's way", "of peak", "version",
+    ]  # fmt: skip
+    lines, why = [head, ["---"] * len(head)], []
+    for name, by in pairs(r).items():
+        line, padded = by["sorted"], by["padded"]
+        accuracy = "-" if line["accuracy"] is None else f"{100 * line['accuracy']:.2f}"
+        flips = "-" if line["flips"] is None else str(len(line["flips"]))
+        shown = f"**{name}**" if line["ours"] else name
+        lines.append([shown, *cells(line), accuracy, flips, *cells(padded), line["version"] or "-"])
+        reasons = {f"{reason}" for one in by.values() if (reason := one["missing"].get("all"))}
+        why += [f"- {name}: {reason}" for reason in sorted(reasons)]
+    some = next(
+        (v for line in r["contenders"] if (v := line["missing"].get("accuracy")) and line["shape"] == "sorted"), ""
+    )
+    text = [
+        f"### {r['model']}, weights: {r['weights']}",
+        "",
+        f"{m['cpu']}, {r['threads']} threads, {r['started'][:10]}. Median over "
+        f"{max((len(x['rounds'] or []) for x in r['contenders']), default=0)} interleaved rounds, smallest and largest in "
+        f"brackets; {r['timed']}. Real: all {r['contenders'][0]['sentences']} sentences, sorted by length, batch {r['batch']}. "
+        f"Padded: {r['contenders'][1]['sentences']} of them. Flips: labels unlike fp32's."
+        + (f" Accuracy: not given ({some})." if some else "")
+        + (f" The host gave up to {100 * max(r['stolen']):.0f} % of a round to others." if r.get("stolen") else ""),
+        "",
+        f"Operations a sentence: {work['sorted']:.2f} G real, {work['padded']:.2f} G padded. Peak, TOP/s: fp32 "
+        f"{peak('fp32')}, bf16 {peak('bf16')}, int8 {peak('int8')} in registers; bf16 {peak('bf16_l2')}, int8 "
+        f"{peak('int8_l2')} fed from L2. Memory {r['peak_per_second']['memory']['median'] / 1e9:.0f} GB/s.",
+        "",
+        *("| " + " | ".join(cells) + " |" for cells in lines),
+        "",
+        *([*why, ""] if why else []),
+    ]
+    return "\n".join(text)
+
+
+def newest(records: list[dict]) -> list[dict]:
+    """The last record of each model, weights and CPU."""
+    keyed = {(r["model"], r["weights"], r["machine"]["cpu"]): r for r in sorted(records, key=lambda r: r["started"])}
+    return [keyed[k] for k in sorted(keyed)]
+
+
+def draw(records: list[dict], file, suffix: str) -> None:
+    """Ratios as bars with their spread: a row of panels a record, real sentences left, padded right."""
+    from tools.results import plot
+
+    tall = 0.28 * max(len(pairs(r)) for r in records) + 1
+    with plot.page(file, suffix, len(records), 2, (13, tall)) as axes:
+        for both, r in zip(axes, records, strict=True):
+            for ax, shape in zip(both, SHAPES, strict=True):
+                lines = [line for line in r["contenders"] if line["shape"] == shape]
+                for y, line in enumerate(reversed(lines)):
+                    if line["ratio"] is None:
+                        ax.text(0.02, y, "not measured", va="center", color="gray", fontsize=8)
+                        continue
+                    spread = [[line["ratio"] - line["ratio_low"]], [line["ratio_high"] - line["ratio"]]]
+                    colour = "tab:orange" if line["ours"] else "tab:blue"
+                    ax.barh(y, line["ratio"], xerr=spread, color=colour, capsize=2)
+                    ax.text(line["ratio_high"], y, f"  {line['ratio']:.1f}", va="center", fontsize=8)
+                ax.set_yticks(range(len(lines)), [line["name"] for line in reversed(lines)])
+                ax.set_xlim(left=0)
+                ax.margins(x=0.12)
+                kind = "real sentences" if shape == "sorted" else f"padded to {r['seq']}, batch {r['bs']}"
+                ax.set_title(f"{r['model']} ({r['weights']}), {kind}: x the recipe's way")
+
+
+def promote(folder: Path, record: dict) -> Path:
+    """Write a record as folder/<date>-<host>-<model>-<weights>.json; another of that name is never overwritten."""
+    from tools.results import record as records
+
+    day = record["started"].replace(":", "").replace("-", "")[:15]
+    name = f"{day}-{record['machine']['host']}-{record['model']}-{record['weights']}.json"
+    return records.keep(folder / name, record)
