@@ -25,4 +25,16 @@ atc.fp16 := force_fp16
 atc.mix  := allow_mix_precision
 
 # What ISA may say, rising: oneDNN's names, which OpenVINO and our packed engine obey (tools/cpu/engines.py: STEPS).
-ISAS := SSE41 AVX AVX2 AVX2_VNNI AVX2_VNNI_2 AVX512_CORE AVX512_CORE_VNNI AVX512_CORE_BF16 AVX512_CORE_FP16 AVX512_CORE_AMX
+ISAS := SSE41 AVX AVX2 AVX2_VNNI AVX2_VNNI_2 AVX512_CORE AVX512_CORE_VNNI AVX512_CORE_BF16 AVX512_CORE_FP16 \
+        AVX512_CORE_AMX
+# What bench and knobs measure of ours, where this CPU can run it.
+BENCHED := cpu-packed-bf16 cpu-packed-int8 cpu-openvino-bf16 cpu-onnxruntime-fp32
+unit.cpu-packed-bf16   := amx_int8
+unit.cpu-packed-int8   := amx_int8
+unit.cpu-openvino-bf16 := avx512_bf16 amx_bf16 bf16
+
+family_of = $(strip $(foreach f,ascend gpu cpu,$(if $(filter $1,$(CHIPS_$f)),$f)))
+engines_of = $($(family_of).ENGINES)
+precisions_of = $(foreach e,$(engines_of),$($e.PRECISIONS))
+# engine_for CHIP,PRECISION: ENGINE where given, else the chip's first that has the precision.
+engine_for = $(or $(ENGINE),$(firstword $(foreach e,$(engines_of),$(if $(filter $2,$($e.PRECISIONS)),$e))))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,7 +59,8 @@ class Repo:
     def remade(self, *words) -> set[str]:
         """What `make -n` would make, as artefacts below build/ and results/."""
         lines = self.make("-n", *words).stdout.splitlines()
-        made = [line.split()[3 + ("--alone" in line)] for line in lines if line.startswith("python3 -m tools.run")]
+        made = [re.search(r" -m tools.run --step \S+ (?:--\w+ )*(\S+)", line) for line in lines]
+        made = [found[1] for found in made if found]
         return {name.removeprefix("build/") for name in made}
 
     def files(self) -> dict[str, tuple[int, int]]:

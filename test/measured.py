@@ -41,7 +41,7 @@ def tree(folder: Path) -> Path:
 
 def run(*words) -> None:
     """run.py TARGET PREREQUISITE... -- COMMAND..."""
-    done = subprocess.run([sys.executable, "-m", "tools.run", *words], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "tools.run", "--step", "test", *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -89,7 +89,7 @@ def accuracy(bs: int = 8, config: str = "cpu-onnxruntime-fp32", wrong: int = 80,
     run(f"{at}/model.onnx", f"{MODEL}/model.onnx", "--", "cp", f"{MODEL}/model.onnx", "{}")
     run(f"{at}/output/MANIFEST", f"{at}/model.onnx", f"{MODEL}/seq128/input/MANIFEST", "--",
         sys.executable, "-c", OUTPUTS, "{}", "".join(map(str, classes)), engine)  # fmt: skip
-    run(f"{at}/score.json", f"{at}/output/MANIFEST", "tools/recipe.py", "--", sys.executable,
+    run(f"{at}/score.json", f"{at}/output/MANIFEST", "tools/recipe/postprocess.py", "--", sys.executable,
         "models/minilm_sst2/postprocess.py", "--output_path", f"{at}/output/out",
         "--label_path", f"{MODEL}/seq128/input/labels.json", "--save_path", "{}")  # fmt: skip
     run(f"{at}/accuracy.json", "tools/results/record.py", f"{at}/score.json", "--",

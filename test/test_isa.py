@@ -9,9 +9,9 @@ import corpus
 import pytest
 import small
 
-from tools import recipe
 from tools.base import cpu, input_files, output_files
 from tools.cpu import engines
+from tools.recipe import pth2onnx
 from tools.source import tokens
 
 ROWS = 24
@@ -32,7 +32,7 @@ def box(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("isa")
     checkpoint = small.checkpoint(folder)
-    sentences = (recipe.SENTENCES * ROWS)[:ROWS]
+    sentences = (pth2onnx.SENTENCES * ROWS)[:ROWS]
     (folder / "train.tsv").write_text("sentence\tlabel\n" + "".join(f"{s}\t{i % 2}\n" for i, s in enumerate(sentences)))
     names = ("input_ids", "attention_mask")
     arrays = tokens.encode(tokens.load(checkpoint), sentences, 16, names)

@@ -7,6 +7,8 @@ from conftest import ROOT
 
 LAYERS = [
     "cli",
+    "screen",
+    "imports",
     "run",
     "base",
     "source",

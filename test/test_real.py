@@ -13,9 +13,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tools import cli, recipe
+from tools import cli
 from tools.base import input_files
 from tools.cpu import engines, plan, runner, score
+from tools.recipe import preprocess as preprocess_command
 from tools.source import tokens
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +65,7 @@ def preprocess(monkeypatch, tmp_path, tokenizer, sentences, *words):
     script = str(ROOT / "models/minilm_sst2/preprocess.py")
     given = ["--text_file", file, "--tokenizer_path", tokenizer, "--save_path", tmp_path / "in"]
     monkeypatch.setattr(sys, "argv", [script, *map(str, given), *words])
-    recipe.preprocess("", NAMES)
+    preprocess_command.preprocess("", NAMES)
     return tmp_path / "in"
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tools import recipe
 from tools.graph import export
+from tools.recipe import pth2onnx
 from tools.source import seeded, tokens
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +37,7 @@ def sentences():
     """Our own, which have capitals, and real ones if they were rebuilt."""
     path = ROOT / "build/data/dev.tsv"
     real = [line.split("\t")[0] for line in path.read_text("utf-8").split("\n")[1:]] if path.exists() else []
-    return (recipe.SENTENCES + real + recipe.SENTENCES * 2)[:ROWS]
+    return (pth2onnx.SENTENCES + real + pth2onnx.SENTENCES * 2)[:ROWS]
 
 
 def folder_of(model, tmp_path, clone):

@@ -35,7 +35,7 @@ def test_every_atc_flag_is_visible_in_a_dry_run(ascend):
     text = ascend.make("-n", "MODEL=tiny", "CHIP=310P3", "BS=4", "om").stdout
     for flag in ("--framework=5", "--soc_version=Ascend310P3", "--precision_mode=force_fp16", "--input_format=ND"):
         assert flag in text
-    assert "'--input_shape=input_ids:4,64;attention_mask:4,64'" in text
+    assert "--input_shape=input_ids:4,64';'attention_mask:4,64" in text
 
 
 def test_up_to_date_after_a_build(ascend):

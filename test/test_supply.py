@@ -66,7 +66,11 @@ def test_sbom_finds_what_is_outside_the_lock(tmp_path):
     def run():
         command = [sys.executable, "-m", "tools.setup.sbom"]
         return subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+            command,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env={"PYTHONPATH": f"{tmp_path}:{ROOT}", "BERT2OM_TEST_STANDIN": "1"},
         )
 
     done = run()

@@ -1,11 +1,12 @@
 """The cross-chip table: measured before published before nothing, and the recipe's ratios and best batch size."""
 
+import json
 from pathlib import Path
 
 import measured
 import pytest
 
-from tools import cli, recipe
+from tools import cli
 from tools.results import table
 
 MODELS = measured.ROOT / "models"
@@ -35,7 +36,7 @@ def record(path, speed, **more):
 def stored(folder: Path, *records) -> list[str]:
     paths = [folder / f"{i}.json" for i, _ in enumerate(records)]
     for path, r in zip(paths, records, strict=True):
-        path.write_text(recipe.json.dumps(r))
+        path.write_text(json.dumps(r))
     return [str(p) for p in paths]
 
 

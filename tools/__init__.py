@@ -4,3 +4,17 @@ Each folder imports only what stands before it: cli, run, base, source, graph, r
 checks, bench, setup (test/test_layers.py holds them to it). Modules run from the top folder of the checkout, as
 `python3 -m tools.graph.simplify --help`.
 """
+
+import os
+import sys
+from pathlib import Path
+
+# Packages that the environment puts before ours (CANN's set_env.sh does) are for the tools that we start, not for us.
+ROOT = Path(__file__).resolve().parents[1]
+FOREIGN = {Path(p).resolve() for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p} - {ROOT}
+if "BERT2OM_TEST_STANDIN" not in os.environ:
+    sys.path[:] = [p for p in sys.path if not p or Path(p).resolve() not in FOREIGN]
+if "BERT2OM_STEP" in os.environ:  # started by tools/run.py, or by a process that it started
+    from tools.cli import die_with_parent
+
+    die_with_parent()

@@ -31,6 +31,9 @@ ADVICE = {errno.ENOSPC: ROOM, errno.EFBIG: ROOM, errno.EDQUOT: ROOM, errno.EROFS
 
 def run(main):
     """Call main() and exit: 0 (or main's own status), 1 with one line on a user's mistake, 130 on Ctrl-C."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     try:
         status = main()
         sys.stdout.flush()
@@ -127,3 +130,15 @@ def stream(command: list, cwd: Path) -> tuple[int, str]:
             sys.stdout.flush()
             tail = (tail + chunk)[-TAIL:]
     return process.returncode, tail.decode(errors="replace")
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when the one that started it dies, however that happens (Linux alone).
+
+    So that a build killed by SIGKILL leaves nobody behind who writes on.
+    """
+    import ctypes
+
+    prctl, set_death_signal = getattr(ctypes.CDLL(None), "prctl", None), 1  # linux/prctl.h: PR_SET_PDEATHSIG
+    if prctl:
+        prctl(set_death_signal, 9)

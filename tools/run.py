@@ -1,23 +1,27 @@
-"""Run the commands that make one artefact; the artefact appears whole, described, or not at all.
+"""Run the commands that make one artefact; it appears whole, described, or not at all.
 
-    python3 -m tools.run [--alone] TARGET PREREQUISITE... -- COMMAND... [-- COMMAND...]
+    python3 -m tools.run --step simplify [--alone] TARGET PREREQUISITE... -- COMMAND... [-- COMMAND...]
 
-    ==> build/minilm_sst2/default/model.onnx
-    ...
-    <== build/minilm_sst2/default/model.onnx  90.9 MB  7.1 s
+    simplify   gate: equal: fp32, max |difference| 2.15e-06 (limit 1e-04) over 16 rows, 0 flips       2.7 s
 
-`{}` in a command is a temporary path beside TARGET, `{stem}` the same without its suffix. When every command has ended well the result is hashed,
-TARGET.prov.json says what made it, and it is renamed to TARGET. Other files left beside `{}` are dropped.
-A TARGET called MANIFEST stands for its whole folder: `{}` is then an empty folder, and MANIFEST lists
-`sha256  name` of each file in it, sorted, but for `*_summary.json`: those hold timings, which never repeat.
+`{}` in a command is a temporary path beside TARGET, `{stem}` the same without its suffix. When every command has ended
+well and no prerequisite has changed meanwhile, the result is hashed, TARGET.prov.json says what made it, and it is
+renamed to TARGET. Other files left beside `{}` are dropped. A TARGET called MANIFEST stands for its whole folder: `{}`
+is then an empty folder, and MANIFEST lists `sha256  name` of each file in it, sorted, but for `*_summary.json`: those
+hold timings, which never repeat.
 
-TARGET.prov.json: `target sha256 inputs commands python` must not vary; `run` (time, host, git) may.
+What the commands print goes to TARGET.log, and to the screen where V is set or a command fails; otherwise the screen
+shows one line a step (tools/screen.py).
 
-Nothing runs beside a measurement: --alone locks the Makefile exclusively, all other work shares that lock.
-Two makes that want one target: the second waits, and takes what the first made.
-Only the standard library: this runs before anything is installed.
+TARGET.prov.json: `target sha256 inputs recipe commands python` must not vary; `run` (time, host, git) may. `recipe` is
+the commands as make wrote them, by which make sees that a command has changed.
+
+Nothing runs beside a measurement: --alone locks the Makefile exclusively, all other work shares that lock. Two makes
+that want one target: the second waits, and takes what the first made if it asked for the same. What this starts dies
+with it.
 """
 
+import argparse
 import fcntl
 import json
 import os
@@ -30,13 +34,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools import cli
+from tools import cli, screen
 
 
-def split(argv: list[str]) -> tuple[Path, list[str], list[list[str]]]:
+def split(words: list[str]) -> tuple[Path, list[str], list[list[str]]]:
     """TARGET, PREREQUISITES and COMMANDS of an argument list in which `--` stands before each command."""
     groups: list[list[str]] = [[]]
-    for word in argv:
+    for word in words:
         if word == "--":
             groups.append([])
         else:
@@ -56,15 +60,15 @@ def lock(path: Path, how: int) -> tuple[int, bool]:
     return fd, False
 
 
-def call(command: list[str]) -> None:
-    """Run one command; its failure is ours, named by the command."""
+def call(command: list[str], show: screen.Step) -> None:
+    """Run one command, its output given to `show`; its failure is ours, named by the command."""
     try:
-        status = subprocess.run(command, check=False).returncode
+        status = show.call(command)
     except FileNotFoundError:
         raise cli.UserError(f"{command[0]}: not found; `make doctor` says what is here") from None
     if status:
         how = signal.Signals(-status).name if status < 0 else f"exit {status}"
-        raise cli.UserError(f"{how} from: {' '.join(command)}")
+        raise cli.UserError(f"{how} from: {' '.join(show.told(word) for word in command)}")
 
 
 def settle(made: Path) -> None:
@@ -83,33 +87,59 @@ def manifest(folder: Path) -> Path:
 
 
 def git_state() -> dict:
-    """The commit and whether the work tree differs from it; null outside a repository."""
-    ask = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True, check=False)
-    head = ask("rev-parse", "HEAD")
-    if head.returncode:
+    """The commit of this very tree and whether the work tree differs from it; null where no git says it."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    ask = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True, check=False, env=env)
+    try:
+        where = ask("rev-parse", "--show-toplevel", "HEAD")
+        top, head = where.stdout.splitlines()
+        if where.returncode or not cli.ROOT.samefile(top):
+            raise ValueError
+        return {"commit": head, "dirty": bool(ask("status", "--porcelain", "-uno").stdout)}
+    except (OSError, ValueError):
         return {"commit": None, "dirty": None}
-    return {"commit": head.stdout.strip(), "dirty": bool(ask("status", "--porcelain", "-uno").stdout)}
 
 
-def build(target: Path, prerequisites: list[str], commands: list[list[str]], box: Path) -> int:
-    """Make TARGET inside `box`, an empty folder beside it, then move it into place. Returns its bytes."""
+def signatures(paths: list[str]) -> dict[str, tuple]:
+    """Size and dates of files."""
+    stats = {path: Path(path).stat() for path in paths}
+    return {path: (s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in stats.items()}
+
+
+def unchanged(before: dict[str, tuple], inputs: dict[str, str]) -> None:
+    """UserError where a prerequisite is no longer what it was when the commands began."""
+    after = signatures(list(before))
+    for path in (p for p in before if before[p] != after[p]):
+        if cli.sha256(path) != inputs[path]:
+            raise cli.UserError(f"{path} changed while it was read; run make again")
+
+
+def recipe(commands: list[list[str]]) -> str:
+    """The commands as make wrote them, on one line."""
+    return " -- ".join(" ".join(["python" if w.endswith("/bin/python") else w for w in c]) for c in commands)
+
+
+def build(target: Path, inputs: dict[str, str], commands: list[list[str]], box: Path, show: screen.Step) -> None:
+    """Make TARGET inside `box`, an empty folder beside it, then move it into place."""
     folder = target.name == "MANIFEST"
     final = target.parent if folder else target
     made = box / final.name
     if folder:
         made.mkdir()
-    started = time.time()
+    show.place(made, final)
+    started, before = time.time(), signatures(list(inputs))
     for command in commands:
-        call([word.replace("{}", str(made)).replace("{stem}", str(made.with_suffix(""))) for word in command])
+        call([word.replace("{}", str(made)).replace("{stem}", str(made.with_suffix(""))) for word in command], show)
     if not made.exists() or (folder and not any(made.iterdir())):
         raise cli.UserError(f"{commands[-1][0]} ended well but wrote nothing to {target}")
-    size = sum(p.stat().st_size for p in made.rglob("*")) if folder else made.stat().st_size
+    unchanged(before, inputs)
     listed = manifest(made) if folder else made
     settle(made)
     prov = {
         "target": str(target),
         "sha256": cli.sha256(listed),
-        "inputs": {p: cli.sha256(p) for p in prerequisites},
+        "inputs": inputs,
+        "recipe": recipe(commands),
         "commands": [["python" if w.endswith("/bin/python") else w for w in c] for c in commands],
         "python": platform.python_version(),
         "run": {
@@ -123,36 +153,53 @@ def build(target: Path, prerequisites: list[str], commands: list[list[str]], box
     written = made / "MANIFEST.prov.json" if folder else box / "prov.json"
     written.write_text(json.dumps(prov, indent=1) + "\n")
     written.chmod(0o644)
-    os.utime(listed, (0, 0))  # of no use to make until main() has cleared up: killed before that, it is made again
+    os.utime(listed, (0, 0))  # makes TARGET look old until main() has cleared up: killed before that, it is made again
+    show.save(made / "MANIFEST.log" if folder else Path(f"{target}.log"))
     if not folder:
         written.rename(f"{target}.prov.json")
     if folder and final.exists():
         final.rename(box / "old")
     made.rename(final)
-    return size
+
+
+def made_meanwhile(target: Path, asked: float, inputs: dict[str, str], commands: list[list[str]]) -> bool:
+    """Whether another make made TARGET since `asked`, from the same inputs by the same commands."""
+    if not target.exists() or target.stat().st_mtime <= asked:
+        return False
+    try:
+        prov = json.loads(Path(f"{target}.prov.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return prov.get("inputs") == inputs and prov.get("recipe") == recipe(commands)
 
 
 def main():
     os.umask(0o022)
-    argv = sys.argv[1:]
-    alone = argv[:1] == ["--alone"]
-    target, prerequisites, commands = split(argv[alone:])
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--step", required=True, help="its name on the screen")
+    p.add_argument("--alone", action="store_true", help="nothing else runs meanwhile")
+    p.add_argument("--labelled", action="store_true", help="show which configuration it is")
+    p.add_argument("words", nargs=argparse.REMAINDER, metavar="TARGET PREREQUISITE... -- COMMAND...")
+    args = p.parse_args()
+    target, prerequisites, commands = split(args.words)
     folder = target.name == "MANIFEST"
     parent = target.parent.parent if folder else target.parent
     parent.mkdir(parents=True, exist_ok=True)
     asked = time.time()
+    show = screen.Step(args.step, target, args.labelled)
     _, waited = lock(parent, fcntl.LOCK_EX)
-    if waited and target.exists() and target.stat().st_mtime > asked:
-        return print(f"=== {target}  made meanwhile by another make")
-    lock(Path("Makefile"), fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+    inputs = {path: cli.sha256(path) for path in prerequisites}
+    if waited and made_meanwhile(target, asked, inputs, commands):
+        return show.line("made meanwhile by another make")
+    lock(Path("Makefile"), fcntl.LOCK_EX if args.alone else fcntl.LOCK_SH)
     prefix = f".{(target.parent if folder else target).name}."
     for stale in parent.glob(f"{prefix}*.tmp"):
         shutil.rmtree(stale, ignore_errors=True)
     box = Path(tempfile.mkdtemp(dir=parent, prefix=prefix, suffix=".tmp"))
-    print(f"==> {target}", flush=True)
     try:
-        size = build(target, prerequisites, commands, box)
+        build(target, inputs, commands, box, show)
     except cli.UserError as e:
+        show.failed()
         full = shutil.disk_usage(parent).free < 1 << 20
         raise cli.UserError(f"{target} was not made: {'the disk is full, make room; ' * full}{e}") from None
     except OSError as e:  # of its own prov.json, MANIFEST or rename
@@ -161,8 +208,7 @@ def main():
     finally:
         shutil.rmtree(box, ignore_errors=True)
     os.utime(target)
-    print(f"<== {target}  {size / 1e6:.1f} MB  {time.time() - asked:.1f} s", flush=True)
-    return None
+    return show.line()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tools import cli, recipe
+from tools import cli
+from tools.recipe import modify
 
 if __name__ == "__main__":
-    cli.run(lambda: recipe.modify(__doc__))
+    cli.run(lambda: modify.modify(__doc__))

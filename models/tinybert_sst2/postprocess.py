@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tools import cli, recipe
+from tools import cli
+from tools.recipe import postprocess
 
 if __name__ == "__main__":
-    cli.run(lambda: recipe.postprocess(__doc__, "acc:"))
+    cli.run(lambda: postprocess.postprocess(__doc__, "acc:"))

@@ -21,7 +21,7 @@ from tools import cli
 from tools.results import record, table
 
 # Made by make itself to remember a parameter: a cause, so nothing describes how it came about.
-STAMPS = ("source", "samples", "atc", "device", "isa")
+STAMPS = ("source", "given")
 PROV = ".prov.json"
 COPIES = ("verify", "reproduce")  # whole trees, which their own make describes
 
@@ -47,7 +47,7 @@ def manifest_faults(manifest: Path, sha256) -> Iterator[str]:
         elif sha256(str(folder / name)) != sha:
             yield f"{folder / name}: its bytes are not those that {manifest} lists"
     here = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    spare = ("MANIFEST", f"MANIFEST{PROV}")
+    spare = ("MANIFEST", f"MANIFEST{PROV}", "MANIFEST.log")
     for name in sorted(n for n in here - set(listed) if n not in spare and not n.endswith("_summary.json")):
         yield f"{folder / name}: {manifest} does not list it"
 

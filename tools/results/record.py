@@ -26,7 +26,7 @@ from tools.base import cpu
 
 PATH = re.compile(
     r"(?P<model>[^/]+)/(?P<weights>[^/]+)/seq(?P<seq>[^/]+)/bs(?P<bs>\d+)/"
-    r"(?P<chip>[^/-]+)-(?P<engine>[^/-]+)-(?P<precision>[^/]+)$"
+    r"(?P<chip>[^/-]+)-(?P<engine>[^/-]+)-(?P<precision>[^/.]+)(?P<isa>[.][^/]+)?$"
 )
 
 
@@ -93,7 +93,8 @@ def parameters(leaf: Path) -> dict:
     found = PATH.search(leaf.as_posix())
     if not found:
         raise cli.UserError(f"{leaf}: not build/<model>/<weights>/seq<N>/bs<N>/<chip>-<engine>-<precision>")
-    return found.groupdict() | {"bs": int(found["bs"])}
+    named = {key: value for key, value in found.groupdict().items() if key != "isa"}
+    return named | {"bs": int(found["bs"])}
 
 
 def prov_of(path: str) -> Path:

@@ -15,6 +15,7 @@ import base64
 import hashlib
 import os
 import re
+import shutil
 import ssl
 import subprocess
 import sys
@@ -217,17 +218,20 @@ def fetch(pin: Pin, path) -> bool:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("filename", help="a file name of the pins")
     parser.add_argument("--save_path", required=True, help="where to write it")
     parser.add_argument("--pins", default=PINS, help="default: data/pins.txt")
+    parser.add_argument("--here", type=Path, help="the file where it may lie already, put there by hand")
     args = parser.parse_args()
     pins = read_pins(args.pins)
     if args.filename not in pins:
         raise cli.UserError(f"{args.pins}: no {args.filename}; pinned are: {' '.join(pins)}")
     pin = pins[args.filename]
+    if args.here and args.here.is_file() and cli.sha256(args.here) == pin.sha256:
+        shutil.copyfile(args.here, args.save_path)
     verb = "fetched" if fetch(pin, args.save_path) else "already there:"
-    print(f"{verb} {args.save_path} ({pin.size} bytes, sha256 {pin.sha256})")
+    print(f"{verb} {args.filename}, {pin.size / 1e6:.1f} MB, sha256 as pinned")
 
 
 if __name__ == "__main__":

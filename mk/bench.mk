@@ -1,0 +1,38 @@
+# Ours and the peers, side by side, and what each setting of the CPU engines costs.
+here     := $(dir $(ONE))
+# What this CPU can run of them: rows that name no unit, or one that it has.
+cpu_units := $(file </proc/cpuinfo)
+ours_here := $(foreach r,$(BENCHED),$(if $(unit.$r),$(if $(filter $(unit.$r),$(cpu_units)),$r),$r))
+engine_of = $(word 2,$(subst -, ,$(notdir $1)))
+file_of   = build/$1/$(call compiled,$(call engine_of,$1))
+# Our packed engine takes any shape; the others are measured as the recipe's shape and as one that leaves it open.
+static_rows = $(ours_here:%=$(here)%)
+real_rows   = $(patsubst %,$(REAL)/%,$(filter cpu-openvino-%,$(ours_here)))
+our_files   = $(foreach l,$(static_rows) $(real_rows),$(call file_of,$l))
+name_of     = $(patsubst cpu-%,%,$(notdir $1))
+our_names   = $(foreach l,$(static_rows),$(call name_of,$l)=$(call file_of,$l)) \
+              $(foreach l,$(real_rows),$(call name_of,$l)-real=$(call file_of,$l))
+bench_data := build/data/dev.tsv build/data/calibration.tsv build/lib/peak.so
+do.bench = -m tools.bench.bench run --model $(model) --weights $(call part,2) --source $(source) \
+    --checkpoint $(checkpoint) --onnx build/$(weights)/model.onnx --inputs $(inputs) --text_file build/data/dev.tsv \
+    --calibration build/data/calibration.tsv --seq $(lastword $(lengths)) --bs $(bs) --samples $(SAMPLES) \
+    --ours $(our_names) --peak build/lib/peak.so --save_path {}
+$(batches:%=build/%/bench.json): build/%/bench.json: build/$$(weights)/model.onnx \
+    build/$$(weights)/checkpoint/MANIFEST $(bench_data) $$(our_files) .venv-bench/installed $$(call by,bench)
+	$(call alone,bench)
+do.bench_table = -m tools.bench.bench show $(basename $@).json --save_path {}
+$(batches:%=build/%/bench.md): %.md: %.json $$(call by,bench_table)
+	$(call run,bench_table)
+do.peak = -m tools.cpu.native.build tools/bench/peak.c --save_path {}
+build/lib/peak.so: tools/bench/peak.c $(wildcard tools/cpu/native/*.c) $$(call by,peak) | $(VENV)/installed
+	$(call run,peak)
+
+packed_file = $(filter %/cpu-packed-bf16/model.packed,$(our_files))
+do.knobs = -m tools.bench.knobs --export build/$(weights)/model.onnx --simplified build/$(REAL)/sim.onnx \
+    --modified build/$(REAL)/cpu.onnx --static build/$(batch)/cpu.onnx $(addprefix --packed ,$(packed_file)) \
+    --checkpoint $(checkpoint) --text_file build/data/dev.tsv --calibration build/data/calibration.tsv \
+    --rows $(SAMPLES) --save_path {}
+$(batches:%=build/%/knobs.md): build/%/knobs.md: build/$$(weights)/model.onnx build/$(REAL)/sim.onnx \
+    build/$(REAL)/cpu.onnx build/%/cpu.onnx build/$$(weights)/checkpoint/MANIFEST $(bench_data) $$(packed_file) \
+    $$(call by,knobs)
+	$(call alone,knobs)

@@ -1,0 +1,61 @@
+# Compiled for its chip: the engine's own file on the CPU, an .om, a .plan.
+compiled = $(or $(compiled.$1),model.onnx)
+compiled.atc      := model.om
+compiled.trtexec  := model.plan
+compiled.packed   := model.packed
+compiled.openvino := model.ir
+compiled_one := $(call compiled,$(call engine_for,$(CHIP),$(PRECISION)))
+
+# fp32 outputs of rows of one length are compared on all sentences as they are made (mk/run.mk), so here on few.
+gated_by_outputs = $(if $(one_length),$(filter cpu-%-fp32,$(call part,5)))
+calibrated  = $(if $(filter int8,$(precision)),--calibration build/data/calibration.tsv --checkpoint $(checkpoint))
+calibration = $(if $(filter int8,$(precision)),build/data/calibration.tsv)
+do.compile  = -m tools.cpu.compile --onnx build/$(batch)/cpu.onnx --reference $(exported) --engine $(engine) \
+    --precision $(precision) --input $(input) $(if $(gated_by_outputs),$(few_rows),$(gate_rows)) \
+    $(seeded) $(calibrated) --save_path {}
+# Modules of other engines are no reason to make this one's files again.
+other_engines = $(if $(filter packed,$(engine)),,tools/cpu/native/%)
+library       = $(if $(filter packed,$(engine)),build/lib/packed.so)
+compile_needs = build/$(batch)/cpu.onnx $(exported) $(input)/MANIFEST $(calibration) $(library) \
+                $(filter-out $(other_engines),$(call by,compile))
+of_onnxruntime := $(filter-out $(rehearsed),$(call of_engine,onnxruntime))
+$(of_onnxruntime:%=build/%/model.onnx): build/%/model.onnx: $$(compile_needs)
+	$(call run,compile)
+$(patsubst %,build/%/model.ir,$(call of_engine,openvino)): build/%/model.ir: $$(compile_needs)
+	$(call run,compile)
+$(patsubst %,build/%/model.packed,$(call of_engine,packed)): build/%/model.packed: $$(compile_needs)
+	$(call run,compile)
+do.engine = -m tools.cpu.native.build tools/cpu/native/engine.c --save_path {}
+build/lib/packed.so: $(wildcard tools/cpu/native/*.c tools/cpu/native/*.h) $$(call by,engine) | $(VENV)/installed
+	$(call run,engine)
+
+# The fp16 rehearsal: the graph that atc gets, run with the rounding of fp16; its ranges are made before its model.
+do.ranges  = -m tools.ascend.fp16 ranges build/$(batch)/ascend.onnx --input $(input) $(gate_rows) --save_path {}
+$(rehearsed:%=build/%/ranges.json): build/%/ranges.json: build/$$(batch)/ascend.onnx $$(input)/MANIFEST \
+    $$(call by,ranges)
+	$(call run,ranges)
+do.rehearse = -m tools.ascend.fp16 convert build/$(batch)/ascend.onnx --save_path {}
+$(rehearsed:%=build/%/model.onnx): build/%/model.onnx: build/$$(batch)/ascend.onnx build/%/ranges.json \
+    $$(call by,rehearse)
+	$(call run,rehearse)
+
+# Buckets are atc's gears: for each length, as many numbers as there are inputs.
+gear_of = $(call joined_by,$(comma),$(inputs:%=$1))
+gears   = $(if $(bucketed),--dynamic_dims=$(call joined_by,;,$(foreach n,$(lengths),$(call gear_of,$n))))
+do.atc  = -m tools.ascend.atc --atc $(ATC) $(addprefix --image ,$(CANN_IMAGE)) --implmode Gelu=high_performance \
+    --framework=5 --model=build/$(batch)/ascend.onnx --output={stem} --input_format=ND --log=error \
+    --soc_version=Ascend$(chip) --precision_mode=$(atc.$(precision)) \
+    --input_shape=$(call joined_by,;,$(shapes_of_inputs)) $(gears)
+$(patsubst %,build/%/model.om,$(call of_engine,atc)): build/%/model.om: build/$$(batch)/ascend.onnx $$(call by,atc)
+	$(call run,atc)
+
+# TensorRT 11 has no --fp16: it takes a graph's own types.
+do.half = -m tools.gpu.half build/$(batch)/gpu.onnx {} --input $(input) $(gate_rows) $(seeded)
+$(batches:%=build/%/gpu-fp16.onnx): build/%/gpu-fp16.onnx: build/%/gpu.onnx $$(input)/MANIFEST $$(call by,half)
+	$(call run,half)
+typed   = $(if $(filter fp16,$(precision)),build/$(batch)/gpu-fp16.onnx)
+do.plan = -m tools.gpu.trtexec --onnx build/$(batch)/gpu.onnx $(addprefix --onnx_fp16 ,$(typed)) --batch $(bs) \
+    --precision $(precision) --build_only --save_engine {} --summary {}.json
+$(patsubst %,build/%/model.plan,$(call of_engine,trtexec)): build/%/model.plan: build/$$(batch)/gpu.onnx $$(typed) \
+    $$(call by,plan)
+	$(call alone,plan)

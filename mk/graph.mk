@@ -1,0 +1,51 @@
+# Input files and graphs: exported, packed, simplified, modified. Each graph is compared with the one before it.
+sentences := build/data/dev.tsv
+do.export = models/$(model)/pth2onnx.py --model_dir $(checkpoint) --text_file $(sentences) --save_path {}
+$(sources:%=build/%/model.onnx): build/%/model.onnx: build/%/checkpoint/MANIFEST $(sentences) $$(call by,export)
+	$(call run,export)
+
+seq_len    = $(subst -,$(comma),$(length))
+row_layout = $(if $(packed),--pack) $(if $(bs),--batch_size $(bs)) $(if $(real),--max_len $(longest))
+do.inputs  = models/$(model)/preprocess.py --text_file $(sentences) --tokenizer_path $(checkpoint) \
+    --seq_len $(seq_len) $(row_layout) --save_path {}
+$(shapes:%=build/%/input/MANIFEST) $(batches:%=build/%/input/MANIFEST): build/%/input/MANIFEST: \
+    build/$$(weights)/checkpoint/MANIFEST $(sentences) $$(call by,inputs)
+	$(call run,inputs)
+
+# Which rows a comparison takes. The last graph that this machine can run is compared on all sentences (a large model
+# has GATE_ROWS in its model.mk), the steps before it on the longest few: those only say which step was to blame.
+few_rows  = --rows 16
+gate_rows = $(addprefix --rows ,$($(model).GATE_ROWS))
+
+# PACK=1: the exported graph for rows of several sentences, and what the graphs after it are compared with.
+do.pack = -m tools.graph.pack build/$(weights)/model.onnx {} --seq_len $(length) --input $(input) $(gate_rows)
+$(patsubst %,build/%/pack.onnx,$(filter %p,$(shapes))): build/%/pack.onnx: build/$$(weights)/model.onnx \
+    build/%/input/MANIFEST $$(call by,pack)
+	$(call run,pack)
+exported = build/$(if $(packed),$(shape)/pack,$(weights)/model).onnx
+
+# The logits of the exported graph, kept once for all batch sizes.
+do.reference = -m tools.graph.gate build/$(weights)/model.onnx --input $(input) $(gate_rows) --save_path {}
+$(shapes:%=build/%/reference.npy): build/%/reference.npy: build/$$(weights)/model.onnx build/%/input/MANIFEST \
+    $$(call by,reference)
+	$(call run,reference)
+
+# shape_of INPUT: its static shape as onnxsim and atc write it, name:batch,length; -1 leaves a dimension open.
+# A packed row has one number of the input `first` for every 8 tokens (PACKED_TOKENS in tools/source/tokens.py).
+shape_of   = $1:$(batch_dim),$(if $(filter first,$1),$(shell expr $(length) / 8),$(length_dim))
+batch_dim  = $(if $(real),-1,$(bs))
+length_dim = $(if $(real)$(bucketed),-1,$(length))
+shapes_of_inputs = $(foreach i,$(inputs),$(call shape_of,$i))
+do.simplify = -m tools.graph.simplify $(exported) {} --overwrite-input-shape $(shapes_of_inputs) --input $(input) \
+    $(few_rows)
+$(batches:%=build/%/sim.onnx): build/%/sim.onnx: $$(exported) $$(input)/MANIFEST $$(call by,simplify)
+	$(call run,simplify)
+
+targets := ascend cpu gpu
+target   = $(notdir $*)
+do.modify = models/$(model)/modify_onnx.py build/$(batch)/sim.onnx {} --target $(target) --input $(input) \
+    $(if $(filter cpu,$(target)),$(few_rows),$(gate_rows))
+$(foreach t,$(targets),$(batches:%=build/%/$t.onnx)): build/%.onnx: build/$$(batch)/sim.onnx $$(input)/MANIFEST \
+    $$(call by,modify)
+	$(call run,modify)
+family_onnx := build/$(dir $(ONE))$(call family_of,$(CHIP)).onnx

@@ -1,0 +1,60 @@
+# Run, scored, timed: through the command line of ais_bench on every chip.
+runner.cpu    = -m tools.cpu.runner --model $(model_file)
+runner.ascend = -m tools.ascend.ais_bench run --device $(DEVICE) --model $(model_file)
+runner        = $(runner.$(family))
+input_folders = $(call joined_by,$(comma),$(inputs:%=$(input)/%))
+on_sentences  = --input $(input_folders) $(if $(bucketed),--auto_set_dymdims_mode 1 --outfmt NPY)
+# onnxruntime gives the same bytes whether all cores share a request or each has its own.
+untimed       = $(if $(filter onnxruntime,$(engine)),--untimed)
+not_used      = $(other_engines) $(if $(real),,tools/cpu/plan.py)
+
+# fp32 outputs of rows of one length are held to the exported graph's logits on all sentences.
+outputs_gate  = $(if $(gated_by_outputs),-- $(py) -m tools.graph.gate $(reference) {}/out --input $(input) $(gate_rows))
+reference     = build/$(shape)/reference.npy
+gate_needs    = $(if $(gated_by_outputs),$(reference) $(needs.tools.graph.gate))
+do.infer      = $(runner) $(on_sentences) $(if $(real),--plan fixed,$(untimed)) --batchsize $(bs) --output {} \
+    --output_dirname out $(outputs_gate)
+$(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) $$(input)/MANIFEST $$(library) \
+    $$(gate_needs) $$(filter-out $$(not_used),$$(call by,infer))
+	$(call run,infer)
+
+do.score = models/$(model)/postprocess.py --output_path build/$*/output/out --label_path $(input)/labels.json \
+    --save_path {}
+$(leaves:%=build/%/score.json): build/%/score.json: build/%/output/MANIFEST $$(input)/MANIFEST $$(call by,score)
+	$(call run,score)
+do.accuracy = -m tools.results.record accuracy build/$* --save_path {}
+$(leaves:%=build/%/accuracy.json): build/%/accuracy.json: build/%/score.json $$(call by,accuracy)
+	$(call run,accuracy)
+
+# Rounds, not one long run: a table times all its rows once, then all again, so that a slow spell hits every row.
+rounds := 1 2 3
+timed  = $(foreach r,$(rounds),$(1:%=build/%/round$r/MANIFEST))
+# Rows of one length are timed on zeros, as the recipes do; buckets, packed rows and real lengths on the sentences.
+loops  := $(shell for b in $(sort $(BS) $(BATCHES)); do echo $$b:$$(($(SAMPLES) / b + 4)); done)
+loop    = --loop $(patsubst $(bs):%,%,$(filter $(bs):%,$(loops)))
+# An engine that takes any shape is told the recipe's.
+shaped  = $(if $(filter packed,$(engine)),--dymDims $(call joined_by,;,$(shapes_of_inputs)))
+timed_on = $(if $(one_length),$(loop) $(shaped),$(on_sentences) $(if $(real),--plan measured))
+timing.cpu    = $(runner) $(timed_on) --warmup_count 2 --batchsize $(bs) --output {} --output_dirname out
+timing.ascend = $(timing.cpu)
+timing.gpu    = -m tools.gpu.trtexec --load_engine $(model_file) --batch $(bs) --precision $(precision) \
+    --summary {}/out_summary.json
+do.time       = $(timing.$(family))
+$(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) $$(if $$(one_length),,$$(input)/MANIFEST) $$(library) \
+    $$(filter-out $$(not_used),$$(call by,time))
+	$(call alone,time)
+do.perf = -m tools.results.record perf build/$* --save_path {}
+$(leaves:%=build/%/perf.json): build/%/perf.json: $$(call timed,$$*) $$(call by,perf)
+	$(call run,perf)
+do.show = -m tools.results.record show $(basename $@).json --save_path {}
+$(foreach k,accuracy perf,$(leaves:%=build/%/$k.txt)): %.txt: %.json $$(call by,show)
+	$(call run,show)
+
+# make score: any text, at SEQ=real.
+scoring = $(SCORING:%=build/%/$(compiled_one)) build/$(MODEL)/$(weights_name)/checkpoint/MANIFEST \
+          $(if $(RERUN),$(dir $(SCORING:%=build/%))cpu.onnx) $(if $(filter packed,$(ENGINE)),build/lib/packed.so)
+score_file = $(or $(OUT),build/score/$(basename $(notdir $(INPUT))).csv)
+rerun = $(if $(RERUN),--rerun build/$(dir $(SCORING))cpu.onnx --margin $(RERUN))
+score = $(py) -m tools.run --step score $(score_file) $(call need,INPUT,a TSV with a column `sentence`) $^ -- \
+    $(py) -m tools.cpu.score --model $< --tokenizer_path build/$(MODEL)/$(weights_name)/checkpoint --input $(INPUT) \
+    --batchsize $(BS) --max_len $(lastword $(subst $(comma), ,$($(MODEL).SEQ))) $(rerun) --save_path {}

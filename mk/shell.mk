@@ -1,0 +1,40 @@
+# How recipes run: one strict shell, no built-in rules, a clean environment.
+empty :=
+space := $(empty) $(empty)
+comma := ,
+override SHELL := bash
+.SHELLFLAGS    := -eu -o pipefail -c
+MAKEFLAGS      += --no-builtin-rules
+.DELETE_ON_ERROR:
+.SECONDEXPANSION:
+# V=1 shows the commands; tools/run.py reads it too.
+Q := $(if $(V),,@)
+export V
+export LC_ALL := C.UTF-8
+export PYTHONHASHSEED := 0
+# What would run code of its own, or change what Python or oneDNN does.
+unexport BASH_ENV ENV PYTHONHOME PYTHONOPTIMIZE PYTHONSTARTUP PYTHONINSPECT ONEDNN_MAX_CPU_ISA
+# Names with a dot are values of ours, such as minilm_sst2.SEQ; none of them is taken from the environment.
+dotted := $(foreach v,$(.VARIABLES),$(if $(findstring .,$v),$v))
+$(foreach v,$(dotted),$(if $(filter environment%,$(origin $v)),$(eval undefine $v)))
+
+# A step has a name. Its command is the variable do.<step>: a module or a script, and what it is given; `{}` is where it
+# writes. tools/run.py makes the artefact whole, or not at all. Where a step has two commands, `--` stands between them.
+py    = $(VENV)/bin/python
+start = $(Q)$(py) -m tools.run --step $1
+at_target = $@ $(filter-out FORCE,$^) -- $(py) $(subst ;,';',$(strip $(do.$1)))
+run   = $(start) $(at_target)
+# Nothing runs beside a measurement: it locks everything else out.
+alone = $(start) --alone $(at_target)
+
+# by STEP: what a rule needs because of its command: the program with all that it imports (needs.<program>, which
+# mk/install.mk reads), and FORCE where the artefact's prov.json names another command.
+program   = $(if $(filter -m,$(firstword $1)),$(word 2,$1),$(firstword $1))
+recorded  = $(findstring "recipe": "python $(subst -- $(py),-- python,$1)",$(file <$@.prov.json))
+unless_recorded = $(if $(call recorded,$(strip $(do.$1))),,FORCE)
+by        = $(needs.$(call program,$(do.$1))) tools/run.py requirements.txt $(unless_recorded)
+# keep FILE,TEXT: FORCE only while FILE does not already say TEXT, so that -n and -q stay truthful.
+keep      = $(if $(and $(findstring x$(file <$1)x,x$2x),$(findstring x$2x,x$(file <$1)x)),,FORCE)
+joined_by = $(subst $(space),$1,$(strip $2))
+# need NAME,WHAT: the value of a parameter that must be given.
+need      = $(or $($1),$(error $1= names $2))

@@ -1,0 +1,50 @@
+# Tables, pictures and the page: pure functions of a named list of records. results/local is this machine's.
+records := $(sort $(wildcard results/records/*.json))
+benches := $(sort $(wildcard results/bench/*.json))
+figures := $(sort $(wildcard models/*/published.csv))
+# perf-table measures what this machine has the tools for. Of other chips it shows records, published figures, or the
+# reason why there are none. Asked once, and only where a table has such chips.
+tools_here  = $(shell $(PYTHON) -m tools.setup.doctor --engines --atc $(ATC))
+measurable  = $(cpu.ENGINES) $(if $(filter-out $(CHIPS_cpu),$(CHIPS)),$(tools_here))
+present     = $(eval present := $(call with_engine,$(measurable)))$(present)
+with_engine = $(foreach r,$(ROWS),$(if $(filter $1,$(word 2,$(subst -, ,$(notdir $r)))),$r))
+absent      = $(filter-out $(present),$(ROWS))
+rows_of.accuracy-table = $(ROWS:%=build/%/accuracy.json)
+rows_of.perf-table     = $(strip $(present:%=build/%/perf.json) $(if $(absent),$(absent) $(records) $(figures)))
+rows_of.table          = $(strip $(records) $(figures))
+rows        = $(rows_of.$(notdir $*))
+row_files   = $(filter %.json %.csv,$(rows))
+tables := results/local/accuracy-table results/local/perf-table results/table
+$(tables:%=%.rows): %.rows: $$(call keep,$$@,$$(rows))
+	$(call stamp,$(rows))
+results/local/perf-table.rows: | $$(call timed,$$(present))
+do.table = -m tools.results.table --rows $(basename $@).rows --save_path {}
+$(tables:%=%.csv): %.csv: %.rows $$(row_files) $$(call by,table)
+	$(call run,table)
+$(tables:%=%.md): %.md: %.rows %.csv $$(call by,table)
+	$(call run,table)
+
+pictures := $(foreach k,throughput latency accuracy,results/$k.svg results/$k.png)
+do.plot = -m tools.results.plot $(basename $*) $(records) --save_path {}
+$(pictures): results/%: results/table.rows $(records) $(figures) $$(call by,plot)
+	$(call run,plot)
+bench_pages := $(if $(benches),results/bench.md results/bench.svg results/bench.png)
+do.bench_page = -m tools.bench.bench $(if $(filter .md,$(suffix $@)),show,plot) $(benches) --save_path {}
+results/bench.md results/bench.svg results/bench.png: $(benches) $$(call by,bench_page)
+	$(call run,bench_page)
+do.report = -m tools.results.report $(records) $(addprefix --bench ,$(benches)) --save_path {}
+results/report.html: results/table.rows $(records) $(figures) $(benches) $$(call by,report)
+	$(call run,report)
+reported := results/report.html results/table.csv results/table.md $(bench_pages) $(pictures)
+
+made   = $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json))
+bench_made = $(wildcard build/$(dir $(ONE))bench.json)
+import = $(py) -m tools.results.record import $(FROM) $(ONE) --save_path results/records
+keep_all = $(py) -m tools.results.record promote results/records $(made)
+keep_bench = $(py) -m tools.bench.bench promote $(bench_made) --save_path results/bench
+record = $(if $(FROM),$(import),$(if $(bench_made),$(keep_bench);) $(if $(made)$(if $(bench_made),,none),$(keep_all)))
+# The parameters as given, for the checks that call make again; each value has been checked for odd characters.
+parameters = $(foreach v,$(filter-out V VENV,$(given)),'$v=$($v)') VENV=$(VENV)
+selected   = $(foreach v,$(filter MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE,$(given)),'$v=$($v)')
+fusion_options = --chip $(call joined_by,$(comma),$(or $(filter $(CHIPS_ascend),$(CHIPS)),310P3)) \
+    --batch $(call joined_by,$(comma),$(BATCHES)) $(addprefix --om ,$(wildcard build/$(ONE)/model.om))

@@ -1,0 +1,23 @@
+"""modify_onnx.py: a graph rewritten for its target."""
+
+from pathlib import Path
+
+from tools.recipe import options
+
+
+def modify(description: str) -> None:
+    """Rewrite a graph for its target; written only if every layer was matched and the logits stay the same."""
+    p = options.parser(description)
+    p.add_argument("source", type=Path, metavar="IN.onnx")
+    p.add_argument("save_path", type=Path, metavar="OUT.onnx")
+    p.add_argument("--target", choices=["ascend", "cpu", "gpu"], default="ascend", help="who gets it (%(default)s)")
+    p.add_argument(
+        "--input", type=Path, help="folder of preprocess.py to compare on (a few rows of our own if not given)"
+    )
+    p.add_argument("--rows", type=int, help="compare on this many rows, longest first (all if not given)")
+    args = p.parse_args()
+    from tools.graph import rewrite
+
+    report = rewrite.modify(args.source, args.save_path, target=args.target, inputs=args.input, rows=args.rows)
+    print(rewrite.show(report))
+    print(f"wrote {args.save_path}")

@@ -1,0 +1,42 @@
+"""preprocess.py: the model inputs of a text file."""
+
+from pathlib import Path
+
+from tools.recipe import options
+
+
+def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, prefix: str = "") -> None:
+    """Write the model inputs of a text file: one .bin a sample, or whole-batch .npy files for a list of lengths."""
+    from tools.base import input_files
+
+    p = options.parser(description)
+    p.add_argument("--text_file", required=True, type=Path, help="dev.tsv")
+    p.add_argument("--tokenizer_path", required=True, type=Path, help="checkpoint folder")
+    p.add_argument("--seq_len", default="128", help="tokens a row, buckets such as 64,128, or real (%(default)s)")
+    p.add_argument("--max_len", type=int, default=128, help="tokens a sentence is cut to, for real (%(default)s)")
+    p.add_argument("--batch_size", type=int, default=1, help="rows of a file, for buckets (%(default)s)")
+    p.add_argument("--pack", action="store_true", help="several sentences a row, for a packed graph (PACK=1)")
+    p.add_argument("--save_path", required=True, type=Path, help="folder to write")
+    args = p.parse_args()
+    from tools.source import data, tokens
+
+    real = args.seq_len == "real"
+    try:
+        lengths = [args.max_len] if real else [int(n) for n in args.seq_len.split(",")]
+    except ValueError:
+        p.error(f"--seq_len {args.seq_len}: give a number, several such as 64,128, or real")
+    if args.pack and (real or len(lengths) > 1 or lengths[0] < tokens.PACKED_TOKENS):
+        p.error(f"--seq_len {args.seq_len}: --pack fills rows of one length, {tokens.PACKED_TOKENS} or more")
+    sentences, labels = data.read_tsv(args.text_file)
+    encode = tokens.ragged if real else tokens.encode
+    arrays = encode(tokens.load(args.tokenizer_path, options.lower_case()), sentences, max(lengths), inputs)
+    if args.pack:
+        arrays, planned = tokens.pack(arrays)
+        input_files.write_bins(args.save_path, arrays, labels, first_index, prefix, planned)
+        print(f"wrote {len(labels)} samples in {len(planned)} rows x {len(arrays)} inputs to {args.save_path}")
+    elif len(lengths) == 1:
+        input_files.write_bins(args.save_path, arrays, labels, first_index, prefix)
+        print(f"wrote {len(labels)} samples x {len(inputs)} inputs to {args.save_path}")
+    else:
+        count = input_files.write_buckets(args.save_path, arrays, labels, lengths, args.batch_size)
+        print(f"wrote {count} batches x {len(inputs)} inputs to {args.save_path}")

@@ -1,0 +1,50 @@
+"""pth2onnx.py: a checkpoint folder to ONNX."""
+
+from pathlib import Path
+
+from tools.recipe import options
+
+# Our own, for an export without a data set at hand.
+SENTENCES = [
+    "A film that earns its tears.",
+    "Two hours I will not get back.",
+    "It's neither funny nor sad , but the score is lovely .",
+    "so clever you want to hate it , and so warm that you can't",
+    "The plot -- such as it is -- wanders off , falls asleep and wakes in another movie .",
+    "good",
+    "an unmistakably european , talky , slow-burning and finally overwhelming piece of work that asks more of its "
+    "audience than most pictures dare and gives back, scene by patient scene, a good deal more than it has asked for",
+    "bland , blank and badly lit",
+]
+
+
+def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
+    """Export a checkpoint folder to ONNX; written only if it agrees with PyTorch on every sentence of --text_file.
+
+    The second spelling of an option is TinyBERT's.
+    """
+    p = options.parser(description)
+    p.add_argument(
+        "--model_dir", "--input_model", required=True, type=Path, help="checkpoint folder: config, weights, tokenizer"
+    )
+    p.add_argument("--save_path", "--output_file", required=True, type=Path, help="the .onnx to write")
+    p.add_argument("--text_file", type=Path, help="sentences to compare on (a few of our own if not given)")
+    p.add_argument("--data_dir", type=Path, help="the folder of that file, if it is called dev.tsv")
+    p.add_argument(
+        "--seq_len", "--max_seq_length", type=int, default=128, help="tokens a sentence is cut to (%(default)s)"
+    )
+    p.add_argument("--eval_batch_size", type=int, help="fix the shape to this batch and --seq_len (open if not given)")
+    p.add_argument("--do_lower_case", action="store_true", help="changes nothing: tokenizer_config.json says it")
+    args = p.parse_args()
+    if args.eval_batch_size is not None and args.eval_batch_size < 1:
+        p.error(f"--eval_batch_size {args.eval_batch_size}: must be 1 or more")
+    from tools.graph import export
+    from tools.source import data, tokens
+
+    text_file = args.text_file or (args.data_dir and args.data_dir / "dev.tsv")
+    sentences = data.read_tsv(text_file)[0] if text_file else SENTENCES
+    arrays = tokens.encode(tokens.load(args.model_dir, options.lower_case()), sentences, args.seq_len, inputs)
+    shape = args.eval_batch_size and (args.eval_batch_size, args.seq_len)
+    verdict = export.export(export.load(args.model_dir), args.save_path, inputs, arrays, shape=shape)
+    print(verdict.line)
+    print(f"wrote {args.save_path}")

@@ -1,0 +1,125 @@
+"""The screen of a build: one line a step, a moving line while it runs, everything only where it is asked for.
+
+    simplify   gate: equal: fp32, max |difference| 2.15e-06 (limit 1e-04) over 16 rows, 0 flips       2.7 s
+
+Used by tools/run.py. A step's own output is kept as its log. A terminal shows after two seconds what the step is doing:
+its own progress bar, or the seconds that have passed. V=1 shows all output as it comes.
+"""
+
+import os
+import pty
+import selectors
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from tools import cli
+
+PATIENCE = 2.0  # seconds after which a step shows that it goes on
+WIDTH = 96  # columns of the name and what is said of the step
+
+
+class Step:
+    """One step: its name, its output so far, and what the screen says of it."""
+
+    def __init__(self, name: str, target: Path, labelled: bool = False):
+        self.name, self.target, self.started = name, target, time.time()
+        self.label = " ".join(target.parts[1:2] + target.parts[4:-1]) if labelled else ""
+        self.output, self.progress, self.names = bytearray(), "", ()
+        self.moves = sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("V")
+
+    def place(self, made: Path, final: Path) -> None:
+        """From here on, the temporary path `made` is spoken of as `final`."""
+        self.names = (str(made), str(final))
+
+    def told(self, text: str) -> str:
+        """`text` with the final path in place of the temporary one."""
+        return text.replace(*self.names) if self.names else text
+
+    def call(self, command: list[str]) -> int:
+        """Run a command, its output kept; its exit status, negative for a signal. FileNotFoundError where it is missing."""
+        ends = pty.openpty() if self.moves else os.pipe()  # progress bars draw on a terminal alone
+        reader, writer = ends
+        try:
+            env = os.environ | {"BERT2OM_STEP": self.name}
+            run = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, env=env,
+                                   preexec_fn=cli.die_with_parent)  # fmt: skip
+        except BaseException:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        thread = threading.Thread(target=self.read, args=(reader,))
+        thread.start()
+        status = run.wait()
+        thread.join(timeout=5)  # a child that outlives its parent may hold the other end
+        self.clear()
+        return status
+
+    def read(self, reader: int) -> None:
+        """Take what a command prints until it ends."""
+        with selectors.DefaultSelector() as ready:
+            ready.register(reader, selectors.EVENT_READ)
+            while True:
+                if not ready.select(timeout=0.5):
+                    self.move()
+                    continue
+                try:
+                    chunk = os.read(reader, 1 << 16)
+                except OSError:  # how a terminal ends
+                    break
+                if not chunk:
+                    break
+                self.take(chunk)
+        os.close(reader)
+
+    def take(self, chunk: bytes) -> None:
+        """Keep a piece of output; what ends in a carriage return is progress, and only shown."""
+        self.output += chunk.replace(b"\r\n", b"\n")
+        *_, last = self.output.rsplit(b"\n", 1)
+        if b"\r" in last:
+            self.progress = last.rstrip(b"\r").rsplit(b"\r", 1)[-1].decode(errors="replace").strip()
+        if os.environ.get("V"):
+            print(self.told(chunk.decode(errors="replace")), end="", flush=True)
+        self.move()
+
+    def move(self) -> None:
+        """Show on a terminal what the step is doing."""
+        seconds = time.time() - self.started
+        if self.moves and seconds > PATIENCE:
+            text = self.progress or f"{seconds:.0f} s ..."
+            print(f"\r\x1b[K{self.name:<10} {text[: WIDTH - 12]}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self.moves:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def text(self) -> str:
+        """The output as lines: without progress, without temporary paths."""
+        lines = self.output.decode(errors="replace").split("\n")
+        return self.told("\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines))
+
+    def save(self, path: Path) -> None:
+        """Write the output as the artefact's log."""
+        path.write_text(self.text())
+        path.chmod(0o644)
+
+    def said(self) -> str:
+        """The line that says most of the step: its gate's, or else its last."""
+        lines = [line for line in self.text().splitlines() if line.strip()]
+        gates = [line for line in lines if line.startswith("gate:")]
+        others = [line for line in lines if not line.startswith(("wrote", "[INFO]"))]
+        return (gates or others or lines or [""])[-1].removeprefix("[INFO] ")
+
+    def line(self, text: str = "") -> None:
+        """Say that the step has ended, and with what."""
+        said = f"{self.label}{': ' * bool(self.label)}{text or self.said()}"
+        seconds = f"{time.time() - self.started:.1f} s"
+        print(f"{self.name:<10} {said:<{WIDTH - 11}} {seconds:>8}", flush=True)
+
+    def failed(self) -> None:
+        """Show all that a step printed before it failed."""
+        if not os.environ.get("V"):
+            print(self.text(), end="", file=sys.stderr, flush=True)
