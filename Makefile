@@ -138,13 +138,14 @@ perf-table:     results/local/perf-table.md      ## throughput of MODELS x CHIPS
 	$(info $(file <$<))
 tables:         results/table.csv results/table.md $(bench_md)  ## the committed tables, from results/records alone
 record: | $(VENV)/installed  ## keep what was measured (or a stored log, FROM=) as records in results/records
-	@$(py) -m tools.results.record $(if $(FROM),import $(FROM) $(ONE) --save_path results/records,promote results/records \
+	@$(py) -m tools.results.$(if $(FROM),imports $(FROM) $(ONE) --given $(foreach v,MODEL SEQ BS CHIP ENGINE PRECISION,$(if $(filter $v=%,$(MAKEOVERRIDES)),$v)) \
+	    $(if $(filter DEVICE=%,$(MAKEOVERRIDES)),--devices $(DEVICE)) --save_path results/records,record promote results/records \
 	    $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json)))
 plots:          $(pictures) $(bench_plots)   ## pictures of the committed records, .svg and .png
 report:         results/report.html results/table.csv results/table.md $(bench_md) $(pictures) $(bench_plots)  ## the committed records as one HTML page, READMEs brought up to date
 	@$(py) -m tools.results.readme --write
 fusion-report:  build/$(dir $(ONE))ascend.onnx  ## which CANN fusions the graph qualifies for (a prediction), by chip and batch size
-	@$(py) -m tools.ascend.fusion $< --chip $(call joined_by,$(comma),$(or $(filter $(CHIPS_ascend),$(CHIPS)),310P3)) \
+	@$(py) -m tools.ascend.fusion $< --precision $(firstword $(filter $(PRECISION),$(atc.PRECISIONS)) fp16) --chip $(call joined_by,$(comma),$(or $(filter $(CHIPS_ascend),$(CHIPS)),310P3)) \
 	    --batch $(call joined_by,$(comma),$(BATCHES)) $(addprefix --om ,$(wildcard build/$(ONE)/model.om))
 # Checks that look at the chain, not part of it. Those that build do so in clean copies of this tree, under build/.
 given := $(MAKEOVERRIDES) VENV=$(abspath $(VENV))
