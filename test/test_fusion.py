@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 
-import numpy as np
 import onnx
 import onnxsim
 import pytest
@@ -143,14 +142,19 @@ def gelu_as_mul(nodes, graph):
     tensor.CopyFrom(onnx.numpy_helper.from_array(1 / onnx.numpy_helper.to_array(tensor), tensor.name))
 
 
-def gelu_by_a_third(nodes, graph):
-    tensors = {t.name: t for t in graph.initializer}
-    for node in nodes.values():
-        for name in node.input if "gelu" in node.name and node.op_type == "Mul" else ():
-            if name in tensors and onnx.numpy_helper.to_array(tensors[name]).item() == 0.5:
-                tensors[name].CopyFrom(onnx.numpy_helper.from_array(np.float32(0.3).reshape(()), name))
-                return
-    raise AssertionError("no 0.5 in the graph: this test could not fail")
+def gelu_halved_too_early(nodes, graph):
+    """x * ((1 + erf) * 0.5): the same function, and neither form that the pass looks for."""
+    product, last = nodes["layer_0_gelu_Mul"], nodes["layer_0_gelu_Half"]
+    product.input[0], last.input[1] = last.input[1], product.input[0]
+
+
+def gelu_halved_before(nodes, graph):
+    """(x * 0.5) * (1 + erf): the pass's other form."""
+    product, last = nodes["layer_0_gelu_Mul"], nodes["layer_0_gelu_Half"]
+    x, one_plus, half = product.input[0], product.input[1], last.input[1]
+    graph.node.remove(product)
+    graph.node.insert(list(graph.node).index(last), product)
+    product.input[:], last.input[:] = [half, x], [one_plus, product.output[0]]
 
 
 def one_step_key(nodes, graph):
@@ -167,13 +171,17 @@ def one_step_key(nodes, graph):
         (one_step_key, "AttentionScore", "two steps"),
         (two_subs, "LayerNorm", "computed twice"),
         (gelu_as_mul, "Gelu", "x / sqrt 2"),
-        (gelu_by_a_third, "Gelu", "0.5"),
+        (gelu_halved_too_early, "Gelu", "1 + erf is not multiplied by x * 0.5"),
     ],
 )
 def test_each_guard_can_fail(graphs, tmp_path, change, name, says):
     got = changed(graphs, tmp_path, change)[name]
     assert got["fused"] < got["of"]
     assert says in fusion.cell(got)
+
+
+def test_both_forms_of_gelu_qualify(graphs, tmp_path):
+    assert changed(graphs, tmp_path, gelu_halved_before)["Gelu"]["fused"] == 1
 
 
 def test_compiled_model_is_shown(graphs, tmp_path):

@@ -149,7 +149,7 @@ def of_ais_bench(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, 
 
     found = summary.read(path)
     told = told_by_ais_bench(found)
-    named = dict((key, value) for key, value, _ in told)
+    named = {key for key, _, _ in told}
     if engine := engine_of(found):
         return found, *settled(path, spec, given, told, {}), engine
     npu = spec["engine"] == "atc" and "CHIP" in given
