@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from tools import cli, recipe
 from tools.ascend import om
 from tools.base import output_files
-from tools.results import published, record, table
+from tools.results import imports, published, record, table
 from tools.source import adapter, data, fetch
 
 SNIPPETS = [data.canonical("A fine film."), data.canonical("A dull film.")]
@@ -53,11 +53,11 @@ def om_file(path):
 
 
 def log(path):
-    record.show(record.imported(path, Path("x/y/seq64/bs8/310P3-atc-fp16")))
+    record.show(imports.imported(path, Path("x/y/seq64/bs8/310P3-atc-fp16")))
 
 
 def trtexec(path):
-    record.show(record.imported(path, Path("x/y/seq64/bs8/T4-trtexec-fp16")))
+    record.show(imports.imported(path, Path("x/y/seq64/bs8/T4-trtexec-fp16")))
 
 
 def records(path):

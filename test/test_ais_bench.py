@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent / "fake_cann"))
 import om_writer
 import tiny
 
-from tools.ascend import ais_bench
+from tools.ascend import summary
 
 ROWS, LENGTH, BATCH = 10, 8, 4
 FLAGS = ("--model", "model.om", "--input", "in/input_ids,in/attention_mask", "--output", "out")
@@ -72,7 +72,7 @@ def test_results_are_the_cpus_and_padding_is_dropped(folder, made, year):
     assert f"filesperbatch:{BATCH} runcount:3" in got.stdout  # natural order: 10.bin is in the third batch
     assert len(list((folder / "out/r").iterdir())) == ROWS
     np.testing.assert_allclose(outputs(folder / "out/r"), made[2], rtol=1e-5, atol=1e-6)
-    found = ais_bench.read(folder / "out/r_summary.json")
+    found = summary.read(folder / "out/r_summary.json")
     assert (found["count"], found["batchsize"], found["samples"], found["devices"]) == (3, BATCH, ROWS, 1)
     assert found["throughput"] == pytest.approx(1000 * BATCH / np.mean(found["times_ms"]))
     assert found["standin"] is True
@@ -95,11 +95,11 @@ def test_several_devices_are_put_together(folder, made, year, names):
     assert f"out/r/{names[1]}" in got.stdout
     assert sorted(p.name for p in (folder / "out").iterdir()) == ["r", "r_summary.json"]
     np.testing.assert_allclose(outputs(folder / "out/r"), made[2], rtol=1e-5, atol=1e-6)
-    found = ais_bench.read(folder / "out/r_summary.json")
+    found = summary.read(folder / "out/r_summary.json")
     assert (found["devices"], found["samples"], found["count"], found["batchsize"]) == (2, ROWS, 4, BATCH)
     assert found["standin"] is True
     (folder / "log").write_text(got.stdout)
-    assert ais_bench.read(folder / "log")["throughput"] == pytest.approx(found["throughput"])
+    assert summary.read(folder / "log")["throughput"] == pytest.approx(found["throughput"])
 
 
 def test_devices_that_ran_everything_must_agree(folder):
@@ -111,7 +111,7 @@ def test_devices_that_ran_everything_must_agree(folder):
     (part / "1_0.bin").write_bytes(b"other")
     shutil.copy(folder / "out/r_summary.json", folder / "out/r/device0_0_summary.json")
     with pytest.raises(cli.UserError, match="differs from another device"):
-        ais_bench.merge(folder / "out/r")
+        summary.merge(folder / "out/r")
 
 
 @pytest.mark.parametrize("year", [2023, 2024])
@@ -130,7 +130,7 @@ def test_gears(folder, made, year):
     for i in feeds:
         found = np.load(folder / f"out/r/{i}_0.npy")
         np.testing.assert_allclose(found, made[1].run(None, feeds[i])[0], rtol=1e-5, atol=1e-6)
-    assert ais_bench.read(folder / "out/r_summary.json")["batchsize"] == 4
+    assert summary.read(folder / "out/r_summary.json")["batchsize"] == 4
     np.save(folder / "np/input_ids/0.npy", np.ones((4, 9), "i8"))
     got = run(folder, *words, "--output_dirname", "r", "--auto_set_dymdims_mode", "1", year=year)
     assert got.returncode == 1
@@ -144,7 +144,7 @@ def test_pure_inference_and_loop(folder):
     got = run(folder, "--model", "model.om", "--loop", "7", "--output", "out", "--output_dirname", "r")
     assert got.returncode == 0, got.stderr
     assert (folder / "out/r/pure_infer_data_0.bin").stat().st_size == 4 * BATCH * 2
-    assert ais_bench.read(folder / "out/r_summary.json")["count"] == 7
+    assert summary.read(folder / "out/r_summary.json")["count"] == 7
 
 
 def spoil_link(folder):
@@ -204,9 +204,11 @@ def test_wrong_size_names_both(folder):
 def test_missing_ais_bench_says_what_to_install(folder):
     got = run(folder, "--model", "model.om", PYTHONPATH=str(tiny.HERE.parents[1]))
     assert got.returncode == 1
-    assert "No module named ais_bench" in got.stderr
-    assert "aclruntime" in got.stderr
-    assert "no such program" in run(folder, "--model", "model.om", python="/no/python3").stderr
+    assert "no Python with ais_bench and aclruntime" in got.stderr
+    assert "AIS_PYTHON=" in got.stderr
+    assert "AIS_PYTHON=/no/python3: No such file" in run(folder, "--model", "model.om", python="/no/python3").stderr
+    got = run(folder, "--model", "model.om", python=sys.executable, PYTHONPATH=str(tiny.HERE.parents[1]))
+    assert "No module named ais_bench; install the aclruntime" in got.stderr
 
 
 def test_stand_in_refuses_to_run_outside_tests(folder):
@@ -242,7 +244,7 @@ def stored(tmp_path, content):
 
 
 def test_summary(tmp_path):
-    found = ais_bench.read(stored(tmp_path, GOOD))
+    found = summary.read(stored(tmp_path, GOOD))
     assert (found["batchsize"], found["times_ms"], found["samples"]) == (8, [5, 7], 1)
     assert found["h2d"]["mean"] == 0.5
     assert found["d2h"] is None
@@ -253,27 +255,27 @@ def test_summary(tmp_path):
 def test_summary_of_threads_has_no_single_times(tmp_path):
     threads = {"mean": 6.0, "count": 2}
     pairs = [[0.0, 6.0], [5.0, 12.0]]
-    found = ais_bench.read(stored(tmp_path, GOOD | {"NPU_compute_time": threads, "npu_compute_time_list": pairs}))
+    found = summary.read(stored(tmp_path, GOOD | {"NPU_compute_time": threads, "npu_compute_time_list": pairs}))
     assert found["times_ms"] is None
     assert "threads" in found["missing"]["times_ms"]
     assert found["batchsize"] == 8
 
 
 def test_log(tmp_path):
-    found = ais_bench.read(stored(tmp_path, "noise\n" + LOG))
+    found = summary.read(stored(tmp_path, "noise\n" + LOG))
     assert (found["throughput"], found["batchsize"], found["devices"]) == (pytest.approx(4000 / 3), 8, 1)
     assert found["compute"]["percentile(99%)"] == 6.19
     assert found["times_ms"] is None
     assert found["missing"]["times_ms"]
     assert not found["standin"]
-    assert ais_bench.read(stored(tmp_path, LOG.replace("batchsize.mean(8)", "batchsize(8)")))["batchsize"] == 8
+    assert summary.read(stored(tmp_path, LOG.replace("batchsize.mean(8)", "batchsize(8)")))["batchsize"] == 8
 
 
 def test_log_of_devices_adds_up(tmp_path):
-    two = ais_bench.read(stored(tmp_path, LOG + LOG + "[INFO] summary throughput:2666.6666666666665\n"))
+    two = summary.read(stored(tmp_path, LOG + LOG + "[INFO] summary throughput:2666.6666666666665\n"))
     assert (two["devices"], two["throughput"], two["compute"]) == (2, pytest.approx(8000 / 3), None)
 
 
 def test_parse_prints_json(tmp_path):
-    got = tiny.tool("ascend.ais_bench", "parse", stored(tmp_path, GOOD), cwd=tmp_path)
+    got = tiny.tool("ascend.summary", stored(tmp_path, GOOD), cwd=tmp_path)
     assert json.loads(got.stdout)["batchsize"] == 8

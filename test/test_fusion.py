@@ -1,6 +1,7 @@
 """tools/ascend/fusion.py: the guards against what is known of the published runs, on graphs and on .om files."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import onnx
 import onnxsim
 import pytest
 from bert_graphs import bert, export
+from conftest import ROOT
 from fake_cann import om_writer
 
 from tools import cli
@@ -48,8 +50,36 @@ def test_attention_score_is_for_310p_and_fp16(change):
 
 def test_what_the_sources_do_not_say_is_unknown():
     sites = {"sites": {"AttentionLnQKV": [None]}} | BASE
-    got = fusion.predict(sites, "AttentionLnQKV", 16, 128, "310P1", "fp16")
-    assert (got["fused"], got["unknown"]) == (None, ["AI cores of 310P1: not in the sources"])
+    got = fusion.predict(sites, "AttentionLnQKV", 16, 128, "310", "fp16")
+    assert (got["fused"], got["unknown"]) == (None, ["AI cores of 310: not in the sources"])
+    got = fusion.predict(sites, "AttentionLnQKV", 16, 128, "310P3", "mix")
+    assert (got["fused"], got["unknown"]) == (None, ["under mix precision atc chooses the type of LayerNorm's output"])
+
+
+def test_ai_cores_are_those_of_the_platform_config():
+    """hicann/runtime, src/platform/platform_config/*.ini, ai_core_cnt; each chip of mk/chips.mk but 310 stands there."""
+    want = {
+        "310P1": 10,
+        "310P3": 8,
+        "310P5": 8,
+        "310P7": 8,
+        "310B1": 1,
+        "910A": 32,
+        "910B": 30,
+        "910B1": 24,
+        "910B3": 20,
+    }
+    assert {k: fusion.AI_CORES[k] for k in want} == want
+    chips = re.search(r"^CHIPS_ascend := ((?:.|\\\n)*?)\n(?!\s)", (ROOT / "mk/chips.mk").read_text(), re.M)[1]
+    assert set(chips.replace("\\", " ").split()) - set(fusion.AI_CORES) == {"310"}
+    assert which("AttentionLnQKV", BASE, 128, chip="910A") == [16, 32, 64]
+    assert which("AttentionLnQKV", BASE, 128, chip="310P1") == []
+
+
+def test_chips_are_written_with_or_without_ascend():
+    assert [fusion.known_chip(c) for c in ("Ascend310P3", "710", "910B3")] == ["310P3", "310P3", "910B3"]
+    with pytest.raises(cli.UserError, match="--chip 310P33: not one of 310P1, 310P3"):
+        fusion.known_chip("310P33")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +104,10 @@ def test_rewritten_graph_qualifies(graphs):
     got = {b: {k: row(report, b)[k]["fused"] for k in fusion.FUSIONS} for b in (1, 8, 16)}
     assert got[1] == {"AttentionScore": 0, "AttentionLnQKV": 0, "LayerNorm": 3, "Gelu": 1}
     assert got[8] == {"AttentionScore": 1, "AttentionLnQKV": 0, "LayerNorm": 3, "Gelu": 1}
-    assert got[16] == {"AttentionScore": 1, "AttentionLnQKV": 1, "LayerNorm": 3, "Gelu": 1}
+    assert got[16] == {"AttentionScore": 1, "AttentionLnQKV": 1, "LayerNorm": 2, "Gelu": 1}
+    assert fusion.cell(row(report, 16)["LayerNorm"]) == "2: 1 of 3 are inside AttentionLnQKV"
+    mixed = row(fusion.fusion_report(graphs / "ascend.onnx", precision="mix"), 16)
+    assert [mixed[k]["fused"] for k in fusion.FUSIONS] == [None, None, None, 1]
     assert row(report, 1)["AttentionScore"]["failed"] == ["batch x heads 12, not a multiple of 8"]
 
 
@@ -109,6 +142,21 @@ def gelu_as_mul(nodes, graph):
     tensor.CopyFrom(onnx.numpy_helper.from_array(1 / onnx.numpy_helper.to_array(tensor), tensor.name))
 
 
+def gelu_halved_too_early(nodes, graph):
+    """x * ((1 + erf) * 0.5): the same function, and neither form that the pass looks for."""
+    product, last = nodes["layer_0_gelu_Mul"], nodes["layer_0_gelu_Half"]
+    product.input[0], last.input[1] = last.input[1], product.input[0]
+
+
+def gelu_halved_before(nodes, graph):
+    """(x * 0.5) * (1 + erf): the pass's other form."""
+    product, last = nodes["layer_0_gelu_Mul"], nodes["layer_0_gelu_Half"]
+    x, one_plus, half = product.input[0], product.input[1], last.input[1]
+    graph.node.remove(product)
+    graph.node.insert(list(graph.node).index(last), product)
+    product.input[:], last.input[:] = [half, x], [one_plus, product.output[0]]
+
+
 def one_step_key(nodes, graph):
     swap, heads = nodes["layer_0_key_Swap"], nodes["layer_0_key_Transpose"]
     heads.attribute[0].ints[:] = [0, 2, 3, 1]
@@ -123,12 +171,17 @@ def one_step_key(nodes, graph):
         (one_step_key, "AttentionScore", "two steps"),
         (two_subs, "LayerNorm", "computed twice"),
         (gelu_as_mul, "Gelu", "x / sqrt 2"),
+        (gelu_halved_too_early, "Gelu", "1 + erf is not multiplied by x * 0.5"),
     ],
 )
 def test_each_guard_can_fail(graphs, tmp_path, change, name, says):
     got = changed(graphs, tmp_path, change)[name]
     assert got["fused"] < got["of"]
     assert says in fusion.cell(got)
+
+
+def test_both_forms_of_gelu_qualify(graphs, tmp_path):
+    assert changed(graphs, tmp_path, gelu_halved_before)["Gelu"]["fused"] == 1
 
 
 def test_compiled_model_is_shown(graphs, tmp_path):
@@ -140,6 +193,19 @@ def test_compiled_model_is_shown(graphs, tmp_path):
     report = fusion.fusion_report(graphs / "ascend.onnx", om_path=tmp_path / "model.om")
     assert report["compiled"]["graphs"] == [{"AttentionScore": 1, "AttentionLnQKV": 0, "LayerNorm": 2, "Gelu": 1}]
     assert "length 128: AttentionScore 1 (predicted 1), AttentionLnQKV 0 (predicted 1)" in fusion.show(report)
+    cells = [fusion.cell(row(report, 16)[k]) for k in fusion.FUSIONS]
+    assert cells == ["1 in the .om", "0 in the .om, where 1 was predicted", "2 in the .om", "1 in the .om"]
+    assert "compiled" not in row(report, 8)["Gelu"]
+
+
+def test_a_stand_ins_counts_decide_nothing(graphs, tmp_path):
+    om_writer.write_om(
+        tmp_path / "model.om", atc_version="STAND-IN", ops=["Erf"],
+        inputs=[("input_ids", "int64", [16, 128])], outputs=[("output", "float32", [16, 2])],
+    )  # fmt: skip
+    report = fusion.fusion_report(graphs / "ascend.onnx", om_path=tmp_path / "model.om")
+    assert fusion.cell(row(report, 16)["Gelu"]) == "1"
+    assert "stand-in for atc, which fuses nothing: its counts say nothing" in fusion.show(report)
 
 
 def test_gears_are_counted_each(graphs, tmp_path):
@@ -159,11 +225,11 @@ def test_command_line(graphs, tmp_path):
             [sys.executable, fusion.__file__, *map(str, args)], capture_output=True, text=True, check=False
         )
 
-    shown = run(graphs / "ascend.onnx", "--chip", "710,310P1", "--batch", "1,16")
+    shown = run(graphs / "ascend.onnx", "--chip", "710,Ascend310P1", "--batch", "1,16")
     assert shown.returncode == 0, shown.stderr
     assert "prediction, not a measurement" in shown.stdout
-    assert "| 310P3 | fp16 | 128 | 16 | 1 | 1 | 3 | 1 |" in shown.stdout
-    assert "unknown: AI cores of 310P1" in shown.stdout
+    assert "| 310P3 | fp16 | 128 | 16 | 1 | 1 | 2: 1 of 3 are inside AttentionLnQKV | 1 |" in shown.stdout
+    assert "0 of 1: AI cores of 310P1: 10" in shown.stdout
     assert json.loads(run(graphs / "ascend.onnx", "--json").stdout)["kind"] == "prediction"
     assert run(graphs / "ascend.onnx", "--batch", "0").returncode == 2
     wrong = run(tmp_path / "no.onnx")

@@ -20,7 +20,7 @@ from tools.base import cpu, input_files
 from tools.checks import audit, reproduce, verify
 from tools.cpu import engines
 from tools.graph import rewrite
-from tools.results import compare, published, record, report, table
+from tools.results import compare, imports, published, record, report, table
 
 FP32, BF16 = "cpu-onnxruntime-fp32", "cpu-openvino-bf16"
 
@@ -319,7 +319,7 @@ LOG = """[INFO] NPU_compute_time (ms): min = 4.9, max = 5.2, mean = 5.0, median 
 
 def test_an_imported_log_is_told_apart(repo):
     Path("bs8.log").write_text(LOG)
-    made = record.imported(Path("bs8.log"), Path("minilm_sst2/default/seq128/bs8/310P3-atc-fp16"))
+    made = imports.imported(Path("bs8.log"), Path("minilm_sst2/default/seq128/bs8/310P3-atc-fp16"))
     path = record.promote(Path("results/records"), made, Path("bs8.log"))
     assert list(audit.record_faults(path)) == []
     line = verify.verify(path, Path("nowhere"), [], [])

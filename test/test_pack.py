@@ -15,7 +15,7 @@ from tools import cli
 from tools.base import input_files, onnxfile, output_files
 from tools.checks import audit, verify
 from tools.graph import encoder, gate, pack, rewrite
-from tools.results import published, record
+from tools.results import imports, published, record
 from tools.source import tokens
 
 SEQ = 16
@@ -216,7 +216,7 @@ def test_packed_rows_stand_beside_no_published_figure():
 
 def test_a_log_of_packed_rows_is_not_imported(tmp_path):
     with pytest.raises(cli.UserError, match="counts packed rows, not their sentences"):
-        record.imported(tmp_path / "log", tmp_path / "m/default/seq128p/bs8/310P3-atc-fp16")
+        imports.imported(tmp_path / "log", tmp_path / "m/default/seq128p/bs8/310P3-atc-fp16")
 
 
 def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):

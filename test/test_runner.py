@@ -64,10 +64,10 @@ def test_files_remainder_and_summary(model, inputs, tmp_path):
 
 
 def test_the_record_parser_reads_it(model, inputs, tmp_path):
-    from tools.ascend import ais_bench
+    from tools.ascend import summary
 
     run("--model", model, "--input", inputs, "--output", tmp_path, "--output_dirname", "d", "--loop", 5)
-    found = ais_bench.read(tmp_path / "d_summary.json")
+    found = summary.read(tmp_path / "d_summary.json")
     assert found["count"] == 15
     assert found["batchsize"] == pytest.approx(4)
 

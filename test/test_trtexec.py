@@ -147,7 +147,7 @@ def test_user_mistakes(folder, words, said):
 
 
 # A run of 8.5.1 as NVIDIA/TensorRT's samples/trtexec prints it.
-LOG = """&&&& RUNNING TensorRT.trtexec [TensorRT v8501] # trtexec --onnx=m.onnx --noDataTransfers
+LOG = """&&&& RUNNING TensorRT.trtexec [TensorRT v8501] # trtexec --onnx=m.onnx --fp16 --noDataTransfers
 [11/02/2022-10:00:00] [I] Engine built in 25.1 sec.
 [11/02/2022-10:00:12] [I] === Performance summary ===
 [11/02/2022-10:00:12] [I] Throughput: 120.5 qps
@@ -158,7 +158,7 @@ percentile(90%) = 8.4 ms, percentile(95%) = 8.45 ms, percentile(99%) = 8.5 ms
 [11/02/2022-10:00:12] [I] D2H Latency: min = 0 ms, max = 0 ms, mean = 0 ms, median = 0 ms, percentile(99%) = 0 ms
 [11/02/2022-10:00:12] [I] Total Host Walltime: 3.01 s
 [11/02/2022-10:00:12] [I] Total GPU Compute Time: 3.0 s
-&&&& PASSED TensorRT.trtexec [TensorRT v8501] # trtexec --onnx=m.onnx --noDataTransfers
+&&&& PASSED TensorRT.trtexec [TensorRT v8501] # trtexec --onnx=m.onnx --fp16 --noDataTransfers
 """
 
 

@@ -51,6 +51,11 @@ class Session:
         free = iter([max(g[i] for g in self.gears) for i in range(len(self.gears[0]))] if self.gears else ())
         return self.dims or [[next(free) if d == -1 else d for d in dims] for _, _, dims in self.inputs]
 
+    def flat_dims(self, gear):
+        """A gear's dims of all inputs, one after another, as aclmdlGetInputDynamicDims has them."""
+        free = iter(gear)
+        return [next(free) if d == -1 else d for _, _, dims in self.inputs for d in dims]
+
     def sizes(self):
         """Bytes of every input."""
         return [int(np.prod(d)) * t.itemsize for d, (_, t, _) in zip(self.full_dims(), self.inputs, strict=True)]
@@ -65,7 +70,13 @@ class Session:
         flat = [x for d in dims for x in d]
         own = [x for _, _, d in self.inputs for x in d]
         same = len(flat) == len(own) and all(o in (-1, x) for x, o in zip(flat, own, strict=True))
-        if not same or [x for x, o in zip(flat, own, strict=True) if o == -1] not in self.gears:
+        gears = [self.flat_dims(gear) for gear in self.gears]
+        if not same or flat not in gears:
+            wrong = f"the dymDims parameter is not correct i:0 dysize:{len(flat)} dimcount:{len(own)}"
+            say(f"[ERROR] {wrong if len(flat) != len(own) else 'the dynamic_dims parameter is not correct'}")
+            say(f"[ERROR] model has {len(gears)} gear of dims")
+            for i, gear in enumerate(gears):
+                say(f"[ERROR] dims[{i}]:" + "".join(f"[{n}]" for n in gear))
             say("[ERROR] check dynamic dims failed, please set correct dymDims paramenter")
             raise RuntimeError("set dynamic dims failed")
         self.dims = dims

@@ -61,7 +61,13 @@ def ops_of(inputs, outputs, kinds, gears, order):
         desc = tensor(name, dtype, [next(free) if d == -1 else d for d in dims])
         ops.append(Op(name=name.encode(), type=b"Data", input_desc=[desc], attr=entries(facts)))
     ops += [Op(name=f"{kind}_{i}".encode(), type=kind.encode()) for i, kind in enumerate(kinds)]
-    if gears:
+    if gears:  # GE: multi_batch_clone_pass.cc
+        desc, facts = tensor("", "int32", [len(gears[0])]), {"index": len(inputs), "_is_multi_batch_shape_data": True}
+        ops.append(
+            Op(name=om.GEAR_INPUT.encode(), type=b"Data", input_desc=[desc], output_desc=[desc], attr=entries(facts))
+        )
+        ops.append(Op(name=b"ascend_mbatch_shape_const", type=b"Constant"))
+        ops.append(Op(name=b"ascend_mbatch_shape_mapindex", type=b"MapIndex"))
         facts = {f"_pred_value_{i}": list(gear) for i, gear in enumerate(gears)}
         facts |= {"_batch_num": len(gears), "mbatch_dynamic_type": 3, "user_designate_shape_order": order}
         ops.append(Op(name=b"case", type=b"Case", attr=entries(facts)))

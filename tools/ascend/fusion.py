@@ -4,10 +4,11 @@
 
     | chip | precision | length | batch | AttentionScore | AttentionLnQKV | LayerNorm | Gelu |
     | 310P3 | fp16 | 128 | 1 | 0 of 12: batch x heads 12, not a multiple of 8 | 0 of 12: ... | 25 | 12 |
-    | 310P3 | fp16 | 128 | 16 | 12 | 12 | 25 | 12 |
+    | 310P3 | fp16 | 128 | 16 | 12 | 12 | 13: 12 of 25 are inside AttentionLnQKV | 12 |
 
 A prediction, never a measurement: the guards are those of the passes' source text of 2021-22, as far as it is
-public; the CANN that compiles may have others. Only an .om tells, which is why --om counts its operators.
+public; the CANN that compiles may have others. Only an .om tells: with --om, the rows of its chip, length and batch
+show the operators counted in it instead, and a count that is not the predicted one says so.
 """
 
 import argparse
@@ -16,8 +17,7 @@ from pathlib import Path
 
 from tools import cli
 from tools.ascend import om
-from tools.graph import encoder
-from tools.graph.encoder import HEADS, Miss, const, made_by, near, perm_of, scalar
+from tools.ascend.sites import graph_facts
 
 SOURCES = {
     "AttentionScore": "canndev, attention score fusion pass, 2021-22; node name: msit surgeon, 2026-07-01",
@@ -27,137 +27,28 @@ SOURCES = {
     "ai_core_cnt": "hicann/runtime platform_config, 2026-08-22",
 }
 FUSIONS = ("AttentionScore", "AttentionLnQKV", "LayerNorm", "Gelu")
-AI_CORES = {"310P3": 8}
+AI_CORES = {
+    **{"310P1": 10, "310P3": 8, "310P5": 8, "310P7": 8},
+    **dict.fromkeys(("310B1", "310B2", "310B3", "310B4"), 1),
+    **dict.fromkeys(("910A", "910ProA", "910PremiumA"), 32),
+    **dict.fromkeys(("910B", "910ProB"), 30),
+    **dict.fromkeys(("910B1", "910B2", "910B2C", "910_9381", "910_9382", "910_9391", "910_9392"), 24),
+    **dict.fromkeys(("910B3", "910B4", "910B4-1", "910_9362", "910_9363", "910_9372"), 20),
+}
 OLD_NAMES = {"710": "310P3"}
+UNLISTED = ("310",)  # left the platform_config before it was public
+MIXED = "under mix precision atc chooses the type of"
 BATCHES = [1, 4, 8, 16, 32, 64]  # the published tables' rows
 
 
-# ---- the graph: guards that hold or fail whatever the batch size -----------------------------------------
-
-
-def users(v, *ops) -> bool:
-    """Is `v` read by nodes of exactly these types, in this order?"""
-    return tuple(n.op_type for n in sorted(v.consumers(), key=lambda n: n.graph.index(n))) == ops
-
-
-def same_length(parts: list) -> bool:
-    """Are these four parts of a shape [any, 1, S, S] with S not 1?"""
-    if len(parts) != 4:
-        return False
-    _, one, rows, columns = parts
-    return one == 1 and rows != 1 and (rows is columns or rows == columns)
-
-
-def expanded(v) -> list:
-    """The shape that an Expand gives `v`, as numbers and values; [] when nothing is expanded."""
-    node = made_by(v, "Expand")
-    if node is None:
-        return []
-    shape, concat = node.inputs[1], made_by(node.inputs[1], "Concat")
-    if concat is None:
-        c = const(shape)
-        return [] if c is None else c.tolist()
-    return [int(scalar(p)) if scalar(p) is not None else p for p in concat.inputs]
-
-
-def attention_score(softmax) -> str | None:
-    """Why the attention around `softmax` is not the pass's pattern, or None."""
-    add = made_by(softmax.inputs[0], "Add")
-    mul = made_by(add.inputs[0], "Mul") if add else None
-    if mul is None or scalar(mul.inputs[1]) is None:
-        return "scores are not MatMul, Mul by a constant, Add of the mask (FusedMulAdd)"
-    if not (mul.name or "").startswith("bert_"):
-        return "the scale node's name does not begin with bert_"
-    if not same_length(expanded(add.inputs[1])):
-        return "mask is not expanded to [B, 1, S, S]"
-    scores = made_by(mul.inputs[0], "MatMul")
-    key = made_by(scores.inputs[1], "Transpose") if scores else None
-    inner = made_by(key.inputs[0], "Transpose") if key else None
-    if inner is None or perm_of(key) != (0, 1, 3, 2):
-        return "key is not transposed in two steps, so q, k and v differ in shape"
-    context = softmax.outputs[0].consumers()[0]
-    back = context.outputs[0].consumers()[0]
-    if back.op_type != "Transpose" or perm_of(back) != HEADS:
-        return "context is not transposed back"
-    if not users(back.outputs[0], "Reshape"):
-        return "context is not reshaped (ConfusionTransposeD)"
-    return None
-
-
-def attention_ln_qkv(layer, index) -> str | None:
-    """Why the LayerNorm that feeds a layer's query, key and value is not the pass's pattern, or None."""
-    norm = index.norm_by_out[layer.query.x]
-    if reason := layer_norm(norm):
-        return reason
-    if not users(norm.out, "MatMul", "MatMul", "MatMul", "Add"):
-        return "LayerNorm's readers are not query, key, value, residual in this order"
-    if norm.out.shape is None or len(norm.out.shape) != 2:
-        return "LayerNorm's output is not 2-D"
-    return None
-
-
-def layer_norm(norm) -> str | None:
-    v = norm.out
-    if made_by(v, "LayerNormalization"):
-        return "is one LayerNormalization operator, not the nodes the pass looks for"
-    for op, vector in (("Add", norm.beta), ("Mul", norm.gamma)):
-        if vector is not None:
-            v = encoder.with_const(made_by(v, op))[0]
-            if made_by(v, "Reshape"):
-                return "a Reshape stands inside"
-    div = v.producer()
-    variance = encoder.with_const(made_by(made_by(div.inputs[1], "Sqrt").inputs[0], "Add"))[0]
-    square = made_by(made_by(variance, "ReduceMean").inputs[0], "Pow")
-    if square is None:
-        return "the square is not a Pow"
-    centred = square.inputs[0]
-    centred = centred.producer().inputs[0] if made_by(centred, "Cast") else centred
-    return None if centred is div.inputs[0] else "x - mean is computed twice"
-
-
-def gelu(erf) -> str | None:
-    div = made_by(erf.inputs[0], "Div")
-    if div is None or not near(scalar(div.inputs[1]), 2**0.5):
-        return "Erf does not read x / sqrt 2"
-    if not users(div.outputs[0], "Erf") or not users(erf.outputs[0], "Add"):
-        return "Div or Erf has other readers"
-    add = erf.outputs[0].consumers()[0]
-    if not near(scalar(add.inputs[1]), 1.0) or not users(add.outputs[0], "Mul"):
-        return "Erf is not followed by Add(1) and one Mul"
-    return None
-
-
-def graph_facts(path) -> dict:
-    """Sizes of the encoder, and for every fusion its sites in the graph: why each fails, or None."""
-    from onnx_ir.passes import common
-
-    if not Path(path).is_file():
-        raise cli.UserError(f"{path}: no such file")
-    model = encoder.load(path)
-    common.ShapeInferencePass()(model)
-    try:
-        enc = encoder.read(model.graph)
-    except Miss as e:
-        raise cli.UserError(f"{path}: {e}") from None
-    index = encoder.Index(model.graph)
-    layer = enc.layers[0]
-    batch, length = (d if isinstance(d, int) else None for d in enc.mask_input.shape)
-    return {
-        "batch": batch,
-        "length": length,
-        "heads": layer.heads,
-        "head_dim": layer.query.weight.shape[1] // layer.heads,
-        "hidden": layer.query.weight.shape[0],
-        "sites": {
-            "AttentionScore": [attention_score(n) for n in encoder.softmaxes(model.graph)],
-            "AttentionLnQKV": [attention_ln_qkv(x, index) for x in enc.layers],
-            "LayerNorm": [layer_norm(n) for n in index.norms.values()],
-            "Gelu": [gelu(n) for n in model.graph if n.op_type == "Erf"],
-        },
-    }
-
-
 # ---- sizes: guards that depend on batch, length, chip and precision --------------------------------------
+
+
+def typed(what: str, precision: str) -> tuple:
+    """The guard that `what` is fp16."""
+    return (
+        (None, f"{MIXED} {what}") if precision == "mix" else (precision == "fp16", f"{what} is {precision}, not fp16")
+    )
 
 
 def size_guards(fusion: str, f: dict, batch: int, length: int, chip: str, precision: str) -> list:
@@ -166,7 +57,7 @@ def size_guards(fusion: str, f: dict, batch: int, length: int, chip: str, precis
     if fusion == "AttentionScore":
         return [
             (chip.startswith("310P"), f"{chip} is no 310P"),
-            (precision == "fp16", f"softmax is {precision}, not fp16"),
+            typed("softmax", precision),
             (heads in (12, 16), f"{heads} heads, not 12 or 16"),
             (dim == 64, f"head size {dim}, not 64"),
             (length % 32 == 0 and length <= 512, f"length {length}, not a multiple of 32 up to 512"),
@@ -177,7 +68,7 @@ def size_guards(fusion: str, f: dict, batch: int, length: int, chip: str, precis
         fits = length % 16 == 0 and any(t % (length // 16) == 0 or length // 16 % t == 0 for t in (12, 8))
         cores = AI_CORES.get(chip)
         return [
-            (precision == "fp16", f"LayerNorm output is {precision}, not fp16"),
+            typed("LayerNorm's output", precision),
             (hidden in (768, 1024), f"hidden size {hidden}, not 768 or 1024"),
             (rows % 1536 == 0 or rows % 2048 == 0, f"batch x length {rows}, no multiple of 1536 or 2048"),
             (fits, f"length / 16 = {length / 16:g} does not go with 12 or 8"),
@@ -203,6 +94,17 @@ def predict(f: dict, fusion: str, batch: int, length: int, chip: str, precision:
     return {"fused": fused, "of": len(sites), "failed": failed + reasons, "unknown": unknown}
 
 
+def row_of(f: dict, batch: int, length: int, chip: str, precision: str) -> dict:
+    """{chip, batch, length, precision, <fusion>: predict's dict}. AttentionLnQKV takes the LayerNorm before it in: those
+    are not fused on their own; `inside` says how many."""
+    row = {k: predict(f, k, batch, length, chip, precision) for k in FUSIONS}
+    norms, taken = row["LayerNorm"], row["AttentionLnQKV"]["fused"]
+    if norms["fused"] and taken != 0:
+        norms |= {"fused": None if taken is None else norms["fused"] - taken, "inside": taken}
+        norms["unknown"] = [*norms["unknown"], *([] if taken else ["how many are inside AttentionLnQKV"])]
+    return {"chip": chip, "batch": batch, "length": length, "precision": precision} | row
+
+
 def seen(path) -> dict:
     """What an .om shows: its chip, batch, lengths, and the fused operators of each graph (one per gear)."""
     model = om.read(path)["models"][0]
@@ -215,41 +117,66 @@ def seen(path) -> dict:
     return {
         "file": Path(path).name,
         "soc_version": model["soc_version"],
+        "standin": model["atc_version"] == "STAND-IN",
         "batch": dims[0],
         "lengths": [gear[0] for gear in model["gears"] if gear] if model["gears"] else [dims[1]],
         "graphs": [{k: g["ops"].get(k, 0) for k in FUSIONS} for g in graphs],
     }
 
 
+def decide(rows: list, compiled: dict) -> None:
+    """Put an .om's counts into the rows that it is of. A stand-in's .om fuses nothing and decides nothing."""
+    chip = (compiled["soc_version"] or "").removeprefix("Ascend")
+    for length, ops in zip(compiled["lengths"], compiled["graphs"], strict=False):
+        for row in rows:
+            if not compiled["standin"] and (row["chip"], row["batch"], row["length"]) == (
+                chip,
+                compiled["batch"],
+                length,
+            ):
+                for name, count in ops.items():
+                    row[name]["compiled"] = count
+
+
+def known_chip(name: str) -> str:
+    """A chip's name as `make` has it: Ascend310P3 and 710 are 310P3. UserError where it is none."""
+    chip = OLD_NAMES.get(name.removeprefix("Ascend"), name.removeprefix("Ascend"))
+    if chip not in AI_CORES and chip not in UNLISTED:
+        raise cli.UserError(f"--chip {name}: not one of {', '.join([*AI_CORES, *UNLISTED])}")
+    return chip
+
+
 def fusion_report(onnx_path, chips=("310P3",), batches=None, lengths=None, precision="fp16", om_path=None) -> dict:
     """The prediction for every chip, batch and length, and what `om_path` shows, as plain JSON types.
 
-    {kind: "prediction", sources, graph: {batch, length, heads, head_dim, hidden}, rows: [{chip, batch,
-    length, precision, <fusion>: predict's dict}], compiled: seen's dict with the prediction for it, or
-    None}. Lengths default to the
+    {kind: "prediction", sources, graph: {batch, length, heads, head_dim, hidden}, rows: [row_of's dicts, with `compiled`
+    counts where the .om decides], compiled: seen's dict with the prediction for it, or None}. Lengths default to the
     graph's own, or to 64 and 128 where it is free.
     """
     f = graph_facts(onnx_path)
+    chips = [known_chip(c) for c in chips]
     lengths = lengths or ([f["length"]] if f["length"] else [64, 128])
-    rows = [
-        {"chip": chip, "batch": batch, "length": length, "precision": precision}
-        | {k: predict(f, k, batch, length, chip, precision) for k in FUSIONS}
-        for chip in (OLD_NAMES.get(c, c) for c in chips)
-        for length in lengths
-        for batch in batches or BATCHES
-    ]
+    rows = [row_of(f, b, n, c, precision) for c in chips for n in lengths for b in batches or BATCHES]
     graph = {k: v for k, v in f.items() if k != "sites"}
     compiled = seen(om_path) if om_path else None
     if compiled:
-        chip = (compiled["soc_version"] or chips[0]).removeprefix("Ascend")
-        compiled["predicted"] = [
-            {k: predict(f, k, compiled["batch"], length, chip, precision)["fused"] for k in FUSIONS}
-            for length in compiled["lengths"]
-        ]
+        decide(rows, compiled)
+        chip = known_chip(compiled["soc_version"] or chips[0])
+        was = [row_of(f, compiled["batch"], length, chip, precision) for length in compiled["lengths"]]
+        compiled["predicted"] = [{k: row[k]["fused"] for k in FUSIONS} for row in was]
     return {"kind": "prediction", "sources": SOURCES, "graph": graph, "rows": rows, "compiled": compiled}
 
 
 def cell(p: dict) -> str:
+    if "compiled" in p:
+        other = (
+            ""
+            if p["compiled"] == p["fused"]
+            else f", where {'unknown' if p['fused'] is None else p['fused']} was predicted"
+        )
+        return f"{p['compiled']} in the .om{other}"
+    if p.get("inside"):
+        return "; ".join([f"{p['fused']}: {p['inside']} of {p['of']} are inside AttentionLnQKV", *p["failed"]])
     if p["fused"] == p["of"] and p["of"]:
         return f"{p['fused']}"
     count = "unknown" if p["fused"] is None else f"{p['fused']} of {p['of']}"
@@ -273,12 +200,11 @@ def show(report: dict) -> str:
         lines.append(start + " | ".join(cell(row[k]) for k in FUSIONS) + " |")
     lines += ["", "Sources:", *(f"- {k}: {v}" for k, v in report["sources"].items())]
     if c := report["compiled"]:
-        lines += [
-            "",
-            f"Compiled: {c['file']} for {c['soc_version'] or 'an unnamed chip'}, batch {c['batch']}:",
-        ]
+        stands = " by the tests' stand-in for atc, which fuses nothing: its counts say nothing" if c["standin"] else ""
+        made = f"Compiled{stands}: {c['file']} for {c['soc_version'] or 'an unnamed chip'}, batch {c['batch']}:"
+        lines += ["", made]
         for length, ops, was in zip(c["lengths"], c["graphs"], c["predicted"], strict=False):
-            counts = (f"{k} {n} (predicted {was[k]})" for k, n in ops.items())
+            counts = (f"{k} {n} (predicted {'unknown' if was[k] is None else was[k]})" for k, n in ops.items())
             lines.append(f"- length {length}: " + ", ".join(counts))
     return "\n".join(lines)
 
@@ -294,12 +220,12 @@ def numbers(text: str) -> list:
 
 
 def main():
-    p = argparse.ArgumentParser(description="Predict CANN's fusions of a BERT graph, and count them in an .om.")
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("onnx", help="the graph that atc gets")
-    p.add_argument("--chip", default="310P3", help="one or several, by comma (default 310P3)")
+    p.add_argument("--chip", default="310P3", help="one or several, by comma, as 310P3 or Ascend310P3 (default 310P3)")
     p.add_argument("--batch", type=numbers, help="batch sizes by comma (default 1,4,8,16,32,64)")
     p.add_argument("--seq", type=numbers, help="lengths by comma (default: the graph's own)")
-    p.add_argument("--precision", default="fp16", choices=["fp16", "fp32"])
+    p.add_argument("--precision", default="fp16", choices=["fp16", "mix", "fp32"], help="as PRECISION= (fp16)")
     p.add_argument("--om", help="a compiled model to count operators in")
     p.add_argument("--output", help="write the report there instead of printing it")
     p.add_argument("--json", action="store_true")

@@ -58,6 +58,7 @@ FIELDS = {
 FIELDS_V1 = {"platform_version": ("20s", 156), "platform_type": ("<B", 176)}
 MODEL_TYPES = ("IR", "standard", "tiny", "flow", "lite", "bundle")
 FLOW = 3
+BUNDLED = "BUNDLE_MODEL_INFO"
 PARTITIONS = {
     0: "MODEL_DEF", 1: "WEIGHTS_DATA", 2: "TASK_INFO", 3: "TBE_KERNELS", 4: "CUST_AICPU_KERNELS",
     5: "SO_BINS", 6: "FLOW_MODEL", 7: "FLOW_SUBMODEL", 8: "MODEL_INOUT_INFO", 9: "STATIC_TASK_DESC",
@@ -74,6 +75,9 @@ DTYPES = {
     0: "undefined", 1: "float32", 2: "float16", 3: "int8", 4: "uint8", 5: "int16", 6: "uint16", 7: "int32",
     8: "int64", 9: "uint32", 10: "uint64", 11: "bool", 12: "float64", 27: "bfloat16",
 }  # fmt: skip
+GEAR_INPUT = (
+    "ascend_mbatch_shape_data"  # GE's own input of a gear model: the dims to run; the caller feeds no file to it
+)
 SIZES = ("weight", "tbe_kernels", "cust_aicpu_kernels", "task_info", "so_store")  # order of om_info_list
 
 # A hostile file must not buy memory or time with a few bytes: far above what any real model holds.
@@ -264,6 +268,7 @@ def definition(data) -> dict:
     for out, name in zip(outputs, pick(attr, "attr_model_out_nodes_name", list, str) or [], strict=False):
         out["name"] = name
     sizes = pick(attr, "om_info_list", list, int) or []
+    found = [t for _, t in sorted(inputs, key=lambda x: x[0])]
     return {
         "model_name": first(data, 1),
         "atc_cmdline": pick(attr, "atc_cmdline", str),
@@ -273,7 +278,8 @@ def definition(data) -> dict:
         "memory_bytes": pick(attr, "memory_size", int),
         "weight_bytes": pick(attr, "weight_size", int),
         "section_bytes": dict(zip(SIZES, sizes, strict=False)) or None,
-        "inputs": [t for _, t in sorted(inputs, key=lambda x: x[0])],
+        "inputs": [t for t in found if t["name"] != GEAR_INPUT],
+        "gear_input": next((t for t in found if t["name"] == GEAR_INPUT), None),
         "outputs": outputs,
         "gears": gears,
         "gear_order": order,
@@ -324,21 +330,37 @@ def partitions(data, at: int, wide: bool) -> tuple[list, int]:
     return found, end
 
 
-def contents(data) -> dict:
+def bundled(data, head: dict) -> dict:
+    """The facts of a bundle: a table whose BUNDLE_MODEL_INFO partitions are .om files, each whole."""
+    parts, end = partitions(data, HEADER, head["wide_table"])
+    models = []
+    for part in (p for p in parts if p["type"] == BUNDLED):
+        inner = contents(data[part["offset"] : part["offset"] + part["bytes"]], part["offset"])
+        models += inner["models"]
+    return {"file_bytes": len(data), "trailing_bytes": len(data) - end, "header": head, "models": models}
+
+
+def contents(data, start: int = 0) -> dict:
+    """`data`: the bytes of an .om, which begin at byte `start` of the file."""
     head, at, models = header(data), HEADER, []
     if head["model_num"] > MAX_MODELS:
         raise Bad(f"{head['model_num']} models, more than {MAX_MODELS}")
+    if head["modeltype"] == "bundle" and start:
+        raise Bad(f"a bundle inside a bundle, at byte {start}")
+    # GE counts a bundle's header in its length, and no other model's.
+    promised = head["model_length"] + HEADER * (head["modeltype"] != "bundle")
+    if promised > len(data):
+        raise Bad(f"cut off: the header promises {promised} bytes, the file has {len(data)}")
+    if head["modeltype"] == "bundle":
+        return bundled(data, head)
     for _ in range(head["model_num"]):
         parts, at = partitions(data, at, head["wide_table"])
-        model = {"partitions": parts}
+        model = {"partitions": [p | {"offset": p["offset"] + start} for p in parts]}
         spans = [p for p in parts if p["type"] == "MODEL_DEF"]
         if spans and not head["is_encrypt"]:
             begin = spans[0]["offset"]
-            model |= definition(memoryview(data)[begin : begin + spans[0]["bytes"]])
+            model |= definition(data[begin : begin + spans[0]["bytes"]])
         models.append(model)
-    promised = HEADER + head["model_length"]
-    if promised > len(data):
-        raise Bad(f"cut off: the header promises {promised} bytes, the file has {len(data)}")
     return {"file_bytes": len(data), "trailing_bytes": len(data) - at, "header": head, "models": models}
 
 
@@ -347,7 +369,7 @@ def read(path) -> dict:
 
     {file_bytes, trailing_bytes, header, models: [{partitions: [{type, offset, bytes}], model_name,
     atc_cmdline, atc_version, opp_version, soc_version, memory_bytes, weight_bytes, section_bytes, inputs,
-    outputs: [{name, dtype, dims}], gears: [[int]] or None, gear_order, graphs: [{name, ops}],
+    outputs: [{name, dtype, dims}], gear_input (GE's own, of gear models, or None), gears: [[int]] or None, gear_order, graphs: [{name, ops}],
     ops: {type: count}}]}. Offsets count from the start of the file. A model without a readable definition
     (encrypted, or none) has only `partitions`. Raises cli.UserError when the file is not a whole .om file.
     """
@@ -359,7 +381,7 @@ def read(path) -> dict:
             raise cli.UserError(f"{path}: empty; compile the model again")
         data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)  # weights of gigabytes are never read
     try:
-        return contents(data)
+        return contents(memoryview(data))
     except Bad as e:
         raise cli.UserError(f"{path}: {e}; copy it or compile the model again") from None
 
@@ -384,6 +406,8 @@ def show(om: dict) -> str:
             lines.append(f"{key:11} {model[f'{key}_bytes']} bytes")
         for side in ("inputs", "outputs"):
             lines += [f"{side[:-1]:11} {t['name']} {t['dtype']} {t['dims']}" for t in model[side]]
+        if model["gear_input"]:
+            lines.append("gear_input  {name} {dtype} {dims}".format(**model["gear_input"]))
         if model["gears"]:
             lines.append(f"gears       {'; '.join(','.join(map(str, g)) for g in model['gears'])}")
         lines += [f"ops         {count:5} {kind}" for kind, count in model["ops"].items()]

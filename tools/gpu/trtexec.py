@@ -144,6 +144,11 @@ def printed(text: str, name: str, where: str) -> dict:
 
 def verdict(text: str, where: str) -> tuple:
     """The TensorRT version of a run that PASSED."""
+    if re.search(r"&&&& (?:PASSED|FAILED) TensorRT\.trtexec #", text):
+        raise cli.UserError(
+            f"{where}: of TensorRT 7 or older, whose trtexec counts no queries of an explicit batch (throughput: 0 qps);"
+            " measure with TensorRT 8 or newer"
+        )
     last = re.findall(r"&&&& (PASSED|FAILED) TensorRT\.trtexec \[TensorRT v(\d+)\]", text)
     if not last:
         raise cli.UserError(f"{where}: no line `&&&& PASSED TensorRT.trtexec`; was it cut off?")

@@ -4,12 +4,10 @@
     python -m tools.results.record perf     build/minilm_sst2/default/seq128/bs8/cpu-onnxruntime-fp32 --save_path perf.json
     python -m tools.results.record show     accuracy.json
     python -m tools.results.record promote  results/records accuracy.json perf.json
-    python -m tools.results.record import   bs8_summary.json minilm_sst2/default/seq128/bs8/310P3-atc-fp16 --save_path results/records
 
 `accuracy` and `perf` read what the graph left in that folder, whose path is the parameter list. `promote` copies a
 record to results/records/<date>-<host>-<parameters>-<kind>.json, never overwrites one, and refuses one that is stale:
-every file of its chain must still be here with its hash. `import` makes a record of a
-summary or log that ais_bench or trtexec left elsewhere; it says so, and has no chain.
+every file of its chain must still be here with its hash. Logs from elsewhere: tools/results/imports.py.
 """
 
 import argparse
@@ -19,7 +17,7 @@ import re
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
-from statistics import NormalDist
+from statistics import NormalDist, median
 
 from tools import cli
 from tools.base import cpu
@@ -40,6 +38,7 @@ maybe = lambda good: lambda v: v is None or good(v)
 numbers = lambda v: isinstance(v, list) and v != [] and all(map(number, v))
 shares = lambda v: numbers(v) and all(map(share, v))
 NOISY = 0.1  # rounds that differ by more
+DEMONSTRATION = "DEMONSTRATION: made with stand-ins for the vendor's tools; no figure here is of a card"
 STOLEN = 0.05  # share of the processors' time that the host gave to others
 SHAPE = {
     **dict.fromkeys(("model", "weights", "seq", "chip", "engine", "precision"), name),
@@ -68,6 +67,8 @@ MEASURED = {
         "latency_ms": lambda v: table(v) and all(maybe(number)(v.get(k, "")) for k in ("mean", "p50", "p99")),
         "timed": text,
         "requests": maybe(whole),
+        "devices": lambda v: v is ... or whole(v),  # several Ascend devices alone
+        "per_device": lambda v: v is ... or (table(v) and v != {} and all(map(numbers, v.values()))),
     },
 }
 
@@ -179,6 +180,7 @@ def accuracy(leaf: Path) -> dict:
         **tool(leaf, summary),
         **proportion(score["correct"], score["total"]),
         "caveat": caveat,
+        **({"devices": len(summary["per_device"])} if "per_device" in summary else {}),
         **rows_run(score["total"], leaf, record, summary),
         "predictions": score["predictions"],
         **({"rehearsal": rehearsal(leaf)} if (leaf / "ranges.json").is_file() else {}),
@@ -193,7 +195,10 @@ def rehearsal(leaf: Path) -> list[str]:
 
 
 def speeds(record: dict) -> list[float]:
-    """Sentences per second of each round, from the milliseconds of its passes, or of its requests of `bs` rows."""
+    """Sentences per second of each round, from the milliseconds of its passes, or of its requests of `bs` rows; where
+    several devices ran, their sum."""
+    if "per_device" in record:
+        return [sum(round_) for round_ in zip(*record["per_device"].values(), strict=True)]
     passes = record.get("pass_ms")
     sentences = 872 if passes else record["bs"] * record.get("sentences_per_row", 1)
     return [1000 * sentences * len(t) / sum(t) for t in passes or record["times_ms"]]
@@ -206,7 +211,9 @@ def rows_run(total: int, leaf: Path, record: dict, summary: dict) -> dict:
         return {"padded_rows": 0.0}
     bs, packed = record["bs"], record["seq"].endswith("p")
     rows = len(cli.read_json(leaf.parents[1] / "input" / "rows.json")) if packed else total
-    batches = len(summary["filesinfo"]) if "-" in record["seq"] else -(-rows // bs)
+    from tools.ascend.summary import batches_run
+
+    batches = len(summary["filesinfo"]) if "-" in record["seq"] else batches_run(rows, bs, summary)
     ran = batches * bs
     per_row = {"sentences_per_row": round(total / ran, 6)} if packed else {}
     return {"padded_rows": round(1 - rows / ran, 6), **per_row}
@@ -233,9 +240,9 @@ def round_of(path: Path) -> dict:
     if "gpu_compute_time_list" in text:
         found = cli.read_json(path)
         return {"times_ms": found["gpu_compute_time_list"], "throughput": found["throughput"], "timed": found["timed"]}
-    from tools.ascend import ais_bench
+    from tools.ascend import summary
 
-    return ais_bench.read(path)
+    return summary.read(path)
 
 
 def throughput(rounds: list[dict], per_row: float) -> dict:
@@ -260,6 +267,8 @@ def throughput(rounds: list[dict], per_row: float) -> dict:
 
 def perf(leaf: Path) -> dict:
     """The record of the timed rounds leaf/round1, round2 ...: all samples, pooled and by round."""
+    from tools.ascend.summary import cards
+
     made = sorted(leaf.glob("round*/MANIFEST"))
     if not made:
         raise cli.UserError(f"{leaf}: no round1/MANIFEST; run make perf")
@@ -284,47 +293,8 @@ def perf(leaf: Path) -> dict:
         **({"pass_ms": passes} if passes else {}),
         **({} if None in stolen else {"stolen": stolen}),
         **ran,
+        **cards([cli.read_json(s) for s in summaries], ran.get("sentences_per_row", 1)),
         "summaries": {str(s): cli.sha256(s) for s in summaries},
-    }
-
-
-def imported(path: Path, leaf: Path) -> dict:
-    """A throughput record of a summary or log from elsewhere: its own figures, no chain."""
-    spec = parameters(leaf)
-    if spec["seq"].endswith("p"):
-        raise cli.UserError(f"{path}: a log counts packed rows, not their sentences; measure with make perf PACK=1")
-    if spec["chip"] == "T4":
-        from tools.gpu import trtexec
-
-        found = trtexec.read(path, spec["bs"])
-    else:
-        from tools.ascend import ais_bench
-
-        found = ais_bench.read(path)
-    nothing = "a log without single times"
-    compute = found.get("compute") or found.get("GPU_compute_time") or {}
-    times = found.get("times_ms") or found.get("gpu_compute_time_list")
-    return {
-        "kind": "throughput",
-        **spec,
-        "imported": {"file": path.name, "sha256": cli.sha256(path)},
-        "started": None,
-        "machine": {"cpu": None, "isa": None, "cores": None, "host": "imported"},
-        "engine_info": None,
-        "standin": bool(found.get("standin")),
-        "timed": found["timed"],
-        "samples_per_second": round(found["throughput"], 3),
-        "rounds": [round(found["throughput"], 3)],
-        "spread": None,
-        "latency_ms": {
-            "mean": compute.get("mean"),
-            "p50": compute.get("median"),
-            "p99": compute.get("percentile(99%)"),
-        },
-        "requests": len(times) if times else None,
-        "missing": {"chain": "measured elsewhere", "spread": "one run", **({} if times else {"times_ms": nothing})},
-        "padded_rows": None,
-        "chain": {},
     }
 
 
@@ -341,7 +311,7 @@ def show(record: dict) -> str:
     where = f"build/{record['model']}/{record['weights']}/seq{record['seq']}/bs{record['bs']}/"
     where += f"{record['chip']}-{record['engine']}-{record['precision']}"
     info = record["engine_info"] or {}
-    lines = []
+    lines = [DEMONSTRATION] if record["standin"] else []
     if record["kind"] == "accuracy":
         low, high = (100 * v for v in record["interval95"])
         lines += [
@@ -356,6 +326,9 @@ def show(record: dict) -> str:
             f"({', '.join(f'{v:.1f}' for v in record['rounds'])})",
             f"timed       {record['timed']}",
         ]
+        if record.get("devices", 1) > 1:
+            each = ", ".join(f"{name}: {median(speed):.1f}" for name, speed in record["per_device"].items())
+            lines.append(f"devices     {record['devices']}, the sum of {each} samples/s; published figures are of one")
         if None not in (latency["p50"], latency["p99"]):
             lines.append(
                 f"latency     {latency['p50']:.2f} ms median, {latency['p99']:.2f} ms p99 "
@@ -440,10 +413,6 @@ def main():
     k = sub.add_parser("promote")
     k.add_argument("folder", type=Path)
     k.add_argument("records", type=Path, nargs="*")
-    i = sub.add_parser("import")
-    i.add_argument("file", type=Path)
-    i.add_argument("leaf", type=Path)
-    i.add_argument("--save_path", type=Path, required=True)
     args = p.parse_args()
     if args.command == "promote":
         if not args.records:
@@ -459,9 +428,6 @@ def main():
                 refused += 1
         if refused:
             raise cli.UserError(f"{refused} of {len(args.records)} records were refused, for the reasons above")
-        return
-    if args.command == "import":
-        print(f"wrote {promote(args.save_path, imported(args.file, args.leaf), args.file)}")
         return
     if args.command == "show":
         text = show(read(args.record))

@@ -1,7 +1,8 @@
 """Stand-in for `python3 -m ais_bench`: options, file rules, batching, outputs, summary and screen as there.
 
 FAKE_AIS_BENCH=2023 plays Ascend/tools ais_bench 0.0.2 (June 2023), 2024 (default) that of msit (June 2024).
-Devices run one after another here. Summaries carry "standin": true.
+Devices run one after another here. Summaries carry "standin": true. FAKE_AIS_SETUPTOOLS=82 leaves pkg_resources out,
+which the 2024 one needs; it also says at each start which back end it could not import, which means nothing.
 """
 
 import argparse
@@ -26,6 +27,17 @@ SUFFIX = {"NPY": "npy", "BIN": "bin", "TXT": "txt"}
 
 def info(text):
     aclruntime.say(f"[INFO] {text}")
+
+
+def progress(done, total):
+    """tqdm's bar, on the other stream and without an end of line: what is said next stands on the same line."""
+    if NEW:
+        print(
+            f"\rInference array Processing: {100 * done // total:3}%| {done}/{total}",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def fail(text):
@@ -269,6 +281,7 @@ def device_run(a, device, folder, files=None):
     seen.clear()
     info(f"warm up {a.warmup_count} done")
     for i, batch in enumerate(runs):
+        progress(i, len(runs))
         outputs = once(batch)
         names = list(zip(*batch, strict=True)) if batch else [("pure_infer_data",) * len(session.inputs)]
         for k, out in enumerate(outputs if folder else []):
@@ -282,6 +295,8 @@ def device_run(a, device, folder, files=None):
                 entry = filesinfo.setdefault(i * len(names) + j, {"infiles": list(names[j]), "outfiles": []})
                 entry["outfiles"].append(path)
                 save(path, part)
+    progress(len(runs), len(runs))
+    print(file=sys.stderr, flush=True)
     compute = stats(session.exec_ms)
     batchsize = sum(seen) / len(seen) if seen else batchsize
     throughput = 1000 * batchsize / compute["mean"] if compute["mean"] else 0
@@ -356,7 +371,11 @@ def many(a, folder):
 
 
 def main():
+    if NEW and os.environ.get("FAKE_AIS_SETUPTOOLS") == "82":
+        raise ModuleNotFoundError("No module named 'pkg_resources'")
     a = options()
+    if NEW:
+        info("import ais_bench.infer.backends.backend_trtexec error: No module named 'attrs'")
     name = a.output_dirname or time.strftime("%Y_%m_%d-%H_%M_%S")
     folder = f"{a.output}/{name}" if a.output else None
     if len(a.device) > 1:

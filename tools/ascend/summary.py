@@ -1,0 +1,290 @@
+"""Read what ais_bench leaves: a summary, a log of the screen, or several devices' summaries put together.
+
+    python -m tools.ascend.summary out/output_summary.json
+
+    {"times_ms": [0.0531, 0.1209, ...], "compute": {"min": 0.0308, ...}, "count": 4, "throughput": 166554.36,
+    "batchsize": 4, "h2d": null, "d2h": null, "samples": 10, "devices": 2, "per_device": [...], "standin": true, ...}
+
+(Of a model of six nodes under the test suite's stand-in; times and digits shortened.) Formats: Ascend/tools @
+9d6da90f (2023, ais_bench 0.0.2) and Ascend/msit @ 6394cfe1d^ (2024), ais_bench/infer/summary.py, and the layout of
+other builds whose 99th percentile is called P99.
+"""
+
+import argparse
+import json
+import math
+import re
+import statistics
+from pathlib import Path
+
+from tools import cli
+
+LATENCY = ("min", "max", "mean", "median", "percentile(99%)")
+PURE = "pure_infer_data"  # what ais_bench calls its input where it was given none
+
+
+def numbers(d: dict, keys, where: str) -> dict:
+    """d's values under `keys` as finite floats, not negative."""
+    for key in keys:
+        value = d.get(key) if isinstance(d, dict) else None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e300:
+            raise cli.UserError(f"{where}.{key}: {value!r} is no number; is the summary whole?")
+    return {key: float(d[key]) for key in keys}
+
+
+def near(a: float, b: float, part=1e-6) -> bool:
+    return math.isclose(a, b, rel_tol=part, abs_tol=1e-9)
+
+
+def batch_of(throughput: float, mean: float) -> float:
+    """The batch size behind throughput = 1000 * batch / mean: whole when near a whole number (gears mix)."""
+    batch = throughput * mean / 1000
+    return round(batch) if near(batch, round(batch)) else batch
+
+
+def stats(times: list) -> dict:
+    """min, max, mean, median and percentile(99%) (linear, as numpy's) of milliseconds."""
+    p99 = statistics.quantiles(times, n=100, method="inclusive")[98] if len(times) > 1 else times[0]
+    found = (min(times), max(times), statistics.fmean(times), statistics.median(times), p99)
+    return dict(zip(LATENCY, found, strict=True))
+
+
+def times_of(summary: dict, where: str) -> list | None:
+    """The single times in ms; None for a multi-thread run, whose list holds [start, end] pairs."""
+    times = summary.get("npu_compute_time_list")
+    if not isinstance(times, list) or not times:
+        raise cli.UserError(f"{where}: npu_compute_time_list is missing; is it an ais_bench summary?")
+    if all(isinstance(t, list) and len(t) == 2 for t in times):
+        return None
+    numbers(dict(enumerate(times)), range(len(times)), f"{where}: npu_compute_time_list")
+    return times
+
+
+def renamed(d):
+    """Latencies under one name for the 99th percentile, which some builds call P99."""
+    return {("percentile(99%)" if k == "P99" else k): v for k, v in d.items()} if isinstance(d, dict) else d
+
+
+def sample_count(summary: dict) -> int | None:
+    """How many samples went in; None where ais_bench made its own."""
+    names = [
+        str(entry.get("infiles")) for entry in (summary.get("filesinfo") or {}).values() if isinstance(entry, dict)
+    ]
+    return None if not names or PURE in names[0] else len(names)
+
+
+def per_device_of(summary: dict, where: str) -> list[dict]:
+    """What `merge` wrote of each device; one entry, of no name, for ais_bench's own summary of one."""
+    alone = {"device": None, "throughput": summary["throughput"], "samples": sample_count(summary)}
+    devices = summary.get("per_device", [alone])
+    if not isinstance(devices, list) or not devices:
+        raise cli.UserError(f"{where}.per_device: not a list of devices; was it edited?")
+    total = sum(numbers(d, ["throughput"], f"{where}.per_device")["throughput"] for d in devices)
+    if not near(total, summary["throughput"]):
+        raise cli.UserError(f"{where}: throughput is not the sum {total} of its devices; was it edited?")
+    return devices
+
+
+def from_summary(text: str, where: str) -> dict:
+    """One <dirname>_summary.json, ais_bench's own or one that `merge` made."""
+
+    def refuse(name):
+        raise cli.UserError(f"{where}: holds {name}, which no whole run gives; was it edited?")
+
+    try:
+        s = json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as e:
+        raise cli.UserError(f"{where}: not JSON ({e}); is it an ais_bench summary, whole?") from None
+    if not isinstance(s, dict):
+        raise cli.UserError(f"{where}: not a JSON object; is it an ais_bench summary?")
+    times = times_of(s, where)
+    for name in ("NPU_compute_time", "H2D_latency", "D2H_latency"):
+        s[name] = renamed(s.get(name))
+    keys = LATENCY if times else ("mean",)
+    key, count = f"{where}: NPU_compute_time", len(s["npu_compute_time_list"])
+    compute = numbers(s.get("NPU_compute_time"), keys, key)
+    if s["NPU_compute_time"].get("count") != count:
+        raise cli.UserError(f"{key}.count is not the {count} times listed; was it edited?")
+    if times and not near(compute["mean"], statistics.fmean(times), 1e-4):
+        raise cli.UserError(f"{key}.mean is not the mean of the times listed; was it edited?")
+    throughput = numbers(s, ["throughput"], where)["throughput"]
+    numbers({"batchsize": s.get("batchsize") or 0}, ["batchsize"], where)
+    if not isinstance(s.get("filesinfo") or {}, dict):
+        raise cli.UserError(f"{where}.filesinfo: not an object; is the summary whole?")
+    if not throughput:
+        raise cli.UserError(f"{where}: throughput is 0: nothing was measured; run it again")
+    devices = per_device_of(s, where)
+    return {
+        "times_ms": times,
+        "compute": compute,
+        "count": count,
+        "throughput": throughput,
+        "batchsize": s.get("batchsize") or batch_of(throughput, compute["mean"]),
+        "h2d": latency(s.get("H2D_latency"), f"{where}: H2D_latency"),
+        "d2h": latency(s.get("D2H_latency"), f"{where}: D2H_latency"),
+        "samples": sample_count(s),
+        "devices": len(devices),
+        "per_device": devices,
+        "args": s.get("args"),
+        "engine": s.get("engine"),
+        "standin": bool(s.get("standin")),
+        "missing": {} if times else {"times_ms": "several threads: ais_bench lists overlapping intervals"},
+    }
+
+
+def latency(d, where: str) -> dict | None:
+    """A copy's latencies in ms, or None where ais_bench has none."""
+    return numbers(d, [k for k in LATENCY if k in d], where) if isinstance(d, dict) and d.get("count") else None
+
+
+THROUGHPUT = re.compile(
+    r"throughput 1000\*batchsize(?:\.mean)?\((?P<batchsize>[\d.]+)\)"
+    r"/NPU_compute_time\.mean\((?P<mean>\S+)\): (?P<throughput>\S+)"
+)
+
+
+def from_log(text: str, where: str) -> dict:
+    """A stored screen: its performance summary, or those of several devices added up."""
+    value = r"= ([-+.\w]+)"
+    found, compute = [], None
+    for n, line in enumerate(text.splitlines(), 1):
+        at = f"{where}:{n}"
+        if "NPU_compute_time (ms):" in line:
+            pieces = renamed(dict(re.findall(r"(\w+(?:\(99%\))?) " + value, line.partition("(ms):")[2])))
+            compute = numbers(as_floats(pieces), LATENCY if "min" in pieces else ["mean"], at)
+        elif m := THROUGHPUT.search(line):
+            said = numbers(as_floats(m.groupdict()), m.groupdict(), at)
+            if compute is None or not near(compute["mean"], said["mean"]):
+                raise cli.UserError(f"{at}: no NPU_compute_time with this mean before it; give the whole log")
+            if not said["mean"] or not near(said["throughput"], 1000 * said["batchsize"] / said["mean"]):
+                raise cli.UserError(f"{at}: throughput is not 1000 * batchsize / mean; was it edited?")
+            found.append((compute, said))
+            compute = None
+    if not found:
+        raise cli.UserError(f"{where}: no `throughput 1000*batchsize...`: no ais_bench log, or cut off; give it whole")
+    throughput = sum(said["throughput"] for _, said in found)
+    if total := re.findall(r"summary throughput:\s*(\S+)", text):
+        said = numbers(as_floats({"summary throughput": total[-1]}), ["summary throughput"], where)
+        if not near(*said.values(), throughput):
+            raise cli.UserError(f"{where}: summary throughput {total[-1]} is not the sum {throughput}; was it edited?")
+    elif len(found) > 1:
+        raise cli.UserError(f"{where}: holds {len(found)} runs; give one file per run")
+    batches = {said["batchsize"] for _, said in found}
+    if len(batches) > 1:
+        raise cli.UserError(f"{where}: devices ran different batch sizes {sorted(batches)}")
+    why = "a log of the screen holds no single times"
+    one = len(found) == 1
+    return {
+        "times_ms": None,
+        "compute": found[0][0] if one else None,
+        "count": None,
+        "throughput": throughput,
+        "batchsize": batch_of(batches.pop() * 1000, 1),
+        "h2d": None,
+        "d2h": None,
+        "samples": None,
+        "devices": len(found),
+        "per_device": [{"device": None, "throughput": said["throughput"], "samples": None} for _, said in found],
+        "args": None,
+        "engine": None,
+        "standin": "STAND-IN" in text,
+        "missing": {"times_ms": why, "count": why} | ({} if one else {"compute": "several devices in a log"}),
+    }
+
+
+def as_floats(d: dict) -> dict:
+    """Texts as floats; what is no number stays, for `numbers` to name."""
+
+    def convert(v):
+        try:
+            return float(v)
+        except ValueError:
+            return v
+
+    return {k: convert(v) for k, v in d.items()}
+
+
+def read(path) -> dict:
+    """An ais_bench summary JSON or stored log, in one shape.
+
+    {times_ms: [ms] or None, compute: {min, max, mean, median, percentile(99%)} in ms or None, count,
+    throughput (samples/s over all devices), batchsize, h2d, d2h (like compute, or None), samples or None, devices,
+    per_device: [{device, throughput, samples}], args, engine (our CPU runner's), standin, missing: {key: why}, timed, source, sha256}. NPU_compute_time is the host's clock around
+    the synchronous aclmdlExecute: no copies, no Python. Raises cli.UserError with file and key.
+    """
+    path = Path(path)
+    text = path.read_bytes().decode("utf-8", "replace")
+    found = (from_summary if text.lstrip().startswith("{") else from_log)(text, str(path))
+    return found | {"timed": "device only", "source": path.name, "sha256": cli.sha256(path)}
+
+
+def merge(folder: Path) -> None:
+    """Put the outputs of <folder>/device* into <folder>, and their summaries into <folder>_summary.json.
+
+    2024 ais_bench without --divide_input runs everything on every device: equal files are kept once. Raises
+    cli.UserError when two devices disagree on a file.
+    """
+    parts = sorted(p for p in folder.glob("device*") if p.is_dir())
+    found = [(p, folder / f"{p.name}_summary.json") for p in parts]
+    merged = {"filesinfo": {}, "npu_compute_time_list": [], "throughput": 0.0, "per_device": []}
+    for part, path in found:
+        one, raw = read(path), json.loads(path.read_text())
+        if one["times_ms"] is None:
+            raise cli.UserError(f"{path}: threads and devices cannot be added up; use --threads 1")
+        if one["batchsize"] != merged.setdefault("batchsize", one["batchsize"]):
+            raise cli.UserError(f"{path}: batch size differs from the first device's")
+        merged["npu_compute_time_list"] += one["times_ms"]
+        merged["throughput"] += one["throughput"]
+        device = re.sub(r"device(\d+)(_\d+)?$", r"\1", part.name)
+        merged["per_device"].append({"device": device, "throughput": one["throughput"], "samples": one["samples"]})
+        merged["args"] = raw.get("args")
+        if raw.get("standin"):
+            merged["standin"] = True
+        for file in sorted(part.iterdir()):
+            target = folder / file.name
+            if not target.exists():
+                file.replace(target)
+            elif target.read_bytes() != file.read_bytes():
+                raise cli.UserError(f"{file}: differs from another device's; a device is faulty")
+            else:
+                file.unlink()
+        part.rmdir()
+        for key, entry in (raw.get("filesinfo") or {}).items():
+            outfiles = [str(folder / Path(o).name) for o in entry["outfiles"]]
+            merged["filesinfo"][outfiles[0] if outfiles else key] = entry | {"outfiles": outfiles}
+    merged["filesinfo"] = {str(i): v for i, (_, v) in enumerate(sorted(merged["filesinfo"].items()))}
+    times = merged["npu_compute_time_list"]
+    merged["NPU_compute_time"] = stats(times) | {"count": len(times)}
+    with cli.whole_file(f"{folder}_summary.json", "w") as f:
+        json.dump(merged, f)
+    for _, path in found:
+        path.unlink()
+
+
+def batches_run(rows: int, bs: int, summary: dict) -> int:
+    """How many batches of `bs` held `rows` rows. Each device fills up its own last one."""
+    devices = summary.get("per_device") or [{"samples": rows}]
+    count = len(devices)
+    even = [rows // count + (i < rows % count) for i in range(count)]  # where ais_bench made its own input
+    return sum(-(-(d["samples"] or share) // bs) for d, share in zip(devices, even, strict=True))
+
+
+def cards(summaries: list[dict], per_row: float = 1.0) -> dict:
+    """{devices, per_device: {device: [samples/s of each summary]}}, {} where one device ran. per_row: sentences in a row."""
+    devices = summaries[0].get("per_device") or []
+    if len(devices) < 2:
+        return {}
+    speeds = zip(*([round(d["throughput"] * per_row, 3) for d in s["per_device"]] for s in summaries), strict=True)
+    names = [str(d.get("device") or i) for i, d in enumerate(devices)]
+    return {"devices": len(devices), "per_device": dict(zip(names, map(list, speeds), strict=True))}
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("file", nargs="+", type=Path, help="a summary, or a log of the screen")
+    for path in p.parse_args().file:
+        print(json.dumps(read(path)))
+
+
+if __name__ == "__main__":
+    cli.run(main)
