@@ -39,12 +39,18 @@ reported := results/report.html results/table.csv results/table.md $(bench_pages
 
 made   = $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json))
 bench_made = $(wildcard build/$(dir $(ONE))bench.json)
-import = $(py) -m tools.results.record import $(FROM) $(ONE) --save_path results/records
+# A log is held to the parameters that were given; the others are taken from the log.
+said   = $(filter MODEL SEQ BS CHIP ENGINE PRECISION,$(given))
+import = $(py) -m tools.results.imports $(FROM) $(ONE) --given $(said) \
+    $(if $(filter DEVICE,$(given)),--devices $(DEVICE)) --save_path results/records
 keep_all = $(py) -m tools.results.record promote results/records $(made)
 keep_bench = $(py) -m tools.bench.bench promote $(bench_made) --save_path results/bench
-record = $(if $(FROM),$(import),$(if $(bench_made),$(keep_bench);) $(if $(made)$(if $(bench_made),,none),$(keep_all)))
+measured = $(if $(bench_made),$(keep_bench);) $(if $(made)$(if $(bench_made),,none),$(keep_all))
+record = $(if $(FROM),$(import),$(measured))
 # The parameters as given, for the checks that call make again; each value has been checked for odd characters.
 parameters = $(foreach v,$(filter-out V VENV,$(given)),'$v=$($v)') VENV=$(VENV)
 selected   = $(foreach v,$(filter MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE,$(given)),'$v=$($v)')
-fusion_options = --chip $(call joined_by,$(comma),$(or $(filter $(CHIPS_ascend),$(CHIPS)),310P3)) \
+fusion_precision = $(firstword $(filter $(PRECISION),$(atc.PRECISIONS)) fp16)
+fusion_options = --precision $(fusion_precision) \
+    --chip $(call joined_by,$(comma),$(or $(filter $(CHIPS_ascend),$(CHIPS)),310P3)) \
     --batch $(call joined_by,$(comma),$(BATCHES)) $(addprefix --om ,$(wildcard build/$(ONE)/model.om))

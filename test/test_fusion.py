@@ -152,8 +152,6 @@ def gelu_halved_before(nodes, graph):
     """(x * 0.5) * (1 + erf): the pass's other form."""
     product, last = nodes["layer_0_gelu_Mul"], nodes["layer_0_gelu_Half"]
     x, one_plus, half = product.input[0], product.input[1], last.input[1]
-    graph.node.remove(product)
-    graph.node.insert(list(graph.node).index(last), product)
     product.input[:], last.input[:] = [half, x], [one_plus, product.output[0]]
 
 

@@ -151,7 +151,7 @@ def test_the_committed_readme_tables_and_pictures_are_fresh(monkeypatch):
             peers.draw(benches, made, "svg")
         else:
             plot.draw(path.stem, list(kept().values()), published.read(), made, "svg")
-        assert path.read_bytes() == made.getvalue(), f"{path} is stale: make plots"
+        assert path.read_bytes() == made.getvalue(), f"{path} is stale: make report"
 
 
 # ---- the page

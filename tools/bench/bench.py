@@ -1,7 +1,7 @@
 """Ours and the peers on the same sentences in the same run: ratios with spread, accuracy, share of the CPU's limit.
 
     make bench MODEL=minilm_sst2              # runs, prints the table
-    make bench-record MODEL=minilm_sst2       # keeps it in results/bench
+    make record MODEL=minilm_sst2             # keeps it in results/bench
     python -m tools.bench.bench show results/bench/*.json --save_path results/bench.md
     python -m tools.bench.bench plot results/bench/*.json --save_path results/bench.svg
 
@@ -312,7 +312,7 @@ def main():
         print(f"wrote {args.save_path}")
         return
     if not args.records:
-        raise cli.UserError("no record of a bench; run make bench and make bench-record")
+        raise cli.UserError("no record of a bench; run make bench and make record")
     records = [cli.read_json(p) for p in args.records]
     if args.command == "promote":
         for r in records:

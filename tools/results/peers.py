@@ -1,4 +1,4 @@
-"""The benches that `make bench-record` kept: ours beside what one would use instead, as a table and a picture."""
+"""The benches that `make record` kept: ours beside what one would use instead, as a table and a picture."""
 
 from pathlib import Path
 

@@ -70,7 +70,7 @@ def main():
     if args.check:
         wrong = [str(f) for f in stale] + stale_tables()
         if wrong:
-            raise cli.UserError(f"{', '.join(wrong)}: not what results/records give; run `make tables plots report`")
+            raise cli.UserError(f"{', '.join(wrong)}: not what results/records give; run `make report`")
         return print(f"readme: {', '.join(map(str, files)) or 'no README, but tables'} say what the records say")
     for f in stale:
         with cli.whole_file(f, "w", encoding="utf-8") as out:
