@@ -249,7 +249,7 @@ def test_a_cpu_without_the_units_is_told_what_else_to_use(tmp_path, monkeypatch,
 
 
 def test_a_missing_library_says_how_to_build_it(tmp_path):
-    with pytest.raises(cli.UserError, match="make engine"):
+    with pytest.raises(cli.UserError, match="make build/lib/packed.so"):
         packed.load_library(tmp_path / "none.so")
 
 

@@ -494,7 +494,9 @@ def load_library(path=None):
     try:
         library = ctypes.CDLL(str(path))
     except OSError as e:
-        raise cli.UserError(f"{path}: cannot load the packed engine ({e}); build it with `make engine`") from e
+        raise cli.UserError(
+            f"{path}: cannot load the packed engine ({e}); make it with `make build/lib/packed.so`"
+        ) from e
     library.packed_bytes.restype = ctypes.c_int64
     return library
 
