@@ -11,6 +11,7 @@ of `batch`, each as long as its longest sentence. Each peer is used as its own d
 where it starts. Engines are imported by the contender that uses them.
 """
 
+import argparse
 import ctypes
 import json
 import os
@@ -368,7 +369,11 @@ def timed(labels, texts, shape, rows, seconds):
 
 def main():
     ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: a paused worker does not outlive the bench
-    name, given = sys.argv[1], json.loads(sys.argv[2])
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("name", help="a contender")
+    p.add_argument("job", type=json.loads, help="what it works on, as a JSON object")
+    args = p.parse_args()
+    name, given = args.name, args.job
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever the libraries print goes to the log
 

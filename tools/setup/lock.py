@@ -10,6 +10,7 @@ a file of its own, installed only where that build is. What the peers of `make b
 goes into requirements-bench.txt, which nothing else installs.
 """
 
+import argparse
 import re
 import subprocess
 import tempfile
@@ -50,6 +51,7 @@ def compiled(source, preferred=""):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     product = compiled("requirements.in")
     peers = compiled("requirements-bench.in", "\n".join(product))
     for name, kept in (
