@@ -1,0 +1,107 @@
+"""What make says to people: mistyped words, the screen, help, folders that are not ours. It drives the real Makefile."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from tools import imports
+from tools.source import given
+
+LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["accuracy", "PRECISON=bf16"], "PRECISON= is no parameter, is PRECISION meant?"),
+        (["acuracy"], "there is no target 'acuracy', is accuracy meant?; make help lists them"),
+        (["nonsense"], "there is no target 'nonsense'; make help lists them"),
+        (["accuracy", "BATCHES=1"], "BATCHES= means nothing to make accuracy; it is for accuracy-table perf-table"),
+        (["verify", "NOTE=`touch pwned`"], "NOTE= is no parameter"),
+    ],
+)
+def test_a_mistyped_word_is_one_line(built, words, says):
+    done = built.make("MODEL=tiny", *words, check=False)
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not (built.path / "pwned").exists()
+
+
+def test_the_screen_has_a_line_a_step_and_no_temporary_path(built):
+    (built.path / "build" / LEAF / "score.json").unlink()
+    text = built.make("MODEL=tiny", "accuracy").stdout
+    steps = re.findall(r"^(\w+) +.* \d+\.\d s$", text, re.M)
+    assert steps == ["score", "accuracy", "show"]
+    assert ".tmp" not in text and "tools.run" not in text
+    assert "accuracy" in (built.path / f"build/{LEAF}/score.json.log").read_text()
+    assert "tools.run" in built.make("MODEL=tiny", "V=1", "-W", "models/tiny/postprocess.py", "accuracy").stdout
+
+
+def test_help_shows_every_target_that_people_need(built):
+    text = built.make("help").stdout
+    assert all(
+        f"make {name} " in text for name in ("accuracy", "perf", "score", "perf-table", "record", "fusion-report")
+    )
+    assert "make torture" not in text and "make torture" in built.make("help-dev").stdout
+
+
+def test_a_folder_that_is_not_ours_is_not_touched(tmp_path):
+    (tmp_path / "photo").write_text("dear")
+    command = [sys.executable, "-m", "tools.setup.install", str(tmp_path), "requirements.txt"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "a folder with files that are not ours" in done.stderr
+    assert (tmp_path / "photo").read_text() == "dear" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_import_is_a_prerequisite_wherever_it_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in {"a": "def f():\n    from tools.x import b", "b": "from tools import cli", "c": ""}.items():
+        (tmp_path / "tools/x").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"tools/x/{name}.py").write_text(text)
+    (tmp_path / "tools/cli.py").write_text("")
+    monkeypatch.setattr(sys, "argv", ["imports", "made.mk"])
+    imports.main()
+    assert "needs.tools.x.a := tools/cli.py tools/x/a.py tools/x/b.py\n" in (tmp_path / "made.mk").read_text()
+    assert "needs.tools.x.c := tools/x/c.py\n" in (tmp_path / "made.mk").read_text()
+
+
+def test_other_bytes_with_an_older_date_are_seen(tmp_path, monkeypatch, capsys):
+    """A backup restored with its old date: make, which goes by dates, would not see it."""
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "tools/x.py"
+    script.parent.mkdir()
+    script.write_text("a = 1")
+    monkeypatch.setattr(sys, "argv", ["imports", "made.mk"])
+    imports.main()
+    before = script.stat().st_mtime
+    script.write_text("a = 2")
+    os.utime(script, (1, 1))
+    imports.main()
+    assert script.stat().st_mtime >= before and "dated now" in capsys.readouterr().out
+
+
+def test_what_is_given_is_known_by_its_bytes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine/vocab.txt"
+    file.parent.mkdir()
+    hashes = []
+    for text in ("one", "two", "one"):
+        file.write_text(text)
+        os.utime(file, (1, 1))
+        monkeypatch.setattr(sys, "argv", ["given", "mine"])
+        given.main()
+        hashes.append(capsys.readouterr().out)
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_unlike_weights_lie_in_unlike_folders(built):
+    folders = set()
+    for name in ("x/y", "x_y", "x__y"):
+        (built.path / name).mkdir(parents=True, exist_ok=True)
+        (built.path / name / "config.json").write_text("{}")
+        text = built.make("-n", "MODEL=tiny", f"WEIGHTS={name}", "accuracy").stdout
+        folders.add(re.search(r"build/tiny/([^/]+)/checkpoint/MANIFEST", text)[1])
+    assert len(folders) == 3
