@@ -188,7 +188,8 @@ def test_a_checkpoint_that_unpacks_to_too_much_is_refused(bert, tmp_path, monkey
 
 def test_wheel_and_adapter(bert, tmp_path):
     """An encoder without classifier plus an adapter; without the adapter it is an error, not another model."""
-    adapter = pytest.importorskip("adapter")
+    from tools.source import adapter
+
     model, _, made = bert
     tuned = load_file(made / "model.safetensors")
     base = {n.removeprefix("bert."): t for n, t in tuned.items() if n.startswith("bert.")}
