@@ -1,6 +1,5 @@
 # bert2om: BERT classifiers from PyTorch weights to ONNX, to .om (or the CPU at hand), to accuracy and throughput.
 # Read next: mk/paths.mk (how a path spells its parameters), mk/graph.mk (the first stages), one folder of models/.
-$(if $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(MAKE_VERSION)),$(error GNU make 4.2 or newer is needed, not $(MAKE_VERSION)))
 
 # The parameters, with their defaults. They are taken from the command line alone, never from the environment.
 ##@ Run one configuration
@@ -67,8 +66,11 @@ VENV := .venv
 #: the Python that makes VENV, 3.11 or newer
 PYTHON := python3
 
-PARAMETERS := MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE V INPUT OUT RERUN MODELS CHIPS BATCHES PRECISIONS \
-              SAMPLES A B FROM ATC CANN_IMAGE DEVICE SST2 ISA TRAIN RUNS VENV PYTHON
+override PARAMETERS := MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE V INPUT OUT RERUN MODELS CHIPS BATCHES \
+    PRECISIONS SAMPLES A B FROM ATC CANN_IMAGE DEVICE SST2 ISA TRAIN RUNS VENV PYTHON
+include mk/words.mk
+too_old := $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(MAKE_VERSION))
+$(if $(too_old),$(error GNU make 4.2 or newer is needed, not $(too_old)))
 RUNNING    := setup data onnx om accuracy perf score
 TABLES     := accuracy-table perf-table bench knobs
 RECORDING  := record report audit verify reproduce compare

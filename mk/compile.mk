@@ -1,4 +1,4 @@
-# Compiled for its chip: the engine's own file on the CPU, an .om, a .plan.
+# Compiled for its chip.
 compiled = $(or $(compiled.$1),model.onnx)
 compiled.atc      := model.om
 compiled.trtexec  := model.plan

@@ -1,21 +1,9 @@
 # The parameters, checked before any shell or path sees them. A wrong one stops with the list of right ones.
-digit := 0 1 2 3 4 5 6 7 8 9
-letter := a b c d e f g h i j k l m n o p q r s t u v w x y z A B C D E F G H I J K L M N O P Q R S T U V W X Y Z
-# without TEXT,WORDS: TEXT with each of WORDS cut out. TEXT is not expanded again: a `$(shell ...)` in it stays inert.
-without = $(if $2,$(call without,$(subst $(firstword $2),,$1),$(wordlist 2,99,$2)),$1)
-alphabet := $(digit) $(letter) _ . , / - @ : =
-odd_in  = $(strip $(call without,$1,$(alphabet)))
-plain   = $(if $(call odd_in,$(value $1)),$(error $1='$(value $1)' may hold letters, digits and _ . , / - @ : = only))
 lists := MODELS CHIPS BATCHES PRECISIONS
-$(foreach v,$(PARAMETERS),$(call plain,$v))
 single := $(filter-out $(lists),$(PARAMETERS))
 $(foreach v,$(single),$(if $(word 2,$($v)),$(error $v='$($v)' holds blanks; it is one value)))
 
-# A mistyped name is a mistake: nearest WORD,LIST says which word of LIST was most likely meant.
-nearest = $(if $(call odd_in,$1),,$(shell python3 -m tools.setup.nearest $1 $2))
-given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
-unknown := $(filter-out $(PARAMETERS),$(given))
-$(foreach v,$(unknown),$(error $v= is no parameter$(call nearest,$v,$(PARAMETERS)); see make help))
+# A mistyped target is a mistake, and so is a parameter that the targets asked for do not use.
 TARGETS := $(RUNNING) $(TABLES) $(RECORDING) $(DEVELOPING)
 files := $(foreach g,$(MAKECMDGOALS),$(if $(findstring /,$g),$g))
 $(foreach g,$(filter-out $(TARGETS) $(files),$(MAKECMDGOALS)),\
@@ -51,3 +39,5 @@ checked := $(if $(PRECISION),$(call pick,PRECISION,$(precisions_here)))
 checked := $(if $(PRECISIONS),$(call all,PRECISIONS,$(foreach c,$(CHIPS),$(call precisions_of,$c))))
 first_engine := $(or $(ENGINE),$(firstword $(call engines_of,$(CHIP))))
 override PRECISION := $(or $(PRECISION),$(firstword $($(first_engine).PRECISIONS)))
+# The units that ISA= leaves, for OpenVINO, PyTorch and our own engine (tools/base/cpu.py).
+$(if $(ISA),$(eval export ONEDNN_MAX_CPU_ISA := $(ISA)))

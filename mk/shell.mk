@@ -1,7 +1,4 @@
 # How recipes run: one strict shell, no built-in rules, a clean environment.
-empty :=
-space := $(empty) $(empty)
-comma := ,
 override SHELL := bash
 .SHELLFLAGS    := -eu -o pipefail -c
 MAKEFLAGS      += --no-builtin-rules
@@ -21,7 +18,9 @@ $(foreach v,$(dotted),$(if $(filter environment%,$(origin $v)),$(eval undefine $
 # A step has a name. Its command is the variable do.<step>: a module or a script, and what it is given; `{}` is where it
 # writes. tools/run.py makes the artefact whole, or not at all. Where a step has two commands, `--` stands between them.
 py    = $(VENV)/bin/python
-start = $(Q)$(py) -m tools.run --step $1
+# In a table, a line on the screen says which row it is of.
+labelled = $(if $(filter $(TABLES),$(MAKECMDGOALS)),--labelled)
+start = $(Q)$(py) -m tools.run --step $1 $(labelled)
 at_target = $@ $(filter-out FORCE,$^) -- $(py) $(subst ;,';',$(strip $(do.$1)))
 run   = $(start) $(at_target)
 # Nothing runs beside a measurement: it locks everything else out.

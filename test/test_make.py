@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 
 from tools import imports
+from tools.checks import reproduce
 from tools.source import given
 
 LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
@@ -28,6 +29,38 @@ def test_a_mistyped_word_is_one_line(built, words, says):
     done = built.make("MODEL=tiny", *words, check=False)
     assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not (built.path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["V", "PYTHON", "MAKE_VERSION", "RUNNING", "digit", "PARAMETERS", "given", "py", "NOTE"]
+)
+def test_no_value_is_expanded_before_it_is_checked(built, name):
+    (built.path / "pwned").unlink(missing_ok=True)
+    built.make(f"{name}=$(shell touch pwned)", "-n", "help", check=False)
+    assert not (built.path / "pwned").exists()
+
+
+def test_isa_reaches_the_engine(built):
+    """A folder called bf16.AVX2 must not hold what other units computed."""
+    done = built.make("MODEL=tiny", "ISA=AVX2", "PRECISION=bf16", "om", check=False)
+    assert done.returncode == 2 and "ONEDNN_MAX_CPU_ISA=AVX2 leaves no bf16 unit" in done.stderr, done.stderr
+
+
+def test_a_line_of_a_table_says_which_row_it_is_of(built):
+    (built.path / "build" / LEAF / "score.json").unlink()
+    text = built.make("MODEL=tiny", "accuracy-table", "BATCHES=8", "PRECISIONS=fp32").stdout
+    assert re.search(r"^score +tiny bs8 cpu-onnxruntime-fp32: ", text, re.M), text
+
+
+def test_a_relative_environment_is_the_same_one_in_a_copy(tmp_path, monkeypatch):
+    """`make reproduce` hands VENV=.venv on to makes in clean copies, which must not install it anew."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my venv").mkdir()
+    (tmp_path / "copy").mkdir()
+    reproduce.link_environment(tmp_path / "copy", ["BS=8", "VENV=my venv"])
+    assert (tmp_path / "copy/my venv").resolve() == tmp_path / "my venv"
+    reproduce.link_environment(tmp_path / "copy", [f"VENV={tmp_path}/my venv"])
+    assert len(list((tmp_path / "copy").iterdir())) == 1
 
 
 def test_the_screen_has_a_line_a_step_and_no_temporary_path(built):

@@ -49,8 +49,18 @@ def clean_copy(folder: Path) -> Path:
     return folder
 
 
+def link_environment(folder: Path, words: list[str]) -> None:
+    """Let a relative VENV= of `words` mean in `folder` what it means here: one environment for all copies."""
+    for name in (word.removeprefix("VENV=") for word in words if word.startswith("VENV=")):
+        link = folder / name
+        if not Path(name).is_absolute() and not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(Path(name).resolve())
+
+
 def make(folder: Path, words: list[str], jobs=1, umask=-1, env: dict | None = None, show=print) -> str | None:
     """Run make in `folder`, its output in folder/make.log, a line shown per artefact. The error, if it fails."""
+    link_environment(folder, words)
     clean = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
     command = ["make", f"-j{jobs}", *words]
     show(f"==> {folder}: {' '.join(command)}", flush=True)
