@@ -59,7 +59,7 @@ class Repo:
     def remade(self, *words) -> set[str]:
         """What `make -n` would make, as artefacts below build/ and results/."""
         lines = self.make("-n", *words).stdout.splitlines()
-        made = [re.search(r" -m tools.run --step \S+ (?:--\w+ )*(\S+)", line) for line in lines]
+        made = [re.search(r" -m tools.run --step \S+ +(?:--\w+ +)*(\S+)", line) for line in lines]
         made = [found[1] for found in made if found]
         return {name.removeprefix("build/") for name in made}
 
