@@ -17,7 +17,7 @@ BS := 8
 CHIP := cpu
 #: on cpu fp32 bf16 int8 fp16-sim, on Ascend fp16 mix, on T4 fp16 fp32 (the first that the engine has if empty)
 PRECISION :=
-#: on cpu onnxruntime openvino packed, on Ascend atc, on T4 trtexec (the first that has the precision if empty)
+#: on cpu onnxruntime openvino native, on Ascend atc, on T4 trtexec (the first that has the precision if empty)
 ENGINE :=
 #: V=1 shows every command and all that it prints
 V :=

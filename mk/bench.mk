@@ -5,7 +5,7 @@ cpu_units := $(file </proc/cpuinfo)
 ours_here := $(foreach r,$(BENCHED),$(if $(unit.$r),$(if $(filter $(unit.$r),$(cpu_units)),$r),$r))
 engine_of = $(word 2,$(subst -, ,$(notdir $1)))
 file_of   = build/$1/$(call compiled,$(call engine_of,$1))
-# Our packed engine takes any shape; the others are measured as the recipe's shape and as one that leaves it open.
+# Our native engine takes any shape; the others are measured as the recipe's shape and as one that leaves it open.
 static_rows = $(ours_here:%=$(here)%)
 real_rows   = $(patsubst %,$(REAL)/%,$(filter cpu-openvino-%,$(ours_here)))
 our_files   = $(foreach l,$(static_rows) $(real_rows),$(call file_of,$l))
@@ -27,12 +27,12 @@ do.peak = -m tools.cpu.native.build tools/bench/peak.c --save_path {}
 build/lib/peak.so: tools/bench/peak.c $(wildcard tools/cpu/native/*.c) $$(call by,peak) | $(VENV)/installed
 	$(call run,peak)
 
-packed_file = $(filter %/cpu-packed-bf16/model.packed,$(our_files))
+native_file = $(filter %/cpu-native-bf16/model.native,$(our_files))
 do.knobs = -m tools.bench.knobs --export build/$(weights)/model.onnx --simplified build/$(REAL)/sim.onnx \
-    --modified build/$(REAL)/cpu.onnx --static build/$(batch)/cpu.onnx $(addprefix --packed ,$(packed_file)) \
+    --modified build/$(REAL)/cpu.onnx --static build/$(batch)/cpu.onnx $(addprefix --native ,$(native_file)) \
     --checkpoint $(checkpoint) --text_file build/data/dev.tsv --calibration build/data/calibration.tsv \
     --rows $(SAMPLES) --save_path {}
 $(batches:%=build/%/knobs.md): build/%/knobs.md: build/$$(weights)/model.onnx build/$(REAL)/sim.onnx \
-    build/$(REAL)/cpu.onnx build/%/cpu.onnx build/$$(weights)/checkpoint/MANIFEST $(bench_data) $$(packed_file) \
+    build/$(REAL)/cpu.onnx build/%/cpu.onnx build/$$(weights)/checkpoint/MANIFEST $(bench_data) $$(native_file) \
     $$(call by,knobs)
 	$(call alone,knobs)

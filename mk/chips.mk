@@ -8,14 +8,14 @@ CHIPS_cpu    := cpu
 
 ascend.ENGINES := atc
 gpu.ENGINES    := trtexec
-cpu.ENGINES    := onnxruntime openvino packed
+cpu.ENGINES    := onnxruntime openvino native
 
 # No fp32: atc's force_fp32 still multiplies matrices in fp16 (cube_fp16in_fp32out).
 atc.PRECISIONS         := fp16 mix
 trtexec.PRECISIONS     := fp16 fp32
 onnxruntime.PRECISIONS := fp32 fp16-sim
 openvino.PRECISIONS    := bf16 int8 fp32
-packed.PRECISIONS      := bf16 int8
+native.PRECISIONS      := bf16 int8
 
 # Rehearsals: what another chip would compute. No table has them unless asked.
 REHEARSALS := fp16-sim
@@ -24,13 +24,13 @@ REHEARSALS := fp16-sim
 atc.fp16 := force_fp16
 atc.mix  := allow_mix_precision
 
-# What ISA may say, rising: oneDNN's names, which OpenVINO and our packed engine obey (tools/cpu/engines.py: STEPS).
+# What ISA may say, rising: oneDNN's names, which OpenVINO and our native engine obey (tools/cpu/engines.py: STEPS).
 ISAS := SSE41 AVX AVX2 AVX2_VNNI AVX2_VNNI_2 AVX512_CORE AVX512_CORE_VNNI AVX512_CORE_BF16 AVX512_CORE_FP16 \
         AVX512_CORE_AMX
 # What bench and knobs measure of ours, where this CPU can run it.
-BENCHED := cpu-packed-bf16 cpu-packed-int8 cpu-openvino-bf16 cpu-onnxruntime-fp32
-unit.cpu-packed-bf16   := amx_int8
-unit.cpu-packed-int8   := amx_int8
+BENCHED := cpu-native-bf16 cpu-native-int8 cpu-openvino-bf16 cpu-onnxruntime-fp32
+unit.cpu-native-bf16   := amx_int8
+unit.cpu-native-int8   := amx_int8
 unit.cpu-openvino-bf16 := avx512_bf16 amx_bf16 bf16
 
 family_of = $(strip $(foreach f,ascend gpu cpu,$(if $(filter $1,$(CHIPS_$f)),$f)))

@@ -2,7 +2,7 @@
 compiled = $(or $(compiled.$1),model.onnx)
 compiled.atc      := model.om
 compiled.trtexec  := model.plan
-compiled.packed   := model.packed
+compiled.native   := model.native
 compiled.openvino := model.ir
 compiled_one := $(call compiled,$(call engine_for,$(CHIP),$(PRECISION)))
 
@@ -14,8 +14,8 @@ do.compile  = -m tools.cpu.compile --onnx build/$(batch)/cpu.onnx --reference $(
     --precision $(precision) --input $(input) $(if $(gated_by_outputs),$(few_rows),$(gate_rows)) \
     $(seeded) $(calibrated) --save_path {}
 # Modules of other engines are no reason to make this one's files again.
-other_engines = $(if $(filter packed,$(engine)),,tools/cpu/native/%)
-library       = $(if $(filter packed,$(engine)),build/lib/packed.so)
+other_engines = $(if $(filter native,$(engine)),,tools/cpu/native/%)
+library       = $(if $(filter native,$(engine)),build/lib/native.so)
 compile_needs = build/$(batch)/cpu.onnx $(exported) $(input)/MANIFEST $(calibration) $(library) \
                 $(filter-out $(other_engines),$(call by,compile))
 of_onnxruntime := $(filter-out $(rehearsed),$(call of_engine,onnxruntime))
@@ -23,10 +23,10 @@ $(of_onnxruntime:%=build/%/model.onnx): build/%/model.onnx: $$(compile_needs)
 	$(call run,compile)
 $(patsubst %,build/%/model.ir,$(call of_engine,openvino)): build/%/model.ir: $$(compile_needs)
 	$(call run,compile)
-$(patsubst %,build/%/model.packed,$(call of_engine,packed)): build/%/model.packed: $$(compile_needs)
+$(patsubst %,build/%/model.native,$(call of_engine,native)): build/%/model.native: $$(compile_needs)
 	$(call run,compile)
 do.engine = -m tools.cpu.native.build tools/cpu/native/engine.c --save_path {}
-build/lib/packed.so: $(wildcard tools/cpu/native/*.c tools/cpu/native/*.h) $$(call by,engine) | $(VENV)/installed
+build/lib/native.so: $(wildcard tools/cpu/native/*.c tools/cpu/native/*.h) $$(call by,engine) | $(VENV)/installed
 	$(call run,engine)
 
 # The fp16 rehearsal: the graph that atc gets, run with the rounding of fp16; its ranges are made before its model.

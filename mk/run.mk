@@ -33,7 +33,7 @@ timed  = $(foreach r,$(rounds),$(1:%=build/%/round$r/MANIFEST))
 loops  := $(shell for b in $(sort $(BS) $(BATCHES)); do echo $$b:$$(($(SAMPLES) / b + 4)); done)
 loop    = --loop $(patsubst $(bs):%,%,$(filter $(bs):%,$(loops)))
 # An engine that takes any shape is told the recipe's.
-shaped  = $(if $(filter packed,$(engine)),--dymDims $(call joined_by,;,$(shapes_of_inputs)))
+shaped  = $(if $(filter native,$(engine)),--dymDims $(call joined_by,;,$(shapes_of_inputs)))
 timed_on = $(if $(one_length),$(loop) $(shaped),$(on_sentences) $(if $(real),--plan measured))
 timing.cpu    = $(runner) $(timed_on) --warmup_count 2 --batchsize $(bs) --output {} --output_dirname out
 timing.ascend = $(timing.cpu)
@@ -52,7 +52,7 @@ $(foreach k,accuracy perf,$(leaves:%=build/%/$k.txt)): %.txt: %.json $$(call by,
 
 # make score: any text, at SEQ=real.
 scoring = $(SCORING:%=build/%/$(compiled_one)) build/$(MODEL)/$(weights_name)/checkpoint/MANIFEST \
-          $(if $(RERUN),$(dir $(SCORING:%=build/%))cpu.onnx) $(if $(filter packed,$(ENGINE)),build/lib/packed.so)
+          $(if $(RERUN),$(dir $(SCORING:%=build/%))cpu.onnx) $(if $(filter native,$(ENGINE)),build/lib/native.so)
 score_file = $(or $(OUT),build/score/$(basename $(notdir $(INPUT))).csv)
 rerun = $(if $(RERUN),--rerun build/$(dir $(SCORING))cpu.onnx --margin $(RERUN))
 score = $(py) -m tools.run --step score $(score_file) $(call need,INPUT,a TSV with a column `sentence`) $^ -- \

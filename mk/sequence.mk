@@ -19,8 +19,8 @@ $(if $(filter-out 1,$(PACK)),$(error PACK='$(PACK)' is not 1 or empty))
 one_static_length := $(if $(or $(word 2,$(buckets)),$(filter real,$(SEQ))),,yes)
 $(if $(PACK),$(if $(one_static_length),,\
     $(error PACK=1 fills rows of one length: give SEQ=128 or another, not SEQ=$(SEQ))))
-$(if $(PACK),$(if $(filter packed,$(ENGINE)),\
-    $(error PACK=1 needs no ENGINE=packed: that engine has no padding to fill; leave out one of them)))
+$(if $(PACK),$(if $(filter native,$(ENGINE)),\
+    $(error PACK=1 needs no ENGINE=native: that engine has no padding to fill; leave out one of them)))
 $(if $(PACK),$(if $(filter $(CHIPS_gpu),$(CHIP) $(CHIPS)),\
     $(error PACK=1 is for cpu and the Ascend chips: trtexec times no sentences)))
 $(if $(filter $(REHEARSALS),$(PRECISION) $(PRECISIONS)),$(if $(filter perf perf-table,$(MAKECMDGOALS)),\

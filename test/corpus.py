@@ -51,7 +51,7 @@ COMMANDS = {
     "kept": (["r.npy", "m.onnx", "rows"], "tools.graph.gate r.npy m.onnx --input rows"),
     "simplify": (["m.onnx", "rows"], "tools.graph.simplify m.onnx o.onnx --input rows"),
     "compile": (["m.onnx", "rows"], "tools.cpu.compile --onnx m.onnx --engine onnxruntime --precision fp32 --input rows --save_path o.onnx"),
-    "packed": (["m.onnx"], "tools.cpu.native.model --onnx m.onnx --precision bf16 --save_path o.packed"),
+    "native": (["m.onnx"], "tools.cpu.native.model --onnx m.onnx --precision bf16 --save_path o.native"),
     "runner": (["m.onnx", "rows"], "tools.cpu.runner --model m.onnx --input rows/input_ids,rows/attention_mask --batchsize 1"),
     "score": (["out", "labels.json"], "models/minilm_sst2/postprocess.py --output_path out --label_path labels.json --save_path o.json"),
     "buckets": (["wide", "w/labels.json", "w/rows.json"], "models/minilm_sst2/postprocess.py --output_path wide --label_path w/labels.json --save_path o.json"),
@@ -380,7 +380,7 @@ def other_name(model):
 GRAPHS = [*cut(0, 1, 100, 5000, 0.5, 0.99), b"PK\x03\x04", b"\xff" * 300, b"version https://git-lfs.github.com/spec/v1\n", graph(lambda m: m.ClearField("graph")),
           graph(lambda m: m.graph.ClearField("output")), graph(lambda m: m.graph.ClearField("node")), external("../secret"), external("/etc/passwd"),
           external("gone.bin"), graph(lambda m: m.graph.ClearField("initializer"))]  # fmt: skip
-for kind in ("onnx", "gate", "simplify", "compile", "packed", "runner"):
+for kind in ("onnx", "gate", "simplify", "compile", "native", "runner"):
     bad(kind, "m.onnx", *[(g, "m.onnx") for g in GRAPHS])
 bad(
     "onnx",
@@ -393,7 +393,7 @@ bad(
 )
 bad("gate", "m.onnx", (graph(nan), "not finite"), (graph(other_name), "rows/x: no such folder"))
 bad("compile", "m.onnx", (graph(nan), "rows not finite"), (graph(other_name), "rows/x: no such folder"))
-bad("packed", "m.onnx", (graph(nan), "not a finite number"))
+bad("native", "m.onnx", (graph(nan), "not a finite number"))
 bad(
     "gate",
     "rows/attention_mask/1.bin",
@@ -565,7 +565,7 @@ MAKE = {
     "MODEL=other": "MODEL='other' is not one of: ", "MODEL=": "MODEL='' is not one of: ", "MODEL=tiny minilm_sst2": "holds blanks; it is one value", "MODEL=../minilm_sst2": "is not one of: ",
     "MODEL=`touch pwned`": PLAIN, "MODEL=%": PLAIN, "MODELS=minilm_sst2 other": "MODELS='minilm_sst2 other' is not one of: ", "CHIP=gpu": "CHIP='gpu' is not one of: ", 'CHIP="cpu': PLAIN, "CHIP=cpu|ls": PLAIN,
     "CHIPS=cpu 310P9": "is not one of: ", "PRECISION=fp64": "PRECISION='fp64' is not one of: ", "PRECISION=fp16": "PRECISION='fp16' is not one of: ", "PRECISION=bf16,int8": "is not one of: ", "PRECISIONS=fp32 fp64": "is not one of: ",
-    "ENGINE=atc": "ENGINE='atc' is not one of: ", "ENGINE=../packed": "is not one of: ", "BS=0": f"BS='0' {NUMBER}", "BS=-1": f"BS='-1' {NUMBER}", "BS=08": f"BS='08' {NUMBER}", "BS=1000000": NUMBER,
+    "ENGINE=atc": "ENGINE='atc' is not one of: ", "ENGINE=../native": "is not one of: ", "BS=0": f"BS='0' {NUMBER}", "BS=-1": f"BS='-1' {NUMBER}", "BS=08": f"BS='08' {NUMBER}", "BS=1000000": NUMBER,
     "BS=99999999999999999999": NUMBER, "BS=8x": NUMBER, "BS=1e3": NUMBER, "BS=8.0": NUMBER, "BS=8 8": "holds blanks; it is one value", "BS=": NUMBER, "BS=8;ls": PLAIN, "BS=$$(ls)": PLAIN, "BATCHES=1 x": "made of whole numbers from 1 to 999", "BATCHES=": "made of whole numbers",
     "BATCHES=1,4": "made of whole numbers", "SAMPLES=1e3": "SAMPLES='1e3' is not a whole number", "SAMPLES=0": NUMBER, "RUNS=-5": NUMBER, "RUNS=1000": NUMBER, "SEQ=7": f"SEQ='7' {LENGTH}", "SEQ=513": LENGTH, "SEQ=-128": LENGTH, "SEQ=0": LENGTH, "SEQ=128,64": LENGTH, "SEQ=64,64": LENGTH,
     "SEQ=64,,128": LENGTH, "SEQ=../x": LENGTH, "SEQ=64 128": "holds blanks; it is one value", "WEIGHTS=a;b": PLAIN, "WEIGHTS=a b": "holds blanks; it is one value", "WEIGHTS=$(shell touch pwned)": PLAIN, "WEIGHTS=${HOME}": PLAIN, "WEIGHTS=x\ntouch pwned": "holds blanks; it is one value", "WEIGHTS=a'b": PLAIN,

@@ -138,7 +138,7 @@ def run(folder, *options):
 @pytest.fixture(scope="module")
 def record(tiny):
     names = [contenders.BASE, "onnxruntime fp32", "onnxruntime dynamic int8", "OpenVINO bf16"]
-    return run(tiny, "--only", *names, "CTranslate2 int8", "ENGINE=packed bf16")
+    return run(tiny, "--only", *names, "CTranslate2 int8", "ENGINE=native bf16")
 
 
 def test_real_contenders_on_a_small_model(record):
@@ -155,7 +155,7 @@ def test_real_contenders_on_a_small_model(record):
     assert "4 of 5" in lines["onnxruntime fp32", "padded"]["missing"]["accuracy"]
     # what cannot run here is null, with its reason
     assert "not installed" in lines["CTranslate2 int8", "sorted"]["missing"]["all"]
-    assert "packed-bf16" in lines["ENGINE=packed bf16", "padded"]["missing"]["all"]
+    assert "native-bf16" in lines["ENGINE=native bf16", "padded"]["missing"]["all"]
     assert record["peak_per_second"]["memory"]["median"] > 0
 
 

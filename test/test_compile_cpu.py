@@ -79,7 +79,7 @@ def test_a_result_that_is_not_finite_fails():
     assert judged(reference, made, "bf16", LABELS, seeded=True).startswith("refused")
 
 
-@pytest.mark.parametrize(("engine", "wider"), [("openvino", "fp32"), ("packed", "bf16")])
+@pytest.mark.parametrize(("engine", "wider"), [("openvino", "fp32"), ("native", "bf16")])
 def test_int8_leaves_the_last_layers_wider_until_the_calibration_keeps_its_classes(monkeypatch, capsys, engine, wider):
     tried = []
     monkeypatch.setattr(compile_cpu, "shapes_of", lambda path: {})

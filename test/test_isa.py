@@ -20,8 +20,8 @@ NEEDS = {  # what a precision cannot do without
     ("openvino", "fp32"): set(),
     ("openvino", "bf16"): cpu.BF16,
     ("openvino", "int8"): cpu.VNNI,
-    ("packed", "bf16"): {"amx_bf16"},
-    ("packed", "int8"): {"amx_int8"},
+    ("native", "bf16"): {"amx_bf16"},
+    ("native", "int8"): {"amx_int8"},
 }
 
 
@@ -51,17 +51,17 @@ def tool(script, words, most):
 
 CASES = [(*which, "AVX2") for which in NEEDS] + [
     ("openvino", "bf16", "AVX512_CORE_BF16"),
-    ("packed", "int8", "AVX512_CORE_BF16"),
+    ("native", "int8", "AVX512_CORE_BF16"),
 ]
 
 
 @pytest.mark.parametrize(("engine", "precision", "most"), CASES)
 def test_runs_within_its_gate_or_says_that_it_cannot(box, tmp_path, monkeypatch, engine, precision, most):
-    if engine == "packed" and not (corpus.ROOT / "build/lib/packed.so").is_file():
-        pytest.skip("build/lib/packed.so is not built")
+    if engine == "native" and not (corpus.ROOT / "build/lib/native.so").is_file():
+        pytest.skip("build/lib/native.so is not built")
     monkeypatch.setenv(cpu.MAX_ISA, most)
     needs, here = NEEDS[engine, precision], cpu.cpu_flags()
-    made = tmp_path / {"packed": "model.packed", "openvino": "model.ir", "onnxruntime": "model.onnx"}[engine]
+    made = tmp_path / {"native": "model.native", "openvino": "model.ir", "onnxruntime": "model.onnx"}[engine]
     words = ["--onnx", box / "m.onnx", "--reference", box / "free.onnx", "--engine", engine, "--precision", precision]
     words += ["--input", box / "input", "--save_path", made]
     words += ["--calibration", box / "train.tsv", "--checkpoint", box / "checkpoint"] * (precision == "int8")

@@ -26,7 +26,7 @@ VNNI = {"avx_vnni", "avx512_vnni", "asimddp", "i8mm"}  # any of them multiplies 
 def cpu_flags(limited=True) -> set[str]:
     """Feature flags of this CPU as Linux names them (x86 `flags`, Arm `Features`).
 
-    limited: without the units that ONEDNN_MAX_CPU_ISA forbids. OpenVINO and PyTorch obey it, and so does our packed
+    limited: without the units that ONEDNN_MAX_CPU_ISA forbids. OpenVINO and PyTorch obey it, and so does our native
     engine; onnxruntime's kernels have no such switch.
     """
     flags: set[str] = set()

@@ -94,11 +94,11 @@ def tokenizer_of(job):
 # ---- ours -------------------------------------------------------------------------------------------------------
 
 
-def packed_(precision):
+def native_(precision):
     def make(job):
-        from tools.cpu.native import model as packed
+        from tools.cpu.native import model as native
 
-        model = packed.Model(job.ours[f"packed-{precision}"], job.threads)
+        model = native.Model(job.ours[f"native-{precision}"], job.threads)
         tokenizer = tokenizer_of(job)
         whole = one_by_one(job, lambda feed: model.run((feed["input_ids"], input_files.lengths(feed))))
 
@@ -332,8 +332,8 @@ ALL = {
     "OpenVINO bf16": Contender(openvino_(), "bf16"),
     "OpenVINO NNCF int8": Contender(openvino_(int8=True), "int8"),
     "ENGINE=openvino bf16": Contender(openvino_of_ours("bf16"), "bf16", ours=True),
-    "ENGINE=packed bf16": Contender(packed_("bf16"), "bf16", ours=True),
-    "ENGINE=packed int8": Contender(packed_("int8"), "int8", ours=True),
+    "ENGINE=native bf16": Contender(native_("bf16"), "bf16", ours=True),
+    "ENGINE=native int8": Contender(native_("int8"), "int8", ours=True),
 }
 
 

@@ -1,7 +1,7 @@
 """What the settings of the CPU engines cost: one changed at a time from a plain use of each engine.
 
     python -m tools.bench.knobs --export model.onnx --simplified sim.onnx --modified cpu.onnx --static bs8/cpu.onnx \\
-        --checkpoint checkpoint --text_file dev.tsv --calibration calibration.tsv --packed model.packed --save_path knobs.md
+        --checkpoint checkpoint --text_file dev.tsv --calibration calibration.tsv --native model.native --save_path knobs.md
 
     | openvino bf16, real | sent/s | x first row | flips |
     | :-- | --: | --: | --: |
@@ -115,10 +115,10 @@ def onnxruntime(args, columns, whole, folder):
     yield padded("1 thread", load(fused, 1))
 
 
-def packed(args, columns):
+def native(args, columns):
     """Settings of our engine: a request of any size holds no padding."""
-    real = partial(setting, "packed, real", columns=columns)
-    engine = engines.Packed(args.packed, "")
+    real = partial(setting, "native, real", columns=columns)
+    engine = engines.Native(args.native, "")
     yield real(f"{plan.CHUNK} sentences a request", engine, plan.fixed(engine, columns, plan.CHUNK), kept=True)
     for size in (8, 32, 128):
         yield real(
@@ -126,7 +126,7 @@ def packed(args, columns):
             engine,
             np.split(order := plan.longest_first(columns), range(size, len(order), size)),
         )
-    yield real("1 thread", engine := engines.Packed(args.packed, "", 1), plan.fixed(engine, columns, plan.CHUNK))
+    yield real("1 thread", engine := engines.Native(args.native, "", 1), plan.fixed(engine, columns, plan.CHUNK))
 
 
 def int8(args, columns, folder):
@@ -168,7 +168,7 @@ def first_calls(args, precision, request, folder):
         ("openvino, from its cache folder", lambda: engines.Openvino(args.static, precision, **core)),
         ("**onnxruntime, fused ahead**", lambda: engines.Onnxruntime(f"{folder}/fused.onnx", "fp32")),
         ("onnxruntime, fuses when it loads", lambda: engines.Onnxruntime(args.static, "fp32")),
-        *([("**packed**", lambda: engines.Packed(args.packed, ""))] if args.packed else []),
+        *([("**native**", lambda: engines.Native(args.native, ""))] if args.native else []),
     ):
         seconds = []
         for _ in range(1 if "empty" in words else ROUNDS):  # a second time it is empty no more
@@ -199,7 +199,7 @@ def parse():
     p.add_argument("--simplified", required=True, type=Path, help="onnxsim's graph, its shape open")
     p.add_argument("--modified", required=True, type=Path, help="modify_onnx.py's graph, its shape open")
     p.add_argument("--static", required=True, type=Path, help="modify_onnx.py's graph of the recipe's shape")
-    p.add_argument("--packed", type=Path, help="ENGINE=packed's file, where the CPU runs it")
+    p.add_argument("--native", type=Path, help="ENGINE=native's file, where the CPU runs it")
     p.add_argument("--checkpoint", required=True, help="folder with the tokenizer")
     p.add_argument("--text_file", required=True, help="TSV of the sentences")
     p.add_argument("--calibration", required=True, type=Path, help="TSV of training sentences")
@@ -227,8 +227,8 @@ def measure(args, folder) -> list[str]:
     precision = "bf16" if cpu.cpu_flags() & cpu.BF16 else "fp32"
 
     settings = [*openvino(args, precision, columns, whole, folder), *onnxruntime(args, columns, whole, folder)]
-    if args.packed:
-        settings += packed(args, columns)
+    if args.native:
+        settings += native(args, columns)
     if cpu.cpu_flags() & cpu.VNNI:
         settings += int8(args, columns, folder)
     for number in range(1 + ROUNDS):

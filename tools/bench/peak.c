@@ -33,7 +33,7 @@ static double triad(double seconds) {
     return passes * 3 * N * sizeof *a / (end - start);
 }
 
-#include "../cpu/native/engine.c" /* packed_cpu, tiles_on; from here on it may be compiled for AVX-512 and AMX */
+#include "../cpu/native/engine.c" /* native_cpu, tiles_on; from here on it may be compiled for AVX-512 and AMX */
 
 #if !defined(__x86_64__)
 
@@ -78,7 +78,7 @@ double peak(int kind, double seconds) {
     if (kind == AT_MEMORY) return triad(seconds);
     if (kind == AT_FP32 && !(__builtin_cpu_supports("avx512f"))) return 0;
     int need = kind == AT_FP32 ? 0 : 4 | (kind == AT_BF16 || kind == AT_BF16_L2 ? 1 : 2);
-    if (need && (packed_cpu() & need) != need) return 0;
+    if (need && (native_cpu() & need) != need) return 0;
     uint8_t *l2 = kind >= AT_BF16_L2 ? aligned_alloc(4096, 1 << 20) : NULL;
     if (l2) memset(l2, 0, 1 << 20);
     if (need) tiles_on();

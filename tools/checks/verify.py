@@ -98,7 +98,7 @@ def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
     if error := reproduce.make(tree, [kind, *records_of.make_words(old), *extra]):
         return {**cell, "verdict": "FAILED", "bytes": "-", "result": f"not rebuilt: {error}", "published": "-"}
     leaf = f"build/{old['model']}/{old['weights']}/seq{old['seq']}/bs{old['bs']}/"
-    leaf += f"{old['chip']}-{old['engine']}-{old['precision']}"
+    leaf += f"{old['chip']}-{records_of.engine_today(old)}-{old['precision']}"
     return {**cell, **judge(old, cli.read_json(tree / leaf / f"{kind}.json"), rows)}
 
 

@@ -5,8 +5,8 @@
 
 onnxruntime gets its own fused operators (level EXTENDED: those that do not depend on this very CPU). OpenVINO
 compiles when it loads, so fp32 and bf16 only name the precision; int8 is quantised by NNCF after training, on the
-training sentences of --calibration. packed (AMX, no padding) converts the --reference itself. Whatever is written has been run first on every sentence of --input:
-fp32 gives the same logits within 1e-4 and the same classes; bf16 and int8 stay within 3 correct sentences of 872,
+training sentences of --calibration. native (AMX, no padding) converts the --reference itself. Whatever is written has
+been run first on every sentence of --input: fp32 gives the same logits within 1e-4 and the same classes; bf16 and int8 stay within 3 correct sentences of 872,
 and every sentence that flips is listed. Labels mean nothing to --seeded weights: there bf16 and int8 may flip 3 of
 872 against fp32, not counting near ties, the rows that fp32 itself decides by less than 1/8 of its largest |logit|.
 """
@@ -22,7 +22,7 @@ from tools.base import cpu
 from tools.cpu import engines
 
 TOLERANCE = 1e-4  # fp32, logits
-WIDER = {"openvino": "fp32", "packed": "bf16"}  # what a layer gets that int8 does not suit
+WIDER = {"openvino": "fp32", "native": "bf16"}  # what a layer gets that int8 does not suit
 APART = ["embeddings", "pooler", "classifier"]  # what int8 leaves alone
 LONGEST = 128  # tokens of a calibration sentence where the graph leaves the length open
 
@@ -115,10 +115,10 @@ def quantise(path: Path, arrays: dict, shapes: dict, wide, apart=APART):
 def convert(args, precisions: list[str], arrays: dict | None = None) -> None:
     """Write the model of args.engine; precisions: of each encoder layer, which differ for int8 alone."""
     wide = [i for i, p in enumerate(precisions) if p != args.precision]
-    if args.engine == "packed":
-        from tools.cpu.native import model as packed
+    if args.engine == "native":
+        from tools.cpu.native import model as native
 
-        return packed.convert(args.reference, args.save_path, args.precision, wide)
+        return native.convert(args.reference, args.save_path, args.precision, wide)
     if args.engine == "openvino":
         cpu.check_units(args.precision)
         if args.precision == "int8":

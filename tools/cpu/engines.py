@@ -1,7 +1,7 @@
 """The CPU engines: load a compiled model, run one request.
 
 A compiled model is one file that names its engine and precision, as an .om file names its chip, so whoever runs it needs
-only the file: an .onnx with metadata (`bert2om.engine`, `bert2om.precision`); a .packed (tools/cpu/native/model.py); or an .ir, a
+only the file: an .onnx with metadata (`bert2om.engine`, `bert2om.precision`); a .native (tools/cpu/native/model.py); or an .ir, a
 tar of OpenVINO's model.xml and model.bin.
 """
 
@@ -100,7 +100,7 @@ class Openvino(Engine):
             self.idle.put(request)
 
 
-class Packed(Engine):
+class Native(Engine):
     """bf16 and int8 in AMX, through tools/cpu/native/model.py: a sentence's own tokens are computed, its padding never.
 
     Rows without any mask, as pure inference gives them, are computed whole: the recipe's padded shape.
@@ -109,9 +109,9 @@ class Packed(Engine):
     ragged = True
 
     def __init__(self, path, precision: str, threads: int = 0):
-        from tools.cpu.native import model as packed
+        from tools.cpu.native import model as native
 
-        self.model = packed.Model(path, threads or cpu.cores())
+        self.model = native.Model(path, threads or cpu.cores())
         self.precision, self.version = precision or self.model.precision, "1"
         self.layers = " ".join(self.model.arch["precisions"])
         self.names = self.model.arch["inputs"]
@@ -155,13 +155,13 @@ def read_ir(path):
         raise cli.UserError(f"{path}: no model that OpenVINO knows ({why}); delete it and run make again") from None
 
 
-ENGINES = {"onnxruntime": Onnxruntime, "openvino": Openvino, "packed": Packed}
+ENGINES = {"onnxruntime": Onnxruntime, "openvino": Openvino, "native": Native}
 
 
 def load(path, threads: int = 0, streams: int = 1):
     """Open a compiled model with the engine and precision it names. threads: all cores if 0."""
-    if Path(path).suffix == ".packed":
-        return Packed(path, "", threads)
+    if Path(path).suffix == ".native":
+        return Native(path, "", threads)
     if Path(path).suffix == ".ir":
         return Openvino(path, "", threads, streams)
     props = {p.key: p.value for p in onnxfile.read(path, weights=False).metadata_props}

@@ -7,7 +7,7 @@
 that neighbours need little padding; a request holds at most `batch` of them and is as wide as its first. Two plans:
 `fixed` cuts after every `batch` sentences, so its results repeat byte for byte; `fastest` takes the number of parallel
 streams that runs some of those requests quickest, and cuts where the cost measured with it says so.
-An engine that never computes padding (engines.Packed) needs neither: it gets CHUNK sentences at a time.
+An engine that never computes padding (engines.Native) needs neither: it gets CHUNK sentences at a time.
 """
 
 import time

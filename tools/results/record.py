@@ -386,9 +386,14 @@ def keep(target: Path, record: dict) -> Path:
 NAMES = ("model", "weights", "seq", "bs", "chip", "engine", "precision")
 
 
+def engine_today(record: dict) -> str:
+    """ENGINE= of a record, by its name of today: `native` was `packed` until November 2026."""
+    return {"packed": "native"}.get(record["engine"], record["engine"])
+
+
 def make_words(record: dict) -> list[str]:
     """make's parameters for the configuration of a record."""
-    own = {name: str(record[name]) for name in NAMES}
+    own = {name: str(record[name]) for name in NAMES} | {"engine": engine_today(record)}
     own["seq"] = own["seq"].replace("-", ",")
     own |= {"seq": own["seq"].removesuffix("p"), "pack": "1" if own["seq"].endswith("p") else ""}
     if own["weights"] not in ("default", "seeded"):

@@ -1,6 +1,6 @@
-/* packed.c: BERT sequence classifiers on the AMX matrix units, without a single padded token.
+/* engine.c: BERT sequence classifiers on the AMX matrix units, without a single padded token.
  *
- *     gcc -O3 -std=gnu11 -fno-math-errno -shared -fPIC -pthread -o build/lib/packed.so tools/cpu/native/engine.c
+ *     gcc -O3 -std=gnu11 -fno-math-errno -shared -fPIC -pthread -o build/lib/native.so tools/cpu/native/engine.c
  *
  * Sentences are concatenated, whole, into blocks of a few hundred tokens. A thread takes a group of blocks
  * and runs all layers on it with no barrier; a matrix product sees one tall [tokens, hidden] operand, and
@@ -25,11 +25,11 @@ struct net { /* the same fields, in the same order, as Net in tools/cpu/native/m
     const int32_t *int8;  /* per layer: 1 = int8, 0 = bf16 */
 };
 
-#if !defined(__x86_64__) || defined(PACKED_NONE) /* PACKED_NONE: for the test of this branch */
+#if !defined(__x86_64__) || defined(NATIVE_NONE) /* NATIVE_NONE: for the test of this branch */
 
-int packed_cpu(void) { return 0; }
-int64_t packed_bytes(const struct net *m, int n, int block, int group, int longest, int threads) { return 0; }
-void packed_run(const struct net *m, const int32_t *ids, const int64_t *start, const int32_t *rows, const int32_t *keys,
+int native_cpu(void) { return 0; }
+int64_t native_bytes(const struct net *m, int n, int block, int group, int longest, int threads) { return 0; }
+void native_run(const struct net *m, const int32_t *ids, const int64_t *start, const int32_t *rows, const int32_t *keys,
                 int n, int block, int group, int longest, int threads, uint8_t *work, float *logits) {}
 
 #else
@@ -56,7 +56,7 @@ typedef uint16_t bf16;
 /* ---- the CPU ------------------------------------------------------------------------------------------ */
 
 /* bit 0: AVX-512 with bf16 + AMX tiles and bf16; bit 1: AMX int8 too; bit 2: the kernel lets us use the tiles */
-int packed_cpu(void) {
+int native_cpu(void) {
     unsigned a, b, c, d, ok = 0;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return 0;
     unsigned xcr0, high;
@@ -765,8 +765,8 @@ static uint8_t *arrange(struct run *j, const struct net *m, int n, int block, in
     return at;
 }
 
-/* Bytes of workspace for packed_run; what it holds beforehand does not matter. */
-int64_t packed_bytes(const struct net *m, int n, int block, int group, int longest, int threads) {
+/* Bytes of workspace for native_run; what it holds beforehand does not matter. */
+int64_t native_bytes(const struct net *m, int n, int block, int group, int longest, int threads) {
     struct run j = {.logits = 0};
     uint8_t *base = (uint8_t *)4096;
     return arrange(&j, m, n, block, group, longest, threads, base) - base;
@@ -774,8 +774,8 @@ int64_t packed_bytes(const struct net *m, int n, int block, int group, int longe
 
 /* logits[n][2] of n sentences: sentence i has ids[start[i] .. start[i] + rows[i]), of which the first keys[i] are
  * attended to (keys < rows: padded). A block holds at most `block` rows (at least the longest sentence); a thread
- * takes `group` blocks at once. `work`: packed_bytes, 4096-aligned. The caller has checked everything. */
-void packed_run(const struct net *m, const int32_t *ids, const int64_t *start, const int32_t *rows, const int32_t *keys,
+ * takes `group` blocks at once. `work`: native_bytes, 4096-aligned. The caller has checked everything. */
+void native_run(const struct net *m, const int32_t *ids, const int64_t *start, const int32_t *rows, const int32_t *keys,
                 int n, int block, int group, int longest, int threads, uint8_t *work, float *logits) {
     struct run j = {.m = m, .ids = ids, .rows = rows, .keys = keys, .start = start, .logits = logits, .threads = threads};
     arrange(&j, m, n, block, group, longest, threads, work);

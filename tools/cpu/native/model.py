@@ -1,17 +1,17 @@
-"""Convert an exported BERT classifier to a model.packed file, and run it on the CPU's matrix units without padding.
+"""Convert an exported BERT classifier to a model.native file, and run it on the CPU's matrix units without padding.
 
-    python -m tools.cpu.native.model --onnx model.onnx --precision int8 --bf16_layers 5 --save_path model.packed
+    python -m tools.cpu.native.model --onnx model.onnx --precision int8 --bf16_layers 5 --save_path model.native
 
-        model.packed: 37124672 bytes, layers int8 int8 int8 int8 int8 bf16
+        model.native: 37124672 bytes, layers int8 int8 int8 int8 int8 bf16
 
-    from tools.cpu.native import model as packed
-    model = packed.Model("model.packed", threads=2)
+    from tools.cpu.native import model as native
+    model = native.Model("model.native", threads=2)
     logits = model.run([[101, 2023, 102], [101, 102]])      # float32 [2, 2]
 
-The engine itself is tools/cpu/native/engine.c (make builds build/lib/packed.so of it). It needs AMX and AVX-512;
+The engine itself is tools/cpu/native/engine.c (make builds build/lib/native.so of it). It needs AMX and AVX-512;
 elsewhere `Model.cpu_supports` says so and names what to use instead.
 
-A model.packed file is, in this order:
+A model.native file is, in this order:
     8 bytes   magic "bert2om1"
     4 bytes   little-endian length of the header
     header    JSON: architecture, precision of every layer, sha256 of the ONNX file
@@ -37,9 +37,9 @@ from tools.base import cpu
 
 MAGIC = b"bert2om1"
 PRECISIONS = ("bf16", "int8")
-LIBRARY = cli.ROOT / "build" / "lib" / "packed.so"
+LIBRARY = cli.ROOT / "build" / "lib" / "native.so"
 INSTEAD = "use ENGINE=openvino or ENGINE=onnxruntime"
-GELU_FLOOR = 0.171875  # the same in packed.c: int8 moves GELU's result up by this, to fill an unsigned byte
+GELU_FLOOR = 0.171875  # the same in engine.c: int8 moves GELU's result up by this, to fill an unsigned byte
 LIMITS = {  # what a header may say: larger values are not BERT classifiers, and would overflow an index in C
     "layers": 96, "hidden": 4096, "heads": 64, "inter": 16384, "vocab": 1 << 20, "positions": 4096,
 }  # fmt: skip
@@ -53,7 +53,7 @@ def up(x, to):
 
 
 def sizes(arch):
-    """Padded sizes of an architecture: what packed.c's `sizes` computes."""
+    """Padded sizes of an architecture: what engine.c's `sizes` computes."""
     hdp = up(arch["hidden"] // arch["heads"], 32)
     ways = -(-arch["inter"] // 1024) if arch["inter"] > 1536 else 1
     return {
@@ -67,7 +67,7 @@ def sizes(arch):
 
 
 def tensors(arch):
-    """Names and sizes in bytes of the payload's tensors, in the file's order. packed.c indexes them by position."""
+    """Names and sizes in bytes of the payload's tensors, in the file's order. engine.c indexes them by position."""
     s, bf16, f32 = sizes(arch), 2, 4
     yield "word", arch["vocab"] * s["h"] * bf16
     yield "position", arch["positions"] * s["h"] * f32
@@ -103,7 +103,7 @@ def offsets(arch):
 
 
 def check_arch(arch, where):
-    """Raise UserError unless a header's values are ones that packed.c can index without a check of its own."""
+    """Raise UserError unless a header's values are ones that engine.c can index without a check of its own."""
     try:
         bad = next((k for k, most in LIMITS.items() if type(arch[k]) is not int or not 0 < arch[k] <= most), None)
         h, heads = arch["hidden"], arch["heads"]
@@ -119,7 +119,7 @@ def check_arch(arch, where):
     except (KeyError, TypeError) as e:
         bad = str(e)
     if bad:
-        raise cli.UserError(f"{where}: no architecture the packed engine knows: {bad}; {INSTEAD}")
+        raise cli.UserError(f"{where}: no architecture the native engine knows: {bad}; {INSTEAD}")
 
 
 # ---- reading the ONNX graph -------------------------------------------------------------------------------------
@@ -442,7 +442,7 @@ def architecture(net, precisions):
 
 
 def write(net, arch, source, path):
-    """Write a model.packed file. Raises UserError for a weight that is not finite."""
+    """Write a model.native file. Raises UserError for a weight that is not finite."""
     header = json.dumps({**arch, "inputs": net["inputs"], "source_sha256": cli.sha256(source)}, sort_keys=True).encode()
     with cli.whole_file(path) as f:
         f.write(MAGIC + struct.pack("<I", len(header)) + header)
@@ -462,7 +462,7 @@ def convert(onnx_path, out_path, precision, bf16_layers=()):
     Raises cli.UserError when the graph is not a BERT classifier or a layer does not exist.
     """
     if precision not in PRECISIONS:
-        raise cli.UserError(f"--precision {precision}: the packed engine knows {' and '.join(PRECISIONS)}")
+        raise cli.UserError(f"--precision {precision}: the native engine knows {' and '.join(PRECISIONS)}")
     try:
         net = Graph(onnx_path).bert()
     except (IndexError, KeyError, AttributeError, ValueError) as e:  # a node or constant that is not there
@@ -480,7 +480,7 @@ def convert(onnx_path, out_path, precision, bf16_layers=()):
 
 
 class Net(ctypes.Structure):
-    """struct net of packed.c."""
+    """struct net of engine.c."""
 
     _fields_ = [
         *((n, ctypes.c_int32) for n in ["layers", "hidden", "heads", "inter", "vocab", "positions", "slice", "relu"]),
@@ -490,14 +490,14 @@ class Net(ctypes.Structure):
 
 
 def load_library(path=None):
-    path = Path(path or os.environ.get("BERT2OM_PACKED") or LIBRARY)
+    path = Path(path or os.environ.get("BERT2OM_NATIVE") or LIBRARY)
     try:
         library = ctypes.CDLL(str(path))
     except OSError as e:
         raise cli.UserError(
-            f"{path}: cannot load the packed engine ({e}); make it with `make build/lib/packed.so`"
+            f"{path}: cannot load the native engine ({e}); make it with `make build/lib/native.so`"
         ) from e
-    library.packed_bytes.restype = ctypes.c_int64
+    library.native_bytes.restype = ctypes.c_int64
     return library
 
 
@@ -514,7 +514,7 @@ def address(m):
 
 
 class Model:
-    """A model.packed file in memory. `run` may be called from several threads: calls wait for each other."""
+    """A model.native file in memory. `run` may be called from several threads: calls wait for each other."""
 
     BLOCK, GROUP = 320, 4  # rows of a block; blocks a thread takes through the layers together
 
@@ -523,7 +523,7 @@ class Model:
         with Path(path).open("rb") as f:
             head = f.read(12)
             if len(head) < 12 or head[:8] != MAGIC:
-                raise cli.UserError(f"{path}: not a model.packed file; make it with tools/cpu/native/model.py")
+                raise cli.UserError(f"{path}: not a model.native file; make it with tools/cpu/native/model.py")
             (length,) = struct.unpack("<I", head[8:])
             try:
                 self.arch = json.loads(f.read(min(length, 1 << 20)))
@@ -560,15 +560,15 @@ class Model:
     def cpu_supports(precision, library=None):
         """(True, "AMX") or (False, one line that says why and what to use instead)."""
         if platform.machine() not in ("x86_64", "AMD64"):
-            return False, f"the packed engine needs an x86-64 CPU with AMX, this is {platform.machine()}; {INSTEAD}"
+            return False, f"the native engine needs an x86-64 CPU with AMX, this is {platform.machine()}; {INSTEAD}"
 
         needs = {"avx512f", "avx512_bf16", "amx_int8" if precision == "int8" else "amx_bf16"}
         if cpu.cpu_flags(limited=False) >= needs > cpu.cpu_flags() & needs:
-            return False, f"{cpu.without('AMX')}, which the packed engine needs; {INSTEAD}"
-        has = load_library(library).packed_cpu()
+            return False, f"{cpu.without('AMX')}, which the native engine needs; {INSTEAD}"
+        has = load_library(library).native_cpu()
         need, name = (2, "AMX int8") if precision == "int8" else (1, "AMX bf16 and AVX-512 bf16")
         if not has & need:
-            return False, f"this CPU or its kernel has no {name}, which the packed engine needs; {INSTEAD}"
+            return False, f"this CPU or its kernel has no {name}, which the native engine needs; {INSTEAD}"
         if not has & 4:
             return False, f"the kernel does not let this process use AMX (arch_prctl); {INSTEAD}"
         return True, name
@@ -607,21 +607,21 @@ class Model:
         block = max(up(-(-room // -(-room // self.BLOCK)), 32), 32)
         plan = (n, block, self.GROUP, longest, self.threads)
         with self.lock:
-            need = self.library.packed_bytes(ctypes.byref(self.net), *plan)
+            need = self.library.native_bytes(ctypes.byref(self.net), *plan)
             if len(self.work) < need:
                 self.work = memory(need)
             arrays = (a.ctypes.data_as(ctypes.c_void_p) for a in (ids, start, rows, keys))
             work, out = ctypes.c_void_p(address(self.work)), logits.ctypes.data_as(ctypes.c_void_p)
-            self.library.packed_run(ctypes.byref(self.net), *arrays, *plan, work, out)
+            self.library.native_run(ctypes.byref(self.net), *arrays, *plan, work, out)
         return logits
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Convert an ONNX BERT classifier for the packed CPU engine.")
+    parser = argparse.ArgumentParser(description="Convert an ONNX BERT classifier for the native CPU engine.")
     parser.add_argument("--onnx", required=True, help="exported model, float32")
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
     parser.add_argument("--bf16_layers", type=int, nargs="*", default=[], help="layers that int8 leaves in bf16")
-    parser.add_argument("--save_path", required=True, help="where to write model.packed")
+    parser.add_argument("--save_path", required=True, help="where to write model.native")
     args = parser.parse_args()
     report = convert(args.onnx, args.save_path, args.precision, args.bf16_layers)
     print(f"{args.save_path}: {report['bytes']} bytes, layers {' '.join(report['precisions'])}")

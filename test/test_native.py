@@ -1,4 +1,4 @@
-"""The packed engine against onnxruntime, on small seeded classifiers of several shapes; hostile files; the bits."""
+"""The native engine against onnxruntime, on small seeded classifiers of several shapes; hostile files; the bits."""
 
 import ctypes
 import json
@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 from tools import cli
-from tools.cpu.native import model as packed
+from tools.cpu.native import model as native
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "tools/cpu/native/engine.c"
@@ -34,8 +34,8 @@ def build(path, *flags):
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    path = build(tmp_path_factory.mktemp("lib") / "packed.so")
-    ok, why = packed.Model.cpu_supports("int8", path)
+    path = build(tmp_path_factory.mktemp("lib") / "native.so")
+    ok, why = native.Model.cpu_supports("int8", path)
     if not ok:
         pytest.skip(why)
     return path
@@ -73,8 +73,8 @@ def reference(path, batch):
 
 
 def model(path, folder, library, precision="bf16", **options):
-    packed.convert(path, folder / "model.packed", precision)
-    return packed.Model(folder / "model.packed", library=library, **options)
+    native.convert(path, folder / "model.native", precision)
+    return native.Model(folder / "model.native", library=library, **options)
 
 
 @pytest.mark.parametrize(("precision", "near"), [("bf16", 0.02), ("int8", 0.06)])
@@ -85,7 +85,7 @@ def test_same_answers_as_onnxruntime(onnx_path, tmp_path, library, precision, ne
     assert np.abs(have - want).max() < near * max(1, np.abs(want).max())
 
 
-@pytest.mark.parametrize("precision", packed.PRECISIONS)
+@pytest.mark.parametrize("precision", native.PRECISIONS)
 def test_a_sentence_has_the_same_bits_in_any_company(onnx_path, tmp_path, library, precision):
     batch = sentences()
     engine = model(onnx_path, tmp_path, library, precision, threads=2)
@@ -93,12 +93,12 @@ def test_a_sentence_has_the_same_bits_in_any_company(onnx_path, tmp_path, librar
     assert np.array_equal(engine.run(batch[::-1])[::-1], want)
     assert np.array_equal(np.concatenate([engine.run([s]) for s in batch]), want)
     for threads, block, group in ((1, 32, 1), (3, 96, 2), (2, 2048, 8)):
-        other = packed.Model(tmp_path / "model.packed", threads=threads, library=library)
+        other = native.Model(tmp_path / "model.native", threads=threads, library=library)
         other.BLOCK, other.GROUP = block, group
         assert np.array_equal(other.run(batch), want), (threads, block, group)
 
 
-@pytest.mark.parametrize("precision", packed.PRECISIONS)
+@pytest.mark.parametrize("precision", native.PRECISIONS)
 def test_padding_changes_nothing(onnx_path, tmp_path, library, precision):
     batch = sentences()
     engine = model(onnx_path, tmp_path, library, precision)
@@ -119,7 +119,7 @@ def test_stays_inside_its_workspace_and_reads_nothing_old(onnx_path, tmp_path, l
         made[-1][1][:] = b"\xff" * (size + 8192)  # not a number, in bf16 and in float32
         return made[-1][1]
 
-    monkeypatch.setattr(packed, "memory", dirty)
+    monkeypatch.setattr(native, "memory", dirty)
     engine.work = mmap.mmap(-1, 1)
     have = engine.run(batch)
     (size, memory), *_ = made
@@ -129,7 +129,7 @@ def test_stays_inside_its_workspace_and_reads_nothing_old(onnx_path, tmp_path, l
 
 def test_conversion_is_reproducible(onnx_path, tmp_path):
     for name in ("a", "b"):
-        packed.convert(onnx_path, tmp_path / name, "int8")
+        native.convert(onnx_path, tmp_path / name, "int8")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -137,24 +137,24 @@ def test_conversion_is_reproducible(onnx_path, tmp_path):
 def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     bert_graphs.export(folder / "model.onnx", bert_graphs.bert())
-    packed.convert(folder / "model.onnx", folder / "model.packed", "bf16")
+    native.convert(folder / "model.onnx", folder / "model.native", "bf16")
     return folder
 
 
 def header(data, **changes):
-    """A model.packed file with its header changed, and its length as the file's own rule wants it."""
+    """A model.native file with its header changed, and its length as the file's own rule wants it."""
     (length,) = struct.unpack("<I", data[8:12])
     arch = json.loads(data[12 : 12 + length]) | changes
     text = json.dumps(arch).encode()
-    head = packed.MAGIC + struct.pack("<I", len(text)) + text
-    return head + bytes(-len(head) % 4096) + data[packed.up(12 + length, 4096) :]
+    head = native.MAGIC + struct.pack("<I", len(text)) + text
+    return head + bytes(-len(head) % 4096) + data[native.up(12 + length, 4096) :]
 
 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda d: b"", "not a model.packed file"),
-        (lambda d: b"PK\3\4" + d[4:], "not a model.packed file"),
+        (lambda d: b"", "not a model.native file"),
+        (lambda d: b"PK\3\4" + d[4:], "not a model.native file"),
         (lambda d: d[:-1], "bytes where the header promises"),
         (lambda d: d + b"\0", "bytes where the header promises"),
         (lambda d: d[:8] + b"\xff\xff\xff\xff" + d[12:], "header is damaged"),
@@ -173,10 +173,10 @@ def header(data, **changes):
     ],
 )
 def test_hostile_files_are_refused_in_one_line(small, tmp_path, library, damage, says):
-    path = tmp_path / "model.packed"
-    path.write_bytes(damage((small / "model.packed").read_bytes()))
+    path = tmp_path / "model.native"
+    path.write_bytes(damage((small / "model.native").read_bytes()))
     with pytest.raises(cli.UserError, match=says) as e:
-        packed.Model(path, library=library)
+        native.Model(path, library=library)
     assert str(path) in str(e.value) and "\n" not in str(e.value)
 
 
@@ -192,11 +192,11 @@ def test_hostile_files_are_refused_in_one_line(small, tmp_path, library, damage,
 )
 def test_input_that_would_read_beside_a_table(small, library, batch, says):
     with pytest.raises(cli.UserError, match=says):
-        packed.Model(small / "model.packed", library=library).run(batch)
+        native.Model(small / "model.native", library=library).run(batch)
 
 
 def test_no_sentences(small, library):
-    assert packed.Model(small / "model.packed", library=library).run([]).shape == (0, 2)
+    assert native.Model(small / "model.native", library=library).run([]).shape == (0, 2)
 
 
 def test_other_graphs_are_refused_by_tensor_name(small, tmp_path):
@@ -205,19 +205,19 @@ def test_other_graphs_are_refused_by_tensor_name(small, tmp_path):
     tanh.op_type = "Sigmoid"
     onnx.save(graph, tmp_path / "model.onnx")
     with pytest.raises(cli.UserError, match=f"tensor {tanh.output[0]}: expected Tanh, found Sigmoid"):
-        packed.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
+        native.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
     assert not (tmp_path / "out").exists()
 
 
 def test_layers_of_both_precisions(small, tmp_path, library):
     batch = sentences()
-    packed.convert(small / "model.onnx", tmp_path / "mixed", "int8", bf16_layers=[0])
-    have = packed.Model(tmp_path / "mixed", library=library).run(batch)
-    want = {p: model(small / "model.onnx", tmp_path, library, p).run(batch) for p in packed.PRECISIONS}
+    native.convert(small / "model.onnx", tmp_path / "mixed", "int8", bf16_layers=[0])
+    have = native.Model(tmp_path / "mixed", library=library).run(batch)
+    want = {p: model(small / "model.onnx", tmp_path, library, p).run(batch) for p in native.PRECISIONS}
     assert 0 < np.abs(have - want["bf16"]).max() < np.abs(want["int8"] - want["bf16"]).max() + 0.02
     assert np.abs(have - want["int8"]).max() > 0
     with pytest.raises(cli.UserError, match="no layer 2"):
-        packed.convert(small / "model.onnx", tmp_path / "x", "int8", bf16_layers=[2])
+        native.convert(small / "model.onnx", tmp_path / "x", "int8", bf16_layers=[2])
 
 
 def test_not_a_number_is_refused(small, tmp_path):
@@ -226,7 +226,7 @@ def test_not_a_number_is_refused(small, tmp_path):
     bias.raw_data = np.array([np.nan, 0], np.float32).tobytes()
     onnx.save(graph, tmp_path / "model.onnx")
     with pytest.raises(cli.UserError, match="classifier.bias holds a value that is not a finite number"):
-        packed.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
+        native.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
     assert not (tmp_path / "out").exists()
 
 
@@ -234,38 +234,38 @@ def test_tensors_outside_the_file_are_refused(small, tmp_path):
     graph = onnx.load(small / "model.onnx")
     onnx.save(graph, tmp_path / "model.onnx", save_as_external_data=True, location="weights", size_threshold=0)
     with pytest.raises(cli.UserError, match="kept in another file"):
-        packed.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
+        native.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
 
 
 def test_a_cpu_without_the_units_is_told_what_else_to_use(tmp_path, monkeypatch, small):
     """The same source built as for another kind of CPU, and another machine's name."""
-    library = build(tmp_path / "other.so", "-DPACKED_NONE")
-    ok, why = packed.Model.cpu_supports("bf16", library)
+    library = build(tmp_path / "other.so", "-DNATIVE_NONE")
+    ok, why = native.Model.cpu_supports("bf16", library)
     assert not ok and "ENGINE=openvino" in why and "\n" not in why
     with pytest.raises(cli.UserError, match="ENGINE=openvino"):
-        packed.Model(small / "model.packed", library=library)
+        native.Model(small / "model.native", library=library)
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    assert "aarch64" in packed.Model.cpu_supports("int8")[1]
+    assert "aarch64" in native.Model.cpu_supports("int8")[1]
 
 
 def test_a_missing_library_says_how_to_build_it(tmp_path):
-    with pytest.raises(cli.UserError, match="make build/lib/packed.so"):
-        packed.load_library(tmp_path / "none.so")
+    with pytest.raises(cli.UserError, match="make build/lib/native.so"):
+        native.load_library(tmp_path / "none.so")
 
 
 def test_structures_agree(library):
     """C and Python must mean the same struct net: a size that a workspace depends on tells."""
-    assert ctypes.sizeof(packed.Net) == 8 * 4 + 4 + 4 + 3 * 8
+    assert ctypes.sizeof(native.Net) == 8 * 4 + 4 + 4 + 3 * 8
 
 
 def test_command_line(small, tmp_path):
     command = [sys.executable, "-m", "tools.cpu.native.model", "--precision", "int8"]
-    out = tmp_path / "model.packed"
+    out = tmp_path / "model.native"
     done = subprocess.run(
         [*command, "--onnx", small / "model.onnx", "--save_path", out], check=True, capture_output=True, text=True
     )
     assert done.stdout == f"{out}: {out.stat().st_size} bytes, layers int8 int8\n"
-    for bad in (tmp_path / "none.onnx", small / "model.packed"):
+    for bad in (tmp_path / "none.onnx", small / "model.native"):
         done = subprocess.run([*command, "--onnx", bad, "--save_path", tmp_path / "x"], capture_output=True, text=True)
         assert done.returncode == 1 and str(bad) in done.stderr and done.stderr.count("\n") == 1
     assert sorted(tmp_path.iterdir()) == [out]
