@@ -393,8 +393,10 @@ def load(path):
     import onnx_ir as ir
     from onnx_ir.passes import common
 
+    from tools.base import onnxfile
+
+    proto = onnxfile.read(path)
     try:
-        proto = onnx.load(path)
         onnx.checker.check_model(proto, full_check=True)  # reading relies on arity and order
         model = ir.from_proto(proto)
         for tidy in (
@@ -404,9 +406,6 @@ def load(path):
             common.RemoveUnusedNodesPass(),
         ):
             tidy(model)
-    except OSError:
-        raise
-    except Exception as e:  # protobuf, onnx.checker and onnx_ir each raise their own
-        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise cli.UserError(f"{path}: not a valid ONNX file: {reason}; export it again") from None
+    except Exception as e:  # onnx.checker and onnx_ir each raise their own
+        raise cli.UserError(f"{path}: not a valid ONNX file: {onnxfile.first_line(e)}; export it again") from None
     return model

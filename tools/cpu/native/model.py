@@ -125,233 +125,47 @@ def check_arch(arch, where):
 # ---- reading the ONNX graph -------------------------------------------------------------------------------------
 
 
-class Graph:
-    """An ONNX graph walked from its output to its inputs, by structure: names play no part, except the inputs'.
+def norm_of(norm, hidden):
+    """(gamma, beta), float32 [hidden] each, of a LayerNorm whose ones and zeros may have been simplified away."""
+    gamma = np.ones(hidden, np.float32) if norm.gamma is None else norm.gamma
+    return gamma, np.zeros(hidden, np.float32) if norm.beta is None else norm.beta
 
-    Every step states what it expects; anything else raises UserError with the name of the tensor.
+
+def layer_of(layer, hidden):
+    """One encoder layer as {name: (weight [in, out], bias [out])}, and {name.norm: (gamma, beta)} of what follows."""
+    parts = {"q": "query", "k": "key", "v": "value", "out": "dense", "up": "up", "down": "down"}
+    found = {name: (getattr(layer, whole).weight, getattr(layer, whole).bias) for name, whole in parts.items()}
+    return {**found, "out.norm": norm_of(layer.norm1, hidden), "down.norm": norm_of(layer.norm2, hidden)}
+
+
+def read(path):
+    """An exported BERT classifier as {"word", "position", "layers", "heads", "eps", ...}, arrays float32.
+
+    Raises UserError where the graph is another one, or has what the engine does not compute.
     """
+    from tools.graph import classifier, encoder
 
-    def __init__(self, path):
-        import onnx
-        from onnx import numpy_helper
-
-        self.path = path
-        try:
-            model = onnx.load(path, load_external_data=False)
-        except Exception as e:  # protobuf raises its own kind of error for a truncated file
-            raise cli.UserError(f"{path}: not an ONNX file ({type(e).__name__}); export it again") from e
-        graph = model.graph
-        tensors = {t.name: t for t in graph.initializer}
-        constants = (n for n in graph.node if n.op_type == "Constant" and n.attribute[0].HasField("t"))
-        tensors |= {n.output[0]: n.attribute[0].t for n in constants}
-        for t in tensors.values():
-            if t.data_location == onnx.TensorProto.EXTERNAL:
-                raise cli.UserError(f"{path}: tensor {t.name} is kept in another file; export the model in one file")
-        self.read = {name: (lambda t=t: numpy_helper.to_array(t)) for name, t in tensors.items()}
-        self.nodes = {out: n for n in graph.node if n.op_type != "Constant" for out in n.output}
-        self.inputs = [i.name for i in graph.input if i.name not in tensors]
-        self.outputs = [o.name for o in graph.output]
-
-    def fail(self, name, expected):
-        found = self.nodes[name].op_type if name in self.nodes else "an input or a constant"
-        raise cli.UserError(f"{self.path}: tensor {name}: expected {expected}, found {found}; {INSTEAD}")
-
-    def node(self, name, *ops):
-        """The node that makes `name`, seen through Identity, Cast and Dropout; its op_type must be one of ops."""
-        while name in self.nodes and self.nodes[name].op_type in ("Identity", "Cast", "Dropout"):
-            name = self.nodes[name].input[0]
-        if name not in self.nodes or self.nodes[name].op_type not in ops:
-            self.fail(name, " or ".join(ops))
-        return self.nodes[name]
-
-    def is_op(self, name, *ops):
-        while name in self.nodes and self.nodes[name].op_type in ("Identity", "Cast", "Dropout"):
-            name = self.nodes[name].input[0]
-        return name in self.nodes and self.nodes[name].op_type in ops
-
-    def const(self, name):
-        """The value of a constant as an array, or None when `name` is computed."""
-        while name in self.nodes and self.nodes[name].op_type == "Identity":
-            name = self.nodes[name].input[0]
-        return self.read[name]() if name in self.read else None
-
-    def split(self, node):
-        """A two-input node with one constant operand -> (name of the other, the constant)."""
-        for a, b in (node.input[:2], node.input[1::-1]):
-            if (value := self.const(b)) is not None:
-                return a, value
-        return self.fail(node.output[0], f"{node.op_type} with a constant")
-
-    def scalar(self, node, value):
-        """The other operand of a node whose constant operand is the scalar `value`."""
-        name, found = self.split(node)
-        if found.size != 1 or abs(float(found.reshape(())) - value) > 1e-4 * abs(value):
-            self.fail(node.output[0], f"{node.op_type} with {value:g}")
-        return name
-
-    def skip(self, name, *ops):
-        while self.is_op(name, *ops):
-            name = self.node(name, *ops).input[0]
-        return name
-
-    def source(self, name):
-        return self.skip(name, "Identity", "Cast", "Dropout")
-
-    def linear(self, name):
-        """x W + b -> (name of x, W [k, n], b [n])."""
-        name = self.skip(name, "Reshape") if self.is_op(name, "Reshape") else name
-        node = self.node(name, "Add", "Gemm")
-        if node.op_type == "Gemm":
-            at = {a.name: a for a in node.attribute}
-            if any(at[k].f != 1 for k in ("alpha", "beta") if k in at) or ("transA" in at and at["transA"].i):
-                self.fail(name, "a plain Gemm")
-            weight, bias = self.const(node.input[1]), self.const(node.input[2])
-            weight = weight.T if "transB" in at and at["transB"].i else weight
-            x = self.skip(node.input[0], "Reshape")
-        else:
-            product, bias = self.split(node)
-            x, weight = self.split(self.node(product, "MatMul"))
-        if weight.ndim != 2 or bias.shape != (weight.shape[1],):
-            self.fail(name, "a dense layer")
-        return self.source(x), weight, bias
-
-    def norm(self, name):
-        """LayerNorm -> (name of x, gamma, beta, eps), from one node or from its decomposition."""
-        if self.is_op(name, "LayerNormalization"):
-            node = self.node(name, "LayerNormalization")
-            eps = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
-            return node.input[0], self.const(node.input[1]), self.const(node.input[2]), float(np.float32(eps))
-        scaled, beta = self.split(self.node(name, "Add"))
-        ratio, gamma = self.split(self.node(scaled, "Mul"))
-        over, root = self.node(ratio, "Div").input
-        centred, eps = self.split(self.node(self.node(root, "Sqrt").input[0], "Add"))
-        square = self.node(self.node(centred, "ReduceMean").input[0], "Pow", "Mul")
-        sub = self.node(over, "Sub")
-        mean = self.node(sub.input[1], "ReduceMean")
-        if self.source(square.input[0]) != self.source(over) or mean.input[0] != sub.input[0]:
-            self.fail(name, "a LayerNorm")
-        return sub.input[0], gamma, beta, float(eps.reshape(()))
-
-    def residual(self, name):
-        """Add(dense, x) in either order -> (x W + b's output, x)."""
-        a, b = self.node(name, "Add").input
-        a, b = self.source(a), self.source(b)
-        # x is a LayerNorm's output: the dense layer is the operand that is Add(MatMul, constant) or Gemm
-        for dense, x in ((a, b), (b, a)):
-            inner = self.skip(dense, "Reshape")
-            if self.is_op(inner, "Gemm"):
-                return dense, x
-            if self.is_op(inner, "Add"):
-                node = self.node(inner, "Add")
-                constant = any(self.const(i) is not None for i in node.input)
-                if constant and any(self.is_op(i, "MatMul") for i in node.input):
-                    return dense, x
-        return self.fail(name, "a residual connection")
-
-    def gelu(self, name):
-        """The exact GELU, t/2 (1 + erf(t / sqrt 2)), in its usual spellings -> name of t."""
-        if self.is_op(name, "Gelu"):
-            return self.node(name, "Gelu").input[0]
-        node = self.node(name, "Mul")
-        half = [c for i in node.input if (c := self.const(i)) is not None]
-        if half:  # (t (1 + erf)) / 2
-            node = self.node(self.scalar(node, 0.5), "Mul")
-            a, b = node.input
-        else:  # (t / 2) (1 + erf)
-            a, b = node.input
-            halved = a if self.is_op(a, "Mul") else b
-            a, b = self.scalar(self.node(halved, "Mul"), 0.5), b if halved == a else a
-        one = b if self.is_op(b, "Add") and self.is_op(self.split(self.node(b, "Add"))[0], "Erf") else a
-        t = self.source(a if one == b else b)
-        node = self.node(self.node(self.scalar(self.node(one, "Add"), 1), "Erf").input[0], "Div", "Mul")
-        if self.source(self.scalar(node, 2**0.5 if node.op_type == "Div" else 0.5**0.5)) != t:
-            self.fail(name, "GELU")
-        return t
-
-    def attention(self, name):
-        """Name of the merged heads -> ((x, W, b) of query, key, value, dims of a head)."""
-        heads = self.skip(name, "Reshape", "Transpose")
-        p, v = self.node(heads, "MatMul").input
-        scores = self.node(self.node(p, "Softmax").input[0], "Add")
-        candidates = [i for i in scores.input if self.is_op(i, "Mul", "Div")]
-        scaled = next((i for i in candidates if self.is_op(self.computed(i), "MatMul")), None)
-        if scaled is None:
-            self.fail(scores.output[0], "scaled scores + mask")
-        node = self.node(scaled, "Mul", "Div")
-        product, factor = self.split(node)
-        factor = float(factor.reshape(()))
-        dims = round(factor**2 if node.op_type == "Div" else factor**-2)
-        if abs((factor if node.op_type == "Div" else 1 / factor) - dims**0.5) > 1e-3:
-            self.fail(scaled, "scores over the square root of the head's size")
-        q, k = self.node(product, "MatMul").input
-        return [self.linear(self.skip(i, "Reshape", "Transpose")) for i in (q, k, v)], dims
-
-    def computed(self, name):
-        """The computed operand of a node with one constant operand, or the name itself."""
-        node = self.node(name, "Mul", "Div")
-        return next((i for i in node.input if self.const(i) is None), name)
-
-    def embeddings(self, name):
-        """Sum of three table look-ups -> word [vocab, h], position [positions, h], type [types, h]."""
-        tables, todo = {}, [name]
-        while todo:
-            node = self.node(todo.pop(), "Add", "Gather", "Slice")
-            if node.op_type == "Add":
-                for i in node.input:  # fixed positions may have been folded to a constant
-                    value = self.const(i)
-                    if value is None:
-                        todo.append(i)
-                    else:
-                        tables["position"] = value.reshape(-1, value.shape[-1])
-                continue
-            table = self.const(node.input[0])
-            if table is None or table.ndim < 2:
-                self.fail(node.output[0], "an embedding table")
-            index = self.source(node.input[1]) if node.op_type == "Gather" else ""
-            # a model without a type input makes its zeros itself; two rows cannot be positions
-            kind = "word" if index == "input_ids" else "type" if index in self.inputs or len(table) < 8 else "position"
-            if kind in tables:
-                self.fail(node.output[0], f"one {kind} table, not two")
-            tables[kind] = table.reshape(-1, table.shape[-1])
-        if set(tables) != {"word", "position", "type"} and set(tables) != {"word", "position"}:
-            self.fail(name, "word, position and type embeddings")
-        return tables
-
-    def bert(self):
-        """The whole classifier as {"eps", "relu", "heads", "word", …, "layers": [{…}]}, all arrays float32."""
-        x, head, head_bias = self.linear(self.outputs[0])
-        relu = self.is_op(x, "Relu")
-        x, pool, pool_bias = self.linear(self.node(self.node(x, "Relu").input[0] if relu else x, "Tanh").input[0])
-        first = self.node(x, "Gather", "Slice", "Squeeze")
-        x = self.source(first.input[0])
-        layers, eps = [], set()
-        while True:
-            total, gamma2, beta2, e2 = self.norm(x)
-            if not self.is_op(total, "Add") or any(self.is_op(i, "Gather") for i in self.node(total, "Add").input):
-                break
-            dense, middle = self.residual(total)
-            inner, down, down_bias = self.linear(dense)
-            below, up_, up_bias = self.linear(self.gelu(inner))
-            total, gamma1, beta1, e1 = self.norm(middle)
-            dense, x = self.residual(total)
-            merged, out, out_bias = self.linear(dense)
-            qkv, dims = self.attention(merged)
-            if {i[0] for i in qkv} != {x} or below != middle:
-                self.fail(merged, "attention and feed-forward over the layer's own input")
-            eps |= {e1, e2}
-            layers.insert(0, {
-                "q": qkv[0][1:], "k": qkv[1][1:], "v": qkv[2][1:], "out": (out, out_bias), "up": (up_, up_bias),
-                "down": (down, down_bias), "out.norm": (gamma1, beta1), "down.norm": (gamma2, beta2),
-            })  # fmt: skip
-        if not layers or len(eps | {e2}) != 1 or head.shape[1] != 2:
-            self.fail(self.outputs[0], "a BERT classifier with two labels and one epsilon")
-        tables = self.embeddings(total)
-        position = tables["position"] + (tables["type"][0] if "type" in tables else 0)
-        return {
-            "word": tables["word"], "position": position, "norm": (gamma2, beta2), "layers": layers, "eps": e2,
-            "heads": out.shape[0] // dims, "relu": relu, "pooler": (pool, pool_bias), "classifier": (head, head_bias),
-            "inputs": self.inputs,
-        }  # fmt: skip
+    model = encoder.load(path)
+    try:
+        found = classifier.read(model.graph)
+        layers, hidden = found.encoder.layers, found.word.shape[1]
+        eps = {norm.eps for layer in layers for norm in (layer.norm1, layer.norm2)} | {found.encoder.embedding.eps}
+        if len(eps) != 1:
+            raise encoder.Miss(f"LayerNorm: {len(eps)} epsilons, expected one")
+        if found.last.weight.shape[1] != 2:
+            raise encoder.Miss(f"classifier: {found.last.weight.shape[1]} labels, expected 2")
+        for i, layer in enumerate(layers):
+            if abs(layer.scale**2 * hidden / layer.heads - 1) > 1e-3:
+                raise encoder.Miss(f"layer {i}: scores times {layer.scale:g}, expected 1 / sqrt(size of a head)")
+    except encoder.Miss as e:
+        raise cli.UserError(f"{path}: not what the native engine computes: {e}; {INSTEAD}") from None
+    return {
+        "word": found.word, "position": found.position + (0 if found.type is None else found.type[0]),
+        "norm": norm_of(found.encoder.embedding, hidden), "layers": [layer_of(layer, hidden) for layer in layers],
+        "eps": float(np.float32(*eps)), "heads": layers[0].heads, "relu": found.relu,
+        "pooler": (found.pooler.weight, found.pooler.bias), "classifier": (found.last.weight, found.last.bias),
+        "inputs": [v.name for v in model.graph.inputs],
+    }  # fmt: skip
 
 
 # ---- writing the file -------------------------------------------------------------------------------------------
@@ -463,10 +277,7 @@ def convert(onnx_path, out_path, precision, bf16_layers=()):
     """
     if precision not in PRECISIONS:
         raise cli.UserError(f"--precision {precision}: the native engine knows {' and '.join(PRECISIONS)}")
-    try:
-        net = Graph(onnx_path).bert()
-    except (IndexError, KeyError, AttributeError, ValueError) as e:  # a node or constant that is not there
-        raise cli.UserError(f"{onnx_path}: not the graph of a BERT classifier ({e}); export it again") from None
+    net = read(onnx_path)
     layers = range(len(net["layers"]))
     if wrong := set(bf16_layers) - set(layers):
         raise cli.UserError(f"--bf16_layers: no layer {min(wrong)}; {onnx_path} has layers 0 to {layers[-1]}")
