@@ -1,10 +1,9 @@
-"""The gate of compile_cpu: labels where they mean something, fp32's classes where the weights are random."""
+"""The gate of compile.py: labels where they mean something, fp32's classes where the weights are random."""
 
 import io
 import subprocess
 import sys
 import tarfile
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,12 +81,9 @@ def test_a_result_that_is_not_finite_fails():
 @pytest.mark.parametrize(("engine", "wider"), [("openvino", "fp32"), ("native", "bf16")])
 def test_int8_leaves_the_last_layers_wider_until_the_calibration_keeps_its_classes(monkeypatch, capsys, engine, wider):
     tried = []
-    monkeypatch.setattr(compile_cpu, "shapes_of", lambda path: {})
-    monkeypatch.setattr(compile_cpu, "sentences", lambda *given: {})
-    monkeypatch.setattr(compile_cpu, "convert", lambda args, precisions, arrays: tried.append(precisions))
+    monkeypatch.setattr(compile_cpu, "convert", lambda job, precisions, arrays: tried.append(precisions))
     monkeypatch.setattr(compile_cpu, "logits", lambda *given: flipped(9 if len(tried) < 3 else 3))
-    args = SimpleNamespace(calibration=None, checkpoint=None, onnx=None, engine=engine, seeded=False)
-    compile_cpu.convert_int8(args, 4)
+    compile_cpu.convert_int8(compile_cpu.Job(None, None, engine, "int8", None), 4, {})
     assert tried == [["int8"] * (4 - n) + [wider] * n for n in range(3)]
     assert f"layers int8 int8 {wider} {wider}: " in capsys.readouterr().out
 

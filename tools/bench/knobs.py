@@ -11,7 +11,7 @@
     ...
 
 The first row of each group is that plain use; the others change the one thing they name. **Bold** is what engines.py,
-plan.py and compile_cpu.py do by rule. All are loaded side by side and take turns, round after round; a ratio compares
+plan.py and compile.py do by rule. All are loaded side by side and take turns, round after round; a ratio compares
 two speeds of one round. Real: all sentences at their own lengths, longest first. Padded: --rows of them in the shape of
 the --static graph. Flips: classes unlike those of onnxruntime in fp32 on the exported graph.
 """

@@ -14,6 +14,7 @@ and every sentence that flips is listed. Labels mean nothing to --seeded weights
 import argparse
 import os
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from tools import cli
 from tools.base import cpu
 from tools.cpu import engines
 
-TOLERANCE = 1e-4  # fp32, logits
 WIDER = {"openvino": "fp32", "native": "bf16"}  # what a layer gets that int8 does not suit
 APART = ["embeddings", "pooler", "classifier"]  # what int8 leaves alone
 LONGEST = 128  # tokens of a calibration sentence where the graph leaves the length open
@@ -112,114 +112,137 @@ def quantise(path: Path, arrays: dict, shapes: dict, wide, apart=APART):
     return model
 
 
-def convert(args, precisions: list[str], arrays: dict | None = None) -> None:
-    """Write the model of args.engine; precisions: of each encoder layer, which differ for int8 alone."""
-    wide = [i for i, p in enumerate(precisions) if p != args.precision]
-    if args.engine == "native":
+@dataclass(frozen=True)
+class Job:
+    """A graph and what it is compiled to."""
+
+    onnx: Path  # the modified graph
+    reference: Path  # the export, which the result is held to
+    engine: str
+    precision: str
+    save_path: Path
+    seeded: bool = False  # random weights: judged by classes, not labels
+
+
+def convert(job: Job, precisions: list[str], arrays: dict | None = None) -> None:
+    """Write the job's model. precisions: of each encoder layer, unlike each other for int8 alone; arrays: its inputs
+    for int8's statistics, {name: int64 [n, length]}."""
+    wide = [i for i, p in enumerate(precisions) if p != job.precision]
+    if job.engine == "native":
         from tools.cpu.native import model as native
 
-        return native.convert(args.reference, args.save_path, args.precision, wide)
-    if args.engine == "openvino":
-        cpu.check_units(args.precision)
-        if args.precision == "int8":
-            # In a process that keeps to AVX2: newer units do not change the statistics, so not the file.
-            with ProcessPoolExecutor(1, get_context("spawn"), os.putenv, (cpu.MAX_ISA, "AVX2")) as pool:
-                return pool.submit(write_int8, args, precisions, wide, arrays).result()
-        import openvino as ov
+        native.convert(job.reference, job.save_path, job.precision, wide)
+    elif job.engine == "openvino":
+        cpu.check_units(job.precision)
+        write_openvino(job, precisions, wide, arrays)
+    else:
+        write_onnxruntime(job)
 
-        return engines.write_ir(ov.Core().read_model(args.onnx), args.save_path, args.precision, precisions)
+
+def write_openvino(job: Job, precisions: list[str], wide: list[int], arrays: dict | None) -> None:
+    import openvino as ov
+
+    if job.precision == "int8":
+        # In a process that keeps to AVX2: newer units do not change the statistics, so not the file.
+        with ProcessPoolExecutor(1, get_context("spawn"), os.putenv, (cpu.MAX_ISA, "AVX2")) as pool:
+            pool.submit(write_int8, job, precisions, wide, arrays).result()
+    else:
+        engines.write_ir(ov.Core().read_model(job.onnx), job.save_path, job.precision, precisions)
+
+
+def write_int8(job: Job, precisions: list[str], wide: list[int], arrays: dict) -> None:
+    model = quantise(job.reference, arrays, shapes_of(job.onnx), wide)
+    engines.write_ir(model, job.save_path, job.precision, precisions)
+
+
+def write_onnxruntime(job: Job) -> None:
     import onnx
 
-    model = fuse(args.onnx, args.save_path)
-    onnx.helper.set_model_props(model, {engines.ENGINE: args.engine, engines.PRECISION: args.precision})
-    with cli.whole_file(args.save_path) as f:
+    model = fuse(job.onnx, job.save_path)
+    onnx.helper.set_model_props(model, {engines.ENGINE: job.engine, engines.PRECISION: job.precision})
+    with cli.whole_file(job.save_path) as f:
         f.write(model.SerializeToString(deterministic=True))
-    return None
 
 
-def write_int8(args, precisions: list[str], wide: list[int], arrays: dict) -> None:
-    """Write OpenVINO's int8 model."""
-    model = quantise(args.reference, arrays, shapes_of(args.onnx), wide)
-    engines.write_ir(model, args.save_path, args.precision, precisions)
-
-
-def logits(args, arrays: dict):
+def logits(job: Job, arrays: dict):
     """(the reference's, the written model's) logits of each sentence, float32 [n, 2]."""
     from tools.base import input_files
     from tools.graph import gate
 
-    both = gate.logits(str(args.reference), arrays), engines.logits(engines.load(args.save_path), arrays)
+    both = gate.logits(str(job.reference), arrays), engines.logits(engines.load(job.save_path), arrays)
     return [input_files.by_sentence(out, arrays)[0] for out in both]
 
 
-def convert_int8(args, layers: int) -> None:
-    """Write an int8 model with as few of the last layers wider as keep the classes of the calibration sentences."""
+def convert_int8(job: Job, layers: int, arrays: dict) -> None:
+    """Write an int8 model with as few of the last layers wider as keep the classes of the calibration rows `arrays`."""
     from tools.graph import gate
 
-    arrays = sentences(args.calibration, args.checkpoint, shapes_of(args.onnx))
     for count in range(layers + 1):
-        precisions = ["int8"] * (layers - count) + [WIDER[args.engine]] * count
-        convert(args, precisions, arrays)
-        reference, made = logits(args, arrays)
-        verdict = gate.judge(reference, made, "int8", seeded=args.seeded)
+        precisions = ["int8"] * (layers - count) + [WIDER[job.engine]] * count
+        convert(job, precisions, arrays)
+        verdict = gate.judge(*logits(job, arrays), "int8", seeded=job.seeded)
         print(f"layers {' '.join(precisions)}: {verdict.line}, of the calibration")
         if verdict.ok:
             return
+
+
+def layers_of(path: Path) -> int:
+    """How many encoder layers an ONNX graph has. UserError where it has no inputs or outputs."""
+    from tools.base import onnxfile
+
+    graph = onnxfile.read(path, weights=False).graph
+    if not graph.input or not graph.output:
+        raise cli.UserError(f"{path}: a graph without inputs or outputs; make it again")
+    return sum(n.op_type == "Softmax" for n in graph.node)
+
+
+def judged(job: Job, folder: Path, rows: int | None):
+    """The gate's verdict on the written model: the `rows` longest rows of a folder of preprocess.py (all if None)."""
+    import numpy as np
+
+    from tools.base import input_files
+    from tools.graph import gate
+
+    given = read_labels(folder / "labels.json")
+    arrays = input_files.load_inputs(folder, list(shapes_of(job.onnx)))
+    whole = input_files.lengths(arrays) > 0  # no padding rows of whole batches
+    arrays = {name: a[whole] for name, a in arrays.items()}
+    if "first" not in arrays:  # one sentence a row
+        given = [[v] for g in given for v in g]
+    if len(given) != whole.sum():
+        raise cli.UserError(
+            f"{folder / 'labels.json'}: labels of {len(given)} rows, {whole.sum()} are here; preprocess again"
+        )
+    chosen = np.argsort(-input_files.lengths(arrays), kind="stable")[:rows]
+    labels = np.array([v for i in chosen for v in given[i]])
+    both = logits(job, {name: a[chosen] for name, a in arrays.items()})
+    return gate.judge(*both, job.precision, labels, job.seeded)
+
+
+def read_labels(path: Path) -> list[list[int]]:
+    """The labels of each file of preprocess.py's labels.json."""
+    given = [g if isinstance(g, list) else [g] for g in cli.read_json(path).values()]
+    if not all(v in ("0", "1") for g in given for v in g):
+        raise cli.UserError(f"{path}: labels are not 0 or 1; preprocess again")
+    return [[int(v) for v in g] for g in given]
 
 
 def main():
     args = parse()
     if args.precision == "int8" and not (args.calibration and args.checkpoint):
         raise cli.UserError("--precision int8 needs --calibration and --checkpoint")
-    args.reference = args.reference or args.onnx
+    job = Job(args.onnx, args.reference or args.onnx, args.engine, args.precision, args.save_path, args.seeded)
+    layers = layers_of(job.onnx)
     try:
-        print(make(args))
+        if job.precision == "int8":
+            convert_int8(job, layers, sentences(args.calibration, args.checkpoint, shapes_of(job.onnx)))
+        else:
+            convert(job, [job.precision] * layers)
+        print(judged(job, args.input, args.rows).demand(job.save_path))
     except BaseException:
-        args.save_path.unlink(missing_ok=True)
+        job.save_path.unlink(missing_ok=True)
         raise
-    print(f"wrote {args.save_path}")
-
-
-def make(args) -> str:
-    """Write args.save_path and hold it to the gate: its line, or UserError."""
-    import numpy as np
-
-    from tools.base import input_files, onnxfile
-    from tools.graph import gate
-
-    given = read_labels(args.input / "labels.json")
-    graph = onnxfile.read(args.onnx, weights=False).graph
-    names = [i.name for i in graph.input]
-    if not names or not graph.output:
-        raise cli.UserError(f"{args.onnx}: a graph without inputs or outputs; make it again")
-    layers = sum(n.op_type == "Softmax" for n in graph.node)
-    if args.precision == "int8":
-        convert_int8(args, layers)
-    else:
-        convert(args, [args.precision] * layers)
-    arrays = input_files.load_inputs(args.input, names)
-    arrays = {
-        name: a[input_files.lengths(arrays) > 0] for name, a in arrays.items()
-    }  # no padding rows of whole batches
-    if "first" not in arrays:  # one sentence a row
-        given = [[v] for g in given for v in g]
-    if len(given) != len(arrays[names[0]]):
-        raise cli.UserError(
-            f"{args.input / 'labels.json'}: labels of {len(given)} rows, {len(arrays[names[0]])} are here; preprocess again"
-        )
-    chosen = np.argsort(-input_files.lengths(arrays), kind="stable")[: args.rows]
-    arrays = {n: a[chosen] for n, a in arrays.items()}
-    labels = np.array([v for i in chosen for v in given[i]])
-    return gate.judge(*logits(args, arrays), args.precision, labels, args.seeded).demand(args.save_path)
-
-
-def read_labels(path: Path) -> list[list[int]]:
-    """The labels of each file of preprocess.py's labels.json."""
-
-    given = [g if isinstance(g, list) else [g] for g in cli.read_json(path).values()]
-    if not all(v in ("0", "1") for g in given for v in g):
-        raise cli.UserError(f"{path}: labels are not 0 or 1; preprocess again")
-    return [[int(v) for v in g] for g in given]
+    print(f"wrote {job.save_path}")
 
 
 if __name__ == "__main__":
