@@ -17,6 +17,13 @@ onnxruntime.PRECISIONS := fp32 fp16-sim
 openvino.PRECISIONS    := bf16 int8 fp32
 native.PRECISIONS      := bf16 int8
 
+# The file that an engine runs.
+compiled = $(or $(compiled.$1),model.onnx)
+compiled.atc      := model.om
+compiled.trtexec  := model.plan
+compiled.native   := model.native
+compiled.openvino := model.ir
+
 # Rehearsals: what another chip would compute. No table has them unless asked.
 REHEARSALS := fp16-sim
 

@@ -1,9 +1,4 @@
 # Compiled for its chip.
-compiled = $(or $(compiled.$1),model.onnx)
-compiled.atc      := model.om
-compiled.trtexec  := model.plan
-compiled.native   := model.native
-compiled.openvino := model.ir
 compiled_one := $(call compiled,$(call engine_for,$(CHIP),$(PRECISION)))
 
 # fp32 outputs of rows of one length are compared on all sentences as they are made (mk/run.mk), so here on few.
@@ -13,8 +8,10 @@ calibration = $(if $(filter int8,$(precision)),build/data/calibration.tsv)
 do.compile  = -m tools.cpu.compile --onnx build/$(batch)/cpu.onnx --reference $(exported) --engine $(engine) \
     --precision $(precision) --input $(input) $(if $(gated_by_outputs),$(few_rows),$(gate_rows)) \
     $(seeded) $(calibrated) --save_path {}
-# Modules of other engines are no reason to make this one's files again.
-other_engines = $(if $(filter native,$(engine)),,tools/cpu/native/%)
+# Modules that only another engine runs are no reason to make this one's files again.
+native_alone  = tools/cpu/native/% $(filter-out $(needs.tools.cpu.engines) $(needs.tools.graph.gate),\
+                $(needs.tools.cpu.native.convert))
+other_engines = $(if $(filter native,$(engine)),,$(native_alone))
 library       = $(if $(filter native,$(engine)),build/lib/native.so)
 compile_needs = build/$(batch)/cpu.onnx $(exported) $(input)/MANIFEST $(calibration) $(library) \
                 $(filter-out $(other_engines),$(call by,compile))

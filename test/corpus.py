@@ -51,7 +51,7 @@ COMMANDS = {
     "kept": (["r.npy", "m.onnx", "rows"], "tools.graph.gate r.npy m.onnx --input rows"),
     "simplify": (["m.onnx", "rows"], "tools.graph.simplify m.onnx o.onnx --input rows"),
     "compile": (["m.onnx", "rows"], "tools.cpu.compile --onnx m.onnx --engine onnxruntime --precision fp32 --input rows --save_path o.onnx"),
-    "native": (["m.onnx"], "tools.cpu.native.model --onnx m.onnx --precision bf16 --save_path o.native"),
+    "native": (["m.onnx"], "tools.cpu.native.convert --onnx m.onnx --precision bf16 --save_path o.native"),
     "runner": (["m.onnx", "rows"], "tools.cpu.runner --model m.onnx --input rows/input_ids,rows/attention_mask --batchsize 1"),
     "score": (["out", "labels.json"], "models/minilm_sst2/postprocess.py --output_path out --label_path labels.json --save_path o.json"),
     "buckets": (["wide", "w/labels.json", "w/rows.json"], "models/minilm_sst2/postprocess.py --output_path wide --label_path w/labels.json --save_path o.json"),

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 
 import pytest
 
@@ -10,6 +9,34 @@ LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 AFTER_COMPILE = {f"{LEAF}/{n}" for n in ("output/MANIFEST", "score.json", "accuracy.json", "accuracy.txt")}
 AFTER_SIM = AFTER_COMPILE | {f"{LEAF}/model.onnx", "tiny/default/seq64/bs8/cpu.onnx"}
 AFTER_EXPORT = AFTER_SIM | {"tiny/default/seq64/bs8/sim.onnx", "tiny/default/seq64/reference.npy"}
+
+
+# Added to tools/__init__.py: each process writes down what it has loaded of the project when it ends.
+TRACE = """
+import atexit, json, os, pathlib, sys
+
+@atexit.register
+def loaded():
+    root, main = pathlib.Path(__file__).resolve().parents[1], sys.modules["__main__"]
+    files = {getattr(m, "__file__", None) for n, m in sys.modules.items() if n.split(".")[0] == "tools"} - {None}
+    modules = [pathlib.Path(file).resolve().relative_to(root).as_posix() for file in files]
+    spec = getattr(main, "__spec__", None)
+    program = spec.name if spec else pathlib.Path(main.__file__).resolve().relative_to(root).as_posix()
+    (root / "loaded").mkdir(exist_ok=True)
+    (root / "loaded" / f"{os.getpid()}.json").write_text(json.dumps({"program": program, "modules": modules}))
+"""
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    """A second copy, built at -j8 in another folder, locale and time zone, with TRACE in it."""
+    from conftest import Repo
+
+    repo = Repo(tmp_path_factory.mktemp("elsewhere"))
+    with (repo.path / "tools/__init__.py").open("a") as f:
+        f.write(TRACE)
+    repo.make("-j8", "MODEL=tiny", "accuracy", env={"LC_ALL": "C", "TZ": "Asia/Kolkata"})
+    return repo
 
 
 def test_710_is_310P3(built):
@@ -76,6 +103,40 @@ def test_a_parameter_remakes_what_depends_on_it_and_nothing_else(built, word, ma
 )
 def test_an_edited_script_remakes_exactly_its_outputs(built, script, made):
     assert built.remade("MODEL=tiny", "-W", script, "accuracy") == made
+
+
+def after(names: set[str], inputs: dict) -> set[str]:
+    """These files and all that is made of them, directly or not. inputs: {artefact: the files it is made of}."""
+    while more := {made for made, own in inputs.items() if own & names} - names:
+        names = names | more
+    return names
+
+
+def test_an_edit_of_any_module_remakes_what_imports_it_and_nothing_else(built):
+    """Against prov.json, which says what each artefact was made of."""
+    build, inputs = built.path / "build", {}
+    for prov in build.rglob("*.prov.json"):
+        inputs[prov.relative_to(built.path).as_posix().removesuffix(".prov.json")] = set(
+            json.loads(prov.read_text())["inputs"]
+        )
+    made = {f"build/{name}" for name in AFTER_EXPORT} | {name for name in inputs if "tiny" in name or "/data/" in name}
+    modules = [path.relative_to(built.path).as_posix() for path in (built.path / "tools").rglob("*.py")]
+    for module in sorted(modules):
+        want = (after({module}, inputs) - {module}) & made
+        have = {f"build/{name}" for name in built.remade("MODEL=tiny", "-W", module, "accuracy")} & made
+        assert have == want, module
+
+
+def test_each_step_needs_every_module_that_it_loaded(traced):
+    """What a step's process had loaded at its end, against the import closure that make reads."""
+    lines = (traced.path / "build/imports.mk").read_text().splitlines()
+    needs = {name.removeprefix("needs."): set(files.split()) for name, files in (x.split(" := ") for x in lines)}
+    seen = [json.loads(path.read_text()) for path in (traced.path / "loaded").iterdir()]
+    programs = {one["program"] for one in seen if one["program"] in needs}
+    assert programs >= {"tools.source.data", "tools.graph.simplify", "tools.cpu.compile", "models/tiny/pth2onnx.py"}
+    for one in seen:
+        if one["program"] in programs - {"tools.run"}:
+            assert set(one["modules"]) <= needs[one["program"]], one["program"]
 
 
 @pytest.mark.parametrize("name", ["score.json", "output/MANIFEST", "model.onnx"])
@@ -198,13 +259,7 @@ def test_a_shorter_list_remakes_the_table(built):
     assert "| tiny" in text
 
 
-def test_two_makes_at_once_and_j8_give_the_same_bytes(built, tmp_path_factory):
-    from conftest import Repo
-
-    other = Repo(tmp_path_factory.mktemp("elsewhere"))
-    time.sleep(0)
-    env = {"LC_ALL": "C", "TZ": "Asia/Kolkata"}
-    other.make("-j8", "MODEL=tiny", "accuracy", env=env)
+def test_j8_in_another_folder_and_locale_gives_the_same_bytes(built, traced):
     same = ["model.onnx", "output/MANIFEST", "score.json"]
     names = [f"build/{LEAF}/{n}" for n in same] + [
         "build/tiny/default/checkpoint/MANIFEST",
@@ -214,4 +269,4 @@ def test_two_makes_at_once_and_j8_give_the_same_bytes(built, tmp_path_factory):
         "build/tiny/default/seq64/bs8/cpu.onnx",
     ]
     for name in names:
-        assert (built.path / name).read_bytes() == (other.path / name).read_bytes(), name
+        assert (built.path / name).read_bytes() == (traced.path / name).read_bytes(), name

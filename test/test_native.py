@@ -16,6 +16,7 @@ import onnx
 import pytest
 
 from tools import cli
+from tools.cpu.native import convert as converter
 from tools.cpu.native import model as native
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,7 +74,7 @@ def reference(path, batch):
 
 
 def model(path, folder, library, precision="bf16", **options):
-    native.convert(path, folder / "model.native", precision)
+    converter.convert(path, folder / "model.native", precision)
     return native.Model(folder / "model.native", library=library, **options)
 
 
@@ -129,7 +130,7 @@ def test_stays_inside_its_workspace_and_reads_nothing_old(onnx_path, tmp_path, l
 
 def test_conversion_is_reproducible(onnx_path, tmp_path):
     for name in ("a", "b"):
-        native.convert(onnx_path, tmp_path / name, "int8")
+        converter.convert(onnx_path, tmp_path / name, "int8")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -137,7 +138,7 @@ def test_conversion_is_reproducible(onnx_path, tmp_path):
 def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     bert_graphs.export(folder / "model.onnx", bert_graphs.bert())
-    native.convert(folder / "model.onnx", folder / "model.native", "bf16")
+    converter.convert(folder / "model.onnx", folder / "model.native", "bf16")
     return folder
 
 
@@ -205,19 +206,19 @@ def test_other_graphs_are_refused_by_what_differs(small, tmp_path):
     tanh.op_type = "Sigmoid"
     onnx.save(graph, tmp_path / "model.onnx")
     with pytest.raises(cli.UserError, match=f"pooler: expected Tanh, found Sigmoid '{tanh.name}'"):
-        native.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
+        converter.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
     assert not (tmp_path / "out").exists()
 
 
 def test_layers_of_both_precisions(small, tmp_path, library):
     batch = sentences()
-    native.convert(small / "model.onnx", tmp_path / "mixed", "int8", bf16_layers=[0])
+    converter.convert(small / "model.onnx", tmp_path / "mixed", "int8", bf16_layers=[0])
     have = native.Model(tmp_path / "mixed", library=library).run(batch)
     want = {p: model(small / "model.onnx", tmp_path, library, p).run(batch) for p in native.PRECISIONS}
     assert 0 < np.abs(have - want["bf16"]).max() < np.abs(want["int8"] - want["bf16"]).max() + 0.02
     assert np.abs(have - want["int8"]).max() > 0
     with pytest.raises(cli.UserError, match="no layer 2"):
-        native.convert(small / "model.onnx", tmp_path / "x", "int8", bf16_layers=[2])
+        converter.convert(small / "model.onnx", tmp_path / "x", "int8", bf16_layers=[2])
 
 
 def test_not_a_number_is_refused(small, tmp_path):
@@ -226,7 +227,7 @@ def test_not_a_number_is_refused(small, tmp_path):
     bias.raw_data = np.array([np.nan, 0], np.float32).tobytes()
     onnx.save(graph, tmp_path / "model.onnx")
     with pytest.raises(cli.UserError, match="classifier.bias holds a value that is not a finite number"):
-        native.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
+        converter.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
     assert not (tmp_path / "out").exists()
 
 
@@ -239,7 +240,7 @@ def payload(path):
 def test_tensors_in_another_file_of_the_folder_are_read(small, tmp_path):
     graph = onnx.load(small / "model.onnx")
     onnx.save(graph, tmp_path / "model.onnx", save_as_external_data=True, location="weights", size_threshold=0)
-    native.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
+    converter.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
     assert payload(tmp_path / "out") == payload(small / "model.native")
 
 
@@ -251,7 +252,7 @@ def test_a_simplified_graph_holds_the_same_classifier(small, tmp_path):
     simplified, ok = onnxsim.simplify(onnx.load(small / "model.onnx"), overwrite_input_shapes=shapes)
     assert ok and not any(n.op_type == "Slice" for n in simplified.graph.node)
     onnx.save(simplified, tmp_path / "model.onnx")
-    native.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
+    converter.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
     assert payload(tmp_path / "out") == payload(small / "model.native")
 
 
@@ -260,7 +261,7 @@ def test_a_table_of_sixteen_types_is_no_table_of_positions(tmp_path):
 
     model = bert_graphs.bert(types=16)
     path = bert_graphs.export(tmp_path / "model.onnx", model)
-    tables, weights = native.read(path), model.bert.embeddings
+    tables, weights = converter.read(path), model.bert.embeddings
     with torch.no_grad():
         position = (weights.position_embeddings.weight + weights.token_type_embeddings.weight[0]).numpy()
     assert np.array_equal(tables["position"], position)
@@ -289,7 +290,7 @@ def test_structures_agree(library):
 
 
 def test_command_line(small, tmp_path):
-    command = [sys.executable, "-m", "tools.cpu.native.model", "--precision", "int8"]
+    command = [sys.executable, "-m", "tools.cpu.native.convert", "--precision", "int8"]
     out = tmp_path / "model.native"
     done = subprocess.run(
         [*command, "--onnx", small / "model.onnx", "--save_path", out], check=True, capture_output=True, text=True

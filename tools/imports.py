@@ -5,10 +5,11 @@
     tools/graph/gate.py: other bytes, but an older date than when make last looked; dated now
 
 Writes a line `needs.<module or script> := <files>` for each module below tools/ and each script of a model folder: the
-file itself and every module of tools/ that it imports, directly or not, at its top or within a function. Beside it lies
-build/imports.json, the size, dates and sha256 of each file when it was last looked at: where nothing changed, nothing
-is read again. Make goes by dates, so a file that came back with other bytes and an old date (`cp -p`, `rsync -t`, a
-backup) is dated now, and named. Only the standard library: this runs before anything is installed.
+file itself, every module of tools/ that it imports, directly or not, at its top or within a function, and the packages
+that hold them. Beside it lies build/imports.json, the size, dates and sha256 of each file when it was last looked at:
+what did not change since is not read again. Make goes by dates, so a file that came back with other bytes and an old
+date (`cp -p`, `rsync -t`, a backup) is dated now, and named. Only the standard library: this runs before anything is
+installed.
 """
 
 import argparse
@@ -39,7 +40,8 @@ def look(path, known):
 
 
 def imports(path, data):
-    """The files of tools/ that a Python file imports, directly; none where it cannot be parsed."""
+    """The files of tools/ that a Python file imports, directly, and the packages that it lies in; none where it cannot
+    be parsed."""
     try:
         tree = ast.parse(data)
     except (SyntaxError, ValueError) as e:
@@ -52,7 +54,9 @@ def imports(path, data):
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     ours = [name.replace(".", "/") for name in names if name.split(".")[0] == "tools"]
-    return sorted(f"{name}{end}" for name in ours for end in (".py", "/__init__.py") if Path(f"{name}{end}").is_file())
+    found = [f"{name}{end}" for name in ours for end in (".py", "/__init__.py")]
+    found += [f"{folder.as_posix()}/__init__.py" for folder in path.parents if folder.parts[:1] == ("tools",)]
+    return sorted({file for file in found if Path(file).is_file()} - {path.as_posix()})
 
 
 def closure(name, files):
@@ -81,10 +85,12 @@ def main():
     p.add_argument("save_path", type=Path, help="the .mk file to write; its .json lies beside it")
     args = p.parse_args()
     kept = args.save_path.with_suffix(".json")
+    by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     try:
         known = json.loads(kept.read_text())
     except (OSError, ValueError):
         known = {}
+    known = known["files"] if known.get("by") == by else {}
     paths = sorted({p for pattern in PATTERNS for p in Path().glob(pattern)})
     files = {p.as_posix(): look(p, known.get(p.as_posix())) for p in paths}
     if files == known and args.save_path.is_file():
@@ -94,7 +100,7 @@ def main():
         program = name[:-3].replace("/", ".") if name.startswith("tools/") else name
         lines.append(f"needs.{program} := {' '.join(closure(name, files))}\n")
     write(args.save_path, "".join(lines))
-    write(kept, json.dumps(files, indent=0))
+    write(kept, json.dumps({"by": by, "files": files}, indent=0))
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def convert(job: Job, precisions: list[str], arrays: dict | None = None) -> None
     for int8's statistics, {name: int64 [n, length]}."""
     wide = [i for i, p in enumerate(precisions) if p != job.precision]
     if job.engine == "native":
-        from tools.cpu.native import model as native
+        from tools.cpu.native import convert as native
 
         native.convert(job.reference, job.save_path, job.precision, wide)
     elif job.engine == "openvino":

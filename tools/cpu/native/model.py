@@ -1,8 +1,4 @@
-"""Convert an exported BERT classifier to a model.native file, and run it on the CPU's matrix units without padding.
-
-    python -m tools.cpu.native.model --onnx model.onnx --precision int8 --bf16_layers 5 --save_path model.native
-
-        model.native: 37124672 bytes, layers int8 int8 int8 int8 int8 bf16
+"""Run a BERT classifier from a model.native file on the CPU's matrix units, without padding.
 
     from tools.cpu.native import model as native
     model = native.Model("model.native", threads=2)
@@ -17,10 +13,9 @@ A model.native file is, in this order:
     header    JSON: architecture, precision of every layer, sha256 of the ONNX file
     zeros     up to a multiple of 4096
     payload   the tensors that `tensors()` lists, each at a multiple of 64; their sizes follow from the header
-The weights are cut into tiles as the matrix units read them. The same ONNX file gives the same bytes.
+The weights are cut into tiles as the matrix units read them (convert.py does it).
 """
 
-import argparse
 import ctypes
 import json
 import mmap
@@ -122,171 +117,6 @@ def check_arch(arch, where):
         raise cli.UserError(f"{where}: no architecture the native engine knows: {bad}; {INSTEAD}")
 
 
-# ---- reading the ONNX graph -------------------------------------------------------------------------------------
-
-
-def norm_of(norm, hidden):
-    """(gamma, beta), float32 [hidden] each, of a LayerNorm whose ones and zeros may have been simplified away."""
-    gamma = np.ones(hidden, np.float32) if norm.gamma is None else norm.gamma
-    return gamma, np.zeros(hidden, np.float32) if norm.beta is None else norm.beta
-
-
-def layer_of(layer, hidden):
-    """One encoder layer as {name: (weight [in, out], bias [out])}, and {name.norm: (gamma, beta)} of what follows."""
-    parts = {"q": "query", "k": "key", "v": "value", "out": "dense", "up": "up", "down": "down"}
-    found = {name: (getattr(layer, whole).weight, getattr(layer, whole).bias) for name, whole in parts.items()}
-    return {**found, "out.norm": norm_of(layer.norm1, hidden), "down.norm": norm_of(layer.norm2, hidden)}
-
-
-def read(path):
-    """An exported BERT classifier as {"word", "position", "layers", "heads", "eps", ...}, arrays float32.
-
-    Raises UserError where the graph is another one, or has what the engine does not compute.
-    """
-    from tools.graph import classifier, encoder
-
-    model = encoder.load(path)
-    try:
-        found = classifier.read(model.graph)
-        layers, hidden = found.encoder.layers, found.word.shape[1]
-        eps = {norm.eps for layer in layers for norm in (layer.norm1, layer.norm2)} | {found.encoder.embedding.eps}
-        if len(eps) != 1:
-            raise encoder.Miss(f"LayerNorm: {len(eps)} epsilons, expected one")
-        if found.last.weight.shape[1] != 2:
-            raise encoder.Miss(f"classifier: {found.last.weight.shape[1]} labels, expected 2")
-        for i, layer in enumerate(layers):
-            if abs(layer.scale**2 * hidden / layer.heads - 1) > 1e-3:
-                raise encoder.Miss(f"layer {i}: scores times {layer.scale:g}, expected 1 / sqrt(size of a head)")
-    except encoder.Miss as e:
-        raise cli.UserError(f"{path}: not what the native engine computes: {e}; {INSTEAD}") from None
-    return {
-        "word": found.word, "position": found.position + (0 if found.type is None else found.type[0]),
-        "norm": norm_of(found.encoder.embedding, hidden), "layers": [layer_of(layer, hidden) for layer in layers],
-        "eps": float(np.float32(*eps)), "heads": layers[0].heads, "relu": found.relu,
-        "pooler": (found.pooler.weight, found.pooler.bias), "classifier": (found.last.weight, found.last.bias),
-        "inputs": [v.name for v in model.graph.inputs],
-    }  # fmt: skip
-
-
-# ---- writing the file -------------------------------------------------------------------------------------------
-
-
-def to_bf16(x):
-    """float32 -> the nearest bfloat16 (ties to even) as uint16."""
-    u = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    return ((u + 0x7FFF + (u >> 16 & 1)) >> 16).astype(np.uint16)
-
-
-def pad(x, *shape):
-    """x in the top left corner of zeros."""
-    out = np.zeros(shape, x.dtype)
-    out[tuple(slice(n) for n in x.shape)] = x
-    return out
-
-
-def tile(w):
-    """Weights [k, n], uint16 (bf16) or int8, as B tiles: [n/32][k/KT][2][16][16 columns x 2 or 4 k's]."""
-    k, n = w.shape
-    group = 4 // w.itemsize
-    w = w.reshape(k // (16 * group), 16, group, n // 32, 2, 16)
-    return np.ascontiguousarray(w.transpose(3, 0, 4, 1, 5, 2))
-
-
-def dense(weight, bias, k, n, precision, slice_=0, smooth=None, floor=0.0):
-    """One dense layer's tensors: tiled weight, bias[, scale per column]. int8 rounds each column to its own scale."""
-    weight, bias, scale = pad(weight, k, n), pad(bias, n), []
-    if precision == "bf16":
-        q = to_bf16(weight)
-    else:
-        if smooth is not None:
-            weight /= smooth[:, None]
-        top = np.abs(weight).max(0)
-        step = np.where(top > 0, top / np.float32(127), np.float32(1)).astype(np.float32)
-        q = np.rint(weight / step).astype(np.int8)
-        bias = bias - floor * q.sum(0, dtype=np.int64) * step
-        scale = [step]
-    step = slice_ or k
-    tiles = np.concatenate([tile(q[i : i + step]).reshape(-1) for i in range(0, k, step)])
-    return [tiles, bias.astype(np.float32), *scale]
-
-
-def smoothing(gamma, beta, weight, width):
-    """Factor per input channel that evens out LayerNorm's result against the weights' rows (SmoothQuant's rule with
-    alpha 1/2, arXiv:2211.10438), with 3 |gamma| + |beta| for the channel's range: it needs no calibration data."""
-    x = np.maximum(3 * np.abs(gamma) + np.abs(beta), 1e-5)
-    w = np.maximum(np.abs(weight).max(1), 1e-5)
-    factor = np.sqrt(w / x)
-    return np.concatenate([factor / factor.mean(), np.ones(width - len(x))]).astype(np.float32)
-
-
-def payload(net, arch):
-    """All tensors of the file, in the order of `tensors(arch)`, as a list of arrays."""
-    s, hidden, heads = sizes(arch), arch["hidden"], arch["heads"]
-    parts = [to_bf16(pad(net["word"], arch["vocab"], s["h"])), pad(net["position"], arch["positions"], s["h"])]
-    parts += [pad(x, s["h"]) for x in net["norm"]]
-    gamma, beta = net["norm"]
-    for layer, precision in zip(net["layers"], arch["precisions"], strict=True):
-        int8 = precision == "int8"
-        qkv = np.concatenate([layer[i][0] for i in "qkv"], 1)
-        smooth = [smoothing(gamma, beta, qkv, s["h"])] if int8 else []
-        parts += dense(qkv, np.concatenate([layer[i][1] for i in "qkv"]), s["h"], s["qkv"], precision, 0, *smooth)
-        parts += smooth
-        # attention leaves each head at a multiple of 32 columns: the weights' rows follow
-        out = pad(layer["out"][0].reshape(heads, -1, hidden), heads, s["hdp"], hidden).reshape(-1, hidden)
-        parts += dense(out, layer["out"][1], s["ctx"], s["h"], precision)
-        parts += [pad(x, s["h"]) for x in layer["out.norm"]]
-        smooth = [smoothing(*layer["out.norm"], layer["up"][0], s["h"])] if int8 else []
-        parts += dense(*layer["up"], s["h"], s["inter"], precision, 0, *smooth)
-        parts += smooth
-        parts += dense(*layer["down"], s["inter"], s["h"], precision, s["slice"], floor=GELU_FLOOR)
-        gamma, beta = layer["down.norm"]
-        parts += [pad(x, s["h"]) for x in (gamma, beta)]
-    parts += dense(*net["pooler"], s["h"], s["h"], "bf16")
-    return [*parts, pad(net["classifier"][0].T, 2, s["h"]), net["classifier"][1]]
-
-
-def architecture(net, precisions):
-    layer = net["layers"][0]
-    hidden, inter = layer["up"][0].shape
-    return {
-        "layers": len(net["layers"]), "hidden": hidden, "heads": net["heads"], "inter": inter,
-        "vocab": len(net["word"]), "positions": len(net["position"]), "relu": net["relu"],
-        "eps": net["eps"], "precisions": precisions,
-    }  # fmt: skip
-
-
-def write(net, arch, source, path):
-    """Write a model.native file. Raises UserError for a weight that is not finite."""
-    header = json.dumps({**arch, "inputs": net["inputs"], "source_sha256": cli.sha256(source)}, sort_keys=True).encode()
-    with cli.whole_file(path) as f:
-        f.write(MAGIC + struct.pack("<I", len(header)) + header)
-        f.write(bytes(-f.tell() % 4096))
-        for (name, size), value in zip([t for t in tensors(arch) if t[1]], payload(net, arch), strict=True):
-            if value.dtype == np.float32 and not np.isfinite(value).all():
-                raise cli.UserError(f"{source}: {name} holds a value that is not a finite number; export it again")
-            assert value.nbytes == size, (name, value.nbytes, size)
-            f.write(value.tobytes() + bytes(-size % 64))
-
-
-def convert(onnx_path, out_path, precision, bf16_layers=()):
-    """Convert an ONNX BERT classifier (float32) to `out_path`; returns a report as a dict.
-
-    precision: "bf16" or "int8". int8 needs no calibration: weights have a scale per output channel, activations one
-    per token, found as they pass. bf16_layers: numbers of layers that stay bf16 all the same.
-    Raises cli.UserError when the graph is not a BERT classifier or a layer does not exist.
-    """
-    if precision not in PRECISIONS:
-        raise cli.UserError(f"--precision {precision}: the native engine knows {' and '.join(PRECISIONS)}")
-    net = read(onnx_path)
-    layers = range(len(net["layers"]))
-    if wrong := set(bf16_layers) - set(layers):
-        raise cli.UserError(f"--bf16_layers: no layer {min(wrong)}; {onnx_path} has layers 0 to {layers[-1]}")
-    arch = architecture(net, ["bf16" if i in bf16_layers else precision for i in layers])
-    check_arch(arch, onnx_path)
-    write(net, arch, onnx_path, out_path)
-    return {"precision": precision, "precisions": arch["precisions"], "bytes": Path(out_path).stat().st_size}
-
-
 # ---- running ----------------------------------------------------------------------------------------------------
 
 
@@ -334,7 +164,7 @@ class Model:
         with Path(path).open("rb") as f:
             head = f.read(12)
             if len(head) < 12 or head[:8] != MAGIC:
-                raise cli.UserError(f"{path}: not a model.native file; make it with tools/cpu/native/model.py")
+                raise cli.UserError(f"{path}: not a model.native file; make it with tools/cpu/native/convert.py")
             (length,) = struct.unpack("<I", head[8:])
             try:
                 self.arch = json.loads(f.read(min(length, 1 << 20)))
@@ -425,18 +255,3 @@ class Model:
             work, out = ctypes.c_void_p(address(self.work)), logits.ctypes.data_as(ctypes.c_void_p)
             self.library.native_run(ctypes.byref(self.net), *arrays, *plan, work, out)
         return logits
-
-
-def main():
-    parser = argparse.ArgumentParser(description="Convert an ONNX BERT classifier for the native CPU engine.")
-    parser.add_argument("--onnx", required=True, help="exported model, float32")
-    parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
-    parser.add_argument("--bf16_layers", type=int, nargs="*", default=[], help="layers that int8 leaves in bf16")
-    parser.add_argument("--save_path", required=True, help="where to write model.native")
-    args = parser.parse_args()
-    report = convert(args.onnx, args.save_path, args.precision, args.bf16_layers)
-    print(f"{args.save_path}: {report['bytes']} bytes, layers {' '.join(report['precisions'])}")
-
-
-if __name__ == "__main__":
-    cli.run(main)
