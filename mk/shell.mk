@@ -33,7 +33,9 @@ recorded  = $(findstring "recipe": "python $(subst -- $(py),-- python,$1)",$(fil
 unless_recorded = $(if $(call recorded,$(strip $(do.$1))),,FORCE)
 by        = $(needs.$(call program,$(do.$1))) tools/run.py requirements.txt $(unless_recorded)
 # keep FILE,TEXT: FORCE only while FILE does not already say TEXT, so that -n and -q stay truthful.
-keep      = $(if $(and $(findstring x$(file <$1)x,x$2x),$(findstring x$2x,x$(file <$1)x)),,FORCE)
+# Of a text of more than 200 characters, GNU make 4.3 sometimes reads the line's end too; strip takes it off.
+says      = x$(strip $(file <$1))x
+keep      = $(if $(and $(findstring $(says),x$(strip $2)x),$(findstring x$(strip $2)x,$(says))),,FORCE)
 joined_by = $(subst $(space),$1,$(strip $2))
 # need NAME,WHAT: the value of a parameter that must be given.
 need      = $(or $($1),$(error $1= names $2))

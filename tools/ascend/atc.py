@@ -274,8 +274,12 @@ def compile_om(a, flags: dict, work: Path) -> Path:
 
 
 def main():
-    usage, about = "%(prog)s [options] ATC FLAGS", "Run CANN's atc; what is not listed here is its own."
-    p = argparse.ArgumentParser(usage=usage, description=about, allow_abbrev=False)
+    p = argparse.ArgumentParser(
+        usage="%(prog)s [options] ATC FLAGS",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     p.add_argument("--atc", default="auto", metavar="WHERE", help="auto, docker, podman, or the path of atc")
     p.add_argument("--image", help="docker, podman: CANN's image, pinned as repository@sha256:...")
     p.add_argument("--implmode", action="append", default=[], metavar="OP=MODE", help="Gelu=high_performance")

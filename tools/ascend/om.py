@@ -464,7 +464,7 @@ def dynamic_dims(spec: str) -> list:
 
 
 def main():
-    p = argparse.ArgumentParser(description="Show, and check, what an Ascend .om file holds.")
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("file", type=Path)
     p.add_argument("--json", action="store_true", help="everything, as JSON")
     p.add_argument("--soc_version", help="must be compiled for this, e.g. Ascend310P3")

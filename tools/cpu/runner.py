@@ -36,7 +36,7 @@ from tools.base import cpu
 
 def parse(argv=None):
     positive = lambda text: int(text) if int(text) > 0 else parser.error(f"{text} is not above 0")
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", "-m", required=True, type=Path, help="a compiled model.onnx")
     parser.add_argument("--input", "-i", help="folders or files, comma separated, in model input order; none: zeros")
     parser.add_argument("--output", "-o", type=Path, help="where results go; none: nothing is kept")

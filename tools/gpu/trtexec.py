@@ -232,7 +232,7 @@ def execute(a, work: Path) -> dict:
 
 
 def main():
-    p = argparse.ArgumentParser(description="Build and time a TensorRT engine, alike under 8, 10 and 11.")
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--onnx", type=Path)
     p.add_argument(
         "--onnx_fp16", type=Path, help="the same with fp16 types (tools/gpu/half.py), which TensorRT 11 takes"

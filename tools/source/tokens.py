@@ -177,7 +177,7 @@ def pack(arrays):
 def main():
     from tools.base import input_files
 
-    parser = argparse.ArgumentParser(description="Show the input ids and pieces of sentences.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokenizer_path", required=True, help="folder with tokenizer.json or vocab.txt")
     parser.add_argument("--seq_len", type=int, default=128, help="length of every row (%(default)s)")
     parser.add_argument("sentence", nargs="+")

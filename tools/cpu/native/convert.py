@@ -182,7 +182,7 @@ def convert(onnx_path, out_path, precision, bf16_layers=()):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Convert an ONNX BERT classifier for the native CPU engine.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--onnx", required=True, help="exported model, float32")
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
     parser.add_argument("--bf16_layers", type=int, nargs="*", default=[], help="layers that int8 leaves in bf16")

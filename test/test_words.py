@@ -1,0 +1,110 @@
+"""What messages, help and documents name exists: targets, parameters, options, files. Every script says what it does."""
+
+import ast
+import contextlib
+import io
+import re
+import runpy
+import sys
+
+import pytest
+from conftest import ROOT
+
+SCRIPTS = sorted(p for p in (ROOT / "tools").rglob("*.py") if '__name__ == "__main__"' in p.read_text())
+SOURCES = sorted((ROOT / "tools").rglob("*.py"))
+TEXTS = [ROOT / "Makefile", *sorted((ROOT / "mk").glob("*.mk")), *sorted(ROOT.glob("README*.md")), *SOURCES]
+TEXTS += sorted((ROOT / "models").rglob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.M))
+PARAMETERS = set(re.findall(r"^([A-Z][A-Z0-9_]*) *:=", MAKEFILE, re.M))
+# `make` followed by one of these is English.
+ENGLISH = set(
+    """again another both every has in it itself last made makes must of one other room sees stops that the this up what
+    would gives builds describes wrote failed""".split()  # noqa: SIM905
+)
+
+
+def strings(path) -> str:
+    """The text constants of a Python file, docstrings too, those of one f-string joined; another file whole."""
+    if path.suffix != ".py":
+        return path.read_text("utf-8")
+    found = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            found.append("".join(v.value if isinstance(v, ast.Constant) else "{}" for v in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+    return "\n".join(found)
+
+
+def name(path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_a_named_target_exists(path):
+    words = re.findall(r"(?<![-./\w])make +([a-z][a-z-]*)\b(?![/.])", strings(path))
+    assert set(words) - TARGETS - ENGLISH == set()
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_a_named_parameter_exists(path):
+    """`make accuracy BS=8`, and `BS=` within a sentence."""
+    lines = re.findall(r"(?<![-./\w])make (?:[a-z-]+ )+([A-Z][^`\n]*)", strings(path))
+    words = {word for line in lines for word in re.findall(r"(?<![\w.])([A-Z][A-Z0-9_]+)=", line)}
+    assert words - PARAMETERS == set()
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_a_named_file_exists(path):
+    found = re.findall(
+        r"(?<![\w/.-])((?:tools|test|mk|data|models)/[\w./-]+\.(?:py|mk|md|c|h|sh|txt|json))\b", strings(path)
+    )
+    assert [n for n in found if not (ROOT / n).exists() and not n.startswith(("data/dev", "models/mine/"))] == []
+
+
+def options(path) -> set[str]:
+    return set(re.findall(r'add_argument\(\s*"(--[\w-]+)"', path.read_text())) | set(
+        re.findall(r'"(--[\w-]+)", "-', path.read_text())
+    )
+
+
+OURS = {option for path in [*SOURCES, *(ROOT / "models").rglob("*.py")] for option in options(path)} | {"--help"}
+
+
+def errors(path) -> str:
+    """The calls that make a Python file's error messages, as text."""
+    calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+    return "\n".join(ast.unparse(n) for n in calls if getattr(n.func, "attr", "") in ("UserError", "error"))
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.parent.name not in ("ascend", "gpu")], ids=name)
+def test_an_option_named_in_an_error_exists(path):
+    """Of our own scripts; those of tools/ascend and tools/gpu speak of atc's and trtexec's options too."""
+    assert set(re.findall(r"(?<![\w-])(--[a-z][\w-]*)", errors(path))) - OURS == set()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_a_parameter_named_in_an_error_exists(path):
+    environment = {"ONEDNN_MAX_CPU_ISA"}
+    assert set(re.findall(r"(?<![\w.{}])([A-Z][A-Z0-9_]+)=", errors(path))) - PARAMETERS - environment == set()
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=name)
+def test_a_script_answers_help_with_its_docstring_and_its_command(path, monkeypatch):
+    if path.name == "cli.py":
+        pytest.skip("no command: its docstring shows how a command ends")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    module, said = name(path).removesuffix(".py").replace("/", "."), io.StringIO()
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    with contextlib.redirect_stdout(said), pytest.raises(SystemExit) as end:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert not end.value.code
+    text = said.getvalue()
+    first, *rest = ast.get_docstring(ast.parse(path.read_text())).splitlines()
+    assert first in text
+    command = next((i for i, line in enumerate(rest) if re.search(rf"python3? -m {re.escape(module)}\b", line)), None)
+    assert command is not None, "the docstring shows no command"
+    shown = [line for line in rest[command + 1 :] if line.strip()]
+    assert shown, "the docstring shows no output"
