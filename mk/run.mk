@@ -32,7 +32,7 @@ timed  = $(foreach r,$(rounds),$(1:%=build/%/round$r/MANIFEST))
 # Rows of one length are timed on zeros, as the recipes do; buckets, packed rows and real lengths on the sentences.
 loops  := $(shell for b in $(sort $(BS) $(BATCHES)); do echo $$b:$$(($(SAMPLES) / b + 4)); done)
 loop    = --loop $(patsubst $(bs):%,%,$(filter $(bs):%,$(loops)))
-# An engine that takes any shape is told the recipe's.
+# The native engine takes any shape, so the timing names the recipe's: batch size and length.
 shaped  = $(if $(filter native,$(engine)),--dymDims $(call joined_by,;,$(shapes_of_inputs)))
 timed_on = $(if $(one_length),$(loop) $(shaped),$(on_sentences) $(if $(real),--plan measured))
 timing.cpu    = $(runner) $(timed_on) --warmup_count 2 --batchsize $(bs) --output {} --output_dirname out

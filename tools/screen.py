@@ -116,6 +116,8 @@ class Step:
     def line(self, text: str = "") -> None:
         """Say that the step has ended, and with what."""
         said = f"{self.label}{': ' * bool(self.label)}{text or self.said()}"
+        if len(said) > WIDTH - 11 and "gate:" not in said:  # a gate's line names what differs; all else is in the log
+            said = f"{said[: WIDTH - 15]} ..."
         seconds = f"{time.time() - self.started:.1f} s"
         print(f"{self.name:<10} {said:<{WIDTH - 11}} {seconds:>8}", flush=True)
 
