@@ -61,7 +61,10 @@ def lock(path: Path, how: int) -> tuple[int, bool]:
 
 
 def call(command: list[str], show: screen.Step) -> None:
-    """Run one command, its output given to `show`; its failure is ours, named by the command."""
+    """Run one command, its output given to `show`; its failure is ours, named by the command.
+
+    Raises UserError where it fails or is missing.
+    """
     try:
         status = show.call(command)
     except FileNotFoundError:
@@ -120,7 +123,10 @@ def recipe(commands: list[list[str]]) -> str:
 
 
 def build(target: Path, inputs: dict[str, str], commands: list[list[str]], box: Path, show: screen.Step) -> None:
-    """Make TARGET inside `box`, an empty folder beside it, then move it into place."""
+    """Make TARGET inside `box`, an empty folder beside it, then move it into place.
+
+    Raises UserError where it wrote nothing.
+    """
     folder = target.name == "MANIFEST"
     final = target.parent if folder else target
     made = box / final.name

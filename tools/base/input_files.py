@@ -40,6 +40,7 @@ def in_batches(once, shapes: dict, inputs: dict, where: str) -> np.ndarray:
 
     shapes: {input name: (batch, length)}, a number where the graph fixes it. A static batch is filled by repeating
     a chunk's last row. Where the length is free, rows run sorted by length and cut to the longest of their chunk.
+    Raises UserError where an input has no rows, or rows of another length than the graph takes.
     """
     from tqdm import tqdm
 
@@ -86,7 +87,7 @@ def row_files(folder: Path) -> list[Path]:
 def rows_of(folder: Path) -> tuple[np.ndarray, list[int]]:
     """Rows in `folder`, int64 [n, S]: one .bin per row, or .npy [rows, length], in natural order; each file's length.
 
-    Shorter files are filled up with zeros.
+    Shorter files are filled up with zeros. Raises UserError where there are none, or a file holds no whole int64 rows.
     """
     parts = []
     for f in row_files(folder):
@@ -111,7 +112,8 @@ def rows_of(folder: Path) -> tuple[np.ndarray, list[int]]:
 def load_inputs(folder, names, rows: int | None = None) -> dict:
     """{name: int64 [n, S]} from <folder>/<name>/*.bin or *.npy as preprocess.py writes them.
 
-    rows: take only that many, the longest sentences first.
+    rows: take only that many, the longest sentences first. Raises UserError where a folder is missing or the inputs
+    differ in shape.
     """
     folder = Path(folder)
     if rows is not None and rows < 1:
@@ -138,7 +140,7 @@ def longest(inputs: dict, rows: int | None):
 
 
 def input_names(folder: Path) -> list[str]:
-    """The model inputs that preprocess.py wrote to `folder`."""
+    """The model inputs that preprocess.py wrote to `folder`. Raises UserError where there are none."""
     if not (names := sorted(f.name for f in folder.iterdir() if f.is_dir())):
         raise cli.UserError(f"{folder}: no folder of a model input; preprocess first")
     return names

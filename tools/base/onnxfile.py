@@ -56,7 +56,10 @@ def session(model, threads: int | None = None, **settings):
 
 
 def read(path, weights=True):
-    """An ONNX file as ModelProto; `weights`: with tensors that lie in other files of its folder, never outside it."""
+    """An ONNX file as ModelProto; `weights`: with tensors that lie in other files of its folder, never outside it.
+
+    Raises UserError where it is none, or is cut short.
+    """
     import onnx
 
     try:

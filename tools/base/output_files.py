@@ -10,7 +10,7 @@ from tools.base.onnxfile import first_line
 
 
 def read_kept(path: Path) -> np.ndarray:
-    """Float32 [n, labels] that --save_path kept."""
+    """Float32 [n, labels] that --save_path kept. Raises UserError where it is no array of logits."""
     try:
         return cli.read_npy(path).astype(np.float32).reshape(-1, 2)
     except ValueError as e:
@@ -24,7 +24,10 @@ def read_outputs(folder: Path, given: Path) -> np.ndarray:
 
 
 def read_logits(folder: Path, stem: str, rows: int, padded: bool):
-    """Float32 [rows, 2] of one output file, which holds more rows where it is `padded`: a whole batch, a packed row."""
+    """Float32 [rows, 2] of one output file, which holds more rows where it is `padded`: a whole batch, a packed row.
+
+    Raises UserError where it is missing, holds other rows, or values that are not finite.
+    """
     import numpy as np
 
     found = [p for p in (folder / f"{stem}_0{s}" for s in (".bin", ".npy", ".txt")) if p.is_file()]
@@ -54,7 +57,8 @@ def score(output_path: Path, label_path: Path) -> dict:
     """correct, total and `predictions`, a character a sentence in the data's order: its class, or = for a tie.
 
     A tie is wrong, as in the recipe. labels.json is {"<file>": "<label>"}, or {"<file>": ["<label>", ...]} for whole
-    batches and packed rows; rows.json beside it then gives each file's rows of the text file.
+    batches and packed rows; rows.json beside it then gives each file's rows of the text file. Raises UserError where
+    outputs, labels and order do not belong to each other.
     """
     import numpy as np
 

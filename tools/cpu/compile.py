@@ -51,7 +51,10 @@ def parse():
 
 
 def fuse(path: Path, out: Path):
-    """onnxruntime's own offline optimisation of a graph, as a ModelProto."""
+    """onnxruntime's own offline optimisation of a graph, as a ModelProto.
+
+    Raises UserError where onnxruntime makes none.
+    """
     import onnx
     import onnxruntime as ort
 
@@ -203,7 +206,10 @@ def layers_of(path: Path) -> int:
 
 
 def judged(job: Job, folder: Path, rows: int | None):
-    """The gate's verdict on the written model: the `rows` longest rows of a folder of preprocess.py (all if None)."""
+    """The gate's verdict on the written model: the `rows` longest rows of a folder of preprocess.py (all if None).
+
+    Raises UserError where the folder's labels are not of its rows.
+    """
     import numpy as np
 
     from tools.base import input_files
@@ -226,7 +232,7 @@ def judged(job: Job, folder: Path, rows: int | None):
 
 
 def read_labels(path: Path) -> list[list[int]]:
-    """The labels of each file of preprocess.py's labels.json."""
+    """The labels of each file of preprocess.py's labels.json. Raises UserError for labels other than 0 and 1."""
     given = [g if isinstance(g, list) else [g] for g in cli.read_json(path).values()]
     if not all(v in ("0", "1") for g in given for v in g):
         raise cli.UserError(f"{path}: labels are not 0 or 1; preprocess again")

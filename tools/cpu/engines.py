@@ -51,7 +51,10 @@ class Onnxruntime(Engine):
         self.names = [o.name for o in self.session.get_outputs()]
 
     def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
-        """One request: arrays in model input order to arrays in model output order."""
+        """One request: arrays in model input order to arrays in model output order.
+
+        Raises UserError where the engine cannot run on them.
+        """
         try:
             return self.session.run(self.names, dict(zip([i.name for i in self.inputs], feeds, strict=True)))
         except Exception as e:  # onnxruntime has no public base class for its errors
@@ -91,7 +94,10 @@ class Openvino(Engine):
         ]
 
     def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
-        """One request: arrays in model input order to arrays in model output order."""
+        """One request: arrays in model input order to arrays in model output order.
+
+        Raises UserError where the engine cannot run on them.
+        """
         request = self.idle.get()
         try:
             request.infer(feeds, share_inputs=True)
@@ -118,7 +124,10 @@ class Native(Engine):
         self.inputs = [onnxfile.Tensor(name, np.int64, (None, None)) for name in self.names]
 
     def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
-        """One request: arrays in model input order to arrays in model output order."""
+        """One request: arrays in model input order to arrays in model output order.
+
+        Raises UserError where the engine cannot run on them.
+        """
         given = dict(zip(self.names, feeds, strict=True))
         ids, mask = given["input_ids"], next(a for name, a in given.items() if "mask" in name)
         lengths = mask.sum(1)
@@ -159,7 +168,10 @@ ENGINES = {"onnxruntime": Onnxruntime, "openvino": Openvino, "native": Native}
 
 
 def load(path, threads: int = 0, streams: int = 1):
-    """Open a compiled model with the engine and precision it names. threads: all cores if 0."""
+    """Open a compiled model with the engine and precision it names. threads: all cores if 0.
+
+    Raises UserError where the file is damaged or names another engine.
+    """
     if Path(path).suffix == ".native":
         return Native(path, "", threads)
     if Path(path).suffix == ".ir":

@@ -48,6 +48,7 @@ PERCENTILES = (90, 95, 99)
 
 
 def find(program: str) -> str:
+    """The path of a program of TensorRT. Raises UserError, with the places looked at, where there is none."""
     found = shutil.which(program) or shutil.which("/usr/src/tensorrt/bin/trtexec")
     if not found:
         raise cli.UserError(f"no {program}: looked on PATH and in /usr/src/tensorrt/bin; {WHERE}")
@@ -60,7 +61,7 @@ def dotted(n: int) -> tuple:
 
 
 def version_of(program: str) -> tuple:
-    """(major, minor, patch), from the first line of --help."""
+    """(major, minor, patch), from the first line of --help. Raises UserError where it names none."""
     got = subprocess.run([program, "--help"], capture_output=True, text=True, errors="replace", check=False)
     found = re.search(r"TensorRT\.trtexec \[TensorRT v(\d+)\]", got.stdout + got.stderr)
     if not found:
@@ -69,6 +70,7 @@ def version_of(program: str) -> tuple:
 
 
 def precision_flags(precision: str, version: tuple) -> list:
+    """trtexec's flags for a precision. Raises UserError where that TensorRT `version` (major, minor, patch) has none."""
     if precision == "fp32":
         return ["--noTF32"]
     if precision == "fp16" and version < (11,):
@@ -115,6 +117,9 @@ def finite(text: str) -> float:
 
 
 def value(text: str, pattern: str, where: str) -> float:
+    """The number that `pattern` finds in trtexec's output. Raises UserError, which begins with `where`, without such a
+    line.
+    """
     found = re.findall(pattern, text)
     try:
         return finite(found[-1])
@@ -131,7 +136,10 @@ def stats(times: list) -> dict:
 
 
 def printed(text: str, name: str, where: str) -> dict:
-    """One latency line of the performance summary, in ms."""
+    """One latency line of the performance summary, in ms.
+
+    Raises UserError where there is no such line, or no numbers in it.
+    """
     lines = re.findall(rf"\] (?:\[I\] )?{name}: (min = .*)", text)
     if not lines:
         raise cli.UserError(f"{where}: no `{name}: min = ...` line; is it trtexec's whole output?")
@@ -143,7 +151,10 @@ def printed(text: str, name: str, where: str) -> dict:
 
 
 def verdict(text: str, where: str) -> tuple:
-    """The TensorRT version of a run that PASSED."""
+    """The TensorRT version of a run that PASSED.
+
+    Raises UserError where it failed, was cut off, ran at shapes of its own, or is of TensorRT 7 or older.
+    """
     if re.search(r"&&&& (?:PASSED|FAILED) TensorRT\.trtexec #", text):
         raise cli.UserError(
             f"{where}: of TensorRT 7 or older, whose trtexec counts no queries of an explicit batch (throughput: 0 qps);"
@@ -212,6 +223,9 @@ def read(path, batch: int) -> dict:
 
 
 def execute(a, work: Path) -> dict:
+    """Run trtexec in the folder `work` as the options `a` say: its output. Raises UserError with its own words where it
+    fails.
+    """
     program = find(a.trtexec)
     version = version_of(program)
     times = work / "times.json"

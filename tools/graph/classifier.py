@@ -52,7 +52,10 @@ def addends(v) -> list:
 
 
 def table(v) -> tuple[str, np.ndarray]:
-    """(kind, [rows, hidden]) of one summand of the embeddings: a look-up, or what a simplifier folded it to."""
+    """(kind, [rows, hidden]) of one summand of the embeddings: a look-up, or what a simplifier folded it to.
+
+    Raises Miss for anything else.
+    """
     folded = const(v)
     if folded is None:
         node = need(v, "embeddings", "Gather", "Slice")
@@ -67,7 +70,10 @@ def table(v) -> tuple[str, np.ndarray]:
 
 
 def tables(v) -> dict:
-    """{word, position and perhaps type: float32 [rows, hidden]} of the sum that enters the first LayerNorm."""
+    """{word, position and perhaps type: float32 [rows, hidden]} of the sum that enters the first LayerNorm.
+
+    Raises Miss for a table that is missing or there twice.
+    """
     found = {}
     for kind, values in map(table, addends(v)):
         if kind in found:
@@ -79,6 +85,9 @@ def tables(v) -> dict:
 
 
 def dense(v, piece: str, by_out: dict) -> Linear:
+    """The linear layer whose output is `v`. by_out: encoder.Index.by_out. Raises Miss, which begins with `piece`, for
+    another value.
+    """
     if base(v) not in by_out:
         raise Miss(f"{piece}: {v.name!r} is no linear layer with constant weights")
     return by_out[base(v)]

@@ -85,6 +85,7 @@ def made_by(v, *ops):
 
 
 def need(v, piece: str, *ops):
+    """The node that made `v`, of one of the types `ops`. Raises Miss, which begins with `piece`, for another."""
     node = made_by(v, *ops)
     if node is None:
         other = v.producer()
@@ -218,7 +219,10 @@ def unscale(v):
 
 
 def split_heads(v, piece: str, perm: tuple, linears: dict):
-    """(Linear, head_dim, scale, how) of q, k or v: Linear, Reshape to heads, Transposes that make `perm`."""
+    """(Linear, head_dim, scale, how) of q, k or v: Linear, Reshape to heads, Transposes that make `perm`.
+
+    linears: {output: Linear}. Raises Miss for other permutations, or where no linear layer stands there.
+    """
     v, scale, how = unscale(v)
     total = (0, 1, 2, 3)
     while node := made_by(v, "Transpose"):
@@ -234,7 +238,10 @@ def split_heads(v, piece: str, perm: tuple, linears: dict):
 
 
 def last_dim(shape, piece: str) -> int:
-    """The last number of a Reshape's shape: a constant, or a Concat that ends in one."""
+    """The last number of a Reshape's shape: a constant, or a Concat that ends in one.
+
+    Raises Miss where it is computed, or not above 0.
+    """
     while node := made_by(shape, "Concat"):
         shape = node.inputs[-1]
     c = const(shape)
@@ -261,12 +268,14 @@ class Index:
         self.sums = {frozenset(map(base, n.inputs)): base(n.outputs[0]) for n in nodes if n.op_type == "Add"}
 
     def linear_from(self, x, piece: str) -> Linear:
+        """The one linear layer that reads `x`. Raises Miss where there is none, or more."""
         found = [y for y in self.linears if y.x is x]
         if len(found) != 1:
             raise Miss(f"{piece}: {len(found)} linear layers read {x.name!r}, expected 1")
         return found[0]
 
     def norm_of_sum(self, a, b, piece: str) -> Norm:
+        """The LayerNorm over a + b. Raises Miss where there is no such sum, or none over it."""
         total = self.sums.get(frozenset((base(a), b)))
         if total is None:
             raise Miss(f"{piece}: no Add of {base(a).name!r} and {b.name!r} (the residual)")
@@ -276,6 +285,7 @@ class Index:
 
 
 def read_layer(softmax, index: Index) -> Layer:
+    """The encoder layer around one Softmax node. Raises Miss with the piece that is not a BERT layer's."""
     add = need(softmax.inputs[0], "mask", "Add")
     sides = [(unscale(v), m) for v, m in (add.inputs, add.inputs[::-1])]
     found = [(s, m) for s, m in sides if made_by(s[0], "MatMul") and const(made_by(s[0], "MatMul").inputs[1]) is None]
@@ -344,7 +354,10 @@ def origins(v) -> tuple[set, list, bool]:
 
 
 def read_mask(layers: list):
-    """(mask input, its additive constant or None, packed). The constant may be -10000, finfo.min or -inf."""
+    """(mask input, its additive constant or None, packed). The constant may be -10000, finfo.min or -inf.
+
+    Raises Miss where the layers do not share one mask made of one input [batch, length].
+    """
     found = [origins(layer.mask) for layer in layers]
     for i, (inputs, *_) in enumerate(found):
         if len(inputs) != 1 or inputs != found[0][0]:

@@ -56,6 +56,7 @@ def judge(reference, made, precision="fp32", labels=None, seeded=False, real=Non
     labels: int [n], the right classes (the reference's own where None). seeded: the weights are random, so labels mean
     nothing and near ties may flip (NOISE). real: bool [n], False for rows without a sentence, which fill up batches:
     their logits must be finite, not equal, since a softmax over masked scores alone depends on the mask constant.
+    Raises UserError where the two differ in shape.
     """
     if reference.shape != made.shape:
         raise cli.UserError(f"the outputs differ in shape, {reference.shape} and {made.shape}; make both again")
@@ -127,7 +128,10 @@ def logits(model, inputs: dict) -> np.ndarray:
 
 
 def compare(reference, made, inputs: dict) -> Verdict:
-    """Run two graphs (paths or bytes; or float32 [n, labels], their logits) on {name: int64 [n, S]}; fp32's verdict."""
+    """Run two graphs (paths or bytes; or float32 [n, labels], their logits) on {name: int64 [n, S]}; fp32's verdict.
+
+    Raises UserError where the two give unlike shapes, or onnxruntime refuses one.
+    """
     both = [g if isinstance(g, np.ndarray) else logits(g, inputs) for g in (reference, made)]
     if both[0].shape != both[1].shape:
         raise cli.UserError(f"the outputs differ in shape, {both[0].shape} and {both[1].shape}; make both again")

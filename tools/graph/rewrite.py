@@ -56,7 +56,10 @@ class Writer:
         return self.tape.initializer(ir.tensor(np.ascontiguousarray(data, dtype), name=name), name=name)
 
     def op(self, kind: str, name: str, *inputs, **attributes):
-        """A node `name` and its output `name`_out; an input that is a number or array becomes a constant."""
+        """A node `name` and its output `name`_out; an input that is a number or array becomes a constant.
+
+        Raises UserError where `name` is taken.
+        """
         if name in self.taken:
             raise cli.UserError(f"the graph already has a node {name!r}; rewrite the simplified graph, not this one")
         ready = [
@@ -189,7 +192,10 @@ def for_ascend(w: Writer, enc: Encoder) -> None:
 
 
 def for_others(w: Writer, enc: Encoder, cls_only: bool) -> None:
-    """The mask anew with its constant; with cls_only the last layer for row 0 of its queries."""
+    """The mask anew with its constant; with cls_only the last layer for row 0 of its queries.
+
+    Raises Miss where more than [CLS] of the last layer is read.
+    """
     import onnx_ir as ir
 
     mask = w.mask(enc.mask_input, enc.packed)
@@ -210,7 +216,10 @@ def for_others(w: Writer, enc: Encoder, cls_only: bool) -> None:
 
 
 def finish(model) -> bytes:
-    """The model's bytes: unused nodes, doc strings and metadata gone, checked with strict shape inference."""
+    """The model's bytes: unused nodes, doc strings and metadata gone, checked with strict shape inference.
+
+    Raises UserError where the check fails.
+    """
     import onnx
     import onnx_ir as ir
     from onnx_ir.passes import common

@@ -37,7 +37,10 @@ def load_onnxsim():
 
 
 def simplify(path: Path, shapes: dict):
-    """onnxsim's form of a graph, as a ModelProto; shapes: {input: its dimensions, -1 where open}."""
+    """onnxsim's form of a graph, as a ModelProto; shapes: {input: its dimensions, -1 where open}.
+
+    Raises UserError where onnxsim fails, or its own check of the result.
+    """
     from tools.base import onnxfile
 
     onnxsim, model = load_onnxsim(), onnxfile.read(path)

@@ -33,7 +33,10 @@ CUDA = re.compile(r"(nvidia-|cuda-|triton)")
 
 
 def compiled(source, preferred=""):
-    """The lock of every package that `source` resolves to; as in `preferred` wherever it can be."""
+    """The lock of every package that `source` resolves to; as in `preferred` wherever it can be.
+
+    Raises UserError where uv is missing or fails.
+    """
     with tempfile.NamedTemporaryFile("w+", suffix=".txt") as f:
         f.write(preferred)
         f.flush()

