@@ -84,8 +84,9 @@ def test_the_cross_chip_table_needs_no_tool_of_another_chip(built):
 def test_the_cross_chip_table_measures_where_the_tools_are(built):
     built.make(*CROSS, env=env())
     text = (built.path / "results/local/perf-table.csv").read_text()
-    assert text.count(",measured,") == 4 and ",none," not in text
-    assert "310P fp16/T4 fp32" in text and "310P fp16/T4 fp16" in text
+    assert text.count(",measured,") == 1 and text.count(",none,") == 3
+    assert text.count("DEMONSTRATION: made with stand-ins") == 3  # measured, and no figure of it in a table
+    assert record(built, f"{LEAF}/perf.json")["samples_per_second"] > 0
     assert built.make("-q", *CROSS, env=env()).returncode == 0
     assert built.make("-q", *CROSS, env=BARE, check=False).returncode == 1
 

@@ -7,7 +7,7 @@ import measured
 import pytest
 
 from tools import cli
-from tools.results import table
+from tools.results import published, table
 
 MODELS = measured.ROOT / "models"
 TINYBERT = str(MODELS / "tinybert_sst2/published.csv")
@@ -100,6 +100,46 @@ def test_the_committed_table_keeps_measured_and_published_apart(tmp_path):
     assert {r["figure"] for r in cells(made)[3:]} == {"published"}
     assert [r["310P fp16/T4 fp32"] for r in cells(made, bs=8) if r["chip"] in ("310P3", "310P")] == [2.0, 1.77]
     assert [r["accuracy_%"] for r in cells(made, chip="310P", bs=8)] == [92.32]
+
+
+def test_two_logs_of_one_configuration_are_two_rows_and_two_records_one(tmp_path):
+    """Neither order of hashes nor of files lets a row take one cell here and another there."""
+    at = leaf("310P3-atc-fp16", 8)
+    logs = [record(at, v, imported={"file": f"{name}.log", "sha256": name * 32}, spread=None, latency_ms=ms)
+            for name, v, ms in (("ab", 100.0, {"mean": 1.0, "p50": 1.0, "p99": None}),
+                                ("cd", 200.0, {"mean": None, "p50": None, "p99": 9.0}))]  # fmt: skip
+    for both in (logs, logs[::-1]):
+        rows = cells(table.of(stored(tmp_path, *both)))
+        assert sorted((r["samples_per_s"], r["p50_ms"], r["p99_ms"]) for r in rows) == [
+            (100, 1.0, None),
+            (200, None, 9.0),
+        ]
+        assert {r["reason"] for r in rows} == {"log ab.log, sha256 abababababab", "log cd.log, sha256 cdcdcdcdcdcd"}
+        rows = cells(table.of([at, *stored(tmp_path, *both)]))
+        assert sorted(r["samples_per_s"] for r in rows) == [100, 200]
+    old = record(at, 300.0, started="2026-01-01T00:00:00Z", sentences_per_row=5.0)
+    new = record(at, 400.0, started="2026-01-02T00:00:00Z")
+    for both in ((old, new), (new, old)):
+        (row,) = cells(table.of(stored(tmp_path, *both)))
+        assert row["samples_per_s"] == 400 and "sentences_per_row" not in row
+
+
+def test_ratios_are_of_one_card_to_one_card(tmp_path):
+    two = record(leaf("310P3-atc-fp16", 8), 6000.0, devices=2, per_device={"0": [2900.0], "1": [3100.0]})
+    one = record(leaf("310P3-atc-fp16", 8), 3000.0)
+    made = table.of([*stored(tmp_path, two, one, record(leaf("T4-trtexec-fp32", 8), 1000.0)), TINYBERT])
+    rows = cells(made, chip="310P3")
+    assert sorted((r["devices"] or 1, r["samples_per_s"], r["310P fp16/T4 fp32"]) for r in rows) == [
+        (1, 3000, 3.0), (2, 6000, 3.0),
+    ]  # fmt: skip
+    words = published.distance(two, published.figures(Path(TINYBERT)))
+    assert f"{3000 / 5871.86:.3g} x 5871.86 (310P fp16 static, a card of 2)" in words
+
+
+def test_what_stand_ins_made_is_no_figure(tmp_path):
+    (row,) = cells(table.of(stored(tmp_path, record(leaf("310P3-atc-fp16", 8), 6000.0, standin=True))))
+    assert (row["figure"], row["samples_per_s"]) == ("none", None)
+    assert row["reason"].startswith("DEMONSTRATION")
 
 
 def test_nothing_named_is_an_error():

@@ -22,6 +22,8 @@ from tools.results import record as records_of
 def label(record: dict, records: list[dict]) -> str:
     """A configuration's name in a legend; with its CPU where the list holds several."""
     name = " ".join((record["chip"], record["engine"], record["precision"]))
+    if record.get("devices", 1) > 1:
+        name += f", {record['devices']} devices"
     if "imported" in record:
         return f"{name}, imported"
     several = len({r["machine"]["cpu"] for r in records if "imported" not in r}) > 1

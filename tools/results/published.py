@@ -59,14 +59,17 @@ def beside(record: dict, rows: list[dict]) -> list[dict]:
 
 
 def distance(record: dict, rows: list[dict]) -> str:
-    """`record` against each published figure beside it, in words; empty where there is none."""
-    if record["kind"] == "accuracy" and record["caveat"]:
+    """`record` against each published figure beside it, in words; empty where there is none. Published figures are of
+    one card, so a throughput of several is compared by the card."""
+    if record["standin"] or (record["kind"] == "accuracy" and record["caveat"]):
         return ""
+    devices = record.get("devices", 1)
     texts = []
     for r in beside(record, rows):
         where = " ".join(filter(None, (r["chip"], r["precision"], r["variant"])))
         if record["kind"] == "accuracy":
             texts.append(f"{100 * record['accuracy'] - r['value']:+.2f} points to {r['value']:g} % ({where})")
         else:
-            texts.append(f"{record['samples_per_second'] / r['value']:.3g} x {r['value']:g} ({where})")
+            each = f", a card of {devices}" if devices > 1 else ""
+            texts.append(f"{record['samples_per_second'] / devices / r['value']:.3g} x {r['value']:g} ({where}{each})")
     return "; ".join(dict.fromkeys(texts))  # the accuracy of each batch size is often the same

@@ -36,6 +36,8 @@ def wide(rows):
     import pandas as pd
 
     one = ["model", "weights", "seq", "chip", "engine", "precision", "cpu", "cores"]
+    if "devices" in rows:
+        rows, one = rows.fillna({"devices": 1}), [*one, "devices"]
     speed = rows.pivot_table("samples_per_s", one, "bs", dropna=True) if "samples_per_s" in rows else pd.DataFrame()
     score = rows.groupby(one)[[c for c in ("correct", "accuracy_%", "ci95_%") if c in rows]].last()
     out = score.join(speed.rename(columns=lambda bs: f"samples/s, batch {bs}"), how="outer").reset_index()

@@ -4,7 +4,10 @@
 
 The rows file names records (.json) and published figures (.csv); nothing is searched for. One row of the table is one
 configuration; accuracy and throughput of the same configuration share it. A figure nobody measured stays empty in
-.csv and is "-" in .md. `figure` says whether it was measured, imported (a log from elsewhere) or published.
+.csv and is "-" in .md. `figure` says whether it was measured, imported (a log from elsewhere) or published. Of two
+records of one configuration the newest stands, whole; logs from elsewhere have no date, so each has its own row. What
+was made with stand-ins for the vendor's tools is no figure: its row is empty, with the reason. `devices` says how many
+Ascend cards a throughput is the sum of, where it is more than one.
 
 A rows file may also name configurations (tinybert_sst2/default/seq64/bs8/310P3-atc-fp16): chips that this machine
 cannot measure. Each becomes a row from the files named after them: its record, else its published figure (of 310P
@@ -12,7 +15,8 @@ for 310P3), else an empty row with the reason.
 
 Where 310P3 and T4 or 310 stand in one table, from whatever source, there is a column of their ratio that names both
 precisions (a partner of the same kind is preferred, then measured, imported, published), and a row "best" for the
-fastest batch size of each, which is the recipe's last row. Weights do not matter to it: speed does not depend on them.
+fastest batch size of each, which is the recipe's last row. Ratios are of one card to one card. Weights do not matter to
+them: speed does not depend on them.
 """
 
 import argparse
@@ -39,6 +43,12 @@ def row(record: dict) -> dict:
     """The cells of one record."""
     cells = {k: record[k] for k in KEY} | {"cpu": record["machine"]["cpu"], "cores": record["machine"]["cores"]}
     cells |= {"figure": "imported" if record.get("imported") else "measured"}
+    if record["standin"]:
+        return cells | {"figure": "none", "samples_per_s": None, "timed": None, "reason": records_of.DEMONSTRATION}
+    if record.get("devices", 1) > 1:
+        cells |= {"devices": record["devices"]}
+    if record.get("imported"):
+        cells |= {"reason": "log {file}, sha256 {sha256:.12}".format(**record["imported"])}
     if record["kind"] == "accuracy":
         seeded = record["caveat"] is not None
         low, high = record["interval95"]
@@ -57,6 +67,22 @@ def row(record: dict) -> dict:
         "timed": record["timed"].split(";")[0].split(":")[0],
         **({"sentences_per_row": record["sentences_per_row"]} if "sentences_per_row" in record else {}),
     }
+
+
+def place_of(r: dict) -> tuple:
+    """What tells one row of the table from another."""
+    return *(r[k] for k in IDENTITY), r.get("devices"), r["reason"] if r["figure"] == "imported" else None
+
+
+def newest(records: list[dict]) -> list[dict]:
+    """One record of each kind for each row: the newest, whole."""
+    dated = sorted(records, key=lambda r: r["started"] or "")
+    return list({(place_of(row(r)), r["kind"]): r for r in dated}.values())
+
+
+def per_card(r: dict) -> float:
+    """Samples per second of one card."""
+    return r["samples_per_s"] / r.get("devices", 1)
 
 
 def published_row(figure: dict) -> dict:
@@ -78,8 +104,9 @@ def series(chip: str | None) -> str | None:
 def looked_up(leaf: str, records: list[dict], figures: list[dict]) -> list[dict]:
     """The rows of a configuration that cannot be measured here."""
     spec = records_of.parameters(Path(leaf))
-    if rows := [row(r) for r in records if r["kind"] == "throughput" and all(r[k] == spec[k] for k in KEY)]:
-        return rows
+    mine = [r for r in records if r["kind"] == "throughput" and all(r[k] == spec[k] for k in KEY)]
+    if mine:
+        return [row(r) for r in newest(mine)]
     same = lambda r: all(r[k] == spec[k] for k in ("model", "seq", "bs", "precision"))
     shown = [published_row(f) for f in figures if f["metric"] == "throughput"]
     shown = [r for r in shown if same(r) and series(r["chip"]) == series(spec["chip"])]
@@ -96,7 +123,7 @@ def best(rows: list[dict]) -> list[dict]:
     groups: dict[tuple, list] = {}
     for r in (r for r in rows if r.get("samples_per_s") and series(r["chip"]) in ("310P", *OTHERS)):
         sides.setdefault((r["model"], r["seq"]), set()).add(series(r["chip"]))
-        groups.setdefault(tuple(r[k] for k in IDENTITY if k != "bs"), []).append(r)
+        groups.setdefault(place_of(r | {"bs": None}), []).append(r)
     fastest = [max(g, key=lambda r: r["samples_per_s"]) for g in groups.values() if len(g) > 1]
     both = [r for r in fastest if len(found := sides[(r["model"], r["seq"])]) > 1 and "310P" in found]
     return [r | {"bs": f"best ({r['bs']})"} for r in both]
@@ -111,7 +138,7 @@ def ratios(one: dict, rows: list[dict]) -> dict:
     others = [r for r in rows if r["chip"] in OTHERS and r.get("samples_per_s") and place(r) == place(one)]
     others = [r for r in others if r["chip"] == "T4" or r["precision"] == one["precision"]]
     return {
-        f"310P {one['precision']}/{r['chip']} {r['precision']}": round(one["samples_per_s"] / r["samples_per_s"], 2)
+        f"310P {one['precision']}/{r['chip']} {r['precision']}": round(per_card(one) / per_card(r), 2)
         for r in sorted(others, key=near, reverse=True)  # the nearest is the last, which stays
     }
 
@@ -128,9 +155,9 @@ def frame(records: list[dict], more: list[dict] | tuple = ()):
     import pandas as pd
 
     merged: dict[tuple, dict] = {}
-    for r in [*(row(r) for r in sorted(records, key=lambda r: r["kind"])), *more]:
+    for r in [*(row(r) for r in sorted(newest(records), key=lambda r: r["kind"])), *more]:
         known = {k: v for k, v in r.items() if v is not None or k not in IDENTITY}
-        cells = merged.setdefault(tuple(r[k] for k in IDENTITY), dict.fromkeys(IDENTITY))
+        cells = merged.setdefault(place_of(r), dict.fromkeys(IDENTITY))
         cells |= {k: v for k, v in known.items() if v is not None or k not in cells}
     rows = sorted([*merged.values(), *best(list(merged.values()))], key=order)
     rows = [r | ratios(r, rows) for r in rows]
