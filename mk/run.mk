@@ -1,6 +1,6 @@
 # Run, scored, timed: through the command line of ais_bench on every chip.
 runner.cpu    = -m tools.cpu.runner --model $(model_file)
-runner.ascend = -m tools.ascend.ais_bench run --device $(DEVICE) --model $(model_file)
+runner.ascend = -m tools.ascend.ais_bench run $(ais_python) --device $(DEVICE) --model $(model_file)
 runner        = $(runner.$(family))
 input_folders = $(call joined_by,$(comma),$(inputs:%=$(input)/%))
 on_sentences  = --input $(input_folders) $(if $(bucketed),--auto_set_dymdims_mode 1 --outfmt NPY)

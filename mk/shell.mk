@@ -18,6 +18,9 @@ $(foreach v,$(dotted),$(if $(filter environment%,$(origin $v)),$(eval undefine $
 # A step has a name. Its command is the variable do.<step>: a module or a script, and what it is given; `{}` is where it
 # writes. tools/run.py makes the artefact whole, or not at all. Where a step has two commands, `--` stands between them.
 py    = $(VENV)/bin/python
+# What is asked before VENV is made, PYTHON answers; all else is the environment's, whatever python3 is first on PATH.
+our_python = $(if $(realpath $(py)),$(py),$(PYTHON))
+ais_python = $(addprefix --python ,$(AIS_PYTHON))
 # In a table, a line on the screen says which row it is of.
 labelled = $(if $(filter $(TABLES),$(MAKECMDGOALS)),--labelled)
 start = $(Q)$(py) -m tools.run --step $1 $(labelled)

@@ -4,7 +4,7 @@ benches := $(sort $(wildcard results/bench/*.json))
 figures := $(sort $(wildcard models/*/published.csv))
 # perf-table measures what this machine has the tools for. Of other chips it shows records, published figures, or the
 # reason why there are none. Asked once, and only where a table has such chips.
-tools_here  = $(shell $(PYTHON) -m tools.setup.doctor --engines --atc $(ATC))
+tools_here  = $(shell $(our_python) -m tools.setup.doctor --engines --atc $(ATC) $(ais_python))
 measurable  = $(cpu.ENGINES) $(if $(filter-out $(CHIPS_cpu),$(CHIPS)),$(tools_here))
 present     = $(eval present := $(call with_engine,$(measurable)))$(present)
 with_engine = $(foreach r,$(ROWS),$(if $(filter $1,$(word 2,$(subst -, ,$(notdir $r)))),$r))
@@ -50,7 +50,10 @@ record = $(if $(FROM),$(import),$(measured))
 # The parameters as given, for the checks that call make again; each value has been checked for odd characters.
 parameters = $(foreach v,$(filter-out V VENV,$(given)),'$v=$($v)') VENV=$(VENV)
 selected   = $(foreach v,$(filter MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE,$(given)),'$v=$($v)')
+# fusion-report: a row a chip and batch size; where that row's .om is here, its operators are counted.
 fusion_precision = $(firstword $(filter $(PRECISION),$(atc.PRECISIONS)) fp16)
-fusion_options = --precision $(fusion_precision) \
-    --chip $(call joined_by,$(comma),$(or $(filter $(CHIPS_ascend),$(CHIPS)),310P3)) \
-    --batch $(call joined_by,$(comma),$(BATCHES)) $(addprefix --om ,$(wildcard build/$(ONE)/model.om))
+fusion_chips   = $(or $(filter $(CHIPS_ascend),$(CHIPS)),310P3)
+fusion_batches = $(BATCHES) $(filter-out $(BATCHES),$(BS))
+fusion_rows    = $(foreach c,$(fusion_chips),$(foreach b,$(fusion_batches),$(call row,$(MODEL),$b,$c,$(fusion_precision))))
+fusion_options = --precision $(fusion_precision) --chip $(call joined_by,$(comma),$(fusion_chips)) \
+    --batch $(call joined_by,$(comma),$(fusion_batches)) $(addprefix --om ,$(wildcard $(fusion_rows:%=build/%/model.om)))

@@ -13,7 +13,7 @@ override odd_in  = $(strip $(call without,$1,$(alphabet)))
 override given   := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
 override unknown := $(filter-out $(PARAMETERS),$(given))
 # nearest WORD,LIST: which word of LIST was most likely meant. It asks the default Python: PYTHON= is not checked yet.
-override nearest = $(if $(call odd_in,$1),,$(shell python3 -m tools.setup.nearest $1 $2))
+override nearest = $(if $(call odd_in,$1),,$(shell python3 -m tools.setup.nearest $1 $2 2>/dev/null))
 $(foreach v,$(unknown),$(error $v= is no parameter$(call nearest,$v,$(PARAMETERS)); see make help))
 override plain = $(if $(call odd_in,$(value $1)),$(error $1='$(value $1)' $(allowed)))
 override allowed := may hold letters, digits and _ . , / - @ : = only

@@ -570,7 +570,7 @@ MAKE = {
     "BATCHES=1,4": "made of whole numbers", "SAMPLES=1e3": "SAMPLES='1e3' is not a whole number", "SAMPLES=0": NUMBER, "RUNS=-5": NUMBER, "RUNS=1000": NUMBER, "SEQ=7": f"SEQ='7' {LENGTH}", "SEQ=513": LENGTH, "SEQ=-128": LENGTH, "SEQ=0": LENGTH, "SEQ=128,64": LENGTH, "SEQ=64,64": LENGTH,
     "SEQ=64,,128": LENGTH, "SEQ=../x": LENGTH, "SEQ=64 128": "holds blanks; it is one value", "WEIGHTS=a;b": PLAIN, "WEIGHTS=a b": "holds blanks; it is one value", "WEIGHTS=$(shell touch pwned)": PLAIN, "WEIGHTS=${HOME}": PLAIN, "WEIGHTS=x\ntouch pwned": "holds blanks; it is one value", "WEIGHTS=a'b": PLAIN,
     "WEIGHTS=a&b": PLAIN, "WEIGHTS=a>b": PLAIN, "WEIGHTS=~/x": PLAIN, "WEIGHTS=x*": PLAIN, "WEIGHTS=x\\": PLAIN, "WEIGHTS=é": PLAIN, "WEIGHTS=": "WEIGHTS=''", "WEIGHTS=..": "WEIGHTS='..'",
-    "VENV=a'b": PLAIN, "SST2=$(x)": PLAIN, "ATC=a;ls": PLAIN, "CANN_IMAGE=a b": "holds blanks", "DEVICE=0;ls": PLAIN, "ISA=AVX3": "is not one of: AVX AVX2", "FROM=`x`": PLAIN, "PYTHON=python3 -c": "holds blanks", "TRAIN=<x": PLAIN, "A=(x)": PLAIN, "B=[x]": PLAIN,
+    "VENV=a'b": PLAIN, "SST2=$(x)": PLAIN, "ATC=a;ls": PLAIN, "CANN_IMAGE=a b": "holds blanks", "DEVICE=0;ls": PLAIN, **dict.fromkeys(("DEVICE=abc", "DEVICE=0,", "DEVICE=256", "DEVICE=0,0", "DEVICE=0,,1", "DEVICE=00", "DEVICE="), "is not made of numbers from 0 to 255, each once"), "ISA=AVX3": "is not one of: AVX AVX2", "FROM=`x`": PLAIN, "PYTHON=python3 -c": "holds blanks", "TRAIN=<x": PLAIN, "A=(x)": PLAIN, "B=[x]": PLAIN,
 }  # fmt: skip
 
 

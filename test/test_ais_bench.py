@@ -102,6 +102,31 @@ def test_several_devices_are_put_together(folder, made, year, names):
     assert summary.read(folder / "log")["throughput"] == pytest.approx(found["throughput"])
 
 
+def test_an_earlier_runs_outputs_are_not_another_devices(folder):
+    words = (*FLAGS, "--output_dirname", "r", "--device")
+    assert run(folder, *words, "0,1,2").returncode == 0
+    got = run(folder, *words, "0,1")
+    assert got.returncode == 1
+    assert "out/r: holds an earlier run's outputs" in got.stderr
+
+
+def test_inputs_stand_in_the_order_of_the_om(folder):
+    got = run(folder, "--model", "model.om", "--input", "in/attention_mask,in/input_ids")
+    assert got.returncode == 1
+    assert "model.om takes input_ids, attention_mask: give them in its order" in got.stderr
+    assert "ais_bench" not in got.stdout  # it was not started
+
+
+def test_each_device_fills_up_its_own_last_batch():
+    samples = lambda *counts: {"per_device": [{"samples": n} for n in counts]}
+    assert summary.batches_run(872, 8, samples(None, None, None)) == 111  # 291, 291 and 290 sentences
+    assert summary.batches_run(173, 16, samples(87, 86)) == 12
+    assert summary.batches_run(173, 16, {}) == 11
+    two = {"per_device": [{"device": "0", "throughput": 10.0}, {"device": "3", "throughput": 20.0}]}
+    assert summary.cards([two, two], 1.5) == {"devices": 2, "per_device": {"0": [15.0, 15.0], "3": [30.0, 30.0]}}
+    assert summary.cards([{"throughput": 10.0}]) == {}
+
+
 def test_devices_that_ran_everything_must_agree(folder):
     words = (*FLAGS, "--output_dirname", "r", "--device", "0,1", "--divide_input", "0")
     assert run(folder, *words).returncode == 0  # equal files are kept once

@@ -188,22 +188,36 @@ def test_compiled_model_is_shown(graphs, tmp_path):
         inputs=[("input_ids", "int64", [16, 128])], outputs=[("output", "float32", [16, 2])],
         ops=["AttentionScore", "LayerNorm", "LayerNorm", "Gelu"],
     )  # fmt: skip
-    report = fusion.fusion_report(graphs / "ascend.onnx", om_path=tmp_path / "model.om")
-    assert report["compiled"]["graphs"] == [{"AttentionScore": 1, "AttentionLnQKV": 0, "LayerNorm": 2, "Gelu": 1}]
+    report = fusion.fusion_report(graphs / "ascend.onnx", oms=[tmp_path / "model.om"])
+    assert report["compiled"][0]["graphs"] == [{"AttentionScore": 1, "AttentionLnQKV": 0, "LayerNorm": 2, "Gelu": 1}]
     assert "length 128: AttentionScore 1 (predicted 1), AttentionLnQKV 0 (predicted 1)" in fusion.show(report)
     cells = [fusion.cell(row(report, 16)[k]) for k in fusion.FUSIONS]
     assert cells == ["1 in the .om", "0 in the .om, where 1 was predicted", "2 in the .om", "1 in the .om"]
     assert "compiled" not in row(report, 8)["Gelu"]
 
 
-def test_a_stand_ins_counts_decide_nothing(graphs, tmp_path):
+def test_a_stand_ins_counts_say_whose_they_are(graphs, tmp_path):
     om_writer.write_om(
         tmp_path / "model.om", atc_version="STAND-IN", ops=["Erf"],
         inputs=[("input_ids", "int64", [16, 128])], outputs=[("output", "float32", [16, 2])],
     )  # fmt: skip
-    report = fusion.fusion_report(graphs / "ascend.onnx", om_path=tmp_path / "model.om")
-    assert fusion.cell(row(report, 16)["Gelu"]) == "1"
+    report = fusion.fusion_report(graphs / "ascend.onnx", oms=[tmp_path / "model.om"])
+    assert fusion.cell(row(report, 16)["Gelu"]) == "0 in the stand-in's .om, which fuses nothing, where 1 was predicted"
+    assert fusion.cell(row(report, 8)["Gelu"]) == "1"
     assert "stand-in for atc, which fuses nothing: its counts say nothing" in fusion.show(report)
+
+
+def test_an_om_decides_rows_of_its_own_precision_alone(graphs, tmp_path):
+    for name, mode in (("a", "force_fp16"), ("b", "allow_mix_precision")):
+        om_writer.write_om(
+            tmp_path / f"{name}.om", ops=["Gelu"] * (name == "a"), atc_cmdline=f"atc.bin --precision_mode={mode}",
+            inputs=[("input_ids", "int64", [16, 128])], outputs=[("output", "float32", [16, 2])],
+        )  # fmt: skip
+    for oms in (["a.om", "b.om"], ["b.om", "a.om"]):
+        given = {"oms": [tmp_path / name for name in oms]}
+        cells = {p: fusion.cell(row(fusion.fusion_report(graphs / "ascend.onnx", precision=p, **given), 16)["Gelu"])
+                 for p in ("fp16", "mix")}  # fmt: skip
+        assert cells == {"fp16": "1 in the .om", "mix": "0 in the .om, where 1 was predicted"}
 
 
 def test_gears_are_counted_each(graphs, tmp_path):
@@ -212,8 +226,8 @@ def test_gears_are_counted_each(graphs, tmp_path):
         inputs=[("input_ids", "int64", [16, -1])], outputs=[("output", "float32", [16, 2])],
         ops=["AttentionScore"], gears=[[64], [128]],
     )  # fmt: skip
-    report = fusion.fusion_report(graphs / "ascend.onnx", om_path=tmp_path / "model.om")
-    assert [g["AttentionScore"] for g in report["compiled"]["graphs"]] == [1, 1]
+    report = fusion.fusion_report(graphs / "ascend.onnx", oms=[tmp_path / "model.om"])
+    assert [g["AttentionScore"] for g in report["compiled"][0]["graphs"]] == [1, 1]
     assert "length 64: AttentionScore 1 (predicted 1)" in fusion.show(report)
 
 

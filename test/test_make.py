@@ -138,3 +138,13 @@ def test_unlike_weights_lie_in_unlike_folders(built):
         text = built.make("-n", "MODEL=tiny", f"WEIGHTS={name}", "accuracy").stdout
         folders.add(re.search(r"build/tiny/([^/]+)/checkpoint/MANIFEST", text)[1])
     assert len(folders) == 3
+
+
+def test_any_weights_lie_where_atc_and_ais_bench_take_paths(built):
+    """Both refuse paths with other characters than these; WEIGHTS= may hold more."""
+    name = "odd,a@b:c=d"
+    (built.path / name).mkdir(exist_ok=True)
+    (built.path / name / "config.json").write_text("{}")
+    text = built.make("-n", "MODEL=tiny", f"WEIGHTS={name}", "CHIP=310P3", "accuracy").stdout
+    (folder,) = set(re.findall(r"build/tiny/([^/\s]+)/", text))
+    assert re.fullmatch(r"[A-Za-z0-9_.-]+", folder) and f"--model=build/tiny/{folder}/" in text

@@ -295,7 +295,7 @@ def test_pack_and_back_remake_nothing_of_the_other(built):
     ("words", "says"),
     [
         (("SEQ=32,64",), "PACK=1 fills rows of one length"),
-        (("ENGINE=native",), "PACK=1 needs no ENGINE=packed"),
+        (("ENGINE=native",), "PACK=1 needs no ENGINE=native"),
         (("CHIP=T4",), "PACK=1 is for cpu and the Ascend chips"),
     ],
 )

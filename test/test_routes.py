@@ -2,8 +2,10 @@
 
 import csv
 import json
+import shutil
 
 import pytest
+from conftest import ROOT, VENV
 from fake_cann import tiny
 
 LEAF = "tiny/default/seq64/bs8/310P3-atc-fp16"
@@ -54,6 +56,91 @@ def test_buckets_are_gears(ascend):
     npu = record(ascend, "tiny/default/seq32-64/bs8/310P3-atc-fp16/accuracy.json")
     assert npu["predictions"] == record(ascend, f"{CPU}/accuracy.json")["predictions"]
     assert "--dynamic_dims=32,32;64,64" in npu["engine_info"]["atc_cmdline"]
+
+
+def test_several_cards_are_several_cards(ascend):
+    """PACK=1, 16 rows a batch, two cards: each fills up its own last batch, and the record says whose speed is whose."""
+    words = ("MODEL=tiny", "CHIP=310P3", "PACK=1", "BS=16", "DEVICE=0,1")
+    ascend.make(*words, "accuracy", "perf", env=env())
+    at = "tiny/default/seq64p/bs16/310P3-atc-fp16"
+    perf, accuracy = record(ascend, f"{at}/perf.json"), record(ascend, f"{at}/accuracy.json")
+    rows = len(record(ascend, "tiny/default/seq64p/input/rows.json"))
+    batches = sum(-(-own // 16) for own in (rows - rows // 2, rows // 2))
+    for r in (perf, accuracy):
+        assert (r["devices"], r["padded_rows"]) == (2, round(1 - rows / (16 * batches), 6))
+        assert r["sentences_per_row"] == round(872 / (16 * batches), 6)
+    assert sorted(perf["per_device"]) == ["0", "1"]
+    assert [sum(v) for v in zip(*perf["per_device"].values(), strict=True)] == pytest.approx(perf["rounds"], abs=0.01)
+    assert accuracy["correct"] == record(ascend, f"{CPU}/accuracy.json")["correct"]
+    assert "devices     2, the sum of 0: " in (ascend.path / "build" / at / "perf.txt").read_text()
+
+
+OUTPUT = f"build/{LEAF}/output/MANIFEST"
+
+
+def test_ais_bench_runs_in_a_python_of_its_own(ascend, tmp_path):
+    """Here the environment has no ais_bench; the one that has is named, or found on PATH."""
+    python = tmp_path / "bin/python"
+    python.parent.mkdir()
+    start = f'#!/bin/bash\nPYTHONPATH={tiny.HERE}:{ROOT} exec {VENV}/bin/python "$@"\n'
+    python.write_text(start)
+    python.chmod(0o755)
+    words, bare = ("MODEL=tiny", "CHIP=310P3", OUTPUT), env(PYTHONPATH=str(ROOT))
+    log = ascend.path / "build" / LEAF / "output/MANIFEST.log"
+    ascend.make(f"AIS_PYTHON={python}", *words, env=bare)
+    assert f"+ {python} -m ais_bench" in log.read_text()
+    assert ascend.make("-q", f"AIS_PYTHON={python}", *words, env=bare).returncode == 0
+    doctor = ascend.make("doctor", f"AIS_PYTHON={python}", env=bare, check=False).stdout
+    assert f"of {python}: ais_bench, make accuracy CHIP=310P3" in doctor
+    assert f"of {VENV}/bin/python: everything of this project" in doctor
+    python.rename(tmp_path / "bin/python3.9")
+    ascend.make("-W", f"build/{LEAF}/model.om", *words, env=bare | {"PATH": f"{tmp_path}/bin:{bare['PATH']}"})
+    assert f"+ {tmp_path}/bin/python3.9 -m ais_bench" in log.read_text()
+    done = ascend.make(f"AIS_PYTHON={python}", *words, env=bare, check=False)
+    assert done.returncode == 2 and f"AIS_PYTHON={python}: No such file" in done.stderr
+
+
+OLD = """import hashlib, runpy, sys
+sys.version_info, sys.argv = (3, 10, 12, "final", 0), sys.argv[2:]
+del hashlib.file_digest
+sys.path.insert(0, "")
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def test_an_older_python_first_on_path_is_not_ours(built, tmp_path):
+    """What `python3 -m` does where that is 3.10: nothing of ours runs in it once VENV is here, else one line says so."""
+    (tmp_path / "old.py").write_text(OLD)
+    (tmp_path / "python3").write_text(f'#!/bin/bash\nexec {VENV}/bin/python {tmp_path}/old.py "$@"\n')
+    (tmp_path / "python3").chmod(0o755)
+    old = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    shutil.copytree(built.path / "models/tiny", built.path / "mine", dirs_exist_ok=True)
+    assert built.make("-n", "MODEL=tiny", "WEIGHTS=mine", "SST2=data", "accuracy", env=old).returncode == 0
+    assert "everything of this project" in built.make("doctor", env=old, check=False).stdout
+    done = built.make(f"VENV={tmp_path}/new", "setup", env=old, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "error: Python 3.11 or newer is needed" in done.stderr and "is 3.10.12; give PYTHON=" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_demonstration_says_so_everywhere(built):
+    done = built.make("demo-ascend", "MODEL=tiny", "SAMPLES=8")
+    copy = built.path / "build/demo"
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("DEMONSTRATION") and lines[-1] == lines[0] and lines.count(lines[0]) == 4
+    steps = [line for line in (copy / "make.log").read_text().splitlines() if line.endswith(" s")]
+    assert len(steps) > 10 and all(" demonstration: " in line for line in steps)
+    for kind in ("accuracy", "perf"):
+        made = json.loads((copy / "build" / LEAF / f"{kind}.json").read_text())
+        assert made["standin"] is True and made["demonstration"] == lines[0]
+    assert (
+        json.loads((copy / "build" / LEAF / "accuracy.json").read_text())["correct"]
+        == record(built, f"{CPU}/accuracy.json")["correct"]
+    )
+    assert "0 in the stand-in's .om, which fuses nothing" in done.stdout
+    done = built.make("demo-ascend", "CHIP=cpu", check=False)
+    assert done.returncode == 2 and "is of an Ascend chip such as CHIP=310P3" in done.stderr
+    shutil.rmtree(copy)
 
 
 def test_without_a_toolkit_one_line_and_no_om(built):

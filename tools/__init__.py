@@ -9,6 +9,9 @@ import os
 import sys
 from pathlib import Path
 
+if sys.version_info < (3, 11):  # noqa: UP036, whoever has an older one is to read this line
+    version = ".".join(str(n) for n in sys.version_info[:3])
+    sys.exit(f"error: Python 3.11 or newer is needed, {sys.executable} is {version}; give PYTHON=, one that is")
 # Packages that the environment puts before ours (CANN's set_env.sh does) are for the tools that we start, not for us.
 ROOT = Path(__file__).resolve().parents[1]
 FOREIGN = {Path(p).resolve() for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p} - {ROOT}

@@ -117,9 +117,14 @@ def unchanged(before: dict[str, tuple], inputs: dict[str, str]) -> None:
             raise cli.UserError(f"{path} changed while it was read; run make again")
 
 
+def named(commands: list[list[str]]) -> list[list[str]]:
+    """The commands with `python` for the environment's interpreter, wherever that lies."""
+    return [["python" if c[0].endswith("/bin/python") else c[0], *c[1:]] for c in commands]
+
+
 def recipe(commands: list[list[str]]) -> str:
     """The commands as make wrote them, on one line."""
-    return " -- ".join(" ".join(["python" if w.endswith("/bin/python") else w for w in c]) for c in commands)
+    return " -- ".join(map(" ".join, named(commands)))
 
 
 def build(target: Path, inputs: dict[str, str], commands: list[list[str]], box: Path, show: screen.Step) -> None:
@@ -146,7 +151,7 @@ def build(target: Path, inputs: dict[str, str], commands: list[list[str]], box: 
         "sha256": cli.sha256(listed),
         "inputs": inputs,
         "recipe": recipe(commands),
-        "commands": [["python" if w.endswith("/bin/python") else w for w in c] for c in commands],
+        "commands": named(commands),
         "python": platform.python_version(),
         "run": {
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),

@@ -19,6 +19,8 @@ from tools import cli
 
 PATIENCE = 2.0  # seconds after which a step shows that it goes on
 WIDTH = 96  # columns of the name and what is said of the step
+# Stand-ins for the vendor's tools may be what runs: every line says so.
+DEMONSTRATION = "demonstration: " if "BERT2OM_TEST_STANDIN" in os.environ else ""
 
 
 class Step:
@@ -115,7 +117,7 @@ class Step:
 
     def line(self, text: str = "") -> None:
         """Say that the step has ended, and with what."""
-        said = f"{self.label}{': ' * bool(self.label)}{text or self.said()}"
+        said = f"{DEMONSTRATION}{self.label}{': ' * bool(self.label)}{text or self.said()}"
         if len(said) > WIDTH - 11 and "gate:" not in said:  # a gate's line names what differs; all else is in the log
             said = f"{said[: WIDTH - 15]} ..."
         seconds = f"{time.time() - self.started:.1f} s"

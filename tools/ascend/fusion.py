@@ -1,14 +1,14 @@
 """Predict which of CANN's fusions an ONNX graph qualifies for, by batch size and chip; count them in an .om.
 
-    python -m tools.ascend.fusion ascend.onnx --chip 310P3 --batch 1,16 [--om model.om] [--json]
+    python -m tools.ascend.fusion ascend.onnx --chip 310P3 --batch 1,16 [--om model.om ...] [--json]
 
     | chip | precision | length | batch | AttentionScore | AttentionLnQKV | LayerNorm | Gelu |
     | 310P3 | fp16 | 128 | 1 | 0 of 12: batch x heads 12, not a multiple of 8 | 0 of 12: ... | 25 | 12 |
     | 310P3 | fp16 | 128 | 16 | 12 | 12 | 13: 12 of 25 are inside AttentionLnQKV | 12 |
 
 A prediction, never a measurement: the guards are those of the passes' source text of 2021-22, as far as it is
-public; the CANN that compiles may have others. Only an .om tells: with --om, the rows of its chip, length and batch
-show the operators counted in it instead, and a count that is not the predicted one says so.
+public; the CANN that compiles may have others. Only an .om tells: with --om, the rows of its chip, precision, length
+and batch show the operators counted in it instead, and a count that is not the predicted one says so.
 """
 
 import argparse
@@ -106,7 +106,7 @@ def row_of(f: dict, batch: int, length: int, chip: str, precision: str) -> dict:
 
 
 def seen(path) -> dict:
-    """What an .om shows: its chip, batch, lengths, and the fused operators of each graph (one per gear)."""
+    """What an .om shows: its chip, precision, batch, lengths, and the fused operators of each graph (one per gear)."""
     model = om.read(path)["models"][0]
     if "ops" not in model:
         raise cli.UserError(f"{path}: holds no readable model definition")
@@ -118,6 +118,7 @@ def seen(path) -> dict:
         "file": Path(path).name,
         "soc_version": model["soc_version"],
         "standin": model["atc_version"] == "STAND-IN",
+        "precision": "mix" if "allow_mix_precision" in (model["atc_cmdline"] or "") else "fp16",
         "batch": dims[0],
         "lengths": [gear[0] for gear in model["gears"] if gear] if model["gears"] else [dims[1]],
         "graphs": [{k: g["ops"].get(k, 0) for k in FUSIONS} for g in graphs],
@@ -125,17 +126,13 @@ def seen(path) -> dict:
 
 
 def decide(rows: list, compiled: dict) -> None:
-    """Put an .om's counts into the rows that it is of. A stand-in's .om fuses nothing and decides nothing."""
+    """Put an .om's counts into the rows that it is of."""
     chip = (compiled["soc_version"] or "").removeprefix("Ascend")
     for length, ops in zip(compiled["lengths"], compiled["graphs"], strict=False):
-        for row in rows:
-            if not compiled["standin"] and (row["chip"], row["batch"], row["length"]) == (
-                chip,
-                compiled["batch"],
-                length,
-            ):
-                for name, count in ops.items():
-                    row[name]["compiled"] = count
+        own = {"chip": chip, "precision": compiled["precision"], "batch": compiled["batch"], "length": length}
+        for row in (r for r in rows if own.items() <= r.items()):
+            for name, count in ops.items():
+                row[name] |= {"compiled": count, "standin": compiled["standin"]}
 
 
 def known_chip(name: str) -> str:
@@ -146,35 +143,33 @@ def known_chip(name: str) -> str:
     return chip
 
 
-def fusion_report(onnx_path, chips=("310P3",), batches=None, lengths=None, precision="fp16", om_path=None) -> dict:
-    """The prediction for every chip, batch and length, and what `om_path` shows, as plain JSON types.
+def fusion_report(onnx_path, chips=("310P3",), batches=None, lengths=None, precision="fp16", oms=()) -> dict:
+    """The prediction for every chip, batch and length, and what the .om files `oms` show, as plain JSON types.
 
     {kind: "prediction", sources, graph: {batch, length, heads, head_dim, hidden}, rows: [row_of's dicts, with `compiled`
-    counts where the .om decides], compiled: seen's dict with the prediction for it, or None}. Lengths default to the
-    graph's own, or to 64 and 128 where it is free.
+    counts where an .om decides], compiled: [seen's dict with the prediction for it]}. Lengths default to the graph's
+    own, or to 64 and 128 where it is free.
     """
     f = graph_facts(onnx_path)
     chips = [known_chip(c) for c in chips]
     lengths = lengths or ([f["length"]] if f["length"] else [64, 128])
     rows = [row_of(f, b, n, c, precision) for c in chips for n in lengths for b in batches or BATCHES]
     graph = {k: v for k, v in f.items() if k != "sites"}
-    compiled = seen(om_path) if om_path else None
-    if compiled:
-        decide(rows, compiled)
-        chip = known_chip(compiled["soc_version"] or chips[0])
-        was = [row_of(f, compiled["batch"], length, chip, precision) for length in compiled["lengths"]]
-        compiled["predicted"] = [{k: row[k]["fused"] for k in FUSIONS} for row in was]
+    compiled = [seen(path) for path in oms]
+    for c in compiled:
+        decide(rows, c)
+        chip = known_chip(c["soc_version"] or chips[0])
+        was = [row_of(f, c["batch"], length, chip, c["precision"]) for length in c["lengths"]]
+        c["predicted"] = [{k: row[k]["fused"] for k in FUSIONS} for row in was]
     return {"kind": "prediction", "sources": SOURCES, "graph": graph, "rows": rows, "compiled": compiled}
 
 
 def cell(p: dict) -> str:
     if "compiled" in p:
-        other = (
-            ""
-            if p["compiled"] == p["fused"]
-            else f", where {'unknown' if p['fused'] is None else p['fused']} was predicted"
-        )
-        return f"{p['compiled']} in the .om{other}"
+        whose = "the stand-in's .om, which fuses nothing" if p["standin"] else "the .om"
+        predicted = "unknown" if p["fused"] is None else p["fused"]
+        other = "" if p["compiled"] == p["fused"] else f", where {predicted} was predicted"
+        return f"{p['compiled']} in {whose}{other}"
     if p.get("inside"):
         return "; ".join([f"{p['fused']}: {p['inside']} of {p['of']} are inside AttentionLnQKV", *p["failed"]])
     if p["fused"] == p["of"] and p["of"]:
@@ -199,9 +194,10 @@ def show(report: dict) -> str:
         start = f"| {row['chip']} | {row['precision']} | {row['length']} | {row['batch']} | "
         lines.append(start + " | ".join(cell(row[k]) for k in FUSIONS) + " |")
     lines += ["", "Sources:", *(f"- {k}: {v}" for k, v in report["sources"].items())]
-    if c := report["compiled"]:
-        stands = " by the tests' stand-in for atc, which fuses nothing: its counts say nothing" if c["standin"] else ""
-        made = f"Compiled{stands}: {c['file']} for {c['soc_version'] or 'an unnamed chip'}, batch {c['batch']}:"
+    for c in report["compiled"]:
+        stands = " by a stand-in for atc, which fuses nothing: its counts say nothing" if c["standin"] else ""
+        made = f"Compiled{stands}: {c['file']} for {c['soc_version'] or 'an unnamed chip'}, {c['precision']}, "
+        made += f"batch {c['batch']}:"
         lines += ["", made]
         for length, ops, was in zip(c["lengths"], c["graphs"], c["predicted"], strict=False):
             counts = (f"{k} {n} (predicted {'unknown' if was[k] is None else was[k]})" for k, n in ops.items())
@@ -226,7 +222,7 @@ def main():
     p.add_argument("--batch", type=numbers, help="batch sizes by comma (default 1,4,8,16,32,64)")
     p.add_argument("--seq", type=numbers, help="lengths by comma (default: the graph's own)")
     p.add_argument("--precision", default="fp16", choices=["fp16", "mix", "fp32"], help="as PRECISION= (fp16)")
-    p.add_argument("--om", help="a compiled model to count operators in")
+    p.add_argument("--om", action="append", default=[], help="a compiled model to count operators in; more than once")
     p.add_argument("--output", help="write the report there instead of printing it")
     p.add_argument("--json", action="store_true")
     a = p.parse_args()

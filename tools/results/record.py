@@ -220,7 +220,12 @@ def rows_run(total: int, leaf: Path, record: dict, summary: dict) -> dict:
 
 
 def tool(leaf: Path, summary: dict) -> dict:
-    """What ran the model, from its own words: {engine_info, standin}."""
+    """What ran the model, from its own words: {engine_info, standin}, and `demonstration` where that was a stand-in."""
+    found = tool_of(leaf, summary)
+    return found | ({"demonstration": DEMONSTRATION} if found["standin"] else {})
+
+
+def tool_of(leaf: Path, summary: dict) -> dict:
     if (leaf / "model.om").is_file():
         from tools.ascend import om
 

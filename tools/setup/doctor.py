@@ -2,17 +2,17 @@
 
     python3 -m tools.setup.doctor        (or: make doctor)
 
-    ok       Python 3.11.7
+    ok       Python 3.11.7 of .venv/bin/python: everything of this project
     ok       CPU  Intel(R) Xeon(R) Processor, 2 cores
     ok       bf16 unit  amx_bf16, avx512_bf16: PRECISION=bf16 (engine openvino)
     missing  atc: CHIP=310P3 and its like; install CANN and source its set_env.sh, or ATC=docker CANN_IMAGE=...
+    ok       Python 3.9.2 of /usr/local/python3.9.2/bin/python3: ais_bench, make accuracy CHIP=310P3
 
 Only the standard library: it has to work where nothing is installed yet. Ends with 0 unless the default route
 (MODEL=minilm_sst2 CHIP=cpu) cannot work.
 """
 
 import argparse
-import importlib.util
 import os
 import platform
 import shutil
@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 
 from tools import cli
+from tools.ascend import ais_bench
 
 ROOTS = ["/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/latest"]
 UNITS = {
@@ -56,9 +57,11 @@ def atc() -> str:
     return shutil.which("atc") or next((p for p in places if os.access(p, os.X_OK)), "")
 
 
-def bench() -> bool:
-    """Whether ais_bench and its aclruntime are installed for this Python."""
-    return all(importlib.util.find_spec(n) for n in ("ais_bench", "aclruntime"))
+def bench(python: str | None) -> str | None:
+    """The Python that has ais_bench and its aclruntime: the one named, or else the first found."""
+    if python is None:
+        return ais_bench.find()
+    return python if ais_bench.has_ais_bench(python) else None
 
 
 def trtexec() -> str | None:
@@ -66,9 +69,10 @@ def trtexec() -> str | None:
     return shutil.which("trtexec") or shutil.which("/usr/src/tensorrt/bin/trtexec")
 
 
-def engines(wanted: str) -> list[str]:
-    """The engines of other chips that this machine has the tools for; `wanted` is atc's place as ATC says it."""
-    ascend = bench() and (atc() if wanted == "auto" else shutil.which(wanted))
+def engines(wanted: str, python: str | None) -> list[str]:
+    """The engines of other chips that this machine has the tools for; `wanted` is atc's place as ATC says it, `python`
+    that of ais_bench's Python as AIS_PYTHON says it."""
+    ascend = bench(python) and (atc() if wanted == "auto" else shutil.which(wanted))
     return [name for name, here in (("atc", ascend), ("trtexec", trtexec())) if here]
 
 
@@ -82,13 +86,12 @@ def packages(venv: Path) -> list[tuple[bool, str]]:
     return [(bool(line), line or f"{venv}: broken; delete it and run make setup")]
 
 
-def look(venv: Path) -> list[tuple[bool, bool, str]]:
+def look(venv: Path, python: str | None) -> list[tuple[bool, bool, str]]:
     """(needed by the default route, here, text) of everything worth knowing."""
     name, flags = cpu()
-    new = sys.version_info >= (3, 11)
     gcc = first_line("gcc", "--version")
     lines = [
-        (True, new, f"Python {platform.python_version()}" + ("" if new else ": 3.11 or newer is needed")),
+        (True, True, f"Python {platform.python_version()} of {sys.executable}: everything of this project"),
         (True, bool(shutil.which("make")), first_line("make", "--version") or "make: apt install make"),
         (False, bool(gcc), gcc or "gcc: apt install gcc"),
         *[(True, here, text) for here, text in packages(venv)],
@@ -107,9 +110,13 @@ def look(venv: Path) -> list[tuple[bool, bool, str]]:
             else "atc: make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh",
         )
     ]
-    here = bench()
-    text = "ais_bench  make accuracy CHIP=310P3" if here else "ais_bench: to run .om files install its two wheels"
-    lines += [(False, here, text + " (gitee.com/ascend/tools, ais_bench)" * (not here))]
+    here = bench(python)
+    version = first_line(here, "-c", "import platform; print(platform.python_version())") if here else ""
+    looked = f"AIS_PYTHON={python}: no" if python else f"no Python of {len(ais_bench.pythons())} with"
+    missing = f"{looked} ais_bench and aclruntime: to run .om files {ais_bench.INSTALL}"
+    lines += [
+        (False, bool(here), f"Python {version} of {here}: ais_bench, make accuracy CHIP=310P3" if here else missing)
+    ]
     npu = first_line("npu-smi", "info")
     lines += [(False, bool(npu), "npu-smi  an Ascend card answers" if npu else "npu-smi: no Ascend driver here")]
     trt = trtexec()
@@ -122,10 +129,11 @@ def main():
     p.add_argument("--venv", type=Path, default=Path(".venv"))
     p.add_argument("--engines", action="store_true", help="name the engines of other chips that can be measured here")
     p.add_argument("--atc", default="auto", help="as ATC= of the Makefile")
+    p.add_argument("--python", help="as AIS_PYTHON= of the Makefile (found by looking)")
     args = p.parse_args()
     if args.engines:
-        return print(*engines(args.atc))
-    lines = look(args.venv)
+        return print(*engines(args.atc, args.python))
+    lines = look(args.venv, args.python)
     for _, here, text in lines:
         print("ok      " if here else "missing ", text)
     return int(any(needed and not here for needed, here, _ in lines))

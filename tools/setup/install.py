@@ -21,7 +21,6 @@ from pathlib import Path
 from tools import cli
 
 MARK = ".bert2om"
-OLDEST = (3, 11)
 # Where packages come from is the user's business; where they go, and what may be skipped, is ours.
 OBEYED = ("INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS", "TRUSTED_HOST", "PROXY", "CERT", "CLIENT_CERT", "TIMEOUT",
           "DEFAULT_TIMEOUT", "RETRIES", "CACHE_DIR", "NO_CACHE_DIR", "NO_INDEX", "CONFIG_FILE", "KEYRING_PROVIDER")  # fmt: skip
@@ -44,10 +43,6 @@ def pip(folder, *words, log=None):
 
 def make(folder):
     """The environment itself; UserError where the folder is not ours to fill."""
-    if sys.version_info < OLDEST:
-        raise cli.UserError(
-            f"Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}; give PYTHON="
-        )
     ours = (folder / MARK).is_file() or (folder / "installed").is_file()  # older ones have no mark
     if folder.exists() and not ours and any(folder.iterdir()):
         raise cli.UserError(f"VENV={folder}: a folder with files that are not ours; name a new one")

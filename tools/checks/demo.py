@@ -1,0 +1,58 @@
+"""The whole Ascend route without CANN and without a card: a demonstration, of which no figure counts.
+
+    python -m tools.checks.demo 310P3 -- MODEL=minilm_sst2
+
+    DEMONSTRATION: made with stand-ins for the vendor's tools; no figure here is of a card
+    ==> build/demo: make -j1 om accuracy perf fusion-report CHIP=310P3 MODEL=minilm_sst2
+    ...
+    DEMONSTRATION: made with stand-ins for the vendor's tools; no figure here is of a card
+
+Make runs in a clean copy of this tree, build/demo, with the stand-ins of test/fake_cann first on PATH, so that nothing
+they make is ever taken for the real tools'. They take the command lines of atc, ais_bench and npu-smi, keep their rules
+of files and options, and print what these print; the model itself runs on the CPU, in fp32. Each line of the screen and
+each record says that it is a demonstration; no table shows a figure of such a record, and `make record` refuses it.
+After --, make's parameters.
+"""
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+from tools import cli
+from tools.checks import reproduce
+from tools.results.record import DEMONSTRATION
+
+HOME = Path("build/demo")
+GOALS = ("om", "accuracy", "perf", "fusion-report")
+
+
+def environment(copy: Path, python: Path) -> dict[str, str]:
+    """Variables of a process in `copy` that finds the stand-ins: their folder first on PATH and PYTHONPATH."""
+    fake = copy.resolve() / "test" / "fake_cann"
+    return {
+        "PATH": f"{fake / 'bin'}:{python.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": f"{fake}:{copy.resolve()}",
+        "BERT2OM_TEST_STANDIN": "1",
+    }
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("chip", help="an Ascend chip, as CHIP= has it")
+    p.add_argument("parameters", nargs="*", help="make's parameters, after --")
+    args = p.parse_args()
+    words = [w for w in args.parameters if not w.startswith(("CHIP=", "AIS_PYTHON=", "ATC="))]
+    venv = next((w.removeprefix("VENV=") for w in words if w.startswith("VENV=")), ".venv")
+    print(DEMONSTRATION, flush=True)
+    copy = reproduce.clean_copy(HOME)
+    env = environment(copy, Path(venv).absolute() / "bin" / "python")
+    if error := reproduce.make(copy, [*GOALS, f"CHIP={args.chip}", *words], env=env):
+        raise cli.UserError(f"{HOME}: the demonstration failed: {error}")
+    log = (copy / "make.log").read_text(errors="replace")
+    print(*(line for line in log.splitlines() if not re.search(r" \d+\.\d s$", line)), sep="\n")  # steps were shown
+    print(DEMONSTRATION)
+
+
+if __name__ == "__main__":
+    cli.run(main)
