@@ -142,6 +142,14 @@ def test_what_stand_ins_made_is_no_figure(tmp_path):
     assert row["reason"].startswith("DEMONSTRATION")
 
 
+def test_published_variants_of_one_shape_stay_apart():
+    made = table.of([str(MODELS / "bert_base_cased_sst2/published.csv")])
+    rows = cells(made, seq="128", bs=8)
+    assert {(r["samples_per_s"], r["accuracy_%"]) for r in rows} == {(1336.38, 92.43), (1321.87, None)}
+    assert len(made) == len(published.figures(MODELS / "bert_base_cased_sst2/published.csv")) - 12  # accuracy beside speed
+    assert "variant" not in made.columns
+
+
 def test_nothing_named_is_an_error():
     with pytest.raises(cli.UserError, match="nothing to show"):
         table.of([])

@@ -71,7 +71,8 @@ def row(record: dict) -> dict:
 
 def place_of(r: dict) -> tuple:
     """What tells one row of the table from another."""
-    return *(r[k] for k in IDENTITY), r.get("devices"), r["reason"] if r["figure"] == "imported" else None
+    log = r["reason"] if r["figure"] == "imported" else None
+    return *(r[k] for k in IDENTITY), r.get("devices"), r.get("variant"), log
 
 
 def newest(records: list[dict]) -> list[dict]:
@@ -90,7 +91,7 @@ def published_row(figure: dict) -> dict:
     cells = dict.fromkeys(IDENTITY) | {k: figure[k] or None for k in ("model", "chip", "precision")}
     cells |= {"weights": "default", "seq": figure["seq"].replace(",", "-") or None, "figure": "published"}
     cells |= {"bs": int(figure["bs"]) if figure["bs"] else None}
-    cells |= {"reason": "; ".join(filter(None, (figure["variant"], figure["note"])))}
+    cells |= {"variant": figure["variant"], "reason": "; ".join(filter(None, (figure["variant"], figure["note"])))}
     if figure["metric"] == "accuracy":
         return cells | {"accuracy_%": round(figure["value"], 2)}
     return cells | {"samples_per_s": round(figure["value"], 2), "timed": "not said"}
@@ -144,8 +145,8 @@ def ratios(one: dict, rows: list[dict]) -> dict:
 
 
 def order(r: dict) -> tuple:
-    """What was measured, then what others say; within these by KEY, the best batch size last."""
-    text = [str(r[k] or "") for k in ("weights", "seq", "chip", "engine", "precision")]
+    """What was measured, then what others say by variant; within these by KEY, the best batch size last."""
+    text = [str(r.get(k) or "") for k in ("variant", "weights", "seq", "chip", "engine", "precision")]
     bs = (1, 0) if isinstance(r["bs"], str) else (0, r["bs"] or 0)
     return (FIGURES.index(r["figure"]), r["model"], *text, *bs, r["cpu"] or "", r["cores"] or 0)
 
@@ -161,7 +162,7 @@ def frame(records: list[dict], more: list[dict] | tuple = ()):
         cells |= {k: v for k, v in known.items() if v is not None or k not in cells}
     rows = sorted([*merged.values(), *best(list(merged.values()))], key=order)
     rows = [r | ratios(r, rows) for r in rows]
-    here = dict.fromkeys(k for r in rows for k in r)
+    here = dict.fromkeys(k for r in rows for k in r if k != "variant")  # a published row's reason begins with it
     last = [*sorted(k for k in here if "/" in k), "timed", "reason"]
     first = [*IDENTITY, *ACCURACY]
     columns = [*first, *(k for k in here if k not in first + last), *last]
