@@ -148,3 +148,17 @@ def test_any_weights_lie_where_atc_and_ais_bench_take_paths(built):
     text = built.make("-n", "MODEL=tiny", f"WEIGHTS={name}", "CHIP=310P3", "accuracy").stdout
     (folder,) = set(re.findall(r"build/tiny/([^/\s]+)/", text))
     assert re.fullmatch(r"[A-Za-z0-9_.-]+", folder) and f"--model=build/tiny/{folder}/" in text
+
+
+def test_fusion_report_is_of_an_ascend_chip_and_its_own_oms(built):
+    asked = lambda *words: built.make("-n", "MODEL=tiny", "fusion-report", *words).stdout.splitlines()[-1]
+    assert "--precision fp16 --chip 310P3 --batch 1,4,8,16,32,64" in asked()
+    assert "--precision mix --chip 310P3 --batch 1,4" in asked("PRECISION=mix", "BATCHES=1 4", "BS=4")
+    assert "--precision fp16 --chip 910B3,310P3" in asked("CHIPS=Ascend910B3 710")
+    om = built.path / "build/tiny/default/seq64/bs4/910B3-atc-mix/model.om"
+    om.parent.mkdir(parents=True)
+    om.touch()
+    assert f"--om {om.relative_to(built.path)}" in asked("CHIPS=310P3 910B3", "PRECISION=mix")
+    assert "--om" not in asked("CHIPS=310P3 910B3")
+    om.unlink()
+    om.parent.rmdir()

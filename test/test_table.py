@@ -8,6 +8,7 @@ import pytest
 
 from tools import cli
 from tools.results import published, table
+from tools.results import record as records_of
 
 MODELS = measured.ROOT / "models"
 TINYBERT = str(MODELS / "tinybert_sst2/published.csv")
@@ -132,6 +133,7 @@ def test_ratios_are_of_one_card_to_one_card(tmp_path):
     assert sorted((r["devices"] or 1, r["samples_per_s"], r["310P fp16/T4 fp32"]) for r in rows) == [
         (1, 3000, 3.0), (2, 6000, 3.0),
     ]  # fmt: skip
+    assert "DEVICE=0,1" in records_of.make_words(two) and "DEVICE" not in " ".join(records_of.make_words(one))
     words = published.distance(two, published.figures(Path(TINYBERT)))
     assert f"{3000 / 5871.86:.3g} x 5871.86 (310P fp16 static, a card of 2)" in words
 
@@ -146,7 +148,9 @@ def test_published_variants_of_one_shape_stay_apart():
     made = table.of([str(MODELS / "bert_base_cased_sst2/published.csv")])
     rows = cells(made, seq="128", bs=8)
     assert {(r["samples_per_s"], r["accuracy_%"]) for r in rows} == {(1336.38, 92.43), (1321.87, None)}
-    assert len(made) == len(published.figures(MODELS / "bert_base_cased_sst2/published.csv")) - 12  # accuracy beside speed
+    assert (
+        len(made) == len(published.figures(MODELS / "bert_base_cased_sst2/published.csv")) - 12
+    )  # accuracy beside speed
     assert "variant" not in made.columns
 
 

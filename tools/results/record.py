@@ -403,6 +403,8 @@ def make_words(record: dict) -> list[str]:
     own |= {"seq": own["seq"].removesuffix("p"), "pack": "1" if own["seq"].endswith("p") else ""}
     if own["weights"] not in ("default", "seeded"):
         own["weights"] = record["source"]
+    if record.get("devices", 1) > 1:
+        own["device"] = ",".join(record.get("per_device") or map(str, range(record["devices"])))
     if (
         record["kind"] == "throughput" and record["chip"] == "cpu" and record["seq"].isdecimal()
     ):  # timed as long as then
