@@ -7,8 +7,8 @@
     ...
     DEMONSTRATION: made with stand-ins for the vendor's tools; no figure here is of a card
 
-Make runs in a clean copy of this tree, build/demo, with the stand-ins of test/fake_cann first on PATH, so that nothing
-they make is ever taken for the real tools'. They take the command lines of atc, ais_bench and npu-smi, keep their rules
+Make runs in a clean copy of this tree, build/demo, with the stand-ins of test/fake_cann first on PATH, so that no file
+of theirs is ever taken for the real tools'. They take the command lines of atc, ais_bench and npu-smi, keep their rules
 of files and options, and print what these print; the model itself runs on the CPU, in fp32. Each line of the screen and
 each record says that it is a demonstration; no table shows a figure of such a record, and `make record` refuses it.
 After --, make's parameters.
