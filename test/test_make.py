@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 
 from tools import imports
+from tools.base import cpu
 from tools.checks import reproduce
 from tools.source import given
 
@@ -162,3 +163,15 @@ def test_fusion_report_is_of_an_ascend_chip_and_its_own_oms(built):
     assert "--om" not in asked("CHIPS=310P3 910B3")
     om.unlink()
     om.parent.rmdir()
+
+
+def test_doctor_says_what_each_engine_of_this_cpu_runs_or_needs(built):
+    text, makefile = built.make("doctor", check=False).stdout, (ROOT / "mk/chips.mk").read_text()
+    for engine, precisions in cpu.ENGINES.items():
+        assert set(re.search(rf"^{engine}.PRECISIONS *:= (.*)", makefile, re.M)[1].split()) == set(precisions)
+        lines = [line for line in text.splitlines() if f"ENGINE={engine}" in line]
+        for precision, units in precisions.items():
+            runs = any(line.startswith("ok") and precision in line for line in lines)
+            assert runs == (not units or bool(units & cpu.cpu_flags(limited=False))), (engine, precision)
+            assert runs or any(line.startswith("missing") and f"{precision} needs" in line for line in lines)
+    assert "/nowhere: nothing installed yet" in built.make("doctor", "VENV=/nowhere", check=False).stdout

@@ -8,19 +8,20 @@ from tools import cli
 
 # What ONEDNN_MAX_CPU_ISA may say, rising, and the units that each step brings (oneDNN, src/cpu/x64/cpu_isa_traits.hpp).
 MAX_ISA = "ONEDNN_MAX_CPU_ISA"
-
-
 STEPS = {
     "SSE41": (), "AVX": (), "AVX2": ("avx2",), "AVX2_VNNI": ("avx_vnni",), "AVX2_VNNI_2": (), "AVX512_CORE": ("avx512f",),
     "AVX512_CORE_VNNI": ("avx512_vnni",), "AVX512_CORE_BF16": ("avx512_bf16",), "AVX512_CORE_FP16": ("avx512_fp16",),
     "AVX512_CORE_AMX": ("amx_tile", "amx_bf16", "amx_int8"),
 }  # fmt: skip
 
-
 BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # any of them multiplies bf16
-
-
 VNNI = {"avx_vnni", "avx512_vnni", "asimddp", "i8mm"}  # any of them multiplies int8 and sums in 32 bits
+# What each engine runs here, and the units of which the CPU needs one (none: every CPU will do).
+ENGINES = {
+    "onnxruntime": {"fp32": set(), "fp16-sim": set()},
+    "openvino": {"fp32": set(), "bf16": BF16, "int8": VNNI},
+    "native": {"bf16": {"amx_bf16"}, "int8": {"amx_int8"}},
+}
 
 
 def cpu_flags(limited=True) -> set[str]:
@@ -51,9 +52,10 @@ def check_units(precision: str) -> None:
 
     int8 without VNNI saturates its sums at 16 bits: 4 to 6 of the 872 sentences came out otherwise.
     """
-    needs = {"bf16": (BF16, "bf16 unit (avx512_bf16, amx_bf16)"), "int8": (VNNI, "int8 unit (avx_vnni, avx512_vnni)")}
-    if precision in needs and not cpu_flags() & needs[precision][0]:
-        raise cli.UserError(f"PRECISION={precision}: {without(needs[precision][1])}; use PRECISION=fp32")
+    units = ENGINES["openvino"][precision]
+    if units and not cpu_flags() & units:
+        what = f"{precision} unit ({', '.join(sorted(units))})"
+        raise cli.UserError(f"PRECISION={precision}: {without(what)}; use PRECISION=fp32")
 
 
 def cores() -> int:

@@ -3,8 +3,10 @@
     python3 -m tools.setup.doctor        (or: make doctor)
 
     ok       Python 3.11.7 of .venv/bin/python: everything of this project
-    ok       CPU  Intel(R) Xeon(R) Processor, 2 cores
-    ok       bf16 unit  amx_bf16, avx512_bf16: PRECISION=bf16 (engine openvino)
+    ok       CPU  AMD EPYC, 2 cores
+    ok       ENGINE=onnxruntime PRECISION=fp32, fp16-sim
+    ok       ENGINE=openvino PRECISION=fp32, bf16 (avx512_bf16), int8 (avx512_vnni avx_vnni)
+    missing  ENGINE=native: bf16 needs amx_bf16, int8 needs amx_int8
     missing  atc: CHIP=310P3 and its like; install CANN and source its set_env.sh, or ATC=docker CANN_IMAGE=...
     ok       Python 3.9.2 of /usr/local/python3.9.2/bin/python3: ais_bench, make accuracy CHIP=310P3
 
@@ -22,23 +24,9 @@ from pathlib import Path
 
 from tools import cli
 from tools.ascend import ais_bench
+from tools.base import cpu
 
 ROOTS = ["/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/latest"]
-UNITS = {
-    "bf16 unit": (("amx_bf16", "avx512_bf16", "bf16"), "PRECISION=bf16", "PRECISION=bf16 cannot run here; use fp32"),
-    "int8 unit": (
-        ("amx_int8", "avx512_vnni", "avx_vnni", "asimddp", "i8mm"),
-        "PRECISION=int8 in integer units",
-        "PRECISION=int8 is refused: its sums would saturate",
-    ),
-}
-
-
-def cpu() -> tuple[str, set[str]]:
-    """Model name and feature flags of this processor, from /proc/cpuinfo."""
-    pairs = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line]
-    info = {key.strip(): value.strip() for key, value in pairs}
-    return info.get("model name", platform.machine()), set(info.get("flags", info.get("Features", "")).split())
 
 
 def first_line(*command: str) -> str:
@@ -86,42 +74,53 @@ def packages(venv: Path) -> list[tuple[bool, str]]:
     return [(bool(line), line or f"{venv}: broken; delete it and run make setup")]
 
 
-def look(venv: Path, python: str | None) -> list[tuple[bool, bool, str]]:
-    """(needed by the default route, here, text) of everything worth knowing."""
-    name, flags = cpu()
+def ours(venv: Path) -> list[tuple[bool, bool, str]]:
+    """(needed by the default route, here, text) of what everything here needs."""
     gcc = first_line("gcc", "--version")
-    lines = [
+    return [
         (True, True, f"Python {platform.python_version()} of {sys.executable}: everything of this project"),
         (True, bool(shutil.which("make")), first_line("make", "--version") or "make: apt install make"),
         (False, bool(gcc), gcc or "gcc: apt install gcc"),
         *[(True, here, text) for here, text in packages(venv)],
-        (True, True, f"CPU  {name}, {len(os.sched_getaffinity(0))} cores"),
     ]
-    for unit, (names, yes, no) in UNITS.items():
-        here = [n for n in names if n in flags]
-        lines += [(False, bool(here), f"{unit}  " + (f"{', '.join(here)}: {yes}" if here else no))]
-    where = atc()
-    lines += [
-        (
-            False,
-            bool(where),
-            f"atc  {where}: make om CHIP=310P3"
-            if where
-            else "atc: make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh",
-        )
-    ]
-    here = bench(python)
+
+
+def engines_of_cpu() -> list[tuple[bool, bool, str]]:
+    """The same of this CPU: which engine runs which precision on it, by which unit, and what the others need."""
+    machine, flags = cpu.machine(), cpu.cpu_flags(limited=False)
+    lines = [(True, True, f"CPU  {machine['cpu']}, {machine['cores']} cores")]
+    for engine, precisions in cpu.ENGINES.items():
+        units = {p: " ".join(sorted(units & flags)) for p, units in precisions.items()}
+        runs = [f"{p} ({units[p]})" if units[p] else p for p, need in precisions.items() if units[p] or not need]
+        lacks = [f"{p} needs {' or '.join(sorted(need))}" for p, need in precisions.items() if need and not units[p]]
+        lines += [(False, True, f"ENGINE={engine} PRECISION={', '.join(runs)}")] if runs else []
+        lines += [(False, False, f"ENGINE={engine}: {', '.join(lacks)}")] if lacks else []
+    return lines
+
+
+def ascend(python: str | None) -> list[tuple[bool, bool, str]]:
+    """The same of CHIP=310P3 and its like: CANN's compiler, ais_bench's own Python, a card."""
+    where, here = atc(), bench(python)
     version = first_line(here, "-c", "import platform; print(platform.python_version())") if here else ""
     looked = f"AIS_PYTHON={python}: no" if python else f"no Python of {len(ais_bench.pythons())} with"
-    missing = f"{looked} ais_bench and aclruntime: to run .om files {ais_bench.INSTALL}"
-    lines += [
-        (False, bool(here), f"Python {version} of {here}: ais_bench, make accuracy CHIP=310P3" if here else missing)
+    card = bool(first_line("npu-smi", "info"))
+    return [
+        (False, True, f"atc  {where}: make om CHIP=310P3")
+        if where
+        else (False, False, "atc: make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh"),
+        (False, True, f"Python {version} of {here}: ais_bench, make accuracy CHIP=310P3")
+        if here
+        else (False, False, f"{looked} ais_bench and aclruntime: to run .om files {ais_bench.INSTALL}"),
+        (False, card, "npu-smi  an Ascend card answers" if card else "npu-smi: no Ascend driver here"),
     ]
-    npu = first_line("npu-smi", "info")
-    lines += [(False, bool(npu), "npu-smi  an Ascend card answers" if npu else "npu-smi: no Ascend driver here")]
-    trt = trtexec()
-    lines += [(False, bool(trt), f"trtexec  {trt}: make perf CHIP=T4" if trt else "trtexec: CHIP=T4 needs TensorRT")]
-    return lines
+
+
+def gpu() -> list[tuple[bool, bool, str]]:
+    """The same of CHIP=T4."""
+    found = trtexec()
+    return [
+        (False, bool(found), f"trtexec  {found}: make perf CHIP=T4" if found else "trtexec: CHIP=T4 needs TensorRT")
+    ]
 
 
 def main():
@@ -133,7 +132,7 @@ def main():
     args = p.parse_args()
     if args.engines:
         return print(*engines(args.atc, args.python))
-    lines = look(args.venv, args.python)
+    lines = ours(args.venv) + engines_of_cpu() + ascend(args.python) + gpu()
     for _, here, text in lines:
         print("ok      " if here else "missing ", text)
     return int(any(needed and not here for needed, here, _ in lines))
