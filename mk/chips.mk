@@ -35,10 +35,11 @@ atc.mix  := allow_mix_precision
 ISAS := SSE41 AVX AVX2 AVX2_VNNI AVX2_VNNI_2 AVX512_CORE AVX512_CORE_VNNI AVX512_CORE_BF16 AVX512_CORE_FP16 \
         AVX512_CORE_AMX
 # What bench and knobs measure of ours, where this CPU can run it.
-BENCHED := cpu-native-bf16 cpu-native-int8 cpu-openvino-bf16 cpu-onnxruntime-fp32
+BENCHED := cpu-native-bf16 cpu-native-int8 cpu-openvino-bf16 cpu-openvino-int8 cpu-onnxruntime-fp32
 unit.cpu-native-bf16   := amx_int8
 unit.cpu-native-int8   := amx_int8
 unit.cpu-openvino-bf16 := avx512_bf16 amx_bf16 bf16
+unit.cpu-openvino-int8 := avx512_vnni avx_vnni asimddp i8mm
 
 family_of = $(strip $(foreach f,ascend gpu cpu,$(if $(filter $1,$(CHIPS_$f)),$f)))
 engines_of = $($(family_of).ENGINES)

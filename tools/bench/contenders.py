@@ -94,11 +94,18 @@ def tokenizer_of(job):
 # ---- ours -------------------------------------------------------------------------------------------------------
 
 
+def file_of(job, name):
+    """Our compiled model of that name. Raises UserError where make compiled none, since this CPU could not run it."""
+    if name not in job.ours:
+        raise cli.UserError(f"{name}: not compiled, since this CPU has none of the units that it needs (make doctor)")
+    return job.ours[name]
+
+
 def native_(precision):
     def make(job):
         from tools.cpu.native import model as native
 
-        model = native.Model(job.ours[f"native-{precision}"], job.threads)
+        model = native.Model(file_of(job, f"native-{precision}"), job.threads)
         tokenizer = tokenizer_of(job)
         whole = one_by_one(job, lambda feed: model.run((feed["input_ids"], input_files.lengths(feed))))
 
@@ -118,8 +125,8 @@ def openvino_of_ours(precision):
     def make(job):
         from tools.cpu import engines, plan, score
 
-        path = job.ours[f"openvino-{precision}-real"]
-        fixed, free = engines.load(job.ours[f"openvino-{precision}"], job.threads), engines.load(path, job.threads)
+        path = file_of(job, f"openvino-{precision}-real")
+        fixed, free = (engines.load(p, job.threads) for p in (file_of(job, f"openvino-{precision}"), path))
         tokenizer = tokenizer_of(job)
         whole = one_by_one(job, lambda feed: fixed.run([feed[t.name] for t in fixed.inputs])[0])
         names = [t.name for t in free.inputs]
@@ -332,6 +339,7 @@ ALL = {
     "OpenVINO bf16": Contender(openvino_(), "bf16"),
     "OpenVINO NNCF int8": Contender(openvino_(int8=True), "int8"),
     "ENGINE=openvino bf16": Contender(openvino_of_ours("bf16"), "bf16", ours=True),
+    "ENGINE=openvino int8": Contender(openvino_of_ours("int8"), "int8", ours=True),
     "ENGINE=native bf16": Contender(native_("bf16"), "bf16", ours=True),
     "ENGINE=native int8": Contender(native_("int8"), "int8", ours=True),
 }
