@@ -123,7 +123,7 @@ compare: | $(VENV)/installed       ## two accuracies, A= and B=: exact McNemar t
 ##@ Ascend and GPU
 fusion-report: build/$(dir $(ONE))ascend.onnx  ## which CANN fusions the graph qualifies for, by chip and batch size
 	$(Q)$(py) -m tools.ascend.fusion $< $(fusion_options)
-demo-ascend: | $(VENV)/installed   ## the whole Ascend route with stand-ins for CANN and the card: no figure of it counts
+demo-ascend: | $(VENV)/installed   ## the Ascend route with stand-ins for CANN and card: no figure of it counts
 	$(Q)$(py) -m tools.checks.demo $(CHIP) -- $(parameters)
 ##@ Development
 help:                              ## this text

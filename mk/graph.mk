@@ -49,3 +49,12 @@ $(foreach t,$(targets),$(batches:%=build/%/$t.onnx)): build/%.onnx: build/$$(bat
     $$(call by,modify)
 	$(call run,modify)
 family_onnx := build/$(dir $(ONE))$(call family_of,$(CHIP)).onnx
+# fusion-report: a row a chip and batch size; where that row's .om is here, its operators are counted.
+fusion_precision = $(firstword $(filter $(PRECISION),$(atc.PRECISIONS)) fp16)
+fusion_chips   = $(or $(filter $(CHIPS_ascend),$(CHIPS)),310P3)
+fusion_batches = $(BATCHES) $(filter-out $(BATCHES),$(BS))
+fusion_row     = $(call row,$(MODEL),$2,$1,$(fusion_precision))
+fusion_rows    = $(foreach c,$(fusion_chips),$(foreach b,$(fusion_batches),$(call fusion_row,$c,$b)))
+fusion_oms     = $(wildcard $(fusion_rows:%=build/%/model.om))
+fusion_options = --precision $(fusion_precision) --chip $(call joined_by,$(comma),$(fusion_chips)) \
+    --batch $(call joined_by,$(comma),$(fusion_batches)) $(addprefix --om ,$(fusion_oms))

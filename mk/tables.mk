@@ -50,10 +50,3 @@ record = $(if $(FROM),$(import),$(measured))
 # The parameters as given, for the checks that call make again; each value has been checked for odd characters.
 parameters = $(foreach v,$(filter-out V VENV,$(given)),'$v=$($v)') VENV=$(VENV)
 selected   = $(foreach v,$(filter MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE,$(given)),'$v=$($v)')
-# fusion-report: a row a chip and batch size; where that row's .om is here, its operators are counted.
-fusion_precision = $(firstword $(filter $(PRECISION),$(atc.PRECISIONS)) fp16)
-fusion_chips   = $(or $(filter $(CHIPS_ascend),$(CHIPS)),310P3)
-fusion_batches = $(BATCHES) $(filter-out $(BATCHES),$(BS))
-fusion_rows    = $(foreach c,$(fusion_chips),$(foreach b,$(fusion_batches),$(call row,$(MODEL),$b,$c,$(fusion_precision))))
-fusion_options = --precision $(fusion_precision) --chip $(call joined_by,$(comma),$(fusion_chips)) \
-    --batch $(call joined_by,$(comma),$(fusion_batches)) $(addprefix --om ,$(wildcard $(fusion_rows:%=build/%/model.om)))
