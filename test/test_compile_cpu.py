@@ -1,6 +1,7 @@
 """The gate of compile.py: labels where they mean something, fp32's classes where the weights are random."""
 
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -86,6 +87,26 @@ def test_int8_leaves_the_last_layers_wider_until_the_calibration_keeps_its_class
     compile_cpu.convert_int8(compile_cpu.Job(None, None, engine, "int8", None), 4, {})
     assert tried == [["int8"] * (4 - n) + [wider] * n for n in range(3)]
     assert f"layers int8 int8 {wider} {wider}: " in capsys.readouterr().out
+
+
+def test_int8_in_no_layer_is_no_int8(monkeypatch):
+    monkeypatch.setattr(compile_cpu, "convert", lambda *given: None)
+    monkeypatch.setattr(compile_cpu, "logits", lambda *given: flipped(9))
+    with pytest.raises(cli.UserError, match="not one of the 4 layers keeps its classes in int8; use PRECISION=fp32"):
+        compile_cpu.convert_int8(compile_cpu.Job(None, None, "openvino", "int8", "m.ir"), 4, {})
+
+
+def ends(*given):
+    """What a crash looks like from outside."""
+    os._exit(11)
+
+
+def test_a_crash_of_openvino_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(compile_cpu, "write_int8", ends)
+    monkeypatch.setattr(compile_cpu.cpu, "check_units", lambda precision: None)
+    job = compile_cpu.Job(tmp_path / "m.onnx", tmp_path / "export.onnx", "openvino", "int8", tmp_path / "m.ir")
+    with pytest.raises(cli.UserError, match="export.onnx: OpenVINO crashed .* use PRECISION=bf16 or fp32"):
+        compile_cpu.write_openvino(job, ["int8"], [], {})
 
 
 def ir(tmp_path, **members):

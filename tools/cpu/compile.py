@@ -20,6 +20,7 @@ nothing: there 3 classes may differ, near ties not counted. tools/graph/gate.py 
 import argparse
 import os
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -109,14 +110,17 @@ def quantise(path: Path, arrays: dict, shapes: dict, wide, apart=APART):
         keep, {n: [d or None for d in shape] for n, shape in shapes_of(path).items()}, arrays, str(path)
     )
     apart = [*apart, *(rf"layer\.{i}/" for i in wide)]
+    export = ov.Core().read_model(path)
+    engines.sums_for_means(export)
     model = nncf.quantize(
-        ov.Core().read_model(path),
+        export,
         nncf.Dataset(items),
         preset=nncf.QuantizationPreset.MIXED,
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(items),
         ignored_scope=nncf.IgnoredScope(patterns=[f".*{p}.*" for p in apart], validate=False),
     )
+    engines.means_again(model)
     model.reshape({name: [d or -1 for d in shape] for name, shape in shapes.items()})
     return model
 
@@ -154,7 +158,11 @@ def write_openvino(job: Job, precisions: list[str], wide: list[int], arrays: dic
     if job.precision == "int8":
         # In a process that keeps to AVX2: newer units do not change the statistics, so not the file.
         with ProcessPoolExecutor(1, get_context("spawn"), os.putenv, (cpu.MAX_ISA, "AVX2")) as pool:
-            pool.submit(write_int8, job, precisions, wide, arrays).result()
+            try:
+                pool.submit(write_int8, job, precisions, wide, arrays).result()
+            except BrokenProcessPool:
+                fault = "OpenVINO crashed while it ran this graph in AVX2, for int8's statistics"
+                raise cli.UserError(f"{job.reference}: {fault}; use PRECISION=bf16 or fp32") from None
     else:
         engines.write_ir(ov.Core().read_model(job.onnx), job.save_path, job.precision, precisions)
 
@@ -183,16 +191,22 @@ def logits(job: Job, arrays: dict):
 
 
 def convert_int8(job: Job, layers: int, arrays: dict) -> None:
-    """Write an int8 model with as few of the last layers wider as keep the classes of the calibration rows `arrays`."""
+    """Write an int8 model with as few of the last layers wider as keep the classes of the calibration rows `arrays`.
+
+    UserError where no layer may be int8: the file would be of another precision than its name says.
+    """
     from tools.graph import gate
 
-    for count in range(layers + 1):
+    for count in range(layers):
         precisions = ["int8"] * (layers - count) + [WIDER[job.engine]] * count
         convert(job, precisions, arrays)
         verdict = gate.judge(*logits(job, arrays), "int8", seeded=job.seeded)
         print(f"layers {' '.join(precisions)}: {verdict.line}, of the calibration")
         if verdict.ok:
             return
+    raise cli.UserError(
+        f"{job.save_path}: not one of the {layers} layers keeps its classes in int8; use PRECISION={WIDER[job.engine]}"
+    )
 
 
 def layers_of(path: Path) -> int:

@@ -74,6 +74,8 @@ class Openvino(Engine):
         import openvino as ov
 
         model = read_ir(path) if Path(path).suffix == ".ir" else ov.Core().read_model(path)
+        if not cpu.cpu_flags() & {"avx512f", "asimd"}:
+            sums_for_means(model)
         said = {n: model.get_rt_info(n).astype(str) for n in (PRECISION, LAYERS) if model.has_rt_info(n)}
         precision, self.layers = said.get(PRECISION, precision), said.get(LAYERS)
         cpu.check_units(precision)
@@ -134,6 +136,38 @@ class Native(Engine):
         if not lengths.any():
             return [self.model.run((ids, np.full(len(ids), ids.shape[1])))]
         return [self.model.run([row[: max(n, 1)] for row, n in zip(ids, lengths, strict=True)])]
+
+
+SPELLED = "/sum_for_mean"
+
+
+def sums_for_means(model) -> None:
+    """Spell each mean over a hidden size that is no multiple of 16 as a sum and a product, in an ov.Model.
+
+    OpenVINO fuses means into MVN, whose AVX2 kernel crashes the process there (2026.4; hidden sizes 312, 104, 40).
+    """
+    from openvino import opset13 as op
+
+    for node in model.get_ordered_ops():
+        shape = node.get_input_partial_shape(0) if node.get_type_name() == "ReduceMean" else None
+        if shape is None or shape.rank.is_dynamic or shape[-1].is_dynamic or shape[-1].get_length() % 16 == 0:
+            continue
+        total = op.reduce_sum(node.input_value(0), node.input_value(1), node.get_attributes()["keep_dims"])
+        product = op.multiply(total, op.constant(np.float32(1 / shape[-1].get_length())))
+        product.set_friendly_name(node.get_friendly_name() + SPELLED)
+        node.output(0).replace(product.output(0))
+
+
+def means_again(model) -> None:
+    """Undo sums_for_means, in the model or in what was made of it: newer units fuse means, and are faster so."""
+    from openvino import opset13 as op
+
+    for node in model.get_ordered_ops():
+        if node.get_friendly_name().endswith(SPELLED):
+            total = node.input_value(0).get_node()
+            mean = op.reduce_mean(total.input_value(0), total.input_value(1), total.get_attributes()["keep_dims"])
+            mean.set_friendly_name(node.get_friendly_name().removesuffix(SPELLED))
+            node.output(0).replace(mean.output(0))
 
 
 def write_ir(model, path: Path, precision: str, layers: list[str]) -> None:

@@ -346,11 +346,19 @@ def show(record: dict) -> str:
         f"sequence {record['seq'].replace('p', ', packed')}",
         f"chip        {record['chip']}"
         + (f": {record['machine']['cpu']}, {record['machine']['cores']} cores" if record["chip"] == "cpu" else ""),
-        f"engine      {record['engine']} {info.get('version', '')} {record['precision']}",
+        f"engine      {record['engine']} {info.get('version', '')} {record['precision']}{wider(info, record)}",
         f"padding     {padding(record)}",
         f"files       {where}/",
     ]
     return "\n".join(lines) + "\n"
+
+
+def wider(info: dict, record: dict) -> str:
+    """` in 5 of 6 layers, the others bf16`, where not all layers have the record's precision."""
+    layers = (info.get("layers") or "").split()
+    others = sorted({precision for precision in layers if precision != record["precision"]})
+    fitting = layers.count(record["precision"])
+    return f" in {fitting} of {len(layers)} layers, the others {', '.join(others)}" if others else ""
 
 
 def broken(links: dict) -> str | None:
