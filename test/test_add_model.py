@@ -8,9 +8,9 @@ import numpy as np
 from conftest import ROOT, VENV
 
 from tools.graph import export
-from tools.source import data, tokens
+from tools.source import data, tokenizer, tokens
 
-PIECES = [*tokens.SPECIAL, *map(chr, range(33, 127)), *(f"##{chr(c)}" for c in range(33, 127))]
+PIECES = [*tokenizer.SPECIAL, *map(chr, range(33, 127)), *(f"##{chr(c)}" for c in range(33, 127))]
 
 
 def save_checkpoint(folder):
@@ -22,7 +22,7 @@ def save_checkpoint(folder):
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     config = BertConfig(vocab_size=len(PIECES), initializer_range=0.2, **small)
     BertForSequenceClassification(config).save_pretrained(folder)
-    tokens.build(PIECES, lower_case=True).save(str(folder / "tokenizer.json"))
+    tokenizer.build(PIECES, lowercase=True).save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
 
 

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from tools import cli
 from tools.base import input_files
 from tools.graph import export, gate
-from tools.source import architecture, seeded, tokens
+from tools.source import architecture, seeded, tokenizer, tokens
 
 BERT = ("input_ids", "attention_mask")
 TINY = ("input_ids", "segment_ids", "input_mask")
@@ -54,7 +54,7 @@ def test_the_original_layout_loads_as_it_is(case):
     """What the recipes give to pth2onnx.py: a clone's checkpoint folder, TinyBERT's unpacked zip."""
     folder, module, _, arrays, _ = case
     box = folder.parent
-    pieces = tokens.read_vocab(folder / "vocab.txt")
+    pieces = tokenizer.read_vocab(folder / "vocab.txt")
     original = seeded.write(box / "original", box / "model", pieces)
     assert (original / "pytorch_model.bin").is_file() and not (original / "model.safetensors").exists()
     np.testing.assert_array_equal(export.logits(export.load(original), arrays), export.logits(module, arrays))

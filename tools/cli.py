@@ -56,6 +56,15 @@ def sha256(path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def refuse_pointer(path) -> None:
+    """UserError where a file is what Git LFS leaves in a clone in place of a large one."""
+    path = Path(path)
+    with path.open("rb") as f:
+        if f.read(24).startswith(b"version https://git-lfs"):
+            command = f"git -C {path.parent} lfs pull --include {path.name}"
+            raise UserError(f"{path}: a Git LFS pointer, not the file; fetch it with `{command}`")
+
+
 def read_npy(path):
     """The array of a .npy file, mapped: a header that lies of its size gets no memory. ValueError where it is none."""
     import numpy as np

@@ -17,19 +17,22 @@ from tools.graph import gate
 from tools.source import architecture, checkpoint
 
 
-def load(folder):
+def load(folder, labels=None):
     """The classifier of a checkpoint folder in any layout that checkpoint.read knows: eval mode, fp32, CPU.
 
     Returns transformers' BertForSequenceClassification with eager attention and its own forward:
     module(input_ids=, attention_mask=, token_type_ids=).logits is float32 [batch, labels], inputs are
     int64 [batch, length]. TinyBERT's classifier(relu(pooled)) is the same module with ReLU where BERT has
-    dropout. Raises UserError when the folder's checkpoint is not whole.
+    dropout. labels: the names of the outputs in the order they are wanted in, the checkpoint's own if not given;
+    module.config.id2label names them. Raises UserError when the folder's checkpoint is not whole, or has other labels.
     """
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    config, tensors = checkpoint.read(folder)
+    config, tensors = checkpoint.read(folder, labels=labels)
     tiny = config.pop("architectures") == [architecture.TINYBERT]
+    names = config.pop("labels")
+    config |= {"id2label": dict(enumerate(names)), "label2id": architecture.turned(names)}
     module = BertForSequenceClassification(BertConfig(**config, attn_implementation="eager"))
     module.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()}, assign=True)
     if tiny:

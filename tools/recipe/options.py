@@ -15,3 +15,8 @@ def parser(description: str) -> argparse.ArgumentParser:
 def lower_case() -> bool:
     """do_lower_case of the tokenizer_config.json beside the running script: for a checkpoint with vocab.txt alone."""
     return cli.read_json(Path(sys.argv[0]).with_name("tokenizer_config.json")).get("do_lower_case", True)
+
+
+def task(p: argparse.ArgumentParser) -> None:
+    """The option --task."""
+    p.add_argument("--task", default="sst2", help="what is asked, a name of tools/base/tasks.py (%(default)s)")

@@ -28,8 +28,9 @@ def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, 
     if args.pack and (real or len(lengths) > 1 or lengths[0] < tokens.PACKED_TOKENS):
         p.error(f"--seq_len {args.seq_len}: --pack fills rows of one length, {tokens.PACKED_TOKENS} or more")
     sentences, labels = data.read_tsv(args.text_file)
+    longest = tokens.fit(args.tokenizer_path, max(lengths), cut=real)
     encode = tokens.ragged if real else tokens.encode
-    arrays = encode(tokens.load(args.tokenizer_path, options.lower_case()), sentences, max(lengths), inputs)
+    arrays = encode(tokens.load(args.tokenizer_path, options.lower_case()), sentences, longest, inputs)
     if args.pack:
         arrays, planned = tokens.pack(arrays)
         input_files.write_bins(args.save_path, arrays, labels, first_index, prefix, planned)

@@ -35,16 +35,23 @@ def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
     )
     p.add_argument("--eval_batch_size", type=int, help="fix the shape to this batch and --seq_len (open if not given)")
     p.add_argument("--do_lower_case", action="store_true", help="changes nothing: tokenizer_config.json says it")
+    options.task(p)
     args = p.parse_args()
     if args.eval_batch_size is not None and args.eval_batch_size < 1:
         p.error(f"--eval_batch_size {args.eval_batch_size}: must be 1 or more")
+    from tools.base import tasks
     from tools.graph import export
-    from tools.source import data, tokens
+    from tools.source import data, tokenizer, tokens
 
+    task = tasks.known(args.task)
     text_file = args.text_file or (args.data_dir and args.data_dir / "dev.tsv")
     sentences = data.read_tsv(text_file)[0] if text_file else SENTENCES
-    arrays = tokens.encode(tokens.load(args.model_dir, options.lower_case()), sentences, args.seq_len, inputs)
-    shape = args.eval_batch_size and (args.eval_batch_size, args.seq_len)
-    verdict = export.export(export.load(args.model_dir), args.save_path, inputs, arrays, shape=shape)
-    print(verdict.line)
+    length = tokens.fit(args.model_dir, args.seq_len, cut=not args.eval_batch_size)
+    reader = tokens.load(args.model_dir, options.lower_case())
+    print(tokenizer.hold(reader, args.model_dir, sentences, length, options.lower_case()))
+    arrays = tokens.encode(reader, sentences, length, inputs)
+    shape = args.eval_batch_size and (args.eval_batch_size, length)
+    module = export.load(args.model_dir, task.labels)
+    print(f"labels: {', '.join(module.config.id2label.values())}, in the order of the outputs")
+    print(export.export(module, args.save_path, inputs, arrays, shape=shape).line)
     print(f"wrote {args.save_path}")

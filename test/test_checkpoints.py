@@ -1,0 +1,348 @@
+"""Checkpoints as people have them: each is read as transformers reads it, or refused by one line that says why."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import small
+import torch
+from safetensors.numpy import load_file, save_file
+from transformers import AutoTokenizer, BertForSequenceClassification
+
+from tools import cli
+from tools.graph import export
+from tools.source import checkpoint, tensors, tokenizer, tokens
+
+TEXTS = ["Café naïve Ångström cafe\u0301", "a film 你好 great", "HOPE @user 😀 [MASK]", "x" * 101, "it 's slow"]
+# A config.json that is another architecture, or says what no graph here computes, and the reason that is given.
+OTHERS = {
+    "RobertaForSequenceClassification of model_type roberta": {
+        "architectures": ["RobertaForSequenceClassification"],
+        "model_type": "roberta",
+    },
+    "ElectraForSequenceClassification": {
+        "architectures": ["ElectraForSequenceClassification"],
+        "model_type": "electra",
+    },
+    "BertForTokenClassification of model_type bert": {"architectures": ["BertForTokenClassification"]},
+    "is_decoder is true": {"is_decoder": True},
+    "hidden_act is 'gelu_new'": {"hidden_act": "gelu_new"},
+    "heads are gone from layers 0": {"pruned_heads": {"0": [1]}},
+    "problem_type is multi_label": {"problem_type": "multi_label_classification"},
+    "the labels are L0, L1, L2; the task's are negative, positive": {"id2label": {i: f"L{i}" for i in range(3)}},
+    "the labels are NEGATIVE, NEUTRAL": {"id2label": {0: "NEGATIVE", 1: "NEUTRAL"}},
+    "label2id .* turned round": {"label2id": {"negative": 1, "positive": 0}},
+    "not a name for each of 0, 1": {"id2label": {"0": "a", "2": "b"}},
+    "fine-tuned on mrpc, a pair of texts a row; this task has one text": {"finetuning_task": "mrpc"},
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """(the model's folder, a checkpoint folder as transformers saves it) of a small BERT classifier."""
+    box = tmp_path_factory.mktemp("whole")
+    made = small.checkpoint(box)
+    return box / "model", made
+
+
+@pytest.fixture
+def given(whole, tmp_path):
+    """(the model's folder, a copy of its checkpoint to change, read(): what is made of it)."""
+    shutil.copytree(whole[1], tmp_path / "given")
+
+    def read():
+        checkpoint.make(str(tmp_path / "given"), whole[0], None, tmp_path / "out")
+        return load_file(tmp_path / "out/model.safetensors")
+
+    return tmp_path / "given", read
+
+
+def edit(path, **values):
+    path.write_text(json.dumps((cli.read_json(path) if path.exists() else {}) | values))
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name])
+
+
+# --- tensors ----------------------------------------------------------------------------------------------------------
+FORMS = {
+    "shards": lambda folder, t: sharded(folder, t, "model", ".safetensors", save_file),
+    "shards of .bin": lambda folder, t: sharded(folder, t, "pytorch_model", ".bin", save_bin),
+    "module.": lambda folder, t: save_file({f"module.{n}": v for n, v in t.items()}, folder / "model.safetensors"),
+    "_orig_mod.": lambda folder, t: save_file(
+        {f"_orig_mod.module.{n}": v for n, v in t.items()}, folder / "model.safetensors"
+    ),
+    "old names, fit_denses": lambda folder, t: save_bin(
+        {n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v for n, v in t.items()},
+        folder / "pytorch_model.bin",
+    ),
+}  # fmt: skip
+
+
+def save_bin(t, path):
+    torch.save({name: torch.from_numpy(array) for name, array in t.items()}, path)
+
+
+def sharded(folder, t, stem, suffix, save):
+    parts = {f"{stem}-{i:05}-of-00002{suffix}": dict(list(t.items())[i - 1 :: 2]) for i in (1, 2)}
+    for name, part in parts.items():
+        save(part, folder / name)
+    table = {name: file for file, part in parts.items() for name in part}
+    (folder / f"{stem}{suffix}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": table}))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_the_same_tensors(given, form):
+    folder, read = given
+    want = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    FORMS[form](folder, want)
+    same(read(), want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_formats_of_safetensors(given, dtype):
+    from safetensors.torch import save_file as save_torch
+
+    folder, read = given
+    halved = {n: torch.from_numpy(t).to(dtype) for n, t in load_file(folder / "model.safetensors").items()}
+    save_torch(halved, folder / "model.safetensors")
+    same(read(), {n: t.float().numpy() for n, t in halved.items()})
+
+
+def test_shards_stay_in_their_folder_and_are_all_there(given):
+    folder, read = given
+    want = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(want, "../outside.safetensors")}))
+    with pytest.raises(cli.UserError, match="weight_map is no table of tensors and file names"):
+        read()
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(want, "model-1.safetensors")}))
+    with pytest.raises(cli.UserError, match=r"1 of 1 shards are missing, as model-1.safetensors"):
+        read()
+
+
+def test_a_git_lfs_pointer_is_named_with_the_command(given):
+    folder, read = given
+    for name in ("tokenizer.json", "model.safetensors", "config.json"):
+        kept = (folder / name).read_bytes()
+        (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 433\n")
+        with pytest.raises(cli.UserError, match=f"Git LFS pointer.*`git -C .*given lfs pull --include {name}`"):
+            read()
+        (folder / name).write_bytes(kept)
+
+
+def test_an_adapter_without_its_model(given):
+    folder, read = given
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(cli.UserError, match="an adapter .PEFT. without its model"):
+        read()
+
+
+def test_a_trainers_folder_is_its_model_on_top(given):
+    """The last model lies on top, earlier ones below: the one on top is meant, the others have names."""
+    folder, read = given
+    want = load_file(folder / "model.safetensors")
+    earlier = {name: array + 1 for name, array in want.items()}
+    for name in ("checkpoint-500", "checkpoint-1000"):
+        (folder / name).mkdir()
+        shutil.copy(folder / "config.json", folder / name)
+        save_file(earlier, folder / name / "model.safetensors")
+    same(read(), want)
+    same(checkpoint.read(folder / "checkpoint-500")[1], earlier)
+
+
+# --- what the configuration says ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("says", OTHERS)
+def test_what_is_not_read_is_refused_for_its_true_reason(given, says):
+    folder, read = given
+    if "id2label" in OTHERS[says]:
+        edit(folder / "config.json", label2id=None)
+    edit(folder / "config.json", **OTHERS[says])
+    with pytest.raises(cli.UserError, match=says) as e:
+        read()
+    assert "\n" not in str(e.value) and not (folder.parent / "out").exists()
+
+
+def test_gelu_by_its_other_name(given):
+    folder, read = given
+    edit(folder / "config.json", hidden_act="gelu_python")
+    same(read(), load_file(folder / "model.safetensors"))
+
+
+@pytest.mark.parametrize("names, turned", [
+    ({"0": "POSITIVE", "1": "NEGATIVE"}, True), ({"0": "pos", "1": "neg"}, True), ({"0": "NEGATIVE", "1": "POSITIVE"}, False),
+    ({"0": "LABEL_0", "1": "LABEL_1"}, False), (None, False)])  # fmt: skip
+def test_labels_go_by_name(given, names, turned):
+    """Whatever order a checkpoint has its classes in, output 0 of every graph is the task's class 0."""
+    folder, read = given
+    edit(folder / "config.json", id2label=names, label2id=None)
+    want = load_file(folder / "model.safetensors")
+    for name in ("classifier.weight", "classifier.bias"):
+        want[name] = want[name][::-1] if turned else want[name]
+    same(read(), want)
+    arrays = tokens.encode(tokens.load(folder), small.SENTENCES, 32)
+    theirs = export.logits(export.load(folder), arrays)
+    ours = export.load(folder, ("negative", "positive"))
+    np.testing.assert_array_equal(export.logits(ours, arrays), theirs[:, ::-1] if turned else theirs)
+    assert list(ours.config.id2label.values()) == ["negative", "positive"]
+    assert architecture_labels(folder.parent / "out") == ["negative", "positive"]
+
+
+def architecture_labels(folder):
+    from tools.source import architecture
+
+    return architecture.read_config(folder / "config.json")["labels"]
+
+
+def test_fewer_positions_than_the_length(given):
+    folder, _ = given
+    assert tokens.fit(folder, 64) == 64
+    with pytest.raises(cli.UserError, match="64 positions, fewer than SEQ=128; give SEQ=64 or less"):
+        tokens.fit(folder, 128)
+    assert tokens.fit(folder, 128, cut=True) == 64
+    edit(folder / "tokenizer_config.json", model_max_length=16)
+    assert tokens.fit(folder, 128, cut=True) == 16
+    assert tokens.fit(folder.parent, 128) == 128
+
+
+# --- the tokenizer ----------------------------------------------------------------------------------------------------
+def holes(folder):
+    """tokenizer.json alone, of a vocabulary whose ids are not all in use."""
+    table = cli.read_json(folder / "tokenizer.json")
+    table["model"]["vocab"] = {p: i + 2 * (i > 30) for p, i in table["model"]["vocab"].items() if i < 300}
+    (folder / "tokenizer.json").write_text(json.dumps(table))
+    (folder / "vocab.txt").unlink()
+
+
+def silent(folder, **flags):
+    """vocab.txt and tokenizer_config.json alone."""
+    (folder / "tokenizer.json").unlink()
+    edit(folder / "tokenizer_config.json", **flags)
+
+
+def flagged(folder, **flags):
+    """Both files, which agree."""
+    edit(folder / "tokenizer_config.json", **flags)
+    table = cli.read_json(folder / "tokenizer.json")
+    table["normalizer"] |= {tokenizer.FLAGS[name][0]: value for name, value in flags.items()}
+    (folder / "tokenizer.json").write_text(json.dumps(table))
+
+
+def added(folder):
+    """A token that was added after pretraining."""
+    size = len(tokenizer.read_vocab(folder / "vocab.txt"))
+    silent(folder)
+    (folder / "added_tokens.json").write_text(json.dumps({"@user": size}))
+
+
+def renamed(folder):
+    """Special tokens of other names, in special_tokens_map.json alone."""
+    silent(folder, cls_token="<s>", pad_token="<pad>")
+    text = (folder / "vocab.txt").read_text().replace("[CLS]\n", "<s>\n").replace("[PAD]\n", "<pad>\n")
+    (folder / "vocab.txt").write_text(text)
+    (folder / "special_tokens_map.json").write_text(json.dumps({"cls_token": "<s>", "pad_token": {"content": "<pad>"}}))
+
+
+def padded(folder):
+    """tokenizer.json with a length and a padding of its own inside."""
+    made = tokenizer.load(folder)
+    made.enable_truncation(4)
+    made.enable_padding(length=4)
+    made.save(str(folder / "tokenizer.json"))
+
+
+TOKENIZERS = {
+    "holes": holes,
+    "a length inside": padded,
+    "vocab.txt": silent,
+    "cased": lambda f: flagged(f, do_lower_case=False),
+    "accents kept": lambda f: flagged(f, strip_accents=False),
+    "Chinese not split": lambda f: flagged(f, tokenize_chinese_chars=False),
+    "cased vocab.txt": lambda f: silent(f, do_lower_case=False, strip_accents=True),
+    "Chinese not split, vocab.txt": lambda f: silent(f, tokenize_chinese_chars=False),
+    "an added token": added,
+    "special tokens renamed": renamed,
+}
+
+
+@pytest.mark.parametrize("form", TOKENIZERS)
+def test_the_tokenizer_is_the_checkpoints_own(given, form):
+    """Ids as transformers gives them, of the checkpoint as it came and of the folder that is made of it."""
+    folder, read = given
+    vocab = ["café", "naïve", "ang", "##strom", "你", "HOPE", "great", "[unused1]"]
+    pieces = tokenizer.read_vocab(folder / "vocab.txt")[:-10] + vocab
+    (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces))
+    tokenizer.build(tokenizer.read_vocab(folder / "vocab.txt")).save(str(folder / "tokenizer.json"))
+    TOKENIZERS[form](folder)
+    theirs = AutoTokenizer.from_pretrained(folder)
+    want = theirs(TEXTS, truncation=True, max_length=64)["input_ids"]
+    read()
+    for place in (folder, folder.parent / "out"):
+        have = tokens.ragged(tokens.load(place), TEXTS, 64)["input_ids"]
+        assert [row.tolist() for row in have] == want, place
+    padding = tokens.encode(tokens.load(folder.parent / "out"), ["a"], 64)["input_ids"][0, -1]
+    assert padding == theirs.pad_token_id
+
+
+def test_a_tokenizer_that_transformers_reads_otherwise_is_refused(given):
+    folder, read = given
+    edit(folder / "tokenizer_config.json", do_lower_case=True)
+    table = cli.read_json(folder / "tokenizer.json")
+    table["normalizer"]["clean_text"] = False
+    (folder / "tokenizer.json").write_text(json.dumps(table))
+    with pytest.raises(
+        cli.UserError, match="here, .* in transformers; tokenizer.json and tokenizer_config.json disagree"
+    ):
+        read()
+    edit(folder / "tokenizer_config.json", tokenizer_class="BertJapaneseTokenizer")
+    with pytest.raises(cli.UserError, match="in transformers|transformers cannot read its tokenizer"):
+        read()
+
+
+def test_the_export_holds_the_ids_too(given, monkeypatch, capsys):
+    """pth2onnx.py compares every id of every sentence; a tokenizer that is wrong in one of them exports nothing."""
+    import sys
+
+    from tools.recipe import pth2onnx
+
+    folder, _ = given
+    script = small.ROOT / "models/minilm_sst2/pth2onnx.py"
+    words = [str(script), "--model_dir", str(folder), "--save_path", str(folder.parent / "m.onnx")]
+    monkeypatch.setattr(sys, "argv", words)
+    pth2onnx.pth2onnx("", ("input_ids", "attention_mask"))
+    said = capsys.readouterr().out
+    assert "tokenizer: equal: ids of 8 sentences and 16 hard ones as BertTokenizer" in said
+    assert "labels: negative, positive, in the order of the outputs" in said
+    (folder.parent / "m.onnx").unlink()
+    load = tokenizer.load
+    monkeypatch.setattr(tokens, "load", lambda *a: tokenizer.normalised(load(*a), {"strip_accents": False}, True))
+    with pytest.raises(cli.UserError, match="in transformers"):
+        pth2onnx.pth2onnx("", ("input_ids", "attention_mask"))
+    assert not (folder.parent / "m.onnx").exists()
+
+
+def test_as_transformers_loads_it(given):
+    """The whole way against transformers' own from_pretrained: one set of logits."""
+    folder, read = given
+    edit(folder / "config.json", id2label={"0": "POSITIVE", "1": "NEGATIVE"}, label2id=None)
+    read()
+    theirs = BertForSequenceClassification.from_pretrained(folder).eval()
+    reader = AutoTokenizer.from_pretrained(folder)
+    with torch.inference_mode():
+        want = theirs(**reader(small.SENTENCES, padding=True, return_tensors="pt")).logits.numpy()
+    arrays = tokens.encode(tokens.load(folder.parent / "out"), small.SENTENCES, 64)
+    have = export.logits(export.load(folder.parent / "out"), arrays)
+    np.testing.assert_allclose(have[:, ::-1], want, atol=2e-6)
+
+
+def test_distilling_tensors_are_of_either_tinybert():
+    assert tensors.renamed({"module.fit_denses.0.weight": 0, "fit_dense.bias": 0, "pooler.dense.bias": 1}) == {
+        "bert.pooler.dense.bias": 1
+    }

@@ -1,0 +1,118 @@
+"""The tensors of a checkpoint folder: .safetensors or .bin, whole or in shards, in any float format, never running code.
+
+    from tools.source import tensors
+    path, found = tensors.read("mine")       # {name: numpy array or torch tensor}, as the files spell the names
+    tensors.renamed(found)                   # the same, as transformers names them today
+
+A .bin is a pickle: PyTorch reads it with weights_only, which builds tensors and calls nothing else.
+"""
+
+import re
+import warnings
+import zipfile
+from pathlib import Path
+
+from tools import cli
+from tools.source.architecture import first_file
+
+WHOLE = ("model.safetensors", "pytorch_model.bin")
+# A checkpoint in shards: which file holds which tensor.
+INDEXES = tuple(f"{name}.index.json" for name in WHOLE)
+LARGEST = 1 << 32  # bytes that a .bin, which is a zip, may unpack to
+# What wraps a model when it is saved: DataParallel, torch.compile.
+WRAPPERS = ("module.", "_orig_mod.")
+# Where older tools had other names.
+OLD = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+
+
+def read_file(path):
+    """{name: tensor} of a .safetensors (numpy) or .bin file (torch, weights_only: nothing in it is executed).
+
+    Raises UserError on a file that is cut short, holds other things than tensors, or is a Git LFS pointer.
+    """
+    cli.refuse_pointer(path)
+    try:
+        if path.suffix == ".safetensors":
+            import ml_dtypes  # noqa: F401  gives numpy bfloat16, which safetensors asks for by name
+            from safetensors.numpy import load_file
+
+            return load_file(path)
+        import torch
+
+        if zipfile.is_zipfile(path) and sum(i.file_size for i in zipfile.ZipFile(path).infolist()) > LARGEST:
+            raise cli.UserError(f"{path}: unpacks to over {LARGEST} bytes; refused")
+        with warnings.catch_warnings(action="ignore"):  # of what it then refuses
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+        dense = lambda t: isinstance(t, torch.Tensor) and t.layout is torch.strided and t.device.type == "cpu"
+        if not isinstance(tensors, dict) or not all(isinstance(n, str) and dense(t) for n, t in tensors.items()):
+            raise cli.UserError(f"{path}: not a plain table of tensors; save the model's state_dict()")
+        return tensors
+    except cli.UserError:
+        raise
+    except Exception as e:  # each library raises its own kinds for a damaged or hostile file
+        reason = (
+            re.split(r"\.\s|\n|\x1b", str(e))[0][:200] or type(e).__name__
+        )  # PyTorch goes on to advise weights_only=False
+        fault = f"refused, it is cut short or holds more than tensors ({reason})"
+        raise cli.UserError(f"{path}: {fault}; download it again, or save the model's state_dict()") from e
+
+
+def shards(index):
+    """The files that an index names, each a plain name of its own folder; UserError on any other."""
+    table = cli.read_json(index).get("weight_map")
+    names = sorted(set(table.values())) if isinstance(table, dict) and all(map(plain, table.values())) else []
+    if not names:
+        raise cli.UserError(f"{index}: weight_map is no table of tensors and file names; download it again")
+    if missing := [name for name in names if not (index.parent / name).is_file()]:
+        raise cli.UserError(
+            f"{index}: {len(missing)} of {len(names)} shards are missing, as {missing[0]}; download them"
+        )
+    return [index.parent / name for name in names]
+
+
+def plain(name):
+    """Whether a value is a file's name that stays in its folder."""
+    return isinstance(name, str) and Path(name).name == name and Path(name).suffix in (".safetensors", ".bin")
+
+
+def read(folder):
+    """(the file that was read, or the index of several; {name: tensor}) of a checkpoint folder. Raises UserError."""
+    if (Path(folder) / "adapter_config.json").is_file() and not (Path(folder) / WHOLE[0]).is_file():
+        raise cli.UserError(f"{folder}: an adapter (PEFT) without its model; save the merged model, merge_and_unload()")
+    path = first_file(folder, (*WHOLE, *INDEXES), "weights")
+    if path.name in WHOLE:
+        return path, read_file(path)
+    found = {}
+    for shard in shards(path):
+        found |= read_file(shard)
+    return path, found
+
+
+def renamed(tensors):
+    """Tensors by transformers' names of today: without what wraps a model, `bert.` before a bare encoder's.
+
+    position_ids, which are no weights, and TinyBERT's fit_dense, for distillation alone, are dropped.
+    """
+    made = {}
+    for name, tensor in tensors.items():
+        name = unwrapped(name)
+        for old, new in OLD.items():
+            name = name.replace(old, new)
+        if name.endswith("embeddings.position_ids") or distilling(name):
+            continue
+        if name.split(".")[0] in ("embeddings", "encoder", "pooler"):
+            name = f"bert.{name}"
+        made[name] = tensor
+    return made
+
+
+def unwrapped(name):
+    """A tensor's name without what wraps its model."""
+    while name.startswith(WRAPPERS):
+        name = name.split(".", 1)[1]
+    return name
+
+
+def distilling(name):
+    """Whether a tensor is TinyBERT's own, used in distillation alone: fit_dense, in version 2 a list of them."""
+    return unwrapped(name).startswith(("fit_dense.", "fit_denses."))
