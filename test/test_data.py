@@ -256,6 +256,15 @@ def test_rows_without_labels(tmp_path):
         list(data.iter_tsv(path))
 
 
+def test_test_sets_as_they_come(tmp_path):
+    """A byte order mark, labels of -1, columns in any order: read where no label is needed."""
+    path = tmp_path / "test.tsv"
+    path.write_bytes(b"\xef\xbb\xbflabel\tsentence\tidx\n-1\ta fine film\t0\n\tdull\t1\npositive\tgood\t2\n")
+    assert list(data.iter_tsv(path)) == [("a fine film", None), ("dull", None), ("good", 1)]
+    with pytest.raises(cli.UserError, match="test.tsv:2: no label .'-1'"):
+        data.read_tsv(path)
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from([bytes([c]) for c in b'a\t1\n\r\0"\xc3\xa9']), max_size=12))
 def test_any_tsv_is_read_or_refused(tmp_path, parts):

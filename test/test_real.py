@@ -17,7 +17,7 @@ from tools import cli
 from tools.base import input_files
 from tools.cpu import engines, plan, runner, score
 from tools.recipe import preprocess as preprocess_command
-from tools.source import tokens
+from tools.source.tokenizer import SPECIAL
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("input_ids", "attention_mask")
@@ -49,7 +49,7 @@ def model(tmp_path):
 def tokenizer(tmp_path):
     """A folder with a vocabulary of five special pieces and WORDS."""
     (tmp_path / "checkpoint").mkdir()
-    (tmp_path / "checkpoint/vocab.txt").write_text("".join(f"{p}\n" for p in [*tokens.SPECIAL, *WORDS]))
+    (tmp_path / "checkpoint/vocab.txt").write_text("".join(f"{p}\n" for p in [*SPECIAL, *WORDS]))
     return tmp_path / "checkpoint"
 
 
@@ -211,10 +211,11 @@ def read(path):
 
 def test_csv_in_the_data_s_order(scored, tmp_path, capsys):
     rows = read(scored(text(tmp_path / "in.tsv", MANY)))
-    assert rows[0] == ["row", "prediction", "logit0", "logit1"]
+    assert rows[0] == ["row", "prediction", "label", "logit0", "logit1"]
     assert [int(r[0]) for r in rows[1:]] == list(range(11))
-    assert [(float(a), float(b)) for _, _, a, b in rows[1:]] == expected(MANY)
+    assert [(float(a), float(b)) for *_, a, b in rows[1:]] == expected(MANY)
     assert [int(r[1]) for r in rows[1:]] == [int(b > a) for a, b in expected(MANY)]
+    assert [r[2] for r in rows[1:]] == [("negative", "positive")[b > a] for a, b in expected(MANY)]
     told = capsys.readouterr().out
     assert "sentences/s, 11 sentences" in told
     assert "accuracy" not in told  # no labels
@@ -233,7 +234,7 @@ def test_parquet_and_accuracy(scored, tmp_path, capsys):
 def test_equal_logits_are_no_class_and_wrong(scored, tmp_path, capsys):
     tie = "film film film film"  # 2 + 4 x 7 + 3 = 5.5 x 6
     rows = read(scored(text(tmp_path / "in.tsv", [tie, "good", tie], [0, 1, 1])))
-    assert [r[1] for r in rows[1:]] == ["", "1", ""]
+    assert [r[1:3] for r in rows[1:]] == [["", ""], ["1", "positive"], ["", ""]]
     assert "accuracy 33.33 % (1/3)" in capsys.readouterr().out
 
 
@@ -246,7 +247,7 @@ def test_what_is_too_close_is_run_again(scored, tmp_path, model, capsys):
     close = [abs(a - b) < 3 for a, b in expected(MANY)]
     assert 0 < sum(close) < len(MANY)
     wanted = [(a, b / 5.5 * 4.0 if near else b) for near, (a, b) in zip(close, expected(MANY), strict=True)]
-    assert [(float(a), float(b)) for _, _, a, b in rows[1:]] == wanted
+    assert [(float(a), float(b)) for *_, a, b in rows[1:]] == wanted
     changed = sum((a < b) != (c < d) for (a, b), (c, d) in zip(expected(MANY), wanted, strict=True))
     told = f"run again in fp32: {100 * sum(close) / len(MANY):.2f} % (closer than 3), {changed} changed class"
     assert told in capsys.readouterr().out
@@ -255,7 +256,7 @@ def test_what_is_too_close_is_run_again(scored, tmp_path, model, capsys):
 
 def test_a_long_sentence_is_cut(scored, tmp_path):
     rows = read(scored(text(tmp_path / "in.tsv", ["good " * 300]), "out.csv", "--max_len", "16"))
-    assert float(rows[1][3]) == 5.5 * 16
+    assert float(rows[1][4]) == 5.5 * 16
 
 
 @pytest.mark.parametrize(

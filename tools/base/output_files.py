@@ -9,6 +9,19 @@ from tools.base.input_files import row_files
 from tools.base.onnxfile import first_line
 
 
+def margins(logits: np.ndarray) -> np.ndarray:
+    """How far the best logit of each row is above the next: float32 [n] of [n, labels]; infinite for one label."""
+    if logits.shape[1] < 2:
+        return np.full(len(logits), np.inf, np.float32)
+    best = np.sort(logits, axis=1)
+    return best[:, -1] - best[:, -2]
+
+
+def chosen(logits: np.ndarray) -> np.ndarray:
+    """The class of each row, int [n] of [n, labels]; -1 where two best logits are equal."""
+    return np.where(margins(logits) == 0, -1, logits.argmax(axis=1))
+
+
 def read_kept(path: Path) -> np.ndarray:
     """Float32 [n, labels] that --save_path kept. Raises UserError where it is no array of logits."""
     try:

@@ -67,14 +67,14 @@ def judge(reference, made, precision="fp32", labels=None, seeded=False, real=Non
     largest = float(np.abs(reference[good]).max()) if good.any() else 0.0
     limit = TOLERANCE * max(1.0, largest / USUAL)
     other = good & (reference.argmax(axis=1) != made.argmax(axis=1))
-    tied = other & (margins(reference) <= 2 * limit)
+    tied = other & (output_files.margins(reference) <= 2 * limit)
     flips = other & ~tied
     if precision == "fp32":
         ok = not flips.any() and gap <= limit
         found = f"max |difference| {gap:.2e} (limit {limit:.0e}) over {len(real)} rows, {count(flips)}"
     else:
         allowed = int(LOSS * len(made))
-        lost, what = int((flips & (margins(reference) > NOISE * largest)).sum()), "flips but for near ties"
+        lost, what = int((flips & (output_files.margins(reference) > NOISE * largest)).sum()), "flips but for near ties"
         if not seeded:
             right = reference.argmax(1) if labels is None else np.asarray(labels)
             lost = int((reference.argmax(1) == right)[good].sum() - (made.argmax(1) == right)[good].sum())
@@ -87,14 +87,6 @@ def judge(reference, made, precision="fp32", labels=None, seeded=False, real=Non
     line += f", {int(bad.sum())} rows not finite{rows_of(bad)}" * bool(bad.any())
     numbers = (np.flatnonzero(rows).tolist() for rows in (flips, tied, bad))
     return Verdict(ok, line, len(real), int((~real).sum()), gap, limit, *numbers)
-
-
-def margins(logits: np.ndarray) -> np.ndarray:
-    """How far the best logit of each row is above the next: float32 [n] of [n, labels]; infinite for one label."""
-    if logits.shape[1] < 2:
-        return np.full(len(logits), np.inf, np.float32)
-    best = np.sort(logits, axis=1)
-    return best[:, -1] - best[:, -2]
 
 
 def count(flips: np.ndarray, most: int = 5) -> str:

@@ -18,8 +18,10 @@ from a TSV; `choose` picked the training sentences that calibrate int8. The firs
 """
 
 import argparse
+import codecs
 import hashlib
 import io
+import itertools
 import re
 import tarfile
 import zipfile
@@ -32,6 +34,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from tools import cli
+from tools.base import tasks
 
 DEV_EDITS = cli.ROOT / "data" / "dev.edits"
 SNIPPETS = ("additional_resources/hutto_ICWSM_2014.tar.gz", "movieReviewSnippets_GroundTruth.txt")
@@ -43,27 +46,46 @@ LINE_LIMIT = 1 << 16  # bytes of one line of a TSV; the longest official one has
 # --- TSV files ---
 
 
-def iter_tsv(path) -> Iterator[tuple[str, int | None]]:
-    """Yield (sentence, label) per row of a tab-separated file, in constant memory; label None without one.
+def iter_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=(), labelled=False) -> Iterator[tuple]:
+    """Yield (text, label) per row of a tab-separated file, in constant memory.
 
-    The first line names the columns: `sentence`, and perhaps `label` (0 or 1) and others. Quotes are plain
-    characters. Raises UserError, naming file and line, for anything that is not UTF-8 rows of those columns.
+    task: what the columns are called (tools/base/tasks.py). A text is one string, or a pair of them. A label is a class
+    number, given so or by its name in task.labels or `names`; a float where the task has a score; None where there is no
+    such column, or where it says -1 or nothing, as in GLUE's test sets (UserError if they must be `labelled`). Quotes are
+    plain characters, other columns are skipped. Raises UserError, naming file and line, for anything else.
     """
     with Path(path).open("rb") as file:
-        names = _columns(file.readline(LINE_LIMIT + 1), path, 1)
-        if "sentence" not in names:
-            raise cli.UserError(f"{path}:1: the header names no column `sentence`; write one")
-        text, label = names.index("sentence"), names.index("label") if "label" in names else None
-        for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT + 1), b""), 2):
+        first = file.readline(LINE_LIMIT + 1).removeprefix(codecs.BOM_UTF8)
+        header = _columns(first, path, 1)
+        bare = len(header) == len(task.bare) and not set(header) & {*task.label, *task.text[0]}
+        header = list(task.bare) if bare else header
+        texts, label = _places(header, task, path, labelled)
+        lines = iter(lambda: file.readline(LINE_LIMIT + 1), b"")
+        for number, line in enumerate(itertools.chain([first], lines) if bare else lines, 1 if bare else 2):
             row = _columns(line, path, number)
-            if len(row) != len(names):
-                wanted = "<tab>".join(names)[:60]
-                raise cli.UserError(f"{path}:{number}: {len(row)} columns, not {len(names)}; write {wanted}")
-            if not row[text].strip():
-                raise cli.UserError(f"{path}:{number}: no sentence; write one or drop the line")
-            if label is not None and row[label] not in ("0", "1"):
-                raise cli.UserError(f"{path}:{number}: label {row[label][:20]!r} is not 0 or 1; mend it")
-            yield row[text], None if label is None else int(row[label])
+            if len(row) != len(header):
+                wanted = "<tab>".join(header)[:60]
+                raise cli.UserError(f"{path}:{number}: {len(row)} columns, not {len(header)}; write {wanted}")
+            text = tuple(row[place] for place in texts)
+            if not all(t.strip() for t in text):
+                raise cli.UserError(f"{path}:{number}: no {task.text[0][0]}; write one or drop the line")
+            value = None if label is None else tasks.label_of(row[label], task, names, f"{path}:{number}")
+            if labelled and value is None:
+                raise cli.UserError(f"{path}:{number}: no label ({row[label]!r}); an accuracy needs one in each row")
+            yield text if task.pair else text[0], value
+
+
+def _places(header, task, path, labelled):
+    """Where in a row a task's texts and its label are: (numbers, number or None); UserError where they are not."""
+    spelled = [names for names in task.text if set(names) <= set(header)]
+    if not spelled:
+        wanted = " or ".join(" and ".join(f"`{name}`" for name in names) for names in task.text)
+        raise cli.UserError(f"{path}:1: the header names no column {wanted}; write one")
+    label = next((header.index(name) for name in task.label if name in header), None)
+    if labelled and label is None:
+        wanted = " or ".join(f"`{name}`" for name in task.label)
+        raise cli.UserError(f"{path}:1: the header names no column {wanted}; write one")
+    return [header.index(name) for name in spelled[0]], label
 
 
 def _columns(line: bytes, path, number: int) -> list[str]:
@@ -79,16 +101,12 @@ def _columns(line: bytes, path, number: int) -> list[str]:
         raise cli.UserError(f"{path}:{number}: byte {e.start + 1} is not UTF-8; convert the file") from None
 
 
-def read_tsv(path) -> tuple[list[str], list[int]]:
-    """(sentences, labels) of a file with the official columns, `sentence` and `label` (0 or 1), and a row."""
-    with Path(path).open("rb") as file:
-        head = file.readline(LINE_LIMIT + 1)
-    if _columns(head, path, 1) != ["sentence", "label"]:
-        raise cli.UserError(f"{path}:1: the header is not `sentence<tab>label`; take SST-2's own file")
-    rows = list(iter_tsv(path))
+def read_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=()) -> tuple[list, list]:
+    """(texts, labels) of a file in which every row has a label, and there is a row; as iter_tsv."""
+    rows = list(iter_tsv(path, task, names, labelled=True))
     if not rows:
         raise cli.UserError(f"{path}:2: no row after the header; take a whole file")
-    return [sentence for sentence, _ in rows], [label for _, label in rows]
+    return [text for text, _ in rows], [label for _, label in rows]
 
 
 def tsv_bytes(rows) -> bytes:
