@@ -95,7 +95,7 @@ def tokenizer_of(job):
 
 
 def file_of(job, name):
-    """Our compiled model of that name. Raises UserError where make compiled none, since this CPU could not run it."""
+    """Our compiled model of that name. Raises UserError where none was compiled, since this CPU could not run it."""
     if name not in job.ours:
         raise cli.UserError(f"{name}: not compiled, since this CPU has none of the units that it needs (make doctor)")
     return job.ours[name]
