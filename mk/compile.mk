@@ -23,7 +23,7 @@ $(patsubst %,build/%/model.ir,$(call of_engine,openvino)): build/%/model.ir: $$(
 $(patsubst %,build/%/model.native,$(call of_engine,native)): build/%/model.native: $$(compile_needs)
 	$(call run,compile)
 do.engine = -m tools.cpu.native.build tools/cpu/native/engine.c --save_path {}
-build/lib/native.so: $(wildcard tools/cpu/native/*.c tools/cpu/native/*.h) $$(call by,engine) | $(VENV)/installed
+build/lib/native.so: tools/cpu/native/engine.c $$(call by,engine) | $(VENV)/installed
 	$(call run,engine)
 
 # The fp16 rehearsal: the graph that atc gets, run with the rounding of fp16; its ranges are made before its model.

@@ -15,7 +15,7 @@ gate_needs    = $(if $(gated_by_outputs),$(reference) $(needs.tools.graph.gate))
 do.infer      = $(runner) $(on_sentences) $(if $(real),--plan fixed,$(untimed)) --batchsize $(bs) --output {} \
     --output_dirname out $(outputs_gate)
 $(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) $$(input)/MANIFEST $$(library) \
-    $$(gate_needs) $$(filter-out $$(not_used),$$(call by,infer))
+    $$(gate_needs) $$(filter-out $$(not_used) tools/cpu/yardstick.py,$$(call by,infer))
 	$(call run,infer)
 
 do.score = models/$(model)/postprocess.py --output_path build/$*/output/out --label_path $(input)/labels.json \
@@ -32,16 +32,20 @@ timed  = $(foreach r,$(rounds),$(1:%=build/%/round$r/MANIFEST))
 # Rows of one length are timed on zeros, as the recipes do; buckets, packed rows and real lengths on the sentences.
 loops  := $(shell for b in $(sort $(BS) $(BATCHES)); do echo $$b:$$(($(SAMPLES) / b + 4)); done)
 loop    = --loop $(patsubst $(bs):%,%,$(filter $(bs):%,$(loops)))
+# On the CPU for two seconds or longer, in turns with a fixed piece of work: tools/cpu/yardstick.py.
+yardstick = $(if $(filter cpu,$(family)),build/lib/peak.so)
 # The native engine takes any shape, so the timing names the recipe's: batch size and length.
 shaped  = $(if $(filter native,$(engine)),--dymDims $(call joined_by,;,$(shapes_of_inputs)))
-timed_on = $(if $(one_length),$(loop) $(shaped),$(on_sentences) $(if $(real),--plan measured))
-timing.cpu    = $(runner) $(timed_on) --warmup_count 2 --batchsize $(bs) --output {} --output_dirname out
-timing.ascend = $(timing.cpu)
+timed_on = $(if $(one_length),$(loop) $(shaped),$(on_sentences))
+how_long = $(if $(real),--plan measured --loop 5,$(if $(one_length),--seconds 2))
+timed_by = $(runner) $(timed_on) --warmup_count 2 --batchsize $(bs) --output {} --output_dirname out
+timing.cpu    = $(timed_by) $(how_long) --yardstick $(yardstick)
+timing.ascend = $(timed_by)
 timing.gpu    = -m tools.gpu.trtexec --load_engine $(model_file) --batch $(bs) --precision $(precision) \
     --summary {}/out_summary.json
 do.time       = $(timing.$(family))
 $(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) $$(if $$(one_length),,$$(input)/MANIFEST) $$(library) \
-    $$(filter-out $$(not_used),$$(call by,time))
+    $$(yardstick) $$(filter-out $$(not_used),$$(call by,time))
 	$(call alone,time)
 do.perf = -m tools.results.record perf build/$* --save_path {}
 $(leaves:%=build/%/perf.json): build/%/perf.json: $$(call timed,$$*) $$(call by,perf)

@@ -116,7 +116,7 @@ def tiny(tmp_path_factory):
     text = "sentence\tlabel\n" + "".join(f"{s}\t{i % 2}\n" for i, s in enumerate(small.SENTENCES))
     (folder / "dev.tsv").write_text(text)
     library = folder / "peak.so"
-    source = ROOT / "tools/bench/peak.c"
+    source = ROOT / "tools/cpu/native/peak.c"
     flags = ["-O3", "-std=gnu11", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread"]
     subprocess.run(["gcc", *flags, "-o", library, source], check=True)
     return folder

@@ -26,6 +26,7 @@ from statistics import median
 
 from tools import cli
 from tools.base import cpu
+from tools.cpu import yardstick
 from tools.results import peers
 
 SECONDS = 1.0  # a contender works at least this long a round
@@ -53,7 +54,7 @@ def peaks(library: str, threads: int, seconds: float = 0.3, times: int = 7) -> d
     peak = ctypes.CDLL(str(Path(library).absolute())).peak
     peak.restype, peak.argtypes = ctypes.c_double, [ctypes.c_int, ctypes.c_double]
     found = {}
-    for number, kind in enumerate(peers.KINDS):
+    for number, kind in enumerate(yardstick.KINDS[: yardstick.KINDS.index("any")]):
         with ThreadPoolExecutor(threads) as pool:
             together = lambda at=number, pool=pool: sum(pool.map(lambda _: peak(at, seconds), range(threads)))
             sums = [together() for _ in range(times)]

@@ -18,6 +18,10 @@ without --input it runs zeros (pure inference); the time of a request is that of
 than all cores at one. --plan: each file is a sentence of its own length, and tools/cpu/plan.py says which go into one
 request. `fixed` gives the same bytes every time; `measured` is faster. A pass runs all requests, --loop passes count.
 With either, the throughput is that of whole passes (`pass_ms`, one a pass), since requests may overlap.
+
+--yardstick and --seconds are ours too, for timing. --yardstick build/lib/peak.so: the engine takes turns with a fixed
+piece of work (tools/cpu/yardstick.py), and the summary holds what both did in each turn (`pairs`). --seconds: at least
+so long, after --loop.
 """
 
 import argparse
@@ -32,6 +36,7 @@ from pathlib import Path
 
 from tools import cli
 from tools.base import cpu
+from tools.cpu import yardstick
 
 
 def parse(argv=None):
@@ -54,6 +59,8 @@ def parse(argv=None):
         "--untimed", action="store_true", help="outputs alone are wanted: as many requests at a time as cores"
     )
     parser.add_argument("--threads", type=int, default=0, help="cores (all if 0)")
+    parser.add_argument("--yardstick", type=Path, help="build/lib/peak.so: takes turns with the engine")
+    parser.add_argument("--seconds", type=float, default=0.0, help="go on after --loop until the engine had so long")
     parser.add_argument("--plan", choices=["fixed", "measured"], help="sentences of any length, by --batchsize at most")
     args = parser.parse_args(argv)
     if args.plan and not (args.input and args.batchsize):
@@ -173,12 +180,13 @@ def figures(times: list[float]) -> dict:
     }
 
 
-def timed(engine, feeds, loop: int, times: list[float]):
-    """Run one request `loop` times, noting each in milliseconds; the last outputs."""
-    for _ in range(loop):
-        start = time.perf_counter()
-        outputs = engine.run(feeds)
-        times.append((time.perf_counter() - start) * 1e3)
+def timed(engine, feeds, args, turns, times: list[float]):
+    """Run one request --loop times, and on until --seconds are over, noting each in milliseconds; the last outputs."""
+    runs, total = 0, 0.0
+    while runs < args.loop or total < args.seconds:
+        outputs, seconds = turns.time(len(feeds[0]), lambda: engine.run(feeds))
+        times.append(seconds * 1e3)
+        runs, total = runs + 1, total + seconds
     return outputs
 
 
@@ -198,7 +206,7 @@ def sentences(files: list[list[Path]], tensors) -> list[list]:
     return columns
 
 
-def requested(args, engine, times):
+def requested(args, engine, turns, times):
     """Run the requests that the inputs make, noting each one's milliseconds in `times`; yield (file, outputs)."""
     from tqdm import tqdm
 
@@ -210,21 +218,21 @@ def requested(args, engine, times):
         )
     else:
         requests = pure_requests(engine.inputs, args.dymDims)
-    run = together if engine.streams > 1 else in_turn
-    for files, rows, outputs in tqdm(run(args, engine, requests, times), desc="infer", unit="request", disable=None):
+    made = together(args, engine, requests, times) if engine.streams > 1 else in_turn(args, engine, requests, turns, times)
+    for files, rows, outputs in tqdm(made, desc="infer", unit="request", disable=None):
         for i, file in enumerate(files):
             yield file, [out[i * rows : (i + 1) * rows] for out in outputs]
 
 
-def in_turn(args, engine, requests, times):
-    """Run one request after the other, each --loop times, after some that do not count; yield (files, rows, outputs)."""
+def in_turn(args, engine, requests, turns, times):
+    """Run one request after the other, each as `timed` does, after some that do not count; yield (files, rows, outputs)."""
     warm = args.warmup_count
     for files, feeds, rows in requests:
         args.batchsize = args.batchsize or len(feeds[0])
         for _ in range(warm):
             engine.run(feeds)
         warm = 0
-        yield files, rows, timed(engine, feeds, args.loop, times)
+        yield files, rows, timed(engine, feeds, args, turns, times)
 
 
 def together(args, engine, requests, times):
@@ -233,13 +241,13 @@ def together(args, engine, requests, times):
     def once(request):
         files, feeds, rows = request
         args.batchsize = args.batchsize or len(feeds[0])
-        return files, rows, timed(engine, feeds, 1, times)
+        return files, rows, timed(engine, feeds, args, yardstick.Turns(), times)
 
     with ThreadPoolExecutor(engine.streams) as pool:
         yield from pool.map(once, requests)
 
 
-def planned(args, engine):
+def planned(args, engine, turns):
     """Run sentences by a plan: (engine, (file, outputs) in the files' order, ms of each request, ms of each pass)."""
     from tqdm import tqdm
 
@@ -261,7 +269,10 @@ def planned(args, engine):
     warm = args.warmup_count if args.plan == "measured" else 0
     total = (warm + args.loop) * len(files[0])
     with tqdm(total=total, desc="infer", unit="sentence", disable=None) as bar:
-        passes = [plan.run(engine, requests, bar.update) for _ in range(warm + args.loop)][warm:]
+        one = lambda: plan.run(engine, requests, bar.update)
+        for _ in range(warm):
+            one()
+        passes = [turns.time(len(files[0]), one)[0] for _ in range(args.loop)]
     found = {}
     for numbers, outputs in zip(rows, passes[-1][0], strict=True):
         found |= {i: [out[k : k + 1] for out in outputs] for k, i in enumerate(numbers)}
@@ -277,15 +288,17 @@ def main():
 
     engine = engines.load(args.model, args.threads, (args.threads or cpu.cores()) if args.untimed else 1)
     print(f"[INFO] load model {args.model} success: {type(engine).__name__} {engine.version} {engine.precision}")
+    threads = args.threads or cpu.cores()
+    turns = yardstick.Turns(args.yardstick, engine.precision, threads)
     folder, info, times, passes = None, {}, [], []
     if args.output:
         folder = args.output / (args.output_dirname or datetime.now().strftime("%Y_%m_%d-%H_%M_%S"))
         folder.mkdir(parents=True, exist_ok=True)
     before, started, count = cpu.ticks(), time.perf_counter(), 0
     if args.plan:
-        engine, results, times, passes = planned(args, engine)
+        engine, results, times, passes = planned(args, engine, turns)
     else:
-        results = requested(args, engine, times)
+        results = requested(args, engine, turns, times)
     for file, outputs in results:
         count += 1
         if folder:
@@ -294,6 +307,7 @@ def main():
             info[len(info)] = {"infiles": [str(file)], "outfiles": [str(m) for m in made]}
     if args.untimed:
         passes = [1e3 * (time.perf_counter() - started)]
+    turns.close()
     stolen, whole = (now - then for now, then in zip(cpu.ticks(), before, strict=True))
     compute = figures(times)
     throughput = 1000 * args.batchsize / compute["mean"]
@@ -319,13 +333,14 @@ def main():
                 "version": engine.version,
                 "precision": engine.precision,
                 "layers": engine.layers,
-                "threads": args.threads or len(os.sched_getaffinity(0)),
+                "threads": threads,
                 "machine": platform.machine(),
                 "isa": [unit for unit in cpu.ISA if unit in cpu.cpu_flags(engine.limited)],
                 **({"streams": engine.streams} if passes else {}),
             },
             **({"pass_ms": passes} if passes else {}),
             **({"stolen": round(stolen / whole, 4)} if whole else {}),
+            **({"yardstick": turns.kind, "loop": args.loop, "pairs": turns.pairs} if turns.kind else {}),
         }
         with cli.whole_file(args.output / f"{folder.name}_summary.json", "w") as f:
             json.dump(summary, f, indent=1)

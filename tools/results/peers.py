@@ -5,9 +5,6 @@ from pathlib import Path
 SHAPES = ("sorted", "padded")
 
 
-KINDS = ("memory", "fp32", "bf16", "int8", "bf16_l2", "int8_l2")  # as in peak.c
-
-
 UNITS = {"fp32": "AVX-512", "bf16": "AMX bf16", "int8": "AMX int8"}
 
 

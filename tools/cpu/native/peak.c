@@ -1,0 +1,132 @@
+/* peak.c: what this CPU can do at most, to hold the engines against (tools/bench/bench.py, tools/cpu/yardstick.py).
+ *
+ *     gcc -O3 -std=gnu11 -shared -fPIC -pthread -o build/lib/peak.so tools/cpu/native/peak.c
+ *
+ * work(kind, seconds, done) runs one thread's worth for about `seconds`; done[0]: operations (a multiply-add is two) or
+ * bytes, done[1]: seconds on the clock, done[2]: seconds that this thread had a processor. All are 0 where the CPU lacks
+ * the unit. peak(kind, seconds) is done[0] / done[1]. The caller starts one thread per core and adds up.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { AT_MEMORY, AT_FP32, AT_BF16, AT_INT8, AT_BF16_L2, AT_INT8_L2, AT_ANY };
+
+static double clock_of(clockid_t which) {
+    struct timespec t;
+    clock_gettime(which, &t);
+    return t.tv_sec + 1e-9 * t.tv_nsec;
+}
+
+/* STREAM's triad, a = b + s c, over 3 x 64 MB: bytes read and written, without the read that a write may cost */
+enum { TRIAD = 8 << 20 };
+static double triad(double *a) {
+    double *b = a + TRIAD, *c = b + TRIAD;
+    for (int i = 0; i < TRIAD; i++) a[i] = b[i] + 3 * c[i];
+    __asm__ volatile("" ::"r"(a) : "memory");
+    return 3.0 * TRIAD * sizeof *a;
+}
+
+/* 8 sums of 16 floats in the compiler's own vectors: runs on every CPU */
+typedef float floats __attribute__((vector_size(64)));
+static double portable(long steps) {
+    floats sum[8] = {0}, x = (floats){0} + 1e-3f;
+    for (long s = 0; s < steps; s++) {
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) sum[i] += x * sum[i] + x;
+        __asm__ volatile("" : "+m"(x));
+    }
+    for (int i = 1; i < 8; i++) sum[0] += sum[i];
+    __asm__ volatile("" ::"m"(sum[0]));
+    return steps * 8.0 * 16 * 3;
+}
+
+static int needs_tiles(int kind) { return kind != AT_MEMORY && kind != AT_ANY && kind != AT_FP32; }
+
+#include "engine.c" /* native_cpu, tiles_on; from here on it may be compiled for AVX-512 and AMX */
+
+#if !defined(__x86_64__)
+
+static int lacks(int kind) { return kind != AT_MEMORY && kind != AT_ANY; }
+static double unit(int kind, const uint8_t *l2) { return 0; }
+static void tiles(int on) {}
+
+#else
+
+/* 20 sums of 16 floats: enough in flight to hide the latency of a multiply-add */
+static double fma32(long steps) {
+    __m512 sum[20], x = V(1e-3f);
+    for (int i = 0; i < 20; i++) sum[i] = V(i);
+    for (long s = 0; s < steps; s++) {
+#pragma GCC unroll 20
+        for (int i = 0; i < 20; i++) sum[i] = _mm512_fmadd_ps(x, x, sum[i]);
+        __asm__ volatile("" : "+v"(x));
+    }
+    for (int i = 1; i < 20; i++) sum[0] = _mm512_add_ps(sum[0], sum[i]);
+    __asm__ volatile("" ::"v"(sum[0]));
+    return steps * 20.0 * 16 * 2;
+}
+
+/* 2 x 2 tiles; `from`: 1 MB of operands, which stay in L2 and not in L1, or none: operands stay in the tiles */
+#define TILES(name, op, per_tile) \
+    static double name(long steps, const uint8_t *from) { \
+        for (long s = 0; s < steps; s++) { \
+            const uint8_t *p = from + (s & 255) * 4096; \
+            if (from) { \
+                FENCE(); \
+                _tile_loadd(4, p, 64); \
+                _tile_loadd(5, p + 1024, 64); \
+                _tile_loadd(6, p + 2048, 64); \
+                _tile_loadd(7, p + 3072, 64); \
+            } \
+            PRODUCTS(op); \
+        } \
+        return steps * 4.0 * per_tile; \
+    }
+TILES(tiles_bf16, _tile_dpbf16ps, 16 * 16 * 32 * 2)
+TILES(tiles_int8, _tile_dpbssd, 16 * 16 * 64 * 2)
+
+static int lacks(int kind) {
+    if (kind == AT_FP32) return !__builtin_cpu_supports("avx512f");
+    int need = needs_tiles(kind) ? 4 | (kind == AT_BF16 || kind == AT_BF16_L2 ? 1 : 2) : 0;
+    return need && (native_cpu() & need) != need;
+}
+
+static double unit(int kind, const uint8_t *l2) {
+    if (kind == AT_FP32) return fma32(20000);
+    return kind == AT_BF16 || kind == AT_BF16_L2 ? tiles_bf16(2000, l2) : tiles_int8(2000, l2);
+}
+
+static void tiles(int on) {
+    if (on) tiles_on();
+    else _tile_release();
+}
+
+#endif
+
+void work(int kind, double seconds, double *done) {
+    done[0] = done[1] = done[2] = 0;
+    if (lacks(kind)) return;
+    uint8_t *l2 = kind == AT_BF16_L2 || kind == AT_INT8_L2 ? aligned_alloc(4096, 1 << 20) : NULL;
+    double *abc = kind == AT_MEMORY ? malloc(3 * TRIAD * sizeof *abc) : NULL;
+    if (kind == AT_MEMORY && !abc) return;
+    for (int i = 0; abc && i < 3 * TRIAD; i++) abc[i] = i;
+    if (l2) memset(l2, 0, 1 << 20);
+    if (needs_tiles(kind)) tiles(1);
+    double start = clock_of(CLOCK_MONOTONIC), own = clock_of(CLOCK_THREAD_CPUTIME_ID), end;
+    do {
+        done[0] += abc ? triad(abc) : kind == AT_ANY ? portable(20000) : unit(kind, l2);
+    } while ((end = clock_of(CLOCK_MONOTONIC)) < start + seconds);
+    done[1] = end - start;
+    done[2] = clock_of(CLOCK_THREAD_CPUTIME_ID) - own;
+    if (needs_tiles(kind)) tiles(0);
+    free(l2);
+    free(abc);
+}
+
+double peak(int kind, double seconds) {
+    double done[3];
+    work(kind, seconds, done);
+    return done[1] ? done[0] / done[1] : 0;
+}
