@@ -1,6 +1,10 @@
-# Tables, pictures and the page: pure functions of a named list of records. results/local is this machine's.
-records := $(sort $(wildcard results/records/*.json))
-benches := $(sort $(wildcard results/bench/*.json))
+# Tables, pictures and the page: pure functions of the folders of records. results/local is this machine's. Commands are
+# given the folders, not their many files; a folder's own date tells that a file came or went.
+kept_in  = $(wildcard $1) $(sort $(wildcard $1/*.json))
+records := $(call kept_in,results/records)
+benches := $(call kept_in,results/bench)
+folders  = $(sort $(patsubst results/records/%,results/records,$(patsubst results/bench/%,results/bench,$1)))
+from_folders = $(start) $@ $(call folders,$(filter-out FORCE,$^)) -- $(py) $(strip $(do.$1))
 figures := $(sort $(wildcard models/*/published.csv))
 # perf-table measures what this machine has the tools for. Of other chips it shows records, published figures, or the
 # reason why there are none. Asked once, and only where a table has such chips.
@@ -10,32 +14,32 @@ present     = $(eval present := $(call with_engine,$(measurable)))$(present)
 with_engine = $(foreach r,$(ROWS),$(if $(filter $1,$(word 2,$(subst -, ,$(notdir $r)))),$r))
 absent      = $(filter-out $(present),$(ROWS))
 rows_of.accuracy-table = $(ROWS:%=build/%/accuracy.json)
-rows_of.perf-table     = $(strip $(present:%=build/%/perf.json) $(if $(absent),$(absent) $(records) $(figures)))
-rows_of.table          = $(strip $(records) $(figures))
+rows_of.perf-table     = $(strip $(present:%=build/%/perf.json) $(if $(absent),$(absent) $(call folders,$(records)) $(figures)))
+rows_of.table          = $(strip $(call folders,$(records)) $(figures))
 rows        = $(rows_of.$(notdir $*))
-row_files   = $(filter %.json %.csv,$(rows))
+row_files   = $(filter %.json %.csv,$(rows)) $(if $(filter results/records,$(rows)),$(records))
 tables := results/local/accuracy-table results/local/perf-table results/table
 $(tables:%=%.rows): %.rows: $$(call keep,$$@,$$(rows))
 	$(call stamp,$(rows))
 results/local/perf-table.rows: | $$(call timed,$$(present))
 do.table = -m tools.results.table --rows $(basename $@).rows --save_path {}
 $(tables:%=%.csv): %.csv: %.rows $$(row_files) $$(call by,table)
-	$(call run,table)
+	$(call from_folders,table)
 $(tables:%=%.md): %.md: %.rows %.csv $$(call by,table)
-	$(call run,table)
+	$(call from_folders,table)
 
-pictures := $(foreach k,throughput latency accuracy,results/$k.svg results/$k.png)
-do.plot = -m tools.results.plot $(basename $*) $(records) --save_path {}
-$(pictures): results/%: results/table.rows $(records) $(figures) $$(call by,plot)
-	$(call run,plot)
-bench_pages := $(if $(benches),results/bench.md results/bench.svg results/bench.png)
-do.bench_page = -m tools.bench.bench $(if $(filter .md,$(suffix $@)),show,plot) $(benches) --save_path {}
-results/bench.md results/bench.svg results/bench.png: $(benches) $$(call by,bench_page)
-	$(call run,bench_page)
-do.report = -m tools.results.report $(records) $(addprefix --bench ,$(benches)) --save_path {}
-results/report.html: results/table.rows $(records) $(figures) $(benches) $$(call by,report)
-	$(call run,report)
-reported := results/report.html results/table.csv results/table.md $(bench_pages) $(pictures)
+pictures := $(foreach k,throughput latency accuracy,results/$k.svg)
+do.plot = -m tools.results.plot $(basename $*) results/records --save_path {}
+$(pictures): results/%: $(records) $(figures) $$(call by,plot)
+	$(call from_folders,plot)
+bench_pages := $(if $(benches),results/bench.md results/bench.svg)
+do.bench_page = -m tools.bench.bench $(if $(filter .md,$(suffix $@)),show,plot) results/bench --save_path {}
+results/bench.md results/bench.svg: $(benches) $$(call by,bench_page)
+	$(call from_folders,bench_page)
+do.report = -m tools.results.report results/records $(if $(benches),--bench results/bench) --save_path {}
+build/report.html: $(records) $(figures) $(benches) $$(call by,report)
+	$(call from_folders,report)
+reported := build/report.html results/table.csv results/table.md $(bench_pages) $(pictures)
 
 made   = $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json))
 bench_made = $(wildcard build/$(dir $(ONE))bench.json)

@@ -7,6 +7,7 @@ from conftest import ROOT
 
 LAYERS = [
     "cli",
+    "manifest",
     "screen",
     "imports",
     "run",

@@ -4,11 +4,12 @@
 
     simplify   gate: equal: fp32, max |difference| 2.15e-06 (limit 1e-04) over 16 rows, 0 flips       2.7 s
 
-`{}` in a command is a temporary path beside TARGET, `{stem}` the same without its suffix. When every command has ended
-well and no prerequisite has changed meanwhile, the result is hashed, TARGET.prov.json says what made it, and it is
-renamed to TARGET. Other files left beside `{}` are dropped. A TARGET called MANIFEST stands for its whole folder: `{}`
-is then an empty folder, and MANIFEST lists `sha256  name` of each file in it, sorted, but for `*_summary.json`: those
-hold timings, which never repeat.
+A prerequisite must still be as its own prov.json, and its MANIFEST, describe it: bytes that were changed since make no
+artefact; a folder counts as all its files. `{}` in a command is a temporary path beside TARGET, `{stem}` the same
+without its suffix. When every command has ended well and no prerequisite has changed meanwhile, the result is hashed,
+TARGET.prov.json says what made it, and it is renamed to TARGET. Other files left beside `{}` are dropped. A TARGET
+called MANIFEST stands for its whole folder: `{}` is then an empty folder, and MANIFEST lists `sha256  name` of each
+file in it, sorted, but for `*_summary.json`: those hold timings, which never repeat, so their hashes stand in `run`.
 
 What the commands print goes to TARGET.log, and to the screen where V is set or a command fails; otherwise the screen
 shows one line a step (tools/screen.py).
@@ -23,6 +24,7 @@ with it.
 
 import argparse
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -34,7 +36,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools import cli, screen
+from tools import cli, manifest, screen
 
 
 def split(words: list[str]) -> tuple[Path, list[str], list[list[str]]]:
@@ -80,13 +82,26 @@ def settle(made: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def manifest(folder: Path) -> Path:
+def listing(folder: Path) -> Path:
     """Write MANIFEST of a folder and return its path."""
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    names = [n for n in names if not n.endswith("_summary.json")]
     path = folder / "MANIFEST"
-    path.write_text("".join(f"{cli.sha256(folder / n)}  {n}\n" for n in names))
+    path.write_text(manifest.text({name: cli.sha256(folder / name) for name in manifest.members(folder)}))
     return path
+
+
+def given(path: str) -> str:
+    """The hash of a prerequisite, of a folder that of all its files; UserError where it is not as it was made."""
+    if Path(path).is_dir():
+        names = sorted(p.relative_to(path).as_posix() for p in Path(path).rglob("*") if p.is_file())
+        lines = "".join(f"{cli.sha256(Path(path, name))}  {name}\n" for name in names)
+        return hashlib.sha256(lines.encode()).hexdigest()
+    sha256, prov = cli.sha256(path), Path(f"{path}.prov.json")
+    again = "delete it and run make again"
+    if prov.is_file() and cli.read_json(prov).get("sha256") != sha256:
+        raise cli.UserError(f"{path}: its bytes are not those that {prov} describes; {again}")
+    if Path(path).name == "MANIFEST" and (fault := next(manifest.faults(Path(path)), None)):
+        raise cli.UserError(f"{fault}; delete {path} and run make again")
+    return sha256
 
 
 def git_state() -> dict:
@@ -113,7 +128,7 @@ def unchanged(before: dict[str, tuple], inputs: dict[str, str]) -> None:
     """UserError where a prerequisite is no longer what it was when the commands began."""
     after = signatures(list(before))
     for path in (p for p in before if before[p] != after[p]):
-        if cli.sha256(path) != inputs[path]:
+        if given(path) != inputs[path]:
             raise cli.UserError(f"{path} changed while it was read; run make again")
 
 
@@ -144,7 +159,8 @@ def build(target: Path, inputs: dict[str, str], commands: list[list[str]], box: 
     if not made.exists() or (folder and not any(made.iterdir())):
         raise cli.UserError(f"{commands[-1][0]} ended well but wrote nothing to {target}")
     unchanged(before, inputs)
-    listed = manifest(made) if folder else made
+    listed = listing(made) if folder else made
+    timed = sorted(p for p in made.rglob("*_summary.json")) if folder else []
     settle(made)
     prov = {
         "target": str(target),
@@ -159,6 +175,7 @@ def build(target: Path, inputs: dict[str, str], commands: list[list[str]], box: 
             "host": platform.node(),
             "platform": platform.platform(),
             **git_state(),
+            **({"summaries": {p.relative_to(made).as_posix(): cli.sha256(p) for p in timed}} if timed else {}),
         },
     }
     written = made / "MANIFEST.prov.json" if folder else box / "prov.json"
@@ -199,7 +216,7 @@ def main():
     asked = time.time()
     show = screen.Step(args.step, target, args.labelled)
     _, waited = lock(parent, fcntl.LOCK_EX)
-    inputs = {path: cli.sha256(path) for path in prerequisites}
+    inputs = {path: given(path) for path in prerequisites}
     if waited and made_meanwhile(target, asked, inputs, commands):
         return show.line("made meanwhile by another make")
     lock(Path("Makefile"), fcntl.LOCK_EX if args.alone else fcntl.LOCK_SH)

@@ -2,8 +2,8 @@
 
     make bench MODEL=minilm_sst2              # runs, prints the table
     make record MODEL=minilm_sst2             # keeps it in results/bench
-    python -m tools.bench.bench show results/bench/*.json --save_path results/bench.md
-    python -m tools.bench.bench plot results/bench/*.json --save_path results/bench.svg
+    python -m tools.bench.bench show results/bench --save_path results/bench.md
+    python -m tools.bench.bench plot results/bench --save_path results/bench.svg
 
 Every contender (tools/bench/contenders.py) has a process of its own, which is paused while another one works. A round asks
 each of them once, in turn; a contender's ratio is taken within a round, to the recipe's way (transformers, fp32, padded).
@@ -27,7 +27,7 @@ from statistics import median
 from tools import cli
 from tools.base import cpu
 from tools.cpu import yardstick
-from tools.results import peers
+from tools.results import peers, store
 
 SECONDS = 1.0  # a contender works at least this long a round
 QUIET = {"HF_HUB_OFFLINE": "1", "CI": "true"}  # nothing is downloaded; OpenVINO and NNCF send no usage statistics
@@ -298,7 +298,7 @@ def parse():
     r.add_argument("--save_path", type=Path, required=True)
     for name in ("show", "plot", "promote"):
         s = sub.add_parser(name)
-        s.add_argument("records", type=Path, nargs="*")
+        s.add_argument("records", type=Path, nargs="*", help="or their folder")
         s.add_argument("--save_path", type=Path, required=name != "show", help="promote: a folder")
     return p.parse_args()
 
@@ -314,7 +314,7 @@ def main():
         return
     if not args.records:
         raise cli.UserError("no record of a bench; run make bench and make record")
-    records = [cli.read_json(p) for p in args.records]
+    records = list(store.load(args.records, ("bench",)).values())
     if args.command == "promote":
         for r in records:
             print(f"wrote {peers.promote(args.save_path, r)}")
@@ -323,7 +323,7 @@ def main():
         with cli.whole_file(args.save_path) as f:
             peers.draw(peers.newest(records), f, args.save_path.suffix.lstrip("."))
     else:
-        text = "\n".join(peers.table(r) for r in peers.newest(records))
+        text = peers.page(records)
         if not args.save_path:
             print(text, end="")
             return

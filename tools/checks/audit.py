@@ -12,44 +12,34 @@ The fix is always the same: delete what is named, and make it again.
 
 import argparse
 import functools
+import hashlib
+import json
+import math
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 from statistics import median
 
-from tools import cli
-from tools.results import record, table
+from tools import cli, manifest
+from tools.results import figures, readme, record, store, table
 
 # Made by make itself to remember a parameter: a cause, so nothing describes how it came about.
 STAMPS = ("source", "given")
 PROV = ".prov.json"
+KEPT = (Path("results/records"), Path("results/bench"))
 COPIES = ("verify", "reproduce")  # whole trees, which their own make describes
 
 
 def provenance(build: Path) -> dict[str, dict]:
     """{target: its prov.json} of everything under `build`, each after what it was made from."""
-    files = [p for p in build.rglob(f"*{PROV}") if p.parts[1] not in COPIES and not any(d[0] == "." for d in p.parts)]
+    boxes = lambda p: any(d[0] == "." and d.endswith(".tmp") for d in p.parts)  # what a killed run.py left
+    files = [p for p in build.rglob(f"*{PROV}") if p.parts[1] not in COPIES and not boxes(p)]
     found = {str(p).removesuffix(PROV): cli.read_json(p) for p in sorted(files)}
     for target, prov in found.items():
         if not {"inputs", "sha256"} <= prov.keys():
             raise cli.UserError(f"{target}{PROV}: says no inputs or no sha256; delete {target} and make it again")
     order = TopologicalSorter({target: sorted(prov["inputs"]) for target, prov in found.items()})
     return {target: found[target] for target in order.static_order() if target in found}
-
-
-def manifest_faults(manifest: Path, sha256) -> Iterator[str]:
-    """What MANIFEST lists and the folder does not hold, or holds and MANIFEST does not list."""
-    folder = manifest.parent
-    listed = dict(reversed(line.split("  ", 1)) for line in manifest.read_text().splitlines())
-    for name, sha in listed.items():
-        if not (folder / name).is_file():
-            yield f"{folder / name}: gone, though {manifest} lists it"
-        elif sha256(str(folder / name)) != sha:
-            yield f"{folder / name}: its bytes are not those that {manifest} lists"
-    here = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    spare = ("MANIFEST", f"MANIFEST{PROV}", "MANIFEST.log")
-    for name in sorted(n for n in here - set(listed) if n not in spare and not n.endswith("_summary.json")):
-        yield f"{folder / name}: {manifest} does not list it"
 
 
 def artefact_faults(target: str, prov: dict, known: dict, sha256) -> Iterator[str]:
@@ -67,7 +57,7 @@ def artefact_faults(target: str, prov: dict, known: dict, sha256) -> Iterator[st
     if sha256(target) != prov["sha256"]:
         yield f"{target}: its bytes are not those that {target}{PROV} describes"
     if Path(target).name == "MANIFEST":
-        yield from manifest_faults(Path(target), sha256)
+        yield from manifest.faults(Path(target), sha256=sha256)
 
 
 def rescored(leaf: Path) -> dict:
@@ -78,51 +68,94 @@ def rescored(leaf: Path) -> dict:
     return output_files.score(leaf / "output" / "out", fed / "labels.json")
 
 
-def differing(one: dict, other: dict, keys) -> str | None:
-    """The first of `keys` in which two objects differ, with both values."""
-    for key in keys:
-        if one.get(key) != other.get(key):
-            return f"{key} {str(one.get(key))[:60]} against {str(other.get(key))[:60]}"
-    return None
-
-
 SCORE = ("correct", "total", "predictions")
 PROPORTION = ("correct", "total", "accuracy", "interval95")
-PERF = ("times_ms", "pass_ms", "samples_per_second", "rounds", "spread", "latency_ms", "requests")
 
 
 def leaf_faults(path: Path) -> Iterator[str]:
     """Why a record under build/ does not follow from the files beside it."""
-    leaf, made = path.parent, cli.read_json(path)
-    if path.name == "perf.json":
-        if apart := differing(made, record.perf(leaf), PERF):
-            yield f"{path}: not what the stored rounds give: {apart}"
-        return
-    score = rescored(leaf)
-    if apart := differing(cli.read_json(leaf / "score.json"), score, SCORE):
-        yield f"{leaf / 'score.json'}: not what the stored outputs give: {apart}"
-    if apart := differing(made, record.accuracy(leaf), (*PROPORTION, "predictions")):
-        yield f"{path}: not what score.json gives: {apart}"
+    leaf, made = path.parent, record.read(path)
+    if path.name == "accuracy.json":
+        score = rescored(leaf)
+        if apart := record.differing(only(cli.read_json(leaf / "score.json"), SCORE), score):
+            yield f"{leaf / 'score.json'}: not what the stored outputs give: {apart}"
+    if apart := record.differing(made, record.MAKERS[path.stem](leaf)):
+        yield f"{path}: not what {'score.json gives' if path.stem == 'accuracy' else 'the stored rounds give'}: {apart}"
+
+
+def only(found: dict, names) -> dict:
+    return {name: found.get(name) for name in names}
+
+
+def chain_faults(r: dict) -> Iterator[str]:
+    """Where a record's chain contradicts itself or the record's own parameters."""
+    for target, link in r["chain"].items():
+        for name, sha in (link.get("inputs") or {}).items():
+            if r["chain"].get(name, {}).get("sha256") != sha:
+                yield f"in its chain {target} was made from another {name} than the chain holds"
+    if not r.get("imported") and not any(t.startswith(f"build/{record.leaf_of(r)}/") for t in r["chain"]):
+        yield f"its chain holds nothing of build/{record.leaf_of(r)}: are its parameters those it was made with?"
 
 
 def record_faults(path: Path) -> Iterator[str]:
     """Why a committed record contradicts itself, the labels, or the outputs where they are still here."""
     r = record.read(path)
-    for target, link in r["chain"].items():
-        for name, sha in link.get("inputs", {}).items():
-            if r["chain"].get(name, {}).get("sha256") != sha:
-                yield f"{path}: in its chain {target} was made from another {name} than the chain holds"
-    if r["kind"] == "accuracy":
-        right = record.right(r["predictions"])
-        if apart := differing(r, record.proportion(sum(right), len(right)), PROPORTION):
-            yield f"{path}: not what its predictions give: {apart}"
-        outputs = next((Path(t) for t in r["chain"] if t.endswith("/output/MANIFEST")), None)
-        stored = outputs and outputs.is_file() and cli.sha256(outputs) == r["chain"][str(outputs)]["sha256"]
-        if stored and (apart := differing(r, rescored(outputs.parents[1]), SCORE)):
-            yield f"{path}: not what the stored outputs give: {apart}"
+    yield from (f"{path}: {why}" for why in chain_faults(r))
+    if r["kind"] == "throughput":
+        yield from (f"{path}: {why}" for why in speed_faults(r))
         return
-    if r["chip"] == "cpu" and abs(median(record.speeds(r)) / r["samples_per_second"] - 1) > 1e-3:
-        yield f"{path}: samples_per_second {r['samples_per_second']} is not what its times_ms give"
+    right = record.right(r["predictions"])
+    if apart := record.differing(only(r, PROPORTION), record.proportion(sum(right), len(right))):
+        yield f"{path}: not what its predictions give: {apart}"
+    scored = next((name for name in r["chain"] if name.endswith("/score.json")), None)
+    text = json.dumps(only(r, SCORE), indent=1) + "\n"
+    if scored and hashlib.sha256(text.encode()).hexdigest() != r["chain"][scored]["sha256"]:
+        yield f"{path}: its predictions are not those whose hash its chain holds as {scored}"
+    outputs = next((Path(t) for t in r["chain"] if t.endswith("/output/MANIFEST")), None)
+    stored = outputs and outputs.is_file() and cli.sha256(outputs) == r["chain"][str(outputs)]["sha256"]
+    if stored and (apart := record.differing(only(r, SCORE), rescored(outputs.parents[1]))):
+        yield f"{path}: not what the stored outputs give: {apart}"
+
+
+def near(one, other) -> bool:
+    """Equal but for what rounding and another version of a library change."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(near(one[k], other[k]) for k in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(near, one, other))
+    numbers = isinstance(one, int | float) and isinstance(other, int | float)
+    return math.isclose(one, other, rel_tol=0.01, abs_tol=1e-3) if numbers else one == other
+
+
+def speed_faults(r: dict) -> Iterator[str]:
+    """Where the figures of a throughput record are not what its own times and turns give."""
+    if r.get("imported") or (r["chip"] != "cpu" and "per_device" not in r):
+        return
+    rounds = [{"throughput": v, "times_ms": t} for v, t in zip(record.speeds(r), r["times_ms"], strict=False)]
+    given = record.throughput(rounds, 1)
+    if r.get("pairs"):
+        per_row = r.get("sentences_per_row", 1)
+        given["figures"] = figures.of(
+            sum(r["pairs"], []), sum(r.get("singles") or [], []), (r["engine_info"] or {}).get("threads", 1), per_row
+        )
+    if r["seq"].isdecimal() and r["chip"] == "cpu":
+        given["padded_rows"] = 1 - 872 / (-(-872 // r["bs"]) * r["bs"])
+    for key, value in given.items():
+        if key == "latency_ms":  # records from before the least number of requests was fixed have percentiles
+            value = {k: v for k, v in value.items() if v is not None}
+            if not near({k: r[key].get(k) for k in value}, value):
+                yield f"{key} {r[key]} is not what its times_ms give, {value}"
+        elif not near(r.get(key), value):
+            yield f"{key} {str(r.get(key))[:80]} is not what its times_ms give, {str(value)[:80]}"
+
+
+def kept_faults(folder: Path) -> Iterator[str]:
+    """Records that were edited, deleted or added since `make record` kept them."""
+    path = folder / "MANIFEST"
+    if path.is_file():
+        yield from manifest.faults(path, store.listed(folder))
+    elif store.listed(folder):
+        yield f"{path}: gone; it lists what `make record` kept"
 
 
 def table_faults(path: Path, rows: list[str]) -> Iterator[str]:
@@ -141,6 +174,24 @@ def table_faults(path: Path, rows: list[str]) -> Iterator[str]:
             return
     if made != here:
         yield f"{path}: {len(here)} lines, its records give {len(made)}"
+
+
+def benches() -> list[Path]:
+    return sorted(Path("results/bench").glob("*.json"))
+
+
+def bench_faults(path: Path) -> Iterator[str]:
+    """Why a record of a bench is none, or contradicts itself."""
+    r = record.read(path, kinds=("bench",))
+    for line in r["contenders"]:
+        if line["rounds"] and not near(median(line["rounds"]), line["samples_per_second"]):
+            yield f"{path}: {line['name']}, {line['shape']}: samples_per_second is not the median of its rounds"
+
+
+def page_faults() -> Iterator[str]:
+    """The READMEs and pictures that the records do not give."""
+    for path in readme.stale():
+        yield f"{path}: not what results/records give; run make report"
 
 
 def tables() -> Iterator[tuple[Path, list[str]]]:
@@ -165,14 +216,17 @@ def faults(counts: dict) -> Iterator[str]:
     made = [Path(t) for t in known if Path(t).name in ("accuracy.json", "perf.json")]
     kept = sorted(Path("results/records").glob("*.json"))
     counts["records"] = len(made) + len(kept)
-    for path in made:
-        yield from leaf_faults(path)
-    for path in kept:
-        yield from record_faults(path)
+    for check, paths in ((leaf_faults, made), (kept_faults, KEPT), (record_faults, kept), (bench_faults, benches())):
+        for path in paths:
+            try:
+                yield from check(path)
+            except cli.UserError as e:
+                yield str(e)
     shown = list(tables())
     counts["tables"] = len(shown)
     for path, rows in shown:
         yield from table_faults(path, rows)
+    yield from page_faults()
 
 
 def main():

@@ -35,18 +35,13 @@ class Engine:
 
 
 class Onnxruntime(Engine):
-    """fp32 reference, and the fp16 rehearsal of fp16.py, whose roundings nothing may optimise away.
-
-    Its threads sleep when they wait. If they spin, as by default, they use up processor time on a busy machine while
-    the thread that they wait for has none: samples per core-second fell by a third, samples per second too.
-    """
+    """fp32 reference, and the fp16 rehearsal of fp16.py, whose roundings nothing may optimise away."""
 
     limited = False
 
     def __init__(self, path, precision: str, threads: int = 0, streams: int = 1, **settings):
         import onnxruntime as ort
 
-        settings = {"session.intra_op.allow_spinning": "0"} | settings
         if precision == "fp16-sim":
             settings["graph_optimization_level"] = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         share = threads if streams == 1 else max(1, (threads or cpu.cores()) // streams)

@@ -21,7 +21,7 @@ With either, the throughput is that of whole passes (`pass_ms`, one a pass), sin
 
 --yardstick and --seconds are ours too, for timing. --yardstick build/lib/peak.so: the engine takes turns with a fixed
 piece of work (tools/cpu/yardstick.py), and the summary holds what both did in each turn (`pairs`). --seconds: at least
-so long, after --loop.
+so long, after --loop. Every so often a request runs in one thread, for the figures of tools/results/figures.py (`singles`).
 """
 
 import argparse
@@ -183,8 +183,9 @@ def figures(times: list[float]) -> dict:
 def timed(engine, feeds, args, turns, times: list[float]):
     """Run one request --loop times, and on until --seconds are over, noting each in milliseconds; the last outputs."""
     runs, total = 0, 0.0
+    single = (lambda: turns.single.run(feeds)) if turns.single else None
     while runs < args.loop or total < args.seconds:
-        outputs, seconds = turns.time(len(feeds[0]), lambda: engine.run(feeds))
+        outputs, seconds = turns.time(len(feeds[0]), lambda: engine.run(feeds), single)
         times.append(seconds * 1e3)
         runs, total = runs + 1, total + seconds
     return outputs
@@ -226,12 +227,11 @@ def requested(args, engine, turns, times):
 
 def in_turn(args, engine, requests, turns, times):
     """Run one request after the other, each as `timed` does, after some that do not count; yield (files, rows, outputs)."""
-    warm = args.warmup_count
+    warm = [e for e in (engine, turns.single) if e for _ in range(args.warmup_count)]
     for files, feeds, rows in requests:
         args.batchsize = args.batchsize or len(feeds[0])
-        for _ in range(warm):
-            engine.run(feeds)
-        warm = 0
+        while warm:
+            warm.pop().run(feeds)
         yield files, rows, timed(engine, feeds, args, turns, times)
 
 
@@ -290,6 +290,7 @@ def main():
     print(f"[INFO] load model {args.model} success: {type(engine).__name__} {engine.version} {engine.precision}")
     threads = args.threads or cpu.cores()
     turns = yardstick.Turns(args.yardstick, engine.precision, threads)
+    turns.single = engines.load(args.model, 1) if args.yardstick and threads > 1 and not args.plan else None
     folder, info, times, passes = None, {}, [], []
     if args.output:
         folder = args.output / (args.output_dirname or datetime.now().strftime("%Y_%m_%d-%H_%M_%S"))
@@ -340,7 +341,7 @@ def main():
             },
             **({"pass_ms": passes} if passes else {}),
             **({"stolen": round(stolen / whole, 4)} if whole else {}),
-            **({"yardstick": turns.kind, "loop": args.loop, "pairs": turns.pairs} if turns.kind else {}),
+            **({"yardstick": turns.kind, "loop": args.loop, "pairs": turns.pairs, "singles": turns.singles} if turns.kind else {}),
         }
         with cli.whole_file(args.output / f"{folder.name}_summary.json", "w") as f:
             json.dump(summary, f, indent=1)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from tools.results import store
+
 SHAPES = ("sorted", "padded")
 
 
@@ -67,6 +69,11 @@ def table(record: dict) -> str:
     return "\n".join(text)
 
 
+def page(records: list[dict]) -> str:
+    """results/bench.md: the newest record of each."""
+    return "\n".join(map(table, newest(records)))
+
+
 def newest(records: list[dict]) -> list[dict]:
     """The last record of each model, weights and CPU."""
     keyed = {(r["model"], r["weights"], r["machine"]["cpu"]): r for r in sorted(records, key=lambda r: r["started"])}
@@ -99,8 +106,6 @@ def draw(records: list[dict], file, suffix: str) -> None:
 
 def promote(folder: Path, record: dict) -> Path:
     """Write a record as folder/<date>-<host>-<model>-<weights>.json; another of that name is never overwritten."""
-    from tools.results import record as records
-
     day = record["started"].replace(":", "").replace("-", "")[:15]
     name = f"{day}-{record['machine']['host']}-{record['model']}-{record['weights']}.json"
-    return records.keep(folder / name, record)
+    return store.keep(folder / name, record, ("bench",))

@@ -1,6 +1,6 @@
 """Three pictures of a list of records and the published figures, the same bytes from the same lists.
 
-    python -m tools.results.plot throughput results/records/*.json --save_path results/throughput.svg
+    python -m tools.results.plot throughput results/records --save_path results/throughput.svg
 
     wrote results/throughput.svg: 3 records
 
@@ -156,13 +156,13 @@ def draw(which: str, records: list[dict], rows: list[dict], file, suffix: str) -
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("which", choices=list(PLOTS))
-    p.add_argument("records", nargs="*", type=Path)
+    p.add_argument("records", nargs="*", type=Path, help="or their folder")
     p.add_argument("--save_path", required=True, type=Path, help=".svg or .png")
     args = p.parse_args()
     suffix = args.save_path.suffix.lstrip(".")
     if suffix not in ("svg", "png"):
         p.error(f"--save_path {args.save_path}: give a name that ends in .svg or .png")
-    records = [records_of.read(r) for r in args.records]
+    records = list(records_of.load(args.records).values())
     with cli.whole_file(args.save_path) as f:
         draw(args.which, records, published.read(), f, suffix)
     print(f"wrote {args.save_path}: {len(records)} records")

@@ -5,44 +5,73 @@
     readme: README.md, README.zh-CN.md say what the records say
 
 Between `<!-- table -->` and `<!-- /table -->` stands, shorter, what results/table.md says of results/records, and under it
-the pictures of results/ that are here. --check changes nothing and fails where a README, or results/table.*, says
-something else.
+two of the pictures of results/. `~` before a figure: its rounds differ by more than 10 %, or the host gave away more
+than 5 % of the processors. --check changes nothing and fails where a README, a table or a picture says something else.
 """
 
 import argparse
+import io
+from collections.abc import Iterator
 from pathlib import Path
 
 from tools import cli
-from tools.results import record, table
+from tools.results import peers, plot, published, record, table
 
 START, END = "<!-- table -->", "<!-- /table -->"
 FILES = ("README.md", "README.zh-CN.md")
+SCORE, CORE = ["correct", "accuracy_%", "ci95_%"], "per core-second, best batch"
+RECORDS, BENCHES = "results/records", "results/bench"
+SHOWN = ("throughput", "bench")  # a screen of pictures; the page that `make report` writes has them all
 PICTURES = {"throughput": "throughput against batch size", "latency": "latency against batch size",
             "accuracy": "accuracy against throughput", "bench": "ours and the peers, in multiples of the recipe's way"}  # fmt: skip
 
 
 def block() -> str:
     """What belongs between the markers."""
-    records = sorted(Path("results/records").glob("*.json"))
+    records = list(record.load([RECORDS]).values())
     if not records:
         return "\nNo measurement is committed yet.\n\n"
-    text = table.text(wide(table.frame([record.read(r) for r in records])), ".md")
-    here = [n for n in PICTURES if Path(f"results/{n}.svg").is_file()]
+    text = table.text(wide(table.frame(records)), ".md")
+    here = [n for n in SHOWN if Path(f"results/{n}.svg").is_file()]
     return f"\n{text}\n" + "".join(f"![{PICTURES[n]}](results/{n}.svg)\n\n" for n in here)
 
 
 def wide(rows):
-    """A line a configuration: its accuracy, and samples/s by batch size."""
+    """A line a configuration: its accuracy, and samples/s with their error by batch size; `real` has a column of its own."""
     import pandas as pd
 
     one = ["model", "weights", "seq", "chip", "engine", "precision", "cpu", "cores"]
-    if "devices" in rows:
-        rows, one = rows.fillna({"devices": 1}), [*one, "devices"]
-    speed = rows.pivot_table("samples_per_s", one, "bs", dropna=True) if "samples_per_s" in rows else pd.DataFrame()
-    score = rows.groupby(one)[[c for c in ("correct", "accuracy_%", "ci95_%") if c in rows]].last()
-    out = score.join(speed.rename(columns=lambda bs: f"samples/s, batch {bs}"), how="outer").reset_index()
-    out["cpu"] = out["cpu"] + ", " + out["cores"].astype(str) + " cores"
-    return out.drop(columns="cores").convert_dtypes()
+    lines: dict[tuple, dict] = {}
+    rows = rows[~rows["bs"].map(lambda bs: isinstance(bs, str))]  # not the rows "best (32)"
+    sizes = [f"samples/s, batch {bs}" for bs in sorted(set(rows["bs"].dropna()))] + ["samples/s, own lengths"]
+    best: dict[tuple, float] = {}
+    for r, shown in zip(rows.to_dict("records"), table.with_errors(rows).to_dict("records"), strict=True):
+        key = tuple(r[k] for k in one)
+        cells = lines.setdefault(key, {k: shown[k] for k in one} | dict.fromkeys(SCORE + sizes + [CORE]))
+        cells |= {k: shown[k] for k in SCORE if shown.get(k) is not None}
+        if shown.get("samples_per_s") is not None:
+            column = sizes[-1] if r["seq"] == "real" else f"samples/s, batch {r['bs']}"
+            cells[column] = "~" * (shown.get("noisy") is not None) + str(shown["samples_per_s"])
+        if shown.get("per_core_s") is not None and r["per_core_s"] > best.get(key, 0):
+            best[key], cells[CORE] = r["per_core_s"], shown["per_core_s"]
+    for cells in lines.values():
+        cells["cpu"] = f"{cells['cpu']}, {cells.pop('cores')} cores"
+    found = pd.DataFrame(list(lines.values()), dtype=object)
+    return found.dropna(axis="columns", how="all")
+
+
+def pictures() -> Iterator[tuple[Path, bytes]]:
+    """Each picture of results/ that is here, with what the records give now."""
+    records, benches = record.load([RECORDS]), peers.newest(list(record.load([BENCHES], ("bench",)).values()))
+    for path in sorted(Path("results").glob("*.svg")):
+        made = io.BytesIO()
+        if path.stem == "bench":
+            peers.draw(benches, made, "svg")
+        elif path.stem in plot.PLOTS:
+            plot.draw(path.stem, list(records.values()), published.read(), made, "svg")
+        else:
+            continue
+        yield path, made.getvalue()
 
 
 def spliced(path: Path, new: str) -> str:
@@ -53,11 +82,22 @@ def spliced(path: Path, new: str) -> str:
     return text[: text.index(START) + len(START)] + "\n" + new + text[text.index(END) :]
 
 
-def stale_tables() -> list[str]:
-    """Committed tables that the committed records and the published figures do not give."""
-    here = [p for p in (Path("results/table.csv"), Path("results/table.md")) if p.is_file()]
-    made = table.of(table.committed()) if here else None
-    return [str(p) for p in here if p.read_text("utf-8") != table.text(made, p.suffix)]
+def texts() -> dict[Path, str]:
+    """The READMEs, results/table.* and results/bench.md, those that are here, as the records have them."""
+    new = block()
+    found = {f: spliced(f, new) for f in map(Path, FILES) if f.is_file()}
+    tables = [p for p in (Path("results/table.csv"), Path("results/table.md")) if p.is_file()]
+    made = table.of(table.committed()) if tables else None
+    found |= {p: table.text(made, p.suffix) for p in tables}
+    if Path("results/bench.md").is_file():
+        found[Path("results/bench.md")] = peers.page(list(record.load([BENCHES], ("bench",)).values()))
+    return found
+
+
+def stale() -> list[Path]:
+    """READMEs, tables and pictures that say something else than the records."""
+    wrong = [path for path, text in texts().items() if path.read_text("utf-8") != text]
+    return wrong + [path for path, data in pictures() if path.read_bytes() != data]
 
 
 def main():
@@ -66,18 +106,15 @@ def main():
     how.add_argument("--write", action="store_true")
     how.add_argument("--check", action="store_true")
     args = p.parse_args()
-    new, files = block(), [Path(f) for f in FILES if Path(f).is_file()]
-    texts = {f: spliced(f, new) for f in files}
-    stale = [f for f in files if f.read_text("utf-8") != texts[f]]
     if args.check:
-        wrong = [str(f) for f in stale] + stale_tables()
-        if wrong:
-            raise cli.UserError(f"{', '.join(wrong)}: not what results/records give; run `make report`")
-        return print(f"readme: {', '.join(map(str, files)) or 'no README, but tables'} say what the records say")
-    for f in stale:
+        if wrong := stale():
+            raise cli.UserError(f"{', '.join(map(str, wrong))}: not what results/records give; run `make report`")
+        return print("readme: READMEs, tables and pictures say what the records say")
+    new = {f: text for f, text in texts().items() if f.name in FILES and f.read_text("utf-8") != text}
+    for f, text in new.items():
         with cli.whole_file(f, "w", encoding="utf-8") as out:
-            out.write(texts[f])
-    return print(f"wrote {', '.join(map(str, stale))}" if stale else "readme: nothing to change")
+            out.write(text)
+    return print(f"wrote {', '.join(map(str, new))}" if new else "readme: nothing to change")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@
 
 `accuracy` and `perf` read what the graph left in that folder, whose path is the parameter list. `promote` copies a
 record to results/records/<date>-<host>-<parameters>-<kind>.json, never overwrites one, and refuses one that is stale:
-every file of its chain must still be here with its hash. Logs from elsewhere: tools/results/imports.py.
+every file of its chain, and of every folder in it, must still be here with its hash. How they lie there:
+tools/results/store.py. What they may say: tools/results/schema.py. Logs from elsewhere: tools/results/imports.py.
 """
 
 import argparse
-import json
 import math
 import re
 import sys
@@ -19,8 +19,10 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from statistics import NormalDist, median
 
-from tools import cli
+from tools import cli, manifest
 from tools.base import cpu
+from tools.results import figures
+from tools.results.store import keep, load, read, text_of  # noqa: F401  (one name for readers: record.load, record.read)
 
 PATH = re.compile(
     r"(?P<model>[^/]+)/(?P<weights>[^/]+)/seq(?P<seq>[^/]+)/bs(?P<bs>\d+)/"
@@ -28,65 +30,9 @@ PATH = re.compile(
 )
 
 
-text = lambda v: isinstance(v, str)
-name = lambda v: text(v) and re.fullmatch(r"[\w.,=:@-]+", v) and v not in (".", "..")
-number = lambda v: type(v) in (int, float) and 0 <= v < math.inf
-share = lambda v: number(v) and v <= 1
-whole = lambda v: type(v) is int and v > 0
-table = lambda v: isinstance(v, dict)
-maybe = lambda good: lambda v: v is None or good(v)
-numbers = lambda v: isinstance(v, list) and v != [] and all(map(number, v))
-shares = lambda v: numbers(v) and all(map(share, v))
 NOISY = 0.1  # rounds that differ by more
 DEMONSTRATION = "DEMONSTRATION: made with stand-ins for the vendor's tools; no figure here is of a card"
 STOLEN = 0.05  # share of the processors' time that the host gave to others
-SHAPE = {
-    **dict.fromkeys(("model", "weights", "seq", "chip", "engine", "precision"), name),
-    "bs": whole,
-    "started": maybe(text),
-    "machine": lambda v: table(v) and {"cpu", "cores", "host"} <= v.keys() and name(v["host"]),
-    "engine_info": maybe(table),
-    "standin": lambda v: type(v) is bool,
-    "padded_rows": maybe(share),
-    "chain": lambda v: table(v) and all(table(link) and text(link.get("sha256")) for link in v.values()),
-}
-MEASURED = {
-    "accuracy": {
-        "correct": lambda v: type(v) is int and v >= 0,
-        "total": whole,
-        "accuracy": share,
-        "interval95": lambda v: numbers(v) and len(v) == 2,
-        "predictions": lambda v: text(v) and re.fullmatch("[01=]+", v),
-        "caveat": maybe(text),
-    },
-    "throughput": {
-        "samples_per_second": lambda v: number(v) and v > 0,
-        "rounds": numbers,
-        "spread": maybe(number),
-        "stolen": lambda v: v is ... or shares(v),  # CPU alone, and not in the first records
-        "latency_ms": lambda v: table(v) and all(maybe(number)(v.get(k, "")) for k in ("mean", "p50", "p99")),
-        "timed": text,
-        "requests": maybe(whole),
-        "devices": lambda v: v is ... or whole(v),  # several Ascend devices alone
-        "per_device": lambda v: v is ... or (table(v) and v != {} and all(map(numbers, v.values()))),
-    },
-}
-
-
-def read(path: Path) -> dict:
-    """A record from its file, every field that this project reads of the right kind; UserError names the first other."""
-    record = cli.read_json(Path(path))
-    if not text(record.get("kind")) or record["kind"] not in MEASURED:
-        raise cli.UserError(f"{path}: kind is {record.get('kind')!r:.40}, not accuracy or throughput; measure again")
-    for key, good in (SHAPE | MEASURED[record["kind"]]).items():
-        if not good(record.get(key, ...)):
-            said = repr(record[key])[:40] if key in record else "missing"
-            raise cli.UserError(f"{path}: {key} is {said}, which no record of this project says; measure again")
-    if record["kind"] == "accuracy" and len(record["predictions"]) != record["total"]:
-        raise cli.UserError(
-            f"{path}: predictions is {len(record['predictions'])} long, total {record['total']}; measure again"
-        )
-    return record
 
 
 def parameters(leaf: Path) -> dict:
@@ -134,9 +80,11 @@ def base(leaf: Path, kind: str, made: Path) -> dict:
     run = cli.read_json(prov_of(str(made)))["run"]
     keys = ("started", "commit", "dirty")
     source = leaf.parents[2] / "source"
+    isa = PATH.search(leaf.as_posix())["isa"]
     return {
         "kind": kind,
         **parameters(leaf),
+        **({"isa": isa.removeprefix(".")} if isa else {}),
         "source": source.read_text().strip(),
         **{k: run[k] for k in keys},
         "machine": cpu.machine(),
@@ -259,7 +207,8 @@ def throughput(rounds: list[dict], per_row: float) -> dict:
 
     speed = [r["throughput"] * per_row for r in rounds]
     pooled = np.concatenate([r["times_ms"] for r in rounds])
-    percentiles = {f"p{q}": round(float(np.percentile(pooled, q)), 4) for q in (50, 90, 95, 99)}
+    many = len(pooled) >= figures.REQUESTS
+    percentiles = {f"p{q}": round(float(np.percentile(pooled, q)), 4) if many else None for q in (50, 90, 95, 99)}
     return {
         "samples_per_second": round(float(np.median(speed)), 3),
         "rounds": [round(v, 3) for v in speed],
@@ -270,6 +219,38 @@ def throughput(rounds: list[dict], per_row: float) -> dict:
     }
 
 
+def in_turns(summaries: list[dict], per_row: float) -> dict:
+    """What engine and yardstick did in turns, and the figures of it; {} where they took none."""
+    if not all(s.get("pairs") for s in summaries):
+        return {}
+    kept = lambda name: [[[float(f"{v:.7g}") for v in turn] for turn in s[name]] for s in summaries]
+    found = {name: kept(name) for name in ("pairs", "singles")}
+    threads = summaries[0]["engine"]["threads"]
+    return {
+        **{k: summaries[0][k] for k in ("yardstick", "loop")},
+        "figures": figures.of(*(sum(turns, []) for turns in found.values()), threads, per_row),
+        **found,
+    }
+
+
+def unsaid(record: dict) -> dict:
+    """{field: why} of what a throughput record leaves empty."""
+    found, few = record.get("figures"), f"fewer than {figures.LEAST} turns"
+    quiet = f"the machine was busy: {few} in which the yardstick had its processors"
+    return {
+        **({"latency_ms": why} if (why := no_percentiles(record)) else {}),
+        **({} if found else {"figures": "no turns with a yardstick: CHIP=cpu alone takes them"}),
+        **({k: quiet if k == "per_tera_quiet" else few for k, v in (found or {}).items() if v is None}),
+    }
+
+
+def no_percentiles(record: dict) -> str | None:
+    """Why a record has no percentiles of its latency, in words, whatever it says itself."""
+    if (requests := record["requests"]) is None or requests >= figures.REQUESTS:
+        return None
+    return f"{requests} requests: percentiles need {figures.REQUESTS}"
+
+
 def perf(leaf: Path) -> dict:
     """The record of the timed rounds leaf/round1, round2 ...: all samples, pooled and by round."""
     from tools.ascend.summary import cards
@@ -278,8 +259,9 @@ def perf(leaf: Path) -> dict:
     if not made:
         raise cli.UserError(f"{leaf}: no round1/MANIFEST; run make perf")
     record = base(leaf, "throughput", made[0])
-    summaries = [m.with_name("out_summary.json") for m in made]
-    rounds = [round_of(s) for s in summaries]
+    places = [m.with_name("out_summary.json") for m in made]
+    rounds = [round_of(s) for s in places]
+    summaries = [cli.read_json(s) for s in places]
     kinds = {
         "real": "the sentences at their own lengths",
         "-": "the sentences in length buckets",
@@ -287,20 +269,28 @@ def perf(leaf: Path) -> dict:
     }
     work = next((words for mark, words in kinds.items() if mark in record["seq"]), "zeros as input")
     timed = f"{rounds[0]['timed']}; {work}" if record["chip"] != "cpu" else f"the engine's call alone; {work}"
-    summary = cli.read_json(summaries[0])
-    passes = [cli.read_json(s)["pass_ms"] for s in summaries] if record["seq"] == "real" else None
-    stolen = [cli.read_json(s).get("stolen") for s in summaries]
-    ran = rows_run(872, leaf, record, summary)
-    return record | {
-        **tool(leaf, summary),
+    stolen = [s.get("stolen") for s in summaries]
+    ran = rows_run(872, leaf, record, summaries[0])
+    per_row = ran.get("sentences_per_row", 1)
+    record |= {
+        **tool(leaf, summaries[0]),
         "timed": timed,
-        **throughput(rounds, ran.get("sentences_per_row", 1)),
-        **({"pass_ms": passes} if passes else {}),
+        **throughput(rounds, per_row),
+        **({"pass_ms": [s["pass_ms"] for s in summaries]} if record["seq"] == "real" else {}),
         **({} if None in stolen else {"stolen": stolen}),
         **ran,
-        **cards([cli.read_json(s) for s in summaries], ran.get("sentences_per_row", 1)),
-        "summaries": {str(s): cli.sha256(s) for s in summaries},
+        **cards(summaries, per_row),
+        **in_turns(summaries, per_row),
+        "summaries": {str(s): cli.sha256(s) for s in places},
     }
+    return record | {"missing": unsaid(record)}
+
+
+def leaf_of(record: dict, engine: str = "") -> str:
+    """The folder of a record's configuration below build/."""
+    isa = f".{record['isa']}" if record.get("isa") else ""
+    config = f"{record['chip']}-{engine or record['engine']}-{record['precision']}{isa}"
+    return f"{record['model']}/{record['weights']}/seq{record['seq']}/bs{record['bs']}/{config}"
 
 
 def padding(record: dict) -> str:
@@ -313,8 +303,6 @@ def padding(record: dict) -> str:
 
 def show(record: dict) -> str:
     """The block that `make accuracy` and `make perf` end with."""
-    where = f"build/{record['model']}/{record['weights']}/seq{record['seq']}/bs{record['bs']}/"
-    where += f"{record['chip']}-{record['engine']}-{record['precision']}"
     info = record["engine_info"] or {}
     lines = [DEMONSTRATION] if record["standin"] else []
     if record["kind"] == "accuracy":
@@ -334,7 +322,14 @@ def show(record: dict) -> str:
         if record.get("devices", 1) > 1:
             each = ", ".join(f"{name}: {median(speed):.1f}" for name, speed in record["per_device"].items())
             lines.append(f"devices     {record['devices']}, the sum of {each} samples/s; published figures are of one")
-        if None not in (latency["p50"], latency["p99"]):
+        lines += [
+            f"{'':<11} {figures.written(f['value'], figures.half(f))} {figures.NAMES[name]}"
+            for name, f in (record.get("figures") or {}).items()
+            if f and name in figures.NAMES
+        ]
+        if why := no_percentiles(record):
+            lines.append(f"latency     {why}")
+        elif None not in (latency["p50"], latency["p99"]):
             lines.append(
                 f"latency     {latency['p50']:.2f} ms median, {latency['p99']:.2f} ms p99 "
                 f"of {record['requests'] or 'an unknown number of'} requests"
@@ -348,7 +343,7 @@ def show(record: dict) -> str:
         + (f": {record['machine']['cpu']}, {record['machine']['cores']} cores" if record["chip"] == "cpu" else ""),
         f"engine      {record['engine']} {info.get('version', '')} {record['precision']}{wider(info, record)}",
         f"padding     {padding(record)}",
-        f"files       {where}/",
+        f"files       build/{leaf_of(record)}/",
     ]
     return "\n".join(lines) + "\n"
 
@@ -369,31 +364,41 @@ def broken(links: dict) -> str | None:
             return f"{path} is gone"
         if cli.sha256(path) != links[path]["sha256"]:
             return f"{path} is no longer what it was made from"
+        if Path(path).name == "MANIFEST" and (fault := next(manifest.faults(Path(path)), None)):
+            return fault
     return None
 
 
 def promote(folder: Path, record: dict, path: Path) -> Path:
     """Write a record into `folder` under its own name.
 
-    UserError where another of that name stands, or what the record was made from has changed since.
+    UserError where another of that name stands, where what the record was made from has changed since, or where it does
+    not follow from the files beside it.
     """
     if record["standin"]:
         raise cli.UserError(f"{path}: made with the tests' stand-in tools; such a record is never promoted")
     if why := broken(record["chain"]):
         raise cli.UserError(f"{path}: {why}; run make {path.stem} again")
+    for name, sha256 in (record.get("summaries") or {}).items():
+        if not Path(name).is_file() or cli.sha256(name) != sha256:
+            raise cli.UserError(f"{path}: {name} is gone, or other than it was; run make {path.stem} again")
+    if not record.get("imported") and (apart := differing(record, MAKERS[path.stem](path.parent))):
+        raise cli.UserError(f"{path}: not what the files beside it give: {apart}; run make {path.stem} again")
     day = (record["started"] or record["imported"]["sha256"][:12]).replace(":", "").replace("-", "")[:15]
-    spec = "-".join(str(record[k]) for k in ("model", "weights", "seq", "bs", "chip", "engine", "precision", "kind"))
-    return keep(folder / f"{day}-{record['machine']['host']}-{spec}.json", record)
+    spec = "-".join(str(record[k]) for k in ("model", "weights", "seq", "bs", "chip", "engine", "precision"))
+    isa = f".{record['isa']}" if record.get("isa") else ""
+    return keep(folder / f"{day}-{record['machine']['host']}-{spec}{isa}-{record['kind']}.json", record)
 
 
-def keep(target: Path, record: dict) -> Path:
-    """Write a record; UserError where another of that name stands."""
-    data = json.dumps(record, indent=1) + "\n"
-    if target.exists() and target.read_text() != data:
-        raise cli.UserError(f"{target}: exists with other content; records are never overwritten")
-    with cli.whole_file(target, "w") as f:
-        f.write(data)
-    return target
+MAKERS = {"accuracy": accuracy, "perf": perf}
+
+
+def differing(one: dict, other: dict, leave=("machine",)) -> str | None:
+    """The first field in which two records differ, with both values; not in those that the moment gives."""
+    for key in (k for k in dict.fromkeys([*one, *other]) if k not in leave):
+        if one.get(key) != other.get(key):
+            return f"{key} {str(one.get(key))[:60]} against {str(other.get(key))[:60]}"
+    return None
 
 
 NAMES = ("model", "weights", "seq", "bs", "chip", "engine", "precision")
@@ -407,16 +412,16 @@ def engine_today(record: dict) -> str:
 def make_words(record: dict) -> list[str]:
     """make's parameters for the configuration of a record."""
     own = {name: str(record[name]) for name in NAMES} | {"engine": engine_today(record)}
+    own |= {"isa": record["isa"]} if record.get("isa") else {}
     own["seq"] = own["seq"].replace("-", ",")
     own |= {"seq": own["seq"].removesuffix("p"), "pack": "1" if own["seq"].endswith("p") else ""}
     if own["weights"] not in ("default", "seeded"):
-        own["weights"] = record["source"]
+        own["weights"] = record.get("source") or own["weights"]
     if record.get("devices", 1) > 1:
         own["device"] = ",".join(record.get("per_device") or map(str, range(record["devices"])))
-    if (
-        record["kind"] == "throughput" and record["chip"] == "cpu" and record["seq"].isdecimal()
-    ):  # timed as long as then
-        own["samples"] = str(max(1, (len(record["times_ms"][0]) - 4) * record["bs"]))
+    if record["kind"] == "throughput" and record["chip"] == "cpu" and record["seq"].isdecimal():  # timed as long as then
+        loop = record.get("loop") or len(record["times_ms"][0])
+        own["samples"] = str(min(999, max(1, (loop - 4) * record["bs"])))
     return [f"{name.upper()}={value}" for name, value in own.items()]
 
 
@@ -452,7 +457,7 @@ def main():
     if args.command == "show":
         text = show(read(args.record))
     else:
-        text = json.dumps({"accuracy": accuracy, "perf": perf}[args.command](args.leaf), indent=1) + "\n"
+        text = text_of(MAKERS[args.command](args.leaf))
     if not args.save_path:
         print(text, end="")
         return

@@ -1,8 +1,8 @@
 """One self-contained HTML page of all records: table, pictures, and what stands behind every figure.
 
-    python -m tools.results.report results/records/*.json $(printf ' --bench %s' results/bench/*.json) --save_path results/report.html
+    python -m tools.results.report results/records --bench results/bench --save_path build/report.html
 
-    wrote results/report.html: 85 records, 1902 kB
+    wrote build/report.html: 85 records, 1902 kB
 
 No network and no other file: a policy in the page forbids both. The same records give the same bytes.
 """
@@ -195,14 +195,14 @@ A figure that nobody measured is a dash.</p>
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("records", nargs="*", type=Path)
-    p.add_argument("--bench", action="append", default=[], type=Path, help="records of make bench")
+    p.add_argument("records", nargs="+", type=Path, help="or their folder")
+    p.add_argument("--bench", nargs="*", default=[], type=Path, help="records of make bench, or their folder")
     p.add_argument("--save_path", required=True, type=Path)
     args = p.parse_args()
-    if not args.records:
+    found = records_of.load(args.records)
+    if not found:
         raise cli.UserError("no records to report; `make record` keeps what was measured")
-    found = {path: records_of.read(path) for path in sorted(args.records)}
-    text = page(found, published.read(), peers.newest([cli.read_json(path) for path in args.bench]))
+    text = page(found, published.read(), peers.newest(list(records_of.load(args.bench, ("bench",)).values())))
     with cli.whole_file(args.save_path, "w", encoding="utf-8") as f:
         f.write(text)
     print(f"wrote {args.save_path}: {len(found)} records, {len(text) / 1e3:.0f} kB")

@@ -2,12 +2,18 @@
 
     python -m tools.results.table --rows results/local/perf-table.rows --save_path results/local/perf-table.csv
 
-The rows file names records (.json) and published figures (.csv); nothing is searched for. One row of the table is one
-configuration; accuracy and throughput of the same configuration share it. A figure nobody measured stays empty in
-.csv and is "-" in .md. `figure` says whether it was measured, imported (a log from elsewhere) or published. Of two
-records of one configuration the newest stands, whole; logs from elsewhere have no date, so each has its own row. What
-was made with stand-ins for the vendor's tools is no figure: its row is empty, with the reason. `devices` says how many
-Ascend cards a throughput is the sum of, where it is more than one.
+The rows file names records (.json, or the folder results/records) and published figures (.csv); nothing else is
+searched for. One row of the table is one configuration; accuracy and throughput of the same configuration share it. A
+figure nobody measured stays empty in .csv and is "-" in .md. `figure` says whether it was measured, imported (a log from
+elsewhere) or published. Of two records of one configuration the newest stands,
+whole; logs from elsewhere have no date, so each has its own row. What was made with stand-ins for the vendor's tools is
+no figure: its row is empty, with the reason. `devices` says how many Ascend cards a throughput is the sum of, where it
+is more than one. A record that is none is named and left out.
+
+samples_per_s is the median of the rounds, ± half their range; `noisy` where they differ by more than 10 %, or the host
+gave away more than 5 % of the processors. per_core_s (samples in a second of processor time) and per_Tera_op (samples in
+the time of 10^12 operations of the CPU's peak) are ± half their 95 % interval: these a busy machine does not move.
+Every figure is rounded to what its error allows. Percentiles of the latency need 100 requests.
 
 A rows file may also name configurations (tinybert_sst2/default/seq64/bs8/310P3-atc-fp16): chips that this machine
 cannot measure. Each becomes a row from the files named after them: its record, else its published figure (of 310P
@@ -20,10 +26,11 @@ them: speed does not depend on them.
 """
 
 import argparse
+import html
 from pathlib import Path
 
 from tools import cli
-from tools.results import published
+from tools.results import figures, published
 from tools.results import record as records_of
 
 KEY = ["model", "weights", "seq", "chip", "engine", "precision", "bs"]
@@ -39,10 +46,32 @@ def rounded(value, digits: int, times: float = 1):
     return None if value is None else round(times * value, digits)
 
 
+def speed(record: dict) -> dict:
+    """samples_per_s as far as its rounds allow, and half their range; `noisy` where that is too wide to compare."""
+    value, rounds = record["samples_per_second"], record["rounds"]
+    if len(rounds) < 2:
+        return {"samples_per_s": round(value, 2)}
+    value, error = figures.rounded(value, (max(rounds) - min(rounds)) / 2)
+    return {"samples_per_s": value, "samples_per_s_±": error, "noisy": "noisy" if records_of.noise(record) else None}
+
+
+def robust(record: dict) -> dict:
+    """The figures that a busy machine does not move, as far as their intervals allow."""
+    cells = {}
+    for name, column in (("per_core_second", "per_core_s"), ("per_tera", "per_Tera_op")):
+        if found := (record.get("figures") or {}).get(name):
+            cells[column], cells[f"{column}_±"] = figures.rounded(found["value"], figures.half(found))
+    return cells
+
+
 def row(record: dict) -> dict:
     """The cells of one record."""
     cells = {k: record[k] for k in KEY} | {"cpu": record["machine"]["cpu"], "cores": record["machine"]["cores"]}
     cells |= {"figure": "imported" if record.get("imported") else "measured"}
+    if record.get("isa"):
+        cells["precision"] += f" ISA={record['isa']}"
+    if record["seq"] == "real" and records_of.engine_today(record) == "native":
+        cells["bs"] = None  # it takes the sentences in requests of its own size
     if record["standin"]:
         return cells | {"figure": "none", "samples_per_s": None, "timed": None, "reason": records_of.DEMONSTRATION}
     if record.get("devices", 1) > 1:
@@ -58,11 +87,13 @@ def row(record: dict) -> dict:
             "accuracy_%": None if seeded else round(100 * record["accuracy"], 2),
             "ci95_%": None if seeded else f"{100 * low:.2f}-{100 * high:.2f}",
         }
+    latency = {} if records_of.no_percentiles(record) else record["latency_ms"]
     return cells | {
-        "samples_per_s": round(record["samples_per_second"], 2),
-        "spread_%": rounded(record["spread"], 1, 100),
-        "p50_ms": rounded(record["latency_ms"]["p50"], 3),
-        "p99_ms": rounded(record["latency_ms"]["p99"], 3),
+        **speed(record),
+        **robust(record),
+        "requests": record["requests"],
+        "p50_ms": rounded(latency.get("p50"), 3),
+        "p99_ms": rounded(latency.get("p99"), 3),
         "padded_rows_%": rounded(record["padded_rows"], 2, 100),
         "timed": record["timed"].split(";")[0].split(":")[0],
         **({"sentences_per_row": record["sentences_per_row"]} if "sentences_per_row" in record else {}),
@@ -172,10 +203,10 @@ def frame(records: list[dict], more: list[dict] | tuple = ()):
 
 def of(names: list[str]):
     """The table that a rows file with these words stands for; UserError where it has no row."""
-    asked = [n for n in names if not n.endswith((".json", ".csv"))]
+    asked = [n for n in names if not n.endswith(("/records", ".json", ".csv"))]
     cut = names.index(asked[0]) if asked else len(names)
     load = lambda part: (
-        [records_of.read(Path(n)) for n in part if n.endswith(".json")],
+        list(records_of.load(n for n in part if n.endswith(("/records", ".json"))).values()),
         [f for n in part if n.endswith(".csv") for f in published.figures(Path(n))],
     )
     records, figures = load(names[:cut])
@@ -190,17 +221,39 @@ def of(names: list[str]):
 
 def committed() -> list[str]:
     """What results/table.* is made from: the committed records, and what is published."""
-    return [
-        str(p) for place in ("results/records/*.json", "models/*/published.csv") for p in sorted(Path().glob(place))
-    ]
+    return ["results/records", *(str(p) for p in sorted(Path().glob("models/*/published.csv")))]
+
+
+def harmless(value):
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def with_errors(table):
+    """A table as texts, each figure with its error in one cell: `245 ± 6`."""
+    import pandas as pd
+
+    known = table.astype(object).where(table.notna(), None)
+    cells = {c: list(known[c]) for c in known.columns}
+    for column in [c for c in cells if f"{c}_±" in cells]:
+        both = zip(cells[column], cells.pop(f"{column}_±"), strict=True)
+        cells[column] = [figures.written(v, e) if e else v for v, e in both]
+    return pd.DataFrame({c: pd.Series([one_cell(v) for v in values], dtype=object) for c, values in cells.items()})
+
+
+def one_cell(value):
+    """Text that neither ends a cell of a Markdown table nor is markup."""
+    if not isinstance(value, str):
+        return value
+    return " ".join(html.escape(value, quote=False).replace("|", "\\|").split())
 
 
 def text(table, suffix: str) -> str:
-    """A table as .csv or .md text."""
+    """A table as .csv or .md text, in which no cell is anything but text or a number."""
     if suffix == ".csv":
-        return table.to_csv(index=False, lineterminator="\n")
-    known = table.astype(object).where(table.notna(), None)
-    return known.to_markdown(index=False, missingval="-", disable_numparse=True) + "\n"
+        texts = {c: table[c].astype(object).map(harmless) for c in table.columns if table[c].dtype in ("object", "string")}
+        return table.assign(**texts).to_csv(index=False, lineterminator="\n")
+    return with_errors(table).to_markdown(index=False, missingval="-", disable_numparse=True) + "\n"
 
 
 def main():

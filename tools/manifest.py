@@ -1,0 +1,62 @@
+"""MANIFEST: what a folder of many files holds, a line `sha256  name` each, sorted.
+
+    list(manifest.faults(Path("build/.../output/MANIFEST")))
+
+    ["build/.../output/out/7_0.bin: its bytes are not those that build/.../output/MANIFEST lists"]
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tools import cli
+
+BESIDE = ("MANIFEST", "MANIFEST.prov.json", "MANIFEST.log")
+
+
+def read(path: Path) -> dict[str, str]:
+    """{name: sha256} of a MANIFEST; UserError where a line is none."""
+    lines = [line.split("  ", 1) for line in path.read_text("utf-8", errors="replace").splitlines()]
+    if any(len(line) != 2 for line in lines):
+        raise cli.UserError(f"{path}: not lines of sha256 and name; delete its folder and make it again")
+    return {name: sha for sha, name in lines}
+
+
+def text(files: dict[str, str]) -> str:
+    """The content of a MANIFEST that lists {name: sha256}."""
+    return "".join(f"{sha}  {name}\n" for name, sha in sorted(files.items()))
+
+
+def timings(name: str) -> bool:
+    """Whether MANIFEST leaves a file out: summaries hold timings, which never repeat."""
+    return name.endswith("_summary.json")
+
+
+def members(folder: Path) -> set[str]:
+    """The names of the files in a folder that its MANIFEST lists."""
+    names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    return {n for n in names if n not in BESIDE and not timings(n)}
+
+
+def summaries(path: Path) -> dict[str, str]:
+    """{name: sha256} of the summaries in a MANIFEST's folder, as they were when run.py made it."""
+    prov = path.with_name(f"{path.name}.prov.json")
+    return cli.read_json(prov).get("run", {}).get("summaries", {}) if prov.is_file() else {}
+
+
+def faults(path: Path, here: dict[str, str] | None = None, sha256=cli.sha256) -> Iterator[str]:
+    """What a MANIFEST lists and its folder does not hold, or holds and MANIFEST does not list.
+
+    here: {name: sha256} of what counts in the folder (all files but summaries).
+    """
+    folder, known = path.parent, read(path)
+    here = {n: sha256(str(folder / n)) for n in members(folder)} if here is None else here
+    for name, sha in known.items():
+        if name not in here:
+            yield f"{folder / name}: gone, though {path} lists it"
+        elif here[name] != sha:
+            yield f"{folder / name}: its bytes are not those that {path} lists"
+    for name, sha in summaries(path).items():
+        if not (folder / name).is_file() or sha256(str(folder / name)) != sha:
+            yield f"{folder / name}: gone, or other than it was when {path} was made"
+    for name in sorted(set(here) - set(known)):
+        yield f"{folder / name}: {path} does not list it"

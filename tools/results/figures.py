@@ -1,0 +1,80 @@
+"""Figures of the turns that an engine and the yardstick took, each with its interval, and how figures are written.
+
+    figures.of(pairs, singles, threads=2)
+
+    {"per_core_second": {"value": 141.2, "low": 139.9, "high": 142.1}, "per_tera": {...}, "per_tera_quiet": {...}}
+
+`pairs` are lists of [samples, seconds, processor seconds, operations of the yardstick, its seconds, its processor
+seconds], `singles` of [samples, processor seconds, operations and processor seconds of the yardstick], of requests of
+one thread (tools/cpu/yardstick.py). per_core_second: samples in a second of processor time. per_tera: samples while the
+yardstick would do 10^12 operations in the same processor time; it can be set beside another CPU's. Both are of the
+singles, or of the pairs where there are none. per_tera_quiet: the same by the clock, over the pairs in which the
+yardstick had at least QUIET of all processors before and after; None where there are fewer than LEAST. Time that the
+host or another process took away is in none of them; time that the engine slept, or left a processor idle, is in the
+last one alone.
+
+Interval: 95 %, bootstrap over the turns (scipy.stats.bootstrap, percentiles; Efron 1979).
+"""
+
+import math
+
+QUIET = 0.95
+LEAST = 10  # turns that a figure may rest on
+REQUESTS = 100  # requests that percentiles of the latency may rest on
+NAMES = {"per_core_second": "samples per core-second", "per_tera": "samples per 10^12 operations of the peak"}
+
+
+def ratio(top, bottom) -> dict | None:
+    """sum(top) / sum(bottom) of pairs with its interval; top and bottom float64 [n]. None for fewer than LEAST."""
+    import numpy as np
+    from scipy import stats
+
+    if len(top) < LEAST:
+        return None
+    total = lambda a, b, axis: a.sum(axis) / b.sum(axis)
+    found = stats.bootstrap(
+        (top, bottom), total, paired=True, n_resamples=999, method="percentile", random_state=np.random.default_rng(0)
+    ).confidence_interval
+    return {name: float(f"{v:.5g}") for name, v in zip(("value", "low", "high"), (total(top, bottom, 0), *found), strict=True)}
+
+
+def of(pairs: list, singles: list, threads: int, per_row: float = 1.0) -> dict:
+    """The figures of float [n][6] pairs and [m][4] singles; per_row: sentences in a sample. See above."""
+    import numpy as np
+
+    samples, wall, core, work, yard_wall, yard_core = np.array(pairs, float).reshape(-1, 6).T
+    had = yard_core / yard_wall / threads
+    quiet = (had >= QUIET) & (np.roll(had, 1) >= QUIET)
+    by_clock = ratio((samples * per_row)[quiet], (wall * work / yard_wall / 1e12)[quiet])
+    if singles:
+        samples, core, work, yard_core = np.array(singles, float).T
+    return {
+        "per_core_second": ratio(samples * per_row, core),
+        "per_tera": ratio(samples * per_row, core * work / yard_core / 1e12),
+        "per_tera_quiet": by_clock,
+    }
+
+
+def half(figure: dict) -> float:
+    """Half the width of a figure's interval."""
+    return (figure["high"] - figure["low"]) / 2
+
+
+def decimals(error: float) -> int:
+    """Decimals that an error allows: one digit of it, two where the first is 1."""
+    if not 0 < error < math.inf:
+        return 2
+    first = math.floor(math.log10(error))
+    return -first + (error / 10**first < 2)
+
+
+def rounded(value: float, error: float) -> tuple[float, float]:
+    """A value and its error, as far as the error allows."""
+    places = decimals(error)
+    return round(value, places), round(error, places)
+
+
+def written(value: float, error: float) -> str:
+    """`245 ± 6`."""
+    places = max(decimals(error), 0)
+    return " ± ".join(f"{v:.{places}f}" for v in rounded(value, error))

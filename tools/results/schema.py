@@ -1,0 +1,273 @@
+"""What a record may hold, field by field. A record is read from anywhere, and shown in tables, pages and terminals.
+
+    schema.faults({"kind": "throughput", "times_ms": [["x"]], ...})
+
+    ["times_ms[0][0]: Input should be a valid number", ...]
+
+Every number is finite and bounded, every text short and printable (so no control characters, escape sequences or lone
+surrogates); names that end up in paths or tables hold the characters of names alone, so no formula of a spreadsheet, no
+markup and no column of a table. Fields that this project does not know are refused.
+"""
+
+import re
+from graphlib import CycleError, TopologicalSorter
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+SHOWN = 5  # problems of one record that are named
+
+
+def printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("holds control characters or surrogates")
+    return text
+
+
+def plain(text: str) -> str:
+    """Text for the cell of a table."""
+    if not re.fullmatch(r"[\w(][^|<>`\\]*", printable(text)):
+        raise ValueError("holds | < > ` or \\, or begins like a formula")
+    return text
+
+
+def acyclic(chain: dict) -> dict:
+    try:
+        TopologicalSorter({name: list(link.inputs or ()) for name, link in chain.items()}).prepare()
+    except CycleError:
+        raise ValueError("goes in a circle") from None
+    return chain
+
+
+Text = Annotated[str, StringConstraints(max_length=4000), AfterValidator(printable)]
+Plain = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(plain)]
+Name = Annotated[str, StringConstraints(pattern=r"^\w[\w.,=:@-]*$", max_length=200), AfterValidator(printable)]
+Host = Annotated[str, StringConstraints(pattern=r"^[\w][\w.-]*$", max_length=100), AfterValidator(printable)]
+Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Moment = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+Number = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
+Above = Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Some = Field(min_length=1, max_length=100_000)
+Times = Annotated[list[Number], Some]
+Turn6 = Annotated[list[Number], Field(min_length=6, max_length=6)]
+Turn4 = Annotated[list[Number], Field(min_length=4, max_length=4)]
+Turns6 = Annotated[list[Annotated[list[Turn6], Some]], Some]  # by round
+Turns4 = Annotated[list[Annotated[list[Turn4], Field(max_length=100_000)]], Some]
+Simple = Text | bool | int | Annotated[float, Field(allow_inf_nan=False)] | None
+Facts = Annotated[dict[Text, Simple | Annotated[list[Simple], Field(max_length=1000)]], Field(max_length=100)]
+
+
+class Strict(BaseModel):
+    """No value is turned into another kind, and no field is unknown."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class Link(Strict):
+    """One file of a chain: its hash, and how it was made where it was made here."""
+
+    sha256: Hash
+    commands: Annotated[list[list[Text]], Field(max_length=20)] | None = None
+    inputs: dict[Text, Hash] | None = None
+
+
+Chain = Annotated[dict[Text, Link], Field(max_length=2000), AfterValidator(acyclic)]
+
+
+class Machine(Strict):
+    """Where it ran; all None of a log from elsewhere."""
+
+    cpu: Plain | None
+    isa: Annotated[list[Name], Field(max_length=50)] | None = None
+    cores: Annotated[int, Field(ge=1, le=100_000)] | None
+    system: Text | None = None
+    python: Text | None = None
+    host: Host
+
+
+class Imported(Strict):
+    """The log that a record was made from."""
+
+    file: Plain
+    sha256: Hash
+
+
+class Figure(Strict):
+    """A figure with its 95 % interval."""
+
+    value: Above
+    low: Number
+    high: Number
+
+
+class Figures(Strict):
+    """See tools/results/figures.py."""
+
+    per_core_second: Figure | None
+    per_tera: Figure | None
+    per_tera_quiet: Figure | None
+
+
+class Latency(Strict):
+    """Milliseconds of a request."""
+
+    mean: Number | None
+    p50: Number | None
+    p90: Number | None = None
+    p95: Number | None = None
+    p99: Number | None
+
+
+class Record(Strict):
+    """What every record says."""
+
+    model: Name
+    weights: Name
+    seq: Name
+    bs: Annotated[int, Field(ge=1, le=999)]
+    chip: Name
+    engine: Name
+    precision: Name
+    isa: Name | None = None
+    source: Text | None = None
+    started: Moment | None
+    commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40,64}$")] | None = None
+    dirty: bool | None = None
+    machine: Machine
+    engine_info: Facts | None
+    standin: bool
+    padded_rows: Share | None
+    sentences_per_row: Above | None = None
+    devices: Count | None = None
+    imported: Imported | None = None
+    missing: dict[Name, Text] | None = None
+    chain: Chain
+
+    @model_validator(mode="after")
+    def made_here_or_elsewhere(self):
+        for field in () if self.imported else ("source", "started"):
+            if getattr(self, field) is None:
+                raise ValueError(f"{field} is missing, and the record is not imported")
+        return self
+
+
+class Accuracy(Record):
+    """Which of the sentences were right."""
+
+    kind: Literal["accuracy"]
+    correct: Annotated[int, Field(ge=0, le=10**6)]
+    total: Annotated[int, Field(ge=1, le=10**6)]
+    accuracy: Share
+    interval95: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    predictions: Annotated[str, StringConstraints(pattern=r"^[01=]+$", max_length=10**6)]
+    caveat: Plain | None
+    rehearsal: Annotated[list[Text], Field(max_length=1000)] | None = None
+
+    @model_validator(mode="after")
+    def one_prediction_a_sentence(self):
+        if len(self.predictions) != self.total:
+            raise ValueError(f"predictions is {len(self.predictions)} long, total {self.total}")
+        return self
+
+
+class Throughput(Record):
+    """How fast."""
+
+    kind: Literal["throughput"]
+    timed: Plain
+    samples_per_second: Above
+    rounds: Annotated[list[Above], Some]
+    spread: Number | None
+    stolen: Annotated[list[Share], Some] | None = None
+    latency_ms: Latency
+    requests: Count | None
+    times_ms: Annotated[list[Times], Some] | None = None
+    pass_ms: Annotated[list[Times], Some] | None = None
+    per_device: Annotated[dict[Name, Times], Some] | None = None
+    summaries: dict[Text, Hash] | None = None
+    loop: Count | None = None
+    yardstick: Name | None = None
+    pairs: Turns6 | None = None
+    singles: Turns4 | None = None
+    figures: Figures | None = None
+
+    @model_validator(mode="after")
+    def times_of_what_was_made_here(self):
+        if not self.imported and not self.times_ms:
+            raise ValueError("times_ms is missing, and the record is not imported")
+        if self.times_ms and any(sum(times) <= 0 for times in self.times_ms + (self.pass_ms or [])):
+            raise ValueError("times_ms or pass_ms adds up to nothing")
+        turns = sum([*(self.pairs or []), *(self.singles or [])], [])
+        if any(not all(turn) for turn in turns):
+            raise ValueError("pairs or singles hold a turn of no samples or no time")
+        return self
+
+
+class Contender(Strict):
+    """A line of a bench."""
+
+    name: Plain
+    precision: Name
+    ours: bool
+    version: Text | None
+    shape: Literal["sorted", "padded"]
+    sentences: Count
+    samples_per_second: Above | None
+    rounds: Annotated[list[Above], Some] | None
+    ratio: Number | None
+    ratio_low: Number | None
+    ratio_high: Number | None
+    share_of_peak: Number | None
+    accuracy: Share | None
+    flips: Annotated[list[Annotated[int, Field(ge=0, le=10**6)]], Field(max_length=100_000)] | None
+    peak_bytes: Annotated[int, Field(ge=1, le=10**15)] | None = None
+    missing: dict[Name, Text]
+
+
+class Bench(Strict):
+    """A run of `make bench`."""
+
+    kind: Literal["bench"]
+    model: Name
+    weights: Name
+    source: Text
+    seq: Annotated[int, Field(ge=1, le=100_000)]
+    bs: Count
+    batch: Count
+    threads: Count
+    timed: Text
+    started: Moment
+    commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40,64}$")] | None
+    dirty: bool | None
+    machine: Machine
+    tokens: dict[Name, Number]
+    operations_per_sentence: dict[Name, Number]
+    peak_per_second: dict[Name, dict[Name, Number | Text | None]]
+    stolen: list[Share] | None = None
+    contenders: Annotated[list[Contender], Some]
+    inputs: dict[Text, Hash]
+    standin: bool
+
+
+KINDS = {"accuracy": Accuracy, "throughput": Throughput, "bench": Bench}
+
+
+def place(where: tuple) -> str:
+    """A field as one writes it: times_ms[0]."""
+    return "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in where).lstrip(".")
+
+
+def faults(value: Any, kinds=("accuracy", "throughput")) -> list[str]:
+    """What is wrong with a record, a text a field; empty where nothing is."""
+    kind = value.get("kind")
+    if kind not in kinds:
+        return [f"kind: {ascii(kind)[:40]} is not {' or '.join(kinds)}"]
+    try:
+        KINDS[kind].model_validate(value)
+    except ValidationError as e:
+        found = [(place(error["loc"]), error) for error in e.errors(include_url=False, include_input=True)]
+        said = {where: f"{where or kind}: {error['msg'].removeprefix('Value error, ')}" for where, error in found}
+        return [ascii(text)[1:-1][:300] for text in said.values()]
+    return []

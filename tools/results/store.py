@@ -1,0 +1,137 @@
+"""The folder of records: one JSON a measurement, chains/ with what several share, and MANIFEST, which lists them all.
+
+    python3 -m tools.results.store results/records
+
+    results/records: 85 records, 20 chains, as MANIFEST lists them
+
+A record's own links of its chain stand in it; what lies above its folder of build/ is the same for many records, and
+stands once, in chains/<sha256>.json, which the record names as `upstream`. Records from before that hold all. A record
+is written whole, and never over another. MANIFEST holds a line `sha256  name` for each file: what was edited or deleted
+since shows in `make audit`.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+from tools import cli, manifest
+
+KINDS = ("accuracy", "throughput", "bench")
+LARGEST = 16 << 20  # bytes of one record
+FLAT = re.compile(r"\[[\s\d.,eE+-]*\]")
+
+
+def text_of(value: dict) -> str:
+    """A JSON text, lists of numbers on one line."""
+    return FLAT.sub(lambda m: " ".join(m[0].split()).replace("[ ", "[").replace(" ]", "]"), json.dumps(value, indent=1)) + "\n"
+
+
+def parsed(path: Path, kinds=("accuracy", "throughput")) -> tuple[dict, list[str]]:
+    """A record with its whole chain, and what is wrong with it. cli.UserError where it is no JSON object."""
+    from tools.results import schema
+
+    if path.stat().st_size > LARGEST:
+        raise cli.UserError(f"{path}: larger than any record")
+    record = cli.read_json(path)
+    if upstream := record.pop("upstream", None):
+        if not isinstance(upstream, str) or not re.fullmatch("[0-9a-f]{64}", upstream):
+            return record, ["upstream: not a sha256"]
+        above = path.parent / "chains" / f"{upstream}.json"
+        if not above.is_file() or cli.sha256(above) != upstream:
+            return record, [f"upstream: {above} is gone, or has another sha256"]
+        record["chain"] = cli.read_json(above) | (record["chain"] if isinstance(record.get("chain"), dict) else {})
+    return record, schema.faults(record, kinds)
+
+
+def read(path: Path, kinds=("accuracy", "throughput")) -> dict:
+    """A record from its file; UserError with a line for each field that no record of this project holds."""
+    from tools.results.schema import SHOWN
+
+    record, wrong = parsed(Path(path), kinds)
+    if wrong:
+        more = [f"and {len(wrong) - SHOWN} more"] * (len(wrong) > SHOWN)
+        raise cli.UserError("\n".join(f"{path}: {line}" for line in [*wrong[:SHOWN], *more]))
+    return record
+
+
+def load(places, kinds=("accuracy", "throughput")) -> dict[Path, dict]:
+    """{path: record} of files and of the .json files of folders, by name; a bad one is named on stderr and left out."""
+    paths = {p for place in map(Path, places) for p in (place.glob("*.json") if place.is_dir() else [place])}
+    found = {}
+    for path in sorted(paths):
+        try:
+            found[path] = read(path, kinds)
+        except cli.UserError as e:
+            print(f"left out, since it is no record that this project reads:\n{e}", file=sys.stderr, flush=True)
+    return found
+
+
+def shared(record: dict) -> tuple[dict, dict]:
+    """A record's chain in two: what lies above its own folder of build/, and the rest."""
+    own = f"build/{record['model']}/{record['weights']}/seq{record['seq']}/bs{record['bs']}/"
+    above = {name: link for name, link in record["chain"].items() if not name.startswith(own)}
+    return above, {name: link for name, link in record["chain"].items() if name not in above}
+
+
+def keep_new(target: Path, data: str) -> None:
+    """Write a file whole, and only where none of that name stands; UserError where one of other content does."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fd, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
+    try:
+        with cli.named(target), os.fdopen(fd, "w", encoding="utf-8") as f:
+            f.write(data)
+            os.fchmod(fd, 0o644)
+        with contextlib.suppress(FileExistsError):
+            os.link(name, target)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    if target.read_text("utf-8") != data:
+        raise cli.UserError(f"{target}: exists with other content; records are never overwritten")
+
+
+def listed(folder: Path) -> dict[str, str]:
+    """{name: sha256} of the records and chains that are in a folder."""
+    paths = [*folder.glob("*.json"), *folder.glob("chains/*.json")]
+    return {p.relative_to(folder).as_posix(): cli.sha256(p) for p in paths}
+
+
+def keep(target: Path, record: dict, kinds=("accuracy", "throughput")) -> Path:
+    """Write a record and its line of MANIFEST; UserError where another of that name stands, or it is no record."""
+    from tools.results import schema
+
+    if wrong := schema.faults(record, kinds):
+        raise cli.UserError("\n".join(f"{target.name}: {line}" for line in wrong[: schema.SHOWN]))
+    folder, names = target.parent, [target.name]
+    if record.get("chain"):
+        above, own = shared(record)
+        text = text_of(dict(sorted(above.items())))
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        record = record | {"upstream": sha256, "chain": own}
+        names.append(f"chains/{sha256}.json")
+        keep_new(folder / names[1], text)
+    keep_new(target, text_of(record))
+    path = folder / "MANIFEST"
+    lines = (manifest.read(path) if path.is_file() else {}) | {name: cli.sha256(folder / name) for name in names}
+    with cli.whole_file(path, "w") as f:
+        f.write(manifest.text(lines))
+    return target
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("folder", type=Path)
+    folder = p.parse_args().folder
+    wrong = list(manifest.faults(folder / "MANIFEST", listed(folder)))
+    if wrong:
+        raise cli.UserError("\n".join(wrong))
+    print(f"{folder}: {len(load([folder], KINDS))} records, {len(list(folder.glob('chains/*.json')))} chains, as MANIFEST lists them")
+
+
+if __name__ == "__main__":
+    cli.run(main)
