@@ -14,13 +14,13 @@ import pytest
 from onnx import numpy_helper
 from scipy.stats import binomtest
 
-from tools import cli
+from tools import cli, manifest
 from tools.ascend import fp16
 from tools.base import cpu, input_files
 from tools.checks import audit, reproduce, verify
 from tools.cpu import engines
 from tools.graph import rewrite
-from tools.results import compare, imports, published, record, report, table
+from tools.results import compare, figures, imports, published, record, report, table
 
 FP32, BF16 = "cpu-onnxruntime-fp32", "cpu-openvino-bf16"
 
@@ -79,11 +79,18 @@ def edit_byte(name):
     path.write_bytes(data)
 
 
-def repaired(path: Path, change) -> None:
-    """Change a JSON artefact and its own description, as a forger would."""
+def edited(path: Path, change) -> None:
+    """Change a JSON file alone."""
     value = json.loads(path.read_text())
     change(value)
     path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def repaired(path: Path, change) -> None:
+    """Change a JSON artefact and what describes it, as a forger would."""
+    edited(path, change)
+    if (listing := path.with_name("MANIFEST")).is_file():
+        listing.write_text(manifest.text(manifest.read(listing) | {path.name: cli.sha256(path)}))
     described = Path(f"{path}.prov.json")
     if described.exists():
         prov = json.loads(described.read_text()) | {"sha256": cli.sha256(path)}
@@ -92,6 +99,17 @@ def repaired(path: Path, change) -> None:
 
 def kept(kind: str, precision: str = "fp32") -> Path:
     return next(Path("results/records").glob(f"*-{precision}-{kind}.json"))
+
+
+README = "<!-- table -->\n{}\n<!-- /table -->\n"
+
+
+def flip(value: dict) -> None:
+    """One prediction, and all that follows from it."""
+    text = value["predictions"]
+    value["predictions"] = str(1 - int(text[0])) + text[1:]
+    right = record.right(value["predictions"])
+    value.update(record.proportion(sum(right), len(right)))
 
 
 PLANTED = {
@@ -133,6 +151,35 @@ PLANTED = {
         lambda: repaired(kept("accuracy"), lambda v: v["chain"][f"{LEAF}/model.onnx"].update(sha256="0" * 64)),
         "in its chain .*output/MANIFEST was made from another .*model.onnx than the chain holds",
     ),
+    "latency": (lambda: repaired(kept("throughput"), lambda v: v["latency_ms"].update(p50=1.0)), "latency_ms .* is not"),
+    "rounds": (lambda: repaired(kept("throughput"), lambda v: v["rounds"].reverse()), "rounds .* is not what"),
+    "spread": (lambda: repaired(kept("throughput"), lambda v: v.update(spread=0.5)), "spread 0.5 is not what"),
+    "figure": (
+        lambda: repaired(kept("throughput"), lambda v: v["figures"]["per_tera"].update(value=1.0)),
+        "figures .* is not what",
+    ),
+    "padding": (lambda: repaired(kept("throughput"), lambda v: v.update(padded_rows=0.5)), "padded_rows 0.5 is not"),
+    "precision": (
+        lambda: repaired(kept("throughput"), lambda v: v.update(precision="bf16")),
+        "its chain holds nothing of .*cpu-onnxruntime-bf16: are its parameters",
+    ),
+    "cpu": (lambda: edited(kept("throughput"), lambda v: v["machine"].update(cpu="x")), "not those that .*MANIFEST lists"),
+    "commit": (lambda: edited(kept("accuracy"), lambda v: v.update(commit="0" * 40)), "not those that .*MANIFEST lists"),
+    "consistent flip": (
+        lambda: repaired(kept("accuracy"), flip),
+        "its predictions are not those whose hash its chain holds as .*score.json",
+    ),
+    "record deleted": (lambda: kept("throughput").unlink(), "gone, though results/records/MANIFEST lists it"),
+    "record added": (
+        lambda: Path("results/records/x.json").write_text(kept("accuracy").read_text()),
+        "x.json: results/records/MANIFEST does not list it",
+    ),
+    "no record": (
+        lambda: repaired(kept("throughput"), lambda v: v.update(times_ms=[[]])),
+        r"throughput.json: times_ms\[0\]: List should have at least 1 item",
+    ),
+    "README": (lambda: Path("README.md").write_text(README.format("792")), "README.md: not what results/records give"),
+    "picture": (lambda: Path("results/accuracy.svg").write_text("x"), "accuracy.svg: not what results/records give"),
     "cell": (
         lambda: Path("results/table.csv").write_text(Path("results/table.csv").read_text().replace("792", "793")),
         r"results/table.csv:2: correct is 793.*, its records give 792",
@@ -207,7 +254,7 @@ def test_compare_wants_accuracy_records(repo):
 
 
 def records(repo):
-    return cli.read_json(kept("accuracy")), cli.read_json(kept("throughput"))
+    return record.read(kept("accuracy")), record.read(kept("throughput"))
 
 
 def test_verdict_on_the_same_bytes(repo):
@@ -226,23 +273,82 @@ def test_verdict_names_other_bytes_and_flips(repo):
     assert "1 flips: dev.tsv:6" in line["result"]
 
 
+def slowed(old: dict, wall: float = 1.0, core: float = 1.0) -> dict:
+    """A throughput record of an engine that takes `wall` times as long, and `core` times the processor time."""
+    new = json.loads(json.dumps(old))
+    for pair in sum(new["pairs"], []):
+        pair[1] *= wall
+        pair[2] *= core
+    for single in sum(new["singles"], []):
+        single[1] *= core
+    new["figures"] = figures.of(sum(new["pairs"], []), sum(new["singles"], []), 2)
+    return new
+
+
 @pytest.mark.parametrize(
     "change, verdict, words",
     [
-        ({}, "holds", "within 1"),
-        ({"samples_per_second": 400.0}, "FAILED", "outside"),
-        ({"samples_per_second": 400.0, "spread": 0.3}, "bytes hold", "noisy, here rounds differ by 30 %"),
-        ({"samples_per_second": 400.0, "stolen": [0.0, 0.2]}, "bytes hold", "noisy, here the host gave 20 %"),
-        ({"samples_per_second": 400.0, "stolen": [0.0, 0.01]}, "FAILED", "outside"),
-        ({"machine": {"cpu": "another", "cores": 2}}, "bytes hold", "not comparable: recorded on cpu"),
-        ({"engine_info": {"version": "9.9"}}, "bytes hold", "not comparable: recorded with engine version"),
+        (lambda r: r, "holds", "per_tera x 1.000"),
+        (lambda r: slowed(r, wall=1.05, core=1.04), "holds", "x 0.96"),
+        # 15 % slower: by work (another knob), by sleep, by a thread less
+        (lambda r: slowed(r, wall=1.15, core=1.15), "differs", "per_tera x 0.870 (0.86"),
+        (lambda r: slowed(r, wall=1.15), "differs", "per_tera x 1.000 (0.99"),
+        (lambda r: slowed(r, wall=2.0), "differs", "per_tera_quiet x 0.500"),
+        (lambda r: slowed(r, wall=0.8, core=0.8), "differs", "x 1.250"),
+        (lambda r: r | {"machine": r["machine"] | {"cpu": "another"}}, "another CPU", "recorded 1778 ± "),
+        (lambda r: r | {"engine_info": r["engine_info"] | {"version": "9.9"}}, "another CPU", "engine version"),
+        (lambda r: r | {"figures": r["figures"] | {"per_tera_quiet": None}}, "holds", "no quiet turns"),
+        (lambda r: r | {"figures": dict.fromkeys(r["figures"])}, "bytes hold", "too few turns"),
     ],
 )
 def test_verdict_on_throughput(repo, change, verdict, words):
     _, old = records(repo)
-    line = verify.judge(old, old | change, [])
-    assert line["verdict"] == verdict
-    assert words in line["result"]
+    line = verify.judge(old, change(old), [])
+    assert (line["verdict"], words in line["result"]) == (verdict, True), line
+
+
+def test_a_verdict_needs_a_narrow_interval():
+    figure = lambda value, half: {"value": value, "low": value - half, "high": value + half}
+    verdict = lambda value, half: verify.same(verify.apart(figure(100.0, 1.0), figure(value, half)))
+    assert [verdict(100, 2), verdict(95, 2), verdict(85, 3), verdict(118, 3)] == [True, True, False, False]
+    assert [verdict(100, 20), verdict(88, 8)] == [None, None]  # a loss of 15 % could hide in it
+
+
+def test_other_work_on_the_machine_moves_no_figure(repo):
+    """Half the processors gone in two of three turns: the clock shows it, the quiet turns and the processor do not."""
+    _, old = records(repo)
+    new = json.loads(json.dumps(old))
+    for i, pair in enumerate(sum(new["pairs"], [])):
+        if i % 20 > 6:
+            pair[1] *= 2
+            pair[3], pair[5] = pair[3] / 2, pair[5] / 2
+    new["figures"] = figures.of(sum(new["pairs"], []), sum(new["singles"], []), 2)
+    assert verify.judge(old, new, [])["verdict"] == "holds"
+
+
+def test_verify_measures_again_until_it_can_tell(repo, monkeypatch):
+    """Three tries at most; their turns count together."""
+    _, old = records(repo)
+    tries = []
+
+    def make(tree, words):
+        tries.append(words)
+        few = json.loads(json.dumps(old)) | {"pairs": [old["pairs"][0][:4]], "singles": [old["singles"][0][:4]]}
+        few["figures"] = figures.of(few["pairs"][0], few["singles"][0], 2)
+        path = tree / "build" / record.leaf_of(old) / "perf.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(few))
+
+    monkeypatch.setattr(reproduce, "make", make)
+    line = verify.verify(kept("throughput"), Path("tree"), [], [])
+    assert len(tries) == 3 and line["verdict"] == "holds"
+
+
+def test_an_old_record_without_turns_has_no_verdict_on_its_speed(repo):
+    _, new = records(repo)
+    old = {k: v for k, v in new.items() if k not in ("figures", "pairs", "singles", "yardstick", "loop")}
+    line = verify.judge(old | {"yardstick": "fp32"}, new, [])
+    assert line["verdict"] == "bytes hold" and "recorded without turns" in line["result"]
 
 
 def test_what_the_host_stole(monkeypatch, repo):
@@ -293,10 +399,11 @@ def test_verify_one_cell(repo):
 
 def test_verify_times_as_much_as_the_record_did(repo):
     """SAMPLES=64 at batch 8: 12 requests a round (the Makefile's --loop)."""
-    r = cli.read_json(kept("throughput")) | {"times_ms": [[1.0] * 12] * 3, "bs": 8}
+    r = records(repo)[1] | {"loop": 12, "bs": 8}
     assert "SAMPLES=64" in record.make_words(r)
     assert not [p for p in record.make_words(r | {"seq": "real"}) if p.startswith("SAMPLES")]
-    few = cli.read_json(kept("throughput")) | {"times_ms": [[1.0] * 4] * 3, "bs": 64}  # fewer samples than a batch
+    assert "SAMPLES=80" in record.make_words(r | {"loop": None, "times_ms": [[1.0] * 14] * 3})  # before --seconds
+    few = r | {"loop": 4, "bs": 64}  # fewer samples than a batch
     assert "SAMPLES=1" in record.make_words(few)
 
 

@@ -12,7 +12,7 @@ import measured
 import pytest
 
 from tools import cli
-from tools.results import peers, plot, published, readme, report, table
+from tools.results import peers, plot, published, readme, record, report, table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FIGURES = """minilm_sst2,,128,310P3,,fp16,accuracy,91.5,%,https://example.org/a,abc,
@@ -36,7 +36,7 @@ def repo(tmp_path_factory):
 
 
 def kept() -> dict:
-    return {p: cli.read_json(p) for p in sorted(Path("results/records").glob("*.json"))}
+    return record.load([Path("results/records")])
 
 
 def run(*words):
@@ -117,9 +117,9 @@ def test_readme_block_is_written_and_staleness_found(repo):
 def test_a_stale_table_is_found(repo):
     made = table.of(table.committed())
     Path("results/table.csv").write_text(table.text(made, ".csv"))
-    assert readme.stale_tables() == []
+    assert readme.stale() == []
     Path("results/table.csv").write_text(table.text(made, ".csv").replace("792", "793"))
-    assert readme.stale_tables() == ["results/table.csv"]
+    assert readme.stale() == [Path("results/table.csv")]
     Path("results/table.csv").unlink()
 
 

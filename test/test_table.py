@@ -29,7 +29,8 @@ def record(path, speed, **more):
     return spec | {
         "kind": "throughput", "chip": chip, "engine": engine, "precision": precision, "samples_per_second": speed,
         "machine": {"cpu": "x", "cores": 2, "host": "h"}, "spread": 0.01, "latency_ms": {"mean": 1.0, "p50": 1.0, "p99": 2.0},
-        "started": None, "engine_info": None, "standin": False, "rounds": [speed], "requests": 3, "chain": {},
+        "started": "2026-11-27T00:00:00Z", "source": "wheel", "engine_info": None, "standin": False, "rounds": [speed],
+        "requests": 3, "times_ms": [[1.0] * 3], "chain": {},
         "padded_rows": 0.0, "timed": "device only; zeros as input",
     } | more  # fmt: skip
 
@@ -78,7 +79,7 @@ def test_nothing_known_is_empty_with_the_reason():
 def test_a_record_comes_before_what_is_published(tmp_path):
     here = record(leaf("310P3-atc-fp16", 8), 6000.0)
     log = record(
-        leaf("T4-trtexec-fp32", 8), 3000.0, imported={"file": "x", "sha256": "y"}, timed="device compute only: a"
+        leaf("T4-trtexec-fp32", 8), 3000.0, imported={"file": "x", "sha256": "0" * 64}, timed="device compute only: a"
     )
     other = record(leaf("T4-trtexec-fp32", 16), 9.0)  # not asked for
     asked = [leaf("310P3-atc-fp16", 8), leaf("T4-trtexec-fp32", 8), leaf("310-atc-fp16", 8)]

@@ -71,7 +71,8 @@ def other_machine(old: dict, new: dict) -> str | None:
     for key in ("version", "threads", "isa"):  # the first records say no isa
         if key in a and key in b and a[key] != b[key]:
             return f"recorded with engine {key} {a.get(key)}, here {b.get(key)}"
-    return "another yardstick" if old.get("yardstick") != new.get("yardstick") else None
+    both = {r["yardstick"] for r in (old, new) if r.get("yardstick")}
+    return f"held to another yardstick, {' and '.join(sorted(both))}" if len(both) > 1 else None
 
 
 def apart(old: dict, new: dict) -> tuple[float, float, float]:
@@ -102,11 +103,13 @@ def perf_verdict(old: dict, new: dict) -> tuple[str, str]:
     ratios = {n: apart(a[n], b[n]) for n in FIGURES if a[n] and b[n]}
     verdicts = {n: same(r) for n, r in ratios.items()}
     words = ", ".join(f"{n} x {r:.3f} ({low:.3f} to {high:.3f})" for n, (r, low, high) in ratios.items())
+    if not ratios:
+        return "bytes hold", f"too few turns; {said}"
     if "per_tera_quiet" not in ratios:
         words += "; no quiet turns, so that time asleep would not show"
     if False in verdicts.values():
         return "differs", f"{words}; {said}"
-    return "holds" if verdicts.get("per_tera") else "bytes hold", f"{words or 'too few turns'}; {said}"
+    return "holds" if verdicts.get("per_tera") else "bytes hold", f"{words}; {said}"
 
 
 def judge(old: dict, new: dict, rows: list[dict]) -> dict:

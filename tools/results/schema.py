@@ -24,6 +24,12 @@ def printable(text: str) -> str:
     return text
 
 
+def command(text: str) -> str:
+    """A word of a command: a script may have lines."""
+    printable(re.sub(r"[\n\t]", "", text))
+    return text
+
+
 def plain(text: str) -> str:
     """Text for the cell of a table."""
     if not re.fullmatch(r"[\w(][^|<>`\\]*", printable(text)):
@@ -40,6 +46,7 @@ def acyclic(chain: dict) -> dict:
 
 
 Text = Annotated[str, StringConstraints(max_length=4000), AfterValidator(printable)]
+Word = Annotated[str, StringConstraints(max_length=20_000), AfterValidator(command)]
 Plain = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(plain)]
 Name = Annotated[str, StringConstraints(pattern=r"^\w[\w.,=:@-]*$", max_length=200), AfterValidator(printable)]
 Host = Annotated[str, StringConstraints(pattern=r"^[\w][\w.-]*$", max_length=100), AfterValidator(printable)]
@@ -69,7 +76,7 @@ class Link(Strict):
     """One file of a chain: its hash, and how it was made where it was made here."""
 
     sha256: Hash
-    commands: Annotated[list[list[Text]], Field(max_length=20)] | None = None
+    commands: Annotated[list[list[Word]], Field(max_length=20)] | None = None
     inputs: dict[Text, Hash] | None = None
 
 

@@ -62,7 +62,7 @@ def read(path: Path, kinds=("accuracy", "throughput")) -> dict:
 
 def load(places, kinds=("accuracy", "throughput")) -> dict[Path, dict]:
     """{path: record} of files and of the .json files of folders, by name; a bad one is named on stderr and left out."""
-    paths = {p for place in map(Path, places) for p in (place.glob("*.json") if place.is_dir() else [place])}
+    paths = {p for place in map(Path, places) for p in ([place] if place.suffix == ".json" else place.glob("*.json"))}
     found = {}
     for path in sorted(paths):
         try:
