@@ -28,9 +28,8 @@ $(tables:%=%.csv): %.csv: %.rows $$(row_files) $$(call by,table)
 $(tables:%=%.md): %.md: %.rows %.csv $$(call by,table)
 	$(call from_folders,table)
 
-pictures := $(foreach k,throughput latency accuracy,results/$k.svg)
 do.plot = -m tools.results.plot $(basename $*) results/records --save_path {}
-$(pictures): results/%: $(records) $(figures) $$(call by,plot)
+results/throughput.svg: results/%: $(records) $(figures) $$(call by,plot)
 	$(call from_folders,plot)
 bench_pages := $(if $(benches),results/bench.md results/bench.svg)
 do.bench_page = -m tools.bench.bench $(if $(filter .md,$(suffix $@)),show,plot) results/bench --save_path {}
@@ -39,7 +38,7 @@ results/bench.md results/bench.svg: $(benches) $$(call by,bench_page)
 do.report = -m tools.results.report results/records $(if $(benches),--bench results/bench) --save_path {}
 build/report.html: $(records) $(figures) $(benches) $$(call by,report)
 	$(call from_folders,report)
-reported := build/report.html results/table.csv results/table.md $(bench_pages) $(pictures)
+reported := build/report.html results/table.csv results/table.md $(bench_pages) results/throughput.svg
 
 made   = $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json))
 bench_made = $(wildcard build/$(dir $(ONE))bench.json)

@@ -151,7 +151,10 @@ PLANTED = {
         lambda: repaired(kept("accuracy"), lambda v: v["chain"][f"{LEAF}/model.onnx"].update(sha256="0" * 64)),
         "in its chain .*output/MANIFEST was made from another .*model.onnx than the chain holds",
     ),
-    "latency": (lambda: repaired(kept("throughput"), lambda v: v["latency_ms"].update(p50=1.0)), "latency_ms .* is not"),
+    "latency": (
+        lambda: repaired(kept("throughput"), lambda v: v["latency_ms"].update(p50=1.0)),
+        "latency_ms .* is not",
+    ),
     "rounds": (lambda: repaired(kept("throughput"), lambda v: v["rounds"].reverse()), "rounds .* is not what"),
     "spread": (lambda: repaired(kept("throughput"), lambda v: v.update(spread=0.5)), "spread 0.5 is not what"),
     "figure": (
@@ -163,8 +166,14 @@ PLANTED = {
         lambda: repaired(kept("throughput"), lambda v: v.update(precision="bf16")),
         "its chain holds nothing of .*cpu-onnxruntime-bf16: are its parameters",
     ),
-    "cpu": (lambda: edited(kept("throughput"), lambda v: v["machine"].update(cpu="x")), "not those that .*MANIFEST lists"),
-    "commit": (lambda: edited(kept("accuracy"), lambda v: v.update(commit="0" * 40)), "not those that .*MANIFEST lists"),
+    "cpu": (
+        lambda: edited(kept("throughput"), lambda v: v["machine"].update(cpu="x")),
+        "not those that .*MANIFEST lists",
+    ),
+    "commit": (
+        lambda: edited(kept("accuracy"), lambda v: v.update(commit="0" * 40)),
+        "not those that .*MANIFEST lists",
+    ),
     "consistent flip": (
         lambda: repaired(kept("accuracy"), flip),
         "its predictions are not those whose hash its chain holds as .*score.json",

@@ -1,8 +1,8 @@
 """MANIFEST: what a folder of many files holds, a line `sha256  name` each, sorted.
 
-    list(manifest.faults(Path("build/.../output/MANIFEST")))
+list(manifest.faults(Path("build/.../output/MANIFEST")))
 
-    ["build/.../output/out/7_0.bin: its bytes are not those that build/.../output/MANIFEST lists"]
+["build/.../output/out/7_0.bin: its bytes are not those that build/.../output/MANIFEST lists"]
 """
 
 from collections.abc import Iterator

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from pathlib import Path
 
 from tools import cli
@@ -65,6 +66,11 @@ def cores() -> int:
 ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "bf16", "i8mm", "sve")
 
 
+def plain(name: str) -> str:
+    """A CPU's name as a record may hold it: it stands in tables, pages and terminals, and a hypervisor may choose it."""
+    return re.sub(r"[|<>`\\]|[^ -~]", "_", name).lstrip("=+-@ ")[:200] or "unknown"
+
+
 def machine() -> dict:
     """The processor and system that run now."""
     info = dict(
@@ -73,7 +79,7 @@ def machine() -> dict:
     info = {key.strip(): value.strip() for key, value in info.items()}
     flags = set(info.get("flags", info.get("Features", "")).split())
     return {
-        "cpu": info.get("model name", platform.processor() or platform.machine()),
+        "cpu": plain(info.get("model name", platform.processor() or platform.machine())),
         "isa": [flag for flag in ISA if flag in flags],
         "cores": len(os.sched_getaffinity(0)),
         "system": platform.platform(),

@@ -321,7 +321,7 @@ def main():
         return
     if args.command == "plot":
         with cli.whole_file(args.save_path) as f:
-            peers.draw(peers.newest(records), f, args.save_path.suffix.lstrip("."))
+            peers.draw(peers.shown(records), f, args.save_path.suffix.lstrip("."))
     else:
         text = peers.page(records)
         if not args.save_path:

@@ -140,7 +140,13 @@ def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
     cell = {"record": " ".join(str(old[n]) for n in records_of.NAMES), "kind": kind}
     if old.get("imported"):
         words = f"measured elsewhere: {old['imported']['file']}"
-        return {**cell, "verdict": "imported", "bytes": "-", "result": words, "published": published.distance(old, rows) or "-"}
+        return {
+            **cell,
+            "verdict": "imported",
+            "bytes": "-",
+            "result": words,
+            "published": published.distance(old, rows) or "-",
+        }
     leaf, new = tree / "build" / records_of.leaf_of(old, records_of.engine_today(old)), None
     for _ in range(TRIES if kind == "perf" else 1):
         for made in leaf.glob("round*") if new else ():

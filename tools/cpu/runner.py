@@ -219,7 +219,9 @@ def requested(args, engine, turns, times):
         )
     else:
         requests = pure_requests(engine.inputs, args.dymDims)
-    made = together(args, engine, requests, times) if engine.streams > 1 else in_turn(args, engine, requests, turns, times)
+    made = (
+        together(args, engine, requests, times) if engine.streams > 1 else in_turn(args, engine, requests, turns, times)
+    )
     for files, rows, outputs in tqdm(made, desc="infer", unit="request", disable=None):
         for i, file in enumerate(files):
             yield file, [out[i * rows : (i + 1) * rows] for out in outputs]
@@ -341,7 +343,11 @@ def main():
             },
             **({"pass_ms": passes} if passes else {}),
             **({"stolen": round(stolen / whole, 4)} if whole else {}),
-            **({"yardstick": turns.kind, "loop": args.loop, "pairs": turns.pairs, "singles": turns.singles} if turns.kind else {}),
+            **(
+                {"yardstick": turns.kind, "loop": args.loop, "pairs": turns.pairs, "singles": turns.singles}
+                if turns.kind
+                else {}
+            ),
         }
         with cli.whole_file(args.output / f"{folder.name}_summary.json", "w") as f:
             json.dump(summary, f, indent=1)

@@ -46,7 +46,9 @@ class Turns:
         self.work = ctypes.CDLL(str(Path(library).absolute())).work
         self.work.restype, self.work.argtypes = None, [ctypes.c_int, ctypes.c_double, ctypes.c_void_p]
         self.pool = ThreadPoolExecutor(threads)
-        self.kind = next(kind for kind in (precision, "fp32", "any") if kind in KINDS and self.yardstick(kind, 0.001)[0])
+        self.kind = next(
+            kind for kind in (precision, "fp32", "any") if kind in KINDS and self.yardstick(kind, 0.001)[0]
+        )
         self.yardstick(self.kind)  # starts the threads
 
     def yardstick(self, kind: str, seconds: float = SLICE) -> list[float]:

@@ -35,7 +35,10 @@ def ratio(top, bottom) -> dict | None:
     found = stats.bootstrap(
         (top, bottom), total, paired=True, n_resamples=999, method="percentile", random_state=np.random.default_rng(0)
     ).confidence_interval
-    return {name: float(f"{v:.5g}") for name, v in zip(("value", "low", "high"), (total(top, bottom, 0), *found), strict=True)}
+    return {
+        name: float(f"{v:.5g}")
+        for name, v in zip(("value", "low", "high"), (total(top, bottom, 0), *found), strict=True)
+    }
 
 
 def of(pairs: list, singles: list, threads: int, per_row: float = 1.0) -> dict:

@@ -14,8 +14,13 @@ def pairs(record: dict) -> dict:
     """{contender: {shape: line}}, ours last, as the record has them."""
     out: dict[str, dict] = {}
     for line in record["contenders"]:
-        out.setdefault(line["name"], {})[line["shape"]] = line
+        out.setdefault(name_of(line), {})[line["shape"]] = line
     return out
+
+
+def name_of(line: dict) -> str:
+    """A contender by its name of today."""
+    return line["name"].replace("ENGINE=packed", "ENGINE=native")
 
 
 def cells(line: dict) -> list[str]:
@@ -80,28 +85,36 @@ def newest(records: list[dict]) -> list[dict]:
     return [keyed[k] for k in sorted(keyed)]
 
 
+def shown(records: list[dict]) -> list[dict]:
+    """The benches of trained weights, or the first where there are none: a screen's worth."""
+    found = newest(records)
+    return [r for r in found if r["weights"] != "seeded"] or found[:1]
+
+
 def draw(records: list[dict], file, suffix: str) -> None:
-    """Ratios as bars with their spread: a row of panels a record, real sentences left, padded right."""
+    """Ratios as bars with the range of the rounds, the figure at the side: a row of panels a record, real and padded."""
     from tools.results import plot
 
-    tall = 0.28 * max(len(pairs(r)) for r in records) + 1
+    tall = 0.24 * max(len(pairs(r)) for r in records) + 0.8
     with plot.page(file, suffix, len(records), 2, (13, tall)) as axes:
         for both, r in zip(axes, records, strict=True):
             for ax, shape in zip(both, SHAPES, strict=True):
-                lines = [line for line in r["contenders"] if line["shape"] == shape]
-                for y, line in enumerate(reversed(lines)):
+                lines = [line for line in r["contenders"] if line["shape"] == shape][::-1]
+                beside = ax.get_yaxis_transform()
+                for y, line in enumerate(lines):
                     if line["ratio"] is None:
-                        ax.text(0.02, y, "not measured", va="center", color="gray", fontsize=8)
+                        ax.text(1.01, y, "not measured", va="center", color="gray", fontsize=8, transform=beside)
                         continue
                     spread = [[line["ratio"] - line["ratio_low"]], [line["ratio_high"] - line["ratio"]]]
-                    colour = "tab:orange" if line["ours"] else "tab:blue"
-                    ax.barh(y, line["ratio"], xerr=spread, color=colour, capsize=2)
-                    ax.text(line["ratio_high"], y, f"  {line['ratio']:.1f}", va="center", fontsize=8)
-                ax.set_yticks(range(len(lines)), [line["name"] for line in reversed(lines)])
+                    ax.barh(y, line["ratio"], height=0.7, color="tab:orange" if line["ours"] else "tab:blue")
+                    ax.errorbar(line["ratio"], y, xerr=spread, color="black", capsize=2, elinewidth=1)
+                    ax.text(1.01, y, f"{line['ratio']:.1f} x", va="center", fontsize=8, transform=beside)
+                ax.set_yticks(range(len(lines)), [name_of(line) for line in lines], fontsize=8)
+                ax.set_ylim(-0.6, len(lines) - 0.4)
                 ax.set_xlim(left=0)
-                ax.margins(x=0.12)
+                ax.grid(axis="y", visible=False)
                 kind = "real sentences" if shape == "sorted" else f"padded to {r['seq']}, batch {r['bs']}"
-                ax.set_title(f"{r['model']} ({r['weights']}), {kind}: x the recipe's way")
+                ax.set_title(f"{r['model']}, {kind}: times the recipe's speed", fontsize=9)
 
 
 def promote(folder: Path, record: dict) -> Path:

@@ -1,50 +1,53 @@
-"""Three pictures of a list of records and the published figures, the same bytes from the same lists.
+"""Two pictures of a list of records and the published figures, the same bytes from the same lists.
 
     python -m tools.results.plot throughput results/records --save_path results/throughput.svg
 
-    wrote results/throughput.svg: 3 records
+    wrote results/throughput.svg: 85 records
 
-throughput: samples/s against batch size per chip and precision, published curves dashed. latency: median to 99th
-percentile of a request against batch size. accuracy: accuracy with its 95 % interval against the best throughput of
-the same configuration. .svg or .png by the name.
+throughput: samples/s against batch size, a panel a model, with the range of the rounds; below, what is published for
+that model. latency: median to 99th percentile of a request, of records with enough requests. An engine and precision has
+one colour in all panels, a CPU one kind of line. What has no batch size (`SEQ=real`) stands in the tables. .svg or .png
+by the name.
 """
 
 import argparse
 import contextlib
-from math import nan
 from pathlib import Path
 
 from tools import cli
 from tools.results import published
 from tools.results import record as records_of
 
-
-def label(record: dict, records: list[dict]) -> str:
-    """A configuration's name in a legend; with its CPU where the list holds several."""
-    name = " ".join((record["chip"], record["engine"], record["precision"]))
-    if record.get("devices", 1) > 1:
-        name += f", {record['devices']} devices"
-    if "imported" in record:
-        return f"{name}, imported"
-    several = len({r["machine"]["cpu"] for r in records if "imported" not in r}) > 1
-    return f"{name}, {record['machine']['cpu']} ({record['machine']['cores']})" if several else name
+COLOURS = {"onnxruntime fp32": "tab:blue", "openvino fp32": "tab:cyan", "openvino bf16": "tab:orange",
+           "openvino int8": "tab:red", "native bf16": "tab:green", "native int8": "tab:purple",
+           "atc fp16": "tab:olive", "atc mix": "tab:brown", "trtexec fp16": "tab:pink", "trtexec fp32": "black"}  # fmt: skip
+LINES = ("-", "--", ":", "-.")
+GREYS = ("0.25", "0.4", "0.55", "0.7")
+NEAR = 11  # points between the middles of two labels, at least
 
 
-def newest(records: list[dict], kind: str) -> dict[tuple, dict]:
-    """{(model, seq, weights, label, batch size): the record of `kind` that started last}."""
-    keyed = {}
-    for r in sorted((r for r in records if r["kind"] == kind), key=lambda r: r["started"] or ""):
-        keyed[(r["model"], r["seq"], r["weights"], label(r, records), r["bs"])] = r
-    return dict(sorted(keyed.items()))
+def engine(record: dict) -> str:
+    """Engine and precision, which have a colour."""
+    return f"{records_of.engine_today(record)} {record['precision']}"
 
 
-def curves(keyed: dict[tuple, dict]) -> dict[tuple, list[dict]]:
-    """{(model, seq): {label: records by batch size}}."""
+def machine(record: dict) -> str:
+    """What a record's kind of line stands for: its CPU, or the chip and that its log is from elsewhere."""
+    if record.get("imported") or record["chip"] != "cpu":
+        return record["chip"] + ", imported" * bool(record.get("imported"))
+    limit = f", ISA={record['isa']}" if record.get("isa") else ""
+    return f"{record['machine']['cpu']}, {record['machine']['cores']} cores{limit}"
+
+
+def curves(records: list[dict], kind: str) -> dict[tuple, dict[tuple, list[dict]]]:
+    """{(model, seq): {(engine and precision, machine): its newest records by batch size}}, of static shapes alone."""
     panels: dict[tuple, dict] = {}
-    for (model, seq, weights, name, _), r in keyed.items():
-        name = name if weights == "default" else f"{name} ({weights} weights)"
-        panels.setdefault((model, seq), {}).setdefault(name, []).append(r)
-    return panels
+    for r in sorted(records, key=lambda r: r["started"] or ""):
+        if r["kind"] == kind and r["seq"] != "real":
+            found = panels.setdefault((r["model"], r["seq"]), {})
+            found.setdefault((engine(r), machine(r)), {})[r["bs"]] = r
+    order = lambda lines: {k: [lines[k][bs] for bs in sorted(lines[k])] for k in sorted(lines)}
+    return {key: order(lines) for key, lines in sorted(panels.items())}
 
 
 def published_curves(rows: list[dict], model: str, seq: str) -> dict[str, list[tuple[int, float]]]:
@@ -52,7 +55,7 @@ def published_curves(rows: list[dict], model: str, seq: str) -> dict[str, list[t
     lines: dict[str, list] = {}
     for r in rows:
         if r["metric"] == "throughput" and r["model"] == model and published.fits(r, seq) and r["bs"]:
-            name = " ".join(filter(None, ("published:", r["chip"], r["precision"], r["variant"])))
+            name = " ".join(filter(None, (r["chip"], r["precision"], r["variant"])))
             lines.setdefault(name, []).append((int(r["bs"]), r["value"]))
     return {name: sorted(points) for name, points in sorted(lines.items())}
 
@@ -70,50 +73,79 @@ def scales(ax) -> None:
     ax.set_xlabel("batch size")
 
 
-def throughput(axes, panels, records, rows):
-    for ax, (model, seq) in zip(axes, panels, strict=True):
-        for name, found in panels[(model, seq)].items():
-            ax.plot([r["bs"] for r in found], [r["samples_per_second"] for r in found], "o-", label=name)
-        for name, points in published_curves(rows, model, seq).items():
-            ax.plot(*zip(*points, strict=True), "x--", label=name)
-        ax.set_ylabel("samples / s")
-        scales(ax)
+def name_lines(ax, ends: list[tuple[float, str, str]]) -> None:
+    """Write each line's name (y of its last point, text, colour) right of the axes, none over another."""
+    height = lambda y: ax.transData.transform((1, y))[1] * 72 / ax.figure.dpi
+    placed = -1e9
+    for y, text, colour in sorted(ends):
+        placed = max(height(y), placed + NEAR)
+        ax.annotate(text, (1, y), (4, placed - height(y)), xycoords=("axes fraction", "data"), va="center",
+                    textcoords="offset points", color=colour, fontsize=8, annotation_clip=False)  # fmt: skip
 
 
-def latency(axes, panels, records, rows):
-    for ax, key in zip(axes, panels, strict=True):
-        for name, found in panels[key].items():
-            found = [r for r in found if r["latency_ms"]["p50"] and r["latency_ms"]["p99"]]
-            at = [r["bs"] for r in found]
-            cut = {q: [r["latency_ms"].get(q, nan) for r in found] for q in ("p50", "p90", "p95", "p99")}
-            (line,) = ax.plot(at, cut["p50"], "o-", label=f"{name}: p50, band to p99")
-            ax.fill_between(at, cut["p50"], cut["p99"], alpha=0.2, color=line.get_color(), linewidth=0)
-            for q in ("p90", "p95", "p99"):
-                ax.plot(at, cut[q], "_", color=line.get_color())
-        ax.set_ylabel("ms a request")
-        scales(ax)
+def published_lines(ax, curves: dict[str, list[tuple[int, float]]]) -> list:
+    """One panel of what others published, in grey; its lines' ends."""
+    ends = []
+    for i, (name, points) in enumerate(curves.items()):
+        grey = GREYS[i % len(GREYS)]
+        ax.plot(*zip(*points, strict=True), "x--", color=grey, markersize=4, label=name)
+        ends.append((points[-1][1], name, grey))
+    ax.set_ylabel("samples / s")
+    return ends
 
 
-def accuracy(axes, panels, records, rows):
-    fastest: dict[tuple, float] = {}
-    for (model, seq, _, name, _), r in newest(records, "throughput").items():
-        key = (model, seq, name)
-        fastest[key] = max(fastest.get(key, 0), r["samples_per_second"])
-    for ax, (model, seq) in zip(axes, panels, strict=True):
-        for name, found in panels[(model, seq)].items():
-            if speed := fastest.get((model, seq, name)):
-                r = found[-1]
-                low, high = (100 * abs(r["accuracy"] - v) for v in r["interval95"])
-                ax.errorbar([speed], [100 * r["accuracy"]], [[low], [high]], fmt="o", capsize=3, label=name)
-        levels = [r for r in rows if r["metric"] == "accuracy" and r["model"] == model and published.fits(r, seq)]
-        names = [" ".join(filter(None, ("published:", r["chip"], r["precision"], r["variant"]))) for r in levels]
-        for name, value in dict.fromkeys((n, r["value"]) for n, r in zip(names, levels, strict=True)):
-            ax.axhline(value, linestyle="--", linewidth=1, color="gray", label=f"{name}, {value:.4g} %")
-        ax.set_xlabel("samples / s, best batch size")
-        ax.set_ylabel("accuracy, %")
+def styles(panels) -> dict[tuple, tuple[str, str, str]]:
+    """{(engine and precision, machine): (colour, kind of line, label)}, the same in all panels."""
+    keys = sorted({key for lines in panels.values() for key in lines})
+    machines = sorted({m for _, m in keys})
+    others = [name for name in dict.fromkeys(e for e, _ in keys) if name not in COLOURS]
+    colour = lambda name: COLOURS.get(name) or f"C{others.index(name)}"
+    label = lambda name, on: f"{name}, {on}" if len(machines) > 1 else name
+    return {(e, m): (colour(e), LINES[machines.index(m) % len(LINES)], label(e, m)) for e, m in keys}
 
 
-PLOTS = {"throughput": throughput, "latency": latency, "accuracy": accuracy}
+def throughput(ax, lines, style) -> list:
+    """One panel of samples/s; its lines' ends."""
+    ends = []
+    for key, found in lines.items():
+        colour, kind, label = style[key]
+        speed = [r["samples_per_second"] for r in found]
+        ranges = [[v - min(r["rounds"]) for v, r in zip(speed, found, strict=True)],
+                  [max(r["rounds"]) - v for v, r in zip(speed, found, strict=True)]]  # fmt: skip
+        ax.errorbar(
+            [r["bs"] for r in found],
+            speed,
+            ranges,
+            fmt=f"o{kind}",
+            color=colour,
+            markersize=4,
+            elinewidth=1,
+            label=label,
+        )
+        ends.append((speed[-1], label, colour))
+    ax.set_ylabel("samples / s")
+    return ends
+
+
+def latency(ax, lines, style) -> list:
+    """One panel of milliseconds a request; its lines' ends."""
+    ends = []
+    for key, found in lines.items():
+        found = [
+            r for r in found if not records_of.no_percentiles(r) and r["latency_ms"]["p50"] and r["latency_ms"]["p99"]
+        ]
+        if not found:
+            continue
+        colour, kind, label = style[key]
+        at, low, high = [r["bs"] for r in found], *([r["latency_ms"][q] for r in found] for q in ("p50", "p99"))
+        ax.errorbar(at, low, [[0] * len(at), [b - a for a, b in zip(low, high, strict=True)]], fmt=f"o{kind}", color=colour,
+                    markersize=4, elinewidth=1, capsize=2, label=label)  # fmt: skip
+        ends.append((low[-1], label, colour))
+    ax.set_ylabel("ms a request: median, and up to p99")
+    return ends
+
+
+PLOTS = {"throughput": throughput, "latency": latency}
 
 
 @contextlib.contextmanager
@@ -138,19 +170,27 @@ def page(file, suffix: str, rows: int, columns: int = 1, panel=(8, 6)):
 
 def draw(which: str, records: list[dict], rows: list[dict], file, suffix: str) -> None:
     """Draw one of PLOTS into an open binary file, as "svg" or "png"."""
-    kind = "accuracy" if which == "accuracy" else "throughput"
-    kept = {k: r for k, r in newest(records, kind).items() if not (which == "accuracy" and r["caveat"])}
-    panels = curves(kept)
-    with page(file, suffix, max(len(panels), 1)) as axes:
-        axes = axes[:, 0]
-        if panels:
-            PLOTS[which](axes, panels, records, rows)
-        else:
-            axes[0].text(0.5, 0.5, "nothing measured yet", ha="center", transform=axes[0].transAxes)
-        for ax, (model, seq) in zip(axes, panels, strict=False):
-            ax.set_title(f"{model}, sequence {seq.replace('-', ' and ').replace('p', ', packed')}")
-            if ax.get_legend_handles_labels()[0]:
-                ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.12), borderaxespad=0, ncols=2)
+    panels = curves(records, "throughput")
+    style = styles(panels)
+    said = {key: published_curves(rows, *key) for key in panels} if which == "throughput" else {}
+    below = any(said.values())
+    with page(file, suffix, 1 + below, max(len(panels), 1), (4.6 * max(len(panels), 1), 3.4)) as axes:
+        if not panels:
+            axes[0][0].text(0.5, 0.5, "nothing measured yet", ha="center", transform=axes[0][0].transAxes)
+        named = []
+        for (above, *under), (key, lines) in zip(axes.T, panels.items(), strict=False):
+            named.append((above, key, PLOTS[which](above, lines, style), "measured here"))
+            named += [(ax, key, published_lines(ax, said[key]), "published by others") for ax in under]
+        for ax, (model, seq), ends, words in named:
+            ax.set_title(f"{model}, {seq.replace('-', ' and ').replace('p', ', packed')}: {words}", fontsize=9)
+            if ends:
+                scales(ax)
+            else:
+                ax.set_axis_off()
+                ax.text(0.5, 0.5, "nothing " + words.split()[0], ha="center", color="gray", transform=ax.transAxes)
+        axes[0][0].figure.canvas.draw()  # the scales are settled: a point has its place
+        for ax, _, ends, _ in named:
+            name_lines(ax, ends)
 
 
 def main():

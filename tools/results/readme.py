@@ -21,9 +21,9 @@ START, END = "<!-- table -->", "<!-- /table -->"
 FILES = ("README.md", "README.zh-CN.md")
 SCORE, CORE = ["correct", "accuracy_%", "ci95_%"], "per core-second, best batch"
 RECORDS, BENCHES = "results/records", "results/bench"
-SHOWN = ("throughput", "bench")  # a screen of pictures; the page that `make report` writes has them all
-PICTURES = {"throughput": "throughput against batch size", "latency": "latency against batch size",
-            "accuracy": "accuracy against throughput", "bench": "ours and the peers, in multiples of the recipe's way"}  # fmt: skip
+# A screen of pictures; the page that `make report` writes has more.
+PICTURES = {"throughput": "throughput against batch size, measured and published",
+            "bench": "ours and the peers, in multiples of the recipe's speed"}  # fmt: skip
 
 
 def block() -> str:
@@ -32,7 +32,7 @@ def block() -> str:
     if not records:
         return "\nNo measurement is committed yet.\n\n"
     text = table.text(wide(table.frame(records)), ".md")
-    here = [n for n in SHOWN if Path(f"results/{n}.svg").is_file()]
+    here = [n for n in PICTURES if Path(f"results/{n}.svg").is_file()]
     return f"\n{text}\n" + "".join(f"![{PICTURES[n]}](results/{n}.svg)\n\n" for n in here)
 
 
@@ -62,7 +62,7 @@ def wide(rows):
 
 def pictures() -> Iterator[tuple[Path, bytes]]:
     """Each picture of results/ that is here, with what the records give now."""
-    records, benches = record.load([RECORDS]), peers.newest(list(record.load([BENCHES], ("bench",)).values()))
+    records, benches = record.load([RECORDS]), peers.shown(list(record.load([BENCHES], ("bench",)).values()))
     for path in sorted(Path("results").glob("*.svg")):
         made = io.BytesIO()
         if path.stem == "bench":

@@ -32,7 +32,7 @@ def command(text: str) -> str:
 
 def plain(text: str) -> str:
     """Text for the cell of a table."""
-    if not re.fullmatch(r"[\w(][^|<>`\\]*", printable(text)):
+    if re.search(r"^[=+@\s-]|[|<>`\\]", printable(text)):
         raise ValueError("holds | < > ` or \\, or begins like a formula")
     return text
 

@@ -29,7 +29,10 @@ FLAT = re.compile(r"\[[\s\d.,eE+-]*\]")
 
 def text_of(value: dict) -> str:
     """A JSON text, lists of numbers on one line."""
-    return FLAT.sub(lambda m: " ".join(m[0].split()).replace("[ ", "[").replace(" ]", "]"), json.dumps(value, indent=1)) + "\n"
+    return (
+        FLAT.sub(lambda m: " ".join(m[0].split()).replace("[ ", "[").replace(" ]", "]"), json.dumps(value, indent=1))
+        + "\n"
+    )
 
 
 def parsed(path: Path, kinds=("accuracy", "throughput")) -> tuple[dict, list[str]]:
@@ -130,7 +133,9 @@ def main():
     wrong = list(manifest.faults(folder / "MANIFEST", listed(folder)))
     if wrong:
         raise cli.UserError("\n".join(wrong))
-    print(f"{folder}: {len(load([folder], KINDS))} records, {len(list(folder.glob('chains/*.json')))} chains, as MANIFEST lists them")
+    print(
+        f"{folder}: {len(load([folder], KINDS))} records, {len(list(folder.glob('chains/*.json')))} chains, as MANIFEST lists them"
+    )
 
 
 if __name__ == "__main__":

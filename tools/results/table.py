@@ -251,7 +251,9 @@ def one_cell(value):
 def text(table, suffix: str) -> str:
     """A table as .csv or .md text, in which no cell is anything but text or a number."""
     if suffix == ".csv":
-        texts = {c: table[c].astype(object).map(harmless) for c in table.columns if table[c].dtype in ("object", "string")}
+        texts = {
+            c: table[c].astype(object).map(harmless) for c in table.columns if table[c].dtype in ("object", "string")
+        }
         return table.assign(**texts).to_csv(index=False, lineterminator="\n")
     return with_errors(table).to_markdown(index=False, missingval="-", disable_numparse=True) + "\n"
 

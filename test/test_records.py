@@ -1,0 +1,327 @@
+"""Records as data from anywhere: what is refused, in which words; nothing else breaks; how they are kept."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import measured
+import pytest
+
+from tools import cli, manifest
+from tools.base import cpu
+from tools.checks import verify
+from tools.results import figures, peers, published, record, report, schema, store, table
+
+SPEED = "cpu-openvino-bf16"
+EVIL = ["=1+1", "+x", "-x", "@x", "a|b", "<img src=x>", "a`b`", "\x1b[31m", "a\nb", "\ud800"]
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    folder = measured.tree(tmp_path_factory.mktemp("records") / "pristine")
+    with pytest.MonkeyPatch.context() as m:
+        m.chdir(folder)
+        measured.weights()
+        measured.promote(measured.accuracy(), measured.perf(), measured.perf(8, SPEED))
+    return folder
+
+
+@pytest.fixture
+def repo(pristine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return measured.copy(pristine, tmp_path / "repo")
+
+
+def kept(kind: str) -> Path:
+    return min(Path("results/records").glob(f"*-{kind}.json"))
+
+
+def changed(path: Path, *keys, to=None) -> dict:
+    """A record with one field, deep or not, replaced, or deleted where `to` is ..."""
+    value = found = json.loads(path.read_text())
+    for key in keys[:-1]:
+        found = found[key]
+    if to is ...:
+        del found[keys[-1]]
+    else:
+        found[keys[-1]] = to
+    path.write_text(json.dumps(value))
+    return value
+
+
+def run(*words):
+    return subprocess.run([sys.executable, "-m", *map(str, words)], capture_output=True, text=True)
+
+
+# ---- what is refused
+
+FAULTS = {
+    "empty times": ("throughput", ["times_ms"], [], "times_ms: List should have at least 1 item"),
+    "an empty round": ("throughput", ["times_ms", 0], [], r"times_ms[0]: List should have at least 1 item"),
+    "no times": ("throughput", ["times_ms"], ..., "times_ms is missing, and the record is not imported"),
+    "a text for a number": ("throughput", ["times_ms", 0, 3], "x", "times_ms[0][3]: Input should be a valid number"),
+    "no time": ("throughput", ["times_ms"], [[0.0]], "adds up to nothing"),
+    "a huge integer": ("throughput", ["samples_per_second"], 10**400, "samples_per_second: "),
+    "infinite": ("throughput", ["spread"], float("inf"), "spread: Input should be"),
+    "imported: true": ("throughput", ["imported"], True, "imported: Input should be"),
+    "a surrogate": ("accuracy", ["caveat"], "\ud800", "caveat: "),
+    "no source": ("accuracy", ["source"], ..., "source is missing, and the record is not imported"),
+    "a path": ("accuracy", ["started"], "../../../zz", "started: String should match pattern"),
+    "a list for a text": ("accuracy", ["model"], ["x"], "model: Input should be a valid string"),
+    "an unknown field": ("accuracy", ["colour"], "red", "colour: Extra inputs are not permitted"),
+    "too short": ("accuracy", ["predictions"], "01", "predictions is 2 long, total 872"),
+    "no chain": ("accuracy", ["upstream"], "0" * 64, "is gone, or has another sha256"),
+    "a text for a chain": ("accuracy", ["upstream"], "../x", "upstream: not a sha256"),
+    "another kind": ("accuracy", ["kind"], ["x"], "kind: "),
+    "a turn of no time": ("throughput", ["pairs", 0, 0, 1], 0, "hold a turn of no samples or no time"),
+} | {f"CPU {ascii(name)}": ("throughput", ["machine", "cpu"], name, "machine.cpu: ") for name in EVIL}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_record_is_named_with_its_field(repo, fault):
+    kind, keys, value, says = FAULTS[fault]
+    changed(kept(kind), *keys, to=value)
+    with pytest.raises(cli.UserError) as stop:
+        record.read(kept(kind))
+    assert str(stop.value).startswith(f"{kept(kind)}: ") and says in str(stop.value), stop.value
+    assert str(stop.value).isascii()
+
+
+def test_a_circle_in_a_chain_is_refused(repo):
+    value = record.read(kept("accuracy"))
+    name = next(n for n, link in value["chain"].items() if link.get("inputs"))
+    value["chain"][name]["inputs"][name] = "0" * 64
+    assert schema.faults(value) == ["chain: goes in a circle"]
+
+
+def test_the_others_go_on(repo):
+    """Every reader names the bad ones, and ends as it does without them."""
+    folder = Path("results/records")
+    good = kept("accuracy").read_text()
+    for i, text in enumerate(["", "[]", "{", '"x"', "1", '{"kind": "throughput"}', "[" * 10**5, "{}", '{"kind": {}}']):
+        (folder / f"bad{i}.json").write_text(text)
+    (folder / "bad-bytes.json").write_bytes(b"\xff\xfe")
+    (folder / "deep.json").write_text(good.replace('"seq"', '"times_ms"'))
+    commands = {
+        "table": ["tools.results.table", "--rows", "rows", "--save_path", "t.md"],
+        "plot": ["tools.results.plot", "throughput", folder, "--save_path", "p.svg"],
+        "report": ["tools.results.report", folder, "--save_path", "build/report.html"],
+        "readme": ["tools.results.readme", "--write"],
+    }
+    Path("rows").write_text("results/records")
+    Path("README.md").write_text("<!-- table -->\n<!-- /table -->\n")
+    for name, words in commands.items():
+        done = run(*words)
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), (name, done.stderr)
+        assert "results/records/bad5.json: model: Field required" in done.stderr
+        assert "bad-bytes.json: not JSON" in done.stderr and "bad4.json: not a JSON object" in done.stderr
+    assert "792" in Path("README.md").read_text()
+    assert len(verify.chosen([folder], [])) == 3
+    done = run("tools.checks.audit")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+    for bad in folder.glob("bad*.json"):
+        done = run("tools.results.record", "show", bad)
+        assert done.returncode == 1 and "Traceback" not in done.stderr and str(bad) in done.stderr
+
+
+def leaves(value, at=()):
+    """The place of every value in a JSON value."""
+    yield at
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from leaves(inner, (*at, key))
+
+
+JUNK = [None, True, 0, -1, 1e308, 10**30, "", "x", "\ud800", "\x1b[2J", "=1", [], [[]], {}, {"": None}, [None], "../.."]
+
+
+@pytest.mark.parametrize("kind", ["accuracy", "throughput"])
+def test_no_mutation_ends_in_a_traceback(repo, kind):
+    """What the schema lets through, every reader can show."""
+    pick, good, rows = random.Random(7), record.read(kept(kind)), published.read()
+    good = json.loads(json.dumps(good | ({k: v[:1] for k, v in good.items() if k in ("pairs", "singles", "times_ms")})))
+    places, passed = [p for p in leaves(good) if p], 0
+    for place in pick.choices(places, k=300):
+        value = found = json.loads(json.dumps(good))
+        for key in place[:-1]:
+            found = found[key]
+        if pick.random() < 0.2:
+            del found[place[-1]]
+        else:
+            found[place[-1]] = pick.choice(JUNK)
+        wrong = schema.faults(value)
+        assert all(line.isascii() and "\n" not in line for line in wrong)
+        if not wrong:
+            passed += 1
+            record.show(value)
+            table.text(table.frame([value]), ".md")
+            report.page({Path("x.json"): value}, rows)
+            record.make_words(value)
+    assert 0 < passed < 150
+
+
+# ---- what is shown
+
+
+def test_a_cell_is_text_and_nothing_else():
+    import pandas as pd
+
+    made = pd.DataFrame({"reason": ["=1+1", "a|b", "<b>x", "plain"], "speed": [1.0, 2.0, 3.0, None]})
+    csv = table.text(made, ".csv").splitlines()
+    assert csv[1] == "'=1+1,1.0"
+    text = table.text(made, ".md").splitlines()
+    assert "a\\|b" in text[3] and "&lt;b&gt;x" in text[4]
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_a_strange_name_of_a_cpu_is_measured_under_a_harmless_one(name):
+    assert schema.plain(cpu.plain(name)) == cpu.plain(name)
+    assert cpu.plain("Intel(R) Core(TM) i7 CPU @ 2.40GHz, v2.5+") == "Intel(R) Core(TM) i7 CPU @ 2.40GHz, v2.5+"
+
+
+def test_figures_are_written_as_far_as_their_error_allows():
+    assert [figures.written(*v) for v in [(244.65, 6.3), (3005.16, 612), (6.342, 0.12), (0.0123, 0.0004)]] == [
+        "245 ± 6", "3000 ± 600", "6.34 ± 0.12", "0.0123 ± 0.0004"]  # fmt: skip
+    speed = {"samples_per_second": 62.73, "rounds": [57.7, 126.6, 62.7], "spread": 1.1}
+    assert table.speed(speed) == {"samples_per_s": 60, "samples_per_s_±": 30, "noisy": "noisy"}
+
+
+def test_real_lengths_stand_under_no_batch_size_that_the_engine_ignores(repo):
+    value = record.read(kept("throughput")) | {"seq": "real"}
+    assert table.row(value)["bs"] == 8
+    for name in ("native", "packed"):
+        assert table.row(value | {"engine": name})["bs"] is None
+
+
+# ---- figures
+
+
+def test_the_interval_is_that_of_the_turns():
+    """Twenty turns of 100 samples a processor second, give or take 2 %; the yardstick does 1e12 a second."""
+    pairs = [[10, 0.05, 0.1 * (1 + 0.02 * (-1) ** i), 4e10, 0.02, 0.04] for i in range(20)]
+    made = figures.of(pairs, [], threads=2)
+    core = made["per_core_second"]
+    assert core["value"] == pytest.approx(100) and core["low"] < 100 < core["high"] and figures.half(core) < 1
+    assert made["per_tera"]["value"] == pytest.approx(100)
+    assert made["per_tera_quiet"]["value"] == pytest.approx(10 / 0.05 / 2)
+    assert figures.of(pairs, [], 2) == made  # the same every time
+    assert figures.of(pairs[:9], [], 2) == dict.fromkeys(made)
+    busy = [[*p[:5], 0.03] for p in pairs]  # the yardstick had three quarters of two processors
+    assert figures.of(busy, [], 2)["per_tera_quiet"] is None
+    assert figures.of(pairs, [[10, 0.08, 4e10, 0.04]] * 12, 2)["per_core_second"]["value"] == 125
+
+
+# ---- how they are kept
+
+
+def test_what_records_share_of_their_chains_stands_once(repo):
+    paths = sorted(Path("results/records").glob("*.json"))
+    chains = list(Path("results/records/chains").glob("*.json"))
+    assert (len(paths), len(chains)) == (3, 2)  # both throughputs have one
+    for path in paths:
+        own, whole = json.loads(path.read_text()), record.read(path)
+        assert set(own["chain"]) < set(whole["chain"])
+        assert whole["chain"] == record.chain(
+            Path(next(n for n in whole["chain"] if n.endswith(("score.json", "round1/MANIFEST"))))
+        )
+        path.with_name("inline.json").write_text(json.dumps(whole))  # as records were until November 2026
+        assert record.read(path.with_name("inline.json")) == whole
+
+
+def test_a_record_is_never_overwritten(repo):
+    path, value = kept("accuracy"), record.read(kept("accuracy"))
+    before = path.read_bytes()
+    assert store.keep(path, value) == path and path.read_bytes() == before
+    with pytest.raises(cli.UserError, match="exists with other content; records are never overwritten"):
+        store.keep(path, value | {"commit": "1" * 40})
+    assert path.read_bytes() == before
+    assert not [p for p in path.parent.iterdir() if p.name.startswith(".")]
+
+
+def test_a_crafted_record_is_not_written_anywhere(repo):
+    """`started` becomes part of the file's name."""
+    made = measured.leaf(8, "cpu-onnxruntime-fp32") / "accuracy.json"
+    before = {p for p in Path("..").resolve().rglob("*") if p.is_file()}
+    for name, value in (("started", "../../../zz"), ("commit", "1" * 40), ("correct", 872)):
+        text = made.read_text()
+        changed(made, name, to=value)
+        done = run("tools.results.record", "promote", "results/records", made)
+        assert done.returncode == 1 and str(made) in done.stderr and "Traceback" not in done.stderr
+        made.write_text(text)
+    assert {p for p in Path("..").resolve().rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda leaf: (leaf / "output/out/3_0.bin").write_bytes(bytes(8)),
+        lambda leaf: (leaf / "output/out_summary.json").write_text("{}"),
+        lambda leaf: (leaf / "model.onnx").write_bytes(b"other"),
+    ],
+)
+def test_what_was_changed_in_place_makes_no_artefact_and_no_record(repo, spoil):
+    """With the old dates, so that make sees nothing."""
+    leaf = measured.leaf(8, "cpu-onnxruntime-fp32")
+    spoil(leaf)
+    step = {"score.json": f"{leaf}/output/MANIFEST", "output/MANIFEST": f"{leaf}/model.onnx"}
+    failed = []
+    for target, given in step.items():
+        done = run("tools.run", "--step", "x", leaf / target, given, "--", "false")
+        failed.append(done.stderr)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert any("run make again" in text and "false" not in text for text in failed)
+    done = run("tools.results.record", "promote", "new", leaf / "accuracy.json")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and not Path("new").exists()
+
+
+def test_a_forged_summary_makes_no_speed(repo):
+    leaf = measured.leaf(8, SPEED)
+    changed(leaf / "round1/out_summary.json", "throughput", to=9e9)
+    done = run("tools.run", "--step", "perf", leaf / "perf.json", leaf / "round1/MANIFEST", "--", "true")
+    assert done.returncode == 1 and "round1/out_summary.json: gone, or other than it was when" in done.stderr
+    done = run("tools.results.record", "promote", "new", leaf / "perf.json")
+    assert done.returncode == 1 and not Path("new").exists()
+
+
+def test_a_record_of_isa_is_made_again_with_it(repo):
+    value = record.read(kept("throughput")) | {"isa": "AVX2"}
+    assert "ISA=AVX2" in record.make_words(value)
+    assert record.leaf_of(value).endswith("-fp32.AVX2")
+    assert schema.faults(value) == []
+    assert table.row(value)["precision"] == "fp32 ISA=AVX2"
+
+
+def test_bench_records_are_held_to_the_schema_too(repo):
+    good = sorted((measured.ROOT / "results/bench").glob("*.json"))
+    found = record.load(good, ("bench",))
+    assert len(found) == len(good) > 0
+    for path, value in found.items():
+        os.makedirs("results/bench", exist_ok=True)
+        (Path("results/bench") / path.name).write_text(json.dumps(value | {"started": "../../zz"}))
+    assert record.load(["results/bench"], ("bench",)) == {}
+    with pytest.raises(cli.UserError, match="started: String should match"):
+        peers.promote(Path("new"), next(iter(found.values())) | {"started": "../../zz"})
+
+
+def test_the_committed_folders_are_as_their_manifests_list_them():
+    for name in ("records", "bench"):
+        folder = measured.ROOT / "results" / name
+        assert list(manifest.faults(folder / "MANIFEST", store.listed(folder))) == []
+
+
+def test_fifteen_hundred_records_make_a_table(repo, pristine):
+    """No list of them is an argument of a command."""
+    value = json.loads(kept("throughput").read_text()) | {"requests": None}
+    for key in ("pairs", "singles", "figures"):
+        value.pop(key)
+    value["times_ms"] = [t[:1] for t in value["times_ms"]]
+    for i in range(1, 1501):
+        name = f"20261127T000000-a-rather-long-name-of-a-host-{i:04}-{kept('throughput').name}"
+        (Path("results/records") / name).write_text(json.dumps(value | {"bs": 1 + i % 999, "weights": f"w{i // 999}"}))
+    done = subprocess.run(
+        ["make", f"VENV={measured.ROOT / '.venv'}", "results/table.csv"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(Path("results/table.csv").read_text().splitlines()) > 1500
