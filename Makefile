@@ -81,7 +81,7 @@ DEVELOPING := help help-dev doctor fusion-report demo-ascend train torture fuzz 
 .DEFAULT_GOAL := help
 
 include mk/shell.mk mk/chips.mk $(wildcard models/*/model.mk) mk/params.mk mk/sequence.mk mk/paths.mk
-include mk/install.mk mk/source.mk mk/graph.mk mk/compile.mk mk/run.mk mk/bench.mk mk/tables.mk
+include mk/install.mk mk/source.mk mk/graph.mk mk/compile.mk mk/run.mk mk/score.mk mk/bench.mk mk/tables.mk
 
 # ---- Targets for people. A recipe here only prints what was made, so `make -q` and `make -n` stay truthful.
 ##@ Run one configuration

@@ -1,7 +1,6 @@
 """Records as data from anywhere: what is refused, in which words; nothing else breaks; how they are kept."""
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -203,7 +202,7 @@ def test_the_interval_is_that_of_the_turns():
     pairs = [[10, 0.05, 0.1 * (1 + 0.02 * (-1) ** i), 4e10, 0.02, 0.04] for i in range(20)]
     made = figures.of(pairs, [], threads=2)
     core = made["per_core_second"]
-    assert core["value"] == pytest.approx(100) and core["low"] < 100 < core["high"] and figures.half(core) < 1
+    assert core["value"] == pytest.approx(100) and core["low"] < 100 < core["high"] and figures.half(core) < 2
     assert made["per_tera"]["value"] == pytest.approx(100)
     assert made["per_tera_quiet"]["value"] == pytest.approx(10 / 0.05 / 2)
     assert figures.of(pairs, [], 2) == made  # the same every time
@@ -298,7 +297,7 @@ def test_bench_records_are_held_to_the_schema_too(repo):
     found = record.load(good, ("bench",))
     assert len(found) == len(good) > 0
     for path, value in found.items():
-        os.makedirs("results/bench", exist_ok=True)
+        Path("results/bench").mkdir(exist_ok=True)
         (Path("results/bench") / path.name).write_text(json.dumps(value | {"started": "../../zz"}))
     assert record.load(["results/bench"], ("bench",)) == {}
     with pytest.raises(cli.UserError, match="started: String should match"):

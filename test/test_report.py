@@ -12,7 +12,7 @@ import measured
 import pytest
 
 from tools import cli
-from tools.results import peers, plot, published, readme, record, report, table
+from tools.results import plot, published, readme, record, report, table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FIGURES = """minilm_sst2,,128,310P3,,fp16,accuracy,91.5,%,https://example.org/a,abc,

@@ -454,10 +454,7 @@ def main():
         if refused:
             raise cli.UserError(f"{refused} of {len(args.records)} records were refused, for the reasons above")
         return
-    if args.command == "show":
-        text = show(read(args.record))
-    else:
-        text = text_of(MAKERS[args.command](args.leaf))
+    text = show(read(args.record)) if args.command == "show" else text_of(MAKERS[args.command](args.leaf))
     if not args.save_path:
         print(text, end="")
         return
