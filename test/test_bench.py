@@ -13,7 +13,7 @@ import pytest
 import small
 
 from tools import cli
-from tools.bench import bench, contenders
+from tools.bench import bench, contenders, knobs
 from tools.results import peers
 from tools.source import tokens
 
@@ -185,12 +185,25 @@ def test_knobs_has_each_setting_beside_what_is_used(tiny):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     text = (tiny / "knobs.md").read_text()
-    groups = text.split("| :-- | --: | --: | --: |\n")[1:]
+    groups = text.split("| :-- | --: | --: | --: | :-- |\n")[1:]
     assert len(groups) >= 3 and f"wrote {tiny / 'knobs.md'}" in done.stdout and text in done.stdout
     for group in groups:
         rows = group.split("\n\n")[0].splitlines()
         assert len(rows) >= 3 and " 1.00 (1.00-1.00) " in rows[0] and sum(r.startswith("| **") for r in rows) in (1, 2)
+        assert all(
+            re.search(r"\| (in use|slower|not told apart.*|.{20,}) \|$", r) and "FASTER" not in r for r in rows
+        ), rows
     assert re.search(r"openvino, from its cache folder \| \d", text) and "fused ahead" in text
+
+
+def test_a_setting_that_is_faster_says_why_it_is_not_in_use():
+    made = lambda rates, **more: knobs.Setting("g", "w", None, [], [], rates=rates, **more)
+    kept = made([10, 10, 10], kept=True)
+    assert knobs.reason(kept, kept) == "in use"
+    assert knobs.reason(made([9, 8, 9]), kept) == "slower"
+    assert knobs.reason(made([9, 12, 13], why="latency"), kept) == "not told apart; latency"
+    assert knobs.reason(made([12, 12, 13], why="latency"), kept) == "latency"
+    assert knobs.reason(made([12, 12, 13]), kept).startswith("FASTER, and no reason is known")
 
 
 def test_openvino_of_ours_gives_the_exports_labels_in_both_shapes(tiny):

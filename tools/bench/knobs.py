@@ -3,16 +3,17 @@
     python -m tools.bench.knobs --export model.onnx --simplified sim.onnx --modified cpu.onnx --static bs8/cpu.onnx \\
         --checkpoint checkpoint --text_file dev.tsv --calibration calibration.tsv --native model.native --save_path knobs.md
 
-    | openvino bf16, real | sent/s | x first row | flips |
-    | :-- | --: | --: | --: |
-    | modified graph, 1 stream, latency hint, 32 sentences a request | 475 | 1.00 (1.00-1.00) | 0 |
-    | 2 streams, throughput hint | 633 | 1.62 (1.14-1.64) | 0 |
-    | **requests and streams of least measured cost** | 702 | 1.79 (1.21-1.83) | 0 |
+    | openvino bf16, real | sent/s | x first row | flips | |
+    | :-- | --: | --: | --: | :-- |
+    | modified graph, 1 stream, latency hint, 32 sentences a request | 401 | 1.00 (1.00-1.00) | 0 | slower |
+    | 2 streams, throughput hint | 602 | 1.40 (1.39-1.79) | 0 | not told apart |
+    | **requests and streams of least measured cost** | 595 | 1.46 (1.37-1.75) | 0 | in use |
     ...
 
 The first row of each group is that plain use; the others change the one thing they name. **Bold** is what engines.py,
-plan.py and compile.py do by rule. All are loaded side by side and take turns, round after round; a ratio compares
-two speeds of one round. Real: all sentences at their own lengths, longest first. Padded: --rows of them in the shape of
+plan.py and compile.py do by rule; the last column says why another row is not in use: slower in every round, not told
+apart where the rounds disagree, or the reason why a faster one was not taken. All are loaded side by side and take
+turns, round after round; a ratio compares two speeds of one round. Real: all sentences at their own lengths, longest first. Padded: --rows of them in the shape of
 the --static graph. Flips: classes unlike those of onnxruntime in fp32 on the exported graph.
 """
 
@@ -33,6 +34,10 @@ from tools.source import tokens
 
 REQUEST = 32  # sentences of a request where lengths are free
 ROUNDS = 3
+UNTRIED = (
+    "int8 files keep their bytes: embeddings and head are apart in the graphs of all three models, and were held to the "
+    "gate so; the flips of this one model on these sentences are too few to choose by"
+)
 
 
 @dataclass
@@ -45,6 +50,7 @@ class Setting:
     requests: list
     rows: np.ndarray
     kept: bool = False
+    why: str = ""  # it is not taken although it may be faster
     rates: list = field(default_factory=list)  # sentences/s of each round
     classes: np.ndarray = None
 
@@ -92,7 +98,10 @@ def openvino(args, precision, columns, whole, folder):
     padded = partial(setting, f"openvino {precision}, padded", requests=whole)
     yield padded("static graph, 1 stream, latency hint", load(args.static), kept=True)
     yield padded("graph of open shape", load(args.modified))
-    yield padded("2 streams, throughput hint", load(args.static, 2))
+    yield padded(
+        "2 streams, throughput hint", load(args.static, 2),
+        why="two requests at a time, each slower: the recipe's padded run is one after the other, as on a card",
+    )  # fmt: skip
 
 
 def onnxruntime(args, columns, whole, folder):
@@ -142,10 +151,11 @@ def int8(args, columns, folder):
         path = Path(folder, f"{len(apart)}.ir")
         engines.write_ir(compile_cpu.quantise(args.export, arrays, shapes, [], apart), path, "int8", [])
         engine = engines.Openvino(path, "int8")
-        yield real(f"quantised: {words}", engine, plan.fixed(engine, columns, REQUEST), kept=apart == compile_cpu.APART)
+        cuts, kept = plan.fixed(engine, columns, REQUEST), apart == compile_cpu.APART
+        yield real(f"quantised: {words}", engine, cuts, kept=kept, why=UNTRIED)
 
 
-def setting(group, words, engine, rows=None, columns=None, requests=None, kept=False):
+def setting(group, words, engine, rows=None, columns=None, requests=None, kept=False, why=""):
     """A Setting of the requests that `rows` cut from `columns`, or of whole `requests`."""
     if requests is None:
         requests = [plan.feeds(columns, r) for r in rows]
@@ -156,6 +166,7 @@ def setting(group, words, engine, rows=None, columns=None, requests=None, kept=F
         requests,
         np.concatenate(rows) if rows is not None else range(sum(len(r[0]) for r in requests)),
         kept,
+        why,
     )
 
 
@@ -178,18 +189,30 @@ def first_calls(args, precision, request, folder):
         yield words, np.median(seconds)
 
 
+def reason(s: Setting, kept: Setting) -> str:
+    """Why a setting is not the one in use: slower in every round, not told apart by the rounds, or for `why`."""
+    if s is kept:
+        return "in use"
+    ratios = np.array(s.rates) / kept.rates
+    if ratios.max() <= 1:
+        return "slower"
+    if ratios.min() <= 1:
+        return "not told apart" + f"; {s.why}" * bool(s.why)
+    return s.why or "FASTER, and no reason is known: take it"
+
+
 def table(settings) -> list[str]:
-    """Markdown: a table for each group, ratios against its first row."""
+    """Markdown: a table for each group, ratios against its first row, and why a row is not in use."""
     out = []
     for group in dict.fromkeys(s.group for s in settings):
         rows = [s for s in settings if s.group == group]
-        out += ["", f"| {group} | sent/s | x first row | flips |", "| :-- | --: | --: | --: |"]
+        kept = next(s for s in rows if s.kept)
+        out += ["", f"| {group} | sent/s | x first row | flips | |", "| :-- | --: | --: | --: | :-- |"]
         for s in rows:
             ratios = np.sort(np.array(s.rates) / rows[0].rates)
+            spread = f"{np.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
             words = f"**{s.words}**" if s.kept else s.words
-            out.append(
-                f"| {words} | {np.median(s.rates):.0f} | {np.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f}) | {s.flips} |"
-            )
+            out.append(f"| {words} | {np.median(s.rates):.0f} | {spread} | {s.flips} | {reason(s, kept)} |")
     return out
 
 

@@ -13,6 +13,15 @@ yardstick had at least QUIET of all processors before and after; None where ther
 host or another process took away is in none of them; time that the engine slept, or left a processor idle, is in the
 last one alone.
 
+Why these: four cells of minilm_sst2 (onnxruntime fp32, OpenVINO bf16 and int8) were timed for 4 s each, 16 times in
+40 minutes, on two cores that other work kept busy, every second time beside a load of our own. Standard deviation:
+
+    samples/s                                       33 to 55 %
+    samples per core-second, all threads             6 to 11 %
+    per operation of the yardstick, all threads      5 to 11 %
+    samples per core-second, one thread            2.5 to 3.2 %
+    per operation of the yardstick, one thread       2 to 2.6 %
+
 Interval: 95 %, bootstrap over the turns (scipy.stats.bootstrap, percentiles; Efron 1979).
 """
 
