@@ -34,7 +34,8 @@ def engine(record: dict) -> str:
 def machine(record: dict) -> str:
     """What a record's kind of line stands for: its CPU, or the chip and that its log is from elsewhere."""
     if record.get("imported") or record["chip"] != "cpu":
-        return record["chip"] + ", imported" * bool(record.get("imported"))
+        cards = f", {record['devices']} devices" if (record.get("devices") or 1) > 1 else ""
+        return record["chip"] + cards + ", imported" * bool(record.get("imported"))
     limit = f", ISA={record['isa']}" if record.get("isa") else ""
     return f"{record['machine']['cpu']}, {record['machine']['cores']} cores{limit}"
 
@@ -43,7 +44,7 @@ def curves(records: list[dict], kind: str) -> dict[tuple, dict[tuple, list[dict]
     """{(model, seq): {(engine and precision, machine): its newest records by batch size}}, of static shapes alone."""
     panels: dict[tuple, dict] = {}
     for r in sorted(records, key=lambda r: r["started"] or ""):
-        if r["kind"] == kind and r["seq"] != "real":
+        if r["kind"] == kind and r["seq"] != "real" and not r["standin"]:
             found = panels.setdefault((r["model"], r["seq"]), {})
             found.setdefault((engine(r), machine(r)), {})[r["bs"]] = r
     order = lambda lines: {k: [lines[k][bs] for bs in sorted(lines[k])] for k in sorted(lines)}

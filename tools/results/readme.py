@@ -41,6 +41,7 @@ def wide(rows):
     import pandas as pd
 
     one = ["model", "weights", "seq", "chip", "engine", "precision", "cpu", "cores"]
+    one += ["devices"] * ("devices" in rows)
     lines: dict[tuple, dict] = {}
     rows = rows[~rows["bs"].map(lambda bs: isinstance(bs, str))]  # not the rows "best (32)"
     sizes = [f"samples/s, batch {bs}" for bs in sorted(set(rows["bs"].dropna()))] + ["samples/s, own lengths"]
@@ -55,7 +56,8 @@ def wide(rows):
         if shown.get("per_core_s") is not None and r["per_core_s"] > best.get(key, 0):
             best[key], cells[CORE] = r["per_core_s"], shown["per_core_s"]
     for cells in lines.values():
-        cells["cpu"] = f"{cells['cpu']}, {cells.pop('cores')} cores"
+        cores = cells.pop("cores")
+        cells["cpu"] = cells["cpu"] and f"{cells['cpu']}, {cores} cores"
     found = pd.DataFrame(list(lines.values()), dtype=object)
     return found.dropna(axis="columns", how="all")
 

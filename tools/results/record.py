@@ -419,7 +419,9 @@ def make_words(record: dict) -> list[str]:
         own["weights"] = record.get("source") or own["weights"]
     if record.get("devices", 1) > 1:
         own["device"] = ",".join(record.get("per_device") or map(str, range(record["devices"])))
-    if record["kind"] == "throughput" and record["chip"] == "cpu" and record["seq"].isdecimal():  # timed as long as then
+    if (
+        record["kind"] == "throughput" and record["chip"] == "cpu" and record["seq"].isdecimal()
+    ):  # timed as long as then
         loop = record.get("loop") or len(record["times_ms"][0])
         own["samples"] = str(min(999, max(1, (loop - 4) * record["bs"])))
     return [f"{name.upper()}={value}" for name, value in own.items()]

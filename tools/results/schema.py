@@ -145,6 +145,7 @@ class Record(Strict):
     machine: Machine
     engine_info: Facts | None
     standin: bool
+    demonstration: Text | None = None
     padded_rows: Share | None
     sentences_per_row: Above | None = None
     devices: Count | None = None
