@@ -499,20 +499,20 @@ for kind, file, what in (("accuracy", "a.json", "accuracy"), ("perf", "p.json", 
         file,
         *NOT_JSON,
         (None, "No such file"),
-        *[(edited(**{n: v}), f": {n} is") for n, v in SPOILT + MEASURED[what]],
+        *[(edited(**{n: v}), f": {n}") for n, v in SPOILT + MEASURED[what]],
     )
 bad(
     "promote",
     "a.json",
-    *[(edited(**{n: v}), f": {n} is") for n, v in SPOILT],
+    *[(edited(**{n: v}), f": {n}") for n, v in SPOILT],
     (edited(standin=True), "stand-in"),
-    (edited(model="a/b"), "model is"),
+    (edited(model="a/b"), "model: "),
 )
 bad(
     "table",
     "p.json",
     *NOT_JSON,
-    *[(edited(**{n: v}), f": {n} is") for n, v in MEASURED["throughput"]],
+    *[(edited(**{n: v}), f": {n}") for n, v in MEASURED["throughput"]],
     (edited(machine={"host": "x"}), "machine"),
 )
 bad("table", "x.rows", (b"", "nothing to show"), (b"gone.json\n", "gone.json: No such file"))

@@ -11,6 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tools.checks import verify
+from tools.cpu import yardstick
+from tools.results import figures
+
 RUNNER = ["-m", "tools.cpu.runner"]
 
 
@@ -166,3 +170,85 @@ def test_usage_is_exit_2(model):
     assert run("--model", model, "--loop", 0, check=False).returncode == 2
     assert run("--model", model, "--untimed", check=False).returncode == 2
     assert run(check=False).returncode == 2
+
+
+# ---- turns with the yardstick
+
+
+@pytest.fixture(scope="module")
+def peak(tmp_path_factory):
+    """peak.so, as make builds it."""
+    library = tmp_path_factory.mktemp("peak") / "peak.so"
+    source = Path(__file__).resolve().parents[1] / "tools/cpu/native/peak.c"
+    subprocess.run(
+        [sys.executable, "-m", "tools.cpu.native.build", source, "--save_path", library],
+        check=True,
+        capture_output=True,
+    )
+    return library
+
+
+def test_engine_and_yardstick_take_turns(model, peak, tmp_path):
+    """A request of three nodes takes microseconds: a turn is many, and the yardstick's work and time stand beside it."""
+    run("-m", model, "-o", tmp_path, "--output_dirname", "d", "--loop", 3, "--seconds", 0.3, "--yardstick", peak,
+        "--threads", 2)  # fmt: skip
+    made = json.loads((tmp_path / "d_summary.json").read_text())
+    times = made["npu_compute_time_list"]
+    assert made["loop"] == 3 < len(times) and sum(times) >= 300 and made["yardstick"] in yardstick.KINDS
+    assert sum(pair[0] for pair in made["pairs"]) == 4 * len(times)  # the last turn is closed too
+    assert sum(pair[1] for pair in made["pairs"]) == pytest.approx(sum(times) / 1e3, rel=1e-6)
+    assert all(len(pair) == 6 and min(pair) > 0 for pair in made["pairs"])
+    assert made["singles"] and all(len(single) == 4 and single[0] == 4 for single in made["singles"])
+
+
+def test_without_a_yardstick_there_are_no_turns(model, tmp_path):
+    run("-m", model, "-o", tmp_path, "--output_dirname", "d", "--loop", 3)
+    assert not {"pairs", "yardstick"} & set(json.loads((tmp_path / "d_summary.json").read_text()))
+
+
+class Machine:
+    """A clock on which only what is told takes time: (seconds, processor seconds)."""
+
+    def __init__(self, monkeypatch):
+        self.now = [0.0, 0.0]
+        monkeypatch.setattr(yardstick, "clocks", lambda: tuple(self.now))
+        monkeypatch.setattr(yardstick.Turns, "yardstick", lambda *_: [2e10, 0.04, 0.08])
+
+    def spend(self, seconds, processors):
+        self.now = [self.now[0] + seconds, self.now[1] + seconds * processors]
+
+    def figures(self, sleep=0.0, more=1.0, threads=2):
+        """The figures of an engine that needs 20 ms of two threads, sleeps, does more work, or has fewer threads."""
+        turns = yardstick.Turns()
+        turns.kind, turns.threads = "fp32", 2
+
+        def call():
+            self.spend(0.04 * more / threads, threads)
+            self.spend(sleep, 0)
+
+        for _ in range(60):
+            turns.time(8, call, lambda: self.spend(0.036 * more, 1))
+        return figures.of(turns.pairs, turns.singles, 2)
+
+
+@pytest.mark.parametrize(
+    ("slower", "seen"),
+    [({}, {"per_tera": True, "per_tera_quiet": True}),
+     ({"sleep": 0.003}, {"per_tera": True, "per_tera_quiet": False}),  # 15 % of 20 ms
+     ({"more": 1.15}, {"per_tera": False, "per_tera_quiet": False}),
+     ({"threads": 1}, {"per_tera": True, "per_tera_quiet": False})],
+)  # fmt: skip
+def test_a_loss_of_15_percent_is_seen(monkeypatch, slower, seen):
+    """A sleep in the engine, more work, a thread less: each by the figure that can show it."""
+    machine = Machine(monkeypatch)
+    old, new = machine.figures(), machine.figures(**slower)
+    assert {name: verify.same(verify.apart(old[name], new[name])) for name in seen} == seen
+
+
+def test_requests_of_one_thread_take_no_more_time_than_the_engine(monkeypatch):
+    machine = Machine(monkeypatch)
+    turns = yardstick.Turns()
+    turns.kind = "fp32"
+    for _ in range(50):
+        turns.time(1, lambda: machine.spend(0.1, 2), lambda: machine.spend(0.4, 1))
+    assert len(turns.pairs) == 50 and len(turns.singles) == pytest.approx(13, abs=1)

@@ -15,8 +15,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-SHOWN = 5  # problems of one record that are named
-
 
 def printable(text: str) -> str:
     if not text.isprintable():

@@ -24,6 +24,7 @@ from tools import cli, manifest
 
 KINDS = ("accuracy", "throughput", "bench")
 LARGEST = 16 << 20  # bytes of one record
+SHOWN = 5  # problems of one record that are named
 FLAT = re.compile(r"\[[\s\d.,eE+-]*\]")
 
 
@@ -40,7 +41,7 @@ def parsed(path: Path, kinds=("accuracy", "throughput")) -> tuple[dict, list[str
     from tools.results import schema
 
     if path.stat().st_size > LARGEST:
-        raise cli.UserError(f"{path}: larger than any record")
+        raise cli.UserError(f"{path}: larger than any record; take the original")
     record = cli.read_json(path)
     if upstream := record.pop("upstream", None):
         if not isinstance(upstream, str) or not re.fullmatch("[0-9a-f]{64}", upstream):
@@ -53,26 +54,30 @@ def parsed(path: Path, kinds=("accuracy", "throughput")) -> tuple[dict, list[str
 
 
 def read(path: Path, kinds=("accuracy", "throughput")) -> dict:
-    """A record from its file; UserError with a line for each field that no record of this project holds."""
-    from tools.results.schema import SHOWN
-
+    """A record from its file; UserError names the first field that no record of this project holds so."""
     record, wrong = parsed(Path(path), kinds)
     if wrong:
-        more = [f"and {len(wrong) - SHOWN} more"] * (len(wrong) > SHOWN)
-        raise cli.UserError("\n".join(f"{path}: {line}" for line in [*wrong[:SHOWN], *more]))
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise cli.UserError(f"{path}: {wrong[0]}{more}; measure again")
     return record
 
 
 def load(places, kinds=("accuracy", "throughput")) -> dict[Path, dict]:
-    """{path: record} of files and of the .json files of folders, by name; a bad one is named on stderr and left out."""
-    paths = {p for place in map(Path, places) for p in ([place] if place.suffix == ".json" else place.glob("*.json"))}
-    found = {}
-    for path in sorted(paths):
+    """{path: record} of files, and of the .json files of folders, by name.
+
+    A file that is no record is an error; a folder's are named on stderr, a line a field, and left out.
+    """
+    found = {path: read(path, kinds) for path in map(Path, places) if path.suffix == ".json"}
+    for path in (p for place in map(Path, places) if place.suffix != ".json" for p in sorted(place.glob("*.json"))):
         try:
-            found[path] = read(path, kinds)
+            record, wrong = parsed(path, kinds)
         except cli.UserError as e:
-            print(f"left out, since it is no record that this project reads:\n{e}", file=sys.stderr, flush=True)
-    return found
+            wrong = [str(e).removeprefix(f"{path}: ")]
+        for line in wrong[:SHOWN]:
+            print(f"left out: {path}: {line}", file=sys.stderr, flush=True)
+        if not wrong:
+            found[path] = record
+    return dict(sorted(found.items()))
 
 
 def shared(record: dict) -> tuple[dict, dict]:
@@ -109,7 +114,7 @@ def keep(target: Path, record: dict, kinds=("accuracy", "throughput")) -> Path:
     from tools.results import schema
 
     if wrong := schema.faults(record, kinds):
-        raise cli.UserError("\n".join(f"{target.name}: {line}" for line in wrong[: schema.SHOWN]))
+        raise cli.UserError(f"{target.name}: {wrong[0]}; measure again")
     folder, names = target.parent, [target.name]
     if record.get("chain"):
         above, own = shared(record)

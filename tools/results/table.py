@@ -206,7 +206,7 @@ def of(names: list[str]):
     asked = [n for n in names if not n.endswith(("/records", ".json", ".csv"))]
     cut = names.index(asked[0]) if asked else len(names)
     load = lambda part: (
-        list(records_of.load(n for n in part if n.endswith(("/records", ".json"))).values()),
+        list(records_of.load([n for n in part if n.endswith(("/records", ".json"))]).values()),
         [f for n in part if n.endswith(".csv") for f in published.figures(Path(n))],
     )
     records, figures = load(names[:cut])
