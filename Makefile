@@ -115,7 +115,7 @@ report: $(reported)                ## remake results/ and the READMEs' tables fr
 audit: | $(VENV)/installed         ## hash everything again, from weights to table; name the first link that breaks
 	$(Q)$(py) -m tools.checks.audit
 verify: | $(VENV)/installed        ## make again what the committed records claim (all, or MODEL= BS= ... of one)
-	$(Q)$(py) -m tools.checks.verify results/records --only $(selected) --make VENV=$(VENV)
+	$(Q)$(py) -m tools.checks.verify results/records --only $(selected) $(verdicts) --make VENV=$(VENV)
 reproduce: | $(VENV)/installed     ## build one configuration twice, unlike in -j, locale and umask: the same bytes?
 	$(Q)$(py) -m tools.checks.reproduce build/$(ONE)/accuracy.txt build/$(dir $(ONE))ascend.onnx -- $(parameters)
 compare: | $(VENV)/installed       ## two accuracies, A= and B=: exact McNemar test, list of flips

@@ -353,6 +353,16 @@ def test_verify_measures_again_until_it_can_tell(repo, monkeypatch):
     assert len(tries) == 3 and line["verdict"] == "holds"
 
 
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [("error: this CPU has no AMX, which the native engine needs; use x", "not on this CPU"), ("error: x", "FAILED")],
+)
+def test_what_this_cpu_cannot_run_is_no_failure_and_is_said(repo, monkeypatch, error, verdict):
+    monkeypatch.setattr(reproduce, "make", lambda *_: error)
+    line = verify.verify(kept("accuracy"), Path("tree"), [], [])
+    assert (line["verdict"], line["result"]) == (verdict, f"not rebuilt: {error}")
+
+
 def test_an_old_record_without_turns_has_no_verdict_on_its_speed(repo):
     _, new = records(repo)
     old = {k: v for k, v in new.items() if k not in ("figures", "pairs", "singles", "yardstick", "loop")}

@@ -13,13 +13,14 @@ result      accuracy: the same sentences right, or which flipped. Throughput: th
             interval lies outside BAND, and holds where it touches BAND and is narrow enough to have shown a loss of LOST;
             what does not hold is measured again, TRIES times in all, and judged by all its turns together
 verdict     holds; differs; bytes hold (an old record without turns, or too few of them: no verdict on its speed);
-            another CPU, whose figures stand side by side and are not judged; FAILED: other bytes, other classes, or not
+            another CPU, whose figures stand side by side and are not judged; not on this CPU, which lacks a unit; FAILED: other bytes, other classes, or not
             built again; imported; no record
 published   the distance to models/<model>/published.csv, which is information, not a verdict
 """
 
 import argparse
 import math
+import re
 import shutil
 from collections import Counter
 from graphlib import TopologicalSorter
@@ -34,6 +35,7 @@ BAND = (0.92, 1.09)  # of the recorded figure: what the same machine gave in ano
 LOST = 0.85  # a loss that is never called the same
 FIGURES = ("per_tera", "per_tera_quiet")  # what the processors did, and where nothing else ran, what the clock says
 TRIES = 3
+LACKING = re.compile(r"this CPU (or its kernel )?has no ")  # as tools/base/cpu.py and the native engine say it
 HOME = Path("build/verify")
 
 
@@ -152,7 +154,8 @@ def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
         for made in leaf.glob("round*") if new else ():
             shutil.rmtree(made)
         if error := reproduce.make(tree, [kind, *records_of.make_words(old), *extra]):
-            return {**cell, "verdict": "FAILED", "bytes": "-", "result": f"not rebuilt: {error}", "published": "-"}
+            verdict = "not on this CPU" if LACKING.search(error) else "FAILED"
+            return {**cell, "verdict": verdict, "bytes": "-", "result": f"not rebuilt: {error}", "published": "-"}
         found = records_of.read(leaf / f"{kind}.json")
         new = together(new, found) if new else found
         line = judge(old, new, rows)
