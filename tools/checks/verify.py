@@ -8,13 +8,13 @@
     verify: 1 of 1 records: 1 holds
 
 bytes       each artefact's sha256 in the record's chain against the one made now; the first that differs is named
-result      accuracy: the same sentences right, or which flipped. Throughput: the ratio of what was made now to the record
-            with its 95 % interval, of FIGURES, the figures that a busy machine does not move. It differs where the whole
-            interval lies outside BAND, and holds where it touches BAND and is narrow enough to have shown a loss of LOST;
-            what does not hold is measured again, TRIES times in all, and judged by all its turns together
+result      accuracy: the same sentences right, or which flipped. Throughput: the ratio of what was made now to the
+            record with its 95 % interval, of FIGURES, the figures that a busy machine does not move. It differs where
+            the whole interval lies outside BAND, and holds where it touches BAND and is narrow enough to have shown a
+            loss of LOST; what does not hold is measured again, TRIES times in all, and judged by all its turns together
 verdict     holds; differs; bytes hold (an old record without turns, or too few of them: no verdict on its speed);
-            another CPU, whose figures stand side by side and are not judged; not on this CPU, which lacks a unit; FAILED: other bytes, other classes, or not
-            built again; imported; no record
+            another CPU, whose figures stand side by side and are not judged; not on this CPU, which lacks a unit;
+            FAILED: other bytes, other classes, or not built again; imported
 published   the distance to models/<model>/published.csv, which is information, not a verdict
 """
 

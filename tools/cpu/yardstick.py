@@ -1,7 +1,7 @@
 """Engine and yardstick in turns of tens of milliseconds, so that what slows the machine down slows both.
 
     turns = yardstick.Turns("build/lib/peak.so", "bf16", threads=2)
-    outputs, seconds = turns.time(8, lambda: engine.run(feeds))  # a request of 8 samples; the yardstick's turn may follow
+    outputs, seconds = turns.time(8, lambda: engine.run(feeds))  # a request of 8 samples; other turns may follow
     turns.close()
     turns.pairs                      # a list of [samples, seconds, processor seconds, the yardstick's three]
 
