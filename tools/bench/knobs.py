@@ -6,7 +6,7 @@
     | openvino bf16, real | sent/s | x first row | flips | |
     | :-- | --: | --: | --: | :-- |
     | modified graph, 1 stream, latency hint, 32 sentences a request | 401 | 1.00 (1.00-1.00) | 0 | slower |
-    | 2 streams, throughput hint | 602 | 1.40 (1.39-1.79) | 0 | not told apart |
+    ...
     | **requests and streams of least measured cost** | 595 | 1.46 (1.37-1.75) | 0 | in use |
     ...
 
