@@ -13,8 +13,8 @@
 The first row of each group is that plain use; the others change the one thing they name. **Bold** is what engines.py,
 plan.py and compile.py do by rule; the last column says why another row is not in use: slower in every round, not told
 apart where the rounds disagree, or the reason why a faster one was not taken. All are loaded side by side and take
-turns, round after round; a ratio compares two speeds of one round. Real: all sentences at their own lengths, longest first. Padded: --rows of them in the shape of
-the --static graph. Flips: classes unlike those of onnxruntime in fp32 on the exported graph.
+turns, round after round; a ratio compares two speeds of one round. Real: all sentences at their own lengths, longest
+first. Padded: --rows of them in the shape of the --static graph. Flips: classes unlike those of onnxruntime in fp32 on the exported graph.
 """
 
 import argparse
