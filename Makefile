@@ -38,6 +38,10 @@ BATCHES := 1 4 8 16 32 64
 PRECISIONS :=
 #: one timed round runs this many samples, and 4 requests more
 SAMPLES := 256
+#: a prefix that runs what needs a chip on another machine, such as `srun -N1 -n1 --gres=npu:1`; slurm: by sbatch
+LAUNCH :=
+#: LAUNCH=slurm: options of sbatch, such as --gres=npu:1
+SLURM_ARGS :=
 ##@ Records
 #: compare: two records, or two folders that hold an accuracy.json
 A :=
@@ -69,7 +73,8 @@ VENV := .venv
 PYTHON := python3
 
 override PARAMETERS := MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE V INPUT OUT RERUN MODELS CHIPS BATCHES \
-    PRECISIONS SAMPLES A B FROM ATC CANN_IMAGE DEVICE AIS_PYTHON SST2 ISA TRAIN RUNS VENV PYTHON
+    PRECISIONS SAMPLES A B FROM ATC CANN_IMAGE DEVICE AIS_PYTHON SST2 ISA TRAIN RUNS VENV PYTHON \
+    LAUNCH SLURM_ARGS
 include mk/words.mk
 too_old := $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(MAKE_VERSION))
 $(if $(too_old),$(error GNU make 4.2 or newer is needed, not $(too_old)))
