@@ -21,12 +21,6 @@ PRECISION :=
 ENGINE :=
 #: V=1 shows every command and all that it prints
 V :=
-#: score: a TSV with a column `sentence`, and perhaps `label`
-INPUT :=
-#: score: the .csv or .parquet to write (build/score/<name of INPUT>.csv if empty)
-OUT :=
-#: score: sentences whose logits differ by less than this are run again in fp32, such as 0.5 (none if empty)
-RERUN :=
 ##@ Tables of many configurations
 #: several models (MODEL if empty)
 MODELS :=
@@ -74,7 +68,7 @@ PYTHON := python3
 
 override PARAMETERS := MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE V INPUT OUT RERUN MODELS CHIPS BATCHES \
     PRECISIONS SAMPLES A B FROM ATC CANN_IMAGE DEVICE AIS_PYTHON SST2 ISA TRAIN RUNS VENV PYTHON \
-    LAUNCH SLURM_ARGS
+    LAUNCH SLURM_ARGS COLUMNS KEEP CLUSTER
 include mk/words.mk
 too_old := $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(MAKE_VERSION))
 $(if $(too_old),$(error GNU make 4.2 or newer is needed, not $(too_old)))
@@ -85,7 +79,7 @@ DEVELOPING := help help-dev doctor fusion-report demo-ascend train torture fuzz 
 .PHONY: $(RUNNING) $(TABLES) $(RECORDING) $(DEVELOPING) FORCE
 .DEFAULT_GOAL := help
 
-include mk/shell.mk mk/chips.mk $(wildcard models/*/model.mk) mk/params.mk mk/sequence.mk mk/paths.mk
+include mk/shell.mk mk/chips.mk $(wildcard models/*/model.mk) mk/score.mk mk/params.mk mk/sequence.mk mk/paths.mk
 include mk/install.mk mk/source.mk mk/graph.mk mk/compile.mk mk/run.mk mk/bench.mk mk/tables.mk
 
 # ---- Targets for people. A recipe here only prints what was made, so `make -q` and `make -n` stay truthful.
@@ -101,7 +95,7 @@ accuracy: build/$(ONE)/accuracy.txt  ## accuracy of one configuration on the SST
 	$(info $(file <$<))
 perf: build/$(ONE)/perf.txt        ## throughput and latency of one configuration
 	$(info $(file <$<))
-score: $(scoring)                  ## a class and logits for each sentence of INPUT=, written to OUT=
+score: $(scoring) | $$(addsuffix /installed,$$(scale_env))  ## a class and logits for each sentence of INPUT=, to OUT=
 	$(Q)$(score)
 ##@ Tables of many configurations
 accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x PRECISIONS x BATCHES
