@@ -10,7 +10,7 @@ commands in <box>/job.json and starts `PREFIX env -C <checkout> python -m tools.
 `sbatch --wait`, with the words behind it. There, each attempt works in a folder of its own, and its result.json is
 linked to its name last, once all commands have ended: the first one there is the answer, and the only one. An exit code
 is none: srun gives 0 where a node was lost, sbatch --wait where the job was cancelled. A job of Slurm that loses its
-node is queued again by Slurm; behind any other prefix the step fails, and the next make runs it.
+node is queued again by Slurm; behind any other prefix the step fails, and the next `make` runs it.
 
 A step that is timed is alone on its device: by Slurm where it grants devices (gres), else by a lock on that machine,
 which all other steps there share.
@@ -167,7 +167,7 @@ def board(step):
     """Count the launched steps of this make, each a file that says done, running or waiting.
 
     Yields tell(what started.json says, None while it waits). The counts are shown while the step runs and at its end.
-    make exports its own process id as BERT2OM_MAKE.
+    BERT2OM_MAKE, which the Makefile exports, is the process id of make.
     """
     here = f"{platform.node()}."
     folder = Path("build/.launch", here + os.environ.get("BERT2OM_MAKE", str(os.getppid())))

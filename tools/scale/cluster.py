@@ -27,6 +27,7 @@ START = "start one with `.venv-scale/bin/ray start --head`"
 
 def connect(address: str) -> list[dict]:
     """Join a cluster: its nodes. UserError where there is none."""
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # no cluster of its own where ours is gone
     try:
         import ray
     except ImportError:
