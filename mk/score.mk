@@ -28,9 +28,9 @@ far       = $(findstring ://,$(INPUT) $(OUT))
 many      = $(CLUSTER)$(KEEP)$(far)$(findstring *,$(INPUT))$(filter $(others),$(INPUT))$(wildcard $(INPUT)/.)
 to_parts  = $(many)$(filter-out sentence,$(COLUMNS))$(filter-out %.csv %.parquet,$(OUT))
 one_file  = $(filter %.csv %.parquet,$(OUT))
-$(if $(one_file),$(if $(to_parts),$(error OUT='$(OUT)' is one file, which is written of one TSV alone; name a folder)))
 same_file = $(filter $(abspath $(INPUT)),$(abspath $(OUT)))
 $(if $(INPUT),$(if $(same_file),$(error OUT='$(OUT)' is INPUT=; name another file)))
+$(if $(one_file),$(if $(to_parts),$(error OUT='$(OUT)' is one file, which is written of one TSV alone; name a folder)))
 
 scored    = build/score/$(subst *,_w,$(call escaped,$(INPUT)))
 scoring   = $(SCORING:%=build/%/$(compiled_one)) build/$(MODEL)/$(weights_name)/checkpoint/MANIFEST \
