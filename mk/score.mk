@@ -4,8 +4,8 @@
 INPUT :=
 #: score: a .csv or .parquet for one TSV, else a folder of Parquet parts (build/score/... if empty)
 OUT :=
-#: score: the column of the sentences, and perhaps that of their labels, such as `text stars`
-COLUMNS := sentence
+#: score: the column of the sentences, and perhaps that of their labels, such as `text stars` (sentence if empty)
+COLUMNS :=
 #: score: columns that are handed on to the parts
 KEEP :=
 #: score: auto or the address of a Ray cluster (this machine if empty)
@@ -26,7 +26,7 @@ $(if $(fastest),$(eval override ENGINE := $(word 1,$(fastest)))$(eval override P
 others   := %.csv %.jsonl %.parquet %.gz %.bz2 %.xz
 far       = $(findstring ://,$(INPUT) $(OUT))
 many      = $(CLUSTER)$(KEEP)$(far)$(findstring *,$(INPUT))$(filter $(others),$(INPUT))$(wildcard $(INPUT)/.)
-to_parts  = $(many)$(filter-out sentence,$(COLUMNS))$(filter-out %.csv %.parquet,$(OUT))
+to_parts  = $(many)$(COLUMNS)$(filter-out %.csv %.parquet,$(OUT))
 one_file  = $(filter %.csv %.parquet,$(OUT))
 same_file = $(filter $(abspath $(INPUT)),$(abspath $(OUT)))
 $(if $(INPUT),$(if $(same_file),$(error OUT='$(OUT)' is INPUT=; name another file)))
@@ -42,7 +42,8 @@ score_options = --model $< --tokenizer_path build/$(MODEL)/$(weights_name)/check
 score_file  = $(or $(OUT),$(scored).csv)
 score_one   = $(py) -m tools.run --step score $(score_file) $(INPUT) $^ -- \
     $(py) -m tools.cpu.score $(score_options) --save_path {}
-score_parts = $(scale_py) -m tools.scale.score $(score_options) --columns $(COLUMNS) $(if $(KEEP),--keep $(KEEP)) \
+score_parts = $(scale_py) -m tools.scale.score $(score_options) $(if $(COLUMNS),--columns $(COLUMNS)) \
+    $(if $(KEEP),--keep $(KEEP)) \
     $(addprefix --cluster=,$(CLUSTER)) --save_path '$(or $(OUT),$(scored).parts)'
 score       = $(if $(to_parts),$(score_parts),$(score_one))
 

@@ -110,7 +110,7 @@ def test_a_folder_of_every_format(score, folder, tmp_path):
     done = score(folder, tmp_path / "out", "--columns", "text", "stars", "--keep", "id", "--rows", 11)
     assert done.returncode == 0, done.stderr
     found, said = rows(tmp_path / "out"), manifest(tmp_path / "out")
-    assert list(found) == ["file", "row", "id", "prediction", "logit0", "logit1"]
+    assert list(found) == ["file", "row", "id", "prediction", "label", "logit0", "logit1"]
     assert [i["name"] for i in said["inputs"]] == sorted(FORMATS)
     assert len(said["parts"]) == 6 * 3 and said["complete"] and said["rows"] == 180
     for name in FORMATS:
@@ -250,7 +250,7 @@ def test_make_scores_a_glob_and_goes_on(built, folder, tmp_path):
         "KEEP=id",
     )
     assert "30 sentences in 1 parts, 0 of them there before" in built.make(*words).stdout
-    assert list(rows(tmp_path / "out")) == ["file", "row", "id", "prediction", "logit0", "logit1"]
+    assert list(rows(tmp_path / "out")) == ["file", "row", "id", "prediction", "label", "logit0", "logit1"]
     assert "30 sentences in 1 parts, 1 of them there before" in built.make(*words).stdout
     done = built.make(*words[:3], f"INPUT={folder}/a.tsv", f"OUT={tmp_path}/x.csv", "KEEP=id", check=False)
     assert done.returncode == 2 and "x.csv' is one file, which is written of one TSV alone" in done.stderr

@@ -6,8 +6,8 @@
 
 Three stages: a task reads a file and cuts it into pieces, an actor scores them, a task writes each as a part. There is
 an actor a node, which loads the model once and takes the node's processors but for half a one; reads and writes ask a
-tenth of one, so that they always find room. The driver alone writes the manifest. A piece whose node is lost is made again by Ray,
-here or by the next run, and a part that is written twice has the same bytes and one line in the manifest.
+tenth of one, so that they always find room. The driver alone writes the manifest. A piece whose node is lost is made
+again by Ray or by the next run; a part that is written twice has the same bytes and one line in the manifest.
 """
 
 import logging
@@ -72,13 +72,13 @@ def failing(function):
 class Reader:
     """A row {source} becomes a row for each piece of that file: {source, number, table (Arrow IPC bytes)}."""
 
-    def __init__(self, sources, columns, rows, done):
-        self.sources, self.columns, self.rows, self.done = sources, columns, rows, done
+    def __init__(self, sources, columns, rows, done, texts):
+        self.sources, self.columns, self.rows, self.done, self.texts = sources, columns, rows, done, texts
 
     def __call__(self, row):
         i = int(row["source"])
         try:
-            for number, table in files.blocks(self.sources[i], self.columns, self.rows, self.done[i]):
+            for number, table in files.blocks(self.sources[i], self.columns, self.rows, self.done[i], self.texts):
                 yield {"source": i, "number": number, "table": packed(table)}
         except cli.UserError as e:
             yield {"error": str(e)}
@@ -142,7 +142,9 @@ def dataset(args, sources, out, nodes):
     folder = args.save_path if "://" in args.save_path else os.path.realpath(args.save_path)
     done = [out.done(i) for i in range(len(sources))]
     rows = ray.data.from_items([{"source": i} for i in range(len(sources))], override_num_blocks=len(sources))
-    pieces = rows.flat_map(Reader(sources, scorer.wanted(args), args.rows, done).__call__, num_cpus=SMALL)
+    pieces = rows.flat_map(
+        Reader(sources, scorer.wanted(args), args.rows, done, scorer.texts(args)).__call__, num_cpus=SMALL
+    )
     scored = pieces.map(
         Scorer,
         fn_constructor_args=(args, sources),
@@ -193,6 +195,6 @@ def stuck(args, out) -> str:
     nodes = alive()
     free = ray.available_resources().get("CPU", 0)
     return (
-        f"score to {args.save_path}: no part in {args.patience:g} s, {len(out.parts)} are done; {len(nodes)} nodes alive, "
-        f"{free:g} processors free; see `ray status`, then run it again: it goes on where it is"
+        f"score to {args.save_path}: no part in {args.patience:g} s, {len(out.parts)} are done; "
+        f"{len(nodes)} nodes alive, {free:g} processors free; see `ray status`, then run it again: it goes on where it is"
     )

@@ -2,8 +2,8 @@
 
     for number, table in files.blocks(source, ["sentence"], rows=65536): ...
 
-An address is any of fsspec's: a path, file://, s3:// (with s3fs). It names a file, a folder or a glob (`*`); of a folder
-all files count whose names end in .tsv .csv .jsonl .parquet, perhaps with .gz .bz2 or .xz behind, at any depth, but for
+An address is any of fsspec's: a path, file://, s3:// (with s3fs). It names a file, a folder or a glob (`*`); of a
+folder all files count whose names end in .tsv .csv .jsonl .parquet, perhaps with .gz .bz2 or .xz behind, at any depth, but for
 those whose own or folder's name begins with a dot or an underscore.
 """
 
@@ -103,8 +103,11 @@ def batches(source: Source, file, columns: list[str]):
         )
 
 
-def tables(source: Source, columns: list[str]):
-    """Yield the rows of a file as pyarrow tables of `columns`, the first as strings; UserError names what is amiss."""
+def tables(source: Source, columns: list[str], texts: int = 1):
+    """Yield the rows of a file as pyarrow tables of `columns`, the first `texts` as strings.
+
+    UserError names what is amiss, and where.
+    """
     import pyarrow as pa
     from pyarrow import compute
 
@@ -117,24 +120,26 @@ def tables(source: Source, columns: list[str]):
                         f"{source.url}: no column {missing[0]}; it has {' '.join(batch.schema.names)[:200]}"
                     )
                 table = pa.Table.from_batches([batch]).select(columns)
-                text = table[columns[0]].cast(pa.string())
-                empty = compute.fill_null(compute.equal(compute.utf8_trim_whitespace(text), ""), True)
-                if compute.any(empty).as_py():
-                    row = first + compute.index(empty, True).as_py()
-                    raise cli.UserError(f"{source.url}: row {row} (from 0): no {columns[0]}; write one or drop the row")
+                for k, name in enumerate(columns[:texts]):
+                    text = table[name].cast(pa.string())
+                    empty = compute.fill_null(compute.equal(compute.utf8_trim_whitespace(text), ""), True)
+                    if compute.any(empty).as_py():
+                        row = first + compute.index(empty, True).as_py()
+                        raise cli.UserError(f"{source.url}: row {row} (from 0): no {name}; write one or drop the row")
+                    table = table.set_column(k, name, text)
                 first += len(table)
-                yield table.set_column(0, columns[0], text)
+                yield table
     except (pa.ArrowException, OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as e:
         why = str(e).strip("'\"").splitlines()[0][:200]
         raise cli.UserError(f"{source.url}: near row {first} (from 0): {why}; mend it, or take it out") from None
 
 
-def blocks(source: Source, columns: list[str], rows: int, done=()):
+def blocks(source: Source, columns: list[str], rows: int, done=(), texts: int = 1):
     """Yield (number, table of `rows` rows, the last one of fewer) of a file, but for the numbers in `done`."""
     import pyarrow as pa
 
     waiting, count, number = [], 0, itertools.count()
-    for table in itertools.chain(tables(source, columns), [None]):
+    for table in itertools.chain(tables(source, columns, texts), [None]):
         while count >= rows or (table is None and count):
             whole = pa.concat_tables(waiting).combine_chunks()
             if (k := next(number)) not in done:

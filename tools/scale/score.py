@@ -4,12 +4,12 @@
         --columns text --keep id --save_path scored
     make score INPUT='reviews/*.csv' OUT=scored COLUMNS=text KEEP=id
 
-Inputs and outputs are addresses: a folder here, s3://bucket/folder (tools/scale/files.py). The rows of each file are cut
-after every --rows; each piece becomes one part, a function of its rows, the model and the options alone: whichever
-machine makes it, its bytes are the same. Columns: file, row (from 0, within the file), those of --keep, prediction (0
-or 1, null where the logits are equal), logit0, logit1. A run that was killed goes on: the parts that its manifest names
-are not made again. Behind the column of the sentences, --columns may name that of their labels (0 or 1): then the
-accuracy is printed, equal logits counting as wrong.
+Inputs and outputs are addresses: a folder here, s3://bucket/folder (tools/scale/files.py). The rows of each file are
+cut after every --rows; each piece becomes one part, a function of its rows, the model and the options alone: whichever
+machine makes it, its bytes are the same. Columns: file, row (from 0, within the file), those of --keep, prediction (the
+class from 0, null where the best logits are equal), label (its name), logit0, logit1 ... A run that was killed goes on:
+the parts that its manifest names are not made again. Behind the column of the sentences, --columns may name that of
+their labels: then the accuracy is printed, equal logits counting as wrong.
 
 --cluster: the same on the nodes of a Ray cluster, `auto` (the one of this machine) or an address
 (tools/scale/cluster.py). Sentences/s is end to end, loading the model included.
@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 from tools import cli, run
+from tools.base import tasks
 from tools.cpu import score as one_file
 from tools.scale import cluster, files, parts, scorer
 
@@ -33,13 +34,14 @@ def parse():
     p.add_argument("--model", required=True, type=Path, help="compiled with open batch and length (SEQ=real)")
     p.add_argument("--tokenizer_path", required=True, type=Path, help="checkpoint folder")
     p.add_argument("--input", required=True, help="a file, folder or glob: TSV, CSV, JSON lines or Parquet")
-    p.add_argument("--columns", nargs="+", default=["sentence"], help="of the sentences, perhaps of their labels")
+    p.add_argument("--columns", nargs="+", default=[], help="of the text, perhaps of the labels (the task's own)")
     p.add_argument("--keep", nargs="*", default=[], help="columns that are handed on")
     p.add_argument("--batchsize", type=int, default=8, help="sentences of a request, at most (%(default)s)")
     p.add_argument("--max_len", type=int, default=128, help="tokens a sentence is cut to (%(default)s)")
     p.add_argument("--rerun", type=Path, help="fp32 graph for the rows that are too close to call")
     p.add_argument("--margin", type=float, default=0.0, help="logits less apart than this are (%(default)s)")
     p.add_argument("--threads", type=int, default=0, help="cores (all if 0)")
+    p.add_argument("--task", default=tasks.DEFAULT, help="what is asked (tools/base/tasks.py, %(default)s)")
     p.add_argument("--rows", type=int, default=ROWS, help="of a part (%(default)s)")
     p.add_argument("--cluster", help="auto or an address of Ray; none: this machine")
     p.add_argument(
@@ -52,30 +54,36 @@ def parse():
     for name in ("batchsize", "rows"):
         if getattr(args, name) < 1:
             p.error(f"--{name} {getattr(args, name)}: must be 1 or more")
-    if len(args.columns) > 2:
-        p.error(f"--columns {' '.join(args.columns)}: one of sentences, and perhaps one of labels")
-    if twice := [c for c in args.keep if c in (args.columns[0], "file", "row", "prediction", "logit0", "logit1")]:
-        p.error(f"--keep {twice[0]}: the sentences, or a column of the result")
+    args.columns = args.columns or list(tasks.known(args.task).text[-1])
+    if not 0 <= len(args.columns) - scorer.texts(args) <= 1:
+        p.error(
+            f"--columns {' '.join(args.columns)}: the task {args.task} has {scorer.texts(args)} of text, and one label"
+        )
+    ours = ("file", "row", "prediction", "label", *(f"logit{i}" for i in range(1000)))
+    if twice := [c for c in args.keep if c in (*args.columns[: scorer.texts(args)], *ours)]:
+        p.error(f"--keep {twice[0]}: a column of the text or of the result")
     return args
 
 
 def config(args) -> dict:
     """All that decides the bytes of a part, beside its rows."""
     hashes = {"model": cli.sha256(args.model), "rerun": args.rerun and cli.sha256(args.rerun)}
-    tokenizer = {p.name: cli.sha256(p) for p in sorted(args.tokenizer_path.iterdir()) if p.name in
-                 ("tokenizer.json", "tokenizer_config.json", "vocab.txt")}  # fmt: skip
-    values = {k: getattr(args, k) for k in ("columns", "keep", "batchsize", "max_len", "margin", "rows")}
-    return hashes | {"tokenizer": tokenizer} | values
+    said = [
+        p for p in sorted(args.tokenizer_path.iterdir()) if p.suffix in (".json", ".txt") and "MANIFEST" not in p.name
+    ]
+    tokenizer = {p.name: cli.sha256(p) for p in said}
+    values = {k: getattr(args, k) for k in ("task", "columns", "keep", "batchsize", "max_len", "margin", "rows")}
+    return hashes | {"labels": one_file.labels_of(args, tasks.known(args.task)), "tokenizer": tokenizer} | values
 
 
 def here(args, sources, out):
-    """Make the parts that are not there on this machine, all cores at one request after the other; yield their entries."""
+    """Make the parts that are not there, on this machine; yield their entries."""
     model = scorer.Scorer(args)
     print(f"{type(model.engine).__name__} {model.engine.precision}, {len(sources)} files", flush=True)
     pieces = (
         (i, source, *piece)
         for i, source in enumerate(sources)
-        for piece in files.blocks(source, scorer.wanted(args), args.rows, out.done(i))
+        for piece in files.blocks(source, scorer.wanted(args), args.rows, out.done(i), scorer.texts(args))
     )
     for i, source, number, table in one_file.ahead(pieces):
         made, right = model.part(source, number, table)
@@ -106,7 +114,7 @@ def main():
     rows = sum(e["rows"] for e in entries)
     speed = f"{fresh / seconds:.1f} sentences/s, " if fresh else ""
     print(f"{speed}{rows} sentences in {len(entries)} parts, {kept} of them there before")
-    if rows and len(args.columns) == 2:
+    if rows and all(e["right"] is not None for e in entries):
         right = sum(e["right"] for e in entries)
         print(f"accuracy {100 * right / rows:.2f} % ({right}/{rows})")
     print(f"wrote {args.save_path}/{parts.MANIFEST}")
