@@ -21,12 +21,6 @@ PRECISION :=
 ENGINE :=
 #: V=1 shows every command and all that it prints
 V :=
-#: score: a TSV with a column `sentence`, and perhaps `label`
-INPUT :=
-#: score: the .csv or .parquet to write (build/score/<name of INPUT>.csv if empty)
-OUT :=
-#: score: sentences whose logits differ by less than this are run again in fp32, such as 0.5 (none if empty)
-RERUN :=
 ##@ Tables of many configurations
 #: several models (MODEL if empty)
 MODELS :=
@@ -38,6 +32,10 @@ BATCHES := 1 4 8 16 32 64
 PRECISIONS :=
 #: one timed round runs this many samples, and 4 requests more
 SAMPLES := 256
+#: a prefix that runs what needs a chip on another machine, such as `srun -N1 -n1 --gres=npu:1`; slurm: by sbatch
+LAUNCH :=
+#: LAUNCH=slurm: options of sbatch, such as --gres=npu:1
+SLURM_ARGS :=
 ##@ Records
 #: compare: two records, or two folders that hold an accuracy.json
 A :=
@@ -69,7 +67,8 @@ VENV := .venv
 PYTHON := python3
 
 override PARAMETERS := MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE V INPUT OUT RERUN MODELS CHIPS BATCHES \
-    PRECISIONS SAMPLES A B FROM ATC CANN_IMAGE DEVICE AIS_PYTHON SST2 ISA TRAIN RUNS VENV PYTHON
+    PRECISIONS SAMPLES A B FROM ATC CANN_IMAGE DEVICE AIS_PYTHON SST2 ISA TRAIN RUNS VENV PYTHON \
+    LAUNCH SLURM_ARGS COLUMNS KEEP CLUSTER
 include mk/words.mk
 too_old := $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(MAKE_VERSION))
 $(if $(too_old),$(error GNU make 4.2 or newer is needed, not $(too_old)))
@@ -80,8 +79,8 @@ DEVELOPING := help help-dev doctor fusion-report demo-ascend train torture fuzz 
 .PHONY: $(RUNNING) $(TABLES) $(RECORDING) $(DEVELOPING) FORCE
 .DEFAULT_GOAL := help
 
-include mk/shell.mk mk/chips.mk $(wildcard models/*/model.mk) mk/params.mk mk/sequence.mk mk/paths.mk
-include mk/install.mk mk/source.mk mk/graph.mk mk/compile.mk mk/run.mk mk/score.mk mk/bench.mk mk/tables.mk
+include mk/shell.mk mk/chips.mk $(wildcard models/*/model.mk) mk/score.mk mk/params.mk mk/sequence.mk mk/paths.mk
+include mk/install.mk mk/source.mk mk/graph.mk mk/compile.mk mk/run.mk mk/bench.mk mk/tables.mk
 
 # ---- Targets for people. A recipe here only prints what was made, so `make -q` and `make -n` stay truthful.
 ##@ Run one configuration
@@ -96,7 +95,7 @@ accuracy: build/$(ONE)/accuracy.txt  ## accuracy of one configuration on the SST
 	$(info $(file <$<))
 perf: build/$(ONE)/perf.txt        ## throughput and latency of one configuration
 	$(info $(file <$<))
-score: $(scoring)                  ## a class and logits for each sentence of INPUT=, written to OUT=
+score: $(scoring) | $$(addsuffix /installed,$$(scale_env))  ## a class and logits for each sentence of INPUT=, to OUT=
 	$(Q)$(score)
 ##@ Tables of many configurations
 accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x PRECISIONS x BATCHES

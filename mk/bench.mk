@@ -1,7 +1,6 @@
 # Ours and the peers, side by side, and what each setting of the CPU engines costs.
 here     := $(dir $(ONE))
 # What this CPU can run of them: rows that name no unit, or one that it has.
-cpu_units := $(file </proc/cpuinfo)
 ours_here := $(foreach r,$(BENCHED),$(if $(unit.$r),$(if $(filter $(unit.$r),$(cpu_units)),$r),$r))
 engine_of = $(word 2,$(subst -, ,$(notdir $1)))
 file_of   = build/$1/$(call compiled,$(call engine_of,$1))

@@ -46,3 +46,5 @@ engines_of = $($(family_of).ENGINES)
 precisions_of = $(foreach e,$(engines_of),$($e.PRECISIONS))
 # engine_for CHIP,PRECISION: ENGINE where given, else the chip's first that has the precision.
 engine_for = $(or $(ENGINE),$(firstword $(foreach e,$(engines_of),$(if $(filter $2,$($e.PRECISIONS)),$e))))
+# The units of this CPU, among the words of what Linux says of it.
+cpu_units := $(file </proc/cpuinfo)

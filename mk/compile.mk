@@ -17,11 +17,11 @@ compile_needs = build/$(batch)/cpu.onnx $(exported) $(input)/MANIFEST $(calibrat
                 $(filter-out $(other_engines),$(call by,compile))
 of_onnxruntime := $(filter-out $(rehearsed),$(call of_engine,onnxruntime))
 $(of_onnxruntime:%=build/%/model.onnx): build/%/model.onnx: $$(compile_needs)
-	$(call run,compile)
+	$(call run_there,compile)
 $(patsubst %,build/%/model.ir,$(call of_engine,openvino)): build/%/model.ir: $$(compile_needs)
-	$(call run,compile)
+	$(call run_there,compile)
 $(patsubst %,build/%/model.native,$(call of_engine,native)): build/%/model.native: $$(compile_needs)
-	$(call run,compile)
+	$(call run_there,compile)
 do.engine = -m tools.cpu.native.build tools/cpu/native/engine.c --save_path {}
 build/lib/native.so: tools/cpu/native/engine.c $$(call by,engine) | $(VENV)/installed
 	$(call run,engine)
@@ -44,7 +44,7 @@ do.atc  = -m tools.ascend.atc --atc $(ATC) $(addprefix --image ,$(CANN_IMAGE)) -
     --soc_version=Ascend$(chip) --precision_mode=$(atc.$(precision)) \
     --input_shape=$(call joined_by,;,$(shapes_of_inputs)) $(gears)
 $(patsubst %,build/%/model.om,$(call of_engine,atc)): build/%/model.om: build/$$(batch)/ascend.onnx $$(call by,atc)
-	$(call run,atc)
+	$(call run_there,atc)
 
 # TensorRT 11 has no --fp16: it takes a graph's own types.
 do.half = -m tools.gpu.half build/$(batch)/gpu.onnx {} --input $(input) $(gate_rows) $(seeded)
@@ -55,4 +55,4 @@ do.plan = -m tools.gpu.trtexec --onnx build/$(batch)/gpu.onnx $(addprefix --onnx
     --precision $(precision) --build_only --save_engine {} --summary {}.json
 $(patsubst %,build/%/model.plan,$(call of_engine,trtexec)): build/%/model.plan: build/$$(batch)/gpu.onnx $$(typed) \
     $$(call by,plan)
-	$(call alone,plan)
+	$(call alone_there,plan)

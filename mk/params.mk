@@ -1,5 +1,5 @@
 # The parameters, checked before any shell or path sees them. A wrong one stops with the list of right ones.
-lists := MODELS CHIPS BATCHES PRECISIONS
+lists := MODELS CHIPS BATCHES PRECISIONS LAUNCH SLURM_ARGS COLUMNS KEEP
 single := $(filter-out $(lists),$(PARAMETERS))
 $(foreach v,$(single),$(if $(word 2,$($v)),$(error $v='$($v)' holds blanks; it is one value)))
 
@@ -11,11 +11,13 @@ $(foreach g,$(filter-out $(TARGETS) $(files),$(MAKECMDGOALS)),\
 # Parameters of some targets alone.
 only := MODELS:accuracy-table,perf-table,record CHIPS:accuracy-table,perf-table,record,fusion-report \
         BATCHES:accuracy-table,perf-table,record,fusion-report PRECISIONS:accuracy-table,perf-table,record \
-        INPUT:score OUT:score RERUN:score A:compare B:compare FROM:record TRAIN:train RUNS:torture,fuzz
+        $(addsuffix :score,INPUT OUT RERUN COLUMNS KEEP CLUSTER) A:compare B:compare FROM:record TRAIN:train \
+        RUNS:torture,fuzz LAUNCH:om,accuracy,perf,accuracy-table,perf-table
 users_of = $(subst $(comma), ,$(patsubst $1:%,%,$(filter $1:%,$(only))))
 unused   = $(if $(call users_of,$1),$(if $(files)$(filter $(call users_of,$1),$(MAKECMDGOALS)),,$1))
 means_nothing = $(error $1= means nothing to make $(MAKECMDGOALS); it is for $(call users_of,$1))
 $(foreach v,$(given),$(if $(call unused,$v),$(call means_nothing,$v)))
+$(if $(SLURM_ARGS),$(if $(filter slurm,$(LAUNCH)),,$(error SLURM_ARGS= is for LAUNCH=slurm)))
 
 # pick NAME,LIST and all NAME,LIST: the value of NAME, which is one of LIST, or made only of words of LIST.
 stop = $(error $1='$($1)' is not $(if $3,$3,one of: $(sort $2)))

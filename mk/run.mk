@@ -16,7 +16,7 @@ do.infer      = $(runner) $(on_sentences) $(if $(real),--plan fixed,$(untimed)) 
     --output_dirname out $(outputs_gate)
 $(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) $$(input)/MANIFEST $$(library) \
     $$(gate_needs) $$(filter-out $$(not_used) tools/cpu/yardstick.py,$$(call by,infer))
-	$(call run,infer)
+	$(call run_there,infer)
 
 do.score = models/$(model)/postprocess.py --output_path build/$*/output/out --label_path $(input)/labels.json \
     --save_path {}
@@ -46,7 +46,7 @@ timing.gpu    = -m tools.gpu.trtexec --load_engine $(model_file) --batch $(bs) -
 do.time       = $(timing.$(family))
 $(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) $$(if $$(one_length),,$$(input)/MANIFEST) $$(library) \
     $$(yardstick) $$(filter-out $$(not_used),$$(call by,time))
-	$(call alone,time)
+	$(call alone_there,time)
 do.perf = -m tools.results.record perf build/$* --save_path {}
 $(leaves:%=build/%/perf.json): build/%/perf.json: $$(call timed,$$*) $$(call by,perf)
 	$(call run,perf)

@@ -12,8 +12,6 @@ $(if $(strip $(fixed_shapes)),$(if $(filter real,$(SEQ)),$(error $(call needs_fi
 scores := $(filter score,$(MAKECMDGOALS))
 $(if $(scores),$(if $(strip $(fixed_shapes)),$(error $(call needs_fixed,make score))))
 $(if $(scores),$(if $(filter-out real,$(SEQ)),$(error make score runs SEQ=real; leave SEQ='$(SEQ)' out)))
-same_file = $(filter $(abspath $(INPUT)),$(abspath $(OUT)))
-$(if $(INPUT),$(if $(same_file),$(error OUT='$(OUT)' is INPUT=; name another file)))
 
 $(if $(filter-out 1,$(PACK)),$(error PACK='$(PACK)' is not 1 or empty))
 one_static_length := $(if $(or $(word 2,$(buckets)),$(filter real,$(SEQ))),,yes)

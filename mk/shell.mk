@@ -28,6 +28,11 @@ at_target = $@ $(filter-out FORCE,$^) -- $(py) $(subst ;,';',$(strip $(do.$1)))
 run   = $(start) $(at_target)
 # Nothing runs beside a measurement: it locks everything else out.
 alone = $(start) --alone $(at_target)
+# What needs the chip runs behind LAUNCH=, where that is given (tools/launch.py); all else stays here.
+launch = $(if $(LAUNCH),--launch '$(LAUNCH)$(addprefix $(space),$(SLURM_ARGS))')
+$(if $(LAUNCH),$(eval export BERT2OM_MAKE := $(shell echo $$PPID)))
+run_there   = $(start) $(launch) $(at_target)
+alone_there = $(start) --alone $(launch) $(at_target)
 
 # by STEP: what a rule needs because of its command: the program with all that it imports (needs.<program>, which
 # mk/install.mk reads), and FORCE where the artefact's prov.json names another command.

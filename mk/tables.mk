@@ -7,9 +7,10 @@ folders  = $(sort $(patsubst results/records/%,results/records,$(patsubst result
 from_folders = $(start) $@ $(call folders,$(filter-out FORCE,$^)) -- $(py) $(strip $(do.$1))
 figures := $(sort $(wildcard models/*/published.csv))
 # perf-table measures what this machine has the tools for. Of other chips it shows records, published figures, or the
-# reason why there are none. Asked once, and only where a table has such chips.
+# reason why there are none. Asked once, and only where a table has such chips; LAUNCH= leads to where the tools are.
 tools_here  = $(shell $(our_python) -m tools.setup.doctor --engines --atc $(ATC) $(ais_python))
-measurable  = $(cpu.ENGINES) $(if $(filter-out $(CHIPS_cpu),$(CHIPS)),$(tools_here))
+tools_there = $(if $(LAUNCH),$(ascend.ENGINES) $(gpu.ENGINES),$(tools_here))
+measurable  = $(cpu.ENGINES) $(if $(filter-out $(CHIPS_cpu),$(CHIPS)),$(tools_there))
 present     = $(eval present := $(call with_engine,$(measurable)))$(present)
 with_engine = $(foreach r,$(ROWS),$(if $(filter $1,$(word 2,$(subst -, ,$(notdir $r)))),$r))
 absent      = $(filter-out $(present),$(ROWS))

@@ -15,6 +15,8 @@ override unknown := $(filter-out $(PARAMETERS),$(given))
 # nearest WORD,LIST: which word of LIST was most likely meant. It asks the default Python: PYTHON= is not checked yet.
 override nearest = $(if $(call odd_in,$1),,$(shell python3 -m tools.setup.nearest $1 $2 2>/dev/null))
 $(foreach v,$(unknown),$(error $v= is no parameter$(call nearest,$v,$(PARAMETERS)); see make help))
-override plain = $(if $(call odd_in,$(value $1)),$(error $1='$(value $1)' $(allowed)))
+# A glob is for INPUT alone, which stands quoted wherever a shell reads it.
+override text  = $(if $(filter INPUT,$1),$(subst *,,$(value $1)),$(value $1))
+override plain = $(if $(call odd_in,$(call text,$1)),$(error $1='$(value $1)' $(allowed)))
 override allowed := may hold letters, digits and _ . , / - @ : = only
 $(foreach v,$(PARAMETERS),$(call plain,$v))

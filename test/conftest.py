@@ -97,5 +97,7 @@ def pytest_collection_modifyitems(items):
         "test_numbers",
         "test_report",
         "test_faults",
+        "test_scale",
+        "test_slurm",
     )
     items.sort(key=lambda item: item.module.__name__ in pipelines)

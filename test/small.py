@@ -4,6 +4,9 @@ import json
 import zipfile
 from pathlib import Path
 
+import onnx
+from onnx import TensorProto, helper
+
 from tools import cli
 from tools.source import checkpoint as sources
 from tools.source import tokenizer
@@ -45,3 +48,30 @@ def checkpoint(folder, like="minilm_sst2", **values):
     folder.mkdir(parents=True, exist_ok=True)
     sources.make("seeded", model(folder / "model", like, **values), wheel(folder), folder / "checkpoint")
     return folder / "checkpoint"
+
+
+def sums(path):
+    """input_ids, attention_mask int64 [any, any] -> output float32 [any, 2] = (sum of ids, 5.5 x sum of mask)."""
+    names, nodes = ("input_ids", "attention_mask"), []
+    for name in names:
+        nodes += [
+            helper.make_node("Cast", [name], [f"{name}_f"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceSum", [f"{name}_f"], [f"{name}_s"], axes=[1], keepdims=1),
+        ]
+    nodes += [
+        helper.make_node("Mul", ["attention_mask_s", "weight"], ["scaled"]),
+        helper.make_node("Concat", ["input_ids_s", "scaled"], ["output"], axis=1),
+    ]
+    inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, ["b", "l"]) for n in names]
+    output = helper.make_tensor_value_info("output", TensorProto.FLOAT, ["b", 2])
+    weight = helper.make_tensor("weight", TensorProto.FLOAT, [1], [5.5])
+    graph = helper.make_graph(nodes, "sums", inputs, [output], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=8), path)
+    return path
+
+
+def vocabulary(folder, words):
+    """A checkpoint folder with a vocabulary of five special pieces and some words."""
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in [*tokenizer.SPECIAL, *words]))
+    return folder

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import small
 from onnx import TensorProto, helper
 
 from tools import cli
 from tools.base import input_files
 from tools.cpu import engines, plan, runner, score
 from tools.recipe import preprocess as preprocess_command
-from tools.source.tokenizer import SPECIAL
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("input_ids", "attention_mask")
@@ -26,31 +26,12 @@ WORDS = ["good", "bad", "film"]
 
 @pytest.fixture
 def model(tmp_path):
-    """input_ids, attention_mask int64 [any, any] -> output float32 [any, 2] = (sum of ids, 5.5 x sum of mask)."""
-    nodes = []
-    for name in NAMES:
-        nodes += [
-            helper.make_node("Cast", [name], [f"{name}_f"], to=TensorProto.FLOAT),
-            helper.make_node("ReduceSum", [f"{name}_f"], [f"{name}_s"], axes=[1], keepdims=1),
-        ]
-    nodes += [
-        helper.make_node("Mul", ["attention_mask_s", "weight"], ["scaled"]),
-        helper.make_node("Concat", ["input_ids_s", "scaled"], ["output"], axis=1),
-    ]
-    inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, ["b", "l"]) for n in NAMES]
-    output = helper.make_tensor_value_info("output", TensorProto.FLOAT, ["b", 2])
-    weight = helper.make_tensor("weight", TensorProto.FLOAT, [1], [5.5])
-    graph = helper.make_graph(nodes, "sums", inputs, [output], [weight])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=8), tmp_path / "m.onnx")
-    return tmp_path / "m.onnx"
+    return small.sums(tmp_path / "m.onnx")
 
 
 @pytest.fixture
 def tokenizer(tmp_path):
-    """A folder with a vocabulary of five special pieces and WORDS."""
-    (tmp_path / "checkpoint").mkdir()
-    (tmp_path / "checkpoint/vocab.txt").write_text("".join(f"{p}\n" for p in [*SPECIAL, *WORDS]))
-    return tmp_path / "checkpoint"
+    return small.vocabulary(tmp_path / "checkpoint", WORDS)
 
 
 def text(path, sentences, labels=None):

@@ -20,6 +20,7 @@ COMMANDS = {
 OURS = {p.stem for top in ("tools", "test", "test/fake_cann") for p in (ROOT / top).glob("*.py")} | {"tools"}
 OPTIONAL = {"atheris"}  # test/fuzz.py asks whether it is there
 PEERS = {"ctranslate2", "optimum"}  # of make bench alone: requirements-bench.in
+SCALE = {"ray"}  # of make score CLUSTER= alone: requirements-scale.in
 
 
 def requirements() -> set[str]:
@@ -36,7 +37,15 @@ def imported() -> set[str]:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(node.module.split(".")[0])
-    return names - set(sys.stdlib_module_names) - OURS - OPTIONAL - PEERS - {"fake_cann", "ais_bench", "aclruntime"}
+    return (
+        names
+        - set(sys.stdlib_module_names)
+        - OURS
+        - OPTIONAL
+        - PEERS
+        - SCALE
+        - {"fake_cann", "ais_bench", "aclruntime"}
+    )
 
 
 def packages(names: set[str]) -> set[str]:

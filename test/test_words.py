@@ -16,7 +16,7 @@ TEXTS = [ROOT / "Makefile", *sorted((ROOT / "mk").glob("*.mk")), *sorted(ROOT.gl
 TEXTS += sorted((ROOT / "models").rglob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.M))
-PARAMETERS = set(re.findall(r"^([A-Z][A-Z0-9_]*) *:=", MAKEFILE, re.M))
+PARAMETERS = set(re.search(r"^override PARAMETERS := ((?:.*\\\n)*.*)", MAKEFILE, re.M)[1].split()) - {"\\"}
 # `make` followed by one of these is English.
 ENGLISH = set(
     """again another both every has in it itself last made makes must of one other room sees stops that the this up what

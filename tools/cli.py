@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -125,6 +126,11 @@ def read_json(path):
     if not isinstance(value, dict):
         raise UserError(f"{path}: not a JSON object; take the original, or make it again")
     return value
+
+
+def ending(status: int) -> str:
+    """How a process ended, in words: its exit status, or the signal where that is negative."""
+    return signal.Signals(-status).name if status < 0 else f"exit {status}"
 
 
 TAIL = 1 << 20  # bytes of output kept for the error message

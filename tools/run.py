@@ -17,7 +17,8 @@ shows one line a step (tools/screen.py).
 TARGET.prov.json: `target sha256 inputs recipe commands python` must not vary; `run` (time, host, git) may. `recipe` is
 the commands as make wrote them, by which make sees that a command has changed.
 
-Nothing runs beside a measurement: --alone locks the Makefile exclusively, all other work shares that lock. Two makes
+Nothing runs beside a measurement: --alone locks the Makefile exclusively, all other work shares that lock. --launch
+PREFIX runs the commands on another machine, which locks itself (tools/launch.py); all else stays here. Two makes
 that want one target: the second waits, and takes what the first made if it asked for the same. What this starts dies
 with it.
 """
@@ -72,8 +73,7 @@ def call(command: list[str], show: screen.Step) -> None:
     except FileNotFoundError:
         raise cli.UserError(f"{command[0]}: not found; `make doctor` says what is here") from None
     if status:
-        how = signal.Signals(-status).name if status < 0 else f"exit {status}"
-        raise cli.UserError(f"{how} from: {' '.join(show.told(word) for word in command)}")
+        raise cli.UserError(f"{cli.ending(status)} from: {' '.join(show.told(word) for word in command)}")
 
 
 def settle(made: Path) -> None:
@@ -142,20 +142,39 @@ def recipe(commands: list[list[str]]) -> str:
     return " -- ".join(map(" ".join, named(commands)))
 
 
-def build(target: Path, inputs: dict[str, str], commands: list[list[str]], box: Path, show: screen.Step) -> None:
+def here(commands: list[list[str]], box: Path, final: Path, show: screen.Step) -> tuple[Path, dict]:
+    """Run the commands on this machine: (the path of what they wrote, when and where they ran)."""
+    made = box / final.name
+    if show.target != final:
+        made.mkdir()
+    show.place(made, final)
+    started = time.time()
+    for command in commands:
+        call([word.replace("{}", str(made)).replace("{stem}", str(made.with_suffix(""))) for word in command], show)
+    ended = time.time()
+    return made, {"started": started, "ended": ended, "host": platform.node(), "platform": platform.platform()}
+
+
+def there(args, commands: list[list[str]], box: Path, final: Path, show: screen.Step) -> tuple[Path, dict]:
+    """Run the commands behind --launch: (the path of what they wrote, when and where they ran)."""
+    from tools import launch
+
+    made, found = launch.run(args.launch.split(), commands, box, final, args.alone, show)
+    machine, node = found.pop("machine"), {k: found[k] for k in ("node", "job", "device")}
+    where = {"host": machine["host"], "platform": machine["system"], "machine": machine, "launched": node}
+    return made, {"started": found["started"], "ended": found["ended"], **where}
+
+
+def build(args, target: Path, inputs: dict[str, str], commands: list[list[str]], box: Path, show: screen.Step) -> None:
     """Make TARGET inside `box`, an empty folder beside it, then move it into place.
 
     Raises UserError where it wrote nothing.
     """
     folder = target.name == "MANIFEST"
     final = target.parent if folder else target
-    made = box / final.name
-    if folder:
-        made.mkdir()
-    show.place(made, final)
-    started, before = time.time(), signatures(list(inputs))
-    for command in commands:
-        call([word.replace("{}", str(made)).replace("{stem}", str(made.with_suffix(""))) for word in command], show)
+    before = signatures(list(inputs))
+    made, where = there(args, commands, box, final, show) if args.launch else here(commands, box, final, show)
+    started, ended = where.pop("started"), where.pop("ended")
     if not made.exists() or (folder and not any(made.iterdir())):
         raise cli.UserError(f"{commands[-1][0]} ended well but wrote nothing to {target}")
     unchanged(before, inputs)
@@ -171,9 +190,8 @@ def build(target: Path, inputs: dict[str, str], commands: list[list[str]], box: 
         "python": platform.python_version(),
         "run": {
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-            "seconds": round(time.time() - started, 3),
-            "host": platform.node(),
-            "platform": platform.platform(),
+            "seconds": round(ended - started, 3),
+            **where,
             **git_state(),
             **({"summaries": {p.relative_to(made).as_posix(): cli.sha256(p) for p in timed}} if timed else {}),
         },
@@ -206,6 +224,9 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--step", required=True, help="its name on the screen")
     p.add_argument("--alone", action="store_true", help="nothing else runs meanwhile")
+    p.add_argument(
+        "--launch", metavar="PREFIX", help="run the commands behind it, on another machine (tools/launch.py)"
+    )
     p.add_argument("--labelled", action="store_true", help="show which configuration it is")
     p.add_argument("words", nargs=argparse.REMAINDER, metavar="TARGET PREREQUISITE... -- COMMAND...")
     args = p.parse_args()
@@ -214,18 +235,26 @@ def main():
     parent = target.parent.parent if folder else target.parent
     parent.mkdir(parents=True, exist_ok=True)
     asked = time.time()
+    for path in prerequisites:
+        if target.exists() and Path(path).exists() and target.samefile(path):
+            raise cli.UserError(f"{target} is {path}, which it would be made from; name another file")
     show = screen.Step(args.step, target, args.labelled)
     _, waited = lock(parent, fcntl.LOCK_EX)
     inputs = {path: given(path) for path in prerequisites}
     if waited and made_meanwhile(target, asked, inputs, commands):
         return show.line("made meanwhile by another make")
-    lock(Path("Makefile"), fcntl.LOCK_EX if args.alone else fcntl.LOCK_SH)
+    if not args.launch:  # tools/launch.py locks the machine that runs them
+        lock(Path("Makefile"), fcntl.LOCK_EX if args.alone else fcntl.LOCK_SH)
     prefix = f".{(target.parent if folder else target).name}."
     for stale in parent.glob(f"{prefix}*.tmp"):
+        if (stale / "job.json").exists():
+            from tools import launch
+
+            launch.forget(stale)
         shutil.rmtree(stale, ignore_errors=True)
     box = Path(tempfile.mkdtemp(dir=parent, prefix=prefix, suffix=".tmp"))
     try:
-        build(target, inputs, commands, box, show)
+        build(args, target, inputs, commands, box, show)
     except cli.UserError as e:
         show.failed()
         full = shutil.disk_usage(parent).free < 1 << 20

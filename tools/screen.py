@@ -30,6 +30,7 @@ class Step:
         self.name, self.target, self.started = name, target, time.time()
         self.label = " ".join(target.parts[1:2] + target.parts[4:-1]) if labelled else ""
         self.output, self.progress, self.names = bytearray(), "", ()
+        self.where, self.counts = "", ""  # of steps that ran on another machine
         self.moves = sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("V")
 
     def place(self, made: Path, final: Path) -> None:
@@ -117,9 +118,10 @@ class Step:
 
     def line(self, text: str = "") -> None:
         """Say that the step has ended, and with what."""
-        said = f"{DEMONSTRATION}{self.label}{': ' * bool(self.label)}{text or self.said()}"
+        said = DEMONSTRATION + ": ".join(part for part in (self.label, self.where, text or self.said()) if part)
         if len(said) > WIDTH - 11 and "gate:" not in said:  # a gate's line names what differs; all else is in the log
             said = f"{said[: WIDTH - 15]} ..."
+        said += f"  [{self.counts}]" * bool(self.counts)
         seconds = f"{time.time() - self.started:.1f} s"
         print(f"{self.name:<10} {said:<{WIDTH - 11}} {seconds:>8}", flush=True)
 

@@ -75,19 +75,24 @@ def noise(record: dict) -> str | None:
     return None
 
 
-def base(leaf: Path, kind: str, made: Path) -> dict:
-    """What every record says: parameters, when, where, which commit, the chain."""
+def base(leaf: Path, kind: str, made: Path, ran: list[Path]) -> dict:
+    """What every record says: parameters, when, where, which commit, the chain.
+
+    ran: what the chip wrote; where that was on another machine (LAUNCH=), the record names node, job and device of each.
+    """
     run = cli.read_json(prov_of(str(made)))["run"]
     keys = ("started", "commit", "dirty")
     source = leaf.parents[2] / "source"
     isa = PATH.search(leaf.as_posix())["isa"]
+    runs = [cli.read_json(prov_of(str(m)))["run"] for m in ran]
     return {
         "kind": kind,
         **parameters(leaf),
         **({"isa": isa.removeprefix(".")} if isa else {}),
         "source": source.read_text().strip(),
         **{k: run[k] for k in keys},
-        "machine": cpu.machine(),
+        "machine": runs[0].get("machine") or cpu.machine(),
+        **({"launched": [r["launched"] for r in runs]} if all("launched" in r for r in runs) else {}),
         "chain": chain(made),
     }
 
@@ -121,7 +126,7 @@ def right(predictions: str) -> list[bool]:
 def accuracy(leaf: Path) -> dict:
     """The record of leaf/score.json and the inference behind it."""
     score = cli.read_json(leaf / "score.json")
-    record = base(leaf, "accuracy", leaf / "score.json")
+    record = base(leaf, "accuracy", leaf / "score.json", [leaf / "output" / "MANIFEST"])
     caveat = "seeded weights: not the model's accuracy" if record["source"] == "seeded" else None
     summary = cli.read_json(leaf / "output" / "out_summary.json")
     return record | {
@@ -258,7 +263,7 @@ def perf(leaf: Path) -> dict:
     made = sorted(leaf.glob("round*/MANIFEST"))
     if not made:
         raise cli.UserError(f"{leaf}: no round1/MANIFEST; run make perf")
-    record = base(leaf, "throughput", made[0])
+    record = base(leaf, "throughput", made[0], made)
     places = [m.with_name("out_summary.json") for m in made]
     rounds = [round_of(s) for s in places]
     summaries = [cli.read_json(s) for s in places]
@@ -301,6 +306,12 @@ def padding(record: dict) -> str:
     return f"{100 * record['padded_rows']:.1f} % of rows on 872 sentences{packed}"
 
 
+def where_ran(record: dict) -> str:
+    """Node, job and device of what was launched, in words."""
+    words = lambda w: ", ".join([w["node"], *(f"{k} {w[k]}" for k in ("job", "device") if w.get(k) is not None)])
+    return "; ".join(map(words, record["launched"]))
+
+
 def show(record: dict) -> str:
     """The block that `make accuracy` and `make perf` end with."""
     info = record["engine_info"] or {}
@@ -336,6 +347,8 @@ def show(record: dict) -> str:
             )
         if why := noise(record):
             lines.append(f"noisy       {why}: differences below that mean nothing")
+    if "launched" in record:
+        lines.append(f"ran         {where_ran(record)}")
     lines += [
         f"model       {record['model']} (weights: {record['weights']}), batch {record['bs']}, "
         f"sequence {record['seq'].replace('p', ', packed')}",

@@ -125,6 +125,14 @@ class Latency(Strict):
     p99: Number | None
 
 
+class Launched(Strict):
+    """Where the chip was that a run behind LAUNCH= used."""
+
+    node: Plain
+    job: Text | None = None
+    device: Text | None = None
+
+
 class Record(Strict):
     """What every record says."""
 
@@ -141,6 +149,7 @@ class Record(Strict):
     commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40,64}$")] | None = None
     dirty: bool | None = None
     machine: Machine
+    launched: Annotated[list[Launched], Some] | None = None
     engine_info: Facts | None
     standin: bool
     demonstration: Text | None = None

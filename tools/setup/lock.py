@@ -1,13 +1,15 @@
-"""Write the lock files from requirements.in and requirements-bench.in (make lock; needs uv on PATH).
+"""Write the lock files from requirements.in, requirements-bench.in and requirements-scale.in (make lock; needs uv).
 
     python3 -m tools.setup.lock
     wrote requirements.txt: 79 packages
     wrote requirements-cuda.txt: 19 packages
     wrote requirements-bench.txt: 11 packages
+    wrote requirements-scale.txt: 41 packages
 
 One resolution holds for Python 3.11 and newer, x86-64 and Arm. What only PyPI's CUDA build of PyTorch needs goes into
 a file of its own, installed only where that build is. What the peers of `make bench` need beside the product's packages
-goes into requirements-bench.txt, which nothing else installs.
+goes into requirements-bench.txt, and what `make score` needs for a cluster or an S3 into requirements-scale.txt; nothing
+else installs these.
 """
 
 import argparse
@@ -56,11 +58,12 @@ def compiled(source, preferred=""):
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     product = compiled("requirements.in")
-    peers = compiled("requirements-bench.in", "\n".join(product))
+    beside = lambda name: [b for b in compiled(name, "\n".join(product)) if b not in product and not CUDA.match(b)]
     for name, kept in (
         ("requirements.txt", [b for b in product if not CUDA.match(b)]),
         ("requirements-cuda.txt", [b for b in product if CUDA.match(b)]),
-        ("requirements-bench.txt", [b for b in peers if b not in product and not CUDA.match(b)]),
+        ("requirements-bench.txt", beside("requirements-bench.in")),
+        ("requirements-scale.txt", beside("requirements-scale.in")),
     ):
         with cli.whole_file(name, "w") as f:
             f.write("\n".join(kept) + "\n")

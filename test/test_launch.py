@@ -1,0 +1,156 @@
+"""LAUNCH= behind prefixes that lie, fail and disappear; test_slurm.py has a real Slurm."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from tools import launch, screen
+
+WRITE = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write(sys.argv[2]); print('written')", "{}"]
+
+
+def script(folder: Path, name: str, text: str) -> str:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def step(tmp_path, monkeypatch):
+    """run(prefix, command ...) of tools/run.py behind a prefix, in a folder with a Makefile: the finished process."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Makefile").touch()
+
+    def run(prefix, *command, options=()):
+        words = ["--step", "infer", *options, f"--launch={prefix}", "build/out", "--", *(command or (*WRITE, "a"))]
+        return subprocess.run([sys.executable, "-m", "tools.run", *words], capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+def left(folder: Path) -> set[str]:
+    return {p.name for p in (folder / "build").iterdir()} - {".launch"}
+
+
+def test_the_result_decides_and_not_the_exit_code(step, tmp_path):
+    done = step(script(tmp_path, "liar", '"$@"; exit 9'))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "build/out").read_text() == "a" and (tmp_path / "build/out.log").read_text() == "written\n"
+    assert left(tmp_path) == {"out", "out.log", "out.prov.json"}
+    prov = json.loads((tmp_path / "build/out.prov.json").read_text())
+    node = prov["run"]["machine"]["host"]
+    assert prov["run"]["launched"] == {"node": node, "job": None, "device": None} and "liar" not in prov["recipe"]
+    assert f"{node}: written  [1 done, 0 running, 0 waiting]" in done.stdout
+
+
+def test_without_a_result_nothing_is_made(step, tmp_path):
+    done = step(script(tmp_path, "liar", "echo node failure >&2; exit 0"))
+    assert done.returncode == 1 and left(tmp_path) == set()
+    assert "liar ended (exit 0) and left no result; never begun" in done.stderr and "node failure" in done.stderr
+    assert done.stderr.count("\n") == 1 and "run make again" in done.stderr
+
+
+def test_a_command_that_fails_there_is_named(step, tmp_path):
+    done = step("nice", sys.executable, "-c", "print('why'); raise SystemExit(3)", "{}")
+    assert done.returncode == 1 and "exit 3 from:" in done.stderr and "(on " in done.stderr and "why" in done.stderr
+    assert "/run." not in done.stderr and left(tmp_path) == set()
+
+
+def test_a_launcher_that_is_not_here(step, tmp_path):
+    assert "LAUNCH: nowhere is not on PATH here" in step("nowhere").stderr and left(tmp_path) == set()
+
+
+def test_what_make_exports_is_carried(step, tmp_path, monkeypatch):
+    """sbatch --export=NONE and ssh hand no environment on."""
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setenv("OTHER", "1")
+    names = "('ONEDNN_MAX_CPU_ISA', 'OTHER')"
+    show = f"import os, sys; open(sys.argv[1], 'w').write(str([os.environ.get(k) for k in {names}]))"
+    done = step(f"env -i PYTHONPATH={ROOT}", sys.executable, "-c", show, "{}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "build/out").read_text() == "['AVX2', None]"
+
+
+def test_a_full_queue_is_asked_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch, "AGAIN", 0.01)
+    queue = script(
+        tmp_path, "queue", '[ -e was ] && exec "$@"; touch was; echo "Resource temporarily unavailable"; exit 1'
+    )
+    (tmp_path / "box").mkdir()
+    (tmp_path / "Makefile").touch()
+    made, found = launch.run(
+        [queue], [[*WRITE, "a"]], tmp_path / "box", Path("out"), False, screen.Step("x", Path("out"))
+    )
+    assert made.read_text() == "a" and found["ended"] >= found["started"]
+
+
+def test_of_two_attempts_the_first_counts(tmp_path):
+    """A node that was thought lost goes on beside the job that took its place."""
+    job = {"commands": [[*WRITE, "a"]], "name": "out", "folder": False, "alone": False, "env": {}, "visible": None}
+    launch.publish(tmp_path / "job.json", job | {"host": "elsewhere"})
+    said = [
+        subprocess.run(
+            [sys.executable, "-m", "tools.launch", tmp_path], cwd=ROOT, capture_output=True, text=True
+        ).stdout
+        for _ in "12"
+    ]
+    assert "another attempt was first" not in said[0] and "another attempt was first" in said[1]
+    assert len(list(tmp_path.glob("run.*"))) == 2
+    first = json.loads((tmp_path / "result.json").read_text())
+    assert first["started"] < json.loads((tmp_path / "started.json").read_text())["started"]
+
+
+def test_timed_steps_lock_the_machine_they_run_on(tmp_path, monkeypatch):
+    """Where no scheduler grants devices; make's own machine is locked as by its own steps."""
+    import fcntl
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch.tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "Makefile").touch()
+    for host, path in (("elsewhere", tmp_path / "bert2om.lock"), (launch.platform.node(), tmp_path / "Makefile")):
+        held = launch.lock(True, host)
+        with path.open() as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        os.close(held)
+        held, more = launch.lock(False, host), launch.lock(False, host)
+        os.close(held), os.close(more)
+
+
+def test_ssh_gets_words_quoted_for_a_shell(monkeypatch, tmp_path):
+    monkeypatch.setattr(launch.Path, "cwd", lambda: Path("/my $(folder)"))
+    assert "'/my $(folder)'" in launch.command_of(["/usr/bin/ssh", "node"], tmp_path)
+    assert "/my $(folder)" in launch.command_of(["srun", "-n1"], tmp_path)
+    assert "'/my $(folder)'" in launch.command_of(["slurm"], tmp_path)[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["LAUNCH=srun; id", "perf"], "LAUNCH='srun; id' may hold letters"),
+        (["SLURM_ARGS=--gres=npu:1", "perf"], "SLURM_ARGS= is for LAUNCH=slurm"),
+        (["LAUNCH=srun", "SLURM_ARGS=--gres=npu:1", "perf"], "SLURM_ARGS= is for LAUNCH=slurm"),
+        (["LAUNCH=srun", "bench"], "LAUNCH= means nothing to make bench"),
+    ],
+)
+def test_make_refuses(words, says):
+    done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_what_needs_a_chip_is_launched_and_nothing_else(built):
+    text = built.make("-n", "MODEL=tiny", "BS=2", "LAUNCH=srun -n1", "accuracy", "perf").stdout
+    steps = {
+        line.split(" --step ")[1].split()[0]: "--launch 'srun -n1'" in line
+        for line in text.splitlines()
+        if " --step " in line
+    }
+    assert {name for name, launched in steps.items() if launched} == {"compile", "infer", "time"}
+    assert {"simplify", "modify", "score", "accuracy", "perf"} <= steps.keys()
+    assert built.make("-q", "MODEL=tiny", "LAUNCH=srun -n1", "accuracy").returncode == 0  # where it ran stales nothing

@@ -1,0 +1,285 @@
+"""Run the commands of a step on another machine, behind a prefix such as `srun`, or as a job of Slurm.
+
+    python3 -m tools.run --step infer --launch "srun -N1 -n1 --gres=npu:1" TARGET PREREQUISITE... -- COMMAND...
+    python3 -m tools.run --step infer --launch "slurm --gres=npu:1" TARGET PREREQUISITE... -- COMMAND...
+
+    infer      n2, job 41, device 0: 872 rows in 109 requests     [3 done, 2 running, 5 waiting]     12.4 s
+
+Make's machine and the others share the folder of the checkout. tools/run.py calls `run`, which leaves the step's
+commands in <box>/job.json and starts `PREFIX env -C <checkout> python -m tools.launch <box>`; `slurm` stands for
+`sbatch --wait`, with the words behind it. There, each attempt works in a folder of its own, and its result.json is
+linked to its name last, once all commands have ended: the first one there is the answer, and the only one. An exit code
+is none: srun gives 0 where a node was lost, sbatch --wait where the job was cancelled. A job of Slurm that loses its
+node is queued again by Slurm; behind any other prefix the step fails, and the next `make` runs it.
+
+A step that is timed is alone on its device: by Slurm where it grants devices (gres), else by a lock on that machine,
+which all other steps there share.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tools import cli
+from tools.base import cpu
+
+# What make exports and the commands depend on; a scheduler need not hand the environment on.
+CARRIED = ("LC_ALL", "PYTHONHASHSEED", cpu.MAX_ISA)
+VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"  # CANN: which devices a process sees, numbered from 0 for it
+FULL = re.compile(r"temporarily unavailable|temporarily unable|submit limit|MaxSubmit", re.I)  # a queue that is full
+AGAIN = 10.0  # seconds until a full queue is asked again
+LATE = 5.0  # seconds that a shared folder may need to show a file that another machine wrote
+
+
+# ---- On make's machine
+
+
+def run(prefix: list[str], commands: list[list[str]], box: Path, final: Path, alone: bool, step) -> tuple[Path, dict]:
+    """Run commands elsewhere: (the path of what they wrote, {node, job, device, machine, started, ended}).
+
+    box: an empty folder that both machines see; final: the path that `{}` stands for in the end, a folder's where its
+    name is that of one; step: the screen.Step, which gets the output. UserError where a command failed, or where nobody
+    left a result.
+    """
+    job = {"commands": commands, "name": final.name, "folder": step.target != final, "alone": alone}
+    job |= {"env": {k: os.environ[k] for k in CARRIED if k in os.environ}, "visible": os.environ.get(VISIBLE)}
+    publish(box / "job.json", job | {"host": platform.node()})
+    with board(step) as tell:
+        result = answer(command_of(prefix, box), box, tell, slurm=prefix[0] == "slurm")
+    made = box / result["made"]
+    step.place(made, final)
+    step.take((made.parent / "log").read_bytes())
+    if result["failed"]:
+        raise cli.UserError(f"{step.told(result['failed'])} (on {result['node']})")
+    known = [f"{k} {result[k]}" for k in ("job", "device") if result[k] is not None]
+    step.where = ", ".join([result["node"], *known])
+    return made, {k: result[k] for k in ("node", "job", "device", "started", "ended", "machine")}
+
+
+def command_of(prefix: list[str], box: Path) -> list[str]:
+    """The command that runs `main` of this file elsewhere."""
+    there = ["env", "-C", str(Path.cwd()), sys.executable, "-m", "tools.launch", str(box)]
+    if prefix[0] == "slurm":
+        ours = [
+            "--wait",
+            "--requeue",
+            "-N1",
+            "-n1",
+            "--job-name",
+            job_name(box),
+            "--output",
+            str(box.absolute() / "job.log"),
+        ]
+        return ["sbatch", *prefix[1:], *ours, "--open-mode=append", "--wrap", f"exec {shlex.join(there)}"]
+    if Path(prefix[0]).name == "ssh":  # its words are read by a shell
+        there = [shlex.quote(word) for word in there]
+    return [*prefix, *there]
+
+
+def job_name(box: Path) -> str:
+    """A name of the job that no other has: that of its temporary folder."""
+    return f"bert2om{box.absolute().parent.name}{box.name}"
+
+
+def answer(command: list[str], box: Path, tell, slurm: bool) -> dict:
+    """What result.json says, once it is there; UserError where the command ends and leaves none."""
+    while True:
+        result, status, said = attempt(command, box, tell, slurm)
+        if result:
+            return result
+        if (box / "started.json").exists() or not FULL.search(said):
+            return late(box, command[0], status, said)
+        tell(None)
+        time.sleep(AGAIN)
+
+
+def attempt(command: list[str], box: Path, tell, slurm: bool) -> tuple[dict | None, int, str]:
+    """Run the launcher until it ends or result.json is there: (what that says, exit status, what the launcher said)."""
+    with tempfile.TemporaryFile() as said:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": said, "stderr": said}
+        try:
+            there = subprocess.Popen(command, **pipes, preexec_fn=cli.die_with_parent)
+        except FileNotFoundError:
+            raise cli.UserError(f"LAUNCH: {command[0]} is not on PATH here") from None
+        try:
+            while not (result := found(box, "result.json")) and there.poll() is None:
+                tell(found(box, "started.json"))
+                time.sleep(0.2)
+            if result and not slurm:  # it is about to end; sbatch --wait would only look again after a while
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    there.wait(timeout=LATE)
+        finally:
+            if there.poll() is None:
+                there.terminate()
+                there.wait()
+            if slurm and not (box / "result.json").exists():
+                forget(box)
+        said.seek(0)
+        return result, there.returncode, said.read().decode(errors="replace").strip()
+
+
+def late(box: Path, program: str, status: int, text: str) -> dict:
+    """What result.json says, if it comes late; else UserError that says all that is known."""
+    end = time.monotonic() + LATE
+    while (box / "started.json").exists() and time.monotonic() < end:
+        with tempfile.TemporaryFile(dir=box):  # over NFS, the folder is then read anew
+            if result := found(box, "result.json"):
+                return result
+        time.sleep(0.5)
+    begun = found(box, "started.json")
+    where = f"begun on {begun['node']}" if begun else "never begun"
+    log = box / "job.log"
+    lines = (text + "\n" + (log.read_text(errors="replace") if log.exists() else "")).strip().splitlines()
+    raise cli.UserError(
+        f"{program} ended (exit {status}) and left no result; {where}, then lost or cancelled"
+        f"{': ' * bool(lines)}{' / '.join(lines[-3:])[:300]}; run make again"
+    )
+
+
+def found(box: Path, name: str) -> dict | None:
+    """A JSON file of the box, which is whole or absent; None where it is absent."""
+    try:
+        return json.loads((box / name).read_text())
+    except FileNotFoundError:
+        return None
+
+
+def forget(box: Path) -> None:
+    """Cancel the job of a box that nobody waits for any more; nothing where there is none."""
+    if (box / "job.json").exists():
+        with contextlib.suppress(FileNotFoundError):
+            subprocess.run(["scancel", "--name", job_name(box)], capture_output=True, timeout=60, check=False)
+
+
+@contextlib.contextmanager
+def board(step):
+    """Count the launched steps of this make, each a file that says done, running or waiting.
+
+    Yields tell(what started.json says, None while it waits). The counts are shown while the step runs and at its end.
+    BERT2OM_MAKE, which the Makefile exports, is the process id of make.
+    """
+    here = f"{platform.node()}."
+    folder = Path("build/.launch", here + os.environ.get("BERT2OM_MAKE", str(os.getppid())))
+    folder.mkdir(parents=True, exist_ok=True)
+    for other in folder.parent.glob(f"{here}*"):
+        if not Path("/proc", other.name.removeprefix(here)).exists():
+            shutil.rmtree(other, ignore_errors=True)
+    mine = folder / step.target.as_posix().replace("/", "_")
+
+    def tell(started: dict | None, state: str = "") -> None:
+        state = state or ("running" if started else "waiting")
+        if not mine.exists() or mine.read_text() != state:
+            mine.write_text(state)
+        states = [file.read_text() for file in folder.iterdir()]
+        step.counts = ", ".join(f"{states.count(word)} {word}" for word in ("done", "running", "waiting"))
+        where = f"on {started['node']}" if started else "waiting in the queue"
+        step.progress = f"{where}  [{step.counts}]"
+        step.move()
+
+    tell(None)
+    try:
+        yield tell
+    except BaseException:
+        mine.unlink(missing_ok=True)
+        raise
+    tell(None, "done")
+
+
+# ---- On the other machine
+
+
+def granted(job: str | None, node: str) -> str | None:
+    """The devices that Slurm gave this job on this node, such as `0`; None where it gives none, or no numbers."""
+    if job is None:
+        return None
+    try:
+        done = subprocess.run(["scontrol", "show", "job", "-d", job], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    line = re.search(rf"Nodes={re.escape(node)} .*GRES=\S+?\(IDX:([\d,-]+)\)", done.stdout)
+    return line and line[1]
+
+
+def lock(alone: bool, host: str) -> int:
+    """Wait until nothing is timed on this machine; alone: until nothing of ours runs on it. A file to keep open.
+
+    On make's own machine it is the lock of make's own steps.
+    """
+    path = Path("Makefile")
+    if platform.node() != host:
+        path = Path(tempfile.gettempdir(), "bert2om.lock")
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    fcntl.flock(fd, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+    return fd
+
+
+def publish(path: Path, value: dict) -> bool:
+    """Write a file whole under its name; False where one stands there already."""
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(fd, "w") as f:
+        json.dump(value, f)
+        f.flush()
+        os.fsync(fd)
+    try:
+        os.link(name, path)
+    except FileExistsError:
+        return False
+    finally:
+        Path(name).unlink()
+    return True
+
+
+def perform(commands: list[list[str]], made: Path, env: dict) -> str | None:
+    """Run commands one after another, `{}` being `made`; the first failure in words. What they print goes to a log."""
+    words = lambda command: [w.replace("{}", str(made)).replace("{stem}", str(made.with_suffix(""))) for w in command]
+    with (made.parent / "log").open("wb") as log:
+        for command in map(words, commands):
+            try:
+                done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
+                                      preexec_fn=cli.die_with_parent, check=False)  # fmt: skip
+            except FileNotFoundError:
+                return f"{command[0]}: not found there; `make doctor` says what is here"
+            if done.returncode:
+                return f"{cli.ending(done.returncode)} from: {' '.join(command)}"
+    return None
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("box", type=Path, help="the folder that holds job.json")
+    box = p.parse_args().box
+    job = cli.read_json(box / "job.json")
+    number, node = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURMD_NODENAME", platform.node())
+    device = granted(number, node)
+    env = os.environ | job["env"] | {"BERT2OM_STEP": "launched"}
+    if device is not None and os.environ.get(VISIBLE) == job["visible"]:  # Slurm knows of the device, CANN not yet
+        env[VISIBLE] = device
+    held = lock(job["alone"] and device is None, job["host"])
+    here = {"node": node, "job": number, "device": device, "machine": cpu.machine(), "started": time.time()}
+    made = Path(tempfile.mkdtemp(dir=box, prefix="run.")) / job["name"]
+    if job["folder"]:
+        made.mkdir()
+    with cli.whole_file(box / "started.json", "w") as f:  # in place of that of an attempt whose node was lost
+        json.dump(here, f)
+    failed = perform(job["commands"], made, env)
+    here |= {"ended": time.time(), "made": str(made.relative_to(box)), "failed": failed}
+    first = publish(box / "result.json", here)
+    os.close(held)
+    print(f"{job['name']}: {failed or 'made'}{'' if first else ', but another attempt was first'}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

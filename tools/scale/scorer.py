@@ -1,0 +1,95 @@
+"""A model, loaded once, and a piece of a file to a table of answers: the same here and on a cluster's nodes."""
+
+from tools import cli
+from tools.base import tasks
+from tools.cpu import score
+from tools.scale import files
+
+
+def texts(args) -> int:
+    """How many columns hold the text: one, or two of a pair."""
+    return len(tasks.known(args.task).text[0])
+
+
+def wanted(args) -> list[str]:
+    """The columns that are read, those of the text first."""
+    return list(dict.fromkeys([*args.columns, *args.keep]))
+
+
+class Scorer:
+    """A model, loaded once."""
+
+    def __init__(self, args):
+        """Raises UserError where the model cannot do what is asked."""
+        from tools.cpu import engines
+        from tools.source import tokens
+
+        self.args, self.engine, self.tried = args, engines.load(args.model, args.threads), False
+        if fixed := [t.name for t in self.engine.inputs if t.shape != (None, None)]:
+            raise cli.UserError(f"--model {args.model}: input {fixed[0]} has a fixed shape; compile it with SEQ=real")
+        self.inputs, self.task = [t.name for t in self.engine.inputs], tasks.known(args.task)
+        tasks.refuse_without_types(self.inputs, self.task, args.model)
+        self.names = score.labels_of(args, self.task)
+        self.exact = args.rerun and engines.load(args.rerun, args.threads)
+        self.tokenizer = tokens.load(args.tokenizer_path)
+        self.most = tokens.fit(args.tokenizer_path, args.max_len, cut=True)
+
+    def tokenised(self, table):
+        """Yield the rows of each model input, of score.WINDOW sentences (or pairs) at a time."""
+        from tools.source import tokens
+
+        columns = [table[name].to_pylist() for name in self.args.columns[: texts(self.args)]]
+        sentences = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+        for start in range(0, len(sentences), score.WINDOW):
+            window = sentences[start : start + score.WINDOW]
+            yield list(tokens.ragged(self.tokenizer, window, self.most, self.inputs).values())
+
+    def logits(self, columns):
+        """Float32 [n, labels] of n sentences; the first time, what runs them quickest is tried."""
+        from tools.cpu import plan
+
+        args = self.args
+        if not self.tried:
+            self.engine, _ = plan.fastest(self.engine, args.model, columns, args.batchsize, args.threads)
+            self.tried = True
+        found = score.logits(self.engine, columns, args.batchsize, lambda rows: None)
+        if found.shape[1] != len(self.names):
+            fault = f"{found.shape[1]} outputs, the task {args.task} has {len(self.names)} ({', '.join(self.names)})"
+            raise cli.UserError(f"--model {args.model}: {fault}; export it for this task")
+        if self.exact:
+            score.rerun(self.exact, columns, found, args)
+        return found
+
+    def part(self, source: files.Source, number: int, table):
+        """(the part as a pyarrow table, how many labels are right or None) of a table of `wanted` columns.
+
+        Raises UserError for a label that the task does not know, and for logits that are no numbers.
+        """
+        import numpy as np
+        import pyarrow as pa
+
+        found, first = (
+            np.concatenate([self.logits(c) for c in score.ahead(self.tokenised(table))]),
+            number * self.args.rows,
+        )
+        if not np.isfinite(found).all():
+            bad = first + int(np.flatnonzero(~np.isfinite(found).all(1))[0])
+            raise cli.UserError(f"{source.url}: row {bad}: NaN or infinite logits; try PRECISION=fp32")
+        values, chosen = score.answers(found, self.task, self.names)
+        answers = score.schema_of(self.task, self.names).remove(0)
+        told = {"file": pa.array([source.name] * len(table)), "row": np.arange(first, first + len(table))}
+        told |= {name: table[name] for name in self.args.keep}
+        told |= {field.name: pa.array(v, field.type) for field, v in zip(answers, values, strict=True)}
+        return pa.table(told), self.right(source, first, table, chosen)
+
+    def right(self, source, first: int, table, chosen) -> int | None:
+        """How many classes are those of the label column; None without one, or without classes."""
+        said = self.args.columns[texts(self.args) :]
+        if not said or self.task.score:
+            return None
+        where = lambda row: f"{source.url}: row {row}"
+        labels = [
+            tasks.label_of(str(v), self.task, self.names, where(row))
+            for row, v in enumerate(table[said[0]].to_pylist(), first)
+        ]
+        return sum(label == value for label, value in zip(labels, chosen, strict=True))
