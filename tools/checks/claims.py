@@ -28,8 +28,8 @@ from tools.base import cpu
 CLAIMS, COSTS = Path("data/claims.toml"), Path("results/costs.csv")
 UNITS = {"bf16": cpu.BF16, "int8": cpu.VNNI}
 READMES = {
-    "README.md": ("says", "| `CLAIM=` | claim | holds if | seconds | MB |"),
-    "README.zh-CN.md": ("zh", "| `CLAIM=` | 声明 | 成立条件 | 秒 | MB |"),
+    "README.md": ("says", "| `CLAIM=` | claim | holds if | seconds | MB |", "make ends well"),
+    "README.zh-CN.md": ("zh", "| `CLAIM=` | 声明 | 成立条件 | 秒 | MB |", "make 成功结束"),
 }
 FIELDS = {"id", "says", "zh", "make", "reads", "holds", "needs", "short"}
 OF_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
@@ -115,9 +115,9 @@ def takes(claim: dict) -> tuple[str, str]:
     return tuple(f"{sum(float(row[name]) for row in rows):.0f}" for name in ("seconds", "disk_mb"))
 
 
-def markdown(language: str, heading: str) -> str:
-    """The READMEs' table of claims."""
-    cells = lambda c: [f"`{c['id']}`", c[language], short(c["holds"]) if "reads" in c else "make: 0", *takes(c)]
+def markdown(language: str, heading: str, well: str) -> str:
+    """The table of claims of one README."""
+    cells = lambda c: [f"`{c['id']}`", c[language], short(c["holds"]) if "reads" in c else well, *takes(c)]
     lines = [f"| {' | '.join(cells(c))} |" for c in read()]
     return "\n".join([heading, "|---|---|---|---:|---:|", *lines])
 
@@ -125,10 +125,10 @@ def markdown(language: str, heading: str) -> str:
 def keep(write: bool) -> None:
     """Write the READMEs' sections, or fail where one differs."""
     stale = []
-    for name, (language, heading) in READMES.items():
+    for name, words in READMES.items():
         path = Path(name)
         old = path.read_text("utf-8")
-        section = f"<!-- claims -->\n\n{markdown(language, heading)}\n\n<!-- /claims -->"
+        section = f"<!-- claims -->\n\n{markdown(*words)}\n\n<!-- /claims -->"
         new, count = re.subn(r"(?s)<!-- claims -->.*?<!-- /claims -->", lambda _, s=section: s, old)
         if count != 1:
             raise cli.UserError(f"{path}: needs one <!-- claims --> and, below it, one <!-- /claims -->")
