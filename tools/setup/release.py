@@ -2,8 +2,8 @@
 
     python -m tools.setup.release --save_path build/release      (or: make release)
 
-    release    82 wheels and 2 downloads, each with a hash of the lock or of data/pins.txt
-    wrote build/release/bert2om-54f54b0eeaed-cp311-linux_x86_64.tar: 812 MB, sha256 2c1f...
+    release    78 wheels and 2 downloads, each with a hash of the lock or of data/pins.txt
+    wrote build/release/bert2om-54f54b0eeaed-cp311-linux_x86_64.tar: 606 MB, sha256 cfce...
 
 The wheels are those of this interpreter and this processor, which the tar's name says; wheels/SHA256SUMS lists them, and
 tools/setup/install.py takes them from there. .git_archival.txt names the commit (git archive's export-subst), since
