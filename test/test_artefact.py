@@ -232,3 +232,50 @@ def test_both_readmes_have_the_same_sections_and_commands():
     assert len(re.findall(r"(?m)^## ", english)) == len(re.findall(r"(?m)^## ", chinese))
     commands = lambda text: {" ".join(c.split()) for c in re.findall(r"(?m)^(?: {4})?(make [^#\n]*)", text)}
     assert commands(english) == commands(chinese)
+
+
+PODMAN = """#!/bin/sh
+echo "$@" >> asked
+case "$1 $FAULT" in "run no-containers") exit 125;; "build no-base") echo no such image >&2; exit 125;; esac
+"""
+
+
+def contained(folder, fault=""):
+    """tools/setup/container.py with a podman that only notes what it is asked; (the process, what was asked)."""
+    (folder / "bin").mkdir(exist_ok=True)
+    for name, text in (("podman", PODMAN), ("unshare", 'shift; exec "$@"\n')):
+        (folder / "bin" / name).write_text(text if text.startswith("#!") else f"#!/bin/sh\n{text}")
+        (folder / "bin" / name).chmod(0o755)
+    env = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "FAULT": fault, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tools.setup.container", "make accuracy"]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    return done, (folder / "asked").read_text().splitlines()
+
+
+def test_the_container_runs_offline(tmp_path):
+    done, asked = contained(tmp_path)
+    assert done.returncode == 0 and "make accuracy: passed without a network" in done.stdout, done.stderr
+    assert asked[-1] == "run --rm --network=none localhost/bert2om sh -c make accuracy"
+
+
+def test_without_containers_the_command_is_the_step_of_a_build(tmp_path):
+    done, asked = contained(tmp_path, "no-containers")
+    assert done.returncode == 0 and "--isolation=chroot" in asked[1] and "--isolation=chroot" in asked[2]
+    assert "build --isolation=chroot --no-cache -f" in asked[2]
+
+
+def test_a_failed_build_is_one_line(tmp_path):
+    done, _ = contained(tmp_path, "no-base")
+    assert done.returncode == 1 and "no such image; all of it in build/container/log" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_base_of_the_container_is_pinned():
+    text = (ROOT / "Containerfile").read_text()
+    assert re.findall(r"(?m)^ARG BASE=\S+@sha256:[0-9a-f]{64}$", text) and re.findall(r"(?m)^FROM .*", text) == [
+        "FROM ${BASE}"
+    ]
+
+
+def test_the_container_gets_the_downloads_of_a_release():
+    assert {"build/*", "!build/downloads", ".venv*"} <= set((ROOT / ".containerignore").read_text().split())
