@@ -28,8 +28,8 @@ from tools.base import cpu
 CLAIMS, COSTS = Path("data/claims.toml"), Path("results/costs.csv")
 UNITS = {"bf16": cpu.BF16, "int8": cpu.VNNI}
 READMES = {
-    "README.md": ("says", "| `CLAIM=` | claim | holds if | seconds | MB |", "make ends well"),
-    "README.zh-CN.md": ("zh", "| `CLAIM=` | 声明 | 成立条件 | 秒 | MB |", "make 成功结束"),
+    "README.md": ("says", "| `CLAIM=` | claim | holds if | seconds | MB |", "the command ends well"),
+    "README.zh-CN.md": ("zh", "| `CLAIM=` | 声明 | 成立条件 | 秒 | MB |", "命令成功结束"),
 }
 FIELDS = {"id", "says", "zh", "make", "reads", "holds", "needs", "short"}
 OF_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")

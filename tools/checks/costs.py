@@ -2,7 +2,7 @@
 
     python -m tools.checks.costs --save_path results/costs.csv      (or: make costs)
 
-    make                                     seconds  disk_mb  memory_mb
+    target                                   seconds  disk_mb  memory_mb
     setup                                       81.3     2094        313
     accuracy                                    74.9      527       1493
     ...
@@ -74,7 +74,7 @@ def main():
     p.add_argument("targets", nargs="*", help="the words of some makes alone (all if none)")
     args = p.parse_args()
     tree, rows, failed = reproduce.clean_copy(HOME), [], []
-    print(f"{'make':<60} seconds  disk_mb  memory_mb")
+    print(f"{'target':<60} seconds  disk_mb  memory_mb")
     for words in args.targets or targets():
         row = measure(words, tree)
         if not row:

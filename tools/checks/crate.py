@@ -52,7 +52,7 @@ def file(path: str, sha256: str, crate: Path) -> dict:
 
 
 def script(command: list[str]) -> str:
-    """The file of a command's program: `python models/m/pth2onnx.py`, `python -m tools.graph.gate`."""
+    """The file of a command's program: `python models/minilm_sst2/pth2onnx.py`, `python -m tools.graph.gate`."""
     return f"{command[2].replace('.', '/')}.py" if command[1] == "-m" else command[1]
 
 

@@ -1,4 +1,4 @@
-"""Remove what was made here, and say how much that frees: build/ but for its downloads, or all that make can get again.
+"""Remove what was made here, and say how much that frees: build/ but for its downloads, or all that can be got again.
 
     python3 -m tools.setup.clean [--all .venv .venv-bench]      (or: make clean, make distclean)
 
@@ -6,8 +6,8 @@
     clean      removed build/minilm_sst2, build/data, build/imports.mk and 4 more: 527 MB freed
 
 --all also removes the downloads and the named virtual environments. Nothing else is touched: an entry of build/ that
-make does not make is kept and named, and so is a folder without the mark of tools/setup/install.py. A link is
-kept too, and never followed. It waits for a make that is at work. Only the
+is not made by a target is kept and named, and so is a folder without the mark of tools/setup/install.py. A link is
+kept too, and never followed. It waits for a build that is at work. Only the
 standard library: it has to work where nothing is installed.
 """
 
