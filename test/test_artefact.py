@@ -11,7 +11,7 @@ import unicodedata
 import pytest
 from conftest import ROOT
 
-from tools import cli, run
+from tools import cli, run, screen
 from tools.checks import claims, costs, crate
 from tools.setup import install, release, sbom
 
@@ -279,3 +279,9 @@ def test_the_base_of_the_container_is_pinned():
 
 def test_the_container_gets_the_downloads_of_a_release():
     assert {"build/*", "!build/downloads", ".venv*"} <= set((ROOT / ".containerignore").read_text().split())
+
+
+def test_a_terminal_sees_that_a_long_command_goes_on(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert screen.wait(subprocess.Popen(["sh", "-c", "sleep 1.2; exit 3"]), "pip install") == 3
+    assert "pip install: 1 s ..." in capsys.readouterr().err

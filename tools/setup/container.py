@@ -21,18 +21,18 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools import cli
+from tools import cli, screen
 
 IMAGE, BASE, HOME = "localhost/bert2om", "localhost/bert2om-debian", Path("build/container")
 COMMANDS = ("make accuracy", "make test")
 
 
-def run(*command, **options) -> bool:
+def run(*command) -> bool:
     """Whether a command ends well; what it prints is added to build/container/log."""
     with (HOME / "log").open("ab") as log:
         log.write(f"$ {' '.join(map(str, command))}\n".encode())
         log.flush()
-        return not subprocess.run(command, stdout=log, stderr=log, check=False, **options).returncode
+        return not screen.wait(subprocess.Popen(command, stdout=log, stderr=log), " ".join(map(str, command))[:70])
 
 
 def step(what: str, done: bool, started: float) -> None:

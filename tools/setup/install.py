@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from tools import cli
+from tools import cli, screen
 
 MARK = ".bert2om"
 WHEELS = cli.ROOT / "wheels"  # of a release
@@ -37,7 +37,8 @@ def pip(folder, *words, log=None):
     """Run pip of an environment, its output added to `log`; its exit status."""
     command = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *words]
     try:
-        return subprocess.run(command, env=environment(), stdout=log, stderr=log, stdin=subprocess.DEVNULL).returncode
+        run = subprocess.Popen(command, env=environment(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        return screen.wait(run, f"{folder}: pip {words[0]}")
     except OSError:
         return 1
 
