@@ -43,6 +43,9 @@ A :=
 B :=
 #: record: a summary or log of ais_bench or trtexec that was made elsewhere
 FROM :=
+##@ Check and hand on
+#: claims: check this one (its id), the short ones (short) or all of them (all)
+CLAIM :=
 ##@ Ascend and GPU
 #: where atc is: auto (PATH, ASCEND_HOME_PATH, the usual folders), its path, or docker or podman with CANN_IMAGE
 ATC := auto
@@ -67,7 +70,7 @@ VENV := .venv
 PYTHON := python3
 
 override PARAMETERS := MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE V INPUT OUT RERUN MODELS CHIPS BATCHES \
-    PRECISIONS SAMPLES A B FROM ATC CANN_IMAGE DEVICE AIS_PYTHON SST2 ISA TRAIN RUNS VENV PYTHON \
+    PRECISIONS SAMPLES A B FROM ATC CANN_IMAGE DEVICE AIS_PYTHON CLAIM SST2 ISA TRAIN RUNS VENV PYTHON \
     LAUNCH SLURM_ARGS COLUMNS KEEP CLUSTER
 include mk/words.mk
 too_old := $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(MAKE_VERSION))
@@ -75,12 +78,13 @@ $(if $(too_old),$(error GNU make 4.2 or newer is needed, not $(too_old)))
 RUNNING    := setup data onnx om accuracy perf score
 TABLES     := accuracy-table perf-table bench knobs
 RECORDING  := record report audit verify reproduce compare
-DEVELOPING := help help-dev doctor fusion-report demo-ascend train torture fuzz sbom lock lint test
-.PHONY: $(RUNNING) $(TABLES) $(RECORDING) $(DEVELOPING) FORCE
+HANDING_ON := claims costs release container crate sbom clean distclean
+DEVELOPING := help help-dev doctor fusion-report demo-ascend train torture fuzz lock lint test
+.PHONY: $(RUNNING) $(TABLES) $(RECORDING) $(HANDING_ON) $(DEVELOPING) FORCE
 .DEFAULT_GOAL := help
 
 include mk/shell.mk mk/chips.mk $(wildcard models/*/model.mk) mk/score.mk mk/params.mk mk/sequence.mk mk/paths.mk
-include mk/install.mk mk/source.mk mk/graph.mk mk/compile.mk mk/run.mk mk/bench.mk mk/tables.mk
+include mk/install.mk mk/source.mk mk/graph.mk mk/compile.mk mk/run.mk mk/bench.mk mk/tables.mk mk/develop.mk
 
 # ---- Targets for people. A recipe here only prints what was made, so `make -q` and `make -n` stay truthful.
 ##@ Run one configuration
@@ -110,7 +114,7 @@ knobs: build/$(dir $(ONE))knobs.md  ## what each setting of the CPU engines cost
 record: | $(VENV)/installed        ## keep what was measured here, or the log FROM=, in results/
 	$(Q)$(record)
 report: $(reported)                ## remake results/ and the READMEs' tables from the records, and the report page
-	$(Q)$(py) -m tools.results.readme --write
+	$(Q)$(py) -m tools.results.readme --write && $(py) -m tools.checks.claims --write
 audit: | $(VENV)/installed         ## hash everything again, from weights to table; name the first link that breaks
 	$(Q)$(py) -m tools.checks.audit
 verify: | $(VENV)/installed        ## make again what the committed records claim (all, or MODEL= BS= ... of one)
@@ -124,25 +128,3 @@ fusion-report: build/$(dir $(ONE))ascend.onnx  ## which CANN fusions the graph q
 	$(Q)$(py) -m tools.ascend.fusion $< $(fusion_options)
 demo-ascend: | $(VENV)/installed   ## the Ascend route with stand-ins for CANN and card: no figure of it counts
 	$(Q)$(py) -m tools.checks.demo $(CHIP) -- $(parameters)
-##@ Development
-help:                              ## this text
-	@$(our_python) -m tools.setup.help $(MAKEFILE_LIST)
-help-dev:                          ## every target and parameter
-	@$(our_python) -m tools.setup.help --all $(MAKEFILE_LIST)
-doctor:                            ## what this machine can run, what is missing, and how to get it
-	@$(our_python) -m tools.setup.doctor --venv $(VENV) $(ais_python)
-train: | $(wheel)                  ## train the adapter of minilm_sst2 again from TRAIN=; how near it comes
-	$(Q)$(train)
-torture: | $(VENV)/installed       ## kill the pipeline RUNS times at random; each next make gives the same bytes
-	$(Q)$(py) -m tools.checks.torture --runs $(RUNS) build/$(ONE)/accuracy.txt -- $(parameters)
-fuzz: | $(VENV)/installed          ## give every parser malformed inputs
-	$(Q)PYTHONPATH=.:test $(py) -W ignore test/fuzz.py --runs $(RUNS)00
-sbom: | $(VENV)/installed          ## every installed package with its version and licence; nothing outside the lock
-	$(Q)$(py) -m tools.setup.sbom
-lock:                              ## resolve requirements*.in into the lock files (needs uv)
-	$(Q)$(our_python) -m tools.setup.lock
-lint: | $(VENV)/installed          ## ruff and shellcheck
-	$(Q)$(py) -m ruff check -q . && $(py) -m ruff format -q --check .
-	$(Q)$(VENV)/bin/shellcheck .ci/run $(wildcard models/*/test/*.sh)
-test: lint                         ## lint, then every test on two cores; the ten slowest are listed
-	$(Q)$(py) -m pytest -n 2 --dist loadfile --durations 10

@@ -9,7 +9,7 @@ $(VENV)/installed: $(locks)
 
 # needs.<module or script> lists what it imports, itself included. Files that came with an older date than when make
 # last looked (a backup restored, `cp -p`) but with other bytes are named, and dated now.
-looking := help help-dev doctor lock
+looking := help help-dev doctor lock clean distclean
 ifneq ($(filter-out $(looking),$(or $(MAKECMDGOALS),help)),)
 found := $(shell $(our_python) -m tools.imports build/imports.mk 2>&1)
 $(if $(found),$(info $(found)))

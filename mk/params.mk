@@ -4,7 +4,7 @@ single := $(filter-out $(lists),$(PARAMETERS))
 $(foreach v,$(single),$(if $(word 2,$($v)),$(error $v='$($v)' holds blanks; it is one value)))
 
 # A mistyped target is a mistake, and so is a parameter that the targets asked for do not use.
-TARGETS := $(RUNNING) $(TABLES) $(RECORDING) $(DEVELOPING)
+TARGETS := $(RUNNING) $(TABLES) $(RECORDING) $(HANDING_ON) $(DEVELOPING)
 files := $(foreach g,$(MAKECMDGOALS),$(if $(findstring /,$g),$g))
 $(foreach g,$(filter-out $(TARGETS) $(files),$(MAKECMDGOALS)),\
     $(error there is no target '$g'$(call nearest,$g,$(TARGETS)); make help lists them))
@@ -12,7 +12,7 @@ $(foreach g,$(filter-out $(TARGETS) $(files),$(MAKECMDGOALS)),\
 only := MODELS:accuracy-table,perf-table,record CHIPS:accuracy-table,perf-table,record,fusion-report \
         BATCHES:accuracy-table,perf-table,record,fusion-report PRECISIONS:accuracy-table,perf-table,record \
         $(addsuffix :score,INPUT OUT RERUN COLUMNS KEEP CLUSTER) A:compare B:compare FROM:record TRAIN:train \
-        RUNS:torture,fuzz LAUNCH:om,accuracy,perf,accuracy-table,perf-table
+        CLAIM:claims RUNS:torture,fuzz LAUNCH:om,accuracy,perf,accuracy-table,perf-table
 users_of = $(subst $(comma), ,$(patsubst $1:%,%,$(filter $1:%,$(only))))
 unused   = $(if $(call users_of,$1),$(if $(files)$(filter $(call users_of,$1),$(MAKECMDGOALS)),,$1))
 means_nothing = $(error $1= means nothing to make $(MAKECMDGOALS); it is for $(call users_of,$1))

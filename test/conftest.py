@@ -15,15 +15,22 @@ sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = str(ROOT)  # `python -m tools.x` from any folder
 
 
+def sources() -> list[str]:
+    """The files of this tree that git keeps or would keep; of an unpacked archive, all that it brought."""
+    if (ROOT / ".git").exists():
+        words = ["git", "ls-files", "-coz", "--exclude-standard"]
+        return subprocess.run(words, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    made = {"build", "wheels", ".venv", ".venv-bench", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
+    names = [p.relative_to(ROOT) for top in ROOT.iterdir() if top.name not in made for p in [top, *top.rglob("*")]]
+    return [n.as_posix() for n in names if not made & set(n.parts)]
+
+
 class Repo:
     """A copy of the work tree with one more model, `tiny` (2 layers, seeded), and the real virtual environment."""
 
     def __init__(self, path: Path):
         self.path = path
-        names = subprocess.run(
-            ["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
-        ).stdout.decode()
-        for name in names.split("\0"):
+        for name in sources():
             if (ROOT / name).is_file():
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, path / name)

@@ -55,7 +55,9 @@ def packages(names: set[str]) -> set[str]:
 
 
 def test_every_requirement_is_used():
-    text = "\n".join(p.read_text("utf-8") for p in [ROOT / "Makefile", *ROOT.glob("tools/**/*.py")])
+    text = "\n".join(
+        p.read_text("utf-8") for p in [ROOT / "Makefile", *ROOT.glob("mk/*.mk"), *ROOT.glob("tools/**/*.py")]
+    )
     run = {name for name, sign in COMMANDS.items() if re.search(sign, text)}
     assert requirements() - packages(imported()) - run == set()
 

@@ -14,7 +14,7 @@ SCRIPTS = sorted(p for p in (ROOT / "tools").rglob("*.py") if '__name__ == "__ma
 SOURCES = sorted((ROOT / "tools").rglob("*.py"))
 TEXTS = [ROOT / "Makefile", *sorted((ROOT / "mk").glob("*.mk")), *sorted(ROOT.glob("README*.md")), *SOURCES]
 TEXTS += sorted((ROOT / "models").rglob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
-MAKEFILE = (ROOT / "Makefile").read_text()
+MAKEFILE = "\n".join(p.read_text() for p in [ROOT / "Makefile", *(ROOT / "mk").glob("*.mk")])
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.M))
 PARAMETERS = set(re.search(r"^override PARAMETERS := ((?:.*\\\n)*.*)", MAKEFILE, re.M)[1].split()) - {"\\"}
 # `make` followed by one of these is English.

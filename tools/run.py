@@ -29,6 +29,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -104,8 +105,20 @@ def given(path: str) -> str:
     return sha256
 
 
+def archived() -> dict:
+    """The commit that `git archive` wrote into .git_archival.txt (gitattributes(5), export-subst); null in a clone."""
+    try:
+        found = re.fullmatch(r"commit: ([0-9a-f]{40})\n", (cli.ROOT / ".git_archival.txt").read_text())
+    except (OSError, ValueError):
+        found = None
+    return {"commit": found[1] if found else None, "dirty": None, "commit_from": ".git_archival.txt" if found else None}
+
+
 def git_state() -> dict:
-    """The commit of this very tree and whether the work tree differs from it; null where no git says it."""
+    """The commit of this tree, whether the work tree differs from it, and who says so; null where nobody does.
+
+    Of an unpacked archive `dirty` is null: nothing says whether a file was edited since.
+    """
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     ask = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True, check=False, env=env)
     try:
@@ -113,9 +126,9 @@ def git_state() -> dict:
         top, head = where.stdout.splitlines()
         if where.returncode or not cli.ROOT.samefile(top):
             raise ValueError
-        return {"commit": head, "dirty": bool(ask("status", "--porcelain", "-uno").stdout)}
+        return {"commit": head, "dirty": bool(ask("status", "--porcelain", "-uno").stdout), "commit_from": "git"}
     except (OSError, ValueError):
-        return {"commit": None, "dirty": None}
+        return archived()
 
 
 def signatures(paths: list[str]) -> dict[str, tuple]:

@@ -23,6 +23,21 @@ WIDTH = 96  # columns of the name and what is said of the step
 DEMONSTRATION = "demonstration: " if "BERT2OM_TEST_STANDIN" in os.environ else ""
 
 
+def wait(process: subprocess.Popen, what: str) -> int:
+    """The exit status of a process. A terminal shows meanwhile what it is and for how long it has run."""
+    moves, started = sys.stderr is not None and sys.stderr.isatty(), time.time()
+    while True:
+        try:
+            status = process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            if moves:
+                print(f"\r\x1b[K{what}: {time.time() - started:.0f} s ...", end="", file=sys.stderr, flush=True)
+            continue
+        if moves:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        return status
+
+
 class Step:
     """One step: its name, its output so far, and what the screen says of it."""
 

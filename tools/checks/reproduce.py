@@ -28,7 +28,7 @@ BUILDS = {
     "another/folder": {"jobs": 8, "umask": 0o077, "env": {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8",
                                                           "TZ": "Asia/Tokyo"}},
 }  # fmt: skip
-LEFT_OUT = (".git", ".venv", ".venv-bench", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis")
+LEFT_OUT = (".git", ".venv", ".venv-bench", "wheels", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis")
 
 
 def clean_copy(folder: Path) -> Path:

@@ -8,7 +8,7 @@ tried first where pip finds one, and what only PyPI's CUDA build needs is instal
 <folder>/installed is a copy of the locks and is written last; where it is missing, what is already installed is kept
 and the rest is added. The folder is one that this script made (it holds a mark), an empty one or a new one; any other
 is refused, so nothing of the user's is ever cleared. pip's settings for where packages come from (index, proxy,
-certificates) are obeyed, all others are not. Only the standard library: this runs before anything is installed.
+certificates) are obeyed, all others are not. A release brings a folder `wheels`: then no index is asked. Only the standard library: this runs before anything is installed.
 """
 
 import argparse
@@ -18,9 +18,10 @@ import sys
 import time
 from pathlib import Path
 
-from tools import cli
+from tools import cli, screen
 
 MARK = ".bert2om"
+WHEELS = cli.ROOT / "wheels"  # of a release
 # Where packages come from is the user's business; where they go, and what may be skipped, is ours.
 OBEYED = ("INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS", "TRUSTED_HOST", "PROXY", "CERT", "CLIENT_CERT", "TIMEOUT",
           "DEFAULT_TIMEOUT", "RETRIES", "CACHE_DIR", "NO_CACHE_DIR", "NO_INDEX", "CONFIG_FILE", "KEYRING_PROVIDER")  # fmt: skip
@@ -36,7 +37,8 @@ def pip(folder, *words, log=None):
     """Run pip of an environment, its output added to `log`; its exit status."""
     command = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *words]
     try:
-        return subprocess.run(command, env=environment(), stdout=log, stderr=log, stdin=subprocess.DEVNULL).returncode
+        run = subprocess.Popen(command, env=environment(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        return screen.wait(run, f"{folder}: pip {words[0]}")
     except OSError:
         return 1
 
@@ -62,7 +64,8 @@ def make(folder):
 def install(folder, locks, log):
     """Install the locked packages into an environment; UserError with pip's own last error."""
     kind = lambda name: next((p for p in locks if p.stem.endswith(name)), None)
-    fill = lambda path: pip(folder, "install", "--no-deps", "--require-hashes", "-r", str(path), log=log)
+    source = ["--no-index", "--find-links", str(WHEELS)] if WHEELS.is_dir() and len(locks) > 1 else []
+    fill = lambda path: pip(folder, "install", "--no-deps", "--require-hashes", *source, "-r", str(path), log=log)
     if kind("-cpu"):
         fill(kind("-cpu"))  # where pip finds no such build, the next line takes PyPI's
     if fill(locks[0]):
@@ -78,8 +81,9 @@ def failed(folder, log, what):
     log.flush()
     lines = Path(log.name).read_text(errors="replace").splitlines()
     said = next((line for line in reversed(lines) if "ERROR" in line or "has requirement" in line), "no reason given")
+    other = "; for another Python or processor than the release's, move `wheels` away" if WHEELS.is_dir() else ""
     return cli.UserError(
-        f"{folder}: pip {what} failed: {said.strip()[:300]} (all of it in {log.name}); mend it and make again"
+        f"{folder}: pip {what} failed: {said.strip()[:300]} (all of it in {log.name}); mend it and make again{other}"
     )
 
 

@@ -1,17 +1,20 @@
 """Every installed package with its version and licence; nothing outside the lock, nothing missing from it.
 
-    python -m tools.setup.sbom
+    python -m tools.setup.sbom [--save_path build/sbom.cdx.json]      (or: make sbom)
 
     annotated-doc 0.0.7  MIT
     ...
     77 packages, as requirements.txt locks them
 
-Needs the project's own interpreter (make sbom). Licences are what the packages' metadata say.
+Needs the project's own interpreter. Licences are what the packages' metadata say. --save_path also writes the list as
+CycloneDX 1.6 JSON (ECMA-424), with the lock's hashes: the same packages give the same bytes.
 """
 
 import argparse
 import importlib.metadata
+import json
 import re
+import uuid
 from pathlib import Path
 
 from tools import cli
@@ -40,9 +43,41 @@ def licence(meta) -> str:
     return text[:60] or "not stated"
 
 
+def hashes(path: Path) -> dict[tuple[str, str], list[str]]:
+    """{(package, version): sha256 of each file that a lock allows for it}."""
+    blocks = re.split(r"\n(?=[A-Za-z])", path.read_text())
+    heads = [re.match(r"([A-Za-z0-9._-]+)==([^ ;\\]+)", block) for block in blocks]
+    pairs = [(head, block) for head, block in zip(heads, blocks, strict=True) if head]
+    return {(plain(h[1]), h[2].split("+")[0]): re.findall(r"sha256:([0-9a-f]{64})", b) for h, b in pairs}
+
+
+def component(name: str, dist, allowed: dict) -> dict:
+    """One package as CycloneDX has it: its package URL, its licence, the files that the lock allows."""
+    expression = dist.metadata.get("License-Expression")
+    one = {"expression": expression} if expression else {"license": {"name": licence(dist.metadata)}}
+    files = allowed.get((name, dist.version.split("+")[0]), [])
+    page = {"type": "distribution", "url": f"https://pypi.org/project/{name}/{dist.version.split('+')[0]}/"}
+    page |= {"hashes": [{"alg": "SHA-256", "content": digest} for digest in files]} if files else {}
+    purl = f"pkg:pypi/{name}@{dist.version.replace('+', '%2B')}"
+    return {"type": "library", "bom-ref": purl, "name": name, "version": dist.version, "purl": purl,
+            "licenses": [one], "externalReferences": [page]}  # fmt: skip
+
+
+def cyclonedx(here: dict) -> str:
+    """The packages as a CycloneDX 1.6 document."""
+    build = ["requirements-cpu.txt"] if here["torch"].version.endswith("+cpu") else []  # its own file of PyTorch
+    allowed = {key: files for lock in (*LOCKS, *build) for key, files in hashes(Path(lock)).items()}
+    components = [component(name, dist, allowed) for name, dist in sorted(here.items())]
+    serial = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(components))
+    product = {"type": "application", "name": "bert2om", "licenses": [{"expression": "Apache-2.0"}]}
+    return json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.6", "serialNumber": f"urn:uuid:{serial}",
+                       "version": 1, "metadata": {"component": product}, "components": components}, indent=1)  # fmt: skip
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.parse_args()
+    p.add_argument("--save_path", type=Path, help="also write the list there, as CycloneDX JSON")
+    args = p.parse_args()
     here = {plain(d.metadata["Name"]): d for d in importlib.metadata.distributions()}
     allowed: dict[str, set[str]] = {}
     for lock in LOCKS:
@@ -58,6 +93,10 @@ def main():
     faults += [f"{n} is locked but not installed; rm -r .venv and run make setup" for n in missing]
     if faults:
         raise cli.UserError("; ".join(faults))
+    if args.save_path:
+        with cli.whole_file(args.save_path, "w", encoding="utf-8") as f:
+            f.write(cyclonedx(here) + "\n")
+        print(f"wrote {args.save_path}")
     print(f"{len(here)} packages, as requirements.txt locks them")
 
 

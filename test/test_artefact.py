@@ -1,0 +1,287 @@
+"""What an evaluator of this artefact does: claims, what targets take, clean, a release, provenance; links that work."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import unicodedata
+
+import pytest
+from conftest import ROOT
+
+from tools import cli, run, screen
+from tools.checks import claims, costs, crate
+from tools.setup import install, release, sbom
+
+LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
+PAGES = [p for p in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("models/*/*.md")] if "/build/" not in str(p)]
+
+
+def claims_file(repo, holds="= 0", needs="", make="accuracy MODEL=tiny"):
+    text = f'[[claim]]\nid = "one"\nsays = "x"\nzh = "x"\nmake = ["{make}"]\nholds = "{holds}"\nneeds = "{needs}"\n'
+    text += f'reads = {{key = "total", file = "{LEAF}/accuracy.json"}}\n'
+    (repo.path / "data/claims.toml").write_text(text)
+
+
+@pytest.fixture
+def claimed(built):
+    yield built
+    shutil.copy(ROOT / "data/claims.toml", built.path / "data/claims.toml")
+
+
+@pytest.mark.parametrize(("holds", "status", "verdict"), [("= 872", 0, "holds"), (">= 873", 2, "differs")])
+def test_a_claim_is_checked_by_its_command(claimed, holds, status, verdict):
+    claims_file(claimed, holds)
+    done = claimed.make("claims", "CLAIM=one", check=False)
+    assert done.returncode == status, done.stderr
+    assert re.search(rf"^one +{verdict} +872 \({holds}\)", done.stdout, re.M), done.stdout
+
+
+def test_a_claim_whose_make_fails_differs(claimed):
+    claims_file(claimed, "= 872", make="accuracy MODEL=tiny BS=0")
+    done = claimed.make("claims", "CLAIM=all", check=False)
+    assert done.returncode == 2 and "make accuracy MODEL=tiny BS=0 ended with 2" in done.stdout
+
+
+def test_a_claim_that_needs_an_absent_unit_cannot_run(claimed, monkeypatch):
+    monkeypatch.setattr(claims.cpu, "cpu_flags", set)
+    verdict, why = claims.check({"needs": "bf16", "make": ["nonsense"], "holds": "= 0"}, [])
+    assert verdict == "cannot run here" and "no bf16 unit" in why
+
+
+def test_an_unknown_claim_is_one_line(built):
+    done = built.make("claims", "CLAIM=nonsense", check=False)
+    assert done.returncode == 2 and "CLAIM=nonsense is not short, all or one of: data fp32" in done.stderr
+
+
+@pytest.mark.parametrize("claim", claims.read(ROOT / "data/claims.toml"), ids=lambda c: c["id"])
+def test_a_claim_reads_what_its_command_makes(built, claim):
+    """Each file that a claim reads is one that the last of its makes would make, or is made from."""
+    reads = claim.get("reads", {})
+    files = [reads.get(k) for k in ("file", "length", "sha256")] + reads.get("ratio", []) + reads.get("flips", [])
+    makes = " ".join(built.make("-n", "-B", *words.split(), "V=1").stdout for words in claim["make"] if reads)
+    for file in filter(None, files):
+        folder = file.rsplit("/", 1)[0]
+        assert file in makes or f"{folder}/MANIFEST" in makes, file
+
+
+def test_the_readmes_say_what_the_claims_say(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    claims.keep(write=False)
+    monkeypatch.setitem(claims.READMES, "README.md", ("zh", "| another |", "x"))
+    with pytest.raises(cli.UserError, match="README.md: not what data/claims.toml says"):
+        claims.keep(write=False)
+
+
+def test_what_a_target_takes_is_measured(built, tmp_path):
+    built.make("MODEL=tiny", "accuracy")
+    command = [sys.executable, "-m", "tools.checks.costs", "--save_path", str(tmp_path / "c.csv"), "data", "nonsense"]
+    done = subprocess.run(command, cwd=built.path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "these failed here and have no row: nonsense" in done.stderr, done.stdout
+    (head, row) = (tmp_path / "c.csv").read_text().splitlines()
+    row = dict(zip(head.split(","), row.split(","), strict=True))
+    assert row["make"] == "data" and float(row["seconds"]) > 0 and int(row["memory_mb"]) > 10
+    assert not (built.path / "build/costs").exists()
+
+
+def test_costs_name_only_what_is_measured(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert set(claims.costs()) <= set(costs.targets())
+
+
+def cleaned(folder, *words) -> str:
+    command = [sys.executable, "-m", "tools.setup.clean", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def test_clean_removes_what_make_made_and_nothing_else(tmp_path):
+    theirs = ["build/notes.txt", "build/theirs/photo", "mine/photo", ".venv-bench/photo"]
+    made = ["build/data/dev.tsv", "build/m/default/source", "build/imports.mk"]
+    later = ["build/downloads/a.whl", ".venv/.bert2om"]
+    for name in [*theirs, *made, *later, "Makefile"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(1_000_000))
+    (tmp_path / "build/lib").symlink_to(tmp_path / "mine")
+    here = lambda names: [n for n in names if (tmp_path / n).exists()]
+    said = cleaned(tmp_path)
+    assert "kept       build/lib: a link" in said and "kept       build/notes.txt" in said and ": 3 MB freed" in said
+    assert (here(made), here(later)) == ([], later)
+    said = cleaned(tmp_path, "--all", ".venv", ".venv-bench")
+    assert ": 2 MB freed" in said and "kept       .venv-bench: nothing that make made" in said
+    assert (here(later), here(theirs)) == ([], theirs)
+    assert "nothing to remove" in cleaned(tmp_path)
+
+
+def test_distclean_keeps_a_linked_environment(tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / install.MARK).write_text("")
+    (tmp_path / ".venv").symlink_to("shared")
+    (tmp_path / "Makefile").write_text("")
+    assert "kept       .venv: a link" in cleaned(tmp_path, "--all", ".venv")
+    assert (tmp_path / "shared" / install.MARK).exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "commit"), [("commit: " + "a" * 40 + "\n", "a" * 40), ("commit: $Format:%H$\n", None)]
+)
+def test_an_archive_names_its_commit(tmp_path, monkeypatch, text, commit):
+    (tmp_path / ".git_archival.txt").write_text(text)
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert run.git_state() == {"commit": commit, "dirty": None, "commit_from": ".git_archival.txt" if commit else None}
+
+
+def git(repo, *words):
+    who = ["-c", "user.name=n", "-c", "user.email=e@x"]
+    return subprocess.run(["git", *who, *words], cwd=repo, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_release_is_the_same_bytes_and_brings_its_wheels(repo, tmp_path, monkeypatch):
+    """The tree of the commit, wheels and downloads in one folder; without the wheels' index nothing else is asked."""
+    git(repo.path, "init", "-q")
+    git(repo.path, "add", "-A")
+    git(repo.path, "commit", "-qm", "one")
+    monkeypatch.chdir(repo.path)
+    wheel = tmp_path / "a-1-py3-none-any.whl"
+    wheel.write_bytes(b"wheel")
+    for name in ("one.tar", "two.tar"):
+        release.write(tmp_path / name, "bert2om-x", {"wheels/a-1-py3-none-any.whl": wheel})
+    assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
+    with tarfile.open(tmp_path / "one.tar") as tar:
+        read = lambda name: tar.extractfile(f"bert2om-x/{name}").read().decode()
+        assert read(".git_archival.txt") == f"commit: {git(repo.path, 'rev-parse', 'HEAD')}\n"
+        assert read("wheels/SHA256SUMS") == f"{cli.sha256(wheel)}  a-1-py3-none-any.whl\n"
+        assert {m.mtime for m in tar} == {int(git(repo.path, "show", "-s", "--format=%ct", "HEAD"))}
+    (repo.path / "README.md").write_text("edited")
+    monkeypatch.setattr(sys, "argv", ["release", "--save_path", str(tmp_path)])
+    with pytest.raises(cli.UserError, match="the work tree differs"):
+        release.main()
+
+
+def test_a_release_installs_from_its_wheels_alone(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(install, "WHEELS", tmp_path)
+    monkeypatch.setattr(install, "pip", lambda folder, *words, log=None: asked.append(words) or 0)
+    install.install(tmp_path, [ROOT / "requirements.txt", ROOT / "requirements-cpu.txt"], None)
+    fills = [words for words in asked if words[0] == "install"]
+    assert fills and all({"--no-index", str(tmp_path)} <= set(words) for words in fills)
+
+
+def test_the_lock_lines_of_a_release_name_each_package_once(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    heads = re.findall(r"^([a-z0-9-]+)==\S+(.*?) \\$", release.locked(), re.M)
+    plain = [name for name, marker in heads if "python_full_version" not in marker]
+    assert len(plain) == len(set(plain)) and "torch" in plain
+
+
+def test_a_crate_describes_every_step(built, tmp_path):
+    built.make("MODEL=tiny", "crate")
+    document = json.loads((built.path / "build/ro-crate-metadata.json").read_text())
+    entities = {e["@id"]: e for e in document["@graph"]}
+    record = json.loads((built.path / LEAF / "accuracy.json").read_text())
+    for path, link in record["chain"].items():
+        name = path.removeprefix("build/") if path.startswith("build/") else f"#{path}"
+        assert entities[name]["sha256"] == link["sha256"]
+    actions = [e for e in entities.values() if e["@type"] == "CreateAction"]
+    refer = lambda e: [
+        r["@id"] for k in ("instrument", "object", "result", "agent") for r in ([e[k]] if k == "agent" else e[k])
+    ]
+    assert all(set(refer(a)) <= entities.keys() for a in actions)
+    assert {a["result"][0]["@id"] for a in actions} >= {LEAF.removeprefix("build/") + "/accuracy.json"}
+    assert all((built.path / "build" / part["@id"]).is_file() for part in entities["./"]["hasPart"])
+    with pytest.raises(cli.UserError, match="make nothing.json first"):
+        crate.steps("nothing.json")
+
+
+def test_the_sbom_is_cyclonedx(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    import importlib.metadata
+
+    here = {sbom.plain(d.metadata["Name"]): d for d in importlib.metadata.distributions()}
+    document = json.loads(sbom.cyclonedx(here))
+    assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
+    assert {c["name"] for c in document["components"]} == set(here)
+    assert sbom.cyclonedx(here) == sbom.cyclonedx(here)
+    (torch,) = (c for c in document["components"] if c["name"] == "torch")
+    assert torch["externalReferences"][0]["hashes"][0]["alg"] == "SHA-256"
+
+
+def anchor(heading: str) -> str:
+    """How GitHub turns a heading into an anchor."""
+    kept = [c for c in heading.strip().lower() if c in "- " or unicodedata.category(c)[0] in "LNM" or c == "_"]
+    return "".join(kept).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_links_work(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
+    broken = []
+    for link in (x for x in links if not re.match(r"[a-z]+:", x)):
+        name, _, fragment = link.partition("#")
+        target = page.parent / name if name else page
+        anchors = re.findall(r"(?m)^#+ (.*)$", target.read_text("utf-8")) if fragment and target.is_file() else []
+        if not target.exists() or (fragment and fragment not in map(anchor, anchors)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_both_readmes_have_the_same_sections_and_commands():
+    english, chinese = ((ROOT / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md"))
+    assert len(re.findall(r"(?m)^## ", english)) == len(re.findall(r"(?m)^## ", chinese))
+    commands = lambda text: {" ".join(c.split()) for c in re.findall(r"(?m)^(?: {4})?(make [^#\n]*)", text)}
+    assert commands(english) == commands(chinese)
+
+
+PODMAN = """#!/bin/sh
+echo "$@" >> asked
+case "$1 $FAULT" in "run no-containers") exit 125;; "build no-base") echo no such image >&2; exit 125;; esac
+"""
+
+
+def contained(folder, fault=""):
+    """tools/setup/container.py with a podman that only notes what it is asked; (the process, what was asked)."""
+    (folder / "bin").mkdir(exist_ok=True)
+    for name, text in (("podman", PODMAN), ("unshare", 'shift; exec "$@"\n')):
+        (folder / "bin" / name).write_text(text if text.startswith("#!") else f"#!/bin/sh\n{text}")
+        (folder / "bin" / name).chmod(0o755)
+    env = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "FAULT": fault, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tools.setup.container", "make accuracy"]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    return done, (folder / "asked").read_text().splitlines()
+
+
+def test_the_container_runs_offline(tmp_path):
+    done, asked = contained(tmp_path)
+    assert done.returncode == 0 and "make accuracy: passed without a network" in done.stdout, done.stderr
+    assert asked[-1] == "run --rm --network=none localhost/bert2om sh -c make accuracy"
+
+
+def test_without_containers_the_command_is_the_step_of_a_build(tmp_path):
+    done, asked = contained(tmp_path, "no-containers")
+    assert done.returncode == 0 and "--isolation=chroot" in asked[1] and "--isolation=chroot" in asked[2]
+    assert "build --isolation=chroot --no-cache -f" in asked[2]
+
+
+def test_a_failed_build_is_one_line(tmp_path):
+    done, _ = contained(tmp_path, "no-base")
+    assert done.returncode == 1 and "no such image; all of it in build/container/log" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_base_of_the_container_is_pinned():
+    text = (ROOT / "Containerfile").read_text()
+    assert re.findall(r"(?m)^ARG BASE=\S+@sha256:[0-9a-f]{64}$", text) and re.findall(r"(?m)^FROM .*", text) == [
+        "FROM ${BASE}"
+    ]
+
+
+def test_the_container_gets_the_downloads_of_a_release():
+    assert {"build/*", "!build/downloads", ".venv*"} <= set((ROOT / ".containerignore").read_text().split())
+
+
+def test_a_terminal_sees_that_a_long_command_goes_on(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert screen.wait(subprocess.Popen(["sh", "-c", "sleep 1.2; exit 3"]), "pip install") == 3
+    assert "pip install: 1 s ..." in capsys.readouterr().err

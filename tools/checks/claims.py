@@ -1,0 +1,181 @@
+"""The claims of data/claims.toml: show them, check them, keep the READMEs' section of them as the file says.
+
+    python -m tools.checks.claims [--claim fp32] [--make VENV=.venv]      (or: make claims [CLAIM=fp32])
+
+    $ make accuracy
+    ...
+    fp32       holds    791 (= 791)                              MiniLM in fp32 gets 791 of the 872 validation sentences right
+    claims: 1 holds, 0 differ, 0 cannot run here
+
+A claim holds, differs, or cannot run here: the processor lacks a unit that it needs. --claim takes an id, `short` (those
+that the default model shows in minutes) or `all`. Seconds and MB are those of results/costs.csv (tools/checks/costs.py).
+--write puts the table between `<!-- claims -->` and `<!-- /claims -->` of the READMEs; --check fails where it differs.
+"""
+
+import argparse
+import csv
+import json
+import operator
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+from tools import cli
+from tools.base import cpu
+
+CLAIMS, COSTS = Path("data/claims.toml"), Path("results/costs.csv")
+UNITS = {"bf16": cpu.BF16, "int8": cpu.VNNI}
+READMES = {
+    "README.md": ("says", "| `CLAIM=` | claim | holds if | seconds | MB |", "the command ends well"),
+    "README.zh-CN.md": ("zh", "| `CLAIM=` | 声明 | 成立条件 | 秒 | MB |", "命令成功结束"),
+}
+FIELDS = {"id", "says", "zh", "make", "reads", "holds", "needs", "short"}
+OF_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
+HOLDS = {"=": operator.eq, ">=": operator.ge, "<=": operator.le}
+
+
+def read(path: Path = CLAIMS) -> list[dict]:
+    """The claims; UserError names the first that lacks a field or has one that nothing reads."""
+    claims = tomllib.loads(path.read_text("utf-8"))["claim"]
+    for claim in claims:
+        lacking = {"id", "says", "zh", "make", "holds"} - claim.keys()
+        unread = claim.keys() - FIELDS
+        if lacking or unread or claim["holds"].split()[0] not in HOLDS:
+            raise cli.UserError(f"{path}: claim {claim.get('id')}: see the fields at the top of the file")
+    return claims
+
+
+def key_of(path: str, key: str) -> float:
+    """A number of a JSON file."""
+    return cli.read_json(path)[key]
+
+
+def flips(one: str, other: str) -> int:
+    """How many sentences two accuracy records give another class."""
+    a, b = (cli.read_json(path)["predictions"] for path in (one, other))
+    return sum(x != y for x, y in zip(a, b, strict=True))
+
+
+def value(reads: dict):
+    """What a claim's makes have left, read as its `reads` says."""
+    match reads:
+        case {"key": key, "file": path}:
+            return key_of(path, key)
+        case {"key": key, "ratio": [one, other]}:
+            return round(key_of(one, key) / key_of(other, key), 2)
+        case {"flips": [one, other]}:
+            return flips(one, other)
+        case {"length": path}:
+            return len(json.loads(Path(path).read_text("utf-8")))
+        case {"sha256": path}:
+            return cli.sha256(path)
+    return 0  # make has ended well
+
+
+def as_claimed(found, holds: str) -> bool:
+    """Whether a value is one that `holds` names: `= 791`, `>= 3`, `= <a hash>`."""
+    sign, wanted = holds.split()
+    return HOLDS[sign](found, type(found)(wanted))
+
+
+def check(claim: dict, extra: list[str]) -> tuple[str, str]:
+    """Run a claim's makes: (holds, differs or cannot run, what was found)."""
+    if claim.get("needs") and not cpu.cpu_flags() & UNITS[claim["needs"]]:
+        return "cannot run here", cpu.without(f"{claim['needs']} unit")
+    env = {name: text for name, text in os.environ.items() if name not in OF_MAKE}  # CLAIM= is not for these makes
+    for words in claim["make"]:
+        print(f"$ make {words}", flush=True)
+        if status := subprocess.run(["make", *words.split(), *extra], env=env, check=False).returncode:
+            return "differs", f"make {words} ended with {status}"
+    found = value(claim.get("reads", {}))
+    return ("holds" if as_claimed(found, claim["holds"]) else "differs"), f"{short(found)} ({short(claim['holds'])})"
+
+
+def short(text) -> str:
+    """A hash by its first digits."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1...", str(text))
+
+
+def costs() -> dict[str, dict]:
+    """The measured rows of results/costs.csv by their make words."""
+    if not COSTS.is_file():
+        return {}
+    with COSTS.open(newline="", encoding="utf-8") as f:
+        return {row["make"]: row for row in csv.DictReader(f)}
+
+
+def takes(claim: dict) -> tuple[str, str]:
+    """(seconds, MB of disk) of a claim's makes; `-` where one was not measured."""
+    known = costs()
+    rows = [known.get(words) for words in claim["make"]]
+    if not all(rows):
+        return "-", "-"
+    return tuple(f"{sum(float(row[name]) for row in rows):.0f}" for name in ("seconds", "disk_mb"))
+
+
+def markdown(language: str, heading: str, well: str) -> str:
+    """The table of claims of one README."""
+    cells = lambda c: [f"`{c['id']}`", c[language], short(c["holds"]) if "reads" in c else well, *takes(c)]
+    lines = [f"| {' | '.join(cells(c))} |" for c in read()]
+    return "\n".join([heading, "|---|---|---|---:|---:|", *lines])
+
+
+def keep(write: bool) -> None:
+    """Write the READMEs' sections, or fail where one differs."""
+    stale = []
+    for name, words in READMES.items():
+        path = Path(name)
+        old = path.read_text("utf-8")
+        section = f"<!-- claims -->\n\n{markdown(*words)}\n\n<!-- /claims -->"
+        new, count = re.subn(r"(?s)<!-- claims -->.*?<!-- /claims -->", lambda _, s=section: s, old)
+        if count != 1:
+            raise cli.UserError(f"{path}: needs one <!-- claims --> and, below it, one <!-- /claims -->")
+        if new != old:
+            stale.append(name)
+            if write:
+                with cli.whole_file(path, "w", encoding="utf-8") as f:
+                    f.write(new)
+    if stale and not write:
+        raise cli.UserError(f"{', '.join(stale)}: not what {CLAIMS} says; run `make report`")
+    print(f"claims: {'wrote ' + ', '.join(stale) if stale else f'the READMEs say what {CLAIMS} says'}")
+
+
+def show() -> None:
+    """The table on the screen."""
+    print(f"{'CLAIM=':<12} {'holds if':<18} {'s':>5} {'MB':>6}  claim")
+    for claim in read():
+        seconds, mb = takes(claim)
+        print(f"{claim['id']:<12} {short(claim['holds']):<18} {seconds:>5} {mb:>6}  {claim['says']}")
+        print(f"{'':<45}make {', then make '.join(claim['make'])}")
+    print("make claims CLAIM=short checks the short ones, CLAIM=all every one; s and MB: results/costs.csv")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--claim", help="an id, short, or all: check; without it the claims are shown")
+    p.add_argument("--make", nargs="*", default=[], metavar="NAME=value", help="further parameters for make")
+    p.add_argument("--write", action="store_true")
+    p.add_argument("--check", action="store_true")
+    args = p.parse_args()
+    if args.write or args.check:
+        return keep(args.write)
+    if not args.claim:
+        return show()
+    claims = read()
+    chosen = [c for c in claims if args.claim in (c["id"], "all") or (args.claim == "short" and c.get("short"))]
+    if not chosen:
+        raise cli.UserError(f"CLAIM={args.claim} is not short, all or one of: {' '.join(c['id'] for c in claims)}")
+    results = [(claim, *check(claim, args.make)) for claim in chosen]
+    for claim, verdict, found in results:
+        print(f"{claim['id']:<12} {verdict:<16} {found:<36} {claim['says']}")
+    count = lambda word: sum(verdict == word for _, verdict, _ in results)
+    text = f"{count('holds')} hold, {count('differs')} differ, {count('cannot run here')} cannot run here"
+    if count("differs"):
+        raise cli.UserError(text)
+    return print(f"claims: {text}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
