@@ -19,7 +19,7 @@ from tools.results import peers, plot, published, record, table
 
 START, END = "<!-- table -->", "<!-- /table -->"
 FILES = ("README.md", "README.zh-CN.md")
-SCORE, CORE = ["correct", "accuracy_%", "ci95_%"], "per core-second, best batch"
+SPEEDS = ("samples/s, batch 1", "best batch", "own lengths")
 RECORDS, BENCHES = "results/records", "results/bench"
 # A screen of pictures; the page that `make report` writes has more.
 PICTURES = {"throughput": "throughput against batch size, measured and published",
@@ -31,35 +31,39 @@ def block() -> str:
     records = list(record.load([RECORDS]).values())
     if not records:
         return "\nNo measurement is committed yet.\n\n"
-    text = table.text(wide(table.frame(records)), ".md")
+    text = table.text(short(table.frame(records)), ".md")
     here = [n for n in PICTURES if Path(f"results/{n}.svg").is_file()]
     return f"\n{text}\n" + "".join(f"![{PICTURES[n]}](results/{n}.svg)\n\n" for n in here)
 
 
-def wide(rows):
-    """A line a configuration: its accuracy, and samples/s with their error by batch size; `real` has a column of its own."""
+def short(rows):
+    """A line a model, engine, precision and processor: its accuracy, and samples/s of one sentence, of the best batch size
+    (named behind the figure) and of the sentences at their own lengths."""
     import pandas as pd
 
-    one = ["model", "weights", "seq", "chip", "engine", "precision", "cpu", "cores"]
-    one += ["devices"] * ("devices" in rows)
-    lines: dict[tuple, dict] = {}
     rows = rows[~rows["bs"].map(lambda bs: isinstance(bs, str))]  # not the rows "best (32)"
-    sizes = [f"samples/s, batch {bs}" for bs in sorted(set(rows["bs"].dropna()))] + ["samples/s, own lengths"]
-    best: dict[tuple, float] = {}
+    lines: dict[tuple, dict] = {}
+    fastest: dict[tuple, float] = {}
     for r, shown in zip(rows.to_dict("records"), table.with_errors(rows).to_dict("records"), strict=True):
-        key = tuple(r[k] for k in one)
-        cells = lines.setdefault(key, {k: shown[k] for k in one} | dict.fromkeys(SCORE + sizes + [CORE]))
-        cells |= {k: shown[k] for k in SCORE if shown.get(k) is not None}
-        if shown.get("samples_per_s") is not None:
-            column = sizes[-1] if r["seq"] == "real" else f"samples/s, batch {r['bs']}"
-            cells[column] = "~" * (shown.get("noisy") is not None) + str(shown["samples_per_s"])
-        if shown.get("per_core_s") is not None and r["per_core_s"] > best.get(key, 0):
-            best[key], cells[CORE] = r["per_core_s"], shown["per_core_s"]
-    for cells in lines.values():
-        cores = cells.pop("cores")
-        cells["cpu"] = cells["cpu"] and f"{cells['cpu']}, {cores} cores"
-    found = pd.DataFrame(list(lines.values()), dtype=object)
-    return found.dropna(axis="columns", how="all")
+        own = {
+            "model": r["model"] + ", seeded" * (r["weights"] == "seeded"),
+            "engine": f"{r['engine']} {r['precision']}",
+        }
+        own |= {"processor": f"{shown['cpu']}, {shown['cores']} cores"}
+        place = *own.values(), r["weights"], r["chip"]
+        cells = lines.setdefault(place, own | dict.fromkeys(("accuracy", *SPEEDS)))
+        if shown.get("correct") is not None:
+            cells["accuracy"] = f"{shown['accuracy_%']} % ({shown['correct']}/872)"
+        if r["samples_per_s"] is None or pd.isna(r["samples_per_s"]):
+            continue
+        figure = "~" * (shown.get("noisy") is not None) + str(shown["samples_per_s"])
+        if r["seq"] == "real":
+            cells[SPEEDS[2]] = figure
+        elif r["bs"] == 1:
+            cells[SPEEDS[0]] = figure
+        elif r["samples_per_s"] > fastest.get(place, 0):
+            fastest[place], cells[SPEEDS[1]] = r["samples_per_s"], f"{figure} ({r['bs']})"
+    return pd.DataFrame(list(lines.values()), dtype=object).dropna(axis="columns", how="all")
 
 
 def pictures() -> Iterator[tuple[Path, bytes]]:
