@@ -188,7 +188,10 @@ PLANTED = {
         r"throughput.json: times_ms\[0\]: List should have at least 1 item",
     ),
     "README": (lambda: Path("README.md").write_text(README.format("792")), "README.md: not what results/records give"),
-    "picture": (lambda: Path("results/accuracy.svg").write_text("x"), "accuracy.svg: not what results/records give"),
+    "picture": (
+        lambda: Path("results/throughput.svg").write_text("x"),
+        "throughput.svg: not what results/records give",
+    ),
     "cell": (
         lambda: Path("results/table.csv").write_text(Path("results/table.csv").read_text().replace("792", "793")),
         r"results/table.csv:2: correct is 793.*, its records give 792",
