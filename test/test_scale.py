@@ -1,4 +1,4 @@
-"""make score of many files: formats, parts and manifest, killed runs, an S3 stand-in, a Ray cluster that loses a node."""
+"""make score of many files: formats, parts, killed runs, an S3 stand-in, a Ray cluster that loses a node."""
 
 import bz2
 import contextlib
@@ -298,7 +298,8 @@ def s3():
     keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "test") | {"AWS_DEFAULT_REGION": "us-east-1"}
     env = keys | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
     with subprocess.Popen([PYTHON, "-m", "moto.server", "-p", str(port)], stderr=subprocess.DEVNULL) as server:
-        code = "import s3fs, time\nfor _ in range(100):\n try: s3fs.S3FileSystem().mkdir('bucket'); break\n except Exception: time.sleep(.1)"
+        make = "s3fs.S3FileSystem().mkdir('bucket'); break"
+        code = f"import s3fs, time\nfor _ in range(100):\n try: {make}\n except Exception: time.sleep(.1)"
         subprocess.run([PYTHON, "-c", code], env=os.environ | env, check=True, timeout=60)
         yield env
         server.kill()

@@ -196,5 +196,5 @@ def stuck(args, out) -> str:
     free = ray.available_resources().get("CPU", 0)
     return (
         f"score to {args.save_path}: no part in {args.patience:g} s, {len(out.parts)} are done; "
-        f"{len(nodes)} nodes alive, {free:g} processors free; see `ray status`, then run it again: it goes on where it is"
+        f"{len(nodes)} nodes alive, {free:g} processors free; see `ray status`, then run it again: it goes on"
     )
