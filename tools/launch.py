@@ -105,7 +105,10 @@ def answer(command: list[str], box: Path, tell, slurm: bool) -> dict:
 
 
 def attempt(command: list[str], box: Path, tell, slurm: bool) -> tuple[dict | None, int, str]:
-    """Run the launcher until it ends or result.json is there: (what that says, exit status, what the launcher said)."""
+    """Run the launcher until it ends or result.json is there: (what that says, exit status, what the launcher said).
+
+    Raises UserError where the launcher is missing.
+    """
     with tempfile.TemporaryFile() as said:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": said, "stderr": said}
         try:

@@ -103,7 +103,10 @@ HINTS = (
 
 
 def parse_flags(words: list) -> dict:
-    """atc's --key=value and --key value words as {key: value}, in order."""
+    """atc's --key=value and --key value words as {key: value}, in order.
+
+    Raises UserError for a word that is no flag, or one given twice.
+    """
     flags, words = {}, list(words)
     while words:
         word = words.pop(0)
@@ -122,7 +125,10 @@ def parse_flags(words: list) -> dict:
 
 
 def pairs(values: list) -> dict:
-    """--implmode Gelu=high_performance, given any number of times, as {op type: mode}."""
+    """--implmode Gelu=high_performance, given any number of times, as {op type: mode}.
+
+    Raises UserError for another spelling.
+    """
     found = dict(v.split("=", 1) for v in values if re.fullmatch(r"\w+=high_(precision|performance)", v))
     if len(found) != len(values):
         raise cli.UserError(f"--implmode {' '.join(values)}: write OpType=high_performance or OpType=high_precision")
@@ -146,7 +152,10 @@ def number(version) -> tuple:
 
 
 def container(engine: str, image, work: Path) -> list:
-    """The command that runs a program in CANN's image: no network, our uid, and only `work` mounted."""
+    """The command that runs a program in CANN's image: no network, our uid, and only `work` mounted.
+
+    Raises UserError where `image` is not pinned by digest, or the engine is missing.
+    """
     if not shutil.which(engine):
         raise cli.UserError(f"ATC={engine}: {engine} is not on PATH; install it, or {WHERE}")
     if not PINNED.fullmatch(image or ""):
@@ -159,7 +168,7 @@ def container(engine: str, image, work: Path) -> list:
 
 
 def candidates(atc: str) -> list:
-    """Roots under which bin/atc may stand, best first."""
+    """Roots under which bin/atc may stand, best first. Raises UserError where `atc` names no file."""
     if atc != "auto":
         if Path(atc).parent.name != "bin" or not os.access(atc, os.X_OK):
             raise cli.UserError(f"ATC={atc}: give auto, docker, podman, or the path of CANN's bin/atc")
@@ -172,7 +181,7 @@ def candidates(atc: str) -> list:
 def find(prefix: list, roots: list) -> dict:
     """Facts of the first root that has bin/atc: {root, set_env, version or None, socs}.
 
-    prefix: the command that runs the search in a container, or [].
+    prefix: the command that runs the search in a container, or []. Raises UserError where there is none.
     """
     command = [*prefix, "bash", "-c", FIND, "bash", *map(str, roots)]
     got = subprocess.run(command, stdout=subprocess.PIPE, text=True, errors="replace", check=False)
@@ -190,7 +199,10 @@ def find(prefix: list, roots: list) -> dict:
 
 
 def soc_name(asked: str, tool: dict) -> str:
-    """The SoC's present name. Refuses one that the CANN found does not know, by its own list if any."""
+    """The SoC's present name. Refuses one that the CANN found does not know, by its own list if any.
+
+    Raises UserError for one.
+    """
     name = RENAMED.get(asked, asked)
     if name != asked:
         print(f"{asked} is the old name of {name}")
@@ -206,7 +218,10 @@ def soc_name(asked: str, tool: dict) -> str:
 
 
 def implmode(modes: dict, version: tuple, work: Path) -> dict:
-    """Flags that give op types their implementation mode, as the CANN version found wants them."""
+    """Flags that give op types their implementation mode, as the CANN version found wants them.
+
+    Raises UserError where an older CANN would need two modes at once.
+    """
     if not modes:
         return {}
     if version >= INI_SINCE:
@@ -219,7 +234,10 @@ def implmode(modes: dict, version: tuple, work: Path) -> dict:
 
 
 def bring(path: str, work: Path, name: str) -> str:
-    """Put a file into the work folder under `name`, as a hard link where that can be."""
+    """Put a file into the work folder under `name`, as a hard link where that can be.
+
+    Raises UserError where there is no such file.
+    """
     if not Path(path).is_file():
         raise cli.UserError(f"{path}: no such file")
     try:
@@ -245,7 +263,10 @@ def failure(text: str, status: int) -> str:
 
 
 def compile_om(a, flags: dict, work: Path) -> Path:
-    """Run atc in `work`; the .om it left there, read back and held against what was asked."""
+    """Run atc in `work`; the .om it left there, read back and held against what was asked.
+
+    Raises UserError with atc's own words where it fails, or leaves another file than was asked for.
+    """
     from tools.ascend import om
 
     boxed = a.atc in ("docker", "podman")

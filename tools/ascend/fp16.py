@@ -35,7 +35,10 @@ SHOWN = 8  # tensors of each kind in what is printed
 
 
 def load(path: Path):
-    """An ONNX file with the element type of each of its tensors: (ModelProto, {name: TensorProto type})."""
+    """An ONNX file with the element type of each of its tensors: (ModelProto, {name: TensorProto type}).
+
+    Raises UserError where it is no valid graph.
+    """
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -79,7 +82,7 @@ def rounded(path: Path, probes: bool = False):
     """The fp16 rehearsal of a graph: (ModelProto, report on its constants, names of the rounded tensors).
 
     With probes each rounded tensor gives more outputs, scalars: its lowest and highest value before rounding, the sum
-    after it, how many values became 0, how many there are.
+    after it, how many values became 0, how many there are. Raises UserError where an output is not computed in float.
     """
     from onnx import TensorProto, helper
 

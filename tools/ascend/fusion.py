@@ -106,7 +106,10 @@ def row_of(f: dict, batch: int, length: int, chip: str, precision: str) -> dict:
 
 
 def seen(path) -> dict:
-    """What an .om shows: its chip, precision, batch, lengths, and the fused operators of each graph (one per gear)."""
+    """What an .om shows: its chip, precision, batch, lengths, and the fused operators of each graph (one per gear).
+
+    Raises UserError where its definition cannot be read, or its first input is not [batch, length].
+    """
     model = om.read(path)["models"][0]
     if "ops" not in model:
         raise cli.UserError(f"{path}: holds no readable model definition")
@@ -206,6 +209,7 @@ def show(report: dict) -> str:
 
 
 def numbers(text: str) -> list:
+    """The whole numbers of a list with commas. Raises argparse's error for anything else."""
     try:
         got = [int(n) for n in text.split(",")]
     except ValueError:

@@ -135,6 +135,7 @@ class Bad(Exception):
 
 
 def unpack(fmt: str, data, at: int) -> tuple:
+    """struct.unpack_from. Raises Bad where `data` ends before."""
     if at + struct.calcsize(fmt) > len(data):
         raise Bad(f"cut off: byte {at} of {len(data)} should hold more")
     return struct.unpack_from(fmt, data, at)
@@ -147,6 +148,7 @@ def text(raw) -> str:
 
 
 def varint(data, at: int) -> tuple[int, int]:
+    """(value, end) of a protobuf varint. Raises Bad where it does not end."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
@@ -162,7 +164,7 @@ def pieces(data, number: int):
     """The length-delimited fields `number` of one encoded message, one at a time, as slices of `data`.
 
     The outer levels are walked here and only small inner messages go to protobuf, because a parsed message
-    can be fifty times the size of its bytes.
+    can be fifty times the size of its bytes. Raises Bad where they are damaged, or too many.
     """
     at, width = 0, {1: 8, 5: 4}
     for _ in range(MAX_FIELDS):
@@ -188,6 +190,7 @@ def pieces(data, number: int):
 
 
 def parse(message: str, data):
+    """`data` as a protobuf message of that name. Raises Bad where it is too large or damaged."""
     from google.protobuf.message import DecodeError
 
     if len(data) > MAX_MESSAGE:
@@ -229,7 +232,10 @@ def tensor(name: str, desc) -> dict:
 
 
 def data_input(raw) -> tuple[int, dict]:
-    """A Data op's place among the inputs, and its tensor; with gears the dims asked for (-1)."""
+    """A Data op's place among the inputs, and its tensor; with gears the dims asked for (-1).
+
+    Raises Bad where it has no tensor.
+    """
     op, attr = parse("Op", raw), attrs(raw, 10)
     descs = op.input_desc or op.output_desc
     if not descs:
@@ -240,6 +246,7 @@ def data_input(raw) -> tuple[int, dict]:
 
 
 def gears_of(attr: dict) -> list:
+    """The gears that a graph's attributes name, each a list of dims. Raises Bad for a count that is none."""
     count = pick(attr, "_batch_num", int) or 0
     if not 0 <= count <= MAX_MODELS:
         raise Bad(f"_batch_num {count} is not a count of gears")
@@ -289,6 +296,7 @@ def definition(data) -> dict:
 
 
 def header(data) -> dict:
+    """The fields of an .om's header. Raises Bad where it is none."""
     magic = bytes(data[:4])
     if magic != b"IMOD":
         kind = FOREIGN.get(magic, f"its first bytes are {magic!r}")
@@ -311,7 +319,10 @@ def header(data) -> dict:
 
 
 def partitions(data, at: int, wide: bool) -> tuple[list, int]:
-    """The partition table at byte `at`, offsets made absolute, and the byte after the last partition."""
+    """The partition table at byte `at`, offsets made absolute, and the byte after the last partition.
+
+    Raises Bad for one outside the file.
+    """
     (count,) = unpack("<I", data, at)
     entry, start = ("<I4xQQ", at + 8) if wide else ("<III", at + 4)
     if count > MAX_PARTITIONS:
@@ -341,7 +352,10 @@ def bundled(data, head: dict) -> dict:
 
 
 def contents(data, start: int = 0) -> dict:
-    """`data`: the bytes of an .om, which begin at byte `start` of the file."""
+    """`data`: the bytes of an .om, which begin at byte `start` of the file.
+
+    Raises Bad where they are cut off, or no .om's.
+    """
     head, at, models = header(data), HEADER, []
     if head["model_num"] > MAX_MODELS:
         raise Bad(f"{head['model_num']} models, more than {MAX_MODELS}")
@@ -447,7 +461,7 @@ def check(path, soc_version=None, shapes=None, gears=None, cmdline_has=()) -> di
 
 
 def input_shape(spec: str) -> dict:
-    """atc's --input_shape "a:8,128;b:8,128" as {name: dims}."""
+    """atc's --input_shape "a:8,128;b:8,128" as {name: dims}. Raises argparse's error for another spelling."""
     try:
         pairs = (item.rsplit(":", 1) for item in spec.split(";"))
         return {name: [int(n) for n in dims.split(",")] for name, dims in pairs}
@@ -456,7 +470,7 @@ def input_shape(spec: str) -> dict:
 
 
 def dynamic_dims(spec: str) -> list:
-    """atc's --dynamic_dims "64,64;128,128" as [[64, 64], [128, 128]]."""
+    """atc's --dynamic_dims "64,64;128,128" as [[64, 64], [128, 128]]. Raises argparse's error for another spelling."""
     try:
         return [[int(n) for n in gear.split(",")] for gear in spec.split(";")]
     except ValueError:

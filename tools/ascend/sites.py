@@ -119,7 +119,10 @@ def halved(x, one_plus) -> str | None:
 
 
 def graph_facts(path) -> dict:
-    """Sizes of the encoder, and for every fusion its sites in the graph: why each fails, or None."""
+    """Sizes of the encoder, and for every fusion its sites in the graph: why each fails, or None.
+
+    Raises UserError where the file is missing or no BERT classifier.
+    """
     from onnx_ir.passes import common
 
     if not Path(path).is_file():

@@ -24,7 +24,7 @@ PURE = "pure_infer_data"  # what ais_bench calls its input where it was given no
 
 
 def numbers(d: dict, keys, where: str) -> dict:
-    """d's values under `keys` as finite floats, not negative."""
+    """d's values under `keys` as finite floats, not negative. Raises UserError for others."""
     for key in keys:
         value = d.get(key) if isinstance(d, dict) else None
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e300:
@@ -50,7 +50,10 @@ def stats(times: list) -> dict:
 
 
 def times_of(summary: dict, where: str) -> list | None:
-    """The single times in ms; None for a multi-thread run, whose list holds [start, end] pairs."""
+    """The single times in ms; None for a multi-thread run, whose list holds [start, end] pairs.
+
+    Raises UserError where the summary has no such list.
+    """
     times = summary.get("npu_compute_time_list")
     if not isinstance(times, list) or not times:
         raise cli.UserError(f"{where}: npu_compute_time_list is missing; is it an ais_bench summary?")
@@ -74,7 +77,10 @@ def sample_count(summary: dict) -> int | None:
 
 
 def per_device_of(summary: dict, where: str) -> list[dict]:
-    """What `merge` wrote of each device; one entry, of no name, for ais_bench's own summary of one."""
+    """What `merge` wrote of each device; one entry, of no name, for ais_bench's own summary of one.
+
+    Raises UserError where they do not add up to the sum.
+    """
     alone = {"device": None, "throughput": summary["throughput"], "samples": sample_count(summary)}
     devices = summary.get("per_device", [alone])
     if not isinstance(devices, list) or not devices:
@@ -86,7 +92,10 @@ def per_device_of(summary: dict, where: str) -> list[dict]:
 
 
 def from_summary(text: str, where: str) -> dict:
-    """One <dirname>_summary.json, ais_bench's own or one that `merge` made."""
+    """One <dirname>_summary.json, ais_bench's own or one that `merge` made.
+
+    Raises UserError where it is none, or contradicts itself.
+    """
 
     def refuse(name):
         raise cli.UserError(f"{where}: holds {name}, which no whole run gives; was it edited?")
@@ -144,7 +153,10 @@ THROUGHPUT = re.compile(
 
 
 def from_log(text: str, where: str) -> dict:
-    """A stored screen: its performance summary, or those of several devices added up."""
+    """A stored screen: its performance summary, or those of several devices added up.
+
+    Raises UserError where it has none, several runs, or figures that contradict each other.
+    """
     value = r"= ([-+.\w]+)"
     found, compute = [], None
     for n, line in enumerate(text.splitlines(), 1):

@@ -71,7 +71,10 @@ def known(name: str) -> Task:
 
 
 def labels(task: Task, named, where) -> list[str]:
-    """The classes of a task in their order: its own, else those `named` by a config.json; of a score, its one name."""
+    """The classes of a task in their order: its own, else those `named` by a config.json; of a score, its one name.
+
+    Raises UserError where these do not fit the task.
+    """
     if task.score and len(named) > 1:
         raise cli.UserError(
             f"{where}: {len(named)} labels ({', '.join(named)}); this task has one score; name its own TASK"
@@ -127,7 +130,10 @@ def order(given, wanted, where) -> list[int]:
 
 
 def label_of(text: str, task: Task, names, where):
-    """The class number (by number or name) or score that a TSV's label spells; None for -1 or nothing: it is unknown."""
+    """The class number (by number or name) or score that a TSV's label spells; None for -1 or nothing: it is unknown.
+
+    Raises UserError for any other.
+    """
     if text.strip() in ("", "-1", "-1.0"):
         return None
     if task.score:

@@ -31,7 +31,10 @@ COPIES = ("verify", "reproduce")  # whole trees, which their own make describes
 
 
 def provenance(build: Path) -> dict[str, dict]:
-    """{target: its prov.json} of everything under `build`, each after what it was made from."""
+    """{target: its prov.json} of everything under `build`, each after what it was made from.
+
+    Raises UserError for one without inputs or sha256.
+    """
     boxes = lambda p: any(d[0] == "." and d.endswith(".tmp") for d in p.parts)  # what a killed run.py left
     files = [p for p in build.rglob(f"*{PROV}") if p.parts[1] not in COPIES and not boxes(p)]
     found = {str(p).removesuffix(PROV): cli.read_json(p) for p in sorted(files)}

@@ -123,7 +123,7 @@ def markdown(language: str, heading: str, well: str) -> str:
 
 
 def keep(write: bool) -> None:
-    """Write the READMEs' sections, or fail where one differs."""
+    """Write the READMEs' sections. Raises UserError where one differs and `write` is false, or has no place for it."""
     stale = []
     for name, words in READMES.items():
         path = Path(name)

@@ -23,7 +23,10 @@ SHA256 = "https://w3id.org/ro/terms/workflow-run#sha256"
 
 
 def steps(target: str) -> dict[str, dict]:
-    """{path: its prov.json} of `target` and of every file behind it that has one."""
+    """{path: its prov.json} of `target` and of every file behind it that has one.
+
+    Raises UserError where `target` has none.
+    """
     found, waiting = {}, [target]
     while waiting:
         path = waiting.pop()

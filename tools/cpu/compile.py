@@ -153,6 +153,7 @@ def convert(job: Job, precisions: list[str], arrays: dict | None = None) -> None
 
 
 def write_openvino(job: Job, precisions: list[str], wide: list[int], arrays: dict | None) -> None:
+    """Write the job's model.ir. Raises UserError where the process that quantises ends without one."""
     import openvino as ov
 
     if job.precision == "int8":

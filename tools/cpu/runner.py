@@ -73,7 +73,10 @@ def parse(argv=None):
 
 
 def columns_of(spec: str, count: int) -> list[list[Path]]:
-    """The files of each model input, in natural order: `count` lists of one length."""
+    """The files of each model input, in natural order: `count` lists of one length.
+
+    Raises UserError for other numbers of folders or files.
+    """
     from tools.base import input_files
 
     columns = []
@@ -92,7 +95,10 @@ def columns_of(spec: str, count: int) -> list[list[Path]]:
 
 
 def npy_requests(columns, tensors):
-    """Yield (files of the first input, feeds): each .npy is one whole request."""
+    """Yield (files of the first input, feeds): each .npy is one whole request.
+
+    Raises UserError for arrays of another type or shape.
+    """
     import numpy as np
 
     for files in zip(*columns, strict=True):
@@ -108,7 +114,10 @@ def npy_requests(columns, tensors):
 
 
 def bin_requests(columns, tensors, batchsize):
-    """Yield (files of the first input, feeds, rows a file): as many files as one request holds, the last one filled up."""
+    """Yield (files of the first input, feeds, rows a file): as many files as one request holds, the last one filled up.
+
+    Raises UserError for files that are no whole rows.
+    """
     import numpy as np
 
     from tools.base import onnxfile
@@ -139,7 +148,7 @@ def bin_requests(columns, tensors, batchsize):
 
 
 def pure_requests(tensors, dims):
-    """Yield one request of zeros: ([name], feeds, rows)."""
+    """Yield one request of zeros: ([name], feeds, rows). Raises UserError where a dimension is open and not given."""
     import numpy as np
 
     given = dict(part.split(":") for part in dims.split(";")) if dims else {}
@@ -192,7 +201,10 @@ def timed(engine, feeds, args, turns, times: list[float]):
 
 
 def sentences(files: list[list[Path]], tensors) -> list[list]:
-    """The int64 rows of each input's files, each row of its sentence's length."""
+    """The int64 rows of each input's files, each row of its sentence's length.
+
+    Raises UserError where the model's shape is fixed, or a sentence is not as long for every input.
+    """
     import numpy as np
 
     columns = []

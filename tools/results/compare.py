@@ -24,7 +24,7 @@ DEV = Path("build/data/dev.tsv")
 
 
 def read(path: Path) -> dict:
-    """An accuracy record from its file or its folder."""
+    """An accuracy record from its file or its folder. Raises UserError where it holds none."""
     path = path / "accuracy.json" if path.is_dir() else path
     if not path.is_file():
         raise cli.UserError(f"{path}: no such record; give a record, or a folder where `make accuracy` ran")

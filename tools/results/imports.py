@@ -56,7 +56,10 @@ def shapes(text: str, split: str, where: str) -> Told:
 
 
 def engine_of(found: dict) -> dict | None:
-    """What our CPU runner says of its engine; None in ais_bench's own summaries."""
+    """What our CPU runner says of its engine; None in ais_bench's own summaries.
+
+    Raises UserError where that has no name and precision.
+    """
     engine = found["engine"]
     if engine is not None and not (isinstance(engine, dict) and all(isinstance(engine.get(k), str) for k in KEYS)):
         raise cli.UserError(f"{found['source']}: engine: {engine!r:.40} has no name and precision; was it edited?")
@@ -144,7 +147,10 @@ def devices_given(path: Path, asked: str | None, count: int) -> None:
 
 
 def of_ais_bench(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, dict]:
-    """The log of ais_bench, or of our CPU runner, which leaves the same: its content, parameters, defaults, tool."""
+    """The log of ais_bench, or of our CPU runner, which leaves the same: its content, parameters, defaults, tool.
+
+    Raises UserError for the log of an NPU booked as the CPU.
+    """
     from tools.ascend import summary
 
     found = summary.read(path)
@@ -161,7 +167,10 @@ def of_ais_bench(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, 
 
 
 def of_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, dict]:
-    """The log of trtexec: its content, parameters, defaults, tool."""
+    """The log of trtexec: its content, parameters, defaults, tool.
+
+    Raises UserError for another chip than T4, or where neither log nor parameters say what was run.
+    """
     from tools.gpu import trtexec
 
     text = path.read_bytes().decode("utf-8", "replace")

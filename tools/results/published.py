@@ -15,7 +15,10 @@ COLUMNS = ["model", "variant", "seq", "chip", "bs", "precision", "metric", "valu
 
 
 def figures(path: Path) -> list[dict]:
-    """The figures of one published.csv as dicts of text, `value` a float: percent, or samples per second."""
+    """The figures of one published.csv as dicts of text, `value` a float: percent, or samples per second.
+
+    Raises UserError with file and line of what is wrong.
+    """
     try:
         return list(checked(path, csv.DictReader(path.read_text("utf-8").splitlines())))
     except UnicodeDecodeError as e:
@@ -25,7 +28,7 @@ def figures(path: Path) -> list[dict]:
 
 
 def checked(path: Path, reader: csv.DictReader) -> Iterator[dict]:
-    """The rows of one file, each held to the columns."""
+    """The rows of one file, each held to the columns. Raises UserError with file and line."""
     if reader.fieldnames != COLUMNS:
         raise cli.UserError(f"{path}:1: the columns are not {','.join(COLUMNS)}; write them")
     for row in reader:

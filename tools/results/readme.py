@@ -81,7 +81,7 @@ def pictures() -> Iterator[tuple[Path, bytes]]:
 
 
 def spliced(path: Path, new: str) -> str:
-    """The README's text with `new` between its markers."""
+    """The README's text with `new` between its markers. Raises UserError where they are not there once."""
     text = path.read_text("utf-8")
     if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
         raise cli.UserError(f"{path}: needs one {START} and, below it, one {END}")

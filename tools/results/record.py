@@ -36,7 +36,7 @@ STOLEN = 0.05  # share of the processors' time that the host gave to others
 
 
 def parameters(leaf: Path) -> dict:
-    """The parameters that a configuration's path spells."""
+    """The parameters that a configuration's path spells. Raises UserError for another path."""
     found = PATH.search(leaf.as_posix())
     if not found:
         raise cli.UserError(f"{leaf}: not build/<model>/<weights>/seq<N>/bs<N>/<chip>-<engine>-<precision>")
@@ -116,7 +116,10 @@ def truth() -> list[int]:
 
 
 def right(predictions: str) -> list[bool]:
-    """Which of the validation sentences `predictions` (a character each, as output_files.score gives them) has right."""
+    """Which of the validation sentences `predictions` (a character each, as output_files.score gives them) has right.
+
+    Raises UserError for another number of them.
+    """
     labels = truth()
     if len(predictions) != len(labels):
         raise cli.UserError(f"{len(predictions)} predictions, {len(labels)} labels: not the SST-2 validation set")
@@ -257,7 +260,10 @@ def no_percentiles(record: dict) -> str | None:
 
 
 def perf(leaf: Path) -> dict:
-    """The record of the timed rounds leaf/round1, round2 ...: all samples, pooled and by round."""
+    """The record of the timed rounds leaf/round1, round2 ...: all samples, pooled and by round.
+
+    Raises UserError where none was timed.
+    """
     from tools.ascend.summary import cards
 
     made = sorted(leaf.glob("round*/MANIFEST"))

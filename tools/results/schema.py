@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 
 def printable(text: str) -> str:
+    """A text without control characters or lone surrogates. Raises ValueError for another."""
     if not text.isprintable():
         raise ValueError("holds control characters or surrogates")
     return text
@@ -29,13 +30,14 @@ def command(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text for the cell of a table."""
+    """Text for the cell of a table. Raises ValueError for one that would be markup or a formula there."""
     if re.search(r"^[=+@\s-]|[|<>`\\]", printable(text)):
         raise ValueError("holds | < > ` or \\, or begins like a formula")
     return text
 
 
 def acyclic(chain: dict) -> dict:
+    """A chain in which no file is made of itself. Raises ValueError for another."""
     try:
         TopologicalSorter({name: list(link.inputs or ()) for name, link in chain.items()}).prepare()
     except CycleError:
@@ -162,6 +164,7 @@ class Record(Strict):
 
     @model_validator(mode="after")
     def made_here_or_elsewhere(self):
+        """Raises ValueError where a record of this project lacks what only an imported one may lack."""
         for field in () if self.imported else ("source", "started"):
             if getattr(self, field) is None:
                 raise ValueError(f"{field} is missing, and the record is not imported")
@@ -182,6 +185,7 @@ class Accuracy(Record):
 
     @model_validator(mode="after")
     def one_prediction_a_sentence(self):
+        """Raises ValueError where predictions and total differ."""
         if len(self.predictions) != self.total:
             raise ValueError(f"predictions is {len(self.predictions)} long, total {self.total}")
         return self
@@ -210,6 +214,7 @@ class Throughput(Record):
 
     @model_validator(mode="after")
     def times_of_what_was_made_here(self):
+        """Raises ValueError where a record of this project has no times."""
         if not self.imported and not self.times_ms:
             raise ValueError("times_ms is missing, and the record is not imported")
         if self.times_ms and any(sum(times) <= 0 for times in self.times_ms + (self.pass_ms or [])):

@@ -101,7 +101,10 @@ class Folder:
         self.complete = bool(manifest and manifest["complete"] and len(self.parts) == len(entries))
 
     def lock(self) -> None:
-        """Hold a local folder while this process lives, and clear what a killed one left half written."""
+        """Hold a local folder while this process lives, and clear what a killed one left half written.
+
+        Raises UserError where another process has it.
+        """
         if not local(self.fs):
             return
         Path(self.path).mkdir(parents=True, exist_ok=True)
@@ -120,6 +123,7 @@ class Folder:
         return []
 
     def read(self) -> dict:
+        """What the manifest says of its parts. Raises UserError where it is none of ours."""
         try:
             manifest = json.loads(self.fs.cat_file(f"{self.path}/{MANIFEST}"))
             manifest["config"], manifest["inputs"], manifest["complete"]

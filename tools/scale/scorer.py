@@ -45,7 +45,10 @@ class Scorer:
             yield list(tokens.ragged(self.tokenizer, window, self.most, self.inputs).values())
 
     def logits(self, columns):
-        """Float32 [n, labels] of n sentences; the first time, what runs them quickest is tried."""
+        """Float32 [n, labels] of n sentences; the first time, what runs them quickest is tried.
+
+        Raises UserError where the model was exported for another task.
+        """
         from tools.cpu import plan
 
         args = self.args

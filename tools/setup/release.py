@@ -48,7 +48,10 @@ def locked() -> str:
 
 
 def wheels(folder: Path) -> list[Path]:
-    """The lock's wheels for this interpreter, in `folder`, each with a hash of the lock."""
+    """The lock's wheels for this interpreter, in `folder`, each with a hash of the lock.
+
+    Raises UserError where pip finds one missing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     chosen = folder / "chosen.txt"
     chosen.write_text(locked())

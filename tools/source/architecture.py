@@ -35,7 +35,10 @@ def first_file(folder, names, what):
 
 
 def checkpoint_folder(folder):
-    """Where in a user's folder the model is: itself, as a trainer leaves its last one, else its one checkpoint-* folder."""
+    """Where in a user's folder the model is: itself, as a trainer leaves its last one, else its one checkpoint-* folder.
+
+    Raises UserError where it has several.
+    """
     folder = Path(folder)
     weights = (p for pattern in ("*.safetensors", "*.bin") for p in folder.glob(pattern))
     if any((folder / name).is_file() for name in CONFIGS) and any(weights):

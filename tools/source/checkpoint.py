@@ -191,7 +191,7 @@ def from_hub(spec):
 def give_up(session, seconds):
     """Let the hub's session end a request `seconds` after the last byte, and stop after two without an answer.
 
-    Its library asks for no limit in some calls, and tries six times.
+    Its library asks for no limit in some calls, and tries six times. The session raises TimeoutError then.
     """
     unanswered = threading.local()  # a thread has one request at a time
 
@@ -224,7 +224,10 @@ def check_blob(path):
 
 
 def source_folder(spec, model, wheel, box):
-    """The folder in the original's own layout that --weights names, made in folder `box` where need be."""
+    """The folder in the original's own layout that --weights names, made in folder `box` where need be.
+
+    Raises UserError where there is no such folder or zip.
+    """
     if spec == "seeded":
         from tools.source import seeded
 

@@ -102,7 +102,10 @@ def _columns(line: bytes, path, number: int) -> list[str]:
 
 
 def read_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=()) -> tuple[list, list]:
-    """(texts, labels) of a file in which every row has a label, and there is a row; as iter_tsv."""
+    """(texts, labels) of a file in which every row has a label, and there is a row; as iter_tsv.
+
+    Raises UserError for another file.
+    """
     rows = list(iter_tsv(path, task, names, labelled=True))
     if not rows:
         raise cli.UserError(f"{path}:2: no row after the header; take a whole file")
@@ -151,7 +154,10 @@ def canonical(snippet: str) -> str:
 
 
 def read_snippets(archive) -> list[str]:
-    """The snippets, canonical, from the source package: snippet n at index n - 1."""
+    """The snippets, canonical, from the source package: snippet n at index n - 1.
+
+    Raises UserError where it is not that package.
+    """
     data = tar_member(read_bounded(archive, ARCHIVE_LIMIT), SNIPPETS[0], archive)
     text = tar_member(data, SNIPPETS[1], f"{archive}: {SNIPPETS[0]}")
     try:
@@ -175,7 +181,10 @@ def read_bounded(path, limit: int) -> bytes:
 
 
 def read_edits(path) -> tuple[str, list[tuple[int, int, int, str]]]:
-    """(sha256 of the file it makes, rows of (label, snippet from 0, first character, edits)) of a script."""
+    """(sha256 of the file it makes, rows of (label, snippet from 0, first character, edits)) of a script.
+
+    Raises UserError with file and line of what is not one.
+    """
     try:
         head, *lines = read_bounded(path, FILE_LIMIT).decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as e:
@@ -202,7 +211,10 @@ def edit(edits: str, start: int, snippet: str) -> str:
 
 
 def rebuild(edits_path, snippets: list[str]) -> tuple[str, bytes]:
-    """(the sha256 that is wanted, the TSV's bytes) of an edit script."""
+    """(the sha256 that is wanted, the TSV's bytes) of an edit script.
+
+    Raises UserError, with file and line, where a snippet does not fit.
+    """
     want, script = read_edits(edits_path)
     rows = []
     for number, (label, snippet, start, edits) in enumerate(script, 2):
@@ -299,7 +311,7 @@ def choose(train, dev_edits, snippets: list[str], count: int) -> list[tuple[str,
 
     Of each snippet without a validation sentence, the longest training row, if it ends a sentence. Of those,
     for each of `count` ranks of the validation sentences' word counts, the row nearest in words. sha256
-    breaks ties and gives the order.
+    breaks ties and gives the order. Raises UserError where there are too few.
     """
     from tqdm import tqdm
 

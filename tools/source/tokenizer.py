@@ -235,7 +235,10 @@ def hold(tokenizer, folder, texts, seq_len, lower_case=True):
 
 
 def transformers_reads(found, lower_case, folder):
-    """transformers' tokenizer of the files {name: path}; no code of theirs runs, and nothing is fetched."""
+    """transformers' tokenizer of the files {name: path}; no code of theirs runs, and nothing is fetched.
+
+    Raises UserError where it refuses them.
+    """
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
