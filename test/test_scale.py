@@ -210,12 +210,14 @@ def same(out, whole):
 def test_a_killed_run_goes_on(score, large, whole, tmp_path):
     out = tmp_path / "out"
     process = score(large, out, *LARGE, wait=False)
-    wait_for(out, 5, process)
+    wait_for(out, 2, process)
     process.kill()
     process.communicate()
+    for name in (".manifest.json.half", ".00000-00009.parquet.half"):  # as a kill in the middle of a write leaves them
+        (out / name).write_text("{")
     kept = list(manifest(out)["parts"])
     dates = {name: (out / name).stat().st_mtime_ns for name in kept}
-    assert 5 <= len(kept) < len(whole)
+    assert 2 <= len(kept) < len(whole)
     done = score(large, out, *LARGE)
     assert done.returncode == 0 and f"{len(kept)} of them there before" in done.stdout, done.stderr
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == dates

@@ -3,8 +3,8 @@
     for number, table in files.blocks(source, ["sentence"], rows=65536): ...
 
 An address is any of fsspec's: a path, file://, s3:// (with s3fs). It names a file, a folder or a glob (`*`). Of a
-folder all files count whose names end in .tsv .csv .jsonl .parquet, perhaps with .gz .bz2 or .xz behind, at any depth, but not
-those whose own or folder's name begins with a dot or an underscore.
+folder all files count whose names end in .tsv .csv .jsonl .parquet, perhaps with .gz .bz2 or .xz behind, at any depth, but
+not those whose own or folder's name begins with a dot or an underscore.
 """
 
 import dataclasses

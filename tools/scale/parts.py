@@ -113,7 +113,7 @@ class Folder:
             fcntl.flock(self.held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise cli.UserError(f"OUT={self.address}: another make score writes there; wait for it") from None
-        for half in Path(self.path).glob(".*.parquet.*"):
+        for half in (*Path(self.path).glob(".*.parquet.*"), *Path(self.path).glob(f".{MANIFEST}.*")):
             half.unlink(missing_ok=True)
 
     def listed(self) -> list[dict]:
