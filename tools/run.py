@@ -4,8 +4,8 @@
 
     simplify   gate: equal: fp32, max |difference| 2.15e-06 (limit 1e-04) over 16 rows, 0 flips       2.7 s
 
-A prerequisite must still be as its own prov.json, and its MANIFEST, describe it: bytes that were changed since make no
-artefact; a folder counts as all its files. `{}` in a command is a temporary path beside TARGET, `{stem}` the same
+A prerequisite must still be as its own prov.json, and its MANIFEST, describe it: from bytes that were changed since,
+nothing is made; a folder counts as all its files. `{}` in a command is a temporary path beside TARGET, `{stem}` the same
 without its suffix. When every command has ended well and no prerequisite has changed meanwhile, the result is hashed,
 TARGET.prov.json says what made it, and it is renamed to TARGET. Other files left beside `{}` are dropped. A TARGET
 called MANIFEST stands for its whole folder: `{}` is then an empty folder, and MANIFEST lists `sha256  name` of each
