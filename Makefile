@@ -30,7 +30,7 @@ CHIPS :=
 BATCHES := 1 4 8 16 32 64
 #: several precisions (all that the chip has if empty)
 PRECISIONS :=
-#: one timed round runs this many samples, and 4 requests more
+#: one timed round runs this many samples, and 4 requests more; on the CPU it goes on until it had 10 ms a sample
 SAMPLES := 256
 #: a prefix that runs what needs a chip on another machine, such as `srun -N1 -n1 --gres=npu:1`; slurm: by sbatch
 LAUNCH :=

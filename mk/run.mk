@@ -32,12 +32,12 @@ timed  = $(foreach r,$(rounds),$(1:%=build/%/round$r/MANIFEST))
 # Rows of one length are timed on zeros, as the recipes do; buckets, packed rows and real lengths on the sentences.
 loops  := $(shell for b in $(sort $(BS) $(BATCHES)); do echo $$b:$$(($(SAMPLES) / b + 4)); done)
 loop    = --loop $(patsubst $(bs):%,%,$(filter $(bs):%,$(loops)))
-# On the CPU for two seconds or longer, in turns with a fixed piece of work: tools/cpu/yardstick.py.
+# On the CPU for 10 ms a sample or longer, in turns with a fixed piece of work: tools/cpu/yardstick.py.
 yardstick = $(if $(filter cpu,$(family)),build/lib/peak.so)
 # The native engine takes any shape, so the timing names the recipe's: batch size and length.
 shaped  = $(if $(filter native,$(engine)),--dymDims $(call joined_by,;,$(shapes_of_inputs)))
 timed_on = $(if $(one_length),$(loop) $(shaped),$(on_sentences))
-how_long = $(if $(real),--plan measured --loop 5,$(if $(one_length),--seconds 2))
+how_long = $(if $(real),--plan measured --loop 5,$(if $(one_length),--milliseconds $(SAMPLES)0))
 timed_by = $(runner) $(timed_on) --warmup_count 2 --batchsize $(bs) --output {} --output_dirname out
 timing.cpu    = $(timed_by) $(how_long) --yardstick $(yardstick)
 timing.ascend = $(timed_by)

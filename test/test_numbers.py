@@ -424,7 +424,9 @@ def test_verify_times_as_much_as_the_record_did(repo):
     r = records(repo)[1] | {"loop": 12, "bs": 8}
     assert "SAMPLES=64" in record.make_words(r)
     assert not [p for p in record.make_words(r | {"seq": "real"}) if p.startswith("SAMPLES")]
-    assert "SAMPLES=80" in record.make_words(r | {"loop": None, "times_ms": [[1.0] * 14] * 3})  # before --seconds
+    assert "SAMPLES=80" in record.make_words(
+        r | {"loop": None, "times_ms": [[1.0] * 14] * 3}
+    )  # from before `loop` was said
     few = r | {"loop": 4, "bs": 64}  # fewer samples than a batch
     assert "SAMPLES=1" in record.make_words(few)
 

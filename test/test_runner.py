@@ -190,7 +190,7 @@ def peak(tmp_path_factory):
 
 def test_engine_and_yardstick_take_turns(model, peak, tmp_path):
     """A request of three nodes takes microseconds: a turn is many, and the yardstick's work and time stand beside it."""
-    run("-m", model, "-o", tmp_path, "--output_dirname", "d", "--loop", 3, "--seconds", 0.3, "--yardstick", peak,
+    run("-m", model, "-o", tmp_path, "--output_dirname", "d", "--loop", 3, "--milliseconds", 300, "--yardstick", peak,
         "--threads", 2)  # fmt: skip
     made = json.loads((tmp_path / "d_summary.json").read_text())
     times = made["npu_compute_time_list"]

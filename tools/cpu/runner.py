@@ -19,8 +19,8 @@ than all cores at one. --plan: each file is a sentence of its own length, and to
 request. `fixed` gives the same bytes every time; `measured` is faster. A pass runs all requests, --loop passes count.
 With either, the throughput is that of whole passes (`pass_ms`, one a pass), since requests may overlap.
 
---yardstick and --seconds are ours too, for timing. --yardstick build/lib/peak.so: the engine takes turns with a fixed
-piece of work (tools/cpu/yardstick.py), and the summary holds what both did in each turn (`pairs`). --seconds: at least
+--yardstick and --milliseconds are ours too, for timing. --yardstick build/lib/peak.so: the engine takes turns with a fixed
+piece of work (tools/cpu/yardstick.py), and the summary holds what both did in each turn (`pairs`). --milliseconds: at least
 so long, after --loop. Every so often a request runs in one thread, for the figures of tools/results/figures.py (`singles`).
 """
 
@@ -60,7 +60,7 @@ def parse(argv=None):
     )
     parser.add_argument("--threads", type=int, default=0, help="cores (all if 0)")
     parser.add_argument("--yardstick", type=Path, help="build/lib/peak.so: takes turns with the engine")
-    parser.add_argument("--seconds", type=float, default=0.0, help="go on after --loop until the engine had so long")
+    parser.add_argument("--milliseconds", type=int, default=0, help="go on after --loop until the engine had so long")
     parser.add_argument("--plan", choices=["fixed", "measured"], help="sentences of any length, by --batchsize at most")
     args = parser.parse_args(argv)
     if args.plan and not (args.input and args.batchsize):
@@ -190,10 +190,10 @@ def figures(times: list[float]) -> dict:
 
 
 def timed(engine, feeds, args, turns, times: list[float]):
-    """Run one request --loop times, and on until --seconds are over, noting each in milliseconds; the last outputs."""
+    """Run one request --loop times, and on until --milliseconds are over, noting each in milliseconds; the last outputs."""
     runs, total = 0, 0.0
     single = (lambda: turns.single.run(feeds)) if turns.single else None
-    while runs < args.loop or total < args.seconds:
+    while runs < args.loop or 1e3 * total < args.milliseconds:
         outputs, seconds = turns.time(len(feeds[0]), lambda: engine.run(feeds), single)
         times.append(seconds * 1e3)
         runs, total = runs + 1, total + seconds
