@@ -21,6 +21,10 @@ PRECISION :=
 ENGINE :=
 #: V=1 shows every command and all that it prints
 V :=
+#: a TSV of your own in place of SST-2's validation set, with the columns of the model's TASK and a label in each row
+DATA :=
+#: int8: training texts of the same task, for calibration (SST-2's if empty); train: the official SST-2 train.tsv
+TRAIN :=
 ##@ Tables of many configurations
 #: several models (MODEL if empty)
 MODELS :=
@@ -60,8 +64,6 @@ AIS_PYTHON :=
 SST2 :=
 #: use no newer units of the CPU than these (oneDNN's names, such as AVX2); onnxruntime does not obey it
 ISA :=
-#: train: the official SST-2 train.tsv
-TRAIN :=
 #: torture: how many runs are killed; fuzz: how many hundred inputs each parser gets
 RUNS := 100
 #: where the locked packages are installed
@@ -70,11 +72,10 @@ VENV := .venv
 PYTHON := python3
 
 override PARAMETERS := MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE V INPUT OUT RERUN MODELS CHIPS BATCHES \
-    PRECISIONS SAMPLES A B FROM ATC CANN_IMAGE DEVICE AIS_PYTHON CLAIM SST2 ISA TRAIN RUNS VENV PYTHON \
+    PRECISIONS SAMPLES A B FROM ATC CANN_IMAGE DEVICE AIS_PYTHON CLAIM SST2 ISA DATA TRAIN RUNS VENV PYTHON \
     LAUNCH SLURM_ARGS COLUMNS KEEP CLUSTER
 include mk/words.mk
-too_old := $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(MAKE_VERSION))
-$(if $(too_old),$(error GNU make 4.2 or newer is needed, not $(too_old)))
+$(if $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(MAKE_VERSION)),$(error GNU make 4.2 or newer is needed, not $(MAKE_VERSION)))
 RUNNING    := setup data onnx om accuracy perf score
 TABLES     := accuracy-table perf-table bench knobs
 RECORDING  := record report audit verify reproduce compare

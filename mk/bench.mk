@@ -1,4 +1,7 @@
 # Ours and the peers, side by side, and what each setting of the CPU engines costs.
+not_sst2 := $(or $(DATA),$($(MODEL).DATA),$(filter-out sst2,$($(MODEL).TASK)))
+$(if $(filter bench knobs,$(MAKECMDGOALS)),$(if $(not_sst2),\
+    $(error make $(filter bench knobs,$(MAKECMDGOALS)) is of SST-2 alone, not of $(not_sst2); use perf-table)))
 here     := $(dir $(ONE))
 # What this CPU can run of them: rows that name no unit, or one that it has.
 ours_here := $(foreach r,$(BENCHED),$(if $(unit.$r),$(if $(filter $(unit.$r),$(cpu_units)),$r),$r))

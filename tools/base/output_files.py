@@ -1,10 +1,13 @@
 """Logits as files: what ais_bench leaves, one file per sample, and the score of such a folder."""
 
+import contextlib
+import math
 from pathlib import Path
 
 import numpy as np
 
 from tools import cli
+from tools.base import tasks
 from tools.base.input_files import row_files
 from tools.base.onnxfile import first_line
 
@@ -25,24 +28,22 @@ def chosen(logits: np.ndarray) -> np.ndarray:
 def read_kept(path: Path) -> np.ndarray:
     """Float32 [n, labels] that --save_path kept. Raises UserError where it is no array of logits."""
     try:
-        return cli.read_npy(path).astype(np.float32).reshape(-1, 2)
+        return np.atleast_2d(cli.read_npy(path).astype(np.float32))
     except ValueError as e:
         raise cli.UserError(f"{path}: no logits: {first_line(e)}; delete it and run make again") from None
 
 
 def read_outputs(folder: Path, given: Path) -> np.ndarray:
-    """Float32 [n, 2]: ais_bench's outputs in `folder` of the one-row files in `given`, in rows_of's order."""
+    """Float32 [n, labels]: ais_bench's outputs in `folder` of the one-row files in `given`, in rows_of's order."""
+    count = len(tasks.read(given.parent)[2])
+    return np.concatenate([read_logits(folder, f.stem, 1, count, padded=False) for f in row_files(given)])
 
-    return np.concatenate([read_logits(folder, f.stem, 1, padded=False) for f in row_files(given)])
 
-
-def read_logits(folder: Path, stem: str, rows: int, padded: bool):
-    """Float32 [rows, 2] of one output file, which holds more rows where it is `padded`: a whole batch, a packed row.
+def read_logits(folder: Path, stem: str, rows: int, labels: int, padded: bool):
+    """Float32 [rows, labels] of one output file, which holds more rows where it is `padded`: a whole batch, a packed row.
 
     Raises UserError where it is missing, holds other rows, or values that are not finite.
     """
-    import numpy as np
-
     found = [p for p in (folder / f"{stem}_0{s}" for s in (".bin", ".npy", ".txt")) if p.is_file()]
     if not found:
         raise cli.UserError(f"{folder}/{stem}_0.bin (or .npy, .txt): missing; run the inference again")
@@ -53,10 +54,10 @@ def read_logits(folder: Path, stem: str, rows: int, padded: bool):
             ".npy": lambda: cli.read_npy(path),
             ".txt": lambda: np.loadtxt(path),
         }[path.suffix]()
-        values = values.astype(np.float32).reshape(-1, 2)
+        values = values.astype(np.float32).reshape(-1, labels)
     except (ValueError, TypeError) as e:
         reason = " ".join(str(e).split())[:200]
-        raise cli.UserError(f"{path}: not float32 pairs ({reason}); run the inference again") from None
+        raise cli.UserError(f"{path}: not rows of {labels} float32 ({reason}); run the inference again") from None
     if len(values) < rows or (len(values) > rows and not padded):
         raise cli.UserError(f"{path}: {len(values)} rows of logits, {rows} labels; run the inference again")
     if not np.isfinite(values[:rows]).all():
@@ -66,15 +67,26 @@ def read_logits(folder: Path, stem: str, rows: int, padded: bool):
     return values[:rows]
 
 
-def score(output_path: Path, label_path: Path) -> dict:
-    """correct, total and `predictions`, a character a sentence in the data's order: its class, or = for a tie.
+def numbers_of(wanted: list, task, count: int, where) -> list:
+    """Labels of labels.json as class numbers below `count`, or as the scores of a task that has one; UserError on others."""
+    if task.score:
+        with contextlib.suppress(ValueError, TypeError):
+            if all(isinstance(w, str) for w in wanted) and all(map(math.isfinite, found := list(map(float, wanted)))):
+                return found
+        raise cli.UserError(f"{where}: {wanted} are no scores; run preprocess.py again")
+    known = [str(i) for i in range(count)]
+    if not all(w in known for w in wanted):
+        span = " or ".join(known) if count < 4 else f"0 to {count - 1}"
+        raise cli.UserError(f"{where}: labels are {wanted}, not {span}; run preprocess.py again")
+    return [int(w) for w in wanted]
 
-    A tie is wrong, as in the recipe. labels.json is {"<file>": "<label>"}, or {"<file>": ["<label>", ...]} for whole
-    batches and packed rows; rows.json beside it then gives each file's rows of the text file. Raises UserError where
-    outputs, labels and order do not belong to each other.
+
+def scored(output_path: Path, label_path: Path, task, count: int):
+    """(logits float32 [n, count], labels [n]) in the data's order; UserError where outputs, labels and order disagree.
+
+    labels.json is {"<file>": "<label>"}, or {"<file>": ["<label>", ...]} for whole batches and packed rows; rows.json
+    beside it then gives each file's rows of the text file.
     """
-    import numpy as np
-
     if not output_path.is_dir():
         raise cli.UserError(f"{output_path}: no such folder; run the inference first")
     labels = cli.read_json(label_path)
@@ -84,10 +96,8 @@ def score(output_path: Path, label_path: Path) -> dict:
     logits, truth, rows = [], [], []
     for stem, given in labels.items():
         wanted = given if isinstance(given, list) else [given]
-        if not all(w in ("0", "1") for w in wanted):
-            raise cli.UserError(f"{label_path}: labels of {stem} are {wanted}, not 0 or 1; run preprocess.py again")
-        logits.append(read_logits(output_path, stem, len(wanted), padded=wanted is given))
-        truth += map(int, wanted)
+        truth += numbers_of(wanted, task, count, f"{label_path}: {stem}")
+        logits.append(read_logits(output_path, stem, len(wanted), count, padded=wanted is given))
         numbers = order.get(stem)
         if not isinstance(numbers, list) or len(numbers) != len(wanted):
             raise cli.UserError(
@@ -101,9 +111,31 @@ def score(output_path: Path, label_path: Path) -> dict:
         raise cli.UserError(f"{output_path}/{min(extra)}_0.*: no label for it; empty the folder and run again")
     if sorted(map(repr, rows)) != sorted(map(repr, range(len(truth)))):
         raise cli.UserError(f"{order_path}: not the rows 0 to {len(truth) - 1}, each once; run preprocess.py again")
-    logits = np.concatenate(logits)
-    tied = logits[:, 0] == logits[:, 1]
-    chosen = logits.argmax(1)
-    correct = int(((chosen == truth) & ~tied).sum())
-    text = np.where(tied, "=", chosen.astype(str))
-    return {"correct": correct, "total": len(truth), "predictions": "".join(text[np.argsort(rows)])}
+    turn = np.argsort(rows)
+    return np.concatenate(logits)[turn], np.array(truth)[turn]
+
+
+def score(output_path: Path, label_path: Path) -> dict:
+    """What score.json says of a folder of outputs.
+
+    SST-2: correct, total and `predictions`, a character a sentence in the data's order: its class, or = for a tie, which
+    is wrong, as in the recipe. Where task.json names another task beside labels.json: task, labels (the class names),
+    total, correct (None of scores), predictions (a list: classes, -1 for a tie, or scores), truth (likewise) and
+    metrics, {name: {value, interval95, method}}.
+    """
+    name, task, names = tasks.read(label_path.parent)
+    logits, truth = scored(output_path, label_path, task, len(names))
+    made = logits[:, 0] if task.score else chosen(logits)
+    correct = None if task.score else int((made == truth).sum())
+    if not (label_path.parent / tasks.FILE).is_file():
+        text = np.where(made < 0, "=", made.astype(str))
+        return {"correct": correct, "total": len(truth), "predictions": "".join(text)}
+    return {
+        "task": name,
+        "labels": names,
+        "correct": correct,
+        "total": len(truth),
+        "predictions": made.tolist(),
+        "truth": truth.tolist(),
+        "metrics": {metric: tasks.figure(metric, truth.tolist(), made.tolist()) for metric in task.metrics},
+    }

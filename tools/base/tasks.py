@@ -8,9 +8,12 @@ Columns: the benchmark's own files first, then as the hub's data sets name them.
 """
 
 import contextlib
+import json
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
 
 from tools import cli
 
@@ -60,6 +63,7 @@ TASKS = {
     "pair-score": Task((TWO,), (), ("pearson", "spearman"), ("score", "label"), score=True),
 }
 DEFAULT = "sst2"
+FILE = "task.json"
 SYNONYMS = {"neg": "negative", "pos": "positive", "notparaphrase": "notequivalent", "paraphrase": "equivalent"}
 
 
@@ -82,6 +86,28 @@ def labels(task: Task, named, where) -> list[str]:
     if not task.score and len(task.labels or named) < 2:
         raise cli.UserError(f"{where}: names {len(named)} labels, this task has classes; say them in id2label")
     return list(task.labels or named or ("score",))
+
+
+def write(folder, name, names) -> None:
+    """Say beside the inputs in `folder` what they ask: task.json, {"task", "labels"}; none where `name` is None: SST-2."""
+    path = Path(folder) / FILE
+    if name is None:
+        return path.unlink(missing_ok=True)
+    with cli.whole_file(path, "w") as f:
+        return f.write(json.dumps({"task": name, "labels": list(names)}, indent=1) + "\n")
+
+
+def read(folder):
+    """(name, Task, class names) of a folder of inputs, SST-2's where task.json is not there; UserError where it is wrong."""
+    path = Path(folder) / FILE
+    if not path.is_file():
+        return DEFAULT, TASKS[DEFAULT], list(TASKS[DEFAULT].labels)
+    said = cli.read_json(path)
+    name, names = str(said.get("task")), said.get("labels")
+    good = isinstance(names, list) and names and all(isinstance(n, str) for n in names)
+    if not good or name not in TASKS or (TASKS[name].labels or tuple(names)) != tuple(names):
+        raise cli.UserError(f"{path}: no task of tools/base/tasks.py with its labels; run preprocess.py again")
+    return name, TASKS[name], names
 
 
 def plain(label: str) -> str:
@@ -189,3 +215,27 @@ def bootstrap(metric: str, truth, predicted, resamples=1000) -> list[float]:
         measure(metric, truth[rows], predicted[rows]) for rows in pick.integers(0, len(truth), (resamples, len(truth)))
     ]
     return [round(float(v), 6) for v in np.nanpercentile(found, [2.5, 97.5])]
+
+
+def wilson(correct: int, total: int) -> list[float]:
+    """The 95 % interval of a share: the p at which it is 1.96 standard errors off.
+
+    Source: E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927.
+    """
+    z2, p = NormalDist().inv_cdf(0.975) ** 2 / total, correct / total
+    middle, half = p + z2 / 2, math.sqrt(z2 * (p * (1 - p) + z2 / 4))
+    return [round((middle + side) / (1 + z2), 6) for side in (-half, half)]
+
+
+def figure(metric: str, truth, predicted) -> dict:
+    """A metric as records hold it: value and interval95 (both None where it is not defined), and the interval's method."""
+    value = measure(metric, truth, predicted)
+    if metric == "accuracy":
+        return {
+            "value": round(value, 6),
+            "interval95": wilson(round(value * len(truth)), len(truth)),
+            "method": "Wilson",
+        }
+    if math.isnan(value):
+        return {"value": None, "interval95": None, "method": "not defined: one side is constant"}
+    return {"value": round(value, 6), "interval95": bootstrap(metric, truth, predicted), "method": "bootstrap"}

@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from tools import cli, manifest
+from tools.base import tasks
 from tools.results import figures, readme, record, store, table
 
 # Made by make itself to remember a parameter: a cause, so nothing describes how it came about.
@@ -71,7 +72,7 @@ def rescored(leaf: Path) -> dict:
     return output_files.score(leaf / "output" / "out", fed / "labels.json")
 
 
-SCORE = ("correct", "total", "predictions")
+SCORE = ("task", "labels", "correct", "total", "predictions", "truth", "metrics")
 PROPORTION = ("correct", "total", "accuracy", "interval95")
 
 
@@ -80,14 +81,14 @@ def leaf_faults(path: Path) -> Iterator[str]:
     leaf, made = path.parent, record.read(path)
     if path.name == "accuracy.json":
         score = rescored(leaf)
-        if apart := record.differing(only(cli.read_json(leaf / "score.json"), SCORE), score):
+        if apart := record.differing(cli.read_json(leaf / "score.json"), score):
             yield f"{leaf / 'score.json'}: not what the stored outputs give: {apart}"
     if apart := record.differing(made, record.MAKERS[path.stem](leaf)):
         yield f"{path}: not what {'score.json gives' if path.stem == 'accuracy' else 'the stored rounds give'}: {apart}"
 
 
 def only(found: dict, names) -> dict:
-    return {name: found.get(name) for name in names}
+    return {name: found[name] for name in names if name in found}
 
 
 def chain_faults(r: dict) -> Iterator[str]:
@@ -107,9 +108,12 @@ def record_faults(path: Path) -> Iterator[str]:
     if r["kind"] == "throughput":
         yield from (f"{path}: {why}" for why in speed_faults(r))
         return
-    right = record.right(r["predictions"])
-    if apart := record.differing(only(r, PROPORTION), record.proportion(sum(right), len(right))):
+    correct = None if r["correct"] is None else sum(record.right(r))
+    if apart := record.differing(only(r, PROPORTION), record.proportion(correct, len(r["predictions"]))):
         yield f"{path}: not what its predictions give: {apart}"
+    for name, metric in (r.get("metrics") or {}).items():
+        if not near(metric, made := tasks.figure(name, r["truth"], r["predictions"]), 2e-6):
+            yield f"{path}: not what its predictions give: {name} {metric} against {made}"
     scored = next((name for name in r["chain"] if name.endswith("/score.json")), None)
     text = json.dumps(only(r, SCORE), indent=1) + "\n"
     if scored and hashlib.sha256(text.encode()).hexdigest() != r["chain"][scored]["sha256"]:
@@ -142,7 +146,8 @@ def speed_faults(r: dict) -> Iterator[str]:
             sum(r["pairs"], []), sum(r.get("singles") or [], []), (r["engine_info"] or {}).get("threads", 1), per_row
         )
     if r["seq"].isdecimal() and r["chip"] == "cpu":
-        given["padded_rows"] = 1 - 872 / (-(-872 // r["bs"]) * r["bs"])
+        count = r.get("sentences", record.SST2)
+        given["padded_rows"] = 1 - count / (-(-count // r["bs"]) * r["bs"])
     for key, value in given.items():
         if key == "latency_ms":  # records from before the least number of requests was fixed have percentiles
             value = {k: v for k, v in value.items() if v is not None}

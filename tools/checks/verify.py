@@ -135,6 +135,12 @@ def together(one: dict, more: dict) -> dict:
     return more | turns | {"figures": figures.of(*(sum(t, []) for t in turns.values()), threads, per_row)}
 
 
+def from_here(word: str) -> str:
+    """A `NAME=value` as another folder needs it: texts of one's own by their whole path."""
+    name, _, value = word.partition("=")
+    return f"{name}={Path(value).absolute()}" if name in ("DATA", "TRAIN") else word
+
+
 def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
     """Rebuild what one record claims inside `tree`; its line of the table."""
     old = records_of.read(path)
@@ -153,7 +159,7 @@ def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
     for _ in range(TRIES if kind == "perf" else 1):
         for made in leaf.glob("round*") if new else ():
             shutil.rmtree(made)
-        if error := reproduce.make(tree, [kind, *records_of.make_words(old), *extra]):
+        if error := reproduce.make(tree, [kind, *map(from_here, records_of.make_words(old)), *extra]):
             verdict = "not on this CPU" if LACKING.search(error) else "FAILED"
             return {**cell, "verdict": verdict, "bytes": "-", "result": f"not rebuilt: {error}", "published": "-"}
         found = records_of.read(leaf / f"{kind}.json")

@@ -18,6 +18,7 @@ nothing: there 3 classes may differ, near ties not counted. tools/graph/gate.py 
 """
 
 import argparse
+import dataclasses
 import os
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -26,11 +27,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from tools import cli
-from tools.base import cpu
+from tools.base import cpu, tasks
 from tools.cpu import engines
 
 WIDER = {"openvino": "fp32", "native": "bf16"}  # what a layer gets that int8 does not suit
 APART = ["embeddings", "pooler", "classifier"]  # what int8 leaves alone
+MOST = 512  # calibration sentences, the first of the file
 LONGEST = 128  # tokens of a calibration sentence where the graph leaves the length open
 
 
@@ -46,6 +48,7 @@ def parse():
     p.add_argument(
         "--rows", type=int, help="use only this many sentences in the gate, longest first (all if not given)"
     )
+    p.add_argument("--task", help="what the calibration sentences ask (tools/base/tasks.py, sst2 if not given)")
     p.add_argument("--seeded", action="store_true", help="random weights: judge by classes, not labels")
     p.add_argument("--save_path", required=True, type=Path)
     return p.parse_args()
@@ -79,15 +82,19 @@ def shapes_of(path: Path) -> dict:
     return {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in graph.input}
 
 
-def sentences(path: Path, checkpoint: Path, shapes: dict) -> dict:
-    """The calibration sentences as a graph's inputs: {name: int64 [n, length]}."""
+def sentences(path: Path, checkpoint: Path, shapes: dict, task) -> dict:
+    """The calibration sentences as a graph's inputs: {name: int64 [n, length]}; UserError for none. They need no labels."""
     from tools.base import input_files
     from tools.source import data, tokens
 
     plain = [n for n in shapes if n in input_files.ROLES]
     packed = [] if len(plain) == len(shapes) else ["attention_mask"]
     length = shapes["input_ids"][1] or LONGEST
-    arrays = tokens.encode(tokens.load(checkpoint), data.read_tsv(path)[0], length, plain + packed)
+    texts = [text for text, _ in data.iter_tsv(path, dataclasses.replace(task, label=()))][:MOST]
+    if not texts:
+        raise cli.UserError(f"{path}:2: no row after the header; take a whole file")
+    length = tokens.fit(checkpoint, length, cut=not shapes["input_ids"][1])
+    arrays = tokens.encode(tokens.load(checkpoint), texts, length, plain + packed)
     arrays = tokens.pack(arrays)[0] if packed else arrays
     return {name: arrays[name] for name in shapes}
 
@@ -246,23 +253,30 @@ def judged(job: Job, folder: Path, rows: int | None):
     return gate.judge(*both, job.precision, labels, job.seeded)
 
 
-def read_labels(path: Path) -> list[list[int]]:
-    """The labels of each file of preprocess.py's labels.json. Raises UserError for labels other than 0 and 1."""
+def read_labels(path: Path) -> list[list]:
+    """The labels of each file of preprocess.py's labels.json. Raises UserError for labels that its task does not have."""
+    from tools.base import output_files
+
+    _, task, names = tasks.read(path.parent)
     given = [g if isinstance(g, list) else [g] for g in cli.read_json(path).values()]
-    if not all(v in ("0", "1") for g in given for v in g):
-        raise cli.UserError(f"{path}: labels are not 0 or 1; preprocess again")
-    return [[int(v) for v in g] for g in given]
+    return [output_files.numbers_of(g, task, len(names), path) for g in given]
 
 
 def main():
     args = parse()
     if args.precision == "int8" and not (args.calibration and args.checkpoint):
-        raise cli.UserError("--precision int8 needs --calibration and --checkpoint")
+        raise cli.UserError(
+            "--precision int8 needs --calibration and --checkpoint: give TRAIN=, the task's own train.tsv"
+        )
+    task = tasks.known(args.task or tasks.DEFAULT)
+    if args.engine == "native" and (task.pair or task.score):
+        what = "pairs of texts" if task.pair else "scores"
+        raise cli.UserError(f"ENGINE=native knows single texts and their classes, not {what}; use ENGINE=openvino")
     job = Job(args.onnx, args.reference or args.onnx, args.engine, args.precision, args.save_path, args.seeded)
     layers = layers_of(job.onnx)
     try:
         if job.precision == "int8":
-            convert_int8(job, layers, sentences(args.calibration, args.checkpoint, shapes_of(job.onnx)))
+            convert_int8(job, layers, sentences(args.calibration, args.checkpoint, shapes_of(job.onnx), task))
         else:
             convert(job, [job.precision] * layers)
         print(judged(job, args.input, args.rows).demand(job.save_path))

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from tools import cli
+from tools.base import tasks
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -19,4 +20,16 @@ def lower_case() -> bool:
 
 def task(p: argparse.ArgumentParser) -> None:
     """The option --task."""
-    p.add_argument("--task", default="sst2", help="what is asked, a name of tools/base/tasks.py (%(default)s)")
+    p.add_argument("--task", help="what is asked, a name of tools/base/tasks.py (sst2 if not given)")
+
+
+def asked(name: str | None, folder: Path, inputs: tuple[str, ...]):
+    """(the task of --task, its class names) for a checkpoint folder and the model's inputs; UserError if they cannot do it."""
+    from tools.source import architecture
+
+    task = tasks.known(name or tasks.DEFAULT)
+    tasks.refuse_without_types(inputs, task, folder)
+    if task.labels:
+        return task, list(task.labels)
+    path = architecture.config_file(folder)
+    return task, tasks.labels(task, architecture.read_config(path)["labels"], path)

@@ -1,6 +1,7 @@
 """postprocess.py: outputs against labels."""
 
 import json
+import math
 from pathlib import Path
 
 from tools import cli
@@ -17,9 +18,25 @@ def postprocess(description: str, word: str = "accuracy: ") -> None:
     p.add_argument("--save_path", type=Path, help="score.json to write")
     args = p.parse_args()
     result = output_files.score(args.output_path, args.label_path)
-    print(f"{word}{result['correct'] / result['total']:.6f} ({result['correct']}/{result['total']})")
+    for line in told(result, word):
+        print(line)
     if args.save_path:
         with cli.whole_file(args.save_path, "w") as f:
             json.dump(result, f, indent=1)
             f.write("\n")
         print(f"wrote {args.save_path}")
+
+
+def told(result: dict, word: str):
+    """The lines on the screen: the recipe's accuracy; of another task each of its metrics, and its classes by name."""
+    if "metrics" not in result:
+        yield f"{word}{result['correct'] / result['total']:.6f} ({result['correct']}/{result['total']})"
+        return
+    for name, metric in result["metrics"].items():
+        low, high = metric["interval95"] or (math.nan, math.nan)
+        value = math.nan if metric["value"] is None else metric["value"]
+        yield f"{name}: {value:.6f} of {result['total']} ({metric['method']} interval {low:.4f} to {high:.4f})"
+    if result["correct"] is not None:
+        for i, name in enumerate(result["labels"]):
+            rows = [p for p, t in zip(result["predictions"], result["truth"], strict=True) if t == i]
+            yield f"{name}: {rows.count(i)} of {len(rows)} right"

@@ -17,7 +17,9 @@ def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, 
     p.add_argument("--batch_size", type=int, default=1, help="rows of a file, for buckets (%(default)s)")
     p.add_argument("--pack", action="store_true", help="several sentences a row, for a packed graph (PACK=1)")
     p.add_argument("--save_path", required=True, type=Path, help="folder to write")
+    options.task(p)
     args = p.parse_args()
+    from tools.base import tasks
     from tools.source import data, tokens
 
     real = args.seq_len == "real"
@@ -27,7 +29,8 @@ def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, 
         p.error(f"--seq_len {args.seq_len}: give a number, several such as 64,128, or real")
     if args.pack and (real or len(lengths) > 1 or lengths[0] < tokens.PACKED_TOKENS):
         p.error(f"--seq_len {args.seq_len}: --pack fills rows of one length, {tokens.PACKED_TOKENS} or more")
-    sentences, labels = data.read_tsv(args.text_file)
+    task, names = options.asked(args.task, args.tokenizer_path, inputs)
+    sentences, labels = data.read_tsv(args.text_file, task, names)
     longest = tokens.fit(args.tokenizer_path, max(lengths), cut=real)
     encode = tokens.ragged if real else tokens.encode
     arrays = encode(tokens.load(args.tokenizer_path, options.lower_case()), sentences, longest, inputs)
@@ -41,3 +44,4 @@ def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, 
     else:
         count = input_files.write_buckets(args.save_path, arrays, labels, lengths, args.batch_size)
         print(f"wrote {count} batches x {len(inputs)} inputs to {args.save_path}")
+    tasks.write(args.save_path, args.task, names)

@@ -18,6 +18,11 @@ SENTENCES = [
 ]
 
 
+def own(task):
+    """Texts of our own for a task: single ones, or each with the next."""
+    return list(zip(SENTENCES, SENTENCES[1:], strict=False)) if task.pair else SENTENCES
+
+
 def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
     """Export a checkpoint folder to ONNX; written only if it agrees with PyTorch on every sentence of --text_file.
 
@@ -39,19 +44,18 @@ def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
     args = p.parse_args()
     if args.eval_batch_size is not None and args.eval_batch_size < 1:
         p.error(f"--eval_batch_size {args.eval_batch_size}: must be 1 or more")
-    from tools.base import tasks
     from tools.graph import export
     from tools.source import data, tokenizer, tokens
 
-    task = tasks.known(args.task)
+    task, names = options.asked(args.task, args.model_dir, inputs)
     text_file = args.text_file or (args.data_dir and args.data_dir / "dev.tsv")
-    sentences = data.read_tsv(text_file)[0] if text_file else SENTENCES
+    sentences = data.read_tsv(text_file, task, names)[0] if text_file else own(task)
     length = tokens.fit(args.model_dir, args.seq_len, cut=not args.eval_batch_size)
     reader = tokens.load(args.model_dir, options.lower_case())
     print(tokenizer.hold(reader, args.model_dir, sentences, length, options.lower_case()))
     arrays = tokens.encode(reader, sentences, length, inputs)
     shape = args.eval_batch_size and (args.eval_batch_size, length)
-    module = export.load(args.model_dir, task.labels)
+    module = export.load(args.model_dir, names)
     print(f"labels: {', '.join(module.config.id2label.values())}, in the order of the outputs")
     print(export.export(module, args.save_path, inputs, arrays, shape=shape).line)
     print(f"wrote {args.save_path}")

@@ -68,21 +68,23 @@ def flips(a: dict, b: dict) -> list[int]:
 
 def flip_lines(a: dict, b: dict) -> list[str]:
     """One line a flip: where in dev.tsv, label, both predictions, and the sentence where the data is here."""
-    truth, sentences = record.truth(), None
-    if DEV.is_file():
+    truth, sentences, own = record.labels_of(a), None, "truth" in a
+    if DEV.is_file() and not own:
         from tools.source import data
 
         sentences = data.read_tsv(DEV)[0]
     return [
-        f"dev.tsv:{i + 2}: label {truth[i]}, A {a['predictions'][i]}, B {b['predictions'][i]}"
+        f"{'row ' if own else 'dev.tsv:'}{i + 2}: label {truth[i]}, A {a['predictions'][i]}, B {b['predictions'][i]}"
         + (f"  {sentences[i]}" if sentences else "")
         for i in flips(a, b)
     ]
 
 
 def report(a: dict, b: dict) -> str:
-    """The comparison as text."""
-    right_a, right_b = record.right(a["predictions"]), record.right(b["predictions"])
+    """The comparison as text. Raises UserError where the two are not of the same texts."""
+    if record.labels_of(a) != record.labels_of(b):
+        raise cli.UserError("A and B are not of the same texts: their labels differ")
+    right_a, right_b = record.right(a), record.right(b)
     test = mcnemar(right_a, right_b)
     lines = []
     for key, r in (("A", a), ("B", b)):

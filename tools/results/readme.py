@@ -53,7 +53,7 @@ def short(rows):
         place = *own.values(), r["weights"], r["chip"]
         cells = lines.setdefault(place, own | dict.fromkeys(("accuracy", *SPEEDS)))
         if shown.get("correct") is not None:
-            cells["accuracy"] = f"{shown['accuracy_%']} % ({shown['correct']}/872)"
+            cells["accuracy"] = f"{shown['accuracy_%']} % ({shown['correct']}/{shown['total']})"
         if r["samples_per_s"] is None or pd.isna(r["samples_per_s"]):
             continue
         figure = "~" * (shown.get("noisy") is not None) + str(shown["samples_per_s"])

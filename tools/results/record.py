@@ -12,15 +12,14 @@ tools/results/store.py. What they may say: tools/results/schema.py. Logs from el
 """
 
 import argparse
-import math
 import re
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
-from statistics import NormalDist, median
+from statistics import median
 
 from tools import cli, manifest
-from tools.base import cpu
+from tools.base import cpu, tasks
 from tools.results import figures
 from tools.results.store import keep, load, read, text_of  # noqa: F401  (one name for readers: record.load, record.read)
 
@@ -30,6 +29,7 @@ PATH = re.compile(
 )
 
 
+SST2 = 872  # sentences of its validation set
 NOISY = 0.1  # rounds that differ by more
 DEMONSTRATION = "DEMONSTRATION: made with stand-ins for the vendor's tools; no figure here is of a card"
 STOLEN = 0.05  # share of the processors' time that the host gave to others
@@ -97,15 +97,16 @@ def base(leaf: Path, kind: str, made: Path, ran: list[Path]) -> dict:
     }
 
 
-def proportion(correct: int, total: int) -> dict:
-    """correct, total, their quotient p and its 95 % interval: the p at which p is 1.96 standard errors off.
-
-    Source: E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927.
-    """
-    z2, p = NormalDist().inv_cdf(0.975) ** 2 / total, correct / total
-    middle, half = p + z2 / 2, math.sqrt(z2 * (p * (1 - p) + z2 / 4))
-    interval = [round((middle + side) / (1 + z2), 6) for side in (-half, half)]
-    return {"correct": correct, "total": total, "accuracy": round(p, 6), "interval95": interval}
+def proportion(correct: int | None, total: int) -> dict:
+    """correct, total, their quotient and its 95 % interval; only the total of a task whose answers are scores."""
+    if correct is None:
+        return {"correct": None, "total": total, "accuracy": None, "interval95": None}
+    return {
+        "correct": correct,
+        "total": total,
+        "accuracy": round(correct / total, 6),
+        "interval95": tasks.wilson(correct, total),
+    }
 
 
 def truth() -> list[int]:
@@ -115,15 +116,32 @@ def truth() -> list[int]:
     return [label for label, *_ in data.read_edits("data/dev.edits")[1]]
 
 
-def right(predictions: str) -> list[bool]:
-    """Which of the validation sentences `predictions` (a character each, as output_files.score gives them) has right.
+def labels_of(record: dict) -> list:
+    """The right classes or scores of an accuracy's texts: its own, where they are not SST-2's.
 
-    Raises UserError for another number of them.
+    Raises UserError for another number of predictions.
     """
-    labels = truth()
-    if len(predictions) != len(labels):
-        raise cli.UserError(f"{len(predictions)} predictions, {len(labels)} labels: not the SST-2 validation set")
-    return [p == str(label) for p, label in zip(predictions, labels, strict=True)]
+    labels = record["truth"] if "truth" in record else truth()
+    if len(record["predictions"]) != len(labels):
+        said = f"{len(record['predictions'])} predictions, {len(labels)} labels"
+        raise cli.UserError(
+            f"{said}: not the SST-2 validation set" if "truth" not in record else f"{said}; measure again"
+        )
+    return labels
+
+
+def right(record: dict) -> list[bool]:
+    """Which texts of an accuracy's record have the right class; UserError where they have scores."""
+    if record["correct"] is None:
+        raise cli.UserError(f"task {record['task']}: scores, of which none is right or wrong; look at its metrics")
+    return [str(p) == str(label) for p, label in zip(record["predictions"], labels_of(record), strict=True)]
+
+
+def sentences_of(leaf: Path) -> int | None:
+    """How many texts of one's own a configuration has as inputs; None where they are SST-2's 872."""
+    folder = next((d / "input" for d in leaf.parents if (d / "input" / tasks.FILE).is_file()), None)
+    labels = cli.read_json(folder / "labels.json").values() if folder else ()
+    return sum(len(v) if isinstance(v, list) else 1 for v in labels) or None
 
 
 def accuracy(leaf: Path) -> dict:
@@ -139,6 +157,7 @@ def accuracy(leaf: Path) -> dict:
         **({"devices": len(summary["per_device"])} if "per_device" in summary else {}),
         **rows_run(score["total"], leaf, record, summary),
         "predictions": score["predictions"],
+        **{key: score[key] for key in ("task", "labels", "truth", "metrics") if key in score},
         **({"rehearsal": rehearsal(leaf)} if (leaf / "ranges.json").is_file() else {}),
     }
 
@@ -156,7 +175,7 @@ def speeds(record: dict) -> list[float]:
     if "per_device" in record:
         return [sum(round_) for round_ in zip(*record["per_device"].values(), strict=True)]
     passes = record.get("pass_ms")
-    sentences = 872 if passes else record["bs"] * record.get("sentences_per_row", 1)
+    sentences = record.get("sentences", SST2) if passes else record["bs"] * record.get("sentences_per_row", 1)
     return [1000 * sentences * len(t) / sum(t) for t in passes or record["times_ms"]]
 
 
@@ -281,7 +300,9 @@ def perf(leaf: Path) -> dict:
     work = next((words for mark, words in kinds.items() if mark in record["seq"]), "zeros as input")
     timed = f"{rounds[0]['timed']}; {work}" if record["chip"] != "cpu" else f"the engine's call alone; {work}"
     stolen = [s.get("stolen") for s in summaries]
-    ran = rows_run(872, leaf, record, summaries[0])
+    own = sentences_of(leaf)
+    record |= {"sentences": own} if own else {}
+    ran = rows_run(own or SST2, leaf, record, summaries[0])
     per_row = ran.get("sentences_per_row", 1)
     record |= {
         **tool(leaf, summaries[0]),
@@ -308,8 +329,9 @@ def padding(record: dict) -> str:
     """What the rows of a record held, in words."""
     if record["padded_rows"] is None:
         return "unknown"
+    count = record.get("total") or record.get("sentences", SST2)
     packed = f", {record['sentences_per_row']:.2f} sentences a row" if "sentences_per_row" in record else ""
-    return f"{100 * record['padded_rows']:.1f} % of rows on 872 sentences{packed}"
+    return f"{100 * record['padded_rows']:.1f} % of rows on {count} sentences{packed}"
 
 
 def where_ran(record: dict) -> str:
@@ -323,12 +345,7 @@ def show(record: dict) -> str:
     info = record["engine_info"] or {}
     lines = [DEMONSTRATION] if record["standin"] else []
     if record["kind"] == "accuracy":
-        low, high = (100 * v for v in record["interval95"])
-        lines += [
-            f"accuracy    {100 * record['accuracy']:.2f} %  ({record['correct']}/{record['total']}), "
-            f"95 % interval {low:.2f} to {high:.2f} %" + (f"  [{record['caveat']}]" if record["caveat"] else ""),
-            *record.get("rehearsal", []),
-        ]
+        lines += [*answers(record), *record.get("rehearsal", [])]
     else:
         latency = record["latency_ms"]
         lines += [
@@ -365,6 +382,32 @@ def show(record: dict) -> str:
         f"files       build/{leaf_of(record)}/",
     ]
     return "\n".join(lines) + "\n"
+
+
+def answers(record: dict) -> list[str]:
+    """The accuracy of a record and the task's other metrics, as lines."""
+    caveat = f"  [{record['caveat']}]" if record["caveat"] else ""
+    lines = []
+    if record["correct"] is not None:
+        low, high = (100 * v for v in record["interval95"])
+        lines.append(
+            f"accuracy    {100 * record['accuracy']:.2f} %  ({record['correct']}/{record['total']}), "
+            f"95 % interval {low:.2f} to {high:.2f} %{caveat}"
+        )
+    for name, metric in record.get("metrics", {}).items():
+        if name != "accuracy":
+            lines.append(f"{name:11} {metric_said(metric)} of {record['total']} rows{caveat}")
+    if "task" in record:
+        lines.append(f"task        {record['task']}: {', '.join(record['labels'])}")
+    return lines
+
+
+def metric_said(metric: dict) -> str:
+    """`0.8721, 95 % interval 0.8310 to 0.9044 (bootstrap)` of a metric."""
+    if metric["value"] is None:
+        return metric["method"]
+    low, high = metric["interval95"]
+    return f"{metric['value']:.4f}, 95 % interval {low:.4f} to {high:.4f} ({metric['method']})"
 
 
 def wider(info: dict, record: dict) -> str:
@@ -443,7 +486,18 @@ def make_words(record: dict) -> list[str]:
     ):  # timed as long as then
         loop = record.get("loop") or len(record["times_ms"][0])
         own["samples"] = str(min(999, max(1, (loop - 4) * record["bs"])))
-    return [f"{name.upper()}={value}" for name, value in own.items()]
+    return [f"{name.upper()}={value}" for name, value in (own | texts_of(record)).items()]
+
+
+def texts_of(record: dict) -> dict:
+    """{data, train: path} of the texts of one's own that a record's chain was made from."""
+    found = {}
+    for name, parameter in (("dev", "data"), ("train", "train")):
+        commands = record["chain"].get(f"build/data/{record['model']}/{name}.tsv", {}).get("commands") or []
+        words = commands[0] if commands else []
+        if "take" in words[:-1]:
+            found[parameter] = words[words.index("take") + 1]
+    return found
 
 
 def main():

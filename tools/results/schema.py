@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from tools.base import tasks
+
 
 def printable(text: str) -> str:
     """A text without control characters or lone surrogates. Raises ValueError for another."""
@@ -56,6 +58,8 @@ Number = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 Above = Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+Finite = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
+Answers = Annotated[list[int | Finite], Field(min_length=1, max_length=10**6)]
 Some = Field(min_length=1, max_length=100_000)
 Times = Annotated[list[Number], Some]
 Turn6 = Annotated[list[Number], Field(min_length=6, max_length=6)]
@@ -171,15 +175,29 @@ class Record(Strict):
         return self
 
 
+class Metric(Strict):
+    """A metric of a task with its 95 % interval; both None where it is not defined, which `method` then says."""
+
+    value: Finite | None
+    interval95: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None
+    method: Plain
+
+
 class Accuracy(Record):
-    """Which of the sentences were right."""
+    """Which of the sentences were right. Of SST-2, `predictions` has a character a sentence. Of another task or of texts
+    of one's own it is a list of classes (-1 for a tie) or scores, beside task, labels, truth and metrics; where the task
+    has a score nothing is right or wrong, and correct, accuracy and interval95 are None."""
 
     kind: Literal["accuracy"]
-    correct: Annotated[int, Field(ge=0, le=10**6)]
+    correct: Annotated[int, Field(ge=0, le=10**6)] | None
     total: Annotated[int, Field(ge=1, le=10**6)]
-    accuracy: Share
-    interval95: Annotated[list[Share], Field(min_length=2, max_length=2)]
-    predictions: Annotated[str, StringConstraints(pattern=r"^[01=]+$", max_length=10**6)]
+    accuracy: Share | None
+    interval95: Annotated[list[Share], Field(min_length=2, max_length=2)] | None
+    predictions: Annotated[str, StringConstraints(pattern=r"^[01=]+$", max_length=10**6)] | Answers
+    task: Literal[tuple(tasks.TASKS)] | None = None
+    labels: Annotated[list[Text], Field(min_length=1, max_length=10_000)] | None = None
+    truth: Answers | None = None
+    metrics: dict[Name, Metric] | None = None
     caveat: Plain | None
     rehearsal: Annotated[list[Text], Field(max_length=1000)] | None = None
 
@@ -190,12 +208,33 @@ class Accuracy(Record):
             raise ValueError(f"predictions is {len(self.predictions)} long, total {self.total}")
         return self
 
+    @model_validator(mode="after")
+    def answers_of_its_task(self):
+        """Raises ValueError where fields of a task are missing, or of another task."""
+        own = (self.task, self.labels, self.truth, self.metrics)
+        if any(v is None for v in own) and (any(v is not None for v in own) or not isinstance(self.predictions, str)):
+            raise ValueError("task, labels, truth, metrics and a list of predictions stand together or not at all")
+        task = tasks.TASKS[self.task or tasks.DEFAULT]
+        if any((v is None) != task.score for v in (self.correct, self.accuracy, self.interval95)):
+            raise ValueError("correct, accuracy and interval95 are None of a task that has a score, and of no other")
+        if self.task and (isinstance(self.predictions, str) or set(self.metrics) != set(task.metrics)):
+            raise ValueError(f"predictions or metrics are not those of the task {self.task}")
+        if self.task and (len(self.truth) != self.total or not (task.score or self.in_range())):
+            raise ValueError(f"truth or predictions are not {self.total} of the {len(self.labels)} classes")
+        return self
+
+    def in_range(self) -> bool:
+        """Whether truth and predictions are class numbers; -1 is a tie."""
+        span = range(-1, len(self.labels))
+        return all(type(v) is int and v in span for v in self.truth + self.predictions) and min(self.truth) >= 0
+
 
 class Throughput(Record):
     """How fast."""
 
     kind: Literal["throughput"]
     timed: Plain
+    sentences: Count | None = None
     samples_per_second: Above
     rounds: Annotated[list[Above], Some]
     spread: Number | None

@@ -80,12 +80,17 @@ def row(record: dict) -> dict:
         cells |= {"reason": "log {file}, sha256 {sha256:.12}".format(**record["imported"])}
     if record["kind"] == "accuracy":
         seeded = record["caveat"] is not None
+        cells["total"] = record["total"]
+        others = {name: m["value"] for name, m in record.get("metrics", {}).items() if name != "accuracy"}
+        cells |= {"task": record["task"]} if "task" in record else {}
+        cells |= {name: None if seeded else rounded(value, 4) for name, value in others.items()}
+        if record["correct"] is None or seeded:
+            return cells | dict.fromkeys(("correct", "accuracy_%", "ci95_%"))
         low, high = record["interval95"]
         return cells | {
-            "correct": None if seeded else record["correct"],
-            "total": record["total"],
-            "accuracy_%": None if seeded else round(100 * record["accuracy"], 2),
-            "ci95_%": None if seeded else f"{100 * low:.2f}-{100 * high:.2f}",
+            "correct": record["correct"],
+            "accuracy_%": round(100 * record["accuracy"], 2),
+            "ci95_%": f"{100 * low:.2f}-{100 * high:.2f}",
         }
     latency = {} if records_of.no_percentiles(record) else record["latency_ms"]
     return cells | {

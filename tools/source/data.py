@@ -19,10 +19,12 @@ from a TSV; `choose` picked the training sentences that calibrate int8. The firs
 
 import argparse
 import codecs
+import dataclasses
 import hashlib
 import io
 import itertools
 import re
+import shutil
 import tarfile
 import zipfile
 import zlib
@@ -298,6 +300,14 @@ def save(data: bytes, want: str, path, source) -> None:
         file.write(data)
 
 
+def copy(path, task, save_path) -> None:
+    """Copy a TSV of the task's columns as it is. Raises UserError for anything else; labels are read where they count."""
+    if not any(True for _ in iter_tsv(path, dataclasses.replace(task, label=()))):
+        raise cli.UserError(f"{path}:2: no row after the header; take a whole file")
+    with cli.whole_file(save_path) as file, Path(path).open("rb") as source:
+        shutil.copyfileobj(source, file)
+
+
 # --- calibration ---
 
 
@@ -350,9 +360,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def command(name, text, source, source_help):
+    def command(name, text, source, source_help, **how):
         sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument(source, help=source_help)
+        sub.add_argument(source, help=source_help, **how)
         sub.add_argument("--save_path", required=True, help="the file to write")
         return sub
 
@@ -364,12 +374,20 @@ def main():
         choice,
     ):
         sub.add_argument("--archive", required=True, help="vaderSentiment-3.3.2.tar.gz (tools/source/fetch.py)")
+    take = command("take", "take texts of your own, checked", "path", "a TSV with the task's columns", nargs="?")
+    take.add_argument("--task", default=tasks.DEFAULT, help="what is asked (tools/base/tasks.py, %(default)s)")
     own = command("accept", "take your own validation set", "path", "an SST-2 folder, SST-2.zip or dev.tsv")
     for sub in (choice, own):
         sub.add_argument("--edits", default=DEV_EDITS, help="whose sha256 is wanted (default data/dev.edits)")
     args = parser.parse_args()
 
-    if args.command == "accept":
+    if args.command == "take":
+        if not args.path:
+            raise cli.UserError(
+                f"TASK {args.task}: no texts for it are here; give DATA=, a TSV with its columns and labels"
+            )
+        copy(args.path, tasks.known(args.task), args.save_path)
+    elif args.command == "accept":
         save(own_dev(args.path), read_edits(args.edits)[0], args.save_path, args.path)
     elif args.command == "rebuild":
         want, data = rebuild(args.edits, read_snippets(args.archive))

@@ -1,0 +1,14 @@
+"""BERT-base cased MRPC: the simplified graph, rewritten for who gets it (--target).
+
+python3 modify_onnx.py bert_base_mrpc_bs8.onnx bert_base_mrpc_bs8_md.onnx
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tools import cli
+from tools.recipe import modify
+
+if __name__ == "__main__":
+    cli.run(lambda: modify.modify(__doc__))

@@ -1,0 +1,14 @@
+"""BERT-base cased MRPC: checkpoint to ONNX, dynamic batch and length, opset 11.
+
+python3 pth2onnx.py --model_dir bert-base-cased-finetuned-mrpc --task mrpc --save_path ./bert_base_mrpc.onnx
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tools import cli
+from tools.recipe import pth2onnx
+
+if __name__ == "__main__":
+    cli.run(lambda: pth2onnx.pth2onnx(__doc__, ("input_ids", "attention_mask", "token_type_ids")))
