@@ -203,7 +203,7 @@ def test_packed_throughput_counts_sentences(tmp_path):
     rows.write_text(json.dumps({str(i): [i] for i in range(18)}))
     ran = record.rows_run(72, leaf, record.parameters(leaf), {})
     assert ran == {"padded_rows": 0.25, "sentences_per_row": 3.0}
-    speed = record.throughput([{"throughput": 10.0, "times_ms": [800.0] * 3}], ran["sentences_per_row"])
+    speed = record.throughput([{"throughput": 10.0, "times_ms": [800.0] * 100}], ran["sentences_per_row"])
     assert speed["samples_per_second"] == 30.0 and speed["latency_ms"]["p50"] == 800.0
 
 
@@ -228,16 +228,23 @@ def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):
         "samples_per_second": 30.0,
     }
     common |= {
-        "started": None,
+        "started": "2026-11-01T00:00:00Z",
+        "source": "wheel",
         "engine_info": None,
         "standin": False,
         "rounds": [30.0],
         "requests": 1,
         "padded_rows": 0.0,
     }
-    common |= {"spread": 0.0, "latency_ms": {"mean": 1.0, "p50": 1.0, "p99": 1.0}, "timed": "the engine's call alone"}
+    common |= {"spread": 0.0, "latency_ms": {"mean": 1.0, "p50": None, "p99": None}, "timed": "the engine's call alone"}
     packed = common | {"seq": "128p", "times_ms": [[800.0]], "sentences_per_row": 3.0}
     plain = common | {"seq": "128", "times_ms": [[800 / 3]]}
+    for r in (packed, plain):
+        made = f"build/m/default/seq{r['seq']}/bs8/cpu-e-fp32/round1/MANIFEST"
+        r |= {
+            "chain": {made: {"sha256": "0" * 64}},
+            "latency_ms": {"mean": r["times_ms"][0][0], "p50": None, "p99": None},
+        }
     paths = [tmp_path / "1.json", tmp_path / "2.json"]
     for path, r in zip(paths, (plain, packed), strict=True):
         path.write_text(json.dumps(r))

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from tools import cli, run
-from tools.base import cpu
+from tools.base import cpu, tasks
 from tools.cpu import compile as compile_cpu
 from tools.cpu import engines, plan
 from tools.source import tokens
@@ -141,7 +141,7 @@ def native(args, columns):
 def int8(args, columns, folder):
     """What NNCF quantises of the exported graph."""
     shapes = compile_cpu.shapes_of(args.export)
-    arrays = compile_cpu.sentences(args.calibration, args.checkpoint, shapes)
+    arrays = compile_cpu.sentences(args.calibration, args.checkpoint, shapes, tasks.TASKS[tasks.DEFAULT])
     real = partial(setting, "openvino int8, real", columns=columns)
     for words, apart in (
         ("encoder layers", compile_cpu.APART),

@@ -300,6 +300,7 @@ class Bench(Strict):
     started: Moment
     commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40,64}$")] | None
     dirty: bool | None
+    commit_from: Text | None = None
     machine: Machine
     tokens: dict[Name, Number]
     operations_per_sentence: dict[Name, Number]
