@@ -108,7 +108,7 @@ def flip(value: dict) -> None:
     """One prediction, and all that follows from it."""
     text = value["predictions"]
     value["predictions"] = str(1 - int(text[0])) + text[1:]
-    right = record.right(value["predictions"])
+    right = record.right(value)
     value.update(record.proportion(sum(right), len(right)))
 
 

@@ -191,7 +191,7 @@ def test_pairs_by_the_readme(repo, tmp_path_factory):
     section = re.search(r"^## Other tasks\n(.*?)^## ", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)[1]
     commands = re.search(r"^```bash\n(.*?)^```", section, re.M | re.S)[1]
     assert len(commands.splitlines()) == 5
-    commands = commands.replace("/data/mine", str(box / "mine")).replace("make ", f"make VENV={VENV} SEQ=64 ")
+    commands = commands.replace("/data/mine", str(box / "mine")).replace("make ", f"make VENV={VENV} SEQ=64 SAMPLES=4 ")
     done = subprocess.run(["bash", "-euc", commands], cwd=repo.path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 

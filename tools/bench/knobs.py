@@ -20,7 +20,7 @@ first. Padded: --rows of them in the shape of the --static graph. Flips: classes
 import argparse
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 
@@ -70,64 +70,79 @@ def by_tokens(columns, budget: int) -> list[np.ndarray]:
     return [np.array(rows) for rows in out]
 
 
-def openvino(args, precision, columns, whole, folder):
+@dataclass(frozen=True)
+class Given:
+    """The graphs and the texts that are measured."""
+
+    export: Path
+    simplified: Path
+    modified: Path
+    static: Path
+    native: Path | None  # None where the CPU does not run it
+    checkpoint: str
+    text_file: str
+    calibration: Path
+    rows: int
+
+
+def openvino(given, precision, columns, whole, folder):
     """Settings of OpenVINO in `precision`; columns: see plan.py; whole: padded requests."""
     import openvino as ov
 
     load = lambda path, streams=1, **changed: engines.Openvino(path, precision, 0, streams, **changed)
     compiled = Path(folder, "modified.ir")
-    engines.write_ir(ov.Core().read_model(args.modified), compiled, precision, [])
+    engines.write_ir(ov.Core().read_model(given.modified), compiled, precision, [])
     cut = lambda engine: plan.fixed(engine, columns, REQUEST)
     real = partial(setting, f"openvino {precision}, real", columns=columns)
-    plain = load(args.modified)
+    plain = load(given.modified)
     yield real(f"modified graph, 1 stream, latency hint, {REQUEST} sentences a request", plain, cut(plain))
     for name in ("simplified", "export"):
-        yield real(f"graph: {name}", engine := load(getattr(args, name)), cut(engine))
-    yield real("1 thread", engine := load(args.modified, INFERENCE_NUM_THREADS=1), cut(engine))
+        yield real(f"graph: {name}", engine := load(getattr(given, name)), cut(engine))
+    yield real("1 thread", engine := load(given.modified, INFERENCE_NUM_THREADS=1), cut(engine))
     yield real(
         "1 stream, throughput hint",
-        engine := load(args.modified, PERFORMANCE_HINT="THROUGHPUT", NUM_STREAMS=1),
+        engine := load(given.modified, PERFORMANCE_HINT="THROUGHPUT", NUM_STREAMS=1),
         cut(engine),
     )
-    yield real("2 streams, throughput hint", engine := load(args.modified, 2), cut(engine))
+    yield real("2 streams, throughput hint", engine := load(given.modified, 2), cut(engine))
     for budget in (512, 1024, 2048, 4096):
         yield real(f"requests of {budget} tokens", plain, by_tokens(columns, budget))
     yield real(
         "requests and streams of least measured cost", *plan.fastest(plain, compiled, columns, REQUEST), kept=True
     )
     padded = partial(setting, f"openvino {precision}, padded", requests=whole)
-    yield padded("static graph, 1 stream, latency hint", load(args.static), kept=True)
-    yield padded("graph of open shape", load(args.modified))
+    yield padded("static graph, 1 stream, latency hint", load(given.static), kept=True)
+    yield padded("graph of open shape", load(given.modified))
     yield padded(
-        "2 streams, throughput hint", load(args.static, 2),
+        "2 streams, throughput hint", load(given.static, 2),
         why="two requests at a time, each slower: the recipe's padded run is one after the other, as on a card",
     )  # fmt: skip
 
 
-def onnxruntime(args, columns, whole, folder):
+def onnxruntime(given, columns, whole, folder):
     """Settings of onnxruntime, fp32."""
     import onnx
     import onnxruntime as ort
 
     fused = f"{folder}/fused.onnx"
-    onnx.save(compile_cpu.fuse(args.static, Path(folder, "optimised.onnx")), fused)
+    onnx.save(compile_cpu.fuse(given.static, Path(folder, "optimised.onnx")), fused)
     load = lambda path, threads=0, **changed: engines.Onnxruntime(path, "fp32", threads, **changed)
     padded = partial(setting, "onnxruntime fp32, padded", requests=whole)
     yield padded("fused ahead (EXTENDED)", load(fused), kept=True)
-    yield padded("fused when loaded (ALL)", load(args.static))
+    yield padded("fused when loaded (ALL)", load(given.static))
     yield padded(
         "fused no further than BASIC",
-        load(args.static, graph_optimization_level=ort.GraphOptimizationLevel.ORT_ENABLE_BASIC),
+        load(given.static, graph_optimization_level=ort.GraphOptimizationLevel.ORT_ENABLE_BASIC),
     )
     yield padded("weights not laid out ahead", load(fused, **{"session.disable_prepacking": "1"}))
     yield padded("threads do not spin", load(fused, **{"session.intra_op.allow_spinning": "0"}))
     yield padded("1 thread", load(fused, 1))
 
 
-def native(args, columns):
+def native(given, columns):
     """Settings of our engine: a request of any size holds no padding."""
     real = partial(setting, "native, real", columns=columns)
-    engine = engines.Native(args.native, "")
+    engine = engines.Native(given.native, "")
     yield real(f"{plan.CHUNK} sentences a request", engine, plan.fixed(engine, columns, plan.CHUNK), kept=True)
     for size in (8, 32, 128):
         yield real(
@@ -135,13 +150,13 @@ def native(args, columns):
             engine,
             np.split(order := plan.longest_first(columns), range(size, len(order), size)),
         )
-    yield real("1 thread", engine := engines.Native(args.native, "", 1), plan.fixed(engine, columns, plan.CHUNK))
+    yield real("1 thread", engine := engines.Native(given.native, "", 1), plan.fixed(engine, columns, plan.CHUNK))
 
 
-def int8(args, columns, folder):
+def int8(given, columns, folder):
     """What NNCF quantises of the exported graph."""
-    shapes = compile_cpu.shapes_of(args.export)
-    arrays = compile_cpu.sentences(args.calibration, args.checkpoint, shapes, tasks.TASKS[tasks.DEFAULT])
+    shapes = compile_cpu.shapes_of(given.export)
+    arrays = compile_cpu.sentences(given.calibration, given.checkpoint, shapes, tasks.TASKS[tasks.DEFAULT])
     real = partial(setting, "openvino int8, real", columns=columns)
     for words, apart in (
         ("encoder layers", compile_cpu.APART),
@@ -149,7 +164,7 @@ def int8(args, columns, folder):
         ("all", []),
     ):
         path = Path(folder, f"{len(apart)}.ir")
-        engines.write_ir(compile_cpu.quantise(args.export, arrays, shapes, [], apart), path, "int8", [])
+        engines.write_ir(compile_cpu.quantise(given.export, arrays, shapes, [], apart), path, "int8", [])
         engine = engines.Openvino(path, "int8")
         cuts, kept = plan.fixed(engine, columns, REQUEST), apart == compile_cpu.APART
         yield real(f"quantised: {words}", engine, cuts, kept=kept, why=UNTRIED)
@@ -170,16 +185,16 @@ def setting(group, words, engine, rows=None, columns=None, requests=None, kept=F
     )
 
 
-def first_calls(args, precision, request, folder):
+def first_calls(given, precision, request, folder):
     """(words, median seconds from a file to its first answer), the libraries already imported."""
     core = {"CACHE_DIR": f"{folder}/cache"}
     for words, load in (
-        ("**openvino**", lambda: engines.Openvino(args.static, precision)),
-        ("openvino, empty cache folder", lambda: engines.Openvino(args.static, precision, **core)),
-        ("openvino, from its cache folder", lambda: engines.Openvino(args.static, precision, **core)),
+        ("**openvino**", lambda: engines.Openvino(given.static, precision)),
+        ("openvino, empty cache folder", lambda: engines.Openvino(given.static, precision, **core)),
+        ("openvino, from its cache folder", lambda: engines.Openvino(given.static, precision, **core)),
         ("**onnxruntime, fused ahead**", lambda: engines.Onnxruntime(f"{folder}/fused.onnx", "fp32")),
-        ("onnxruntime, fuses when it loads", lambda: engines.Onnxruntime(args.static, "fp32")),
-        *([("**native**", lambda: engines.Native(args.native, ""))] if args.native else []),
+        ("onnxruntime, fuses when it loads", lambda: engines.Onnxruntime(given.static, "fp32")),
+        *([("**native**", lambda: engines.Native(given.native, ""))] if given.native else []),
     ):
         seconds = []
         for _ in range(1 if "empty" in words else ROUNDS):  # a second time it is empty no more
@@ -231,29 +246,29 @@ def parse():
     return p.parse_args()
 
 
-def measure(args, folder) -> list[str]:
+def measure(given, folder) -> list[str]:
     from tqdm import tqdm
 
     from tools.source import data
 
-    texts, shapes = data.read_tsv(args.text_file)[0], compile_cpu.shapes_of(args.static)
+    texts, shapes = data.read_tsv(given.text_file)[0], compile_cpu.shapes_of(given.static)
     batch, length = shapes["input_ids"]
-    tokenizer, count = tokens.load(args.checkpoint), args.rows // batch * batch
+    tokenizer, count = tokens.load(given.checkpoint), given.rows // batch * batch
     columns = list(tokens.ragged(tokenizer, texts, length, list(shapes)).values())
-    arrays = list(tokens.encode(tokens.load(args.checkpoint), texts[:count], length, list(shapes)).values())
+    arrays = list(tokens.encode(tokens.load(given.checkpoint), texts[:count], length, list(shapes)).values())
     whole = [[a[i : i + batch] for a in arrays] for i in range(0, count, batch)]
-    reference = engines.Onnxruntime(args.export, "fp32")
+    reference = engines.Onnxruntime(given.export, "fp32")
     exact = setting("", "", reference, plan.fixed(reference, columns, REQUEST), columns)
     exact.run()
     expected = np.empty(len(texts), int)
     expected[exact.rows] = exact.classes
     precision = "bf16" if cpu.cpu_flags() & cpu.BF16 else "fp32"
 
-    settings = [*openvino(args, precision, columns, whole, folder), *onnxruntime(args, columns, whole, folder)]
-    if args.native:
-        settings += native(args, columns)
+    settings = [*openvino(given, precision, columns, whole, folder), *onnxruntime(given, columns, whole, folder)]
+    if given.native:
+        settings += native(given, columns)
     if cpu.cpu_flags() & cpu.VNNI:
-        settings += int8(args, columns, folder)
+        settings += int8(given, columns, folder)
     for number in range(1 + ROUNDS):
         for s in tqdm(settings, "warm-up" if not number else f"round {number} of {ROUNDS}"):
             s.run()
@@ -270,14 +285,14 @@ def measure(args, folder) -> list[str]:
         "",
         "| from a file to its first answer | seconds |",
         "| :-- | --: |",
-        *(f"| {words} | {seconds:.2f} |" for words, seconds in first_calls(args, precision, whole[0], folder)),
+        *(f"| {words} | {seconds:.2f} |" for words, seconds in first_calls(given, precision, whole[0], folder)),
     ]
 
 
 def main():
     args = parse()
     with tempfile.TemporaryDirectory() as folder:
-        text = "\n".join(measure(args, folder)) + "\n"
+        text = "\n".join(measure(Given(**{f.name: getattr(args, f.name) for f in fields(Given)}), folder)) + "\n"
     print(text, end="")
     with cli.whole_file(args.save_path, "w", encoding="utf-8") as f:
         f.write(text)

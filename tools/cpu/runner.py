@@ -31,6 +31,7 @@ import platform
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -70,6 +71,21 @@ def parse(argv=None):
     if args.output_dirname and not args.output:
         parser.error("--output_dirname needs --output")
     return args
+
+
+@dataclass
+class Job:
+    """What is run, and how often."""
+
+    model: Path
+    input: str | None  # folders or files, comma separated; zeros if None
+    batchsize: int | None  # rows a request; those of the first request if None
+    dims: str | None  # shapes of a run of zeros, as --dymDims has them
+    loop: int
+    milliseconds: int
+    warmup_count: int
+    plan: str | None
+    threads: int
 
 
 def columns_of(spec: str, count: int) -> list[list[Path]]:
@@ -189,11 +205,11 @@ def figures(times: list[float]) -> dict:
     }
 
 
-def timed(engine, feeds, args, turns, times: list[float]):
+def timed(engine, feeds, job, turns, times: list[float]):
     """Run one request --loop times, and on until --milliseconds are over, noting each in milliseconds; the last outputs."""
     runs, total = 0, 0.0
     single = (lambda: turns.single.run(feeds)) if turns.single else None
-    while runs < args.loop or 1e3 * total < args.milliseconds:
+    while runs < job.loop or 1e3 * total < job.milliseconds:
         outputs, seconds = turns.time(len(feeds[0]), lambda: engine.run(feeds), single)
         times.append(seconds * 1e3)
         runs, total = runs + 1, total + seconds
@@ -219,74 +235,74 @@ def sentences(files: list[list[Path]], tensors) -> list[list]:
     return columns
 
 
-def requested(args, engine, turns, times):
+def requested(job, engine, turns, times):
     """Run the requests that the inputs make, noting each one's milliseconds in `times`; yield (file, outputs)."""
     from tqdm import tqdm
 
-    if args.input:
-        columns = columns_of(args.input, len(engine.inputs))
+    if job.input:
+        columns = columns_of(job.input, len(engine.inputs))
         whole = columns[0][0].suffix == ".npy"
         requests = (
-            npy_requests(columns, engine.inputs) if whole else bin_requests(columns, engine.inputs, args.batchsize)
+            npy_requests(columns, engine.inputs) if whole else bin_requests(columns, engine.inputs, job.batchsize)
         )
     else:
-        requests = pure_requests(engine.inputs, args.dymDims)
+        requests = pure_requests(engine.inputs, job.dims)
     made = (
-        together(args, engine, requests, times) if engine.streams > 1 else in_turn(args, engine, requests, turns, times)
+        together(job, engine, requests, times) if engine.streams > 1 else in_turn(job, engine, requests, turns, times)
     )
     for files, rows, outputs in tqdm(made, desc="infer", unit="request", disable=None):
         for i, file in enumerate(files):
             yield file, [out[i * rows : (i + 1) * rows] for out in outputs]
 
 
-def in_turn(args, engine, requests, turns, times):
+def in_turn(job, engine, requests, turns, times):
     """Run one request after the other, each as `timed` does, after some that do not count; yield (files, rows, outputs)."""
-    warm = [e for e in (engine, turns.single) if e for _ in range(args.warmup_count)]
+    warm = [e for e in (engine, turns.single) if e for _ in range(job.warmup_count)]
     for files, feeds, rows in requests:
-        args.batchsize = args.batchsize or len(feeds[0])
+        job.batchsize = job.batchsize or len(feeds[0])
         while warm:
             warm.pop().run(feeds)
-        yield files, rows, timed(engine, feeds, args, turns, times)
+        yield files, rows, timed(engine, feeds, job, turns, times)
 
 
-def together(args, engine, requests, times):
+def together(job, engine, requests, times):
     """Run each request once, as many at a time as the engine has streams; yield (files, rows, outputs) in their order."""
 
     def once(request):
         files, feeds, rows = request
-        args.batchsize = args.batchsize or len(feeds[0])
-        return files, rows, timed(engine, feeds, args, yardstick.Turns(), times)
+        job.batchsize = job.batchsize or len(feeds[0])
+        return files, rows, timed(engine, feeds, job, yardstick.Turns(), times)
 
     with ThreadPoolExecutor(engine.streams) as pool:
         yield from pool.map(once, requests)
 
 
-def planned(args, engine, turns):
+def planned(job, engine, turns):
     """Run sentences by a plan: (engine, (file, outputs) in the files' order, ms of each request, ms of each pass)."""
     from tqdm import tqdm
 
     from tools.cpu import plan
 
-    files = columns_of(args.input, len(engine.inputs))
+    files = columns_of(job.input, len(engine.inputs))
     columns = sentences(files, engine.inputs)
-    if args.plan == "measured":
-        engine, rows = plan.fastest(engine, args.model, columns, args.batchsize, args.threads)
+    if job.plan == "measured":
+        engine, rows = plan.fastest(engine, job.model, columns, job.batchsize, job.threads)
     else:
-        rows = plan.fixed(engine, columns, args.batchsize)
+        rows = plan.fixed(engine, columns, job.batchsize)
     requests = [plan.feeds(columns, r) for r in rows]
     tokens, room = sum(map(len, columns[0])), sum(r[0].size for r in requests)
     padding = "none" if engine.ragged else f"{100 - 100 * tokens / room:.1f} % of tokens"
     print(
-        f"[INFO] plan {args.plan}: {len(files[0])} sentences in {len(requests)} requests, "
+        f"[INFO] plan {job.plan}: {len(files[0])} sentences in {len(requests)} requests, "
         f"{engine.streams} at a time; padding: {padding}"
     )
-    warm = args.warmup_count if args.plan == "measured" else 0
-    total = (warm + args.loop) * len(files[0])
+    warm = job.warmup_count if job.plan == "measured" else 0
+    total = (warm + job.loop) * len(files[0])
     with tqdm(total=total, desc="infer", unit="sentence", disable=None) as bar:
         one = lambda: plan.run(engine, requests, bar.update)
         for _ in range(warm):
             one()
-        passes = [turns.time(len(files[0]), one)[0] for _ in range(args.loop)]
+        passes = [turns.time(len(files[0]), one)[0] for _ in range(job.loop)]
     found = {}
     for numbers, outputs in zip(rows, passes[-1][0], strict=True):
         found |= {i: [out[k : k + 1] for out in outputs] for k, i in enumerate(numbers)}
@@ -309,11 +325,13 @@ def main():
     if args.output:
         folder = args.output / (args.output_dirname or datetime.now().strftime("%Y_%m_%d-%H_%M_%S"))
         folder.mkdir(parents=True, exist_ok=True)
+    job = Job(args.model, args.input, args.batchsize, args.dymDims, args.loop, args.milliseconds,
+              args.warmup_count, args.plan, args.threads)  # fmt: skip
     before, started, count = cpu.ticks(), time.perf_counter(), 0
     if args.plan:
-        engine, results, times, passes = planned(args, engine, turns)
+        engine, results, times, passes = planned(job, engine, turns)
     else:
-        results = requested(args, engine, turns, times)
+        results = requested(job, engine, turns, times)
     for file, outputs in results:
         count += 1
         if folder:
@@ -325,8 +343,8 @@ def main():
     turns.close()
     stolen, whole = (now - then for now, then in zip(cpu.ticks(), before, strict=True))
     compute = figures(times)
-    throughput = 1000 * args.batchsize / compute["mean"]
-    formula = f"1000*batchsize.mean({args.batchsize})/NPU_compute_time.mean({compute['mean']})"
+    throughput = 1000 * job.batchsize / compute["mean"]
+    formula = f"1000*batchsize.mean({job.batchsize})/NPU_compute_time.mean({compute['mean']})"
     if passes:
         throughput = 1000 * count / (sum(passes) / len(passes))
         formula = f"1000*sentences({count})/pass.mean({sum(passes) / len(passes)})"

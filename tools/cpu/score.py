@@ -50,23 +50,23 @@ def parse():
     return args
 
 
-def labels_of(args, task) -> list[str]:
+def labels_of(checkpoint, task) -> list[str]:
     """The names of the classes: the task's, else those of the checkpoint's config.json."""
     from tools.source import architecture
 
     if task.labels:
         return list(task.labels)
-    path = architecture.config_file(args.tokenizer_path)
+    path = architecture.config_file(checkpoint)
     return tasks.labels(task, architecture.read_config(path)["labels"], path)
 
 
-def tokenised(args, names, task, labels):
-    """Yield (rows of each model input, labels) of WINDOW sentences of --input at a time."""
+def tokenised(path, checkpoint, longest: int, names, task, labels):
+    """Yield (rows of each model input, labels) of WINDOW sentences of the TSV `path` at a time."""
     from tools.source import data, tokens
 
-    tokenizer = tokens.load(args.tokenizer_path)
-    most = tokens.fit(args.tokenizer_path, args.max_len, cut=True)
-    rows = data.iter_tsv(args.input, task, labels)
+    tokenizer = tokens.load(checkpoint)
+    most = tokens.fit(checkpoint, longest, cut=True)
+    rows = data.iter_tsv(path, task, labels)
     while window := list(itertools.islice(rows, WINDOW)):
         sentences, labels = zip(*window, strict=True)
         yield list(tokens.ragged(tokenizer, sentences, most, names).values()), labels
@@ -95,17 +95,17 @@ def logits(engine, columns, batch: int, done):
     return found
 
 
-def rerun(exact, columns, found, args) -> tuple[int, int]:
+def rerun(exact, columns, found, margin: float, batch: int) -> tuple[int, int]:
     """Run the rows of float32 [n, labels] `found` that are too close to call again, in place: (how many, class changes)."""
     import numpy as np
 
     from tools.base import output_files
 
-    thin = np.flatnonzero(output_files.margins(found) < args.margin)
+    thin = np.flatnonzero(output_files.margins(found) < margin)
     if not len(thin):
         return 0, 0
     before = found[thin].argmax(1)
-    found[thin] = logits(exact, [[column[i] for i in thin] for column in columns], args.batchsize, lambda rows: None)
+    found[thin] = logits(exact, [[column[i] for i in thin] for column in columns], batch, lambda rows: None)
     return len(thin), int((found[thin].argmax(1) != before).sum())
 
 
@@ -125,7 +125,7 @@ def main():
     from tools.source import data
 
     task = tasks.known(args.task)
-    names = labels_of(args, task)
+    names = labels_of(args.tokenizer_path, task)
     count = sum(1 for _ in data.iter_tsv(args.input, task, names))
     if not count:
         raise cli.UserError(f"{args.input}:2: no row after the header; give at least one sentence")
@@ -142,7 +142,7 @@ def main():
         raise cli.UserError(f"--model {args.model}: input {fixed[0]} has a fixed shape; compile it with SEQ=real")
     inputs = [t.name for t in engine.inputs]
     tasks.refuse_without_types(inputs, task, args.model)
-    windows = ahead(tokenised(args, inputs, task, names))
+    windows = ahead(tokenised(args.input, args.tokenizer_path, args.max_len, inputs, task, names))
     first = next(windows)
     engine, _ = plan.fastest(engine, args.model, first[0], args.batchsize, args.threads)
     exact = args.rerun and engines.load(args.rerun, args.threads)
@@ -156,7 +156,7 @@ def main():
                 fault = f"{found.shape[1]} outputs, the task {args.task} has {len(names)} ({', '.join(names)})"
                 raise cli.UserError(f"--model {args.model}: {fault}; export it for this task")
             if exact:
-                again, other = rerun(exact, columns, found, args)
+                again, other = rerun(exact, columns, found, args.margin, args.batchsize)
                 thin, changed = thin + again, changed + other
             if not np.isfinite(found).all():
                 bad = int(np.flatnonzero(~np.isfinite(found).all(1))[0]) + row

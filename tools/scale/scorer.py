@@ -29,7 +29,7 @@ class Scorer:
             raise cli.UserError(f"--model {args.model}: input {fixed[0]} has a fixed shape; compile it with SEQ=real")
         self.inputs, self.task = [t.name for t in self.engine.inputs], tasks.known(args.task)
         tasks.refuse_without_types(self.inputs, self.task, args.model)
-        self.names = score.labels_of(args, self.task)
+        self.names = score.labels_of(args.tokenizer_path, self.task)
         self.exact = args.rerun and engines.load(args.rerun, args.threads)
         self.tokenizer = tokens.load(args.tokenizer_path)
         self.most = tokens.fit(args.tokenizer_path, args.max_len, cut=True)
@@ -60,7 +60,7 @@ class Scorer:
             fault = f"{found.shape[1]} outputs, the task {args.task} has {len(self.names)} ({', '.join(self.names)})"
             raise cli.UserError(f"--model {args.model}: {fault}; export it for this task")
         if self.exact:
-            score.rerun(self.exact, columns, found, args)
+            score.rerun(self.exact, columns, found, args.margin, args.batchsize)
         return found
 
     def part(self, source: files.Source, number: int, table):
