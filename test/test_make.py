@@ -16,6 +16,26 @@ from tools.source import given
 LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 
 
+PIPES = {
+    "sentences to score": "tools.run --step score out {} -- true",
+    "a log": "tools.results.imports {} minilm_sst2/default/seq128/bs8/310P3-atc-fp16 --given --save_path records",
+    "an .om": "tools.ascend.om {}",
+    "SST-2": "tools.source.data accept {} --save_path dev.tsv",
+    "a checkpoint": "tools.source.given {}",
+}
+
+
+@pytest.mark.parametrize("what", PIPES)
+@pytest.mark.parametrize("path", ["pipe", "/dev/zero"])
+def test_what_has_no_end_is_refused_at_once(tmp_path, what, path):
+    """A pipe that nobody writes to would be waited for; a device would be read until memory is gone."""
+    os.mkfifo(tmp_path / "pipe")
+    command = [sys.executable, "-m", *PIPES[what].format(path).split()]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60, env=env)
+    assert done.returncode and done.stderr.count("\n") == 1 and path in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -24,6 +44,7 @@ LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
         (["nonsense"], "there is no target 'nonsense'; make help lists them"),
         (["accuracy", "BATCHES=1"], "BATCHES= means nothing to make accuracy; it is for accuracy-table perf-table"),
         (["verify", "NOTE=`touch pwned`"], "NOTE= is no parameter"),
+        (["record", "FROM=-h"], "FROM='-h' begins with -; name a file by ./-h"),
     ],
 )
 def test_a_mistyped_word_is_one_line(built, words, says):

@@ -51,9 +51,17 @@ def run(main):
     sys.exit(status)
 
 
+def regular(path) -> Path:
+    """The path of a file that can be read to its end. Raises UserError for a pipe or a device, which may have none."""
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path}: a pipe or a device; copy what it gives into a file first")
+    return path
+
+
 def sha256(path) -> str:
-    """Hex sha256 of a file's bytes, read in pieces."""
-    with Path(path).open("rb") as f:
+    """Hex sha256 of a file's bytes, read in pieces. Raises UserError for a pipe or a device."""
+    with regular(path).open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 

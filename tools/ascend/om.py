@@ -390,7 +390,7 @@ def read(path) -> dict:
     path = Path(path)
     if path.exists() and not path.is_file():
         raise cli.UserError(f"{path}: not a file; give an .om file")
-    with path.open("rb") as f:
+    with cli.regular(path).open("rb") as f:
         if f.seek(0, 2) == 0:
             raise cli.UserError(f"{path}: empty; compile the model again")
         data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)  # weights of gigabytes are never read

@@ -173,7 +173,7 @@ def of_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, di
     """
     from tools.gpu import trtexec
 
-    text = path.read_bytes().decode("utf-8", "replace")
+    text = cli.regular(path).read_bytes().decode("utf-8", "replace")
     version = ".".join(map(str, trtexec.verdict(text, str(path))))
     told = told_by_trtexec(text, version)
     named = {key for key, _, _ in told}
@@ -199,7 +199,7 @@ def imported(path: Path, leaf: Path, given=SHOWN, devices: str | None = None) ->
     spec, given = records.parameters(leaf), set(given)
     if spec["seq"].endswith("p"):
         raise cli.UserError(f"{path}: a log counts packed rows, not their sentences; measure with make perf PACK=1")
-    text = path.read_bytes()
+    text = cli.regular(path).read_bytes()
     read = of_trtexec if b"TensorRT.trtexec" in text or b"gpu_compute_time_list" in text else of_ais_bench
     found, spec, why, info = read(path, spec, given)
     devices_given(path, devices, found["devices"])

@@ -56,7 +56,7 @@ def iter_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=(), labelled=False) ->
     such column, or where it says -1 or nothing, as in GLUE's test sets (UserError if they must be `labelled`). Quotes are
     plain characters, other columns are skipped. Raises UserError, naming file and line, for anything else.
     """
-    with Path(path).open("rb") as file:
+    with cli.regular(path).open("rb") as file:
         first = file.readline(LINE_LIMIT + 1).removeprefix(codecs.BOM_UTF8)
         header = _columns(first, path, 1)
         bare = len(header) == len(task.bare) and not set(header) & {*task.label, *task.text[0]}
@@ -172,7 +172,7 @@ def read_snippets(archive) -> list[str]:
 
 def read_bounded(path, limit: int) -> bytes:
     """A file's bytes. Raises UserError if there are more than `limit`."""
-    with Path(path).open("rb") as file:
+    with cli.regular(path).open("rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise cli.UserError(f"{path}: larger than {limit} bytes; this is not the file that is asked for")
@@ -273,7 +273,7 @@ def own_dev(path) -> bytes:
     path = Path(path)
     if path.is_dir():
         path = path / "dev.tsv"
-    if not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(cli.regular(path)):
         return read_bounded(path, FILE_LIMIT)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -304,7 +304,7 @@ def copy(path, task, save_path) -> None:
     """Copy a TSV of the task's columns as it is. Raises UserError for anything else; labels are read where they count."""
     if not any(True for _ in iter_tsv(path, dataclasses.replace(task, label=()))):
         raise cli.UserError(f"{path}:2: no row after the header; take a whole file")
-    with cli.whole_file(save_path) as file, Path(path).open("rb") as source:
+    with cli.whole_file(save_path) as file, cli.regular(path).open("rb") as source:
         shutil.copyfileobj(source, file)
 
 
