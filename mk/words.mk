@@ -20,6 +20,6 @@ override text  = $(if $(filter INPUT,$1),$(subst *,,$(value $1)),$(value $1))
 override plain = $(if $(call odd_in,$(call text,$1)),$(error $1='$(value $1)' $(allowed)))
 override allowed := may hold letters, digits and _ . , / - @ : = only
 $(foreach v,$(PARAMETERS),$(call plain,$v))
-# Some values stand alone in a command, which would take such a one for an option.
+# Paths that stand alone in a command, which would take such a one for an option.
 override option = $(if $(filter -%,$(value $1)),$(error $1='$(value $1)' begins with -; name a file by ./$(value $1)))
-$(foreach v,$(filter-out LAUNCH SLURM_ARGS,$(PARAMETERS)),$(call option,$v))
+$(foreach v,FROM A B INPUT OUT,$(call option,$v))

@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = str(ROOT)  # `python -m tools.x` from any folder
+for leaked in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # of `make test`: a make of the tests is nobody's child
+    os.environ.pop(leaked, None)
 
 
 def sources() -> list[str]:
