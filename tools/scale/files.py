@@ -90,14 +90,14 @@ def batches(source: Source, file, columns: list[str]):
         yield from parquet.ParquetFile(file).iter_batches(BATCH, columns=columns)
     elif source.kind == ".jsonl":
         options = json.ParseOptions(explicit_schema=pa.schema([(columns[0], pa.string())]))
-        yield from json.open_json(file, json.ReadOptions(block_size=BLOCK), options)
+        yield from json.open_json(file, json.ReadOptions(block_size=BLOCK, use_threads=False), options)
     else:
         quoted = source.kind == ".csv"
         parse = {"newlines_in_values": True} if quoted else {"delimiter": "\t", "quote_char": False}
         types = {name: pa.string() for name in columns}
         yield from csv.open_csv(
             file,
-            csv.ReadOptions(block_size=BLOCK),
+            csv.ReadOptions(block_size=BLOCK, use_threads=False),  # its threads end a process that stops on an error
             csv.ParseOptions(**parse),
             csv.ConvertOptions(include_columns=columns, column_types=types, strings_can_be_null=False),
         )
