@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,24 @@ def test_a_command_that_fails_there_is_named(step, tmp_path):
 
 def test_a_launcher_that_is_not_here(step, tmp_path):
     assert "LAUNCH: nowhere is not on PATH here" in step("nowhere").stderr and left(tmp_path) == set()
+
+
+def test_a_second_signal_does_not_keep_a_job_alive(tmp_path, monkeypatch):
+    """make passes on to its children the SIGTERM that they got already."""
+    monkeypatch.chdir(tmp_path)
+    script(tmp_path, "sbatch", "touch submitted; exec sleep 60")
+    script(tmp_path, "scancel", "touch cancelling; sleep 1; touch cancelled")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "Makefile").touch()
+    words = ["-m", "tools.run", "--step", "infer", "--launch=slurm", "build/out", "--", *WRITE, "a"]
+    step = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
+    for mark in ("submitted", "cancelling"):
+        while not (tmp_path / mark).exists():
+            assert step.poll() is None
+            time.sleep(0.01)
+        step.terminate()
+    assert step.wait(timeout=30) == 143
+    assert (tmp_path / "cancelled").exists() and left(tmp_path) == set()
 
 
 def test_what_make_exports_is_carried(step, tmp_path, monkeypatch):

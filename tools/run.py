@@ -282,6 +282,12 @@ def main():
     return show.line()
 
 
+def terminated(*_):
+    """End, and clean up undisturbed: make, which got SIGTERM too, sends its children another."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(143)
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, terminated)
     cli.run(main)
