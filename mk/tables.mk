@@ -1,6 +1,6 @@
 # Tables, pictures and the page: pure functions of the folders of records. results/local is this machine's. Commands are
 # given the folders, not their many files; a folder's own date tells that a file came or went.
-kept_in  = $(wildcard $1) $(sort $(wildcard $1/*.json))
+kept_in  = $(strip $(wildcard $1) $(sort $(wildcard $1/*.json)))
 records := $(call kept_in,results/records)
 benches := $(call kept_in,results/bench)
 folders  = $(sort $(patsubst results/records/%,results/records,$(patsubst results/bench/%,results/bench,$1)))

@@ -140,6 +140,7 @@ def git(repo, *words):
 
 def test_a_release_is_the_same_bytes_and_brings_its_wheels(repo, tmp_path, monkeypatch):
     """The tree of the commit, wheels and downloads in one folder; without the wheels' index nothing else is asked."""
+    (repo.path / ".git_archival.txt").write_text("commit: $Format:%H$\n")  # an unpacked archive names its own commit
     git(repo.path, "init", "-q")
     git(repo.path, "add", "-A")
     git(repo.path, "commit", "-qm", "one")

@@ -138,6 +138,17 @@ def test_other_bytes_with_an_older_date_are_seen(tmp_path, monkeypatch, capsys):
     assert script.stat().st_mtime >= before and "dated now" in capsys.readouterr().out
 
 
+def test_a_tree_without_benches_has_no_page_of_them(built):
+    kept = built.path / "results/bench"
+    assert "results/bench.svg" in built.remade("-B", "report")
+    kept.rename(built.path / "away")
+    try:
+        made = built.remade("-B", "report")
+    finally:
+        (built.path / "away").rename(kept)
+    assert "results/throughput.svg" in made and not {n for n in made if "bench" in n}
+
+
 def test_what_is_given_is_known_by_its_bytes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "mine/vocab.txt"

@@ -312,9 +312,9 @@ def main():
             f.write(text)
         print(f"wrote {args.save_path}")
         return
-    if not args.records:
-        raise cli.UserError("no record of a bench; run make bench and make record")
     records = list(store.load(args.records, ("bench",)).values())
+    if not records:
+        raise cli.UserError("no record of a bench; run make bench and make record")
     if args.command == "promote":
         for r in records:
             print(f"wrote {peers.promote(args.save_path, r)}")

@@ -28,18 +28,19 @@ BUILDS = {
     "another/folder": {"jobs": 8, "umask": 0o077, "env": {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8",
                                                           "TZ": "Asia/Tokyo"}},
 }  # fmt: skip
+KEPT = ("records", "bench")
 LEFT_OUT = (".git", ".venv", ".venv-bench", "wheels", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis")
 
 
 def clean_copy(folder: Path) -> Path:
-    """This tree in `folder`, without what was built, and with its downloads shared."""
+    """This tree in `folder`, without what was built but with the records, and with its downloads shared."""
     if folder.exists():
         shutil.rmtree(folder)
 
     def skip(where, names):
         if Path(where) == Path():
             return {n for n in names if n in (*LEFT_OUT, "build")}
-        return {n for n in names if n in LEFT_OUT or (Path(where) == Path("results") and n != "records")}
+        return {n for n in names if n in LEFT_OUT or (Path(where) == Path("results") and n not in KEPT)}
 
     shutil.copytree(".", folder, ignore=skip, symlinks=True)
     downloads = Path("build/downloads")
@@ -98,7 +99,7 @@ def made(folder: Path) -> dict[str, Path]:
     """{name: path} of what a build made, downloads and timings left out."""
     found = [p for top in ("build", "results") for p in sorted((folder / top).rglob("*")) if p.is_file()]
     names = {p.relative_to(folder).as_posix(): p for p in found}
-    shared = ("build/downloads/", "results/records/")
+    shared = ("build/downloads/", *(f"results/{name}/" for name in KEPT))
     return {n: p for n, p in names.items() if not n.startswith(shared) and not TIMED.search(n)}
 
 
