@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -121,6 +122,23 @@ def test_a_folder_of_every_format(score, folder, tmp_path):
     assert score(
         folder, tmp_path / "out", "--columns", "text", "stars", "--keep", "id", "--rows", 11
     ).stdout.startswith("180 ")
+
+
+def test_classes_that_the_checkpoint_names(score, model, tmp_path):
+    """TASK=sentence has none of its own."""
+    checkpoint = shutil.copytree(model[3], tmp_path / "checkpoint")
+    config = dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings"), 64)
+    config |= {"num_hidden_layers": 1, "num_attention_heads": 1, "id2label": {"0": "dull", "1": "fun"}}
+    config["model_type"] = "bert"
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    (tmp_path / "a.csv").write_text("sentence\n" + "\n".join(sentences(30)) + "\n")
+    done = score(tmp_path / "a.csv", tmp_path / "out", "--task", "sentence", "--tokenizer_path", checkpoint)
+    assert done.returncode == 0, done.stderr
+    found = rows(tmp_path / "out")
+    correct(found, sentences(30))
+    assert found["label"].tolist() == ["fun" if i else "dull" for i in found["prediction"]] and manifest(
+        tmp_path / "out"
+    )["config"]["labels"] == ["dull", "fun"]
 
 
 def test_a_glob_and_a_quoted_line_break(score, tmp_path):

@@ -10,6 +10,7 @@ tenth of one, so that they always find room. The driver alone writes the manifes
 again by Ray or by the next run; a part that is written twice has the same bytes and one line in the manifest.
 """
 
+import dataclasses
 import logging
 import os
 import queue
@@ -87,9 +88,9 @@ class Reader:
 class Scorer:
     """A piece becomes a part in memory; the model is loaded once."""
 
-    def __init__(self, args, sources):
+    def __init__(self, job, sources):
         self.sources = sources
-        self.scorer = scorer.Scorer(args)
+        self.scorer = scorer.Scorer(job)
 
     def __call__(self, row):
         return failing(self.scored)(row)
@@ -125,7 +126,7 @@ def writer(folder: str):
     return failing(write)
 
 
-def dataset(args, sources, out, nodes):
+def dataset(job, sources, out, nodes):
     """The stages, not started."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -136,33 +137,36 @@ def dataset(args, sources, out, nodes):
         logging.getLogger(name).setLevel(logging.ERROR)
     context.target_max_block_size = 1  # a piece a block: what is lost with a node is a piece
     cpus = min(n["Resources"]["CPU"] for n in nodes)
-    args.threads = args.threads or max(1, int(cpus))
-    args.model, args.tokenizer_path = args.model.resolve(), args.tokenizer_path.resolve()
-    args.rerun = args.rerun and args.rerun.resolve()
-    folder = args.save_path if "://" in args.save_path else os.path.realpath(args.save_path)
+    job = dataclasses.replace(
+        job, threads=job.threads or max(1, int(cpus)), model=job.model.resolve(), tokenizer=job.tokenizer.resolve(),
+        rerun=job.rerun and job.rerun.resolve(),
+    )  # fmt: skip
+    folder = out.address if "://" in out.address else os.path.realpath(out.address)
     done = [out.done(i) for i in range(len(sources))]
     rows = ray.data.from_items([{"source": i} for i in range(len(sources))], override_num_blocks=len(sources))
-    pieces = rows.flat_map(
-        Reader(sources, scorer.wanted(args), args.rows, done, scorer.texts(args)).__call__, num_cpus=SMALL
-    )
+    read = Reader(sources, job.wanted, job.rows, done, len(job.texts))
+    pieces = rows.flat_map(read.__call__, num_cpus=SMALL)
     scored = pieces.map(
         Scorer,
-        fn_constructor_args=(args, sources),
+        fn_constructor_args=(job, sources),
         compute=ActorPoolStrategy(min_size=1, max_size=len(nodes), max_tasks_in_flight_per_actor=2),
         num_cpus=max(cpus - SPARE, SPARE),
     )
     return scored.map(writer(folder), num_cpus=SMALL)
 
 
-def made(args, sources, out):
-    """Make the parts that are not there; yield their entries as they come. UserError where none comes any more."""
-    nodes = connect(args.cluster)
+def made(address: str, patience: float, job: scorer.Job, sources, out):
+    """Make the parts that are not there; yield their entries as they come.
+
+    Raises UserError where there is no cluster, where it fails, and where no part comes for `patience` seconds.
+    """
+    nodes = connect(address)
     print(f"Ray: {len(nodes)} nodes, {len(sources)} files", flush=True)
     coming = queue.SimpleQueue()
 
     def drive():
         try:
-            for row in dataset(args, sources, out, nodes).iter_rows():
+            for row in dataset(job, sources, out, nodes).iter_rows():
                 coming.put(row)
             coming.put(None)
         except Exception as e:  # Ray's errors are of many kinds
@@ -171,15 +175,14 @@ def made(args, sources, out):
     threading.Thread(target=drive, daemon=True).start()
     while True:
         try:
-            row = coming.get(timeout=args.patience)
+            row = coming.get(timeout=patience)
         except queue.Empty:
-            raise cli.UserError(stuck(args, out)) from None
+            raise cli.UserError(stuck(patience, out)) from None
         if row is None:
             return
         if isinstance(row, Exception):
-            raise cli.UserError(
-                f"CLUSTER={args.cluster}: {str(row).strip().splitlines()[-1][:300]}; run it again"
-            ) from None
+            why = str(row).strip().splitlines()[-1][:300]
+            raise cli.UserError(f"CLUSTER={address}: {why}; run it again") from None
         if row.get("error"):
             raise cli.UserError(row["error"])
         right = row.pop("right")
@@ -188,13 +191,13 @@ def made(args, sources, out):
         }
 
 
-def stuck(args, out) -> str:
+def stuck(patience: float, out) -> str:
     """What is known of a job that makes no progress."""
     import ray
 
     nodes = alive()
     free = ray.available_resources().get("CPU", 0)
     return (
-        f"score to {args.save_path}: no part in {args.patience:g} s, {len(out.parts)} are done; "
+        f"score to {out.address}: no part in {patience:g} s, {len(out.parts)} are done; "
         f"{len(nodes)} nodes alive, {free:g} processors free; see `ray status`, then run it again: it goes on"
     )

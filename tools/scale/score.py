@@ -54,55 +54,67 @@ def parse():
     for name in ("batchsize", "rows"):
         if getattr(args, name) < 1:
             p.error(f"--{name} {getattr(args, name)}: must be 1 or more")
-    args.columns = args.columns or list(tasks.known(args.task).text[-1])
-    if not 0 <= len(args.columns) - scorer.texts(args) <= 1:
-        p.error(
-            f"--columns {' '.join(args.columns)}: the task {args.task} has {scorer.texts(args)} of text, and one label"
-        )
+    job = scorer.Job(
+        args.model, args.tokenizer_path, args.task,
+        tuple(args.columns or tasks.known(args.task).text[-1]), tuple(args.keep), args.batchsize, args.max_len, args.rows,
+        args.threads, args.rerun, args.margin,
+    )  # fmt: skip
+    few = len(tasks.known(job.task).text[0])
+    if not 0 <= len(job.columns) - few <= 1:
+        p.error(f"--columns {' '.join(job.columns)}: the task {job.task} has {few} of text, and one label")
     ours = ("file", "row", "prediction", "label", *(f"logit{i}" for i in range(1000)))
-    if twice := [c for c in args.keep if c in (*args.columns[: scorer.texts(args)], *ours)]:
+    if twice := [c for c in job.keep if c in (*job.texts, *ours)]:
         p.error(f"--keep {twice[0]}: a column of the text or of the result")
-    return args
+    return args, job
 
 
-def config(args) -> dict:
+def config(job: scorer.Job) -> dict:
     """All that decides the bytes of a part, beside its rows."""
-    hashes = {"model": cli.sha256(args.model), "rerun": args.rerun and cli.sha256(args.rerun)}
-    said = [
-        p for p in sorted(args.tokenizer_path.iterdir()) if p.suffix in (".json", ".txt") and "MANIFEST" not in p.name
-    ]
-    tokenizer = {p.name: cli.sha256(p) for p in said}
-    values = {k: getattr(args, k) for k in ("task", "columns", "keep", "batchsize", "max_len", "margin", "rows")}
-    return hashes | {"labels": one_file.labels_of(args, tasks.known(args.task)), "tokenizer": tokenizer} | values
+    said = [p for p in sorted(job.tokenizer.iterdir()) if p.suffix in (".json", ".txt") and "MANIFEST" not in p.name]
+    return {
+        "model": cli.sha256(job.model),
+        "rerun": job.rerun and cli.sha256(job.rerun),
+        "labels": one_file.labels_of(job.tokenizer, tasks.known(job.task)),
+        "tokenizer": {p.name: cli.sha256(p) for p in said},
+        "task": job.task,
+        "columns": list(job.columns),
+        "keep": list(job.keep),
+        "batchsize": job.batch,
+        "max_len": job.most,
+        "margin": job.margin,
+        "rows": job.rows,
+    }
 
 
-def here(args, sources, out):
+def here(job: scorer.Job, sources, out):
     """Make the parts that are not there, on this machine; yield their entries."""
-    model = scorer.Scorer(args)
+    model = scorer.Scorer(job)
     print(f"{type(model.engine).__name__} {model.engine.precision}, {len(sources)} files", flush=True)
     pieces = (
         (i, source, *piece)
         for i, source in enumerate(sources)
-        for piece in files.blocks(source, scorer.wanted(args), args.rows, out.done(i), scorer.texts(args))
+        for piece in files.blocks(source, job.wanted, job.rows, out.done(i), len(job.texts))
     )
     for i, source, number, table in one_file.ahead(pieces):
         made, right = model.part(source, number, table)
-        yield parts.write(args.save_path, parts.name(i, number), made) | {"right": right}
+        yield parts.write(out.address, parts.name(i, number), made) | {"right": right}
 
 
 def main():
-    args = parse()
+    args, job = parse()
     from tqdm import tqdm
 
     if Path("Makefile").exists():
         run.lock(Path("Makefile"), fcntl.LOCK_SH)  # nothing runs beside a measurement
     sources = files.sources(args.input)
     parts.apart(args.save_path, args.input, sources)
-    out = parts.Folder(args.save_path, config(args), sources)
+    out = parts.Folder(args.save_path, config(job), sources)
     kept, fresh, seconds = len(out.parts), 0, 0.0
     if not out.complete:
         start = time.perf_counter()
-        making = cluster.made(args, sources, out) if args.cluster else here(args, sources, out)
+        making = (
+            cluster.made(args.cluster, args.patience, job, sources, out) if args.cluster else here(job, sources, out)
+        )
         with contextlib.closing(making), tqdm(desc="score", unit="sentence", disable=None) as bar:
             for entry in making:
                 out.add(entry)
