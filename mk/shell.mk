@@ -35,10 +35,11 @@ run_there   = $(start) $(launch) $(at_target)
 alone_there = $(start) --alone $(launch) $(at_target)
 
 # by STEP: what a rule needs because of its command: the program with all that it imports (needs.<program>, which
-# mk/install.mk reads), and FORCE where the artefact's prov.json names another command.
+# mk/install.mk reads), and FORCE where the artefact's prov.json names another command or, unseen by date, other bytes.
 program   = $(if $(filter -m,$(firstword $1)),$(word 2,$1),$(firstword $1))
 recorded  = $(findstring "recipe": "python $(subst -- $(py),-- python,$1)",$(file <$@.prov.json))
-unless_recorded = $(if $(call recorded,$(strip $(do.$1))),,FORCE)
+if_stale  = $(if $(filter $@,$(stale)),FORCE)
+unless_recorded = $(if $(call recorded,$(strip $(do.$1))),$(if_stale),FORCE)
 by        = $(needs.$(call program,$(do.$1))) tools/run.py requirements.txt $(unless_recorded)
 # keep FILE,TEXT: FORCE only while FILE does not already say TEXT, so that -n and -q stay truthful.
 # Of a text of more than 200 characters, GNU make 4.3 sometimes reads the line's end too; strip takes it off.

@@ -99,6 +99,7 @@ def pytest_collection_modifyitems(items):
     """Fast first: what runs whole pipelines comes last."""
     pipelines = (
         "test_graph",
+        "test_clocks",
         "test_routes",
         "test_pack",
         "test_recipes",

@@ -9,6 +9,7 @@ LAYERS = [
     "cli",
     "manifest",
     "screen",
+    "stale",
     "imports",
     "base",
     "launch",

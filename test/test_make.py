@@ -123,21 +123,6 @@ def test_an_import_is_a_prerequisite_wherever_it_stands(tmp_path, monkeypatch):
     assert "needs.tools.x.c := tools/x/c.py\n" in (tmp_path / "made.mk").read_text()
 
 
-def test_other_bytes_with_an_older_date_are_seen(tmp_path, monkeypatch, capsys):
-    """A backup restored with its old date: make, which goes by dates, would not see it."""
-    monkeypatch.chdir(tmp_path)
-    script = tmp_path / "tools/x.py"
-    script.parent.mkdir()
-    script.write_text("a = 1")
-    monkeypatch.setattr(sys, "argv", ["imports", "made.mk"])
-    imports.main()
-    before = script.stat().st_mtime
-    script.write_text("a = 2")
-    os.utime(script, (1, 1))
-    imports.main()
-    assert script.stat().st_mtime >= before and "dated now" in capsys.readouterr().out
-
-
 def test_a_tree_without_benches_has_no_page_of_them(built):
     kept = built.path / "results/bench"
     assert "results/bench.svg" in built.remade("-B", "report")

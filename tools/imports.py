@@ -2,14 +2,11 @@
 
     python3 -m tools.imports build/imports.mk
 
-    tools/graph/gate.py: other bytes, but an older date than when make last looked; dated now
-
 Writes a line `needs.<module or script> := <files>` for each module below tools/ and each script of a model folder: the
 file itself, every module of tools/ that it imports, directly or not, at its top or within a function, and the packages
-that hold them. Beside it lies build/imports.json, the size, dates and sha256 of each file when it was last looked at:
-what did not change since is not read again. Make goes by dates, so a file that came back with other bytes and an old
-date (`cp -p`, `rsync -t`, a backup) is dated now, and named. Only the standard library: this runs before anything is
-installed.
+that hold them. The line `stale := <targets>` names what is to be made again though its date hides it (tools/stale.py).
+Beside it lies build/imports.json, the sha256 of each file when it was last looked at: what did not change since is not
+read again. Only the standard library: this runs before anything is installed.
 """
 
 import argparse
@@ -17,26 +14,22 @@ import ast
 import hashlib
 import json
 import os
-import sys
 from pathlib import Path
 
+from tools import cli, stale
+
 PATTERNS = ("tools/**/*.py", "models/*/*.py", "tools/**/*.[ch]")
+OTHERS = ("Makefile", "requirements*.txt", "mk/*", "models/*/*", "data/*", "results/*", "results/*/*")
 
 
 def look(path, known):
-    """{size, dates, sha256, imports} of a file, taken from `known` where its size and dates are as they were."""
-    stat = path.stat()
-    signature = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    """{signature, sha256, imports} of a file, taken from `known` where its size and dates are as they were."""
+    signature = stale.signature(path)
     if known and known["signature"] == signature:
         return known
     data = path.read_bytes()
-    sha256 = hashlib.sha256(data).hexdigest()
-    if known and known["sha256"] != sha256 and stat.st_mtime_ns <= known["signature"][1]:
-        os.utime(str(path))
-        print(f"{path}: other bytes, but an older date than when make last looked; dated now")
-        return look(path, None)
     found = imports(path, data) if path.suffix == ".py" else []
-    return {"signature": signature, "sha256": sha256, "imports": found}
+    return {"signature": signature, "sha256": hashlib.sha256(data).hexdigest(), "imports": found}
 
 
 def imports(path, data):
@@ -80,9 +73,16 @@ def write(path, text):
     beside.replace(path)
 
 
+def installed(stamps):
+    """The stamps of environments that are no copy of their locks, whatever their dates say."""
+    read = lambda name: Path(name).read_bytes()
+    return [to for to, *locks in stamps if Path(to).is_file() and read(to) != b"".join(map(read, locks))]
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("save_path", type=Path, help="the .mk file to write; its .json lies beside it")
+    p.add_argument("--stamp", nargs="+", action="append", default=[], help="an environment's stamp, and its locks")
     args = p.parse_args()
     kept = args.save_path.with_suffix(".json")
     by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
@@ -90,18 +90,26 @@ def main():
         known = json.loads(kept.read_text())
     except (OSError, ValueError):
         known = {}
-    known = known["files"] if known.get("by") == by else {}
+    known = known if isinstance(known, dict) and known.get("by") == by else {"files": {}, "others": {}}
+    provs = stale.provenance()
     paths = sorted({p for pattern in PATTERNS for p in Path().glob(pattern)})
-    files = {p.as_posix(): look(p, known.get(p.as_posix())) for p in paths}
-    if files == known and args.save_path.is_file():
-        return
-    lines = []
+    sources = {str(p) for pattern in OTHERS for p in Path().glob(pattern)} | set(map(str, paths))
+    inputs = {name for prov in provs.values() for name in prov["inputs"]}
+    dates = stale.dated({*sources, *inputs, *provs, *(stamp[0] for stamp in args.stamp), str(args.save_path)})
+    said = stale.date_now(dates)
+    files = {p.as_posix(): look(p, known["files"].get(p.as_posix())) for p in paths}
+    hashes = stale.Hashes(known["others"])
+    sha256 = lambda name: files[name]["sha256"] if name in files else hashes.of(name)
+    hidden = stale.hidden(provs, stale.dated(dates), sha256)
+    print(*filter(None, [said, stale.words(hidden)]), end="")
+    lines = [f"stale := {' '.join([*hidden, *installed(args.stamp)])}\n"]
     for name in (n for n in files if n.endswith(".py")):
         program = name[:-3].replace("/", ".") if name.startswith("tools/") else name
         lines.append(f"needs.{program} := {' '.join(closure(name, files))}\n")
     write(args.save_path, "".join(lines))
-    write(kept, json.dumps({"by": by, "files": files}, indent=0))
+    if known.get("files") != files or known["others"] != hashes:
+        write(kept, json.dumps({"by": by, "files": files, "others": hashes}, indent=0))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

@@ -5,6 +5,7 @@ list(manifest.faults(Path("build/.../output/MANIFEST")))
 ["build/.../output/out/7_0.bin: its bytes are not those that build/.../output/MANIFEST lists"]
 """
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def summaries(path: Path) -> dict[str, str]:
     """{name: sha256} of the summaries in a MANIFEST's folder, as they were when run.py made it."""
     prov = path.with_name(f"{path.name}.prov.json")
     return cli.read_json(prov).get("run", {}).get("summaries", {}) if prov.is_file() else {}
+
+
+def of_folder(folder, sha256=cli.sha256) -> str:
+    """One hash of all files in a folder: that of the lines `sha256  name`, sorted by name. sha256: that of a path."""
+    names = sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if p.is_file())
+    lines = "".join(f"{sha256(Path(folder, name))}  {name}\n" for name in names)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def faults(path: Path, here: dict[str, str] | None = None, sha256=cli.sha256) -> Iterator[str]:

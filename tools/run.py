@@ -25,7 +25,6 @@ with it.
 
 import argparse
 import fcntl
-import hashlib
 import json
 import os
 import platform
@@ -93,9 +92,7 @@ def listing(folder: Path) -> Path:
 def given(path: str) -> str:
     """The hash of a prerequisite, of a folder that of all its files; UserError where it is not as it was made."""
     if Path(path).is_dir():
-        names = sorted(p.relative_to(path).as_posix() for p in Path(path).rglob("*") if p.is_file())
-        lines = "".join(f"{cli.sha256(Path(path, name))}  {name}\n" for name in names)
-        return hashlib.sha256(lines.encode()).hexdigest()
+        return manifest.of_folder(path)
     sha256, prov = cli.sha256(path), Path(f"{path}.prov.json")
     again = "delete it and run make again"
     if prov.is_file() and cli.read_json(prov).get("sha256") != sha256:

@@ -23,12 +23,11 @@ from statistics import median
 from tools import cli, manifest
 from tools.base import tasks
 from tools.results import figures, readme, record, store, table
+from tools.stale import PROV, described
 
 # Made by make itself to remember a parameter: a cause, so nothing describes how it came about.
 STAMPS = ("source", "given")
-PROV = ".prov.json"
 KEPT = (Path("results/records"), Path("results/bench"))
-COPIES = ("verify", "reproduce")  # whole trees, which their own make describes
 
 
 def provenance(build: Path) -> dict[str, dict]:
@@ -36,9 +35,7 @@ def provenance(build: Path) -> dict[str, dict]:
 
     Raises UserError for one without inputs or sha256.
     """
-    boxes = lambda p: any(d[0] == "." and d.endswith(".tmp") for d in p.parts)  # what a killed run.py left
-    files = [p for p in build.rglob(f"*{PROV}") if p.parts[1] not in COPIES and not boxes(p)]
-    found = {str(p).removesuffix(PROV): cli.read_json(p) for p in sorted(files)}
+    found = {str(p).removesuffix(PROV): cli.read_json(p) for p in sorted(described(build))}
     for target, prov in found.items():
         if not {"inputs", "sha256"} <= prov.keys():
             raise cli.UserError(f"{target}{PROV}: says no inputs or no sha256; delete {target} and make it again")

@@ -1,0 +1,132 @@
+"""Dates that lie: make ends with artefacts of the bytes that are here, says what it did, and then has nothing to do."""
+
+import json
+import os
+import shutil
+import time
+
+import pytest
+
+from tools import cli, stale
+
+LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
+DAY = 86400
+
+
+@pytest.fixture
+def tree(built):
+    """The shared copy, its small step `score` to be made again: sources and artefacts as they were afterwards."""
+    names = ["models/tiny/postprocess.py", "models/tiny/config.json"]
+    kept = {name: ((built.path / name).read_text(), (built.path / name).stat()) for name in names}
+    built.make("MODEL=tiny", "accuracy")
+    yield built
+    for name, (text, stat) in kept.items():
+        (built.path / name).write_text(text)
+        os.utime(built.path / name, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    built.make("MODEL=tiny", "accuracy")
+    assert built.make("-q", "MODEL=tiny", "accuracy").returncode == 0
+
+
+def moved(folder, days: float) -> None:
+    """Other dates for all files of a folder, in the order that they had."""
+    for path in [folder, *folder.rglob("*")] if folder.is_dir() else [folder]:
+        stat = path.stat()
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + int(days * DAY * 1e9)))
+
+
+def edited(repo) -> None:
+    with (repo.path / "models/tiny/postprocess.py").open("a") as f:
+        f.write("# edited\n")
+
+
+def clock_was_ahead(repo):
+    moved(repo.path / "build", 5)
+    edited(repo)
+    return "had dates in the future, as build/"
+
+
+def all_is_of_the_future(repo):
+    for name in ("Makefile", "mk", "models", "tools", "data", "build"):
+        moved(repo.path / name, 5)
+    edited(repo)
+    return " files had dates in the future, as "
+
+
+def one_source_is_of_the_future(repo):
+    edited(repo)
+    moved(repo.path / "models/tiny/postprocess.py", 5)
+    return "1 file had a date in the future, as models/tiny/postprocess.py; dated now"
+
+
+def an_older_source_came_back(repo):
+    edited(repo)
+    moved(repo.path / "models/tiny/postprocess.py", -300)
+    return f"{LEAF}/score.json was made from another models/tiny/postprocess.py, though its date is newer; made again"
+
+
+def an_artefact_was_copied_from_elsewhere(repo):
+    """As `cp -r` of another build: newer than what it should be made from."""
+    edited(repo)
+    now = time.time() - 1
+    for name in ("output/MANIFEST", "score.json", "accuracy.json", "accuracy.txt"):
+        now += 0.1
+        os.utime(repo.path / LEAF / name, (now, now))
+    moved(repo.path / "models/tiny/postprocess.py", -0.5)
+    return "score.json was made from another models/tiny/postprocess.py"
+
+
+CLOCKS = [clock_was_ahead, all_is_of_the_future, one_source_is_of_the_future, an_older_source_came_back,
+          an_artefact_was_copied_from_elsewhere]  # fmt: skip
+
+
+@pytest.mark.parametrize("spoil", CLOCKS, ids=lambda f: f.__name__)
+def test_the_next_make_ends_with_the_right_bytes_and_says_what_it_did(tree, spoil):
+    says = spoil(tree)
+    done = tree.make("MODEL=tiny", "accuracy")
+    assert says in done.stdout and "Clock skew" not in done.stderr, done.stdout + done.stderr
+    prov = json.loads((tree.path / LEAF / "score.json.prov.json").read_text())
+    assert prov["inputs"]["models/tiny/postprocess.py"] == cli.sha256(tree.path / "models/tiny/postprocess.py")
+    assert tree.make("-q", "MODEL=tiny", "accuracy", check=False).returncode == 0
+    again = tree.make("MODEL=tiny", "accuracy").stdout
+    assert "made again" not in again and "future" not in again
+
+
+def test_a_clock_that_was_behind_makes_more_than_it_must_and_no_less(tree):
+    edited(tree)
+    moved(tree.path / "build", -5)
+    assert f"{LEAF}/score.json".removeprefix("build/") in tree.remade("MODEL=tiny", "accuracy")
+    moved(tree.path / "build", 5)
+
+
+def test_every_source_counts_not_only_scripts(tree):
+    """-n says it, and writes no artefact."""
+    path = tree.path / "models/tiny/config.json"
+    path.write_text(path.read_text() + "\n")
+    os.utime(path, (1, 1))
+    done = tree.make("-n", "MODEL=tiny", "accuracy")
+    assert "checkpoint/MANIFEST was made from another models/tiny/config.json" in done.stdout
+    assert "tiny/default/checkpoint/MANIFEST" in tree.remade("MODEL=tiny", "accuracy")
+    assert tree.make("-q", "MODEL=tiny", "accuracy", check=False).returncode == 1
+
+
+def test_a_lock_of_an_old_date_is_installed(tmp_path, monkeypatch):
+    from tools import imports
+
+    monkeypatch.chdir(tmp_path)
+    for name, text in {"a.txt": "one\n", "b.txt": "two\n", "installed": "one\ntwo\n"}.items():
+        (tmp_path / name).write_text(text)
+    stamps = [["installed", "a.txt", "b.txt"], ["not/there", "a.txt"]]
+    assert imports.installed(stamps) == []
+    (tmp_path / "b.txt").write_text("three\n")
+    os.utime(tmp_path / "b.txt", (1, 1))
+    assert imports.installed(stamps) == ["installed"]
+
+
+def test_copies_for_verify_and_half_made_boxes_are_left_alone(tmp_path):
+    for name in ("a.prov.json", "verify/x/Makefile", "verify/x/build/b.prov.json", ".c.1.tmp/d.prov.json",
+                 "in/MANIFEST.prov.json", "in/deep/e.prov.json"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = {p.relative_to(tmp_path).as_posix() for p in stale.described(tmp_path)}
+    assert found == {"a.prov.json", "in/MANIFEST.prov.json"}
+    shutil.rmtree(tmp_path / "verify")
