@@ -48,7 +48,7 @@ def made(tmp_path_factory):
             names = KINDS[kind].get("names", bert_graphs.NAMES)
             plain = bert_graphs.export(folder / f"{kind}.onnx", bert_graphs.bert(), **KINDS[kind])
             input_files.write_bins(folder / kind, *tokens.pack(encoded([9, 3, 5, 16, 7, 2, 2], names))[:1], "0101010",
-                              planned=tokens.plan([9, 3, 5, 16, 7, 2, 2], SEQ, 2))  # fmt: skip
+                              rows=tokens.share_rows([9, 3, 5, 16, 7, 2, 2], SEQ, 2))  # fmt: skip
             run(plain, folder / f"{kind}-pack.onnx", folder / kind)
             kept[kind] = plain, folder / f"{kind}-pack.onnx", names
         return kept[kind]
@@ -69,7 +69,7 @@ def run(plain, out, rows, seq_len=SEQ):
 @given(st.lists(st.integers(0, 64), max_size=60), st.integers(1, 8))
 @settings(deadline=None)
 def test_a_plan_holds_every_sentence_once_and_no_row_too_many(lengths, most):
-    rows = tokens.plan(lengths, 64, most)
+    rows = tokens.share_rows(lengths, 64, most)
     assert sorted(i for row in rows for i in row) == [i for i, n in enumerate(lengths) if n]
     assert all(row == sorted(row) and 0 < len(row) <= most and sum(lengths[i] for i in row) <= 64 for row in rows)
     free = [64 - sum(lengths[i] for i in row) for row in rows]
@@ -111,7 +111,7 @@ def test_malformed_rows_are_named(spoil):
 
 def test_a_file_of_another_size_is_refused(tmp_path):
     arrays, rows = tokens.pack(encoded([16, 9, 5]))
-    input_files.write_bins(tmp_path, arrays, "010", planned=rows)
+    input_files.write_bins(tmp_path, arrays, "010", rows=rows)
     (tmp_path / "first/2.bin").write_bytes(bytes(8))
     with pytest.raises(cli.UserError, match="first/2.bin|not whole|different length"):
         input_files.load_inputs(tmp_path, list(arrays))

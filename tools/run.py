@@ -25,6 +25,7 @@ with it.
 
 import argparse
 import fcntl
+import functools
 import json
 import os
 import platform
@@ -166,25 +167,25 @@ def here(commands: list[list[str]], box: Path, final: Path, show: screen.Step) -
     return made, {"started": started, "ended": ended, "host": platform.node(), "platform": platform.platform()}
 
 
-def there(args, commands: list[list[str]], box: Path, final: Path, show: screen.Step) -> tuple[Path, dict]:
-    """Run the commands behind --launch: (the path of what they wrote, when and where they ran)."""
+def there(prefix: list[str], alone: bool, commands, box: Path, final: Path, show: screen.Step) -> tuple[Path, dict]:
+    """As `here`, behind a prefix (tools/launch.py)."""
     from tools import launch
 
-    made, found = launch.run(args.launch.split(), commands, box, final, args.alone, show)
+    made, found = launch.run(prefix, commands, box, final, alone, show)
     machine, node = found.pop("machine"), {k: found[k] for k in ("node", "job", "device")}
     where = {"host": machine["host"], "platform": machine["system"], "machine": machine, "launched": node}
     return made, {"started": found["started"], "ended": found["ended"], **where}
 
 
-def build(args, target: Path, inputs: dict[str, str], commands: list[list[str]], box: Path, show: screen.Step) -> None:
-    """Make TARGET inside `box`, an empty folder beside it, then move it into place.
+def build(run, target: Path, inputs: dict[str, str], commands: list[list[str]], box: Path, show: screen.Step) -> None:
+    """Make TARGET inside `box`, an empty folder beside it, then move it into place. run: `here`, or `there` of a prefix.
 
     Raises UserError where it wrote nothing.
     """
     folder = target.name == "MANIFEST"
     final = target.parent if folder else target
     before = signatures(list(inputs))
-    made, where = there(args, commands, box, final, show) if args.launch else here(commands, box, final, show)
+    made, where = run(commands, box, final, show)
     started, ended = where.pop("started"), where.pop("ended")
     if not made.exists() or (folder and not any(made.iterdir())):
         raise cli.UserError(f"{commands[-1][0]} ended well but wrote nothing to {target}")
@@ -265,7 +266,8 @@ def main():
         shutil.rmtree(stale, ignore_errors=True)
     box = Path(tempfile.mkdtemp(dir=parent, prefix=prefix, suffix=".tmp"))
     try:
-        build(args, target, inputs, commands, box, show)
+        run = functools.partial(there, args.launch.split(), args.alone) if args.launch else here
+        build(run, target, inputs, commands, box, show)
     except cli.UserError as e:
         show.failed()
         full = shutil.disk_usage(parent).free < 1 << 20

@@ -194,15 +194,15 @@ def write_json(path, value):
         f.write(json.dumps(value, indent=0, ensure_ascii=False) + "\n")
 
 
-def write_bins(folder, arrays, labels, first_index=1, prefix="", planned=None):
+def write_bins(folder, arrays, labels, first_index=1, prefix="", rows=None):
     """One file per row and input: folder/<input>/<prefix><index>.bin, int64 little-endian, as long as its row.
 
     arrays: {input: int64 [n, seq_len], or n rows of their own lengths}; labels: n values, kept as text. Writes folder/labels.json last:
     {"<file name without .bin>": "<label>"}, in sample order. BERT's recipe counts 1.bin, 2.bin ...;
-    TinyBERT's input0.bin, input1.bin ... (first_index=0, prefix="input"). planned: of `pack`; labels.json then holds
+    TinyBERT's input0.bin, input1.bin ... (first_index=0, prefix="input"). rows: of `pack`; labels.json then holds
     lists, and folder/rows.json the sentences of each file as in write_buckets.
     """
-    count = len(labels if planned is None else planned)
+    count = len(labels if rows is None else rows)
     stems = [f"{prefix}{i}" for i in range(first_index, first_index + count)]
     for name, array in arrays.items():
         assert len(array) == count, (name, len(array), count)
@@ -210,9 +210,9 @@ def write_bins(folder, arrays, labels, first_index=1, prefix="", planned=None):
             for stem, row in zip(stems, array, strict=True):
                 write_file(new / f"{stem}.bin", row.astype("<i8").tobytes())
     given = map(str, labels)
-    if planned is not None:
-        write_json(Path(folder) / "rows.json", dict(zip(stems, planned, strict=True)))
-        given = ([str(labels[i]) for i in row] for row in planned)
+    if rows is not None:
+        write_json(Path(folder) / "rows.json", dict(zip(stems, rows, strict=True)))
+        given = ([str(labels[i]) for i in row] for row in rows)
     write_json(Path(folder) / "labels.json", dict(zip(stems, given, strict=True)))
 
 

@@ -201,62 +201,79 @@ def row(name, shape, found, base, reference, truth, rows, work, peak, seeded) ->
     }
 
 
-def bench(args) -> dict:
-    """The record of a whole run."""
-    from tools import run
-    from tools.bench import contenders
-    from tools.source import data, tokens
+def contest(chosen: dict, job: dict, packages: Path, rows: dict, rounds: int, seconds: float, folder: Path):
+    """Start the contenders `chosen` and let them take turns: (what `measure` found, `stolen`, {name: version or None}).
 
-    texts, truth = data.read_tsv(args.text_file)
-    config = cli.read_json(args.checkpoint / "config.json")
-    tokenizer = tokens.load(args.checkpoint)
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(args.seq)
-    lengths = [len(e.ids) for e in tokenizer.encode_batch_fast(texts)]
-    few = max(min(args.samples, len(texts)) // args.bs, 1) * args.bs
-    rows = {"sorted": list(range(len(texts)))}
-    rows["padded"] = rows["sorted"] if few >= len(texts) else [i * len(texts) // few for i in range(few)]
-    work = {"sorted": operations(config, lengths), "padded": operations(config, [args.seq])}
-    peak = peaks(args.peak, args.threads)
-    ours = dict(pair.split("=", 1) for pair in args.ours)
-    job = {
-        "checkpoint": str(args.checkpoint), "onnx": str(args.onnx), "names": args.inputs, "ours": ours,
-        "calibration": str(args.calibration), "seq": args.seq, "bs": args.bs, "batch": args.batch,
-        "threads": args.threads, "text_file": str(args.text_file),
-    }  # fmt: skip
-    chosen = {n: c for n, c in contenders.ALL.items() if not args.only or n in args.only}
-    need = SPARE + 4 * args.onnx.stat().st_size
+    job: what each is given (contenders.Job, without its box); packages: the environment of the peers' packages; rows: as
+    in `measure`; folder: where their temporary files go.
+    """
+    need = SPARE + 4 * Path(job["onnx"]).stat().st_size
     workers: dict[str, Worker] = {}
-    with tempfile.TemporaryDirectory(prefix="bench.", dir=args.save_path.absolute().parent) as box:
+    with tempfile.TemporaryDirectory(prefix="bench.", dir=folder) as box:
         try:
             for k, (name, c) in enumerate(chosen.items()):
                 print(f"prepare {name}", flush=True)
-                python = str(args.peers / "bin" / "python") if c.peers else sys.executable
+                python = str(packages / "bin" / "python") if c.peers else sys.executable
                 workers[name] = Worker(name, python, job, Path(box) / str(k), need)
                 if workers[name].missing:
                     print(f"        missing: {workers[name].missing}", flush=True)
-            found, stolen = measure(workers, rows, args.rounds, args.seconds)
+            return *measure(workers, rows, rounds, seconds), {name: w.version for name, w in workers.items()}
         finally:
             for worker in workers.values():
                 worker.close()
+
+
+def lengths_of(checkpoint: Path, texts: list[str], longest: int) -> list[int]:
+    """Tokens of each sentence, at most `longest`."""
+    from tools.source import tokens
+
+    tokenizer = tokens.load(checkpoint)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(longest)
+    return [len(e.ids) for e in tokenizer.encode_batch_fast(texts)]
+
+
+def spread(count: int, samples: int, batch: int) -> list[int]:
+    """At most `samples` of `count` row numbers, in whole batches and evenly apart."""
+    few = max(min(samples, count) // batch, 1) * batch
+    return list(range(count)) if few >= count else [i * count // few for i in range(few)]
+
+
+def compare(args) -> dict:
+    """The record that `run` writes."""
+    from tools import run
+    from tools.bench import contenders
+    from tools.source import data
+
+    texts, truth = data.read_tsv(args.text_file)
+    lengths = lengths_of(args.checkpoint, texts, args.seq)
+    rows = {"sorted": list(range(len(texts))), "padded": spread(len(texts), args.samples, args.bs)}
+    config = cli.read_json(args.checkpoint / "config.json")
+    work = {"sorted": operations(config, lengths), "padded": operations(config, [args.seq])}
+    ours = dict(pair.split("=", 1) for pair in args.ours)
+    job = {k: str(getattr(args, k)) for k in ("checkpoint", "onnx", "calibration", "text_file")}
+    job |= {k: getattr(args, k) for k in ("seq", "bs", "batch", "threads")} | {"names": args.inputs, "ours": ours}
+    chosen = {n: c for n, c in contenders.ALL.items() if not args.only or n in args.only}
+    peak = peaks(args.peak, args.threads)
+    folder = args.save_path.absolute().parent
+    found, stolen, versions = contest(chosen, job, args.peers, rows, args.rounds, args.seconds, folder)
     # Twice, as a busy moment makes a peak too low, and never too high.
     peak = {k: max(v, peak[k], key=lambda f: f["median"] or 0) for k, v in peaks(args.peak, args.threads).items()}
     base = found.get((contenders.BASE, "padded"), {}).get("rates")
     reference = found.get((contenders.BASE, "sorted"), {}).get("labels")
     seeded = args.source == "seeded"
     lines = [
-        {"name": name, "precision": c.precision, "ours": c.ours, "version": workers[name].version, "shape": shape,
+        {"name": name, "precision": c.precision, "ours": c.ours, "version": versions[name], "shape": shape,
          "sentences": len(rows[shape]),
          **row(name, shape, found[name, shape], base, reference, truth, rows[shape], work[shape], peak[c.precision], seeded)}
         for name, c in chosen.items() for shape in peers.SHAPES
     ]  # fmt: skip
     given = [args.checkpoint / "MANIFEST", args.onnx, args.text_file, args.calibration, *map(Path, ours.values())]
-    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(args.started))
     return {
         "kind": "bench",
         **{k: getattr(args, k) for k in ("model", "weights", "source", "seq", "bs", "batch", "threads")},
         "timed": "text to label: tokenising, batches, engine, argmax; each contender paused while another works",
-        "started": started,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(args.started)),
         **run.git_state(),
         "machine": cpu.machine(),
         "tokens": {"mean": round(sum(lengths) / len(lengths), 3), "longest": max(lengths)},
@@ -307,7 +324,7 @@ def main():
     args = parse()
     if args.command == "run":
         args.started = time.time()
-        text = json.dumps(bench(args), indent=1) + "\n"
+        text = json.dumps(compare(args), indent=1) + "\n"
         with cli.whole_file(args.save_path, "w") as f:
             f.write(text)
         print(f"wrote {args.save_path}")

@@ -35,9 +35,9 @@ def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, 
     encode = tokens.ragged if real else tokens.encode
     arrays = encode(tokens.load(args.tokenizer_path, options.lower_case()), sentences, longest, inputs)
     if args.pack:
-        arrays, planned = tokens.pack(arrays)
-        input_files.write_bins(args.save_path, arrays, labels, first_index, prefix, planned)
-        print(f"wrote {len(labels)} samples in {len(planned)} rows x {len(arrays)} inputs to {args.save_path}")
+        arrays, rows = tokens.pack(arrays)
+        input_files.write_bins(args.save_path, arrays, labels, first_index, prefix, rows)
+        print(f"wrote {len(labels)} samples in {len(rows)} rows x {len(arrays)} inputs to {args.save_path}")
     elif len(lengths) == 1:
         input_files.write_bins(args.save_path, arrays, labels, first_index, prefix)
         print(f"wrote {len(labels)} samples x {len(inputs)} inputs to {args.save_path}")

@@ -89,7 +89,7 @@ def check(seq_len, names):
         raise cli.UserError(f"input {unknown[0]!r} is not one of {', '.join(input_files.ROLES)}")
 
 
-def plan(lengths, seq_len, most):
+def share_rows(lengths, seq_len, most):
     """First-fit decreasing: each sentence, longest first, joins the first row that still holds it.
 
     lengths: tokens of each sentence, at most seq_len; most: sentences a row may hold. Returns the rows, each a list
@@ -110,7 +110,7 @@ def plan(lengths, seq_len, most):
 
 
 def pack(arrays):
-    """Several sentences a row (Krell et al. 2021, arXiv 2107.02027; the rows by `plan`): (arrays, plan).
+    """Several sentences a row (Krell et al. 2021, arXiv 2107.02027; the rows by `share_rows`): (arrays, rows).
 
     arrays: {input: int64 [n, seq_len]} of encode. The mask gives way to three inputs, int64: `sentence`
     [rows, seq_len], whose token each is, 1, 2 ... within the row, 0 for padding; `position` [rows, seq_len], counted
@@ -123,11 +123,11 @@ def pack(arrays):
     mask = arrays[input_files.mask_name(arrays)]
     lengths, seq_len = mask.sum(1), mask.shape[1]
     most = seq_len // PACKED_TOKENS
-    planned = plan(lengths, seq_len, most)
+    rows = share_rows(lengths, seq_len, most)
     names = [name for name, array in arrays.items() if array is not mask]
-    made = {name: np.zeros((len(planned), seq_len), np.int64) for name in (*names, "sentence", "position")}
-    made["first"] = np.zeros((len(planned), most), np.int64)
-    for r, row in enumerate(planned):
+    made = {name: np.zeros((len(rows), seq_len), np.int64) for name in (*names, "sentence", "position")}
+    made["first"] = np.zeros((len(rows), most), np.int64)
+    for r, row in enumerate(rows):
         ends = np.cumsum(lengths[row])
         for k, (i, end) in enumerate(zip(row, ends, strict=True)):
             at = slice(end - lengths[i], end)
@@ -136,7 +136,7 @@ def pack(arrays):
             made["sentence"][r, at] = k + 1
             made["position"][r, at] = np.arange(lengths[i])
             made["first"][r, k] = at.start
-    return made, planned
+    return made, rows
 
 
 def main():
