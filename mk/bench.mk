@@ -26,7 +26,7 @@ do.bench_table = -m tools.bench.bench show $(basename $@).json --save_path {}
 $(batches:%=build/%/bench.md): %.md: %.json $$(call by,bench_table)
 	$(call run,bench_table)
 do.peak = -m tools.cpu.native.build tools/cpu/native/peak.c --save_path {}
-build/lib/peak.so: tools/cpu/native/peak.c tools/cpu/native/engine.c $$(call by,peak) | $(VENV)/installed
+build/lib/peak.so: tools/cpu/native/peak.c tools/cpu/native/amx.c $(native_h) $$(call by,peak) | $(VENV)/installed
 	$(call run,peak)
 
 native_file = $(filter %/cpu-native-bf16/model.native,$(our_files))

@@ -15,7 +15,7 @@ atc.PRECISIONS         := fp16 mix
 trtexec.PRECISIONS     := fp16 fp32
 onnxruntime.PRECISIONS := fp32 fp16-sim
 openvino.PRECISIONS    := bf16 int8 fp32
-native.PRECISIONS      := bf16 int8
+native.PRECISIONS      := bf16 int8 fp32
 
 # The file that an engine runs.
 compiled = $(or $(compiled.$1),model.onnx)
@@ -35,9 +35,10 @@ atc.mix  := allow_mix_precision
 ISAS := SSE41 AVX AVX2 AVX2_VNNI AVX2_VNNI_2 AVX512_CORE AVX512_CORE_VNNI AVX512_CORE_BF16 AVX512_CORE_FP16 \
         AVX512_CORE_AMX
 # What bench and knobs measure of ours, where this CPU can run it.
-BENCHED := cpu-native-bf16 cpu-native-int8 cpu-openvino-bf16 cpu-openvino-int8 cpu-onnxruntime-fp32
-unit.cpu-native-bf16   := amx_int8
-unit.cpu-native-int8   := amx_int8
+BENCHED := cpu-native-bf16 cpu-native-int8 cpu-native-fp32 cpu-openvino-bf16 cpu-openvino-int8 cpu-onnxruntime-fp32
+unit.cpu-native-bf16   := amx_bf16 avx512_bf16
+unit.cpu-native-int8   := amx_int8 avx512_vnni
+unit.cpu-native-fp32   := avx512f
 unit.cpu-openvino-bf16 := avx512_bf16 amx_bf16 bf16
 unit.cpu-openvino-int8 := avx512_vnni avx_vnni asimddp i8mm
 

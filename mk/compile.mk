@@ -22,8 +22,10 @@ $(patsubst %,build/%/model.ir,$(call of_engine,openvino)): build/%/model.ir: $$(
 	$(call run_there,compile)
 $(patsubst %,build/%/model.native,$(call of_engine,native)): build/%/model.native: $$(compile_needs)
 	$(call run_there,compile)
-do.engine = -m tools.cpu.native.build tools/cpu/native/engine.c --save_path {}
-build/lib/native.so: tools/cpu/native/engine.c $$(call by,engine) | $(VENV)/installed
+native_c := $(patsubst %,tools/cpu/native/%.c,engine amx avx512 avx512_f32)
+native_h := $(patsubst %,tools/cpu/native/%.h,net vectors pieces products attention layers)
+do.engine = -m tools.cpu.native.build $(native_c) --save_path {}
+build/lib/native.so: $(native_c) $(native_h) $$(call by,engine) | $(VENV)/installed
 	$(call run,engine)
 
 # The fp16 rehearsal: the graph that atc gets, run with the rounding of fp16; its ranges are made before its model.

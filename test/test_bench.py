@@ -14,6 +14,7 @@ import small
 
 from tools import cli
 from tools.bench import bench, contenders, knobs
+from tools.cpu.native.build import FLAGS
 from tools.results import peers
 from tools.source import tokens
 
@@ -117,8 +118,7 @@ def tiny(tmp_path_factory):
     (folder / "dev.tsv").write_text(text)
     library = folder / "peak.so"
     source = ROOT / "tools/cpu/native/peak.c"
-    flags = ["-O3", "-std=gnu11", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread"]
-    subprocess.run(["gcc", *flags, "-o", library, source], check=True)
+    subprocess.run(["gcc", *FLAGS, "-Wall", "-Werror", "-o", library, source], check=True)
     return folder
 
 

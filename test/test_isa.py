@@ -20,8 +20,9 @@ NEEDS = {  # what a precision cannot do without
     ("openvino", "fp32"): set(),
     ("openvino", "bf16"): cpu.BF16,
     ("openvino", "int8"): cpu.VNNI,
-    ("native", "bf16"): {"amx_bf16"},
-    ("native", "int8"): {"amx_int8"},
+    ("native", "bf16"): {"amx_bf16", "avx512_bf16"},
+    ("native", "int8"): {"amx_int8", "avx512_vnni"},
+    ("native", "fp32"): {"avx512f"},
 }
 
 
@@ -71,6 +72,8 @@ def test_a_hidden_size_that_is_no_multiple_of_16(tmp_path, precision, most):
 CASES = [(*which, "AVX2") for which in NEEDS] + [
     ("openvino", "bf16", "AVX512_CORE_BF16"),
     ("native", "int8", "AVX512_CORE_BF16"),
+    ("native", "int8", "AVX512_CORE_VNNI"),
+    ("native", "fp32", "AVX512_CORE"),
 ]
 
 

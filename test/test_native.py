@@ -1,9 +1,11 @@
-"""The native engine against onnxruntime, on small seeded classifiers of several shapes; hostile files; the bits."""
+"""The native engine against onnxruntime, on small seeded classifiers of several shapes; hostile files; the bits.
+
+Each family of units that this CPU has computes; AMX's instructions are emulated where it has AVX-512 with bf16 alone.
+"""
 
 import ctypes
 import json
 import mmap
-import platform
 import shutil
 import struct
 import subprocess
@@ -16,30 +18,47 @@ import onnx
 import pytest
 
 from tools import cli
+from tools.base import cpu
 from tools.cpu.native import convert as converter
 from tools.cpu.native import model as native
+from tools.cpu.native.build import FLAGS
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ROOT / "tools/cpu/native/engine.c"
-FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread"]
+FOLDER = ROOT / "tools/cpu/native"
+SOURCES = sorted(p for p in FOLDER.glob("*.c") if p.name != "peak.c")
+AMX = "amx_bf16" in cpu.cpu_flags()
+CASES = [(family, precision) for family, needs in native.FAMILIES.items() for precision in needs]
 # layers, hidden, heads, relu: heads of 8, 26 (TinyBERT), 32 (MiniLM) and 64 (BERT-base); odd paddings; one layer
 SHAPES = {"head8": (2, 32, 4, 0), "tiny": (2, 312, 12, 1), "mini": (3, 96, 3, 0), "base": (1, 128, 2, 0)}
 
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is needed to build the engine")
 
 
-def build(path, *flags):
-    subprocess.run(["gcc", *FLAGS, *flags, SOURCE, "-o", path], check=True)
+def compiled(path, *flags):
+    subprocess.run(["gcc", *FLAGS, "-Wall", "-Werror", *flags, *SOURCES, "-o", path], check=True)
     return path
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    path = build(tmp_path_factory.mktemp("lib") / "native.so")
-    ok, why = native.Model.cpu_supports("int8", path)
-    if not ok:
-        pytest.skip(why)
+    emulated = [] if AMX else ["-include", ROOT / "test/amx_emulation.h"]
+    path = compiled(tmp_path_factory.mktemp("lib") / "native.so", *emulated)
+    for precision in native.PRECISIONS:
+        ok, why = native.Model.cpu_supports(precision, path)
+        if not ok:
+            pytest.skip(why)
     return path
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def precision(request, monkeypatch):
+    """A precision, and the family that computes it from now on."""
+    family, precision = request.param
+    lacks = native.FAMILIES[family][precision] - cpu.cpu_flags()
+    if lacks - {"amx_bf16", "amx_int8"}:
+        pytest.skip(f"this CPU has no {', '.join(sorted(lacks))}")
+    monkeypatch.setattr(native.Model, "cpu_supports", staticmethod(lambda *given: (True, family)))
+    return precision
 
 
 @pytest.fixture(scope="module", params=SHAPES)
@@ -78,15 +97,14 @@ def model(path, folder, library, precision="bf16", **options):
     return native.Model(folder / "model.native", library=library, **options)
 
 
-@pytest.mark.parametrize(("precision", "near"), [("bf16", 0.02), ("int8", 0.06)])
-def test_same_answers_as_onnxruntime(onnx_path, tmp_path, library, precision, near):
+def test_same_answers_as_onnxruntime(onnx_path, tmp_path, library, precision):
+    near = {"bf16": 0.02, "int8": 0.06, "fp32": 1e-5}[precision]
     batch = sentences()
     want, have = reference(onnx_path, batch), model(onnx_path, tmp_path, library, precision).run(batch)
     assert want.std() > 0.05, "the reference must tell sentences apart"
     assert np.abs(have - want).max() < near * max(1, np.abs(want).max())
 
 
-@pytest.mark.parametrize("precision", native.PRECISIONS)
 def test_a_sentence_has_the_same_bits_in_any_company(onnx_path, tmp_path, library, precision):
     batch = sentences()
     engine = model(onnx_path, tmp_path, library, precision, threads=2)
@@ -99,7 +117,6 @@ def test_a_sentence_has_the_same_bits_in_any_company(onnx_path, tmp_path, librar
         assert np.array_equal(other.run(batch), want), (threads, block, group)
 
 
-@pytest.mark.parametrize("precision", native.PRECISIONS)
 def test_padding_changes_nothing(onnx_path, tmp_path, library, precision):
     batch = sentences()
     engine = model(onnx_path, tmp_path, library, precision)
@@ -109,10 +126,10 @@ def test_padding_changes_nothing(onnx_path, tmp_path, library, precision):
     assert np.array_equal(engine.run((ids, [len(s) for s in batch])), engine.run(batch))
 
 
-def test_stays_inside_its_workspace_and_reads_nothing_old(onnx_path, tmp_path, library, monkeypatch):
+def test_stays_inside_its_workspace_and_reads_nothing_old(onnx_path, tmp_path, library, precision, monkeypatch):
     """Memory that is not zero, and not more of it than asked for, gives the same bits and an untouched end."""
     batch, made = sentences(), []
-    engine = model(onnx_path, tmp_path, library, "int8")
+    engine = model(onnx_path, tmp_path, library, precision)
     want = engine.run(batch)
 
     def dirty(size):
@@ -170,6 +187,7 @@ def header(data, **changes):
         (lambda d: header(d, positions=1000), "bytes where the header promises"),
         (lambda d: header(d, precisions=["fp4", "bf16"]), "precisions"),
         (lambda d: header(d, precisions=[["bf16"], "bf16"]), "no architecture"),
+        (lambda d: header(d, precisions=["fp32", "bf16"]), "precisions"),
         (lambda d: header(d, layers=None), "layers"),
     ],
 )
@@ -214,7 +232,7 @@ def test_layers_of_both_precisions(small, tmp_path, library):
     batch = sentences()
     converter.convert(small / "model.onnx", tmp_path / "mixed", "int8", bf16_layers=[0])
     have = native.Model(tmp_path / "mixed", library=library).run(batch)
-    want = {p: model(small / "model.onnx", tmp_path, library, p).run(batch) for p in native.PRECISIONS}
+    want = {p: model(small / "model.onnx", tmp_path, library, p).run(batch) for p in ("bf16", "int8")}
     assert 0 < np.abs(have - want["bf16"]).max() < np.abs(want["int8"] - want["bf16"]).max() + 0.02
     assert np.abs(have - want["int8"]).max() > 0
     with pytest.raises(cli.UserError, match="no layer 2"):
@@ -268,15 +286,23 @@ def test_a_table_of_sixteen_types_is_no_table_of_positions(tmp_path):
     assert np.array_equal(tables["word"], weights.word_embeddings.weight.detach().numpy())
 
 
-def test_a_cpu_without_the_units_is_told_what_else_to_use(tmp_path, monkeypatch, small):
-    """The same source built as for another kind of CPU, and another machine's name."""
-    library = build(tmp_path / "other.so", "-DNATIVE_NONE")
-    ok, why = native.Model.cpu_supports("bf16", library)
-    assert not ok and "ENGINE=openvino" in why and "\n" not in why
-    with pytest.raises(cli.UserError, match="ENGINE=openvino"):
+def test_a_cpu_without_the_units_is_told_what_else_to_use(monkeypatch, small, library):
+    monkeypatch.setenv(cpu.MAX_ISA, "SSE41")
+    for precision in native.PRECISIONS:
+        ok, why = native.Model.cpu_supports(precision, library)
+        assert not ok and "ENGINE=openvino" in why and "\n" not in why
+    with pytest.raises(cli.UserError, match="SSE41 leaves no unit for bf16 that the native engine knows; use ENGINE="):
         native.Model(small / "model.native", library=library)
-    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    assert "aarch64" in native.Model.cpu_supports("int8")[1]
+
+
+def test_the_newest_units_that_are_left_compute(monkeypatch, library):
+    every = set().union(*(units for needs in native.FAMILIES.values() for units in needs.values()))
+    monkeypatch.setattr(native.cpu, "cpu_flags", lambda: every - {"amx_bf16", "amx_int8"})
+    found = {p: native.Model.cpu_supports(p, library)[1] for p in native.PRECISIONS}
+    assert found == {"bf16": "avx512_bf16", "int8": "avx512_bf16", "fp32": "avx512"}
+    monkeypatch.setattr(native.cpu, "cpu_flags", lambda: {*native.AVX512, "avx512_vnni"})
+    assert [native.Model.cpu_supports(p, library) for p in ("int8", "fp32")] == [(True, "avx512")] * 2
+    assert not native.Model.cpu_supports("bf16", library)[0]
 
 
 def test_a_missing_library_says_how_to_build_it(tmp_path):
@@ -286,7 +312,7 @@ def test_a_missing_library_says_how_to_build_it(tmp_path):
 
 def test_structures_agree(library):
     """C and Python must mean the same struct net: a size that a workspace depends on tells."""
-    assert ctypes.sizeof(native.Net) == 8 * 4 + 4 + 4 + 3 * 8
+    assert ctypes.sizeof(native.Net) == 9 * 4 + 4 + 4 * 8
 
 
 def test_command_line(small, tmp_path):

@@ -21,7 +21,7 @@ VNNI = {"avx_vnni", "avx512_vnni", "asimddp", "i8mm"}  # any of them multiplies 
 ENGINES = {
     "onnxruntime": {"fp32": set(), "fp16-sim": set()},
     "openvino": {"fp32": set(), "bf16": BF16, "int8": VNNI},
-    "native": {"bf16": {"amx_bf16"}, "int8": {"amx_int8"}},
+    "native": {"bf16": {"amx_bf16", "avx512_bf16"}, "int8": {"amx_int8", "avx512_vnni"}, "fp32": {"avx512f"}},
 }
 
 

@@ -25,12 +25,13 @@ class Engine:
     settings: the library's own, over those chosen here; tools/bench/knobs.py measures them.
 
     ragged: rows of any lengths cost no padding. limited: it obeys ONEDNN_MAX_CPU_ISA. layers: the precision of each
-    encoder layer, where the file says it.
+    encoder layer, where the file says it. family: of processor units, where ours computes.
     """
 
     ragged = False
     limited = True
     layers = None
+    family = None
     streams = 1
 
 
@@ -109,7 +110,7 @@ class Openvino(Engine):
 
 
 class Native(Engine):
-    """bf16 and int8 in AMX, through tools/cpu/native/model.py: a sentence's own tokens are computed, its padding never.
+    """Ours, through tools/cpu/native/model.py: a sentence's own tokens are computed, its padding never.
 
     Rows without any mask, as pure inference gives them, are computed whole: the recipe's padded shape.
     """
@@ -121,7 +122,7 @@ class Native(Engine):
 
         self.model = native.Model(path, threads or cpu.cores())
         self.precision, self.version = precision or self.model.precision, "1"
-        self.layers = " ".join(self.model.arch["precisions"])
+        self.layers, self.family = " ".join(self.model.arch["precisions"]), self.model.family
         self.names = self.model.arch["inputs"]
         self.inputs = [onnxfile.Tensor(name, np.int64, (None, None)) for name in self.names]
 

@@ -369,6 +369,7 @@ def main():
                 "threads": threads,
                 "machine": platform.machine(),
                 "isa": [unit for unit in cpu.ISA if unit in cpu.cpu_flags(engine.limited)],
+                **({"family": engine.family} if engine.family else {}),
                 **({"streams": engine.streams} if passes else {}),
             },
             **({"pass_ms": passes} if passes else {}),

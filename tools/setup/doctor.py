@@ -8,7 +8,7 @@
     ok       CPU  AMD EPYC, 2 cores
     ok       ENGINE=onnxruntime PRECISION=fp32, fp16-sim
     ok       ENGINE=openvino PRECISION=fp32, bf16 (avx512_bf16), int8 (avx512_vnni avx_vnni)
-    missing  ENGINE=native: bf16 needs amx_bf16, int8 needs amx_int8
+    ok       ENGINE=native PRECISION=bf16 (avx512_bf16), int8 (avx512_vnni), fp32 (avx512f)
     missing  atc: CHIP=310P3 and its like; install CANN and source its set_env.sh, or ATC=docker CANN_IMAGE=...
     ok       Python 3.9.2 of /usr/local/python3.9.2/bin/python3: ais_bench, make accuracy CHIP=310P3
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tools import cli
-from tools.cpu.native.model import GELU_FLOOR, INSTEAD, MAGIC, PRECISIONS, check_arch, sizes, tensors
+from tools.cpu.native.model import GELU_FLOOR, INSTEAD, MAGIC, PRECISIONS, check_arch, sizes, tensors, widest
 from tools.graph import classifier, encoder
 
 # ---- reading the ONNX graph -------------------------------------------------------------------------------------
@@ -71,6 +71,11 @@ def to_bf16(x):
     return ((u + 0x7FFF + (u >> 16 & 1)) >> 16).astype(np.uint16)
 
 
+def narrow(x, precision):
+    """float32 as a file holds it in bf16 or fp32."""
+    return to_bf16(x) if precision == "bf16" else np.ascontiguousarray(x, np.float32)
+
+
 def pad(x, *shape):
     """x in the top left corner of zeros."""
     out = np.zeros(shape, x.dtype)
@@ -79,7 +84,7 @@ def pad(x, *shape):
 
 
 def tile(w):
-    """Weights [k, n], uint16 (bf16) or int8, as B tiles: [n/32][k/KT][2][16][16 columns x 2 or 4 k's]."""
+    """Weights [k, n], float32, uint16 (bf16) or int8, as B tiles: [n/32][k/KT][2][16][16 columns x 1, 2 or 4 k's]."""
     k, n = w.shape
     group = 4 // w.itemsize
     w = w.reshape(k // (16 * group), 16, group, n // 32, 2, 16)
@@ -89,8 +94,8 @@ def tile(w):
 def dense(weight, bias, k, n, precision, slice_=0, smooth=None, floor=0.0):
     """One dense layer's tensors: tiled weight, bias[, scale per column]. int8 rounds each column to its own scale."""
     weight, bias, scale = pad(weight, k, n), pad(bias, n), []
-    if precision == "bf16":
-        q = to_bf16(weight)
+    if precision != "int8":
+        q = narrow(weight, precision)
     else:
         if smooth is not None:
             weight /= smooth[:, None]
@@ -116,7 +121,8 @@ def smoothing(gamma, beta, weight, width):
 def payload(net, arch):
     """All tensors of the file, in the order of `tensors(arch)`, as a list of arrays."""
     s, hidden, heads = sizes(arch), arch["hidden"], arch["heads"]
-    parts = [to_bf16(pad(net["word"], arch["vocab"], s["h"])), pad(net["position"], arch["positions"], s["h"])]
+    wide = widest(arch)
+    parts = [narrow(pad(net["word"], arch["vocab"], s["h"]), wide), pad(net["position"], arch["positions"], s["h"])]
     parts += [pad(x, s["h"]) for x in net["norm"]]
     gamma, beta = net["norm"]
     for layer, precision in zip(net["layers"], arch["precisions"], strict=True):
@@ -135,7 +141,7 @@ def payload(net, arch):
         parts += dense(*layer["down"], s["inter"], s["h"], precision, s["slice"], floor=GELU_FLOOR)
         gamma, beta = layer["down.norm"]
         parts += [pad(x, s["h"]) for x in (gamma, beta)]
-    parts += dense(*net["pooler"], s["h"], s["h"], "bf16")
+    parts += dense(*net["pooler"], s["h"], s["h"], wide)
     return [*parts, pad(net["classifier"][0].T, 2, s["h"]), net["classifier"][1]]
 
 
@@ -165,12 +171,12 @@ def write(net, arch, source, path):
 def convert(onnx_path, out_path, precision, bf16_layers=()):
     """Convert an ONNX BERT classifier (float32) to `out_path`; returns a report as a dict.
 
-    precision: "bf16" or "int8". int8 needs no calibration: weights have a scale per output channel, activations one
+    precision: "bf16", "int8" or "fp32". int8 needs no calibration: weights have a scale per output channel, activations one
     per token, found as they pass. bf16_layers: numbers of layers that stay bf16 all the same.
     Raises cli.UserError when the graph is not a BERT classifier or a layer does not exist.
     """
     if precision not in PRECISIONS:
-        raise cli.UserError(f"--precision {precision}: the native engine knows {' and '.join(PRECISIONS)}")
+        raise cli.UserError(f"--precision {precision}: the native engine knows {', '.join(PRECISIONS)}")
     net = read(onnx_path)
     layers = range(len(net["layers"]))
     if wrong := set(bf16_layers) - set(layers):

@@ -1,26 +1,27 @@
-"""Run a BERT classifier from a model.native file on the CPU's matrix units, without padding.
+"""Run a BERT classifier from a model.native file on the CPU, by the newest units it has, without padding.
 
     from tools.cpu.native import model as native
     model = native.Model("model.native", threads=2)
     logits = model.run([[101, 2023, 102], [101, 102]])      # float32 [2, 2]
 
-The engine itself is tools/cpu/native/engine.c (make builds build/lib/native.so of it). It needs AMX and AVX-512;
-elsewhere `Model.cpu_supports` says so and names what to use instead.
+The engine itself is engine.c, and one small C file for each family of processor units (make builds build/lib/native.so
+of them). FAMILIES says which units each needs; `Model.cpu_supports` names the one that runs a precision here, or what to
+use instead. Families sum in other orders, so their logits differ in the last digits; each one's repeat bit for bit.
 
 A model.native file is, in this order:
     8 bytes   magic "bert2om1"
     4 bytes   little-endian length of the header
     header    JSON: architecture, precision of every layer, sha256 of the ONNX file
+              (the embeddings and the pooler are bf16 beside bf16 and int8 layers, else fp32)
     zeros     up to a multiple of 4096
     payload   the tensors that `tensors()` lists, each at a multiple of 64; their sizes follow from the header
-The weights are cut into tiles as the matrix units read them (convert.py does it).
+The weights are cut into tiles as AMX, VDPBF16PS and VPDPBUSD all read them (convert.py does it).
 """
 
 import ctypes
 import json
 import mmap
 import os
-import platform
 import struct
 import threading
 from pathlib import Path
@@ -31,7 +32,16 @@ from tools import cli
 from tools.base import cpu
 
 MAGIC = b"bert2om1"
-PRECISIONS = ("bf16", "int8")
+PRECISIONS = ("bf16", "int8", "fp32")  # in the order of engine.c's enum number
+BYTES = {"bf16": 2, "int8": 1, "fp32": 4}  # of a weight
+AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+# Families of units, in engine.c's order, and what each needs for a precision, in Linux' words: the first one that has it
+# all computes.
+FAMILIES = {
+    "amx": {"bf16": AVX512 | {"avx512_bf16", "amx_bf16"}, "int8": AVX512 | {"avx512_bf16", "amx_bf16", "amx_int8"}},
+    "avx512_bf16": {"bf16": AVX512 | {"avx512_bf16"}, "int8": AVX512 | {"avx512_bf16", "avx512_vnni"}},
+    "avx512": {"int8": AVX512 | {"avx512_vnni"}, "fp32": AVX512},
+}
 LIBRARY = cli.ROOT / "build" / "lib" / "native.so"
 INSTEAD = "use ENGINE=openvino or ENGINE=onnxruntime"
 GELU_FLOOR = 0.171875  # the same in engine.c: int8 moves GELU's result up by this, to fill an unsigned byte
@@ -61,10 +71,15 @@ def sizes(arch):
     }
 
 
+def widest(arch):
+    """The precision of the embeddings and the pooler."""
+    return "fp32" if "fp32" in arch["precisions"] else "bf16"
+
+
 def tensors(arch):
     """Names and sizes in bytes of the payload's tensors, in the file's order. engine.c indexes them by position."""
-    s, bf16, f32 = sizes(arch), 2, 4
-    yield "word", arch["vocab"] * s["h"] * bf16
+    s, f32, wide = sizes(arch), 4, BYTES[widest(arch)]
+    yield "word", arch["vocab"] * s["h"] * wide
     yield "position", arch["positions"] * s["h"] * f32
     yield from ((name, s["h"] * f32) for name in ("norm.gamma", "norm.beta"))
     for i, precision in enumerate(arch["precisions"]):
@@ -75,14 +90,14 @@ def tensors(arch):
             ("up", s["h"], s["inter"], True),
             ("down", s["inter"], s["h"], False),
         ):
-            yield f"{i}.{name}.weight", k * n * (1 if int8 else bf16)
+            yield f"{i}.{name}.weight", k * n * BYTES[precision]
             yield f"{i}.{name}.bias", n * f32
             yield f"{i}.{name}.scale", n * f32 * int8
             if smooth:
                 yield f"{i}.{name}.smooth", k * f32 * int8
             if name in ("out", "down"):
                 yield from ((f"{i}.{name}.{part}", s["h"] * f32) for part in ("gamma", "beta"))
-    yield "pooler.weight", s["h"] * s["h"] * bf16
+    yield "pooler.weight", s["h"] * s["h"] * wide
     yield "pooler.bias", s["h"] * f32
     yield "classifier.weight", 2 * s["h"] * f32
     yield "classifier.bias", 2 * f32
@@ -111,6 +126,8 @@ def check_arch(arch, where):
         precisions = arch["precisions"]
         if not bad and (len(precisions) != arch["layers"] or not set(precisions) <= set(PRECISIONS)):
             bad = "precisions"
+        if not bad and "fp32" in precisions and len(set(precisions)) > 1:
+            bad = "precisions"
     except (KeyError, TypeError) as e:
         bad = str(e)
     if bad:
@@ -124,9 +141,12 @@ class Net(ctypes.Structure):
     """struct net of engine.c."""
 
     _fields_ = [
-        *((n, ctypes.c_int32) for n in ["layers", "hidden", "heads", "inter", "vocab", "positions", "slice", "relu"]),
+        *(
+            (n, ctypes.c_int32)
+            for n in ["layers", "hidden", "heads", "inter", "vocab", "positions", "slice", "relu", "wide"]
+        ),
         ("eps", ctypes.c_float),
-        *((n, ctypes.c_void_p) for n in ("base", "off", "int8")),
+        *((n, ctypes.c_void_p) for n in ("base", "off", "precision", "sums")),
     ]
 
 
@@ -164,7 +184,7 @@ class Model:
     BLOCK, GROUP = 320, 4  # rows of a block; blocks a thread takes through the layers together
 
     def __init__(self, path, threads=2, library=None):
-        """Raises cli.UserError for a file that is not whole or not ours, a missing library, or a CPU without AMX."""
+        """Raises cli.UserError for a file that is not whole or not ours, a missing library, or a CPU without the units."""
         with Path(path).open("rb") as f:
             head = f.read(12)
             if len(head) < 12 or head[:8] != MAGIC:
@@ -184,39 +204,34 @@ class Model:
             if found != start + size:
                 raise cli.UserError(f"{path}: {found} bytes where the header promises {start + size}; make it again")
             self.library = load_library(library)
-            self.precision = "int8" if "int8" in self.arch["precisions"] else "bf16"
-            ok, why = self.cpu_supports(self.precision, library)
+            self.precision = "int8" if "int8" in self.arch["precisions"] else widest(self.arch)
+            ok, self.family = self.cpu_supports(self.precision, library)
             if not ok:
-                raise cli.UserError(f"{path}: {why}")
+                raise cli.UserError(f"{path}: {self.family}")
             self.weights = memory(size)
             f.seek(start)
             if f.readinto(self.weights) != size:
                 raise cli.UserError(f"{path}: the file got shorter while it was read")
         self.offsets = np.array(where, np.int64)
-        self.int8 = np.array([p == "int8" for p in self.arch["precisions"]], np.int32)
+        self.numbers = np.array([PRECISIONS.index(p) for p in self.arch["precisions"]], np.int32)
         self.threads, self.lock, self.work = threads, threading.Lock(), memory(0)
-        known = self.arch | sizes(self.arch)
-        names = [name for name, _ in Net._fields_[:9]]
-        self.net = Net(
-            *(known[name] for name in names), address(self.weights), self.offsets.ctypes.data, self.int8.ctypes.data
-        )
+        known = self.arch | (s := sizes(self.arch)) | {"wide": PRECISIONS.index(widest(self.arch))}
+        names = [name for name, _ in Net._fields_[:10]]
+        self.sums = np.zeros(self.arch["layers"] * (s["qkv"] + s["h"] + s["inter"]), np.int32)
+        arrays = (a.ctypes.data for a in (self.offsets, self.numbers, self.sums))
+        self.net = Net(*(known[name] for name in names), address(self.weights), *arrays)
+        self.number = list(FAMILIES).index(self.family)
+        if self.library.native_shifted(self.number):
+            self.library.native_sums(ctypes.byref(self.net), self.sums.ctypes.data_as(ctypes.c_void_p))
 
     @staticmethod
     def cpu_supports(precision, library=None):
-        """(True, "AMX") or (False, one line that says why and what to use instead)."""
-        if platform.machine() not in ("x86_64", "AMD64"):
-            return False, f"the native engine needs an x86-64 CPU with AMX, this is {platform.machine()}; {INSTEAD}"
-
-        needs = {"avx512f", "avx512_bf16", "amx_int8" if precision == "int8" else "amx_bf16"}
-        if cpu.cpu_flags(limited=False) >= needs > cpu.cpu_flags() & needs:
-            return False, f"{cpu.without('AMX')}, which the native engine needs; {INSTEAD}"
-        has = load_library(library).native_cpu()
-        need, name = (2, "AMX int8") if precision == "int8" else (1, "AMX bf16 and AVX-512 bf16")
-        if not has & need:
-            return False, f"this CPU or its kernel has no {name}, which the native engine needs; {INSTEAD}"
-        if not has & 4:
-            return False, f"the kernel does not let this process use AMX (arch_prctl); {INSTEAD}"
-        return True, name
+        """(True, the family that computes a precision here) or (False, one line that says why not and what to use)."""
+        here = cpu.cpu_flags()
+        for name, needs in FAMILIES.items():
+            if needs.get(precision, {""}) <= here and (name != "amx" or load_library(library).native_amx_allowed()):
+                return True, name
+        return False, f"{cpu.without(f'unit for {precision}')} that the native engine knows; {INSTEAD}"
 
     def run(self, batch):
         """Logits float32 [n, 2].
@@ -252,10 +267,10 @@ class Model:
         block = max(up(-(-room // -(-room // self.BLOCK)), 32), 32)
         plan = (n, block, self.GROUP, longest, self.threads)
         with self.lock:
-            need = self.library.native_bytes(ctypes.byref(self.net), *plan)
+            need = self.library.native_bytes(self.number, ctypes.byref(self.net), *plan)
             if len(self.work) < need:
                 self.work = memory(need)
             arrays = (a.ctypes.data_as(ctypes.c_void_p) for a in (ids, start, rows, keys))
             work, out = ctypes.c_void_p(address(self.work)), logits.ctypes.data_as(ctypes.c_void_p)
-            self.library.native_run(ctypes.byref(self.net), *arrays, *plan, work, out)
+            self.library.native_run(self.number, ctypes.byref(self.net), *arrays, *plan, work, out)
         return logits

@@ -44,7 +44,7 @@ static double portable(long steps) {
 
 static int needs_tiles(int kind) { return kind != AT_MEMORY && kind != AT_ANY && kind != AT_FP32; }
 
-#include "engine.c" /* native_cpu, tiles_on; from here on it may be compiled for AVX-512 and AMX */
+#include "amx.c" /* its tiles; from here on it may be compiled for AVX-512 and AMX */
 
 #if !defined(__x86_64__)
 
@@ -89,8 +89,9 @@ TILES(tiles_int8, _tile_dpbssd, 16 * 16 * 64 * 2)
 
 static int lacks(int kind) {
     if (kind == AT_FP32) return !__builtin_cpu_supports("avx512f");
-    int need = needs_tiles(kind) ? 4 | (kind == AT_BF16 || kind == AT_BF16_L2 ? 1 : 2) : 0;
-    return need && (native_cpu() & need) != need;
+    if (!needs_tiles(kind)) return 0;
+    int bf16 = kind == AT_BF16 || kind == AT_BF16_L2;
+    return !(bf16 ? __builtin_cpu_supports("amx-bf16") : __builtin_cpu_supports("amx-int8")) || !native_amx_allowed();
 }
 
 static double unit(int kind, const uint8_t *l2) {

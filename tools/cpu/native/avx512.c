@@ -1,0 +1,69 @@
+/* avx512.c: AVX-512 with VNNI for int8; with bf16 activations and products, or (FLOATS) with fp32. */
+#ifdef __x86_64__
+
+#include <immintrin.h>
+
+#ifdef FLOATS
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
+typedef float act;
+#define FAMILY native_avx512
+#else
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")
+#include <stdint.h>
+typedef uint16_t act;
+#define FAMILY native_avx512_bf16
+#endif
+
+#include "net.h"
+
+enum { SHIFTED = 1 };
+
+#include "vectors.h"
+#include "pieces.h"
+
+/* c + a 4-byte group of k's (one fp32, two bf16, four u8) x that group of 16 columns */
+INLINE __m512 dot(enum number num, __m512 c, __m512i a, __m512i b) {
+    if (num == F32) return _mm512_fmadd_ps((__m512)a, (__m512)b, c);
+#ifndef FLOATS
+    if (num == BF16) return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b);
+#endif
+    return (__m512)_mm512_dpbusd_epi32((__m512i)c, a, b);
+}
+
+/* n rows x 32 columns: 2 n sums in registers, where n = 8 leaves none of them waiting */
+INLINE void some_rows(enum number num, int n, const uint8_t *a, long a_row, long a_step, const uint8_t *b, long b_step,
+                      long half, int kt, const int32_t *init, float *out, long out_row, long out_half) {
+    __m512 c[8][2];
+    for (int r = 0; r < n; r++) c[r][0] = init ? load(init) : V(0), c[r][1] = init ? load(init + 16) : V(0);
+    for (int k = 0; k < kt; k++, a += a_step, b += b_step)
+#pragma GCC unroll 4
+        for (int i = 0; i < 64; i += 4) {
+            __m512i b0 = _mm512_loadu_si512(b + i * 16), b1 = _mm512_loadu_si512(b + half + i * 16);
+#pragma GCC unroll 8
+            for (int r = 0; r < n; r++) {
+                __m512i x = _mm512_set1_epi32(*(const int32_t *)(a + r * a_row + i));
+                c[r][0] = dot(num, c[r][0], x, b0);
+                c[r][1] = dot(num, c[r][1], x, b1);
+            }
+        }
+    for (int r = 0; r < n; r++) store(out + r * out_row, c[r][0]), store(out + r * out_row + out_half, c[r][1]);
+}
+
+INLINE void product(enum number num, const void *a, long a_row, long a_step, const void *b, long b_step, long half, int kt,
+                    int rows, const int32_t *init, float *out, long out_row, long out_half) {
+    if (rows == 1) return some_rows(num, 1, a, a_row, a_step, b, b_step, half, kt, init, out, out_row, out_half);
+    some_rows(num, 8, a, a_row, a_step, b, b_step, half, kt, init, out, out_row, out_half);
+    if (rows > 8) some_rows(num, 8, (const uint8_t *)a + 8 * a_row, a_row, a_step, b, b_step, half, kt, init,
+                            out + 8 * out_row, out_row, out_half);
+}
+
+#include "products.h"
+#include "attention.h"
+
+static void nothing(void) {}
+
+#include "layers.h"
+
+const struct family FAMILY = {sizeof(act), SHIFTED, nothing, nothing, run_blocks, run_tail};
+
+#endif

@@ -1,0 +1,78 @@
+/* net.h: what all families of processor units share: the model, one thread's memory, a run.
+ *
+ * Memory layouts (tools/cpu/native/model.py writes the weights so):
+ *   A tiles   activations [row/16][k/KT][16][64 bytes]; KT = 16 fp32, 32 bf16 or 64 int8: a tile is 1 KB in one piece
+ *   B tiles   weights [column/32][k/KT][2][16][64 bytes]; a 64-byte line holds 16 columns x 1 (2, 4) k's
+ *   C blocks  fp32 sums [row/32][column/32][2][2][16][16]
+ */
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define UP(x, to) (((x) + (to) - 1) / (to) * (to))
+
+enum number { BF16, S8, F32, U8 }; /* the first three as model.py numbers a layer's precision */
+
+struct net { /* the same fields, in the same order, as Net in tools/cpu/native/model.py */
+    int32_t layers, hidden, heads, inter, vocab, positions, slice, relu, wide;
+    float eps;
+    const uint8_t *base;      /* the payload of the model file */
+    const int64_t *off;       /* tensor offsets: 4, then TENSORS per layer, then 4 */
+    const int32_t *precision; /* per layer, an enum number; `wide` is that of the embeddings and the pooler */
+    const int32_t *sums;      /* see native_sums, in engine.c */
+};
+
+enum { Q_K_V, Q_K_V_BIAS, Q_K_V_SCALE, Q_K_V_SMOOTH, OUT, OUT_BIAS, OUT_SCALE, LN1_G, LN1_B, UP_W, UP_BIAS, UP_SCALE,
+       UP_SMOOTH, DOWN, DOWN_BIAS, DOWN_SCALE, LN2_G, LN2_B, TENSORS };
+
+INLINE const void *tensor(const struct net *m, int i) { return m->base + m->off[i]; }
+INLINE const void *weight(const struct net *m, int layer, int i) { return tensor(m, 4 + layer * TENSORS + i); }
+
+struct size { int h, hd, hdp, ctx, inter, slice, qkv, ld; };
+
+INLINE struct size sizes(const struct net *m) {
+    struct size s = {.h = UP(m->hidden, 64), .hd = m->hidden / m->heads, .inter = UP(m->inter, 64), .slice = m->slice};
+    s.hdp = UP(s.hd, 32);
+    s.ctx = UP(m->heads * s.hdp, 64);
+    s.qkv = UP(3 * m->hidden, 32);
+    s.ld = s.qkv + 32; /* an odd number of cache lines: rows do not fall into the same L1 sets */
+    return s;
+}
+
+/* One thread's memory. Rows past a block's end hold leftovers: they meet no other row, and nobody reads them.
+ * An activation is a bf16 or a float (act in the files that compute): void here. */
+struct work {
+    const struct net *m;
+    struct size s;
+    void *h, *qkv, *ctx, *inter, *cls, *q;
+    int8_t *a8, *inter8;                   /* quantised h or ctx, and a slice of inter, */
+    float *c, *part, *scale, *inter_scale; /* with their scales per row */
+    int64_t step;                          /* bytes from one block's h to the next one's */
+    uint8_t *k, *v, *p, *o, *panel;
+    float *scores;
+};
+
+struct run {
+    const struct net *m;
+    const struct family *family;
+    const int32_t *ids, *rows, *keys;
+    int32_t *order, *block, *by, *link; /* block b: sentences order[block[b] .. block[b + 1]) */
+    const int64_t *start;
+    void (*task)(struct run *, const struct work *, int, int);
+    int threads, items, take;
+    atomic_int next, next_thread;
+    struct work *work;
+    uint8_t *ctx, *h; /* last layer: attention result and input of every [CLS] row, A tiles, in plan order */
+    float *logits;
+};
+
+/* A family of processor units: how it computes a group of blocks, and the rest of the last layer for [CLS] rows. */
+struct family {
+    int act;     /* bytes of an activation: 2 (bf16) or 4 (fp32) */
+    int shifted; /* its int8 unit multiplies u8 by s8: activations are moved up by 128 */
+    void (*start)(void), (*stop)(void);
+    void (*blocks)(struct run *, const struct work *, int, int), (*tail)(struct run *, const struct work *, int, int);
+};

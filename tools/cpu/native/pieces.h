@@ -1,0 +1,158 @@
+/* pieces.h: what surrounds the matrix products: their epilogues, quantisation, LayerNorm, embedding. */
+
+enum kind { ROWS, GELU, ADD };
+
+struct epilogue {
+    act *out;                          /* ROWS: row-major, `ld` apart; GELU: A tiles, `ld` k-tiles */
+    int ld, first;                     /* ADD: first = start the sum, do not read it */
+    float *c;                          /* ADD */
+    const float *bias, *column, *row;  /* int8: result = column[n] * row[m] * integer sum */
+    const int32_t *sums;               /* int8 that was moved up: what a column's integer sum starts with */
+};
+
+/* A finished block of raw sums on its way out. Row r goes to out + r / 16 * half + r % 16 * step bytes. */
+struct block {
+    const float *raw, *bias, *by, *row;
+    uint8_t *out;
+    int64_t half, step;
+};
+
+/* rows [4 i, 4 i + 4) of a block */
+INLINE void finish(enum kind kind, enum number num, int first, const struct block *b, unsigned i) {
+    const float *raw = b->raw + i / 4 * 512 + i % 4 * 64;
+    uint8_t *out = b->out + i / 4 * b->half + i % 4 * 4 * b->step;
+    const int int8 = num == S8 || num == U8;
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; r++, out += b->step) {
+        vec x = load(raw + r * 16), y = load(raw + r * 16 + 256);
+        if (int8) {
+            vec scale = V(b->row[i * 4 + r]);
+            x = whole((ivec)x) * scale;
+            y = whole((ivec)y) * scale;
+        }
+        if (kind == ADD) {
+            float *c = (float *)out;
+            vec c0 = V(0), c1 = c0;
+            if (!first) c0 = load(c), c1 = load(c + 256);
+            store(c, int8 ? fma16(x, load(b->by), c0) : x + c0);
+            store(c + 256, int8 ? fma16(y, load(b->by + 16), c1) : y + c1);
+            continue;
+        }
+        vec bias0 = load(b->bias), bias1 = load(b->bias + 16);
+        x = int8 ? fma16(x, load(b->by), bias0) : x + bias0;
+        y = int8 ? fma16(y, load(b->by + 16), bias1) : y + bias1;
+        if (kind == ROWS) put2(out, 64, x, y);
+        else put2(out, 1024, gelu(x), gelu(y));
+    }
+}
+
+/* where panel p of a product's rows [row, ...) goes; row % 32 == 0 in AMX, row % 16 == 0 elsewhere */
+INLINE struct block block_of(enum kind kind, const struct epilogue *e, int row, int p, int p0, int panels) {
+    struct block b = {.half = kind == ROWS ? e->ld * 16L * sizeof(act) : kind == GELU ? e->ld * 1024L : 2048,
+                      .step = kind == ROWS ? e->ld * sizeof(act) : 64};
+    b.bias = e->bias + p * 32, b.by = e->column + p * 32, b.row = e->row + row;
+    b.out = kind == ROWS ? (uint8_t *)(e->out + (int64_t)row * e->ld + p * 32)
+          : kind == GELU ? (uint8_t *)e->out + ((int64_t)(row / 16) * e->ld + (p - p0) * (32 / KA)) * 1024
+                         : (uint8_t *)(e->c + ((int64_t)(row / 32) * panels + p) * 1024 + row % 32 / 16 * 512);
+    return b;
+}
+
+/* ---- quantisation: one scale per row (token), found in the row itself --------------------------------- */
+
+/* A tiles [rows, kt] -> int8 A tiles, symmetric; `smooth` (or NULL) evens out the channels first */
+static void quantise(const act *from, int kt, int rows, const float *smooth, int8_t *to, float *scale) {
+    int n = kt * KA / 16;
+    vec x[n];
+    for (int r = 0; r < rows; r++) {
+        vec top = V(0);
+        for (int j = 0; j < n; j++) {
+            x[j] = get(cell(from, kt, r, j));
+            if (smooth) x[j] = x[j] * load(smooth + j * 16);
+            top = max2(top, absolute(x[j]));
+        }
+        float most = MAX(largest(top), 1e-20f);
+        vec by = V(127 / most);
+        scale[r] = most / 127;
+        for (int j = 0; j < n; j++) {
+            uint8_t *q = (uint8_t *)line(to, n / 4, r, j / 4) + j % 4 * 16;
+            put_s8(q, x[j] * by);
+            if (SHIFTED)
+                for (int i = 0; i < 16; i++) q[i] ^= 0x80;
+        }
+    }
+}
+
+/* The same for GELU's result, which lies above -0.17: moved up by GELU_FLOOR it fills all of u8, one bit more
+ * than s8 would give it. tools/cpu/native/model.py takes GELU_FLOOR x (column sums of the weights) off the bias. */
+#define GELU_FLOOR 0.171875f
+static void quantise_gelu(const act *from, int kt, int rows, int8_t *to, float *scale) {
+    int n = kt * KA / 16;
+    for (int r = 0; r < rows; r++) {
+        vec top = V(0);
+        for (int j = 0; j < n; j++) top = max2(top, get(cell(from, kt, r, j)));
+        float range = largest(top) + GELU_FLOOR;
+        vec by = V(255 / range), up = V(GELU_FLOOR * 255 / range);
+        scale[r] = range / 255;
+        for (int j = 0; j < n; j++)
+            put_u8((uint8_t *)line(to, n / 4, r, j / 4) + j % 4 * 16, max2(fma16(get(cell(from, kt, r, j)), by, up), V(0)));
+    }
+}
+
+/* ---- LayerNorm ---------------------------------------------------------------------------------------- */
+
+/* h = LayerNorm(c + bias + h), or of c alone when bias is NULL; c is overwritten. 16 rows share their reductions,
+ * whose latency would otherwise be most of the time. Columns from `hidden` on are 0 and stay so (gamma and beta are
+ * 0 there). The variance as E[x^2] - E[x]^2 saves a pass: a residual stream's mean is far below its spread. */
+static void add_norm(const struct work *w, const float *bias, const float *g, const float *b, act *h, int rows) {
+    int panels = w->s.h / 32, kt = w->s.h / KA;
+    float share = 1.0f / w->m->hidden;
+    for (int t = 0; t < rows; t += 16) {
+        int n = MIN(16, rows - t);
+        float *c = w->c + (int64_t)(t / 32) * panels * 1024 + t % 32 * 32;
+        vec sum[16], squares[16];
+        for (int r = 0; r < 16; r++) sum[r] = squares[r] = V(0);
+        for (int r = 0; r < n; r++) {
+            vec s = V(0), q2 = V(0);
+            for (int k = 0; k < panels; k++) {
+                float *x = c + k * 1024 + r * 16;
+                vec p = load(x), q = load(x + 256);
+                if (bias) {
+                    p = p + load(bias + k * 32) + get(cell(h, kt, t + r, 2 * k));
+                    q = q + load(bias + k * 32 + 16) + get(cell(h, kt, t + r, 2 * k + 1));
+                    store(x, p);
+                    store(x + 256, q);
+                }
+                s = s + (p + q);
+                q2 = fma16(p, p, fma16(q, q, q2));
+            }
+            sum[r] = s, squares[r] = q2;
+        }
+        float means[16], invs[16];
+        vec mean = sum16(sum) * share, var = fma16(sum16(squares), V(share), -(mean * mean));
+        store(means, mean);
+        store(invs, 1 / root(max2(var, V(0)) + w->m->eps));
+        for (int r = 0; r < n; r++) {
+            vec inv = V(invs[r]), minus = V(-means[r] * invs[r]);
+            for (int k = 0; k < panels; k++) {
+                const float *x = c + k * 1024 + r * 16;
+                vec p = fma16(load(x), inv, minus), q = fma16(load(x + 256), inv, minus);
+                put2(cell(h, kt, t + r, 2 * k), 1024, fma16(p, load(g + k * 32), load(b + k * 32)),
+                     fma16(q, load(g + k * 32 + 16), load(b + k * 32 + 16)));
+            }
+        }
+    }
+}
+
+/* rows [row, row + n) of c = word[ids] + position */
+static void embed(const struct work *w, const int32_t *ids, int n, int row) {
+    int h = w->s.h, bytes = w->m->wide == F32 ? 4 : 2;
+    for (int t = 0; t < n; t++, row++) {
+        const uint8_t *word = (const uint8_t *)tensor(w->m, 0) + (int64_t)ids[t] * h * bytes;
+        const float *position = (const float *)tensor(w->m, 1) + (int64_t)t * h;
+        float *c = w->c + (int64_t)(row / 32) * h * 32 + row % 32 / 16 * 512 + row % 16 * 16;
+        for (int j = 0; j < h / 16; j++) {
+            vec x = bytes == 4 ? load(word + j * 64) : bf16s(word + j * 32);
+            store(c + j / 2 * 1024 + j % 2 * 256, x + load(position + j * 16));
+        }
+    }
+}
