@@ -28,7 +28,7 @@ train: | $(wheel)                  ## train the adapter of minilm_sst2 again fro
 torture: | $(VENV)/installed       ## kill the pipeline RUNS times at random; each next make gives the same bytes
 	$(Q)$(py) -m tools.checks.torture --runs $(RUNS) build/$(ONE)/accuracy.txt -- $(parameters)
 fuzz: | $(VENV)/installed          ## give every parser malformed inputs
-	$(Q)PYTHONPATH=.:test $(py) -W ignore test/fuzz.py --runs $(RUNS)00
+	$(Q)PYTHONPATH=. $(py) -W ignore test/fuzz.py --runs $(RUNS)00
 lock:                              ## resolve requirements*.in into the lock files (needs uv)
 	$(Q)$(our_python) -m tools.setup.lock
 lint: | $(VENV)/installed          ## ruff and shellcheck

@@ -1,12 +1,14 @@
 """The bad input corpus: small generators of malformed inputs, each with the command that must refuse it.
 
 A kind of input has a command, run in a folder that holds `good(folder)`'s files. A case changes one of them (bytes, a
-function of the good bytes, or None: the file is gone) and says what the one line of error has to hold. test_corpus.py
-runs them.
+function of the good bytes, a number: the file is so long, with a hole at its end; or None: it is gone) and says what the
+one line of error has to hold. test_corpus.py runs them.
 """
 
+import gzip
 import io
 import json
+import os
 import pickle
 import shutil
 import struct
@@ -54,6 +56,7 @@ COMMANDS = {
     "compile": (["m.onnx", "rows"], "tools.cpu.compile --onnx m.onnx --engine onnxruntime --precision fp32 --input rows --save_path o.onnx"),
     "native": (["m.onnx"], "tools.cpu.native.convert --onnx m.onnx --precision bf16 --save_path o.native"),
     "runner": (["m.onnx", "rows"], "tools.cpu.runner --model m.onnx --input rows/input_ids,rows/attention_mask --batchsize 1"),
+    "ir": (["m.ir", "rows"], "tools.cpu.runner --model m.ir --input rows/input_ids,rows/attention_mask --batchsize 1"),
     "score": (["out", "labels.json"], "models/minilm_sst2/postprocess.py --output_path out --label_path labels.json --save_path o.json"),
     "buckets": (["wide", "w/labels.json", "w/rows.json"], "models/minilm_sst2/postprocess.py --output_path wide --label_path w/labels.json --save_path o.json"),
     "summary": (["s.json"], "tools.results.imports s.json x/y/seq64/bs8/310P3-atc-fp16 --save_path o"),
@@ -102,6 +105,9 @@ def replaced(old: bytes, new: bytes):
 
 NOT_JSON = [(b"", "not JSON"), (b"{", "not JSON"), (b"[]", "not a JSON object"), (b"\xff\xfe", "not JSON"),
             (b"null", "not a JSON object"), (b"[" * 100_000, "not JSON")]  # fmt: skip
+
+HOLE = (1 << 32) + 1  # bytes: more than any file that is read whole
+
 
 # --- TSV -------------------------------------------------------------------------------------------------------------
 HEADER = b"sentence\tlabel\n"
@@ -253,7 +259,12 @@ bad("checkpoint", CONFIG, *NOT_JSON, (None, "no configuration"), *[(edited(**cha
     ({"position_embedding_type": "relative_key"}, "position_embedding_type"), ({"layer_norm_eps": 1e-5}, "layer_norm_eps is 1e-05"),
     ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"), ({"architectures": ["TinyBertForSequenceClassification"]}, "architectures"),
 ]])  # fmt: skip
-bad("checkpoint", "clone/vocab.txt", (None, "no tokenizer.json or vocab.txt"), (b"[PAD]\n[UNK]\n", "no line [CLS]"), (b"\xff\xfe", "not UTF-8 at byte 0"),
+bad("checkpoint", CONFIG, (HOLE, "larger than"), (edited(num_hidden_layers=(1 << 24) - 1), "num_hidden_layers is 16777215"),
+    (edited(id2label={str(i): f"l{i}" for i in range(10_000)}), "the labels are l0, l1"),
+    (edited(pruned_heads={str(i): [1] for i in range(10_000)}), "pruned_heads: heads are gone from layers 0, 1"),
+    (edited(architectures=1), "another architecture, 1"), (edited(architectures={"x": None}), "another architecture"),
+    (edited(architectures=["\x1b[2J"]), "another architecture, \\x1b[2J"))  # fmt: skip
+bad("checkpoint", "clone/vocab.txt", (HOLE, "larger than"), (None, "no tokenizer.json or vocab.txt"), (b"[PAD]\n[UNK]\n", "no line [CLS]"), (b"\xff\xfe", "not UTF-8 at byte 0"),
     (("\n".join([*tokenizer.SPECIAL, *map(str, range(500))]) + "\n").encode(), "505 word pieces, but config.json says vocab_size 400"))  # fmt: skip
 
 
@@ -277,7 +288,17 @@ def flipped(b: bytes) -> bytes:
     return bytes(b)
 
 
-bad("zip", "model.zip", *[(member(n), "leaves its folder; refused") for n in ("../vocab.txt", "/tmp/vocab.txt", "a/../../vocab.txt", "..\\vocab.txt")],
+def packed_by_lzma(b: bytes) -> bytes:
+    """A zip with one more member, in LZMA, whose stream is damaged."""
+    out = io.BytesIO(b)
+    with zipfile.ZipFile(out, "a", zipfile.ZIP_LZMA) as z:
+        z.writestr("x/vocab.txt", b"[PAD]" * 100)
+    made = bytearray(out.getvalue())
+    made[made.index(b"x/vocab.txt") + 26] ^= 0xFF
+    return bytes(made)
+
+
+bad("zip", "model.zip", (packed_by_lzma, "not a whole zip"), (lambda b: b[1:], "not a whole zip"), *[(member(n), "leaves its folder; refused") for n in ("../vocab.txt", "/tmp/vocab.txt", "a/../../vocab.txt", "..\\vocab.txt")],
     (member("x/vocab.txt", b"/etc/passwd", 0o120777), "leaves its folder; refused"), (flipped, "not a whole zip"),
     (member("bomb/vocab.txt", bytes(30_000_000)), "is over 16777216 bytes; refused"), (member("two/pytorch_model.bin"), "holds 2 checkpoints"),
     (zip_of(), "holds 0 checkpoints"), (None, "no such folder or zip"), *[(c, "not a whole zip") for c in cut(0, 10, 0.5, 0.99)])  # fmt: skip
@@ -415,9 +436,31 @@ bad(
     (np.full(16, 1 << 40).tobytes(), "cannot run it"),
     (np.full(16, -1000).tobytes(), "cannot run it"),
 )
+
+
+def header(shape, dtype="<i8", content=b""):
+    """A .npy file whose header says this shape, whatever follows."""
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    text += b" " * (-(len(text) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\0" + struct.pack("<H", len(text)) + text + content
+
+
+bad(
+    "gate",
+    "rows/input_ids/1.npy",
+    *[(header(shape), "1.npy: not") for shape in ("(1099511627776, 16)", "(1125899906842624, 0)", "(0, 1125899906842624)", "(-1, 16)")],
+)  # fmt: skip
+bad("gate", "rows/input_ids/1.bin", (HOLE, "1.bin: not an array of int64"))
+bad("runner", "rows/input_ids/2.bin", (HOLE, f"{HOLE} bytes, not"))
 bad(
     "kept",
     "r.npy",
+    *[
+        (header(shape, "<f4"), "r.npy: no logits")
+        for shape in ("(1099511627776, 2)", "(4611686018427387904, 8)", "(-1, 2)")
+    ],
+    (header("(2,)", "<U500000000"), "r.npy: no logits"),
+    (lambda b: b.replace(b"'<f4'", b"'<f4  "), "r.npy: no logits"),
     *[(c, "r.npy: no logits") for c in cut(0, 6, -4)],
     (pickle.dumps(Evil()), "r.npy: no logits"),
     (b"PK\x03\x04", "r.npy"),
@@ -442,6 +485,24 @@ bad(
     (b'{"1": "0"}', "labels.json"),
     (None, "labels.json"),
 )
+
+
+# --- a compiled model of OpenVINO's -----------------------------------------------------------------------------------
+def said_size(size):
+    """A tar whose first member's header says another size."""
+
+    def change(b):
+        b = bytearray(b)
+        b[124:136] = b"\x80" + size.to_bytes(11, "big")
+        b[148:156] = b"%06o\0 " % (sum(b[:148]) + sum(b[156:512]) + 8 * ord(" "))
+        return bytes(b)
+
+    return change
+
+
+bad("ir", "m.ir", *[(c, "m.ir: no model that OpenVINO knows") for c in (*cut(0, 100, 600, 0.5), said_size(1 << 60), said_size(1 << 33), gzip.compress,
+    replaced(b'size="128"', b'size="1099511627776"'), replaced(b'offset="128"', b'offset="18446744073709551615"'))], (HOLE, "larger than"),
+    (replaced(b"bert2om.precision", b"bert2om.precisiom"), "no model that OpenVINO knows"))  # fmt: skip
 
 # --- outputs -----------------------------------------------------------------------------------------------------------
 bad("score", "out/2_0.bin", (b"", "2_0.bin"), (b"1234567", "2_0.bin: not rows of 2 float32"), (bytes(4), "2_0.bin: not rows of 2 float32"), (bytes(16), "2 rows of logits, 1 labels"),
@@ -481,6 +542,11 @@ bad("summary", "s.json", *[(edited(**change), says) for change, says in [
     ({"args": ["--model", "a_910B3.om"]}, "its model's name says CHIP=910B3"), ({"args": ["--model", "a_bs4.om"]}, "says BS=4"), ({"args": ["--dymDims=a:8,32"]}, "its --dymDims says SEQ=32"), ({"H2D_latency": {"count": 1, "min": "x"}}, "H2D_latency"),
 ]], (replaced(b"6.98", b"NaN"), "holds NaN"), (lambda b: b[:-9], "not JSON"), (b"{}", "npu_compute_time_list is missing"), (b"", "no `throughput"), (b"\xff\xfe\x00", "no `throughput"),
     (b"{" * 100_000, "not JSON"), (None, "No such file"))  # fmt: skip
+for kind, file in (("summary", "s.json"), ("log", "s.log"), ("trtexec", "t.log"), ("pins", "pins.txt"), ("table", "x.rows"),
+                   ("published", "models/x/published.csv"), ("score", "labels.json"), ("tokenizer", "made/tokenizer.json"),
+                   ("adapter", "base/model.safetensors"), ("onnx", "m.onnx"), ("simplify", "m.onnx"), ("sst2", "SST-2.zip")):  # fmt: skip
+    bad(kind, file, (HOLE, "larger than"))
+bad("score", "out/2_0.bin", (HOLE, "larger than"))
 bad("log", "s.log", (replaced(b"1333.3", b"2333.3"), ":4: throughput is not 1000"), (replaced(b"mean = 6.0", b"mean = 6.1"), ":4: no NPU_compute_time with this mean"),
     (replaced(b"min = 5.9", b"min = nan"), ":3.min"), (lambda b: b + b, "holds 2 runs"), (lambda b: b + b + b"[INFO] summary throughput:99.0\n", "is not the sum"),
     (lambda b: b + b + b"[INFO] summary throughput:fast\n", "summary throughput"), (replaced(b"(8)", b"(8.8.8)"), "s.log:4"), (replaced(b"(6.0)", b"(0)"), "s.log:4"),
@@ -582,13 +648,19 @@ MAKE = {
 def good(folder: Path) -> Path:
     """Write one sound input of each kind into `folder`."""
     import bert_graphs
+    import openvino
+    import pyarrow
     import small
     import test_adapter
     import test_ais_bench
     import test_trtexec
     from fake_cann import om_writer
+    from pyarrow import csv, parquet
     from safetensors.numpy import save
 
+    from tools import run
+    from tools.cpu import engines
+    from tools.cpu.native import convert as native
     from tools.graph import gate
     from tools.source import adapter, checkpoint, seeded
 
@@ -630,6 +702,17 @@ def good(folder: Path) -> Path:
     for name, content in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
+    model = openvino.Core().read_model(folder / "m.onnx")
+    engines.write_ir(model, folder / "m.ir", "fp32", ["fp32"])
+    native.convert(folder / "m.onnx", folder / "m.native", "bf16")
+    for name in ("npy", "zip"):
+        (folder / name).mkdir()
+    np.save(folder / "npy/1.npy", np.ones((2, 16), np.int64))
+    shutil.copytree(folder / "out", folder / "listed")
+    run.listing(folder / "listed")
+    for name, write in {"t.csv": csv.write_csv, "t.parquet": parquet.write_table}.items():
+        write(pyarrow.table({"sentence": ["a fine film", "a dull film"], "n": [1, 2]}), folder / name)
+    (folder / "t.jsonl").write_text('{"sentence": "a fine film"}\n{"sentence": "a dull film"}\n')
     rows = input_files.load_inputs(folder / "rows", bert_graphs.NAMES)
     np.save(folder / "r.npy", gate.logits(str(folder / "m.onnx"), rows))
     return folder
@@ -644,7 +727,10 @@ def spoil(case: Case, good: Path, here: Path) -> list[str]:
     path = here / case.file
     before = path.read_bytes() if path.exists() else b""
     content = case.change(before) if callable(case.change) else case.change
-    if content is None:
+    if isinstance(content, int):
+        path.write_bytes(before)
+        os.truncate(path, content)
+    elif content is None:
         path.unlink()
     else:
         path.write_bytes(content)

@@ -1,5 +1,9 @@
 """The short run of fuzz.py: the same targets, fewer inputs, another seed each day of the year."""
 
+import os
+import re
+import subprocess
+import sys
 import time
 
 import corpus
@@ -19,6 +23,15 @@ def test_any_bytes_are_read_or_refused_in_one_line(target, folder):
     assert tally["inputs"] >= 100 and tally["refused"] > 0
     if sound is not None:
         (folder / fuzz.TARGETS[target][1]).write_bytes(sound)
+
+
+def test_make_fuzz_runs_it_and_says_how_many_inputs_each_parser_saw():
+    assert "PYTHONPATH=. $(py) -W ignore test/fuzz.py --runs" in (corpus.ROOT / "mk/develop.mk").read_text()
+    command = [sys.executable, "-W", "ignore", "test/fuzz.py", "--runs", "50", "pins", "manifest"]
+    env = os.environ | {"PYTHONPATH": "."}
+    done = subprocess.run(command, cwd=corpus.ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"(?m)^(\w+) +50 inputs, \d+ refused, 0 failures", done.stdout) == ["pins", "manifest"]
 
 
 def test_a_parser_that_breaks_is_found(folder, monkeypatch):

@@ -189,6 +189,11 @@ def header(data, **changes):
         (lambda d: header(d, precisions=[["bf16"], "bf16"]), "no architecture"),
         (lambda d: header(d, precisions=["fp32", "bf16"]), "precisions"),
         (lambda d: header(d, layers=None), "layers"),
+        (lambda d: d[:8] + struct.pack("<I", 1 << 20) + b"[" * (1 << 20), "header is damaged"),
+        (
+            lambda d: header(d, **dict.fromkeys(("hidden", "positions"), 4096), vocab=1 << 20, heads=64),
+            "bytes of weights, more",
+        ),
     ],
 )
 def test_hostile_files_are_refused_in_one_line(small, tmp_path, library, damage, says):

@@ -16,14 +16,19 @@ import signal
 import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The text says what, where (file, line, option, tensor) and what to do."""
+    """A mistake the user can mend. The text says what, where (file, line, option, tensor) and what to do.
+
+    It may quote a file: control characters are spelled out, so that none reaches a terminal.
+    """
+
+    def __init__(self, text: str):
+        super().__init__("".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text))
 
 
 ROOM = "; make room on that disk and run it again"
@@ -46,16 +51,26 @@ def run(main):
     except OSError as e:
         advice = ADVICE.get(e.errno, "")
         status = f"{Path(sys.argv[0]).name}: error: {e.filename or 'input/output'}: {e.strerror or e}{advice}"
+    except MemoryError as e:
+        status = f"{Path(sys.argv[0]).name}: error: no memory left ({e}); free some, or give a smaller input"
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
 
 
-def regular(path) -> Path:
-    """The path of a file that can be read to its end. Raises UserError for a pipe or a device, which may have none."""
+LARGEST = 1 << 26  # bytes of a text that is read whole
+
+
+def regular(path, largest: int | None = None) -> Path:
+    """The path of a file that can be read to its end, of at most `largest` bytes.
+
+    Raises UserError for a larger one, and for a pipe or a device, which may have no end.
+    """
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         raise UserError(f"{path}: a pipe or a device; copy what it gives into a file first")
+    if largest and path.is_file() and path.stat().st_size > largest:
+        raise UserError(f"{path}: larger than {largest} bytes; take the original, or make it again")
     return path
 
 
@@ -80,8 +95,10 @@ def read_npy(path):
 
     try:
         array = np.load(path, mmap_mode="r")
-    except (EOFError, zipfile.BadZipFile) as e:
-        raise ValueError(str(e)) from None
+    except OSError:
+        raise
+    except Exception as e:  # numpy parses the header as Python: it raises that parser's kinds too
+        raise ValueError(str(e) or type(e).__name__) from None
     if not isinstance(array, np.ndarray):  # numpy opens any zip as .npz
         raise ValueError("a zip of arrays")
     return array
@@ -126,9 +143,9 @@ def whole_file(path, mode="wb", **options):
 
 
 def read_json(path):
-    """The JSON object in a file; UserError when it is none."""
+    """The JSON object in a file; UserError when it is none, or larger than any that is read here."""
     try:
-        value = json.loads(Path(path).read_text("utf-8"))
+        value = json.loads(regular(path, LARGEST).read_text("utf-8"))
     except (ValueError, RecursionError) as e:
         raise UserError(f"{path}: not JSON ({e}); take the original, or make it again") from e
     if not isinstance(value, dict):

@@ -19,6 +19,7 @@ from tools import cli
 from tools.base import onnxfile
 
 CHUNK = 16  # rows a run where the graph leaves the batch free
+LONGEST = 1 << 14  # tokens of a row: no BERT has more positions
 
 
 def mask_name(names) -> str | None:
@@ -92,11 +93,14 @@ def rows_of(folder: Path) -> tuple[np.ndarray, list[int]]:
     parts = []
     for f in row_files(folder):
         try:
+            if f.suffix == ".bin" and f.stat().st_size > 8 * LONGEST:
+                raise ValueError("longer than any row")
             part = cli.read_npy(f) if f.suffix == ".npy" else np.fromfile(f, "<i8")[None]
             dtype, ndim, size = part.dtype, part.ndim, part.nbytes
         except ValueError as e:
             raise cli.UserError(f"{f}: not an array of int64: {onnxfile.first_line(e)}; preprocess again") from None
-        if dtype != np.int64 or ndim != 2 or f.suffix == ".bin" and size != f.stat().st_size:
+        whole = dtype == np.int64 and ndim == 2 and size and (f.suffix == ".npy" or size == f.stat().st_size)
+        if not whole or part.shape[1] > LONGEST:
             raise cli.UserError(f"{f}: not whole int64 rows; preprocess again")
         parts.append(part)
     if not parts:

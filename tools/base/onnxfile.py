@@ -63,8 +63,8 @@ def read(path, weights=True):
     import onnx
 
     try:
-        return onnx.load(path, load_external_data=weights)
-    except OSError:
+        return onnx.load(cli.regular(path, 1 << 31), load_external_data=weights)  # protobuf's own limit
+    except (OSError, cli.UserError):
         raise
     except Exception as e:  # protobuf's and onnx's own kinds
         raise cli.UserError(f"{path}: not an ONNX file, or cut short ({first_line(e)}); run make again") from None

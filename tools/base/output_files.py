@@ -50,9 +50,9 @@ def read_logits(folder: Path, stem: str, rows: int, labels: int, padded: bool):
     path = found[0]
     try:
         values = {
-            ".bin": lambda: np.frombuffer(path.read_bytes(), "<f4"),
+            ".bin": lambda: np.frombuffer(cli.regular(path, cli.LARGEST).read_bytes(), "<f4"),
             ".npy": lambda: cli.read_npy(path),
-            ".txt": lambda: np.loadtxt(path),
+            ".txt": lambda: np.loadtxt(cli.regular(path, cli.LARGEST)),
         }[path.suffix]()
         values = values.astype(np.float32).reshape(-1, labels)
     except (ValueError, TypeError) as e:

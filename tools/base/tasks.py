@@ -151,7 +151,7 @@ def order(given, wanted, where) -> list[int]:
             return list(range(len(given)))
         if sorted(names) == sorted(map(plain, wanted)):
             return [names.index(plain(label)) for label in wanted]
-    shown = [", ".join(map(str, labels)) or "none" for labels in (given, wanted)]
+    shown = [f"{', '.join(map(str, labels)) or 'none':.200}" for labels in (given, wanted)]
     raise cli.UserError(f"{where}: the labels are {shown[0]}; the task's are {shown[1]}; is it of this task?")
 
 

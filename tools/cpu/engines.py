@@ -5,6 +5,7 @@ only the file: an .onnx with metadata (`bert2om.engine`, `bert2om.precision`); a
 tar of OpenVINO's model.xml and model.bin.
 """
 
+import os
 import queue
 import tarfile
 import tempfile
@@ -186,15 +187,28 @@ def write_ir(model, path: Path, precision: str, layers: list[str]) -> None:
                 tar.addfile(member, content)
 
 
+def ir_member(tar, name: str) -> bytes:
+    """A file of an .ir; KeyError or tarfile.TarError where it is not whole, or says that it is larger than the .ir."""
+    member = tar.getmember(name)
+    if not member.isreg() or member.issparse() or member.size > os.fstat(tar.fileobj.fileno()).st_size:
+        raise tarfile.ReadError(f"{name} is no plain file of its size")
+    return tar.extractfile(member).read()
+
+
 def read_ir(path):
     """The ov.Model of an .ir file; UserError where it is none."""
     import openvino as ov
 
     try:
-        with tarfile.open(path) as tar:
-            xml, weights = (tar.extractfile(tar.getmember(name)).read() for name in IR)
-        return ov.Core().read_model(xml, ov.Tensor(np.frombuffer(weights, np.uint8)))
-    except (tarfile.TarError, KeyError, AttributeError, EOFError, RuntimeError) as e:
+        with tarfile.open(cli.regular(path, 1 << 32), "r:") as tar:
+            xml, weights = (ir_member(tar, name) for name in IR)
+        model = ov.Core().read_model(xml, ov.Tensor(np.frombuffer(weights, np.uint8)))
+        if (precision := model.get_rt_info(PRECISION).astype(str)) not in Openvino.HINT:
+            raise RuntimeError(f"its precision is {precision!r:.20}")
+        return model
+    except (tarfile.TarError, KeyError, OSError, EOFError, ValueError, RuntimeError) as e:
+        if isinstance(e, OSError) and e.filename:
+            raise
         why = (str(e) or type(e).__name__).splitlines()[0]
         raise cli.UserError(f"{path}: no model that OpenVINO knows ({why}); delete it and run make again") from None
 

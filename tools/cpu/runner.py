@@ -154,11 +154,12 @@ def bin_requests(columns, tensors, batchsize):
         for column, tensor in zip(columns, tensors, strict=True):
             files = column[start : start + per_request]
             files = files + files[:1] * (per_request - len(files))
-            data = b"".join(f.read_bytes() for f in files)
-            if len(data) != tensor.bytes:
+            size = sum(f.stat().st_size for f in files)
+            if size != tensor.bytes:
                 raise cli.UserError(
-                    f"{files[0]} and the {per_request - 1} files after it: {len(data)} bytes, not {tensor.bytes}; preprocess again"
+                    f"{files[0]} and the {per_request - 1} files after it: {size} bytes, not {tensor.bytes}; preprocess again"
                 )
+            data = b"".join(f.read_bytes() for f in files)
             feeds.append(np.frombuffer(data, tensor.dtype).reshape(tensor.shape))
         yield columns[0][start : start + per_request], feeds, tensors[0].shape[0] // per_request
 
@@ -223,11 +224,13 @@ def sentences(files: list[list[Path]], tensors) -> list[list]:
     """
     import numpy as np
 
+    from tools.base import input_files
+
     columns = []
     for column, tensor in zip(files, tensors, strict=True):
         if tensor.shape != (None, None):
             raise cli.UserError(f"--plan: input {tensor.name} has the shape {tensor.shape}; both must be open")
-        data = [f.read_bytes() for f in column]
+        data = [cli.regular(f, 8 * input_files.LONGEST).read_bytes() for f in column]
         for file, first, row in zip(column, columns[0] if columns else data, data, strict=True):
             if not row or len(row) % tensor.dtype.itemsize or len(row) != memoryview(first).nbytes:
                 raise cli.UserError(f"{file}: {len(row)} bytes, not whole tokens as many as in {files[0][0].parent}")

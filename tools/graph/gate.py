@@ -147,8 +147,11 @@ def compare(reference, made, inputs: dict) -> Verdict:
 def examples(names, length: int, vocabulary: int, rows: int = 8, most: int = 0) -> dict:
     """Fixed pseudo-random rows of falling length, the last all masked: {name: int64 [rows, length]}.
 
-    most: of a packed graph, the sentences a row may hold; row r then holds up to r + 1.
+    most: of a packed graph, the sentences a row may hold; row r then holds up to r + 1. Raises UserError for a length
+    that no BERT has.
     """
+    if length > input_files.LONGEST:
+        raise cli.UserError(f"rows of {length} tokens are longer than {input_files.LONGEST}; export the graph again")
     pick = np.random.default_rng(0)
     tokens = pick.integers(1, vocabulary, (rows, length), dtype=np.int64)
     ends = np.linspace(length, 0, rows).astype(np.int64)

@@ -199,7 +199,7 @@ def imported(path: Path, leaf: Path, given=SHOWN, devices: str | None = None) ->
     spec, given = records.parameters(leaf), set(given)
     if spec["seq"].endswith("p"):
         raise cli.UserError(f"{path}: a log counts packed rows, not their sentences; measure with make perf PACK=1")
-    text = cli.regular(path).read_bytes()
+    text = cli.regular(path, cli.LARGEST).read_bytes()
     read = of_trtexec if b"TensorRT.trtexec" in text or b"gpu_compute_time_list" in text else of_ais_bench
     found, spec, why, info = read(path, spec, given)
     devices_given(path, devices, found["devices"])

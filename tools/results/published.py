@@ -20,7 +20,7 @@ def figures(path: Path) -> list[dict]:
     Raises UserError with file and line of what is wrong.
     """
     try:
-        return list(checked(path, csv.DictReader(path.read_text("utf-8").splitlines())))
+        return list(checked(path, csv.DictReader(cli.regular(path, cli.LARGEST).read_text("utf-8").splitlines())))
     except UnicodeDecodeError as e:
         raise cli.UserError(f"{path}: byte {e.start} is not UTF-8; save it as such") from None
     except csv.Error as e:

@@ -234,7 +234,7 @@ def read_base(path):
     names = ("model.safetensors", "config.json", *TOKENIZER_FILES)
     try:
         if path.is_dir():
-            files = {n: (path / n).read_bytes() for n in names if (path / n).is_file()}
+            files = {n: cli.regular(path / n, LARGEST_FILE).read_bytes() for n in names if (path / n).is_file()}
         else:
             with zipfile.ZipFile(path) as z:
                 members = [i for i in z.infolist() if i.filename.endswith("/model.safetensors")]

@@ -24,6 +24,8 @@ DEFAULTS = {
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-12,
 }
+# What is no BERT, and would take minutes merely to list its tensors.
+LIMITS = {"num_hidden_layers": 1 << 10}
 
 
 def first_file(folder, names, what):
@@ -67,7 +69,7 @@ def read_config(path):
     for key in DEFAULTS:
         if key == "hidden_act":
             continue
-        good = type(config[key]) is int and 0 < config[key] < 1 << 24
+        good = type(config[key]) is int and 0 < config[key] < LIMITS.get(key, 1 << 24)
         if key == "layer_norm_eps":
             good = type(config[key]) is float and 0 < config[key] < 1
         if not good:
@@ -83,6 +85,7 @@ def read_config(path):
 def refuse_others(path, given):
     """UserError, with the true reason, on a config of anything else than a BERT encoder with a classifier of sentences."""
     names = given.get("architectures") or [None]
+    names = names if isinstance(names, list) else [names]
     kind = given.get("model_type", "bert")
     if kind not in ("bert", "tinybert") or names[0] not in READ:
         raise cli.UserError(
@@ -94,9 +97,7 @@ def refuse_others(path, given):
     elif given.get("hidden_act", "gelu") not in GELU:
         fault = f"hidden_act is {given['hidden_act']!r}; the layers are known with GELU's erf form alone ({GELU[0]!r})"
     elif given.get("pruned_heads"):
-        fault = (
-            f"pruned_heads: heads are gone from layers {', '.join(given['pruned_heads'])}; only whole layers are read"
-        )
+        fault = f"pruned_heads: heads are gone from layers {', '.join(map(str, given['pruned_heads'])):.60}; only whole layers are read"
     elif given.get("position_embedding_type", "absolute") != "absolute":
         fault = (
             f"position_embedding_type is {given['position_embedding_type']!r}, absolute is the only one handled here"
@@ -125,10 +126,12 @@ def labels_of(path, given):
         labels, agree = [], True
     if not labels or len(set(labels)) != len(labels):
         raise cli.UserError(
-            f"{path}: id2label is {by_id}, not a name for each of 0, 1 ...; take the checkpoint's own file"
+            f"{path}: id2label is {str(by_id):.200}, not a name for each of 0, 1 ...; take the checkpoint's own file"
         )
     if not agree:
-        raise cli.UserError(f"{path}: label2id {by_name} is not id2label {labels} turned round; mend one of them")
+        raise cli.UserError(
+            f"{path}: label2id {str(by_name):.200} is not id2label {str(labels):.200} turned round; mend one of them"
+        )
     return labels
 
 

@@ -22,6 +22,7 @@ classifier's rows stand in the order of the task's labels. The bytes depend on t
 import argparse
 import hashlib
 import json
+import lzma
 import re
 import stat
 import tempfile
@@ -130,7 +131,18 @@ def unzip(archive, into, wanted=FILES):
                     raise cli.UserError(f"{archive}: member {member.filename!r} leaves its folder; refused")
                 if named(path, wanted) and not member.is_dir():
                     left -= copy_member(z, member, into / path, left if named(path, WEIGHTS) else min(left, 1 << 24))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+    ) as e:
+        if getattr(e, "filename", None):  # the disk's fault, not the zip's
+            raise
         raise cli.UserError(f"{archive}: not a whole zip ({e}); download it again") from e
     files = [p for p in into.rglob("*") if p.is_file()]
     found = {p.parent for p in files if named(p, WEIGHTS)} or {p.parent for p in files}

@@ -52,7 +52,7 @@ def read_pins(path=PINS) -> dict[str, Pin]:
     """
     pins = {}
     try:
-        lines = Path(path).read_text("utf-8").splitlines()
+        lines = cli.regular(path, cli.LARGEST).read_text("utf-8").splitlines()
     except UnicodeDecodeError as e:
         raise cli.UserError(f"{path}: byte {e.start} is not UTF-8; take the committed file again") from None
     for number, line in enumerate(lines, 1):

@@ -65,7 +65,7 @@ def files(folder):
 def read_vocab(path):
     """The word pieces of a vocab.txt, one a line, id = line number. UserError on a file that is none."""
     try:
-        text = io.TextIOWrapper(io.BytesIO(Path(path).read_bytes()), "utf-8").read()
+        text = io.TextIOWrapper(io.BytesIO(cli.regular(path, cli.LARGEST).read_bytes()), "utf-8").read()
     except UnicodeDecodeError as e:
         raise cli.UserError(f"{path}: not UTF-8 at byte {e.start}; take the checkpoint's own file") from e
     return text.removesuffix("\n").split("\n")
@@ -113,7 +113,9 @@ def load(folder, lower_case=True):
     names = {role: content(said.get(role)) or usual for role, usual in NAMED.items()}
     try:
         if path := found.get("tokenizer.json"):
-            tokenizer = normalised(Tokenizer.from_file(str(path)), said, "tokenizer_config.json" in found)
+            tokenizer = normalised(
+                Tokenizer.from_file(str(cli.regular(path, cli.LARGEST))), said, "tokenizer_config.json" in found
+            )
         else:
             path = found["vocab.txt"]
             pieces = read_vocab(path)

@@ -49,6 +49,8 @@ LIMITS = {  # what a header may say: larger values are not BERT classifiers, and
     "layers": 96, "hidden": 4096, "heads": 64, "inter": 16384, "vocab": 1 << 20, "positions": 4096,
 }  # fmt: skip
 
+LARGEST = 1 << 32  # bytes of weights: BERT-large has a sixth of it
+
 
 def up(x, to):
     return (x + to - 1) // to * to
@@ -192,13 +194,15 @@ class Model:
             (length,) = struct.unpack("<I", head[8:])
             try:
                 self.arch = json.loads(f.read(min(length, 1 << 20)))
-            except ValueError as e:
+            except (ValueError, RecursionError) as e:
                 raise cli.UserError(f"{path}: the header is damaged; make the file again") from e
             check_arch(self.arch, path)
             inputs = self.arch.get("inputs")
             if not isinstance(inputs, list) or "input_ids" not in inputs or not any("mask" in str(i) for i in inputs):
                 raise cli.UserError(f"{path}: the header names no inputs; make the file again")
             where, size = offsets(self.arch)
+            if size > LARGEST:
+                raise cli.UserError(f"{path}: {size} bytes of weights, more than {LARGEST}; make the file again")
             start = up(12 + length, 4096)
             found = os.fstat(f.fileno()).st_size
             if found != start + size:
