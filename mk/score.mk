@@ -13,16 +13,13 @@ CLUSTER :=
 #: score: sentences whose logits differ by less than this are run again in fp32, such as 0.5 (none if empty)
 RERUN :=
 
-# The engines by speed, each with a unit of the CPU that it needs.
-by_speed := native-int8:amx_int8 openvino-int8:avx512_vnni openvino-int8:avx_vnni openvino-bf16:bf16 onnxruntime-fp32:
-# int8 of another task needs TRAIN=, and the native engine reads neither pairs nor scores.
+# The engines by speed; int8 of another task needs TRAIN=.
 scored_task := $(filter-out sst2,$($(MODEL).TASK))
-by_speed := $(if $(scored_task),$(filter-out %int8:amx_int8 %vnni,$(by_speed)),$(by_speed))
-unit_of   = $(word 2,$(subst :, ,$1))
-runs_here = $(if $(call unit_of,$1),$(filter $(call unit_of,$1),$(cpu_units)),yes)
+by_speed := $(if $(scored_task),,native-int8 openvino-int8) native-bf16 openvino-bf16 onnxruntime-fp32
+runs_here = $(if $(unit.cpu-$1),$(call has_unit,cpu-$1),yes)
 chosen    = $(filter-out score,$(MAKECMDGOALS))$(filter-out $(CHIPS_cpu),$(CHIP))$(ENGINE)$(PRECISION)$(ISA)
 fastest  := $(firstword $(foreach e,$(by_speed),$(if $(call runs_here,$e),$e)))
-fastest  := $(if $(filter score,$(MAKECMDGOALS)),$(if $(chosen),,$(subst -, ,$(firstword $(subst :, ,$(fastest))))))
+fastest  := $(if $(filter score,$(MAKECMDGOALS)),$(if $(chosen),,$(subst -, ,$(fastest))))
 $(if $(fastest),$(eval override ENGINE := $(word 1,$(fastest)))$(eval override PRECISION := $(word 2,$(fastest))))
 
 # One TSV becomes one file (tools/cpu/score.py), all else becomes parts (tools/scale/score.py).

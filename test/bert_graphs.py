@@ -4,7 +4,7 @@ LAYERS, HEADS, HIDDEN, LENGTH = 2, 4, 32, 16
 NAMES = ["input_ids", "attention_mask"]
 
 
-def bert(layers=LAYERS, hidden=HIDDEN, heads=HEADS, positions=64, types=2):
+def bert(layers=LAYERS, hidden=HIDDEN, heads=HEADS, positions=64, types=2, labels=2):
     """A seeded classifier; its biases and LayerNorm weights are not the zeros and ones that onnxsim drops."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
@@ -13,6 +13,7 @@ def bert(layers=LAYERS, hidden=HIDDEN, heads=HEADS, positions=64, types=2):
     config = BertConfig(
         vocab_size=100, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
         intermediate_size=64, max_position_embeddings=positions, type_vocab_size=types, initializer_range=0.3,
+        num_labels=labels,
         attn_implementation="eager",
     )  # fmt: skip
     model = BertForSequenceClassification(config).eval()

@@ -78,7 +78,7 @@ def test_a_table_times_all_its_rows_once_and_then_all_again(built):
 @pytest.mark.parametrize(
     ("word", "made"),
     [
-        ("PRECISION=bf16", {f"tiny/default/seq64/bs8/cpu-openvino-bf16/{n}" for n in
+        ("ENGINE=openvino", {f"tiny/default/seq64/bs8/cpu-openvino-bf16/{n}" for n in
                             ("model.ir", "output/MANIFEST", "score.json", "accuracy.json", "accuracy.txt")}),
         ("ISA=AVX2", {n.replace("fp32", "fp32.AVX2") for n in AFTER_COMPILE | {f"{LEAF}/model.onnx"}}),
         ("BS=4", {n.replace("bs8", "bs4") for n in AFTER_SIM} | {"tiny/default/seq64/bs4/sim.onnx"}),

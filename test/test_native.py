@@ -61,16 +61,24 @@ def precision(request, monkeypatch):
     return precision
 
 
+def trained(layers=bert_graphs.LAYERS, hidden=bert_graphs.HIDDEN, heads=bert_graphs.HEADS, **more):
+    """A seeded classifier of a trained one's scale, so that an absolute tolerance means something."""
+    import torch
+
+    model = bert_graphs.bert(layers, hidden, heads, **more)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2 and "embeddings" not in name:
+                weight.mul_(min(1, 3 / hidden**0.5))
+    return model
+
+
 @pytest.fixture(scope="module", params=SHAPES)
 def onnx_path(request, tmp_path_factory):
     import torch
 
     layers, hidden, heads, relu = SHAPES[request.param]
-    model = bert_graphs.bert(layers, hidden, heads)
-    with torch.no_grad():  # a trained classifier's scale, so that an absolute tolerance means something
-        for name, weight in model.named_parameters():
-            if weight.ndim == 2 and "embeddings" not in name:
-                weight.mul_(min(1, 3 / hidden**0.5))
+    model = trained(layers, hidden, heads)
     if relu:
         model.classifier = torch.nn.Sequential(torch.nn.ReLU(), model.classifier)
     path = tmp_path_factory.mktemp(request.param) / "model.onnx"
@@ -124,6 +132,36 @@ def test_padding_changes_nothing(onnx_path, tmp_path, library, precision):
     for row, sentence in zip(ids, batch, strict=True):
         row[: len(sentence)] = sentence
     assert np.array_equal(engine.run((ids, [len(s) for s in batch])), engine.run(batch))
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_pairs_of_texts_and_other_numbers_of_labels(tmp_path, library, precision, labels):
+    import onnxruntime
+
+    names, rng = ["input_ids", "token_type_ids", "attention_mask"], np.random.default_rng(0)
+    bert_graphs.export(tmp_path / "model.onnx", trained(labels=labels), names=names)
+    ids, types, mask = rng.integers(0, 100, (5, 20)), rng.integers(0, 2, (5, 20)), np.ones((5, 20), np.int64)
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    want, plain = (session.run(None, dict(zip(names, (ids, t, mask), strict=True)))[0] for t in (types, 0 * types))
+    converter.convert(tmp_path / "model.onnx", tmp_path / "pairs.native", precision, types=True)
+    engine = native.Model(tmp_path / "pairs.native", library=library)
+    near = {"bf16": 0.02, "int8": 0.06, "fp32": 1e-5}[precision]
+    assert np.abs(want - plain).max() > 2 * near, "types must matter"
+    assert np.abs(engine.run(list(ids), list(types)) - want).max() < near
+    assert np.array_equal(engine.run((ids, [20] * 5), types), engine.run(list(ids), list(types)))
+    assert np.abs(engine.run(list(ids)) - plain).max() < near
+    with pytest.raises(cli.UserError, match="token types: not one below 2"):
+        engine.run(list(ids), list(types + 1))
+
+
+def test_a_file_of_single_texts_says_nothing_of_types(small, library):
+    """It has the same bytes whatever the graph's inputs are called; other types than 0 are refused."""
+    engine = native.Model(small / "model.native", library=library)
+    assert {"types", "labels"}.isdisjoint(engine.arch)
+    zeros = engine.run([[1, 2, 3]], [[0, 0, 0]])
+    assert np.array_equal(zeros, engine.run([[1, 2, 3]]))
+    with pytest.raises(cli.UserError, match="token types: not one below 1"):
+        engine.run([[1, 2, 3]], [[0, 0, 1]])
 
 
 def test_stays_inside_its_workspace_and_reads_nothing_old(onnx_path, tmp_path, library, precision, monkeypatch):
@@ -194,6 +232,9 @@ def header(data, **changes):
             lambda d: header(d, **dict.fromkeys(("hidden", "positions"), 4096), vocab=1 << 20, heads=64),
             "bytes of weights, more",
         ),
+        (lambda d: header(d, labels=0), "labels"),
+        (lambda d: header(d, labels=3), "bytes where the header promises"),
+        (lambda d: header(d, types=-1), "types"),
     ],
 )
 def test_hostile_files_are_refused_in_one_line(small, tmp_path, library, damage, says):
@@ -317,7 +358,7 @@ def test_a_missing_library_says_how_to_build_it(tmp_path):
 
 def test_structures_agree(library):
     """C and Python must mean the same struct net: a size that a workspace depends on tells."""
-    assert ctypes.sizeof(native.Net) == 9 * 4 + 4 + 4 * 8
+    assert ctypes.sizeof(native.Net) == 10 * 4 + 4 + 4 + 4 * 8  # 4: up to a multiple of 8
 
 
 def test_command_line(small, tmp_path):

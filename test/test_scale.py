@@ -21,6 +21,7 @@ import small
 from conftest import ROOT
 
 from tools import cli
+from tools.base import cpu
 
 PYTHON = ROOT / ".venv-scale/bin/python"
 scale = pytest.mark.skipif(
@@ -299,9 +300,15 @@ def test_score_never_destroys_its_input(built):
 def test_score_takes_the_fastest_engine_of_this_cpu(built):
     text = built.make("-n", "MODEL=tiny", "score", "INPUT=a.tsv", "OUT=x/").stdout
     fastest = re.search(r"--model build/\S+/cpu-(\w+)-(\w+)/model", text).groups()
-    units = Path("/proc/cpuinfo").read_text().split()
-    known = {"amx_int8": ("native", "int8"), "avx512_vnni": ("openvino", "int8"), "avx_vnni": ("openvino", "int8")}
-    assert fastest == next((e for unit, e in known.items() if unit in units), fastest)
+    order = [
+        ("native", "int8"),
+        ("openvino", "int8"),
+        ("native", "bf16"),
+        ("openvino", "bf16"),
+        ("onnxruntime", "fp32"),
+    ]
+    units = {row: cpu.ENGINES[row[0]][row[1]] for row in order}
+    assert fastest == next(row for row in order if not units[row] or units[row] & cpu.cpu_flags(limited=False))
     text = built.make("-n", "MODEL=tiny", "score", "INPUT=a.tsv", "OUT=x/", "PRECISION=fp32").stdout
     assert "cpu-onnxruntime-fp32/model.onnx" in text
 

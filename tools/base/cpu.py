@@ -23,6 +23,9 @@ ENGINES = {
     "openvino": {"fp32": set(), "bf16": BF16, "int8": VNNI},
     "native": {"bf16": {"amx_bf16", "avx512_bf16"}, "int8": {"amx_int8", "avx512_vnni"}, "fp32": {"avx512f"}},
 }
+# Which of them a precision means, where ENGINE= is not given: the first that runs here (mk/chips.mk: engine_for). Ours is
+# the faster one on all units that it knows (make bench).
+PREFERRED = {"fp32": ("onnxruntime",), "bf16": ("native", "openvino"), "int8": ("native", "openvino")}
 
 
 def cpu_flags(limited=True) -> set[str]:

@@ -141,6 +141,7 @@ class Job:
     engine: str
     precision: str
     save_path: Path
+    pairs: bool = False  # of texts: token types count
     seeded: bool = False  # random weights: judged by classes, not labels
 
 
@@ -151,7 +152,7 @@ def convert(job: Job, precisions: list[str], arrays: dict | None = None) -> None
     if job.engine == "native":
         from tools.cpu.native import convert as native
 
-        native.convert(job.reference, job.save_path, job.precision, wide)
+        native.convert(job.reference, job.save_path, job.precision, wide, job.pairs)
     elif job.engine == "openvino":
         cpu.check_units(job.precision)
         write_openvino(job, precisions, wide, arrays)
@@ -269,10 +270,8 @@ def main():
             "--precision int8 needs --calibration and --checkpoint: give TRAIN=, the task's own train.tsv"
         )
     task = tasks.known(args.task or tasks.DEFAULT)
-    if args.engine == "native" and (task.pair or task.score):
-        what = "pairs of texts" if task.pair else "scores"
-        raise cli.UserError(f"ENGINE=native knows single texts and their classes, not {what}; use ENGINE=openvino")
-    job = Job(args.onnx, args.reference or args.onnx, args.engine, args.precision, args.save_path, args.seeded)
+    reference = args.reference or args.onnx
+    job = Job(args.onnx, reference, args.engine, args.precision, args.save_path, task.pair, args.seeded)
     layers = layers_of(job.onnx)
     try:
         if job.precision == "int8":

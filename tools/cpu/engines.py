@@ -133,11 +133,13 @@ class Native(Engine):
         Raises UserError where the engine cannot run on them.
         """
         given = dict(zip(self.names, feeds, strict=True))
-        ids, mask = given["input_ids"], next(a for name, a in given.items() if "mask" in name)
+        ids, mask = given.pop("input_ids"), given.pop(next(name for name in given if "mask" in name))
+        types = next(iter(given.values()), None)
         lengths = mask.sum(1)
         if not lengths.any():
-            return [self.model.run((ids, np.full(len(ids), ids.shape[1])))]
-        return [self.model.run([row[: max(n, 1)] for row, n in zip(ids, lengths, strict=True)])]
+            return [self.model.run((ids, np.full(len(ids), ids.shape[1])), types)]
+        cut = lambda rows: [row[: max(n, 1)] for row, n in zip(rows, lengths, strict=True)]
+        return [self.model.run(cut(ids), None if types is None else cut(types))]
 
 
 SPELLED = "/sum_for_mean"

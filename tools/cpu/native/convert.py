@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tools import cli
-from tools.cpu.native.model import GELU_FLOOR, INSTEAD, MAGIC, PRECISIONS, check_arch, sizes, tensors, widest
+from tools.cpu.native.model import GELU_FLOOR, INSTEAD, MAGIC, PRECISIONS, check_arch, sizes, tensors, types_of, widest
 from tools.graph import classifier, encoder
 
 # ---- reading the ONNX graph -------------------------------------------------------------------------------------
@@ -46,8 +46,6 @@ def read(path):
         eps = {norm.eps for layer in layers for norm in (layer.norm1, layer.norm2)} | {found.encoder.embedding.eps}
         if len(eps) != 1:
             raise encoder.Miss(f"LayerNorm: {len(eps)} epsilons, expected one")
-        if found.last.weight.shape[1] != 2:
-            raise encoder.Miss(f"classifier: {found.last.weight.shape[1]} labels, expected 2")
         for i, layer in enumerate(layers):
             if abs(layer.scale**2 * hidden / layer.heads - 1) > 1e-3:
                 raise encoder.Miss(f"layer {i}: scores times {layer.scale:g}, expected 1 / sqrt(size of a head)")
@@ -58,6 +56,7 @@ def read(path):
         "norm": norm_of(found.encoder.embedding, hidden), "layers": [layer_of(layer, hidden) for layer in layers],
         "eps": float(np.float32(*eps)), "heads": layers[0].heads, "relu": found.relu,
         "pooler": (found.pooler.weight, found.pooler.bias), "classifier": (found.last.weight, found.last.bias),
+        "types": np.zeros((1, hidden), np.float32) if found.type is None else found.type,
         "inputs": [v.name for v in model.graph.inputs],
     }  # fmt: skip
 
@@ -142,16 +141,21 @@ def payload(net, arch):
         gamma, beta = layer["down.norm"]
         parts += [pad(x, s["h"]) for x in (gamma, beta)]
     parts += dense(*net["pooler"], s["h"], s["h"], wide)
-    return [*parts, pad(net["classifier"][0].T, 2, s["h"]), net["classifier"][1]]
+    weight, bias = net["classifier"]
+    types = [pad(net["types"] - net["types"][0], types_of(arch), s["h"])] if types_of(arch) else []
+    return [*parts, pad(weight.T, len(bias), s["h"]), bias, *types]
 
 
-def architecture(net, precisions):
+def architecture(net, precisions, types):
+    """The header's facts. What two labels and no types would say is left out: such files are as they always were."""
+    labels = len(net["classifier"][1])
     layer = net["layers"][0]
     hidden, inter = layer["up"][0].shape
     return {
         "layers": len(net["layers"]), "hidden": hidden, "heads": net["heads"], "inter": inter,
         "vocab": len(net["word"]), "positions": len(net["position"]), "relu": net["relu"],
         "eps": net["eps"], "precisions": precisions,
+        **({} if labels == 2 else {"labels": labels}), **({"types": len(net["types"])} if types else {}),
     }  # fmt: skip
 
 
@@ -168,11 +172,12 @@ def write(net, arch, source, path):
             f.write(value.tobytes() + bytes(-size % 64))
 
 
-def convert(onnx_path, out_path, precision, bf16_layers=()):
+def convert(onnx_path, out_path, precision, bf16_layers=(), types=False):
     """Convert an ONNX BERT classifier (float32) to `out_path`; returns a report as a dict.
 
     precision: "bf16", "int8" or "fp32". int8 needs no calibration: weights have a scale per output channel, activations one
-    per token, found as they pass. bf16_layers: numbers of layers that stay bf16 all the same.
+    per token, found as they pass. bf16_layers: numbers of layers that stay bf16 all the same. types: the
+    file knows all token types, for pairs of texts, not type 0 alone.
     Raises cli.UserError when the graph is not a BERT classifier or a layer does not exist.
     """
     if precision not in PRECISIONS:
@@ -181,7 +186,7 @@ def convert(onnx_path, out_path, precision, bf16_layers=()):
     layers = range(len(net["layers"]))
     if wrong := set(bf16_layers) - set(layers):
         raise cli.UserError(f"--bf16_layers: no layer {min(wrong)}; {onnx_path} has layers 0 to {layers[-1]}")
-    arch = architecture(net, ["bf16" if i in bf16_layers else precision for i in layers])
+    arch = architecture(net, ["bf16" if i in bf16_layers else precision for i in layers], types)
     check_arch(arch, onnx_path)
     write(net, arch, onnx_path, out_path)
     return {"precision": precision, "precisions": arch["precisions"], "bytes": Path(out_path).stat().st_size}

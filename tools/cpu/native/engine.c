@@ -143,12 +143,12 @@ int64_t native_bytes(int family, const struct net *m, int n, int block, int grou
     return arrange(&j, m, n, block, group, longest, threads, base) - base;
 }
 
-/* logits[n][2] of n sentences: sentence i has ids[start[i] .. start[i] + rows[i]), of which the first keys[i] are
+/* logits[n][labels] of n sentences: sentence i has ids (and types, unless NULL: all 0)[start[i] .. start[i] + rows[i]), of which the first keys[i] are
  * attended to (keys < rows: padded). A block holds at most `block` rows (at least the longest sentence); a thread
  * takes `group` blocks at once. `work`: native_bytes, 4096-aligned. The caller has checked everything. */
-void native_run(int family, const struct net *m, const int32_t *ids, const int64_t *start, const int32_t *rows,
-                const int32_t *keys, int n, int block, int group, int longest, int threads, uint8_t *work, float *logits) {
-    struct run j = {.m = m, .family = families[family], .ids = ids, .rows = rows, .keys = keys, .start = start,
+void native_run(int family, const struct net *m, const int32_t *ids, const int32_t *types, const int64_t *start,
+                const int32_t *rows, const int32_t *keys, int n, int block, int group, int longest, int threads, uint8_t *work, float *logits) {
+    struct run j = {.m = m, .family = families[family], .ids = ids, .types = types, .rows = rows, .keys = keys, .start = start,
                     .logits = logits, .threads = threads};
     arrange(&j, m, n, block, group, longest, threads, work);
     int blocks = plan(rows, n, MAX(block, longest), longest, j.by, j.link, j.order, j.block);

@@ -104,7 +104,7 @@ static void run_blocks(struct run *j, const struct work *w, int b0, int n) {
     for (int b = b0; b < b1; b++) {
         rows[b - b0] = 0;
         for (int i = j->block[b]; i < j->block[b + 1]; rows[b - b0] += j->rows[j->order[i++]])
-            embed(w, j->ids + j->start[j->order[i]], j->rows[j->order[i]], rows[b - b0]);
+            embed(w, j->ids + j->start[j->order[i]], j->types ? j->types + j->start[j->order[i]] : 0, j->rows[j->order[i]], rows[b - b0]);
         add_norm(w, 0, tensor(m, 2), tensor(m, 3), (act *)((uint8_t *)w->h + (b - b0) * w->step), rows[b - b0]);
     }
     for (int l = 0; l < m->layers; l++)
@@ -136,12 +136,15 @@ static void run_tail(struct run *j, const struct work *w, int from, int n) {
     const float *bias = tensor(m, at + 1), *head = tensor(m, at + 2), *last = tensor(m, at + 3);
     for (int r = 0; r < n; r++) {
         const float *c = w->c + (int64_t)(r / 32) * s.h * 32 + r % 32 / 16 * 512 + r % 16 * 16;
-        vec sum[2] = {V(0), V(0)};
+        vec x[s.h / 16];
         for (int k = 0; k < s.h / 16; k++) {
-            vec x = tanhv(load(c + k / 2 * 1024 + k % 2 * 256) + load(bias + k * 16));
-            if (m->relu) x = max2(x, V(0));
-            for (int i = 0; i < 2; i++) sum[i] = fma16(x, load(head + i * s.h + k * 16), sum[i]);
+            x[k] = tanhv(load(c + k / 2 * 1024 + k % 2 * 256) + load(bias + k * 16));
+            if (m->relu) x[k] = max2(x[k], V(0));
         }
-        for (int i = 0; i < 2; i++) j->logits[j->order[from + r] * 2 + i] = total(sum[i]) + last[i];
+        for (int i = 0; i < m->labels; i++) {
+            vec sum = V(0);
+            for (int k = 0; k < s.h / 16; k++) sum = fma16(x[k], load(head + i * s.h + k * 16), sum);
+            j->logits[(int64_t)j->order[from + r] * m->labels + i] = total(sum) + last[i];
+        }
     }
 }

@@ -78,6 +78,16 @@ def widest(arch):
     return "fp32" if "fp32" in arch["precisions"] else "bf16"
 
 
+def labels_of(arch):
+    """Outputs of the classifier. Files of two do not say so, nor those without token types."""
+    return arch.get("labels", 2)
+
+
+def types_of(arch):
+    """Token types, 0 where the file knows type 0 alone."""
+    return arch.get("types", 0)
+
+
 def tensors(arch):
     """Names and sizes in bytes of the payload's tensors, in the file's order. engine.c indexes them by position."""
     s, f32, wide = sizes(arch), 4, BYTES[widest(arch)]
@@ -101,8 +111,9 @@ def tensors(arch):
                 yield from ((f"{i}.{name}.{part}", s["h"] * f32) for part in ("gamma", "beta"))
     yield "pooler.weight", s["h"] * s["h"] * wide
     yield "pooler.bias", s["h"] * f32
-    yield "classifier.weight", 2 * s["h"] * f32
-    yield "classifier.bias", 2 * f32
+    yield "classifier.weight", labels_of(arch) * s["h"] * f32
+    yield "classifier.bias", labels_of(arch) * f32
+    yield "type", types_of(arch) * s["h"] * f32
 
 
 def offsets(arch):
@@ -121,6 +132,9 @@ def check_arch(arch, where):
         h, heads = arch["hidden"], arch["heads"]
         if not bad and (h % heads or h // heads % 2 or h // heads > 64):
             bad = "heads"
+        for key, value, least in (("labels", labels_of(arch), 1), ("types", types_of(arch), 0)):
+            if not bad and (type(value) is not int or not least <= value <= 1024):
+                bad = key
         if not bad and (type(arch["eps"]) is not float or not 0 < arch["eps"] < 1):
             bad = "eps"
         if not bad and arch["relu"] not in (True, False):
@@ -130,7 +144,7 @@ def check_arch(arch, where):
             bad = "precisions"
         if not bad and "fp32" in precisions and len(set(precisions)) > 1:
             bad = "precisions"
-    except (KeyError, TypeError) as e:
+    except (AttributeError, KeyError, TypeError) as e:
         bad = str(e)
     if bad:
         raise cli.UserError(f"{where}: no architecture the native engine knows: {bad}; {INSTEAD}")
@@ -145,7 +159,7 @@ class Net(ctypes.Structure):
     _fields_ = [
         *(
             (n, ctypes.c_int32)
-            for n in ["layers", "hidden", "heads", "inter", "vocab", "positions", "slice", "relu", "wide"]
+            for n in ["layers", "hidden", "heads", "inter", "vocab", "positions", "slice", "relu", "wide", "labels"]
         ),
         ("eps", ctypes.c_float),
         *((n, ctypes.c_void_p) for n in ("base", "off", "precision", "sums")),
@@ -219,8 +233,12 @@ class Model:
         self.offsets = np.array(where, np.int64)
         self.numbers = np.array([PRECISIONS.index(p) for p in self.arch["precisions"]], np.int32)
         self.threads, self.lock, self.work = threads, threading.Lock(), memory(0)
-        known = self.arch | (s := sizes(self.arch)) | {"wide": PRECISIONS.index(widest(self.arch))}
-        names = [name for name, _ in Net._fields_[:10]]
+        known = (
+            self.arch
+            | (s := sizes(self.arch))
+            | {"wide": PRECISIONS.index(widest(self.arch)), "labels": labels_of(self.arch)}
+        )
+        names = [name for name, _ in Net._fields_[:11]]
         self.sums = np.zeros(self.arch["layers"] * (s["qkv"] + s["h"] + s["inter"]), np.int32)
         arrays = (a.ctypes.data for a in (self.offsets, self.numbers, self.sums))
         self.net = Net(*(known[name] for name in names), address(self.weights), *arrays)
@@ -237,12 +255,13 @@ class Model:
                 return True, name
         return False, f"{cpu.without(f'unit for {precision}')} that the native engine knows; {INSTEAD}"
 
-    def run(self, batch):
-        """Logits float32 [n, 2].
+    def run(self, batch, types=None):
+        """Logits float32 [n, labels].
 
         batch: a list of n lists of token ids, computed without padding; or (ids int [n, S], lengths [n]) to compute
-        all S tokens of each row, with those from lengths[i] on masked as keys. Token types are all 0.
-        Raises cli.UserError for an id outside the vocabulary or a sentence that is empty or too long.
+        all S tokens of each row, with those from lengths[i] on masked as keys. types: token types in the same form, all 0
+        if None.
+        Raises cli.UserError for a type that the file does not know, an id outside the vocabulary or a sentence that is empty or too long.
         """
         if isinstance(batch, tuple):
             ids, keys = np.asarray(batch[0]), np.asarray(batch[1], np.int32)
@@ -251,9 +270,18 @@ class Model:
         else:
             rows = keys = np.fromiter(map(len, batch), np.int32, len(batch))
             ids = np.concatenate([np.zeros(0, np.int64), *batch])
+        if types is not None:
+            types = np.concatenate([np.zeros(0, np.int64), *types])
+            if (
+                len(types) != len(ids)
+                or types.min(initial=0) < 0
+                or types.max(initial=0) >= max(types_of(self.arch), 1)
+            ):
+                raise cli.UserError(f"token types: not one below {max(types_of(self.arch), 1)} for each token")
+            types = np.ascontiguousarray(types, np.int32) if types.any() else None
         n, arch = len(rows), self.arch
         if not n:
-            return np.zeros((0, 2), np.float32)
+            return np.zeros((0, labels_of(arch)), np.float32)
         bad = (rows > arch["positions"]) | (keys < 1) | (keys > rows)
         if bad.any():
             i = int(bad.argmax())
@@ -264,7 +292,7 @@ class Model:
             raise cli.UserError(f"sentence {i}: token id {t} is outside the vocabulary of {arch['vocab']}")
         start = np.concatenate([[0], rows[:-1].cumsum(dtype=np.int64)])
         ids, keys = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(keys)
-        logits = np.empty((n, 2), np.float32)
+        logits = np.empty((n, labels_of(arch)), np.float32)
         longest = int(rows.max())
         # every thread gets the same number of equal blocks
         room = -(-int(rows.sum()) // self.threads)
@@ -274,7 +302,8 @@ class Model:
             need = self.library.native_bytes(self.number, ctypes.byref(self.net), *plan)
             if len(self.work) < need:
                 self.work = memory(need)
-            arrays = (a.ctypes.data_as(ctypes.c_void_p) for a in (ids, start, rows, keys))
+            given = (ids, types, start, rows, keys)
+            arrays = (None if a is None else a.ctypes.data_as(ctypes.c_void_p) for a in given)
             work, out = ctypes.c_void_p(address(self.work)), logits.ctypes.data_as(ctypes.c_void_p)
             self.library.native_run(self.number, ctypes.byref(self.net), *arrays, *plan, work, out)
         return logits

@@ -17,10 +17,10 @@
 enum number { BF16, S8, F32, U8 }; /* the first three as model.py numbers a layer's precision */
 
 struct net { /* the same fields, in the same order, as Net in tools/cpu/native/model.py */
-    int32_t layers, hidden, heads, inter, vocab, positions, slice, relu, wide;
+    int32_t layers, hidden, heads, inter, vocab, positions, slice, relu, wide, labels;
     float eps;
     const uint8_t *base;      /* the payload of the model file */
-    const int64_t *off;       /* tensor offsets: 4, then TENSORS per layer, then 4 */
+    const int64_t *off;       /* tensor offsets: 4, then TENSORS per layer, then 5 */
     const int32_t *precision; /* per layer, an enum number; `wide` is that of the embeddings and the pooler */
     const int32_t *sums;      /* see native_sums, in engine.c */
 };
@@ -58,7 +58,7 @@ struct work {
 struct run {
     const struct net *m;
     const struct family *family;
-    const int32_t *ids, *rows, *keys;
+    const int32_t *ids, *types, *rows, *keys; /* types: NULL where all are 0 */
     int32_t *order, *block, *by, *link; /* block b: sentences order[block[b] .. block[b + 1]) */
     const int64_t *start;
     void (*task)(struct run *, const struct work *, int, int);

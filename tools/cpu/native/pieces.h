@@ -143,16 +143,18 @@ static void add_norm(const struct work *w, const float *bias, const float *g, co
     }
 }
 
-/* rows [row, row + n) of c = word[ids] + position */
-static void embed(const struct work *w, const int32_t *ids, int n, int row) {
+/* rows [row, row + n) of c = word[ids] + position + type[types]; position holds type 0, and type what others differ by */
+static void embed(const struct work *w, const int32_t *ids, const int32_t *types, int n, int row) {
     int h = w->s.h, bytes = w->m->wide == F32 ? 4 : 2;
     for (int t = 0; t < n; t++, row++) {
         const uint8_t *word = (const uint8_t *)tensor(w->m, 0) + (int64_t)ids[t] * h * bytes;
         const float *position = (const float *)tensor(w->m, 1) + (int64_t)t * h;
+        const float *type = (const float *)tensor(w->m, 8 + w->m->layers * TENSORS) + (types ? (int64_t)types[t] * h : 0);
         float *c = w->c + (int64_t)(row / 32) * h * 32 + row % 32 / 16 * 512 + row % 16 * 16;
         for (int j = 0; j < h / 16; j++) {
             vec x = bytes == 4 ? load(word + j * 64) : bf16s(word + j * 32);
-            store(c + j / 2 * 1024 + j % 2 * 256, x + load(position + j * 16));
+            x = x + load(position + j * 16);
+            store(c + j / 2 * 1024 + j % 2 * 256, types ? x + load(type + j * 16) : x);
         }
     }
 }
