@@ -4,7 +4,7 @@
 INPUT :=
 #: score: a .csv or .parquet for one TSV, else a folder of Parquet parts (build/score/... if empty)
 OUT :=
-#: score: the column of the sentences, and perhaps that of their labels, such as `text stars` (sentence if empty)
+#: score: the column of the sentences, and perhaps that of their labels, such as `text stars` (the task's own if empty)
 COLUMNS :=
 #: score: columns that are handed on to the parts
 KEEP :=

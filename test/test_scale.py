@@ -3,7 +3,9 @@
 import bz2
 import contextlib
 import gzip
+import io
 import json
+import lzma
 import os
 import re
 import shutil
@@ -22,6 +24,7 @@ from conftest import ROOT
 
 from tools import cli
 from tools.base import cpu
+from tools.scale import files
 
 PYTHON = ROOT / ".venv-scale/bin/python"
 scale = pytest.mark.skipif(
@@ -91,6 +94,7 @@ FORMATS = {
     "c/d.jsonl": lambda f, p: f.to_json(p, orient="records", lines=True),
     "c/e.parquet": lambda f, p: f.to_parquet(p, row_group_size=7),
     "f.csv.gz": lambda f, p: p.write_bytes(gzip.compress(f.to_csv(index=False).encode())),
+    "h.jsonl.xz": lambda f, p: p.write_bytes(lzma.compress(f.to_json(orient="records", lines=True).encode())),
     "g.tsv.bz2": lambda f, p: p.write_bytes(bz2.compress(f.to_csv(sep="\t", index=False).encode())),
 }
 
@@ -114,15 +118,15 @@ def test_a_folder_of_every_format(score, folder, tmp_path):
     found, said = rows(tmp_path / "out"), manifest(tmp_path / "out")
     assert list(found) == ["file", "row", "id", "prediction", "label", "logit0", "logit1"]
     assert [i["name"] for i in said["inputs"]] == sorted(FORMATS)
-    assert len(said["parts"]) == 6 * 3 and said["complete"] and said["rows"] == 180
+    assert len(said["parts"]) == 7 * 3 and said["complete"] and said["rows"] == 210
     for name in FORMATS:
         mine = found[found["file"] == name]
         assert mine["row"].tolist() == list(range(30)) and mine["id"].tolist() == [f"r{i}" for i in range(30)]
         correct(mine, sentences(30))
-    assert "accuracy 100.00 % (180/180)" in done.stdout and "180 sentences in 18 parts, 0 of them" in done.stdout
+    assert "accuracy 100.00 % (210/210)" in done.stdout and "210 sentences in 21 parts, 0 of them" in done.stdout
     assert score(
         folder, tmp_path / "out", "--columns", "text", "stars", "--keep", "id", "--rows", 11
-    ).stdout.startswith("180 ")
+    ).stdout.startswith("210 ")
 
 
 def test_classes_that_the_checkpoint_names(score, model, tmp_path):
@@ -150,6 +154,30 @@ def test_a_glob_and_a_quoted_line_break(score, tmp_path):
     assert rows(tmp_path / "out/here")["logit1"].tolist() == [5.5 * n for n in (4, 6, 5)]
 
 
+class Counting(io.BytesIO):
+    """A file that counts how many bytes were read."""
+
+    total = 0
+
+    def read(self, size=-1):
+        data = super().read(size)
+        self.total += len(data)
+        return data
+
+
+@pytest.mark.parametrize("kind", ["tsv", "jsonl"])
+def test_a_large_file_is_not_read_far_ahead(kind):
+    """Arrow reads 32 blocks ahead, whatever is asked of it; memory must not grow with the file."""
+    row = b"good film\n" if kind == "tsv" else b'{"sentence": "good"}\n'
+    file = Counting(b"sentence\n" * (kind == "tsv") + row * (40_000_000 // len(row)))
+    next(files.batches(files.Source("x", f"a.{kind}", 0, ""), file, ["sentence"]))
+    before = -1
+    while before != file.total:
+        before = file.total
+        time.sleep(0.1)
+    assert file.total < 12e6
+
+
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
@@ -162,6 +190,8 @@ def test_a_glob_and_a_quoted_line_break(score, tmp_path):
         ("a.csv.gz", b"not gzip", "a.csv.gz"),
         ("a.csv", b"text\n\xff\xfe\n", "UTF8"),
         ("a.csv", b"", "Empty CSV"),
+        ("a.csv", b"text\n" + b"x" * 600_000, "a.csv: near row 0"),
+        ("a.jsonl", b'{"text": "' + b"x" * 600_000 + b'"}', "a.jsonl: near row 0"),
         ("a.txt", b"good", "no file there that ends in"),
     ],
 )

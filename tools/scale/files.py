@@ -7,6 +7,7 @@ folder all files count whose names end in .tsv .csv .jsonl .parquet, perhaps wit
 not those whose own or folder's name begins with a dot or an underscore.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import lzma
@@ -17,7 +18,8 @@ from tools import cli
 
 KINDS = (".tsv", ".csv", ".jsonl", ".parquet")
 PACKED = (".gz", ".bz2", ".xz")
-BLOCK = 4 << 20  # bytes read at a time: no row of a text file is longer
+BLOCK = 1 << 18  # bytes of a text file at a time: no row is longer, and Arrow reads 32 of them ahead
+BROKEN = (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error)  # what a file that is not whole raises
 BATCH = 4096  # rows read at a time from Parquet
 
 
@@ -82,14 +84,14 @@ def sources(address: str) -> list[Source]:
 
 
 def batches(source: Source, file, columns: list[str]):
-    """Yield pyarrow record batches of some columns of an open file; pyarrow's own errors."""
+    """Yield pyarrow record batches of some columns (all if none) of an open file; pyarrow's own errors."""
     import pyarrow as pa
     from pyarrow import csv, json, parquet
 
     if source.kind == ".parquet":
-        yield from parquet.ParquetFile(file).iter_batches(BATCH, columns=columns)
+        yield from parquet.ParquetFile(file).iter_batches(BATCH, columns=columns or None)
     elif source.kind == ".jsonl":
-        options = json.ParseOptions(explicit_schema=pa.schema([(columns[0], pa.string())]))
+        options = json.ParseOptions(explicit_schema=pa.schema([(name, pa.string()) for name in columns[:1]]))
         yield from json.open_json(file, json.ReadOptions(block_size=BLOCK, use_threads=False), options)
     else:
         quoted = source.kind == ".csv"
@@ -101,6 +103,17 @@ def batches(source: Source, file, columns: list[str]):
             csv.ParseOptions(**parse),
             csv.ConvertOptions(include_columns=columns, column_types=types, strings_can_be_null=False),
         )
+
+
+def spelled(source: Source, spellings):
+    """Which of several spellings of some columns a file has: the first one; the last where it has none."""
+    import pyarrow as pa
+
+    with contextlib.suppress(pa.ArrowException, *BROKEN), source.open() as file:  # said when it is read
+        first = next(batches(source, file, []), None)
+        there = set() if first is None else set(first.schema.names)
+        return next((names for names in spellings if set(names) <= there), spellings[-1])
+    return spellings[-1]
 
 
 def tables(source: Source, columns: list[str], texts: int = 1):
@@ -129,7 +142,7 @@ def tables(source: Source, columns: list[str], texts: int = 1):
                     table = table.set_column(k, name, text)
                 first += len(table)
                 yield table
-    except (pa.ArrowException, OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as e:
+    except (pa.ArrowException, *BROKEN) as e:
         why = str(e).strip("'\"").splitlines()[0][:200]
         raise cli.UserError(f"{source.url}: near row {first} (from 0): {why}; mend it, or take it out") from None
 

@@ -17,6 +17,7 @@ their labels: then the accuracy is printed, equal logits counting as wrong.
 
 import argparse
 import contextlib
+import dataclasses
 import fcntl
 import time
 from pathlib import Path
@@ -107,6 +108,9 @@ def main():
     if Path("Makefile").exists():
         run.lock(Path("Makefile"), fcntl.LOCK_SH)  # nothing runs beside a measurement
     sources = files.sources(args.input)
+    spellings = tasks.known(job.task).text
+    if not args.columns and len(spellings) > 1:
+        job = dataclasses.replace(job, columns=files.spelled(sources[0], spellings))
     parts.apart(args.save_path, args.input, sources)
     out = parts.Folder(args.save_path, config(job), sources)
     kept, fresh, seconds = len(out.parts), 0, 0.0
@@ -129,7 +133,7 @@ def main():
     if rows and all(e["right"] is not None for e in entries):
         right = sum(e["right"] for e in entries)
         print(f"accuracy {100 * right / rows:.2f} % ({right}/{rows})")
-    print(f"wrote {args.save_path}/{parts.MANIFEST}")
+    print(f"wrote {out.address}/{parts.MANIFEST}")
 
 
 if __name__ == "__main__":
