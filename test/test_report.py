@@ -150,6 +150,11 @@ def test_readme_block_is_written_and_staleness_found(repo):
     path.unlink()
 
 
+def test_readme_block_of_accuracies_alone(repo):
+    lines = readme.short(table.frame([r for r in kept().values() if r["kind"] == "accuracy"]))
+    assert list(lines) == ["model", "engine", "processor", "accuracy"] and len(lines) == 2
+
+
 def test_a_stale_table_is_found(repo):
     made = table.of(table.committed())
     Path("results/table.csv").write_text(table.text(made, ".csv"))

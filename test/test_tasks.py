@@ -1,22 +1,29 @@
 """Other tasks than SST-2: metrics against values worked out by hand, GLUE's own columns, and three kinds of model
 (pairs, five classes, scores) through the real Makefile. The models are small and seeded, the texts made up here."""
 
+import gzip
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
+from types import SimpleNamespace
 
 import numpy as np
+import onnx
+import pandas as pd
 import pytest
 from conftest import ROOT, VENV, Repo
+from fake_cann import tiny
 
 from tools import cli
 from tools.base import cpu, tasks
-from tools.checks import audit, verify
+from tools.checks import audit, demo, reproduce, verify
 from tools.graph import export
+from tools.results import compare, readme, schema
 from tools.results import record as records_of
-from tools.results import schema
 from tools.source import data, tokenizer, tokens
 
 # --- metrics ----------------------------------------------------------------------------------------------------------
@@ -123,12 +130,12 @@ def tsv(path, header: str, *columns):
     return path
 
 
-def save_checkpoint(folder, names):
+def save_checkpoint(folder, names, seed=3):
     """A 2-layer BERT classifier of `names` with random weights, saved by transformers itself."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     labels = {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
     config = BertConfig(vocab_size=len(PIECES), initializer_range=0.3, **small, **labels)
@@ -181,8 +188,9 @@ def refuse_edits(box, record, **edits):
 PAIR_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def test_pairs_by_the_readme(repo, tmp_path_factory):
-    """README's "Other tasks", literally; then int8 from the task's own sentences, packed rows, score, audit, refusals."""
+@pytest.fixture(scope="module")
+def pairs(repo, tmp_path_factory):
+    """README's "Other tasks", literally: the model `mine` in the copy, and all that the tests hold it to."""
     box = tmp_path_factory.mktemp("pairs")
     checkpoint = save_checkpoint(box / "mine", PAIR_NAMES)
     first, second = texts(1, ROWS), texts(2, ROWS)
@@ -197,29 +205,65 @@ def test_pairs_by_the_readme(repo, tmp_path_factory):
 
     logits = transformers_says(checkpoint, list(zip(first, second, strict=True)), PAIR_INPUTS)
     want = logits.argmax(1).tolist()
-    assert 0 < sum(want) < ROWS, "the model gives one class alone: this test could not fail"
+    assert 0 < sum(want) < ROWS, "the model gives one class alone: these tests could not fail"
     alone = transformers_says(checkpoint, list(zip(first, texts(9, ROWS), strict=True)), PAIR_INPUTS)
-    assert np.abs(alone - logits).max() > 0.01, "the second text changes nothing: this test could not fail"
-    record = accuracy_of(repo, "mine")
+    assert np.abs(alone - logits).max() > 0.01, "the second text changes nothing: these tests could not fail"
+    return SimpleNamespace(box=box, checkpoint=checkpoint, own=own, truth=truth, want=want, said=done.stdout)
+
+
+def test_pairs_by_the_readme(repo, pairs):
+    want, truth, record = pairs.want, pairs.truth, accuracy_of(repo, "mine")
     assert (record["task"], record["labels"], record["truth"]) == ("mrpc", PAIR_NAMES, truth)
     assert record["predictions"] == want
     right = sum(a == b for a, b in zip(want, truth, strict=True))
     hits = sum(a == b == 1 for a, b in zip(want, truth, strict=True))
-    assert (record["correct"], record["total"]) == (right, ROWS) and f"({right}/{ROWS})" in done.stdout
+    assert (record["correct"], record["total"]) == (right, ROWS) and f"({right}/{ROWS})" in pairs.said
     assert record["metrics"]["f1"]["value"] == pytest.approx(2 * hits / (sum(want) + sum(truth)), abs=1e-6)
-    refuse_edits(box, record, truth=[2] * ROWS, predictions="1" * ROWS, task="mprc", metrics={}, correct=None)
+    refuse_edits(pairs.box, record, truth=[2] * ROWS, predictions="1" * ROWS, task="mprc", metrics={}, correct=None)
     perf = json.loads((repo.path / "build/mine/default/seq64/bs8/cpu-onnxruntime-fp32/perf.json").read_text())
     assert perf["sentences"] == ROWS and perf["padded_rows"] == 0
     table = (repo.path / "results/local/accuracy-table.csv").read_text()
     assert ",task,f1" in table and f",{right},{ROWS}," in table and "mrpc" in table
 
-    train = tsv(box / "train.tsv", "Quality\t#1 String\t#2 String", truth, texts(4, ROWS), texts(5, ROWS))
+
+ROUTES = [
+    ("SEQ=32,64", "seq32-64/bs8/cpu-onnxruntime-fp32"),
+    ("SEQ=real ENGINE=openvino PRECISION=bf16", "seqreal/bs8/cpu-openvino-bf16"),
+    ("PRECISION=fp16-sim", "seq64/bs8/cpu-onnxruntime-fp16-sim"),
+    ("PACK=1", "seq64p/bs8/cpu-onnxruntime-fp32"),
+    ("PACK=1 CHIP=310P3", "seq64p/bs8/310P3-atc-fp16"),
+    ("SEQ=32,64 CHIP=310P3", "seq32-64/bs8/310P3-atc-fp16"),
+]
+
+
+@pytest.mark.parametrize("words, leaf", ROUTES, ids=lambda v: v if "=" in v else "")
+def test_pairs_on_every_route(repo, pairs, words, leaf):
+    """Buckets, own lengths, other precisions, packed rows, and an Ascend chip by the stand-ins: the same classes."""
+    if "bf16" in words and not cpu.cpu_flags() & cpu.BF16:
+        pytest.skip("this CPU has no bf16 unit")
+    ascend = tiny.environment() if "CHIP" in words else None
+    repo.make("MODEL=mine", "SEQ=64", f"DATA={pairs.own}", *words.split(), "accuracy", env=ascend)
+    record = json.loads((repo.path / f"build/mine/default/{leaf}/accuracy.json").read_text())
+    assert (record["predictions"], record["truth"]) == (pairs.want, pairs.truth)
+    assert record["task"] == "mrpc" and record["standin"] is bool(ascend)
+
+
+def test_pairs_on_a_gpu(repo, pairs):
+    """trtexec times zeros: what it is given is the graph, with its three inputs."""
+    repo.make("MODEL=mine", "SEQ=64", f"DATA={pairs.own}", "CHIP=T4", "perf", "SAMPLES=4", env=tiny.environment())
+    leaf = repo.path / "build/mine/default/seq64/bs8"
+    assert json.loads((leaf / "T4-trtexec-fp16/perf.json").read_text())["sentences"] == ROWS
+    assert {i.name for i in onnx.load(leaf / "gpu.onnx").graph.input} == set(PAIR_INPUTS)
+
+
+def test_pairs_int8_score_and_refusals(repo, pairs):
+    """int8 from the task's own sentences; score of one file and of many, audit, and what is refused."""
+    own, want, box = pairs.own, pairs.want, pairs.box
+    train = tsv(box / "train.tsv", "Quality\t#1 String\t#2 String", pairs.truth, texts(4, ROWS), texts(5, ROWS))
     given = ["MODEL=mine", "SEQ=64", f"DATA={own}"]
     assert "give TRAIN=" in repo.make(*given, "PRECISION=int8", "om", check=False).stderr
     repo.make(*given, "ENGINE=openvino", "PRECISION=int8", f"TRAIN={train}", "accuracy")
     assert len(accuracy_of(repo, "mine", "cpu-openvino-int8")["predictions"]) == ROWS
-    repo.make(*given, "PACK=1", "accuracy")
-    assert accuracy_of(repo, "mine", seq="64p")["predictions"] == want
     if has_native():
         repo.make(*given, "PRECISION=bf16", "accuracy")
         found = accuracy_of(repo, "mine", "cpu-native-bf16")["predictions"]
@@ -228,13 +272,71 @@ def test_pairs_by_the_readme(repo, tmp_path_factory):
     repo.make(*given[::2], f"INPUT={own}", "ENGINE=onnxruntime", "OUT=scored.csv", "score")
     scored = (repo.path / "scored.csv").read_text().splitlines()[1:]
     assert [int(line.split(",")[1]) for line in scored] == want
+    many = repo.path / "many"
+    many.mkdir()
+    (many / "a.tsv.gz").write_bytes(gzip.compress(own.read_bytes()))  # the benchmark's names of the columns
+    frame = pd.read_csv(own, sep="\t").rename(columns={"#1 String": "sentence1", "#2 String": "sentence2"})
+    frame.to_parquet(many / "b.parquet")
+    for name, says in (("*.tsv.gz", f"{ROWS} sentences in 1 parts"), ("*.parquet", f"{ROWS} sentences in 1 parts")):
+        out = f"OUT=scored_{name[2:]}"
+        assert says in repo.make(*given[::2], f"INPUT=many/{name}", "ENGINE=onnxruntime", out, "score").stdout
+        part = pd.read_parquet(repo.path / out[4:] / "00000-00000.parquet")
+        assert part["prediction"].tolist() == want and part["label"].tolist() == [PAIR_NAMES[i] for i in want]
     assert "every link holds" in repo.make("audit").stdout
     words = records_of.make_words(accuracy_of(repo, "mine", "cpu-openvino-int8"))
     assert {f"DATA={own}", f"TRAIN={train}"} <= set(words)
 
-    add(repo, "one", "mine", checkpoint, "sst2", PAIR_INPUTS)
+    add(repo, "one", "mine", pairs.checkpoint, "sst2", PAIR_INPUTS)
     done = repo.make("MODEL=one", "onnx", check=False)
     assert done.returncode and "not_equivalent, equivalent; the task's are negative, positive" in done.stderr
+
+
+def test_texts_by_a_relative_path_are_found_in_a_copy(repo, pairs, monkeypatch, capsys):
+    """make reproduce, demo-ascend and verify work in copies of the tree."""
+    monkeypatch.chdir(repo.path)
+    given = os.path.relpath(pairs.own)
+    repo.make("MODEL=mine", f"DATA={given}", "build/data/mine/dev.tsv")
+    words = ["build/data/mine/dev.tsv", "--", "MODEL=mine", f"DATA={given}", f"VENV={VENV}"]
+    monkeypatch.setattr(sys, "argv", ["reproduce", *words])
+    reproduce.main()
+    assert "are the same, byte for byte" in capsys.readouterr().out
+    monkeypatch.setattr(demo, "GOALS", words[:1])
+    monkeypatch.setattr(sys, "argv", ["demo", "310P3", *words[1:]])
+    demo.main()
+    made = repo.path / "build/demo/build/data/mine/dev.tsv"
+    assert made.read_bytes() == (repo.path / "build/data/mine/dev.tsv").read_bytes()
+
+
+NLI = ["contradiction", "entailment", "neutral"]  # the checkpoint's own order, which is not the benchmark's
+
+
+def test_three_classes_of_pairs(repo, tmp_path_factory):
+    """MNLI: the matched set as the benchmark's files have it, through buckets to an Ascend chip by the stand-ins."""
+    box = tmp_path_factory.mktemp("mnli")
+    checkpoint = save_checkpoint(box / "checkpoint", NLI, seed=9)
+    add(repo, "mnli", "bert_base_cased_mrpc", checkpoint, "mnli", PAIR_INPUTS)
+    given, truth = list(zip(texts(11, ROWS), texts(12, ROWS), strict=True)), [i % 3 for i in range(ROWS)]
+    wanted = list(tasks.TASKS["mnli"].labels)
+    said = [wanted[i] for i in truth]
+    own = tsv(box / "own.tsv", "sentence1\tsentence2\tgold_label", *zip(*given, strict=True), said)
+    want = [wanted.index(NLI[i]) for i in transformers_says(checkpoint, given, PAIR_INPUTS).argmax(1)]
+    assert len(set(want)) > 1, "the model gives one class alone: this test could not fail"
+    repo.make("MODEL=mnli", f"DATA={own}", "CHIP=310P3", "SEQ=32,64", "accuracy", env=tiny.environment())
+    record = accuracy_of(repo, "mnli", "310P3-atc-fp16", "32-64")
+    assert (record["task"], record["labels"], record["truth"]) == ("mnli", wanted, truth)
+    assert record["predictions"] == want
+
+
+def test_the_mismatched_set_as_the_hub_has_it(repo, tmp_path_factory):
+    """Another file and other columns; from its inputs on it is as the matched one."""
+    box = tmp_path_factory.mktemp("mnli-mm")
+    add(repo, "mm", "bert_base_cased_mrpc", save_checkpoint(box / "checkpoint", NLI), "mnli-mm", PAIR_INPUTS)
+    truth = [i % 3 for i in range(ROWS)]
+    own = tsv(box / "own.tsv", "premise\thypothesis\tlabel", texts(13, ROWS), texts(14, ROWS), truth)
+    folder = repo.path / "build/mm/default/seq64/input"
+    repo.make("MODEL=mm", f"DATA={own}", str((folder / "MANIFEST").relative_to(repo.path)))
+    assert list(cli.read_json(folder / "labels.json").values()) == list(map(str, truth))
+    assert tasks.read(folder) == ("mnli-mm", tasks.TASKS["mnli-mm"], list(tasks.TASKS["mnli-mm"].labels))
 
 
 def test_five_classes_by_name_in_columns_of_ones_own(repo, tmp_path_factory):
@@ -245,8 +347,8 @@ def test_five_classes_by_name_in_columns_of_ones_own(repo, tmp_path_factory):
     own = tsv(box / "own.tsv", "who\tlabel\tsentence", itertools.repeat("me", ROWS), [FIVE[i] for i in truth], given)
     want = transformers_says(checkpoint, given, PAIR_INPUTS[:2]).argmax(1).tolist()
     assert len(set(want)) > 1, "the model gives one class alone: this test could not fail"
-    repo.make("MODEL=five", f"DATA={own}", "accuracy")
-    record = accuracy_of(repo, "five")
+    repo.make("MODEL=five", f"DATA={own}", "PRECISION=fp16-sim", "accuracy")
+    record = accuracy_of(repo, "five", "cpu-onnxruntime-fp16-sim")
     assert (record["labels"], record["truth"], record["predictions"]) == (FIVE, truth, want)
     assert record["correct"] == sum(a == b for a, b in zip(want, truth, strict=True))
     if has_native():
@@ -260,22 +362,16 @@ def has_native():
     return bool(cpu.ENGINES["native"]["bf16"] & cpu.cpu_flags())
 
 
-def test_a_record_is_verified_with_its_own_texts(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert verify.from_here("DATA=mine.tsv") == f"DATA={tmp_path}/mine.tsv"
-    assert verify.from_here("DATA=/a/mine.tsv") == "DATA=/a/mine.tsv" and verify.from_here("BS=8") == "BS=8"
-
-
-def test_scores(repo, tmp_path_factory):
+def test_scores(repo, tmp_path_factory, monkeypatch):
     """Regression: the record holds scores and correlations, and says of nothing that it is right."""
     box = tmp_path_factory.mktemp("scores")
     checkpoint = save_checkpoint(box / "checkpoint", ["score"])
     add(repo, "stsb", "bert_base_cased_mrpc", checkpoint, "stsb", PAIR_INPUTS)
     first, second = texts(7, ROWS), texts(8, ROWS)
     truth = [round(5 * i / ROWS, 2) for i in range(ROWS)]
-    own = tsv(box / "own.tsv", "sentence1\tsentence2\tscore", first, second, truth)
+    tsv(repo.path / "own.tsv", "sentence1\tsentence2\tscore", first, second, truth)
     want = transformers_says(checkpoint, list(zip(first, second, strict=True)), PAIR_INPUTS)[:, 0]
-    done = repo.make("MODEL=stsb", f"DATA={own}", "accuracy")
+    done = repo.make("MODEL=stsb", "DATA=own.tsv", "accuracy")
     record = accuracy_of(repo, "stsb")
     assert record["correct"] is record["accuracy"] is record["interval95"] is None
     refuse_edits(box, record, correct=3, accuracy=0.5, truth=["1"] * ROWS, predictions=[float("nan")] * ROWS)
@@ -283,3 +379,11 @@ def test_scores(repo, tmp_path_factory):
     pearson = float(np.corrcoef(want, truth)[0, 1])
     assert record["metrics"]["pearson"]["value"] == pytest.approx(pearson, abs=1e-4)
     assert re.search(r"^pearson +-?0\.\d{4}, 95 % interval", done.stdout, re.M) and "spearman" in done.stdout
+    repo.make("MODEL=stsb", "record")
+    monkeypatch.chdir(repo.path)
+    value = record["metrics"]["pearson"]["value"]
+    assert f"| pearson {round(value, 4)} |" in readme.block().replace("  ", "")
+    held, words = verify.accuracy_verdict(record, record)
+    assert held and words.startswith(f"pearson {value} spearman") and words.endswith("as recorded")
+    with pytest.raises(cli.UserError, match="scores, of which none is right"):
+        compare.report(record, record)

@@ -59,11 +59,17 @@ def link_environment(folder: Path, words: list[str]) -> None:
             link.symlink_to(Path(name).resolve())
 
 
+def from_here(word: str) -> str:
+    """A `NAME=value` as another folder needs it: files of one's own by their whole path."""
+    name, _, value = word.partition("=")
+    return f"{name}={Path(value).absolute()}" if name in ("DATA", "TRAIN", "SST2") and value else word
+
+
 def make(folder: Path, words: list[str], jobs=1, umask=-1, env: dict | None = None, show=print) -> str | None:
     """Run make in `folder`, its output in folder/make.log, a line shown per artefact. The error, if it fails."""
     link_environment(folder, words)
     clean = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
-    command = ["make", f"-j{jobs}", *words]
+    command = ["make", f"-j{jobs}", *map(from_here, words)]
     show(f"==> {folder}: {' '.join(command)}", flush=True)
     last = ""
     with (folder / "make.log").open("w") as log, subprocess.Popen(

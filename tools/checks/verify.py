@@ -55,13 +55,20 @@ def bytes_verdict(old: dict, new: dict) -> tuple[bool, str]:
     return False, f"{len(targets) - len(unlike)} of {len(targets)} equal, first other: {unlike[0]}{why}"
 
 
+def told(record: dict) -> str:
+    """The result of an accuracy's record: right of all, or the metrics of scores."""
+    if record["correct"] is not None:
+        return f"{record['correct']}/{record['total']}"
+    return " ".join(f"{name} {m['value']}" for name, m in record["metrics"].items())
+
+
 def accuracy_verdict(old: dict, new: dict) -> tuple[bool, str]:
     """Compare two accuracy records' predictions: (ok, words)."""
     flips = compare.flips(old, new)
-    if not flips and old["correct"] == new["correct"]:
-        return True, f"{new['correct']}/{new['total']}, as recorded"
+    if not flips and told(old) == told(new):
+        return True, f"{told(new)}, as recorded"
     lines = ", ".join(f"dev.tsv:{i + 2}" for i in flips[:8]) + (" ..." if flips[8:] else "")
-    return False, f"{new['correct']}/{new['total']}, recorded {old['correct']}; {len(flips)} flips: {lines}"
+    return False, f"{told(new)}, recorded {told(old)}; {len(flips)} flips: {lines}"
 
 
 def other_machine(old: dict, new: dict) -> str | None:
@@ -135,12 +142,6 @@ def together(one: dict, more: dict) -> dict:
     return more | turns | {"figures": figures.of(*(sum(t, []) for t in turns.values()), threads, per_row)}
 
 
-def from_here(word: str) -> str:
-    """A `NAME=value` as another folder needs it: texts of one's own by their whole path."""
-    name, _, value = word.partition("=")
-    return f"{name}={Path(value).absolute()}" if name in ("DATA", "TRAIN") else word
-
-
 def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
     """Rebuild what one record claims inside `tree`; its line of the table."""
     old = records_of.read(path)
@@ -159,7 +160,7 @@ def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
     for _ in range(TRIES if kind == "perf" else 1):
         for made in leaf.glob("round*") if new else ():
             shutil.rmtree(made)
-        if error := reproduce.make(tree, [kind, *map(from_here, records_of.make_words(old)), *extra]):
+        if error := reproduce.make(tree, [kind, *records_of.make_words(old), *extra]):
             verdict = "not on this CPU" if LACKING.search(error) else "FAILED"
             return {**cell, "verdict": verdict, "bytes": "-", "result": f"not rebuilt: {error}", "published": "-"}
         found = records_of.read(leaf / f"{kind}.json")

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tools import cli
+from tools.base import tasks
 from tools.results import peers, plot, published, record, table
 
 START, END = "<!-- table -->", "<!-- /table -->"
@@ -52,9 +53,12 @@ def short(rows):
         own |= {"processor": f"{shown['cpu']}, {shown['cores']} cores"}
         place = *own.values(), r["weights"], r["chip"]
         cells = lines.setdefault(place, own | dict.fromkeys(("accuracy", *SPEEDS)))
-        if shown.get("correct") is not None:
+        metric = tasks.known(shown["task"]).metrics[0] if shown.get("task") else "accuracy"
+        if metric != "accuracy" and shown.get(metric) is not None:
+            cells["accuracy"] = f"{metric} {shown[metric]}"
+        elif metric == "accuracy" and shown.get("correct") is not None:
             cells["accuracy"] = f"{shown['accuracy_%']} % ({shown['correct']}/{shown['total']})"
-        if r["samples_per_s"] is None or pd.isna(r["samples_per_s"]):
+        if pd.isna(r.get("samples_per_s")):
             continue
         figure = "~" * (shown.get("noisy") is not None) + str(shown["samples_per_s"])
         if r["seq"] == "real":
