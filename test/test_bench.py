@@ -13,6 +13,7 @@ import pytest
 import small
 
 from tools import cli
+from tools.base import cpu
 from tools.bench import bench, contenders, knobs
 from tools.cpu.native.build import FLAGS
 from tools.results import peers
@@ -160,6 +161,10 @@ def test_real_contenders_on_a_small_model(record):
         in lines["ENGINE=native bf16", "padded"]["missing"]["all"]
     )
     assert record["peak_per_second"]["memory"]["median"] > 0
+    flags = cpu.cpu_flags(limited=False)
+    for kind, units in {"fp32": {"avx512f"}, "bf16": {"avx512_bf16"}, "int8": {"avx512_vnni"}}.items():
+        if flags & units:  # every CPU with AMX has them too
+            assert record["peak_per_second"][kind]["median"] > 0, kind
 
 
 def test_knobs_has_each_setting_beside_what_is_used(tiny):

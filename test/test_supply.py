@@ -19,7 +19,14 @@ COMMANDS = {
 }
 OURS = {p.stem for top in ("tools", "test", "test/fake_cann") for p in (ROOT / top).glob("*.py")} | {"tools"}
 OPTIONAL = {"atheris"}  # test/fuzz.py asks whether it is there
-PEERS = {"ctranslate2", "optimum"}  # of make bench alone: requirements-bench.in
+PEERS = {
+    "ctranslate2",
+    "gguf",
+    "optimum",
+    "torchao",
+    "xllamacpp",
+    "zentorch",
+}  # of make bench alone: requirements-bench.in
 SCALE = {"ray"}  # of make score CLUSTER= alone: requirements-scale.in
 
 

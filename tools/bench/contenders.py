@@ -307,14 +307,9 @@ def llama_(job):
     options.n_ctx = options.n_batch = options.n_ubatch = options.n_parallel * job.seq
     options.cpuparams.n_threads = options.cpuparams_batch.n_threads = job.threads
     server = xllamacpp.Server(options)
-    tokenizer = tokenizer_of(job)
-    weights = [
-        module.bert.pooler.dense.weight,
-        module.bert.pooler.dense.bias,
-        module.classifier.weight,
-        module.classifier.bias,
-    ]
-    pool, pool_bias, weight, bias = (t.detach().numpy() for t in weights)
+    dense, classifier = module.bert.pooler.dense, module.classifier
+    tensors = (dense.weight, dense.bias, classifier.weight, classifier.bias)
+    pool, pool_bias, weight, bias = (t.detach().numpy() for t in tensors)
     relu = isinstance(module.dropout, torch.nn.ReLU)
 
     def run(work):

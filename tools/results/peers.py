@@ -7,7 +7,7 @@ from tools.results import store
 SHAPES = ("sorted", "padded")
 
 
-UNITS = {"fp32": "AVX-512", "bf16": "AMX bf16", "int8": "AMX int8"}
+UNITS = {"fp32": "AVX-512", "bf16": "AMX or AVX-512 with bf16", "int8": "AMX or AVX-512 with VNNI"}
 
 
 def pairs(record: dict) -> dict:

@@ -4,7 +4,7 @@
  *
  * work(kind, seconds, done) runs one thread's worth for about `seconds`; done[0]: operations (a multiply-add is two) or
  * bytes, done[1]: seconds on the clock, done[2]: seconds that this thread had a processor. All are 0 where the CPU lacks
- * the unit. peak(kind, seconds) is done[0] / done[1]. The caller starts one thread per core and adds up.
+ * the unit: bf16 and int8 are AMX's tiles, else AVX-512's dot products; `_L2` tiles alone. peak(kind, seconds) is done[0] / done[1]. The caller starts one thread per core and adds up.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -42,31 +42,35 @@ static double portable(long steps) {
     return steps * 8.0 * 16 * 3;
 }
 
-static int needs_tiles(int kind) { return kind != AT_MEMORY && kind != AT_ANY && kind != AT_FP32; }
-
 #include "amx.c" /* its tiles; from here on it may be compiled for AVX-512 and AMX */
 
 #if !defined(__x86_64__)
 
+static int needs_tiles(int kind) { return 0; }
 static int lacks(int kind) { return kind != AT_MEMORY && kind != AT_ANY; }
 static double unit(int kind, const uint8_t *l2) { return 0; }
 static void tiles(int on) {}
 
 #else
 
-/* 20 sums of 16 floats: enough in flight to hide the latency of a multiply-add */
-static double fma32(long steps) {
-    __m512 sum[20], x = V(1e-3f);
-    for (int i = 0; i < 20; i++) sum[i] = V(i);
-    for (long s = 0; s < steps; s++) {
-#pragma GCC unroll 20
-        for (int i = 0; i < 20; i++) sum[i] = _mm512_fmadd_ps(x, x, sum[i]);
-        __asm__ volatile("" : "+v"(x));
+/* 16 sums of 16 columns, `k` products each: enough in flight to hide the latency of a multiply-add. In assembler, since
+ * gcc 12 moves sums from register to register. Sums of zeros take as long as any others. */
+#define EACH(f) f(16) f(17) f(18) f(19) f(20) f(21) f(22) f(23) f(24) f(25) f(26) f(27) f(28) f(29) f(30) f(31)
+#define CLEAR(n) "vpxord %%zmm" #n ", %%zmm" #n ", %%zmm" #n "\n"
+#define SUMS(name, op, k) \
+    static double name(long steps) { \
+        long left = steps; \
+        __asm__ volatile(CLEAR(0) EACH(CLEAR) "1:\n" EACH(op) "dec %0\njnz 1b\n" : "+r"(left) : : "cc", "xmm0", \
+            "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", \
+            "xmm24", "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31"); \
+        return steps * 16.0 * 16 * 2 * k; \
     }
-    for (int i = 1; i < 20; i++) sum[0] = _mm512_add_ps(sum[0], sum[i]);
-    __asm__ volatile("" ::"v"(sum[0]));
-    return steps * 20.0 * 16 * 2;
-}
+#define FMA(n) "vfmadd231ps %%zmm0, %%zmm0, %%zmm" #n "\n"
+#define BF16(n) "vdpbf16ps %%zmm0, %%zmm0, %%zmm" #n "\n"
+#define VNNI(n) "vpdpbusd %%zmm0, %%zmm0, %%zmm" #n "\n"
+SUMS(sums_fp32, FMA, 1)
+SUMS(sums_bf16, BF16, 2)
+SUMS(sums_int8, VNNI, 4)
 
 /* 2 x 2 tiles; `from`: 1 MB of operands, which stay in L2 and not in L1, or none: operands stay in the tiles */
 #define TILES(name, op, per_tile) \
@@ -87,15 +91,23 @@ static double fma32(long steps) {
 TILES(tiles_bf16, _tile_dpbf16ps, 16 * 16 * 32 * 2)
 TILES(tiles_int8, _tile_dpbssd, 16 * 16 * 64 * 2)
 
-static int lacks(int kind) {
-    if (kind == AT_FP32) return !__builtin_cpu_supports("avx512f");
-    if (!needs_tiles(kind)) return 0;
+static int has_tiles(int kind) {
     int bf16 = kind == AT_BF16 || kind == AT_BF16_L2;
-    return !(bf16 ? __builtin_cpu_supports("amx-bf16") : __builtin_cpu_supports("amx-int8")) || !native_amx_allowed();
+    return (bf16 ? __builtin_cpu_supports("amx-bf16") : __builtin_cpu_supports("amx-int8")) && native_amx_allowed();
+}
+
+static int needs_tiles(int kind) { return kind != AT_MEMORY && kind != AT_ANY && kind != AT_FP32 && has_tiles(kind); }
+
+static int lacks(int kind) {
+    if (kind == AT_MEMORY || kind == AT_ANY || needs_tiles(kind)) return 0;
+    if (kind == AT_FP32) return !__builtin_cpu_supports("avx512f");
+    if (kind == AT_BF16) return !__builtin_cpu_supports("avx512bf16");
+    return kind != AT_INT8 || !__builtin_cpu_supports("avx512vnni");
 }
 
 static double unit(int kind, const uint8_t *l2) {
-    if (kind == AT_FP32) return fma32(20000);
+    if (kind == AT_FP32) return sums_fp32(20000);
+    if (!needs_tiles(kind)) return kind == AT_BF16 ? sums_bf16(20000) : sums_int8(20000);
     return kind == AT_BF16 || kind == AT_BF16_L2 ? tiles_bf16(2000, l2) : tiles_int8(2000, l2);
 }
 
