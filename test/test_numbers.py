@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from scipy.stats import binomtest
 from tools import cli, manifest
 from tools.ascend import fp16
 from tools.base import cpu, input_files
-from tools.checks import audit, reproduce, verify
+from tools.checks import audit, consistency, reproduce, verify
 from tools.cpu import engines
 from tools.graph import rewrite
 from tools.results import compare, figures, imports, published, record, report, table
@@ -112,6 +113,75 @@ def flip(value: dict) -> None:
     value.update(record.proportion(sum(right), len(right)))
 
 
+def benched(change, repaired=repaired) -> None:
+    """The committed records of benches, one of them changed."""
+    shutil.copytree(measured.ROOT / "results/bench", "results/bench")
+    path = min(Path("results/bench").glob("*.json"))
+    (edited if repaired is False else repaired)(path, change)
+
+
+# What a forger changes who mends MANIFEST too: seen because a record says everything at least twice.
+TWICE = {
+    "model": ("accuracy", {"model": "tinybert_sst2"}, "its chain holds nothing of build/tinybert_sst2/"),
+    "chip": ("throughput", {"chip": "310P3"}, "its chain holds nothing of .*310P3"),
+    "isa": ("accuracy", {"isa": "AVX2"}, "its chain holds nothing of .*AVX2"),
+    "batch": ("throughput", {"bs": 16}, "its chain holds nothing of .*bs16"),
+    "source": ("accuracy", {"source": "hub:x/y@1"}, "source hub:x/y@1 is not the one whose hash its chain holds"),
+    "caveat": ("accuracy", {"caveat": "best of all"}, "caveat 'best of all' is not that of the source wheel"),
+    "stand-in": ("throughput", {"standin": True}, "was made with stand-ins"),
+    "engine": (
+        "throughput",
+        {"engine_info": {"name": "other", "threads": 2}},
+        "engine_info.name other is not its engine",
+    ),
+    "timed": ("throughput", {"timed": "end to end"}, "timed 'end to end' is not what is timed at SEQ=128"),
+    "missing": ("throughput", {"missing": {"figures": "x"}}, "missing .* is not what the record leaves empty"),
+    "padding of an accuracy": (
+        "accuracy",
+        {"padded_rows": 0.3},
+        "padded_rows 0.3 is not what 8 rows a request give, 0.0",
+    ),
+    "requests": ("throughput", {"requests": 5}, "missing .* is not what|requests 5 is not what its times_ms give"),
+    "when": ("throughput", {"started": "2020-01-01T00:00:00Z"}, "its own fields .* would call it 20200101T000000-"),
+}
+
+
+@pytest.mark.parametrize("field", TWICE)
+def test_a_record_says_twice_what_a_forger_would_change(repo, field):
+    kind, values, named = TWICE[field]
+    repaired(kept(kind), lambda v: v.update(values))
+    assert re.search(named, first_fault() or "nothing found")
+
+
+def test_times_that_are_scaled_without_their_turns_are_seen(repo):
+    def faster(v):
+        v.update({k: [[t / 2 for t in times] for times in v[k]] for k in ("times_ms",)})
+        v.update(rounds=[2 * s for s in v["rounds"]], samples_per_second=2 * v["samples_per_second"])
+        v.update(latency_ms={k: t / 2 for k, t in v["latency_ms"].items()})
+
+    repaired(kept("throughput"), faster)
+    assert "its turns (pairs) took another time than its times_ms" in first_fault()
+
+
+def test_a_source_that_the_commit_of_a_record_does_not_hold_is_seen(repo, monkeypatch):
+    monkeypatch.setattr(cli, "ROOT", Path.cwd())
+    consistency.tree_of.cache_clear()
+    git = lambda *words: subprocess.run(
+        ["git", "-c", "user.name=n", "-c", "user.email=e@x", *words], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    r = record.read(kept("accuracy")) | {"dirty": False, "commit": "0" * 40}
+    assert list(consistency.commit_faults(r)) == []  # a clone that does not hold it says nothing
+    git("init", "-q")
+    git("add", "tools")
+    git("commit", "-qm", "one")
+    r["commit"] = git("rev-parse", "HEAD")
+    assert list(consistency.commit_faults(r)) == []
+    edit_byte("tools/source/checkpoint.py")
+    git("commit", "-qam", "two")
+    (fault,) = consistency.commit_faults(r | {"commit": git("rev-parse", "HEAD")})
+    assert fault.startswith("its chain holds another tools/source/checkpoint.py than its commit")
+
+
 PLANTED = {
     "weights": (lambda: edit_byte(f"{measured.MODEL}/checkpoint/model.safetensors"), "model.safetensors: its bytes"),
     "graph": (lambda: edit_byte(f"{measured.MODEL}/model.onnx"), "default/model.onnx: its bytes are not"),
@@ -177,6 +247,11 @@ PLANTED = {
     "consistent flip": (
         lambda: repaired(kept("accuracy"), flip),
         "its predictions are not those whose hash its chain holds as .*score.json",
+    ),
+    "bench": (lambda: benched(lambda v: v["contenders"][0].update(samples_per_second=9e9)), "is not the median of its"),
+    "bench, any field": (
+        lambda: benched(lambda v: v.update(commit="0" * 40), repaired=False),
+        "not those that results/bench/MANIFEST lists",
     ),
     "record deleted": (lambda: kept("throughput").unlink(), "gone, though results/records/MANIFEST lists it"),
     "record added": (

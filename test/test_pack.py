@@ -1,5 +1,6 @@
 """PACK=1: rows of several sentences, the graph for them, and the whole pipeline on both routes."""
 
+import hashlib
 import json
 import sys
 
@@ -230,19 +231,26 @@ def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):
     common |= {
         "started": "2026-11-01T00:00:00Z",
         "source": "wheel",
-        "engine_info": None,
+        "engine_info": {"name": "e"},
         "standin": False,
         "rounds": [30.0],
         "requests": 1,
         "padded_rows": 0.0,
     }
-    common |= {"spread": 0.0, "latency_ms": {"mean": 1.0, "p50": None, "p99": None}, "timed": "the engine's call alone"}
+    common |= {
+        "spread": 0.0,
+        "latency_ms": {"mean": 1.0, "p50": None, "p99": None},
+    }
     packed = common | {"seq": "128p", "times_ms": [[800.0]], "sentences_per_row": 3.0}
     plain = common | {"seq": "128", "times_ms": [[800 / 3]]}
     for r in (packed, plain):
         made = f"build/m/default/seq{r['seq']}/bs8/cpu-e-fp32/round1/MANIFEST"
         r |= {
-            "chain": {made: {"sha256": "0" * 64}},
+            "chain": {
+                made: {"sha256": "0" * 64},
+                "build/m/default/source": {"sha256": hashlib.sha256(b"wheel\n").hexdigest()},
+            },
+            "timed": f"the engine's call alone; {record.work_of(r['seq'])}",
             "latency_ms": {"mean": r["times_ms"][0][0], "p50": None, "p99": None},
         }
     paths = [tmp_path / "1.json", tmp_path / "2.json"]

@@ -6,7 +6,8 @@
 
 Checked, upstream first: each artefact that a TARGET.prov.json under build/ describes (its bytes, the members of its
 MANIFEST, what it was made from), the outputs against score.json and accuracy.json, the timings against perf.json,
-each committed record against itself and against outputs that are still here, each table against its records.
+each committed record against itself, its commit (tools/checks/consistency.py), the MANIFEST of its folder, and outputs
+that are still here; each table, picture and README against its records. What nobody can see stands in consistency.py.
 The fix is always the same: delete what is named, and make it again.
 """
 
@@ -14,7 +15,6 @@ import argparse
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -22,7 +22,9 @@ from statistics import median
 
 from tools import cli, manifest
 from tools.base import tasks
-from tools.results import figures, readme, record, store, table
+from tools.checks import consistency
+from tools.checks.consistency import near
+from tools.results import readme, record, store, table
 from tools.stale import PROV, described
 
 # Made by make itself to remember a parameter: a cause, so nothing describes how it came about.
@@ -88,22 +90,11 @@ def only(found: dict, names) -> dict:
     return {name: found[name] for name in names if name in found}
 
 
-def chain_faults(r: dict) -> Iterator[str]:
-    """Where a record's chain contradicts itself or the record's own parameters."""
-    for target, link in r["chain"].items():
-        for name, sha in (link.get("inputs") or {}).items():
-            if r["chain"].get(name, {}).get("sha256") != sha:
-                yield f"in its chain {target} was made from another {name} than the chain holds"
-    if not r.get("imported") and not any(t.startswith(f"build/{record.leaf_of(r)}/") for t in r["chain"]):
-        yield f"its chain holds nothing of build/{record.leaf_of(r)}: are its parameters those it was made with?"
-
-
 def record_faults(path: Path) -> Iterator[str]:
     """Why a committed record contradicts itself, the labels, or the outputs where they are still here."""
     r = record.read(path)
-    yield from (f"{path}: {why}" for why in chain_faults(r))
+    yield from (f"{path}: {why}" for why in consistency.faults(r))
     if r["kind"] == "throughput":
-        yield from (f"{path}: {why}" for why in speed_faults(r))
         return
     correct = None if r["correct"] is None else sum(record.right(r))
     if apart := record.differing(only(r, PROPORTION), record.proportion(correct, len(r["predictions"]))):
@@ -121,37 +112,10 @@ def record_faults(path: Path) -> Iterator[str]:
         yield f"{path}: not what the stored outputs give: {apart}"
 
 
-def near(one, other, part=1e-3) -> bool:
-    """Equal but for what rounding changes, or another version of a library."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(near(one[k], other[k], part) for k in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(near(a, b, part) for a, b in zip(one, other, strict=True))
-    numbers = isinstance(one, int | float) and isinstance(other, int | float)
-    return math.isclose(one, other, rel_tol=part, abs_tol=part) if numbers else one == other
-
-
-def speed_faults(r: dict) -> Iterator[str]:
-    """Where the figures of a throughput record are not what its own times and turns give."""
-    if r.get("imported") or (r["chip"] != "cpu" and "per_device" not in r):
-        return
-    rounds = [{"throughput": v, "times_ms": t} for v, t in zip(record.speeds(r), r["times_ms"], strict=False)]
-    given = record.throughput(rounds, 1)
-    if r.get("pairs"):
-        per_row = r.get("sentences_per_row", 1)
-        given["figures"] = figures.of(
-            sum(r["pairs"], []), sum(r.get("singles") or [], []), (r["engine_info"] or {}).get("threads", 1), per_row
-        )
-    if r["seq"].isdecimal() and r["chip"] == "cpu":
-        count = r.get("sentences", record.SST2)
-        given["padded_rows"] = 1 - count / (-(-count // r["bs"]) * r["bs"])
-    for key, value in given.items():
-        if key == "latency_ms":  # records from before the least number of requests was fixed have percentiles
-            value = {k: v for k, v in value.items() if v is not None}
-            if not near({k: r[key].get(k) for k in value}, value):
-                yield f"{key} {r[key]} is not what its times_ms give, {value}"
-        elif not near(r.get(key), value, 0.02 if key == "figures" else 1e-3):
-            yield f"{key} {str(r.get(key))[:80]} is not what its times_ms give, {str(value)[:80]}"
+def name_faults(path: Path) -> Iterator[str]:
+    """Why a committed record is called otherwise than by its own fields."""
+    if path.name != (named := record.name_of(record.read(path))):
+        yield f"{path}: its own fields (when, where, which parameters) would call it {named}"
 
 
 def kept_faults(folder: Path) -> Iterator[str]:
@@ -221,7 +185,13 @@ def faults(counts: dict) -> Iterator[str]:
     made = [Path(t) for t in known if Path(t).name in ("accuracy.json", "perf.json")]
     kept = sorted(Path("results/records").glob("*.json"))
     counts["records"] = len(made) + len(kept)
-    for check, paths in ((leaf_faults, made), (kept_faults, KEPT), (record_faults, kept), (bench_faults, benches())):
+    for check, paths in (
+        (leaf_faults, made),
+        (kept_faults, KEPT),
+        (record_faults, kept),
+        (name_faults, kept),
+        (bench_faults, benches()),
+    ):
         for path in paths:
             try:
                 yield from check(path)

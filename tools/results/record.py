@@ -144,16 +144,20 @@ def sentences_of(leaf: Path) -> int | None:
     return sum(len(v) if isinstance(v, list) else 1 for v in labels) or None
 
 
+def caveat(source: str) -> str | None:
+    """What an accuracy with weights of that source is not."""
+    return "seeded weights: not the model's accuracy" if source == "seeded" else None
+
+
 def accuracy(leaf: Path) -> dict:
     """The record of leaf/score.json and the inference behind it."""
     score = cli.read_json(leaf / "score.json")
     record = base(leaf, "accuracy", leaf / "score.json", [leaf / "output" / "MANIFEST"])
-    caveat = "seeded weights: not the model's accuracy" if record["source"] == "seeded" else None
     summary = cli.read_json(leaf / "output" / "out_summary.json")
     return record | {
         **tool(leaf, summary),
         **proportion(score["correct"], score["total"]),
-        "caveat": caveat,
+        "caveat": caveat(record["source"]),
         **({"devices": len(summary["per_device"])} if "per_device" in summary else {}),
         **rows_run(score["total"], leaf, record, summary),
         "predictions": score["predictions"],
@@ -278,6 +282,16 @@ def no_percentiles(record: dict) -> str | None:
     return f"{requests} requests: percentiles need {figures.REQUESTS}"
 
 
+def work_of(seq: str) -> str:
+    """What was run while it was timed, in words."""
+    kinds = {
+        "real": "the sentences at their own lengths",
+        "-": "the sentences in length buckets",
+        "p": "the sentences in packed rows, filler not counted",
+    }
+    return next((words for mark, words in kinds.items() if mark in seq), "zeros as input")
+
+
 def perf(leaf: Path) -> dict:
     """The record of the timed rounds leaf/round1, round2 ...: all samples, pooled and by round.
 
@@ -292,13 +306,7 @@ def perf(leaf: Path) -> dict:
     places = [m.with_name("out_summary.json") for m in made]
     rounds = [round_of(s) for s in places]
     summaries = [cli.read_json(s) for s in places]
-    kinds = {
-        "real": "the sentences at their own lengths",
-        "-": "the sentences in length buckets",
-        "p": "the sentences in packed rows, filler not counted",
-    }
-    work = next((words for mark, words in kinds.items() if mark in record["seq"]), "zeros as input")
-    timed = f"{rounds[0]['timed']}; {work}" if record["chip"] != "cpu" else f"the engine's call alone; {work}"
+    what = rounds[0]["timed"] if record["chip"] != "cpu" else "the engine's call alone"
     stolen = [s.get("stolen") for s in summaries]
     own = sentences_of(leaf)
     record |= {"sentences": own} if own else {}
@@ -306,7 +314,7 @@ def perf(leaf: Path) -> dict:
     per_row = ran.get("sentences_per_row", 1)
     record |= {
         **tool(leaf, summaries[0]),
-        "timed": timed,
+        "timed": f"{what}; {work_of(record['seq'])}",
         **throughput(rounds, per_row),
         **({"pass_ms": [s["pass_ms"] for s in summaries]} if record["seq"] == "real" else {}),
         **({} if None in stolen else {"stolen": stolen}),
@@ -431,6 +439,14 @@ def broken(links: dict) -> str | None:
     return None
 
 
+def name_of(record: dict) -> str:
+    """The name that `promote` gives a record's file."""
+    day = (record["started"] or record["imported"]["sha256"][:12]).replace(":", "").replace("-", "")[:15]
+    spec = "-".join(str(record[k]) for k in ("model", "weights", "seq", "bs", "chip", "engine", "precision"))
+    isa = f".{record['isa']}" if record.get("isa") else ""
+    return f"{day}-{record['machine']['host']}-{spec}{isa}-{record['kind']}.json"
+
+
 def promote(folder: Path, record: dict, path: Path) -> Path:
     """Write a record into `folder` under its own name.
 
@@ -446,10 +462,7 @@ def promote(folder: Path, record: dict, path: Path) -> Path:
             raise cli.UserError(f"{path}: {name} is gone, or other than it was; run make {path.stem} again")
     if not record.get("imported") and (apart := differing(record, MAKERS[path.stem](path.parent))):
         raise cli.UserError(f"{path}: not what the files beside it give: {apart}; run make {path.stem} again")
-    day = (record["started"] or record["imported"]["sha256"][:12]).replace(":", "").replace("-", "")[:15]
-    spec = "-".join(str(record[k]) for k in ("model", "weights", "seq", "bs", "chip", "engine", "precision"))
-    isa = f".{record['isa']}" if record.get("isa") else ""
-    return keep(folder / f"{day}-{record['machine']['host']}-{spec}{isa}-{record['kind']}.json", record)
+    return keep(folder / name_of(record), record)
 
 
 MAKERS = {"accuracy": accuracy, "perf": perf}

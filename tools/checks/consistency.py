@@ -1,0 +1,136 @@
+"""Where a record contradicts itself, its own chain, or the commit that it names: what a forger would have to know.
+
+    for why in consistency.faults(record): ...
+
+    padded_rows 0.3 is not what 8 rows a request give, 0.0
+
+Nobody can see, of a record alone: another processor, host or version of a library; another share of stolen time; other
+commands in its chain; times, turns and figures that are all scaled alike. What else is edited shows here, or in the
+MANIFEST of the folder.
+"""
+
+import functools
+import hashlib
+import io
+import math
+import os
+import subprocess
+import tarfile
+from collections.abc import Iterator
+
+import numpy as np
+
+from tools import cli
+from tools.results import figures, record
+
+SOURCES = ("tools/", "models/", "data/", "requirements")
+
+
+@functools.cache
+def tree_of(commit: str) -> dict[str, str]:
+    """{path: sha256} of a commit's files; empty where this is no clone that holds it."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    try:
+        done = subprocess.run(["git", "archive", commit], capture_output=True, check=False, env=env, cwd=cli.ROOT)
+    except OSError:
+        return {}
+    if done.returncode:
+        return {}
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+        return {m.name: hashlib.sha256(tar.extractfile(m).read()).hexdigest() for m in tar if m.isfile()}
+
+
+def said_faults(r: dict) -> Iterator[str]:
+    """Where a record is not what its source, its command and its other fields say."""
+    if r["standin"]:
+        yield "was made with stand-ins for the vendor's tools"
+    if r.get("imported"):
+        return
+    stamp = r["chain"].get(f"build/{r['model']}/{r['weights']}/source", {}).get("sha256")
+    if stamp != hashlib.sha256(f"{r['source']}\n".encode()).hexdigest():
+        yield f"source {r['source']} is not the one whose hash its chain holds"
+    if r["chip"] == "cpu" and (r["engine_info"] or {}).get("name") != r["engine"]:
+        yield f"engine_info.name {(r['engine_info'] or {}).get('name')} is not its engine, {r['engine']}"
+    if r["kind"] == "accuracy" and r["caveat"] != record.caveat(r["source"]):
+        yield f"caveat {r['caveat']!r} is not that of the source {r['source']}"
+    timings = [c[0] for t, link in r["chain"].items() if t.endswith("/round1/MANIFEST") and (c := link.get("commands"))]
+    loops = [words[words.index("--loop") + 1] for words in timings if "--loop" in words]
+    if r["chip"] == "cpu" and "timed" in r and r["timed"] != f"the engine's call alone; {record.work_of(r['seq'])}":
+        yield f"timed {r['timed']!r} is not what is timed at SEQ={r['seq']}"
+    if "missing" in r and r["missing"] != record.unsaid(r):
+        yield f"missing {r['missing']} is not what the record leaves empty, {record.unsaid(r)}"
+    if r.get("loop") and loops and loops[0] != str(r["loop"]):
+        yield f"loop {r['loop']} is not its command's, {loops[0]}"
+
+
+def commit_faults(r: dict) -> Iterator[str]:
+    """Where a record's chain holds another source file than the commit that it names."""
+    tree = {} if r.get("dirty") is not False or not r.get("commit") else tree_of(r["commit"])
+    for path, link in r["chain"].items():
+        if tree and path.startswith(SOURCES) and tree.get(path, "") != link["sha256"]:
+            yield f"its chain holds another {path} than its commit {r['commit'][:12]}"
+
+
+def chain_faults(r: dict) -> Iterator[str]:
+    """Where a record's chain contradicts itself or the record's own parameters."""
+    for target, link in r["chain"].items():
+        for name, sha in (link.get("inputs") or {}).items():
+            if r["chain"].get(name, {}).get("sha256") != sha:
+                yield f"in its chain {target} was made from another {name} than the chain holds"
+    if not r.get("imported") and not any(t.startswith(f"build/{record.leaf_of(r)}/") for t in r["chain"]):
+        yield f"its chain holds nothing of build/{record.leaf_of(r)}: are its parameters those it was made with?"
+
+
+def near(one, other, part=1e-3) -> bool:
+    """Equal but for what rounding changes, or another version of a library."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(near(one[k], other[k], part) for k in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(near(a, b, part) for a, b in zip(one, other, strict=True))
+    numbers = isinstance(one, int | float) and isinstance(other, int | float)
+    return math.isclose(one, other, rel_tol=part, abs_tol=part) if numbers else one == other
+
+
+def padded_rows(r: dict) -> float | None:
+    """The share of padded rows in requests of one length on the CPU; None where that takes more than the record."""
+    if r["chip"] != "cpu" or not r["seq"].isdecimal():
+        return 0.0 if r["seq"] == "real" else None
+    count = r.get("total") or r.get("sentences", record.SST2)
+    return 1 - count / (-(-count // r["bs"]) * r["bs"])
+
+
+def speed_faults(r: dict) -> Iterator[str]:
+    """Where the figures of a throughput record are not what its own times and turns give."""
+    if r.get("imported") or (r["chip"] != "cpu" and "per_device" not in r):
+        return
+    rounds = [{"throughput": v, "times_ms": t} for v, t in zip(record.speeds(r), r["times_ms"], strict=False)]
+    given = record.throughput(rounds, 1)
+    times = np.concatenate(r["times_ms"])
+    # Records from before the least number of requests was fixed have percentiles of fewer.
+    exact = {f"p{q}": float(np.percentile(times, q)) for q in (50, 90, 95, 99)}
+    given["latency_ms"] |= {k: exact[k] for k in exact if r["latency_ms"].get(k) is not None}
+    given["latency_ms"] = {k: v for k, v in given["latency_ms"].items() if v is not None}
+    if r.get("pairs"):
+        per_row = r.get("sentences_per_row", 1)
+        given["figures"] = figures.of(
+            sum(r["pairs"], []), sum(r.get("singles") or [], []), (r["engine_info"] or {}).get("threads", 1), per_row
+        )
+        turns = [sum(turn[1] for turn in round_) for round_ in r["pairs"]]
+        if not near(turns, [sum(t) / 1000 for t in r.get("pass_ms") or r["times_ms"]]):
+            yield "its turns (pairs) took another time than its times_ms"
+    for key, value in given.items():
+        said = {k: r[key].get(k) for k in value} if key == "latency_ms" else r.get(key)
+        if not near(said, value, 0.02 if key == "figures" else 1e-3):
+            yield f"{key} {str(r.get(key))[:80]} is not what its times_ms give, {str(value)[:80]}"
+
+
+def faults(r: dict) -> Iterator[str]:
+    """Why a record contradicts itself, the chain in it, or its commit."""
+    yield from chain_faults(r)
+    yield from said_faults(r)
+    yield from commit_faults(r)
+    if r["kind"] == "throughput":
+        yield from speed_faults(r)
+    padded = padded_rows(r)
+    if not r.get("imported") and padded is not None and not near(r["padded_rows"], padded):
+        yield f"padded_rows {r['padded_rows']} is not what {r['bs']} rows a request give, {padded}"
