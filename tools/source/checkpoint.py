@@ -278,7 +278,7 @@ def make(spec, model, wheel, save_path, task=tasks.DEFAULT):
         if spec not in ("wheel", "seeded"):
             print(tokenizer.hold(made, folder, [], wanted["max_position_embeddings"], lower_case))
         tokenizer_config = tokenizer.config_like(model / "tokenizer_config.json", folder)
-    for key in wanted.keys() - {"labels"}:
+    for key in (name for name in wanted if name != "labels"):
         if config[key] != wanted[key]:
             raise cli.UserError(
                 f"{spec}: {key} is {config[key]}, {model / 'config.json'} says {wanted[key]}; is it another model's checkpoint?"
