@@ -37,23 +37,24 @@ ISAS := SSE41 AVX AVX2 AVX2_VNNI AVX2_VNNI_2 AVX512_CORE AVX512_CORE_VNNI AVX512
 # What bench and knobs measure of ours, where this CPU can run it.
 BENCHED := cpu-native-bf16 cpu-native-int8 cpu-native-fp32 cpu-openvino-bf16 cpu-openvino-int8 cpu-onnxruntime-fp32
 unit.cpu-native-bf16   := amx_bf16 avx512_bf16
-unit.cpu-native-int8   := amx_int8 avx512_vnni
-unit.cpu-native-fp32   := avx512f
+unit.cpu-native-int8   := amx_int8 avx512_vnni avx_vnni
+unit.cpu-native-fp32   := avx2
 unit.cpu-openvino-bf16 := avx512_bf16 amx_bf16 bf16
 unit.cpu-openvino-int8 := avx512_vnni avx_vnni asimddp i8mm
 
 family_of = $(strip $(foreach f,ascend gpu cpu,$(if $(filter $1,$(CHIPS_$f)),$f)))
 engines_of = $($(family_of).ENGINES)
 precisions_of = $(foreach e,$(engines_of),$($e.PRECISIONS))
-# The units of this CPU, among the words of what Linux says of it, and those that ISA= leaves (tools/base/cpu.py: STEPS).
+# The units of this CPU, in Linux's words, and those that ISA= leaves (tools/base/cpu.py: STEPS).
 UNITS := AVX2:avx2 AVX2_VNNI:avx_vnni AVX512_CORE:avx512f AVX512_CORE_VNNI:avx512_vnni AVX512_CORE_BF16:avx512_bf16 \
          AVX512_CORE_AMX:amx_bf16 AVX512_CORE_AMX:amx_int8 :bf16 :asimd :asimddp :i8mm
-units_of   = $(patsubst $1:%,%,$(filter $1:%,$(UNITS)))
 cpu_units := $(sort $(filter $(foreach u,$(UNITS),$(lastword $(subst :, ,$u))),$(file </proc/cpuinfo)))
 newer      = $(if $(filter $1,$(firstword $2)),$(wordlist 2,99,$2),$(call newer,$1,$(wordlist 2,99,$2)))
-forbidden  = $(if $(ISA),$(foreach i,$(call newer,$(ISA),$(ISAS)),$(call units_of,$i)))
+forbidden  = $(if $(ISA),$(foreach i,$(call newer,$(ISA),$(ISAS)),$(patsubst $i:%,%,$(filter $i:%,$(UNITS)))))
 has_unit   = $(filter $(unit.$1),$(filter-out $(forbidden),$(cpu_units)))
-# engine_for CHIP,PRECISION: ENGINE where given; our own for bf16 and int8, where this CPU has a unit of it: of those that
-# keep the gates it is the fastest (make bench); else the chip's first that has the precision.
-ours_for   = $(if $(PACK),,$(if $(call has_unit,$1-native-$2),$(if $(filter bf16 int8,$2),native)))
+# Where ours is the fastest of those that keep the gates: with AVX2 alone OpenVINO is a tenth faster.
+unit.faster-native-bf16 := amx_bf16 avx512_bf16
+unit.faster-native-int8 := amx_int8 avx512_vnni
+# engine_for CHIP,PRECISION: ENGINE where given; ours where it is the fastest; else the chip's first that has it.
+ours_for   = $(if $(PACK),,$(if $(filter cpu,$1),$(if $(call has_unit,faster-native-$2),native)))
 engine_for = $(or $(ENGINE),$(ours_for),$(firstword $(foreach e,$(engines_of),$(if $(filter $2,$($e.PRECISIONS)),$e))))

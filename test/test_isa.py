@@ -23,8 +23,8 @@ NEEDS = {  # what a precision cannot do without
     ("openvino", "bf16"): cpu.BF16,
     ("openvino", "int8"): cpu.VNNI,
     ("native", "bf16"): {"amx_bf16", "avx512_bf16"},
-    ("native", "int8"): {"amx_int8", "avx512_vnni"},
-    ("native", "fp32"): {"avx512f"},
+    ("native", "int8"): {"amx_int8", "avx512_vnni", "avx_vnni"},
+    ("native", "fp32"): {"avx2"},
 }
 
 
@@ -90,6 +90,7 @@ CASES = [(*which, "AVX2") for which in NEEDS] + [
     ("native", "int8", "AVX512_CORE_BF16"),
     ("native", "int8", "AVX512_CORE_VNNI"),
     ("native", "fp32", "AVX512_CORE"),
+    ("native", "int8", "AVX2_VNNI"),
 ]
 
 

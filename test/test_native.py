@@ -349,6 +349,8 @@ def test_the_newest_units_that_are_left_compute(monkeypatch, library):
     monkeypatch.setattr(native.cpu, "cpu_flags", lambda: {*native.AVX512, "avx512_vnni"})
     assert [native.Model.cpu_supports(p, library) for p in ("int8", "fp32")] == [(True, "avx512")] * 2
     assert not native.Model.cpu_supports("bf16", library)[0]
+    monkeypatch.setattr(native.cpu, "cpu_flags", lambda: {"avx2", "fma", "avx_vnni"})
+    assert [native.Model.cpu_supports(p, library) for p in ("int8", "fp32")] == [(True, "avx2")] * 2
 
 
 def test_a_missing_library_says_how_to_build_it(tmp_path):

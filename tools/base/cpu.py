@@ -21,11 +21,10 @@ VNNI = {"avx_vnni", "avx512_vnni", "asimddp", "i8mm"}  # any of them multiplies 
 ENGINES = {
     "onnxruntime": {"fp32": set(), "fp16-sim": set()},
     "openvino": {"fp32": set(), "bf16": BF16, "int8": VNNI},
-    "native": {"bf16": {"amx_bf16", "avx512_bf16"}, "int8": {"amx_int8", "avx512_vnni"}, "fp32": {"avx512f"}},
+    "native": {"bf16": {"amx_bf16", "avx512_bf16"}, "int8": {"amx_int8", "avx512_vnni", "avx_vnni"}, "fp32": {"avx2"}},
 }
-# Which of them a precision means, where ENGINE= is not given: the first that runs here (mk/chips.mk: engine_for). Ours is
-# the faster one on all units that it knows (make bench).
-PREFERRED = {"fp32": ("onnxruntime",), "bf16": ("native", "openvino"), "int8": ("native", "openvino")}
+# Where ours is faster than OpenVINO, which is what a precision means where it is not (mk/chips.mk: engine_for).
+FASTER = {"bf16": {"amx_bf16", "avx512_bf16"}, "int8": {"amx_int8", "avx512_vnni"}}
 
 
 def cpu_flags(limited=True) -> set[str]:

@@ -41,6 +41,7 @@ FAMILIES = {
     "amx": {"bf16": AVX512 | {"avx512_bf16", "amx_bf16"}, "int8": AVX512 | {"avx512_bf16", "amx_bf16", "amx_int8"}},
     "avx512_bf16": {"bf16": AVX512 | {"avx512_bf16"}, "int8": AVX512 | {"avx512_bf16", "avx512_vnni"}},
     "avx512": {"int8": AVX512 | {"avx512_vnni"}, "fp32": AVX512},
+    "avx2": {"int8": {"avx2", "fma", "avx_vnni"}, "fp32": {"avx2", "fma"}},
 }
 LIBRARY = cli.ROOT / "build" / "lib" / "native.so"
 INSTEAD = "use ENGINE=openvino or ENGINE=onnxruntime"

@@ -42,7 +42,7 @@ INLINE void finish(enum kind kind, enum number num, int first, const struct bloc
         x = int8 ? fma16(x, load(b->by), bias0) : x + bias0;
         y = int8 ? fma16(y, load(b->by + 16), bias1) : y + bias1;
         if (kind == ROWS) put2(out, 64, x, y);
-        else put2(out, 1024, gelu(x), gelu(y));
+        else put2(out, 1024, gelu(x, sizeof(act) == 4 && !int8), gelu(y, sizeof(act) == 4 && !int8));
     }
 }
 

@@ -50,9 +50,24 @@ TREE(max16, _mm512_max_ps)
 #define MAGIC 12582912.0f /* 1.5 x 2^23: x + MAGIC holds the nearest whole number in its low bits */
 
 INLINE vec fma16(vec a, vec b, vec c) { return a * b + c; }
-INLINE vec pick(ivec yes, vec a, vec b) { return (vec)((yes & (ivec)a) | (~yes & (ivec)b)); }
-INLINE vec max2(vec a, vec b) { return pick(a > b, a, b); }
-INLINE vec min2(vec a, vec b) { return pick(a < b, a, b); }
+/* by hand: gcc 12 takes a comparison of vectors apart, element by element, where they are longer than a register */
+#ifdef __AVX2__
+typedef __m256 part;
+#define part_max _mm256_max_ps
+#define part_min _mm256_min_ps
+#else
+typedef float32x4_t part;
+#define part_max vmaxq_f32
+#define part_min vminq_f32
+#endif
+#define PARTS(name, op) \
+    INLINE vec name(vec a, vec b) { \
+        union { vec v; part p[64 / sizeof(part)]; } x = {a}, y = {b}; \
+        for (unsigned i = 0; i < 64 / sizeof(part); i++) x.p[i] = op(x.p[i], y.p[i]); \
+        return x.v; \
+    }
+PARTS(max2, part_max)
+PARTS(min2, part_min)
 INLINE vec absolute(vec a) { return (vec)((ivec)a & 0x7fffffff); }
 INLINE vec nearest(vec x) { return (x + MAGIC) - MAGIC; }
 INLINE vec least_absolute(vec x, vec y) { return min2(absolute(x), absolute(y)); }
@@ -72,9 +87,11 @@ INLINE float total(vec v) {
 }
 INLINE float largest(vec v) {
     lanes x = {v};
-    float most = x.f[0];
-    for (int i = 1; i < 16; i++) most = MAX(most, x.f[i]);
-    return most;
+    lanes turned = {.q = {x.q[2], x.q[3], x.q[0], x.q[1]}};
+    x.v = max2(v, turned.v);
+    turned = (lanes){.q = {x.q[1], x.q[0], x.q[3], x.q[2]}};
+    x.v = max2(x.v, turned.v);
+    return MAX(MAX(x.f[0], x.f[1]), MAX(x.f[2], x.f[3]));
 }
 INLINE vec sum16(const vec v[16]) {
     lanes out;
@@ -111,11 +128,11 @@ INLINE vec exp2v(vec x, int rough) {
     return times_2_to(fma16(p, f, V(0.9999992847442627f)), n);
 }
 
-/* x Phi(x) = max(x, 0) + an even function. Of bf16 activations that is a polynomial in min(|x|, 3.9) that is 0 at both
- * ends: nine operations; absolute error 1.9e-4, a tenth of what rounding a result near 1 to bf16 costs. Of fp32 ones it
+/* x Phi(x) = max(x, 0) + an even function, here a polynomial in min(|x|, 3.9) that is 0 at both ends: nine operations;
+ * absolute error 1.9e-4, a tenth of what rounding a result near 1 to bf16 costs. Where the result stays fp32 (fine) it
  * is -|x| Phi(-|x|), by Abramowitz and Stegun 7.1.26, whose error is 1.5e-7. */
-INLINE vec gelu(vec x) {
-    if (sizeof(act) == 4) {
+INLINE vec gelu(vec x, int fine) {
+    if (fine) {
         vec z = absolute(x), t = 1 / fma16(z, V(0.23164189f), V(1)); /* 0.3275911 / sqrt(2) */
         vec p = fma16(V(0.530702714f), t, V(-0.7265760135f));        /* their coefficients, halved */
         p = fma16(p, t, V(0.7107068705f));

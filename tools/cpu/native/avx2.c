@@ -1,0 +1,67 @@
+/* avx2.c: AVX2 with FMA for fp32, and with AVX-VNNI for int8. */
+#ifdef __x86_64__
+
+#include <immintrin.h>
+
+#pragma GCC target("avx2,fma")
+
+#include "net.h"
+
+typedef float act;
+enum { SHIFTED = 1 };
+#define FLOATS
+
+#include "vectors.h"
+#include "pieces.h"
+
+/* c + a 4-byte group of k's (one fp32, four u8) x that group of 8 columns */
+INLINE __m256 dot(enum number num, __m256 c, __m256 a, __m256 b) {
+    if (num == F32) return _mm256_fmadd_ps(a, b, c);
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(c) : "x"(a), "x"(b)); /* no target: only what is asked for int8 has it */
+    return c;
+}
+
+/* n rows x 16 columns: with n = 6, 12 of the 16 registers are sums */
+INLINE void some_rows(enum number num, int n, const uint8_t *a, long a_row, long a_step, const uint8_t *b, long b_step,
+                      int kt, const int32_t *init, float *out, long out_row) {
+    __m256 c[6][2];
+    for (int r = 0; r < n; r++)
+        for (int i = 0; i < 2; i++) c[r][i] = init ? _mm256_loadu_ps((const float *)init + i * 8) : _mm256_setzero_ps();
+    for (int k = 0; k < kt; k++, a += a_step, b += b_step)
+#pragma GCC unroll 2
+        for (int i = 0; i < 64; i += 4) {
+            __m256 b0 = _mm256_loadu_ps((const float *)(b + i * 16)), b1 = _mm256_loadu_ps((const float *)(b + i * 16 + 32));
+#pragma GCC unroll 6
+            for (int r = 0; r < n; r++) {
+                __m256 x = _mm256_broadcast_ss((const float *)(a + r * a_row + i));
+                c[r][0] = dot(num, c[r][0], x, b0);
+                c[r][1] = dot(num, c[r][1], x, b1);
+            }
+        }
+    for (int r = 0; r < n; r++, out += out_row) _mm256_storeu_ps(out, c[r][0]), _mm256_storeu_ps(out + 8, c[r][1]);
+}
+
+INLINE void product(enum number num, const void *a, long a_row, long a_step, const void *b, long b_step, long half, int kt,
+                    int rows, const int32_t *init, float *out, long out_row, long out_half) {
+    const uint8_t *x = a, *y = b;
+    for (int i = 0; i < 2; i++, y += half, out += out_half, init += init ? 16 : 0) {
+        if (rows == 1) {
+            some_rows(num, 1, x, a_row, a_step, y, b_step, kt, init, out, out_row);
+            continue;
+        }
+        some_rows(num, 6, x, a_row, a_step, y, b_step, kt, init, out, out_row);
+        if (rows > 6) some_rows(num, 5, x + 6 * a_row, a_row, a_step, y, b_step, kt, init, out + 6 * out_row, out_row);
+        if (rows > 11) some_rows(num, 5, x + 11 * a_row, a_row, a_step, y, b_step, kt, init, out + 11 * out_row, out_row);
+    }
+}
+
+#include "products.h"
+#include "attention.h"
+
+static void nothing(void) {}
+
+#include "layers.h"
+
+const struct family native_avx2 = {sizeof(act), SHIFTED, nothing, nothing, run_blocks, run_tail};
+
+#endif
