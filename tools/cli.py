@@ -35,8 +35,11 @@ ROOM = "; make room on that disk and run it again"
 ADVICE = {errno.ENOSPC: ROOM, errno.EFBIG: ROOM, errno.EDQUOT: ROOM, errno.EROFS: "; name a folder that can be written"}
 
 
-def run(main):
-    """Call main() and exit: 0 (or main's own status), 1 with one line on a user's mistake, 130 on Ctrl-C."""
+def run(main, abrupt=False):
+    """Call main() and exit: 0 (or main's own status), 1 with one line on a user's mistake, 130 on Ctrl-C.
+
+    abrupt: after a mistake, without waiting for threads of a library that may still call Python.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
@@ -55,6 +58,9 @@ def run(main):
         status = f"{Path(sys.argv[0]).name}: error: no memory left ({e}); free some, or give a smaller input"
     except KeyboardInterrupt:
         status = 130
+    if abrupt and isinstance(status, str):
+        print(status, file=sys.stderr, flush=True)
+        os._exit(1)
     sys.exit(status)
 
 

@@ -137,4 +137,4 @@ def main():
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, abrupt=True)  # Arrow reads ahead; its threads abort a process that ends while they do
