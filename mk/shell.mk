@@ -1,6 +1,7 @@
 # How recipes run: one strict shell, no built-in rules, a clean environment.
 override SHELL := bash
-.SHELLFLAGS    := -eu -o pipefail -c
+# -p: no BASH_ENV, no functions and no SHELLOPTS of the environment, in $(shell) too, which unexport does not reach.
+.SHELLFLAGS    := -peu -o pipefail -c
 MAKEFLAGS      += --no-builtin-rules
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
@@ -10,7 +11,8 @@ export V
 export LC_ALL := C.UTF-8
 export PYTHONHASHSEED := 0
 # What would run code of its own, or change what Python or oneDNN does.
-unexport BASH_ENV ENV PYTHONHOME PYTHONOPTIMIZE PYTHONSTARTUP PYTHONINSPECT ONEDNN_MAX_CPU_ISA
+inert := BASH_ENV ENV PYTHONHOME PYTHONOPTIMIZE PYTHONSTARTUP PYTHONINSPECT ONEDNN_MAX_CPU_ISA
+unexport $(inert)
 # Names with a dot are values of ours, such as minilm_sst2.SEQ; none of them is taken from the environment.
 dotted := $(foreach v,$(.VARIABLES),$(if $(findstring .,$v),$v))
 $(foreach v,$(dotted),$(if $(filter environment%,$(origin $v)),$(eval undefine $v)))
@@ -19,7 +21,7 @@ $(foreach v,$(dotted),$(if $(filter environment%,$(origin $v)),$(eval undefine $
 # writes. tools/run.py makes the artefact whole, or not at all. Where a step has two commands, `--` stands between them.
 py    = $(VENV)/bin/python
 # What is asked before VENV is made, PYTHON answers; all else is the environment's, whatever python3 is first on PATH.
-our_python = $(if $(realpath $(py)),$(py),$(PYTHON))
+our_python = env $(inert:%=-u %) $(if $(realpath $(py)),$(py),$(PYTHON))
 ais_python = $(addprefix --python ,$(AIS_PYTHON))
 # In a table, a line on the screen says which row it is of.
 labelled = $(if $(filter $(TABLES),$(MAKECMDGOALS)),--labelled)

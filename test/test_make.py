@@ -1,12 +1,13 @@
 """What make says to people: mistyped words, the screen, help, folders that are not ours. It drives the real Makefile."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, VENV
 
 from tools import imports
 from tools.base import cpu
@@ -21,7 +22,9 @@ PIPES = {
     "a log": "tools.results.imports {} minilm_sst2/default/seq128/bs8/310P3-atc-fp16 --given --save_path records",
     "an .om": "tools.ascend.om {}",
     "SST-2": "tools.source.data accept {} --save_path dev.tsv",
-    "a checkpoint": "tools.source.given {}",
+    "WEIGHTS=, SST2=, DATA= and TRAIN=": "tools.source.given {}",
+    "int8's own texts": "tools.source.data take {} --save_path dev.tsv",
+    "an .ir": "tools.cpu.runner --model {} --loop 1",
 }
 
 
@@ -60,6 +63,65 @@ def test_no_value_is_expanded_before_it_is_checked(built, name):
     (built.path / "pwned").unlink(missing_ok=True)
     built.make(f"{name}=$(shell touch pwned)", "-n", "help", check=False)
     assert not (built.path / "pwned").exists()
+
+
+ENVIRONMENT = {
+    "values of ours": {"tiny.GATE_ROWS": "3", "compiled.onnxruntime": "x.onnx", "tiny.TASK": "mrpc", "tiny.DATA": "x"},
+    "names of ours": dict.fromkeys(("stale", "native_alone", "seeded", "asked", "task", "own", "made", "loops"), "x"),
+    "a shell's start": {"BASH_ENV": "start", "ENV": "start", "SHELLOPTS": "xtrace"},
+    "Python's": {"PYTHONOPTIMIZE": "2", "PYTHONINSPECT": "1", "PYTHONSTARTUP": "start"},
+    "another Python": {"PYTHONHOME": "/nowhere"},
+}
+
+
+@pytest.mark.parametrize("kind", ENVIRONMENT)
+def test_no_variable_of_the_environment_changes_a_command(built, kind):
+    (built.path / "start").write_text("echo printed\n")
+    words = ("-n", "-B", "MODEL=tiny", "PACK=1", "perf")
+    env = {name: str(built.path / "start") if text == "start" else text for name, text in ENVIRONMENT[kind].items()}
+    plain, odd = built.make(*words), built.make(*words, env=env)
+    assert (odd.stdout, odd.stderr) == (plain.stdout, plain.stderr)
+    assert built.make("-q", "MODEL=tiny", "accuracy", env=env, check=False).returncode == 0
+
+
+def test_a_copy_of_sst2_that_is_not_there_is_noticed_though_dev_tsv_is(built):
+    done = built.make("MODEL=tiny", "accuracy", "SST2=nope", check=False)
+    assert done.returncode == 2 and "nope: no such file or folder; is it spelled right?" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_a_closed_stream_is_no_fault(built, closed):
+    (built.path / "build" / LEAF / "score.json").unlink()
+    command = ["bash", "-c", f'"$@" {closed}', "bash", "make", f"VENV={VENV}", "MODEL=tiny", "accuracy"]
+    done = subprocess.run(command, cwd=built.path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert (built.path / "build" / LEAF / "score.json").is_file()
+
+
+def test_two_makes_with_unlike_values_each_make_their_own(built):
+    """Started at once: the second waits for the first, and does not take what that made for its own."""
+    leaf = built.path / "build" / LEAF
+    command = ["make", f"VENV={VENV}", "MODEL=tiny", "build/" + LEAF + "/perf.json"]
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    runs = [subprocess.Popen([*command, f"SAMPLES={n}"], cwd=built.path, **quiet) for n in (8, 40)]
+    said = [run.communicate(timeout=300)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    # Whoever came last wrote perf.json; all three rounds in it are of one value, which prov.json names.
+    loops = {json.loads((leaf / f"round{r}/MANIFEST.prov.json").read_text())["recipe"] for r in (1, 2, 3)}
+    loops = {re.search(r"--loop (\d+)", text)[1] for text in loops}
+    assert loops in ({"5"}, {"9"}), said
+    for count in ("8", "40"):  # and each, asked again, has its own
+        built.make(*command[2:], f"SAMPLES={count}")
+        assert json.loads((leaf / "perf.json").read_text())["loop"] == int(count) // 8 + 4
+
+
+@pytest.mark.parametrize("word", ["DEVICE", "ATC"])
+def test_what_another_value_made_is_not_taken(built, word):
+    """The value stands in the command, and a command that is not the one in prov.json makes its artefact again."""
+    values = {"DEVICE": ("0", "1"), "ATC": ("/opt/one/atc", "/opt/two/atc")}[word]
+    goal = "accuracy" if word == "DEVICE" else "om"
+    commands = [built.make("-n", "MODEL=tiny", "CHIP=310P3", f"{word}={v}", goal).stdout for v in values]
+    assert all(v in text for v, text in zip(values, commands, strict=True)) and commands[0] != commands[1]
 
 
 def test_isa_reaches_the_engine(built):
