@@ -2,7 +2,7 @@
 
 tools/imports.py asks at each call of make, which then says:
 
-    build/minilm_sst2/default/model.onnx was made from another data/pins.txt, though its date is newer; made again.
+    build/minilm_sst2/default/model.onnx was made from another data/pins.txt, though its date is newer; made again when asked for.
     7 files had dates in the future, as build/minilm_sst2/default/model.onnx; dated now, in their order.
 
 Make goes by dates. These lie where a clock was wrong, where a tree was copied, where a backup brought old dates back.
@@ -21,6 +21,7 @@ from pathlib import Path
 from tools import cli, manifest
 
 PROV = ".prov.json"
+SMALL = 1 << 20  # bytes of a result that is hashed again where its date or size is another
 SKEW = 2  # seconds by which the clock of a file server may be ahead of ours
 
 
@@ -73,12 +74,15 @@ def dated(paths) -> dict[str, int]:
 
 
 def hidden(provs: dict[str, dict], dates: dict[str, int], sha256) -> dict[str, str]:
-    """{target: the first input that is another now, though the target's date is not older}.
+    """{target: the first input that is another now, though the target's date is not older; or a small target itself}.
 
-    Make sees by itself what is newer, and what is gone.
+    Make sees by itself what is newer, and what is gone; run.py, what a step reads. Nothing reads an accuracy.txt again.
     """
     stale = {}
     for target, prov in provs.items():
+        if Path(target).stat().st_size < SMALL and sha256(target) != prov.get("sha256"):
+            stale[target] = target
+            continue
         for name in (n for n in prov["inputs"] if n in dates and dates[n] <= dates[target]):
             if prov["inputs"][name] != (provs[name].get("sha256") if name in provs else sha256(name)):
                 stale[target] = name
@@ -102,4 +106,5 @@ def words(stale: dict[str, str]) -> str:
         return ""
     target, name = next(iter(stale.items()))
     more = f" (and {len(stale) - 1} more like it)" if len(stale) > 1 else ""
-    return f"{target} was made from another {name}, though its date is newer{more}; made again."
+    why = "is not as it was made" if name == target else f"was made from another {name}, though its date is newer"
+    return f"{target} {why}{more}; made again when asked for."
