@@ -7,8 +7,8 @@ $(VENV)/installed: $(locks) $$(if_stale)
 .venv-bench/installed: requirements-bench.txt $$(if_stale) | $(VENV)/installed
 	$(Q)$(PYTHON) -m tools.setup.install .venv-bench requirements-bench.txt --behind $(VENV)
 
-# needs.<module or script> lists what it imports, itself included. `stale` lists what dates hide (a wrong clock, a backup
-# restored with its old dates). Files with dates in the future are dated now.
+# needs.<module or script> lists what it imports, itself included. `stale` lists what dates hide: a wrong clock, a copy
+# with its old dates. Files with dates in the future are dated now.
 looking := help help-dev doctor lock clean distclean
 ifneq ($(filter-out $(looking),$(or $(MAKECMDGOALS),help)),)
 stamps := --stamp $(VENV)/installed $(locks) --stamp .venv-bench/installed requirements-bench.txt
