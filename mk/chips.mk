@@ -36,9 +36,9 @@ ISAS := SSE41 AVX AVX2 AVX2_VNNI AVX2_VNNI_2 AVX512_CORE AVX512_CORE_VNNI AVX512
         AVX512_CORE_AMX
 # What bench and knobs measure of ours, where this CPU can run it.
 BENCHED := cpu-native-bf16 cpu-native-int8 cpu-native-fp32 cpu-openvino-bf16 cpu-openvino-int8 cpu-onnxruntime-fp32
-unit.cpu-native-bf16   := amx_bf16 avx512_bf16
-unit.cpu-native-int8   := amx_int8 avx512_vnni avx_vnni
-unit.cpu-native-fp32   := avx2
+unit.cpu-native-bf16   := amx_bf16 avx512_bf16 bf16
+unit.cpu-native-int8   := amx_int8 avx512_vnni avx_vnni i8mm
+unit.cpu-native-fp32   := avx2 asimd
 unit.cpu-openvino-bf16 := avx512_bf16 amx_bf16 bf16
 unit.cpu-openvino-int8 := avx512_vnni avx_vnni asimddp i8mm
 

@@ -1,6 +1,7 @@
 """The native engine against onnxruntime, on small seeded classifiers of several shapes; hostile files; the bits.
 
-Each family of units that this CPU has computes; AMX's instructions are emulated where it has AVX-512 with bf16 alone.
+Each family of units that this CPU has computes; AMX's instructions are emulated where it has AVX-512 with bf16 alone, and
+Arm's run under qemu where that and a cross compiler are.
 """
 
 import ctypes
@@ -111,6 +112,48 @@ def test_same_answers_as_onnxruntime(onnx_path, tmp_path, library, precision):
     want, have = reference(onnx_path, batch), model(onnx_path, tmp_path, library, precision).run(batch)
     assert want.std() > 0.05, "the reference must tell sentences apart"
     assert np.abs(have - want).max() < near * max(1, np.abs(want).max())
+
+
+ARM = [shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")]
+
+
+@pytest.fixture(scope="module")
+def on_arm(tmp_path_factory):
+    """on_arm(model, family, batch): logits of a model's file by a family of Arm's units, in emulation."""
+    if not all(ARM):
+        pytest.skip(
+            "aarch64-linux-gnu-gcc and qemu-aarch64 are needed: apt-get install gcc-aarch64-linux-gnu qemu-user"
+        )
+    program = tmp_path_factory.mktemp("arm") / "driver"
+    flags = ["-O1", *(flag for flag in FLAGS if flag not in ("-O3", "-shared", "-fPIC"))]
+    sources = [*SOURCES, ROOT / "test/native_driver.c"]
+    subprocess.run([ARM[0], *flags, "-static", "-Wall", "-Werror", *sources, "-o", program], check=True)
+
+    def run(engine, family, batch, block=64):
+        rows = np.array([len(s) for s in batch], np.int32)
+        ids = np.concatenate(batch).astype(np.int32)
+        start = np.concatenate([[0], rows[:-1].cumsum(dtype=np.int64)])
+        number = list(native.FAMILIES).index(family)
+        arrays = [np.frombuffer(engine.weights, np.uint8), engine.offsets, engine.numbers, np.zeros_like(engine.sums)]
+        arrays += [ids, np.zeros_like(ids), start, rows, rows]
+        given = struct.pack("<6i", number, len(rows), block, 4, int(rows.max()), 2) + bytes(engine.net)[:44]
+        given += b"".join(struct.pack("<i", a.nbytes) + a.tobytes() for a in arrays)
+        done = subprocess.run([ARM[1], "-cpu", "max", program], input=given, stdout=subprocess.PIPE, check=True)
+        return np.frombuffer(done.stdout, np.float32).reshape(len(rows), -1)
+
+    return run
+
+
+@pytest.mark.parametrize("on_units", [c for c in CASES if c[0].startswith("neon")], ids="-".join)
+def test_arm_in_emulation(onnx_path, tmp_path, library, on_arm, on_units):
+    """The same answers as onnxruntime's here, the same bits in other company."""
+    family, precision = on_units
+    near = {"bf16": 0.02, "int8": 0.06, "fp32": 1e-5}[precision]
+    batch = sentences(12)
+    engine = model(onnx_path, tmp_path, library, precision)
+    want, have = reference(onnx_path, batch), on_arm(engine, family, batch)
+    assert np.abs(have - want).max() < near * max(1, np.abs(want).max())
+    assert np.array_equal(on_arm(engine, family, batch[4:1:-1], block=96), have[4:1:-1])
 
 
 def test_a_sentence_has_the_same_bits_in_any_company(onnx_path, tmp_path, library, precision):

@@ -41,20 +41,7 @@ INLINE void some_rows(enum number num, int n, const uint8_t *a, long a_row, long
     for (int r = 0; r < n; r++, out += out_row) _mm256_storeu_ps(out, c[r][0]), _mm256_storeu_ps(out + 8, c[r][1]);
 }
 
-INLINE void product(enum number num, const void *a, long a_row, long a_step, const void *b, long b_step, long half, int kt,
-                    int rows, const int32_t *init, float *out, long out_row, long out_half) {
-    const uint8_t *x = a, *y = b;
-    for (int i = 0; i < 2; i++, y += half, out += out_half, init += init ? 16 : 0) {
-        if (rows == 1) {
-            some_rows(num, 1, x, a_row, a_step, y, b_step, kt, init, out, out_row);
-            continue;
-        }
-        some_rows(num, 6, x, a_row, a_step, y, b_step, kt, init, out, out_row);
-        if (rows > 6) some_rows(num, 5, x + 6 * a_row, a_row, a_step, y, b_step, kt, init, out + 6 * out_row, out_row);
-        if (rows > 11) some_rows(num, 5, x + 11 * a_row, a_row, a_step, y, b_step, kt, init, out + 11 * out_row, out_row);
-    }
-}
-
+#include "halves.h"
 #include "products.h"
 #include "attention.h"
 

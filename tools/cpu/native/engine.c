@@ -1,7 +1,7 @@
 /* engine.c: BERT sequence classifiers on the CPU, without a single padded token.
  *
  *     gcc -O3 -std=gnu11 -fno-math-errno -shared -fPIC -pthread -o build/lib/native.so \
- *         tools/cpu/native/{engine,amx,avx512,avx512_f32,avx2}.c
+ *         tools/cpu/native/{engine,amx,avx512,avx512_f32,avx2,neon,neon_f32}.c
  *
  * Sentences are concatenated, whole, into blocks of a few hundred tokens. A thread takes a group of blocks
  * and runs all layers on it with no barrier; a matrix product sees one tall [tokens, hidden] operand, and
@@ -17,15 +17,14 @@
 
 /* ---- families of processor units, in the order of FAMILIES in model.py ---------------------------------- */
 
-#ifdef __x86_64__
-
+#if defined(__x86_64__)
 extern const struct family native_amx, native_avx512_bf16, native_avx512, native_avx2;
 static const struct family *const families[] = {&native_amx, &native_avx512_bf16, &native_avx512, &native_avx2};
-
+#elif defined(__aarch64__)
+extern const struct family native_neon_bf16, native_neon;
+static const struct family *const families[] = {0, 0, 0, 0, &native_neon_bf16, &native_neon};
 #else
-
 static const struct family *const families[] = {0};
-
 #endif
 
 /* ---- the workspace ------------------------------------------------------------------------------------ */

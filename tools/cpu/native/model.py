@@ -15,7 +15,7 @@ A model.native file is, in this order:
               (the embeddings and the pooler are bf16 beside bf16 and int8 layers, else fp32)
     zeros     up to a multiple of 4096
     payload   the tensors that `tensors()` lists, each at a multiple of 64; their sizes follow from the header
-The weights are cut into tiles as AMX, VDPBF16PS and VPDPBUSD all read them (convert.py does it).
+The weights are cut into tiles as AMX, VDPBF16PS, VPDPBUSD, BFDOT and USDOT all read them (convert.py does it).
 """
 
 import ctypes
@@ -42,6 +42,8 @@ FAMILIES = {
     "avx512_bf16": {"bf16": AVX512 | {"avx512_bf16"}, "int8": AVX512 | {"avx512_bf16", "avx512_vnni"}},
     "avx512": {"int8": AVX512 | {"avx512_vnni"}, "fp32": AVX512},
     "avx2": {"int8": {"avx2", "fma", "avx_vnni"}, "fp32": {"avx2", "fma"}},
+    "neon_bf16": {"bf16": {"bf16"}, "int8": {"bf16", "i8mm"}},
+    "neon": {"fp32": {"asimd"}},
 }
 LIBRARY = cli.ROOT / "build" / "lib" / "native.so"
 INSTEAD = "use ENGINE=openvino or ENGINE=onnxruntime"

@@ -1,0 +1,37 @@
+/* Runs the native engine where there is no Python: what test_native.py writes to standard input -> logits to standard output.
+ * Standard input: 6 numbers of the run, those of the net, then the arrays; each number and length as int32. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "../tools/cpu/native/net.h"
+
+int native_shifted(int family);
+void native_sums(const struct net *m, int32_t *sums);
+int64_t native_bytes(int family, const struct net *m, int n, int block, int group, int longest, int threads);
+void native_run(int family, const struct net *m, const int32_t *ids, const int32_t *types, const int64_t *start,
+                const int32_t *rows, const int32_t *keys, int n, int block, int group, int longest, int threads,
+                uint8_t *work, float *logits);
+
+static void *taken(int64_t bytes) {
+    void *p = aligned_alloc(4096, (bytes + 8192) / 4096 * 4096);
+    if (fread(p, 1, bytes, stdin) != (size_t)bytes) exit(1);
+    return p;
+}
+
+static void *array(void) { return taken(*(int32_t *)taken(4)); }
+
+int main(void) {
+    int32_t *run = taken(24); /* family, n, block, group, longest, threads */
+    struct net m = *(struct net *)taken(44);
+    m.base = array(), m.off = array(), m.precision = array();
+    int32_t *sums = array();
+    m.sums = sums;
+    int32_t *ids = array(), *types = array();
+    int64_t *start = array();
+    int32_t *rows = array(), *keys = array();
+    if (native_shifted(run[0])) native_sums(&m, sums);
+    float *logits = calloc(run[1] * m.labels, 4);
+    uint8_t *work = aligned_alloc(4096, native_bytes(run[0], &m, run[1], run[2], run[3], run[4], run[5]) / 4096 * 4096 + 8192);
+    native_run(run[0], &m, ids, types, start, rows, keys, run[1], run[2], run[3], run[4], run[5], work, logits);
+    return fwrite(logits, 4, run[1] * m.labels, stdout) != (size_t)(run[1] * m.labels);
+}

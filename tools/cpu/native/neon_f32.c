@@ -1,0 +1,3 @@
+/* neon_f32.c: Arm without bf16 units, and fp32 everywhere. */
+#define FLOATS
+#include "neon.c"
