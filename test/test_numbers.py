@@ -360,6 +360,35 @@ def test_verdict_names_other_bytes_and_flips(repo):
     assert "1 flips: dev.tsv:6" in line["result"]
 
 
+@pytest.mark.parametrize(("precision", "cpu_name", "verdict"),
+                         [("bf16", "another", "another CPU"), ("fp32", "another", "FAILED"), ("bf16", None, "FAILED")])  # fmt: skip
+def test_verdict_on_classes_of_another_cpu(repo, precision, cpu_name, verdict):
+    """What its units computed is no artefact to compare; in bf16 another class is said, not judged."""
+    old = records(repo)[0] | {"precision": precision}
+    new = json.loads(json.dumps(old))
+    new["machine"]["cpu"] = cpu_name or new["machine"]["cpu"]
+    new["predictions"] = str(1 - int(old["predictions"][0])) + old["predictions"][1:]
+    target = f"build/{record.leaf_of(old)}/output/MANIFEST"
+    old["chain"][target] = {"sha256": "0" * 64, "inputs": {}, "commands": [["x"]]}
+    line = verify.judge(old, new, [])
+    assert line["verdict"] == verdict and ("first other" in line["bytes"]) == (cpu_name is None), line
+
+
+def test_old_names_and_compiled_c_are_no_difference(repo):
+    old = records(repo)[0]
+    new = json.loads(json.dumps(old))
+    made = {"inputs": {}, "commands": [["x"]]}
+    old["chain"] |= {
+        "build/m/cpu-packed-bf16/model.packed": made | {"sha256": "1"},
+        "build/lib/packed.so": made | {"sha256": "2"},
+    }
+    new["chain"] |= {
+        "build/m/cpu-native-bf16/model.native": made | {"sha256": "1"},
+        "build/lib/native.so": made | {"sha256": "3"},
+    }
+    assert verify.judge(old, new, [])["verdict"] == "holds"
+
+
 def slowed(old: dict, wall: float = 1.0, core: float = 1.0) -> dict:
     """A throughput record of an engine that takes `wall` times as long, and `core` times the processor time."""
     new = json.loads(json.dumps(old))

@@ -21,8 +21,11 @@ VNNI = {"avx_vnni", "avx512_vnni", "asimddp", "i8mm"}  # any of them multiplies 
 ENGINES = {
     "onnxruntime": {"fp32": set(), "fp16-sim": set()},
     "openvino": {"fp32": set(), "bf16": BF16, "int8": VNNI},
-    "native": {"bf16": {"amx_bf16", "avx512_bf16", "bf16"}, "int8": {"amx_int8", "avx512_vnni", "avx_vnni", "i8mm"},
-               "fp32": {"avx2", "asimd"}},
+    "native": {
+        "bf16": {"amx_bf16", "avx512_bf16", "bf16"},
+        "int8": {"amx_int8", "avx512_vnni", "avx_vnni", "i8mm"},
+        "fp32": {"avx2", "asimd"},
+    },
 }
 # Where ours is faster than OpenVINO, which is what a precision means where it is not (mk/chips.mk: engine_for).
 FASTER = {"bf16": {"amx_bf16", "avx512_bf16"}, "int8": {"amx_int8", "avx512_vnni"}}

@@ -7,13 +7,15 @@
     | tiny default 64 8 cpu onnxruntime fp32 | accuracy | holds   | 11 of 11 equal | 426/872, as recorded | -         |
     verify: 1 of 1 records: 1 holds
 
-bytes       each artefact's sha256 in the record's chain against the one made now; the first that differs is named
+bytes       each artefact's sha256 in the record's chain against the one made now; the first that differs is named. Of a
+            record of another CPU, up to the compiled model: what units of another kind compute has other last digits
 result      accuracy: the same sentences right, or which flipped. Throughput: the ratio of what was made now to the
             record with its 95 % interval, of FIGURES, the figures that a busy machine does not move. It differs where
             the whole interval lies outside BAND, and holds where it touches BAND and is narrow enough to have shown a
             loss of LOST; what does not hold is measured again, TRIES times in all, and judged by all its turns together
 verdict     holds; differs; bytes hold (an old record without turns, or too few of them: no verdict on its speed);
-            another CPU, whose figures stand side by side and are not judged; not on this CPU, which lacks a unit;
+            another CPU, whose figures stand side by side and are not judged (nor are classes in bf16 and int8); not on
+            this CPU, which lacks a unit;
             FAILED: other bytes, other classes, or not built again; imported
 published   the distance to models/<model>/published.csv, which is information, not a verdict
 """
@@ -35,40 +37,55 @@ BAND = (0.92, 1.09)  # of the recorded figure: what the same machine gave in ano
 LOST = 0.85  # a loss that is never called the same
 FIGURES = ("per_tera", "per_tera_quiet")  # what the processors did, and where nothing else ran, what the clock says
 TRIES = 3
+NARROW = ("bf16", "int8")
+LIBRARIES = "build/lib/"
 LACKING = re.compile(r"this CPU (or its kernel )?has no ")  # as tools/base/cpu.py and the native engine say it
 HOME = Path("build/verify")
 
 
-def bytes_verdict(old: dict, new: dict) -> tuple[bool, str]:
-    """Compare two records' chains: (ok, words).
+def artefacts(record: dict, here: bool) -> dict[str, str]:
+    """{target: sha256} of what the commands of a record's chain made, in that order, by the targets' names of today.
 
-    Not of outputs by a measured plan: it cuts other requests each time, which moves a logit's last digits.
+    Not of C libraries, which another compiler makes of other bytes: outputs say what they compute. Not of outputs by a
+    measured plan: it cuts other requests each time, which moves a logit's last digits. here: false for a record of
+    another CPU: then not of what an engine computed either, since units of another kind add up in another order.
     """
-    order = TopologicalSorter({t: sorted(link.get("inputs", {})) for t, link in old["chain"].items()}).static_order()
-    commands = {t: old["chain"].get(t, {}).get("commands", []) for t in order}
-    targets = [t for t, ran in commands.items() if ran and not any("measured" in words for words in ran)]
-    unlike = [t for t in targets if new["chain"].get(t, {}).get("sha256") != old["chain"][t]["sha256"]]
+    chain, leaf = record["chain"], f"build/{records_of.leaf_of(record)}/"
+    made = {}
+    for target in TopologicalSorter({t: sorted(link.get("inputs", {})) for t, link in chain.items()}).static_order():
+        ran = chain.get(target, {}).get("commands", [])
+        computed = target.startswith(leaf) and not Path(target).name.startswith("model.")
+        if not ran or target.startswith(LIBRARIES) or any("measured" in words for words in ran) or computed > here:
+            continue
+        made[target.replace("cpu-packed-", "cpu-native-").replace("model.packed", "model.native")] = chain[target][
+            "sha256"
+        ]
+    return made
+
+
+def bytes_verdict(old: dict, new: dict) -> tuple[bool, str]:
+    """Compare two records' chains: (ok, words)."""
+    here = old["machine"]["cpu"] == new["machine"]["cpu"]
+    was, now = artefacts(old, here), artefacts(new, here)
+    unlike = [t for t in was if now.get(t) != was[t]]
     if not unlike:
-        return True, f"{len(targets)} of {len(targets)} equal"
+        return True, f"{len(was)} of {len(was)} equal"
     sources = [n for n, link in old["chain"].items() if "commands" not in link and new["chain"].get(n) != link]
     why = f"; {len(sources)} inputs differ: {', '.join(sources[:3])}" if sources else "; from the same inputs"
-    return False, f"{len(targets) - len(unlike)} of {len(targets)} equal, first other: {unlike[0]}{why}"
+    return False, f"{len(was) - len(unlike)} of {len(was)} equal, first other: {unlike[0]}{why}"
 
 
-def told(record: dict) -> str:
-    """The result of an accuracy's record: right of all, or the metrics of scores."""
-    if record["correct"] is not None:
-        return f"{record['correct']}/{record['total']}"
-    return " ".join(f"{name} {m['value']}" for name, m in record["metrics"].items())
-
-
-def accuracy_verdict(old: dict, new: dict) -> tuple[bool, str]:
-    """Compare two accuracy records' predictions: (ok, words)."""
+def accuracy_verdict(old: dict, new: dict) -> tuple[str, str]:
+    """Compare two accuracy records' predictions: (verdict, words). On another CPU, less than fp32 may round to others."""
     flips = compare.flips(old, new)
-    if not flips and told(old) == told(new):
-        return True, f"{told(new)}, as recorded"
+    if not flips and old["correct"] == new["correct"]:
+        return "holds", f"{new['correct']}/{new['total']}, as recorded"
     lines = ", ".join(f"dev.tsv:{i + 2}" for i in flips[:8]) + (" ..." if flips[8:] else "")
-    return False, f"{told(new)}, recorded {told(old)}; {len(flips)} flips: {lines}"
+    words = f"{new['correct']}/{new['total']}, recorded {old['correct']}; {len(flips)} flips: {lines}"
+    cpus = [r["machine"]["cpu"] for r in (old, new)]
+    if cpus[0] != cpus[1] and old["precision"] in NARROW:
+        return "another CPU", f"recorded on cpu {cpus[0]}, here {cpus[1]}; {words}"
+    return "FAILED", words
 
 
 def other_machine(old: dict, new: dict) -> str | None:
@@ -125,8 +142,7 @@ def judge(old: dict, new: dict, rows: list[dict]) -> dict:
     """The verdict on one record, given what was made now."""
     same_bytes, in_bytes = bytes_verdict(old, new)
     if old["kind"] == "accuracy":
-        ok, result = accuracy_verdict(old, new)
-        verdict = "holds" if ok else "FAILED"
+        verdict, result = accuracy_verdict(old, new)
     else:
         verdict, result = perf_verdict(old, new)
     verdict = verdict if same_bytes else "FAILED"
