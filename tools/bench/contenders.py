@@ -27,6 +27,7 @@ import numpy as np
 from tools import cli
 from tools.base import cpu, input_files
 from tools.source import tokens
+from tools.source.tokenizer import UNK
 
 
 @dataclass
@@ -260,7 +261,7 @@ def ctranslate2_(job):
         def _load(self):
             loader = BertLoader()
             spec = loader.get_model_spec(module.bert)
-            unk = {"unk_token": tokens.UNK, "layer_norm_epsilon": module.config.layer_norm_eps}
+            unk = {"unk_token": UNK, "layer_norm_epsilon": module.config.layer_norm_eps}
             for key, value in unk.items():
                 setattr(spec.config, key, value)
             spec.register_vocabulary([name for name, _ in names])
@@ -271,29 +272,40 @@ def ctranslate2_(job):
     with torch.no_grad():
         Converter().convert(f"{job.box}/ct2", quantization="int8")
     encoder = ctranslate2.Encoder(f"{job.box}/ct2", device="cpu", compute_type="int8", intra_threads=job.threads)
-    weight, bias = (t.detach().numpy() for t in (module.classifier.weight, module.classifier.bias))
-    relu = isinstance(module.dropout, torch.nn.ReLU)
+    classify = classifier_of(module)
 
     def logits(feed):
         ids, lengths = feed["input_ids"].astype(np.int32), input_files.lengths(feed).astype(np.int32)
         view = ctranslate2.StorageView.from_array
-        pooled = np.array(encoder.forward_batch(view(ids), view(lengths)).pooler_output)
-        return (np.maximum(pooled, 0) if relu else pooled) @ weight.T + bias
+        return classify(np.array(encoder.forward_batch(view(ids), view(lengths)).pooler_output))
 
-    real = one_by_one(job, logits)
+    version = f"ctranslate2 {ctranslate2.__version__}, transformers {transformers.__version__}"
+    return version, real_lengths_alone(one_by_one(job, logits))
 
-    def labels(texts, shape):
+
+def classifier_of(module):
+    """logits(pooled float32 [b, hidden]) -> [b, labels], of a BertForSequenceClassification; TinyBERT's has a ReLU."""
+    import torch
+
+    weight, bias = (t.detach().numpy() for t in (module.classifier.weight, module.classifier.bias))
+    relu = isinstance(module.dropout, torch.nn.ReLU)
+    return lambda pooled: (np.maximum(pooled, 0) if relu else pooled) @ weight.T + bias
+
+
+def real_lengths_alone(labels):
+    """`labels` of an engine that drops padding itself, so that there is nothing to measure in padded rows."""
+
+    def real(texts, shape):
         if shape == "padded":
-            raise RuntimeError("it removes padding itself: see its real lengths")
-        return real(texts, shape)
+            raise RuntimeError("it computes no padding: see its real lengths")
+        return labels(texts, shape)
 
-    return f"ctranslate2 {ctranslate2.__version__}, transformers {transformers.__version__}", labels
+    return real
 
 
 def llama_(job):
     """https://github.com/ggml-org/llama.cpp, built by https://pypi.org/project/xllamacpp: the encoder as it serves
     embeddings, in GGUF's Q8_0; the pooler and the classifier outside it."""
-    import torch
     import xllamacpp
 
     from tools.bench import gguf_file
@@ -307,10 +319,8 @@ def llama_(job):
     options.n_ctx = options.n_batch = options.n_ubatch = options.n_parallel * job.seq
     options.cpuparams.n_threads = options.cpuparams_batch.n_threads = job.threads
     server = xllamacpp.Server(options)
-    dense, classifier = module.bert.pooler.dense, module.classifier
-    tensors = (dense.weight, dense.bias, classifier.weight, classifier.bias)
-    pool, pool_bias, weight, bias = (t.detach().numpy() for t in tensors)
-    relu = isinstance(module.dropout, torch.nn.ReLU)
+    pool, pool_bias = (t.detach().numpy() for t in (module.bert.pooler.dense.weight, module.bert.pooler.dense.bias))
+    classify = classifier_of(module)
 
     def run(work):
         for rows, feed in work:
@@ -318,17 +328,9 @@ def llama_(job):
             texts = [ids[:n].tolist() for ids, n in zip(feed[job.names[0]], lengths, strict=True)]
             got = server.handle_embeddings({"input": texts, "embd_normalize": -1})["data"]
             first = np.array([one["embedding"] for one in sorted(got, key=lambda one: one["index"])], np.float32)
-            pooled = np.tanh(first @ pool.T + pool_bias)
-            yield rows, (np.maximum(pooled, 0) if relu else pooled) @ weight.T + bias
+            yield rows, classify(np.tanh(first @ pool.T + pool_bias))
 
-    real = in_batches(job, run)
-
-    def labels(texts, shape):
-        if shape == "padded":
-            raise RuntimeError("it computes no padding: see its real lengths")
-        return real(texts, shape)
-
-    return f"xllamacpp {importlib.metadata.version('xllamacpp')}", labels
+    return f"xllamacpp {importlib.metadata.version('xllamacpp')}", real_lengths_alone(in_batches(job, run))
 
 
 def vllm_(job):
