@@ -478,11 +478,11 @@ def test_an_old_record_without_turns_has_no_verdict_on_its_speed(repo):
 
 
 def test_what_the_host_stole(monkeypatch, repo):
-    monkeypatch.setattr(record.Path, "read_text", lambda self: "cpu  60 5 10 20 1 0 1 3 7 0\ncpu0 1 2 3\n")
-    assert cpu.ticks() == (3, 100)  # guest time, the last two, is in user and nice already
-    monkeypatch.setattr(record.Path, "read_text", lambda self: "cpu  1 2 3\n")  # an old kernel
-    assert cpu.ticks() == (0, 0)
-    monkeypatch.undo()
+    with monkeypatch.context() as m:
+        m.setattr(record.Path, "read_text", lambda self: "cpu  60 5 10 20 1 0 1 3 7 0\ncpu0 1 2 3\n")
+        assert cpu.ticks() == (3, 100)  # guest time, the last two, is in user and nice already
+        m.setattr(record.Path, "read_text", lambda self: "cpu  1 2 3\n")  # an old kernel
+        assert cpu.ticks() == (0, 0)
     speed = records(repo)[1] | {"stolen": [0.01, 0.3, 0.0]}
     assert "noisy       the host gave 30 % of the processors' time to others" in record.show(speed)
     assert "noisy" not in record.show(speed | {"stolen": [0.01, 0.02, 0.0]})
