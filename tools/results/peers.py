@@ -114,7 +114,8 @@ def draw(records: list[dict], file, suffix: str) -> None:
                 ax.set_xlim(left=0)
                 ax.grid(axis="y", visible=False)
                 kind = "real sentences" if shape == "sorted" else f"padded to {r['seq']}, batch {r['bs']}"
-                ax.set_title(f"{r['model']}, {kind}: times the recipe's speed", fontsize=9)
+                cpu = r["machine"]["cpu"].replace("(R)", "").replace(" Processor", "")
+                ax.set_title(f"{r['model']} on {cpu}, {kind}: times the recipe's speed", fontsize=9)
 
 
 def promote(folder: Path, record: dict) -> Path:
