@@ -7,7 +7,8 @@ $(wheel) $(snippets): data/pins.txt $$(call by,fetch) | $(VENV)/installed
 
 # What the user gives by path is judged by its bytes, not by its date: `given` holds their hash.
 # hash_of PATH,NAME: one hash of the files there; make stops where there are none. NAME is the parameter.
-hash_of = $(or $(shell $(our_python) -m tools.source.given $1),$(error $2=$1 cannot be read, see above))
+hash_of = $(call hash_in,$(shell $(our_python) -m tools.source.given $1 2>&1),$2)
+hash_in = $(if $(filter 1,$(words $1)),$1,$(error $2: $(or $(subst given.py: error: ,,$1),cannot be read)))
 stamp   = $(Q)umask 022; mkdir -p $(@D); printf '%s\n' '$1' > $@
 
 rebuilt   = rebuild data/$*.edits --archive $(snippets)

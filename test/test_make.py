@@ -86,7 +86,8 @@ def test_no_variable_of_the_environment_changes_a_command(built, kind):
 
 def test_a_copy_of_sst2_that_is_not_there_is_noticed_though_dev_tsv_is(built):
     done = built.make("MODEL=tiny", "accuracy", "SST2=nope", check=False)
-    assert done.returncode == 2 and "nope: no such file or folder; is it spelled right?" in done.stderr, done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "SST2: nope: no such file or folder; is it spelled right?" in done.stderr
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
