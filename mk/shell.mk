@@ -25,7 +25,7 @@ our_python = env $(inert:%=-u %) $(if $(realpath $(py)),$(py),$(PYTHON))
 ais_python = $(addprefix --python ,$(AIS_PYTHON))
 # In a table, a line on the screen says which row it is of.
 labelled = $(if $(filter $(TABLES),$(MAKECMDGOALS)),--labelled)
-start = $(Q)$(py) -m tools.run --step $1 $(labelled)
+start = $(if $(why.$@),$(info $(why.$@)))$(Q)$(py) -m tools.run --step $1 $(labelled)
 at_target = $@ $(filter-out FORCE,$^) -- $(py) $(subst ;,';',$(strip $(do.$1)))
 run   = $(start) $(at_target)
 # Nothing runs beside a measurement: it locks everything else out.

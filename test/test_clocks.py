@@ -115,6 +115,7 @@ def test_a_forged_result_is_made_again_whatever_its_date(tree, name):
     kept, stat = path.read_text(), path.stat()
     path.write_text(kept.replace("426", "872"))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert name not in tree.make("data").stdout  # which does not make it
     done = tree.make("MODEL=tiny", "accuracy")
     assert f"{LEAF}/{name} is not as it was made" in done.stdout and "(872/872)" not in done.stdout
     assert "426" in path.read_text()

@@ -4,7 +4,8 @@
 
 Writes a line `needs.<module or script> := <files>` for each module below tools/ and each script of a model folder: the
 file itself, every module of tools/ that it imports, directly or not, at its top or within a function, and the packages
-that hold them. The line `stale := <targets>` names what is to be made again though its date hides it (tools/stale.py).
+that hold them. The line `stale := <targets>` names what is to be made again though its date hides it (tools/stale.py),
+and `why.<target> :=` says in words why.
 Beside it lies build/imports.json, the sha256 of each file when it was last looked at: what did not change since is not
 read again. Only the standard library: this runs before anything is installed.
 """
@@ -101,8 +102,10 @@ def main():
     hashes = stale.Hashes(known["others"])
     sha256 = lambda name: files[name]["sha256"] if name in files else hashes.of(name)
     hidden = stale.hidden(provs, stale.dated(dates), sha256)
-    print(*filter(None, [said, stale.words(hidden)]), end="")
-    lines = [f"stale := {' '.join([*hidden, *installed(args.stamp)])}\n"]
+    print(said, end="")
+    inert = lambda text: text.replace("$", "$$").replace("#", "\\#")
+    lines = [inert(f"stale := {' '.join([*hidden, *installed(args.stamp)])}\n")]
+    lines += [inert(f"why.{target} := {stale.why(target, name)}\n") for target, name in hidden.items()]
     for name in (n for n in files if n.endswith(".py")):
         program = name[:-3].replace("/", ".") if name.startswith("tools/") else name
         lines.append(f"needs.{program} := {' '.join(closure(name, files))}\n")

@@ -1,9 +1,9 @@
 """Which artefacts were made from other bytes than those that are here now, whatever the dates of their files say.
 
-tools/imports.py asks at each call of make, which then says:
+tools/imports.py asks at each call of make, which then says the first, and before it makes such a one again, the second:
 
-    build/minilm_sst2/default/model.onnx was made from another data/pins.txt, though its date is newer; made again when asked for.
     7 files had dates in the future, as build/minilm_sst2/default/model.onnx; dated now, in their order.
+    build/minilm_sst2/default/model.onnx was made from another data/pins.txt, though its date is newer; made again.
 
 Make goes by dates. These lie where a clock was wrong, where a tree was copied, where a backup brought old dates back.
 Each artefact's prov.json says from which bytes it was made: an input that is another now makes it stale. Make itself
@@ -100,11 +100,7 @@ def date_now(dates: dict[str, int]) -> str:
     return f"{files}, as {late[0][1]}; dated now, in their order." if late else ""
 
 
-def words(stale: dict[str, str]) -> str:
-    """What is made again, and why."""
-    if not stale:
-        return ""
-    target, name = next(iter(stale.items()))
-    more = f" (and {len(stale) - 1} more like it)" if len(stale) > 1 else ""
+def why(target: str, name: str) -> str:
+    """Why a stale artefact is made again, in words; name: what `hidden` found of it."""
     why = "is not as it was made" if name == target else f"was made from another {name}, though its date is newer"
-    return f"{target} {why}{more}; made again when asked for."
+    return f"{target} {why}; made again."
