@@ -5,8 +5,9 @@
     padded_rows 0.3 is not what 8 rows a request give, 0.0
 
 Nobody can see, of a record alone: another processor, host or version of a library; another share of stolen time; other
-commands in its chain; times, turns and figures that are all scaled alike. What else is edited shows here, or in the
-MANIFEST of the folder.
+commands in its chain; times, turns and figures that are all scaled alike; and, once MANIFEST is mended too, other
+`layers`, another `yardstick` or `dirty`, other hashes of summaries, or a commit that this clone does not hold. What else
+is edited shows here, or in the MANIFEST of the folder.
 """
 
 import functools
