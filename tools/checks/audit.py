@@ -57,6 +57,8 @@ def artefact_faults(target: str, prov: dict, known: dict, sha256) -> Iterator[st
     if not Path(target).is_file():
         yield f"{target}: gone, though {target}{PROV} describes it"
         return
+    if consistency.pinned_otherwise(target, sha256(target)):
+        yield f"{target}: not the file that data/pins.txt names"
     if sha256(target) != prov["sha256"]:
         yield f"{target}: its bytes are not those that {target}{PROV} describes"
     if Path(target).name == "MANIFEST":
