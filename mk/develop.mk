@@ -25,7 +25,7 @@ doctor:                            ## what this machine can run, what is missing
 	@$(our_python) -m tools.setup.doctor --venv $(VENV) $(ais_python)
 train: | $(wheel)                  ## train the adapter of minilm_sst2 again from TRAIN=; how near it comes
 	$(Q)$(train)
-torture: | $(VENV)/installed       ## kill the pipeline RUNS times at random; each next make gives the same bytes
+torture: | $(VENV)/installed       ## kill the pipeline RUNS times, spoil files between; each make gives the same bytes
 	$(Q)$(py) -m tools.checks.torture --runs $(RUNS) build/$(ONE)/accuracy.txt -- $(parameters)
 fuzz: | $(VENV)/installed          ## give every parser malformed inputs
 	$(Q)PYTHONPATH=. $(py) -W ignore test/fuzz.py --runs $(RUNS)00

@@ -111,26 +111,17 @@ def test_a_read_only_build_folder(repo):
     assert make(repo, *GOALS).returncode == 0
 
 
-def test_killed_at_random_moments(repo):
-    """tools/checks/torture.py on part of the pipeline; `make torture` is the whole, 100 times."""
-    goals = ["build/tiny/default/model.onnx", "build/tiny/default/seq64/input/MANIFEST"]
-    command = [
-        VENV / "bin/python",
-        "-m",
-        "tools.checks.torture",
-        "--runs",
-        "6",
-        *goals,
-        "--",
-        "MODEL=tiny",
-        f"VENV={VENV}",
-    ]
-    done = subprocess.run(command, cwd=repo.path, capture_output=True, text=True, timeout=900)
+def test_killed_at_random_moments_and_spoilt(repo):
+    """tools/checks/torture.py on the first stages, each kind once; `make torture` is all of them, 100 times."""
+    words = ["--runs", "4", "build/tiny/default/seq64/input/MANIFEST", "--", "MODEL=tiny", f"VENV={VENV}"]
+    done = subprocess.run([VENV / "bin/python", "-m", "tools.checks.torture", *words], cwd=repo.path,
+                          capture_output=True, text=True, timeout=900)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(re.findall(r"^run \d: .* the same bytes$", done.stdout, re.M)) == 6
-    assert re.search(
-        r"^torture: 6 runs killed \(-j1 \d, -j8 \d; two makes at once \d\), the same bytes", done.stdout, re.M
-    )
+    assert len(re.findall(r"^run \d: .* the same bytes$", done.stdout, re.M)) == 4
+    assert len(re.findall(r"^after run \d: .* the same bytes$", done.stdout, re.M)) == 4
+    said = r"^torture: 4 runs killed \(-j1 \d, -j8 \d; two makes at once \d\), the same bytes"
+    assert re.search(said, done.stdout, re.M)
+    assert "between them: other dates 1, a flipped byte 1, removed 1, edited 1 (refused" in done.stdout
     assert not (repo.path / "build/torture").exists()
 
 

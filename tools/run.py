@@ -95,9 +95,8 @@ def given(path: str) -> str:
     if Path(path).is_dir():
         return manifest.of_folder(path)
     sha256, prov = cli.sha256(path), Path(f"{path}.prov.json")
-    again = "delete it and run make again"
     if prov.is_file() and cli.read_json(prov).get("sha256") != sha256:
-        raise cli.UserError(f"{path}: its bytes are not those that {prov} describes; {again}")
+        raise cli.UserError(f"{path}: its bytes are not those that {prov} describes; delete {path} and run make again")
     if Path(path).name == "MANIFEST" and (fault := next(manifest.faults(Path(path)), None)):
         raise cli.UserError(f"{fault}; delete {path} and run make again")
     return sha256

@@ -1,11 +1,13 @@
-"""Kill the pipeline at random moments; one plain make must then give what an undisturbed build gives.
+"""Kill the pipeline at random moments and spoil its files; one plain make must then give the undisturbed bytes.
 
-    python -m tools.checks.torture --runs 100 build/minilm_sst2/default/seq128/bs8/cpu-onnxruntime-fp32/accuracy.txt
+    python -m tools.checks.torture --runs 4 build/data/dev.tsv -- VENV=.venv
 
     ...
-    run 100: build/.../accuracy.json removed, -j1, killed after 1.0 s while making accuracy.json; the same bytes
-    torture: 100 runs killed (-j1 42, -j8 58; two makes at once 35), the same bytes after each
-    killed while making: accuracy.json 19, accuracy.txt 3, cpu.onnx 7, model.onnx 3, nothing 47, output 14, ...
+    run 4: build/data/dev.tsv removed, -j8, killed after 0.3 s while making dev.tsv; the same bytes
+    after run 4: other dates for build/data/dev.tsv tools/run.py tools/cli.py; the same bytes
+    torture: 4 runs killed (-j1 2, -j8 2; two makes at once 3), the same bytes after each
+    between them: other dates 1, a flipped byte 1, removed 1, edited 1 (refused first: 0), the same bytes after each
+    killed while making: dev.tsv 3, nothing 1
 
 The arguments are make's goals and, after --, its parameters. It works in a clean copy under build/torture. A run
 removes one artefact, so that it and all that is made from it have to be made again, starts one make, or two at once,
@@ -13,13 +15,19 @@ and kills their whole process groups (SIGKILL) at a random moment of the time th
 well, leave no temporary file, and give the same bytes; nothing is cleaned by hand. The artefact is drawn at random,
 the ones near the end, which are soon made again, much more often. The last line says what was being made at the kill:
 nothing, where it fell before, between or after the steps.
+
+After each kill something is spoilt, the four kinds in turn (KINDS), and one make has to give the same bytes again. A
+flipped byte of a large file, or of one that a MANIFEST lists, is not seen before a step reads it, so one that does is
+removed too. That one may be refused in one line, which names what to delete; done so, the next make has to be right.
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -28,11 +36,22 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tools import cli
+from tools import cli, manifest, stale
 from tools.checks import reproduce
+from tools.stale import PROV
 
 HOME = Path("build/torture")
-PROV = ".prov.json"
+DAY = 86400  # seconds
+
+
+def own_copy() -> Path:
+    """A clean copy with downloads of its own: moved dates make it fetch them again, and give them new ones."""
+    folder = reproduce.clean_copy(HOME)
+    downloads = folder / "build/downloads"
+    shared = downloads.resolve()
+    downloads.unlink()
+    shutil.copytree(shared, downloads)
+    return folder
 
 
 def start(folder: Path, jobs: int, words: list[str]) -> subprocess.Popen:
@@ -59,7 +78,7 @@ def snapshot(folder: Path) -> dict[str, str]:
 
 def stages(folder: Path) -> list[tuple[Path, float]]:
     """(artefact, seconds to make it and what came after it) of an undisturbed build, in the order they were made."""
-    found = [p for p in (folder / "build").rglob(f"*{PROV}") if "downloads" not in p.parts]
+    found = [p for p in stale.described(folder / "build") if "downloads" not in p.parts]
     found.sort(key=lambda p: p.stat().st_mtime)
     seconds = [json.loads(p.read_text())["run"]["seconds"] + 0.5 for p in found]  # make itself takes a while
     return [(Path(str(p).removesuffix(PROV)), sum(seconds[i:])) for i, p in enumerate(found)]
@@ -71,10 +90,71 @@ def in_making(folder: Path) -> list[str]:
     return [".".join(name) for name in names]
 
 
-def converge(folder: Path, words: list[str], want: dict[str, str], run: str) -> None:
-    """One plain make; UserError unless it gives `want` and nothing else."""
-    if error := reproduce.make(folder, words, show=lambda *_, **__: None):
-        raise cli.UserError(f"{run}: after the kill, make failed: {error}")
+def other_dates(folder: Path, artefact: Path, dice: random.Random) -> str:
+    """Up to nine days ago or ahead: the artefact, and two files of this copy that it was made from."""
+    inputs = cli.read_json(Path(f"{artefact}{PROV}"))["inputs"]  # not the lock: its date is one of the shared VENV's
+    names = [n for n in inputs if n.startswith(("build/", "data/", "models/", "tools/")) and "/downloads/" not in n]
+    names = [str(artefact.relative_to(folder)), *dice.sample(names, min(2, len(names)))]
+    for name in names:
+        date = time.time() + dice.uniform(-9, 9) * DAY
+        os.utime(folder / name, (date, date))
+    return f"other dates for {' '.join(names)}"
+
+
+def flip(folder: Path, artefact: Path, dice: random.Random) -> str:
+    """One bit of the artefact or of a file that it lists, in place, its date kept; what reads it is removed."""
+    listed = manifest.members(artefact.parent) if artefact.name == "MANIFEST" else []
+    path = dice.choice([artefact, *sorted(artefact.parent / name for name in listed)])
+    stat = path.stat()
+    with path.open("r+b") as f:
+        place = dice.randrange(stat.st_size)
+        f.seek(place)
+        (byte,) = f.read(1)
+        f.seek(place)
+        f.write(bytes([byte ^ 1 << dice.randrange(8)]))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    provs = {p: cli.read_json(p) for p in sorted(stale.described(folder / "build"))}
+    readers = [r["target"] for r in provs.values() if str(artefact.relative_to(folder)) in r["inputs"]]
+    for name in readers[:1]:
+        (folder / name).unlink()
+    return f"byte {place} of {path.relative_to(folder)} flipped, {' '.join(readers[:1]) or 'nothing'} removed"
+
+
+def remove(folder: Path, artefact: Path, dice: random.Random) -> str:
+    """The artefact's prov.json, or its MANIFEST where it is a folder's."""
+    names = [Path(f"{artefact}{PROV}"), *[artefact] * (artefact.name == "MANIFEST")]
+    path = dice.choice(names)
+    path.unlink()
+    return f"{path.relative_to(folder)} removed"
+
+
+def edit(folder: Path, artefact: Path, dice: random.Random) -> str:
+    """Other digits in an accuracy.txt, its date kept or not."""
+    stat, digits = artefact.stat(), b"0123456789"
+    artefact.write_bytes(artefact.read_bytes().translate(bytes.maketrans(digits, digits[::-1])))
+    if kept := dice.random() < 0.5:
+        os.utime(artefact, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    return f"{artefact.relative_to(folder)} edited, its date {'kept' if kept else 'new'}"
+
+
+KINDS = {"other dates": other_dates, "a flipped byte": flip, "removed": remove, "edited": edit}
+ADVICE = re.compile(r"run\.py: error: .*; delete (\S+) and run make again")
+
+
+def converge(folder: Path, words: list[str], want: dict[str, str], run: str, may_refuse: bool = False) -> bool:
+    """One plain make; whether it refused first. UserError unless it gives `want` and nothing else.
+
+    may_refuse: it may say in one line which file to delete; that is done, and the second make counts.
+    """
+    plain = functools.partial(reproduce.make, folder, words, show=lambda *_, **__: None)
+    error = plain()
+    errors = [line for line in (folder / "make.log").read_text().splitlines() if "error: " in line]
+    refused = bool(may_refuse and error and len(errors) == 1 and (advice := ADVICE.fullmatch(error)))
+    if refused:
+        (folder / advice[1]).unlink()
+        error = plain()
+    if error:
+        raise cli.UserError(f"{run}: then make failed: {error}")
     have = snapshot(folder)
     stray = sorted(have.keys() - want.keys())
     if stray:
@@ -82,6 +162,7 @@ def converge(folder: Path, words: list[str], want: dict[str, str], run: str) -> 
     unlike = sorted(n for n in want if have.get(n) != want[n])
     if unlike:
         raise cli.UserError(f"{run}: {folder}/{unlike[0]} is not what an undisturbed build makes")
+    return refused
 
 
 def main():
@@ -90,7 +171,7 @@ def main():
     p.add_argument("--runs", type=int, default=100, help="how many are killed (%(default)s)")
     p.add_argument("--seed", type=int, default=1, help="of the random moments (%(default)s)")
     args = p.parse_args()
-    folder, dice, tally, hit = reproduce.clean_copy(HOME), random.Random(args.seed), Counter(), Counter()
+    folder, dice, tally, hit = own_copy(), random.Random(args.seed), Counter(), Counter()
     if error := reproduce.make(folder, args.goals):
         raise cli.UserError(f"the undisturbed build failed: {error}")
     want, made = snapshot(folder), stages(folder)
@@ -113,14 +194,22 @@ def main():
             pace *= 0.8
             continue
         hit.update(here or ["nothing"])
-        tally.update({f"-j{jobs}": 1, "twice": twice})
+        tally.update({f"-j{jobs}": 1, "twice": int(twice)})
         print(f"{how}; the same bytes", flush=True)
+        kind = list(KINDS)[run % len(KINDS)]
+        ((artefact, _),) = dice.choices(made, weights)
+        done = KINDS[kind](folder, folder / args.goals[0] if kind == "edited" else artefact, dice)
+        refused = converge(folder, args.goals, want, f"after run {run}: {done}", may_refuse=kind == "a flipped byte")
+        tally.update({kind: 1, "refused": refused})
+        print(f"after run {run}: {done}; {'refused in one line, then ' * refused}the same bytes", flush=True)
         run += 1
     shutil.rmtree(HOME)
     print(
         f"torture: {args.runs} runs killed (-j1 {tally['-j1']}, -j8 {tally['-j8']}; two makes at once {tally['twice']}), "
         "the same bytes after each"
     )
+    counts = ", ".join(f"{kind} {tally[kind]}" for kind in KINDS)
+    print(f"between them: {counts} (refused first: {tally['refused']}), the same bytes after each")
     print("killed while making: " + ", ".join(f"{name} {n}" for name, n in sorted(hit.items())))
 
 
