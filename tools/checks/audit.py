@@ -25,6 +25,7 @@ from tools.base import tasks
 from tools.checks import consistency
 from tools.checks.consistency import near
 from tools.results import readme, record, store, table
+from tools.source import fetch
 from tools.stale import PROV, described
 
 # Made by make itself to remember a parameter: a cause, so nothing describes how it came about.
@@ -57,7 +58,7 @@ def artefact_faults(target: str, prov: dict, known: dict, sha256) -> Iterator[st
     if not Path(target).is_file():
         yield f"{target}: gone, though {target}{PROV} describes it"
         return
-    if consistency.pinned_otherwise(target, sha256(target)):
+    if fetch.pinned_otherwise(target, sha256(target)):
         yield f"{target}: not the file that data/pins.txt names"
     if sha256(target) != prov["sha256"]:
         yield f"{target}: its bytes are not those that {target}{PROV} describes"

@@ -73,16 +73,10 @@ def commit_faults(r: dict) -> Iterator[str]:
             yield f"its chain holds another {path} than its commit {r['commit'][:12]}"
 
 
-def pinned_otherwise(path: str, sha256: str) -> bool:
-    """Whether a download is another file than data/pins.txt names, whatever a prov.json or a chain says of it."""
-    pins = fetch.read_pins() if path.startswith("build/downloads/") else {}
-    return path.rsplit("/", 1)[-1] in pins and pins[path.rsplit("/", 1)[-1]].sha256 != sha256
-
-
 def chain_faults(r: dict) -> Iterator[str]:
     """Where a record's chain contradicts itself, the pins or the record's own parameters."""
     for target, link in r["chain"].items():
-        if pinned_otherwise(target, link["sha256"]):
+        if fetch.pinned_otherwise(target, link["sha256"]):
             yield f"its chain holds another {target} than the one that data/pins.txt names"
         for name, sha in (link.get("inputs") or {}).items():
             if r["chain"].get(name, {}).get("sha256") != sha:

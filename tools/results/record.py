@@ -22,6 +22,7 @@ from tools import cli, manifest
 from tools.base import cpu, tasks
 from tools.results import figures
 from tools.results.store import keep, load, read, text_of  # noqa: F401  (one name for readers: record.load, record.read)
+from tools.source import fetch
 
 PATH = re.compile(
     r"(?P<model>[^/]+)/(?P<weights>[^/]+)/seq(?P<seq>[^/]+)/bs(?P<bs>\d+)/"
@@ -434,6 +435,8 @@ def broken(links: dict) -> str | None:
             return f"{path} is gone"
         if cli.sha256(path) != links[path]["sha256"]:
             return f"{path} is no longer what it was made from"
+        if fetch.pinned_otherwise(path, links[path]["sha256"]):
+            return f"{path} is not the file that data/pins.txt names"
         if Path(path).name == "MANIFEST" and (fault := next(manifest.faults(Path(path)), None)):
             return fault
     return None

@@ -66,6 +66,12 @@ def read_pins(path=PINS) -> dict[str, Pin]:
     return pins
 
 
+def pinned_otherwise(path: str, sha256: str) -> bool:
+    """Whether a download is another file than data/pins.txt names, whatever a prov.json or a chain says of it."""
+    pins = read_pins() if path.startswith("build/downloads/") else {}
+    return path.rsplit("/", 1)[-1] in pins and pins[path.rsplit("/", 1)[-1]].sha256 != sha256
+
+
 def pip_settings() -> dict[str, str]:
     """What `pip config list` states: for `pip download`, then everywhere, the environment above all.
 
