@@ -49,7 +49,7 @@ precisions_of = $(foreach e,$(engines_of),$($e.PRECISIONS))
 UNITS := AVX2:avx2 AVX2_VNNI:avx_vnni AVX512_CORE:avx512f AVX512_CORE_VNNI:avx512_vnni AVX512_CORE_BF16:avx512_bf16 \
          AVX512_CORE_AMX:amx_bf16 AVX512_CORE_AMX:amx_int8 :bf16 :asimd :asimddp :i8mm
 cpu_units := $(sort $(filter $(foreach u,$(UNITS),$(lastword $(subst :, ,$u))),$(file </proc/cpuinfo)))
-newer      = $(if $(filter $1,$(firstword $2)),$(wordlist 2,99,$2),$(call newer,$1,$(wordlist 2,99,$2)))
+newer      = $(if $2,$(if $(filter $1,$(firstword $2)),$(wordlist 2,99,$2),$(call newer,$1,$(wordlist 2,99,$2))))
 forbidden  = $(if $(ISA),$(foreach i,$(call newer,$(ISA),$(ISAS)),$(patsubst $i:%,%,$(filter $i:%,$(UNITS)))))
 has_unit   = $(filter $(unit.$1),$(filter-out $(forbidden),$(cpu_units)))
 # Where ours is the fastest of those that keep the gates: with AVX2 alone OpenVINO is a tenth faster.

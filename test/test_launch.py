@@ -164,7 +164,7 @@ def test_make_refuses(words, says):
 
 
 def test_what_needs_a_chip_is_launched_and_nothing_else(built):
-    text = built.make("-n", "MODEL=tiny", "BS=2", "LAUNCH=srun -n1", "accuracy", "perf").stdout
+    text = built.make("-n", "MODEL=tiny", "BS=5", "LAUNCH=srun -n1", "accuracy", "perf").stdout
     steps = {
         line.split(" --step ")[1].split()[0]: "--launch 'srun -n1'" in line
         for line in text.splitlines()

@@ -75,13 +75,20 @@ def bytes_verdict(old: dict, new: dict) -> tuple[bool, str]:
     return False, f"{len(was) - len(unlike)} of {len(was)} equal, first other: {unlike[0]}{why}"
 
 
+def told(record: dict) -> str:
+    """The result of an accuracy's record: right of all, or the metrics of scores."""
+    if record["correct"] is not None:
+        return f"{record['correct']}/{record['total']}"
+    return " ".join(f"{name} {m['value']}" for name, m in record["metrics"].items())
+
+
 def accuracy_verdict(old: dict, new: dict) -> tuple[str, str]:
     """Compare two accuracy records' predictions: (verdict, words). On another CPU, less than fp32 may round to others."""
     flips = compare.flips(old, new)
-    if not flips and old["correct"] == new["correct"]:
-        return "holds", f"{new['correct']}/{new['total']}, as recorded"
+    if not flips and told(old) == told(new):
+        return "holds", f"{told(new)}, as recorded"
     lines = ", ".join(f"dev.tsv:{i + 2}" for i in flips[:8]) + (" ..." if flips[8:] else "")
-    words = f"{new['correct']}/{new['total']}, recorded {old['correct']}; {len(flips)} flips: {lines}"
+    words = f"{told(new)}, recorded {told(old)}; {len(flips)} flips: {lines}"
     cpus = [r["machine"]["cpu"] for r in (old, new)]
     if cpus[0] != cpus[1] and old["precision"] in NARROW:
         return "another CPU", f"recorded on cpu {cpus[0]}, here {cpus[1]}; {words}"

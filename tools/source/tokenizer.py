@@ -139,7 +139,18 @@ def load(folder, lower_case=True):
         raise cli.UserError(f"{path}: no token {names['pad_token']}; take the checkpoint's own file")
     tokenizer.enable_padding(pad_id=pad, pad_token=names["pad_token"])
     tokenizer.enable_truncation(512, direction=said.get("truncation_side", "right"))
+    tried(tokenizer, path)
     return tokenizer
+
+
+def tried(tokenizer, path) -> None:
+    """UserError where a first text fails: the library reads some files that contradict themselves, and panics later."""
+    try:
+        tokenizer.encode("a fine film")
+    except BaseException as e:  # a panic of Rust is no Exception
+        if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
+            raise
+        raise cli.UserError(f"{path}: not a tokenizer ({e}); take the checkpoint's own file") from None
 
 
 def config_like(path, folder):
