@@ -35,4 +35,4 @@ lint: | $(VENV)/installed          ## ruff and shellcheck
 	$(Q)$(py) -m ruff check -q . && $(py) -m ruff format -q --check .
 	$(Q)$(VENV)/bin/shellcheck .ci/run $(wildcard models/*/test/*.sh)
 test: lint                         ## lint, then every test on two cores; the ten slowest are listed
-	$(Q)$(py) -m pytest -n 2 --dist loadfile --durations 10
+	$(Q)$(py) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10

@@ -1,5 +1,6 @@
 """pytest: tools is importable, as it is for the scripts; `repo` is a copy to run make in."""
 
+import fcntl
 import json
 import os
 import re
@@ -28,10 +29,16 @@ def sources() -> list[str]:
 
 
 class Repo:
-    """A copy of the work tree with one more model, `tiny` (2 layers, seeded), and the real virtual environment."""
+    """A copy of the work tree with one more model, `tiny` (2 layers, seeded), and the real virtual environment.
 
-    def __init__(self, path: Path):
+    like: another such copy, of which this one is a copy, with all that was built in it and all dates.
+    """
+
+    def __init__(self, path: Path, like: Path | None = None):
         self.path = path
+        if like:
+            shutil.copytree(like, path, symlinks=True, dirs_exist_ok=True)
+            return
         for name in sources():
             if (ROOT / name).is_file():
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -81,12 +88,48 @@ class Repo:
 VENV = ROOT / ".venv" if (ROOT / ".venv").is_dir() else Path(sys.prefix)
 
 
+def once(tmp_path_factory, name: str, make) -> Path:
+    """A path that the first process of this test run that asks makes, by make(path); all the others wait, and take it."""
+    base = tmp_path_factory.getbasetemp()
+    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with path.with_suffix(".lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.seek(0)
+        if not lock.read():
+            make(path)
+            lock.write("made")
+    return path
+
+
 @pytest.fixture(scope="session")
-def built(tmp_path_factory):
+def first_built(tmp_path_factory):
+    """The folder of a copy in which `make MODEL=tiny accuracy` has run: to be copied, not to be changed."""
+
+    def make(path):
+        path.mkdir(exist_ok=True)
+        Repo(path).make("MODEL=tiny", "accuracy")
+
+    return once(tmp_path_factory, "built", make)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory, first_built):
     """A copy in which `make MODEL=tiny accuracy` has run. Tests that change it put it back."""
-    repo = Repo(tmp_path_factory.mktemp("repo"))
-    repo.make("MODEL=tiny", "accuracy")
-    return repo
+    return Repo(tmp_path_factory.mktemp("repo"), first_built)
+
+
+@pytest.fixture(scope="session")
+def native_library(tmp_path_factory):
+    """The native engine of these sources, AMX's instructions emulated where this CPU has none; None without gcc."""
+    from tools.base import cpu
+    from tools.cpu.native.build import FLAGS
+
+    if not shutil.which("gcc"):
+        return None
+    sources = [p for p in (ROOT / "tools/cpu/native").glob("*.c") if p.name != "peak.c"]
+    emulated = [] if "amx_bf16" in cpu.cpu_flags() else ["-include", ROOT / "test/amx_emulation.h"]
+    command = ["gcc", *FLAGS, "-Wall", "-Werror", *emulated, *sources, "-o"]
+    return once(tmp_path_factory, "native.so", lambda path: subprocess.run([*command, path], check=True))
 
 
 @pytest.fixture
@@ -95,20 +138,30 @@ def repo(tmp_path):
     return Repo(tmp_path)
 
 
+# The longest first, and many short ones at the end, so that no process is left with a long one when the others are done.
+LONGEST = """
+    test_tasks
+    test_faults
+    test_scale
+    test_graph
+    test_native
+    test_corpus
+    test_pack
+    test_routes
+    test_isa
+    test_numbers
+    test_recipes
+    test_artefact
+    test_clocks
+    test_bench
+    test_make
+    test_report
+    test_launch
+    test_slurm
+    test_add_model
+""".split()  # noqa: SIM905
+
+
 def pytest_collection_modifyitems(items):
-    """Fast first: what runs whole pipelines comes last."""
-    pipelines = (
-        "test_graph",
-        "test_clocks",
-        "test_routes",
-        "test_pack",
-        "test_recipes",
-        "test_add_model",
-        "test_numbers",
-        "test_report",
-        "test_faults",
-        "test_tasks",
-        "test_scale",
-        "test_slurm",
-    )
-    items.sort(key=lambda item: item.module.__name__ in pipelines)
+    rank = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.module.__name__, len(rank)))

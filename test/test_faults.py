@@ -33,8 +33,8 @@ FULL = r"File too large|No space left|is there room"
 
 
 @pytest.fixture(scope="module")
-def repo(tmp_path_factory):
-    repo = Repo(tmp_path_factory.mktemp("faults"))
+def repo(tmp_path_factory, first_built):
+    repo = Repo(tmp_path_factory.mktemp("faults"), first_built)
     repo.make(*WORDS, *ROWS, *GOALS)
     repo.make(*WORDS, "accuracy", "SEQ=real")
     repo.want = {name: cli.sha256(repo.path / name) for name in STAGES}

@@ -2,17 +2,14 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
-import corpus
 import pytest
 import small
 
 from tools.base import cpu, input_files, output_files
 from tools.cpu import engines
-from tools.cpu.native.build import FLAGS
 from tools.recipe import pth2onnx
 from tools.source import tokens
 
@@ -29,17 +26,11 @@ NEEDS = {  # what a precision cannot do without
 
 
 @pytest.fixture(scope="module", autouse=True)
-def library(tmp_path_factory):
-    """Our engine of these sources, for all that the tests start."""
-    if not shutil.which("gcc"):
-        yield None
-        return
-    path = tmp_path_factory.mktemp("lib") / "native.so"
-    sources = [p for p in (corpus.ROOT / "tools/cpu/native").glob("*.c") if p.name != "peak.c"]
-    subprocess.run(["gcc", *FLAGS, *sources, "-o", path], check=True)
+def library(native_library):
+    """The engine that all that the tests start will load."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BERT2OM_NATIVE", str(path))
-        yield path
+        patch.setenv("BERT2OM_NATIVE", str(native_library or "none"))
+        yield native_library
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,6 @@ from tools.cpu.native.build import FLAGS
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "tools/cpu/native"
 SOURCES = sorted(p for p in FOLDER.glob("*.c") if p.name != "peak.c")
-AMX = "amx_bf16" in cpu.cpu_flags()
 CASES = [(family, precision) for family, needs in native.FAMILIES.items() for precision in needs]
 # layers, hidden, heads, relu: heads of 8, 26 (TinyBERT), 32 (MiniLM) and 64 (BERT-base); odd paddings; one layer
 SHAPES = {"head8": (2, 32, 4, 0), "tiny": (2, 312, 12, 1), "mini": (3, 96, 3, 0), "base": (1, 128, 2, 0)}
@@ -35,20 +34,13 @@ SHAPES = {"head8": (2, 32, 4, 0), "tiny": (2, 312, 12, 1), "mini": (3, 96, 3, 0)
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is needed to build the engine")
 
 
-def compiled(path, *flags):
-    subprocess.run(["gcc", *FLAGS, "-Wall", "-Werror", *flags, *SOURCES, "-o", path], check=True)
-    return path
-
-
 @pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    emulated = [] if AMX else ["-include", ROOT / "test/amx_emulation.h"]
-    path = compiled(tmp_path_factory.mktemp("lib") / "native.so", *emulated)
+def library(native_library):
     for precision in native.PRECISIONS:
-        ok, why = native.Model.cpu_supports(precision, path)
+        ok, why = native.Model.cpu_supports(precision, native_library)
         if not ok:
             pytest.skip(why)
-    return path
+    return native_library
 
 
 @pytest.fixture(params=CASES, ids="-".join)

@@ -12,6 +12,7 @@ One that fails is null with its reason and does not stop the rest.
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -47,8 +48,11 @@ def operations(config: dict, lengths) -> float:
     return sum(map(one, lengths)) / len(lengths)
 
 
-def peaks(library: str, threads: int, seconds: float = 0.3, times: int = 7) -> dict:
-    """{kind: median and best over `times` of all threads' operations (memory: bytes) a second, or null and why}."""
+def peaks(library: str, threads: int, seconds: float, times: int = 7) -> dict:
+    """{kind: median and best over `times` of all threads' operations (memory: bytes) a second, or null and why}.
+
+    seconds: of each of the `times`.
+    """
     import ctypes
 
     peak = ctypes.CDLL(str(Path(library).absolute())).peak
@@ -254,11 +258,12 @@ def compare(args) -> dict:
     job = {k: str(getattr(args, k)) for k in ("checkpoint", "onnx", "calibration", "text_file")}
     job |= {k: getattr(args, k) for k in ("seq", "bs", "batch", "threads")} | {"names": args.inputs, "ours": ours}
     chosen = {n: c for n, c in contenders.ALL.items() if not args.only or n in args.only}
-    peak = peaks(args.peak, args.threads)
+    limit = functools.partial(peaks, args.peak, args.threads, min(0.3, args.seconds))
+    peak = limit()
     folder = args.save_path.absolute().parent
     found, stolen, versions = contest(chosen, job, args.peers, rows, args.rounds, args.seconds, folder)
     # Twice, as a busy moment makes a peak too low, and never too high.
-    peak = {k: max(v, peak[k], key=lambda f: f["median"] or 0) for k, v in peaks(args.peak, args.threads).items()}
+    peak = {k: max(v, peak[k], key=lambda f: f["median"] or 0) for k, v in limit().items()}
     base = found.get((contenders.BASE, "padded"), {}).get("rates")
     reference = found.get((contenders.BASE, "sorted"), {}).get("labels")
     seeded = args.source == "seeded"
