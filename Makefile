@@ -11,6 +11,8 @@ WEIGHTS := default
 SEQ :=
 #: 1: several sentences share each row of SEQ tokens, with the same answers
 PACK :=
+#: 1: the last layer is computed for [CLS] alone, with the same answers; on Ascend it loses CANN's fusions there
+CLS :=
 #: batch size
 BS := 8
 #: cpu, T4, or an Ascend SoC such as 310P3 (710 is its old name)
@@ -71,7 +73,7 @@ VENV := .venv
 #: the Python that makes VENV, 3.11 or newer
 PYTHON := python3
 
-override PARAMETERS := MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE V INPUT OUT RERUN MODELS CHIPS BATCHES \
+override PARAMETERS := MODEL WEIGHTS SEQ PACK CLS BS CHIP PRECISION ENGINE V INPUT OUT RERUN MODELS CHIPS BATCHES \
     PRECISIONS SAMPLES A B FROM ATC CANN_IMAGE DEVICE AIS_PYTHON CLAIM SST2 ISA DATA TRAIN RUNS VENV PYTHON \
     LAUNCH SLURM_ARGS COLUMNS KEEP CLUSTER
 include mk/words.mk
@@ -85,7 +87,7 @@ DEVELOPING := help help-dev doctor fusion-report demo-ascend train torture fuzz 
 .DEFAULT_GOAL := help
 
 include mk/shell.mk mk/chips.mk $(wildcard models/*/model.mk) mk/score.mk mk/params.mk mk/sequence.mk mk/paths.mk
-include mk/install.mk mk/source.mk mk/graph.mk mk/compile.mk mk/run.mk mk/bench.mk mk/tables.mk mk/develop.mk
+include mk/install.mk mk/source.mk mk/rows.mk mk/graph.mk mk/compile.mk mk/run.mk mk/bench.mk mk/tables.mk mk/develop.mk
 
 # ---- Targets for people. A recipe here only prints what was made, so `make -q` and `make -n` stay truthful.
 ##@ Run one configuration

@@ -56,5 +56,5 @@ has_unit   = $(filter $(unit.$1),$(filter-out $(forbidden),$(cpu_units)))
 unit.faster-native-bf16 := amx_bf16 avx512_bf16
 unit.faster-native-int8 := amx_int8 avx512_vnni
 # engine_for CHIP,PRECISION: ENGINE where given; ours where it is the fastest; else the chip's first that has it.
-ours_for   = $(if $(PACK),,$(if $(filter cpu,$1),$(if $(call has_unit,faster-native-$2),native)))
+ours_for   = $(if $(PACK)$(CLS),,$(if $(filter cpu,$1),$(if $(call has_unit,faster-native-$2),native)))
 engine_for = $(or $(ENGINE),$(ours_for),$(firstword $(foreach e,$(engines_of),$(if $(filter $2,$($e.PRECISIONS)),$e))))

@@ -1,4 +1,4 @@
-# Input files and graphs: exported, packed, simplified, modified. Each graph is compared with the one before it.
+# Input files and graphs: exported, simplified, modified. Each graph is compared with the one before it.
 do.export = models/$(model)/pth2onnx.py --model_dir $(checkpoint) --text_file $(sentences) $(asked) --save_path {}
 $(sources:%=build/%/model.onnx): build/%/model.onnx: build/%/checkpoint/MANIFEST $$(sentences) $$(call by,export)
 	$(call run,export)
@@ -7,7 +7,7 @@ seq_len    = $(subst -,$(comma),$(length))
 row_layout = $(if $(packed),--pack) $(if $(bs),--batch_size $(bs)) $(if $(real),--max_len $(longest))
 do.inputs  = models/$(model)/preprocess.py --text_file $(sentences) --tokenizer_path $(checkpoint) \
     --seq_len $(seq_len) $(row_layout) $(asked) --save_path {}
-$(shapes:%=build/%/input/MANIFEST) $(batches:%=build/%/input/MANIFEST): build/%/input/MANIFEST: \
+$(foreach f,$(wholes) $(whole_batches),build/$f/input/MANIFEST): build/%/input/MANIFEST: \
     build/$$(weights)/checkpoint/MANIFEST $$(sentences) $$(call by,inputs)
 	$(call run,inputs)
 
@@ -16,16 +16,9 @@ $(shapes:%=build/%/input/MANIFEST) $(batches:%=build/%/input/MANIFEST): build/%/
 few_rows  = --rows 16
 gate_rows = $(addprefix --rows ,$($(model).GATE_ROWS))
 
-# PACK=1: the exported graph for rows of several sentences, and what the graphs after it are compared with.
-do.pack = -m tools.graph.pack build/$(weights)/model.onnx {} --seq_len $(length) --input $(input) $(gate_rows)
-$(patsubst %,build/%/pack.onnx,$(filter %p,$(shapes))): build/%/pack.onnx: build/$$(weights)/model.onnx \
-    build/%/input/MANIFEST $$(call by,pack)
-	$(call run,pack)
-exported = build/$(if $(packed),$(shape)/pack,$(weights)/model).onnx
-
 # The logits of the exported graph, kept once for all batch sizes.
 do.reference = -m tools.graph.gate build/$(weights)/model.onnx --input $(input) $(gate_rows) --save_path {}
-$(shapes:%=build/%/reference.npy): build/%/reference.npy: build/$$(weights)/model.onnx build/%/input/MANIFEST \
+$(wholes:%=build/%/reference.npy): build/%/reference.npy: build/$$(weights)/model.onnx build/%/input/MANIFEST \
     $$(call by,reference)
 	$(call run,reference)
 

@@ -16,6 +16,7 @@ RERUN :=
 # The engines by speed; int8 of another task needs TRAIN=.
 scored_task := $(filter-out sst2,$($(MODEL).TASK))
 by_speed := $(if $(scored_task),,native-int8 openvino-int8) native-bf16 openvino-bf16 onnxruntime-fp32
+by_speed := $(filter-out $(if $(CLS),native-%),$(by_speed))
 runs_here = $(if $(unit.cpu-$1),$(call has_unit,$(if $(unit.faster-$1),faster,cpu)-$1),yes)
 chosen    = $(filter-out score,$(MAKECMDGOALS))$(filter-out $(CHIPS_cpu),$(CHIP))$(ENGINE)$(PRECISION)$(ISA)
 fastest  := $(firstword $(foreach e,$(by_speed),$(if $(call runs_here,$e),$e)))

@@ -54,6 +54,6 @@ measured = $(if $(bench_made),$(keep_bench);) $(if $(made)$(if $(bench_made),,no
 record = $(if $(FROM),$(import),$(measured))
 # The parameters as given, for the checks that call make again; each value has been checked for odd characters.
 parameters = $(foreach v,$(filter-out V VENV,$(given)),'$v=$($v)') VENV=$(VENV)
-selected   = $(foreach v,$(filter MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE,$(given)),'$v=$($v)')
+selected   = $(foreach v,$(filter MODEL WEIGHTS SEQ PACK CLS BS CHIP PRECISION ENGINE,$(given)),'$v=$($v)')
 # The verdicts on all records are kept.
 verdicts   = $(if $(selected),,--save_path results/verify.md)

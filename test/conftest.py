@@ -147,6 +147,7 @@ LONGEST = """
     test_native
     test_corpus
     test_pack
+    test_cls
     test_routes
     test_isa
     test_numbers

@@ -9,6 +9,8 @@ from tools import cli
 from tools.graph import encoder
 from tools.graph.encoder import HEADS, Miss, const, made_by, near, perm_of, scalar
 
+ALONE = "the last layer is for [CLS] alone (CLS=1)"
+
 
 def users(v, *ops) -> bool:
     """Is `v` read by nodes of exactly these types, in this order?"""
@@ -61,7 +63,7 @@ def attention_score(softmax) -> str | None:
 
 def attention_ln_qkv(layer, index) -> str | None:
     """Why the LayerNorm that feeds a layer's query, key and value is not the pass's pattern, or None."""
-    norm = index.norm_by_out[layer.query.x]
+    norm = index.norm_by_out[layer.key.x]
     if reason := layer_norm(norm):
         return reason
     if not users(norm.out, "MatMul", "MatMul", "MatMul", "Add"):
@@ -135,6 +137,10 @@ def graph_facts(path) -> dict:
         raise cli.UserError(f"{path}: {e}") from None
     index = encoder.Index(model.graph)
     layer = enc.layers[0]
+    scores = [attention_score(n) for n in encoder.softmaxes(model.graph)]
+    inputs = [attention_ln_qkv(x, index) for x in enc.layers]
+    if enc.first:  # fewer queries than keys
+        scores[-1] = inputs[-1] = ALONE
     batch, length = (d if isinstance(d, int) else None for d in enc.mask_input.shape)
     return {
         "batch": batch,
@@ -143,8 +149,8 @@ def graph_facts(path) -> dict:
         "head_dim": layer.query.weight.shape[1] // layer.heads,
         "hidden": layer.query.weight.shape[0],
         "sites": {
-            "AttentionScore": [attention_score(n) for n in encoder.softmaxes(model.graph)],
-            "AttentionLnQKV": [attention_ln_qkv(x, index) for x in enc.layers],
+            "AttentionScore": scores,
+            "AttentionLnQKV": inputs,
             "LayerNorm": [layer_norm(n) for n in index.norms.values()],
             "Gelu": [gelu(n) for n in model.graph if n.op_type == "Erf"],
         },

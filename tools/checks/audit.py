@@ -70,8 +70,7 @@ def rescored(leaf: Path) -> dict:
     """score.json's content, computed again from the outputs that `leaf` stores."""
     from tools.base import output_files
 
-    fed = next(d / "input" for d in leaf.parents if (d / "input").is_dir())
-    return output_files.score(leaf / "output" / "out", fed / "labels.json")
+    return output_files.score(leaf / "output" / "out", record.input_of(leaf) / "labels.json")
 
 
 SCORE = ("task", "labels", "correct", "total", "predictions", "truth", "metrics")

@@ -97,8 +97,9 @@ def near(one, other, part=1e-3) -> bool:
 
 def padded_rows(r: dict) -> float | None:
     """The share of padded rows in requests of one length on the CPU; None where that takes more than the record."""
-    if r["chip"] != "cpu" or not r["seq"].isdecimal():
-        return 0.0 if r["seq"] == "real" else None
+    own = record.spelled(r["seq"])
+    if r["chip"] != "cpu" or own["pack"] or not own["seq"].isdecimal():
+        return 0.0 if own["seq"] == "real" else None
     count = r.get("total") or r.get("sentences", record.SST2)
     return 1 - count / (-(-count // r["bs"]) * r["bs"])
 

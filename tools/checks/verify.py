@@ -196,13 +196,11 @@ def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
 
 def chosen(paths: list[Path], only: list[str]) -> list[Path]:
     """The records that agree with every NAME=value in `only`, the newest of each configuration and machine."""
-    wanted = dict(
-        word.lower().split("=", 1) for word in only if word.split("=")[0].lower() in (*records_of.NAMES, "pack")
-    )
+    names = (*records_of.NAMES, "pack", "cls")
+    wanted = dict(word.lower().split("=", 1) for word in only if word.split("=")[0].lower() in names)
     newest = {}
     for path, r in records_of.load(paths).items():
-        packed = r["seq"].endswith("p")
-        own = {**r, "seq": r["seq"].removesuffix("p"), "pack": "1" if packed else ""}
+        own = r | records_of.spelled(r["seq"])
         if all(str(own[name]).lower().replace("-", ",") == value.replace("-", ",") for name, value in wanted.items()):
             newest[(r["kind"], r["machine"]["cpu"], r.get("isa"), *(str(r[n]) for n in records_of.NAMES))] = path
     return list(newest.values())

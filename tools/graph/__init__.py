@@ -1,1 +1,1 @@
-"""ONNX graphs: export, simplify, rewrite, pack, and the numeric gate between each two. Imports base and source."""
+"""ONNX graphs: export, simplify, rewrite, pack, [CLS] alone, and the numeric gate between each two. Imports base and source."""

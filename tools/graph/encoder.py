@@ -35,6 +35,14 @@ class Norm:
 
 
 @dataclass
+class First:
+    """The rows that the last layer of a graph of cls.py is computed for: token 0, or the first of each sentence."""
+
+    at: object  # the Gather's index: [1], of tokens; of packed rows int64 [batch * count], of all tokens of the batch
+    count: int  # rows of the layer's output for each row of the batch
+
+
+@dataclass
 class Layer:
     query: Linear
     key: Linear
@@ -49,6 +57,7 @@ class Layer:
     gelu: str
     down: Linear
     norm2: Norm
+    first: First | None = None  # which rows of x get an output; None for all of them
 
 
 @dataclass
@@ -59,6 +68,10 @@ class Encoder:
     packed: bool  # the mask compares that input with itself, token by token
     mask_constant: float | None  # what the graph had
     last: object  # value that leaves the encoder
+
+    @property
+    def first(self) -> First | None:
+        return self.layers[-1].first
 
 
 class Miss(Exception):
@@ -97,6 +110,10 @@ def need(v, piece: str, *ops):
 def perm_of(transpose) -> tuple:
     attr = transpose.attributes.get("perm")
     return tuple(attr.value) if attr else (3, 2, 1, 0)
+
+
+def axis_of(gather) -> int:
+    return gather.attributes["axis"].value if "axis" in gather.attributes else 0
 
 
 def base(v):
@@ -284,6 +301,30 @@ class Index:
         return self.norms[total]
 
 
+def first_of(rows, x) -> First | None:
+    """Which of the rows of `x` the value `rows` holds; None where it is made in another way than cls.py makes it."""
+    node = made_by(rows, "Gather")
+    if node is None or base(node.inputs[0]) is not x:
+        return None
+    at = node.inputs[1]
+    if axis_of(node) == 1:
+        return First(at, 1) if scalar(at) == 0 else None
+    sources = [v for v in origins(at)[0] if v.shape is not None and len(v.shape) == 2]
+    return First(at, sources[0].shape[1]) if len(sources) == 1 else None
+
+
+def cls_reader(enc: Encoder, piece: str):
+    """The one node that reads the last layer, which takes [CLS] of each row. Raises Miss, which begins with `piece`,
+    where more of the last layer is read."""
+    readers = [n for n in enc.last.consumers() if n.op_type != "Shape"]
+    if len(readers) != 1:
+        raise Miss(f"{piece}: {len(readers)} nodes read the last layer, expected 1")
+    (node,) = readers
+    if node.op_type != "Gather" or axis_of(node) != 1 or scalar(node.inputs[1]) != 0:
+        raise Miss(f"{piece}: {node.op_type} {node.name!r} reads more of the last layer than [CLS]")
+    return node
+
+
 def read_layer(softmax, index: Index) -> Layer:
     """The encoder layer around one Softmax node. Raises Miss with the piece that is not a BERT layer's."""
     add = need(softmax.inputs[0], "mask", "Add")
@@ -299,14 +340,15 @@ def read_layer(softmax, index: Index) -> Layer:
     if context is None or context.op_type != "MatMul":
         raise Miss("attention: the Softmax does not feed one MatMul")
     value, _, v_scale, _ = split_heads(context.inputs[1], "value", HEADS, index.by_out)
-    x = query.x
-    if key.x is not x or value.x is not x or v_scale != 1:
+    x, rows = key.x, query.x
+    first = None if rows is x else first_of(rows, x)
+    if value.x is not x or v_scale != 1 or (rows is not x and not first):
         raise Miss("attention: query, key and value do not read one tensor")
     back = sole_user(context.outputs[0])
     if back is None or back.op_type != "Transpose" or perm_of(back) != HEADS:
         raise Miss("context: no Transpose back behind the attention")
     dense = index.linear_from(back.outputs[0], "attention output")
-    norm1 = index.norm_of_sum(dense.out, x, "attention LayerNorm")
+    norm1 = index.norm_of_sum(dense.out, rows, "attention LayerNorm")
     up = index.linear_from(norm1.out, "feed-forward")
     if base(up.out) not in index.gelus:
         raise Miss(f"Gelu: none reads {up.out.name!r}")
@@ -329,6 +371,7 @@ def read_layer(softmax, index: Index) -> Layer:
         gelu,
         down,
         norm2,
+        first,
     )
 
 
@@ -359,6 +402,8 @@ def read_mask(layers: list):
     Raises Miss where the layers do not share one mask made of one input [batch, length].
     """
     found = [origins(layer.mask) for layer in layers]
+    first = origins(layers[-1].first.at)[0] if layers[-1].first else set()  # the input of that name of packed rows
+    found = [(inputs - first, *more) for inputs, *more in found]
     for i, (inputs, *_) in enumerate(found):
         if len(inputs) != 1 or inputs != found[0][0]:
             names = sorted(v.name for v in inputs)
@@ -388,12 +433,14 @@ def read(graph, layers: int | None = None) -> Encoder:
     for i, softmax in enumerate(tops):
         try:
             layer = read_layer(softmax, index)
-            if found and layer.query.x is not found[-1].norm2.out:
-                raise Miss(f"attention: reads {layer.query.x.name!r}, not the layer before")
+            if found and layer.key.x is not found[-1].norm2.out:
+                raise Miss(f"attention: reads {layer.key.x.name!r}, not the layer before")
+            if layer.first and softmax is not tops[-1]:
+                raise Miss("attention: query reads some of the rows, as in the last layer alone")
         except Miss as e:
             raise Miss(f"layer {i}: {e}") from None
         found.append(layer)
-    x = found[0].query.x
+    x = found[0].key.x
     if x not in index.norm_by_out:
         raise Miss(f"layer 0: embedding LayerNorm: {x.name!r} is none")
     mask_input, constant, packed = read_mask(found)

@@ -22,7 +22,7 @@ import numpy as np
 from tools import cli
 from tools.base import input_files, onnxfile
 from tools.graph import encoder, gate, rewrite
-from tools.graph.encoder import Miss, const, made_by, scalar
+from tools.graph.encoder import Miss, const, made_by
 from tools.source import tokens
 
 
@@ -32,13 +32,6 @@ def counted(v) -> bool:
         v = node.inputs[0]
     c = const(v)
     return c is not None and c.dtype.kind == "i" and c.size > 1 and np.array_equal(c.reshape(-1), np.arange(c.size))
-
-
-def only(nodes: list, what: str):
-    """The one node of a list; Miss where there are none or several."""
-    if len(nodes) != 1:
-        raise Miss(f"packing: {len(nodes)} nodes read {what}, expected 1")
-    return nodes[0]
 
 
 def packed(model, seq_len: int):
@@ -60,13 +53,13 @@ def packed(model, seq_len: int):
         for n, width in widths.items()
     )
     gathers = [n for n in graph if n.op_type == "Gather"]
-    table = only([n for n in gathers if const(n.inputs[0]) is not None and counted(n.inputs[1])], "positions")
+    found = [n for n in gathers if const(n.inputs[0]) is not None and counted(n.inputs[1])]
+    if len(found) != 1:
+        raise Miss(f"packing: {len(found)} nodes read positions, expected 1")
+    (table,) = found
     if len(const(table.inputs[0])) < seq_len:
         raise Miss(f"packing: {len(const(table.inputs[0]))} positions, rows of {seq_len}; give a shorter SEQ")
-    readers = [n for n in enc.last.consumers() if n.op_type != "Shape"]
-    cls = only(readers, "the last layer")
-    if cls.op_type != "Gather" or cls.attributes["axis"].value != 1 or scalar(cls.inputs[1]) != 0:
-        raise Miss(f"packing: {cls.op_type} {cls.name!r} reads more of the last layer than [CLS]")
+    cls = encoder.cls_reader(enc, "packing")
 
     table.replace_input_with(1, position)
     mask = w.mask(sentence, True, "pack_mask")

@@ -17,10 +17,10 @@ ascend  the whole encoder is written anew as CANN's fusion passes look for it (A
         scores scaled by a Mul named bert_Mul_<layer>, one mask [batch, 1, length, length] for all layers, and
         a Reshape to 3-D behind the last layer. Effect as MagicONNX's BertBigKernelOptimizer and msit's
         KnowledgeBigKernel.
-cpu     mask constant; with --cls_only the last layer is computed for [CLS] alone (keys and values for all).
+cpu     mask constant.
 gpu     mask constant.
 
-The additive mask constant becomes -10000 everywhere: finfo.min turns into -inf or NaN under fp16.
+A last layer that is computed for [CLS] alone (tools/graph/cls.py) stays so. The additive mask constant becomes -10000 everywhere: finfo.min turns into -inf or NaN under fp16.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from tools import cli
 from tools.base import input_files
 from tools.base.onnxfile import first_line
 from tools.graph import encoder, gate
-from tools.graph.encoder import HEADS, KEY, Encoder, Layer, Linear, Miss, Norm, const, scalar
+from tools.graph.encoder import HEADS, Encoder, First, Layer, Linear, Miss, Norm, const
 
 MASK = -10000.0
 OPSETS = range(11, 19)  # ai.onnx versions that atc reads
@@ -95,22 +95,19 @@ class Writer:
         product = self.op("Mul", f"{name}_Mul", x, self.op("Add", f"{name}_Add", erf, 1.0))
         return self.op("Mul", f"{name}_Half", product, 0.5)
 
-    def heads(self, name: str, x, shape, perm=HEADS):
-        return self.op("Transpose", f"{name}_Transpose", self.op("Reshape", f"{name}_Reshape", x, shape), perm=perm)
+    def heads(self, name: str, x, shape):
+        return self.op("Transpose", f"{name}_Transpose", self.op("Reshape", f"{name}_Reshape", x, shape), perm=HEADS)
 
-    def layer(self, i: int, layer: Layer, x, mask, shape, *, flat: bool, rows=None, rows_shape=None):
-        """One encoder layer over x; `rows`: the part of x to compute the output for (default: all of it).
+    def layer(self, i: int, layer: Layer, x, mask, shape, rows=None, rows_shape=None):
+        """One encoder layer in the Ascend form, over x [batch*length, hidden]; rows: those of x that get an output (all).
 
-        shape, rows_shape: of the heads, [batch, length, heads, head_dim]. flat: the Ascend form (x is 2-D).
+        shape, rows_shape: of the heads, [batch, length, heads, head_dim].
         """
         n, hidden = f"layer_{i}", layer.query.weight.shape[0]
         rows, rows_shape = (x, shape) if rows is None else (rows, rows_shape)
         q = self.heads(f"{n}_query", self.linear(f"{n}_query", rows, layer.query), rows_shape)
-        k = self.linear(f"{n}_key", x, layer.key)
-        if flat:  # in two steps, so that q, k and v come in one shape
-            k = self.op("Transpose", f"{n}_key_Swap", self.heads(f"{n}_key", k, shape), perm=LAST_TWO)
-        else:
-            k = self.heads(f"{n}_key", k, shape, KEY)
+        k = self.heads(f"{n}_key", self.linear(f"{n}_key", x, layer.key), shape)
+        k = self.op("Transpose", f"{n}_key_Swap", k, perm=LAST_TWO)  # in two steps: q, k and v come in one shape
         v = self.heads(f"{n}_value", self.linear(f"{n}_value", x, layer.value), shape)
         # CANN's AttentionScore pass knows the scale by a node name that begins with bert_.
         scores = self.op("Mul", f"bert_Mul_{i}", self.op("MatMul", f"{n}_scores", q, k), layer.scale)
@@ -118,24 +115,24 @@ class Writer:
         context = self.op(
             "Transpose", f"{n}_context_Transpose", self.op("MatMul", f"{n}_context", weights, v), perm=HEADS
         )
-        size = layer.value.weight.shape[1]
-        context = self.op("Reshape", f"{n}_context_Reshape", context, [-1, size] if flat else [0, -1, size])
+        context = self.op("Reshape", f"{n}_context_Reshape", context, [-1, layer.value.weight.shape[1]])
         dense = self.linear(f"{n}_dense", context, layer.dense)
         y = self.norm(f"{n}_norm1", self.op("Add", f"{n}_residual1", dense, rows), layer.norm1, hidden)
         down = self.linear(f"{n}_down", self.gelu(f"{n}_gelu", self.linear(f"{n}_up", y, layer.up)), layer.down)
         return self.norm(f"{n}_norm2", self.op("Add", f"{n}_residual2", down, y), layer.norm2, hidden)
 
-    def mask(self, source, packed: bool, n: str = "mask"):
+    def mask(self, source, packed: bool, n: str = "mask", first: First | None = None):
         """The additive mask, float [batch, 1, 1, length]: 0 where `source` is 1, -10000 where it is 0.
 
         packed: [batch, 1, length, length], 0 where `source` (the sentence index) is the same for two tokens. int32,
-        as AI cores compare it; int64 would go to the NPU's own CPU.
+        as AI cores compare it; int64 would go to the NPU's own CPU. With `first`, [batch, 1, first.count, length].
         """
         if packed:
-            index = self.op("Cast", f"{n}_Index", source, to=6)
-            sides = [
-                self.unsqueeze(f"{n}_{side}", index, axes) for side, axes in (("Rows", [1, 3]), ("Columns", [1, 2]))
-            ]
+            rows = index = self.op("Cast", f"{n}_Index", source, to=6)
+            if first:
+                rows = self.op("Gather", f"{n}_First", self.op("Reshape", f"{n}_Flat", index, [-1]), first.at, axis=0)
+                rows = self.op("Reshape", f"{n}_Counted", rows, [-1, first.count])
+            sides = [self.unsqueeze(f"{n}_Rows", rows, [1, 3]), self.unsqueeze(f"{n}_Columns", index, [1, 2])]
             shown = self.op("Equal", f"{n}_Equal", *sides)
         else:
             shown = self.unsqueeze(f"{n}_Unsqueeze", source, [1, 2])
@@ -176,7 +173,8 @@ def for_ascend(w: Writer, enc: Encoder) -> None:
     sizes = Sizes(w, enc.mask_input)
     hidden = enc.layers[0].query.weight.shape[0]
     whole = sizes.shape("mask_Expand", "batch", 1, "length", "length", infer=False)
-    mask = w.op("Expand", "mask_Expand", w.mask(enc.mask_input, enc.packed), whole)
+    narrow = w.mask(enc.mask_input, enc.packed)
+    mask = w.op("Expand", "mask_Expand", narrow, whole)
     x = w.norm(
         "embedding_norm",
         w.op("Reshape", "embedding_Reshape", enc.embedding.x, [-1, hidden]),
@@ -185,34 +183,34 @@ def for_ascend(w: Writer, enc: Encoder) -> None:
     )
     dim = enc.layers[0].query.weight.shape[1] // enc.layers[0].heads
     heads = sizes.shape("heads", "batch", "length", enc.layers[0].heads, dim)
-    for i, layer in enumerate(enc.layers):
-        x = w.layer(i, layer, x, mask, heads, flat=True)
-    out = w.op("Reshape", "encoder_Reshape", x, sizes.shape("encoder_Reshape", "batch", "length", hidden))
+    for i, layer in enumerate(enc.layers[: -1 if enc.first else None]):
+        x = w.layer(i, layer, x, mask, heads)
+    if first := enc.first:
+        if enc.packed:
+            rows = w.op("Gather", "first_Gather", x, first.at, axis=0)
+            narrow = w.mask(enc.mask_input, True, "first_mask", first)
+        else:
+            whole = w.op("Reshape", "first_Whole", x, sizes.shape("first_Whole", "batch", "length", hidden))
+            rows = w.op(
+                "Reshape", "first_Reshape", w.op("Gather", "first_Gather", whole, first.at, axis=1), [-1, hidden]
+            )
+        few = sizes.shape("first_heads", "batch", first.count, enc.layers[0].heads, dim)
+        x = w.layer(len(enc.layers) - 1, enc.layers[-1], x, narrow, heads, rows, few)
+    length = first.count if first else "length"
+    out = w.op("Reshape", "encoder_Reshape", x, sizes.shape("encoder_Reshape", "batch", length, hidden))
     ir.convenience.replace_all_uses_with(enc.last, out)
 
 
-def for_others(w: Writer, enc: Encoder, cls_only: bool) -> None:
-    """The mask anew with its constant; with cls_only the last layer for row 0 of its queries.
-
-    Raises Miss where more than [CLS] of the last layer is read.
-    """
+def for_others(w: Writer, enc: Encoder) -> None:
+    """The mask anew with its constant."""
     import onnx_ir as ir
 
     mask = w.mask(enc.mask_input, enc.packed)
+    if enc.first and enc.packed:
+        last = w.mask(enc.mask_input, True, "first_mask", enc.first)
+        ir.convenience.replace_all_uses_with(enc.layers[-1].mask, last)
     for old in {layer.mask: None for layer in enc.layers}:
         ir.convenience.replace_all_uses_with(old, mask)
-    if not cls_only:
-        return
-    for node in enc.last.consumers():
-        axis = node.attributes["axis"].value if "axis" in node.attributes else 0
-        if node.op_type != "Gather" or axis != 1 or scalar(node.inputs[1]) != 0:
-            raise Miss(f"--cls_only: {node.op_type} {node.name!r} reads more of the last layer than [CLS]")
-    i, layer = len(enc.layers) - 1, enc.layers[-1]
-    first = w.op("Slice", f"layer_{i}_cls", layer.query.x, [0], [1], [1])
-    dim = layer.query.weight.shape[1] // layer.heads
-    shapes = ([0, n, layer.heads, dim] for n in (-1, 1))
-    out = w.layer(i, layer, layer.query.x, mask, next(shapes), flat=False, rows=first, rows_shape=next(shapes))
-    ir.convenience.replace_all_uses_with(enc.last, out)
 
 
 def finish(model) -> bytes:
@@ -289,18 +287,15 @@ def gate_inputs(model, enc: Encoder, folder, rows) -> dict:
     return {n: np.concatenate([np.pad(s[n], ((0, 0), (0, width[n] - s[n].shape[1]))) for s in sets]) for n in names}
 
 
-def modify(in_path, out_path, target="ascend", *, inputs=None, rows=None, layers=None, cls_only=False):
+def modify(in_path, out_path, target="ascend", *, inputs=None, rows=None, layers=None):
     """Rewrite in_path for `target` ("ascend", "cpu", "gpu") into out_path, after both gave the same logits.
 
     inputs: folder of rows as preprocess.py writes them (<inputs>/<input name>/*.bin), used besides fixed
     token rows; rows: how many of them, longest first. layers: how many encoder layers there must be.
-    cls_only: (cpu) last layer for [CLS] alone. Returns the report, with "gate" = the fields of gate.Verdict.
-    Raises cli.UserError, and writes nothing, when a layer does not match or the logits differ.
+    Returns the report, with "gate" = the fields of gate.Verdict. Raises cli.UserError, and writes nothing, when a layer does not match or the logits differ.
     """
     if target not in ("ascend", "cpu", "gpu"):
         raise cli.UserError(f"target {target!r}: must be ascend, cpu or gpu")
-    if cls_only and target != "cpu":
-        raise cli.UserError("--cls_only: for target cpu only")
     if not Path(in_path).is_file():
         raise cli.UserError(f"{in_path}: no such file")
     model = encoder.load(in_path)
@@ -312,7 +307,7 @@ def modify(in_path, out_path, target="ascend", *, inputs=None, rows=None, layers
         facts = report(enc, target, opset)
         arrays = gate_inputs(model, enc, inputs, rows)
         writer = Writer(model.graph, opset)
-        for_ascend(writer, enc) if target == "ascend" else for_others(writer, enc, cls_only)
+        for_ascend(writer, enc) if target == "ascend" else for_others(writer, enc)
     except Miss as e:
         raise cli.UserError(f"{in_path}: {e}; is it the simplified graph of a BERT classifier?") from None
     data = finish(model)
@@ -332,10 +327,9 @@ def main():
     p.add_argument("--input", help="folder of real rows for the gate, one sub-folder per model input")
     p.add_argument("--rows", type=int, help="use so many of them, longest first (default: all)")
     p.add_argument("--layers", type=int, help="encoder layers that must be there (default: as many as found)")
-    p.add_argument("--cls_only", action="store_true", help="cpu: last layer for [CLS] alone")
     p.add_argument("--report", help="write what was matched as JSON")
     a = p.parse_args()
-    facts = modify(a.onnx, a.output, a.target, inputs=a.input, rows=a.rows, layers=a.layers, cls_only=a.cls_only)
+    facts = modify(a.onnx, a.output, a.target, inputs=a.input, rows=a.rows, layers=a.layers)
     print(show(facts))
     if a.report:
         with cli.whole_file(a.report, "w") as f:

@@ -197,8 +197,11 @@ def imported(path: Path, leaf: Path, given=SHOWN, devices: str | None = None) ->
     given. Raises cli.UserError in one line for what is no log, and for one that is not what is claimed of it.
     """
     spec, given = records.parameters(leaf), set(given)
-    if spec["seq"].endswith("p"):
+    own = records.spelled(spec["seq"])
+    if own["pack"]:
         raise cli.UserError(f"{path}: a log counts packed rows, not their sentences; measure with make perf PACK=1")
+    if own["cls"]:
+        raise cli.UserError(f"{path}: a log says nothing of the last layer; measure with make perf CLS=1")
     text = cli.regular(path, cli.LARGEST).read_bytes()
     read = of_trtexec if b"TensorRT.trtexec" in text or b"gpu_compute_time_list" in text else of_ais_bench
     found, spec, why, info = read(path, spec, given)

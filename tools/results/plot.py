@@ -44,7 +44,7 @@ def curves(records: list[dict], kind: str) -> dict[tuple, dict[tuple, list[dict]
     """{(model, seq): {(engine and precision, machine): its newest records by batch size}}, of static shapes alone."""
     panels: dict[tuple, dict] = {}
     for r in sorted(records, key=lambda r: r["started"] or ""):
-        if r["kind"] == kind and r["seq"] != "real" and not r["standin"]:
+        if r["kind"] == kind and not r["seq"].startswith("real") and not r["standin"]:
             found = panels.setdefault((r["model"], r["seq"]), {})
             found.setdefault((engine(r), machine(r)), {})[r["bs"]] = r
     order = lambda lines: {k: [lines[k][bs] for bs in sorted(lines[k])] for k in sorted(lines)}
@@ -183,7 +183,7 @@ def draw(which: str, records: list[dict], rows: list[dict], file, suffix: str) -
             named.append((above, key, PLOTS[which](above, lines, style), "measured here"))
             named += [(ax, key, published_lines(ax, said[key]), "published by others") for ax in under]
         for ax, (model, seq), ends, words in named:
-            ax.set_title(f"{model}, {seq.replace('-', ' and ').replace('p', ', packed')}: {words}", fontsize=9)
+            ax.set_title(f"{model}, {records_of.rows_said(seq).replace('-', ' and ')}: {words}", fontsize=9)
             if ends:
                 scales(ax)
             else:

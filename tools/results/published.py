@@ -50,8 +50,9 @@ def read(root: Path = Path("models")) -> list[dict]:
 
 
 def fits(row: dict, seq: str) -> bool:
-    """Whether a figure is of a record's `seq`, or says none. None is of packed rows (128p): those hold several samples."""
-    return row["seq"].replace(",", "-") in ("", seq) and not seq.endswith("p")
+    """Whether a figure is of a record's `seq`, or says none. None is of packed rows (128p), which hold several samples, or
+    of a last layer for [CLS] alone (128c)."""
+    return row["seq"].replace(",", "-") in ("", seq) and not seq.endswith(("p", "c"))
 
 
 def beside(record: dict, rows: list[dict]) -> list[dict]:

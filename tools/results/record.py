@@ -45,6 +45,27 @@ def parameters(leaf: Path) -> dict:
     return named | {"bs": int(found["bs"])}
 
 
+def spelled(seq: str) -> dict:
+    """{seq, pack, cls} as make's parameters, of a path's `128`, `64-128`, `real`, `128p`, `realc` or `128pc`."""
+    rows = seq.removesuffix("c")
+    kept = rows.removesuffix("p")
+    return {"seq": kept.replace("-", ","), "pack": "1" * (rows != kept), "cls": "1" * (seq != rows)}
+
+
+def rows_said(seq: str) -> str:
+    """A record's `seq` in words: `128, packed, last layer for [CLS]`."""
+    own = spelled(seq)
+    words = (", packed" * bool(own["pack"]), ", last layer for [CLS]" * bool(own["cls"]))
+    return own["seq"].replace(",", "-") + "".join(words)
+
+
+def input_of(leaf: Path) -> Path:
+    """The folder of a configuration's input files, which is the same with CLS=1 and without."""
+    shape = leaf.parents[1].with_name(leaf.parents[1].name.removesuffix("c"))
+    whole_batches = shape / leaf.parent.name / "input"
+    return whole_batches if whole_batches.is_dir() else shape / "input"
+
+
 def prov_of(path: str) -> Path:
     """Where run.py described an artefact."""
     return Path(f"{path}.prov.json")
@@ -140,8 +161,8 @@ def right(record: dict) -> list[bool]:
 
 def sentences_of(leaf: Path) -> int | None:
     """How many texts of one's own a configuration has as inputs; None where they are SST-2's 872."""
-    folder = next((d / "input" for d in leaf.parents if (d / "input" / tasks.FILE).is_file()), None)
-    labels = cli.read_json(folder / "labels.json").values() if folder else ()
+    folder = input_of(leaf)
+    labels = cli.read_json(folder / "labels.json").values() if (folder / tasks.FILE).is_file() else ()
     return sum(len(v) if isinstance(v, list) else 1 for v in labels) or None
 
 
@@ -187,10 +208,11 @@ def speeds(record: dict) -> list[float]:
 def rows_run(total: int, leaf: Path, record: dict, summary: dict) -> dict:
     """padded_rows, the share of rows that carry no sentence when `total` sentences fill batches, which are counted
     where their lengths differ; of packed rows also sentences_per_row, over all rows that run."""
-    if record["seq"] == "real":
+    own, bs = spelled(record["seq"]), record["bs"]
+    if own["seq"] == "real":
         return {"padded_rows": 0.0}
-    bs, packed = record["bs"], record["seq"].endswith("p")
-    rows = len(cli.read_json(leaf.parents[1] / "input" / "rows.json")) if packed else total
+    packed = own["pack"]
+    rows = len(cli.read_json(input_of(leaf) / "rows.json")) if packed else total
     from tools.ascend.summary import batches_run
 
     batches = len(summary["filesinfo"]) if "-" in record["seq"] else batches_run(rows, bs, summary)
@@ -317,7 +339,7 @@ def perf(leaf: Path) -> dict:
         **tool(leaf, summaries[0]),
         "timed": f"{what}; {work_of(record['seq'])}",
         **throughput(rounds, per_row),
-        **({"pass_ms": [s["pass_ms"] for s in summaries]} if record["seq"] == "real" else {}),
+        **({"pass_ms": [s["pass_ms"] for s in summaries]} if spelled(record["seq"])["seq"] == "real" else {}),
         **({} if None in stolen else {"stolen": stolen}),
         **ran,
         **cards(summaries, per_row),
@@ -383,7 +405,7 @@ def show(record: dict) -> str:
         lines.append(f"ran         {where_ran(record)}")
     lines += [
         f"model       {record['model']} (weights: {record['weights']}), batch {record['bs']}, "
-        f"sequence {record['seq'].replace('p', ', packed')}",
+        f"sequence {rows_said(record['seq'])}",
         f"chip        {record['chip']}"
         + (f": {record['machine']['cpu']}, {record['machine']['cores']} cores" if record["chip"] == "cpu" else ""),
         f"engine      {record['engine']} {info.get('version', '')} {record['precision']}{wider(info, record)}",
@@ -491,14 +513,13 @@ def make_words(record: dict) -> list[str]:
     """make's parameters for the configuration of a record."""
     own = {name: str(record[name]) for name in NAMES} | {"engine": engine_today(record)}
     own |= {"isa": record["isa"]} if record.get("isa") else {}
-    own["seq"] = own["seq"].replace("-", ",")
-    own |= {"seq": own["seq"].removesuffix("p"), "pack": "1" if own["seq"].endswith("p") else ""}
+    own |= spelled(own["seq"])
     if own["weights"] not in ("default", "seeded"):
         own["weights"] = record.get("source") or own["weights"]
     if record.get("devices", 1) > 1:
         own["device"] = ",".join(record.get("per_device") or map(str, range(record["devices"])))
     if (
-        record["kind"] == "throughput" and record["chip"] == "cpu" and record["seq"].isdecimal()
+        record["kind"] == "throughput" and record["chip"] == "cpu" and not own["pack"] and own["seq"].isdecimal()
     ):  # timed as long as then
         loop = record.get("loop") or len(record["times_ms"][0])
         own["samples"] = str(min(999, max(1, (loop - 4) * record["bs"])))
