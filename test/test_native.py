@@ -160,6 +160,17 @@ def test_a_sentence_has_the_same_bits_in_any_company(onnx_path, tmp_path, librar
         assert np.array_equal(other.run(batch), want), (threads, block, group)
 
 
+def test_threads_that_share_a_few_sentences_give_the_same_bits(onnx_path, tmp_path, library, precision):
+    """Too few for equal blocks: the threads meet once a layer, and cut a sentence where its tiles end."""
+    alone = model(onnx_path, tmp_path, library, precision, threads=1)
+    for lengths in ([64], [40], [64, 5], [33, 64, 20], [1, 60, 1, 1], [64] * 5):
+        batch = [[(7 * i + k) % 100 for k in range(n)] for i, n in enumerate(lengths)]
+        want = alone.run(batch)
+        for threads in (2, 3, 8):
+            shared = native.Model(tmp_path / "model.native", threads=threads, library=library)
+            assert np.array_equal(shared.run(batch), want), (lengths, threads)
+
+
 def test_padding_changes_nothing(onnx_path, tmp_path, library, precision):
     batch = sentences()
     engine = model(onnx_path, tmp_path, library, precision)

@@ -133,7 +133,7 @@ static void stop(void) { _tile_release(); }
 
 #include "layers.h"
 
-const struct family native_amx = {2, SHIFTED, start, stop, run_blocks, run_tail};
+const struct family native_amx = {2, SHIFTED, 32, start, stop, run_blocks, run_tail};
 
 #else
 

@@ -49,6 +49,6 @@ static void nothing(void) {}
 
 #include "layers.h"
 
-const struct family native_avx2 = {sizeof(act), SHIFTED, nothing, nothing, run_blocks, run_tail};
+const struct family native_avx2 = {sizeof(act), SHIFTED, 16, nothing, nothing, run_blocks, run_tail};
 
 #endif

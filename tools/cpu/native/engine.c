@@ -5,7 +5,8 @@
  *
  * Sentences are concatenated, whole, into blocks of a few hundred tokens. A thread takes a group of blocks
  * and runs all layers on it with no barrier; a matrix product sees one tall [tokens, hidden] operand, and
- * attention runs per sentence. The last layer is computed for the [CLS] rows only, after all blocks, so that
+ * attention runs per sentence. Where a few sentences give no equal blocks, all threads are a team: each has an
+ * equal share of all rows, and they meet once a layer, for the keys and values of the sentences between them. The last layer is computed for the [CLS] rows only, after all blocks, so that
  * its weights are read once for hundreds of sentences instead of once per block.
  *
  * Every row of a matrix product, every LayerNorm and every sentence's attention sees its own data in an order
@@ -66,6 +67,7 @@ static uint8_t *layout(struct work *w, const struct net *m, int act, int rows, i
 static void *worker(void *arg) {
     struct run *j = arg;
     const struct work *w = &j->work[atomic_fetch_add(&j->next_thread, 1)];
+    while (!j->ready) sched_yield();
     j->family->start();
     for (int i; (i = atomic_fetch_add(&j->next, j->take)) < j->items;)
         j->task(j, w, i, MIN(j->take, j->items - i));
@@ -73,12 +75,15 @@ static void *worker(void *arg) {
     return 0;
 }
 
-/* task(i, n) for all items, `take` at a time. A thread that cannot be made is done without. */
+/* task(i, n) for all items, `take` at a time; or task(i, 1) for each of a team. A thread that cannot be made is done
+ * without, and so is the team then. */
 static void parallel(struct run *j, void (*task)(struct run *, const struct work *, int, int), int items, int take) {
     pthread_t id[j->threads];
-    int made = 0, want = MIN(j->threads, (items + take - 1) / take) - 1;
-    j->task = task, j->items = items, j->take = take, j->next = j->next_thread = 0;
+    int made = 0, want = (j->team ? j->team : MIN(j->threads, (items + take - 1) / take)) - 1;
+    j->ready = j->next = j->next_thread = 0;
     while (made < want && !pthread_create(&id[made], 0, worker, j)) made++;
+    if (made < want) j->team = 0;
+    j->task = task, j->items = j->team ? j->team : items, j->take = j->team ? 1 : take, j->ready = 1;
     worker(j);
     while (made) pthread_join(id[--made], 0);
 }
@@ -113,6 +118,8 @@ static uint8_t *arrange(struct run *j, const struct net *m, int n, int block, in
     j->by = take(&at, 4L * longest + 4);
     j->ctx = take(&at, UP(n, 32) * (int64_t)s.ctx * act);
     j->h = take(&at, UP(n, 32) * (int64_t)s.h * act);
+    j->qkv_step = (UP((int64_t)threads * block, 32) + 32) * s.ld * act;
+    j->qkv = take(&at, 2 * j->qkv_step);
     for (int t = 0; t < threads; t++)
         at = layout(measure ? &none : &j->work[t], m, act, MAX(block, longest), group, longest, (uint8_t *)UP((uintptr_t)at, 4096));
     return at;
@@ -148,9 +155,13 @@ int64_t native_bytes(int family, const struct net *m, int n, int block, int grou
 void native_run(int family, const struct net *m, const int32_t *ids, const int32_t *types, const int64_t *start,
                 const int32_t *rows, const int32_t *keys, int n, int block, int group, int longest, int threads, uint8_t *work, float *logits) {
     struct run j = {.m = m, .family = families[family], .ids = ids, .types = types, .rows = rows, .keys = keys, .start = start,
-                    .logits = logits, .threads = threads};
+                    .logits = logits, .n = n, .threads = threads};
     arrange(&j, m, n, block, group, longest, threads, work);
     int blocks = plan(rows, n, MAX(block, longest), longest, j.by, j.link, j.order, j.block);
+    int64_t all = start[n - 1] + rows[n - 1];
+    if (all <= (int64_t)threads * block && (blocks > threads || longest > block)) /* blocks would not be equal */
+        j.team = MIN(threads, (all + j.family->rows - 1) / j.family->rows);
     parallel(&j, j.family->blocks, blocks, MIN(group, (blocks + threads - 1) / threads));
+    j.team = 0;
     parallel(&j, j.family->tail, n, UP(MIN((n + threads - 1) / threads, block), 32));
 }

@@ -79,48 +79,93 @@ static void rest_of_layer(const struct work *w, int l, const act *ctx, act *h, i
 
 /* ---- the two tasks of a run --------------------------------------------------------------------------- */
 
-/* the last layer's attention for the [CLS] rows of a block; the rest of it waits for all blocks */
-static void last_attention(struct run *j, const struct work *w, int b, const act *h, int rows) {
+/* What a thread computes at a time: rows [from, to) of sentences [first, last) of the plan's order, as one tall operand.
+ * They are all rows of a block, or a share of all rows where threads are a team. */
+struct share { int first, last, from, to; act *h; };
+
+/* Sentence i, number `at` in the plan's order, has rows [row, row + n), of which [from, to) are the share's. */
+struct piece { int at, i, row, n, from, to; };
+
+static struct share share_of(const struct run *j, const struct work *w, int b, int turn) {
+    struct share a = {j->team ? 0 : j->block[b], j->team ? j->n : j->block[b + 1], .h = (act *)((uint8_t *)w->h + turn * w->step)};
+    for (int i = a.first; i < a.last; i++) a.to += j->rows[j->order[i]];
+    if (j->team) { /* whole tiles, so that two threads never write the same one */
+        int rows = a.to, tile = j->family->rows, tiles = (rows + tile - 1) / tile;
+        a.from = tiles * b / j->team * tile;
+        a.to = MIN(rows, tiles * (b + 1) / j->team * tile);
+    }
+    return a;
+}
+
+/* the next sentence of which a share has rows, at first after {.at = share->first - 1}; 0: there is none */
+static int next_piece(const struct run *j, const struct share *a, struct piece *p) {
+    while (++p->at < a->last) {
+        p->i = j->order[p->at], p->row += p->n, p->n = j->rows[p->i];
+        p->from = MAX(a->from, p->row), p->to = MIN(a->to, p->row + p->n);
+        if (p->from < p->to) return 1;
+    }
+    return 0;
+}
+#define PIECES(p) struct piece p = {.at = a->first - 1}; next_piece(j, a, &p);
+
+/* Return when all of the team are here. */
+static void meet(struct run *j) {
+    if (!j->team) return;
+    int turn = j->turn;
+    if (atomic_fetch_add(&j->waiting, 1) == j->team - 1) {
+        j->waiting = 0;
+        j->turn = turn + 1;
+    }
+    for (int i = 1; j->turn == turn; i++)
+        if (i % 4096 == 0) sched_yield();
+}
+
+static void embed_share(const struct run *j, const struct work *w, const struct share *a) {
+    for (PIECES(p)) {
+        int64_t start = j->start[p.i];
+        embed(w, j->ids + start, j->types ? j->types + start : 0, p.from - p.row, p.to - p.from, p.from - a->from);
+    }
+    add_norm(w, 0, tensor(w->m, 2), tensor(w->m, 3), a->h, a->to - a->from);
+}
+
+/* a layer's attention, up to w->ctx; of the last layer for the [CLS] rows alone, whose rest waits for all shares */
+static void attention(struct run *j, const struct work *w, const struct share *a, int l) {
     struct size s = w->s;
-    int kt = s.h / KA, hidden = j->m->hidden, l = j->m->layers - 1, first = j->block[b], n = j->block[b + 1] - first;
-    const act *qkv = w->qkv, *q = w->q;
-    project(w, l, h, rows, hidden / 32, s.qkv / 32, w->qkv);
-    for (int i = 0, r = 0; i < n; r += j->rows[j->order[first + i++]])
-        for (int k = 0; k < kt; k++) {
-            memcpy(line(w->cls, kt, i, k), line(h, kt, r, k), 64);
-            memcpy(line(j->h, kt, first + i, k), line(h, kt, r, k), 64);
+    int kt = s.h / KA, hidden = w->m->hidden, last = l == w->m->layers - 1, n = 0;
+    act *qkv = j->team ? (act *)(j->qkv + l % 2 * j->qkv_step) : w->qkv;
+    project(w, l, a->h, a->to - a->from, last ? hidden / 32 : 0, s.qkv / 32, qkv + (int64_t)a->from * s.ld);
+    if (last) {
+        for (PIECES(p)) {
+            if (p.from > p.row) continue;
+            for (int k = 0; k < kt; k++) {
+                memcpy(line(w->cls, kt, n, k), line(a->h, kt, p.row - a->from, k), 64);
+                memcpy(line(j->h, kt, p.at, k), line(a->h, kt, p.row - a->from, k), 64);
+            }
+            n++;
         }
-    project(w, l, w->cls, n, 0, UP(hidden + s.hdp - s.hd, 32) / 32, w->q); /* attention reads whole tiles of dims */
-    for (int i = 0, r = 0; i < n; r += j->rows[j->order[first + i++]]) {
-        keys_values(w, qkv + (int64_t)r * s.ld + hidden, j->keys[j->order[first + i]]);
-        attend(w, q + (int64_t)i * s.ld, 1, j->keys[j->order[first + i]], (act *)j->ctx, first + i);
+        if (n) project(w, l, w->cls, n, 0, UP(hidden + s.hdp - s.hd, 32) / 32, w->q); /* attention reads whole tiles of dims */
+    }
+    meet(j);
+    n = 0;
+    for (PIECES(p)) {
+        if (last && p.from > p.row) continue;
+        keys_values(w, qkv + (int64_t)p.row * s.ld + hidden, j->keys[p.i]);
+        if (last) attend(w, (act *)w->q + (int64_t)n++ * s.ld, 1, j->keys[p.i], (act *)j->ctx, p.at);
+        else attend(w, qkv + (int64_t)p.from * s.ld, p.to - p.from, j->keys[p.i], w->ctx, p.from - a->from);
     }
 }
 
-static void run_blocks(struct run *j, const struct work *w, int b0, int n) {
-    const struct net *m = j->m;
-    struct size s = w->s;
-    int rows[n], b1 = b0 + n;
-    for (int b = b0; b < b1; b++) {
-        rows[b - b0] = 0;
-        for (int i = j->block[b]; i < j->block[b + 1]; rows[b - b0] += j->rows[j->order[i++]])
-            embed(w, j->ids + j->start[j->order[i]], j->types ? j->types + j->start[j->order[i]] : 0, j->rows[j->order[i]], rows[b - b0]);
-        add_norm(w, 0, tensor(m, 2), tensor(m, 3), (act *)((uint8_t *)w->h + (b - b0) * w->step), rows[b - b0]);
+static void run_blocks(struct run *j, const struct work *w, int b, int n) {
+    int layers = w->m->layers;
+    struct share shares[n];
+    for (int i = 0; i < n; i++) {
+        shares[i] = share_of(j, w, b + i, i);
+        embed_share(j, w, &shares[i]);
     }
-    for (int l = 0; l < m->layers; l++)
-        for (int b = b0; b < b1; b++) { /* layer by layer over the group: weights come from memory once a group */
-            act *h = (act *)((uint8_t *)w->h + (b - b0) * w->step);
-            if (l == m->layers - 1) {
-                last_attention(j, w, b, h, rows[b - b0]);
-                continue;
-            }
-            project(w, l, h, rows[b - b0], 0, s.qkv / 32, w->qkv);
-            for (int i = j->block[b], r = 0; i < j->block[b + 1]; r += j->rows[j->order[i++]]) {
-                const act *at = (act *)w->qkv + (int64_t)r * s.ld;
-                keys_values(w, at + m->hidden, j->keys[j->order[i]]);
-                attend(w, at, j->rows[j->order[i]], j->keys[j->order[i]], w->ctx, r);
-            }
-            rest_of_layer(w, l, w->ctx, h, rows[b - b0]);
+    for (int l = 0; l < layers; l++)
+        for (struct share *a = shares; a < shares + n; a++) { /* layer by layer over the group: weights come from memory once a group */
+            attention(j, w, a, l);
+            if (l < layers - 1) rest_of_layer(w, l, w->ctx, a->h, a->to - a->from);
         }
 }
 

@@ -60,6 +60,6 @@ static void nothing(void) {}
 
 #include "layers.h"
 
-const struct family FAMILY = {sizeof(act), SHIFTED, nothing, nothing, run_blocks, run_tail};
+const struct family FAMILY = {sizeof(act), SHIFTED, 16, nothing, nothing, run_blocks, run_tail};
 
 #endif

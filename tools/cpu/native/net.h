@@ -5,6 +5,7 @@
  *   B tiles   weights [column/32][k/KT][2][16][64 bytes]; a 64-byte line holds 16 columns x 1 (2, 4) k's
  *   C blocks  fp32 sums [row/32][column/32][2][2][16][16]
  */
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
@@ -62,9 +63,12 @@ struct run {
     int32_t *order, *block, *by, *link; /* block b: sentences order[block[b] .. block[b + 1]) */
     const int64_t *start;
     void (*task)(struct run *, const struct work *, int, int);
-    int threads, items, take;
-    atomic_int next, next_thread;
+    int n, threads, items, take;
+    int team;     /* 0: a thread has blocks of its own; else threads that share all rows, and `qkv` */
+    atomic_int ready, next, next_thread, waiting, turn;
     struct work *work;
+    uint8_t *qkv; /* of a team: for layers of even numbers, and `qkv_step` bytes on for the others */
+    int64_t qkv_step;
     uint8_t *ctx, *h; /* last layer: attention result and input of every [CLS] row, A tiles, in plan order */
     float *logits;
 };
@@ -73,6 +77,7 @@ struct run {
 struct family {
     int act;     /* bytes of an activation: 2 (bf16) or 4 (fp32) */
     int shifted; /* its int8 unit multiplies u8 by s8: activations are moved up by 128 */
+    int rows;    /* that a product writes at a time: 16 or 32 */
     void (*start)(void), (*stop)(void);
     void (*blocks)(struct run *, const struct work *, int, int), (*tail)(struct run *, const struct work *, int, int);
 };

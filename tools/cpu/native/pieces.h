@@ -143,10 +143,10 @@ static void add_norm(const struct work *w, const float *bias, const float *g, co
     }
 }
 
-/* rows [row, row + n) of c = word[ids] + position + type[types]; position holds type 0, and type what others differ by */
-static void embed(const struct work *w, const int32_t *ids, const int32_t *types, int n, int row) {
+/* rows [row, row + n) of c = word[ids] + position + type[types], for tokens from `first` on of a sentence; position holds type 0, and type what others differ by */
+static void embed(const struct work *w, const int32_t *ids, const int32_t *types, int first, int n, int row) {
     int h = w->s.h, bytes = w->m->wide == F32 ? 4 : 2;
-    for (int t = 0; t < n; t++, row++) {
+    for (int t = first; t < first + n; t++, row++) {
         const uint8_t *word = (const uint8_t *)tensor(w->m, 0) + (int64_t)ids[t] * h * bytes;
         const float *position = (const float *)tensor(w->m, 1) + (int64_t)t * h;
         const float *type = (const float *)tensor(w->m, 8 + w->m->layers * TENSORS) + (types ? (int64_t)types[t] * h : 0);
