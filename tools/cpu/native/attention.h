@@ -107,7 +107,7 @@ INLINE void soften(const float *scores, int chunks, int nk, int rows, float scal
             __m512 b = exp2v((vec)_mm512_fmsub_ps(_mm512_loadu_ps(scores + j * 32 + 16), c, m), 1);
             if (j == chunks - 1) a = _mm512_maskz_mov_ps(low, a), b = _mm512_maskz_mov_ps(high, b);
             if (SUMMED) sum[r] = sum[r] + (a + b);
-            put2(p + j * 1024 + r * 64, 0, a, b);
+            put2(p + j * 1024 + r * 64, 0, 0, a, b);
         }
     }
     if (!SUMMED) return;
@@ -115,20 +115,28 @@ INLINE void soften(const float *scores, int chunks, int nk, int rows, float scal
     for (int r = 0; r < rows; r++) store(sums + r * 16, V(most[r]));
 }
 #else
+
+/* x, and from its element n on numbers so low that 2 to them is 0 */
+INLINE vec first_of(vec x, int n) {
+    static const int32_t number[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    ivec keep = *(const ivec_at *)number < n;
+    return (vec)((keep & (ivec)x) | (~keep & (ivec)V(-3e38f)));
+}
+
 INLINE void soften(float *scores, int chunks, int nk, int rows, float scale, uint8_t *p, float *sums) {
     int keys = chunks * 32;
     for (int r = 0; r < rows; r++, scores += keys) {
-        for (int j = nk; j < keys; j++) scores[j] = -3e38f;
+        for (int j = nk / VL * VL; j < keys; j += VL) store(scores + j, first_of(load(scores + j), nk - j));
         vec top = load(scores), sum = V(0);
-        for (int j = 16; j < keys; j += 16) top = max2(top, load(scores + j));
+        for (int j = VL; j < keys; j += VL) top = max2(top, load(scores + j));
         vec most = V(-largest(top) * scale);
-        for (int j = 0; j < keys; j += 16) store(scores + j, exp2v(fma16(load(scores + j), V(scale), most), sizeof(act) == 2));
-        for (int j = nk; j < keys; j++) scores[j] = 0;
-        for (int j = 0; j < keys; j += 32) {
-            vec a = load(scores + j), b = load(scores + j + 16);
-            sum = sum + (a + b);
-            put2(p + j / KA * 1024 + r * 64, 1024, a, b);
-        }
+        for (int j = 0; j < keys; j += 32)
+            for (int i = 0; i < 16; i += VL) {
+                vec a = exp2v(fma3(load(scores + j + i), V(scale), most), sizeof(act) == 2);
+                vec b = exp2v(fma3(load(scores + j + 16 + i), V(scale), most), sizeof(act) == 2);
+                sum = sum + (a + b);
+                put2(p + j / KA * 1024 + r * 64, 1024, i, a, b);
+            }
         store(sums + r * 16, V(total(sum)));
     }
 }
@@ -166,9 +174,12 @@ static void attend(const struct work *w, const act *q, int nq, int nk, act *ctx,
                 vec by = 1 / load(o + 4096);
 #endif
                 for (int d = 0; d < nv; d++)
-                    put2(cell(ctx, kt, row + t + r, 2 * (head * nv + d)), 1024, load(o + d * 2048) * by, load(o + d * 2048 + 1024) * by);
+                    for (int j = 0; j < 16; j += VL)
+                        put2(cell(ctx, kt, row + t + r, (head * nv + d) * 32), 1024, j, load(o + d * 2048 + j * 4) * by,
+                             load(o + d * 2048 + 1024 + j * 4) * by);
             }
-            if (heads * s.hdp < s.ctx) put2(cell(ctx, kt, row + t + r, heads * nv * 2), 1024, V(0), V(0)); /* an odd number of k-tiles */
+            for (int j = 0; j < 16 && heads * s.hdp < s.ctx; j += VL) /* an odd number of k-tiles */
+                put2(cell(ctx, kt, row + t + r, heads * s.hdp), 1024, j, V(0), V(0));
         }
     }
 }

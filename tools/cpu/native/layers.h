@@ -181,14 +181,14 @@ static void run_tail(struct run *j, const struct work *w, int from, int n) {
     const float *bias = tensor(m, at + 1), *head = tensor(m, at + 2), *last = tensor(m, at + 3);
     for (int r = 0; r < n; r++) {
         const float *c = w->c + (int64_t)(r / 32) * s.h * 32 + r % 32 / 16 * 512 + r % 16 * 16;
-        vec x[s.h / 16];
-        for (int k = 0; k < s.h / 16; k++) {
-            x[k] = tanhv(load(c + k / 2 * 1024 + k % 2 * 256) + load(bias + k * 16));
-            if (m->relu) x[k] = max2(x[k], V(0));
+        vec x[s.h / VL];
+        for (int k = 0; k < s.h; k += VL) {
+            vec sum = load(c + k / 32 * 1024 + k % 32 / 16 * 256 + k % 16) + load(bias + k);
+            x[k / VL] = m->relu ? max2(tanhv(sum), V(0)) : tanhv(sum);
         }
         for (int i = 0; i < m->labels; i++) {
             vec sum = V(0);
-            for (int k = 0; k < s.h / 16; k++) sum = fma16(x[k], load(head + i * s.h + k * 16), sum);
+            for (int k = 0; k < s.h / VL; k++) sum = fma3(x[k], load(head + i * s.h + k * VL), sum);
             j->logits[(int64_t)j->order[from + r] * m->labels + i] = total(sum) + last[i];
         }
     }

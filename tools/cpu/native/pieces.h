@@ -24,25 +24,28 @@ INLINE void finish(enum kind kind, enum number num, int first, const struct bloc
     const int int8 = num == S8 || num == U8;
 #pragma GCC unroll 4
     for (int r = 0; r < 4; r++, out += b->step) {
-        vec x = load(raw + r * 16), y = load(raw + r * 16 + 256);
-        if (int8) {
-            vec scale = V(b->row[i * 4 + r]);
-            x = whole((ivec)x) * scale;
-            y = whole((ivec)y) * scale;
+#pragma GCC unroll 4
+        for (int j = 0; j < 16; j += VL) {
+            vec x = load(raw + r * 16 + j), y = load(raw + r * 16 + 256 + j);
+            if (int8) {
+                vec scale = V(b->row[i * 4 + r]);
+                x = whole((ivec)x) * scale;
+                y = whole((ivec)y) * scale;
+            }
+            if (kind == ADD) {
+                float *c = (float *)out + j;
+                vec c0 = V(0), c1 = c0;
+                if (!first) c0 = load(c), c1 = load(c + 256);
+                store(c, int8 ? fma3(x, load(b->by + j), c0) : x + c0);
+                store(c + 256, int8 ? fma3(y, load(b->by + 16 + j), c1) : y + c1);
+                continue;
+            }
+            vec bias0 = load(b->bias + j), bias1 = load(b->bias + 16 + j);
+            x = int8 ? fma3(x, load(b->by + j), bias0) : x + bias0;
+            y = int8 ? fma3(y, load(b->by + 16 + j), bias1) : y + bias1;
+            if (kind == ROWS) put2(out, 64, j, x, y);
+            else put2(out, 1024, j, gelu(x, sizeof(act) == 4 && !int8), gelu(y, sizeof(act) == 4 && !int8));
         }
-        if (kind == ADD) {
-            float *c = (float *)out;
-            vec c0 = V(0), c1 = c0;
-            if (!first) c0 = load(c), c1 = load(c + 256);
-            store(c, int8 ? fma16(x, load(b->by), c0) : x + c0);
-            store(c + 256, int8 ? fma16(y, load(b->by + 16), c1) : y + c1);
-            continue;
-        }
-        vec bias0 = load(b->bias), bias1 = load(b->bias + 16);
-        x = int8 ? fma16(x, load(b->by), bias0) : x + bias0;
-        y = int8 ? fma16(y, load(b->by + 16), bias1) : y + bias1;
-        if (kind == ROWS) put2(out, 64, x, y);
-        else put2(out, 1024, gelu(x, sizeof(act) == 4 && !int8), gelu(y, sizeof(act) == 4 && !int8));
     }
 }
 
@@ -59,26 +62,22 @@ INLINE struct block block_of(enum kind kind, const struct epilogue *e, int row, 
 
 /* ---- quantisation: one scale per row (token), found in the row itself --------------------------------- */
 
+INLINE vec smoothed(const act *from, int kt, int row, int column, const float *smooth) {
+    vec x = get(cell(from, kt, row, column));
+    return smooth ? x * load(smooth + column) : x;
+}
+
 /* A tiles [rows, kt] -> int8 A tiles, symmetric; `smooth` (or NULL) evens out the channels first */
 static void quantise(const act *from, int kt, int rows, const float *smooth, int8_t *to, float *scale) {
-    int n = kt * KA / 16;
-    vec x[n];
+    int n = kt * KA;
     for (int r = 0; r < rows; r++) {
         vec top = V(0);
-        for (int j = 0; j < n; j++) {
-            x[j] = get(cell(from, kt, r, j));
-            if (smooth) x[j] = x[j] * load(smooth + j * 16);
-            top = max2(top, absolute(x[j]));
-        }
+        for (int j = 0; j < n; j += VL) top = max2(top, absolute(smoothed(from, kt, r, j, smooth)));
         float most = MAX(largest(top), 1e-20f);
         vec by = V(127 / most);
         scale[r] = most / 127;
-        for (int j = 0; j < n; j++) {
-            uint8_t *q = (uint8_t *)line(to, n / 4, r, j / 4) + j % 4 * 16;
-            put_s8(q, x[j] * by);
-            if (SHIFTED)
-                for (int i = 0; i < 16; i++) q[i] ^= 0x80;
-        }
+        for (int j = 0; j < n; j += VL)
+            put_s8((uint8_t *)line(to, n / 64, r, j / 64) + j % 64, smoothed(from, kt, r, j, smooth) * by);
     }
 }
 
@@ -86,15 +85,15 @@ static void quantise(const act *from, int kt, int rows, const float *smooth, int
  * than s8 would give it. tools/cpu/native/model.py takes GELU_FLOOR x (column sums of the weights) off the bias. */
 #define GELU_FLOOR 0.171875f
 static void quantise_gelu(const act *from, int kt, int rows, int8_t *to, float *scale) {
-    int n = kt * KA / 16;
+    int n = kt * KA;
     for (int r = 0; r < rows; r++) {
         vec top = V(0);
-        for (int j = 0; j < n; j++) top = max2(top, get(cell(from, kt, r, j)));
+        for (int j = 0; j < n; j += VL) top = max2(top, get(cell(from, kt, r, j)));
         float range = largest(top) + GELU_FLOOR;
         vec by = V(255 / range), up = V(GELU_FLOOR * 255 / range);
         scale[r] = range / 255;
-        for (int j = 0; j < n; j++)
-            put_u8((uint8_t *)line(to, n / 4, r, j / 4) + j % 4 * 16, max2(fma16(get(cell(from, kt, r, j)), by, up), V(0)));
+        for (int j = 0; j < n; j += VL)
+            put_u8((uint8_t *)line(to, n / 64, r, j / 64) + j % 64, max2(fma3(get(cell(from, kt, r, j)), by, up), V(0)));
     }
 }
 
@@ -113,37 +112,45 @@ static void add_norm(const struct work *w, const float *bias, const float *g, co
         for (int r = 0; r < 16; r++) sum[r] = squares[r] = V(0);
         for (int r = 0; r < n; r++) {
             vec s = V(0), q2 = V(0);
-            for (int k = 0; k < panels; k++) {
-                float *x = c + k * 1024 + r * 16;
-                vec p = load(x), q = load(x + 256);
-                if (bias) {
-                    p = p + load(bias + k * 32) + get(cell(h, kt, t + r, 2 * k));
-                    q = q + load(bias + k * 32 + 16) + get(cell(h, kt, t + r, 2 * k + 1));
-                    store(x, p);
-                    store(x + 256, q);
+            for (int k = 0; k < panels; k++)
+#pragma GCC unroll 4
+                for (int j = 0; j < 16; j += VL) {
+                    float *x = c + k * 1024 + r * 16 + j;
+                    vec p = load(x), q = load(x + 256);
+                    if (bias) {
+                        p = p + load(bias + k * 32 + j) + get(cell(h, kt, t + r, k * 32 + j));
+                        q = q + load(bias + k * 32 + 16 + j) + get(cell(h, kt, t + r, k * 32 + 16 + j));
+                        store(x, p);
+                        store(x + 256, q);
+                    }
+                    s = s + (p + q);
+                    q2 = fma3(p, p, fma3(q, q, q2));
                 }
-                s = s + (p + q);
-                q2 = fma16(p, p, fma16(q, q, q2));
-            }
             sum[r] = s, squares[r] = q2;
         }
         float means[16], invs[16];
-        vec mean = sum16(sum) * share, var = fma16(sum16(squares), V(share), -(mean * mean));
-        store(means, mean);
-        store(invs, 1 / root(max2(var, V(0)) + w->m->eps));
+        totals(sum, means);
+        totals(squares, invs);
+        for (int j = 0; j < 16; j += VL) {
+            vec mean = load(means + j) * share, var = fma3(load(invs + j), V(share), -(mean * mean));
+            store(means + j, mean);
+            store(invs + j, 1 / root(max2(var, V(0)) + w->m->eps));
+        }
         for (int r = 0; r < n; r++) {
             vec inv = V(invs[r]), minus = V(-means[r] * invs[r]);
-            for (int k = 0; k < panels; k++) {
-                const float *x = c + k * 1024 + r * 16;
-                vec p = fma16(load(x), inv, minus), q = fma16(load(x + 256), inv, minus);
-                put2(cell(h, kt, t + r, 2 * k), 1024, fma16(p, load(g + k * 32), load(b + k * 32)),
-                     fma16(q, load(g + k * 32 + 16), load(b + k * 32 + 16)));
-            }
+            for (int k = 0; k < panels; k++)
+#pragma GCC unroll 4
+                for (int j = 0; j < 16; j += VL) {
+                    const float *x = c + k * 1024 + r * 16 + j, *g0 = g + k * 32 + j, *b0 = b + k * 32 + j;
+                    vec p = fma3(load(x), inv, minus), q = fma3(load(x + 256), inv, minus);
+                    put2(cell(h, kt, t + r, k * 32), 1024, j, fma3(p, load(g0), load(b0)), fma3(q, load(g0 + 16), load(b0 + 16)));
+                }
         }
     }
 }
 
-/* rows [row, row + n) of c = word[ids] + position + type[types], for tokens from `first` on of a sentence; position holds type 0, and type what others differ by */
+/* rows [row, row + n) of c = word[ids] + position + type[types], for tokens from `first` on of a sentence.
+ * position holds type 0, and type what others differ by */
 static void embed(const struct work *w, const int32_t *ids, const int32_t *types, int first, int n, int row) {
     int h = w->s.h, bytes = w->m->wide == F32 ? 4 : 2;
     for (int t = first; t < first + n; t++, row++) {
@@ -151,10 +158,10 @@ static void embed(const struct work *w, const int32_t *ids, const int32_t *types
         const float *position = (const float *)tensor(w->m, 1) + (int64_t)t * h;
         const float *type = (const float *)tensor(w->m, 8 + w->m->layers * TENSORS) + (types ? (int64_t)types[t] * h : 0);
         float *c = w->c + (int64_t)(row / 32) * h * 32 + row % 32 / 16 * 512 + row % 16 * 16;
-        for (int j = 0; j < h / 16; j++) {
-            vec x = bytes == 4 ? load(word + j * 64) : bf16s(word + j * 32);
-            x = x + load(position + j * 16);
-            store(c + j / 2 * 1024 + j % 2 * 256, types ? x + load(type + j * 16) : x);
+        for (int j = 0; j < h; j += VL) {
+            vec x = bytes == 4 ? load(word + j * 4) : bf16s(word + j * 2);
+            x = x + load(position + j);
+            store(c + j / 32 * 1024 + j % 32 / 16 * 256 + j % 16, types ? x + load(type + j) : x);
         }
     }
 }

@@ -12,9 +12,9 @@
 static const uint8_t *widen(const uint8_t *b, int kt, uint8_t *to) {
     for (int k = 0; k < kt; k++)
         for (int half = 0; half < 2; half++)
-            for (int i = 0; i < 16; i++, b += 64) {
+            for (int i = 0; i < 256; i += VL, b += VL * 4) {
                 ivec pairs = *(const ivec_at *)b;
-                uint8_t *line = to + (2 * k + i / 8) * 2048 + half * 1024 + i % 8 * 128;
+                uint8_t *line = to + (2 * k + i / 128) * 2048 + half * 1024 + i % 128 / 16 * 128 + i % 16 * 4;
                 store(line, (vec)(pairs << 16));
                 store(line + 64, (vec)(pairs & (int32_t)0xffff0000));
             }

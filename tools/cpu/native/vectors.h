@@ -1,33 +1,47 @@
-/* vectors.h: 16 floats at a time: in AVX-512 by its own instructions, elsewhere in the compiler's portable vectors.
+/* vectors.h: a register of floats, by the units' own instructions where the compiler's portable vectors have no good word
+ * for it. A 64-byte line of floats is 16 / VL registers: what works on lines loops over them.
  *
  * Whoever includes it has defined `act`, the type of an activation between operators: bf16 (uint16_t) or float. */
-typedef float vec __attribute__((vector_size(64)));
-typedef int32_t ivec __attribute__((vector_size(64)));
-typedef float vec_at __attribute__((vector_size(64), aligned(4), may_alias)); /* anywhere in memory */
-typedef int32_t ivec_at __attribute__((vector_size(64), aligned(4), may_alias));
-typedef float quad __attribute__((vector_size(16)));
-typedef union { vec v; ivec i; float f[16]; int32_t n[16]; quad q[4]; } lanes;
+#if defined(__AVX512F__)
+enum { VL = 16 };
+#elif defined(__AVX2__)
+enum { VL = 8 };
+#else
+enum { VL = 4 };
+#endif
+typedef float vec __attribute__((vector_size(4 * VL)));
+typedef int32_t ivec __attribute__((vector_size(4 * VL)));
+typedef float vec_at __attribute__((vector_size(4 * VL), aligned(4), may_alias)); /* anywhere in memory */
+typedef int32_t ivec_at __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+typedef uint32_t uvec __attribute__((vector_size(4 * VL)));
+typedef uint16_t halves __attribute__((vector_size(2 * VL)));
+typedef uint16_t halves_at __attribute__((vector_size(2 * VL), aligned(2), may_alias));
 
 enum { KA = 64 / sizeof(act) }; /* activations in a 64-byte line */
 
 INLINE vec V(float x) { return (vec){0} + x; }
 INLINE vec load(const void *p) { return *(const vec_at *)p; }
 INLINE void store(void *p, vec x) { *(vec_at *)p = x; }
+INLINE vec absolute(vec a) { return (vec)((ivec)a & 0x7fffffff); }
+INLINE vec whole(ivec x) { return __builtin_convertvector(x, vec); }
+
+/* put_s8 and put_u8: the nearest integers, as bytes; the signed ones moved up by 128 where SHIFTED */
 
 #ifdef __AVX512F__
 
-INLINE vec fma16(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE vec fma3(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE vec max2(vec a, vec b) { return _mm512_max_ps(a, b); }
 INLINE vec min2(vec a, vec b) { return _mm512_min_ps(a, b); }
-INLINE vec absolute(vec a) { return _mm512_abs_ps(a); }
 INLINE vec root(vec a) { return _mm512_sqrt_ps(a); }
 INLINE vec nearest(vec x) { return _mm512_roundscale_ps(x, 0); }
 INLINE vec times_2_to(vec x, vec n) { return _mm512_scalef_ps(x, n); }
 INLINE vec least_absolute(vec x, vec y) { return _mm512_range_ps(x, y, 10); }
-INLINE vec whole(ivec x) { return _mm512_cvtepi32_ps((__m512i)x); }
 INLINE float total(vec x) { return _mm512_reduce_add_ps(x); }
 INLINE float largest(vec x) { return _mm512_reduce_max_ps(x); }
-INLINE void put_s8(void *to, vec x) { _mm_storeu_si128(to, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x))); }
+INLINE void put_s8(void *to, vec x) {
+    __m128i n = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x));
+    _mm_storeu_si128(to, SHIFTED ? _mm_xor_si128(n, _mm_set1_epi8(-128)) : n);
+}
 INLINE void put_u8(void *to, vec x) { _mm_storeu_si128(to, _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(x))); }
 
 /* The sum or the maximum of each of 16 vectors, in one vector: a tree of 15 joins instead of 16 reductions. The
@@ -44,65 +58,55 @@ INLINE void put_u8(void *to, vec x) { _mm_storeu_si128(to, _mm512_cvtusepi32_epi
     }
 TREE(sum16, _mm512_add_ps)
 TREE(max16, _mm512_max_ps)
+INLINE void totals(const vec v[16], float to[16]) { store(to, sum16(v)); }
 
 #else
 
-#define MAGIC 12582912.0f /* 1.5 x 2^23: x + MAGIC holds the nearest whole number in its low bits */
-
-INLINE vec fma16(vec a, vec b, vec c) { return a * b + c; }
-/* by hand: gcc 12 takes a comparison of vectors apart, element by element, where they are longer than a register */
 #ifdef __AVX2__
-typedef __m256 part;
-#define part_max _mm256_max_ps
-#define part_min _mm256_min_ps
+INLINE vec max2(vec a, vec b) { return _mm256_max_ps(a, b); }
+INLINE vec min2(vec a, vec b) { return _mm256_min_ps(a, b); }
+INLINE vec root(vec a) { return _mm256_sqrt_ps(a); }
+INLINE vec nearest(vec x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+INLINE float total(vec x) {
+    __m128 s = _mm256_castps256_ps128(x) + _mm256_extractf128_ps(x, 1);
+    s += _mm_movehl_ps(s, s);
+    return s[0] + s[1];
+}
+INLINE float largest(vec x) {
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return MAX(s[0], s[1]);
+}
+INLINE void put_8(void *to, vec x, int u) {
+    __m256i n = _mm256_cvtps_epi32(x);
+    __m128i p = _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
+    _mm_storel_epi64(to, u ? _mm_packus_epi16(p, p) : _mm_xor_si128(_mm_packs_epi16(p, p), _mm_set1_epi8(-128)));
+}
 #else
-typedef float32x4_t part;
-#define part_max vmaxq_f32
-#define part_min vminq_f32
+INLINE vec max2(vec a, vec b) { return vmaxq_f32(a, b); }
+INLINE vec min2(vec a, vec b) { return vminq_f32(a, b); }
+INLINE vec root(vec a) { return vsqrtq_f32(a); }
+INLINE vec nearest(vec x) { return vrndnq_f32(x); }
+INLINE float total(vec x) { return vaddvq_f32(x); }
+INLINE float largest(vec x) { return vmaxvq_f32(x); }
+INLINE void put_8(void *to, vec x, int u) {
+    int16x4_t n = vqmovn_s32(vcvtnq_s32_f32(x));
+    int16x8_t p = vcombine_s16(n, n);
+    uint8x8_t q = u ? vqmovun_s16(p) : veor_u8(vreinterpret_u8_s8(vqmovn_s16(p)), vdup_n_u8(128));
+    memcpy(to, &q, 4);
+}
 #endif
-#define PARTS(name, op) \
-    INLINE vec name(vec a, vec b) { \
-        union { vec v; part p[64 / sizeof(part)]; } x = {a}, y = {b}; \
-        for (unsigned i = 0; i < 64 / sizeof(part); i++) x.p[i] = op(x.p[i], y.p[i]); \
-        return x.v; \
-    }
-PARTS(max2, part_max)
-PARTS(min2, part_min)
-INLINE vec absolute(vec a) { return (vec)((ivec)a & 0x7fffffff); }
-INLINE vec nearest(vec x) { return (x + MAGIC) - MAGIC; }
+INLINE void put_s8(void *to, vec x) { put_8(to, x, 0); }
+INLINE void put_u8(void *to, vec x) { put_8(to, x, 1); }
+
+INLINE vec fma3(vec a, vec b, vec c) { return a * b + c; }
 INLINE vec least_absolute(vec x, vec y) { return min2(absolute(x), absolute(y)); }
-INLINE vec whole(ivec x) { return __builtin_convertvector(x, vec); }
-INLINE vec times_2_to(vec x, vec n) { /* x in [1/2, 2]; n is at most 127, and below -126 counts as -126 */
-    return x * (vec)((ivec)(max2(n, V(-126)) + (MAGIC + 127)) << 23);
+INLINE vec times_2_to(vec x, vec n) { /* x in [1/2, 2]; n is a whole number, at most 127; 0 where it is below -126 */
+    return x * (vec)((__builtin_convertvector(max2(n, V(-127)), ivec) + 127) << 23);
 }
-INLINE vec root(vec a) {
-    lanes x = {a};
-    for (int i = 0; i < 16; i++) x.f[i] = __builtin_sqrtf(x.f[i]);
-    return x.v;
+INLINE void totals(const vec v[16], float to[16]) {
+    for (int r = 0; r < 16; r++) to[r] = total(v[r]);
 }
-INLINE float total(vec v) {
-    lanes x = {v};
-    quad s = (x.q[0] + x.q[1]) + (x.q[2] + x.q[3]);
-    return (s[0] + s[2]) + (s[1] + s[3]);
-}
-INLINE float largest(vec v) {
-    lanes x = {v};
-    lanes turned = {.q = {x.q[2], x.q[3], x.q[0], x.q[1]}};
-    x.v = max2(v, turned.v);
-    turned = (lanes){.q = {x.q[1], x.q[0], x.q[3], x.q[2]}};
-    x.v = max2(x.v, turned.v);
-    return MAX(MAX(x.f[0], x.f[1]), MAX(x.f[2], x.f[3]));
-}
-INLINE vec sum16(const vec v[16]) {
-    lanes out;
-    for (int r = 0; r < 16; r++) out.f[r] = total(v[r]);
-    return out.v;
-}
-INLINE void put_s8(void *to, vec x) {
-    lanes n = {.i = (ivec)(x + MAGIC)};
-    for (int i = 0; i < 16; i++) ((int8_t *)to)[i] = (int8_t)n.n[i]; /* the low byte of MAGIC is 0 */
-}
-#define put_u8 put_s8
 
 #endif
 
@@ -111,21 +115,21 @@ INLINE void put_s8(void *to, vec x) {
 INLINE vec exp2v(vec x, int rough) {
     vec n = nearest(x), f = x - n, p;
     if (sizeof(act) == 4) {
-        p = fma16(V(0.0013276472454890609f), f, V(0.009675541892647743f));
-        p = fma16(p, f, V(0.05550713092088699f));
-        p = fma16(p, f, V(0.24022120237350464f));
-        p = fma16(p, f, V(0.6931469440460205f));
-        return times_2_to(fma16(p, f, V(1.0000001192092896f)), n);
+        p = fma3(V(0.0013276472454890609f), f, V(0.009675541892647743f));
+        p = fma3(p, f, V(0.05550713092088699f));
+        p = fma3(p, f, V(0.24022120237350464f));
+        p = fma3(p, f, V(0.6931469440460205f));
+        return times_2_to(fma3(p, f, V(1.0000001192092896f)), n);
     }
     if (rough) {
-        p = fma16(V(0.055171772837638855f), f, V(0.2426113784313202f));
-        p = fma16(p, f, V(0.6932609677314758f));
-        return times_2_to(fma16(p, f, V(0.9999279975891113f)), n);
+        p = fma3(V(0.055171772837638855f), f, V(0.2426113784313202f));
+        p = fma3(p, f, V(0.6932609677314758f));
+        return times_2_to(fma3(p, f, V(0.9999279975891113f)), n);
     }
-    p = fma16(V(0.009570085443556309f), f, V(0.0559178926050663f));
-    p = fma16(p, f, V(0.2402474582195282f));
-    p = fma16(p, f, V(0.6931217908859253f));
-    return times_2_to(fma16(p, f, V(0.9999992847442627f)), n);
+    p = fma3(V(0.009570085443556309f), f, V(0.0559178926050663f));
+    p = fma3(p, f, V(0.2402474582195282f));
+    p = fma3(p, f, V(0.6931217908859253f));
+    return times_2_to(fma3(p, f, V(0.9999992847442627f)), n);
 }
 
 /* x Phi(x) = max(x, 0) + an even function, here a polynomial in min(|x|, 3.9) that is 0 at both ends: nine operations;
@@ -133,22 +137,22 @@ INLINE vec exp2v(vec x, int rough) {
  * is -|x| Phi(-|x|), by Abramowitz and Stegun 7.1.26, whose error is 1.5e-7. */
 INLINE vec gelu(vec x, int fine) {
     if (fine) {
-        vec z = absolute(x), t = 1 / fma16(z, V(0.23164189f), V(1)); /* 0.3275911 / sqrt(2) */
-        vec p = fma16(V(0.530702714f), t, V(-0.7265760135f));        /* their coefficients, halved */
-        p = fma16(p, t, V(0.7107068705f));
-        p = fma16(p, t, V(-0.142248368f));
-        p = fma16(p, t, V(0.127414796f)) * t;
+        vec z = absolute(x), t = 1 / fma3(z, V(0.23164189f), V(1)); /* 0.3275911 / sqrt(2) */
+        vec p = fma3(V(0.530702714f), t, V(-0.7265760135f));        /* their coefficients, halved */
+        p = fma3(p, t, V(0.7107068705f));
+        p = fma3(p, t, V(-0.142248368f));
+        p = fma3(p, t, V(0.127414796f)) * t;
         vec e = exp2v(max2(x * x * -0.72134752f, V(-126)), 0); /* e^(-x^2 / 2) */
-        return fma16(-(z * p), e, max2(x, V(0)));
+        return fma3(-(z * p), e, max2(x, V(0)));
     }
     vec t = least_absolute(x, V(3.9f));
-    vec p = fma16(V(0.0007324224570766091f), t, V(-0.011149106547236443f));
-    p = fma16(p, t, V(0.06421492248773575f));
-    p = fma16(p, t, V(-0.15796837210655212f));
-    p = fma16(p, t, V(0.06807174533605576f));
-    p = fma16(p, t, V(0.37375563383102417f));
-    p = fma16(p, t, V(-0.4962508976459503f));
-    return fma16(p, t, max2(x, V(0)));
+    vec p = fma3(V(0.0007324224570766091f), t, V(-0.011149106547236443f));
+    p = fma3(p, t, V(0.06421492248773575f));
+    p = fma3(p, t, V(-0.15796837210655212f));
+    p = fma3(p, t, V(0.06807174533605576f));
+    p = fma3(p, t, V(0.37375563383102417f));
+    p = fma3(p, t, V(-0.4962508976459503f));
+    return fma3(p, t, max2(x, V(0)));
 }
 
 INLINE vec tanhv(vec x) { /* 1 - 2 / (e^2x + 1) */
@@ -158,35 +162,30 @@ INLINE vec tanhv(vec x) { /* 1 - 2 / (e^2x + 1) */
 
 /* ---- activations -------------------------------------------------------------------------------------- */
 
-/* 16 bf16 as floats */
-INLINE vec bf16s(const void *p) {
-#ifdef __AVX512F__
-    return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16);
-#else
-    lanes x;
-    for (int i = 0; i < 16; i++) x.n[i] = (int32_t)((uint32_t)((const uint16_t *)p)[i] << 16);
-    return x.v;
-#endif
-}
+/* bf16 as floats */
+INLINE vec bf16s(const void *p) { return (vec)(__builtin_convertvector(*(const halves_at *)p, ivec) << 16); }
 
-/* 16 activations as floats */
+/* activations as floats */
 INLINE vec get(const void *p) { return sizeof(act) == 2 ? bf16s(p) : load(p); }
 
-/* 32 floats as activations; `next`: bytes to the second line, where 16 fill one */
-INLINE void put2(void *to, long next, vec x, vec y) {
+/* the nearest, ties to even */
+INLINE halves nearest_bf16(vec x) {
+    uvec u = (uvec)x;
+    return __builtin_convertvector((u + 0x7fff + (u >> 16 & 1)) >> 16, halves);
+}
+
+/* Floats [j, j + VL) and [16 + j, 16 + j + VL) of 32 as activations; `next`: bytes to the second line, where 16 fill one. */
+INLINE void put2(void *to, long next, int j, vec x, vec y) {
     if (sizeof(act) == 4) {
-        store(to, x);
-        store((uint8_t *)to + next, y);
+        store((float *)to + j, x);
+        store((float *)((uint8_t *)to + next) + j, y);
         return;
     }
 #ifdef __AVX512BF16__
     _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(y, x));
 #else
-    lanes both[2] = {{x}, {y}};
-    for (int i = 0; i < 32; i++) { /* the nearest, ties to even */
-        uint32_t u = (uint32_t)both[i / 16].n[i % 16];
-        ((uint16_t *)to)[i] = (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-    }
+    *(halves_at *)((act *)to + j) = nearest_bf16(x);
+    *(halves_at *)((act *)to + 16 + j) = nearest_bf16(y);
 #endif
 }
 
@@ -195,7 +194,7 @@ INLINE void *line(const void *a, int kt, int row, int k) {
     return (uint8_t *)a + ((int64_t)(row / 16) * kt + k) * 1024 + row % 16 * 64;
 }
 
-/* 16 activations of `row`, from column 16 j on, in A tiles */
-INLINE void *cell(const void *a, int kt, int row, int j) {
-    return (uint8_t *)line(a, kt, row, j * 16 / KA) + j * 16 % KA * sizeof(act);
+/* the activation of `row` and `column` in A tiles, and those after it up to a multiple of 16 */
+INLINE void *cell(const void *a, int kt, int row, int column) {
+    return (act *)line(a, kt, row, column / KA) + column % KA;
 }
