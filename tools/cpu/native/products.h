@@ -22,16 +22,18 @@ static const uint8_t *widen(const uint8_t *b, int kt, uint8_t *to) {
 }
 
 /* [rows, kt tiles] x panels [p0, p1) of B; `panels` is the row length of C. All of k is summed up in registers, and a
- * panel of B stays in L1 or L2 while all rows pass by. */
+ * panel of B stays in L1 or L2 while all rows pass by; meanwhile the next one is fetched, a share for each 16 rows. */
 INLINE void gemm(enum kind kind, enum number num, const struct work *w, const void *a, const void *b, int kt, int rows,
                  int p0, int p1, int panels, const void *next, const struct epilogue *e) {
     float raw[512] __attribute__((aligned(64)));
     int wide = num == BF16 && sizeof(act) == 4;
+    int bytes = kt * (wide ? 1024 : 2048), share = UP(bytes / ((rows + 15) / 16), 64);
     for (int p = p0; p < p1; p++) {
-        const uint8_t *bp = (const uint8_t *)b + (int64_t)p * kt * (wide ? 1024 : 2048);
+        const uint8_t *bp = (const uint8_t *)b + (int64_t)p * bytes, *soon = p + 1 < p1 ? bp + bytes : (const uint8_t *)next;
         if (wide) bp = widen(bp, kt / 2, w->panel);
         for (int r = 0; r < rows; r += 16) {
             int n = MIN(16, rows - r);
+            for (const uint8_t *end = soon + share; soon < end; soon += 64) __builtin_prefetch(soon, 0, 2);
             product(wide ? F32 : num, line(a, kt, r, 0), 64, 1024, bp, 2048, 1024, kt, n,
                     SHIFTED && num == S8 ? e->sums + p * 32 : 0, raw, 16, 256);
             struct block done = block_of(kind, e, r, p, p0, panels);
