@@ -35,7 +35,7 @@ def cpu_flags(limited=True) -> set[str]:
     """Feature flags of this CPU as Linux names them (x86 `flags`, Arm `Features`).
 
     limited: without the units that ONEDNN_MAX_CPU_ISA forbids. OpenVINO and PyTorch obey it, and so does our native
-    engine; onnxruntime's kernels have no such switch.
+    engine. onnxruntime's kernels (MLAS) have no such switch, and OpenVINO's fp32 products are MLAS's too (2026.4).
     """
     flags: set[str] = set()
     for line in Path("/proc/cpuinfo").read_text().splitlines():

@@ -68,7 +68,6 @@ class Onnxruntime(Engine):
 class Openvino(Engine):
     """fp32, bf16 and int8 in the units the CPU has. With one stream, a request uses all cores (latency hint)."""
 
-    limited = True
     # int8: what is not quantised stays fp32. Beside bf16, rows of 32 tokens came out wrong (2026.4, open shapes).
     HINT = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
@@ -91,6 +90,7 @@ class Openvino(Engine):
         for _ in range(streams):
             self.idle.put(self.model.create_infer_request())
         self.precision, self.version = precision, ov.__version__.split("-")[0]
+        self.limited = precision != "fp32"  # whose products are MLAS's: they ask the CPU alone
         shape = lambda t: [d.get_length() if d.is_static else None for d in t.get_partial_shape()]
         self.inputs = [
             onnxfile.Tensor(t.get_any_name(), onnxfile.DTYPES[t.element_type.get_type_name()], shape(t))
