@@ -38,6 +38,8 @@ BATCHES := 1 4 8 16 32 64
 PRECISIONS :=
 #: one timed round runs this many samples, and 4 requests more; on the CPU it goes on until it had 10 ms a sample
 SAMPLES := 256
+#: how many rounds each configuration is timed
+ROUNDS := 3
 #: a prefix that runs what needs a chip on another machine, such as `srun -N1 -n1 --gres=npu:1`; slurm: by sbatch
 LAUNCH :=
 #: LAUNCH=slurm: options of sbatch, such as --gres=npu:1
@@ -74,7 +76,7 @@ VENV := .venv
 PYTHON := python3
 
 override PARAMETERS := MODEL WEIGHTS SEQ PACK CLS BS CHIP PRECISION ENGINE V INPUT OUT RERUN MODELS CHIPS BATCHES \
-    PRECISIONS SAMPLES A B FROM ATC CANN_IMAGE DEVICE AIS_PYTHON CLAIM SST2 ISA DATA TRAIN RUNS VENV PYTHON \
+    PRECISIONS SAMPLES ROUNDS A B FROM ATC CANN_IMAGE DEVICE AIS_PYTHON CLAIM SST2 ISA DATA TRAIN RUNS VENV PYTHON \
     LAUNCH SLURM_ARGS COLUMNS KEEP CLUSTER
 include mk/words.mk
 $(if $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(MAKE_VERSION)),$(error GNU make 4.2 or newer is needed, not $(MAKE_VERSION)))

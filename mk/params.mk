@@ -12,7 +12,7 @@ $(foreach g,$(filter-out $(TARGETS) $(files),$(MAKECMDGOALS)),\
 only := MODELS:accuracy-table,perf-table,record CHIPS:accuracy-table,perf-table,record,fusion-report \
         BATCHES:accuracy-table,perf-table,record,fusion-report PRECISIONS:accuracy-table,perf-table,record \
         $(addsuffix :score,INPUT OUT RERUN COLUMNS KEEP CLUSTER) A:compare B:compare FROM:record \
-        CLAIM:claims RUNS:torture,fuzz LAUNCH:om,accuracy,perf,accuracy-table,perf-table
+        CLAIM:claims RUNS:torture,fuzz ROUNDS:perf,perf-table LAUNCH:om,accuracy,perf,accuracy-table,perf-table
 users_of = $(subst $(comma), ,$(patsubst $1:%,%,$(filter $1:%,$(only))))
 unused   = $(if $(call users_of,$1),$(if $(files)$(filter $(call users_of,$1),$(MAKECMDGOALS)),,$1))
 means_nothing = $(error $1= means nothing to make $(MAKECMDGOALS); it is for $(call users_of,$1))
@@ -26,6 +26,7 @@ pick = $(if $(word 2,$($1)),$(call stop,$1,$2,$3),$(call all,$1,$2,$3))
 numbers := $(foreach a,$(digit),$(foreach b,$(digit),$(foreach c,$(digit),$a$b$c)))
 numbers := $(wordlist 2,1000,$(patsubst 0%,%,$(numbers:0%=%)))
 number  := a whole number from 1 to 999
+digits  := $(wordlist 1,9,$(numbers))
 ALL_MODELS := $(patsubst models/%/model.mk,%,$(wildcard models/*/model.mk))
 ALL_CHIPS  := $(CHIPS_cpu) $(CHIPS_gpu) $(CHIPS_ascend)
 soc = $(patsubst 710,310P3,$(patsubst Ascend%,%,$1))
@@ -39,7 +40,8 @@ override CHIPS  := $(foreach c,$(or $(CHIPS),$(CHIP)),$(call soc,$c))
 override MODELS := $(or $(MODELS),$(MODEL))
 checked := $(call pick,MODEL,$(ALL_MODELS)) $(call all,MODELS,$(ALL_MODELS)) $(call pick,BS,$(numbers),$(number)) \
            $(call pick,CHIP,$(ALL_CHIPS)) $(call all,CHIPS,$(ALL_CHIPS)) $(call pick,SAMPLES,$(numbers),$(number)) \
-           $(call pick,RUNS,$(numbers),$(number)) $(call all,BATCHES,$(numbers),made of whole numbers from 1 to 999)
+           $(call pick,RUNS,$(numbers),$(number)) $(call pick,ROUNDS,$(digits),a whole number from 1 to 9) \
+           $(call all,BATCHES,$(numbers),made of whole numbers from 1 to 999)
 device_list := $(subst $(comma), ,$(DEVICE))
 devices := $(filter 0 $(wordlist 1,255,$(numbers)),$(device_list))
 each_once := $(filter $(words $(device_list)),$(words $(sort $(devices))))

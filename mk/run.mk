@@ -27,7 +27,7 @@ $(leaves:%=build/%/accuracy.json): build/%/accuracy.json: build/%/score.json $$(
 	$(call run,accuracy)
 
 # Rounds, not one long run: a table times all its rows once, then all again, so that a slow spell hits every row.
-timed = $(foreach r,1 2 3,$(1:%=build/%/round$r/MANIFEST))
+timed = $(foreach r,$(wordlist 1,$(ROUNDS),$(digits)),$(1:%=build/%/round$r/MANIFEST))
 # Rows of one length are timed on zeros, as the recipes do; buckets, packed rows and real lengths on the sentences.
 loops  := $(shell for b in $(sort $(BS) $(BATCHES)); do echo $$b:$$(($(SAMPLES) / b + 4)); done)
 loop    = --loop $(patsubst $(bs):%,%,$(filter $(bs):%,$(loops)))

@@ -12,7 +12,7 @@ bytes       each artefact's sha256 in the record's chain against the one made no
 result      accuracy: the same sentences right, or which flipped. Throughput: the ratio of what was made now to the
             record with its 95 % interval, of FIGURES, the figures that a busy machine does not move. It differs where
             the whole interval lies outside BAND, and holds where it touches BAND and is narrow enough to have shown a
-            loss of LOST; what does not hold is measured again, TRIES times in all, and judged by all its turns together
+            loss of LOST. Timed for one round; what does not hold then for another one, ROUNDS in all, judged together
 verdict     holds; differs; bytes hold (an old record without turns, or too few of them: no verdict on its speed);
             another CPU, whose figures stand side by side and are not judged (nor are classes in bf16 and int8); not on
             this CPU, which lacks a unit;
@@ -29,6 +29,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tools import cli
+from tools.base import cpu
 from tools.checks import reproduce
 from tools.results import compare, figures, published
 from tools.results import record as records_of
@@ -36,7 +37,7 @@ from tools.results import record as records_of
 BAND = (0.92, 1.09)  # of the recorded figure: what the same machine gave in another hour, or beside other work
 LOST = 0.85  # a loss that is never called the same
 FIGURES = ("per_tera", "per_tera_quiet")  # what the processors did, and where nothing else ran, what the clock says
-TRIES = 3
+ROUNDS = 6
 NARROW = ("bf16", "int8")
 LIBRARIES = "build/lib/"
 LACKING = re.compile(r"this CPU (or its kernel )?has no ")  # as tools/base/cpu.py and the native engine say it
@@ -156,15 +157,6 @@ def judge(old: dict, new: dict, rows: list[dict]) -> dict:
     return {"verdict": verdict, "bytes": in_bytes, "result": result, "published": published.distance(new, rows) or "-"}
 
 
-def together(one: dict, more: dict) -> dict:
-    """Two measurements of one configuration as one, of all their turns."""
-    if not (one.get("pairs") and more.get("pairs")):
-        return more
-    turns = {name: (one.get(name) or []) + (more.get(name) or []) for name in ("pairs", "singles")}
-    threads, per_row = one["engine_info"]["threads"], one.get("sentences_per_row", 1)
-    return more | turns | {"figures": figures.of(*(sum(t, []) for t in turns.values()), threads, per_row)}
-
-
 def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
     """Rebuild what one record claims inside `tree`; its line of the table."""
     old = records_of.read(path)
@@ -179,31 +171,31 @@ def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
             "result": words,
             "published": published.distance(old, rows) or "-",
         }
-    leaf, new = tree / "build" / records_of.leaf_of(old, records_of.engine_today(old)), None
-    for _ in range(TRIES if kind == "perf" else 1):
-        for made in leaf.glob("round*") if new else ():
-            shutil.rmtree(made)
-        if error := reproduce.make(tree, [kind, *records_of.make_words(old), *extra]):
+    made = tree / "build" / records_of.leaf_of(old, records_of.engine_today(old)) / f"{kind}.json"
+    here = old["machine"]["cpu"] == cpu.machine()["cpu"]
+    for count in range(1, ROUNDS + 1):
+        rounds = [f"ROUNDS={count}"] if kind == "perf" else []
+        missing = here or kind == "accuracy" or not made.exists()  # how long another CPU's was timed decides nothing
+        if missing and (error := reproduce.make(tree, [kind, *records_of.make_words(old), *rounds, *extra])):
             verdict = "not on this CPU" if LACKING.search(error) else "FAILED"
             return {**cell, "verdict": verdict, "bytes": "-", "result": f"not rebuilt: {error}", "published": "-"}
-        found = records_of.read(leaf / f"{kind}.json")
-        new = together(new, found) if new else found
-        line = judge(old, new, rows)
-        if line["verdict"] not in ("bytes hold", "differs") or not old.get("figures"):
+        line = judge(old, records_of.read(made), rows)
+        if not rounds or line["verdict"] not in ("bytes hold", "differs") or not old.get("figures"):
             break
     return {**cell, **line}
 
 
 def chosen(paths: list[Path], only: list[str]) -> list[Path]:
-    """The records that agree with every NAME=value in `only`, the newest of each configuration and machine."""
+    """The records that agree with every NAME=value in `only`, the newest of each configuration and machine, those of
+    this CPU first."""
     names = (*records_of.NAMES, "pack", "cls")
     wanted = dict(word.lower().split("=", 1) for word in only if word.split("=")[0].lower() in names)
-    newest = {}
+    newest, ours = {}, cpu.machine()["cpu"]
     for path, r in records_of.load(paths).items():
         own = r | records_of.spelled(r["seq"])
         if all(str(own[name]).lower().replace("-", ",") == value.replace("-", ",") for name, value in wanted.items()):
             newest[(r["kind"], r["machine"]["cpu"], r.get("isa"), *(str(r[n]) for n in records_of.NAMES))] = path
-    return list(newest.values())
+    return [path for (_, machine, *_), path in sorted(newest.items(), key=lambda item: item[0][1] != ours)]
 
 
 def main():
@@ -221,7 +213,11 @@ def main():
     if not paths:
         raise cli.UserError("results/records: no record with these parameters; `make record` keeps what was measured")
     tree, rows = reproduce.clean_copy(HOME), published.read()
-    result = pd.DataFrame([verify(path, tree, args.make, rows) for path in paths])
+    lines = []
+    for path in paths:
+        lines.append(verify(path, tree, args.make, rows))
+        print(f"{len(lines)} of {len(paths)}: {lines[-1]['record']}: {lines[-1]['verdict']}", flush=True)
+    result = pd.DataFrame(lines)
     text = table.text(result, ".md")
     print(text, end="")
     if args.save_path:
