@@ -11,7 +11,7 @@ WEIGHTS := default
 SEQ :=
 #: 1: several sentences share each row of SEQ tokens, with the same answers
 PACK :=
-#: 1: the last layer is computed for [CLS] alone, with the same answers; on Ascend it loses CANN's fusions there
+#: 1: the last layer is computed for [CLS] alone, with the same answers; on Ascend that layer loses CANN's fusions
 CLS :=
 #: batch size
 BS := 8
