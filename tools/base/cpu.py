@@ -28,7 +28,7 @@ ENGINES = {
     },
 }
 # Where ours is faster than OpenVINO, which is what a precision means where it is not (mk/chips.mk: engine_for).
-FASTER = {"bf16": {"amx_bf16", "avx512_bf16"}, "int8": {"amx_int8", "avx512_vnni"}}
+FASTER = {"bf16": {"amx_bf16", "avx512_bf16"}, "int8": {"amx_int8", "avx512_vnni", "avx_vnni"}}
 
 
 def cpu_flags(limited=True) -> set[str]:
