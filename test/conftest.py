@@ -14,6 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = str(ROOT)  # `python -m tools.x` from any folder
+# Some hundreds of processes of the tests read what one of them has compiled, whatever the environment says.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 for leaked in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # of `make test`: a make of the tests is nobody's child
     os.environ.pop(leaked, None)
 

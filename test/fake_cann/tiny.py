@@ -41,7 +41,6 @@ def environment(**more) -> dict:
         "PYTHONPATH": f"{HERE}:{HERE.parents[1]}",
         "BERT2OM_TEST_STANDIN": "1",
         "OMP_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
     return {k: v for k, v in (env | more).items() if v is not None}
 
