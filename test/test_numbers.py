@@ -47,6 +47,16 @@ def repo(pristine, tmp_path, monkeypatch):
     return measured.copy(pristine, tmp_path / "repo")
 
 
+@pytest.fixture
+def unspoilt(pristine, monkeypatch):
+    """The tree itself, for tests that change nothing in it."""
+    monkeypatch.chdir(pristine)
+    dates = lambda: {p: p.stat().st_mtime_ns for p in pristine.rglob("*") if p.name != "__pycache__"}
+    before = dates()
+    yield pristine
+    assert dates() == before
+
+
 def first_fault():
     return next(audit.faults({}), None)
 
@@ -341,7 +351,7 @@ def test_the_interval_is_wilsons(total):
         assert record.proportion(correct, total)["interval95"] == [round(ci.low, 6), round(ci.high, 6)]
 
 
-def test_compare_lists_every_flip(repo):
+def test_compare_lists_every_flip(unspoilt):
     other = Path(LEAF).with_name(BF16)
     # fp32 has rows 0..79 wrong, bf16 rows 20..94: 20 only bf16 has right, 15 only fp32.
     text = compare.report(compare.read(Path(LEAF)), compare.read(other / "accuracy.json"))
@@ -351,7 +361,7 @@ def test_compare_lists_every_flip(repo):
     assert "B - A: +0.57 points" in text
 
 
-def test_compare_wants_accuracy_records(repo):
+def test_compare_wants_accuracy_records(unspoilt):
     with pytest.raises(cli.UserError, match="not an accuracy record"):
         compare.read(Path(LEAF) / "perf.json")
     with pytest.raises(cli.UserError, match="no such record"):
@@ -361,17 +371,17 @@ def test_compare_wants_accuracy_records(repo):
 # ---- verify
 
 
-def records(repo):
+def records(_):
     return record.read(kept("accuracy")), record.read(kept("throughput"))
 
 
-def test_verdict_on_the_same_bytes(repo):
-    for r in records(repo):
+def test_verdict_on_the_same_bytes(unspoilt):
+    for r in records(unspoilt):
         assert verify.judge(r, r, [])["verdict"] == "holds"
 
 
-def test_verdict_names_other_bytes_and_flips(repo):
-    old, _ = records(repo)
+def test_verdict_names_other_bytes_and_flips(unspoilt):
+    old, _ = records(unspoilt)
     new = json.loads(json.dumps(old))
     new["chain"][f"{LEAF}/model.onnx"]["sha256"] = "0" * 64
     new["predictions"] = old["predictions"][:4] + str(1 - int(old["predictions"][4])) + old["predictions"][5:]
@@ -383,9 +393,9 @@ def test_verdict_names_other_bytes_and_flips(repo):
 
 @pytest.mark.parametrize(("precision", "cpu_name", "verdict"),
                          [("bf16", "another", "another CPU"), ("fp32", "another", "FAILED"), ("bf16", None, "FAILED")])  # fmt: skip
-def test_verdict_on_classes_of_another_cpu(repo, precision, cpu_name, verdict):
+def test_verdict_on_classes_of_another_cpu(unspoilt, precision, cpu_name, verdict):
     """What its units computed is no artefact to compare; in bf16 another class is said, not judged."""
-    old = records(repo)[0] | {"precision": precision}
+    old = records(unspoilt)[0] | {"precision": precision}
     new = json.loads(json.dumps(old))
     new["machine"]["cpu"] = cpu_name or new["machine"]["cpu"]
     new["predictions"] = str(1 - int(old["predictions"][0])) + old["predictions"][1:]
@@ -395,8 +405,8 @@ def test_verdict_on_classes_of_another_cpu(repo, precision, cpu_name, verdict):
     assert line["verdict"] == verdict and ("first other" in line["bytes"]) == (cpu_name is None), line
 
 
-def test_old_names_and_compiled_c_are_no_difference(repo):
-    old = records(repo)[0]
+def test_old_names_and_compiled_c_are_no_difference(unspoilt):
+    old = records(unspoilt)[0]
     new = json.loads(json.dumps(old))
     made = {"inputs": {}, "commands": [["x"]]}
     old["chain"] |= {
@@ -438,8 +448,8 @@ def slowed(old: dict, wall: float = 1.0, core: float = 1.0) -> dict:
         (lambda r: r | {"figures": dict.fromkeys(r["figures"])}, "bytes hold", "too few turns"),
     ],
 )
-def test_verdict_on_throughput(repo, change, verdict, words):
-    _, old = records(repo)
+def test_verdict_on_throughput(unspoilt, change, verdict, words):
+    _, old = records(unspoilt)
     line = verify.judge(old, change(old), [])
     assert (line["verdict"], words in line["result"]) == (verdict, True), line
 
@@ -451,9 +461,9 @@ def test_a_verdict_needs_a_narrow_interval():
     assert [verdict(100, 20), verdict(88, 8)] == [None, None]  # a loss of 15 % could hide in it
 
 
-def test_other_work_on_the_machine_moves_no_figure(repo):
+def test_other_work_on_the_machine_moves_no_figure(unspoilt):
     """Half the processors gone in two of three turns: the clock shows it, the quiet turns and the processor do not."""
-    _, old = records(repo)
+    _, old = records(unspoilt)
     new = json.loads(json.dumps(old))
     for i, pair in enumerate(sum(new["pairs"], [])):
         if i % 20 > 6:
@@ -495,20 +505,20 @@ def test_what_this_cpu_cannot_run_is_no_failure_and_is_said(repo, monkeypatch, e
     assert (line["verdict"], line["result"]) == (verdict, f"not rebuilt: {error}")
 
 
-def test_an_old_record_without_turns_has_no_verdict_on_its_speed(repo):
-    _, new = records(repo)
+def test_an_old_record_without_turns_has_no_verdict_on_its_speed(unspoilt):
+    _, new = records(unspoilt)
     old = {k: v for k, v in new.items() if k not in ("figures", "pairs", "singles", "yardstick", "loop")}
     line = verify.judge(old | {"yardstick": "fp32"}, new, [])
     assert line["verdict"] == "bytes hold" and "recorded without turns" in line["result"]
 
 
-def test_what_the_host_stole(monkeypatch, repo):
+def test_what_the_host_stole(monkeypatch, unspoilt):
     with monkeypatch.context() as m:
         m.setattr(record.Path, "read_text", lambda self: "cpu  60 5 10 20 1 0 1 3 7 0\ncpu0 1 2 3\n")
         assert cpu.ticks() == (3, 100)  # guest time, the last two, is in user and nice already
         m.setattr(record.Path, "read_text", lambda self: "cpu  1 2 3\n")  # an old kernel
         assert cpu.ticks() == (0, 0)
-    speed = records(repo)[1] | {"stolen": [0.01, 0.3, 0.0]}
+    speed = records(unspoilt)[1] | {"stolen": [0.01, 0.3, 0.0]}
     assert "noisy       the host gave 30 % of the processors' time to others" in record.show(speed)
     assert "noisy" not in record.show(speed | {"stolen": [0.01, 0.02, 0.0]})
 
@@ -538,7 +548,7 @@ def test_verify_rebuilds_through_make_and_fails_plainly(repo):
     assert "1 of 1 records do not hold" in done.stderr
 
 
-def test_verify_one_cell(repo):
+def test_verify_one_cell(unspoilt):
     paths = sorted(Path("results/records").glob("*.json"))
     assert len(verify.chosen(paths, [])) == 3
     assert [p.name.split("-", 2)[2] for p in verify.chosen(paths, ["BS=8", "PRECISION=bf16", "VENV=x"])] == [
@@ -548,9 +558,9 @@ def test_verify_one_cell(repo):
     assert "SEQ=128" in record.make_words(cli.read_json(paths[0]))
 
 
-def test_verify_times_as_much_as_the_record_did(repo):
+def test_verify_times_as_much_as_the_record_did(unspoilt):
     """SAMPLES=64 at batch 8: 12 requests a round (the Makefile's --loop)."""
-    r = records(repo)[1] | {"loop": 12, "bs": 8}
+    r = records(unspoilt)[1] | {"loop": 12, "bs": 8}
     assert "SAMPLES=64" in record.make_words(r)
     assert not [p for p in record.make_words(r | {"seq": "real"}) if p.startswith("SAMPLES")]
     assert "SAMPLES=80" in record.make_words(
@@ -560,9 +570,9 @@ def test_verify_times_as_much_as_the_record_did(repo):
     assert "SAMPLES=1" in record.make_words(few)
 
 
-def test_verify_does_not_hold_a_measured_plan_to_its_bytes(repo):
+def test_verify_does_not_hold_a_measured_plan_to_its_bytes(unspoilt):
     """It cuts the sentences as they cost that day; the padded rounds and all other artefacts are still held."""
-    _, old = records(repo)
+    _, old = records(unspoilt)
     new = json.loads(json.dumps(old))
     link = next(t for t in old["chain"] if "/round1/" in t)
     new["chain"][link]["sha256"] = "0" * 64
