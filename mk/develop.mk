@@ -34,5 +34,6 @@ lock:                              ## resolve requirements*.in into the lock fil
 lint: | $(VENV)/installed          ## ruff and shellcheck
 	$(Q)$(py) -m ruff check -q . && $(py) -m ruff format -q --check .
 	$(Q)$(VENV)/bin/shellcheck .ci/run $(wildcard models/*/test/*.sh)
-test: lint                         ## lint, then every test on two cores; the ten slowest are listed
-	$(Q)$(py) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
+# Three processes on two cores: some tests wait.
+test: lint                         ## lint, then every test; the ten slowest are listed
+	$(Q)$(py) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 10
