@@ -137,7 +137,8 @@ def test_tinybert(tmp_path):
     assert "Ascend710 is the old name of Ascend310P3" in run(folder, "bash ./test/onnx2om.sh 8 710").stdout
     assert (folder / "TinyBERT_bs8.om").read_bytes() == om
     ours = "--model_dir SST-2_model --save_path ours.onnx --text_file glue_dir/SST-2/dev.tsv --seq_len 64"
-    run(folder, f"python3 pth2onnx.py {ours} --eval_batch_size 8")
+    done = run(folder, f"OMP_DISPLAY_ENV=true python3 pth2onnx.py {ours} --eval_batch_size 8")
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr  # as GNU's OpenMP says that it understood it
     assert (folder / "ours.onnx").read_bytes() == (folder / "TinyBERT_bs8.onnx").read_bytes()
 
 
