@@ -540,12 +540,16 @@ def test_distance_to_the_published_figures(repo):
 def test_verify_rebuilds_through_make_and_fails_plainly(repo):
     """Here make has no packages and no weights: the cell is not rebuilt, and verify says so with status 1."""
     done = subprocess.run(
-        [sys.executable, "-m", "tools.checks.verify", str(kept("accuracy")), "--make", "VENV=/nowhere/venv", "PYTHON=false"],
+        [sys.executable, "-m", "tools.checks.verify", str(kept("accuracy")), "--save_path", "verify.md", "--make", "VENV=/nowhere/venv",
+         "PYTHON=false"],
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1
     assert "not rebuilt: " in done.stdout and "FAILED" in done.stdout
     assert "1 of 1 records do not hold" in done.stderr
+    assert re.match(
+        r"1 records made again on .+, \d{4}-\d\d-\d\d: 1 FAILED\.\n\n\| record", Path("verify.md").read_text()
+    )
 
 
 def test_verify_one_cell(unspoilt):

@@ -25,6 +25,7 @@ import math
 import re
 import shutil
 from collections import Counter
+from datetime import date
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -203,7 +204,7 @@ def main():
     p.add_argument("records", type=Path, nargs="*", help="or their folder")
     p.add_argument("--only", nargs="*", default=[], metavar="NAME=value", help="only records with these parameters")
     p.add_argument("--make", nargs="*", default=[], metavar="NAME=value", help="further parameters for make")
-    p.add_argument("--save_path", type=Path, help="also write the table there")
+    p.add_argument("--save_path", type=Path, help="also write it there")
     args = p.parse_args()
     import pandas as pd
 
@@ -220,12 +221,12 @@ def main():
     result = pd.DataFrame(lines)
     text = table.text(result, ".md")
     print(text, end="")
-    if args.save_path:
-        with cli.whole_file(args.save_path, "w") as f:
-            f.write(text)
-        print(f"wrote {args.save_path}")
     counts = Counter(result["verdict"])
     words = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
+    if args.save_path:
+        with cli.whole_file(args.save_path, "w") as f:
+            f.write(f"{len(result)} records made again on {cpu.machine()['cpu']}, {date.today()}: {words}.\n\n{text}")
+        print(f"wrote {args.save_path}")
     wrong = counts["FAILED"] + counts["differs"]
     if wrong:
         raise cli.UserError(f"{wrong} of {len(result)} records do not hold ({words}); what was made now is in {HOME}")
