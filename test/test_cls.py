@@ -52,6 +52,8 @@ def test_a_record_finds_its_way_back(built, tmp_path, monkeypatch):
     assert rows["seq"].tolist() == ["64c"] and rows["samples_per_s"].notna().all()
     assert readme.short(rows)["engine"].tolist() == ["onnxruntime fp32, CLS=1"]
     assert list(plot.curves([speed, speed | {"seq": "realc"}], "throughput")) == [("tiny", "64c")]
+    more = [speed | {"seq": "64", "bs": bs} for bs in (8, 16)]  # beside a curve, a point stands in the tables alone
+    assert list(plot.curves([speed, *more], "throughput")) == [("tiny", "64")]
 
 
 SPELLED = {"128": ("128", "", ""), "64-128c": ("64,128", "", "1"), "128p": ("128", "1", ""),

@@ -41,14 +41,16 @@ def machine(record: dict) -> str:
 
 
 def curves(records: list[dict], kind: str) -> dict[tuple, dict[tuple, list[dict]]]:
-    """{(model, seq): {(engine and precision, machine): its newest records by batch size}}, of static shapes alone."""
+    """{(model, seq): {(engine and precision, machine): its newest records by batch size}}, of static shapes alone; of
+    those with one batch size only where none has more: a point is no curve."""
     panels: dict[tuple, dict] = {}
     for r in sorted(records, key=lambda r: r["started"] or ""):
         if r["kind"] == kind and not r["seq"].startswith("real") and not r["standin"]:
             found = panels.setdefault((r["model"], r["seq"]), {})
             found.setdefault((engine(r), machine(r)), {})[r["bs"]] = r
     order = lambda lines: {k: [lines[k][bs] for bs in sorted(lines[k])] for k in sorted(lines)}
-    return {key: order(lines) for key, lines in sorted(panels.items())}
+    several = {key for key, lines in panels.items() if len({bs for found in lines.values() for bs in found}) > 1}
+    return {key: order(panels[key]) for key in sorted(several or panels)}
 
 
 def published_curves(rows: list[dict], model: str, seq: str) -> dict[str, list[tuple[int, float]]]:
