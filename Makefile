@@ -66,7 +66,7 @@ AIS_PYTHON :=
 ##@ Development
 #: your own copy of SST-2: its folder, a zip of it or dev.tsv (rebuilt from PyPI packages if empty)
 SST2 :=
-#: use no newer units of the CPU than these (oneDNN's names, such as AVX2); onnxruntime and OpenVINO's fp32 do not obey it
+#: use no newer units of the CPU than these (oneDNN's names, such as AVX2); onnxruntime and OpenVINO's fp32 use all
 ISA :=
 #: torture: how many runs are killed; fuzz: how many hundred inputs each parser gets
 RUNS := 100

@@ -31,7 +31,7 @@ REHEARSALS := fp16-sim
 atc.fp16 := force_fp16
 atc.mix  := allow_mix_precision
 
-# What ISA may say, rising: oneDNN's names, which OpenVINO (not its fp32) and our engine obey (tools/base/cpu.py: STEPS).
+# What ISA may say, rising: oneDNN's names; OpenVINO (not its fp32) and our engine obey (tools/base/cpu.py: STEPS).
 ISAS := SSE41 AVX AVX2 AVX2_VNNI AVX2_VNNI_2 AVX512_CORE AVX512_CORE_VNNI AVX512_CORE_BF16 AVX512_CORE_FP16 \
         AVX512_CORE_AMX
 # What bench and knobs measure of ours, where this CPU can run it.
