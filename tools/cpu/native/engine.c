@@ -64,28 +64,83 @@ static uint8_t *layout(struct work *w, const struct net *m, int act, int rows, i
 
 /* ---- the run ------------------------------------------------------------------------------------------ */
 
-static void *worker(void *arg) {
-    struct run *j = arg;
+/* Threads stay from run to run: a new one costs the wake-up of a core that sleeps, and with AMX the kernel's trap at its
+ * first tile. Before it sleeps, a thread looks out for a while: one request soon follows another. */
+enum { LOOKS = 2000 };
+static struct {
+    pthread_mutex_t use, sleep; /* held through a run; by whoever falls asleep, or wakes others */
+    pthread_cond_t wake, done;
+    uint64_t made;              /* threads, besides the caller's */
+    struct run *run;
+    _Atomic uint64_t call, left; /* number of the run << 16 | threads that it calls; those that have not finished it */
+} pool = {.use = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
+
+/* Return when *value is another than `was`; whoever sets the last one then calls awake. */
+static void await(_Atomic uint64_t *value, uint64_t was, pthread_cond_t *on) {
+    for (int i = 0; i < LOOKS && *value == was; i++)
+#ifdef __x86_64__
+        __builtin_ia32_pause();
+#else
+        __asm__ volatile("yield");
+#endif
+    if (*value != was) return;
+    pthread_mutex_lock(&pool.sleep);
+    while (*value == was) pthread_cond_wait(on, &pool.sleep);
+    pthread_mutex_unlock(&pool.sleep);
+}
+
+static void awake(pthread_cond_t *on) {
+    pthread_mutex_lock(&pool.sleep); /* nobody is between looking and sleeping */
+    pthread_cond_broadcast(on);
+    pthread_mutex_unlock(&pool.sleep);
+}
+
+static void work_on(struct run *j) {
     const struct work *w = &j->work[atomic_fetch_add(&j->next_thread, 1)];
-    while (!j->ready) sched_yield();
     j->family->start();
     for (int i; (i = atomic_fetch_add(&j->next, j->take)) < j->items;)
         j->task(j, w, i, MIN(j->take, j->items - i));
     j->family->stop();
+}
+
+static void *worker(void *number) {
+    for (uint64_t call = 0;;) {
+        await(&pool.call, call, &pool.wake);
+        call = pool.call;
+        if ((uintptr_t)number >= (call & 0xffff)) continue;
+        work_on(pool.run);
+        if (atomic_fetch_sub(&pool.left, 1) == 1) awake(&pool.done);
+    }
     return 0;
 }
+
+/* A process that was forked has none of the threads. */
+static void forked(void) {
+    pthread_mutex_init(&pool.use, 0), pthread_mutex_init(&pool.sleep, 0);
+    pthread_cond_init(&pool.wake, 0), pthread_cond_init(&pool.done, 0);
+    pool.made = pool.call = 0;
+}
+
+static __attribute__((constructor)) void loaded(void) { pthread_atfork(0, 0, forked); }
 
 /* task(i, n) for all items, `take` at a time; or task(i, 1) for each of a team. A thread that cannot be made is done
  * without, and so is the team then. */
 static void parallel(struct run *j, void (*task)(struct run *, const struct work *, int, int), int items, int take) {
-    pthread_t id[j->threads];
-    int made = 0, want = (j->team ? j->team : MIN(j->threads, (items + take - 1) / take)) - 1;
-    j->ready = j->next = j->next_thread = 0;
-    while (made < want && !pthread_create(&id[made], 0, worker, j)) made++;
-    if (made < want) j->team = 0;
-    j->task = task, j->items = j->team ? j->team : items, j->take = j->team ? 1 : take, j->ready = 1;
-    worker(j);
-    while (made) pthread_join(id[--made], 0);
+    uint64_t want = (j->team ? j->team : MIN(j->threads, (items + take - 1) / take)) - 1;
+    j->task = task, j->next = j->next_thread = 0;
+    if (want) pthread_mutex_lock(&pool.use);
+    for (pthread_t id; want > pool.made && !pthread_create(&id, 0, worker, (void *)(uintptr_t)pool.made); pool.made++) pthread_detach(id);
+    if (want > pool.made) want = pool.made, j->team = 0;
+    j->items = j->team ? j->team : items, j->take = j->team ? 1 : take;
+    if (want) {
+        pool.run = j, pool.left = want;
+        pool.call = ((pool.call >> 16) + 1) << 16 | want;
+        awake(&pool.wake);
+    }
+    work_on(j);
+    if (!want) return;
+    for (uint64_t left; (left = pool.left);) await(&pool.left, left, &pool.done);
+    pthread_mutex_unlock(&pool.use);
 }
 
 /* Group sentences into blocks of at most `room` rows: always the longest that still fits, so blocks are nearly

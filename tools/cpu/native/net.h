@@ -65,7 +65,7 @@ struct run {
     void (*task)(struct run *, const struct work *, int, int);
     int n, threads, items, take;
     int team;     /* 0: a thread has blocks of its own; else threads that share all rows, and `qkv` */
-    atomic_int ready, next, next_thread, waiting, turn;
+    atomic_int next, next_thread, waiting, turn;
     struct work *work;
     uint8_t *qkv; /* of a team: for layers of even numbers, and `qkv_step` bytes on for the others */
     int64_t qkv_step;
