@@ -4,9 +4,10 @@ The logits are invented and the heavy steps (checkpoint, export, compilation) ar
 seconds; each still goes through run.py, with its hashes.
 """
 
+import contextlib
 import json
-import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,32 @@ def promote(*paths: Path) -> list[Path]:
 
 def copy(source: Path, folder: Path) -> Path:
     """A copy to spoil, times kept."""
-    subprocess.run(["cp", "-a", source, folder], check=True)  # thousands of files, a hundred times
-    os.chdir(folder)
+    subprocess.run(["cp", "-a", source, folder], check=True)  # thousands of files
     return folder
+
+
+def states(folder: Path) -> dict[Path, tuple]:
+    """Of each file below `folder` what no change leaves as it is; of a folder nothing."""
+    files = {path.relative_to(folder): path.lstat() for path in folder.rglob("*") if "__pycache__" not in path.parts}
+    told = lambda s: (s.st_ino, s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
+    return {name: () if stat.S_ISDIR(s.st_mode) else told(s) for name, s in files.items()}
+
+
+@contextlib.contextmanager
+def spoilt(folder: Path, source: Path):
+    """Work in `folder`, a copy of `source`, in which everything is put back at the end."""
+    before = states(folder)
+    with contextlib.chdir(folder):
+        yield folder
+    after = states(folder)
+    changed = sorted(name for name in before | after if before.get(name) != after.get(name))
+    for path in (folder / name for name in changed):  # parents first
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    for name in (name for name in changed if name in before):
+        if before[name]:
+            shutil.copy2(source / name, folder / name)
+        else:
+            (folder / name).mkdir()

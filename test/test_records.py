@@ -28,10 +28,16 @@ def pristine(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def spare(pristine, tmp_path_factory):
+    return measured.copy(pristine, tmp_path_factory.mktemp("spare") / "repo")
+
+
 @pytest.fixture
-def repo(pristine, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return measured.copy(pristine, tmp_path / "repo")
+def repo(pristine, spare):
+    """A copy to spoil; what a test did to it is undone."""
+    with measured.spoilt(spare, pristine) as folder:
+        yield folder
 
 
 def kept(kind: str) -> Path:
