@@ -12,7 +12,7 @@ import pytest
 from tools import cli, manifest
 from tools.base import cpu
 from tools.checks import verify
-from tools.results import figures, peers, published, record, report, schema, store, table
+from tools.results import figures, peers, plot, published, record, report, schema, store, table
 
 SPEED = "cpu-openvino-bf16"
 EVIL = ["=1+1", "+x", "-x", "@x", "a|b", "<img src=x>", "a`b`", "\x1b[31m", "a\nb", "\ud800"]
@@ -143,8 +143,18 @@ JUNK = [None, True, 0, -1, 1e308, 10**30, "", "x", "\ud800", "\x1b[2J", "=1", []
 
 
 @pytest.mark.parametrize("kind", ["accuracy", "throughput"])
-def test_no_mutation_ends_in_a_traceback(repo, kind):
+def test_no_mutation_ends_in_a_traceback(repo, kind, monkeypatch):
     """What the schema lets through, every reader can show."""
+    drawn, draw = set(), plot.draw
+
+    def draw_once(which, records, *rest):
+        """A picture takes nothing of a chain, so of records that differ there alone it is drawn once."""
+        told = which, json.dumps([r | {"chain": None} for r in records])
+        if told not in drawn:
+            draw(which, records, *rest)
+        drawn.add(told)
+
+    monkeypatch.setattr(plot, "draw", draw_once)
     pick, good, rows = random.Random(7), record.read(kept(kind)), published.read()
     good = json.loads(json.dumps(good | ({k: v[:1] for k, v in good.items() if k in ("pairs", "singles", "times_ms")})))
     places, passed = [p for p in leaves(good) if p], 0
