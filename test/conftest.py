@@ -17,6 +17,9 @@ os.environ["PYTHONPATH"] = str(ROOT)  # `python -m tools.x` from any folder
 # Some hundreds of processes of the tests read what one of them has compiled, whatever the environment says.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# pyenv's stand-ins for each Python start a dozen shells a call, and make asks each Python on PATH for ais_bench.
+folders = (f"{sys.base_prefix}/bin" if path.endswith("/shims") else path for path in os.environ["PATH"].split(":"))
+os.environ["PATH"] = ":".join(dict.fromkeys(folders))
 for leaked in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # of `make test`: a make of the tests is nobody's child
     os.environ.pop(leaked, None)
 
