@@ -50,6 +50,13 @@ def test_logits_are_those_of_transformers(case):
     assert not module.training and {p.dtype for p in module.parameters()} == {torch.float32}
 
 
+def test_onednn_gives_the_same_logits(case):
+    _, module, _, arrays, _ = case
+    made = export.with_onednn(module)
+    assert made is not module and type(made.classifier) is not type(module.classifier) is torch.nn.Linear
+    np.testing.assert_allclose(export.logits(made, arrays), export.logits(module, arrays), atol=2e-6)
+
+
 def test_the_original_layout_loads_as_it_is(case):
     """What the recipes give to pth2onnx.py: a clone's checkpoint folder, TinyBERT's unpacked zip."""
     folder, module, _, arrays, _ = case

@@ -118,8 +118,9 @@ def logits(model, inputs: dict) -> np.ndarray:
     """First output of `model` (a path, or an ONNX file's bytes) for inputs {name: int64 [n, S]}.
 
     float32 [n, labels], or [n, most sentences a row, labels] of packed rows. UserError where onnxruntime refuses.
+    onnxruntime's threads wait asleep: spinning, they take the cores from whatever runs beside, and give the same bytes.
     """
-    run, name = onnxfile.session(model), onnxfile.name_of(model)
+    run, name = onnxfile.session(model, **{"session.intra_op.allow_spinning": "0"}), onnxfile.name_of(model)
 
     def once(feeds):
         try:
