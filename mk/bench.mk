@@ -17,7 +17,8 @@ our_names   = $(foreach l,$(static_rows),$(call name_of,$l)=$(call file_of,$l)) 
 bench_data := build/data/dev.tsv build/data/calibration.tsv build/lib/peak.so
 do.bench = -m tools.bench.bench run --model $(model) --weights $(call part,2) --source $(source) \
     --checkpoint $(checkpoint) --onnx build/$(weights)/model.onnx --inputs $(inputs) --text_file build/data/dev.tsv \
-    --calibration build/data/calibration.tsv --seq $(lastword $(lengths)) --bs $(bs) --samples $(SAMPLES) \
+    --calibration build/data/calibration.tsv --seq $(lastword $(lengths)) --bs $(bs) --others 1 64 \
+    --samples $(SAMPLES) --rounds $(ROUNDS) \
     --ours $(our_names) --peak build/lib/peak.so --save_path {}
 $(batches:%=build/%/bench.json): build/%/bench.json: build/$$(weights)/model.onnx \
     build/$$(weights)/checkpoint/MANIFEST $(bench_data) $$(our_files) .venv-bench/installed $$(call by,bench)

@@ -97,10 +97,10 @@ def test_batches_hold_every_sentence_once_unpadded_or_as_the_recipe(tmp_path):
     work = lambda shape: list(contenders.batches(job, contenders.tokenizer_of(job), small.SENTENCES, shape))
     want = tokens.encode(tokens.load(checkpoint), small.SENTENCES, 32, job.names)
     longest = want["input_mask"].sum(1)
-    for shape, size in (("sorted", 3), ("padded", 2)):
+    for shape, size in (("sorted", 3), ("padded", 2), ("padded 5", 5)):
         assert sorted(i for rows, _ in work(shape) for i in rows) == list(range(5))
         for rows, feed in work(shape):
-            width = 32 if shape == "padded" else longest[rows].max()
+            width = longest[rows].max() if shape == "sorted" else 32
             assert len(rows) <= size and list(feed) == job.names
             for name, array in feed.items():
                 np.testing.assert_array_equal(array, want[name][rows, :width])
@@ -139,14 +139,15 @@ def run(folder, *options):
 @pytest.fixture(scope="module")
 def record(tiny):
     names = [contenders.BASE, "onnxruntime fp32", "onnxruntime dynamic int8", "OpenVINO bf16"]
-    return run(tiny, "--only", *names, "CTranslate2 int8", "ENGINE=native bf16")
+    return run(tiny, "--others", 1, 2, "--only", *names, "CTranslate2 int8", "ENGINE=native bf16")
 
 
 def test_real_contenders_on_a_small_model(record):
     lines = {(r["name"], r["shape"]): r for r in record["contenders"]}
     base = lines[contenders.BASE, "padded"]
     assert (base["ratio"], base["ratio_low"], base["ratio_high"]) == (1, 1, 1) and base["sentences"] == 4
-    for shape in peers.SHAPES:
+    for shape in (*peers.SHAPES, "padded 1"):  # not "padded 2": that is the recipe's own
+        assert lines[contenders.BASE, shape]["ratio"] == 1 or shape == "sorted"
         assert lines["onnxruntime fp32", shape]["flips"] == []
         r = lines["onnxruntime dynamic int8", shape]
         assert len(r["rounds"]) == 2 and min(r["rounds"]) > 0 and r["ratio_low"] <= r["ratio"] <= r["ratio_high"]
@@ -156,6 +157,10 @@ def test_real_contenders_on_a_small_model(record):
     assert "4 of 5" in lines["onnxruntime fp32", "padded"]["missing"]["accuracy"]
     # what cannot run here is null, with its reason
     assert "not installed" in lines["CTranslate2 int8", "sorted"]["missing"]["all"]
+    assert len(lines) == 6 * 3
+    assert f"| onnxruntime fp32 | {lines['onnxruntime fp32', 'padded 1']['samples_per_second']:.1f} | " in peers.table(
+        record
+    )
     assert (
         "UserError: native-bf16: not compiled, since this CPU"
         in lines["ENGINE=native bf16", "padded"]["missing"]["all"]

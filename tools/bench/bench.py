@@ -7,6 +7,7 @@
 
 Every contender (tools/bench/contenders.py) has a process of its own, which is paused while another one works. A round asks
 each of them once, in turn; a contender's ratio is taken within a round, to the recipe's way (transformers, fp32, padded).
+Padded rows are measured in the recipe's batches, and in batches of --others, beside the recipe's way in the same ones.
 One that fails is null with its reason and does not stop the rest.
 """
 
@@ -143,7 +144,7 @@ def measure(workers: dict, rows: dict, rounds: int, seconds: float = SECONDS) ->
     from tqdm import tqdm
 
     found, clock = {}, []
-    turns = [(name, shape) for name in workers for shape in peers.SHAPES]
+    turns = [(name, shape) for name in workers for shape in rows]
     with tqdm(total=len(turns) * (rounds + 1), desc="bench", unit="turn", disable=None) as bar:
         for number in range(rounds + 1):
             clock.append(cpu.ticks())
@@ -252,8 +253,9 @@ def compare(args) -> dict:
     texts, truth = data.read_tsv(args.text_file)
     lengths = lengths_of(args.checkpoint, texts, args.seq)
     rows = {"sorted": list(range(len(texts))), "padded": spread(len(texts), args.samples, args.bs)}
+    rows |= {f"padded {n}": spread(len(texts), args.samples, n) for n in args.others if n != args.bs}
     config = cli.read_json(args.checkpoint / "config.json")
-    work = {"sorted": operations(config, lengths), "padded": operations(config, [args.seq])}
+    work = {shape: operations(config, lengths if shape == "sorted" else [args.seq]) for shape in rows}
     ours = dict(pair.split("=", 1) for pair in args.ours)
     job = {k: str(getattr(args, k)) for k in ("checkpoint", "onnx", "calibration", "text_file")}
     job |= {k: getattr(args, k) for k in ("seq", "bs", "batch", "threads")} | {"names": args.inputs, "ours": ours}
@@ -264,14 +266,14 @@ def compare(args) -> dict:
     found, stolen, versions = contest(chosen, job, args.peers, rows, args.rounds, args.seconds, folder)
     # Twice, as a busy moment makes a peak too low, and never too high.
     peak = {k: max(v, peak[k], key=lambda f: f["median"] or 0) for k, v in limit().items()}
-    base = found.get((contenders.BASE, "padded"), {}).get("rates")
+    base = lambda shape: found.get((contenders.BASE, "padded" if shape == "sorted" else shape), {}).get("rates")
     reference = found.get((contenders.BASE, "sorted"), {}).get("labels")
     seeded = args.source == "seeded"
     lines = [
         {"name": name, "precision": c.precision, "ours": c.ours, "version": versions[name], "shape": shape,
          "sentences": len(rows[shape]),
-         **row(name, shape, found[name, shape], base, reference, truth, rows[shape], work[shape], peak[c.precision], seeded)}
-        for name, c in chosen.items() for shape in peers.SHAPES
+         **row(name, shape, found[name, shape], base(shape), reference, truth, rows[shape], work[shape], peak[c.precision], seeded)}
+        for name, c in chosen.items() for shape in rows
     ]  # fmt: skip
     given = [args.checkpoint / "MANIFEST", args.onnx, args.text_file, args.calibration, *map(Path, ours.values())]
     return {
@@ -282,7 +284,7 @@ def compare(args) -> dict:
         **run.git_state(),
         "machine": cpu.machine(),
         "tokens": {"mean": round(sum(lengths) / len(lengths), 3), "longest": max(lengths)},
-        "operations_per_sentence": {k: round(v) for k, v in work.items()},
+        "operations_per_sentence": {k: round(work[k]) for k in peers.SHAPES},
         "peak_per_second": peak,
         "stolen": stolen,
         "contenders": lines,
@@ -308,6 +310,7 @@ def parse():
     r.add_argument("--calibration", type=Path, required=True, help="training sentences, for the peers' int8")
     r.add_argument("--seq", type=int, required=True, help="the recipe's length")
     r.add_argument("--bs", type=int, required=True, help="the recipe's batch size")
+    r.add_argument("--others", type=int, nargs="*", default=[], help="padded: in batches of these sizes too")
     r.add_argument("--batch", type=int, default=32, help="batch size of sorted sentences (%(default)s)")
     r.add_argument("--samples", type=int, default=256, help="padded: so many of the sentences (%(default)s)")
     r.add_argument("--rounds", type=int, default=3)

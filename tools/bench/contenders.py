@@ -6,8 +6,8 @@
     {"labels": "10110100", "seconds": [0.19955113699870708], "peak_bytes": 1025896448}
 
 What is timed is text to label: tokenising, batching, the engine, argmax. All read text with the `tokenizers` library.
-Shapes: `padded` is the recipe's, rows of `seq` tokens in batches of `bs`; `sorted` is real lengths, sorted, in batches
-of `batch`, each as long as its longest sentence. Each peer is used as its own documentation says; the source is named
+Shapes: `padded` is the recipe's, rows of `seq` tokens in batches of `bs`, and `padded 64` the same in batches of 64;
+`sorted` is real lengths, sorted, in batches of `batch`, each as long as its longest sentence. Each peer is used as its own documentation says; the source is named
 where it starts. Engines are imported by the contender that uses them.
 """
 
@@ -49,14 +49,13 @@ class Job:
 def batches(job, tokenizer, texts, shape):
     """(rows, {name: int64 [b, length]}) of each batch of `texts`."""
     rows = [e.ids for e in tokenizer.encode_batch_fast(texts)]
-    order, size = (
-        (range(len(rows)), job.bs)
-        if shape == "padded"
-        else (sorted(range(len(rows)), key=lambda i: -len(rows[i])), job.batch)
-    )
+    if shape == "sorted":
+        order, size = sorted(range(len(rows)), key=lambda i: -len(rows[i])), job.batch
+    else:
+        order, size = range(len(rows)), int(shape.removeprefix("padded") or job.bs)
     for at in range(0, len(order), size):
         chosen = order[at : at + size]
-        ids = np.zeros((len(chosen), job.seq if shape == "padded" else max(len(rows[i]) for i in chosen)), np.int64)
+        ids = np.zeros((len(chosen), max(len(rows[i]) for i in chosen) if shape == "sorted" else job.seq), np.int64)
         mask = np.zeros_like(ids)
         for k, i in enumerate(chosen):
             ids[k, : len(rows[i])] = rows[i]
@@ -112,7 +111,7 @@ def native_(precision):
         whole = one_by_one(job, lambda feed: model.run((feed["input_ids"], input_files.lengths(feed))))
 
         def labels(texts, shape):
-            if shape == "padded":  # all tokens of the recipe's shape are computed, the padding too
+            if shape != "sorted":  # all tokens of the recipe's shape are computed, the padding too
                 return whole(texts, shape)
             return model.run([e.ids for e in tokenizer.encode_batch_fast(texts)]).argmax(1)
 
@@ -137,6 +136,8 @@ def openvino_of_ours(precision):
         def labels(texts, shape):
             if shape == "padded":
                 return whole(texts, shape)
+            if shape != "sorted":
+                raise RuntimeError(f"compiled for batches of {job.bs}: see its record of `make perf`")
             columns = list(tokens.ragged(tokenizer, texts, job.seq, names).values())
             if not chosen:
                 chosen.append(plan.fastest(free, path, columns, job.batch, job.threads)[0])
@@ -296,7 +297,7 @@ def real_lengths_alone(labels):
     """`labels` of an engine that drops padding itself, so that there is nothing to measure in padded rows."""
 
     def real(texts, shape):
-        if shape == "padded":
+        if shape != "sorted":
             raise RuntimeError("it computes no padding: see its real lengths")
         return labels(texts, shape)
 

@@ -70,8 +70,23 @@ def table(record: dict) -> str:
         *("| " + " | ".join(cells) + " |" for cells in lines),
         "",
         *([*why, ""] if why else []),
+        *others(r),
     ]
     return "\n".join(text)
+
+
+def others(record: dict) -> list[str]:
+    """The lines of a table of the other batch sizes; none where a record has none."""
+    by = pairs(record)
+    shapes = [shape for shape in next(iter(by.values()), {}) if shape not in SHAPES]
+    if not shapes:
+        return []
+    head = [f"{shape.replace('padded', 'batch')}: sent/s | x recipe's way | of peak" for shape in shapes]
+    lines = [["contender", *head], ["---"] * (1 + 3 * len(shapes))]
+    for name, line in by.items():
+        lines.append([f"**{name}**" if line["sorted"]["ours"] else name, *sum((cells(line[s]) for s in shapes), [])])
+    said = f"Padded to {record['seq']} in batches of other sizes, beside the recipe's way in the same batches:"
+    return [said, "", *("| " + " | ".join(line) + " |" for line in lines), ""]
 
 
 def page(records: list[dict]) -> str:

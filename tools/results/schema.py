@@ -271,7 +271,7 @@ class Contender(Strict):
     precision: Name
     ours: bool
     version: Text | None
-    shape: Literal["sorted", "padded"]
+    shape: Annotated[str, Field(pattern=r"^(sorted|padded( \d+)?)$")]
     sentences: Count
     samples_per_second: Above | None
     rounds: Annotated[list[Above], Some] | None
