@@ -150,22 +150,27 @@ LONGEST = """
     test_faults
     test_scale
     test_graph
-    test_native
-    test_corpus
-    test_pack
-    test_cls
     test_routes
-    test_isa
-    test_numbers
-    test_recipes
-    test_artefact
-    test_clocks
-    test_bench
-    test_make
-    test_report
-    test_launch
+    test_native
     test_slurm
+    test_pack
+    test_numbers
+    test_isa
+    test_make
+    test_cls
+    test_recipes
+    test_bench
     test_add_model
+    test_weights
+    test_records
+    test_rewrite
+    test_report
+    test_adapter
+    test_fuzz
+    test_clocks
+    test_corpus
+    test_artefact
+    test_launch
 """.split()  # noqa: SIM905
 
 
