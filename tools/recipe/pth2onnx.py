@@ -1,5 +1,6 @@
 """pth2onnx.py: a checkpoint folder to ONNX."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -47,6 +48,8 @@ def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
         p.error(f"--eval_batch_size {args.eval_batch_size}: must be 1 or more")
     # PyTorch's threads wait asleep: beside other work on the same cores, spinning ones took five times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # A quarter of what PyTorch and transformers take to import is the search for garbage among what they make and keep.
+    gc.disable()
     from tools.graph import export
     from tools.source import data, tokenizer, tokens
 
@@ -59,6 +62,8 @@ def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
     arrays = tokens.encode(reader, sentences, length, inputs)
     shape = args.eval_batch_size and (args.eval_batch_size, length)
     module = export.load(args.model_dir, names)
+    gc.freeze()
+    gc.enable()
     print(f"labels: {', '.join(module.config.id2label.values())}, in the order of the outputs")
     print(export.export(module, args.save_path, inputs, arrays, shape=shape).line)
     print(f"wrote {args.save_path}")
