@@ -18,7 +18,7 @@ def env(**more):
 
 @pytest.fixture(scope="module")
 def ascend(built):
-    built.make("MODEL=tiny", "CHIP=310P3", "accuracy", "perf", "SAMPLES=8", env=env())
+    built.make("MODEL=tiny", "CHIP=310P3", "accuracy", "perf", "SAMPLES=8", "ROUNDS=1", env=env())
     return built
 
 
@@ -61,7 +61,7 @@ def test_buckets_are_gears(ascend):
 def test_several_cards_are_several_cards(ascend):
     """PACK=1, 16 rows a batch, two cards: each fills up its own last batch, and the record says whose speed is whose."""
     words = ("MODEL=tiny", "CHIP=310P3", "PACK=1", "BS=16", "DEVICE=0,1")
-    ascend.make(*words, "accuracy", "perf", env=env())
+    ascend.make(*words, "accuracy", "perf", "ROUNDS=2", env=env())
     at = "tiny/default/seq64p/bs16/310P3-atc-fp16"
     perf, accuracy = record(ascend, f"{at}/perf.json"), record(ascend, f"{at}/accuracy.json")
     rows = len(record(ascend, "tiny/default/seq64p/input/rows.json"))
@@ -153,7 +153,7 @@ def test_without_a_toolkit_one_line_and_no_om(built):
 
 
 BARE = {"PATH": "/usr/bin:/bin", "ASCEND_HOME_PATH": ""}
-CROSS = ("MODEL=tiny", "CHIPS=310P3 T4 cpu", "PRECISIONS=fp16 fp32", "BATCHES=8", "SAMPLES=8", "perf-table")
+CROSS = ("MODEL=tiny", "CHIPS=310P3 T4 cpu", "PRECISIONS=fp16 fp32", "BATCHES=8", "SAMPLES=8", "ROUNDS=1", "perf-table")
 
 
 def test_the_cross_chip_table_needs_no_tool_of_another_chip(built):
@@ -189,7 +189,7 @@ def test_a_failing_atc_leaves_nothing(built):
 def test_t4_throughput_is_queries_times_batch(built, version):
     leaf = built.path / "build/tiny/default/seq64/bs8/T4-trtexec-fp16"
     (leaf / "model.plan").unlink(missing_ok=True)  # another test's, of another TensorRT
-    built.make("MODEL=tiny", "CHIP=T4", "PRECISION=fp16", "perf", env=env(FAKE_TENSORRT=version))
+    built.make("MODEL=tiny", "CHIP=T4", "PRECISION=fp16", "perf", "ROUNDS=1", env=env(FAKE_TENSORRT=version))
     perf, summary = record(built, leaf / "perf.json"), json.loads((leaf / "round1/out_summary.json").read_text())
     assert summary["throughput"] == pytest.approx(8 * summary["qps"])
     assert perf["rounds"][0] == pytest.approx(summary["throughput"], abs=1e-2)
