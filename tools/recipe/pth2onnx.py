@@ -1,5 +1,6 @@
 """pth2onnx.py: a checkpoint folder to ONNX."""
 
+import contextlib
 import gc
 import os
 from pathlib import Path
@@ -25,6 +26,20 @@ def own(task):
     return list(zip(SENTENCES, SENTENCES[1:], strict=False)) if task.pair else SENTENCES
 
 
+@contextlib.contextmanager
+def uncollected():
+    """The block runs without Python's garbage collector, which later leaves alone what is there at its end.
+
+    A quarter of what PyTorch and transformers take to import is the search for garbage among objects that all stay.
+    """
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
+
+
 def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
     """Export a checkpoint folder to ONNX; written only if it agrees with PyTorch on every sentence of --text_file.
 
@@ -48,22 +63,19 @@ def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
         p.error(f"--eval_batch_size {args.eval_batch_size}: must be 1 or more")
     # PyTorch's threads wait asleep: beside other work on the same cores, spinning ones took five times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # A quarter of what PyTorch and transformers take to import is the search for garbage among what they make and keep.
-    gc.disable()
-    from tools.graph import export
-    from tools.source import data, tokenizer, tokens
+    with uncollected():
+        from tools.graph import export
+        from tools.source import data, tokenizer, tokens
 
-    task, names = options.asked(args.task, args.model_dir, inputs)
-    text_file = args.text_file or (args.data_dir and args.data_dir / "dev.tsv")
-    sentences = data.read_tsv(text_file, task, names)[0] if text_file else own(task)
-    length = tokens.fit(args.model_dir, args.seq_len, cut=not args.eval_batch_size)
-    reader = tokens.load(args.model_dir, options.lower_case())
-    print(tokenizer.hold(reader, args.model_dir, sentences, length, options.lower_case()))
-    arrays = tokens.encode(reader, sentences, length, inputs)
-    shape = args.eval_batch_size and (args.eval_batch_size, length)
-    module = export.load(args.model_dir, names)
-    gc.freeze()
-    gc.enable()
+        task, names = options.asked(args.task, args.model_dir, inputs)
+        text_file = args.text_file or (args.data_dir and args.data_dir / "dev.tsv")
+        sentences = data.read_tsv(text_file, task, names)[0] if text_file else own(task)
+        length = tokens.fit(args.model_dir, args.seq_len, cut=not args.eval_batch_size)
+        reader = tokens.load(args.model_dir, options.lower_case())
+        print(tokenizer.hold(reader, args.model_dir, sentences, length, options.lower_case()))
+        arrays = tokens.encode(reader, sentences, length, inputs)
+        shape = args.eval_batch_size and (args.eval_batch_size, length)
+        module = export.load(args.model_dir, names)
     print(f"labels: {', '.join(module.config.id2label.values())}, in the order of the outputs")
     print(export.export(module, args.save_path, inputs, arrays, shape=shape).line)
     print(f"wrote {args.save_path}")
