@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from pathlib import Path
 
 import bert_graphs
 import numpy as np
@@ -239,6 +240,12 @@ def test_packed_rows_stand_beside_no_published_figure():
 def test_a_log_of_packed_rows_is_not_imported(tmp_path):
     with pytest.raises(cli.UserError, match="counts packed rows, not their sentences"):
         imports.imported(tmp_path / "log", tmp_path / "m/default/seq128p/bs8/310P3-atc-fp16")
+    compute = {"min": 5, "max": 7, "mean": 6.0, "median": 6.0, "percentile(99%)": 6.98, "count": 2}
+    model = "build/m/default/seq128p/bs8/310P3-atc-fp16/model.om"  # what nobody gave, its path says
+    told = {"args": ["--model", model], "NPU_compute_time": compute, "npu_compute_time_list": [5, 7]}
+    (tmp_path / "s_summary.json").write_text(json.dumps(told | {"filesinfo": {}, "throughput": 8000 / 6, "pid": 1}))
+    with pytest.raises(cli.UserError, match="counts packed rows, not their sentences"):
+        imports.imported(tmp_path / "s_summary.json", Path("m/default/seq128/bs8/310P3-atc-fp16"), ["MODEL"])
 
 
 def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):

@@ -190,6 +190,15 @@ def of_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, di
     return found | {"devices": 1, "per_device": []}, spec, why, info
 
 
+def plain_rows(path: Path, seq: str) -> None:
+    """UserError for packed rows, or a last layer for [CLS] alone: of these a log does not say enough."""
+    own = records.spelled(seq)
+    if own["pack"]:
+        raise cli.UserError(f"{path}: a log counts packed rows, not their sentences; measure with make perf PACK=1")
+    if own["cls"]:
+        raise cli.UserError(f"{path}: a log says nothing of the last layer; measure with make perf CLS=1")
+
+
 def imported(path: Path, leaf: Path, given=SHOWN, devices: str | None = None) -> dict:
     """A throughput record of a summary or log from elsewhere: its own figures, no chain.
 
@@ -197,14 +206,11 @@ def imported(path: Path, leaf: Path, given=SHOWN, devices: str | None = None) ->
     given. Raises cli.UserError in one line for what is no log, and for one that is not what is claimed of it.
     """
     spec, given = records.parameters(leaf), set(given)
-    own = records.spelled(spec["seq"])
-    if own["pack"]:
-        raise cli.UserError(f"{path}: a log counts packed rows, not their sentences; measure with make perf PACK=1")
-    if own["cls"]:
-        raise cli.UserError(f"{path}: a log says nothing of the last layer; measure with make perf CLS=1")
+    plain_rows(path, spec["seq"])
     text = cli.regular(path, cli.LARGEST).read_bytes()
     read = of_trtexec if b"TensorRT.trtexec" in text or b"gpu_compute_time_list" in text else of_ais_bench
     found, spec, why, info = read(path, spec, given)
+    plain_rows(path, spec["seq"])  # the log may be of a model of ours, whose path says so
     devices_given(path, devices, found["devices"])
     from tools.ascend import summary
 
