@@ -7,10 +7,13 @@ Arm's run under qemu where that and a cross compiler are.
 import ctypes
 import json
 import mmap
+import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import bert_graphs
@@ -158,6 +161,22 @@ def test_a_sentence_has_the_same_bits_in_any_company(onnx_path, tmp_path, librar
         other = native.Model(tmp_path / "model.native", threads=threads, library=library)
         other.BLOCK, other.GROUP = block, group
         assert np.array_equal(other.run(batch), want), (threads, block, group)
+
+
+def test_threads_stay_but_not_in_a_forked_process_nor_for_one_model_alone(onnx_path, tmp_path, library, precision):
+    """Models that run at the same time take turns with the threads; a fork has none, and makes its own."""
+    engine = model(onnx_path, tmp_path, library, precision, threads=3)
+    other = native.Model(tmp_path / "model.native", threads=2, library=library)
+    batch = sentences()
+    want = engine.run(batch)
+    with ThreadPoolExecutor(4) as pool:
+        for have in pool.map(lambda i: (engine, other)[i % 2].run(batch), range(24)):
+            assert np.array_equal(have, want)
+    if not (child := os.fork()):
+        signal.alarm(60)  # a thread that is waited for and is not there
+        os._exit(not np.array_equal(engine.run(batch), want))
+    assert os.waitpid(child, 0)[1] == 0
+    assert np.array_equal(engine.run(batch), want)
 
 
 def test_threads_that_share_a_few_sentences_give_the_same_bits(onnx_path, tmp_path, library, precision):

@@ -6,8 +6,9 @@
  * Sentences are concatenated, whole, into blocks of a few hundred tokens. A thread takes a group of blocks
  * and runs all layers on it with no barrier; a matrix product sees one tall [tokens, hidden] operand, and
  * attention runs per sentence. Where a few sentences give no equal blocks, all threads are a team: each has an
- * equal share of all rows, and they meet once a layer, for the keys and values of the sentences between them. The last layer is computed for the [CLS] rows only, after all blocks, so that
- * its weights are read once for hundreds of sentences instead of once per block.
+ * equal share of all rows, and they meet once a layer, for the keys and values of the sentences between them. The last
+ * layer is computed for the [CLS] rows only, after all blocks, so that its weights are read once for hundreds of
+ * sentences instead of once per block.
  *
  * Every row of a matrix product, every LayerNorm and every sentence's attention sees its own data in an order
  * that does not depend on where the sentence lies: results are the same bits for any plan and thread count.
@@ -64,16 +65,18 @@ static uint8_t *layout(struct work *w, const struct net *m, int act, int rows, i
 
 /* ---- the run ------------------------------------------------------------------------------------------ */
 
-/* Threads stay from run to run: a new one costs the wake-up of a core that sleeps, and with AMX the kernel's trap at its
- * first tile. Before it sleeps, a thread looks out for a while: one request soon follows another. */
+/* Threads stay from run to run: a new one costs the wake-up of a core that sleeps, and with AMX the kernel's trap at
+ * its first tile. Before it sleeps, a thread looks out for a while: one request soon follows another. */
 enum { LOOKS = 2000 };
 static struct {
-    pthread_mutex_t use, sleep; /* held through a run; by whoever falls asleep, or wakes others */
+    pthread_mutex_t use;   /* held through a run */
+    pthread_mutex_t sleep; /* held by whoever falls asleep, or wakes others */
     pthread_cond_t wake, done;
-    uint64_t made;              /* threads, besides the caller's */
+    uint64_t made; /* threads, besides the caller's */
     struct run *run;
-    _Atomic uint64_t call, left; /* number of the run << 16 | threads that it calls; those that have not finished it */
-} pool = {.use = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
+    _Atomic uint64_t call; /* the run's number << 16 | the threads that it calls */
+    _Atomic uint64_t left; /* of these, those that have not finished */
+} pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER};
 
 /* Return when *value is another than `was`; whoever sets the last one then calls awake. */
 static void await(_Atomic uint64_t *value, uint64_t was, pthread_cond_t *on) {
@@ -129,7 +132,10 @@ static void parallel(struct run *j, void (*task)(struct run *, const struct work
     uint64_t want = (j->team ? j->team : MIN(j->threads, (items + take - 1) / take)) - 1;
     j->task = task, j->next = j->next_thread = 0;
     if (want) pthread_mutex_lock(&pool.use);
-    for (pthread_t id; want > pool.made && !pthread_create(&id, 0, worker, (void *)(uintptr_t)pool.made); pool.made++) pthread_detach(id);
+    for (pthread_t id; want > pool.made; pool.made++) {
+        if (pthread_create(&id, 0, worker, (void *)(uintptr_t)pool.made)) break;
+        pthread_detach(id);
+    }
     if (want > pool.made) want = pool.made, j->team = 0;
     j->items = j->team ? j->team : items, j->take = j->team ? 1 : take;
     if (want) {
@@ -145,7 +151,8 @@ static void parallel(struct run *j, void (*task)(struct run *, const struct work
 
 /* Group sentences into blocks of at most `room` rows: always the longest that still fits, so blocks are nearly
  * full. Returns the number of blocks. `by` is scratch for [longest + 1] heads of lists, `link` for n. */
-static int plan(const int32_t *rows, int n, int room, int longest, int32_t *by, int32_t *link, int32_t *order, int32_t *block) {
+static int plan(const int32_t *rows, int n, int room, int longest, int32_t *by, int32_t *link, int32_t *order,
+                int32_t *block) {
     for (int i = 0; i <= longest; i++) by[i] = -1;
     for (int i = n; i--;) link[i] = by[rows[i]], by[rows[i]] = i;
     int blocks = 0, done = 0;
@@ -162,7 +169,8 @@ static int plan(const int32_t *rows, int n, int room, int longest, int32_t *by, 
 }
 
 /* lay out everything a run needs from `at`; returns the end */
-static uint8_t *arrange(struct run *j, const struct net *m, int n, int block, int group, int longest, int threads, uint8_t *at) {
+static uint8_t *arrange(struct run *j, const struct net *m, int n, int block, int group, int longest, int threads,
+                        uint8_t *at) {
     struct size s = sizes(m);
     struct work none;
     int measure = !j->logits, act = j->family->act;
@@ -175,8 +183,10 @@ static uint8_t *arrange(struct run *j, const struct net *m, int n, int block, in
     j->h = take(&at, UP(n, 32) * (int64_t)s.h * act);
     j->qkv_step = (UP((int64_t)threads * block, 32) + 32) * s.ld * act;
     j->qkv = take(&at, 2 * j->qkv_step);
-    for (int t = 0; t < threads; t++)
-        at = layout(measure ? &none : &j->work[t], m, act, MAX(block, longest), group, longest, (uint8_t *)UP((uintptr_t)at, 4096));
+    for (int t = 0; t < threads; t++) {
+        at = (uint8_t *)UP((uintptr_t)at, 4096);
+        at = layout(measure ? &none : &j->work[t], m, act, MAX(block, longest), group, longest, at);
+    }
     return at;
 }
 
@@ -204,13 +214,14 @@ int64_t native_bytes(int family, const struct net *m, int n, int block, int grou
     return arrange(&j, m, n, block, group, longest, threads, base) - base;
 }
 
-/* logits[n][labels] of n sentences: sentence i has ids (and types, unless NULL: all 0)[start[i] .. start[i] + rows[i]), of which the first keys[i] are
- * attended to (keys < rows: padded). A block holds at most `block` rows (at least the longest sentence); a thread
+/* logits[n][labels] of n sentences: sentence i has ids[start[i] .. start[i] + rows[i]), and as many types (NULL: all 0),
+ * of which the first keys[i] are attended to (keys < rows: padded). A block holds at most `block` rows (at least the longest sentence); a thread
  * takes `group` blocks at once. `work`: native_bytes, 4096-aligned. The caller has checked everything. */
 void native_run(int family, const struct net *m, const int32_t *ids, const int32_t *types, const int64_t *start,
-                const int32_t *rows, const int32_t *keys, int n, int block, int group, int longest, int threads, uint8_t *work, float *logits) {
-    struct run j = {.m = m, .family = families[family], .ids = ids, .types = types, .rows = rows, .keys = keys, .start = start,
-                    .logits = logits, .n = n, .threads = threads};
+                const int32_t *rows, const int32_t *keys, int n, int block, int group, int longest, int threads,
+                uint8_t *work, float *logits) {
+    struct run j = {.m = m, .family = families[family], .ids = ids, .types = types, .rows = rows, .keys = keys,
+                    .start = start, .logits = logits, .n = n, .threads = threads};
     arrange(&j, m, n, block, group, longest, threads, work);
     int blocks = plan(rows, n, MAX(block, longest), longest, j.by, j.link, j.order, j.block);
     int64_t all = start[n - 1] + rows[n - 1];

@@ -4,7 +4,8 @@
  *
  * work(kind, seconds, done) runs one thread's worth for about `seconds`; done[0]: operations (a multiply-add is two) or
  * bytes, done[1]: seconds on the clock, done[2]: seconds that this thread had a processor. All are 0 where the CPU lacks
- * the unit: bf16 and int8 are AMX's tiles, else AVX-512's dot products; `_L2` tiles alone. peak(kind, seconds) is done[0] / done[1]. The caller starts one thread per core and adds up.
+ * the unit: bf16 and int8 are AMX's tiles, else AVX-512's dot products; `_L2` tiles alone. peak(kind, seconds) is
+ * done[0] / done[1]. The caller starts one thread per core and adds up.
  */
 #include <stdint.h>
 #include <stdlib.h>
