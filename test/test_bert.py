@@ -21,16 +21,46 @@ BERT = ("input_ids", "attention_mask")
 TINY = ("input_ids", "segment_ids", "input_mask")
 
 
-@pytest.fixture(scope="module", params=[("minilm_sst2", BERT), ("tinybert_sst2", TINY)], ids=["bert", "tinybert"])
-def case(request, tmp_path_factory):
+MODELS = {"minilm_sst2": BERT, "tinybert_sst2": TINY}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """{model: the checkpoint folder of a small one like it}."""
+    return {like: small.checkpoint(tmp_path_factory.mktemp(like), like) for like in MODELS}
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=["bert", "tinybert"])
+def case(request, folders):
     """(folder, module, inputs, arrays, onnx path) of one small model, exported once."""
-    like, inputs = request.param
-    folder = small.checkpoint(tmp_path_factory.mktemp(like), like)
+    folder, inputs = folders[request.param], MODELS[request.param]
     module = export.load(folder)
     arrays = tokens.encode(tokens.load(folder), small.SENTENCES, 48, inputs)
     path = folder.parent / "model.onnx"
     assert export.export(module, path, inputs, arrays).max_abs < 1e-5
     return folder, module, inputs, arrays, path
+
+
+AGAIN = """
+import sys
+from tools.graph import export
+from tools.source import tokens
+for folder, names in zip(sys.argv[1::2], sys.argv[2::2]):
+    arrays = tokens.encode(tokens.load(folder), ["another sentence", "bleak"], 16, names.split(","))
+    export.export(export.load(folder), f"{folder}.onnx", names.split(","), arrays)
+"""
+
+
+@pytest.fixture(scope="module")
+def elsewhere(folders, tmp_path_factory):
+    """A folder in which another process exported each model again, as `<model> again.onnx`, of other sentences."""
+    top, words = tmp_path_factory.mktemp("elsewhere"), []
+    for like, folder in folders.items():
+        (top / f"{like} again").symlink_to(folder, target_is_directory=True)
+        words += [f"{like} again", ",".join(MODELS[like])]
+    environment = dict(os.environ, PYTHONPATH=str(small.ROOT), PYTHONHASHSEED="7", LC_ALL="C")
+    subprocess.run([sys.executable, "-c", AGAIN, *words], cwd=top, env=environment, check=True)
+    return top
 
 
 def test_logits_are_those_of_transformers(case):
@@ -132,19 +162,10 @@ def test_graph_is_the_classic_one(case):
     assert (count("Relu") == 1) == (inputs == TINY)
 
 
-def test_same_bytes_anywhere(case, tmp_path):
-    folder, _, inputs, _, path = case
-    copy = tmp_path / "elsewhere" / "other name"
-    copy.parent.mkdir()
-    copy.symlink_to(folder, target_is_directory=True)
-    code = (
-        "import sys, pathlib; from tools.graph import export, gate; from tools.source import tokens; f, names = sys.argv[1], sys.argv[2].split(',');"
-        "a = tokens.encode(tokens.load(f), ['another sentence', 'bleak'], 16, names);"
-        "export.export(export.load(f), 'again.onnx', names, a)"
-    )
-    environment = dict(os.environ, PYTHONPATH=str(small.ROOT), PYTHONHASHSEED="7", LC_ALL="C")
-    subprocess.run([sys.executable, "-c", code, copy, ",".join(inputs)], cwd=tmp_path, env=environment, check=True)
-    data = (tmp_path / "again.onnx").read_bytes()
+def test_same_bytes_anywhere(case, folders, elsewhere):
+    folder, _, _, _, path = case
+    (like,) = (name for name in folders if folders[name] == folder)
+    data = (elsewhere / f"{like} again.onnx").read_bytes()
     assert data == path.read_bytes()
     assert not any(word in data for word in (b"site-packages", b".py", b"/tmp", b"transformers"))
 
