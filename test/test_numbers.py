@@ -592,6 +592,13 @@ def test_verify_does_not_hold_a_measured_plan_to_its_bytes(unspoilt):
     assert verify.bytes_verdict(old, new)[0]
 
 
+def test_what_spares_a_step_time_is_not_there_when_it_is_measured(repo):
+    write = "import os, sys; open(sys.argv[1], 'w').write(str(os.environ.get('MALLOC_MMAP_MAX_')))"
+    for options, found in (([], "0"), (["--alone"], "None")):
+        measured.run(*options, "build/said", "--", sys.executable, "-c", write, "{}")
+        assert Path("build/said").read_text() == found
+
+
 LOG = """[INFO] NPU_compute_time (ms): min = 4.9, max = 5.2, mean = 5.0, median = 5.0, percentile(99%) = 5.1
 [INFO] throughput 1000*batchsize.mean(8)/NPU_compute_time.mean(5.0): 1600.0
 """
