@@ -260,7 +260,7 @@ def test_fusion_report_is_of_an_ascend_chip_and_its_own_oms(built):
     om.parent.mkdir(parents=True)
     om.touch()
     assert f"--om {om.relative_to(built.path)}" in asked("CHIPS=310P3 910B3", "PRECISION=mix")
-    assert "--om" not in asked("CHIPS=310P3 910B3")
+    assert str(om.relative_to(built.path)) not in asked("CHIPS=310P3 910B3")
     om.unlink()
     om.parent.rmdir()
 
