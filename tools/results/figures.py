@@ -13,14 +13,18 @@ yardstick had at least QUIET of all processors before and after; None where ther
 host or another process took away is in none of them; time that the engine slept, or left a processor idle, is in the
 last one alone.
 
-Why these: four cells of minilm_sst2 (onnxruntime fp32, OpenVINO bf16 and int8) were timed for 4 s each, 16 times in
-40 minutes, on two cores that other work kept busy, every second time beside a load of our own. Standard deviation:
+Why these: five cells of minilm_sst2 at batch 8 (onnxruntime fp32; OpenVINO and the native engine in bf16 and int8) were
+timed for 4 to 25 s each, 24 times in 66 minutes, on two cores of an AMD EPYC: by turns alone, and beside two busy
+processes of our own and whatever else ran (load average 2 to 7). Standard deviation, smallest and largest of the cells:
 
-    samples/s                                       33 to 55 %
-    samples per core-second, all threads             6 to 11 %
-    per operation of the yardstick, all threads      5 to 11 %
-    samples per core-second, one thread            2.5 to 3.2 %
-    per operation of the yardstick, one thread       2 to 2.6 %
+                                                 all 24          the 12 alone
+    samples/s                                    61 to 75 %      9 to 21 %
+    samples per core-second, all threads         4.4 to 23 %     1.8 to 12 %
+    per operation of the yardstick, all threads  3.5 to 22 %     1.1 to 12 %
+    samples per core-second, one thread          4.4 to 6.1 %    1.6 to 3.2 %
+    per operation of the yardstick, one thread   3.5 to 5.8 %    1.2 to 2.2 %
+
+Beside that load the last one was 5 to 8 % lower than alone: whoever runs between two turns takes the caches.
 
 Interval: 95 %, bootstrap over the turns (scipy.stats.bootstrap, percentiles; Efron 1979).
 """
