@@ -24,7 +24,8 @@ processes of our own and whatever else ran (load average 2 to 7). Standard devia
     samples per core-second, one thread          4.4 to 6.1 %    1.6 to 3.2 %
     per operation of the yardstick, one thread   3.5 to 5.8 %    1.2 to 2.2 %
 
-Beside that load the last one was 5 to 8 % lower than alone: whoever runs between two turns takes the caches.
+The last one is what records are held to. Beside that load it was 5 to 8 % lower than alone: whoever runs between two
+turns takes the caches. In the last half hour, when the load average stayed under 4.1, it moved by 2.6 to 3.3 % in all.
 
 Interval: 95 %, bootstrap over the turns (scipy.stats.bootstrap, percentiles; Efron 1979).
 """
