@@ -157,10 +157,27 @@ def test_a_sentence_has_the_same_bits_in_any_company(onnx_path, tmp_path, librar
     want = engine.run(batch)
     assert np.array_equal(engine.run(batch[::-1])[::-1], want)
     assert np.array_equal(np.concatenate([engine.run([s]) for s in batch]), want)
-    for threads, block, group in ((1, 32, 1), (3, 96, 2), (2, 2048, 8)):
+    for threads, block, group in ((1, 32, 1), (3, 96, 2), (3, 64, 4), (2, 2048, 8)):
         other = native.Model(tmp_path / "model.native", threads=threads, library=library)
         other.BLOCK, other.GROUP = block, group
         assert np.array_equal(other.run(batch), want), (threads, block, group)
+
+
+def test_weights_lie_in_large_pages():
+    """The kernel gives them to private memory; shared memory has small ones, whatever is advised."""
+    setting, maps = Path("/sys/kernel/mm/transparent_hugepage/enabled"), Path("/proc/self/smaps")
+    if not setting.is_file() or "[never]" in setting.read_text() or "THPeligible" not in maps.read_text():
+        pytest.skip("this kernel has no large pages, or does not say where")
+    m = native.memory(1 << 23)
+    where, inside = native.address(m), False
+    for line in maps.read_text().splitlines():
+        first, _, last = line.split()[0].partition("-")
+        if last:
+            inside = int(first, 16) <= where < int(last, 16)
+        elif inside and line.startswith("THPeligible:"):
+            assert int(line.split()[1]) == 1
+            return
+    pytest.fail("the memory is in no map")
 
 
 def test_threads_stay_but_not_in_a_forked_process_nor_for_one_model_alone(onnx_path, tmp_path, library, precision):

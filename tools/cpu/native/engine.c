@@ -98,11 +98,21 @@ static void awake(pthread_cond_t *on) {
     pthread_mutex_unlock(&pool.sleep);
 }
 
+/* Of the items that nobody has, `take`, or fewer near the end, so that threads end together; 0: none is left. */
+static int next_items(struct run *j, int *first) {
+    int n, i = j->next;
+    do {
+        if (i >= j->items) return 0;
+        n = MIN(j->take, MAX(j->least, (j->items - i + j->threads - 1) / j->threads));
+    } while (!atomic_compare_exchange_weak(&j->next, &i, i + n));
+    *first = i;
+    return MIN(n, j->items - i);
+}
+
 static void work_on(struct run *j) {
     const struct work *w = &j->work[atomic_fetch_add(&j->next_thread, 1)];
     j->family->start();
-    for (int i; (i = atomic_fetch_add(&j->next, j->take)) < j->items;)
-        j->task(j, w, i, MIN(j->take, j->items - i));
+    for (int n, i; (n = next_items(j, &i));) j->task(j, w, i, n);
     j->family->stop();
 }
 
@@ -126,9 +136,10 @@ static void forked(void) {
 
 static __attribute__((constructor)) void loaded(void) { pthread_atfork(0, 0, forked); }
 
-/* task(i, n) for all items, `take` at a time; or task(i, 1) for each of a team. A thread that cannot be made is done
- * without, and so is the team then. */
-static void parallel(struct run *j, void (*task)(struct run *, const struct work *, int, int), int items, int take) {
+/* task(i, n) for all items, `take` at a time, and near the end fewer, at least `least`; or task(i, 1) for each of a team.
+ * A thread that cannot be made is done without, and so is the team then. */
+static void parallel(struct run *j, void (*task)(struct run *, const struct work *, int, int), int items, int take,
+                     int least) {
     uint64_t want = (j->team ? j->team : MIN(j->threads, (items + take - 1) / take)) - 1;
     j->task = task, j->next = j->next_thread = 0;
     if (want) pthread_mutex_lock(&pool.use);
@@ -137,7 +148,7 @@ static void parallel(struct run *j, void (*task)(struct run *, const struct work
         pthread_detach(id);
     }
     if (want > pool.made) want = pool.made, j->team = 0;
-    j->items = j->team ? j->team : items, j->take = j->team ? 1 : take;
+    j->items = j->team ? j->team : items, j->take = j->team ? 1 : take, j->least = MIN(least, j->take);
     if (want) {
         pool.run = j, pool.left = want;
         pool.call = ((pool.call >> 16) + 1) << 16 | want;
@@ -193,6 +204,9 @@ static uint8_t *arrange(struct run *j, const struct net *m, int n, int block, in
 /* Whether a family's int8 unit multiplies u8 by s8 alone: then it needs native_sums. */
 int native_shifted(int family) { return families[family]->shifted; }
 
+/* Rows that a family's product writes at a time. */
+int native_rows(int family) { return families[family]->rows; }
+
 /* sums[layers][qkv + h + inter], for activations that were moved up by 128: -128 x the sum of each column of the int8
  * weights of Q | K | V, of the output projection and of the feed-forward's first; other layers' stay as they are. */
 void native_sums(const struct net *m, int32_t *sums) {
@@ -227,7 +241,8 @@ void native_run(int family, const struct net *m, const int32_t *ids, const int32
     int64_t all = start[n - 1] + rows[n - 1];
     if (all <= (int64_t)threads * block && (blocks > threads || longest > block)) /* blocks would not be equal */
         j.team = MIN(threads, (all + j.family->rows - 1) / j.family->rows);
-    parallel(&j, j.family->blocks, blocks, MIN(group, (blocks + threads - 1) / threads));
+    parallel(&j, j.family->blocks, blocks, MIN(group, (blocks + threads - 1) / threads), 1);
     j.team = 0;
-    parallel(&j, j.family->tail, n, UP(MIN((n + threads - 1) / threads, block), 32));
+    int rows_each = UP(MIN((n + threads - 1) / threads, block), 32);
+    parallel(&j, j.family->tail, n, rows_each, rows_each);
 }

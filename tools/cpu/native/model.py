@@ -187,7 +187,7 @@ def load_library(path=None):
 
 def memory(size):
     """Memory in 2 MB pages where the kernel has them: far fewer TLB misses when weights stream by."""
-    m = mmap.mmap(-1, max(size, 1))
+    m = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         m.madvise(mmap.MADV_HUGEPAGE)
     return m
@@ -246,6 +246,7 @@ class Model:
         arrays = (a.ctypes.data for a in (self.offsets, self.numbers, self.sums))
         self.net = Net(*(known[name] for name in names), address(self.weights), *arrays)
         self.number = list(FAMILIES).index(self.family)
+        self.tile = self.library.native_rows(self.number)
         if self.library.native_shifted(self.number):
             self.library.native_sums(ctypes.byref(self.net), self.sums.ctypes.data_as(ctypes.c_void_p))
 
@@ -297,9 +298,9 @@ class Model:
         ids, keys = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(keys)
         logits = np.empty((n, labels_of(arch)), np.float32)
         longest = int(rows.max())
-        # every thread gets the same number of equal blocks
+        # every thread gets the same number of equal blocks, of whole tiles
         room = -(-int(rows.sum()) // self.threads)
-        block = max(up(-(-room // -(-room // self.BLOCK)), 32), 32)
+        block = up(-(-room // -(-room // self.BLOCK)), self.tile)
         plan = (n, block, self.GROUP, longest, self.threads)
         with self.lock:
             need = self.library.native_bytes(self.number, ctypes.byref(self.net), *plan)

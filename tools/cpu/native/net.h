@@ -63,7 +63,7 @@ struct run {
     int32_t *order, *block, *by, *link; /* block b: sentences order[block[b] .. block[b + 1]) */
     const int64_t *start;
     void (*task)(struct run *, const struct work *, int, int);
-    int n, threads, items, take;
+    int n, threads, items, take, least;
     int team;     /* 0: a thread has blocks of its own; else threads that share all rows, and `qkv` */
     atomic_int next, next_thread, waiting, turn;
     struct work *work;

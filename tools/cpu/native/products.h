@@ -33,7 +33,7 @@ INLINE void gemm(enum kind kind, enum number num, const struct work *w, const vo
         if (wide) bp = widen(bp, kt / 2, w->panel);
         for (int r = 0; r < rows; r += 16) {
             int n = MIN(16, rows - r);
-            for (const uint8_t *end = soon + share; soon < end; soon += 64) __builtin_prefetch(soon, 0, 2);
+            for (const uint8_t *end = soon + share; soon < end; soon += 64) __builtin_prefetch(soon, 0, 3);
             product(wide ? F32 : num, line(a, kt, r, 0), 64, 1024, bp, 2048, 1024, kt, n,
                     SHIFTED && num == S8 ? e->sums + p * 32 : 0, raw, 16, 256);
             struct block done = block_of(kind, e, r, p, p0, panels);
