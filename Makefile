@@ -81,7 +81,7 @@ override PARAMETERS := MODEL WEIGHTS SEQ PACK CLS BS CHIP PRECISION ENGINE V INP
 include mk/words.mk
 $(if $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(MAKE_VERSION)),$(error GNU make 4.2 or newer is needed, not $(MAKE_VERSION)))
 RUNNING    := setup data onnx om accuracy perf score
-TABLES     := accuracy-table perf-table bench knobs
+TABLES     := accuracy-table perf-table bench knobs repeat
 RECORDING  := record report audit verify reproduce compare
 HANDING_ON := claims costs release container crate sbom clean distclean
 DEVELOPING := help help-dev doctor fusion-report demo-ascend train torture fuzz lock lint test
@@ -114,6 +114,8 @@ perf-table: results/local/perf-table.md          ## throughput of MODELS x CHIPS
 bench: build/$(dir $(ONE))bench.md  ## our engines and their peers, taking turns on the same sentences
 	$(info $(file <$<))
 knobs: build/$(dir $(ONE))knobs.md  ## what each setting of the CPU engines costs, beside the ones in use
+	$(info $(file <$<))
+repeat: build/$(dir $(ONE))repeat.md  ## the same cells over an hour, alone and beside a load: which figure repeats
 	$(info $(file <$<))
 ##@ Records
 record: | $(VENV)/installed        ## keep what was measured here, or the log FROM=, in results/

@@ -39,3 +39,10 @@ $(batches:%=build/%/knobs.md): build/%/knobs.md: build/$$(weights)/model.onnx bu
     build/$(REAL)/cpu.onnx build/%/cpu.onnx build/$$(weights)/checkpoint/MANIFEST $(bench_data) $$(native_file) \
     $$(call by,knobs)
 	$(call alone,knobs)
+# The same cells over an hour, alone and beside a load: which figure of a speed repeats.
+repeat_files = $(foreach l,$(static_rows),$(call file_of,$l))
+do.repeat = -m tools.checks.repeat $(foreach l,$(static_rows),$(call name_of,$l)=$(call file_of,$l)) \
+    --peak build/lib/peak.so --dims $(call joined_by,;,$(shapes_of_inputs)) --bs $(bs) --milliseconds $(SAMPLES)0 \
+    --rounds $(ROUNDS) --save_path {}
+$(batches:%=build/%/repeat.md): build/%/repeat.md: build/lib/peak.so $$(repeat_files) $$(call by,repeat)
+	$(call alone,repeat)
