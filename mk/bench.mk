@@ -1,7 +1,6 @@
 # Ours and the peers, side by side, and what each setting of the CPU engines costs.
 not_sst2 := $(or $(DATA),$($(MODEL).DATA),$(filter-out sst2,$($(MODEL).TASK)))
-$(if $(filter bench knobs,$(MAKECMDGOALS)),$(if $(not_sst2),\
-    $(error make $(filter bench knobs,$(MAKECMDGOALS)) is of SST-2 alone, not of $(not_sst2); use perf-table)))
+$(if $(comparing),$(if $(not_sst2),$(error make $(comparing) is of SST-2 alone, not of $(not_sst2); use perf-table)))
 here     := $(dir $(ONE))
 # What this CPU can run of them: rows that name no unit, or one that it has.
 ours_here := $(foreach r,$(BENCHED),$(if $(unit.$r),$(if $(filter $(unit.$r),$(cpu_units)),$r),$r))
@@ -12,8 +11,8 @@ static_rows = $(ours_here:%=$(here)%)
 real_rows   = $(patsubst %,$(REAL)/%,$(filter cpu-openvino-%,$(ours_here)))
 our_files   = $(foreach l,$(static_rows) $(real_rows),$(call file_of,$l))
 name_of     = $(patsubst cpu-%,%,$(notdir $1))
-our_names   = $(foreach l,$(static_rows),$(call name_of,$l)=$(call file_of,$l)) \
-              $(foreach l,$(real_rows),$(call name_of,$l)-real=$(call file_of,$l))
+static_names = $(foreach l,$(static_rows),$(call name_of,$l)=$(call file_of,$l))
+our_names   = $(static_names) $(foreach l,$(real_rows),$(call name_of,$l)-real=$(call file_of,$l))
 bench_data := build/data/dev.tsv build/data/calibration.tsv build/lib/peak.so
 do.bench = -m tools.bench.bench run --model $(model) --weights $(call part,2) --source $(source) \
     --checkpoint $(checkpoint) --onnx build/$(weights)/model.onnx --inputs $(inputs) --text_file build/data/dev.tsv \
@@ -40,9 +39,9 @@ $(batches:%=build/%/knobs.md): build/%/knobs.md: build/$$(weights)/model.onnx bu
     $$(call by,knobs)
 	$(call alone,knobs)
 # The same cells over an hour, alone and beside a load: which figure of a speed repeats.
-repeat_files = $(foreach l,$(static_rows),$(call file_of,$l))
-do.repeat = -m tools.checks.repeat $(foreach l,$(static_rows),$(call name_of,$l)=$(call file_of,$l)) \
+do.repeat = -m tools.checks.repeat $(static_names) \
     --peak build/lib/peak.so --dims $(call joined_by,;,$(shapes_of_inputs)) --bs $(bs) --milliseconds $(SAMPLES)0 \
     --rounds $(ROUNDS) --save_path {}
-$(batches:%=build/%/repeat.md): build/%/repeat.md: build/lib/peak.so $$(repeat_files) $$(call by,repeat)
+$(batches:%=build/%/repeat.md): build/%/repeat.md: build/lib/peak.so \
+    $$(foreach l,$$(static_rows),$$(call file_of,$$l)) $$(call by,repeat)
 	$(call alone,repeat)

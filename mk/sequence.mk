@@ -25,8 +25,10 @@ $(if $(PACK),$(if $(filter $(CHIPS_gpu),$(CHIP) $(CHIPS)),\
 $(if $(filter-out 1,$(CLS)),$(error CLS='$(CLS)' is not 1 or empty))
 $(if $(CLS),$(if $(filter native,$(ENGINE)),\
     $(error CLS=1 needs no ENGINE=native: that engine computes its last layer for [CLS] alone; leave out one of them)))
-comparing := $(filter bench knobs,$(MAKECMDGOALS))
+comparing := $(filter bench knobs repeat,$(MAKECMDGOALS))
 $(if $(CLS),$(if $(comparing),$(error make $(comparing) compares the whole last layer; use make perf CLS=1)))
+$(if $(filter repeat,$(comparing)),$(if $(PACK)$(if $(one_static_length),,no),\
+    $(error make repeat times rows of one length, padded: leave out PACK=, SEQ=real and buckets)))
 $(if $(filter $(REHEARSALS),$(PRECISION) $(PRECISIONS)),$(if $(filter perf perf-table,$(MAKECMDGOALS)),\
     $(error PRECISION=$(REHEARSALS) has an accuracy but no speed: it computes what another chip would)))
 

@@ -214,6 +214,7 @@ def test_perf_times_rounds_and_prints_them(built):
     ("words", "says"),
     [
         (["SEQ=real", "CHIP=310P3"], "SEQ=real is for CHIP=cpu; 310P3 needs fixed lengths: SEQ=128, or buckets"),
+        (["SEQ=real", "repeat"], "make repeat times rows of one length, padded: leave out PACK=, SEQ=real and buckets"),
         (["SEQ=real", "CHIPS=cpu T4", "accuracy-table"], "SEQ=real is for CHIP=cpu; T4 needs"),
         (["SEQ=real", "PRECISION=fp16-sim"], "SEQ=real is for CHIP=cpu; fp16-sim needs"),
         (["SEQ=64", "INPUT=a.tsv", "score"], "make score runs SEQ=real; leave SEQ='64' out"),
