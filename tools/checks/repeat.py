@@ -1,12 +1,12 @@
 """How far each figure of a speed moves when the same cells are timed again: over an hour, alone and beside a load.
 
     python -m tools.checks.repeat NAME=FILE ... --peak build/lib/peak.so --dims 'input_ids:8,128;...' --bs 8
-        --save_path results/repeat.md        (or: make repeat)
+        --save_path repeat.md        (or: make repeat)
 
-    alone 1 of 11, minute 0, load average 0.3: native-bf16 1240 native-int8 2450 ...
-    beside 1 of 11, minute 2, load average 1.9: native-bf16 1190 native-int8 2380 ...
+    alone 1 of 11, minute 0, load average 2.0: native-bf16 349.1 native-int8 288.9 ...
+    beside 1 of 11, minute 2, load average 1.9: native-bf16 349 native-int8 291.2 ...
     ...
-    wrote results/repeat.md
+    wrote repeat.md
 
 NAME=FILE: a cell's name and its compiled model. Each is timed PASSES times alone and as often beside a load, which is
 one busy process for each core, started and ended here; the passes begin EVERY minutes. A cell is timed by the command

@@ -13,19 +13,20 @@ yardstick had at least QUIET of all processors before and after; None where ther
 host or another process took away is in none of them; time that the engine slept, or left a processor idle, is in the
 last one alone.
 
-Why these: five cells of minilm_sst2 at batch 8 (onnxruntime fp32; OpenVINO and the native engine in bf16 and int8) were
-timed for 4 to 25 s each, 24 times in 66 minutes, on two cores of an AMD EPYC: by turns alone, and beside two busy
-processes of our own and whatever else ran (load average 2 to 7). Standard deviation, smallest and largest of the cells:
+Why these: `make repeat` timed six cells of minilm_sst2 at batch 8 (onnxruntime fp32; OpenVINO bf16 and int8; the native
+engine in bf16, int8 and fp32) 22 times in an hour, on two cores of an AMD EPYC: by turns alone, and beside two busy
+processes of its own. Standard deviation in percent of the mean, smallest and largest of the cells (results/repeat.md):
 
-                                                 all 24          the 12 alone
-    samples/s                                    61 to 75 %      9 to 21 %
-    samples per core-second, all threads         4.4 to 23 %     1.8 to 12 %
-    per operation of the yardstick, all threads  3.5 to 22 %     1.1 to 12 %
-    samples per core-second, one thread          4.4 to 6.1 %    1.6 to 3.2 %
-    per operation of the yardstick, one thread   3.5 to 5.8 %    1.2 to 2.2 %
+                                                 the 11 alone    the 11 beside   all 22
+    samples/s                                    2.2 to 5.8      2.1 to 6.1      35 to 59
+    samples per core-second, all threads         2.0 to 6.0      1.7 to 4.3      2.0 to 21
+    per operation of the yardstick, all threads  1.3 to 5.0      1.0 to 4.5      1.2 to 21
+    samples per core-second, one thread          1.9 to 3.3      1.8 to 4.2      2.1 to 4.1
+    per operation of the yardstick, one thread   1.1 to 2.5      0.9 to 3.8      1.1 to 3.4
 
-The last one is what records are held to. Beside that load it was 5 to 8 % lower than alone: whoever runs between two
-turns takes the caches. In the last half hour, when the load average stayed under 4.1, it moved by 2.6 to 3.3 % in all.
+The last one is what records are held to. Beside the load it was 1 to 2 % lower than alone (native), or 3 to 5 %
+(onnxruntime, OpenVINO): whoever runs between two turns takes the caches. Beside heavier work of others as well (load
+average 2 to 7) another hour had 3.5 to 5.8 % in place of its 1.1 to 3.4.
 
 Interval: 95 %, bootstrap over the turns (scipy.stats.bootstrap, percentiles; Efron 1979).
 """
