@@ -180,6 +180,15 @@ def test_weights_lie_in_large_pages():
     pytest.fail("the memory is in no map")
 
 
+def test_a_forked_process_computes_in_memory_of_its_own():
+    m = native.memory(4096)
+    if not (child := os.fork()):
+        m[0] = 1
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert m[0] == 0
+
+
 def test_threads_stay_but_not_in_a_forked_process_nor_for_one_model_alone(onnx_path, tmp_path, library, precision):
     """Models that run at the same time take turns with the threads; a fork has none, and makes its own."""
     engine = model(onnx_path, tmp_path, library, precision, threads=3)
