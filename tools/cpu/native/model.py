@@ -186,7 +186,10 @@ def load_library(path=None):
 
 
 def memory(size):
-    """Memory in 2 MB pages where the kernel has them: far fewer TLB misses when weights stream by."""
+    """Memory in 2 MB pages where the kernel has them: far fewer TLB misses when weights stream by.
+
+    It is private: shared memory has small pages, whatever is advised, and a forked process would compute in it too.
+    """
     m = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         m.madvise(mmap.MADV_HUGEPAGE)
