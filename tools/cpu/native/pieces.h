@@ -62,6 +62,65 @@ INLINE struct block block_of(enum kind kind, const struct epilogue *e, int row, 
 
 /* ---- quantisation: one scale per row (token), found in the row itself --------------------------------- */
 
+/* GELU's result lies above -0.17: moved up by GELU_FLOOR it fills all of u8, one bit more than s8 would give it.
+ * tools/cpu/native/model.py takes GELU_FLOOR x (column sums of the weights) off the bias. */
+#define GELU_FLOOR 0.171875f
+
+#ifdef __AVX512BF16__
+
+/* Even and odd columns of a line of 32 bf16, as floats; and the integers nearest to both, as words in order again. */
+INLINE vec even(__m512i x) { return (vec)_mm512_slli_epi32(x, 16); }
+INLINE vec odd(__m512i x) { return (vec)_mm512_and_si512(x, _mm512_set1_epi32((int32_t)0xffff0000)); }
+INLINE __m512i words(vec even, vec odd) {
+    __m512i high = _mm512_slli_epi32(_mm512_cvtps_epi32(odd), 16);
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_cvtps_epi32(even), high);
+}
+
+INLINE vec most_absolute(vec x, vec y) { return _mm512_range_ps(x, y, 11); }
+
+/* A tiles [rows, kt] -> int8 A tiles, symmetric; `smooth` (or NULL) evens out the channels first */
+static void quantise(const act *from, int kt, int rows, const float *smooth, int8_t *to, float *scale) {
+    float by_column[kt * 32] __attribute__((aligned(64))); /* `smooth`, even columns of each line first */
+    for (int j = 0; j < kt * 32; j++) by_column[j / 32 * 32 + j % 2 * 16 + j % 32 / 2] = smooth ? smooth[j] : 1;
+    for (int r = 0; r < rows; r++) {
+        vec top = V(0);
+        for (int k = 0; k < kt; k++) {
+            __m512i x = _mm512_loadu_si512(line(from, kt, r, k));
+            top = most_absolute(top, even(x) * load(by_column + k * 32));
+            top = most_absolute(top, odd(x) * load(by_column + k * 32 + 16));
+        }
+        float most = MAX(largest(top), 1e-20f);
+        vec by = V(127 / most);
+        scale[r] = most / 127;
+        for (int k = 0; k < kt; k++) {
+            __m512i x = _mm512_loadu_si512(line(from, kt, r, k));
+            x = words(even(x) * load(by_column + k * 32) * by, odd(x) * load(by_column + k * 32 + 16) * by);
+            __m256i n = _mm512_cvtsepi16_epi8(x);
+            if (SHIFTED) n = _mm256_xor_si256(n, _mm256_set1_epi8(-128));
+            _mm256_storeu_si256((__m256i *)((uint8_t *)line(to, kt / 2, r, k / 2) + k % 2 * 32), n);
+        }
+    }
+}
+
+/* The same for GELU's result, to u8. */
+static void quantise_gelu(const act *from, int kt, int rows, int8_t *to, float *scale) {
+    for (int r = 0; r < rows; r++) {
+        __m512i top = _mm512_setzero_si512(); /* bf16 above 0 are in the order of their bits */
+        for (int k = 0; k < kt; k++) top = _mm512_max_epi16(top, _mm512_loadu_si512(line(from, kt, r, k)));
+        float range = largest(max2(even(top), odd(top))) + GELU_FLOOR;
+        vec by = V(255 / range), up = V(GELU_FLOOR * 255 / range);
+        scale[r] = range / 255;
+        for (int k = 0; k < kt; k++) {
+            __m512i x = _mm512_loadu_si512(line(from, kt, r, k));
+            x = words(max2(fma3(even(x), by, up), V(0)), max2(fma3(odd(x), by, up), V(0)));
+            __m256i n = _mm512_cvtusepi16_epi8(x);
+            _mm256_storeu_si256((__m256i *)((uint8_t *)line(to, kt / 2, r, k / 2) + k % 2 * 32), n);
+        }
+    }
+}
+
+#else
+
 INLINE vec smoothed(const act *from, int kt, int row, int column, const float *smooth) {
     vec x = get(cell(from, kt, row, column));
     return smooth ? x * load(smooth + column) : x;
@@ -81,9 +140,7 @@ static void quantise(const act *from, int kt, int rows, const float *smooth, int
     }
 }
 
-/* The same for GELU's result, which lies above -0.17: moved up by GELU_FLOOR it fills all of u8, one bit more
- * than s8 would give it. tools/cpu/native/model.py takes GELU_FLOOR x (column sums of the weights) off the bias. */
-#define GELU_FLOOR 0.171875f
+/* The same for GELU's result, to u8. */
 static void quantise_gelu(const act *from, int kt, int rows, int8_t *to, float *scale) {
     int n = kt * KA;
     for (int r = 0; r < rows; r++) {
@@ -96,6 +153,8 @@ static void quantise_gelu(const act *from, int kt, int rows, int8_t *to, float *
             put_u8((uint8_t *)line(to, n / 64, r, j / 64) + j % 64, max2(fma3(get(cell(from, kt, r, j)), by, up), V(0)));
     }
 }
+
+#endif
 
 /* ---- LayerNorm ---------------------------------------------------------------------------------------- */
 
