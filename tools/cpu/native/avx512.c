@@ -32,10 +32,12 @@ INLINE __m512 dot(enum number num, __m512 c, __m512i a, __m512i b) {
 
 /* n rows x 32 columns: 2 n sums in registers, where n = 8 leaves none of them waiting */
 INLINE void some_rows(enum number num, int n, const uint8_t *a, long a_row, long a_step, const uint8_t *b, long b_step,
-                      long half, int kt, const int32_t *init, float *out, long out_row, long out_half) {
+                      long half, int kt, const int32_t *init, float *out, long out_row, long out_half,
+                      const uint8_t *soon, int fetch) {
     __m512 c[8][2];
     for (int r = 0; r < n; r++) c[r][0] = init ? load(init) : V(0), c[r][1] = init ? load(init + 16) : V(0);
-    for (int k = 0; k < kt; k++, a += a_step, b += b_step)
+    for (int k = 0; k < kt; k++, a += a_step, b += b_step) {
+        for (int f = 0; f < fetch; f++, soon += 64) __builtin_prefetch(soon, 0, 3);
 #pragma GCC unroll 4
         for (int i = 0; i < 64; i += 4) {
             __m512i b0 = _mm512_loadu_si512(b + i * 16), b1 = _mm512_loadu_si512(b + half + i * 16);
@@ -46,15 +48,19 @@ INLINE void some_rows(enum number num, int n, const uint8_t *a, long a_row, long
                 c[r][1] = dot(num, c[r][1], x, b1);
             }
         }
+    }
     for (int r = 0; r < n; r++) store(out + r * out_row, c[r][0]), store(out + r * out_row + out_half, c[r][1]);
 }
 
-INLINE void product(enum number num, const void *a, long a_row, long a_step, const void *b, long b_step, long half, int kt,
-                    int rows, const int32_t *init, float *out, long out_row, long out_half) {
-    if (rows == 1) return some_rows(num, 1, a, a_row, a_step, b, b_step, half, kt, init, out, out_row, out_half);
-    some_rows(num, 8, a, a_row, a_step, b, b_step, half, kt, init, out, out_row, out_half);
+INLINE void product(enum number num, const void *a, long a_row, long a_step, const void *b, long b_step, long half,
+                    int kt, int rows, const int32_t *init, float *out, long out_row, long out_half, const uint8_t *soon,
+                    int fetch) {
+    if (rows == 1)
+        return some_rows(num, 1, a, a_row, a_step, b, b_step, half, kt, init, out, out_row, out_half, soon, 2 * fetch);
+    some_rows(num, 8, a, a_row, a_step, b, b_step, half, kt, init, out, out_row, out_half, soon,
+              rows > 8 ? fetch : 2 * fetch);
     if (rows > 8) some_rows(num, 8, (const uint8_t *)a + 8 * a_row, a_row, a_step, b, b_step, half, kt, init,
-                            out + 8 * out_row, out_row, out_half);
+                            out + 8 * out_row, out_row, out_half, soon + 64 * kt * fetch, fetch);
 }
 
 #include "products.h"

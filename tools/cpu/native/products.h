@@ -1,10 +1,11 @@
 /* products.h: matrix products and attention of the families that have a `product` of at most 16 rows and 32 columns.
  *
- *     product(num, a, a_row, a_step, b, b_step, half, kt, rows, init, out, out_row, out_half)
+ *     product(num, a, a_row, a_step, b, b_step, half, kt, rows, init, out, out_row, out_half, soon, fetch)
  *
  * `rows` rows of A, a_row bytes apart, times kt k-tiles of B; from one k-tile to the next it is a_step and b_step bytes,
  * from B's first 16 columns to the others `half`. Sums start with init[32], or with 0 if it is NULL; those of row r and
- * the first (second) 16 columns go to out + r * out_row (+ out_half). It may compute, and write, all of 16 rows. */
+ * the first (second) 16 columns go to out + r * out_row (+ out_half). It may compute, and write, all of 16 rows.
+ * Meanwhile it fetches 2 * kt * fetch lines from `soon` on. */
 #define SUMMED 1
 #define FENCE()
 
@@ -22,20 +23,21 @@ static const uint8_t *widen(const uint8_t *b, int kt, uint8_t *to) {
 }
 
 /* [rows, kt tiles] x panels [p0, p1) of B; `panels` is the row length of C. All of k is summed up in registers, and a
- * panel of B stays in L1 or L2 while all rows pass by; meanwhile the next one is fetched, a share for each 16 rows. */
+ * panel of B stays in L1 or L2 while all rows pass by; meanwhile the next one is fetched, some lines for each k-tile. */
 INLINE void gemm(enum kind kind, enum number num, const struct work *w, const void *a, const void *b, int kt, int rows,
                  int p0, int p1, int panels, const void *next, const struct epilogue *e) {
     float raw[512] __attribute__((aligned(64)));
     int wide = num == BF16 && sizeof(act) == 4;
-    int bytes = kt * (wide ? 1024 : 2048), share = UP(bytes / ((rows + 15) / 16), 64);
+    int bytes = kt * (wide ? 1024 : 2048), steps = (rows + 15) / 16 * 2 * kt;
+    int fetch = (bytes / 64 + steps - 1) / steps;
     for (int p = p0; p < p1; p++) {
         const uint8_t *bp = (const uint8_t *)b + (int64_t)p * bytes, *soon = p + 1 < p1 ? bp + bytes : (const uint8_t *)next;
         if (wide) bp = widen(bp, kt / 2, w->panel);
-        for (int r = 0; r < rows; r += 16) {
+        const uint8_t *end = soon + bytes;
+        for (int r = 0; r < rows; r += 16, soon += 128 * kt * fetch) {
             int n = MIN(16, rows - r);
-            for (const uint8_t *end = soon + share; soon < end; soon += 64) __builtin_prefetch(soon, 0, 3);
             product(wide ? F32 : num, line(a, kt, r, 0), 64, 1024, bp, 2048, 1024, kt, n,
-                    SHIFTED && num == S8 ? e->sums + p * 32 : 0, raw, 16, 256);
+                    SHIFTED && num == S8 ? e->sums + p * 32 : 0, raw, 16, 256, soon, soon < end ? fetch : 0);
             struct block done = block_of(kind, e, r, p, p0, panels);
             done.raw = raw;
             for (int i = 0; i * 4 < n; i++) finish(kind, num, e->first, &done, i);
@@ -47,7 +49,7 @@ static void scores_of(const struct work *w, const act *q, int head, int keys, in
     int nd = w->s.hdp / KA;
     for (int j = 0; j < keys; j += 32)
         product(sizeof(act) == 2 ? BF16 : F32, q, w->s.ld * sizeof(act), 64, w->k + ((int64_t)head * keys + j) / 16 * nd * 1024,
-                1024, nd * 1024, nd, rows, 0, w->scores + (int64_t)head * 16 * keys + j, keys, 16);
+                1024, nd * 1024, nd, rows, 0, w->scores + (int64_t)head * 16 * keys + j, keys, 16, 0, 0);
 }
 
 static void values_of(const struct work *w, int head, int keys, int rows) {
@@ -55,5 +57,5 @@ static void values_of(const struct work *w, int head, int keys, int rows) {
     for (int d = 0; d < nv; d++)
         product(sizeof(act) == 2 ? BF16 : F32, w->p + (int64_t)head * kt * 1024, 64, 1024,
                 w->v + ((int64_t)head * kt * nv + d) * 2048, nv * 2048, 1024, kt, rows, 0,
-                (float *)(w->o + head * 5 * 1024 + d * 2048), 16, 256);
+                (float *)(w->o + head * 5 * 1024 + d * 2048), 16, 256, 0, 0);
 }
