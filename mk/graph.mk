@@ -1,7 +1,11 @@
 # Input files and graphs: exported, simplified, modified. Each graph is compared with the one before it.
-do.export = models/$(model)/pth2onnx.py --model_dir $(checkpoint) --text_file $(sentences) $(asked) --save_path {}
-$(sources:%=build/%/model.onnx): build/%/model.onnx: build/%/checkpoint/MANIFEST $$(sentences) $$(call by,export)
+do.export = models/$(model)/pth2onnx.py --model_dir $(checkpoint) --text_file $(sentences) $(asked) --seq_len $(longest) \
+    --save_path {} --save_logits {reference.npy}
+$(sources:%=build/%/model.onnx): build/%/model.onnx: build/%/checkpoint/MANIFEST $$(sentences) $$(call by,export) \
+    $$(if $$(wildcard build/$$*/reference.npy),,FORCE)
 	$(call run,export)
+# The logits of the exported graph on all sentences, which its own gate has computed.
+$(sources:%=build/%/reference.npy): build/%/reference.npy: build/%/model.onnx ;
 
 seq_len    = $(subst -,$(comma),$(length))
 row_layout = $(if $(packed),--pack) $(if $(bs),--batch_size $(bs)) $(if $(real),--max_len $(longest))
@@ -16,7 +20,7 @@ $(foreach f,$(wholes) $(whole_batches),build/$f/input/MANIFEST): build/%/input/M
 few_rows  = --rows 16
 gate_rows = $(addprefix --rows ,$($(model).GATE_ROWS))
 
-# The logits of the exported graph, kept once for all batch sizes.
+# The same for sentences cut elsewhere than the export's, once for all batch sizes.
 do.reference = -m tools.graph.gate build/$(weights)/model.onnx --input $(input) $(gate_rows) --save_path {}
 $(wholes:%=build/%/reference.npy): build/%/reference.npy: build/$$(weights)/model.onnx build/%/input/MANIFEST \
     $$(call by,reference)

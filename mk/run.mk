@@ -10,7 +10,7 @@ not_used      = $(other_engines) $(if $(real),,tools/cpu/plan.py)
 
 # fp32 outputs of rows of one length are held to the exported graph's logits on all sentences.
 outputs_gate  = $(if $(gated_by_outputs),-- $(py) -m tools.graph.gate $(reference) {}/out --input $(input) $(gate_rows))
-reference     = build/$(whole)/reference.npy
+reference     = build/$(if $(filter $(longest),$(seq)),$(weights),$(whole))/reference.npy
 gate_needs    = $(if $(gated_by_outputs),$(reference) $(needs.tools.graph.gate))
 do.infer      = $(runner) $(on_sentences) $(if $(real),--plan fixed,$(untimed)) --batchsize $(bs) --output {} \
     --output_dirname out $(outputs_gate)

@@ -21,7 +21,7 @@ STAGES = [
     *(f"{LEAF}/{name}" for name in ("perf.json", "round1/MANIFEST")),
     *(f"{REAL}/{name}" for name in ("score.json", "output/MANIFEST")),
     *(f"{LEAF}/{name}" for name in ("accuracy.txt", "accuracy.json", "score.json", "output/MANIFEST", "model.onnx")),
-    *(f"build/tiny/default/{name}" for name in ("seq64/bs8/cpu.onnx", "seq64/bs8/sim.onnx", "seq64/reference.npy")),
+    *(f"build/tiny/default/{name}" for name in ("seq64/bs8/cpu.onnx", "seq64/bs8/sim.onnx")),
     *(f"build/tiny/default/{name}" for name in ("seq64/input/MANIFEST", "model.onnx", "checkpoint/MANIFEST")),
     "build/data/dev.tsv",
 ]

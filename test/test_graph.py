@@ -2,15 +2,18 @@
 
 import json
 import re
+import subprocess
 
 import pytest
+from conftest import VENV
 
+from tools import cli
 from tools.results import record as records
 
 LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 AFTER_COMPILE = {f"{LEAF}/{n}" for n in ("output/MANIFEST", "score.json", "accuracy.json", "accuracy.txt")}
 AFTER_SIM = AFTER_COMPILE | {f"{LEAF}/model.onnx", "tiny/default/seq64/bs8/cpu.onnx"}
-AFTER_EXPORT = AFTER_SIM | {"tiny/default/seq64/bs8/sim.onnx", "tiny/default/seq64/reference.npy"}
+AFTER_EXPORT = AFTER_SIM | {"tiny/default/seq64/bs8/sim.onnx"}
 
 
 # Added to tools/__init__.py: each process writes down what it has loaded of the project when it ends.
@@ -82,7 +85,8 @@ def test_a_table_times_all_its_rows_once_and_then_all_again(built):
                             ("model.ir", "output/MANIFEST", "score.json", "accuracy.json", "accuracy.txt")}),
         ("ISA=AVX2", {n.replace("fp32", "fp32.AVX2") for n in AFTER_COMPILE | {f"{LEAF}/model.onnx"}}),
         ("BS=4", {n.replace("bs8", "bs4") for n in AFTER_SIM} | {"tiny/default/seq64/bs4/sim.onnx"}),
-        ("SEQ=32", {n.replace("seq64", "seq32") for n in AFTER_EXPORT} | {"tiny/default/seq32/input/MANIFEST"}),
+        ("SEQ=32", {n.replace("seq64", "seq32") for n in AFTER_EXPORT} | {
+            f"tiny/default/seq32/{n}" for n in ("input/MANIFEST", "reference.npy")}),
         ("WEIGHTS=README.md", {n.replace("default", "README.md") for n in AFTER_EXPORT | {
             f"tiny/default/{n}" for n in ("checkpoint/MANIFEST", "model.onnx", "seq64/input/MANIFEST")}}),
     ],
@@ -143,7 +147,7 @@ def test_each_step_needs_every_module_that_it_loaded(traced):
             assert set(one["modules"]) <= needs[one["program"]], one["program"]
 
 
-@pytest.mark.parametrize("name", ["score.json", "output/MANIFEST", "model.onnx"])
+@pytest.mark.parametrize("name", ["score.json", "output/MANIFEST", "model.onnx", "../../../reference.npy"])
 def test_a_deleted_artefact_is_made_again_the_same(built, name):
     path = built.path / "build" / LEAF / name
     before = path.read_bytes()
@@ -151,6 +155,19 @@ def test_a_deleted_artefact_is_made_again_the_same(built, name):
     built.make("MODEL=tiny", "accuracy")
     assert path.read_bytes() == before
     assert built.make("-q", "MODEL=tiny", "accuracy").returncode == 0
+
+
+def test_the_export_keeps_the_logits_that_its_gate_computed(built, tmp_path):
+    """The bytes that the gate's own command gives, described as what the export made, and held to by `infer`."""
+    top, leaf = built.path / "build/tiny/default", built.path / "build" / LEAF
+    gate = [VENV / "bin/python", "-m", "tools.graph.gate", "--input", top / "seq64/input"]
+    run = lambda *words: subprocess.run([*gate, *words], cwd=built.path, capture_output=True, text=True, check=True)
+    run(top / "model.onnx", "--save_path", tmp_path / "again.npy")
+    assert (tmp_path / "again.npy").read_bytes() == (top / "reference.npy").read_bytes()
+    assert "over 5 rows, 0 flips" in run(top / "reference.npy", leaf / "output/out", "--rows", "5").stdout
+    made, kept = (json.loads((top / f"{name}.prov.json").read_text()) for name in ("model.onnx", "reference.npy"))
+    assert kept["sha256"] == cli.sha256(top / "reference.npy") and kept["inputs"] == made["inputs"]
+    assert json.loads((leaf / "output/MANIFEST.prov.json").read_text())["inputs"]["build/tiny/default/reference.npy"]
 
 
 def test_the_gate_knows_random_weights(built):

@@ -7,7 +7,8 @@
 A prerequisite must still be as its own prov.json, and its MANIFEST, describe it, or nothing is made of it; a folder
 counts as all its files. `{}` in a command is a temporary path beside TARGET, `{stem}` the same
 without its suffix. When every command has ended well and no prerequisite has changed meanwhile, the result is hashed,
-TARGET.prov.json says what made it, and it is renamed to TARGET. Other files left beside `{}` are dropped. A TARGET
+TARGET.prov.json says what made it, and it is renamed to TARGET. `{NAME.npy}` is the temporary path of a second artefact,
+NAME.npy beside TARGET, described in the same way. Other files left beside `{}` are dropped. A TARGET
 called MANIFEST stands for its whole folder: `{}` is then an empty folder, and MANIFEST lists `sha256  name` of each
 file in it, sorted, but for `*_summary.json`: those hold timings, which never repeat, so their hashes stand in `run`.
 
@@ -143,6 +144,20 @@ def unchanged(before: dict[str, tuple], inputs: dict[str, str]) -> None:
             raise cli.UserError(f"{path} changed while it was read; run make again")
 
 
+BESIDE = re.compile(r"\{(\w+\.npy)\}")
+
+
+def filled(word: str, made: Path) -> str:
+    """A word of a command, with the temporary paths that its braces stand for."""
+    word = word.replace("{}", str(made)).replace("{stem}", str(made.with_suffix("")))
+    return BESIDE.sub(lambda found: str(made.with_name(found[1])), word)
+
+
+def beside(target: Path, commands: list[list[str]]) -> list[Path]:
+    """The artefacts that the commands make beside TARGET."""
+    return [target.with_name(name) for command in commands for word in command for name in BESIDE.findall(word)]
+
+
 def named(commands: list[list[str]]) -> list[list[str]]:
     """The commands with `python` for the environment's interpreter, wherever that lies."""
     return [["python" if c[0].endswith("/bin/python") else c[0], *c[1:]] for c in commands]
@@ -161,7 +176,7 @@ def here(commands: list[list[str]], box: Path, final: Path, show: screen.Step) -
     show.place(made, final)
     started = time.time()
     for command in commands:
-        call([word.replace("{}", str(made)).replace("{stem}", str(made.with_suffix(""))) for word in command], show)
+        call([filled(word, made) for word in command], show)
     ended = time.time()
     return made, {"started": started, "ended": ended, "host": platform.node(), "platform": platform.platform()}
 
@@ -190,8 +205,10 @@ def build(run, target: Path, inputs: dict[str, str], commands: list[list[str]], 
         raise cli.UserError(f"{commands[-1][0]} ended well but wrote nothing to {target}")
     unchanged(before, inputs)
     listed = listing(made) if folder else made
+    others = {path: box / path.name for path in beside(target, commands)}
     timed = sorted(p for p in made.rglob("*_summary.json")) if folder else []
-    settle(made)
+    for path in (made, *others.values()):
+        settle(path)
     prov = {
         "target": str(target),
         "sha256": cli.sha256(listed),
@@ -210,6 +227,10 @@ def build(run, target: Path, inputs: dict[str, str], commands: list[list[str]], 
     written = made / "MANIFEST.prov.json" if folder else box / "prov.json"
     written.write_text(json.dumps(prov, indent=1) + "\n")
     written.chmod(0o644)
+    for path, one in others.items():
+        described = prov | {"target": str(path), "sha256": cli.sha256(one)}
+        Path(f"{path}.prov.json").write_text(json.dumps(described, indent=1) + "\n")
+        one.rename(path)
     os.utime(listed, (0, 0))  # makes TARGET look old until main() has cleared up: killed before that, it is made again
     show.save(made / "MANIFEST.log" if folder else Path(f"{target}.log"))
     if not folder:
@@ -283,7 +304,8 @@ def main():
         raise
     finally:
         shutil.rmtree(box, ignore_errors=True)
-    os.utime(target)
+    for path in (*beside(target, commands), target):
+        os.utime(path)
     return show.line()
 
 

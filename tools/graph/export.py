@@ -132,11 +132,12 @@ def to_onnx(module, inputs):
     return model
 
 
-def export(module, path, inputs, arrays, shape=None):
+def export(module, path, inputs, arrays, shape=None, kept=None):
     """Write module's ONNX to `path` if it agrees with PyTorch on the sentences in `arrays`.
 
     inputs: the model's input names in its own order; arrays: {input: int64 [n, length]} of tokens.encode.
     shape: (batch, length) that the file's inputs are then fixed to; open if not given.
+    kept: where its logits on the sentences go, an .npy of float32 [n, labels]; nowhere if not given.
     Returns the gate.Verdict; UserError, and no file, where PyTorch and ONNX disagree (tools/graph/gate.py).
     """
     from onnx.tools.update_model_dims import update_inputs_outputs_dims
@@ -150,6 +151,9 @@ def export(module, path, inputs, arrays, shape=None):
     if shape:
         model = update_inputs_outputs_dims(model, dict.fromkeys(inputs, shape), {"output": [shape[0], want.shape[1]]})
         data = model.SerializeToString(deterministic=True)
+    if kept:
+        with cli.whole_file(kept) as f:
+            f.write(cli.npy(have))
     with cli.whole_file(path) as f:
         f.write(data)
     return verdict

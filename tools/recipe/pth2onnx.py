@@ -50,6 +50,7 @@ def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
         "--model_dir", "--input_model", required=True, type=Path, help="checkpoint folder: config, weights, tokenizer"
     )
     p.add_argument("--save_path", "--output_file", required=True, type=Path, help="the .onnx to write")
+    p.add_argument("--save_logits", type=Path, help="where the ONNX graph's logits of the sentences go, .npy")
     p.add_argument("--text_file", type=Path, help="sentences to compare on (a few of our own if not given)")
     p.add_argument("--data_dir", type=Path, help="the folder of that file, if it is called dev.tsv")
     p.add_argument(
@@ -77,5 +78,5 @@ def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
         shape = args.eval_batch_size and (args.eval_batch_size, length)
         module = export.load(args.model_dir, names)
     print(f"labels: {', '.join(module.config.id2label.values())}, in the order of the outputs")
-    print(export.export(module, args.save_path, inputs, arrays, shape=shape).line)
+    print(export.export(module, args.save_path, inputs, arrays, shape, args.save_logits).line)
     print(f"wrote {args.save_path}")
