@@ -426,14 +426,15 @@ def test_old_names_and_compiled_c_are_no_difference(unspoilt):
     assert verify.judge(old, new, [])["verdict"] == "holds"
 
 
-def slowed(old: dict, wall: float = 1.0, core: float = 1.0) -> dict:
-    """A throughput record of an engine that takes `wall` times as long, and `core` times the processor time."""
+def slowed(old: dict, wall: float = 1.0, core: float = 1.0, single: float | None = None) -> dict:
+    """A throughput record of an engine that takes `wall` times as long, and `core` times the processor time, in one
+    thread `single` times where that is another number."""
     new = json.loads(json.dumps(old))
     for pair in sum(new["pairs"], []):
         pair[1] *= wall
         pair[2] *= core
-    for single in sum(new["singles"], []):
-        single[1] *= core
+    for turn in sum(new["singles"], []):
+        turn[1] *= single or core
     new["figures"] = figures.of(sum(new["pairs"], []), sum(new["singles"], []), 2)
     return new
 
@@ -446,11 +447,13 @@ def slowed(old: dict, wall: float = 1.0, core: float = 1.0) -> dict:
         # 15 % slower: by work (another knob), by sleep, by a thread less
         (lambda r: slowed(r, wall=1.15, core=1.15), "differs", "per_tera x 0.870 (0.86"),
         (lambda r: slowed(r, wall=1.15), "differs", "per_tera x 1.000 (0.99"),
-        (lambda r: slowed(r, wall=2.0), "differs", "per_tera_quiet x 0.500"),
+        (lambda r: slowed(r, wall=2.0), "differs", "at_work x 0.500"),
+        # two threads get less of the host than its processors: the clock shows it, one thread and idle time do not
+        (lambda r: slowed(r, wall=1.3, core=1.3, single=1.0), "holds", "by the clock x 0.769"),
         (lambda r: slowed(r, wall=0.8, core=0.8), "differs", "x 1.250"),
         (lambda r: r | {"machine": r["machine"] | {"cpu": "another"}}, "another CPU", "recorded 1778 ± "),
         (lambda r: r | {"engine_info": r["engine_info"] | {"version": "9.9"}}, "another CPU", "engine version"),
-        (lambda r: r | {"figures": r["figures"] | {"per_tera_quiet": None}}, "holds", "no quiet turns"),
+        (lambda r: r | {"figures": r["figures"] | {"per_tera_quiet": None}}, "holds", "no quiet turns, so"),
         (lambda r: r | {"figures": dict.fromkeys(r["figures"])}, "bytes hold", "too few turns"),
     ],
 )

@@ -262,15 +262,15 @@ class Machine:
 
         for _ in range(60):
             turns.time(8, call, lambda: self.spend(0.036 * more, 1))
-        return figures.of(turns.pairs, turns.singles, 2)
+        return figures.of(turns.pairs, turns.singles, 2) | {"at_work": figures.at_work(turns.pairs, 2)}
 
 
 @pytest.mark.parametrize(
     ("slower", "seen"),
-    [({}, {"per_tera": True, "per_tera_quiet": True}),
-     ({"sleep": 0.003}, {"per_tera": True, "per_tera_quiet": False}),  # 15 % of 20 ms
-     ({"more": 1.15}, {"per_tera": False, "per_tera_quiet": False}),
-     ({"threads": 1}, {"per_tera": True, "per_tera_quiet": False})],
+    [({}, {"per_tera": True, "per_tera_quiet": True, "at_work": True}),
+     ({"sleep": 0.003}, {"per_tera": True, "per_tera_quiet": False, "at_work": False}),  # 15 % of 20 ms
+     ({"more": 1.15}, {"per_tera": False, "per_tera_quiet": False, "at_work": True}),
+     ({"threads": 1}, {"per_tera": True, "per_tera_quiet": False, "at_work": False})],
 )  # fmt: skip
 def test_a_loss_of_15_percent_is_seen(monkeypatch, slower, seen):
     """A sleep in the engine, more work, a thread less: each by the figure that can show it."""

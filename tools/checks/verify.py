@@ -10,9 +10,11 @@
 bytes       each artefact's sha256 in the record's chain against the one made now; the first that differs is named. Of a
             record of another CPU, up to the compiled model: what units of another kind compute has other last digits
 result      accuracy: the same sentences right, or which flipped. Throughput: the ratio of what was made now to the
-            record with its 95 % interval, of FIGURES, the figures that a busy machine does not move. It differs where
-            the whole interval lies outside BAND, and holds where it touches BAND and is narrow enough to have shown a
-            loss of LOST. Timed for one round; what does not hold then for another one, ROUNDS in all, judged together
+            record with its 95 % interval, of per_tera, which a busy machine does not move (tools/results/figures.py). It
+            differs where the whole interval lies outside BAND, and holds where it touches BAND and is narrow enough to
+            have shown a loss of LOST. It also differs by the clock, where that ratio (of per_tera_quiet) lies outside
+            BAND, and at_work outside IDLE: the engine sleeps, or leaves a processor idle, and did not before, or the
+            other way round. Timed for one round; what does not hold then for another one, ROUNDS in all, judged together
 verdict     holds; differs; bytes hold (an old record without turns, or too few of them: no verdict on its speed);
             another CPU, whose figures stand side by side and are not judged (nor are classes in bf16 and int8); not on
             this CPU, which lacks a unit;
@@ -36,8 +38,8 @@ from tools.results import compare, figures, published
 from tools.results import record as records_of
 
 BAND = (0.92, 1.09)  # of the recorded figure: what the same machine gave in another hour, or beside other work
+IDLE = (0.96, 1.04)  # of the recorded share of the processors at work
 LOST = 0.85  # a loss that is never called the same
-FIGURES = ("per_tera", "per_tera_quiet")  # what the processors did, and where nothing else ran, what the clock says
 ROUNDS = 6
 NARROW = ("bf16", "int8")
 LIBRARIES = "build/lib/"
@@ -117,12 +119,30 @@ def apart(old: dict, new: dict) -> tuple[float, float, float]:
     return ratio, ratio * math.exp(-error), ratio * math.exp(error)
 
 
+def outside(ratio: tuple[float, float, float], band: tuple[float, float]) -> bool:
+    """Whether the whole interval of a ratio lies outside a band."""
+    _, low, high = ratio
+    return high < band[0] or low > band[1]
+
+
 def same(ratio: tuple[float, float, float]) -> bool | None:
     """Whether a ratio with its interval says that two figures are the same; None where it says neither."""
     _, low, high = ratio
-    if high < BAND[0] or low > BAND[1]:
+    if outside(ratio, BAND):
         return False
     return True if low > LOST and high < 1 / LOST else None
+
+
+def compared(old: dict, new: dict) -> dict[str, tuple]:
+    """{figure: its ratio with interval} of two throughputs whose engines took turns; of those that both have."""
+    both = []
+    for r in (old, new):
+        asleep = figures.at_work(sum(r["pairs"], []), r["engine_info"]["threads"])
+        both.append(
+            {"per_tera": r["figures"]["per_tera"], "at_work": asleep, "by the clock": r["figures"]["per_tera_quiet"]}
+        )
+    a, b = both
+    return {name: apart(a[name], b[name]) for name in a if a[name] and b[name]}
 
 
 def perf_verdict(old: dict, new: dict) -> tuple[str, str]:
@@ -135,16 +155,18 @@ def perf_verdict(old: dict, new: dict) -> tuple[str, str]:
         return "another CPU", "; ".join([why, *side, said]) + f" ({figures.NAMES['per_tera']})" * bool(side)
     if not a:
         return "bytes hold", f"{said}; recorded without turns, by the clock alone"
-    ratios = {n: apart(a[n], b[n]) for n in FIGURES if a[n] and b[n]}
-    verdicts = {n: same(r) for n, r in ratios.items()}
+    ratios = compared(old, new)
     words = ", ".join(f"{n} x {r:.3f} ({low:.3f} to {high:.3f})" for n, (r, low, high) in ratios.items())
-    if not ratios:
+    if "per_tera" not in ratios:
         return "bytes hold", f"too few turns; {said}"
-    if "per_tera_quiet" not in ratios:
+    clock, at_work = ratios.get("by the clock"), ratios.get("at_work")
+    if not (clock and at_work):
         words += "; no quiet turns, so that time asleep would not show"
-    if False in verdicts.values():
+    idle = clock and at_work and outside(clock, BAND) and outside(at_work, IDLE)
+    holds = same(ratios["per_tera"])
+    if idle or holds is False:
         return "differs", f"{words}; {said}"
-    return "holds" if verdicts.get("per_tera") else "bytes hold", f"{words}; {said}"
+    return "holds" if holds else "bytes hold", f"{words}; {said}"
 
 
 def judge(old: dict, new: dict, rows: list[dict]) -> dict:
