@@ -154,7 +154,7 @@ def filled(word: str, made: Path) -> str:
 
 
 def beside(target: Path, commands: list[list[str]]) -> list[Path]:
-    """The artefacts that the commands make beside TARGET."""
+    """The artefacts beside TARGET that the commands write."""
     return [target.with_name(name) for command in commands for word in command for name in BESIDE.findall(word)]
 
 
