@@ -418,11 +418,17 @@ def test_old_names_and_compiled_c_are_no_difference(unspoilt):
     old["chain"] |= {
         "build/m/cpu-packed-bf16/model.packed": made | {"sha256": "1"},
         "build/lib/packed.so": made | {"sha256": "2"},
+        "build/m/default/seq128/reference.npy": made | {"sha256": "4"},
     }
     new["chain"] |= {
         "build/m/cpu-native-bf16/model.native": made | {"sha256": "1"},
         "build/lib/native.so": made | {"sha256": "3"},
+        "build/m/default/reference.npy": made | {"sha256": "4"},
     }
+    assert verify.judge(old, new, [])["verdict"] == "holds"
+    new["chain"]["build/m/default/reference.npy"]["sha256"] = "5"
+    assert "first other: build/m/default/reference.npy" in verify.judge(old, new, [])["bytes"]
+    new["machine"]["cpu"] = "another"  # whose units add up in another order
     assert verify.judge(old, new, [])["verdict"] == "holds"
 
 
