@@ -427,9 +427,9 @@ def test_inputs_come_in_natural_order_longest_first_when_limited(graphs, tmp_pat
 
 
 @pytest.mark.parametrize("count", [0, -3])
-def test_rows_must_be_positive(count):
+def test_rows_must_be_positive(tmp_path, count):
     with pytest.raises(cli.UserError, match="--rows"):
-        input_files.longest({"input_ids": np.ones((4, 8), np.int64)}, count)
+        input_files.load_inputs(tmp_path, NAMES, count)
 
 
 def test_buckets_of_whole_batches(tmp_path):

@@ -120,6 +120,8 @@ def load_inputs(folder, names, rows: int | None = None) -> dict:
     differ in shape.
     """
     folder = Path(folder)
+    if rows is not None and rows < 1:
+        raise cli.UserError(f"--rows {rows}: must be 1 or more")
     for name in names:
         if not (folder / name).is_dir():
             raise cli.UserError(f"{folder / name}: no such folder of inputs; preprocess first")
@@ -137,9 +139,7 @@ def load_inputs(folder, names, rows: int | None = None) -> dict:
 
 
 def longest(inputs: dict, rows: int | None):
-    """Index of the `rows` longest rows, longest first; of all, as they stand, where None. UserError for fewer than one."""
-    if rows is not None and rows < 1:
-        raise cli.UserError(f"--rows {rows}: must be 1 or more")
+    """Index of the `rows` longest rows, longest first; of all, as they stand, where None."""
     return np.argsort(-lengths(inputs), kind="stable")[:rows] if rows else slice(None)
 
 

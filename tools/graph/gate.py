@@ -187,9 +187,7 @@ def main():
             raise cli.UserError(f"{path}: no such file")
     kept = Path(a.reference).suffix == ".npy"
     names = input_files.input_names(a.input) if kept else [i.name for i in onnxfile.session(a.reference).get_inputs()]
-    whole = input_files.load_inputs(a.input, names)
-    taken = input_files.longest(whole, a.rows)
-    inputs = {name: rows[taken] for name, rows in whole.items()}
+    inputs = input_files.load_inputs(a.input, names, a.rows)
     if a.save_path:
         made = logits(a.reference, inputs)
         with cli.whole_file(a.save_path) as f:
@@ -197,11 +195,9 @@ def main():
         return print(f"wrote the logits of {len(made)} rows to {a.save_path}")
     new = a.new
     if Path(new).is_dir():
-        new = output_files.read_outputs(Path(new), Path(a.input, names[0]))[taken]
-    reference = output_files.read_kept(Path(a.reference)) if kept else a.reference
-    if kept and len(reference) > len(inputs[names[0]]):  # of all rows, where fewer are asked for
-        reference = reference[taken]
-    verdict = compare(reference, new, inputs)
+        whole = input_files.load_inputs(a.input, names)
+        new = output_files.read_outputs(Path(new), Path(a.input, names[0]))[input_files.longest(whole, a.rows)]
+    verdict = compare(output_files.read_kept(Path(a.reference)) if kept else a.reference, new, inputs)
     if not verdict.ok:
         raise cli.UserError(f"{a.new}: {verdict.line}; it must not take the place of {a.reference}")
     return print(verdict.line)

@@ -29,8 +29,8 @@ The last one is what records are held to. Beside the load it was 1 to 2 % lower 
 (onnxruntime, OpenVINO): whoever runs between two turns takes the caches. Beside heavier work of others as well (load
 average 2 to 7) another hour had 3.5 to 5.8 % in place of its 1.1 to 3.4. By the clock, two threads of OpenVINO were in
 four cells of another hour 10 to 24 % slower than before, and 4 to 8 % an hour later, though both processors were theirs
-(at_work x 0.99 to 1.00) and one thread was as fast: threads share more of the host than its processors. So
-per_tera_quiet is shown, and per_tera and at_work are judged.
+(at_work x 0.99 to 1.00) and one thread was slower by at most 5: threads share more of the host than its processors. So
+per_tera_quiet is shown, and judged only where at_work moved with it.
 
 Interval: 95 %, bootstrap over the turns (scipy.stats.bootstrap, percentiles; Efron 1979).
 """
