@@ -14,7 +14,8 @@ result      accuracy: the same sentences right, or which flipped. Throughput: th
             differs where the whole interval lies outside BAND, and holds where it touches BAND and is narrow enough to
             have shown a loss of LOST. It also differs by the clock, where that ratio (of per_tera_quiet) lies outside
             BAND, and at_work outside IDLE: the engine sleeps, or leaves a processor idle, and did not before, or the
-            other way round. Timed for one round; what does not hold then for another one, ROUNDS in all, judged together
+            other way round. What slows all threads together and idles none shows by the clock alone, and is not judged:
+            the host does that too. Timed for one round; what does not hold then for another, ROUNDS in all, judged together
 verdict     holds; differs; bytes hold (an old record without turns, or too few of them: no verdict on its speed);
             another CPU, whose figures stand side by side and are not judged (nor are classes in bf16 and int8); not on
             this CPU, which lacks a unit;
