@@ -228,10 +228,11 @@ def finish(model) -> bytes:
         model.graph.sort()
         proto = ir.to_proto(model)
         del proto.graph.value_info[:]
-        onnx.checker.check_model(proto, full_check=True)
+        data = proto.SerializeToString(deterministic=True)
+        onnx.checker.check_model(data, full_check=True)
     except Exception as e:
         raise cli.UserError(f"the rewritten graph is not valid ONNX: {first_line(e)}; please report it") from None
-    return proto.SerializeToString(deterministic=True)
+    return data
 
 
 def report(enc: Encoder, target: str, opset: int) -> dict:
