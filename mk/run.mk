@@ -53,6 +53,6 @@ do.perf = -m tools.results.record perf build/$* --save_path {}
 own_labels = $(if $(asked),$(input)/MANIFEST)
 $(leaves:%=build/%/perf.json): build/%/perf.json: $$(call timed,$$*) $$(own_labels) $$(call by,perf)
 	$(call run,perf)
-do.show = -m tools.results.record show $(basename $@).json --save_path {}
+do.show = -m tools.results.show $(basename $@).json --save_path {}
 $(foreach k,accuracy perf,$(leaves:%=build/%/$k.txt)): %.txt: %.json $$(call by,show)
 	$(call run,show)

@@ -31,7 +31,7 @@ from tools.ascend import om
 from tools.base import input_files, onnxfile, output_files
 from tools.cpu import engines
 from tools.cpu.native import model as native
-from tools.results import imports, published, record, table
+from tools.results import imports, published, record, show, table
 from tools.scale import files
 from tools.source import adapter, architecture, checkpoint, data, fetch, tensors, tokenizer
 
@@ -56,16 +56,16 @@ def om_file(path):
 
 
 def log(path):
-    record.show(imports.imported(path, Path("x/y/seq64/bs8/310P3-atc-fp16")))
+    show.show(imports.imported(path, Path("x/y/seq64/bs8/310P3-atc-fp16")))
 
 
 def trtexec(path):
-    record.show(imports.imported(path, Path("x/y/seq64/bs8/T4-trtexec-fp16")))
+    show.show(imports.imported(path, Path("x/y/seq64/bs8/T4-trtexec-fp16")))
 
 
 def records(path):
     found = record.read(path)
-    record.show(found)
+    show.show(found)
     table.text(table.frame([found]), ".md")
 
 

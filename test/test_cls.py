@@ -8,7 +8,7 @@ from fake_cann import tiny
 
 from tools import cli
 from tools.checks import audit, verify
-from tools.results import imports, plot, published, readme, record, table
+from tools.results import imports, plot, published, readme, record, show, table
 
 PLAIN = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 LEAF = "tiny/default/seq64c/bs8/cpu-onnxruntime-fp32"
@@ -47,7 +47,7 @@ def test_a_record_finds_its_way_back(built, tmp_path, monkeypatch):
     assert record.leaf_of(speed) == LEAF
     assert {"SEQ=64", "PACK=", "CLS=1", "SAMPLES=8"} <= set(record.make_words(speed))
     assert verify.chosen(kept, ["SEQ=64", "CLS=1"]) == kept and verify.chosen(kept, ["CLS="]) == []
-    assert "sequence 64, last layer for [CLS]" in record.show(speed)
+    assert "sequence 64, last layer for [CLS]" in show.show(speed)
     rows = table.frame([record.read(path) for path in kept])
     assert rows["seq"].tolist() == ["64c"] and rows["samples_per_s"].notna().all()
     assert readme.short(rows)["engine"].tolist() == ["onnxruntime fp32, CLS=1"]

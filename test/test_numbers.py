@@ -21,7 +21,7 @@ from tools.base import cpu, input_files
 from tools.checks import audit, consistency, reproduce, verify
 from tools.cpu import engines
 from tools.graph import rewrite
-from tools.results import compare, figures, imports, published, record, report, table
+from tools.results import compare, figures, imports, published, record, report, show, table
 from tools.source import fetch
 
 FP32, BF16 = "cpu-onnxruntime-fp32", "cpu-openvino-bf16"
@@ -534,8 +534,8 @@ def test_what_the_host_stole(monkeypatch, unspoilt):
         m.setattr(record.Path, "read_text", lambda self: "cpu  1 2 3\n")  # an old kernel
         assert cpu.ticks() == (0, 0)
     speed = records(unspoilt)[1] | {"stolen": [0.01, 0.3, 0.0]}
-    assert "noisy       the host gave 30 % of the processors' time to others" in record.show(speed)
-    assert "noisy" not in record.show(speed | {"stolen": [0.01, 0.02, 0.0]})
+    assert "noisy       the host gave 30 % of the processors' time to others" in show.show(speed)
+    assert "noisy" not in show.show(speed | {"stolen": [0.01, 0.02, 0.0]})
 
 
 def test_distance_to_the_published_figures(repo):

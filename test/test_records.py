@@ -12,7 +12,7 @@ import pytest
 from tools import cli, manifest
 from tools.base import cpu
 from tools.checks import verify
-from tools.results import figures, peers, plot, published, record, report, schema, store, table
+from tools.results import figures, peers, plot, published, record, report, schema, show, store, table
 
 SPEED = "cpu-openvino-bf16"
 EVIL = ["=1+1", "+x", "-x", "@x", "a|b", "<img src=x>", "a`b`", "\x1b[31m", "a\nb", "\ud800"]
@@ -128,7 +128,7 @@ def test_the_others_go_on(repo):
     done = run("tools.checks.audit")
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
     for bad in folder.glob("bad*.json"):
-        done = run("tools.results.record", "show", bad)
+        done = run("tools.results.show", bad)
         assert done.returncode == 1 and "Traceback" not in done.stderr and str(bad) in done.stderr
 
 
@@ -170,7 +170,7 @@ def test_no_mutation_ends_in_a_traceback(repo, kind, monkeypatch):
         assert all(line.isascii() and "\n" not in line for line in wrong)
         if not wrong:
             passed += 1
-            record.show(value)
+            show.show(value)
             table.text(table.frame([value]), ".md")
             report.page({Path("x.json"): value}, rows)
             record.make_words(value)

@@ -12,7 +12,7 @@ import measured
 import pytest
 
 from tools import cli
-from tools.results import plot, published, readme, record, report, table
+from tools.results import plot, published, readme, record, report, show, table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FIGURES = """minilm_sst2,,128,310P3,,fp16,accuracy,91.5,%,https://example.org/a,abc,
@@ -128,7 +128,7 @@ def test_latency_needs_a_hundred_requests(repo, monkeypatch):
     [lines] = drawn(monkeypatch, "latency", [speed | {"requests": 99}], []).values()
     assert lines == {}
     assert table.row(speed | {"requests": 99})["p99_ms"] is None
-    assert "latency     99 requests: percentiles need 100" in record.show(speed | {"requests": 99})
+    assert "latency     99 requests: percentiles need 100" in show.show(speed | {"requests": 99})
 
 
 # ---- README

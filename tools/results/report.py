@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from tools import cli
-from tools.results import peers, plot, published, table
+from tools.results import peers, plot, published, show, table
 from tools.results import record as records_of
 
 STYLE = """
@@ -144,7 +144,7 @@ def behind(path: Path, r: dict) -> str:
         links.append(f"<dt>{esc(target)}</dt><dd><code>sha256 {esc(link['sha256'])}</code>{commands}</dd>")
     listed = "".join(f"<dt>{esc(k)}</dt><dd>{esc(str(v))}</dd>" for k, v in facts.items())
     return (
-        f'<details id="{ident(path)}"><summary>{esc(path.stem)}</summary>\n<pre>{esc(records_of.show(r))}</pre>\n'
+        f'<details id="{ident(path)}"><summary>{esc(path.stem)}</summary>\n<pre>{esc(show.show(r))}</pre>\n'
         f"<p>Again: <code>{esc(again)}</code></p>\n<dl>{listed}</dl>\n"
         f"<details><summary>Chain: {len(links)} files, with hashes and commands</summary>"
         f"<dl>{''.join(links)}</dl></details>\n"

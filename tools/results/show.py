@@ -1,0 +1,130 @@
+"""The block of text that `make accuracy` and `make perf` end with, of a record.
+
+python -m tools.results.show build/minilm_sst2/default/seq128/bs8/cpu-onnxruntime-fp32/accuracy.json
+
+accuracy    90.71 %  (791/872), 95 % interval 88.60 to 92.46 %
+model       minilm_sst2 (weights: default), batch 8, sequence 128
+chip        cpu: AMD EPYC, 2 cores
+engine      onnxruntime 1.31.1 fp32
+padding     0.0 % of rows on 872 sentences
+files       build/minilm_sst2/default/seq128/bs8/cpu-onnxruntime-fp32/
+"""
+
+import argparse
+from pathlib import Path
+from statistics import median
+
+from tools import cli
+from tools.results import figures
+from tools.results import record as records
+
+
+def show(record: dict) -> str:
+    """The block that `make accuracy` and `make perf` end with."""
+    info = record["engine_info"] or {}
+    lines = [records.DEMONSTRATION] if record["standin"] else []
+    if record["kind"] == "accuracy":
+        lines += [*answers(record), *record.get("rehearsal", [])]
+    else:
+        latency = record["latency_ms"]
+        lines += [
+            f"throughput  {record['samples_per_second']:.1f} samples/s, median of {len(record['rounds'])} rounds "
+            f"({', '.join(f'{v:.1f}' for v in record['rounds'])})",
+            f"timed       {record['timed']}",
+        ]
+        if record.get("devices", 1) > 1:
+            each = ", ".join(f"{name}: {median(speed):.1f}" for name, speed in record["per_device"].items())
+            lines.append(f"devices     {record['devices']}, the sum of {each} samples/s; published figures are of one")
+        lines += [
+            f"{'':<11} {figures.written(f['value'], figures.half(f))} {figures.NAMES[name]}"
+            for name, f in (record.get("figures") or {}).items()
+            if f and name in figures.NAMES
+        ]
+        if why := records.no_percentiles(record):
+            lines.append(f"latency     {why}")
+        elif None not in (latency["p50"], latency["p99"]):
+            lines.append(
+                f"latency     {latency['p50']:.2f} ms median, {latency['p99']:.2f} ms p99 "
+                f"of {record['requests'] or 'an unknown number of'} requests"
+            )
+        if why := records.noise(record):
+            lines.append(f"noisy       {why}: differences below that mean nothing")
+    if "launched" in record:
+        lines.append(f"ran         {where_ran(record)}")
+    lines += [
+        f"model       {record['model']} (weights: {record['weights']}), batch {record['bs']}, "
+        f"sequence {records.rows_said(record['seq'])}",
+        f"chip        {record['chip']}"
+        + (f": {record['machine']['cpu']}, {record['machine']['cores']} cores" if record["chip"] == "cpu" else ""),
+        f"engine      {record['engine']} {info.get('version', '')} {record['precision']}{wider(info, record)}",
+        f"padding     {padding(record)}",
+        f"files       build/{records.leaf_of(record)}/",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def answers(record: dict) -> list[str]:
+    """The accuracy of a record and the task's other metrics, as lines."""
+    caveat = f"  [{record['caveat']}]" if record["caveat"] else ""
+    lines = []
+    if record["correct"] is not None:
+        low, high = (100 * v for v in record["interval95"])
+        lines.append(
+            f"accuracy    {100 * record['accuracy']:.2f} %  ({record['correct']}/{record['total']}), "
+            f"95 % interval {low:.2f} to {high:.2f} %{caveat}"
+        )
+    for name, metric in record.get("metrics", {}).items():
+        if name != "accuracy":
+            lines.append(f"{name:11} {metric_said(metric)} of {record['total']} rows{caveat}")
+    if "task" in record:
+        lines.append(f"task        {record['task']}: {', '.join(record['labels'])}")
+    return lines
+
+
+def metric_said(metric: dict) -> str:
+    """`0.8721, 95 % interval 0.8310 to 0.9044 (bootstrap)` of a metric."""
+    if metric["value"] is None:
+        return metric["method"]
+    low, high = metric["interval95"]
+    return f"{metric['value']:.4f}, 95 % interval {low:.4f} to {high:.4f} ({metric['method']})"
+
+
+def where_ran(record: dict) -> str:
+    """Node, job and device of what was launched, in words."""
+    words = lambda w: ", ".join([w["node"], *(f"{k} {w[k]}" for k in ("job", "device") if w.get(k) is not None)])
+    return "; ".join(map(words, record["launched"]))
+
+
+def padding(record: dict) -> str:
+    """What the rows of a record held, in words."""
+    if record["padded_rows"] is None:
+        return "unknown"
+    count = record.get("total") or record.get("sentences", records.SST2)
+    packed = f", {record['sentences_per_row']:.2f} sentences a row" if "sentences_per_row" in record else ""
+    return f"{100 * record['padded_rows']:.1f} % of rows on {count} sentences{packed}"
+
+
+def wider(info: dict, record: dict) -> str:
+    """` in 5 of 6 layers, the others bf16`, where not all layers have the record's precision."""
+    layers = (info.get("layers") or "").split()
+    others = sorted({precision for precision in layers if precision != record["precision"]})
+    fitting = layers.count(record["precision"])
+    return f" in {fitting} of {len(layers)} layers, the others {', '.join(others)}" if others else ""
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("record", type=Path)
+    p.add_argument("--save_path", type=Path, help="where the text goes (the screen if not given)")
+    args = p.parse_args()
+    text = show(records.read(args.record))
+    if not args.save_path:
+        print(text, end="")
+        return
+    with cli.whole_file(args.save_path, "w") as f:
+        f.write(text)
+    print(f"wrote {args.save_path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
