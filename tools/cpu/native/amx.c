@@ -29,8 +29,10 @@ static void tiles_on(void) {
 
 /* gcc's tile intrinsics are statements, not expressions */
 #define ZERO4() do { _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3); } while (0)
-#define LOAD4(c) do { _tile_loadd(0, c, 64); _tile_loadd(1, (c) + 256, 64); _tile_loadd(2, (c) + 512, 64); _tile_loadd(3, (c) + 768, 64); } while (0)
-#define STORE4(c) do { _tile_stored(0, c, 64); _tile_stored(1, (c) + 256, 64); _tile_stored(2, (c) + 512, 64); _tile_stored(3, (c) + 768, 64); } while (0)
+#define LOAD4(c) do { _tile_loadd(0, c, 64); _tile_loadd(1, (c) + 256, 64); _tile_loadd(2, (c) + 512, 64); \
+                      _tile_loadd(3, (c) + 768, 64); } while (0)
+#define STORE4(c) do { _tile_stored(0, c, 64); _tile_stored(1, (c) + 256, 64); _tile_stored(2, (c) + 512, 64); \
+                       _tile_stored(3, (c) + 768, 64); } while (0)
 #define PRODUCTS(op) do { op(0, 4, 6); op(1, 4, 7); op(2, 5, 6); op(3, 5, 7); } while (0)
 
 /* [rows, kt tiles] x panels [p0, p1) of B; `panels` is the row length of C.
@@ -43,7 +45,8 @@ INLINE void gemm(enum kind kind, enum number num, const struct work *w, const vo
                  int p0, int p1, int panels, const void *next, const struct epilogue *e) {
     float raw[2][1024] __attribute__((aligned(64)));
     float *part = w->part;
-    int pairs = (rows + 31) / 32, strips = (kt + STRIP - 1) / STRIP, strip = (kt + strips - 1) / strips, per_step = (8 + strip - 1) / strip;
+    int pairs = (rows + 31) / 32, strips = (kt + STRIP - 1) / STRIP, strip = (kt + strips - 1) / strips;
+    int per_step = (8 + strip - 1) / strip;
     int fetch = (32 + pairs - 1) / pairs, first = e->first, turn = 0;
     unsigned done = 8; /* quarters of the tile rows of `last` that have been finished, of 8 */
     const int in_tiles = kind == ADD && num == BF16;

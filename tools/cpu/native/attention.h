@@ -5,7 +5,10 @@
 /* 16 x 16 dwords in place */
 INLINE void transpose(__m512i r[16]) {
     __m512i t[16];
-    for (int i = 0; i < 16; i += 2) t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]), t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
     for (int i = 0; i < 16; i += 4)
         for (int j = 0; j < 2; j++) {
             r[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + 2 + j]);
@@ -13,7 +16,8 @@ INLINE void transpose(__m512i r[16]) {
         }
     for (int i = 0; i < 4; i++) {
         t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88), t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88), t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
     }
     for (int i = 0; i < 8; i++) {
         r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
@@ -38,7 +42,8 @@ static void keys_values(const struct work *w, const act *kv, int nk) {
                 int dims = MIN(32, s.hd - d * 32);
                 const act *from = kv + (int64_t)t * s.ld + head * s.hd + d * 32;
                 __m512i r[16];
-                for (int i = 0; i < 16; i++) r[i] = _mm512_maskz_loadu_epi32((1u << dims / 2) - 1, from + (int64_t)i * s.ld);
+                for (int i = 0; i < 16; i++)
+                    r[i] = _mm512_maskz_loadu_epi32((1u << dims / 2) - 1, from + (int64_t)i * s.ld);
                 transpose(r);
                 for (int i = 0; i < 16; i++) _mm512_storeu_si512(k + i * 64, r[i]);
             }
@@ -156,7 +161,8 @@ static void attend(const struct work *w, const act *q, int nq, int nk, act *ctx,
         FENCE();
         for (int head = 0; head < heads; head++) scores_of(w, q + (int64_t)t * s.ld + head * s.hd, head, keys, rows);
         for (int head = 0; head < heads; head++) {
-            float *x = w->scores + (int64_t)head * 16 * keys, *sums = SUMMED ? (float *)(w->o + head * 5 * 1024 + 4096) : 0;
+            float *x = w->scores + (int64_t)head * 16 * keys;
+            float *sums = SUMMED ? (float *)(w->o + head * 5 * 1024 + 4096) : 0;
             uint8_t *p = w->p + (int64_t)head * 16 * keys * sizeof(act);
             if (keys == 32) soften(x, 1, nk, rows, scale, p, sums);
             else if (keys == 64) soften(x, 2, nk, rows, scale, p, sums);

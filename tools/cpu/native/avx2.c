@@ -17,7 +17,8 @@ enum { SHIFTED = 1 };
 /* c + a 4-byte group of k's (one fp32, four u8) x that group of 8 columns */
 INLINE __m256 dot(enum number num, __m256 c, __m256 a, __m256 b) {
     if (num == F32) return _mm256_fmadd_ps(a, b, c);
-    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(c) : "x"(a), "x"(b)); /* no target: only what is asked for int8 has it */
+    /* by its name, since the file's target lacks it: only a CPU that has it is asked for int8 */
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(c) : "x"(a), "x"(b));
     return c;
 }
 
@@ -30,7 +31,8 @@ INLINE void some_rows(enum number num, int n, const uint8_t *a, long a_row, long
     for (int k = 0; k < kt; k++, a += a_step, b += b_step)
 #pragma GCC unroll 2
         for (int i = 0; i < 64; i += 4) {
-            __m256 b0 = _mm256_loadu_ps((const float *)(b + i * 16)), b1 = _mm256_loadu_ps((const float *)(b + i * 16 + 32));
+            const float *columns = (const float *)(b + i * 16);
+            __m256 b0 = _mm256_loadu_ps(columns), b1 = _mm256_loadu_ps(columns + 8);
 #pragma GCC unroll 6
             for (int r = 0; r < n; r++) {
                 __m256 x = _mm256_broadcast_ss((const float *)(a + r * a_row + i));

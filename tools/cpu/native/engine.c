@@ -136,8 +136,8 @@ static void forked(void) {
 
 static __attribute__((constructor)) void loaded(void) { pthread_atfork(0, 0, forked); }
 
-/* task(i, n) for all items, `take` at a time, and near the end fewer, at least `least`; or task(i, 1) for each of a team.
- * A thread that cannot be made is done without, and so is the team then. */
+/* task(i, n) for all items, `take` at a time, and near the end fewer, at least `least`; or task(i, 1) for each of a
+ * team. A thread that cannot be made is done without, and so is the team then. */
 static void parallel(struct run *j, void (*task)(struct run *, const struct work *, int, int), int items, int take,
                      int least) {
     uint64_t want = (j->team ? j->team : MIN(j->threads, (items + take - 1) / take)) - 1;
@@ -228,9 +228,10 @@ int64_t native_bytes(int family, const struct net *m, int n, int block, int grou
     return arrange(&j, m, n, block, group, longest, threads, base) - base;
 }
 
-/* logits[n][labels] of n sentences: sentence i has ids[start[i] .. start[i] + rows[i]), and as many types (NULL: all 0),
- * of which the first keys[i] are attended to (keys < rows: padded). A block holds at most `block` rows (at least the longest sentence); a thread
- * takes `group` blocks at once. `work`: native_bytes, 4096-aligned. The caller has checked everything. */
+/* logits[n][labels] of n sentences: sentence i has ids[start[i] .. start[i] + rows[i]), and as many types (NULL: all
+ * 0), of which the first keys[i] are attended to (keys < rows: padded). A block holds at most `block` rows (at least
+ * the longest sentence); a thread takes `group` blocks at once. `work`: native_bytes, 4096-aligned. The caller has
+ * checked everything. */
 void native_run(int family, const struct net *m, const int32_t *ids, const int32_t *types, const int64_t *start,
                 const int32_t *rows, const int32_t *keys, int n, int block, int group, int longest, int threads,
                 uint8_t *work, float *logits) {

@@ -2,8 +2,8 @@
 
 /* one copy of the code for each kind and number that is used */
 #define GEMM(name, kind, num) \
-    static __attribute__((noinline)) void name(const struct work *w, const void *a, const void *b, int kt, int rows, int p0, \
-                                               int p1, int panels, const void *next, const struct epilogue *e) { \
+    static __attribute__((noinline)) void name(const struct work *w, const void *a, const void *b, int kt, int rows, \
+                                               int p0, int p1, int panels, const void *next, const struct epilogue *e) { \
         gemm(kind, num, w, a, b, kt, rows, p0, p1, panels, next, e); \
     }
 GEMM(rows_bf16, ROWS, BF16)
@@ -19,8 +19,8 @@ GEMM(gelu_f32, GELU, F32)
 GEMM(add_f32, ADD, F32)
 #endif
 
-static void (*const multiply[3][4])(const struct work *, const void *, const void *, int, int, int, int, int, const void *,
-                                    const struct epilogue *) = {
+static void (*const multiply[3][4])(const struct work *, const void *, const void *, int, int, int, int, int,
+                                    const void *, const struct epilogue *) = {
     [ROWS] = {[BF16] = rows_bf16, [S8] = rows_s8},
     [GELU] = {[BF16] = gelu_bf16, [S8] = gelu_s8},
     [ADD] = {[BF16] = add_bf16, [S8] = add_s8, [U8] = add_u8},
@@ -44,8 +44,8 @@ static void project(const struct work *w, int l, const act *h, int rows, int fro
     struct epilogue e = {.out = out, .ld = s.ld, .bias = weight(m, l, Q_K_V_BIAS), .column = weight(m, l, Q_K_V_SCALE),
                          .row = w->scale, .sums = sums_of(w, l, 0)};
     if (num == S8) quantise(h, s.h / KA, rows, weight(m, l, Q_K_V_SMOOTH), w->a8, w->scale);
-    multiply[ROWS][num](w, num == S8 ? (void *)w->a8 : h, weight(m, l, Q_K_V), s.h / (num == S8 ? 64 : KA), rows, from, to,
-                        0, weight(m, l, OUT), &e);
+    multiply[ROWS][num](w, num == S8 ? (void *)w->a8 : h, weight(m, l, Q_K_V), s.h / (num == S8 ? 64 : KA), rows, from,
+                        to, 0, weight(m, l, OUT), &e);
 }
 
 /* From ctx on: output projection, LayerNorm, feed-forward, LayerNorm; h in place. The feed-forward goes slice by
@@ -56,9 +56,10 @@ static void rest_of_layer(const struct work *w, int l, const act *ctx, act *h, i
     enum number num = m->precision[l];
     int int8 = num == S8, panels = s.h / 32, step = int8 ? 64 : KA; /* columns of a k-tile */
     int64_t bytes = bytes_of[num];
-    struct epilogue add = {.c = w->c, .first = 1, .column = weight(m, l, OUT_SCALE), .row = w->scale, .sums = sums_of(w, l, s.qkv)};
-    struct epilogue up = {.out = w->inter, .bias = weight(m, l, UP_BIAS), .column = weight(m, l, UP_SCALE), .row = w->scale,
-                          .sums = sums_of(w, l, s.qkv + s.h)};
+    struct epilogue add = {.c = w->c, .first = 1, .column = weight(m, l, OUT_SCALE), .row = w->scale,
+                           .sums = sums_of(w, l, s.qkv)};
+    struct epilogue up = {.out = w->inter, .bias = weight(m, l, UP_BIAS), .column = weight(m, l, UP_SCALE),
+                          .row = w->scale, .sums = sums_of(w, l, s.qkv + s.h)};
     const uint8_t *wo = weight(m, l, OUT), *wu = weight(m, l, UP_W), *wd = weight(m, l, DOWN);
     if (int8) quantise(ctx, s.ctx / KA, rows, 0, w->a8, w->scale);
     multiply[ADD][num](w, int8 ? (void *)w->a8 : ctx, wo, s.ctx / step, rows, 0, panels, panels, wu, &add);
@@ -68,11 +69,13 @@ static void rest_of_layer(const struct work *w, int l, const act *ctx, act *h, i
     for (int at = 0; at < s.inter; at += s.slice) {
         int width = MIN(s.slice, s.inter - at);
         const uint8_t *down = wd + at * s.h * bytes;
-        const uint8_t *after = at + width < s.inter ? wu + (at + width) * s.h * bytes : weight(m, MIN(l + 1, m->layers - 1), Q_K_V);
+        int done = at + width == s.inter;
+        const uint8_t *after = done ? weight(m, MIN(l + 1, m->layers - 1), Q_K_V) : wu + (at + width) * s.h * bytes;
         up.ld = width / KA, add.first = !at;
         multiply[GELU][num](w, int8 ? (void *)w->a8 : h, wu, s.h / step, rows, at / 32, (at + width) / 32, 0, down, &up);
         if (int8) quantise_gelu(w->inter, width / KA, rows, w->inter8, w->inter_scale);
-        multiply[ADD][int8 ? U8 : num](w, int8 ? (void *)w->inter8 : w->inter, down, width / step, rows, 0, panels, panels, after, &add);
+        multiply[ADD][int8 ? U8 : num](w, int8 ? (void *)w->inter8 : w->inter, down, width / step, rows, 0, panels,
+                                       panels, after, &add);
     }
     add_norm(w, weight(m, l, DOWN_BIAS), weight(m, l, LN2_G), weight(m, l, LN2_B), h, rows);
 }
@@ -87,7 +90,8 @@ struct share { int first, last, from, to; act *h; };
 struct piece { int at, i, row, n, from, to; };
 
 static struct share share_of(const struct run *j, const struct work *w, int b, int turn) {
-    struct share a = {j->team ? 0 : j->block[b], j->team ? j->n : j->block[b + 1], .h = (act *)((uint8_t *)w->h + turn * w->step)};
+    struct share a = {j->team ? 0 : j->block[b], j->team ? j->n : j->block[b + 1],
+                      .h = (act *)((uint8_t *)w->h + turn * w->step)};
     for (int i = a.first; i < a.last; i++) a.to += j->rows[j->order[i]];
     if (j->team) { /* whole tiles, so that two threads never write the same one */
         int rows = a.to, tile = j->family->rows, tiles = (rows + tile - 1) / tile;
@@ -143,7 +147,8 @@ static void attention(struct run *j, const struct work *w, const struct share *a
             }
             n++;
         }
-        if (n) project(w, l, w->cls, n, 0, UP(hidden + s.hdp - s.hd, 32) / 32, w->q); /* attention reads whole tiles of dims */
+        /* attention reads whole tiles of dims */
+        if (n) project(w, l, w->cls, n, 0, UP(hidden + s.hdp - s.hd, 32) / 32, w->q);
     }
     meet(j);
     n = 0;
@@ -162,8 +167,8 @@ static void run_blocks(struct run *j, const struct work *w, int b, int n) {
         shares[i] = share_of(j, w, b + i, i);
         embed_share(j, w, &shares[i]);
     }
-    for (int l = 0; l < layers; l++)
-        for (struct share *a = shares; a < shares + n; a++) { /* layer by layer over the group: weights come from memory once a group */
+    for (int l = 0; l < layers; l++) /* over the whole group, so that weights come from memory once a group */
+        for (struct share *a = shares; a < shares + n; a++) {
             attention(j, w, a, l);
             if (l < layers - 1) rest_of_layer(w, l, w->ctx, a->h, a->to - a->from);
         }

@@ -26,7 +26,8 @@ INLINE float32x4_t dot(enum number num, float32x4_t c, float32x4_t a, float32x4_
     return vfmaq_f32(c, a, b);
 #else
     if (num == BF16) return vbfdotq_f32(c, vreinterpretq_bf16_f32(a), vreinterpretq_bf16_f32(b));
-    return vreinterpretq_f32_s32(vusdotq_s32(vreinterpretq_s32_f32(c), vreinterpretq_u8_f32(a), vreinterpretq_s8_f32(b)));
+    int32x4_t sum = vusdotq_s32(vreinterpretq_s32_f32(c), vreinterpretq_u8_f32(a), vreinterpretq_s8_f32(b));
+    return vreinterpretq_f32_s32(sum);
 #endif
 }
 

@@ -202,7 +202,8 @@ static void add_norm(const struct work *w, const float *bias, const float *g, co
                 for (int j = 0; j < 16; j += VL) {
                     const float *x = c + k * 1024 + r * 16 + j, *g0 = g + k * 32 + j, *b0 = b + k * 32 + j;
                     vec p = fma3(load(x), inv, minus), q = fma3(load(x + 256), inv, minus);
-                    put2(cell(h, kt, t + r, k * 32), 1024, j, fma3(p, load(g0), load(b0)), fma3(q, load(g0 + 16), load(b0 + 16)));
+                    p = fma3(p, load(g0), load(b0)), q = fma3(q, load(g0 + 16), load(b0 + 16));
+                    put2(cell(h, kt, t + r, k * 32), 1024, j, p, q);
                 }
         }
     }
@@ -215,7 +216,8 @@ static void embed(const struct work *w, const int32_t *ids, const int32_t *types
     for (int t = first; t < first + n; t++, row++) {
         const uint8_t *word = (const uint8_t *)tensor(w->m, 0) + (int64_t)ids[t] * h * bytes;
         const float *position = (const float *)tensor(w->m, 1) + (int64_t)t * h;
-        const float *type = (const float *)tensor(w->m, 8 + w->m->layers * TENSORS) + (types ? (int64_t)types[t] * h : 0);
+        const float *type = (const float *)tensor(w->m, 8 + w->m->layers * TENSORS);
+        if (types) type += (int64_t)types[t] * h;
         float *c = w->c + (int64_t)(row / 32) * h * 32 + row % 32 / 16 * 512 + row % 16 * 16;
         for (int j = 0; j < h; j += VL) {
             vec x = bytes == 4 ? load(word + j * 4) : bf16s(word + j * 2);

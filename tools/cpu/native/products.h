@@ -31,7 +31,8 @@ INLINE void gemm(enum kind kind, enum number num, const struct work *w, const vo
     int bytes = kt * (wide ? 1024 : 2048), steps = (rows + 15) / 16 * 2 * kt;
     int fetch = (bytes / 64 + steps - 1) / steps;
     for (int p = p0; p < p1; p++) {
-        const uint8_t *bp = (const uint8_t *)b + (int64_t)p * bytes, *soon = p + 1 < p1 ? bp + bytes : (const uint8_t *)next;
+        const uint8_t *bp = (const uint8_t *)b + (int64_t)p * bytes;
+        const uint8_t *soon = p + 1 < p1 ? bp + bytes : (const uint8_t *)next;
         if (wide) bp = widen(bp, kt / 2, w->panel);
         const uint8_t *end = soon + bytes;
         for (int r = 0; r < rows; r += 16, soon += 128 * kt * fetch) {
@@ -48,8 +49,9 @@ INLINE void gemm(enum kind kind, enum number num, const struct work *w, const vo
 static void scores_of(const struct work *w, const act *q, int head, int keys, int rows) {
     int nd = w->s.hdp / KA;
     for (int j = 0; j < keys; j += 32)
-        product(sizeof(act) == 2 ? BF16 : F32, q, w->s.ld * sizeof(act), 64, w->k + ((int64_t)head * keys + j) / 16 * nd * 1024,
-                1024, nd * 1024, nd, rows, 0, w->scores + (int64_t)head * 16 * keys + j, keys, 16, 0, 0);
+        product(sizeof(act) == 2 ? BF16 : F32, q, w->s.ld * sizeof(act), 64,
+                w->k + ((int64_t)head * keys + j) / 16 * nd * 1024, 1024, nd * 1024, nd, rows, 0,
+                w->scores + (int64_t)head * 16 * keys + j, keys, 16, 0, 0);
 }
 
 static void values_of(const struct work *w, int head, int keys, int rows) {

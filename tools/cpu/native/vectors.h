@@ -1,5 +1,5 @@
-/* vectors.h: a register of floats, by the units' own instructions where the compiler's portable vectors have no good word
- * for it. A 64-byte line of floats is 16 / VL registers: what works on lines loops over them.
+/* vectors.h: a register of floats, by the units' own instructions where the compiler's portable vectors have no good
+ * word for it. A 64-byte line of floats is 16 / VL registers: what works on lines loops over them.
  *
  * Whoever includes it has defined `act`, the type of an activation between operators: bf16 (uint16_t) or float. */
 #if defined(__AVX512F__)
@@ -174,7 +174,8 @@ INLINE halves nearest_bf16(vec x) {
     return __builtin_convertvector((u + 0x7fff + (u >> 16 & 1)) >> 16, halves);
 }
 
-/* Floats [j, j + VL) and [16 + j, 16 + j + VL) of 32 as activations; `next`: bytes to the second line, where 16 fill one. */
+/* Floats [j, j + VL) and [16 + j, 16 + j + VL) of 32 as activations; `next`: bytes to the second line, where 16 fill
+ * one. */
 INLINE void put2(void *to, long next, int j, vec x, vec y) {
     if (sizeof(act) == 4) {
         store((float *)to + j, x);
