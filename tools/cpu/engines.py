@@ -37,7 +37,11 @@ class Engine:
 
 
 class Onnxruntime(Engine):
-    """fp32 reference, and the fp16 rehearsal of fp16.py, whose roundings nothing may optimise away."""
+    """fp32 reference, and the fp16 rehearsal of fp16.py, whose roundings nothing may optimise away.
+
+    Its threads look out for work during a request, and not for some milliseconds after it as they would by themselves:
+    requests take as long, and whatever runs between two has the processors.
+    """
 
     limited = False
 
@@ -47,6 +51,7 @@ class Onnxruntime(Engine):
         if precision == "fp16-sim":
             settings["graph_optimization_level"] = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         share = threads if streams == 1 else max(1, (threads or cpu.cores()) // streams)
+        settings = {"session.force_spinning_stop": "1", **settings}
         self.path, self.session = path, onnxfile.session(path, share, **settings)
         self.precision, self.version, self.streams = precision, ort.__version__, streams
         self.inputs = [onnxfile.Tensor(i.name, onnxfile.DTYPES[i.type], i.shape) for i in self.session.get_inputs()]
