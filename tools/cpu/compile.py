@@ -239,7 +239,7 @@ def judged(job: Job, folder: Path, rows: int | None):
     from tools.graph import gate
 
     given = read_labels(folder / "labels.json")
-    arrays = input_files.load_inputs(folder, input_files.input_names(folder))
+    arrays = input_files.load_inputs(folder, list(shapes_of(job.onnx)))
     whole = input_files.lengths(arrays) > 0  # no padding rows of whole batches
     arrays = {name: a[whole] for name, a in arrays.items()}
     if "first" not in arrays:  # one sentence a row
