@@ -11,8 +11,6 @@ WEIGHTS := default
 SEQ :=
 #: 1: several sentences share each row of SEQ tokens, with the same answers
 PACK :=
-#: 1: the last layer is computed for [CLS] alone, with the same answers; on Ascend that layer loses CANN's fusions
-CLS :=
 #: batch size
 BS := 8
 #: cpu, T4, or an Ascend SoC such as 310P3 (710 is its old name)
@@ -75,13 +73,13 @@ VENV := .venv
 #: the Python that makes VENV, 3.11 or newer
 PYTHON := python3
 
-override PARAMETERS := MODEL WEIGHTS SEQ PACK CLS BS CHIP PRECISION ENGINE V INPUT OUT RERUN MODELS CHIPS BATCHES \
+override PARAMETERS := MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE V INPUT OUT RERUN MODELS CHIPS BATCHES \
     PRECISIONS SAMPLES ROUNDS A B FROM ATC CANN_IMAGE DEVICE AIS_PYTHON CLAIM SST2 ISA DATA TRAIN RUNS VENV PYTHON \
     LAUNCH SLURM_ARGS COLUMNS KEEP CLUSTER
 include mk/words.mk
 $(if $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(MAKE_VERSION)),$(error GNU make 4.2 or newer is needed, not $(MAKE_VERSION)))
 RUNNING    := setup data onnx om accuracy perf score
-TABLES     := accuracy-table perf-table bench knobs repeat
+TABLES     := accuracy-table perf-table bench repeat
 RECORDING  := record report audit verify reproduce compare
 HANDING_ON := claims costs release container crate sbom clean distclean
 DEVELOPING := help help-dev doctor fusion-report demo-ascend train torture fuzz lock lint test
@@ -89,7 +87,7 @@ DEVELOPING := help help-dev doctor fusion-report demo-ascend train torture fuzz 
 .DEFAULT_GOAL := help
 
 include mk/shell.mk mk/chips.mk $(wildcard models/*/model.mk) mk/score.mk mk/params.mk mk/sequence.mk mk/paths.mk
-include mk/install.mk mk/source.mk mk/rows.mk mk/graph.mk mk/compile.mk mk/run.mk mk/bench.mk mk/tables.mk mk/develop.mk
+include mk/install.mk mk/source.mk mk/graph.mk mk/compile.mk mk/run.mk lab/lab.mk mk/tables.mk mk/develop.mk
 
 # ---- Targets for people. A recipe here only prints what was made, so `make -q` and `make -n` stay truthful.
 ##@ Run one configuration
@@ -112,8 +110,6 @@ accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x
 perf-table: results/local/perf-table.md          ## throughput of MODELS x CHIPS x PRECISIONS x BATCHES
 	$(info $(file <$<))
 bench: build/$(dir $(ONE))bench.md  ## our engines and their peers, taking turns on the same sentences
-	$(info $(file <$<))
-knobs: build/$(dir $(ONE))knobs.md  ## what each setting of the CPU engines costs, beside the ones in use
 	$(info $(file <$<))
 repeat: build/$(dir $(ONE))repeat.md  ## the same cells over an hour, alone and beside a load: which figure repeats
 	$(info $(file <$<))

@@ -31,10 +31,10 @@ REHEARSALS := fp16-sim
 atc.fp16 := force_fp16
 atc.mix  := allow_mix_precision
 
-# What ISA may say, rising: oneDNN's names; OpenVINO (not its fp32) and our engine obey (tools/base/cpu.py: STEPS).
+# What ISA may say, rising: oneDNN's names; OpenVINO (not its fp32) and our engine obey (tools/make/cpu.py: STEPS).
 ISAS := SSE41 AVX AVX2 AVX2_VNNI AVX2_VNNI_2 AVX512_CORE AVX512_CORE_VNNI AVX512_CORE_BF16 AVX512_CORE_FP16 \
         AVX512_CORE_AMX
-# What bench and knobs measure of ours, where this CPU can run it.
+# What bench measures of ours, where this CPU can run it.
 BENCHED := cpu-native-bf16 cpu-native-int8 cpu-native-fp32 cpu-openvino-bf16 cpu-openvino-int8 cpu-onnxruntime-fp32
 unit.cpu-native-bf16   := amx_bf16 avx512_bf16 bf16
 unit.cpu-native-int8   := amx_int8 avx512_vnni avx_vnni i8mm
@@ -45,7 +45,7 @@ unit.cpu-openvino-int8 := avx512_vnni avx_vnni asimddp i8mm
 family_of = $(strip $(foreach f,ascend gpu cpu,$(if $(filter $1,$(CHIPS_$f)),$f)))
 engines_of = $($(family_of).ENGINES)
 precisions_of = $(foreach e,$(engines_of),$($e.PRECISIONS))
-# The units of this CPU, in Linux's words, and those that ISA= leaves (tools/base/cpu.py: STEPS).
+# The units of this CPU, in Linux's words, and those that ISA= leaves (tools/make/cpu.py: STEPS).
 UNITS := AVX2:avx2 AVX2_VNNI:avx_vnni AVX512_CORE:avx512f AVX512_CORE_VNNI:avx512_vnni AVX512_CORE_BF16:avx512_bf16 \
          AVX512_CORE_AMX:amx_bf16 AVX512_CORE_AMX:amx_int8 :bf16 :asimd :asimddp :i8mm
 cpu_units := $(sort $(filter $(foreach u,$(UNITS),$(lastword $(subst :, ,$u))),$(file </proc/cpuinfo)))
@@ -56,5 +56,5 @@ has_unit   = $(filter $(unit.$1),$(filter-out $(forbidden),$(cpu_units)))
 unit.faster-native-bf16 := amx_bf16 avx512_bf16
 unit.faster-native-int8 := amx_int8 avx512_vnni avx_vnni
 # engine_for CHIP,PRECISION: ENGINE where given; ours where it is the fastest; else the chip's first that has it.
-ours_for   = $(if $(PACK)$(CLS),,$(if $(filter cpu,$1),$(if $(call has_unit,faster-native-$2),native)))
+ours_for   = $(if $(PACK),,$(if $(filter cpu,$1),$(if $(call has_unit,faster-native-$2),native)))
 engine_for = $(or $(ENGINE),$(ours_for),$(firstword $(foreach e,$(engines_of),$(if $(filter $2,$($e.PRECISIONS)),$e))))

@@ -3,7 +3,7 @@
 claims: | $(VENV)/installed        ## what this project claims, and what a claim takes; CLAIM= checks one
 	$(Q)$(py) -m tools.checks.claims $(addprefix --claim ,$(CLAIM)) --make VENV=$(VENV)
 costs: | $(VENV)/installed         ## measure the time, disk and memory of each target into results/costs.csv
-	$(Q)$(py) -m tools.checks.costs --save_path results/costs.csv
+	$(Q)$(py) -m lab.costs --save_path results/costs.csv
 release: | $(VENV)/installed       ## one tar of the last commit that needs no package index: build/release/
 	$(Q)$(py) -m tools.setup.release --save_path build/release
 container:                         ## build Containerfile with podman, and run the two commands of README offline in it
@@ -26,11 +26,11 @@ doctor:                            ## what this machine can run, what is missing
 train: | $(wheel)                  ## train the adapter of minilm_sst2 again from TRAIN=; how near it comes
 	$(Q)$(train)
 torture: | $(VENV)/installed       ## kill the pipeline RUNS times, spoil files between; each make gives the same bytes
-	$(Q)$(py) -m tools.checks.torture --runs $(RUNS) build/$(ONE)/accuracy.txt -- $(parameters)
+	$(Q)$(py) -m lab.torture --runs $(RUNS) build/$(ONE)/accuracy.txt -- $(parameters)
 fuzz: | $(VENV)/installed          ## give every parser malformed inputs
-	$(Q)PYTHONPATH=. $(py) -W ignore test/fuzz.py --runs $(RUNS)00
+	$(Q)$(py) -W ignore -m lab.fuzz --runs $(RUNS)00
 lock:                              ## resolve requirements*.in into the lock files (needs uv)
-	$(Q)$(our_python) -m tools.setup.lock
+	$(Q)$(our_python) -m lab.lock
 lint: | $(VENV)/installed          ## ruff and shellcheck
 	$(Q)$(py) -m ruff check -q . && $(py) -m ruff format -q --check .
 	$(Q)$(VENV)/bin/shellcheck .ci/run $(wildcard models/*/test/*.sh)

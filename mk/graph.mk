@@ -11,7 +11,7 @@ seq_len    = $(subst -,$(comma),$(length))
 row_layout = $(if $(packed),--pack) $(if $(bs),--batch_size $(bs)) $(if $(real),--max_len $(longest))
 do.inputs  = models/$(model)/preprocess.py --text_file $(sentences) --tokenizer_path $(checkpoint) \
     --seq_len $(seq_len) $(row_layout) $(asked) --save_path {}
-$(foreach f,$(wholes) $(whole_batches),build/$f/input/MANIFEST): build/%/input/MANIFEST: \
+$(foreach f,$(shapes) $(batches),build/$f/input/MANIFEST): build/%/input/MANIFEST: \
     build/$$(weights)/checkpoint/MANIFEST $$(sentences) $$(call by,inputs)
 	$(call run,inputs)
 
@@ -22,9 +22,16 @@ gate_rows = $(addprefix --rows ,$($(model).GATE_ROWS))
 
 # The same for sentences cut elsewhere than the export's, once for all batch sizes.
 do.reference = -m tools.graph.gate build/$(weights)/model.onnx --input $(input) $(gate_rows) --save_path {}
-$(wholes:%=build/%/reference.npy): build/%/reference.npy: build/$$(weights)/model.onnx build/%/input/MANIFEST \
+$(shapes:%=build/%/reference.npy): build/%/reference.npy: build/$$(weights)/model.onnx build/%/input/MANIFEST \
     $$(call by,reference)
 	$(call run,reference)
+
+# The graph that the later steps are compared with: the export, or with PACK=1, several sentences in a row.
+exported = build/$(if $(packed),$(shape)/pack,$(weights)/model).onnx
+do.pack = -m tools.graph.pack build/$(weights)/model.onnx {} --seq_len $(length) --input $(input) $(gate_rows)
+$(patsubst %,build/%/pack.onnx,$(filter %p,$(shapes))): build/%/pack.onnx: build/$$(weights)/model.onnx \
+    build/%/input/MANIFEST $$(call by,pack)
+	$(call run,pack)
 
 # shape_of INPUT: its static shape as onnxsim and atc write it, name:batch,length; -1 leaves a dimension open.
 # A packed row has one number of the input `first` for every 8 tokens (PACKED_TOKENS in tools/source/tokens.py).

@@ -12,7 +12,7 @@ $(VENV)/installed: $(locks) $$(if_stale)
 looking := help help-dev doctor lock clean distclean
 ifneq ($(filter-out $(looking),$(or $(MAKECMDGOALS),help)),)
 stamps := --stamp $(VENV)/installed $(locks) --stamp .venv-bench/installed requirements-bench.txt
-found := $(shell $(our_python) -m tools.imports build/imports.mk $(stamps) 2>&1)
+found := $(shell $(our_python) -m tools.make.imports build/imports.mk $(stamps) 2>&1)
 $(if $(found),$(info $(found)))
 include build/imports.mk
 endif

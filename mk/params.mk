@@ -54,5 +54,5 @@ checked := $(if $(PRECISION),$(call pick,PRECISION,$(precisions_here)))
 checked := $(if $(PRECISIONS),$(call all,PRECISIONS,$(foreach c,$(CHIPS),$(call precisions_of,$c))))
 first_engine := $(or $(ENGINE),$(firstword $(call engines_of,$(CHIP))))
 override PRECISION := $(or $(PRECISION),$(firstword $($(first_engine).PRECISIONS)))
-# The units that ISA= leaves, for OpenVINO, PyTorch and our own engine (tools/base/cpu.py).
+# The units that ISA= leaves, for OpenVINO, PyTorch and our own engine (tools/make/cpu.py).
 $(if $(ISA),$(eval export ONEDNN_MAX_CPU_ISA := $(ISA)))

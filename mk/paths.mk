@@ -5,10 +5,10 @@
 # A folder name for any WEIGHTS: each unlike value gives an unlike name, in characters that atc takes.
 escaped = $(subst =,_e,$(subst $(comma),_c,$(subst @,_a,$(subst :,_.,$(subst /,_-,$(subst _,__,$1))))))
 weights_name := $(call escaped,$(WEIGHTS))
-# path MODEL,SEQ,BS,CHIP,PRECISION: where that configuration lives. Buckets are written seq64-128, packed rows seq128p,
-# CLS=1 behind all that, as in seqrealc; ISA= stands behind the precision, as in cpu-openvino-bf16.AVX2.
+# path MODEL,SEQ,BS,CHIP,PRECISION: where that configuration lives. Buckets are written seq64-128, packed rows
+# seq128p; ISA= stands behind the precision, as in cpu-openvino-bf16.AVX2.
 path   = $1/$(weights_name)/seq$2/bs$3/$4-$(call engine_for,$4,$5)-$5$(addprefix .,$(ISA))
-seq_of = $(subst $(comma),-,$(or $(SEQ),$($1.SEQ)))$(if $(PACK),p)$(if $(CLS),c)
+seq_of = $(subst $(comma),-,$(or $(SEQ),$($1.SEQ)))$(if $(PACK),p)
 
 # In a rule, these read the parameters back from the stem $*.
 part      = $(word $1,$(subst /, ,$*))
@@ -17,8 +17,7 @@ weights   = $(model)/$(call part,2)
 shape     = $(weights)/$(call part,3)
 batch     = $(shape)/$(call part,4)
 leaf      = $(batch)/$(call part,5)
-seq       = $(patsubst %c,%,$(patsubst seq%,%,$(call part,3)))
-cls       = $(filter seq%c,$(call part,3))
+seq       = $(patsubst seq%,%,$(call part,3))
 packed    = $(filter %p,$(seq))
 real      = $(filter real,$(seq))
 bucketed  = $(findstring -,$(seq))
@@ -33,9 +32,8 @@ engine    = $(word 2,$(config))
 precision = $(patsubst $(chip)-$(engine)-%,%,$(firstword $(subst ., ,$(call part,5))))
 family    = $(call family_of,$(chip))
 inputs    = $(if $(packed),$(filter-out %mask,$($(model).INPUTS)) sentence position first,$($(model).INPUTS))
-# The input files, the same with CLS=1: a file a row, for all batch sizes; whole batches where rows differ by bucket.
-whole     = $(weights)/seq$(seq)
-input     = build/$(whole)$(if $(bucketed),$(addprefix /,$(call part,4)))/input
+# The input files: a file a row, for all batch sizes; whole batches where rows differ by bucket.
+input     = build/$(shape)$(if $(bucketed),$(addprefix /,$(call part,4)))/input
 checkpoint = build/$(weights)/checkpoint
 model_file = build/$(leaf)/$(call compiled,$(engine))
 
@@ -47,14 +45,12 @@ row           = $(call path,$1,$(call seq_of,$1),$2,$3,$4)
 rows_of_chip  = $(foreach p,$(call table_precisions,$2),$(foreach b,$(BATCHES),$(call row,$1,$b,$2,$p)))
 rows_of_model = $(foreach c,$(CHIPS),$(call rows_of_chip,$1,$c))
 ROWS    := $(sort $(foreach m,$(MODELS),$(call rows_of_model,$m)))
-SCORING := $(if $(filter $(CHIPS_cpu),$(CHIP)),$(call path,$(MODEL),real$(if $(CLS),c),$(BS),cpu,$(PRECISION)))
+SCORING := $(if $(filter $(CHIPS_cpu),$(CHIP)),$(call path,$(MODEL),real,$(BS),cpu,$(PRECISION)))
 REAL    := $(MODEL)/$(weights_name)/seqreal/bs32
 leaves  := $(sort $(ONE) $(ROWS) $(SCORING) $(BENCHED:%=$(dir $(ONE))%) $(BENCHED:%=$(REAL)/%))
 up      = $(sort $(patsubst %/,%,$(foreach p,$1,$(dir $p))))
 batches := $(call up,$(leaves))
 shapes  := $(call up,$(batches))
 sources := $(call up,$(shapes))
-wholes  := $(sort $(shapes:%c=%))
-whole_batches := $(sort $(foreach b,$(batches),$(patsubst %c/,%/,$(dir $b))$(notdir $b)))
 rehearsed := $(foreach l,$(leaves),$(if $(findstring -$(REHEARSALS),$(notdir $l)),$l))
 of_engine = $(foreach l,$(leaves),$(if $(findstring -$1-,$(notdir $l)),$l))

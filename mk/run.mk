@@ -11,7 +11,7 @@ not_used      = $(other_engines) $(if $(real),,tools/cpu/plan.py)
 # fp32 outputs of rows of one length are held to the exported graph's logits, kept by the export where it cut its
 # sentences to that length: then all of them, whatever GATE_ROWS says.
 cut_alike     = $(filter $(longest),$(seq))
-reference     = build/$(if $(cut_alike),$(weights),$(whole))/reference.npy
+reference     = build/$(if $(cut_alike),$(weights),$(shape))/reference.npy
 outputs_gate  = $(if $(gated_by_outputs),-- $(py) -m tools.graph.gate $(reference) {}/out --input $(input) \
     $(if $(cut_alike),,$(gate_rows)))
 gate_needs    = $(if $(gated_by_outputs),$(reference) $(needs.tools.graph.gate))

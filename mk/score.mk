@@ -16,7 +16,6 @@ RERUN :=
 # The engines by speed; int8 of another task needs TRAIN=.
 scored_task := $(filter-out sst2,$($(MODEL).TASK))
 by_speed := $(if $(scored_task),,native-int8 openvino-int8) native-bf16 openvino-bf16 onnxruntime-fp32
-by_speed := $(filter-out $(if $(CLS),native-%),$(by_speed))
 runs_here = $(if $(unit.cpu-$1),$(call has_unit,$(if $(unit.faster-$1),faster,cpu)-$1),yes)
 chosen    = $(filter-out score,$(MAKECMDGOALS))$(filter-out $(CHIPS_cpu),$(CHIP))$(ENGINE)$(PRECISION)$(ISA)
 fastest  := $(firstword $(foreach e,$(by_speed),$(if $(call runs_here,$e),$e)))
@@ -42,7 +41,7 @@ score_options = --model $< --tokenizer_path build/$(MODEL)/$(weights_name)/check
     --max_len $(lastword $(subst $(comma), ,$($(MODEL).SEQ))) \
     --input '$(call need,INPUT,a file of sentences, a folder or a glob)'
 score_file  = $(or $(OUT),$(scored).csv)
-score_one   = $(py) -m tools.run --step score $(score_file) $(INPUT) $^ -- \
+score_one   = $(py) -m tools.make.run --step score $(score_file) $(INPUT) $^ -- \
     $(py) -m tools.cpu.score $(score_options) --save_path {}
 score_parts = $(scale_py) -m tools.scale.score $(score_options) $(if $(COLUMNS),--columns $(COLUMNS)) \
     $(if $(KEEP),--keep $(KEEP)) \

@@ -1,4 +1,4 @@
-# SEQ, PACK, CLS and WEIGHTS, checked; what cannot go together stops here, in words.
+# SEQ, PACK and WEIGHTS, checked; what cannot go together stops here, in words.
 wrong_seq := is not a length from 8 to 512, an ascending list of them such as 64,128, or real
 buckets := $(subst $(comma), ,$(SEQ))
 ascending := $(subst $(space),$(comma),$(filter $(buckets),$(wordlist 8,512,$(numbers))))
@@ -22,11 +22,7 @@ $(if $(PACK),$(if $(filter native,$(ENGINE)),\
 $(if $(PACK),$(if $(filter $(CHIPS_gpu),$(CHIP) $(CHIPS)),\
     $(error PACK=1 is for cpu and the Ascend chips: trtexec times no sentences)))
 
-$(if $(filter-out 1,$(CLS)),$(error CLS='$(CLS)' is not 1 or empty))
-$(if $(CLS),$(if $(filter native,$(ENGINE)),\
-    $(error CLS=1 needs no ENGINE=native: that engine computes its last layer for [CLS] alone; leave out one of them)))
-comparing := $(filter bench knobs repeat,$(MAKECMDGOALS))
-$(if $(CLS),$(if $(comparing),$(error make $(comparing) compares the whole last layer; use make perf CLS=1)))
+comparing := $(filter bench repeat,$(MAKECMDGOALS))
 $(if $(filter repeat,$(comparing)),$(if $(PACK)$(if $(one_static_length),,no),\
     $(error make repeat times rows of one length, padded: leave out PACK=, SEQ=real and buckets)))
 $(if $(filter $(REHEARSALS),$(PRECISION) $(PRECISIONS)),$(if $(filter perf perf-table,$(MAKECMDGOALS)),\

@@ -55,5 +55,5 @@ $(sources:%=build/%/source): build/%/source: $$(call keep,$$@,$$(source))
 	$(call stamp,$(source))
 $(sources:%=build/%/given): build/%/given: $$(if $$(by_path),$$(call keep,$$@,$$(call hash_of,$$(source),WEIGHTS)))
 	$(call stamp,$(call hash_of,$(source),WEIGHTS))
-train = $(py) -m tools.source.train --train_file $(call need,TRAIN,the official SST-2 train.tsv) --checkpoint $(wheel) \
+train = $(py) -m lab.train --train_file $(call need,TRAIN,the official SST-2 train.tsv) --checkpoint $(wheel) \
     --save_path build/train/adapter.safetensors --reference models/minilm_sst2/adapter.safetensors

@@ -34,7 +34,7 @@ do.plot = -m tools.results.plot $(basename $*) results/records --save_path {}
 results/throughput.svg: results/%: $(records) $(figures) $$(call by,plot)
 	$(call from_folders,plot)
 bench_pages := $(if $(benches),results/bench.md results/bench.svg)
-do.bench_page = -m tools.bench.bench $(if $(filter .md,$(suffix $@)),show,plot) results/bench --save_path {}
+do.bench_page = -m lab.bench $(if $(filter .md,$(suffix $@)),show,plot) results/bench --save_path {}
 results/bench.md results/bench.svg: $(benches) $$(call by,bench_page)
 	$(call from_folders,bench_page)
 do.report = -m tools.results.report results/records $(if $(benches),--bench results/bench) --save_path {}
@@ -49,11 +49,11 @@ said   = $(filter MODEL SEQ BS CHIP ENGINE PRECISION,$(given))
 import = $(py) -m tools.results.imports $(FROM) $(ONE) --given $(said) \
     $(if $(filter DEVICE,$(given)),--devices $(DEVICE)) --save_path results/records
 keep_all = $(py) -m tools.results.record promote results/records $(made)
-keep_bench = $(py) -m tools.bench.bench promote $(bench_made) --save_path results/bench
+keep_bench = $(py) -m lab.bench promote $(bench_made) --save_path results/bench
 measured = $(if $(bench_made),$(keep_bench);) $(if $(made)$(if $(bench_made),,none),$(keep_all))
 record = $(if $(FROM),$(import),$(measured))
 # The parameters as given, for the checks that call make again; each value has been checked for odd characters.
 parameters = $(foreach v,$(filter-out V VENV,$(given)),'$v=$($v)') VENV=$(VENV)
-selected   = $(foreach v,$(filter MODEL WEIGHTS SEQ PACK CLS BS CHIP PRECISION ENGINE,$(given)),'$v=$($v)')
+selected   = $(foreach v,$(filter MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE,$(given)),'$v=$($v)')
 # The verdicts on all records are kept.
 verdicts   = $(if $(selected),,--save_path results/verify.md)

@@ -81,7 +81,7 @@ class Repo:
     def remade(self, *words) -> set[str]:
         """What `make -n` would make, as artefacts below build/ and results/."""
         lines = self.make("-n", *words).stdout.splitlines()
-        made = [re.search(r" -m tools.run --step \S+ +(?:--\w+ +)*(\S+)", line) for line in lines]
+        made = [re.search(r" -m tools.make.run --step \S+ +(?:--\w+ +)*(\S+)", line) for line in lines]
         made = [found[1] for found in made if found]
         return {name.removeprefix("build/") for name in made}
 
@@ -127,8 +127,8 @@ def built(tmp_path_factory, first_built):
 @pytest.fixture(scope="session")
 def native_library(tmp_path_factory):
     """The native engine of these sources, AMX's instructions emulated where this CPU has none; None without gcc."""
-    from tools.base import cpu
     from tools.cpu.native.build import FLAGS
+    from tools.make import cpu
 
     if not shutil.which("gcc"):
         return None
@@ -157,7 +157,6 @@ LONGEST = """
     test_numbers
     test_isa
     test_make
-    test_cls
     test_recipes
     test_bench
     test_add_model

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import cli
 from tools.cpu import runner
+from tools.make import cli
 from tools.results import record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +32,7 @@ for name, text in zip(sys.argv[1::2], sys.argv[2::2]):
 def tree(folder: Path) -> Path:
     """The repository's text files in `folder`."""
     keep = {"ignore": shutil.ignore_patterns("__pycache__", "*.safetensors", "tiny")}
-    for name in ("tools", "mk", "models", "data"):
+    for name in ("tools", "lab", "mk", "models", "data"):
         shutil.copytree(ROOT / name, folder / name, **keep)
     for name in ("Makefile", *(p.name for p in ROOT.glob("requirements*.txt"))):
         shutil.copy(ROOT / name, folder)
@@ -42,7 +42,9 @@ def tree(folder: Path) -> Path:
 
 def run(*words) -> None:
     """run.py TARGET PREREQUISITE... -- COMMAND..."""
-    done = subprocess.run([sys.executable, "-m", "tools.run", "--step", "test", *words], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.make.run", "--step", "test", *words], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 

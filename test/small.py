@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from tools import cli
+from tools.make import cli
 from tools.source import checkpoint as sources
 from tools.source import tokenizer
 

@@ -1,4 +1,4 @@
-"""tools/source/adapter.py: format, strictness, the same bits everywhere; tools/source/train.py on a tiny encoder."""
+"""tools/source/adapter.py: format, strictness, the same bits everywhere; lab/train.py on a tiny encoder."""
 
 import io
 import json
@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save, save_file
 
-from tools import cli
-from tools.source import adapter, train
+from lab import train
+from tools.make import cli
+from tools.source import adapter
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = ROOT / "models" / "minilm_sst2" / "adapter.safetensors"

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from tools import cli
+from tools.make import cli
 
 sys.path.insert(0, str(Path(__file__).parent / "fake_cann"))
 

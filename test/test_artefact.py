@@ -11,8 +11,9 @@ import unicodedata
 import pytest
 from conftest import ROOT
 
-from tools import cli, run, screen
-from tools.checks import claims, costs, crate
+from lab import costs
+from tools.checks import claims, crate
+from tools.make import cli, run, screen
 from tools.setup import install, release, sbom
 
 LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
@@ -77,7 +78,7 @@ def test_the_readmes_say_what_the_claims_say(monkeypatch, capsys):
 
 def test_what_a_target_takes_is_measured(built, tmp_path):
     built.make("MODEL=tiny", "accuracy")
-    command = [sys.executable, "-m", "tools.checks.costs", "--save_path", str(tmp_path / "c.csv"), "data", "nonsense"]
+    command = [sys.executable, "-m", "lab.costs", "--save_path", str(tmp_path / "c.csv"), "data", "nonsense"]
     done = subprocess.run(command, cwd=built.path, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "these failed here and have no row: nonsense" in done.stderr, done.stdout
     (head, row) = (tmp_path / "c.csv").read_text().splitlines()

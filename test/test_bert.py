@@ -12,9 +12,9 @@ import small
 import torch
 from onnx import numpy_helper
 
-from tools import cli
 from tools.base import input_files
 from tools.graph import export, gate
+from tools.make import cli
 from tools.source import architecture, seeded, tokenizer, tokens
 
 BERT = ("input_ids", "attention_mask")

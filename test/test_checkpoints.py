@@ -10,8 +10,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer, BertForSequenceClassification
 
-from tools import cli
 from tools.graph import export
+from tools.make import cli
 from tools.source import checkpoint, tensors, tokenizer, tokens
 
 TEXTS = ["Café naïve Ångström cafe\u0301", "a film 你好 great", "HOPE @user 😀 [MASK]", "x" * 101, "it 's slow"]

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tools import cli, stale
+from tools.make import cli, stale
 
 LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 DAY = 86400
@@ -46,7 +46,7 @@ def clock_was_ahead(repo):
 
 
 def all_is_of_the_future(repo):
-    for name in ("Makefile", "mk", "models", "tools", "data", "build"):
+    for name in ("Makefile", "mk", "models", "tools", "lab", "data", "build"):
         moved(repo.path / name, 5)
     edited(repo)
     return " files had dates in the future, as "
@@ -135,7 +135,7 @@ def test_outputs_rewritten_in_place_make_no_number(tree):
 
 
 def test_a_lock_of_an_old_date_is_installed(tmp_path, monkeypatch):
-    from tools import imports
+    from tools.make import imports
 
     monkeypatch.chdir(tmp_path)
     for name, text in {"a.txt": "one\n", "b.txt": "two\n", "installed": "one\ntwo\n"}.items():

@@ -12,10 +12,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tools import cli
 from tools.cpu import compile as compile_cpu
 from tools.cpu import engines
 from tools.graph import gate
+from tools.make import cli
 
 ROWS = 872
 LABELS = np.arange(ROWS) % 2

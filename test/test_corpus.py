@@ -5,11 +5,11 @@ import subprocess
 import sys
 import traceback
 
-import corpus
 import pytest
 from conftest import Repo
 
-from tools import cli
+from lab import corpus
+from tools.make import cli
 
 
 @pytest.fixture(scope="session")

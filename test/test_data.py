@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tools import cli
+from tools.make import cli
 from tools.source import data, fetch
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,8 +9,8 @@ import subprocess
 import pytest
 from conftest import VENV, Repo
 
-from tools import cli
 from tools.base import input_files
+from tools.make import cli
 
 LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 REAL = LEAF.replace("seq64", "seqreal")
@@ -137,12 +137,12 @@ def test_a_read_only_build_folder(repo):
 
 
 def test_killed_at_random_moments_and_spoilt(repo):
-    """tools/checks/torture.py on the first stages, each kind once; `make torture` is all of them, 100 times."""
+    """lab/torture.py on the first stages, each kind once; `make torture` is all of them, 100 times."""
     few = repo.path / "few.tsv"
     few.write_text("".join((repo.path / "build/data/dev.tsv").read_text().splitlines(keepends=True)[:21]))
     goals = ["build/data/dev.tsv", "build/tiny/default/seq64/input/MANIFEST"]
     words = ["--runs", "4", *goals, "--", "MODEL=tiny", f"DATA={few}", f"VENV={VENV}"]
-    done = subprocess.run([VENV / "bin/python", "-m", "tools.checks.torture", *words], cwd=repo.path,
+    done = subprocess.run([VENV / "bin/python", "-m", "lab.torture", *words], cwd=repo.path,
                           capture_output=True, text=True, timeout=900)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(re.findall(r"^run \d: .* the same bytes$", done.stdout, re.M)) == 4

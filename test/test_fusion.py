@@ -12,9 +12,9 @@ from bert_graphs import bert, export
 from conftest import ROOT
 from fake_cann import om_writer
 
-from tools import cli
 from tools.ascend import fusion
 from tools.graph import rewrite
+from tools.make import cli
 
 BASE = {"heads": 12, "head_dim": 64, "hidden": 768}
 TINYBERT = {"heads": 12, "head_dim": 26, "hidden": 312}

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from conftest import VENV
 
-from tools import cli
+from tools.make import cli
 from tools.results import record as records
 
 LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
@@ -143,7 +143,7 @@ def test_each_step_needs_every_module_that_it_loaded(traced):
     programs = {one["program"] for one in seen if one["program"] in needs}
     assert programs >= {"tools.source.data", "tools.graph.simplify", "tools.cpu.compile", "models/tiny/pth2onnx.py"}
     for one in seen:
-        if one["program"] in programs - {"tools.run"}:
+        if one["program"] in programs - {"tools.make.run"}:
             assert set(one["modules"]) <= needs[one["program"]], one["program"]
 
 

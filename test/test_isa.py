@@ -8,8 +8,9 @@ import sys
 import pytest
 import small
 
-from tools.base import cpu, input_files, output_files
+from tools.base import input_files, output_files
 from tools.cpu import engines
+from tools.make import cpu
 from tools.recipe import pth2onnx
 from tools.source import tokens
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from tools import launch, screen
+from tools.make import launch, screen
 
 WRITE = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write(sys.argv[2]); print('written')", "{}"]
 
@@ -24,13 +24,15 @@ def script(folder: Path, name: str, text: str) -> str:
 
 @pytest.fixture
 def step(tmp_path, monkeypatch):
-    """run(prefix, command ...) of tools/run.py behind a prefix, in a folder with a Makefile: the finished process."""
+    """run(prefix, command ...) of tools/make/run.py behind a prefix, in a folder with a Makefile: the finished process."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "Makefile").touch()
 
     def run(prefix, *command, options=()):
         words = ["--step", "infer", *options, f"--launch={prefix}", "build/out", "--", *(command or (*WRITE, "a"))]
-        return subprocess.run([sys.executable, "-m", "tools.run", *words], capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            [sys.executable, "-m", "tools.make.run", *words], capture_output=True, text=True, timeout=60
+        )
 
     return run
 
@@ -74,7 +76,7 @@ def test_a_second_signal_does_not_keep_a_job_alive(tmp_path, monkeypatch):
     script(tmp_path, "scancel", "touch cancelling; sleep 1; touch cancelled")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     (tmp_path / "Makefile").touch()
-    words = ["-m", "tools.run", "--step", "infer", "--launch=slurm", "build/out", "--", *WRITE, "a"]
+    words = ["-m", "tools.make.run", "--step", "infer", "--launch=slurm", "build/out", "--", *WRITE, "a"]
     step = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
     for mark in ("submitted", "cancelling"):
         while not (tmp_path / mark).exists():
@@ -116,7 +118,7 @@ def test_of_two_attempts_the_first_counts(tmp_path):
     launch.publish(tmp_path / "job.json", job | {"host": "elsewhere"})
     said = [
         subprocess.run(
-            [sys.executable, "-m", "tools.launch", tmp_path], cwd=ROOT, capture_output=True, text=True
+            [sys.executable, "-m", "tools.make.launch", tmp_path], cwd=ROOT, capture_output=True, text=True
         ).stdout
         for _ in "12"
     ]

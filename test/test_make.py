@@ -11,16 +11,15 @@ import pytest
 from conftest import ROOT, VENV
 from fake_cann import tiny
 
-from tools import imports
-from tools.base import cpu
 from tools.checks import reproduce
+from tools.make import cpu, imports
 from tools.source import given
 
 LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 
 
 PIPES = {
-    "sentences to score": "tools.run --step score out {} -- true",
+    "sentences to score": "tools.make.run --step score out {} -- true",
     "a log": "tools.results.imports {} minilm_sst2/default/seq128/bs8/310P3-atc-fp16 --given --save_path records",
     "an .om": "tools.ascend.om {}",
     "SST-2": "tools.source.data accept {} --save_path dev.tsv",
@@ -174,9 +173,9 @@ def test_the_screen_has_a_line_a_step_and_no_temporary_path(built):
     text = built.make("MODEL=tiny", "accuracy").stdout
     steps = re.findall(r"^(\w+) +.* \d+\.\d s$", text, re.M)
     assert steps == ["score", "accuracy", "show"]
-    assert ".tmp" not in text and "tools.run" not in text
+    assert ".tmp" not in text and "tools.make.run" not in text
     assert "accuracy" in (built.path / f"build/{LEAF}/score.json.log").read_text()
-    assert "tools.run" in built.make("MODEL=tiny", "V=1", "-W", "models/tiny/postprocess.py", "accuracy").stdout
+    assert "tools.make.run" in built.make("MODEL=tiny", "V=1", "-W", "models/tiny/postprocess.py", "accuracy").stdout
 
 
 def test_help_shows_every_target_that_people_need(built):
@@ -200,10 +199,10 @@ def test_an_import_is_a_prerequisite_wherever_it_stands(tmp_path, monkeypatch):
     for name, text in {"a": "def f():\n    from tools.x import b", "b": "from tools import cli", "c": ""}.items():
         (tmp_path / "tools/x").mkdir(parents=True, exist_ok=True)
         (tmp_path / f"tools/x/{name}.py").write_text(text)
-    (tmp_path / "tools/cli.py").write_text("")
+    (tmp_path / "tools/make/cli.py").write_text("")
     monkeypatch.setattr(sys, "argv", ["imports", "made.mk"])
     imports.main()
-    assert "needs.tools.x.a := tools/cli.py tools/x/a.py tools/x/b.py\n" in (tmp_path / "made.mk").read_text()
+    assert "needs.tools.x.a := tools/make/cli.py tools/x/a.py tools/x/b.py\n" in (tmp_path / "made.mk").read_text()
     assert "needs.tools.x.c := tools/x/c.py\n" in (tmp_path / "made.mk").read_text()
 
 

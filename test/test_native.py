@@ -21,11 +21,10 @@ import numpy as np
 import onnx
 import pytest
 
-from tools import cli
-from tools.base import cpu
 from tools.cpu.native import convert as converter
 from tools.cpu.native import model as native
 from tools.cpu.native.build import FLAGS
+from tools.make import cli, cpu
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "tools/cpu/native"

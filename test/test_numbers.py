@@ -15,12 +15,12 @@ import pytest
 from onnx import numpy_helper
 from scipy.stats import binomtest
 
-from tools import cli, manifest
 from tools.ascend import fp16
-from tools.base import cpu, input_files
+from tools.base import input_files
 from tools.checks import audit, consistency, reproduce, verify
 from tools.cpu import engines
 from tools.graph import rewrite
+from tools.make import cli, cpu, manifest
 from tools.results import compare, figures, imports, published, record, report, show, table
 from tools.source import fetch
 
@@ -677,7 +677,7 @@ def test_clean_copy_holds_nothing_built(repo):
     folder = reproduce.clean_copy(Path("build/reproduce/one"))
     assert [p.name for p in (folder / "build").iterdir()] == ["downloads"]
     assert {p.name for p in (folder / "results").iterdir()} <= {"records", "bench"}
-    assert (folder / "tools/run.py").read_bytes() == Path("tools/run.py").read_bytes()
+    assert (folder / "tools/make/run.py").read_bytes() == Path("tools/make/run.py").read_bytes()
 
 
 def test_reproduce_names_what_differs(repo):

@@ -11,8 +11,8 @@ from fake_cann import om_writer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tools import cli
 from tools.ascend import om
+from tools.make import cli
 
 OM = Path(om.__file__)
 COMMAND = "atc.bin --framework=5 --input_format=ND --soc_version=Ascend310P3 --model=ascend.onnx"
@@ -170,7 +170,7 @@ def peak_memory(path) -> int:
     """Bytes that reading `path` in a process of its own needs at most; the read may fail with one line."""
     code = """
 import resource, sys
-from tools import cli
+from tools.make import cli
 from tools.ascend import om
 try:
     om.read(sys.argv[1])

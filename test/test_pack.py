@@ -13,10 +13,10 @@ from fake_cann import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tools import cli
 from tools.base import input_files, onnxfile, output_files
 from tools.checks import audit, verify
-from tools.graph import cls, encoder, gate, pack, rewrite
+from tools.graph import encoder, gate, pack, rewrite
+from tools.make import cli
 from tools.results import imports, published, record
 from tools.source import tokens
 
@@ -174,27 +174,6 @@ def test_targets_keep_one_mask_of_whole_rows(made, tmp_path, kind, target):
     assert types[equal.input[0]].elem_type == onnx.TensorProto.INT32
     assert [d.dim_value for d in types[enc.layers[0].mask.name].shape.dim] == [3, 1, SEQ, SEQ]
     assert [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim] == [3, SEQ // 8, 2]
-
-
-@pytest.mark.parametrize("target", ["ascend", "cpu"])
-def test_the_last_layer_for_the_first_tokens_alone(made, tmp_path, target):
-    """cls.py on packed rows: a row of the last layer for each place of a sentence, and each sentence's logits."""
-    import onnxsim
-
-    plain, graph, _ = made("token_types")
-    model = encoder.load(graph)
-    assert cls.first_rows(model) == SEQ // 8
-    (tmp_path / "cls.onnx").write_bytes(rewrite.finish(model))
-    shapes = {i.name: [3, i.shape[1]] for i in onnxfile.session(str(graph)).get_inputs()}
-    onnx.save(onnxsim.simplify(onnx.load(tmp_path / "cls.onnx"), overwrite_input_shapes=shapes)[0], tmp_path / "s.onnx")
-    rewrite.modify(tmp_path / "s.onnx", tmp_path / "new.onnx", target, inputs=graph.parent / "token_types")
-    packed, _ = tokens.pack(encoded([16, 3, 8, 4, 9, 7, 2, 5, 12, 3, 3], KINDS["token_types"]["names"], seed=7))
-    for name in ("cls", "new"):
-        assert pack.compare(str(plain), (tmp_path / f"{name}.onnx").read_bytes(), packed).ok
-    new = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "new.onnx"))
-    shape = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in new.graph.value_info}
-    products = [n for n in new.graph.node if n.op_type in ("MatMul", "Gemm") and shape[n.output[0]][-1] == 64]
-    assert [int(np.prod(shape[n.output[0]][:-1])) for n in products] == [3 * SEQ, 3 * SEQ // 8]
 
 
 def test_a_mask_that_leaks_leaves_no_graph(made, tmp_path, monkeypatch):

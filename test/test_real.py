@@ -14,9 +14,9 @@ import pytest
 import small
 from onnx import TensorProto, helper
 
-from tools import cli
 from tools.base import input_files
 from tools.cpu import engines, plan, runner, score
+from tools.make import cli
 from tools.recipe import preprocess as preprocess_command
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,9 +9,8 @@ from pathlib import Path
 import measured
 import pytest
 
-from tools import cli, manifest
-from tools.base import cpu
 from tools.checks import verify
+from tools.make import cli, cpu, manifest
 from tools.results import figures, peers, plot, published, record, report, schema, show, store, table
 
 SPEED = "cpu-openvino-bf16"
@@ -284,7 +283,7 @@ def test_what_was_changed_in_place_makes_no_artefact_and_no_record(repo, spoil):
     step = {"score.json": f"{leaf}/output/MANIFEST", "output/MANIFEST": f"{leaf}/model.onnx"}
     failed = []
     for target, given in step.items():
-        done = run("tools.run", "--step", "x", leaf / target, given, "--", "false")
+        done = run("tools.make.run", "--step", "x", leaf / target, given, "--", "false")
         failed.append(done.stderr)
         assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert any("run make again" in text and "false" not in text for text in failed)
@@ -295,7 +294,7 @@ def test_what_was_changed_in_place_makes_no_artefact_and_no_record(repo, spoil):
 def test_a_forged_summary_makes_no_speed(repo):
     leaf = measured.leaf(8, SPEED)
     changed(leaf / "round1/out_summary.json", "throughput", to=9e9)
-    done = run("tools.run", "--step", "perf", leaf / "perf.json", leaf / "round1/MANIFEST", "--", "true")
+    done = run("tools.make.run", "--step", "perf", leaf / "perf.json", leaf / "round1/MANIFEST", "--", "true")
     assert done.returncode == 1 and "round1/out_summary.json: gone, or other than it was when" in done.stderr
     done = run("tools.results.record", "promote", "new", leaf / "perf.json")
     assert done.returncode == 1 and not Path("new").exists()

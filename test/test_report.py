@@ -11,7 +11,7 @@ from pathlib import Path
 import measured
 import pytest
 
-from tools import cli
+from tools.make import cli
 from tools.results import plot, published, readme, record, report, show, table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

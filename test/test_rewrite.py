@@ -13,9 +13,9 @@ import pytest
 from bert_graphs import HEADS, HIDDEN, LAYERS, LENGTH, NAMES, bert, export
 from onnx import helper, numpy_helper
 
-from tools import cli
 from tools.base import input_files
-from tools.graph import cls, encoder, gate, rewrite
+from tools.graph import encoder, gate, rewrite
+from tools.make import cli
 
 
 @pytest.fixture(scope="session")
@@ -214,50 +214,6 @@ def feed_forward_rows(path) -> list[int]:
     up = {t.name for t in model.graph.initializer if list(t.dims) == [HIDDEN, 64]}
     products = [n for n in model.graph.node if n.op_type in ("MatMul", "Gemm") and n.input[1] in up]
     return [int(np.prod(shapes[n.output[0]][:-1])) for n in products]
-
-
-@pytest.mark.parametrize("target", ["ascend", "cpu"])
-@pytest.mark.parametrize(
-    "kind", ["raw", "one_layer", "tinybert_inputs", "opset18", "minus_inf", "full_rows", "div_scale"]
-)
-def test_the_last_layer_for_cls_alone(graphs, tmp_path, kind, target):
-    """cls.py, and what follows it: the same logits, one row of each sentence through the last feed-forward."""
-    import onnxsim
-
-    names = [v.name for v in onnx.load(graphs(kind)).graph.input]
-    argv = ["cls.py", str(graphs(kind)), str(tmp_path / "cls.onnx"), "--input", str(tmp_path / "rows")]
-    input_files.write_bins(tmp_path / "rows", rows(graphs(kind)), "010101010")
-    with pytest.MonkeyPatch.context() as m:
-        m.setattr(sys, "argv", argv)
-        cls.main()
-    shape = {n: [4, LENGTH] for n in names}
-    onnx.save(onnxsim.simplify(onnx.load(tmp_path / "cls.onnx"), overwrite_input_shapes=shape)[0], tmp_path / "s.onnx")
-    rewrite.modify(tmp_path / "s.onnx", tmp_path / "new.onnx", target)
-    inputs = rows(graphs(kind), seed=2)
-    for made in ("cls", "new"):
-        result = gate.compare(str(graphs(kind)), str(tmp_path / f"{made}.onnx"), inputs)
-        assert result.ok and result.padding_rows == 1, result.line
-    layers = 1 if kind == "one_layer" else LAYERS
-    assert feed_forward_rows(tmp_path / "new.onnx") == [4 * LENGTH] * (layers - 1) + [4]
-
-
-def test_a_head_that_reads_more_than_cls_is_refused(graphs, tmp_path):
-    """A mean over all tokens, token 1, and a graph that is so already."""
-
-    def mean(model):
-        node = nth(model, "Gather", -1)
-        node.op_type, node.attribute[0].name = "ReduceMean", "axes"
-        node.attribute[0].CopyFrom(helper.make_attribute("axes", [1]))
-        del node.input[1:]
-        node.attribute.append(helper.make_attribute("keepdims", 0))
-
-    model = encoder.load(broken(graphs("raw"), tmp_path / "mean.onnx", mean))
-    with pytest.raises(encoder.Miss, match="ReduceMean .* reads more of the last layer than .CLS."):
-        cls.first_rows(model)
-    model = encoder.load(graphs("raw"))
-    assert cls.first_rows(model) == 1
-    with pytest.raises(encoder.Miss, match="is so already"):
-        cls.first_rows(model)
 
 
 @pytest.mark.parametrize("kind", ["finfo_min", "minus_inf"])

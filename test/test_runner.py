@@ -14,9 +14,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tools.base import cpu
-from tools.checks import repeat, verify
+from lab import repeat
+from tools.checks import verify
 from tools.cpu import yardstick
+from tools.make import cpu
 from tools.results import figures
 
 RUNNER = ["-m", "tools.cpu.runner"]

@@ -22,8 +22,7 @@ import slurm as processes
 import small
 from conftest import ROOT
 
-from tools import cli
-from tools.base import cpu
+from tools.make import cli, cpu
 from tools.scale import files
 
 PYTHON = ROOT / ".venv-scale/bin/python"

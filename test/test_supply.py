@@ -17,8 +17,11 @@ COMMANDS = {
     "pytest-xdist": r"-m pytest -n",
     "tabulate": r"\.to_markdown\(",
 }
-OURS = {p.stem for top in ("tools", "test", "test/fake_cann") for p in (ROOT / top).glob("*.py")} | {"tools"}
-OPTIONAL = {"atheris"}  # test/fuzz.py asks whether it is there
+OURS = {p.stem for top in ("tools", "lab", "test", "test/fake_cann") for p in (ROOT / top).glob("*.py")} | {
+    "tools",
+    "lab",
+}
+OPTIONAL = {"atheris"}  # lab/fuzz.py asks whether it is there
 PEERS = {
     "ctranslate2",
     "gguf",
@@ -38,7 +41,12 @@ def requirements() -> set[str]:
 def imported() -> set[str]:
     """Top-level names that the sources import, but for Python's own and this project's."""
     names = set()
-    for path in [*ROOT.glob("tools/**/*.py"), *ROOT.glob("models/*/*.py"), *ROOT.glob("test/*.py")]:
+    for path in [
+        *ROOT.glob("tools/**/*.py"),
+        *ROOT.glob("lab/*.py"),
+        *ROOT.glob("models/*/*.py"),
+        *ROOT.glob("test/**/*.py"),
+    ]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Import):
                 names |= {alias.name.split(".")[0] for alias in node.names}
@@ -63,7 +71,8 @@ def packages(names: set[str]) -> set[str]:
 
 def test_every_requirement_is_used():
     text = "\n".join(
-        p.read_text("utf-8") for p in [ROOT / "Makefile", *ROOT.glob("mk/*.mk"), *ROOT.glob("tools/**/*.py")]
+        p.read_text("utf-8")
+        for p in [ROOT / "Makefile", *ROOT.glob("mk/*.mk"), *ROOT.glob("tools/**/*.py"), *ROOT.glob("lab/*.*")]
     )
     run = {name for name, sign in COMMANDS.items() if re.search(sign, text)}
     assert requirements() - packages(imported()) - run == set()

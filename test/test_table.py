@@ -6,7 +6,7 @@ from pathlib import Path
 import measured
 import pytest
 
-from tools import cli
+from tools.make import cli
 from tools.results import published, table
 from tools.results import record as records_of
 

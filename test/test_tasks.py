@@ -18,10 +18,10 @@ import pytest
 from conftest import ROOT, VENV, Repo
 from fake_cann import tiny
 
-from tools import cli
-from tools.base import cpu, tasks
+from tools.base import tasks
 from tools.checks import audit, demo, reproduce, verify
 from tools.graph import export
+from tools.make import cli, cpu
 from tools.results import compare, readme, schema
 from tools.results import record as records_of
 from tools.source import data, tokenizer, tokens

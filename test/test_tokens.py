@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from transformers.models.bert_japanese.tokenization_bert_japanese import BasicTokenizer, WordpieceTokenizer
 
-from tools import cli
 from tools.base import input_files
+from tools.make import cli
 from tools.source import seeded, tokenizer, tokens
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tools import cli
+from tools.make import cli
 
 sys.path.insert(0, str(Path(__file__).parent / "fake_cann"))
 

@@ -18,7 +18,7 @@ import small
 import torch
 from safetensors.numpy import load_file, save_file
 
-from tools import cli
+from tools.make import cli
 from tools.source import architecture, checkpoint, seeded, tensors, tokenizer
 
 COMMIT = "e3a2a13efbaaf56afd02eb7333952ea22a693c45"

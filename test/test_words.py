@@ -10,11 +10,17 @@ import sys
 import pytest
 from conftest import ROOT
 
-SCRIPTS = sorted(p for p in (ROOT / "tools").rglob("*.py") if '__name__ == "__main__"' in p.read_text())
-SOURCES = sorted((ROOT / "tools").rglob("*.py"))
-TEXTS = [ROOT / "Makefile", *sorted((ROOT / "mk").glob("*.mk")), *sorted(ROOT.glob("README*.md")), *SOURCES]
+SOURCES = sorted(p for top in ("tools", "lab") for p in (ROOT / top).rglob("*.py"))
+SCRIPTS = sorted(p for p in SOURCES if '__name__ == "__main__"' in p.read_text())
+TEXTS = [
+    ROOT / "Makefile",
+    *sorted((ROOT / "mk").glob("*.mk")),
+    ROOT / "lab/lab.mk",
+    *sorted(ROOT.glob("README*.md")),
+    *SOURCES,
+]
 TEXTS += sorted((ROOT / "models").rglob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
-MAKEFILE = "\n".join(p.read_text() for p in [ROOT / "Makefile", *(ROOT / "mk").glob("*.mk")])
+MAKEFILE = "\n".join(p.read_text() for p in [ROOT / "Makefile", *(ROOT / "mk").glob("*.mk"), ROOT / "lab/lab.mk"])
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.M))
 PARAMETERS = set(re.search(r"^override PARAMETERS := ((?:.*\\\n)*.*)", MAKEFILE, re.M)[1].split()) - {"\\"}
 # `make` followed by one of these is English.

@@ -1,8 +1,8 @@
-"""The project's own code, one folder per stage of the pipeline, and `run` beside them, which makes one artefact whole.
+"""The project's own code: what a user runs, one folder per stage of the pipeline (lab/ holds what measures and stresses it).
 
-Each folder imports only what stands before it: cli, base, launch, run, source, graph, recipe, cpu, scale, gpu, ascend,
-results, checks, bench, setup (test/test_layers.py holds them to it). Modules run from the top folder of the checkout,
-as `python3 -m tools.graph.simplify --help`.
+Each folder imports only what stands before it: make, base, source, graph, recipe, cpu, scale, gpu, ascend, results,
+checks, setup (test/test_layers.py holds them to it). Modules run from the top folder of the checkout, as
+`python3 -m tools.graph.simplify --help`.
 """
 
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOREIGN = {Path(p).resolve() for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p} - {ROOT}
 if "BERT2OM_TEST_STANDIN" not in os.environ:
     sys.path[:] = [p for p in sys.path if not p or Path(p).resolve() not in FOREIGN]
-if "BERT2OM_STEP" in os.environ:  # started by tools/run.py, or by a process that it started
-    from tools.cli import die_with_parent
+if "BERT2OM_STEP" in os.environ:  # started by tools/make/run.py, or by a process that it started
+    from tools.make.cli import die_with_parent
 
     die_with_parent()

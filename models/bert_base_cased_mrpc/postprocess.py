@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tools import cli
+from tools.make import cli
 from tools.recipe import postprocess
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools import cli
 from tools.ascend import om
+from tools.make import cli
 
 DTYPE = {name: number for number, name in om.DTYPES.items()}
 PARTITION = {name: number for number, name in om.PARTITIONS.items()}

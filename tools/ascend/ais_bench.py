@@ -28,8 +28,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools import cli
 from tools.ascend import om, summary
+from tools.make import cli
 
 INSTALL = (
     "install the aclruntime and ais_bench wheels (gitee.com/ascend/tools, ais-bench_workload/tool/ais_bench; the published"

@@ -35,7 +35,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 
 ROOTS = ("/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/latest", "~/Ascend/cann",
          "~/Ascend/ascend-toolkit/latest")  # fmt: skip

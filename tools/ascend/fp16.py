@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import cli
 from tools.base import input_files
 from tools.cpu import engines
+from tools.make import cli
 
 # Operators that only move values: what went in rounded comes out rounded.
 MOVES = {"Reshape", "Transpose", "Gather", "Slice", "Squeeze", "Unsqueeze", "Expand", "Concat", "Identity", "Split",

@@ -15,9 +15,9 @@ import argparse
 import json
 from pathlib import Path
 
-from tools import cli
 from tools.ascend import om
 from tools.ascend.sites import graph_facts
+from tools.make import cli
 
 SOURCES = {
     "AttentionScore": "canndev, attention score fusion pass, 2021-22; node name: msit surgeon, 2026-07-01",

@@ -33,7 +33,7 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 
 HEADER = 256  # bytes; also the value of the header's own size field
 # name: struct format, offset

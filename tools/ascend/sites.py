@@ -5,11 +5,9 @@ Guards that hold or fail whatever the batch size; those of sizes, chip and preci
 
 from pathlib import Path
 
-from tools import cli
 from tools.graph import encoder
 from tools.graph.encoder import HEADS, Miss, const, made_by, near, perm_of, scalar
-
-ALONE = "the last layer is for [CLS] alone (CLS=1)"
+from tools.make import cli
 
 
 def users(v, *ops) -> bool:
@@ -139,8 +137,6 @@ def graph_facts(path) -> dict:
     layer = enc.layers[0]
     scores = [attention_score(n) for n in encoder.softmaxes(model.graph)]
     inputs = [attention_ln_qkv(x, index) for x in enc.layers]
-    if enc.first:  # fewer queries than keys
-        scores[-1] = inputs[-1] = ALONE
     batch, length = (d if isinstance(d, int) else None for d in enc.mask_input.shape)
     return {
         "batch": batch,

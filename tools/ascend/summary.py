@@ -17,7 +17,7 @@ import re
 import statistics
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 
 LATENCY = ("min", "max", "mean", "median", "percentile(99%)")
 PURE = "pure_infer_data"  # what ais_bench calls its input where it was given none

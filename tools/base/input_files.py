@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import cli
 from tools.base import onnxfile
+from tools.make import cli
 
 CHUNK = 16  # rows a run where the graph leaves the batch free
 LONGEST = 1 << 14  # tokens of a row: no BERT has more positions

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from tools import cli
+from tools.make import cli
 
 DTYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "i64": np.int64, "f32": np.float32}
 

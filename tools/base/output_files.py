@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import cli
 from tools.base import tasks
 from tools.base.input_files import row_files
 from tools.base.onnxfile import first_line
+from tools.make import cli
 
 
 def margins(logits: np.ndarray) -> np.ndarray:

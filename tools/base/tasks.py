@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
 
-from tools import cli
+from tools.make import cli
 
 
 @dataclass(frozen=True)

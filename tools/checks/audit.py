@@ -20,13 +20,13 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from statistics import median
 
-from tools import cli, manifest
 from tools.base import tasks
 from tools.checks import consistency
 from tools.checks.consistency import near
+from tools.make import cli, manifest
+from tools.make.stale import PROV, described
 from tools.results import readme, record, store, table
 from tools.source import fetch
-from tools.stale import PROV, described
 
 # Made by make itself to remember a parameter: a cause, so nothing describes how it came about.
 STAMPS = ("source", "given")

@@ -8,7 +8,7 @@
     claims: 1 holds, 0 differ, 0 cannot run here
 
 A claim holds, differs, or cannot run here: the processor lacks a unit that it needs. --claim takes an id, `short` (those
-that the default model shows in minutes) or `all`. Seconds and MB are those of results/costs.csv (tools/checks/costs.py).
+that the default model shows in minutes) or `all`. Seconds and MB are those of results/costs.csv (lab/costs.py).
 --write puts the table between `<!-- claims -->` and `<!-- /claims -->` of the READMEs; --check fails where it differs.
 """
 
@@ -22,8 +22,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-from tools import cli
-from tools.base import cpu
+from tools.make import cli, cpu
 
 CLAIMS, COSTS = Path("data/claims.toml"), Path("results/costs.csv")
 UNITS = {"bf16": cpu.BF16, "int8": cpu.VNNI}

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tools import cli
+from tools.make import cli
 from tools.results import figures, record
 from tools.source import fetch
 

@@ -16,7 +16,7 @@ import datetime
 import json
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 
 VERSION, PROFILE = "https://w3id.org/ro/crate/1.1", "https://w3id.org/ro/wfrun/process/0.5"
 SHA256 = "https://w3id.org/ro/terms/workflow-run#sha256"

@@ -19,8 +19,8 @@ import os
 import re
 from pathlib import Path
 
-from tools import cli
 from tools.checks import reproduce
+from tools.make import cli
 from tools.results.record import DEMONSTRATION
 
 HOME = Path("build/demo")

@@ -20,7 +20,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 
 HOME = Path("build/reproduce")
 BUILDS = {

@@ -32,9 +32,8 @@ from datetime import date
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from tools import cli
-from tools.base import cpu
 from tools.checks import reproduce
+from tools.make import cli, cpu
 from tools.results import compare, figures, published
 from tools.results import record as records_of
 
@@ -44,7 +43,7 @@ LOST = 0.85  # a loss that is never called the same
 ROUNDS = 6
 NARROW = ("bf16", "int8")
 LIBRARIES, KEPT_LOGITS = "build/lib/", "reference.npy"
-LACKING = re.compile(r"this CPU (or its kernel )?has no ")  # as tools/base/cpu.py and the native engine say it
+LACKING = re.compile(r"this CPU (or its kernel )?has no ")  # as tools/make/cpu.py and the native engine say it
 HOME = Path("build/verify")
 
 
@@ -218,7 +217,7 @@ def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
 def chosen(paths: list[Path], only: list[str]) -> list[Path]:
     """The records that agree with every NAME=value in `only`, the newest of each configuration and machine, those of
     this CPU first."""
-    names = (*records_of.NAMES, "pack", "cls")
+    names = (*records_of.NAMES, "pack")
     wanted = dict(word.lower().split("=", 1) for word in only if word.split("=")[0].lower() in names)
     newest, ours = {}, cpu.machine()["cpu"]
     for path, r in records_of.load(paths).items():

@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from tools import cli
-from tools.base import cpu, tasks
+from tools.base import tasks
 from tools.cpu import engines
+from tools.make import cli, cpu
 
 WIDER = {"openvino": "fp32", "native": "bf16"}  # what a layer gets that int8 does not suit
 APART = ["embeddings", "pooler", "classifier"]  # what int8 leaves alone

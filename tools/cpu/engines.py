@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import cli
-from tools.base import cpu, input_files, onnxfile
+from tools.base import input_files, onnxfile
+from tools.make import cli, cpu
 
 ENGINE, PRECISION, LAYERS = "bert2om.engine", "bert2om.precision", "bert2om.layers"
 IR = ("model.xml", "model.bin")
@@ -23,7 +23,7 @@ IR = ("model.xml", "model.bin")
 class Engine:
     """What all have: `run` may be called from `streams` threads at a time, each with its share of the cores.
 
-    settings: the library's own, over those chosen here; tools/bench/knobs.py measures them.
+    settings: the library's own, over those chosen here; docs/knobs.md has what each costs.
 
     ragged: rows of any lengths cost no padding. limited: it obeys ONEDNN_MAX_CPU_ISA. layers: the precision of each
     encoder layer, where the file says it. family: of processor units, where ours computes.

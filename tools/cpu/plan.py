@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from tools.base import cpu
 from tools.cpu import engines
+from tools.make import cpu
 
 CHUNK = 1024  # sentences of a request where padding costs nothing
 REPEATS = 3

@@ -35,9 +35,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tools import cli
-from tools.base import cpu
 from tools.cpu import yardstick
+from tools.make import cli, cpu
 
 
 def parse(argv=None):

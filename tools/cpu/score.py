@@ -17,8 +17,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tools import cli
 from tools.base import tasks
+from tools.make import cli
 
 WINDOW = 4096
 

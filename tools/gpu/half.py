@@ -9,8 +9,8 @@ sums and squares need fp32. Written only if at most 3 of 872 sentences change cl
 import argparse
 from pathlib import Path
 
-from tools import cli
 from tools.graph import gate
+from tools.make import cli
 
 FP32 = ["Pow", "ReduceMean", "Sqrt", "Softmax", "LayerNormalization"]
 

@@ -31,7 +31,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 
 WORKSPACE = 5000  # MiB, as in the recipe
 WHERE = "get TensorRT at https://developer.nvidia.com/tensorrt, or work in its container"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tools import cli
+from tools.make import cli
 
 HEADS, KEY = (0, 2, 1, 3), (0, 2, 3, 1)  # Transpose permutations of query/value and of the key
 SCALAR_OPS = {"Mul": lambda s, c: s * c, "Div": lambda s, c: s / c}
@@ -35,14 +35,6 @@ class Norm:
 
 
 @dataclass
-class First:
-    """The rows that the last layer of a graph of cls.py is computed for: token 0, or the first of each sentence."""
-
-    at: object  # the Gather's index: [1], of tokens; of packed rows int64 [batch * count], of all tokens of the batch
-    count: int  # rows of the layer's output for each row of the batch
-
-
-@dataclass
 class Layer:
     query: Linear
     key: Linear
@@ -57,7 +49,6 @@ class Layer:
     gelu: str
     down: Linear
     norm2: Norm
-    first: First | None = None  # which rows of x get an output; None for all of them
 
 
 @dataclass
@@ -68,10 +59,6 @@ class Encoder:
     packed: bool  # the mask compares that input with itself, token by token
     mask_constant: float | None  # what the graph had
     last: object  # value that leaves the encoder
-
-    @property
-    def first(self) -> First | None:
-        return self.layers[-1].first
 
 
 class Miss(Exception):
@@ -301,18 +288,6 @@ class Index:
         return self.norms[total]
 
 
-def first_of(rows, x) -> First | None:
-    """Which of the rows of `x` the value `rows` holds; None where it is made in another way than cls.py makes it."""
-    node = made_by(rows, "Gather")
-    if node is None or base(node.inputs[0]) is not x:
-        return None
-    at = node.inputs[1]
-    if axis_of(node) == 1:
-        return First(at, 1) if scalar(at) == 0 else None
-    sources = [v for v in origins(at)[0] if v.shape is not None and len(v.shape) == 2]
-    return First(at, sources[0].shape[1]) if len(sources) == 1 else None
-
-
 def cls_reader(enc: Encoder, piece: str):
     """The one node that reads the last layer, which takes [CLS] of each row. Raises Miss, which begins with `piece`,
     where more of the last layer is read."""
@@ -340,15 +315,14 @@ def read_layer(softmax, index: Index) -> Layer:
     if context is None or context.op_type != "MatMul":
         raise Miss("attention: the Softmax does not feed one MatMul")
     value, _, v_scale, _ = split_heads(context.inputs[1], "value", HEADS, index.by_out)
-    x, rows = key.x, query.x
-    first = None if rows is x else first_of(rows, x)
-    if value.x is not x or v_scale != 1 or (rows is not x and not first):
+    x = key.x
+    if query.x is not x or value.x is not x or v_scale != 1:
         raise Miss("attention: query, key and value do not read one tensor")
     back = sole_user(context.outputs[0])
     if back is None or back.op_type != "Transpose" or perm_of(back) != HEADS:
         raise Miss("context: no Transpose back behind the attention")
     dense = index.linear_from(back.outputs[0], "attention output")
-    norm1 = index.norm_of_sum(dense.out, rows, "attention LayerNorm")
+    norm1 = index.norm_of_sum(dense.out, x, "attention LayerNorm")
     up = index.linear_from(norm1.out, "feed-forward")
     if base(up.out) not in index.gelus:
         raise Miss(f"Gelu: none reads {up.out.name!r}")
@@ -371,7 +345,6 @@ def read_layer(softmax, index: Index) -> Layer:
         gelu,
         down,
         norm2,
-        first,
     )
 
 
@@ -402,8 +375,6 @@ def read_mask(layers: list):
     Raises Miss where the layers do not share one mask made of one input [batch, length].
     """
     found = [origins(layer.mask) for layer in layers]
-    first = origins(layers[-1].first.at)[0] if layers[-1].first else set()  # the input of that name of packed rows
-    found = [(inputs - first, *more) for inputs, *more in found]
     for i, (inputs, *_) in enumerate(found):
         if len(inputs) != 1 or inputs != found[0][0]:
             names = sorted(v.name for v in inputs)
@@ -435,8 +406,6 @@ def read(graph, layers: int | None = None) -> Encoder:
             layer = read_layer(softmax, index)
             if found and layer.key.x is not found[-1].norm2.out:
                 raise Miss(f"attention: reads {layer.key.x.name!r}, not the layer before")
-            if layer.first and softmax is not tops[-1]:
-                raise Miss("attention: query reads some of the rows, as in the last layer alone")
         except Miss as e:
             raise Miss(f"layer {i}: {e}") from None
         found.append(layer)

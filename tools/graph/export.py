@@ -12,10 +12,10 @@ import io
 import math
 from concurrent.futures import ThreadPoolExecutor
 
-from tools import cli
 from tools.base import input_files
 from tools.base.input_files import ROLES
 from tools.graph import gate
+from tools.make import cli
 from tools.source import architecture, checkpoint
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import cli
 from tools.base import input_files, onnxfile, output_files
 from tools.base.onnxfile import first_line
+from tools.make import cli
 
 TOLERANCE = 1e-4  # fp32: the largest logit difference
 USUAL = 10.0  # logits of trained classifiers stay below; of larger ones, fp32 keeps as many digits and no more

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import cli
 from tools.base import input_files, onnxfile
 from tools.graph import encoder, gate, rewrite
 from tools.graph.encoder import Miss, const, made_by
+from tools.make import cli
 from tools.source import tokens
 
 

@@ -20,7 +20,7 @@ ascend  the whole encoder is written anew as CANN's fusion passes look for it (A
 cpu     mask constant.
 gpu     mask constant.
 
-A last layer that is computed for [CLS] alone (tools/graph/cls.py) stays so. The additive mask constant becomes -10000 everywhere: finfo.min turns into -inf or NaN under fp16.
+The additive mask constant becomes -10000 everywhere: finfo.min turns into -inf or NaN under fp16.
 """
 
 import argparse
@@ -30,11 +30,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import cli
 from tools.base import input_files
 from tools.base.onnxfile import first_line
 from tools.graph import encoder, gate
-from tools.graph.encoder import HEADS, Encoder, First, Layer, Linear, Miss, Norm, const
+from tools.graph.encoder import HEADS, Encoder, Layer, Linear, Miss, Norm, const
+from tools.make import cli
 
 MASK = -10000.0
 OPSETS = range(11, 19)  # ai.onnx versions that atc reads
@@ -98,14 +98,10 @@ class Writer:
     def heads(self, name: str, x, shape):
         return self.op("Transpose", f"{name}_Transpose", self.op("Reshape", f"{name}_Reshape", x, shape), perm=HEADS)
 
-    def layer(self, i: int, layer: Layer, x, mask, shape, rows=None, rows_shape=None):
-        """One encoder layer in the Ascend form, over x [batch*length, hidden]; rows: those of x that get an output (all).
-
-        shape, rows_shape: of the heads, [batch, length, heads, head_dim].
-        """
+    def layer(self, i: int, layer: Layer, x, mask, shape):
+        """One encoder layer in the Ascend form, over x [batch*length, hidden]; shape: [batch, length, heads, head_dim]."""
         n, hidden = f"layer_{i}", layer.query.weight.shape[0]
-        rows, rows_shape = (x, shape) if rows is None else (rows, rows_shape)
-        q = self.heads(f"{n}_query", self.linear(f"{n}_query", rows, layer.query), rows_shape)
+        q = self.heads(f"{n}_query", self.linear(f"{n}_query", x, layer.query), shape)
         k = self.heads(f"{n}_key", self.linear(f"{n}_key", x, layer.key), shape)
         k = self.op("Transpose", f"{n}_key_Swap", k, perm=LAST_TWO)  # in two steps: q, k and v come in one shape
         v = self.heads(f"{n}_value", self.linear(f"{n}_value", x, layer.value), shape)
@@ -117,22 +113,19 @@ class Writer:
         )
         context = self.op("Reshape", f"{n}_context_Reshape", context, [-1, layer.value.weight.shape[1]])
         dense = self.linear(f"{n}_dense", context, layer.dense)
-        y = self.norm(f"{n}_norm1", self.op("Add", f"{n}_residual1", dense, rows), layer.norm1, hidden)
+        y = self.norm(f"{n}_norm1", self.op("Add", f"{n}_residual1", dense, x), layer.norm1, hidden)
         down = self.linear(f"{n}_down", self.gelu(f"{n}_gelu", self.linear(f"{n}_up", y, layer.up)), layer.down)
         return self.norm(f"{n}_norm2", self.op("Add", f"{n}_residual2", down, y), layer.norm2, hidden)
 
-    def mask(self, source, packed: bool, n: str = "mask", first: First | None = None):
+    def mask(self, source, packed: bool, n: str = "mask"):
         """The additive mask, float [batch, 1, 1, length]: 0 where `source` is 1, -10000 where it is 0.
 
         packed: [batch, 1, length, length], 0 where `source` (the sentence index) is the same for two tokens. int32,
-        as AI cores compare it; int64 would go to the NPU's own CPU. With `first`, [batch, 1, first.count, length].
+        as AI cores compare it; int64 would go to the NPU's own CPU.
         """
         if packed:
-            rows = index = self.op("Cast", f"{n}_Index", source, to=6)
-            if first:
-                rows = self.op("Gather", f"{n}_First", self.op("Reshape", f"{n}_Flat", index, [-1]), first.at, axis=0)
-                rows = self.op("Reshape", f"{n}_Counted", rows, [-1, first.count])
-            sides = [self.unsqueeze(f"{n}_Rows", rows, [1, 3]), self.unsqueeze(f"{n}_Columns", index, [1, 2])]
+            index = self.op("Cast", f"{n}_Index", source, to=6)
+            sides = [self.unsqueeze(f"{n}_Rows", index, [1, 3]), self.unsqueeze(f"{n}_Columns", index, [1, 2])]
             shown = self.op("Equal", f"{n}_Equal", *sides)
         else:
             shown = self.unsqueeze(f"{n}_Unsqueeze", source, [1, 2])
@@ -183,21 +176,9 @@ def for_ascend(w: Writer, enc: Encoder) -> None:
     )
     dim = enc.layers[0].query.weight.shape[1] // enc.layers[0].heads
     heads = sizes.shape("heads", "batch", "length", enc.layers[0].heads, dim)
-    for i, layer in enumerate(enc.layers[: -1 if enc.first else None]):
+    for i, layer in enumerate(enc.layers):
         x = w.layer(i, layer, x, mask, heads)
-    if first := enc.first:
-        if enc.packed:
-            rows = w.op("Gather", "first_Gather", x, first.at, axis=0)
-            narrow = w.mask(enc.mask_input, True, "first_mask", first)
-        else:
-            whole = w.op("Reshape", "first_Whole", x, sizes.shape("first_Whole", "batch", "length", hidden))
-            rows = w.op(
-                "Reshape", "first_Reshape", w.op("Gather", "first_Gather", whole, first.at, axis=1), [-1, hidden]
-            )
-        few = sizes.shape("first_heads", "batch", first.count, enc.layers[0].heads, dim)
-        x = w.layer(len(enc.layers) - 1, enc.layers[-1], x, narrow, heads, rows, few)
-    length = first.count if first else "length"
-    out = w.op("Reshape", "encoder_Reshape", x, sizes.shape("encoder_Reshape", "batch", length, hidden))
+    out = w.op("Reshape", "encoder_Reshape", x, sizes.shape("encoder_Reshape", "batch", "length", hidden))
     ir.convenience.replace_all_uses_with(enc.last, out)
 
 
@@ -206,9 +187,6 @@ def for_others(w: Writer, enc: Encoder) -> None:
     import onnx_ir as ir
 
     mask = w.mask(enc.mask_input, enc.packed)
-    if enc.first and enc.packed:
-        last = w.mask(enc.mask_input, True, "first_mask", enc.first)
-        ir.convenience.replace_all_uses_with(enc.layers[-1].mask, last)
     for old in {layer.mask: None for layer in enc.layers}:
         ir.convenience.replace_all_uses_with(old, mask)
 

@@ -15,8 +15,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from tools import cli
 from tools.graph import gate
+from tools.make import cli
 
 
 def shape(text: str) -> tuple[str, list[int]]:

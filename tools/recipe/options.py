@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from tools import cli
 from tools.base import tasks
+from tools.make import cli
 
 
 def parser(description: str) -> argparse.ArgumentParser:

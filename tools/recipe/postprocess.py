@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 from tools.recipe import options
 
 

@@ -17,7 +17,7 @@ how many such sentences there are.
 import argparse
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 from tools.results import record
 
 DEV = Path("build/data/dev.tsv")

@@ -17,7 +17,7 @@ import argparse
 import re
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 from tools.results import record as records
 
 SHOWN = ("MODEL", "SEQ", "BS", "CHIP", "ENGINE", "PRECISION")
@@ -191,12 +191,9 @@ def of_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, di
 
 
 def plain_rows(path: Path, seq: str) -> None:
-    """UserError for packed rows, or a last layer for [CLS] alone: of these a log does not say enough."""
-    own = records.spelled(seq)
-    if own["pack"]:
+    """UserError for packed rows: of these a log does not say enough."""
+    if records.spelled(seq)["pack"]:
         raise cli.UserError(f"{path}: a log counts packed rows, not their sentences; measure with make perf PACK=1")
-    if own["cls"]:
-        raise cli.UserError(f"{path}: a log says nothing of the last layer; measure with make perf CLS=1")
 
 
 def imported(path: Path, leaf: Path, given=SHOWN, devices: str | None = None) -> dict:

@@ -14,7 +14,7 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 from tools.results import published
 from tools.results import record as records_of
 

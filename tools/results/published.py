@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 
 COLUMNS = ["model", "variant", "seq", "chip", "bs", "precision", "metric", "value", "unit", "source", "commit", "note"]
 

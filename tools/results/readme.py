@@ -14,8 +14,8 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools import cli
 from tools.base import tasks
+from tools.make import cli
 from tools.results import peers, plot, published, record, table
 
 START, END = "<!-- table -->", "<!-- /table -->"

@@ -16,8 +16,8 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from tools import cli, manifest
-from tools.base import cpu, tasks
+from tools.base import tasks
+from tools.make import cli, cpu, manifest
 from tools.results import figures
 from tools.results.store import keep, load, read, text_of  # noqa: F401  (one name for readers: record.load, record.read)
 from tools.source import fetch
@@ -44,7 +44,10 @@ def parameters(leaf: Path) -> dict:
 
 
 def spelled(seq: str) -> dict:
-    """{seq, pack, cls} as make's parameters, of a path's `128`, `64-128`, `real`, `128p`, `realc` or `128pc`."""
+    """{seq, pack, cls} as make's parameters, of a path's `128`, `64-128`, `real` or `128p`.
+
+    CLS=1, written `128c`, is of older records alone: docs/knobs.md.
+    """
     rows = seq.removesuffix("c")
     kept = rows.removesuffix("p")
     return {"seq": kept.replace("-", ","), "pack": "1" * (rows != kept), "cls": "1" * (seq != rows)}
@@ -58,10 +61,9 @@ def rows_said(seq: str) -> str:
 
 
 def input_of(leaf: Path) -> Path:
-    """The folder of a configuration's input files, which is the same with CLS=1 and without."""
-    shape = leaf.parents[1].with_name(leaf.parents[1].name.removesuffix("c"))
-    whole_batches = shape / leaf.parent.name / "input"
-    return whole_batches if whole_batches.is_dir() else shape / "input"
+    """The folder of a configuration's input files."""
+    whole_batches = leaf.parent / "input"
+    return whole_batches if whole_batches.is_dir() else leaf.parents[1] / "input"
 
 
 def prov_of(path: str) -> Path:

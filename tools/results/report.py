@@ -15,7 +15,7 @@ import shlex
 from functools import partial
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 from tools.results import peers, plot, published, show, table
 from tools.results import record as records_of
 

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 from statistics import median
 
-from tools import cli
+from tools.make import cli
 from tools.results import figures
 from tools.results import record as records
 

@@ -20,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools import cli, manifest
+from tools.make import cli, manifest
 
 KINDS = ("accuracy", "throughput", "bench")
 LARGEST = 16 << 20  # bytes of one record

@@ -29,7 +29,7 @@ import argparse
 import html
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 from tools.results import figures, published
 from tools.results import record as records_of
 

@@ -18,7 +18,7 @@ import re
 import socket
 import threading
 
-from tools import cli
+from tools.make import cli
 from tools.scale import files, parts, scorer
 
 SMALL = 0.1  # processors that reading or writing asks

@@ -14,7 +14,7 @@ import lzma
 import zlib
 from pathlib import PurePosixPath
 
-from tools import cli
+from tools.make import cli
 
 KINDS = (".tsv", ".csv", ".jsonl", ".parquet")
 PACKED = (".gz", ".bz2", ".xz")

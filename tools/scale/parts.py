@@ -24,7 +24,7 @@ import re
 import time
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 from tools.scale import files
 
 MANIFEST = "manifest.json"

@@ -22,9 +22,9 @@ import fcntl
 import time
 from pathlib import Path
 
-from tools import cli, run
 from tools.base import tasks
 from tools.cpu import score as one_file
+from tools.make import cli, run
 from tools.scale import cluster, files, parts, scorer
 
 ROWS = 1 << 16

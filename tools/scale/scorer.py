@@ -3,9 +3,9 @@
 import dataclasses
 from pathlib import Path
 
-from tools import cli
 from tools.base import tasks
 from tools.cpu import score
+from tools.make import cli
 from tools.scale import files
 
 

@@ -17,7 +17,7 @@ import os
 import shutil
 from pathlib import Path
 
-from tools import cli, run
+from tools.make import cli, run
 from tools.setup import install
 
 BUILD, DOWNLOADS = Path("build"), Path("build/downloads")

@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools import cli, screen
+from tools.make import cli, screen
 
 IMAGE, BASE, HOME = "localhost/bert2om", "localhost/bert2om-debian", Path("build/container")
 COMMANDS = ("make accuracy", "make test")

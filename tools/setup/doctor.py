@@ -26,10 +26,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools import cli
 from tools.ascend import ais_bench
-from tools.base import cpu
 from tools.checks import claims
+from tools.make import cli, cpu
 from tools.source import fetch
 
 ROOTS = ["/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/latest"]

@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from tools import cli, screen
+from tools.make import cli, screen
 
 MARK = ".bert2om"
 WHEELS = cli.ROOT / "wheels"  # of a release

@@ -21,7 +21,7 @@ import sysconfig
 import tarfile
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 from tools.setup import install
 from tools.source import fetch
 

@@ -17,7 +17,7 @@ import re
 import uuid
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 
 LOCKS = ("requirements.txt", "requirements-cuda.txt")
 TOOLS = {"pip", "setuptools", "wheel"}  # python -m venv brings them

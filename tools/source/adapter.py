@@ -42,7 +42,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import load, load_file, save
 
-from tools import cli
+from tools.make import cli
 
 TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 LABELS = {"0": "negative", "1": "positive"}

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tools import cli
-from tools.cli import read_json
+from tools.make import cli
+from tools.make.cli import read_json
 
 BERT = "BertForSequenceClassification"
 TINYBERT = "TinyBertForSequenceClassification"

@@ -32,8 +32,8 @@ import zlib
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from tools import cli
 from tools.base import tasks
+from tools.make import cli
 from tools.source import architecture, fetch, tensors, tokenizer
 from tools.source.architecture import CONFIGS, checkpoint_folder, config_file
 

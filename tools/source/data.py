@@ -35,8 +35,8 @@ from difflib import SequenceMatcher
 from itertools import accumulate
 from pathlib import Path
 
-from tools import cli
 from tools.base import tasks
+from tools.make import cli
 
 DEV_EDITS = cli.ROOT / "data" / "dev.edits"
 SNIPPETS = ("additional_resources/hutto_ICWSM_2014.tar.gz", "movieReviewSnippets_GroundTruth.txt")

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
-from tools import cli
+from tools.make import cli
 
 PINS = cli.ROOT / "data" / "pins.txt"
 PYPI = "https://pypi.org/simple"

@@ -14,7 +14,7 @@ import json
 import os
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 
 KEPT = Path("build/given.json")
 MOST = 10_000  # files of a folder

@@ -13,7 +13,7 @@ import string
 
 import numpy as np
 
-from tools import cli
+from tools.make import cli
 from tools.source import architecture
 from tools.source.tokenizer import MASK
 

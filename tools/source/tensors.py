@@ -12,7 +12,7 @@ import warnings
 import zipfile
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 from tools.source.architecture import first_file
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")

@@ -15,7 +15,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 
 FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -9,7 +9,7 @@ Needs numpy and tokenizers only. The scripts preprocess.py call load, encode and
 
 import argparse
 
-from tools import cli
+from tools.make import cli
 from tools.source import architecture
 from tools.source.tokenizer import PAD, load, near
 

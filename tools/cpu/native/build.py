@@ -8,7 +8,7 @@ import argparse
 import subprocess
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 
 FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC", "-pthread"]
 

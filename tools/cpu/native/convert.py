@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import cli
 from tools.cpu.native.model import GELU_FLOOR, INSTEAD, MAGIC, PRECISIONS, check_arch, sizes, tensors, types_of, widest
 from tools.graph import classifier, encoder
+from tools.make import cli
 
 # ---- reading the ONNX graph -------------------------------------------------------------------------------------
 

@@ -28,8 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import cli
-from tools.base import cpu
+from tools.make import cli, cpu
 
 MAGIC = b"bert2om1"
 PRECISIONS = ("bf16", "int8", "fp32")  # in the order of engine.c's enum number

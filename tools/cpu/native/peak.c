@@ -1,4 +1,4 @@
-/* peak.c: what this CPU can do at most, to hold the engines against (tools/bench/bench.py, tools/cpu/yardstick.py).
+/* peak.c: what this CPU can do at most, to hold the engines against (lab/bench.py, tools/cpu/yardstick.py).
  *
  *     gcc -O3 -std=gnu11 -shared -fPIC -pthread -o build/lib/peak.so tools/cpu/native/peak.c
  *

@@ -2,7 +2,7 @@
 
     simplify   gate: equal: fp32, max |difference| 2.15e-06 (limit 1e-04) over 16 rows, 0 flips       2.7 s
 
-Used by tools/run.py. A step's own output is kept as its log. A terminal shows after two seconds what the step is doing:
+Used by tools/make/run.py. A step's own output is kept as its log. A terminal shows after two seconds what the step is doing:
 its own progress bar, or the seconds that have passed. V=1 shows all output as it comes.
 """
 
@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 
 PATIENCE = 2.0  # seconds after which a step shows that it goes on
 WIDTH = 96  # columns of the name and what is said of the step

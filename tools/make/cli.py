@@ -1,6 +1,6 @@
 """What every command here shares: one-line errors, whole files, hashes.
 
-from tools import cli
+from tools.make import cli
 raise UserError("dev.tsv:7: label 'x' is not 0 or 1; take the official dev.tsv")
 if __name__ == "__main__":
     cli.run(main)
@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class UserError(Exception):

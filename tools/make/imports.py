@@ -1,10 +1,10 @@
 """What each program of this project imports, as Make variables, so that an edit remakes just what it can change.
 
-    python3 -m tools.imports build/imports.mk
+    python3 -m tools.make.imports build/imports.mk
 
 Writes a line `needs.<module or script> := <files>` for each module below tools/ and each script of a model folder: the
 file itself, every module of tools/ that it imports, directly or not, at its top or within a function, and the packages
-that hold them. The line `stale := <targets>` names what is to be made again though its date hides it (tools/stale.py),
+that hold them. The line `stale := <targets>` names what is to be made again though its date hides it (tools/make/stale.py),
 and `why.<target> :=` says in words why.
 Beside it lies build/imports.json, the sha256 of each file when it was last looked at: what did not change since is not
 read again. Only the standard library: this runs before anything is installed.
@@ -17,10 +17,11 @@ import json
 import os
 from pathlib import Path
 
-from tools import cli, stale
+from tools.make import cli, stale
 
-PATTERNS = ("tools/**/*.py", "models/*/*.py", "tools/**/*.[ch]")
-OTHERS = ("Makefile", "requirements*.txt", "mk/*", "models/*/*", "data/*", "results/*", "results/*/*")
+PATTERNS = ("tools/**/*.py", "lab/*.py", "models/*/*.py", "tools/**/*.[ch]")
+OURS = ("tools", "lab")  # packages
+OTHERS = ("Makefile", "requirements*.txt", "mk/*", "lab/*.mk", "models/*/*", "data/*", "results/*", "results/*/*")
 
 
 def look(path, known):
@@ -34,7 +35,7 @@ def look(path, known):
 
 
 def imports(path, data):
-    """The files of tools/ that a Python file imports, directly, and the packages that it lies in; none where it cannot
+    """The files of tools/ and lab/ that a Python file imports, directly, and the packages that it lies in; none where it cannot
     be parsed."""
     try:
         tree = ast.parse(data)
@@ -47,9 +48,11 @@ def imports(path, data):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    ours = [name.replace(".", "/") for name in names if name.split(".")[0] == "tools"]
+    ours = [name.replace(".", "/") for name in names if name.split(".")[0] in OURS]
     found = [f"{name}{end}" for name in ours for end in (".py", "/__init__.py")]
-    found += [f"{folder.as_posix()}/__init__.py" for folder in path.parents if folder.parts[:1] == ("tools",)]
+    found += [
+        f"{folder.as_posix()}/__init__.py" for folder in path.parents if folder.parts[:1] and folder.parts[0] in OURS
+    ]
     return sorted({file for file in found if Path(file).is_file()} - {path.as_posix()})
 
 
@@ -107,7 +110,7 @@ def main():
     lines = [inert(f"stale := {' '.join([*hidden, *installed(args.stamp)])}\n")]
     lines += [inert(f"why.{target} := {stale.why(target, name)}\n") for target, name in hidden.items()]
     for name in (n for n in files if n.endswith(".py")):
-        program = name[:-3].replace("/", ".") if name.startswith("tools/") else name
+        program = name[:-3].replace("/", ".") if name.split("/")[0] in OURS else name
         lines.append(f"needs.{program} := {' '.join(closure(name, files))}\n")
     write(args.save_path, "".join(lines))
     if known.get("files") != files or known["others"] != hashes:

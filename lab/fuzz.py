@@ -1,6 +1,6 @@
 """Fuzz every parser that is ours: any bytes are read, or refused by one line.
 
-    PYTHONPATH=. python test/fuzz.py --runs 200 om log
+    python -m lab.fuzz --runs 200 om log
     atheris: not installed (pip install atheris); hypothesis alone
     om       200 inputs, 97 refused, 0 failures, 1.0 s
     log      200 inputs, 193 refused, 0 failures, 0.5 s
@@ -22,15 +22,16 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import corpus
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from tools import cli, manifest, recipe
+from lab import corpus
+from tools import recipe
 from tools.ascend import om
 from tools.base import input_files, onnxfile, output_files
 from tools.cpu import engines
 from tools.cpu.native import model as native
+from tools.make import cli, manifest
 from tools.results import imports, published, record, show, table
 from tools.scale import files
 from tools.source import adapter, architecture, checkpoint, data, fetch, tensors, tokenizer

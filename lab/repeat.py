@@ -1,6 +1,6 @@
 """How far each figure of a speed moves when the same cells are timed again: over an hour, alone and beside a load.
 
-    python -m tools.checks.repeat NAME=FILE ... --peak build/lib/peak.so --dims 'input_ids:8,128;...' --bs 8
+    python -m lab.repeat NAME=FILE ... --peak build/lib/peak.so --dims 'input_ids:8,128;...' --bs 8
         --save_path repeat.md        (or: make repeat)
 
     alone 1 of 11, minute 0, load average 2.0: native-bf16 349.1 native-int8 288.9 ...
@@ -25,8 +25,7 @@ import time
 from datetime import date
 from pathlib import Path
 
-from tools import cli
-from tools.base import cpu
+from tools.make import cli, cpu
 from tools.results import figures
 
 PASSES, EVERY = 11, 6.0  # 11 starts, 6 minutes apart, span an hour

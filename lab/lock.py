@@ -1,6 +1,6 @@
 """Write the lock files from requirements.in, requirements-bench.in and requirements-scale.in (make lock; needs uv).
 
-    python3 -m tools.setup.lock
+    python3 -m lab.lock
     wrote requirements.txt: 79 packages
     wrote requirements-cuda.txt: 19 packages
     wrote requirements-bench.txt: 11 packages
@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 
 COMPILE = [
     "uv",

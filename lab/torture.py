@@ -1,10 +1,10 @@
 """Kill the pipeline at random moments and spoil its files; one plain make must then give the undisturbed bytes.
 
-    python -m tools.checks.torture --runs 4 build/data/dev.tsv -- VENV=.venv
+    python -m lab.torture --runs 4 build/data/dev.tsv -- VENV=.venv
 
     ...
     run 4: build/data/dev.tsv removed, -j8, killed after 0.3 s while making dev.tsv; the same bytes
-    after run 4: other dates for build/data/dev.tsv tools/run.py tools/cli.py; the same bytes
+    after run 4: other dates for build/data/dev.tsv tools/make/run.py tools/make/cli.py; the same bytes
     torture: 4 runs killed (-j1 2, -j8 2; two makes at once 3), the same bytes after each
     between them: other dates 1, a flipped byte 1, removed 1, edited 1 (refused first: 0), the same bytes after each
     killed while making: dev.tsv 3, nothing 1
@@ -36,9 +36,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tools import cli, manifest, stale
 from tools.checks import reproduce
-from tools.stale import PROV
+from tools.make import cli, manifest, stale
+from tools.make.stale import PROV
 
 HOME = Path("build/torture")
 DAY = 86400  # seconds
@@ -85,7 +85,7 @@ def stages(folder: Path) -> list[tuple[Path, float]]:
 
 
 def in_making(folder: Path) -> list[str]:
-    """What was being made when the kill came: the temporary folders of tools/run.py."""
+    """What was being made when the kill came: the temporary folders of tools/make/run.py."""
     names = [p.name.split(".")[1:-2] for p in (folder / "build").rglob(".*.tmp")]
     return [".".join(name) for name in names]
 

@@ -658,10 +658,10 @@ def good(folder: Path) -> Path:
     from pyarrow import csv, parquet
     from safetensors.numpy import save
 
-    from tools import run
     from tools.cpu import engines
     from tools.cpu.native import convert as native
     from tools.graph import gate
+    from tools.make import run
     from tools.source import adapter, checkpoint, seeded
 
     box = folder / "box"

@@ -1,7 +1,7 @@
 """The contenders of `make bench`: each takes sentences to labels; `serve` runs one of them in a process of its own.
 
     echo '{"shape": "sorted", "rows": [0, 1, 2, 3, 4, 5, 6, 7], "seconds": 0}' \\
-        | python -m tools.bench.contenders "onnxruntime optimiser, dynamic int8" '{"checkpoint": ...}'
+        | python -m lab.contenders "onnxruntime optimiser, dynamic int8" '{"checkpoint": ...}'
     {"version": "onnxruntime 1.31.1"}
     {"labels": "10110100", "seconds": [0.19955113699870708], "peak_bytes": 1025896448}
 
@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import cli
-from tools.base import cpu, input_files
+from tools.base import input_files
+from tools.make import cli, cpu
 from tools.source import tokens
 from tools.source.tokenizer import UNK
 
@@ -309,7 +309,7 @@ def llama_(job):
     embeddings, in GGUF's Q8_0; the pooler and the classifier outside it."""
     import xllamacpp
 
-    from tools.bench import gguf_file
+    from lab import gguf_file
     from tools.graph import export
 
     module = export.load(job.checkpoint)

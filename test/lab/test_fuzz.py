@@ -1,14 +1,13 @@
 """The short run of fuzz.py: the same targets, fewer inputs, another seed each day of the year."""
 
-import os
 import re
 import subprocess
 import sys
 import time
 
-import corpus
-import fuzz
 import pytest
+
+from lab import corpus, fuzz
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +25,9 @@ def test_any_bytes_are_read_or_refused_in_one_line(target, folder):
 
 
 def test_make_fuzz_runs_it_and_says_how_many_inputs_each_parser_saw():
-    assert "PYTHONPATH=. $(py) -W ignore test/fuzz.py --runs" in (corpus.ROOT / "mk/develop.mk").read_text()
-    command = [sys.executable, "-W", "ignore", "test/fuzz.py", "--runs", "50", "pins", "manifest"]
-    env = os.environ | {"PYTHONPATH": "."}
-    done = subprocess.run(command, cwd=corpus.ROOT, env=env, capture_output=True, text=True, check=False)
+    assert "$(py) -W ignore -m lab.fuzz --runs" in (corpus.ROOT / "mk/develop.mk").read_text()
+    command = [sys.executable, "-W", "ignore", "-m", "lab.fuzz", "--runs", "50", "pins", "manifest"]
+    done = subprocess.run(command, cwd=corpus.ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.findall(r"(?m)^(\w+) +50 inputs, \d+ refused, 0 failures", done.stdout) == ["pins", "manifest"]
 

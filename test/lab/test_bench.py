@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import small
 
-from tools import cli
-from tools.base import cpu
-from tools.bench import bench, contenders, knobs
+from lab import bench, contenders
 from tools.cpu.native.build import FLAGS
+from tools.make import cli, cpu
 from tools.results import peers
 from tools.source import tokens
 
@@ -70,7 +69,7 @@ class Given:
 
 def test_rounds_go_round_and_a_failure_stops_nobody_else(monkeypatch):
     turns, clock = [], iter([(0, 0), (0, 50), (1, 150), (5, 190)])  # the warm-up, two rounds, the end
-    monkeypatch.setattr("tools.base.cpu.ticks", lambda: next(clock))
+    monkeypatch.setattr("tools.make.cpu.ticks", lambda: next(clock))
     workers = {"a": Given("a", [9, 9, 1, 2, 0.5, 1], turns), "b": Given("b", [9, 9, None, 2, 4], turns)}
     found, stolen = bench.measure(workers, {"sorted": [0, 1], "padded": [0]}, rounds=2)
     assert stolen == [0.01, 0.1]
@@ -84,7 +83,7 @@ def test_rounds_go_round_and_a_failure_stops_nobody_else(monkeypatch):
 
 
 def test_what_the_host_stole_is_not_zero_where_nobody_knows(monkeypatch):
-    monkeypatch.setattr("tools.base.cpu.ticks", lambda: (0, 0))
+    monkeypatch.setattr("tools.make.cpu.ticks", lambda: (0, 0))
     workers = {"a": Given("a", [1] * 4, [])}
     assert bench.measure(workers, {"sorted": [0], "padded": [0]}, rounds=1)[1] is None
 
@@ -125,7 +124,7 @@ def tiny(tmp_path_factory):
 
 def run(folder, *options):
     command = [
-        sys.executable, "-m", "tools.bench.bench", "run", "--model", "tiny", "--weights", "x", "--source", "wheel",
+        sys.executable, "-m", "lab.bench", "run", "--model", "tiny", "--weights", "x", "--source", "wheel",
         "--checkpoint", folder / "checkpoint", "--onnx", folder / "model.onnx", "--inputs", *NAMES,
         "--text_file", folder / "dev.tsv", "--calibration", folder / "dev.tsv", "--seq", 32, "--bs", 2, "--samples", 4,
         "--rounds", 2, "--seconds", 0.01, "--threads", 1, "--peak", folder / "peak.so", "--peers", folder / "none",
@@ -170,48 +169,6 @@ def test_real_contenders_on_a_small_model(record):
     for kind, units in {"fp32": {"avx512f"}, "bf16": {"avx512_bf16"}, "int8": {"avx512_vnni"}}.items():
         if flags & units:  # every CPU with AMX has them too
             assert record["peak_per_second"][kind]["median"] > 0, kind
-
-
-def test_knobs_has_each_setting_beside_what_is_used(tiny):
-    """Four groups, each against its first row; what is used is bold and answers as the export does in fp32."""
-    from tools.graph import export
-
-    arrays = tokens.encode(tokens.load(tiny / "checkpoint"), small.SENTENCES, 32, NAMES)
-    export.export(export.load(tiny / "checkpoint"), tiny / "static.onnx", NAMES, arrays, shape=(2, 32))
-    command = [
-        sys.executable,
-        "-m",
-        "tools.bench.knobs",
-        "--static",
-        tiny / "static.onnx",
-        "--checkpoint",
-        tiny / "checkpoint",
-    ]
-    for name in ("export", "simplified", "modified"):
-        command += [f"--{name}", tiny / "model.onnx"]
-    command += ["--text_file", tiny / "dev.tsv", "--calibration", tiny / "dev.tsv", "--rows", 4]
-    done = subprocess.run(
-        [*map(str, command), "--save_path", tiny / "knobs.md"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    text = (tiny / "knobs.md").read_text()
-    groups = text.split("| :-- | --: | --: | --: | :-- |\n")[1:]
-    assert len(groups) >= 3 and f"wrote {tiny / 'knobs.md'}" in done.stdout and text in done.stdout
-    for group in groups:
-        rows = group.split("\n\n")[0].splitlines()
-        assert len(rows) >= 3 and " 1.00 (1.00-1.00) " in rows[0] and sum(r.startswith("| **") for r in rows) in (1, 2)
-        assert all(re.search(r"\| (in use|slower|not told apart.*|.{20,}) \|$", r) for r in rows), rows
-    assert re.search(r"openvino, from its cache folder \| \d", text) and "fused ahead" in text
-
-
-def test_a_setting_that_is_faster_says_why_it_is_not_in_use():
-    made = lambda rates, **more: knobs.Setting("g", "w", None, [], [], rates=rates, **more)
-    kept = made([10, 10, 10], kept=True)
-    assert knobs.reason(kept, kept) == "in use"
-    assert knobs.reason(made([9, 8, 9]), kept) == "slower"
-    assert knobs.reason(made([9, 12, 13], why="latency"), kept) == "not told apart; latency"
-    assert knobs.reason(made([12, 12, 13], why="latency"), kept) == "latency"
-    assert knobs.reason(made([12, 12, 13]), kept).startswith("FASTER, and no reason is known")
 
 
 def test_openvino_of_ours_gives_the_exports_labels_in_both_shapes(tiny):

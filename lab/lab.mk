@@ -1,4 +1,4 @@
-# Ours and the peers, side by side, and what each setting of the CPU engines costs.
+# The laboratory: ours and the peers, side by side; which figure of a speed repeats.
 not_sst2 := $(or $(DATA),$($(MODEL).DATA),$(filter-out sst2,$($(MODEL).TASK)))
 $(if $(comparing),$(if $(not_sst2),$(error make $(comparing) is of SST-2 alone, not of $(not_sst2); use perf-table)))
 here     := $(dir $(ONE))
@@ -14,7 +14,7 @@ name_of     = $(patsubst cpu-%,%,$(notdir $1))
 static_names = $(foreach l,$(static_rows),$(call name_of,$l)=$(call file_of,$l))
 our_names   = $(static_names) $(foreach l,$(real_rows),$(call name_of,$l)-real=$(call file_of,$l))
 bench_data := build/data/dev.tsv build/data/calibration.tsv build/lib/peak.so
-do.bench = -m tools.bench.bench run --model $(model) --weights $(call part,2) --source $(source) \
+do.bench = -m lab.bench run --model $(model) --weights $(call part,2) --source $(source) \
     --checkpoint $(checkpoint) --onnx build/$(weights)/model.onnx --inputs $(inputs) --text_file build/data/dev.tsv \
     --calibration build/data/calibration.tsv --seq $(lastword $(lengths)) --bs $(bs) --others 1 64 \
     --samples $(SAMPLES) --rounds $(ROUNDS) \
@@ -22,24 +22,15 @@ do.bench = -m tools.bench.bench run --model $(model) --weights $(call part,2) --
 $(batches:%=build/%/bench.json): build/%/bench.json: build/$$(weights)/model.onnx \
     build/$$(weights)/checkpoint/MANIFEST $(bench_data) $$(our_files) .venv-bench/installed $$(call by,bench)
 	$(call alone,bench)
-do.bench_table = -m tools.bench.bench show $(basename $@).json --save_path {}
+do.bench_table = -m lab.bench show $(basename $@).json --save_path {}
 $(batches:%=build/%/bench.md): %.md: %.json $$(call by,bench_table)
 	$(call run,bench_table)
 do.peak = -m tools.cpu.native.build tools/cpu/native/peak.c --save_path {}
 build/lib/peak.so: tools/cpu/native/peak.c tools/cpu/native/amx.c $(native_h) $$(call by,peak) | $(VENV)/installed
 	$(call run,peak)
 
-native_file = $(filter %/cpu-native-bf16/model.native,$(our_files))
-do.knobs = -m tools.bench.knobs --export build/$(weights)/model.onnx --simplified build/$(REAL)/sim.onnx \
-    --modified build/$(REAL)/cpu.onnx --static build/$(batch)/cpu.onnx $(addprefix --native ,$(native_file)) \
-    --checkpoint $(checkpoint) --text_file build/data/dev.tsv --calibration build/data/calibration.tsv \
-    --rows $(SAMPLES) --save_path {}
-$(batches:%=build/%/knobs.md): build/%/knobs.md: build/$$(weights)/model.onnx build/$(REAL)/sim.onnx \
-    build/$(REAL)/cpu.onnx build/%/cpu.onnx build/$$(weights)/checkpoint/MANIFEST $(bench_data) $$(native_file) \
-    $$(call by,knobs)
-	$(call alone,knobs)
 # The same cells over an hour, alone and beside a load: which figure of a speed repeats.
-do.repeat = -m tools.checks.repeat $(static_names) \
+do.repeat = -m lab.repeat $(static_names) \
     --peak build/lib/peak.so --dims $(call joined_by,;,$(shapes_of_inputs)) --bs $(bs) --milliseconds $(SAMPLES)0 \
     --rounds $(ROUNDS) --save_path {}
 $(batches:%=build/%/repeat.md): build/%/repeat.md: build/lib/peak.so \

@@ -1,1 +1,0 @@
-"""Benchmarks: ours beside its peers, and the settings of each engine. Imports checks and below."""
