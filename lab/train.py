@@ -32,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lab import quantise
 from tools.make import cli
 from tools.source import adapter
 
@@ -146,7 +147,7 @@ def low_rank(words, rank):
 
 
 def tuned(model):
-    """The model's float32 tensors, by the names that adapter.pack takes."""
+    """The model's float32 tensors, by the names that quantise.pack takes."""
     where = "bert.embeddings.word_embeddings."
     names = {f"{where}base.weight": f"{where}weight"}
     names |= {f"{where}{side}": f"{where}weight.{side}" for side in ("left", "right")}
@@ -315,7 +316,7 @@ def main():
     import transformers
 
     mean, log = train_runs(base, config, ids, labels, held, numbers, recipe)
-    merged = adapter.write(args.save_path, tensors, adapter.pack(tensors, mean), recipe=recipe)
+    merged = quantise.write(args.save_path, tensors, quantise.pack(tensors, mean), recipe=recipe)
     plain = recipe | {"embedding_rank": 0}
     score = lambda checkpoint: accuracy(build_model(checkpoint, config, plain), ids, labels, held) if held else None
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}

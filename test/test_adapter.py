@@ -2,8 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save, save_file
 
-from lab import train
+from lab import quantise, train
 from tools.make import cli
 from tools.source import adapter
 
@@ -46,7 +44,7 @@ def tuned(base):
 
 @pytest.fixture
 def path(tmp_path, base, tuned):
-    adapter.write(tmp_path / "a.safetensors", base, adapter.pack(base, tuned), seed=1)
+    quantise.write(tmp_path / "a.safetensors", base, quantise.pack(base, tuned), seed=1)
     return tmp_path / "a.safetensors"
 
 
@@ -75,12 +73,12 @@ def test_merge_follows_the_documented_formula(base, tuned, path):
 
 def test_rounding_error_is_at_most_half_a_step_or_the_clipped_tail(base, tuned):
     delta = tuned["bert.encoder.weight"].astype(np.float64) - base["encoder.weight"]
-    packed, scale = adapter.quantize(delta)
+    packed, scale = quantise.quantize(delta)
     back = adapter.apply_delta(np.zeros((6, 8), np.float32), packed, scale)
     inside = np.abs(delta) <= 7.5 * scale[:, None]
     assert (np.abs(back - delta) <= 0.5001 * scale[:, None])[inside].all()
     assert np.linalg.norm(back - delta) < 0.12 * np.linalg.norm(delta)
-    packed, scale = adapter.quantize(np.zeros((2, 4)))
+    packed, scale = quantise.quantize(np.zeros((2, 4)))
     assert not adapter.apply_delta(np.zeros((2, 4), np.float32), packed, scale).any()
 
 
@@ -95,7 +93,7 @@ def test_names_with_and_without_the_prefix_merge_alike(base, path):
 
 def test_same_inputs_same_bytes(tmp_path, base, tuned, path):
     other = tmp_path / "elsewhere" / "b.safetensors"
-    adapter.write(other, base, adapter.pack(base, tuned), seed=1)
+    quantise.write(other, base, quantise.pack(base, tuned), seed=1)
     assert other.read_bytes() == path.read_bytes()
     # Committed constant: integers and powers of two only, so the generator and the quantiser play no part.
     weight = np.arange(48, dtype=np.float32).reshape(6, 8) / 64
@@ -110,44 +108,20 @@ def test_a_base_one_bit_off_is_refused(base, path):
         adapter.merge(base, path)
 
 
-def test_command_line_writes_an_ordinary_checkpoint(tmp_path, base, path):
-    config = {"hidden_size": 8, "transformers_version": "4.8.2"}
-    members = {
-        "model.safetensors": save(base),
-        "config.json": json.dumps(config).encode(),
-        "vocab.txt": b"[PAD]\n",
-    }
+def test_a_wheel_and_a_folder_give_the_same_base(tmp_path, base):
+    members = {"model.safetensors": save(base), "config.json": b'{"hidden_size": 8}', "vocab.txt": b"[PAD]\n"}
     wheel, folder = tmp_path / "w.whl", tmp_path / "folder"
     folder.mkdir()
     with zipfile.ZipFile(wheel, "w") as z:
         for name, data in members.items():
             z.writestr(f"package/model/{name}", data)
             (folder / name).write_bytes(data)
-    for source in (wheel, folder):
-        command = [sys.executable, "-m", "tools.source.adapter", path, "--base", source]
-        subprocess.run([*command, "--save_path", tmp_path / f"{source.name}.out"], check=True, capture_output=True)
-    first, second = tmp_path / "w.whl.out", tmp_path / "folder.out"
-    assert {p.name: p.read_bytes() for p in first.iterdir()} == {p.name: p.read_bytes() for p in second.iterdir()}
-    written = json.loads((first / "config.json").read_text())
-    assert written["architectures"] == ["BertForSequenceClassification"]
-    assert written["id2label"] == {"0": "negative", "1": "positive"}
-    assert (first / "vocab.txt").read_bytes() == b"[PAD]\n"
-    got = load_file(first / "model.safetensors")
-    assert adapter.digest(got) == adapter.digest(adapter.merge(base, path))
-
-
-def test_errors_are_one_line(tmp_path, path):
+    one, other = adapter.read_base(wheel), adapter.read_base(folder)
+    assert adapter.digest(one[0]) == adapter.digest(other[0]) == adapter.digest(base)
+    assert one[1:] == other[1:] == ({"hidden_size": 8}, {"vocab.txt": b"[PAD]\n"})
     (tmp_path / "bad.whl").write_bytes(b"no zip")
-    command = [sys.executable, "-m", "tools.source.adapter", path]
-    run = subprocess.run(
-        [*command, "--base", tmp_path / "bad.whl", "--save_path", tmp_path / "out"],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 1
-    assert run.stderr.count("\n") == 1
-    assert "bad.whl: not a wheel or folder" in run.stderr
-    assert not (tmp_path / "out").exists()
+    with pytest.raises(cli.UserError, match="bad.whl: not a wheel or folder"):
+        adapter.read_base(tmp_path / "bad.whl")
 
 
 def test_a_wheel_with_two_models_is_refused(tmp_path):
@@ -166,11 +140,11 @@ def test_a_low_rank_difference_is_added_and_checked(tmp_path, base, tuned):
     left, right = rng.standard_normal((4, 2)), rng.standard_normal((2, 8))
     low = {"bert.frozen.weight.left": left, "bert.frozen.weight.right": right}
     path = tmp_path / "low.safetensors"
-    merged = adapter.write(path, base, adapter.pack(base, tuned | low))
+    merged = quantise.write(path, base, quantise.pack(base, tuned | low))
     assert np.abs(merged["bert.frozen.weight"] - base["frozen.weight"] - left @ right).max() < 0.05
     assert adapter.digest(adapter.merge(base, path)) == adapter.digest(merged)
     for broken in ({"bert.frozen.weight.right": None}, {"bert.frozen.weight.left": np.zeros((4, 3), np.int8)}):
-        adapter.write(path, base, adapter.pack(base, tuned | low))
+        quantise.write(path, base, quantise.pack(base, tuned | low))
         with pytest.raises(cli.UserError, match="bert.frozen.weight"):
             adapter.merge(base, rewritten(path, **broken))
 

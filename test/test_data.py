@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from lab import sentences as edits_of
 from tools.make import cli
 from tools.source import data, fetch
 
@@ -85,8 +86,8 @@ def test_calibration_is_apart_from_dev(dev, snippets):
     want, made = data.rebuild(ROOT / "data/calibration.edits", snippets)
     assert hashlib.sha256(made).hexdigest() == want
     rows = [line.split("\t") for line in made.decode().splitlines()[1:]]
-    sentences = [data.letters(row[0]) for row in rows]
-    known = [data.letters(sentence) for sentence in data.read_tsv(dev)[0]]
+    sentences = [edits_of.letters(row[0]) for row in rows]
+    known = [edits_of.letters(sentence) for sentence in data.read_tsv(dev)[0]]
     assert len(set(sentences)) == 512
     assert all(row[0].endswith(" ") for row in rows)
     assert not any(a in b or b in a for a in sentences for b in known)
@@ -107,7 +108,7 @@ def test_derive_then_rebuild(dev, snippets, tmp_path):
     some = tmp_path / "some.tsv"
     some.write_bytes(b"".join([rows[0], *rows[1:60:3]]))
     edits = tmp_path / "some.edits"
-    edits.write_text(data.derive(some, snippets), "utf-8")
+    edits.write_text(edits_of.derive(some, snippets), "utf-8")
     assert data.rebuild(edits, snippets) == (cli.sha256(some), some.read_bytes())
 
 
@@ -117,7 +118,7 @@ TEXT = st.text("ab19 _<>=é'", max_size=30)
 @given(TEXT, TEXT)
 @example("a bc", "1<2>_=")
 def test_any_difference_edits_back(snippet, sentence):
-    _, start, edits = data.difference(snippet, sentence)
+    _, start, edits = edits_of.difference(snippet, sentence)
     assert data.edit(edits, start, snippet) == sentence
 
 
@@ -125,7 +126,7 @@ def test_derive_refuses_a_sentence_from_elsewhere(snippets, tmp_path):
     path = tmp_path / "own.tsv"
     path.write_text("sentence\tlabel\nzxqv wvut srqp onml\t1\n")
     with pytest.raises(cli.UserError, match="own.tsv:2: this sentence lies in no snippet"):
-        data.derive(path, snippets)
+        edits_of.derive(path, snippets)
 
 
 def test_choose_leaves_validation_sentences_out(tmp_path):
@@ -136,9 +137,9 @@ def test_choose_leaves_validation_sentences_out(tmp_path):
     edits.write_text(f"sha256 {hashlib.sha256(text).hexdigest()} rows 1\n0 2 0 14\n")
     rows = [("a fine film . ", 1), ("fine film . ", 1), ("truly . ", 1), ("warm and ", 1), ("old hat . ", 0)]
     train.write_bytes(data.tsv_bytes(rows))
-    assert sorted(data.choose(train, edits, snippets, 2)) == [("a fine film . ", 1), ("old hat . ", 0)]
+    assert sorted(edits_of.choose(train, edits, snippets, 2)) == [("a fine film . ", 1), ("old hat . ", 0)]
     with pytest.raises(cli.UserError, match="only 2 rows fit, not 3"):
-        data.choose(train, edits, snippets, 3)
+        edits_of.choose(train, edits, snippets, 3)
 
 
 HEAD = f"sha256 {'0' * 64} rows 1\n"

