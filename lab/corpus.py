@@ -12,6 +12,7 @@ import os
 import pickle
 import shutil
 import struct
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -20,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lab import quantise
 from tools.base import input_files
 from tools.results import record
 from tools.results.published import COLUMNS
@@ -646,7 +648,8 @@ MAKE = {
 
 # --- the good inputs ---------------------------------------------------------------------------------------------------
 def good(folder: Path) -> Path:
-    """Write one sound input of each kind into `folder`."""
+    """Write one sound input of each kind into `folder`, by the makers of the tests."""
+    sys.path.insert(0, str(ROOT / "test"))
     import bert_graphs
     import openvino
     import pyarrow
@@ -662,7 +665,7 @@ def good(folder: Path) -> Path:
     from tools.cpu.native import convert as native
     from tools.graph import gate
     from tools.make import run
-    from tools.source import adapter, checkpoint, seeded
+    from tools.source import checkpoint, seeded
 
     box = folder / "box"
     small.checkpoint(box, "bert_base_cased_sst2").rename(folder / "made")
@@ -681,7 +684,7 @@ def good(folder: Path) -> Path:
     base, tuned = (f.__wrapped__ for f in (test_adapter.base, test_adapter.tuned))
     base = base()
     bert_graphs.export(folder / "m.onnx", bert_graphs.bert())
-    adapter.write(folder / "a.safetensors", base, adapter.pack(base, tuned(base)))
+    quantise.write(folder / "a.safetensors", base, quantise.pack(base, tuned(base)))
     om_writer.write_om(folder / "m.om", name="x", inputs=[(n, "int64", [8, 128]) for n in bert_graphs.NAMES], outputs=[("o", "float32", [8, 2])], atc_cmdline="atc", weights=b"w")  # fmt: skip
     accuracy, perf = (
         json.dumps(record.read(next((ROOT / "results/records").glob(f"*-8-cpu-onnxruntime-fp32-{k}.json")))).encode()
