@@ -6,9 +6,8 @@
     turns.pairs                      # a list of [samples, seconds, processor seconds, the yardstick's three]
 
 The yardstick is a fixed piece of work: multiply-adds in registers on every core (tools/cpu/native/peak.c), in the unit
-of the engine's precision where this CPU has one (AMX, or AVX-512 with bf16 or VNNI), else in AVX-512, else in whatever
-it has. Its amount is in operations,
-a multiply-add being two. Processor seconds are of getrusage's kind: time that the host or another process took away is
+of the engine's precision where this CPU has one (AMX, or AVX-512 with bf16 or VNNI), else in AVX-512 or AVX2, else in
+whatever it has. Its amount is in operations, a multiply-add being two. Processor seconds are of getrusage's kind: time that the host or another process took away is
 in the seconds on the clock, and not in these.
 
 On a busy machine a request of several threads uses processor time up while some of them wait for one that has none: by

@@ -5,7 +5,9 @@
  * work(kind, seconds, done) runs one thread's worth for about `seconds`; done[0]: operations (a multiply-add is two) or
  * bytes, done[1]: seconds on the clock, done[2]: seconds that this thread had a processor. All are 0 where the CPU lacks
  * the unit: bf16 and int8 are AMX's tiles, else AVX-512's dot products; `_L2` tiles alone. peak(kind, seconds) is
- * done[0] / done[1]. The caller starts one thread per core and adds up.
+ * done[0] / done[1]. The caller starts one thread per core and adds up. fp32 is AVX-512's multiply-adds, else AVX2's.
+ *
+ * What is compiled for a unit stands between push_options and pop_options; all else runs on every CPU.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -43,8 +45,6 @@ static double portable(long steps) {
     return steps * 8.0 * 16 * 3;
 }
 
-#include "amx.c" /* its tiles; from here on it may be compiled for AVX-512 and AMX */
-
 #if !defined(__x86_64__)
 
 static int needs_tiles(int kind) { return 0; }
@@ -54,24 +54,30 @@ static void tiles(int on) {}
 
 #else
 
-/* 16 sums of 16 columns, `k` products each: enough in flight to hide the latency of a multiply-add. In assembler, since
- * gcc 12 moves sums from register to register. Sums of zeros take as long as any others. */
-#define EACH(f) f(16) f(17) f(18) f(19) f(20) f(21) f(22) f(23) f(24) f(25) f(26) f(27) f(28) f(29) f(30) f(31)
-#define CLEAR(n) "vpxord %%zmm" #n ", %%zmm" #n ", %%zmm" #n "\n"
-#define SUMS(name, op, k) \
-    static double name(long steps) { \
+#pragma GCC push_options
+#include "amx.c" /* its tiles: from here on code is compiled for AVX-512 and AMX */
+
+/* Sums of `floats` columns, `k` products each: enough in flight to hide the latency of a multiply-add. In assembler,
+ * since gcc 12 moves sums from register to register. Sums of zeros take as long as any others. */
+#define EACH16(f) f(16) f(17) f(18) f(19) f(20) f(21) f(22) f(23) f(24) f(25) f(26) f(27) f(28) f(29) f(30) f(31)
+#define EACH12(f) f(4) f(5) f(6) f(7) f(8) f(9) f(10) f(11) f(12) f(13) f(14) f(15)
+#define NAMED(n) , "xmm" #n
+#define CLEAR16(n) "vpxord %%zmm" #n ", %%zmm" #n ", %%zmm" #n "\n"
+#define CLEAR12(n) "vxorps %%ymm" #n ", %%ymm" #n ", %%ymm" #n "\n"
+#define SUMS(name, n, op, floats, k) \
+    static __attribute__((noinline)) double name(long steps) { \
         long left = steps; \
-        __asm__ volatile(CLEAR(0) EACH(CLEAR) "1:\n" EACH(op) "dec %0\njnz 1b\n" : "+r"(left) : : "cc", "xmm0", \
-            "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", \
-            "xmm24", "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31"); \
-        return steps * 16.0 * 16 * 2 * k; \
+        __asm__ volatile(CLEAR##n(0) EACH##n(CLEAR##n) "1:\n" EACH##n(op) "dec %0\njnz 1b\n" \
+                         : "+r"(left) : : "cc", "xmm0" EACH##n(NAMED)); \
+        return steps * (double)n * floats * 2 * k; \
     }
 #define FMA(n) "vfmadd231ps %%zmm0, %%zmm0, %%zmm" #n "\n"
+#define AVX2_FMA(n) "vfmadd231ps %%ymm0, %%ymm0, %%ymm" #n "\n"
 #define BF16(n) "vdpbf16ps %%zmm0, %%zmm0, %%zmm" #n "\n"
 #define VNNI(n) "vpdpbusd %%zmm0, %%zmm0, %%zmm" #n "\n"
-SUMS(sums_fp32, FMA, 1)
-SUMS(sums_bf16, BF16, 2)
-SUMS(sums_int8, VNNI, 4)
+SUMS(sums_fp32, 16, FMA, 16, 1)
+SUMS(sums_bf16, 16, BF16, 16, 2)
+SUMS(sums_int8, 16, VNNI, 16, 4)
 
 /* 2 x 2 tiles; `from`: 1 MB of operands, which stay in L2 and not in L1, or none: operands stay in the tiles */
 #define TILES(name, op, per_tile) \
@@ -92,6 +98,15 @@ SUMS(sums_int8, VNNI, 4)
 TILES(tiles_bf16, _tile_dpbf16ps, 16 * 16 * 32 * 2)
 TILES(tiles_int8, _tile_dpbssd, 16 * 16 * 64 * 2)
 
+static void tiles(int on) {
+    if (on) tiles_on();
+    else _tile_release();
+}
+
+#pragma GCC pop_options
+
+SUMS(sums_avx2, 12, AVX2_FMA, 8, 1)
+
 static int has_tiles(int kind) {
     int bf16 = kind == AT_BF16 || kind == AT_BF16_L2;
     return (bf16 ? __builtin_cpu_supports("amx-bf16") : __builtin_cpu_supports("amx-int8")) && native_amx_allowed();
@@ -101,20 +116,15 @@ static int needs_tiles(int kind) { return kind != AT_MEMORY && kind != AT_ANY &&
 
 static int lacks(int kind) {
     if (kind == AT_MEMORY || kind == AT_ANY || needs_tiles(kind)) return 0;
-    if (kind == AT_FP32) return !__builtin_cpu_supports("avx512f");
+    if (kind == AT_FP32) return !__builtin_cpu_supports("avx512f") && !__builtin_cpu_supports("fma");
     if (kind == AT_BF16) return !__builtin_cpu_supports("avx512bf16");
     return kind != AT_INT8 || !__builtin_cpu_supports("avx512vnni");
 }
 
 static double unit(int kind, const uint8_t *l2) {
-    if (kind == AT_FP32) return sums_fp32(20000);
+    if (kind == AT_FP32) return __builtin_cpu_supports("avx512f") ? sums_fp32(20000) : sums_avx2(20000);
     if (!needs_tiles(kind)) return kind == AT_BF16 ? sums_bf16(20000) : sums_int8(20000);
     return kind == AT_BF16 || kind == AT_BF16_L2 ? tiles_bf16(2000, l2) : tiles_int8(2000, l2);
-}
-
-static void tiles(int on) {
-    if (on) tiles_on();
-    else _tile_release();
 }
 
 #endif
