@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tools.base import tasks
-from tools.make import cli
+from tools.make import cli, parameters
 from tools.results import peers, plot, published, record, table
 
 START, END = "<!-- table -->", "<!-- /table -->"
@@ -46,11 +46,11 @@ def short(rows):
     lines: dict[tuple, dict] = {}
     fastest: dict[tuple, float] = {}
     for r, shown in zip(rows.to_dict("records"), table.with_errors(rows).to_dict("records"), strict=True):
-        rows_of = record.spelled(r["seq"])
+        rows_of = parameters.rows_of(r["seq"])
         own = {
             "model": r["model"] + ", seeded" * (r["weights"] == "seeded"),
             "engine": f"{r['engine']} {r['precision']}"
-            + "".join(f", {k.upper()}=1" for k in ("pack", "cls") if rows_of[k]),
+            + "".join(f", {name}=1" for name, value in rows_of.items() if name != "SEQ" and value),
         }
         own |= {"processor": f"{shown['cpu']}, {shown['cores']} cores"}
         place = *own.values(), r["weights"], r["chip"]
@@ -63,7 +63,7 @@ def short(rows):
         if pd.isna(r.get("samples_per_s")):
             continue
         figure = "~" * (shown.get("noisy") is not None) + str(shown["samples_per_s"])
-        if rows_of["seq"] == "real":
+        if rows_of["SEQ"] == "real":
             cells[SPEEDS[2]] = figure
         elif (speed := r["samples_per_s"] if pd.isna(r.get("per_core_s")) else r["per_core_s"]) > fastest.get(place, 0):
             fastest[place], cells[SPEEDS[0]] = speed, f"{figure} ({r['bs']})"

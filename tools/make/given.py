@@ -1,6 +1,6 @@
-"""One hash for what the user gives by path, so that other bytes are seen whatever their dates say.
+"""One hash for what the user gives by path, so that other bytes are seen whatever their dates say (makefile.py asks).
 
-    python3 -m tools.source.given SST-2_model
+    python3 -m tools.make.given SST-2_model
     5d1e3f...
 
 A file is hashed; of a folder, every regular file in it (hidden ones left out), by name and bytes. Sizes and dates are
@@ -9,6 +9,7 @@ is refused, since reading it could go on for ever.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -40,23 +41,29 @@ def digest(path, known):
     """[signature, sha256] of a file, from `known` where its size and dates are as they were."""
     stat = path.stat()
     signature = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-    return known if known and known[0] == signature else [signature, cli.sha256(path)]
+    return known if isinstance(known, list) and known[:1] == [signature] else [signature, cli.sha256(path)]
+
+
+def hashed(name: str) -> str:
+    """The hash of what a path holds. Raises UserError where that cannot be read, or holds too many files."""
+    path = Path(name)
+    try:
+        known = json.loads(KEPT.read_text())
+        known = known if isinstance(known, dict) else {}
+    except (OSError, ValueError, RecursionError):
+        known = {}
+    files = {str(f.resolve()): digest(f, known.get(str(f.resolve()))) for f in members(path)}
+    if any(known.get(file) != value for file, value in files.items()):
+        with contextlib.suppress(OSError), cli.whole_file(KEPT, "w") as out:  # hashed anew the next time
+            json.dump(known | files, out)
+    lines = [f"{files[str(f.resolve())][1]}  {os.path.relpath(f, path)}\n" for f in members(path)]
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("path", type=Path, help="a file or a folder")
-    path = p.parse_args().path
-    try:
-        known = json.loads(KEPT.read_text())
-    except (OSError, ValueError):
-        known = {}
-    files = {str(f.resolve()): digest(f, known.get(str(f.resolve()))) for f in members(path)}
-    if any(known.get(name) != value for name, value in files.items()):
-        with cli.whole_file(KEPT, "w") as out:
-            json.dump(known | files, out)
-    lines = [f"{files[str(f.resolve())][1]}  {os.path.relpath(f, path)}\n" for f in members(path)]
-    print(hashlib.sha256("".join(lines).encode()).hexdigest())
+    p.add_argument("path", help="a file or a folder")
+    print(hashed(p.parse_args().path))
 
 
 if __name__ == "__main__":
