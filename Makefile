@@ -2,9 +2,10 @@
 # Read next: tools/make/parameters.py (what may be said, and how a path spells it), mk/shell.mk (how a step runs, by an
 # example), mk/graph.mk (the first stages), one folder of models/.
 
-$(if $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(MAKE_VERSION)),$(error GNU make 4.2 or newer is needed, not $(MAKE_VERSION)))
-$(if $(filter $(realpath Makefile),$(realpath $(MAKEFILE_LIST))),,\
-    $(error give make -C $(dir $(lastword $(MAKEFILE_LIST))) in place of -f: paths are its folder's))
+override old_make := $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(value MAKE_VERSION))
+$(if $(old_make),$(error GNU make 4.2 or newer is needed, not $(old_make)))
+$(if $(filter $(realpath Makefile),$(realpath $(value MAKEFILE_LIST))),,\
+    $(error give make -C $(dir $(lastword $(value MAKEFILE_LIST))) in place of -f: paths are its folder's))
 # What was typed goes to tools/make/makefile.py as it is, each word quoted, and expanded by nobody. It answers with the
 # parameters, checked, and all that follows from them, as lines for make. `override`: these names must not be set from the
 # command line themselves. -p: no BASH_ENV, no functions and no SHELLOPTS of the environment.
@@ -23,7 +24,7 @@ unexport $(given)
 endif
 override a_python := p=$(call or_typed,VENV,.venv)/bin/python; [ -x "$$p" ] || \
     p=$$(type -P $(call or_typed,PYTHON,python3) || type -P python3)
-override answer := $(shell $(a_python); "$$p" -I -S tools/make/__main__.py "$$PPID" $(call quoted,$(MAKECMDGOALS)) $(typed))
+override answer := $(shell $(a_python); "$$p" -I -S tools/make/__main__.py "$$PPID" $(call quoted,$(value MAKECMDGOALS)) $(typed))
 ifneq ($(.SHELLSTATUS),0)
 override no_python = no Python 3.11 or newer answers (exit $(.SHELLSTATUS)); name one, as PYTHON=/usr/bin/python3.11
 $(error $(or $(answer),$(no_python)))

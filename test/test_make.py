@@ -195,9 +195,11 @@ def test_a_folder_that_is_not_ours_is_not_touched(tmp_path):
 
 def test_an_import_is_a_prerequisite_wherever_it_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name, text in {"a": "def f():\n    from tools.x import b", "b": "from tools import cli", "c": ""}.items():
-        (tmp_path / "tools/x").mkdir(parents=True, exist_ok=True)
-        (tmp_path / f"tools/x/{name}.py").write_text(text)
+    texts = {"x/a": "def f():\n    from tools.x import b", "x/b": "from tools import cli", "x/c": "", "cli": ""}
+    for name, text in texts.items():
+        path = tmp_path / f"tools/{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     lines, _ = imports.lines([])
     assert "needs.tools.x.a := tools/cli.py tools/x/a.py tools/x/b.py" in lines
     assert "needs.tools.x.c := tools/x/c.py" in lines

@@ -5,7 +5,7 @@
     readme: README.md, README.zh-CN.md say what the records say
 
 Between `<!-- table -->` and `<!-- /table -->` stands, shorter, what results/table.md says of results/records, and under it
-two of the pictures of results/. `~` before a figure: its rounds differ by more than 10 %, or the host gave away more
+two of the pictures of results/; docs/parameters.md has the parameters of make. `~` before a figure: its rounds differ by more than 10 %, or the host gave away more
 than 5 % of the processors. --check changes nothing and fails where a README, a table or a picture says something else.
 """
 
@@ -18,8 +18,7 @@ from tools.base import tasks
 from tools.make import cli, parameters
 from tools.results import peers, plot, published, record, table
 
-START, END = "<!-- table -->", "<!-- /table -->"
-FILES = ("README.md", "README.zh-CN.md")
+FILES, PARAMETERS = ("README.md", "README.zh-CN.md"), Path("docs/parameters.md")
 SPEEDS = ("samples/s, best batch", "per core-second", "own lengths")
 RECORDS, BENCHES = "results/records", "results/bench"
 # A screen of pictures; the page that `make report` writes has more.
@@ -85,18 +84,27 @@ def pictures() -> Iterator[tuple[Path, bytes]]:
         yield path, made.getvalue()
 
 
-def spliced(path: Path, new: str) -> str:
-    """The README's text with `new` between its markers. Raises UserError where they are not there once."""
-    text = path.read_text("utf-8")
-    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise cli.UserError(f"{path}: needs one {START} and, below it, one {END}")
-    return text[: text.index(START) + len(START)] + "\n" + new + text[text.index(END) :]
+def parameter_table() -> str:
+    """The parameters of make, each with its default, what it is, and the targets that it is for."""
+    cells = ((f"`{row.name}={row.default}`", row.help, ", ".join(row.targets)) for row in parameters.ROWS)
+    lines = ["| parameter | what it is | only for |", "|:--|:--|:--|", *(f"| {' | '.join(row)} |" for row in cells)]
+    return "\n" + "\n".join(lines) + "\n\n"
+
+
+def spliced(path: Path, new: str, mark: str = "table") -> str:
+    """A page's text with `new` between its markers. Raises UserError where they are not there once."""
+    text, start, end = path.read_text("utf-8"), f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
+        raise cli.UserError(f"{path}: needs one {start} and, below it, one {end}")
+    return text[: text.index(start) + len(start)] + "\n" + new + text[text.index(end) :]
 
 
 def texts() -> dict[Path, str]:
     """The READMEs, results/table.* and results/bench.md, those that are here, as the records have them."""
     new = block()
     found = {f: spliced(f, new) for f in map(Path, FILES) if f.is_file()}
+    if PARAMETERS.is_file():
+        found[PARAMETERS] = spliced(PARAMETERS, parameter_table(), "parameters")
     tables = [p for p in (Path("results/table.csv"), Path("results/table.md")) if p.is_file()]
     made = table.of(table.committed()) if tables else None
     found |= {p: table.text(made, p.suffix) for p in tables}
@@ -121,7 +129,9 @@ def main():
         if wrong := stale():
             raise cli.UserError(f"{', '.join(map(str, wrong))}: not what results/records give; run `make report`")
         return print("readme: READMEs, tables and pictures say what the records say")
-    new = {f: text for f, text in texts().items() if f.name in FILES and f.read_text("utf-8") != text}
+    new = {
+        f: text for f, text in texts().items() if (f.name in FILES or f == PARAMETERS) and f.read_text("utf-8") != text
+    }
     for f, text in new.items():
         with cli.whole_file(f, "w", encoding="utf-8") as out:
             out.write(text)
