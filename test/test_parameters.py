@@ -109,7 +109,7 @@ def test_a_parameter_that_is_gone_is_a_verdict_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["verify", "SAMPLES=8"], "SAMPLES= means nothing to make verify; it is for what is measured"),
+        (["verify", "SAMPLES=8"], "SAMPLES= means nothing to make verify, which takes MODEL"),
         (["verify", "CLS=1"], "CLS= is no parameter"),
         (["record", "FROM=x", "ISA=AVX2"], "ISA= means nothing to make record FROM="),
         (["accuracy", "CHIP=310P33"], ", is 310P3 meant?"),

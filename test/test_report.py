@@ -171,7 +171,7 @@ def test_readme_without_its_markers_is_an_error(tmp_path, text):
     path = tmp_path / "README.md"
     path.write_text(text)
     with pytest.raises(cli.UserError, match="needs one <!-- table -->"):
-        readme.spliced(path, "x")
+        readme.spliced(path, path.read_text(), "x")
 
 
 def test_the_committed_readme_tables_and_pictures_are_fresh(monkeypatch):

@@ -59,12 +59,16 @@ class Asked:
         self.check_goals(handed)
         self.fill()
         self.check_values()
-        self.models = {name: models.read(name) for name in {self["MODEL"], *self["MODELS"].split()}}
+        self.models = {name: models.read(name) for name in {self["MODEL"], *self.several("MODELS")}}
         self.check_together()
         self.values["WEIGHTS"] = self.weights()
 
     def __getitem__(self, name: str) -> str:
         return self.values[name]
+
+    def several(self, name: str) -> list[str]:
+        """The values of a parameter that may have some."""
+        return self.values[name].split()
 
     def asks(self, *names: str) -> bool:
         """Whether one of these targets is a goal."""
@@ -91,20 +95,18 @@ class Asked:
         for goal in (g for g in self.goals if g not in self.known and g not in self.files):
             raise UserError(f"there is no target '{goal}'{cli.nearest(goal, self.known)}; make help lists them")
         rows = [parameters.BY_NAME[name] for name in self.given if name not in handed]
-        for row in (row for row in rows if row.targets and not self.files and not self.asks(*row.targets)):
-            self.refuse(row.name, " ".join(self.goals) or "help", " ".join(row.targets))
-        placed = [row.name for row in parameters.PLACED]
-        if self.asks("verify"):
-            for name in (row.name for row in rows if row.name not in (*placed, "V", "VENV", "PYTHON")):
-                self.refuse(name, "verify", "what is measured; verify takes " + " ".join(placed))
-        if self["FROM"] and (extra := [row.name for row in rows if row.name in placed and row.name not in OF_LOG]):
-            self.refuse(extra[0], "record FROM=", f"what is measured here; a log says {' '.join(OF_LOG[1:])}")
+        goals, placed = " ".join(self.goals) or "help", [row.name for row in parameters.PLACED]
+        for row in rows:
+            if row.targets and not self.files and not self.asks(*row.targets):
+                raise UserError(f"{row.name}= means nothing to make {goals}; it is for {' '.join(row.targets)}")
+            if self.asks("verify") and row.name not in (*placed, "V", "VENV", "PYTHON"):
+                raise UserError(f"{row.name}= means nothing to make verify, which takes {' '.join(placed)}")
+            if self["FROM"] and row.name in placed and row.name not in ("WEIGHTS", *parameters.OF_LOG):
+                raise UserError(
+                    f"{row.name}= means nothing to make record FROM=: a log says {' '.join(parameters.OF_LOG)}"
+                )
         if self["SLURM_ARGS"] and self["LAUNCH"] != "slurm":
             raise UserError("SLURM_ARGS= is for LAUNCH=slurm")
-
-    def refuse(self, name: str, goals: str, whose: str) -> None:
-        """Raises UserError for a parameter that would be dropped."""
-        raise UserError(f"{name}= means nothing to make {goals}; it is for {whose}")
 
     def fill(self) -> None:
         """The values that follow from others."""
@@ -129,11 +131,8 @@ class Asked:
                     raise UserError(f"{row.name}='{value}' {wrong}")
         flags = cpu.cpu_flags(limited=False)
         self.every, self.flags = flags, chips.leaves(flags, self["ISA"])
-        if (
-            self.goals == ["score"]
-            and self["CHIP"] == "cpu"
-            and not (self["ENGINE"] or self["PRECISION"] or self["ISA"])
-        ):
+        said = self["ENGINE"] or self["PRECISION"] or self["ISA"] or self["CHIP"] != "cpu"
+        if self.goals == ["score"] and not said:
             task = models.read(self["MODEL"])["task"] or "sst2"
             self.values["ENGINE"], self.values["PRECISION"] = chips.for_score(task, flags)
         engine = self["ENGINE"] or chips.engines_of(self["CHIP"])[0]
@@ -142,8 +141,8 @@ class Asked:
     def check_together(self) -> None:
         """Raises UserError for what cannot go together."""
         seq, pack, asks = self["SEQ"], self["PACK"], self.asks
-        here = [self["CHIP"], *self["CHIPS"].split()]
-        rehearsed = [p for p in (self["PRECISION"], *self["PRECISIONS"].split()) if p in chips.REHEARSALS]
+        here = [self["CHIP"], *self.several("CHIPS")]
+        rehearsed = [p for p in (self["PRECISION"], *self.several("PRECISIONS")) if p in chips.REHEARSALS]
         fixed = [chip for chip in here if chip != "cpu"] + rehearsed
         if fixed and seq == "real":
             raise UserError(f"SEQ=real is for CHIP=cpu; {fixed[0]} {WANTS}")
@@ -160,17 +159,14 @@ class Asked:
         if asks("repeat") and (pack or seq == "real" or "," in seq):
             raise UserError("make repeat times rows of one length, padded: leave out PACK=, SEQ=real and buckets")
         if rehearsed and asks("perf", "perf-table"):
-            raise UserError(
-                f"PRECISION={rehearsed[0]} has an accuracy but no speed: it computes what another chip would"
-            )
+            what = "has an accuracy but no speed: it computes what another chip would"
+            raise UserError(f"PRECISION={rehearsed[0]} {what}")
         if asks("demo-ascend") and self["CHIP"] not in chips.ASCEND:
             raise UserError(f"make demo-ascend is of an Ascend chip such as CHIP=310P3, not CHIP={self['CHIP']}")
-        said, task = self.models[self["MODEL"]], self.task(self["MODEL"])
-        if asks("bench", "repeat") and (other := self["DATA"] or said["data"] or (task if task != "sst2" else "")):
+        said = self.models[self["MODEL"]]
+        other = self["DATA"] or said["data"] or said["task"].replace("sst2", "")
+        if other and asks("bench", "repeat"):
             raise UserError(f"make {self.goals[0]} is of SST-2 alone, not of {other}; use perf-table")
-
-    def task(self, model: str) -> str:
-        return self.models[model]["task"] or "sst2"
 
     def weights(self) -> str:
         """WEIGHTS=, its path spelled in one way: mine, ./mine, mine/ and a link to it are one value."""
@@ -193,25 +189,21 @@ class Asked:
 
     def precisions(self, chip: str) -> list[str]:
         """Those of a table's rows of a chip."""
-        there = (
-            chips.ENGINES[self["ENGINE"]].precisions
-            if self["ENGINE"] in chips.engines_of(chip)
-            else chips.precisions_of(chip)
-        )
-        asked = self["PRECISIONS"].split()
+        engine, asked = self["ENGINE"], self.several("PRECISIONS")
+        there = chips.ENGINES[engine].precisions if engine in chips.engines_of(chip) else chips.precisions_of(chip)
         return [p for p in there if (p in asked if asked else p not in chips.REHEARSALS)]
 
     def rows(self) -> list[str]:
         """The configurations of a table."""
-        each = ((m, c, p, b) for m in self["MODELS"].split() for c in self["CHIPS"].split()
-                for p in self.precisions(c) for b in self["BATCHES"].split())  # fmt: skip
+        each = ((m, c, p, b) for m in self.several("MODELS") for c in self.several("CHIPS")
+                for p in self.precisions(c) for b in self.several("BATCHES"))  # fmt: skip
         return sorted({self.leaf(MODEL=m, CHIP=c, PRECISION=p, BS=b) for m, c, p, b in each})
 
     def fusion(self) -> dict[str, str]:
         """fusion-report: a row a chip and batch size; where that row's .om is here, its operators are counted."""
         precision = self["PRECISION"] if self["PRECISION"] in chips.ENGINES["atc"].precisions else "fp16"
-        socs = [chip for chip in self["CHIPS"].split() if chip in chips.ASCEND] or ["310P3"]
-        batches = list(dict.fromkeys([*self["BATCHES"].split(), self["BS"]]))
+        socs = [chip for chip in self.several("CHIPS") if chip in chips.ASCEND] or ["310P3"]
+        batches = list(dict.fromkeys([*self.several("BATCHES"), self["BS"]]))
         rows = [self.leaf(CHIP=c, BS=b, PRECISION=precision) for c in socs for b in batches]
         return {"fusion_rows": " ".join(rows),
                 "fusion_options": f"--precision {precision} --chip {','.join(socs)} --batch {','.join(batches)}"}  # fmt: skip
@@ -221,16 +213,9 @@ class Asked:
         source, out = self["INPUT"], self["OUT"]
         far = "yes" * any("://" in path for path in (source, out))
         ends = (".csv", ".jsonl", ".parquet", ".gz", ".bz2", ".xz")
-        many = (
-            self["CLUSTER"]
-            or self["KEEP"]
-            or far
-            or "*" in source
-            or source.endswith(ends)
-            or Path(source or "x").is_dir()
-        )
+        many = far or "*" in source or source.endswith(ends) or Path(source or "x").is_dir()
         one_file = out.endswith((".csv", ".parquet"))
-        parts = bool(many or self["COLUMNS"] or (out and not one_file))
+        parts = bool(many or self["CLUSTER"] or self["KEEP"] or self["COLUMNS"] or (out and not one_file))
         if source and out and os.path.abspath(source) == os.path.abspath(out):  # noqa: PTH100  (`..` falls away)
             raise UserError(f"OUT='{out}' is INPUT=; name another file")
         if one_file and parts:
@@ -265,7 +250,7 @@ class Asked:
     def variables(self) -> dict[str, str]:
         """{make's variable: its text} of all that follows from what was asked."""
         many = self.files or self.asks("record", "accuracy-table", "perf-table")
-        sizes = {self["BS"], *self["BATCHES"].split()}
+        sizes = {self["BS"], *self.several("BATCHES")}
         words = {name: f"'{name}={self[name]}'" for name in self.given}
         said = [name for name in self.given if parameters.BY_NAME[name].place]
         lengths = {(self["SEQ"] or one["seq"]) for one in self.models.values()} if self["PACK"] else ()
@@ -275,9 +260,8 @@ class Asked:
             # As typed, for the checks that call make again.
             "parameters": " ".join([*(words[n] for n in words if n not in ("V", "VENV")), f"VENV={self['VENV']}"]),
             "selected": " ".join(words[name] for name in said),
-            "of_log": " ".join(name for name in said if name in OF_LOG[1:]),
+            "of_log": " ".join(name for name in said if name in parameters.OF_LOG),
             "locks": " ".join(LOCKS),
-            "MODEL_FOLDERS": " ".join(sorted(self.models)),
             "weights_name": parameters.escaped(self["WEIGHTS"]),
             "ONE": self.leaf(),
             "ROWS": " ".join(self.rows()) if many else "",
@@ -290,7 +274,7 @@ class Asked:
         }  # fmt: skip
         found |= {f"{family}.ENGINES": " ".join(n for n, e in chips.ENGINES.items() if e.family == family)
                   for family in ("cpu", "ascend", "gpu")}  # fmt: skip
-        found |= {f"family.{chip}": chips.FAMILY[chip] for chip in {self["CHIP"], *self["CHIPS"].split(), "cpu"}}
+        found |= {f"family.{chip}": chips.FAMILY[chip] for chip in {self["CHIP"], *self.several("CHIPS"), "cpu"}}
         found |= {f"compiled.{name}": engine.file for name, engine in chips.ENGINES.items()}
         found |= {f"atc.{precision}": mode for precision, mode in chips.ATC_MODES.items()}
         found |= {f"loop.{bs}": str(int(self["SAMPLES"]) // int(bs) + 4) for bs in sizes}
@@ -301,14 +285,14 @@ class Asked:
         return found
 
 
-OF_LOG = ("WEIGHTS", "MODEL", "SEQ", "BS", "CHIP", "ENGINE", "PRECISION")  # what a log is held to, but for the first
 RESULTS = {"records": "results/records/*.json", "benches": "results/bench/*.json"}
 
 
 def inert(text: str) -> str:
     """A text as make's text holds it: nothing in it is expanded, and it has one line."""
-    plain = "".join(c if c.isprintable() and c != END else ascii(c)[1:-1] for c in text)
-    return plain.replace("\\", "/").replace("$", "$$").replace("#", "\\#")
+    if not text.isprintable() or END in text:
+        text = "".join(c if c.isprintable() and c != END else ascii(c)[1:-1] for c in text)
+    return text.replace("\\", "/").replace("$", "$$").replace("#", "\\#")
 
 
 def results() -> dict[str, str]:

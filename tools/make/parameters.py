@@ -53,6 +53,11 @@ def path(value: str, others: dict) -> str:
     return f"begins with -; name a file by ./{value}" if value.startswith("-") else ""
 
 
+def name(value: str, others: dict) -> str:
+    """As `path`, of what is no file of the user's."""
+    return path(value, others)
+
+
 def program(value: str, others: dict) -> str:
     return path(value, others) or ("" if shutil.which(value) else "is no program here; is it spelled right?")
 
@@ -196,16 +201,18 @@ ROWS = (
     Parameter("ATC", "auto", text, ASCEND, "where atc is: auto, its path, or docker or podman with CANN_IMAGE", dev=True),
     Parameter("CANN_IMAGE", "", text, ASCEND, "the container image that holds atc, as repository@sha256:...", dev=True),
     Parameter("DEVICE", "0", devices, ASCEND, "the Ascend devices that run, such as 0 or 0,1"),
-    Parameter("AIS_PYTHON", "", path, ASCEND, "the Python that has ais_bench, often an older one (found if empty)", dev=True),
+    Parameter("AIS_PYTHON", "", name, ASCEND, "the Python that has ais_bench, often an older one (found if empty)", dev=True),
     Parameter("SST2", "", path, DEVELOP, "your own copy of SST-2: its folder, a zip of it or dev.tsv", dev=True),
     Parameter("RUNS", "100", whole(1, 999), DEVELOP, "torture: how many are killed; fuzz: hundreds of inputs a parser",
               ("torture", "fuzz"), dev=True),
-    Parameter("VENV", ".venv", path, DEVELOP, "where the locked packages are installed", dev=True),
+    Parameter("VENV", ".venv", name, DEVELOP, "where the locked packages are installed", dev=True),
     Parameter("PYTHON", "python3", program, DEVELOP, "the Python that makes VENV, 3.11 or newer", dev=True),
 )  # fmt: skip
 BY_NAME = {row.name: row for row in ROWS}
 # Of older records alone: {parameter: how `seq` ends}. Such a record can be read, and not made again.
 GONE = {"CLS": "c"}
+OF_LOG = ("MODEL", "SEQ", "BS", "CHIP", "ENGINE", "PRECISION")  # what a log from elsewhere is held to
+FILES = [row.name for row in ROWS if row.kind is path]  # the user's own
 
 LEVELS = ("model", "weights", "shape", "batch", "leaf")
 PLACED = [row for row in ROWS if row.place]

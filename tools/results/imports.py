@@ -20,7 +20,7 @@ from pathlib import Path
 from tools.make import cli, parameters
 from tools.results import record as records
 
-SHOWN = ("MODEL", "SEQ", "BS", "CHIP", "ENGINE", "PRECISION")
+SHOWN = parameters.OF_LOG
 SOCS = r"310P[1-7]|310B[1-4]|910(?:Pro[AB]|PremiumA|_\d{4}|B[1-4]C?|[AB])|310"
 NPU = (
     "a log of ais_bench, which runs on Ascend chips, does not say which: give CHIP=310P3, or what `npu-smi info` names"

@@ -5,7 +5,7 @@
     readme: README.md, README.zh-CN.md say what the records say
 
 Between `<!-- table -->` and `<!-- /table -->` stands, shorter, what results/table.md says of results/records, and under it
-two of the pictures of results/; docs/parameters.md has the parameters of make. `~` before a figure: its rounds differ by more than 10 %, or the host gave away more
+two of the pictures of results/; README.md and docs/parameters.md have the parameters of make. `~` before a figure: its rounds differ by more than 10 %, or the host gave away more
 than 5 % of the processors. --check changes nothing and fails where a README, a table or a picture says something else.
 """
 
@@ -84,16 +84,17 @@ def pictures() -> Iterator[tuple[Path, bytes]]:
         yield path, made.getvalue()
 
 
-def parameter_table() -> str:
-    """The parameters of make, each with its default, what it is, and the targets that it is for."""
-    cells = ((f"`{row.name}={row.default}`", row.help, ", ".join(row.targets)) for row in parameters.ROWS)
-    lines = ["| parameter | what it is | only for |", "|:--|:--|:--|", *(f"| {' | '.join(row)} |" for row in cells)]
+def parameter_table(rows) -> str:
+    """Rows of tools/make/parameters.py: each with its default, what it is, and the targets that it is for, if only some."""
+    only = lambda row: f" (only {', '.join(row.targets)})" if row.targets else ""
+    cells = (f"| `{row.name}={row.default}` | {row.help}{only(row)} |" for row in rows)
+    lines = ["| parameter | what it is |", "|:--|:--|", *cells]
     return "\n" + "\n".join(lines) + "\n\n"
 
 
-def spliced(path: Path, new: str, mark: str = "table") -> str:
-    """A page's text with `new` between its markers. Raises UserError where they are not there once."""
-    text, start, end = path.read_text("utf-8"), f"<!-- {mark} -->", f"<!-- /{mark} -->"
+def spliced(path: Path, text: str, new: str, mark: str = "table") -> str:
+    """A page's text with `new` between its markers. Raises UserError, which names `path`, where they are not there once."""
+    start, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
         raise cli.UserError(f"{path}: needs one {start} and, below it, one {end}")
     return text[: text.index(start) + len(start)] + "\n" + new + text[text.index(end) :]
@@ -102,9 +103,10 @@ def spliced(path: Path, new: str, mark: str = "table") -> str:
 def texts() -> dict[Path, str]:
     """The READMEs, results/table.* and results/bench.md, those that are here, as the records have them."""
     new = block()
-    found = {f: spliced(f, new) for f in map(Path, FILES) if f.is_file()}
-    if PARAMETERS.is_file():
-        found[PARAMETERS] = spliced(PARAMETERS, parameter_table(), "parameters")
+    found = {f: spliced(f, f.read_text("utf-8"), new) for f in map(Path, FILES) if f.is_file()}
+    for path, rows in ((Path("README.md"), parameters.PLACED), (PARAMETERS, parameters.ROWS)):
+        if path.is_file() and "<!-- parameters -->" in (text := found.get(path) or path.read_text("utf-8")):
+            found[path] = spliced(path, text, parameter_table(rows), "parameters")
     tables = [p for p in (Path("results/table.csv"), Path("results/table.md")) if p.is_file()]
     made = table.of(table.committed()) if tables else None
     found |= {p: table.text(made, p.suffix) for p in tables}
