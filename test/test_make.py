@@ -12,7 +12,7 @@ from conftest import ROOT, VENV
 from fake_cann import tiny
 
 from tools.checks import reproduce
-from tools.make import chips, cpu, given, imports
+from tools.make import chips, cli, cpu, given, imports, stale
 
 LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 
@@ -22,7 +22,6 @@ PIPES = {
     "a log": "tools.results.imports {} minilm_sst2/default/seq128/bs8/310P3-atc-fp16 --given --save_path records",
     "an .om": "tools.ascend.om {}",
     "SST-2": "tools.source.data accept {} --save_path dev.tsv",
-    "WEIGHTS=, SST2=, DATA= and TRAIN=": "tools.make.given {}",
     "int8's own texts": "tools.source.data take {} --save_path dev.tsv",
     "an .ir": "tools.cpu.runner --model {} --loop 1",
 }
@@ -200,7 +199,7 @@ def test_an_import_is_a_prerequisite_wherever_it_stands(tmp_path, monkeypatch):
         path = tmp_path / f"tools/{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    lines, _ = imports.lines([])
+    lines, _ = imports.lines([], imports.Known())
     assert "needs.tools.x.a := tools/cli.py tools/x/a.py tools/x/b.py" in lines
     assert "needs.tools.x.c := tools/x/c.py" in lines
 
@@ -216,17 +215,21 @@ def test_a_tree_without_benches_has_no_page_of_them(built):
     assert "results/throughput.svg" in made and not {n for n in made if "bench" in n}
 
 
-def test_what_is_given_is_known_by_its_bytes(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    file = tmp_path / "mine/vocab.txt"
+@pytest.mark.parametrize("path", ["pipe", "/dev/zero"])
+def test_what_is_given_has_an_end(tmp_path, path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(cli.UserError, match=f"{path}: neither a file nor a folder; copy what it gives"):
+        given.hashed(str(tmp_path / path))
+
+
+def test_what_is_given_is_known_by_its_bytes(tmp_path):
+    file, known = tmp_path / "mine/vocab.txt", stale.Hashes()
     file.parent.mkdir()
     hashes = []
     for text in ("one", "two", "one"):
         file.write_text(text)
         os.utime(file, (1, 1))
-        monkeypatch.setattr(sys, "argv", ["given", "mine"])
-        given.main()
-        hashes.append(capsys.readouterr().out)
+        hashes.append(given.hashed(str(tmp_path / "mine"), known.of))
     assert hashes[0] == hashes[2] != hashes[1]
 
 

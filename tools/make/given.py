@@ -1,27 +1,23 @@
-"""One hash for what the user gives by path, so that other bytes are seen whatever their dates say (makefile.py asks).
+"""One hash for what the user gives by path, so that other bytes are seen whatever their dates say.
 
-    python3 -m tools.make.given SST-2_model
-    5d1e3f...
+    given.hashed("SST-2_model", sha256)
 
-A file is hashed; of a folder, every regular file in it (hidden ones left out), by name and bytes. Sizes and dates are
-kept in build/given.json: a file is read again only where these changed. Whatever is no regular file (a pipe, a device)
-is refused, since reading it could go on for ever.
+    "5d1e3f..."
+
+A file is hashed; of a folder, every regular file in it (hidden ones left out), by name and bytes. Whatever is no regular
+file (a pipe, a device) is refused, since reading it could go on for ever.
 """
 
-import argparse
-import contextlib
 import hashlib
-import json
 import os
 from pathlib import Path
 
 from tools.make import cli
 
-KEPT = Path("build/given.json")
 MOST = 10_000  # files of a folder
 
 
-def members(path):
+def members(path: Path) -> list[Path]:
     """The files that a path stands for; UserError where it is no file and no folder."""
     if path.is_file():
         return [path]
@@ -37,34 +33,7 @@ def members(path):
     return found
 
 
-def digest(path, known):
-    """[signature, sha256] of a file, from `known` where its size and dates are as they were."""
-    stat = path.stat()
-    signature = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-    return known if isinstance(known, list) and known[:1] == [signature] else [signature, cli.sha256(path)]
-
-
-def hashed(name: str) -> str:
-    """The hash of what a path holds. Raises UserError where that cannot be read, or holds too many files."""
-    path = Path(name)
-    try:
-        known = json.loads(KEPT.read_text())
-        known = known if isinstance(known, dict) else {}
-    except (OSError, ValueError, RecursionError):
-        known = {}
-    files = {str(f.resolve()): digest(f, known.get(str(f.resolve()))) for f in members(path)}
-    if any(known.get(file) != value for file, value in files.items()):
-        with contextlib.suppress(OSError), cli.whole_file(KEPT, "w") as out:  # hashed anew the next time
-            json.dump(known | files, out)
-    lines = [f"{files[str(f.resolve())][1]}  {os.path.relpath(f, path)}\n" for f in members(path)]
+def hashed(name: str, sha256=cli.sha256) -> str:
+    """The hash of what a path holds. sha256: that of a file. Raises UserError where there is nothing that can be read."""
+    lines = [f"{sha256(str(f.resolve()))}  {os.path.relpath(f, name)}\n" for f in members(Path(name))]
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("path", help="a file or a folder")
-    print(hashed(p.parse_args().path))
-
-
-if __name__ == "__main__":
-    cli.run(main)

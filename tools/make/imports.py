@@ -1,7 +1,7 @@
 """What each program of this project imports, as Make variables, so that an edit remakes just what it can change.
 
     from tools.make import imports
-    lines, notice = imports.lines([[".venv/installed", "requirements.txt"]])
+    lines, notice = imports.lines([[".venv/installed", "requirements.txt"]], imports.Known())
 
 A line `needs.<module or script> := <files>` for each module below tools/ and lab/ and each script of a model folder: the
 file itself, every module of ours that it imports, directly or not, at its top or within a function, and the packages
@@ -14,7 +14,6 @@ import ast
 import contextlib
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 
@@ -80,52 +79,46 @@ def installed(stamps):
     return [to for to, *locks in stamps if Path(to).is_file() and read(to) != b"".join(map(read, locks))]
 
 
-def remembered(by: str) -> tuple[dict, dict]:
-    """What build/imports.json knows of our files and of others; nothing where another version of this program wrote it."""
-    try:
-        known = json.loads(KEPT.read_bytes())
-        if known["by"] != by:
-            return {}, {}
-        files = {
-            path: {key: file[key] for key in ("signature", "sha256", "imports")}
-            for path, file in known["files"].items()
-        }
-        return files, {path: [signature, sha256] for path, (signature, sha256) in known["others"].items()}
-    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
-        return {}, {}
+class Known:
+    """What was known of files when make last looked: files, {path: what `look` says} of ours; others, stale.Hashes.
+
+    Kept in build/imports.json; nothing of what another version of this program wrote.
+    """
+
+    def __init__(self):
+        self.by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+        self.files, self.others = {}, stale.Hashes()
+        with contextlib.suppress(OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+            kept = json.loads(KEPT.read_bytes())
+            if kept["by"] == self.by:
+                keys = ("signature", "sha256", "imports")
+                self.files = {path: {key: one[key] for key in keys} for path, one in kept["files"].items()}
+                self.others = stale.Hashes({path: [*pair] for path, pair in kept["others"].items() if len(pair) == 2})
+        self.before = self.files, dict(self.others)
+
+    def keep(self) -> None:
+        """Remember it for the next make; a folder that cannot be written costs that one some time."""
+        if self.before == (self.files, self.others):
+            return
+        with contextlib.suppress(OSError), cli.whole_file(KEPT, "w") as f:
+            json.dump({"by": self.by, "files": self.files, "others": self.others}, f, indent=0)
 
 
-def remember(by: str, files: dict, others: dict) -> None:
-    """Keep it for the next make; a folder that cannot be written costs that one some time."""
-    beside = KEPT.with_name(f"{KEPT.name}.{os.getpid()}")
-    try:
-        KEPT.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps({"by": by, "files": files, "others": others}, indent=0))
-        beside.replace(KEPT)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-
-
-def lines(stamps: list[list[str]]) -> tuple[list[str], str]:
+def lines(stamps: list[list[str]], known: Known) -> tuple[list[str], str]:
     """The lines, and what is to be said of dates. stamps: each environment's stamp, and its locks.
 
     Raises UserError for a file of ours that cannot be read or parsed.
     """
-    by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    ours, rest = remembered(by)
     provs = {target: prov for target, prov in stale.provenance().items() if PLAIN.fullmatch(target)}
     paths = sorted({p for pattern in PATTERNS for p in Path().glob(pattern) if PLAIN.fullmatch(str(p)) and p.is_file()})
     sources = {str(p) for pattern in OTHERS for p in Path().glob(pattern)} | set(map(str, paths))
     inputs = {name for prov in provs.values() for name in prov["inputs"]}
     dates = stale.dated({*sources, *inputs, *provs, *(stamp[0] for stamp in stamps)})
     said = stale.date_now(dates)
-    files = {p.as_posix(): look(p, ours.get(p.as_posix())) for p in paths}
-    hashes = stale.Hashes(rest)
-    sha256 = lambda name: files[name]["sha256"] if name in files else hashes.of(name)
+    known.files = files = {p.as_posix(): look(p, known.files.get(p.as_posix())) for p in paths}
+    sha256 = lambda name: files[name]["sha256"] if name in files else known.others.of(name)
     hidden = stale.hidden(provs, stale.dated(dates), sha256)
-    if ours != files or rest != hashes:
-        remember(by, files, hashes)
+    known.keep()
     found = [f"stale := {' '.join([*hidden, *installed(stamps)])}"]
     found += [f"why.{target} := {stale.why(target, name)}" for target, name in hidden.items()]
     for name in (n for n in files if n.endswith(".py")):

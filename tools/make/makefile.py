@@ -226,9 +226,9 @@ class Asked:
 
     # ---- make's text
 
-    def hashes(self) -> dict[str, str]:
+    def hashes(self, sha256) -> dict[str, str]:
         """{hash.<folder>: of what the user gives by path}, or {unread.<folder>: why there is none}: only where
-        that is needed is it an error."""
+        that is needed is it an error. sha256: that of a file."""
         places = {"data": self["SST2"]} if self["SST2"] else {}
         for name, said in self.models.items():
             source = said["weights"] if self["WEIGHTS"] == "default" else self["WEIGHTS"]
@@ -241,7 +241,7 @@ class Asked:
         found = {}
         for place, path in places.items():
             try:
-                found[f"hash.{place}"] = given.hashed(path)
+                found[f"hash.{place}"] = given.hashed(path, sha256)
             except (UserError, OSError) as e:
                 text = str(e) if isinstance(e, UserError) else f"{path}: {e.strerror or e}"
                 found[f"unread.{place}"] = inert(f"{roles.get(place.split('/')[-1], 'WEIGHTS')}: {text}")
@@ -327,9 +327,10 @@ def answer(pid: str, goals: str, *words: str) -> str:
     lines += [f"override {name} := {value}" for name, value in asked.values.items()]
     found = asked.variables() | {"make_pid": pid} | dict.fromkeys(("notice", "stale", *RESULTS, "figures"), "")
     if not {*(asked.goals or ["help"])} <= LOOKING:
-        found |= asked.hashes() | results()
+        known = imports.Known()
+        found |= asked.hashes(known.others.of) | results()
         stamps = [[f"{asked['VENV']}/installed", *LOCKS], [".venv-bench/installed", "requirements-bench.txt"]]
-        needs, notice = imports.lines(stamps)
+        needs, notice = imports.lines(stamps, known)
         found |= {"notice": inert(notice)}
         lines += [f"override {inert(line)}" for line in needs]
     return END.join(lines + [f"override {name} := {value}" for name, value in found.items()])
