@@ -12,34 +12,29 @@ import sys
 
 
 def main():
+    """(make's text, 0), or (one line of what is wrong, 1)."""
     if sys.version_info < (3, 11):
         return "Python 3.11 or newer is needed, not %d.%d; name one, as PYTHON=python3.11" % sys.version_info[:2], 1
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     try:
-        from tools.make import cli, makefile
-    except Exception as e:  # a tool that is broken
-        return "%s:%s: %s: %s; mend it" % (
-            getattr(e, "filename", "tools"),
-            getattr(e, "lineno", ""),
-            type(e).__name__,
-            e,
-        ), 1
-    try:
+        from tools.make import makefile
+
         return makefile.answer(*sys.argv[1:]), 0
-    except cli.UserError as e:
-        return str(e), 1
     except OSError as e:
         return "%s: %s" % (e.filename or "input/output", e.strerror or e), 1
     except Exception as e:
-        return "tools/make/makefile.py: %s: %s" % (type(e).__name__, e), 1
+        if type(e).__name__ == "UserError":
+            return str(e), 1
+        where = "%s:%s" % (getattr(e, "filename", None) or "tools/make", getattr(e, "lineno", None) or "")
+        return "%s: %s: %s; mend it" % (where, type(e).__name__, e), 1  # a tool that is broken
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--help"]:
         sys.exit(print(__doc__))
     try:
-        text, status = main()
+        answer, status = main()
     except KeyboardInterrupt:
         sys.exit(130)
-    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+    sys.stdout.buffer.write(answer.encode("utf-8", "backslashreplace"))
     sys.exit(status)

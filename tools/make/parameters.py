@@ -25,7 +25,8 @@ RUN, TABLES, RECORDS = "Run one configuration", "Tables of many configurations",
 CHECK, ASCEND, DEVELOP = "Check and hand on", "Ascend and GPU", "Development"
 
 
-# ---- What a value may be. Each kind says what is wrong with a value, or nothing. `others`: the values of all parameters, and as `models/` the models that there are.
+# ---- What a value may be. A kind says what is wrong with a value, or "". o: the values of all parameters, and as
+# `models/` the models that there are.
 
 
 def among(value: str, right) -> str:
@@ -33,75 +34,44 @@ def among(value: str, right) -> str:
 
 
 def whole(low: int, high: int) -> Callable:
-    def check(value: str, others: dict) -> str:
-        right = re.fullmatch(r"0|[1-9]\d{0,8}", value) and low <= int(value) <= high
-        return "" if right else f"is not a whole number from {low} to {high}"
-
-    return check
+    right = lambda value: re.fullmatch(r"0|[1-9]\d{0,8}", value) and low <= int(value) <= high
+    return lambda value, o: "" if right(value) else f"is not a whole number from {low} to {high}"
 
 
-def one(*right: str) -> Callable:
-    return lambda value, others: among(value, right)
-
-
-def text(value: str, others: dict) -> str:
-    return ""
-
-
-def path(value: str, others: dict) -> str:
-    """A file that stands alone in a command, which would take `-x` for an option."""
+def path(value: str, o: dict) -> str:
+    """A file of the user's, which stands alone in a command: one that begins with - would be an option there."""
     return f"begins with -; name a file by ./{value}" if value.startswith("-") else ""
 
 
-def name(value: str, others: dict) -> str:
-    """As `path`, of what is no file of the user's."""
-    return path(value, others)
+def program(value: str, o: dict) -> str:
+    return path(value, o) or ("" if shutil.which(value) else "is no program here; is it spelled right?")
 
 
-def program(value: str, others: dict) -> str:
-    return path(value, others) or ("" if shutil.which(value) else "is no program here; is it spelled right?")
-
-
-def switch(value: str, others: dict) -> str:
-    return "" if value == "1" else "is not 1 or empty"
-
-
-def model(value: str, others: dict) -> str:
-    return among(value, others["models/"].split())
-
-
-def weights(value: str, others: dict) -> str:
+def weights(value: str, o: dict) -> str:
     what = "is not default, seeded, hub:OWNER/REPO@COMMIT or a path to a checkpoint folder or zip"
-    return what if value in ("", ".", "..") else path(value, others)
+    return what if value in ("", ".", "..") else path(value, o)
 
 
-def lengths(value: str, others: dict) -> str:
-    return models.lengths(value)
+def precision(value: str, o: dict) -> str:
+    return among(value, chips.ENGINES[o["ENGINE"]].precisions if o["ENGINE"] else chips.precisions_of(o["CHIP"]))
 
 
-def chip(value: str, others: dict) -> str:
-    return among(value, chips.FAMILY)
-
-
-def engine(value: str, others: dict) -> str:
-    return among(value, chips.engines_of(others["CHIP"]))
-
-
-def precision(value: str, others: dict) -> str:
-    name = others["ENGINE"]
-    return among(value, chips.ENGINES[name].precisions if name else chips.precisions_of(others["CHIP"]))
-
-
-def precision_of_any(value: str, others: dict) -> str:
-    return among(value, {p for c in others["CHIPS"].split() for p in chips.precisions_of(c)})
-
-
-def devices(value: str, others: dict) -> str:
+def devices(value: str, o: dict) -> str:
     numbers = value.split(",")
-    right = all(re.fullmatch(r"0|[1-9]\d{0,2}", n) and int(n) <= 255 for n in numbers) and len({*numbers}) == len(
-        numbers
-    )
-    return "" if right else "is not made of numbers from 0 to 255, each once, with commas between, as 0 or 0,1"
+    plain = all(re.fullmatch(r"0|[1-9]\d{0,2}", n) and int(n) <= 255 for n in numbers)
+    what = "is not made of numbers from 0 to 255, each once, with commas between, as 0 or 0,1"
+    return "" if plain and len({*numbers}) == len(numbers) else what
+
+
+text = lambda value, o: ""
+name = lambda value, o: path(value, o)  # of no file of the user's
+model = lambda value, o: among(value, o["models/"].split())
+chip = lambda value, o: among(value, chips.FAMILY)
+engine = lambda value, o: among(value, chips.engines_of(o["CHIP"]))
+precisions = lambda value, o: among(value, {p for c in o["CHIPS"].split() for p in chips.precisions_of(c)})
+step = lambda value, o: among(value, chips.STEPS)
+lengths = lambda value, o: models.lengths(value)
+switch = lambda value, o: "" if value == "1" else "is not 1 or empty"
 
 
 # ---- How a path spells them
@@ -168,7 +138,7 @@ ROWS = (
               place=Place("leaf", "-{}", always=True)),
     Parameter("PRECISION", "", precision, RUN, "on cpu fp32 bf16 int8 fp16-sim, on Ascend fp16 mix, on T4 fp16 fp32",
               place=Place("leaf", "-{}", always=True)),
-    Parameter("ISA", "", one(*chips.STEPS), RUN, "use no newer units of the CPU than these (oneDNN's names, such as AVX2)",
+    Parameter("ISA", "", step, RUN, "use no newer units of the CPU than these (oneDNN's names, such as AVX2)",
               place=Place("leaf", ".{}"), dev=True),
     Parameter("DATA", "", path, RUN, "a TSV of your own in place of SST-2's validation set, a label in each row"),
     Parameter("TRAIN", "", path, RUN, "texts for int8's calibration (SST-2's if empty); train: SST-2's train.tsv"),
@@ -185,7 +155,7 @@ ROWS = (
     Parameter("MODELS", "", model, TABLES, "several models (MODEL if empty)", IN_TABLES, many=True),
     Parameter("CHIPS", "", chip, TABLES, "several chips (CHIP if empty)", REPORTED, many=True),
     Parameter("BATCHES", "1 4 8 16 32 64", whole(1, 999), TABLES, "several batch sizes", REPORTED, many=True),
-    Parameter("PRECISIONS", "", precision_of_any, TABLES, "several precisions (all that the chip has if empty)", IN_TABLES,
+    Parameter("PRECISIONS", "", precisions, TABLES, "several precisions (all that the chip has if empty)", IN_TABLES,
               many=True),
     Parameter("SAMPLES", "256", whole(1, 999), TABLES, "samples of a round, and 4 requests more (on the CPU 10 ms a sample)",
               dev=True),
@@ -225,11 +195,9 @@ WITHIN = {row.name: row.place.written for row in PLACED if not row.place.field} 
 def fields(values: dict[str, str]) -> dict[str, str]:
     """{field: its text in a path} of {parameter: value}; of those that stand where they are not the default, only then."""
     said = {row.name: values.get(row.name, row.default) for row in PLACED}
-    there = {
-        row.name: row.place.as_is(said[row.name]) for row in PLACED if row.place.always or said[row.name] != row.default
-    }
-    kept = {row.name.lower(): there[row.name] for row in PLACED if row.place.field and row.name in there}
-    kept["seq"] += "".join(end for name, end in WITHIN.items() if name in there)
+    there = [row for row in PLACED if row.place.always or said[row.name] != row.default]
+    kept = {row.name.lower(): row.place.as_is(said[row.name]) for row in there if row.place.field}
+    kept["seq"] += "".join(row.place.written for row in there if not row.place.field)
     return kept
 
 
