@@ -135,6 +135,11 @@ def test_help_is_one_screen():
     assert all(any(f"  {row.name}={row.default}" in line for line in every) for row in parameters.ROWS)
 
 
+def test_the_chinese_table_names_the_same_parameters():
+    names = re.findall(r"^\| `([A-Z]+)` \| ", (ROOT / "README.zh-CN.md").read_text("utf-8"), re.M)
+    assert names == [row.name for row in parameters.PLACED]
+
+
 def test_the_first_python_is_found_by_the_tables_defaults():
     text = (ROOT / "Makefile").read_text()
     for name in ("VENV", "PYTHON"):
