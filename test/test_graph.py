@@ -138,8 +138,8 @@ def test_an_edit_of_any_module_remakes_what_imports_it_and_nothing_else(built):
 def test_each_step_needs_every_module_that_it_loaded(traced, monkeypatch):
     """What a step's process had loaded at its end, against the import closure that make reads."""
     monkeypatch.chdir(traced.path)
-    lines = (line.split(" := ") for line in imports.lines([], imports.Known())[0] if line.startswith("needs."))
-    needs = {name.removeprefix("needs."): set(files.split()) for name, files in lines}
+    found = imports.variables([], imports.Known())
+    needs = {n.removeprefix("needs."): set(files.split()) for n, files in found.items() if n.startswith("needs.")}
     seen = [json.loads(path.read_text()) for path in (traced.path / "loaded").iterdir()]
     programs = {one["program"] for one in seen if one["program"] in needs}
     assert programs >= {"tools.source.data", "tools.graph.simplify", "tools.cpu.compile", "models/tiny/pth2onnx.py"}

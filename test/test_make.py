@@ -199,9 +199,9 @@ def test_an_import_is_a_prerequisite_wherever_it_stands(tmp_path, monkeypatch):
         path = tmp_path / f"tools/{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    lines, _ = imports.lines([], imports.Known())
-    assert "needs.tools.x.a := tools/cli.py tools/x/a.py tools/x/b.py" in lines
-    assert "needs.tools.x.c := tools/x/c.py" in lines
+    found = imports.variables([], imports.Known())
+    assert found["needs.tools.x.a"] == "tools/cli.py tools/x/a.py tools/x/b.py"
+    assert found["needs.tools.x.c"] == "tools/x/c.py"
 
 
 def test_a_tree_without_benches_has_no_page_of_them(built):

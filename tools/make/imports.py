@@ -1,12 +1,14 @@
 """What each program of this project imports, as Make variables, so that an edit remakes just what it can change.
 
     from tools.make import imports
-    lines, notice = imports.lines([[".venv/installed", "requirements.txt"]], imports.Known())
+    imports.variables([[".venv/installed", "requirements.txt"]], imports.Known())["needs.tools.make.cli"]
 
-A line `needs.<module or script> := <files>` for each module below tools/ and lab/ and each script of a model folder: the
+    "tools/__init__.py tools/make/__init__.py tools/make/cli.py"
+
+`needs.<module or script>` are the files of each module below tools/ and lab/ and of each script of a model folder: the
 file itself, every module of ours that it imports, directly or not, at its top or within a function, and the packages
-that hold them. The line `stale := <targets>` names what is to be made again though its date hides it (tools/make/stale.py),
-and `why.<target> :=` says in words why. A name of the tree that make's text could not hold is left out.
+that hold them. `stale` names what is to be made again though its date hides it (tools/make/stale.py),
+and `why.<target>` says in words why. A name of the tree that make's text could not hold is left out.
 build/imports.json keeps the sha256 of each file when it was last looked at: what did not change since is not read again.
 """
 
@@ -104,8 +106,8 @@ class Known:
             json.dump({"by": self.by, "files": self.files, "others": self.others}, f, indent=0)
 
 
-def lines(stamps: list[list[str]], known: Known) -> tuple[list[str], str]:
-    """The lines, and what is to be said of dates. stamps: each environment's stamp, and its locks.
+def variables(stamps: list[list[str]], known: Known) -> dict[str, str]:
+    """{make's variable: its text}; `notice` is what is to be said of dates. stamps: each environment's, and its locks.
 
     Raises UserError for a file of ours that cannot be read or parsed.
     """
@@ -119,9 +121,9 @@ def lines(stamps: list[list[str]], known: Known) -> tuple[list[str], str]:
     sha256 = lambda name: files[name]["sha256"] if name in files else known.others.of(name)
     hidden = stale.hidden(provs, stale.dated(dates), sha256)
     known.keep()
-    found = [f"stale := {' '.join([*hidden, *installed(stamps)])}"]
-    found += [f"why.{target} := {stale.why(target, name)}" for target, name in hidden.items()]
+    found = {"notice": said, "stale": " ".join([*hidden, *installed(stamps)])}
+    found |= {f"why.{target}": stale.why(target, name) for target, name in hidden.items()}
     for name in (n for n in files if n.endswith(".py")):
         program = name[:-3].replace("/", ".") if name.split("/")[0] in OURS else name
-        found.append(f"needs.{program} := {' '.join(closure(name, files))}")
-    return found, said
+        found[f"needs.{program}"] = " ".join(closure(name, files))
+    return found

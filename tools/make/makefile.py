@@ -330,7 +330,5 @@ def answer(pid: str, goals: str, *words: str) -> str:
         known = imports.Known()
         found |= asked.hashes(known.others.of) | results()
         stamps = [[f"{asked['VENV']}/installed", *LOCKS], [".venv-bench/installed", "requirements-bench.txt"]]
-        needs, notice = imports.lines(stamps, known)
-        found |= {"notice": inert(notice)}
-        lines += [f"override {inert(line)}" for line in needs]
+        found |= {name: inert(text) for name, text in imports.variables(stamps, known).items()}
     return END.join(lines + [f"override {name} := {value}" for name, value in found.items()])
