@@ -15,7 +15,7 @@ sbom: | $(VENV)/installed          ## every installed package with its licence, 
 clean:                             ## remove build/ but for its downloads, and say how much that frees
 	$(Q)$(our_python) -m tools.setup.clean
 distclean:                         ## remove the downloads and virtual environments too
-	$(Q)$(our_python) -m tools.setup.clean --all $(VENV) .venv-bench
+	$(Q)$(our_python) -m tools.setup.clean --all $(VENV) .venv-bench .venv-scale
 ##@ Development
 help:                              ## this text
 	@$(our_python) -m tools.setup.help $(MAKEFILE_LIST)

@@ -97,31 +97,67 @@ def cleaned(folder, *words) -> str:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
+def lay(top, **files):
+    """Files of these texts, or of 1 MB, below a folder."""
+    for name, text in files.items():
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_text(text or " " * 1_000_000)
+
+
+def described(*targets) -> dict[str, str]:
+    """The prov.json of some artefacts, each in its place."""
+    prov = lambda target: json.dumps({"target": target, "sha256": "0", "recipe": "x", "inputs": {}})
+    return {f"{target}.prov.json": prov(target) for target in targets}
+
+
+ONES = "build/m/default/seq64/output/MANIFEST"
+ENVIRONMENT = {".venv/pyvenv.cfg": "home = x", ".venv/installed": f"a==1 \\\n    --hash=sha256:{'0' * 64}\n"}
+MADE = {"build/imports.mk": "", "build/data/dev.tsv": "", "build/data/dev.tsv.log": "x", "build/m/default/source": "x",
+        ONES: f"{'0' * 64}  1.bin\n", ONES.replace("MANIFEST", "1.bin"): "x", "build/m/.a.onnx.abcd1234.tmp/a.onnx": "x",
+        "build/score/a.parts/manifest.json": '{"parts": {"0-0.parquet": {}}}', "build/score/a.parts/0-0.parquet": "x",
+        "build/demo/.bert2om": "made by make", "build/demo/any": "x", "results/local/perf-table.csv": "x",
+        **described("build/data/dev.tsv", ONES, "results/local/perf-table.csv")}  # fmt: skip
+LATER = {"build/downloads/vaderSentiment-3.3.2.tar.gz": "", **ENVIRONMENT}
+THEIRS = {"build/notes.txt": "x", "build/mywork/exp1/thesis.txt": "x", "build/data/mytrain.tsv": "x",
+          "build/lib/book.pdf": "x", "build/m/default/seq64/output/mine.bin": "x", "build/mywork/exp1/source/a": "x",
+          "results/local/notes.txt": "x", "build/downloads/my_dataset.zip": "x", "build/verify/a": "x",
+          "build/best/a.onnx": "x", "build/best/a.onnx.prov.json": described("build/m/a.onnx")["build/m/a.onnx.prov.json"],
+          ".venv-bench/installed": "x", ".venv-bench/.bert2om": "made by x"}  # fmt: skip
+
+
 def test_clean_removes_what_make_made_and_nothing_else(tmp_path):
-    theirs = ["build/notes.txt", "build/theirs/photo", "mine/photo", ".venv-bench/photo"]
-    made = ["build/data/dev.tsv", "build/m/default/source", "build/imports.mk"]
-    later = ["build/downloads/a.whl", ".venv/.bert2om"]
-    for name in [*theirs, *made, *later, "Makefile"]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(bytes(1_000_000))
-    (tmp_path / "build/lib").symlink_to(tmp_path / "mine")
+    lay(tmp_path, **{"Makefile": "x", "mine/photo": "x", "models/m/model.mk": "x"}, **MADE, **LATER, **THEIRS)
+    (tmp_path / "build/graphs").symlink_to(tmp_path / "mine")
     here = lambda names: [n for n in names if (tmp_path / n).exists()]
     said = cleaned(tmp_path)
-    assert "kept       build/lib: a link" in said and "kept       build/notes.txt" in said and ": 3 MB freed" in said
-    assert (here(made), here(later)) == ([], later)
+    assert (here(MADE), here(LATER), here(THEIRS)) == ([], [*LATER], [*THEIRS])
+    kept, removed = (re.findall(rf"^{word} +([^:\n]+)", said, re.M) for word in ("kept", "removed"))
+    assert {"build/graphs", "build/mywork", "build/data/mytrain.tsv", "results/local/notes.txt"} <= set(kept)
+    assert {"build/data/dev.tsv", "build/demo", "build/score", "build/m/default/source"} <= set(removed)
+    assert "build/graphs: a link" in said and re.search(r"clean +[2-9] MB freed", said)
     said = cleaned(tmp_path, "--all", ".venv", ".venv-bench")
-    assert ": 2 MB freed" in said and "kept       .venv-bench: nothing that make made" in said
-    assert (here(later), here(theirs)) == ([], theirs)
+    assert (here(LATER), here(THEIRS), here(["mine/photo"])) == ([], [*THEIRS], ["mine/photo"])
+    assert "kept       .venv-bench: nothing that make made" in said and "kept       build/downloads" in said
     assert "nothing to remove" in cleaned(tmp_path)
 
 
-def test_distclean_keeps_a_linked_environment(tmp_path):
-    (tmp_path / "shared").mkdir()
-    (tmp_path / "shared" / install.MARK).write_text("")
-    (tmp_path / ".venv").symlink_to("shared")
-    (tmp_path / "Makefile").write_text("")
-    assert "kept       .venv: a link" in cleaned(tmp_path, "--all", ".venv")
-    assert (tmp_path / "shared" / install.MARK).exists()
+@pytest.mark.parametrize("link", ["build", ".venv"])
+def test_clean_follows_no_link(tmp_path, link):
+    """build/ on another disk, an environment that several trees share."""
+    files = {name.replace(link, "disk", 1): text for name, text in (MADE | LATER).items() if name.startswith(link)}
+    lay(tmp_path, Makefile="x", **files)
+    (tmp_path / link).symlink_to("disk")
+    assert f"kept       {link}: a link" in cleaned(tmp_path, "--all", ".venv")
+    assert all((tmp_path / name).exists() for name in files)
+
+
+@pytest.mark.parametrize("files", [{"installed": "x"}, {"installed": "x", ".bert2om": "made by x"}, {"bin/x": "x"}])
+def test_a_folder_of_ones_own_is_no_environment(tmp_path, files):
+    lay(tmp_path, **files, thesis="x")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(cli.UserError, match="files that are not ours"):
+        install.make(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before and not install.ours(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ certificates) are obeyed, all others are not. A release brings a folder `wheels`
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from tools.make import cli, screen
+from tools.make import cli, manifest, screen
 
-MARK = ".bert2om"
 WHEELS = cli.ROOT / "wheels"  # of a release
 # Where packages come from is the user's business; where they go, and what may be skipped, is ours.
 OBEYED = ("INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS", "TRUSTED_HOST", "PROXY", "CERT", "CLIENT_CERT", "TIMEOUT",
@@ -43,14 +43,24 @@ def pip(folder, *words, log=None):
         return 1
 
 
+def ours(folder):
+    """Whether an environment was made here: it is one, and has our mark, or the stamp that older ones have alone."""
+    try:
+        stamp = (folder / "installed").read_text("utf-8")
+    except (OSError, ValueError):
+        stamp = ""
+    lock = re.match(r"[a-z0-9][a-z0-9-]*==\S+.*\\\n +--hash=sha256:[0-9a-f]{64}", stamp)
+    return (folder / "pyvenv.cfg").is_file() and (manifest.marked(folder) or bool(lock))
+
+
 def make(folder):
     """The environment itself; UserError where the folder is not ours to fill."""
-    ours = (folder / MARK).is_file() or (folder / "installed").is_file()  # older ones have no mark
-    if folder.exists() and not ours and any(folder.iterdir()):
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    begun = manifest.marked(folder) and names <= {manifest.MARK, "bin", "include", "lib", "lib64"}  # and then killed
+    if names and not begun and not ours(folder):
         raise cli.UserError(f"VENV={folder}: a folder with files that are not ours; name a new one")
     if not (folder / "bin" / "python").exists() or pip(folder, "--version", log=subprocess.DEVNULL):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MARK).write_text("made by tools/setup/install.py\n")
+        manifest.mark(folder)
         done = subprocess.run(
             [sys.executable, "-m", "venv", str(folder)], env=environment(), capture_output=True, text=True
         )
@@ -58,7 +68,7 @@ def make(folder):
             raise cli.UserError(
                 f"{folder}: {(done.stderr or done.stdout).strip().splitlines()[-1]}; is python3-venv installed?"
             )
-    (folder / MARK).write_text("made by tools/setup/install.py\n")
+    manifest.mark(folder)
 
 
 def install(folder, locks, log):
