@@ -345,7 +345,7 @@ def server(monkeypatch):
 @pytest.fixture
 def plain(monkeypatch, server):
     """The server without asking pip each time."""
-    monkeypatch.setattr(fetch, "pip_settings", lambda: {"index-url": server.index})
+    monkeypatch.setattr(fetch, "pip_settings", lambda command: {"index-url": server.index})
 
 
 def test_fetch(server, tmp_path):
@@ -382,7 +382,7 @@ def test_cut_at_any_byte(server, plain, tmp_path):
     [({"status": 500}, "Internal Server Error"), ({"stalls": 5000}, "5000 of 10240 bytes came: .*timed out")],
 )
 def test_a_server_that_fails_or_stalls(server, monkeypatch, tmp_path, fault, says):
-    monkeypatch.setattr(fetch, "pip_settings", lambda: {"index-url": server.index, "timeout": "0.2"})
+    monkeypatch.setattr(fetch, "pip_settings", lambda command: {"index-url": server.index, "timeout": "0.2"})
     vars(server).update(fault)
     with pytest.raises(cli.UserError, match=f"{says}.*; try again") as e:
         fetch.fetch(PIN, tmp_path / PIN.filename)
@@ -491,7 +491,7 @@ BAD = [("CERT", "/nowhere.pem"), ("DEFAULT_TIMEOUT", "x"), ("INDEX_URL", "http:/
 @pytest.mark.parametrize(("key", "value"), BAD)
 def test_bad_pip_settings(server, tmp_path, monkeypatch, key, value):
     monkeypatch.setenv(f"PIP_{key}", value)
-    with pytest.raises(cli.UserError, match="pip config"):
+    with pytest.raises(cli.UserError, match="pip's configuration"):
         fetch.fetch(PIN, tmp_path / PIN.filename)
 
 
