@@ -176,7 +176,7 @@ def test_a_stamp_means_that_the_packages_are_there(one, monkeypatch):
     """Whatever pip is told, by files or variables, and though the environment's Python goes away."""
     lock, venv = one
     stamp, pip = venv / "installed", install.pip
-    deaf = lambda folder, *words, log=None: pip(folder, *words, log=log) if {"--version", "--dry-run"} & {*words} else 0
+    deaf = lambda folder, *words, log=None: pip(folder, *words, log=log) if "--dry-run" in words else 0
     with monkeypatch.context() as patch, pytest.raises(cli.UserError, match="pip ended well, and yet not all"):
         patch.setattr(install, "pip", deaf)
         set_up(lock, venv, monkeypatch)

@@ -63,7 +63,7 @@ def of_folder(folder, sha256=cli.sha256) -> str:
     """One hash of all files in a folder: that of the lines `sha256  name`, sorted by name. sha256: that of a path."""
     names = sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if p.is_file())
     lines = "".join(f"{sha256(Path(folder, name))}  {name}\n" for name in names)
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
 def faults(path: Path, here: dict[str, str] | None = None, sha256=cli.sha256) -> Iterator[str]:

@@ -53,7 +53,10 @@ def pip(folder, *words, log=None):
 
 def works(folder):
     """Whether the Python of an environment is there, and pip in it: both go with the Python that it was made by."""
-    return (folder / "bin" / "python").exists() and not pip(folder, "--version", log=subprocess.DEVNULL)
+    try:
+        return not subprocess.run([folder / "bin" / "python", "-Ic", "import pip"], capture_output=True).returncode
+    except OSError:
+        return False
 
 
 def ours(folder):

@@ -56,7 +56,7 @@ def main():
         with cli.whole_file(KEPT, "w") as out:
             json.dump(known | files, out)
     lines = [f"{files[str(f.resolve())][1]}  {os.path.relpath(f, path)}\n" for f in members(path)]
-    print(hashlib.sha256("".join(lines).encode()).hexdigest())
+    print(hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest())
 
 
 if __name__ == "__main__":
