@@ -7,12 +7,13 @@ import subprocess
 import sys
 import tarfile
 import unicodedata
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
 from lab import costs
-from tools.checks import claims, crate
+from tools.checks import claims, crate, reproduce
 from tools.make import cli, run, screen
 from tools.setup import install, release, sbom
 
@@ -170,17 +171,39 @@ def test_an_archive_names_its_commit(tmp_path, monkeypatch, text, commit):
     assert run.git_state() == {"commit": commit, "dirty": None, "commit_from": ".git_archival.txt" if commit else None}
 
 
-def git(repo, *words):
+def in_git(repo, *words):
     who = ["-c", "user.name=n", "-c", "user.email=e@x"]
     return subprocess.run(["git", *who, *words], cwd=repo, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize("git", [True, False])
+def test_clean_copy_holds_the_sources_and_nothing_else(repo, git, monkeypatch):
+    """Not what lies about in the tree, of any size; a new model that is not yet committed, and what its model.mk names."""
+    monkeypatch.chdir(repo.path)
+    monkeypatch.setattr(cli, "ROOT", repo.path)
+    for name in ("videos/a.mp4", "notes.mp4", "mine/weights.bin", "models/tiny/__pycache__/a.pyc", "results/local/a"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("x")
+    with Path("models/tiny/model.mk").open("a") as values:
+        values.write("tiny.WEIGHTS := mine\n")
+    if git:
+        for words in (["init", "-q"], ["add", "Makefile", "mk", "tools", "results"], ["commit", "-qm", "one"]):
+            in_git(repo.path, *words)
+    folder = reproduce.clean_copy(Path("build/reproduce/one"))
+    assert {p.name for p in folder.iterdir()} >= {"Makefile", "mk", "tools", "models", "data"}
+    assert not [p for p in folder.rglob("*") if p.suffix in (".mp4", ".pyc")]
+    assert (folder / "mine/weights.bin").is_file() and (folder / "models/tiny/config.json").is_file()
+    assert [p.name for p in (folder / "build").iterdir()] == ["downloads"]
+    assert {p.name for p in (folder / "results").iterdir()} <= {"records", "bench"}
+    assert (folder / "tools/make/run.py").read_bytes() == Path("tools/make/run.py").read_bytes()
 
 
 def test_a_release_is_the_same_bytes_and_brings_its_wheels(repo, tmp_path, monkeypatch):
     """The tree of the commit, wheels and downloads in one folder; without the wheels' index nothing else is asked."""
     (repo.path / ".git_archival.txt").write_text("commit: $Format:%H$\n")  # an unpacked archive names its own commit
-    git(repo.path, "init", "-q")
-    git(repo.path, "add", "-A")
-    git(repo.path, "commit", "-qm", "one")
+    in_git(repo.path, "init", "-q")
+    in_git(repo.path, "add", "-A")
+    in_git(repo.path, "commit", "-qm", "one")
     monkeypatch.chdir(repo.path)
     wheel = tmp_path / "a-1-py3-none-any.whl"
     wheel.write_bytes(b"wheel")
@@ -189,9 +212,9 @@ def test_a_release_is_the_same_bytes_and_brings_its_wheels(repo, tmp_path, monke
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
     with tarfile.open(tmp_path / "one.tar") as tar:
         read = lambda name: tar.extractfile(f"bert2om-x/{name}").read().decode()
-        assert read(".git_archival.txt") == f"commit: {git(repo.path, 'rev-parse', 'HEAD')}\n"
+        assert read(".git_archival.txt") == f"commit: {in_git(repo.path, 'rev-parse', 'HEAD')}\n"
         assert read("wheels/SHA256SUMS") == f"{cli.sha256(wheel)}  a-1-py3-none-any.whl\n"
-        assert {m.mtime for m in tar} == {int(git(repo.path, "show", "-s", "--format=%ct", "HEAD"))}
+        assert {m.mtime for m in tar} == {int(in_git(repo.path, "show", "-s", "--format=%ct", "HEAD"))}
     (repo.path / "README.md").write_text("edited")
     monkeypatch.setattr(sys, "argv", ["release", "--save_path", str(tmp_path)])
     with pytest.raises(cli.UserError, match="the work tree differs"):
