@@ -68,6 +68,8 @@ SST2 :=
 ISA :=
 #: torture: how many runs are killed; fuzz: how many hundred inputs each parser gets
 RUNS := 100
+#: container: the image that it is built on, a Debian or Ubuntu by tag or digest (Containerfile's if empty)
+BASE :=
 #: where the locked packages are installed
 VENV := .venv
 #: the Python that makes VENV, 3.11 or newer
@@ -75,14 +77,14 @@ PYTHON := python3
 
 override PARAMETERS := MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE V INPUT OUT RERUN MODELS CHIPS BATCHES \
     PRECISIONS SAMPLES ROUNDS A B FROM ATC CANN_IMAGE DEVICE AIS_PYTHON CLAIM SST2 ISA DATA TRAIN RUNS VENV PYTHON \
-    LAUNCH SLURM_ARGS COLUMNS KEEP CLUSTER
+    LAUNCH SLURM_ARGS COLUMNS KEEP CLUSTER BASE
 include mk/words.mk
 $(if $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(MAKE_VERSION)),$(error GNU make 4.2 or newer is needed, not $(MAKE_VERSION)))
 RUNNING    := setup data onnx om accuracy perf score
 TABLES     := accuracy-table perf-table bench repeat
 RECORDING  := record report audit verify reproduce compare
 HANDING_ON := claims costs release container crate sbom clean distclean
-DEVELOPING := help help-dev doctor fusion-report demo-ascend train torture fuzz lock lint test
+DEVELOPING := help help-dev doctor fusion-report demo-ascend train torture writes fuzz lock lint test
 .PHONY: $(RUNNING) $(TABLES) $(RECORDING) $(HANDING_ON) $(DEVELOPING) FORCE
 .DEFAULT_GOAL := help
 

@@ -5,9 +5,9 @@ claims: | $(VENV)/installed        ## what this project claims, and what a claim
 costs: | $(VENV)/installed         ## measure the time, disk and memory of each target into results/costs.csv
 	$(Q)$(py) -m lab.costs --save_path results/costs.csv
 release: | $(VENV)/installed       ## one tar of the last commit that needs no package index: build/release/
-	$(Q)$(py) -m tools.setup.release --save_path build/release
+	$(Q)$(py) -m lab.release --save_path build/release
 container:                         ## build Containerfile with podman, and run the two commands of README offline in it
-	$(Q)$(our_python) -m tools.setup.container
+	$(Q)$(our_python) -m lab.container $(addprefix --base ,$(BASE))
 crate: build/$(ONE)/accuracy.json  ## one accuracy and all behind it as an RO-Crate, build/ro-crate-metadata.json
 	$(Q)$(py) -m tools.checks.crate $< --save_path build/ro-crate-metadata.json
 sbom: | $(VENV)/installed          ## every installed package with its licence, and as CycloneDX in build/sbom.cdx.json
@@ -27,6 +27,8 @@ train: | $(wheel)                  ## train the adapter of minilm_sst2 again fro
 	$(Q)$(train)
 torture: | $(VENV)/installed       ## kill the pipeline RUNS times, spoil files between; each make gives the same bytes
 	$(Q)$(py) -m lab.torture --runs $(RUNS) build/$(ONE)/accuracy.txt -- $(parameters)
+writes: | $(VENV)/installed        ## let each write of a build fail, one after the other, and go on from there
+	$(Q)$(py) -m lab.writes accuracy record report -- $(parameters)
 fuzz: | $(VENV)/installed          ## give every parser malformed inputs
 	$(Q)$(py) -W ignore -m lab.fuzz --runs $(RUNS)00
 lock:                              ## resolve requirements*.in into the lock files (needs uv)

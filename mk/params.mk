@@ -12,7 +12,7 @@ $(foreach g,$(filter-out $(TARGETS) $(files),$(MAKECMDGOALS)),\
 only := MODELS:accuracy-table,perf-table,record CHIPS:accuracy-table,perf-table,record,fusion-report \
         BATCHES:accuracy-table,perf-table,record,fusion-report PRECISIONS:accuracy-table,perf-table,record \
         $(addsuffix :score,INPUT OUT RERUN COLUMNS KEEP CLUSTER) A:compare B:compare FROM:record \
-        CLAIM:claims RUNS:torture,fuzz ROUNDS:perf,perf-table,bench LAUNCH:om,accuracy,perf,accuracy-table,perf-table
+        CLAIM:claims BASE:container RUNS:torture,fuzz ROUNDS:perf,perf-table,bench LAUNCH:om,accuracy,perf,accuracy-table,perf-table
 users_of = $(subst $(comma), ,$(patsubst $1:%,%,$(filter $1:%,$(only))))
 unused   = $(if $(call users_of,$1),$(if $(files)$(filter $(call users_of,$1),$(MAKECMDGOALS)),,$1))
 means_nothing = $(error $1= means nothing to make $(MAKECMDGOALS); it is for $(call users_of,$1))
