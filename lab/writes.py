@@ -7,7 +7,7 @@
     writes: 214 failures in 17 artefacts (ENOSPC 107, EIO 107; 209 refused in one line, 5 did no harm), the same bytes
 
 The arguments are make's goals and, after --, its parameters. It works in a clean copy under build/writes, with
-lab/writes.c loaded into every process. What a failed make had finished stays, and the next one fails one write later in
+lab/writes.c loaded into every process. What was finished before a failure stays, and the next one fails one write later in
 the same artefact, so every write of every artefact fails once. After each failure there is no traceback, no file but
 whole ones, and each of the bytes that an undisturbed build makes. --every K tries each K-th write alone.
 """
@@ -113,7 +113,7 @@ def main():
             kept.rename(tree.folder)
         number = 1 if status and advanced else number + args.every
     if status:
-        raise cli.UserError(f"with no write failing, make ended with {status}: {said[-300:]}")
+        raise cli.UserError(f"the build ended with {status} though no write failed: {said[-300:]}")
     have = torture.snapshot(tree.folder)
     faults += [f"{name} is not what an undisturbed build makes" for name in want if have.get(name) != want[name]]
     counts = ", ".join(f"{errno.errorcode[e]} {tally[errno.errorcode[e]]}" for e in ERRORS)

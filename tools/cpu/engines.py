@@ -180,7 +180,10 @@ def means_again(model) -> None:
 
 
 def write_ir(model, path: Path, precision: str, layers: list[str]) -> None:
-    """Write an ov.Model as a tar of model.xml and model.bin, of the same bytes each time; layers: their precisions."""
+    """Write an ov.Model as a tar of model.xml and model.bin, of the same bytes each time; layers: their precisions.
+
+    Raises UserError where OpenVINO cannot write them.
+    """
     import openvino as ov
 
     model.set_rt_info(precision, PRECISION)
