@@ -9,9 +9,9 @@ release: | $(VENV)/installed       ## one tar of the last commit that needs no p
 container:                         ## build Containerfile with podman, and run the two commands of README offline in it
 	$(Q)$(our_python) -m lab.container $(addprefix --base ,$(BASE))
 crate: build/$(ONE)/accuracy.json  ## one accuracy and all behind it as an RO-Crate, build/ro-crate-metadata.json
-	$(Q)$(py) -m tools.checks.crate $< --save_path build/ro-crate-metadata.json
+	$(Q)$(py) -m lab.crate $< --save_path build/ro-crate-metadata.json
 sbom: | $(VENV)/installed          ## every installed package with its licence, and as CycloneDX in build/sbom.cdx.json
-	$(Q)$(py) -m tools.setup.sbom --save_path build/sbom.cdx.json
+	$(Q)$(py) -m lab.sbom --save_path build/sbom.cdx.json
 clean:                             ## remove build/ but for its downloads, and say how much that frees
 	$(Q)$(our_python) -m tools.setup.clean
 distclean:                         ## remove the downloads and virtual environments too

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, in_git
 
-from lab import costs
-from tools.checks import claims, crate, reproduce
+from lab import costs, crate, sbom
+from tools.checks import claims, reproduce
 from tools.make import cli, run, screen
-from tools.setup import install, sbom
+from tools.setup import install
 
 LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 PAGES = [p for p in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("models/*/*.md")] if "/build/" not in str(p)]

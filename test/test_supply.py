@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from lab import sbom
 from tools.cpu.native import build
 from tools.make import cli, imports
-from tools.setup import install, sbom
+from tools.setup import install
 
 ROOT = Path(__file__).resolve().parents[1]
 # Run as a command, or needed by another's API: not imported by name.
@@ -100,7 +101,7 @@ def test_the_lock_is_hashed_and_holds_every_requirement():
 
 def test_sbom_finds_what_is_outside_the_lock(tmp_path):
     def run():
-        command = [sys.executable, "-m", "tools.setup.sbom"]
+        command = [sys.executable, "-m", "lab.sbom"]
         return subprocess.run(
             command,
             cwd=ROOT,
