@@ -158,6 +158,21 @@ def test_killed_at_random_moments_and_spoilt(repo):
     assert not (repo.path / "build/torture").exists()
 
 
+def test_each_write_fails_in_one_line(repo):
+    """lab/writes.py on the first stages, each 12th write; `make writes` is all of them, each one."""
+    few = repo.path / "few.tsv"
+    few.write_text("".join((repo.path / "build/data/dev.tsv").read_text().splitlines(keepends=True)[:5]))
+    words = ["build/data/tiny/dev.tsv", "build/tiny/default/seq64/input/MANIFEST", "--", "MODEL=tiny", f"DATA={few}"]
+    done = subprocess.run([VENV / "bin/python", "-m", "lab.writes", "--every", "12", *words, f"VENV={VENV}"],
+                          cwd=repo.path, capture_output=True, text=True, timeout=900)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = re.search(
+        r"^writes: (\d+) failures \(ENOSPC [1-9]\d*, EIO [1-9]\d*; (\d+) refused in one line", done.stdout, re.M
+    )
+    assert int(said[1]) >= int(said[2]) >= 5 and "the bytes of an undisturbed build" in done.stdout
+    assert not (repo.path / "build/writes").exists()
+
+
 def test_killed_before_it_had_cleared_up(repo, tmp_path):
     """The artefact is in place, its temporary folder not yet gone: make has to see that it is not done."""
     box = repo.path / LEAF / ".score.json.abc.tmp"
