@@ -75,16 +75,22 @@ def clean_copy(folder: Path) -> Path:
 
 
 def link(folder: Path, names: list[str]) -> None:
-    """Let relative paths mean in `folder` what they mean here."""
-    for name in (name for name in names if name and not Path(name).is_absolute() and not (folder / name).exists()):
+    """Let relative paths mean in `folder` what they mean here; not of those that lead out of this tree."""
+    below = [name for name in names if name and not Path(name).is_absolute() and ".." not in Path(name).parts]
+    for name in (name for name in below if not (folder / name).exists()):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(Path(name).resolve())
 
 
 def link_environment(folder: Path, words: list[str]) -> None:
-    """The same of VENV= and WEIGHTS= of make's words: one environment and one checkpoint for all copies."""
+    """The same of VENV= and WEIGHTS= of make's words: one environment and one checkpoint for all copies.
+
+    Raises UserError where WEIGHTS begins with `..`.
+    """
     values = {name: value for name, _, value in (word.partition("=") for word in words)}
     weights = values.get("WEIGHTS", "")
+    if ".." in Path(weights).parts:
+        raise cli.UserError(f"WEIGHTS={weights}: leads out of a copy of this tree; give its whole path")
     link(folder, [values.get("VENV", ""), weights if Path(weights).exists() else ""])
 
 
