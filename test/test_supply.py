@@ -17,7 +17,7 @@ import pytest
 from lab import sbom
 from tools.cpu.native import build
 from tools.make import cli, imports
-from tools.setup import install
+from tools.setup import doctor, install
 
 ROOT = Path(__file__).resolve().parents[1]
 # Run as a command, or needed by another's API: not imported by name.
@@ -213,6 +213,16 @@ def test_the_size_is_foretold(tmp_path, monkeypatch, places, said):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(install.fetch, "pip_settings", lambda *_: places)
     assert said in install.size(*install.cpu_build(tmp_path / "venv", [lock]))
+
+
+def test_doctor_names_what_a_bare_machine_lacks(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(doctor.build, "lacking", lambda: "gcc 12 lacks math.h; apt install libc6-dev")
+    monkeypatch.setattr(doctor, "cpu_build", lambda venv: ("no index answers", None))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = "\n".join(text for _, here, text in doctor.ours(tmp_path / "venv") if not here)
+    assert all(f"apt install {name}" in said for name in ("make", "git", "libc6-dev", "python3-venv")), said
+    assert "5.9 GB: PyTorch's CUDA build (no index answers" in said
 
 
 def test_a_compiler_without_headers_is_said_to_lack_them(tmp_path, monkeypatch):
