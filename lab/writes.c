@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -81,7 +82,12 @@ ssize_t pwrite64(int fd, const void *data, size_t size, off64_t to) {
 int fsync(int fd) { return fails(fd) ? -1 : NEXT(fsync)(fd); }
 int fdatasync(int fd) { return fails(fd) ? -1 : NEXT(fdatasync)(fd); }
 /* glibc's own writes from a FILE's buffer call no write that could be taken over. */
-int fflush(FILE *file) { return file && fails(fileno(file)) ? EOF : NEXT(fflush)(file); }
+int fflush(FILE *file) {
+    if (!file || !fails(fileno(file))) return NEXT(fflush)(file);
+    __fpurge(file);
+    file->_flags |= 0x20;  /* glibc's _IO_ERR_SEEN, which ferror(3) tells */
+    return EOF;
+}
 int rename(const char *from, const char *to) { return fails_at(AT_FDCWD, to) ? -1 : NEXT(rename)(from, to); }
 int renameat(int a, const char *from, int b, const char *to) {
     return fails_at(b, to) ? -1 : NEXT(renameat)(a, from, b, to);

@@ -34,7 +34,7 @@ class Tree:
     """A clean copy in which writes fail."""
 
     def __init__(self, words: list[str]):
-        self.words, self.folder = words, reproduce.clean_copy(HOME / "tree").resolve()
+        self.words, self.folder = [*map(reproduce.from_here, words)], reproduce.clean_copy(HOME / "tree").resolve()
         self.library, self.count = (self.folder.with_name(name) for name in ("writes.so", "count"))
         source = ["gcc", "-O1", "-shared", "-fPIC", "-o", self.library, "lab/writes.c", "-ldl"]
         if subprocess.run(source, check=False).returncode:
