@@ -72,7 +72,10 @@ class Tree:
 
 def fault(said: str, status: int, tree: Tree, want: dict[str, str]) -> str:
     """What is wrong after a failed write; empty where all is well."""
-    have = torture.snapshot(tree.folder)
+    try:
+        have = torture.snapshot(tree.folder)
+    except ValueError as e:
+        return f"half a file: {e}"
     unlike = [name for name in want if have.get(name, want[name]) != want[name]]
     errors = [line for line in said.splitlines() if "error:" in line]
     if "Traceback" in said:

@@ -223,20 +223,27 @@ def build(run, target: Path, inputs: dict[str, str], commands: list[list[str]], 
             **({"summaries": {p.relative_to(made).as_posix(): cli.sha256(p) for p in timed}} if timed else {}),
         },
     }
-    written = made / "MANIFEST.prov.json" if folder else box / "prov.json"
-    written.write_text(json.dumps(prov, indent=1) + "\n")
-    written.chmod(0o644)
-    for path, one in others.items():
-        described = prov | {"target": str(path), "sha256": cli.sha256(one)}
-        Path(f"{path}.prov.json").write_text(json.dumps(described, indent=1) + "\n")
-        one.rename(path)
-    os.utime(listed, (0, 0))  # makes TARGET look old until main() has cleared up: killed before that, it is made again
-    show.save(made / "MANIFEST.log" if folder else Path(f"{target}.log"))
-    if not folder:
-        written.rename(f"{target}.prov.json")
+
+    def describe(path: Path, one: Path, **more) -> Path:
+        """Write the prov.json of `path`, which is `one` still."""
+        described = one / "MANIFEST.prov.json" if one.is_dir() else box / f"{path.name}.prov.json"
+        described.write_text(json.dumps(prov | {"target": str(path)} | more, indent=1) + "\n")
+        described.chmod(0o644)
+        return described
+
+    # All is written in the box. Then only names change: an artefact's before that of its prov.json, which speaks of it.
+    log = made / "MANIFEST.log" if folder else box / ".log"
+    show.save(log)
+    moves = [(made, final), (describe(target, made), Path(f"{target}.prov.json")), (log, Path(f"{target}.log"))]
+    moves = moves[:1] if folder else moves
     if folder and final.exists():
-        final.rename(box / "old")
-    made.rename(final)
+        moves.insert(0, (final, box / "old"))
+    for path, one in others.items():
+        described = describe(path, one, sha256=cli.sha256(one))
+        moves = [(one, path), (described, Path(f"{path}.prov.json")), *moves]
+    os.utime(listed, (0, 0))  # makes TARGET look old until main() has cleared up: killed before that, it is made again
+    for one, path in moves:
+        one.rename(path)
 
 
 def made_meanwhile(target: Path, asked: float, inputs: dict[str, str], commands: list[list[str]]) -> bool:
