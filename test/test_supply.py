@@ -96,7 +96,9 @@ def test_the_lock_is_hashed_and_holds_every_requirement():
     text = (ROOT / "requirements.txt").read_text()
     blocks = re.split(r"\n(?=\S)", text.strip())
     assert all(re.match(r"[\w.\[\]-]+==", b) and "--hash=sha256:" in b for b in blocks if not b.startswith("#"))
-    assert requirements() <= set(sbom.locked(ROOT / "requirements.txt"))
+    locked, cpu = sbom.locked(ROOT / "requirements.txt"), (ROOT / "requirements-cpu.txt").read_text()
+    assert requirements() <= set(locked)
+    assert f"torch=={max(locked['torch'])}+cpu ; " in cpu and cpu.count("--hash=sha256:") == 2 * len(range(11, 15))
 
 
 def test_sbom_finds_what_is_outside_the_lock(tmp_path):
