@@ -203,13 +203,17 @@ def test_a_stamp_means_that_the_packages_are_there(one, monkeypatch):
 
 @pytest.mark.parametrize(("places", "said"), [
     ({"find-links": "wheels"}, "2.1 GB: PyTorch's CPU build, from wheels"),
-    ({"no-index": "true"}, "5.9 GB: PyTorch's CUDA build (no folder"),
+    ({"find-links": "elsewhere PAGE"}, "2.1 GB: PyTorch's CPU build, from file:"),
+    ({"no-index": "true"}, "5.9 GB: PyTorch's CUDA build (no place"),
     ({"proxy": "http://127.0.0.1:9"}, "Connection refused through the proxy 127.0.0.1:9; for 2.1 GB lead pip to"),
 ])  # fmt: skip
 def test_the_size_is_foretold(tmp_path, monkeypatch, places, said):
     tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
     (tmp_path / "wheels").mkdir()
-    (tmp_path / f"wheels/torch-2.13.0+cpu-{tag}-{tag}-manylinux_2_28_{platform.machine()}.whl").touch()
+    wheel = f"torch-2.13.0+cpu-{tag}-{tag}-manylinux_2_28_{platform.machine()}.whl"
+    (tmp_path / "wheels" / wheel).touch()
+    (tmp_path / "page.html").write_text(f'<a href="{wheel.replace("+", "%2B")}">x</a>')
+    places = {name: value.replace("PAGE", (tmp_path / "page.html").as_uri()) for name, value in places.items()}
     lock = tmp_path / "requirements-cpu.txt"
     lock.write_text("torch==2.13.0+cpu ; sys_platform == 'linux' and python_version < '3.99' \\\n")
     monkeypatch.chdir(tmp_path)

@@ -85,6 +85,14 @@ def make(folder):
     manifest.mark(folder)
 
 
+def files_at(place, index):
+    """The names of the files in a folder, or that a page links to; none where it cannot be read."""
+    try:
+        return [path.name for path in Path(place).iterdir()] if Path(place).is_dir() else list(index.links(place))
+    except (OSError, fetch.Broken):
+        return []
+
+
 def cpu_build(folder, locks):
     """(the place that has PyTorch's CPU build for this Python, what pip is told to find it; why there is none, None)."""
     lock = next((path for path in locks if path.stem.endswith("-cpu")), None)
@@ -98,12 +106,12 @@ def cpu_build(folder, locks):
     tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
     name = rf"torch-{re.escape(version)}\+cpu-{tag}-{tag}-.*linux.*_{platform.machine()}\.whl"
     settings = fetch.pip_settings("install", str(folder))
-    for place in [WHEELS] if WHEELS.is_dir() else map(Path, settings.get("find-links", "").split()):
-        if place.is_dir() and any(re.fullmatch(name, path.name) for path in place.iterdir()):
-            return str(place), []
-    if WHEELS.is_dir() or settings.get("no-index"):
-        return "no folder that pip looks into has that for the CPU", None
     index = fetch.Index(settings)
+    for place in [str(WHEELS)] if WHEELS.is_dir() else settings.get("find-links", "").split():
+        if any(re.fullmatch(name, file) for file in files_at(place, index)):
+            return place, []
+    if WHEELS.is_dir() or settings.get("no-index"):
+        return "no place that pip looks into has that for the CPU", None
     if url := index.find("torch", name)[0]:
         return urlsplit(url).hostname or url, []
     index.urls, index.timeout = [PYTORCH], min(index.timeout, 10)
