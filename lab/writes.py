@@ -9,7 +9,7 @@
 The arguments are make's goals and, after --, its parameters. It works in a clean copy under build/writes, with
 lab/writes.c loaded into every process. What was finished before a failure stays, and the next one fails one write later in
 the same artefact, so every write of every artefact fails once. After each failure there is no traceback, no file but
-whole ones, and each of the bytes that an undisturbed build makes. --every K tries each K-th write alone.
+whole ones, and each of the bytes that an undisturbed build makes (but for what holds a record's date). --every K tries each K-th write alone.
 """
 
 import argparse
@@ -94,7 +94,8 @@ def main():
     args = p.parse_args()
     if error := reproduce.make(reproduce.clean_copy(HOME / "undisturbed"), args.goals):
         raise cli.UserError(f"the undisturbed build failed: {error}")
-    want = torture.snapshot(HOME / "undisturbed")
+    dated = ("results/", "build/report.html")  # they hold when the record was made
+    want = {name: sha for name, sha in torture.snapshot(HOME / "undisturbed").items() if not name.startswith(dated)}
     tree, tally, number, faults = Tree(args.goals), Counter(), 1, []
     kept = HOME / "kept"
     while True:
