@@ -7,9 +7,10 @@
     writes: 214 failures in 17 artefacts (ENOSPC 107, EIO 107; 209 refused in one line, 5 did no harm), the same bytes
 
 The arguments are make's goals and, after --, its parameters. It works in a clean copy under build/writes, with
-lab/writes.c loaded into every process. What was finished before a failure stays, and the next one fails one write later in
-the same artefact, so every write of every artefact fails once. After each failure there is no traceback, no file but
-whole ones, and each of the bytes that an undisturbed build makes (but for what holds a record's date). --every K tries each K-th write alone.
+lab/writes.c loaded into every process. What was finished before a failure stays, and the next one fails one write later
+in the same artefact, so every write of every artefact fails once. After each failure there is no traceback, no file but
+whole ones, and each of the bytes that an undisturbed build makes (but for what holds a record's date). --every K tries
+each K-th write alone.
 """
 
 import argparse
