@@ -126,7 +126,7 @@ THEIRS = {"build/notes.txt": "x", "build/mywork/exp1/thesis.txt": "x", "build/da
 
 
 def test_clean_removes_what_make_made_and_nothing_else(tmp_path):
-    lay(tmp_path, **{"Makefile": "x", "mine/photo": "x", "models/m/model.mk": "x"}, **MADE, **LATER, **THEIRS)
+    lay(tmp_path, **{"Makefile": "x", "mine/photo": "x", "models/m/model.toml": "x"}, **MADE, **LATER, **THEIRS)
     (tmp_path / "build/graphs").symlink_to(tmp_path / "mine")
     here = lambda names: [n for n in names if (tmp_path / n).exists()]
     said = cleaned(tmp_path)
@@ -172,14 +172,14 @@ def test_an_archive_names_its_commit(tmp_path, monkeypatch, text, commit):
 
 @pytest.mark.parametrize("git", [True, False])
 def test_clean_copy_holds_the_sources_and_nothing_else(repo, git, monkeypatch):
-    """Not what lies about in the tree, of any size; a new model that is not yet committed, and what its model.mk names."""
+    """Not what lies about in the tree, of any size; a new model that is not yet committed, and what its model.toml names."""
     monkeypatch.chdir(repo.path)
     monkeypatch.setattr(cli, "ROOT", repo.path)
     for name in ("videos/a.mp4", "notes.mp4", "mine/weights.bin", "models/tiny/__pycache__/a.pyc", "results/local/a"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("x")
-    with Path("models/tiny/model.mk").open("a") as values:
-        values.write("tiny.WEIGHTS := mine\n")
+    values = Path("models/tiny/model.toml")
+    values.write_text(re.sub(r"(?m)^weights = .*", 'weights = "mine"', values.read_text()))
     if git:
         for words in (["init", "-q"], ["add", "Makefile", "mk", "tools", "results"], ["commit", "-qm", "one"]):
             in_git(repo.path, *words)

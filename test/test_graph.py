@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from conftest import VENV
 
-from tools.make import cli
+from tools.make import cli, imports
 from tools.results import record as records
 
 LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
@@ -135,10 +135,11 @@ def test_an_edit_of_any_module_remakes_what_imports_it_and_nothing_else(built):
         assert have == want[edited[0]], edited
 
 
-def test_each_step_needs_every_module_that_it_loaded(traced):
+def test_each_step_needs_every_module_that_it_loaded(traced, monkeypatch):
     """What a step's process had loaded at its end, against the import closure that make reads."""
-    lines = (traced.path / "build/imports.mk").read_text().splitlines()
-    needs = {name.removeprefix("needs."): set(files.split()) for name, files in (x.split(" := ") for x in lines)}
+    monkeypatch.chdir(traced.path)
+    found = imports.variables([], imports.Known())
+    needs = {n.removeprefix("needs."): set(files.split()) for n, files in found.items() if n.startswith("needs.")}
     seen = [json.loads(path.read_text()) for path in (traced.path / "loaded").iterdir()]
     programs = {one["program"] for one in seen if one["program"] in needs}
     assert programs >= {"tools.source.data", "tools.graph.simplify", "tools.cpu.compile", "models/tiny/pth2onnx.py"}

@@ -22,7 +22,7 @@ import slurm as processes
 import small
 from conftest import ROOT
 
-from tools.make import cli, cpu
+from tools.make import chips, cli, cpu
 from tools.scale import files
 
 PYTHON = ROOT / ".venv-scale/bin/python"
@@ -336,8 +336,8 @@ def test_score_takes_the_fastest_engine_of_this_cpu(built):
         ("openvino", "bf16"),
         ("onnxruntime", "fp32"),
     ]
-    units = {row: cpu.FASTER[row[1]] if row[0] == "native" else cpu.ENGINES[row[0]][row[1]] for row in order}
-    assert fastest == next(row for row in order if not units[row] or units[row] & cpu.cpu_flags(limited=False))
+    units = {row: chips.FASTER[row[1]] if row[0] == "native" else chips.needed(*row) for row in order}
+    assert fastest == next(row for row in order if not units[row] or {*units[row]} & cpu.cpu_flags(limited=False))
     text = built.make("-n", "MODEL=tiny", "score", "INPUT=a.tsv", "OUT=x/", "PRECISION=fp32").stdout
     assert "cpu-onnxruntime-fp32/model.onnx" in text
 

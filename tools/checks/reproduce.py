@@ -20,7 +20,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tools.make import cli, manifest, run
+from tools.make import cli, manifest, models, parameters, run
 
 HOME = Path("build/reproduce")
 BUILDS = {
@@ -42,7 +42,6 @@ FILES = (
     ".containerignore",
     ".git[ai_]*",
 )
-OF_MODELS = re.compile(r"^\S+\.(?:WEIGHTS|DATA|TRAIN) *:?= *(\S+)", re.M)
 
 
 def sources() -> list[Path]:
@@ -58,7 +57,7 @@ def sources() -> list[Path]:
 
 
 def clean_copy(folder: Path) -> Path:
-    """This tree's sources and records in `folder`, its downloads shared, and what model.mk files name linked."""
+    """This tree's sources and records in `folder`, its downloads shared, and what model.toml files name linked."""
     if folder.exists():
         shutil.rmtree(folder)
     manifest.mark(folder)
@@ -69,8 +68,8 @@ def clean_copy(folder: Path) -> Path:
     downloads.mkdir(parents=True, exist_ok=True)
     (folder / "build").mkdir()
     (folder / "build" / "downloads").symlink_to(downloads.resolve())
-    for text in (path.read_text("utf-8") for path in Path().glob("models/*/model.mk")):
-        link(folder, [name for name in OF_MODELS.findall(text) if Path(name).exists()])
+    for values in (models.read(name, Path("models")) for name in models.names(Path("models"))):
+        link(folder, [name for name in map(values.get, ("weights", "data", "train")) if name and Path(name).exists()])
     return folder
 
 
@@ -97,7 +96,7 @@ def link_environment(folder: Path, words: list[str]) -> None:
 def from_here(word: str) -> str:
     """A `NAME=value` as another folder needs it: files of one's own by their whole path."""
     name, _, value = word.partition("=")
-    return f"{name}={Path(value).absolute()}" if name in ("DATA", "TRAIN", "SST2") and value else word
+    return f"{name}={Path(value).absolute()}" if name in parameters.FILES and value else word
 
 
 def make(folder: Path, words: list[str], jobs=1, umask=-1, env: dict | None = None, show=print) -> str | None:
