@@ -675,13 +675,6 @@ def test_a_stale_record_does_not_stop_the_others(repo):
 # ---- reproduce
 
 
-def test_clean_copy_holds_nothing_built(repo):
-    folder = reproduce.clean_copy(Path("build/reproduce/one"))
-    assert [p.name for p in (folder / "build").iterdir()] == ["downloads"]
-    assert {p.name for p in (folder / "results").iterdir()} <= {"records", "bench"}
-    assert (folder / "tools/make/run.py").read_bytes() == Path("tools/make/run.py").read_bytes()
-
-
 def test_reproduce_names_what_differs(repo):
     one, other = Path("build/reproduce/one"), Path("build/reproduce/other")
     for folder in (one, other):

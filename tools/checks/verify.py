@@ -44,7 +44,7 @@ LOST = 0.85  # a loss that is never called the same
 ROUNDS = 6
 NARROW = ("bf16", "int8")
 LIBRARIES, KEPT_LOGITS = "build/lib/", "reference.npy"
-LACKING = re.compile(r"this CPU (or its kernel )?has no ")  # as tools/make/cpu.py and the native engine say it
+LACKING = re.compile(r"this CPU (or its kernel )?has no |gcc cannot compile here")  # as tools/cpu and cpu.py say it
 HOME = Path("build/verify")
 
 
