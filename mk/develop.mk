@@ -25,5 +25,6 @@ lint: | $(VENV)/installed          ### ruff and shellcheck
 	$(Q)$(py) -m ruff check -q . && $(py) -m ruff format -q --check .
 	$(Q)find models -path '*/test/*.sh' -print0 | xargs -0 $(VENV)/bin/shellcheck .ci/run
 # Three processes on two cores: some tests wait.
-test: lint                         ### lint, then every test; the ten slowest are listed
+test: lint                         ### lint, then every test, the ten slowest listed; then audit
 	$(Q)$(py) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 10
+	$(Q)$(py) -m tools.checks.audit
