@@ -41,8 +41,7 @@ score_options = --model $< --tokenizer_path build/$(MODEL)/$(weights_name)/check
     --max_len $(lastword $(subst $(comma), ,$($(MODEL).SEQ))) \
     --input '$(call need,INPUT,a file of sentences, a folder or a glob)'
 score_file  = $(or $(OUT),$(scored).csv)
-score_one   = $(py) -m tools.make.run --step score $(score_file) $(INPUT) $^ -- \
-    $(py) -m tools.cpu.score $(score_options) --save_path {}
+score_one   = $(py) -m tools.cpu.score $(score_options) --save_path '$(score_file)'
 score_parts = $(scale_py) -m tools.scale.score $(score_options) $(if $(COLUMNS),--columns $(COLUMNS)) \
     $(if $(KEEP),--keep $(KEEP)) \
     $(addprefix --cluster=,$(CLUSTER)) --save_path '$(or $(OUT),$(scored).parts)'

@@ -261,7 +261,10 @@ def test_a_killed_run_goes_on(score, large, whole, tmp_path):
     wait_for(out, 2, process)
     process.kill()
     process.communicate()
-    for name in (".manifest.json.half", ".00000-00009.parquet.half"):  # as a kill in the middle of a write leaves them
+    for name in (
+        ".manifest.json.h4lf_abc",
+        ".00000-00009.parquet.h4lf_abc",
+    ):  # as a kill in the middle of a write leaves them
         (out / name).write_text("{")
     kept = list(manifest(out)["parts"])
     dates = {name: (out / name).stat().st_mtime_ns for name in kept}
@@ -273,6 +276,26 @@ def test_a_killed_run_goes_on(score, large, whole, tmp_path):
     (out / kept[0]).unlink()
     assert f"{len(whole) - 1} of them there before" in score(large, out, *LARGE).stdout
     same(out, whole)
+
+
+def test_a_damaged_part_is_made_again(score, tmp_path):
+    frame(9).to_csv(tmp_path / "a.csv", index=False)
+    assert score(tmp_path / "a.csv", tmp_path / "out", "--columns", "text").returncode == 0
+    before, part = rows(tmp_path / "out"), tmp_path / "out/00000-00000.parquet"
+    part.write_bytes(part.read_bytes().replace(b"PAR1", b"PAR2", 1))
+    done = score(tmp_path / "a.csv", tmp_path / "out", "--columns", "text")
+    assert f"{part}: not the bytes that manifest.json describes; made again" in done.stdout, done.stdout
+    assert rows(tmp_path / "out").equals(before)
+
+
+def test_what_score_did_not_make_stays(score, tmp_path):
+    frame(9).to_csv(tmp_path / "a.csv", index=False)
+    for name in ("00000-00000.parquet", ".keep.parquet.mine"):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / name).write_text("dear")
+        assert "not ours" in score(tmp_path / "a.csv", tmp_path / "out", "--columns", "text").stderr
+        assert [p.read_text() for p in (tmp_path / "out").iterdir()] == ["dear"]
+        (tmp_path / "out" / name).unlink()
 
 
 def test_other_rows_or_options_need_another_folder(score, tmp_path):

@@ -124,6 +124,8 @@ def main():
     args = parse()
     from tools.source import data
 
+    if args.save_path.exists() and args.input.exists() and args.save_path.samefile(args.input):
+        raise cli.UserError(f"{args.save_path} is {args.input}, which it would be made from; name another file")
     task = tasks.known(args.task)
     names = labels_of(args.tokenizer_path, task)
     count = sum(1 for _ in data.iter_tsv(args.input, task, names))

@@ -22,6 +22,7 @@ import json
 import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools.make import cli
@@ -29,6 +30,8 @@ from tools.scale import files
 
 MANIFEST = "manifest.json"
 PART = re.compile(r"(\d{5,})-(\d{5,})\.parquet")
+# As tools.make.cli.whole_file names what it has not yet written whole.
+HALF = re.compile(r"\.(\d{5,}-\d{5,}\.parquet|manifest\.json)\.[a-z0-9_]{8}")
 SHARE = 20  # the manifest is written again when this many times as long has passed as that takes
 
 
@@ -89,7 +92,7 @@ class Folder:
         self.lock()
         there = {i["name"].rpartition("/")[2]: i["size"] for i in self.listed()}
         manifest = self.read() if MANIFEST in there else None
-        if manifest is None and any(not PART.fullmatch(n) for n in there):
+        if manifest is None and there:
             raise cli.UserError(f"OUT={address}: files that are not ours lie there; name a new folder")
         for key, mine in (("config", config), ("inputs", self.inputs)):
             if manifest and manifest[key] != mine:
@@ -97,8 +100,24 @@ class Folder:
                     f"OUT={address}: holds parts of {self.difference(key, manifest[key], mine)}; name another folder"
                 )
         entries = manifest["parts"] if manifest else {}
-        self.parts = {n: e for n, e in entries.items() if there.get(n) == e["bytes"]}
+        with ThreadPoolExecutor(8) as pool:
+            sound = dict(
+                zip(
+                    entries,
+                    pool.map(lambda n: n in there and self.hash(n) == entries[n]["sha256"], entries),
+                    strict=True,
+                )
+            )
+        for part in (n for n in there if n in sound and not sound[n]):
+            print(f"{self.address}/{part}: not the bytes that {MANIFEST} describes; made again")
+        self.parts = {n: e for n, e in entries.items() if sound[n]}
         self.complete = bool(manifest and manifest["complete"] and len(self.parts) == len(entries))
+        if manifest is None:
+            self.save()
+
+    def hash(self, part: str) -> str:
+        with self.fs.open(f"{self.path}/{part}", "rb") as f:
+            return hashlib.file_digest(f, "sha256").hexdigest()
 
     def lock(self) -> None:
         """Hold a local folder while this process lives, and clear what a killed one left half written.
@@ -113,8 +132,9 @@ class Folder:
             fcntl.flock(self.held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise cli.UserError(f"OUT={self.address}: another make score writes there; wait for it") from None
-        for half in (*Path(self.path).glob(".*.parquet.*"), *Path(self.path).glob(f".{MANIFEST}.*")):
-            half.unlink(missing_ok=True)
+        for half in Path(self.path).iterdir():
+            if HALF.fullmatch(half.name):
+                half.unlink(missing_ok=True)
 
     def listed(self) -> list[dict]:
         self.fs.invalidate_cache()
