@@ -75,7 +75,7 @@ PYTHON := python3
 
 override PARAMETERS := MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE V INPUT OUT RERUN MODELS CHIPS BATCHES \
     PRECISIONS SAMPLES ROUNDS A B FROM ATC CANN_IMAGE DEVICE AIS_PYTHON CLAIM SST2 ISA DATA TRAIN RUNS VENV PYTHON \
-    LAUNCH SLURM_ARGS COLUMNS KEEP CLUSTER
+    LAUNCH SLURM_ARGS COLUMNS KEEP ON_BAD CHECK PART_ROWS LOGITS CLUSTER
 include mk/words.mk
 $(if $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(MAKE_VERSION)),$(error GNU make 4.2 or newer is needed, not $(MAKE_VERSION)))
 RUNNING    := setup data onnx om accuracy perf score
@@ -102,7 +102,7 @@ accuracy: build/$(ONE)/accuracy.txt  ## accuracy of one configuration on the SST
 	$(info $(file <$<))
 perf: build/$(ONE)/perf.txt        ## throughput and latency of one configuration
 	$(info $(file <$<))
-score: $(scoring) | $$(addsuffix /installed,$$(scale_env))  ## a class and logits for each sentence of INPUT=, to OUT=
+score: $(scoring) | $(VENV)/installed $$(addsuffix /installed,$$(scale_env))  ## a class and logits for each sentence of INPUT=, to OUT=
 	$(Q)$(score)
 ##@ Tables of many configurations
 accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x PRECISIONS x BATCHES

@@ -1,5 +1,5 @@
 # The parameters, checked before any shell or path sees them. A wrong one stops with the list of right ones.
-lists := MODELS CHIPS BATCHES PRECISIONS LAUNCH SLURM_ARGS COLUMNS KEEP
+lists := MODELS CHIPS BATCHES PRECISIONS LAUNCH SLURM_ARGS $(free)
 single := $(filter-out $(lists),$(PARAMETERS))
 $(foreach v,$(single),$(if $(word 2,$($v)),$(error $v='$($v)' holds blanks; it is one value)))
 
@@ -11,7 +11,7 @@ $(foreach g,$(filter-out $(TARGETS) $(files),$(MAKECMDGOALS)),\
 # Parameters of some targets alone.
 only := MODELS:accuracy-table,perf-table,record CHIPS:accuracy-table,perf-table,record,fusion-report \
         BATCHES:accuracy-table,perf-table,record,fusion-report PRECISIONS:accuracy-table,perf-table,record \
-        $(addsuffix :score,INPUT OUT RERUN COLUMNS KEEP CLUSTER) A:compare B:compare FROM:record \
+        $(addsuffix :score,INPUT OUT RERUN COLUMNS KEEP ON_BAD CHECK PART_ROWS LOGITS CLUSTER) A:compare B:compare FROM:record \
         CLAIM:claims RUNS:torture,fuzz ROUNDS:perf,perf-table,bench LAUNCH:om,accuracy,perf,accuracy-table,perf-table
 users_of = $(subst $(comma), ,$(patsubst $1:%,%,$(filter $1:%,$(only))))
 unused   = $(if $(call users_of,$1),$(if $(files)$(filter $(call users_of,$1),$(MAKECMDGOALS)),,$1))
@@ -54,5 +54,7 @@ checked := $(if $(PRECISION),$(call pick,PRECISION,$(precisions_here)))
 checked := $(if $(PRECISIONS),$(call all,PRECISIONS,$(foreach c,$(CHIPS),$(call precisions_of,$c))))
 first_engine := $(or $(ENGINE),$(firstword $(call engines_of,$(CHIP))))
 override PRECISION := $(or $(PRECISION),$(firstword $($(first_engine).PRECISIONS)))
+$(if $(filter-out stop null,$(ON_BAD)),$(error ON_BAD='$(ON_BAD)' is not stop or null))
+$(foreach v,CHECK LOGITS,$(if $(filter-out 1,$($v)),$(error $v='$($v)' is not 1 or empty)))
 # The units that ISA= leaves, for OpenVINO, PyTorch and our own engine (tools/make/cpu.py).
 $(if $(ISA),$(eval export ONEDNN_MAX_CPU_ISA := $(ISA)))

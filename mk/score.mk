@@ -1,13 +1,21 @@
 # make score: any sentences, at SEQ=real, by the fastest engine of this CPU that obeys ISA=.
 ##@ Run one configuration
-#: score: a file, folder or glob here or at an address (s3://...): TSV, CSV, JSON lines, Parquet
+#: score: a file, folder or glob here or at an address (s3://...): TSV, CSV, JSON lines, Parquet; - is standard input
 INPUT :=
-#: score: a .csv or .parquet for one TSV, else a folder of Parquet parts (build/score/... if empty)
+#: score: a folder of Parquet parts (build/score/... if empty), a .csv or .parquet, or - for standard output
 OUT :=
 #: score: the column of the sentences, and perhaps that of their labels, such as `text stars` (the task's own if empty)
 COLUMNS :=
 #: score: columns that are handed on to the parts
 KEEP :=
+#: score: null: a row that is amiss is handed on with its reason (stop: it ends the run, if empty)
+ON_BAD :=
+#: score: 1: only compare OUT with its manifest
+CHECK :=
+#: score: rows of a part (65536, or more where there are very many, if empty)
+PART_ROWS :=
+#: score: 1: the logits too
+LOGITS :=
 #: score: auto or the address of a Ray cluster (this machine if empty)
 CLUSTER :=
 #: score: sentences whose logits differ by less than this are run again in fp32, such as 0.5 (none if empty)
@@ -22,30 +30,22 @@ fastest  := $(firstword $(foreach e,$(by_speed),$(if $(call runs_here,$e),$e)))
 fastest  := $(if $(filter score,$(MAKECMDGOALS)),$(if $(chosen),,$(subst -, ,$(fastest))))
 $(if $(fastest),$(eval override ENGINE := $(word 1,$(fastest)))$(eval override PRECISION := $(word 2,$(fastest))))
 
-# One TSV becomes one file (tools/cpu/score.py), all else becomes parts (tools/scale/score.py).
-others   := %.csv %.jsonl %.parquet %.gz %.bz2 %.xz
-far       = $(findstring ://,$(INPUT) $(OUT))
-many      = $(CLUSTER)$(KEEP)$(far)$(findstring *,$(INPUT))$(filter $(others),$(INPUT))$(wildcard $(INPUT)/.)
-to_parts  = $(many)$(COLUMNS)$(filter-out %.csv %.parquet,$(OUT))
-one_file  = $(filter %.csv %.parquet,$(OUT))
-same_file = $(filter $(abspath $(INPUT)),$(abspath $(OUT)))
-$(if $(INPUT),$(if $(same_file),$(error OUT='$(OUT)' is INPUT=; name another file)))
-$(if $(one_file),$(if $(to_parts),$(error OUT='$(OUT)' is one file, which is written of one TSV alone; name a folder)))
-
-scored    = build/score/$(subst *,_w,$(call escaped,$(INPUT)))
-scoring   = $(SCORING:%=build/%/$(compiled_one)) build/$(MODEL)/$(weights_name)/checkpoint/MANIFEST \
+scoring   = $(if $(CHECK),,$(scored_by))
+scored_by = $(SCORING:%=build/%/$(compiled_one)) build/$(MODEL)/$(weights_name)/checkpoint/MANIFEST \
             $(if $(RERUN),$(dir $(SCORING:%=build/%))cpu.onnx) $(if $(filter native,$(ENGINE)),build/lib/native.so)
 rerun     = $(if $(RERUN),--rerun build/$(dir $(SCORING))cpu.onnx --margin $(RERUN))
-score_options = --model $< --tokenizer_path build/$(MODEL)/$(weights_name)/checkpoint --batchsize $(BS) $(rerun) \
+quoted    = '$(subst ','\'',$1)'
+far       = $(findstring ://,$(INPUT) $(OUT))
+scored    = build/score/$(call escaped,$(subst *,_w,$(subst $(space),_s,$(INPUT)))).parts
+score_out = --save_path=$(call quoted,$(or $(OUT),$(scored)))
+score_in  = --model $< --tokenizer_path build/$(MODEL)/$(weights_name)/checkpoint --batchsize $(BS) $(rerun) \
     $(addprefix --task ,$(scored_task)) \
-    --max_len $(lastword $(subst $(comma), ,$($(MODEL).SEQ))) \
-    --input '$(call need,INPUT,a file of sentences, a folder or a glob)'
-score_file  = $(or $(OUT),$(scored).csv)
-score_one   = $(py) -m tools.cpu.score $(score_options) --save_path '$(score_file)'
-score_parts = $(scale_py) -m tools.scale.score $(score_options) $(if $(COLUMNS),--columns $(COLUMNS)) \
-    $(if $(KEEP),--keep $(KEEP)) \
-    $(addprefix --cluster=,$(CLUSTER)) --save_path '$(or $(OUT),$(scored).parts)'
-score       = $(if $(to_parts),$(score_parts),$(score_one))
+    --input=$(call quoted,$(call need,INPUT,a file of sentences, a folder or a glob)) \
+    $(if $(COLUMNS),--columns=$(call quoted,$(COLUMNS))) $(if $(KEEP),--keep=$(call quoted,$(KEEP))) \
+    $(addprefix --on_bad ,$(ON_BAD)) $(addprefix --rows ,$(PART_ROWS)) $(if $(LOGITS),--logits) $(addprefix --cluster ,$(CLUSTER))
+# What is written to standard output is the answers alone.
+$(if $(filter -,$(OUT)),$(eval export BERT2OM_SCREEN := stderr))
+score     = $(scale_py) -m tools.scale.score $(if $(CHECK),--check,$(score_in)) $(score_out)
 
 # A cluster and s3:// need packages that the rest does not.
 scale_env = $(if $(CLUSTER)$(far),.venv-scale)

@@ -15,11 +15,18 @@ override unknown := $(filter-out $(PARAMETERS),$(given))
 # nearest WORD,LIST: which word of LIST was most likely meant. It asks the default Python: PYTHON= is not checked yet.
 override nearest = $(if $(call odd_in,$1),,$(shell python3 -m tools.setup.nearest $1 $2 2>/dev/null))
 $(foreach v,$(unknown),$(error $v= is no parameter$(call nearest,$v,$(PARAMETERS)); see make help))
-# A glob is for INPUT alone, which stands quoted wherever a shell reads it.
-override text  = $(if $(filter INPUT,$1),$(subst *,,$(value $1)),$(value $1))
-override plain = $(if $(call odd_in,$(call text,$1)),$(error $1='$(value $1)' $(allowed)))
+# What names files and columns of the user's may be any text on one line: it stands quoted wherever a shell reads it.
+override free  := INPUT OUT COLUMNS KEEP
+override define newline
+
+
+endef
+$(foreach v,$(free),$(if $(findstring $(newline),$(value $v)),$(error $v= holds a line's end; it is one line)))
+# From here on they are what was typed, which nothing expands.
+$(foreach v,$(filter $(free),$(given)),$(eval override $v := $$(value $v)))
+override plain = $(if $(call odd_in,$(value $1)),$(error $1='$(value $1)' $(allowed)))
 override allowed := may hold letters, digits and _ . , / - @ : = only
-$(foreach v,$(PARAMETERS),$(call plain,$v))
+$(foreach v,$(filter-out $(free),$(PARAMETERS)),$(call plain,$v))
 # Paths that stand alone in a command, which would take such a one for an option.
 override option = $(if $(filter -%,$(value $1)),$(error $1='$(value $1)' begins with -; name a file by ./$(value $1)))
-$(foreach v,FROM A B INPUT OUT,$(call option,$v))
+$(foreach v,FROM A B,$(call option,$v))
