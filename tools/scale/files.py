@@ -195,9 +195,7 @@ def characters(file, where: str):
     file = file if hasattr(file, "peek") else io.BufferedReader(file)
     if fault := next((fault for sign, fault in NO_TEXT if file.peek(4).startswith(sign)), None):
         raise cli.UserError(f"{where}: not UTF-8 text but {fault}")
-    return io.TextIOWrapper(
-        file, "utf-8-sig", errors="surrogateescape", newline="" if where.lower().endswith(".csv") else "\n"
-    )
+    return io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
 
 
 def lines(text, where: str) -> Iterator[str]:
@@ -208,17 +206,11 @@ def lines(text, where: str) -> Iterator[str]:
         yield line
 
 
-def tab_separated(text, where: str) -> Iterator[tuple[int, list[str]]]:
-    """(line, fields) of each row that is not empty."""
-    for number, line in enumerate(lines(text, where), 1):
-        if line := line.removesuffix("\n").removesuffix("\r"):
-            yield number, line.split("\t")
-
-
-def comma_separated(text, where: str) -> Iterator[tuple[int, list[str]]]:
-    """As tab_separated; UserError for quotes that are not closed, or in which more follows."""
+def fields(text, where: str, kind: str) -> Iterator[tuple[int, list[str]]]:
+    """(line, fields) of each row of a TSV or CSV that is not empty; UserError for quotes that are not closed."""
     csv.field_size_limit(LARGEST)
-    rows, first = csv.reader(lines(text, where), strict=True), 1
+    how = {"strict": True} if kind == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    rows, first = csv.reader(lines(text, where), **how), 1
     try:
         for row in rows:
             if row:
@@ -315,8 +307,7 @@ def opened(source: Source, bare=()):
                 yield Open(kind, schema.names, dict(zip(schema.names, schema.types, strict=True)), read, lambda: 0)
                 return
             text = characters(file, where)
-            split = {".tsv": tab_separated, ".csv": comma_separated}.get(kind)
-            there, read = separated(split(text, where), where, bare) if split else json_lines(text, where)
+            there, read = json_lines(text, where) if kind == JSON else separated(fields(text, where, kind), where, bare)
             yield Open(kind, there, {}, read, (lambda: 0) if where == "-" else raw.tell)
     except (pa.ArrowException, *BROKEN) as e:
         why = (str(e).strip("'\"").splitlines() or [type(e).__name__])[0][:200]
