@@ -103,7 +103,7 @@ def whole(fs, path: str):
         with tempfile.NamedTemporaryFile() as file:
             yield Hashed(file)
             file.flush()
-            with files.named(path):
+            with files.named(fs.unstrip_protocol(path)):
                 fs.put_file(file.name, path)
 
 
@@ -190,17 +190,22 @@ class Output:
         self.manifest = f"{self.folder}/{self.single}{MANIFEST}"
         self.config, self.inputs, self.parts, self.units = {}, {}, {}, {}
         self.seconds, self.written, self.held = 0.0, 0.0, None
+        with files.named(self.address):
+            text = self.fs.cat_file(self.manifest) if self.fs.exists(self.manifest) else None
         try:
-            said = json.loads(self.fs.cat_file(self.manifest))
-            self.config, self.inputs, self.parts = said["config"], said["inputs"], said["parts"]
-            if not all(self.key(n) and {"rows", "sha256"} <= e.keys() for n, e in self.parts.items()):
-                raise ValueError("a part is not described")
-            if not all({"size", "mark", "unit", "sha256", "parts"} <= pin.keys() for pin in self.inputs.values()):
-                raise ValueError("an input is not described")
-        except FileNotFoundError:
-            return
+            if text is not None:
+                self.describe(json.loads(text))
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise cli.UserError(f"{self.manifest}: not a manifest of ours ({e}); name another folder") from None
+
+    def describe(self, said: dict) -> None:
+        """Take what a manifest says."""
+        self.config, self.inputs, self.parts = said["config"], said["inputs"], said["parts"]
+        needed = {"size", "mark", "unit", "sha256", "parts"}
+        if not all(self.key(n) and {"rows", "sha256"} <= e.keys() for n, e in self.parts.items()):
+            raise ValueError("a part is not described")
+        if not (self.config and all(needed <= pin.keys() for pin in self.inputs.values())):
+            raise ValueError("an input is not described")
 
     def path(self, unit: int, number: int) -> str:
         return f"{self.folder}/{self.single or f'{unit:05d}-{number:05d}.parquet'}"
