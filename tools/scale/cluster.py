@@ -73,16 +73,12 @@ def watch(address: str, head: str) -> None:
     os._exit(1)
 
 
-def told(function):
-    """`function`, whose UserError is its answer: it is the driver's to say."""
-
-    def safe(*args):
-        try:
-            return function(*args)
-        except cli.UserError as e:
-            return e
-
-    return safe
+def told(function, *words):
+    """(None, what a function makes), or (its UserError, None): it is the driver's to say."""
+    try:
+        return None, function(*words)
+    except cli.UserError as e:
+        return e, None
 
 
 def read(sources, wanted, rows: int, done: set):
@@ -101,22 +97,17 @@ def read(sources, wanted, rows: int, done: set):
 
 
 class Actor:
-    """A model on a node."""
+    """A model on a node. Each method gives what `told` does."""
 
     def load(self, fields: dict):
-        """None, or a UserError."""
-        self.scorer = None
-        return told(lambda: setattr(self, "scorer", scorer.Scorer(**fields)))()
+        fault, self.scorer = told(lambda: scorer.Scorer(**fields))
+        return fault
 
     def answers(self, piece):
-        """(None or a UserError, the answers and what is told of them)."""
-        made = told(self.scorer.answers)(piece)
-        return (made, None) if isinstance(made, cli.UserError) else (None, made)
+        return told(self.scorer.answers, piece)
 
     def write(self, address: str, path: str, *pieces):
-        """Write the answers to some pieces as a part: (None, its entry in the manifest), or (a UserError, None)."""
-        made = told(parts.write)(files.system(address)[0], path, pieces)
-        return (made, None) if isinstance(made, cli.UserError) else (None, made)
+        return told(parts.write, files.system(address)[0], path, pieces)
 
 
 class Cluster:
