@@ -256,6 +256,14 @@ def test_labels_of_parquet_and_of_glue(score, tmp_path):
         assert ("accuracy 100.00 % (1/1)" in score(tmp_path / "test.tsv", tmp_path / "out").stdout) == right
 
 
+def test_a_file_without_a_header(score, tmp_path):
+    """CoLA's, as the benchmark has it; not where somebody says what the columns are called."""
+    (tmp_path / "a.tsv").write_text("gj04\t1\t\tgood\ngj04\t0\t*\tbad\n")
+    assert "(2 rows)" in score(tmp_path / "a.tsv", tmp_path / "out", "--task", "cola").stdout
+    assert column(tmp_path / "out", "truth") == [1, 0] and len(rows(tmp_path / "out")) == 2
+    assert "no column text" in score(tmp_path / "a.tsv", tmp_path / "o", "--task", "cola", *TEXT).fault
+
+
 OPTIONAL = {
     "null, then a text": [None, "s"], "a number, then a text": [1, "s"], "a whole number, then not": [1, 1.5], "late": ["", 1],
     "a date, then not": ["2024-01-01", "yesterday"], "nested": [{"a": [1]}, [2]],

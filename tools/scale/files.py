@@ -82,6 +82,11 @@ class Wanted:
     keep: dict = dataclasses.field(default_factory=dict)
     null: bool = False
 
+    @property
+    def bare(self) -> tuple[str, ...]:
+        """The columns of a file without a header, if it may be one: nobody said what its columns are called."""
+        return self.task.bare if self.texts == self.task.text else ()
+
     def columns(self, there: list[str], where: str) -> tuple[tuple[str, ...], list[str]]:
         """(the columns of the text, that of the label if any) of a file that has the columns `there`.
 
@@ -316,7 +321,7 @@ def opened(source: Source, bare=()):
 
 def head(source: Source, wanted: Wanted) -> tuple[list[str], dict]:
     """A file's columns, and of Parquet their types; UserError for what is amiss with them."""
-    with opened(source, wanted.task.bare) as file:
+    with opened(source, wanted.bare) as file:
         if file.kind != JSON:
             wanted.columns(file.columns, source.url)
         return file.columns, file.types
@@ -358,7 +363,7 @@ def tables(source: Source, wanted: Wanted, tally=None) -> Iterator:
     wanted.null, for the first row that is, with its number and line.
     """
     first = told = 0
-    with opened(source, wanted.task.bare) as file:
+    with opened(source, wanted.bare) as file:
         there, keep = file.columns, [column for column, _ in wanted.keep.values()]
         if file.kind == JSON:  # whose first row need not have all
             there = list(dict.fromkeys([*there, *keep, *wanted.labels[: wanted.asked], *wanted.texts[-1]]))

@@ -327,13 +327,14 @@ class Output:
 
     def table(self, name: str, columns: list[str]):
         """Some columns of a part."""
+        import pyarrow as pa
         from pyarrow import csv, parquet
 
         with self.fs.open(f"{self.folder}/{name}", "rb") as file:
             if name.lower().endswith(".csv"):
-                return csv.read_csv(
-                    file, convert_options=csv.ConvertOptions(include_columns=columns, strings_can_be_null=True)
-                )
+                numbers = dict.fromkeys(("truth", "prediction"), pa.float64())
+                how = csv.ConvertOptions(include_columns=columns, column_types=numbers, strings_can_be_null=True)
+                return csv.read_csv(file, convert_options=how)
             return parquet.ParquetFile(file).read(columns, use_threads=False)
 
     def bad(self, name: str) -> list[dict]:
@@ -341,10 +342,10 @@ class Output:
         return [row for row in self.table(name, ["file", "row", "error"]).to_pylist() if row["error"]]
 
     def labelled(self, name: str):
-        """(the truth, the prediction or -1) of each row of a part whose truth is known."""
+        """(the truth, the prediction or -1) of the rows of a part whose truth is known: two arrays [n]."""
         table = self.table(name, ["truth", "prediction"])
-        rows = zip(table["truth"].to_pylist(), table["prediction"].to_pylist(), strict=True)
-        return [(truth, -1 if said is None else said) for truth, said in rows if truth is not None]
+        table = table.filter(table["truth"].is_valid())
+        return table["truth"].to_numpy(), table["prediction"].fill_null(-1).to_numpy()
 
     def add(self, entry: dict) -> None:
         """Take a written part into the manifest."""

@@ -132,9 +132,9 @@ def config(args, wanted: files.Wanted, rows: int) -> dict:
 class Progress:
     """How far it is: on a terminal a line that moves, in a log a line a minute."""
 
-    def __init__(self, size: int, done: int = 0):
-        """size: bytes of all that is read; done: of it, before this run."""
-        self.size, self.count, self.rows, self.bytes = size - done, 0, 0, 0  # rows and bytes: what was read
+    def __init__(self, size: int):
+        """size: bytes of all that is to be read."""
+        self.size, self.count, self.rows, self.bytes = size, 0, 0, 0  # rows and bytes: what was read
         self.moves = sys.stderr.isatty()
         self.began = self.shown = time.monotonic()
 
@@ -142,23 +142,14 @@ class Progress:
         self.count += rows
         if time.monotonic() - self.shown > (0.2 if self.moves else 60):
             self.shown = time.monotonic()
-            print(
-                f"\r{self.text()}\x1b[K" if self.moves else self.text(),
-                end="" if self.moves else "\n",
-                file=sys.stderr,
-                flush=True,
-            )
+            print(f"\r{self.text()}\x1b[K" if self.moves else f"{self.text()}\n", end="", file=sys.stderr, flush=True)
 
     def text(self) -> str:
         from tqdm import tqdm
 
         total = int(self.rows * self.size / self.bytes) if self.bytes and self.size > self.bytes else None
-        how = (
-            "{n_fmt} of about {total_fmt} sentences, {rate_fmt}, {remaining} left"
-            if total
-            else "{n_fmt} sentences, {rate_fmt}"
-        )
-        took = self.shown - self.began
+        how = "{n_fmt} of about {total_fmt} sentences, {rate_fmt}, {remaining} left"
+        how, took = how if total else "{n_fmt} sentences, {rate_fmt}", self.shown - self.began
         return tqdm.format_meter(self.count, total and max(total, self.count), took, unit=" sentences", bar_format=how)
 
     def clear(self) -> None:
@@ -213,21 +204,25 @@ def check(out: parts.Output) -> int:
 
 def summary(out: parts.Output, task) -> None:
     """Say what the parts hold: what was cut, repeated or amiss, and the task's metrics where they have the truth."""
+    import numpy as np
+
     total = Counter()
     for entry in out.parts.values():
         total.update({key: value for key, value in entry.items() if isinstance(value, int)})
     shares = {"cut": "longer than the model takes, and cut", "duplicates": "equal to one before it in its part",
               "amiss": "amiss, without an answer", "rerun": "run again in fp32", "changed": "of another class in fp32"}  # fmt: skip
-    for key in shares.keys() & (+total).keys():
-        print(f"{total[key]} of {total['rows']} ({100 * total[key] / total['rows']:.2f} %) {shares[key]}")
+    for key, text in shares.items():
+        if total[key]:
+            print(f"{total[key]} of {total['rows']} ({100 * total[key] / total['rows']:.2f} %) {text}")
     bad = (row for name, entry in out.parts.items() if entry["amiss"] for row in out.bad(name))
     for row in itertools.islice(bad, 10):
         print(f"{row['file']}: row {row['row']} (from 0): {row['error']}")
-    pairs = [pair for name in out.parts if out.config["truth"] for pair in out.labelled(name)]
-    for metric in task.metrics if pairs else ():
-        value = tasks.measure(metric, *zip(*pairs, strict=True))
-        right = f"{100 * value:.2f} % ({round(value * len(pairs))}/{len(pairs)})"
-        print(f"{metric} " + (right if metric == "accuracy" else f"{value:.4f} ({len(pairs)} rows)"))
+    known = [out.labelled(name) for name in out.parts] if out.config["truth"] else []
+    truth, said = (np.concatenate(values) for values in zip(*known, strict=True)) if known else ((), ())
+    for metric in task.metrics if len(truth) else ():
+        value = tasks.measure(metric, truth, said)
+        right = f"{100 * value:.2f} % ({round(value * len(truth))}/{len(truth)})"
+        print(f"{metric} " + (right if metric == "accuracy" else f"{value:.4f} ({len(truth)} rows)"))
 
 
 def main():
@@ -258,15 +253,15 @@ def to_output(args, wanted, sources, out) -> None:
     if missing := out.missing():
         progress = Progress(sum(source.size for _, sources, _ in missing for source in sources))
         making = cluster.made if args.cluster else here
-        with contextlib.closing(making(args, wanted, rows, out, progress)) as entries:
-            for entry in entries:
+        with contextlib.ExitStack() as last:
+            last.callback(out.save)
+            last.callback(progress.clear)
+            for entry in last.enter_context(contextlib.closing(making(args, wanted, rows, out, progress))):
                 if isinstance(entry, dict):
                     out.add(entry)
                     fresh += entry["rows"]
                 else:
                     out.finish(*entry)
-        out.save()
-        progress.clear()
     if out.single and not out.parts:
         raise cli.UserError(f"{args.input}: no row there; give at least one sentence")
     speed = f"{fresh / (time.perf_counter() - start):.1f} sentences/s, " if fresh else ""
