@@ -107,8 +107,8 @@ score: $(scoring) | $(VENV)/installed $$(addsuffix /installed,$$(scale_env))  ##
 ##@ Tables of many configurations
 accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x PRECISIONS x BATCHES
 	$(info $(file <$<))
-perf-table: results/local/perf-table.md          ## throughput of MODELS x CHIPS x PRECISIONS x BATCHES
-	$(info $(file <$<))
+perf-table: $(if $(in_two),,results/local/perf-table.md)  ## throughput of MODELS x CHIPS x PRECISIONS x BATCHES
+	$(if $(in_two),$(two_makes),$(info $(file <$<)))
 bench: build/$(dir $(ONE))bench.md  ## our engines and their peers, taking turns on the same sentences
 	$(info $(file <$<))
 repeat: build/$(dir $(ONE))repeat.md  ## the same cells over an hour, alone and beside a load: which figure repeats

@@ -139,7 +139,7 @@ class Cluster:
                     group.create_task(self.unit(room, *unit))
             self.entries.put(None)
         except* Exception as e:  # Ray's errors are of many kinds
-            self.entries.put(e.exceptions[0])
+            self.entries.put(first(e))
         helpers.clear()
 
     async def look(self) -> None:
@@ -195,7 +195,7 @@ class Cluster:
                     return self.entries.put((number, await self.pieces(number, sources, done)))
             except* RayError as e:
                 if losses == LOSSES:
-                    raise cli.UserError(f"{sources[0].url}: {last_line(e.exceptions[0])}; {LOSSES} times") from None
+                    raise cli.UserError(f"{sources[0].url}: {last_line(first(e))}; {LOSSES} times") from None
 
     async def pieces(self, unit: int, sources, done: set) -> int:
         """Hand the pieces of a unit to actors and their answers to writers: how many parts it has."""
@@ -235,6 +235,13 @@ def refused(value):
     if isinstance(value, cli.UserError):
         raise value
     return value
+
+
+def first(e: BaseException) -> BaseException:
+    """The first exception of nested groups, a UserError before others."""
+    while isinstance(e, BaseExceptionGroup):
+        e = (e.subgroup(cli.UserError) or e).exceptions[0]
+    return e
 
 
 def last_line(e: Exception) -> str:
