@@ -196,7 +196,10 @@ def digest(source: Source) -> str | None:
 
 
 def characters(file, where: str):
-    """A file's text, which is UTF-8; a byte that is not becomes half a surrogate pair, and a fault of its row."""
+    """A file's text, which is UTF-8; a byte that is not becomes half a surrogate pair, and a fault of its row.
+
+    Raises UserError for gzip and UTF-16.
+    """
     file = file if hasattr(file, "peek") else io.BufferedReader(file)
     if fault := next((fault for sign, fault in NO_TEXT if file.peek(4).startswith(sign)), None):
         raise cli.UserError(f"{where}: not UTF-8 text but {fault}")
@@ -227,7 +230,7 @@ def fields(text, where: str, kind: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def separated(rows, where: str, bare: tuple[str, ...]):
-    """The reader of a TSV or CSV. bare: the columns of a file without a header, if it may be one."""
+    """The reader of a TSV or CSV. bare: the columns of a file without a header, if it may be one. UserError: an empty one."""
     _, header = first = next(rows, (1, []))
     if not header:
         raise cli.UserError(f"{where}: empty; its first line must name its columns")
@@ -377,7 +380,7 @@ def tables(source: Source, wanted: Wanted, tally=None) -> Iterator:
 
 
 def table(source: Source, wanted: Wanted, texts, label, first: int, batch):
-    """One table of `tables`, of rows from number `first` on."""
+    """One table of `tables`, of rows from number `first` on. Raises UserError as they do."""
     import pyarrow as pa
 
     answers, truth, faults = [], [], []

@@ -108,7 +108,10 @@ def whole(fs, path: str):
 
 
 def write(fs, path: str, answers) -> dict:
-    """Write the tables of an iterator of (table, Counter) as one file: its entry in the manifest, with the path as `part`."""
+    """Write the tables of an iterator of (table, Counter) as one file: its entry in the manifest, with the path as `part`.
+
+    Raises UserError for a column that a CSV cannot hold.
+    """
     import pyarrow as pa
 
     suffix, counts, out = Path(path).suffix.lower(), Counter(), None
@@ -199,7 +202,7 @@ class Output:
             raise cli.UserError(f"{self.manifest}: not a manifest of ours ({e}); name another folder") from None
 
     def describe(self, said: dict) -> None:
-        """Take what a manifest says."""
+        """Take what a manifest says; ValueError where it does not say all."""
         self.config, self.inputs, self.parts = said["config"], said["inputs"], said["parts"]
         needed = {"size", "mark", "unit", "sha256", "parts"}
         if not all(self.key(n) and {"rows", "sha256"} <= e.keys() for n, e in self.parts.items()):
@@ -288,7 +291,10 @@ class Output:
         return said
 
     def pin(self, sources: list[files.Source]) -> list[str]:
-        """Take the sources into units, new ones into new units; what is to be said of those that changed."""
+        """Take the sources into units, new ones into new units; what is to be said of those that changed.
+
+        Raises UserError for one that is gone.
+        """
         if gone := self.inputs.keys() - {source.name for source in sources}:
             fault = f"has the answers of {min(gone)}, which is gone from INPUT"
             raise cli.UserError(f"OUT={self.address}: {fault}; bring it back, or name another folder")

@@ -243,7 +243,7 @@ def main():
 
 
 def to_output(args, wanted, sources, out) -> None:
-    """Make what is missing of the parts, and say what there is."""
+    """Make what is missing of the parts, and say what there is. UserError where a file would hold no row."""
     parts.apart(args.save_path, args.input, sources)
     size = sum(source.size for source in sources)
     rows = args.rows or out.config.get("rows") or max(scorer.GROUP, 1 << (size // PARTS).bit_length())
