@@ -13,8 +13,8 @@ tools_there = $(if $(LAUNCH),$(ascend.ENGINES) $(gpu.ENGINES),$(tools_here))
 measurable  = $(cpu.ENGINES) $(if $(filter-out $(CHIPS_cpu),$(CHIPS)),$(tools_there))
 present     = $(eval present := $(call with_engine,$(measurable)))$(present)
 with_engine = $(foreach r,$(ROWS),$(if $(filter $1,$(word 2,$(subst -, ,$(notdir $r)))),$(if $(call lost,$r),,$r)))
-# Behind LAUNCH= a lost cell costs itself alone: what can be made is made, the table then shows why the others are not there,
-# and make ends as it would have. BERT2OM_LOST is 0 in the first of these two makes, 1 in the second.
+# Behind LAUNCH= a lost cell costs itself alone: all others are measured, the table says why that one is not there,
+# and the exit status is as it would be. BERT2OM_LOST is 0 in the first of these two makes, 1 in the second.
 lost        = $(if $(filter 1,$(BERT2OM_LOST)),$(wildcard build/$1/lost))
 in_two      = $(if $(LAUNCH),$(if $(BERT2OM_LOST),,yes))
 again       = BERT2OM_LOST=$1 $(MAKE) --no-print-directory
