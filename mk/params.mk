@@ -55,6 +55,7 @@ checked := $(if $(PRECISIONS),$(call all,PRECISIONS,$(foreach c,$(CHIPS),$(call 
 first_engine := $(or $(ENGINE),$(firstword $(call engines_of,$(CHIP))))
 override PRECISION := $(or $(PRECISION),$(firstword $($(first_engine).PRECISIONS)))
 $(if $(filter-out stop null,$(ON_BAD)),$(error ON_BAD='$(ON_BAD)' is not stop or null))
+$(if $(strip $(call without,$(PART_ROWS),$(digit))),$(error PART_ROWS='$(PART_ROWS)' is not a whole number))
 $(foreach v,CHECK LOGITS,$(if $(filter-out 1,$($v)),$(error $v='$($v)' is not 1 or empty)))
 # The units that ISA= leaves, for OpenVINO, PyTorch and our own engine (tools/make/cpu.py).
 $(if $(ISA),$(eval export ONEDNN_MAX_CPU_ISA := $(ISA)))

@@ -801,6 +801,7 @@ def test_make_scores_a_glob_and_goes_on(built, folder, tmp_path):
     for word, says in (
         ("ON_BAD=skip", "is not stop or null"),
         ("CHECK=2", "is not 1 or empty"),
+        ("PART_ROWS=1e5", "is not a whole number"),
         ("KEEP=a\nb", "holds a line's end"),
     ):
         assert says in built.make(*words, word, check=False).stderr
