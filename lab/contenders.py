@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from tools.base import input_files
-from tools.make import cli, cpu
+from tools.make import chips, cli, cpu
 from tools.source import tokens
 from tools.source.tokenizer import UNK
 
@@ -360,7 +360,7 @@ def openvino_(int8=False):
             model = nncf.quantize(model, dataset, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(fed))
         hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": job.threads}
         if not int8:
-            if not cpu.cpu_flags() & cpu.BF16:
+            if not cpu.cpu_flags() & chips.BF16:
                 raise cli.UserError("this CPU has no bf16 unit")
             hints["INFERENCE_PRECISION_HINT"] = "bf16"
         queue = ov.AsyncInferQueue(core.compile_model(model, "CPU", hints))

@@ -631,16 +631,16 @@ PLAIN, NUMBER, LENGTH = (
 )
 MAKE = {
     "SEQ=real,64": "64,128, or real",
-    "INPUT=a\nb": "INPUT= holds a line's end",
+    "INPUT=a\nb": "may hold any text of one line",
     "SST2=$(shell touch pwned)": PLAIN,
     "PACK=2": "PACK='2' is not 1 or empty", "PACK=1 1": "holds blanks; it is one value",
     "MODEL=other": "MODEL='other' is not one of: ", "MODEL=": "MODEL='' is not one of: ", "MODEL=tiny minilm_sst2": "holds blanks; it is one value", "MODEL=../minilm_sst2": "is not one of: ",
     "MODEL=`touch pwned`": PLAIN, "MODEL=%": PLAIN, "MODELS=minilm_sst2 other": "MODELS='minilm_sst2 other' is not one of: ", "CHIP=gpu": "CHIP='gpu' is not one of: ", 'CHIP="cpu': PLAIN, "CHIP=cpu|ls": PLAIN,
     "CHIPS=cpu 310P9": "is not one of: ", "PRECISION=fp64": "PRECISION='fp64' is not one of: ", "PRECISION=fp16": "PRECISION='fp16' is not one of: ", "PRECISION=bf16,int8": "is not one of: ", "PRECISIONS=fp32 fp64": "is not one of: ",
     "ENGINE=atc": "ENGINE='atc' is not one of: ", "ENGINE=../native": "is not one of: ", "BS=0": f"BS='0' {NUMBER}", "BS=-1": f"BS='-1' {NUMBER}", "BS=08": f"BS='08' {NUMBER}", "BS=1000000": NUMBER,
-    "BS=99999999999999999999": NUMBER, "BS=8x": NUMBER, "BS=1e3": NUMBER, "BS=8.0": NUMBER, "BS=8 8": "holds blanks; it is one value", "BS=": NUMBER, "BS=8;ls": PLAIN, "BS=$$(ls)": PLAIN, "BATCHES=1 x": "made of whole numbers from 1 to 999", "BATCHES=": "made of whole numbers",
-    "BATCHES=1,4": "made of whole numbers", "SAMPLES=1e3": "SAMPLES='1e3' is not a whole number", "SAMPLES=0": NUMBER, "RUNS=-5": NUMBER, "RUNS=1000": NUMBER, "SEQ=7": f"SEQ='7' {LENGTH}", "SEQ=513": LENGTH, "SEQ=-128": LENGTH, "SEQ=0": LENGTH, "SEQ=128,64": LENGTH, "SEQ=64,64": LENGTH,
-    "SEQ=64,,128": LENGTH, "SEQ=../x": LENGTH, "SEQ=64 128": "holds blanks; it is one value", "WEIGHTS=a;b": PLAIN, "WEIGHTS=a b": "holds blanks; it is one value", "WEIGHTS=$(shell touch pwned)": PLAIN, "WEIGHTS=${HOME}": PLAIN, "WEIGHTS=x\ntouch pwned": "holds blanks; it is one value", "WEIGHTS=a'b": PLAIN,
+    "BS=99999999999999999999": NUMBER, "BS=8x": NUMBER, "BS=1e3": NUMBER, "BS=8.0": NUMBER, "BS=8 8": "holds blanks; it is one value", "BS=": NUMBER, "BS=8;ls": PLAIN, "BS=$$(ls)": PLAIN, "BATCHES=1 x": NUMBER, "BATCHES=": NUMBER,
+    "BATCHES=1,4": NUMBER, "SAMPLES=1e3": "SAMPLES='1e3' is not a whole number", "SAMPLES=0": NUMBER, "RUNS=-5": NUMBER, "RUNS=1000": NUMBER, "SEQ=7": f"SEQ='7' {LENGTH}", "SEQ=513": LENGTH, "SEQ=-128": LENGTH, "SEQ=0": LENGTH, "SEQ=128,64": LENGTH, "SEQ=64,64": LENGTH,
+    "SEQ=64,,128": LENGTH, "SEQ=../x": LENGTH, "SEQ=64 128": "holds blanks; it is one value", "WEIGHTS=a;b": PLAIN, "WEIGHTS=a b": "holds blanks; it is one value", "WEIGHTS=$(shell touch pwned)": PLAIN, "WEIGHTS=${HOME}": PLAIN, "WEIGHTS=x\ntouch pwned": PLAIN, "WEIGHTS=a'b": PLAIN,
     "WEIGHTS=a&b": PLAIN, "WEIGHTS=a>b": PLAIN, "WEIGHTS=~/x": PLAIN, "WEIGHTS=x*": PLAIN, "WEIGHTS=x\\": PLAIN, "WEIGHTS=é": PLAIN, "WEIGHTS=": "WEIGHTS=''", "WEIGHTS=..": "WEIGHTS='..'",
     "VENV=a'b": PLAIN, "SST2=$(x)": PLAIN, "ATC=a;ls": PLAIN, "CANN_IMAGE=a b": "holds blanks", "DEVICE=0;ls": PLAIN, **dict.fromkeys(("DEVICE=abc", "DEVICE=0,", "DEVICE=256", "DEVICE=0,0", "DEVICE=0,,1", "DEVICE=00", "DEVICE="), "is not made of numbers from 0 to 255, each once"), "ISA=AVX3": "is not one of: AVX AVX2", "FROM=`x`": PLAIN, "PYTHON=python3 -c": "holds blanks", "TRAIN=<x": PLAIN, "A=(x)": PLAIN, "B=[x]": PLAIN,
 }  # fmt: skip

@@ -1,16 +1,13 @@
 # Tables, pictures and the page: pure functions of the folders of records. results/local is this machine's. Commands are
 # given the folders, not their many files; a folder's own date tells that a file came or went.
-kept_in  = $(strip $(wildcard $1) $(sort $(wildcard $1/*.json)))
-records := $(call kept_in,results/records)
-benches := $(call kept_in,results/bench)
 folders  = $(sort $(patsubst results/records/%,results/records,$(patsubst results/bench/%,results/bench,$1)))
 from_folders = $(start) $@ $(call folders,$(filter-out FORCE,$^)) -- $(py) $(strip $(do.$1))
-figures := $(sort $(wildcard models/*/published.csv))
 # perf-table measures what this machine has the tools for. Of other chips it shows records, published figures, or the
 # reason why there are none. Asked once, and only where a table has such chips; LAUNCH= leads to where the tools are.
-tools_here  = $(shell $(our_python) -m tools.setup.doctor --engines --atc $(ATC) $(ais_python))
+doctor_says = $(shell $(our_python) -m tools.setup.doctor --engines --atc $(ATC) $(ais_python))
+tools_here  = $(call answered,$(doctor_says),tools.setup.doctor)
 tools_there = $(if $(LAUNCH),$(ascend.ENGINES) $(gpu.ENGINES),$(tools_here))
-measurable  = $(cpu.ENGINES) $(if $(filter-out $(CHIPS_cpu),$(CHIPS)),$(tools_there))
+measurable  = $(cpu.ENGINES) $(if $(filter-out cpu,$(CHIPS)),$(tools_there))
 present     = $(eval present := $(call with_engine,$(measurable)))$(present)
 with_engine = $(foreach r,$(ROWS),$(if $(filter $1,$(word 2,$(subst -, ,$(notdir $r)))),$(if $(call lost,$r),,$r)))
 # Behind LAUNCH= a lost cell costs itself alone: all others are measured, the table says why that one is not there,
@@ -51,15 +48,11 @@ reported := build/report.html results/table.csv results/table.md $(bench_pages) 
 made   = $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json))
 bench_made = $(wildcard build/$(dir $(ONE))bench.json)
 # A log is held to the parameters that were given; the others are taken from the log.
-said   = $(filter MODEL SEQ BS CHIP ENGINE PRECISION,$(given))
-import = $(py) -m tools.results.imports $(FROM) $(ONE) --given $(said) \
+import = $(py) -m tools.results.imports $(FROM) $(ONE) --given $(of_log) \
     $(if $(filter DEVICE,$(given)),--devices $(DEVICE)) --save_path results/records
 keep_all = $(py) -m tools.results.record promote results/records $(made)
 keep_bench = $(py) -m lab.bench promote $(bench_made) --save_path results/bench
 measured = $(if $(bench_made),$(keep_bench);) $(if $(made)$(if $(bench_made),,none),$(keep_all))
 record = $(if $(FROM),$(import),$(measured))
-# The parameters as given, for the checks that call make again; each value has been checked for odd characters.
-parameters = $(foreach v,$(filter-out V VENV,$(given)),'$v=$($v)') VENV=$(VENV)
-selected   = $(foreach v,$(filter MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE,$(given)),'$v=$($v)')
 # The verdicts on all records are kept.
 verdicts   = $(if $(selected),,--save_path results/verify.md)

@@ -32,7 +32,7 @@ from onnx import helper
 from pyarrow import dataset, parquet
 
 from tools.base import tasks
-from tools.make import cli, cpu
+from tools.make import chips, cli, cpu
 from tools.scale import files, parts, scorer
 from tools.scale import score as command
 
@@ -799,10 +799,10 @@ def test_make_scores_a_glob_and_goes_on(built, folder, tmp_path):
     )
     assert done.returncode == 2 and "no such file or folder" in done.stderr and not (top / "pwned").exists()
     for word, says in (
-        ("ON_BAD=skip", "is not stop or null"),
+        ("ON_BAD=skip", "is not one of: null stop"),
         ("CHECK=2", "is not 1 or empty"),
         ("PART_ROWS=1e5", "is not a whole number"),
-        ("KEEP=a\nb", "holds a line's end"),
+        ("KEEP=a\nb", "may hold any text of one line"),
     ):
         assert says in built.make(*words, word, check=False).stderr
 
@@ -836,8 +836,8 @@ def test_score_takes_the_fastest_engine_of_this_cpu(built):
         ("openvino", "bf16"),
         ("onnxruntime", "fp32"),
     ]
-    units = {row: cpu.FASTER[row[1]] if row[0] == "native" else cpu.ENGINES[row[0]][row[1]] for row in order}
-    assert fastest == next(row for row in order if not units[row] or units[row] & cpu.cpu_flags(limited=False))
+    units = {row: chips.FASTER[row[1]] if row[0] == "native" else chips.needed(*row) for row in order}
+    assert fastest == next(row for row in order if not units[row] or {*units[row]} & cpu.cpu_flags(limited=False))
     text = built.make("-n", "MODEL=tiny", "score", "INPUT=a.tsv", "OUT=x/", "PRECISION=fp32").stdout
     assert "cpu-onnxruntime-fp32/model.onnx" in text
 

@@ -21,7 +21,7 @@ from fake_cann import tiny
 from tools.base import tasks
 from tools.checks import audit, demo, reproduce, verify
 from tools.graph import export
-from tools.make import cli, cpu
+from tools.make import chips, cli, cpu
 from tools.results import compare, readme, schema
 from tools.results import record as records_of
 from tools.source import data, tokenizer, tokens
@@ -151,8 +151,8 @@ def add(repo, name, like, checkpoint, task, inputs):
     subprocess.run(["cp", "-r", repo.path / "models" / like, folder], check=True)
     for file in ("config.json", "tokenizer_config.json"):
         (folder / file).write_bytes((checkpoint / file).read_bytes())
-    values = {"WEIGHTS": checkpoint, "SEQ": 64, "INPUTS": " ".join(inputs), "TASK": task}
-    (folder / "model.mk").write_text("".join(f"{name}.{k} := {v}\n" for k, v in values.items()))
+    values = {"weights": str(checkpoint), "seq": 64, "inputs": list(inputs), "task": task}
+    (folder / "model.toml").write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items()))
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +239,7 @@ ROUTES = [
 @pytest.mark.parametrize("words, leaf", ROUTES, ids=lambda v: v if "=" in v else "")
 def test_pairs_on_every_route(repo, pairs, words, leaf):
     """Buckets, own lengths, other precisions, packed rows, and an Ascend chip by the stand-ins: the same classes."""
-    if "bf16" in words and not cpu.cpu_flags() & cpu.BF16:
+    if "bf16" in words and not cpu.cpu_flags() & chips.BF16:
         pytest.skip("this CPU has no bf16 unit")
     ascend = tiny.environment() if "CHIP" in words else None
     repo.make("MODEL=mine", "SEQ=64", f"DATA={pairs.own}", *words.split(), "accuracy", env=ascend)
@@ -361,7 +361,7 @@ def test_five_classes_by_name_in_columns_of_ones_own(repo, tmp_path_factory):
 
 def has_native():
     """Whether this CPU has the units for ENGINE=native in bf16."""
-    return bool(cpu.ENGINES["native"]["bf16"] & cpu.cpu_flags())
+    return chips.units("native", "bf16", cpu.cpu_flags()) is not None
 
 
 def test_scores(repo, tmp_path_factory, monkeypatch):

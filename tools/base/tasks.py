@@ -1,6 +1,6 @@
 """What a classifier is asked: which columns hold its text, what its classes are called, how it is scored.
 
-    TASK := mrpc in a model.mk;   tasks.TASKS["mrpc"].columns, .labels, .metrics
+    task = "mrpc" in a model.toml;   tasks.TASKS["mrpc"].columns, .labels, .metrics
 
 One entry a task of GLUE, by its own definition (Wang et al. 2019, arXiv 1804.07461, table 1; the label order is that of
 the benchmark's data sets), and four for data of one's own, whose class names are those of the model's config.json.
@@ -135,9 +135,7 @@ def refuse_without_types(inputs, task: Task, where) -> None:
     """UserError where a model of these inputs cannot tell the first text of a pair from the second."""
     if task.pair and not any("type" in name or "segment" in name for name in inputs):
         fault = f"pairs of texts, but its inputs are {', '.join(inputs)}"
-        raise cli.UserError(
-            f"{where}: {fault}; add token_type_ids to INPUTS in model.mk, and to pth2onnx.py and preprocess.py"
-        )
+        raise cli.UserError(f"{where}: {fault}; add token_type_ids to inputs in model.toml")
 
 
 def order(given, wanted, where) -> list[int]:

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tools.make import cli
+from tools.make import cli, parameters
 from tools.results import figures, record
 from tools.source import fetch
 
@@ -97,9 +97,9 @@ def near(one, other, part=1e-3) -> bool:
 
 def padded_rows(r: dict) -> float | None:
     """The share of padded rows in requests of one length on the CPU; None where that takes more than the record."""
-    own = record.spelled(r["seq"])
-    if r["chip"] != "cpu" or own["pack"] or not own["seq"].isdecimal():
-        return 0.0 if own["seq"] == "real" else None
+    own = parameters.rows_of(r["seq"])
+    if r["chip"] != "cpu" or own["PACK"] or not own["SEQ"].isdecimal():
+        return 0.0 if own["SEQ"] == "real" else None
     count = r.get("total") or r.get("sentences", record.SST2)
     return 1 - count / (-(-count // r["bs"]) * r["bs"])
 

@@ -20,7 +20,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tools.make import cli
+from tools.make import cli, parameters
 
 HOME = Path("build/reproduce")
 BUILDS = {
@@ -62,7 +62,7 @@ def link_environment(folder: Path, words: list[str]) -> None:
 def from_here(word: str) -> str:
     """A `NAME=value` as another folder needs it: files of one's own by their whole path."""
     name, _, value = word.partition("=")
-    return f"{name}={Path(value).absolute()}" if name in ("DATA", "TRAIN", "SST2") and value else word
+    return f"{name}={Path(value).absolute()}" if name in parameters.FILES and value else word
 
 
 def make(folder: Path, words: list[str], jobs=1, umask=-1, env: dict | None = None, show=print) -> str | None:

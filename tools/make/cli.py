@@ -159,6 +159,14 @@ def read_json(path):
     return value
 
 
+def nearest(word: str, right) -> str:
+    """`, is BATCHES meant?`, or nothing where no word of `right` is near."""
+    import difflib
+
+    found = (difflib.get_close_matches(form, list(right), 1) for form in (word, word.upper(), word.lower()))
+    return next((f", is {near[0]} meant?" for near in found if near), "")
+
+
 def ending(status: int) -> str:
     """How a process ended, in words: its exit status, or the signal where that is negative."""
     return signal.Signals(-status).name if status < 0 else f"exit {status}"

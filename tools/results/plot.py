@@ -14,7 +14,7 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from tools.make import cli
+from tools.make import cli, parameters
 from tools.results import published
 from tools.results import record as records_of
 
@@ -36,7 +36,7 @@ def machine(record: dict) -> str:
     if record.get("imported") or record["chip"] != "cpu":
         cards = f", {record['devices']} devices" if (record.get("devices") or 1) > 1 else ""
         return record["chip"] + cards + ", imported" * bool(record.get("imported"))
-    limit = f", ISA={record['isa']}" if record.get("isa") else ""
+    limit = "".join(f", {name.upper()}={record[name]}" for name in parameters.OPTIONAL if record.get(name))
     return f"{record['machine']['cpu']}, {record['machine']['cores']} cores{limit}"
 
 

@@ -5,7 +5,7 @@
     readme: README.md, README.zh-CN.md say what the records say
 
 Between `<!-- table -->` and `<!-- /table -->` stands, shorter, what results/table.md says of results/records, and under it
-two of the pictures of results/. `~` before a figure: its rounds differ by more than 10 %, or the host gave away more
+two of the pictures of results/; README.md and docs/parameters.md have the parameters of make. `~` before a figure: its rounds differ by more than 10 %, or the host gave away more
 than 5 % of the processors. --check changes nothing and fails where a README, a table or a picture says something else.
 """
 
@@ -15,11 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tools.base import tasks
-from tools.make import cli
+from tools.make import cli, parameters
 from tools.results import peers, plot, published, record, table
 
-START, END = "<!-- table -->", "<!-- /table -->"
-FILES = ("README.md", "README.zh-CN.md")
+FILES, PARAMETERS = ("README.md", "README.zh-CN.md"), Path("docs/parameters.md")
 SPEEDS = ("samples/s, best batch", "per core-second", "own lengths")
 RECORDS, BENCHES = "results/records", "results/bench"
 # A screen of pictures; the page that `make report` writes has more.
@@ -46,11 +45,11 @@ def short(rows):
     lines: dict[tuple, dict] = {}
     fastest: dict[tuple, float] = {}
     for r, shown in zip(rows.to_dict("records"), table.with_errors(rows).to_dict("records"), strict=True):
-        rows_of = record.spelled(r["seq"])
+        rows_of = parameters.rows_of(r["seq"])
         own = {
             "model": r["model"] + ", seeded" * (r["weights"] == "seeded"),
             "engine": f"{r['engine']} {r['precision']}"
-            + "".join(f", {k.upper()}=1" for k in ("pack", "cls") if rows_of[k]),
+            + "".join(f", {name}=1" for name, value in rows_of.items() if name != "SEQ" and value),
         }
         own |= {"processor": f"{shown['cpu']}, {shown['cores']} cores"}
         place = *own.values(), r["weights"], r["chip"]
@@ -63,7 +62,7 @@ def short(rows):
         if pd.isna(r.get("samples_per_s")):
             continue
         figure = "~" * (shown.get("noisy") is not None) + str(shown["samples_per_s"])
-        if rows_of["seq"] == "real":
+        if rows_of["SEQ"] == "real":
             cells[SPEEDS[2]] = figure
         elif (speed := r["samples_per_s"] if pd.isna(r.get("per_core_s")) else r["per_core_s"]) > fastest.get(place, 0):
             fastest[place], cells[SPEEDS[0]] = speed, f"{figure} ({r['bs']})"
@@ -85,18 +84,29 @@ def pictures() -> Iterator[tuple[Path, bytes]]:
         yield path, made.getvalue()
 
 
-def spliced(path: Path, new: str) -> str:
-    """The README's text with `new` between its markers. Raises UserError where they are not there once."""
-    text = path.read_text("utf-8")
-    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise cli.UserError(f"{path}: needs one {START} and, below it, one {END}")
-    return text[: text.index(START) + len(START)] + "\n" + new + text[text.index(END) :]
+def parameter_table(rows) -> str:
+    """Rows of tools/make/parameters.py: each with its default, what it is, and the targets that it is for, if only some."""
+    only = lambda row: f" (only {', '.join(row.targets)})" if row.targets else ""
+    cells = (f"| `{row.name}={row.default}` | {row.help}{only(row)} |" for row in rows)
+    lines = ["| parameter | what it is |", "|:--|:--|", *cells]
+    return "\n" + "\n".join(lines) + "\n\n"
+
+
+def spliced(path: Path, text: str, new: str, mark: str = "table") -> str:
+    """A page's text with `new` between its markers. Raises UserError, which names `path`, where they are not there once."""
+    start, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
+        raise cli.UserError(f"{path}: needs one {start} and, below it, one {end}")
+    return text[: text.index(start) + len(start)] + "\n" + new + text[text.index(end) :]
 
 
 def texts() -> dict[Path, str]:
     """The READMEs, results/table.* and results/bench.md, those that are here, as the records have them."""
     new = block()
-    found = {f: spliced(f, new) for f in map(Path, FILES) if f.is_file()}
+    found = {f: spliced(f, f.read_text("utf-8"), new) for f in map(Path, FILES) if f.is_file()}
+    for path, rows in ((Path("README.md"), parameters.PLACED), (PARAMETERS, parameters.ROWS)):
+        if path.is_file() and "<!-- parameters -->" in (text := found.get(path) or path.read_text("utf-8")):
+            found[path] = spliced(path, text, parameter_table(rows), "parameters")
     tables = [p for p in (Path("results/table.csv"), Path("results/table.md")) if p.is_file()]
     made = table.of(table.committed()) if tables else None
     found |= {p: table.text(made, p.suffix) for p in tables}
@@ -121,7 +131,9 @@ def main():
         if wrong := stale():
             raise cli.UserError(f"{', '.join(map(str, wrong))}: not what results/records give; run `make report`")
         return print("readme: READMEs, tables and pictures say what the records say")
-    new = {f: text for f, text in texts().items() if f.name in FILES and f.read_text("utf-8") != text}
+    new = {
+        f: text for f, text in texts().items() if (f.name in FILES or f == PARAMETERS) and f.read_text("utf-8") != text
+    }
     for f, text in new.items():
         with cli.whole_file(f, "w", encoding="utf-8") as out:
             out.write(text)

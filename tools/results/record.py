@@ -11,22 +11,16 @@ tools/results/store.py. What they may say: tools/results/schema.py. Logs from el
 """
 
 import argparse
-import re
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tools.base import tasks
 from tools.make import cli, cpu, manifest
+from tools.make import parameters as table
 from tools.results import figures
 from tools.results.store import keep, load, read, text_of  # noqa: F401  (one name for readers: record.load, record.read)
 from tools.source import fetch
-
-PATH = re.compile(
-    r"(?P<model>[^/]+)/(?P<weights>[^/]+)/seq(?P<seq>[^/]+)/bs(?P<bs>\d+)/"
-    r"(?P<chip>[^/-]+)-(?P<engine>[^/-]+)-(?P<precision>[^/.]+)(?P<isa>[.][^/]+)?$"
-)
-
 
 SST2 = 872  # sentences of its validation set
 NOISY = 0.1  # rounds that differ by more
@@ -35,29 +29,21 @@ STOLEN = 0.05  # share of the processors' time that the host gave to others
 
 
 def parameters(leaf: Path) -> dict:
-    """The parameters that a configuration's path spells. Raises UserError for another path."""
-    found = PATH.search(leaf.as_posix())
+    """The parameters that a configuration's path spells, as fields of a record. Raises UserError for another path."""
+    found = table.of_path(leaf.as_posix())
     if not found:
         raise cli.UserError(f"{leaf}: not build/<model>/<weights>/seq<N>/bs<N>/<chip>-<engine>-<precision>")
-    named = {key: value for key, value in found.groupdict().items() if key != "isa"}
-    return named | {"bs": int(found["bs"])}
+    return found | {"bs": int(found["bs"])}
 
 
-def spelled(seq: str) -> dict:
-    """{seq, pack, cls} as make's parameters, of a path's `128`, `64-128`, `real` or `128p`.
-
-    CLS=1, written `128c`, is of older records alone: docs/knobs.md.
-    """
-    rows = seq.removesuffix("c")
-    kept = rows.removesuffix("p")
-    return {"seq": kept.replace("-", ","), "pack": "1" * (rows != kept), "cls": "1" * (seq != rows)}
+SAID = {"PACK": "packed", "CLS": "last layer for [CLS]"}
 
 
 def rows_said(seq: str) -> str:
     """A record's `seq` in words: `128, packed, last layer for [CLS]`."""
-    own = spelled(seq)
-    words = (", packed" * bool(own["pack"]), ", last layer for [CLS]" * bool(own["cls"]))
-    return own["seq"].replace(",", "-") + "".join(words)
+    own = table.rows_of(seq)
+    others = [SAID.get(name, f"{name}={value}") for name, value in own.items() if name != "SEQ" and value]
+    return ", ".join([own["SEQ"].replace(",", "-"), *others])
 
 
 def input_of(leaf: Path) -> Path:
@@ -105,12 +91,10 @@ def base(leaf: Path, kind: str, made: Path, ran: list[Path]) -> dict:
     run = cli.read_json(prov_of(str(made)))["run"]
     keys = ("started", "commit", "dirty")
     source = leaf.parents[2] / "source"
-    isa = PATH.search(leaf.as_posix())["isa"]
     runs = [cli.read_json(prov_of(str(m)))["run"] for m in ran]
     return {
         "kind": kind,
         **parameters(leaf),
-        **({"isa": isa.removeprefix(".")} if isa else {}),
         "source": source.read_text().strip(),
         **{k: run[k] for k in keys},
         "machine": runs[0].get("machine") or cpu.machine(),
@@ -208,10 +192,10 @@ def speeds(record: dict) -> list[float]:
 def rows_run(total: int, leaf: Path, record: dict, summary: dict) -> dict:
     """padded_rows, the share of rows that carry no sentence when `total` sentences fill batches, which are counted
     where their lengths differ; of packed rows also sentences_per_row, over all rows that run."""
-    own, bs = spelled(record["seq"]), record["bs"]
-    if own["seq"] == "real":
+    own, bs = table.rows_of(record["seq"]), record["bs"]
+    if own["SEQ"] == "real":
         return {"padded_rows": 0.0}
-    packed = own["pack"]
+    packed = own["PACK"]
     rows = len(cli.read_json(input_of(leaf) / "rows.json")) if packed else total
     from tools.ascend.summary import batches_run
 
@@ -339,7 +323,7 @@ def perf(leaf: Path) -> dict:
         **tool(leaf, summaries[0]),
         "timed": f"{what}; {work_of(record['seq'])}",
         **throughput(rounds, per_row),
-        **({"pass_ms": [s["pass_ms"] for s in summaries]} if spelled(record["seq"])["seq"] == "real" else {}),
+        **({"pass_ms": [s["pass_ms"] for s in summaries]} if table.rows_of(record["seq"])["SEQ"] == "real" else {}),
         **({} if None in stolen else {"stolen": stolen}),
         **ran,
         **cards(summaries, per_row),
@@ -351,9 +335,7 @@ def perf(leaf: Path) -> dict:
 
 def leaf_of(record: dict, engine: str = "") -> str:
     """The folder of a record's configuration below build/."""
-    isa = f".{record['isa']}" if record.get("isa") else ""
-    config = f"{record['chip']}-{engine or record['engine']}-{record['precision']}{isa}"
-    return f"{record['model']}/{record['weights']}/seq{record['seq']}/bs{record['bs']}/{config}"
+    return table.folder(record | ({"engine": engine} if engine else {}))
 
 
 def broken(links: dict) -> str | None:
@@ -374,9 +356,8 @@ def broken(links: dict) -> str | None:
 def name_of(record: dict) -> str:
     """The name that `promote` gives a record's file."""
     day = (record["started"] or record["imported"]["sha256"][:12]).replace(":", "").replace("-", "")[:15]
-    spec = "-".join(str(record[k]) for k in ("model", "weights", "seq", "bs", "chip", "engine", "precision"))
-    isa = f".{record['isa']}" if record.get("isa") else ""
-    return f"{day}-{record['machine']['host']}-{spec}{isa}-{record['kind']}.json"
+    spec = "-".join(str(record[k]) for k in table.NAMES)
+    return f"{day}-{record['machine']['host']}-{spec}{table.others(record)}-{record['kind']}.json"
 
 
 def promote(folder: Path, record: dict, path: Path) -> Path:
@@ -408,9 +389,6 @@ def differing(one: dict, other: dict, leave=("machine",)) -> str | None:
     return None
 
 
-NAMES = ("model", "weights", "seq", "bs", "chip", "engine", "precision")
-
-
 def engine_today(record: dict) -> str:
     """ENGINE= of a record, by its name of today: `native` was `packed` until November 2026."""
     return {"packed": "native"}.get(record["engine"], record["engine"])
@@ -418,25 +396,23 @@ def engine_today(record: dict) -> str:
 
 def make_words(record: dict) -> list[str]:
     """make's parameters for the configuration of a record."""
-    own = {name: str(record[name]) for name in NAMES} | {"engine": engine_today(record)}
-    own |= {"isa": record["isa"]} if record.get("isa") else {}
-    own |= spelled(own["seq"])
-    if own["weights"] not in ("default", "seeded"):
-        own["weights"] = record.get("source") or own["weights"]
+    own = table.of_record(record) | {"ENGINE": engine_today(record)}
+    if own["WEIGHTS"] not in ("default", "seeded"):
+        own["WEIGHTS"] = record.get("source") or own["WEIGHTS"]
     if record.get("devices", 1) > 1:
-        own["device"] = ",".join(record.get("per_device") or map(str, range(record["devices"])))
+        own["DEVICE"] = ",".join(record.get("per_device") or map(str, range(record["devices"])))
     if (
-        record["kind"] == "throughput" and record["chip"] == "cpu" and not own["pack"] and own["seq"].isdecimal()
+        record["kind"] == "throughput" and record["chip"] == "cpu" and not own["PACK"] and own["SEQ"].isdecimal()
     ):  # timed as long as then
         loop = record.get("loop") or len(record["times_ms"][0])
-        own["samples"] = str(min(999, max(1, (loop - 4) * record["bs"])))
-    return [f"{name.upper()}={value}" for name, value in (own | texts_of(record)).items()]
+        own["SAMPLES"] = str(min(999, max(1, (loop - 4) * record["bs"])))
+    return [f"{name}={value}" for name, value in (own | texts_of(record)).items()]
 
 
 def texts_of(record: dict) -> dict:
-    """{data, train: path} of the texts of one's own that a record's chain was made from."""
+    """{DATA, TRAIN: path} of the texts of one's own that a record's chain was made from."""
     found = {}
-    for name, parameter in (("dev", "data"), ("train", "train")):
+    for name, parameter in (("dev", "DATA"), ("train", "TRAIN")):
         commands = record["chain"].get(f"build/data/{record['model']}/{name}.tsv", {}).get("commands") or []
         words = commands[0] if commands else []
         if "take" in words[:-1]:

@@ -13,9 +13,19 @@ import re
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from tools.base import tasks
+from tools.make import parameters
 
 
 def printable(text: str) -> str:
@@ -139,17 +149,18 @@ class Launched(Strict):
     device: Text | None = None
 
 
-class Record(Strict):
-    """What every record says."""
+KINDS = dict.fromkeys(parameters.NAMES, Name) | {"bs": Annotated[int, Field(ge=1, le=999)]}
+Configuration = create_model(
+    "Configuration",
+    __base__=Strict,
+    **{name: (kind, ...) for name, kind in KINDS.items()},
+    **dict.fromkeys(parameters.OPTIONAL, (Name | None, None)),
+)
 
-    model: Name
-    weights: Name
-    seq: Name
-    bs: Annotated[int, Field(ge=1, le=999)]
-    chip: Name
-    engine: Name
-    precision: Name
-    isa: Name | None = None
+
+class Record(Configuration):
+    """What every record says, besides the parameters of its configuration (tools/make/parameters.py)."""
+
     source: Text | None = None
     started: Moment | None
     commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40,64}$")] | None = None

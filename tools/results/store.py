@@ -20,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools.make import cli, manifest
+from tools.make import cli, manifest, parameters
 
 KINDS = ("accuracy", "throughput", "bench")
 LARGEST = 16 << 20  # bytes of one record
@@ -82,7 +82,7 @@ def load(places, kinds=("accuracy", "throughput")) -> dict[Path, dict]:
 
 def shared(record: dict) -> tuple[dict, dict]:
     """A record's chain in two: what lies above its own folder of build/, and the rest."""
-    own = f"build/{record['model']}/{record['weights']}/seq{record['seq']}/bs{record['bs']}/"
+    own = f"build/{parameters.folder(record, 'batch')}/"
     above = {name: link for name, link in record["chain"].items() if not name.startswith(own)}
     return above, {name: link for name, link in record["chain"].items() if name not in above}
 

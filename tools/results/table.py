@@ -29,11 +29,11 @@ import argparse
 import html
 from pathlib import Path
 
-from tools.make import cli
+from tools.make import cli, parameters
 from tools.results import figures, published
 from tools.results import record as records_of
 
-KEY = ["model", "weights", "seq", "chip", "engine", "precision", "bs"]
+KEY = [*(name for name in parameters.NAMES if name != "bs"), "bs"]
 IDENTITY = [*KEY, "cpu", "cores", "figure"]
 ACCURACY = ["correct", "total", "accuracy_%", "ci95_%"]
 FIGURES = ("measured", "imported", "published", "none")
@@ -68,8 +68,8 @@ def row(record: dict) -> dict:
     """The cells of one record."""
     cells = {k: record[k] for k in KEY} | {"cpu": record["machine"]["cpu"], "cores": record["machine"]["cores"]}
     cells |= {"figure": "imported" if record.get("imported") else "measured"}
-    if record.get("isa"):
-        cells["precision"] += f" ISA={record['isa']}"
+    for name in (name for name in parameters.OPTIONAL if record.get(name)):
+        cells["precision"] += f" {name.upper()}={record[name]}"
     if record["seq"] == "real" and records_of.engine_today(record) == "native":
         cells["bs"] = None  # it takes the sentences in requests of its own size
     if record["standin"]:

@@ -18,7 +18,6 @@ Only the standard library: it has to work where nothing is installed yet. Ends w
 """
 
 import argparse
-import os
 import platform
 import re
 import shutil
@@ -26,12 +25,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.ascend import ais_bench
+from tools.ascend import ais_bench, atc
 from tools.checks import claims
-from tools.make import cli, cpu
+from tools.make import chips, cli, cpu
 from tools.source import fetch
-
-ROOTS = ["/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/latest"]
 
 
 def first_line(*command: str) -> str:
@@ -41,13 +38,6 @@ def first_line(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return (done.stdout or done.stderr).strip().split("\n")[0] if done.returncode == 0 else ""
-
-
-def atc() -> str:
-    """Where ATC is: on PATH, below ASCEND_HOME_PATH, or in a known root."""
-    roots = [os.environ.get("ASCEND_HOME_PATH", ""), *ROOTS]
-    places = [f"{r}/{d}/atc" for r in roots if r for d in ("bin", "compiler/bin")]
-    return shutil.which("atc") or next((p for p in places if os.access(p, os.X_OK)), "")
 
 
 def bench(python: str | None) -> str | None:
@@ -65,7 +55,7 @@ def trtexec() -> str | None:
 def engines(wanted: str, python: str | None) -> list[str]:
     """The engines of other chips that this machine has the tools for; `wanted` is atc's place as ATC says it, `python`
     that of ais_bench's Python as AIS_PYTHON says it."""
-    ascend = bench(python) and (atc() if wanted == "auto" else shutil.which(wanted))
+    ascend = bench(python) and (atc.here() if wanted == "auto" else shutil.which(wanted))
     return [name for name, here in (("atc", ascend), ("trtexec", trtexec())) if here]
 
 
@@ -115,22 +105,22 @@ def engines_of_cpu() -> list[tuple[bool, bool, str]]:
     """The same of this CPU: which engine runs which precision on it, by which unit, and what the others need."""
     machine, flags = cpu.machine(), cpu.cpu_flags(limited=False)
     lines = [(True, True, f"CPU  {machine['cpu']}, {machine['cores']} cores")]
-    for engine, precisions in cpu.ENGINES.items():
-        units = {p: " ".join(sorted(units & flags)) for p, units in precisions.items()}
-        runs = [f"{p} ({units[p]})" if units[p] else p for p, need in precisions.items() if units[p] or not need]
-        lacks = [f"{p} needs {' or '.join(sorted(need))}" for p, need in precisions.items() if need and not units[p]]
+    for engine in chips.engines_of("cpu"):
+        units = {p: chips.units(engine, p, flags) for p in chips.ENGINES[engine].precisions}
+        runs = [f"{p} ({' '.join(sorted(found))})" if found else p for p, found in units.items() if found is not None]
+        lacks = [f"{p} needs {' or '.join(chips.needed(engine, p))}" for p, found in units.items() if found is None]
         lines += [(False, True, f"ENGINE={engine} PRECISION={', '.join(runs)}")] if runs else []
         lines += [(False, False, f"ENGINE={engine}: {', '.join(lacks)}")] if lacks else []
-    for precision, units in cpu.FASTER.items():
-        engine = "native" if units & flags else "openvino"
-        if cpu.ENGINES[engine][precision] & flags:
+    for precision in chips.FASTER:
+        engine = chips.engine_for("cpu", precision, flags)
+        if chips.units(engine, precision, flags):
             lines += [(False, True, f"PRECISION={precision} is ENGINE={engine}: the fastest here, within the gates")]
     return lines
 
 
 def ascend(python: str | None) -> list[tuple[bool, bool, str]]:
     """The same of CHIP=310P3 and its like: CANN's compiler, ais_bench's own Python, a card."""
-    where, here = atc(), bench(python)
+    where, here = atc.here(), bench(python)
     version = first_line(here, "-c", "import platform; print(platform.python_version())") if here else ""
     looked = f"AIS_PYTHON={python}: no" if python else f"no Python of {len(ais_bench.pythons())} with"
     card = bool(first_line("npu-smi", "info"))
