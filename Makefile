@@ -63,7 +63,7 @@ record: | $(VENV)/installed        ## keep what was measured here, or the log FR
 	$(Q)$(record)
 report: $(reported)                ## remake results/, the READMEs' tables and the page of records
 	$(Q)$(py) -m tools.results.readme --write && $(py) -m tools.checks.claims --write
-audit: | $(VENV)/installed         ## hash everything again, weights to table; name the first link that breaks
+audit: | $(VENV)/installed         ## hash everything again, weights to table; name each link that breaks
 	$(Q)$(py) -m tools.checks.audit
 verify: | $(VENV)/installed        ## make again what committed records claim (MODEL= BS= ...)
 	$(Q)$(py) -m tools.checks.verify results/records --only $(selected) $(verdicts) --make VENV=$(VENV)

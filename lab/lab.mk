@@ -12,6 +12,8 @@ train: | $(wheel)                  ### train the adapter of minilm_sst2 again fr
 	    --save_path build/train/adapter.safetensors --reference models/minilm_sst2/adapter.safetensors
 torture: | $(VENV)/installed       ### kill the pipeline RUNS times, spoil files between; the same bytes each time
 	$(Q)$(py) -m lab.torture --runs $(RUNS) build/$(ONE)/accuracy.txt -- $(parameters)
+writes: | $(VENV)/installed        ### let each write of a build fail, one after the other, and go on from there
+	$(Q)$(py) -m lab.writes accuracy record report -- $(parameters)
 fuzz: | $(VENV)/installed          ### give every parser malformed inputs
 	$(Q)$(py) -W ignore -m lab.fuzz --runs $(RUNS)00
 lock:                              ### resolve requirements*.in into the lock files (needs uv)

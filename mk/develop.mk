@@ -3,19 +3,19 @@
 claims: | $(VENV)/installed        ## what this project claims, and what a claim takes; CLAIM= checks one
 	$(Q)$(py) -m tools.checks.claims $(addprefix --claim ,$(CLAIM)) --make VENV=$(VENV)
 release: | $(VENV)/installed       ### one tar of the last commit that needs no package index: build/release/
-	$(Q)$(py) -m tools.setup.release --save_path build/release
+	$(Q)$(py) -m lab.release --save_path build/release
 container:                         ### podman builds Containerfile and runs README's two commands in it
-	$(Q)$(our_python) -m tools.setup.container
+	$(Q)$(our_python) -m lab.container $(addprefix --base ,$(BASE))
 crate: build/$(ONE)/accuracy.json  ### an accuracy and all behind it: build/ro-crate-metadata.json
-	$(Q)$(py) -m tools.checks.crate $< --save_path build/ro-crate-metadata.json
+	$(Q)$(py) -m lab.crate $< --save_path build/ro-crate-metadata.json
 sbom: | $(VENV)/installed          ### every package with its licence; build/sbom.cdx.json
-	$(Q)$(py) -m tools.setup.sbom --save_path build/sbom.cdx.json
+	$(Q)$(py) -m lab.sbom --save_path build/sbom.cdx.json
 doctor:                            ## what this machine can run, what is missing, and how to get it
 	@$(our_python) -m tools.setup.doctor --venv $(VENV) $(ais_python)
 clean:                             ## remove build/ but for its downloads, and say how much that frees
 	$(Q)$(our_python) -m tools.setup.clean
 distclean:                         ### remove the downloads and virtual environments too
-	$(Q)$(our_python) -m tools.setup.clean --all $(VENV) .venv-bench
+	$(Q)$(our_python) -m tools.setup.clean --all $(VENV) .venv-bench .venv-scale
 ##@ Development
 help:                              ### what most need
 	@$(our_python) -m tools.setup.help
@@ -25,5 +25,6 @@ lint: | $(VENV)/installed          ### ruff and shellcheck
 	$(Q)$(py) -m ruff check -q . && $(py) -m ruff format -q --check .
 	$(Q)find models -path '*/test/*.sh' -print0 | xargs -0 $(VENV)/bin/shellcheck .ci/run
 # Three processes on two cores: some tests wait.
-test: lint                         ### lint, then every test; the ten slowest are listed
+test: lint                         ### lint, then every test, the ten slowest listed; then audit
 	$(Q)$(py) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 10
+	$(Q)$(py) -m tools.checks.audit

@@ -34,6 +34,12 @@ def sources() -> list[str]:
     return [n.as_posix() for n in names if not made & set(n.parts)]
 
 
+def in_git(repo, *words) -> str:
+    """What a git command prints in a folder, with a name to commit under."""
+    who = ["-c", "user.name=n", "-c", "user.email=e@x"]
+    return subprocess.run(["git", *who, *words], cwd=repo, capture_output=True, text=True, check=True).stdout.strip()
+
+
 class Repo:
     """A copy of the work tree with one more model, `tiny` (2 layers, seeded), and the real virtual environment.
 

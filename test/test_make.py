@@ -184,14 +184,6 @@ def test_help_shows_every_target_that_people_need(built):
     assert "make torture" not in text and "make torture" in built.make("help-dev").stdout
 
 
-def test_a_folder_that_is_not_ours_is_not_touched(tmp_path):
-    (tmp_path / "photo").write_text("dear")
-    command = [sys.executable, "-m", "tools.setup.install", str(tmp_path), "requirements.txt"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "a folder with files that are not ours" in done.stderr
-    assert (tmp_path / "photo").read_text() == "dear" and len(list(tmp_path.iterdir())) == 1
-
-
 def test_an_import_is_a_prerequisite_wherever_it_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     texts = {"x/a": "def f():\n    from tools.x import b", "x/b": "from tools import cli", "x/c": "", "cli": ""}

@@ -44,7 +44,7 @@ LOST = 0.85  # a loss that is never called the same
 ROUNDS = 6
 NARROW = ("bf16", "int8")
 LIBRARIES, KEPT_LOGITS = "build/lib/", "reference.npy"
-LACKING = re.compile(r"this CPU (or its kernel )?has no ")  # as tools/make/cpu.py and the native engine say it
+LACKING = re.compile(r"this CPU (or its kernel )?has no |gcc cannot compile here")  # as tools/cpu and cpu.py say it
 HOME = Path("build/verify")
 
 
@@ -156,7 +156,7 @@ def perf_verdict(old: dict, new: dict) -> tuple[str, str]:
     """Compare two throughputs: (verdict, words)."""
     said = f"{new['samples_per_second']:.3g}/s, recorded {old['samples_per_second']:.3g}"
     a, b = old.get("figures"), new.get("figures")
-    side = [f"{name} {figures.written(f['value'], figures.half(f))}" for f, name in (
+    side = [f"{name} {figures.written(f['value'])}" for f, name in (
         ((a or {}).get("per_tera"), "recorded"), ((b or {}).get("per_tera"), "here")) if f]  # fmt: skip
     if why := other_machine(old, new):
         return "another CPU", "; ".join([why, *side, said]) + f" ({figures.NAMES['per_tera']})" * bool(side)

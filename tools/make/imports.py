@@ -76,9 +76,11 @@ def closure(name, files):
 
 
 def installed(stamps):
-    """The stamps of environments that are no copy of their locks, whatever their dates say."""
+    """The stamps of environments that are no copy of their locks, or whose Python is gone, whatever their dates say."""
     read = lambda name: Path(name).read_bytes()
-    return [to for to, *locks in stamps if Path(to).is_file() and read(to) != b"".join(map(read, locks))]
+    whole = lambda to: Path(to).with_name("bin").joinpath("python").exists()
+    there = [(to, locks) for to, *locks in stamps if Path(to).is_file()]
+    return [to for to, locks in there if not whole(to) or read(to) != b"".join(map(read, locks))]
 
 
 class Known:

@@ -11,7 +11,13 @@ tools/results/store.py. What they may say: tools/results/schema.py. Logs from el
 """
 
 import argparse
+import functools
+import hashlib
+import io
+import os
+import subprocess
 import sys
+import tarfile
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -26,6 +32,7 @@ SST2 = 872  # sentences of its validation set
 NOISY = 0.1  # rounds that differ by more
 DEMONSTRATION = "DEMONSTRATION: made with stand-ins for the vendor's tools; no figure here is of a card"
 STOLEN = 0.05  # share of the processors' time that the host gave to others
+SOURCES = ("tools/", "models/", "data/", "requirements")  # what git keeps of a chain's files
 
 
 def parameters(leaf: Path) -> dict:
@@ -74,6 +81,26 @@ def chain(target: Path) -> dict:
     return dict(sorted(links.items()))
 
 
+@functools.cache
+def tree_of(commit: str) -> dict[str, str]:
+    """{path: sha256} of a commit's files; empty where this is no clone that holds it."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    try:
+        done = subprocess.run(["git", "archive", commit], capture_output=True, check=False, env=env, cwd=cli.ROOT)
+    except OSError:
+        return {}
+    if done.returncode:
+        return {}
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+        return {m.name: hashlib.sha256(tar.extractfile(m).read()).hexdigest() for m in tar if m.isfile()}
+
+
+def edited(commit: str | None, links: dict) -> list[str]:
+    """The source files of a chain that the commit holds otherwise, or not at all; none where nobody can tell."""
+    tree = tree_of(commit) if commit else {}
+    return [p for p, link in links.items() if tree and p.startswith(SOURCES) and tree.get(p) != link["sha256"]]
+
+
 def noise(record: dict) -> str | None:
     """Why a throughput is too noisy to compare, in words."""
     if (record["spread"] or 0) > NOISY:
@@ -87,19 +114,21 @@ def base(leaf: Path, kind: str, made: Path, ran: list[Path]) -> dict:
     """What every record says: parameters, when, where, which commit, the chain.
 
     ran: what the chip wrote; where that was on another machine (LAUNCH=), the record names node, job and device of each.
+    dirty: also where files were used that the commit does not hold, such as a model of one's own that git does not track.
     """
     run = cli.read_json(prov_of(str(made)))["run"]
-    keys = ("started", "commit", "dirty")
-    source = leaf.parents[2] / "source"
     runs = [cli.read_json(prov_of(str(m)))["run"] for m in ran]
+    links = chain(made)
     return {
         "kind": kind,
         **parameters(leaf),
-        "source": source.read_text().strip(),
-        **{k: run[k] for k in keys},
+        "source": cli.regular(leaf.parents[2] / "source").read_text().strip(),
+        "started": run["started"],
+        "commit": run["commit"],
+        "dirty": run["dirty"] or bool(edited(run["commit"], links)) if run["commit"] else run["dirty"],
         "machine": runs[0].get("machine") or cpu.machine(),
         **({"launched": [r["launched"] for r in runs]} if all("launched" in r for r in runs) else {}),
-        "chain": chain(made),
+        "chain": links,
     }
 
 
@@ -207,27 +236,22 @@ def rows_run(total: int, leaf: Path, record: dict, summary: dict) -> dict:
 
 def tool(leaf: Path, summary: dict) -> dict:
     """What ran the model, from its own words: {engine_info, standin}, and `demonstration` where that was a stand-in."""
-    found = tool_of(leaf, summary)
-    return found | ({"demonstration": DEMONSTRATION} if found["standin"] else {})
-
-
-def tool_of(leaf: Path, summary: dict) -> dict:
+    info, standin = summary.get("engine"), bool(summary.get("standin"))
     if (leaf / "model.om").is_file():
         from tools.ascend import om
 
         facts = om.read(leaf / "model.om")["models"][0]
         keys = ("atc_version", "opp_version", "soc_version", "atc_cmdline")
-        standin = bool(summary.get("standin")) or facts.get("atc_version") == "STAND-IN"
-        return {"engine_info": {"name": "ais_bench", **{k: facts.get(k) for k in keys}}, "standin": standin}
-    if "tensorrt" in summary:
+        info = {"name": "ais_bench", **{k: facts.get(k) for k in keys}}
+        standin = standin or facts.get("atc_version") == "STAND-IN"
+    elif "tensorrt" in summary:
         info = {"name": "trtexec", "version": summary["tensorrt"], "args": summary.get("args")}
-        return {"engine_info": info, "standin": bool(summary["standin"])}
-    return {"engine_info": summary.get("engine"), "standin": bool(summary.get("standin"))}
+    return {"engine_info": info, "standin": standin, **({"demonstration": DEMONSTRATION} if standin else {})}
 
 
 def round_of(path: Path) -> dict:
     """times_ms, throughput (samples/s) and what was timed, of one summary or log, whichever tool left it."""
-    text = path.read_text("utf-8", errors="replace")
+    text = cli.regular(path, cli.LARGEST).read_text("utf-8", errors="replace")
     if "gpu_compute_time_list" in text:
         found = cli.read_json(path)
         return {"times_ms": found["gpu_compute_time_list"], "throughput": found["throughput"], "timed": found["timed"]}
