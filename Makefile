@@ -51,13 +51,13 @@ accuracy: build/$(ONE)/accuracy.txt  ## accuracy on the SST-2 validation set
 	$(info $(file <$<))
 perf: build/$(ONE)/perf.txt        ## throughput and latency
 	$(info $(file <$<))
-score: $(scoring) | $$(addsuffix /installed,$$(scale_env))  ## a class and logits for each sentence of INPUT=, to OUT=
+score: $(scoring) | $(VENV)/installed $$(addsuffix /installed,$$(scale_env))  ## a class and logits for each sentence of INPUT=, to OUT=
 	$(Q)$(score)
 ##@ Tables of many configurations
 accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x PRECISIONS x BATCHES
 	$(info $(file <$<))
-perf-table: results/local/perf-table.md          ## throughput of MODELS x CHIPS x PRECISIONS x BATCHES
-	$(info $(file <$<))
+perf-table: $(if $(in_two),,results/local/perf-table.md)  ## throughput of MODELS x CHIPS x PRECISIONS x BATCHES
+	$(if $(in_two),$(two_makes),$(info $(file <$<)))
 ##@ Records
 record: | $(VENV)/installed        ## keep what was measured here, or the log FROM=, in results/
 	$(Q)$(record)

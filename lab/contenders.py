@@ -124,7 +124,8 @@ def openvino_of_ours(precision):
     """Padded with the engine of the recipe's shape; real lengths with SEQ=real's, its streams and requests as in `make score`."""
 
     def make(job):
-        from tools.cpu import engines, plan, score
+        from tools.cpu import engines, plan
+        from tools.scale import scorer
 
         path = file_of(job, f"openvino-{precision}-real")
         fixed, free = (engines.load(p, job.threads) for p in (file_of(job, f"openvino-{precision}"), path))
@@ -141,7 +142,7 @@ def openvino_of_ours(precision):
             columns = list(tokens.ragged(tokenizer, texts, job.seq, names).values())
             if not chosen:
                 chosen.append(plan.fastest(free, path, columns, job.batch, job.threads)[0])
-            return score.logits(chosen[0], columns, job.batch, lambda rows: None).argmax(1)
+            return scorer.logits(chosen[0], columns, job.batch).argmax(1)
 
         return f"openvino {fixed.version}", labels
 

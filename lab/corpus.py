@@ -638,8 +638,8 @@ PLAIN, NUMBER, LENGTH = (
 )
 MAKE = {
     "SEQ=real,64": "64,128, or real",
-    "INPUT=a;b": PLAIN,
-    "OUT=$(shell touch pwned)": PLAIN,
+    "INPUT=a\nb": "may hold any text of one line",
+    "SST2=$(shell touch pwned)": PLAIN,
     "PACK=2": "PACK='2' is not 1 or empty", "PACK=1 1": "holds blanks; it is one value",
     "MODEL=other": "MODEL='other' is not one of: ", "MODEL=": "MODEL='' is not one of: ", "MODEL=tiny minilm_sst2": "holds blanks; it is one value", "MODEL=../minilm_sst2": "is not one of: ",
     "MODEL=`touch pwned`": PLAIN, "MODEL=%": PLAIN, "MODELS=minilm_sst2 other": "MODELS='minilm_sst2 other' is not one of: ", "CHIP=gpu": "CHIP='gpu' is not one of: ", 'CHIP="cpu': PLAIN, "CHIP=cpu|ls": PLAIN,

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 from lab import corpus
 from tools import recipe
 from tools.ascend import om
-from tools.base import input_files, onnxfile, output_files
+from tools.base import input_files, onnxfile, output_files, tasks
 from tools.checks import audit, consistency, verify
 from tools.cpu import engines
 from tools.cpu.native import model as native
@@ -141,8 +141,8 @@ def graphs(path):
 
 
 def table_file(path):
-    source = files.Source(str(path), path.name, path.stat().st_size, "")
-    sum(len(table) for table in files.tables(source, ["sentence"]))
+    wanted = files.Wanted(tasks.TASKS["sst2"], ("negative", "positive"), (("sentence",),))
+    sum(len(table) for table in files.tables(files.Source(str(path), path.name), wanted))
 
 
 def listing(path):

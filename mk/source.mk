@@ -28,8 +28,10 @@ sentences = build/data/$(if $(asked),$(model)/)dev.tsv
 training  = $(if $(call own,train),build/data/$(model)/train.tsv,$(if $(task),,build/data/calibration.tsv))
 taken     = $(call own,$(call part,2))
 own_texts := $(foreach m,$(sort $(foreach s,$(sources),$(firstword $(subst /, ,$s)))),$m/dev $m/train)
-do.take   = -m tools.source.data take $(taken) $(of_task) --save_path {}
-$(own_texts:%=build/data/%.tsv): build/data/%.tsv: $$(if $$(taken),build/data/$$*/given) $$(call by,take) \
+# make score needs no labels: where no texts of the task are given, its graph is checked on SST-2's sentences.
+borrowed  = $(if $(taken),,$(if $(filter score,$(MAKECMDGOALS)),$(if $(filter dev,$(call part,2)),build/data/dev.tsv)))
+do.take   = -m tools.source.data take $(taken) $(addprefix --borrow ,$(borrowed)) $(of_task) --save_path {}
+$(own_texts:%=build/data/%.tsv): build/data/%.tsv: $$(if $$(taken),build/data/$$*/given,$$(borrowed)) $$(call by,take) \
     | $(VENV)/installed
 	$(call run,take)
 $(own_texts:%=build/data/%/given): build/data/%/given: $$(if $$(taken),$$(call keep,$$@,$$(hash.$$*)))

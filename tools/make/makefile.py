@@ -84,7 +84,13 @@ class Asked:
                 del typed[name]
         for name, value in typed.items():
             row = parameters.BY_NAME[name]
-            if ODD.search(value.replace("*", "") if row.glob else value):
+            if row.free and (not value.isprintable() or END in value or "\\" in value):
+                raise UserError(
+                    f"{name}='{value}' may hold any text of one line, but no control character, {END} or \\"
+                )
+            if row.free:
+                continue
+            if ODD.search(value):
                 raise UserError(f"{name}='{value}' {ALLOWED}")
             if not row.many and len(value.split()) > 1:
                 raise UserError(f"{name}='{value}' holds blanks; it is one value")
@@ -209,20 +215,11 @@ class Asked:
                 "fusion_options": f"--precision {precision} --chip {','.join(socs)} --batch {','.join(batches)}"}  # fmt: skip
 
     def score(self) -> dict[str, str]:
-        """make score: where the answers go, and whether that is one file or parts. Raises UserError as Asked does."""
-        source, out = self["INPUT"], self["OUT"]
-        far = "yes" * any("://" in path for path in (source, out))
-        ends = (".csv", ".jsonl", ".parquet", ".gz", ".bz2", ".xz")
-        many = far or "*" in source or source.endswith(ends) or Path(source or "x").is_dir()
-        one_file = out.endswith((".csv", ".parquet"))
-        parts = bool(many or self["CLUSTER"] or self["KEEP"] or self["COLUMNS"] or (out and not one_file))
-        if source and out and os.path.abspath(source) == os.path.abspath(out):  # noqa: PTH100  (`..` falls away)
-            raise UserError(f"OUT='{out}' is INPUT=; name another file")
-        if one_file and parts:
-            raise UserError(f"OUT='{out}' is one file, which is written of one TSV alone; name a folder")
+        """make score: the model's place, whether an address is another machine's, where the answers go by default."""
+        far = "yes" * any("://" in path for path in (self["INPUT"], self["OUT"]))
         real = self.leaf(SEQ="real", PACK="") if self["CHIP"] == "cpu" else ""
-        scored = f"build/score/{parameters.escaped(source).replace('*', '_w')}"
-        return {"SCORING": real, "far": far, "to_parts": "yes" * parts, "scored": scored}
+        name = parameters.escaped(self["INPUT"]).replace("*", "_w").replace(" ", "_s")
+        return {"SCORING": real, "far": far, "scored": inert(f"build/score/{name}.parts")}
 
     # ---- make's text
 
@@ -251,7 +248,7 @@ class Asked:
         """{make's variable: its text} of all that follows from what was asked."""
         many = self.files or self.asks("record", "accuracy-table", "perf-table")
         sizes = {self["BS"], *self.several("BATCHES")}
-        words = {name: f"'{name}={self[name]}'" for name in self.given}
+        words = {name: "'" + inert(f"{name}={self[name]}").replace("'", "'\\''") + "'" for name in self.given}
         said = [name for name in self.given if parameters.BY_NAME[name].place]
         lengths = {(self["SEQ"] or one["seq"]) for one in self.models.values()} if self["PACK"] else ()
         found = {
@@ -324,7 +321,7 @@ def answer(pid: str, goals: str, *words: str) -> str:
     asked = Asked(list(words), goals.split(), handed)
     ignored = [word.partition("=")[0] for word in words if word.partition("=")[0] not in asked.given]
     lines = [f"override undefine {name}" for name in ignored if re.fullmatch(r"\w+", name) and name != "SHELL"]
-    lines += [f"override {name} := {value}" for name, value in asked.values.items()]
+    lines += [f"override {name} := {inert(value)}" for name, value in asked.values.items()]
     found = asked.variables() | {"make_pid": pid} | dict.fromkeys(("notice", "stale", *RESULTS, "figures"), "")
     if not {*(asked.goals or ["help"])} <= LOOKING:
         known = imports.Known()

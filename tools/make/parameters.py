@@ -70,6 +70,7 @@ chip = lambda value, o: among(value, chips.FAMILY)
 engine = lambda value, o: among(value, chips.engines_of(o["CHIP"]))
 precisions = lambda value, o: among(value, {p for c in o["CHIPS"].split() for p in chips.precisions_of(c)})
 step = lambda value, o: among(value, chips.STEPS)
+on_bad = lambda value, o: among(value, ("stop", "null"))
 lengths = lambda value, o: models.lengths(value)
 switch = lambda value, o: "" if value == "1" else "is not 1 or empty"
 
@@ -104,7 +105,7 @@ class Place(NamedTuple):
 
 class Parameter(NamedTuple):
     """A row. targets: the only ones that it is for (all, where there are none); many: several values, with blanks between;
-    glob: it may hold *; dev: `make help` leaves it to `make help-dev`."""
+    free: any text on one line, which stands quoted wherever a shell reads it; dev: `make help` leaves it to `make help-dev`."""
 
     name: str
     default: str
@@ -114,7 +115,7 @@ class Parameter(NamedTuple):
     targets: tuple = ()
     place: Place | None = None
     many: bool = False
-    glob: bool = False
+    free: bool = False
     dev: bool = False
 
 
@@ -143,12 +144,18 @@ ROWS = (
     Parameter("DATA", "", path, RUN, "a TSV of your own in place of SST-2's validation set, a label in each row"),
     Parameter("TRAIN", "", path, RUN, "texts for int8's calibration (SST-2's if empty); train: SST-2's train.tsv"),
     Parameter("V", "", text, RUN, "V=1 shows every command and all that it prints"),
-    Parameter("INPUT", "", path, RUN, "score: a file, folder or glob, also s3://...: TSV, CSV, JSON lines, Parquet",
-              SCORE, glob=True),
-    Parameter("OUT", "", path, RUN, "score: a .csv or .parquet for one TSV, else a folder (build/score/ if empty)", SCORE),
+    Parameter("INPUT", "", text, RUN, "score: a file, folder or glob, also s3://...: TSV, CSV, JSON lines, Parquet; or -",
+              SCORE, free=True),
+    Parameter("OUT", "", text, RUN, "score: a folder of parts (build/score/ if empty), a .csv or .parquet, or -", SCORE,
+              free=True),
     Parameter("COLUMNS", "", text, RUN, "score: the sentences' column, and perhaps their labels', as `text stars`",
-              SCORE, many=True, dev=True),
-    Parameter("KEEP", "", text, RUN, "score: columns that are handed on to the parts", SCORE, many=True, dev=True),
+              SCORE, free=True, dev=True),
+    Parameter("KEEP", "", text, RUN, "score: columns that are handed on", SCORE, free=True, dev=True),
+    Parameter("ON_BAD", "", on_bad, RUN, "score: null hands on a row that is amiss, with its reason", SCORE,
+              dev=True),
+    Parameter("CHECK", "", switch, RUN, "score: 1: only compare OUT with its manifest", SCORE, dev=True),
+    Parameter("PART_ROWS", "", whole(1, 999999999), RUN, "score: rows of a part (65536 or more if empty)", SCORE, dev=True),
+    Parameter("LOGITS", "", switch, RUN, "score: 1: the logits too", SCORE, dev=True),
     Parameter("CLUSTER", "", text, RUN, "score: auto or the address of a Ray cluster (this machine if empty)", SCORE, dev=True),
     Parameter("RERUN", "", text, RUN, "score: sentences whose logits differ by less, as 0.5, run again in fp32", SCORE,
               dev=True),

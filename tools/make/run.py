@@ -257,6 +257,8 @@ def made_meanwhile(target: Path, asked: float, inputs: dict[str, str], commands:
     return prov.get("inputs") == inputs and prov.get("recipe") == recipe(commands)
 
 
+LOST = "lost"  # beside a target that was not made behind --launch: why, for the table
+
 # The steps copy weights of 100 MB and more a dozen times: glibc keeps what they free, in place of giving each piece back
 # to the kernel and asking for it anew, page by page. Not for measurements, which run as they do without us.
 KEEP_FREED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
@@ -301,8 +303,11 @@ def main():
     try:
         run = functools.partial(there, args.launch.split(), args.alone) if args.launch else here
         build(run, target, inputs, commands, box, show)
+        (parent / LOST).unlink(missing_ok=True)
     except cli.UserError as e:
         show.failed()
+        if args.launch:
+            (parent / LOST).write_text(f"{args.step}: {e}\n")
         full = shutil.disk_usage(parent).free < 1 << 20
         raise cli.UserError(f"{target} was not made: {'the disk is full, make room; ' * full}{e}") from None
     except OSError as e:  # of its own prov.json, MANIFEST or rename

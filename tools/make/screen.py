@@ -148,7 +148,8 @@ class Step:
             said = f"{said[: WIDTH - 15]} ..."
         said += f"  [{self.counts}]" * bool(self.counts)
         seconds = f"{time.time() - self.started:.1f} s"
-        print(f"{self.name:<10} {said:<{WIDTH - 11}} {seconds:>8}", flush=True)
+        screen = sys.stderr if os.environ.get("BERT2OM_SCREEN") == "stderr" else sys.stdout  # make score OUT=-
+        print(f"{self.name:<10} {said:<{WIDTH - 11}} {seconds:>8}", file=screen, flush=True)
 
     def failed(self) -> None:
         """Show all that a step printed before it failed."""

@@ -153,6 +153,9 @@ def series(chip: str | None) -> str | None:
 def looked_up(leaf: str, records: list[dict], figures: list[dict]) -> list[dict]:
     """The rows of a configuration that cannot be measured here."""
     spec = records_of.parameters(Path(leaf))
+    none = dict.fromkeys(IDENTITY) | spec | {"figure": "none", "samples_per_s": None, "timed": None}
+    if (lost := Path("build", leaf, "lost")).is_file():
+        return [none | {"reason": " ".join(lost.read_text(errors="replace").split())[:300]}]
     mine = [r for r in records if r["kind"] == "throughput" and all(r[k] == spec[k] for k in KEY)]
     if mine:
         return [row(r) for r in newest(mine)]
@@ -163,7 +166,7 @@ def looked_up(leaf: str, records: list[dict], figures: list[dict]) -> list[dict]
         mine = {k: spec[k] for k in ("chip", "engine")}
         return [r | mine | {"reason": f"published for {r['chip']}: {r['reason']}"} for r in shown]
     reason = f"{LACKING[spec['engine']]}; no record, nothing published"
-    return [dict.fromkeys(IDENTITY) | spec | {"figure": "none", "samples_per_s": None, "timed": None, "reason": reason}]
+    return [none | {"reason": reason}]
 
 
 def best(rows: list[dict]) -> list[dict]:

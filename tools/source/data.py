@@ -267,6 +267,14 @@ def copy(path, task, save_path) -> None:
         shutil.copyfileobj(source, file)
 
 
+def borrow(path, task, save_path) -> None:
+    """Write the sentences of `path`, SST-2's, under a task's columns, without labels; a pair is of one and the next."""
+    texts = [text for text, _ in iter_tsv(path)]
+    pairs = zip(texts, texts[1:] + texts[:1], strict=True) if task.pair else ((text,) for text in texts)
+    with cli.whole_file(save_path) as file:
+        file.write("".join("\t".join(row) + "\n" for row in (task.text[0], *pairs)).encode())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -281,16 +289,22 @@ def main():
     made.add_argument("--archive", required=True, help="vaderSentiment-3.3.2.tar.gz (tools/source/fetch.py)")
     take = command("take", "take texts of your own, checked", "path", "a TSV with the task's columns", nargs="?")
     take.add_argument("--task", default=tasks.DEFAULT, help="what is asked (tools/base/tasks.py, %(default)s)")
+    take.add_argument(
+        "--borrow", help="where a graph is only to be checked: SST-2's sentences, of this file, as the task's"
+    )
     own = command("accept", "take your own validation set", "path", "an SST-2 folder, SST-2.zip or dev.tsv")
     own.add_argument("--edits", default=DEV_EDITS, help="whose sha256 is wanted (default data/dev.edits)")
     args = parser.parse_args()
 
     if args.command == "take":
-        if not args.path:
+        if args.borrow:
+            borrow(args.borrow, tasks.known(args.task), args.save_path)
+        elif not args.path:
             raise cli.UserError(
                 f"TASK {args.task}: no texts for it are here; give DATA=, a TSV with its columns and labels"
             )
-        copy(args.path, tasks.known(args.task), args.save_path)
+        else:
+            copy(args.path, tasks.known(args.task), args.save_path)
     elif args.command == "accept":
         save(own_dev(args.path), read_edits(args.edits)[0], args.save_path, args.path)
     else:
