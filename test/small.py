@@ -73,5 +73,5 @@ def sums(path):
 def vocabulary(folder, words):
     """A checkpoint folder with a vocabulary of five special pieces and some words."""
     folder.mkdir()
-    (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in [*tokenizer.SPECIAL, *words]))
+    tokenizer.build([*tokenizer.SPECIAL, *words]).save(str(folder / "tokenizer.json"))
     return folder

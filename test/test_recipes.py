@@ -79,7 +79,7 @@ def documented(model):
 
 def expected(checkpoint, inputs, length, lower_case):
     """PyTorch's logits of the sentences, float32 [ROWS, 2]."""
-    arrays = tokens.encode(tokens.load(checkpoint, lower_case), sentences(), length, inputs)
+    arrays = tokens.encode(tokens.load(checkpoint), sentences(), length, inputs)
     logits = export.logits(export.load(checkpoint), arrays)
     assert logits.std(0).min() > 1e-3, "the checkpoint tells no sentence from another: this test could not fail"
     return logits

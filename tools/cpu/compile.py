@@ -94,8 +94,9 @@ def sentences(path: Path, checkpoint: Path, shapes: dict, task) -> dict:
     if not texts:
         raise cli.UserError(f"{path}:2: no row after the header; take a whole file")
     length = tokens.fit(checkpoint, length, cut=not shapes["input_ids"][1])
-    arrays = tokens.encode(tokens.load(checkpoint), texts, length, plain + packed)
-    arrays = tokens.pack(arrays)[0] if packed else arrays
+    tokenizer = tokens.load(checkpoint)
+    arrays = tokens.encode(tokenizer, texts, length, plain + packed)
+    arrays = tokens.pack(arrays, tokenizer.padding["pad_id"])[0] if packed else arrays
     return {name: arrays[name] for name in shapes}
 
 

@@ -33,9 +33,10 @@ def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, 
     sentences, labels = data.read_tsv(args.text_file, task, names)
     longest = tokens.fit(args.tokenizer_path, max(lengths), cut=real)
     encode = tokens.ragged if real else tokens.encode
-    arrays = encode(tokens.load(args.tokenizer_path, options.lower_case()), sentences, longest, inputs)
+    tokenizer = tokens.load(args.tokenizer_path)
+    arrays = encode(tokenizer, sentences, longest, inputs)
     if args.pack:
-        arrays, rows = tokens.pack(arrays)
+        arrays, rows = tokens.pack(arrays, tokenizer.padding["pad_id"])
         input_files.write_bins(args.save_path, arrays, labels, first_index, prefix, rows)
         print(f"wrote {len(labels)} samples in {len(rows)} rows x {len(arrays)} inputs to {args.save_path}")
     elif len(lengths) == 1:

@@ -267,17 +267,19 @@ def make(spec, model, wheel, save_path, task=tasks.DEFAULT):
     task = tasks.known(task)
     wanted = architecture.read_config(model / "config.json")
     labels = tasks.labels(task, wanted["labels"], model / "config.json")
-    lower_case = cli.read_json(model / "tokenizer_config.json").get("do_lower_case", True)
     save_path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=save_path.parent) as box:
         folder = source_folder(spec, model, wheel, Path(box))
         config, found = read(folder, model / "adapter.safetensors" if spec == "wheel" else None, labels)
         tasks.refuse_pairs(cli.read_json(config_file(folder)).get("finetuning_task"), task, spec)
-        made = tokenizer.load(folder, lower_case)
+        if spec == "seeded":
+            lower_case = cli.read_json(model / "tokenizer_config.json").get("do_lower_case", True)
+            made, said = tokenizer.build(tokenizer.read_vocab(tokenizer.near(folder, "vocab.txt")), lower_case), {}
+        else:
+            made, said, line = tokenizer.convert(folder, wanted["max_position_embeddings"])
+            print(line)
         pieces = vocabulary(made, folder, wanted["vocab_size"])
-        if spec not in ("wheel", "seeded"):
-            print(tokenizer.hold(made, folder, [], wanted["max_position_embeddings"], lower_case))
-        tokenizer_config = tokenizer.config_like(model / "tokenizer_config.json", folder)
+        tokenizer_config = tokenizer.config_like(model / "tokenizer_config.json", said)
     for key in (name for name in wanted if name != "labels"):
         if config[key] != wanted[key]:
             raise cli.UserError(

@@ -68,6 +68,7 @@ def write(folder, model, pieces):
             del config[key]
         config |= {"cell": {}, "emb_size": config["hidden_size"], "pre_trained": "", "structure": []}
     else:
+        (folder / "tokenizer_config.json").write_bytes((model / "tokenizer_config.json").read_bytes())
         tensors["bert.embeddings.position_ids"] = np.arange(config["max_position_embeddings"])[None]
         folder = folder / "checkpoint-12630"
         folder.mkdir()
