@@ -29,7 +29,7 @@ OTHERS = {
     "is_decoder is true": {"is_decoder": True},
     "hidden_act is 'gelu_new'": {"hidden_act": "gelu_new"},
     "heads are gone from layers 0": {"pruned_heads": {"0": [1]}},
-    "problem_type is multi_label": {"problem_type": "multi_label_classification"},
+    "problem_type is multi_label_classification: several labels": {"problem_type": "multi_label_classification"},
     "the labels are L0, L1, L2; the task's are negative, positive": {"id2label": {i: f"L{i}" for i in range(3)}},
     "the labels are NEGATIVE, NEUTRAL": {"id2label": {0: "NEGATIVE", 1: "NEUTRAL"}},
     "label2id .* turned round": {"label2id": {"negative": 1, "positive": 0}},

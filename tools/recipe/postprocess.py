@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+from tools.base import tasks
 from tools.make import cli
 from tools.recipe import options
 
@@ -16,8 +17,13 @@ def postprocess(description: str, word: str = "accuracy: ") -> None:
     p.add_argument("--output_path", required=True, type=Path, help="folder of <sample>_0.bin, .npy or .txt")
     p.add_argument("--label_path", required=True, type=Path, help="labels.json of preprocess.py")
     p.add_argument("--save_path", type=Path, help="score.json to write")
+    p.add_argument(
+        "--threshold", type=float, default=tasks.THRESHOLD, help="of each label, where several are right (%(default)s)"
+    )
     args = p.parse_args()
-    result = output_files.score(args.output_path, args.label_path)
+    if not 0 < args.threshold < 1:
+        p.error(f"--threshold {args.threshold}: must be between 0 and 1")
+    result = output_files.score(args.output_path, args.label_path, args.threshold)
     for line in told(result, word):
         print(line)
     if args.save_path:
@@ -36,7 +42,13 @@ def told(result: dict, word: str):
         low, high = metric["interval95"] or (math.nan, math.nan)
         value = math.nan if metric["value"] is None else metric["value"]
         yield f"{name}: {value:.6f} of {result['total']} ({metric['method']} interval {low:.4f} to {high:.4f})"
-    if result["correct"] is not None:
+    if "threshold" in result:
+        pairs = list(zip(result["predictions"], result["truth"], strict=True))
+        yield f"all labels right: {result['correct']} of {result['total']} (threshold {result['threshold']:g})"
+        for i, name in enumerate(result["labels"]):
+            hits = sum(i in p and i in t for p, t in pairs)
+            yield f"{name}: {hits} of {sum(i in t for _, t in pairs)} found, {sum(i in p for p, _ in pairs) - hits} wrong"
+    elif result["correct"] is not None:
         for i, name in enumerate(result["labels"]):
             rows = [p for p, t in zip(result["predictions"], result["truth"], strict=True) if t == i]
             yield f"{name}: {rows.count(i)} of {len(rows)} right"

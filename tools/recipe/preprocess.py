@@ -31,6 +31,7 @@ def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, 
         p.error(f"--seq_len {args.seq_len}: --pack fills rows of one length, {tokens.PACKED_TOKENS} or more")
     task, names = options.asked(args.task, args.tokenizer_path, inputs)
     sentences, labels = data.read_tsv(args.text_file, task, names)
+    labels = [" ".join(map(str, label)) for label in labels] if task.several else labels
     longest = tokens.fit(args.tokenizer_path, max(lengths), cut=real)
     encode = tokens.ragged if real else tokens.encode
     tokenizer = tokens.load(args.tokenizer_path)

