@@ -221,7 +221,7 @@ def test_case_is_read(pieces, tmp_path, in_process):
     "name, data, says",
     [
         ("vocab.txt", b"[PAD]\n[UNK]\n", r"vocab.txt: no line \[CLS\]"),
-        ("vocab.txt", b"\xff\xfe", "not a tokenizer .*UTF-8"),
+        ("vocab.txt", b"\xff\xfe", "vocab.txt: not UTF-8 at byte 0"),
         ("tokenizer.json", b"{", "tokenizer.json: not a tokenizer"),
         ("vocab.json", b"{}", "no vocabulary of BertTokenizer there"),
         ("spiece.model", b"no proto", "no vocabulary of BertTokenizer there"),

@@ -133,7 +133,7 @@ def score(output_path: Path, label_path: Path, threshold: float = tasks.THRESHOL
     total, correct (None of scores), predictions (a list: classes, -1 for a tie, or scores), truth (likewise) and
     metrics, {name: {value, interval95, method}}. Where a text may have several labels, each that reaches the threshold
     is predicted, predictions and truth are lists of class numbers, `correct` counts the texts of which all labels are
-    right, and the threshold is said.
+    right.
     """
     name, task, names = tasks.read(label_path.parent)
     logits, truth = scored(output_path, label_path, task, len(names))
@@ -147,7 +147,6 @@ def score(output_path: Path, label_path: Path, threshold: float = tasks.THRESHOL
         "labels": names,
         "correct": correct,
         "total": len(truth),
-        **({"threshold": threshold} if task.several else {}),
         "predictions": made,
         "truth": truth,
         "metrics": {metric: tasks.figure(metric, truth, made) for metric in task.metrics},

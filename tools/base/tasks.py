@@ -163,9 +163,10 @@ def refuse_others(said, task: Task, where) -> None:
         raise cli.UserError(f"{where}: problem_type is {problem}: {why}")
 
 
-def refuse_without_types(inputs, task: Task, where) -> None:
-    """UserError where a model of these inputs cannot tell the first text of a pair from the second."""
-    if task.pair and not any("type" in name or "segment" in name for name in inputs):
+def refuse_without_types(inputs, task: Task, where, types=2) -> None:
+    """UserError where a model of these inputs cannot tell the first text of a pair from the second, by its `types` of
+    tokens; one that has a single type tells them by the tokens between."""
+    if task.pair and types > 1 and not any("type" in name or "segment" in name for name in inputs):
         fault = f"pairs of texts, but its inputs are {', '.join(inputs)}"
         raise cli.UserError(f"{where}: {fault}; add token_type_ids to inputs in model.toml")
 

@@ -90,11 +90,11 @@ def rescored(leaf: Path) -> dict:
     """score.json's content, computed again from the outputs that `leaf` stores."""
     from tools.base import output_files
 
-    threshold = cli.read_json(leaf / "score.json").get("threshold", tasks.THRESHOLD)
+    threshold = float(record.parameters(leaf).get("threshold", tasks.THRESHOLD))
     return output_files.score(leaf / "output" / "out", record.input_of(leaf) / "labels.json", threshold)
 
 
-SCORE = ("task", "labels", "correct", "total", "threshold", "predictions", "truth", "metrics")
+SCORE = ("task", "labels", "correct", "total", "predictions", "truth", "metrics")
 PROPORTION = ("correct", "total", "accuracy", "interval95")
 
 

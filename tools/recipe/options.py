@@ -21,8 +21,9 @@ def asked(name: str | None, folder: Path, inputs: tuple[str, ...]):
     from tools.source import architecture
 
     task = tasks.known(name or tasks.DEFAULT)
-    tasks.refuse_without_types(inputs, task, folder)
-    if task.labels:
+    if task.labels and not task.pair:  # a folder of a tokenizer alone will do
         return task, list(task.labels)
     path = architecture.config_file(folder)
-    return task, tasks.labels(task, architecture.read_config(path)["labels"], path)
+    config = architecture.read_config(path)
+    tasks.refuse_without_types(inputs, task, folder, config["type_vocab_size"])
+    return task, tasks.labels(task, config["labels"], path)

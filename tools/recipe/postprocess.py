@@ -23,6 +23,8 @@ def postprocess(description: str, word: str = "accuracy: ") -> None:
     args = p.parse_args()
     if not 0 < args.threshold < 1:
         p.error(f"--threshold {args.threshold}: must be between 0 and 1")
+    if args.threshold != tasks.THRESHOLD and not tasks.read(args.label_path.parent)[1].several:
+        p.error(f"--threshold {args.threshold}: means nothing where each text has one class or a score")
     result = output_files.score(args.output_path, args.label_path, args.threshold)
     for line in told(result, word):
         print(line)
@@ -42,9 +44,9 @@ def told(result: dict, word: str):
         low, high = metric["interval95"] or (math.nan, math.nan)
         value = math.nan if metric["value"] is None else metric["value"]
         yield f"{name}: {value:.6f} of {result['total']} ({metric['method']} interval {low:.4f} to {high:.4f})"
-    if "threshold" in result:
+    if result.get("task") and tasks.known(result["task"]).several:
         pairs = list(zip(result["predictions"], result["truth"], strict=True))
-        yield f"all labels right: {result['correct']} of {result['total']} (threshold {result['threshold']:g})"
+        yield f"all labels right: {result['correct']} of {result['total']}"
         for i, name in enumerate(result["labels"]):
             hits = sum(i in p and i in t for p, t in pairs)
             yield f"{name}: {hits} of {sum(i in t for _, t in pairs)} found, {sum(i in p for p, _ in pairs) - hits} wrong"

@@ -5,6 +5,7 @@ import gc
 import os
 from pathlib import Path
 
+from tools.make import cli
 from tools.recipe import options
 
 # Our own, for an export without a data set at hand.
@@ -65,10 +66,12 @@ def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
     # PyTorch's threads wait asleep: beside other work on the same cores, spinning ones took five times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with uncollected():
+        from tools.base import tasks
         from tools.graph import export
-        from tools.source import data, tokenizer, tokens
+        from tools.source import architecture, data, tokenizer, tokens
 
         task, names = options.asked(args.task, args.model_dir, inputs)
+        tasks.refuse_others(cli.read_json(architecture.config_file(args.model_dir)), task, args.model_dir)
         text_file = args.text_file or (args.data_dir and args.data_dir / "dev.tsv")
         sentences = data.read_tsv(text_file, task, names)[0] if text_file else own(task)
         length = tokens.fit(args.model_dir, args.seq_len, cut=not args.eval_batch_size)

@@ -196,7 +196,7 @@ def accuracy(leaf: Path) -> dict:
         **({"devices": len(summary["per_device"])} if "per_device" in summary else {}),
         **rows_run(score["total"], leaf, record, summary),
         "predictions": score["predictions"],
-        **{key: score[key] for key in ("task", "labels", "threshold", "truth", "metrics") if key in score},
+        **{key: score[key] for key in ("task", "labels", "truth", "metrics") if key in score},
         **({"rehearsal": rehearsal(leaf)} if (leaf / "ranges.json").is_file() else {}),
     }
 

@@ -262,11 +262,8 @@ class Accuracy(Record):
         return self
 
     def in_range(self) -> bool:
-        """Whether truth and predictions are class numbers, of which -1 is a tie, or lists of them beside a threshold."""
-        several = tasks.TASKS[self.task].several
-        if several != (self.threshold is not None):
-            return False
-        if several:
+        """Whether truth and predictions are class numbers, of which -1 is a tie, or lists of them."""
+        if tasks.TASKS[self.task].several:
             known = range(len(self.labels))
             return all(type(v) is list and set(v) <= set(known) for v in self.truth + self.predictions)
         span = range(-1, len(self.labels))

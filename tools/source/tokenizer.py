@@ -64,9 +64,9 @@ def files(folder):
     found = {name: path for name in FILES if (path := near(folder, name))}
     if not found.keys() & set(VOCABULARIES):
         raise cli.UserError(f"{folder}: no tokenizer.json or vocab.txt, {', '.join(VOCABULARIES[2:])}; {OWN}")
-    for path in found.values():
+    for name, path in found.items():
         cli.refuse_pointer(path)
-        cli.regular(path, cli.LARGEST)
+        read_vocab(path) if name == "vocab.txt" else cli.regular(path, cli.LARGEST)
     return found
 
 
@@ -184,7 +184,7 @@ def answer(folder, texts, length, plain):
     backend.no_padding()
     backend.no_truncation()
     said = {role: str(token) for role in NAMED if (token := getattr(reader, role)) is not None}
-    refuse_ids(Path(folder), backend, name, said, stands)
+    refuse_ids(folder, backend, name, said, stands)
     # Another class than BERT's would build its tokenizer again, from keys of its own.
     said |= flags_of(backend)
     said["tokenizer_class"] = name if flags_of(backend) else "PreTrainedTokenizerFast"
@@ -208,15 +208,15 @@ def refuse_ids(folder, backend, name, said, stands) -> None:
     """UserError where a special token is in no vocabulary, or an added token has another id than its file says."""
     if "pad_token" not in said:
         raise cli.UserError("tokenizer_config.json: no padding token")
-    pieces = backend.get_vocab(with_added_tokens=bool(stands))
+    found = files(folder)
+    pieces = backend.get_vocab(with_added_tokens=bool(stands) or "vocab.txt" not in found)
     if missing := [token for token in said.values() if token not in pieces]:
         raise cli.UserError(f"vocab.txt: no line {missing[0]}")
     if pieces.keys() <= set(said.values()):  # transformers makes up an empty one where its class finds no file
         raise cli.UserError(f"no vocabulary of {name} there, which config.json and the files name")
-    added = config({name: folder / name for name in FILES if (folder / name).is_file()}).get("added_tokens_decoder", {})
-    added = {content(token): int(i) for i, token in added.items()}
-    if not added and (folder / "added_tokens.json").is_file():
-        added = cli.read_json(folder / "added_tokens.json")
+    added = {content(token): int(i) for i, token in config(found).get("added_tokens_decoder", {}).items()}
+    if not added and "added_tokens.json" in found:
+        added = cli.read_json(found["added_tokens.json"])
     for token, number in added.items():
         if (have := backend.token_to_id(token)) != number:
             raise cli.UserError(f"added_tokens.json: {token!r} gets the id {have}, the checkpoint says {number}")
