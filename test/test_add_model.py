@@ -126,7 +126,7 @@ def logits_of(folder, given, inputs):
 def test_odd_labels_and_a_vocabulary_alone(repo, tmp_path):
     """Three labels that only exact names tell apart, and no file that says how to tokenise."""
     names = ["正面, 非常", "C", "C++"]
-    mine = save_checkpoint(tmp_path, names)
+    mine = save_checkpoint(tmp_path, names, seed=7)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (mine / name).unlink()
     (mine / "vocab.txt").write_text("".join(f"{p}\n" for p in PIECES))

@@ -106,7 +106,7 @@ def test_encode_equals_bert(pieces, lower_case):
         assert not have["segment_ids"].any()
 
 
-# --- whatever a checkpoint has: files(folder, pieces) and model_type --------------------------------------------------------
+# --- whatever a checkpoint has: files(folder, pieces) and model_type ---------------------------------
 def wordpiece(folder, pieces):
     (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), "utf-8")
 
@@ -235,7 +235,7 @@ def test_a_broken_tokenizer_is_one_line(tmp_path, name, data, says, in_process):
     assert "\n" not in str(e.value)
 
 
-# --- files that are hostile, or odd: the child takes them, and what comes back is one line -----------------------------------
+# --- files that are hostile, or odd: the child takes them, and what comes back is one line ------------------
 doubled = [{"type": "Replace", "pattern": {"String": "ж"}, "content": "жж"}] * 40
 HOSTILE = {
     "a pattern that backtracks": ({"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": "z"}, {}),

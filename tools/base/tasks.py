@@ -236,7 +236,7 @@ def marked(cells, names, where):
 
 
 def arrays(metric: str, truth, predicted):
-    """Truth and predictions as arrays: [n], or bool [n, labels] where a text has several labels, as lists of class numbers."""
+    """Truth and predictions as arrays: [n], or bool [n, labels] of lists of class numbers."""
     import numpy as np
 
     sides = (truth, predicted)

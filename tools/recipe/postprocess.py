@@ -49,7 +49,8 @@ def told(result: dict, word: str):
         yield f"all labels right: {result['correct']} of {result['total']}"
         for i, name in enumerate(result["labels"]):
             hits = sum(i in p and i in t for p, t in pairs)
-            yield f"{name}: {hits} of {sum(i in t for _, t in pairs)} found, {sum(i in p for p, _ in pairs) - hits} wrong"
+            there, said = (sum(i in side for side in sides) for sides in (result["truth"], result["predictions"]))
+            yield f"{name}: {hits} of {there} found, {said - hits} wrong"
     elif result["correct"] is not None:
         for i, name in enumerate(result["labels"]):
             rows = [p for p, t in zip(result["predictions"], result["truth"], strict=True) if t == i]

@@ -3,11 +3,12 @@
     python -m tools.setup.new_model mine /data/mine
     models/mine: 3 labels (negative, neutral, positive), one text a row, 128 tokens of at most 512
     task sentence: config.json does not say whether a row has one text or two; for pairs: TASK=pair
-    seq 128: longer texts are cut there; a longer row is SEQ= on the command line, or seq in models/mine/model.toml
+    seq 128: longer texts are cut; for more: SEQ=, or seq in models/mine/model.toml
     next: make MODEL=mine accuracy DATA=dev.tsv, with the columns sentence and label
 
-FROM is a folder, a zip or hub:OWNER/REPO@COMMIT. The checkpoint is read and its tokenizer held to transformers', as `make` will. The folder gets
-config.json, tokenizer_config.json, model.toml and the four scripts of a recipe; it is there whole, or not at all.
+FROM is a folder, a zip or hub:OWNER/REPO@COMMIT. The checkpoint is read and its tokenizer held to transformers', as
+`make` will. The folder gets config.json, tokenizer_config.json, model.toml and the four scripts of a recipe; it is there
+whole, or not at all.
 """
 
 import argparse
@@ -61,7 +62,8 @@ def refuse_name(name: str, source: str) -> None:
         raise cli.UserError(f"models/{name}: is there already; give another NAME, or remove it first")
     for other in models.names(checkpoint.MODELS):
         weights = models.read(other, checkpoint.MODELS)["weights"]
-        if Path(weights).exists() and Path(source).exists() and Path(weights).samefile(source):
+        here = Path(weights).exists() and Path(source).exists()
+        if weights == source or (here and Path(weights).samefile(source)):
             raise cli.UserError(f"NAME={name}: models/{other} has these weights, {source}; use MODEL={other}")
 
 
@@ -88,28 +90,26 @@ def make(name: str, source: str, task_name: str = "") -> list[str]:
         made, tokens, line = tokenizer.convert(folder, most)
         checkpoint.vocabulary(made, folder, config["vocab_size"])
         most = min(most, tokens.get("model_max_length", most))
-        new = Path(box, "model")
-        write(new, name, source, task_name, min(LENGTH, most), config, said, tokens)
-        new.rename(checkpoint.MODELS / name)
+        length = min(LENGTH, most)
+        write(Path(box, "model"), name, source, task_name, length, config, said, tokens)
+        Path(box, "model").rename(checkpoint.MODELS / name)
     shown = ", ".join(labels) if len(labels) < 8 else f"{', '.join(labels[:7])} ..."
-    columns = [" and ".join(task.text[0]), "a column for each label, or labels" if task.several else task.label[-1]]
-    rows = "two texts" if task.pair else "one text"
-    lines = [
-        line,
-        f"models/{name}: {len(labels)} label{'s' * (len(labels) > 1)} ({shown}), {rows} a row, {min(LENGTH, most)} tokens of at most {most}",
-    ]
+    count = f"{len(labels)} labels" if len(labels) > 1 else "1 label"
+    rows, texts = "two texts" if task.pair else "one text", " and ".join(task.text[0])
+    lines = [line, f"models/{name}: {count} ({shown}), {rows} a row, {length} tokens of at most {most}"]
     lines += [f"task {task_name}: {unknown}"] if unknown else []
-    if most > LENGTH:
-        lines.append(
-            f"seq {LENGTH}: longer texts are cut there; a longer row is SEQ= on the command line, or seq in models/{name}/model.toml"
-        )
-    data = f" DATA=dev.tsv, with the columns {columns[0]} and {columns[1]}" if task_name != tasks.DEFAULT else ""
+    if most > length:
+        lines.append(f"seq {length}: longer texts are cut; for more: SEQ=, or seq in models/{name}/model.toml")
+    column = "a column for each label, or labels" if task.several else task.label[-1]
+    data = f" DATA=dev.tsv, with the columns {texts} and {column}" if task_name != tasks.DEFAULT else ""
     return [*lines, f"next: make MODEL={name} accuracy{data}"]
 
 
 def write(folder: Path, name: str, source: str, task: str, seq: int, config: dict, said: dict, tokens: dict) -> None:
-    """The files of a model's folder. config: of architecture.read_config; said: the checkpoint's own config.json; tokens:
-    what its tokenizer_config.json has to say."""
+    """The files of a model's folder.
+
+    config: of architecture.read_config; said: the checkpoint's config.json; tokens: its tokenizer_config.json.
+    """
     folder.mkdir()
     labels = config["labels"]
     own = {key: value for key, value in said.items() if not key.startswith("_") and key != "transformers_version"}

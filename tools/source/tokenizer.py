@@ -6,8 +6,8 @@
     'tokenizer: equal: ids of 872 sentences and 16 hard ones as BertTokenizer of transformers gives them'
 
 Any folder that AutoTokenizer reads without code of the folder's own will do: tokenizer.json, vocab.txt, vocab.json with
-merges.txt, or a sentencepiece model. The files may be anybody's, so a child process of bounded memory and time reads them
-first. Who has the saved tokenizer.json needs tokenizers alone.
+merges.txt, or a sentencepiece model. The files may be anybody's, so a child process of bounded memory and time reads
+them first. Who has the saved tokenizer.json needs tokenizers alone.
 """
 
 import importlib.util
@@ -156,8 +156,8 @@ def tried(request) -> dict:
 def answer(folder, texts, length, plain):
     """What transformers' tokenizer of a folder makes of texts and of HARD and PAIRS, cut to `length`, and what it is.
 
-    {class, said: keys of tokenizer_config.json, json: tokenizer.json's text, pad_id, ids, types, other: the first text of
-    which tokenizer.json as it stands gives other ids}. plain: without transformers, {} where tokenizer.json bears HARD.
+    {class, said: keys of tokenizer_config.json, json: tokenizer.json's text, pad_id, ids, types, other: the first text
+    of which tokenizer.json as it stands gives other ids}. plain: without transformers, {} where tokenizer.json bears HARD.
     """
     from tokenizers import Tokenizer
 
@@ -267,10 +267,10 @@ def ready(tokenizer, said):
 
 
 def load(folder):
-    """The tokenizer (tokenizers.Tokenizer) of a checkpoint folder; its `padding` and `truncation` say which token and side.
+    """The tokenizer (tokenizers.Tokenizer) of a checkpoint folder; `padding` and `truncation` say which token and side.
 
-    tokenizer.json as it stands, after a child has tried it; converted where there is none, or tokenizer_config.json says
-    otherwise. Raises UserError when the folder holds no vocabulary, or a broken one.
+    tokenizer.json as it stands, after a child has tried it; converted where there is none, or tokenizer_config.json
+    says otherwise. Raises UserError when the folder holds no vocabulary, or a broken one.
     """
     from tokenizers import Tokenizer
 

@@ -19,10 +19,10 @@ PACKED_TOKENS = 8  # a packed row holds at most one sentence per so many tokens 
 
 
 def encode(tokenizer, sentences, seq_len, names=("input_ids", "attention_mask")):
-    """Tokenise each sentence as its first token + at most seq_len-2 pieces + its last, then the padding token up to seq_len.
+    """Tokenise each sentence, cut to seq_len tokens with the special ones, then the padding token up to seq_len.
 
-    sentences: texts, or pairs of texts, the longer one cut first: [CLS] a [SEP] b [SEP] of BERT, <s> a </s></s> b </s> of
-    RoBERTa. Returns {name: int64 array [len(sentences), seq_len]} in the order of `names` (keys of ROLES).
+    sentences: texts, or pairs of texts, the longer one cut first: [CLS] a [SEP] b [SEP] of BERT, <s> a </s></s> b </s>
+    of RoBERTa. Returns {name: int64 array [len(sentences), seq_len]} in the order of `names` (keys of ROLES).
     """
     import numpy as np
 
@@ -45,7 +45,7 @@ def ragged(tokenizer, sentences, max_len, names=("input_ids", "attention_mask"))
 
 
 def rows_of(tokenizer, sentences, length, names):
-    """{name: a list of int for each sentence}, cut to `length`; UserError where a text is too much for the tokenizer."""
+    """{name: a list of int for each sentence}, cut to `length`; UserError where a text is too much."""
     from tools.base import input_files
 
     tokenizer.enable_truncation(length, direction=tokenizer.truncation["direction"])
