@@ -19,7 +19,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from tools.make import cli
-from tools.source import architecture, checkpoint, seeded, tensors, tokenizer
+from tools.source import architecture, checkpoint, families, seeded, tensors, tokenizer
 
 COMMIT = "e3a2a13efbaaf56afd02eb7333952ea22a693c45"
 HUB = f"hub:someone/bert-sst2@{COMMIT}:checkpoint-12630"
@@ -96,7 +96,7 @@ def test_every_layout_gives_the_same_bytes(tmp_path, like):
         checkpoint.make(str(source), model, None, tmp_path / f"out{i}")
         assert listing(tmp_path / f"out{i}") == want, source
     names = load_file(made / "model.safetensors").keys()
-    assert names == architecture.shapes(architecture.read_config(model / "config.json")).keys()
+    assert names == families.shapes(architecture.read_config(model / "config.json")).keys()
     assert (made / "model.safetensors").stat().st_mode & 0o777 == 0o644
 
 

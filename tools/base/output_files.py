@@ -116,7 +116,7 @@ def scored(output_path: Path, label_path: Path, task, count: int):
         rows += numbers
     if not truth:
         raise cli.UserError(f"{label_path}: no labels; run preprocess.py again")
-    extra = {p.name.split("_")[0] for p in output_path.glob("*_0.*")} - set(labels)
+    extra = {p.name.rsplit("_", 1)[0] for p in output_path.glob("*_0.*")} - set(labels)
     if extra:
         raise cli.UserError(f"{output_path}/{min(extra)}_0.*: no label for it; empty the folder and run again")
     if sorted(map(repr, rows)) != sorted(map(repr, range(len(truth)))):

@@ -89,11 +89,11 @@ def sentences(path: Path, checkpoint: Path, shapes: dict, task) -> dict:
 
     plain = [n for n in shapes if n in input_files.ROLES]
     packed = [] if len(plain) == len(shapes) else ["attention_mask"]
-    length = shapes["input_ids"][1] or LONGEST
+    width = shapes[next(n for n in shapes if input_files.ROLES.get(n) == "input_ids")][1]
     texts = [text for text, _ in data.iter_tsv(path, dataclasses.replace(task, label=()))][:MOST]
     if not texts:
         raise cli.UserError(f"{path}:2: no row after the header; take a whole file")
-    length = tokens.fit(checkpoint, length, cut=not shapes["input_ids"][1])
+    length = tokens.fit(checkpoint, width or LONGEST, cut=not width)
     tokenizer = tokens.load(checkpoint)
     arrays = tokens.encode(tokenizer, texts, length, plain + packed)
     arrays = tokens.pack(arrays, tokenizer.padding["pad_id"])[0] if packed else arrays
@@ -113,7 +113,7 @@ def quantise(path: Path, arrays: dict, shapes: dict, wide, apart=APART):
     from tools.base import input_files
 
     items = []
-    keep = lambda feeds: items.append(feeds) or np.zeros((len(feeds["input_ids"]), 2))
+    keep = lambda feeds: items.append(feeds) or np.zeros((len(next(iter(feeds.values()))), 2))
     input_files.in_batches(
         keep, {n: [d or None for d in shape] for n, shape in shapes_of(path).items()}, arrays, str(path)
     )

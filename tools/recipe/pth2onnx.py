@@ -63,10 +63,15 @@ def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
     args = p.parse_args()
     if args.eval_batch_size is not None and args.eval_batch_size < 1:
         p.error(f"--eval_batch_size {args.eval_batch_size}: must be 1 or more")
+    write(args, inputs)
+
+
+def write(args, inputs: tuple[str, ...]) -> None:
+    """`pth2onnx` of its parsed options. Raises UserError, and writes nothing, where the graph does not agree."""
     # PyTorch's threads wait asleep: beside other work on the same cores, spinning ones took five times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with uncollected():
-        from tools.base import tasks
+        from tools.base import input_files, tasks
         from tools.graph import export
         from tools.source import architecture, data, tokenizer, tokens
 
@@ -78,6 +83,9 @@ def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
         reader = tokens.load(args.model_dir)
         print(tokenizer.hold(reader, args.model_dir, sentences, length))
         arrays = tokens.encode(reader, sentences, length, inputs)
+        if inputs == (input_files.UNMASKED,) and reader.padding["pad_id"] != input_files.PADDING:
+            fault = f"padding is {reader.padding['pad_id']}, and the input src_tokens stands for fairseq's 1"
+            raise cli.UserError(f"{args.model_dir}: {fault}; take input_ids and attention_mask as inputs")
         shape = args.eval_batch_size and (args.eval_batch_size, length)
         module = export.load(args.model_dir, names)
     print(f"labels: {', '.join(module.config.id2label.values())}, in the order of the outputs")

@@ -120,13 +120,13 @@ def pack(arrays, pad=0):
 
     from tools.base import input_files
 
-    mask = arrays[input_files.mask_name(arrays)]
+    mask = input_files.shown(arrays)
     lengths, seq_len = mask.sum(1), mask.shape[1]
     most = seq_len // PACKED_TOKENS
     rows = share_rows(lengths, seq_len, most)
     names = [name for name, array in arrays.items() if array is not mask]
-    made = {name: np.zeros((len(rows), seq_len), np.int64) for name in (*names, "sentence", "position")}
-    made["input_ids"] += pad
+    fill = {name: pad * (input_files.ROLES.get(name) == "input_ids") for name in (*names, "sentence", "position")}
+    made = {name: np.full((len(rows), seq_len), value, np.int64) for name, value in fill.items()}
     made["first"] = np.zeros((len(rows), most), np.int64)
     for r, row in enumerate(rows):
         ends = np.cumsum(lengths[row])
