@@ -188,7 +188,7 @@ def test_a_checkpoint_that_unpacks_to_too_much_is_refused(bert, tmp_path, monkey
 
 def test_wheel_and_adapter(bert, tmp_path):
     """An encoder without classifier plus an adapter; without the adapter it is an error, not another model."""
-    from tools.source import adapter
+    from lab import quantise
 
     model, _, made = bert
     tuned = load_file(made / "model.safetensors")
@@ -203,7 +203,7 @@ def test_wheel_and_adapter(bert, tmp_path):
         z.writestr("base/model/1_Pooling/config.json", "{}")
     refused("adapter.safetensors", "wheel", model, tmp_path / "out", tmp_path / "base.whl")
     base.pop("embeddings.position_ids")
-    adapter.write(model / "adapter.safetensors", base, adapter.pack(base, tuned))
+    quantise.write(model / "adapter.safetensors", base, quantise.pack(base, tuned))
     checkpoint.make("wheel", model, tmp_path / "base.whl", tmp_path / "out")
     assert listing(tmp_path / "out") == listing(made)
     (model / "adapter.safetensors").write_bytes(b"")
@@ -369,7 +369,7 @@ def test_command(tmp_path):
     rest = ["--save_path", tmp_path / "out"]
     assert run([*script, "--model", "minilm_sst2", "--weights", "seeded", *rest]).returncode == 2
     done = run([*script, "--model", "gpt", "--weights", "seeded", "--wheel", "x", *rest])
-    assert done.returncode == 1 and "bert_base_cased_sst2, minilm_sst2, tinybert_sst2" in done.stderr
+    assert done.returncode == 1 and "bert_base_cased_sst2, distilbert_sst2, minilm_sst2," in done.stderr
     code = "import sys; from tools.source import checkpoint; assert not {'numpy', 'torch', 'safetensors'} & set(sys.modules)"
     assert run([sys.executable, "-c", code], cwd=small.ROOT).returncode == 0
 

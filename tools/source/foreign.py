@@ -30,6 +30,8 @@ def is_foreign(folder) -> bool:
     if found([folder], "checkpoint.pt"):
         return not found([folder], *CONFIGS)
     config = found([folder], "config.json")
+    if config:
+        cli.refuse_pointer(config)
     return bool(config and "model_type" not in (said := cli.read_json(config)) and "num_hidden_groups" in said)
 
 
