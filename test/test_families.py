@@ -173,27 +173,12 @@ def test_seeded_weights_are_read_by_transformers(tmp_path, made, pieces, case):
 # ---- other people's names
 
 
-def fairseq_names(name):
-    for theirs, ours in (("roberta.embeddings.word_embeddings", "embed_tokens"), ("roberta.embeddings.position_embeddings", "embed_positions"),
-                         ("roberta.embeddings.LayerNorm", "layernorm_embedding"), ("roberta.encoder.layer.", "layers."),
-                         ("attention.output.dense", "self_attn.out_proj"), ("attention.output.LayerNorm", "self_attn_layer_norm"),
-                         ("attention.self.query", "self_attn.q_proj"), ("attention.self.key", "self_attn.k_proj"),
-                         ("attention.self.value", "self_attn.v_proj"), ("intermediate.dense", "fc1"), ("output.dense", "fc2"),
-                         ("output.LayerNorm", "final_layer_norm")):  # fmt: skip
-        name = name.replace(theirs, ours)
-    return (
-        name.replace("classifier.", "classification_heads.sentence_classification_head.")
-        if name.startswith("classifier")
-        else f"encoder.sentence_encoder.{name}"
-    )
-
-
 def test_fairseqs_tensors_are_robertas(made):
     from safetensors.numpy import load_file
 
     found = load_file(made("roberta")[0] / "model.safetensors")
     types = found["roberta.embeddings.token_type_embeddings.weight"] * 0
-    theirs = {fairseq_names(n): t for n, t in found.items() if "token_type" not in n}
+    theirs = {small.fairseq_name(n): t for n, t in found.items() if "token_type" not in n}
     theirs |= {"encoder.lm_head.weight": types, "encoder.sentence_encoder.version": types}
     back = tensors.renamed(theirs, "roberta")
     assert families.of_tensors(back, "bert") == "roberta"
@@ -208,19 +193,7 @@ def test_albert_pytorchs_tensors_are_alberts(made):
     from safetensors.numpy import load_file
 
     found = load_file(made("albert groups")[0] / "model.safetensors")
-    theirs = {}
-    for name, tensor in found.items():
-        layer = ".albert_layers." in name
-        name = name.replace("albert.pooler", "albert.pooler.dense").replace("albert_layer_groups", "transformer.group")
-        name = name.replace("albert_layers", "inner_group").replace("full_layer_layer_norm", "LayerNorm_1")
-        name = name.replace("attention.LayerNorm", "LayerNorm").replace("attention.dense", "attention.output.dense")
-        for part in ("query", "key", "value"):
-            name = name.replace(f"attention.{part}", f"attention.self.{part}")
-        name = name.replace("ffn_output", "ffn.intermediate.output.dense").replace(
-            "ffn.weight", "ffn.intermediate.dense.weight"
-        )
-        name = name.replace("ffn.bias", "ffn.intermediate.dense.bias") if layer else name
-        theirs[name.replace("albert.", "bert.", 1)] = tensor
+    theirs = {small.albert_pytorch_name(n): t for n, t in found.items()}
     assert any(name.endswith("inner_group.1.LayerNorm_1.weight") for name in theirs)
     back = tensors.renamed(theirs, "bert")
     assert families.of_tensors(back, "bert") == "albert" and back.keys() == found.keys()

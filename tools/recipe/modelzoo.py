@@ -4,7 +4,6 @@ Each is a few lines over the four that all models share: their folders are read 
 (tools/source/foreign.py), and their graphs come out at one batch and length.
 """
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -46,27 +45,22 @@ def preprocess(texts, labels, places, length, folder, names, prefix=""):
     print(f"wrote {len(labels)} samples x {len(names)} inputs to {folder}")
 
 
-def export(folder, places, weights, inputs, save_path, shape, data):
-    """Write the ONNX of a recipe's own checkpoint folder, fixed to `shape` (batch, length)."""
+def export(folder, places, inputs, save_path, shape, data, weights="checkpoint.pt"):
+    """Write the ONNX of a recipe's own checkpoint folder, fixed to `shape` (batch, length).
+
+    places: where its tokenizer's files may lie, too; data: folders, of which a dev.tsv is compared on; weights: the name of
+    fairseq's file.
+    """
     from tools.source import foreign
 
-    tsv = [Path(place) / "dev.tsv" for place in data if (Path(place) / "dev.tsv").is_file()]
+    text_file = next((Path(d) / "dev.tsv" for d in data if (Path(d) / "dev.tsv").is_file()), None)
+    batch, length = shape
     with tempfile.TemporaryDirectory() as box:
-        foreign_too = foreign.is_foreign(folder) or weights
-        given = foreign.as_hub(folder, model(), box, places, weights) if foreign_too else folder
-        pth2onnx.write(
-            argparse.Namespace(
-                model_dir=given,
-                save_path=save_path,
-                save_logits=None,
-                text_file=next(iter(tsv), None),
-                data_dir=None,
-                seq_len=shape[1],
-                eval_batch_size=shape[0],
-                task=None,
-            ),
-            inputs,
-        )
+        if foreign.is_foreign(folder) or (Path(folder) / weights).is_file():
+            folder = foreign.as_hub(folder, model(), box, places, weights)
+        words = ["--model_dir", folder, "--save_path", save_path, "--seq_len", length, "--eval_batch_size", batch]
+        words += ["--text_file", text_file] if text_file else []
+        pth2onnx.pth2onnx("", inputs, list(map(str, words)))
 
 
 def accuracy(outputs: Path, labels: Path) -> None:
@@ -106,7 +100,7 @@ def roberta_pth2onnx(description: str) -> None:
     data = args.data_name_or_path
     shape = (args.batch_size, args.pad_length)
     places = (data, data.parent / "SST-2")
-    export(args.checkpoint_path, near(data), args.checkpoint_file, ("src_tokens",), path, shape, places)
+    export(args.checkpoint_path, near(data), ("src_tokens",), path, shape, places, args.checkpoint_file)
 
 
 def roberta_postprocess(description: str) -> None:
@@ -153,7 +147,7 @@ def albert_pth2onnx(description: str) -> None:
     args = p.parse_args()
     path = args.onnx_dir / f"albert_seq{args.max_seq_length}_bs{args.batch_size}.onnx"
     shape, data = (args.batch_size, args.max_seq_length), [args.data_dir] if args.data_dir else []
-    export(args.pth_dir, pieces_of(args.pth_dir), None, ALBERT, path, shape, data)
+    export(args.pth_dir, pieces_of(args.pth_dir), ALBERT, path, shape, data)
 
 
 def albert_postprocess(description: str) -> None:

@@ -41,10 +41,10 @@ def uncollected():
         gc.enable()
 
 
-def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
+def pth2onnx(description: str, inputs: tuple[str, ...], words=None) -> None:
     """Export a checkpoint folder to ONNX; written only if it agrees with PyTorch on every sentence of --text_file.
 
-    The second spelling of an option is TinyBERT's.
+    The second spelling of an option is TinyBERT's. words: the options, the command line's if not given.
     """
     p = options.parser(description)
     p.add_argument(
@@ -60,14 +60,9 @@ def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
     p.add_argument("--eval_batch_size", type=int, help="fix the shape to this batch and --seq_len (open if not given)")
     p.add_argument("--do_lower_case", action="store_true", help="changes nothing: tokenizer_config.json says it")
     options.task(p)
-    args = p.parse_args()
+    args = p.parse_args(words)
     if args.eval_batch_size is not None and args.eval_batch_size < 1:
         p.error(f"--eval_batch_size {args.eval_batch_size}: must be 1 or more")
-    write(args, inputs)
-
-
-def write(args, inputs: tuple[str, ...]) -> None:
-    """`pth2onnx` of its parsed options. Raises UserError, and writes nothing, where the graph does not agree."""
     # PyTorch's threads wait asleep: beside other work on the same cores, spinning ones took five times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with uncollected():
