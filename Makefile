@@ -43,6 +43,8 @@ include mk/tables.mk lab/lab.mk mk/develop.mk
 setup: $(VENV)/installed           ## install the locked packages into VENV
 data: build/data/dev.tsv           ## rebuild SST-2's validation set, 872 rows, byte for byte
 	$(info $<)
+new-model: | $(VENV)/installed     ## a folder of models/, NAME=, for a checkpoint of your own, FROM=
+	$(Q)$(py) -m tools.setup.new_model $(call need,NAME,its folder) $(call need,FROM,the checkpoint) $(TASK:%=--task %)
 onnx: $(family_onnx)               ## the graph that the compiler gets: export, simplify, modify
 	$(info $<)
 om: build/$(ONE)/$(compiled_one)   ## compile: an .om, a .plan, or the CPU engine's file

@@ -37,7 +37,7 @@ from tools.cpu.native import model as native
 from tools.make import cli, manifest
 from tools.results import compare, imports, peers, plot, published, record, report, show, table
 from tools.scale import files
-from tools.source import adapter, architecture, checkpoint, data, fetch, tensors, tokenizer
+from tools.source import adapter, architecture, checkpoint, data, families, fetch, tensors, tokenizer
 
 PUBLISHED, DRAWN = published.read(cli.ROOT / "models"), set()
 SNIPPETS = [data.canonical("A fine film."), data.canonical("A dull film.")]
@@ -125,7 +125,7 @@ def safetensors(path):
 
 
 def config(path):
-    architecture.shapes(architecture.read_config(path))
+    families.shapes(architecture.read_config(path))
 
 
 def tokenizers(path):

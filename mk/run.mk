@@ -22,7 +22,7 @@ $(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) $$(
 	$(call run_there,infer)
 
 do.score = models/$(model)/postprocess.py --output_path build/$*/output/out --label_path $(input)/labels.json \
-    --save_path {}
+    --save_path {} $(patsubst %,--threshold %,$(filter-out 0.5,$(THRESHOLD)))
 $(leaves:%=build/%/score.json): build/%/score.json: build/%/output/MANIFEST $$(input)/MANIFEST $$(call by,score)
 	$(call run,score)
 do.accuracy = -m tools.results.record accuracy build/$* --save_path {}

@@ -90,7 +90,8 @@ def rescored(leaf: Path) -> dict:
     """score.json's content, computed again from the outputs that `leaf` stores."""
     from tools.base import output_files
 
-    return output_files.score(leaf / "output" / "out", record.input_of(leaf) / "labels.json")
+    threshold = float(record.parameters(leaf).get("threshold", tasks.THRESHOLD))
+    return output_files.score(leaf / "output" / "out", record.input_of(leaf) / "labels.json", threshold)
 
 
 SCORE = ("task", "labels", "correct", "total", "predictions", "truth", "metrics")

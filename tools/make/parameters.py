@@ -72,6 +72,7 @@ precisions = lambda value, o: among(value, {p for c in o["CHIPS"].split() for p 
 step = lambda value, o: among(value, chips.STEPS)
 on_bad = lambda value, o: among(value, ("stop", "null"))
 lengths = lambda value, o: models.lengths(value)
+share = lambda value, o: "" if re.fullmatch(r"0\.\d{0,3}[1-9]", value) else "is no number between 0 and 1, such as 0.5"
 switch = lambda value, o: "" if value == "1" else "is not 1 or empty"
 
 
@@ -172,7 +173,13 @@ ROWS = (
     Parameter("SLURM_ARGS", "", text, TABLES, "LAUNCH=slurm: options of sbatch, such as --gres=npu:1", many=True, dev=True),
     Parameter("A", "", path, RECORDS, "compare: a record, or a folder that holds an accuracy.json", ("compare",), dev=True),
     Parameter("B", "", path, RECORDS, "compare: the other one", ("compare",), dev=True),
-    Parameter("FROM", "", path, RECORDS, "record: a summary or log of ais_bench or trtexec made elsewhere", ("record",)),
+    Parameter("FROM", "", path, RECORDS, "record: a log of ais_bench or trtexec; new-model: a checkpoint",
+              ("record", "new-model")),
+    Parameter("NAME", "", name, RUN, "new-model: what its folder of models/ is called", ("new-model",), dev=True),
+    Parameter("TASK", "", text, RUN, "new-model: what is asked of it, where the checkpoint does not say", ("new-model",),
+              dev=True),
+    Parameter("THRESHOLD", "0.5", share, RUN, "of each label's sigmoid, where a text may have several labels",
+              place=Place("leaf", ".t{}"), dev=True),
     Parameter("CLAIM", "", text, CHECK, "claims: check this one (its id), the short ones (short) or all (all)",
               ("claims",), dev=True),
     Parameter("ATC", "auto", text, ASCEND, "where atc is: auto, its path, or docker or podman with CANN_IMAGE", dev=True),
@@ -227,7 +234,8 @@ def others(record: dict) -> str:
     return "".join(written.format(value) for written, value in said if value not in (None, ""))
 
 
-PATTERNS = {"weights": r"(?:[^/_]|_[^/])+?", "bs": r"\d+", "chip": "[^/-]+", "engine": "[^/-]+", "precision": "[^/.]+?"}
+PATTERNS = {"weights": r"(?:[^/_]|_[^/])+?", "bs": r"\d+", "chip": "[^/-]+", "engine": "[^/-]+", "precision": "[^/.]+?",
+            "threshold": r"0\.\d+"}
 
 
 def pattern() -> re.Pattern:

@@ -71,7 +71,9 @@ Above = Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Finite = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
-Answers = Annotated[list[Annotated[int, Field(ge=-1, le=10**15)] | Finite], Field(min_length=1, max_length=10**6)]
+Several = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=10_000)]
+One = Annotated[int, Field(ge=-1, le=10**15)] | Finite
+Answers = Annotated[list[One | Several], Field(min_length=1, max_length=10**6)]
 Some = Field(min_length=1, max_length=100_000)
 Times = Annotated[list[Number], Some]
 Turn6 = Annotated[list[Number], Field(min_length=6, max_length=6)]
@@ -260,7 +262,10 @@ class Accuracy(Record):
         return self
 
     def in_range(self) -> bool:
-        """Whether truth and predictions are class numbers; -1 is a tie."""
+        """Whether truth and predictions are class numbers, of which -1 is a tie, or lists of them."""
+        if tasks.TASKS[self.task].several:
+            known = range(len(self.labels))
+            return all(type(v) is list and set(v) <= set(known) for v in self.truth + self.predictions)
         span = range(-1, len(self.labels))
         return all(type(v) is int and v in span for v in self.truth + self.predictions) and min(self.truth) >= 0
 
