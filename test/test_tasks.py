@@ -207,7 +207,7 @@ def test_every_task_of_the_benchmark_is_here_and_files_of_others_are_refused(tmp
 def test_pairs_need_inputs_that_tell_the_two_apart():
     pair = tasks.TASKS["mrpc"]
     tasks.refuse_without_types(("input_ids", "segment_ids", "input_mask"), pair, "m")
-    with pytest.raises(cli.UserError, match="inputs are input_ids, attention_mask; add token_type_ids to INPUTS"):
+    with pytest.raises(cli.UserError, match="inputs are input_ids, attention_mask; add token_type_ids to inputs"):
         tasks.refuse_without_types(("input_ids", "attention_mask"), pair, "m")
 
 

@@ -189,7 +189,7 @@ ROWS = (
     Parameter("SST2", "", path, DEVELOP, "your own copy of SST-2: its folder, a zip of it or dev.tsv", dev=True),
     Parameter("RUNS", "100", whole(1, 999), DEVELOP, "torture: how many are killed; fuzz: hundreds of inputs a parser",
               ("torture", "fuzz"), dev=True),
-    Parameter("BASE", "", text, DEVELOP, "container: the image that it is built on, a Debian (Containerfile's if empty)",
+    Parameter("BASE", "", text, DEVELOP, "container: a Debian image to build on (Containerfile's if empty)",
               ("container",), dev=True),
     Parameter("VENV", ".venv", name, DEVELOP, "where the locked packages are installed", dev=True),
     Parameter("PYTHON", "python3", program, DEVELOP, "the Python that makes VENV, 3.11 or newer", dev=True),
