@@ -234,8 +234,14 @@ def others(record: dict) -> str:
     return "".join(written.format(value) for written, value in said if value not in (None, ""))
 
 
-PATTERNS = {"weights": r"(?:[^/_]|_[^/])+?", "bs": r"\d+", "chip": "[^/-]+", "engine": "[^/-]+", "precision": "[^/.]+?",
-            "threshold": r"0\.\d+"}
+PATTERNS = {
+    "weights": r"(?:[^/_]|_[^/])+?",
+    "bs": r"\d+",
+    "chip": "[^/-]+",
+    "engine": "[^/-]+",
+    "precision": "[^/.]+?",
+    "threshold": r"0\.\d+",
+}
 
 
 def pattern() -> re.Pattern:
