@@ -99,15 +99,16 @@ class Scorer:
         tokens.check(self.most, inputs)
         self.fields = [tokens.FIELDS[input_files.ROLES[name]] for name in inputs]
         self.tokenizer = tokens.load(job.tokenizer)
-        self.tokenizer.enable_truncation(self.most, direction=tokens.side(self.tokenizer))
         self.tokenizer.no_padding()
 
     def tokenised(self, texts, counts):
         """Yield the rows of each model input, of WINDOW texts at a time; counts how many were cut."""
         import numpy as np
 
+        from tools.source import tokens
+
         for start in range(0, len(texts), WINDOW):
-            rows = self.tokenizer.encode_batch(texts[start : start + WINDOW])
+            rows = tokens.encodings(self.tokenizer, texts[start : start + WINDOW], self.most)
             counts["cut"] += sum(bool(row.overflowing) for row in rows)
             yield [[np.array(getattr(row, field), np.int64) for row in rows] for field in self.fields]
 
