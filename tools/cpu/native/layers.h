@@ -192,8 +192,10 @@ static void run_tail(struct run *j, const struct work *w, int from, int n) {
             x[k / VL] = m->relu ? max2(tanhv(sum), V(0)) : tanhv(sum);
         }
         for (int i = 0; i < m->labels; i++) {
-            vec sum = V(0);
-            for (int k = 0; k < s.h / VL; k++) sum = fma3(x[k], load(head + i * s.h + k * VL), sum);
+            vec sum[16 / VL] = {0};
+            for (int k = 0; k < s.h; k += 16)
+                for (int j = 0; j < 16; j += VL)
+                    sum[j / VL] = fma3(x[(k + j) / VL], load(head + i * s.h + k + j), sum[j / VL]);
             j->logits[(int64_t)j->order[from + r] * m->labels + i] = total(sum) + last[i];
         }
     }

@@ -6,7 +6,7 @@
 
 The engine itself is engine.c, and one small C file for each family of processor units (make builds build/lib/native.so
 of them). tools/make/chips.py says which units each needs; `Model.cpu_supports` names the one that runs a precision here, or what to
-use instead. Families sum in other orders, so their logits differ in the last digits; each one's repeat bit for bit.
+use instead. fp32's logits are the same bits on all of them, and int8's where activations stay fp32 (docs/bits.md).
 
 A model.native file is, in this order:
     8 bytes   magic "bert2om1"

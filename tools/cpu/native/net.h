@@ -10,6 +10,18 @@
 #include <stdint.h>
 #include <string.h>
 
+/* TARGET("avx2,fma") ... TARGET_END: code for these units. clang has no pragma of gcc's. */
+#define PRAGMA(text) _Pragma(#text)
+#ifdef __clang__
+#define TARGET(units) PRAGMA(clang attribute push(__attribute__((target(units))), apply_to = function))
+#define TARGET_END PRAGMA(clang attribute pop)
+#else
+#define TARGET_END
+#ifndef TARGET /* test/avx512_emulation.h has its own */
+#define TARGET(units) PRAGMA(GCC target(units))
+#endif
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))

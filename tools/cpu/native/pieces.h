@@ -66,7 +66,7 @@ INLINE struct block block_of(enum kind kind, const struct epilogue *e, int row, 
  * tools/cpu/native/model.py takes GELU_FLOOR x (column sums of the weights) off the bias. */
 #define GELU_FLOOR 0.171875f
 
-#ifdef __AVX512BF16__
+#if WIDTH == 512 && !defined(FLOATS)
 
 /* Even and odd columns of a line of 32 bf16, as floats; and the integers nearest to both, as words in order again. */
 INLINE vec even(__m512i x) { return (vec)_mm512_slli_epi32(x, 16); }
@@ -167,10 +167,9 @@ static void add_norm(const struct work *w, const float *bias, const float *g, co
     for (int t = 0; t < rows; t += 16) {
         int n = MIN(16, rows - t);
         float *c = w->c + (int64_t)(t / 32) * panels * 1024 + t % 32 * 32;
-        vec sum[16], squares[16];
-        for (int r = 0; r < 16; r++) sum[r] = squares[r] = V(0);
+        vec sum[16][16 / VL] = {0}, squares[16][16 / VL] = {0};
         for (int r = 0; r < n; r++) {
-            vec s = V(0), q2 = V(0);
+            vec s[16 / VL] = {0}, q2[16 / VL] = {0};
             for (int k = 0; k < panels; k++)
 #pragma GCC unroll 4
                 for (int j = 0; j < 16; j += VL) {
@@ -182,10 +181,10 @@ static void add_norm(const struct work *w, const float *bias, const float *g, co
                         store(x, p);
                         store(x + 256, q);
                     }
-                    s = s + (p + q);
-                    q2 = fma3(p, p, fma3(q, q, q2));
+                    s[j / VL] = s[j / VL] + (p + q);
+                    q2[j / VL] = fma3(p, p, fma3(q, q, q2[j / VL]));
                 }
-            sum[r] = s, squares[r] = q2;
+            memcpy(sum[r], s, 64), memcpy(squares[r], q2, 64);
         }
         float means[16], invs[16];
         totals(sum, means);
@@ -225,4 +224,19 @@ static void embed(const struct work *w, const int32_t *ids, const int32_t *types
             store(c + j / 32 * 1024 + j % 32 / 16 * 256 + j % 16, types ? x + load(type + j) : x);
         }
     }
+}
+
+/* ---- bf16 weights for fp32 activations ---------------------------------------------------------------- */
+
+/* a bf16 panel of B as fp32, [kt][2][16][64 bytes] -> [2 kt][2][16][64 bytes] */
+INLINE const uint8_t *widen(const uint8_t *b, int kt, uint8_t *to) {
+    for (int k = 0; k < kt; k++)
+        for (int half = 0; half < 2; half++)
+            for (int i = 0; i < 256; i += VL, b += VL * 4) {
+                ivec pairs = *(const ivec_at *)b;
+                uint8_t *line = to + (2 * k + i / 128) * 2048 + half * 1024 + i % 128 / 16 * 128 + i % 16 * 4;
+                store(line, (vec)(pairs << 16));
+                store(line + 64, (vec)(pairs & (int32_t)0xffff0000));
+            }
+    return to;
 }
