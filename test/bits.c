@@ -42,7 +42,8 @@ static float power_of_2(float x) { /* 2^x; 0 below 2^-126.5 */
     return n < -126 ? 0 : ldexpf(p, n);
 }
 
-static float gelu(float x, int fine) {
+static float gelu(float x, int tanh, int fine) {
+    if (tanh) return x / (power_of_2(fminf(x * fmaf(x * x, -0.1029432397f, -2.302208198f), 126)) + 1);
     float most = fmaxf(x, 0) + 0.0f, z = fabsf(x);
     if (!fine)
         return fmaf(POLYNOMIAL(fminf(z, 3.9f), 0.0007324224570766091f, -0.011149106547236443f, 0.06421492248773575f,
@@ -136,7 +137,7 @@ void bits(const struct net *m, const int32_t *ids, const int32_t *types, int n, 
             EACH(k, s.h) h[t][k] = sum[k] + ((const float *)T(OUT_BIAS))[k] + h[t][k];
             norm(m, h[t], T(LN1_G), T(LN1_B));
             dense(h[t], s.h, s.inter, T(UP_W), T(UP_BIAS), T(UP_SCALE), num, num == S8 ? T(UP_SMOOTH) : 0, 0, up);
-            EACH(k, s.inter) up[k] = gelu(up[k], num != S8);
+            EACH(k, s.inter) up[k] = gelu(up[k], m->gelu, num != S8);
             memset(sum, 0, s.h * 4);
             for (int at = 0; at < s.inter; at += s.slice)
                 dense(up + at, MIN(s.slice, s.inter - at), s.h,
@@ -150,8 +151,8 @@ void bits(const struct net *m, const int32_t *ids, const int32_t *types, int n, 
     dense(h[0], s.h, s.h, tensor(m, end), tensor(m, end + 1), 0, m->wide, 0, 0, sum);
     EACH(k, s.h) {
         float e = power_of_2(fminf(fmaxf(sum[k], -20), 20) * 2.8853900817779268f);
-        sum[k] = 1 - 2 / (e + 1);
-        if (m->relu) sum[k] = fmaxf(sum[k], 0);
+        if (m->head <= TANH_RELU) sum[k] = 1 - 2 / (e + 1);
+        sum[k] = m->head == GELU_HEAD ? gelu(sum[k], 0, 1) : m->head == TANH ? sum[k] : fmaxf(sum[k], 0);
     }
     EACH(i, m->labels) {
         float lane[16] = {0};

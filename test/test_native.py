@@ -212,7 +212,7 @@ def on_arm(tmp_path_factory):
         number = list(native.FAMILIES).index(family)
         arrays = [np.frombuffer(engine.weights, np.uint8), engine.offsets, engine.numbers, np.zeros_like(engine.sums)]
         arrays += [ids, np.zeros_like(ids), start, rows, rows]
-        given = struct.pack("<6i", number, len(rows), block, 4, int(rows.max()), 2) + bytes(engine.net)[:44]
+        given = struct.pack("<6i", number, len(rows), block, 4, int(rows.max()), 2) + bytes(engine.net)[:48]
         given += b"".join(struct.pack("<i", a.nbytes) + a.tobytes() for a in arrays)
         done = subprocess.run([ARM[1], "-cpu", "max", program], input=given, stdout=subprocess.PIPE, check=True)
         return np.frombuffer(done.stdout, np.float32).reshape(len(rows), -1)
@@ -330,6 +330,31 @@ def test_pairs_of_texts_and_other_numbers_of_labels(tmp_path, library, defined, 
         engine.run(list(ids), list(types + 1))
 
 
+@pytest.mark.parametrize("head", native.HEADS)
+@pytest.mark.parametrize("form", native.GELUS)
+def test_heads_and_forms_of_gelu_of_other_families(tmp_path, library, defined, precision, head, form):
+    """DistilBERT has a ReLU behind the pooler, ELECTRA a GELU, ALBERT the feed-forward's tanh form: fields of the header."""
+    import torch
+
+    classifier, batch = trained(), sentences(12)
+    bert_graphs.export(tmp_path / "model.onnx", classifier)
+    converter.convert(tmp_path / "model.onnx", tmp_path / "plain.native", precision)
+    data = (tmp_path / "plain.native").read_bytes()
+    (tmp_path / "model.native").write_bytes(header(data, head=head, gelu=form))
+    engine = native.Model(tmp_path / "model.native", library=library)
+    for layer in classifier.bert.encoder.layer:
+        layer.intermediate.intermediate_act_fn = torch.nn.GELU("tanh" if form == "tanh" else "none")
+    acts = {"tanh": torch.nn.Tanh(), "relu": torch.nn.ReLU(), "gelu": torch.nn.GELU()}
+    classifier.bert.pooler.activation = torch.nn.Sequential(*(acts[name] for name in head.split()))
+    with torch.no_grad():
+        classifier.eval()  # which exporting undoes
+        want = np.concatenate([classifier(torch.tensor([s])).logits.numpy() for s in batch])
+    have = engine.run(batch)
+    assert np.abs(have - want).max() < NEAR[precision] * max(1, np.abs(want).max())
+    if engine.family in EXACT:
+        assert np.array_equal(have, defined(engine, batch))
+
+
 def test_a_file_of_single_texts_says_nothing_of_types(small, library):
     """It has the same bytes whatever the graph's inputs are called; other types than 0 are refused."""
     engine = native.Model(small / "model.native", library=library)
@@ -411,6 +436,8 @@ def header(data, **changes):
         (lambda d: header(d, labels=0), "labels"),
         (lambda d: header(d, labels=3), "bytes where the header promises"),
         (lambda d: header(d, types=-1), "types"),
+        (lambda d: header(d, head="sigmoid"), "head"),
+        (lambda d: header(d, gelu=["erf"]), "gelu"),
     ],
 )
 def test_hostile_files_are_refused_in_one_line(small, tmp_path, library, damage, says):
@@ -543,7 +570,7 @@ def test_a_missing_library_says_how_to_build_it(tmp_path):
 
 def test_structures_agree(library):
     """C and Python must mean the same struct net: a size that a workspace depends on tells."""
-    assert ctypes.sizeof(native.Net) == 10 * 4 + 4 + 4 + 4 * 8  # 4: up to a multiple of 8
+    assert ctypes.sizeof(native.Net) == 11 * 4 + 4 + 4 * 8
 
 
 def test_command_line(small, tmp_path):

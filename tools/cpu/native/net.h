@@ -29,8 +29,10 @@
 
 enum number { BF16, S8, F32, U8 }; /* the first three as model.py numbers a layer's precision */
 
+enum head { TANH, TANH_RELU, RELU, GELU_HEAD }; /* what follows the pooler, as model.py numbers it */
+
 struct net { /* the same fields, in the same order, as Net in tools/cpu/native/model.py */
-    int32_t layers, hidden, heads, inter, vocab, positions, slice, relu, wide, labels;
+    int32_t layers, hidden, heads, inter, vocab, positions, slice, head, wide, labels, gelu; /* head, gelu: see model.py */
     float eps;
     const uint8_t *base;      /* the payload of the model file */
     const int64_t *off;       /* tensor offsets: 4, then TENSORS per layer, then 5 */

@@ -8,6 +8,7 @@ struct epilogue {
     float *c;                          /* ADD */
     const float *bias, *column, *row;  /* int8: result = column[n] * row[m] * integer sum */
     const int32_t *sums;               /* int8 that was moved up: what a column's integer sum starts with */
+    int tanh;                          /* GELU: its tanh form */
 };
 
 /* A finished block of raw sums on its way out. Row r goes to out + r / 16 * half + r % 16 * step bytes. */
@@ -15,6 +16,7 @@ struct block {
     const float *raw, *bias, *by, *row;
     uint8_t *out;
     int64_t half, step;
+    int tanh;
 };
 
 /* rows [4 i, 4 i + 4) of a block */
@@ -44,6 +46,7 @@ INLINE void finish(enum kind kind, enum number num, int first, const struct bloc
             x = int8 ? fma3(x, load(b->by + j), bias0) : x + bias0;
             y = int8 ? fma3(y, load(b->by + 16 + j), bias1) : y + bias1;
             if (kind == ROWS) put2(out, 64, j, x, y);
+            else if (b->tanh) put2(out, 1024, j, gelu_tanh(x), gelu_tanh(y));
             else put2(out, 1024, j, gelu(x, sizeof(act) == 4 && !int8), gelu(y, sizeof(act) == 4 && !int8));
         }
     }
@@ -53,7 +56,7 @@ INLINE void finish(enum kind kind, enum number num, int first, const struct bloc
 INLINE struct block block_of(enum kind kind, const struct epilogue *e, int row, int p, int p0, int panels) {
     struct block b = {.half = kind == ROWS ? e->ld * 16L * sizeof(act) : kind == GELU ? e->ld * 1024L : 2048,
                       .step = kind == ROWS ? e->ld * sizeof(act) : 64};
-    b.bias = e->bias + p * 32, b.by = e->column + p * 32, b.row = e->row + row;
+    b.tanh = e->tanh, b.bias = e->bias + p * 32, b.by = e->column + p * 32, b.row = e->row + row;
     b.out = kind == ROWS ? (uint8_t *)(e->out + (int64_t)row * e->ld + p * 32)
           : kind == GELU ? (uint8_t *)e->out + ((int64_t)(row / 16) * e->ld + (p - p0) * (32 / KA)) * 1024
                          : (uint8_t *)(e->c + ((int64_t)(row / 32) * panels + p) * 1024 + row % 32 / 16 * 512);

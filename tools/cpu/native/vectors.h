@@ -165,6 +165,12 @@ INLINE vec gelu(vec x, int fine) {
     return fma3(p, t, max2(x, V(0)));
 }
 
+/* x / (1 + e^(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3) */
+INLINE vec gelu_tanh(vec x) {
+    vec e = exp2v(min2(x * fma3(x * x, V(-0.1029432397f), V(-2.302208198f)), V(126)), 0);
+    return x / (e + 1);
+}
+
 INLINE vec tanhv(vec x) { /* 1 - 2 / (e^2x + 1) */
     vec e = exp2v(min2(max2(x, V(-20)), V(20)) * 2.8853900817779268f, 0);
     return 1 - 2 / (e + 1);
