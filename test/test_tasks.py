@@ -380,7 +380,7 @@ def test_pairs_int8_score_and_refusals(repo, pairs):
     train = tsv(box / "train.tsv", "Quality\t#1 String\t#2 String", pairs.truth, texts(4, ROWS), texts(5, ROWS))
     given = ["MODEL=mine", "SEQ=64", f"DATA={own}"]
     assert "give TRAIN=" in repo.make(*given, "PRECISION=int8", "om", check=False).stderr
-    engine = "openvino" if cpu.cpu_flags() & cpu.VNNI else "native"
+    engine = "openvino" if cpu.cpu_flags() & chips.VNNI else "native"
     repo.make(*given, f"ENGINE={engine}", "PRECISION=int8", f"TRAIN={train}", "accuracy")
     assert len(accuracy_of(repo, "mine", f"cpu-{engine}-int8")["predictions"]) == ROWS
     if has_native():
