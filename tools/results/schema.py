@@ -166,8 +166,8 @@ class Launched(Strict):
     """Where the chip was that a run behind LAUNCH= used."""
 
     node: Plain
-    job: Text = ABSENT
-    device: Text = ABSENT
+    job: Text | None = ABSENT  # null behind a prefix that has none
+    device: Text | None = ABSENT
 
 
 KINDS = dict.fromkeys(parameters.NAMES, Name) | {"bs": Annotated[int, Field(ge=1, le=999)]}
