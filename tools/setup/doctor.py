@@ -54,7 +54,7 @@ def bench(python: str | None) -> str | None:
     """The Python that has ais_bench and its aclruntime: the one named, or else the first found."""
     if python is None:
         return ais_bench.find()
-    return python if ais_bench.has_ais_bench(python) else None
+    return python if ais_bench.lacks(python) is None else None
 
 
 def trtexec() -> str | None:
