@@ -6,15 +6,18 @@ benches := $(call kept_in,results/bench)
 folders  = $(sort $(patsubst results/records/%,results/records,$(patsubst results/bench/%,results/bench,$1)))
 from_folders = $(start) $@ $(call folders,$(filter-out FORCE,$^)) -- $(py) $(strip $(do.$1))
 figures := $(sort $(wildcard models/*/published.csv))
-# perf-table measures what this machine has the tools for. Of other chips it shows records, published figures, or the
+# A table measures what this machine has the tools for. Of other chips it shows records, published figures, or the
 # reason why there are none. Asked once, and only where a table has such chips; LAUNCH= leads to where the tools are.
+# trtexec times, and keeps no outputs: a T4 has no accuracy.
 tools_here  = $(shell $(our_python) -m tools.setup.doctor --engines --atc $(ATC) $(ais_python))
 tools_there = $(if $(LAUNCH),$(ascend.ENGINES) $(gpu.ENGINES),$(tools_here))
 measurable  = $(cpu.ENGINES) $(if $(filter-out $(CHIPS_cpu),$(CHIPS)),$(tools_there))
 present     = $(eval present := $(call with_engine,$(measurable)))$(present)
 with_engine = $(foreach r,$(ROWS),$(if $(filter $1,$(word 2,$(subst -, ,$(notdir $r)))),$r))
 absent      = $(filter-out $(present),$(ROWS))
-rows_of.accuracy-table = $(ROWS:%=build/%/accuracy.json)
+scorable    = $(foreach r,$(present),$(if $(findstring -trtexec-,$r),,$r))
+unscored    = $(addsuffix /accuracy,$(filter-out $(scorable),$(ROWS)))
+rows_of.accuracy-table = $(strip $(scorable:%=build/%/accuracy.json) $(if $(unscored),$(unscored) $(known)))
 known       = $(call folders,$(records)) $(figures)
 rows_of.perf-table     = $(strip $(present:%=build/%/perf.json) $(if $(absent),$(absent) $(known)))
 rows_of.table          = $(strip $(known))

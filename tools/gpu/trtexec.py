@@ -31,6 +31,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from tools.base import logs
 from tools.make import cli
 
 WORKSPACE = 5000  # MiB, as in the recipe
@@ -143,9 +144,8 @@ def printed(text: str, name: str, where: str) -> dict:
     lines = re.findall(rf"\] (?:\[I\] )?{name}: (min = .*)", text)
     if not lines:
         raise cli.UserError(f"{where}: no `{name}: min = ...` line; is it trtexec's whole output?")
-    found = re.findall(r"(\w+(?:\(\d+%\))?) = ([\d.e+-]+) ms", lines[-1])
     try:
-        return {"mean": None} | {k: finite(v) for k, v in found}
+        return {"mean": None} | {k: finite(v) for k, v in logs.pairs(lines[-1]).items()}
     except ValueError as e:
         raise cli.UserError(f"{where}: {name}: {e}; was it edited?") from None
 
@@ -153,8 +153,10 @@ def printed(text: str, name: str, where: str) -> dict:
 def verdict(text: str, where: str) -> tuple:
     """The TensorRT version of a run that PASSED.
 
-    Raises UserError where it failed, was cut off, ran at shapes of its own, or is of TensorRT 7 or older.
+    Raises UserError where it failed, was cut off, ran at shapes of its own, is one of several, or of TensorRT 7 or older.
     """
+    if (runs := text.count("&&&& RUNNING TensorRT.trtexec")) > 1:
+        raise cli.UserError(f"{where}: holds {runs} runs; give one file per run")
     if re.search(r"&&&& (?:PASSED|FAILED) TensorRT\.trtexec #", text):
         raise cli.UserError(
             f"{where}: of TensorRT 7 or older, whose trtexec counts no queries of an explicit batch (throughput: 0 qps);"
@@ -191,6 +193,10 @@ def summary(text: str, times, batch: int, where: str) -> dict:
         compute = stats(listed)
     if not qps or not compute["mean"]:
         raise cli.UserError(f"{where}: nothing was measured (throughput {qps} qps); was it cut off?")
+    if qps * compute["mean"] > 1100:  # one query after another
+        raise cli.UserError(
+            f"{where}: {qps} qps of {compute['mean']} ms each: several streams, or edited; time one stream"
+        )
     built = re.findall(r"Engine built in ([\d.]+) sec", text)
     copies = "no copies were timed"
     return {
@@ -214,7 +220,7 @@ def summary(text: str, times, batch: int, where: str) -> dict:
 def read(path, batch: int) -> dict:
     """A stored log of trtexec as `summary` has it, with source and sha256. `batch`: what one query held."""
     path = Path(path)
-    text = path.read_bytes().decode("utf-8", "replace")
+    text = logs.plain(logs.decoded(path.read_bytes()))
     default_off = verdict(text, str(path)) >= (11,) and "--includeDataTransfers" not in text
     alone = default_off or "--noDataTransfers" in text
     timed = "device compute only: no copies" if alone else "device compute, with copies beside it"
