@@ -201,11 +201,10 @@ def published(model):
 @pytest.mark.parametrize("model", sorted(p.parent.name for p in ROOT.glob("models/*/published.csv")))
 def test_published_figures_are_whole(model):
     rows = published(model)
-    keys = [tuple(r[k] for k in ("variant", "chip", "bs", "metric", "source")) for r in rows]
+    keys = [tuple(r[k] for k in ("variant", "chip", "bs", "precision", "metric", "source")) for r in rows]
     assert len(set(keys)) == len(keys)
     for r in rows:
-        unknown = r["source"].startswith("unverified: ") and r["commit"] == r["seq"] == r["bs"] == ""  # beside nothing
-        assert r["model"] == model and r["source"] and (unknown or re.fullmatch("[0-9a-f]{9,40}", r["commit"])), r
+        assert r["model"] == model and r["source"] and re.fullmatch("[0-9a-f]{40}", r["commit"]), r
         assert (r["metric"], r["unit"]) in {("throughput", "samples/s"), ("accuracy", "%")} and float(r["value"]) > 0, r
         if sentences_right := re.match(r"(\d+)/872", r["note"]):
             assert abs(float(r["value"]) - 100 * int(sentences_right[1]) / 872) < 0.006, r
