@@ -47,7 +47,7 @@ SLURM_ARGS :=
 A :=
 #:
 B :=
-#: record: a summary or log of ais_bench or trtexec that was made elsewhere
+#: record: a summary, log or folder of outputs of ais_bench or trtexec that was made elsewhere, or a kit's result.tar
 FROM :=
 ##@ Check and hand on
 #: claims: check this one (its id), the short ones (short) or all of them (all)
@@ -80,14 +80,14 @@ include mk/words.mk
 $(if $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(MAKE_VERSION)),$(error GNU make 4.2 or newer is needed, not $(MAKE_VERSION)))
 RUNNING    := setup data onnx om accuracy perf score
 TABLES     := accuracy-table perf-table bench repeat
-RECORDING  := record report audit verify reproduce compare
+RECORDING  := kit record report audit verify reproduce compare
 HANDING_ON := claims costs release container crate sbom clean distclean
 DEVELOPING := help help-dev doctor fusion-report demo-ascend train torture fuzz lock lint test
 .PHONY: $(RUNNING) $(TABLES) $(RECORDING) $(HANDING_ON) $(DEVELOPING) FORCE
 .DEFAULT_GOAL := help
 
 include mk/shell.mk mk/chips.mk $(wildcard models/*/model.mk) mk/score.mk mk/params.mk mk/sequence.mk mk/paths.mk
-include mk/install.mk mk/source.mk mk/graph.mk mk/compile.mk mk/run.mk lab/lab.mk mk/tables.mk mk/develop.mk
+include mk/install.mk mk/source.mk mk/graph.mk mk/compile.mk mk/run.mk lab/lab.mk mk/tables.mk mk/kit.mk mk/develop.mk
 
 # ---- Targets for people. A recipe here only prints what was made, so `make -q` and `make -n` stay truthful.
 ##@ Run one configuration
@@ -114,6 +114,8 @@ bench: build/$(dir $(ONE))bench.md  ## our engines and their peers, taking turns
 repeat: build/$(dir $(ONE))repeat.md  ## the same cells over an hour, alone and beside a load: which figure repeats
 	$(info $(file <$<))
 ##@ Records
+kit: build/kit-$(CHIP).tar         ## all that a card in another room needs, in one file: docs/ascend.md
+	$(info $<)
 record: | $(VENV)/installed        ## keep what was measured here, or the log FROM=, in results/
 	$(Q)$(record)
 report: $(reported)                ## remake results/ and the READMEs' tables from the records, and the report page

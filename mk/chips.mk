@@ -1,8 +1,8 @@
 # What each CHIP is: raw values only. The first precision and the first engine are the defaults.
 # Ascend: the names in CANN's platform_config (hicann/runtime, August 2026), and 310, which only an older CANN knows:
-# tools/ascend/atc.py asks the CANN it finds.
+# tools/ascend/atc.py asks the CANN it finds. A path has hyphens between its parts: 910B4-1 is spelt 910B4_1 there.
 CHIPS_ascend := 310P3 310P1 310P5 310P7 310B1 310B2 310B3 310B4 310 910A 910B 910ProA 910ProB 910PremiumA \
-                910B1 910B2 910B2C 910B3 910B4 910_9362 910_9372 910_9381 910_9382 910_9391 910_9392
+                910B1 910B2 910B2C 910B3 910B4 910B4_1 910_9362 910_9372 910_9381 910_9382 910_9391 910_9392
 CHIPS_gpu    := T4
 CHIPS_cpu    := cpu
 

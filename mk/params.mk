@@ -9,8 +9,8 @@ files := $(foreach g,$(MAKECMDGOALS),$(if $(findstring /,$g),$g))
 $(foreach g,$(filter-out $(TARGETS) $(files),$(MAKECMDGOALS)),\
     $(error there is no target '$g'$(call nearest,$g,$(TARGETS)); make help lists them))
 # Parameters of some targets alone.
-only := MODELS:accuracy-table,perf-table,record CHIPS:accuracy-table,perf-table,record,fusion-report \
-        BATCHES:accuracy-table,perf-table,record,fusion-report PRECISIONS:accuracy-table,perf-table,record \
+only := MODELS:accuracy-table,perf-table,record,kit CHIPS:accuracy-table,perf-table,record,fusion-report \
+        BATCHES:accuracy-table,perf-table,record,fusion-report,kit PRECISIONS:accuracy-table,perf-table,record,kit \
         $(addsuffix :score,INPUT OUT RERUN COLUMNS KEEP CLUSTER) A:compare B:compare FROM:record \
         CLAIM:claims RUNS:torture,fuzz ROUNDS:perf,perf-table,bench LAUNCH:om,accuracy,perf,accuracy-table,perf-table
 users_of = $(subst $(comma), ,$(patsubst $1:%,%,$(filter $1:%,$(only))))
@@ -29,12 +29,14 @@ number  := a whole number from 1 to 999
 digits  := $(wordlist 1,9,$(numbers))
 ALL_MODELS := $(patsubst models/%/model.mk,%,$(wildcard models/*/model.mk))
 ALL_CHIPS  := $(CHIPS_cpu) $(CHIPS_gpu) $(CHIPS_ascend)
-soc = $(patsubst 710,310P3,$(patsubst Ascend%,%,$1))
+soc = $(patsubst 910B4-1,910B4_1,$(patsubst 710,310P3,$(patsubst Ascend%,%,$1)))
 # These are of an Ascend chip, the first of CHIPS= or 310P3 where none is given.
 ascend_only := $(if $(filter-out fusion-report demo-ascend,$(or $(MAKECMDGOALS),help)),,yes)
 $(if $(ascend_only),$(if $(filter CHIP,$(given)),,$(eval override CHIP := $(firstword $(CHIPS) 310P3))))
 override CHIP   := $(call soc,$(CHIP))
 not_ascend := $(if $(filter demo-ascend,$(MAKECMDGOALS)),$(filter-out $(CHIPS_ascend),$(CHIP)))
+$(if $(filter kit,$(MAKECMDGOALS)),$(if $(filter $(CHIPS_cpu),$(CHIP)),\
+    $(error make kit is for a card elsewhere: say which, as CHIP=310P3, 910B4 or T4)))
 $(if $(not_ascend),$(error make demo-ascend is of an Ascend chip such as CHIP=310P3, not CHIP=$(not_ascend)))
 override CHIPS  := $(foreach c,$(or $(CHIPS),$(CHIP)),$(call soc,$c))
 override MODELS := $(or $(MODELS),$(MODEL))

@@ -47,7 +47,12 @@ rows_of_model = $(foreach c,$(CHIPS),$(call rows_of_chip,$1,$c))
 ROWS    := $(sort $(foreach m,$(MODELS),$(call rows_of_model,$m)))
 SCORING := $(if $(filter $(CHIPS_cpu),$(CHIP)),$(call path,$(MODEL),real,$(BS),cpu,$(PRECISION)))
 REAL    := $(MODEL)/$(weights_name)/seqreal/bs32
-leaves  := $(sort $(ONE) $(ROWS) $(SCORING) $(BENCHED:%=$(dir $(ONE))%) $(BENCHED:%=$(REAL)/%))
+buckets_of := 64:32-64 128:64-128 256:128-256 512:256-512
+kit_variants = $($1.SEQ) $(if $(filter $(CHIPS_ascend),$(CHIP)),$(patsubst $($1.SEQ):%,%,$(filter $($1.SEQ):%,$(buckets_of))) $($1.SEQ)p)
+kit_seqs = $(if $(SEQ)$(PACK),$(call seq_of,$1),$(kit_variants))
+kit_of  = $(foreach s,$(kit_seqs),$(foreach b,$(BATCHES),$(foreach p,$(or $(PRECISIONS),$(PRECISION)),$(call path,$1,$s,$b,$(CHIP),$p))))
+KIT_ROWS := $(if $(filter kit,$(MAKECMDGOALS)),$(foreach m,$(MODELS),$(call kit_of,$m)))
+leaves  := $(sort $(ONE) $(ROWS) $(KIT_ROWS) $(SCORING) $(BENCHED:%=$(dir $(ONE))%) $(BENCHED:%=$(REAL)/%))
 up      = $(sort $(patsubst %/,%,$(foreach p,$1,$(dir $p))))
 batches := $(call up,$(leaves))
 shapes  := $(call up,$(batches))

@@ -54,7 +54,7 @@ import = $(py) -m tools.results.imports $(FROM) $(ONE) --given $(said) \
 keep_all = $(py) -m tools.results.record promote results/records $(made)
 keep_bench = $(py) -m lab.bench promote $(bench_made) --save_path results/bench
 measured = $(if $(bench_made),$(keep_bench);) $(if $(made)$(if $(bench_made),,none),$(keep_all))
-record = $(if $(FROM),$(import),$(measured))
+record = $(if $(filter %.tar,$(FROM)),$(judge),$(if $(FROM),$(import),$(measured)))
 # The parameters as given, for the checks that call make again; each value has been checked for odd characters.
 parameters = $(foreach v,$(filter-out V VENV,$(given)),'$v=$($v)') VENV=$(VENV)
 selected   = $(foreach v,$(filter MODEL WEIGHTS SEQ PACK BS CHIP PRECISION ENGINE,$(given)),'$v=$($v)')

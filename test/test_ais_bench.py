@@ -19,6 +19,8 @@ import om_writer
 import tiny
 
 from tools.ascend import summary
+from tools.base import trip
+from tools.setup import doctor
 
 ROWS, LENGTH, BATCH = 10, 8, 4
 FLAGS = ("--model", "model.om", "--input", "in/input_ids,in/attention_mask", "--output", "out")
@@ -120,7 +122,7 @@ def test_inputs_stand_in_the_order_of_the_om(folder):
     got = run(folder, "--model", "model.om", "--input", "in/attention_mask,in/input_ids")
     assert got.returncode == 1
     assert "model.om takes input_ids, attention_mask: give them in its order" in got.stderr
-    assert "ais_bench" not in got.stdout  # it was not started
+    assert "-m ais_bench" not in got.stdout  # it was not started
 
 
 def test_each_device_fills_up_its_own_last_batch():
@@ -394,3 +396,42 @@ def test_log_of_devices_adds_up(tmp_path):
 def test_parse_prints_json(tmp_path):
     got = tiny.tool("ascend.summary", stored(tmp_path, GOOD), cwd=tmp_path)
     assert json.loads(got.stdout)["batchsize"] == 8
+
+
+# ---- the card
+
+NPU_SMI = """+------------------------------------------------------------------------------------------------+
+| npu-smi 24.1.rc2                 Version: 24.1.rc2                                             |
++---------------------------+---------------+----------------------------------------------------+
+| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
+| Chip                      | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
++===========================+===============+====================================================+
+| 0     {0:<20}| OK            | 90.9        36                0    / 0             |
+| 0                         | 0000:C1:00.0  | 0           0    / 0          3161 / 65536         |
++===========================+===============+====================================================+
+| 1     {0:<20}| Alarm         | 90.9        36                0    / 0             |
+| 0                         | 0000:C2:00.0  | 0           0    / 0          3161 / 65536         |
+"""
+
+
+@pytest.mark.parametrize("name", ["910B4-1", "310P3", "Ascend910", "910_9391"])
+def test_what_npu_smi_names(name):
+    plain = name.removeprefix("Ascend")
+    assert trip.cards(NPU_SMI.format(name)) == [(plain, "OK"), (plain, "Alarm")]
+    assert not trip.unlike(f"Ascend{plain}", [plain]) and trip.unlike("Ascend310B4", [plain])
+    assert (
+        not trip.unlike("Ascend910_9362", ["910"])
+        and not trip.unlike("Ascend310P3", [])
+        and not trip.unlike(None, ["x"])
+    )
+
+
+@pytest.mark.parametrize(("answer", "here", "words"), [
+    ((0, NPU_SMI.format("310P3")), False, "310P3 OK, 310P3 Alarm: CHIP=310P3"),
+    ((0, NPU_SMI.format("310P3").replace("Alarm", "OK   ")), True, "CHIP=310P3"),
+    ((255, "dcmi model initialized failed, because the device is used. ret is -8020"), False, "npu-smi fails (exit 255: dcmi"),
+    ((None, ""), False, "no Ascend driver here"),
+])  # fmt: skip
+def test_doctor_on_the_card(monkeypatch, answer, here, words):
+    monkeypatch.setattr(doctor.trip, "said", lambda *_: answer)
+    assert doctor.card()[1] == here and words in doctor.card()[2]

@@ -31,6 +31,14 @@ def test_predictions_are_the_cpus(ascend):
     assert npu["predictions"] == cpu["predictions"]
     assert npu["engine_info"]["soc_version"] == "Ascend310P3"
     assert "--soc_version=Ascend310P3" in npu["engine_info"]["atc_cmdline"]
+    card = {k: npu["engine_info"][k] for k in ("npu", "npu_health", "npu_driver")}
+    assert card == {"npu": "310P3", "npu_health": "OK", "npu_driver": "0.0.0"}
+
+
+def test_another_card_than_the_chip_is_refused(ascend):
+    words = ("MODEL=tiny", "CHIP=310P3", "-W", f"build/{LEAF}/model.om", OUTPUT)
+    done = ascend.make(*words, env=env(FAKE_NPU="910B4-1"), check=False)
+    assert done.returncode == 2 and "compiled for Ascend310P3, npu-smi says 910B4-1: give CHIP=910B4-1" in done.stderr
 
 
 def test_every_atc_flag_is_visible_in_a_dry_run(ascend):

@@ -16,7 +16,8 @@ ais_bench and aclruntime: this one, those on PATH, those in the usual places. `r
 trips over: a clear line when ais_bench or aclruntime is missing; inputs given in another order than the .om's own,
 which ais_bench feeds by position without a word; --divide_input 1 for several devices, which the 2023 ais_bench does
 by itself and later ones do not; one folder of outputs and one summary where ais_bench leaves one per device, and that
-folder made before devices race for it; the spelling of the fork of 2026; and ais_bench's own error with what to do.
+folder made before devices race for it; the spelling of the fork of 2026; which card, driver, CANN and ais_bench it
+was, into the summary, and a refusal where that is not the chip of the .om; and ais_bench's own error with what to do.
 
 Of an --output folder that is there already, the official ais_bench since February 2024 takes none that others may
 enter, so that tools/make/run.py makes it 0750 (gitee ascend/tools 1ff4acca, path_security_check.py).
@@ -24,6 +25,7 @@ enter, so that tools/make/run.py makes it 0750 (gitee ascend/tools 1ff4acca, pat
 
 import argparse
 import functools
+import json
 import os
 import re
 import shlex
@@ -33,6 +35,7 @@ import sys
 from pathlib import Path
 
 from tools.ascend import om, summary
+from tools.base import trip
 from tools.make import cli
 
 INSTALL = (
@@ -95,6 +98,11 @@ def find() -> str | None:
     return next((python for python in pythons() if lacks(python) is None), None)
 
 
+def others() -> str:
+    """The interpreters that have PyPI's tool of that name, in words."""
+    return "".join(f" ({python}: {OTHER})" for python in pythons() if lacks(python) == OTHER)
+
+
 def said_in(text: str) -> list[str]:
     """What ais_bench complained of, the likeliest cause first: its [ERROR]s, wherever on a line, then an exception, then
     its [WARN]s. An [INFO] that ends in `error: ...` is none: it says so of a backend that nobody asked for."""
@@ -155,13 +163,16 @@ def as_in_2026(words: list[str]) -> list[str]:
     return spelled
 
 
-def check_order(model: str, given: str | None) -> None:
-    """UserError where the input folders are named as the .om's inputs and stand in another order: ais_bench would feed
-    them by position."""
-    if not given or not model.endswith(".om") or not Path(model).is_file():
+def check_model(model: str, given: str | None, npu: str | None) -> None:
+    """UserError where the .om is for another chip than npu-smi names, or its inputs stand in another order than the
+    folders that are named after them: ais_bench would feed them by position."""
+    if not model.endswith(".om") or not Path(model).is_file():
         return
-    own = [t["name"] for t in om.read(model)["models"][0].get("inputs", [])]
-    names = [Path(folder).name for folder in given.split(",")]
+    facts = om.read(model)["models"][0]
+    if trip.unlike(facts.get("soc_version"), [npu] if npu else []):
+        raise cli.UserError(f"{model} is compiled for {facts['soc_version']}, npu-smi says {npu}: give CHIP={npu}")
+    own = [t["name"] for t in facts.get("inputs", [])]
+    names = [Path(folder).name for folder in (given or "").split(",")]
     if names != own and sorted(names) == sorted(own):
         raise cli.UserError(
             f"--input has {', '.join(names)}, but {model} takes {', '.join(own)}: give them in its order"
@@ -199,13 +210,11 @@ def run(python: str | None, words: list) -> None:
         raise cli.UserError("several devices need --output_dirname: their outputs are put together there")
     if several and a.output:
         make_empty(Path(a.output, a.output_dirname))
-    check_order(a.model or "", a.input)
     python = python or find()
+    here = trip.facts(python)
+    check_model(a.model or "", a.input, here["npu"])
     if not python:
-        others = [f" ({p}: {OTHER})" for p in pythons() if lacks(p) == OTHER]
-        raise cli.UserError(
-            f"no Python with ais_bench and aclruntime: looked at {len(pythons())}{''.join(others)}; {INSTALL}"
-        )
+        raise cli.UserError(f"no Python with ais_bench and aclruntime: looked at {len(pythons())}{others()}; {INSTALL}")
     try:
         if several and a.divide_input is None and divides(python):
             words = [*words, "--divide_input", "1"]
@@ -218,6 +227,11 @@ def run(python: str | None, words: list) -> None:
         raise cli.UserError(explained(python, text, status))
     if several and a.output:
         summary.merge(Path(a.output, a.output_dirname))
+    if a.output and a.output_dirname:
+        kept = Path(a.output, f"{a.output_dirname}_summary.json")
+        told = cli.read_json(kept) | {"card": here}
+        with cli.whole_file(kept, "w") as f:
+            json.dump(told, f)
 
 
 def main():

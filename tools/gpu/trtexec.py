@@ -31,7 +31,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tools.base import logs
+from tools.base import logs, trip
 from tools.make import cli
 
 WORKSPACE = 5000  # MiB, as in the recipe
@@ -56,18 +56,13 @@ def find(program: str) -> str:
     return found
 
 
-def dotted(n: int) -> tuple:
-    """(major, minor, patch): 8503 is 8.5.3, 101303 is 10.13.3."""
-    return (n // 1000, n // 100 % 10, n % 100) if n < 10000 else (n // 10000, n // 100 % 100, n % 100)
-
-
 def version_of(program: str) -> tuple:
     """(major, minor, patch), from the first line of --help. Raises UserError where it names none."""
     got = subprocess.run([program, "--help"], capture_output=True, text=True, errors="replace", check=False)
     found = re.search(r"TensorRT\.trtexec \[TensorRT v(\d+)\]", got.stdout + got.stderr)
     if not found:
         raise cli.UserError(f"{program} --help does not name its TensorRT version; is it NVIDIA's trtexec?")
-    return dotted(int(found[1]))
+    return trip.dotted(int(found[1]))
 
 
 def precision_flags(precision: str, version: tuple) -> list:
@@ -169,7 +164,7 @@ def verdict(text: str, where: str) -> tuple:
         raise cli.UserError(f"{where}: {failure(text, 1)}")
     if "Automatically overriding shape" in text:
         raise cli.UserError(f"{where}: a dynamic ONNX was timed at shapes trtexec made up; give --shapes")
-    return dotted(int(last[-1][1]))
+    return trip.dotted(int(last[-1][1]))
 
 
 def summary(text: str, times, batch: int, where: str) -> dict:

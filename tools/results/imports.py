@@ -253,60 +253,55 @@ def elsewhere(kind: str, path: Path, spec: dict, info: dict | None, standin: boo
     }
 
 
-def throughput(path: Path, spec: dict, found: dict, info: dict, missing: dict, per_row: float = 1) -> dict:
-    """The record of a summary or log that was read. per_row: sentences in each row that it counted."""
+def throughput(path: Path, spec: dict, found: dict, info: dict, missing: dict) -> dict:
+    """The record of a summary or log that was read."""
     from tools.ascend import summary
 
     compute = found.get("compute") or found.get("GPU_compute_time") or {}
     times = found.get("times_ms") or found.get("gpu_compute_time_list")
-    nothing = {} if times else {"times_ms": "a log without single times"}
-    speed, latency = (
-        round(found["throughput"] * per_row, 3),
-        {"p50": "median", "p99": "percentile(99%)", "mean": "mean"},
-    )
-    return elsewhere(
-        "throughput", path, spec, info, bool(found.get("standin")), {"spread": "one run"} | nothing | missing
-    ) | {
+    missing = {"spread": "one run"} | ({} if times else {"times_ms": "a log without single times"}) | missing
+    speed, latency = round(found["throughput"], 3), {"mean": "mean", "p50": "median", "p99": "percentile(99%)"}
+    return elsewhere("throughput", path, spec, info, bool(found.get("standin")), missing) | {
         "timed": found["timed"],
         "samples_per_second": speed,
         "rounds": [speed],
         "spread": None,
         "latency_ms": {name: compute.get(key) for name, key in latency.items()},
         "requests": len(times) if times else None,
-        **summary.cards([found], per_row),
+        **summary.cards([found]),
     }
 
 
-def accuracy(
-    folder: Path, spec: dict, info: dict | None, standin: bool, missing: dict, labels: Path | None = None
-) -> dict:
-    """The record of a folder of outputs, one file a sentence of SST-2, or as labels.json and rows.json beside it say.
+def scored(folder: Path, labels: Path) -> dict:
+    """{predictions, correct ...} of outputs of SST-2, by labels.json and the rows.json beside it.
 
-    Raises UserError where they are not outputs of the 872 sentences, in order.
+    Raises UserError where they are not of its 872 sentences.
     """
-    beside = labels or folder.with_name("labels.json")
-    if beside.is_file():
-        score = output_files.score(folder, beside)
-    else:
-        stems = {p.name.split(".")[0].removesuffix("_0") for p in folder.glob("*_0.*")}
-        order = sorted(stems, key=lambda stem: int("0" + "".join(filter(str.isdigit, stem))))
-        with tempfile.TemporaryDirectory() as work:
-            path = Path(work, "labels.json")
-            path.write_text(json.dumps(dict(zip(order, map(str, records.truth()), strict=False))))
-            score = output_files.score(folder, path)
+    score = output_files.score(folder, labels)
     if score["total"] != records.SST2:
         raise cli.UserError(f"{folder}: outputs of {score['total']} sentences, not of SST-2's {records.SST2}")
-    made = elsewhere("accuracy", folder, spec, info, standin, missing) | {"predictions": score["predictions"]}
-    right = sum(str(p) == str(label) for p, label in zip(score["predictions"], records.labels_of(made), strict=True))
-    return made | records.proportion(right, score["total"]) | {"caveat": records.caveat(spec["weights"])}
+    pairs = zip(score["predictions"], records.labels_of(score), strict=True)
+    right = sum(str(answer) == str(label) for answer, label in pairs)
+    return {"predictions": score["predictions"], **records.proportion(right, score["total"])}
 
 
 def of_outputs(folder: Path, spec: dict, given: set) -> dict:
-    """The accuracy of a folder of outputs. Raises UserError where nobody says on which chip, in which batches."""
+    """The accuracy of a folder of outputs, one file a sentence, or as labels.json and rows.json beside it say.
+
+    Raises UserError where nobody says on which chip they were made, in which batches.
+    """
     if lacking := [key for key in ("CHIP", "BS") if key not in given]:
         raise cli.UserError(f"{folder}: outputs do not say what {lacking[0]} was: give it, as CHIP=310P3 BS=8")
     why = {key.lower(): "not in the outputs: the default" for key in SHOWN if key not in given | {"ENGINE"}}
-    return accuracy(folder, spec, None, False, why)
+    made = elsewhere("accuracy", folder, spec, None, False, why) | {"caveat": records.caveat(spec["weights"])}
+    if (beside := folder.with_name("labels.json")).is_file():
+        return made | scored(folder, beside)
+    stems = {p.name.rsplit("_0.", 1)[0] for p in folder.glob("*_0.*")}
+    order = sorted(stems, key=lambda stem: int("0" + "".join(filter(str.isdigit, stem))))
+    with tempfile.TemporaryDirectory() as work:
+        labels = Path(work, "labels.json")
+        labels.write_text(json.dumps(dict(zip(order, map(str, records.truth()), strict=False))))
+        return made | scored(folder, labels)
 
 
 def imported(path: Path, leaf: Path, given=SHOWN, devices: str | None = None) -> dict:

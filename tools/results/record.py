@@ -234,7 +234,8 @@ def tool_of(leaf: Path, summary: dict) -> dict:
         facts = om.read(leaf / "model.om")["models"][0]
         keys = ("atc_version", "opp_version", "soc_version", "atc_cmdline")
         standin = bool(summary.get("standin")) or facts.get("atc_version") == "STAND-IN"
-        return {"engine_info": {"name": "ais_bench", **{k: facts.get(k) for k in keys}}, "standin": standin}
+        info = {"name": "ais_bench", **{k: facts.get(k) for k in keys}, **(summary.get("card") or {})}
+        return {"engine_info": info, "standin": standin}
     if "tensorrt" in summary:
         info = {"name": "trtexec", "version": summary["tensorrt"], "args": summary.get("args")}
         return {"engine_info": info, "standin": bool(summary["standin"])}

@@ -18,7 +18,6 @@ Only the standard library: it has to work where nothing is installed yet. Ends w
 """
 
 import argparse
-import os
 import platform
 import re
 import shutil
@@ -27,11 +26,10 @@ import sys
 from pathlib import Path
 
 from tools.ascend import ais_bench
+from tools.base import trip
 from tools.checks import claims
 from tools.make import cli, cpu
 from tools.source import fetch
-
-ROOTS = ["/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/latest"]
 
 
 def first_line(*command: str) -> str:
@@ -43,11 +41,12 @@ def first_line(*command: str) -> str:
     return (done.stdout or done.stderr).strip().split("\n")[0] if done.returncode == 0 else ""
 
 
-def atc() -> str:
-    """Where ATC is: on PATH, below ASCEND_HOME_PATH, or in a known root."""
-    roots = [os.environ.get("ASCEND_HOME_PATH", ""), *ROOTS]
-    places = [f"{r}/{d}/atc" for r in roots if r for d in ("bin", "compiler/bin")]
-    return shutil.which("atc") or next((p for p in places if os.access(p, os.X_OK)), "")
+def atc(wanted: str = "auto") -> str:
+    """Where ATC is, as tools/ascend/atc.py finds it: on PATH, below ASCEND_HOME_PATH, or in a known root."""
+    if wanted in ("docker", "podman"):
+        return shutil.which(wanted) or ""
+    tool = trip.cann() if wanted == "auto" else None
+    return f"{tool['root']}/bin/atc" if tool else shutil.which(wanted) or ""
 
 
 def bench(python: str | None) -> str | None:
@@ -65,7 +64,7 @@ def trtexec() -> str | None:
 def engines(wanted: str, python: str | None) -> list[str]:
     """The engines of other chips that this machine has the tools for; `wanted` is atc's place as ATC says it, `python`
     that of ais_bench's Python as AIS_PYTHON says it."""
-    ascend = bench(python) and (atc() if wanted == "auto" else shutil.which(wanted))
+    ascend = bench(python) and atc(wanted)
     return [name for name, here in (("atc", ascend), ("trtexec", trtexec())) if here]
 
 
@@ -132,17 +131,33 @@ def ascend(python: str | None) -> list[tuple[bool, bool, str]]:
     """The same of CHIP=310P3 and its like: CANN's compiler, ais_bench's own Python, a card."""
     where, here = atc(), bench(python)
     version = first_line(here, "-c", "import platform; print(platform.python_version())") if here else ""
-    looked = f"AIS_PYTHON={python}: no" if python else f"no Python of {len(ais_bench.pythons())} with"
-    card = bool(first_line("npu-smi", "info"))
+    looked = (
+        f"AIS_PYTHON={python}: {ais_bench.lacks(python)}"
+        if python
+        else (f"none of {len(ais_bench.pythons())} Pythons has ais_bench and aclruntime{ais_bench.others()}")
+    )
     return [
         (False, True, f"atc  {where}: make om CHIP=310P3")
         if where
         else (False, False, "atc: make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh"),
         (False, True, f"Python {version} of {here}: ais_bench, make accuracy CHIP=310P3")
         if here
-        else (False, False, f"{looked} ais_bench and aclruntime: to run .om files {ais_bench.INSTALL}"),
-        (False, card, "npu-smi  an Ascend card answers" if card else "npu-smi: no Ascend driver here"),
+        else (False, False, f"{looked}: to run .om files {ais_bench.INSTALL}"),
+        card(),
     ]
+
+
+def card() -> tuple[bool, bool, str]:
+    """The same of the card: which chip, how it is; a driver that fails told from none."""
+    status, text = trip.said("npu-smi", "info")
+    if status is None:
+        return False, False, "npu-smi: no Ascend driver here"
+    chips = trip.cards(text) if status == 0 else []
+    if not chips:
+        why = " ".join(text.split())[:120] or "no word"
+        return False, False, f"npu-smi fails (exit {status}: {why}): is the driver loaded, may we use /dev/davinci*?"
+    told = ", ".join(f"{name} {health}" for name, health in chips)
+    return False, all(health == "OK" for _, health in chips), f"npu-smi  {told}: CHIP={chips[0][0]}"
 
 
 def gpu() -> list[tuple[bool, bool, str]]:
