@@ -4,6 +4,7 @@ the stand-ins for CANN, its result judged here.
 
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -136,9 +137,13 @@ def test_it_goes_on_after_a_failure_and_where_it_was(away, monkeypatch):
 def test_the_wrong_card_and_no_ais_bench_are_said(away):
     folder = away[1]
     done = trip(folder, FAKE_NPU="910B4")
-    assert done.returncode == 1 and "a kit for 310P3, and npu-smi says 910B4; make kit CHIP=910B4" in done.stderr
+    assert done.returncode == 1 and "a kit for 310P3, npu-smi says 910B4: make kit CHIP=910B4" in done.stderr
     done = trip(folder, "--python", "/usr/bin/python3")
-    assert done.returncode == 1 and "no Python with ais_bench" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1
+        and "has ais_bench and aclruntime; say --python" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 def edited(folder, change):
@@ -205,10 +210,34 @@ def test_what_the_kit_does_not_hold_is_refused_by_name(away, change, said, monke
         judged(built, path, monkeypatch)
 
 
-def test_a_kit_with_om_files_needs_no_atc(built, tmp_path):
-    words = ("MODEL=tiny", "CHIP=310P3", "BS=8", "BATCHES=8", "SEQ=64")
-    built.make(*words[:3], "om", env=tiny.environment())
-    built.make("kit", *words[:2], *words[3:])
-    with tarfile.open(built.path / "build/kit-310P3.tar") as tar:
-        [om] = [n for n in tar.getnames() if n.endswith(".om")]
-        assert tar.extractfile(om).read() == (built.path / f"build/{NAME}/model.om").read_bytes()
+def unpacked(path, folder):
+    with tarfile.open(path) as tar:
+        tar.extractall(folder, filter="tar")
+    return folder / "kit"
+
+
+def test_a_kit_with_om_files_needs_no_atc(away, tmp_path, monkeypatch):
+    built, folder = away
+    words = ("MODEL=tiny", "CHIP=310P3", "SEQ=64")
+    built.make(*words, "BS=8", "om", env=tiny.environment())
+    built.make("kit", *words, "BATCHES=8")
+    other = unpacked(built.path / "build/kit-310P3.tar", tmp_path)
+    shutil.copy(folder.parent / "bench-python", tmp_path)
+    before = os.umask(0)
+    try:
+        done = trip(other, FAKE_ATC_FAULT="crash")
+    finally:
+        os.umask(before)
+    assert done.returncode == 0, done.stdout
+    made, _ = judged(built, result(other), monkeypatch)
+    assert made[0]["engine_info"]["om_sha256"] == cli.sha256(built.path / f"build/{NAME}/model.om")
+
+
+def test_a_t4(built, tmp_path, monkeypatch):
+    built.make("kit", "MODEL=tiny", "CHIP=T4", "PRECISION=fp32", "BATCHES=8")
+    folder = unpacked(built.path / "build/kit-T4.tar", tmp_path)
+    done = trip(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [made], failed = judged(built, result(folder), monkeypatch)
+    assert failed == [] and (made["chip"], made["engine_info"]["tensorrt"]) == ("T4", "10.13.3")
+    assert len(made["rounds"]) == 2 and made["timed"].startswith("device compute only")

@@ -60,15 +60,6 @@ HINTS = (
     (r"No module named|libascendcl", INSTALL),
 )
 REFUSED = re.compile(r"The file (\S+) is group writable, or is others writable, as (import|export)")
-# Exits with 0 where both are there, 2 where ais_bench is another package of that name, else 1. Nothing is imported.
-HAS = """
-import importlib.util as u, os, sys
-spec = u.find_spec("ais_bench")
-if not spec:
-    sys.exit(1)
-runs = any(os.path.isfile(os.path.join(p, "__main__.py")) for p in spec.submodule_search_locations or ())
-sys.exit(2 if not runs else int(not u.find_spec("aclruntime")))
-"""
 SWITCHES = ("--auto_set_dymdims_mode", "--divide_input", "--display_all_summary")
 ELSEWHERE = ("/usr/local/python3*/bin/python3", "~/*conda3/bin/python3", "~/*conda3/envs/*/bin/python3")
 
@@ -85,11 +76,7 @@ def pythons() -> list[str]:
 
 def lacks(python: str) -> str | None:
     """What an interpreter lacks to run .om files; None where it has ais_bench and aclruntime."""
-    try:
-        status = subprocess.run([python, "-c", HAS], capture_output=True, timeout=60, check=False).returncode
-    except (OSError, subprocess.TimeoutExpired):
-        status = 1
-    return {0: None, 2: OTHER}.get(status, "no ais_bench and aclruntime")
+    return {0: None, 2: OTHER}.get(trip.said(python, "-c", trip.HAS)[0], "no ais_bench and aclruntime")
 
 
 @functools.cache

@@ -133,6 +133,16 @@ def unlike(soc: str | None, names: list) -> bool:
     return bool(chip and names) and chip not in names and not ("910" in names and chip.startswith("910"))
 
 
+# Exits with 0 where ais_bench and aclruntime are, 2 where ais_bench is another package of that name (PyPI's
+# ais_bench_benchmark has no program in it), else 1. Nothing is imported.
+HAS = """
+import importlib.util as u, os, sys
+spec = u.find_spec("ais_bench")
+if not spec:
+    sys.exit(1)
+runs = any(os.path.isfile(os.path.join(p, "__main__.py")) for p in spec.submodule_search_locations or ())
+sys.exit(2 if not runs else int(not u.find_spec("aclruntime")))
+"""
 VERSIONS = """
 import sys
 try:
@@ -151,13 +161,10 @@ def facts(python: str | None) -> dict:
     status, table = said("npu-smi", "info")
     chips = cards(table) if status == 0 else []
     driver = re.search(r"npu-smi +\S+ +Version: +(\S+)", table)
-    firmware = re.search(
-        r"Firmware Version +: +(\S+)", said("npu-smi", "info", "-t", "board", "-i", "0")[1] if chips else ""
-    )
-    here, known = (
-        cann(),
-        dict(re.findall(r"(\w+)=(\S+)", said(python, "-c", VERSIONS, "ais_bench", "aclruntime")[1] if python else "")),
-    )
+    board = said("npu-smi", "info", "-t", "board", "-i", "0")[1] if chips else ""
+    firmware = re.search(r"Firmware Version +: +(\S+)", board)
+    asked = said(python, "-c", VERSIONS, "ais_bench", "aclruntime")[1] if python else ""
+    here, known = cann(), dict(re.findall(r"(\w+)=(\S+)", asked))
     return {
         "npu": chips[0][0] if chips else None,
         "npu_health": chips[0][1] if chips else None,
@@ -171,9 +178,7 @@ def facts(python: str | None) -> dict:
 
 def installed() -> str:
     """The version files of a CANN that has no atc, the run-time packages nnrt and nnae."""
-    home = (
-        os.environ.get("ASCEND_HOME_PATH") or os.environ.get("ASCEND_TOOLKIT_HOME") or "/usr/local/Ascend/nnrt/latest"
-    )
+    home = os.environ.get("ASCEND_HOME_PATH") or "/usr/local/Ascend/nnrt/latest"
     text = ""
     for path in glob.glob(os.path.join(home, "*.info")) + glob.glob(os.path.join(home, "*", "*_install.info")):
         with open(path, errors="replace") as f:
@@ -197,14 +202,8 @@ def trtexec_words(version: tuple, precision: str, onnx: str | None, engine: str,
         skip = "--skipInference" if version >= (8, 6) else "--buildOnly"
         return ["--onnx=" + onnx, pool, "--noTF32", *typed, "--saveEngine=" + engine, skip]
     same = [] if version >= (11,) else ["--noDataTransfers", "--useSpinWait", "--useCudaGraph"]
-    return [
-        "--loadEngine=" + engine,
-        *same,
-        "--warmUp=1000",
-        "--duration=10",
-        "--iterations=100",
-        "--exportTimes=" + times,
-    ]
+    timed = ["--warmUp=1000", "--duration=10", "--iterations=100", "--exportTimes=" + times]
+    return ["--loadEngine=" + engine, *same, *timed]
 
 
 # ---- the kit
@@ -241,31 +240,36 @@ def run(command: list, log: str, cwd: str = ".", env: dict | None = None) -> str
         f.write("+ " + " ".join(command) + "\n" + text)
     if got.returncode:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        loud = (
-            [w for w in lines if re.search(r"\[E(RROR)?\]|^E[A-Z0-9]\d{4}|Error:|error:", w)]
-            or lines[-1:]
-            or ["no word"]
-        )
+        errors = [w for w in lines if re.search(r"\[E(RROR)?\]|^E[A-Z0-9]\d{4}|Error:|error:", w)]
+        loud = errors or lines[-1:] or ["no word"]
         killed = " (killed: too little memory?)" if got.returncode in (137, -9) else ""
         raise Failed("exit %d%s: %s" % (got.returncode, killed, loud[0][:300]))
     return text
 
 
+def graph(cell: dict, work: str) -> str:
+    """The path of a cell's graph, put together from its pieces. Failed where it is not the kit's."""
+    path = os.path.join(work, "model.onnx")
+    with open(path, "wb") as f:
+        for piece in cell["graph"]["pieces"]:
+            with open(os.path.join("blobs", piece), "rb") as part:
+                shutil.copyfileobj(part, f)
+    if sha256(path) != cell["graph"]["sha256"]:
+        raise Failed("the graph is not the kit's: unpack it again")
+    return path
+
+
 def compiled(cell: dict, work: str, log: str) -> str:
     """The .om of a cell: the kit's, or compiled here from the kit's graph. Failed where neither can be had."""
     path = os.path.join(work, "model.om")
-    if cell.get("om"):
+    if cell["om"]:
         shutil.copyfile(cell["om"], path)
+        os.chmod(path, 0o644)
         return path
     tool = cann()
     if tool is None:
         raise Failed("no .om in the kit and no atc here: source CANN's set_env.sh, or make the kit where atc is")
-    with open(os.path.join(work, "model.onnx"), "wb") as f:
-        for piece in cell["graph"]["pieces"]:
-            with open(os.path.join("blobs", piece), "rb") as part:
-                shutil.copyfileobj(part, f)
-    if sha256(os.path.join(work, "model.onnx")) != cell["graph"]["sha256"]:
-        raise Failed("the graph is not the kit's: unpack it again")
+    graph(cell, work)
     flags = implmode(cell["implmode"], number(tool["version"]), work)
     words = [w.replace("@out", "model").replace("@graph", "model.onnx") for w in cell["atc"]]
     for old, new in RENAMED.items():
@@ -351,19 +355,14 @@ def on_gpu(cell: dict, work: str, place: str, a) -> dict:
     version = dotted(int(found.group(1)))
     if cell["precision"] == "fp16" and version >= (11,):
         raise Failed("TensorRT 11 has no --fp16: use TensorRT 8 or 10")
-    with open(os.path.join(work, "model.onnx"), "wb") as f:
-        for piece in cell["graph"]["pieces"]:
-            with open(os.path.join("blobs", piece), "rb") as part:
-                shutil.copyfileobj(part, f)
+    onnx = graph(cell, work)
     plan, speeds = os.path.join(work, "model.plan"), []
-    run([program, *trtexec_words(version, cell["precision"], os.path.join(work, "model.onnx"), plan, None)],
-        os.path.join(place, "build.log"))  # fmt: skip
+    words = trtexec_words(version, cell["precision"], onnx, plan, None)
+    run([program, *words], os.path.join(place, "build.log"))
     for i in range(1, a.rounds + 1):
         times = os.path.join(place, "times%d.json" % i)
-        text = run(
-            [program, *trtexec_words(version, cell["precision"], None, plan, times)],
-            os.path.join(place, "time%d.log" % i),
-        )
+        words = trtexec_words(version, cell["precision"], None, plan, times)
+        text = run([program, *words], os.path.join(place, "time%d.log" % i))
         speeds.append(float(re.findall(r"Throughput: ([\d.e+]+) qps", text)[-1]) * cell["bs"])
     return {"rows_per_second": statistics.median(speeds), "tensorrt": ".".join(map(str, version))}
 
@@ -383,19 +382,11 @@ def run_cell(cell: dict, kit: str, a) -> dict:
     os.makedirs(work, 0o750)
     os.makedirs(place, 0o750)
     used = {"graph": cell["graph"]["sha256"], "run.py": sha256(os.path.abspath(__file__))}
-    used.update(
-        {
-            k: of_folder(cell[k]) if k == "input" else sha256(cell[k])
-            for k in ("input", "order", "reference")
-            if cell.get(k)
-        }
-    )
-    told = {
-        "kit": kit,
-        "cell": cell["name"],
-        "used": used,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
+    for key in ("order", "reference", "om"):
+        used.update({key: sha256(cell[key])} if cell[key] else {})
+    used.update({"input": of_folder(cell["input"])} if cell["order"] else {})
+    began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    told = {"kit": kit, "cell": cell["name"], "used": used, "started": began}
     try:
         told.update((on_gpu if cell["engine"] == "trtexec" else on_npu)(cell, work, place, a))
     except Failed as e:
@@ -421,13 +412,6 @@ def line(cell: dict, told: dict) -> str:
     return text + ("  (published: %s)" % ", ".join(cell["published"]) if cell["published"] else "")
 
 
-def has_ais_bench(python: str) -> bool:
-    """Whether an interpreter has the real ais_bench, and not PyPI's tool of that name."""
-    code = ("import importlib.util as u, os, sys; s = u.find_spec('ais_bench'); sys.exit(not (u.find_spec('aclruntime')"
-            " and s and any(os.path.isfile(os.path.join(p, '__main__.py')) for p in s.submodule_search_locations)))")  # fmt: skip
-    return said(python, "-c", code)[0] == 0
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--device", default="0", help="which card, as npu-smi info numbers them")
@@ -441,29 +425,24 @@ def main():
         content = json.load(f)
     npu = any(cell["engine"] == "atc" for cell in content["cells"])
     pythons = [a.python] if a.python else [sys.executable, "python3", *("python3.%d" % n for n in range(7, 14))]
-    a.python = next(filter(has_ais_bench, pythons), None) if npu else None
+    a.python = next((python for python in pythons if said(python, "-c", HAS)[0] == 0), None) if npu else None
     if npu and not a.python:
-        sys.exit(
-            "run.py: error: no Python with ais_bench and aclruntime of %s; say --python, and source CANN's set_env.sh"
-            % pythons
-        )
+        sys.exit("run.py: error: none of %s has ais_bench and aclruntime; say --python, source set_env.sh" % pythons)
     here = facts(a.python) if npu else {}
-    if npu and unlike(content["chip"], [here["npu"]] if here["npu"] else []):
-        sys.exit(
-            "run.py: error: a kit for %s, and npu-smi says %s; make kit CHIP=%s"
-            % (content["chip"], here["npu"], here["npu"])
-        )
+    chip = RENAMED.get("Ascend" + content["chip"], content["chip"])
+    if npu and unlike(chip, [here["npu"]] if here["npu"] else []):
+        sys.exit("run.py: error: a kit for %s, npu-smi says %s: make kit CHIP=%s" % (chip, here["npu"], here["npu"]))
+    cells = [cell for cell in content["cells"] if a.only in cell["name"]]
+    if not cells:
+        sys.exit("run.py: error: no cell's name holds %s" % a.only)
     told = []
-    for cell in (c for c in content["cells"] if a.only in c["name"]):
+    for cell in cells:
         told.append(run_cell(cell, kit, a))
         print(line(cell, told[-1]), flush=True)
     with open(os.path.join("result", "npu-smi.txt"), "w") as f:
         f.write(said("npu-smi", "info")[1] or said("nvidia-smi")[1])
-    machine = {
-        "host": re.sub(r"[^\w.-]", "_", platform.node()) or "host",
-        "system": platform.platform(),
-        "python": platform.python_version(),
-    }
+    machine = {"host": re.sub(r"[^\w.-]", "_", platform.node()) or "host"}
+    machine.update(system=platform.platform(), python=platform.python_version())
     with open(os.path.join("result", "result.json"), "w") as f:
         json.dump({"kit": kit, "machine": machine, "card": here}, f, indent=1)
     name = "result-%s.tar" % machine["host"]
