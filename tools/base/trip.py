@@ -1,6 +1,6 @@
 """Run a kit on the host of a card: compile, accuracy, throughput of each of its cells, and one file to carry home.
 
-    tar xf kit-310P3.tar && cd kit && python3 run.py            (README there; --device 0 --python PYTHON --rounds 3)
+    tar xf kit-310P3.tar && cd kit && python3 run.py        # here: python3 -m tools.base.trip --help
 
     bert_base_cased_sst2/default/seq128/bs8/310P3-atc-fp16   806/872  1 row differs, 0.0041 at most    1336.4 samples/s
     ...
@@ -229,7 +229,7 @@ def of_folder(folder: str) -> str:
 
 
 def run(command: list, log: str, cwd: str = ".", env: dict | None = None) -> str:
-    """Run a command, its words and output in `log`; the output. Failed with its own error where it does not end well."""
+    """Run a command, its words and output in `log`; the output. Raises Failed with its error where it ends badly."""
     try:
         got = subprocess.run(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, check=False)  # fmt: skip
@@ -248,7 +248,7 @@ def run(command: list, log: str, cwd: str = ".", env: dict | None = None) -> str
 
 
 def graph(cell: dict, work: str) -> str:
-    """The path of a cell's graph, put together from its pieces. Failed where it is not the kit's."""
+    """The path of a cell's graph, put together from its pieces. Raises Failed where it is not the kit's."""
     path = os.path.join(work, "model.onnx")
     with open(path, "wb") as f:
         for piece in cell["graph"]["pieces"]:
@@ -260,7 +260,7 @@ def graph(cell: dict, work: str) -> str:
 
 
 def compiled(cell: dict, work: str, log: str) -> str:
-    """The .om of a cell: the kit's, or compiled here from the kit's graph. Failed where neither can be had."""
+    """The .om of a cell: the kit's, or compiled here from the kit's graph. Raises Failed where neither can be had."""
     path = os.path.join(work, "model.om")
     if cell["om"]:
         shutil.copyfile(cell["om"], path)
@@ -299,7 +299,7 @@ def values(path: str) -> list:
 
 
 def compared(cell: dict, folder: str) -> dict:
-    """{correct, differ, largest}: of the outputs in `folder`, against the labels and the reference logits."""
+    """{correct, differ, largest}: of the outputs in `folder`, against labels and reference logits. Raises Failed where one is missing."""
     with open(cell["order"]) as f:
         order = json.load(f)
     count, labels = order["labels"], order["truth"]
@@ -347,7 +347,7 @@ def on_npu(cell: dict, work: str, place: str, a) -> dict:
 
 
 def on_gpu(cell: dict, work: str, place: str, a) -> dict:
-    """Build and time one cell by trtexec."""
+    """Build and time one cell by trtexec. Raises Failed where it is not here, or cannot."""
     program = shutil.which("trtexec") or "/usr/src/tensorrt/bin/trtexec"
     found = re.search(r"TensorRT\.trtexec \[TensorRT v(\d+)\]", said(program, "--help")[1])
     if not found:

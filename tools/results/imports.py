@@ -66,6 +66,7 @@ class Words(argparse.ArgumentParser):
             self.add_argument(*names, dest=names[0].strip("-"), nargs="?", const="1")
 
     def error(self, message):
+        """Raises UserError in place of ending the program."""
         raise cli.UserError(f"its arguments: {message}; are they ais_bench's?")
 
 

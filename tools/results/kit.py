@@ -70,7 +70,10 @@ def without(words: list[str]) -> list[str]:
 
 
 def order_of(folder: Path) -> dict:
-    """{labels: how many classes, truth: class of each sentence, rows: {output's stem: its sentences}} of input files."""
+    """{labels: how many classes, truth: class of each sentence, rows: {output's stem: its sentences}} of input files.
+
+    Raises UserError for a task that has scores.
+    """
     _, task, names = tasks.read(folder)
     labels = cli.read_json(folder / "labels.json")
     whole = any(isinstance(v, list) for v in labels.values())

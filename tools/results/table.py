@@ -140,7 +140,8 @@ def series(chip: str | None) -> str | None:
 
 def looked_up(leaf: str, records: list[dict], figures: list[dict]) -> list[dict]:
     """The rows of a configuration that cannot be measured here."""
-    kind, column = ("accuracy", "accuracy_%") if leaf.endswith("/accuracy") else ("throughput", "samples_per_s")
+    kind = "accuracy" if leaf.endswith("/accuracy") else "throughput"
+    empty = ("accuracy_%",) if kind == "accuracy" else ("samples_per_s", "timed")
     spec = records_of.parameters(Path(leaf.removesuffix("/accuracy")))
     mine = [r for r in records if r["kind"] == kind and all(r[k] == spec[k] for k in KEY)]
     if mine:
@@ -155,7 +156,7 @@ def looked_up(leaf: str, records: list[dict], figures: list[dict]) -> list[dict]
         "trtexec keeps no answers" if (kind, spec["engine"]) == ("accuracy", "trtexec") else LACKING[spec["engine"]]
     )
     reason = f"{lacking}; no record, nothing published"
-    return [dict.fromkeys(IDENTITY) | spec | {"figure": "none", column: None, "reason": reason}]
+    return [dict.fromkeys(IDENTITY) | spec | {"figure": "none", **dict.fromkeys(empty), "reason": reason}]
 
 
 def best(rows: list[dict]) -> list[dict]:
