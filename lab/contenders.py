@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from tools.base import input_files
-from tools.make import cli, cpu
+from tools.make import chips, cli, cpu
 from tools.source import tokens
 from tools.source.tokenizer import UNK
 
@@ -124,7 +124,8 @@ def openvino_of_ours(precision):
     """Padded with the engine of the recipe's shape; real lengths with SEQ=real's, its streams and requests as in `make score`."""
 
     def make(job):
-        from tools.cpu import engines, plan, score
+        from tools.cpu import engines, plan
+        from tools.scale import scorer
 
         path = file_of(job, f"openvino-{precision}-real")
         fixed, free = (engines.load(p, job.threads) for p in (file_of(job, f"openvino-{precision}"), path))
@@ -141,7 +142,7 @@ def openvino_of_ours(precision):
             columns = list(tokens.ragged(tokenizer, texts, job.seq, names).values())
             if not chosen:
                 chosen.append(plan.fastest(free, path, columns, job.batch, job.threads)[0])
-            return score.logits(chosen[0], columns, job.batch, lambda rows: None).argmax(1)
+            return scorer.logits(chosen[0], columns, job.batch).argmax(1)
 
         return f"openvino {fixed.version}", labels
 
@@ -359,7 +360,7 @@ def openvino_(int8=False):
             model = nncf.quantize(model, dataset, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(fed))
         hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": job.threads}
         if not int8:
-            if not cpu.cpu_flags() & cpu.BF16:
+            if not cpu.cpu_flags() & chips.BF16:
                 raise cli.UserError("this CPU has no bf16 unit")
             hints["INFERENCE_PRECISION_HINT"] = "bf16"
         queue = ov.AsyncInferQueue(core.compile_model(model, "CPU", hints))

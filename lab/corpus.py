@@ -1,16 +1,18 @@
 """The bad input corpus: small generators of malformed inputs, each with the command that must refuse it.
 
 A kind of input has a command, run in a folder that holds `good(folder)`'s files. A case changes one of them (bytes, a
-function of the good bytes, a number: the file is so long, with a hole at its end; or None: it is gone) and says what the
-one line of error has to hold. test_corpus.py runs them.
+function of the good bytes, a number: the file is so long, with a hole at its end; None: it is gone; "pipe" or "socket": it
+is one) and says what the one line of error has to hold. test_corpus.py runs them.
 """
 
+import contextlib
 import gzip
 import io
 import json
 import os
 import pickle
 import shutil
+import socket
 import struct
 import sys
 import tarfile
@@ -597,9 +599,14 @@ bad(
     (None, "no such record"),
 )
 
+for kind, file in (("accuracy", "a.json"), ("promote", "a.json"), ("table", "p.json"), ("table", "x.rows"), ("published", "models/x/published.csv"),
+                   ("pins", "pins.txt"), ("summary", "s.json"), ("log", "s.log"), ("trtexec", "t.log"), ("tsv", "dev.tsv")):  # fmt: skip
+    bad(kind, file, ("pipe", "a pipe or a device"), ("socket", "a pipe or a device"))
+
 # --- published figures, .om --------------------------------------------------------------------------------------------
 bad("published", "models/x/published.csv", (b"", ":1: the columns are not"), (b"model,value\n", ":1: the columns are not"), (replaced(b"120.5", b"fast"), ":2: value 'fast' is not a number"),
     (replaced(b"120.5", b""), ":2: value '' is not a number"), (replaced(b"120.5", b"nan"), ":2: value 'nan' is not a number"), (replaced(b"120.5", b"-3"), ":2: value '-3' is not"), (lambda b: b + b"x\n", ":3:"), (lambda b: b.replace(b"120.5", b"120.5,1,2,3"), ":2:"),
+    (replaced(b"somewhere", b"a\x1b[2Jb"), ":2: a control character"), (replaced(b"somewhere", "\u202eb".encode()), ":2: a control character"),
     (b"\xff\xfe", "not UTF-8"), (lambda b: b + b'"' + b"x" * 200_000, ":"))  # fmt: skip
 
 
@@ -631,16 +638,16 @@ PLAIN, NUMBER, LENGTH = (
 )
 MAKE = {
     "SEQ=real,64": "64,128, or real",
-    "INPUT=a;b": PLAIN,
-    "OUT=$(shell touch pwned)": PLAIN,
+    "INPUT=a\nb": "may hold any text of one line",
+    "SST2=$(shell touch pwned)": PLAIN,
     "PACK=2": "PACK='2' is not 1 or empty", "PACK=1 1": "holds blanks; it is one value",
     "MODEL=other": "MODEL='other' is not one of: ", "MODEL=": "MODEL='' is not one of: ", "MODEL=tiny minilm_sst2": "holds blanks; it is one value", "MODEL=../minilm_sst2": "is not one of: ",
     "MODEL=`touch pwned`": PLAIN, "MODEL=%": PLAIN, "MODELS=minilm_sst2 other": "MODELS='minilm_sst2 other' is not one of: ", "CHIP=gpu": "CHIP='gpu' is not one of: ", 'CHIP="cpu': PLAIN, "CHIP=cpu|ls": PLAIN,
     "CHIPS=cpu 310P9": "is not one of: ", "PRECISION=fp64": "PRECISION='fp64' is not one of: ", "PRECISION=fp16": "PRECISION='fp16' is not one of: ", "PRECISION=bf16,int8": "is not one of: ", "PRECISIONS=fp32 fp64": "is not one of: ",
     "ENGINE=atc": "ENGINE='atc' is not one of: ", "ENGINE=../native": "is not one of: ", "BS=0": f"BS='0' {NUMBER}", "BS=-1": f"BS='-1' {NUMBER}", "BS=08": f"BS='08' {NUMBER}", "BS=1000000": NUMBER,
-    "BS=99999999999999999999": NUMBER, "BS=8x": NUMBER, "BS=1e3": NUMBER, "BS=8.0": NUMBER, "BS=8 8": "holds blanks; it is one value", "BS=": NUMBER, "BS=8;ls": PLAIN, "BS=$$(ls)": PLAIN, "BATCHES=1 x": "made of whole numbers from 1 to 999", "BATCHES=": "made of whole numbers",
-    "BATCHES=1,4": "made of whole numbers", "SAMPLES=1e3": "SAMPLES='1e3' is not a whole number", "SAMPLES=0": NUMBER, "RUNS=-5": NUMBER, "RUNS=1000": NUMBER, "SEQ=7": f"SEQ='7' {LENGTH}", "SEQ=513": LENGTH, "SEQ=-128": LENGTH, "SEQ=0": LENGTH, "SEQ=128,64": LENGTH, "SEQ=64,64": LENGTH,
-    "SEQ=64,,128": LENGTH, "SEQ=../x": LENGTH, "SEQ=64 128": "holds blanks; it is one value", "WEIGHTS=a;b": PLAIN, "WEIGHTS=a b": "holds blanks; it is one value", "WEIGHTS=$(shell touch pwned)": PLAIN, "WEIGHTS=${HOME}": PLAIN, "WEIGHTS=x\ntouch pwned": "holds blanks; it is one value", "WEIGHTS=a'b": PLAIN,
+    "BS=99999999999999999999": NUMBER, "BS=8x": NUMBER, "BS=1e3": NUMBER, "BS=8.0": NUMBER, "BS=8 8": "holds blanks; it is one value", "BS=": NUMBER, "BS=8;ls": PLAIN, "BS=$$(ls)": PLAIN, "BATCHES=1 x": NUMBER, "BATCHES=": NUMBER,
+    "BATCHES=1,4": NUMBER, "SAMPLES=1e3": "SAMPLES='1e3' is not a whole number", "SAMPLES=0": NUMBER, "RUNS=-5": NUMBER, "RUNS=1000": NUMBER, "SEQ=7": f"SEQ='7' {LENGTH}", "SEQ=513": LENGTH, "SEQ=-128": LENGTH, "SEQ=0": LENGTH, "SEQ=128,64": LENGTH, "SEQ=64,64": LENGTH,
+    "SEQ=64,,128": LENGTH, "SEQ=../x": LENGTH, "SEQ=64 128": "holds blanks; it is one value", "WEIGHTS=a;b": PLAIN, "WEIGHTS=a b": "holds blanks; it is one value", "WEIGHTS=$(shell touch pwned)": PLAIN, "WEIGHTS=${HOME}": PLAIN, "WEIGHTS=x\ntouch pwned": PLAIN, "WEIGHTS=a'b": PLAIN,
     "WEIGHTS=a&b": PLAIN, "WEIGHTS=a>b": PLAIN, "WEIGHTS=~/x": PLAIN, "WEIGHTS=x*": PLAIN, "WEIGHTS=x\\": PLAIN, "WEIGHTS=é": PLAIN, "WEIGHTS=": "WEIGHTS=''", "WEIGHTS=..": "WEIGHTS='..'",
     "VENV=a'b": PLAIN, "SST2=$(x)": PLAIN, "ATC=a;ls": PLAIN, "CANN_IMAGE=a b": "holds blanks", "DEVICE=0;ls": PLAIN, **dict.fromkeys(("DEVICE=abc", "DEVICE=0,", "DEVICE=256", "DEVICE=0,0", "DEVICE=0,,1", "DEVICE=00", "DEVICE="), "is not made of numbers from 0 to 255, each once"), "ISA=AVX3": "is not one of: AVX AVX2", "FROM=`x`": PLAIN, "PYTHON=python3 -c": "holds blanks", "TRAIN=<x": PLAIN, "A=(x)": PLAIN, "B=[x]": PLAIN,
 }  # fmt: skip
@@ -687,7 +694,7 @@ def good(folder: Path) -> Path:
     quantise.write(folder / "a.safetensors", base, quantise.pack(base, tuned(base)))
     om_writer.write_om(folder / "m.om", name="x", inputs=[(n, "int64", [8, 128]) for n in bert_graphs.NAMES], outputs=[("o", "float32", [8, 2])], atc_cmdline="atc", weights=b"w")  # fmt: skip
     accuracy, perf = (
-        json.dumps(record.read(next((ROOT / "results/records").glob(f"*-8-cpu-onnxruntime-fp32-{k}.json")))).encode()
+        json.dumps(record.read(max((ROOT / "results/records").glob(f"*-8-cpu-onnxruntime-fp32-{k}.json")))).encode()
         for k in ("accuracy", "throughput")
     )
     row = "x,,64,T4,8,fp16,throughput,120.5,samples/s,somewhere,0123456789,\n"
@@ -700,6 +707,7 @@ def good(folder: Path) -> Path:
         "out/1_0.bin": np.float32([0, 1]).tobytes(), "out/2_0.bin": np.float32([1, 0]).tobytes(), "labels.json": b'{"1": "1", "2": "0"}',
         "wide/1_0.npy": npy(np.float32([[0, 1], [1, 0]]))(b""), "w/labels.json": b'{"1": ["1", "0"]}', "w/rows.json": b'{"1": [1, 0]}',
         "s.json": json.dumps(test_ais_bench.GOOD).encode(), "s.log": test_ais_bench.LOG.encode(), "t.log": test_trtexec.LOG.encode(), "a.json": accuracy, "b.json": accuracy, "p.json": perf, "x.rows": b"p.json\n",
+        "bench.json": max((ROOT / "results/bench").glob("*minilm*.json")).read_bytes(),
         "data/dev.edits": (ROOT / "data/dev.edits").read_bytes(), "models/x/published.csv": f"{','.join(COLUMNS)}\n{row}".encode(),
     }  # fmt: skip
     for name, content in texts.items():
@@ -733,6 +741,10 @@ def spoil(case: Case, good: Path, here: Path) -> list[str]:
     if isinstance(content, int):
         path.write_bytes(before)
         os.truncate(path, content)
+    elif isinstance(content, str):
+        path.unlink()
+        with contextlib.chdir(path.parent):  # a socket's whole path may be too long for one
+            os.mkfifo(path.name) if content == "pipe" else socket.socket(socket.AF_UNIX).bind(path.name)
     elif content is None:
         path.unlink()
     else:

@@ -5,15 +5,17 @@
     om       200 inputs, 97 refused, 0 failures, 1.0 s
     log      200 inputs, 193 refused, 0 failures, 0.5 s
 
-`make fuzz` gives each target 100 x RUNS inputs: sound files of corpus.py with bytes flipped, cut and repeated, JSON
-with values exchanged, and noise. Where atheris is installed, it goes on from there, guided by coverage, for as many
+`make fuzz` gives each target 100 x RUNS inputs: sound files of corpus.py (and all committed records) with bytes flipped,
+cut and repeated, JSON with values exchanged, and noise. Where atheris is installed, it goes on from there, guided by coverage, for as many
 seconds as RUNS says. test_fuzz.py is the short run of the tests.
 """
 
 import argparse
 import contextlib
+import copy
 import importlib.util
 import inspect
+import io
 import json
 import subprocess
 import sys
@@ -28,14 +30,16 @@ from hypothesis import strategies as st
 from lab import corpus
 from tools import recipe
 from tools.ascend import om
-from tools.base import input_files, onnxfile, output_files
+from tools.base import input_files, onnxfile, output_files, tasks
+from tools.checks import audit, consistency, verify
 from tools.cpu import engines
 from tools.cpu.native import model as native
 from tools.make import cli, manifest
-from tools.results import imports, published, record, show, table
+from tools.results import compare, imports, peers, plot, published, record, report, show, table
 from tools.scale import files
-from tools.source import adapter, architecture, checkpoint, data, fetch, tensors, tokenizer
+from tools.source import adapter, architecture, checkpoint, data, families, fetch, tensors, tokenizer
 
+PUBLISHED, DRAWN = published.read(cli.ROOT / "models"), set()
 SNIPPETS = [data.canonical("A fine film."), data.canonical("A dull film.")]
 
 
@@ -65,9 +69,30 @@ def trtexec(path):
 
 
 def records(path):
-    found = record.read(path)
-    show.show(found)
-    table.text(table.frame([found]), ".md")
+    """A record, and all that reads one. A picture takes nothing of a chain: of two records that differ there, one is drawn."""
+    value = record.read(path)
+    show.show(value)
+    for suffix in (".md", ".csv"):
+        table.text(table.frame([value]), suffix)
+    report.page({path: value}, PUBLISHED, pictures=False)
+    record.make_words(value)
+    list(consistency.faults(value))
+    verify.judge(value, value, PUBLISHED)
+    with contextlib.suppress(cli.UserError):  # scores have no flips
+        compare.report(value, value) if value["kind"] == "accuracy" else None
+    drawn = json.dumps(value | {"chain": None})
+    if drawn not in DRAWN:
+        DRAWN.add(drawn)
+        for which in plot.PLOTS:
+            plot.draw(which, [value], PUBLISHED, io.BytesIO(), "svg")
+
+
+def benches(path):
+    """A record of a bench, and all that reads one."""
+    values = list(record.load([path], ("bench",)).values())
+    peers.page(values)
+    peers.draw(values, PUBLISHED, io.BytesIO(), "svg")
+    list(audit.bench_faults(path))
 
 
 def figures(path):
@@ -100,7 +125,7 @@ def safetensors(path):
 
 
 def config(path):
-    architecture.shapes(architecture.read_config(path))
+    families.shapes(architecture.read_config(path))
 
 
 def tokenizers(path):
@@ -116,8 +141,8 @@ def graphs(path):
 
 
 def table_file(path):
-    source = files.Source(str(path), path.name, path.stat().st_size, "")
-    sum(len(table) for table in files.tables(source, ["sentence"]))
+    wanted = files.Wanted(tasks.TASKS["sst2"], ("negative", "positive"), (("sentence",),))
+    sum(len(table) for table in files.tables(files.Source(str(path), path.name), wanted))
 
 
 def listing(path):
@@ -137,6 +162,7 @@ TARGETS = {
     "log": (log, "s", ["s.json", "s.log"]),
     "trtexec": (trtexec, "t", ["t.log"]),
     "record": (records, "a.json", ["a.json", "p.json"]),
+    "bench": (benches, "bench.json", ["bench.json"]),
     "published": (figures, "models/x/published.csv", ["models/x/published.csv"]),
     "labels": (labels, "labels.json", ["labels.json"]),
     "pins": (pins, "pins.txt", ["pins.txt"]),
@@ -172,7 +198,8 @@ def check(target: str, folder: Path, content: bytes) -> bool:
     return True
 
 
-JSON = st.recursive(
+JUNK = [None, True, 0, -1, 1e308, 5e-324, 10**30, "", "x", "\ud800", "\x1b[2J", "=1", [], [[]], {}, {"": None}, [None]]
+JSON = st.sampled_from(JUNK) | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_subnormal=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=5,
@@ -208,7 +235,7 @@ def inputs(draw, seeds: list[bytes]) -> bytes:
 
 def exchanged(draw, whole) -> bytes:
     """JSON with one to three members replaced or dropped, at any depth."""
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
         node = whole
         while isinstance(node, dict | list) and node:
             key = draw(st.sampled_from(sorted(node) if isinstance(node, dict) else range(len(node))))
@@ -220,13 +247,25 @@ def exchanged(draw, whole) -> bytes:
         if isinstance(node, dict) and draw(st.booleans()):
             del node[key]
         else:
-            node[key] = draw(JSON)
+            node[key] = copy.deepcopy(draw(JSON))  # it may be changed in its turn
     return json.dumps(whole).encode()
 
 
-def run(target: str, folder: Path, examples: int, number=None) -> Counter:
-    """Hypothesis on one target, in a folder of corpus.good's files: how many inputs, how many refused."""
-    seeds = [(folder / name).read_bytes() for name in TARGETS[target][2]]
+def thinned(value):
+    """JSON whose long lists hold two elements: so that a change hits each field of a record, not its thousand times."""
+    if isinstance(value, dict):
+        return {key: thinned(inner) for key, inner in value.items()}
+    return [thinned(inner) for inner in (value[:2] if len(value) > 9 else value)] if isinstance(value, list) else value
+
+
+def committed(folder: Path) -> list[bytes]:
+    """The records of a folder, thinned."""
+    return [json.dumps(thinned(value)).encode() for value in record.load([folder]).values()]
+
+
+def run(target: str, folder: Path, examples: int, number=None, more: list[bytes] | None = None) -> Counter:
+    """Hypothesis on one target, in a folder of corpus.good's files: how many inputs, how many refused. more: seeds."""
+    seeds = [(folder / name).read_bytes() for name in TARGETS[target][2]] + (more or [])
     tally = Counter()
 
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -275,7 +314,8 @@ def main():
         for target in args.targets:
             began, tally, said = time.monotonic(), Counter(), "0 failures"
             try:
-                tally = run(target, folder, args.runs)
+                more = committed(cli.ROOT / "results/records") if target == "record" else []
+                tally = run(target, folder, args.runs, more=more)
                 if here:
                     again = [sys.executable, __file__, target, "--atheris", str(max(args.runs // 100, 1))]
                     subprocess.run(again, check=True, capture_output=True)

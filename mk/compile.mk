@@ -1,5 +1,5 @@
 # Compiled for its chip.
-compiled_one := $(call compiled,$(call engine_for,$(CHIP),$(PRECISION)))
+compiled_one := $(compiled.$(word 2,$(subst -, ,$(notdir $(ONE)))))
 
 # fp32 outputs of rows of one length are compared on all sentences as they are made (mk/run.mk), so here on few.
 gated_by_outputs = $(if $(one_length),$(filter cpu-%-fp32,$(call part,5)))

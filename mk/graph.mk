@@ -1,7 +1,8 @@
 # Input files and graphs: exported, simplified, modified. Each graph is compared with the one before it.
 do.export = models/$(model)/pth2onnx.py --model_dir $(checkpoint) --text_file $(sentences) $(asked) --seq_len $(longest) \
     --save_path {} --save_logits {reference.npy}
-$(sources:%=build/%/model.onnx): build/%/model.onnx: build/%/checkpoint/MANIFEST $$(sentences) $$(call by,export) \
+$(sources:%=build/%/model.onnx): build/%/model.onnx: build/%/checkpoint/MANIFEST $$(sentences) \
+    models/$$(model)/model.toml $$(call by,export) \
     $$(if $$(wildcard build/$$*/reference.npy),,FORCE)
 	$(call run,export)
 # The logits of the exported graph on all sentences, which its own gate has computed.
@@ -12,11 +13,11 @@ row_layout = $(if $(packed),--pack) $(if $(bs),--batch_size $(bs)) $(if $(real),
 do.inputs  = models/$(model)/preprocess.py --text_file $(sentences) --tokenizer_path $(checkpoint) \
     --seq_len $(seq_len) $(row_layout) $(asked) --save_path {}
 $(foreach f,$(shapes) $(batches),build/$f/input/MANIFEST): build/%/input/MANIFEST: \
-    build/$$(weights)/checkpoint/MANIFEST $$(sentences) $$(call by,inputs)
+    build/$$(weights)/checkpoint/MANIFEST $$(sentences) models/$$(model)/model.toml $$(call by,inputs)
 	$(call run,inputs)
 
 # Which rows a comparison takes. The last graph that this machine can run is compared on all sentences (a large model
-# has GATE_ROWS in its model.mk), the steps before it on the longest few: those only say which step was to blame.
+# has gate_rows in its model.toml), the steps before it on the longest few: those only say which step was to blame.
 few_rows  = --rows 16
 gate_rows = $(addprefix --rows ,$($(model).GATE_ROWS))
 
@@ -34,8 +35,7 @@ $(patsubst %,build/%/pack.onnx,$(filter %p,$(shapes))): build/%/pack.onnx: build
 	$(call run,pack)
 
 # shape_of INPUT: its static shape as onnxsim and atc write it, name:batch,length; -1 leaves a dimension open.
-# A packed row has one number of the input `first` for every 8 tokens (PACKED_TOKENS in tools/source/tokens.py).
-shape_of   = $1:$(batch_dim),$(if $(filter first,$1),$(shell expr $(length) / 8),$(length_dim))
+shape_of   = $1:$(batch_dim),$(if $(filter first,$1),$(first.$(length)),$(length_dim))
 batch_dim  = $(if $(real),-1,$(bs))
 length_dim = $(if $(real)$(bucketed),-1,$(length))
 shapes_of_inputs = $(foreach i,$(inputs),$(call shape_of,$i))
@@ -51,13 +51,4 @@ do.modify = models/$(model)/modify_onnx.py build/$(batch)/sim.onnx {} --target $
 $(foreach t,$(targets),$(batches:%=build/%/$t.onnx)): build/%.onnx: build/$$(batch)/sim.onnx $$(input)/MANIFEST \
     $$(call by,modify)
 	$(call run,modify)
-family_onnx := build/$(dir $(ONE))$(call family_of,$(CHIP)).onnx
-# fusion-report: a row a chip and batch size; where that row's .om is here, its operators are counted.
-fusion_precision = $(firstword $(filter $(PRECISION),$(atc.PRECISIONS)) fp16)
-fusion_chips   = $(or $(filter $(CHIPS_ascend),$(CHIPS)),310P3)
-fusion_batches = $(BATCHES) $(filter-out $(BATCHES),$(BS))
-fusion_row     = $(call row,$(MODEL),$2,$1,$(fusion_precision))
-fusion_rows    = $(foreach c,$(fusion_chips),$(foreach b,$(fusion_batches),$(call fusion_row,$c,$b)))
-fusion_oms     = $(wildcard $(fusion_rows:%=build/%/model.om))
-fusion_options = --precision $(fusion_precision) --chip $(call joined_by,$(comma),$(fusion_chips)) \
-    --batch $(call joined_by,$(comma),$(fusion_batches)) $(addprefix --om ,$(fusion_oms))
+family_onnx := build/$(dir $(ONE))$(family.$(CHIP)).onnx

@@ -1,6 +1,5 @@
-# A kit for a card in another room, and the record of what comes home: docs/ascend.md. Where neither SEQ nor PACK is
-# given, the kit holds each model's own length, and on Ascend its buckets and its packed rows, too.
-kit_graph     = build/$(batch)/$(if $(filter $(CHIPS_gpu),$(chip)),gpu,ascend).onnx
+# A kit for a card in another room, and the record of what comes home: docs/ascend.md.
+kit_graph     = build/$(batch)/$(family).onnx
 kit_reference = $(if $(filter $(longest),$(lastword $(lengths))),build/$(weights)/reference.npy,\
                 $(if $(packed),,build/$(shape)/reference.npy))
 elsewhere = $(subst {},@out,$(subst {stem},@out,$1))

@@ -9,7 +9,7 @@ untimed       = $(if $(filter onnxruntime,$(engine)),--untimed)
 not_used      = $(other_engines) $(if $(real),,tools/cpu/plan.py)
 
 # fp32 outputs of rows of one length are held to the exported graph's logits, kept by the export where it cut its
-# sentences to that length: then all of them, whatever GATE_ROWS says.
+# sentences to that length: then all of them, whatever gate_rows says.
 cut_alike     = $(filter $(longest),$(seq))
 reference     = build/$(if $(cut_alike),$(weights),$(shape))/reference.npy
 outputs_gate  = $(if $(gated_by_outputs),-- $(py) -m tools.graph.gate $(reference) {}/out --input $(input) \
@@ -22,7 +22,7 @@ $(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) $$(
 	$(call run_there,infer)
 
 do.score = models/$(model)/postprocess.py --output_path build/$*/output/out --label_path $(input)/labels.json \
-    --save_path {}
+    --save_path {} $(patsubst %,--threshold %,$(filter-out 0.5,$(THRESHOLD)))
 $(leaves:%=build/%/score.json): build/%/score.json: build/%/output/MANIFEST $$(input)/MANIFEST $$(call by,score)
 	$(call run,score)
 do.accuracy = -m tools.results.record accuracy build/$* --save_path {}
@@ -30,10 +30,9 @@ $(leaves:%=build/%/accuracy.json): build/%/accuracy.json: build/%/score.json $$(
 	$(call run,accuracy)
 
 # Rounds, not one long run: a table times all its rows once, then all again, so that a slow spell hits every row.
-timed = $(foreach r,$(wordlist 1,$(ROUNDS),$(digits)),$(1:%=build/%/round$r/MANIFEST))
+timed = $(foreach r,$(wordlist 1,$(ROUNDS),1 2 3 4 5 6 7 8 9),$(1:%=build/%/round$r/MANIFEST))
 # Rows of one length are timed on zeros, as the recipes do; buckets, packed rows and real lengths on the sentences.
-loops  := $(shell for b in $(sort $(BS) $(BATCHES)); do echo $$b:$$(($(SAMPLES) / b + 4)); done)
-loop    = --loop $(patsubst $(bs):%,%,$(filter $(bs):%,$(loops)))
+loop    = --loop $(loop.$(bs))
 # On the CPU for 10 ms a sample or longer, in turns with a fixed piece of work: tools/cpu/yardstick.py.
 yardstick = $(if $(filter cpu,$(family)),build/lib/peak.so)
 # The native engine takes any shape, so the timing names the recipe's: batch size and length.

@@ -34,6 +34,12 @@ def sources() -> list[str]:
     return [n.as_posix() for n in names if not made & set(n.parts)]
 
 
+def in_git(repo, *words) -> str:
+    """What a git command prints in a folder, with a name to commit under."""
+    who = ["-c", "user.name=n", "-c", "user.email=e@x"]
+    return subprocess.run(["git", *who, *words], cwd=repo, capture_output=True, text=True, check=True).stdout.strip()
+
+
 class Repo:
     """A copy of the work tree with one more model, `tiny` (2 layers, seeded), and the real virtual environment.
 
@@ -60,9 +66,8 @@ class Repo:
         config = self.path / "models" / name / "config.json"
         small = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
         config.write_text(json.dumps(json.loads(config.read_text()) | small))
-        values = (self.path / "models/minilm_sst2/model.mk").read_text()
-        values = values.replace("minilm_sst2", name).replace(":= wheel", ":= seeded").replace(":= 128", ":= 64")
-        (self.path / "models" / name / "model.mk").write_text(values)
+        path = self.path / "models" / name / "model.toml"
+        path.write_text(path.read_text().replace('"wheel"', '"seeded"').replace("= 128", "= 64"))
 
     def make(self, *words, env=None, check=True, timeout=900):
         """Run make in the copy with few threads; the finished process, its output as text."""

@@ -23,6 +23,8 @@ MODEL = "build/minilm_sst2/default"
 WRITE = """
 import pathlib, sys
 for name, text in zip(sys.argv[1::2], sys.argv[2::2]):
+    if name.startswith("--"):
+        continue  # an option of the real command
     path = pathlib.Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -120,7 +122,7 @@ def perf(bs: int = 8, config: str = "cpu-onnxruntime-fp32", ms: float = 10.0) ->
         rounds.append(f"{at}/round{k}/MANIFEST")
         zeros = ("{}/out/zeros_0.bin", "x")
         run(rounds[-1], f"{MODEL}/model.onnx", "--", sys.executable, "-c", WRITE,
-            "{}/out_summary.json", json.dumps(info), *zeros)  # fmt: skip
+            "{}/out_summary.json", json.dumps(info), *zeros, "--yardstick", "fp32")  # fmt: skip
     run(f"{at}/perf.json", "tools/results/record.py", *rounds, "--",
         sys.executable, "-m", "tools.results.record", "perf", str(at), "--save_path", "{}")  # fmt: skip
     return at / "perf.json"

@@ -117,6 +117,11 @@ class Slurm:
                 os.kill(pid, signal.SIGKILL)
         self.daemons.pop(name).wait()
 
+    def end(self, name: str) -> None:
+        """SIGTERM of a daemon, as a restart sends it."""
+        self.daemons[name].terminate()
+        self.daemons.pop(name).wait()
+
     def stepds(self, name: str) -> list[int]:
         """The managers of a node's job steps, which leave slurmd's tree: those whose socket is in its spool folder."""
         pids = set()

@@ -73,5 +73,40 @@ def sums(path):
 def vocabulary(folder, words):
     """A checkpoint folder with a vocabulary of five special pieces and some words."""
     folder.mkdir()
-    (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in [*tokenizer.SPECIAL, *words]))
+    tokenizer.build([*tokenizer.SPECIAL, *words]).save(str(folder / "tokenizer.json"))
     return folder
+
+
+def renamed(name, pairs):
+    for ours, theirs in pairs:
+        name = name.replace(ours, theirs)
+    return name
+
+
+def fairseq_name(name):
+    """fairseq's name of one of RobertaForSequenceClassification's tensors."""
+    if name.startswith("classifier."):
+        return f"classification_heads.sentence_classification_head.{name.removeprefix('classifier.')}"
+    pairs = [
+        ("roberta.embeddings.word_embeddings", "embed_tokens"),
+        ("roberta.embeddings.LayerNorm", "layernorm_embedding"),
+    ]
+    pairs += [("roberta.embeddings.position_embeddings", "embed_positions"), ("roberta.encoder.layer.", "layers.")]
+    pairs += [("attention.output.dense", "self_attn.out_proj"), ("attention.output.LayerNorm", "self_attn_layer_norm")]
+    pairs += [(f"attention.self.{part}", f"self_attn.{part[0]}_proj") for part in ("query", "key", "value")]
+    pairs += [("intermediate.dense", "fc1"), ("output.dense", "fc2"), ("output.LayerNorm", "final_layer_norm")]
+    return f"encoder.sentence_encoder.{renamed(name, pairs)}"
+
+
+def albert_pytorch_name(name):
+    """lonePatient's name of one of AlbertForSequenceClassification's tensors."""
+    pairs = [("albert.pooler", "albert.pooler.dense"), ("albert_layer_groups", "transformer.group")]
+    pairs += [
+        ("albert_layers", "inner_group"),
+        ("full_layer_layer_norm", "LayerNorm_1"),
+        ("attention.LayerNorm", "LayerNorm"),
+    ]
+    pairs += [("attention.dense", "attention.output.dense"), ("ffn_output", "ffn.intermediate.output.dense")]
+    pairs += [(f"attention.{part}", f"attention.self.{part}") for part in ("query", "key", "value")]
+    pairs += [(f"ffn.{end}", f"ffn.intermediate.dense.{end}") for end in ("weight", "bias")]
+    return renamed(name, pairs).replace("albert.", "bert.", 1)

@@ -1,61 +1,192 @@
-"""README's "Add a model", followed literally with a checkpoint as transformers saves it."""
+"""make new-model: a folder of models/ at the first try, for whatever labels and files a checkpoint has; and on to its accuracy."""
 
 import json
 import re
-import subprocess
+import shutil
+import zipfile
 
 import numpy as np
-from conftest import ROOT, VENV
+import pytest
+from conftest import ROOT, Repo
+from test_tasks import PIECES, accuracy_of, refuse_edits, save_checkpoint, texts, tsv
 
+from tools.base import tasks
 from tools.graph import export
-from tools.source import data, tokenizer, tokens
+from tools.make import cli, models
+from tools.setup import new_model
+from tools.source import architecture, checkpoint, data, tokenizer, tokens
 
-PIECES = [*tokenizer.SPECIAL, *map(chr, range(33, 127)), *(f"##{chr(c)}" for c in range(33, 127))]
+TWO, THREE = ("input_ids", "attention_mask"), ("input_ids", "attention_mask", "token_type_ids")
+NLI = ["entailment", "neutral", "contradiction"]
+# (labels, more of config.json, TASK=, the task that is written)
+CASES = {
+    "two": (["NEGATIVE", "POSITIVE"], {}, "", "sentence"),
+    "said-sst2": (["NEGATIVE", "POSITIVE"], {"finetuning_task": "glue:sst2"}, "", ""),
+    "no-names": (None, {"finetuning_task": "sst2"}, "", ""),
+    "three": (["负面", "中性", "正面"], {}, "", "sentence"),
+    "five": (["1", "2", "3", "4", "5"], {}, "", "sentence"),
+    "odd": (["joy, or love", "😍", "C++"], {}, "", "sentence"),
+    "score": (["LABEL_0"], {}, "", "score"),
+    "reranker": (["LABEL_0"], {"sentence_transformers": {"version": "4.1.0"}}, "", "pair-score"),
+    "nli": (NLI, {}, "", "pair"),
+    "pair": (["no", "yes"], {}, "pair", "pair"),
+    "mrpc": (["not_equivalent", "equivalent"], {"finetuning_task": "glue:mrpc"}, "", "mrpc"),
+    "several": (["toxic", "obscene", "threat"], {"problem_type": "multi_label_classification"}, "", "labels"),
+}
 
 
-def save_checkpoint(folder):
-    """A 2-layer BERT classifier with random weights from a fixed seed, saved by transformers itself."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification
-
-    torch.manual_seed(0)
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    config = BertConfig(vocab_size=len(PIECES), initializer_range=0.2, **small)
-    BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.build(PIECES, lowercase=True).save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+def edit(path, **values):
+    path.write_text(json.dumps({k: v for k, v in (cli.read_json(path) | values).items() if v is not None}))
 
 
-def steps():
-    """The commands of README's section."""
-    section = re.search(r"^## Add a model\n(.*?)^## ", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)[1]
-    return re.search(r"^```bash\n(.*?)^```", section, re.M | re.S)[1]
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder of models that holds one of ours, and files of our own that need no child."""
+    shutil.copytree(ROOT / "models/minilm_sst2", tmp_path / "models/minilm_sst2")
+    monkeypatch.setattr(checkpoint, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(tokenizer, "in_child", tokenizer.tried)
+    (tmp_path / "mine").mkdir()
+    return tmp_path
 
 
-def test_add_a_model(repo, tmp_path_factory):
-    checkpoint = tmp_path_factory.mktemp("checkpoint")
-    save_checkpoint(checkpoint)
+@pytest.mark.parametrize("case", CASES)
+def test_the_checkpoint_says_it_all(here, case):
+    names, more, given, task = CASES[case]
+    mine = save_checkpoint(here / "mine", names or ["a", "b"])
+    edit(mine / "config.json", **more)
+    if names is None:
+        edit(mine / "config.json", id2label=None, label2id=None)
+    lines = new_model.make("mine", str(mine), given)
+    values = models.read("mine", here / "models")
+    name = values["task"] or tasks.DEFAULT
+    pair = tasks.TASKS[name].pair
+    assert (values["weights"], values["seq"], values["task"]) == (str(mine), "128", task)
+    assert values["inputs"] == list(THREE if pair else TWO)
+    assert lines[-1].startswith("next: make MODEL=mine accuracy") and ("DATA=" in lines[-1]) == (name != "sst2")
+    unsure = [line for line in lines if line.startswith(f"task {name}: ")]
+    assert bool(unsure) == (not given and "finetuning_task" not in more)
+    made = {p.name for p in (here / "models/mine").iterdir()}
+    assert made == {*new_model.SCRIPTS, "config.json", "tokenizer_config.json", "model.toml"}
+    assert not [p for p in (here / "models").iterdir() if p.name.startswith(".")]
+    # and the steps after it take the folder as it is
+    checkpoint.make(str(mine), here / "models/mine", None, here / "out", name)
+    labels = architecture.read_config(here / "out/config.json")["labels"]
+    labels = tasks.labels(tasks.TASKS[name], labels, "")
+    assert labels == list(tasks.TASKS[name].labels or names)
+    text = ("a", "b") if pair else "a"
+    if not tasks.TASKS[name].score:
+        said = json.dumps(labels[1:]) if tasks.TASKS[name].several else labels[-1]
+        columns = [*tasks.TASKS[name].text[-1], tasks.TASKS[name].label[0]]
+        own = tsv(here / "own.tsv", "\t".join(columns), *([t] for t in text), [said])
+        want = list(range(1, len(labels))) if tasks.TASKS[name].several else len(labels) - 1
+        assert data.read_tsv(own, tasks.TASKS[name], labels) == ([text], [want])
+
+
+@pytest.mark.parametrize("values, says", [
+    ({"name": "min ilm"}, "not letters, digits"), ({"name": "../x"}, "not letters, digits"), ({"name": ".x"}, "not letters"),
+    ({"name": "minilm_sst2"}, "models/minilm_sst2: is there already; give another NAME"),
+    ({"source": "wheel"}, "no checkpoint of one's own"), ({"source": "/nowhere"}, "no such folder or zip"),
+    ({"task": "mprc"}, "TASK 'mprc' is not one of"), ({"task": "score"}, "this task has one score"),
+    ({"task": "mnli"}, "the labels are a, b; the task's are entailment"), ({"task": "labels"}, None),
+])  # fmt: skip
+def test_what_cannot_be_is_refused_and_leaves_nothing(here, values, says):
+    mine = save_checkpoint(here / "mine", ["a", "b"])
+    asked = {"name": "mine", "source": str(mine), "task": ""} | values
+    if says is None:  # several labels, though config.json does not say so
+        new_model.make(*asked.values())
+        return
+    with pytest.raises(cli.UserError, match=says) as e:
+        new_model.make(*asked.values())
+    assert "\n" not in str(e.value) and [p.name for p in (here / "models").iterdir()] == ["minilm_sst2"]
+
+
+def test_the_weights_of_another_model_and_a_problem_of_another_kind(here):
+    mine = save_checkpoint(here / "mine", ["a", "b"])
+    new_model.make("one", str(mine))
+    with pytest.raises(cli.UserError, match="models/one has these weights"):
+        new_model.make("two", f"{mine}/.")
+    edit(mine / "config.json", problem_type="regression")
+    (here / "models/one/model.toml").unlink()
+    with pytest.raises(cli.UserError, match="problem_type is regression: numbers"):
+        new_model.make("two", str(mine))
+
+
+# --- through make -----------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory):
+    repo = Repo(tmp_path_factory.mktemp("add"))
+    shutil.rmtree(repo.path / "build", ignore_errors=True)  # no download is needed
+    return repo
+
+
+def logits_of(folder, given, inputs):
+    return export.logits(export.load(folder), tokens.encode(tokens.load(folder), given, 32, inputs))
+
+
+def test_odd_labels_and_a_vocabulary_alone(repo, tmp_path):
+    """Three labels that only exact names tell apart, and no file that says how to tokenise."""
+    names = ["正面, 非常", "C", "C++"]
+    mine = save_checkpoint(tmp_path, names, seed=7)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (mine / name).unlink()
+    (mine / "vocab.txt").write_text("".join(f"{p}\n" for p in PIECES))
+    given, truth = texts(21, 40), [i % 3 for i in range(40)]
+    own = tsv(tmp_path / "own.tsv", "sentence\tlabel", given, [names[i] for i in truth])
     before = repo.files()
-    commands = steps().replace("/data/mine", str(checkpoint)).replace("make ", f"make VENV={VENV} ")
-    done = subprocess.run(["bash", "-euc", commands], cwd=repo.path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-
+    done = repo.make("new-model", "NAME=odd", f"FROM={mine}")
+    assert "no file says do_lower_case; transformers' own default for such a folder is true" in done.stdout
     after = repo.files()
-    outside = {name for name, stat in after.items() if before.get(name) != stat}
-    outside = {
-        n for n in outside if not n.startswith(("models/mine/", "build/", "results/local/")) and "__pycache__" not in n
+    added = {n for n in after if before.get(n) != after[n] and not n.startswith("build/") and "__pycache__" not in n}
+    assert added == {
+        f"models/odd/{n}" for n in (*new_model.SCRIPTS, "config.json", "tokenizer_config.json", "model.toml")
     }
-    assert not outside and before.keys() <= after.keys()
+    done = repo.make("MODEL=odd", "SEQ=32", f"DATA={own}", "accuracy")
+    want = logits_of(mine, given, TWO).argmax(1).tolist()
+    record = accuracy_of(repo, "odd", seq="32")
+    assert len(set(want)) > 1, "the model gives one class alone: this test could not fail"
+    assert (record["labels"], record["predictions"], record["truth"]) == (names, want, truth)
+    assert f"({sum(map(np.equal, want, truth))}/40)" in done.stdout
 
-    sentences, labels = data.read_tsv(repo.path / "build/data/dev.tsv")
-    arrays = tokens.encode(tokens.load(checkpoint), sentences, 128)
-    want = export.logits(export.load(checkpoint), arrays)
-    correct = int((want.argmax(1) == np.array(labels)).sum())
-    assert 0 < want.argmax(1).mean() < 1, "the model gives one class alone: this test could not fail"
-    assert f"({correct}/872)" in done.stdout
 
-    graphs = [n for n in after if n.startswith("build/mine/default/") and n.endswith(".onnx")]
-    assert {n.split("/")[-1] for n in graphs} == {"model.onnx", "sim.onnx", "cpu.onnx"}
-    assert sum(n.startswith("build/mine/default/seq128/input/input_ids/") for n in after) == 872
-    table = (repo.path / "results/local/accuracy-table.md").read_text()
-    assert re.search(rf"^\| mine .*\| {correct} .*\| 872 ", table, re.M), table
+def test_several_labels_at_once(repo, tmp_path):
+    """From a zip to the record: sigmoid and threshold for each label, micro and macro F1, in another folder for another one."""
+    names = ["toxic", "obscene", "threat"]
+    mine = save_checkpoint(tmp_path, names)
+    edit(mine / "config.json", problem_type="multi_label_classification")
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as z:
+        for path in mine.glob("*.json"):
+            z.write(path, f"mine/{path.name}")
+        z.write(mine / "model.safetensors", "mine/model.safetensors")
+    given = texts(22, 40)
+    marks = np.random.default_rng(5).integers(0, 2, (3, 40))
+    own = tsv(tmp_path / "own.tsv", "sentence\t" + "\t".join(names), given, *marks)
+    repo.make("new-model", "NAME=several", f"FROM={tmp_path / 'mine.zip'}")
+    chance = 1 / (1 + np.exp(-logits_of(mine, given, TWO).astype(np.float64)))
+    threshold = str(float(np.round(np.quantile(chance, 0.6), 3)))
+    truth = [np.flatnonzero(row).tolist() for row in marks.T]
+    for word, leaf, least in ((), "", 0.5), ((f"THRESHOLD={threshold}",), f".t{threshold}", float(threshold)):
+        done = repo.make("MODEL=several", "SEQ=32", f"DATA={own}", "accuracy", *word)
+        record = accuracy_of(repo, "several", f"cpu-onnxruntime-fp32{leaf}", "32")
+        want = [np.flatnonzero(row >= least).tolist() for row in chance]
+        assert (record["task"], record["labels"], record["truth"]) == ("labels", names, truth)
+        assert record["predictions"] == want and record.get("threshold", "0.5") == str(least)
+        assert record["correct"] == sum(a == b for a, b in zip(want, truth, strict=True))
+        hits = sum(len({*a} & {*b}) for a, b in zip(want, truth, strict=True))
+        micro = 2 * hits / (sum(map(len, want)) + sum(map(len, truth)))
+        assert record["metrics"]["f1_micro"]["value"] == pytest.approx(micro, abs=1e-6)
+        assert set(record["metrics"]) == {"f1_micro", "f1_macro"} and "f1_micro" in done.stdout
+        refuse_edits(tmp_path, record, truth=[[3]] * 40, predictions=[0] * 40, metrics={})
+    packed = repo.make("MODEL=several", "SEQ=32", "PACK=1", f"DATA={own}", "accuracy") and accuracy_of(
+        repo, "several", seq="32p"
+    )
+    assert packed["predictions"] == [np.flatnonzero(row >= 0.5).tolist() for row in chance]
+    done = repo.make("MODEL=several", "THRESHOLD=1.5", "accuracy", check=False)
+    assert re.search(r"THRESHOLD='1.5' is no number between 0 and 1", done.stderr) and done.stderr.count("\n") == 1
+    repo.make("MODEL=several", "SEQ=32", f"DATA={own}", "record")
+    assert "every link holds" in repo.make("audit").stdout
+
+
+def test_new_model_says_what_it_lacks(repo):
+    for words, says in (((), "NAME"), (("NAME=x",), "FROM"), (("NAME=x", "FROM=/nowhere"), "/nowhere")):
+        done = repo.make("new-model", *words, check=False)
+        assert done.returncode and says in done.stderr.splitlines()[0], done.stderr

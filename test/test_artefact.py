@@ -5,16 +5,16 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import unicodedata
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, in_git
 
-from lab import costs
-from tools.checks import claims, crate
+from lab import costs, crate, sbom
+from tools.checks import claims, reproduce
 from tools.make import cli, run, screen
-from tools.setup import install, release, sbom
+from tools.setup import install
 
 LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 PAGES = [p for p in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("models/*/*.md")] if "/build/" not in str(p)]
@@ -97,31 +97,67 @@ def cleaned(folder, *words) -> str:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
+def lay(top, **files):
+    """Files of these texts, or of 1 MB, below a folder."""
+    for name, text in files.items():
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_text(text or " " * 1_000_000)
+
+
+def described(*targets) -> dict[str, str]:
+    """The prov.json of some artefacts, each in its place."""
+    prov = lambda target: json.dumps({"target": target, "sha256": "0", "recipe": "x", "inputs": {}})
+    return {f"{target}.prov.json": prov(target) for target in targets}
+
+
+ONES = "build/m/default/seq64/output/MANIFEST"
+ENVIRONMENT = {".venv/pyvenv.cfg": "home = x", ".venv/installed": f"a==1 \\\n    --hash=sha256:{'0' * 64}\n"}
+MADE = {"build/imports.mk": "", "build/data/dev.tsv": "", "build/data/dev.tsv.log": "x", "build/m/default/source": "x",
+        ONES: f"{'0' * 64}  1.bin\n", ONES.replace("MANIFEST", "1.bin"): "x", "build/m/.a.onnx.abcd1234.tmp/a.onnx": "x",
+        "build/score/a.parts/manifest.json": '{"parts": {"0-0.parquet": {}}}', "build/score/a.parts/0-0.parquet": "x",
+        "build/demo/.bert2om": "made by make", "build/demo/any": "x", "results/local/perf-table.csv": "x",
+        **described("build/data/dev.tsv", ONES, "results/local/perf-table.csv")}  # fmt: skip
+LATER = {"build/downloads/vaderSentiment-3.3.2.tar.gz": "", **ENVIRONMENT}
+THEIRS = {"build/notes.txt": "x", "build/mywork/exp1/thesis.txt": "x", "build/data/mytrain.tsv": "x",
+          "build/lib/book.pdf": "x", "build/m/default/seq64/output/mine.bin": "x", "build/mywork/exp1/source/a": "x",
+          "results/local/notes.txt": "x", "build/downloads/my_dataset.zip": "x", "build/verify/a": "x",
+          "build/best/a.onnx": "x", "build/best/a.onnx.prov.json": described("build/m/a.onnx")["build/m/a.onnx.prov.json"],
+          ".venv-bench/installed": "x", ".venv-bench/.bert2om": "made by x"}  # fmt: skip
+
+
 def test_clean_removes_what_make_made_and_nothing_else(tmp_path):
-    theirs = ["build/notes.txt", "build/theirs/photo", "mine/photo", ".venv-bench/photo"]
-    made = ["build/data/dev.tsv", "build/m/default/source", "build/imports.mk"]
-    later = ["build/downloads/a.whl", ".venv/.bert2om"]
-    for name in [*theirs, *made, *later, "Makefile"]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(bytes(1_000_000))
-    (tmp_path / "build/lib").symlink_to(tmp_path / "mine")
+    lay(tmp_path, **{"Makefile": "x", "mine/photo": "x", "models/m/model.toml": "x"}, **MADE, **LATER, **THEIRS)
+    (tmp_path / "build/graphs").symlink_to(tmp_path / "mine")
     here = lambda names: [n for n in names if (tmp_path / n).exists()]
     said = cleaned(tmp_path)
-    assert "kept       build/lib: a link" in said and "kept       build/notes.txt" in said and ": 3 MB freed" in said
-    assert (here(made), here(later)) == ([], later)
+    assert (here(MADE), here(LATER), here(THEIRS)) == ([], [*LATER], [*THEIRS])
+    kept, removed = (re.findall(rf"^{word} +([^:\n]+)", said, re.M) for word in ("kept", "removed"))
+    assert {"build/graphs", "build/mywork", "build/data/mytrain.tsv", "results/local/notes.txt"} <= set(kept)
+    assert {"build/data/dev.tsv", "build/demo", "build/score", "build/m/default/source"} <= set(removed)
+    assert "build/graphs: a link" in said and re.search(r"clean +[2-9] MB freed", said)
     said = cleaned(tmp_path, "--all", ".venv", ".venv-bench")
-    assert ": 2 MB freed" in said and "kept       .venv-bench: nothing that make made" in said
-    assert (here(later), here(theirs)) == ([], theirs)
+    assert (here(LATER), here(THEIRS), here(["mine/photo"])) == ([], [*THEIRS], ["mine/photo"])
+    assert "kept       .venv-bench: nothing that make made" in said and "kept       build/downloads" in said
     assert "nothing to remove" in cleaned(tmp_path)
 
 
-def test_distclean_keeps_a_linked_environment(tmp_path):
-    (tmp_path / "shared").mkdir()
-    (tmp_path / "shared" / install.MARK).write_text("")
-    (tmp_path / ".venv").symlink_to("shared")
-    (tmp_path / "Makefile").write_text("")
-    assert "kept       .venv: a link" in cleaned(tmp_path, "--all", ".venv")
-    assert (tmp_path / "shared" / install.MARK).exists()
+@pytest.mark.parametrize("link", ["build", ".venv"])
+def test_clean_follows_no_link(tmp_path, link):
+    """build/ on another disk, an environment that several trees share."""
+    files = {name.replace(link, "disk", 1): text for name, text in (MADE | LATER).items() if name.startswith(link)}
+    lay(tmp_path, Makefile="x", **files)
+    (tmp_path / link).symlink_to("disk")
+    assert f"kept       {link}: a link" in cleaned(tmp_path, "--all", ".venv")
+    assert all((tmp_path / name).exists() for name in files)
+
+
+@pytest.mark.parametrize("files", [{"installed": "x"}, {"installed": "x", ".bert2om": "made by x"}, {"bin/x": "x"}])
+def test_a_folder_of_ones_own_is_no_environment(tmp_path, files):
+    lay(tmp_path, **files, thesis="x")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(cli.UserError, match="files that are not ours"):
+        install.make(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before and not install.ours(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -134,48 +170,26 @@ def test_an_archive_names_its_commit(tmp_path, monkeypatch, text, commit):
     assert run.git_state() == {"commit": commit, "dirty": None, "commit_from": ".git_archival.txt" if commit else None}
 
 
-def git(repo, *words):
-    who = ["-c", "user.name=n", "-c", "user.email=e@x"]
-    return subprocess.run(["git", *who, *words], cwd=repo, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def test_a_release_is_the_same_bytes_and_brings_its_wheels(repo, tmp_path, monkeypatch):
-    """The tree of the commit, wheels and downloads in one folder; without the wheels' index nothing else is asked."""
-    (repo.path / ".git_archival.txt").write_text("commit: $Format:%H$\n")  # an unpacked archive names its own commit
-    git(repo.path, "init", "-q")
-    git(repo.path, "add", "-A")
-    git(repo.path, "commit", "-qm", "one")
+@pytest.mark.parametrize("git", [True, False])
+def test_clean_copy_holds_the_sources_and_nothing_else(repo, git, monkeypatch):
+    """Not what lies about in the tree, of any size; a new model that is not yet committed, and what its model.toml names."""
     monkeypatch.chdir(repo.path)
-    wheel = tmp_path / "a-1-py3-none-any.whl"
-    wheel.write_bytes(b"wheel")
-    for name in ("one.tar", "two.tar"):
-        release.write(tmp_path / name, "bert2om-x", {"wheels/a-1-py3-none-any.whl": wheel})
-    assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
-    with tarfile.open(tmp_path / "one.tar") as tar:
-        read = lambda name: tar.extractfile(f"bert2om-x/{name}").read().decode()
-        assert read(".git_archival.txt") == f"commit: {git(repo.path, 'rev-parse', 'HEAD')}\n"
-        assert read("wheels/SHA256SUMS") == f"{cli.sha256(wheel)}  a-1-py3-none-any.whl\n"
-        assert {m.mtime for m in tar} == {int(git(repo.path, "show", "-s", "--format=%ct", "HEAD"))}
-    (repo.path / "README.md").write_text("edited")
-    monkeypatch.setattr(sys, "argv", ["release", "--save_path", str(tmp_path)])
-    with pytest.raises(cli.UserError, match="the work tree differs"):
-        release.main()
-
-
-def test_a_release_installs_from_its_wheels_alone(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(install, "WHEELS", tmp_path)
-    monkeypatch.setattr(install, "pip", lambda folder, *words, log=None: asked.append(words) or 0)
-    install.install(tmp_path, [ROOT / "requirements.txt", ROOT / "requirements-cpu.txt"], None)
-    fills = [words for words in asked if words[0] == "install"]
-    assert fills and all({"--no-index", str(tmp_path)} <= set(words) for words in fills)
-
-
-def test_the_lock_lines_of_a_release_name_each_package_once(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    heads = re.findall(r"^([a-z0-9-]+)==\S+(.*?) \\$", release.locked(), re.M)
-    plain = [name for name, marker in heads if "python_full_version" not in marker]
-    assert len(plain) == len(set(plain)) and "torch" in plain
+    monkeypatch.setattr(cli, "ROOT", repo.path)
+    for name in ("videos/a.mp4", "notes.mp4", "mine/weights.bin", "models/tiny/__pycache__/a.pyc", "results/local/a"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("x")
+    values = Path("models/tiny/model.toml")
+    values.write_text(re.sub(r"(?m)^weights = .*", 'weights = "mine"', values.read_text()))
+    if git:
+        for words in (["init", "-q"], ["add", "Makefile", "mk", "tools", "results"], ["commit", "-qm", "one"]):
+            in_git(repo.path, *words)
+    folder = reproduce.clean_copy(Path("build/reproduce/one"))
+    assert {p.name for p in folder.iterdir()} >= {"Makefile", "mk", "tools", "models", "data"}
+    assert not [p for p in folder.rglob("*") if p.suffix in (".mp4", ".pyc")]
+    assert (folder / "mine/weights.bin").is_file() and (folder / "models/tiny/config.json").is_file()
+    assert [p.name for p in (folder / "build").iterdir()] == ["downloads"]
+    assert {p.name for p in (folder / "results").iterdir()} <= {"records", "bench"}
+    assert (folder / "tools/make/run.py").read_bytes() == Path("tools/make/run.py").read_bytes()
 
 
 def test_a_crate_describes_every_step(built, tmp_path):
@@ -234,53 +248,6 @@ def test_both_readmes_have_the_same_sections_and_commands():
     assert len(re.findall(r"(?m)^## ", english)) == len(re.findall(r"(?m)^## ", chinese))
     commands = lambda text: {" ".join(c.split()) for c in re.findall(r"(?m)^(?: {4})?(make [^#\n]*)", text)}
     assert commands(english) == commands(chinese)
-
-
-PODMAN = """#!/bin/sh
-echo "$@" >> asked
-case "$1 $FAULT" in "run no-containers") exit 125;; "build no-base") echo no such image >&2; exit 125;; esac
-"""
-
-
-def contained(folder, fault=""):
-    """tools/setup/container.py with a podman that only notes what it is asked; (the process, what was asked)."""
-    (folder / "bin").mkdir(exist_ok=True)
-    for name, text in (("podman", PODMAN), ("unshare", 'shift; exec "$@"\n')):
-        (folder / "bin" / name).write_text(text if text.startswith("#!") else f"#!/bin/sh\n{text}")
-        (folder / "bin" / name).chmod(0o755)
-    env = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "FAULT": fault, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tools.setup.container", "make accuracy"]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    return done, (folder / "asked").read_text().splitlines()
-
-
-def test_the_container_runs_offline(tmp_path):
-    done, asked = contained(tmp_path)
-    assert done.returncode == 0 and "make accuracy: passed without a network" in done.stdout, done.stderr
-    assert asked[-1] == "run --rm --network=none localhost/bert2om sh -c make accuracy"
-
-
-def test_without_containers_the_command_is_the_step_of_a_build(tmp_path):
-    done, asked = contained(tmp_path, "no-containers")
-    assert done.returncode == 0 and "--isolation=chroot" in asked[1] and "--isolation=chroot" in asked[2]
-    assert "build --isolation=chroot --no-cache -f" in asked[2]
-
-
-def test_a_failed_build_is_one_line(tmp_path):
-    done, _ = contained(tmp_path, "no-base")
-    assert done.returncode == 1 and "no such image; all of it in build/container/log" in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
-def test_the_base_of_the_container_is_pinned():
-    text = (ROOT / "Containerfile").read_text()
-    assert re.findall(r"(?m)^ARG BASE=\S+@sha256:[0-9a-f]{64}$", text) and re.findall(r"(?m)^FROM .*", text) == [
-        "FROM ${BASE}"
-    ]
-
-
-def test_the_container_gets_the_downloads_of_a_release():
-    assert {"build/*", "!build/downloads", ".venv*"} <= set((ROOT / ".containerignore").read_text().split())
 
 
 def test_a_terminal_sees_that_a_long_command_goes_on(monkeypatch, capsys):

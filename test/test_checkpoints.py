@@ -17,19 +17,18 @@ from tools.source import checkpoint, tensors, tokenizer, tokens
 TEXTS = ["Café naïve Ångström cafe\u0301", "a film 你好 great", "HOPE @user 😀 [MASK]", "x" * 101, "it 's slow"]
 # A config.json that is another architecture, or says what no graph here computes, and the reason that is given.
 OTHERS = {
-    "RobertaForSequenceClassification of model_type roberta": {
-        "architectures": ["RobertaForSequenceClassification"],
-        "model_type": "roberta",
+    "MPNetForSequenceClassification of model_type mpnet, which takes a bias by distance": {
+        "architectures": ["MPNetForSequenceClassification"],
+        "model_type": "mpnet",
     },
-    "ElectraForSequenceClassification": {
-        "architectures": ["ElectraForSequenceClassification"],
-        "model_type": "electra",
-    },
-    "BertForTokenClassification of model_type bert": {"architectures": ["BertForTokenClassification"]},
+    "of no name of model_type gpt2; read here are bert, tinybert": {"architectures": None, "model_type": "gpt2"},
+    "BertForTokenClassification gives a label for each token": {"architectures": ["BertForTokenClassification"]},
+    "its weights are quantised .bitsandbytes.": {"quantization_config": {"quant_method": "bitsandbytes"}},
     "is_decoder is true": {"is_decoder": True},
-    "hidden_act is 'gelu_new'": {"hidden_act": "gelu_new"},
+    "hidden_act is 'swish'": {"hidden_act": "swish"},
+    "hidden_act is gelu_new, .* says gelu": {"hidden_act": "gelu_new"},
     "heads are gone from layers 0": {"pruned_heads": {"0": [1]}},
-    "problem_type is multi_label": {"problem_type": "multi_label_classification"},
+    "problem_type is multi_label_classification: several labels": {"problem_type": "multi_label_classification"},
     "the labels are L0, L1, L2; the task's are negative, positive": {"id2label": {i: f"L{i}" for i in range(3)}},
     "the labels are NEGATIVE, NEUTRAL": {"id2label": {0: "NEGATIVE", 1: "NEUTRAL"}},
     "label2id .* turned round": {"label2id": {"negative": 1, "positive": 0}},
@@ -47,8 +46,9 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture
-def given(whole, tmp_path):
+def given(whole, tmp_path, monkeypatch):
     """(the model's folder, a copy of its checkpoint to change, read(): what is made of it)."""
+    monkeypatch.setattr(tokenizer, "in_child", tokenizer.tried)  # one import of transformers for all
     shutil.copytree(whole[1], tmp_path / "given")
 
     def read():
@@ -137,11 +137,81 @@ def test_a_git_lfs_pointer_is_named_with_the_command(given):
         (folder / name).write_bytes(kept)
 
 
-def test_an_adapter_without_its_model(given):
+INSTEAD = {  # of weights that are read here, and what is said of it
+    ("adapter_model.safetensors", "adapter_config.json"): "adapter_config.json is an adapter .PEFT. without its model",
+    ("tf_model.h5",): "tf_model.h5 is TensorFlow's weights",
+    ("flax_model.msgpack",): "flax_model.msgpack is Flax's weights",
+    ("rust_model.ot",): "rust_model.ot is weights for Rust",
+    ("onnx/model.onnx",): "onnx/model.onnx is a ready ONNX graph",
+    ("model-Q8_0.gguf",): "model-Q8_0.gguf is a GGUF file, which is quantised",
+    ("traced_model.pt",): "traced_model.pt is a .pt file, TorchScript",
+    ("openvino_model.xml", "openvino_model.bin"): "openvino_model.xml is an OpenVINO model",
+    ("model.fp16.safetensors",): "model.fp16.safetensors is tensors under another name",
+    ("training_args.bin",): "training_args.bin is a trainer's arguments, no weights",
+    ("below/model.safetensors",): "no weights there, but in .*below; name that folder",
+    (): "no weights there .looked for model.safetensors, ",
+}
+
+
+@pytest.mark.parametrize("names", INSTEAD)
+def test_what_is_there_in_place_of_weights_is_named(given, names):
     folder, read = given
-    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(cli.UserError, match="an adapter .PEFT. without its model"):
+    (folder / "model.safetensors").unlink()
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"{}")
+    with pytest.raises(cli.UserError, match=INSTEAD[names]) as e:
+        read()
+    assert "\n" not in str(e.value)
+
+
+def fewer(names):
+    return lambda t: [t.pop(name) for name in [n for n in t if n.startswith(names)]]
+
+
+def as_float8(t):
+    import ml_dtypes
+
+    t["classifier.weight"] = t["classifier.weight"].astype(ml_dtypes.float8_e4m3fn)
+
+
+def as_another_family(t):
+    for name in list(t):
+        if "attention.self" in name:
+            t[name.replace("attention.self.query", "attention.attn.q")] = t.pop(name)
+
+
+@pytest.mark.parametrize("change, says", [
+    (fewer("classifier."), "an encoder without a classifier"),
+    (fewer(("classifier.", "bert.pooler")), "an encoder without a classifier"),
+    (fewer("bert.encoder.layer.1.output"), "is config.json its own"),
+    (as_another_family, "others are there, as bert.encoder.layer.0.attention.attn.q.weight: is it of this family, bert"),
+    (as_float8, "quantised, classifier.weight is of 8 bits or fewer; take the checkpoint that it was made from"),
+])  # fmt: skip
+def test_tensors_that_do_not_fit_are_named(given, change, says):
+    folder, read = given
+    found = load_file(folder / "model.safetensors")
+    change(found)
+    save_file(found, folder / "model.safetensors")
+    with pytest.raises(cli.UserError, match=says):
+        read()
+
+
+@pytest.mark.parametrize("names", [["BertForMaskedLM"], ["BertModel"], ["AnythingForSequenceClassification"], None])
+def test_the_tensors_decide_and_not_a_class_name(given, names):
+    """With a head of its training left in, too."""
+    folder, read = given
+    edit(folder / "config.json", architectures=names, model_type=None)
+    want = load_file(folder / "model.safetensors")
+    save_file(want | {"cls.predictions.bias": np.zeros(3, np.float32)}, folder / "model.safetensors")
+    same(read(), want)
+
+
+def test_weights_that_no_onnx_file_holds_are_refused_before_they_are_read(given, monkeypatch):
+    folder, read = given
+    monkeypatch.setattr(checkpoint, "LARGEST", 200_000)
+    monkeypatch.setattr(tensors, "read", lambda folder: pytest.fail("the weights were read"))
+    with pytest.raises(cli.UserError, match="its weights are 0.00 GiB in fp32, and one .onnx file holds 2 GiB"):
         read()
 
 
@@ -298,11 +368,11 @@ def test_a_tokenizer_that_transformers_reads_otherwise_is_refused(given):
     table["normalizer"]["clean_text"] = False
     (folder / "tokenizer.json").write_text(json.dumps(table))
     with pytest.raises(
-        cli.UserError, match="here, .* in transformers; tokenizer.json and tokenizer_config.json disagree"
+        cli.UserError, match="tokenizer.json gives other ids than BertTokenizer of transformers, as of 'nul"
     ):
         read()
     edit(folder / "tokenizer_config.json", tokenizer_class="BertJapaneseTokenizer")
-    with pytest.raises(cli.UserError, match="in transformers|transformers cannot read its tokenizer"):
+    with pytest.raises(cli.UserError, match="not a tokenizer|Python code"):
         read()
 
 
@@ -322,8 +392,9 @@ def test_the_export_holds_the_ids_too(given, monkeypatch, capsys):
     assert "tokenizer: equal: ids of 8 sentences and 16 hard ones as BertTokenizer" in said
     assert "labels: negative, positive, in the order of the outputs" in said
     (folder.parent / "m.onnx").unlink()
-    load = tokenizer.load
-    monkeypatch.setattr(tokens, "load", lambda *a: tokenizer.normalised(load(*a), {"strip_accents": False}, True))
+    wrong = tokenizer.load(folder)
+    tokenizer.set_flags(wrong, {"strip_accents": False})
+    monkeypatch.setattr(tokens, "load", lambda folder: wrong)
     with pytest.raises(cli.UserError, match="in transformers"):
         pth2onnx.pth2onnx("", ("input_ids", "attention_mask"))
     assert not (folder.parent / "m.onnx").exists() and gc.isenabled()
@@ -344,6 +415,5 @@ def test_as_transformers_loads_it(given):
 
 
 def test_distilling_tensors_are_of_either_tinybert():
-    assert tensors.renamed({"module.fit_denses.0.weight": 0, "fit_dense.bias": 0, "pooler.dense.bias": 1}) == {
-        "bert.pooler.dense.bias": 1
-    }
+    found = {"module.fit_denses.0.weight": 0, "fit_dense.bias": 0, "pooler.dense.bias": 1}
+    assert tensors.used(tensors.renamed(found), "tinybert", ()) == {"bert.pooler.dense.bias": 1}

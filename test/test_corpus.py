@@ -110,7 +110,7 @@ def test_make_refuses_the_parameter(word, tree):
         timeout=60,
     )
     assert done.returncode == 2, done.stdout
-    assert done.stderr.count("\n") - word.count("\n") == 1 and corpus.MAKE[word] in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1 and corpus.MAKE[word] in done.stderr, done.stderr
     assert not (tree / "pwned").exists()
 
 

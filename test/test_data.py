@@ -345,7 +345,7 @@ def server(monkeypatch):
 @pytest.fixture
 def plain(monkeypatch, server):
     """The server without asking pip each time."""
-    monkeypatch.setattr(fetch, "pip_settings", lambda: {"index-url": server.index})
+    monkeypatch.setattr(fetch, "pip_settings", lambda command: {"index-url": server.index})
 
 
 def test_fetch(server, tmp_path):
@@ -369,7 +369,7 @@ def test_a_cut_download_goes_on(server, plain, tmp_path, cut, ranges):
 def test_cut_at_any_byte(server, plain, tmp_path):
     for cut in {0, 1, 2, *range(7, len(BODY), 1709), len(BODY) - 1}:
         server.cuts = [cut] * 9
-        with pytest.raises(cli.UserError, match=f"{cut} of {len(BODY)} bytes came: .*; try again"):
+        with pytest.raises(cli.UserError, match=f"{cut} of {len(BODY)} bytes came: .*; try again.*{PIN.sha256}"):
             fetch.fetch(PIN, tmp_path / PIN.filename)
         assert list(tmp_path.iterdir()) == []
         server.cuts = [cut]
@@ -382,22 +382,12 @@ def test_cut_at_any_byte(server, plain, tmp_path):
     [({"status": 500}, "Internal Server Error"), ({"stalls": 5000}, "5000 of 10240 bytes came: .*timed out")],
 )
 def test_a_server_that_fails_or_stalls(server, monkeypatch, tmp_path, fault, says):
-    monkeypatch.setattr(fetch, "pip_settings", lambda: {"index-url": server.index, "timeout": "0.2"})
+    monkeypatch.setattr(fetch, "pip_settings", lambda command: {"index-url": server.index, "timeout": "0.2"})
     vars(server).update(fault)
     with pytest.raises(cli.UserError, match=f"{says}.*; try again") as e:
         fetch.fetch(PIN, tmp_path / PIN.filename)
     assert "\n" not in str(e.value) and list(tmp_path.iterdir()) == []
     server.status = server.stalls = None
-    assert fetch.fetch(PIN, tmp_path / PIN.filename)
-
-
-def test_a_download_cut_for_good_leaves_nothing_and_the_next_try_works(server, plain, tmp_path):
-    server.cuts = [5000] * 9
-    with pytest.raises(cli.UserError, match=f"5000 of {len(BODY)} bytes came: .*; try again") as e:
-        fetch.fetch(PIN, tmp_path / PIN.filename)
-    assert PIN.sha256 in str(e.value)
-    assert list(tmp_path.iterdir()) == []
-    server.cuts = []
     assert fetch.fetch(PIN, tmp_path / PIN.filename)
 
 
@@ -491,7 +481,7 @@ BAD = [("CERT", "/nowhere.pem"), ("DEFAULT_TIMEOUT", "x"), ("INDEX_URL", "http:/
 @pytest.mark.parametrize(("key", "value"), BAD)
 def test_bad_pip_settings(server, tmp_path, monkeypatch, key, value):
     monkeypatch.setenv(f"PIP_{key}", value)
-    with pytest.raises(cli.UserError, match="pip config"):
+    with pytest.raises(cli.UserError, match="pip's configuration"):
         fetch.fetch(PIN, tmp_path / PIN.filename)
 
 

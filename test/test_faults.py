@@ -1,16 +1,21 @@
 """A disk that is full or read-only, at every stage: one clear line, no half artefact, and success on the next try."""
 
 import os
+import pty
 import re
 import resource
 import shutil
+import signal
 import subprocess
+import sys
+import time
 
 import pytest
-from conftest import VENV, Repo
+import small
+from conftest import ROOT, VENV, Repo
 
-from tools.base import input_files
-from tools.make import cli
+from tools.base import input_files, onnxfile
+from tools.make import cli, run
 
 LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 REAL = LEAF.replace("seq64", "seqreal")
@@ -153,6 +158,21 @@ def test_killed_at_random_moments_and_spoilt(repo):
     assert not (repo.path / "build/torture").exists()
 
 
+def test_each_write_fails_in_one_line(repo):
+    """lab/writes.py on the first stages, each 12th write; `make writes` is all of them, each one."""
+    few = repo.path / "few.tsv"
+    few.write_text("".join((repo.path / "build/data/dev.tsv").read_text().splitlines(keepends=True)[:5]))
+    words = ["build/data/tiny/dev.tsv", "build/tiny/default/seq64/input/MANIFEST", "--", "MODEL=tiny", f"DATA={few}"]
+    done = subprocess.run([VENV / "bin/python", "-m", "lab.writes", "--every", "12", *words, f"VENV={VENV}"],
+                          cwd=repo.path, capture_output=True, text=True, timeout=900)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = re.search(
+        r"^writes: (\d+) failures \(ENOSPC [1-9]\d*, EIO [1-9]\d*; (\d+) refused in one line", done.stdout, re.M
+    )
+    assert int(said[1]) >= int(said[2]) >= 5 and "the bytes of an undisturbed build" in done.stdout
+    assert not (repo.path / "build/writes").exists()
+
+
 def test_killed_before_it_had_cleared_up(repo, tmp_path):
     """The artefact is in place, its temporary folder not yet gone: make has to see that it is not done."""
     box = repo.path / LEAF / ".score.json.abc.tmp"
@@ -222,23 +242,107 @@ def test_a_small_filesystem_that_grows(repo):
     assert len(said) == len(stops) and len(set(said)) >= 3, said  # different stages
 
 
-@pytest.mark.parametrize("writer", ["buckets", "runner"])
-def test_no_room_for_a_npy(tmp_path, writer):
-    """np.save into a file says `[Errno None] None` of a full disk."""
+@pytest.mark.parametrize("writer", ["buckets", "runner", "openvino"])
+def test_no_room_for_a_file_that_a_library_writes(tmp_path, monkeypatch, writer):
+    """np.save into a file says `[Errno None] None` of a full disk, OpenVINO `basic_ios::clear: iostream error`."""
     import numpy as np
+    import openvino as ov
 
-    from tools.cpu import runner
+    from tools.cpu import engines, runner
+
+    graph = ov.Core().read_model(small.sums(tmp_path / "sums.onnx"))
+    monkeypatch.setattr(engines.tempfile, "tempdir", "/nowhere")  # TMPDIR may be too small
 
     write = {
         "buckets": lambda: input_files.write_buckets(
             tmp_path, {"attention_mask": np.ones((2, 64), int)}, "01", [64], 2
         ),
         "runner": lambda: runner.write(tmp_path, "1", 0, np.ones((8, 64)), "NPY"),
+        "openvino": lambda: engines.write_ir(graph, tmp_path / "model.ir", "fp32", []),
     }[writer]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
     try:
-        with pytest.raises(OSError, match="File too large.*npy"):
+        with pytest.raises((OSError, cli.UserError), match="File too large.*npy|model.ir: OpenVINO cannot.*disk full"):
             write()
+        assert not list(tmp_path.glob(".*"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def in_a_terminal(folder, *words, until="here"):
+    """Run a command of this project in a terminal and press Ctrl-C once it has made the file `until`: (status, output)."""
+    child, terminal = pty.fork()
+    if not child:
+        os.chdir(folder)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test that runs in the background ignores it
+        os.execv(sys.executable, [sys.executable, *words])
+    while not (folder / until).exists():
+        time.sleep(0.02)
+    os.write(terminal, b"\x03")
+    output = b""
+    try:
+        while piece := os.read(terminal, 4096):
+            output += piece
+    except OSError:  # how a terminal ends
+        pass
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), output.decode()
+
+
+def test_ctrl_c_shows_no_traceback(repo):
+    """In a step, whose progress bars have room to draw, and while a command still imports its modules."""
+    code = "import os,time,sys; open('here','w').write(str(os.get_terminal_size(2).columns)); time.sleep(20)"
+    words = ["-m", "tools.make.run", "--step", "slow", "build/slow.txt", "Makefile", "--", sys.executable, "-c", code]
+    status, said = in_a_terminal(repo.path, *words)
+    assert status == 130 and "Traceback" not in said and not list((repo.path / "build").glob("*slow*")), said
+    assert 20 < int((repo.path / "here").read_text()) <= 96
+    (repo.path / "here").unlink()
+    (repo.path / "tools/slow.py").write_text(code)
+    status, said = in_a_terminal(repo.path, "-m", "tools.slow")
+    (repo.path / "tools/slow.py").unlink()
+    assert status == -2 and "Traceback" not in said, said
+
+
+def test_names_that_are_not_utf8(repo):
+    """Of what lies in build/, in a checkpoint, beside the records: named, and no traceback."""
+    odd = os.fsdecode(b"\xff")
+    for name in (
+        f"build/{odd}.prov.json",
+        f"models/tiny/{odd}",
+        f"results/records/{odd}.json",
+        f"mine/{odd}",
+        "mine/a",
+    ):
+        (repo.path / name).parent.mkdir(exist_ok=True)
+        (repo.path / name).write_text("{}")
+    said = {}
+    for goal in ("-n accuracy", "WEIGHTS=mine weights -n accuracy", "report", "audit", "record", "clean"):
+        done = make(repo, *goal.split())
+        said[goal] = done.stdout + done.stderr
+        assert "Traceback" not in said[goal], said[goal]
+    assert "kept       build/\\udcff.prov.json" in said["clean"]
+    for name in (f"build/{odd}.prov.json", f"models/tiny/{odd}", f"results/records/{odd}.json"):
+        (repo.path / name).unlink()
+
+
+def test_a_clone_has_the_bytes_of_the_commit(tmp_path):
+    """Whatever core.autocrlf says: Git for Windows sets it, and make in WSL then reads the files."""
+    for words in (["clone", "-q", "-c", "core.autocrlf=true", ROOT, "clone"], ["-C", "clone", "ls-files", "--eol"]):
+        eol = subprocess.run(["git", *words], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "w/lf" in eol and "crlf" not in eol
+
+
+def test_a_clone_of_another_user_loses_no_commit_without_a_word(tmp_path, monkeypatch):
+    git = tmp_path / "git"
+    git.write_text("#!/bin/sh\necho fatal: detected dubious ownership in repository at x >&2; exit 128\n")
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    state = run.git_state()
+    assert (state["commit"], state["dirty"]) == (None, None)
+    assert "another user's; git config --global --add safe.directory /" in state["commit_from"]
+
+
+@pytest.mark.parametrize(("text", "threads"), [("2,1", 2), ("4", 4), (" 8 ", 8), ("", 0), ("all", 0), ("-1", 0)])
+def test_threads_of_openmp_may_be_a_list(monkeypatch, text, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert onnxfile.threads_of_openmp() == threads

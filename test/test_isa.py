@@ -10,7 +10,7 @@ import small
 
 from tools.base import input_files, output_files
 from tools.cpu import engines
-from tools.make import cpu
+from tools.make import chips, cpu
 from tools.recipe import pth2onnx
 from tools.source import tokens
 
@@ -18,8 +18,8 @@ ROWS = 24
 NEEDS = {  # what a precision cannot do without
     ("onnxruntime", "fp32"): set(),
     ("openvino", "fp32"): set(),
-    ("openvino", "bf16"): cpu.BF16,
-    ("openvino", "int8"): cpu.VNNI,
+    ("openvino", "bf16"): chips.BF16,
+    ("openvino", "int8"): chips.VNNI,
     ("native", "bf16"): {"amx_bf16", "avx512_bf16"},
     ("native", "int8"): {"amx_int8", "avx512_vnni", "avx_vnni"},
     ("native", "fp32"): {"avx2"},
@@ -64,7 +64,7 @@ def tool(script, words, most):
 @pytest.mark.parametrize(("precision", "most"), [("fp32", "AVX2"), ("int8", "")])
 def test_a_hidden_size_that_is_no_multiple_of_16(tmp_path, precision, most):
     """OpenVINO's own AVX2 kernel ends the process there, and int8 takes its statistics in AVX2 on any CPU."""
-    if precision == "int8" and not cpu.cpu_flags() & cpu.VNNI:
+    if precision == "int8" and not cpu.cpu_flags() & chips.VNNI:
         pytest.skip("this CPU has no int8 unit")
     box = filled(tmp_path, hidden_size=40)
     words = ["--onnx", box / "m.onnx", "--reference", box / "free.onnx", "--engine", "openvino"]

@@ -104,7 +104,8 @@ def test_there_and_back(away, year, monkeypatch, tmp_path):
     for r in made[::2]:
         assert r["predictions"] == here["predictions"] and r["correct"] == here["correct"]
     packed = made[5]
-    assert packed["seq"] == "64p" and packed["sentences_per_row"] > 1
+    assert packed["seq"] == "64p" and packed["engine_info"]["sentences_per_row"] > 1
+    assert len(made[1]["engine_info"]["rounds"]) == 2 and made[1]["rounds"] == [made[1]["samples_per_second"]]
     said = {k: made[1]["engine_info"][k] for k in ("npu", "npu_driver", "kit")}
     assert said == {"npu": "310P3", "npu_driver": "0.0.0", "kit": cli.sha256(folder / "kit.json")}
     with pytest.raises(cli.UserError, match="stand-in tools; such a record is never promoted"):
@@ -204,7 +205,7 @@ def test_what_the_kit_does_not_hold_is_refused_by_name(away, change, said, monke
         assert trip(folder, "--only", "seq64/").returncode == 0
     path = edited(folder, change)
     if said is None:  # a round fewer is no fraud
-        assert len(judged(built, path, monkeypatch)[0][1]["rounds"]) == 1
+        assert len(judged(built, path, monkeypatch)[0][1]["engine_info"]["rounds"]) == 1
         return
     with pytest.raises(cli.UserError, match=said):
         judged(built, path, monkeypatch)
@@ -240,4 +241,4 @@ def test_a_t4(built, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stdout + done.stderr
     [made], failed = judged(built, result(folder), monkeypatch)
     assert failed == [] and (made["chip"], made["engine_info"]["tensorrt"]) == ("T4", "10.13.3")
-    assert len(made["rounds"]) == 2 and made["timed"].startswith("device compute only")
+    assert len(made["engine_info"]["rounds"]) == 2 and made["timed"].startswith("device compute only")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from fake_cann import tiny
 
 from tools.make import launch, screen
 
@@ -38,7 +40,7 @@ def step(tmp_path, monkeypatch):
 
 
 def left(folder: Path) -> set[str]:
-    return {p.name for p in (folder / "build").iterdir()} - {".launch"}
+    return {p.name for p in (folder / "build").iterdir()} - {".launch", "lost"}
 
 
 def test_the_result_decides_and_not_the_exit_code(step, tmp_path):
@@ -175,3 +177,20 @@ def test_what_needs_a_chip_is_launched_and_nothing_else(built):
     assert {name for name, launched in steps.items() if launched} == {"compile", "infer", "time"}
     assert {"simplify", "modify", "score", "accuracy", "perf"} <= steps.keys()
     assert built.make("-q", "MODEL=tiny", "LAUNCH=srun -n1", "accuracy").returncode == 0  # where it ran stales nothing
+
+
+def test_a_lost_cell_does_not_lose_the_table(built, tmp_path):
+    """What was measured is shown, the lost cell with its reason, and the exit status says so; then it is measured."""
+    shutil.copytree(tiny.HERE, tmp_path / "cann")
+    env = tiny.environment() | {"PATH": f"{tmp_path}/cann/bin:{tiny.environment()['PATH']}"}
+    loses = script(tmp_path, "loses", 'case "$*" in *910B3-atc*) echo node failure >&2; exit 0;; esac; exec "$@"')
+    table = ("MODEL=tiny", "CHIPS=310P3 910B3", "BATCHES=1", "PRECISIONS=fp16", "SAMPLES=8", "ROUNDS=1", "perf-table")
+    done = built.make(*table, f"LAUNCH={loses}", env=env, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = {
+        chip: next(line for line in done.stdout.splitlines() if f"| {chip} " in line) for chip in ("310P3", "910B3")
+    }
+    assert "loses ended (exit 0) and left no result" in lines["910B3"] and "node failure" in lines["910B3"], done.stdout
+    assert "DEMONSTRATION" in lines["310P3"], done.stdout  # as all that is measured here
+    done = built.make(*table, "LAUNCH=nice", env=env)
+    assert "left no result" not in done.stdout, done.stdout

@@ -12,8 +12,7 @@ from conftest import ROOT, VENV
 from fake_cann import tiny
 
 from tools.checks import reproduce
-from tools.make import cpu, imports
-from tools.source import given
+from tools.make import chips, cli, cpu, given, imports, stale
 
 LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 
@@ -23,7 +22,6 @@ PIPES = {
     "a log": "tools.results.imports {} minilm_sst2/default/seq128/bs8/310P3-atc-fp16 --given --save_path records",
     "an .om": "tools.ascend.om {}",
     "SST-2": "tools.source.data accept {} --save_path dev.tsv",
-    "WEIGHTS=, SST2=, DATA= and TRAIN=": "tools.source.given {}",
     "int8's own texts": "tools.source.data take {} --save_path dev.tsv",
     "an .ir": "tools.cpu.runner --model {} --loop 1",
 }
@@ -186,24 +184,16 @@ def test_help_shows_every_target_that_people_need(built):
     assert "make torture" not in text and "make torture" in built.make("help-dev").stdout
 
 
-def test_a_folder_that_is_not_ours_is_not_touched(tmp_path):
-    (tmp_path / "photo").write_text("dear")
-    command = [sys.executable, "-m", "tools.setup.install", str(tmp_path), "requirements.txt"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "a folder with files that are not ours" in done.stderr
-    assert (tmp_path / "photo").read_text() == "dear" and len(list(tmp_path.iterdir())) == 1
-
-
 def test_an_import_is_a_prerequisite_wherever_it_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name, text in {"a": "def f():\n    from tools.x import b", "b": "from tools import cli", "c": ""}.items():
-        (tmp_path / "tools/x").mkdir(parents=True, exist_ok=True)
-        (tmp_path / f"tools/x/{name}.py").write_text(text)
-    (tmp_path / "tools/make/cli.py").write_text("")
-    monkeypatch.setattr(sys, "argv", ["imports", "made.mk"])
-    imports.main()
-    assert "needs.tools.x.a := tools/make/cli.py tools/x/a.py tools/x/b.py\n" in (tmp_path / "made.mk").read_text()
-    assert "needs.tools.x.c := tools/x/c.py\n" in (tmp_path / "made.mk").read_text()
+    texts = {"x/a": "def f():\n    from tools.x import b", "x/b": "from tools import cli", "x/c": "", "cli": ""}
+    for name, text in texts.items():
+        path = tmp_path / f"tools/{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    found = imports.variables([], imports.Known())
+    assert found["needs.tools.x.a"] == "tools/cli.py tools/x/a.py tools/x/b.py"
+    assert found["needs.tools.x.c"] == "tools/x/c.py"
 
 
 def test_a_tree_without_benches_has_no_page_of_them(built):
@@ -217,17 +207,21 @@ def test_a_tree_without_benches_has_no_page_of_them(built):
     assert "results/throughput.svg" in made and not {n for n in made if "bench" in n}
 
 
-def test_what_is_given_is_known_by_its_bytes(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    file = tmp_path / "mine/vocab.txt"
+@pytest.mark.parametrize("path", ["pipe", "/dev/zero"])
+def test_what_is_given_has_an_end(tmp_path, path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(cli.UserError, match=f"{path}: neither a file nor a folder; copy what it gives"):
+        given.hashed(str(tmp_path / path))
+
+
+def test_what_is_given_is_known_by_its_bytes(tmp_path):
+    file, known = tmp_path / "mine/vocab.txt", stale.Hashes()
     file.parent.mkdir()
     hashes = []
     for text in ("one", "two", "one"):
         file.write_text(text)
         os.utime(file, (1, 1))
-        monkeypatch.setattr(sys, "argv", ["given", "mine"])
-        given.main()
-        hashes.append(capsys.readouterr().out)
+        hashes.append(given.hashed(str(tmp_path / "mine"), known.of))
     assert hashes[0] == hashes[2] != hashes[1]
 
 
@@ -266,20 +260,19 @@ def test_fusion_report_is_of_an_ascend_chip_and_its_own_oms(built):
 
 
 def test_doctor_says_what_each_engine_of_this_cpu_runs_or_needs(built):
-    text, makefile = built.make("doctor", check=False).stdout, (ROOT / "mk/chips.mk").read_text()
-    for engine, precisions in cpu.ENGINES.items():
-        assert set(re.search(rf"^{engine}.PRECISIONS *:= (.*)", makefile, re.M)[1].split()) == set(precisions)
+    text, flags = built.make("doctor", check=False).stdout, cpu.cpu_flags(limited=False)
+    for engine in chips.engines_of("cpu"):
         lines = [line for line in text.splitlines() if f"ENGINE={engine}" in line]
-        for precision, units in precisions.items():
+        for precision, ways in chips.ENGINES[engine].precisions.items():
             runs = any(line.startswith("ok") and precision in line for line in lines)
-            assert runs == (not units or bool(units & cpu.cpu_flags(limited=False))), (engine, precision)
+            assert runs == any(way <= flags for way in ways), (engine, precision)
             assert runs or any(line.startswith("missing") and f"{precision} needs" in line for line in lines)
-    for precision in cpu.FASTER:
+    for precision in chips.FASTER:
         made = built.make("-n", "MODEL=tiny", "om", f"PRECISION={precision}", check=False).stdout
         if f"PRECISION={precision} is " in text:
             engine = re.search(rf"^ok +PRECISION={precision} is ENGINE=(\w+): ", text, re.M)[1]
             assert f"cpu-{engine}-{precision}/model" in made
-    ours = "native" if "avx_vnni" in cpu.cpu_flags(limited=False) else "openvino"
+    ours = "native" if "avx_vnni" in flags else "openvino"
     for isa, engine in (("AVX2", "openvino"), ("AVX2_VNNI", ours)):
         made = built.make("-n", "MODEL=tiny", "om", "PRECISION=int8", f"ISA={isa}").stdout
         assert f"cpu-{engine}-int8.{isa}/" in made

@@ -1,6 +1,5 @@
-"""Sentences at their own lengths: the plan against brute force, order, remainder, extremes; scoring of any TSV."""
+"""Sentences at their own lengths: the plan against brute force, order, remainder, extremes."""
 
-import csv
 import itertools
 import json
 import os
@@ -12,10 +11,9 @@ import numpy as np
 import onnx
 import pytest
 import small
-from onnx import TensorProto, helper
 
 from tools.base import input_files
-from tools.cpu import engines, plan, runner, score
+from tools.cpu import engines, plan, runner
 from tools.make import cli
 from tools.recipe import preprocess as preprocess_command
 
@@ -158,116 +156,6 @@ def test_streams_give_what_one_stream_gives(tmp_path, model, engine):
     requests = [[np.full((n, 5), n), np.ones((n, 5), np.int64)] for n in range(1, 9)]
     one, two = (plan.run(engines.load(model, 2, n), requests)[0] for n in (1, 2))
     assert [a[0].tolist() for a in one] == [b[0].tolist() for b in two] == [[[5 * n, 27.5]] * n for n in range(1, 9)]
-
-
-# ---- make score's script
-
-
-@pytest.fixture
-def scored(monkeypatch, tmp_path, model, tokenizer):
-    """Score sentences in windows of four: the rows of the result."""
-
-    def run(path, name="out.csv", *words):
-        monkeypatch.setattr(score, "WINDOW", 4)
-        given = ["--model", model, "--tokenizer_path", tokenizer, "--input", path, "--save_path", tmp_path / name]
-        monkeypatch.setattr(sys, "argv", ["score.py", *map(str, given), "--batchsize", "3", *words])
-        score.main()
-        return tmp_path / name
-
-    return run
-
-
-MANY = [" ".join(WORDS[(i * i) % 3] for i in range(n)) for n in (3, 1, 9, 2, 14, 3, 1, 30, 5, 6, 7)]
-
-
-def expected(sentences):
-    ids = [[2, *(5 + WORDS.index(w) for w in s.split()), 3] for s in sentences]
-    return [(float(sum(r)), 5.5 * len(r)) for r in ids]
-
-
-def read(path):
-    with path.open() as f:
-        return list(csv.reader(f))
-
-
-def test_csv_in_the_data_s_order(scored, tmp_path, capsys):
-    rows = read(scored(text(tmp_path / "in.tsv", MANY)))
-    assert rows[0] == ["row", "prediction", "label", "logit0", "logit1"]
-    assert [int(r[0]) for r in rows[1:]] == list(range(11))
-    assert [(float(a), float(b)) for *_, a, b in rows[1:]] == expected(MANY)
-    assert [int(r[1]) for r in rows[1:]] == [int(b > a) for a, b in expected(MANY)]
-    assert [r[2] for r in rows[1:]] == [("negative", "positive")[b > a] for a, b in expected(MANY)]
-    told = capsys.readouterr().out
-    assert "sentences/s, 11 sentences" in told
-    assert "accuracy" not in told  # no labels
-
-
-def test_parquet_and_accuracy(scored, tmp_path, capsys):
-    import pandas as pd
-
-    labels = [int(b > a) for a, b in expected(MANY)]
-    labels[4] = 1 - labels[4]
-    table = pd.read_parquet(scored(text(tmp_path / "in.tsv", MANY, labels), "out.parquet"))
-    assert table[["logit0", "logit1"]].to_numpy().tolist() == [list(e) for e in expected(MANY)]
-    assert "accuracy 90.91 % (10/11)" in capsys.readouterr().out
-
-
-def test_equal_logits_are_no_class_and_wrong(scored, tmp_path, capsys):
-    tie = "film film film film"  # 2 + 4 x 7 + 3 = 5.5 x 6
-    rows = read(scored(text(tmp_path / "in.tsv", [tie, "good", tie], [0, 1, 1])))
-    assert [r[1:3] for r in rows[1:]] == [["", ""], ["1", "positive"], ["", ""]]
-    assert "accuracy 33.33 % (1/3)" in capsys.readouterr().out
-
-
-def test_what_is_too_close_is_run_again(scored, tmp_path, model, capsys):
-    m = onnx.load(model)
-    m.graph.initializer[0].CopyFrom(helper.make_tensor("weight", TensorProto.FLOAT, [1], [4.0]))
-    onnx.save(m, tmp_path / "other.onnx")
-    given = ["--rerun", str(tmp_path / "other.onnx"), "--margin", "3"]
-    rows = read(scored(text(tmp_path / "in.tsv", MANY), "out.csv", *given))
-    close = [abs(a - b) < 3 for a, b in expected(MANY)]
-    assert 0 < sum(close) < len(MANY)
-    wanted = [(a, b / 5.5 * 4.0 if near else b) for near, (a, b) in zip(close, expected(MANY), strict=True)]
-    assert [(float(a), float(b)) for *_, a, b in rows[1:]] == wanted
-    changed = sum((a < b) != (c < d) for (a, b), (c, d) in zip(expected(MANY), wanted, strict=True))
-    told = f"run again in fp32: {100 * sum(close) / len(MANY):.2f} % (closer than 3), {changed} changed class"
-    assert told in capsys.readouterr().out
-    assert changed
-
-
-def test_a_long_sentence_is_cut(scored, tmp_path):
-    rows = read(scored(text(tmp_path / "in.tsv", ["good " * 300]), "out.csv", "--max_len", "16"))
-    assert float(rows[1][4]) == 5.5 * 16
-
-
-@pytest.mark.parametrize(
-    ("line", "says"),
-    [(b"good\t2\n", "in.tsv:13: label '2'"), (b"a\tb\t1\n", "in.tsv:13: 3 columns"), (b"\t1\n", "in.tsv:13: no sentence"),
-     (b"\xff\t1\n", "in.tsv:13: byte 1 is not UTF-8")],
-)  # fmt: skip
-def test_a_malformed_line_stops_it_before_the_first(scored, tmp_path, line, says):
-    path = text(tmp_path / "in.tsv", MANY, [1] * 11)
-    path.write_bytes(path.read_bytes() + line)
-    (tmp_path / "out.csv").write_text("of before")
-    with pytest.raises(cli.UserError, match=says):
-        scored(path)
-    assert (tmp_path / "out.csv").read_text() == "of before"
-
-
-def test_nothing_half_written(scored, tmp_path, monkeypatch):
-    """The second window fails: no file, and none beside it."""
-    whole = score.logits
-    monkeypatch.setattr(score, "logits", lambda e, c, *a: whole(e, c, *a) * (np.nan if len(c[0]) < 4 else 1))
-    before = set(tmp_path.iterdir())
-    with pytest.raises(cli.UserError, match="row 8: NaN or infinite logits"):
-        scored(text(tmp_path / "in.tsv", MANY))
-    assert {p.name for p in set(tmp_path.iterdir()) - before} == {"in.tsv"}
-
-
-def test_other_suffixes_are_refused(scored, tmp_path):
-    with pytest.raises(SystemExit) as stop:
-        scored(text(tmp_path / "in.tsv", MANY), "out.txt")
-    assert stop.value.code == 2
 
 
 @pytest.mark.parametrize("script", ["preprocess.py", "postprocess.py"])

@@ -4,6 +4,7 @@ atc, ais_bench and trtexec are the stand-ins of fake_cann; everything else is re
 one in the original's own layout.
 """
 
+import argparse
 import csv
 import json
 import os
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small
+import torch
 
 from tools.graph import export
 from tools.recipe import pth2onnx
@@ -77,9 +80,9 @@ def documented(model):
     return "\n".join(re.findall(r"^```bash\n(.*?)^```", (ROOT / f"models/{model}/README.md").read_text(), re.M | re.S))
 
 
-def expected(checkpoint, inputs, length, lower_case):
+def expected(checkpoint, inputs, length):
     """PyTorch's logits of the sentences, float32 [ROWS, 2]."""
-    arrays = tokens.encode(tokens.load(checkpoint, lower_case), sentences(), length, inputs)
+    arrays = tokens.encode(tokens.load(checkpoint), sentences(), length, inputs)
     logits = export.logits(export.load(checkpoint), arrays)
     assert logits.std(0).min() > 1e-3, "the checkpoint tells no sentence from another: this test could not fail"
     return logits
@@ -93,7 +96,7 @@ def test_bert_base_cased(tmp_path):
     folder, checkpoint = folder_of(BERT, tmp_path, "bert-base-cased-finetuned-sst2")
     assert checkpoint.name == "checkpoint-12630"
     done = run(folder, documented(BERT))
-    want = expected(checkpoint, ("input_ids", "attention_mask"), 128, lower_case=False)
+    want = expected(checkpoint, ("input_ids", "attention_mask"), 128)
     assert (
         re.findall(r"^accuracy: .*", done.stdout, re.M)
         == [f"accuracy: {correct(want) / ROWS:.6f} ({correct(want)}/{ROWS})"] * 2
@@ -119,7 +122,7 @@ def test_tinybert(tmp_path):
         folder, "umask 000\n" + documented(TINYBERT)
     )  # ais_bench refuses a folder that others may enter or write
     inputs = ("input_ids", "segment_ids", "input_mask")
-    want = expected(checkpoint, inputs, 64, lower_case=True)
+    want = expected(checkpoint, inputs, 64)
     assert f"acc:{correct(want) / ROWS:.6f}" in done.stdout
     assert "PASSED" in done.stdout
 
@@ -140,6 +143,75 @@ def test_tinybert(tmp_path):
     done = run(folder, f"OMP_DISPLAY_ENV=true python3 pth2onnx.py {ours} --eval_batch_size 8")
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr  # as GNU's OpenMP says that it understood it
     assert (folder / "ours.onnx").read_bytes() == (folder / "TinyBERT_bs8.onnx").read_bytes()
+
+
+def own_layout(model, tmp_path, clone):
+    """`folder_of` with the model's own config.json small too, as a recipe's script reads it; and the words of a seeded one."""
+    folder, checkpoint = folder_of(model, tmp_path, clone)
+    shutil.copy(tmp_path / "shape/config.json", folder)
+    found = torch.load(checkpoint / "pytorch_model.bin", weights_only=True)
+    return folder, checkpoint, found
+
+
+def test_roberta(tmp_path):
+    """fairseq's files: its checkpoint with what training leaves in it, GPT-2's tokens, and labels in its own order."""
+    folder, hub, found = own_layout("roberta_base_sst2", tmp_path, "hub")
+    found["roberta.embeddings.token_type_embeddings.weight"].zero_()  # fairseq has none
+    torch.save(found, hub / "pytorch_model.bin")
+    theirs = {small.fairseq_name(n): t for n, t in found.items() if "token_type" not in n}
+    for end in ("weight", "bias"):  # output 0 is label 1
+        name = f"classification_heads.sentence_classification_head.out_proj.{end}"
+        theirs[name] = theirs[name].flip(0)
+    arguments = argparse.Namespace(arch="roberta_base", lr=[1e-5])
+    (folder / "checkpoints").mkdir()
+    torch.save({"args": arguments, "model": theirs, "extra_state": {"epoch": 3}}, folder / "checkpoints/checkpoint.pt")
+    known = json.loads((hub / "vocab.json").read_text())
+    plain = [t for t in known if not t.startswith("<") or t == "<"]
+    (folder / "encoder.json").write_text(json.dumps({t: 2 * i for i, t in enumerate(plain)}))
+    (folder / "vocab.bpe").write_bytes((hub / "merges.txt").read_bytes())
+    for part in ("input0", "label"):
+        (folder / "data/SST-2-bin" / part).mkdir(parents=True)
+    ids = {t: 2 * i for i, t in enumerate(plain)}
+    lines = [f"{ids.get(t, t)} 1\n" for t in list(known)[4:-1]]
+    (folder / "data/SST-2-bin/input0/dict.txt").write_text("".join(lines))
+    (folder / "data/SST-2-bin/label/dict.txt").write_text("1 37569\n0 29780\n")
+    done = run(folder, documented("roberta_base_sst2"))
+    want = expected(hub, ("src_tokens",), 70)
+    assert f"acc = {correct(want) / ROWS:.3f} ({correct(want)}/{ROWS})" in done.stdout
+    have = [np.fromfile(folder / f"results/seq70_bs1/src_tokens_{i}_0.bin", "<f4") for i in range(ROWS)]
+    assert np.abs(have - want).max() < 1e-4
+    assert shapes(folder / "outputs/roberta_base_seq70_bs1_opt.onnx") == {"src_tokens": [1, 70], "output": [1, 2]}
+    assert np.fromfile(folder / "data/SST-2-bin/roberta_base.label", "<i8").tolist() == [i % 2 for i in range(ROWS)]
+
+    other = "python3 opt_onnx.py outputs/roberta_base_seq70_bs1_sim.onnx x.onnx 8 70"
+    assert "is of [1, 70], not of [8, 70]" in run(folder, other, check=False).stderr
+    (folder / "data/SST-2-bin/label/dict.txt").unlink()
+    again = documented("roberta_base_sst2").splitlines()
+    line = next(x for x in again if "RoBERTa_pth2onnx.py" in x)
+    assert "no label/dict.txt, which says the order of the outputs" in run(folder, line, check=False).stderr
+
+
+def test_albert(tmp_path):
+    """albert_pytorch's folder: its own names, no model_type, and a classifier that reads 0.1 more than the pooler gives."""
+    clone = "albert_pytorch/outputs/SST-2"
+    folder, checkpoint, found = own_layout("albert_base_sst2", tmp_path, clone)
+    shutil.copytree(checkpoint, tmp_path / "hub")
+    bias = found["classifier.bias"] - 0.1 * found["classifier.weight"].sum(1)
+    torch.save(
+        {small.albert_pytorch_name(n): t for n, t in (found | {"classifier.bias": bias}).items()},
+        checkpoint / "pytorch_model.bin",
+    )
+    said = json.loads((checkpoint / "config.json").read_text())
+    for key in ("architectures", "model_type", "id2label", "label2id"):
+        del said[key]
+    (checkpoint / "config.json").write_text(json.dumps(said | {"finetuning_task": "sst-2", "num_labels": 2}))
+    (checkpoint / "training_args.bin").write_bytes(b"not read")
+    done = run(folder, documented("albert_base_sst2"))
+    want = expected(tmp_path / "hub", ("input_ids", "attention_mask", "token_type_ids"), 128)
+    assert f"acc = {correct(want) / ROWS:.3f} ({correct(want)}/{ROWS})" in done.stdout
+    have = [np.load(folder / f"results/seq128_bs32/{i}_0.npy").reshape(2) for i in range(ROWS)]
+    assert np.abs(have - want).max() < 1e-4
+    assert np.load(folder / "preprocessed_data_seq128/label.npy").ravel().tolist() == [i % 2 for i in range(ROWS)]
 
 
 def shapes(path):
@@ -201,7 +273,7 @@ def published(model):
 @pytest.mark.parametrize("model", sorted(p.parent.name for p in ROOT.glob("models/*/published.csv")))
 def test_published_figures_are_whole(model):
     rows = published(model)
-    keys = [tuple(r[k] for k in ("variant", "chip", "bs", "precision", "metric", "source")) for r in rows]
+    keys = [tuple(r[k] for k in ("variant", "seq", "chip", "bs", "precision", "metric", "source")) for r in rows]
     assert len(set(keys)) == len(keys)
     for r in rows:
         assert r["model"] == model and r["source"] and re.fullmatch("[0-9a-f]{40}", r["commit"]), r

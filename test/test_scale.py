@@ -1,4 +1,5 @@
-"""make score of many files: formats, parts, killed runs, an S3 stand-in, a Ray cluster that loses a node."""
+"""make score: what is read, what is written, runs that are killed or damaged, pipes, Python, an S3 stand-in, a Ray cluster
+that loses a node. One small model of exact sums, so that every answer is known."""
 
 import bz2
 import contextlib
@@ -6,7 +7,9 @@ import gzip
 import io
 import json
 import lzma
+import math
 import os
+import pty
 import re
 import shutil
 import signal
@@ -15,21 +18,31 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
+import onnx
 import pandas as pd
+import pyarrow as pa
 import pytest
 import slurm as processes
 import small
 from conftest import ROOT
+from onnx import helper
+from pyarrow import dataset, parquet
 
-from tools.make import cli, cpu
-from tools.scale import files
+from tools.base import tasks
+from tools.make import chips, cli, cpu
+from tools.scale import files, parts, scorer
+from tools.scale import score as command
 
 PYTHON = ROOT / ".venv-scale/bin/python"
 scale = pytest.mark.skipif(
     not (ROOT / ".venv-scale/installed").is_file(), reason="make .venv-scale/installed was not run"
 )
 WORDS = ["good", "bad", "film"]
+TIE = "film film film film"  # 2 + 4 x 7 + 3 = 5.5 x 6
+TEXT = ("--columns", "text")
 
 
 def sentences(n, start=0):
@@ -43,23 +56,52 @@ def logits(text):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Options of the script for the small model: exact sums, so that every logit is known."""
+    """Options of the script for the small model of 64 positions."""
     at = tmp_path_factory.mktemp("model")
-    return ["--model", small.sums(at / "m.onnx"), "--tokenizer_path", small.vocabulary(at / "checkpoint", WORDS)]
+    checkpoint = small.vocabulary(at / "checkpoint", WORDS)
+    config = dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings"), 64)
+    config |= {"num_hidden_layers": 1, "num_attention_heads": 1, "model_type": "bert"}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    return ["--model", small.sums(at / "m.onnx"), "--tokenizer_path", checkpoint]
 
 
 @pytest.fixture
-def score(model):
-    """score(input, output, *options, python=, env=, wait=): the finished process, or the running one."""
+def score(model, monkeypatch, capsys):
+    """score(input, output, *options): its exit status and what it says, in this process."""
 
-    def run(given, out, *words, python=sys.executable, env=None, wait=True):
+    def run(given, out, *words):
+        monkeypatch.setattr(
+            sys, "argv", list(map(str, ["score.py", *model, "--input", given, "--save_path", out, *words]))
+        )
+        capsys.readouterr()
+        try:
+            status, fault = command.main() or 0, ""
+        except cli.UserError as e:
+            status, fault = 1, str(e)
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=status, stdout=out, stderr=err, fault=fault)
+
+    return run
+
+
+@pytest.fixture
+def start(model):
+    """start(input, output, *options, python=, env=): the running process; process(...) waits for it."""
+
+    def run(given, out, *words, python=sys.executable, env=None):
         words = [python, "-m", "tools.scale.score", *model, "--input", given, "--save_path", out, *words]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(list(map(str, words)), cwd=ROOT, env=os.environ | (env or {}), **pipes)
-        if not wait:
-            return process
-        stdout, stderr = process.communicate(timeout=120)
-        return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | {"text": True}
+        return subprocess.Popen(list(map(str, words)), cwd=ROOT, env=os.environ | (env or {}), **pipes)
+
+    return run
+
+
+@pytest.fixture
+def process(start):
+    def run(*words, given=None, **how):
+        running = start(*words, **how)
+        out, err = running.communicate(given, timeout=120)
+        return subprocess.CompletedProcess(words, running.returncode, out, err)
 
     return run
 
@@ -71,30 +113,44 @@ def frame(n, start=0):
 
 
 def manifest(out):
-    return json.loads((Path(out) / "manifest.json").read_text())
+    return json.loads((Path(out) / "_manifest.json").read_text())
 
 
 def rows(out):
     """All rows of the parts that the manifest names, in its order; each part is held to its hash."""
-    parts = manifest(out)["parts"]
-    assert all(cli.sha256(Path(out) / name) == entry["sha256"] for name, entry in parts.items())
-    assert {p.name for p in Path(out).iterdir()} == {*parts, "manifest.json"}
-    return pd.concat([pd.read_parquet(Path(out) / name) for name in parts], ignore_index=True)
+    named = manifest(out)["parts"]
+    assert all(cli.sha256(Path(out) / name) == entry["sha256"] for name, entry in named.items())
+    assert {p.name for p in Path(out).iterdir()} == {*named, "_manifest.json"}
+    return pd.concat([pd.read_parquet(Path(out) / name) for name in named], ignore_index=True)
+
+
+def column(out, name):
+    """A column of the parts, of which pandas would make other types."""
+    return dataset.dataset(out).to_table(columns=[name])[name].to_pylist()
 
 
 def correct(found, texts):
-    assert list(zip(found["logit0"], found["logit1"], strict=True)) == [logits(t) for t in texts]
-    assert found["prediction"].tolist() == [int(b > a) for a, b in map(logits, texts)]
+    wanted = [logits(t) for t in texts]
+    assert found["prediction"].tolist() == [int(b > a) for a, b in wanted]
+    assert found["label"].tolist() == [("negative", "positive")[b > a] for a, b in wanted]
+    assert found["probability"].tolist() == pytest.approx([1 / (1 + math.exp(-abs(a - b))) for a, b in wanted])
 
+
+# ---- What is read
 
 FORMATS = {
     "a.tsv": lambda f, p: f.to_csv(p, sep="\t", index=False),
-    "b.csv": lambda f, p: f.to_csv(p, index=False),
+    "B.CSV": lambda f, p: f.to_csv(p, index=False),
     "c/d.jsonl": lambda f, p: f.to_json(p, orient="records", lines=True),
     "c/e.parquet": lambda f, p: f.to_parquet(p, row_group_size=7),
     "f.csv.gz": lambda f, p: p.write_bytes(gzip.compress(f.to_csv(index=False).encode())),
-    "h.jsonl.xz": lambda f, p: p.write_bytes(lzma.compress(f.to_json(orient="records", lines=True).encode())),
     "g.tsv.bz2": lambda f, p: p.write_bytes(bz2.compress(f.to_csv(sep="\t", index=False).encode())),
+    "h.ndjson.xz": lambda f, p: p.write_bytes(lzma.compress(f.to_json(orient="records", lines=True).encode())),
+    "i.csv.zst": lambda f, p: p.write_bytes(pa.compress(f.to_csv(index=False).encode(), "zstd", asbytes=True)),
+    "j.json": lambda f, p: f.to_json(p, orient="records", lines=True),
+    "评论 [1]+.tsv": lambda f, p: p.write_bytes(
+        b"\xef\xbb\xbf" + f.to_csv(sep="\t", index=False, lineterminator="\r\n").encode()
+    ),
 }
 
 
@@ -106,114 +162,556 @@ def folder(tmp_path_factory):
     (top / "_hidden").mkdir()
     for name, write in FORMATS.items():
         write(frame(30), top / name)
-    for name in ("notes.txt", ".old.csv", "_hidden/x.csv"):
+    for name in ("notes.txt", "x.zip", ".old.csv", "_hidden/x.csv"):
         (top / name).write_text("text\nno\n")
     return top
 
 
 def test_a_folder_of_every_format(score, folder, tmp_path):
-    done = score(folder, tmp_path / "out", "--columns", "text", "stars", "--keep", "id", "--rows", 11)
-    assert done.returncode == 0, done.stderr
+    """Small files share a part; what is left out is named; a second run makes nothing."""
+    words = ("--columns", "text", "stars", "--keep", "id", "--rows", 77)
+    done = score(folder, tmp_path / "out", *words)
+    assert done.returncode == 0, done.fault
     found, said = rows(tmp_path / "out"), manifest(tmp_path / "out")
-    assert list(found) == ["file", "row", "id", "prediction", "label", "logit0", "logit1"]
-    assert [i["name"] for i in said["inputs"]] == sorted(FORMATS)
-    assert len(said["parts"]) == 7 * 3 and said["complete"] and said["rows"] == 210
+    assert list(found) == ["file", "row", "id", "prediction", "label", "probability", "truth"]
+    assert set(said["inputs"]) == set(FORMATS) and said["complete"] and said["rows"] == 300
+    assert [entry["rows"] for entry in said["parts"].values()] == [77, 77, 77, 69]
     for name in FORMATS:
         mine = found[found["file"] == name]
         assert mine["row"].tolist() == list(range(30)) and mine["id"].tolist() == [f"r{i}" for i in range(30)]
         correct(mine, sentences(30))
-    assert "accuracy 100.00 % (210/210)" in done.stdout and "210 sentences in 21 parts, 0 of them" in done.stdout
-    assert score(
-        folder, tmp_path / "out", "--columns", "text", "stars", "--keep", "id", "--rows", 11
-    ).stdout.startswith("210 ")
+    assert "accuracy 100.00 % (300/300)" in done.stdout and "300 sentences in 4 parts, 0 of them" in done.stdout
+    assert "left out: notes.txt, x.zip (2 files)" in done.stderr
+    assert score(folder, tmp_path / "out", *words).stdout.startswith("300 sentences in 4 parts, 4 of them")
 
 
-def test_classes_that_the_checkpoint_names(score, model, tmp_path):
-    """TASK=sentence has none of its own."""
-    checkpoint = shutil.copytree(model[3], tmp_path / "checkpoint")
-    config = dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings"), 64)
-    config |= {"num_hidden_layers": 1, "num_attention_heads": 1, "id2label": {"0": "dull", "1": "fun"}}
-    config["model_type"] = "bert"
-    (checkpoint / "config.json").write_text(json.dumps(config))
-    (tmp_path / "a.csv").write_text("sentence\n" + "\n".join(sentences(30)) + "\n")
-    done = score(tmp_path / "a.csv", tmp_path / "out", "--task", "sentence", "--tokenizer_path", checkpoint)
-    assert done.returncode == 0, done.stderr
-    found = rows(tmp_path / "out")
-    correct(found, sentences(30))
-    assert found["label"].tolist() == ["fun" if i else "dull" for i in found["prediction"]] and manifest(
-        tmp_path / "out"
-    )["config"]["labels"] == ["dull", "fun"]
+def test_one_file_is_the_same_rows(score, folder, tmp_path):
+    words = ("--columns", "text", "stars", "--keep", "id", "--on_bad", "null", "--logits")
+    for name in ("out", "out.csv", "out.parquet"):
+        assert "accuracy 100.00 % (300/300)" in score(folder, tmp_path / name, *words).stdout
+    whole = rows(tmp_path / "out")
+    assert pd.read_parquet(tmp_path / "out.parquet").equals(whole)
+    assert [(a, b) for a, b in zip(whole["logit0"], whole["logit1"], strict=True)] == [*map(logits, sentences(30))] * 10
+    read = pd.read_csv(tmp_path / "out.csv", keep_default_na=False, dtype={"id": str})
+    assert read.drop(columns=["probability", "error"]).equals(
+        whole.drop(columns=["probability", "error"]).astype(read.dtypes.drop(["probability", "error"]).to_dict())
+    )
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "out",
+        *(f"out.{k}{s}" for k in ("csv", "parquet") for s in ("", "_manifest.json")),
+    }
 
 
 def test_a_glob_and_a_quoted_line_break(score, tmp_path):
     frame(3).assign(text=["good\nbad", 'film "good"', "bad, film"]).to_csv(tmp_path / "x.csv", index=False)
     (tmp_path / "y.jsonl").write_text('{"text": "good"}\n')
-    done = score(tmp_path / "*.csv", tmp_path / "out/here", "--columns", "text")
-    assert done.returncode == 0, done.stderr
+    assert score(tmp_path / "*.csv", tmp_path / "out/here", *TEXT, "--logits").returncode == 0
     assert rows(tmp_path / "out/here")["logit1"].tolist() == [5.5 * n for n in (4, 6, 5)]
 
 
-class Counting(io.BytesIO):
-    """A file that counts how many bytes were read."""
+LABELS = {  # what is written: the class, or None where it is unknown
+    "csv": {
+        "0": 0,
+        "1": 1,
+        "1.0": 1,
+        "True": 1,
+        "positive": 1,
+        "neg": 0,
+        "-1": None,
+        "-1.0": None,
+        "": None,
+        " ": None,
+    },
+    "json": {"0": 0, "1.0": 1, "true": 1, '"positive"': 1, '"0"': 0, "-1": None, '""': None, "null": None},
+}
 
-    total = 0
 
-    def read(self, size=-1):
-        data = super().read(size)
-        self.total += len(data)
-        return data
+@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("out", ["out", "out.csv"])
+def test_labels_are_read_alike(score, tmp_path, kind, out):
+    """Of one file and of many; those that say nothing count for nothing."""
+    path, said = tmp_path / f"a.{kind}", LABELS[kind]
+    lines = [f"good,{v}" for v in said] if kind == "csv" else [f'{{"text": "good", "y": {v}}}' for v in said]
+    path.write_text("\n".join(["text,y"] * (kind == "csv") + lines) + "\n")
+    done = score(path, tmp_path / out, "--columns", "text", "y")
+    known = [v for v in said.values() if v is not None]
+    if out == "out":
+        assert column(tmp_path / "out", "truth") == list(said.values())
+    assert f"({sum(known)}/{len(known)})" in done.stdout, done.fault + done.stdout
 
 
-@pytest.mark.parametrize("kind", ["tsv", "jsonl"])
-def test_a_large_file_is_not_read_far_ahead(kind):
-    """Arrow reads 32 blocks ahead, whatever is asked of it; memory must not grow with the file."""
-    row = b"good film\n" if kind == "tsv" else b'{"sentence": "good"}\n'
-    file = Counting(b"sentence\n" * (kind == "tsv") + row * (40_000_000 // len(row)))
-    next(files.batches(files.Source("x", f"a.{kind}", 0, ""), file, ["sentence"]))
-    before = -1
-    while before != file.total:
-        before = file.total
-        time.sleep(0.1)
-    assert file.total < 12e6
+def test_labels_of_parquet_and_of_glue(score, tmp_path):
+    for values, right in (([1.0, 0.0, math.nan], "(1/2)"), ([True, False, None], "(1/2)"), ([-1, -1, -1], None)):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        parquet.write_table(pa.table({"text": ["good"] * 3, "y": values}), tmp_path / "a.parquet")
+        done = score(tmp_path / "a.parquet", tmp_path / "out", "--columns", "text", "y")
+        assert (right in done.stdout) if right else "accuracy" not in done.stdout, done.stdout + done.fault
+    for head, line, right in (
+        ("index\tsentence", "0\tgood", False),
+        ("sentence\tlabel\tidx", "good\t-1\t0", False),
+        ("sentence\tlabel", "good\t1", True),
+    ):
+        shutil.rmtree(tmp_path / "out")
+        (tmp_path / "test.tsv").write_text(f"{head}\n{line}\n")
+        assert ("accuracy 100.00 % (1/1)" in score(tmp_path / "test.tsv", tmp_path / "out").stdout) == right
+
+
+def test_a_file_without_a_header(score, tmp_path):
+    """CoLA's, as the benchmark has it; not where somebody says what the columns are called."""
+    (tmp_path / "a.tsv").write_text("gj04\t1\t\tgood\ngj04\t0\t*\tbad\n")
+    assert "(2 rows)" in score(tmp_path / "a.tsv", tmp_path / "out", "--task", "cola").stdout
+    assert column(tmp_path / "out", "truth") == [1, 0] and len(rows(tmp_path / "out")) == 2
+    assert "no column text" in score(tmp_path / "a.tsv", tmp_path / "o", "--task", "cola", *TEXT).fault
+
+
+OPTIONAL = {
+    "null, then a text": [None, "s"], "a number, then a text": [1, "s"], "a whole number, then not": [1, 1.5], "late": ["", 1],
+    "a date, then not": ["2024-01-01", "yesterday"], "nested": [{"a": [1]}, [2]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_other_fields_of_json_may_change(score, tmp_path, name):
+    """Those that nobody asked for, and kept ones, which are strings as written."""
+    a, b = OPTIONAL[name]
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        "".join(json.dumps({"text": "good"} | ({"x": v} if v != "" else {})) + "\n" for v in [a] * 5000 + [b] * 10)
+    )
+    assert score(path, tmp_path / "out", *TEXT).returncode == 0
+    assert score(path, tmp_path / "kept", *TEXT, "--keep", "x").returncode == 0
+    spelled = lambda v: v if isinstance(v, str) or v is None else json.dumps(v)
+    assert column(tmp_path / "kept", "x") == [spelled(a or None)] * 5000 + [spelled(b)] * 10
+
+
+def test_kept_columns(score, tmp_path):
+    """Any column, the text and the label too; one type in all parts; names that do not collide; values as they are."""
+    when = {
+        "text": "good",
+        "label": "1",
+        "row": "x",
+        "logit0": "7",
+        "when": "2024-01-01",
+        "review text": "a",
+        "评论": "b",
+        "?[+": "c",
+    }
+    keep = ["text", "label", "row", "logit0", "when", "'review text'", "评论", "'?[+'"]
+    pd.DataFrame([when, when | {"when": "007"}]).to_csv(tmp_path / "a.csv", index=False)
+    done = score(tmp_path / "a.csv", tmp_path / "out", "--columns", "text", "label", "--keep", *keep)
+    found = rows(tmp_path / "out")
+    ours = {"label": "input_label", "row": "input_row", "logit0": "input_logit0", "text": "text"}
+    assert found[[ours.get(name, name) for name in when]].iloc[0].tolist() == list(when.values()), done.fault
+    assert found["when"].tolist() == ["2024-01-01", "007"]
+    assert score(tmp_path / "a.csv", tmp_path / "of", "--columns", "'review text'", "--on_bad", "null").returncode == 0
+
+
+TYPES = {
+    "d": pa.array([1, 2], pa.date32()), "ts": pa.array([1, 2], pa.timestamp("ns", "UTC")), "l": pa.array([["a"], []]),
+    "dec": pa.array([1, 2]).cast(pa.decimal128(22, 2)), "s": pa.array([{"x": 1}, None]), "b": pa.array([b"\0", None]),
+    "dic": pa.array(["p", "q"]).dictionary_encode(), "big": pa.array(["p", None], pa.large_string()), "n": pa.array([1, 2]),
+}  # fmt: skip
+
+
+def test_kept_columns_of_parquet_keep_their_types(score, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, other in (("a", {}), ("b", {"n": pa.array([1.5, 2.5])})):
+        parquet.write_table(pa.table({"text": ["good", "bad"], **TYPES, **other}), tmp_path / f"in/{name}.parquet")
+    assert score(tmp_path / "in/a.parquet", tmp_path / "one", *TEXT, "--keep", *TYPES).returncode == 0
+    found = parquet.read_table(tmp_path / "one/00000-00000.parquet")
+    assert all(
+        found[name].type == array.type and found[name].to_pylist() == array.to_pylist() for name, array in TYPES.items()
+    )
+    score(tmp_path / "in", tmp_path / "two", *TEXT, "--keep", "n")
+    assert rows(tmp_path / "two")["n"].tolist() == [1, 2, 1.5, 2.5]
+    (tmp_path / "in/c.csv").write_text("text,n\ngood,3\n")
+    score(tmp_path / "in", tmp_path / "three", *TEXT, "--keep", "n")
+    assert rows(tmp_path / "three")["n"].tolist() == ["1", "2", "1.5", "2.5", "3"]
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "says"),
-    [
-        ("a.csv", b"text\ngood\n \n", "row 1 (from 0): no text"),
-        ("a.jsonl", b'{"text": "good"}\n{"text": null}\n', "row 1 (from 0): no text"),
-        ("a.tsv", b"text\tid\ngood\t1\nbad\n", "Expected 2 columns, got 1"),
-        ("a.csv", b"other\ngood\n", "text"),
-        ("a.jsonl", b"[1, 2]\n", "near row 0"),
-        ("a.parquet", b"PAR1 not", "near row 0"),
-        ("a.csv.gz", b"not gzip", "a.csv.gz"),
-        ("a.csv", b"text\n\xff\xfe\n", "UTF8"),
-        ("a.csv", b"", "Empty CSV"),
-        ("a.csv", b"text\n" + b"x" * 600_000, "a.csv: near row 0"),
-        ("a.jsonl", b'{"text": "' + b"x" * 600_000 + b'"}', "a.jsonl: near row 0"),
-        ("a.txt", b"good", "no file there that ends in"),
-    ],
-)
-def test_what_is_amiss_is_one_line(score, tmp_path, name, data, says):
+    "column", [pa.array([b"good", b"bad"]), pa.array(["good", "bad"], pa.large_string()), pa.array(["good", "bad"], pa.string_view()),
+               pa.array(["good", "bad"]).dictionary_encode()], ids=lambda a: str(a.type),
+)  # fmt: skip
+def test_texts_of_any_type_of_string(score, tmp_path, column):
+    parquet.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    score(tmp_path / "a.parquet", tmp_path / "out", *TEXT)
+    correct(rows(tmp_path / "out"), ["good", "bad"])
+
+
+# ---- What is amiss
+
+FILES = [  # of the whole file: it stops whatever ON_BAD says
+    ("a.csv", b"other\ngood\n", "no column text; it has other"),
+    ("a.csv", b"text,text\ngood,bad\n", "2 columns are called text"),
+    ("a.parquet", b"PAR1 not", "a.parquet: "),
+    ("a.csv.gz", b"not gzip", "a.csv.gz: Not a gzipped file"),
+    ("a.csv.gz", gzip.compress(b"text\n" + b"good\n" * 9999)[:-40], "a.csv.gz: Compressed file ended"),
+    ("a.csv", gzip.compress(b"text\ngood\n"), "is gzip; name it .gz".replace("is ", "but ")),
+    ("a.csv", "text\ngood\n".encode("utf-16"), "not UTF-8 text but UTF-16; convert it"),
+    ("a.csv", b"", "empty; its first line must name its columns"),
+    ("a.csv", b'id,text\n1,good\n2,"open\n3,bad\n', "line 3: the row that begins here has a quote that is not closed"),
+    ("a.csv", b'id,text\n1,"good\n2,bad\n3,"film"\n4,great\n', "line 2: the row that begins here has"),
+    ("a.txt", b"good", "no file there that ends in .tsv .csv"),
+]
+ROWS = [  # of one row: ON_BAD=null hands it on
+    ("a.csv", b"text,id\n%s,1\nbad,2\n", b" ", "no text", 1),
+    ("a.csv", b"text,id\n%s\nbad,2\n", b"good,1,2", "3 columns, the header has 2", 1),
+    ("a.tsv", b"text\tid\n%s\nbad\t2\n", b"good", "1 columns, the header has 2", 1),
+    ("a.csv", b"text,id\n%s,1\nbad,2\n", b"caf\xe9", "not UTF-8", 1),
+    ("a.jsonl", b'{"text": %s}\n{"text": "bad"}\n', b"null", "no text", 1),
+    ("a.jsonl", b'{"text": %s}\n{"text": "bad"}\n', b'"\\ud83d"', "not UTF-8", 1),
+    ("a.jsonl", b'{"text": %s}\n{"text": "bad"}\n', b"[1]", "a list, not a text", 1),
+    ("a.jsonl", b'{"text": "bad"}\n%s\n', b'{"other": 5}', "no text", 2),
+    ("a.jsonl", b'{"text": "bad"}\n%s\n', b"[1, 2]", "no JSON object on this line", 2),
+    ("a.jsonl", b'{"text": "bad"}\n%s\n', b'{"text": "good"}{', "no JSON object on this line", 2),
+    ("a.jsonl", b'{"text": "bad"}\n%s\n', b"[" * 99999, "no JSON object on this line", 2),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "says"), FILES)
+def test_what_is_amiss_with_a_file_is_one_line(score, tmp_path, name, data, says):
     (tmp_path / name).write_bytes(data)
-    done = score(tmp_path / name, tmp_path / "out", "--columns", "text")
-    assert done.returncode == 1 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
-    assert not list(tmp_path.glob("out/*.parquet"))
+    done = score(tmp_path / name, tmp_path / "out", *TEXT, "--on_bad", "null")
+    assert done.returncode == 1 and says in done.fault and done.fault.count("\n") == 0, done.fault
+    assert str(tmp_path / name) in done.fault and not list(tmp_path.glob("out/*.parquet"))
+
+
+@pytest.mark.parametrize(("name", "data", "bad", "says", "line"), ROWS)
+def test_a_row_that_is_amiss_stops_or_is_null(score, tmp_path, name, data, bad, says, line):
+    (tmp_path / name).write_bytes(data.replace(b"%s", bad))
+    row, at = line - 1, line + (not name.endswith("l"))
+    fault = score(tmp_path / name, tmp_path / "out", *TEXT).fault
+    assert f"{name}: row {row} (from 0), line {at}: {says}" in fault and "or give ON_BAD=null" in fault
+    done = score(
+        tmp_path / name, tmp_path / "null", *TEXT, "--on_bad", "null", "--keep", *(["id"] if b"id" in data else [])
+    )
+    found = rows(tmp_path / "null")
+    assert (
+        len(found) == 2
+        and says in found["error"][row]
+        and pd.isna(found["prediction"][row])
+        and pd.isna(found["label"][row])
+    )
+    correct(found.drop(row), ["bad"])
+    assert "1 of 2 (50.00 %) amiss" in done.stdout and f"{name}: row {row} (from 0): {says}" in done.stdout
+
+
+def test_a_name_that_is_not_utf8_and_odd_addresses(score, tmp_path):
+    (tmp_path / os.fsdecode(b"\xff\xfe.tsv")).write_bytes(b"sentence\nfine\n")
+    assert "is not UTF-8; rename that file" in score(tmp_path, tmp_path / "../o4").fault
+    for address in (
+        "reference://x",
+        "data:text/csv,sentence@x",
+        "s3://bucket/x",
+        "nowhere.csv",
+        str(tmp_path / "*.csv"),
+    ):
+        done = score(address, tmp_path / "../o4")
+        assert done.returncode == 1 and address.split("/")[-1] in done.fault and done.fault.count("\n") == 0, done.fault
+    assert not (tmp_path / "../o4").exists()
+
+
+def test_long_rows_and_memory(tmp_path):
+    """No row is too long for its block; a file is read as it is asked for, not ahead."""
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "good " * 60000, "html": "x" * 300000}) + "\n")
+    wanted = files.Wanted(tasks.TASKS["sst2"], ("negative", "positive"), (("text",),))
+    (table,) = files.tables(files.Source(str(tmp_path / "a.jsonl"), "a.jsonl"), wanted)
+    assert len(table["text0"][0].as_py()) == 300000
+    for name, row in (("b.tsv", "good film\n"), ("b.jsonl", '{"text": "good"}\n')):
+        (tmp_path / name).write_text("text\n" * (name == "b.tsv") + row * (20_000_000 // len(row)))
+        tally = SimpleNamespace(rows=0, bytes=0)
+        reading = files.tables(files.Source(str(tmp_path / name), name), wanted, tally)
+        next(reading), next(reading)
+        assert tally.rows == files.BATCH and tally.bytes < 1e6
+
+
+# ---- What is answered
+
+
+def test_ties_cut_texts_and_duplicates(score, tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "text,y\n"
+        + "".join(f"{t},{y}\n" for t, y in [(TIE, 0), ("good", 1), (TIE, 0), ("good " * 300, 1), ("good", 1)])
+    )
+    done = score(tmp_path / "a.csv", tmp_path / "out", "--columns", "text", "y", "--logits")
+    found = rows(tmp_path / "out")
+    assert column(tmp_path / "out", "prediction") == [None, 1, None, 1, 1]
+    assert found["label"].isna().tolist() == [True, False, True, False, False]
+    assert found["logit1"].tolist() == [33, 16.5, 33, 5.5 * 64, 16.5]  # the model has 64 positions
+    assert "accuracy 60.00 % (3/5)" in done.stdout  # equal logits are no class, and wrong
+    assert "1 of 5 (20.00 %) longer than the model takes, and cut" in done.stdout
+    entry = manifest(tmp_path / "out")["parts"]["00000-00000.parquet"]
+    assert (entry["cut"], entry["duplicates"], entry["amiss"]) == (1, 2, 0)
+    score(tmp_path / "a.csv", tmp_path / "short", *TEXT, "--logits", "--max_len", 16)
+    assert rows(tmp_path / "short")["logit1"][3] == 5.5 * 16
+
+
+def test_duplicates_are_computed_once(model, monkeypatch):
+    found, ran = scorer.Scorer(model[1], model[3]), []
+    monkeypatch.setattr(
+        scorer,
+        "logits",
+        lambda engine, columns, *how, whole=scorer.logits: ran.append(len(columns[0])) or whole(engine, columns, *how),
+    )
+    assert len(found.texts(["good", "bad", "good"] * 50)) == 150 and ran == [2]
+
+
+def test_what_is_too_close_is_run_again(score, tmp_path, model):
+    m = onnx.load(model[1])
+    m.graph.initializer[0].CopyFrom(helper.make_tensor("weight", onnx.TensorProto.FLOAT, [1], [4.0]))
+    onnx.save(m, tmp_path / "other.onnx")
+    many = [" ".join(WORDS[(i * i) % 3] for i in range(n)) for n in (3, 1, 9, 2, 14, 30, 5, 6, 7)]
+    (tmp_path / "a.csv").write_text("text\n" + "\n".join(many) + "\n")
+    done = score(
+        tmp_path / "a.csv", tmp_path / "out", *TEXT, "--logits", "--rerun", tmp_path / "other.onnx", "--margin", 3
+    )
+    close = [abs(a - b) < 3 for a, b in map(logits, many)]
+    wanted = [(a, b / 5.5 * 4.0 if near else b) for near, (a, b) in zip(close, map(logits, many), strict=True)]
+    found = rows(tmp_path / "out")
+    assert 0 < sum(close) < len(many) and list(zip(found["logit0"], found["logit1"], strict=True)) == wanted
+    changed = sum((a < b) != (c < d) for (a, b), (c, d) in zip(map(logits, many), wanted, strict=True))
+    assert changed and f"{sum(close)} of 9 ({100 * sum(close) / 9:.2f} %) run again in fp32" in done.stdout
+    assert f"{changed} of 9 ({100 * changed / 9:.2f} %) of another class in fp32" in done.stdout
+
+
+def test_logits_that_are_no_numbers(score, tmp_path, monkeypatch):
+    """Nothing is half-written; handed on with the reason where that is asked for."""
+    whole = scorer.logits
+    monkeypatch.setattr(
+        scorer, "logits", lambda e, c, *a: whole(e, c, *a) * [[math.nan if len(r) > 3 else 1] for r in c[0]]
+    )
+    (tmp_path / "a.csv").write_text("text\ngood\nbad film\n")
+    assert (
+        "row 1: NaN or infinite logits; try PRECISION=fp32"
+        in score(tmp_path / "a.csv", tmp_path / "x.parquet", *TEXT).fault
+    )
+    assert not (tmp_path / "x.parquet").exists()
+    assert score(tmp_path / "a.csv", tmp_path / "out", *TEXT, "--on_bad", "null").returncode == 0
+    assert column(tmp_path / "out", "error") == [None, "NaN or infinite logits"]
+
+
+def test_classes_that_the_checkpoint_names(score, model, tmp_path):
+    """TASK=sentence has none of its own; a score has a probability where it is a logit."""
+    checkpoint = shutil.copytree(model[3], tmp_path / "checkpoint")
+    config = cli.read_json(checkpoint / "config.json")
+    (checkpoint / "config.json").write_text(json.dumps(config | {"id2label": {"0": "dull", "1": "fun"}}))
+    (tmp_path / "a.csv").write_text("sentence\n" + "\n".join(sentences(30)) + "\n")
+    score(tmp_path / "a.csv", tmp_path / "out", "--task", "sentence", "--tokenizer_path", checkpoint)
+    found = rows(tmp_path / "out")
+    assert found["label"].tolist() == ["fun" if i else "dull" for i in found["prediction"]]
+    assert manifest(tmp_path / "out")["config"]["labels"] == ["dull", "fun"]
+    told = lambda **said: scorer.Scorer.told(
+        SimpleNamespace(task=tasks.TASKS["score"], regression=lambda: said["regression"]),
+        np.float32([[0], [2]]),
+        np.array([False, True]),
+    )
+    assert list(told(regression=True)) == ["prediction"]
+    assert told(regression=False)["probability"].to_pylist() == [0.5, None]
+
+
+def test_from_python(score, model, tmp_path):
+    """The same answers as the parts; what is no text is refused by its place."""
+    frame(30).to_csv(tmp_path / "a.csv", index=False)
+    score(tmp_path / "a.csv", tmp_path / "out", *TEXT)
+    found = scorer.Scorer(model=model[1], tokenizer=model[3])
+    assert pd.DataFrame(found.texts(sentences(30))).equals(
+        rows(tmp_path / "out").drop(columns=["file", "row"]).astype({"prediction": "int64", "probability": "float64"})
+    )
+    assert found.texts([]) == []
+    for wrong, says in ((None, "no text"), ("", "no text"), (["a"], "a list, not a text")):
+        with pytest.raises(cli.UserError, match=rf"row 1 \(from 0\): {says}"):
+            found.texts(["good", wrong])
+
+
+# ---- What others read
+
+
+def test_the_parts_are_a_data_set(score, folder, tmp_path):
+    """To pandas and Arrow, and to DuckDB and datasets where these are installed."""
+    out = tmp_path / "out"
+    score(folder, out, *TEXT, "--keep", "id", "stars", "--rows", 77)
+    assert len(pd.read_parquet(out)) == parquet.read_table(out).num_rows == dataset.dataset(out).count_rows() == 300
+    with contextlib.suppress(ImportError):
+        import duckdb
+
+        assert duckdb.sql(f"select count(distinct file || row) from '{out}/*.parquet'").fetchall() == [(300,)]
+    with contextlib.suppress(ImportError):
+        import datasets
+
+        assert datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))["train"].num_rows == 300
+
+
+# ---- Going on
+
+
+def test_a_part_that_is_damaged_is_made_again(score, tmp_path):
+    """Believed by its hash; what the manifest says of it comes from the part; CHECK only looks."""
+    frame(9).to_csv(tmp_path / "a.csv", index=False)
+    words = (tmp_path / "a.csv", tmp_path / "out", "--columns", "text", "stars")
+    score(*words)
+    before, part = rows(tmp_path / "out"), tmp_path / "out/00000-00000.parquet"
+    whole = manifest(tmp_path / "out")
+    (tmp_path / "out/_manifest.json").write_text(json.dumps(whole).replace('"cut": 0', '"cut": 7'))
+    assert "cut" not in score(*words).stdout and manifest(tmp_path / "out") == whole
+    part.write_bytes(part.read_bytes()[:50] + b"?" + part.read_bytes()[51:])
+    done = score(*words, "--check")
+    assert (
+        done.returncode == 1 and f"{part}: not the bytes that the manifest describes" in done.stdout and part.exists()
+    )
+    done = score(*words)
+    assert f"{part}: not the bytes that the manifest describes; made again" in done.stdout, done.stdout
+    assert rows(tmp_path / "out").equals(before) and manifest(tmp_path / "out") == whole
+    assert score(*words, "--check").returncode == 0
+
+
+def test_what_score_did_not_make_stays(score, tmp_path):
+    """A file beside OUT, a part of another's, a hidden one, a CSV that was edited."""
+    frame(9).to_csv(tmp_path / "a.csv", index=False)
+    for name in ("00000-00000.parquet", ".keep.parquet.mine", "notes.txt"):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / name).write_text("dear")
+        assert f"{name} is not what score wrote" in score(tmp_path / "a.csv", tmp_path / "out", *TEXT).fault
+        assert [p.read_text() for p in (tmp_path / "out").iterdir()] == ["dear"]
+        (tmp_path / "out" / name).unlink()
+    score(tmp_path / "a.csv", tmp_path / "out", *TEXT)
+    for name in (".keep.parquet.mine", ".00000-00000.parquet.mine", "00001-00000.parquet"):
+        (tmp_path / "out" / name).write_text("dear")
+        score(tmp_path / "a.csv", tmp_path / "out", *TEXT)
+        assert (tmp_path / "out" / name).read_text() == "dear"
+    beside = [tmp_path / f"x.csv{end}" for end in (".log", ".prov.json", "")]
+    for path in beside:
+        path.write_text("dear")
+    assert "x.csv is not what score wrote" in score(tmp_path / "a.csv", tmp_path / "x.csv", *TEXT).fault
+    assert [path.read_text() for path in beside] == ["dear"] * 3
+    beside[-1].unlink()
+    score(tmp_path / "a.csv", tmp_path / "x.csv", *TEXT)
+    beside[-1].write_text(edited := beside[-1].read_text() + "mine\n")
+    assert "x.csv is not what score wrote" in score(tmp_path / "a.csv", tmp_path / "x.csv", *TEXT).fault
+    assert beside[-1].read_text() == edited and [path.read_text() for path in beside[:2]] == ["dear"] * 2
 
 
 def test_inputs_are_never_written_over(score, tmp_path):
-    """OUT in the folder of the inputs, around it, and through a link; a folder of something else's."""
+    """OUT in the folder of the inputs, around it, and through a link; INPUT itself; no manifest of ours."""
     (tmp_path / "in").mkdir()
     frame(5).to_parquet(tmp_path / "in/00000-00000.parquet")
     (tmp_path / "link").symlink_to(tmp_path / "in")
     before = (tmp_path / "in/00000-00000.parquet").read_bytes()
-    for out in ("in", "link", "in/out", "."):
-        done = score(tmp_path / "in", tmp_path / out, "--columns", "text")
-        assert done.returncode == 1 and "name a folder apart from it" in done.stderr, (out, done.stderr)
+    for out in ("in", "link", "in/out", ".", "in/x.csv"):
+        assert "name a folder apart from it" in score(tmp_path / "in", tmp_path / out, *TEXT).fault, out
+    one = tmp_path / "in/00000-00000.parquet"
+    assert "name a folder apart from it" in score(one, tmp_path / "link/00000-00000.parquet", *TEXT).fault
     (tmp_path / "full").mkdir()
-    (tmp_path / "full/photo").write_text("dear")
-    assert "files that are not ours" in score(tmp_path / "in", tmp_path / "full", "--columns", "text").stderr
+    (tmp_path / "full/_manifest.json").write_text('{"parts": 7}')
+    assert "not a manifest of ours" in score(tmp_path / "in", tmp_path / "full", *TEXT).fault
     assert [p.read_bytes() for p in (tmp_path / "in").iterdir()] == [before]
+
+
+def test_inputs_that_are_touched_added_changed_or_gone(score, tmp_path):
+    (tmp_path / "in").mkdir()
+    for k in range(2):
+        frame(9, 9 * k).to_csv(tmp_path / f"in/{k}.csv", index=False)
+    words = (tmp_path / "in", tmp_path / "out", *TEXT)
+    score(*words)
+    os.utime(tmp_path / "in/0.csv", (1, 1))
+    assert "1 of them there before" in score(*words).stdout
+    frame(9, 18).to_csv(tmp_path / "in/2.csv", index=False)
+    done = score(*words)
+    assert "27 sentences in 2 parts, 1 of them there before" in done.stdout and "changed" not in done.stdout
+    correct(rows(tmp_path / "out"), sentences(27))
+    frame(12, 18).to_csv(tmp_path / "in/2.csv", index=False)
+    done = score(*words)
+    assert (
+        "2.csv: changed; its answers are made again" in done.stdout and "30 sentences in 2 parts, 1 of" in done.stdout
+    )
+    correct(rows(tmp_path / "out"), sentences(30))
+    assert "holds the answers of another batchsize" in score(*words, "--batchsize", 2).fault
+    (tmp_path / "in/1.csv").unlink()
+    assert "has the answers of 1.csv, which is gone from INPUT" in score(*words).fault
+
+
+def test_a_file_that_changes_while_it_is_read(score, tmp_path, monkeypatch):
+    frame(9).to_csv(tmp_path / "a.csv", index=False)
+    whole = scorer.Scorer.answers
+
+    def answers(self, table):
+        frame(5).to_csv(tmp_path / "a.csv", index=False)
+        return whole(self, table)
+
+    monkeypatch.setattr(scorer.Scorer, "answers", answers)
+    assert "a.csv: changed while it was read; run it again" in score(tmp_path / "a.csv", tmp_path / "out", *TEXT).fault
+    assert not manifest(tmp_path / "out")["complete"]
+    monkeypatch.undo()
+
+
+def test_a_second_writer_waits_for_nobody(score, tmp_path):
+    frame(9).to_csv(tmp_path / "a.csv", index=False)
+    with contextlib.closing(parts.Output(str(tmp_path / "out"))) as other:
+        other.lock()
+        assert "another make score writes there" in score(tmp_path / "a.csv", tmp_path / "out", *TEXT).fault
+
+
+def test_parts_and_pieces(monkeypatch):
+    """A part is cut into pieces of at most GROUP rows; rows of small files share one; many inputs cost as much each as few."""
+    monkeypatch.setattr(parts, "GROUP", 10)
+    tables = [pa.table({"x": list(range(k, k + 7))}) for k in range(0, 70, 7)]
+    found = [(number, table["x"].to_pylist()) for number, table in parts.pieces(tables, 25)]
+    assert [(number, len(x)) for number, x in found] == [
+        (0, 10),
+        (0, 10),
+        (0, 5),
+        (1, 10),
+        (1, 10),
+        (1, 5),
+        (2, 10),
+        (2, 10),
+    ]
+    assert [i for _, x in found for i in x] == list(range(70))
+    out = parts.Output("nowhere")
+    monkeypatch.setattr(out, "save", lambda: None)
+    out.pin([files.Source(f"{i}.csv", f"{i}.csv", 1 << 20) for i in range(16)])
+    assert [unit for unit, _, _ in out.missing()] == [0, 1] and [len(s) for _, s, _ in out.missing()] == [8, 8]
+
+
+# ---- On the way
+
+
+def test_a_terminal_of_no_size_shows_how_far_it_is(monkeypatch):
+    """tqdm by itself prints nothing on one; a log gets a line a minute."""
+    ends = pty.openpty()
+    with os.fdopen(ends[1], "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        for size, says in ((1000, "100 of about 1000 sentences, "), (0, "100 sentences, ")):
+            progress = command.Progress(size)
+            progress.rows, progress.bytes, progress.shown = 100, 100, progress.began - 10
+            progress.began -= 10
+            progress(100)
+            assert says in (text := os.read(ends[0], 1000).decode()) and ("left" in text) == bool(size)
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    progress = command.Progress(0)
+    progress(5)
+    progress.shown -= 61
+    progress(5)
+    assert re.fullmatch(r"10 sentences, .*\n", log.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["tsv", "jsonl"])
+def test_through_a_pipe(process, kind):
+    """The same kind out as in; nothing else on standard output; a reader that leaves ends it quietly."""
+    lines = [json.dumps({"text": t}) if kind == "jsonl" else t for t in sentences(30)]
+    given = "".join(f"{line}\n" for line in ["text"] * (kind == "tsv") + lines)
+    done = process("-", "-", *TEXT, "--rows", 7, given=given)
+    assert done.returncode == 0, done.stderr
+    read = (
+        pd.read_json(io.StringIO(done.stdout), lines=True)
+        if kind == "jsonl"
+        else pd.read_csv(io.StringIO(done.stdout), sep="\t")
+    )
+    correct(read, sentences(30))
+    assert read["row"].tolist() == list(range(30)) and "30 sentences" in done.stderr
+    done = process("-", "-", *TEXT, given=given + "\n" + (" \n" if kind == "tsv" else '{"text": ""}\n'))
+    assert done.returncode == 1 and "no text" in done.stderr and "Traceback" not in done.stderr
 
 
 def wait_for(out, count, process):
@@ -236,7 +734,7 @@ def large(tmp_path_factory):
     return top
 
 
-LARGE = ("--columns", "text", "--rows", 250)
+LARGE = ("--columns", "text", "--rows", 100)
 
 
 @pytest.fixture(scope="module")
@@ -255,55 +753,58 @@ def same(out, whole):
     assert manifest(out)["complete"]
 
 
-def test_a_killed_run_goes_on(score, large, whole, tmp_path):
+def test_a_killed_run_goes_on(start, process, large, whole, tmp_path):
     out = tmp_path / "out"
-    process = score(large, out, *LARGE, wait=False)
-    wait_for(out, 2, process)
-    process.kill()
-    process.communicate()
-    for name in (".manifest.json.half", ".00000-00009.parquet.half"):  # as a kill in the middle of a write leaves them
+    running = start(large, out, *LARGE)
+    wait_for(out, 2, running)
+    running.kill()
+    running.communicate()
+    for name in (
+        "._manifest.json.h4lf_abc",
+        ".00000-00009.parquet.h4lf_abc",
+    ):  # as a kill in the middle of a write leaves them
         (out / name).write_text("{")
     kept = list(manifest(out)["parts"])
     dates = {name: (out / name).stat().st_mtime_ns for name in kept}
     assert 2 <= len(kept) < len(whole)
-    done = score(large, out, *LARGE)
+    done = process(large, out, *LARGE)
     assert done.returncode == 0 and f"{len(kept)} of them there before" in done.stdout, done.stderr
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == dates
     same(out, whole)
     (out / kept[0]).unlink()
-    assert f"{len(whole) - 1} of them there before" in score(large, out, *LARGE).stdout
+    assert f"{len(whole) - 1} of them there before" in process(large, out, *LARGE).stdout
     same(out, whole)
-
-
-def test_other_rows_or_options_need_another_folder(score, tmp_path):
-    frame(9).to_csv(tmp_path / "a.csv", index=False)
-    assert score(tmp_path / "a.csv", tmp_path / "out", "--columns", "text").returncode == 0
-    assert (
-        "parts of another batchsize"
-        in score(tmp_path / "a.csv", tmp_path / "out", "--columns", "text", "--batchsize", 2).stderr
-    )
-    frame(10).to_csv(tmp_path / "a.csv", index=False)
-    assert "other inputs, or of these before" in score(tmp_path / "a.csv", tmp_path / "out", "--columns", "text").stderr
 
 
 # ---- Through make
 
 
 def test_make_scores_a_glob_and_goes_on(built, folder, tmp_path):
-    words = (
-        "MODEL=tiny",
-        "PRECISION=fp32",
-        "score",
-        f"INPUT={folder}/*.csv",
-        f"OUT={tmp_path}/out",
-        "COLUMNS=text",
-        "KEEP=id",
+    """Names of any letters; a pipe; a check; nothing beside OUT."""
+    top = built.path
+    (top / "my file's.csv").write_text("review text,评论\ngood,1\nbad,2\n")
+    words = ("MODEL=tiny", "PRECISION=fp32", "score", "COLUMNS='review text'", "KEEP=评论")
+    done = built.make(*words, "INPUT=my file's.csv", f"OUT={tmp_path}/o u't")
+    assert "2 sentences in 1 parts, 0 of them there before" in done.stdout
+    assert list(rows(tmp_path / "o u't")) == ["file", "row", "评论", "prediction", "label", "probability"]
+    assert "1 of them there before" in built.make(*words, "INPUT=my file's.csv", f"OUT={tmp_path}/o u't").stdout
+    assert "1 of 1 parts" in built.make("score", "CHECK=1", f"OUT={tmp_path}/o u't").stdout
+    assert "30 sentences" in built.make(*words[:3], f"INPUT={folder}/*.gz", "COLUMNS=text").stdout
+    assert list((top / "build/score").glob("*_w.gz.parts/00000-00000.parquet"))
+    assert built.make("-s", *words[:3], f"INPUT={folder}/a.tsv", "OUT=-", "COLUMNS=text").stdout.startswith(
+        "file\trow\tprediction\t"
     )
-    assert "30 sentences in 1 parts, 0 of them there before" in built.make(*words).stdout
-    assert list(rows(tmp_path / "out")) == ["file", "row", "id", "prediction", "label", "logit0", "logit1"]
-    assert "30 sentences in 1 parts, 1 of them there before" in built.make(*words).stdout
-    done = built.make(*words[:3], f"INPUT={folder}/a.tsv", f"OUT={tmp_path}/x.csv", "KEEP=id", check=False)
-    assert done.returncode == 2 and "x.csv' is one file, which is written of one TSV alone" in done.stderr
+    done = built.make(
+        *words[:3], "INPUT=$(shell touch pwned)", "OUT=x$(shell touch pwned)", "KEEP=$(shell touch pwned)", check=False
+    )
+    assert done.returncode == 2 and "no such file or folder" in done.stderr and not (top / "pwned").exists()
+    for word, says in (
+        ("ON_BAD=skip", "is not one of: null stop"),
+        ("CHECK=2", "is not 1 or empty"),
+        ("PART_ROWS=1e5", "is not a whole number"),
+        ("KEEP=a\nb", "may hold any text of one line"),
+    ):
+        assert says in built.make(*words, word, check=False).stderr
 
 
 def test_score_never_destroys_its_input(built):
@@ -313,17 +814,16 @@ def test_score_never_destroys_its_input(built):
         (top / name).parent.mkdir(parents=True, exist_ok=True)
         (top / name).write_text(text)
     (top / "link").symlink_to("one")
-
     make = lambda *words: built.make("MODEL=tiny", "PRECISION=fp32", "score", *words, check=False)
     (top / "two/y.csv").hardlink_to(top / "two/y.tsv")
-    assert "two/y.csv is two/y.tsv, which it would be made from" in make("INPUT=two/y.tsv", "OUT=two/y.csv").stderr
+    assert "y.csv is not what score wrote" in make("INPUT=two/y.tsv", "OUT=two/y.csv").stderr
     (top / "one/t.csv").symlink_to("y.tsv")
-    assert "link/t.csv is one/y.tsv, which it would be made from" in make("INPUT=one/y.tsv", "OUT=link/t.csv").stderr
+    assert "name a folder apart from it" in make("INPUT=one/y.tsv", "OUT=link/t.csv").stderr
     for name in ("one/y.tsv", "two/y.tsv", "build/score/y.csv"):
         done = make(f"INPUT={name}")
         assert done.returncode == 0 and (top / name).read_text() == text, done.stderr
-    names = {p.name for p in (top / "build/score").iterdir() if not p.name.endswith((".log", ".json"))}
-    assert names == {"one_-y.tsv.csv", "two_-y.tsv.csv", "build_-score_-y.csv.parts", "y.csv"}
+    names = {p.name for p in (top / "build/score").iterdir()}
+    assert {"one_-y.tsv.parts", "two_-y.tsv.parts", "build_-score_-y.csv.parts", "y.csv"} <= names
 
 
 def test_score_takes_the_fastest_engine_of_this_cpu(built):
@@ -336,8 +836,8 @@ def test_score_takes_the_fastest_engine_of_this_cpu(built):
         ("openvino", "bf16"),
         ("onnxruntime", "fp32"),
     ]
-    units = {row: cpu.FASTER[row[1]] if row[0] == "native" else cpu.ENGINES[row[0]][row[1]] for row in order}
-    assert fastest == next(row for row in order if not units[row] or units[row] & cpu.cpu_flags(limited=False))
+    units = {row: chips.FASTER[row[1]] if row[0] == "native" else chips.needed(*row) for row in order}
+    assert fastest == next(row for row in order if not units[row] or {*units[row]} & cpu.cpu_flags(limited=False))
     text = built.make("-n", "MODEL=tiny", "score", "INPUT=a.tsv", "OUT=x/", "PRECISION=fp32").stdout
     assert "cpu-onnxruntime-fp32/model.onnx" in text
 
@@ -368,17 +868,28 @@ def copy(source, target, env):
 
 
 @scale
-def test_from_s3_to_s3(score, s3, large, whole, tmp_path):
+def test_from_s3_to_s3(process, s3, large, whole, tmp_path):
     copy(large, "s3://bucket/in", s3)
-    done = score("s3://bucket/in/*.csv", "s3://bucket/out", *LARGE, python=PYTHON, env=s3)
+    how = {"python": PYTHON, "env": s3}
+    done = process("s3://bucket/in/*.csv", "s3://bucket/out", *LARGE, **how)
     assert done.returncode == 0, done.stderr
     copy("s3://bucket/out", tmp_path / "out", s3)
     same(tmp_path / "out", whole)
-    assert (
-        "40 of them there before"
-        in score("s3://bucket/in/*.csv", "s3://bucket/out", *LARGE, python=PYTHON, env=s3).stdout
-    )
-    assert "name a folder apart" in score("s3://bucket/in", "s3://bucket/in/out", *LARGE, python=PYTHON, env=s3).stderr
+    assert "100 of them there before" in process("s3://bucket/in/*.csv", "s3://bucket/out", *LARGE, **how).stdout
+    nowhere = {
+        "AWS_ACCESS_KEY_ID": "",
+        "AWS_SECRET_ACCESS_KEY": "",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "HOME": str(tmp_path),
+    }
+    for given, out, env, says in (
+        ("s3://bucket/in", "s3://bucket/in/out", {}, "name a folder apart"),
+        ("s3://nobucket/in", "s3://bucket/o", {}, "s3://nobucket/in: "),
+        ("s3://bucket/in", "s3://nobucket/o", {}, "s3://nobucket/o"),
+        ("s3://bucket/in", "s3://bucket/o", nowhere, "s3://bucket/in: "),
+    ):
+        done = process(given, out, *LARGE, python=PYTHON, env=s3 | env)
+        assert done.returncode == 1 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
 # Of this host alone, whatever the user's own clusters ask for.
@@ -433,37 +944,70 @@ def ray():
 
 
 @scale
-def test_a_raylet_and_then_the_driver_are_killed(score, ray, large, whole, tmp_path):
-    """Every row once in the manifest, and the bytes of one machine."""
+def test_a_raylet_and_then_the_driver_are_killed(start, process, ray, large, whole, tmp_path):
+    """Every row once in the manifest, and the bytes of one machine; a node that joins later works too."""
     out, words = tmp_path / "out", (*LARGE, "--cluster", ray.address)
-    process = score(large, out, *words, python=PYTHON, env=RAY, wait=False)
-    wait_for(out, 4, process)
+    running = start(large, out, *words, python=PYTHON, env=RAY)
+    wait_for(out, 4, running)
     ray.kill("worker")
-    wait_for(out, 12, process)
-    process.kill()
-    process.communicate()
+    wait_for(out, 12, running)
+    running.kill()
+    running.communicate()
     kept = len(manifest(out)["parts"])
     assert 12 <= kept < len(whole)
-    ray.start("worker", f"--address={ray.address}")
-    done = score(large, out, *words, python=PYTHON, env=RAY)
+    ray.start("worker", f"--address={ray.address}", "--num-cpus=3")
+    done = process(large, out, *words, python=PYTHON, env=RAY)
     assert done.returncode == 0 and f"{kept} of them there before" in done.stdout, done.stdout + done.stderr
+    assert "rror" not in done.stderr, done.stderr
     same(out, whole)
 
 
 @scale
-def test_the_watchdog_names_a_job_that_stands_still(score, ray, large, tmp_path):
-    done = score(large, tmp_path / "out", *LARGE, "--cluster", ray.address, "--patience", 0.5, python=PYTHON, env=RAY)
+def test_unlike_nodes_get_actors_of_their_size(ray):
+    """One processor here and three there: an actor of each by default, four of one thread where that is asked for."""
+    code = f"""
+import argparse, asyncio, sys, time
+from pathlib import Path
+from tools.scale import cluster
+cluster.connect({ray.address!r})
+import ray
+end = time.time() + 60
+while sum(n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]) != 4 and time.time() < end:
+    time.sleep(1)
+async def sizes(threads):
+    args = argparse.Namespace(task="sst2", batchsize=8, max_len=0, margin=0, logits=False, rerun=None, threads=threads,
+                              model=Path("m"), tokenizer_path=Path("t"))
+    found = cluster.Cluster(args, argparse.Namespace(null=False), 1, argparse.Namespace(single=""))
+    seen = []
+    async def load(actor, size): seen.append(size)
+    found.load = load
+    looking = asyncio.create_task(found.look())
+    while not seen: await asyncio.sleep(0.1)
+    await asyncio.sleep(0.5); looking.cancel()
+    return sorted(seen)
+print(asyncio.run(sizes(0)), asyncio.run(sizes(1)), asyncio.run(sizes(2)))
+"""
+    done = subprocess.run([PYTHON, "-c", code], env=os.environ | RAY, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[1, 3] [1, 1, 1, 1] [1, 2]", done.stdout + done.stderr
+
+
+@scale
+def test_the_watchdog_names_a_job_that_stands_still(process, ray, large, tmp_path):
+    words = (*LARGE, "--cluster", ray.address, "--patience", 0.5)
+    done = process(large, tmp_path / "out", *words, python=PYTHON, env=RAY)
     assert done.returncode == 1 and "no part in 0.5 s, 0 are done; " in done.stderr, done.stderr
 
 
 @scale
-def test_a_bad_row_and_no_cluster(score, ray, tmp_path):
+def test_a_bad_row_no_cluster_and_a_head_that_dies(start, process, ray, large, tmp_path):
     (tmp_path / "a.csv").write_text("text\ngood\n \n")
-    done = score(
-        tmp_path / "a.csv", tmp_path / "out", "--columns", "text", "--cluster", ray.address, python=PYTHON, env=RAY
-    )
-    assert done.returncode == 1 and "row 1 (from 0): no text" in done.stderr, done.stderr
-    done = score(
-        tmp_path / "a.csv", tmp_path / "o", "--columns", "text", "--cluster", "127.0.0.1:9", python=PYTHON, env=RAY
-    )
+    how = {"python": PYTHON, "env": RAY}
+    done = process(tmp_path / "a.csv", tmp_path / "out", *TEXT, "--cluster", ray.address, **how)
+    assert done.returncode == 1 and "row 1 (from 0), line 3: no text" in done.stderr, done.stderr
+    done = process(tmp_path / "a.csv", tmp_path / "o", *TEXT, "--cluster", "127.0.0.1:9", **how)
     assert done.returncode == 1 and "CLUSTER=127.0.0.1:9" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    running = start(large, tmp_path / "of", "--columns", "text", "--rows", 2, "--cluster", ray.address, **how)
+    wait_for(tmp_path / "of", 1, running)
+    ray.kill("head")
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 1 and "the head is gone" in err and err.count("\n") == 1, err

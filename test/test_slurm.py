@@ -19,7 +19,8 @@ TABLE = ("MODEL=tiny", "CHIPS=310P3 910B3", "BATCHES=1", "PRECISIONS=fp16", "SAM
 SLOW = """#!/bin/sh
 # atc for 310P3 takes for ever, once
 case "$*" in *Ascend310P3*)
-    if ! [ -e {0}/begun ]; then echo $SLURMD_NODENAME > {0}/new; mv {0}/new {0}/begun; sleep 300; fi;;
+    if ! [ -e {0}/begun ]; then echo $SLURMD_NODENAME > {0}/new; mv {0}/new {0}/begun
+        for i in $(seq 300); do [ -e {0}/go ] && break; sleep 1; done; fi;;
 esac
 exec {1} "$@"
 """
@@ -82,7 +83,7 @@ def test_a_table_over_two_nodes_with_a_full_queue(built, slurm, start, tmp_path)
             assert prov["run"]["launched"] == where
             ran.append((where["node"], where["job"], where["device"]))
     assert len({job for _, job, _ in ran}) == 6 and {device for *_, device in ran} == {"0"}
-    assert {node for node, *_ in ran} == {"n1", "n2"}
+    assert {node for node, *_ in ran} <= {"n1", "n2"}  # a quick one may take all jobs
     assert start("-q", *TABLE, *SBATCH).wait() == 0
 
 
@@ -148,3 +149,26 @@ def test_an_interrupted_make_cancels_its_job(slurm, start, tmp_path):
     os.killpg(make.pid, signal.SIGTERM)
     make.communicate(timeout=60)
     slurm.until(lambda: slurm.jobs() == [], "no job is left")
+
+
+def test_a_controller_that_restarts_is_waited_for(built, slurm, start, tmp_path):
+    """While a job runs, and before one is submitted: neither is lost, and neither runs twice."""
+    for bs, restarted_when_it_runs in ((8, True), (16, False)):
+        (leaf(built, bs, "310P3") / "model.om").unlink(missing_ok=True)
+        (tmp_path / "begun").unlink(missing_ok=True)
+        if not restarted_when_it_runs:
+            (tmp_path / "begun").touch()
+            slurm.end("ctld")
+        make = start("MODEL=tiny", "CHIP=310P3", f"BS={bs}", "om", *SBATCH)
+        if restarted_when_it_runs:
+            begun(slurm, tmp_path)
+            slurm.end("ctld")
+        with pytest.raises(subprocess.TimeoutExpired):
+            make.communicate(timeout=15)
+        slurm.start("ctld", "slurmctld", "-D", "-f", slurm.config)
+        if restarted_when_it_runs:
+            (tmp_path / "go").touch()
+        out, err = make.communicate(timeout=200)
+        assert make.returncode == 0, out + err
+        assert (leaf(built, bs, "310P3") / "model.om").exists() and "restarted" not in err
+    slurm.until(lambda: slurm.states() == {"n1": "idle", "n2": "idle"}, "both nodes are idle")

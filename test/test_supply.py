@@ -1,13 +1,23 @@
 """What is installed: every requirement is used, every import is required, and nothing lies outside the lock."""
 
 import ast
+import hashlib
 import importlib.metadata
+import os
+import platform
 import re
 import subprocess
 import sys
+import textwrap
+import zipfile
 from pathlib import Path
 
-from tools.setup import sbom
+import pytest
+
+from lab import sbom
+from tools.cpu.native import build
+from tools.make import cli, imports
+from tools.setup import doctor, install
 
 ROOT = Path(__file__).resolve().parents[1]
 # Run as a command, or needed by another's API: not imported by name.
@@ -86,12 +96,14 @@ def test_the_lock_is_hashed_and_holds_every_requirement():
     text = (ROOT / "requirements.txt").read_text()
     blocks = re.split(r"\n(?=\S)", text.strip())
     assert all(re.match(r"[\w.\[\]-]+==", b) and "--hash=sha256:" in b for b in blocks if not b.startswith("#"))
-    assert requirements() <= set(sbom.locked(ROOT / "requirements.txt"))
+    locked, cpu = sbom.locked(ROOT / "requirements.txt"), (ROOT / "requirements-cpu.txt").read_text()
+    assert requirements() <= set(locked)
+    assert f"torch=={max(locked['torch'])}+cpu ; " in cpu and cpu.count("--hash=sha256:") == 2 * len(range(11, 15))
 
 
 def test_sbom_finds_what_is_outside_the_lock(tmp_path):
     def run():
-        command = [sys.executable, "-m", "tools.setup.sbom"]
+        command = [sys.executable, "-m", "lab.sbom"]
         return subprocess.run(
             command,
             cwd=ROOT,
@@ -108,3 +120,126 @@ def test_sbom_finds_what_is_outside_the_lock(tmp_path):
     done = run()
     assert done.returncode == 1 and "stray 1.0 is installed but not locked" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+# What sends a package elsewhere, or stops pip from installing it, in any of pip's files.
+BREAKING = """
+    user = true
+    target = elsewhere
+    prefix = elsewhere
+    root = elsewhere
+    src = elsewhere
+    dry-run = true
+    require-virtualenv = true
+    ignore-installed = true
+    no-deps = false
+    only-binary = :none:
+    no-binary = :all:
+    python = /nowhere/python
+    report = elsewhere
+    log = elsewhere
+    constraint = /nowhere/constraints.txt
+    requirement = /nowhere/requirements.txt
+    """
+
+
+@pytest.fixture
+def one(tmp_path, monkeypatch):
+    """A lock of one package, whose wheel lies in a folder that pip.conf names beside what breaks; (lock, environment)."""
+    files = {"one.py": "", "one-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: one\nVersion: 1\n",
+             "one-1.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+             "one-1.dist-info/RECORD": ""}  # fmt: skip
+    wheel = tmp_path / "wheels/one-1-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as z:
+        for name, text in files.items():
+            z.writestr(name, text)
+    lock = tmp_path / "lock.txt"
+    lock.write_text(f"one==1 \\\n    --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n")
+    config = tmp_path / "home/.config/pip/pip.conf"
+    config.parent.mkdir(parents=True)
+    config.write_text(f"[global]\nno-index = true\nfind-links = {wheel.parent}\n{textwrap.dedent(BREAKING)}")
+    for name in [name for name in os.environ if name.startswith(("PIP_", "XDG_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return lock, tmp_path / "venv"
+
+
+def set_up(lock, venv, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["install", str(venv), str(lock)])
+    install.main()
+
+
+def holds(venv) -> bool:
+    return not subprocess.run([venv / "bin/python", "-c", "import one"], capture_output=True, check=False).returncode
+
+
+def test_a_stamp_means_that_the_packages_are_there(one, monkeypatch):
+    """Whatever pip is told, by files or variables, and though the environment's Python goes away."""
+    lock, venv = one
+    stamp, pip = venv / "installed", install.pip
+    deaf = lambda folder, *words, log=None: pip(folder, *words, log=log) if "--dry-run" in words else 0
+    with monkeypatch.context() as patch, pytest.raises(cli.UserError, match="pip ended well, and yet not all"):
+        patch.setattr(install, "pip", deaf)
+        set_up(lock, venv, monkeypatch)
+    silent = {"PIP_CONFIG_FILE": os.devnull, "HTTPS_PROXY": "http://127.0.0.1:9", "PIP_RETRIES": "1"}
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(cli.UserError, match="proxy does not answer: .*Connection refused"),
+    ):
+        for name, value in silent.items():
+            patch.setenv(name, value)
+        set_up(lock, venv, monkeypatch)
+    assert install.ours(venv) and not stamp.exists() and not holds(venv)
+    set_up(lock, venv, monkeypatch)
+    assert holds(venv) and stamp.read_text() == lock.read_text() and not Path("elsewhere").exists()
+    (venv / "bin/python").unlink()
+    (venv / "bin/python").symlink_to("/nowhere/python")
+    assert imports.installed([[str(stamp), str(lock)]]) == [str(stamp)]
+    set_up(lock, venv, monkeypatch)
+    assert holds(venv) and imports.installed([[str(stamp), str(lock)]]) == []
+
+
+@pytest.mark.parametrize(("places", "said"), [
+    ({"find-links": "wheels"}, "2.1 GB: PyTorch's CPU build, from wheels"),
+    ({"find-links": "elsewhere PAGE"}, "2.1 GB: PyTorch's CPU build, from file:"),
+    ({"no-index": "true"}, "5.9 GB: PyTorch's CUDA build (no place"),
+    ({"proxy": "http://127.0.0.1:9"}, "Connection refused through the proxy 127.0.0.1:9; for 2.1 GB lead pip to"),
+])  # fmt: skip
+def test_the_size_is_foretold(tmp_path, monkeypatch, places, said):
+    tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    (tmp_path / "wheels").mkdir()
+    wheel = f"torch-2.13.0+cpu-{tag}-{tag}-manylinux_2_28_{platform.machine()}.whl"
+    (tmp_path / "wheels" / wheel).touch()
+    (tmp_path / "page.html").write_text(f'<a href="{wheel.replace("+", "%2B")}">x</a>')
+    places = {name: value.replace("PAGE", (tmp_path / "page.html").as_uri()) for name, value in places.items()}
+    lock = tmp_path / "requirements-cpu.txt"
+    lock.write_text("torch==2.13.0+cpu ; sys_platform == 'linux' and python_version < '3.99' \\\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(install.fetch, "pip_settings", lambda *_: places)
+    assert said in install.size(*install.cpu_build(tmp_path / "venv", [lock]))
+
+
+def test_doctor_names_what_a_bare_machine_lacks(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(doctor.build, "lacking", lambda: "gcc 12 lacks math.h; apt install libc6-dev")
+    monkeypatch.setattr(doctor, "cpu_build", lambda venv: ("no index answers", None))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = "\n".join(text for _, here, text in doctor.ours(tmp_path / "venv") if not here)
+    assert all(f"apt install {name}" in said for name in ("make", "git", "libc6-dev", "python3-venv")), said
+    assert "5.9 GB: PyTorch's CUDA build (no index answers" in said
+
+
+def test_a_compiler_without_headers_is_said_to_lack_them(tmp_path, monkeypatch):
+    assert build.lacking() == ""
+    gcc = tmp_path / "gcc"
+    gcc.write_text(
+        '#!/bin/sh\n[ "$1" = -dumpversion ] && exec echo 12\necho "<stdin>:1: fatal error: math.h: No such file" >&2\nexit 1\n'
+    )
+    gcc.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert build.lacking() == "gcc 12 lacks math.h; apt install libc6-dev"
+    monkeypatch.setattr(sys, "argv", ["build", "a.c", "--save_path", str(tmp_path / "a.so")])
+    with pytest.raises(cli.UserError, match="^gcc cannot compile here: gcc 12 lacks math.h"):
+        build.main()

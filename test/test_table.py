@@ -35,6 +35,13 @@ def record(path, speed, **more):
     } | more  # fmt: skip
 
 
+def log(path, speed, name="x", **more):
+    """A record of a log from elsewhere."""
+    made = record(path, speed, imported={"file": f"{name}.log", "sha256": (name * 64)[:64]}, started=None, padded_rows=None,
+                  spread=None, machine={"cpu": None, "cores": None, "host": "imported"}) | more  # fmt: skip
+    return {key: value for key, value in made.items() if key not in ("source", "times_ms")}
+
+
 def stored(folder: Path, *records) -> list[str]:
     paths = [folder / f"{i}.json" for i, _ in enumerate(records)]
     for path, r in zip(paths, records, strict=True):
@@ -78,12 +85,10 @@ def test_nothing_known_is_empty_with_the_reason():
 
 def test_a_record_comes_before_what_is_published(tmp_path):
     here = record(leaf("310P3-atc-fp16", 8), 6000.0)
-    log = record(
-        leaf("T4-trtexec-fp32", 8), 3000.0, imported={"file": "x", "sha256": "0" * 64}, timed="device compute only: a"
-    )
+    elsewhere = log(leaf("T4-trtexec-fp32", 8), 3000.0, "0", timed="device compute only: a")
     other = record(leaf("T4-trtexec-fp32", 16), 9.0)  # not asked for
     asked = [leaf("310P3-atc-fp16", 8), leaf("T4-trtexec-fp32", 8), leaf("310-atc-fp16", 8)]
-    made = table.of([*asked, *stored(tmp_path, here, log, other), TINYBERT])
+    made = table.of([*asked, *stored(tmp_path, here, elsewhere, other), TINYBERT])
     assert [(r["chip"], r["figure"], r["timed"]) for r in cells(made)] == [
         ("310P3", "measured", "device only"),
         ("T4", "imported", "device compute only"),
@@ -107,7 +112,7 @@ def test_the_committed_table_keeps_measured_and_published_apart(tmp_path):
 def test_two_logs_of_one_configuration_are_two_rows_and_two_records_one(tmp_path):
     """Neither order of hashes nor of files lets a row take one cell here and another there."""
     at = leaf("310P3-atc-fp16", 8)
-    logs = [record(at, v, imported={"file": f"{name}.log", "sha256": name * 32}, spread=None, latency_ms=ms)
+    logs = [log(at, v, name, latency_ms=ms)
             for name, v, ms in (("ab", 100.0, {"mean": 1.0, "p50": 1.0, "p99": None}),
                                 ("cd", 200.0, {"mean": None, "p50": None, "p99": 9.0}))]  # fmt: skip
     for both in (logs, logs[::-1]):

@@ -18,10 +18,10 @@ import pytest
 from conftest import ROOT, VENV, Repo
 from fake_cann import tiny
 
-from tools.base import tasks
+from tools.base import output_files, tasks
 from tools.checks import audit, demo, reproduce, verify
 from tools.graph import export
-from tools.make import cli, cpu
+from tools.make import chips, cli, cpu
 from tools.results import compare, readme, schema
 from tools.results import record as records_of
 from tools.source import data, tokenizer, tokens
@@ -37,6 +37,10 @@ BY_HAND = [
     ("f1", [1, 1], [1, -1], 2 * 1 / (2 * 1 + 0 + 1)),
     ("pearson", [1, 2, 3, 4], [1, 2, 3, 5], 6.5 / (5 * 8.75) ** 0.5),
     ("spearman", [1, 2, 3, 4], [1, 3, 2, 40], 1 - 6 * 2 / (4 * 15)),
+    # Of three labels: 2, 1 and 1 right; 1 of the first too many; 1 of the second missed, 1 too many.
+    ("f1_micro", [[0, 1], [], [0, 2], [1]], [[0], [0], [0, 1, 2], [1]], 2 * 4 / (2 * 4 + 2 + 1)),
+    ("f1_macro", [[0, 1], [], [0, 2], [1]], [[0], [0], [0, 1, 2], [1]], (4 / 5 + 2 / 4 + 1) / 3),
+    ("f1_macro", [[4]], [[4]], 1.0),  # labels that nobody named do not count
 ]
 
 
@@ -48,6 +52,118 @@ def test_metrics_as_worked_out_by_hand(metric, truth, made, want):
     assert low <= figure["value"] <= high and figure["value"] == round(want, 6)
     assert figure == tasks.figure(metric, truth, made), "the bootstrap repeats"
     assert figure["method"] == ("Wilson" if metric == "accuracy" else "bootstrap")
+
+
+def test_the_bootstrap_is_the_middle_95_percent_of_resamples():
+    """Against resamples one by one, by scikit-learn: of f1 in its several forms, and of one with its quantiles by hand."""
+    pick = np.random.default_rng(1)
+    truth, made = pick.integers(0, 2, (2, 40)).tolist()
+    many = [[[i for i in range(3) if row[i]] for row in pick.random((40, 3)) < 0.4] for _ in range(2)]
+    for metric, sides in (("f1", (truth, made)), ("f1_micro", many), ("f1_macro", many), ("matthews", (truth, made))):
+        rows = np.random.default_rng(0).integers(0, 40, (1000, 40))
+        again = lambda side, picked: [side[i] for i in picked]
+        found = sorted(tasks.measure(metric, again(sides[0], r), again(sides[1], r)) for r in rows)
+        low, high = tasks.bootstrap(metric, *sides)
+        assert low == pytest.approx(found[24] * 0.025 + found[25] * 0.975, abs=1e-5), metric  # rank 24.975 of 0 to 999
+        assert high == pytest.approx(found[974] * 0.975 + found[975] * 0.025, abs=1e-5), metric
+
+
+def test_margin_and_class_of_logits():
+    logits = np.float32([[1, 3, 2], [5, 5, 1], [4, 1, 4], [-2, -3, -2.5], [0, 0, 0], [7, 7.5, 7]])
+    np.testing.assert_array_equal(output_files.margins(logits), np.float32([1, 0, 0, 0.5, 0, 0.5]))
+    assert output_files.chosen(logits).tolist() == [1, -1, -1, 0, -1, 1]
+    assert output_files.margins(logits[:, :1]).tolist() == [np.inf] * 6
+    assert output_files.chosen(logits[:, :1]).tolist() == [0] * 6
+    assert output_files.several(logits, 0.5) == [[0, 1, 2], [0, 1, 2], [0, 1, 2], [], [0, 1, 2], [0, 1, 2]]
+    assert output_files.several(np.float32([[1.38, 1.39, -9]]), 0.8) == [[1]]  # log(0.8 / 0.2) = 1.3863
+
+
+# --- labels: (the checkpoint's, the task's, where each of the task's is among the checkpoint's; None: refused) -------------
+NAMES = [
+    (["C", "C++", "C#"], ["C", "C++", "C#"], [0, 1, 2]),
+    (["C#", "C", "C++"], ["C", "C++", "C#"], [1, 2, 0]),
+    (["A", "A+", "A-"], ["A-", "A", "A+"], [2, 0, 1]),
+    (["+", "-"], ["-", "+"], [1, 0]),
+    (["❤", "😍", "😂"], ["😂", "❤", "😍"], [2, 0, 1]),
+    (["us", "US", "Us"], ["Us", "us", "US"], [2, 0, 1]),
+    (["c#", "c", "c++"], ["C", "C++", "C#"], [1, 2, 0]),
+    (["NEG", "POS"], ["negative", "positive"], [0, 1]),
+    (["LABEL_0", "LABEL_1"], ["negative", "positive"], [0, 1]),
+    (["5", "4", "3", "2", "1"], ["1", "2", "3", "4", "5"], [4, 3, 2, 1, 0]),
+    (["C.", "C!", "D"], ["C++", "C#", "D"], None),
+    (["+", "-"], ["positive", "negative"], None),
+    (["us", "US"], ["Us", "uS"], None),
+    (["1", "2", "3"], ["-1", "0", "1"], None),
+]
+
+
+@pytest.mark.parametrize("given, wanted, order", NAMES)
+def test_labels_are_told_apart_exactly(given, wanted, order):
+    if order is not None:
+        assert tasks.order(given, wanted, "x") == order
+        return
+    with pytest.raises(
+        cli.UserError, match=re.escape(f"the labels are {', '.join(given)}; the task's are {', '.join(wanted)}")
+    ):
+        tasks.order(given, wanted, "x")
+
+
+STARS, GRADES = ["1", "2", "3", "4", "5"], ["A", "A+", "A-"]
+SAID = [
+    ("1", "sentence", STARS, 0),
+    ("5", "sentence", STARS, 4),
+    ("0", "sentence", STARS, "not one of 1, 2"),
+    ("1.0", "sentence", STARS, "not one of 1, 2"),
+    ("-1", "sentence", STARS, None),
+    ("-1", "sentence", ["-1", "0", "1"], 0),
+    ("1", "sentence", ["1 star", "2 stars"], 1),
+    ("A+", "sentence", GRADES, 1),
+    ("a-", "sentence", GRADES, 2),
+    ("A*", "sentence", GRADES, "not 0 or 1 or 2 or one of A, A"),
+    ("2", "sentence", GRADES, 2),
+    ("NEG", "sst2", (), 0),
+    ("😍", "sentence", ["❤", "😍", "😂"], 1),
+    ("0,2", "labels", GRADES, [0, 2]),
+    ("A-, A", "labels", GRADES, [0, 2]),
+    ('["A+", "A+"]', "labels", GRADES, [1]),
+    ("[]", "labels", GRADES, []),
+    ("", "labels", GRADES, None),
+    ("joy, or love", "labels", ["joy, or love", "fear"], [0]),
+    ("['A']", "labels", GRADES, "are no JSON list"),
+    ("A,B", "labels", GRADES, "label 'B' is not"),
+]
+
+
+@pytest.mark.parametrize("text, name, names, want", SAID)
+def test_what_a_label_of_the_data_says(text, name, names, want):
+    if not isinstance(want, str):
+        assert tasks.label_of(text, tasks.TASKS[name], names, "x:2") == want
+        return
+    with pytest.raises(cli.UserError, match=want):
+        tasks.label_of(text, tasks.TASKS[name], names, "x:2")
+
+
+def test_several_labels_in_columns_of_their_own(tmp_path):
+    path = tsv(tmp_path / "x.tsv", "id\tsentence\ttoxic\tobscene", [7, 8], ["a", "b"], [1, 0], ["1", "0"])
+    assert data.read_tsv(path, tasks.TASKS["labels"], ["obscene", "toxic"]) == (["a", "b"], [[0, 1], []])
+    tsv(path, "sentence\ttoxic\tobscene", ["a"], [1], ["yes"])
+    with pytest.raises(cli.UserError, match="x.tsv:2: obscene is 'yes', not 0 or 1"):
+        data.read_tsv(path, tasks.TASKS["labels"], ["toxic", "obscene"])
+    tsv(path, "sentence\ttoxic", ["a"], [1])
+    with pytest.raises(cli.UserError, match="no column `labels` or `label`, or one for each label"):
+        data.read_tsv(path, tasks.TASKS["labels"], ["toxic", "obscene"])
+
+
+@pytest.mark.parametrize("problem, name, says", [
+    ("multi_label_classification", "sentence", "several labels at once; give the task labels or pair-labels"),
+    ("single_label_classification", "labels", "one class a text"),
+    ("regression", "sentence", "numbers; give the task score or pair-score, which have one"),
+])  # fmt: skip
+def test_a_checkpoint_of_another_kind_of_problem_is_refused(problem, name, says):
+    with pytest.raises(cli.UserError, match=f"problem_type is {problem}: {says}"):
+        tasks.refuse_others({"problem_type": problem}, tasks.TASKS[name], "x")
+    for other in ("labels", "sentence", "score"):
+        tasks.refuse_others({"problem_type": None}, tasks.TASKS[other], "x")
 
 
 def test_a_metric_that_is_not_defined_is_none_with_the_reason():
@@ -80,7 +196,7 @@ def test_files_of_the_benchmark(name, tmp_path):
 
 
 def test_every_task_of_the_benchmark_is_here_and_files_of_others_are_refused(tmp_path):
-    assert set(FILES) | {"sentence", "pair", "score", "pair-score"} == set(tasks.TASKS)
+    assert set(FILES) | {"sentence", "pair", "score", "pair-score", "labels", "pair-labels"} == set(tasks.TASKS)
     (tmp_path / "dev.tsv").write_text(FILES["sst2"][0])
     with pytest.raises(cli.UserError, match="names no column `#1 String` and `#2 String` or `sentence1` and"):
         data.read_tsv(tmp_path / "dev.tsv", tasks.TASKS["mrpc"])
@@ -151,8 +267,8 @@ def add(repo, name, like, checkpoint, task, inputs):
     subprocess.run(["cp", "-r", repo.path / "models" / like, folder], check=True)
     for file in ("config.json", "tokenizer_config.json"):
         (folder / file).write_bytes((checkpoint / file).read_bytes())
-    values = {"WEIGHTS": checkpoint, "SEQ": 64, "INPUTS": " ".join(inputs), "TASK": task}
-    (folder / "model.mk").write_text("".join(f"{name}.{k} := {v}\n" for k, v in values.items()))
+    values = {"weights": str(checkpoint), "seq": 64, "inputs": list(inputs), "task": task}
+    (folder / "model.toml").write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items()))
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +355,7 @@ ROUTES = [
 @pytest.mark.parametrize("words, leaf", ROUTES, ids=lambda v: v if "=" in v else "")
 def test_pairs_on_every_route(repo, pairs, words, leaf):
     """Buckets, own lengths, other precisions, packed rows, and an Ascend chip by the stand-ins: the same classes."""
-    if "bf16" in words and not cpu.cpu_flags() & cpu.BF16:
+    if "bf16" in words and not cpu.cpu_flags() & chips.BF16:
         pytest.skip("this CPU has no bf16 unit")
     ascend = tiny.environment() if "CHIP" in words else None
     repo.make("MODEL=mine", "SEQ=64", f"DATA={pairs.own}", *words.split(), "accuracy", env=ascend)
@@ -271,9 +387,9 @@ def test_pairs_int8_score_and_refusals(repo, pairs):
         found = accuracy_of(repo, "mine", "cpu-native-bf16")["predictions"]
         assert sum(a != b for a, b in zip(found, want, strict=True)) <= 3
     assert "make bench is of SST-2 alone" in repo.make("MODEL=mine", "bench", check=False).stderr
-    repo.make(*given[::2], f"INPUT={own}", "ENGINE=onnxruntime", "OUT=scored.csv", "score")
-    scored = (repo.path / "scored.csv").read_text().splitlines()[1:]
-    assert [int(line.split(",")[1]) for line in scored] == want
+    scoring = ("MODEL=mine", "ENGINE=onnxruntime", "score")  # which needs no texts with labels
+    repo.make(*scoring, f"INPUT={own}", "OUT=scored.csv")
+    assert pd.read_csv(repo.path / "scored.csv")["prediction"].tolist() == want
     many = repo.path / "many"
     many.mkdir()
     (many / "a.tsv.gz").write_bytes(gzip.compress(own.read_bytes()))  # the benchmark's names of the columns
@@ -281,7 +397,7 @@ def test_pairs_int8_score_and_refusals(repo, pairs):
     frame.to_parquet(many / "b.parquet")
     for name, says in (("*.tsv.gz", f"{ROWS} sentences in 1 parts"), ("*.parquet", f"{ROWS} sentences in 1 parts")):
         out = f"OUT=scored_{name[2:]}"
-        assert says in repo.make(*given[::2], f"INPUT=many/{name}", "ENGINE=onnxruntime", out, "score").stdout
+        assert says in repo.make(*scoring, f"INPUT=many/{name}", out).stdout
         part = pd.read_parquet(repo.path / out[4:] / "00000-00000.parquet")
         assert part["prediction"].tolist() == want and part["label"].tolist() == [PAIR_NAMES[i] for i in want]
     assert "every link holds" in repo.make("audit").stdout
@@ -361,7 +477,7 @@ def test_five_classes_by_name_in_columns_of_ones_own(repo, tmp_path_factory):
 
 def has_native():
     """Whether this CPU has the units for ENGINE=native in bf16."""
-    return bool(cpu.ENGINES["native"]["bf16"] & cpu.cpu_flags())
+    return chips.units("native", "bf16", cpu.cpu_flags()) is not None
 
 
 def test_scores(repo, tmp_path_factory, monkeypatch):

@@ -1,5 +1,6 @@
 """Tokenised inputs against BERT's own steps in plain Python, and the files that ais_bench reads."""
 
+import io
 import json
 import os
 import subprocess
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
+from tokenizers import ByteLevelBPETokenizer
+from transformers import AutoTokenizer
 from transformers.models.bert_japanese.tokenization_bert_japanese import BasicTokenizer, WordpieceTokenizer
 
 from tools.base import input_files
@@ -37,6 +41,16 @@ HARD = [
     "50% off! $3.99 -- e-mail@example.com ... #1",
     "[UNK] [MASK]",
 ]
+
+
+def built(pieces, lowercase=True):
+    return tokenizer.ready(tokenizer.build(pieces, lowercase), {})
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Files of our own need no child, which imports transformers for itself."""
+    monkeypatch.setattr(tokenizer, "in_child", tokenizer.tried)
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +93,7 @@ def test_encode_equals_bert(pieces, lower_case):
     # The reference composes accents (NFC) first, as neither the original BERT nor the recipe's fast tokenizer does.
     given = [s for s in sentences() if lower_case or unicodedata.is_normalized("NFC", s)]
     want = [ids(sentence) for sentence in given]
-    made = tokenizer.build(vocab, lower_case)
+    made = built(vocab, lower_case)
     for seq_len in (64, 128):
         have = tokens.encode(made, given, seq_len, names)
         assert list(have) == list(names)
@@ -92,19 +106,104 @@ def test_encode_equals_bert(pieces, lower_case):
         assert not have["segment_ids"].any()
 
 
-def test_encode_equals_transformers(pieces, tmp_path):
-    from transformers import BertTokenizer
-
-    (tmp_path / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), "utf-8")
-    theirs = BertTokenizer.from_pretrained(tmp_path, do_lower_case=True)
-    want = theirs(sentences(), padding="max_length", truncation=True, max_length=64, return_tensors="np")
-    have = tokens.encode(tokens.load(tmp_path), sentences(), 64)
-    for name in ("input_ids", "attention_mask"):
-        np.testing.assert_array_equal(have[name], want[name])
+# --- whatever a checkpoint has: files(folder, pieces) and model_type ---------------------------------
+def wordpiece(folder, pieces):
+    (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), "utf-8")
 
 
-def test_saved_tokenizer_is_the_same_and_case_is_read(pieces, tmp_path):
-    (tmp_path / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), "utf-8")
+def byte_level(folder, _):
+    """RoBERTa's vocab.json and merges.txt, without tokenizer.json."""
+    made = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    made.train_from_iterator(SENTENCES + HARD, vocab_size=400, special_tokens=special, show_progress=False)
+    made.save_model(str(folder))
+
+
+def sentencepieces(name, **ids):
+    def save(folder, _):
+        texts, buffer = [t for t in SENTENCES * 3 + HARD if t.strip() and "\0" not in t], io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=buffer,
+            vocab_size=120,
+            hard_vocab_limit=False,
+            minloglevel=2,
+            **ids,
+        )
+        (folder / name).write_bytes(buffer.getvalue())
+
+    return save
+
+
+FAIRSEQ = {"bos_id": 1, "eos_id": 2, "unk_id": 0}
+ALBERT = {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1, "control_symbols": ["[CLS]", "[SEP]", "[MASK]"]}
+PAIR = {"bert": "[CLS] a [SEP] b [SEP]", "roberta": "<s> a </s> </s> b </s>"}
+KINDS = {
+    "vocab.txt alone": (wordpiece, "bert", "bert", 0),
+    "vocab.json and merges.txt": (byte_level, "roberta", "roberta", 1),
+    "XLM-R": (sentencepieces("sentencepiece.bpe.model", **FAIRSEQ), "xlm-roberta", "roberta", 1),
+    "CamemBERT": (sentencepieces("sentencepiece.bpe.model", **FAIRSEQ), "camembert", "roberta", 1),
+    "ALBERT": (sentencepieces("spiece.model", **ALBERT), "albert", "bert", 0),
+}
+
+
+def text_is(pieces, ids, made):
+    return " ".join(made.id_to_token(i).strip("Ġ▁") for i in ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_kind_is_read_as_transformers_reads_it(kind, pieces, tmp_path, in_process):
+    """Ids, pairs and padding of the folder as it came, and of the one tokenizer.json that is made of it."""
+    save, model_type, layout, pad = KINDS[kind]
+    source, saved = tmp_path / "source", tmp_path / "saved"
+    for folder in (source, saved):
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    save(source, pieces)
+    theirs = AutoTokenizer.from_pretrained(source)
+    made, said, line = tokenizer.convert(source)
+    assert f"as {type(theirs).__name__} of transformers gives them" in line and theirs.pad_token_id == pad
+    (saved / "tokenizer.json").write_bytes(tokenizer.text_of(made))
+    (saved / "tokenizer_config.json").write_text(json.dumps(said))
+    for have in (made, tokens.load(saved), tokens.load(source)):
+        want = theirs(sentences(), padding="max_length", truncation=True, max_length=64, return_tensors="np")
+        arrays = tokens.encode(have, sentences(), 64)
+        for name in ("input_ids", "attention_mask"):
+            np.testing.assert_array_equal(arrays[name], want[name])
+        (row,) = tokens.ragged(have, [("a", "b")], 64)["input_ids"]
+        assert text_is(pieces, row, have).split() == PAIR[layout].split()
+        packed, _ = tokens.pack(tokens.encode(have, ["a b", "a"], 16), have.padding["pad_id"])
+        ids = packed["input_ids"][0]
+        assert ids[packed["sentence"][0] == 0].tolist() == [pad] * int((packed["sentence"][0] == 0).sum())
+    again = AutoTokenizer.from_pretrained(saved)
+    assert again(HARD)["input_ids"] == theirs(HARD)["input_ids"]
+
+
+def test_xlm_r_by_sentencepiece_itself(tmp_path, in_process):
+    """An oracle that shares nothing with transformers: pieces one further on, <s> before and </s> after."""
+    sentencepieces("sentencepiece.bpe.model", **FAIRSEQ)(tmp_path, None)
+    (tmp_path / "config.json").write_text('{"model_type": "xlm-roberta"}')
+    model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "sentencepiece.bpe.model"))
+    for row, text in zip(tokens.ragged(tokens.load(tmp_path), SENTENCES, 128)["input_ids"], SENTENCES, strict=True):
+        assert row.tolist() == [0, *(i + 1 if i else 3 for i in model.encode(text)), 2]
+
+
+def test_what_the_folder_leaves_open_is_transformers_default(pieces, tmp_path, in_process):
+    """finbert-tone has vocab.txt and config.json alone; a model folder that is cased has no say in it."""
+    wordpiece(tmp_path, pieces)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    made, said, line = tokenizer.convert(tmp_path)
+    assert said["do_lower_case"] is True and "no file says do_lower_case; transformers' own default" in line
+    upper = tokens.encode(made, ["HOPE é"], 16)["input_ids"]
+    assert (upper == tokens.encode(made, ["hope e"], 16)["input_ids"]).all()
+    cased = tmp_path / "cased.json"
+    cased.write_text(json.dumps({"do_lower_case": False, "model_max_length": 512}))
+    like = json.loads(tokenizer.config_like(cased, said))
+    assert (like["do_lower_case"], like["model_max_length"]) == (True, 512)
+
+
+def test_case_is_read(pieces, tmp_path, in_process):
+    wordpiece(tmp_path, pieces)
     upper = ["HOPE"]
     lowered = tokens.encode(tokens.load(tmp_path), upper, 16)["input_ids"]
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
@@ -124,18 +223,59 @@ def test_saved_tokenizer_is_the_same_and_case_is_read(pieces, tmp_path):
         ("vocab.txt", b"[PAD]\n[UNK]\n", r"vocab.txt: no line \[CLS\]"),
         ("vocab.txt", b"\xff\xfe", "vocab.txt: not UTF-8 at byte 0"),
         ("tokenizer.json", b"{", "tokenizer.json: not a tokenizer"),
+        ("vocab.json", b"{}", "no vocabulary of BertTokenizer there"),
+        ("spiece.model", b"no proto", "no vocabulary of BertTokenizer there"),
         ("other", b"", "no tokenizer.json or vocab.txt"),
     ],
 )
-def test_a_broken_tokenizer_is_one_line(tmp_path, name, data, says):
+def test_a_broken_tokenizer_is_one_line(tmp_path, name, data, says, in_process):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(cli.UserError, match=says) as e:
         tokens.load(tmp_path)
     assert "\n" not in str(e.value)
 
 
+# --- files that are hostile, or odd: the child takes them, and what comes back is one line ------------------
+doubled = [{"type": "Replace", "pattern": {"String": "ж"}, "content": "жж"}] * 40
+HOSTILE = {
+    "a pattern that backtracks": ({"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": "z"}, {}),
+    "a broken charsmap": ({"type": "Precompiled", "precompiled_charsmap": "AAAA" + "/" * 1000}, {}),
+    "replacements that blow up": ({"type": "Sequence", "normalizers": doubled}, {}),
+    "a number for a normaliser": (7, {}),
+    "a word for a flag": (None, {"do_lower_case": "no"}),
+    "a word for a length": (None, {"model_max_length": "many"}),
+    "a list of added tokens": (None, {"added_tokens_decoder": ["x"]}),
+    "a number for a class": (None, {"tokenizer_class": 7}),
+    "a list for a token": (None, {"pad_token": ["[PAD]"]}),
+    "a list for a side": (None, {"truncation_side": ["left"]}),
+}
+
+
+@pytest.mark.parametrize("form", HOSTILE)
+def test_hostile_files_are_one_line(form, pieces, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizer, "LIMITS", (1 << 30, 5))
+    normaliser, said = HOSTILE[form]
+    table = json.loads(tokenizer.build(pieces).to_str())
+    table["normalizer"] = table["normalizer"] if normaliser is None else normaliser
+    (tmp_path / "tokenizer.json").write_text(json.dumps(table))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"} | said))
+    with pytest.raises(cli.UserError, match="not a tokenizer|takes more than 1024 MiB or 5 s, or is damaged") as e:
+        tokenizer.load(tmp_path) if form == "a list for a token" else tokenizer.convert(tmp_path)
+    assert "\n" not in str(e.value) and str(tmp_path) in str(e.value)
+
+
+def test_no_code_of_the_folder_runs(pieces, tmp_path):
+    wordpiece(tmp_path, pieces)
+    (tmp_path / "mine.py").write_text("open('pwned', 'w')\nclass Mine: pass\n")
+    said = {"auto_map": {"AutoTokenizer": ["mine.Mine", None]}, "tokenizer_class": "Mine"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
+    with pytest.raises(cli.UserError, match="not a tokenizer"):
+        tokens.load(tmp_path)
+    assert not Path("pwned").exists()
+
+
 def test_bins(pieces, tmp_path):
-    arrays = tokens.encode(tokenizer.build(pieces, True), SENTENCES, 32, ("input_ids", "attention_mask"))
+    arrays = tokens.encode(built(pieces), SENTENCES, 32, ("input_ids", "attention_mask"))
     mask = os.umask(0o077)
     try:
         input_files.write_bins(tmp_path / "data_bin", arrays, ["1", "0", "1"])
@@ -154,7 +294,7 @@ def test_bins(pieces, tmp_path):
 
 
 def test_a_second_run_leaves_nothing_of_the_first(pieces, tmp_path):
-    arrays = tokens.encode(tokenizer.build(pieces, True), SENTENCES, 32)
+    arrays = tokens.encode(built(pieces), SENTENCES, 32)
     input_files.write_bins(tmp_path, arrays, "101")
     input_files.write_bins(tmp_path, {name: a[:1] for name, a in arrays.items()}, "1")
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == [
@@ -186,7 +326,7 @@ def test_buckets(tmp_path):
 
 
 def test_impossible_requests(pieces):
-    made = tokenizer.build(pieces, True)
+    made = built(pieces)
     with pytest.raises(cli.UserError, match="at least 3"):
         tokens.encode(made, ["a"], 2)
     with pytest.raises(cli.UserError, match="'ids' is not one of input_ids"):
@@ -195,8 +335,8 @@ def test_impossible_requests(pieces):
 
 
 def test_light(pieces, tmp_path):
-    """The command shows ids, and nothing here imports torch or transformers."""
-    (tmp_path / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), "utf-8")
+    """The command shows ids, and a saved tokenizer needs neither torch nor transformers."""
+    tokenizer.build(pieces).save(str(tmp_path / "tokenizer.json"))
     code = (
         "import sys; from tools.source import tokens; t = tokens.load(sys.argv[1]); tokens.encode(t, ['bleak'], 8);"
         "assert not {'torch', 'transformers', 'onnx', 'pandas'} & set(sys.modules)"

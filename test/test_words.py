@@ -10,6 +10,8 @@ import sys
 import pytest
 from conftest import ROOT
 
+from tools.make import parameters
+
 SOURCES = sorted(p for top in ("tools", "lab") for p in (ROOT / top).rglob("*.py"))
 SCRIPTS = sorted(p for p in SOURCES if '__name__ == "__main__"' in p.read_text())
 TEXTS = [
@@ -22,7 +24,7 @@ TEXTS = [
 TEXTS += sorted((ROOT / "models").rglob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
 MAKEFILE = "\n".join(p.read_text() for p in [ROOT / "Makefile", *(ROOT / "mk").glob("*.mk"), ROOT / "lab/lab.mk"])
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.M))
-PARAMETERS = set(re.search(r"^override PARAMETERS := ((?:.*\\\n)*.*)", MAKEFILE, re.M)[1].split()) - {"\\"}
+PARAMETERS = {row.name for row in parameters.ROWS}
 # `make` followed by one of these is English.
 ENGLISH = set(
     """again another both every has in it itself last made makes must of one other room sees stops that the this up what

@@ -5,9 +5,16 @@ checks, setup (test/test_layers.py holds them to it). Modules run from the top f
 `python3 -m tools.graph.simplify --help`.
 """
 
-import os
+import signal
 import sys
-from pathlib import Path
+
+# Ctrl-C while a command of ours imports its modules ends it without a traceback; then tools/make/cli.py sees to it.
+COMMANDS = ("-m", "pth2onnx.py", "preprocess.py", "modify_onnx.py", "postprocess.py")
+if sys.argv[0].rsplit("/", 1)[-1] in COMMANDS and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import os  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 if sys.version_info < (3, 11):  # noqa: UP036, whoever has an older one is to read this line
     version = ".".join(str(n) for n in sys.version_info[:3])

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tools.make import cli
+from tools.make import cli, models
 from tools.recipe import preprocess
 
 if __name__ == "__main__":
-    cli.run(lambda: preprocess.preprocess(__doc__, ("input_ids", "attention_mask", "token_type_ids")))
+    cli.run(lambda: preprocess.preprocess(__doc__, models.inputs(__file__)))

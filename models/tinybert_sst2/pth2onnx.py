@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tools.make import cli
+from tools.make import cli, models
 from tools.recipe import pth2onnx
 
 if __name__ == "__main__":
-    cli.run(lambda: pth2onnx.pth2onnx(__doc__, ("input_ids", "segment_ids", "input_mask")))
+    cli.run(lambda: pth2onnx.pth2onnx(__doc__, models.inputs(__file__)))

@@ -1,9 +1,8 @@
-"""The short run of fuzz.py: the same targets, fewer inputs, another seed each day of the year."""
+"""The short run of fuzz.py: the same targets, fewer inputs, the same each time and on each machine."""
 
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -18,7 +17,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("target", fuzz.TARGETS)
 def test_any_bytes_are_read_or_refused_in_one_line(target, folder):
     sound = (folder / fuzz.TARGETS[target][1]).read_bytes() if (folder / fuzz.TARGETS[target][1]).exists() else None
-    tally = fuzz.run(target, folder, 150, time.localtime().tm_yday)
+    tally = fuzz.run(target, folder, 150, 1)
     assert tally["inputs"] >= 100 and tally["refused"] > 0
     if sound is not None:
         (folder / fuzz.TARGETS[target][1]).write_bytes(sound)

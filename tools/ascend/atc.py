@@ -138,7 +138,17 @@ def candidates(atc: str) -> list:
         if Path(atc).parent.name != "bin" or not os.access(atc, os.X_OK):
             raise cli.UserError(f"ATC={atc}: give auto, docker, podman, or the path of CANN's bin/atc")
         return [Path(atc).absolute().parents[1]]
+    return places()
+
+
+def places() -> list[Path]:
+    """Where CANN may be, best first: that of the atc on PATH, ASCEND_HOME_PATH, the usual folders."""
     return [Path(root) for root in trip.roots()]
+
+
+def here() -> str:
+    """The atc that `auto` finds on this machine; empty where there is none."""
+    return next((str(root / "bin/atc") for root in places() if os.access(root / "bin/atc", os.X_OK)), "")
 
 
 def find(prefix: list, roots: list) -> dict:

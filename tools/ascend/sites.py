@@ -61,7 +61,9 @@ def attention_score(softmax) -> str | None:
 
 def attention_ln_qkv(layer, index) -> str | None:
     """Why the LayerNorm that feeds a layer's query, key and value is not the pass's pattern, or None."""
-    norm = index.norm_by_out[layer.key.x]
+    norm = index.norm_by_out.get(layer.key.x)
+    if norm is None:
+        return "a projection of the embeddings, no LayerNorm, feeds query, key and value"
     if reason := layer_norm(norm):
         return reason
     if not users(norm.out, "MatMul", "MatMul", "MatMul", "Add"):
@@ -148,6 +150,11 @@ def graph_facts(path) -> dict:
             "AttentionScore": scores,
             "AttentionLnQKV": inputs,
             "LayerNorm": [layer_norm(n) for n in index.norms.values()],
-            "Gelu": [gelu(n) for n in model.graph if n.op_type == "Erf"],
+            "Gelu": [gelu(n) for n in model.graph if n.op_type == "Erf"]
+            + [
+                "GELU's tanh form; the pass, as far as it is public, looks for erf"
+                for x in enc.layers
+                if x.gelu == "tanh"
+            ],
         },
     }

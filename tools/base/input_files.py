@@ -27,13 +27,29 @@ def mask_name(names) -> str | None:
     return next((n for n in names if "mask" in n or n == "sentence"), None)
 
 
+# fairseq's one input: padding is told by its number, which fairseq's dictionaries fix.
+UNMASKED, PADDING = "src_tokens", 1
+
+
+def padding(name) -> int:
+    """What fills up rows of the model input `name`."""
+    return PADDING if name == UNMASKED else 0
+
+
+def shown(inputs: dict) -> np.ndarray | None:
+    """Not 0 where a token is no padding, int64 [n, S] or bool: the mask among the inputs; None where nothing tells."""
+    if name := mask_name(inputs):
+        return inputs[name]
+    return inputs[UNMASKED] != PADDING if UNMASKED in inputs else None
+
+
 def lengths(inputs: dict) -> np.ndarray:
     """Tokens of each row up to the last one not masked, int64 [n]; the full length where there is no mask."""
-    name = mask_name(inputs)
+    mask = shown(inputs)
     n, s = next(iter(inputs.values())).shape
-    if name is None:
+    if mask is None:
         return np.full(n, s)
-    return (np.where(inputs[name] != 0, np.arange(1, s + 1), 0)).max(axis=1)
+    return (np.where(mask != 0, np.arange(1, s + 1), 0)).max(axis=1)
 
 
 def in_batches(once, shapes: dict, inputs: dict, where: str) -> np.ndarray:
@@ -88,7 +104,7 @@ def row_files(folder: Path) -> list[Path]:
 def rows_of(folder: Path) -> tuple[np.ndarray, list[int]]:
     """Rows in `folder`, int64 [n, S]: one .bin per row, or .npy [rows, length], in natural order; each file's length.
 
-    Shorter files are filled up with zeros. Raises UserError where there are none, or a file holds no whole int64 rows.
+    Shorter files are filled up with padding. Raises UserError where there are none, or a file holds no whole int64 rows.
     """
     parts = []
     for f in row_files(folder):
@@ -106,7 +122,7 @@ def rows_of(folder: Path) -> tuple[np.ndarray, list[int]]:
     if not parts:
         raise cli.UserError(f"{folder}: no .bin or .npy files; preprocess first")
     width = max(p.shape[1] for p in parts)
-    whole = np.zeros((sum(map(len, parts)), width), np.int64)
+    whole = np.full((sum(map(len, parts)), width), padding(folder.name), np.int64)
     ends = np.cumsum([len(p) for p in parts])
     for part, end in zip(parts, ends, strict=True):
         whole[end - len(part) : end, : part.shape[1]] = part
@@ -153,6 +169,7 @@ def input_names(folder: Path) -> list[str]:
 # The recipes' input names, and what transformers calls each.
 ROLES = {
     "input_ids": "input_ids",
+    "src_tokens": "input_ids",
     "attention_mask": "attention_mask",
     "input_mask": "attention_mask",
     "token_type_ids": "token_type_ids",
@@ -240,18 +257,18 @@ def write_buckets(folder, arrays, labels, buckets, batch):
     """One file per batch and input: folder/<input>/<k>.npy, int64 [batch, bucket length], k = 1, 2 ...
 
     arrays: {input: int64 [n, max(buckets)]}; batches as batches_of says. The last batch of a bucket is filled
-    with rows of zeros (ids and mask both), its labels list is shorter. Writes folder/labels.json,
+    with rows of padding (zeros, ids and mask both), its labels list is shorter. Writes folder/labels.json,
     {"<k>": ["<label>", ...]}, and folder/rows.json, {"<k>": [row of the text file from 0, ...]}, last.
     Returns the number of batches.
     """
     import numpy as np
 
-    batches = batches_of(arrays[mask_name(arrays)], buckets, batch)
+    batches = batches_of(shown(arrays), buckets, batch)
     for name, array in arrays.items():
         assert array.shape == (len(labels), max(buckets)), (name, array.shape)
         with fresh_folder(Path(folder) / name) as new:
             for k, (seq_len, rows) in enumerate(batches, 1):
-                whole = np.zeros((batch, seq_len), "<i8")
+                whole = np.full((batch, seq_len), padding(name), "<i8")
                 whole[: len(rows)] = array[rows, :seq_len]
                 with cli.whole_file(new / f"{k}.npy") as f:
                     f.write(cli.npy(whole))

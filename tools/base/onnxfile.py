@@ -1,6 +1,7 @@
 """One way to read an ONNX file, and one to open it in onnxruntime."""
 
 import os
+import re
 
 import numpy as np
 
@@ -32,6 +33,12 @@ def name_of(model) -> str:
     return "the rewritten graph" if isinstance(model, bytes) else str(model)
 
 
+def threads_of_openmp() -> int:
+    """The first number of OMP_NUM_THREADS, which may be a list, a number a level; 0 for all cores where it has none."""
+    number = re.match(r"\s*(\d{1,4})\s*(,|$)", os.environ.get("OMP_NUM_THREADS", ""))
+    return int(number[1]) if number else 0
+
+
 def session(model, threads: int | None = None, **settings):
     """An onnxruntime CPU session of a path or of serialized bytes; UserError where onnxruntime refuses the graph.
 
@@ -44,7 +51,7 @@ def session(model, threads: int | None = None, **settings):
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0")) if threads is None else threads
+    options.intra_op_num_threads = threads_of_openmp() if threads is None else threads
     options.log_severity_level = 4  # its errors are raised, too
     for name, value in {"session.set_denormal_as_zero": "1", **settings}.items():
         options.add_session_config_entry(name, value) if "." in name else setattr(options, name, value)

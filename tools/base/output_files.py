@@ -25,6 +25,12 @@ def chosen(logits: np.ndarray) -> np.ndarray:
     return np.where(margins(logits) == 0, -1, logits.argmax(axis=1))
 
 
+def several(logits: np.ndarray, threshold: float) -> list[list[int]]:
+    """The labels of each row of [n, labels] whose sigmoid is `threshold` or more, as lists of class numbers."""
+    least = math.log(threshold / (1 - threshold))
+    return [np.flatnonzero(row >= least).tolist() for row in logits]
+
+
 def read_kept(path: Path) -> np.ndarray:
     """Float32 [n, labels] that --save_path kept. Raises UserError where it is no array of logits."""
     try:
@@ -75,6 +81,10 @@ def numbers_of(wanted: list, task, count: int, where) -> list:
                 return found
         raise cli.UserError(f"{where}: {wanted} are no scores; run preprocess.py again")
     known = [str(i) for i in range(count)]
+    if task.several:
+        if not all(isinstance(w, str) and set(w.split()) <= set(known) for w in wanted):
+            raise cli.UserError(f"{where}: labels are {wanted}, not lists of 0 to {count - 1}; run preprocess.py again")
+        return [sorted(map(int, w.split())) for w in wanted]
     if not all(w in known for w in wanted):
         span = " or ".join(known) if count < 4 else f"0 to {count - 1}"
         raise cli.UserError(f"{where}: labels are {wanted}, not {span}; run preprocess.py again")
@@ -82,7 +92,7 @@ def numbers_of(wanted: list, task, count: int, where) -> list:
 
 
 def scored(output_path: Path, label_path: Path, task, count: int):
-    """(logits float32 [n, count], labels [n]) in the data's order; UserError where outputs, labels and order disagree.
+    """(logits float32 [n, count], a list of n labels) in the data's order; UserError where outputs, labels and order disagree.
 
     labels.json is {"<file>": "<label>"}, or {"<file>": ["<label>", ...]} for whole batches and packed rows; rows.json
     beside it then gives each file's rows of the text file.
@@ -106,36 +116,38 @@ def scored(output_path: Path, label_path: Path, task, count: int):
         rows += numbers
     if not truth:
         raise cli.UserError(f"{label_path}: no labels; run preprocess.py again")
-    extra = {p.name.split("_")[0] for p in output_path.glob("*_0.*")} - set(labels)
+    extra = {p.name.rsplit("_", 1)[0] for p in output_path.glob("*_0.*")} - set(labels)
     if extra:
         raise cli.UserError(f"{output_path}/{min(extra)}_0.*: no label for it; empty the folder and run again")
     if sorted(map(repr, rows)) != sorted(map(repr, range(len(truth)))):
         raise cli.UserError(f"{order_path}: not the rows 0 to {len(truth) - 1}, each once; run preprocess.py again")
     turn = np.argsort(rows)
-    return np.concatenate(logits)[turn], np.array(truth)[turn]
+    return np.concatenate(logits)[turn], [truth[i] for i in turn]
 
 
-def score(output_path: Path, label_path: Path) -> dict:
+def score(output_path: Path, label_path: Path, threshold: float = tasks.THRESHOLD) -> dict:
     """What score.json says of a folder of outputs.
 
     SST-2: correct, total and `predictions`, a character a sentence in the data's order: its class, or = for a tie, which
     is wrong, as in the recipe. Where task.json names another task beside labels.json: task, labels (the class names),
     total, correct (None of scores), predictions (a list: classes, -1 for a tie, or scores), truth (likewise) and
-    metrics, {name: {value, interval95, method}}.
+    metrics, {name: {value, interval95, method}}. Where a text may have several labels, each that reaches the threshold
+    is predicted, predictions and truth are lists of class numbers, `correct` counts the texts of which all labels are
+    right.
     """
     name, task, names = tasks.read(label_path.parent)
     logits, truth = scored(output_path, label_path, task, len(names))
-    made = logits[:, 0] if task.score else chosen(logits)
-    correct = None if task.score else int((made == truth).sum())
+    made = several(logits, threshold) if task.several else (logits[:, 0] if task.score else chosen(logits)).tolist()
+    correct = None if task.score else sum(p == t for p, t in zip(made, truth, strict=True))
     if not (label_path.parent / tasks.FILE).is_file():
-        text = np.where(made < 0, "=", made.astype(str))
-        return {"correct": correct, "total": len(truth), "predictions": "".join(text)}
+        text = "".join("=" if p < 0 else str(p) for p in made)
+        return {"correct": correct, "total": len(truth), "predictions": text}
     return {
         "task": name,
         "labels": names,
         "correct": correct,
         "total": len(truth),
-        "predictions": made.tolist(),
-        "truth": truth.tolist(),
-        "metrics": {metric: tasks.figure(metric, truth.tolist(), made.tolist()) for metric in task.metrics},
+        "predictions": made,
+        "truth": truth,
+        "metrics": {metric: tasks.figure(metric, truth, made) for metric in task.metrics},
     }

@@ -1,9 +1,9 @@
 """What a classifier is asked: which columns hold its text, what its classes are called, how it is scored.
 
-    TASK := mrpc in a model.mk;   tasks.TASKS["mrpc"].columns, .labels, .metrics
+    task = "mrpc" in a model.toml;   tasks.TASKS["mrpc"].columns, .labels, .metrics
 
 One entry a task of GLUE, by its own definition (Wang et al. 2019, arXiv 1804.07461, table 1; the label order is that of
-the benchmark's data sets), and four for data of one's own, whose class names are those of the model's config.json.
+the benchmark's data sets), and six for data of one's own, whose class names are those of the model's config.json.
 Columns: the benchmark's own files first, then as the hub's data sets name them.
 """
 
@@ -23,7 +23,8 @@ class Task:
     """text: the columns of one text, or of the two of a pair, in each known spelling; label: likewise.
 
     labels: the classes in the order of the outputs; empty where the model's config.json says it. metrics: the first is
-    the one that tables show. bare: the columns of a file without a header. score: one number, not a class.
+    the one that tables show. bare: the columns of a file without a header. score: one number, not a class. several: any
+    number of the classes at once, each where its sigmoid reaches a threshold.
     """
 
     text: tuple[tuple[str, ...], ...]
@@ -32,6 +33,7 @@ class Task:
     label: tuple[str, ...] = ("label",)
     bare: tuple[str, ...] = ()
     score: bool = False
+    several: bool = False
 
     @property
     def pair(self) -> bool:
@@ -43,6 +45,7 @@ SAME = ("not_equivalent", "equivalent")
 FOLLOWS = ("entailment", "not_entailment")
 THREE = ("entailment", "neutral", "contradiction")
 MNLI = {"labels": THREE, "label": ("gold_label", "label")}
+SEVERAL = {"metrics": ("f1_micro", "f1_macro"), "label": ("labels", "label"), "several": True}
 TASKS = {
     "sst2": Task((ONE,), ("negative", "positive")),
     "cola": Task((ONE,), ("unacceptable", "acceptable"), ("matthews",), bare=("source", "label", "star", "sentence")),
@@ -61,9 +64,12 @@ TASKS = {
     "pair": Task((TWO,)),
     "score": Task((ONE,), (), ("pearson", "spearman"), ("score", "label"), score=True),
     "pair-score": Task((TWO,), (), ("pearson", "spearman"), ("score", "label"), score=True),
+    "labels": Task((ONE,), **SEVERAL),
+    "pair-labels": Task((TWO,), **SEVERAL),
 }
 DEFAULT = "sst2"
 FILE = "task.json"
+THRESHOLD = 0.5  # of a sigmoid, where a text may have several labels
 SYNONYMS = {"neg": "negative", "pos": "positive", "notparaphrase": "notequivalent", "paraphrase": "equivalent"}
 
 
@@ -83,7 +89,7 @@ def labels(task: Task, named, where) -> list[str]:
         raise cli.UserError(
             f"{where}: {len(named)} labels ({', '.join(named)}); this task has one score; name its own TASK"
         )
-    if not task.score and len(task.labels or named) < 2:
+    if not task.score and len(task.labels or named) < 2 - task.several:
         raise cli.UserError(f"{where}: names {len(named)} labels, this task has classes; say them in id2label")
     return list(task.labels or named or ("score",))
 
@@ -121,72 +127,140 @@ def numbered(labels) -> bool:
     return [plain(label).removeprefix("label") for label in labels] == [str(i) for i in range(len(labels))]
 
 
-def refuse_pairs(said, task: Task, where) -> None:
-    """UserError where a checkpoint says that it was fine-tuned on pairs and the task has single texts, or the reverse."""
-    other = TASKS.get(re.sub(r"[\W_]+", "", str(said).lower()))
+# How names are compared: as they stand; then by a looser key, where it tells all of them apart.
+KEYS = (str.strip, str.casefold, plain)
+NUMBER = re.compile(r"[+-]?[0-9]{1,9}(\.[0-9]{0,9})?")
+
+
+def keyed(labels, key) -> dict | None:
+    """{key: number} of labels; None where two have one key, or one has none."""
+    found = {key(label): i for i, label in enumerate(labels)}
+    return found if len(found) == len(labels) and "" not in found else None
+
+
+def refuse_others(said, task: Task, where) -> None:
+    """UserError where a checkpoint's config.json `said` that it was trained for something else than the task.
+
+    That is pairs or single texts (finetuning_task), and one class, several, or numbers (problem_type).
+    """
+    name, problem = said.get("finetuning_task"), said.get("problem_type")
+    other = TASKS.get(re.sub(r"[\W_]+", "", str(name).lower()))
     if other and other.pair != task.pair:
         kinds = ["one text", "a pair of texts"]
         raise cli.UserError(
-            f"{where}: fine-tuned on {said}, {kinds[other.pair]} a row; this task has {kinds[task.pair]}"
+            f"{where}: fine-tuned on {name}, {kinds[other.pair]} a row; this task has {kinds[task.pair]}"
         )
+    right = {
+        "multi_label_classification": (task.several, "several labels at once; give the task labels or pair-labels"),
+        "single_label_classification": (
+            not task.several and not task.score,
+            "one class a text; give a task of classes",
+        ),
+        "regression": (task.score, "numbers; give the task score or pair-score, which have one"),
+    }
+    fits, why = right.get(problem, (True, ""))
+    if not fits:
+        raise cli.UserError(f"{where}: problem_type is {problem}: {why}")
 
 
-def refuse_without_types(inputs, task: Task, where) -> None:
-    """UserError where a model of these inputs cannot tell the first text of a pair from the second."""
-    if task.pair and not any("type" in name or "segment" in name for name in inputs):
+def refuse_without_types(inputs, task: Task, where, types=2) -> None:
+    """UserError where a model of these inputs cannot tell the first text of a pair from the second, by its `types` of
+    tokens; one that has a single type tells them by the tokens between."""
+    if task.pair and types > 1 and not any("type" in name or "segment" in name for name in inputs):
         fault = f"pairs of texts, but its inputs are {', '.join(inputs)}"
-        raise cli.UserError(
-            f"{where}: {fault}; add token_type_ids to INPUTS in model.mk, and to pth2onnx.py and preprocess.py"
-        )
+        raise cli.UserError(f"{where}: {fault}; add token_type_ids to inputs in model.toml")
 
 
 def order(given, wanted, where) -> list[int]:
-    """For each of the `wanted` labels, which of the `given` ones it is, by name; numbers alone are taken as they stand.
+    """For each of the `wanted` labels, which of the `given` ones it is: by its exact name, or else by the first of KEYS
+    that tells the names apart on both sides; numbers alone are taken as they stand.
 
     UserError with both lists where the names do not fit.
     """
     if len(given) == len(wanted):
-        names = [plain(label) for label in given]
-        if len(given) == 1 or numbered(given) or numbered(wanted):
+        if len(given) == 1:
+            return [0]
+        for key in KEYS:
+            here, there = keyed(given, key), keyed(wanted, key)
+            if here and there and here.keys() == there.keys():
+                return [here[name] for name in there]
+        if numbered(given) or numbered(wanted):
             return list(range(len(given)))
-        if sorted(names) == sorted(map(plain, wanted)):
-            return [names.index(plain(label)) for label in wanted]
     shown = [f"{', '.join(map(str, labels)) or 'none':.200}" for labels in (given, wanted)]
     raise cli.UserError(f"{where}: the labels are {shown[0]}; the task's are {shown[1]}; is it of this task?")
 
 
 def label_of(text: str, task: Task, names, where):
-    """The class number (by number or name) or score that a TSV's label spells; None for -1 or nothing: it is unknown.
+    """The class number (by name or number), score or list of class numbers that a TSV's label spells; None for -1 or
+    nothing: it is unknown.
 
-    Raises UserError for any other.
+    Several labels are a JSON list, or separated by commas. Raises UserError for any other.
     """
-    if text.strip() in ("", "-1", "-1.0"):
+    classes = task.labels or names
+    if text.strip() in ("", "-1", "-1.0") and text.strip() not in classes:
         return None
     if task.score:
         with contextlib.suppress(ValueError):
             if math.isfinite(value := float(text)):
                 return value
         raise cli.UserError(f"{where}: label {text[:20]!r} is not a number; mend it")
-    classes = task.labels or names
-    if len(text) < 4 and text.isascii() and text.isdigit() and int(text) < len(classes):
-        return int(text)
-    found = [i for i, name in enumerate(classes) if plain(name) == plain(text) != ""]
-    if not found:
-        numbers = " or ".join(map(str, range(len(classes)))) if len(classes) < 4 else f"0 to {len(classes) - 1}"
-        raise cli.UserError(f"{where}: label {text[:20]!r} is not {numbers} or one of {', '.join(classes)}; mend it")
-    return found[0]
+    if not task.several or text.strip() in classes:
+        found = class_of(text, classes, where)
+        return [found] if task.several else found
+    try:
+        parts = json.loads(text) if text.lstrip().startswith("[") else text.split(",")
+    except ValueError:
+        raise cli.UserError(f"{where}: labels {text[:40]!r} are no JSON list; mend them") from None
+    return sorted({class_of(str(part), classes, where) for part in parts})
+
+
+def class_of(text: str, classes, where) -> int:
+    """The number of the class that a text names, or says; where the names are numbers themselves, it is a name."""
+    bare, named = text.strip(), any(map(NUMBER.fullmatch, classes))
+    number = NUMBER.fullmatch(bare)
+    if number and not named and bare.isdigit() and int(bare) < len(classes):
+        return int(bare)
+    for key in KEYS[:1] if number else KEYS:  # -1 and 1.0 are no looser spellings of 1 and 10
+        if (known := keyed(classes, key)) and key(bare) in known:
+            return known[key(bare)]
+    span = " or ".join(map(str, range(len(classes)))) if len(classes) < 4 else f"0 to {len(classes) - 1}"
+    span = "one of" if named else f"{span} or one of"
+    raise cli.UserError(f"{where}: label {text[:20]!r} is not {span} {', '.join(classes):.200}; mend it")
+
+
+def marked(cells, names, where):
+    """The class numbers of a row that has a column of 0 or 1 for each class; None where one says -1."""
+    if bad := [(name, cell) for name, cell in zip(names, cells, strict=True) if cell.strip() not in ("0", "1", "-1")]:
+        raise cli.UserError(f"{where}: {bad[0][0]} is {bad[0][1][:20]!r}, not 0 or 1; mend it")
+    return None if "-1" in map(str.strip, cells) else [i for i, cell in enumerate(cells) if cell.strip() == "1"]
+
+
+def arrays(metric: str, truth, predicted):
+    """Truth and predictions as arrays: [n], or bool [n, labels] of lists of class numbers."""
+    import numpy as np
+
+    sides = (truth, predicted)
+    if metric in SEVERAL["metrics"] and not isinstance(truth, np.ndarray):
+        count = 1 + max((i for rows in sides for row in rows for i in row), default=0)
+        sides = np.zeros((2, len(truth), count), bool)
+        for side, rows in zip(sides, (truth, predicted), strict=True):
+            for marks, row in zip(side, rows, strict=True):
+                marks[list(row)] = True
+    return [np.asarray(side) for side in sides]
 
 
 def measure(metric: str, truth, predicted) -> float:
-    """A metric of GLUE, by scikit-learn or scipy; NaN where it is not defined (a correlation of constants).
+    """A metric, by scikit-learn or scipy; NaN where it is not defined (a correlation of constants).
 
-    truth: classes or scores [n]; predicted: likewise, -1 for a tie, which is right for no class.
+    truth: n classes or scores, or where a text has several labels, lists of them, or `arrays`; predicted: likewise, -1
+    for a tie, which is right for no class. f1 is of class 1, as in GLUE; f1_macro is the mean of the labels that truth
+    or prediction hold.
     """
     import warnings
 
     import numpy as np
 
-    truth, predicted = np.asarray(truth), np.asarray(predicted)
+    truth, predicted = arrays(metric, truth, predicted)
     if metric == "accuracy":
         return float((truth == predicted).mean())
     with warnings.catch_warnings(action="ignore"):  # of what is then NaN
@@ -197,9 +271,10 @@ def measure(metric: str, truth, predicted) -> float:
             return float(found.statistic)
         from sklearn import metrics
 
-        if metric == "f1":  # of class 1, as in the benchmark
-            return float(metrics.f1_score(truth, predicted, labels=[1], average="macro", zero_division=np.nan))
-        return float(metrics.matthews_corrcoef(truth, predicted))
+        if metric == "matthews":
+            return float(metrics.matthews_corrcoef(truth, predicted))
+        of = {"labels": [1], "average": "macro"} if metric == "f1" else {"average": metric.removeprefix("f1_")}
+        return float(metrics.f1_score(truth, predicted, zero_division=np.nan, **of))
 
 
 def bootstrap(metric: str, truth, predicted, resamples=1000) -> list[float]:
@@ -209,13 +284,22 @@ def bootstrap(metric: str, truth, predicted, resamples=1000) -> list[float]:
     """
     import numpy as np
 
-    truth, predicted = np.asarray(truth), np.asarray(predicted)
+    truth, predicted = arrays(metric, truth, predicted)
     picked = np.random.default_rng(0).integers(0, len(truth), (resamples, len(truth)))
-    if metric == "f1":  # many resamples a call, a column each, which takes a fortieth of the time
-        from sklearn.metrics import f1_score
-
-        parts = [(truth[rows].T == 1, predicted[rows].T == 1) for rows in np.array_split(picked, 20)]
-        found = np.concatenate([f1_score(*part, average=None, zero_division=np.nan) for part in parts])
+    if metric.startswith("f1"):  # many resamples at once, by how often each has each row: a fortieth of the time
+        sides = [a == 1 if a.ndim == 1 else a for a in (truth, predicted)]
+        both, either = (part.reshape(len(truth), -1) for part in (2 * (sides[0] & sides[1]), 1 * sides[0] + sides[1]))
+        parts = []
+        for rows in np.array_split(picked, 20):
+            times = np.stack([np.bincount(row, minlength=len(truth)) for row in rows])
+            hits, all_of = times @ both, times @ either
+            if metric == "f1_micro":
+                hits, all_of = hits.sum(1, keepdims=True), all_of.sum(1, keepdims=True)
+            with np.errstate(invalid="ignore"):
+                parts.append(hits / all_of)
+        shares = np.concatenate(parts)
+        counted = ~np.isnan(shares)
+        found = np.where(counted, shares, 0).sum(1) / np.where(counted.any(1), counted.sum(1), np.nan)
     else:
         found = [measure(metric, truth[rows], predicted[rows]) for rows in picked]
     return [round(float(v), 6) for v in np.nanpercentile(found, [2.5, 97.5])]

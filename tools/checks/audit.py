@@ -1,4 +1,4 @@
-"""Hash everything again, from the weights to a table's cell, and name the first link that does not hold.
+"""Hash everything again, from the weights to a table's cell, and name each link that does not hold.
 
     python -m tools.checks.audit
 
@@ -7,16 +7,19 @@
 Checked, upstream first: each artefact that a TARGET.prov.json under build/ describes (its bytes, the members of its
 MANIFEST, what it was made from), the outputs against score.json and accuracy.json, the timings against perf.json,
 each committed record against itself, its commit (tools/checks/consistency.py), the MANIFEST of its folder, and outputs
-that are still here; each table, picture and README against its records. What nobody can see stands in consistency.py.
+that are still here; each table, picture and README against its records, but for those that are newer than git's. What nobody can see stands in consistency.py. The
+first break is the one to mend: those below it may follow from it.
 The fix is always the same: delete what is named, and make it again.
 """
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import json
+import subprocess
 from collections.abc import Iterator
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from statistics import median
 
@@ -33,27 +36,44 @@ STAMPS = ("source", "given")
 KEPT = (Path("results/records"), Path("results/bench"))
 
 
-def provenance(build: Path) -> dict[str, dict]:
-    """{target: its prov.json} of everything under `build`, each after what it was made from.
-
-    Raises UserError for one without inputs or sha256.
-    """
-    found = {str(p).removesuffix(PROV): cli.read_json(p) for p in sorted(described(build))}
-    for target, prov in found.items():
-        if not {"inputs", "sha256"} <= prov.keys():
-            raise cli.UserError(f"{target}{PROV}: says no inputs or no sha256; delete {target} and make it again")
-    order = TopologicalSorter({target: sorted(prov["inputs"]) for target, prov in found.items()})
-    return {target: found[target] for target in order.static_order() if target in found}
+def provenance(build: Path) -> Iterator[tuple[str, dict | str]]:
+    """Each target under `build` with its prov.json, after what it was made from; or with what is wrong with that."""
+    known, wrong = {}, {}
+    for target in (str(path).removesuffix(PROV) for path in sorted(described(build))):
+        try:
+            prov = cli.read_json(f"{target}{PROV}")
+        except (cli.UserError, OSError) as e:
+            wrong[target] = str(e)
+            continue
+        inputs = prov.get("inputs")
+        if isinstance(inputs, dict) and {type(sha) for sha in (*inputs.values(), prov.get("sha256"))} == {str}:
+            known[target] = prov
+        else:
+            wrong[target] = f"{target}{PROV}: says no inputs or no sha256; delete {target} and make it again"
+    yield from wrong.items()
+    try:
+        order = list(
+            TopologicalSorter({target: sorted(prov["inputs"]) for target, prov in known.items()}).static_order()
+        )
+    except CycleError as e:
+        circle = set(e.args[1])
+        yield (
+            min(circle),
+            f"{min(circle)}: made from itself, by way of {len(circle) - 1} others, as their prov.json say",
+        )
+        order = [target for target in known if target not in circle]
+    yield from ((target, known[target]) for target in order if target in known)
 
 
 def artefact_faults(target: str, prov: dict, known: dict, sha256) -> Iterator[str]:
     """Why one artefact is not what its prov.json says."""
+    of = lambda name: manifest.of_folder(name, sha256) if Path(name).is_dir() else sha256(name)
     for name, sha in prov["inputs"].items():
-        if not Path(name).is_file():
+        if not Path(name).exists():
             yield f"{target}: was made from {name}, which is gone"
-        elif sha256(name) != sha:
-            yield f"{target}: was made from another {name} ({sha[:12]}) than the one here ({sha256(name)[:12]})"
-        elif name.startswith("build/") and name not in known and Path(name).name not in STAMPS:
+        elif of(name) != sha:
+            yield f"{target}: was made from another {name} ({sha[:12]}) than the one here ({of(name)[:12]})"
+        elif Path(name).is_file() and name.startswith("build/") and name not in known and Path(name).name not in STAMPS:
             yield f"{name}: no {Path(name).name}{PROV} says where it comes from"
     if not Path(target).is_file():
         yield f"{target}: gone, though {target}{PROV} describes it"
@@ -70,7 +90,8 @@ def rescored(leaf: Path) -> dict:
     """score.json's content, computed again from the outputs that `leaf` stores."""
     from tools.base import output_files
 
-    return output_files.score(leaf / "output" / "out", record.input_of(leaf) / "labels.json")
+    threshold = float(record.parameters(leaf).get("threshold", tasks.THRESHOLD))
+    return output_files.score(leaf / "output" / "out", record.input_of(leaf) / "labels.json", threshold)
 
 
 SCORE = ("task", "labels", "correct", "total", "predictions", "truth", "metrics")
@@ -88,8 +109,9 @@ def leaf_faults(path: Path) -> Iterator[str]:
         yield f"{path}: not what {'score.json gives' if path.stem == 'accuracy' else 'the stored rounds give'}: {apart}"
 
 
-def only(found: dict, names) -> dict:
-    return {name: found[name] for name in names if name in found}
+def only(record: dict, names) -> dict:
+    """A record's fields of those names."""
+    return {name: record[name] for name in names if name in record}
 
 
 def record_faults(path: Path) -> Iterator[str]:
@@ -136,7 +158,7 @@ def table_faults(path: Path, rows: list[str]) -> Iterator[str]:
         yield f"{path}: made from {gone[0] if gone else 'records of results/records'}, which is gone"
         return
     made = table.text(table.of(rows), path.suffix).split("\n")
-    here = path.read_text("utf-8").split("\n")
+    here = path.read_text("utf-8", errors="replace").split("\n")
     cut = "," if path.suffix == ".csv" else "|"
     for number, (want, got) in enumerate(zip(made, here, strict=False), 1):
         cells = zip(made[0].split(cut), want.split(cut), got.split(cut), strict=False)
@@ -145,10 +167,6 @@ def table_faults(path: Path, rows: list[str]) -> Iterator[str]:
             return
     if made != here:
         yield f"{path}: {len(here)} lines, its records give {len(made)}"
-
-
-def benches() -> list[Path]:
-    return sorted(Path("results/bench").glob("*.json"))
 
 
 def bench_faults(path: Path) -> Iterator[str]:
@@ -167,52 +185,71 @@ def page_faults() -> Iterator[str]:
 
 def tables() -> Iterator[tuple[Path, list[str]]]:
     """Each table that is here, with what its rows file names."""
-    for path in sorted(p for s in (".csv", ".md") for p in Path("results/local").glob(f"*-table{s}")):
+    local = [p for s in (".csv", ".md") for p in Path("results/local").glob(f"*-table{s}")]
+    for path in sorted(filter(Path.is_file, local)):
         names = path.with_suffix(".rows")
-        yield path, names.read_text().split() if names.is_file() else []
+        yield path, names.read_text("utf-8", errors="replace").split() if names.is_file() else []
     for path in (Path("results/table.csv"), Path("results/table.md")):
         if path.is_file():
             yield path, table.committed()
+
+
+def uncommitted() -> list[str]:
+    """The records and benches that git does not hold yet; none where nobody can tell."""
+    words = ["git", "ls-files", "-o", "--exclude-standard", *(f"{folder}/*.json" for folder in KEPT)]
+    with contextlib.suppress(OSError):
+        return subprocess.run(words, capture_output=True, text=True, check=False).stdout.splitlines()
+    return []
+
+
+def broken(check, *about) -> Iterator[str]:
+    """What a check names, and what stops it; so that the others go on."""
+    try:
+        yield from check(*about)
+    except cli.UserError as e:
+        yield str(e)
+    except OSError as e:
+        yield f"{e.filename or check.__name__}: {e.strerror or e}"
 
 
 def faults(counts: dict) -> Iterator[str]:
     """Every broken link, upstream first; counts what was looked at."""
     from tqdm import tqdm
 
-    known = provenance(Path("build"))
-    counts["artefacts"] = len(known)
+    described = dict(provenance(Path("build")))
+    known = {target: prov for target, prov in described.items() if isinstance(prov, dict)}
+    counts["artefacts"] = len(described)
+    yield from (fault for fault in described.values() if isinstance(fault, str))
     sha256 = functools.cache(cli.sha256)  # most files are the input of several others
     for target, prov in tqdm(known.items(), "audit", unit="artefact", leave=False, disable=None):
-        yield from artefact_faults(target, prov, known, sha256)
+        yield from broken(artefact_faults, target, prov, known, sha256)
     made = [Path(t) for t in known if Path(t).name in ("accuracy.json", "perf.json")]
     kept = sorted(Path("results/records").glob("*.json"))
     counts["records"] = len(made) + len(kept)
-    for check, paths in (
-        (leaf_faults, made),
-        (kept_faults, KEPT),
-        (record_faults, kept),
-        (name_faults, kept),
-        (bench_faults, benches()),
-    ):
-        for path in paths:
-            try:
-                yield from check(path)
-            except cli.UserError as e:
-                yield str(e)
+    benches = sorted(Path("results/bench").glob("*.json"))
+    checks = {leaf_faults: made, kept_faults: KEPT, record_faults: kept, name_faults: kept, bench_faults: benches}
+    for check, path in ((check, path) for check, paths in checks.items() for path in paths):
+        yield from broken(check, path)
     shown = list(tables())
     counts["tables"] = len(shown)
-    for path, rows in shown:
-        yield from table_faults(path, rows)
-    yield from page_faults()
+    stale = [fault for path, rows in shown for fault in broken(table_faults, path, rows)] + [*broken(page_faults)]
+    if stale and (new := uncommitted()):
+        print(f"tables, pictures and READMEs are older than {len(new)} records that git does not hold yet: make report")
+    else:
+        yield from stale
 
 
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     counts: dict[str, int] = {}
-    first = next(faults(counts), None)
-    if first:
-        raise cli.UserError(f"the chain breaks at {first}; delete what is wrong and make it again")
-    print("audit: every link holds: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+    broken_links = list(dict.fromkeys(faults(counts)))
+    if not broken_links:
+        return print("audit: every link holds: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+    first, *others = broken_links
+    for fault in others:
+        print(f"also broken: {fault}")
+    more = f" (and {len(others)} more, named above)" * bool(others)
+    raise cli.UserError(f"the chain breaks at {first}{more}; delete what is wrong and make it again")
 
 
 if __name__ == "__main__":

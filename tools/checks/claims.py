@@ -22,10 +22,10 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-from tools.make import cli, cpu
+from tools.make import chips, cli, cpu
 
 CLAIMS, COSTS = Path("data/claims.toml"), Path("results/costs.csv")
-UNITS = {"bf16": cpu.BF16, "int8": cpu.VNNI}
+UNITS = {"bf16": chips.BF16, "int8": chips.VNNI}
 READMES = {
     "README.md": ("says", "| `CLAIM=` | claim | holds if | seconds | MB |", "the command ends well"),
     "README.zh-CN.md": ("zh", "| `CLAIM=` | 声明 | 成立条件 | 秒 | MB |", "命令成功结束"),

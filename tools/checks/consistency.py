@@ -10,36 +10,16 @@ commands in its chain; times, turns and figures that are all scaled alike; and, 
 is edited shows here, or in the MANIFEST of the folder.
 """
 
-import functools
 import hashlib
-import io
 import math
-import os
-import subprocess
-import tarfile
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
-from tools.make import cli
+from tools.make import parameters
 from tools.results import figures, record
 from tools.source import fetch
-
-SOURCES = ("tools/", "models/", "data/", "requirements")
-
-
-@functools.cache
-def tree_of(commit: str) -> dict[str, str]:
-    """{path: sha256} of a commit's files; empty where this is no clone that holds it."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    try:
-        done = subprocess.run(["git", "archive", commit], capture_output=True, check=False, env=env, cwd=cli.ROOT)
-    except OSError:
-        return {}
-    if done.returncode:
-        return {}
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
-        return {m.name: hashlib.sha256(tar.extractfile(m).read()).hexdigest() for m in tar if m.isfile()}
 
 
 def said_faults(r: dict) -> Iterator[str]:
@@ -56,21 +36,21 @@ def said_faults(r: dict) -> Iterator[str]:
     if r["kind"] == "accuracy" and r["caveat"] != record.caveat(r["source"]):
         yield f"caveat {r['caveat']!r} is not that of the source {r['source']}"
     timings = [c[0] for t, link in r["chain"].items() if t.endswith("/round1/MANIFEST") and (c := link.get("commands"))]
-    loops = [words[words.index("--loop") + 1] for words in timings if "--loop" in words]
+    loops = [loop for words in timings for option, loop in pairwise(words) if option == "--loop"]
     if r["chip"] == "cpu" and "timed" in r and r["timed"] != f"the engine's call alone; {record.work_of(r['seq'])}":
         yield f"timed {r['timed']!r} is not what is timed at SEQ={r['seq']}"
     if "missing" in r and r["missing"] != record.unsaid(r):
         yield f"missing {r['missing']} is not what the record leaves empty, {record.unsaid(r)}"
+    if "pairs" not in r and any("--yardstick" in words for words in timings):
+        yield "its command took turns with a yardstick, and it holds none of them (pairs)"
     if r.get("loop") and loops and loops[0] != str(r["loop"]):
         yield f"loop {r['loop']} is not its command's, {loops[0]}"
 
 
 def commit_faults(r: dict) -> Iterator[str]:
     """Where a record's chain holds another source file than the commit that it names."""
-    tree = {} if r.get("dirty") is not False or not r.get("commit") else tree_of(r["commit"])
-    for path, link in r["chain"].items():
-        if tree and path.startswith(SOURCES) and tree.get(path, "") != link["sha256"]:
-            yield f"its chain holds another {path} than its commit {r['commit'][:12]}"
+    for path in record.edited(r.get("commit"), r["chain"]) if r.get("dirty") is False else ():
+        yield f"its chain holds another {path} than its commit {r['commit'][:12]}, and `dirty` says that nothing was changed"
 
 
 def chain_faults(r: dict) -> Iterator[str]:
@@ -97,9 +77,9 @@ def near(one, other, part=1e-3) -> bool:
 
 def padded_rows(r: dict) -> float | None:
     """The share of padded rows in requests of one length on the CPU; None where that takes more than the record."""
-    own = record.spelled(r["seq"])
-    if r["chip"] != "cpu" or own["pack"] or not own["seq"].isdecimal():
-        return 0.0 if own["seq"] == "real" else None
+    own = parameters.rows_of(r["seq"])
+    if r["chip"] != "cpu" or own["PACK"] or not own["SEQ"].isdecimal():
+        return 0.0 if own["SEQ"] == "real" else None
     count = r.get("total") or r.get("sentences", record.SST2)
     return 1 - count / (-(-count // r["bs"]) * r["bs"])
 

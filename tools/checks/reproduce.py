@@ -20,7 +20,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tools.make import cli
+from tools.make import cli, manifest, models, parameters, run
 
 HOME = Path("build/reproduce")
 BUILDS = {
@@ -29,40 +29,74 @@ BUILDS = {
                                                           "TZ": "Asia/Tokyo"}},
 }  # fmt: skip
 KEPT = ("records", "bench")
-LEFT_OUT = (".git", ".venv", ".venv-bench", "wheels", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis")
+# Where the sources lie: of a tree without git, all that is there; of a clone, also what is not yet committed.
+FOLDERS = ("mk", "tools", "lab", "models", "data", "test", "docs", ".ci", *(f"results/{name}" for name in KEPT))
+FILES = (
+    "Makefile",
+    "requirements*",
+    "*.toml",
+    "*.md",
+    "*.cff",
+    "LICENSE",
+    "Containerfile",
+    ".containerignore",
+    ".git[ai_]*",
+)
+
+
+def sources() -> list[Path]:
+    """The files of this tree that a build may need: those that git knows, whatever else lies beside them."""
+    if run.git_state()["commit_from"] == "git":
+        files = cli.git("ls-files", "-z").stdout + cli.git("ls-files", "-oz", "--exclude-standard", *FOLDERS).stdout
+        paths = [Path(name) for name in files.split("\0") if name]
+    else:
+        tops = [path for pattern in (*FOLDERS, *FILES) for path in Path().glob(pattern)]
+        paths = [path for top in tops for path in (top, *top.rglob("*"))]
+    here = (path for path in paths if path.is_file() or path.is_symlink())
+    return [p for p in here if "__pycache__" not in p.parts and (p.parts[0] != "results" or p.parts[1] in KEPT)]
 
 
 def clean_copy(folder: Path) -> Path:
-    """This tree in `folder`, without what was built but with the records, and with its downloads shared."""
+    """This tree's sources and records in `folder`, its downloads shared, and what model.toml files name linked."""
     if folder.exists():
         shutil.rmtree(folder)
-
-    def skip(where, names):
-        if Path(where) == Path():
-            return {n for n in names if n in (*LEFT_OUT, "build")}
-        return {n for n in names if n in LEFT_OUT or (Path(where) == Path("results") and n not in KEPT)}
-
-    shutil.copytree(".", folder, ignore=skip, symlinks=True)
+    manifest.mark(folder)
+    for path in sources():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, folder / path, follow_symlinks=False)
     downloads = Path("build/downloads")
     downloads.mkdir(parents=True, exist_ok=True)
     (folder / "build").mkdir()
     (folder / "build" / "downloads").symlink_to(downloads.resolve())
+    for values in (models.read(name, Path("models")) for name in models.names(Path("models"))):
+        link(folder, [name for name in map(values.get, ("weights", "data", "train")) if name and Path(name).exists()])
     return folder
 
 
+def link(folder: Path, names: list[str]) -> None:
+    """Let relative paths mean in `folder` what they mean here; not of those that lead out of this tree."""
+    below = [name for name in names if name and not Path(name).is_absolute() and ".." not in Path(name).parts]
+    for name in (name for name in below if not (folder / name).exists()):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(Path(name).resolve())
+
+
 def link_environment(folder: Path, words: list[str]) -> None:
-    """Let a relative VENV= of `words` mean in `folder` what it means here: one environment for all copies."""
-    for name in (word.removeprefix("VENV=") for word in words if word.startswith("VENV=")):
-        link = folder / name
-        if not Path(name).is_absolute() and not link.exists():
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(Path(name).resolve())
+    """The same of VENV= and WEIGHTS= of make's words: one environment and one checkpoint for all copies.
+
+    Raises UserError where WEIGHTS begins with `..`.
+    """
+    values = {name: value for name, _, value in (word.partition("=") for word in words)}
+    weights = values.get("WEIGHTS", "")
+    if ".." in Path(weights).parts:
+        raise cli.UserError(f"WEIGHTS={weights}: leads out of a copy of this tree; give its whole path")
+    link(folder, [values.get("VENV", ""), weights if Path(weights).exists() else ""])
 
 
 def from_here(word: str) -> str:
     """A `NAME=value` as another folder needs it: files of one's own by their whole path."""
     name, _, value = word.partition("=")
-    return f"{name}={Path(value).absolute()}" if name in ("DATA", "TRAIN", "SST2") and value else word
+    return f"{name}={Path(value).absolute()}" if name in parameters.FILES and value else word
 
 
 def make(folder: Path, words: list[str], jobs=1, umask=-1, env: dict | None = None, show=print) -> str | None:
@@ -75,14 +109,14 @@ def make(folder: Path, words: list[str], jobs=1, umask=-1, env: dict | None = No
     with (folder / "make.log").open("w") as log, subprocess.Popen(
         command, cwd=folder, env=clean | (env or {}), umask=umask, text=True, errors="replace",
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as run:  # fmt: skip
-        for line in run.stdout:
+    ) as process:  # fmt: skip
+        for line in process.stdout:
             log.write(line)
             if re.search(r" \d+\.\d s$", line):  # a step that ended
                 show(f"    {line}", end="", flush=True)
             if re.search(r"\berror: |\*\*\* (?!\[)", line):
                 last = last or line.strip()
-    return (last or f"see {folder}/make.log") if run.returncode else None
+    return (last or f"see {folder}/make.log") if process.returncode else None
 
 
 def comparable(path: Path) -> bytes:

@@ -19,6 +19,7 @@ result      accuracy: the same sentences right, or which flipped. Throughput: th
 verdict     holds; differs; bytes hold (an old record without turns, or too few of them: no verdict on its speed);
             another CPU, whose figures stand side by side and are not judged (nor are classes in bf16 and int8); not on
             this CPU, which lacks a unit;
+            older: made with a parameter that this version has no more;
             FAILED: other bytes, other classes, or not built again; imported
 published   the distance to models/<model>/published.csv, which is information, not a verdict
 """
@@ -33,7 +34,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tools.checks import reproduce
-from tools.make import cli, cpu
+from tools.make import cli, cpu, parameters
 from tools.results import compare, figures, published
 from tools.results import record as records_of
 
@@ -43,7 +44,7 @@ LOST = 0.85  # a loss that is never called the same
 ROUNDS = 6
 NARROW = ("bf16", "int8")
 LIBRARIES, KEPT_LOGITS = "build/lib/", "reference.npy"
-LACKING = re.compile(r"this CPU (or its kernel )?has no ")  # as tools/make/cpu.py and the native engine say it
+LACKING = re.compile(r"this CPU (or its kernel )?has no |gcc cannot compile here")  # as tools/cpu and cpu.py say it
 HOME = Path("build/verify")
 
 
@@ -155,7 +156,7 @@ def perf_verdict(old: dict, new: dict) -> tuple[str, str]:
     """Compare two throughputs: (verdict, words)."""
     said = f"{new['samples_per_second']:.3g}/s, recorded {old['samples_per_second']:.3g}"
     a, b = old.get("figures"), new.get("figures")
-    side = [f"{name} {figures.written(f['value'], figures.half(f))}" for f, name in (
+    side = [f"{name} {figures.written(f['value'])}" for f, name in (
         ((a or {}).get("per_tera"), "recorded"), ((b or {}).get("per_tera"), "here")) if f]  # fmt: skip
     if why := other_machine(old, new):
         return "another CPU", "; ".join([why, *side, said]) + f" ({figures.NAMES['per_tera']})" * bool(side)
@@ -190,7 +191,7 @@ def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
     """Rebuild what one record claims inside `tree`; its line of the table."""
     old = records_of.read(path)
     kind = "accuracy" if old["kind"] == "accuracy" else "perf"
-    cell = {"record": " ".join(str(old[n]) for n in records_of.NAMES), "kind": kind}
+    cell = {"record": " ".join(str(old[n]) for n in parameters.NAMES), "kind": kind}
     if old.get("imported"):
         words = f"measured elsewhere: {old['imported']['file']}"
         return {
@@ -200,6 +201,9 @@ def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
             "result": words,
             "published": published.distance(old, rows) or "-",
         }
+    if gone := parameters.gone(old):
+        words = f"this version has no {'= and no '.join(gone)}="
+        return {**cell, "verdict": "older", "bytes": "-", "result": words, "published": "-"}
     made = tree / "build" / records_of.leaf_of(old, records_of.engine_today(old)) / f"{kind}.json"
     here = old["machine"]["cpu"] == cpu.machine()["cpu"]
     for count in range(1, ROUNDS + 1):
@@ -217,13 +221,10 @@ def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
 def chosen(paths: list[Path], only: list[str]) -> list[Path]:
     """The records that agree with every NAME=value in `only`, the newest of each configuration and machine, those of
     this CPU first."""
-    names = (*records_of.NAMES, "pack")
-    wanted = dict(word.lower().split("=", 1) for word in only if word.split("=")[0].lower() in names)
     newest, ours = {}, cpu.machine()["cpu"]
     for path, r in records_of.load(paths).items():
-        own = r | records_of.spelled(r["seq"])
-        if all(str(own[name]).lower().replace("-", ",") == value.replace("-", ",") for name, value in wanted.items()):
-            newest[(r["kind"], r["machine"]["cpu"], r.get("isa"), *(str(r[n]) for n in records_of.NAMES))] = path
+        if parameters.agrees(r, only):
+            newest[(r["kind"], r["machine"]["cpu"], *(str(r.get(n)) for n in parameters.FIELDS))] = path
     return [path for (_, machine, *_), path in sorted(newest.items(), key=lambda item: item[0][1] != ours)]
 
 

@@ -89,13 +89,14 @@ def sentences(path: Path, checkpoint: Path, shapes: dict, task) -> dict:
 
     plain = [n for n in shapes if n in input_files.ROLES]
     packed = [] if len(plain) == len(shapes) else ["attention_mask"]
-    length = shapes["input_ids"][1] or LONGEST
+    width = shapes[next(n for n in shapes if input_files.ROLES.get(n) == "input_ids")][1]
     texts = [text for text, _ in data.iter_tsv(path, dataclasses.replace(task, label=()))][:MOST]
     if not texts:
         raise cli.UserError(f"{path}:2: no row after the header; take a whole file")
-    length = tokens.fit(checkpoint, length, cut=not shapes["input_ids"][1])
-    arrays = tokens.encode(tokens.load(checkpoint), texts, length, plain + packed)
-    arrays = tokens.pack(arrays)[0] if packed else arrays
+    length = tokens.fit(checkpoint, width or LONGEST, cut=not width)
+    tokenizer = tokens.load(checkpoint)
+    arrays = tokens.encode(tokenizer, texts, length, plain + packed)
+    arrays = tokens.pack(arrays, tokenizer.padding["pad_id"])[0] if packed else arrays
     return {name: arrays[name] for name in shapes}
 
 
@@ -112,7 +113,7 @@ def quantise(path: Path, arrays: dict, shapes: dict, wide, apart=APART):
     from tools.base import input_files
 
     items = []
-    keep = lambda feeds: items.append(feeds) or np.zeros((len(feeds["input_ids"]), 2))
+    keep = lambda feeds: items.append(feeds) or np.zeros((len(next(iter(feeds.values()))), 2))
     input_files.in_batches(
         keep, {n: [d or None for d in shape] for n, shape in shapes_of(path).items()}, arrays, str(path)
     )
@@ -143,6 +144,7 @@ class Job:
     save_path: Path
     pairs: bool = False  # of texts: token types count
     seeded: bool = False  # random weights: judged by classes, not labels
+    several: bool = False  # labels at once: each is judged by itself
 
 
 def convert(job: Job, precisions: list[str], arrays: dict | None = None) -> None:
@@ -191,12 +193,16 @@ def write_onnxruntime(job: Job) -> None:
 
 
 def logits(job: Job, arrays: dict):
-    """(the reference's, the written model's) logits of each sentence, float32 [n, 2]."""
+    """(the reference's, the written model's) logits of each sentence, float32 [n, labels]; of several labels at once,
+    those of each being wrong or right, [n x labels, 2]."""
+    import numpy as np
+
     from tools.base import input_files
     from tools.graph import gate
 
     both = gate.logits(str(job.reference), arrays), engines.logits(engines.load(job.save_path), arrays)
-    return [input_files.by_sentence(out, arrays)[0] for out in both]
+    both = [input_files.by_sentence(out, arrays)[0] for out in both]
+    return [np.stack([out.ravel() * 0, out.ravel()], 1) for out in both] if job.several else both
 
 
 def convert_int8(job: Job, layers: int, arrays: dict) -> None:
@@ -249,9 +255,11 @@ def judged(job: Job, folder: Path, rows: int | None):
             f"{folder / 'labels.json'}: labels of {len(given)} rows, {whole.sum()} are here; preprocess again"
         )
     chosen = np.argsort(-input_files.lengths(arrays), kind="stable")[:rows]
-    labels = np.array([v for i in chosen for v in given[i]])
+    labels = [v for i in chosen for v in given[i]]
     both = logits(job, {name: a[chosen] for name, a in arrays.items()})
-    return gate.judge(*both, job.precision, labels, job.seeded)
+    if job.several:
+        labels = [int(k in v) for v in labels for k in range(len(both[0]) // len(labels))]
+    return gate.judge(*both, job.precision, np.array(labels), job.seeded)
 
 
 def read_labels(path: Path) -> list[list]:
@@ -271,7 +279,7 @@ def main():
         )
     task = tasks.known(args.task or tasks.DEFAULT)
     reference = args.reference or args.onnx
-    job = Job(args.onnx, reference, args.engine, args.precision, args.save_path, task.pair, args.seeded)
+    job = Job(args.onnx, reference, args.engine, args.precision, args.save_path, task.pair, args.seeded, task.several)
     layers = layers_of(job.onnx)
     try:
         if job.precision == "int8":

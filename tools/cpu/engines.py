@@ -180,18 +180,25 @@ def means_again(model) -> None:
 
 
 def write_ir(model, path: Path, precision: str, layers: list[str]) -> None:
-    """Write an ov.Model as a tar of model.xml and model.bin, of the same bytes each time; layers: their precisions."""
+    """Write an ov.Model as a tar of model.xml and model.bin, of the same bytes each time; layers: their precisions.
+
+    Raises UserError where OpenVINO cannot write them.
+    """
     import openvino as ov
 
     model.set_rt_info(precision, PRECISION)
     model.set_rt_info(" ".join(layers), LAYERS)
-    with tempfile.TemporaryDirectory() as folder, cli.whole_file(path) as f, tarfile.open(fileobj=f, mode="w") as tar:
-        ov.save_model(model, f"{folder}/model.xml", compress_to_fp16=False)
-        for name in IR:
-            member = tarfile.TarInfo(name)
-            member.size = Path(folder, name).stat().st_size
-            with Path(folder, name).open("rb") as content:
-                tar.addfile(member, content)
+    with cli.whole_file(path) as f, tempfile.TemporaryDirectory(dir=Path(path).parent, prefix=".") as folder:
+        try:
+            ov.save_model(model, f"{folder}/model.xml", compress_to_fp16=False)
+        except RuntimeError as e:  # a full disk is `basic_ios::clear: iostream error` to it
+            raise cli.UserError(f"{path}: OpenVINO cannot write it ({e}); is the disk full?") from None
+        with tarfile.open(fileobj=f, mode="w") as tar:
+            for name in IR:
+                member = tarfile.TarInfo(name)
+                member.size = Path(folder, name).stat().st_size
+                with Path(folder, name).open("rb") as content:
+                    tar.addfile(member, content)
 
 
 def ir_member(tar, name: str) -> bytes:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from tools.base import input_files
 from tools.cpu import engines
 from tools.make import cpu
 
@@ -29,9 +30,13 @@ def longest_first(columns) -> np.ndarray:
 
 
 def feeds(columns, rows) -> list[np.ndarray]:
-    """One request: int64 [len(rows), longest of them] for each model input, zeros after each sentence's end."""
+    """One request: int64 [len(rows), longest of them] for each model input, padding after each sentence's end.
+
+    A model of one input alone has no mask beside it: it knows padding by its number.
+    """
     width = max(len(columns[0][i]) for i in rows)
-    request = [np.zeros((len(rows), width), np.int64) for _ in columns]
+    fill = input_files.PADDING if len(columns) == 1 else 0
+    request = [np.full((len(rows), width), fill, np.int64) for _ in columns]
     for array, column in zip(request, columns, strict=True):
         for line, i in zip(array, rows, strict=True):
             line[: len(column[i])] = column[i]

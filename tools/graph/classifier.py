@@ -3,15 +3,16 @@
     model = encoder.load("model.onnx")
     whole = classifier.read(model.graph)        # a Classifier: its tables, its encoder, its pooler and its last layer
 
-By structure, as encoder.py does, and never by node names; of the inputs' names only `input_ids` counts.
+By structure, as encoder.py does, and never by node names; of the inputs' names only that of the ids counts.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from tools.base.input_files import ROLES
 from tools.graph import encoder
-from tools.graph.encoder import Encoder, Linear, Miss, base, const, made_by, need
+from tools.graph.encoder import Encoder, Linear, Miss, as_gelu, base, const, made_by, need
 
 FIRST_TOKEN = ("Gather", "Slice", "Squeeze")
 
@@ -22,8 +23,8 @@ class Classifier:
     position: np.ndarray  # [positions, hidden]
     type: np.ndarray | None  # [types, hidden]; None where the graph adds none
     encoder: Encoder
-    pooler: Linear  # its tanh follows
-    relu: bool  # TinyBERT has a ReLU between the pooler's tanh and the last layer
+    pooler: Linear  # the first layer of the head
+    head: str  # what follows it: tanh, relu, gelu (its erf form), or tanh relu (TinyBERT's): as families.Family.head
     last: Linear  # [hidden, labels]
 
 
@@ -35,7 +36,7 @@ def kind_of_index(v) -> str:
     while node := made_by(v, "Cast", "Identity", "Slice", "Expand", "Unsqueeze", "Reshape"):
         v = node.inputs[0]
     if v.is_graph_input():
-        return "word" if v.name == "input_ids" else "type"
+        return "word" if ROLES.get(v.name) == "input_ids" else "type"
     values = const(v)
     if made_by(v, "ConstantOfShape") or (values is not None and not values.any()):
         return "type"
@@ -104,14 +105,24 @@ def first_token(v, last) -> None:
         raise Miss(f"pooler: reads {base(v).name!r}, not the encoder's output")
 
 
+def activation(x) -> tuple:
+    """(what stands before the last layer's input `x`, as Classifier.head names it; what it reads). Raises Miss for another."""
+    gelu = as_gelu(x)
+    if gelu and gelu[1] != "tanh":
+        return "gelu", gelu[0]
+    relu = made_by(x, "Relu")
+    inner = base(relu.inputs[0]) if relu else x
+    if tanh := made_by(inner, "Tanh"):
+        return "tanh relu" if relu else "tanh", tanh.inputs[0]
+    return "relu", need(x, "pooler", "Tanh", "Relu").inputs[0]
+
+
 def read(graph) -> Classifier:
     """The whole classifier of an export. Raises Miss with the piece that does not match."""
     enc, by_out = encoder.read(graph), encoder.Index(graph).by_out
     last = dense(graph.outputs[0], "classifier", by_out)
-    x = base(last.x)
-    relu = made_by(x, "Relu")
-    tanh = need(base(relu.inputs[0]) if relu else x, "pooler", "Tanh")
-    pooler = dense(tanh.inputs[0], "pooler", by_out)
+    head, inner = activation(base(last.x))
+    pooler = dense(inner, "pooler", by_out)
     first_token(pooler.x, enc.last)
     found = tables(enc.embedding.x)
-    return Classifier(found["word"], found["position"], found.get("type"), enc, pooler, bool(relu), last)
+    return Classifier(found["word"], found["position"], found.get("type"), enc, pooler, head, last)

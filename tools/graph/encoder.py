@@ -46,7 +46,7 @@ class Layer:
     dense: Linear
     norm1: Norm
     up: Linear
-    gelu: str
+    gelu: str  # how the graph has it; "tanh" is GELU's tanh form, all others are its erf form
     down: Linear
     norm2: Norm
 
@@ -54,9 +54,13 @@ class Layer:
 @dataclass
 class Encoder:
     embedding: Norm
+    projection: Linear | None  # between embeddings of another size and the first layer
     layers: list
-    mask_input: object  # graph input int64 [batch, length]: the attention mask, or the sentence index of packed rows
+    mask_input: (
+        object  # graph input int64 [batch, length]: the attention mask, the sentence index of packed rows, or ids
+    )
     packed: bool  # the mask compares that input with itself, token by token
+    pad: int | None  # the mask hides the tokens of this id: its input is the ids themselves
     mask_constant: float | None  # what the graph had
     last: object  # value that leaves the encoder
 
@@ -192,10 +196,10 @@ def factors(v):
 
 
 def as_gelu(v):
-    """(x, how) when `v` is x * 0.5 * (1 + erf(x / sqrt 2)) in any order, else None."""
+    """(x, how) when `v` is x * 0.5 * (1 + erf(x / sqrt 2)) in any order, or its tanh form; else None."""
     if node := made_by(v, "Gelu"):
         approximate = node.attributes["approximate"].value if "approximate" in node.attributes else "none"
-        return (node.inputs[0], "Gelu op") if approximate == "none" else None
+        return node.inputs[0], "Gelu op" if approximate == "none" else "tanh"
     parts = factors(v)
     numbers = [scalar(p) for p in parts if scalar(p) is not None]
     rest = [p for p in parts if scalar(p) is None]
@@ -204,6 +208,8 @@ def as_gelu(v):
     for x, sum_ in (rest, rest[::-1]):
         add = made_by(sum_, "Add")
         pair = with_const(add) if add else None
+        if pair and near(scalar(pair[1]), 1) and is_tanh_form(pair[0], x):
+            return x, "tanh"
         erf = made_by(pair[0], "Erf") if pair and near(scalar(pair[1]), 1) else None
         inner = made_by(erf.inputs[0], "Div", "Mul") if erf else None
         pair = with_const(inner) if inner else None
@@ -211,6 +217,22 @@ def as_gelu(v):
         if pair and base(pair[0]) is base(x) and near(scalar(pair[1]), root[inner.op_type]):
             return x, f"erf ({inner.op_type})"
     return None
+
+
+def is_tanh_form(v, x) -> bool:
+    """Whether `v` is tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3))."""
+    tanh = made_by(v, "Tanh")
+    total, root, _ = unscale(tanh.inputs[0]) if tanh else (None, 0, None)
+    add = made_by(total, "Add")
+    if add is None or not near(root, (2 / np.pi) ** 0.5):
+        return False
+    for same, other in (add.inputs, add.inputs[::-1]):
+        cube, share, _ = unscale(other)
+        power = made_by(cube, "Pow")
+        cubes = power.inputs[:1] * 3 if power and near(scalar(power.inputs[1]), 3) else factors(cube)
+        if near(share, 0.044715) and len(cubes) == 3 and all(base(c) is base(x) for c in (same, *cubes)):
+            return True
+    return False
 
 
 def unscale(v):
@@ -348,10 +370,10 @@ def read_layer(softmax, index: Index) -> Layer:
     )
 
 
-def origins(v) -> tuple[set, list, bool]:
-    """The graph inputs whose values (not shapes) reach `v`, the float constants on the way, and whether two tensors
-    made from graph inputs are compared there."""
-    inputs, floats, compared, todo, seen = set(), [], False, [v], set()
+def origins(v) -> tuple[set, list, list]:
+    """The graph inputs whose values (not shapes) reach `v`, the float constants on the way, and what is compared there:
+    None for two tensors made from graph inputs, else the number that one is compared with."""
+    inputs, floats, compared, todo, seen = set(), [], [], [v], set()
     while todo:
         v = todo.pop()
         if v is None or v in seen:
@@ -364,13 +386,15 @@ def origins(v) -> tuple[set, list, bool]:
             c = const(v)
             floats += c.reshape(-1).tolist() if c is not None and c.dtype.kind == "f" and c.size == 1 else []
         elif node.op_type not in ("Shape", "Size"):
-            compared |= node.op_type == "Equal" and all(origins(x)[0] for x in node.inputs)
+            if node.op_type == "Equal":
+                numbers = [n for n in map(scalar, node.inputs) if n is not None]
+                compared += numbers or [None] * all(origins(x)[0] for x in node.inputs)
             todo += node.inputs
     return inputs, floats, compared
 
 
 def read_mask(layers: list):
-    """(mask input, its additive constant or None, packed). The constant may be -10000, finfo.min or -inf.
+    """(mask input, its additive constant or None, packed, pad). The constant may be -10000, finfo.min or -inf.
 
     Raises Miss where the layers do not share one mask made of one input [batch, length].
     """
@@ -383,7 +407,10 @@ def read_mask(layers: list):
     if source.shape is None or len(source.shape) != 2:
         raise Miss(f"layer 0: mask: input {source.name!r} is not [batch, length]")
     large = [f for f in found[0][1] if f <= -100]
-    return source, min(large, default=None), found[0][2]
+    compared = found[0][2]
+    numbers = [int(n) for n in compared if n is not None]
+    ids = any(n.op_type == "Gather" and n.inputs[1] is source for n in source.consumers())  # a mask is never looked up
+    return source, min(large, default=None), None in compared, min(numbers) if ids and numbers else None
 
 
 def softmaxes(graph) -> list:
@@ -410,10 +437,12 @@ def read(graph, layers: int | None = None) -> Encoder:
             raise Miss(f"layer {i}: {e}") from None
         found.append(layer)
     x = found[0].key.x
-    if x not in index.norm_by_out:
+    projection = index.by_out.get(x)
+    norm = index.norm_by_out.get(projection.x if projection else x)
+    if norm is None:
         raise Miss(f"layer 0: embedding LayerNorm: {x.name!r} is none")
-    mask_input, constant, packed = read_mask(found)
-    return Encoder(index.norm_by_out[x], found, mask_input, packed, constant, found[-1].norm2.out)
+    mask_input, constant, packed, pad = read_mask(found)
+    return Encoder(norm, projection, found, mask_input, packed, pad, constant, found[-1].norm2.out)
 
 
 def load(path):

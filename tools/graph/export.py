@@ -16,7 +16,9 @@ from tools.base import input_files
 from tools.base.input_files import ROLES
 from tools.graph import gate
 from tools.make import cli
-from tools.source import architecture, checkpoint
+from tools.source import architecture, checkpoint, families
+
+ACTIVATIONS = {"tanh": "Tanh", "relu": "ReLU", "gelu": "GELU"}  # of families.Family.head, in torch.nn
 
 
 def load(folder, labels=None):
@@ -24,21 +26,38 @@ def load(folder, labels=None):
 
     Returns transformers' BertForSequenceClassification with eager attention and its own forward:
     module(input_ids=, attention_mask=, token_type_ids=).logits is float32 [batch, labels], inputs are
-    int64 [batch, length]. TinyBERT's classifier(relu(pooled)) is the same module with ReLU where BERT has
-    dropout. labels: the names of the outputs in the order they are wanted in, the checkpoint's own if not given;
+    int64 [batch, length]. Another family is the same module with its tensors (families.as_bert) and its head's
+    activation; TinyBERT's classifier(relu(pooled)) has ReLU where BERT has dropout. labels: the names of the outputs in the order they are wanted in, the checkpoint's own if not given;
     module.config.id2label names them. Raises UserError when the folder's checkpoint is not whole, or has other labels.
     """
     import torch
     from transformers import BertConfig, BertForSequenceClassification
+    from transformers.models.bert.modeling_bert import BertEmbeddings
+
+    class Projected(BertEmbeddings):
+        """Embeddings of another size than the layers', and the linear layer between (ELECTRA's small models, ALBERT)."""
+
+        def __init__(self, sizes, hidden):
+            super().__init__(sizes)
+            self.projection = torch.nn.Linear(sizes.hidden_size, hidden)
+
+        def forward(self, *args, **kwargs):
+            return self.projection(super().forward(*args, **kwargs))
 
     config, tensors = checkpoint.read(folder, labels=labels)
-    tiny = config.pop("architectures") == [architecture.TINYBERT]
-    names = config.pop("labels")
-    config |= {"id2label": dict(enumerate(names)), "label2id": architecture.turned(names)}
-    module = BertForSequenceClassification(BertConfig(**config, attn_implementation="eager"))
+    tensors = families.as_bert(config, tensors)
+    head, names = families.FAMILIES[config["family"]].head, config.pop("labels")
+    sizes = config | {"num_hidden_layers": families.layers(config), "type_vocab_size": len(tensors[families.TYPE])}
+    sizes |= {"pad_token_id": 0, "id2label": dict(enumerate(names)), "label2id": architecture.turned(names)}
+    module = BertForSequenceClassification(BertConfig(**sizes, attn_implementation="eager"))
+    if families.projected(config):
+        hidden = config["hidden_size"]
+        module.bert.embeddings = Projected(BertConfig(**sizes | {"hidden_size": config["embedding_size"]}), hidden)
     module.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()}, assign=True)
-    if tiny:
-        module.dropout = torch.nn.ReLU()
+    first, *more = (ACTIVATIONS[name] for name in head.split())
+    module.bert.pooler.activation = getattr(torch.nn, first)()
+    if more:
+        module.dropout = getattr(torch.nn, *more)()
     return module.eval()
 
 
@@ -50,7 +69,10 @@ def logits(module, arrays):
     import torch
 
     def run(rows):
-        return module(**{ROLES[name]: torch.from_numpy(array) for name, array in rows.items()}).logits.numpy()
+        feeds = {ROLES[name]: torch.from_numpy(array) for name, array in rows.items()}
+        if "attention_mask" not in feeds and (mask := input_files.shown(rows)) is not None:
+            feeds["attention_mask"] = torch.from_numpy(mask.astype(int))
+        return module(**feeds).logits.numpy()
 
     with torch.inference_mode():
         return input_files.in_batches(run, dict.fromkeys(arrays, (None, None)), arrays, "PyTorch")
@@ -73,6 +95,8 @@ def with_onednn(module):
 def classic(module, inputs):
     """`module` as the graph that older transformers exported: same weights, positional `inputs`, logits only.
 
+    Without a mask among the inputs (fairseq's src_tokens) the graph makes it from the ids.
+
     Differs from transformers 5's own forward in spelling alone: mask (1 - mask) * -10000 added to the scores
     (not finfo.min, which is -inf in fp16), scores divided by sqrt(head size), no copy of the token types per
     row. The fusions of ATC, MagicONNX and onnxruntime look for exactly this.
@@ -94,7 +118,10 @@ def classic(module, inputs):
             roles = {ROLES[name]: array for name, array in zip(inputs, arrays, strict=True)}
             ids = roles["input_ids"]
             types = roles.get("token_type_ids", self.bert.embeddings.token_type_ids[:, : ids.size(1)])
-            mask = (1.0 - roles["attention_mask"][:, None, None, :].float()) * -10000.0
+            if "attention_mask" in roles:
+                mask = (1.0 - roles["attention_mask"][:, None, None, :].float()) * -10000.0
+            else:
+                mask = (ids == input_files.PADDING)[:, None, None, :].float() * -10000.0
             hidden = self.bert.embeddings(input_ids=ids, token_type_ids=types)
             hidden = self.bert.encoder(hidden, attention_mask=mask).last_hidden_state
             return self.classifier(self.dropout(self.bert.pooler(hidden)))

@@ -159,7 +159,10 @@ def examples(names, length: int, vocabulary: int, rows: int = 8, most: int = 0) 
     mask = (np.arange(length) < ends[:, None]).astype(np.int64)
     mask_name = input_files.mask_name(names)
     kinds = {name: np.zeros_like(mask) for name in names if "segment" in name or "type" in name}
-    made = {name: mask if name == mask_name else kinds.get(name, tokens * mask) for name in names}
+    made = {
+        name: mask if name == mask_name else kinds.get(name, np.where(mask, tokens, input_files.padding(name)))
+        for name in names
+    }
     if most:
         packed = {"sentence": mask, "position": np.zeros_like(mask), "first": np.zeros((rows, most), np.int64)}
         for r, end in enumerate(ends):

@@ -80,7 +80,8 @@ def packed(model, seq_len: int):
     old.name, out.name = "pack_Pairs", old.name
     out.type, out.shape = old.type, ir.Shape([batch, most, old.shape[1]])
     graph.outputs[0] = out
-    graph.inputs.remove(enc.mask_input)
+    if enc.pad is None:  # else the mask was made of the ids, which stay
+        graph.inputs.remove(enc.mask_input)
     graph.inputs.extend([sentence, position, first])
 
 
@@ -101,8 +102,8 @@ def unpack(arrays: dict, mask_name: str) -> dict:
             places.append((r, at))
         if row.min() < 0 or position[r, row == 0].any() or first[r, count:].any():
             raise cli.UserError(f"packed row {r + 1}: its padding is not zeros in sentence, position and first")
-    made = {n: np.zeros((len(places), sentence.shape[1]), np.int64) for n in (*arrays, mask_name) if n not in (
-        "sentence", "position", "first")}  # fmt: skip
+    names = {n for n in (*arrays, mask_name) if n not in ("sentence", "position", "first", None)}
+    made = {n: np.full((len(places), sentence.shape[1]), input_files.padding(n), np.int64) for n in names}
     for i, (r, at) in enumerate(places):
         for name, array in made.items():
             array[i, : len(at)] = 1 if name == mask_name else arrays[name][r, at]

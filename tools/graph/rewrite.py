@@ -90,7 +90,12 @@ class Writer:
         beta = np.zeros(hidden) if norm.beta is None else norm.beta
         return self.op("Add", f"{name}_Add", self.op("Mul", f"{name}_Mul", unit, gamma), beta)
 
-    def gelu(self, name: str, x):
+    def gelu(self, name: str, x, form: str):
+        if form == "tanh":
+            cube = self.op("Mul", f"{name}_Share", self.op("Pow", f"{name}_Pow", x, 3.0), 0.044715)
+            inner = self.op("Mul", f"{name}_Root", self.op("Add", f"{name}_Sum", x, cube), (2 / np.pi) ** 0.5)
+            one_plus = self.op("Add", f"{name}_Add", self.op("Tanh", f"{name}_Tanh", inner), 1.0)
+            return self.op("Mul", f"{name}_Mul", self.op("Mul", f"{name}_Half", x, 0.5), one_plus)
         erf = self.op("Erf", f"{name}_Erf", self.op("Div", f"{name}_Div", x, 2**0.5))
         product = self.op("Mul", f"{name}_Mul", x, self.op("Add", f"{name}_Add", erf, 1.0))
         return self.op("Mul", f"{name}_Half", product, 0.5)
@@ -114,15 +119,21 @@ class Writer:
         context = self.op("Reshape", f"{n}_context_Reshape", context, [-1, layer.value.weight.shape[1]])
         dense = self.linear(f"{n}_dense", context, layer.dense)
         y = self.norm(f"{n}_norm1", self.op("Add", f"{n}_residual1", dense, x), layer.norm1, hidden)
-        down = self.linear(f"{n}_down", self.gelu(f"{n}_gelu", self.linear(f"{n}_up", y, layer.up)), layer.down)
+        active = self.gelu(f"{n}_gelu", self.linear(f"{n}_up", y, layer.up), layer.gelu)
+        down = self.linear(f"{n}_down", active, layer.down)
         return self.norm(f"{n}_norm2", self.op("Add", f"{n}_residual2", down, y), layer.norm2, hidden)
 
-    def mask(self, source, packed: bool, n: str = "mask"):
+    def mask(self, source, packed: bool, n: str = "mask", pad: int | None = None):
         """The additive mask, float [batch, 1, 1, length]: 0 where `source` is 1, -10000 where it is 0.
 
-        packed: [batch, 1, length, length], 0 where `source` (the sentence index) is the same for two tokens. int32,
-        as AI cores compare it; int64 would go to the NPU's own CPU.
+        packed: [batch, 1, length, length], 0 where `source` (the sentence index) is the same for two tokens. pad: -10000
+        where `source` (the ids) is this number. int32, as AI cores compare it; int64 would go to the NPU's own CPU.
         """
+        if pad is not None:
+            ids = self.op("Cast", f"{n}_Ids", source, to=6)
+            hidden = self.op("Equal", f"{n}_Equal", ids, self.const(f"{n}_Pad", pad, np.int32))
+            hidden = self.op("Cast", f"{n}_Cast", self.unsqueeze(f"{n}_Unsqueeze", hidden, [1, 2]), to=1)
+            return self.op("Mul", f"{n}_Mul", hidden, MASK)
         if packed:
             index = self.op("Cast", f"{n}_Index", source, to=6)
             sides = [self.unsqueeze(f"{n}_Rows", index, [1, 3]), self.unsqueeze(f"{n}_Columns", index, [1, 2])]
@@ -165,15 +176,18 @@ def for_ascend(w: Writer, enc: Encoder) -> None:
 
     sizes = Sizes(w, enc.mask_input)
     hidden = enc.layers[0].query.weight.shape[0]
+    embedded = hidden if enc.projection is None else enc.projection.weight.shape[0]
     whole = sizes.shape("mask_Expand", "batch", 1, "length", "length", infer=False)
-    narrow = w.mask(enc.mask_input, enc.packed)
+    narrow = w.mask(enc.mask_input, enc.packed, pad=enc.pad)
     mask = w.op("Expand", "mask_Expand", narrow, whole)
     x = w.norm(
         "embedding_norm",
-        w.op("Reshape", "embedding_Reshape", enc.embedding.x, [-1, hidden]),
+        w.op("Reshape", "embedding_Reshape", enc.embedding.x, [-1, embedded]),
         enc.embedding,
-        hidden,
+        embedded,
     )
+    if enc.projection:
+        x = w.linear("embedding_projection", x, enc.projection)
     dim = enc.layers[0].query.weight.shape[1] // enc.layers[0].heads
     heads = sizes.shape("heads", "batch", "length", enc.layers[0].heads, dim)
     for i, layer in enumerate(enc.layers):
@@ -186,7 +200,7 @@ def for_others(w: Writer, enc: Encoder) -> None:
     """The mask anew with its constant."""
     import onnx_ir as ir
 
-    mask = w.mask(enc.mask_input, enc.packed)
+    mask = w.mask(enc.mask_input, enc.packed, pad=enc.pad)
     for old in {layer.mask: None for layer in enc.layers}:
         ir.convenience.replace_all_uses_with(old, mask)
 
@@ -255,7 +269,7 @@ def show(facts: dict) -> str:
 def gate_inputs(model, enc: Encoder, folder, rows) -> dict:
     """Rows for the gate, {input: int64 [n, S]}: fixed tokens of many lengths, and real ones where a folder is given."""
     names = [v.name for v in model.graph.inputs]
-    ids = next(v for v in model.graph.inputs if v is not enc.mask_input)
+    ids = next(v for v in model.graph.inputs if v is not enc.mask_input or enc.pad is not None)
     tables = (const(n.inputs[0]) for n in ids.consumers() if n.op_type == "Gather")
     vocabulary = min((len(t) for t in tables if t is not None), default=100)
     length = enc.mask_input.shape[1]

@@ -43,6 +43,11 @@ def run(main, abrupt=False):
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        if hasattr(getattr(sys, name), "reconfigure"):  # a file's name need not be UTF-8
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+    quiet = signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # by tools/__init__.py
+    if quiet:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status = main()
         sys.stdout.flush()
@@ -54,10 +59,14 @@ def run(main, abrupt=False):
     except OSError as e:
         advice = ADVICE.get(e.errno, "")
         status = f"{Path(sys.argv[0]).name}: error: {e.filename or 'input/output'}: {e.strerror or e}{advice}"
+    except UnicodeEncodeError as e:
+        status = f"{Path(sys.argv[0]).name}: error: {ascii(e.object)[:200]} is not UTF-8; give that file another name"
     except MemoryError as e:
         status = f"{Path(sys.argv[0]).name}: error: no memory left ({e}); free some, or give a smaller input"
     except KeyboardInterrupt:
         status = 130
+    if quiet:  # whatever is left to do, a Ctrl-C may end it at once
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     if abrupt and isinstance(status, str):
         print(status, file=sys.stderr, flush=True)
         os._exit(1)
@@ -159,9 +168,27 @@ def read_json(path):
     return value
 
 
+def nearest(word: str, right) -> str:
+    """`, is BATCHES meant?`, or nothing where no word of `right` is near."""
+    import difflib
+
+    found = (difflib.get_close_matches(form, list(right), 1) for form in (word, word.upper(), word.lower()))
+    return next((f", is {near[0]} meant?" for near in found if near), "")
+
+
 def ending(status: int) -> str:
     """How a process ended, in words: its exit status, or the signal where that is negative."""
     return signal.Signals(-status).name if status < 0 else f"exit {status}"
+
+
+def git(*words: str) -> subprocess.CompletedProcess:
+    """What a git command said, as text, whatever GIT_ variables say; status 127 where git is missing."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    text = {"capture_output": True, "text": True, "errors": "surrogateescape", "env": env}
+    try:
+        return subprocess.run(["git", *words], **text, check=False)
+    except OSError:
+        return subprocess.CompletedProcess(words, 127, "", "git: not found")
 
 
 TAIL = 1 << 20  # bytes of output kept for the error message

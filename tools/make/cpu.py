@@ -5,30 +5,10 @@ import platform
 import re
 from pathlib import Path
 
-from tools.make import cli
+from tools.make import chips, cli
 
-# What ONEDNN_MAX_CPU_ISA may say, rising, and the units that each step brings (oneDNN, src/cpu/x64/cpu_isa_traits.hpp).
 MAX_ISA = "ONEDNN_MAX_CPU_ISA"
-STEPS = {
-    "SSE41": (), "AVX": (), "AVX2": ("avx2",), "AVX2_VNNI": ("avx_vnni",), "AVX2_VNNI_2": (), "AVX512_CORE": ("avx512f",),
-    "AVX512_CORE_VNNI": ("avx512_vnni",), "AVX512_CORE_BF16": ("avx512_bf16",), "AVX512_CORE_FP16": ("avx512_fp16",),
-    "AVX512_CORE_AMX": ("amx_tile", "amx_bf16", "amx_int8"),
-}  # fmt: skip
-
-BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # any of them multiplies bf16
-VNNI = {"avx_vnni", "avx512_vnni", "asimddp", "i8mm"}  # any of them multiplies int8 and sums in 32 bits
-# What each engine runs here, and the units of which the CPU needs one (none: every CPU will do).
-ENGINES = {
-    "onnxruntime": {"fp32": set(), "fp16-sim": set()},
-    "openvino": {"fp32": set(), "bf16": BF16, "int8": VNNI},
-    "native": {
-        "bf16": {"amx_bf16", "avx512_bf16", "bf16"},
-        "int8": {"amx_int8", "avx512_vnni", "avx_vnni", "i8mm"},
-        "fp32": {"avx2", "asimd"},
-    },
-}
-# Where ours is faster than OpenVINO, which is what a precision means where it is not (mk/chips.mk: engine_for).
-FASTER = {"bf16": {"amx_bf16", "avx512_bf16"}, "int8": {"amx_int8", "avx512_vnni", "avx_vnni"}}
+ISA = tuple(unit for unit in chips.TELLING if not unit.startswith("asimd"))  # what a record says that its CPU has
 
 
 def cpu_flags(limited=True) -> set[str]:
@@ -42,10 +22,7 @@ def cpu_flags(limited=True) -> set[str]:
         if line.startswith(("flags", "Features")):
             flags = set(line.split(":")[1].split())
             break
-    most = os.environ.get(MAX_ISA, "").upper() if limited else ""
-    if most in STEPS:  # oneDNN takes no notice of other words
-        flags -= {unit for step in list(STEPS)[list(STEPS).index(most) + 1 :] for unit in STEPS[step]}
-    return flags
+    return chips.leaves(flags, os.environ.get(MAX_ISA, "").upper()) if limited else flags
 
 
 def without(what: str) -> str:
@@ -59,17 +36,13 @@ def check_units(precision: str) -> None:
 
     int8 without VNNI saturates its sums at 16 bits: 4 to 6 of the 872 sentences came out otherwise.
     """
-    units = ENGINES["openvino"][precision]
-    if units and not cpu_flags() & units:
-        what = f"{precision} unit ({', '.join(sorted(units))})"
+    if chips.units("openvino", precision, cpu_flags()) is None:
+        what = f"{precision} unit ({', '.join(chips.needed('openvino', precision))})"
         raise cli.UserError(f"PRECISION={precision}: {without(what)}; use PRECISION=fp32")
 
 
 def cores() -> int:
     return len(os.sched_getaffinity(0))
-
-
-ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "bf16", "i8mm", "sve")
 
 
 def plain(name: str) -> str:

@@ -36,8 +36,12 @@ from tools.make import cli, cpu
 # What make exports and the commands depend on; a scheduler need not hand the environment on.
 CARRIED = ("LC_ALL", "PYTHONHASHSEED", cpu.MAX_ISA)
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"  # CANN: which devices a process sees, numbered from 0 for it
-FULL = re.compile(r"temporarily unavailable|temporarily unable|submit limit|MaxSubmit", re.I)  # a queue that is full
-AGAIN = 10.0  # seconds until a full queue is asked again
+# A queue that is full, and a controller of Slurm that is away: both are asked again after AGAIN seconds.
+FULL = re.compile(r"temporarily unavailable|temporarily unable|submit limit|MaxSubmit", re.I)
+AWAY = re.compile(
+    r"contact slurm controller|controller not responding|timed out on send/recv|connection (failure|refused)", re.I
+)
+AGAIN = 10.0
 LATE = 5.0  # seconds that a shared folder may need to show a file that another machine wrote
 
 
@@ -95,12 +99,28 @@ def answer(command: list[str], box: Path, tell, slurm: bool) -> dict:
     """What result.json says, once it is there; UserError where the command ends and leaves none."""
     while True:
         result, status, said = attempt(command, box, tell, slurm)
+        away = slurm and AWAY.search(said)
+        if away and not result:
+            result = queued(box, tell)
+            forget(box)  # it may have been queued again meanwhile
         if result:
             return result
-        if (box / "started.json").exists() or not FULL.search(said):
-            return late(box, command[0], status, said)
+        if (box / "started.json").exists() or not (away or FULL.search(said)):
+            return late(box, command[0], status, said, slurm)
         tell(None)
         time.sleep(AGAIN)
+
+
+def queued(box: Path, tell) -> dict | None:
+    """What result.json says, once it is there; None where no job of the box is known to Slurm, now that it answers."""
+    while not (result := found(box, "result.json")):
+        asked = ["squeue", "-h", "-t", "all", "--name", job_name(box), "-o", "%T"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        if done.returncode == 0 and not re.search("PENDING|RUNNING|COMPLETING|CONFIGURING|REQUEUE", done.stdout):
+            return found(box, "result.json")
+        tell(found(box, "started.json"))
+        time.sleep(AGAIN / 10)
+    return result
 
 
 def attempt(command: list[str], box: Path, tell, slurm: bool) -> tuple[dict | None, int, str]:
@@ -108,6 +128,7 @@ def attempt(command: list[str], box: Path, tell, slurm: bool) -> tuple[dict | No
 
     Raises UserError where the launcher is missing.
     """
+    ended = False
     with tempfile.TemporaryFile() as said:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": said, "stderr": said}
         try:
@@ -121,17 +142,18 @@ def attempt(command: list[str], box: Path, tell, slurm: bool) -> tuple[dict | No
             if result and not slurm:  # it is about to end; sbatch --wait would only look again after a while
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     there.wait(timeout=LATE)
+            ended = True
         finally:
             if there.poll() is None:
                 there.terminate()
                 there.wait()
-            if slurm and not (box / "result.json").exists():
+            if slurm and not ended and not (box / "result.json").exists():
                 forget(box)
         said.seek(0)
         return result, there.returncode, said.read().decode(errors="replace").strip()
 
 
-def late(box: Path, program: str, status: int, text: str) -> dict:
+def late(box: Path, program: str, status: int, text: str, slurm: bool = False) -> dict:
     """What result.json says, if it comes late; else UserError that says all that is known."""
     end = time.monotonic() + LATE
     while (box / "started.json").exists() and time.monotonic() < end:
@@ -139,6 +161,8 @@ def late(box: Path, program: str, status: int, text: str) -> dict:
             if result := found(box, "result.json"):
                 return result
         time.sleep(0.5)
+    if slurm:
+        forget(box)
     begun = found(box, "started.json")
     where = f"begun on {begun['node']}" if begun else "never begun"
     log = box / "job.log"

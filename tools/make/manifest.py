@@ -11,7 +11,22 @@ from pathlib import Path
 
 from tools.make import cli
 
+MARK = ".bert2om"  # in a folder that is ours with all that it holds: a copy of this tree, an environment
 BESIDE = ("MANIFEST", "MANIFEST.prov.json", "MANIFEST.log")
+
+
+def mark(folder: Path) -> None:
+    """Say in a folder, made where there is none, that it is ours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).write_text("made by make, which may remove this folder\n")
+
+
+def marked(folder: Path) -> bool:
+    """Whether a folder has our mark."""
+    try:
+        return (folder / MARK).read_text("utf-8").startswith("made by ")
+    except (OSError, ValueError):
+        return False
 
 
 def read(path: Path) -> dict[str, str]:
@@ -48,7 +63,7 @@ def of_folder(folder, sha256=cli.sha256) -> str:
     """One hash of all files in a folder: that of the lines `sha256  name`, sorted by name. sha256: that of a path."""
     names = sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if p.is_file())
     lines = "".join(f"{sha256(Path(folder, name))}  {name}\n" for name in names)
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
 def faults(path: Path, here: dict[str, str] | None = None, sha256=cli.sha256) -> Iterator[str]:

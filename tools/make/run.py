@@ -33,7 +33,6 @@ import platform
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -103,31 +102,31 @@ def given(path: str) -> str:
     return sha256
 
 
-def archived() -> dict:
-    """The commit that `git archive` wrote into .git_archival.txt (gitattributes(5), export-subst); null in a clone."""
+def archived() -> str | None:
+    """The commit that `git archive` wrote into .git_archival.txt (gitattributes(5), export-subst); None in a clone."""
     try:
-        found = re.fullmatch(r"commit: ([0-9a-f]{40})\n", (cli.ROOT / ".git_archival.txt").read_text())
+        commit = re.fullmatch(r"commit: ([0-9a-f]{40})\n", (cli.ROOT / ".git_archival.txt").read_text())
     except (OSError, ValueError):
-        found = None
-    return {"commit": found[1] if found else None, "dirty": None, "commit_from": ".git_archival.txt" if found else None}
+        commit = None
+    return commit and commit[1]
+
+
+REFUSES = "git refuses this folder, which is another user's; git config --global --add safe.directory "
 
 
 def git_state() -> dict:
-    """The commit of this tree, whether the work tree differs from it, and who says so; null where nobody does.
+    """The commit of this tree, whether the work tree differs from it, and who says so, or why git does not.
 
-    Of an unpacked archive `dirty` is null: nothing says whether a file was edited since.
+    Null where nobody does. Of an unpacked archive `dirty` is null: nothing says whether a file was edited since.
     """
-    env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    ask = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True, check=False, env=env)
-    try:
-        where = ask("rev-parse", "--show-toplevel", "HEAD")
-        top, head = where.stdout.splitlines()
-        ours = where.returncode == 0 and cli.ROOT.samefile(top)
-    except (OSError, ValueError):
-        ours = False
-    if not ours:
-        return archived()
-    return {"commit": head, "dirty": bool(ask("status", "--porcelain", "-uno").stdout), "commit_from": "git"}
+    where = cli.git("rev-parse", "--show-toplevel", "HEAD")
+    top, *head = where.stdout.splitlines() or [""]
+    if where.returncode == 0 and cli.ROOT.samefile(top):
+        return {"commit": head[0], "dirty": bool(cli.git("status", "--porcelain", "-uno").stdout), "commit_from": "git"}
+    if "dubious ownership" in where.stderr:
+        return {"commit": None, "dirty": None, "commit_from": f"{REFUSES}{cli.ROOT}"}
+    commit = archived()
+    return {"commit": commit, "dirty": None, "commit_from": commit and ".git_archival.txt"}
 
 
 def signatures(paths: list[str]) -> dict[str, tuple]:
@@ -224,20 +223,27 @@ def build(run, target: Path, inputs: dict[str, str], commands: list[list[str]], 
             **({"summaries": {p.relative_to(made).as_posix(): cli.sha256(p) for p in timed}} if timed else {}),
         },
     }
-    written = made / "MANIFEST.prov.json" if folder else box / "prov.json"
-    written.write_text(json.dumps(prov, indent=1) + "\n")
-    written.chmod(0o644)
-    for path, one in others.items():
-        described = prov | {"target": str(path), "sha256": cli.sha256(one)}
-        Path(f"{path}.prov.json").write_text(json.dumps(described, indent=1) + "\n")
-        one.rename(path)
-    os.utime(listed, (0, 0))  # makes TARGET look old until main() has cleared up: killed before that, it is made again
-    show.save(made / "MANIFEST.log" if folder else Path(f"{target}.log"))
-    if not folder:
-        written.rename(f"{target}.prov.json")
+
+    def describe(path: Path, one: Path, **more) -> Path:
+        """Write the prov.json of `path`, which is `one` still."""
+        described = one / "MANIFEST.prov.json" if one.is_dir() else box / f"{path.name}.prov.json"
+        described.write_text(json.dumps(prov | {"target": str(path)} | more, indent=1) + "\n")
+        described.chmod(0o644)
+        return described
+
+    # All is written in the box. Then only names change: an artefact's before that of its prov.json, which speaks of it.
+    log = made / "MANIFEST.log" if folder else box / ".log"
+    show.save(log)
+    moves = [(made, final), (describe(target, made), Path(f"{target}.prov.json")), (log, Path(f"{target}.log"))]
+    moves = moves[:1] if folder else moves
     if folder and final.exists():
-        final.rename(box / "old")
-    made.rename(final)
+        moves.insert(0, (final, box / "old"))
+    for path, one in others.items():
+        described = describe(path, one, sha256=cli.sha256(one))
+        moves = [(one, path), (described, Path(f"{path}.prov.json")), *moves]
+    os.utime(listed, (0, 0))  # makes TARGET look old until main() has cleared up: killed before that, it is made again
+    for one, path in moves:
+        one.rename(path)
 
 
 def made_meanwhile(target: Path, asked: float, inputs: dict[str, str], commands: list[list[str]]) -> bool:
@@ -250,6 +256,8 @@ def made_meanwhile(target: Path, asked: float, inputs: dict[str, str], commands:
         return False
     return prov.get("inputs") == inputs and prov.get("recipe") == recipe(commands)
 
+
+LOST = "lost"  # beside a target that was not made behind --launch: why, for the table
 
 # The steps copy weights of 100 MB and more a dozen times: glibc keeps what they free, in place of giving each piece back
 # to the kernel and asking for it anew, page by page. Not for measurements, which run as they do without us.
@@ -295,8 +303,11 @@ def main():
     try:
         run = functools.partial(there, args.launch.split(), args.alone) if args.launch else here
         build(run, target, inputs, commands, box, show)
+        (parent / LOST).unlink(missing_ok=True)
     except cli.UserError as e:
         show.failed()
+        if args.launch:
+            (parent / LOST).write_text(f"{args.step}: {e}\n")
         full = shutil.disk_usage(parent).free < 1 << 20
         raise cli.UserError(f"{target} was not made: {'the disk is full, make room; ' * full}{e}") from None
     except OSError as e:  # of its own prov.json, MANIFEST or rename
@@ -306,7 +317,9 @@ def main():
         shutil.rmtree(box, ignore_errors=True)
     for path in (*beside(target, commands), target):
         os.utime(path)
-    return show.line()
+    show.line()
+    if args.step in ("accuracy", "perf") and (said := git_state()["commit_from"] or "").startswith(REFUSES):
+        print(f"{args.step}: no commit and no dirty in it: {said}", file=sys.stderr)
 
 
 def terminated(*_):

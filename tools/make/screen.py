@@ -9,8 +9,10 @@ its own progress bar, or the seconds that have passed. V=1 shows all output as i
 import os
 import pty
 import selectors
+import shutil
 import subprocess
 import sys
+import termios
 import threading
 import time
 from pathlib import Path
@@ -47,6 +49,7 @@ class Step:
         self.output, self.progress, self.names = bytearray(), "", ()
         self.where, self.counts = "", ""  # of steps that ran on another machine
         self.moves = sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("V")
+        self.columns = max(10, min(WIDTH, shutil.get_terminal_size().columns) - 12)  # of what a moving line says
 
     def place(self, made: Path, final: Path) -> None:
         """From here on, the temporary path `made` is spoken of as `final`."""
@@ -60,6 +63,8 @@ class Step:
         """Run a command, its output kept; its exit status, negative for a signal. FileNotFoundError where it is missing."""
         ends = pty.openpty() if self.moves else os.pipe()  # progress bars draw on a terminal alone
         reader, writer = ends
+        if self.moves:  # a new terminal has 0 rows of 0 columns, which a progress bar takes for no room at all
+            termios.tcsetwinsize(writer, (24, self.columns))
         try:
             env = os.environ | {"BERT2OM_STEP": self.name}
             run = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, env=env,
@@ -71,7 +76,12 @@ class Step:
             os.close(writer)
         thread = threading.Thread(target=self.read, args=(reader,))
         thread.start()
-        status = run.wait()
+        try:
+            status = run.wait()
+        except KeyboardInterrupt:
+            self.clear()
+            self.moves = False
+            raise
         thread.join(timeout=5)  # a child that outlives its parent may hold the other end
         self.clear()
         return status
@@ -108,7 +118,7 @@ class Step:
         seconds = time.time() - self.started
         if self.moves and seconds > PATIENCE:
             text = self.progress or f"{seconds:.0f} s ..."
-            print(f"\r\x1b[K{self.name:<10} {text[: WIDTH - 12]}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{self.name:<10} {text[: self.columns]}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         if self.moves:
@@ -138,7 +148,8 @@ class Step:
             said = f"{said[: WIDTH - 15]} ..."
         said += f"  [{self.counts}]" * bool(self.counts)
         seconds = f"{time.time() - self.started:.1f} s"
-        print(f"{self.name:<10} {said:<{WIDTH - 11}} {seconds:>8}", flush=True)
+        screen = sys.stderr if os.environ.get("BERT2OM_SCREEN") == "stderr" else sys.stdout  # make score OUT=-
+        print(f"{self.name:<10} {said:<{WIDTH - 11}} {seconds:>8}", file=screen, flush=True)
 
     def failed(self) -> None:
         """Show all that a step printed before it failed."""

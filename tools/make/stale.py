@@ -1,6 +1,6 @@
 """Which artefacts were made from other bytes than those that are here now, whatever the dates of their files say.
 
-tools/make/imports.py asks at each call of make, which then says the first, and before it makes such a one again, the second:
+tools/make/makefile.py asks at each call of make, which then says the first, and before it makes such a one again, the second:
 
     7 files had dates in the future, as build/minilm_sst2/default/model.onnx; dated now, in their order.
     build/minilm_sst2/default/model.onnx was made from another data/pins.txt, though its date is newer; made again.
@@ -58,7 +58,9 @@ def provenance(tops=("build", "results")) -> dict[str, dict]:
     """{target: its prov.json} of what make made here."""
     found = {}
     for prov in (p for top in tops for p in described(Path(top))):
-        with contextlib.suppress(OSError, ValueError):  # audit names what is damaged, run.py what is not as described
+        with contextlib.suppress(
+            OSError, ValueError, RecursionError
+        ):  # audit names what is damaged, run.py what is not as described
             found[str(prov).removesuffix(PROV)] = json.loads(prov.read_text("utf-8"))
     sound = lambda prov: isinstance(prov, dict) and isinstance(prov.get("inputs"), dict)
     return {target: prov for target, prov in found.items() if sound(prov) and Path(target).exists()}
@@ -68,7 +70,7 @@ def dated(paths) -> dict[str, int]:
     """{path: its date in nanoseconds} of those paths that are there."""
     found = {}
     for path in paths:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # a name with a NUL, in somebody's prov.json
             found[path] = Path(path).stat().st_mtime_ns
     return found
 

@@ -1,21 +1,14 @@
-"""What the four commands have in common: how they show their help, and a value that lies beside the script."""
+"""What the four commands have in common: how they show their help, and what is asked."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from tools.base import tasks
-from tools.make import cli
 
 
 def parser(description: str) -> argparse.ArgumentParser:
     """An argument parser that shows the calling script's own docstring."""
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-
-def lower_case() -> bool:
-    """do_lower_case of the tokenizer_config.json beside the running script: for a checkpoint with vocab.txt alone."""
-    return cli.read_json(Path(sys.argv[0]).with_name("tokenizer_config.json")).get("do_lower_case", True)
 
 
 def task(p: argparse.ArgumentParser) -> None:
@@ -28,8 +21,9 @@ def asked(name: str | None, folder: Path, inputs: tuple[str, ...]):
     from tools.source import architecture
 
     task = tasks.known(name or tasks.DEFAULT)
-    tasks.refuse_without_types(inputs, task, folder)
-    if task.labels:
+    if task.labels and not task.pair:  # a folder of a tokenizer alone will do
         return task, list(task.labels)
     path = architecture.config_file(folder)
-    return task, tasks.labels(task, architecture.read_config(path)["labels"], path)
+    config = architecture.read_config(path)
+    tasks.refuse_without_types(inputs, task, folder, config["type_vocab_size"])
+    return task, tasks.labels(task, config["labels"], path)

@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+from tools.base import tasks
 from tools.make import cli
 from tools.recipe import options
 
@@ -16,8 +17,15 @@ def postprocess(description: str, word: str = "accuracy: ") -> None:
     p.add_argument("--output_path", required=True, type=Path, help="folder of <sample>_0.bin, .npy or .txt")
     p.add_argument("--label_path", required=True, type=Path, help="labels.json of preprocess.py")
     p.add_argument("--save_path", type=Path, help="score.json to write")
+    p.add_argument(
+        "--threshold", type=float, default=tasks.THRESHOLD, help="of each label, where several are right (%(default)s)"
+    )
     args = p.parse_args()
-    result = output_files.score(args.output_path, args.label_path)
+    if not 0 < args.threshold < 1:
+        p.error(f"--threshold {args.threshold}: must be between 0 and 1")
+    if args.threshold != tasks.THRESHOLD and not tasks.read(args.label_path.parent)[1].several:
+        p.error(f"--threshold {args.threshold}: means nothing where each text has one class or a score")
+    result = output_files.score(args.output_path, args.label_path, args.threshold)
     for line in told(result, word):
         print(line)
     if args.save_path:
@@ -36,7 +44,14 @@ def told(result: dict, word: str):
         low, high = metric["interval95"] or (math.nan, math.nan)
         value = math.nan if metric["value"] is None else metric["value"]
         yield f"{name}: {value:.6f} of {result['total']} ({metric['method']} interval {low:.4f} to {high:.4f})"
-    if result["correct"] is not None:
+    if result.get("task") and tasks.known(result["task"]).several:
+        pairs = list(zip(result["predictions"], result["truth"], strict=True))
+        yield f"all labels right: {result['correct']} of {result['total']}"
+        for i, name in enumerate(result["labels"]):
+            hits = sum(i in p and i in t for p, t in pairs)
+            there, said = (sum(i in side for side in sides) for sides in (result["truth"], result["predictions"]))
+            yield f"{name}: {hits} of {there} found, {said - hits} wrong"
+    elif result["correct"] is not None:
         for i, name in enumerate(result["labels"]):
             rows = [p for p, t in zip(result["predictions"], result["truth"], strict=True) if t == i]
             yield f"{name}: {rows.count(i)} of {len(rows)} right"

@@ -31,11 +31,13 @@ def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, 
         p.error(f"--seq_len {args.seq_len}: --pack fills rows of one length, {tokens.PACKED_TOKENS} or more")
     task, names = options.asked(args.task, args.tokenizer_path, inputs)
     sentences, labels = data.read_tsv(args.text_file, task, names)
+    labels = [" ".join(map(str, label)) for label in labels] if task.several else labels
     longest = tokens.fit(args.tokenizer_path, max(lengths), cut=real)
     encode = tokens.ragged if real else tokens.encode
-    arrays = encode(tokens.load(args.tokenizer_path, options.lower_case()), sentences, longest, inputs)
+    tokenizer = tokens.load(args.tokenizer_path)
+    arrays = encode(tokenizer, sentences, longest, inputs)
     if args.pack:
-        arrays, rows = tokens.pack(arrays)
+        arrays, rows = tokens.pack(arrays, tokenizer.padding["pad_id"])
         input_files.write_bins(args.save_path, arrays, labels, first_index, prefix, rows)
         print(f"wrote {len(labels)} samples in {len(rows)} rows x {len(arrays)} inputs to {args.save_path}")
     elif len(lengths) == 1:

@@ -5,6 +5,7 @@ import gc
 import os
 from pathlib import Path
 
+from tools.make import cli
 from tools.recipe import options
 
 # Our own, for an export without a data set at hand.
@@ -40,10 +41,10 @@ def uncollected():
         gc.enable()
 
 
-def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
+def pth2onnx(description: str, inputs: tuple[str, ...], words=None) -> None:
     """Export a checkpoint folder to ONNX; written only if it agrees with PyTorch on every sentence of --text_file.
 
-    The second spelling of an option is TinyBERT's.
+    The second spelling of an option is TinyBERT's. words: the options, the command line's if not given.
     """
     p = options.parser(description)
     p.add_argument(
@@ -59,22 +60,27 @@ def pth2onnx(description: str, inputs: tuple[str, ...]) -> None:
     p.add_argument("--eval_batch_size", type=int, help="fix the shape to this batch and --seq_len (open if not given)")
     p.add_argument("--do_lower_case", action="store_true", help="changes nothing: tokenizer_config.json says it")
     options.task(p)
-    args = p.parse_args()
+    args = p.parse_args(words)
     if args.eval_batch_size is not None and args.eval_batch_size < 1:
         p.error(f"--eval_batch_size {args.eval_batch_size}: must be 1 or more")
     # PyTorch's threads wait asleep: beside other work on the same cores, spinning ones took five times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with uncollected():
+        from tools.base import input_files, tasks
         from tools.graph import export
-        from tools.source import data, tokenizer, tokens
+        from tools.source import architecture, data, tokenizer, tokens
 
         task, names = options.asked(args.task, args.model_dir, inputs)
+        tasks.refuse_others(cli.read_json(architecture.config_file(args.model_dir)), task, args.model_dir)
         text_file = args.text_file or (args.data_dir and args.data_dir / "dev.tsv")
         sentences = data.read_tsv(text_file, task, names)[0] if text_file else own(task)
         length = tokens.fit(args.model_dir, args.seq_len, cut=not args.eval_batch_size)
-        reader = tokens.load(args.model_dir, options.lower_case())
-        print(tokenizer.hold(reader, args.model_dir, sentences, length, options.lower_case()))
+        reader = tokens.load(args.model_dir)
+        print(tokenizer.hold(reader, args.model_dir, sentences, length))
         arrays = tokens.encode(reader, sentences, length, inputs)
+        if inputs == (input_files.UNMASKED,) and reader.padding["pad_id"] != input_files.PADDING:
+            fault = f"padding is {reader.padding['pad_id']}, and the input src_tokens stands for fairseq's 1"
+            raise cli.UserError(f"{args.model_dir}: {fault}; take input_ids and attention_mask as inputs")
         shape = args.eval_batch_size and (args.eval_batch_size, length)
         module = export.load(args.model_dir, names)
     print(f"labels: {', '.join(module.config.id2label.values())}, in the order of the outputs")

@@ -17,7 +17,7 @@ how many such sentences there are.
 import argparse
 from pathlib import Path
 
-from tools.make import cli
+from tools.make import cli, parameters
 from tools.results import record
 
 DEV = Path("build/data/dev.tsv")
@@ -36,7 +36,7 @@ def read(path: Path) -> dict:
 
 def name(r: dict) -> str:
     """A record's parameters in one line."""
-    return f"{r['model']} seq{r['seq']} bs{r['bs']} {r['chip']} {r['engine']} {r['precision']} ({r['started'][:10]})"
+    return f"{r['model']} seq{r['seq']} bs{r['bs']} {r['chip']} {r['engine']} {r['precision']}{parameters.others(r)} ({r['started'][:10]})"
 
 
 def mcnemar(a: list[bool], b: list[bool]) -> dict:

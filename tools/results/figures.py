@@ -14,28 +14,15 @@ host or another process took away is in none of them; time that the engine slept
 last one alone. `at_work` shows that time apart from all else: the share of the processors that the engine kept at work,
 in the same turns.
 
-Why these: `make repeat` timed six cells of minilm_sst2 at batch 8 (onnxruntime fp32; OpenVINO bf16 and int8; the native
-engine in bf16, int8 and fp32) 22 times in an hour, on two cores of an AMD EPYC: by turns alone, and beside two busy
-processes of its own. Standard deviation in percent of the mean, smallest and largest of the cells (results/repeat.md):
+Why these: `make repeat` timed six cells 22 times in an hour, alone and beside two busy processes (results/repeat.md). The
+figures of one thread moved by 1 to 4 % (standard deviation), those of all threads by up to 21 %, samples/s by up to 59 %. By
+the clock, two threads were in another hour 10 to 24 % slower though both processors were theirs (at_work x 0.99 to 1.00):
+threads share more of the host than its processors. So per_tera is what records are held to, and per_tera_quiet is shown, and
+judged only where at_work moved with it.
 
-                                                 the 11 alone    the 11 beside   all 22
-    samples/s                                    2.2 to 5.8      2.1 to 6.1      35 to 59
-    samples per core-second, all threads         2.0 to 6.0      1.7 to 4.3      2.0 to 21
-    per operation of the yardstick, all threads  1.3 to 5.0      1.0 to 4.5      1.2 to 21
-    samples per core-second, one thread          1.9 to 3.3      1.8 to 4.2      2.1 to 4.1
-    per operation of the yardstick, one thread   1.1 to 2.5      0.9 to 3.8      1.1 to 3.4
-
-The last one is what records are held to. Beside the load it was 1 to 2 % lower than alone (native), or 3 to 5 %
-(onnxruntime, OpenVINO): whoever runs between two turns takes the caches. Beside heavier work of others as well (load
-average 2 to 7) another hour had 3.5 to 5.8 % in place of its 1.1 to 3.4. By the clock, two threads of OpenVINO were in
-four cells of another hour 10 to 24 % slower than before, and 4 to 8 % an hour later, though both processors were theirs
-(at_work x 0.99 to 1.00) and one thread was slower by at most 5: threads share more of the host than its processors. So
-per_tera_quiet is shown, and judged only where at_work moved with it.
-
-Interval: 95 %, bootstrap over the turns (scipy.stats.bootstrap, percentiles; Efron 1979).
+Interval: 95 %, bootstrap over the turns (scipy.stats.bootstrap, percentiles; Efron 1979). It is of that run: when all records
+were made again in another hour, most came out beside it (results/verify.md). So no table prints it, and each has three digits.
 """
-
-import math
 
 QUIET = 0.95
 LEAST = 10  # turns that a figure may rest on
@@ -95,21 +82,16 @@ def half(figure: dict) -> float:
     return (figure["high"] - figure["low"]) / 2
 
 
-def decimals(error: float) -> int:
-    """Decimals that an error allows: one digit of it, two where the first is 1."""
-    if not 0 < error < math.inf:
-        return 2
-    first = math.floor(math.log10(error))
-    return -first + (error / 10**first < 2)
+def rounded(value: float) -> float:
+    """A speed as far as another hour confirms it: three digits."""
+    return float(f"{value:.3g}")
 
 
-def rounded(value: float, error: float) -> tuple[float, float]:
-    """A value and its error, as far as the error allows."""
-    places = decimals(error)
-    return round(value, places), round(error, places)
+def written(value: float) -> str:
+    """`245`, `3050`, `0.0123` of a speed."""
+    return f"{rounded(value):.10g}"
 
 
-def written(value: float, error: float) -> str:
-    """`245 ± 6`."""
-    places = max(decimals(error), 0)
-    return " ± ".join(f"{v:.{places}f}" for v in rounded(value, error))
+def interval(figure: dict) -> str:
+    """`125 (124 to 126)` of a figure with its interval, which is that of one run."""
+    return "{} ({} to {})".format(*(written(figure[key]) for key in ("value", "low", "high")))

@@ -22,10 +22,10 @@ import tempfile
 from pathlib import Path
 
 from tools.base import logs, output_files
-from tools.make import cli, manifest
+from tools.make import cli, manifest, parameters
 from tools.results import record as records
 
-SHOWN = ("MODEL", "SEQ", "BS", "CHIP", "ENGINE", "PRECISION")
+SHOWN = parameters.OF_LOG
 SOCS = r"310P[1-7]|310B[1-4]|910(?:Pro[AB]|PremiumA|_\d{4}|B[1-4](?:-1|C)?|[AB])|310"
 NPU = (
     "a log of ais_bench, which runs on Ascend chips, does not say which: give CHIP=310P3, or what `npu-smi info` names"
@@ -48,9 +48,8 @@ OTHERWISE = {"streams": "1", "infStreams": "1", "dumpProfile": None, "exportProf
 def words_of(name: str, where: str) -> Told:
     """What a model's path tells: all, where it is one of ours, else what bs8, seq128 and 310P3 in its name say."""
     name = name[-logs.LONGEST :]
-    if ours := records.PATH.search(Path(name).parent.as_posix()):
-        keys = ("model", "seq", "bs", "chip", "engine", "precision")
-        return [(key.upper(), ours[key], f"its model's path {name}") for key in keys]
+    if ours := parameters.of_path(Path(name).parent.as_posix()):
+        return [(key, ours[key.lower()], f"its model's path {name}") for key in SHOWN]
     edge = r"(?:^|[^A-Za-z0-9])", r"(?![A-Za-z0-9])"
     patterns = {"BS": r"bs_?(\d+)", "SEQ": r"seq_?(\d+)", "CHIP": rf"(?:Ascend_?)?({SOCS})"}
     found = {key: re.search(pattern.join(edge), Path(name).name, re.I) for key, pattern in patterns.items()}
@@ -232,7 +231,7 @@ def of_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, di
 
 def plain_rows(path: Path, seq: str) -> None:
     """UserError for packed rows: of these a log does not say enough."""
-    if records.spelled(seq)["pack"]:
+    if parameters.rows_of(seq)["PACK"]:
         raise cli.UserError(f"{path}: a log counts packed rows, not their sentences; measure with make perf PACK=1")
 
 

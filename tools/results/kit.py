@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 
 from tools.base import output_files, tasks, trip
-from tools.make import cli, manifest
+from tools.make import cli, manifest, parameters
 from tools.results import imports, published
 from tools.results import record as records
 
@@ -101,7 +101,7 @@ def pieces(path: Path) -> list[bytes]:
 
 def per_row(own: dict, order: dict) -> float:
     """Sentences in each row that runs, where rows are packed: the last batch is filled up."""
-    if not records.spelled(own["seq"])["pack"]:
+    if not parameters.rows_of(own["seq"])["PACK"]:
         return 1
     rows, bs = len(order["rows"]), own["bs"]
     return round(len(order["truth"]) / (-(-rows // bs) * bs), 6)
@@ -239,24 +239,27 @@ def of_cell(path: Path, one: dict, told: dict, result: dict, folder: Path) -> li
     if not rounds or any(r.get("batchsize", one["bs"]) != one["bs"] for r in rounds):
         raise cli.UserError(f"{one['name']}: its summaries are gone, or of another batch size")
     card = {k: v for k, v in result.get("card", {}).items() if v is None or isinstance(v, str)}
-    kept = {k: str(told[k]) for k in ("om_sha256", "tensorrt") if k in told}
-    info = {"name": "trtexec" if one["engine"] == "trtexec" else "ais_bench", **card, **kept, "kit": told["kit"]}
-    machine = {"cpu": None, "isa": None, "cores": None} | {
-        k: result["machine"].get(k) for k in ("host", "system", "python")
-    }
-    here = {"started": told["started"], "machine": machine}
+    kept = {k: str(told[k]) for k in ("om_sha256", "tensorrt", "started", "kit") if k in told}
+    host = {k: str(v) for k, v in result["machine"].items() if k in ("host", "system", "python")}
+    speed = records.throughput(rounds, one["per_row"])
+    name = "trtexec" if one["engine"] == "trtexec" else "ais_bench"
+    info = {"name": name, **card, **host, **kept, "rounds": speed["rounds"], "sentences_per_row": one["per_row"]}
     standin = any(r.get("standin") for r in rounds)
-    base = lambda kind: imports.elsewhere(kind, path, spec, info, standin, {}) | here
-    speed = records.throughput(rounds, one["per_row"]) | {
-        "timed": f"{rounds[0]['timed']}; {records.work_of(one['seq'])}"
-    }
-    made = [base("throughput") | speed | ({"sentences_per_row": one["per_row"]} if one["per_row"] != 1 else {})]
+    base = lambda kind, missing: imports.elsewhere(kind, path, spec, info, standin, missing)
+    made = [base("throughput", {"times_ms": "in the result file", "spread": "engine_info has the rounds"}) | {
+        "timed": f"{rounds[0]['timed']}; {records.work_of(one['seq'])}",
+        "samples_per_second": speed["samples_per_second"],
+        "rounds": [speed["samples_per_second"]],
+        "spread": None,
+        "latency_ms": speed["latency_ms"],
+        "requests": speed["requests"],
+    }]  # fmt: skip
     if one["engine"] == "trtexec":
         return made
     accuracy = imports.scored(folder / "output/out", labels_of(folder, one))
     if accuracy["correct"] != told["correct"]:
         raise cli.UserError(f"{one['name']}: {told['correct']} right, its outputs give {accuracy['correct']}: edited?")
-    return [base("accuracy") | {"caveat": records.caveat(one["source"])} | accuracy, *made]
+    return [base("accuracy", {}) | {"caveat": records.caveat(one["source"])} | accuracy, *made]
 
 
 def timed_by_trtexec(trtexec, log: Path, bs: int) -> dict:

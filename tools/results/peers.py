@@ -1,10 +1,18 @@
-"""The benches that `make record` kept: ours beside what one would use instead, as a table and a picture."""
+"""The benches that `make record` kept: ours beside what one would use instead, as a table and a picture.
+
+The picture has a line a contender, its speed and its accuracy side by side: twenty of them share four accuracies, so that in
+a plane of both no name could be read."""
 
 from pathlib import Path
 
+from tools.base import tasks
 from tools.results import store
 
 SHAPES = ("sorted", "padded")
+OVER = (
+    "A share above 100 % is no gain: the peak is the median of seven measurements before the rounds, and the processor's "
+    "clock was higher in them, so that a share is good to some percent."
+)
 
 
 UNITS = {"fp32": "AVX-512", "bf16": "AMX or AVX-512 with bf16", "int8": "AMX or AVX-512 with VNNI"}
@@ -28,7 +36,7 @@ def cells(line: dict) -> list[str]:
     if line["samples_per_second"] is None:
         return ["-", "-", "-"]
     ratio = "-" if line["ratio"] is None else f"{line['ratio']:.2f} ({line['ratio_low']:.2f}-{line['ratio_high']:.2f})"
-    share = "-" if line["share_of_peak"] is None else f"{100 * line['share_of_peak']:.1f} %"
+    share = "-" if line["share_of_peak"] is None else f"{100 * line['share_of_peak']:.0f} %"
     return [f"{line['samples_per_second']:.1f}", ratio, share]
 
 
@@ -36,7 +44,8 @@ def table(record: dict) -> str:
     """One record as Markdown."""
     r, m = record, record["machine"]
     work = {k: v / 1e9 for k, v in r["operations_per_sentence"].items()}
-    peak = lambda k: "none" if (v := r["peak_per_second"][k]["median"]) is None else f"{v / 1e12:.2f}"
+    known = {kind: peak["median"] for kind, peak in r["peak_per_second"].items()}
+    peak = lambda k: "none" if known.get(k) is None else f"{known[k] / 1e12:.2f}"
     head = [
         "contender", "real: sent/s", "x recipe's way", "of peak", "accuracy %", "flips",
         f"padded {r['seq']}, batch {r['bs']}: sent/s", "x recipe's way", "of peak", "version",
@@ -65,7 +74,9 @@ def table(record: dict) -> str:
         "",
         f"Operations a sentence: {work['sorted']:.2f} G real, {work['padded']:.2f} G padded. Peak, TOP/s: fp32 "
         f"{peak('fp32')}, bf16 {peak('bf16')}, int8 {peak('int8')} in registers; bf16 {peak('bf16_l2')}, int8 "
-        f"{peak('int8_l2')} fed from L2. Memory {r['peak_per_second']['memory']['median'] / 1e9:.0f} GB/s.",
+        f"{peak('int8_l2')} fed from L2. Memory {(known.get('memory') or 0) / 1e9:.0f} GB/s."
+        + f" {OVER}"
+        * any((line["share_of_peak"] or 0) > 1 for line in r["contenders"]),
         "",
         *("| " + " | ".join(cells) + " |" for cells in lines),
         "",
@@ -100,37 +111,90 @@ def newest(records: list[dict]) -> list[dict]:
     return [keyed[k] for k in sorted(keyed)]
 
 
-def shown(records: list[dict]) -> list[dict]:
-    """The benches of trained weights, or the first where there are none: a screen's worth."""
-    found = newest(records)
-    return [r for r in found if r["weights"] != "seeded"] or found[:1]
+def pictured(records: list[dict]) -> dict | None:
+    """The bench that the picture is of: the newest of trained weights, else the newest; None where there is none."""
+    trained = [r for r in records if any(line["accuracy"] is not None for line in r["contenders"])]
+    return max(trained or records, key=lambda r: r["started"], default=None)
 
 
-def draw(records: list[dict], file, suffix: str) -> None:
-    """Ratios as bars with the range of the rounds, the figure at the side: a row of panels a record, real and padded."""
+def points(record: dict, rows: list[dict]) -> list[dict]:
+    """The contenders of a bench that have an accuracy, or no weights to have one with, at the sentences' own lengths, and
+    the published cards that have both: {name, kind, speed, interval}, slowest first. speed: sentences per core-second, or
+    per second of a card. interval: share right, and its 95 % interval."""
+    lines = [line for line in record["contenders"] if line["shape"] == "sorted" and line["samples_per_second"]]
+    total = max((line["sentences"] for line in lines), default=0)
+    interval = lambda share, total: None if share is None else (share, *tasks.wilson(round(share * total), total))
+    made = [{"name": name_of(line).replace("ENGINE=", "").replace("onnxruntime", "ORT"), "kind": "ours" if line["ours"] else "peers",
+             "speed": line["samples_per_second"] / record["threads"], "interval": interval(line["accuracy"], total)}
+            for line in lines]  # fmt: skip
+    exact = {
+        (r["model"], r["chip"], r["precision"], r["variant"]): r["value"] for r in rows if r["metric"] == "accuracy"
+    }
+    cards: dict[tuple, float] = {}
+    for r in rows:
+        key = r["model"], r["chip"], r["precision"], r["variant"]
+        if r["metric"] == "throughput" and key in exact:
+            cards[key] = max(cards.get(key, 0), r["value"])
+    best = {key[:3]: (speed, exact[key]) for key, speed in sorted(cards.items(), key=lambda item: item[1])}
+    made += [{"name": f"{chip} {precision}, {model.removesuffix('_sst2')}", "kind": "published", "speed": speed,
+              "interval": interval(share / 100, 872)}
+             for (model, chip, precision), (speed, share) in best.items() if model.endswith("_sst2")]  # fmt: skip
+    return sorted(made, key=lambda point: point["speed"])
+
+
+def said(record: dict, found: list[dict]) -> str:
+    """What the picture shows, in a sentence."""
+    words = []
+    for kind in ("ours", "peers", "published"):
+        if fastest := max((p for p in found if p["kind"] == kind), key=lambda p: p["speed"], default=None):
+            share = f" with {100 * fastest['interval'][0]:.2f} % right" if fastest["interval"] else ""
+            unit = "per second of a card" if kind == "published" else "per core-second"
+            words.append(f"{kind}: {fastest['name']}, {fastest['speed']:.0f} sentences {unit}{share}")
+    return f"{record['model']} on {record['machine']['cpu']}, the fastest of each: {'; '.join(words)}."
+
+
+def draw(records: list[dict], rows: list[dict], file, suffix: str) -> None:
+    """Speed and accuracy of ours, the peers and the published cards, a line each, from a bench's sentences at their own
+    lengths, text to label; into an open binary file, as "svg" or "png"."""
+    from matplotlib.ticker import MaxNLocator
+
     from tools.results import plot
 
-    tall = 0.24 * max(len(pairs(r)) for r in records) + 0.8
-    with plot.page(file, suffix, len(records), 2, (13, tall)) as axes:
-        for both, r in zip(axes, records, strict=True):
-            for ax, shape in zip(both, SHAPES, strict=True):
-                lines = [line for line in r["contenders"] if line["shape"] == shape][::-1]
-                beside = ax.get_yaxis_transform()
-                for y, line in enumerate(lines):
-                    if line["ratio"] is None:
-                        ax.text(1.01, y, "not measured", va="center", color="gray", fontsize=8, transform=beside)
-                        continue
-                    spread = [[line["ratio"] - line["ratio_low"]], [line["ratio_high"] - line["ratio"]]]
-                    ax.barh(y, line["ratio"], height=0.7, color="tab:orange" if line["ours"] else "tab:blue")
-                    ax.errorbar(line["ratio"], y, xerr=spread, color="black", capsize=2, elinewidth=1)
-                    ax.text(1.01, y, f"{line['ratio']:.1f} x", va="center", fontsize=8, transform=beside)
-                ax.set_yticks(range(len(lines)), [name_of(line) for line in lines], fontsize=8)
-                ax.set_ylim(-0.6, len(lines) - 0.4)
-                ax.set_xlim(left=0)
-                ax.grid(axis="y", visible=False)
-                kind = "real sentences" if shape == "sorted" else f"padded to {r['seq']}, batch {r['bs']}"
-                cpu = r["machine"]["cpu"].replace("(R)", "").replace(" Processor", "")
-                ax.set_title(f"{r['model']} on {cpu}, {kind}: times the recipe's speed", fontsize=9)
+    record = pictured(records)
+    found = points(record, rows)
+    inks = {"ours": plot.ORANGE, "peers": plot.BLUE, "published": plot.GREY}
+    tall = 0.175 * len(found) + 1.1
+    edges = {"left": 0.47, "right": 0.97, "top": 1 - 0.5 / tall, "bottom": 0.55 / tall, "wspace": 0.12}
+    with plot.page(
+        file, suffix, said(record, found), 1, tall, ncols=2, sharey=True, width_ratios=(3, 2), gridspec_kw=edges
+    ) as axes:
+        speed, right = axes[0]
+        for y, point in enumerate(found):
+            ink, mark = inks[point["kind"]], "x" if point["kind"] == "published" else "o"
+            speed.plot(point["speed"], y, mark, color=ink, markersize=5)
+            if point["interval"]:
+                share, low, high = (100 * v for v in point["interval"])
+                right.plot([low, high], [y, y], color=ink, linewidth=1, alpha=0.6)
+                right.plot(share, y, mark, color=ink, markersize=4)
+        speed.set_xscale("log")
+        speed.xaxis.set_major_formatter("{x:g}")
+        speed.set_yticks(range(len(found)), [point["name"] for point in found])
+        for label, point in zip(speed.get_yticklabels(), found, strict=True):
+            label.set_color(inks[point["kind"]])
+        speed.set_ylim(-0.7, len(found) - 0.3)
+        for ax in (speed, right):
+            ax.tick_params(axis="y", length=0)
+        cpu = record["machine"]["cpu"].replace("(R)", "").replace(" Processor", "")
+        speed.figure.text(0.02, 1 - 0.2 / tall, f"{record['model']} on {cpu}, {record['threads']} cores", weight="bold")
+        for x, kind, words in (
+            (0.02, "ours", "ours"),
+            (0.12, "peers", "peers"),
+            (0.24, "published", "published: a card, another model"),
+        ):
+            speed.figure.text(x, 1 - 0.38 / tall, words, color=inks[kind])
+        right.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+        speed.set_xlabel("sentences per\ncore-second")
+        right.set_xlabel("% right")
 
 
 def promote(folder: Path, record: dict) -> Path:

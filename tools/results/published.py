@@ -35,6 +35,8 @@ def checked(path: Path, reader: csv.DictReader) -> Iterator[dict]:
         where = f"{path}:{reader.line_num}"
         if None in row or None in row.values():
             raise cli.UserError(f"{where}: not {len(COLUMNS)} columns; mend that line")
+        if not all(map(str.isprintable, row.values())):
+            raise cli.UserError(f"{where}: a control character, or one that turns the line round; mend that line")
         try:
             value = float(row["value"])
         except ValueError:

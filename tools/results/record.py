@@ -11,53 +11,46 @@ tools/results/store.py. What they may say: tools/results/schema.py. Logs from el
 """
 
 import argparse
-import re
+import functools
+import hashlib
+import io
+import os
+import subprocess
 import sys
+import tarfile
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tools.base import tasks
 from tools.make import cli, cpu, manifest
+from tools.make import parameters as table
 from tools.results import figures
 from tools.results.store import keep, load, read, text_of  # noqa: F401  (one name for readers: record.load, record.read)
 from tools.source import fetch
-
-PATH = re.compile(
-    r"(?P<model>[^/]+)/(?P<weights>[^/]+)/seq(?P<seq>[^/]+)/bs(?P<bs>\d+)/"
-    r"(?P<chip>[^/-]+)-(?P<engine>[^/-]+)-(?P<precision>[^/.]+)(?P<isa>[.][^/]+)?$"
-)
-
 
 SST2 = 872  # sentences of its validation set
 NOISY = 0.1  # rounds that differ by more
 DEMONSTRATION = "DEMONSTRATION: made with stand-ins for the vendor's tools; no figure here is of a card"
 STOLEN = 0.05  # share of the processors' time that the host gave to others
+SOURCES = ("tools/", "models/", "data/", "requirements")  # what git keeps of a chain's files
 
 
 def parameters(leaf: Path) -> dict:
-    """The parameters that a configuration's path spells. Raises UserError for another path."""
-    found = PATH.search(leaf.as_posix())
+    """The parameters that a configuration's path spells, as fields of a record. Raises UserError for another path."""
+    found = table.of_path(leaf.as_posix())
     if not found:
         raise cli.UserError(f"{leaf}: not build/<model>/<weights>/seq<N>/bs<N>/<chip>-<engine>-<precision>")
-    named = {key: value for key, value in found.groupdict().items() if key != "isa"}
-    return named | {"bs": int(found["bs"])}
+    return found | {"bs": int(found["bs"])}
 
 
-def spelled(seq: str) -> dict:
-    """{seq, pack, cls} as make's parameters, of a path's `128`, `64-128`, `real` or `128p`.
-
-    CLS=1, written `128c`, is of older records alone: docs/knobs.md.
-    """
-    rows = seq.removesuffix("c")
-    kept = rows.removesuffix("p")
-    return {"seq": kept.replace("-", ","), "pack": "1" * (rows != kept), "cls": "1" * (seq != rows)}
+SAID = {"PACK": "packed", "CLS": "last layer for [CLS]"}
 
 
 def rows_said(seq: str) -> str:
     """A record's `seq` in words: `128, packed, last layer for [CLS]`."""
-    own = spelled(seq)
-    words = (", packed" * bool(own["pack"]), ", last layer for [CLS]" * bool(own["cls"]))
-    return own["seq"].replace(",", "-") + "".join(words)
+    own = table.rows_of(seq)
+    others = [SAID.get(name, f"{name}={value}") for name, value in own.items() if name != "SEQ" and value]
+    return ", ".join([own["SEQ"].replace(",", "-"), *others])
 
 
 def input_of(leaf: Path) -> Path:
@@ -88,6 +81,26 @@ def chain(target: Path) -> dict:
     return dict(sorted(links.items()))
 
 
+@functools.cache
+def tree_of(commit: str) -> dict[str, str]:
+    """{path: sha256} of a commit's files; empty where this is no clone that holds it."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    try:
+        done = subprocess.run(["git", "archive", commit], capture_output=True, check=False, env=env, cwd=cli.ROOT)
+    except OSError:
+        return {}
+    if done.returncode:
+        return {}
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+        return {m.name: hashlib.sha256(tar.extractfile(m).read()).hexdigest() for m in tar if m.isfile()}
+
+
+def edited(commit: str | None, links: dict) -> list[str]:
+    """The source files of a chain that the commit holds otherwise, or not at all; none where nobody can tell."""
+    tree = tree_of(commit) if commit else {}
+    return [p for p, link in links.items() if tree and p.startswith(SOURCES) and tree.get(p) != link["sha256"]]
+
+
 def noise(record: dict) -> str | None:
     """Why a throughput is too noisy to compare, in words."""
     if (record["spread"] or 0) > NOISY:
@@ -101,21 +114,21 @@ def base(leaf: Path, kind: str, made: Path, ran: list[Path]) -> dict:
     """What every record says: parameters, when, where, which commit, the chain.
 
     ran: what the chip wrote; where that was on another machine (LAUNCH=), the record names node, job and device of each.
+    dirty: also where files were used that the commit does not hold, such as a model of one's own that git does not track.
     """
     run = cli.read_json(prov_of(str(made)))["run"]
-    keys = ("started", "commit", "dirty")
-    source = leaf.parents[2] / "source"
-    isa = PATH.search(leaf.as_posix())["isa"]
     runs = [cli.read_json(prov_of(str(m)))["run"] for m in ran]
+    links = chain(made)
     return {
         "kind": kind,
         **parameters(leaf),
-        **({"isa": isa.removeprefix(".")} if isa else {}),
-        "source": source.read_text().strip(),
-        **{k: run[k] for k in keys},
+        "source": cli.regular(leaf.parents[2] / "source").read_text().strip(),
+        "started": run["started"],
+        "commit": run["commit"],
+        "dirty": run["dirty"] or bool(edited(run["commit"], links)) if run["commit"] else run["dirty"],
         "machine": runs[0].get("machine") or cpu.machine(),
         **({"launched": [r["launched"] for r in runs]} if all("launched" in r for r in runs) else {}),
-        "chain": chain(made),
+        "chain": links,
     }
 
 
@@ -208,10 +221,10 @@ def speeds(record: dict) -> list[float]:
 def rows_run(total: int, leaf: Path, record: dict, summary: dict) -> dict:
     """padded_rows, the share of rows that carry no sentence when `total` sentences fill batches, which are counted
     where their lengths differ; of packed rows also sentences_per_row, over all rows that run."""
-    own, bs = spelled(record["seq"]), record["bs"]
-    if own["seq"] == "real":
+    own, bs = table.rows_of(record["seq"]), record["bs"]
+    if own["SEQ"] == "real":
         return {"padded_rows": 0.0}
-    packed = own["pack"]
+    packed = own["PACK"]
     rows = len(cli.read_json(input_of(leaf) / "rows.json")) if packed else total
     from tools.ascend.summary import batches_run
 
@@ -223,28 +236,22 @@ def rows_run(total: int, leaf: Path, record: dict, summary: dict) -> dict:
 
 def tool(leaf: Path, summary: dict) -> dict:
     """What ran the model, from its own words: {engine_info, standin}, and `demonstration` where that was a stand-in."""
-    found = tool_of(leaf, summary)
-    return found | ({"demonstration": DEMONSTRATION} if found["standin"] else {})
-
-
-def tool_of(leaf: Path, summary: dict) -> dict:
+    info, standin = summary.get("engine"), bool(summary.get("standin"))
     if (leaf / "model.om").is_file():
         from tools.ascend import om
 
         facts = om.read(leaf / "model.om")["models"][0]
         keys = ("atc_version", "opp_version", "soc_version", "atc_cmdline")
-        standin = bool(summary.get("standin")) or facts.get("atc_version") == "STAND-IN"
         info = {"name": "ais_bench", **{k: facts.get(k) for k in keys}, **(summary.get("card") or {})}
-        return {"engine_info": info, "standin": standin}
-    if "tensorrt" in summary:
+        standin = standin or facts.get("atc_version") == "STAND-IN"
+    elif "tensorrt" in summary:
         info = {"name": "trtexec", "version": summary["tensorrt"], "args": summary.get("args")}
-        return {"engine_info": info, "standin": bool(summary["standin"])}
-    return {"engine_info": summary.get("engine"), "standin": bool(summary.get("standin"))}
+    return {"engine_info": info, "standin": standin, **({"demonstration": DEMONSTRATION} if standin else {})}
 
 
 def round_of(path: Path) -> dict:
     """times_ms, throughput (samples/s) and what was timed, of one summary or log, whichever tool left it."""
-    text = path.read_text("utf-8", errors="replace")
+    text = cli.regular(path, cli.LARGEST).read_text("utf-8", errors="replace")
     if "gpu_compute_time_list" in text:
         found = cli.read_json(path)
         return {"times_ms": found["gpu_compute_time_list"], "throughput": found["throughput"], "timed": found["timed"]}
@@ -340,7 +347,7 @@ def perf(leaf: Path) -> dict:
         **tool(leaf, summaries[0]),
         "timed": f"{what}; {work_of(record['seq'])}",
         **throughput(rounds, per_row),
-        **({"pass_ms": [s["pass_ms"] for s in summaries]} if spelled(record["seq"])["seq"] == "real" else {}),
+        **({"pass_ms": [s["pass_ms"] for s in summaries]} if table.rows_of(record["seq"])["SEQ"] == "real" else {}),
         **({} if None in stolen else {"stolen": stolen}),
         **ran,
         **cards(summaries, per_row),
@@ -352,9 +359,7 @@ def perf(leaf: Path) -> dict:
 
 def leaf_of(record: dict, engine: str = "") -> str:
     """The folder of a record's configuration below build/."""
-    isa = f".{record['isa']}" if record.get("isa") else ""
-    config = f"{record['chip']}-{engine or record['engine']}-{record['precision']}{isa}"
-    return f"{record['model']}/{record['weights']}/seq{record['seq']}/bs{record['bs']}/{config}"
+    return table.folder(record | ({"engine": engine} if engine else {}))
 
 
 def broken(links: dict) -> str | None:
@@ -375,9 +380,8 @@ def broken(links: dict) -> str | None:
 def name_of(record: dict) -> str:
     """The name that `promote` gives a record's file."""
     day = (record["started"] or record["imported"]["sha256"][:12]).replace(":", "").replace("-", "")[:15]
-    spec = "-".join(str(record[k]) for k in ("model", "weights", "seq", "bs", "chip", "engine", "precision"))
-    isa = f".{record['isa']}" if record.get("isa") else ""
-    return f"{day}-{record['machine']['host']}-{spec}{isa}-{record['kind']}.json"
+    spec = "-".join(str(record[k]) for k in table.NAMES)
+    return f"{day}-{record['machine']['host']}-{spec}{table.others(record)}-{record['kind']}.json"
 
 
 def promote(folder: Path, record: dict, path: Path) -> Path:
@@ -409,9 +413,6 @@ def differing(one: dict, other: dict, leave=("machine",)) -> str | None:
     return None
 
 
-NAMES = ("model", "weights", "seq", "bs", "chip", "engine", "precision")
-
-
 def engine_today(record: dict) -> str:
     """ENGINE= of a record, by its name of today: `native` was `packed` until November 2026."""
     return {"packed": "native"}.get(record["engine"], record["engine"])
@@ -419,25 +420,23 @@ def engine_today(record: dict) -> str:
 
 def make_words(record: dict) -> list[str]:
     """make's parameters for the configuration of a record."""
-    own = {name: str(record[name]) for name in NAMES} | {"engine": engine_today(record)}
-    own |= {"isa": record["isa"]} if record.get("isa") else {}
-    own |= spelled(own["seq"])
-    if own["weights"] not in ("default", "seeded"):
-        own["weights"] = record.get("source") or own["weights"]
+    own = table.of_record(record) | {"ENGINE": engine_today(record)}
+    if own["WEIGHTS"] not in ("default", "seeded"):
+        own["WEIGHTS"] = record.get("source") or own["WEIGHTS"]
     if record.get("devices", 1) > 1:
-        own["device"] = ",".join(record.get("per_device") or map(str, range(record["devices"])))
+        own["DEVICE"] = ",".join(record.get("per_device") or map(str, range(record["devices"])))
     if (
-        record["kind"] == "throughput" and record["chip"] == "cpu" and not own["pack"] and own["seq"].isdecimal()
+        record["kind"] == "throughput" and record["chip"] == "cpu" and not own["PACK"] and own["SEQ"].isdecimal()
     ):  # timed as long as then
         loop = record.get("loop") or len(record["times_ms"][0])
-        own["samples"] = str(min(999, max(1, (loop - 4) * record["bs"])))
-    return [f"{name.upper()}={value}" for name, value in (own | texts_of(record)).items()]
+        own["SAMPLES"] = str(min(999, max(1, (loop - 4) * record["bs"])))
+    return [f"{name}={value}" for name, value in (own | texts_of(record)).items()]
 
 
 def texts_of(record: dict) -> dict:
-    """{data, train: path} of the texts of one's own that a record's chain was made from."""
+    """{DATA, TRAIN: path} of the texts of one's own that a record's chain was made from."""
     found = {}
-    for name, parameter in (("dev", "data"), ("train", "train")):
+    for name, parameter in (("dev", "DATA"), ("train", "TRAIN")):
         commands = record["chain"].get(f"build/data/{record['model']}/{name}.tsv", {}).get("commands") or []
         words = commands[0] if commands else []
         if "take" in words[:-1]:

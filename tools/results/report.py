@@ -2,15 +2,18 @@
 
     python -m tools.results.report results/records --bench results/bench --save_path build/report.html
 
-    wrote build/report.html: 85 records, 1902 kB
+    wrote build/report.html: 85 records, 402 kB
 
-No network and no other file: a policy in the page forbids both. The same records give the same bytes.
+No network and no other file: a policy in the page forbids both. The same records give the same bytes. Chains are long and
+share most of their links, so each link lies in the page once, in a gzip that the browser unpacks when a record is opened.
 """
 
 import argparse
 import base64
+import gzip
 import html
 import io
+import json
 import shlex
 from functools import partial
 from pathlib import Path
@@ -20,41 +23,48 @@ from tools.results import peers, plot, published, show, table
 from tools.results import record as records_of
 
 STYLE = """
-:root { color-scheme: light; font: 15px/1.45 system-ui, sans-serif; }
-body { margin: 0 auto; max-width: 80rem; padding: 1rem; color: #1a1a1a; background: #fff; }
+:root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; --line: #8886;
+  --head: #f2f4f6; --paper: #fff; --ink: #1f2328; --link: #0757b0 }
+@media (prefers-color-scheme: dark) { :root { --head: #20262d; --paper: #0d1117; --ink: #e6edf3; --link: #6cb4ff } }
+body { margin: 0 auto; max-width: 90rem; padding: 1rem; color: var(--ink); background: var(--paper) }
 h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: .85rem }
-th, td { padding: .25rem .5rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap }
-td.n { text-align: right; font-variant-numeric: tabular-nums }
-thead th { position: sticky; top: 0; background: #f4f4f4 }
+a { color: var(--link) }
+.wide { overflow: auto; max-height: 80vh }
+table { border-collapse: separate; border-spacing: 0; font-size: .85rem }
+th, td { padding: .25rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
+td { font-variant-numeric: tabular-nums } td:nth-child(10) { min-width: 16rem }
+thead th { position: sticky; top: 0; background: var(--head); z-index: 1 }
+tr > :first-child { position: sticky; left: 0; background: var(--paper); min-width: 9.5rem;
+  overflow-wrap: anywhere }
+thead th:first-child { z-index: 2; background: var(--head) }
 thead button { all: unset; cursor: pointer; font-weight: 600 }
-thead button:focus-visible { outline: 2px solid #06c }
+thead button:focus-visible { outline: 2px solid var(--link) }
 th[aria-sort=ascending] button::after { content: " \\25B2" }
 th[aria-sort=descending] button::after { content: " \\25BC" }
 input { font: inherit; width: 100%; max-width: 30rem; padding: .4rem; box-sizing: border-box }
-img { max-width: 100%; height: auto }
-details { border: 1px solid #ddd; border-radius: 4px; margin: .4rem 0; padding: .4rem .6rem }
-details:target { border-color: #06c }
+.pictures { display: flex; flex-wrap: wrap; gap: 1rem } figure { margin: 0; max-width: 100% } img { max-width: 100%; height: auto }
+details { border: 1px solid var(--line); border-radius: 4px; margin: .4rem 0; padding: .4rem .6rem }
+details:target { border-color: var(--link) }
 summary { cursor: pointer; overflow-wrap: anywhere }
-pre { overflow-x: auto; background: #f7f7f7; padding: .5rem; font-size: .8rem }
+pre { overflow-x: auto; background: var(--head); padding: .5rem; font-size: .8rem }
 code { font-size: .8rem; overflow-wrap: anywhere }
 dt { font-weight: 600; overflow-wrap: anywhere } dd { margin: 0 0 .6rem 1rem; overflow-wrap: anywhere }
-@media print { input, label, .help { display: none } .wide { overflow: visible } thead th { position: static }
-  table { font-size: 7pt } th, td { white-space: normal; padding: 1px 3px } img, tr { break-inside: avoid } }
+@media print { input, label, .help { display: none } .wide { overflow: visible; max-height: none }
+  thead th, tr > :first-child { position: static } table { font-size: 7pt } th, td { padding: 1px 3px }
+  img, tr { break-inside: avoid } }
 """
 
 SCRIPT = """
 const body = document.querySelector("#cells tbody"), heads = [...document.querySelectorAll("#cells th")];
-const value = (row, i) => row.cells[i].dataset.v;
+const value = (row, i) => row.cells[i].textContent.replace(/^~/, "");
 function sort(i) {
   const up = heads[i].getAttribute("aria-sort") !== "ascending";
   heads.forEach((h, k) => k === i ? h.setAttribute("aria-sort", up ? "ascending" : "descending")
                                   : h.removeAttribute("aria-sort"));
   const order = (a, b) => {
-    const x = value(a, i), y = value(b, i);
-    if (x === "" || y === "") return (x === "") - (y === "");  // what is not measured stays below
-    const d = isNaN(x) || isNaN(y) ? (x < y ? -1 : x > y ? 1 : 0) : x - y;
+    const x = value(a, i), y = value(b, i), p = parseFloat(x), q = parseFloat(y);
+    if (x === "-" || y === "-") return (x === "-") - (y === "-");  // what is not measured stays below
+    const d = isNaN(p) || isNaN(q) ? (x < y ? -1 : x > y ? 1 : 0) : p - q;
     return up ? d : -d;
   };
   body.append(...[...body.rows].sort(order));
@@ -72,9 +82,31 @@ function show() {
   count.textContent = shown + " of " + body.rows.length;
 }
 filter.addEventListener("input", show);
-function open() {
+const bytes = Uint8Array.from(atob(document.querySelector("#behind").textContent), c => c.charCodeAt(0));
+const packed = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+const behind = new Response(packed).json();
+async function fill(place) {
+  if (place.dataset.filled) return;
+  place.dataset.filled = 1;
+  const add = (parent, name, text) => parent.appendChild(Object.assign(document.createElement(name), {textContent: text}));
+  const {records, links} = await behind, found = records[place.id];
+  add(place, "pre", found.text);
+  add(place, "p", "Again: ").append(add(place, "code", found.again));
+  const facts = add(place, "dl", ""), chain = add(place, "details", "");
+  for (const [name, text] of Object.entries(found.facts)) { add(facts, "dt", name); add(facts, "dd", text); }
+  add(chain, "summary", "Chain: " + found.chain.length + " files, with hashes and commands");
+  const list = add(chain, "dl", "");
+  for (const [name, sha256, commands] of found.chain.map(number => links[number])) {
+    add(list, "dt", name);
+    const one = add(list, "dd", "");
+    add(one, "code", "sha256 " + sha256);
+    commands.forEach(words => add(one, "pre", words));
+  }
+}
+document.querySelectorAll("#records > details").forEach(d => d.addEventListener("toggle", () => d.open && fill(d)));
+async function open() {
   const found = location.hash && document.getElementById(location.hash.slice(1));
-  if (found && found.tagName === "DETAILS") { found.open = true; found.scrollIntoView(); }
+  if (found && found.tagName === "DETAILS") { await fill(found); found.open = true; found.scrollIntoView(); }
 }
 addEventListener("hashchange", open);
 show(); open();
@@ -89,84 +121,81 @@ def ident(path: Path) -> str:
     return "r-" + "".join(c if c.isalnum() or c in "-_" else "_" for c in path.stem)
 
 
-def cell(value, link: str | None) -> str:
-    """One table cell; numbers to the right, empty ones as a dash; a link to the record behind it."""
-    import pandas as pd
-
-    empty = pd.isna(value)
-    number = not empty and isinstance(value, (int, float))
-    raw = "" if empty else f"{value:g}" if isinstance(value, float) else str(value)
-    text = "-" if empty else esc(raw)
-    inner = f'<a href="#{link}">{text}</a>' if link and not empty else text
-    return f'<td data-v="{esc(raw)}"{" class=n" if number else ""}>{inner}</td>'
-
-
 def cells(found: dict[Path, dict], rows: list[dict]) -> str:
-    """The committed table's rows of records, with each figure linked to its record and the distance to what is published."""
-    import pandas as pd
-
-    made = table.frame(list(found.values()))
-    identity = table.IDENTITY
-    behind = {}
-    for path, r in found.items():  # as in table.frame, the last record of a configuration counts
-        key = tuple(table.row(r)[k] for k in identity)
-        behind.setdefault(key, {}).update(dict.fromkeys([k for k in table.row(r) if k not in identity], (path, r)))
-    columns = list(made.columns)
-    head = "".join(f"<th scope=col><button>{esc(c)}</button></th>" for c in [*columns, "against published"])
+    """A line a configuration, machine and log of the records, its newest, each figure linked to its record, and how far it
+    is from what is published."""
+    places: dict[tuple, dict[str, tuple]] = {}
+    for path, r in sorted(found.items(), key=lambda item: item[1]["started"] or ""):
+        places.setdefault(table.place_of(table.row(r)), {})[r["kind"]] = path, r
+    some = lambda kinds: next(iter(kinds.values()))[1]
+    order = lambda kinds: [
+        plot.machine(some(kinds)),
+        *(some(kinds)[k] for k in ("model", "engine", "precision", "seq", "bs")),
+    ]
     lines = []
-    for line in made.to_dict("records"):
-        known = behind.get(tuple(None if pd.isna(line[k]) else line[k] for k in identity), {})  # none of a best row
-        link = {c: ident(known[c][0]) for c in columns if c in known}
-        words = [published.distance(r, rows) for _, r in {p: (p, r) for p, r in known.values()}.values()]
-        tail = cell("; ".join(filter(None, words)) or None, None)
-        lines.append("<tr>" + "".join(cell(line[c], link.get(c)) for c in columns) + tail + "</tr>")
-    return f"<table id=cells><thead><tr>{head}</tr></thead><tbody>\n" + "\n".join(lines) + "\n</tbody></table>"
+    for kinds in sorted(places.values(), key=order):
+        r, row = some(kinds), table.row(some(kinds))
+        distance = "; ".join(filter(None, (published.distance(r, rows) for _, r in kinds.values())))
+        name = f"{r['model']} {r['engine']} {row['precision']}"
+        plain = (name, records_of.rows_said(r["seq"]), row["bs"], distance, r["weights"], plot.machine(r))
+        cell = {column: esc(str(text)) for column, text in zip(PLAIN, plain, strict=True) if text}
+        for path, r in kinds.values():
+            cell |= {k: f"<a href=#{ident(path)}>{esc(text)}</a>" for k, text in table.words(r).items() if text}
+        lines.append(cell)
+    columns = [c for c in COLUMNS if any(c in cell for cell in lines)]
+    head = "".join(f"<th scope=col><button>{esc(c)}</button></th>" for c in columns)
+    text = "\n".join("<tr>" + "".join(f"<td>{cell.get(c, '-')}" for c in columns) for cell in lines)
+    return f"<table id=cells><thead><tr>{head}</tr></thead><tbody>\n{text}\n</tbody></table>"
 
 
-def behind(path: Path, r: dict) -> str:
-    """A record as an element that opens: figures, how to make it again, versions, hashes, commands."""
-    kind = "accuracy" if r["kind"] == "accuracy" else "perf"
-    again = shlex.join(["make", kind, *records_of.make_words(r)])
+PLAIN = ("configuration", "length", "batch", "against published", "weights", "on")
+COLUMNS = ("configuration", "length", "batch", "accuracy", "samples/s", "per core-second", "p50, ms", "p99, ms", "padding",
+           "against published", "weights", "on", "timed", "remark")  # fmt: skip
+
+
+def link_of(name: str, link: dict) -> tuple:
+    """A file of a chain as the page has it: name, sha256, the commands that made it."""
+    return name, link["sha256"], tuple(map(shlex.join, link.get("commands", [])))
+
+
+def behind(path: Path, r: dict, numbers: dict[tuple, int]) -> dict:
+    """What stands behind a record's figures: its text, how to make it again, versions, the numbers of its chain's links."""
+    again = shlex.join(["make", {"accuracy": "accuracy"}.get(r["kind"], "perf"), *records_of.make_words(r)])
     if imported := r.get("imported"):
         again = f"measured elsewhere; imported from {imported['file']}, sha256 {imported['sha256']}"
-    engine = ", ".join(f"{k} {v}" for k, v in (r["engine_info"] or {}).items())
     facts = {
         "file": path.as_posix(),
         "started": r["started"] or "not known",
         "commit": f"{r.get('commit')}{' with changes' if r.get('dirty') else ''}",
         "weights": r.get("source", r["weights"]),
-        "engine": engine or "not said",
+        "engine": ", ".join(f"{k} {v}" for k, v in (r["engine_info"] or {}).items()) or "not said",
         "machine": ", ".join(f"{k} {' '.join(v) if isinstance(v, list) else v}" for k, v in r["machine"].items()),
     }
-    links = []
-    for target, link in r["chain"].items():
-        commands = "".join(f"<pre>{esc(shlex.join(c))}</pre>" for c in link.get("commands", []))
-        links.append(f"<dt>{esc(target)}</dt><dd><code>sha256 {esc(link['sha256'])}</code>{commands}</dd>")
-    listed = "".join(f"<dt>{esc(k)}</dt><dd>{esc(str(v))}</dd>" for k, v in facts.items())
-    return (
-        f'<details id="{ident(path)}"><summary>{esc(path.stem)}</summary>\n<pre>{esc(show.show(r))}</pre>\n'
-        f"<p>Again: <code>{esc(again)}</code></p>\n<dl>{listed}</dl>\n"
-        f"<details><summary>Chain: {len(links)} files, with hashes and commands</summary>"
-        f"<dl>{''.join(links)}</dl></details>\n"
-        "</details>"
-    )
+    chain = [numbers[link_of(*item)] for item in r["chain"].items()]
+    return {"text": show.show(r), "again": again, "facts": facts, "chain": chain}
 
 
-def picture(heading: str, says: str, draw) -> str:
-    """A heading and what draw(file, "svg") draws, as an image inside the page."""
+def picture(which: str, draw) -> str:
+    """What draw(file, "svg") draws, as an image inside the page; what it shows stands in its <title>."""
     svg = io.BytesIO()
     draw(svg, "svg")
-    data = base64.b64encode(svg.getvalue()).decode()
-    return f'<h2>{heading}</h2>\n<img alt="{heading}: {says}" src="data:image/svg+xml;base64,{data}">'
+    text = svg.getvalue().decode()
+    says = text.partition("<title>")[2].partition("</title>")[0]
+    data = base64.b64encode(text.encode()).decode()
+    return f'<figure><h2>{which}</h2>\n<img alt="{says}" src="data:image/svg+xml;base64,{data}"></figure>'
 
 
-def page(found: dict[Path, dict], rows: list[dict], benches: list[dict] = ()) -> str:
+def page(found: dict[Path, dict], rows: list[dict], benches: list[dict] = (), pictures: bool = True) -> str:
     """The whole page of {path: record}, the published figures and the records of `make bench`."""
     listed = list(found.values())
-    draws = [(which, partial(plot.draw, which, listed, rows)) for which in plot.PLOTS]
-    pictures = [picture(which.capitalize(), "the figures of the table above", draw) for which, draw in draws]
-    if benches:
-        pictures.append(picture("Against the peers", "the figures of bench.md", partial(peers.draw, benches)))
+    draws = {which.capitalize(): partial(plot.draw, which, listed, rows) for which in plot.PLOTS}
+    draws |= {"Against the peers": partial(peers.draw, benches, rows)} if benches else {}
+    drawn = [picture(which, draw) for which, draw in draws.items()] if pictures else []
+    links = list(dict.fromkeys(link_of(*item) for r in listed for item in r["chain"].items()))
+    numbers = {link: number for number, link in enumerate(links)}
+    facts = {"records": {ident(path): behind(path, r, numbers) for path, r in found.items()}, "links": links}
+    packed = base64.b64encode(gzip.compress(json.dumps(facts).encode(), mtime=0)).decode()
+    records = "\n".join(f'<details id="{ident(p)}"><summary>{esc(p.stem)}</summary></details>' for p in found)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -179,14 +208,18 @@ def page(found: dict[Path, dict], rows: list[dict], benches: list[dict] = ()) ->
 <body>
 <h1>bert2om: measurements</h1>
 <p class=help>{len(found)} records. A heading sorts, a figure opens its record: commands, versions, hashes.
-A figure that nobody measured is a dash.</p>
+A figure that nobody measured is a dash; ~ marks a speed whose rounds are too unlike to compare. Of a CPU the engine's call
+alone is timed.</p>
 <p><label>Filter <input id=filter placeholder="words, such as: openvino bf16"></label> <span id=count></span></p>
 <div class=wide>
 {cells(found, rows)}
 </div>
-{chr(10).join(pictures)}
+<div class=pictures>{chr(10).join(drawn)}</div>
 <h2>Records</h2>
-{chr(10).join(behind(path, r) for path, r in found.items())}
+<div id=records>
+{records}
+</div>
+<script type="application/gzip" id=behind>{packed}</script>
 <script>{SCRIPT}</script>
 </body>
 </html>
@@ -202,7 +235,7 @@ def main():
     found = records_of.load(args.records)
     if not found:
         raise cli.UserError("no records to report; `make record` keeps what was measured")
-    text = page(found, published.read(), peers.newest(list(records_of.load(args.bench, ("bench",)).values())))
+    text = page(found, published.read(), list(records_of.load(args.bench, ("bench",)).values()))
     with cli.whole_file(args.save_path, "w", encoding="utf-8") as f:
         f.write(text)
     print(f"wrote {args.save_path}: {len(found)} records, {len(text) / 1e3:.0f} kB")

@@ -6,16 +6,27 @@
 
 Every number is finite and bounded, every text short and printable (so no control characters, escape sequences or lone
 surrogates); names that end up in paths or tables hold the characters of names alone, so no formula of a spreadsheet, no
-markup and no column of a table. Fields that this project does not know are refused.
+markup and no column of a table. Fields that this project does not know are refused. A field whose type has no None may be
+left out, and is never null: readers need not tell the two apart.
 """
 
 import re
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from tools.base import tasks
+from tools.make import parameters
 
 
 def printable(text: str) -> str:
@@ -52,6 +63,7 @@ Word = Annotated[str, StringConstraints(max_length=20_000), AfterValidator(comma
 Plain = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(plain)]
 Name = Annotated[str, StringConstraints(pattern=r"^\w[\w.,=:@-]*$", max_length=200), AfterValidator(printable)]
 Host = Annotated[str, StringConstraints(pattern=r"^[\w][\w.-]*$", max_length=100), AfterValidator(printable)]
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40,64}$")]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Moment = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 Number = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
@@ -59,15 +71,34 @@ Above = Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Finite = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
-Answers = Annotated[list[int | Finite], Field(min_length=1, max_length=10**6)]
+Several = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=10_000)]
+One = Annotated[int, Field(ge=-1, le=10**15)] | Finite
+Answers = Annotated[list[One | Several], Field(min_length=1, max_length=10**6)]
 Some = Field(min_length=1, max_length=100_000)
 Times = Annotated[list[Number], Some]
 Turn6 = Annotated[list[Number], Field(min_length=6, max_length=6)]
 Turn4 = Annotated[list[Number], Field(min_length=4, max_length=4)]
 Turns6 = Annotated[list[Annotated[list[Turn6], Some]], Some]  # by round
 Turns4 = Annotated[list[Annotated[list[Turn4], Field(max_length=100_000)]], Some]
-Simple = Text | bool | int | Annotated[float, Field(allow_inf_nan=False)] | None
+Simple = Text | bool | Annotated[int, Field(ge=-(10**15), le=10**15)] | Finite | None
 Facts = Annotated[dict[Text, Simple | Annotated[list[Simple], Field(max_length=1000)]], Field(max_length=100)]
+
+
+ABSENT: Any = Field(None)  # of a field that may be left out; null is another thing
+
+# What a run of this project leaves, and a log from elsewhere does not.
+MEASURED = (
+    "source",
+    "started",
+    "commit",
+    "dirty",
+    *parameters.OPTIONAL,
+    "launched",
+    "padded_rows",
+    "sentences_per_row",
+)
+TIMED = ("spread", "times_ms", "pass_ms", "summaries", "stolen", "sentences")
+TURNS = ("pairs", "singles", "yardstick", "loop", "figures")
 
 
 class Strict(BaseModel):
@@ -80,8 +111,8 @@ class Link(Strict):
     """One file of a chain: its hash, and how it was made where it was made here."""
 
     sha256: Hash
-    commands: Annotated[list[list[Word]], Field(max_length=20)] | None = None
-    inputs: dict[Text, Hash] | None = None
+    commands: Annotated[list[list[Word]], Field(max_length=20)] = ABSENT
+    inputs: dict[Text, Hash] = ABSENT
 
 
 Chain = Annotated[dict[Text, Link], Field(max_length=2000), AfterValidator(acyclic)]
@@ -93,8 +124,8 @@ class Machine(Strict):
     cpu: Plain | None
     isa: Annotated[list[Name], Field(max_length=50)] | None = None
     cores: Annotated[int, Field(ge=1, le=100_000)] | None
-    system: Text | None = None
-    python: Text | None = None
+    system: Text = ABSENT
+    python: Text = ABSENT
     host: Host
 
 
@@ -135,43 +166,53 @@ class Launched(Strict):
     """Where the chip was that a run behind LAUNCH= used."""
 
     node: Plain
-    job: Text | None = None
-    device: Text | None = None
+    job: Text = ABSENT
+    device: Text = ABSENT
 
 
-class Record(Strict):
-    """What every record says."""
+KINDS = dict.fromkeys(parameters.NAMES, Name) | {"bs": Annotated[int, Field(ge=1, le=999)]}
+Configuration = create_model(
+    "Configuration",
+    __base__=Strict,
+    **{name: (kind, ...) for name, kind in KINDS.items()},
+    **dict.fromkeys(parameters.OPTIONAL, (Name, ABSENT)),
+)
 
-    model: Name
-    weights: Name
-    seq: Name
-    bs: Annotated[int, Field(ge=1, le=999)]
-    chip: Name
-    engine: Name
-    precision: Name
-    isa: Name | None = None
-    source: Text | None = None
+
+class Record(Configuration):
+    """What every record says, besides the parameters of its configuration (tools/make/parameters.py)."""
+
+    source: Text = ABSENT
     started: Moment | None
-    commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40,64}$")] | None = None
+    commit: Commit | None = None
     dirty: bool | None = None
     machine: Machine
-    launched: Annotated[list[Launched], Some] | None = None
+    launched: Annotated[list[Launched], Some] = ABSENT
     engine_info: Facts | None
     standin: bool
-    demonstration: Text | None = None
+    demonstration: Text = ABSENT
     padded_rows: Share | None
-    sentences_per_row: Above | None = None
-    devices: Count | None = None
-    imported: Imported | None = None
-    missing: dict[Name, Text] | None = None
+    sentences_per_row: Above = ABSENT
+    devices: Count = ABSENT
+    imported: Imported = ABSENT
+    missing: dict[Name, Text] = ABSENT
     chain: Chain
 
     @model_validator(mode="after")
     def made_here_or_elsewhere(self):
-        """Raises ValueError where a record of this project lacks what only an imported one may lack."""
-        for field in () if self.imported else ("source", "started"):
-            if getattr(self, field) is None:
-                raise ValueError(f"{field} is missing, and the record is not imported")
+        """Raises ValueError where a record of this project lacks what only an imported one may lack, and where an imported
+        one holds what only a run of this project leaves: no word of a record switches its checks off."""
+        if not self.imported:
+            lacking = [field for field in ("source", "started") if getattr(self, field) is None]
+            if lacking:
+                raise ValueError(f"{lacking[0]} is missing, and the record is not imported")
+            return self
+        more = [f for f in (*MEASURED, *TIMED, *TURNS) if getattr(self, f, None) is not None]
+        more += ["chain"] * bool(self.chain) + ["machine"] * (self.machine.cpu is not None)
+        if more:
+            raise ValueError(f"holds {more[0]}, which only a run of this project leaves, and is imported")
+        if self.kind == "throughput" and self.rounds != [self.samples_per_second]:
+            raise ValueError("samples_per_second is not that of its one round, and the record is imported")
         return self
 
 
@@ -194,23 +235,18 @@ class Accuracy(Record):
     accuracy: Share | None
     interval95: Annotated[list[Share], Field(min_length=2, max_length=2)] | None
     predictions: Annotated[str, StringConstraints(pattern=r"^[01=]+$", max_length=10**6)] | Answers
-    task: Literal[tuple(tasks.TASKS)] | None = None
-    labels: Annotated[list[Text], Field(min_length=1, max_length=10_000)] | None = None
-    truth: Answers | None = None
-    metrics: dict[Name, Metric] | None = None
+    task: Literal[tuple(tasks.TASKS)] = ABSENT
+    labels: Annotated[list[Text], Field(min_length=1, max_length=10_000)] = ABSENT
+    truth: Answers = ABSENT
+    metrics: dict[Name, Metric] = ABSENT
     caveat: Plain | None
-    rehearsal: Annotated[list[Text], Field(max_length=1000)] | None = None
-
-    @model_validator(mode="after")
-    def one_prediction_a_sentence(self):
-        """Raises ValueError where predictions and total differ."""
-        if len(self.predictions) != self.total:
-            raise ValueError(f"predictions is {len(self.predictions)} long, total {self.total}")
-        return self
+    rehearsal: Annotated[list[Text], Field(max_length=1000)] = ABSENT
 
     @model_validator(mode="after")
     def answers_of_its_task(self):
-        """Raises ValueError where fields of a task are missing, or of another task."""
+        """Raises ValueError where predictions and total differ, and where fields of a task are missing, or of another task."""
+        if len(self.predictions) != self.total:
+            raise ValueError(f"predictions is {len(self.predictions)} long, total {self.total}")
         own = (self.task, self.labels, self.truth, self.metrics)
         if any(v is None for v in own) and (any(v is not None for v in own) or not isinstance(self.predictions, str)):
             raise ValueError("task, labels, truth, metrics and a list of predictions stand together or not at all")
@@ -224,7 +260,10 @@ class Accuracy(Record):
         return self
 
     def in_range(self) -> bool:
-        """Whether truth and predictions are class numbers; -1 is a tie."""
+        """Whether truth and predictions are class numbers, of which -1 is a tie, or lists of them."""
+        if tasks.TASKS[self.task].several:
+            known = range(len(self.labels))
+            return all(type(v) is list and set(v) <= set(known) for v in self.truth + self.predictions)
         span = range(-1, len(self.labels))
         return all(type(v) is int and v in span for v in self.truth + self.predictions) and min(self.truth) >= 0
 
@@ -234,34 +273,51 @@ class Throughput(Record):
 
     kind: Literal["throughput"]
     timed: Plain
-    sentences: Count | None = None
+    sentences: Count = ABSENT
     samples_per_second: Above
     rounds: Annotated[list[Above], Some]
     spread: Number | None
-    stolen: Annotated[list[Share], Some] | None = None
+    stolen: Annotated[list[Share], Some] = ABSENT
     latency_ms: Latency
     requests: Count | None
-    times_ms: Annotated[list[Times], Some] | None = None
-    pass_ms: Annotated[list[Times], Some] | None = None
-    per_device: Annotated[dict[Name, Times], Some] | None = None
-    summaries: dict[Text, Hash] | None = None
-    loop: Count | None = None
-    yardstick: Name | None = None
-    pairs: Turns6 | None = None
-    singles: Turns4 | None = None
-    figures: Figures | None = None
+    times_ms: Annotated[list[Times], Some] = ABSENT
+    pass_ms: Annotated[list[Times], Some] = ABSENT
+    per_device: Annotated[dict[Name, Times], Some] = ABSENT
+    summaries: dict[Text, Hash] = ABSENT
+    loop: Count = ABSENT
+    yardstick: Name = ABSENT
+    pairs: Turns6 = ABSENT
+    singles: Turns4 = ABSENT
+    figures: Figures = ABSENT
 
     @model_validator(mode="after")
     def times_of_what_was_made_here(self):
-        """Raises ValueError where a record of this project has no times."""
+        """Raises ValueError where a record of this project has no times, other numbers of them, or half of its turns."""
         if not self.imported and not self.times_ms:
             raise ValueError("times_ms is missing, and the record is not imported")
-        if self.times_ms and any(sum(times) <= 0 for times in self.times_ms + (self.pass_ms or [])):
+        timed = [*(self.times_ms or []), *(self.pass_ms or [])]
+        if any(sum(times) <= 0 for times in timed):
             raise ValueError("times_ms or pass_ms adds up to nothing")
+        each = [self.times_ms, self.pass_ms, self.pairs, self.singles, *(self.per_device or {}).values()]
+        if any(part is not None and len(part) != len(self.rounds) for part in each):
+            raise ValueError(f"its times, turns or devices are not of {len(self.rounds)} rounds, as rounds says")
+        if len({getattr(self, field) is None for field in TURNS}) > 1:
+            raise ValueError(f"{', '.join(TURNS)} stand together or not at all")
         turns = sum([*(self.pairs or []), *(self.singles or [])], [])
         if any(not all(turn) for turn in turns):
             raise ValueError("pairs or singles hold a turn of no samples or no time")
+        threads = (self.engine_info or {}).get("threads")
+        if self.pairs and (type(threads) is not int or threads < 1):
+            raise ValueError("engine_info.threads is no count, and the record has turns")
         return self
+
+
+class Peak(Strict):
+    """Operations (memory: bytes) a second of all threads: median and largest of some measurements, or why there are none."""
+
+    median: Number | None
+    best: Number | None
+    missing: Text = ABSENT
 
 
 class Contender(Strict):
@@ -281,8 +337,17 @@ class Contender(Strict):
     share_of_peak: Number | None
     accuracy: Share | None
     flips: Annotated[list[Annotated[int, Field(ge=0, le=10**6)]], Field(max_length=100_000)] | None
-    peak_bytes: Annotated[int, Field(ge=1, le=10**15)] | None = None
+    peak_bytes: Annotated[int, Field(ge=1, le=10**15)] = ABSENT
     missing: dict[Name, Text]
+
+    @model_validator(mode="after")
+    def ratio_with_its_range(self):
+        """Raises ValueError where a ratio has no range, or is of no speed."""
+        if len({v is None for v in (self.ratio, self.ratio_low, self.ratio_high)}) > 1 or (
+            self.ratio and not self.rounds
+        ):
+            raise ValueError("ratio, ratio_low, ratio_high stand together, with rounds, or not at all")
+        return self
 
 
 class Bench(Strict):
@@ -298,17 +363,28 @@ class Bench(Strict):
     threads: Count
     timed: Text
     started: Moment
-    commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40,64}$")] | None
+    commit: Commit | None
     dirty: bool | None
-    commit_from: Text | None = None
+    commit_from: Text = ABSENT
     machine: Machine
     tokens: dict[Name, Number]
     operations_per_sentence: dict[Name, Number]
-    peak_per_second: dict[Name, dict[Name, Number | Text | None]]
-    stolen: list[Share] | None = None
+    peak_per_second: dict[Name, Peak]
+    stolen: list[Share] = ABSENT
     contenders: Annotated[list[Contender], Some]
     inputs: dict[Text, Hash]
     standin: bool
+
+    @model_validator(mode="after")
+    def both_shapes(self):
+        """Raises ValueError where a contender, or the operations, lack one of the two shapes that each bench has."""
+        shapes = {
+            name: {line.shape for line in self.contenders if line.name == name}
+            for name in {c.name for c in self.contenders}
+        }
+        if any(not {"sorted", "padded"} <= {*one} for one in (self.operations_per_sentence, *shapes.values())):
+            raise ValueError("contenders and operations_per_sentence have both shapes, sorted and padded")
+        return self
 
 
 KINDS = {"accuracy": Accuracy, "throughput": Throughput, "bench": Bench}

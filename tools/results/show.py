@@ -36,7 +36,7 @@ def show(record: dict) -> str:
             each = ", ".join(f"{name}: {median(speed):.1f}" for name, speed in record["per_device"].items())
             lines.append(f"devices     {record['devices']}, the sum of {each} samples/s; published figures are of one")
         lines += [
-            f"{'':<11} {figures.written(f['value'], figures.half(f))} {figures.NAMES[name]}"
+            f"{'':<11} {figures.interval(f)} {figures.NAMES[name]}, 95 % interval of this run"
             for name, f in (record.get("figures") or {}).items()
             if f and name in figures.NAMES
         ]

@@ -1,16 +1,11 @@
 """The folder of records: one JSON a measurement, chains/ with what several share, and MANIFEST, which lists them all.
 
-    python3 -m tools.results.store results/records
-
-    results/records: 85 records, 20 chains, as MANIFEST lists them
-
 A record's own links of its chain stand in it; what lies above its folder of build/ is the same for many records, and
 stands once, in chains/<sha256>.json, which the record names as `upstream`. Records from before that hold all. A record
 is written whole, and never over another. MANIFEST holds a line `sha256  name` for each file: what was edited or deleted
 since shows in `make audit`.
 """
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -20,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools.make import cli, manifest
+from tools.make import cli, manifest, parameters
 
 KINDS = ("accuracy", "throughput", "bench")
 LARGEST = 16 << 20  # bytes of one record
@@ -49,7 +44,8 @@ def parsed(path: Path, kinds=("accuracy", "throughput")) -> tuple[dict, list[str
         above = path.parent / "chains" / f"{upstream}.json"
         if not above.is_file() or cli.sha256(above) != upstream:
             return record, [f"upstream: {above} is gone, or has another sha256"]
-        record["chain"] = cli.read_json(above) | (record["chain"] if isinstance(record.get("chain"), dict) else {})
+        if isinstance(record.get("chain"), dict):
+            record["chain"] = cli.read_json(above) | record["chain"]
     return record, schema.faults(record, kinds)
 
 
@@ -82,7 +78,7 @@ def load(places, kinds=("accuracy", "throughput")) -> dict[Path, dict]:
 
 def shared(record: dict) -> tuple[dict, dict]:
     """A record's chain in two: what lies above its own folder of build/, and the rest."""
-    own = f"build/{record['model']}/{record['weights']}/seq{record['seq']}/bs{record['bs']}/"
+    own = f"build/{parameters.folder(record, 'batch')}/"
     above = {name: link for name, link in record["chain"].items() if not name.startswith(own)}
     return above, {name: link for name, link in record["chain"].items() if name not in above}
 
@@ -129,19 +125,3 @@ def keep(target: Path, record: dict, kinds=("accuracy", "throughput")) -> Path:
     with cli.whole_file(path, "w") as f:
         f.write(manifest.text(lines))
     return target
-
-
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("folder", type=Path)
-    folder = p.parse_args().folder
-    wrong = list(manifest.faults(folder / "MANIFEST", listed(folder)))
-    if wrong:
-        raise cli.UserError("\n".join(wrong))
-    print(
-        f"{folder}: {len(load([folder], KINDS))} records, {len(list(folder.glob('chains/*.json')))} chains, as MANIFEST lists them"
-    )
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -10,10 +10,10 @@ whole; logs from elsewhere have no date, so each has its own row. What was made 
 no figure: its row is empty, with the reason. `devices` says how many Ascend cards a throughput is the sum of, where it
 is more than one. A record that is none is named and left out.
 
-samples_per_s is the median of the rounds, ± half their range; `noisy` where they differ by more than 10 %, or the host
-gave away more than 5 % of the processors. per_core_s (samples in a second of processor time) and per_Tera_op (samples in
-the time of 10^12 operations of the CPU's peak) are ± half their 95 % interval: these a busy machine does not move.
-Every figure is rounded to what its error allows. Percentiles of the latency need 100 requests.
+samples_per_s is the median of the rounds; `noisy` where they differ by more than 10 %, or the host gave away more than 5 %
+of the processors. per_core_s (samples in a second of processor time) and per_Tera_op (samples in the time of 10^12
+operations of the CPU's peak) are what a busy machine does not move. What was measured has three digits, which is as far as
+another hour confirms it (results/verify.md); what is published, all of its own. Percentiles of the latency need 100 requests.
 
 A rows file may also name configurations (tinybert_sst2/default/seq64/bs8/310P3-atc-fp16): chips that this machine
 cannot measure. Each becomes a row from the files named after them: its record, else its published figure (of 310P
@@ -29,11 +29,11 @@ import argparse
 import html
 from pathlib import Path
 
-from tools.make import cli
+from tools.make import cli, parameters
 from tools.results import figures, published
 from tools.results import record as records_of
 
-KEY = ["model", "weights", "seq", "chip", "engine", "precision", "bs"]
+KEY = [*(name for name in parameters.NAMES if name != "bs"), "bs"]
 IDENTITY = [*KEY, "cpu", "cores", "figure"]
 ACCURACY = ["correct", "total", "accuracy_%", "ci95_%"]
 FIGURES = ("measured", "imported", "published", "none")
@@ -46,21 +46,13 @@ def rounded(value, digits: int, times: float = 1):
     return None if value is None else round(times * value, digits)
 
 
-def speed(record: dict) -> dict:
-    """samples_per_s as far as its rounds allow, and half their range; `noisy` where that is too wide to compare."""
-    value, rounds = record["samples_per_second"], record["rounds"]
-    if len(rounds) < 2:
-        return {"samples_per_s": round(value, 2)}
-    value, error = figures.rounded(value, (max(rounds) - min(rounds)) / 2)
-    return {"samples_per_s": value, "samples_per_s_±": error, "noisy": "noisy" if records_of.noise(record) else None}
-
-
-def robust(record: dict) -> dict:
-    """The figures that a busy machine does not move, as far as their intervals allow."""
-    cells = {}
+def speeds(record: dict) -> dict:
+    """Samples a second, and the figures that a busy machine does not move; `noisy` where rounds are too unlike to compare."""
+    cells = {"samples_per_s": figures.rounded(record["samples_per_second"])}
+    cells |= {"noisy": "noisy" if len(record["rounds"]) > 1 and records_of.noise(record) else None}
     for name, column in (("per_core_second", "per_core_s"), ("per_tera", "per_Tera_op")):
         if found := (record.get("figures") or {}).get(name):
-            cells[column], cells[f"{column}_±"] = figures.rounded(found["value"], figures.half(found))
+            cells[column] = figures.rounded(found["value"])
     return cells
 
 
@@ -68,8 +60,8 @@ def row(record: dict) -> dict:
     """The cells of one record."""
     cells = {k: record[k] for k in KEY} | {"cpu": record["machine"]["cpu"], "cores": record["machine"]["cores"]}
     cells |= {"figure": "imported" if record.get("imported") else "measured"}
-    if record.get("isa"):
-        cells["precision"] += f" ISA={record['isa']}"
+    for name in (name for name in parameters.OPTIONAL if record.get(name)):
+        cells["precision"] += f" {name.upper()}={record[name]}"
     if record["seq"] == "real" and records_of.engine_today(record) == "native":
         cells["bs"] = None  # it takes the sentences in requests of its own size
     if record["standin"]:
@@ -94,14 +86,34 @@ def row(record: dict) -> dict:
         }
     latency = {} if records_of.no_percentiles(record) else record["latency_ms"]
     return cells | {
-        **speed(record),
-        **robust(record),
+        **speeds(record),
         "requests": record["requests"],
         "p50_ms": rounded(latency.get("p50"), 3),
         "p99_ms": rounded(latency.get("p99"), 3),
         "padded_rows_%": rounded(record["padded_rows"], 2, 100),
         "timed": record["timed"].split(";")[0].split(":")[0],
         **({"sentences_per_row": record["sentences_per_row"]} if "sentences_per_row" in record else {}),
+    }
+
+
+def words(record: dict) -> dict:
+    """The figures of a record as a page shows them; `~` before a speed whose rounds are too unlike to compare."""
+    if record["standin"] or record.get("caveat"):
+        return {"remark": records_of.DEMONSTRATION if record["standin"] else record["caveat"]}
+    if record["kind"] == "accuracy":
+        right = f"{100 * (record['accuracy'] or 0):.2f} % ({record['correct']}/{record['total']})"
+        metrics = [f"{name} {m['value']}" for name, m in record.get("metrics", {}).items() if name != "accuracy"]
+        return {"accuracy": ", ".join([right] * (record["correct"] is not None) + metrics)}
+    core = (record.get("figures") or {}).get("per_core_second")
+    latency = {} if records_of.no_percentiles(record) else record["latency_ms"]
+    log = record.get("imported")
+    return {
+        "samples/s": "~" * bool(records_of.noise(record)) + figures.written(record["samples_per_second"]),
+        "per core-second": core and figures.written(core["value"]),
+        **{f"{q}, ms": latency.get(q) and figures.written(latency[q]) for q in ("p50", "p99")},
+        "padding": record["padded_rows"] and f"{100 * record['padded_rows']:.1f} %",
+        "timed": None if record["chip"] == "cpu" else record["timed"].split(";")[0].split(":")[0],
+        "remark": log and f"imported: log {log['file']}, sha256 {log['sha256']:.12}",
     }
 
 
@@ -141,8 +153,12 @@ def series(chip: str | None) -> str | None:
 def looked_up(leaf: str, records: list[dict], figures: list[dict]) -> list[dict]:
     """The rows of a configuration that cannot be measured here."""
     kind = "accuracy" if leaf.endswith("/accuracy") else "throughput"
+    leaf = leaf.removesuffix("/accuracy")
+    spec = records_of.parameters(Path(leaf))
     empty = ("accuracy_%",) if kind == "accuracy" else ("samples_per_s", "timed")
-    spec = records_of.parameters(Path(leaf.removesuffix("/accuracy")))
+    none = dict.fromkeys(IDENTITY) | spec | {"figure": "none"} | dict.fromkeys(empty)
+    if kind == "throughput" and (lost := Path("build", leaf, "lost")).is_file():
+        return [none | {"reason": " ".join(lost.read_text(errors="replace").split())[:300]}]
     mine = [r for r in records if r["kind"] == kind and all(r[k] == spec[k] for k in KEY)]
     if mine:
         return [row(r) for r in newest(mine)]
@@ -152,11 +168,9 @@ def looked_up(leaf: str, records: list[dict], figures: list[dict]) -> list[dict]
     if shown:
         mine = {k: spec[k] for k in ("chip", "engine")}
         return [r | mine | {"reason": f"published for {r['chip']}: {r['reason']}"} for r in shown]
-    lacking = (
-        "trtexec keeps no answers" if (kind, spec["engine"]) == ("accuracy", "trtexec") else LACKING[spec["engine"]]
-    )
-    reason = f"{lacking}; no record, nothing published"
-    return [dict.fromkeys(IDENTITY) | spec | {"figure": "none", **dict.fromkeys(empty), "reason": reason}]
+    silent = (kind, spec["engine"]) == ("accuracy", "trtexec")
+    lacking = "trtexec keeps no answers" if silent else LACKING[spec["engine"]]
+    return [none | {"reason": f"{lacking}; no record, nothing published"}]
 
 
 def best(rows: list[dict]) -> list[dict]:
@@ -239,18 +253,6 @@ def harmless(value):
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
-def with_errors(table):
-    """A table as texts, each figure with its error in one cell: `245 ± 6`."""
-    import pandas as pd
-
-    known = table.astype(object).where(table.notna(), None)
-    cells = {c: list(known[c]) for c in known.columns}
-    for column in [c for c in cells if f"{c}_±" in cells]:
-        both = zip(cells[column], cells.pop(f"{column}_±"), strict=True)
-        cells[column] = [figures.written(v, e) if e else v for v, e in both]
-    return pd.DataFrame({c: pd.Series([one_cell(v) for v in values], dtype=object) for c, values in cells.items()})
-
-
 def one_cell(value):
     """Text that neither ends a cell of a Markdown table nor is markup."""
     if not isinstance(value, str):
@@ -261,11 +263,13 @@ def one_cell(value):
 def text(table, suffix: str) -> str:
     """A table as .csv or .md text, in which no cell is anything but text or a number."""
     if suffix == ".csv":
-        texts = {
-            c: table[c].astype(object).map(harmless) for c in table.columns if table[c].dtype in ("object", "string")
-        }
+        texts = table.select_dtypes(("object", "string")).astype(object).map(harmless)
         return table.assign(**texts).to_csv(index=False, lineterminator="\n")
-    return with_errors(table).to_markdown(index=False, missingval="-", disable_numparse=True) + "\n"
+    import pandas as pd
+
+    known = table.astype(object).where(table.notna(), None)
+    cells = pd.DataFrame({c: pd.Series(map(one_cell, known[c]), dtype=object) for c in known.columns})
+    return cells.to_markdown(index=False, missingval="-", disable_numparse=True) + "\n"
 
 
 def main():

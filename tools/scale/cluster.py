@@ -1,203 +1,285 @@
-"""The parts of tools/scale/score.py, made on the nodes of a Ray cluster by Ray Data.
+"""The parts of tools/scale/score.py, made on the nodes of a Ray cluster.
 
     .venv-scale/bin/ray start --head                       (on the first node)
     .venv-scale/bin/ray start --address=<first>:6379       (on each other one; the checkout lies in the same folder)
     make score CLUSTER=auto INPUT='s3://bucket/reviews/*.parquet' OUT=s3://bucket/scored
 
-Three stages: a task reads a file and cuts it into pieces, an actor scores them, a task writes each as a part. There is
-an actor a node, which loads the model once and takes the node's processors but for half a one; reads and writes ask a
-tenth of one, so that they always find room. The driver alone writes the manifest. A piece whose node is lost is made
-again by Ray or by the next run; a part that is written twice has the same bytes and one line in the manifest.
+A task on the driver's node reads the files of a unit and cuts them into pieces; actors score these, and write those of a
+part. An actor has all processors of its node, or --threads of them, and then there are as many as fit; nodes that join later get theirs.
+What passes between them are Ray's references: the driver sees counts alone, and writes the manifest. A piece whose actor is
+lost goes to another; a unit of which more is lost is read again. A part that is written twice has the same bytes.
 """
 
-import dataclasses
+import asyncio
+import contextlib
 import logging
 import os
 import queue
 import re
 import socket
 import threading
+import time
+from collections import Counter
 
 from tools.make import cli
 from tools.scale import files, parts, scorer
 
-SMALL = 0.1  # processors that reading or writing asks
-SPARE = 0.5  # processors of each node that its actor leaves
 START = "start one with `.venv-scale/bin/ray start --head`"
+AHEAD = 2  # pieces that an actor has at a time
+READERS = 16  # units that are read at a time
+LOOK = 5.0  # seconds after which nodes are looked for
+LOSSES = 20  # of one unit, or of one node's actors: then it is not the nodes
+SILENCE = 8.0  # seconds without an answer of the head after which it is gone
+GONE = "the head is gone; start it and its nodes again, then run this again: it goes on"
 
 
-def connect(address: str) -> list[dict]:
-    """Join a cluster: its nodes. UserError where there is none."""
+def answers(address: str) -> bool:
+    """Whether somebody listens at host:port."""
+    try:
+        socket.create_connection(tuple(address.rsplit(":", 1)), timeout=5).close()
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def connect(address: str) -> None:
+    """Join a cluster. UserError where there is none."""
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # no cluster of its own where ours is gone
     try:
         import ray
     except ImportError:
         raise cli.UserError("CLUSTER= needs Ray: make score CLUSTER=... installs it in .venv-scale") from None
-    if found := re.fullmatch(r"([\w.-]+):(\d+)", address):  # Ray itself asks for minutes
-        try:
-            socket.create_connection((found[1], int(found[2])), timeout=5).close()
-        except (OSError, OverflowError) as e:
-            raise cli.UserError(f"CLUSTER={address}: {e}; {START}") from None
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    if re.fullmatch(r"[\w.-]+:\d+", address) and not answers(address):  # Ray itself asks for minutes
+        raise cli.UserError(f"CLUSTER={address}: nobody answers there; {START}")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     env = {k: os.environ[k] for k in ("LC_ALL", "PYTHONHASHSEED", "ONEDNN_MAX_CPU_ISA") if k in os.environ}
     env["PYTHONPATH"] = str(cli.ROOT)
     try:
-        ray.init(address, runtime_env={"env_vars": env}, log_to_driver=False, logging_level="ERROR")
+        ray.init(address, runtime_env={"env_vars": env}, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, ValueError, RuntimeError) as e:
         why = str(e).strip().splitlines()[0][:200]
         raise cli.UserError(f"CLUSTER={address}: {why}; {START}") from None
-    return alive()
+    threading.Thread(target=watch, args=(address, ray.get_runtime_context().gcs_address), daemon=True).start()
 
 
-def alive() -> list[dict]:
-    import ray
+def watch(address: str, head: str) -> None:
+    """End this process with one line where the head of the cluster no longer answers: Ray would wait, or die without one."""
+    last = time.monotonic()
+    while time.monotonic() - last < SILENCE:
+        time.sleep(1)
+        if answers(head):
+            last = time.monotonic()
+    os.write(2, f"score.py: error: CLUSTER={address}: {GONE}\n".encode())
+    os._exit(1)
 
-    return [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
+
+def told(function, *words):
+    """(None, what a function makes), or (its UserError, None): it is the driver's to say."""
+    try:
+        return None, function(*words)
+    except cli.UserError as e:
+        return e, None
 
 
-def failing(function):
-    """`function` of a row, whose UserError becomes a row as well: it is the driver's to say."""
+def read(sources, wanted, rows: int, done: set):
+    """Yield the number of a part and then a piece of it, for each piece; at the end (how many parts,) or a UserError."""
+    count = 0
+    try:
+        tables = (table for source in sources for table in files.tables(source, wanted))
+        for number, piece in parts.pieces(tables, rows):
+            count = number + 1
+            if number not in done:
+                yield number
+                yield piece
+    except cli.UserError as e:
+        yield e
+    yield (count,)
 
-    def safe(row):
-        if "error" in row:
-            return row
+
+class Actor:
+    """A model on a node. Each method gives what `told` does."""
+
+    def load(self, fields: dict):
+        fault, self.scorer = told(lambda: scorer.Scorer(**fields))
+        return fault
+
+    def answers(self, piece):
+        return told(self.scorer.answers, piece)
+
+    def write(self, address: str, path: str, *pieces):
+        return told(parts.write, files.system(address)[0], path, pieces)
+
+
+class Cluster:
+    """The actors of a cluster, and what is on its way there."""
+
+    def __init__(self, args, wanted, rows: int, out):
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self.args, self.out, self.deaths = args, out, Counter()
+        self.nodes, self.idle, self.entries = {}, asyncio.Queue(), queue.SimpleQueue()  # nodes: {actor: its node}
+        at = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self.reader = ray.remote(read).options(
+            num_cpus=0, max_retries=0, scheduling_strategy=at, num_returns="streaming",
+            _generator_backpressure_num_objects=2 * AHEAD,
+        )  # fmt: skip
+        self.read = (wanted, 1 << 62 if out.single else rows)
+        job = {"task": args.task, "batch": args.batchsize, "most": args.max_len, "margin": args.margin}
+        job |= {"logits": args.logits, "null": wanted.null, "rerun": args.rerun and args.rerun.resolve()}
+        self.fields = job | {"model": args.model.resolve(), "tokenizer": args.tokenizer_path.resolve()}
+
+    async def run(self, missing) -> None:
+        """Make what is missing; what comes of it lies in `entries`, at the end None or what went wrong."""
+        helpers = [asyncio.create_task(self.look())]  # they end with the loop
         try:
-            return function(row)
-        except cli.UserError as e:
-            return {"error": str(e)}
+            room = asyncio.Semaphore(READERS)
+            async with asyncio.TaskGroup() as group:
+                for unit in missing:
+                    group.create_task(self.unit(room, *unit))
+            self.entries.put(None)
+        except* Exception as e:  # Ray's errors are of many kinds
+            self.entries.put(first(e))
+        helpers.clear()
 
-    return safe
+    async def look(self) -> None:
+        """Start the actors of nodes that have none, for ever."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        loading = set()
+        while True:
+            alive = {n["NodeID"]: int(n["Resources"].get("CPU", 0)) for n in ray.nodes() if n["Alive"]}
+            there = Counter(self.nodes.values())
+            for node, cpus in alive.items():
+                size = min(self.args.threads or cpus, cpus)
+                for _ in range(cpus // size - there[node] if size else 0):
+                    where = NodeAffinitySchedulingStrategy(node, soft=False)
+                    actor = ray.remote(Actor).options(num_cpus=size, scheduling_strategy=where).remote()
+                    self.nodes[actor] = node
+                    loading.add(asyncio.create_task(self.load(actor, size)))
+            await asyncio.sleep(LOOK)
 
-class Reader:
-    """A row {source} becomes a row for each piece of that file: {source, number, table (Arrow IPC bytes)}."""
-
-    def __init__(self, sources, columns, rows, done, texts):
-        self.sources, self.columns, self.rows, self.done, self.texts = sources, columns, rows, done, texts
-
-    def __call__(self, row):
-        i = int(row["source"])
+    async def load(self, actor, threads: int) -> None:
+        """Let an actor that has its model have AHEAD pieces at a time."""
         try:
-            for number, table in files.blocks(self.sources[i], self.columns, self.rows, self.done[i], self.texts):
-                yield {"source": i, "number": number, "table": packed(table)}
-        except cli.UserError as e:
-            yield {"error": str(e)}
+            with self.losing(actor):
+                refused(await actor.load.remote(self.fields | {"threads": threads}))
+                for _ in range(AHEAD):
+                    self.idle.put_nowait(actor)
+        except Exception as e:
+            self.entries.put(e)
+
+    @contextlib.contextmanager
+    def losing(self, actor):
+        """An actor that dies in the block is forgotten. UserError where it is the node's last chance."""
+        from ray.exceptions import RayActorError
+
+        try:
+            yield
+        except RayActorError as e:
+            if node := self.nodes.pop(actor, None):
+                self.deaths[node] += 1
+                if self.deaths[node] == LOSSES:
+                    raise cli.UserError(
+                        f"{last_line(e)}; an actor's {LOSSES}th end on one node: is there memory?"
+                    ) from None
+
+    async def unit(self, room, number: int, sources, done: set) -> None:
+        """Make the parts of a unit; read it again where more than an actor is lost."""
+        from ray.exceptions import RayError
+
+        for losses in range(LOSSES + 1):
+            try:
+                async with room:
+                    return self.entries.put((number, await self.pieces(number, sources, done)))
+            except* RayError as e:
+                if losses == LOSSES:
+                    raise cli.UserError(f"{sources[0].url}: {last_line(first(e))}; {LOSSES} times") from None
+
+    async def pieces(self, unit: int, sources, done: set) -> int:
+        """Hand the pieces of a unit to actors and their answers to writers: how many parts it has."""
+        part, scoring, count = None, [], 0
+        async with asyncio.TaskGroup() as group:
+            pieces = self.reader.remote(sources, *self.read, done)
+            async for reference in pieces:
+                number = refused(await reference)
+                if scoring and number != part:
+                    group.create_task(self.part(unit, part, scoring, done))
+                    scoring = []
+                if isinstance(number, tuple):
+                    return number[0]
+                part, piece = number, await anext(pieces)
+                scoring.append(group.create_task(self.ask(await self.idle.get(), "answers", piece)))
+        return count
+
+    async def ask(self, actor, method: str, *words):
+        """A reference to what an actor makes, this one or, where that is lost, others."""
+        while True:
+            with self.losing(actor):
+                status, made = getattr(actor, method).options(num_returns=2).remote(*words)
+                refused(await status)
+                self.idle.put_nowait(actor)
+                return made
+            actor = await self.idle.get()
+
+    async def part(self, unit: int, number: int, scoring, done: set) -> None:
+        pieces = await asyncio.gather(*scoring)
+        made = await self.ask(await self.idle.get(), "write", self.out.address, self.out.path(unit, number), *pieces)
+        self.entries.put(await made)
+        done.add(number)
 
 
-class Scorer:
-    """A piece becomes a part in memory; the model is loaded once."""
-
-    def __init__(self, job, sources):
-        self.sources = sources
-        self.scorer = scorer.Scorer(job)
-
-    def __call__(self, row):
-        return failing(self.scored)(row)
-
-    def scored(self, row):
-        source, number = int(row["source"]), int(row["number"])
-        made, right = self.scorer.part(self.sources[source], number, unpacked(row["table"]))
-        return {"source": source, "number": number, "table": packed(made), "right": -1 if right is None else right}
+def refused(value):
+    """A value of the cluster's; raised where it is a UserError."""
+    if isinstance(value, cli.UserError):
+        raise value
+    return value
 
 
-def packed(table) -> bytes:
-    import pyarrow as pa
-
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    return sink.getvalue().to_pybytes()
+def first(e: BaseException) -> BaseException:
+    """The first exception of nested groups, a UserError before others."""
+    while isinstance(e, BaseExceptionGroup):
+        e = (e.subgroup(cli.UserError) or e).exceptions[0]
+    return e
 
 
-def unpacked(data: bytes):
-    import pyarrow as pa
-
-    return pa.ipc.open_stream(data).read_all()
+def last_line(e: Exception) -> str:
+    return (str(e).strip().splitlines() or [type(e).__name__])[-1][:200]
 
 
-def writer(folder: str):
-    """A function that writes a scored piece as a part: a row is its entry in the manifest."""
+def made(args, wanted, rows: int, out, progress):
+    """Make what is missing, on a cluster; yield the entries of its parts, and (unit, how many parts) of what is whole.
 
-    def write(row):
-        entry = parts.write(folder, parts.name(int(row["source"]), int(row["number"])), unpacked(row["table"]))
-        return entry | {"right": int(row["right"])}
-
-    return failing(write)
-
-
-def dataset(job, sources, out, nodes):
-    """The stages, not started."""
-    import ray
-    from ray.data import ActorPoolStrategy, DataContext
-
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    for name in ("ray.data", "ray._private"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    context.target_max_block_size = 1  # a piece a block: what is lost with a node is a piece
-    cpus = min(n["Resources"]["CPU"] for n in nodes)
-    job = dataclasses.replace(
-        job, threads=job.threads or max(1, int(cpus)), model=job.model.resolve(), tokenizer=job.tokenizer.resolve(),
-        rerun=job.rerun and job.rerun.resolve(),
-    )  # fmt: skip
-    folder = out.address if "://" in out.address else os.path.realpath(out.address)
-    done = [out.done(i) for i in range(len(sources))]
-    rows = ray.data.from_items([{"source": i} for i in range(len(sources))], override_num_blocks=len(sources))
-    read = Reader(sources, job.wanted, job.rows, done, len(job.texts))
-    pieces = rows.flat_map(read.__call__, num_cpus=SMALL)
-    scored = pieces.map(
-        Scorer,
-        fn_constructor_args=(job, sources),
-        compute=ActorPoolStrategy(min_size=1, max_size=len(nodes), max_tasks_in_flight_per_actor=2),
-        num_cpus=max(cpus - SPARE, SPARE),
-    )
-    return scored.map(writer(folder), num_cpus=SMALL)
-
-
-def made(address: str, patience: float, job: scorer.Job, sources, out):
-    """Make the parts that are not there; yield their entries as they come.
-
-    Raises UserError where there is no cluster, where it fails, and where no part comes for `patience` seconds.
+    Raises UserError where there is no cluster, where it fails, and where no part comes for --patience seconds.
     """
-    nodes = connect(address)
-    print(f"Ray: {len(nodes)} nodes, {len(sources)} files", flush=True)
-    coming = queue.SimpleQueue()
-
-    def drive():
-        try:
-            for row in dataset(job, sources, out, nodes).iter_rows():
-                coming.put(row)
-            coming.put(None)
-        except Exception as e:  # Ray's errors are of many kinds
-            coming.put(e)
-
-    threading.Thread(target=drive, daemon=True).start()
+    connect(args.cluster)
+    cluster = Cluster(args, wanted, rows, out)
+    missing = out.missing()
+    threading.Thread(target=lambda: asyncio.run(cluster.run(missing)), daemon=True).start()
     while True:
         try:
-            row = coming.get(timeout=patience)
+            entry = cluster.entries.get(timeout=args.patience)
         except queue.Empty:
-            raise cli.UserError(stuck(patience, out)) from None
-        if row is None:
+            raise cli.UserError(stuck(args.patience, out)) from None
+        if entry is None:
             return
-        if isinstance(row, Exception):
-            why = str(row).strip().splitlines()[-1][:300]
-            raise cli.UserError(f"CLUSTER={address}: {why}; run it again") from None
-        if row.get("error"):
-            raise cli.UserError(row["error"])
-        right = row.pop("right")
-        yield {k: row[k] for k in ("part", "input", "first", "rows", "bytes", "sha256")} | {
-            "right": None if right < 0 else right
-        }
+        if isinstance(entry, Exception):
+            raise (
+                entry
+                if isinstance(entry, cli.UserError)
+                else cli.UserError(f"CLUSTER={args.cluster}: {last_line(entry)}")
+            )
+        progress(entry["rows"] if isinstance(entry, dict) else 0)
+        yield entry
 
 
 def stuck(patience: float, out) -> str:
     """What is known of a job that makes no progress."""
     import ray
 
-    nodes = alive()
-    free = ray.available_resources().get("CPU", 0)
+    nodes, free = sum(n["Alive"] for n in ray.nodes()), ray.available_resources().get("CPU", 0)
     return (
-        f"score to {out.address}: no part in {patience:g} s, {len(out.parts)} are done; "
-        f"{len(nodes)} nodes alive, {free:g} processors free; see `ray status`, then run it again: it goes on"
+        f"score to {out.address}: no part in {patience:g} s, {len(out.parts)} are done; {nodes} nodes alive, "
+        f"{free:g} processors free; see `ray status`, then run it again: it goes on"
     )

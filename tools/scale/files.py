@@ -1,26 +1,52 @@
-"""Files of sentences, wherever they lie: TSV, CSV, JSON lines and Parquet, read once, in constant memory.
+"""Files of texts, wherever they lie: TSV, CSV, JSON lines and Parquet, read once, in constant memory.
 
-    for number, table in files.blocks(source, ["sentence"], rows=65536): ...
+    wanted = files.Wanted(task, names=("negative", "positive"), texts=(("text",),))
+    for table in files.tables(source, wanted): ...
+    pyarrow.Table: file: string, row: int64, text0: string, error: string
 
-An address is any of fsspec's: a path, file://, s3:// (with s3fs). It names a file, a folder or a glob (`*`). Of a
-folder all files count whose names end in .tsv .csv .jsonl .parquet, perhaps with .gz .bz2 or .xz behind, at any depth, but
-not those whose own or folder's name begins with a dot or an underscore.
+An address is any of fsspec's: a path, file://, s3:// (with s3fs), or - for standard input. It names a file, a folder or
+a glob (`*`). Of a folder all files count whose names end as KINDS says, in any case, perhaps with .gz .bz2 .xz or .zst
+behind, at any depth, but not those whose own or folder's name begins with a dot or an underscore.
+
+A TSV has no quotes, CSV is RFC 4180's, JSON is an object a line. Text files are read by the standard library: Arrow's
+readers stop at the first row that is amiss, name no line, and take what follows an open quote for text.
 """
 
+import bz2
 import contextlib
+import csv
 import dataclasses
+import gzip
+import io
 import itertools
+import json
 import lzma
+import math
+import re
+import sys
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
+from tools.base import tasks
 from tools.make import cli
 
-KINDS = (".tsv", ".csv", ".jsonl", ".parquet")
-PACKED = (".gz", ".bz2", ".xz")
-BLOCK = 1 << 18  # bytes of a text file at a time: no row is longer, and Arrow reads 32 of them ahead
+JSON = ".jsonl"
+KINDS = {k: k for k in (".tsv", ".csv", ".parquet")} | dict.fromkeys((JSON, ".ndjson", ".json"), JSON)
+BATCH = 4096  # rows read at a time
+LARGEST = 1 << 26  # characters of a row of a text file, at most
 BROKEN = (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error)  # what a file that is not whole raises
-BATCH = 4096  # rows read at a time from Parquet
+NO_TEXT = ((b"\x1f\x8b", "gzip; name it .gz"), (b"\xff\xfe", "UTF-16; convert it"), (b"\xfe\xff", "UTF-16; convert it"))
+
+
+def zstd(file):
+    import pyarrow as pa
+
+    return pa.CompressedInputStream(file, "zstd")
+
+
+PACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": zstd}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,36 +55,88 @@ class Source:
 
     url: str
     name: str
-    size: int
-    mark: str
+    size: int = 0
+    mark: str = ""
 
     @property
-    def kind(self) -> str:
-        return next((s for s in reversed(PurePosixPath(self.name).suffixes) if s not in PACKED), "")
-
-    def open(self):
-        import fsspec
-
-        return fsspec.open(self.url, "rb", compression="infer")
+    def suffixes(self) -> tuple[str, str]:
+        """(what KINDS makes of its name's suffix, or nothing; the suffix of PACKED behind that, or nothing)."""
+        *_, last, packed = ["", "", *(s.lower() for s in PurePosixPath(self.name).suffixes)]
+        return (KINDS.get(last, ""), packed) if packed in PACKED else (KINDS.get(packed, ""), "")
 
 
-def known(name: str) -> bool:
-    """Whether a path is one that we read, by its name alone."""
-    path = PurePosixPath(name)
-    suffixes = path.suffixes[-2:] if path.suffix in PACKED else path.suffixes[-1:]
-    return bool(suffixes) and suffixes[0] in KINDS and not any(p.startswith((".", "_")) for p in path.parts)
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What is read of each row.
+
+    names: of the classes; texts: the columns of the text (two of a pair), in each spelling that is known; labels: names
+    that the column of the labels may have, which a file may lack unless it is `asked`; keep: {name in the result: (column,
+    pyarrow type)}; null: a row that is amiss has no text and a reason in `error`, and stops nothing.
+    """
+
+    task: tasks.Task
+    names: tuple[str, ...]
+    texts: tuple[tuple[str, ...], ...]
+    labels: tuple[str, ...] = ()
+    asked: bool = False
+    keep: dict = dataclasses.field(default_factory=dict)
+    null: bool = False
+
+    @property
+    def bare(self) -> tuple[str, ...]:
+        """The columns of a file without a header, if it may be one: nobody said what its columns are called."""
+        return self.task.bare if self.texts == self.task.text else ()
+
+    def columns(self, there: list[str], where: str) -> tuple[tuple[str, ...], list[str]]:
+        """(the columns of the text, that of the label if any) of a file that has the columns `there`.
+
+        Raises UserError for one that is missing, or there twice.
+        """
+        texts = next((t for t in self.texts if set(t) <= set(there)), self.texts[-1])
+        label = [name for name in self.labels if name in there][:1] or list(self.labels[:1] if self.asked else ())
+        for name in (*texts, *label, *(column for column, _ in self.keep.values())):
+            if (count := there.count(name)) != 1:
+                fault = f"{count} columns are called {name}" if count else f"no column {name}"
+                raise cli.UserError(f"{where}: {fault}; it has {', '.join(there)[:200]}; see COLUMNS= and KEEP=")
+        return texts, label
+
+    def label(self, value) -> int | float | None:
+        """The class number or score that a label spells, None where it is unknown; UserError for any other."""
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return None
+        text = str(int(value) if isinstance(value, bool) else value).strip()
+        if not self.task.score and text.lower() not in map(str.lower, self.names):
+            text = {"true": "1", "false": "0"}.get(text.lower(), re.sub(r"\.0+$", "", text))
+        return tasks.label_of(text, self.task, list(self.names), "")
+
+
+# --- What an address names
+
+
+def local(fs) -> bool:
+    """Whether an fsspec file system is this machine's own folders."""
+    return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
+
+
+@contextlib.contextmanager
+def named(address: str):
+    """What a file system raises in the block, of whatever library, becomes one line that names the address."""
+    try:
+        yield
+    except (cli.UserError, BrokenPipeError):
+        raise
+    except Exception as e:
+        why = " ".join((str(e.strerror) if isinstance(e, OSError) and e.strerror else str(e)).split())[:200]
+        why = "no such file or folder" if isinstance(e, FileNotFoundError) else f"{type(e).__name__}: {why}"
+        raise cli.UserError(f"{address}: {why}; is it spelled right, and is this machine let in?") from None
 
 
 def system(address: str):
     """(fsspec file system, path there) of an address; UserError where no such thing is installed."""
     import fsspec
 
-    try:
+    with named(address):
         return fsspec.core.url_to_fs(address)
-    except (ImportError, ValueError) as e:
-        raise cli.UserError(
-            f"{address}: {e}; make score installs what s3:// needs, others are yours to install"
-        ) from None
 
 
 def mark(info: dict) -> str:
@@ -67,97 +145,264 @@ def mark(info: dict) -> str:
     return str(next((info[k] for k in keys if info.get(k)), ""))
 
 
-def sources(address: str) -> list[Source]:
-    """The files that an address names, by name; UserError where there is none."""
+def sources(address: str) -> tuple[list[Source], list[str]]:
+    """(the files that an address names, by name; the names of files left out); UserError where there is none."""
+    if address == "-":
+        return [Source("-", "-")], []
     fs, path = system(address)
-    if any(sign in address for sign in "*?["):
-        top, found = path.split("*")[0].split("?")[0].split("[")[0].rpartition("/")[0], fs.glob(path, detail=True)
-    elif fs.isdir(path):
-        top, found = path.rstrip("/"), fs.find(path, detail=True)
-    else:
-        top, found = path.rpartition("/")[0], {path: fs.info(path)} if fs.exists(path) else {}
-    below = lambda name: name[len(top) :].lstrip("/")
-    infos = {below(name): (name, info) for name, info in found.items() if info["type"] == "file" and known(below(name))}
-    if not infos:
-        raise cli.UserError(f"{address}: no file there that ends in {' '.join(KINDS)}; name a file, a folder or a glob")
-    return [Source(fs.unstrip_protocol(p), name, i["size"], mark(i)) for name, (p, i) in sorted(infos.items())]
+    good, others = [], []
+    with named(address):
+        top, infos = listed(fs, path)
+        for one, info in sorted(infos.items()):
+            name = one[len(top) :].lstrip("/")
+            if any(part.startswith((".", "_")) for part in PurePosixPath(name).parts):
+                continue
+            source = Source(one if local(fs) else fs.unstrip_protocol(one), name, info["size"] or 0, mark(info))
+            (good if source.suffixes[0] and info["type"] == "file" else others).append(source)
+    for source in good:
+        if source.name.encode(errors="replace").decode() != source.name:
+            raise cli.UserError(f"{address}: the name {ascii(source.name)} is not UTF-8; rename that file")
+    if not good:
+        kinds = f"{' '.join(KINDS)}, nor one of these with {' '.join(PACKED)} behind"
+        raise cli.UserError(f"{address}: no file there that ends in {kinds}; name a file, a folder or a glob")
+    return good, [source.name for source in others]
 
 
-def batches(source: Source, file, columns: list[str]):
-    """Yield pyarrow record batches of some columns (all if none) of an open file; pyarrow's own errors."""
-    import pyarrow as pa
-    from pyarrow import csv, json, parquet
-
-    if source.kind == ".parquet":
-        yield from parquet.ParquetFile(file).iter_batches(BATCH, columns=columns or None)
-    elif source.kind == ".jsonl":
-        options = json.ParseOptions(explicit_schema=pa.schema([(name, pa.string()) for name in columns[:1]]))
-        yield from json.open_json(file, json.ReadOptions(block_size=BLOCK, use_threads=False), options)
-    else:
-        quoted = source.kind == ".csv"
-        parse = {"newlines_in_values": True} if quoted else {"delimiter": "\t", "quote_char": False}
-        types = {name: pa.string() for name in columns}
-        yield from csv.open_csv(
-            file,
-            csv.ReadOptions(block_size=BLOCK, use_threads=False),  # its threads end a process that stops on an error
-            csv.ParseOptions(**parse),
-            csv.ConvertOptions(include_columns=columns, column_types=types, strings_can_be_null=False),
-        )
+def listed(fs, path: str) -> tuple[str, dict]:
+    """(the folder that names begin below, {path: what the file system says of it})."""
+    if fs.isdir(path):
+        return path.rstrip("/"), fs.find(path, detail=True)
+    if (signs := re.search(r"[*?[]", path)) and not fs.exists(path):
+        return path[: signs.start()].rpartition("/")[0], fs.glob(path, detail=True)
+    return path.rpartition("/")[0], {path: fs.info(path)}
 
 
-def spelled(source: Source, spellings):
-    """Which of several spellings of some columns a file has: the first one; the last where it has none."""
-    import pyarrow as pa
-
-    with contextlib.suppress(pa.ArrowException, *BROKEN), source.open() as file:  # said when it is read
-        first = next(batches(source, file, []), None)
-        there = set() if first is None else set(first.schema.names)
-        return next((names for names in spellings if set(names) <= there), spellings[-1])
-    return spellings[-1]
+def today(source: Source) -> Source:
+    """The source as it is by now; UserError where it is gone."""
+    fs, path = system(source.url)
+    with named(source.url):
+        fs.invalidate_cache()
+        info = fs.info(path)
+        return dataclasses.replace(source, size=info["size"], mark=mark(info))
 
 
-def tables(source: Source, columns: list[str], texts: int = 1):
-    """Yield the rows of a file as pyarrow tables of `columns`, the first `texts` as strings.
+def digest(source: Source) -> str | None:
+    """sha256 of a file of this machine; None of another's, whose ETag is its mark."""
+    fs, path = system(source.url)
+    return cli.sha256(path) if local(fs) else None
 
-    UserError names what is amiss, and where.
+
+# --- The rows of one file: reader(file, ...) is (its columns, read); read(columns) yields (line, {column: value}, fault)
+
+
+def characters(file, where: str):
+    """A file's text, which is UTF-8; a byte that is not becomes half a surrogate pair, and a fault of its row.
+
+    Raises UserError for gzip and UTF-16.
     """
-    import pyarrow as pa
-    from pyarrow import compute
+    file = file if hasattr(file, "peek") else io.BufferedReader(file)
+    if fault := next((fault for sign, fault in NO_TEXT if file.peek(4).startswith(sign)), None):
+        raise cli.UserError(f"{where}: not UTF-8 text but {fault}")
+    return io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
 
-    first = 0
+
+def lines(text, where: str) -> Iterator[str]:
+    """The lines of a text; UserError for one that is too long for any row."""
+    while line := text.readline(LARGEST + 1):
+        if len(line) > LARGEST:
+            raise cli.UserError(f"{where}: a line of more than {LARGEST} characters; are these rows?")
+        yield line
+
+
+def fields(text, where: str, kind: str) -> Iterator[tuple[int, list[str]]]:
+    """(line, fields) of each row of a TSV or CSV that is not empty; UserError for quotes that are not closed."""
+    csv.field_size_limit(LARGEST)
+    how = {"strict": True} if kind == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    rows, first = csv.reader(lines(text, where), **how), 1
     try:
-        with source.open() as file:
-            for batch in batches(source, file, columns):
-                if missing := [c for c in columns if c not in batch.schema.names]:
-                    raise cli.UserError(
-                        f"{source.url}: no column {missing[0]}; it has {' '.join(batch.schema.names)[:200]}"
+        for row in rows:
+            if row:
+                yield first, row
+            first = rows.line_num + 1
+    except csv.Error as e:
+        fault = "a quote that is not closed" if re.search("end of data|limit", str(e)) else f"quotes amiss ({e})"
+        raise cli.UserError(f"{where}: line {first}: the row that begins here has {fault}; mend its quotes") from None
+
+
+def separated(rows, where: str, bare: tuple[str, ...]):
+    """The reader of a TSV or CSV. bare: the columns of a file without a header, if it may be one. UserError: an empty one."""
+    _, header = first = next(rows, (1, []))
+    if not header:
+        raise cli.UserError(f"{where}: empty; its first line must name its columns")
+    if len(header) == len(bare) and not set(header) & set(bare):
+        rows, header = itertools.chain([first], rows), list(bare)
+
+    def read(columns):
+        places = [(name, header.index(name)) for name in columns]
+        for line, row in rows:
+            if len(row) == len(header):
+                yield line, {name: row[place] for name, place in places}, None
+            else:
+                yield line, {}, f"{len(row)} columns, the header has {len(header)}"
+
+    return header, read
+
+
+def json_lines(text, where: str):
+    """The reader of JSON lines; its columns are the first row's, to which others may be added."""
+
+    def objects():
+        for number, line in enumerate(lines(text, where), 1):
+            try:
+                if line.strip():
+                    value = json.loads(line)
+                    yield (
+                        number,
+                        value if isinstance(value, dict) else {},
+                        None if isinstance(value, dict) else NO_OBJECT,
                     )
-                table = pa.Table.from_batches([batch]).select(columns)
-                for k, name in enumerate(columns[:texts]):
-                    text = table[name].cast(pa.string())
-                    empty = compute.fill_null(compute.equal(compute.utf8_trim_whitespace(text), ""), True)
-                    if compute.any(empty).as_py():
-                        row = first + compute.index(empty, True).as_py()
-                        raise cli.UserError(f"{source.url}: row {row} (from 0): no {name}; write one or drop the row")
-                    table = table.set_column(k, name, text)
-                first += len(table)
-                yield table
-    except (pa.ArrowException, *BROKEN) as e:
-        why = str(e).strip("'\"").splitlines()[0][:200]
-        raise cli.UserError(f"{source.url}: near row {first} (from 0): {why}; mend it, or take it out") from None
+            except (ValueError, RecursionError) as e:
+                yield number, {}, f"{NO_OBJECT} ({str(e)[:60]})"
+
+    rows = objects()
+    first = next(rows, None)
+    return list(first[1] if first else ()), lambda columns: itertools.chain([first] if first else [], rows)
 
 
-def blocks(source: Source, columns: list[str], rows: int, done=(), texts: int = 1):
-    """Yield (number, table of `rows` rows, the last one of fewer) of a file, but for the numbers in `done`."""
+NO_OBJECT = "no JSON object on this line; `jq -c .` writes one a line, `jq -c '.[]'` those of an array"
+
+
+def parquet_rows(file):
+    """The reader of Parquet, whose columns have types."""
+    from pyarrow import parquet
+
+    whole = parquet.ParquetFile(file)
+
+    def read(columns):
+        for batch in whole.iter_batches(BATCH, columns=columns):
+            yield from ((None, record, None) for record in batch.select(columns).to_pylist())
+
+    return whole.schema_arrow, read
+
+
+class Open(NamedTuple):
+    """A file that is read: the columns it names, of Parquet with their types; read(columns) its rows; tell() its bytes so far."""
+
+    kind: str
+    columns: list[str]
+    types: dict
+    read: Callable
+    tell: Callable
+
+
+@contextlib.contextmanager
+def opened(source: Source, bare=()):
+    """An Open of a file. Raises UserError, which names the file, for whatever is amiss with it."""
     import pyarrow as pa
 
-    waiting, count, number = [], 0, itertools.count()
-    for table in itertools.chain(tables(source, columns, texts), [None]):
-        while count >= rows or (table is None and count):
-            whole = pa.concat_tables(waiting).combine_chunks()
-            if (k := next(number)) not in done:
-                yield k, whole.slice(0, rows)
-            waiting, count = [whole.slice(rows)], max(0, count - rows)
-        if table is not None:
-            waiting.append(table)
-            count += len(table)
+    where, (kind, packed) = source.url, source.suffixes
+    try:
+        with contextlib.ExitStack() as held:
+            if where == "-":
+                raw = file = sys.stdin.buffer
+                kind = JSON if file.peek(1)[:1] in (b"{", b"[") else ".tsv"
+            else:
+                fs, path = system(where)
+                raw = file = held.enter_context(fs.open(path, "rb"))
+                file = held.enter_context(PACKED[packed](raw)) if packed else raw
+            if kind == ".parquet":
+                schema, read = parquet_rows(file)
+                yield Open(kind, schema.names, dict(zip(schema.names, schema.types, strict=True)), read, lambda: 0)
+                return
+            text = characters(file, where)
+            there, read = json_lines(text, where) if kind == JSON else separated(fields(text, where, kind), where, bare)
+            yield Open(kind, there, {}, read, (lambda: 0) if where == "-" else raw.tell)
+    except (pa.ArrowException, *BROKEN) as e:
+        why = (str(e).strip("'\"").splitlines() or [type(e).__name__])[0][:200]
+        raise cli.UserError(f"{where}: {why}; mend it, or take it out") from None
+
+
+def head(source: Source, wanted: Wanted) -> tuple[list[str], dict]:
+    """A file's columns, and of Parquet their types; UserError for what is amiss with them."""
+    with opened(source, wanted.bare) as file:
+        if file.kind != JSON:
+            wanted.columns(file.columns, source.url)
+        return file.columns, file.types
+
+
+def text_of(value) -> str:
+    """A text as a string; ValueError that says why it is none."""
+    if isinstance(value, (int, float)):
+        value = json.dumps(value)
+    if isinstance(value, bytes):
+        value = value.decode(errors="surrogateescape")
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"a {type(value).__name__}, not a text")
+    if not value or not value.strip():
+        raise ValueError("no text")
+    if not value.isascii() and value.encode(errors="replace").decode() != value:
+        raise ValueError("not UTF-8")
+    return value
+
+
+def kept(value, kind):
+    """A value that is handed on as it is; for a column of strings as written, bytes that are not UTF-8 spelled out."""
+    import pyarrow as pa
+
+    if kind != pa.string() or value is None:
+        return value
+    if isinstance(value, bytes):
+        value = value.decode(errors="surrogateescape")
+    if isinstance(value, (bool, int, float, list, dict)):
+        value = json.dumps(value, ensure_ascii=False, default=str)
+    value = str(value)
+    return value if value.isascii() else value.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def tables(source: Source, wanted: Wanted, tally=None) -> Iterator:
+    """Yield the rows of a file as pyarrow tables: file, row (from 0), text0 (text1), what is kept, truth, error.
+
+    tally: an object whose rows and bytes are counted up. Raises UserError for what is amiss with the file, and, unless
+    wanted.null, for the first row that is, with its number and line.
+    """
+    first = told = 0
+    with opened(source, wanted.bare) as file:
+        there, keep = file.columns, [column for column, _ in wanted.keep.values()]
+        if file.kind == JSON:  # whose first row need not have all
+            there = list(dict.fromkeys([*there, *keep, *wanted.labels[: wanted.asked], *wanted.texts[-1]]))
+        texts, label = wanted.columns(there, source.url)
+        rows = file.read(list(dict.fromkeys([*texts, *label, *keep])))
+        while batch := list(itertools.islice(rows, BATCH)):
+            yield table(source, wanted, texts, label, first, batch)
+            first += len(batch)
+            if tally:
+                tally.rows, tally.bytes, told = tally.rows + len(batch), tally.bytes + file.tell() - told, file.tell()
+
+
+def table(source: Source, wanted: Wanted, texts, label, first: int, batch):
+    """One table of `tables`, of rows from number `first` on. Raises UserError as they do."""
+    import pyarrow as pa
+
+    answers, truth, faults = [], [], []
+    for k, (line, record, fault) in enumerate(batch, first):
+        answer, true = [None] * len(texts), None
+        try:
+            if not fault:
+                answer = [text_of(record.get(name)) for name in texts]
+                true = wanted.label(record.get(label[0])) if label else None
+        except (ValueError, cli.UserError) as e:
+            fault = str(e).removeprefix(": ").removesuffix("; mend it")
+        if fault and not wanted.null:
+            where = f"row {k} (from 0)" + (f", line {line}" if line else "")
+            raise cli.UserError(f"{source.url}: {where}: {fault}; mend it, or give ON_BAD=null")
+        answers.append(answer), truth.append(true), faults.append(fault)
+    columns = {
+        "file": pa.array([source.name] * len(batch)),
+        "row": pa.array(range(first, first + len(batch)), pa.int64()),
+    }
+    columns |= {f"text{k}": pa.array(column, pa.string()) for k, column in enumerate(zip(*answers, strict=True))}
+    for name, (column, kind) in wanted.keep.items():
+        columns[name] = pa.array([kept(record.get(column), kind) for _, record, _ in batch], kind)
+    if wanted.labels:
+        columns["truth"] = pa.array(truth, pa.float32() if wanted.task.score else pa.int32())
+    return pa.table(columns | {"error": pa.array(faults, pa.string())})

@@ -1,140 +1,275 @@
-"""Score files of any number: a class and two logits a row, as Parquet parts and a manifest.
+"""Score texts: a class, its name and its probability for each row of files, folders, buckets or standard input.
 
     python -m tools.scale.score --model model.native --tokenizer_path checkpoint --input 'reviews/*.csv' \\
         --columns text --keep id --save_path scored
     make score INPUT='reviews/*.csv' OUT=scored COLUMNS=text KEEP=id
+    zcat reviews.jsonl.gz | make -s score INPUT=- OUT=- COLUMNS=text > answers.jsonl
 
-Inputs and outputs are addresses: a folder here, s3://bucket/folder (tools/scale/files.py). The rows of each file are
-cut after every --rows; each piece becomes one part, a function of its rows, the model and the options alone: whichever
-machine makes it, its bytes are the same. Columns: file, row (from 0, within the file), those of --keep, prediction (the
-class from 0, null where the best logits are equal), label (its name), logit0, logit1 ... A run that was killed goes on:
-the parts that its manifest names are not made again. Behind the column of the sentences, --columns may name that of
-their labels: then the accuracy is printed, equal logits counting as wrong.
+Inputs and outputs are addresses: a path here, s3://bucket/folder (tools/scale/files.py). --save_path is a folder of Parquet
+parts, a file that ends in .csv .tsv .jsonl or .parquet, or - for standard output (tools/scale/parts.py). Columns: file, row
+(from 0, within the file), those of --keep, prediction (the class from 0, null where the best logits are equal), label (its
+name), probability, with --logits also logit0, logit1 ..., truth (the class that --columns' last one says), with --on_bad null
+also error. A kept column of one of these names is called input_... there.
 
---cluster: the same on the nodes of a Ray cluster, `auto` (the one of this machine) or an address
-(tools/scale/cluster.py). Sentences/s is end to end, loading the model included.
+The rows of --rows become one part, a function of its rows, the model and the options alone: whichever machine makes it, its
+bytes are the same. A run that was killed goes on. --cluster: the same on the nodes of a Ray cluster, `auto` (the one of this
+machine) or an address (tools/scale/cluster.py). Sentences/s is end to end, loading the model included.
 """
 
 import argparse
 import contextlib
 import dataclasses
 import fcntl
+import itertools
+import shlex
+import sys
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools.base import tasks
-from tools.cpu import score as one_file
 from tools.make import cli, run
 from tools.scale import cluster, files, parts, scorer
 
-ROWS = 1 << 16
+OURS = {"file", "row", "text0", "text1", "prediction", "label", "probability", "truth", "error"}
+PARTS = 10_000  # bytes of input for each row of a part: about a hundred parts of rows of a hundred bytes
 
 
 def parse():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--model", required=True, type=Path, help="compiled with open batch and length (SEQ=real)")
-    p.add_argument("--tokenizer_path", required=True, type=Path, help="checkpoint folder")
-    p.add_argument("--input", required=True, help="a file, folder or glob: TSV, CSV, JSON lines or Parquet")
+    p.add_argument("--model", type=Path, help="compiled with open batch and length (SEQ=real)")
+    p.add_argument("--tokenizer_path", type=Path, help="checkpoint folder")
+    p.add_argument("--input", help="a file, folder or glob of TSV, CSV, JSON lines or Parquet; - is standard input")
     p.add_argument("--columns", nargs="+", default=[], help="of the text, perhaps of the labels (the task's own)")
     p.add_argument("--keep", nargs="*", default=[], help="columns that are handed on")
+    p.add_argument("--on_bad", choices=("stop", "null"), default="stop", help="what a row that is amiss does")
+    p.add_argument("--logits", action="store_true", help="also the logits")
     p.add_argument("--batchsize", type=int, default=8, help="sentences of a request, at most (%(default)s)")
-    p.add_argument("--max_len", type=int, default=128, help="tokens a sentence is cut to (%(default)s)")
+    p.add_argument("--max_len", type=int, default=0, help="tokens a text is cut to (the model's own maximum)")
     p.add_argument("--rerun", type=Path, help="fp32 graph for the rows that are too close to call")
     p.add_argument("--margin", type=float, default=0.0, help="logits less apart than this are (%(default)s)")
     p.add_argument("--threads", type=int, default=0, help="cores (all if 0)")
     p.add_argument("--task", default=tasks.DEFAULT, help="what is asked (tools/base/tasks.py, %(default)s)")
-    p.add_argument("--rows", type=int, default=ROWS, help="of a part (%(default)s)")
+    p.add_argument("--rows", type=int, default=0, help="of a part (65,536 or more, for about a hundred parts)")
     p.add_argument("--cluster", help="auto or an address of Ray; none: this machine")
     p.add_argument(
         "--patience", type=float, default=900, help="seconds without a part after which a cluster has failed"
     )
-    p.add_argument("--save_path", required=True, help="folder of the parts")
+    p.add_argument("--check", action="store_true", help="only compare what lies there with its manifest")
+    p.add_argument("--save_path", required=True, help="folder of the parts, a file, or -")
     args = p.parse_args()
+    args.columns, args.keep = (shlex.split(" ".join(words)) for words in (args.columns, args.keep))
+    if not args.check and not (args.model and args.tokenizer_path and args.input):
+        p.error("--model, --tokenizer_path and --input are needed")
     if bool(args.rerun) != (args.margin > 0):
         p.error(f"--margin {args.margin}: needs --rerun and a number above 0")
-    for name in ("batchsize", "rows"):
-        if getattr(args, name) < 1:
-            p.error(f"--{name} {getattr(args, name)}: must be 1 or more")
-    job = scorer.Job(
-        args.model, args.tokenizer_path, args.task,
-        tuple(args.columns or tasks.known(args.task).text[-1]), tuple(args.keep), args.batchsize, args.max_len, args.rows,
-        args.threads, args.rerun, args.margin,
-    )  # fmt: skip
-    few = len(tasks.known(job.task).text[0])
-    if not 0 <= len(job.columns) - few <= 1:
-        p.error(f"--columns {' '.join(job.columns)}: the task {job.task} has {few} of text, and one label")
-    ours = ("file", "row", "prediction", "label", *(f"logit{i}" for i in range(1000)))
-    if twice := [c for c in job.keep if c in (*job.texts, *ours)]:
-        p.error(f"--keep {twice[0]}: a column of the text or of the result")
-    return args, job
+    if args.batchsize < 1 or args.rows < 0:
+        p.error(f"--batchsize {args.batchsize} --rows {args.rows}: must be 1 or more")
+    few = len(tasks.known(args.task).text[0])
+    if args.columns and not 0 <= len(args.columns) - few <= 1:
+        p.error(f"--columns {' '.join(args.columns)}: the task {args.task} has {few} of text, and one label")
+    if args.input == "-" and args.save_path != "-":
+        p.error("--input -: goes to --save_path -; send that to a file")
+    return args
 
 
-def config(job: scorer.Job) -> dict:
+def wanted(args, names, sources) -> files.Wanted:
+    """What is read of each row; the columns of all files are looked at. UserError for what is amiss with one."""
+    task, keep = tasks.known(args.task), {}
+    for column in dict.fromkeys(args.keep):
+        name = column
+        while name in OURS | keep.keys() or name.removeprefix("logit").isdigit():
+            name = f"input_{name}"
+        keep[name] = (column, None)
+    few = len(task.text[0])
+    texts = (tuple(args.columns[:few]),) if args.columns else task.text
+    labels = tuple(args.columns[few:]) if args.columns else task.label
+    found = files.Wanted(task, tuple(names), texts, labels, len(args.columns) > few, keep, args.on_bad == "null")
+    with ThreadPoolExecutor(parts.THREADS) as pool:
+        heads = list(pool.map(lambda source: files.head(source, found), sources if args.input != "-" else []))
+    if not args.columns and not any(set(labels) & set(there) for there, _ in heads):
+        found = dataclasses.replace(found, labels=())
+    types = {name: one_type([types.get(column) for _, types in heads]) for name, (column, _) in keep.items()}
+    return dataclasses.replace(found, keep={name: (column, types[name]) for name, (column, _) in keep.items()})
+
+
+def one_type(types):
+    """The type of a kept column: of Parquet files, one that holds all of theirs; else strings, as they are written."""
+    import pyarrow as pa
+
+    if None in types or not types:
+        return pa.string()
+    try:
+        return pa.unify_schemas([pa.schema([("x", t)]) for t in set(types)], promote_options="permissive").field(0).type
+    except pa.ArrowException:
+        return pa.string()
+
+
+def config(args, wanted: files.Wanted, rows: int) -> dict:
     """All that decides the bytes of a part, beside its rows."""
-    said = [p for p in sorted(job.tokenizer.iterdir()) if p.suffix in (".json", ".txt") and "MANIFEST" not in p.name]
+    said = [
+        p for p in sorted(args.tokenizer_path.iterdir()) if p.suffix in (".json", ".txt") and "MANIFEST" not in p.name
+    ]
     return {
-        "model": cli.sha256(job.model),
-        "rerun": job.rerun and cli.sha256(job.rerun),
-        "labels": one_file.labels_of(job.tokenizer, tasks.known(job.task)),
+        "model": cli.sha256(args.model),
+        "rerun": args.rerun and cli.sha256(args.rerun),
+        "labels": list(wanted.names),
         "tokenizer": {p.name: cli.sha256(p) for p in said},
-        "task": job.task,
-        "columns": list(job.columns),
-        "keep": list(job.keep),
-        "batchsize": job.batch,
-        "max_len": job.most,
-        "margin": job.margin,
-        "rows": job.rows,
+        "task": args.task,
+        "columns": args.columns,
+        "truth": bool(wanted.labels),
+        "keep": {name: [column, str(kind)] for name, (column, kind) in wanted.keep.items()},
+        "on_bad": args.on_bad,
+        "logits": args.logits,
+        "batchsize": args.batchsize,
+        "max_len": args.max_len,
+        "margin": args.margin,
+        "rows": rows,
     }
 
 
-def here(job: scorer.Job, sources, out):
-    """Make the parts that are not there, on this machine; yield their entries."""
-    model = scorer.Scorer(job)
-    print(f"{type(model.engine).__name__} {model.engine.precision}, {len(sources)} files", flush=True)
-    pieces = (
-        (i, source, *piece)
-        for i, source in enumerate(sources)
-        for piece in files.blocks(source, job.wanted, job.rows, out.done(i), len(job.texts))
-    )
-    for i, source, number, table in one_file.ahead(pieces):
-        made, right = model.part(source, number, table)
-        yield parts.write(out.address, parts.name(i, number), made) | {"right": right}
+class Progress:
+    """How far it is: on a terminal a line that moves, in a log a line a minute."""
+
+    def __init__(self, size: int):
+        """size: bytes of all that is to be read."""
+        self.size, self.count, self.rows, self.bytes = size, 0, 0, 0  # rows and bytes: what was read
+        self.moves = sys.stderr.isatty()
+        self.began = self.shown = time.monotonic()
+
+    def __call__(self, rows: int) -> None:
+        self.count += rows
+        if time.monotonic() - self.shown > (0.2 if self.moves else 60):
+            self.shown = time.monotonic()
+            print(f"\r{self.text()}\x1b[K" if self.moves else f"{self.text()}\n", end="", file=sys.stderr, flush=True)
+
+    def text(self) -> str:
+        from tqdm import tqdm
+
+        total = int(self.rows * self.size / self.bytes) if self.bytes and self.size > self.bytes else None
+        how = "{n_fmt} of about {total_fmt} sentences, {rate_fmt}, {remaining} left"
+        how, took = how if total else "{n_fmt} sentences, {rate_fmt}", self.shown - self.began
+        return tqdm.format_meter(self.count, total and max(total, self.count), took, unit=" sentences", bar_format=how)
+
+    def clear(self) -> None:
+        if self.moves:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def load(args, progress) -> scorer.Scorer:
+    """The model, loaded; it says what it is."""
+    found = scorer.Scorer(
+        args.model, args.tokenizer_path, progress, task=args.task, batch=args.batchsize, most=args.max_len,
+        threads=args.threads, rerun=args.rerun, margin=args.margin, logits=args.logits, null=args.on_bad == "null",
+    )  # fmt: skip
+    engine = found.engine
+    print(f"{type(engine).__name__} {engine.precision}, texts cut to {found.most} tokens", file=sys.stderr, flush=True)
+    return found
+
+
+def here(args, wanted, rows: int, out, progress):
+    """Make what is missing, on this machine; yield the entries of its parts, and (unit, how many parts) of what is whole."""
+    model = load(args, progress)
+    for unit, sources, done in out.missing():
+        tables = itertools.chain.from_iterable(files.tables(source, wanted, progress) for source in sources)
+        there = scorer.ahead(parts.pieces(tables, sys.maxsize if out.single else rows))
+        count = 0
+        for number, pieces in itertools.groupby(there, key=lambda piece: piece[0]):
+            count = number + 1
+            if number not in done:
+                yield parts.write(out.fs, out.path(unit, number), (model.answers(table) for _, table in pieces))
+        yield unit, count
+
+
+def to_pipe(args, wanted, sources) -> int:
+    """Write the answers to standard output as they come."""
+    progress = Progress(sum(source.size for source in sources))
+    model = load(args, progress)
+    tables = itertools.chain.from_iterable(files.tables(source, wanted, progress) for source in sources)
+    answers = (model.answers(table) for _, table in scorer.ahead(parts.pieces(tables, args.rows or scorer.GROUP)))
+    kind = sources[0].suffixes[0] or (files.JSON if sys.stdin.buffer.peek(1)[:1] in (b"{", b"[") else ".tsv")
+    return parts.stream(sys.stdout.buffer, files.JSON if kind == ".parquet" else kind, answers)
+
+
+def check(out: parts.Output) -> int:
+    """Compare the parts with their manifest; the exit status."""
+    count = len(out.parts)
+    faults = out.believe()
+    for name, fault in faults.items():
+        print(f"{out.folder}/{name}: {fault}")
+    print(f"{count - len(faults)} of {count} parts of {out.manifest} are as it describes them")
+    return int(bool(faults) or not count)
+
+
+def summary(out: parts.Output, task) -> None:
+    """Say what the parts hold: what was cut, repeated or amiss, and the task's metrics where they have the truth."""
+    import numpy as np
+
+    total = Counter()
+    for entry in out.parts.values():
+        total.update({key: value for key, value in entry.items() if isinstance(value, int)})
+    shares = {"cut": "longer than the model takes, and cut", "duplicates": "equal to one before it in its part",
+              "amiss": "amiss, without an answer", "rerun": "run again in fp32", "changed": "of another class in fp32"}  # fmt: skip
+    for key, text in shares.items():
+        if total[key]:
+            print(f"{total[key]} of {total['rows']} ({100 * total[key] / total['rows']:.2f} %) {text}")
+    bad = (row for name, entry in out.parts.items() if entry["amiss"] for row in out.bad(name))
+    for row in itertools.islice(bad, 10):
+        print(f"{row['file']}: row {row['row']} (from 0): {row['error']}")
+    known = [out.labelled(name) for name in out.parts] if out.config["truth"] else []
+    truth, said = (np.concatenate(values) for values in zip(*known, strict=True)) if known else ((), ())
+    for metric in task.metrics if len(truth) else ():
+        value = tasks.measure(metric, truth, said)
+        right = f"{100 * value:.2f} % ({round(value * len(truth))}/{len(truth)})"
+        print(f"{metric} " + (right if metric == "accuracy" else f"{value:.4f} ({len(truth)} rows)"))
 
 
 def main():
-    args, job = parse()
-    from tqdm import tqdm
-
+    args = parse()
     if Path("Makefile").exists():
         run.lock(Path("Makefile"), fcntl.LOCK_SH)  # nothing runs beside a measurement
-    sources = files.sources(args.input)
-    spellings = tasks.known(job.task).text
-    if not args.columns and len(spellings) > 1:
-        job = dataclasses.replace(job, columns=files.spelled(sources[0], spellings))
+    if args.check:
+        return check(parts.Output(args.save_path))
+    task = tasks.known(args.task)
+    sources, others = files.sources(args.input)
+    if others:
+        print(f"left out: {', '.join(others[:10])}{' ...' * (len(others) > 10)} ({len(others)} files)", file=sys.stderr)
+    reads = wanted(args, scorer.labels_of(args.tokenizer_path, task), sources)
+    if args.save_path == "-":
+        return print(f"{to_pipe(args, reads, sources)} sentences", file=sys.stderr)
+    with contextlib.closing(parts.Output(args.save_path)) as out:
+        return to_output(args, reads, sources, out)
+
+
+def to_output(args, wanted, sources, out) -> None:
+    """Make what is missing of the parts, and say what there is. UserError where a file would hold no row."""
     parts.apart(args.save_path, args.input, sources)
-    out = parts.Folder(args.save_path, config(job), sources)
-    kept, fresh, seconds = len(out.parts), 0, 0.0
-    if not out.complete:
-        start = time.perf_counter()
-        making = (
-            cluster.made(args.cluster, args.patience, job, sources, out) if args.cluster else here(job, sources, out)
-        )
-        with contextlib.closing(making), tqdm(desc="score", unit="sentence", disable=None) as bar:
-            for entry in making:
-                out.add(entry)
-                bar.update(entry["rows"])
-                fresh += entry["rows"]
-            out.save(complete=True)
-        seconds = time.perf_counter() - start
-    entries = out.parts.values()
-    rows = sum(e["rows"] for e in entries)
-    speed = f"{fresh / seconds:.1f} sentences/s, " if fresh else ""
-    print(f"{speed}{rows} sentences in {len(entries)} parts, {kept} of them there before")
-    if rows and all(e["right"] is not None for e in entries):
-        right = sum(e["right"] for e in entries)
-        print(f"accuracy {100 * right / rows:.2f} % ({right}/{rows})")
-    print(f"wrote {out.address}/{parts.MANIFEST}")
+    size = sum(source.size for source in sources)
+    rows = args.rows or out.config.get("rows") or max(scorer.GROUP, 1 << (size // PARTS).bit_length())
+    for line in out.resume(config(args, wanted, rows), sources):
+        print(line, flush=True)
+    kept, fresh, start = len(out.parts), 0, time.perf_counter()
+    if missing := out.missing():
+        progress = Progress(sum(source.size for _, sources, _ in missing for source in sources))
+        making = cluster.made if args.cluster else here
+        with contextlib.ExitStack() as last:
+            last.callback(out.save)
+            last.callback(progress.clear)
+            for entry in last.enter_context(contextlib.closing(making(args, wanted, rows, out, progress))):
+                if isinstance(entry, dict):
+                    out.add(entry)
+                    fresh += entry["rows"]
+                else:
+                    out.finish(*entry)
+    if out.single and not out.parts:
+        raise cli.UserError(f"{args.input}: no row there; give at least one sentence")
+    speed = f"{fresh / (time.perf_counter() - start):.1f} sentences/s, " if fresh else ""
+    count = sum(entry["rows"] for entry in out.parts.values())
+    print(f"{speed}{count} sentences in {len(out.parts)} parts, {kept} of them there before")
+    summary(out, tasks.known(args.task))
+    print(f"wrote {out.path(0, 0) if out.single else out.manifest}")
 
 
 if __name__ == "__main__":
-    cli.run(main, abrupt=True)  # Arrow reads ahead; its threads abort a process that ends while they do
+    cli.run(main)

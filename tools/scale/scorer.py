@@ -1,118 +1,222 @@
-"""A model, loaded once, and a piece of a file to a table of answers: the same here and on a cluster's nodes."""
+"""A classifier, loaded once, and a table of texts to a table of answers: the same for files, pipes, clusters and Python.
+
+    from tools.scale.scorer import Scorer
+    scorer = Scorer(model="build/minilm_sst2/default/seqreal/bs8/cpu-onnxruntime-fp32/model.onnx",
+                    tokenizer="build/minilm_sst2/default/checkpoint")
+    scorer.texts(["a charming journey", "bleak and desperate"])
+    [{'prediction': 1, 'label': 'positive', 'probability': 0.99}, {'prediction': 0, 'label': 'negative', ...}]
+
+A text that stands more than once in a table is computed once. WINDOW texts at a time are tokenised, in a thread, while the
+ones before them run, longest first; tools/cpu/plan.py's `fixed` plan cuts them into requests, so the same table and model
+give the same bytes.
+"""
 
 import dataclasses
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools.base import tasks
-from tools.cpu import score
 from tools.make import cli
-from tools.scale import files
+
+WINDOW = 4096  # texts tokenised at a time
+GROUP = 1 << 16  # rows of a table, at most
+LONGEST = 1 << 20  # tokens: more than any model has positions
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What is asked of each row, and of which model."""
+    """What is asked, and of which model."""
 
     model: Path  # compiled with open batch and length
     tokenizer: Path  # checkpoint folder
-    task: str  # of tools/base/tasks.py
-    columns: tuple[str, ...]  # of the text (two of a pair), perhaps of the labels
-    keep: tuple[str, ...]  # columns that are handed on
-    batch: int  # sentences of a request, at most
-    most: int  # tokens a sentence is cut to
-    rows: int  # of a part
-    threads: int  # 0: all cores
-    rerun: Path | None  # fp32 graph for rows whose best logits are less than `margin` apart
-    margin: float
+    task: str = tasks.DEFAULT  # of tools/base/tasks.py
+    batch: int = 8  # texts of a request, at most
+    most: int = 0  # tokens a text is cut to; 0: as many as the model takes
+    threads: int = 0  # 0: all cores
+    rerun: Path | None = None  # fp32 graph for rows whose best logits are less than `margin` apart
+    margin: float = 0.0
+    logits: bool = False  # also the logits themselves
+    null: bool = False  # a row that is amiss is handed on, with its reason
 
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The columns that hold the text."""
-        return self.columns[: len(tasks.known(self.task).text[0])]
 
-    @property
-    def wanted(self) -> list[str]:
-        """The columns that are read, those of the text first."""
-        return list(dict.fromkeys([*self.columns, *self.keep]))
+def labels_of(checkpoint, task) -> list[str]:
+    """The names of the classes: the task's, else those of the checkpoint's config.json."""
+    from tools.source import architecture
+
+    if task.labels:
+        return list(task.labels)
+    path = architecture.config_file(checkpoint)
+    return tasks.labels(task, architecture.read_config(path)["labels"], path)
+
+
+def ahead(items):
+    """The items of an iterator, each made in a thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
+
+
+def logits(engine, columns, batch: int, done=lambda rows: None):
+    """Float32 [n, labels] of n sentences, in their order; done(rows) after each request."""
+    import numpy as np
+
+    from tools.cpu import plan
+
+    rows = plan.fixed(engine, columns, batch)
+    outputs = plan.run(engine, (plan.feeds(columns, r) for r in rows), done)[0]
+    made = np.concatenate([out[0] for out in outputs])
+    found = np.empty_like(made, np.float32)
+    found[np.concatenate(rows)] = made
+    return found
 
 
 class Scorer:
-    """A model, loaded once."""
+    """A model, loaded once, for tables and lists of texts."""
 
-    def __init__(self, job: Job):
-        """Raises UserError where the model cannot do what is asked."""
+    def __init__(self, model, tokenizer, done=lambda rows: None, **job):
+        """job: the other fields of Job; done(rows) is called after each request. UserError where the model cannot do it."""
+        from tools.base import input_files
         from tools.cpu import engines
         from tools.source import tokens
 
-        self.job, self.engine, self.tried = job, engines.load(job.model, job.threads), False
+        self.job = job = Job(Path(model), Path(tokenizer), **job)
+        if not job.model.is_file():
+            raise cli.UserError(f"--model {job.model}: no such file")
+        self.engine, self.tried, self.done = engines.load(job.model, job.threads), False, done
+        inputs = [t.name for t in self.engine.inputs]
         if fixed := [t.name for t in self.engine.inputs if t.shape != (None, None)]:
             raise cli.UserError(f"--model {job.model}: input {fixed[0]} has a fixed shape; compile it with SEQ=real")
-        self.inputs, self.task = [t.name for t in self.engine.inputs], tasks.known(job.task)
-        tasks.refuse_without_types(self.inputs, self.task, job.model)
-        self.names = score.labels_of(job.tokenizer, self.task)
+        self.task = tasks.known(job.task)
+        tasks.refuse_without_types(inputs, self.task, job.model)
+        self.names = labels_of(job.tokenizer, self.task)
         self.exact = job.rerun and engines.load(job.rerun, job.threads)
+        self.most = tokens.fit(job.tokenizer, job.most or LONGEST, cut=True)
+        if self.most == LONGEST:
+            raise cli.UserError(f"{job.tokenizer}: no config.json says how many positions there are; give --max_len")
+        tokens.check(self.most, inputs)
+        self.fields = [tokens.FIELDS[input_files.ROLES[name]] for name in inputs]
         self.tokenizer = tokens.load(job.tokenizer)
-        self.most = tokens.fit(job.tokenizer, job.most, cut=True)
+        self.tokenizer.enable_truncation(self.most, direction=tokens.side(self.tokenizer))
+        self.tokenizer.no_padding()
 
-    def tokenised(self, table):
-        """Yield the rows of each model input, of score.WINDOW sentences (or pairs) at a time."""
-        from tools.source import tokens
+    def tokenised(self, texts, counts):
+        """Yield the rows of each model input, of WINDOW texts at a time; counts how many were cut."""
+        import numpy as np
 
-        columns = [table[name].to_pylist() for name in self.job.texts]
-        sentences = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
-        for start in range(0, len(sentences), score.WINDOW):
-            window = sentences[start : start + score.WINDOW]
-            yield list(tokens.ragged(self.tokenizer, window, self.most, self.inputs).values())
+        for start in range(0, len(texts), WINDOW):
+            rows = self.tokenizer.encode_batch(texts[start : start + WINDOW])
+            counts["cut"] += sum(bool(row.overflowing) for row in rows)
+            yield [[np.array(getattr(row, field), np.int64) for row in rows] for field in self.fields]
 
-    def logits(self, columns):
-        """Float32 [n, labels] of n sentences; the first time, what runs them quickest is tried.
+    def run(self, columns, counts):
+        """Float32 [n, labels] of the n rows of each input; the first time, what runs them quickest is tried.
 
         Raises UserError where the model was exported for another task.
         """
+        import numpy as np
+
+        from tools.base import output_files
         from tools.cpu import plan
 
         job = self.job
         if not self.tried:
             self.engine, _ = plan.fastest(self.engine, job.model, columns, job.batch, job.threads)
             self.tried = True
-        found = score.logits(self.engine, columns, job.batch, lambda rows: None)
+        found = logits(self.engine, columns, job.batch, self.done)
         if found.shape[1] != len(self.names):
             fault = f"{found.shape[1]} outputs, the task {job.task} has {len(self.names)} ({', '.join(self.names)})"
             raise cli.UserError(f"--model {job.model}: {fault}; export it for this task")
-        if self.exact:
-            score.rerun(self.exact, columns, found, job.margin, job.batch)
+        thin = np.flatnonzero(output_files.margins(found) < job.margin) if self.exact else ()
+        if len(thin):
+            before = found[thin].argmax(1)
+            found[thin] = logits(self.exact, [[column[i] for i in thin] for column in columns], job.batch)
+            counts["rerun"] += len(thin)
+            counts["changed"] += int((found[thin].argmax(1) != before).sum())
         return found
 
-    def part(self, source: files.Source, number: int, table):
-        """(the part as a pyarrow table, how many labels are right or None) of a table of `wanted` columns.
+    def answers(self, table):
+        """(a table of files.tables with its answers in place of its texts, a Counter of what is told of them).
 
-        Raises UserError for a label that the task does not know, and for logits that are no numbers.
+        Raises UserError for logits that are no numbers, unless the job hands on rows that are amiss.
         """
         import numpy as np
         import pyarrow as pa
+        from pyarrow import compute
 
-        found, first = (
-            np.concatenate([self.logits(c) for c in score.ahead(self.tokenised(table))]),
-            number * self.job.rows,
-        )
-        if not np.isfinite(found).all():
-            bad = first + int(np.flatnonzero(~np.isfinite(found).all(1))[0])
-            raise cli.UserError(f"{source.url}: row {bad}: NaN or infinite logits; try PRECISION=fp32")
-        values, chosen = score.answers(found, self.task, self.names)
-        answers = score.schema_of(self.task, self.names).remove(0)
-        told = {"file": pa.array([source.name] * len(table)), "row": np.arange(first, first + len(table))}
-        told |= {name: table[name] for name in self.job.keep}
-        told |= {field.name: pa.array(v, field.type) for field, v in zip(answers, values, strict=True)}
-        return pa.table(told), self.right(source, first, table, chosen)
+        columns = [table[f"text{k}"].to_pylist() for k in range(len(self.task.text[0]))]
+        texts = columns[0] if len(columns) == 1 else [None if None in t else t for t in zip(*columns, strict=True)]
+        places = {text: k for k, text in enumerate(dict.fromkeys(t for t in texts if t is not None))}
+        sound = [i for i, text in enumerate(texts) if text is not None]
+        counts = Counter(rows=len(texts), duplicates=len(sound) - len(places), cut=0)
+        found = np.full((len(texts), len(self.names)), np.nan, np.float32)
+        if places:
+            windows = ahead(self.tokenised(list(places), counts))
+            unique = np.concatenate([self.run(window, counts) for window in windows])
+            found[sound] = unique[[places[texts[i]] for i in sound]]
+        lost = np.zeros(len(texts), bool)
+        lost[sound] = ~np.isfinite(found[sound]).all(1)
+        faults = table["error"]
+        if lost.any():
+            first = int(lost.argmax())
+            where = f"{table['file'][first]}: row {table['row'][first]}"
+            if not self.job.null:
+                raise cli.UserError(f"{where}: NaN or infinite logits; try PRECISION=fp32")
+            faults = compute.if_else(pa.array(lost), "NaN or infinite logits", faults)
+        counts["amiss"] = len(faults) - faults.null_count
+        told = {name: table[name] for name in table.column_names if name not in ("text0", "text1", "truth", "error")}
+        told |= self.told(found, np.isnan(found).any(1) | lost)
+        told |= {"truth": table["truth"]} if "truth" in table.column_names else {}
+        return pa.table(told | ({"error": faults} if self.job.null else {})), counts
 
-    def right(self, source, first: int, table, chosen) -> int | None:
-        """How many classes are those of the label column; None without one, or without classes."""
-        said = self.job.columns[len(self.job.texts) :]
-        if not said or self.task.score:
-            return None
-        where = lambda row: f"{source.url}: row {row}"
-        labels = [
-            tasks.label_of(str(v), self.task, self.names, where(row))
-            for row, v in enumerate(table[said[0]].to_pylist(), first)
-        ]
-        return sum(label == value for label, value in zip(labels, chosen, strict=True))
+    def told(self, found, none) -> dict:
+        """The columns that say what float32 [n, labels] logits mean; null where `none`, bool [n], and classes where two tie.
+
+        probability: of the class, by softmax; of a score that its checkpoint does not call a regression, by the logistic
+        function.
+        """
+        import numpy as np
+        import pyarrow as pa
+        from scipy import special
+
+        from tools.base import output_files
+
+        found = np.where(none[:, None], 0, found)
+        column = lambda values, kind, mask=none: pa.array(values, kind, mask=mask)
+        if self.task.score:
+            made = {"prediction": column(found[:, 0], pa.float32())}
+            return made | (
+                {} if self.regression() else {"probability": column(special.expit(found[:, 0]), pa.float32())}
+            )
+        chosen = output_files.chosen(found)
+        tied, kind = none | (chosen < 0), pa.int8() if len(self.names) < 128 else pa.int32()
+        made = {
+            "prediction": column(chosen, kind, tied),
+            "label": column(np.array(self.names)[chosen], pa.string(), tied),
+        }
+        made |= {"probability": column(special.softmax(found, axis=1).max(1), pa.float32())}
+        return made | ({f"logit{k}": column(v, pa.float32()) for k, v in enumerate(found.T)} if self.job.logits else {})
+
+    def regression(self) -> bool:
+        """Whether a score is a number on a scale of its own, and no logit."""
+        from tools.source import architecture
+
+        said = cli.read_json(architecture.config_file(self.job.tokenizer)).get("problem_type")
+        return self.job.task == "stsb" or said == "regression"
+
+    def texts(self, texts) -> list[dict]:
+        """The answer to each text (of a pair task, each pair of them): {prediction, label, probability} and as Job says.
+
+        Raises UserError for what is no text.
+        """
+        from tools.scale import files
+
+        wanted = files.Wanted(self.task, tuple(self.names), self.task.text, null=self.job.null)
+        names, made = wanted.texts[0], []
+        rows = [(None, dict(zip(names, text if self.task.pair else [text], strict=True)), None) for text in texts]
+        for start in range(0, len(rows), GROUP):
+            table = files.table(files.Source("texts", "texts"), wanted, names, [], start, rows[start : start + GROUP])
+            made += self.answers(table)[0].drop_columns(["file", "row"]).to_pylist()
+        return made

@@ -1,1 +1,1 @@
-"""The environment: doctor, lock files, bill of materials. Imports bench and below."""
+"""The environment: made, looked at, cleaned. Imports checks and below."""

@@ -1,56 +1,126 @@
-"""Remove what was made here, and say how much that frees: build/ but for its downloads, or all that can be got again.
+"""Remove what was made here, name it, and say how much that frees: build/ but for its downloads, or all of it.
 
     python3 -m tools.setup.clean [--all .venv .venv-bench]      (or: make clean, make distclean)
 
-    kept       build/notes.txt: nothing that make made
-    clean      removed build/minilm_sst2, build/data, build/imports.mk and 4 more: 527 MB freed
+    kept       build/data/mytrain.tsv: nothing that make made
+    removed    build/data/dev.tsv
+    removed    build/minilm_sst2
+    clean      527 MB freed
 
---all also removes the downloads and the named virtual environments. Nothing else is touched: an entry of build/ that
-is not made by a target is kept and named, and so is a folder without the mark of tools/setup/install.py. A link is
-kept too, and never followed. It waits for a build that is at work. Only the
-standard library: it has to work where nothing is installed.
+--all also removes the pinned downloads and the named virtual environments. A file goes where its own prov.json, or that
+of a MANIFEST which lists it, says that make made it there, or where it is in a list below; a folder goes where
+all its files do. What else lies there is kept and named. A link is kept too, and never followed. An environment goes
+where its pyvenv.cfg and the mark or the stamp of tools/setup/install.py say that it is ours. It waits for a build that
+is at work. Only the standard library: it has to work where nothing is installed.
 """
 
 import argparse
 import fcntl
+import json
 import os
+import re
 import shutil
 from pathlib import Path
 
-from tools.make import cli, run
+from tools.make import cli, manifest, run
+from tools.make.stale import PROV
 from tools.setup import install
+from tools.source import fetch
 
-BUILD, DOWNLOADS = Path("build"), Path("build/downloads")
-# What stands in build/ beside the folders of models, which hold <weights>/source.
-OURS = {"data", "lib", "score", "verify", "reproduce", "torture", "costs", "train", "release", "container"}
-FILES = {"imports.mk", "imports.json", "given.json", "sbom.cdx.json", "ro-crate-metadata.json"}
-ELSEWHERE = (".pytest_cache", ".ruff_cache", ".hypothesis", "results/local")
+BUILD, DOWNLOADS, TABLES = Path("build"), Path("build/downloads"), Path("results/local")
+# What is made without a prov.json: lists, stamps, the tables' rows, what `make train` leaves.
+LISTED = re.compile(
+    r"build/(imports\.(mk|json)(\.\d+)?|given\.json|sbom\.cdx\.json|ro-crate-metadata\.json|"
+    r"train/(adapter\.safetensors|training\.json))|results/local/(accuracy|perf)-table\.rows"
+)
+CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", "build/.launch")
+UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}(\.tmp)?")  # of a step or a write that was killed: tempfile's names
+STAMPS = ("source", "given")
+
+
+def plain(path: Path) -> bool:
+    """Whether a path is a folder, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
 
 
 def size(path: Path) -> int:
     """Bytes that a file or a folder takes on disk; links are not followed, and a file with two names counts once."""
-    found = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
-    return sum({(s.st_dev, s.st_ino): 512 * s.st_blocks for s in map(os.lstat, found)}.values())
+    paths = [path, *path.rglob("*")] if plain(path) else [path]
+    return sum({(s.st_dev, s.st_ino): 512 * s.st_blocks for s in map(os.lstat, paths)}.values())
 
 
-def made_here(path: Path) -> bool:
-    """Whether an entry of build/ is one that make makes."""
-    if path.is_dir() and not path.is_symlink():
-        return path.name in OURS or any(path.glob("*/source"))
-    return path.name in FILES
+def made(target: Path) -> bool:
+    """Whether TARGET.prov.json says that it was made where it lies."""
+    try:
+        prov = json.loads(Path(f"{target}{PROV}").read_text("utf-8"))
+        return prov["target"] == target.as_posix() and {"recipe", "sha256"} <= prov.keys()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return False
+
+
+def listed(folder: Path) -> set[Path]:
+    """The files that a MANIFEST in this folder lists, or the manifest.json of `make score`; with the lists themselves."""
+    names: list[str] = []
+    try:
+        if made(folder / "MANIFEST"):
+            names += [*manifest.read(folder / "MANIFEST"), *manifest.summaries(folder / "MANIFEST"), *manifest.BESIDE]
+        if folder.suffix == ".parts" and (folder / "manifest.json").is_file():
+            names += [*cli.read_json(folder / "manifest.json")["parts"], "manifest.json"]
+    except (cli.UserError, OSError, KeyError, TypeError, AttributeError):
+        return set()
+    return {folder / name for name in names}
+
+
+def ours(path: Path, names: set[Path]) -> bool:
+    """Whether make made a file, or a folder with all that it holds; names: what lists in its folder and above name."""
+    target = Path(re.sub(rf"({re.escape(PROV)}|\.log)$", "", str(path)))
+    if path.is_symlink():
+        return False
+    if path.is_dir():
+        marked = manifest.marked(path) or path.as_posix() in CACHES
+        return marked or path.name == "__pycache__" or bool(UNFINISHED.fullmatch(path.name))
+    if path.name in STAMPS:
+        model = path.parts[1:2] == ("data",) or Path("models", *path.parts[1:2]).is_dir()
+        return model or made(path.parent / "checkpoint" / "MANIFEST")
+    known = path in names or LISTED.fullmatch(path.as_posix()) or UNFINISHED.fullmatch(path.name)
+    return bool(known) or made(target) or (path.parent == DOWNLOADS and target.name in fetch.read_pins())
+
+
+def split(folder: Path, names: frozenset[Path] = frozenset()) -> tuple[list[Path], list[Path]]:
+    """(what goes, what stays) of a folder, each named by the highest folder all of which does; empty ones by neither."""
+    go: list[Path] = []
+    stay: list[Path] = []
+    names = names | listed(folder)
+    for path in sorted(folder.iterdir()):
+        if ours(path, names):
+            go.append(path)
+        elif plain(path):
+            gone, left = split(path, names)
+            whole = bool(gone) != bool(left)
+            go += [path] if whole and gone else gone
+            stay += [path] if whole and left else left
+        else:
+            stay.append(path)
+    return go, stay
 
 
 def chosen(everything: bool, environments: list[Path]) -> tuple[list[Path], list[Path]]:
-    """(what to remove, what is kept because it is not ours)."""
-    entries = [p for p in sorted(BUILD.iterdir()) if p != DOWNLOADS] if BUILD.is_dir() else []
-    remove, kept = [p for p in entries if made_here(p)], [p for p in entries if not made_here(p)]
-    remove += [p for p in map(Path, ELSEWHERE) if p.is_dir() and not p.is_symlink()]
-    remove += sorted(p for top in ("tools", "test", "models") for p in Path(top).rglob("__pycache__"))
-    if everything:
-        for folder in (p for p in [DOWNLOADS, *environments] if p.exists() or p.is_symlink()):
-            ours = folder == DOWNLOADS or (folder / install.MARK).is_file()
-            (remove if ours and not folder.is_symlink() else kept).append(folder)
-    return remove, kept
+    """(what goes, what stays although it lies where make writes)."""
+    go = [p for p in map(Path, CACHES) if plain(p) and p.parent != BUILD]
+    go += sorted(p for top in ("tools", "lab", "test", "models") for p in Path(top).rglob("__pycache__"))
+    stay: list[Path] = []
+    for top in (BUILD, TABLES):
+        if top.is_symlink():
+            stay.append(top)
+        elif top.is_dir():
+            gone, left = split(top)
+            go, stay = go + gone, stay + left
+    below = lambda p: p == DOWNLOADS or DOWNLOADS in p.parents
+    if not everything:
+        return [p for p in go if not below(p)], [p for p in stay if not below(p)]
+    for folder in (p for p in environments if p.exists() or p.is_symlink()):
+        (go if plain(folder) and install.ours(folder) else stay).append(folder)
+    return go, stay
 
 
 def drop(path: Path) -> None:
@@ -66,14 +136,14 @@ def main():
     p.add_argument("--all", nargs="*", type=Path, metavar="VENV", help="the downloads and these environments too")
     args = p.parse_args()
     run.lock(Path("Makefile"), fcntl.LOCK_EX)
-    remove, kept = chosen(args.all is not None, args.all or [])
-    freed = sum(map(size, remove))
-    for path in remove:
-        drop(path)
-    for path in kept:
+    go, stay = chosen(args.all is not None, args.all or [])
+    for path in stay:
         print(f"kept       {path}: {'a link' if path.is_symlink() else 'nothing that make made'}")
-    names = ", ".join(str(p) for p in remove[:3]) + (f" and {len(remove) - 3} more" if remove[3:] else "")
-    print(f"clean      removed {names}: {freed / 1e6:,.0f} MB freed" if remove else "clean      nothing to remove")
+    freed = sum(map(size, go))
+    for path in go:
+        drop(path)
+        print(f"removed    {path}")
+    print(f"clean      {freed / 1e6:,.0f} MB freed" if go else "clean      nothing to remove")
 
 
 if __name__ == "__main__":

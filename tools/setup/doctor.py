@@ -3,6 +3,9 @@
     python3 -m tools.setup.doctor        (or: make doctor)
 
     ok       Python 3.11.7 of .venv/bin/python: everything of this project
+    ok       certificates  /usr/lib/ssl/cert.pem
+    ok       gcc (Debian 12.2.0-14+deb12u1) 12.2.0: ENGINE=native, make perf
+    ok       git version 2.39.5
     ok       disk  66,012 MB free; make accuracy takes 2,520 of it
     ok       memory  22,340 MB available; make accuracy takes 1,540 at its peak
     ok       CPU  AMD EPYC, 2 cores
@@ -18,18 +21,29 @@ Only the standard library: it has to work where nothing is installed yet. Ends w
 """
 
 import argparse
+import functools
+import importlib.util
 import platform
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 
-from tools.ascend import ais_bench
+from tools.ascend import ais_bench, atc
 from tools.base import trip
 from tools.checks import claims
-from tools.make import cli, cpu
+from tools.cpu.native import build
+from tools.make import chips, cli, cpu
+from tools.setup import install
 from tools.source import fetch
+
+
+@functools.cache
+def cpu_build(venv: Path) -> tuple:
+    """Where PyTorch's CPU build would come from, as tools/setup/install.py has it."""
+    return install.cpu_build(venv, [Path("requirements-cpu.txt")])
 
 
 def first_line(*command: str) -> str:
@@ -39,14 +53,6 @@ def first_line(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return (done.stdout or done.stderr).strip().split("\n")[0] if done.returncode == 0 else ""
-
-
-def atc(wanted: str = "auto") -> str:
-    """Where ATC is, as tools/ascend/atc.py finds it: on PATH, below ASCEND_HOME_PATH, or in a known root."""
-    if wanted in ("docker", "podman"):
-        return shutil.which(wanted) or ""
-    tool = trip.cann() if wanted == "auto" else None
-    return f"{tool['root']}/bin/atc" if tool else shutil.which(wanted) or ""
 
 
 def bench(python: str | None) -> str | None:
@@ -64,14 +70,15 @@ def trtexec() -> str | None:
 def engines(wanted: str, python: str | None) -> list[str]:
     """The engines of other chips that this machine has the tools for; `wanted` is atc's place as ATC says it, `python`
     that of ais_bench's Python as AIS_PYTHON says it."""
-    ascend = bench(python) and atc(wanted)
+    ascend = bench(python) and (atc.here() if wanted == "auto" else shutil.which(wanted))
     return [name for name, here in (("atc", ascend), ("trtexec", trtexec())) if here]
 
 
 def packages(venv: Path) -> list[tuple[bool, str]]:
-    """One line each for the engines installed in the virtual environment."""
+    """One line each for the engines installed in the virtual environment, or for what it will take and lacks."""
     if not (venv / "installed").is_file():
-        return [(False, f"{venv}: nothing installed yet; make setup (needs PyPI)")]
+        lacks = [] if importlib.util.find_spec("ensurepip") else [(False, "venv: apt install python3-venv")]
+        return [*lacks, (False, f"{venv}: nothing installed yet; make setup: {install.size(*cpu_build(venv))}")]
     names = ("torch", "onnxruntime", "openvino")
     code = f"import importlib.metadata as m; print(*[n + ' ' + m.version(n) for n in {names}], sep=', ')"
     line = first_line(str(venv / "bin" / "python"), "-c", code)
@@ -80,11 +87,20 @@ def packages(venv: Path) -> list[tuple[bool, str]]:
 
 def ours(venv: Path) -> list[tuple[bool, bool, str]]:
     """(needed by the default route, here, text) of what everything here needs."""
-    gcc = first_line("gcc", "--version")
+    lacking, git, places = build.lacking(), first_line("git", "--version"), ssl.get_default_verify_paths()
+    certificates = bool(places.cafile or (places.capath and any(Path(places.capath).iterdir())))
     return [
         (True, True, f"Python {platform.python_version()} of {sys.executable}: everything of this project"),
         (True, bool(shutil.which("make")), first_line("make", "--version") or "make: apt install make"),
-        (False, bool(gcc), gcc or "gcc: apt install gcc"),
+        (
+            True,
+            certificates,
+            f"certificates  {places.cafile or places.capath}"
+            if certificates
+            else "certificates of web servers: apt install ca-certificates",
+        ),
+        (False, not lacking, lacking or f"{first_line('gcc', '--version')}: ENGINE=native, make perf"),
+        (False, bool(git), git or "git: apt install git; without it a record names no commit"),
         *[(True, here, text) for here, text in packages(venv)],
     ]
 
@@ -95,10 +111,11 @@ def room(venv: Path) -> list[tuple[bool, bool, str]]:
     route = [rows[words] for words in ("setup", "data", "onnx", "om", "accuracy") if words in rows]
     if len(route) < 5:
         return []
-    disk = sum(float(row["disk_mb"]) for row in route[(venv / "installed").is_file() :])  # setup is the first
-    disk += (
-        sum(pin.size for name, pin in fetch.read_pins().items() if not Path("build/downloads", name).is_file()) / 1e6
-    )
+    disk = sum(float(row["disk_mb"]) for row in route[1:])  # setup is the first
+    if not (venv / "installed").is_file():
+        disk += 1000 * install.GIGABYTES["CUDA" if cpu_build(venv)[1] is None else "CPU"]
+    downloads = (pin.size for name, pin in fetch.read_pins().items() if not Path("build/downloads", name).is_file())
+    disk += sum(downloads) / 1e6
     memory = max(float(row["memory_mb"]) for row in route)
     free = shutil.disk_usage(".").free / 1e6
     kilobytes = re.search(r"MemAvailable: +(\d+)", Path("/proc/meminfo").read_text())
@@ -114,22 +131,22 @@ def engines_of_cpu() -> list[tuple[bool, bool, str]]:
     """The same of this CPU: which engine runs which precision on it, by which unit, and what the others need."""
     machine, flags = cpu.machine(), cpu.cpu_flags(limited=False)
     lines = [(True, True, f"CPU  {machine['cpu']}, {machine['cores']} cores")]
-    for engine, precisions in cpu.ENGINES.items():
-        units = {p: " ".join(sorted(units & flags)) for p, units in precisions.items()}
-        runs = [f"{p} ({units[p]})" if units[p] else p for p, need in precisions.items() if units[p] or not need]
-        lacks = [f"{p} needs {' or '.join(sorted(need))}" for p, need in precisions.items() if need and not units[p]]
+    for engine in chips.engines_of("cpu"):
+        units = {p: chips.units(engine, p, flags) for p in chips.ENGINES[engine].precisions}
+        runs = [f"{p} ({' '.join(sorted(found))})" if found else p for p, found in units.items() if found is not None]
+        lacks = [f"{p} needs {' or '.join(chips.needed(engine, p))}" for p, found in units.items() if found is None]
         lines += [(False, True, f"ENGINE={engine} PRECISION={', '.join(runs)}")] if runs else []
         lines += [(False, False, f"ENGINE={engine}: {', '.join(lacks)}")] if lacks else []
-    for precision, units in cpu.FASTER.items():
-        engine = "native" if units & flags else "openvino"
-        if cpu.ENGINES[engine][precision] & flags:
+    for precision in chips.FASTER:
+        engine = chips.engine_for("cpu", precision, flags)
+        if chips.units(engine, precision, flags):
             lines += [(False, True, f"PRECISION={precision} is ENGINE={engine}: the fastest here, within the gates")]
     return lines
 
 
 def ascend(python: str | None) -> list[tuple[bool, bool, str]]:
     """The same of CHIP=310P3 and its like: CANN's compiler, ais_bench's own Python, a card."""
-    where, here = atc(), bench(python)
+    where, here = atc.here(), bench(python)
     version = first_line(here, "-c", "import platform; print(platform.python_version())") if here else ""
     looked = (
         f"AIS_PYTHON={python}: {ais_bench.lacks(python)}"

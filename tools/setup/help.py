@@ -1,62 +1,46 @@
-"""Show the targets and parameters of the Makefile, in groups, from its own comments.
+"""Show make's targets and parameters, in groups.
 
-    python3 -m tools.setup.help [--all] Makefile mk/*.mk
+    python3 -m tools.setup.help [--all]
 
     Run one configuration
-      make accuracy         accuracy of one configuration on the SST-2 validation set (75 s, 370 MB)
+      make accuracy         accuracy on the SST-2 validation set (75 s, 370 MB)
       ...
       BS=8                  batch size
 
-Seconds and MB of disk are those of results/costs.csv: what a target adds, where it was measured. `##@ Title` begins a group, `#: text` stands above a parameter, `## text` behind a target. The group Development is
-shown with --all alone.
+Parameters are those of tools/make/parameters.py, targets those of the Makefiles. Seconds and MB of disk are those of
+results/costs.csv: what a target adds, where it was measured. What only developers need is shown with --all alone.
 """
 
 import argparse
-import re
-from pathlib import Path
 
 from tools.checks import claims
-
-HIDDEN = "Development"
-
-
-def read(texts):
-    """{group: ([(target, text)], [(NAME=default, text)])} of Makefiles' texts, in their order."""
-    groups, title, said = {}, None, None
-    for line in "\n".join(texts).splitlines():
-        if line.startswith("##@ "):
-            title = line[4:].strip()
-            groups.setdefault(title, ([], []))
-        elif line.startswith("#:"):
-            said = line[2:].strip()
-        elif said is not None and (m := re.match(r"([A-Z0-9_]+) *:= ?(.*)", line)):
-            groups[title][1].append((f"{m[1]}={m[2]}", said))
-            said = None
-        elif m := re.match(r"([a-z][a-z-]*):.*?## (.*)", line):
-            groups[title][0].append((f"make {m[1]}", m[2]))
-    return groups
+from tools.make import makefile, parameters
 
 
 def taken() -> dict[str, str]:
-    """{`make accuracy`: ` (75 s, 370 MB)`} of the targets that were measured, with their first parameters."""
-    rows = {f"make {words.split()[0]}": row for words, row in reversed(claims.costs().items())}
+    """{`accuracy`: ` (75 s, 370 MB)`} of the targets that were measured, with their first parameters."""
+    rows = {words.split()[0]: row for words, row in reversed(claims.costs().items())}
     return {name: f" ({float(r['seconds']):.0f} s, {r['disk_mb']} MB)" for name, r in rows.items()}
+
+
+def lines(all_of_them: bool) -> list[str]:
+    """The text, a group after the other; without what only developers need unless all_of_them."""
+    costs, groups = taken(), {row.group: [] for row in parameters.ROWS}
+    for name, (group, text, dev) in makefile.targets().items():
+        if all_of_them or not dev:
+            groups[group].append(f"  {f'make {name}':<21} {text}{costs.get(name, '')}")
+    for row in parameters.ROWS:
+        if all_of_them or not row.dev:
+            groups[row.group].append(f"  {f'{row.name}={row.default}':<21} {row.help}")
+    found = [line for title, under in groups.items() if under for line in (title, *under)]
+    last = "make help-dev shows the rest. Parameters are given on the command line: make accuracy BS=16"
+    return found if all_of_them else [*found, last]
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--all", action="store_true", help="also what is for the project's own development")
-    p.add_argument("makefiles", nargs="+", type=Path)
-    args, costs = p.parse_args(), taken()
-    for title, (targets, parameters) in read([path.read_text("utf-8") for path in args.makefiles]).items():
-        if title == HIDDEN and not args.all:
-            continue
-        print(title)
-        for name, text in targets + parameters:
-            print(f"  {name:<21} {text}{costs.get(name, '')}".rstrip())
-        print()
-    if not args.all:
-        print("make help-dev shows the rest. Parameters are given on the command line: make accuracy BS=16")
+    print("\n".join(lines(p.parse_args().all)))
 
 
 if __name__ == "__main__":

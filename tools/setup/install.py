@@ -1,86 +1,159 @@
 """Make a virtual environment that holds the locked packages, and nothing of the user's environment.
 
     python3 -m tools.setup.install .venv requirements.txt requirements-cpu.txt requirements-cuda.txt
-    setup      .venv: 86 locked packages, about 2 GB                          74.0 s
+    setup      .venv: 86 locked packages, 2.1 GB: PyTorch's CPU build, from download.pytorch.org       74.0 s
 
-The first file is installed; the files named -cpu and -cuda hold what replaces or completes it: PyTorch's CPU build is
-tried first where pip finds one, and what only PyPI's CUDA build needs is installed where that build is. The stamp
-<folder>/installed is a copy of the locks and is written last; where it is missing, what is already installed is kept
-and the rest is added. The folder is one that this script made (it holds a mark), an empty one or a new one; any other
-is refused, so nothing of the user's is ever cleared. pip's settings for where packages come from (index, proxy,
-certificates) are obeyed, all others are not. A release brings a folder `wheels`: then no index is asked. Only the standard library: this runs before anything is installed.
+The first file is installed; the files named -cpu and -cuda hold what replaces or completes it. PyTorch's CPU build is
+taken where pip's own settings lead to it or else download.pytorch.org has it: under the hashes of -cpu nothing else can
+come from there. Else PyPI's build for CUDA is installed, and what only that needs. Which it is, is said before the
+download begins. The stamp <folder>/installed is a copy of the locks and is written last, once the environment has said
+that it holds them; where it is missing, what is already installed is kept and the rest is added. The folder is one
+that this script made (it holds a mark), an empty one or a new one; any other is refused, so nothing of the user's is
+ever cleared. Of pip's settings, in its files and variables, those of where packages come from are obeyed
+(tools/source/fetch.py: SOURCES), all others are not. A release brings a folder `wheels`: then no index is asked. Only
+the standard library: this runs before anything is installed.
 """
 
 import argparse
 import os
+import platform
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from tools.make import cli, screen
+from tools.make import cli, manifest, screen
+from tools.source import fetch
 
-MARK = ".bert2om"
 WHEELS = cli.ROOT / "wheels"  # of a release
-# Where packages come from is the user's business; where they go, and what may be skipped, is ours.
-OBEYED = ("INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS", "TRUSTED_HOST", "PROXY", "CERT", "CLIENT_CERT", "TIMEOUT",
-          "DEFAULT_TIMEOUT", "RETRIES", "CACHE_DIR", "NO_CACHE_DIR", "NO_INDEX", "CONFIG_FILE", "KEYRING_PROVIDER")  # fmt: skip
+PYTORCH = "https://download.pytorch.org/whl/cpu"
+GIGABYTES = {"CPU": 2.1, "CUDA": 5.9}  # of an environment with PyTorch's build for it, as measured on Debian 12
 
 
-def environment():
-    """This environment without Python's own variables and without the settings of pip that are not in OBEYED."""
-    keep = lambda k: not k.startswith(("PYTHON", "PIP_", "VIRTUAL_ENV")) or k.removeprefix("PIP_") in OBEYED
-    return {k: v for k, v in os.environ.items() if keep(k)} | {"PYTHONNOUSERSITE": "1"}
+def environment(folder):
+    """This environment without Python's own variables, and of pip's settings those of where packages come from."""
+    ours = ("PYTHON", "PIP_", "VIRTUAL_ENV")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    settings = fetch.pip_settings("install", str(folder))
+    told = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in settings.items()}
+    return plain | told | {"PIP_CONFIG_FILE": os.devnull, "PYTHONNOUSERSITE": "1"}
 
 
 def pip(folder, *words, log=None):
     """Run pip of an environment, its output added to `log`; its exit status."""
     command = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *words]
     try:
-        run = subprocess.Popen(command, env=environment(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        run = subprocess.Popen(command, env=environment(folder), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         return screen.wait(run, f"{folder}: pip {words[0]}")
     except OSError:
         return 1
 
 
+def works(folder):
+    """Whether the Python of an environment is there, and pip in it: both go with the Python that it was made by."""
+    try:
+        return not subprocess.run([folder / "bin" / "python", "-Ic", "import pip"], capture_output=True).returncode
+    except OSError:
+        return False
+
+
+def ours(folder):
+    """Whether an environment was made here: it is one, and has our mark, or the stamp that older ones have alone."""
+    try:
+        stamp = (folder / "installed").read_text("utf-8")
+    except (OSError, ValueError):
+        stamp = ""
+    lock = re.match(r"[a-z0-9][a-z0-9-]*==\S+.*\\\n +--hash=sha256:[0-9a-f]{64}", stamp)
+    return (folder / "pyvenv.cfg").is_file() and (manifest.marked(folder) or bool(lock))
+
+
 def make(folder):
     """The environment itself; UserError where the folder is not ours to fill."""
-    ours = (folder / MARK).is_file() or (folder / "installed").is_file()  # older ones have no mark
-    if folder.exists() and not ours and any(folder.iterdir()):
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    begun = manifest.marked(folder) and names <= {manifest.MARK, "bin", "include", "lib", "lib64"}  # and then killed
+    if names and not begun and not ours(folder):
         raise cli.UserError(f"VENV={folder}: a folder with files that are not ours; name a new one")
-    if not (folder / "bin" / "python").exists() or pip(folder, "--version", log=subprocess.DEVNULL):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MARK).write_text("made by tools/setup/install.py\n")
-        done = subprocess.run(
-            [sys.executable, "-m", "venv", str(folder)], env=environment(), capture_output=True, text=True
-        )
+    if not works(folder):
+        manifest.mark(folder)
+        command = [sys.executable, "-m", "venv", "--clear", str(folder)]
+        done = subprocess.run(command, env=environment(folder), capture_output=True, text=True, check=False)
         if done.returncode:
-            raise cli.UserError(
-                f"{folder}: {(done.stderr or done.stdout).strip().splitlines()[-1]}; is python3-venv installed?"
-            )
-    (folder / MARK).write_text("made by tools/setup/install.py\n")
+            last = ((done.stderr or done.stdout).strip().splitlines() or ["no reason given"])[-1]
+            raise cli.UserError(f"{folder}: {last}; is python3-venv installed?")
+    manifest.mark(folder)
 
 
-def install(folder, locks, log):
-    """Install the locked packages into an environment; UserError with pip's own last error."""
+def files_at(place, index):
+    """The names of the files in a folder, or that a page links to; none where it cannot be read."""
+    try:
+        return [path.name for path in Path(place).iterdir()] if Path(place).is_dir() else list(index.links(place))
+    except (OSError, fetch.Broken):
+        return []
+
+
+def cpu_build(folder, locks):
+    """(the place that has PyTorch's CPU build for this Python, what pip is told to find it; why there is none, None)."""
+    lock = next((path for path in locks if path.stem.endswith("-cpu")), None)
+    if not lock:
+        return "", None
+    version, newest = re.search(r"^torch==(\S+?)\+cpu .*python_version \S+ '3\.(\d+)'", lock.read_text(), re.M).groups()
+    if sys.version_info >= (3, int(newest)) and "<" in lock.read_text():
+        return f"the lock has no CPU build for Python {platform.python_version()}", None
+    if any((folder / "lib").glob(f"python*/site-packages/torch-{version}+cpu.dist-info")):
+        return str(folder), []
+    tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    name = rf"torch-{re.escape(version)}\+cpu-{tag}-{tag}-.*linux.*_{platform.machine()}\.whl"
+    settings = fetch.pip_settings("install", str(folder))
+    index = fetch.Index(settings)
+    for place in [str(WHEELS)] if WHEELS.is_dir() else settings.get("find-links", "").split():
+        if any(re.fullmatch(name, file) for file in files_at(place, index)):
+            return place, []
+    if WHEELS.is_dir() or settings.get("no-index"):
+        return "no place that pip looks into has that for the CPU", None
+    if url := index.find("torch", name)[0]:
+        return urlsplit(url).hostname or url, []
+    index.urls, index.timeout = [PYTORCH], min(index.timeout, 10)
+    url, answer = index.find("torch", name)
+    return (urlsplit(PYTORCH).hostname, ["--extra-index-url", PYTORCH]) if url else (answer, None)
+
+
+def size(place, cpu):
+    """What set-up will take, in words; both as cpu_build has them."""
+    if cpu is not None:
+        return f"{GIGABYTES['CPU']} GB: PyTorch's CPU build, from {place}"
+    smaller = f"for {GIGABYTES['CPU']} GB lead pip to that for the CPU by PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS"
+    return f"{GIGABYTES['CUDA']} GB: PyTorch's CUDA build ({place}; {smaller})"
+
+
+def install(folder, locks, log, cpu=None):
+    """Install the locked packages into an environment; UserError with pip's own last error. cpu: as cpu_build has it."""
     kind = lambda name: next((p for p in locks if p.stem.endswith(name)), None)
     source = ["--no-index", "--find-links", str(WHEELS)] if WHEELS.is_dir() and len(locks) > 1 else []
-    fill = lambda path: pip(folder, "install", "--no-deps", "--require-hashes", *source, "-r", str(path), log=log)
-    if kind("-cpu"):
-        fill(kind("-cpu"))  # where pip finds no such build, the next line takes PyPI's
+    words = ["--no-deps", "--require-hashes", *source]
+    fill = lambda path, *more: pip(folder, "install", *words, *more, "-r", str(path), log=log)
+    if cpu is not None:
+        fill(kind("-cpu"), *cpu)  # where that fails, the next line takes PyPI's
     if fill(locks[0]):
         raise failed(folder, log, "install")
     if kind("-cuda") and pip(folder, "check", log=log) and fill(kind("-cuda")):
         raise failed(folder, log, "install")
     if len(locks) > 1 and pip(folder, "check", log=log):
         raise failed(folder, log, "check")
+    asked = pip(folder, "install", "--dry-run", "--no-index", "--no-deps", "-r", str(locks[0]), log=log)
+    if asked or "Would install" in Path(log.name).read_text(errors="replace"):
+        raise cli.UserError(f"{folder}: pip ended well, and yet not all that {locks[0]} names is there: see {log.name}")
 
 
 def failed(folder, log, what):
-    """UserError for a pip that stopped."""
+    """UserError for a pip that stopped, with its last error, or the reason why no server answered it."""
     log.flush()
     lines = Path(log.name).read_text(errors="replace").splitlines()
-    said = next((line for line in reversed(lines) if "ERROR" in line or "has requirement" in line), "no reason given")
+    said = ([line for line in lines if "ERROR" in line or "has requirement" in line] or ["no reason given"])[-1]
+    silent = [line.split(" broken by ", 1)[1] for line in lines if "connection broken by" in line]
+    if silent and "No matching distribution" in said:
+        said = f"the {'proxy' if 'Proxy' in silent[-1] else 'package index'} does not answer: {silent[-1]}"
     other = "; for another Python or processor than the release's, move `wheels` away" if WHEELS.is_dir() else ""
     return cli.UserError(
         f"{folder}: pip {what} failed: {said.strip()[:300]} (all of it in {log.name}); mend it and make again{other}"
@@ -94,21 +167,26 @@ def main():
     p.add_argument("--behind", type=Path, help="another environment, whose packages this one sees behind its own")
     args = p.parse_args()
     stamp, wanted = args.folder / "installed", b"".join(lock.read_bytes() for lock in args.locks)
-    if stamp.is_file() and stamp.read_bytes() == wanted:
+    if stamp.is_file() and stamp.read_bytes() == wanted and works(args.folder):
         return stamp.touch()
     started, count = time.time(), sum(line[:1].isalnum() for line in args.locks[0].read_text().splitlines())
-    what = f"{args.folder}: {count} locked packages" + ("" if args.behind else ", about 2 GB")
-    print(f"setup      {what} ...", end="", flush=True)
+    what, cpu = f"{args.folder}: {count} locked packages", None
+    if not args.behind:
+        place, cpu = cpu_build(args.folder, args.locks)
+        what += f", {size(place, cpu)}" * bool(place)
+    print(f"setup      {what} ...", flush=True)
     make(args.folder)
     with (args.folder / "installed.log").open("w") as log:
-        install(args.folder, args.locks, log)
+        install(args.folder, args.locks, log, cpu)
     if args.behind:
         (site,) = (args.folder / "lib").glob("python*/site-packages")
         (other,) = (args.behind.resolve() / "lib").glob("python*/site-packages")
         (site / "product.pth").write_text(f"{other}\n")
     with cli.whole_file(stamp) as f:
         f.write(wanted)
-    print(f"\rsetup      {what:<62} {time.time() - started:7.1f} s")
+    print(
+        f"setup      {args.folder}: {count} locked packages {time.time() - started:>{64 - len(str(args.folder))}.1f} s"
+    )
     return None
 
 

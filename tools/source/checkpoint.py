@@ -23,6 +23,7 @@ import argparse
 import hashlib
 import json
 import lzma
+import math
 import re
 import stat
 import tempfile
@@ -34,44 +35,54 @@ from pathlib import Path, PurePosixPath
 
 from tools.base import tasks
 from tools.make import cli
-from tools.source import architecture, fetch, tensors, tokenizer
-from tools.source.architecture import CONFIGS, checkpoint_folder, config_file
+from tools.source import architecture, families, fetch, foreign, tensors, tokenizer
+from tools.source.architecture import CONFIGS, INDEXES, WHOLE, checkpoint_folder, config_file
 
 MODELS = cli.ROOT / "models"
 SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
-WEIGHTS = (*tensors.WHOLE, *tensors.INDEXES, *SHARDS)
+WEIGHTS = (*WHOLE, *INDEXES, *SHARDS)
 FILES = (*CONFIGS, *WEIGHTS, *tokenizer.FILES)
-LARGEST = 1 << 31  # bytes that a zip may unpack to; 16 MiB for what is not weights
+LARGEST = 1 << 31  # bytes that a zip may unpack to; 16 MiB for what is not weights. An .onnx file holds no more, either
 
 
 def check(config, found, where):
-    """Bring tensors to transformers' names and float32 numpy arrays, all there and finite.
+    """Bring tensors of `renamed` to float32 numpy arrays, all there and finite: {a name of families.shapes: array}.
 
     config: of read_config. Raises UserError with the name of a tensor that is missing, extra, of another shape or kind,
     or not finite.
     """
     import numpy as np
 
-    found = tensors.renamed(found)
-    expected = architecture.shapes(config)
-    if missing := [n for n in expected if n not in found]:
-        raise cli.UserError(f"{where}: {len(missing)} tensors missing, as {missing[0]}; is it a classifier?")
-    if extra := sorted(found.keys() - expected):
+    expected = families.shapes(config)
+    found = tensors.used(found, config["family"], expected)
+    missing, extra = [n for n in expected if n not in found], sorted(found.keys() - expected)
+    if missing:
+        encoder = f"{families.FAMILIES[config['family']].prefix}."
+        there = [n for n in extra if n.rsplit(".", 1)[-1] == missing[0].rsplit(".", 1)[-1]] or extra
+        if not any(n.startswith(encoder) and ".pooler." not in n for n in missing):
+            advice = "an encoder without a classifier; take a checkpoint that was fine-tuned to classify"
+        elif extra:
+            advice = f"{len(extra)} others are there, as {there[0]}: is it of this family, {config['family']}?"
+        else:
+            advice = "is config.json its own?"
+        raise cli.UserError(f"{where}: {len(missing)} tensors missing, as {missing[0]}; {advice}")
+    if extra:
         raise cli.UserError(f"{where}: {len(extra)} tensors too many, as {extra[0]}; is config.json its own?")
+    made = {}
     for name, shape in expected.items():
         tensor = found[name]
         if tuple(tensor.shape) != shape:
             raise cli.UserError(
                 f"{where}: {name} is {list(tensor.shape)}, config.json says {list(shape)}; is config.json its own?"
             )
-        if "float" not in str(tensor.dtype):
-            raise cli.UserError(f"{where}: {name} is {tensor.dtype}; take a floating-point checkpoint")
+        if "float" not in str(tensor.dtype) or "float8" in str(tensor.dtype):
+            raise cli.UserError(f"{where}: {name} is {tensor.dtype}; take a floating-point checkpoint, 16 bits or more")
         if hasattr(tensor, "detach"):
             tensor = tensor.detach().float().numpy()
-        found[name] = np.ascontiguousarray(tensor, np.float32)
-        if not np.isfinite(found[name]).all():
+        made[name] = np.ascontiguousarray(tensor, np.float32)
+        if not np.isfinite(made[name]).all():
             raise cli.UserError(f"{where}: {name} holds NaN or infinity; take an undamaged checkpoint")
-    return {name: found[name] for name in expected}
+    return made
 
 
 def read(folder, adapter_path=None, labels=None):
@@ -83,26 +94,39 @@ def read(folder, adapter_path=None, labels=None):
     """
     folder = checkpoint_folder(folder)
     config = architecture.read_config(config_file(folder))
+    refuse_large(config_file(folder), config)
     path, found = tensors.read(folder)
-    if any(map(tensors.distilling, found)):
-        config["architectures"] = [architecture.TINYBERT]
     if adapter_path:
         from tools.source import adapter
 
         found = adapter.merge(found, adapter_path)
+    found = tensors.renamed(found, config["family"])
+    kind = families.of_tensors(found, config["family"])
+    if kind and kind != config["family"]:
+        config = architecture.read_config(config_file(folder), kind)
+    last = families.spelled(config, "classifier.bias")
     if not config["labels"]:
-        rows = {tensors.unwrapped(name): len(t) for name, t in found.items()}.get("classifier.bias", 2)
-        config["labels"] = architecture.unnamed(rows)
+        config["labels"] = architecture.unnamed(len(found.get(last, "01")))
     order = labels and tasks.order(config["labels"], labels, folder)
     found = check(config, found, path)
     if labels:
-        found |= {name: found[name][order] for name in ("classifier.weight", "classifier.bias")}
+        found |= {name: found[name][order] for name in (last, last.replace(".bias", ".weight"))}
         config["labels"] = list(labels)
     return config, found
 
 
+def refuse_large(path, config):
+    """UserError where the graph would not fit into one .onnx file, before anything is read."""
+    size = 4 * sum(math.prod(shape) for shape in families.shapes(config).values())
+    if size > LARGEST:
+        raise cli.UserError(
+            f"{path}: its weights are {size / 2**30:.2f} GiB in fp32, and one .onnx file holds 2 GiB, which every later"
+            " tool here takes it from; take a smaller checkpoint of this family"
+        )
+
+
 def vocabulary(made, folder, size):
-    """The word pieces of a tokenizer in id order, with no holes; None where vocab.txt could not spell them.
+    """The word pieces of a tokenizer in id order, with no holes; None where vocab.txt, WordPiece's, could not spell them.
 
     UserError where there are more than config.json's vocab_size.
     """
@@ -112,7 +136,11 @@ def vocabulary(made, folder, size):
             f"{folder}: {most} word pieces, but config.json says vocab_size {size}; are tokenizer and config.json its own?"
         )
     pieces = sorted(ids, key=ids.get)
-    dense = len(pieces) == most and len(made.get_vocab(with_added_tokens=False)) == most
+    dense = (
+        type(made.model).__name__ == "WordPiece"
+        and len(pieces) == most
+        and len(made.get_vocab(with_added_tokens=False)) == most
+    )
     return pieces if dense and not any(set("\r\n") & set(piece) for piece in pieces) else None
 
 
@@ -250,7 +278,8 @@ def source_folder(spec, model, wheel, box):
     if spec.startswith("hub:"):
         return from_hub(spec)
     if Path(spec).is_dir():
-        return checkpoint_folder(spec)
+        folder = checkpoint_folder(spec)
+        return foreign.as_hub(folder, model, box) if foreign.is_foreign(folder) else folder
     if Path(spec).is_file():
         return checkpoint_folder(unzip(spec, box))
     raise cli.UserError(f"--weights {spec}: no such folder or zip; give one, or seeded")
@@ -267,17 +296,19 @@ def make(spec, model, wheel, save_path, task=tasks.DEFAULT):
     task = tasks.known(task)
     wanted = architecture.read_config(model / "config.json")
     labels = tasks.labels(task, wanted["labels"], model / "config.json")
-    lower_case = cli.read_json(model / "tokenizer_config.json").get("do_lower_case", True)
     save_path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=save_path.parent) as box:
         folder = source_folder(spec, model, wheel, Path(box))
         config, found = read(folder, model / "adapter.safetensors" if spec == "wheel" else None, labels)
-        tasks.refuse_pairs(cli.read_json(config_file(folder)).get("finetuning_task"), task, spec)
-        made = tokenizer.load(folder, lower_case)
+        tasks.refuse_others(cli.read_json(config_file(folder)), task, spec)
+        if spec == "seeded" and tokenizer.near(folder, "vocab.txt"):
+            lower_case = cli.read_json(model / "tokenizer_config.json").get("do_lower_case", True)
+            made, said = tokenizer.build(tokenizer.read_vocab(tokenizer.near(folder, "vocab.txt")), lower_case), {}
+        else:
+            made, said, line = tokenizer.convert(folder, wanted["max_position_embeddings"])
+            print(line)
         pieces = vocabulary(made, folder, wanted["vocab_size"])
-        if spec not in ("wheel", "seeded"):
-            print(tokenizer.hold(made, folder, [], wanted["max_position_embeddings"], lower_case))
-        tokenizer_config = tokenizer.config_like(model / "tokenizer_config.json", folder)
+        tokenizer_config = tokenizer.config_like(model / "tokenizer_config.json", said)
     for key in (name for name in wanted if name != "labels"):
         if config[key] != wanted[key]:
             raise cli.UserError(

@@ -57,7 +57,7 @@ def iter_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=(), labelled=False) ->
         header = _columns(first, path, 1)
         bare = len(header) == len(task.bare) and not set(header) & {*task.label, *task.text[0]}
         header = list(task.bare) if bare else header
-        texts, label = _places(header, task, path, labelled)
+        texts, label = _places(header, task, names, path, labelled)
         lines = iter(lambda: file.readline(LINE_LIMIT + 1), b"")
         for number, line in enumerate(itertools.chain([first], lines) if bare else lines, 1 if bare else 2):
             row = _columns(line, path, number)
@@ -67,21 +67,29 @@ def iter_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=(), labelled=False) ->
             text = tuple(row[place] for place in texts)
             if not all(t.strip() for t in text):
                 raise cli.UserError(f"{path}:{number}: no {task.text[0][0]}; write one or drop the line")
-            value = None if label is None else tasks.label_of(row[label], task, names, f"{path}:{number}")
+            if isinstance(label, list):
+                value = tasks.marked([row[place] for place in label], names, f"{path}:{number}")
+            else:
+                value = None if label is None else tasks.label_of(row[label], task, names, f"{path}:{number}")
             if labelled and value is None:
-                raise cli.UserError(f"{path}:{number}: no label ({row[label]!r}); an accuracy needs one in each row")
+                raise cli.UserError(f"{path}:{number}: no label; an accuracy needs one in each row")
             yield text if task.pair else text[0], value
 
 
-def _places(header, task, path, labelled):
-    """Where in a row a task's texts and its label are: (numbers, number or None); UserError where they are not."""
+def _places(header, task, names, path, labelled):
+    """Where in a row a task's texts and its label are: (numbers, number or None); UserError where they are not.
+
+    Several labels may have a column each, named as they are: a list of numbers then.
+    """
     spelled = [names for names in task.text if set(names) <= set(header)]
     if not spelled:
         wanted = " or ".join(" and ".join(f"`{name}`" for name in names) for names in task.text)
         raise cli.UserError(f"{path}:1: the header names no column {wanted}; write one")
+    if task.several and names and task.label and set(names) <= set(header):
+        return [header.index(name) for name in spelled[0]], [header.index(name) for name in names]
     label = next((header.index(name) for name in task.label if name in header), None)
     if labelled and label is None:
-        wanted = " or ".join(f"`{name}`" for name in task.label)
+        wanted = " or ".join(f"`{name}`" for name in task.label) + ", or one for each label" * task.several
         raise cli.UserError(f"{path}:1: the header names no column {wanted}; write one")
     return [header.index(name) for name in spelled[0]], label
 
@@ -267,6 +275,14 @@ def copy(path, task, save_path) -> None:
         shutil.copyfileobj(source, file)
 
 
+def borrow(path, task, save_path) -> None:
+    """Write the sentences of `path`, SST-2's, under a task's columns, without labels; a pair is of one and the next."""
+    texts = [text for text, _ in iter_tsv(path)]
+    pairs = zip(texts, texts[1:] + texts[:1], strict=True) if task.pair else ((text,) for text in texts)
+    with cli.whole_file(save_path) as file:
+        file.write("".join("\t".join(row) + "\n" for row in (task.text[0], *pairs)).encode())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -281,16 +297,22 @@ def main():
     made.add_argument("--archive", required=True, help="vaderSentiment-3.3.2.tar.gz (tools/source/fetch.py)")
     take = command("take", "take texts of your own, checked", "path", "a TSV with the task's columns", nargs="?")
     take.add_argument("--task", default=tasks.DEFAULT, help="what is asked (tools/base/tasks.py, %(default)s)")
+    take.add_argument(
+        "--borrow", help="where a graph is only to be checked: SST-2's sentences, of this file, as the task's"
+    )
     own = command("accept", "take your own validation set", "path", "an SST-2 folder, SST-2.zip or dev.tsv")
     own.add_argument("--edits", default=DEV_EDITS, help="whose sha256 is wanted (default data/dev.edits)")
     args = parser.parse_args()
 
     if args.command == "take":
-        if not args.path:
+        if args.borrow:
+            borrow(args.borrow, tasks.known(args.task), args.save_path)
+        elif not args.path:
             raise cli.UserError(
                 f"TASK {args.task}: no texts for it are here; give DATA=, a TSV with its columns and labels"
             )
-        copy(args.path, tasks.known(args.task), args.save_path)
+        else:
+            copy(args.path, tasks.known(args.task), args.save_path)
     elif args.command == "accept":
         save(own_dev(args.path), read_edits(args.edits)[0], args.save_path, args.path)
     else:

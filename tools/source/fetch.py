@@ -10,18 +10,17 @@ A broken connection is resumed. A file put there by hand is taken under the same
 """
 
 import argparse
-import ast
 import base64
+import configparser
 import hashlib
+import html
 import os
 import re
 import shutil
 import ssl
-import subprocess
 import sys
 import time
 import urllib.request
-from html.parser import HTMLParser
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +31,9 @@ from tools.make import cli
 PINS = cli.ROOT / "data" / "pins.txt"
 PYPI = "https://pypi.org/simple"
 PAGE_LIMIT = 1 << 24  # bytes of an index page
+# What pip is told of where packages come from and how to get there; the user's other settings say where they go to.
+SOURCES = ("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy", "cert", "client-cert",
+           "timeout", "default-timeout", "retries", "cache-dir", "no-cache-dir", "keyring-provider")  # fmt: skip
 TRIES = 3  # in a row without one new byte
 
 
@@ -72,20 +74,23 @@ def pinned_otherwise(path: str, sha256: str) -> bool:
     return path.rsplit("/", 1)[-1] in pins and pins[path.rsplit("/", 1)[-1]].sha256 != sha256
 
 
-def pip_settings() -> dict[str, str]:
-    """What `pip config list` states: for `pip download`, then everywhere, the environment above all.
+def pip_settings(command: str, prefix: str = sys.prefix) -> dict[str, str]:
+    """Where packages come from (SOURCES): what pip's configuration files say for `command`, its variables above them.
 
-    Raises UserError where pip fails.
+    prefix: the environment, which may hold a pip.conf too. Raises UserError where a file is none of pip's.
     """
-    done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise cli.UserError(f"`pip config list` fails: {last}; mend pip or its pip.conf")
-    found = {}
-    for section in ("global", "download", ":env:"):
-        for key, value in re.findall(rf"^{section}\.([\w-]+)=('.*'|\".*\")$", done.stdout, re.M):
-            found[key] = ast.literal_eval(value)
-    return found
+    home, more = os.environ.get("XDG_CONFIG_HOME") or "~/.config", os.environ.get("PIP_CONFIG_FILE", "")
+    system = [f"{folder}/pip" for folder in (os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")]
+    files = [f"{folder}/pip.conf" for folder in (*system, "/etc", "~/.pip", f"{home}/pip", prefix)]
+    config = configparser.RawConfigParser()
+    try:
+        config.read([] if more == os.devnull else [Path(file).expanduser() for file in (*files, more)], "utf-8")
+    except (configparser.Error, ValueError) as e:
+        raise cli.UserError(f"pip's configuration: {' '.join(str(e).split())}; mend it") from None
+    pairs = [pair for section in ("global", command) if config.has_section(section) for pair in config.items(section)]
+    pairs += [(name.removeprefix("PIP_"), value) for name, value in os.environ.items() if name.startswith("PIP_")]
+    named = {name.lower().replace("_", "-"): value for name, value in pairs if value}
+    return {name: value for name, value in named.items() if name in SOURCES}
 
 
 class Broken(Exception):
@@ -96,18 +101,21 @@ class Index:
     """The package indexes pip would ask, as pip would reach them."""
 
     def __init__(self, settings: dict[str, str]):
-        """settings: pip's keys index-url, extra-index-url, proxy, cert, timeout (seconds)."""
-        urls = [settings.get("index-url", PYPI), *settings.get("extra-index-url", "").split()]
-        self.timeout = float(settings.get("timeout") or settings.get("default-timeout") or 15)
-        self.logins = {}
-        self.urls = [self._without_login(url) for url in urls]
+        """settings: those of pip_settings. Raises UserError where one of them is no URL, no number or no file."""
+        self.logins: dict[str, str] = {}
         cert = settings.get("cert") or os.environ.get("REQUESTS_CA_BUNDLE")
         folder = cert if cert and Path(cert).is_dir() else None
-        tls = ssl.create_default_context(cafile=None if folder else cert or None, capath=folder)
+        try:
+            urls = [settings.get("index-url", PYPI), *settings.get("extra-index-url", "").split()]
+            self.urls = [self._without_login(url) for url in urls]
+            self.timeout = float(settings.get("timeout") or settings.get("default-timeout") or 15)
+            tls = ssl.create_default_context(cafile=None if folder else cert or None, capath=folder)
+        except (OSError, ValueError) as e:
+            raise cli.UserError(f"index-url, cert or timeout of pip's configuration: {reason(e)}; mend it") from None
         proxy = settings.get("proxy")
+        self.proxies = {"http": proxy, "https": proxy} if proxy else urllib.request.getproxies()
         self.opener = urllib.request.build_opener(
-            urllib.request.HTTPSHandler(context=tls),
-            urllib.request.ProxyHandler({"http": proxy, "https": proxy} if proxy else None),
+            urllib.request.HTTPSHandler(context=tls), urllib.request.ProxyHandler(self.proxies)
         )
 
     def _without_login(self, url: str) -> str:
@@ -119,7 +127,7 @@ class Index:
         return urlunsplit(parts._replace(netloc=host)).rstrip("/")
 
     def open(self, url: str, start: int = 0):
-        """The response to a GET of `url` from byte `start` on; status 200 means the whole instead."""
+        """The response to a GET of `url` from byte `start` on; status 200 means the whole instead. Raises Broken."""
         request = urllib.request.Request(url)  # noqa: S310  the user's own index may be a file: URL
         request.add_header("Accept-Encoding", "identity")
         if start:
@@ -127,49 +135,51 @@ class Index:
         login = self.logins.get(urlsplit(url).netloc)
         if login:
             request.add_unredirected_header("Authorization", login)
-        return self.opener.open(request, timeout=self.timeout)
+        proxy = self.proxies.get(request.type)
+        asks = bool(proxy) and not urllib.request.proxy_bypass(request.host or "")
+        try:
+            return self.opener.open(request, timeout=self.timeout)
+        except (OSError, HTTPException, ValueError) as e:
+            through = f" through the proxy {urlsplit(proxy).netloc.rpartition('@')[2] or proxy}" if asks else ""
+            raise Broken(reason(e) + through) from None
 
     def pieces(self, url: str, start: int):
         """Yield (offset, bytes) of `url` from byte `start` on, or from 0 if it must. Raises Broken."""
-        try:
-            with self.open(url, start) as response:
-                offset = start if getattr(response, "status", None) == 206 else 0
+        with self.open(url, start) as response:
+            offset = start if getattr(response, "status", None) == 206 else 0
+            try:
                 while piece := response.read1(1 << 18):
                     yield offset, piece
                     offset += len(piece)
+            except (OSError, HTTPException, ValueError) as e:
+                raise Broken(reason(e)) from None
+
+    def links(self, page: str) -> dict[str, str]:
+        """{file name: URL} of what an index page (PEP 503) links to. Raises Broken."""
+        try:
+            with self.open(page) as response:
+                base, text = response.geturl(), response.read(PAGE_LIMIT).decode("utf-8", "replace")
         except (OSError, HTTPException, ValueError) as e:
             raise Broken(reason(e)) from None
+        links = re.findall(r"""<a\b[^>]*?\bhref\s*=\s*["']?([^"'\s>]+)""", text, re.I)
+        urls = [urlsplit(urljoin(base, html.unescape(link)))._replace(fragment="") for link in links]
+        return {unquote(url.path.rsplit("/", 1)[-1]): urlunsplit(url) for url in reversed(urls)}
 
-    def find(self, pin: Pin) -> str:
-        """The URL of the pinned file. Raises UserError when no index has it, with each index's answer."""
-        name = re.sub(r"[-_.]+", "-", pin.package).lower()
+    def find(self, package: str, filename: str) -> tuple[str | None, str]:
+        """(URL of the file of this name, a pattern; None where no index has it, each index's answer)."""
+        name = re.sub(r"[-_.]+", "-", package).lower()
         answers = []
         for index in self.urls:
             page = f"{index}/{name}/" + ("index.html" if index.startswith("file:") else "")
             try:
-                with self.open(page) as response:
-                    links = Links(response.geturl(), response.read(PAGE_LIMIT).decode("utf-8", "replace"))
-            except (OSError, HTTPException, ValueError) as e:
-                answers.append(f"{page}: {reason(e)}")
+                files = self.links(page)
+            except Broken as e:
+                answers.append(f"{page}: {e}")
                 continue
-            if pin.filename in links.urls:
-                return links.urls[pin.filename]
+            for file in (file for file in files if re.fullmatch(filename, file)):
+                return files[file], ""
             answers.append(f"{page}: does not list it")
-        raise cli.UserError(f"{pin.filename}: {'; '.join(answers)}; {advice(pin)}")
-
-
-class Links(HTMLParser):
-    """The files an index page (PEP 503) links to: .urls by file name."""
-
-    def __init__(self, base: str, page: str):
-        super().__init__()
-        self.base, self.urls = base, {}
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        url = urlsplit(urljoin(self.base, dict(attrs).get("href") or ""))._replace(fragment="")
-        if tag == "a":
-            self.urls.setdefault(unquote(url.path.rsplit("/", 1)[-1]), urlunsplit(url))
+        return None, "; ".join(answers)
 
 
 def reason(error: Exception) -> str:
@@ -212,18 +222,17 @@ def fetch(pin: Pin, path) -> bool:
     path = Path(path)
     if path.is_file() and cli.sha256(path) == pin.sha256:
         return False
-    try:
-        index = Index(pip_settings())
-    except (OSError, ValueError) as e:
-        raise cli.UserError(f"index-url, cert or timeout of `pip config list`: {reason(e)}; mend") from None
-    url = index.find(pin)
+    index = Index(pip_settings("download"))
+    url, answers = index.find(pin.package, re.escape(pin.filename))
+    if not url:
+        raise cli.UserError(f"{pin.filename}: {answers}; {advice(pin)}")
     try:
         with cli.whole_file(path, "w+b") as file:
             receive(index, url, pin, file)
             file.seek(0)
-            got = hashlib.file_digest(file, "sha256").hexdigest()
-            if got != pin.sha256:
-                raise cli.UserError(f"{pin.filename}: sha256 {got} came, not {pin.sha256}; {advice(pin)}")
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            if sha256 != pin.sha256:
+                raise cli.UserError(f"{pin.filename}: sha256 {sha256} came, not {pin.sha256}; {advice(pin)}")
     except OSError as e:
         raise cli.UserError(f"{path}: {e.strerror or e}; make room or choose another folder") from None
     return True

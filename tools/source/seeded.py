@@ -14,7 +14,7 @@ import string
 import numpy as np
 
 from tools.make import cli
-from tools.source import architecture
+from tools.source import architecture, families
 from tools.source.tokenizer import MASK
 
 SEED = 5  # with this one each of the three models sees both classes in real sentences
@@ -36,7 +36,7 @@ def std(name, shape):
 
     A linear layer keeps the variance of what it is given; words count for more than positions and types.
     """
-    if "embeddings" in name:
+    if "_embeddings." in name:
         return 0.05 if "word" in name else 0.02
     return shape[-1] ** -0.5
 
@@ -45,29 +45,35 @@ def write(folder, model, pieces):
     """Write a checkpoint of random values in the original's own layout; returns its folder.
 
     BERT: a clone with checkpoint-12630/ below. TinyBERT: config, pytorch_model.bin and vocab.txt in one
-    folder, with fit_dense and the configuration its authors wrote. pieces: bert-base-uncased's vocabulary.
+    folder, with fit_dense and the configuration its authors wrote. Others: as the hub has their family, in one folder.
+    pieces: bert-base-uncased's vocabulary.
     """
     import torch
 
-    config = cli.read_json(model / "config.json")
-    lower_case = cli.read_json(model / "tokenizer_config.json").get("do_lower_case", True)
-    pieces = vocabulary(pieces, config["vocab_size"], lower_case)
+    config, said = cli.read_json(model / "config.json"), cli.read_json(model / "tokenizer_config.json")
+    sizes = architecture.read_config(model / "config.json")
     bits = np.random.PCG64(SEED)
     tensors = {}
-    for name, shape in architecture.shapes(architecture.read_config(model / "config.json")).items():
-        if "LayerNorm" in name or name.endswith(".bias"):
-            tensors[name] = np.full(shape, name.endswith("LayerNorm.weight"), np.float32)
+    for name, shape in families.shapes(sizes).items():
+        if "norm" in name.lower() or name.endswith(".bias"):
+            tensors[name] = np.full(shape, "norm" in name.lower() and name.endswith(".weight"), np.float32)
         else:
             tensors[name] = random_values(bits, shape, std(name, shape))
     folder.mkdir(parents=True)
-    (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), "utf-8")
-    if config["architectures"] == [architecture.TINYBERT]:
+    if sizes["family"] != "tinybert":  # the original has none
+        (folder / "tokenizer_config.json").write_bytes((model / "tokenizer_config.json").read_bytes())
+    if write_tokenizer := {"RobertaTokenizer": byte_pairs, "AlbertTokenizer": unigrams}.get(said["tokenizer_class"]):
+        write_tokenizer(folder, pieces, config["vocab_size"])
+    else:
+        pieces = vocabulary(pieces, config["vocab_size"], said.get("do_lower_case", True))
+        (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), "utf-8")
+    if sizes["family"] == "tinybert":
         tensors |= {"fit_dense.weight": np.zeros((768, config["hidden_size"]), np.float32)}
         tensors |= {"fit_dense.bias": np.zeros(768, np.float32)}
         for key in ("architectures", "model_type", "layer_norm_eps"):
             del config[key]
         config |= {"cell": {}, "emb_size": config["hidden_size"], "pre_trained": "", "structure": []}
-    else:
+    elif sizes["family"] == "bert":
         tensors["bert.embeddings.position_ids"] = np.arange(config["max_position_embeddings"])[None]
         folder = folder / "checkpoint-12630"
         folder.mkdir()
@@ -77,6 +83,48 @@ def write(folder, model, pieces):
     with cli.whole_file(folder / "pytorch_model.bin") as f:
         f.write(buffer.getbuffer())
     return folder
+
+
+def byte_pairs(folder, pieces, size):
+    """vocab.json and merges.txt of RoBERTa's kind: its special tokens, 256 bytes, then words letter by letter.
+
+    A pair of symbols for each prefix of each word, with and without the blank before it, until `size` tokens are there.
+    """
+    from tokenizers import pre_tokenizers
+
+    tokens = dict.fromkeys(["<s>", "<pad>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    merges, most = {}, size - 1
+    words = [p.removeprefix("##") if p.startswith("##") else f"\u0120{p}" for p in pieces]
+    for word in (w for w in words if w.removeprefix("\u0120").isascii() and w.removeprefix("\u0120").isalpha()):
+        for end in range(2, len(word) + 1):
+            if len(tokens) < most:
+                merges[word[: end - 1], word[end - 1]] = None
+                tokens[word[:end]] = None
+    tokens = [*tokens, *(f"<unused{i}>" for i in range(most - len(tokens))), "<mask>"]
+    (folder / "vocab.json").write_text(json.dumps(dict(zip(tokens, range(len(tokens)), strict=True))), "utf-8")
+    lines = ["#version: 0.2", *map(" ".join, merges)]
+    (folder / "merges.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+
+
+def unigrams(folder, pieces, size):
+    """tokenizer.json of ALBERT's kind: its special tokens, printable ASCII, then words, the likelier the earlier."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    words = [p.removeprefix("##") if p.startswith("##") else f"\u2581{p}" for p in pieces if not p.startswith("[")]
+    known = dict.fromkeys(["\u2581", *map(chr, range(33, 127)), *words])
+    table = [(name, 0.0) for name in ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")]
+    table += [(word, -20.0 if len(word) == 1 else -10.0 - i / 8192) for i, word in enumerate(known)]
+    table += [(f"<unused{i}>", -30.0) for i in range(size - len(table))]
+    tokenizer = Tokenizer(models.Unigram(table[:size], unk_id=1, byte_fallback=False))
+    quotes = [normalizers.Replace(pair, '"') for pair in ("``", "''")]
+    plain = [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
+    tokenizer.normalizer = normalizers.Sequence([*quotes, *plain])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    tokenizer.add_special_tokens([name for name, _ in table[:5]])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def vocabulary(pieces, size, lower_case):

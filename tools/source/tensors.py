@@ -2,22 +2,21 @@
 
     from tools.source import tensors
     path, found = tensors.read("mine")       # {name: numpy array or torch tensor}, as the files spell the names
-    tensors.renamed(found)                   # the same, as transformers names them today
+    tensors.renamed(found, "bert")           # the same, as transformers names them today
 
 A .bin is a pickle: PyTorch reads it with weights_only, which builds tensors and calls nothing else.
 """
 
+import argparse
 import re
 import warnings
 import zipfile
 from pathlib import Path
 
 from tools.make import cli
-from tools.source.architecture import first_file
+from tools.source import families
+from tools.source.architecture import WHOLE, weights_file
 
-WHOLE = ("model.safetensors", "pytorch_model.bin")
-# A checkpoint in shards: which file holds which tensor.
-INDEXES = tuple(f"{name}.index.json" for name in WHOLE)
 LARGEST = 1 << 32  # bytes that a .bin, which is a zip, may unpack to
 # What wraps a model when it is saved: DataParallel, torch.compile.
 WRAPPERS = ("module.", "_orig_mod.")
@@ -34,15 +33,24 @@ def read_file(path):
     try:
         if path.suffix == ".safetensors":
             import ml_dtypes  # noqa: F401  gives numpy bfloat16, which safetensors asks for by name
+            from safetensors import safe_open
             from safetensors.numpy import load_file
 
+            with safe_open(path, "numpy") as f:
+                small = sorted(n for n in f.keys() if f.get_slice(n).get_dtype().startswith(("F8", "F4")))  # noqa: SIM118
+            if small:
+                fault = f"{small[0]} is of 8 bits or fewer"
+                raise cli.UserError(f"{path}: quantised, {fault}; take the checkpoint that it was made from")
             return load_file(path)
         import torch
 
         if zipfile.is_zipfile(path) and sum(i.file_size for i in zipfile.ZipFile(path).infolist()) > LARGEST:
             raise cli.UserError(f"{path}: unpacks to over {LARGEST} bytes; refused")
-        with warnings.catch_warnings(action="ignore"):  # of what it then refuses
+        # A .pt of fairseq holds its arguments beside the model: plain values, in a class that does nothing.
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([argparse.Namespace]):
             tensors = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".pt" and isinstance(tensors, dict) and isinstance(tensors.get("model"), dict):
+            tensors = tensors["model"]
         dense = lambda t: isinstance(t, torch.Tensor) and t.layout is torch.strided and t.device.type == "cpu"
         if not isinstance(tensors, dict) or not all(isinstance(n, str) and dense(t) for n, t in tensors.items()):
             raise cli.UserError(f"{path}: not a plain table of tensors; save the model's state_dict()")
@@ -77,9 +85,7 @@ def plain(name):
 
 def read(folder):
     """(the file that was read, or the index of several; {name: tensor}) of a checkpoint folder. Raises UserError."""
-    if (Path(folder) / "adapter_config.json").is_file() and not (Path(folder) / WHOLE[0]).is_file():
-        raise cli.UserError(f"{folder}: an adapter (PEFT) without its model; save the merged model, merge_and_unload()")
-    path = first_file(folder, (*WHOLE, *INDEXES), "weights")
+    path = weights_file(folder)
     if path.name in WHOLE:
         return path, read_file(path)
     found = {}
@@ -88,22 +94,31 @@ def read(folder):
     return path, found
 
 
-def renamed(tensors):
-    """Tensors by transformers' names of today: without what wraps a model, `bert.` before a bare encoder's.
+def renamed(tensors, kind=None):
+    """Tensors by transformers' names of today: without what wraps a model, a bare encoder's with its family's prefix.
 
-    position_ids, which are no weights, and TinyBERT's fit_dense, for distillation alone, are dropped.
+    kind: the family that config.json says. Other projects' names of a family are translated (families.FOREIGN).
     """
     made = {}
     for name, tensor in tensors.items():
         name = unwrapped(name)
         for old, new in OLD.items():
             name = name.replace(old, new)
-        if name.endswith("embeddings.position_ids") or distilling(name):
-            continue
-        if name.split(".")[0] in ("embeddings", "encoder", "pooler"):
-            name = f"bert.{name}"
         made[name] = tensor
-    return made
+    made = families.translated(made)
+    prefix = families.FAMILIES[kind or "bert"].prefix
+    bare = ("embeddings", "embeddings_project", "encoder", "transformer", "pooler")
+    return {f"{prefix}.{name}" if name.split(".")[0] in bare else name: tensor for name, tensor in made.items()}
+
+
+def used(tensors, kind, expected):
+    """Tensors without those that a family's classifier never reads: position_ids, heads of its training, distillation's."""
+    unused = (*families.UNUSED, *families.FAMILIES[kind].unused)
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name in expected or not name.startswith(unused) and not name.endswith("embeddings.position_ids")
+    }
 
 
 def unwrapped(name):
@@ -111,8 +126,3 @@ def unwrapped(name):
     while name.startswith(WRAPPERS):
         name = name.split(".", 1)[1]
     return name
-
-
-def distilling(name):
-    """Whether a tensor is TinyBERT's own, used in distillation alone: fit_dense, in version 2 a list of them."""
-    return unwrapped(name).startswith(("fit_dense.", "fit_denses."))

@@ -1,23 +1,28 @@
-"""The tokenizer of a checkpoint folder, as its own files say, and the gate that holds it to transformers' reading of them.
+"""The tokenizer of a checkpoint folder: transformers' own reading of its files, saved once as tokenizer.json.
 
     from tools.source import tokenizer
-    made = tokenizer.load("build/minilm_sst2/default/checkpoint")       # tokenizers.Tokenizer
+    made, said, line = tokenizer.convert("/data/mine")         # tokenizers.Tokenizer, keys of tokenizer_config.json
     tokenizer.hold(made, folder, sentences, 128)
     'tokenizer: equal: ids of 872 sentences and 16 hard ones as BertTokenizer of transformers gives them'
 
-tokenizer.json is taken as it stands. Without one, the tokenizer is built from vocab.txt, tokenizer_config.json,
-added_tokens.json and special_tokens_map.json as transformers' BertTokenizer builds it. What no file says is said by the
-caller (`lower_case`, the model folder's). loading needs tokenizers alone; the gate needs transformers.
+Any folder that AutoTokenizer reads without code of the folder's own will do: tokenizer.json, vocab.txt, vocab.json with
+merges.txt, or a sentencepiece model. The files may be anybody's, so a child process of bounded memory and time reads
+them first. Who has the saved tokenizer.json needs tokenizers alone.
 """
 
-import io
+import importlib.util
 import json
+import os
+import resource
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from tools.make import cli
 
-FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "spm.model")
+FILES = (*VOCABULARIES, "merges.txt", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 NAMED = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
 # tokenizer_config.json's names of what BERT's normaliser does, its own names, and BERT's defaults.
@@ -26,6 +31,7 @@ FLAGS = {
     "tokenize_chinese_chars": ("handle_chinese_chars", True),
     "strip_accents": ("strip_accents", None),
 }
+LIMITS = (4 << 30, 30)  # of the child: bytes, and seconds of its processor, to which each hundred texts adds one
 # Of our own: what tokenizers are known to disagree on.
 HARD = [
     "Café naïve Ångström résumé cafe\u0301 İstanbul Straße",
@@ -43,6 +49,7 @@ HARD = [
     "",
 ]
 PAIRS = [(HARD[0], HARD[5]), (HARD[-2], HARD[6]), ("a film", HARD[-2])]
+OWN = "take the checkpoint's own files"
 
 
 def near(folder, name):
@@ -55,38 +62,40 @@ def near(folder, name):
 def files(folder):
     """{name: path} of the tokenizer's files of a checkpoint folder. UserError where none holds a vocabulary."""
     found = {name: path for name in FILES if (path := near(folder, name))}
-    if not {"tokenizer.json", "vocab.txt"} & found.keys():
-        raise cli.UserError(f"{folder}: no tokenizer.json or vocab.txt there; give the checkpoint's folder")
-    for path in found.values():
+    if not found.keys() & set(VOCABULARIES):
+        raise cli.UserError(f"{folder}: no tokenizer.json or vocab.txt, {', '.join(VOCABULARIES[2:])}; {OWN}")
+    for name, path in found.items():
         cli.refuse_pointer(path)
+        read_vocab(path) if name == "vocab.txt" else cli.regular(path, cli.LARGEST)
     return found
+
+
+def config(found):
+    """What tokenizer_config.json says, {} without one."""
+    return cli.read_json(found["tokenizer_config.json"]) if "tokenizer_config.json" in found else {}
 
 
 def read_vocab(path):
     """The word pieces of a vocab.txt, one a line, id = line number. UserError on a file that is none."""
     try:
-        text = io.TextIOWrapper(io.BytesIO(cli.regular(path, cli.LARGEST).read_bytes()), "utf-8").read()
+        text = cli.regular(path, cli.LARGEST).read_text("utf-8")
     except UnicodeDecodeError as e:
-        raise cli.UserError(f"{path}: not UTF-8 at byte {e.start}; take the checkpoint's own file") from e
+        raise cli.UserError(f"{path}: not UTF-8 at byte {e.start}; {OWN}") from e
     return text.removesuffix("\n").split("\n")
 
 
-def settings(found, lower_case=True):
-    """What the files say of the tokenizer, as keys of tokenizer_config.json; lower_case where they are silent.
+def build(pieces, lowercase=True):
+    """BERT's tokenizer (tokenizers.Tokenizer) over a list of word pieces, as transformers' BertTokenizer builds it."""
+    from tokenizers import BertWordPieceTokenizer, Tokenizer, processors
 
-    special_tokens_map.json and added_tokens.json count where tokenizer_config.json has no `added_tokens_decoder`, as in
-    transformers (tokenization_utils_base.py: _from_pretrained).
-    """
-    said = cli.read_json(found["tokenizer_config.json"]) if "tokenizer_config.json" in found else {}
-    said = {"do_lower_case": lower_case} | said
-    if "added_tokens_decoder" in said:
-        return said
-    if "special_tokens_map.json" in found:
-        said |= cli.read_json(found["special_tokens_map.json"])
-    special = {content(said.get(key)) for key in NAMED} | set(map(content, extra(said)))
-    added = cli.read_json(found["added_tokens.json"]) if "added_tokens.json" in found else {}
-    facts = lambda text: {"content": text, "normalized": text not in special, "special": text in special}
-    return said | {"added_tokens_decoder": {str(i): facts(text) for text, i in added.items()}}
+    ids = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer = Tokenizer.from_str(BertWordPieceTokenizer(ids, lowercase=lowercase).to_str())
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{CLS} $A {SEP}",
+        pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
+        special_tokens=[(token, ids[token]) for token in (CLS, SEP)],
+    )
+    return tokenizer
 
 
 def content(token):
@@ -94,116 +103,193 @@ def content(token):
     return token.get("content") if isinstance(token, dict) else token
 
 
-def extra(said):
-    """Special tokens without a role."""
-    given = said.get("extra_special_tokens") or said.get("additional_special_tokens") or []
-    return list(given.values()) if isinstance(given, dict) else given
+def asked(folder, texts=(), length=512, plain=False):
+    """The child's `answer` about the files of a checkpoint folder; UserError for its refusal, or for its end."""
+    with tempfile.TemporaryDirectory() as box:
+        for name, path in files(folder).items():
+            Path(box, name).write_bytes(path.read_bytes())
+        said = next((cli.read_json(p) for n in ("config.json", "bert_config.json") if (p := near(folder, n))), {})
+        kind = said.get("model_type", "bert")  # the original TinyBERT's says none
+        Path(box, "config.json").write_text(json.dumps(said | {"model_type": "bert" if kind == "tinybert" else kind}))
+        told = in_child({"folder": box, "texts": texts, "length": length, "plain": plain})
+    if "fault" in told:
+        raise cli.UserError(f"{folder}: {told['fault']}; {OWN}")
+    return told
 
 
-def load(folder, lower_case=True):
-    """The tokenizer (tokenizers.Tokenizer) of a checkpoint folder; its `padding` and `truncation` say which token and side.
+def in_child(request) -> dict:
+    """`tried` of a request in a process of its own, within LIMITS; {"fault"} where it did not come to its end."""
+    code = f"import sys; sys.path.insert(0, {str(cli.ROOT)!r}); from tools.source import tokenizer; tokenizer.child()"
+    memory, seconds = LIMITS[0], LIMITS[1] + len(request["texts"]) // 100
+    text = json.dumps({"limits": (memory, seconds), "request": request})
+    done = subprocess.run([sys.executable, "-c", code], input=text, capture_output=True, text=True, check=False)
+    if not done.returncode:
+        return json.loads(done.stdout)
+    most = f"{memory >> 20} MiB or {seconds} s"
+    return {"fault": f"its tokenizer takes more than {most}, or is damaged ({cli.ending(done.returncode)})"}
 
-    `lower_case` counts only where the checkpoint is silent (as original TinyBERT is).
-    Raises UserError when the folder holds no vocabulary, or a broken one.
+
+def child() -> None:
+    """Answer the request of standard input on standard output; `in_child` runs it."""
+    given = json.load(sys.stdin)
+    memory, seconds = given["limits"]
+    for kind, most in ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
+        hard = resource.getrlimit(kind)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))
+    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    find = importlib.util.find_spec
+    importlib.util.find_spec = lambda name, *a: None if name == "torch" else find(name, *a)  # half of the time
+    print(json.dumps(tried(given["request"])))
+
+
+def tried(request) -> dict:
+    """`answer`, or {"fault": a line} where it fails in any way."""
+    try:
+        return answer(**request)
+    except cli.UserError as e:
+        return {"fault": str(e)}
+    except BaseException as e:  # each class of transformers raises its own, and a panic of Rust is no Exception
+        return {"fault": f"not a tokenizer ({' '.join(str(e).split())[:200] or type(e).__name__})"}
+
+
+def answer(folder, texts, length, plain):
+    """What transformers' tokenizer of a folder makes of texts and of HARD and PAIRS, cut to `length`, and what it is.
+
+    {class, said: keys of tokenizer_config.json, json: tokenizer.json's text, pad_id, ids, types, other: the first text
+    of which tokenizer.json as it stands gives other ids}. plain: without transformers, {} where tokenizer.json bears HARD.
     """
-    from tokenizers import AddedToken, Tokenizer
+    from tokenizers import Tokenizer
+
+    texts = [t if isinstance(t, str) else tuple(t) for t in [*texts, *HARD, *PAIRS]]
+    path, stands = Path(folder, "tokenizer.json"), None
+    if path.is_file():
+        try:
+            stands = Tokenizer.from_file(str(path))
+            # What its own replacements look for is what they may be slow on.
+            looked_for = json.dumps(json.loads(path.read_text("utf-8")).get("normalizer"), ensure_ascii=False)[:4096]
+            stands.encode_batch([*HARD, *PAIRS, looked_for])
+        except BaseException as e:
+            raise cli.UserError(f"tokenizer.json: not a tokenizer ({e})") from None
+    if plain:
+        return {}
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    reader = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    name, backend = type(reader).__name__, getattr(reader, "backend_tokenizer", None)
+    if backend is None:
+        raise cli.UserError(f"{name} is Python code, which no tokenizer.json can say")
+    backend.no_padding()
+    backend.no_truncation()
+    said = {role: str(token) for role in NAMED if (token := getattr(reader, role)) is not None}
+    refuse_ids(folder, backend, name, said, stands)
+    # Another class than BERT's would build its tokenizer again, from keys of its own.
+    said |= flags_of(backend)
+    said["tokenizer_class"] = name if flags_of(backend) else "PreTrainedTokenizerFast"
+    said |= {"truncation_side": reader.truncation_side} if reader.truncation_side != "right" else {}
+    said |= {"model_max_length": reader.model_max_length} if reader.model_max_length < 1 << 30 else {}
+    how = {"truncation": True, "max_length": length, "return_token_type_ids": True}
+    calls = [reader(t, **how) if isinstance(t, str) else reader(*t, **how) for t in texts]
+    ids, other = [call["input_ids"] for call in calls], None
+    if stands:
+        set_flags(stands, said)
+        stands.no_padding()
+        stands.enable_truncation(length, direction=reader.truncation_side)
+        rows = stands.encode_batch(texts)
+        other = next((str(t) for t, row, want in zip(texts, rows, ids, strict=True) if row.ids != want), None)
+    types = [call["token_type_ids"] for call in calls]
+    told = {"class": name, "said": said, "json": backend.to_str(), "pad_id": reader.pad_token_id}
+    return told | {"ids": ids, "types": types, "other": other}
+
+
+def refuse_ids(folder, backend, name, said, stands) -> None:
+    """UserError where a special token is in no vocabulary, or an added token has another id than its file says."""
+    if "pad_token" not in said:
+        raise cli.UserError("tokenizer_config.json: no padding token")
+    found = files(folder)
+    pieces = backend.get_vocab(with_added_tokens=bool(stands) or "vocab.txt" not in found)
+    if missing := [token for token in said.values() if token not in pieces]:
+        raise cli.UserError(f"vocab.txt: no line {missing[0]}")
+    if pieces.keys() <= set(said.values()):  # transformers makes up an empty one where its class finds no file
+        raise cli.UserError(f"no vocabulary of {name} there, which config.json and the files name")
+    added = {content(token): int(i) for i, token in config(found).get("added_tokens_decoder", {}).items()}
+    if not added and "added_tokens.json" in found:
+        added = cli.read_json(found["added_tokens.json"])
+    for token, number in added.items():
+        if (have := backend.token_to_id(token)) != number:
+            raise cli.UserError(f"added_tokens.json: {token!r} gets the id {have}, the checkpoint says {number}")
+
+
+def flags_of(tokenizer) -> dict:
+    """{key of FLAGS: value} of BERT's normaliser; {} of a tokenizer that has another."""
+    normaliser = tokenizer.normalizer
+    bert = type(normaliser).__name__ == "BertNormalizer"
+    return {flag: getattr(normaliser, name) for flag, (name, _) in FLAGS.items()} if bert else {}
+
+
+def set_flags(tokenizer, said) -> None:
+    """Let BERT's normaliser do what tokenizer_config.json's keys say."""
+    normaliser = tokenizer.normalizer
+    for flag in flags_of(tokenizer).keys() & said.keys():
+        setattr(normaliser, FLAGS[flag][0], said[flag])
+    tokenizer.normalizer = normaliser
+
+
+def convert(folder, length=512):
+    """(tokenizer, tokenizer_config.json's keys, what to say of it) of any checkpoint folder, as transformers reads it.
+
+    Raises UserError where transformers does not, or makes other ids of WordPiece than tokenizer.json itself.
+    """
+    from tokenizers import Tokenizer
+
+    told = asked(folder, length=length)
+    lines, said = [], told["said"]
+    if told["other"] is not None:
+        fault = f"tokenizer.json gives other ids than {told['class']} of transformers, as of {told['other'][:40]!r}"
+        if "do_lower_case" in said:
+            raise cli.UserError(f"{folder}: {fault}; tokenizer_config.json disagrees; save both by save_pretrained()")
+        lines.append(f"tokenizer: {fault}; those of transformers are taken")
+    if "do_lower_case" in said and "do_lower_case" not in config(files(folder)):
+        lower = str(said["do_lower_case"]).lower()
+        lines.append(f"tokenizer: no file says do_lower_case; transformers' own default for such a folder is {lower}")
+    tokenizer = ready(Tokenizer.from_str(told["json"]), said)
+    return tokenizer, said, "\n".join([*lines, compared(tokenizer, folder, [], length, told)])
+
+
+def ready(tokenizer, said):
+    """A tokenizer that knows its padding token and which end is cut, as tokenizer_config.json's keys say."""
+    pad = content(said.get("pad_token")) or PAD
+    tokenizer.enable_padding(pad_id=tokenizer.token_to_id(pad), pad_token=pad)
+    tokenizer.enable_truncation(512, direction=said.get("truncation_side", "right"))
+    return tokenizer
+
+
+def load(folder):
+    """The tokenizer (tokenizers.Tokenizer) of a checkpoint folder; `padding` and `truncation` say which token and side.
+
+    tokenizer.json as it stands, after a child has tried it; converted where there is none, or tokenizer_config.json
+    says otherwise. Raises UserError when the folder holds no vocabulary, or a broken one.
+    """
+    from tokenizers import Tokenizer
 
     found = files(folder)
-    said = settings(found, lower_case)
-    names = {role: content(said.get(role)) or usual for role, usual in NAMED.items()}
-    try:
-        if path := found.get("tokenizer.json"):
-            tokenizer = normalised(
-                Tokenizer.from_file(str(cli.regular(path, cli.LARGEST))), said, "tokenizer_config.json" in found
-            )
-        else:
-            path = found["vocab.txt"]
-            pieces = read_vocab(path)
-            if missing := [token for token in names.values() if token not in pieces]:
-                raise cli.UserError(f"{path}: no line {missing[0]}; take the checkpoint's own file")
-            flags = {ours: said.get(flag, usual) for flag, (ours, usual) in FLAGS.items()}
-            tokenizer = build(pieces, names=names, **flags)
-        added = [(int(i), AddedToken(**facts)) for i, facts in said["added_tokens_decoder"].items()]
-        tokenizer.add_tokens([token for _, token in sorted(added, key=lambda pair: pair[0])])
-        tokenizer.add_special_tokens([t for t in names.values() if tokenizer.token_to_id(t) is not None])
-        tokenizer.add_special_tokens([AddedToken(**t) if isinstance(t, dict) else t for t in extra(said)])
-    except cli.UserError:
-        raise
-    except Exception as e:  # the library raises bare Exception
-        raise cli.UserError(f"{path}: not a tokenizer ({e}); take the checkpoint's own file") from e
-    for number, token in added:
-        if tokenizer.token_to_id(token.content) != number:
-            have = tokenizer.token_to_id(token.content)
-            raise cli.UserError(f"{path}: {token.content!r} gets the id {have}, the checkpoint says {number}; refused")
-    if (pad := tokenizer.token_to_id(names["pad_token"])) is None:
-        raise cli.UserError(f"{path}: no token {names['pad_token']}; take the checkpoint's own file")
-    tokenizer.enable_padding(pad_id=pad, pad_token=names["pad_token"])
-    tokenizer.enable_truncation(512, direction=said.get("truncation_side", "right"))
-    tried(tokenizer, path)
-    return tokenizer
+    if path := found.get("tokenizer.json"):
+        asked(folder, plain=True)
+        tokenizer, said = Tokenizer.from_file(str(path)), config(found)
+        pad, flags = content(said.get("pad_token")) or PAD, flags_of(tokenizer)
+        known = isinstance(pad, str) and tokenizer.token_to_id(pad) is not None
+        if known and all(said.get(flag, value) == value for flag, value in flags.items()):
+            return ready(tokenizer, said)
+    return convert(folder)[0]
 
 
-def tried(tokenizer, path) -> None:
-    """UserError where a first text fails: the library reads some files that contradict themselves, and panics later."""
-    try:
-        tokenizer.encode("a fine film")
-    except BaseException as e:  # a panic of Rust is no Exception
-        if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
-            raise
-        raise cli.UserError(f"{path}: not a tokenizer ({e}); take the checkpoint's own file") from None
-
-
-def config_like(path, folder):
-    """The bytes of a model's tokenizer_config.json; where a checkpoint's own says otherwise, with what it says."""
-    ours, theirs = cli.read_json(path), settings(files(folder), cli.read_json(path).get("do_lower_case", True))
-    other = {}
-    for key in (*FLAGS, *NAMED, "truncation_side", "model_max_length", "tokenizer_class"):
-        usual = FLAGS[key][1] if key in FLAGS else NAMED.get(key)
-        if key in theirs and content(theirs[key]) != content(ours.get(key, usual)):
-            other[key] = content(theirs[key])
-    if other.get("tokenizer_class") == "BertTokenizerFast":  # one class has both names
-        del other["tokenizer_class"]
+def config_like(path, said):
+    """The bytes of a model's tokenizer_config.json; where a checkpoint `said` otherwise, with what it says."""
+    ours, usual = cli.read_json(path), NAMED | {flag: default for flag, (_, default) in FLAGS.items()}
+    other = {key: value for key, value in said.items() if value != content(ours.get(key, usual.get(key)))}
     return (json.dumps(ours | other, indent=2) + "\n").encode() if other else path.read_bytes()
-
-
-def build(pieces, lowercase=True, handle_chinese_chars=True, strip_accents=None, names=NAMED):
-    """BERT's WordPiece tokenizer (tokenizers.Tokenizer) over a list of word pieces.
-
-    The steps are BERT's own: clean, split CJK, lower and strip accents if `lowercase`, split punctuation,
-    longest piece first; a word of over 100 characters is [UNK].
-    """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-
-    ids = {piece: i for i, piece in enumerate(pieces)}
-    first, last = names["cls_token"], names["sep_token"]
-    tokenizer = Tokenizer(models.WordPiece(ids, unk_token=names["unk_token"], max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        lowercase=lowercase, handle_chinese_chars=handle_chinese_chars, strip_accents=strip_accents
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.add_special_tokens(list(names.values()))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{first} $A {last}",
-        pair=f"{first} $A {last} $B:1 {last}:1",
-        special_tokens=[(first, ids[first]), (last, ids[last])],
-    )
-    return tokenizer
-
-
-def normalised(tokenizer, said, configured):
-    """A tokenizer.json's tokenizer; where tokenizer_config.json is there and says a flag, that flag.
-
-    transformers' BertTokenizer does so; its general class takes tokenizer.json as it stands.
-    """
-    from tokenizers import normalizers
-
-    general = said.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend")
-    if configured and not general and isinstance(normaliser := tokenizer.normalizer, normalizers.BertNormalizer):
-        for flag, (ours, _) in FLAGS.items():
-            setattr(normaliser, ours, said.get(flag, getattr(normaliser, ours)))
-        tokenizer.normalizer = normaliser
-    return tokenizer
 
 
 def text_of(tokenizer):
@@ -216,54 +302,30 @@ def text_of(tokenizer):
     return plain.to_str(pretty=True).encode()
 
 
-def hold(tokenizer, folder, texts, seq_len, lower_case=True):
+def hold(tokenizer, folder, texts, seq_len):
     """The gate's line; UserError where transformers' tokenizer of the folder gives another id for any text.
 
     texts: sentences, or pairs of them; those of HARD are held to as well.
     """
-    found = files(folder)
-    theirs = transformers_reads(found, lower_case, folder)
-    if (pad := tokenizer.padding["pad_id"]) != theirs.pad_token_id:
-        raise cli.UserError(f"{folder}: the padding token is {pad} here, {theirs.pad_token_id} in transformers")
-    tokenizer.enable_truncation(seq_len, direction=tokenizer.truncation["direction"])
-    for group in (list(texts), HARD, PAIRS):
-        if not group:
-            continue
-        first, second = (group, None) if isinstance(group[0], str) else map(list, zip(*group, strict=True))
-        want = theirs(first, second, truncation=True, max_length=seq_len, return_token_type_ids=True)
-        kept = tokenizer.padding
-        tokenizer.no_padding()
-        have = tokenizer.encode_batch(group)
-        tokenizer.enable_padding(**kept)
-        for text, row, ids, types in zip(group, have, want["input_ids"], want["token_type_ids"], strict=True):
-            if row.ids != ids or row.type_ids != types:
-                shown = f"{row.tokens[:12]} here, {theirs.convert_ids_to_tokens(ids)[:12]} in transformers"
-                raise cli.UserError(
-                    f"{folder}: {str(text)[:40]!r} becomes {shown}; tokenizer.json and tokenizer_config.json disagree,"
-                    " or this tokenizer is not read here; save it again with save_pretrained()"
-                )
+    return compared(tokenizer, folder, texts, seq_len, asked(folder, texts, seq_len))
+
+
+def compared(tokenizer, folder, texts, length, told):
+    """The line of `hold`, by the child's answer about texts, HARD and PAIRS."""
+    if (pad := tokenizer.padding["pad_id"]) != told["pad_id"]:
+        raise cli.UserError(f"{folder}: the padding token is {pad} here, {told['pad_id']} in transformers")
+    kept, given = tokenizer.padding, [*texts, *HARD, *PAIRS]
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(length, direction=tokenizer.truncation["direction"])
+    have = tokenizer.encode_batch(given)
+    tokenizer.enable_padding(**kept)
+    for text, row, ids, types in zip(given, have, told["ids"], told["types"], strict=True):
+        if row.ids != ids or row.type_ids != types:
+            shown = f"{row.tokens[:12]} here, {[tokenizer.id_to_token(i) for i in ids[:12]]} in transformers"
+            raise cli.UserError(
+                f"{folder}: {str(text)[:40]!r} becomes {shown}; tokenizer.json and tokenizer_config.json disagree,"
+                " or this tokenizer is not read here; save it again with save_pretrained()"
+            )
     count = len(HARD) + len(PAIRS)
     which = f"{len(texts)} sentences and {count} hard ones" if texts else f"{count} hard sentences"
-    return f"tokenizer: equal: ids of {which} as {type(theirs).__name__} of transformers gives them"
-
-
-def transformers_reads(found, lower_case, folder):
-    """transformers' tokenizer of the files {name: path}; no code of theirs runs, and nothing is fetched.
-
-    Raises UserError where it refuses them.
-    """
-    from transformers import AutoTokenizer
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    with tempfile.TemporaryDirectory() as box:
-        for name, path in found.items():
-            Path(box, name).write_bytes(path.read_bytes())
-        said = cli.read_json(found["tokenizer_config.json"]) if "tokenizer_config.json" in found else {}
-        said = {"tokenizer_class": "BertTokenizer", "do_lower_case": lower_case} | said
-        Path(box, "tokenizer_config.json").write_text(json.dumps(said), "utf-8")
-        try:
-            return AutoTokenizer.from_pretrained(box, local_files_only=True, trust_remote_code=False)
-        except Exception as e:  # each class raises its own
-            reason = " ".join(str(e).split())[:150] or type(e).__name__
-            raise cli.UserError(f"{folder}: transformers cannot read its tokenizer: {reason}; refused") from None
+    return f"tokenizer: equal: ids of {which} as {told['class']} of transformers gives them"

@@ -11,7 +11,7 @@ import argparse
 
 from tools.make import cli
 from tools.source import architecture
-from tools.source.tokenizer import PAD, load, near
+from tools.source.tokenizer import load, near
 
 # Where an encoding of the tokenizers library keeps it.
 FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
@@ -19,44 +19,43 @@ PACKED_TOKENS = 8  # a packed row holds at most one sentence per so many tokens 
 
 
 def encode(tokenizer, sentences, seq_len, names=("input_ids", "attention_mask")):
-    """Tokenise each sentence as [CLS] + at most seq_len-2 pieces + [SEP], then [PAD] up to seq_len.
+    """Tokenise each sentence, cut to seq_len tokens with the special ones, then the padding token up to seq_len.
 
-    sentences: texts, or pairs of texts: [CLS] first [SEP] second [SEP], the longer one cut first. Returns {name: int64 array [len(sentences), seq_len]} in the order of `names` (keys of ROLES).
+    sentences: texts, or pairs of texts, the longer one cut first: [CLS] a [SEP] b [SEP] of BERT, <s> a </s></s> b </s>
+    of RoBERTa. Returns {name: int64 array [len(sentences), seq_len]} in the order of `names` (keys of ROLES).
     """
     import numpy as np
 
-    from tools.base import input_files
-
     check(seq_len, names)
-    padding = tokenizer.padding or {"pad_id": tokenizer.token_to_id(PAD), "pad_token": PAD}
-    tokenizer.enable_truncation(seq_len, direction=side(tokenizer))
-    tokenizer.enable_padding(**padding | {"length": seq_len})
-    rows = tokenizer.encode_batch(list(sentences))
-    return {
-        name: np.array([getattr(row, FIELDS[input_files.ROLES[name]]) for row in rows], np.int64).reshape(-1, seq_len)
-        for name in names
-    }
+    tokenizer.enable_padding(**tokenizer.padding | {"length": seq_len})
+    columns = rows_of(tokenizer, sentences, seq_len, names)
+    return {name: np.array(rows, np.int64).reshape(-1, seq_len) for name, rows in columns.items()}
 
 
 def ragged(tokenizer, sentences, max_len, names=("input_ids", "attention_mask")):
-    """`encode` without [PAD]: {name: an int64 row of its own length, at most max_len, for each sentence}."""
+    """`encode` without padding: {name: an int64 row of its own length, at most max_len, for each sentence}."""
     import numpy as np
 
-    from tools.base import input_files
-
     check(max_len, names)
-    tokenizer.enable_truncation(max_len, direction=side(tokenizer))
     padding = tokenizer.padding
     tokenizer.no_padding()
-    rows = tokenizer.encode_batch(list(sentences))
-    if padding:
-        tokenizer.enable_padding(**padding)
-    return {name: [np.array(getattr(row, FIELDS[input_files.ROLES[name]]), np.int64) for row in rows] for name in names}
+    columns = rows_of(tokenizer, sentences, max_len, names)
+    tokenizer.enable_padding(**padding)
+    return {name: [np.array(row, np.int64) for row in rows] for name, rows in columns.items()}
 
 
-def side(tokenizer):
-    """Which end of a sentence that is too long is cut."""
-    return tokenizer.truncation["direction"] if tokenizer.truncation else "right"
+def rows_of(tokenizer, sentences, length, names):
+    """{name: a list of int for each sentence}, cut to `length`; UserError where a text is too much."""
+    from tools.base import input_files
+
+    tokenizer.enable_truncation(length, direction=tokenizer.truncation["direction"])
+    try:
+        rows = tokenizer.encode_batch(list(sentences))
+    except BaseException as e:  # a panic of Rust is no Exception
+        if type(e).__name__ != "PanicException":
+            raise
+        raise cli.UserError(f"tokenizer.json: fails on a text ({e}); take the checkpoint's own file") from None
+    return {name: [getattr(row, FIELDS[input_files.ROLES[name]]) for row in rows] for name in names}
 
 
 def fit(folder, seq_len, cut=False):
@@ -109,23 +108,25 @@ def share_rows(lengths, seq_len, most):
     return [sorted(row) for row in rows]
 
 
-def pack(arrays):
+def pack(arrays, pad=0):
     """Several sentences a row (Krell et al. 2021, arXiv 2107.02027; the rows by `share_rows`): (arrays, rows).
 
     arrays: {input: int64 [n, seq_len]} of encode. The mask gives way to three inputs, int64: `sentence`
     [rows, seq_len], whose token each is, 1, 2 ... within the row, 0 for padding; `position` [rows, seq_len], counted
-    from 0 in each sentence; `first` [rows, seq_len // 8], where in the row each sentence begins, then zeros.
+    from 0 in each sentence; `first` [rows, seq_len // 8], where in the row each sentence begins, then zeros. pad: the id
+    of the padding token.
     """
     import numpy as np
 
     from tools.base import input_files
 
-    mask = arrays[input_files.mask_name(arrays)]
+    mask = input_files.shown(arrays)
     lengths, seq_len = mask.sum(1), mask.shape[1]
     most = seq_len // PACKED_TOKENS
     rows = share_rows(lengths, seq_len, most)
     names = [name for name, array in arrays.items() if array is not mask]
-    made = {name: np.zeros((len(rows), seq_len), np.int64) for name in (*names, "sentence", "position")}
+    fill = {name: pad * (input_files.ROLES.get(name) == "input_ids") for name in (*names, "sentence", "position")}
+    made = {name: np.full((len(rows), seq_len), value, np.int64) for name, value in fill.items()}
     made["first"] = np.zeros((len(rows), most), np.int64)
     for r, row in enumerate(rows):
         ends = np.cumsum(lengths[row])

@@ -46,7 +46,15 @@ def read(path):
         eps = {norm.eps for layer in layers for norm in (layer.norm1, layer.norm2)} | {found.encoder.embedding.eps}
         if len(eps) != 1:
             raise encoder.Miss(f"LayerNorm: {len(eps)} epsilons, expected one")
+        if found.head not in ("tanh", "tanh relu"):
+            raise encoder.Miss(f"pooler: {found.head} behind its first layer, expected tanh")
+        if found.encoder.projection:
+            raise encoder.Miss("embeddings: a linear layer stands between them and the first layer")
+        if found.encoder.pad is not None:
+            raise encoder.Miss("mask: made of the ids inside the graph, expected an input")
         for i, layer in enumerate(layers):
+            if layer.gelu == "tanh":
+                raise encoder.Miss(f"layer {i}: GELU's tanh form, expected its erf form")
             if abs(layer.scale**2 * hidden / layer.heads - 1) > 1e-3:
                 raise encoder.Miss(f"layer {i}: scores times {layer.scale:g}, expected 1 / sqrt(size of a head)")
     except encoder.Miss as e:
@@ -54,7 +62,7 @@ def read(path):
     return {
         "word": found.word, "position": found.position + (0 if found.type is None else found.type[0]),
         "norm": norm_of(found.encoder.embedding, hidden), "layers": [layer_of(layer, hidden) for layer in layers],
-        "eps": float(np.float32(*eps)), "heads": layers[0].heads, "relu": found.relu,
+        "eps": float(np.float32(*eps)), "heads": layers[0].heads, "relu": found.head == "tanh relu",
         "pooler": (found.pooler.weight, found.pooler.bias), "classifier": (found.last.weight, found.last.bias),
         "types": np.zeros((1, hidden), np.float32) if found.type is None else found.type,
         "inputs": [v.name for v in model.graph.inputs],

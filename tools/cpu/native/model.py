@@ -5,7 +5,7 @@
     logits = model.run([[101, 2023, 102], [101, 102]])      # float32 [2, 2]
 
 The engine itself is engine.c, and one small C file for each family of processor units (make builds build/lib/native.so
-of them). FAMILIES says which units each needs; `Model.cpu_supports` names the one that runs a precision here, or what to
+of them). tools/make/chips.py says which units each needs; `Model.cpu_supports` names the one that runs a precision here, or what to
 use instead. Families sum in other orders, so their logits differ in the last digits; each one's repeat bit for bit.
 
 A model.native file is, in this order:
@@ -29,21 +29,11 @@ from pathlib import Path
 import numpy as np
 
 from tools.make import cli, cpu
+from tools.make.chips import AVX512, FAMILIES  # noqa: F401
 
 MAGIC = b"bert2om1"
 PRECISIONS = ("bf16", "int8", "fp32")  # in the order of engine.c's enum number
 BYTES = {"bf16": 2, "int8": 1, "fp32": 4}  # of a weight
-AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
-# Families of units, in engine.c's order, and what each needs for a precision, in Linux' words: the first one that has it
-# all computes.
-FAMILIES = {
-    "amx": {"bf16": AVX512 | {"avx512_bf16", "amx_bf16"}, "int8": AVX512 | {"avx512_bf16", "amx_bf16", "amx_int8"}},
-    "avx512_bf16": {"bf16": AVX512 | {"avx512_bf16"}, "int8": AVX512 | {"avx512_bf16", "avx512_vnni"}},
-    "avx512": {"int8": AVX512 | {"avx512_vnni"}, "fp32": AVX512},
-    "avx2": {"int8": {"avx2", "fma", "avx_vnni"}, "fp32": {"avx2", "fma"}},
-    "neon_bf16": {"bf16": {"bf16"}, "int8": {"bf16", "i8mm"}},
-    "neon": {"fp32": {"asimd"}},
-}
 LIBRARY = cli.ROOT / "build" / "lib" / "native.so"
 INSTEAD = "use ENGINE=openvino or ENGINE=onnxruntime"
 GELU_FLOOR = 0.171875  # the same in engine.c: int8 moves GELU's result up by this, to fill an unsigned byte

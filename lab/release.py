@@ -1,6 +1,6 @@
 """Write one tar of the last commit that needs no package index: the tree, the wheels of the lock, the pinned downloads.
 
-    python -m tools.setup.release --save_path build/release      (or: make release)
+    python -m lab.release --save_path build/release      (or: make release)
 
     release    78 wheels and 2 downloads, each with a hash of the lock or of data/pins.txt
     wrote build/release/bert2om-54f54b0eeaed-cp311-linux_x86_64.tar: 606 MB, sha256 cfce...

@@ -1,6 +1,6 @@
 """Every installed package with its version and licence; nothing outside the lock, nothing missing from it.
 
-    python -m tools.setup.sbom [--save_path build/sbom.cdx.json]      (or: make sbom)
+    python -m lab.sbom [--save_path build/sbom.cdx.json]      (or: make sbom)
 
     annotated-doc 0.0.7  MIT
     ...

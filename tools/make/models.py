@@ -1,0 +1,104 @@
+"""What a folder of models/ says of its model: the raw values of its model.toml, checked.
+
+    models.read("minilm_sst2")
+
+    {"weights": "wheel", "seq": "128", "inputs": ["input_ids", "attention_mask"], "task": "", "data": "", "train": "",
+     "gate_rows": ""}
+
+The folder's name is the model's. Only the standard library: this runs before anything is installed.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+
+from tools.make import cli
+
+FILE = "model.toml"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a model, its inputs and its task
+PLAIN = re.compile(r"[A-Za-z0-9_.,/@:=+-]+")  # what may stand in make's text and in a command
+
+
+def texts(value) -> str:
+    return (
+        "" if isinstance(value, str) and PLAIN.fullmatch(value) else "is no text of letters, digits and _ . , / - @ : ="
+    )
+
+
+def lengths(value: str) -> str:
+    """What is wrong with a value of SEQ; nothing where it is one."""
+    numbers = value.split(",")
+    plain = all(re.fullmatch(r"[1-9]\d{0,2}", n) and 8 <= int(n) <= 512 for n in numbers)
+    rising = plain and numbers == sorted(set(numbers), key=int)
+    what = "is not a length from 8 to 512, an ascending list of them such as 64,128, or real"
+    return "" if value == "real" or rising else what
+
+
+def length(value) -> str:
+    plain = isinstance(value, int) and not isinstance(value, bool) or isinstance(value, str)
+    return lengths(str(value)) if plain else 'is no length, such as 128 or "64,128"'
+
+
+def names_of_inputs(value) -> str:
+    right = isinstance(value, list) and value and all(isinstance(v, str) and NAME.fullmatch(v) for v in value)
+    return (
+        ""
+        if right and len({*value}) == len(value)
+        else 'is no list of unlike names, such as ["input_ids", "attention_mask"]'
+    )
+
+
+def count(value) -> str:
+    right = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 100_000
+    return "" if right else "is not a whole number from 1 to 100000"
+
+
+# What each key may be; the first three must be there.
+KEYS = {
+    "weights": texts,  # wheel, seeded, hub:OWNER/REPO@COMMIT, or a path
+    "seq": length,  # what sentences are cut to
+    "inputs": names_of_inputs,  # of the graph, in its order
+    "task": texts,  # a name of tools/base/tasks.py, sst2 if none
+    "data": texts,  # texts of one's own, as DATA= names them
+    "train": texts,  # as TRAIN=
+    "gate_rows": count,  # rows of a gate between two graphs, longest first (all if none)
+}
+NEEDED = ("weights", "seq", "inputs")
+
+
+def names(top: Path = cli.ROOT / "models") -> list[str]:
+    """The models that there are: folders of plain names that hold a model.toml."""
+    return sorted(path.parent.name for path in top.glob(f"*/{FILE}") if NAME.fullmatch(path.parent.name))
+
+
+def read(name: str, top: Path = cli.ROOT / "models") -> dict:
+    """The values of a model, all keys of KEYS, as texts ("" where it says none); `inputs` is a list.
+
+    Raises UserError with file and line for a key that is misspelt or there twice, and for a value that is none.
+    """
+    path = top / name / FILE
+    shown = path.relative_to(cli.ROOT) if path.is_relative_to(cli.ROOT) else path
+    try:
+        source = cli.regular(path, cli.LARGEST).read_text("utf-8")
+        found = tomllib.loads(source)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
+        text = re.sub(r"^(.*) \(at (?:line (\d+), column \d+|end of document)\)$", r"\2: \1", str(e))
+        raise cli.UserError(f"{shown}:{text.removeprefix(':')}; see another model's {FILE}") from None
+    for key, value in found.items():
+        line = next(
+            (n for n, text in enumerate(source.split("\n"), 1) if re.match(rf'[\s["\']*{re.escape(key)}\b', text)), 1
+        )
+        if key not in KEYS:
+            near = cli.nearest(key, KEYS)
+            raise cli.UserError(f"{shown}:{line}: {key} is no value of a model{near}; there are {' '.join(KEYS)}")
+        if wrong := KEYS[key](value):
+            raise cli.UserError(f"{shown}:{line}: {key} = {value!r} {wrong}")
+    if lacking := [key for key in NEEDED if key not in found]:
+        raise cli.UserError(f"{shown}: says no {lacking[0]}; see another model's {FILE}")
+    return {key: found.get(key, "") if key == "inputs" else str(found.get(key, "")) for key in KEYS}
+
+
+def inputs(script: str) -> tuple[str, ...]:
+    """The inputs of the model in whose folder a script lies, in the graph's order. Raises UserError as `read` does."""
+    folder = Path(script).resolve().parent
+    return tuple(read(folder.name, folder.parent)["inputs"])

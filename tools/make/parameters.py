@@ -1,0 +1,300 @@
+"""The parameters of make: the one table that names them, with what each may be and how a path, a record and a check say it.
+
+    parameters.folder(parameters.fields({"MODEL": "minilm_sst2", "SEQ": "64,128", ...}))
+
+    minilm_sst2/default/seq64-128/bs8/cpu-onnxruntime-fp32
+
+A row is all that a parameter needs: from it come its check and default (tools/make/makefile.py), `make help` and README's
+table, its place in the path of an artefact, the fields of a record, and the words by which `make verify`, `record`,
+`reproduce` and a report name a configuration again. A rule reads it as $(NAME), or back from a path (mk/paths.mk).
+
+A directory is a parameter, a file is a fact:
+    build/<model>/<weights>/seq<SEQ>/bs<BS>/<chip>-<engine>-<precision>/<artefact>
+Each artefact lies as deep as the last parameter that can change its bytes. Only the standard library: this runs before
+anything is installed.
+"""
+
+import re
+import shutil
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tools.make import chips, cli, models
+
+RUN, TABLES, RECORDS = "Run one configuration", "Tables of many configurations", "Records"
+CHECK, ASCEND, DEVELOP = "Check and hand on", "Ascend and GPU", "Development"
+
+
+# ---- What a value may be. A kind says what is wrong with a value, or "". o: the values of all parameters, and as
+# `models/` the models that there are.
+
+
+def among(value: str, right) -> str:
+    return "" if value in right else f"is not one of: {' '.join(sorted(right))}{cli.nearest(value, right)}"
+
+
+def whole(low: int, high: int) -> Callable:
+    right = lambda value: re.fullmatch(r"0|[1-9]\d{0,8}", value) and low <= int(value) <= high
+    return lambda value, o: "" if right(value) else f"is not a whole number from {low} to {high}"
+
+
+def path(value: str, o: dict) -> str:
+    """A file of the user's, which stands alone in a command: one that begins with - would be an option there."""
+    return f"begins with -; name a file by ./{value}" if value.startswith("-") else ""
+
+
+def program(value: str, o: dict) -> str:
+    return path(value, o) or ("" if shutil.which(value) else "is no program here; is it spelled right?")
+
+
+def weights(value: str, o: dict) -> str:
+    what = "is not default, seeded, hub:OWNER/REPO@COMMIT or a path to a checkpoint folder or zip"
+    return what if value in ("", ".", "..") else path(value, o)
+
+
+def precision(value: str, o: dict) -> str:
+    return among(value, chips.ENGINES[o["ENGINE"]].precisions if o["ENGINE"] else chips.precisions_of(o["CHIP"]))
+
+
+def devices(value: str, o: dict) -> str:
+    numbers = value.split(",")
+    plain = all(re.fullmatch(r"0|[1-9]\d{0,2}", n) and int(n) <= 255 for n in numbers)
+    what = "is not made of numbers from 0 to 255, each once, with commas between, as 0 or 0,1"
+    return "" if plain and len({*numbers}) == len(numbers) else what
+
+
+text = lambda value, o: ""
+name = lambda value, o: path(value, o)  # of no file of the user's
+model = lambda value, o: among(value, o["models/"].split())
+chip = lambda value, o: among(value, chips.FAMILY)
+engine = lambda value, o: among(value, chips.engines_of(o["CHIP"]))
+precisions = lambda value, o: among(value, {p for c in o["CHIPS"].split() for p in chips.precisions_of(c)})
+step = lambda value, o: among(value, chips.STEPS)
+on_bad = lambda value, o: among(value, ("stop", "null"))
+lengths = lambda value, o: models.lengths(value)
+share = lambda value, o: "" if re.fullmatch(r"0\.\d{0,3}[1-9]", value) else "is no number between 0 and 1, such as 0.5"
+switch = lambda value, o: "" if value == "1" else "is not 1 or empty"
+
+
+# ---- How a path spells them
+
+
+def escaped(value: str) -> str:
+    """A folder name for any value: each unlike value gives an unlike name, in characters that atc takes."""
+    for mark, code in (("_", "__"), ("/", "_-"), (":", "_."), ("@", "_a"), (",", "_c"), ("=", "_e")):
+        value = value.replace(mark, code)
+    return value
+
+
+def dashed(value: str) -> str:
+    return value.replace(",", "-")
+
+
+class Place(NamedTuple):
+    """Where a parameter stands in the path of what it changes.
+
+    level: the folder; written: the text, `{}` being its value; always: of every path (else where it is not the default);
+    field: a record has a field of it (else `seq` holds it); as_is: how a value is spelled.
+    """
+
+    level: str
+    written: str
+    always: bool = False
+    field: bool = True
+    as_is: Callable = str
+
+
+class Parameter(NamedTuple):
+    """A row. targets: the only ones that it is for (all, where there are none); many: several values, with blanks between;
+    free: any text on one line, which stands quoted wherever a shell reads it; dev: `make help` leaves it to `make help-dev`."""
+
+    name: str
+    default: str
+    kind: Callable
+    group: str
+    help: str
+    targets: tuple = ()
+    place: Place | None = None
+    many: bool = False
+    free: bool = False
+    dev: bool = False
+
+
+IN_TABLES = ("accuracy-table", "perf-table", "record")
+IN_ROWS = (*IN_TABLES, "kit")
+REPORTED = (*IN_ROWS, "fusion-report", "demo-ascend")
+TIMED = ("perf", "perf-table", "bench", "repeat", "demo-ascend")
+LAUNCHED = ("om", "accuracy", "perf", "accuracy-table", "perf-table")
+SCORE = ("score",)
+ROWS = (
+    Parameter("MODEL", "minilm_sst2", model, RUN, "a folder of models/", place=Place("model", "{}", always=True)),
+    Parameter("WEIGHTS", "default", weights, RUN, "default (the model's own), seeded (random), or a checkpoint's folder or zip",
+              place=Place("weights", "{}", always=True, as_is=escaped)),
+    Parameter("SEQ", "", lengths, RUN, "a length, buckets such as 64,128, or real: no padding (the model's if empty)",
+              place=Place("shape", "seq{}", always=True, as_is=dashed)),
+    Parameter("PACK", "", switch, RUN, "1: several sentences share each row of SEQ tokens, with the same answers",
+              place=Place("shape", "p", field=False)),
+    Parameter("BS", "8", whole(1, 999), RUN, "batch size", place=Place("batch", "bs{}", always=True)),
+    Parameter("CHIP", "cpu", chip, RUN, "cpu, T4, or an Ascend SoC such as 310P3 (710 is its old name)",
+              place=Place("leaf", "{}", always=True)),
+    Parameter("ENGINE", "", engine, RUN, "on cpu onnxruntime openvino native, on Ascend atc, on T4 trtexec",
+              place=Place("leaf", "-{}", always=True)),
+    Parameter("PRECISION", "", precision, RUN, "on cpu fp32 bf16 int8 fp16-sim, on Ascend fp16 mix, on T4 fp16 fp32",
+              place=Place("leaf", "-{}", always=True)),
+    Parameter("ISA", "", step, RUN, "use no newer units of the CPU than these (oneDNN's names, such as AVX2)",
+              place=Place("leaf", ".{}"), dev=True),
+    Parameter("DATA", "", path, RUN, "a TSV of your own in place of SST-2's validation set, a label in each row"),
+    Parameter("TRAIN", "", path, RUN, "texts for int8's calibration (SST-2's if empty); train: SST-2's train.tsv"),
+    Parameter("V", "", text, RUN, "V=1 shows every command and all that it prints"),
+    Parameter("INPUT", "", text, RUN, "score: a file, folder or glob, also s3://...: TSV, CSV, JSON lines, Parquet; or -",
+              SCORE, free=True),
+    Parameter("OUT", "", text, RUN, "score: a folder of parts (build/score/ if empty), a .csv or .parquet, or -", SCORE,
+              free=True),
+    Parameter("COLUMNS", "", text, RUN, "score: the sentences' column, and perhaps their labels', as `text stars`",
+              SCORE, free=True, dev=True),
+    Parameter("KEEP", "", text, RUN, "score: columns that are handed on", SCORE, free=True, dev=True),
+    Parameter("ON_BAD", "", on_bad, RUN, "score: null hands on a row that is amiss, with its reason", SCORE,
+              dev=True),
+    Parameter("CHECK", "", switch, RUN, "score: 1: only compare OUT with its manifest", SCORE, dev=True),
+    Parameter("PART_ROWS", "", whole(1, 999999999), RUN, "score: rows of a part (65536 or more if empty)", SCORE, dev=True),
+    Parameter("LOGITS", "", switch, RUN, "score: 1: the logits too", SCORE, dev=True),
+    Parameter("CLUSTER", "", text, RUN, "score: auto or the address of a Ray cluster (this machine if empty)", SCORE, dev=True),
+    Parameter("RERUN", "", text, RUN, "score: sentences whose logits differ by less, as 0.5, run again in fp32", SCORE,
+              dev=True),
+    Parameter("MODELS", "", model, TABLES, "several models (MODEL if empty)", IN_ROWS, many=True),
+    Parameter("CHIPS", "", chip, TABLES, "several chips (CHIP if empty)", REPORTED, many=True),
+    Parameter("BATCHES", "1 4 8 16 32 64", whole(1, 999), TABLES, "several batch sizes", REPORTED, many=True),
+    Parameter("PRECISIONS", "", precisions, TABLES, "several precisions (all that the chip has if empty)", IN_ROWS,
+              many=True),
+    Parameter("SAMPLES", "256", whole(1, 999), TABLES, "samples of a round, and 4 requests more (on the CPU 10 ms a sample)",
+              dev=True),
+    Parameter("ROUNDS", "3", whole(1, 9), TABLES, "how many rounds each configuration is timed", TIMED, dev=True),
+    Parameter("LAUNCH", "", text, TABLES, "a prefix that runs what needs a chip elsewhere, as `srun -N1`; or slurm",
+              LAUNCHED, many=True, dev=True),
+    Parameter("SLURM_ARGS", "", text, TABLES, "LAUNCH=slurm: options of sbatch, such as --gres=npu:1", many=True, dev=True),
+    Parameter("A", "", path, RECORDS, "compare: a record, or a folder that holds an accuracy.json", ("compare",), dev=True),
+    Parameter("B", "", path, RECORDS, "compare: the other one", ("compare",), dev=True),
+    Parameter("FROM", "", path, RECORDS, "record: a log of ais_bench or trtexec, outputs, a kit's result; new-model: a checkpoint",
+              ("record", "new-model")),
+    Parameter("NAME", "", name, RUN, "new-model: what its folder of models/ is called", ("new-model",), dev=True),
+    Parameter("TASK", "", text, RUN, "new-model: what is asked of it, where the checkpoint does not say", ("new-model",),
+              dev=True),
+    Parameter("THRESHOLD", "0.5", share, RUN, "of each label's sigmoid, where a text may have several labels",
+              place=Place("leaf", ".t{}"), dev=True),
+    Parameter("CLAIM", "", text, CHECK, "claims: check this one (its id), the short ones (short) or all (all)",
+              ("claims",), dev=True),
+    Parameter("ATC", "auto", text, ASCEND, "where atc is: auto, its path, or docker or podman with CANN_IMAGE", dev=True),
+    Parameter("CANN_IMAGE", "", text, ASCEND, "the container image that holds atc, as repository@sha256:...", dev=True),
+    Parameter("DEVICE", "0", devices, ASCEND, "the Ascend devices that run, such as 0 or 0,1"),
+    Parameter("AIS_PYTHON", "", name, ASCEND, "the Python that has ais_bench, often an older one (found if empty)", dev=True),
+    Parameter("SST2", "", path, DEVELOP, "your own copy of SST-2: its folder, a zip of it or dev.tsv", dev=True),
+    Parameter("RUNS", "100", whole(1, 999), DEVELOP, "torture: how many are killed; fuzz: hundreds of inputs a parser",
+              ("torture", "fuzz"), dev=True),
+    Parameter("BASE", "", text, DEVELOP, "container: the image that it is built on, a Debian (Containerfile's if empty)",
+              ("container",), dev=True),
+    Parameter("VENV", ".venv", name, DEVELOP, "where the locked packages are installed", dev=True),
+    Parameter("PYTHON", "python3", program, DEVELOP, "the Python that makes VENV, 3.11 or newer", dev=True),
+)  # fmt: skip
+BY_NAME = {row.name: row for row in ROWS}
+# Of older records alone: {parameter: how `seq` ends}. Such a record can be read, and not made again.
+GONE = {"CLS": "c"}
+OF_LOG = ("MODEL", "SEQ", "BS", "CHIP", "ENGINE", "PRECISION")  # what a log from elsewhere is held to
+FILES = [row.name for row in ROWS if row.kind is path]  # the user's own
+
+LEVELS = ("model", "weights", "shape", "batch", "leaf")
+PLACED = [row for row in ROWS if row.place]
+FIELDS = [row.name.lower() for row in PLACED if row.place.field]  # of a record
+NAMES = [row.name.lower() for row in PLACED if row.place.always]  # of every record
+OPTIONAL = [name for name in FIELDS if name not in NAMES]
+WITHIN = {row.name: row.place.written for row in PLACED if not row.place.field}  # what `seq` holds besides the length
+
+
+def fields(values: dict[str, str]) -> dict[str, str]:
+    """{field: its text in a path} of {parameter: value}; of those that stand where they are not the default, only then."""
+    said = {row.name: values.get(row.name, row.default) for row in PLACED}
+    there = [row for row in PLACED if row.place.always or said[row.name] != row.default]
+    kept = {row.name.lower(): row.place.as_is(said[row.name]) for row in there if row.place.field}
+    kept["seq"] += "".join(row.place.written for row in there if not row.place.field)
+    return kept
+
+
+def folder(said: dict, level: str = "leaf") -> str:
+    """The path below build/ of {field: text}, as `fields` and a record have them, down to a level."""
+    kept = LEVELS[: LEVELS.index(level) + 1]
+    parts = dict.fromkeys(kept, "")
+    for row in PLACED:
+        value = said.get(row.name.lower())
+        if row.place.field and row.place.level in kept and value not in (None, ""):
+            parts[row.place.level] += row.place.written.format(value)
+    return "/".join(parts.values())
+
+
+def others(record: dict) -> str:
+    """What the name of a record's file says besides NAMES."""
+    said = ((BY_NAME[name.upper()].place.written, record.get(name)) for name in OPTIONAL)
+    return "".join(written.format(value) for written, value in said if value not in (None, ""))
+
+
+PATTERNS = {
+    "weights": r"(?:[^/_]|_[^/])+?",
+    "bs": r"\d+",
+    "chip": "[^/-]+",
+    "engine": "[^/-]+",
+    "precision": "[^/.]+?",
+    "threshold": r"0\.\d+",
+}
+
+
+def pattern() -> re.Pattern:
+    """What reads the fields back from a path that ends in `folder`."""
+    levels = dict.fromkeys(LEVELS, "")
+    for row in (row for row in PLACED if row.place.field):
+        name, (before, after) = row.name.lower(), row.place.written.split("{}")
+        group = f"(?P<{name}>{PATTERNS.get(name, '[^/.]+?' if row.place.level == 'leaf' else '[^/]+?')})"
+        text = f"{re.escape(before)}{group}{re.escape(after)}"
+        levels[row.place.level] += text if row.place.always else f"(?:{text})?"
+    return re.compile("/".join(levels.values()).replace("(?P<model>[^/]+?)", "(?P<model>[^/]+)") + "$")
+
+
+PATH = pattern()
+
+
+def of_path(path: str) -> dict[str, str] | None:
+    """{field: text} of a configuration's path; None of another path."""
+    found = PATH.search(path)
+    return {name: value for name, value in found.groupdict().items() if value is not None} if found else None
+
+
+def rows_of(seq: str) -> dict[str, str]:
+    """{parameter: value} that the `seq` of a path or record says: of `64-128p` SEQ=64,128 and PACK=1.
+
+    Of older records also parameters that are gone: `128c` says CLS=1.
+    """
+    said = {}
+    for name, end in reversed((WITHIN | GONE).items()):
+        said[name] = "1" * seq.endswith(end)
+        seq = seq.removesuffix(end) if said[name] else seq
+    return {"SEQ": seq.replace("-", ",")} | {n: v for n, v in said.items() if v or n not in GONE}
+
+
+def of_record(record: dict) -> dict[str, str]:
+    """{parameter: value} of a record's configuration, WEIGHTS as its path spells it."""
+    said = {name.upper(): str(record[name]) for name in FIELDS if record.get(name) not in (None, "")}
+    return said | rows_of(said["SEQ"])
+
+
+def gone(record: dict) -> list[str]:
+    """The parameters of an older record that there are no more."""
+    return [name for name in rows_of(record["seq"]) if name in GONE]
+
+
+def agrees(record: dict, words: list[str]) -> bool:
+    """Whether a record is of every NAME=value in `words`. Raises UserError for a NAME that no path holds."""
+    said = of_record(record)
+    for name, _, value in (word.partition("=") for word in words):
+        if name not in BY_NAME or not BY_NAME[name].place:
+            raise cli.UserError(f"{name}= is no parameter of a record{cli.nearest(name, [row.name for row in PLACED])}")
+        own, as_is = said.get(name, BY_NAME[name].default), BY_NAME[name].place.as_is
+        if as_is(value) not in (own, as_is(own)):
+            return False
+    return True

@@ -1,0 +1,181 @@
+"""The commands of the ModelZoo's RoBERTa and ALBERT recipes, with their own options and file names.
+
+Each is a few lines over the four that all models share: their folders are read as the hub would have them
+(tools/source/foreign.py), and their graphs come out at one batch and length.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from tools.make import cli
+from tools.recipe import options, pth2onnx
+
+ALBERT = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def model() -> Path:
+    """The folder of the running script, under models/."""
+    return Path(sys.argv[0]).resolve().parent
+
+
+def near(data: Path) -> list[Path]:
+    """Where the recipes leave what belongs to a data folder: in it, beside it, and where they are run."""
+    return [data, data.parent, Path()]
+
+
+def sentences(*folders):
+    """(texts, labels) of the first dev.tsv in `folders`. Raises UserError where there is none."""
+    from tools.source import data
+
+    if path := next((Path(f) / "dev.tsv" for f in folders if (Path(f) / "dev.tsv").is_file()), None):
+        return data.read_tsv(path)
+    raise cli.UserError(f"no dev.tsv in {', '.join(map(str, folders))}; copy it there (make data rebuilds it)")
+
+
+def preprocess(texts, labels, places, length, folder, names, prefix=""):
+    """Write the rows of `texts`, one .bin a text and input; names: {the folder of each: the model input}."""
+    from tools.base import input_files
+    from tools.source import foreign, tokens
+
+    with tempfile.TemporaryDirectory() as box:
+        arrays = tokens.encode(foreign.tokens_of(places, model(), box), texts, length, tuple(names.values()))
+    arrays = {name: arrays[meaning] for name, meaning in names.items()}
+    input_files.write_bins(folder, arrays, labels, 0, prefix)
+    print(f"wrote {len(labels)} samples x {len(names)} inputs to {folder}")
+
+
+def export(folder, places, inputs, save_path, shape, data, weights="checkpoint.pt"):
+    """Write the ONNX of a recipe's own checkpoint folder, fixed to `shape` (batch, length).
+
+    places: where its tokenizer's files may lie, too; data: folders, of which a dev.tsv is compared on; weights: the name of
+    fairseq's file.
+    """
+    from tools.source import foreign
+
+    text_file = next((Path(d) / "dev.tsv" for d in data if (Path(d) / "dev.tsv").is_file()), None)
+    batch, length = shape
+    with tempfile.TemporaryDirectory() as box:
+        if foreign.is_foreign(folder) or (Path(folder) / weights).is_file():
+            folder = foreign.as_hub(folder, model(), box, places, weights)
+        words = ["--model_dir", folder, "--save_path", save_path, "--seq_len", length, "--eval_batch_size", batch]
+        words += ["--text_file", text_file] if text_file else []
+        pth2onnx.pth2onnx("", inputs, list(map(str, words)))
+
+
+def accuracy(outputs: Path, labels: Path) -> None:
+    """Print the share of right outputs, of all of them."""
+    from tools.base import output_files
+
+    result = output_files.score(outputs, labels)
+    print(f"acc = {result['correct'] / result['total']:.3f} ({result['correct']}/{result['total']})")
+
+
+def roberta_preprocess(description: str) -> None:
+    p = options.parser(description)
+    p.add_argument("--data_path", type=Path, default=Path("SST-2"), help="folder of the data (%(default)s)")
+    p.add_argument("--data_kind", choices=["valid"], default="valid", help="SST-2's validation set")
+    p.add_argument("--pad_length", type=int, default=128, help="tokens a row (%(default)s)")
+    p.add_argument("--batch_size", type=int, choices=[1], default=1, help="rows of a file")
+    args = p.parse_args()
+    texts, labels = sentences(args.data_path, args.data_path.parent / "SST-2")
+    names = {f"roberta_base_bin_{args.pad_length}": "src_tokens"}
+    preprocess(texts, labels, near(args.data_path), args.pad_length, args.data_path, names, "src_tokens_")
+    import numpy as np
+
+    with cli.whole_file(args.data_path / "roberta_base.label") as f:
+        f.write(np.array(labels, "<i8").tobytes())
+
+
+def roberta_pth2onnx(description: str) -> None:
+    p = options.parser(description)
+    p.add_argument("--checkpoint_path", type=Path, default=Path("checkpoint"), help="folder of the weights")
+    p.add_argument("--checkpoint_file", default="checkpoint.pt", help="their name (%(default)s)")
+    p.add_argument("--data_name_or_path", type=Path, default=Path("SST-2"), help="folder of the data: its dictionaries")
+    p.add_argument("--onnx_path", type=Path, default=Path("onnx_file"), help="folder of the .onnx (%(default)s)")
+    p.add_argument("--pad_length", type=int, default=128, help="tokens a row (%(default)s)")
+    p.add_argument("--batch_size", type=int, default=1, help="rows of a request (%(default)s)")
+    args = p.parse_args()
+    path = args.onnx_path / f"roberta_base_seq{args.pad_length}_bs{args.batch_size}.onnx"
+    data = args.data_name_or_path
+    shape = (args.batch_size, args.pad_length)
+    places = (data, data.parent / "SST-2")
+    export(args.checkpoint_path, near(data), ("src_tokens",), path, shape, places, args.checkpoint_file)
+
+
+def roberta_postprocess(description: str) -> None:
+    p = options.parser(description)
+    p.add_argument("--res_path", type=Path, required=True, help="folder of src_tokens_<sample>_0.bin, .npy or .txt")
+    p.add_argument(
+        "--data_path", type=Path, default=Path("SST-2"), help="folder of RoBERTa_preprocess.py's labels.json"
+    )
+    args = p.parse_args()
+    accuracy(args.res_path, args.data_path / "labels.json")
+
+
+def albert_preprocess(description: str) -> None:
+    p = options.parser(description)
+    p.add_argument("--prefix_dir", help="changes nothing: no code of albert_pytorch is run")
+    p.add_argument("--pth_dir", type=Path, required=True, help="folder of the checkpoint: its tokenizer")
+    p.add_argument("--data_dir", type=Path, required=True, help="folder of dev.tsv")
+    p.add_argument("--save_dir", type=Path, required=True, help="folder to write")
+    p.add_argument("--max_seq_length", type=int, default=128, help="tokens a row (%(default)s)")
+    args = p.parse_args()
+    texts, labels = sentences(args.data_dir)
+    names = dict(zip(ALBERT, ALBERT, strict=True))
+    preprocess(texts, labels, pieces_of(args.pth_dir), args.max_seq_length, args.save_dir, names)
+    import numpy as np
+
+    with cli.whole_file(args.save_dir / "label.npy") as f:
+        f.write(cli.npy(np.array(labels, np.int64)[:, None]))
+
+
+def pieces_of(folder: Path) -> list[Path]:
+    """Where the recipe has ALBERT's tokenizer: beside the checkpoint, or with the model that it was trained from."""
+    return [folder, folder.parents[1] / "prev_trained_model/albert_base_v2"]
+
+
+def albert_pth2onnx(description: str) -> None:
+    p = options.parser(description)
+    p.add_argument("--pth_dir", type=Path, required=True, help="folder of the checkpoint")
+    p.add_argument(
+        "--data_dir", type=Path, help="folder of dev.tsv, to compare on (a few sentences of our own if none)"
+    )
+    p.add_argument("--onnx_dir", type=Path, default=Path("outputs"), help="folder of the .onnx (%(default)s)")
+    p.add_argument("--batch_size", type=int, default=16, help="rows of a request (%(default)s)")
+    p.add_argument("--max_seq_length", type=int, default=128, help="tokens a row (%(default)s)")
+    args = p.parse_args()
+    path = args.onnx_dir / f"albert_seq{args.max_seq_length}_bs{args.batch_size}.onnx"
+    shape, data = (args.batch_size, args.max_seq_length), [args.data_dir] if args.data_dir else []
+    export(args.pth_dir, pieces_of(args.pth_dir), ALBERT, path, shape, data)
+
+
+def albert_postprocess(description: str) -> None:
+    p = options.parser(description)
+    p.add_argument("--result_dir", type=Path, required=True, help="folder of <sample>_0.npy, .bin or .txt")
+    p.add_argument("--label_path", type=Path, required=True, help="label.npy of Albert_preprocess.py")
+    args = p.parse_args()
+    accuracy(args.result_dir, args.label_path.with_name("labels.json"))
+
+
+def opt_onnx(description: str, flags: bool) -> None:
+    """The simplified graph in the form that CANN's fusions look for. flags: files by option, not by place."""
+    p = options.parser(description)
+    names = ("--input_file", "--output_file") if flags else ("input_file", "output_file")
+    for name, what in zip(names, ("simplified graph", "graph to write"), strict=True):
+        p.add_argument(name, type=Path, help=what, **({"required": True} if flags else {}))
+    if not flags:
+        p.add_argument("batch_size", type=int, help="rows of a request, as the graph has them")
+        p.add_argument("seq_length", type=int, help="tokens a row, likewise")
+    args = p.parse_args()
+    from tools.base import onnxfile
+    from tools.graph import rewrite
+
+    if not flags:
+        shape = onnxfile.session(args.input_file).get_inputs()[0].shape
+        if shape != (asked := [args.batch_size, args.seq_length]):
+            raise cli.UserError(
+                f"{args.input_file}: is of {shape}, not of {asked}; export it for that batch and length"
+            )
+    print(rewrite.show(rewrite.modify(args.input_file, args.output_file)))
+    print(f"wrote {args.output_file}")

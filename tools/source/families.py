@@ -1,0 +1,252 @@
+"""The families of encoders: BERT's layer under other names. One table, which loader, seeded weights and export read.
+
+    families.shapes(config)            # {tensor: shape} as a checkpoint of this family names them
+    families.as_bert(config, tensors)  # the same classifier as BertForSequenceClassification's tensors
+
+A family that is BERT's layer under other names is one entry of FAMILIES, and one of test/test_families.py. Names and
+functions: transformers 5, models/<family>/modeling_<family>.py.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Family:
+    """prefix: of the encoder's tensors. names: (a piece of BERT's name, the family's), one after the other. keys: BERT's
+    name of a configuration value, and the family's. defaults: values where a config.json is silent. head: what stands
+    between the two layers of the classifier. from_pad: positions are counted from pad_token_id + 1. shared: the layers'
+    tensors are those of groups. unused: tensors that transformers leaves alone, too.
+    """
+
+    prefix: str
+    names: tuple = ()
+    keys: dict = field(default_factory=dict)
+    defaults: dict = field(default_factory=dict)
+    head: str = "tanh"
+    from_pad: bool = False
+    shared: bool = False
+    unused: tuple = ()
+
+
+HEAD = (("classifier.", "classifier.out_proj."), ("bert.pooler.dense.", "classifier.dense."))
+FAMILIES = {
+    "bert": Family("bert"),
+    "tinybert": Family("bert", head="tanh relu", unused=("fit_dense.", "fit_denses.")),
+    "ernie": Family("ernie", unused=("ernie.embeddings.task_type_embeddings.",)),
+    "roberta": Family("roberta", HEAD, defaults={"pad_token_id": 1}, from_pad=True, unused=("roberta.pooler.",)),
+    "electra": Family(
+        "electra",
+        (*HEAD, ("embeddings.projection", "embeddings_project")),
+        defaults={"embedding_size": 128},
+        head="gelu",
+    ),
+    "distilbert": Family(
+        "distilbert",
+        (
+            ("bert.pooler.dense", "pre_classifier"),
+            ("bert.encoder", "bert.transformer"),
+            ("self.query", "q_lin"),
+            ("self.key", "k_lin"),
+            ("self.value", "v_lin"),
+            ("attention.output.dense", "attention.out_lin"),
+            ("attention.output.LayerNorm", "sa_layer_norm"),
+            ("intermediate.dense", "ffn.lin1"),
+            ("output.dense", "ffn.lin2"),
+            ("output.LayerNorm", "output_layer_norm"),
+        ),
+        keys={
+            "hidden_size": "dim",
+            "num_hidden_layers": "n_layers",
+            "num_attention_heads": "n_heads",
+            "intermediate_size": "hidden_dim",
+            "hidden_act": "activation",
+            "type_vocab_size": None,
+        },
+        defaults={"type_vocab_size": 0},
+        head="relu",
+    ),
+    "albert": Family(
+        "albert",
+        (
+            ("bert.pooler.dense", "bert.pooler"),
+            ("embeddings.projection", "encoder.embedding_hidden_mapping_in"),
+            ("attention.self.", "attention."),
+            ("attention.output.", "attention."),
+            ("intermediate.dense", "ffn"),
+            ("output.dense", "ffn_output"),
+            ("output.LayerNorm", "full_layer_layer_norm"),
+        ),
+        defaults={"embedding_size": 128, "hidden_act": "gelu_new"},
+        shared=True,
+    ),
+}
+# model_type of a config.json, where it is not the family's name.
+KINDS = {"xlm-roberta": "roberta", "camembert": "roberta"}
+# What it would take to read other encoders that are much used, by their model_type.
+REFUSED = {
+    "mpnet": "a bias by distance on its attention scores",
+    "deberta": "attention by content and distance apart",
+    "deberta-v2": "attention by content and distance apart",
+    "modernbert": "rotary positions, gated layers and local attention",
+    "longformer": "local attention",
+    "xlm-roberta-xl": "LayerNorm before each part of a layer",
+    "roberta-prelayernorm": "LayerNorm before each part of a layer",
+    "mobilebert": "bottleneck layers",
+    "roformer": "rotary positions",
+    "xlnet": "attention over permuted tokens",
+    "bart": "a decoder",
+    "nomic_bert": "rotary positions and gated layers",
+    "new": "rotary positions and gated layers",
+}
+# Heads for training alone, which a classifier may carry along.
+UNUSED = ("lm_head.", "cls.", "discriminator_predictions.", "generator_predictions.", "loss_fct.")
+WORD, POSITION, TYPE = (f"bert.embeddings.{name}_embeddings.weight" for name in ("word", "position", "token_type"))
+TASK = "ernie.embeddings.task_type_embeddings.weight"
+
+# Other people's names of the same tensors: what shows them, and patterns one after the other.
+FAIRSEQ, ALBERT_PYTORCH = "encoder.sentence_encoder.", "bert.encoder.transformer.group."
+FOREIGN = {
+    FAIRSEQ: (
+        (r"^encoder\.(lm_head|sentence_encoder\.version)", "lm_head."),
+        (r"^classification_heads\.\w+\.", "classifier."),
+        (r"^encoder\.sentence_encoder\.", "roberta."),
+        (r"\.embed_tokens\.", ".embeddings.word_embeddings."),
+        (r"\.embed_positions\.", ".embeddings.position_embeddings."),
+        (r"\.(emb_layer_norm|layernorm_embedding)\.", ".embeddings.LayerNorm."),
+        (r"\.layers\.", ".encoder.layer."),
+        (r"self_attn\.q_proj", "attention.self.query"),
+        (r"self_attn\.k_proj", "attention.self.key"),
+        (r"self_attn\.v_proj", "attention.self.value"),
+        (r"self_attn\.out_proj", "attention.output.dense"),
+        (r"self_attn_layer_norm", "attention.output.LayerNorm"),
+        (r"\.fc1\.", ".intermediate.dense."),
+        (r"\.fc2\.", ".output.dense."),
+        (r"\.final_layer_norm\.", ".output.LayerNorm."),
+    ),
+    ALBERT_PYTORCH: (  # github.com/lonePatient/albert_pytorch at 46de9ec
+        (r"^bert\.", "albert."),
+        (r"transformer\.group\.", "albert_layer_groups."),
+        (r"inner_group\.(\d+)\.LayerNorm\.", r"inner_group.\1.attention.LayerNorm."),
+        (r"inner_group\.(\d+)\.LayerNorm_1\.", r"inner_group.\1.full_layer_layer_norm."),
+        (r"inner_group\.", "albert_layers."),
+        (r"attention\.self\.", "attention."),
+        (r"attention\.output\.", "attention."),
+        (r"ffn\.intermediate\.output\.dense", "ffn_output"),
+        (r"ffn\.intermediate\.dense", "ffn"),
+        (r"pooler\.dense", "pooler"),
+    ),
+}
+
+
+def translated(tensors):
+    """Tensors of fairseq's RoBERTa or of lonePatient's ALBERT under transformers' names; others as they are."""
+    for mark, patterns in FOREIGN.items():
+        if any(name.startswith(mark) for name in tensors):
+            made = {}
+            for name, tensor in tensors.items():
+                for pattern, instead in patterns:
+                    name = re.sub(pattern, instead, name)
+                made[name] = tensor
+            return REPAIRS[mark](made)
+    return tensors
+
+
+def one_type(tensors):
+    """fairseq has no token types: one row of zeros, as transformers' own converter writes it."""
+    word = tensors.get("roberta.embeddings.word_embeddings.weight")
+    return tensors | ({} if word is None else {"roberta.embeddings.token_type_embeddings.weight": 0 * word[:1]})
+
+
+def tenth_added(tensors):
+    """That ALBERT adds 0.1 to what the pooler gives (modeling_albert.py, line 855): the same as a larger bias."""
+    weight, bias = (tensors.get(f"classifier.{name}") for name in ("weight", "bias"))
+    if weight is None or bias is None:
+        return tensors
+    return tensors | {"classifier.bias": bias + 0.1 * weight.sum(1)}
+
+
+REPAIRS = {FAIRSEQ: one_type, ALBERT_PYTORCH: tenth_added}
+
+
+def of_tensors(names, said):
+    """The family whose tensors these are, by how their names begin; None for none. `said`: of config.json, for a tie."""
+    fits = [kind for kind, family in FAMILIES.items() if any(n.startswith(f"{family.prefix}.") for n in names)]
+    if any(name.startswith(FAMILIES["tinybert"].unused) for name in names):
+        return "tinybert"
+    return said if said in fits else next(iter(fits), None)
+
+
+def first_position(config) -> int:
+    """The row of the table of positions that a sentence's first token gets."""
+    return config["pad_token_id"] + 1 if FAMILIES[config["family"]].from_pad else 0
+
+
+def spelled(config, name):
+    """The family's name of one of BERT's tensors."""
+    family = FAMILIES[config["family"]]
+    if family.shared and (found := re.match(r"bert\.encoder\.layer\.(\d+)\.(.*)", name)):
+        i, inner = divmod(int(found[1]), config["inner_group_num"])
+        group = i * config["num_hidden_groups"] // config["num_hidden_layers"]
+        name = f"bert.encoder.albert_layer_groups.{group}.albert_layers.{inner}.{found[2]}"
+    encoder = name.startswith("bert.")
+    for ours, theirs in family.names:
+        # A short piece such as output.dense stands behind a layer's number, never inside another piece.
+        name = re.sub(rf"(?<![\w]){re.escape(ours)}", theirs, name, count=1)
+    return name.replace("bert.", f"{family.prefix}.", 1) if encoder and name.startswith("bert.") else name
+
+
+def layers(config) -> int:
+    """How many layers the encoder has in BERT's form."""
+    return config["num_hidden_layers"] * config.get("inner_group_num", 1)
+
+
+def bert_shapes(config):
+    """{tensor: shape} of the classifier (of two labels where config names none) as BERT has it, in transformers' names.
+
+    Where embedding_size is not hidden_size, or layers are shared, `bert.embeddings.projection` stands behind the table.
+    """
+    h, e, ff = config["hidden_size"], config["embedding_size"], config["intermediate_size"]
+    linear = lambda name, out, into: {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
+    norm = lambda name, size: {f"{name}.weight": (size,), f"{name}.bias": (size,)}
+    expected = {
+        WORD: (config["vocab_size"], e),
+        POSITION: (config["max_position_embeddings"] + first_position(config), e),
+        TYPE: (config["type_vocab_size"], e),
+        **norm("bert.embeddings.LayerNorm", e),
+    }
+    if not config["type_vocab_size"]:
+        del expected[TYPE]
+    if projected(config):
+        expected |= linear("bert.embeddings.projection", h, e)
+    for i in range(layers(config)):
+        layer = f"bert.encoder.layer.{i}"
+        for part in ("query", "key", "value"):
+            expected |= linear(f"{layer}.attention.self.{part}", h, h)
+        expected |= linear(f"{layer}.attention.output.dense", h, h)
+        expected |= norm(f"{layer}.attention.output.LayerNorm", h)
+        expected |= linear(f"{layer}.intermediate.dense", ff, h)
+        expected |= linear(f"{layer}.output.dense", h, ff)
+        expected |= norm(f"{layer}.output.LayerNorm", h)
+    return expected | linear("bert.pooler.dense", h, h) | linear("classifier", len(config["labels"]) or 2, h)
+
+
+def projected(config) -> bool:
+    """Whether a linear layer stands between the embeddings and the first layer: ALBERT has one of any size."""
+    return config["embedding_size"] != config["hidden_size"] or FAMILIES[config["family"]].shared
+
+
+def shapes(config):
+    """{tensor: shape} of a classifier, as its family names them: what a checkpoint of this configuration holds."""
+    expected = {spelled(config, name): shape for name, shape in bert_shapes(config).items()}
+    return expected | ({TASK: (config["task_types"], config["embedding_size"])} if config["task_types"] else {})
+
+
+def as_bert(config, tensors):
+    """A family's tensors (numpy, of `shapes`) as BERT's: positions from the first that is used; two token types of zeros
+    where it has none."""
+    made = {name: tensors[spelled(config, name)] for name in bert_shapes(config)}
+    made[POSITION] = made[POSITION][first_position(config) :]
+    types = made.get(TYPE, 0 * made[POSITION][:2])
+    made[TYPE] = types + tensors[TASK][0] if TASK in tensors else types
+    return made

@@ -1,0 +1,106 @@
+"""Other projects' folders as the hub would have them: fairseq's RoBERTa, lonePatient's albert_pytorch.
+
+    from tools.source import foreign
+    folder = foreign.as_hub(Path("checkpoints"), Path("models/roberta_base_sst2"), box)    # made in folder `box`
+
+fairseq: checkpoint.pt; GPT-2's encoder.json and vocab.bpe; dict.txt, the order of fairseq's own token numbers; label/dict.txt,
+the order of the outputs (by frequency: in SST-2 output 0 is label 1). albert_pytorch: config.json, pytorch_model.bin, and
+30k-clean.model of the model it was trained from. What both lack is taken from the model's folder under models/.
+"""
+
+import json
+from pathlib import Path
+
+from tools.make import cli
+from tools.source import tokenizer
+from tools.source.architecture import CONFIGS
+
+GPT2 = ("encoder.json", "vocab.bpe", "dict.txt")
+PAIRS = ("vocab.json", "merges.txt")  # the hub's names of the same, already in fairseq's numbers
+PIECES = ("spiece.model", "30k-clean.model")
+
+
+def found(places, *names):
+    """The first file of one of these names in the folders `places`; None where there is none."""
+    return next((Path(p, n) for n in names for p in places if Path(p, n).is_file()), None)
+
+
+def is_foreign(folder) -> bool:
+    """Whether a checkpoint's folder is one of these projects'."""
+    if found([folder], "checkpoint.pt"):
+        return not found([folder], *CONFIGS)
+    config = found([folder], "config.json")
+    if config:
+        cli.refuse_pointer(config)
+    return bool(config and "model_type" not in (said := cli.read_json(config)) and "num_hidden_groups" in said)
+
+
+def as_hub(folder, model, box, places=(), weights="checkpoint.pt"):
+    """A folder in `box` with config, tokenizer and a link to the weights of `folder`; `places`: where else files may lie.
+
+    Raises UserError where one is missing.
+    """
+    made, places = Path(box) / "hub", [folder, *places]
+    tokenizer_files(places, model, made)
+    path = found([folder], weights, "pytorch_model.bin", "model.safetensors")
+    if path is None:
+        raise cli.UserError(f"{folder}: no {weights} there; give the folder that has it")
+    (made / ("checkpoint.pt" if path.suffix == ".pt" else path.name)).symlink_to(path.resolve())
+    config = cli.read_json(model / "config.json")
+    if path.suffix == ".pt":
+        names = list(config["id2label"].values())
+        order = [names[number] for number in label_order(places, len(names))]
+        config |= {"id2label": dict(enumerate(order)), "label2id": {name: i for i, name in enumerate(order)}}
+    else:
+        config |= cli.read_json(Path(folder) / "config.json")
+    (made / "config.json").write_text(json.dumps(config), "utf-8")
+    return made
+
+
+def label_order(places, count):
+    """Which label each output of fairseq's classifier is, as numbers; UserError where label/dict.txt does not say it."""
+    path = found(places, "label/dict.txt")
+    if path is None:
+        fault = "no label/dict.txt, which says the order of the outputs"
+        raise cli.UserError(f"{places[0]}: {fault}; copy it there from the SST-2-bin that the model was trained on")
+    order = [line.split()[0] for line in cli.regular(path, cli.LARGEST).read_text("utf-8").splitlines() if line.split()]
+    order = [word for word in order if not word.startswith("madeupword")]
+    if sorted(order) != [str(i) for i in range(count)]:
+        raise cli.UserError(
+            f"{path}: labels {' '.join(order):.60}, not the numbers 0 to {count - 1}; take the model's own"
+        )
+    return [int(word) for word in order]
+
+
+def tokenizer_files(places, model, made):
+    """The tokenizer's files in folder `made` as the hub has them; UserError where one is in none of `places`."""
+    made.mkdir(parents=True)
+    (made / "tokenizer_config.json").write_bytes((model / "tokenizer_config.json").read_bytes())
+    ready = [found(places, name) for name in (*PAIRS, "tokenizer.json")]
+    if ready[0] and ready[1] or ready[2]:
+        return [(made / path.name).write_bytes(path.read_bytes()) for path in ready if path]
+    if pieces := found(places, *PIECES):
+        return (made / PIECES[0]).write_bytes(cli.regular(pieces, cli.LARGEST).read_bytes())
+    encoder, merges, numbers = (found(places, name, f"input0/{name}") for name in GPT2)
+    if not (encoder and merges and numbers):
+        kinds = f"{', '.join(GPT2)}, {', '.join(PAIRS)}, {' or '.join(PIECES)}"
+        raise cli.UserError(f"{places[0]}: no tokenizer there (looked for {kinds}); copy its files there")
+    return byte_pairs(encoder, merges, numbers, made)
+
+
+def byte_pairs(encoder, merges, numbers, made):
+    """vocab.json and merges.txt of GPT-2's encoder.json and vocab.bpe in the numbers of fairseq's dict.txt: that counts
+    from 4, behind <s> <pad> </s> <unk>, and has <mask> last."""
+    piece = {str(i): text for text, i in cli.read_json(encoder).items()}
+    lines = cli.regular(numbers, cli.LARGEST).read_text("utf-8").splitlines()
+    tokens = [piece.get(word, word) for word in (line.split()[0] for line in lines if line.split())]
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *tokens, "<mask>"]
+    (made / PAIRS[0]).write_text(json.dumps({token: i for i, token in enumerate(tokens)}), "utf-8")
+    (made / PAIRS[1]).write_bytes(cli.regular(merges, cli.LARGEST).read_bytes())
+
+
+def tokens_of(places, model, box):
+    """The tokenizer (tokenizers.Tokenizer) of files in `places`, as `tokens.load` gives it."""
+    tokenizer_files(places, model, Path(box) / "tokens")
+    (Path(box) / "tokens/config.json").write_bytes((model / "config.json").read_bytes())
+    return tokenizer.load(Path(box) / "tokens")
