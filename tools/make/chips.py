@@ -11,9 +11,9 @@ precision of an engine, are the defaults.
 from typing import NamedTuple
 
 # Ascend: the names in CANN's platform_config (hicann/runtime, August 2026), and 310, which only an older CANN knows:
-# tools/ascend/atc.py asks the CANN it finds.
+# tools/ascend/atc.py asks the CANN it finds. A path has hyphens between its parts: 910B4-1 is spelt 910B4_1.
 ASCEND = """310P3 310P1 310P5 310P7 310B1 310B2 310B3 310B4 310 910A 910B 910ProA 910ProB 910PremiumA 910B1 910B2 910B2C
-    910B3 910B4 910_9362 910_9372 910_9381 910_9382 910_9391 910_9392""".split()  # noqa: SIM905
+    910B3 910B4 910B4_1 910_9362 910_9372 910_9381 910_9382 910_9391 910_9392""".split()  # noqa: SIM905
 FAMILY = {"cpu": "cpu", "T4": "gpu", **dict.fromkeys(ASCEND, "ascend")}
 
 # ---- The units of a CPU, in Linux's words.
