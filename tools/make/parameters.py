@@ -144,7 +144,7 @@ ROWS = (
     Parameter("ISA", "", step, RUN, "use no newer units of the CPU than these (oneDNN's names, such as AVX2)",
               place=Place("leaf", ".{}"), dev=True),
     Parameter("DATA", "", path, RUN, "a TSV of your own in place of SST-2's validation set, a label in each row"),
-    Parameter("TRAIN", "", path, RUN, "texts for int8's calibration (SST-2's if empty); train: SST-2's train.tsv"),
+    Parameter("TRAIN", "", path, RUN, "texts for int8's calibration (SST-2's if empty); train: SST-2's train.tsv", dev=True),
     Parameter("V", "", text, RUN, "V=1 shows every command and all that it prints"),
     Parameter("INPUT", "", text, RUN, "score: a file, folder or glob, also s3://...: TSV, CSV, JSON lines, Parquet; or -",
               SCORE, free=True),
