@@ -238,7 +238,7 @@ class Evil:
 bad("checkpoint", BIN,
     (saved(lambda torch, t: t.__delitem__("classifier.weight")), "1 tensors missing, as classifier.weight"),
     (saved(lambda torch, t: t.clear()), "tensors missing"),
-    (saved(lambda torch, t: t.update({"lm_head.weight": torch.zeros(2)})), "1 tensors too many, as lm_head.weight"),
+    (saved(lambda torch, t: t.update({"head.weight": torch.zeros(2)})), "1 tensors too many, as head.weight"),
     (saved(lambda torch, t: t.update({"classifier.weight": torch.zeros(3, 48)})), "classifier.weight is [3, 48]"),
     (saved(lambda torch, t: t.update({"classifier.weight": torch.zeros(1).expand(1 << 40)})), "classifier.weight is"),
     (saved(poisoned), "bert.pooler.dense.weight holds NaN or infinity"),
@@ -259,15 +259,15 @@ bad("checkpoint", CONFIG, *NOT_JSON, (None, "no configuration"), *[(edited(**cha
     ({"num_attention_heads": 5}, "not a multiple"), ({"num_attention_heads": 0}, "num_attention_heads is 0"),
     ({"hidden_size": "48"}, "hidden_size is '48'"), ({"hidden_size": -1}, "hidden_size is -1"), ({"hidden_size": 1 << 60}, "hidden_size is"),
     ({"vocab_size": True}, "vocab_size is True"), ({"vocab_size": None}, "vocab_size is None"), ({"vocab_size": ...}, "vocab_size is None"),
-    ({"vocab_size": [400]}, "vocab_size is [400]"), ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'"),
+    ({"vocab_size": [400]}, "vocab_size is [400]"), ({"hidden_act": "gelu_new"}, "hidden_act is gelu_new"),
     ({"position_embedding_type": "relative_key"}, "position_embedding_type"), ({"layer_norm_eps": 1e-5}, "layer_norm_eps is 1e-05"),
-    ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"), ({"architectures": ["TinyBertForSequenceClassification"]}, "architectures"),
+    ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"), ({"architectures": ["TinyBertForSequenceClassification"]}, "family is tinybert"),
 ]])  # fmt: skip
 bad("checkpoint", CONFIG, (HOLE, "larger than"), (edited(num_hidden_layers=(1 << 24) - 1), "num_hidden_layers is 16777215"),
     (edited(id2label={str(i): f"l{i}" for i in range(10_000)}), "the labels are l0, l1"),
     (edited(pruned_heads={str(i): [1] for i in range(10_000)}), "pruned_heads: heads are gone from layers 0, 1"),
-    (edited(architectures=1), "another architecture, 1"), (edited(architectures={"x": None}), "another architecture"),
-    (edited(architectures=["\x1b[2J"]), "another architecture, \\x1b[2J"))  # fmt: skip
+    (edited(model_type=1), "of model_type 1"), (edited(model_type={"x": None}), "another architecture"),
+    (edited(architectures=["\x1b[2J"], model_type="x"), "another architecture, \\x1b[2J"))  # fmt: skip
 bad("checkpoint", "clone/vocab.txt", (HOLE, "larger than"), (None, "no tokenizer.json or vocab.txt"), (b"[PAD]\n[UNK]\n", "no line [CLS]"), (b"\xff\xfe", "not UTF-8 at byte 0"),
     (("\n".join([*tokenizer.SPECIAL, *map(str, range(500))]) + "\n").encode(), "505 word pieces, but config.json says vocab_size 400"))  # fmt: skip
 

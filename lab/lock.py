@@ -6,7 +6,8 @@
     wrote requirements-bench.txt: 11 packages
     wrote requirements-scale.txt: 41 packages
 
-One resolution holds for Python 3.11 and newer, x86-64 and Arm. What only PyPI's CUDA build of PyTorch needs goes into
+One resolution holds for Python 3.11 and newer, x86-64 and Arm. A package keeps its locked version where it can; to take
+newer ones, delete the lock files first. What only PyPI's CUDA build of PyTorch needs goes into
 a file of its own, installed only where that build is. What the peers of `make bench` need beside the product's packages
 goes into requirements-bench.txt, and what `make score` needs for a cluster or an S3 into requirements-scale.txt; nothing
 else installs these.
@@ -57,8 +58,12 @@ def compiled(source, preferred=""):
 
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    product = compiled("requirements.in")
-    beside = lambda name: [b for b in compiled(name, "\n".join(product)) if b not in product and not CUDA.match(b)]
+    locks = ("requirements.txt", "requirements-cuda.txt", "requirements-bench.txt", "requirements-scale.txt")
+    old = "\n".join(Path(name).read_text() for name in locks if Path(name).is_file())
+    product = compiled("requirements.in", old)
+    beside = lambda name: [
+        b for b in compiled(name, "\n".join([*product, old])) if b not in product and not CUDA.match(b)
+    ]
     for name, kept in (
         ("requirements.txt", [b for b in product if not CUDA.match(b)]),
         ("requirements-cuda.txt", [b for b in product if CUDA.match(b)]),

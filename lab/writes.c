@@ -1,7 +1,9 @@
 /* LD_PRELOAD: the n-th write, rename, link or sync of all processes together fails, and a failed write leaves its half.
 
-   FAIL_UNDER  the folder whose regular files count        FAIL_AT     n, from 1
-   FAIL_COUNT  a file for the count, 8 + 1000 bytes     FAIL_ERRNO  such as 28 (ENOSPC) or 5 (EIO)                  */
+   FAIL_UNDER  the folder whose regular files count, but for Python's bytecode
+   FAIL_AT     n, from 1
+   FAIL_ERRNO  such as 28 (ENOSPC) or 5 (EIO)
+   FAIL_COUNT  a file for the count and the name of the file that failed, 8 + 1000 bytes */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -36,7 +38,7 @@ __attribute__((constructor)) static void begin(void) {
    count. */
 static int due(const char *path) {
     size_t length = strlen(under);
-    if (strncmp(path, under, length) || path[length] != '/') return 0;
+    if (strncmp(path, under, length) || path[length] != '/' || strstr(path, "/__pycache__/")) return 0;
     if (__atomic_add_fetch(count, 1, __ATOMIC_SEQ_CST) != at) return 0;
     snprintf((char *)(count + 1), NAME, "%s", path + length + 1);
     const char *error = getenv("FAIL_ERRNO");

@@ -717,7 +717,7 @@ def test_an_imported_log_is_told_apart(repo):
     assert (line["verdict"], line["result"]) == ("imported", "measured elsewhere: bs8.log")
     page = report.page({path: made}, [])
     assert report.behind(path, made, {})["again"].startswith("measured elsewhere; imported from bs8.log, sha256 ")
-    assert re.search(r"<td><a href=#r-\S*imported\S*>1600</a>", page) and "<td>imported: log bs8.log, sha256 " in page
+    assert re.search(r"<td><a href=#r-\S*imported\S*>1600</a>", page) and ">imported: log bs8.log, sha256 " in page
     assert "| fp16        | 8    | -" in table.text(table.frame([made, cli.read_json(kept("accuracy"))]), ".md")
     assert ",8,,,imported,,,,,1600" in table.text(table.frame([cli.read_json(kept("accuracy")), made]), ".csv")
 

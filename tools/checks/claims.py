@@ -1,4 +1,4 @@
-"""The claims of data/claims.toml: show them, check them, keep the READMEs' section of them as the file says.
+"""The claims of data/claims.toml: show them, check them, keep docs/checks.md's table of them.
 
     python -m tools.checks.claims [--claim fp32] [--make VENV=.venv]      (or: make claims [CLAIM=fp32])
 
@@ -9,7 +9,7 @@
 
 A claim holds, differs, or cannot run here: the processor lacks a unit that it needs. --claim takes an id, `short` (those
 that the default model shows in minutes) or `all`. Seconds and MB are those of results/costs.csv (lab/costs.py).
---write puts the table between `<!-- claims -->` and `<!-- /claims -->` of the READMEs; --check fails where it differs.
+--write puts the table between `<!-- claims -->` and `<!-- /claims -->` of docs/checks.md; --check fails where it differs.
 """
 
 import argparse
@@ -26,11 +26,8 @@ from tools.make import chips, cli, cpu
 
 CLAIMS, COSTS = Path("data/claims.toml"), Path("results/costs.csv")
 UNITS = {"bf16": chips.BF16, "int8": chips.VNNI}
-READMES = {
-    "README.md": ("says", "| `CLAIM=` | claim | holds if | seconds | MB |", "the command ends well"),
-    "README.zh-CN.md": ("zh", "| `CLAIM=` | 声明 | 成立条件 | 秒 | MB |", "命令成功结束"),
-}
-FIELDS = {"id", "says", "zh", "make", "reads", "holds", "needs", "short"}
+PAGE = Path("docs/checks.md")  # which has the table of claims
+FIELDS = {"id", "says", "make", "reads", "holds", "needs", "short"}
 OF_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
 HOLDS = {"=": operator.eq, ">=": operator.ge, "<=": operator.le}
 
@@ -39,7 +36,7 @@ def read(path: Path = CLAIMS) -> list[dict]:
     """The claims; UserError names the first that lacks a field or has one that nothing reads."""
     claims = tomllib.loads(path.read_text("utf-8"))["claim"]
     for claim in claims:
-        lacking = {"id", "says", "zh", "make", "holds"} - claim.keys()
+        lacking = {"id", "says", "make", "holds"} - claim.keys()
         unread = claim.keys() - FIELDS
         if lacking or unread or claim["holds"].split()[0] not in HOLDS:
             raise cli.UserError(f"{path}: claim {claim.get('id')}: see the fields at the top of the file")
@@ -114,31 +111,31 @@ def takes(claim: dict) -> tuple[str, str]:
     return tuple(f"{sum(float(row[name]) for row in rows):.0f}" for name in ("seconds", "disk_mb"))
 
 
-def markdown(language: str, heading: str, well: str) -> str:
-    """The table of claims of one README."""
-    cells = lambda c: [f"`{c['id']}`", c[language], short(c["holds"]) if "reads" in c else well, *takes(c)]
-    lines = [f"| {' | '.join(cells(c))} |" for c in read()]
-    return "\n".join([heading, "|---|---|---|---:|---:|", *lines])
+def markdown() -> str:
+    """The table of claims."""
+    cells = lambda c: [
+        f"`{c['id']}`",
+        c["says"],
+        short(c["holds"]) if "reads" in c else "the command ends well",
+        *takes(c),
+    ]
+    head = ["| `CLAIM=` | claim | holds if | seconds | MB |", "|---|---|---|---:|---:|"]
+    return "\n".join([*head, *(f"| {' | '.join(cells(c))} |" for c in read())])
 
 
 def keep(write: bool) -> None:
-    """Write the READMEs' sections. Raises UserError where one differs and `write` is false, or has no place for it."""
-    stale = []
-    for name, words in READMES.items():
-        path = Path(name)
-        old = path.read_text("utf-8")
-        section = f"<!-- claims -->\n\n{markdown(*words)}\n\n<!-- /claims -->"
-        new, count = re.subn(r"(?s)<!-- claims -->.*?<!-- /claims -->", lambda _, s=section: s, old)
-        if count != 1:
-            raise cli.UserError(f"{path}: needs one <!-- claims --> and, below it, one <!-- /claims -->")
-        if new != old:
-            stale.append(name)
-            if write:
-                with cli.whole_file(path, "w", encoding="utf-8") as f:
-                    f.write(new)
-    if stale and not write:
-        raise cli.UserError(f"{', '.join(stale)}: not what {CLAIMS} says; run `make report`")
-    print(f"claims: {'wrote ' + ', '.join(stale) if stale else f'the READMEs say what {CLAIMS} says'}")
+    """Write the page's table. Raises UserError where it differs and `write` is false, or has no place for it."""
+    old = PAGE.read_text("utf-8")
+    section = f"<!-- claims -->\n\n{markdown()}\n\n<!-- /claims -->"
+    new, count = re.subn(r"(?s)<!-- claims -->.*?<!-- /claims -->", lambda _: section, old)
+    if count != 1:
+        raise cli.UserError(f"{PAGE}: needs one <!-- claims --> and, below it, one <!-- /claims -->")
+    if new != old and not write:
+        raise cli.UserError(f"{PAGE}: not what {CLAIMS} says; run `make report`")
+    if new != old:
+        with cli.whole_file(PAGE, "w", encoding="utf-8") as f:
+            f.write(new)
+    print(f"claims: {f'wrote {PAGE}' if new != old else f'{PAGE} says what {CLAIMS} says'}")
 
 
 def show() -> None:

@@ -4,9 +4,9 @@
 
     readme: READMEs, tables and pictures say what the records say
 
-Between `<!-- table -->` and `<!-- /table -->` stands what `rows` makes of results/records, ten lines at most, and under it
-results/bench.svg with its result as alternative text; between `<!-- parameters -->` and its end, make's parameters. A figure
-in prose stands between `<!-- = QUESTION -->` and `<!-- /= -->`; `answer` has the questions. --check changes nothing and fails
+Between `<!-- table -->` and `<!-- /table -->` stands what `rows` makes of results/records, ten lines at most; between
+`<!-- picture -->` and its end, results/bench.svg with its result as alternative text; between `<!-- parameters -->` and its
+end, make's parameters. A figure in prose stands between `<!-- = QUESTION -->` and `<!-- /= -->`; `answer` has the questions. --check changes nothing and fails
 where a text, a table or a picture of the repository says something else than the records.
 """
 
@@ -85,7 +85,7 @@ def rows(records: list[dict], limit: int = 10) -> list[dict]:
 
 
 def block(chinese: bool = False) -> str:
-    """What belongs between the markers."""
+    """The table of a README."""
     import pandas as pd
 
     records = list(record.load([RECORDS]).values())
@@ -93,12 +93,16 @@ def block(chinese: bool = False) -> str:
     if not lines:
         return "\nNo measurement of an accuracy is committed yet.\n\n"
     cells = pd.DataFrame(lines, dtype=object).dropna(axis="columns", how="all")
-    text = table.text(cells.rename(columns=HEADS if chinese else {}), ".md")
+    return "\n" + table.text(cells.rename(columns=HEADS if chinese else {}), ".md") + "\n"
+
+
+def picture() -> str:
+    """results/bench.svg, with its result as alternative text."""
     benches = list(record.load([BENCHES], ("bench",)).values())
     if not benches or not Path("results/bench.svg").is_file():
-        return f"\n{text}\n"
+        return "\n"
     bench = peers.pictured(benches)
-    return f"\n{text}\n![{peers.said(bench, peers.points(bench, published.read()))}](results/bench.svg)\n\n"
+    return f"\n![{peers.said(bench, peers.points(bench, published.read()))}](results/bench.svg)\n\n"
 
 
 FIELDS = {
@@ -184,6 +188,8 @@ def prose(path: Path) -> str:
     text = path.read_text("utf-8")
     if path.name in FILES or "<!-- table -->" in text:
         text = spliced(path, text, block("zh" in path.name))
+    if "<!-- picture -->" in text:
+        text = spliced(path, text, picture(), "picture")
     if path in (Path("README.md"), PARAMETERS) and "<!-- parameters -->" in text:
         text = spliced(
             path, text, parameter_table(parameters.ROWS if path == PARAMETERS else parameters.PLACED), "parameters"

@@ -166,8 +166,8 @@ class Launched(Strict):
     """Where the chip was that a run behind LAUNCH= used."""
 
     node: Plain
-    job: Text = ABSENT
-    device: Text = ABSENT
+    job: Text | None = ABSENT  # null behind a prefix that has none
+    device: Text | None = ABSENT
 
 
 KINDS = dict.fromkeys(parameters.NAMES, Name) | {"bs": Annotated[int, Field(ge=1, le=999)]}
@@ -255,16 +255,17 @@ class Accuracy(Record):
             raise ValueError("correct, accuracy and interval95 are None of a task that has a score, and of no other")
         if self.task and (isinstance(self.predictions, str) or set(self.metrics) != set(task.metrics)):
             raise ValueError(f"predictions or metrics are not those of the task {self.task}")
-        if self.task and (len(self.truth) != self.total or not (task.score or self.in_range())):
+        if self.task and (len(self.truth) != self.total or not self.in_range()):
             raise ValueError(f"truth or predictions are not {self.total} of the {len(self.labels)} classes")
         return self
 
     def in_range(self) -> bool:
-        """Whether truth and predictions are class numbers, of which -1 is a tie, or lists of them."""
-        if tasks.TASKS[self.task].several:
-            known = range(len(self.labels))
-            return all(type(v) is list and set(v) <= set(known) for v in self.truth + self.predictions)
-        span = range(-1, len(self.labels))
+        """Whether truth and predictions are scores, class numbers, of which -1 is a tie, or lists of them, as the task is."""
+        task, span = tasks.TASKS[self.task], range(-1, len(self.labels))
+        if task.several:
+            return all(type(v) is list and set(v) <= set(span) for v in self.truth + self.predictions)
+        if task.score:
+            return not any(type(v) is list for v in self.truth + self.predictions)
         return all(type(v) is int and v in span for v in self.truth + self.predictions) and min(self.truth) >= 0
 
 

@@ -29,7 +29,22 @@ class Family:
     unused: tuple = ()
 
 
-HEAD = (("classifier.", "classifier.out_proj."), ("bert.pooler.dense.", "classifier.dense."))
+def pairs(text):
+    """((old, new), ...) of the words old=new."""
+    return tuple(tuple(word.split("=")) for word in text.split())
+
+
+HEAD = pairs("classifier.=classifier.out_proj. bert.pooler.dense.=classifier.dense.")
+DISTILBERT = pairs("""
+    bert.pooler.dense=pre_classifier bert.encoder=bert.transformer self.query=q_lin self.key=k_lin self.value=v_lin
+    attention.output.dense=attention.out_lin attention.output.LayerNorm=sa_layer_norm intermediate.dense=ffn.lin1
+    output.dense=ffn.lin2 output.LayerNorm=output_layer_norm""")
+ALBERT = pairs("""
+    bert.pooler.dense=bert.pooler embeddings.projection=encoder.embedding_hidden_mapping_in attention.self.=attention.
+    attention.output.=attention. intermediate.dense=ffn output.dense=ffn_output output.LayerNorm=full_layer_layer_norm""")
+DISTILBERT_KEYS = pairs("""
+    hidden_size=dim num_hidden_layers=n_layers num_attention_heads=n_heads intermediate_size=hidden_dim
+    hidden_act=activation type_vocab_size=no_types""")
 FAMILIES = {
     "bert": Family("bert"),
     "tinybert": Family("bert", head="tanh relu", unused=("fit_dense.", "fit_denses.")),
@@ -37,68 +52,29 @@ FAMILIES = {
     "roberta": Family("roberta", HEAD, defaults={"pad_token_id": 1}, from_pad=True, unused=("roberta.pooler.",)),
     "electra": Family(
         "electra",
-        (*HEAD, ("embeddings.projection", "embeddings_project")),
+        (*HEAD, *pairs("embeddings.projection=embeddings_project")),
         defaults={"embedding_size": 128},
         head="gelu",
     ),
-    "distilbert": Family(
-        "distilbert",
-        (
-            ("bert.pooler.dense", "pre_classifier"),
-            ("bert.encoder", "bert.transformer"),
-            ("self.query", "q_lin"),
-            ("self.key", "k_lin"),
-            ("self.value", "v_lin"),
-            ("attention.output.dense", "attention.out_lin"),
-            ("attention.output.LayerNorm", "sa_layer_norm"),
-            ("intermediate.dense", "ffn.lin1"),
-            ("output.dense", "ffn.lin2"),
-            ("output.LayerNorm", "output_layer_norm"),
-        ),
-        keys={
-            "hidden_size": "dim",
-            "num_hidden_layers": "n_layers",
-            "num_attention_heads": "n_heads",
-            "intermediate_size": "hidden_dim",
-            "hidden_act": "activation",
-            "type_vocab_size": None,
-        },
-        defaults={"type_vocab_size": 0},
-        head="relu",
-    ),
-    "albert": Family(
-        "albert",
-        (
-            ("bert.pooler.dense", "bert.pooler"),
-            ("embeddings.projection", "encoder.embedding_hidden_mapping_in"),
-            ("attention.self.", "attention."),
-            ("attention.output.", "attention."),
-            ("intermediate.dense", "ffn"),
-            ("output.dense", "ffn_output"),
-            ("output.LayerNorm", "full_layer_layer_norm"),
-        ),
-        defaults={"embedding_size": 128, "hidden_act": "gelu_new"},
-        shared=True,
-    ),
+    "distilbert": Family("distilbert", DISTILBERT, dict(DISTILBERT_KEYS), {"type_vocab_size": 0}, head="relu"),
+    "albert": Family("albert", ALBERT, {}, {"embedding_size": 128, "hidden_act": "gelu_new"}, shared=True),
 }
 # model_type of a config.json, where it is not the family's name.
 KINDS = {"xlm-roberta": "roberta", "camembert": "roberta"}
-# What it would take to read other encoders that are much used, by their model_type.
-REFUSED = {
-    "mpnet": "a bias by distance on its attention scores",
-    "deberta": "attention by content and distance apart",
-    "deberta-v2": "attention by content and distance apart",
-    "modernbert": "rotary positions, gated layers and local attention",
-    "longformer": "local attention",
-    "xlm-roberta-xl": "LayerNorm before each part of a layer",
-    "roberta-prelayernorm": "LayerNorm before each part of a layer",
-    "mobilebert": "bottleneck layers",
-    "roformer": "rotary positions",
-    "xlnet": "attention over permuted tokens",
-    "bart": "a decoder",
-    "nomic_bert": "rotary positions and gated layers",
-    "new": "rotary positions and gated layers",
+# What it would take to read other encoders that are much used, and their model_type.
+NEEDS = {
+    "a bias by distance on its attention scores": "mpnet",
+    "attention by content and distance apart": "deberta deberta-v2",
+    "rotary positions, gated layers and local attention": "modernbert",
+    "rotary positions and gated layers": "nomic_bert new",
+    "rotary positions": "roformer",
+    "local attention": "longformer",
+    "LayerNorm before each part of a layer": "xlm-roberta-xl roberta-prelayernorm",
+    "bottleneck layers": "mobilebert",
+    "attention over permuted tokens": "xlnet",
+    "a decoder": "bart",
 }
+REFUSED = {kind: what for what, kinds in NEEDS.items() for kind in kinds.split()}
 # Heads for training alone, which a classifier may carry along.
 UNUSED = ("lm_head.", "cls.", "discriminator_predictions.", "generator_predictions.", "loss_fct.")
 WORD, POSITION, TYPE = (f"bert.embeddings.{name}_embeddings.weight" for name in ("word", "position", "token_type"))
@@ -107,35 +83,20 @@ TASK = "ernie.embeddings.task_type_embeddings.weight"
 # Other people's names of the same tensors: what shows them, and patterns one after the other.
 FAIRSEQ, ALBERT_PYTORCH = "encoder.sentence_encoder.", "bert.encoder.transformer.group."
 FOREIGN = {
-    FAIRSEQ: (
-        (r"^encoder\.(lm_head|sentence_encoder\.version)", "lm_head."),
-        (r"^classification_heads\.\w+\.", "classifier."),
-        (r"^encoder\.sentence_encoder\.", "roberta."),
-        (r"\.embed_tokens\.", ".embeddings.word_embeddings."),
-        (r"\.embed_positions\.", ".embeddings.position_embeddings."),
-        (r"\.(emb_layer_norm|layernorm_embedding)\.", ".embeddings.LayerNorm."),
-        (r"\.layers\.", ".encoder.layer."),
-        (r"self_attn\.q_proj", "attention.self.query"),
-        (r"self_attn\.k_proj", "attention.self.key"),
-        (r"self_attn\.v_proj", "attention.self.value"),
-        (r"self_attn\.out_proj", "attention.output.dense"),
-        (r"self_attn_layer_norm", "attention.output.LayerNorm"),
-        (r"\.fc1\.", ".intermediate.dense."),
-        (r"\.fc2\.", ".output.dense."),
-        (r"\.final_layer_norm\.", ".output.LayerNorm."),
-    ),
-    ALBERT_PYTORCH: (  # github.com/lonePatient/albert_pytorch at 46de9ec
-        (r"^bert\.", "albert."),
-        (r"transformer\.group\.", "albert_layer_groups."),
-        (r"inner_group\.(\d+)\.LayerNorm\.", r"inner_group.\1.attention.LayerNorm."),
-        (r"inner_group\.(\d+)\.LayerNorm_1\.", r"inner_group.\1.full_layer_layer_norm."),
-        (r"inner_group\.", "albert_layers."),
-        (r"attention\.self\.", "attention."),
-        (r"attention\.output\.", "attention."),
-        (r"ffn\.intermediate\.output\.dense", "ffn_output"),
-        (r"ffn\.intermediate\.dense", "ffn"),
-        (r"pooler\.dense", "pooler"),
-    ),
+    FAIRSEQ: pairs(r"""
+        ^encoder\.(lm_head|sentence_encoder\.version)=lm_head. ^classification_heads\.\w+\.=classifier.
+        ^encoder\.sentence_encoder\.=roberta. \.embed_tokens\.=.embeddings.word_embeddings.
+        \.embed_positions\.=.embeddings.position_embeddings. \.(emb_layer_norm|layernorm_embedding)\.=.embeddings.LayerNorm.
+        \.layers\.=.encoder.layer. self_attn\.q_proj=attention.self.query self_attn\.k_proj=attention.self.key
+        self_attn\.v_proj=attention.self.value self_attn\.out_proj=attention.output.dense
+        self_attn_layer_norm=attention.output.LayerNorm \.fc1\.=.intermediate.dense. \.fc2\.=.output.dense.
+        \.final_layer_norm\.=.output.LayerNorm."""),
+    # github.com/lonePatient/albert_pytorch at 46de9ec
+    ALBERT_PYTORCH: pairs(r"""
+        ^bert\.=albert. transformer\.group\.=albert_layer_groups. pooler\.dense=pooler
+        inner_group\.(\d+)\.LayerNorm\.=inner_group.\1.attention.LayerNorm. attention\.self\.=attention.
+        inner_group\.(\d+)\.LayerNorm_1\.=inner_group.\1.full_layer_layer_norm. inner_group\.=albert_layers.
+        attention\.output\.=attention. ffn\.intermediate\.output\.dense=ffn_output ffn\.intermediate\.dense=ffn"""),
 }
 
 

@@ -44,17 +44,22 @@ def ragged(tokenizer, sentences, max_len, names=("input_ids", "attention_mask"))
     return {name: [np.array(row, np.int64) for row in rows] for name, rows in columns.items()}
 
 
-def rows_of(tokenizer, sentences, length, names):
-    """{name: a list of int for each sentence}, cut to `length`; UserError where a text is too much."""
-    from tools.base import input_files
-
+def encodings(tokenizer, sentences, length):
+    """What the tokenizer makes of each sentence, cut to `length`; UserError where a text is too much."""
     tokenizer.enable_truncation(length, direction=tokenizer.truncation["direction"])
     try:
-        rows = tokenizer.encode_batch(list(sentences))
+        return tokenizer.encode_batch(list(sentences))
     except BaseException as e:  # a panic of Rust is no Exception
         if type(e).__name__ != "PanicException":
             raise
         raise cli.UserError(f"tokenizer.json: fails on a text ({e}); take the checkpoint's own file") from None
+
+
+def rows_of(tokenizer, sentences, length, names):
+    """{name: a list of int for each sentence}, cut to `length`; UserError where a text is too much."""
+    from tools.base import input_files
+
+    rows = encodings(tokenizer, sentences, length)
     return {name: [getattr(row, FIELDS[input_files.ROLES[name]]) for row in rows] for name in names}
 
 
