@@ -61,7 +61,7 @@ accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x
 perf-table: $(if $(in_two),,results/local/perf-table.md)  ## throughput of MODELS x CHIPS x PRECISIONS x BATCHES
 	$(if $(in_two),$(two_makes),$(info $(file <$<)))
 ##@ Records
-kit: build/kit-$(CHIP).tar         ## all that a card in another room needs, in one file
+kit: build/kit-$(CHIP).tar         ### all that a card in another room needs, in one file
 	$(info $<)
 record: | $(VENV)/installed        ## keep what was measured here, or the log FROM=, in results/
 	$(Q)$(record)
