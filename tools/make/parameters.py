@@ -174,7 +174,7 @@ ROWS = (
     Parameter("SLURM_ARGS", "", text, TABLES, "LAUNCH=slurm: options of sbatch, such as --gres=npu:1", many=True, dev=True),
     Parameter("A", "", path, RECORDS, "compare: a record, or a folder that holds an accuracy.json", ("compare",), dev=True),
     Parameter("B", "", path, RECORDS, "compare: the other one", ("compare",), dev=True),
-    Parameter("FROM", "", path, RECORDS, "record: a log of ais_bench or trtexec, outputs, a kit's result; new-model: a checkpoint",
+    Parameter("FROM", "", path, RECORDS, "record: a log or outputs from elsewhere, a kit's result; new-model: a checkpoint",
               ("record", "new-model")),
     Parameter("NAME", "", name, RUN, "new-model: what its folder of models/ is called", ("new-model",), dev=True),
     Parameter("TASK", "", text, RUN, "new-model: what is asked of it, where the checkpoint does not say", ("new-model",),
