@@ -35,7 +35,7 @@ $(if $(notice),$(info $(notice)))
 .PHONY: $(TARGETS) FORCE
 .DEFAULT_GOAL := help
 include mk/shell.mk mk/paths.mk mk/install.mk mk/source.mk mk/graph.mk mk/compile.mk mk/run.mk mk/score.mk
-include mk/tables.mk lab/lab.mk mk/develop.mk
+include mk/tables.mk mk/kit.mk lab/lab.mk mk/develop.mk
 
 # ---- Targets for people. A recipe here only prints what was made, so `make -q` and `make -n` stay truthful.
 # Behind `##` stands what `make help` says of a target, behind `###` what `make help-dev` says.
@@ -61,6 +61,8 @@ accuracy-table: results/local/accuracy-table.md  ## accuracy of MODELS x CHIPS x
 perf-table: $(if $(in_two),,results/local/perf-table.md)  ## throughput of MODELS x CHIPS x PRECISIONS x BATCHES
 	$(if $(in_two),$(two_makes),$(info $(file <$<)))
 ##@ Records
+kit: build/kit-$(CHIP).tar         ### all that a card in another room needs, in one file
+	$(info $<)
 record: | $(VENV)/installed        ## keep what was measured here, or the log FROM=, in results/
 	$(Q)$(record)
 report: $(reported)                ## remake results/, the READMEs' tables and the page of records

@@ -314,7 +314,7 @@ def parse():
     r.add_argument("--samples", type=int, default=256, help="padded: so many of the sentences (%(default)s)")
     r.add_argument("--rounds", type=int, default=3)
     r.add_argument("--seconds", type=float, default=SECONDS, help="a turn takes at least so long (%(default)s)")
-    r.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    r.add_argument("--threads", type=int, default=cpu.cores())
     r.add_argument("--ours", nargs="*", default=[], metavar="ENGINE-PRECISION=FILE", help="our compiled models")
     r.add_argument("--peak", required=True, help="build/lib/peak.so")
     r.add_argument("--peers", type=Path, default=Path(".venv-bench"), help="environment of the peers' packages")

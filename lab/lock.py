@@ -61,7 +61,9 @@ def main():
     locks = ("requirements.txt", "requirements-cuda.txt", "requirements-bench.txt", "requirements-scale.txt")
     old = "\n".join(Path(name).read_text() for name in locks if Path(name).is_file())
     product = compiled("requirements.in", old)
-    beside = lambda name: [b for b in compiled(name, "\n".join([*product, old])) if b not in product and not CUDA.match(b)]
+    beside = lambda name: [
+        b for b in compiled(name, "\n".join([*product, old])) if b not in product and not CUDA.match(b)
+    ]
     for name, kept in (
         ("requirements.txt", [b for b in product if not CUDA.match(b)]),
         ("requirements-cuda.txt", [b for b in product if CUDA.match(b)]),

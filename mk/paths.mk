@@ -31,7 +31,7 @@ model_file = build/$(leaf)/$(compiled.$(engine))
 BENCHED := $(if $(BENCHES),cpu-native-bf16 cpu-native-int8 cpu-native-fp32 cpu-openvino-bf16 cpu-openvino-int8 \
            cpu-onnxruntime-fp32)
 REAL    := $(MODEL)/$(weights_name)/seqreal/bs32
-leaves  := $(sort $(ONE) $(ROWS) $(SCORING) $(BENCHED:%=$(dir $(ONE))%) $(BENCHED:%=$(REAL)/%))
+leaves  := $(sort $(ONE) $(ROWS) $(KIT_ROWS) $(SCORING) $(BENCHED:%=$(dir $(ONE))%) $(BENCHED:%=$(REAL)/%))
 up      = $(sort $(patsubst %/,%,$(foreach p,$1,$(dir $p))))
 batches := $(call up,$(leaves))
 shapes  := $(call up,$(batches))

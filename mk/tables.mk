@@ -2,8 +2,9 @@
 # given the folders, not their many files; a folder's own date tells that a file came or went.
 folders  = $(sort $(patsubst results/records/%,results/records,$(patsubst results/bench/%,results/bench,$1)))
 from_folders = $(start) $@ $(call folders,$(filter-out FORCE,$^)) -- $(py) $(strip $(do.$1))
-# perf-table measures what this machine has the tools for. Of other chips it shows records, published figures, or the
+# A table measures what this machine has the tools for. Of other chips it shows records, published figures, or the
 # reason why there are none. Asked once, and only where a table has such chips; LAUNCH= leads to where the tools are.
+# trtexec times, and keeps no outputs: a T4 has no accuracy.
 doctor_says = $(shell $(our_python) -m tools.setup.doctor --engines --atc $(ATC) $(ais_python))
 tools_here  = $(call answered,$(doctor_says),tools.setup.doctor)
 tools_there = $(if $(LAUNCH),$(ascend.ENGINES) $(gpu.ENGINES),$(tools_here))
@@ -17,7 +18,9 @@ in_two      = $(if $(LAUNCH),$(if $(BERT2OM_LOST),,yes))
 again       = BERT2OM_LOST=$1 $(MAKE) --no-print-directory
 two_makes   = +@$(call again,0) -k $@ || { $(call again,1) $@; exit 1; }
 absent      = $(filter-out $(present),$(ROWS))
-rows_of.accuracy-table = $(ROWS:%=build/%/accuracy.json)
+scorable    = $(foreach r,$(present),$(if $(findstring -trtexec-,$r),,$r))
+unscored    = $(addsuffix /accuracy,$(filter-out $(scorable),$(ROWS)))
+rows_of.accuracy-table = $(strip $(scorable:%=build/%/accuracy.json) $(if $(unscored),$(unscored) $(known)))
 known       = $(call folders,$(records)) $(figures)
 rows_of.perf-table     = $(strip $(present:%=build/%/perf.json) $(if $(absent),$(absent) $(known)))
 rows_of.table          = $(strip $(known))
@@ -53,6 +56,6 @@ import = $(py) -m tools.results.imports $(FROM) $(ONE) --given $(of_log) \
 keep_all = $(py) -m tools.results.record promote results/records $(made)
 keep_bench = $(py) -m lab.bench promote $(bench_made) --save_path results/bench
 measured = $(if $(bench_made),$(keep_bench);) $(if $(made)$(if $(bench_made),,none),$(keep_all))
-record = $(if $(FROM),$(import),$(measured))
+record = $(if $(filter %.tar,$(FROM)),$(judge),$(if $(FROM),$(import),$(measured)))
 # The verdicts on all records are kept.
 verdicts   = $(if $(selected),,--save_path results/verify.md)

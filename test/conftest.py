@@ -131,16 +131,29 @@ def built(tmp_path_factory, first_built):
 
 @pytest.fixture(scope="session")
 def native_library(tmp_path_factory):
-    """The native engine of these sources, AMX's instructions emulated where this CPU has none; None without gcc."""
+    """The native engine of these sources, instructions emulated where this CPU has none of them; None without gcc."""
+    from tools.cpu.native import model
     from tools.cpu.native.build import FLAGS
     from tools.make import cpu
 
     if not shutil.which("gcc"):
         return None
-    sources = [p for p in (ROOT / "tools/cpu/native").glob("*.c") if p.name != "peak.c"]
-    emulated = [] if "amx_bf16" in cpu.cpu_flags() else ["-include", ROOT / "test/amx_emulation.h"]
-    command = ["gcc", *FLAGS, "-Wall", "-Werror", *emulated, *sources, "-o"]
-    return once(tmp_path_factory, "native.so", lambda path: subprocess.run([*command, path], check=True))
+    family = {"amx": "amx", "avx512": "avx512_bf16", "avx512_f32": "avx512", "avx2_vnni": "avx2_vnni"}  # of a source
+
+    def make(path):
+        objects = []
+        for source in (ROOT / "tools/cpu/native").glob("*.c"):
+            lacks = set().union(*model.FAMILIES.get(family.get(source.stem), {}).values()) - cpu.cpu_flags()
+            more = ["-include", ROOT / "test/amx_emulation.h"] if any("amx" in unit for unit in lacks) else []
+            if any("amx" not in unit for unit in lacks):
+                more = ["-O1", "-include", ROOT / "test/avx512_emulation.h", *more]
+            if source.stem != "peak":
+                objects.append(path.with_name(f"{source.stem}.o"))
+                command = ["gcc", *FLAGS, "-Wall", "-Werror", *more, "-c", source, "-o", objects[-1]]
+                subprocess.run(command, check=True)
+        subprocess.run(["gcc", *FLAGS, *objects, "-o", path], check=True)
+
+    return once(tmp_path_factory, "native.so", make)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """tools/ascend/ais_bench.py, and the stand-in for ais_bench whose results must be the CPU's."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import om_writer
 import tiny
 
 from tools.ascend import summary
+from tools.base import trip
+from tools.setup import doctor
 
 ROWS, LENGTH, BATCH = 10, 8, 4
 FLAGS = ("--model", "model.om", "--input", "in/input_ids,in/attention_mask", "--output", "out")
@@ -54,7 +57,10 @@ def folder(made, tmp_path):
     return tmp_path / "w"
 
 
-def run(folder, *words, year=2024, python=None, **env):
+YEARS = (2023, 2024, 2025, 2026)
+
+
+def run(folder, *words, year=2025, python=None, **env):
     options = ["--python", python] if python else []
     return tiny.tool("ascend.ais_bench", "run", *options, *words, cwd=folder, FAKE_AIS_BENCH=str(year), **env)
 
@@ -65,7 +71,7 @@ def outputs(folder, suffix="bin"):
     return np.stack([read(folder / f"{i}_0.{suffix}") for i in range(1, ROWS + 1)])
 
 
-@pytest.mark.parametrize("year", [2023, 2024])
+@pytest.mark.parametrize("year", YEARS)
 def test_results_are_the_cpus_and_padding_is_dropped(folder, made, year):
     got = run(folder, *FLAGS, "--output_dirname", "r", year=year)
     assert got.returncode == 0, got.stderr
@@ -86,12 +92,14 @@ def test_text_output_is_as_numpy_wrote_it(folder):
     assert len(a.split(".")[1]) == 6
 
 
-@pytest.mark.parametrize(("year", "names"), [(2023, ["device0", "device3"]), (2024, ["device0_0", "device3_1"])])
+@pytest.mark.parametrize(
+    ("year", "names"), [(y, ["device0", "device3"] if y == 2023 else ["device0_0", "device3_1"]) for y in YEARS]
+)
 def test_several_devices_are_put_together(folder, made, year, names):
     words = (*FLAGS, "--output_dirname", "r", "--device", "0,3")
     got = run(folder, *words, year=year)
     assert got.returncode == 0, got.stderr
-    assert ("--divide_input 1" in got.stdout) == (year == 2024)
+    assert ("--divide_input 1" in got.stdout) == (year >= 2024)
     assert f"out/r/{names[1]}" in got.stdout
     assert sorted(p.name for p in (folder / "out").iterdir()) == ["r", "r_summary.json"]
     np.testing.assert_allclose(outputs(folder / "out/r"), made[2], rtol=1e-5, atol=1e-6)
@@ -114,7 +122,7 @@ def test_inputs_stand_in_the_order_of_the_om(folder):
     got = run(folder, "--model", "model.om", "--input", "in/attention_mask,in/input_ids")
     assert got.returncode == 1
     assert "model.om takes input_ids, attention_mask: give them in its order" in got.stderr
-    assert "ais_bench" not in got.stdout  # it was not started
+    assert "-m ais_bench" not in got.stdout  # it was not started
 
 
 def test_each_device_fills_up_its_own_last_batch():
@@ -139,7 +147,7 @@ def test_devices_that_ran_everything_must_agree(folder):
         summary.merge(folder / "out/r")
 
 
-@pytest.mark.parametrize("year", [2023, 2024])
+@pytest.mark.parametrize("year", YEARS)
 def test_gears(folder, made, year):
     for name in tiny.INPUTS:
         (folder / "np" / name).mkdir(parents=True)
@@ -172,29 +180,100 @@ def test_pure_inference_and_loop(folder):
     assert summary.read(folder / "out/r_summary.json")["count"] == 7
 
 
+@pytest.mark.parametrize(
+    ("year", "umask"), [*((2025, u) for u in (0, 0o002, 0o022, 0o027, 0o077)), (2024, 0), (2026, 0)]
+)
+def test_what_we_hand_over_is_taken_under_any_umask(folder, year, umask):
+    """By tools/make/run.py, as mk/run.mk calls it; afterwards others can read what was made."""
+    (folder / "Makefile").touch()
+    words = (
+        "make.run",
+        "--step",
+        "infer",
+        "build/output/MANIFEST",
+        "--",
+        sys.executable,
+        "-m",
+        "tools.ascend.ais_bench",
+    )
+    before = os.umask(umask)
+    try:
+        got = tiny.tool(*words, "run", *FLAGS[:4], "--output", "{}", "--output_dirname", "out", cwd=folder,
+                        FAKE_AIS_BENCH=str(year))  # fmt: skip
+    finally:
+        os.umask(before)
+    assert got.returncode == 0, got.stdout + got.stderr
+    assert {oct(p.stat().st_mode & 0o777) for p in (folder / "build/output/out").iterdir()} == {"0o644"}
+    assert oct((folder / "build/output").stat().st_mode & 0o777) == "0o755"
+
+
 def spoil_link(folder):
     (folder / "in/input_ids/3.bin").unlink()
     (folder / "in/input_ids/3.bin").symlink_to("2.bin")
-
-
-def spoil_group(folder):
-    (folder / "in/input_ids/3.bin").chmod(0o664)
 
 
 def spoil_name(folder):
     (folder / "in/input_ids/3.bin").rename(folder / "in/input_ids/3 b.bin")
 
 
+def mode(bits, path):
+    """Give a path this mode; folders of outputs are made first, out/ itself as the tool makes it."""
+
+    def spoil(folder):
+        (folder / "out").mkdir(0o750)
+        (folder / path).mkdir(exist_ok=True) if path.startswith("out") else None
+        (folder / path).chmod(bits)
+
+    return spoil
+
+
+LATER, NAMED = YEARS[1:], "its mode is {}, {} at most is taken: chmod {}"
+
+
 @pytest.mark.parametrize(
-    ("spoil", "hint"), [(spoil_link, "refuses links"), (spoil_group, "chmod go-w"), (spoil_name, "letters, digits")]
+    ("spoil", "years", "hint"),
+    [
+        (spoil_link, LATER, "refuses links"),
+        (spoil_name, LATER, "letters, digits"),
+        (mode(0o664, "in/input_ids/3.bin"), LATER, NAMED.format("0664", "0755", "go-w")),
+        (mode(0o666, "model.om"), LATER, NAMED.format("0666", "0755", "go-w")),
+        (mode(0o777, "in"), (), ""),  # the folders named are looked at, no parents
+        (mode(0o755, "out"), (2025, 2026), NAMED.format("0755", "0750", "g-w,o-rwx")),
+        (mode(0o770, "out"), LATER, "its mode is 0770"),
+        (mode(0o755, "out/r"), (), ""),
+        (mode(0o775, "out/r"), (2025, 2026), NAMED.format("0775", "0755", "go-w")),
+    ],
 )
-def test_file_rules_came_in_2024(folder, spoil, hint):
-    spoil(folder)
+def test_each_years_rules_for_paths(made, tmp_path, spoil, years, hint):
+    for year in YEARS:
+        folder = tmp_path / str(year)
+        shutil.copytree(made[0], folder)
+        spoil(folder)
+        got = run(folder, *FLAGS, "--output_dirname", "r", year=year)
+        assert got.returncode == (year in years), (year, got.stderr)
+        if year in years:
+            assert hint in got.stderr and got.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_another_users_files(folder):
+    os.chown(folder / "in/input_ids/3.bin", 12345, 12345)
+    assert "must belong to the user who runs ais_bench" in run(folder, *FLAGS).stderr
     assert run(folder, *FLAGS, year=2023).returncode == 0
-    got = run(folder, *FLAGS)
-    assert got.returncode == 1
-    assert hint in got.stderr
-    assert got.stderr.count("\n") == 1
+
+
+def test_a_folder_called_as_the_outputs_are(folder):
+    """2025 holds --output_dirname to the rules as a path of the folder it was started in."""
+    (folder / "r").mkdir(mode=0o755)
+    assert f"its mode is 0755, 0750 at most is taken: chmod g-w,o-rwx {folder}/r" in run(
+        folder, *FLAGS, "--output_dirname", "r").stderr  # fmt: skip
+
+
+def test_without_pkg_resources(folder):
+    got = run(folder, *FLAGS, year=2024, FAKE_AIS_SETUPTOOLS="82")
+    assert got.returncode == 1 and got.stderr.count("\n") == 1
+    assert "UnboundLocalError" in got.stderr and "install 'setuptools<82'" in got.stderr
+    assert run(folder, *FLAGS, year=2025, FAKE_AIS_SETUPTOOLS="82").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -205,6 +284,7 @@ def test_file_rules_came_in_2024(folder, spoil, hint):
         (["--model", "m.onnx"], "file type not in ['om']"),
         (["--model", "model.om", "--loop", "0"], "invalid"),
         (["--model", "model.om", "--nosuch", "1"], "unrecognized arguments"),
+        (["--model", "model.om", "--loop", "100001"], "--loop: 100001 is over 100000"),
         (["--model", "real.om"], "was it compiled for this chip"),
         (["--model", "model.om", "--input", "in/input_ids,in/attention_mask", "--output", "o", "--device", "0,1"],
          "--output_dirname"),
@@ -234,6 +314,18 @@ def test_missing_ais_bench_says_what_to_install(folder):
     assert "AIS_PYTHON=/no/python3: No such file" in run(folder, "--model", "model.om", python="/no/python3").stderr
     got = run(folder, "--model", "model.om", python=sys.executable, PYTHONPATH=str(tiny.HERE.parents[1]))
     assert "No module named ais_bench; install the aclruntime" in got.stderr
+
+
+def test_the_other_ais_bench(folder):
+    """PyPI's ais_bench_benchmark has a package of that name, and no program in it."""
+    (folder / "other/ais_bench/benchmark").mkdir(parents=True)
+    (folder / "other/ais_bench/__init__.py").touch()
+    (folder / "other/aclruntime.py").touch()
+    path = f"{folder / 'other'}:{tiny.HERE.parents[1]}"
+    for python in (None, sys.executable):
+        got = run(folder, "--model", "model.om", python=python, PYTHONPATH=path)
+        assert got.returncode == 1 and got.stderr.count("\n") == 1
+        assert "PyPI's ais_bench_benchmark, another tool" in got.stderr
 
 
 def test_stand_in_refuses_to_run_outside_tests(folder):
@@ -304,3 +396,42 @@ def test_log_of_devices_adds_up(tmp_path):
 def test_parse_prints_json(tmp_path):
     got = tiny.tool("ascend.summary", stored(tmp_path, GOOD), cwd=tmp_path)
     assert json.loads(got.stdout)["batchsize"] == 8
+
+
+# ---- the card
+
+NPU_SMI = """+------------------------------------------------------------------------------------------------+
+| npu-smi 24.1.rc2                 Version: 24.1.rc2                                             |
++---------------------------+---------------+----------------------------------------------------+
+| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
+| Chip                      | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
++===========================+===============+====================================================+
+| 0     {0:<20}| OK            | 90.9        36                0    / 0             |
+| 0                         | 0000:C1:00.0  | 0           0    / 0          3161 / 65536         |
++===========================+===============+====================================================+
+| 1     {0:<20}| Alarm         | 90.9        36                0    / 0             |
+| 0                         | 0000:C2:00.0  | 0           0    / 0          3161 / 65536         |
+"""
+
+
+@pytest.mark.parametrize("name", ["910B4-1", "310P3", "Ascend910", "910_9391"])
+def test_what_npu_smi_names(name):
+    plain = name.removeprefix("Ascend")
+    assert trip.cards(NPU_SMI.format(name)) == [(plain, "OK"), (plain, "Alarm")]
+    assert not trip.unlike(f"Ascend{plain}", [plain]) and trip.unlike("Ascend310B4", [plain])
+    assert (
+        not trip.unlike("Ascend910_9362", ["910"])
+        and not trip.unlike("Ascend310P3", [])
+        and not trip.unlike(None, ["x"])
+    )
+
+
+@pytest.mark.parametrize(("answer", "here", "words"), [
+    ((0, NPU_SMI.format("310P3")), False, "310P3 OK, 310P3 Alarm: CHIP=310P3"),
+    ((0, NPU_SMI.format("310P3").replace("Alarm", "OK   ")), True, "CHIP=310P3"),
+    ((255, "dcmi model initialized failed, because the device is used. ret is -8020"), False, "npu-smi fails (exit 255: dcmi"),
+    ((None, ""), False, "no Ascend driver here"),
+])  # fmt: skip
+def test_doctor_on_the_card(monkeypatch, answer, here, words):
+    monkeypatch.setattr(doctor.trip, "said", lambda *_: answer)
+    assert doctor.card()[1] == here and words in doctor.card()[2]

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent / "fake_cann"))
 import tiny
 
 from tools.ascend import atc, om
+from tools.base import trip
 
 SHAPE = "--input_shape=input_ids:4,8;attention_mask:4,8"
 GEARS = ("--input_shape=input_ids:4,-1;attention_mask:4,-1", "--input_format=ND", "--dynamic_dims=8,8;16,16")
@@ -118,12 +119,12 @@ def test_new_cann_without_a_list_refuses_310(folder):
 
 def test_version_files():
     cfg = "# version: 1.0\ntoolkit_running_version=[1.84.15.1.310:6.0.1]\n"
-    assert atc.version_of(cfg) == "6.0.1"
-    assert atc.version_of("Version=7.6.0.1.220\nversion_dir=8.0.0\n") == "8.0.0"
-    assert atc.version_of("Version=7.6.0.1.220\nversion=8.1.RC1\n") == "8.1.RC1"
-    assert atc.version_of("package_name=x") is None
-    assert atc.number("8.0.RC1") == (8, 0)
-    assert atc.number(None) == ()
+    assert trip.version_of(cfg) == "6.0.1"
+    assert trip.version_of("Version=7.6.0.1.220\nversion_dir=8.0.0\n") == "8.0.0"
+    assert trip.version_of("Version=7.6.0.1.220\nversion=8.1.RC1\n") == "8.1.RC1"
+    assert trip.version_of("package_name=x") is None
+    assert trip.number("8.0.RC1") == (8, 0)
+    assert trip.number(None) == ()
 
 
 @pytest.mark.parametrize(
@@ -321,9 +322,9 @@ def test_implmode_values(tmp_path):
         with pytest.raises(cli.UserError):
             atc.pairs(bad)
     modes = atc.pairs(["Gelu=high_performance", "SoftmaxV2=high_precision"])
-    with pytest.raises(cli.UserError, match="one mode"):
-        atc.implmode(modes, (7, 0), tmp_path)
-    atc.implmode(modes, (8, 0), tmp_path)
+    with pytest.raises(ValueError, match="one mode"):
+        trip.implmode(modes, (7, 0), str(tmp_path))
+    trip.implmode(modes, (8, 0), tmp_path)
     ini = (tmp_path / "op_precision.ini").read_text()
     assert ini == "[ByOpType]\nGelu=high_performance\nSoftmaxV2=high_precision\n"
 
@@ -342,7 +343,46 @@ def test_npu_smi_shows_the_name_that_chip_wants():
 
 
 def test_shell_pieces_pass_shellcheck():
-    for piece in (atc.FIND, atc.RUN):
+    for piece in (trip.FIND, trip.RUN):
         command = ["shellcheck", "--shell=bash", "--exclude=SC1090", "-"]
         got = subprocess.run(command, input=piece, env=tiny.environment(), capture_output=True, text=True, check=False)
         assert got.returncode == 0, got.stdout
+
+
+BLOCK = "ATC run failed, Please check the detail log\n{}\n        TraceBack (most recent call last):\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "words"),
+    [
+        ("EZ9999: Inner Error!\nEZ9999: [PID: 7] 2026-11-01-10:00:00 Build op fail.", 255, ("EZ9999: Build op fail", "plog")),
+        ("E19999: Inner Error!\nE19999  Call InferShape for node:a failed[FUNC:x]", 255, ("E19999: Call InferShape",)),
+        ("EC0010: [PID: 7] 2026-11-01 Failed to import te_fusion.\nAttributeError: `np.float_` was removed", 255,
+         ("EC0010: Failed to import", "whose NumPy is too new")),
+        ("EC0010: [PID: 7] 2026-11-01 Failed to import.\nModuleNotFoundError: No module named 'attrs'", 255,
+         ("module of CANN's compiler is missing",)),
+        ("", 137, ("exit 137", "want of memory")),
+    ],
+)  # fmt: skip
+def test_the_line_that_says_what(said, status, words):
+    text = atc.failure(BLOCK.format(said), status)
+    assert "\n" not in text and all(w in text for w in words), text
+
+
+def test_cann_compiles_without_our_environment(folder):
+    """Our NumPy 2 is none that CANN's compiler can import; what set_env.sh adds stays."""
+    env = toolkit(folder, "8.5.0")
+    spy = folder / "my cann/latest/bin/atc"
+    spy.unlink()
+    spy.write_text("#!/bin/sh\necho PATH=$PATH PYTHONPATH=$PYTHONPATH\nexit 1\n")
+    spy.chmod(0o755)
+    with (folder / "my cann/set_env.sh").open("a") as f:
+        f.write("export PYTHONPATH=/cann:$PYTHONPATH\n")
+    venv = Path(sys.executable).parents[1]
+    got = run(folder, SHAPE, **env | {"VIRTUAL_ENV": str(venv), "PATH": f"{venv}/bin:/usr/bin:/bin"})
+    assert "PATH=/usr/bin:/bin PYTHONPATH=/cann:\n" in got.stdout
+
+
+def test_another_spelling(folder):
+    assert run(folder, SHAPE, soc="Ascend910B4_1").returncode == 0
+    assert om.read(folder / "out/model.om")["models"][0]["soc_version"] == "Ascend910B4-1"

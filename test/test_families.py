@@ -9,6 +9,8 @@ import torch
 import transformers
 
 from tools.base import input_files
+from tools.cpu.native import convert
+from tools.cpu.native import model as native
 from tools.graph import classifier, encoder, export, rewrite, simplify
 from tools.make import cli
 from tools.recipe import pth2onnx
@@ -121,6 +123,23 @@ def test_logits_are_those_of_transformers(made, case):
     assert {layer.gelu for layer in read.encoder.layers} == {form}
     assert (read.encoder.projection is not None) == (case.startswith("albert") or case == "electra small")
     assert len(read.position) == 64
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_native_engine_gives_the_same_logits(made, case, tmp_path, native_library):
+    """Each sentence at its own length; a projection of the embeddings is refused by name."""
+    _, out = made(case)
+    arrays = tokens.encode(tokens.load(out), texts(), 64)
+    if not (out / "model.onnx").exists():
+        export.export(export.load(out), out / "model.onnx", ("input_ids", "attention_mask"), arrays)
+    if encoder.read(encoder.load(out / "model.onnx").graph).projection is not None:
+        with pytest.raises(cli.UserError, match="a linear layer stands between"):
+            convert.convert(out / "model.onnx", tmp_path / "model.native", "fp32")
+        return
+    convert.convert(out / "model.onnx", tmp_path / "model.native", "fp32")
+    engine = native.Model(tmp_path / "model.native", library=native_library)
+    rows = [row[: mask.sum()].tolist() for row, mask in zip(arrays["input_ids"], arrays["attention_mask"], strict=True)]
+    np.testing.assert_allclose(engine.run(rows), export.logits(export.load(out), arrays), atol=1e-4)
 
 
 @pytest.mark.parametrize("case", ["electra small", "albert groups", "distilbert"])

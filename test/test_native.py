@@ -1,7 +1,7 @@
 """The native engine against onnxruntime, on small seeded classifiers of several shapes; hostile files; the bits.
 
-Each family of units that this CPU has computes; AMX's instructions are emulated where it has AVX-512 with bf16 alone, and
-Arm's run under qemu where that and a cross compiler are.
+Each family of units computes: what this CPU lacks of x86's is emulated, instruction by instruction, and Arm's runs under
+qemu where that and a cross compiler are. bits.c is docs/bits.md in plain C.
 """
 
 import ctypes
@@ -31,6 +31,7 @@ FOLDER = ROOT / "tools/cpu/native"
 SOURCES = sorted(p for p in FOLDER.glob("*.c") if p.name != "peak.c")
 CASES = [(family, precision) for family, needs in native.FAMILIES.items() for precision in needs]
 # layers, hidden, heads, relu: heads of 8, 26 (TinyBERT), 32 (MiniLM) and 64 (BERT-base); odd paddings; one layer
+EXACT = ("avx512", "avx2_vnni", "avx2", "neon")  # families whose activations are fp32: one definition
 SHAPES = {"head8": (2, 32, 4, 0), "tiny": (2, 312, 12, 1), "mini": (3, 96, 3, 0), "base": (1, 128, 2, 0)}
 
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is needed to build the engine")
@@ -38,22 +39,59 @@ pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is needed t
 
 @pytest.fixture(scope="module")
 def library(native_library):
-    for precision in native.PRECISIONS:
-        ok, why = native.Model.cpu_supports(precision, native_library)
-        if not ok:
-            pytest.skip(why)
     return native_library
 
 
-@pytest.fixture(params=CASES, ids="-".join)
-def precision(request, monkeypatch):
-    """A precision, and the family that computes it from now on."""
-    family, precision = request.param
-    lacks = native.FAMILIES[family][precision] - cpu.cpu_flags()
-    if lacks - {"amx_bf16", "amx_int8"}:
-        pytest.skip(f"this CPU has no {', '.join(sorted(lacks))}")
+@pytest.fixture(scope="module")
+def defined(tmp_path_factory):
+    """defined(engine, batch, types=None): the logits that docs/bits.md defines."""
+    path = tmp_path_factory.mktemp("bits") / "bits.so"
+    flags = ["-O2", "-std=gnu11", "-ffp-contract=off", "-Wall", "-Werror", "-shared", "-fPIC"]
+    subprocess.run(["gcc", *flags, ROOT / "test/bits.c", "-o", path, "-lm"], check=True)
+    one = ctypes.CDLL(str(path)).bits
+
+    def run(engine, batch, types=None):
+        logits = np.empty((len(batch), native.labels_of(engine.arch)), np.float32)
+        pointer = lambda row: np.array(row, np.int32).ctypes.data_as(ctypes.c_void_p)
+        for row, ids, of in zip(logits, batch, types or [None] * len(batch), strict=True):
+            one(
+                ctypes.byref(engine.net),
+                pointer(ids),
+                of and pointer(of),
+                len(ids),
+                row.ctypes.data_as(ctypes.c_void_p),
+            )
+        return logits
+
+    return run
+
+
+def computes(monkeypatch, family):
+    """From now on a family's units compute, or a file is only read."""
     monkeypatch.setattr(native.Model, "cpu_supports", staticmethod(lambda *given: (True, family)))
-    return precision
+
+
+HERE = cpu.cpu_flags()
+# Of an x86 CPU with AVX2: it emulates what it lacks.
+RUN = (
+    [c for c in CASES if "neon" not in c[0]]
+    if {"avx2", "fma"} <= HERE
+    else [c for c in CASES if native.FAMILIES[c[0]][c[1]] <= HERE]
+)
+
+
+@pytest.fixture(params=[c for c in RUN if native.FAMILIES[c[0]][c[1]] <= HERE], ids="-".join)
+def precision(request, monkeypatch):
+    """A precision, and the family of this CPU that computes it from now on."""
+    computes(monkeypatch, request.param[0])
+    return request.param[1]
+
+
+@pytest.fixture(params=RUN, ids="-".join)
+def any_units(request, monkeypatch):
+    """The same, emulated where it must be: slowly."""
+    computes(monkeypatch, request.param[0])
+    return request.param
 
 
 def trained(layers=bert_graphs.LAYERS, hidden=bert_graphs.HIDDEN, heads=bert_graphs.HEADS, **more):
@@ -95,17 +133,61 @@ def reference(path, batch):
     return np.concatenate([session.run(None, f)[0] for f in feeds])
 
 
-def model(path, folder, library, precision="bf16", **options):
+def model(path, folder, library, precision="fp32", **options):
     converter.convert(path, folder / "model.native", precision)
     return native.Model(folder / "model.native", library=library, **options)
 
 
-def test_same_answers_as_onnxruntime(onnx_path, tmp_path, library, precision):
-    near = {"bf16": 0.02, "int8": 0.06, "fp32": 1e-5}[precision]
-    batch = sentences()
-    want, have = reference(onnx_path, batch), model(onnx_path, tmp_path, library, precision).run(batch)
+NEAR = {"bf16": 0.02, "int8": 0.06, "fp32": 1e-5}
+
+
+def test_same_answers_as_onnxruntime_and_the_defined_bits(onnx_path, tmp_path, library, defined, any_units):
+    family, precision = any_units
+    batch = sentences(20)
+    engine = model(onnx_path, tmp_path, library, precision)
+    want, have = reference(onnx_path, batch), engine.run(batch)
     assert want.std() > 0.05, "the reference must tell sentences apart"
-    assert np.abs(have - want).max() < near * max(1, np.abs(want).max())
+    assert np.abs(have - want).max() < NEAR[precision] * max(1, np.abs(want).max())
+    if family in EXACT:
+        assert np.array_equal(have, defined(engine, batch))
+    assert np.array_equal(engine.run(batch[::-1])[::-1], have)
+
+
+COMPILERS = [(c, o) for c in ("gcc", *(f"gcc-{n}" for n in range(10, 15)), *(f"clang-{n}" for n in range(14, 20)), "clang")
+             for o in ("-O1", "-O2", "-O3") if shutil.which(c) and (c, o) != ("gcc", "-O3")]  # fmt: skip
+
+
+@pytest.mark.skipif(not {"avx2", "fma"} <= HERE, reason="AVX2 is needed")
+@pytest.mark.parametrize(("compiler", "level"), COMPILERS)
+def test_every_compiler_at_every_level_gives_the_defined_bits(small, tmp_path, monkeypatch, defined, compiler, level):
+    computes(monkeypatch, "avx2")
+    others = "native_amx, native_avx512_bf16, native_avx512, native_avx2_vnni"
+    stub = f'#include "net.h"\nconst struct family {others};\nint native_amx_allowed(void) {{ return 0; }}\n'
+    (tmp_path / "others.c").write_text(stub)
+    sources = [FOLDER / "engine.c", FOLDER / "avx2.c", tmp_path / "others.c"]
+    flags = [level, *(f for f in FLAGS if f != "-O3"), "-w", "-I", FOLDER]
+    subprocess.run([compiler, *flags, *sources, "-o", tmp_path / "native.so"], check=True)
+    batch = sentences(20)
+    for precision in ("fp32", "int8"):
+        engine = model(small / "model.onnx", tmp_path, tmp_path / "native.so", precision)
+        assert np.array_equal(engine.run(batch), defined(engine, batch)), precision
+
+
+def test_denormal_numbers_are_numbers_whatever_the_program_has_set(tmp_path, library, defined, precision):
+    """Logits below the smallest normal number, in a program that flushes such to 0 (as torch can)."""
+    import torch
+
+    classifier = trained()
+    with torch.no_grad():
+        classifier.classifier.weight.mul_(1e-38)
+        classifier.classifier.bias.zero_()
+    bert_graphs.export(tmp_path / "model.onnx", classifier)
+    engine = model(tmp_path / "model.onnx", tmp_path, library, precision, threads=1)
+    want = engine.run([[1, 2, 3]])
+    if torch.set_flush_denormal(True):
+        have = engine.run([[1, 2, 3]]).view(np.int32)
+        torch.set_flush_denormal(False)
+        assert np.array_equal(have, want.view(np.int32)) and have.all()
 
 
 ARM = [shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")]
@@ -130,7 +212,7 @@ def on_arm(tmp_path_factory):
         number = list(native.FAMILIES).index(family)
         arrays = [np.frombuffer(engine.weights, np.uint8), engine.offsets, engine.numbers, np.zeros_like(engine.sums)]
         arrays += [ids, np.zeros_like(ids), start, rows, rows]
-        given = struct.pack("<6i", number, len(rows), block, 4, int(rows.max()), 2) + bytes(engine.net)[:44]
+        given = struct.pack("<6i", number, len(rows), block, 4, int(rows.max()), 2) + bytes(engine.net)[:48]
         given += b"".join(struct.pack("<i", a.nbytes) + a.tobytes() for a in arrays)
         done = subprocess.run([ARM[1], "-cpu", "max", program], input=given, stdout=subprocess.PIPE, check=True)
         return np.frombuffer(done.stdout, np.float32).reshape(len(rows), -1)
@@ -139,14 +221,16 @@ def on_arm(tmp_path_factory):
 
 
 @pytest.mark.parametrize("on_units", [c for c in CASES if c[0].startswith("neon")], ids="-".join)
-def test_arm_in_emulation(onnx_path, tmp_path, library, on_arm, on_units):
-    """The same answers as onnxruntime's here, the same bits in other company."""
+def test_arm_in_emulation(onnx_path, tmp_path, library, defined, on_arm, on_units, monkeypatch):
+    """The same answers as onnxruntime's here, the defined bits, the same ones in other company."""
     family, precision = on_units
-    near = {"bf16": 0.02, "int8": 0.06, "fp32": 1e-5}[precision]
     batch = sentences(12)
+    computes(monkeypatch, "avx2")  # which only reads the file
     engine = model(onnx_path, tmp_path, library, precision)
     want, have = reference(onnx_path, batch), on_arm(engine, family, batch)
-    assert np.abs(have - want).max() < near * max(1, np.abs(want).max())
+    assert np.abs(have - want).max() < NEAR[precision] * max(1, np.abs(want).max())
+    if family in EXACT:
+        assert np.array_equal(have, defined(engine, batch))
     assert np.array_equal(on_arm(engine, family, batch[4:1:-1], block=96), have[4:1:-1])
 
 
@@ -225,7 +309,7 @@ def test_padding_changes_nothing(onnx_path, tmp_path, library, precision):
 
 
 @pytest.mark.parametrize("labels", [1, 3])
-def test_pairs_of_texts_and_other_numbers_of_labels(tmp_path, library, precision, labels):
+def test_pairs_of_texts_and_other_numbers_of_labels(tmp_path, library, defined, precision, labels):
     import onnxruntime
 
     names, rng = ["input_ids", "token_type_ids", "attention_mask"], np.random.default_rng(0)
@@ -235,13 +319,40 @@ def test_pairs_of_texts_and_other_numbers_of_labels(tmp_path, library, precision
     want, plain = (session.run(None, dict(zip(names, (ids, t, mask), strict=True)))[0] for t in (types, 0 * types))
     converter.convert(tmp_path / "model.onnx", tmp_path / "pairs.native", precision, types=True)
     engine = native.Model(tmp_path / "pairs.native", library=library)
-    near = {"bf16": 0.02, "int8": 0.06, "fp32": 1e-5}[precision]
+    near = NEAR[precision]
     assert np.abs(want - plain).max() > 2 * near, "types must matter"
     assert np.abs(engine.run(list(ids), list(types)) - want).max() < near
+    if engine.family in EXACT:
+        assert np.array_equal(defined(engine, ids.tolist(), types.tolist()), engine.run(list(ids), list(types)))
     assert np.array_equal(engine.run((ids, [20] * 5), types), engine.run(list(ids), list(types)))
     assert np.abs(engine.run(list(ids)) - plain).max() < near
     with pytest.raises(cli.UserError, match="token types: not one below 2"):
         engine.run(list(ids), list(types + 1))
+
+
+@pytest.mark.parametrize("head", native.HEADS)
+@pytest.mark.parametrize("form", native.GELUS)
+def test_heads_and_forms_of_gelu_of_other_families(tmp_path, library, defined, precision, head, form):
+    """DistilBERT has a ReLU behind the pooler, ELECTRA a GELU, ALBERT the feed-forward's tanh form: fields of the header."""
+    import torch
+
+    classifier, batch = trained(), sentences(12)
+    bert_graphs.export(tmp_path / "model.onnx", classifier)
+    converter.convert(tmp_path / "model.onnx", tmp_path / "plain.native", precision)
+    data = (tmp_path / "plain.native").read_bytes()
+    (tmp_path / "model.native").write_bytes(header(data, head=head, gelu=form))
+    engine = native.Model(tmp_path / "model.native", library=library)
+    for layer in classifier.bert.encoder.layer:
+        layer.intermediate.intermediate_act_fn = torch.nn.GELU("tanh" if form == "tanh" else "none")
+    acts = {"tanh": torch.nn.Tanh(), "relu": torch.nn.ReLU(), "gelu": torch.nn.GELU()}
+    classifier.bert.pooler.activation = torch.nn.Sequential(*(acts[name] for name in head.split()))
+    with torch.no_grad():
+        classifier.eval()  # which exporting undoes
+        want = np.concatenate([classifier(torch.tensor([s])).logits.numpy() for s in batch])
+    have = engine.run(batch)
+    assert np.abs(have - want).max() < NEAR[precision] * max(1, np.abs(want).max())
+    if engine.family in EXACT:
+        assert np.array_equal(have, defined(engine, batch))
 
 
 def test_a_file_of_single_texts_says_nothing_of_types(small, library):
@@ -283,7 +394,7 @@ def test_conversion_is_reproducible(onnx_path, tmp_path):
 def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     bert_graphs.export(folder / "model.onnx", bert_graphs.bert())
-    converter.convert(folder / "model.onnx", folder / "model.native", "bf16")
+    converter.convert(folder / "model.onnx", folder / "model.native", "fp32")
     return folder
 
 
@@ -325,6 +436,8 @@ def header(data, **changes):
         (lambda d: header(d, labels=0), "labels"),
         (lambda d: header(d, labels=3), "bytes where the header promises"),
         (lambda d: header(d, types=-1), "types"),
+        (lambda d: header(d, head="sigmoid"), "head"),
+        (lambda d: header(d, gelu=["erf"]), "gelu"),
     ],
 )
 def test_hostile_files_are_refused_in_one_line(small, tmp_path, library, damage, says):
@@ -364,13 +477,18 @@ def test_other_graphs_are_refused_by_what_differs(small, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_layers_of_both_precisions(small, tmp_path, library):
+def test_layers_of_both_precisions(small, tmp_path, library, defined):
+    ok, why = native.Model.cpu_supports("int8", library)
+    if not ok:
+        pytest.skip(why)
     batch = sentences()
     converter.convert(small / "model.onnx", tmp_path / "mixed", "int8", bf16_layers=[0])
-    have = native.Model(tmp_path / "mixed", library=library).run(batch)
-    want = {p: model(small / "model.onnx", tmp_path, library, p).run(batch) for p in ("bf16", "int8")}
-    assert 0 < np.abs(have - want["bf16"]).max() < np.abs(want["int8"] - want["bf16"]).max() + 0.02
-    assert np.abs(have - want["int8"]).max() > 0
+    engine = native.Model(tmp_path / "mixed", library=library)
+    want, have = reference(small / "model.onnx", batch), engine.run(batch)
+    int8 = model(small / "model.onnx", tmp_path, library, "int8").run(batch)
+    assert np.abs(have - want).max() < np.abs(int8 - want).max() + 0.02 and np.abs(have - int8).max() > 0
+    if engine.family in EXACT:
+        assert np.array_equal(have, defined(engine, batch))
     with pytest.raises(cli.UserError, match="no layer 2"):
         converter.convert(small / "model.onnx", tmp_path / "x", "int8", bf16_layers=[2])
 
@@ -394,7 +512,7 @@ def payload(path):
 def test_tensors_in_another_file_of_the_folder_are_read(small, tmp_path):
     graph = onnx.load(small / "model.onnx")
     onnx.save(graph, tmp_path / "model.onnx", save_as_external_data=True, location="weights", size_threshold=0)
-    converter.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
+    converter.convert(tmp_path / "model.onnx", tmp_path / "out", "fp32")
     assert payload(tmp_path / "out") == payload(small / "model.native")
 
 
@@ -406,7 +524,7 @@ def test_a_simplified_graph_holds_the_same_classifier(small, tmp_path):
     simplified, ok = onnxsim.simplify(onnx.load(small / "model.onnx"), overwrite_input_shapes=shapes)
     assert ok and not any(n.op_type == "Slice" for n in simplified.graph.node)
     onnx.save(simplified, tmp_path / "model.onnx")
-    converter.convert(tmp_path / "model.onnx", tmp_path / "out", "bf16")
+    converter.convert(tmp_path / "model.onnx", tmp_path / "out", "fp32")
     assert payload(tmp_path / "out") == payload(small / "model.native")
 
 
@@ -427,7 +545,7 @@ def test_a_cpu_without_the_units_is_told_what_else_to_use(monkeypatch, small, li
     for precision in native.PRECISIONS:
         ok, why = native.Model.cpu_supports(precision, library)
         assert not ok and "ENGINE=openvino" in why and "\n" not in why
-    with pytest.raises(cli.UserError, match="SSE41 leaves no unit for bf16 that the native engine knows; use ENGINE="):
+    with pytest.raises(cli.UserError, match="SSE41 leaves no unit for fp32 that the native engine knows; use ENGINE="):
         native.Model(small / "model.native", library=library)
 
 
@@ -440,6 +558,8 @@ def test_the_newest_units_that_are_left_compute(monkeypatch, library):
     assert [native.Model.cpu_supports(p, library) for p in ("int8", "fp32")] == [(True, "avx512")] * 2
     assert not native.Model.cpu_supports("bf16", library)[0]
     monkeypatch.setattr(native.cpu, "cpu_flags", lambda: {"avx2", "fma", "avx_vnni"})
+    assert native.Model.cpu_supports("int8", library) == (True, "avx2_vnni")
+    monkeypatch.setattr(native.cpu, "cpu_flags", lambda: {"avx2", "fma"})
     assert [native.Model.cpu_supports(p, library) for p in ("int8", "fp32")] == [(True, "avx2")] * 2
 
 
@@ -450,7 +570,7 @@ def test_a_missing_library_says_how_to_build_it(tmp_path):
 
 def test_structures_agree(library):
     """C and Python must mean the same struct net: a size that a workspace depends on tells."""
-    assert ctypes.sizeof(native.Net) == 10 * 4 + 4 + 4 + 4 * 8  # 4: up to a multiple of 8
+    assert ctypes.sizeof(native.Net) == 11 * 4 + 4 + 4 * 8
 
 
 def test_command_line(small, tmp_path):

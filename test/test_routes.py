@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+import test_imports
 from conftest import ROOT, VENV
 from fake_cann import tiny
 
@@ -31,6 +32,14 @@ def test_predictions_are_the_cpus(ascend):
     assert npu["predictions"] == cpu["predictions"]
     assert npu["engine_info"]["soc_version"] == "Ascend310P3"
     assert "--soc_version=Ascend310P3" in npu["engine_info"]["atc_cmdline"]
+    card = {k: npu["engine_info"][k] for k in ("npu", "npu_health", "npu_driver")}
+    assert card == {"npu": "310P3", "npu_health": "OK", "npu_driver": "0.0.0"}
+
+
+def test_another_card_than_the_chip_is_refused(ascend):
+    words = ("MODEL=tiny", "CHIP=310P3", "-W", f"build/{LEAF}/model.om", OUTPUT)
+    done = ascend.make(*words, env=env(FAKE_NPU="910B4-1"), check=False)
+    assert done.returncode == 2 and "compiled for Ascend310P3, npu-smi says 910B4-1: give CHIP=910B4-1" in done.stderr
 
 
 def test_every_atc_flag_is_visible_in_a_dry_run(ascend):
@@ -166,6 +175,24 @@ def test_the_cross_chip_table_needs_no_tool_of_another_chip(built):
     assert figures[0]["timed"] == "the engine's call alone"
     assert figures[1]["reason"].startswith("atc and ais_bench are not both here")
     assert built.make("-q", *CROSS, env=BARE).returncode == 0
+
+
+def test_what_others_published_needs_no_weights(built, tmp_path):
+    """tinybert_sst2's weights are the user's, and not here: help, records from elsewhere and tables do without."""
+    words = ("MODEL=tinybert_sst2", "CHIPS=310P3 T4", "PRECISIONS=fp16 fp32", "BATCHES=8")
+    built.make("accuracy-table", *words, env=BARE)
+    with (built.path / "results/local/accuracy-table.csv").open(newline="") as f:
+        rows = {(r["chip"], r["precision"]): r for r in csv.DictReader(f)}
+    assert rows["310P3", "fp16"]["accuracy_%"] == "92.32" and rows["310P3", "fp16"]["figure"] == "published"
+    assert rows["T4", "fp32"]["reason"] == "trtexec keeps no answers; no record, nothing published"
+    built.make("help", words[0])
+    (tmp_path / "t.log").write_text(test_imports.trtexec())
+    built.make("record", f"FROM={tmp_path / 't.log'}", words[0], "CHIP=T4")
+    [kept] = (built.path / "results/records").glob("*-imported-tinybert_sst2-*")
+    assert json.loads(kept.read_text())["weights"] == "default"
+    kept.unlink()
+    done = built.make("accuracy", words[0], check=False)
+    assert done.returncode == 2 and "WEIGHTS: models/tinybert_sst2/SST-2_model: no such file or folder" in done.stderr
 
 
 def test_the_cross_chip_table_measures_where_the_tools_are(built):

@@ -179,6 +179,64 @@ def test_usage_is_exit_2(model):
     assert run(check=False).returncode == 2
 
 
+# ---- the processor
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "siblings", "want"),
+    [
+        ("0::/\n", {}, ["0", "1", "2", "3"], 4),
+        ("0::/\n", {}, ["0,2", "1,3", "0,2", "1,3"], 2),  # hyper-threads
+        ("0::/\n", {"cpu.max": "max 100000"}, ["0", "1", "2", "3"], 4),
+        ("0::/a/b\n", {"a/cpu.max": "250000 100000", "a/b/cpu.max": "max 100000"}, ["0", "1", "2", "3"], 3),
+        ("0::/gone\n", {"cpu.max": "50000 100000"}, ["0", "1", "2", "3"], 1),  # of a container, which sees only its root
+        ("4:cpu,cpuacct:/x\n3:cpuset:/y\n", {"cpu,cpuacct/x/cpu.cfs_quota_us": "200000",
+         "cpu,cpuacct/x/cpu.cfs_period_us": "100000"}, ["0", "1", "2", "3"], 2),
+        ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, ["0", "1", "2", "3"], 4),
+    ],
+)  # fmt: skip
+def test_threads_are_the_cores_that_a_process_may_use(tmp_path, monkeypatch, groups, files, siblings, want):
+    files = {f"groups/{name}": text for name, text in files.items()}
+    files |= {f"cpus/cpu{n}/topology/thread_siblings_list": text for n, text in enumerate(siblings)}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    (tmp_path / "groups").mkdir(exist_ok=True)
+    monkeypatch.setattr(cpu, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(cpu, "CPUS", tmp_path / "cpus")
+    monkeypatch.setattr(cpu.os, "sched_getaffinity", lambda _: set(range(len(siblings))))
+    real = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda p, *a: groups if str(p) == "/proc/self/cgroup" else real(p, *a))
+    assert cpu.cores() == cpu.machine()["cores"] == want
+
+
+def test_a_process_on_one_cpu_starts_no_second_thread(model, tmp_path):
+    """onnxruntime by itself starts one for each core of the machine; OMP_NUM_THREADS may be OpenMP's own list."""
+    code = f"""import os, onnxruntime
+os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+from tools.base import onnxfile
+before = len(os.listdir("/proc/self/task"))
+for threads in (0, None):
+    kept = onnxfile.session({str(model)!r}, threads)
+    print(len(os.listdir("/proc/self/task")) - before)
+os.environ["OMP_NUM_THREADS"] = "3,1"
+onnxfile.session({str(model)!r})
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["0", "0"], done.stderr
+
+
+def test_two_generations_of_one_name_are_two_machines(monkeypatch):
+    text = "cpu family\t: {}\nmodel\t\t: 1\nmodel name\t: AMD EPYC\nstepping\t: 1\nflags : avx2\n\n"
+    real, names = Path.read_text, []
+    for family in (25, 26):
+        read = lambda p, *a, f=family: text.format(f) if str(p) == "/proc/cpuinfo" else real(p, *a)
+        monkeypatch.setattr(Path, "read_text", read)
+        names.append(cpu.machine()["cpu"])
+    assert names == ["AMD EPYC (family 25, model 1, stepping 1)", "AMD EPYC (family 26, model 1, stepping 1)"]
+
+
 # ---- turns with the yardstick
 
 

@@ -510,6 +510,28 @@ def test_classes_that_the_checkpoint_names(score, model, tmp_path):
     assert told(regression=False)["probability"].to_pylist() == [0.5, None]
 
 
+def test_several_labels_at_once(score, model, tmp_path):
+    """The labels whose sigmoid reaches the threshold, as JSON lists in .csv and .parquet; micro and macro F1 of them."""
+    checkpoint = shutil.copytree(model[3], tmp_path / "checkpoint")
+    config = cli.read_json(checkpoint / "config.json")
+    (checkpoint / "config.json").write_text(json.dumps(config | {"id2label": {"0": "dull", "1": "fun"}}))
+    truth = [[0], [0, 1], []] * 10
+    pd.DataFrame({"sentence": sentences(30), "labels": map(json.dumps, truth)}).to_csv(tmp_path / "a.csv", index=False)
+    for out, threshold in (("out", 0.5), ("out.parquet", 0.5), ("high", 1 - 1e-9)):
+        words = ("--task", "labels", "--tokenizer_path", checkpoint, "--columns", "sentence", "labels", "--logits")
+        done = score(tmp_path / "a.csv", tmp_path / out, *words, "--threshold", threshold)
+        assert not done.fault, done.fault
+        found = pd.read_parquet(tmp_path / out) if out.endswith(".parquet") else rows(tmp_path / out)
+        made = found[["logit0", "logit1"]].to_numpy().astype(float)
+        want = [[k for k in range(2) if row[k] >= np.log(threshold / (1 - threshold))] for row in made]
+        assert found["prediction"].map(json.loads).tolist() == want
+        assert found["label"].map(json.loads).tolist() == [[("dull", "fun")[k] for k in row] for row in want]
+        assert found["truth"].map(json.loads).tolist() == truth
+        np.testing.assert_allclose([*found["probability"].map(json.loads)], 1 / (1 + np.exp(-made)), atol=1e-6)
+        micro = tasks.measure("f1_micro", truth, want)
+        assert f"f1_micro {micro:.4f} (30 rows)" in done.stdout + done.stderr
+
+
 def test_from_python(score, model, tmp_path):
     """The same answers as the parts; what is no text is refused by its place."""
     frame(30).to_csv(tmp_path / "a.csv", index=False)
@@ -975,8 +997,8 @@ end = time.time() + 60
 while sum(n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]) != 4 and time.time() < end:
     time.sleep(1)
 async def sizes(threads):
-    args = argparse.Namespace(task="sst2", batchsize=8, max_len=0, margin=0, logits=False, rerun=None, threads=threads,
-                              model=Path("m"), tokenizer_path=Path("t"))
+    args = argparse.Namespace(task="sst2", batchsize=8, max_len=0, margin=0, logits=False, rerun=None, threshold=0.5,
+                              threads=threads, model=Path("m"), tokenizer_path=Path("t"))
     found = cluster.Cluster(args, argparse.Namespace(null=False), 1, argparse.Namespace(single=""))
     seen = []
     async def load(actor, size): seen.append(size)

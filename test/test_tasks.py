@@ -380,8 +380,9 @@ def test_pairs_int8_score_and_refusals(repo, pairs):
     train = tsv(box / "train.tsv", "Quality\t#1 String\t#2 String", pairs.truth, texts(4, ROWS), texts(5, ROWS))
     given = ["MODEL=mine", "SEQ=64", f"DATA={own}"]
     assert "give TRAIN=" in repo.make(*given, "PRECISION=int8", "om", check=False).stderr
-    repo.make(*given, "ENGINE=openvino", "PRECISION=int8", f"TRAIN={train}", "accuracy")
-    assert len(accuracy_of(repo, "mine", "cpu-openvino-int8")["predictions"]) == ROWS
+    engine = "openvino" if cpu.cpu_flags() & chips.VNNI else "native"
+    repo.make(*given, f"ENGINE={engine}", "PRECISION=int8", f"TRAIN={train}", "accuracy")
+    assert len(accuracy_of(repo, "mine", f"cpu-{engine}-int8")["predictions"]) == ROWS
     if has_native():
         repo.make(*given, "PRECISION=bf16", "accuracy")
         found = accuracy_of(repo, "mine", "cpu-native-bf16")["predictions"]
@@ -401,7 +402,7 @@ def test_pairs_int8_score_and_refusals(repo, pairs):
         part = pd.read_parquet(repo.path / out[4:] / "00000-00000.parquet")
         assert part["prediction"].tolist() == want and part["label"].tolist() == [PAIR_NAMES[i] for i in want]
     assert "every link holds" in repo.make("audit").stdout
-    words = records_of.make_words(accuracy_of(repo, "mine", "cpu-openvino-int8"))
+    words = records_of.make_words(accuracy_of(repo, "mine", f"cpu-{engine}-int8"))
     assert {f"DATA={own}", f"TRAIN={train}"} <= set(words)
 
     add(repo, "one", "mine", pairs.checkpoint, "sst2", PAIR_INPUTS)

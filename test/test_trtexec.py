@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent / "fake_cann"))
 
 import tiny
 
+from tools.base import trip
 from tools.gpu import trtexec
 
 V8, V10, V11 = "8503", "101303", "110100"
@@ -195,7 +196,7 @@ def test_times_must_agree_with_the_summary():
 
 
 def test_version_numbers():
-    assert [trtexec.dotted(n) for n in (8001, 8503, 100000, 101303)] == [(8, 0, 1), (8, 5, 3), (10, 0, 0), (10, 13, 3)]
+    assert [trip.dotted(n) for n in (8001, 8503, 100000, 101303)] == [(8, 0, 1), (8, 5, 3), (10, 0, 0), (10, 13, 3)]
 
 
 @pytest.mark.parametrize(("version", "option"), [(V8, "--skipInference"), (V10, "--workspace=1"), (V11, "--fp16")])

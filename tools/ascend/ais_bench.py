@@ -11,33 +11,40 @@
 (The end, of a model of six nodes under the test suite's stand-in; no real card has run this yet.)
 
 `run` starts `PYTHON -m ais_bench` with these words, which may as well be typed directly. PYTHON need not be the one
-that runs this: the published aclruntime wheels end at 3.10. Without --python it is the first found that has both
+that runs this: aclruntime's wheels are for 3.7 to 3.11. Without --python it is the first found that has both
 ais_bench and aclruntime: this one, those on PATH, those in the usual places. `run` adds what a first try on a card
 trips over: a clear line when ais_bench or aclruntime is missing; inputs given in another order than the .om's own,
 which ais_bench feeds by position without a word; --divide_input 1 for several devices, which the 2023 ais_bench does
-by itself and the 2024 one does not; one folder of outputs and one summary where ais_bench leaves one per device; and
-ais_bench's own error with what to do.
+by itself and later ones do not; one folder of outputs and one summary where ais_bench leaves one per device, and that
+folder made before devices race for it; the spelling of the fork of 2026; which card, driver, CANN and ais_bench it
+was, into the summary, and a refusal where that is not the chip of the .om; and ais_bench's own error with what to do.
+
+Of an --output folder that is there already, the official ais_bench since February 2024 takes none that others may
+enter, so that tools/make/run.py makes it 0750 (gitee ascend/tools 1ff4acca, path_security_check.py).
 """
 
 import argparse
 import functools
+import json
 import os
 import re
 import shlex
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 from tools.ascend import om, summary
+from tools.base import trip
 from tools.make import cli
 
 INSTALL = (
-    "install the aclruntime and ais_bench wheels (gitee.com/ascend/tools, ais-bench_workload/tool/ais_bench; the published"
-    " ones end at Python 3.10), say AIS_PYTHON= if that Python is not on PATH, and `source` CANN's set_env.sh"
+    "install the aclruntime and ais_bench wheels (gitee.com/ascend/tools, ais-bench_workload/tool/ais_bench: for Python"
+    " 3.7 to 3.11), say AIS_PYTHON= if that Python is not on PATH, and `source` CANN's set_env.sh"
 )
+OTHER = "its ais_bench is PyPI's ais_bench_benchmark, another tool"
 HINTS = (
     (r"illegal char", "move the project to a path of letters, digits, _ - . only"),
-    (r"group writable|others writable", "chmod go-w that file or folder"),
     (r"soft link", "give the file itself: this ais_bench refuses links"),
     (r"owner", "the files must belong to the user who runs ais_bench"),
     (r"tensorsize.*filesize|needsize", "inputs and model differ in length or type: rebuild one of them"),
@@ -45,10 +52,15 @@ HINTS = (
     (r"dynamic.dims|dymdims|gear", "these dims are no gear of the model: see the gears in tools/ascend/om.py FILE.om"),
     (r"load model", "was it compiled for this chip (npu-smi info), by a CANN no newer than here?"),
     (r"open device|set device", "is the device free and visible? see npu-smi info"),
-    (r"pkg_resources", "setuptools 82 dropped it: install 'setuptools<82' for the Python that has ais_bench"),
+    (
+        r"pkg_resources|aclruntime_version",
+        "this ais_bench needs pkg_resources, which setuptools 82 dropped: install"
+        " 'setuptools<82' for its Python, or today's ais_bench of gitee.com/ascend/tools",
+    ),
     (r"No module named|libascendcl", INSTALL),
 )
-HAS = "import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ('ais_bench', 'aclruntime'))))"
+REFUSED = re.compile(r"The file (\S+) is group writable, or is others writable, as (import|export)")
+SWITCHES = ("--auto_set_dymdims_mode", "--divide_input", "--display_all_summary")
 ELSEWHERE = ("/usr/local/python3*/bin/python3", "~/*conda3/bin/python3", "~/*conda3/envs/*/bin/python3")
 
 
@@ -62,70 +74,115 @@ def pythons() -> list[str]:
     return list(dict.fromkeys([sys.executable, *(str(p) for p in there if os.access(p, os.X_OK))]))
 
 
-def has_ais_bench(python: str) -> bool:
-    """Whether an interpreter finds ais_bench and aclruntime; neither is imported."""
-    try:
-        return subprocess.run([python, "-c", HAS], capture_output=True, timeout=60, check=False).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+def lacks(python: str) -> str | None:
+    """What an interpreter lacks to run .om files; None where it has ais_bench and aclruntime."""
+    return {0: None, 2: OTHER}.get(trip.said(python, "-c", trip.HAS)[0], "no ais_bench and aclruntime")
 
 
 @functools.cache
 def find() -> str | None:
     """The first interpreter that has ais_bench; None where none has."""
-    return next(filter(has_ais_bench, pythons()), None)
+    return next((python for python in pythons() if lacks(python) is None), None)
+
+
+def others() -> str:
+    """The interpreters that have PyPI's tool of that name, in words."""
+    return "".join(f" ({python}: {OTHER})" for python in pythons() if lacks(python) == OTHER)
 
 
 def said_in(text: str) -> list[str]:
     """What ais_bench complained of, the likeliest cause first: its [ERROR]s, wherever on a line, then an exception, then
     its [WARN]s. An [INFO] that ends in `error: ...` is none: it says so of a backend that nobody asked for."""
-    marked = {kind: re.findall(rf"\[{kind}\] *([^\r\n]+)", text) for kind in ("ERROR", "WARN")}
+    marked = {kind: re.findall(rf"\[{kind}\] *([^\r\n]+)", text) for kind in ("ERROR", "WARN(?:ING)?")}
     loud = re.sub(r"\[(?:INFO|DEBUG|WARN)\][^\r\n]*", "", text)
     raised = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception): [^\r\n]+)", loud, re.M) + re.findall(
         r"error: ([^\r\n]+)", loud
     )
-    return [line.strip()[:300] for line in (*marked["ERROR"], *raised, *marked["WARN"])]
+    return [line.strip()[:300] for line in (*marked["ERROR"], *raised, *marked["WARN(?:ING)?"])]
+
+
+def wrong_mode(line: str) -> str | None:
+    """What to do about a path that ais_bench refuses for its mode, and the mode it has; None for another complaint."""
+    m = REFUSED.search(line)
+    if not m or not Path(m[1]).exists():
+        return None
+    limit, change = ("0750", "g-w,o-rwx") if m[2] == "export" and "0o750" in line else ("0755", "go-w")
+    mode = stat.S_IMODE(Path(m[1]).stat().st_mode)
+    return f"its mode is {mode:04o}, {limit} at most is taken: chmod {change} {m[1]}"
 
 
 def failure(text: str, status: int) -> str:
     """One line for a run that failed: the first cause it names, and the hint that fits, which may be of a later line."""
-    said = said_in(text) or [line[:300] for line in text.split("\n") if line.strip()][-1:] or ["it said nothing"]
-    hints = (hint for line in said for pattern, hint in HINTS if re.search(pattern, line, re.I))
-    return f"ais_bench failed (exit {status}): {said[0]}; {next(hints, 'see its output above')}"
+    plain = re.sub(r"[─-╿]", " ", text)  # typer draws a box around what it says
+    said = (
+        said_in(plain) or [line.strip()[:300] for line in plain.split("\n") if line.strip()][-1:] or ["it said nothing"]
+    )
+    modes = filter(None, map(wrong_mode, said))
+    hints = (*modes, *(hint for line in said for pattern, hint in HINTS if re.search(pattern, line, re.I)))
+    return f"ais_bench failed (exit {status}): {said[0]}; {next(iter(hints), 'see its output above')}"
 
 
-def probe(python: str) -> int:
-    """Which option set ais_bench has: 2023 or 2024. Raises cli.UserError when it cannot run here."""
+def divides(python: str) -> bool:
+    """Whether this ais_bench divides the inputs among devices only when asked to. UserError when it cannot run here."""
     command = [python, "-m", "ais_bench", "--help"]
-    try:
-        got = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    except OSError as e:
-        raise cli.UserError(f"AIS_PYTHON={python}: {e.strerror}; {INSTALL}") from None
+    got = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if got.returncode:
-        said = got.stdout + got.stderr
-        if "No module named ais_bench" in said:
-            raise cli.UserError(f"AIS_PYTHON={python}: No module named ais_bench; {INSTALL}")
-        raise cli.UserError(f"`{' '.join(command)}`: {failure(said, got.returncode)}")
-    return 2024 if "--divide_input" in got.stdout else 2023
+        raise cli.UserError(explained(python, got.stdout + got.stderr, got.returncode))
+    return re.search("--divide[_-]input", got.stdout) is not None
 
 
-def check_order(model: str, given: str | None) -> None:
-    """UserError where the input folders are named as the .om's inputs and stand in another order: ais_bench would feed
-    them by position."""
-    if not given or not model.endswith(".om") or not Path(model).is_file():
+def explained(python: str, text: str, status: int) -> str:
+    """One line for a run that failed, or that had no ais_bench to run."""
+    if "No module named ais_bench" not in text:
+        return failure(text, status)
+    why = OTHER if "ais_bench.__main__" in text else "No module named ais_bench"
+    return f"AIS_PYTHON={python}: {why}; {INSTALL}"
+
+
+def as_in_2026(words: list[str]) -> list[str]:
+    """The words as the fork of 2026 spells them: hyphens, and switches without a value."""
+    parts = iter([part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])])
+    spelled = []
+    for part in parts:
+        on = part not in SWITCHES or next(parts, "1").lower() in ("1", "true", "yes", "t", "y")
+        name = part.replace("_", "-") if part.startswith("--") else part
+        spelled.append(name if on else name.replace("--", "--no-", 1))
+    return spelled
+
+
+def check_model(model: str, given: str | None, npu: str | None) -> None:
+    """UserError where the .om is for another chip than npu-smi names, or its inputs stand in another order than the
+    folders that are named after them: ais_bench would feed them by position."""
+    if not model.endswith(".om") or not Path(model).is_file():
         return
-    own = [t["name"] for t in om.read(model)["models"][0].get("inputs", [])]
-    names = [Path(folder).name for folder in given.split(",")]
+    facts = om.read(model)["models"][0]
+    if trip.unlike(facts.get("soc_version"), [npu] if npu else []):
+        raise cli.UserError(f"{model} is compiled for {facts['soc_version']}, npu-smi says {npu}: give CHIP={npu}")
+    own = [t["name"] for t in facts.get("inputs", [])]
+    names = [Path(folder).name for folder in (given or "").split(",")]
     if names != own and sorted(names) == sorted(own):
         raise cli.UserError(
             f"--input has {', '.join(names)}, but {model} takes {', '.join(own)}: give them in its order"
         )
 
 
-def check_empty(folder: Path) -> None:
-    """UserError where an earlier run's outputs would be taken for those of a device of this one."""
+def make_empty(folder: Path) -> None:
+    """The folder of all devices' outputs, before they race to make it, with modes that each ais_bench takes.
+
+    Raises UserError where an earlier run's outputs would be taken for those of a device of this one.
+    """
     if folder.is_dir() and any(folder.iterdir()):
         raise cli.UserError(f"{folder}: holds an earlier run's outputs; empty it, or name another --output_dirname")
+    for path in [*reversed(folder.parents), folder]:
+        if not path.exists():
+            path.mkdir(0o750)
+
+
+def started(python: str, words: list[str]) -> tuple[int, str]:
+    """Run ais_bench: exit status and the end of its output, which is shown as it comes."""
+    command = [python, "-m", "ais_bench", *words]
+    print("+", shlex.join(command), flush=True)
+    return cli.stream(command, Path.cwd())
 
 
 def run(python: str | None, words: list) -> None:
@@ -139,25 +196,29 @@ def run(python: str | None, words: list) -> None:
     if several and a.output and not a.output_dirname:
         raise cli.UserError("several devices need --output_dirname: their outputs are put together there")
     if several and a.output:
-        check_empty(Path(a.output, a.output_dirname))
-    check_order(a.model or "", a.input)
+        make_empty(Path(a.output, a.output_dirname))
     python = python or find()
+    here = trip.facts(python)
+    check_model(a.model or "", a.input, here["npu"])
     if not python:
-        raise cli.UserError(f"no Python with ais_bench and aclruntime: looked at {len(pythons())}; {INSTALL}")
-    if several and probe(python) == 2024 and a.divide_input is None:
-        words = [*words, "--divide_input", "1"]
-    command = [python, "-m", "ais_bench", *words]
-    print("+", shlex.join(command), flush=True)
+        raise cli.UserError(f"no Python with ais_bench and aclruntime: looked at {len(pythons())}{others()}; {INSTALL}")
     try:
-        status, text = cli.stream(command, Path.cwd())
+        if several and a.divide_input is None and divides(python):
+            words = [*words, "--divide_input", "1"]
+        status, text = started(python, words)
+        if status and "No such option" in text:
+            status, text = started(python, as_in_2026(words))
     except OSError as e:
         raise cli.UserError(f"AIS_PYTHON={python}: {e.strerror}; {INSTALL}") from None
-    if status and "No module named ais_bench" in text:
-        raise cli.UserError(f"AIS_PYTHON={python}: No module named ais_bench; {INSTALL}")
     if status:
-        raise cli.UserError(failure(text, status))
+        raise cli.UserError(explained(python, text, status))
     if several and a.output:
         summary.merge(Path(a.output, a.output_dirname))
+    if a.output and a.output_dirname:
+        kept = Path(a.output, f"{a.output_dirname}_summary.json")
+        told = cli.read_json(kept) | {"card": here}
+        with cli.whole_file(kept, "w") as f:
+            json.dump(told, f)
 
 
 def main():

@@ -30,19 +30,15 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from tools.base import trip
 from tools.make import cli
 
-ROOTS = ("/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/latest", "~/Ascend/cann",
-         "~/Ascend/ascend-toolkit/latest")  # fmt: skip
 WHERE = "get the CANN toolkit at https://www.hiascend.com/software/cann (no NPU is needed to compile)"
-RENAMED = {"Ascend710": "Ascend310P3"}
 PLAIN_310_LEFT = (8, 5)  # used only when the CANN found does not list its own SoCs
-INI_SINCE = (8, 0)  # "does not evolve and will be deprecated": CANN 8.0's page on --op_select_implmode
 FILES = (
     "modify_mixlist",
     "fusion_switch_file",
@@ -52,26 +48,6 @@ FILES = (
 )
 PINNED = re.compile(r"\S+@sha256:[0-9a-f]{64}")
 
-# Finds atc under the roots given and prints where, its set_env.sh, its version files and its SoC names.
-FIND = """
-for root in "$@"; do
-  [ -x "$root/bin/atc" ] || continue
-  echo "root=$root"
-  for s in "$root/set_env.sh" "$root/../set_env.sh"; do [ ! -f "$s" ] || { echo "set_env=$s"; break; }; done
-  cd "$root" || exit 1
-  cat {.,..}/*-linux/ascend_toolkit_install.info version.cfg opp/version.info
-  ls ./*-linux/data/platform_config
-  exit 0
-done 2>/dev/null
-exit 1
-"""
-# set_env.sh must not see our arguments. devlib holds a stub of the driver, for hosts that have none.
-RUN = """
-set_env=$1 devlib=$2; shift 2; run=("$@"); set --
-. "$set_env"
-[ -d /usr/local/Ascend/driver ] || export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$devlib"
-exec "${run[@]}"
-"""
 # The first pattern found in atc's output names the hint.
 HINTS = (
     (r"libascend_hal\.so", "no driver here: <toolkit>/<arch>-linux/devlib must be on LD_LIBRARY_PATH"),
@@ -93,8 +69,13 @@ HINTS = (
         " package of the target chip",
     ),
     (
+        r"np\.float_|NumPy 2|numpy 2",
+        "CANN's compiler imports the python3 that is first on PATH, whose NumPy is too new for it: put a Python with"
+        " numpy<2, decorator, attrs and cffi first, and no .venv of this project",
+    ),
+    (
         r"EC0010|E40\d\d\d|ModuleNotFoundError",
-        "a Python module of CANN's compiler is missing: install numpy decorator sympy attrs psutil cffi"
+        "a Python module of CANN's compiler is missing: install numpy<2 decorator sympy attrs psutil cffi"
         " pyyaml protobuf scipy requests for the python3 that is first on PATH",
     ),
     (r"E2\d\d\d\d|EZ9999", "the operator compiler failed: use --log=error, see ~/ascend/log/debug/plog"),
@@ -135,22 +116,6 @@ def pairs(values: list) -> dict:
     return found
 
 
-def version_of(text: str):
-    """CANN's public version, such as "8.5.0", from the files that FIND prints; None when none tells."""
-    patterns = (
-        r"^version=(\d\S*)",
-        r"^toolkit_running_version=\[[^:\]]*:([^\]]+)\]",
-        r"^version_dir=(\d\S*)",
-        r"^Version=(\d\S*)",
-    )  # the last is a package's own number: 7.6 in CANN 8.0, 1.84 in 6.0
-    return next((found[1] for pattern in patterns if (found := re.search(pattern, text, re.M))), None)
-
-
-def number(version) -> tuple:
-    """ "8.0.RC1" as (8, 0); () when unknown."""
-    return tuple(int(n) for n in re.findall(r"\d+", version or "")[:2])
-
-
 def container(engine: str, image, work: Path) -> list:
     """The command that runs a program in CANN's image: no network, our uid, and only `work` mounted.
 
@@ -178,9 +143,7 @@ def candidates(atc: str) -> list:
 
 def places() -> list[Path]:
     """Where CANN may be, best first: that of the atc on PATH, ASCEND_HOME_PATH, the usual folders."""
-    found, home = shutil.which("atc"), os.environ.get("ASCEND_HOME_PATH")
-    first = [Path(found).absolute().parents[1]] if found else []
-    return first + ([Path(home)] if home else []) + [Path(r).expanduser() for r in ROOTS]
+    return [Path(root) for root in trip.roots()]
 
 
 def here() -> str:
@@ -193,19 +156,15 @@ def find(prefix: list, roots: list) -> dict:
 
     prefix: the command that runs the search in a container, or []. Raises UserError where there is none.
     """
-    command = [*prefix, "bash", "-c", FIND, "bash", *map(str, roots)]
-    got = subprocess.run(command, stdout=subprocess.PIPE, text=True, errors="replace", check=False)
-    facts = dict(re.findall(r"^(root|set_env)=(.*)", got.stdout, re.M))
-    if "root" not in facts:
+    facts = trip.cann([*prefix, "bash"], roots)
+    if facts is None:
         if prefix:
-            raise cli.UserError(f"{prefix[0]} (exit {got.returncode}): no atc in {prefix[-1]}; is it CANN's?")
+            raise cli.UserError(f"{prefix[0]}: no atc in {prefix[-1]}; is it CANN's, and does {prefix[0]} run?")
         home = os.environ.get("ASCEND_HOME_PATH", "not set")
         looked = f"on PATH, in ASCEND_HOME_PATH ({home}), {', '.join(map(str, roots))}"
         other = "or say ATC=docker CANN_IMAGE=ascendai/cann@sha256:..."
         raise cli.UserError(f"no atc found: looked {looked}; {WHERE}, {other}")
-    facts["version"] = version_of(got.stdout)
-    facts["socs"] = re.findall(r"^((?:Ascend|Kirin)\S+)\.ini$", got.stdout, re.M)
-    return {"set_env": "/dev/null"} | facts
+    return facts
 
 
 def soc_name(asked: str, tool: dict) -> str:
@@ -213,11 +172,11 @@ def soc_name(asked: str, tool: dict) -> str:
 
     Raises UserError for one.
     """
-    name = RENAMED.get(asked, asked)
+    name = trip.RENAMED.get(asked, asked)
     if name != asked:
-        print(f"{asked} is the old name of {name}")
+        print(f"{asked} is {'another spelling' if '_' in asked else 'the old name'} of {name}")
     plain = name == "Ascend310"
-    left = plain and not tool["socs"] and number(tool["version"]) >= PLAIN_310_LEFT
+    left = plain and not tool["socs"] and trip.number(tool["version"]) >= PLAIN_310_LEFT
     if left or (tool["socs"] and name not in tool["socs"]):
         why = "; plain 310 left CANN, use an older toolkit for that card" if plain else ""
         near = sorted(s for s in tool["socs"] if s.startswith(name[:9])) or sorted(tool["socs"])
@@ -225,22 +184,6 @@ def soc_name(asked: str, tool: dict) -> str:
         cann = f"CANN {tool['version'] or '(version unknown)'} in {tool['root']}"
         raise cli.UserError(f"--soc_version={name} is unknown to {cann}{why}{knows}")
     return name
-
-
-def implmode(modes: dict, version: tuple, work: Path) -> dict:
-    """Flags that give op types their implementation mode, as the CANN version found wants them.
-
-    Raises UserError where an older CANN would need two modes at once.
-    """
-    if not modes:
-        return {}
-    if version >= INI_SINCE:
-        lines = ["[ByOpType]", *(f"{op}={mode}" for op, mode in modes.items())]
-        (work / "op_precision.ini").write_text("\n".join(lines) + "\n")
-        return {"op_precision_mode": "op_precision.ini"}
-    if len(set(modes.values())) > 1:
-        raise cli.UserError("--implmode: this CANN takes one mode for all op types; give all the same mode")
-    return {"op_select_implmode": next(iter(modes.values())), "optypelist_for_implmode": ",".join(modes)}
 
 
 def bring(path: str, work: Path, name: str) -> str:
@@ -259,14 +202,17 @@ def bring(path: str, work: Path, name: str) -> str:
 
 def failure(text: str, status: int) -> str:
     """One line for a failed run: atc's first error, with the hint that fits, or atc's own solution."""
-    blocks = re.findall(r"^(E[A-Z0-9]\d{4}): ?(?:\[PID: ?\d+\] ?\S+ )?(.*)", text, re.M)
-    errors = [f"{code}: {said.strip()}" for code, said in blocks]
+    blocks = re.findall(r"^(E[A-Z0-9]\d{4})[: ] *(?:\[PID: ?\d+\] ?\S+ )?(?:Inner Error!)?(.*)", text, re.M)
+    errors = [f"{code}: {said.strip()}" for code, said in blocks if said.strip()]  # "Inner Error!" alone says nothing
     usage = re.findall(r"^ERROR: (.*)|^(.*error while loading shared libraries.*)", text, re.M)
     if usage and (not errors or errors[0].startswith("E19999")):
         errors = ["".join(usage[0])]
     error = errors[0][:400].rstrip(". ") if errors else "it stopped without naming an error"
     own = re.findall(r"^\s*Solution: *(?! |N/A)(.+)", text, re.M)
-    hints = [hint for pattern, hint in HINTS if re.search(pattern, error, re.I)]
+    modules = [line for line in text.splitlines() if re.search(r"ModuleNotFoundError|np\.float_", line)]
+    hints = [hint for line in (*modules, error) for pattern, hint in HINTS if re.search(pattern, line, re.I)]
+    if status in (137, -9):
+        hints = ["the kernel killed it for want of memory: give it more, or compile fewer at once (make -j1)"]
     hint = (hints + own + ["see its output above"])[0]
     how = f"exit {status}" if status else "no 'ATC run success'"
     return f"atc failed ({how}): {error}; {hint}"
@@ -281,17 +227,20 @@ def compile_om(a, flags: dict, work: Path) -> Path:
 
     boxed = a.atc in ("docker", "podman")
     prefix = container(a.atc, a.image, work) if boxed else []
-    tool = find(prefix, [r for r in ROOTS if r[0] == "/"] if boxed else candidates(a.atc))
+    tool = find(prefix, [r for r in trip.ROOTS if r[0] == "/"] if boxed else candidates(a.atc))
     soc, root = soc_name(flags["soc_version"], tool), tool["root"]
     model = bring(flags["model"], work, "model.onnx")
     files = {k: bring(flags[k], work, Path(flags[k]).name) for k in FILES if k in flags}
     flags = flags | files | {"model": model, "output": "model", "soc_version": soc}
-    flags |= implmode(a.implmode, number(tool["version"]), work)
+    try:
+        flags |= trip.implmode(a.implmode, trip.number(tool["version"]), str(work))
+    except ValueError as e:
+        raise cli.UserError(str(e)) from None
     words = [f"--{k}={v}" for k, v in flags.items()]
     print(f"atc of CANN {tool['version'] or '(version unknown)'} in {root}" + (f" of {a.image}" if boxed else ""))
     print("+", shlex.join(["atc", *words]), flush=True)
     devlib = f"{root}/{os.uname().machine}-linux/devlib"
-    launch = ["bash", "-c", RUN, "bash", tool["set_env"], devlib, f"{root}/bin/atc", *words]
+    launch = ["bash", "-c", trip.RUN, "bash", tool["set_env"], devlib, f"{root}/bin/atc", *words]
     status, text = cli.stream([*prefix, *launch], work)
     if status or "ATC run success" not in text:
         raise cli.UserError(failure(text, status))

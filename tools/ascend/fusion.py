@@ -35,7 +35,7 @@ AI_CORES = {
     **dict.fromkeys(("910B1", "910B2", "910B2C", "910_9381", "910_9382", "910_9391", "910_9392"), 24),
     **dict.fromkeys(("910B3", "910B4", "910B4-1", "910_9362", "910_9363", "910_9372"), 20),
 }
-OLD_NAMES = {"710": "310P3"}
+OLD_NAMES = {"710": "310P3", "910B4_1": "910B4-1"}
 UNLISTED = ("310",)  # left the platform_config before it was public
 MIXED = "under mix precision atc chooses the type of"
 BATCHES = [1, 4, 8, 16, 32, 64]  # the published tables' rows

@@ -17,6 +17,7 @@ import re
 import statistics
 from pathlib import Path
 
+from tools.base import logs
 from tools.make import cli
 
 LATENCY = ("min", "max", "mean", "median", "percentile(99%)")
@@ -49,23 +50,35 @@ def stats(times: list) -> dict:
     return dict(zip(LATENCY, found, strict=True))
 
 
-def times_of(summary: dict, where: str) -> list | None:
-    """The single times in ms; None for a multi-thread run, whose list holds [start, end] pairs.
+def times_of(summary: dict, where: str) -> tuple[list | None, float]:
+    """The single times in ms, and their mean; None for a multi-thread run, whose list holds [start, end] pairs.
 
     Raises UserError where the summary has no such list.
     """
     times = summary.get("npu_compute_time_list")
     if not isinstance(times, list) or not times:
         raise cli.UserError(f"{where}: npu_compute_time_list is missing; is it an ais_bench summary?")
+    key = f"{where}: npu_compute_time_list"
     if all(isinstance(t, list) and len(t) == 2 for t in times):
-        return None
-    numbers(dict(enumerate(times)), range(len(times)), f"{where}: npu_compute_time_list")
-    return times
+        ends = [t for pair in times for t in pair]
+        numbers(dict(enumerate(ends)), range(len(ends)), key)
+        return None, busy(times)
+    numbers(dict(enumerate(times)), range(len(times)), key)
+    return times, statistics.fmean(times)
 
 
 def renamed(d):
-    """Latencies under one name for the 99th percentile, which some builds call P99."""
-    return {("percentile(99%)" if k == "P99" else k): v for k, v in d.items()} if isinstance(d, dict) else d
+    """Latencies under one name for the 99th percentile, which some builds call P99, or write with blanks inside."""
+    name = lambda key: {"P99": "percentile(99%)"}.get(key, "".join(key.split()))
+    return {name(k): v for k, v in d.items()} if isinstance(d, dict) else d
+
+
+def busy(intervals: list) -> float:
+    """Milliseconds in which at least one of these [start, end] lay, by their number: ais_bench's mean of threads."""
+    total, until = 0.0, -math.inf
+    for start, end in sorted(intervals):
+        total, until = total + max(0.0, end - max(start, until)), max(until, end)
+    return total / len(intervals)
 
 
 def sample_count(summary: dict) -> int | None:
@@ -106,7 +119,7 @@ def from_summary(text: str, where: str) -> dict:
         raise cli.UserError(f"{where}: not JSON ({e}); is it an ais_bench summary, whole?") from None
     if not isinstance(s, dict):
         raise cli.UserError(f"{where}: not a JSON object; is it an ais_bench summary?")
-    times = times_of(s, where)
+    times, mean = times_of(s, where)
     for name in ("NPU_compute_time", "H2D_latency", "D2H_latency"):
         s[name] = renamed(s.get(name))
     keys = LATENCY if times else ("mean",)
@@ -114,7 +127,7 @@ def from_summary(text: str, where: str) -> dict:
     compute = numbers(s.get("NPU_compute_time"), keys, key)
     if s["NPU_compute_time"].get("count") != count:
         raise cli.UserError(f"{key}.count is not the {count} times listed; was it edited?")
-    if times and not near(compute["mean"], statistics.fmean(times), 1e-4):
+    if not near(compute["mean"], mean, 1e-4):
         raise cli.UserError(f"{key}.mean is not the mean of the times listed; was it edited?")
     throughput = numbers(s, ["throughput"], where)["throughput"]
     numbers({"batchsize": s.get("batchsize") or 0}, ["batchsize"], where)
@@ -123,12 +136,16 @@ def from_summary(text: str, where: str) -> dict:
     if not throughput:
         raise cli.UserError(f"{where}: throughput is 0: nothing was measured; run it again")
     devices = per_device_of(s, where)
+    batch = s.get("batchsize") or batch_of(throughput, compute["mean"])
+    # Passes of our runner overlap, and devices have each their own mean.
+    if "pass_ms" not in s and len(devices) == 1 and not near(throughput * compute["mean"], 1000 * batch, 1e-4):
+        raise cli.UserError(f"{where}: throughput is not 1000 * batchsize {batch} / mean; was it edited?")
     return {
         "times_ms": times,
         "compute": compute,
         "count": count,
         "throughput": throughput,
-        "batchsize": s.get("batchsize") or batch_of(throughput, compute["mean"]),
+        "batchsize": batch,
         "h2d": latency(s.get("H2D_latency"), f"{where}: H2D_latency"),
         "d2h": latency(s.get("D2H_latency"), f"{where}: D2H_latency"),
         "samples": sample_count(s),
@@ -157,13 +174,16 @@ def from_log(text: str, where: str) -> dict:
 
     Raises UserError where it has none, several runs, or figures that contradict each other.
     """
-    value = r"= ([-+.\w]+)"
-    found, compute = [], None
+    found, compute, args = [], None, []
     for n, line in enumerate(text.splitlines(), 1):
         at = f"{where}:{n}"
         if "NPU_compute_time (ms):" in line:
-            pieces = renamed(dict(re.findall(r"(\w+(?:\(99%\))?) " + value, line.partition("(ms):")[2])))
+            pieces = renamed(logs.pairs(line.partition("(ms):")[2]))
             compute = numbers(as_floats(pieces), LATENCY if "min" in pieces else ["mean"], at)
+        elif " -m ais_bench " in line:
+            args = line.partition(" -m ais_bench ")[2].replace('"', "").replace("'", "").split()
+        elif m := re.match(r"\[INFO\] (?:load model (\S+) success|warm up (\d+) done)$", line):
+            args += ["--model", m[1]] if m[1] else ["--warmup_count", m[2]]
         elif m := THROUGHPUT.search(line):
             said = numbers(as_floats(m.groupdict()), m.groupdict(), at)
             if compute is None or not near(compute["mean"], said["mean"]):
@@ -175,7 +195,10 @@ def from_log(text: str, where: str) -> dict:
     if not found:
         raise cli.UserError(f"{where}: no `throughput 1000*batchsize...`: no ais_bench log, or cut off; give it whole")
     throughput = sum(said["throughput"] for _, said in found)
-    if total := re.findall(r"summary throughput:\s*(\S+)", text):
+    total = re.findall(r"summary throughput:[ ]*(\S+)", text)
+    if len(total) > 1:
+        raise cli.UserError(f"{where}: holds {len(total)} runs; give one file per run")
+    if total:
         said = numbers(as_floats({"summary throughput": total[-1]}), ["summary throughput"], where)
         if not near(*said.values(), throughput):
             raise cli.UserError(f"{where}: summary throughput {total[-1]} is not the sum {throughput}; was it edited?")
@@ -197,7 +220,7 @@ def from_log(text: str, where: str) -> dict:
         "samples": None,
         "devices": len(found),
         "per_device": [{"device": None, "throughput": said["throughput"], "samples": None} for _, said in found],
-        "args": None,
+        "args": args,
         "engine": None,
         "standin": "STAND-IN" in text,
         "missing": {"times_ms": why, "count": why} | ({} if one else {"compute": "several devices in a log"}),
@@ -221,12 +244,13 @@ def read(path) -> dict:
 
     {times_ms: [ms] or None, compute: {min, max, mean, median, percentile(99%)} in ms or None, count,
     throughput (samples/s over all devices), batchsize, h2d, d2h (like compute, or None), samples or None, devices,
-    per_device: [{device, throughput, samples}], args, engine (our CPU runner's), standin, missing: {key: why}, timed, source, sha256}. NPU_compute_time is the host's clock around
-    the synchronous aclmdlExecute: no copies, no Python. Raises cli.UserError with file and key.
+    per_device: [{device, throughput, samples}], args, engine (our CPU runner's), standin, missing: {key: why}, timed,
+    source, sha256}. NPU_compute_time is the host's clock around the synchronous aclmdlExecute: no copies, no Python.
+    Raises cli.UserError with file and key.
     """
     path = Path(path)
-    text = path.read_bytes().decode("utf-8", "replace")
-    found = (from_summary if text.lstrip().startswith("{") else from_log)(text, str(path))
+    text, where = logs.decoded(path.read_bytes()), str(path)
+    found = from_summary(text, where) if text.lstrip().startswith("{") else from_log(logs.plain(text), where)
     return found | {"timed": "device only", "source": path.name, "sha256": cli.sha256(path)}
 
 

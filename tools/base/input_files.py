@@ -188,7 +188,7 @@ def fresh_folder(path):
         raise cli.UserError(f"{path}: holds other files than .bin and .npy; name another --save_path")
     if not path.parent.exists():
         path.parent.mkdir(parents=True)
-        path.parent.chmod(0o755)
+        path.parent.chmod(0o750)  # the recipe has ais_bench write its outputs beside the inputs: it may not be more
     new = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     new.chmod(0o755)
     try:

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from tools.make import cli
+from tools.make import cli, cpu
 
 DTYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "i64": np.int64, "f32": np.float32}
 
@@ -42,7 +42,7 @@ def threads_of_openmp() -> int:
 def session(model, threads: int | None = None, **settings):
     """An onnxruntime CPU session of a path or of serialized bytes; UserError where onnxruntime refuses the graph.
 
-    threads: all cores if 0; OMP_NUM_THREADS of the environment, else all cores, if None.
+    threads: all cores if 0; the first number of OMP_NUM_THREADS, else all cores, if None.
 
     Numbers below 1.2e-38 count as zero: onnxruntime 1.31's softmax makes such of masked scores, and took ten times as long
     over them (37 of 240 ms a request of 8 x 128 tokens; the logits keep their bytes). It heeds the first session of a
@@ -51,7 +51,8 @@ def session(model, threads: int | None = None, **settings):
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads_of_openmp() if threads is None else threads
+    # Always a number: by itself it starts a thread for each core of the machine, pinned to where it may not run.
+    options.intra_op_num_threads = (threads_of_openmp() if threads is None else threads) or cpu.cores()
     options.log_severity_level = 4  # its errors are raised, too
     for name, value in {"session.set_denormal_as_zero": "1", **settings}.items():
         options.add_session_config_entry(name, value) if "." in name else setattr(options, name, value)

@@ -50,7 +50,7 @@ class Onnxruntime(Engine):
 
         if precision == "fp16-sim":
             settings["graph_optimization_level"] = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        share = threads if streams == 1 else max(1, (threads or cpu.cores()) // streams)
+        share = max(1, (threads or cpu.cores()) // streams)
         settings = {"session.force_spinning_stop": "1", **settings}
         self.path, self.session = path, onnxfile.session(path, share, **settings)
         self.precision, self.version, self.streams = precision, ort.__version__, streams
@@ -88,8 +88,7 @@ class Openvino(Engine):
         config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self.HINT[precision]}
         if streams > 1:
             config |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
-        if threads or streams > 1:
-            config["INFERENCE_NUM_THREADS"] = threads or cpu.cores()
+        config["INFERENCE_NUM_THREADS"] = threads or cpu.cores()
         self.model = ov.Core().compile_model(model, "CPU", config | settings)
         self.idle, self.streams = queue.SimpleQueue(), streams
         for _ in range(streams):

@@ -31,6 +31,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from tools.base import logs, trip
 from tools.make import cli
 
 WORKSPACE = 5000  # MiB, as in the recipe
@@ -55,18 +56,13 @@ def find(program: str) -> str:
     return found
 
 
-def dotted(n: int) -> tuple:
-    """(major, minor, patch): 8503 is 8.5.3, 101303 is 10.13.3."""
-    return (n // 1000, n // 100 % 10, n % 100) if n < 10000 else (n // 10000, n // 100 % 100, n % 100)
-
-
 def version_of(program: str) -> tuple:
     """(major, minor, patch), from the first line of --help. Raises UserError where it names none."""
     got = subprocess.run([program, "--help"], capture_output=True, text=True, errors="replace", check=False)
     found = re.search(r"TensorRT\.trtexec \[TensorRT v(\d+)\]", got.stdout + got.stderr)
     if not found:
         raise cli.UserError(f"{program} --help does not name its TensorRT version; is it NVIDIA's trtexec?")
-    return dotted(int(found[1]))
+    return trip.dotted(int(found[1]))
 
 
 def precision_flags(precision: str, version: tuple) -> list:
@@ -143,9 +139,8 @@ def printed(text: str, name: str, where: str) -> dict:
     lines = re.findall(rf"\] (?:\[I\] )?{name}: (min = .*)", text)
     if not lines:
         raise cli.UserError(f"{where}: no `{name}: min = ...` line; is it trtexec's whole output?")
-    found = re.findall(r"(\w+(?:\(\d+%\))?) = ([\d.e+-]+) ms", lines[-1])
     try:
-        return {"mean": None} | {k: finite(v) for k, v in found}
+        return {"mean": None} | {k: finite(v) for k, v in logs.pairs(lines[-1]).items()}
     except ValueError as e:
         raise cli.UserError(f"{where}: {name}: {e}; was it edited?") from None
 
@@ -153,8 +148,10 @@ def printed(text: str, name: str, where: str) -> dict:
 def verdict(text: str, where: str) -> tuple:
     """The TensorRT version of a run that PASSED.
 
-    Raises UserError where it failed, was cut off, ran at shapes of its own, or is of TensorRT 7 or older.
+    Raises UserError where it failed, was cut off, ran at shapes of its own, is one of several, or of TensorRT 7 or older.
     """
+    if (runs := text.count("&&&& RUNNING TensorRT.trtexec")) > 1:
+        raise cli.UserError(f"{where}: holds {runs} runs; give one file per run")
     if re.search(r"&&&& (?:PASSED|FAILED) TensorRT\.trtexec #", text):
         raise cli.UserError(
             f"{where}: of TensorRT 7 or older, whose trtexec counts no queries of an explicit batch (throughput: 0 qps);"
@@ -167,7 +164,7 @@ def verdict(text: str, where: str) -> tuple:
         raise cli.UserError(f"{where}: {failure(text, 1)}")
     if "Automatically overriding shape" in text:
         raise cli.UserError(f"{where}: a dynamic ONNX was timed at shapes trtexec made up; give --shapes")
-    return dotted(int(last[-1][1]))
+    return trip.dotted(int(last[-1][1]))
 
 
 def summary(text: str, times, batch: int, where: str) -> dict:
@@ -191,6 +188,10 @@ def summary(text: str, times, batch: int, where: str) -> dict:
         compute = stats(listed)
     if not qps or not compute["mean"]:
         raise cli.UserError(f"{where}: nothing was measured (throughput {qps} qps); was it cut off?")
+    if qps * compute["mean"] > 1100:  # one query after another
+        raise cli.UserError(
+            f"{where}: {qps} qps of {compute['mean']} ms each: several streams, or edited; time one stream"
+        )
     built = re.findall(r"Engine built in ([\d.]+) sec", text)
     copies = "no copies were timed"
     return {
@@ -214,7 +215,7 @@ def summary(text: str, times, batch: int, where: str) -> dict:
 def read(path, batch: int) -> dict:
     """A stored log of trtexec as `summary` has it, with source and sha256. `batch`: what one query held."""
     path = Path(path)
-    text = path.read_bytes().decode("utf-8", "replace")
+    text = logs.plain(logs.decoded(path.read_bytes()))
     default_off = verdict(text, str(path)) >= (11,) and "--includeDataTransfers" not in text
     alone = default_off or "--noDataTransfers" in text
     timed = "device compute only: no copies" if alone else "device compute, with copies beside it"

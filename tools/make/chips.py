@@ -11,9 +11,9 @@ precision of an engine, are the defaults.
 from typing import NamedTuple
 
 # Ascend: the names in CANN's platform_config (hicann/runtime, August 2026), and 310, which only an older CANN knows:
-# tools/ascend/atc.py asks the CANN it finds.
+# tools/ascend/atc.py asks the CANN it finds. A path has hyphens between its parts: 910B4-1 is spelt 910B4_1.
 ASCEND = """310P3 310P1 310P5 310P7 310B1 310B2 310B3 310B4 310 910A 910B 910ProA 910ProB 910PremiumA 910B1 910B2 910B2C
-    910B3 910B4 910_9362 910_9372 910_9381 910_9382 910_9391 910_9392""".split()  # noqa: SIM905
+    910B3 910B4 910B4_1 910_9362 910_9372 910_9381 910_9382 910_9391 910_9392""".split()  # noqa: SIM905
 FAMILY = {"cpu": "cpu", "T4": "gpu", **dict.fromkeys(ASCEND, "ascend")}
 
 # ---- The units of a CPU, in Linux's words.
@@ -36,9 +36,10 @@ FAMILIES = {
     "amx": {"bf16": AVX512 | {"avx512_bf16", "amx_bf16"}, "int8": AVX512 | {"avx512_bf16", "amx_bf16", "amx_int8"}},
     "avx512_bf16": {"bf16": AVX512 | {"avx512_bf16"}, "int8": AVX512 | {"avx512_bf16", "avx512_vnni"}},
     "avx512": {"int8": AVX512 | {"avx512_vnni"}, "fp32": AVX512},
-    "avx2": {"int8": {"avx2", "fma", "avx_vnni"}, "fp32": {"avx2", "fma"}},
+    "avx2_vnni": {"int8": {"avx2", "fma", "avx_vnni"}},
+    "avx2": {"int8": {"avx2", "fma"}, "fp32": {"avx2", "fma"}},
     "neon_bf16": {"bf16": {"bf16"}, "int8": {"bf16", "i8mm"}},
-    "neon": {"fp32": {"asimd"}},
+    "neon": {"int8": {"asimd"}, "fp32": {"asimd"}},
 }
 ANY = (frozenset(),)  # every CPU will do
 
@@ -72,8 +73,8 @@ ENGINES = {
 ATC_MODES = {"fp16": "force_fp16", "mix": "allow_mix_precision"}  # atc's --precision_mode
 REHEARSALS = ("fp16-sim",)  # what another chip would compute; no table has them unless asked
 # Units with which our engine is the fastest that keeps the gates (MiniLM, real sentences; int8 with AVX-VNNI: 1.3 x
-# OpenVINO).
-FASTER = {"bf16": {"amx_bf16", "avx512_bf16"}, "int8": {"amx_int8", "avx512_vnni", "avx_vnni"}}
+# OpenVINO, which has no int8 where AVX2 comes without VNNI).
+FASTER = {"bf16": {"amx_bf16", "avx512_bf16"}, "int8": {"avx2"}}
 # `make score`: the engines by speed.
 BY_SPEED = (("native", "int8"), ("openvino", "int8"), ("native", "bf16"), ("openvino", "bf16"), ("onnxruntime", "fp32"))
 

@@ -1,5 +1,7 @@
 """The CPU at hand: its units, what ISA= leaves of them, its name and its cores."""
 
+import contextlib
+import math
 import os
 import platform
 import re
@@ -41,8 +43,36 @@ def check_units(precision: str) -> None:
         raise cli.UserError(f"PRECISION={precision}: {without(what)}; use PRECISION=fp32")
 
 
+CGROUPS, CPUS = Path("/sys/fs/cgroup"), Path("/sys/devices/system/cpu")
+
+
+def quota() -> float:
+    """How many processors' time the control groups of this process grant it (cgroup v1 or v2); inf where none limits it."""
+    least = math.inf
+    groups = Path("/proc/self/cgroup").read_text().splitlines() if CGROUPS.is_dir() else []
+    for kinds, group in (line.split(":", 2)[1:] for line in groups):
+        if kinds and "cpu" not in kinds.split(","):
+            continue
+        here = Path(group.strip("/"))
+        for folder in (CGROUPS / kinds / part for part in (here, *here.parents)):
+            with contextlib.suppress(OSError, ValueError):
+                names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if kinds else ("cpu.max",)
+                time, period = " ".join((folder / name).read_text() for name in names).split()
+                if time not in ("max", "-1"):
+                    least = min(least, int(time) / int(period))
+    return least
+
+
 def cores() -> int:
-    return len(os.sched_getaffinity(0))
+    """Threads that an engine starts here: the physical cores this process may use, and no more than its quota feeds.
+
+    Two hyper-threads share a core's multipliers: they count as one.
+    """
+    found = set()
+    for n in os.sched_getaffinity(0):
+        siblings = CPUS / f"cpu{n}/topology/thread_siblings_list"
+        found.add(siblings.read_text().strip() if siblings.is_file() else str(n))
+    return max(1, min(len(found), math.ceil(min(quota(), len(found)))))
 
 
 def plain(name: str) -> str:
@@ -57,10 +87,14 @@ def machine() -> dict:
     )
     info = {key.strip(): value.strip() for key, value in info.items()}
     flags = set(info.get("flags", info.get("Features", "")).split())
+    # Two generations may have one name, as "AMD EPYC" in a virtual machine.
+    words = ("cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU variant")
+    kind = ", ".join(f"{w.removeprefix('cpu ').removeprefix('CPU ')} {info[w]}" for w in words if w in info)
+    name = info.get("model name", platform.processor() or platform.machine())
     return {
-        "cpu": plain(info.get("model name", platform.processor() or platform.machine())),
+        "cpu": plain(f"{name} ({kind})" if kind else name),
         "isa": [flag for flag in ISA if flag in flags],
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "host": platform.node(),

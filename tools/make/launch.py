@@ -297,7 +297,7 @@ def main():
     here = {"node": node, "job": number, "device": device, "machine": cpu.machine(), "started": time.time()}
     made = Path(tempfile.mkdtemp(dir=box, prefix="run.")) / job["name"]
     if job["folder"]:
-        made.mkdir()
+        made.mkdir(0o750)  # as in tools/make/run.py
     with cli.whole_file(box / "started.json", "w") as f:  # in place of that of an attempt whose node was lost
         json.dump(here, f)
     failed = perform(job["commands"], made, env)

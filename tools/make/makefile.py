@@ -117,7 +117,7 @@ class Asked:
     def fill(self) -> None:
         """The values that follow from others."""
         own = self.values
-        soc = lambda name: {"710": "310P3"}.get(name.removeprefix("Ascend"), name.removeprefix("Ascend"))
+        soc = lambda name: {"710": "310P3", "910B4-1": "910B4_1"}.get(plain := name.removeprefix("Ascend"), plain)
         own["CHIPS"] = " ".join(map(soc, own["CHIPS"].split()))
         if self.goals and {*self.goals} <= {"fusion-report", "demo-ascend"} and "CHIP" not in self.given:
             own["CHIP"] = (own["CHIPS"].split() or ["310P3"])[0]
@@ -167,6 +167,8 @@ class Asked:
         if rehearsed and asks("perf", "perf-table"):
             what = "has an accuracy but no speed: it computes what another chip would"
             raise UserError(f"PRECISION={rehearsed[0]} {what}")
+        if asks("kit") and self["CHIP"] == "cpu":
+            raise UserError("make kit is for a card elsewhere: say which, as CHIP=310P3, 910B4 or T4")
         if asks("demo-ascend") and self["CHIP"] not in chips.ASCEND:
             raise UserError(f"make demo-ascend is of an Ascend chip such as CHIP=310P3, not CHIP={self['CHIP']}")
         said = self.models[self["MODEL"]]
@@ -204,6 +206,20 @@ class Asked:
         each = ((m, c, p, b) for m in self.several("MODELS") for c in self.several("CHIPS")
                 for p in self.precisions(c) for b in self.several("BATCHES"))  # fmt: skip
         return sorted({self.leaf(MODEL=m, CHIP=c, PRECISION=p, BS=b) for m, c, p, b in each})
+
+    def kit(self) -> list[str]:
+        """The configurations of a kit. Where neither SEQ nor PACK is given: each model's own length, and on Ascend its
+        buckets and its packed rows, too."""
+        rows = []
+        for model in self.several("MODELS") if self.asks("kit") else ():
+            own = self.models[model]["seq"]
+            more = (
+                [(f"{int(own) // 2},{own}", ""), (own, "1")] if self["CHIP"] in chips.ASCEND and own.isdecimal() else []
+            )
+            kinds = [(self["SEQ"], self["PACK"])] if self["SEQ"] or self["PACK"] else [(own, ""), *more]
+            rows += [self.leaf(MODEL=model, SEQ=s, PACK=p, BS=b, PRECISION=q) for s, p in kinds
+                     for q in self.several("PRECISIONS") or [self["PRECISION"]] for b in self.several("BATCHES")]  # fmt: skip
+        return rows
 
     def fusion(self) -> dict[str, str]:
         """fusion-report: a row a chip and batch size; where that row's .om is here, its operators are counted."""
@@ -250,7 +266,8 @@ class Asked:
         sizes = {self["BS"], *self.several("BATCHES")}
         words = {name: "'" + inert(f"{name}={self[name]}").replace("'", "'\\''") + "'" for name in self.given}
         said = [name for name in self.given if parameters.BY_NAME[name].place]
-        lengths = {(self["SEQ"] or one["seq"]) for one in self.models.values()} if self["PACK"] else ()
+        packs = self["PACK"] or self.asks("kit")
+        lengths = {(self["SEQ"] or one["seq"]) for one in self.models.values()} if packs else ()
         found = {
             "TARGETS": " ".join(self.known),
             "given": " ".join(self.given),
@@ -262,6 +279,7 @@ class Asked:
             "weights_name": parameters.escaped(self["WEIGHTS"]),
             "ONE": self.leaf(),
             "ROWS": " ".join(self.rows()) if many else "",
+            "KIT_ROWS": " ".join(self.kit()),
             "BENCHES": "yes" * (self.asks("bench", "repeat") or bool(self.files)),
             "REHEARSALS": " ".join(chips.REHEARSALS),
             "runs_here": " ".join(f"cpu-{e}-{p}" for e in chips.engines_of("cpu") for p in chips.ENGINES[e].precisions

@@ -121,7 +121,8 @@ class Parameter(NamedTuple):
 
 
 IN_TABLES = ("accuracy-table", "perf-table", "record")
-REPORTED = (*IN_TABLES, "fusion-report", "demo-ascend")
+IN_ROWS = (*IN_TABLES, "kit")
+REPORTED = (*IN_ROWS, "fusion-report", "demo-ascend")
 TIMED = ("perf", "perf-table", "bench", "repeat", "demo-ascend")
 LAUNCHED = ("om", "accuracy", "perf", "accuracy-table", "perf-table")
 SCORE = ("score",)
@@ -143,7 +144,7 @@ ROWS = (
     Parameter("ISA", "", step, RUN, "use no newer units of the CPU than these (oneDNN's names, such as AVX2)",
               place=Place("leaf", ".{}"), dev=True),
     Parameter("DATA", "", path, RUN, "a TSV of your own in place of SST-2's validation set, a label in each row"),
-    Parameter("TRAIN", "", path, RUN, "texts for int8's calibration (SST-2's if empty); train: SST-2's train.tsv"),
+    Parameter("TRAIN", "", path, RUN, "texts for int8's calibration (SST-2's if empty); train: SST-2's train.tsv", dev=True),
     Parameter("V", "", text, RUN, "V=1 shows every command and all that it prints"),
     Parameter("INPUT", "", text, RUN, "score: a file, folder or glob, also s3://...: TSV, CSV, JSON lines, Parquet; or -",
               SCORE, free=True),
@@ -160,10 +161,10 @@ ROWS = (
     Parameter("CLUSTER", "", text, RUN, "score: auto or the address of a Ray cluster (this machine if empty)", SCORE, dev=True),
     Parameter("RERUN", "", text, RUN, "score: sentences whose logits differ by less, as 0.5, run again in fp32", SCORE,
               dev=True),
-    Parameter("MODELS", "", model, TABLES, "several models (MODEL if empty)", IN_TABLES, many=True),
+    Parameter("MODELS", "", model, TABLES, "several models (MODEL if empty)", IN_ROWS, many=True),
     Parameter("CHIPS", "", chip, TABLES, "several chips (CHIP if empty)", REPORTED, many=True),
     Parameter("BATCHES", "1 4 8 16 32 64", whole(1, 999), TABLES, "several batch sizes", REPORTED, many=True),
-    Parameter("PRECISIONS", "", precisions, TABLES, "several precisions (all that the chip has if empty)", IN_TABLES,
+    Parameter("PRECISIONS", "", precisions, TABLES, "several precisions (all that the chip has if empty)", IN_ROWS,
               many=True),
     Parameter("SAMPLES", "256", whole(1, 999), TABLES, "samples of a round, and 4 requests more (on the CPU 10 ms a sample)",
               dev=True),
@@ -173,7 +174,7 @@ ROWS = (
     Parameter("SLURM_ARGS", "", text, TABLES, "LAUNCH=slurm: options of sbatch, such as --gres=npu:1", many=True, dev=True),
     Parameter("A", "", path, RECORDS, "compare: a record, or a folder that holds an accuracy.json", ("compare",), dev=True),
     Parameter("B", "", path, RECORDS, "compare: the other one", ("compare",), dev=True),
-    Parameter("FROM", "", path, RECORDS, "record: a log of ais_bench or trtexec; new-model: a checkpoint",
+    Parameter("FROM", "", path, RECORDS, "record: a log of ais_bench or trtexec, outputs, a kit's result; new-model: a checkpoint",
               ("record", "new-model")),
     Parameter("NAME", "", name, RUN, "new-model: what its folder of models/ is called", ("new-model",), dev=True),
     Parameter("TASK", "", text, RUN, "new-model: what is asked of it, where the checkpoint does not say", ("new-model",),

@@ -10,18 +10,23 @@
 The path claims parameters, as a path under build/ does. Those that --given names were asked for: the log has to agree
 with each that it tells of, or one line says where it does not. The others are taken from the log. What a log may tell:
 batch size, length, chip, engine, precision and the number of devices, by its arguments, the name of its model, its own
-arithmetic. `make record FROM=` runs this; the record says that it is imported, and has no chain.
+arithmetic. `make record FROM=` runs this; the record says that it is imported, and has no chain. A log that timed
+something else (a profiler, pauses, several streams, no warm-up) is refused, and a log and the summary of one run are
+one record. FROM= a folder of outputs is an accuracy, scored against SST-2's labels.
 """
 
 import argparse
+import json
 import re
+import tempfile
 from pathlib import Path
 
-from tools.make import cli, parameters
+from tools.base import logs, output_files
+from tools.make import cli, manifest, parameters
 from tools.results import record as records
 
 SHOWN = parameters.OF_LOG
-SOCS = r"310P[1-7]|310B[1-4]|910(?:Pro[AB]|PremiumA|_\d{4}|B[1-4]C?|[AB])|310"
+SOCS = r"310P[1-7]|310B[1-4]|910(?:Pro[AB]|PremiumA|_\d{4}|B[1-4](?:-1|C)?|[AB])|310"
 NPU = (
     "a log of ais_bench, which runs on Ascend chips, does not say which: give CHIP=310P3, or what `npu-smi info` names"
 )
@@ -29,23 +34,45 @@ KEYS = ("name", "precision")
 Told = list[tuple[str, str, str]]  # parameter, its value, where the log tells it
 
 
+# How the published versions of ais_bench, and msit benchmark, spell the options that matter here.
+SPELLED = ("--model -m --om-model -om", "--input -i", "--output -o", "--output_dirname --output-dirname -od", "--loop -l",
+           "--device -d", "--batchsize --batch-size", "--dymDims --dym-dims -dd", "--dymShape --dym-shape -ds",
+           "--dymBatch --dym-batch -db", "--dymHW --dym-hw -dhw", "--warmup_count --warmup-count -wcount",
+           "--profiler -pf", "--dump", "--debug")  # fmt: skip
+TRUE = ("yes", "true", "t", "y", "1")
+# Options of trtexec by which another thing is timed, but for the value that stands there.
+OTHERWISE = {"streams": "1", "infStreams": "1", "dumpProfile": None, "exportProfile": None, "sleepTime": "0",
+             "idleTime": "0", "warmUp": None, "useDLACore": None}  # fmt: skip
+
+
 def words_of(name: str, where: str) -> Told:
     """What a model's path tells: all, where it is one of ours, else what bs8, seq128 and 310P3 in its name say."""
+    name = name[-logs.LONGEST :]
     if ours := parameters.of_path(Path(name).parent.as_posix()):
         return [(key, ours[key.lower()], f"its model's path {name}") for key in SHOWN]
     edge = r"(?:^|[^A-Za-z0-9])", r"(?![A-Za-z0-9])"
     patterns = {"BS": r"bs_?(\d+)", "SEQ": r"seq_?(\d+)", "CHIP": rf"(?:Ascend_?)?({SOCS})"}
     found = {key: re.search(pattern.join(edge), Path(name).name, re.I) for key, pattern in patterns.items()}
-    return [(key, m[1], where) for key, m in found.items() if m]
+    return [(key, m[1].replace("-", "_"), where) for key, m in found.items() if m]
 
 
-def option(args: list, *names: str) -> str | None:
-    """The value of an option in an argument list, as `--x 1` or `--x=1`."""
-    for i, word in enumerate(args):
-        key, equals, value = str(word).partition("=")
-        if key in names:
-            return value if equals else str(args[i + 1]) if i + 1 < len(args) else None
-    return None
+class Words(argparse.ArgumentParser):
+    """ais_bench's options, by argparse as it reads them itself."""
+
+    def __init__(self):
+        super().__init__(add_help=False)
+        for names in map(str.split, SPELLED):
+            self.add_argument(*names, dest=names[0].strip("-"), nargs="?", const="1")
+
+    def error(self, message):
+        """Raises UserError in place of ending the program."""
+        raise cli.UserError(f"its arguments: {message}; are they ais_bench's?")
+
+
+def plainly_timed(path: Path, why: str | None) -> None:
+    """UserError where `why` says that something else was timed than one plain run."""
+    if why:
+        raise cli.UserError(f"{path}: timed with {why}: no figure to stand beside others; time it without")
 
 
 def shapes(text: str, split: str, where: str) -> Told:
@@ -65,11 +92,17 @@ def engine_of(found: dict) -> dict | None:
     return engine
 
 
-def told_by_ais_bench(found: dict) -> Told:
+def told_by_ais_bench(path: Path, found: dict) -> Told:
+    """What a summary or screen of ais_bench tells. Raises UserError where it did not time a plain run."""
     args = found["args"] if isinstance(found["args"], list) else []
-    told = [("BS", option(args, "--batchsize"), "its --batchsize")] if option(args, "--batchsize") else []
-    told += words_of(option(args, "--model", "--om-model", "-m") or "", "its model's name")
-    told += shapes(option(args, "--dymDims", "--dym-dims") or "", ",", "its --dymDims")
+    said = Words().parse_known_args([str(word) for word in args])[0]
+    on = [name for name in ("profiler", "dump") if str(getattr(said, name)).lower() in TRUE]
+    plainly_timed(path, "no warm-up" if said.warmup_count == "0" else f"--{on[0]}" if on else None)
+    told = [
+        ("BS", v, where) for v, where in ((said.batchsize, "its --batchsize"), (said.dymBatch, "its --dymBatch")) if v
+    ]
+    told += words_of(said.model or "", "its model's name")
+    told += shapes(said.dymDims or "", ",", "its --dymDims") + shapes(said.dymShape or "", ",", "its --dymShape")
     told.append(("BS", f"{found['batchsize']:g}", "its throughput"))
     told.append(("DEVICE", str(found["devices"]), "its summaries of devices"))
     if engine := engine_of(found):
@@ -78,16 +111,23 @@ def told_by_ais_bench(found: dict) -> Told:
     return told
 
 
-def told_by_trtexec(text: str, version: str) -> Told:
-    args = next(iter(re.findall(r"&&&& RUNNING TensorRT\.trtexec.*?# (.*)", text)), "").split()
-    wide = option(args, "--shapes") or option(args, "--optShapes") or ""
-    told = shapes(wide, "x", "its --shapes")
+def told_by_trtexec(path: Path, text: str, version: str) -> Told:
+    """What a log of trtexec tells. Raises UserError where it did not time a plain run."""
+    words = next(iter(re.findall(r"&&&& RUNNING TensorRT\.trtexec.*?# (.*)", text)), "").split()
+    args = {key: value for key, _, value in (w.removeprefix("--").partition("=") for w in words if w.startswith("--"))}
+    other = [
+        k for k, usual in OTHERWISE.items() if k in args and args[k] != usual and (k != "warmUp" or args[k] == "0")
+    ]
+    plainly_timed(path, f"--{other[0]}={args[other[0]]}".rstrip("=") if other else None)
+    told = shapes(args.get("shapes") or args.get("optShapes") or "", "x", "its --shapes")
     told += shapes(" ".join(re.findall(r"Input inference shape ?(:? \S+)", text)).replace("=", ":"), "x", "its shapes")
-    told += [("BS", option(args, "--batch"), "its --batch")] if option(args, "--batch") else []
-    told += words_of(option(args, "--onnx") or option(args, "--loadEngine") or "", "its model's name")
-    kinds = [kind for kind in ("fp16", "bf16", "int8", "best", "fp8") if f"--{kind}" in args]
-    typed = "--stronglyTyped" in args or int(version.split(".")[0]) >= 11 or not option(args, "--onnx")
-    told += [("PRECISION", kind, f"its --{kind}") for kind in kinds]
+    bound = re.findall(r"nput binding for \S+ with dimensions (\d+(?:x\d+)+)", text)
+    told += shapes("".join(f":{dims}" for dims in bound), "x", "its input bindings")
+    told += [("BS", args["batch"], "its --batch")] if "batch" in args else []
+    told += words_of(args.get("onnx") or args.get("loadEngine") or "", "its model's name")
+    kinds = [kind for kind in ("int8", "fp8", "bf16", "fp16", "best") if kind in args]
+    typed = "stronglyTyped" in args or int(version.split(".")[0]) >= 11 or "onnx" not in args
+    told += [("PRECISION", "-".join(kinds), " ".join(f"its --{kind}" for kind in kinds))] if kinds else []
     told += [] if kinds or typed else [("PRECISION", "fp32", "no --fp16 in its command")]
     told += [("CHIP", device, "its device") for device in re.findall(r"Selected Device: (.*\S)", text)]
     return [*told, ("ENGINE", "trtexec", "its command"), ("DEVICE", "1", "its command")]
@@ -153,7 +193,7 @@ def of_ais_bench(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, 
     from tools.ascend import summary
 
     found = summary.read(path)
-    told = told_by_ais_bench(found)
+    told = told_by_ais_bench(path, found)
     named = {key for key, _, _ in told}
     if engine := engine_of(found):
         return found, *settled(path, spec, given, told, {}), engine
@@ -172,9 +212,9 @@ def of_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, di
     """
     from tools.gpu import trtexec
 
-    text = cli.regular(path).read_bytes().decode("utf-8", "replace")
+    text = logs.plain(logs.decoded(cli.regular(path).read_bytes()))
     version = ".".join(map(str, trtexec.verdict(text, str(path))))
-    told = told_by_trtexec(text, version)
+    told = told_by_trtexec(path, text, version)
     named = {key for key, _, _ in told}
     for key, example in (("BS", "BS=8"), ("CHIP", "CHIP=T4"), ("PRECISION", "PRECISION=fp32")):
         if key not in given | named:
@@ -195,65 +235,122 @@ def plain_rows(path: Path, seq: str) -> None:
         raise cli.UserError(f"{path}: a log counts packed rows, not their sentences; measure with make perf PACK=1")
 
 
+def elsewhere(kind: str, path: Path, spec: dict, info: dict | None, standin: bool, missing: dict) -> dict:
+    """What every record of a measurement made elsewhere says. path: the file or folder that came from there."""
+    return {
+        "kind": kind,
+        "model": spec["model"],
+        "weights": spec["weights"],
+        **{key.lower(): spec[key.lower()] for key in SHOWN},
+        "imported": {"file": path.name, "sha256": manifest.of_folder(path) if path.is_dir() else cli.sha256(path)},
+        "started": None,
+        "machine": {"cpu": None, "isa": None, "cores": None, "host": "imported"},
+        "engine_info": info,
+        "standin": standin,
+        "missing": {"chain": "measured elsewhere", **missing},
+        "padded_rows": None,
+        "chain": {},
+    }
+
+
+def throughput(path: Path, spec: dict, found: dict, info: dict, missing: dict) -> dict:
+    """The record of a summary or log that was read."""
+    from tools.ascend import summary
+
+    compute = found.get("compute") or found.get("GPU_compute_time") or {}
+    times = found.get("times_ms") or found.get("gpu_compute_time_list")
+    missing = {"spread": "one run"} | ({} if times else {"times_ms": "a log without single times"}) | missing
+    speed, latency = round(found["throughput"], 3), {"mean": "mean", "p50": "median", "p99": "percentile(99%)"}
+    return elsewhere("throughput", path, spec, info, bool(found.get("standin")), missing) | {
+        "timed": found["timed"],
+        "samples_per_second": speed,
+        "rounds": [speed],
+        "spread": None,
+        "latency_ms": {name: compute.get(key) for name, key in latency.items()},
+        "requests": len(times) if times else None,
+        **summary.cards([found]),
+    }
+
+
+def scored(folder: Path, labels: Path) -> dict:
+    """{predictions, correct ...} of outputs of SST-2, by labels.json and the rows.json beside it.
+
+    Raises UserError where they are not of its 872 sentences.
+    """
+    score = output_files.score(folder, labels)
+    if score["total"] != records.SST2:
+        raise cli.UserError(f"{folder}: outputs of {score['total']} sentences, not of SST-2's {records.SST2}")
+    pairs = zip(score["predictions"], records.labels_of(score), strict=True)
+    right = sum(str(answer) == str(label) for answer, label in pairs)
+    return {"predictions": score["predictions"], **records.proportion(right, score["total"])}
+
+
+def of_outputs(folder: Path, spec: dict, given: set) -> dict:
+    """The accuracy of a folder of outputs, one file a sentence, or as labels.json and rows.json beside it say.
+
+    Raises UserError where nobody says on which chip they were made, in which batches.
+    """
+    if lacking := [key for key in ("CHIP", "BS") if key not in given]:
+        raise cli.UserError(f"{folder}: outputs do not say what {lacking[0]} was: give it, as CHIP=310P3 BS=8")
+    why = {key.lower(): "not in the outputs: the default" for key in SHOWN if key not in given | {"ENGINE"}}
+    made = elsewhere("accuracy", folder, spec, None, False, why) | {"caveat": records.caveat(spec["weights"])}
+    if (beside := folder.with_name("labels.json")).is_file():
+        return made | scored(folder, beside)
+    stems = {p.name.rsplit("_0.", 1)[0] for p in folder.glob("*_0.*")}
+    order = sorted(stems, key=lambda stem: int("0" + "".join(filter(str.isdigit, stem))))
+    with tempfile.TemporaryDirectory() as work:
+        labels = Path(work, "labels.json")
+        labels.write_text(json.dumps(dict(zip(order, map(str, records.truth()), strict=False))))
+        return made | scored(folder, labels)
+
+
 def imported(path: Path, leaf: Path, given=SHOWN, devices: str | None = None) -> dict:
-    """A throughput record of a summary or log from elsewhere: its own figures, no chain.
+    """The record of a summary or log from elsewhere, or of a folder of outputs: its own figures, no chain.
 
     leaf: the parameters as a path. given: the names of those that the log must agree with. devices: DEVICE=, if it was
     given. Raises cli.UserError in one line for what is no log, and for one that is not what is claimed of it.
     """
     spec, given = records.parameters(leaf), set(given)
+    if path.is_dir():
+        return of_outputs(path, spec, given)
     plain_rows(path, spec["seq"])
-    text = cli.regular(path, cli.LARGEST).read_bytes()
-    read = of_trtexec if b"TensorRT.trtexec" in text or b"gpu_compute_time_list" in text else of_ais_bench
-    found, spec, why, info = read(path, spec, given)
-    plain_rows(path, spec["seq"])  # the log may be of a model of ours, whose path says so
+    text = logs.decoded(cli.regular(path, cli.LARGEST).read_bytes())
+    read = of_trtexec if "TensorRT.trtexec" in text or "gpu_compute_time_list" in text else of_ais_bench
+    found, known, why, info = read(path, spec, given)
+    plain_rows(path, known["seq"])  # the log may be of a model of ours, whose path says so
     devices_given(path, devices, found["devices"])
-    from tools.ascend import summary
+    return throughput(path, spec | known, found, info, why)
 
-    compute = found.get("compute") or found.get("GPU_compute_time") or {}
-    times = found.get("times_ms") or found.get("gpu_compute_time_list")
-    nothing = {} if times else {"times_ms": "a log without single times"}
-    return {
-        "kind": "throughput",
-        **records.parameters(leaf),
-        **spec,
-        "imported": {"file": path.name, "sha256": cli.sha256(path)},
-        "started": None,
-        "machine": {"cpu": None, "isa": None, "cores": None, "host": "imported"},
-        "engine_info": info,
-        "standin": bool(found.get("standin")),
-        "timed": found["timed"],
-        "samples_per_second": round(found["throughput"], 3),
-        "rounds": [round(found["throughput"], 3)],
-        "spread": None,
-        "latency_ms": {
-            "mean": compute.get("mean"),
-            "p50": compute.get("median"),
-            "p99": compute.get("percentile(99%)"),
-        },
-        "requests": len(times) if times else None,
-        "missing": {"chain": "measured elsewhere", "spread": "one run", **nothing, **why},
-        "padded_rows": None,
-        **summary.cards([found]),
-        "chain": {},
-    }
+
+def kept_already(folder: Path, made: dict) -> Path | None:
+    """The record of the same run that another file of it gave: its screen beside its summary."""
+    keys = ("kind", "model", "bs", "chip", "samples_per_second")
+    run = lambda r: ([r.get(k) for k in keys], r.get("latency_ms", {}).get("mean"))
+    for path in sorted(folder.glob("*-imported-*-throughput.json")):
+        kept = records.read(path)
+        if run(kept) == run(made) and kept["imported"] != made["imported"]:
+            return path
+    return None
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("file", type=Path, help="a summary or log of ais_bench or trtexec")
+    p.add_argument("file", type=Path, help="a summary or log of ais_bench or trtexec, or a folder of outputs")
     p.add_argument("leaf", type=Path, help="<model>/<weights>/seq<N>/bs<N>/<chip>-<engine>-<precision>")
     p.add_argument("--given", nargs="*", default=SHOWN, help="parameters that the log must agree with (all)")
     p.add_argument("--devices", help="as DEVICE= of the Makefile: the log must be of as many")
     p.add_argument("--save_path", type=Path, required=True, help="folder of records")
     args = p.parse_args()
     made = imported(args.file, args.leaf, args.given, args.devices)
+    if kept := kept_already(args.save_path, made):
+        return print(f"{kept} is of this run already: nothing to write")
     print(f"wrote {records.promote(args.save_path, made, args.file)}")
     defaults = [name for name in SHOWN if name.lower() in made["missing"]]
     taken = [name for name in SHOWN if name not in (*args.given, *defaults)]
     for names, where in ((taken, "as the log says"), (defaults, "by default: the log does not say")):
         if names:
             print(" ".join(f"{name}={made[name.lower()]}" for name in names), f"({where})")
+    return None
 
 
 if __name__ == "__main__":

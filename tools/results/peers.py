@@ -15,7 +15,7 @@ OVER = (
 )
 
 
-UNITS = {"fp32": "AVX-512", "bf16": "AMX or AVX-512 with bf16", "int8": "AMX or AVX-512 with VNNI"}
+UNITS = {"fp32": "AVX-512 or AVX2", "bf16": "AMX or AVX-512 with bf16", "int8": "AMX or AVX-512 with VNNI"}
 
 
 def pairs(record: dict) -> dict:

@@ -242,7 +242,7 @@ def tool(leaf: Path, summary: dict) -> dict:
 
         facts = om.read(leaf / "model.om")["models"][0]
         keys = ("atc_version", "opp_version", "soc_version", "atc_cmdline")
-        info = {"name": "ais_bench", **{k: facts.get(k) for k in keys}}
+        info = {"name": "ais_bench", **{k: facts.get(k) for k in keys}, **(summary.get("card") or {})}
         standin = standin or facts.get("atc_version") == "STAND-IN"
     elif "tensorrt" in summary:
         info = {"name": "trtexec", "version": summary["tensorrt"], "args": summary.get("args")}

@@ -167,8 +167,8 @@ class Launched(Strict):
     """Where the chip was that a run behind LAUNCH= used."""
 
     node: Plain
-    job: Text = ABSENT
-    device: Text = ABSENT
+    job: Text | None = ABSENT  # null behind a prefix that has none
+    device: Text | None = ABSENT
 
 
 FIELDS: dict[str, Any] = dict.fromkeys(parameters.NAMES, (Name, ...))
@@ -206,11 +206,9 @@ class Record(Configuration):
             return self
         more = [f for f in (*MEASURED, *TIMED, *TURNS) if getattr(self, f, None) is not None]
         more += ["chain"] * bool(self.chain) + ["machine"] * (self.machine.cpu is not None)
-        if more or self.kind != "throughput":
-            raise ValueError(
-                f"holds {(*more, 'an accuracy')[0]}, which only a run of this project leaves, and is imported"
-            )
-        if self.rounds != [self.samples_per_second]:
+        if more:
+            raise ValueError(f"holds {more[0]}, which only a run of this project leaves, and is imported")
+        if self.kind == "throughput" and self.rounds != [self.samples_per_second]:
             raise ValueError("samples_per_second is not that of its one round, and the record is imported")
         return self
 

@@ -17,7 +17,7 @@ another hour confirms it (results/verify.md); what is published, all of its own.
 
 A rows file may also name configurations (tinybert_sst2/default/seq64/bs8/310P3-atc-fp16): chips that this machine
 cannot measure. Each becomes a row from the files named after them: its record, else its published figure (of 310P
-for 310P3), else an empty row with the reason.
+for 310P3), else an empty row with the reason. They are of a throughput; /accuracy behind one asks for that.
 
 Where 310P3 and T4 or 310 stand in one table, from whatever source, there is a column of their ratio that names both
 precisions (a partner of the same kind is preferred, then measured, imported, published), and a row "best" for the
@@ -152,21 +152,25 @@ def series(chip: str | None) -> str | None:
 
 def looked_up(leaf: str, records: list[dict], figures: list[dict]) -> list[dict]:
     """The rows of a configuration that cannot be measured here."""
+    kind = "accuracy" if leaf.endswith("/accuracy") else "throughput"
+    leaf = leaf.removesuffix("/accuracy")
     spec = records_of.parameters(Path(leaf))
-    none = dict.fromkeys(IDENTITY) | spec | {"figure": "none", "samples_per_s": None, "timed": None}
-    if (lost := Path("build", leaf, "lost")).is_file():
+    empty = ("accuracy_%",) if kind == "accuracy" else ("samples_per_s", "timed")
+    none = dict.fromkeys(IDENTITY) | spec | {"figure": "none"} | dict.fromkeys(empty)
+    if kind == "throughput" and (lost := Path("build", leaf, "lost")).is_file():
         return [none | {"reason": " ".join(lost.read_text(errors="replace").split())[:300]}]
-    mine = [r for r in records if r["kind"] == "throughput" and all(r[k] == spec[k] for k in KEY)]
+    mine = [r for r in records if r["kind"] == kind and all(r[k] == spec[k] for k in KEY)]
     if mine:
         return [row(r) for r in newest(mine)]
     same = lambda r: all(r[k] == spec[k] for k in ("model", "seq", "bs", "precision"))
-    shown = [published_row(f) for f in figures if f["metric"] == "throughput"]
+    shown = [published_row(f) for f in figures if f["metric"] == kind]
     shown = [r for r in shown if same(r) and series(r["chip"]) == series(spec["chip"])]
     if shown:
         asked = {k: spec[k] for k in ("chip", "engine")}
         return [r | asked | {"reason": f"published for {r['chip']}: {r['reason']}"} for r in shown]
-    reason = f"{LACKING[spec['engine']]}; no record, nothing published"
-    return [none | {"reason": reason}]
+    silent = (kind, spec["engine"]) == ("accuracy", "trtexec")
+    lacking = "trtexec keeps no answers" if silent else LACKING[spec["engine"]]
+    return [none | {"reason": f"{lacking}; no record, nothing published"}]
 
 
 def best(rows: list[dict]) -> list[dict]:

@@ -127,7 +127,12 @@ class Cluster:
         )  # fmt: skip
         self.read = (wanted, 1 << 62 if out.single else rows)
         job = {"task": args.task, "batch": args.batchsize, "most": args.max_len, "margin": args.margin}
-        job |= {"logits": args.logits, "null": wanted.null, "rerun": args.rerun and args.rerun.resolve()}
+        job |= {
+            "threshold": args.threshold,
+            "logits": args.logits,
+            "null": wanted.null,
+            "rerun": args.rerun and args.rerun.resolve(),
+        }
         self.fields = job | {"model": args.model.resolve(), "tokenizer": args.tokenizer_path.resolve()}
 
     async def run(self, missing) -> None:

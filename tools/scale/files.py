@@ -413,5 +413,8 @@ def table(source: Source, wanted: Wanted, texts, label, first: int, batch):
     for name, (column, kind) in wanted.keep.items():
         columns[name] = pa.array([kept(record.get(column), kind) for _, record, _ in batch], kind)
     if wanted.labels:
-        columns["truth"] = pa.array(truth, pa.float32() if wanted.task.score else pa.int32())
+        if wanted.task.several:  # as their predictions are written
+            columns["truth"] = pa.array([t if t is None else json.dumps(t) for t in truth], pa.string())
+        else:
+            columns["truth"] = pa.array(truth, pa.float32() if wanted.task.score else pa.int32())
     return pa.table(columns | {"error": pa.array(faults, pa.string())})

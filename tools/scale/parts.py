@@ -332,15 +332,15 @@ class Output:
         whole = lambda unit: self.inputs[self.units[unit][0].name]["parts"] == len(done[unit])
         return [(unit, self.units[unit], done[unit]) for unit in sorted(self.units) if not whole(unit)]
 
-    def table(self, name: str, columns: list[str]):
-        """Some columns of a part."""
+    def table(self, name: str, columns: list[str], several=False):
+        """Some columns of a part. several: labels at once, which are texts."""
         import pyarrow as pa
         from pyarrow import csv, parquet
 
         with self.fs.open(f"{self.folder}/{name}", "rb") as file:
             if name.lower().endswith(".csv"):
-                numbers = dict.fromkeys(("truth", "prediction"), pa.float64())
-                how = csv.ConvertOptions(include_columns=columns, column_types=numbers, strings_can_be_null=True)
+                kinds = dict.fromkeys(("truth", "prediction"), pa.string() if several else pa.float64())
+                how = csv.ConvertOptions(include_columns=columns, column_types=kinds, strings_can_be_null=True)
                 return csv.read_csv(file, convert_options=how)
             return parquet.ParquetFile(file).read(columns, use_threads=False)
 
@@ -348,10 +348,13 @@ class Output:
         """The rows of a part that are amiss: file, row, error."""
         return [row for row in self.table(name, ["file", "row", "error"]).to_pylist() if row["error"]]
 
-    def labelled(self, name: str):
-        """(the truth, the prediction or -1) of the rows of a part whose truth is known: two arrays [n]."""
-        table = self.table(name, ["truth", "prediction"])
+    def labelled(self, name: str, several=False):
+        """(the truth, the prediction or -1) of the rows of a part whose truth is known: n numbers each, or lists of them."""
+        names = ["truth", "prediction"]
+        table = self.table(name, names, several)
         table = table.filter(table["truth"].is_valid())
+        if several:
+            return [[json.loads(v) for v in table[side].fill_null("[]").to_pylist()] for side in names]
         return table["truth"].to_numpy(), table["prediction"].fill_null(-1).to_numpy()
 
     def add(self, entry: dict) -> None:

@@ -48,6 +48,9 @@ def parse():
     p.add_argument("--batchsize", type=int, default=8, help="sentences of a request, at most (%(default)s)")
     p.add_argument("--max_len", type=int, default=0, help="tokens a text is cut to (the model's own maximum)")
     p.add_argument("--rerun", type=Path, help="fp32 graph for the rows that are too close to call")
+    p.add_argument(
+        "--threshold", type=float, default=tasks.THRESHOLD, help="of each label, where several are right (%(default)s)"
+    )
     p.add_argument("--margin", type=float, default=0.0, help="logits less apart than this are (%(default)s)")
     p.add_argument("--threads", type=int, default=0, help="cores (all if 0)")
     p.add_argument("--task", default=tasks.DEFAULT, help="what is asked (tools/base/tasks.py, %(default)s)")
@@ -125,6 +128,7 @@ def config(args, wanted: files.Wanted, rows: int) -> dict:
         "batchsize": args.batchsize,
         "max_len": args.max_len,
         "margin": args.margin,
+        **({"threshold": args.threshold} if tasks.known(args.task).several else {}),
         "rows": rows,
     }
 
@@ -162,6 +166,7 @@ def load(args, progress) -> scorer.Scorer:
     found = scorer.Scorer(
         args.model, args.tokenizer_path, progress, task=args.task, batch=args.batchsize, most=args.max_len,
         threads=args.threads, rerun=args.rerun, margin=args.margin, logits=args.logits, null=args.on_bad == "null",
+        threshold=args.threshold,
     )  # fmt: skip
     engine = found.engine
     print(f"{type(engine).__name__} {engine.precision}, texts cut to {found.most} tokens", file=sys.stderr, flush=True)
@@ -204,7 +209,6 @@ def check(out: parts.Output) -> int:
 
 def summary(out: parts.Output, task) -> None:
     """Say what the parts hold: what was cut, repeated or amiss, and the task's metrics where they have the truth."""
-    import numpy as np
 
     total = Counter()
     for entry in out.parts.values():
@@ -217,8 +221,8 @@ def summary(out: parts.Output, task) -> None:
     bad = (row for name, entry in out.parts.items() if entry["amiss"] for row in out.bad(name))
     for row in itertools.islice(bad, 10):
         print(f"{row['file']}: row {row['row']} (from 0): {row['error']}")
-    known = [out.labelled(name) for name in out.parts] if out.config["truth"] else []
-    truth, said = (np.concatenate(values) for values in zip(*known, strict=True)) if known else ((), ())
+    known = [out.labelled(name, task.several) for name in out.parts] if out.config["truth"] else []
+    truth, said = ([*itertools.chain(*values)] for values in zip(*known, strict=True)) if known else ((), ())
     for metric in task.metrics if len(truth) else ():
         value = tasks.measure(metric, truth, said)
         right = f"{100 * value:.2f} % ({round(value * len(truth))}/{len(truth)})"

@@ -12,6 +12,7 @@ give the same bytes.
 """
 
 import dataclasses
+import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,6 +37,7 @@ class Job:
     threads: int = 0  # 0: all cores
     rerun: Path | None = None  # fp32 graph for rows whose best logits are less than `margin` apart
     margin: float = 0.0
+    threshold: float = tasks.THRESHOLD  # of a label's sigmoid, where a text may have several
     logits: bool = False  # also the logits themselves
     null: bool = False  # a row that is amiss is handed on, with its reason
 
@@ -80,7 +82,7 @@ class Scorer:
         """job: the other fields of Job; done(rows) is called after each request. UserError where the model cannot do it."""
         from tools.base import input_files
         from tools.cpu import engines
-        from tools.source import tokens
+        from tools.source import architecture, tokens
 
         self.job = job = Job(Path(model), Path(tokenizer), **job)
         if not job.model.is_file():
@@ -90,7 +92,9 @@ class Scorer:
         if fixed := [t.name for t in self.engine.inputs if t.shape != (None, None)]:
             raise cli.UserError(f"--model {job.model}: input {fixed[0]} has a fixed shape; compile it with SEQ=real")
         self.task = tasks.known(job.task)
-        tasks.refuse_without_types(inputs, self.task, job.model)
+        if self.task.pair:
+            config = architecture.read_config(architecture.config_file(job.tokenizer))
+            tasks.refuse_without_types(inputs, self.task, job.model, config["type_vocab_size"])
         self.names = labels_of(job.tokenizer, self.task)
         self.exact = job.rerun and engines.load(job.rerun, job.threads)
         self.most = tokens.fit(job.tokenizer, job.most or LONGEST, cut=True)
@@ -175,6 +179,7 @@ class Scorer:
     def told(self, found, none) -> dict:
         """The columns that say what float32 [n, labels] logits mean; null where `none`, bool [n], and classes where two tie.
 
+        Where a text may have several labels, each cell is a JSON list; probability is of all labels then.
         probability: of the class, by softmax; of a score that its checkpoint does not call a regression, by the logistic
         function.
         """
@@ -191,6 +196,13 @@ class Scorer:
             return made | (
                 {} if self.regression() else {"probability": column(special.expit(found[:, 0]), pa.float32())}
             )
+        logits = {f"logit{k}": column(v, pa.float32()) for k, v in enumerate(found.T)} if self.job.logits else {}
+        if self.task.several:
+            chosen = output_files.several(found, self.job.threshold)
+            lists = {"prediction": chosen, "label": [[self.names[k] for k in row] for row in chosen]}
+            lists |= {"probability": special.expit(found.astype(float)).round(6).tolist()}
+            texts = {name: [json.dumps(row, ensure_ascii=False) for row in rows] for name, rows in lists.items()}
+            return {name: column(np.array(rows), pa.string()) for name, rows in texts.items()} | logits
         chosen = output_files.chosen(found)
         tied, kind = none | (chosen < 0), pa.int8() if len(self.names) < 128 else pa.int32()
         made = {
@@ -198,7 +210,7 @@ class Scorer:
             "label": column(np.array(self.names)[chosen], pa.string(), tied),
         }
         made |= {"probability": column(special.softmax(found, axis=1).max(1), pa.float32())}
-        return made | ({f"logit{k}": column(v, pa.float32()) for k, v in enumerate(found.T)} if self.job.logits else {})
+        return made | logits
 
     def regression(self) -> bool:
         """Whether a score is a number on a scale of its own, and no logit."""

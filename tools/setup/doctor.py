@@ -32,6 +32,7 @@ import sys
 from pathlib import Path
 
 from tools.ascend import ais_bench, atc
+from tools.base import trip
 from tools.checks import claims
 from tools.cpu.native import build
 from tools.make import chips, cli, cpu
@@ -58,7 +59,7 @@ def bench(python: str | None) -> str | None:
     """The Python that has ais_bench and its aclruntime: the one named, or else the first found."""
     if python is None:
         return ais_bench.find()
-    return python if ais_bench.has_ais_bench(python) else None
+    return python if ais_bench.lacks(python) is None else None
 
 
 def trtexec() -> str | None:
@@ -147,17 +148,33 @@ def ascend(python: str | None) -> list[tuple[bool, bool, str]]:
     """The same of CHIP=310P3 and its like: CANN's compiler, ais_bench's own Python, a card."""
     where, here = atc.here(), bench(python)
     version = first_line(here, "-c", "import platform; print(platform.python_version())") if here else ""
-    looked = f"AIS_PYTHON={python}: no" if python else f"no Python of {len(ais_bench.pythons())} with"
-    card = bool(first_line("npu-smi", "info"))
+    looked = (
+        f"AIS_PYTHON={python}: {ais_bench.lacks(python)}"
+        if python
+        else (f"none of {len(ais_bench.pythons())} Pythons has ais_bench and aclruntime{ais_bench.others()}")
+    )
     return [
         (False, True, f"atc  {where}: make om CHIP=310P3")
         if where
         else (False, False, "atc: make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh"),
         (False, True, f"Python {version} of {here}: ais_bench, make accuracy CHIP=310P3")
         if here
-        else (False, False, f"{looked} ais_bench and aclruntime: to run .om files {ais_bench.INSTALL}"),
-        (False, card, "npu-smi  an Ascend card answers" if card else "npu-smi: no Ascend driver here"),
+        else (False, False, f"{looked}: to run .om files {ais_bench.INSTALL}"),
+        card(),
     ]
+
+
+def card() -> tuple[bool, bool, str]:
+    """The same of the card: which chip, how it is; a driver that fails told from none."""
+    status, text = trip.said("npu-smi", "info")
+    if status is None:
+        return False, False, "npu-smi: no Ascend driver here"
+    chips = trip.cards(text) if status == 0 else []
+    if not chips:
+        why = " ".join(text.split())[:120] or "no word"
+        return False, False, f"npu-smi fails (exit {status}: {why}): is the driver loaded, may we use /dev/davinci*?"
+    told = ", ".join(f"{name} {health}" for name, health in chips)
+    return False, all(health == "OK" for _, health in chips), f"npu-smi  {told}: CHIP={chips[0][0]}"
 
 
 def gpu() -> list[tuple[bool, bool, str]]:

@@ -60,6 +60,8 @@ def refuse_name(name: str, source: str) -> None:
         raise cli.UserError(f"NAME={name}: not letters, digits and _ . - alone, at most 64; give another")
     if (checkpoint.MODELS / name).exists():
         raise cli.UserError(f"models/{name}: is there already; give another NAME, or remove it first")
+    if source in ("seeded", "wheel"):
+        raise cli.UserError(f"FROM={source}: no checkpoint of one's own; give a folder, a zip or hub:OWNER/REPO@COMMIT")
     for other in models.names(checkpoint.MODELS):
         weights = models.read(other, checkpoint.MODELS)["weights"]
         here = Path(weights).exists() and Path(source).exists()
@@ -70,8 +72,6 @@ def refuse_name(name: str, source: str) -> None:
 def make(name: str, source: str, task_name: str = "") -> list[str]:
     """Write models/<name> for the checkpoint in a folder or zip; returns what to say of it. Raises UserError."""
     refuse_name(name, source)
-    if source in ("seeded", "wheel"):
-        raise cli.UserError(f"FROM={source}: no checkpoint of one's own; give a folder, a zip or hub:OWNER/REPO@COMMIT")
     if wrong := models.texts(source):
         raise cli.UserError(f"FROM={source}: {wrong}; give it another path")
     with tempfile.TemporaryDirectory(dir=checkpoint.MODELS, prefix=".new.") as box:

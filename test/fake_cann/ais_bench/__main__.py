@@ -1,11 +1,14 @@
 """Stand-in for `python3 -m ais_bench`: options, file rules, batching, outputs, summary and screen as there.
 
-FAKE_AIS_BENCH=2023 plays Ascend/tools ais_bench 0.0.2 (June 2023), 2024 (default) that of msit (June 2024).
-Devices run one after another here. Summaries carry "standin": true. FAKE_AIS_SETUPTOOLS=82 leaves pkg_resources out,
-which the 2024 one needs; it also says at each start which back end it could not import, which means nothing.
+FAKE_AIS_BENCH=2023 plays Ascend/tools ais_bench 0.0.2 (June 2023), 2024 that of msit (June 2024), 2025 (default) the
+official line of February 2024 to December 2025 (gitee ascend/tools 1ff4acca), 2026 a fork of that with typer's command
+line. Devices run one after another here, and the second of two that want one folder loses the race for it, as it may in
+2025. Summaries carry "standin": true. FAKE_AIS_SETUPTOOLS=82 leaves pkg_resources out, which the 2024 one needs; those
+from 2024 on also say at each start which back end they could not import, which means nothing.
 """
 
 import argparse
+import io
 import json
 import os
 import re
@@ -19,7 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import aclruntime
 import numpy as np
 
-NEW = os.environ.get("FAKE_AIS_BENCH", "2024") == "2024"
+YEAR = int(os.environ.get("FAKE_AIS_BENCH", "2025"))
+NEW = YEAR >= 2024  # has rules for paths
+LIMITS = {"loop": 100000, "batchsize": 4096, "warmup_count": 10000}  # of 2025
 DATA = (".npy", ".NPY", ".bin", ".BIN")
 PAD = "padding_infer_fake_file"
 SUFFIX = {"NPY": "npy", "BIN": "bin", "TXT": "txt"}
@@ -72,13 +77,23 @@ def devices(v):
     return ids
 
 
+def solution(chapter):
+    aclruntime.say(f"[\033[1;32mSOLUTION\033[0m] visit \033[1;32m {chapter} \033[0m for detailed solution")
+
+
+def whole(path):
+    return os.path.normpath(Path.cwd() / path)
+
+
 def safe_path(path, write=False):
-    """The 2024 path rules; raises what the real one logs."""
-    name = str(path)
+    """The path rules; raises what the real one logs. 2025 looks at the whole path, and lets others not even read an
+    output folder that is there already."""
+    name = whole(path) if YEAR >= 2025 else str(path)
     if re.search(r"[^_A-Za-z0-9/.-]", name):
-        fail(f"path:{name} contains illegal char, legal chars include A-Z a-z 0-9 _ - / .")
+        said = "path" if YEAR >= 2025 else f"path:{name}"
+        fail(f"{said} contains illegal char, legal chars include A-Z a-z 0-9 _ - / .")
     if len(name) > 4096 or any(len(p) > 255 for p in name.split("/")):
-        fail(f"file total path{name} length out of range (4096), please check the file(or directory) path")
+        fail("file total path's length out of range (4096), please check the file(or directory) path")
     if not Path(name).exists():
         if write:
             return
@@ -87,10 +102,15 @@ def safe_path(path, write=False):
         fail(f"path :{name} is a soft link, not supported, please import file(or directory) directly")
     st = Path(name).stat()
     if st.st_uid != os.geteuid() and st.st_gid not in os.getgroups():
-        fail(f"current user isn't path:{name}'s owner or ownergroup")
-    if st.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        fail(f"The file {name} is group writable, or is others writable, as import file(or directory), "
-             "permission should not be over 0o755(rwxr-xr-x)")  # fmt: skip
+        fail(f"current user isn't path:{name}'s owner or ownergroup, make sure current user belong to file(or directory)'s"
+             " owner or ownergroup")  # fmt: skip
+    private = write and YEAR >= 2025
+    if st.st_mode & (stat.S_IWGRP | stat.S_IWOTH | (stat.S_IROTH | stat.S_IXOTH if private else 0)):
+        limit = "0o750(rwxr-x---)" if private else "0o755(rwxr-xr-x)"
+        fail(f"The file {name} is group writable, or is others writable, as {'export' if write else 'import'} file(or"
+             f" directory), permission should not be over {limit}")  # fmt: skip
+    if not os.access(name, os.W_OK if write else os.R_OK) or not write and not st.st_mode & stat.S_IRUSR:
+        fail(f"Current user doesn't have {'write' if write else 'read'} permission to the file {name}")
 
 
 def checked(kind, write=False):
@@ -102,14 +122,35 @@ def checked(kind, write=False):
                 if kind == "om" and not value.endswith(".om"):
                     fail(f"path:{value}, file type not in ['om']")
             except RuntimeError:
+                if YEAR >= 2025:
+                    solution("FAQ/security_error")
                 raise argparse.ArgumentTypeError(f"{kind} path:{value} is illegal. Please check.") from None
+            if YEAR >= 2025 and write and value and Path(value).exists() and not Path(value).is_dir():
+                raise argparse.ArgumentTypeError("output path is not a directory")
         return value
 
     return check
 
 
+class Parser(argparse.ArgumentParser):
+    """2026 spells its options with hyphens, its switches without a value, and draws boxes around its errors."""
+
+    def add_argument(self, *names, **how):
+        if YEAR >= 2026:
+            names = [n.replace("_", "-") for n in names]
+            how = {"action": "store_true"} if how.get("type") is flag else how
+        super().add_argument(*names, **how)
+
+    def error(self, message):
+        if YEAR >= 2026:
+            said = re.sub("unrecognized arguments: ([^ ]+).*", r"No such option: \1", message)
+            print(f"╭─ Error {'─' * 40}╮\n│ {said:<46} │\n╰{'─' * 48}╯", file=sys.stderr)
+            sys.exit(2)
+        super().error(message)
+
+
 def options():
-    p = argparse.ArgumentParser(prog="__main__.py")
+    p = Parser(prog="__main__.py", allow_abbrev=YEAR < 2026)
     p.add_argument("--model", "-m", required=True, type=checked("om"))
     p.add_argument("--input", "-i", type=checked("input"))
     p.add_argument("--output", "-o", type=checked("output", True))
@@ -134,6 +175,9 @@ def options():
     for name in ("dymBatch", "dymHW", "dymShape", "outputSize", "auto_set_dymshape_mode", "acl_json_path"):
         p.add_argument(f"--{name}")
     a = p.parse_args()
+    for name, most in LIMITS.items() if YEAR >= 2025 else ():
+        if (getattr(a, name) or 0) > most:
+            raise ValueError(f"--{name}: {getattr(a, name)} is over {most}")
     beyond = ("profiler", "dump", "pipeline", "energy_consumption", "perf", "dump_npy", "dymBatch", "dymHW",
               "dymShape", "outputSize", "auto_set_dymshape_mode", "acl_json_path", "backend")  # fmt: skip
     for name in beyond:
@@ -218,15 +262,37 @@ def arrays(batch, session, one_each):
 
 def save(path, data):
     if path.endswith("npy"):
-        np.save(path, data)
+        np.save(made := io.BytesIO(), data)
+        write(path, made.getvalue())
     elif path.endswith("txt"):
         form = "%f" if data.dtype.kind == "f" else "%d"
         rows = data.reshape(-1, data.shape[-1])
-        Path(path).write_text("".join("".join(form % v + " " for v in row) + "\n" for row in rows))
+        write(path, "".join("".join(form % v + " " for v in row) + "\n" for row in rows).encode())
     else:
-        data.tofile(path)
-    if NEW:
-        Path(path).chmod(0o640)
+        write(path, data.tobytes())
+
+
+def write(path, data):
+    """The file anew, with the mode that the year gives."""
+    if not NEW:
+        return Path(path).write_bytes(data)
+    Path(path).unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "wb") as f:
+        f.write(data)
+
+
+def make_output(folder, output):
+    """The folder of outputs, as each year makes it."""
+    if YEAR >= 2025:
+        if Path(folder).exists():
+            return safe_path(folder)
+        parents = [p for p in (Path(folder), *Path(folder).parents) if not p.exists()]
+        for path in reversed(parents):
+            path.mkdir(0o750)
+    else:
+        Path(folder).mkdir(0o750 if NEW else 0o755, parents=True, exist_ok=True)
+        if NEW:
+            Path(output).chmod(0o750)
 
 
 # --- one device
@@ -255,9 +321,7 @@ def device_run(a, device, folder, files=None):
         batchsize = session.full_dims()[0][0] if a.dymDims else session.inputs[0][2][0]
         info(f"try get model batchsize:{batchsize}")
     if folder:
-        Path(folder).mkdir(0o750 if NEW else 0o755, parents=True, exist_ok=True)
-        if NEW:
-            Path(a.output).chmod(0o750)
+        make_output(folder, a.output)
         info(f"output path:{folder}")
     one_each, filesinfo, seen = a.auto_set_dymdims_mode, {}, []
     runs = [None] if a.input is None else batches(files or columns(a, session), session, one_each)
@@ -320,11 +384,7 @@ def device_run(a, device, folder, files=None):
             "pid": os.getpid(),
             "standin": True,
         }
-        path = Path(f"{folder}_summary.json")
-        path.unlink(missing_ok=True)
-        path.write_text(json.dumps(summary))
-        if NEW:
-            path.chmod(0o640)
+        write(f"{folder}_summary.json", json.dumps(summary).encode())
     info("unload model success, model Id is 1")
     info("end to finalize acl")
     return throughput
@@ -352,10 +412,13 @@ def many(a, folder):
     split = a.input is not None and (a.divide_input if NEW else True)
     files = shares(a, len(a.device)) if split else [None] * len(a.device)
     done, total = 0, []
+    raced = YEAR >= 2025 and folder and not Path(folder).exists()  # all devices see that it is not there, one makes it
     for i, device in enumerate(a.device):
         info(f"subprocess_{i} main run")
         own = folder and f"{folder}/device{device}" + (f"_{i}" if NEW else "")
         try:
+            if raced and i:
+                raise RuntimeError(f"can not make dir: {whole(folder)}")
             start = time.time()
             t = device_run(a, device, own, files[i])
             line = f"i:{i} device_{device} throughput:{t} start_time:{start} end_time:{time.time()}"
@@ -371,9 +434,10 @@ def many(a, folder):
 
 
 def main():
-    if NEW and os.environ.get("FAKE_AIS_SETUPTOOLS") == "82":
-        raise ModuleNotFoundError("No module named 'pkg_resources'")
     a = options()
+    if YEAR == 2024 and os.environ.get("FAKE_AIS_SETUPTOOLS") == "82":
+        aclruntime.say("[WARNING] can't find aclruntime, please visit gitee ait to install ais_bench(benchmark)")
+        raise UnboundLocalError("local variable 'aclruntime_version' referenced before assignment")
     if NEW:
         info("import ais_bench.infer.backends.backend_trtexec error: No module named 'attrs'")
     name = a.output_dirname or time.strftime("%Y_%m_%d-%H_%M_%S")

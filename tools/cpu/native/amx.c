@@ -5,10 +5,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16,amx-int8")
-
 #include "net.h"
+TARGET("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16,amx-int8")
 
+#define WIDTH 512
 typedef uint16_t act;
 enum { SHIFTED = 0, SUMMED = 0 };
 
@@ -137,6 +137,7 @@ static void stop(void) { _tile_release(); }
 #include "layers.h"
 
 const struct family native_amx = {2, SHIFTED, 32, start, stop, run_blocks, run_tail};
+TARGET_END
 
 #else
 

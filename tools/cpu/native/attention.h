@@ -1,6 +1,6 @@
 /* attention.h: softmax(q k' / sqrt(d)) v of one sentence, around the family's own scores_of and values_of. */
 
-#ifdef __AVX512BF16__
+#if WIDTH == 512 && !defined(FLOATS)
 
 /* 16 x 16 dwords in place */
 INLINE void transpose(__m512i r[16]) {
@@ -91,7 +91,7 @@ static void keys_values(const struct work *w, const act *kv, int nk) {
 /* scores [16][keys] of `rows` queries -> exp(x - max) as A tiles, and in `sums` (unless NULL) their sum, 16 times a
  * row; keys from nk on get exactly 0. `chunks` of 32 keys; a constant, where sentences are short, lets the compiler
  * unroll. */
-#ifdef __AVX512BF16__
+#if WIDTH == 512 && !defined(FLOATS)
 INLINE void soften(const float *scores, int chunks, int nk, int rows, float scale, uint8_t *p, float *sums) {
     int keys = chunks * 32, rest = nk - (keys - 32); /* 1 to 32 keys in the last chunk */
     __mmask16 low = rest < 16 ? (1u << rest) - 1 : 0xffff, high = rest > 16 ? (1u << (rest - 16)) - 1 : 0;
@@ -132,14 +132,14 @@ INLINE void soften(float *scores, int chunks, int nk, int rows, float scale, uin
     int keys = chunks * 32;
     for (int r = 0; r < rows; r++, scores += keys) {
         for (int j = nk / VL * VL; j < keys; j += VL) store(scores + j, first_of(load(scores + j), nk - j));
-        vec top = load(scores), sum = V(0);
+        vec top = load(scores), sum[16 / VL] = {0};
         for (int j = VL; j < keys; j += VL) top = max2(top, load(scores + j));
         vec most = V(-largest(top) * scale);
         for (int j = 0; j < keys; j += 32)
             for (int i = 0; i < 16; i += VL) {
                 vec a = exp2v(fma3(load(scores + j + i), V(scale), most), sizeof(act) == 2);
                 vec b = exp2v(fma3(load(scores + j + 16 + i), V(scale), most), sizeof(act) == 2);
-                sum = sum + (a + b);
+                sum[i / VL] = sum[i / VL] + (a + b);
                 put2(p + j / KA * 1024 + r * 64, 1024, i, a, b);
             }
         store(sums + r * 16, V(total(sum)));
@@ -173,7 +173,7 @@ static void attend(const struct work *w, const act *q, int nq, int nk, act *ctx,
         for (int r = 0; r < rows; r++) {
             const uint8_t *o = w->o + r * 64;
             for (int head = 0; head < heads; head++, o += 5 * 1024) {
-#ifdef __AVX512F__ /* a Newton step: a division takes 16 cycles */
+#if WIDTH == 512 && !defined(FLOATS) /* a Newton step: a division takes 16 cycles */
                 vec sum = load(o + 4096), by = _mm512_rcp14_ps(sum);
                 by = by * (vec)_mm512_fnmadd_ps(sum, by, V(2));
 #else

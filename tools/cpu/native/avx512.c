@@ -3,19 +3,19 @@
 
 #include <immintrin.h>
 
+#include "net.h"
+
 #ifdef FLOATS
-#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
+TARGET("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 typedef float act;
 #define FAMILY native_avx512
 #else
-#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")
-#include <stdint.h>
+TARGET("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")
 typedef uint16_t act;
 #define FAMILY native_avx512_bf16
 #endif
 
-#include "net.h"
-
+#define WIDTH 512
 enum { SHIFTED = 1 };
 
 #include "vectors.h"
@@ -63,6 +63,30 @@ INLINE void product(enum number num, const void *a, long a_row, long a_step, con
                             out + 8 * out_row, out_row, out_half, soon + 64 * kt * fetch, fetch);
 }
 
+/* [rows, kt tiles] x panels [p0, p1) of B; `panels` is the row length of C. All of k is summed up in registers, and a
+ * panel of B stays in L1 or L2 while all rows pass by; meanwhile the next one is fetched, some lines for each k-tile. */
+INLINE void gemm(enum kind kind, enum number num, const struct work *w, const void *a, const void *b, int kt, int rows,
+                 int p0, int p1, int panels, const void *next, const struct epilogue *e) {
+    float raw[512] __attribute__((aligned(64)));
+    int wide = num == BF16 && sizeof(act) == 4;
+    int bytes = kt * (wide ? 1024 : 2048), steps = (rows + 15) / 16 * 2 * kt;
+    int fetch = (bytes / 64 + steps - 1) / steps;
+    for (int p = p0; p < p1; p++) {
+        const uint8_t *bp = (const uint8_t *)b + (int64_t)p * bytes;
+        const uint8_t *soon = p + 1 < p1 ? bp + bytes : (const uint8_t *)next;
+        if (wide) bp = widen(bp, kt / 2, w->panel);
+        const uint8_t *end = soon + bytes;
+        for (int r = 0; r < rows; r += 16, soon += 128 * kt * fetch) {
+            int n = MIN(16, rows - r);
+            product(wide ? F32 : num, line(a, kt, r, 0), 64, 1024, bp, 2048, 1024, kt, n,
+                    SHIFTED && num == S8 ? e->sums + p * 32 : 0, raw, 16, 256, soon, soon < end ? fetch : 0);
+            struct block done = block_of(kind, e, r, p, p0, panels);
+            done.raw = raw;
+            for (int i = 0; i * 4 < n; i++) finish(kind, num, e->first, &done, i);
+        }
+    }
+}
+
 #include "products.h"
 #include "attention.h"
 
@@ -71,5 +95,6 @@ static void nothing(void) {}
 #include "layers.h"
 
 const struct family FAMILY = {sizeof(act), SHIFTED, 16, nothing, nothing, run_blocks, run_tail};
+TARGET_END
 
 #endif

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tools.make import cli
 
-FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC", "-pthread"]
+FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC", "-pthread"]
 
 
 HEADERS = "".join(f"#include <{name}>\n" for name in ("math.h", "pthread.h", "stdint.h", "stdlib.h", "sys/mman.h"))

@@ -46,15 +46,13 @@ def read(path):
         eps = {norm.eps for layer in layers for norm in (layer.norm1, layer.norm2)} | {found.encoder.embedding.eps}
         if len(eps) != 1:
             raise encoder.Miss(f"LayerNorm: {len(eps)} epsilons, expected one")
-        if found.head not in ("tanh", "tanh relu"):
-            raise encoder.Miss(f"pooler: {found.head} behind its first layer, expected tanh")
         if found.encoder.projection:
             raise encoder.Miss("embeddings: a linear layer stands between them and the first layer")
         if found.encoder.pad is not None:
             raise encoder.Miss("mask: made of the ids inside the graph, expected an input")
         for i, layer in enumerate(layers):
-            if layer.gelu == "tanh":
-                raise encoder.Miss(f"layer {i}: GELU's tanh form, expected its erf form")
+            if (layer.gelu == "tanh") != (layers[0].gelu == "tanh"):
+                raise encoder.Miss(f"layer {i}: another form of GELU than layer 0's, expected one")
             if abs(layer.scale**2 * hidden / layer.heads - 1) > 1e-3:
                 raise encoder.Miss(f"layer {i}: scores times {layer.scale:g}, expected 1 / sqrt(size of a head)")
     except encoder.Miss as e:
@@ -62,7 +60,8 @@ def read(path):
     return {
         "word": found.word, "position": found.position + (0 if found.type is None else found.type[0]),
         "norm": norm_of(found.encoder.embedding, hidden), "layers": [layer_of(layer, hidden) for layer in layers],
-        "eps": float(np.float32(*eps)), "heads": layers[0].heads, "relu": found.head == "tanh relu",
+        "eps": float(np.float32(*eps)), "heads": layers[0].heads, "head": found.head,
+        "gelu": "tanh" if layers[0].gelu == "tanh" else "erf",
         "pooler": (found.pooler.weight, found.pooler.bias), "classifier": (found.last.weight, found.last.bias),
         "types": np.zeros((1, hidden), np.float32) if found.type is None else found.type,
         "inputs": [v.name for v in model.graph.inputs],
@@ -155,14 +154,17 @@ def payload(net, arch):
 
 
 def architecture(net, precisions, types):
-    """The header's facts. What two labels and no types would say is left out: such files are as they always were."""
+    """The header's facts. What BERT's head and GELU, two labels and no types would say is left out: such files are as they
+    always were."""
     labels = len(net["classifier"][1])
     layer = net["layers"][0]
     hidden, inter = layer["up"][0].shape
     return {
         "layers": len(net["layers"]), "hidden": hidden, "heads": net["heads"], "inter": inter,
-        "vocab": len(net["word"]), "positions": len(net["position"]), "relu": net["relu"],
+        "vocab": len(net["word"]), "positions": len(net["position"]), "relu": net["head"] == "tanh relu",
         "eps": net["eps"], "precisions": precisions,
+        **({} if net["head"].startswith("tanh") else {"head": net["head"]}),
+        **({} if net["gelu"] == "erf" else {"gelu": net["gelu"]}),
         **({} if labels == 2 else {"labels": labels}), **({"types": len(net["types"])} if types else {}),
     }  # fmt: skip
 

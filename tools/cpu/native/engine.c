@@ -1,7 +1,7 @@
 /* engine.c: BERT sequence classifiers on the CPU, without a single padded token.
  *
- *     gcc -O3 -std=gnu11 -fno-math-errno -shared -fPIC -pthread -o build/lib/native.so \
- *         tools/cpu/native/{engine,amx,avx512,avx512_f32,avx2,neon,neon_f32}.c
+ *     gcc -O3 -std=gnu11 -ffp-contract=off -fno-math-errno -shared -fPIC -pthread -o build/lib/native.so \
+ *         tools/cpu/native/{engine,amx,avx512,avx512_f32,avx2,avx2_vnni,neon,neon_f32}.c
  *
  * Sentences are concatenated, whole, into blocks of a few hundred tokens. A thread takes a group of blocks
  * and runs all layers on it with no barrier; a matrix product sees one tall [tokens, hidden] operand, and
@@ -20,11 +20,12 @@
 /* ---- families of processor units, in the order of FAMILIES in model.py ---------------------------------- */
 
 #if defined(__x86_64__)
-extern const struct family native_amx, native_avx512_bf16, native_avx512, native_avx2;
-static const struct family *const families[] = {&native_amx, &native_avx512_bf16, &native_avx512, &native_avx2};
+extern const struct family native_amx, native_avx512_bf16, native_avx512, native_avx2_vnni, native_avx2;
+static const struct family *const families[] = {&native_amx, &native_avx512_bf16, &native_avx512, &native_avx2_vnni,
+                                                &native_avx2};
 #elif defined(__aarch64__)
 extern const struct family native_neon_bf16, native_neon;
-static const struct family *const families[] = {0, 0, 0, 0, &native_neon_bf16, &native_neon};
+static const struct family *const families[] = {0, 0, 0, 0, 0, &native_neon_bf16, &native_neon};
 #else
 static const struct family *const families[] = {0};
 #endif
@@ -109,11 +110,34 @@ static int next_items(struct run *j, int *first) {
     return MIN(n, j->items - i);
 }
 
+/* How this thread rounds and what it makes of denormal numbers; `to` is from now on. */
+static uint64_t rounding(uint64_t to) {
+#if defined(__x86_64__)
+    uint64_t was = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(to);
+#elif defined(__aarch64__)
+    uint64_t was;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(was));
+    __asm__ volatile("msr fpcr, %0" ::"r"(to));
+#else
+    uint64_t was = to;
+#endif
+    return was;
+}
+
+#if defined(__x86_64__)
+enum { IEEE = 0x1f80 }; /* to nearest, denormal numbers as they are, no traps: whatever the caller's program has set */
+#else
+enum { IEEE = 0 };
+#endif
+
 static void work_on(struct run *j) {
     const struct work *w = &j->work[atomic_fetch_add(&j->next_thread, 1)];
+    uint64_t was = rounding(IEEE);
     j->family->start();
     for (int n, i; (n = next_items(j, &i));) j->task(j, w, i, n);
     j->family->stop();
+    rounding(was);
 }
 
 static void *worker(void *number) {
@@ -131,7 +155,7 @@ static void *worker(void *number) {
 static void forked(void) {
     pthread_mutex_init(&pool.use, 0), pthread_mutex_init(&pool.sleep, 0);
     pthread_cond_init(&pool.wake, 0), pthread_cond_init(&pool.done, 0);
-    pool.made = pool.call = 0;
+    pool.made = 0, pool.call = 0;
 }
 
 static __attribute__((constructor)) void loaded(void) { pthread_atfork(0, 0, forked); }

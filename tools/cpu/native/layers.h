@@ -59,7 +59,7 @@ static void rest_of_layer(const struct work *w, int l, const act *ctx, act *h, i
     struct epilogue add = {.c = w->c, .first = 1, .column = weight(m, l, OUT_SCALE), .row = w->scale,
                            .sums = sums_of(w, l, s.qkv)};
     struct epilogue up = {.out = w->inter, .bias = weight(m, l, UP_BIAS), .column = weight(m, l, UP_SCALE),
-                          .row = w->scale, .sums = sums_of(w, l, s.qkv + s.h)};
+                          .row = w->scale, .sums = sums_of(w, l, s.qkv + s.h), .tanh = m->gelu};
     const uint8_t *wo = weight(m, l, OUT), *wu = weight(m, l, UP_W), *wd = weight(m, l, DOWN);
     if (int8) quantise(ctx, s.ctx / KA, rows, 0, w->a8, w->scale);
     multiply[ADD][num](w, int8 ? (void *)w->a8 : ctx, wo, s.ctx / step, rows, 0, panels, panels, wu, &add);
@@ -189,11 +189,14 @@ static void run_tail(struct run *j, const struct work *w, int from, int n) {
         vec x[s.h / VL];
         for (int k = 0; k < s.h; k += VL) {
             vec sum = load(c + k / 32 * 1024 + k % 32 / 16 * 256 + k % 16) + load(bias + k);
-            x[k / VL] = m->relu ? max2(tanhv(sum), V(0)) : tanhv(sum);
+            if (m->head <= TANH_RELU) sum = tanhv(sum);
+            x[k / VL] = m->head == GELU_HEAD ? gelu(sum, 1) : m->head == TANH ? sum : max2(sum, V(0));
         }
         for (int i = 0; i < m->labels; i++) {
-            vec sum = V(0);
-            for (int k = 0; k < s.h / VL; k++) sum = fma3(x[k], load(head + i * s.h + k * VL), sum);
+            vec sum[16 / VL] = {0};
+            for (int k = 0; k < s.h; k += 16)
+                for (int j = 0; j < 16; j += VL)
+                    sum[j / VL] = fma3(x[(k + j) / VL], load(head + i * s.h + k + j), sum[j / VL]);
             j->logits[(int64_t)j->order[from + r] * m->labels + i] = total(sum) + last[i];
         }
     }

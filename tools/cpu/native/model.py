@@ -6,7 +6,7 @@
 
 The engine itself is engine.c, and one small C file for each family of processor units (make builds build/lib/native.so
 of them). tools/make/chips.py says which units each needs; `Model.cpu_supports` names the one that runs a precision here, or what to
-use instead. Families sum in other orders, so their logits differ in the last digits; each one's repeat bit for bit.
+use instead. fp32's logits are the same bits on all of them, and int8's where activations stay fp32 (docs/bits.md).
 
 A model.native file is, in this order:
     8 bytes   magic "bert2om1"
@@ -33,6 +33,8 @@ from tools.make.chips import AVX512, FAMILIES  # noqa: F401
 
 MAGIC = b"bert2om1"
 PRECISIONS = ("bf16", "int8", "fp32")  # in the order of engine.c's enum number
+HEADS = ("tanh", "tanh relu", "relu", "gelu")  # what follows the pooler, in the order of net.h's enum head
+GELUS = ("erf", "tanh")  # the two forms of the feed-forward's GELU
 BYTES = {"bf16": 2, "int8": 1, "fp32": 4}  # of a weight
 LIBRARY = cli.ROOT / "build" / "lib" / "native.so"
 INSTEAD = "use ENGINE=openvino or ENGINE=onnxruntime"
@@ -78,6 +80,11 @@ def labels_of(arch):
 def types_of(arch):
     """Token types, 0 where the file knows type 0 alone."""
     return arch.get("types", 0)
+
+
+def head_of(arch):
+    """What follows the pooler, as HEADS has it."""
+    return arch.get("head", "tanh relu" if arch["relu"] else "tanh")
 
 
 def tensors(arch):
@@ -131,6 +138,9 @@ def check_arch(arch, where):
             bad = "eps"
         if not bad and arch["relu"] not in (True, False):
             bad = "relu"
+        for key, value, known in (("head", head_of(arch), HEADS), ("gelu", arch.get("gelu", "erf"), GELUS)):
+            if not bad and value not in known:
+                bad = key
         precisions = arch["precisions"]
         if not bad and (len(precisions) != arch["layers"] or not set(precisions) <= set(PRECISIONS)):
             bad = "precisions"
@@ -151,7 +161,19 @@ class Net(ctypes.Structure):
     _fields_ = [
         *(
             (n, ctypes.c_int32)
-            for n in ["layers", "hidden", "heads", "inter", "vocab", "positions", "slice", "relu", "wide", "labels"]
+            for n in [
+                "layers",
+                "hidden",
+                "heads",
+                "inter",
+                "vocab",
+                "positions",
+                "slice",
+                "head",
+                "wide",
+                "labels",
+                "gelu",
+            ]
         ),
         ("eps", ctypes.c_float),
         *((n, ctypes.c_void_p) for n in ("base", "off", "precision", "sums")),
@@ -232,8 +254,9 @@ class Model:
             self.arch
             | (s := sizes(self.arch))
             | {"wide": PRECISIONS.index(widest(self.arch)), "labels": labels_of(self.arch)}
+            | {"head": HEADS.index(head_of(self.arch)), "gelu": GELUS.index(self.arch.get("gelu", "erf"))}
         )
-        names = [name for name, _ in Net._fields_[:11]]
+        names = [name for name, _ in Net._fields_[:12]]
         self.sums = np.zeros(self.arch["layers"] * (s["qkv"] + s["h"] + s["inter"]), np.int32)
         arrays = (a.ctypes.data for a in (self.offsets, self.numbers, self.sums))
         self.net = Net(*(known[name] for name in names), address(self.weights), *arrays)

@@ -10,6 +10,18 @@
 #include <stdint.h>
 #include <string.h>
 
+/* TARGET("avx2,fma") ... TARGET_END: code for these units. clang has no pragma of gcc's. */
+#define PRAGMA(text) _Pragma(#text)
+#ifdef __clang__
+#define TARGET(units) PRAGMA(clang attribute push(__attribute__((target(units))), apply_to = function))
+#define TARGET_END PRAGMA(clang attribute pop)
+#else
+#define TARGET_END
+#ifndef TARGET /* test/avx512_emulation.h has its own */
+#define TARGET(units) PRAGMA(GCC target(units))
+#endif
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
@@ -17,8 +29,10 @@
 
 enum number { BF16, S8, F32, U8 }; /* the first three as model.py numbers a layer's precision */
 
+enum head { TANH, TANH_RELU, RELU, GELU_HEAD }; /* what follows the pooler, as model.py numbers it */
+
 struct net { /* the same fields, in the same order, as Net in tools/cpu/native/model.py */
-    int32_t layers, hidden, heads, inter, vocab, positions, slice, relu, wide, labels;
+    int32_t layers, hidden, heads, inter, vocab, positions, slice, head, wide, labels, gelu; /* head, gelu: see model.py */
     float eps;
     const uint8_t *base;      /* the payload of the model file */
     const int64_t *off;       /* tensor offsets: 4, then TENSORS per layer, then 5 */

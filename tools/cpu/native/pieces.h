@@ -8,6 +8,7 @@ struct epilogue {
     float *c;                          /* ADD */
     const float *bias, *column, *row;  /* int8: result = column[n] * row[m] * integer sum */
     const int32_t *sums;               /* int8 that was moved up: what a column's integer sum starts with */
+    int tanh;                          /* GELU: its tanh form */
 };
 
 /* A finished block of raw sums on its way out. Row r goes to out + r / 16 * half + r % 16 * step bytes. */
@@ -15,6 +16,7 @@ struct block {
     const float *raw, *bias, *by, *row;
     uint8_t *out;
     int64_t half, step;
+    int tanh;
 };
 
 /* rows [4 i, 4 i + 4) of a block */
@@ -44,6 +46,7 @@ INLINE void finish(enum kind kind, enum number num, int first, const struct bloc
             x = int8 ? fma3(x, load(b->by + j), bias0) : x + bias0;
             y = int8 ? fma3(y, load(b->by + 16 + j), bias1) : y + bias1;
             if (kind == ROWS) put2(out, 64, j, x, y);
+            else if (b->tanh) put2(out, 1024, j, gelu_tanh(x), gelu_tanh(y));
             else put2(out, 1024, j, gelu(x, sizeof(act) == 4 && !int8), gelu(y, sizeof(act) == 4 && !int8));
         }
     }
@@ -53,7 +56,7 @@ INLINE void finish(enum kind kind, enum number num, int first, const struct bloc
 INLINE struct block block_of(enum kind kind, const struct epilogue *e, int row, int p, int p0, int panels) {
     struct block b = {.half = kind == ROWS ? e->ld * 16L * sizeof(act) : kind == GELU ? e->ld * 1024L : 2048,
                       .step = kind == ROWS ? e->ld * sizeof(act) : 64};
-    b.bias = e->bias + p * 32, b.by = e->column + p * 32, b.row = e->row + row;
+    b.tanh = e->tanh, b.bias = e->bias + p * 32, b.by = e->column + p * 32, b.row = e->row + row;
     b.out = kind == ROWS ? (uint8_t *)(e->out + (int64_t)row * e->ld + p * 32)
           : kind == GELU ? (uint8_t *)e->out + ((int64_t)(row / 16) * e->ld + (p - p0) * (32 / KA)) * 1024
                          : (uint8_t *)(e->c + ((int64_t)(row / 32) * panels + p) * 1024 + row % 32 / 16 * 512);
@@ -66,7 +69,7 @@ INLINE struct block block_of(enum kind kind, const struct epilogue *e, int row, 
  * tools/cpu/native/model.py takes GELU_FLOOR x (column sums of the weights) off the bias. */
 #define GELU_FLOOR 0.171875f
 
-#ifdef __AVX512BF16__
+#if WIDTH == 512 && !defined(FLOATS)
 
 /* Even and odd columns of a line of 32 bf16, as floats; and the integers nearest to both, as words in order again. */
 INLINE vec even(__m512i x) { return (vec)_mm512_slli_epi32(x, 16); }
@@ -167,10 +170,9 @@ static void add_norm(const struct work *w, const float *bias, const float *g, co
     for (int t = 0; t < rows; t += 16) {
         int n = MIN(16, rows - t);
         float *c = w->c + (int64_t)(t / 32) * panels * 1024 + t % 32 * 32;
-        vec sum[16], squares[16];
-        for (int r = 0; r < 16; r++) sum[r] = squares[r] = V(0);
+        vec sum[16][16 / VL] = {0}, squares[16][16 / VL] = {0};
         for (int r = 0; r < n; r++) {
-            vec s = V(0), q2 = V(0);
+            vec s[16 / VL] = {0}, q2[16 / VL] = {0};
             for (int k = 0; k < panels; k++)
 #pragma GCC unroll 4
                 for (int j = 0; j < 16; j += VL) {
@@ -182,10 +184,10 @@ static void add_norm(const struct work *w, const float *bias, const float *g, co
                         store(x, p);
                         store(x + 256, q);
                     }
-                    s = s + (p + q);
-                    q2 = fma3(p, p, fma3(q, q, q2));
+                    s[j / VL] = s[j / VL] + (p + q);
+                    q2[j / VL] = fma3(p, p, fma3(q, q, q2[j / VL]));
                 }
-            sum[r] = s, squares[r] = q2;
+            memcpy(sum[r], s, 64), memcpy(squares[r], q2, 64);
         }
         float means[16], invs[16];
         totals(sum, means);
@@ -225,4 +227,19 @@ static void embed(const struct work *w, const int32_t *ids, const int32_t *types
             store(c + j / 32 * 1024 + j % 32 / 16 * 256 + j % 16, types ? x + load(type + j) : x);
         }
     }
+}
+
+/* ---- bf16 weights for fp32 activations ---------------------------------------------------------------- */
+
+/* a bf16 panel of B as fp32, [kt][2][16][64 bytes] -> [2 kt][2][16][64 bytes] */
+INLINE const uint8_t *widen(const uint8_t *b, int kt, uint8_t *to) {
+    for (int k = 0; k < kt; k++)
+        for (int half = 0; half < 2; half++)
+            for (int i = 0; i < 256; i += VL, b += VL * 4) {
+                ivec pairs = *(const ivec_at *)b;
+                uint8_t *line = to + (2 * k + i / 128) * 2048 + half * 1024 + i % 128 / 16 * 128 + i % 16 * 4;
+                store(line, (vec)(pairs << 16));
+                store(line + 64, (vec)(pairs & (int32_t)0xffff0000));
+            }
+    return to;
 }

@@ -1,14 +1,10 @@
 /* vectors.h: a register of floats, by the units' own instructions where the compiler's portable vectors have no good
- * word for it. A 64-byte line of floats is 16 / VL registers: what works on lines loops over them.
+ * word for it. A 64-byte line of floats is 16 / VL registers: what works on lines loops over them, and sums up in 16
+ * lanes, whose order docs/bits.md defines. Every fused multiply-add is written out: the compiler must make none itself.
  *
- * Whoever includes it has defined `act`, the type of an activation between operators: bf16 (uint16_t) or float. */
-#if defined(__AVX512F__)
-enum { VL = 16 };
-#elif defined(__AVX2__)
-enum { VL = 8 };
-#else
-enum { VL = 4 };
-#endif
+ * Whoever includes it has defined WIDTH, the bits of a register, and `act`, the type of an activation between operators:
+ * bf16 (uint16_t) or float. */
+enum { VL = WIDTH / 32 };
 typedef float vec __attribute__((vector_size(4 * VL)));
 typedef int32_t ivec __attribute__((vector_size(4 * VL)));
 typedef float vec_at __attribute__((vector_size(4 * VL), aligned(4), may_alias)); /* anywhere in memory */
@@ -27,16 +23,28 @@ INLINE vec whole(ivec x) { return __builtin_convertvector(x, vec); }
 
 /* put_s8 and put_u8: the nearest integers, as bytes; the signed ones moved up by 128 where SHIFTED */
 
-#ifdef __AVX512F__
+#if WIDTH >= 256
+/* halves are added until one is left */
+INLINE float total_of_8(__m256 x) {
+    __m128 s = _mm256_castps256_ps128(x) + _mm256_extractf128_ps(x, 1);
+    s += _mm_movehl_ps(s, s);
+    return s[0] + s[1];
+}
+#endif
+
+#if WIDTH == 512
 
 INLINE vec fma3(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE vec max2(vec a, vec b) { return _mm512_max_ps(a, b); }
 INLINE vec min2(vec a, vec b) { return _mm512_min_ps(a, b); }
 INLINE vec root(vec a) { return _mm512_sqrt_ps(a); }
 INLINE vec nearest(vec x) { return _mm512_roundscale_ps(x, 0); }
-INLINE vec times_2_to(vec x, vec n) { return _mm512_scalef_ps(x, n); }
+INLINE vec times_2_to(vec x, vec n) {
+    if (sizeof(act) == 2) return _mm512_scalef_ps(x, n);
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(n, V(-126), _CMP_GE_OQ), x, n);
+}
 INLINE vec least_absolute(vec x, vec y) { return _mm512_range_ps(x, y, 10); }
-INLINE float total(vec x) { return _mm512_reduce_add_ps(x); }
+INLINE float total(const vec *x) { return total_of_8(_mm512_castps512_ps256(*x) + _mm512_extractf32x8_ps(*x, 1)); }
 INLINE float largest(vec x) { return _mm512_reduce_max_ps(x); }
 INLINE void put_s8(void *to, vec x) {
     __m128i n = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x));
@@ -44,8 +52,9 @@ INLINE void put_s8(void *to, vec x) {
 }
 INLINE void put_u8(void *to, vec x) { _mm_storeu_si128(to, _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(x))); }
 
-/* The sum or the maximum of each of 16 vectors, in one vector: a tree of 15 joins instead of 16 reductions. The
- * vector in slot r ends in element r: the inputs are taken in the order that undoes the tree's own. */
+/* The sum or the maximum of each of 16 vectors, in one vector: a tree of 15 joins instead of 16 reductions, each of which
+ * adds halves as `total` does. The vector in slot r ends in element r: the inputs are taken in the order that undoes the
+ * tree's own. */
 #define JOIN(op, shuffle, a, b, i, j) op(shuffle(a, b, i), shuffle(a, b, j))
 #define TREE(name, op) \
     INLINE vec name(const vec v[16]) { \
@@ -58,20 +67,17 @@ INLINE void put_u8(void *to, vec x) { _mm_storeu_si128(to, _mm512_cvtusepi32_epi
     }
 TREE(sum16, _mm512_add_ps)
 TREE(max16, _mm512_max_ps)
-INLINE void totals(const vec v[16], float to[16]) { store(to, sum16(v)); }
+INLINE void totals(const vec v[16][16 / VL], float to[16]) { store(to, sum16(*v)); }
 
 #else
 
-#ifdef __AVX2__
+#if WIDTH == 256
+INLINE vec fma3(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE vec max2(vec a, vec b) { return _mm256_max_ps(a, b); }
 INLINE vec min2(vec a, vec b) { return _mm256_min_ps(a, b); }
 INLINE vec root(vec a) { return _mm256_sqrt_ps(a); }
 INLINE vec nearest(vec x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-INLINE float total(vec x) {
-    __m128 s = _mm256_castps256_ps128(x) + _mm256_extractf128_ps(x, 1);
-    s += _mm_movehl_ps(s, s);
-    return s[0] + s[1];
-}
+INLINE float total(const vec *x) { return total_of_8(x[0] + x[1]); }
 INLINE float largest(vec x) {
     __m128 s = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
@@ -83,11 +89,16 @@ INLINE void put_8(void *to, vec x, int u) {
     _mm_storel_epi64(to, u ? _mm_packus_epi16(p, p) : _mm_xor_si128(_mm_packs_epi16(p, p), _mm_set1_epi8(-128)));
 }
 #else
+INLINE vec fma3(vec a, vec b, vec c) { return vfmaq_f32(c, a, b); }
 INLINE vec max2(vec a, vec b) { return vmaxq_f32(a, b); }
 INLINE vec min2(vec a, vec b) { return vminq_f32(a, b); }
 INLINE vec root(vec a) { return vsqrtq_f32(a); }
 INLINE vec nearest(vec x) { return vrndnq_f32(x); }
-INLINE float total(vec x) { return vaddvq_f32(x); }
+INLINE float total(const vec *x) {
+    vec s = (x[0] + x[2]) + (x[1] + x[3]);
+    float32x2_t t = vadd_f32(vget_low_f32(s), vget_high_f32(s));
+    return t[0] + t[1];
+}
 INLINE float largest(vec x) { return vmaxvq_f32(x); }
 INLINE void put_8(void *to, vec x, int u) {
     int16x4_t n = vqmovn_s32(vcvtnq_s32_f32(x));
@@ -99,12 +110,11 @@ INLINE void put_8(void *to, vec x, int u) {
 INLINE void put_s8(void *to, vec x) { put_8(to, x, 0); }
 INLINE void put_u8(void *to, vec x) { put_8(to, x, 1); }
 
-INLINE vec fma3(vec a, vec b, vec c) { return a * b + c; }
 INLINE vec least_absolute(vec x, vec y) { return min2(absolute(x), absolute(y)); }
 INLINE vec times_2_to(vec x, vec n) { /* x in [1/2, 2]; n is a whole number, at most 127; 0 where it is below -126 */
     return x * (vec)((__builtin_convertvector(max2(n, V(-127)), ivec) + 127) << 23);
 }
-INLINE void totals(const vec v[16], float to[16]) {
+INLINE void totals(const vec v[16][16 / VL], float to[16]) {
     for (int r = 0; r < 16; r++) to[r] = total(v[r]);
 }
 
@@ -155,6 +165,12 @@ INLINE vec gelu(vec x, int fine) {
     return fma3(p, t, max2(x, V(0)));
 }
 
+/* x / (1 + e^(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3) */
+INLINE vec gelu_tanh(vec x) {
+    vec e = exp2v(min2(x * fma3(x * x, V(-0.1029432397f), V(-2.302208198f)), V(126)), 0);
+    return x / (e + 1);
+}
+
 INLINE vec tanhv(vec x) { /* 1 - 2 / (e^2x + 1) */
     vec e = exp2v(min2(max2(x, V(-20)), V(20)) * 2.8853900817779268f, 0);
     return 1 - 2 / (e + 1);
@@ -182,7 +198,7 @@ INLINE void put2(void *to, long next, int j, vec x, vec y) {
         store((float *)((uint8_t *)to + next) + j, y);
         return;
     }
-#ifdef __AVX512BF16__
+#if WIDTH == 512 && !defined(FLOATS)
     _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(y, x));
 #else
     *(halves_at *)((act *)to + j) = nearest_bf16(x);

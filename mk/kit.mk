@@ -1,0 +1,14 @@
+# A kit for a card in another room, and the record of what comes home: docs/ascend.md.
+kit_graph     = build/$(batch)/$(family).onnx
+kit_reference = $(if $(filter $(longest),$(lastword $(lengths))),build/$(weights)/reference.npy,\
+                $(if $(packed),,build/$(shape)/reference.npy))
+elsewhere = $(subst {},@out,$(subst {stem},@out,$1))
+words_of  = $(if $(filter atc,$(engine)),@atc $(do.atc) @infer $(do.infer) @time $(do.time))
+do.cell = -m tools.results.kit cell --leaf $* --graph $(kit_graph) --input $(input) \
+    $(addprefix --reference ,$(kit_reference)) --save_path {} $(call elsewhere,$(words_of))
+$(KIT_ROWS:%=build/%/cell.json): build/%/cell.json: $$(kit_graph) $$(input)/MANIFEST $$(kit_reference) $$(call by,cell)
+	$(call run,cell)
+do.kit = -m tools.results.kit pack $(KIT_ROWS:%=build/%/cell.json) --save_path {}
+build/kit-$(CHIP).tar: $(KIT_ROWS:%=build/%/cell.json) $(wildcard $(KIT_ROWS:%=build/%/model.om)) $$(call by,kit)
+	$(call run,kit)
+judge = $(py) -m tools.results.kit judge $(FROM) --save_path results/records

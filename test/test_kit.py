@@ -1,0 +1,244 @@
+"""A kit's whole trip: made here, run in another folder by an isolated Python of nothing but the standard library, with
+the stand-ins for CANN, its result judged here.
+"""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, VENV
+from fake_cann import tiny
+
+from tools.make import cli
+from tools.results import kit, record, table
+
+WORDS = ("MODEL=tiny", "CHIP=310P3", "BATCHES=8")
+OTHER = next((p for p in map(shutil.which, ("python3.7", "python3.8", "python3.9")) if p), sys.executable)
+
+
+@pytest.fixture(scope="module")
+def away(built, tmp_path_factory):
+    """The repository with a kit in it, and the unpacked kit on a host that has the stand-ins alone."""
+    built.make("kit", *WORDS)
+    host = tmp_path_factory.mktemp("host")
+    with tarfile.open(built.path / "build/kit-310P3.tar") as tar:
+        tar.extractall(host, filter="tar")
+    python = host / "bench-python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tiny.HERE}:{ROOT} exec {VENV}/bin/python "$@"\n')
+    python.chmod(0o755)
+    return built, host / "kit"
+
+
+def trip(folder, *words, year=2025, **env):
+    """run.py there: no site, no environment of ours, no network; its output. The result file."""
+    clean = {
+        "PATH": f"{tiny.HERE}/bin:{VENV}/bin:/usr/bin:/bin",
+        "BERT2OM_TEST_STANDIN": "1",
+        "FAKE_AIS_BENCH": str(year),
+    }
+    alone = (
+        ["unshare", "-rn"] if subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode == 0 else []
+    )
+    command = [
+        *alone,
+        OTHER,
+        "-I",
+        "-S",
+        "run.py",
+        "--python",
+        str(folder.parent / "bench-python"),
+        "--rounds",
+        "2",
+        *words,
+    ]
+    return subprocess.run(command, cwd=folder, env=clean | env, capture_output=True, text=True, timeout=600)
+
+
+def result(folder) -> Path:
+    [path] = folder.glob("result-*.tar")
+    return path
+
+
+def judged(built, path, monkeypatch):
+    monkeypatch.chdir(built.path)
+    return kit.judge(path)
+
+
+def test_the_script_is_of_an_old_pythons_standard_library():
+    text = (ROOT / "tools/base/trip.py").read_text()
+    tree = ast.parse(text, feature_version=(3, 7))
+    names = {n.name.split(".")[0] for i in ast.walk(tree) if isinstance(i, ast.Import) for n in i.names}
+    names |= {i.module.split(".")[0] for i in ast.walk(tree) if isinstance(i, ast.ImportFrom)}
+    assert names <= sys.stdlib_module_names
+    for newer in ("removeprefix", "removesuffix", "shlex.join", ":= ", "capture_output"):
+        assert newer not in text
+
+
+def test_the_same_kit_every_time(away, tmp_path):
+    built, _ = away
+    first = cli.sha256(built.path / "build/kit-310P3.tar")
+    (built.path / "build/kit-310P3.tar").unlink()
+    built.make("kit", *WORDS)
+    assert cli.sha256(built.path / "build/kit-310P3.tar") == first
+    names = [c["name"].split("/")[2] for c in json.loads((away[1] / "kit.json").read_text())["cells"]]
+    assert names == ["seq64", "seq32-64", "seq64p"]
+
+
+@pytest.mark.parametrize("year", [2023, 2024, 2025])
+def test_there_and_back(away, year, monkeypatch, tmp_path):
+    built, folder = away
+    for left in (folder / "result", folder / "work"):
+        shutil.rmtree(left, ignore_errors=True)
+    done = trip(folder, year=year)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" 0 rows differ") == 3 and "3 cells, 0 failed" in done.stdout
+    made, failed = judged(built, result(folder), monkeypatch)
+    assert failed == [] and [r["kind"] for r in made] == ["accuracy", "throughput"] * 3
+    here = json.loads((built.path / "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32/accuracy.json").read_text())
+    for r in made[::2]:
+        assert r["predictions"] == here["predictions"] and r["correct"] == here["correct"]
+    packed = made[5]
+    assert packed["seq"] == "64p" and packed["engine_info"]["sentences_per_row"] > 1
+    assert len(made[1]["engine_info"]["rounds"]) == 2 and made[1]["rounds"] == [made[1]["samples_per_second"]]
+    said = {k: made[1]["engine_info"][k] for k in ("npu", "npu_driver", "kit")}
+    assert said == {"npu": "310P3", "npu_driver": "0.0.0", "kit": cli.sha256(folder / "kit.json")}
+    with pytest.raises(cli.UserError, match="stand-in tools; such a record is never promoted"):
+        record.promote(tmp_path, made[0], result(folder))
+    assert made[0]["caveat"] == "seeded weights: not the model's accuracy"
+    real = [r | {"standin": False} | ({"caveat": None} if "caveat" in r else {}) for r in made]  # as of a card
+    paths = [record.promote(tmp_path, r, result(folder)) for r in real]
+    assert len(set(paths)) == 6
+    rows = table.frame([cli.read_json(p) for p in paths]).to_dict("records")
+    assert [(r["seq"], r["figure"], r["samples_per_s"] > 0, r["correct"]) for r in rows] == [
+        (seq, "imported", True, here["correct"]) for seq in ("32-64", "64", "64p")
+    ]
+
+
+def test_it_goes_on_after_a_failure_and_where_it_was(away, monkeypatch):
+    built, folder = away
+    shutil.rmtree(folder / "result")
+    only = ("--only", "seq64/")
+    done = trip(folder, *only, FAKE_ATC_FAULT="crash")
+    assert done.returncode == 1 and "FAILED: exit -6" in done.stdout and "1 cells, 1 failed" in done.stdout
+    assert judged(built, result(folder), monkeypatch)[1][0].startswith(
+        "tiny/default/seq64/bs8/310P3-atc-fp16 failed there"
+    )
+    assert trip(folder, *only).returncode == 0
+    before = (folder / "result/cells/tiny.default.seq64.bs8.310P3-atc-fp16/cell.json").stat().st_mtime_ns
+    assert trip(folder, *only).returncode == 0
+    assert (folder / "result/cells/tiny.default.seq64.bs8.310P3-atc-fp16/cell.json").stat().st_mtime_ns == before
+
+
+def test_the_wrong_card_and_no_ais_bench_are_said(away):
+    folder = away[1]
+    done = trip(folder, FAKE_NPU="910B4")
+    assert done.returncode == 1 and "a kit for 310P3, npu-smi says 910B4: make kit CHIP=910B4" in done.stderr
+    done = trip(folder, "--python", "/usr/bin/python3")
+    assert (
+        done.returncode == 1
+        and "has ais_bench and aclruntime; say --python" in done.stderr
+        and "Traceback" not in done.stderr
+    )
+
+
+def edited(folder, change):
+    """A copy of the result folder after `change`, as a result file."""
+    copy = folder.parent / "edited"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder / "result", copy / "result")
+    change(copy / "result/cells/tiny.default.seq64.bs8.310P3-atc-fp16", copy / "result")
+    with tarfile.open(copy / "r.tar", "w") as tar:
+        tar.add(copy / "result", "result")
+    return copy / "r.tar"
+
+
+def changed(**fields):
+    def change(cell, _):
+        told = json.loads((cell / "cell.json").read_text())
+        (cell / "cell.json").write_text(json.dumps(told | fields))
+
+    return change
+
+
+def flip(cell, _):
+    path = cell / "output/out/1_0.bin"
+    path.write_bytes(path.read_bytes()[4:] + path.read_bytes()[:4])
+
+
+def faster(cell, _):
+    path = cell / "round1/out_summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"throughput": 1e6}))
+
+
+def used(key):
+    def change(cell, _):
+        told = json.loads((cell / "cell.json").read_text())
+        (cell / "cell.json").write_text(json.dumps(told | {"used": told["used"] | {key: "0" * 64}}))
+
+    return change
+
+
+NAME = "tiny/default/seq64/bs8/310P3-atc-fp16"
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (changed(kit="0" * 64), f"{NAME}: of kit 000000000000, the others of .*: results are mixed"),
+    (changed(cell="tiny/other"), "tiny/other: no cell of the kit"),
+    (used("graph"), f"{NAME}: its graph was not the kit's there"),
+    (used("input"), f"{NAME}: its input was not the kit's there"),
+    (used("run.py"), f"{NAME}: its run.py was not the kit's there"),
+    (flip, f"{NAME}: .* its outputs give .*: edited?"),
+    (faster, "throughput is not 1000|its summaries are gone, or of another batch size"),
+    (lambda cell, _: shutil.rmtree(cell / "round1"), None),
+    (lambda _, top: (top / "result.json").unlink(), "no result/result.json"),
+    (lambda _, top: (top / "result.json").write_text(json.dumps({"kit": "1" * 64, "machine": {}})), "no build/kit-.*tar is"),
+])  # fmt: skip
+def test_what_the_kit_does_not_hold_is_refused_by_name(away, change, said, monkeypatch):
+    built, folder = away
+    if not (folder / "result/cells/tiny.default.seq64.bs8.310P3-atc-fp16/round1").is_dir():
+        assert trip(folder, "--only", "seq64/").returncode == 0
+    path = edited(folder, change)
+    if said is None:  # a round fewer is no fraud
+        assert len(judged(built, path, monkeypatch)[0][1]["engine_info"]["rounds"]) == 1
+        return
+    with pytest.raises(cli.UserError, match=said):
+        judged(built, path, monkeypatch)
+
+
+def unpacked(path, folder):
+    with tarfile.open(path) as tar:
+        tar.extractall(folder, filter="tar")
+    return folder / "kit"
+
+
+def test_a_kit_with_om_files_needs_no_atc(away, tmp_path, monkeypatch):
+    built, folder = away
+    words = ("MODEL=tiny", "CHIP=310P3", "SEQ=64")
+    built.make(*words, "BS=8", "om", env=tiny.environment())
+    built.make("kit", *words, "BATCHES=8")
+    other = unpacked(built.path / "build/kit-310P3.tar", tmp_path)
+    shutil.copy(folder.parent / "bench-python", tmp_path)
+    before = os.umask(0)
+    try:
+        done = trip(other, FAKE_ATC_FAULT="crash")
+    finally:
+        os.umask(before)
+    assert done.returncode == 0, done.stdout
+    made, _ = judged(built, result(other), monkeypatch)
+    assert made[0]["engine_info"]["om_sha256"] == cli.sha256(built.path / f"build/{NAME}/model.om")
+
+
+def test_a_t4(built, tmp_path, monkeypatch):
+    built.make("kit", "MODEL=tiny", "CHIP=T4", "PRECISION=fp32", "BATCHES=8")
+    folder = unpacked(built.path / "build/kit-T4.tar", tmp_path)
+    done = trip(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [made], failed = judged(built, result(folder), monkeypatch)
+    assert failed == [] and (made["chip"], made["engine_info"]["tensorrt"]) == ("T4", "10.13.3")
+    assert len(made["engine_info"]["rounds"]) == 2 and made["timed"].startswith("device compute only")

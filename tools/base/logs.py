@@ -1,0 +1,36 @@
+"""Logs of other tools' screens as people keep them: of docker, of a terminal in colour, in another encoding.
+
+    logs.plain(logs.decoded(b"2025-08-22T10:00:00.000000000Z \\x1b[0m[INFO] acl init success\\x1b[0m"))
+
+    [INFO] acl init success
+
+A line is cut at 4096 characters, so that no regular expression meets a long one.
+"""
+
+import codecs
+import re
+
+LONGEST = 4096
+MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+COLOURS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+# `docker logs -t`, `kubectl logs --timestamps`, and the service's name that docker compose puts before them.
+STAMP = re.compile(r"^(?:[\w.-]{1,80} +\| )?(?:\d{4}-\d\d-\d\dT[\d:.,]{8,18}(?:Z|[+-]\d\d:?\d\d) )?")
+
+
+def decoded(raw: bytes) -> str:
+    """Bytes as text: UTF-8, or what their mark or first zeros say; what is neither is replaced."""
+    encoding = next(
+        (name for mark, name in MARKS if raw.startswith(mark)), "utf-16-le" if b"\0" in raw[:8] else "utf-8"
+    )
+    return raw.decode(encoding, "replace")
+
+
+def plain(text: str) -> str:
+    """The lines of a log without colours and a container's time stamps."""
+    return "\n".join(STAMP.sub("", COLOURS.sub("", line[:LONGEST])) for line in text.splitlines())
+
+
+def pairs(line: str) -> dict[str, str]:
+    """`min = 5.9, percentile(99% ) = 6.2 ms` as {min: 5.9, percentile(99%): 6.2}; no blank counts in a key."""
+    parts = (part.partition("=") for part in line.split(","))
+    return {"".join(key.split()): value.strip().removesuffix(" ms") for key, _, value in parts}

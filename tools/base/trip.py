@@ -1,0 +1,458 @@
+"""Run a kit on the host of a card: compile, accuracy, throughput of each of its cells, and one file to carry home.
+
+    tar xf kit-310P3.tar && cd kit && python3 run.py        # here: python3 -m tools.base.trip --help
+
+    bert_base_cased_sst2/default/seq128/bs8/310P3-atc-fp16   806/872  1 row differs, 0.0041 at most    1336.4 samples/s
+    ...
+    wrote result-node7.tar: 18 cells, 18 run
+
+`make kit` puts this file into the kit as run.py, and tools/ascend/ takes from here what it knows of CANN. So it is of
+the standard library alone, for Python 3.7 or newer, and needs nothing but CANN and ais_bench, or trtexec. A cell that
+fails is named and the next one run; started again, it runs what is not yet done. Nothing it writes is judged here:
+`make record FROM=result-node7.tar` does that at home, against the kit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import glob
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+
+# ---- CANN
+
+ROOTS = ("/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/latest", "~/Ascend/cann",
+         "~/Ascend/ascend-toolkit/latest")  # fmt: skip
+INI_SINCE = (8, 0)  # "does not evolve and will be deprecated": CANN 8.0's page on --op_select_implmode
+RENAMED = {"Ascend710": "Ascend310P3", "Ascend910B4_1": "Ascend910B4-1"}
+# Finds atc under the roots given and prints where, its set_env.sh, its version files and its SoC names.
+FIND = """
+for root in "$@"; do
+  [ -x "$root/bin/atc" ] || continue
+  echo "root=$root"
+  for s in "$root/set_env.sh" "$root/../set_env.sh"; do [ ! -f "$s" ] || { echo "set_env=$s"; break; }; done
+  cd "$root" || exit 1
+  cat {.,..}/*-linux/ascend_toolkit_install.info version.cfg opp/version.info
+  ls ./*-linux/data/platform_config
+  exit 0
+done 2>/dev/null
+exit 1
+"""
+# set_env.sh must not see our arguments. devlib holds a stub of the driver, for hosts that have none. CANN's compiler
+# imports packages of the first python3 on PATH: none of a virtual environment, whose NumPy may be too new for it.
+RUN = """
+set_env=$1 devlib=$2; shift 2; run=("$@"); set --
+[ "$set_env" = /dev/null ] || unset PYTHONPATH PYTHONHOME
+[ -z "${VIRTUAL_ENV:-}" ] || { PATH=:$PATH:; PATH=${PATH//:$VIRTUAL_ENV\\/bin:/:}; PATH=${PATH#:}; PATH=${PATH%:}; }
+. "$set_env"
+[ -d /usr/local/Ascend/driver ] || export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$devlib"
+exec "${run[@]}"
+"""
+
+
+def version_of(text: str) -> str | None:
+    """CANN's public version, such as "8.5.0", from the files that FIND prints; None when none tells."""
+    patterns = (r"^version=(\d\S*)", r"^toolkit_running_version=\[[^:\]]*:([^\]]+)\]", r"^version_dir=(\d\S*)",
+                r"^Version=(\d\S*)")  # fmt: skip
+    # The last is a package's own number: 7.6 in CANN 8.0, 1.84 in 6.0.
+    found = [re.search(pattern, text, re.M) for pattern in patterns]
+    return next((m.group(1) for m in found if m), None)
+
+
+def number(version: str | None) -> tuple:
+    """ "8.0.RC1" as (8, 0); () when unknown."""
+    return tuple(int(n) for n in re.findall(r"\d+", version or "")[:2])
+
+
+def implmode(modes: dict, version: tuple, work: str) -> dict:
+    """Flags that give op types their implementation mode, as the CANN version found wants them. ValueError where an
+    older CANN would need two modes at once.
+    """
+    if not modes:
+        return {}
+    if version >= INI_SINCE:
+        with open(os.path.join(work, "op_precision.ini"), "w") as f:
+            f.write("\n".join(["[ByOpType]"] + [op + "=" + mode for op, mode in modes.items()]) + "\n")
+        return {"op_precision_mode": "op_precision.ini"}
+    if len(set(modes.values())) > 1:
+        raise ValueError("--implmode: this CANN takes one mode for all op types; give all the same mode")
+    return {"op_select_implmode": next(iter(modes.values())), "optypelist_for_implmode": ",".join(modes)}
+
+
+def roots() -> list:
+    """Roots under which bin/atc may stand, best first: of the one on PATH, ASCEND_HOME_PATH, the usual places."""
+    found, home = shutil.which("atc"), os.environ.get("ASCEND_HOME_PATH")
+    first = [os.path.dirname(os.path.dirname(os.path.abspath(found)))] if found else []
+    return first + ([home] if home else []) + [os.path.expanduser(r) for r in ROOTS]
+
+
+def cann(command=("bash",), places=None) -> dict | None:
+    """{root, set_env, version or None, socs} of the first root that has bin/atc; None where none has."""
+    words = [*command, "-c", FIND, "bash", *map(str, roots() if places is None else places)]
+    got = subprocess.run(words, stdout=subprocess.PIPE, check=False).stdout.decode(errors="replace")
+    facts = dict(re.findall(r"^(root|set_env)=(.*)", got, re.M))
+    if "root" not in facts:
+        return None
+    socs = re.findall(r"^((?:Ascend|Kirin)\S+)\.ini$", got, re.M)
+    return dict({"set_env": "/dev/null", "version": version_of(got), "socs": socs}, **facts)
+
+
+# ---- the card
+
+
+def said(*command) -> tuple:
+    """(exit status, output) of a command; (None, "") where it is missing or does not end."""
+    try:
+        got = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None, ""
+    return got.returncode, got.stdout.decode(errors="replace")
+
+
+def cards(text: str) -> list:
+    """[(name, health)] of the chips in the table that `npu-smi info` prints, such as ("310P3", "OK")."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    named = [(re.match(r"\d+ +(\S+)$", row[0]), row[1]) for row in rows if len(row) > 1 and ":" not in row[1]]
+    return [(m.group(1).replace("Ascend", ""), health) for m, health in named if m]
+
+
+def unlike(soc: str | None, names: list) -> bool:
+    """Whether a model for this SoC is for none of the chips that npu-smi names. On A3 it says no more than 910."""
+    chip = (soc or "").replace("Ascend", "", 1)
+    return bool(chip and names) and chip not in names and not ("910" in names and chip.startswith("910"))
+
+
+# Exits with 0 where ais_bench and aclruntime are, 2 where ais_bench is another package of that name (PyPI's
+# ais_bench_benchmark has no program in it), else 1. Nothing is imported.
+HAS = """
+import importlib.util as u, os, sys
+spec = u.find_spec("ais_bench")
+if not spec:
+    sys.exit(1)
+runs = any(os.path.isfile(os.path.join(p, "__main__.py")) for p in spec.submodule_search_locations or ())
+sys.exit(2 if not runs else int(not u.find_spec("aclruntime")))
+"""
+VERSIONS = """
+import sys
+try:
+    from importlib.metadata import version
+except ImportError:
+    from pkg_resources import get_distribution
+    version = lambda name: get_distribution(name).version
+for name in sys.argv[1:]:
+    try: print(name + "=" + version(name))
+    except Exception: pass
+"""
+
+
+def facts(python: str | None) -> dict:
+    """Which card this is and what drives it, in the words of npu-smi, CANN and pip; what none says is None."""
+    status, table = said("npu-smi", "info")
+    chips = cards(table) if status == 0 else []
+    driver = re.search(r"npu-smi +\S+ +Version: +(\S+)", table)
+    board = said("npu-smi", "info", "-t", "board", "-i", "0")[1] if chips else ""
+    firmware = re.search(r"Firmware Version +: +(\S+)", board)
+    asked = said(python, "-c", VERSIONS, "ais_bench", "aclruntime")[1] if python else ""
+    here, known = cann(), dict(re.findall(r"(\w+)=(\S+)", asked))
+    return {
+        "npu": chips[0][0] if chips else None,
+        "npu_health": chips[0][1] if chips else None,
+        "npu_driver": driver.group(1) if driver else None,
+        "npu_firmware": firmware.group(1) if firmware else None,
+        "cann": here["version"] if here else version_of(installed()),
+        "ais_bench": known.get("ais_bench"),
+        "aclruntime": known.get("aclruntime"),
+    }
+
+
+def installed() -> str:
+    """The version files of a CANN that has no atc, the run-time packages nnrt and nnae."""
+    home = os.environ.get("ASCEND_HOME_PATH") or "/usr/local/Ascend/nnrt/latest"
+    text = ""
+    for path in glob.glob(os.path.join(home, "*.info")) + glob.glob(os.path.join(home, "*", "*_install.info")):
+        with open(path, errors="replace") as f:
+            text += f.read() + "\n"
+    return text
+
+
+# ---- trtexec
+
+
+def dotted(n: int) -> tuple:
+    """(major, minor, patch): 8503 is 8.5.3, 101303 is 10.13.3."""
+    return (n // 1000, n // 100 % 10, n % 100) if n < 10000 else (n // 10000, n // 100 % 100, n % 100)
+
+
+def trtexec_words(version: tuple, precision: str, onnx: str | None, engine: str, times: str | None) -> list:
+    """trtexec's options to build an engine from `onnx`, or to time it: alike under TensorRT 8, 10 and 11."""
+    if onnx:
+        pool = "--memPoolSize=workspace:5000" if version >= (8, 4) else "--workspace=5000"
+        typed = ["--fp16"] if precision == "fp16" and version < (11,) else []
+        skip = "--skipInference" if version >= (8, 6) else "--buildOnly"
+        return ["--onnx=" + onnx, pool, "--noTF32", *typed, "--saveEngine=" + engine, skip]
+    same = [] if version >= (11,) else ["--noDataTransfers", "--useSpinWait", "--useCudaGraph"]
+    timed = ["--warmUp=1000", "--duration=10", "--iterations=100", "--exportTimes=" + times]
+    return ["--loadEngine=" + engine, *same, *timed]
+
+
+# ---- the kit
+
+
+class Failed(Exception):
+    """Why a cell was not run, in one line."""
+
+
+def sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as f:
+        for block in iter(lambda: f.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def of_folder(folder: str) -> str:
+    """One hash of all files in a folder, as tools/make/manifest.py has it."""
+    paths = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
+    names = sorted((os.path.relpath(path, folder).replace(os.sep, "/"), path) for path in paths)
+    return hashlib.sha256("".join(sha256(p) + "  " + name + "\n" for name, p in names).encode()).hexdigest()
+
+
+def run(command: list, log: str, cwd: str = ".", env: dict | None = None) -> str:
+    """Run a command, its words and output in `log`; the output. Raises Failed with its error where it ends badly."""
+    try:
+        got = subprocess.run(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, check=False)  # fmt: skip
+    except OSError as e:
+        raise Failed("%s: %s" % (command[0], e.strerror)) from None
+    text = got.stdout.decode(errors="replace")
+    with open(log, "a") as f:
+        f.write("+ " + " ".join(command) + "\n" + text)
+    if got.returncode:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        errors = [w for w in lines if re.search(r"\[E(RROR)?\]|^E[A-Z0-9]\d{4}|Error:|error:", w)]
+        loud = errors or lines[-1:] or ["no word"]
+        killed = " (killed: too little memory?)" if got.returncode in (137, -9) else ""
+        raise Failed("exit %d%s: %s" % (got.returncode, killed, loud[0][:300]))
+    return text
+
+
+def graph(cell: dict, work: str) -> str:
+    """The path of a cell's graph, put together from its pieces. Raises Failed where it is not the kit's."""
+    path = os.path.join(work, "model.onnx")
+    with open(path, "wb") as f:
+        for piece in cell["graph"]["pieces"]:
+            with open(os.path.join("blobs", piece), "rb") as part:
+                shutil.copyfileobj(part, f)
+    if sha256(path) != cell["graph"]["sha256"]:
+        raise Failed("the graph is not the kit's: unpack it again")
+    return path
+
+
+def compiled(cell: dict, work: str, log: str) -> str:
+    """The .om of a cell: the kit's, or compiled here from the kit's graph. Raises Failed where neither can be had."""
+    path = os.path.join(work, "model.om")
+    if cell["om"]:
+        shutil.copyfile(cell["om"], path)
+        os.chmod(path, 0o644)
+        return path
+    tool = cann()
+    if tool is None:
+        raise Failed("no .om in the kit and no atc here: source CANN's set_env.sh, or make the kit where atc is")
+    graph(cell, work)
+    flags = implmode(cell["implmode"], number(tool["version"]), work)
+    words = [w.replace("@out", "model").replace("@graph", "model.onnx") for w in cell["atc"]]
+    for old, new in RENAMED.items():
+        words = ["--soc_version=" + new if w == "--soc_version=" + old else w for w in words]
+    words += ["--%s=%s" % pair for pair in flags.items()]
+    devlib = "%s/%s-linux/devlib" % (tool["root"], os.uname().machine)
+    text = run(["bash", "-c", RUN, "bash", tool["set_env"], devlib, tool["root"] + "/bin/atc", *words], log, cwd=work)
+    made = glob.glob(os.path.join(work, "model*.om"))
+    if "ATC run success" not in text or len(made) != 1:
+        raise Failed("atc left no .om: see %s" % log)
+    os.replace(made[0], path)
+    os.chmod(path, 0o644)
+    os.remove(os.path.join(work, "model.onnx"))
+    return path
+
+
+def values(path: str) -> list:
+    """The float32 numbers of an output file, .bin or .npy."""
+    with open(path, "rb") as f:
+        raw = f.read()
+    if raw[:6] == b"\x93NUMPY":
+        wide = raw[6] > 1
+        raw = raw[(12 if wide else 10) + struct.unpack("<I" if wide else "<H", raw[8 : 12 if wide else 10])[0] :]
+    found = array.array("f")
+    found.frombytes(raw[: len(raw) // 4 * 4])
+    return found.tolist()
+
+
+def compared(cell: dict, folder: str) -> dict:
+    """{correct, differ, largest}: of the outputs in `folder`, against labels and reference logits. Raises Failed where one is missing."""
+    with open(cell["order"]) as f:
+        order = json.load(f)
+    count, labels = order["labels"], order["truth"]
+    reference = values(cell["reference"]) if cell.get("reference") else None
+    correct = differ = 0
+    largest = 0.0
+    for stem, rows in order["rows"].items():
+        found = [p for p in (os.path.join(folder, stem + "_0" + s) for s in (".bin", ".npy")) if os.path.exists(p)]
+        if not found:
+            raise Failed("no output of %s: see infer.log" % stem)
+        got = values(found[0])
+        for i, row in enumerate(rows):
+            logits = got[count * i : count * (i + 1)]
+            best = max(logits) if logits else 0.0
+            answer = logits.index(best) if logits.count(best) == 1 else -1
+            correct += answer == labels[row]
+            if reference:
+                want = reference[count * row : count * (row + 1)]
+                differ += answer != want.index(max(want))
+                largest = max([largest] + [abs(a - b) for a, b in zip(logits, want)])
+    return {"correct": correct, "total": len(labels), "differ": differ if reference else None,
+            "largest": largest if reference else None}  # fmt: skip
+
+
+def on_npu(cell: dict, work: str, place: str, a) -> dict:
+    """Compile, infer, time one cell through ais_bench: what is to be said of it."""
+    om = compiled(cell, work, os.path.join(place, "atc.log"))
+    with open(om, "rb") as f, open(os.path.join(place, "om_head.bin"), "wb") as head:
+        head.write(f.read(1 << 16))
+    kept = {"om_sha256": sha256(om)}
+
+    def bench(words, out, log):
+        os.mkdir(os.path.join(place, out), 0o750)
+        folder = os.path.join(place, out)
+        filled = [w.replace("@model", om).replace("@input", cell["input"]).replace("@out", folder) for w in words]
+        run([a.python, "-m", "ais_bench", "--device", str(a.device), *filled], os.path.join(place, log))
+        return folder
+
+    kept.update(compared(cell, os.path.join(bench(cell["infer"], "output", "infer.log"), "out")))
+    speeds = []
+    for i in range(1, a.rounds + 1):
+        with open(os.path.join(bench(cell["time"], "round%d" % i, "time%d.log" % i), "out_summary.json")) as f:
+            speeds.append(json.load(f)["throughput"])
+    return dict(kept, rows_per_second=statistics.median(speeds))
+
+
+def on_gpu(cell: dict, work: str, place: str, a) -> dict:
+    """Build and time one cell by trtexec. Raises Failed where it is not here, or cannot."""
+    program = shutil.which("trtexec") or "/usr/src/tensorrt/bin/trtexec"
+    found = re.search(r"TensorRT\.trtexec \[TensorRT v(\d+)\]", said(program, "--help")[1])
+    if not found:
+        raise Failed("no trtexec here: put TensorRT's bin on PATH")
+    version = dotted(int(found.group(1)))
+    if cell["precision"] == "fp16" and version >= (11,):
+        raise Failed("TensorRT 11 has no --fp16: use TensorRT 8 or 10")
+    onnx = graph(cell, work)
+    plan, speeds = os.path.join(work, "model.plan"), []
+    words = trtexec_words(version, cell["precision"], onnx, plan, None)
+    run([program, *words], os.path.join(place, "build.log"))
+    for i in range(1, a.rounds + 1):
+        times = os.path.join(place, "times%d.json" % i)
+        words = trtexec_words(version, cell["precision"], None, plan, times)
+        text = run([program, *words], os.path.join(place, "time%d.log" % i))
+        speeds.append(float(re.findall(r"Throughput: ([\d.e+]+) qps", text)[-1]) * cell["bs"])
+    return {"rows_per_second": statistics.median(speeds), "tensorrt": ".".join(map(str, version))}
+
+
+def run_cell(cell: dict, kit: str, a) -> dict:
+    """One cell: its result.json, made now, or as it was where it is done already."""
+    place = os.path.join("result", "cells", cell["name"].replace("/", "."))
+    path = os.path.join(place, "cell.json")
+    if os.path.exists(path):
+        with open(path) as f:
+            before = json.load(f)
+        if "error" not in before and before["kit"] == kit:
+            return before
+    shutil.rmtree(place, ignore_errors=True)
+    work = os.path.join("work", "cell")
+    shutil.rmtree("work", ignore_errors=True)
+    os.makedirs(work, 0o750)
+    os.makedirs(place, 0o750)
+    used = {"graph": cell["graph"]["sha256"], "run.py": sha256(os.path.abspath(__file__))}
+    for key in ("order", "reference", "om"):
+        used.update({key: sha256(cell[key])} if cell[key] else {})
+    used.update({"input": of_folder(cell["input"])} if cell["order"] else {})
+    began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    told = {"kit": kit, "cell": cell["name"], "used": used, "started": began}
+    try:
+        told.update((on_gpu if cell["engine"] == "trtexec" else on_npu)(cell, work, place, a))
+    except Failed as e:
+        told["error"] = str(e)
+    except Exception as e:  # whatever it is, the next cell is run
+        told["error"] = "%s: %s" % (type(e).__name__, e)
+    shutil.rmtree("work", ignore_errors=True)
+    with open(path, "w") as f:
+        json.dump(told, f, indent=1)
+    return told
+
+
+def line(cell: dict, told: dict) -> str:
+    """One row of the table."""
+    if "error" in told:
+        return "%-60s FAILED: %s" % (cell["name"], told["error"])
+    text = "%-60s" % cell["name"]
+    if told.get("total"):
+        text += " %4d/%d" % (told["correct"], told["total"])
+        if told["differ"] is not None:
+            text += "  %d rows differ, %.2g at most" % (told["differ"], told["largest"])
+    text += "  %9.1f samples/s" % (told["rows_per_second"] * cell["per_row"])
+    return text + ("  (published: %s)" % ", ".join(cell["published"]) if cell["published"] else "")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--device", default="0", help="which card, as npu-smi info numbers them")
+    p.add_argument("--python", help="the Python that has ais_bench (this one, or python3 on PATH)")
+    p.add_argument("--rounds", type=int, default=3, help="how often each cell is timed")
+    p.add_argument("--only", default="", help="run the cells whose name holds this")
+    a = p.parse_args()
+    os.chdir(os.path.dirname(os.path.abspath(__file__)))
+    kit = sha256("kit.json")
+    with open("kit.json") as f:
+        content = json.load(f)
+    npu = any(cell["engine"] == "atc" for cell in content["cells"])
+    pythons = [a.python] if a.python else [sys.executable, "python3", *("python3.%d" % n for n in range(7, 14))]
+    a.python = next((python for python in pythons if said(python, "-c", HAS)[0] == 0), None) if npu else None
+    if npu and not a.python:
+        sys.exit("run.py: error: none of %s has ais_bench and aclruntime; say --python, source set_env.sh" % pythons)
+    here = facts(a.python) if npu else {}
+    chip = RENAMED.get("Ascend" + content["chip"], content["chip"])
+    if npu and unlike(chip, [here["npu"]] if here["npu"] else []):
+        sys.exit("run.py: error: a kit for %s, npu-smi says %s: make kit CHIP=%s" % (chip, here["npu"], here["npu"]))
+    cells = [cell for cell in content["cells"] if a.only in cell["name"]]
+    if not cells:
+        sys.exit("run.py: error: no cell's name holds %s" % a.only)
+    told = []
+    for cell in cells:
+        told.append(run_cell(cell, kit, a))
+        print(line(cell, told[-1]), flush=True)
+    with open(os.path.join("result", "npu-smi.txt"), "w") as f:
+        f.write(said("npu-smi", "info")[1] or said("nvidia-smi")[1])
+    machine = {"host": re.sub(r"[^\w.-]", "_", platform.node()) or "host"}
+    machine.update(system=platform.platform(), python=platform.python_version())
+    with open(os.path.join("result", "result.json"), "w") as f:
+        json.dump({"kit": kit, "machine": machine, "card": here}, f, indent=1)
+    name = "result-%s.tar" % machine["host"]
+    with tarfile.open(name + ".part", "w") as tar:
+        tar.add("result")
+    os.replace(name + ".part", name)
+    failed = sum("error" in t for t in told)
+    print("wrote %s: %d cells, %d failed" % (name, len(told), failed))
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
