@@ -21,8 +21,9 @@ help:                              ### what most need
 	@$(our_python) -m tools.setup.help
 help-dev:                          ### every target and parameter
 	@$(our_python) -m tools.setup.help --all
-lint: | $(VENV)/installed          ### ruff and shellcheck
+lint: | $(VENV)/installed          ### ruff, mypy and shellcheck
 	$(Q)$(py) -m ruff check -q . && $(py) -m ruff format -q --check .
+	$(Q)$(py) -m mypy --no-error-summary
 	$(Q)find models -path '*/test/*.sh' -print0 | xargs -0 $(VENV)/bin/shellcheck .ci/run
 # Three processes on two cores: some tests wait.
 test: lint                         ### lint, then every test, the ten slowest listed; then audit

@@ -116,6 +116,7 @@ MADE = {"build/imports.mk": "", "build/data/dev.tsv": "", "build/data/dev.tsv.lo
         ONES: f"{'0' * 64}  1.bin\n", ONES.replace("MANIFEST", "1.bin"): "x", "build/m/.a.onnx.abcd1234.tmp/a.onnx": "x",
         "build/score/a.parts/manifest.json": '{"parts": {"0-0.parquet": {}}}', "build/score/a.parts/0-0.parquet": "x",
         "build/demo/.bert2om": "made by make", "build/demo/any": "x", "results/local/perf-table.csv": "x",
+        "build/.mypy_cache/3.11/cache.0.db": "x",
         **described("build/data/dev.tsv", ONES, "results/local/perf-table.csv")}  # fmt: skip
 LATER = {"build/downloads/vaderSentiment-3.3.2.tar.gz": "", **ENVIRONMENT}
 THEIRS = {"build/notes.txt": "x", "build/mywork/exp1/thesis.txt": "x", "build/data/mytrain.tsv": "x",

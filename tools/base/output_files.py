@@ -140,7 +140,7 @@ def score(output_path: Path, label_path: Path, threshold: float = tasks.THRESHOL
     made = several(logits, threshold) if task.several else (logits[:, 0] if task.score else chosen(logits)).tolist()
     correct = None if task.score else sum(p == t for p, t in zip(made, truth, strict=True))
     if not (label_path.parent / tasks.FILE).is_file():
-        text = "".join("=" if p < 0 else str(p) for p in made)
+        text = "".join("=" if p == -1 else str(p) for p in made)
         return {"correct": correct, "total": len(truth), "predictions": text}
     return {
         "task": name,

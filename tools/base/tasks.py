@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
 
@@ -44,8 +44,8 @@ ONE, TWO = ("sentence",), ("sentence1", "sentence2")
 SAME = ("not_equivalent", "equivalent")
 FOLLOWS = ("entailment", "not_entailment")
 THREE = ("entailment", "neutral", "contradiction")
-MNLI = {"labels": THREE, "label": ("gold_label", "label")}
-SEVERAL = {"metrics": ("f1_micro", "f1_macro"), "label": ("labels", "label"), "several": True}
+MNLI = Task((TWO, ("premise", "hypothesis")), THREE, label=("gold_label", "label"))
+SEVERAL = Task((ONE,), (), ("f1_micro", "f1_macro"), ("labels", "label"), several=True)
 TASKS = {
     "sst2": Task((ONE,), ("negative", "positive")),
     "cola": Task((ONE,), ("unacceptable", "acceptable"), ("matthews",), bare=("source", "label", "star", "sentence")),
@@ -54,8 +54,8 @@ TASKS = {
         (("question1", "question2"),), ("not_duplicate", "duplicate"), ("accuracy", "f1"), ("is_duplicate", "label")
     ),
     "stsb": Task((TWO,), (), ("pearson", "spearman"), ("score", "label"), score=True),
-    "mnli": Task((TWO, ("premise", "hypothesis")), **MNLI),
-    "mnli-mm": Task((TWO, ("premise", "hypothesis")), **MNLI),
+    "mnli": MNLI,
+    "mnli-mm": MNLI,
     "qnli": Task((("question", "sentence"),), FOLLOWS),
     "rte": Task((TWO,), FOLLOWS),
     "wnli": Task((TWO,), ("not_entailment", "entailment")),
@@ -64,8 +64,8 @@ TASKS = {
     "pair": Task((TWO,)),
     "score": Task((ONE,), (), ("pearson", "spearman"), ("score", "label"), score=True),
     "pair-score": Task((TWO,), (), ("pearson", "spearman"), ("score", "label"), score=True),
-    "labels": Task((ONE,), **SEVERAL),
-    "pair-labels": Task((TWO,), **SEVERAL),
+    "labels": SEVERAL,
+    "pair-labels": replace(SEVERAL, text=(TWO,)),
 }
 DEFAULT = "sst2"
 FILE = "task.json"
@@ -239,14 +239,14 @@ def arrays(metric: str, truth, predicted):
     """Truth and predictions as arrays: [n], or bool [n, labels] of lists of class numbers."""
     import numpy as np
 
-    sides = (truth, predicted)
-    if metric in SEVERAL["metrics"] and not isinstance(truth, np.ndarray):
-        count = 1 + max((i for rows in sides for row in rows for i in row), default=0)
-        sides = np.zeros((2, len(truth), count), bool)
-        for side, rows in zip(sides, (truth, predicted), strict=True):
-            for marks, row in zip(side, rows, strict=True):
-                marks[list(row)] = True
-    return [np.asarray(side) for side in sides]
+    if metric not in SEVERAL.metrics or isinstance(truth, np.ndarray):
+        return [np.asarray(truth), np.asarray(predicted)]
+    count = 1 + max((i for rows in (truth, predicted) for row in rows for i in row), default=0)
+    sides = np.zeros((2, len(truth), count), bool)
+    for side, rows in zip(sides, (truth, predicted), strict=True):
+        for marks, row in zip(side, rows, strict=True):
+            marks[list(row)] = True
+    return [*sides]
 
 
 def measure(metric: str, truth, predicted) -> float:

@@ -108,7 +108,8 @@ def takes(claim: dict) -> tuple[str, str]:
     rows = [known.get(words) for words in claim["make"]]
     if not all(rows):
         return "-", "-"
-    return tuple(f"{sum(float(row[name]) for row in rows):.0f}" for name in ("seconds", "disk_mb"))
+    total = lambda name: f"{sum(float(row[name]) for row in rows):.0f}"
+    return total("seconds"), total("disk_mb")
 
 
 def markdown() -> str:

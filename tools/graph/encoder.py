@@ -8,10 +8,14 @@ Mul for the score scale, 2-D and 3-D views, biases and LayerNorm weights that we
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tools.make import cli
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 HEADS, KEY = (0, 2, 1, 3), (0, 2, 3, 1)  # Transpose permutations of query/value and of the key
 SCALAR_OPS = {"Mul": lambda s, c: s * c, "Div": lambda s, c: s / c}
@@ -19,19 +23,19 @@ SCALAR_OPS = {"Mul": lambda s, c: s * c, "Div": lambda s, c: s / c}
 
 @dataclass
 class Linear:
-    x: object  # ir.Value, seen through Reshape
+    x: "ir.Value"  # seen through Reshape
     weight: np.ndarray  # [in, out]
     bias: np.ndarray  # [out]
-    out: object
+    out: "ir.Value"
 
 
 @dataclass
 class Norm:
-    x: object
+    x: "ir.Value"
     gamma: np.ndarray | None  # [hidden]; None where simplified away (all ones)
     beta: np.ndarray | None
     eps: float
-    out: object
+    out: "ir.Value"
 
 
 @dataclass
@@ -42,7 +46,7 @@ class Layer:
     heads: int
     scale: float  # scores are multiplied by it
     scaled_by: str  # how the graph did that
-    mask: object
+    mask: "ir.Value"
     dense: Linear
     norm1: Norm
     up: Linear
@@ -55,14 +59,12 @@ class Layer:
 class Encoder:
     embedding: Norm
     projection: Linear | None  # between embeddings of another size and the first layer
-    layers: list
-    mask_input: (
-        object  # graph input int64 [batch, length]: the attention mask, the sentence index of packed rows, or ids
-    )
+    layers: list[Layer]
+    mask_input: "ir.Value"  # int64 [batch, length]: the attention mask, the sentence index of packed rows, or ids
     packed: bool  # the mask compares that input with itself, token by token
     pad: int | None  # the mask hides the tokens of this id: its input is the ids themselves
     mask_constant: float | None  # what the graph had
-    last: object  # value that leaves the encoder
+    last: "ir.Value"  # value that leaves the encoder
 
 
 class Miss(Exception):

@@ -120,7 +120,7 @@ def logits(model, inputs: dict) -> np.ndarray:
     float32 [n, labels], or [n, most sentences a row, labels] of packed rows. UserError where onnxruntime refuses.
     onnxruntime's threads wait asleep: spinning, they take the cores from whatever runs beside, and give the same bytes.
     """
-    run, name = onnxfile.session(model, **{"session.intra_op.allow_spinning": "0"}), onnxfile.name_of(model)
+    run, name = onnxfile.session(model, None, **{"session.intra_op.allow_spinning": "0"}), onnxfile.name_of(model)
 
     def once(feeds):
         try:

@@ -68,8 +68,8 @@ def packed(model, seq_len: int):
     # [CLS] of every sentence: rows of the last layer as a matrix [batch*length, hidden], each counted from its row's.
     hidden = enc.layers[0].query.weight.shape[0]
     flat = w.op("Reshape", "pack_Tokens", enc.last, [-1, hidden])
-    zero, step = (ir.tensor(np.array(n, np.int64), name=f"pack_{n}") for n in (0, seq_len))
-    zero, step = (w.tape.initializer(t, name=t.name) for t in (zero, step))  # Range takes scalars alone
+    scalars = (ir.tensor(np.array(n, np.int64), name=f"pack_{n}") for n in (0, seq_len))
+    zero, step = (w.tape.initializer(t, name=t.name) for t in scalars)  # Range takes scalars alone
     batch_size = w.op("Gather", "pack_Batch", w.op("Shape", "pack_Shape", sentence), zero, axis=0)
     starts = w.op("Range", "pack_Starts", zero, w.op("Mul", "pack_Size", batch_size, step), step)
     at = w.op("Add", "pack_At", first, w.unsqueeze("pack_Column", starts, [1]))

@@ -184,9 +184,9 @@ def ending(status: int) -> str:
 def git(*words: str) -> subprocess.CompletedProcess:
     """What a git command said, as text, whatever GIT_ variables say; status 127 where git is missing."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    text = {"capture_output": True, "text": True, "errors": "surrogateescape", "env": env}
+    command = ["git", *words]
     try:
-        return subprocess.run(["git", *words], **text, check=False)
+        return subprocess.run(command, capture_output=True, errors="surrogateescape", env=env, check=False)
     except OSError:
         return subprocess.CompletedProcess(words, 127, "", "git: not found")
 
@@ -196,9 +196,9 @@ TAIL = 1 << 20  # bytes of output kept for the error message
 
 def stream(command: list, cwd: Path) -> tuple[int, str]:
     """Run a command with its output shown as it comes; exit status and the output's last part."""
-    pipe, tail = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}, b""
-    with subprocess.Popen(command, cwd=cwd, **pipe) as process:
-        while chunk := process.stdout.read1(1 << 16):
+    null, pipe, tail = subprocess.DEVNULL, subprocess.PIPE, b""
+    with subprocess.Popen(command, cwd=cwd, stdin=null, stdout=pipe, stderr=subprocess.STDOUT) as process:
+        while chunk := os.read(process.stdout.fileno(), 1 << 16):
             sys.stdout.buffer.write(chunk)
             sys.stdout.flush()
             tail = (tail + chunk)[-TAIL:]

@@ -130,9 +130,9 @@ def attempt(command: list[str], box: Path, tell, slurm: bool) -> tuple[dict | No
     """
     ended = False
     with tempfile.TemporaryFile() as said:
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": said, "stderr": said}
+        null, ends = subprocess.DEVNULL, cli.die_with_parent
         try:
-            there = subprocess.Popen(command, **pipes, preexec_fn=cli.die_with_parent)
+            there = subprocess.Popen(command, stdin=null, stdout=said, stderr=said, preexec_fn=ends)
         except FileNotFoundError:
             raise cli.UserError(f"LAUNCH: {command[0]} is not on PATH here") from None
         try:
@@ -234,7 +234,7 @@ def granted(job: str | None, node: str) -> str | None:
     except FileNotFoundError:
         return None
     line = re.search(rf"Nodes={re.escape(node)} .*GRES=\S+?\(IDX:([\d,-]+)\)", done.stdout)
-    return line and line[1]
+    return line[1] if line else None
 
 
 def lock(alone: bool, host: str) -> int:

@@ -108,7 +108,7 @@ def archived() -> str | None:
         commit = re.fullmatch(r"commit: ([0-9a-f]{40})\n", (cli.ROOT / ".git_archival.txt").read_text())
     except (OSError, ValueError):
         commit = None
-    return commit and commit[1]
+    return commit[1] if commit else None
 
 
 REFUSES = "git refuses this folder, which is another user's; git config --global --add safe.directory "

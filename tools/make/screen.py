@@ -46,7 +46,7 @@ class Step:
     def __init__(self, name: str, target: Path, labelled: bool = False):
         self.name, self.target, self.started = name, target, time.time()
         self.label = " ".join(target.parts[1:2] + target.parts[4:-1]) if labelled else ""
-        self.output, self.progress, self.names = bytearray(), "", ()
+        self.output, self.progress, self.names = bytearray(), "", ("", "")
         self.where, self.counts = "", ""  # of steps that ran on another machine
         self.moves = sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("V")
         self.columns = max(10, min(WIDTH, shutil.get_terminal_size().columns) - 12)  # of what a moving line says
@@ -57,7 +57,7 @@ class Step:
 
     def told(self, text: str) -> str:
         """`text` with the final path in place of the temporary one."""
-        return text.replace(*self.names) if self.names else text
+        return text.replace(*self.names)
 
     def call(self, command: list[str]) -> int:
         """Run a command, its output kept; its exit status, negative for a signal. FileNotFoundError where it is missing."""

@@ -163,7 +163,7 @@ def opt_onnx(description: str, flags: bool) -> None:
     p = options.parser(description)
     names = ("--input_file", "--output_file") if flags else ("input_file", "output_file")
     for name, what in zip(names, ("simplified graph", "graph to write"), strict=True):
-        p.add_argument(name, type=Path, help=what, **({"required": True} if flags else {}))
+        p.add_argument(name, type=Path, help=what).required = True
     if not flags:
         p.add_argument("batch_size", type=int, help="rows of a request, as the graph has them")
         p.add_argument("seq_length", type=int, help="tokens a row, likewise")

@@ -88,8 +88,8 @@ def throughput(ax, lines: dict) -> None:
 def latency(ax, lines: dict) -> None:
     """Milliseconds a request of each line's records, where there are enough: median, and up to the 99th percentile."""
     for label, found in lines.items():
-        known = [(r["bs"], r["latency_ms"]) for r in found if not records_of.no_percentiles(r)]
-        known = [(bs, ms["p50"], ms["p99"]) for bs, ms in known if ms["p50"] and ms["p99"]]
+        times = [(r["bs"], r["latency_ms"]) for r in found if not records_of.no_percentiles(r)]
+        known = [(bs, ms["p50"], ms["p99"]) for bs, ms in times if ms["p50"] and ms["p99"]]
         if known:
             at, low, high = zip(*known, strict=True)
             up = [max(b - a, 0) for a, b in zip(low, high, strict=True)]
@@ -146,12 +146,12 @@ def page(file, suffix: str, says: str, rows: int, tall: float = 2.7, **options):
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever matplotlibrc says here
-        inks = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
         matplotlib.rcParams.update({"svg.hashsalt": "bert2om", "svg.fonttype": "none", "font.family": "DejaVu Sans",
             "font.size": 9, "axes.titlesize": 9, "axes.titleweight": "bold", "axes.titlelocation": "left",
             "axes.edgecolor": GRID, "axes.facecolor": PAPER, "figure.facecolor": PAPER, "axes.spines.top": False,
             "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6,
-            "axes.axisbelow": True, **dict.fromkeys(inks, INK)})  # fmt: skip
+            "axes.axisbelow": True, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK,
+            "ytick.color": INK})  # fmt: skip
         size = (WIDE, tall * rows)
         figure, axes = pyplot.subplots(rows, figsize=size, squeeze=False, **options)
         yield axes

@@ -138,8 +138,8 @@ def answer(question: str) -> str:
         if kind == "within":
             near = sum(abs(ratio - 1) <= float(rest[0]) / 100 for ratio in ratios.values())
             return f"{near} of {len(ratios)}"
-        wanted = {word.split("=", 1)[1] for word in rest}
-        if chosen := [ratio for name, ratio in ratios.items() if wanted <= set(name.split())]:
+        choice = {word.split("=", 1)[1] for word in rest}
+        if chosen := [ratio for name, ratio in ratios.items() if choice <= set(name.split())]:
             return f"{median(chosen):.2f}"
     wanted = dict(word.lower().split("=", 1) for word in words if "=" in word)
     same = lambda r: all(str(r.get(name)).lower() == value for name, value in wanted.items())

@@ -290,7 +290,7 @@ def in_turns(summaries: list[dict], per_row: float) -> dict:
     threads = summaries[0]["engine"]["threads"]
     return {
         **{k: summaries[0][k] for k in ("yardstick", "loop")},
-        "figures": figures.of(*(sum(turns, []) for turns in found.values()), threads, per_row),
+        "figures": figures.of(sum(found["pairs"], []), sum(found["singles"], []), threads, per_row),
         **found,
     }
 

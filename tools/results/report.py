@@ -185,7 +185,7 @@ def picture(which: str, draw) -> str:
     return f'<figure><h2>{which}</h2>\n<img alt="{says}" src="data:image/svg+xml;base64,{data}"></figure>'
 
 
-def page(found: dict[Path, dict], rows: list[dict], benches: list[dict] = (), pictures: bool = True) -> str:
+def page(found: dict[Path, dict], rows: list[dict], benches: list[dict] | None = None, pictures: bool = True) -> str:
     """The whole page of {path: record}, the published figures and the records of `make bench`."""
     listed = list(found.values())
     draws = {which.capitalize(): partial(plot.draw, which, listed, rows) for which in plot.PLOTS}

@@ -19,6 +19,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetPydanticSchema,
     StringConstraints,
     ValidationError,
     create_model,
@@ -170,13 +171,9 @@ class Launched(Strict):
     device: Text | None = ABSENT
 
 
-KINDS = dict.fromkeys(parameters.NAMES, Name) | {"bs": Annotated[int, Field(ge=1, le=999)]}
-Configuration = create_model(
-    "Configuration",
-    __base__=Strict,
-    **{name: (kind, ...) for name, kind in KINDS.items()},
-    **dict.fromkeys(parameters.OPTIONAL, (Name, ABSENT)),
-)
+FIELDS: dict[str, Any] = dict.fromkeys(parameters.NAMES, (Name, ...))
+FIELDS |= {"bs": (Annotated[int, Field(ge=1, le=999)], ...)} | dict.fromkeys(parameters.OPTIONAL, (Name, ABSENT))
+Configuration: Any = create_model("Configuration", __base__=Strict, **FIELDS)
 
 
 class Record(Configuration):
@@ -235,7 +232,7 @@ class Accuracy(Record):
     accuracy: Share | None
     interval95: Annotated[list[Share], Field(min_length=2, max_length=2)] | None
     predictions: Annotated[str, StringConstraints(pattern=r"^[01=]+$", max_length=10**6)] | Answers
-    task: Literal[tuple(tasks.TASKS)] = ABSENT
+    task: Annotated[str, GetPydanticSchema(lambda _, schema: schema(Literal[tuple(tasks.TASKS)]))] = ABSENT
     labels: Annotated[list[Text], Field(min_length=1, max_length=10_000)] = ABSENT
     truth: Answers = ABSENT
     metrics: dict[Name, Metric] = ABSENT
@@ -261,12 +258,12 @@ class Accuracy(Record):
 
     def in_range(self) -> bool:
         """Whether truth and predictions are scores, class numbers, of which -1 is a tie, or lists of them, as the task is."""
-        task, span = tasks.TASKS[self.task], range(-1, len(self.labels))
+        task, span, answers = tasks.TASKS[self.task], range(-1, len(self.labels)), [*self.truth, *self.predictions]
         if task.several:
-            return all(type(v) is list and set(v) <= set(span) for v in self.truth + self.predictions)
+            return all(type(v) is list and set(v) <= set(span) for v in answers)
         if task.score:
-            return not any(type(v) is list for v in self.truth + self.predictions)
-        return all(type(v) is int and v in span for v in self.truth + self.predictions) and min(self.truth) >= 0
+            return not any(type(v) is list for v in answers)
+        return all(type(v) is int and v in span for v in answers) and -1 not in self.truth
 
 
 class Throughput(Record):

@@ -48,7 +48,7 @@ def rounded(value, digits: int, times: float = 1):
 
 def speeds(record: dict) -> dict:
     """Samples a second, and the figures that a busy machine does not move; `noisy` where rounds are too unlike to compare."""
-    cells = {"samples_per_s": figures.rounded(record["samples_per_second"])}
+    cells: dict[str, float | str | None] = {"samples_per_s": figures.rounded(record["samples_per_second"])}
     cells |= {"noisy": "noisy" if len(record["rounds"]) > 1 and records_of.noise(record) else None}
     for name, column in (("per_core_second", "per_core_s"), ("per_tera", "per_Tera_op")):
         if found := (record.get("figures") or {}).get(name):
@@ -166,8 +166,8 @@ def looked_up(leaf: str, records: list[dict], figures: list[dict]) -> list[dict]
     shown = [published_row(f) for f in figures if f["metric"] == kind]
     shown = [r for r in shown if same(r) and series(r["chip"]) == series(spec["chip"])]
     if shown:
-        mine = {k: spec[k] for k in ("chip", "engine")}
-        return [r | mine | {"reason": f"published for {r['chip']}: {r['reason']}"} for r in shown]
+        asked = {k: spec[k] for k in ("chip", "engine")}
+        return [r | asked | {"reason": f"published for {r['chip']}: {r['reason']}"} for r in shown]
     silent = (kind, spec["engine"]) == ("accuracy", "trtexec")
     lacking = "trtexec keeps no answers" if silent else LACKING[spec["engine"]]
     return [none | {"reason": f"{lacking}; no record, nothing published"}]

@@ -36,7 +36,8 @@ GONE = "the head is gone; start it and its nodes again, then run this again: it 
 def answers(address: str) -> bool:
     """Whether somebody listens at host:port."""
     try:
-        socket.create_connection(tuple(address.rsplit(":", 1)), timeout=5).close()
+        host, port = address.rsplit(":", 1)
+        socket.create_connection((host, port), timeout=5).close()
     except (OSError, OverflowError):
         return False
     return True
@@ -249,7 +250,7 @@ def first(e: BaseException) -> BaseException:
     return e
 
 
-def last_line(e: Exception) -> str:
+def last_line(e: BaseException) -> str:
     return (str(e).strip().splitlines() or [type(e).__name__])[-1][:200]
 
 

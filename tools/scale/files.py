@@ -27,7 +27,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tools.base import tasks
 from tools.make import cli
@@ -46,7 +46,7 @@ def zstd(file):
     return pa.CompressedInputStream(file, "zstd")
 
 
-PACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": zstd}
+PACKED: dict[str, Callable] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": zstd}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +195,12 @@ def digest(source: Source) -> str | None:
 # --- The rows of one file: reader(file, ...) is (its columns, read); read(columns) yields (line, {column: value}, fault)
 
 
+def piped() -> str:
+    """The kind of the text on standard input, by its first character, which stays to be read."""
+    pipe: Any = sys.stdin.buffer  # it has a peek, which its stub (BinaryIO) leaves out
+    return JSON if pipe.peek(1)[:1] in (b"{", b"[") else ".tsv"
+
+
 def characters(file, where: str):
     """A file's text, which is UTF-8; a byte that is not becomes half a surrogate pair, and a fault of its row.
 
@@ -305,7 +311,7 @@ def opened(source: Source, bare=()):
         with contextlib.ExitStack() as held:
             if where == "-":
                 raw = file = sys.stdin.buffer
-                kind = JSON if file.peek(1)[:1] in (b"{", b"[") else ".tsv"
+                kind = piped()
             else:
                 fs, path = system(where)
                 raw = file = held.enter_context(fs.open(path, "rb"))
@@ -385,7 +391,8 @@ def table(source: Source, wanted: Wanted, texts, label, first: int, batch):
 
     answers, truth, faults = [], [], []
     for k, (line, record, fault) in enumerate(batch, first):
-        answer, true = [None] * len(texts), None
+        answer: list[str | None] = [None] * len(texts)
+        true = None
         try:
             if not fault:
                 answer = [text_of(record.get(name)) for name in texts]
@@ -395,7 +402,9 @@ def table(source: Source, wanted: Wanted, texts, label, first: int, batch):
         if fault and not wanted.null:
             where = f"row {k} (from 0)" + (f", line {line}" if line else "")
             raise cli.UserError(f"{source.url}: {where}: {fault}; mend it, or give ON_BAD=null")
-        answers.append(answer), truth.append(true), faults.append(fault)
+        answers.append(answer)
+        truth.append(true)
+        faults.append(fault)
     columns = {
         "file": pa.array([source.name] * len(batch)),
         "row": pa.array(range(first, first + len(batch)), pa.int64()),

@@ -192,7 +192,8 @@ class Output:
         self.folder = path[: -len(self.single) - 1] if self.single else path
         self.manifest = f"{self.folder}/{self.single}{MANIFEST}"
         self.config, self.inputs, self.parts, self.units = {}, {}, {}, {}
-        self.seconds, self.written, self.held = 0.0, 0.0, None
+        self.seconds, self.written = 0.0, 0.0
+        self.held: int | None = None
         with files.named(self.address):
             text = self.fs.cat_file(self.manifest) if self.fs.exists(self.manifest) else None
         try:
@@ -216,7 +217,7 @@ class Output:
     def key(self, name: str) -> tuple[int, int] | None:
         """(unit, number) of a part by its name."""
         found = PART.fullmatch(name)
-        return (0, 0) if self.single else found and (int(found[1]), int(found[2]))
+        return (0, 0) if self.single else (int(found[1]), int(found[2])) if found else None
 
     def lock(self) -> None:
         """Hold a local folder while this process lives. Raises UserError where another process has it."""

@@ -193,7 +193,7 @@ def to_pipe(args, wanted, sources) -> int:
     model = load(args, progress)
     tables = itertools.chain.from_iterable(files.tables(source, wanted, progress) for source in sources)
     answers = (model.answers(table) for _, table in scorer.ahead(parts.pieces(tables, args.rows or scorer.GROUP)))
-    kind = sources[0].suffixes[0] or (files.JSON if sys.stdin.buffer.peek(1)[:1] in (b"{", b"[") else ".tsv")
+    kind = sources[0].suffixes[0] or files.piped()
     return parts.stream(sys.stdout.buffer, files.JSON if kind == ".parquet" else kind, answers)
 
 

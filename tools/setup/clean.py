@@ -33,7 +33,7 @@ LISTED = re.compile(
     r"build/(imports\.(mk|json)(\.\d+)?|given\.json|sbom\.cdx\.json|ro-crate-metadata\.json|"
     r"train/(adapter\.safetensors|training\.json))|results/local/(accuracy|perf)-table\.rows"
 )
-CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", "build/.launch")
+CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", "build/.launch", "build/.mypy_cache")
 UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}(\.tmp)?")  # of a step or a write that was killed: tempfile's names
 STAMPS = ("source", "given")
 
@@ -71,7 +71,7 @@ def listed(folder: Path) -> set[Path]:
     return {folder / name for name in names}
 
 
-def ours(path: Path, names: set[Path]) -> bool:
+def ours(path: Path, names: frozenset[Path]) -> bool:
     """Whether make made a file, or a folder with all that it holds; names: what lists in its folder and above name."""
     target = Path(re.sub(rf"({re.escape(PROV)}|\.log)$", "", str(path)))
     if path.is_symlink():
