@@ -16,6 +16,8 @@ writes: | $(VENV)/installed        ### let each write of a build fail, one after
 	$(Q)$(py) -m lab.writes accuracy record report -- $(parameters)
 fuzz: | $(VENV)/installed          ### give every parser malformed inputs
 	$(Q)$(py) -W ignore -m lab.fuzz --runs $(RUNS)00
+test-lab: | $(VENV)/installed      ### the laboratory's own tests
+	$(pytest) test/lab
 lock:                              ### resolve requirements*.in into the lock files (needs uv)
 	$(Q)$(our_python) -m lab.lock
 

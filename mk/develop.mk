@@ -26,6 +26,7 @@ lint: | $(VENV)/installed          ### ruff, mypy and shellcheck
 	$(Q)$(py) -m mypy --no-error-summary
 	$(Q)find models -path '*/test/*.sh' -print0 | xargs -0 $(VENV)/bin/shellcheck .ci/run
 # Three processes on two cores: some tests wait.
-test: lint                         ### lint, then every test, the ten slowest listed; then audit
-	$(Q)$(py) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 10
+pytest = $(Q)$(py) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 10
+test: lint                         ### lint, then the product's tests, the ten slowest listed; then audit
+	$(pytest) --ignore test/lab
 	$(Q)$(py) -m tools.checks.audit

@@ -215,7 +215,10 @@ def label_of(text: str, task: Task, names, where):
 
 
 def class_of(text: str, classes, where) -> int:
-    """The number of the class that a text names, or says; where the names are numbers themselves, it is a name."""
+    """The number of the class that a text names, or says; where the names are numbers themselves, it is a name.
+
+    Raises UserError where it is none.
+    """
     bare, named = text.strip(), any(map(NUMBER.fullmatch, classes))
     number = NUMBER.fullmatch(bare)
     if number and not named and bare.isdigit() and int(bare) < len(classes):
@@ -229,7 +232,10 @@ def class_of(text: str, classes, where) -> int:
 
 
 def marked(cells, names, where):
-    """The class numbers of a row that has a column of 0 or 1 for each class; None where one says -1."""
+    """The class numbers of a row that has a column of 0 or 1 for each class; None where one says -1.
+
+    Raises UserError for another cell.
+    """
     if bad := [(name, cell) for name, cell in zip(names, cells, strict=True) if cell.strip() not in ("0", "1", "-1")]:
         raise cli.UserError(f"{where}: {bad[0][0]} is {bad[0][1][:20]!r}, not 0 or 1; mend it")
     return None if "-1" in map(str.strip, cells) else [i for i, cell in enumerate(cells) if cell.strip() == "1"]

@@ -159,7 +159,10 @@ def albert_postprocess(description: str) -> None:
 
 
 def opt_onnx(description: str, flags: bool) -> None:
-    """The simplified graph in the form that CANN's fusions look for. flags: files by option, not by place."""
+    """The simplified graph in the form that CANN's fusions look for. flags: files by option, not by place.
+
+    Raises UserError where the graph is another.
+    """
     p = options.parser(description)
     names = ("--input_file", "--output_file") if flags else ("input_file", "output_file")
     for name, what in zip(names, ("simplified graph", "graph to write"), strict=True):

@@ -45,6 +45,7 @@ def pth2onnx(description: str, inputs: tuple[str, ...], words=None) -> None:
     """Export a checkpoint folder to ONNX; written only if it agrees with PyTorch on every sentence of --text_file.
 
     The second spelling of an option is TinyBERT's. words: the options, the command line's if not given.
+    Raises UserError where it does not agree.
     """
     p = options.parser(description)
     p.add_argument(

@@ -184,7 +184,7 @@ def spliced(path: Path, text: str, new: str, mark: str = "table") -> str:
 
 
 def prose(path: Path) -> str:
-    """A README, or a page of docs/, with its tables and each of its figures as they are now."""
+    """A README, or a page of docs/, with its tables and each of its figures as they are now. Raises UserError where nothing gives one."""
     text = path.read_text("utf-8")
     if path.name in FILES or "<!-- table -->" in text:
         text = spliced(path, text, block("zh" in path.name))

@@ -156,6 +156,8 @@ def tried(request) -> dict:
 def answer(folder, texts, length, plain):
     """What transformers' tokenizer of a folder makes of texts and of HARD and PAIRS, cut to `length`, and what it is.
 
+    Raises ValueError where it is none.
+
     {class, said: keys of tokenizer_config.json, json: tokenizer.json's text, pad_id, ids, types, other: the first text
     of which tokenizer.json as it stands gives other ids}. plain: without transformers, {} where tokenizer.json bears HARD.
     """
@@ -311,7 +313,7 @@ def hold(tokenizer, folder, texts, seq_len):
 
 
 def compared(tokenizer, folder, texts, length, told):
-    """The line of `hold`, by the child's answer about texts, HARD and PAIRS."""
+    """The line of `hold`, by the child's answer about texts, HARD and PAIRS. Raises UserError where the two differ."""
     if (pad := tokenizer.padding["pad_id"]) != told["pad_id"]:
         raise cli.UserError(f"{folder}: the padding token is {pad} here, {told['pad_id']} in transformers")
     kept, given = tokenizer.padding, [*texts, *HARD, *PAIRS]
