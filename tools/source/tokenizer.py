@@ -156,7 +156,7 @@ def tried(request) -> dict:
 def answer(folder, texts, length, plain):
     """What transformers' tokenizer of a folder makes of texts and of HARD and PAIRS, cut to `length`, and what it is.
 
-    Raises ValueError where it is none.
+    Raises UserError where it has no padding token.
 
     {class, said: keys of tokenizer_config.json, json: tokenizer.json's text, pad_id, ids, types, other: the first text
     of which tokenizer.json as it stands gives other ids}. plain: without transformers, {} where tokenizer.json bears HARD.
