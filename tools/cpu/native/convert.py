@@ -98,7 +98,7 @@ def tile(w):
 
 
 def dense(layer, k, n, precision, slice_=0, smooth=None, floor=0.0):
-    """The tensors of a (weight, bias): tiled weight, bias[, scale per column]. int8 rounds each column to its own scale."""
+    """Tensors of a (weight, bias): tiled weight, bias[, scale per column]. int8 rounds each column to its own scale."""
     weight, bias, scale = pad(layer[0], k, n), pad(layer[1], n), []
     if precision != "int8":
         q = narrow(weight, precision)
