@@ -180,14 +180,14 @@ def ranges(path: Path, folder: Path, rows: int | None = None) -> dict:
         numbers = held if "first" in arrays else [[i] for batch in held for i in batch]
     chosen = np.sort(np.argsort(-tokens[used], kind="stable")[:rows])
     arrays = {n: a[used[chosen]] for n, a in arrays.items()}
-    numbers = np.concatenate([numbers[i] for i in chosen])
+    sentences = np.concatenate([numbers[i] for i in chosen])
     made = Probe(model, names)
     runs = (engines.logits(engine, arrays) for engine in (made, engines.Onnxruntime(path, "fp32")))
     half, full = (input_files.by_sentence(out, arrays)[0] for out in runs)
     return {
         "sentences": len(full),
         "max_logit_difference": float(np.abs(half - full).max()),
-        "flips": sorted(numbers[half.argmax(1) != full.argmax(1)].tolist()),
+        "flips": sorted(sentences[half.argmax(1) != full.argmax(1)].tolist()),
         "constants": constants,
         "tensors": made.report(),
     }

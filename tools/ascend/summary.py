@@ -200,7 +200,7 @@ def from_log(text: str, where: str) -> dict:
         raise cli.UserError(f"{where}: holds {len(total)} runs; give one file per run")
     if total:
         said = numbers(as_floats({"summary throughput": total[-1]}), ["summary throughput"], where)
-        if not near(*said.values(), throughput):
+        if not near(said["summary throughput"], throughput):
             raise cli.UserError(f"{where}: summary throughput {total[-1]} is not the sum {throughput}; was it edited?")
     elif len(found) > 1:
         raise cli.UserError(f"{where}: holds {len(found)} runs; give one file per run")
@@ -262,7 +262,7 @@ def merge(folder: Path) -> None:
     """
     parts = sorted(p for p in folder.glob("device*") if p.is_dir())
     found = [(p, folder / f"{p.name}_summary.json") for p in parts]
-    merged = {"filesinfo": {}, "npu_compute_time_list": [], "throughput": 0.0, "per_device": []}
+    merged: dict = {"filesinfo": {}, "npu_compute_time_list": [], "throughput": 0.0, "per_device": []}
     for part, path in found:
         one, raw = read(path), json.loads(path.read_text())
         if one["times_ms"] is None:

@@ -230,10 +230,10 @@ def write_bins(folder, arrays, labels, first_index=1, prefix="", rows=None):
         with fresh_folder(Path(folder) / name) as new:
             for stem, row in zip(stems, array, strict=True):
                 write_file(new / f"{stem}.bin", row.astype("<i8").tobytes())
-    given = map(str, labels)
+    given: list = [*map(str, labels)]
     if rows is not None:
         write_json(Path(folder) / "rows.json", dict(zip(stems, rows, strict=True)))
-        given = ([str(labels[i]) for i in row] for row in rows)
+        given = [[str(labels[i]) for i in row] for row in rows]
     write_json(Path(folder) / "labels.json", dict(zip(stems, given, strict=True)))
 
 

@@ -341,8 +341,8 @@ def on_npu(cell: dict, work: str, place: str, a) -> dict:
     kept.update(compared(cell, os.path.join(bench(cell["infer"], "output", "infer.log"), "out")))
     speeds = []
     for i in range(1, a.rounds + 1):
-        with open(os.path.join(bench(cell["time"], "round%d" % i, "time%d.log" % i), "out_summary.json")) as f:
-            speeds.append(json.load(f)["throughput"])
+        with open(os.path.join(bench(cell["time"], "round%d" % i, "time%d.log" % i), "out_summary.json")) as summary:
+            speeds.append(json.load(summary)["throughput"])
     return dict(kept, rows_per_second=statistics.median(speeds))
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from tools.make import cli, manifest, models, parameters, run
 
 HOME = Path("build/reproduce")
-BUILDS = {
+BUILDS: dict[str, dict] = {
     "one": {"jobs": 1, "umask": 0o022, "env": {"LC_ALL": "C", "LANG": "C", "TZ": "UTC"}},
     "another/folder": {"jobs": 8, "umask": 0o077, "env": {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8",
                                                           "TZ": "Asia/Tokyo"}},

@@ -113,7 +113,11 @@ def quantise(path: Path, arrays: dict, shapes: dict, wide, apart=APART):
     from tools.base import input_files
 
     items = []
-    keep = lambda feeds: items.append(feeds) or np.zeros((len(next(iter(feeds.values()))), 2))
+
+    def keep(feeds):
+        items.append(feeds)
+        return np.zeros((len(next(iter(feeds.values()))), 2))
+
     input_files.in_batches(
         keep, {n: [d or None for d in shape] for n, shape in shapes_of(path).items()}, arrays, str(path)
     )
@@ -200,8 +204,8 @@ def logits(job: Job, arrays: dict):
     from tools.base import input_files
     from tools.graph import gate
 
-    both = gate.logits(str(job.reference), arrays), engines.logits(engines.load(job.save_path), arrays)
-    both = [input_files.by_sentence(out, arrays)[0] for out in both]
+    raw = gate.logits(str(job.reference), arrays), engines.logits(engines.load(job.save_path), arrays)
+    both = [input_files.by_sentence(out, arrays)[0] for out in raw]
     return [np.stack([out.ravel() * 0, out.ravel()], 1) for out in both] if job.several else both
 
 
@@ -215,7 +219,8 @@ def convert_int8(job: Job, layers: int, arrays: dict) -> None:
     for count in range(layers):
         precisions = ["int8"] * (layers - count) + [WIDER[job.engine]] * count
         convert(job, precisions, arrays)
-        verdict = gate.judge(*logits(job, arrays), "int8", seeded=job.seeded)
+        reference, made = logits(job, arrays)
+        verdict = gate.judge(reference, made, "int8", seeded=job.seeded)
         print(f"layers {' '.join(precisions)}: {verdict.line}, of the calibration")
         if verdict.ok:
             return
@@ -256,10 +261,10 @@ def judged(job: Job, folder: Path, rows: int | None):
         )
     chosen = np.argsort(-input_files.lengths(arrays), kind="stable")[:rows]
     labels = [v for i in chosen for v in given[i]]
-    both = logits(job, {name: a[chosen] for name, a in arrays.items()})
+    reference, made = logits(job, {name: a[chosen] for name, a in arrays.items()})
     if job.several:
-        labels = [int(k in v) for v in labels for k in range(len(both[0]) // len(labels))]
-    return gate.judge(*both, job.precision, np.array(labels), job.seeded)
+        labels = [int(k in v) for v in labels for k in range(len(reference) // len(labels))]
+    return gate.judge(reference, made, job.precision, np.array(labels), job.seeded)
 
 
 def read_labels(path: Path) -> list[list]:

@@ -31,7 +31,7 @@ class Engine:
 
     ragged = False
     limited = True
-    layers = None
+    layers: str | None = None
     family = None
     streams = 1
 
@@ -85,7 +85,7 @@ class Openvino(Engine):
         said = {n: model.get_rt_info(n).astype(str) for n in (PRECISION, LAYERS) if model.has_rt_info(n)}
         precision, self.layers = said.get(PRECISION, precision), said.get(LAYERS)
         cpu.check_units(precision)
-        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self.HINT[precision]}
+        config: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self.HINT[precision]}
         if streams > 1:
             config |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
         config["INFERENCE_NUM_THREADS"] = threads or cpu.cores()

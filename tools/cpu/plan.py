@@ -119,7 +119,7 @@ def quicker(other, engine, requests) -> bool:
     measured at different moments differs by more than streams do."""
     run(other, requests), run(engine, requests)
     ratios = [run(other, requests)[2] / run(engine, requests)[2] for _ in range(REPEATS)]
-    return np.median(ratios) < 1
+    return bool(np.median(ratios) < 1)
 
 
 def fastest(engine, path, columns, batch: int, threads: int = 0):

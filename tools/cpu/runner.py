@@ -40,8 +40,8 @@ from tools.make import cli, cpu
 
 
 def parse(argv=None):
-    positive = lambda text: int(text) if int(text) > 0 else parser.error(f"{text} is not above 0")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    positive = lambda text: int(text) if int(text) > 0 else parser.error(f"{text} is not above 0")
     parser.add_argument("--model", "-m", required=True, type=Path, help="a compiled model.onnx")
     parser.add_argument("--input", "-i", help="folders or files, comma separated, in model input order; none: zeros")
     parser.add_argument("--output", "-o", type=Path, help="where results go; none: nothing is kept")
@@ -225,13 +225,14 @@ def sentences(files: list[list[Path]], tensors) -> list[list]:
 
     from tools.base import input_files
 
-    columns = []
+    columns, lengths = [], []
     for column, tensor in zip(files, tensors, strict=True):
         if tensor.shape != (None, None):
             raise cli.UserError(f"--plan: input {tensor.name} has the shape {tensor.shape}; both must be open")
         data = [cli.regular(f, 8 * input_files.LONGEST).read_bytes() for f in column]
-        for file, first, row in zip(column, columns[0] if columns else data, data, strict=True):
-            if not row or len(row) % tensor.dtype.itemsize or len(row) != memoryview(first).nbytes:
+        lengths = lengths or [len(row) for row in data]  # of the first input, in bytes
+        for file, length, row in zip(column, lengths, data, strict=True):
+            if not row or len(row) % tensor.dtype.itemsize or len(row) != length:
                 raise cli.UserError(f"{file}: {len(row)} bytes, not whole tokens as many as in {files[0][0].parent}")
         columns.append([np.frombuffer(row, tensor.dtype) for row in data])
     return columns

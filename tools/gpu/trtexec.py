@@ -238,8 +238,8 @@ def execute(a, work: Path) -> dict:
         raise cli.UserError(failure(text, status))
     if a.build_only:
         verdict(text, program)
-        found = {"build_seconds": value(text, r"Engine built in ([\d.e+-]+) sec", program)}
-        found |= {"tensorrt": ".".join(map(str, version)), "standin": "STAND-IN" in text}
+        seconds = value(text, r"Engine built in ([\d.e+-]+) sec", program)
+        found = {"build_seconds": seconds, "tensorrt": ".".join(map(str, version)), "standin": "STAND-IN" in text}
     else:
         found = summary(text, json.loads(times.read_text()), a.batch, program) | {"timed": MEANING}
     kept = [w for w in command if not w.startswith("--exportTimes=")]

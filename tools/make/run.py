@@ -315,8 +315,8 @@ def main():
         raise
     finally:
         shutil.rmtree(box, ignore_errors=True)
-    for path in (*beside(target, commands), target):
-        os.utime(path)
+    for file in (*beside(target, commands), target):
+        os.utime(file)
     show.line()
     if args.step in ("accuracy", "perf") and (said := git_state()["commit_from"] or "").startswith(REFUSES):
         print(f"{args.step}: no commit and no dirty in it: {said}", file=sys.stderr)

@@ -139,8 +139,8 @@ def packed(tar: Tar, one: dict) -> dict:
             tar.add(f"inputs/{place}/{path.relative_to(folder).as_posix()}", path.read_bytes())
         sent = {"input": f"inputs/{place}", "order": f"orders/{place}.json", "reference": ""}
         tar.add(sent["order"], json.dumps(order).encode())
-        logits = output_files.read_kept(Path(one["reference"])) if one["reference"] else []
-        if len(logits) == len(order["truth"]):
+        logits = output_files.read_kept(Path(one["reference"])) if one["reference"] else None
+        if logits is not None and len(logits) == len(order["truth"]):
             sent["reference"] = f"reference/{place}.bin"
             tar.add(sent["reference"], logits.astype("<f4").tobytes())
         made |= {"per_row": per_row(one, order)}

@@ -296,7 +296,7 @@ class Throughput(Record):
         timed = [*(self.times_ms or []), *(self.pass_ms or [])]
         if any(sum(times) <= 0 for times in timed):
             raise ValueError("times_ms or pass_ms adds up to nothing")
-        each = [self.times_ms, self.pass_ms, self.pairs, self.singles, *(self.per_device or {}).values()]
+        each: list[list] = [self.times_ms, self.pass_ms, self.pairs, self.singles, *(self.per_device or {}).values()]
         if any(part is not None and len(part) != len(self.rounds) for part in each):
             raise ValueError(f"its times, turns or devices are not of {len(self.rounds)} rounds, as rounds says")
         if len({getattr(self, field) is None for field in TURNS}) > 1:

@@ -78,13 +78,13 @@ def logits(engine, columns, batch: int, done=lambda rows: None):
 class Scorer:
     """A model, loaded once, for tables and lists of texts."""
 
-    def __init__(self, model, tokenizer, done=lambda rows: None, **job):
-        """job: the other fields of Job; done(rows) is called after each request. UserError where the model cannot do it."""
+    def __init__(self, model, tokenizer, done=lambda rows: None, **fields):
+        """fields: the others of Job; done(rows) is called after each request. UserError where the model cannot do it."""
         from tools.base import input_files
         from tools.cpu import engines
         from tools.source import architecture, tokens
 
-        self.job = job = Job(Path(model), Path(tokenizer), **job)
+        self.job = job = Job(Path(model), Path(tokenizer), **fields)
         if not job.model.is_file():
             raise cli.UserError(f"--model {job.model}: no such file")
         self.engine, self.tried, self.done = engines.load(job.model, job.threads), False, done
@@ -198,8 +198,8 @@ class Scorer:
             )
         logits = {f"logit{k}": column(v, pa.float32()) for k, v in enumerate(found.T)} if self.job.logits else {}
         if self.task.several:
-            chosen = output_files.several(found, self.job.threshold)
-            lists = {"prediction": chosen, "label": [[self.names[k] for k in row] for row in chosen]}
+            several = output_files.several(found, self.job.threshold)
+            lists: dict[str, list] = {"prediction": several, "label": [[self.names[k] for k in row] for row in several]}
             lists |= {"probability": special.expit(found.astype(float)).round(6).tolist()}
             texts = {name: [json.dumps(row, ensure_ascii=False) for row in rows] for name, rows in lists.items()}
             return {name: column(np.array(rows), pa.string()) for name, rows in texts.items()} | logits

@@ -211,7 +211,7 @@ def from_hub(spec):
     logging.set_verbosity_error()  # its retries are not for people; the reason is in our one line
     give_up(get_session(), constants.HF_HUB_DOWNLOAD_TIMEOUT)
     print(f"fetching {repo} at {commit[:12]}", flush=True)
-    names = [f"{folder}/{name}" for name in FILES] + list(tokenizer.FILES) if folder else FILES
+    names = [f"{folder}/{name}" for name in FILES] + list(tokenizer.FILES) if folder else [*FILES]
     try:
         root = Path(snapshot_download(repo, revision=commit, allow_patterns=names))
     except Exception as e:  # the hub library and its network layers raise many kinds

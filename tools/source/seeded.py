@@ -100,8 +100,8 @@ def byte_pairs(folder, pieces, size):
             if len(tokens) < most:
                 merges[word[: end - 1], word[end - 1]] = None
                 tokens[word[:end]] = None
-    tokens = [*tokens, *(f"<unused{i}>" for i in range(most - len(tokens))), "<mask>"]
-    (folder / "vocab.json").write_text(json.dumps(dict(zip(tokens, range(len(tokens)), strict=True))), "utf-8")
+    words = [*tokens, *(f"<unused{i}>" for i in range(most - len(tokens))), "<mask>"]
+    (folder / "vocab.json").write_text(json.dumps(dict(zip(words, range(len(words)), strict=True))), "utf-8")
     lines = ["#version: 0.2", *map(" ".join, merges)]
     (folder / "merges.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
 

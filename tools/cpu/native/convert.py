@@ -97,9 +97,9 @@ def tile(w):
     return np.ascontiguousarray(w.transpose(3, 0, 4, 1, 5, 2))
 
 
-def dense(weight, bias, k, n, precision, slice_=0, smooth=None, floor=0.0):
-    """One dense layer's tensors: tiled weight, bias[, scale per column]. int8 rounds each column to its own scale."""
-    weight, bias, scale = pad(weight, k, n), pad(bias, n), []
+def dense(layer, k, n, precision, slice_=0, smooth=None, floor=0.0):
+    """Tensors of a (weight, bias): tiled weight, bias[, scale per column]. int8 rounds each column to its own scale."""
+    weight, bias, scale = pad(layer[0], k, n), pad(layer[1], n), []
     if precision != "int8":
         q = narrow(weight, precision)
     else:
@@ -115,9 +115,11 @@ def dense(weight, bias, k, n, precision, slice_=0, smooth=None, floor=0.0):
     return [tiles, bias.astype(np.float32), *scale]
 
 
-def smoothing(gamma, beta, weight, width):
-    """Factor per input channel that evens out LayerNorm's result against the weights' rows (SmoothQuant's rule with
-    alpha 1/2, arXiv:2211.10438), with 3 |gamma| + |beta| for the channel's range: it needs no calibration data."""
+def smoothing(norm, weight, width):
+    """Factor per input channel that evens out the result of a LayerNorm, (gamma, beta), against the weights' rows
+    (SmoothQuant's rule with alpha 1/2, arXiv:2211.10438), with 3 |gamma| + |beta| for the channel's range: it needs no
+    calibration data."""
+    gamma, beta = norm
     x = np.maximum(3 * np.abs(gamma) + np.abs(beta), 1e-5)
     w = np.maximum(np.abs(weight).max(1), 1e-5)
     factor = np.sqrt(w / x)
@@ -130,24 +132,24 @@ def payload(net, arch):
     wide = widest(arch)
     parts = [narrow(pad(net["word"], arch["vocab"], s["h"]), wide), pad(net["position"], arch["positions"], s["h"])]
     parts += [pad(x, s["h"]) for x in net["norm"]]
-    gamma, beta = net["norm"]
+    before = net["norm"]
     for layer, precision in zip(net["layers"], arch["precisions"], strict=True):
         int8 = precision == "int8"
-        qkv = np.concatenate([layer[i][0] for i in "qkv"], 1)
-        smooth = [smoothing(gamma, beta, qkv, s["h"])] if int8 else []
-        parts += dense(qkv, np.concatenate([layer[i][1] for i in "qkv"]), s["h"], s["qkv"], precision, 0, *smooth)
+        qkv = [np.concatenate([layer[i][part] for i in "qkv"], -1) for part in (0, 1)]
+        smooth = [smoothing(before, qkv[0], s["h"])] if int8 else []
+        parts += dense(qkv, s["h"], s["qkv"], precision, 0, *smooth)
         parts += smooth
         # attention leaves each head at a multiple of 32 columns: the weights' rows follow
         out = pad(layer["out"][0].reshape(heads, -1, hidden), heads, s["hdp"], hidden).reshape(-1, hidden)
-        parts += dense(out, layer["out"][1], s["ctx"], s["h"], precision)
+        parts += dense((out, layer["out"][1]), s["ctx"], s["h"], precision)
         parts += [pad(x, s["h"]) for x in layer["out.norm"]]
-        smooth = [smoothing(*layer["out.norm"], layer["up"][0], s["h"])] if int8 else []
-        parts += dense(*layer["up"], s["h"], s["inter"], precision, 0, *smooth)
+        smooth = [smoothing(layer["out.norm"], layer["up"][0], s["h"])] if int8 else []
+        parts += dense(layer["up"], s["h"], s["inter"], precision, 0, *smooth)
         parts += smooth
-        parts += dense(*layer["down"], s["inter"], s["h"], precision, s["slice"], floor=GELU_FLOOR)
-        gamma, beta = layer["down.norm"]
-        parts += [pad(x, s["h"]) for x in (gamma, beta)]
-    parts += dense(*net["pooler"], s["h"], s["h"], wide)
+        parts += dense(layer["down"], s["inter"], s["h"], precision, s["slice"], floor=GELU_FLOOR)
+        before = layer["down.norm"]
+        parts += [pad(x, s["h"]) for x in before]
+    parts += dense(net["pooler"], s["h"], s["h"], wide)
     weight, bias = net["classifier"]
     types = [pad(net["types"] - net["types"][0], types_of(arch), s["h"])] if types_of(arch) else []
     return [*parts, pad(weight.T, len(bias), s["h"]), bias, *types]

@@ -256,7 +256,7 @@ class Model:
             | {"wide": PRECISIONS.index(widest(self.arch)), "labels": labels_of(self.arch)}
             | {"head": HEADS.index(head_of(self.arch)), "gelu": GELUS.index(self.arch.get("gelu", "erf"))}
         )
-        names = [name for name, _ in Net._fields_[:12]]
+        names = [field[0] for field in Net._fields_[:12]]
         self.sums = np.zeros(self.arch["layers"] * (s["qkv"] + s["h"] + s["inter"]), np.int32)
         arrays = (a.ctypes.data for a in (self.offsets, self.numbers, self.sums))
         self.net = Net(*(known[name] for name in names), address(self.weights), *arrays)
