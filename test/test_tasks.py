@@ -306,15 +306,17 @@ PAIR_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 @pytest.fixture(scope="module")
 def pairs(repo, tmp_path_factory):
-    """README's "Other tasks", literally: the model `mine` in the copy, and all that the tests hold it to."""
+    """docs/models.md's "Add a model", literally: the model `mine` in the copy, and all that the tests hold it to."""
     box = tmp_path_factory.mktemp("pairs")
     checkpoint = save_checkpoint(box / "mine", PAIR_NAMES)
     first, second = texts(1, ROWS), texts(2, ROWS)
     truth = [i % 3 % 2 for i in range(ROWS)]
     own = tsv(box / "mine.tsv", "Quality\t#1 String\t#2 String", truth, first, second)
-    section = re.search(r"^## Other tasks\n(.*?)^## ", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)[1]
-    commands = re.search(r"^```bash\n(.*?)^```", section, re.M | re.S)[1]
-    assert len(commands.splitlines()) == 5
+    config = checkpoint / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"finetuning_task": "mrpc"}))
+    section = (ROOT / "docs/models.md").read_text("utf-8").split("## Add a model\n")[1].split("\n## ")[0]
+    commands = "\n".join(re.findall(r"^    (make .*)", section, re.M))
+    assert len(commands.splitlines()) == 3
     commands = commands.replace("/data/mine", str(box / "mine")).replace("make ", f"make VENV={VENV} SEQ=64 SAMPLES=4 ")
     done = subprocess.run(["bash", "-euc", commands], cwd=repo.path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -327,7 +329,7 @@ def pairs(repo, tmp_path_factory):
     return SimpleNamespace(box=box, checkpoint=checkpoint, own=own, truth=truth, want=want, said=done.stdout)
 
 
-def test_pairs_by_the_readme(repo, pairs):
+def test_pairs_by_the_page(repo, pairs):
     want, truth, record = pairs.want, pairs.truth, accuracy_of(repo, "mine")
     assert (record["task"], record["labels"], record["truth"]) == ("mrpc", PAIR_NAMES, truth)
     assert record["predictions"] == want
