@@ -52,9 +52,9 @@ $(patsubst %,build/%/model.om,$(call of_engine,atc)): build/%/model.om: build/$$
 do.half = -m tools.gpu.half build/$(batch)/gpu.onnx {} --input $(input) $(gate_rows) $(seeded)
 $(batches:%=build/%/gpu-fp16.onnx): build/%/gpu-fp16.onnx: build/%/gpu.onnx $$(input)/MANIFEST $$(call by,half)
 	$(call run,half)
-typed   = $(if $(filter fp16,$(precision)),build/$(batch)/gpu-fp16.onnx)
-do.plan = -m tools.gpu.trtexec --onnx build/$(batch)/gpu.onnx $(addprefix --onnx_fp16 ,$(typed)) --batch $(bs) \
+half_typed = $(if $(filter fp16,$(precision)),build/$(batch)/gpu-fp16.onnx)
+do.plan = -m tools.gpu.trtexec --onnx build/$(batch)/gpu.onnx $(addprefix --onnx_fp16 ,$(half_typed)) --batch $(bs) \
     --precision $(precision) --build_only --save_engine {} --summary {}.json
-$(patsubst %,build/%/model.plan,$(call of_engine,trtexec)): build/%/model.plan: build/$$(batch)/gpu.onnx $$(typed) \
+$(patsubst %,build/%/model.plan,$(call of_engine,trtexec)): build/%/model.plan: build/$$(batch)/gpu.onnx $$(half_typed) \
     $$(call by,plan)
 	$(call alone_there,plan)
