@@ -1,5 +1,6 @@
 """What an evaluator of this artefact does: claims, what targets take, clean, a release, provenance; links that work."""
 
+import csv
 import json
 import re
 import shutil
@@ -21,7 +22,7 @@ PAGES = [p for p in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("model
 
 
 def claims_file(repo, holds="= 0", needs="", make="accuracy MODEL=tiny"):
-    text = f'[[claim]]\nid = "one"\nsays = "x"\nzh = "x"\nmake = ["{make}"]\nholds = "{holds}"\nneeds = "{needs}"\n'
+    text = f'[[claim]]\nid = "one"\nsays = "x"\nmake = ["{make}"]\nholds = "{holds}"\nneeds = "{needs}"\n'
     text += f'reads = {{key = "total", file = "{LEAF}/accuracy.json"}}\n'
     (repo.path / "data/claims.toml").write_text(text)
 
@@ -68,11 +69,11 @@ def test_a_claim_reads_what_its_command_makes(built, claim):
         assert file in makes or f"{folder}/MANIFEST" in makes, file
 
 
-def test_the_readmes_say_what_the_claims_say(monkeypatch, capsys):
+def test_the_page_says_what_the_claims_say(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     claims.keep(write=False)
-    monkeypatch.setitem(claims.READMES, "README.md", ("zh", "| another |", "x"))
-    with pytest.raises(cli.UserError, match="README.md: not what data/claims.toml says"):
+    monkeypatch.setattr(claims, "markdown", lambda: "| another |")
+    with pytest.raises(cli.UserError, match="docs/checks.md: not what data/claims.toml says"):
         claims.keep(write=False)
 
 
@@ -81,8 +82,7 @@ def test_what_a_target_takes_is_measured(built, tmp_path):
     command = [sys.executable, "-m", "lab.costs", "--save_path", str(tmp_path / "c.csv"), "data", "nonsense"]
     done = subprocess.run(command, cwd=built.path, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "these failed here and have no row: nonsense" in done.stderr, done.stdout
-    (head, row) = (tmp_path / "c.csv").read_text().splitlines()
-    row = dict(zip(head.split(","), row.split(","), strict=True))
+    (row,) = csv.DictReader((tmp_path / "c.csv").read_text().splitlines())
     assert row["make"] == "data" and float(row["seconds"]) > 0 and int(row["memory_mb"]) > 10
     assert not (built.path / "build/costs").exists()
 

@@ -140,6 +140,8 @@ def test_a_lock_of_an_old_date_is_installed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, text in {"a.txt": "one\n", "b.txt": "two\n", "installed": "one\ntwo\n"}.items():
         (tmp_path / name).write_text(text)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").touch()
     stamps = [["installed", "a.txt", "b.txt"], ["not/there", "a.txt"]]
     assert imports.installed(stamps) == []
     (tmp_path / "b.txt").write_text("three\n")

@@ -262,7 +262,7 @@ def test_test_sets_as_they_come(tmp_path):
     path = tmp_path / "test.tsv"
     path.write_bytes(b"\xef\xbb\xbflabel\tsentence\tidx\n-1\ta fine film\t0\n\tdull\t1\npositive\tgood\t2\n")
     assert list(data.iter_tsv(path)) == [("a fine film", None), ("dull", None), ("good", 1)]
-    with pytest.raises(cli.UserError, match="test.tsv:2: no label .'-1'"):
+    with pytest.raises(cli.UserError, match="test.tsv:2: no label; an accuracy needs one"):
         data.read_tsv(path)
 
 

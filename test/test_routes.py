@@ -110,10 +110,12 @@ def test_ais_bench_runs_in_a_python_of_its_own(ascend, tmp_path):
 
 
 OLD = """import hashlib, runpy, sys
-sys.version_info, sys.argv = (3, 10, 12, "final", 0), sys.argv[2:]
+words = [word for word in sys.argv[1:] if word not in ("-m", "-I", "-S")]
+sys.version_info, sys.argv = (3, 10, 12, "final", 0), words
 del hashlib.file_digest
 sys.path.insert(0, "")
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+run = runpy.run_path if words[0].endswith(".py") else runpy.run_module
+run(words[0], run_name="__main__", **({} if words[0].endswith(".py") else {"alter_sys": True}))
 """
 
 

@@ -40,7 +40,10 @@ PEERS = {
     "torchao",
     "xllamacpp",
     "zentorch",
-}  # of make bench alone: requirements-bench.in
+    "sentence_transformers",
+    "duckdb",
+    "datasets",
+}  # of make bench alone: requirements-bench.in; of lab/end_to_end.py and the readers of test_scale.py, where they are
 SCALE = {"ray"}  # of make score CLUSTER= alone: requirements-scale.in
 
 

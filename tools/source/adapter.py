@@ -36,7 +36,7 @@ from pathlib import Path
 
 import numpy as np
 import safetensors
-from safetensors.numpy import load, load_file
+from safetensors.numpy import load, load_file, save
 
 from tools.make import cli
 
@@ -201,7 +201,14 @@ def describe(path):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("adapter", help="the adapter's .safetensors")
-    describe(p.parse_args().adapter)
+    p.add_argument("--base", help="the base encoder, a wheel or a folder: also write what the two merge to")
+    p.add_argument("--save_path", help="with --base: the merged model.safetensors")
+    args = p.parse_args()
+    describe(args.adapter)
+    if args.base:
+        merged = merge(read_base(args.base)[0], args.adapter)
+        with cli.whole_file(args.save_path or p.error("--base needs --save_path")) as f:
+            f.write(save(merged, {"format": "pt"}))
 
 
 if __name__ == "__main__":
