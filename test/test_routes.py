@@ -130,7 +130,7 @@ def test_an_older_python_first_on_path_is_not_ours(built, tmp_path):
     assert "everything of this project" in built.make("doctor", env=old, check=False).stdout
     done = built.make(f"VENV={tmp_path}/new", "setup", env=old, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "error: Python 3.11 or newer is needed" in done.stderr and "is 3.10.12; give PYTHON=" in done.stderr
+    assert "Python 3.11 or newer is needed, not 3.10; name one, as PYTHON=" in done.stderr
     assert not (tmp_path / "new").exists()
 
 
