@@ -36,7 +36,7 @@ def slurm(tmp_path_factory):
 @pytest.fixture
 def start(built, slurm, tmp_path):
     """start(*words): make in the copy, atc for 310P3 being endless the first time; the running process."""
-    env = tiny.environment(**slurm.env)
+    env = tiny.environment(FAKE_NPU="", **slurm.env)
     shutil.copytree(tiny.HERE, tmp_path / "cann")
     (atc := tmp_path / "cann/bin/atc").rename(real := tmp_path / "cann/bin/atc.real")
     atc.write_text(SLOW.format(tmp_path, real))
