@@ -390,7 +390,7 @@ def test_pairs_int8_score_and_refusals(repo, pairs):
         found = accuracy_of(repo, "mine", "cpu-native-bf16")["predictions"]
         assert sum(a != b for a, b in zip(found, want, strict=True)) <= 3
     assert "make bench is of SST-2 alone" in repo.make("MODEL=mine", "bench", check=False).stderr
-    scoring = ("MODEL=mine", "ENGINE=onnxruntime", "score")  # which needs no texts with labels
+    scoring = ("MODEL=mine", f"DATA={own}", "ENGINE=onnxruntime", "score")
     repo.make(*scoring, f"INPUT={own}", "OUT=scored.csv")
     assert pd.read_csv(repo.path / "scored.csv")["prediction"].tolist() == want
     many = repo.path / "many"
