@@ -21,9 +21,10 @@ enum { SHIFTED = 0, SUMMED = 0 };
 /* Whether the kernel lets this process use the tiles. */
 int native_amx_allowed(void) { return !syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */); }
 
+/* static: gcc believes that the intrinsic reads 8 bytes, and drops the other stores to a local one */
 static void tiles_on(void) {
-    struct { uint8_t palette, start_row, reserved[14]; uint16_t colsb[16]; uint8_t rows[16]; } config = {.palette = 1};
-    for (int t = 0; t < 8; t++) config.colsb[t] = 64, config.rows[t] = 16;
+    static const struct { uint8_t palette, start_row, reserved[14]; uint16_t colsb[16]; uint8_t rows[16]; } config = {
+        .palette = 1, .colsb = {[0 ... 7] = 64}, .rows = {[0 ... 7] = 16}};
     _tile_loadconfig(&config);
 }
 
