@@ -184,12 +184,12 @@ def test_killed_before_it_had_cleared_up(repo, tmp_path):
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_modes_are_those_that_ais_bench_takes(repo, umask):
-    shutil.rmtree(repo.path / "build/tiny/seeded", ignore_errors=True)
-    words = ["WEIGHTS=seeded", "build/tiny/seeded/seq64/input/MANIFEST"]
+    shutil.rmtree(repo.path / "build/tiny/seeded2", ignore_errors=True)
+    words = ["WEIGHTS=seeded", "build/tiny/seeded2/seq64/input/MANIFEST"]
     done = subprocess.run(["bash", "-c", f'umask {umask:o}; exec "$@"', "bash", "make", f"VENV={VENV}", "MODEL=tiny", *words],
                           cwd=repo.path, capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    made = [repo.path / "build/tiny/seeded", *(repo.path / "build/tiny/seeded").rglob("*")]
+    made = [repo.path / "build/tiny/seeded2", *(repo.path / "build/tiny/seeded2").rglob("*")]
     assert {oct(p.stat().st_mode & 0o777) for p in made if p.is_dir()} == {"0o755"}
     assert {oct(p.stat().st_mode & 0o777) for p in made if p.is_file() and p.name != "source"} == {"0o644"}
 

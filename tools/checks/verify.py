@@ -202,7 +202,7 @@ def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
             "published": published.distance(old, rows) or "-",
         }
     if gone := parameters.gone(old):
-        words = f"this version has no {'= and no '.join(gone)}="
+        words = f"this version has no {' and no '.join(gone)}"
         return {**cell, "verdict": "older", "bytes": "-", "result": words, "published": "-"}
     made = tree / "build" / records_of.leaf_of(old, records_of.engine_today(old)) / f"{kind}.json"
     here = old["machine"]["cpu"] == cpu.machine()["cpu"]

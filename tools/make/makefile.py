@@ -183,6 +183,8 @@ class Asked:
             return said
         real = os.path.realpath(said)
         real = os.path.relpath(real) if Path(real).is_relative_to(Path.cwd()) else real
+        if real in ("default", "seeded", parameters.SEEDED):
+            raise UserError(f"WEIGHTS={said}: a folder of that name would be taken for a word of ours; give it another")
         return real if Path(said).exists() and not ODD.search(real) else said.rstrip("/").removeprefix("./")
 
     # ---- The configurations

@@ -86,6 +86,14 @@ def escaped(value: str) -> str:
     return value
 
 
+# Of the second version of the random values: biases and LayerNorm weights unlike 0 and 1, which onnxsim drops.
+SEEDED = "seeded2"
+
+
+def weights_name(value: str) -> str:
+    return SEEDED if value == "seeded" else escaped(value)
+
+
 def dashed(value: str) -> str:
     return value.replace(",", "-")
 
@@ -129,7 +137,7 @@ SCORE = ("score",)
 ROWS = (
     Parameter("MODEL", "minilm_sst2", model, RUN, "a folder of models/", place=Place("model", "{}", always=True)),
     Parameter("WEIGHTS", "default", weights, RUN, "default (the model's own), seeded (random), or a checkpoint's folder or zip",
-              place=Place("weights", "{}", always=True, as_is=escaped)),
+              place=Place("weights", "{}", always=True, as_is=weights_name)),
     Parameter("SEQ", "", lengths, RUN, "a length, buckets such as 64,128, or real: no padding (the model's if empty)",
               place=Place("shape", "seq{}", always=True, as_is=dashed)),
     Parameter("PACK", "", switch, RUN, "1: several sentences share each row of SEQ tokens, with the same answers",
@@ -284,8 +292,9 @@ def of_record(record: dict) -> dict[str, str]:
 
 
 def gone(record: dict) -> list[str]:
-    """The parameters of an older record that there are no more."""
-    return [name for name in rows_of(record["seq"]) if name in GONE]
+    """What an older record was made with that there is no more."""
+    older = ["WEIGHTS=seeded of the first version"] if record["weights"] == "seeded" else []
+    return older + [f"{name}=" for name in rows_of(record["seq"]) if name in GONE]
 
 
 def agrees(record: dict, words: list[str]) -> bool:

@@ -56,7 +56,7 @@ def rows(records: list[dict], limit: int = 10) -> list[dict]:
     for r in (r for r in table.newest(records) if not r["standin"] and plot.machine(r) == here):
         spelled = parameters.rows_of(r["seq"]) | {name.upper(): r.get(name) for name in parameters.OPTIONAL}
         label = plot.engine(r) + "".join(f", {k}={v}" for k, v in spelled.items() if v and k != "SEQ")
-        if r["weights"] != "seeded" and not parameters.gone(r):
+        if r["weights"] != parameters.SEEDED and not parameters.gone(r):
             model = r["model"] + f", {r['weights']}" * (r["weights"] != "default")
             groups.setdefault((model, label), []).append(r)
     lines, ratios = [], again()

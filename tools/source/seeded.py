@@ -31,11 +31,19 @@ def random_values(bits, shape, std):
     return steps.astype(np.float32) * np.float32(std / (65536 / 3**0.5))
 
 
+def is_scale(name):
+    """Whether a tensor is LayerNorm's weight, whose mean is 1."""
+    return "norm" in name.lower() and name.endswith(".weight")
+
+
 def std(name, shape):
     """Standard deviation of a weight: with BERT's own 0.02 every sentence would get nearly the same logits.
 
-    A linear layer keeps the variance of what it is given; words count for more than positions and types.
+    A linear layer keeps the variance of what it is given; words count for more than positions and types. Biases and
+    LayerNorm's weights differ from 0 and 1 as trained ones do: else simplifiers and engines leave them out.
     """
+    if is_scale(name) or name.endswith(".bias"):
+        return 0.05
     if "_embeddings." in name:
         return 0.05 if "word" in name else 0.02
     return shape[-1] ** -0.5
@@ -55,10 +63,7 @@ def write(folder, model, pieces):
     bits = np.random.PCG64(SEED)
     tensors = {}
     for name, shape in families.shapes(sizes).items():
-        if "norm" in name.lower() or name.endswith(".bias"):
-            tensors[name] = np.full(shape, "norm" in name.lower() and name.endswith(".weight"), np.float32)
-        else:
-            tensors[name] = random_values(bits, shape, std(name, shape))
+        tensors[name] = random_values(bits, shape, std(name, shape)) + np.float32(is_scale(name))
     folder.mkdir(parents=True)
     if sizes["family"] != "tinybert":  # the original has none
         (folder / "tokenizer_config.json").write_bytes((model / "tokenizer_config.json").read_bytes())
