@@ -412,6 +412,7 @@ ALL = {
     "ENGINE=openvino int8": Contender(openvino_of_ours("int8"), "int8", ours=True),
     "ENGINE=native bf16": Contender(native_("bf16"), "bf16", ours=True),
     "ENGINE=native int8": Contender(native_("int8"), "int8", ours=True),
+    "ENGINE=native int8-bf16": Contender(native_("int8-bf16"), "int8", ours=True),
     "ENGINE=native fp32": Contender(native_("fp32"), "fp32", ours=True),
 }
 

@@ -3,7 +3,7 @@ compiled_one := $(compiled.$(word 2,$(subst -, ,$(notdir $(ONE)))))
 
 # fp32 outputs of rows of one length are compared on all sentences as they are made (mk/run.mk), so here on few.
 gated_by_outputs = $(if $(one_length),$(filter cpu-%-fp32,$(call part,5)))
-calibration = $(if $(filter int8,$(precision)),$(training))
+calibration = $(if $(filter int8%,$(precision)),$(training))
 calibrated  = $(addprefix --calibration ,$(calibration)) $(if $(calibration),--checkpoint $(checkpoint))
 do.compile  = -m tools.cpu.compile --onnx build/$(batch)/cpu.onnx --reference $(exported) --engine $(engine) \
     --precision $(precision) --input $(input) $(if $(gated_by_outputs),$(few_rows),$(gate_rows)) \

@@ -28,8 +28,8 @@ checkpoint = build/$(weights)/checkpoint
 model_file = build/$(leaf)/$(compiled.$(engine))
 
 # ---- The configurations that rules are written for: the one asked for, the rows of the tables, what bench measures.
-BENCHED := $(if $(BENCHES),cpu-native-bf16 cpu-native-int8 cpu-native-fp32 cpu-openvino-bf16 cpu-openvino-int8 \
-           cpu-onnxruntime-fp32)
+BENCHED := $(if $(BENCHES),cpu-native-bf16 cpu-native-int8 cpu-native-int8-bf16 cpu-native-fp32 cpu-openvino-bf16 \
+           cpu-openvino-int8 cpu-onnxruntime-fp32)
 REAL    := $(MODEL)/$(weights_name)/seqreal/bs32
 leaves  := $(sort $(ONE) $(ROWS) $(KIT_ROWS) $(SCORING) $(BENCHED:%=$(dir $(ONE))%) $(BENCHED:%=$(REAL)/%))
 up      = $(sort $(patsubst %/,%,$(foreach p,$1,$(dir $p))))

@@ -42,7 +42,7 @@ BAND = (0.92, 1.09)  # of the recorded figure: what the same machine gave in ano
 IDLE = (0.96, 1.04)  # of the recorded share of the processors at work
 LOST = 0.85  # a loss that is never called the same
 ROUNDS = 6
-NARROW = ("bf16", "int8")
+NARROW = ("bf16", "int8", "int8-bf16")
 LIBRARIES, KEPT_LOGITS = "build/lib/", "reference.npy"
 LACKING = re.compile(r"this CPU (or its kernel )?has no |gcc cannot compile here")  # as tools/cpu and cpu.py say it
 HOME = Path("build/verify")
@@ -63,7 +63,7 @@ def artefacts(record: dict, here: bool) -> dict[str, str]:
         computed = name == KEPT_LOGITS or target.startswith(leaf) and not name.startswith("model.")
         if not ran or target.startswith(LIBRARIES) or any("measured" in words for words in ran) or computed > here:
             continue
-        made[today(target)] = chain[target]["sha256"]
+        made[today(target.replace(leaf, f"build/{records_of.leaf_of(record | records_of.today(record))}/"))] = chain[target]["sha256"]
     return made
 
 
@@ -204,7 +204,7 @@ def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
     if gone := parameters.gone(old):
         words = f"this version has no {' and no '.join(gone)}"
         return {**cell, "verdict": "older", "bytes": "-", "result": words, "published": "-"}
-    made = tree / "build" / records_of.leaf_of(old, records_of.engine_today(old)) / f"{kind}.json"
+    made = tree / "build" / records_of.leaf_of(old | records_of.today(old)) / f"{kind}.json"
     here = old["machine"]["cpu"] == cpu.machine()["cpu"]
     for count in range(1, ROUNDS + 1):
         rounds = [f"ROUNDS={count}"] if kind == "perf" else []

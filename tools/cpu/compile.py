@@ -40,7 +40,7 @@ def parse():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--onnx", required=True, type=Path, help="the modified graph")
     p.add_argument("--engine", required=True, choices=list(engines.ENGINES))
-    p.add_argument("--precision", required=True, choices=["fp32", "bf16", "int8"])
+    p.add_argument("--precision", required=True, choices=["fp32", "bf16", "int8", "int8-bf16"])
     p.add_argument("--reference", type=Path, help="the export to compare with (--onnx if not given)")
     p.add_argument("--input", required=True, type=Path, help="folder of preprocess.py: the sentences of the gate")
     p.add_argument("--calibration", type=Path, help="int8: training sentences, TSV")
@@ -217,15 +217,15 @@ def convert_int8(job: Job, layers: int, arrays: dict) -> None:
     from tools.graph import gate
 
     for count in range(layers):
-        precisions = ["int8"] * (layers - count) + [WIDER[job.engine]] * count
+        precisions = [job.precision] * (layers - count) + [WIDER[job.engine]] * count
         convert(job, precisions, arrays)
         reference, made = logits(job, arrays)
-        verdict = gate.judge(reference, made, "int8", seeded=job.seeded)
+        verdict = gate.judge(reference, made, job.precision, seeded=job.seeded)
         print(f"layers {' '.join(precisions)}: {verdict.line}, of the calibration")
         if verdict.ok:
             return
     raise cli.UserError(
-        f"{job.save_path}: not one of the {layers} layers keeps its classes in int8; use PRECISION={WIDER[job.engine]}"
+        f"{job.save_path}: not one of the {layers} layers keeps its classes in {job.precision}; use PRECISION={WIDER[job.engine]}"
     )
 
 
@@ -278,16 +278,16 @@ def read_labels(path: Path) -> list[list]:
 
 def main():
     args = parse()
-    if args.precision == "int8" and not (args.calibration and args.checkpoint):
+    if args.precision.startswith("int8") and not (args.calibration and args.checkpoint):
         raise cli.UserError(
-            "--precision int8 needs --calibration and --checkpoint: give TRAIN=, the task's own train.tsv"
+            f"--precision {args.precision} needs --calibration and --checkpoint: give TRAIN=, the task's own train.tsv"
         )
     task = tasks.known(args.task or tasks.DEFAULT)
     reference = args.reference or args.onnx
     job = Job(args.onnx, reference, args.engine, args.precision, args.save_path, task.pair, args.seeded, task.several)
     layers = layers_of(job.onnx)
     try:
-        if job.precision == "int8":
+        if job.precision.startswith("int8"):
             convert_int8(job, layers, sentences(args.calibration, args.checkpoint, shapes_of(job.onnx), task))
         else:
             convert(job, [job.precision] * layers)

@@ -30,15 +30,15 @@ TELLING = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf1
 BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # any of them multiplies bf16
 VNNI = {"avx_vnni", "avx512_vnni", "asimddp", "i8mm"}  # any of them multiplies int8 and sums in 32 bits
 # Our engine's families of units, in engine.c's order, and what each needs for a precision: the first one that has it all
-# computes.
+# computes. int8 has the same bits everywhere (docs/bits.md); int8-bf16 keeps bf16 activations between its products.
 AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 FAMILIES = {
-    "amx": {"bf16": AVX512 | {"avx512_bf16", "amx_bf16"}, "int8": AVX512 | {"avx512_bf16", "amx_bf16", "amx_int8"}},
-    "avx512_bf16": {"bf16": AVX512 | {"avx512_bf16"}, "int8": AVX512 | {"avx512_bf16", "avx512_vnni"}},
+    "amx": {"bf16": AVX512 | {"avx512_bf16", "amx_bf16"}, "int8-bf16": AVX512 | {"avx512_bf16", "amx_bf16", "amx_int8"}},
+    "avx512_bf16": {"bf16": AVX512 | {"avx512_bf16"}, "int8-bf16": AVX512 | {"avx512_bf16", "avx512_vnni"}},
     "avx512": {"int8": AVX512 | {"avx512_vnni"}, "fp32": AVX512},
     "avx2_vnni": {"int8": {"avx2", "fma", "avx_vnni"}},
     "avx2": {"int8": {"avx2", "fma"}, "fp32": {"avx2", "fma"}},
-    "neon_bf16": {"bf16": {"bf16"}, "int8": {"bf16", "i8mm"}},
+    "neon_bf16": {"bf16": {"bf16"}, "int8-bf16": {"bf16", "i8mm"}},
     "neon": {"int8": {"asimd"}, "fp32": {"asimd"}},
 }
 ANY = (frozenset(),)  # every CPU will do
@@ -68,15 +68,17 @@ ENGINES = {
     "trtexec": Engine("gpu", "model.plan", {"fp16": ANY, "fp32": ANY}),
     "onnxruntime": Engine("cpu", "model.onnx", {"fp32": ANY, "fp16-sim": ANY}),
     "openvino": Engine("cpu", "model.ir", {"bf16": one_of(BF16), "int8": one_of(VNNI), "fp32": ANY}),
-    "native": Engine("cpu", "model.native", {p: of_native(p) for p in ("bf16", "int8", "fp32")}),
+    "native": Engine("cpu", "model.native", {p: of_native(p) for p in ("bf16", "int8", "int8-bf16", "fp32")}),
 }
 ATC_MODES = {"fp16": "force_fp16", "mix": "allow_mix_precision"}  # atc's --precision_mode
 REHEARSALS = ("fp16-sim",)  # what another chip would compute; no table has them unless asked
 # Units with which our engine is the fastest that keeps the gates (MiniLM, real sentences; int8 with AVX-VNNI: 1.3 x
 # OpenVINO, which has no int8 where AVX2 comes without VNNI).
-FASTER = {"bf16": {"amx_bf16", "avx512_bf16"}, "int8": {"avx2"}}
+FASTER = {"bf16": {"amx_bf16", "avx512_bf16"}, "int8": {"avx2"},
+          "int8-bf16": {"avx512_bf16", "amx_int8"}}  # fmt: skip
 # `make score`: the engines by speed.
-BY_SPEED = (("native", "int8"), ("openvino", "int8"), ("native", "bf16"), ("openvino", "bf16"), ("onnxruntime", "fp32"))
+BY_SPEED = (("native", "int8-bf16"), ("native", "int8"), ("openvino", "int8"), ("native", "bf16"), ("openvino", "bf16"),
+            ("onnxruntime", "fp32"))  # fmt: skip
 
 
 def engines_of(chip: str) -> list[str]:
@@ -130,7 +132,7 @@ def engine_for(chip: str, precision: str, flags: set[str], packed: bool = False)
 
 def for_score(task: str, flags: set[str]) -> tuple[str, str]:
     """(engine, precision) that scores the fastest on a CPU of these flags. int8 of another task than SST-2 needs TRAIN=."""
-    rows = [row for row in BY_SPEED if task == "sst2" or row[1] != "int8"]
+    rows = [row for row in BY_SPEED if task == "sst2" or not row[1].startswith("int8")]
     runs = lambda engine, precision: (
         fastest(precision, flags) if engine == "native" else units(engine, precision, flags) is not None
     )

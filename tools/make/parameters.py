@@ -147,7 +147,7 @@ ROWS = (
               place=Place("leaf", "{}", always=True)),
     Parameter("ENGINE", "", engine, RUN, "on cpu onnxruntime openvino native, on Ascend atc, on T4 trtexec",
               place=Place("leaf", "-{}", always=True)),
-    Parameter("PRECISION", "", precision, RUN, "on cpu fp32 bf16 int8 fp16-sim, on Ascend fp16 mix, on T4 fp16 fp32",
+    Parameter("PRECISION", "", precision, RUN, "on cpu fp32 bf16 int8 int8-bf16 fp16-sim, on Ascend fp16 mix, on T4 fp16 fp32",
               place=Place("leaf", "-{}", always=True)),
     Parameter("ISA", "", step, RUN, "use no newer units of the CPU than these (oneDNN's names, such as AVX2)",
               place=Place("leaf", ".{}"), dev=True),

@@ -29,13 +29,13 @@ DARK = {INK: "#e6edf3", GREY: "#9198a1", PAPER: "#0d1117", GRID: "#30363d", "#00
         "#007a57": "#2fc79a", "#a0527f": "#e59bc6", "#8a5a00": "#e0b040", "#5b3fb8": "#a893ff"}  # fmt: skip
 BLUE, ORANGE, GREEN, PINK, BROWN, VIOLET = list(DARK)[4:]
 COLOURS = {"onnxruntime fp32": BLUE, "openvino bf16": ORANGE, "openvino int8": PINK, "native bf16": GREEN,
-           "native int8": VIOLET, "native fp32": BROWN}  # fmt: skip
+           "native int8": VIOLET, "native int8-bf16": VIOLET, "native fp32": BROWN}  # fmt: skip
 WIDE, LINE, NEAR = 4.17, 0.16, 12  # inches of a picture; of a line of text; points between the middles of two labels
 
 
 def engine(record: dict) -> str:
     """Engine and precision, which have a colour."""
-    return f"{records_of.engine_today(record)} {record['precision']}"
+    return "{engine} {precision}".format(**records_of.today(record))
 
 
 def machine(record: dict) -> str:

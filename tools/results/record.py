@@ -357,9 +357,9 @@ def perf(leaf: Path) -> dict:
     return record | {"missing": unsaid(record)}
 
 
-def leaf_of(record: dict, engine: str = "") -> str:
+def leaf_of(record: dict) -> str:
     """The folder of a record's configuration below build/."""
-    return table.folder(record | ({"engine": engine} if engine else {}))
+    return table.folder(record)
 
 
 def broken(links: dict) -> str | None:
@@ -413,14 +413,18 @@ def differing(one: dict, other: dict, leave=("machine",)) -> str | None:
     return None
 
 
-def engine_today(record: dict) -> str:
-    """ENGINE= of a record, by its name of today: `native` was `packed` until November 2026."""
-    return {"packed": "native"}.get(record["engine"], record["engine"])
+def today(record: dict) -> dict:
+    """{engine, precision} of a record by their names of today. Until November 2026 `native` was `packed`, and int8-bf16 was
+    int8 on a CPU with bf16 units."""
+    engine, precision = {"packed": "native"}.get(record["engine"], record["engine"]), record["precision"]
+    family = (record.get("engine_info") or {}).get("family") or ""
+    narrow = precision == "int8" and (record["engine"] == "packed" or family.endswith("_bf16") or family == "amx")
+    return {"engine": engine, "precision": "int8-bf16" if narrow else precision}
 
 
 def make_words(record: dict) -> list[str]:
     """make's parameters for the configuration of a record."""
-    own = table.of_record(record) | {"ENGINE": engine_today(record)}
+    own = table.of_record(record | today(record))
     if own["WEIGHTS"] not in ("default", "seeded"):
         own["WEIGHTS"] = record.get("source") or own["WEIGHTS"]
     if record.get("devices", 1) > 1:

@@ -62,7 +62,7 @@ def row(record: dict) -> dict:
     cells |= {"figure": "imported" if record.get("imported") else "measured"}
     for name in (name for name in parameters.OPTIONAL if record.get(name)):
         cells["precision"] += f" {name.upper()}={record[name]}"
-    if record["seq"] == "real" and records_of.engine_today(record) == "native":
+    if record["seq"] == "real" and records_of.today(record)["engine"] == "native":
         cells["bs"] = None  # it takes the sentences in requests of its own size
     if record["standin"]:
         return cells | {"figure": "none", "samples_per_s": None, "timed": None, "reason": records_of.DEMONSTRATION}

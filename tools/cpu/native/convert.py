@@ -20,6 +20,8 @@ from tools.make import cli
 
 # ---- reading the ONNX graph -------------------------------------------------------------------------------------
 
+NAMES = (*PRECISIONS, "int8-bf16")  # of PRECISION=
+
 
 def norm_of(norm, hidden):
     """(gamma, beta), float32 [hidden] each, of a LayerNorm whose ones and zeros may have been simplified away."""
@@ -187,18 +189,20 @@ def write(net, arch, source, path):
 def convert(onnx_path, out_path, precision, bf16_layers=(), types=False):
     """Convert an ONNX BERT classifier (float32) to `out_path`; returns a report as a dict.
 
-    precision: "bf16", "int8" or "fp32". int8 needs no calibration: weights have a scale per output channel, activations one
+    precision: one of NAMES; int8-bf16 keeps bf16 activations between its products. int8 needs no calibration: weights have a scale per output channel, activations one
     per token, found as they pass. bf16_layers: numbers of layers that stay bf16 all the same. types: the
     file knows all token types, for pairs of texts, not type 0 alone.
     Raises cli.UserError when the graph is not a BERT classifier or a layer does not exist.
     """
-    if precision not in PRECISIONS:
-        raise cli.UserError(f"--precision {precision}: the native engine knows {', '.join(PRECISIONS)}")
+    if precision not in NAMES:
+        raise cli.UserError(f"--precision {precision}: the native engine knows {', '.join(NAMES)}")
     net = read(onnx_path)
     layers = range(len(net["layers"]))
     if wrong := set(bf16_layers) - set(layers):
         raise cli.UserError(f"--bf16_layers: no layer {min(wrong)}; {onnx_path} has layers 0 to {layers[-1]}")
-    arch = architecture(net, ["bf16" if i in bf16_layers else precision for i in layers], types)
+    number = precision.removesuffix("-bf16")
+    arch = architecture(net, ["bf16" if i in bf16_layers else number for i in layers], types)
+    arch |= {"activations": "fp32"} if precision == "int8" else {}
     check_arch(arch, onnx_path)
     write(net, arch, onnx_path, out_path)
     return {"precision": precision, "precisions": arch["precisions"], "bytes": Path(out_path).stat().st_size}
@@ -207,7 +211,7 @@ def convert(onnx_path, out_path, precision, bf16_layers=(), types=False):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--onnx", required=True, help="exported model, float32")
-    parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
+    parser.add_argument("--precision", choices=NAMES, default="bf16")
     parser.add_argument("--bf16_layers", type=int, nargs="*", default=[], help="layers that int8 leaves in bf16")
     parser.add_argument("--save_path", required=True, help="where to write model.native")
     args = parser.parse_args()

@@ -6,7 +6,7 @@
 
 The engine itself is engine.c, and one small C file for each family of processor units (make builds build/lib/native.so
 of them). tools/make/chips.py says which units each needs; `Model.cpu_supports` names the one that runs a precision here, or what to
-use instead. fp32's logits are the same bits on all of them, and int8's where activations stay fp32 (docs/bits.md).
+use instead. fp32's logits are the same bits on all of them, and so are int8's (docs/bits.md).
 
 A model.native file is, in this order:
     8 bytes   magic "bert2om1"
@@ -44,6 +44,13 @@ LIMITS = {  # what a header may say: larger values are not BERT classifiers, and
 }  # fmt: skip
 
 LARGEST = 1 << 32  # bytes of weights: BERT-large has a sixth of it
+
+
+def precision_of(arch):
+    """PRECISION= of a file. Beside int8 layers activations are fp32 where the header says so, else bf16."""
+    if "int8" not in arch["precisions"]:
+        return widest(arch)
+    return "int8" if arch.get("activations") == "fp32" else "int8-bf16"
 
 
 def up(x, to):
@@ -142,6 +149,8 @@ def check_arch(arch, where):
             if not bad and value not in known:
                 bad = key
         precisions = arch["precisions"]
+        if not bad and arch.get("activations", "fp32") != "fp32":
+            bad = "activations"
         if not bad and (len(precisions) != arch["layers"] or not set(precisions) <= set(PRECISIONS)):
             bad = "precisions"
         if not bad and "fp32" in precisions and len(set(precisions)) > 1:
@@ -239,7 +248,7 @@ class Model:
             if found != start + size:
                 raise cli.UserError(f"{path}: {found} bytes where the header promises {start + size}; make it again")
             self.library = load_library(library)
-            self.precision = "int8" if "int8" in self.arch["precisions"] else widest(self.arch)
+            self.precision = precision_of(self.arch)
             ok, self.family = self.cpu_supports(self.precision, library)
             if not ok:
                 raise cli.UserError(f"{path}: {self.family}")
