@@ -22,6 +22,7 @@ NEEDS = {  # what a precision cannot do without
     ("openvino", "int8"): chips.VNNI,
     ("native", "bf16"): {"amx_bf16", "avx512_bf16"},
     ("native", "int8"): {"avx2"},
+    ("native", "int8-bf16"): {"amx_int8", "avx512_bf16"},
     ("native", "fp32"): {"avx2"},
 }
 
@@ -79,7 +80,7 @@ def test_a_hidden_size_that_is_no_multiple_of_16(tmp_path, precision, most):
 
 CASES = [(*which, "AVX2") for which in NEEDS] + [
     ("openvino", "bf16", "AVX512_CORE_BF16"),
-    ("native", "int8", "AVX512_CORE_BF16"),
+    ("native", "int8-bf16", "AVX512_CORE_BF16"),
     ("native", "int8", "AVX512_CORE_VNNI"),
     ("native", "fp32", "AVX512_CORE"),
     ("native", "int8", "AVX2_VNNI"),
@@ -95,7 +96,7 @@ def test_runs_within_its_gate_or_says_that_it_cannot(box, library, tmp_path, mon
     made = tmp_path / {"native": "model.native", "openvino": "model.ir", "onnxruntime": "model.onnx"}[engine]
     words = ["--onnx", box / "m.onnx", "--reference", box / "free.onnx", "--engine", engine, "--precision", precision]
     words += ["--input", box / "input", "--save_path", made]
-    words += ["--calibration", box / "train.tsv", "--checkpoint", box / "checkpoint"] * (precision == "int8")
+    words += ["--calibration", box / "train.tsv", "--checkpoint", box / "checkpoint"] * precision.startswith("int8")
     done = tool("cpu.compile", words, most)
     if needs and not needs & here:
         assert done.returncode == 1 and done.stderr.count("\n") == 1 and not made.exists(), done.stderr

@@ -138,7 +138,7 @@ def model(path, folder, library, precision="fp32", **options):
     return native.Model(folder / "model.native", library=library, **options)
 
 
-NEAR = {"bf16": 0.02, "int8": 0.06, "fp32": 1e-5}
+NEAR = {"bf16": 0.02, "int8": 0.06, "int8-bf16": 0.06, "fp32": 1e-5}
 
 
 def test_same_answers_as_onnxruntime_and_the_defined_bits(onnx_path, tmp_path, library, defined, any_units):
@@ -542,7 +542,7 @@ def test_a_table_of_sixteen_types_is_no_table_of_positions(tmp_path):
 
 def test_a_cpu_without_the_units_is_told_what_else_to_use(monkeypatch, small, library):
     monkeypatch.setenv(cpu.MAX_ISA, "SSE41")
-    for precision in native.PRECISIONS:
+    for precision in converter.NAMES:
         ok, why = native.Model.cpu_supports(precision, library)
         assert not ok and "ENGINE=openvino" in why and "\n" not in why
     with pytest.raises(cli.UserError, match="SSE41 leaves no unit for fp32 that the native engine knows; use ENGINE="):
@@ -552,8 +552,8 @@ def test_a_cpu_without_the_units_is_told_what_else_to_use(monkeypatch, small, li
 def test_the_newest_units_that_are_left_compute(monkeypatch, library):
     every = set().union(*(units for needs in native.FAMILIES.values() for units in needs.values()))
     monkeypatch.setattr(native.cpu, "cpu_flags", lambda: every - {"amx_bf16", "amx_int8"})
-    found = {p: native.Model.cpu_supports(p, library)[1] for p in native.PRECISIONS}
-    assert found == {"bf16": "avx512_bf16", "int8": "avx512_bf16", "fp32": "avx512"}
+    found = {p: native.Model.cpu_supports(p, library)[1] for p in converter.NAMES}
+    assert found == {"bf16": "avx512_bf16", "int8-bf16": "avx512_bf16", "int8": "avx512", "fp32": "avx512"}
     monkeypatch.setattr(native.cpu, "cpu_flags", lambda: {*native.AVX512, "avx512_vnni"})
     assert [native.Model.cpu_supports(p, library) for p in ("int8", "fp32")] == [(True, "avx512")] * 2
     assert not native.Model.cpu_supports("bf16", library)[0]

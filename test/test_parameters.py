@@ -94,7 +94,7 @@ def test_every_record_says_its_configuration_by_the_table():
         if not parameters.gone(r):
             values = dict(word.split("=", 1) for word in record.make_words(r))
             assert parameters.agrees(
-                r, [f"{name}={values[name]}" for name in ("MODEL", "SEQ", "PACK", "BS", "PRECISION")]
+                r | record.today(r), [f"{name}={values[name]}" for name in ("MODEL", "SEQ", "PACK", "BS", "PRECISION")]
             )
 
 
@@ -305,8 +305,8 @@ CPUS = [
     (OLD, "openvino", "native", ("native", "int8")),
     (OLD | {"avx_vnni"}, "openvino", "native", ("native", "int8")),
     (chips.AVX512 | OLD | {"avx512_vnni"}, "openvino", "native", ("native", "int8")),
-    (chips.AVX512 | OLD | {"avx512_bf16"}, "native", "native", ("native", "int8")),
-    (chips.AVX512 | OLD | {"avx512_bf16", "amx_bf16", "amx_int8"}, "native", "native", ("native", "int8")),
+    (chips.AVX512 | OLD | {"avx512_bf16", "avx512_vnni"}, "native", "native", ("native", "int8-bf16")),
+    (chips.AVX512 | OLD | {"avx512_bf16", "amx_bf16", "amx_int8"}, "native", "native", ("native", "int8-bf16")),
     (ARM | {"bf16", "i8mm"}, "openvino", "openvino", ("openvino", "int8")),
 ]
 

@@ -850,8 +850,9 @@ def test_score_never_destroys_its_input(built):
 
 def test_score_takes_the_fastest_engine_of_this_cpu(built):
     text = built.make("-n", "MODEL=tiny", "score", "INPUT=a.tsv", "OUT=x/").stdout
-    fastest = re.search(r"--model build/\S+/cpu-(\w+)-(\w+)/model", text).groups()
+    fastest = re.search(r"--model build/\S+/cpu-(\w+)-([\w-]+)/model", text).groups()
     order = [
+        ("native", "int8-bf16"),
         ("native", "int8"),
         ("openvino", "int8"),
         ("native", "bf16"),

@@ -63,7 +63,9 @@ def artefacts(record: dict, here: bool) -> dict[str, str]:
         computed = name == KEPT_LOGITS or target.startswith(leaf) and not name.startswith("model.")
         if not ran or target.startswith(LIBRARIES) or any("measured" in words for words in ran) or computed > here:
             continue
-        made[today(target.replace(leaf, f"build/{records_of.leaf_of(record | records_of.today(record))}/"))] = chain[target]["sha256"]
+        made[today(target.replace(leaf, f"build/{records_of.leaf_of(record | records_of.today(record))}/"))] = chain[
+            target
+        ]["sha256"]
     return made
 
 
@@ -223,7 +225,7 @@ def chosen(paths: list[Path], only: list[str]) -> list[Path]:
     this CPU first."""
     newest, ours = {}, cpu.machine()["cpu"]
     for path, r in records_of.load(paths).items():
-        if parameters.agrees(r, only):
+        if parameters.agrees(r | records_of.today(r), only):
             newest[(r["kind"], r["machine"]["cpu"], *(str(r.get(n)) for n in parameters.FIELDS))] = path
     return [path for (_, machine, *_), path in sorted(newest.items(), key=lambda item: item[0][1] != ours)]
 

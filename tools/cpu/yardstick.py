@@ -47,7 +47,9 @@ class Turns:
         self.work.restype, self.work.argtypes = None, [ctypes.c_int, ctypes.c_double, ctypes.c_void_p]
         self.pool = ThreadPoolExecutor(threads)
         self.kind = next(
-            kind for kind in (precision.removesuffix("-bf16"), "fp32", "any") if kind in KINDS and self.yardstick(kind, 0.001)[0]
+            kind
+            for kind in (precision.removesuffix("-bf16"), "fp32", "any")
+            if kind in KINDS and self.yardstick(kind, 0.001)[0]
         )
         self.yardstick(self.kind)  # starts the threads
 

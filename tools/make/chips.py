@@ -33,7 +33,10 @@ VNNI = {"avx_vnni", "avx512_vnni", "asimddp", "i8mm"}  # any of them multiplies 
 # computes. int8 has the same bits everywhere (docs/bits.md); int8-bf16 keeps bf16 activations between its products.
 AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 FAMILIES = {
-    "amx": {"bf16": AVX512 | {"avx512_bf16", "amx_bf16"}, "int8-bf16": AVX512 | {"avx512_bf16", "amx_bf16", "amx_int8"}},
+    "amx": {
+        "bf16": AVX512 | {"avx512_bf16", "amx_bf16"},
+        "int8-bf16": AVX512 | {"avx512_bf16", "amx_bf16", "amx_int8"},
+    },
     "avx512_bf16": {"bf16": AVX512 | {"avx512_bf16"}, "int8-bf16": AVX512 | {"avx512_bf16", "avx512_vnni"}},
     "avx512": {"int8": AVX512 | {"avx512_vnni"}, "fp32": AVX512},
     "avx2_vnni": {"int8": {"avx2", "fma", "avx_vnni"}},
