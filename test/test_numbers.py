@@ -1,5 +1,6 @@
 """audit, compare, verify, reproduce and the fp16 rehearsal: each planted fault is found and named."""
 
+import hashlib
 import json
 import os
 import re
@@ -501,6 +502,29 @@ def test_verdict_on_classes_of_another_cpu(unspoilt, precision, cpu_name, verdic
     old["chain"][target] = {"sha256": "0" * 64, "inputs": {}, "commands": [["x"]]}
     line = verify.judge(old, new, [])
     assert line["verdict"] == verdict and ("first other" in line["bytes"]) == (cpu_name is None), line
+
+
+@pytest.mark.parametrize(("was", "now", "verdict", "words"), [
+    ("1", "1", "holds", "792/872, as recorded, bit for bit"), ("1", "2", "FAILED", "as recorded; logits of other bits"),
+    ("1", None, "holds", "as recorded; not its bits: here int8 has activations in bf16"),
+    (None, "1", "holds", "792/872, as recorded")])  # fmt: skip
+def test_the_bits_of_logits_are_judged_on_any_cpu(unspoilt, was, now, verdict, words):
+    old = records(unspoilt)[0]
+    new = json.loads(json.dumps(old))
+    new["machine"]["cpu"] = "another"
+    for r, digit in ((old, was), (new, now)):
+        r.update({"logits_sha256": digit * 64} if digit else {})
+    line = verify.judge(old, new, [])
+    assert line["verdict"] == verdict and line["result"].endswith(words) or words in line["result"] and now is None, line
+
+
+@pytest.mark.parametrize(("config", "family", "exact"), [("native-fp32", "avx512", True), ("native-int8", "avx2", True),
+    ("native-int8", "amx", False), ("native-bf16", "avx512_bf16", False), ("openvino-int8", None, False)])  # fmt: skip
+def test_a_record_has_the_hash_of_its_logits_where_their_bits_are_defined(unspoilt, config, family, exact):
+    engine, precision = config.split("-")
+    bits = record.bits(Path(LEAF), {"engine": engine, "precision": precision}, {"family": family})
+    logits = [np.float32([1 - int(c), int(c)]).tobytes() for c in record.read(kept("accuracy"))["predictions"]]
+    assert bits == ({"logits_sha256": hashlib.sha256(b"".join(logits)).hexdigest()} if exact else {})
 
 
 def test_old_names_and_compiled_c_are_no_difference(unspoilt):

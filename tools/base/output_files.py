@@ -91,15 +91,16 @@ def numbers_of(wanted: list, task, count: int, where) -> list:
     return [int(w) for w in wanted]
 
 
-def scored(output_path: Path, label_path: Path, task, count: int):
-    """(logits float32 [n, count], a list of n labels) in the data's order; UserError where outputs, labels and order disagree.
+def scored(output_path: Path, label_path: Path):
+    """(logits float32 [n, labels], a list of n labels) in the data's order; UserError where outputs, labels and order disagree.
 
     labels.json is {"<file>": "<label>"}, or {"<file>": ["<label>", ...]} for whole batches and packed rows; rows.json
     beside it then gives each file's rows of the text file.
     """
     if not output_path.is_dir():
         raise cli.UserError(f"{output_path}: no such folder; run the inference first")
-    labels = cli.read_json(label_path)
+    _, task, names = tasks.read(label_path.parent)
+    labels, count = cli.read_json(label_path), len(names)
     order_path = label_path.with_name("rows.json")
     whole = any(isinstance(v, list) for v in labels.values())
     order = cli.read_json(order_path) if whole else {stem: [i] for i, stem in enumerate(labels)}
@@ -136,7 +137,7 @@ def score(output_path: Path, label_path: Path, threshold: float = tasks.THRESHOL
     right.
     """
     name, task, names = tasks.read(label_path.parent)
-    logits, truth = scored(output_path, label_path, task, len(names))
+    logits, truth = scored(output_path, label_path)
     made = several(logits, threshold) if task.several else (logits[:, 0] if task.score else chosen(logits)).tolist()
     correct = None if task.score else sum(p == t for p, t in zip(made, truth, strict=True))
     if not (label_path.parent / tasks.FILE).is_file():

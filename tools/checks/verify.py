@@ -96,16 +96,21 @@ def told(record: dict) -> str:
 
 
 def accuracy_verdict(old: dict, new: dict) -> tuple[str, str]:
-    """Compare two accuracy records' predictions: (verdict, words). On another CPU, less than fp32 may round to others."""
+    """Compare two accuracy records: (verdict, words). By the bits of their logits, where both say them, whatever the CPU;
+    else by predictions, which on another CPU may be others in less than fp32."""
     flips = compare.flips(old, new)
-    if not flips and told(old) == told(new):
-        return "holds", f"{told(new)}, as recorded"
     lines = ", ".join(f"dev.tsv:{i + 2}" for i in flips[:8]) + (" ..." if flips[8:] else "")
-    words = f"{told(new)}, recorded {told(old)}; {len(flips)} flips: {lines}"
+    same = not flips and told(old) == told(new)
+    words = f"{told(new)}, " + ("as recorded" if same else f"recorded {told(old)}; {len(flips)} flips: {lines}")
+    was, now = (r.get("logits_sha256") for r in (old, new))
+    if was and now:
+        return ("holds", f"{words}, bit for bit") if was == now else ("FAILED", f"{words}; logits of other bits")
+    if was:
+        words += "; not its bits: here int8 has activations in bf16, but with ISA=AVX512_CORE_VNNI"
     cpus = [r["machine"]["cpu"] for r in (old, new)]
-    if cpus[0] != cpus[1] and old["precision"] in NARROW:
+    if not same and cpus[0] != cpus[1] and old["precision"] in NARROW:
         return "another CPU", f"recorded on cpu {cpus[0]}, here {cpus[1]}; {words}"
-    return "FAILED", words
+    return ("holds" if same else "FAILED"), words
 
 
 def other_machine(old: dict, new: dict) -> str | None:

@@ -22,7 +22,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tools.base import tasks
-from tools.make import cli, cpu, manifest
+from tools.make import chips, cli, cpu, manifest
 from tools.make import parameters as table
 from tools.results import figures
 from tools.results.store import keep, load, read, text_of  # noqa: F401  (one name for readers: record.load, record.read)
@@ -196,9 +196,21 @@ def accuracy(leaf: Path) -> dict:
         **({"devices": len(summary["per_device"])} if "per_device" in summary else {}),
         **rows_run(score["total"], leaf, record, summary),
         "predictions": score["predictions"],
+        **bits(leaf, record, summary.get("engine") or {}),
         **{key: score[key] for key in ("task", "labels", "truth", "metrics") if key in score},
         **({"rehearsal": rehearsal(leaf)} if (leaf / "ranges.json").is_file() else {}),
     }
+
+
+def bits(leaf: Path, record: dict, engine: dict) -> dict:
+    """logits_sha256, of the logits as little-endian float32 in the order of the inputs, where docs/bits.md defines each bit."""
+    exact = record["precision"] == "fp32" or (record["precision"] == "int8" and engine.get("family") in chips.EXACT)
+    if record["engine"] != "native" or not exact:
+        return {}
+    from tools.base import output_files
+
+    logits = output_files.scored(leaf / "output" / "out", input_of(leaf) / "labels.json")[0]
+    return {"logits_sha256": hashlib.sha256(logits.astype("<f4").tobytes()).hexdigest()}
 
 
 def rehearsal(leaf: Path) -> list[str]:

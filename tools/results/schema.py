@@ -238,6 +238,7 @@ class Accuracy(Record):
     metrics: dict[Name, Metric] = ABSENT
     caveat: Plain | None
     rehearsal: Annotated[list[Text], Field(max_length=1000)] = ABSENT
+    logits_sha256: Hash = ABSENT  # of the native engine, where docs/bits.md defines them
 
     @model_validator(mode="after")
     def answers_of_its_task(self):

@@ -25,6 +25,8 @@ def show(record: dict) -> str:
     lines = [records.DEMONSTRATION] if record["standin"] else []
     if record["kind"] == "accuracy":
         lines += [*answers(record), *record.get("rehearsal", [])]
+        if "logits_sha256" in record:
+            lines.append(f"bits        sha256 of the logits {record['logits_sha256']}, on any processor: docs/bits.md")
     else:
         latency = record["latency_ms"]
         lines += [
