@@ -28,7 +28,7 @@ from statistics import median
 
 from tools.cpu import yardstick
 from tools.make import cli, cpu
-from tools.results import peers, published, store
+from tools.results import peers, store
 
 SECONDS = 1.0  # a contender works at least this long a round
 QUIET = {"HF_HUB_OFFLINE": "1", "CI": "true"}  # nothing is downloaded; OpenVINO and NNCF send no usage statistics
@@ -345,7 +345,7 @@ def main():
         return
     if args.command == "plot":
         with cli.whole_file(args.save_path) as f:
-            peers.draw(records, published.read(), f, args.save_path.suffix.lstrip("."))
+            peers.draw(records, f)
     else:
         text = peers.page(records)
         if not args.save_path:

@@ -71,7 +71,7 @@ COMMANDS = {
     "promote": (["a.json"], "tools.results.record promote o a.json"),
     "table": (["p.json", "x.rows"], "tools.results.table --rows x.rows --save_path o.csv"),
     "compare": (["a.json", "b.json", "data"], "tools.results.compare a.json b.json --save_path o.md"),
-    "published": (["p.json", "models"], "tools.results.plot throughput p.json --save_path o.svg"),
+    "published": (["p.json", "models"], "tools.results.plot p.json --save_path o.svg"),
     "om": (["m.om"], "tools.ascend.om m.om"),
     "om-asked": (["m.om"], "tools.ascend.om m.om --soc_version Ascend310P3 --input_shape input_ids:8,128;attention_mask:8,128"),
 }  # fmt: skip

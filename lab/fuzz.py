@@ -83,15 +83,14 @@ def records(path):
     drawn = json.dumps(value | {"chain": None})
     if drawn not in DRAWN:
         DRAWN.add(drawn)
-        for which in plot.PLOTS:
-            plot.draw(which, [value], PUBLISHED, io.BytesIO(), "svg")
+        plot.draw([value], PUBLISHED, io.BytesIO())
 
 
 def benches(path):
     """A record of a bench, and all that reads one."""
     values = list(record.load([path], ("bench",)).values())
     peers.page(values)
-    peers.draw(values, PUBLISHED, io.BytesIO(), "svg")
+    peers.draw(values, io.BytesIO())
     list(audit.bench_faults(path))
 
 

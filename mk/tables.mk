@@ -36,8 +36,8 @@ $(tables:%=%.csv): %.csv: %.rows $$(row_files) $$(call by,table)
 $(tables:%=%.md): %.md: %.rows %.csv $$(call by,table)
 	$(call from_folders,table)
 
-do.plot = -m tools.results.plot $(basename $*) results/records --save_path {}
-results/throughput.svg: results/%: $(records) $(figures) $$(call by,plot)
+do.plot = -m tools.results.plot results/records --save_path {}
+results/frontier.svg: $(records) $(figures) $$(call by,plot)
 	$(call from_folders,plot)
 bench_pages := $(if $(benches),results/bench.md results/bench.svg)
 do.bench_page = -m lab.bench $(if $(filter .md,$(suffix $@)),show,plot) results/bench --save_path {}
@@ -46,7 +46,7 @@ results/bench.md results/bench.svg: $(benches) $(figures) $$(call by,bench_page)
 do.report = -m tools.results.report results/records $(if $(benches),--bench results/bench) --save_path {}
 build/report.html: $(records) $(figures) $(benches) $$(call by,report)
 	$(call from_folders,report)
-reported := build/report.html results/table.csv results/table.md $(bench_pages) results/throughput.svg
+reported := build/report.html results/table.csv results/table.md $(bench_pages) results/frontier.svg
 
 made   = $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json))
 bench_made = $(wildcard build/$(dir $(ONE))bench.json)

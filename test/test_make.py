@@ -204,7 +204,7 @@ def test_a_tree_without_benches_has_no_page_of_them(built):
         made = built.remade("-B", "report")
     finally:
         (built.path / "away").rename(kept)
-    assert "results/throughput.svg" in made and not {n for n in made if "bench" in n}
+    assert "results/frontier.svg" in made and not {n for n in made if "bench" in n}
 
 
 @pytest.mark.parametrize("path", ["pipe", "/dev/zero"])

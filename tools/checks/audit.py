@@ -7,17 +7,14 @@
 Checked, upstream first: each artefact that a TARGET.prov.json under build/ describes (its bytes, the members of its
 MANIFEST, what it was made from), the outputs against score.json and accuracy.json, the timings against perf.json,
 each committed record against itself, its commit (tools/checks/consistency.py), the MANIFEST of its folder, and outputs
-that are still here; each table, picture and README against its records, but for those that are newer than git's. What nobody can see stands in consistency.py. The
+that are still here; each table, picture and README against its records, but for those that are newer than git's. The
 first break is the one to mend: those below it may follow from it.
-The fix is always the same: delete what is named, and make it again.
 """
 
 import argparse
-import contextlib
 import functools
 import hashlib
 import json
-import subprocess
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -38,30 +35,22 @@ KEPT = (Path("results/records"), Path("results/bench"))
 
 def provenance(build: Path) -> Iterator[tuple[str, dict | str]]:
     """Each target under `build` with its prov.json, after what it was made from; or with what is wrong with that."""
-    known, wrong = {}, {}
+    known = {}
     for target in (str(path).removesuffix(PROV) for path in sorted(described(build))):
         try:
             prov = cli.read_json(f"{target}{PROV}")
-        except (cli.UserError, OSError) as e:
-            wrong[target] = str(e)
-            continue
-        inputs = prov.get("inputs")
-        if isinstance(inputs, dict) and {type(sha) for sha in (*inputs.values(), prov.get("sha256"))} == {str}:
+            if {type(sha) for sha in (*prov["inputs"].values(), prov["sha256"])} != {str}:
+                raise ValueError
             known[target] = prov
-        else:
-            wrong[target] = f"{target}{PROV}: says no inputs or no sha256; delete {target} and make it again"
-    yield from wrong.items()
+        except (cli.UserError, OSError) as e:
+            yield target, str(e)
+        except (AttributeError, KeyError, ValueError):
+            yield target, f"{target}{PROV}: says no inputs or no sha256; delete {target} and make it again"
     try:
-        order = list(
-            TopologicalSorter({target: sorted(prov["inputs"]) for target, prov in known.items()}).static_order()
-        )
+        order = [*TopologicalSorter({target: sorted(prov["inputs"]) for target, prov in known.items()}).static_order()]
     except CycleError as e:
-        circle = set(e.args[1])
-        yield (
-            min(circle),
-            f"{min(circle)}: made from itself, by way of {len(circle) - 1} others, as their prov.json say",
-        )
-        order = [target for target in known if target not in circle]
+        yield e.args[1][0], f"{e.args[1][0]}: made from itself, by way of {len(set(e.args[1])) - 1} others"
+        order = [target for target in known if target not in e.args[1]]
     yield from ((target, known[target]) for target in order if target in known)
 
 
@@ -115,8 +104,10 @@ def only(record: dict, names) -> dict:
 
 
 def record_faults(path: Path) -> Iterator[str]:
-    """Why a committed record contradicts itself, the labels, or the outputs where they are still here."""
+    """Why a committed record contradicts its name, itself, the labels, or the outputs where they are still here."""
     r = record.read(path)
+    if path.name != (named := record.name_of(r)):
+        yield f"{path}: its own fields (when, where, which parameters) would call it {named}"
     yield from (f"{path}: {why}" for why in consistency.faults(r))
     if r["kind"] == "throughput":
         return
@@ -130,16 +121,10 @@ def record_faults(path: Path) -> Iterator[str]:
     text = json.dumps(only(r, SCORE), indent=1) + "\n"
     if scored and hashlib.sha256(text.encode()).hexdigest() != r["chain"][scored]["sha256"]:
         yield f"{path}: its predictions are not those whose hash its chain holds as {scored}"
-    outputs = next((Path(t) for t in r["chain"] if t.endswith("/output/MANIFEST")), None)
-    stored = outputs and outputs.is_file() and cli.sha256(outputs) == r["chain"][str(outputs)]["sha256"]
-    if stored and (apart := record.differing(only(r, SCORE), rescored(outputs.parents[1]))):
-        yield f"{path}: not what the stored outputs give: {apart}"
-
-
-def name_faults(path: Path) -> Iterator[str]:
-    """Why a committed record is called otherwise than by its own fields."""
-    if path.name != (named := record.name_of(record.read(path))):
-        yield f"{path}: its own fields (when, where, which parameters) would call it {named}"
+    for name, sha in ((t, link["sha256"]) for t, link in r["chain"].items() if t.endswith("/output/MANIFEST")):
+        stored = Path(name).is_file() and cli.sha256(name) == sha
+        if stored and (apart := record.differing(only(r, SCORE), rescored(Path(name).parents[1]))):
+            yield f"{path}: not what the stored outputs give: {apart}"
 
 
 def kept_faults(folder: Path) -> Iterator[str]:
@@ -171,8 +156,7 @@ def table_faults(path: Path, rows: list[str]) -> Iterator[str]:
 
 def bench_faults(path: Path) -> Iterator[str]:
     """Why a record of a bench is none, or contradicts itself."""
-    r = record.read(path, kinds=("bench",))
-    for line in r["contenders"]:
+    for line in record.read(path, kinds=("bench",))["contenders"]:
         if line["rounds"] and not near(median(line["rounds"]), line["samples_per_second"]):
             yield f"{path}: {line['name']}, {line['shape']}: samples_per_second is not the median of its rounds"
 
@@ -196,10 +180,7 @@ def tables() -> Iterator[tuple[Path, list[str]]]:
 
 def uncommitted() -> list[str]:
     """The records and benches that git does not hold yet; none where nobody can tell."""
-    words = ["git", "ls-files", "-o", "--exclude-standard", *(f"{folder}/*.json" for folder in KEPT)]
-    with contextlib.suppress(OSError):
-        return subprocess.run(words, capture_output=True, text=True, check=False).stdout.splitlines()
-    return []
+    return cli.git("ls-files", "-o", "--exclude-standard", *(f"{folder}/*.json" for folder in KEPT)).stdout.splitlines()
 
 
 def broken(check, *about) -> Iterator[str]:
@@ -218,20 +199,17 @@ def faults(counts: dict) -> Iterator[str]:
 
     described = dict(provenance(Path("build")))
     known = {target: prov for target, prov in described.items() if isinstance(prov, dict)}
-    counts["artefacts"] = len(described)
     yield from (fault for fault in described.values() if isinstance(fault, str))
     sha256 = functools.cache(cli.sha256)  # most files are the input of several others
     for target, prov in tqdm(known.items(), "audit", unit="artefact", leave=False, disable=None):
         yield from broken(artefact_faults, target, prov, known, sha256)
     made = [Path(t) for t in known if Path(t).name in ("accuracy.json", "perf.json")]
-    kept = sorted(Path("results/records").glob("*.json"))
-    counts["records"] = len(made) + len(kept)
-    benches = sorted(Path("results/bench").glob("*.json"))
-    checks = {leaf_faults: made, kept_faults: KEPT, record_faults: kept, name_faults: kept, bench_faults: benches}
-    for check, path in ((check, path) for check, paths in checks.items() for path in paths):
-        yield from broken(check, path)
+    kept, benches = (sorted(folder.glob("*.json")) for folder in KEPT)
     shown = list(tables())
-    counts["tables"] = len(shown)
+    counts |= {"artefacts": len(described), "records": len(made) + len(kept), "tables": len(shown)}
+    for check, paths in {leaf_faults: made, kept_faults: KEPT, record_faults: kept, bench_faults: benches}.items():
+        for path in paths:
+            yield from broken(check, path)
     stale = [fault for path, rows in shown for fault in broken(table_faults, path, rows)] + [*broken(page_faults)]
     if stale and (new := uncommitted()):
         print(f"tables, pictures and READMEs are older than {len(new)} records that git does not hold yet: make report")
@@ -242,13 +220,12 @@ def faults(counts: dict) -> Iterator[str]:
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     counts: dict[str, int] = {}
-    broken_links = list(dict.fromkeys(faults(counts)))
-    if not broken_links:
+    first, *others = [*dict.fromkeys(faults(counts)), None]
+    if not first:
         return print("audit: every link holds: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
-    first, *others = broken_links
-    for fault in others:
+    for fault in others[:-1]:
         print(f"also broken: {fault}")
-    more = f" (and {len(others)} more, named above)" * bool(others)
+    more = f" (and {len(others) - 1} more, named above)" * (len(others) > 1)
     raise cli.UserError(f"the chain breaks at {first}{more}; delete what is wrong and make it again")
 
 

@@ -1,15 +1,14 @@
-"""The claims of data/claims.toml: show them, check them, keep docs/checks.md's table of them.
+"""The claims of data/claims.toml: show them, or check them.
 
     python -m tools.checks.claims [--claim fp32] [--make VENV=.venv]      (or: make claims [CLAIM=fp32])
 
     $ make accuracy
     ...
     fp32       holds    791 (= 791)                              MiniLM in fp32 gets 791 of the 872 validation sentences right
-    claims: 1 holds, 0 differ, 0 cannot run here
+    claims: 1 hold, 0 differ, 0 cannot run here
 
 A claim holds, differs, or cannot run here: the processor lacks a unit that it needs. --claim takes an id, `short` (those
 that the default model shows in minutes) or `all`. Seconds and MB are those of results/costs.csv (lab/costs.py).
---write puts the table between `<!-- claims -->` and `<!-- /claims -->` of docs/checks.md; --check fails where it differs.
 """
 
 import argparse
@@ -20,13 +19,13 @@ import os
 import re
 import subprocess
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 from tools.make import chips, cli, cpu
 
 CLAIMS, COSTS = Path("data/claims.toml"), Path("results/costs.csv")
 UNITS = {"bf16": chips.BF16, "int8": chips.VNNI}
-PAGE = Path("docs/checks.md")  # which has the table of claims
 FIELDS = {"id", "says", "make", "reads", "holds", "needs", "short"}
 OF_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
 HOLDS = {"=": operator.eq, ">=": operator.ge, "<=": operator.le}
@@ -43,31 +42,21 @@ def read(path: Path = CLAIMS) -> list[dict]:
     return claims
 
 
-def key_of(path: str, key: str) -> float:
-    """A number of a JSON file."""
-    return cli.read_json(path)[key]
-
-
-def flips(one: str, other: str) -> int:
-    """How many sentences two accuracy records give another class."""
-    a, b = (cli.read_json(path)["predictions"] for path in (one, other))
-    return sum(x != y for x, y in zip(a, b, strict=True))
-
-
 def value(reads: dict):
-    """What a claim's makes have left, read as its `reads` says."""
+    """What a claim's makes have left, read as its `reads` says; 0 where make's own verdict is all."""
+    of = lambda path, key: cli.read_json(path)[key]
     match reads:
         case {"key": key, "file": path}:
-            return key_of(path, key)
+            return of(path, key)
         case {"key": key, "ratio": [one, other]}:
-            return round(key_of(one, key) / key_of(other, key), 2)
+            return round(of(one, key) / of(other, key), 2)
         case {"flips": [one, other]}:
-            return flips(one, other)
+            return sum(a != b for a, b in zip(of(one, "predictions"), of(other, "predictions"), strict=True))
         case {"length": path}:
             return len(json.loads(Path(path).read_text("utf-8")))
         case {"sha256": path}:
             return cli.sha256(path)
-    return 0  # make has ended well
+    return 0
 
 
 def as_claimed(found, holds: str) -> bool:
@@ -106,60 +95,24 @@ def takes(claim: dict) -> tuple[str, str]:
     """(seconds, MB of disk) of a claim's makes; `-` where one was not measured."""
     known = costs()
     rows = [known.get(words) for words in claim["make"]]
-    if not all(rows):
-        return "-", "-"
-    total = lambda name: f"{sum(float(row[name]) for row in rows):.0f}"
+    total = lambda name: f"{sum(float(row[name]) for row in rows):.0f}" if all(rows) else "-"
     return total("seconds"), total("disk_mb")
 
 
 def markdown() -> str:
     """The table of claims."""
-    cells = lambda c: [
-        f"`{c['id']}`",
-        c["says"],
-        short(c["holds"]) if "reads" in c else "the command ends well",
-        *takes(c),
-    ]
-    head = ["| `CLAIM=` | claim | holds if | seconds | MB |", "|---|---|---|---:|---:|"]
-    return "\n".join([*head, *(f"| {' | '.join(cells(c))} |" for c in read())])
-
-
-def keep(write: bool) -> None:
-    """Write the page's table. Raises UserError where it differs and `write` is false, or has no place for it."""
-    old = PAGE.read_text("utf-8")
-    section = f"<!-- claims -->\n\n{markdown()}\n\n<!-- /claims -->"
-    new, count = re.subn(r"(?s)<!-- claims -->.*?<!-- /claims -->", lambda _: section, old)
-    if count != 1:
-        raise cli.UserError(f"{PAGE}: needs one <!-- claims --> and, below it, one <!-- /claims -->")
-    if new != old and not write:
-        raise cli.UserError(f"{PAGE}: not what {CLAIMS} says; run `make report`")
-    if new != old:
-        with cli.whole_file(PAGE, "w", encoding="utf-8") as f:
-            f.write(new)
-    print(f"claims: {f'wrote {PAGE}' if new != old else f'{PAGE} says what {CLAIMS} says'}")
-
-
-def show() -> None:
-    """The table on the screen."""
-    print(f"{'CLAIM=':<12} {'holds if':<18} {'s':>5} {'MB':>6}  claim")
-    for claim in read():
-        seconds, mb = takes(claim)
-        print(f"{claim['id']:<12} {short(claim['holds']):<18} {seconds:>5} {mb:>6}  {claim['says']}")
-        print(f"{'':<45}make {', then make '.join(claim['make'])}")
-    print("make claims CLAIM=short checks the short ones, CLAIM=all every one; s and MB: results/costs.csv")
+    wanted = lambda c: short(c["holds"]) if "reads" in c else "the command ends well"
+    lines = [" | ".join((f"| `{c['id']}`", c["says"], wanted(c), *takes(c))) + " |" for c in read()]
+    return "\n".join(["| `CLAIM=` | claim | holds if | seconds | MB |", "|---|---|---|---:|---:|", *lines])
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--claim", help="an id, short, or all: check; without it the claims are shown")
     p.add_argument("--make", nargs="*", default=[], metavar="NAME=value", help="further parameters for make")
-    p.add_argument("--write", action="store_true")
-    p.add_argument("--check", action="store_true")
     args = p.parse_args()
-    if args.write or args.check:
-        return keep(args.write)
     if not args.claim:
-        return show()
+        return print(f"{markdown()}\nmake claims CLAIM=short checks the short ones, CLAIM=all every one")
     claims = read()
     chosen = [c for c in claims if args.claim in (c["id"], "all") or (args.claim == "short" and c.get("short"))]
     if not chosen:
@@ -167,9 +120,9 @@ def main():
     results = [(claim, *check(claim, args.make)) for claim in chosen]
     for claim, verdict, found in results:
         print(f"{claim['id']:<12} {verdict:<16} {found:<36} {claim['says']}")
-    count = lambda word: sum(verdict == word for _, verdict, _ in results)
-    text = f"{count('holds')} hold, {count('differs')} differ, {count('cannot run here')} cannot run here"
-    if count("differs"):
+    counts = Counter(verdict for _, verdict, _ in results)
+    text = f"{counts['holds']} hold, {counts['differs']} differ, {counts['cannot run here']} cannot run here"
+    if counts["differs"]:
         raise cli.UserError(text)
     return print(f"claims: {text}")
 

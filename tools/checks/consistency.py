@@ -1,21 +1,16 @@
-"""Where a record contradicts itself, its own chain, or the commit that it names: what a forger would have to know.
+"""Where a record contradicts itself, its own chain, or the commit that it names.
 
     for why in consistency.faults(record): ...
 
     padded_rows 0.3 is not what 8 rows a request give, 0.0
 
-Nobody can see, of a record alone: another processor, host or version of a library; another share of stolen time; other
-commands in its chain; times, turns and figures that are all scaled alike; and, once MANIFEST is mended too, other
-`layers`, another `yardstick` or `dirty`, other hashes of summaries, or a commit that this clone does not hold. What else
-is edited shows here, or in the MANIFEST of the folder.
+Nobody can see, of a record alone: another processor, host or version of a library; times, turns and figures that are all
+scaled alike; other commands in its chain. What is edited later shows in the MANIFEST of its folder.
 """
 
 import hashlib
 import math
 from collections.abc import Iterator
-from itertools import pairwise
-
-import numpy as np
 
 from tools.make import parameters
 from tools.results import figures, record
@@ -31,20 +26,13 @@ def said_faults(r: dict) -> Iterator[str]:
     stamp = r["chain"].get(f"build/{r['model']}/{r['weights']}/source", {}).get("sha256")
     if stamp != hashlib.sha256(f"{r['source']}\n".encode()).hexdigest():
         yield f"source {r['source']} is not the one whose hash its chain holds"
-    if r["chip"] == "cpu" and (r["engine_info"] or {}).get("name") != r["engine"]:
-        yield f"engine_info.name {(r['engine_info'] or {}).get('name')} is not its engine, {r['engine']}"
     if r["kind"] == "accuracy" and r["caveat"] != record.caveat(r["source"]):
         yield f"caveat {r['caveat']!r} is not that of the source {r['source']}"
-    timings = [c[0] for t, link in r["chain"].items() if t.endswith("/round1/MANIFEST") and (c := link.get("commands"))]
-    loops = [loop for words in timings for option, loop in pairwise(words) if option == "--loop"]
-    if r["chip"] == "cpu" and "timed" in r and r["timed"] != f"the engine's call alone; {record.work_of(r['seq'])}":
-        yield f"timed {r['timed']!r} is not what is timed at SEQ={r['seq']}"
     if "missing" in r and r["missing"] != record.unsaid(r):
         yield f"missing {r['missing']} is not what the record leaves empty, {record.unsaid(r)}"
-    if "pairs" not in r and any("--yardstick" in words for words in timings):
+    commands = [c for t, link in r["chain"].items() if t.endswith("/round1/MANIFEST") for c in link.get("commands", [])]
+    if "pairs" not in r and any("--yardstick" in words for words in commands):
         yield "its command took turns with a yardstick, and it holds none of them (pairs)"
-    if r.get("loop") and loops and loops[0] != str(r["loop"]):
-        yield f"loop {r['loop']} is not its command's, {loops[0]}"
 
 
 def commit_faults(r: dict) -> Iterator[str]:
@@ -90,19 +78,14 @@ def speed_faults(r: dict) -> Iterator[str]:
         return
     rounds = [{"throughput": v, "times_ms": t} for v, t in zip(record.speeds(r), r["times_ms"], strict=False)]
     given = record.throughput(rounds, 1)
-    times = np.concatenate(r["times_ms"])
-    # Records from before the least number of requests was fixed have percentiles of fewer.
-    exact = {f"p{q}": float(np.percentile(times, q)) for q in (50, 90, 95, 99)}
-    given["latency_ms"] |= {k: exact[k] for k in exact if r["latency_ms"].get(k) is not None}
-    given["latency_ms"] = {k: v for k, v in given["latency_ms"].items() if v is not None}
     if r.get("pairs"):
-        per_row = r.get("sentences_per_row", 1)
-        given["figures"] = figures.of(
-            sum(r["pairs"], []), sum(r.get("singles") or [], []), (r["engine_info"] or {}).get("threads", 1), per_row
-        )
-        turns = [sum(turn[1] for turn in round_) for round_ in r["pairs"]]
-        if not near(turns, [sum(t) / 1000 for t in r.get("pass_ms") or r["times_ms"]]):
+        turns, singles = (sum(r.get(name) or [], []) for name in ("pairs", "singles"))
+        given["figures"] = figures.of(turns, singles, r["engine_info"]["threads"], r.get("sentences_per_row", 1))
+        took = [sum(turn[1] for turn in round_) for round_ in r["pairs"]]
+        if not near(took, [sum(t) / 1000 for t in r.get("pass_ms") or r["times_ms"]]):
             yield "its turns (pairs) took another time than its times_ms"
+    # Records from before the least number of requests was fixed have percentiles of fewer.
+    given["latency_ms"] = {k: v for k, v in given["latency_ms"].items() if v is not None}
     for key, value in given.items():
         said = {k: r[key].get(k) for k in value} if key == "latency_ms" else r.get(key)
         if not near(said, value, 0.02 if key == "figures" else 1e-3):

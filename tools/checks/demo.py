@@ -7,11 +7,9 @@
     ...
     DEMONSTRATION: made with stand-ins for the vendor's tools; no figure here is of a card
 
-Make runs in a clean copy of this tree, build/demo, with the stand-ins of test/fake_cann first on PATH, so that no file
-of theirs is ever taken for the real tools'. They take the command lines of atc, ais_bench and npu-smi, keep their rules
-of files and options, and print what these print; the model itself runs on the CPU, in fp32. Each line of the screen and
-each record says that it is a demonstration; no table shows a figure of such a record, and `make record` refuses it.
-After --, make's parameters.
+Make runs in a clean copy of this tree, build/demo, with the stand-ins of test/fake_cann first on PATH. They take the command
+lines of atc, ais_bench and npu-smi, keep their rules, and print what these print; the model itself runs on the CPU, in
+fp32. No table shows a figure of such a record, and `make record` refuses it. After --, make's parameters.
 """
 
 import argparse
@@ -30,11 +28,8 @@ GOALS = ("om", "accuracy", "perf", "fusion-report")
 def environment(copy: Path, python: Path) -> dict[str, str]:
     """Variables of a process in `copy` that finds the stand-ins: their folder first on PATH and PYTHONPATH."""
     fake = copy.resolve() / "test" / "fake_cann"
-    return {
-        "PATH": f"{fake / 'bin'}:{python.parent}:{os.environ['PATH']}",
-        "PYTHONPATH": f"{fake}:{copy.resolve()}",
-        "BERT2OM_TEST_STANDIN": "1",
-    }
+    paths = {"PATH": f"{fake / 'bin'}:{python.parent}:{os.environ['PATH']}", "PYTHONPATH": f"{fake}:{copy.resolve()}"}
+    return paths | {"BERT2OM_TEST_STANDIN": "1"}
 
 
 def main():

@@ -75,10 +75,11 @@ def clean_copy(folder: Path) -> Path:
 
 def link(folder: Path, names: list[str]) -> None:
     """Let relative paths mean in `folder` what they mean here; not of those that lead out of this tree."""
-    below = [name for name in names if name and not Path(name).is_absolute() and ".." not in Path(name).parts]
-    for name in (name for name in below if not (folder / name).exists()):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).symlink_to(Path(name).resolve())
+    for name in names:
+        inside = name and not Path(name).is_absolute() and ".." not in Path(name).parts
+        if inside and not (folder / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to(Path(name).resolve())
 
 
 def link_environment(folder: Path, words: list[str]) -> None:
@@ -120,25 +121,23 @@ def make(folder: Path, words: list[str], jobs=1, umask=-1, env: dict | None = No
 
 
 def comparable(path: Path) -> bytes:
-    """A file's bytes without what may vary from run to run."""
-    if path.name.endswith(".prov.json"):
-        return json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "run"}).encode()
-    if path.name == "accuracy.json":
-        when = ("started", "commit", "dirty")  # an edit of the tree beside its copy must not count
-        return json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k not in when}).encode()
-    return path.read_bytes()
+    """A file's bytes without what may vary from run to run, or with an edit of the tree beside its copy."""
+    varies = ("run",) if path.name.endswith(".prov.json") else ("started", "commit", "dirty")
+    if path.name != "accuracy.json" and varies != ("run",):
+        return path.read_bytes()
+    return json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k not in varies}).encode()
 
 
 TIMED = re.compile(
-    r"(^|/)(round\d+/.*|perf\..*|perf-table\..*|imports\.(mk|json)|given\.json|[^/]*\.log|[^/]*_summary\.json|accuracy\.(json|txt)\.prov\.json|"
-    r"accuracy-table\..*\.prov\.json|make\.log)$"
+    r"(^|/)(round\d+/.*|perf\..*|perf-table\..*|imports\.(mk|json)|given\.json|[^/]*\.log|[^/]*_summary\.json|"
+    r"accuracy\.(json|txt)\.prov\.json|accuracy-table\..*\.prov\.json)$"
 )
 
 
 def made(folder: Path) -> dict[str, Path]:
     """{name: path} of what a build made, downloads and timings left out."""
-    found = [p for top in ("build", "results") for p in sorted((folder / top).rglob("*")) if p.is_file()]
-    names = {p.relative_to(folder).as_posix(): p for p in found}
+    paths = [p for top in ("build", "results") for p in sorted((folder / top).rglob("*")) if p.is_file()]
+    names = {p.relative_to(folder).as_posix(): p for p in paths}
     shared = ("build/downloads/", *(f"results/{name}/" for name in KEPT))
     return {n: p for n, p in names.items() if not n.startswith(shared) and not TIMED.search(n)}
 
@@ -146,10 +145,10 @@ def made(folder: Path) -> dict[str, Path]:
 def differences(one: Path, other: Path) -> tuple[int, list[str]]:
     """How many files two builds made, and the names of those that differ or that only one has."""
     a, b = made(one), made(other)
-    modes = lambda p: p.stat().st_mode & 0o777
-    unlike = [n for n in sorted(a.keys() & b.keys()) if comparable(a[n]) != comparable(b[n])]
-    unlike += [f"{n} (mode {modes(a[n]):o} and {modes(b[n]):o})" for n in sorted(a.keys() & b.keys())
-               if modes(a[n]) != modes(b[n]) and n.endswith(("MANIFEST", ".bin", ".npy", ".onnx", ".om"))]  # fmt: skip
+    both, mode = sorted(a.keys() & b.keys()), lambda p: p.stat().st_mode & 0o777
+    unlike = [n for n in both if comparable(a[n]) != comparable(b[n])]
+    held = (n for n in both if n.endswith(("MANIFEST", ".bin", ".npy", ".onnx", ".om")) and mode(a[n]) != mode(b[n]))
+    unlike += [f"{n} (mode {mode(a[n]):o} and {mode(b[n]):o})" for n in held]
     unlike += [f"{n} (in one build only)" for n in sorted(a.keys() ^ b.keys())]
     return len(a.keys() | b.keys()), unlike
 

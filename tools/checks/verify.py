@@ -9,18 +9,13 @@
 
 bytes       each artefact's sha256 in the record's chain against the one made now; the first that differs is named. Of a
             record of another CPU, up to the compiled model: what units of another kind compute has other last digits
-result      accuracy: the same sentences right, or which flipped. Throughput: the ratio of what was made now to the
-            record with its 95 % interval, of per_tera, which a busy machine does not move (tools/results/figures.py). It
-            differs where the whole interval lies outside BAND, and holds where it touches BAND and is narrow enough to
-            have shown a loss of LOST. It also differs by the clock, where that ratio (of per_tera_quiet) lies outside
-            BAND, and at_work outside IDLE: the engine sleeps, or leaves a processor idle, and did not before, or the
-            other way round. What slows all threads together and idles none shows by the clock alone, and is not judged:
-            the host does that too. Timed for one round; what does not hold then for another, ROUNDS in all, judged together
-verdict     holds; differs; bytes hold (an old record without turns, or too few of them: no verdict on its speed);
-            another CPU, whose figures stand side by side and are not judged (nor are classes in bf16 and int8); not on
-            this CPU, which lacks a unit;
-            older: made with a parameter that this version has no more;
-            FAILED: other bytes, other classes, or not built again; imported
+result      accuracy: the bits of the logits, where docs/bits.md defines them, on any CPU; else the same sentences right,
+            or which flipped. Throughput: the ratio of what was made now to the record with its 95 % interval, of per_tera,
+            which a busy machine does not move (tools/results/figures.py). It differs where the whole interval lies
+            outside BAND, and holds where it touches BAND and is narrow enough to have shown a loss of LOST. It also
+            differs where the ratio by the clock lies outside BAND and at_work outside IDLE: the engine idles, and did
+            not before. Timed for one round; what does not hold then for another, ROUNDS in all, judged together
+verdict     docs/checks.md has the words
 published   the distance to models/<model>/published.csv, which is information, not a verdict
 """
 
@@ -55,17 +50,15 @@ def artefacts(record: dict, here: bool) -> dict[str, str]:
     measured plan: it cuts other requests each time, which moves a logit's last digits. here: false for a record of
     another CPU: then not of what an engine computed either, since units of another kind add up in another order.
     """
-    chain, leaf = record["chain"], f"build/{records_of.leaf_of(record)}/"
-    made = {}
+    chain, made = record["chain"], {}
+    leaf, now = (f"build/{records_of.leaf_of(r)}/" for r in (record, record | records_of.today(record)))
     for target in TopologicalSorter({t: sorted(link.get("inputs", {})) for t, link in chain.items()}).static_order():
         ran = chain.get(target, {}).get("commands", [])
         name = Path(target).name
         computed = name == KEPT_LOGITS or target.startswith(leaf) and not name.startswith("model.")
-        if not ran or target.startswith(LIBRARIES) or any("measured" in words for words in ran) or computed > here:
-            continue
-        made[today(target.replace(leaf, f"build/{records_of.leaf_of(record | records_of.today(record))}/"))] = chain[
-            target
-        ]["sha256"]
+        unlike = target.startswith(LIBRARIES) or any("measured" in words for words in ran) or computed > here
+        if ran and not unlike:
+            made[today(target.replace(leaf, now))] = chain[target]["sha256"]
     return made
 
 
@@ -105,8 +98,6 @@ def accuracy_verdict(old: dict, new: dict) -> tuple[str, str]:
     was, now = (r.get("logits_sha256") for r in (old, new))
     if was and now:
         return ("holds", f"{words}, bit for bit") if was == now else ("FAILED", f"{words}; logits of other bits")
-    if was:
-        words += "; not its bits: here int8 has activations in bf16, but with ISA=AVX512_CORE_VNNI"
     cpus = [r["machine"]["cpu"] for r in (old, new)]
     if not same and cpus[0] != cpus[1] and old["precision"] in NARROW:
         return "another CPU", f"recorded on cpu {cpus[0]}, here {cpus[1]}; {words}"
@@ -149,49 +140,47 @@ def same(ratio: tuple[float, float, float]) -> bool | None:
 
 def compared(old: dict, new: dict) -> dict[str, tuple]:
     """{figure: its ratio with interval} of two throughputs whose engines took turns; of those that both have."""
-    both = []
-    for r in (old, new):
-        asleep = figures.at_work(sum(r["pairs"], []), r["engine_info"]["threads"])
-        both.append(
-            {"per_tera": r["figures"]["per_tera"], "at_work": asleep, "by the clock": r["figures"]["per_tera_quiet"]}
-        )
-    a, b = both
+    known = lambda r: {
+        "per_tera": r["figures"]["per_tera"],
+        "at_work": figures.at_work(sum(r["pairs"], []), r["engine_info"]["threads"]),
+        "by the clock": r["figures"]["per_tera_quiet"],
+    }
+    a, b = known(old), known(new)
     return {name: apart(a[name], b[name]) for name in a if a[name] and b[name]}
 
 
 def perf_verdict(old: dict, new: dict) -> tuple[str, str]:
     """Compare two throughputs: (verdict, words)."""
     said = f"{new['samples_per_second']:.3g}/s, recorded {old['samples_per_second']:.3g}"
-    a, b = old.get("figures"), new.get("figures")
-    side = [f"{name} {figures.written(f['value'])}" for f, name in (
-        ((a or {}).get("per_tera"), "recorded"), ((b or {}).get("per_tera"), "here")) if f]  # fmt: skip
     if why := other_machine(old, new):
+        core = {"recorded": old.get("figures"), "here": new.get("figures")}
+        side = [f"{name} {figures.written(f['per_tera']['value'])}" for name, f in core.items() if f and f["per_tera"]]
         return "another CPU", "; ".join([why, *side, said]) + f" ({figures.NAMES['per_tera']})" * bool(side)
-    if not a:
+    if not old.get("figures"):
         return "bytes hold", f"{said}; recorded without turns, by the clock alone"
     ratios = compared(old, new)
-    words = ", ".join(f"{n} x {r:.3f} ({low:.3f} to {high:.3f})" for n, (r, low, high) in ratios.items())
     if "per_tera" not in ratios:
         return "bytes hold", f"too few turns; {said}"
-    clock, at_work = ratios.get("by the clock"), ratios.get("at_work")
+    words = ", ".join(f"{n} x {r:.3f} ({low:.3f} to {high:.3f})" for n, (r, low, high) in ratios.items())
+    clock, at_work, holds = ratios.get("by the clock"), ratios.get("at_work"), same(ratios["per_tera"])
     if not (clock and at_work):
         words += "; no quiet turns, so that time asleep would not show"
-    idle = clock and at_work and outside(clock, BAND) and outside(at_work, IDLE)
-    holds = same(ratios["per_tera"])
-    if idle or holds is False:
-        return "differs", f"{words}; {said}"
-    return "holds" if holds else "bytes hold", f"{words}; {said}"
+    elif outside(clock, BAND) and outside(at_work, IDLE):
+        holds = False
+    verdict = {True: "holds", False: "differs", None: "bytes hold"}[holds]
+    return verdict, f"{words}; {said}"
 
 
 def judge(old: dict, new: dict, rows: list[dict]) -> dict:
     """The verdict on one record, given what was made now."""
     same_bytes, in_bytes = bytes_verdict(old, new)
-    if old["kind"] == "accuracy":
-        verdict, result = accuracy_verdict(old, new)
-    else:
-        verdict, result = perf_verdict(old, new)
-    verdict = verdict if same_bytes else "FAILED"
-    return {"verdict": verdict, "bytes": in_bytes, "result": result, "published": published.distance(new, rows) or "-"}
+    verdict, result = (accuracy_verdict if old["kind"] == "accuracy" else perf_verdict)(old, new)
+    return line(verdict if same_bytes else "FAILED", result, in_bytes, published.distance(new, rows))
+
+
+def line(verdict: str, result: str, in_bytes: str = "-", distance: str = "") -> dict:
+    """What the table says of a record."""
+    return {"verdict": verdict, "bytes": in_bytes, "result": result, "published": distance or "-"}
 
 
 def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
@@ -199,30 +188,21 @@ def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
     old = records_of.read(path)
     kind = "accuracy" if old["kind"] == "accuracy" else "perf"
     cell = {"record": " ".join(str(old[n]) for n in parameters.NAMES), "kind": kind}
-    if old.get("imported"):
-        words = f"measured elsewhere: {old['imported']['file']}"
-        return {
-            **cell,
-            "verdict": "imported",
-            "bytes": "-",
-            "result": words,
-            "published": published.distance(old, rows) or "-",
-        }
+    if log := old.get("imported"):
+        return cell | line("imported", f"measured elsewhere: {log['file']}", distance=published.distance(old, rows))
     if gone := parameters.gone(old):
-        words = f"this version has no {' and no '.join(gone)}"
-        return {**cell, "verdict": "older", "bytes": "-", "result": words, "published": "-"}
+        return cell | line("older", f"this version has no {'= and no '.join(gone)}=")
     made = tree / "build" / records_of.leaf_of(old | records_of.today(old)) / f"{kind}.json"
     here = old["machine"]["cpu"] == cpu.machine()["cpu"]
     for count in range(1, ROUNDS + 1):
         rounds = [f"ROUNDS={count}"] if kind == "perf" else []
         missing = here or kind == "accuracy" or not made.exists()  # how long another CPU's was timed decides nothing
         if missing and (error := reproduce.make(tree, [kind, *records_of.make_words(old), *rounds, *extra])):
-            verdict = "not on this CPU" if LACKING.search(error) else "FAILED"
-            return {**cell, "verdict": verdict, "bytes": "-", "result": f"not rebuilt: {error}", "published": "-"}
-        line = judge(old, records_of.read(made), rows)
-        if not rounds or line["verdict"] not in ("bytes hold", "differs") or not old.get("figures"):
+            return cell | line("not on this CPU" if LACKING.search(error) else "FAILED", f"not rebuilt: {error}")
+        judged = judge(old, records_of.read(made), rows)
+        if not rounds or judged["verdict"] not in ("bytes hold", "differs") or not old.get("figures"):
             break
-    return {**cell, **line}
+    return cell | judged
 
 
 def chosen(paths: list[Path], only: list[str]) -> list[Path]:
@@ -230,7 +210,7 @@ def chosen(paths: list[Path], only: list[str]) -> list[Path]:
     this CPU first."""
     newest, ours = {}, cpu.machine()["cpu"]
     for path, r in records_of.load(paths).items():
-        if parameters.agrees(r | records_of.today(r), only):
+        if parameters.agrees(r, only):
             newest[(r["kind"], r["machine"]["cpu"], *(str(r.get(n)) for n in parameters.FIELDS))] = path
     return [path for (_, machine, *_), path in sorted(newest.items(), key=lambda item: item[0][1] != ours)]
 

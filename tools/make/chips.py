@@ -44,8 +44,6 @@ FAMILIES = {
     "neon_bf16": {"bf16": {"bf16"}, "int8-bf16": {"bf16", "i8mm"}},
     "neon": {"int8": {"asimd"}, "fp32": {"asimd"}},
 }
-# Families whose int8 gives the bits that docs/bits.md defines; the others keep activations in bf16, which is faster.
-EXACT = {name for name, needs in FAMILIES.items() if not needs.get("int8", BF16) & BF16}
 ANY = (frozenset(),)  # every CPU will do
 
 

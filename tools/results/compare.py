@@ -26,17 +26,15 @@ DEV = Path("build/data/dev.tsv")
 def read(path: Path) -> dict:
     """An accuracy record from its file or its folder. Raises UserError where it holds none."""
     path = path / "accuracy.json" if path.is_dir() else path
-    if not path.is_file():
-        raise cli.UserError(f"{path}: no such record; give a record, or a folder where `make accuracy` ran")
-    made = record.read(path)
-    if made["kind"] != "accuracy":
+    if (made := record.read(path))["kind"] != "accuracy":
         raise cli.UserError(f"{path}: not an accuracy record; give one that `make accuracy` made")
     return made
 
 
 def name(r: dict) -> str:
-    """A record's parameters in one line."""
-    return f"{r['model']} seq{r['seq']} bs{r['bs']} {r['chip']} {r['engine']} {r['precision']}{parameters.others(r)} ({r['started'][:10]})"
+    """A record's parameters and day in one line."""
+    where = f"{r['model']} seq{r['seq']} bs{r['bs']} {r['chip']} {r['engine']} {r['precision']}{parameters.others(r)}"
+    return f"{where} ({r['started'][:10]})"
 
 
 def mcnemar(a: list[bool], b: list[bool]) -> dict:
@@ -49,16 +47,10 @@ def mcnemar(a: list[bool], b: list[bool]) -> dict:
     if not apart:
         return {"only_a": 0, "only_b": 0, "p": 1.0, "difference": 0.0, "interval95": None}
     test = binomtest(only_b, apart)
-    low, high = test.proportion_ci(0.95, method="exact")
     share = lambda p: (2 * p - 1) * apart / total
-    interval = [share(low), share(high)]
-    return {
-        "only_a": only_a,
-        "only_b": only_b,
-        "p": float(test.pvalue),
-        "difference": (only_b - only_a) / total,
-        "interval95": interval,
-    }
+    interval = [share(p) for p in test.proportion_ci(0.95, method="exact")]
+    counts = {"only_a": only_a, "only_b": only_b, "p": float(test.pvalue)}
+    return counts | {"difference": (only_b - only_a) / total, "interval95": interval}
 
 
 def flips(a: dict, b: dict) -> list[int]:

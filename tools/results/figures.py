@@ -9,19 +9,14 @@ seconds], `singles` of [samples, processor seconds, operations and processor sec
 one thread (tools/cpu/yardstick.py). per_core_second: samples in a second of processor time. per_tera: samples while the
 yardstick would do 10^12 operations in the same processor time; it can be set beside another CPU's. Both are of the
 singles, or of the pairs where there are none. per_tera_quiet: the same by the clock, over the pairs in which the
-yardstick had at least QUIET of all processors before and after; None where there are fewer than LEAST. Time that the
-host or another process took away is in none of them; time that the engine slept, or left a processor idle, is in the
-last one alone. `at_work` shows that time apart from all else: the share of the processors that the engine kept at work,
-in the same turns.
+yardstick had at least QUIET of all processors before and after; None where there are fewer than LEAST. Time that others
+took away is in none of them; time that the engine slept is in the last one alone, and `at_work` shows it apart.
 
-Why these: `make repeat` timed six cells 22 times in an hour, alone and beside two busy processes (results/repeat.md). The
-figures of one thread moved by 1 to 4 % (standard deviation), those of all threads by up to 21 %, samples/s by up to 59 %. By
-the clock, two threads were in another hour 10 to 24 % slower though both processors were theirs (at_work x 0.99 to 1.00):
-threads share more of the host than its processors. So per_tera is what records are held to, and per_tera_quiet is shown, and
-judged only where at_work moved with it.
+In an hour alone and beside other work the figures of one thread moved by 1 to 4 %, those of all threads by up to 21 %
+(results/repeat.md): so per_tera is what records are held to, and the clock is judged only where at_work moved with it.
 
-Interval: 95 %, bootstrap over the turns (scipy.stats.bootstrap, percentiles; Efron 1979). It is of that run: when all records
-were made again in another hour, most came out beside it (results/verify.md). So no table prints it, and each has three digits.
+Interval: 95 %, bootstrap over the turns (scipy.stats.bootstrap, percentiles). It is of that run: most figures of another
+hour came out beside it (results/verify.md). So no table prints it, and each figure has three digits.
 """
 
 QUIET = 0.95
@@ -38,13 +33,10 @@ def ratio(top, bottom) -> dict | None:
     if len(top) < LEAST:
         return None
     total = lambda a, b, axis: a.sum(axis) / b.sum(axis)
-    found = stats.bootstrap(
-        (top, bottom), total, paired=True, n_resamples=999, method="percentile", random_state=np.random.default_rng(0)
-    ).confidence_interval
-    return {
-        name: float(f"{v:.5g}")
-        for name, v in zip(("value", "low", "high"), (total(top, bottom, 0), *found), strict=True)
-    }
+    how = {"paired": True, "n_resamples": 999, "method": "percentile", "random_state": np.random.default_rng(0)}
+    interval = stats.bootstrap((top, bottom), total, **how).confidence_interval
+    values = (total(top, bottom, 0), *interval)
+    return {name: float(f"{v:.5g}") for name, v in zip(("value", "low", "high"), values, strict=True)}
 
 
 def columns(pairs: list, threads: int) -> tuple:

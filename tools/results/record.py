@@ -5,9 +5,8 @@
     python -m tools.results.record promote  results/records accuracy.json perf.json
 
 `accuracy` and `perf` read what the graph left in that folder, whose path is the parameter list. `promote` copies a
-record to results/records/<date>-<host>-<parameters>-<kind>.json, never overwrites one, and refuses one that is stale:
-every file of its chain, and of every folder in it, must still be here with its hash. How they lie there:
-tools/results/store.py. What they may say: tools/results/schema.py. Logs from elsewhere: tools/results/imports.py.
+record to results/records/<date>-<host>-<parameters>-<kind>.json (tools/results/store.py), and refuses one that is stale:
+every file of its chain must still be here with its hash. Logs from elsewhere: tools/results/imports.py.
 """
 
 import argparse
@@ -22,7 +21,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tools.base import tasks
-from tools.make import chips, cli, cpu, manifest
+from tools.make import cli, cpu, manifest
 from tools.make import parameters as table
 from tools.results import figures
 from tools.results.store import keep, load, read, text_of  # noqa: F401  (one name for readers: record.load, record.read)
@@ -69,15 +68,14 @@ def chain(target: Path) -> dict:
     links: dict[str, dict] = {}
     waiting = [str(target)]
     while waiting:
-        path = waiting.pop()
-        if path in links:
+        if (path := waiting.pop()) in links:
             continue
-        if not prov_of(path).is_file():
+        if prov_of(path).is_file():
+            prov = cli.read_json(prov_of(path))
+            links[path] = {key: prov[key] for key in ("sha256", "commands", "inputs")}
+            waiting += prov["inputs"]
+        else:
             links[path] = {"sha256": cli.sha256(path)}
-            continue
-        prov = cli.read_json(prov_of(path))
-        links[path] = {key: prov[key] for key in ("sha256", "commands", "inputs")}
-        waiting += prov["inputs"]
     return dict(sorted(links.items()))
 
 
@@ -86,13 +84,12 @@ def tree_of(commit: str) -> dict[str, str]:
     """{path: sha256} of a commit's files; empty where this is no clone that holds it."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:
-        done = subprocess.run(["git", "archive", commit], capture_output=True, check=False, env=env, cwd=cli.ROOT)
-    except OSError:
+        words = ["git", "archive", commit]
+        tar = subprocess.run(words, capture_output=True, check=True, env=env, cwd=cli.ROOT).stdout
+    except (OSError, subprocess.CalledProcessError):
         return {}
-    if done.returncode:
-        return {}
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
-        return {m.name: hashlib.sha256(tar.extractfile(m).read()).hexdigest() for m in tar if m.isfile()}
+    with tarfile.open(fileobj=io.BytesIO(tar)) as files:
+        return {m.name: hashlib.sha256(files.extractfile(m).read()).hexdigest() for m in files if m.isfile()}
 
 
 def edited(commit: str | None, links: dict) -> list[str]:
@@ -125,7 +122,7 @@ def base(leaf: Path, kind: str, made: Path, ran: list[Path]) -> dict:
         "source": cli.regular(leaf.parents[2] / "source").read_text().strip(),
         "started": run["started"],
         "commit": run["commit"],
-        "dirty": run["dirty"] or bool(edited(run["commit"], links)) if run["commit"] else run["dirty"],
+        "dirty": run["dirty"] or (bool(edited(run["commit"], links)) if run["commit"] else run["dirty"]),
         "machine": runs[0].get("machine") or cpu.machine(),
         **({"launched": [r["launched"] for r in runs]} if all("launched" in r for r in runs) else {}),
         "chain": links,
@@ -134,14 +131,9 @@ def base(leaf: Path, kind: str, made: Path, ran: list[Path]) -> dict:
 
 def proportion(correct: int | None, total: int) -> dict:
     """correct, total, their quotient and its 95 % interval; only the total of a task whose answers are scores."""
-    if correct is None:
-        return {"correct": None, "total": total, "accuracy": None, "interval95": None}
-    return {
-        "correct": correct,
-        "total": total,
-        "accuracy": round(correct / total, 6),
-        "interval95": tasks.wilson(correct, total),
-    }
+    known = correct is not None
+    share, interval = (round(correct / total, 6), tasks.wilson(correct, total)) if known else (None, None)
+    return {"correct": correct, "total": total, "accuracy": share, "interval95": interval}
 
 
 def truth() -> list[int]:
@@ -158,10 +150,8 @@ def labels_of(record: dict) -> list:
     """
     labels = record["truth"] if "truth" in record else truth()
     if len(record["predictions"]) != len(labels):
-        said = f"{len(record['predictions'])} predictions, {len(labels)} labels"
-        raise cli.UserError(
-            f"{said}: not the SST-2 validation set" if "truth" not in record else f"{said}; measure again"
-        )
+        what = "measure again" if "truth" in record else "not the SST-2 validation set"
+        raise cli.UserError(f"{len(record['predictions'])} predictions, {len(labels)} labels: {what}")
     return labels
 
 
@@ -196,16 +186,15 @@ def accuracy(leaf: Path) -> dict:
         **({"devices": len(summary["per_device"])} if "per_device" in summary else {}),
         **rows_run(score["total"], leaf, record, summary),
         "predictions": score["predictions"],
-        **bits(leaf, record, summary.get("engine") or {}),
+        **bits(leaf, record),
         **{key: score[key] for key in ("task", "labels", "truth", "metrics") if key in score},
-        **({"rehearsal": rehearsal(leaf)} if (leaf / "ranges.json").is_file() else {}),
+        **rehearsal(leaf),
     }
 
 
-def bits(leaf: Path, record: dict, engine: dict) -> dict:
+def bits(leaf: Path, record: dict) -> dict:
     """logits_sha256, of the logits as little-endian float32 in the order of the inputs, where docs/bits.md defines each bit."""
-    exact = record["precision"] == "fp32" or (record["precision"] == "int8" and engine.get("family") in chips.EXACT)
-    if record["engine"] != "native" or not exact:
+    if record["engine"] != "native" or record["precision"] not in ("fp32", "int8"):
         return {}
     from tools.base import output_files
 
@@ -213,11 +202,12 @@ def bits(leaf: Path, record: dict, engine: dict) -> dict:
     return {"logits_sha256": hashlib.sha256(logits.astype("<f4").tobytes()).hexdigest()}
 
 
-def rehearsal(leaf: Path) -> list[str]:
-    """What stood out of the fp16 rehearsal, as lines."""
+def rehearsal(leaf: Path) -> dict:
+    """{rehearsal: what stood out of the fp16 rehearsal, as lines}, where there was one."""
     from tools.ascend import fp16
 
-    return fp16.show(cli.read_json(leaf / "ranges.json")).splitlines()
+    ranges = leaf / "ranges.json"
+    return {"rehearsal": fp16.show(cli.read_json(ranges)).splitlines()} if ranges.is_file() else {}
 
 
 def speeds(record: dict) -> list[float]:
@@ -233,16 +223,14 @@ def speeds(record: dict) -> list[float]:
 def rows_run(total: int, leaf: Path, record: dict, summary: dict) -> dict:
     """padded_rows, the share of rows that carry no sentence when `total` sentences fill batches, which are counted
     where their lengths differ; of packed rows also sentences_per_row, over all rows that run."""
+    from tools.ascend.summary import batches_run
+
     own, bs = table.rows_of(record["seq"]), record["bs"]
     if own["SEQ"] == "real":
         return {"padded_rows": 0.0}
-    packed = own["PACK"]
-    rows = len(cli.read_json(input_of(leaf) / "rows.json")) if packed else total
-    from tools.ascend.summary import batches_run
-
-    batches = len(summary["filesinfo"]) if "-" in record["seq"] else batches_run(rows, bs, summary)
-    ran = batches * bs
-    per_row = {"sentences_per_row": round(total / ran, 6)} if packed else {}
+    rows = len(cli.read_json(input_of(leaf) / "rows.json")) if own["PACK"] else total
+    ran = bs * (len(summary["filesinfo"]) if "-" in record["seq"] else batches_run(rows, bs, summary))
+    per_row = {"sentences_per_row": round(total / ran, 6)} if own["PACK"] else {}
     return {"padded_rows": round(1 - rows / ran, 6), **per_row}
 
 
@@ -263,8 +251,7 @@ def tool(leaf: Path, summary: dict) -> dict:
 
 def round_of(path: Path) -> dict:
     """times_ms, throughput (samples/s) and what was timed, of one summary or log, whichever tool left it."""
-    text = cli.regular(path, cli.LARGEST).read_text("utf-8", errors="replace")
-    if "gpu_compute_time_list" in text:
+    if "gpu_compute_time_list" in cli.regular(path, cli.LARGEST).read_text("utf-8", errors="replace"):
         found = cli.read_json(path)
         return {"times_ms": found["gpu_compute_time_list"], "throughput": found["throughput"], "timed": found["timed"]}
     from tools.ascend import summary
@@ -309,13 +296,12 @@ def in_turns(summaries: list[dict], per_row: float) -> dict:
 
 def unsaid(record: dict) -> dict:
     """{field: why} of what a throughput record leaves empty."""
-    found, few = record.get("figures"), f"fewer than {figures.LEAST} turns"
+    known, few = record.get("figures"), f"fewer than {figures.LEAST} turns"
     quiet = f"the machine was busy: {few} in which the yardstick had its processors"
-    return {
-        **({"latency_ms": why} if (why := no_percentiles(record)) else {}),
-        **({} if found else {"figures": "no turns with a yardstick: CHIP=cpu alone takes them"}),
-        **({k: quiet if k == "per_tera_quiet" else few for k, v in (found or {}).items() if v is None}),
-    }
+    why = {k: quiet if k == "per_tera_quiet" else few for k, v in (known or {}).items() if v is None}
+    if not known:
+        why["figures"] = "no turns with a yardstick: CHIP=cpu alone takes them"
+    return why | ({"latency_ms": no_percentiles(record)} if no_percentiles(record) else {})
 
 
 def no_percentiles(record: dict) -> str | None:
@@ -414,6 +400,22 @@ def promote(folder: Path, record: dict, path: Path) -> Path:
     return keep(folder / name_of(record), record)
 
 
+def promote_all(folder: Path, paths: list[Path]) -> None:
+    """Promote each record; a refused one stops no other. Raises UserError at the end."""
+    if not paths:
+        raise cli.UserError("nothing measured for these parameters yet; run make accuracy or make perf first")
+    refused = []
+    for path in paths:
+        try:
+            print(f"wrote {promote(folder, read(path), path)}")
+        except cli.UserError as e:
+            refused.append(e)
+    for e in refused[:-1]:
+        print(f"refused {e}", file=sys.stderr)
+    if refused:
+        raise cli.UserError(f"{len(refused)} of {len(paths)} records refused: {refused[-1]}")
+
+
 MAKERS = {"accuracy": accuracy, "perf": perf}
 
 
@@ -441,9 +443,8 @@ def make_words(record: dict) -> list[str]:
         own["WEIGHTS"] = record.get("source") or own["WEIGHTS"]
     if record.get("devices", 1) > 1:
         own["DEVICE"] = ",".join(record.get("per_device") or map(str, range(record["devices"])))
-    if (
-        record["kind"] == "throughput" and record["chip"] == "cpu" and not own["PACK"] and own["SEQ"].isdecimal()
-    ):  # timed as long as then
+    whole_rows = not own["PACK"] and own["SEQ"].isdecimal()
+    if record["kind"] == "throughput" and record["chip"] == "cpu" and whole_rows:  # timed as long as then
         loop = record.get("loop") or len(record["times_ms"][0])
         own["SAMPLES"] = str(min(999, max(1, (loop - 4) * record["bs"])))
     return [f"{name}={value}" for name, value in (own | texts_of(record)).items()]
@@ -463,7 +464,7 @@ def texts_of(record: dict) -> dict:
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sub = p.add_subparsers(dest="command", required=True)
-    for kind in ("accuracy", "perf"):
+    for kind in MAKERS:
         k = sub.add_parser(kind)
         k.add_argument("leaf", type=Path)
         k.add_argument("--save_path", type=Path, required=True)
@@ -472,23 +473,10 @@ def main():
     k.add_argument("records", type=Path, nargs="*")
     args = p.parse_args()
     if args.command == "promote":
-        if not args.records:
-            raise cli.UserError("nothing measured for these parameters yet; run make accuracy or make perf first")
-        refused = 0
-        for path in args.records:
-            try:
-                print(f"wrote {promote(args.folder, read(path), path)}")
-            except cli.UserError as e:
-                if len(args.records) == 1:
-                    raise
-                print(f"refused {e}", file=sys.stderr)
-                refused += 1
-        if refused:
-            raise cli.UserError(f"{refused} of {len(args.records)} records were refused, for the reasons above")
-        return
+        return promote_all(args.folder, args.records)
     with cli.whole_file(args.save_path, "w") as f:
         f.write(text_of(MAKERS[args.command](args.leaf)))
-    print(f"wrote {args.save_path}")
+    return print(f"wrote {args.save_path}")
 
 
 if __name__ == "__main__":

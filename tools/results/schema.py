@@ -19,7 +19,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    GetPydanticSchema,
     StringConstraints,
     ValidationError,
     create_model,
@@ -85,6 +84,7 @@ Simple = Text | bool | Annotated[int, Field(ge=-(10**15), le=10**15)] | Finite |
 Facts = Annotated[dict[Text, Simple | Annotated[list[Simple], Field(max_length=1000)]], Field(max_length=100)]
 
 
+Task: Any = Literal[tuple(tasks.TASKS)]
 ABSENT: Any = Field(None)  # of a field that may be left out; null is another thing
 
 # What a run of this project leaves, and a log from elsewhere does not.
@@ -137,38 +137,32 @@ class Imported(Strict):
     sha256: Hash
 
 
-class Figure(Strict):
-    """A figure with its 95 % interval."""
-
-    value: Above
-    low: Number
-    high: Number
-
-
-class Figures(Strict):
-    """See tools/results/figures.py."""
-
-    per_core_second: Figure | None
-    per_tera: Figure | None
-    per_tera_quiet: Figure | None
-
-
-class Latency(Strict):
-    """Milliseconds of a request."""
-
-    mean: Number | None
-    p50: Number | None
-    p90: Number | None = None
-    p95: Number | None = None
-    p99: Number | None
-
-
 class Launched(Strict):
     """Where the chip was that a run behind LAUNCH= used."""
 
     node: Plain
     job: Text | None = ABSENT  # null behind a prefix that has none
     device: Text | None = ABSENT
+
+
+def fields(kind, *names: str) -> Any:
+    """A model of fields of one kind, each of which must be there."""
+    return create_model("Fields", __base__=Strict, **dict.fromkeys(names, (kind, ...)))
+
+
+Figure = fields(Above, "value", "low", "high")  # with its 95 % interval
+Figures = fields(Figure | None, "per_core_second", "per_tera", "per_tera_quiet")  # tools/results/figures.py
+Millis = Number | None
+
+
+class Latency(Strict):
+    """Milliseconds of a request."""
+
+    mean: Millis
+    p50: Millis
+    p90: Millis = None
+    p95: Millis = None
+    p99: Millis
 
 
 FIELDS: dict[str, Any] = dict.fromkeys(parameters.NAMES, (Name, ...))
@@ -200,8 +194,7 @@ class Record(Configuration):
         """Raises ValueError where a record of this project lacks what only an imported one may lack, and where an imported
         one holds what only a run of this project leaves: no word of a record switches its checks off."""
         if not self.imported:
-            lacking = [field for field in ("source", "started") if getattr(self, field) is None]
-            if lacking:
+            if lacking := [field for field in ("source", "started") if getattr(self, field) is None]:
                 raise ValueError(f"{lacking[0]} is missing, and the record is not imported")
             return self
         more = [f for f in (*MEASURED, *TIMED, *TURNS) if getattr(self, f, None) is not None]
@@ -232,7 +225,7 @@ class Accuracy(Record):
     accuracy: Share | None
     interval95: Annotated[list[Share], Field(min_length=2, max_length=2)] | None
     predictions: Annotated[str, StringConstraints(pattern=r"^[01=]+$", max_length=10**6)] | Answers
-    task: Annotated[str, GetPydanticSchema(lambda _, schema: schema(Literal[tuple(tasks.TASKS)]))] = ABSENT
+    task: Task = ABSENT
     labels: Annotated[list[Text], Field(min_length=1, max_length=10_000)] = ABSENT
     truth: Answers = ABSENT
     metrics: dict[Name, Metric] = ABSENT
@@ -339,15 +332,6 @@ class Contender(Strict):
     peak_bytes: Annotated[int, Field(ge=1, le=10**15)] = ABSENT
     missing: dict[Name, Text]
 
-    @model_validator(mode="after")
-    def ratio_with_its_range(self):
-        """Raises ValueError where a ratio has no range, or is of no speed."""
-        if len({v is None for v in (self.ratio, self.ratio_low, self.ratio_high)}) > 1 or (
-            self.ratio and not self.rounds
-        ):
-            raise ValueError("ratio, ratio_low, ratio_high stand together, with rounds, or not at all")
-        return self
-
 
 class Bench(Strict):
     """A run of `make bench`."""
@@ -378,8 +362,7 @@ class Bench(Strict):
     def both_shapes(self):
         """Raises ValueError where a contender, or the operations, lack one of the two shapes that each bench has."""
         shapes = {
-            name: {line.shape for line in self.contenders if line.name == name}
-            for name in {c.name for c in self.contenders}
+            name: {c.shape for c in self.contenders if c.name == name} for name in (c.name for c in self.contenders)
         }
         if any(not {"sorted", "padded"} <= {*one} for one in (self.operations_per_sentence, *shapes.values())):
             raise ValueError("contenders and operations_per_sentence have both shapes, sorted and padded")
@@ -396,13 +379,13 @@ def place(where: tuple) -> str:
 
 def faults(value: Any, kinds=("accuracy", "throughput")) -> list[str]:
     """What is wrong with a record, a text a field; empty where nothing is."""
-    kind = value.get("kind")
-    if kind not in kinds:
+    if (kind := value.get("kind")) not in kinds:
         return [f"kind: {ascii(kind)[:40]} is not {' or '.join(kinds)}"]
     try:
         KINDS[kind].model_validate(value)
     except ValidationError as e:
-        found = [(place(error["loc"]), error) for error in e.errors(include_url=False, include_input=True)]
-        said = {where: f"{where or kind}: {error['msg'].removeprefix('Value error, ')}" for where, error in found}
-        return [ascii(text)[1:-1][:300] for text in said.values()]
+        errors = {
+            place(error["loc"]): error["msg"].removeprefix("Value error, ") for error in e.errors(include_url=False)
+        }
+        return [ascii(f"{where or kind}: {text}")[1:-1][:300] for where, text in errors.items()]
     return []

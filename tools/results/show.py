@@ -21,43 +21,15 @@ from tools.results import record as records
 
 def show(record: dict) -> str:
     """The block that `make accuracy` and `make perf` end with."""
-    info = record["engine_info"] or {}
-    lines = [records.DEMONSTRATION] if record["standin"] else []
-    if record["kind"] == "accuracy":
-        lines += [*answers(record), *record.get("rehearsal", [])]
-        if "logits_sha256" in record:
-            lines.append(f"bits        sha256 of the logits {record['logits_sha256']}, on any processor: docs/bits.md")
-    else:
-        latency = record["latency_ms"]
-        lines += [
-            f"throughput  {record['samples_per_second']:.1f} samples/s, median of {len(record['rounds'])} rounds "
-            f"({', '.join(f'{v:.1f}' for v in record['rounds'])})",
-            f"timed       {record['timed']}",
-        ]
-        if record.get("devices", 1) > 1:
-            each = ", ".join(f"{name}: {median(speed):.1f}" for name, speed in record["per_device"].items())
-            lines.append(f"devices     {record['devices']}, the sum of {each} samples/s; published figures are of one")
-        lines += [
-            f"{'':<11} {figures.interval(f)} {figures.NAMES[name]}, 95 % interval of this run"
-            for name, f in (record.get("figures") or {}).items()
-            if f and name in figures.NAMES
-        ]
-        if why := records.no_percentiles(record):
-            lines.append(f"latency     {why}")
-        elif None not in (latency["p50"], latency["p99"]):
-            lines.append(
-                f"latency     {latency['p50']:.2f} ms median, {latency['p99']:.2f} ms p99 "
-                f"of {record['requests'] or 'an unknown number of'} requests"
-            )
-        if why := records.noise(record):
-            lines.append(f"noisy       {why}: differences below that mean nothing")
-    if "launched" in record:
-        lines.append(f"ran         {where_ran(record)}")
-    lines += [
-        f"model       {record['model']} (weights: {record['weights']}), batch {record['bs']}, "
-        f"sequence {records.rows_said(record['seq'])}",
-        f"chip        {record['chip']}"
-        + (f": {record['machine']['cpu']}, {record['machine']['cores']} cores" if record["chip"] == "cpu" else ""),
+    info, cpu = record["engine_info"] or {}, record["machine"]
+    spec = f"model       {record['model']} (weights: {record['weights']}), batch {record['bs']}"
+    on = f": {cpu['cpu']}, {cpu['cores']} cores" if record["chip"] == "cpu" else ""
+    lines = [
+        *([records.DEMONSTRATION] if record["standin"] else []),
+        *(answers if record["kind"] == "accuracy" else speeds)(record),
+        *([f"ran         {where_ran(record)}"] if "launched" in record else []),
+        f"{spec}, sequence {records.rows_said(record['seq'])}",
+        f"chip        {record['chip']}{on}",
         f"engine      {record['engine']} {info.get('version', '')} {record['precision']}{wider(info, record)}",
         f"padding     {padding(record)}",
         f"files       build/{records.leaf_of(record)}/",
@@ -65,30 +37,49 @@ def show(record: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def answers(record: dict) -> list[str]:
-    """The accuracy of a record and the task's other metrics, as lines."""
+def answers(record: dict):
+    """The accuracy of a record, the task's other metrics and the hash of the logits, as lines."""
     caveat = f"  [{record['caveat']}]" if record["caveat"] else ""
-    lines = []
     if record["correct"] is not None:
         low, high = (100 * v for v in record["interval95"])
-        lines.append(
-            f"accuracy    {100 * record['accuracy']:.2f} %  ({record['correct']}/{record['total']}), "
-            f"95 % interval {low:.2f} to {high:.2f} %{caveat}"
-        )
+        right = f"{100 * record['accuracy']:.2f} %  ({record['correct']}/{record['total']})"
+        yield f"accuracy    {right}, 95 % interval {low:.2f} to {high:.2f} %{caveat}"
     for name, metric in record.get("metrics", {}).items():
         if name != "accuracy":
-            lines.append(f"{name:11} {metric_said(metric)} of {record['total']} rows{caveat}")
+            yield f"{name:11} {metric_said(metric)} of {record['total']} rows{caveat}"
     if "task" in record:
-        lines.append(f"task        {record['task']}: {', '.join(record['labels'])}")
-    return lines
+        yield f"task        {record['task']}: {', '.join(record['labels'])}"
+    if "logits_sha256" in record:
+        yield f"bits        sha256 of the logits {record['logits_sha256']}, on any processor: docs/bits.md"
+    yield from record.get("rehearsal", [])
+
+
+def speeds(record: dict):
+    """The throughput of a record, its figures and its latency, as lines."""
+    rounds, latency = record["rounds"], record["latency_ms"]
+    each = ", ".join(f"{v:.1f}" for v in rounds)
+    yield f"throughput  {record['samples_per_second']:.1f} samples/s, median of {len(rounds)} rounds ({each})"
+    yield f"timed       {record['timed']}"
+    if record.get("devices", 1) > 1:
+        each = ", ".join(f"{name}: {median(speed):.1f}" for name, speed in record["per_device"].items())
+        yield f"devices     {record['devices']}, the sum of {each} samples/s; published figures are of one"
+    for name, figure in (record.get("figures") or {}).items():
+        if figure and name in figures.NAMES:
+            yield f"{'':<11} {figures.interval(figure)} {figures.NAMES[name]}, 95 % interval of this run"
+    if why := records.no_percentiles(record):
+        yield f"latency     {why}"
+    elif None not in (latency["p50"], latency["p99"]):
+        count = record["requests"] or "an unknown number of"
+        yield f"latency     {latency['p50']:.2f} ms median, {latency['p99']:.2f} ms p99 of {count} requests"
+    if why := records.noise(record):
+        yield f"noisy       {why}: differences below that mean nothing"
 
 
 def metric_said(metric: dict) -> str:
     """`0.8721, 95 % interval 0.8310 to 0.9044 (bootstrap)` of a metric."""
     if metric["value"] is None:
         return metric["method"]
-    low, high = metric["interval95"]
-    return f"{metric['value']:.4f}, 95 % interval {low:.4f} to {high:.4f} ({metric['method']})"
+    return "{value:.4f}, 95 % interval {0:.4f} to {1:.4f} ({method})".format(*metric["interval95"], **metric)
 
 
 def where_ran(record: dict) -> str:
@@ -109,7 +100,7 @@ def padding(record: dict) -> str:
 def wider(info: dict, record: dict) -> str:
     """` in 5 of 6 layers, the others bf16`, where not all layers have the record's precision."""
     layers = (info.get("layers") or "").split()
-    others = sorted({precision for precision in layers if precision != record["precision"]})
+    others = sorted({*layers} - {record["precision"]})
     fitting = layers.count(record["precision"])
     return f" in {fitting} of {len(layers)} layers, the others {', '.join(others)}" if others else ""
 

@@ -6,18 +6,14 @@ is written whole, and never over another. MANIFEST holds a line `sha256  name` f
 since shows in `make audit`.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 import re
 import sys
-import tempfile
 from pathlib import Path
 
 from tools.make import cli, manifest, parameters
 
-KINDS = ("accuracy", "throughput", "bench")
 LARGEST = 16 << 20  # bytes of one record
 SHOWN = 5  # problems of one record that are named
 FLAT = re.compile(r"\[[\s\d.,eE+-]*\]")
@@ -25,10 +21,8 @@ FLAT = re.compile(r"\[[\s\d.,eE+-]*\]")
 
 def text_of(value: dict) -> str:
     """A JSON text, lists of numbers on one line."""
-    return (
-        FLAT.sub(lambda m: " ".join(m[0].split()).replace("[ ", "[").replace(" ]", "]"), json.dumps(value, indent=1))
-        + "\n"
-    )
+    flat = lambda m: " ".join(m[0].split()).replace("[ ", "[").replace(" ]", "]")
+    return FLAT.sub(flat, json.dumps(value, indent=1)) + "\n"
 
 
 def parsed(path: Path, kinds=("accuracy", "throughput")) -> tuple[dict, list[str]]:
@@ -85,16 +79,9 @@ def shared(record: dict) -> tuple[dict, dict]:
 
 def keep_new(target: Path, data: str) -> None:
     """Write a file whole, and only where none of that name stands; UserError where one of other content does."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
-    try:
-        with cli.named(target), os.fdopen(fd, "w", encoding="utf-8") as f:
+    if not target.exists():
+        with cli.whole_file(target, "w", encoding="utf-8") as f:
             f.write(data)
-            os.fchmod(fd, 0o644)
-        with contextlib.suppress(FileExistsError):
-            os.link(name, target)
-    finally:
-        Path(name).unlink(missing_ok=True)
     if target.read_text("utf-8") != data:
         raise cli.UserError(f"{target}: exists with other content; records are never overwritten")
 

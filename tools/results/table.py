@@ -2,27 +2,18 @@
 
     python -m tools.results.table --rows results/local/perf-table.rows --save_path results/local/perf-table.csv
 
-The rows file names records (.json, or the folder results/records) and published figures (.csv); nothing else is
-searched for. One row of the table is one configuration; accuracy and throughput of the same configuration share it. A
-figure nobody measured stays empty in .csv and is "-" in .md. `figure` says whether it was measured, imported (a log from
-elsewhere) or published. Of two records of one configuration the newest stands,
-whole; logs from elsewhere have no date, so each has its own row. What was made with stand-ins for the vendor's tools is
-no figure: its row is empty, with the reason. `devices` says how many Ascend cards a throughput is the sum of, where it
-is more than one. A record that is none is named and left out.
+The rows file names records (.json, or the folder results/records) and published figures (.csv); a row is one
+configuration. Of two records of one the newest stands, whole; each log from elsewhere has its own row. A figure that nobody
+measured stays empty in .csv and is "-" in .md; `figure` says whether one was measured, imported or published. What was
+measured has three digits, what is published all of its own; what stand-ins made is no figure. docs/results.md has the columns.
 
-samples_per_s is the median of the rounds; `noisy` where they differ by more than 10 %, or the host gave away more than 5 %
-of the processors. per_core_s (samples in a second of processor time) and per_Tera_op (samples in the time of 10^12
-operations of the CPU's peak) are what a busy machine does not move. What was measured has three digits, which is as far as
-another hour confirms it (results/verify.md); what is published, all of its own. Percentiles of the latency need 100 requests.
+A rows file may also name configurations (tinybert_sst2/default/seq64/bs8/310P3-atc-fp16, of an accuracy with /accuracy
+behind) that this machine cannot measure. Each becomes a row from the files named after them: its record, else its
+published figure (of 310P for 310P3), else an empty row with the reason.
 
-A rows file may also name configurations (tinybert_sst2/default/seq64/bs8/310P3-atc-fp16): chips that this machine
-cannot measure. Each becomes a row from the files named after them: its record, else its published figure (of 310P
-for 310P3), else an empty row with the reason. They are of a throughput; /accuracy behind one asks for that.
-
-Where 310P3 and T4 or 310 stand in one table, from whatever source, there is a column of their ratio that names both
-precisions (a partner of the same kind is preferred, then measured, imported, published), and a row "best" for the
-fastest batch size of each, which is the recipe's last row. Ratios are of one card to one card. Weights do not matter to
-them: speed does not depend on them.
+Where 310P3 and T4 or 310 stand in one table, there is a column of their ratio that names both precisions (a partner of the
+same kind is preferred, then measured, imported, published), and a row "best" for the fastest batch size of each, which is
+the recipe's last row. Ratios are of one card to one card.
 """
 
 import argparse
@@ -46,16 +37,6 @@ def rounded(value, digits: int, times: float = 1):
     return None if value is None else round(times * value, digits)
 
 
-def speeds(record: dict) -> dict:
-    """Samples a second, and the figures that a busy machine does not move; `noisy` where rounds are too unlike to compare."""
-    cells: dict[str, float | str | None] = {"samples_per_s": figures.rounded(record["samples_per_second"])}
-    cells |= {"noisy": "noisy" if len(record["rounds"]) > 1 and records_of.noise(record) else None}
-    for name, column in (("per_core_second", "per_core_s"), ("per_tera", "per_Tera_op")):
-        if found := (record.get("figures") or {}).get(name):
-            cells[column] = figures.rounded(found["value"])
-    return cells
-
-
 def row(record: dict) -> dict:
     """The cells of one record."""
     cells = {k: record[k] for k in KEY} | {"cpu": record["machine"]["cpu"], "cores": record["machine"]["cores"]}
@@ -67,33 +48,45 @@ def row(record: dict) -> dict:
     if record["standin"]:
         return cells | {"figure": "none", "samples_per_s": None, "timed": None, "reason": records_of.DEMONSTRATION}
     if record.get("devices", 1) > 1:
-        cells |= {"devices": record["devices"]}
+        cells["devices"] = record["devices"]
     if record.get("imported"):
-        cells |= {"reason": "log {file}, sha256 {sha256:.12}".format(**record["imported"])}
-    if record["kind"] == "accuracy":
-        seeded = record["caveat"] is not None
-        cells["total"] = record["total"]
-        others = {name: m["value"] for name, m in record.get("metrics", {}).items() if name != "accuracy"}
-        cells |= {"task": record["task"]} if "task" in record else {}
-        cells |= {name: None if seeded else rounded(value, 4) for name, value in others.items()}
-        if record["correct"] is None or seeded:
-            return cells | dict.fromkeys(("correct", "accuracy_%", "ci95_%"))
-        low, high = record["interval95"]
-        return cells | {
-            "correct": record["correct"],
-            "accuracy_%": round(100 * record["accuracy"], 2),
-            "ci95_%": f"{100 * low:.2f}-{100 * high:.2f}",
-        }
+        cells["reason"] = "log {file}, sha256 {sha256:.12}".format(**record["imported"])
+    return cells | (answers if record["kind"] == "accuracy" else speeds)(record)
+
+
+def answers(record: dict) -> dict:
+    """The cells of an accuracy's figures; none of seeded weights."""
+    known = record["caveat"] is None
+    cells = {"total": record["total"]} | ({"task": record["task"]} if "task" in record else {})
+    others = {name: m["value"] for name, m in record.get("metrics", {}).items() if name != "accuracy"}
+    cells |= {name: rounded(value, 4) if known else None for name, value in others.items()}
+    if record["correct"] is None or not known:
+        return cells | dict.fromkeys(("correct", "accuracy_%", "ci95_%"))
+    interval = "{:.2f}-{:.2f}".format(*(100 * share for share in record["interval95"]))
+    return cells | {"correct": record["correct"], "accuracy_%": round(100 * record["accuracy"], 2), "ci95_%": interval}
+
+
+def speeds(record: dict) -> dict:
+    """The cells of a throughput's figures; `noisy` where rounds are too unlike to compare."""
     latency = {} if records_of.no_percentiles(record) else record["latency_ms"]
-    return cells | {
-        **speeds(record),
+    known = {k: f["value"] for k, f in (record.get("figures") or {}).items() if f}
+    columns = {"per_core_second": "per_core_s", "per_tera": "per_Tera_op"}
+    return {
+        "samples_per_s": figures.rounded(record["samples_per_second"]),
+        "noisy": "noisy" if len(record["rounds"]) > 1 and records_of.noise(record) else None,
+        **{column: figures.rounded(known[name]) for name, column in columns.items() if name in known},
         "requests": record["requests"],
         "p50_ms": rounded(latency.get("p50"), 3),
         "p99_ms": rounded(latency.get("p99"), 3),
         "padded_rows_%": rounded(record["padded_rows"], 2, 100),
-        "timed": record["timed"].split(";")[0].split(":")[0],
+        "timed": timed(record),
         **({"sentences_per_row": record["sentences_per_row"]} if "sentences_per_row" in record else {}),
     }
+
+
+def timed(record: dict) -> str:
+    """What was timed, in a few words."""
+    return record["timed"].split(";")[0].split(":")[0]
 
 
 def words(record: dict) -> dict:
@@ -104,16 +97,15 @@ def words(record: dict) -> dict:
         right = f"{100 * (record['accuracy'] or 0):.2f} % ({record['correct']}/{record['total']})"
         metrics = [f"{name} {m['value']}" for name, m in record.get("metrics", {}).items() if name != "accuracy"]
         return {"accuracy": ", ".join([right] * (record["correct"] is not None) + metrics)}
-    core = (record.get("figures") or {}).get("per_core_second")
+    cells, log = row(record), record.get("imported")
     latency = {} if records_of.no_percentiles(record) else record["latency_ms"]
-    log = record.get("imported")
     return {
         "samples/s": "~" * bool(records_of.noise(record)) + figures.written(record["samples_per_second"]),
-        "per core-second": core and figures.written(core["value"]),
+        "per core-second": "per_core_s" in cells and figures.written(cells["per_core_s"]),
         **{f"{q}, ms": latency.get(q) and figures.written(latency[q]) for q in ("p50", "p99")},
         "padding": record["padded_rows"] and f"{100 * record['padded_rows']:.1f} %",
-        "timed": None if record["chip"] == "cpu" else record["timed"].split(";")[0].split(":")[0],
-        "remark": log and f"imported: log {log['file']}, sha256 {log['sha256']:.12}",
+        "timed": None if record["chip"] == "cpu" else cells["timed"],
+        "remark": log and f"imported: {cells['reason']}",
     }
 
 
@@ -137,12 +129,12 @@ def per_card(r: dict) -> float:
 def published_row(figure: dict) -> dict:
     """The cells of one figure of published.csv."""
     cells = dict.fromkeys(IDENTITY) | {k: figure[k] or None for k in ("model", "chip", "precision")}
+    reason = "; ".join(filter(None, (figure["variant"], figure["note"])))
     cells |= {"weights": "default", "seq": figure["seq"].replace(",", "-") or None, "figure": "published"}
-    cells |= {"bs": int(figure["bs"]) if figure["bs"] else None}
-    cells |= {"variant": figure["variant"], "reason": "; ".join(filter(None, (figure["variant"], figure["note"])))}
-    if figure["metric"] == "accuracy":
-        return cells | {"accuracy_%": round(figure["value"], 2)}
-    return cells | {"samples_per_s": round(figure["value"], 2), "timed": "not said"}
+    cells |= {"bs": int(figure["bs"]) if figure["bs"] else None, "variant": figure["variant"], "reason": reason}
+    value = round(figure["value"], 2)
+    accuracy = figure["metric"] == "accuracy"
+    return cells | ({"accuracy_%": value} if accuracy else {"samples_per_s": value, "timed": "not said"})
 
 
 def series(chip: str | None) -> str | None:
