@@ -77,7 +77,7 @@ def records(path):
     report.page({path: value}, PUBLISHED, pictures=False)
     record.make_words(value)
     list(consistency.faults(value))
-    verify.judge(value, value, PUBLISHED)
+    verify.judge(value, value)
     with contextlib.suppress(cli.UserError):  # scores have no flips
         compare.report(value, value) if value["kind"] == "accuracy" else None
     drawn = json.dumps(value | {"chain": None})

@@ -156,6 +156,22 @@ def native_library(tmp_path_factory):
     return once(tmp_path_factory, "native.so", make)
 
 
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory):
+    """The folder of a copy in which things were measured and recorded (measured.py): to be copied, not to be changed."""
+    import measured
+
+    return once(tmp_path_factory, "measured", measured.everything)
+
+
+@pytest.fixture(scope="session")
+def spare(pristine, tmp_path_factory):
+    """A copy of it to spoil and to mend, by measured.spoilt."""
+    import measured
+
+    return measured.copy(pristine, tmp_path_factory.mktemp("spare") / "repo")
+
+
 @pytest.fixture
 def repo(tmp_path):
     """A fresh copy: nothing is built in it."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from tools.cpu import runner
 from tools.make import cli
-from tools.results import record
+from tools.results import record, table
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "build/minilm_sst2/default"
@@ -130,6 +130,19 @@ def perf(bs: int = 8, config: str = "cpu-onnxruntime-fp32", ms: float = 10.0) ->
 
 def promote(*paths: Path) -> list[Path]:
     return [record.promote(Path("results/records"), cli.read_json(p), p) for p in paths]
+
+
+def everything(folder: Path) -> None:
+    """A copy in which two accuracies and three speeds were measured and recorded, and the tables made of them."""
+    tree(folder)
+    with contextlib.chdir(folder):
+        weights()
+        fp32, bf16 = "cpu-onnxruntime-fp32", "cpu-openvino-bf16"
+        made = [accuracy(8, fp32), perf(8, fp32), perf(1, fp32, 7), accuracy(8, bf16, 75, 20), perf(8, bf16, 9)]
+        promote(*made)
+        text = table.of(table.committed())
+        for suffix in (".csv", ".md"):
+            Path(f"results/table{suffix}").write_text(table.text(text, suffix))
 
 
 def copy(source: Path, folder: Path) -> Path:

@@ -29,25 +29,6 @@ from tools.source import fetch
 FP32, BF16 = "cpu-onnxruntime-fp32", "cpu-openvino-bf16"
 
 
-@pytest.fixture(scope="session")
-def pristine(tmp_path_factory):
-    folder = measured.tree(tmp_path_factory.mktemp("repo") / "pristine")
-    with pytest.MonkeyPatch.context() as m:
-        m.chdir(folder)
-        measured.weights()
-        made = [measured.accuracy(), measured.perf(), measured.accuracy(8, BF16, wrong=75, shift=20)]
-        measured.promote(*made)
-        text = table.of(table.committed())
-        for suffix in (".csv", ".md"):
-            Path(f"results/table{suffix}").write_text(table.text(text, suffix))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def spare(pristine, tmp_path_factory):
-    return measured.copy(pristine, tmp_path_factory.mktemp("spare") / "repo")
-
-
 @pytest.fixture
 def repo(pristine, spare):
     """A copy to spoil; what a test did to it is undone."""
@@ -76,10 +57,10 @@ LEAF = f"{MODEL}/seq128/bs8/{FP32}"
 def test_audit_of_an_unspoilt_tree(repo):
     counts = {}
     assert list(audit.faults(counts)) == []
-    assert counts == {"artefacts": 15, "records": 6, "tables": 2}
+    assert counts == {"artefacts": 23, "records": 10, "pages": 2}
     done = subprocess.run([sys.executable, "-m", "tools.checks.audit"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "audit: every link holds: 15 artefacts, 6 records, 2 tables\n"
+    assert done.stdout == "audit: every link holds: 23 artefacts, 10 records, 2 pages\n"
 
 
 def test_audit_is_one_line_and_status_1(repo):
@@ -119,7 +100,7 @@ def repaired(path: Path, change) -> None:
 
 
 def kept(kind: str, precision: str = "fp32") -> Path:
-    return next(Path("results/records").glob(f"*-{precision}-{kind}.json"))
+    return next(Path("results/records").glob(f"*-128-8-*-{precision}-{kind}.json"))
 
 
 README = "<!-- table -->\n{}\n<!-- /table -->\n"
@@ -133,48 +114,27 @@ def flip(value: dict) -> None:
     value.update(record.proportion(sum(right), len(right)))
 
 
-def benched(change, repaired=repaired) -> None:
+def benched(change) -> None:
     """The committed records of benches, one of them changed."""
     shutil.copytree(measured.ROOT / "results/bench", "results/bench")
-    path = min(Path("results/bench").glob("*.json"))
-    (edited if repaired is False else repaired)(path, change)
+    repaired(min(Path("results/bench").glob("*.json")), change)
 
 
 # What a forger changes who mends MANIFEST too: seen because a record says everything at least twice.
 TWICE = {
     "model": ("accuracy", {"model": "tinybert_sst2"}, "its chain holds nothing of build/tinybert_sst2/"),
-    "chip": ("throughput", {"chip": "310P3"}, "its chain holds nothing of .*310P3"),
     "isa": ("accuracy", {"isa": "AVX2"}, "its chain holds nothing of .*AVX2"),
-    "batch": ("throughput", {"bs": 16}, "its chain holds nothing of .*bs16"),
     "source": ("accuracy", {"source": "hub:x/y@1"}, "source hub:x/y@1 is not the one whose hash its chain holds"),
     "caveat": ("accuracy", {"caveat": "best of all"}, "caveat 'best of all' is not that of the source wheel"),
     "stand-in": ("throughput", {"standin": True}, "was made with stand-ins"),
-    "engine": (
-        "throughput",
-        {"engine_info": {"name": "other", "threads": 2}},
-        "engine_info.name other is not its engine",
-    ),
-    "timed": ("throughput", {"timed": "end to end"}, "timed 'end to end' is not what is timed at SEQ=128"),
     "missing": ("throughput", {"missing": {"figures": "x"}}, "missing .* is not what the record leaves empty"),
-    "padding of an accuracy": (
-        "accuracy",
-        {"padded_rows": 0.3},
-        "padded_rows 0.3 is not what 8 rows a request give, 0.0",
-    ),
+    "padding": ("accuracy", {"padded_rows": 0.3}, "padded_rows 0.3 is not what 8 rows a request give, 0.0"),
     "requests": ("throughput", {"requests": 5}, "missing .* is not what|requests 5 is not what its times_ms give"),
-    "imported": (
-        "throughput",
-        {"imported": {"file": "x.log", "sha256": "0" * 64}},
-        "holds source, which only a run of this",
-    ),
+    "imported": ("throughput", {"imported": {"file": "x.log", "sha256": "0" * 64}}, "holds source, which only a run of this"),
     "turns": ("throughput", {"pairs": ...}, "pairs, singles, yardstick, loop, figures stand together"),
-    "all of its turns": (
-        "throughput",
-        dict.fromkeys((*schema.TURNS, "missing"), ...),
-        "its command took turns with a yardstick",
-    ),
+    "all of its turns": ("throughput", dict.fromkeys((*schema.TURNS, "missing"), ...), "its command took turns with a yardstick"),
     "when": ("throughput", {"started": "2020-01-01T00:00:00Z"}, "its own fields .* would call it 20200101T000000-"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("field", TWICE)
@@ -276,15 +236,14 @@ def test_a_prov_json_that_names_itself_or_is_damaged_stops_no_other_check(repo):
     assert re.search("made from itself, by way of", found[1]) and "table.csv" in found[-1]
 
 
-@pytest.mark.parametrize("name", ["results/records/x.json", "results/local/x-table.md", "results/throughput.svg",
-                                  f"{LEAF}/x.prov.json", f"{LEAF}/output/out/7_0.bin"])  # fmt: skip
+@pytest.mark.parametrize("name", ["results/records/x.json", "results/local/x-table.md", f"{LEAF}/output/out/7_0.bin"])
 def test_a_pipe_in_place_of_a_file_hangs_nothing(repo, name):
     Path(name).unlink(missing_ok=True)
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     os.mkfifo(name)
     done = subprocess.run([sys.executable, "-m", "tools.checks.audit"], capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == ("x-table" not in name and not name.endswith("svg")), done.stderr
+    assert done.returncode == ("x-table" not in name), done.stderr
 
 
 def test_a_download_that_is_not_the_pinned_one_is_seen_whatever_its_prov_json_says():
@@ -307,97 +266,44 @@ def test_a_download_that_is_another_is_never_recorded(tmp_path, monkeypatch):
     )
 
 
+def on(kind: str, change):
+    """Change a committed record, and what lists it."""
+    return lambda: repaired(kept(kind), change)
+
+
 PLANTED = {
-    "weights": (lambda: edit_byte(f"{measured.MODEL}/checkpoint/model.safetensors"), "model.safetensors: its bytes"),
-    "graph": (lambda: edit_byte(f"{measured.MODEL}/model.onnx"), "default/model.onnx: its bytes are not"),
-    "output": (lambda: edit_byte(f"{LEAF}/output/out/3_0.bin"), "out/3_0.bin: its bytes are not those"),
+    "weights": (lambda: edit_byte(f"{MODEL}/checkpoint/model.safetensors"), "model.safetensors: its bytes"),
     "added member": (lambda: Path(f"{LEAF}/output/out/999_0.bin").write_bytes(bytes(8)), "999_0.bin:.*does not list"),
-    "no description": (lambda: Path(f"{measured.MODEL}/model.onnx.prov.json").unlink(), "no model.onnx.prov.json says"),
-    "other source": (
-        lambda: edit_byte("tools/source/checkpoint.py"),
-        "checkpoint/MANIFEST: was made from another tools/source/checkpoint.py",
-    ),
+    "no description": (lambda: Path(f"{MODEL}/model.onnx.prov.json").unlink(), "no model.onnx.prov.json says"),
+    "other source": (lambda: edit_byte("tools/source/checkpoint.py"),
+                     "checkpoint/MANIFEST: was made from another tools/source/checkpoint.py"),
     "artefact gone": (lambda: Path(f"{LEAF}/score.json").unlink(), "score.json.* gone"),
-    "score forged": (
-        lambda: repaired(Path(f"{LEAF}/score.json"), lambda v: v.update(correct=800)),
-        "accuracy.json: was made from another .*score.json",
-    ),
-    "record forged": (
-        lambda: repaired(Path(f"{LEAF}/accuracy.json"), lambda v: v.update(correct=800, accuracy=0.917431)),
-        "accuracy.json: not what score.json gives: correct 800 against 792",
-    ),
-    "timing forged": (
-        lambda: repaired(Path(f"{LEAF}/perf.json"), lambda v: v.update(samples_per_second=9e9)),
-        "perf.json: not what the stored rounds give: samples_per_second",
-    ),
-    "committed accuracy": (
-        lambda: repaired(kept("accuracy"), lambda v: v.update(accuracy=0.95)),
-        "not what its predictions give: accuracy 0.95 against 0.908257",
-    ),
-    "committed predictions": (
-        lambda: repaired(kept("accuracy"), lambda v: v.update(predictions=v["predictions"][::-1])),
-        "not what its predictions give",
-    ),
-    "committed throughput": (
-        lambda: repaired(kept("throughput"), lambda v: v.update(samples_per_second=9e9)),
-        "is not what its times_ms give",
-    ),
-    "committed chain": (
-        lambda: repaired(kept("accuracy"), lambda v: v["chain"][f"{LEAF}/model.onnx"].update(sha256="0" * 64)),
-        "in its chain .*output/MANIFEST was made from another .*model.onnx than the chain holds",
-    ),
-    "latency": (
-        lambda: repaired(kept("throughput"), lambda v: v["latency_ms"].update(p50=1.0)),
-        "latency_ms .* is not",
-    ),
-    "rounds": (lambda: repaired(kept("throughput"), lambda v: v["rounds"].reverse()), "rounds .* is not what"),
-    "spread": (lambda: repaired(kept("throughput"), lambda v: v.update(spread=0.5)), "spread 0.5 is not what"),
-    "figure": (
-        lambda: repaired(kept("throughput"), lambda v: v["figures"]["per_tera"].update(value=1.0)),
-        "figures .* is not what",
-    ),
-    "padding": (lambda: repaired(kept("throughput"), lambda v: v.update(padded_rows=0.5)), "padded_rows 0.5 is not"),
-    "precision": (
-        lambda: repaired(kept("throughput"), lambda v: v.update(precision="bf16")),
-        "its chain holds nothing of .*cpu-onnxruntime-bf16: are its parameters",
-    ),
-    "cpu": (
-        lambda: edited(kept("throughput"), lambda v: v["machine"].update(cpu="x")),
-        "not those that .*MANIFEST lists",
-    ),
-    "commit": (
-        lambda: edited(kept("accuracy"), lambda v: v.update(commit="0" * 40)),
-        "not those that .*MANIFEST lists",
-    ),
-    "consistent flip": (
-        lambda: repaired(kept("accuracy"), flip),
-        "its predictions are not those whose hash its chain holds as .*score.json",
-    ),
+    "score forged": (lambda: repaired(Path(f"{LEAF}/score.json"), lambda v: v.update(correct=800)),
+                     "accuracy.json: was made from another .*score.json"),
+    "record forged": (lambda: repaired(Path(f"{LEAF}/accuracy.json"), lambda v: v.update(correct=800, accuracy=0.917431)),
+                      "accuracy.json: not what score.json gives: correct 800 against 792"),
+    "timing forged": (lambda: repaired(Path(f"{LEAF}/perf.json"), lambda v: v.update(samples_per_second=9e9)),
+                      "perf.json: not what the stored rounds give: samples_per_second"),
+    "committed accuracy": (on("accuracy", lambda v: v.update(accuracy=0.95)),
+                           "not what its predictions give: accuracy 0.95 against 0.908257"),
+    "committed predictions": (on("accuracy", lambda v: v.update(predictions=v["predictions"][::-1])),
+                              "not what its predictions give"),
+    "committed throughput": (on("throughput", lambda v: v.update(samples_per_second=9e9)), "is not what its times_ms give"),
+    "committed chain": (on("accuracy", lambda v: v["chain"][f"{LEAF}/model.onnx"].update(sha256="0" * 64)),
+                        "in its chain .*output/MANIFEST was made from another .*model.onnx than the chain holds"),
+    "figure": (on("throughput", lambda v: v["figures"]["per_tera"].update(value=1.0)), "figures .* is not what"),
+    "commit": (lambda: edited(kept("accuracy"), lambda v: v.update(commit="0" * 40)), "not those that .*MANIFEST lists"),
+    "consistent flip": (on("accuracy", flip), "its predictions are not those whose hash its chain holds as .*score.json"),
     "bench": (lambda: benched(lambda v: v["contenders"][0].update(samples_per_second=9e9)), "is not the median of its"),
-    "bench, any field": (
-        lambda: benched(lambda v: v.update(commit="0" * 40), repaired=False),
-        "not those that results/bench/MANIFEST lists",
-    ),
     "record deleted": (lambda: kept("throughput").unlink(), "gone, though results/records/MANIFEST lists it"),
-    "record added": (
-        lambda: Path("results/records/x.json").write_text(kept("accuracy").read_text()),
-        "x.json: results/records/MANIFEST does not list it",
-    ),
-    "no record": (
-        lambda: repaired(kept("throughput"), lambda v: v.update(times_ms=[[]])),
-        r"throughput.json: times_ms\[0\]: List should have at least 1 item",
-    ),
-    "README": (lambda: Path("README.md").write_text(README.format("792")), "README.md: not what results/records give"),
-    "picture": (
-        lambda: Path("results/throughput.svg").write_text("x"),
-        "throughput.svg: not what results/records give",
-    ),
-    "cell": (
-        lambda: Path("results/table.csv").write_text(Path("results/table.csv").read_text().replace("792", "793")),
-        r"results/table.csv:2: (correct|accuracy_%) is 793.*, its records give 792",
-    ),
-    "record gone": (lambda: kept("accuracy", "bf16").unlink(), r"results/table.csv: 3 lines, its records give 2|is"),
-}
+    "no record": (on("throughput", lambda v: v.update(times_ms=[[]])),
+                  r"throughput.json: times_ms\[0\]: List should have at least 1 item"),
+    "README": (lambda: Path("README.md").write_text(README.format("792")), "README.md:2: not what results/records give"),
+    "picture": (lambda: Path("results/frontier.svg").write_text("x"), "frontier.svg:1: not what results/records give"),
+    "cell": (lambda: Path("results/table.csv").write_text(Path("results/table.csv").read_text().replace("792", "793")),
+             r"results/table.csv:2: not what results/records give"),
+    "record gone": (lambda: kept("accuracy", "bf16").unlink(), r"results/table.csv:\d+: not what"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("plant", PLANTED)
@@ -443,7 +349,7 @@ def test_mcnemar_is_the_exact_binomial_test():
     assert compare.mcnemar(a, a)["p"] == 1.0
 
 
-@pytest.mark.parametrize("total", [1, 16, 872])
+@pytest.mark.parametrize("total", [1, 16, 60])
 def test_the_interval_is_wilsons(total):
     for correct in range(total + 1):
         ci = binomtest(correct, total).proportion_ci(method="wilson")
@@ -463,8 +369,6 @@ def test_compare_lists_every_flip(unspoilt):
 def test_compare_wants_accuracy_records(unspoilt):
     with pytest.raises(cli.UserError, match="not an accuracy record"):
         compare.read(Path(LEAF) / "perf.json")
-    with pytest.raises(cli.UserError, match="no such record"):
-        compare.read(Path("build/nowhere"))
 
 
 # ---- verify
@@ -476,7 +380,7 @@ def records(_):
 
 def test_verdict_on_the_same_bytes(unspoilt):
     for r in records(unspoilt):
-        assert verify.judge(r, r, [])["verdict"] == "holds"
+        assert verify.judge(r, r)["verdict"] == "holds"
 
 
 def test_verdict_names_other_bytes_and_flips(unspoilt):
@@ -484,7 +388,7 @@ def test_verdict_names_other_bytes_and_flips(unspoilt):
     new = json.loads(json.dumps(old))
     new["chain"][f"{LEAF}/model.onnx"]["sha256"] = "0" * 64
     new["predictions"] = old["predictions"][:4] + str(1 - int(old["predictions"][4])) + old["predictions"][5:]
-    line = verify.judge(old, new, [])
+    line = verify.judge(old, new)
     assert line["verdict"] == "FAILED"
     assert f"first other: {LEAF}/model.onnx" in line["bytes"] and "from the same inputs" in line["bytes"]
     assert "1 flips: dev.tsv:6" in line["result"]
@@ -500,7 +404,7 @@ def test_verdict_on_classes_of_another_cpu(unspoilt, precision, cpu_name, verdic
     new["predictions"] = str(1 - int(old["predictions"][0])) + old["predictions"][1:]
     target = f"build/{record.leaf_of(old)}/output/MANIFEST"
     old["chain"][target] = {"sha256": "0" * 64, "inputs": {}, "commands": [["x"]]}
-    line = verify.judge(old, new, [])
+    line = verify.judge(old, new)
     assert line["verdict"] == verdict and ("first other" in line["bytes"]) == (cpu_name is None), line
 
 
@@ -513,7 +417,7 @@ def test_the_bits_of_logits_are_judged_on_any_cpu(unspoilt, was, now, verdict, w
     new["machine"]["cpu"] = "another"
     for r, digit in ((old, was), (new, now)):
         r.update({"logits_sha256": digit * 64} if digit else {})
-    line = verify.judge(old, new, [])
+    line = verify.judge(old, new)
     assert (line["verdict"], line["result"]) == (verdict, words)
 
 
@@ -540,11 +444,11 @@ def test_old_names_and_compiled_c_are_no_difference(unspoilt):
         "build/lib/native.so": made | {"sha256": "3"},
         "build/m/default/reference.npy": made | {"sha256": "4"},
     }
-    assert verify.judge(old, new, [])["verdict"] == "holds"
+    assert verify.judge(old, new)["verdict"] == "holds"
     new["chain"]["build/m/default/reference.npy"]["sha256"] = "5"
-    assert "first other: build/m/default/reference.npy" in verify.judge(old, new, [])["bytes"]
+    assert "first other: build/m/default/reference.npy" in verify.judge(old, new)["bytes"]
     new["machine"]["cpu"] = "another"  # whose units add up in another order
-    assert verify.judge(old, new, [])["verdict"] == "holds"
+    assert verify.judge(old, new)["verdict"] == "holds"
 
 
 def slowed(old: dict, wall: float = 1.0, core: float = 1.0, single: float | None = None) -> dict:
@@ -580,7 +484,7 @@ def slowed(old: dict, wall: float = 1.0, core: float = 1.0, single: float | None
 )
 def test_verdict_on_throughput(unspoilt, change, verdict, words):
     _, old = records(unspoilt)
-    line = verify.judge(old, change(old), [])
+    line = verify.judge(old, change(old))
     assert (line["verdict"], words in line["result"]) == (verdict, True), line
 
 
@@ -600,7 +504,7 @@ def test_other_work_on_the_machine_moves_no_figure(unspoilt):
             pair[1] *= 2
             pair[3], pair[5] = pair[3] / 2, pair[5] / 2
     new["figures"] = figures.of(sum(new["pairs"], []), sum(new["singles"], []), 2)
-    assert verify.judge(old, new, [])["verdict"] == "holds"
+    assert verify.judge(old, new)["verdict"] == "holds"
 
 
 def test_verify_measures_again_until_it_can_tell(repo, monkeypatch):
@@ -619,10 +523,10 @@ def test_verify_measures_again_until_it_can_tell(repo, monkeypatch):
 
     monkeypatch.setattr(reproduce, "make", make)
     monkeypatch.setattr(cpu, "machine", lambda: old["machine"])
-    line = verify.verify(kept("throughput"), Path("tree"), [], [])
+    line = verify.verify(kept("throughput"), Path("tree"), [])
     assert tries == ["ROUNDS=1", "ROUNDS=2", "ROUNDS=3"] and line["verdict"] == "holds"
     monkeypatch.setattr(cpu, "machine", lambda: old["machine"] | {"cpu": "another"})
-    verify.verify(kept("throughput"), Path("tree"), [], [])
+    verify.verify(kept("throughput"), Path("tree"), [])
     assert len(tries) == 3
 
 
@@ -632,14 +536,14 @@ def test_verify_measures_again_until_it_can_tell(repo, monkeypatch):
 )
 def test_what_this_cpu_cannot_run_is_no_failure_and_is_said(repo, monkeypatch, error, verdict):
     monkeypatch.setattr(reproduce, "make", lambda *_: error)
-    line = verify.verify(kept("accuracy"), Path("tree"), [], [])
+    line = verify.verify(kept("accuracy"), Path("tree"), [])
     assert (line["verdict"], line["result"]) == (verdict, f"not rebuilt: {error}")
 
 
 def test_an_old_record_without_turns_has_no_verdict_on_its_speed(unspoilt):
     _, new = records(unspoilt)
     old = {k: v for k, v in new.items() if k not in ("figures", "pairs", "singles", "yardstick", "loop")}
-    line = verify.judge(old | {"yardstick": "fp32"}, new, [])
+    line = verify.judge(old | {"yardstick": "fp32"}, new)
     assert line["verdict"] == "bytes hold" and "recorded without turns" in line["result"]
 
 
@@ -685,10 +589,10 @@ def test_verify_rebuilds_through_make_and_fails_plainly(repo):
 
 def test_verify_one_cell(unspoilt):
     paths = sorted(Path("results/records").glob("*.json"))
-    assert len(verify.chosen(paths, [])) == 3
-    assert [p.name.split("-", 2)[2] for p in verify.chosen(paths, ["BS=8", "PRECISION=bf16"])] == [
-        kept("accuracy", "bf16").name.split("-", 2)[2]
-    ]
+    assert len(verify.chosen(paths, [])) == 5
+    assert {*verify.chosen(paths, ["BS=8", "PRECISION=bf16"])} == {
+        kept(kind, "bf16") for kind in ("accuracy", "throughput")
+    }
     assert verify.chosen(paths, ["BS=16"]) == []
     with pytest.raises(cli.UserError, match="SAMPLES= is no parameter of a record"):
         verify.chosen(paths, ["SAMPLES=8"])
@@ -736,11 +640,11 @@ def test_an_imported_log_is_told_apart(repo):
     made = imports.imported(Path("bs8.log"), Path("minilm_sst2/default/seq128/bs8/310P3-atc-fp16"))
     path = record.promote(Path("results/records"), made, Path("bs8.log"))
     assert list(audit.record_faults(path)) == []
-    line = verify.verify(path, Path("nowhere"), [], [])
+    line = verify.verify(path, Path("nowhere"), [])
     assert (line["verdict"], line["result"]) == ("imported", "measured elsewhere: bs8.log")
     page = report.page({path: made}, [])
-    assert report.behind(path, made, {})["again"].startswith("measured elsewhere; imported from bs8.log, sha256 ")
-    assert re.search(r"<td><a href=#r-\S*imported\S*>1600</a>", page) and ">imported: log bs8.log, sha256 " in page
+    assert "again       measured elsewhere; imported from bs8.log, sha256 " in report.behind(path, made)
+    assert re.search(r"<td><a href=#r0>1600</a>", page) and ">imported: log bs8.log, sha256 " in page
     assert "| fp16        | 8    | -" in table.text(table.frame([made, cli.read_json(kept("accuracy"))]), ".md")
     assert ",8,,,imported,,,,,1600" in table.text(table.frame([cli.read_json(kept("accuracy")), made]), ".csv")
 
@@ -748,19 +652,16 @@ def test_an_imported_log_is_told_apart(repo):
 # ---- promote
 
 
-def promote_all():
-    names = (f"{LEAF}/accuracy.json", f"{LEAF}/perf.json")
-    return subprocess.run(
-        [sys.executable, "-m", "tools.results.record", "promote", "new", *names],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_a_record_that_holds_is_promoted(repo):
-    done = promote_all()
-    assert (done.returncode, len(list(Path("new").glob("*.json")))) == (0, 2), done.stderr
+    record.promote_all(Path("new"), [Path(LEAF, "accuracy.json"), Path(LEAF, "perf.json")])
+    assert len(list(Path("new").glob("*.json"))) == 2
+
+
+def refused(capsys) -> str:
+    """What is said where not all records can be promoted."""
+    with pytest.raises(cli.UserError) as stop:
+        record.promote_all(Path("new"), [Path(LEAF, "accuracy.json"), Path(LEAF, "perf.json")])
+    return f"{capsys.readouterr().err}{stop.value}"
 
 
 @pytest.mark.parametrize("spoil, words", [
@@ -768,24 +669,21 @@ def test_a_record_that_holds_is_promoted(repo):
     (Path.unlink, "is gone"),
 ])  # fmt: skip
 @pytest.mark.parametrize("name", [f"{MODEL}/source", "tools/source/checkpoint.py"])
-def test_a_stale_record_is_not_promoted(repo, name, spoil, words):
+def test_a_stale_record_is_not_promoted(repo, capsys, name, spoil, words):
     """The first file upstream that differs is named, given or made, tracked by git or not."""
     for made in (name, f"{MODEL}/model.onnx"):
         spoil(Path(made))
-    done = promote_all()
-    assert done.returncode == 1 and not Path("new").exists()
-    for record_ in ("accuracy", "perf"):
-        assert f"{LEAF}/{record_}.json: {name} {words}; run make {record_} again" in done.stderr
+    said = refused(capsys)
+    assert not Path("new").exists()
+    for kind in ("accuracy", "perf"):
+        assert f"{LEAF}/{kind}.json: {name} {words}; run make {kind} again" in said
 
 
-def test_a_stale_record_does_not_stop_the_others(repo):
+def test_a_stale_record_does_not_stop_the_others(repo, capsys):
     Path(f"{LEAF}/output/MANIFEST").write_text("other")  # behind the accuracy alone
-    done = promote_all()
-    assert done.returncode == 1
+    said = refused(capsys)
     assert [json.loads(p.read_text())["kind"] for p in Path("new").glob("*.json")] == ["throughput"]
-    assert "wrote new/" in done.stdout
-    assert f"refused {LEAF}/accuracy.json: {LEAF}/output/MANIFEST is no longer" in done.stderr
-    assert "1 of 2 records" in done.stderr and "Traceback" not in done.stderr
+    assert f"1 of 2 records refused: {LEAF}/accuracy.json: {LEAF}/output/MANIFEST is no longer" in said
 
 
 # ---- reproduce

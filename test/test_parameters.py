@@ -101,7 +101,7 @@ def test_every_record_says_its_configuration_by_the_table():
 def test_a_parameter_that_is_gone_is_a_verdict_of_its_own(tmp_path):
     """CLS=1, which older records have, is read, named, and neither dropped nor a failure."""
     path = next(p for p in sorted((ROOT / "results/records").glob("*.json")) if parameters.gone(record.read(p)))
-    line = verify.verify(path, tmp_path, [], [])
+    line = verify.verify(path, tmp_path, [])
     assert (line["verdict"], line["result"]) == ("older", "this version has no CLS=")
     assert "last layer for [CLS]" in record.rows_said(record.read(path)["seq"])
 

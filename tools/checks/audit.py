@@ -2,7 +2,7 @@
 
     python -m tools.checks.audit
 
-    audit: every link holds: 25 artefacts, 6 records, 2 tables
+    audit: every link holds: 25 artefacts, 6 records, 2 pages
 
 Checked, upstream first: each artefact that a TARGET.prov.json under build/ describes (its bytes, the members of its
 MANIFEST, what it was made from), the outputs against score.json and accuracy.json, the timings against perf.json,
@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from itertools import zip_longest
 from pathlib import Path
 from statistics import median
 
@@ -136,24 +137,6 @@ def kept_faults(folder: Path) -> Iterator[str]:
         yield f"{path}: gone; it lists what `make record` kept"
 
 
-def table_faults(path: Path, rows: list[str]) -> Iterator[str]:
-    """The first cell of a .csv or .md table that its records do not give."""
-    gone = [r for r in rows if r.endswith((".json", ".csv")) and not Path(r).is_file()]
-    if gone or not rows:
-        yield f"{path}: made from {gone[0] if gone else 'records of results/records'}, which is gone"
-        return
-    made = table.text(table.of(rows), path.suffix).split("\n")
-    here = path.read_text("utf-8", errors="replace").split("\n")
-    cut = "," if path.suffix == ".csv" else "|"
-    for number, (want, got) in enumerate(zip(made, here, strict=False), 1):
-        cells = zip(made[0].split(cut), want.split(cut), got.split(cut), strict=False)
-        for column, a, b in ((c, a, b) for c, a, b in cells if a != b):
-            yield f"{path}:{number}: {column.strip()} is {b.strip()}, its records give {a.strip()}"
-            return
-    if made != here:
-        yield f"{path}: {len(here)} lines, its records give {len(made)}"
-
-
 def bench_faults(path: Path) -> Iterator[str]:
     """Why a record of a bench is none, or contradicts itself."""
     for line in record.read(path, kinds=("bench",))["contenders"]:
@@ -161,21 +144,21 @@ def bench_faults(path: Path) -> Iterator[str]:
             yield f"{path}: {line['name']}, {line['shape']}: samples_per_second is not the median of its rounds"
 
 
-def page_faults() -> Iterator[str]:
-    """The READMEs and pictures that the records do not give."""
-    for path in readme.stale():
-        yield f"{path}: not what results/records give; run make report"
+def shown() -> Iterator[tuple[Path, bytes]]:
+    """Each README, picture and table that is here, with what its records give; one of this machine as its rows file says."""
+    yield from readme.texts()
+    for path in filter(Path.is_file, sorted(Path("results/local").glob("*-table.*"))):
+        if path.suffix != ".rows" and (rows := path.with_suffix(".rows")).is_file():
+            yield path, table.text(table.of(rows.read_text("utf-8", errors="replace").split()), path.suffix).encode()
 
 
-def tables() -> Iterator[tuple[Path, list[str]]]:
-    """Each table that is here, with what its rows file names."""
-    local = [p for s in (".csv", ".md") for p in Path("results/local").glob(f"*-table{s}")]
-    for path in sorted(filter(Path.is_file, local)):
-        names = path.with_suffix(".rows")
-        yield path, names.read_text("utf-8", errors="replace").split() if names.is_file() else []
-    for path in (Path("results/table.csv"), Path("results/table.md")):
-        if path.is_file():
-            yield path, table.committed()
+def page_faults(counts: dict) -> Iterator[str]:
+    """The first line of a README, picture or table that its records do not give."""
+    for path, made in shown():
+        counts["pages"] = counts.get("pages", 0) + 1
+        lines = zip_longest(made.splitlines(), path.read_bytes().splitlines())
+        if wrong := next((number for number, (want, got) in enumerate(lines, 1) if want != got), None):
+            yield f"{path}:{wrong}: not what results/records give; run make report"
 
 
 def uncommitted() -> list[str]:
@@ -205,12 +188,11 @@ def faults(counts: dict) -> Iterator[str]:
         yield from broken(artefact_faults, target, prov, known, sha256)
     made = [Path(t) for t in known if Path(t).name in ("accuracy.json", "perf.json")]
     kept, benches = (sorted(folder.glob("*.json")) for folder in KEPT)
-    shown = list(tables())
-    counts |= {"artefacts": len(described), "records": len(made) + len(kept), "tables": len(shown)}
+    counts |= {"artefacts": len(described), "records": len(made) + len(kept)}
     for check, paths in {leaf_faults: made, kept_faults: KEPT, record_faults: kept, bench_faults: benches}.items():
         for path in paths:
             yield from broken(check, path)
-    stale = [fault for path, rows in shown for fault in broken(table_faults, path, rows)] + [*broken(page_faults)]
+    stale = [*broken(page_faults, counts)]
     if stale and (new := uncommitted()):
         print(f"tables, pictures and READMEs are older than {len(new)} records that git does not hold yet: make report")
     else:

@@ -2,9 +2,9 @@
 
     python -m tools.checks.verify results/records [--only MODEL=minilm_sst2 BS=8 ...] [--make VENV=...]
 
-    | record                                 | kind     | verdict | bytes          | result               | published |
-    |:---------------------------------------|:---------|:--------|:---------------|:---------------------|:----------|
-    | tiny default 64 8 cpu onnxruntime fp32 | accuracy | holds   | 11 of 11 equal | 426/872, as recorded | -         |
+    | record                                 | kind     | verdict | bytes          | result               |
+    |:---------------------------------------|:---------|:--------|:---------------|:---------------------|
+    | tiny default 64 8 cpu onnxruntime fp32 | accuracy | holds   | 11 of 11 equal | 426/872, as recorded |
     verify: 1 of 1 records: 1 holds
 
 bytes       each artefact's sha256 in the record's chain against the one made now; the first that differs is named. Of a
@@ -16,7 +16,6 @@ result      accuracy: the bits of the logits, where docs/bits.md defines them, o
             differs where the ratio by the clock lies outside BAND and at_work outside IDLE: the engine idles, and did
             not before. Timed for one round; what does not hold then for another, ROUNDS in all, judged together
 verdict     docs/checks.md has the words
-published   the distance to models/<model>/published.csv, which is information, not a verdict
 """
 
 import argparse
@@ -30,7 +29,7 @@ from pathlib import Path
 
 from tools.checks import reproduce
 from tools.make import cli, cpu, parameters
-from tools.results import compare, figures, published
+from tools.results import compare, figures
 from tools.results import record as records_of
 
 BAND = (0.92, 1.09)  # of the recorded figure: what the same machine gave in another hour, or beside other work
@@ -171,35 +170,31 @@ def perf_verdict(old: dict, new: dict) -> tuple[str, str]:
     return verdict, f"{words}; {said}"
 
 
-def judge(old: dict, new: dict, rows: list[dict]) -> dict:
+def judge(old: dict, new: dict) -> dict:
     """The verdict on one record, given what was made now."""
     same_bytes, in_bytes = bytes_verdict(old, new)
     verdict, result = (accuracy_verdict if old["kind"] == "accuracy" else perf_verdict)(old, new)
-    return line(verdict if same_bytes else "FAILED", result, in_bytes, published.distance(new, rows))
+    return {"verdict": verdict if same_bytes else "FAILED", "bytes": in_bytes, "result": result}
 
 
-def line(verdict: str, result: str, in_bytes: str = "-", distance: str = "") -> dict:
-    """What the table says of a record."""
-    return {"verdict": verdict, "bytes": in_bytes, "result": result, "published": distance or "-"}
-
-
-def verify(path: Path, tree: Path, extra: list[str], rows: list[dict]) -> dict:
+def verify(path: Path, tree: Path, extra: list[str]) -> dict:
     """Rebuild what one record claims inside `tree`; its line of the table."""
     old = records_of.read(path)
     kind = "accuracy" if old["kind"] == "accuracy" else "perf"
-    cell = {"record": " ".join(str(old[n]) for n in parameters.NAMES), "kind": kind}
+    cell = {"record": " ".join(str(old[n]) for n in parameters.NAMES), "kind": kind, "verdict": None, "bytes": "-"}
     if log := old.get("imported"):
-        return cell | line("imported", f"measured elsewhere: {log['file']}", distance=published.distance(old, rows))
+        return cell | {"verdict": "imported", "result": f"measured elsewhere: {log['file']}"}
     if gone := parameters.gone(old):
-        return cell | line("older", f"this version has no {'= and no '.join(gone)}=")
+        return cell | {"verdict": "older", "result": f"this version has no {' and no '.join(gone)}"}
     made = tree / "build" / records_of.leaf_of(old | records_of.today(old)) / f"{kind}.json"
     here = old["machine"]["cpu"] == cpu.machine()["cpu"]
     for count in range(1, ROUNDS + 1):
         rounds = [f"ROUNDS={count}"] if kind == "perf" else []
         missing = here or kind == "accuracy" or not made.exists()  # how long another CPU's was timed decides nothing
         if missing and (error := reproduce.make(tree, [kind, *records_of.make_words(old), *rounds, *extra])):
-            return cell | line("not on this CPU" if LACKING.search(error) else "FAILED", f"not rebuilt: {error}")
-        judged = judge(old, records_of.read(made), rows)
+            verdict = "not on this CPU" if LACKING.search(error) else "FAILED"
+            return cell | {"verdict": verdict, "result": f"not rebuilt: {error}"}
+        judged = judge(old, records_of.read(made))
         if not rounds or judged["verdict"] not in ("bytes hold", "differs") or not old.get("figures"):
             break
     return cell | judged
@@ -229,10 +224,10 @@ def main():
     paths = chosen(args.records, args.only)
     if not paths:
         raise cli.UserError("results/records: no record with these parameters; `make record` keeps what was measured")
-    tree, rows = reproduce.clean_copy(HOME), published.read()
+    tree = reproduce.clean_copy(HOME)
     lines = []
     for path in paths:
-        lines.append(verify(path, tree, args.make, rows))
+        lines.append(verify(path, tree, args.make))
         print(f"{len(lines)} of {len(paths)}: {lines[-1]['record']}: {lines[-1]['verdict']}", flush=True)
     result = pd.DataFrame(lines)
     text = table.text(result, ".md")

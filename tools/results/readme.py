@@ -191,11 +191,6 @@ def texts() -> Iterator[tuple[Path, bytes]]:
         yield Path("results", name), made[name]()
 
 
-def stale() -> list[Path]:
-    """Texts, tables and pictures that say something else than the records."""
-    return [path for path, data in texts() if path.read_bytes() != data]
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     how = p.add_mutually_exclusive_group(required=True)
