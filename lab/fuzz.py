@@ -31,7 +31,7 @@ from lab import corpus
 from tools import recipe
 from tools.ascend import om
 from tools.base import input_files, onnxfile, output_files, tasks
-from tools.checks import audit, consistency, verify
+from tools.checks import audit, verify
 from tools.cpu import engines
 from tools.cpu.native import model as native
 from tools.make import cli, manifest
@@ -76,7 +76,7 @@ def records(path):
         table.text(table.frame([value]), suffix)
     report.page({path: value}, PUBLISHED, pictures=False)
     record.make_words(value)
-    list(consistency.faults(value))
+    list(audit.contradictions(value))
     verify.judge(value, value)
     with contextlib.suppress(cli.UserError):  # scores have no flips
         compare.report(value, value) if value["kind"] == "accuracy" else None

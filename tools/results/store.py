@@ -1,9 +1,8 @@
 """The folder of records: one JSON a measurement, chains/ with what several share, and MANIFEST, which lists them all.
 
 A record's own links of its chain stand in it; what lies above its folder of build/ is the same for many records, and
-stands once, in chains/<sha256>.json, which the record names as `upstream`. Records from before that hold all. A record
-is written whole, and never over another. MANIFEST holds a line `sha256  name` for each file: what was edited or deleted
-since shows in `make audit`.
+stands once, in chains/<sha256>.json, which the record names as `upstream` (older records hold all). A record is written
+whole, and never over another; what was edited or deleted since differs from MANIFEST's line, and shows in `make audit`.
 """
 
 import hashlib

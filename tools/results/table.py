@@ -4,16 +4,14 @@
 
 The rows file names records (.json, or the folder results/records) and published figures (.csv); a row is one
 configuration. Of two records of one the newest stands, whole; each log from elsewhere has its own row. A figure that nobody
-measured stays empty in .csv and is "-" in .md; `figure` says whether one was measured, imported or published. What was
-measured has three digits, what is published all of its own; what stand-ins made is no figure. docs/results.md has the columns.
+measured stays empty in .csv and is "-" in .md; what stand-ins made is no figure. docs/results.md has the columns.
 
 A rows file may also name configurations (tinybert_sst2/default/seq64/bs8/310P3-atc-fp16, of an accuracy with /accuracy
 behind) that this machine cannot measure. Each becomes a row from the files named after them: its record, else its
 published figure (of 310P for 310P3), else an empty row with the reason.
 
-Where 310P3 and T4 or 310 stand in one table, there is a column of their ratio that names both precisions (a partner of the
-same kind is preferred, then measured, imported, published), and a row "best" for the fastest batch size of each, which is
-the recipe's last row. Ratios are of one card to one card.
+Where 310P3 and T4 or 310 stand in one table, a column has their ratio, card by card, and names both precisions (a partner of
+the same kind is preferred), and a row "best" has the fastest batch size of each, which is the recipe's last row.
 """
 
 import argparse
