@@ -41,7 +41,7 @@ results/frontier.svg: $(records) $(figures) $$(call by,plot)
 	$(call from_folders,plot)
 bench_pages := $(if $(benches),results/bench.md results/bench.svg)
 do.bench_page = -m lab.bench $(if $(filter .md,$(suffix $@)),show,plot) results/bench --save_path {}
-results/bench.md results/bench.svg: $(benches) $(figures) $$(call by,bench_page)
+results/bench.md results/bench.svg: $(benches) $$(call by,bench_page)
 	$(call from_folders,bench_page)
 do.report = -m tools.results.report results/records $(if $(benches),--bench results/bench) --save_path {}
 build/report.html: $(records) $(figures) $(benches) $$(call by,report)

@@ -15,6 +15,7 @@ from conftest import ROOT, in_git
 from lab import costs, crate, sbom
 from tools.checks import claims, reproduce
 from tools.make import cli, run, screen
+from tools.results import record
 from tools.setup import install
 
 LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
@@ -67,6 +68,14 @@ def test_a_claim_reads_what_its_command_makes(built, claim):
     for file in filter(None, files):
         folder = file.rsplit("/", 1)[0]
         assert file in makes or f"{folder}/MANIFEST" in makes, file
+
+
+def test_every_record_has_the_bits_that_are_claimed():
+    claimed = {c["id"]: c["holds"].removeprefix("= ") for c in claims.read(ROOT / "data/claims.toml")}
+    kept = record.load([ROOT / "results/records"]).values()
+    kept = [r for r in kept if (r["model"], r["weights"]) == ("minilm_sst2", "default") and "logits_sha256" in r]
+    bits = {"fp32": claimed["bits"], "int8": claimed["bits-int8"]}
+    assert [r["logits_sha256"] for r in kept] == [bits[r["precision"]] for r in kept]
 
 
 def test_what_a_target_takes_is_measured(built, tmp_path):

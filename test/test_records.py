@@ -275,17 +275,17 @@ def test_the_committed_folders_are_as_their_manifests_list_them():
         assert list(manifest.faults(folder / "MANIFEST", store.listed(folder))) == []
 
 
-def test_fifteen_hundred_records_make_a_table(repo, pristine):
+def test_seven_hundred_records_make_a_table(repo):
     """No list of them is an argument of a command."""
     value = json.loads(kept("throughput").read_text()) | {"requests": None}
     for key in schema.TURNS:
         value.pop(key)
     value["times_ms"] = [t[:1] for t in value["times_ms"]]
-    for i in range(1, 1501):
-        name = f"20261127T000000-a-rather-long-name-of-a-host-{i:04}-{kept('throughput').name}"
-        (Path("results/records") / name).write_text(json.dumps(value | {"bs": 1 + i % 999, "weights": f"w{i // 999}"}))
+    for i in range(1, 701):
+        name = f"20261127T000000-{i:04}-{'x' * 180}.json"  # in all more than an argument may have
+        (Path("results/records") / name).write_text(json.dumps(value | {"bs": 1 + i}))
     done = subprocess.run(
         ["make", f"VENV={measured.ROOT / '.venv'}", "results/table.csv"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert len(Path("results/table.csv").read_text().splitlines()) > 1500
+    assert len(Path("results/table.csv").read_text().splitlines()) > 700

@@ -503,7 +503,7 @@ def test_scores(repo, tmp_path_factory, monkeypatch):
     repo.make("MODEL=stsb", "record")
     monkeypatch.chdir(repo.path)
     value = record["metrics"]["pearson"]["value"]
-    assert f"| pearson {value:.4g}, spearman " in readme.block().replace("  ", "")
+    assert f"| pearson {value:.4g}, spearman " in readme.block(repo.path, readme.records()).replace("  ", "")
     held, words = verify.accuracy_verdict(record, record)
     assert held and words.startswith(f"pearson {value} spearman") and words.endswith("as recorded")
     with pytest.raises(cli.UserError, match="scores, of which none is right"):

@@ -200,9 +200,9 @@ def only(record: dict, names) -> dict:
 def record_faults(path: Path) -> Iterator[str]:
     """Why a committed record contradicts its name, itself, the labels, or the outputs where they are still here."""
     r = record.read(path)
+    yield from (f"{path}: {why}" for why in contradictions(r))
     if path.name != (named := record.name_of(r)):
         yield f"{path}: its own fields (when, where, which parameters) would call it {named}"
-    yield from (f"{path}: {why}" for why in contradictions(r))
     if r["kind"] == "throughput":
         return
     correct = None if r["correct"] is None else sum(record.right(r))

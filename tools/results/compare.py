@@ -32,9 +32,10 @@ def read(path: Path) -> dict:
 
 
 def name(r: dict) -> str:
-    """A record's parameters and day in one line."""
+    """A record's parameters, day and accuracy in one line."""
     where = f"{r['model']} seq{r['seq']} bs{r['bs']} {r['chip']} {r['engine']} {r['precision']}{parameters.others(r)}"
-    return f"{where} ({r['started'][:10]})"
+    caveat = f"  [{r['caveat']}]" if r["caveat"] else ""
+    return f"{where} ({r['started'][:10]}): {100 * r['accuracy']:.2f} % ({r['correct']}/{r['total']}){caveat}"
 
 
 def mcnemar(a: list[bool], b: list[bool]) -> dict:
@@ -76,21 +77,15 @@ def report(a: dict, b: dict) -> str:
     """The comparison as text. Raises UserError where the two are not of the same texts."""
     if record.labels_of(a) != record.labels_of(b):
         raise cli.UserError("A and B are not of the same texts: their labels differ")
-    right_a, right_b = record.right(a), record.right(b)
-    test = mcnemar(right_a, right_b)
-    lines = []
-    for key, r in (("A", a), ("B", b)):
-        caveat = f"  [{r['caveat']}]" if r["caveat"] else ""
-        lines.append(f"{key}  {name(r)}: {100 * r['accuracy']:.2f} % ({r['correct']}/{r['total']}){caveat}")
-    lines.append(f"only A right: {test['only_a']}; only B right: {test['only_b']}")
+    test = mcnemar(record.right(a), record.right(b))
+    only = f"only A right: {test['only_a']}; only B right: {test['only_b']}"
+    difference = "B - A: 0 points: no sentence that only one of them has right"
     if test["interval95"]:
         low, high = (100 * v for v in test["interval95"])
-        lines.append(f"B - A: {100 * test['difference']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}")
-    else:
-        lines.append("B - A: 0 points: no sentence that only one of them has right")
+        difference = f"B - A: {100 * test['difference']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
     verdict = "a difference" if test["p"] < 0.05 else "no difference that this set could show"
-    lines.append(f"exact McNemar test: p = {test['p']:.3g}: {verdict} (at 5 %)")
-    return "\n".join(lines + flip_lines(a, b)) + "\n"
+    exact = f"exact McNemar test: p = {test['p']:.3g}: {verdict} (at 5 %)"
+    return "\n".join([f"A  {name(a)}", f"B  {name(b)}", only, difference, exact, *flip_lines(a, b)]) + "\n"
 
 
 def main():

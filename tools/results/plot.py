@@ -23,7 +23,7 @@ from tools.results import record as records_of
 # Colours that stay apart for eyes that see few (Okabe and Ito 2008), on white and on black.
 INK, GREY, PAPER, GRID, BLUE, ORANGE = "#1f2328", "#6a737d", "#fefefe", "#d8dee4", "#0072b2", "#d55e00"
 DARK = {INK: "#e6edf3", GREY: "#9198a1", PAPER: "#0d1117", GRID: "#30363d", BLUE: "#58b0ee", ORANGE: "#ff8f4a"}
-STYLE = {"svg.hashsalt": "bert2om", "svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": 9,
+STYLE: dict = {"svg.hashsalt": "bert2om", "svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": 9,
          "axes.edgecolor": GRID, "axes.facecolor": PAPER, "figure.facecolor": PAPER, "axes.spines.top": False,
          "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6,
          "axes.axisbelow": True, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}  # fmt: skip

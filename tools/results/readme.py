@@ -93,31 +93,31 @@ def rows(records: list[dict], limit: int = 10) -> list[dict]:
     return [cells for *_, cells in sorted(lines, key=lambda line: line[:2])][:limit]
 
 
-def block(path: Path) -> str:
+def block(path: Path, records: list[dict]) -> str:
     """The table of a README, in its language."""
     import pandas as pd
 
-    if not (lines := rows(records())):
+    if not (lines := rows(records)):
         return "No measurement of an accuracy is committed yet."
     cells = pd.DataFrame(lines, dtype=object).dropna(axis="columns", how="all")
     return table.text(cells.rename(columns=HEADS if "zh" in path.name else {}), ".md")
 
 
-def frontier(path: Path) -> str:
+def frontier(path: Path, records: list[dict]) -> str:
     """The table and the picture of accuracy against speed, published and measured."""
-    points = plot.frontier(records(), published.read())
+    points = plot.frontier(records, published.read())
     heads = {"run": "what ran", "on": "on", "bs": "batch", "accuracy_%": "accuracy, %", "samples_per_s": "samples/s"}
     cells = points.convert_dtypes().rename(columns=heads)
     return f"{table.text(cells, '.md')}\n![{plot.said(points)}](../results/frontier.svg)"
 
 
-def picture(path: Path) -> str:
+def picture(path: Path, records: list[dict]) -> str:
     """results/bench.svg, with its result as alternative text."""
     bench = peers.pictured(benches())
     return f"![{peers.said(bench)}](results/bench.svg)" if bench and Path("results/bench.svg").is_file() else ""
 
 
-def parameter_table(path: Path) -> str:
+def parameter_table(path: Path, records: list[dict]) -> str:
     """The parameters of make, on their own page all of them: default, what each is, the targets it is for, if only some."""
     rows = parameters.PLACED if path.name in FILES else parameters.ROWS
     only = lambda row: f" (only {', '.join(row.targets)})" if row.targets else ""
@@ -126,7 +126,7 @@ def parameter_table(path: Path) -> str:
 
 
 BLOCKS = {"table": block, "picture": picture, "parameters": parameter_table, "frontier": frontier,
-          "claims": lambda path: claims.markdown()}  # fmt: skip
+          "claims": lambda path, records: claims.markdown()}  # fmt: skip
 FIELDS = {
     "accuracy": lambda r: f"{100 * r['accuracy']:.2f} %",
     "right": lambda r: f"{r['correct']}/{r['total']}",
@@ -135,7 +135,7 @@ FIELDS = {
 }
 
 
-def answer(question: str) -> str:
+def answer(question: str, records: list[dict]) -> str:
     """What belongs after `<!-- = QUESTION -->`, from the newest record or results/verify.md.
 
     FIELD NAME=value ...    of the newest record with these parameters; FIELD: accuracy (90.71 %), right (791/872), interval, cpu
@@ -149,7 +149,7 @@ def answer(question: str) -> str:
         return f"{sum(abs(ratio - 1) <= float(words[1]) / 100 for ratio in ratios)} of {len(ratios)}"
     kind = "throughput" if field == "cpu" else "accuracy"
     sound = lambda r: r["kind"] == kind and r["started"] and r.get("correct", 0) is not None
-    kept = [r for r in records() if sound(r) and parameters.agrees(r, words)]
+    kept = [r for r in records if sound(r) and parameters.agrees(r, words)]
     if field not in FIELDS or not kept:
         raise cli.UserError(
             f"<!-- = {question} -->: nothing answers that; tools/results/readme.py has what can be asked"
@@ -157,14 +157,14 @@ def answer(question: str) -> str:
     return FIELDS[field](max(kept, key=lambda r: r["started"]))
 
 
-def prose(path: Path) -> str:
+def prose(path: Path, records: list[dict]) -> str:
     """A README, or a page of docs/, with its tables and each of its figures as they are now. Raises UserError where nothing
     gives one. The parameters in the Chinese README are told by hand."""
     text = path.read_text("utf-8")
     known = lambda name: name in BLOCKS and not (name == "parameters" and "zh" in path.name)
-    make = lambda m: f"{m[1]}\n{BLOCKS[m[2]](path).strip()}\n\n{m[4]}" if known(m[2]) else m[0]
+    make = lambda m: f"{m[1]}\n{BLOCKS[m[2]](path, records).strip()}\n\n{m[4]}" if known(m[2]) else m[0]
     try:
-        return FIGURE.sub(lambda m: m[1] + answer(m[2]) + m[4], BLOCK.sub(make, text))
+        return FIGURE.sub(lambda m: m[1] + answer(m[2], records) + m[4], BLOCK.sub(make, text))
     except cli.UserError as e:
         raise cli.UserError(f"{path}: {e}") from None
 
@@ -178,17 +178,16 @@ def drawn(draw, *what) -> bytes:
 
 def texts() -> Iterator[tuple[Path, bytes]]:
     """The READMEs, docs/*.md and what lies in results/, those that are here, as the records have them."""
+    kept, folder = records(), Path("results")
     for path in filter(Path.is_file, (*map(Path, FILES), *sorted(Path("docs").glob("*.md")))):
-        yield path, prose(path).encode()
-    made = {
-        "table.csv": lambda: table.text(table.of(table.committed()), ".csv").encode(),
-        "table.md": lambda: table.text(table.of(table.committed()), ".md").encode(),
-        "frontier.svg": lambda: drawn(plot.draw, records(), published.read()),
-    }
-    if kept := benches():
-        made |= {"bench.md": lambda: peers.page(kept).encode(), "bench.svg": lambda: drawn(peers.draw, kept)}
-    for name in (name for name in made if Path("results", name).is_file()):
-        yield Path("results", name), made[name]()
+        yield path, prose(path, kept).encode()
+    if tables := [path for path in (folder / "table.csv", folder / "table.md") if path.is_file()]:
+        made = table.of(table.committed())
+        yield from ((path, table.text(made, path.suffix).encode()) for path in tables)
+    made = {"frontier.svg": lambda: drawn(plot.draw, kept, published.read())}
+    if runs := benches():
+        made |= {"bench.md": lambda: peers.page(runs).encode(), "bench.svg": lambda: drawn(peers.draw, runs)}
+    yield from ((folder / name, make()) for name, make in made.items() if (folder / name).is_file())
 
 
 def main():

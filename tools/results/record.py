@@ -402,8 +402,8 @@ def promote_all(folder: Path, paths: list[Path]) -> None:
             print(f"wrote {promote(folder, read(path), path)}")
         except cli.UserError as e:
             refused.append(e)
-    for e in refused[:-1]:
-        print(f"refused {e}", file=sys.stderr)
+    for why in refused[:-1]:
+        print(f"refused {why}", file=sys.stderr)
     if refused:
         raise cli.UserError(f"{len(refused)} of {len(paths)} records refused: {refused[-1]}")
 

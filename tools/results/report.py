@@ -21,20 +21,16 @@ from tools.results import peers, plot, published, show, table
 from tools.results import record as records_of
 
 STYLE = """
-:root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; --line: #8886; --head: #f2f4f6; --paper: #fff }
-@media (prefers-color-scheme: dark) { :root { --head: #20262d; --paper: #0d1117 } }
-body { margin: 0 auto; max-width: 90rem; padding: 1rem; background: var(--paper) }
-h1, h2 { font-size: 1.2rem; margin-top: 2rem }
+:root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; background: Canvas }
+body { margin: 0 auto; max-width: 90rem; padding: 1rem }
 .wide { overflow: auto; max-height: 80vh }
-table { border-collapse: separate; border-spacing: 0; font-size: .85rem }
-th, td { padding: .25rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
-td { font-variant-numeric: tabular-nums }
-th { position: sticky; top: 0; background: var(--head); cursor: pointer }
-tr > :first-child { position: sticky; left: 0; background: var(--paper) }
+table { border-collapse: separate; border-spacing: 0; font-size: .85rem; font-variant-numeric: tabular-nums }
+th, td { padding: .25rem .5rem; border-bottom: 1px solid #8886; text-align: left; vertical-align: top }
+th { position: sticky; top: 0; background: Canvas; cursor: pointer }
+tr > :first-child { position: sticky; left: 0; background: Canvas }
 input { font: inherit; width: 100%; max-width: 30rem }
 figure { margin: 0 } img { max-width: 100%; height: auto }
-summary { cursor: pointer } summary, pre { overflow-wrap: anywhere; white-space: pre-wrap }
-:target { background: var(--head) }
+summary, pre { overflow-wrap: anywhere; white-space: pre-wrap }
 @media print { input { display: none } .wide { overflow: visible; max-height: none } table { font-size: 7pt } }
 """
 

@@ -10,6 +10,7 @@ markup and no column of a table. Fields that this project does not know are refu
 left out, and is never null: readers need not tell the two apart.
 """
 
+# mypy: disable-error-code="valid-type"
 import re
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal, TypeVar
@@ -97,9 +98,9 @@ def model(*required, optional=(), base=Strict, check=None) -> Any:
 
     check: what raises ValueError where fields contradict each other.
     """
-    fields = {name: (kind, ...) for kind, names in required for name in names.split()}
+    fields: dict[str, Any] = {name: (kind, ...) for kind, names in required for name in names.split()}
     fields |= {name: (kind, Field(None)) for kind, names in optional for name in names.split()}
-    checks = {check.__name__: model_validator(mode="after")(check)} if check else {}
+    checks: dict[str, Any] = {check.__name__: model_validator(mode="after")(check)} if check else {}
     return create_model("Fields", __base__=base, __validators__=checks, **fields)
 
 
