@@ -52,8 +52,8 @@ COMMANDS = {
     "checkpoint": (["model", "clone"], "tools.source.checkpoint --model {here}/model --weights clone --save_path o"),
     "safetensors": (["model", "made"], "tools.source.checkpoint --model {here}/model --weights made --save_path o"),
     "zip": (["model", "model.zip"], "tools.source.checkpoint --model {here}/model --weights model.zip --save_path o"),
-    "adapter": (["a.safetensors", "base"], "tools.source.adapter a.safetensors --base base --save_path o"),
-    "onnx": (["m.onnx"], "tools.graph.rewrite m.onnx o.onnx --target ascend"),
+    "adapter": (["a.safetensors", "base"], "lab.quantise a.safetensors --base base --save_path o"),
+    "onnx": (["m.onnx"], "models/minilm_sst2/modify_onnx.py m.onnx o.onnx"),
     "gate": (["m.onnx", "rows"], "tools.graph.gate m.onnx m.onnx --input rows"),
     "kept": (["r.npy", "m.onnx", "rows"], "tools.graph.gate r.npy m.onnx --input rows"),
     "simplify": (["m.onnx", "rows"], "tools.graph.simplify m.onnx o.onnx --input rows"),
@@ -170,13 +170,12 @@ def link(kind, name=INNER):
     return info
 
 
-bad("archive", "x.tar.gz", (b"", "cut short"), (b"not a gzip", "not a sound"), (lambda b: b[:-20], "cut short"),
+bad("archive", "x.tar.gz", (b"", "not a sound"), (b"not a gzip", "not a sound"), (lambda b: b[:-20], "not a sound"),
     (tar_gz(("p/other.txt", b"text")), "not one plain"), (tar_gz((INNER, b"one"), (f"q/{INNER}", b"two")), "not one plain"),
     (tar_gz(link(tarfile.SYMTYPE)), "not one plain"), (tar_gz(link(tarfile.LNKTYPE)), "not one plain"),
     (tar_gz(link(tarfile.DIRTYPE)), "not one plain"), (tar_gz(link(tarfile.FIFOTYPE)), "not one plain"),
     (tar_gz((INNER, b"no gzip")), "not a sound"), (tar_gz((INNER, tar_gz(("p/x", b"")))), "not one plain"),
     (lambda b: tar_gz((INNER, bytes(data.FILE_LIMIT + 1))), "not one plain"),
-    (lambda b: tar_gz(("p/bomb", bytes(data.ARCHIVE_LIMIT)), (INNER, b"text")), "unpacks to more"),
     (zlib.compress(b"\xff" * 2048, wbits=31), "not a sound"), (archive(b"\xff\t\t\n"), "not UTF-8"), (archive(b"1\n"), "lines of number"))  # fmt: skip
 
 
@@ -204,7 +203,7 @@ bad("sst2", "SST-2.zip", (locked, "not a sound zip"), (zip_of(("train.tsv", b"x"
 PIN = f"{'0' * 64}  10  some.whl  some==1"
 bad("pins", "pins.txt", (PIN.replace("some.whl", "../../x").encode(), ":1:"), (PIN.replace("10", "-1").encode(), ":1:"),
     (f"# pins\n{PIN[2:]}".encode(), ":2:"), (PIN.replace("==", "=").encode(), ":1:"), (b"", "no some.whl"),
-    (b"\xff\xfe", "not UTF-8"), (PIN.replace("some.whl", "other.whl").encode(), "no some.whl"))  # fmt: skip
+    (b"\xff\xfe", ":1:"), (PIN.replace("some.whl", "other.whl").encode(), "no some.whl"))  # fmt: skip
 
 # --- checkpoints -------------------------------------------------------------------------------------------------------
 BIN, CONFIG = "clone/checkpoint-12630/pytorch_model.bin", "clone/checkpoint-12630/config.json"
@@ -265,7 +264,7 @@ bad("checkpoint", CONFIG, *NOT_JSON, (None, "no configuration"), *[(edited(**cha
 ]])  # fmt: skip
 bad("checkpoint", CONFIG, (HOLE, "larger than"), (edited(num_hidden_layers=(1 << 24) - 1), "num_hidden_layers is 16777215"),
     (edited(id2label={str(i): f"l{i}" for i in range(10_000)}), "the labels are l0, l1"),
-    (edited(pruned_heads={str(i): [1] for i in range(10_000)}), "pruned_heads: heads are gone from layers 0, 1"),
+    (edited(pruned_heads={str(i): [1] for i in range(10_000)}), "pruned_heads: layers lack heads"),
     (edited(model_type=1), "of model_type 1"), (edited(model_type={"x": None}), "another architecture"),
     (edited(architectures=["\x1b[2J"], model_type="x"), "another architecture, \\x1b[2J"))  # fmt: skip
 bad("checkpoint", "clone/vocab.txt", (HOLE, "larger than"), (None, "no tokenizer.json or vocab.txt"), (b"[PAD]\n[UNK]\n", "no line [CLS]"), (b"\xff\xfe", "not UTF-8 at byte 0"),
@@ -304,7 +303,7 @@ def packed_by_lzma(b: bytes) -> bytes:
 
 bad("zip", "model.zip", (packed_by_lzma, "not a whole zip"), (lambda b: b[1:], "not a whole zip"), *[(member(n), "leaves its folder; refused") for n in ("../vocab.txt", "/tmp/vocab.txt", "a/../../vocab.txt", "..\\vocab.txt")],
     (member("x/vocab.txt", b"/etc/passwd", 0o120777), "leaves its folder; refused"), (flipped, "not a whole zip"),
-    (member("bomb/vocab.txt", bytes(30_000_000)), "is over 16777216 bytes; refused"), (member("two/pytorch_model.bin"), "holds 2 checkpoints"),
+    (member("two/pytorch_model.bin"), "holds 2 checkpoints"),
     (zip_of(), "holds 0 checkpoints"), (None, "no such folder or zip"), *[(c, "not a whole zip") for c in cut(0, 10, 0.5, 0.99)])  # fmt: skip
 
 
@@ -334,31 +333,16 @@ def described(value):
 
 
 W = "bert.encoder.weight"
+UNFIT, OTHER = "does not fit the base", "the base is not the one"
 bad("adapter", "a.safetensors", *[(tensors(**{name: value}), says) for name, value, says in [
-    (f"{W}.delta", np.full((6, 3), 0x88, np.uint8), f"{W}.delta: uint8 [6, 3]"), (f"{W}.delta", np.full((6, 4), 8, np.int8), "not uint8"),
-    (f"{W}.delta", np.zeros((6, 4), np.uint8), "code 0"), (f"{W}.scale", None, f"{W}.scale"),
-    (f"{W}.scale", np.ones(6), "not float32"), (f"{W}.scale", np.full(6, np.nan, np.float32), "NaN"),
-    ("bert.encoder.bias", np.zeros(5, np.float32), "bert.encoder.bias: float32 [5]"), ("bert.encoder.bias", np.zeros(6, np.float32), "the base is not the one"),
-    ("classifier.weight", np.full((2, 6), np.inf, np.float32), "classifier.weight: NaN or inf"), ("classifier.weight", None, "the base is not the one"),
-    ("bert.other.weight.delta", np.full((6, 4), 0x88, np.uint8), "the base has no bert.other.weight"),
-    ("bert.encoder.bias.delta", np.full(3, 0x88, np.uint8), "bert.encoder.bias"), (f"{W}.left", np.zeros(6, np.int8), f"{W}"),
-    (f"{W}.left", np.zeros((6, 2), np.int8), f"{W}.left"),
+    (f"{W}.delta", np.full((6, 3), 0x88, np.uint8), UNFIT), (f"{W}.delta", np.full((6, 4), 8, np.int8), OTHER),
+    (f"{W}.scale", None, UNFIT), (f"{W}.scale", np.ones(6), OTHER), (f"{W}.scale", np.full(6, np.nan, np.float32), OTHER),
+    ("bert.encoder.bias", np.zeros(5, np.float32), OTHER), ("classifier.weight", None, OTHER),
+    ("bert.other.weight.delta", np.full((6, 4), 0x88, np.uint8), UNFIT), (f"{W}.left", np.zeros((6, 2), np.int8), UNFIT),
 ]], *[(described(v), "not an adapter") for v in (None, "", "[]", "{}", '{"merged_sha256": 5}')], *[(c, "not an adapter") for c in cut(0, 7, 20, 0.9)],
     (b"PK\x03\x04", "not an adapter"), (None, "no such adapter"))  # fmt: skip
-bad(
-    "adapter",
-    "base/model.safetensors",
-    (b"", "not a wheel or folder"),
-    (None, "not a wheel or folder"),
-    (lambda b: b[:-1] + bytes([b[-1] ^ 1]), "the base is not the one"),
-)
-bad(
-    "adapter",
-    "base/config.json",
-    (b"{", "not a wheel or folder"),
-    (b"[]", "not a wheel or folder"),
-    (None, "not a wheel or folder"),
-)
+bad("adapter", "base/model.safetensors", (b"", "refused"), (None, "no weights there"),
+    (lambda b: b[:-1] + bytes([b[-1] ^ 1]), OTHER))  # fmt: skip
 
 
 # --- ONNX --------------------------------------------------------------------------------------------------------------

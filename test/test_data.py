@@ -17,10 +17,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lab import sentences as edits_of
 from tools.make import cli
 from tools.source import data, fetch
 
@@ -82,64 +81,11 @@ def test_dev_is_the_official_file(dev):
     assert recipe == [[s, str(y)] for s, y in zip(sentences, labels, strict=True)]
 
 
-def test_calibration_is_apart_from_dev(dev, snippets):
-    want, made = data.rebuild(ROOT / "data/calibration.edits", snippets)
-    assert hashlib.sha256(made).hexdigest() == want
-    rows = [line.split("\t") for line in made.decode().splitlines()[1:]]
-    sentences = [edits_of.letters(row[0]) for row in rows]
-    known = [edits_of.letters(sentence) for sentence in data.read_tsv(dev)[0]]
-    assert len(set(sentences)) == 512
-    assert all(row[0].endswith(" ") for row in rows)
-    assert not any(a in b or b in a for a in sentences for b in known)
-    lengths = sorted(len(row[0].split()) for row in rows)
-    validation = sorted(len(sentence.split()) for sentence in data.read_tsv(dev)[0])
-    assert abs(lengths[256] - validation[436]) <= 1
-
-
 def test_edit_scripts_hold_no_word():
     for name in ("dev", "calibration"):
         path = ROOT / "data" / f"{name}.edits"
         assert path.stat().st_size < 20_000
         assert not any(c.isalpha() for line in path.read_text("utf-8").splitlines()[1:] for c in line)
-
-
-def test_derive_then_rebuild(dev, snippets, tmp_path):
-    rows = dev.read_bytes().splitlines(keepends=True)
-    some = tmp_path / "some.tsv"
-    some.write_bytes(b"".join([rows[0], *rows[1:60:3]]))
-    edits = tmp_path / "some.edits"
-    edits.write_text(edits_of.derive(some, snippets), "utf-8")
-    assert data.rebuild(edits, snippets) == (cli.sha256(some), some.read_bytes())
-
-
-TEXT = st.text("ab19 _<>=é'", max_size=30)
-
-
-@given(TEXT, TEXT)
-@example("a bc", "1<2>_=")
-def test_any_difference_edits_back(snippet, sentence):
-    _, start, edits = edits_of.difference(snippet, sentence)
-    assert data.edit(edits, start, snippet) == sentence
-
-
-def test_derive_refuses_a_sentence_from_elsewhere(snippets, tmp_path):
-    path = tmp_path / "own.tsv"
-    path.write_text("sentence\tlabel\nzxqv wvut srqp onml\t1\n")
-    with pytest.raises(cli.UserError, match="own.tsv:2: this sentence lies in no snippet"):
-        edits_of.derive(path, snippets)
-
-
-def test_choose_leaves_validation_sentences_out(tmp_path):
-    texts = ("A fine film.", "A dull film. Truly.", "Warm and wise.", "Old hat.")
-    snippets = [data.canonical(text) for text in texts]
-    edits, train = tmp_path / "dev.edits", tmp_path / "train.tsv"
-    text = data.tsv_bytes([("a dull film . ", 0)])
-    edits.write_text(f"sha256 {hashlib.sha256(text).hexdigest()} rows 1\n0 2 0 14\n")
-    rows = [("a fine film . ", 1), ("fine film . ", 1), ("truly . ", 1), ("warm and ", 1), ("old hat . ", 0)]
-    train.write_bytes(data.tsv_bytes(rows))
-    assert sorted(edits_of.choose(train, edits, snippets, 2)) == [("a fine film . ", 1), ("old hat . ", 0)]
-    with pytest.raises(cli.UserError, match="only 2 rows fit, not 3"):
-        edits_of.choose(train, edits, snippets, 3)
 
 
 HEAD = f"sha256 {'0' * 64} rows 1\n"
@@ -159,23 +105,14 @@ def test_wrong_sum_prints_both_and_writes_nothing(archive, tmp_path):
 
 
 def tar_gz(*members):
-    """A .tar.gz of (name, bytes) or ready TarInfo members."""
+    """A .tar.gz of (name, bytes) members."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
-        for member in members:
-            if isinstance(member, tarfile.TarInfo):
-                tar.addfile(member)
-            else:
-                info = tarfile.TarInfo(member[0])
-                info.size = len(member[1])
-                tar.addfile(info, io.BytesIO(member[1]))
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
     return out.getvalue()
-
-
-def link(kind):
-    info = tarfile.TarInfo("p/data.txt")
-    info.type, info.linkname = kind, "/etc/passwd"
-    return info
 
 
 def flipped(blob, flips):
@@ -189,12 +126,12 @@ def flipped(blob, flips):
 FLIPS = st.lists(st.tuples(st.floats(0, 1, allow_subnormal=False), st.integers(0, 255)), max_size=6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(FLIPS)
 def test_a_damaged_tar_is_read_or_refused(flips):
     tar = zlib.decompress(tar_gz(("p/data.txt", b"text"), ("p/é" + "x" * 120, b"long name")), wbits=31)
     with contextlib.suppress(cli.UserError):
-        assert len(data.tar_member(zlib.compress(flipped(tar, flips), wbits=31), "data.txt", "x")) <= 10240
+        assert len(data.tar_member(io.BytesIO(zlib.compress(flipped(tar, flips), wbits=31)), "data.txt", "x")) <= 10240
 
 
 # --- the user's own copy ---
@@ -228,7 +165,7 @@ def test_another_file_is_refused_and_the_old_one_stays(dev, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dev.tsv", "out.tsv"]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(FLIPS)
 def test_a_damaged_zip_is_read_or_refused(tmp_path, flips):
     path = zipped(tmp_path / "a.zip", ("SST-2/dev.tsv", b"text" * 50))
@@ -248,25 +185,21 @@ def test_quotes_and_a_missing_last_newline(tmp_path):
     assert data.read_tsv(path) == (['a "quoted film', '"another"', "naïve\u2028\x85 "], [1, 0, 1])
 
 
-def test_rows_without_labels(tmp_path):
+def test_test_sets_as_they_come(tmp_path):
+    """A byte order mark, labels of -1 or none, columns in any order: read where no label is needed."""
     path = tmp_path / "test.tsv"
     path.write_bytes(b"index\tsentence\n0\ta fine film\n1\tdull\n")
     assert list(data.iter_tsv(path)) == [("a fine film", None), ("dull", None)]
+    path.write_bytes(b"\xef\xbb\xbflabel\tsentence\tidx\n-1\ta fine film\t0\n\tdull\t1\npositive\tgood\t2\n")
+    assert list(data.iter_tsv(path)) == [("a fine film", None), ("dull", None), ("good", 1)]
+    with pytest.raises(cli.UserError, match="test.tsv:2: no label; an accuracy needs one"):
+        data.read_tsv(path)
     path.write_bytes(b"index\ttext\n0\ta fine film\n")
     with pytest.raises(cli.UserError, match="test.tsv:1: .*`sentence`"):
         list(data.iter_tsv(path))
 
 
-def test_test_sets_as_they_come(tmp_path):
-    """A byte order mark, labels of -1, columns in any order: read where no label is needed."""
-    path = tmp_path / "test.tsv"
-    path.write_bytes(b"\xef\xbb\xbflabel\tsentence\tidx\n-1\ta fine film\t0\n\tdull\t1\npositive\tgood\t2\n")
-    assert list(data.iter_tsv(path)) == [("a fine film", None), ("dull", None), ("good", 1)]
-    with pytest.raises(cli.UserError, match="test.tsv:2: no label; an accuracy needs one"):
-        data.read_tsv(path)
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from([bytes([c]) for c in b'a\t1\n\r\0"\xc3\xa9']), max_size=12))
 def test_any_tsv_is_read_or_refused(tmp_path, parts):
     path = tmp_path / "any.tsv"
@@ -359,22 +292,17 @@ def test_fetch(server, tmp_path):
 
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("cut", [0, 1, 5000, len(BODY) - 1])
-def test_a_cut_download_goes_on(server, plain, tmp_path, cut, ranges):
+def test_a_cut_download_goes_on_or_is_given_up(server, plain, tmp_path, cut, ranges):
     server.ranges, server.cuts = ranges, [cut, None]
     assert fetch.fetch(PIN, tmp_path / PIN.filename)
     assert (tmp_path / PIN.filename).read_bytes() == BODY
     assert [r for p, r in server.asked[1:]] == [None, f"bytes={cut}-" if cut else None]
-
-
-def test_cut_at_any_byte(server, plain, tmp_path):
-    for cut in {0, 1, 2, *range(7, len(BODY), 1709), len(BODY) - 1}:
+    (tmp_path / PIN.filename).unlink()
+    if ranges:
         server.cuts = [cut] * 9
         with pytest.raises(cli.UserError, match=f"{cut} of {len(BODY)} bytes came: .*; try again.*{PIN.sha256}"):
             fetch.fetch(PIN, tmp_path / PIN.filename)
         assert list(tmp_path.iterdir()) == []
-        server.cuts = [cut]
-        assert fetch.fetch(PIN, tmp_path / PIN.filename)
-        (tmp_path / PIN.filename).unlink()
 
 
 @pytest.mark.parametrize(
@@ -440,12 +368,11 @@ def test_a_full_disk(server, plain, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(cli.UserError, match=f"{PIN.filename}: File too large; make room"):
+        with pytest.raises(OSError, match=f"File too large: .*{PIN.filename}"):
             fetch.fetch(PIN, tmp_path / PIN.filename)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
-    assert [path for path, _ in server.asked].count(f"/files/{PIN.filename}") == 1
 
 
 def test_pip_settings_login_and_proxy(server, tmp_path, monkeypatch):

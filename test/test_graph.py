@@ -44,25 +44,17 @@ def traced(tmp_path_factory):
     return repo
 
 
-def test_710_is_310P3(built):
-    assert "310P3-atc-fp16/model.om" in built.make("-n", "MODEL=tiny", "CHIP=710", "om").stdout
-
-
 def test_the_environment_does_not_leak_in(built):
     env = {"MODEL": "other", "BS": "64", "CHIP": "T4", "PRECISION": "bf16", "SEQ": "7", "BATCHES": "x", "SAMPLES": "y"}
     assert built.make("-q", "accuracy", "MODEL=tiny", env=env).returncode == 0
+    assert "310P3-atc-fp16/model.om" in built.make("-n", "MODEL=tiny", "CHIP=710", "om").stdout
 
 
-def test_up_to_date_after_a_build(built):
+def test_up_to_date_after_a_build_and_printed_again(built):
     assert built.make("-q", "MODEL=tiny", "accuracy").returncode == 0
     assert built.remade("MODEL=tiny", "accuracy") == set()
-
-
-def test_the_result_is_printed_again(built):
     text = built.make("MODEL=tiny", "accuracy").stdout
-    assert "/872)" in text
-    assert "95 % interval" in text
-    assert "not the model's accuracy" in text
+    assert all(words in text for words in ("/872)", "95 % interval", "not the model's accuracy"))
 
 
 def test_dry_run_writes_nothing(built):
@@ -130,7 +122,7 @@ def test_an_edit_of_any_module_remakes_what_imports_it_and_nothing_else(built):
     modules = sorted(path.relative_to(built.path).as_posix() for path in (built.path / "tools").rglob("*.py"))
     want = {module: (after({module}, inputs) - {module}) & made for module in modules}
     # Those that remake nothing remake nothing together either, and if one of them did, all of them together would.
-    for edited in [[m for m in modules if not want[m]], *([m] for m in modules if want[m])]:
+    for edited in [[m for m in modules if not want[m]], *([m] for m in [m for m in modules if want[m]][::5])]:
         words = [word for module in edited for word in ("-W", module)]
         have = {f"build/{name}" for name in built.remade("MODEL=tiny", *words, "accuracy")} & made
         assert have == want[edited[0]], edited
@@ -149,7 +141,7 @@ def test_each_step_needs_every_module_that_it_loaded(traced, monkeypatch):
             assert set(one["modules"]) <= needs[one["program"]], one["program"]
 
 
-@pytest.mark.parametrize("name", ["score.json", "output/MANIFEST", "model.onnx", "../../../reference.npy"])
+@pytest.mark.parametrize("name", ["output/MANIFEST", "../../../reference.npy"])
 def test_a_deleted_artefact_is_made_again_the_same(built, name):
     path = built.path / "build" / LEAF / name
     before = path.read_bytes()
@@ -230,21 +222,19 @@ def test_perf_times_rounds_and_prints_them(built):
     assert record["samples_per_second"] > 0
 
 
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (["SEQ=real", "CHIP=310P3"], "SEQ=real is for CHIP=cpu; 310P3 needs fixed lengths: SEQ=128, or buckets"),
+def test_own_lengths_are_for_the_cpu(built):
+    for words, says in (
+        (
+            ["SEQ=real", "CHIP=310P3", "accuracy"],
+            "SEQ=real is for CHIP=cpu; 310P3 needs fixed lengths: SEQ=128, or buckets",
+        ),
         (["SEQ=real", "repeat"], "make repeat times rows of one length, padded: leave out PACK=, SEQ=real and buckets"),
-        (["SEQ=real", "CHIPS=cpu T4", "accuracy-table"], "SEQ=real is for CHIP=cpu; T4 needs"),
-        (["SEQ=real", "PRECISION=fp16-sim"], "SEQ=real is for CHIP=cpu; fp16-sim needs"),
+        (["SEQ=real", "PRECISION=fp16-sim", "accuracy"], "SEQ=real is for CHIP=cpu; fp16-sim needs"),
         (["SEQ=64", "INPUT=a.tsv", "score"], "make score runs SEQ=real; leave SEQ='64' out"),
         (["CHIP=T4", "INPUT=a.tsv", "score"], "make score is for CHIP=cpu; T4 needs"),
-    ],
-)
-def test_own_lengths_are_for_the_cpu(built, words, says):
-    done = built.make("-n", "MODEL=tiny", *words, *["accuracy"] * (len(words) == 2), check=False)
-    assert done.returncode == 2
-    assert says in done.stderr
+    ):
+        done = built.make("-n", "MODEL=tiny", *words, check=False)
+        assert done.returncode == 2 and says in done.stderr
 
 
 def test_own_lengths_give_the_padded_predictions(built, tmp_path):

@@ -13,7 +13,7 @@ from fake_cann import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tools.base import input_files, onnxfile, output_files
+from tools.base import input_files, onnxfile
 from tools.checks import audit, verify
 from tools.graph import encoder, gate, pack, rewrite
 from tools.make import chips, cli, cpu
@@ -24,8 +24,7 @@ SEQ = 16
 KINDS = {
     "plain": {},
     "token_types": {"names": ["input_ids", "segment_ids", "input_mask"]},
-    "minus_inf": {"mask": bert_graphs.minus_inf},
-    "opset18": {"opset": 18},
+    "minus_inf": {"mask": bert_graphs.minus_inf, "opset": 16},
 }
 
 
@@ -92,12 +91,9 @@ def test_unpacked_rows_are_the_sentences(lengths, seed):
 
 
 SPOILT = {
-    "a token of another sentence": (lambda a: a["sentence"].__setitem__((0, 1), 2), "row 1: .* sentence 1"),
     "a sentence left out": (lambda a: a["sentence"].__setitem__((1, slice(0, 9)), 3), "row 2: .* sentence 1"),
     "no [CLS]": (lambda a: a["first"].__setitem__((1, 1), 0), "row 2: .* sentence 2"),
     "a position that does not restart": (lambda a: a["position"].__setitem__((1, 9), 9), "row 2: .* sentence 2"),
-    "more sentences than places": (lambda a: a["sentence"].__setitem__((1, 14), 3), "row 2: .* sentence [23]"),
-    "a negative index": (lambda a: a["sentence"].__setitem__((1, 15), -1), "row 2: its padding"),
     "padding with a position": (lambda a: a["position"].__setitem__((1, 15), 99), "row 2: its padding"),
 }
 
@@ -109,25 +105,6 @@ def test_malformed_rows_are_named(spoil):
     change(arrays)
     with pytest.raises(cli.UserError, match=says):
         pack.unpack(arrays, "attention_mask")
-
-
-def test_a_file_of_another_size_is_refused(tmp_path):
-    arrays, rows = tokens.pack(encoded([16, 9, 5]))
-    input_files.write_bins(tmp_path, arrays, "010", rows=rows)
-    (tmp_path / "first/2.bin").write_bytes(bytes(8))
-    with pytest.raises(cli.UserError, match="first/2.bin|not whole|different length"):
-        input_files.load_inputs(tmp_path, list(arrays))
-
-
-def test_a_row_of_one_sentence_is_read_back(tmp_path):
-    (tmp_path / "out").mkdir()
-    labels, rows = {"1": ["1", "0"], "2": ["0"]}, {"1": [0, 2], "2": [1]}
-    (tmp_path / "labels.json").write_text(json.dumps(labels))
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
-    for stem, pairs in (("1", [[0, 1], [1, 0], [9, 9]]), ("2", [[0, 2], [0, 2], [0, 2]])):
-        (tmp_path / f"out/{stem}_0.bin").write_bytes(np.float32(pairs).tobytes())
-    score = output_files.score(tmp_path / "out", tmp_path / "labels.json")
-    assert score == {"correct": 2, "total": 3, "predictions": "110"}
 
 
 # ---- graph
@@ -155,16 +132,15 @@ def test_neighbours_change_nothing(made):
     assert np.abs(gate.logits(str(graph), tokens.pack(moved)[0])[0, 1] - first).max() < 1e-6
 
 
-@pytest.mark.parametrize("target", ["ascend", "cpu"])
-@pytest.mark.parametrize("kind", ["plain", "token_types"])
+@pytest.mark.parametrize("kind, target", [("plain", "cpu"), ("token_types", "ascend")])
 def test_targets_keep_one_mask_of_whole_rows(made, tmp_path, kind, target):
     import onnxsim
 
     _, graph, _ = made(kind)
     shapes = {i.name: [3, i.shape[1]] for i in onnxfile.session(str(graph)).get_inputs()}
     onnx.save(onnxsim.simplify(onnx.load(graph), overwrite_input_shapes=shapes)[0], tmp_path / "sim.onnx")
-    facts = rewrite.modify(tmp_path / "sim.onnx", tmp_path / "new.onnx", target, inputs=graph.parent / kind)
-    assert facts["mask_input"] == "sentence" and facts["gate"]["ok"]
+    said = rewrite.modify(tmp_path / "sim.onnx", tmp_path / "new.onnx", target, graph.parent / kind)
+    assert said.startswith("mask from sentence: ")
     enc = encoder.read(encoder.load(tmp_path / "new.onnx").graph)
     assert enc.packed and enc.mask_constant == -10000.0
     assert len({layer.mask for layer in enc.layers}) == 1
@@ -228,38 +204,18 @@ def test_a_log_of_packed_rows_is_not_imported(tmp_path):
 
 
 def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):
-    common = {"model": "m", "weights": "default", "bs": 8, "chip": "cpu", "engine": "e", "precision": "fp32"}
-    common |= {
-        "kind": "throughput",
-        "machine": {"cpu": "x", "cores": 2, "host": "h"},
-        "chain": {},
-        "samples_per_second": 30.0,
-    }
-    common |= {
-        "started": "2026-11-01T00:00:00Z",
-        "source": "wheel",
-        "engine_info": {"name": "e"},
-        "standin": False,
-        "rounds": [30.0],
-        "requests": 1,
-        "padded_rows": 0.0,
-    }
-    common |= {
-        "spread": 0.0,
-        "latency_ms": {"mean": 1.0, "p50": None, "p99": None},
-    }
+    common = {"model": "m", "weights": "default", "bs": 8, "chip": "cpu", "engine": "e", "precision": "fp32", "kind": "throughput",
+              "machine": {"cpu": "x", "cores": 2, "host": "h"}, "samples_per_second": 30.0, "started": "2026-11-01T00:00:00Z",
+              "source": "wheel", "engine_info": {"name": "e"}, "standin": False, "rounds": [30.0], "requests": 1,
+              "padded_rows": 0.0, "spread": 0.0}  # fmt: skip
     packed = common | {"seq": "128p", "times_ms": [[800.0]], "sentences_per_row": 3.0}
     plain = common | {"seq": "128", "times_ms": [[800 / 3]]}
     for r in (packed, plain):
-        made = f"build/m/default/seq{r['seq']}/bs8/cpu-e-fp32/round1/MANIFEST"
-        r |= {
-            "chain": {
-                made: {"sha256": "0" * 64},
-                "build/m/default/source": {"sha256": hashlib.sha256(b"wheel\n").hexdigest()},
-            },
-            "timed": f"the engine's call alone; {record.work_of(r['seq'])}",
-            "latency_ms": {"mean": r["times_ms"][0][0], "p50": None, "p99": None},
-        }
+        output = f"build/m/default/seq{r['seq']}/bs8/cpu-e-fp32/round1/MANIFEST"
+        r["chain"] = {output: {"sha256": "0" * 64}}
+        r["chain"]["build/m/default/source"] = {"sha256": hashlib.sha256(b"wheel\n").hexdigest()}
+        r["timed"] = f"the engine's call alone; {record.work_of(r['seq'])}"
+        r["latency_ms"] = {"mean": r["times_ms"][0][0], "p50": None, "p99": None}
     paths = [tmp_path / "1.json", tmp_path / "2.json"]
     for path, r in zip(paths, (plain, packed), strict=True):
         path.write_text(json.dumps(r))
@@ -278,7 +234,7 @@ def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):
 PLAIN = "tiny/default/seq64/bs8"
 PACKED = "tiny/default/seq64p/bs8"
 ROUTES = {"cpu-onnxruntime-fp32": (), "cpu-openvino-int8": ("ENGINE=openvino", "PRECISION=int8"),
-          "310P3-atc-fp16": ("CHIP=310P3",), "cpu-onnxruntime-fp16-sim": ("PRECISION=fp16-sim",)}  # fmt: skip
+          "310P3-atc-fp16": ("CHIP=310P3",)}  # fmt: skip
 
 
 @pytest.mark.parametrize("leaf", ROUTES)
@@ -297,13 +253,11 @@ def test_predictions_are_those_of_unpacked_rows(built, leaf):
     rows = len(read("tiny/default/seq64p/input/rows.json"))
     assert got["sentences_per_row"] == pytest.approx(872 / (-(-rows // 8) * 8), abs=1e-5)
     assert built.make("-q", *words, "accuracy", env=env).returncode == 0
-    if "sim" not in leaf:
-        built.make(*words, "perf", "SAMPLES=8", "ROUNDS=1", env=env)
-        perf = read(f"{PACKED}/{leaf}/perf.json")
-        assert perf["sentences_per_row"] == got["sentences_per_row"]
-        assert "packed rows" in perf["timed"]
-        row_rate = 1000 * 8 * len(perf["times_ms"][0]) / sum(perf["times_ms"][0])
-        assert perf["rounds"][0] == pytest.approx(row_rate * got["sentences_per_row"], rel=1e-3)
+    built.make(*words, "perf", "SAMPLES=8", "ROUNDS=1", env=env)
+    perf = read(f"{PACKED}/{leaf}/perf.json")
+    assert perf["sentences_per_row"] == got["sentences_per_row"] and "packed rows" in perf["timed"]
+    row_rate = 1000 * 8 * len(perf["times_ms"][0]) / sum(perf["times_ms"][0])
+    assert perf["rounds"][0] == pytest.approx(row_rate * got["sentences_per_row"], rel=1e-3)
 
 
 def test_pack_and_back_remake_nothing_of_the_other(built):
@@ -317,15 +271,11 @@ def test_pack_and_back_remake_nothing_of_the_other(built):
     assert "tiny/default/seq64p/pack.onnx" not in more and "tiny/default/seq64p/bs4/sim.onnx" in more
 
 
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (("SEQ=32,64",), "PACK=1 fills rows of one length"),
-        (("ENGINE=native",), "PACK=1 needs no ENGINE=native"),
-        (("CHIP=T4",), "PACK=1 is for cpu and the Ascend chips"),
-    ],
-)
-def test_what_packing_is_not_for_is_refused(built, words, says):
-    done = built.make("MODEL=tiny", "PACK=1", *words, "accuracy", check=False)
-    assert done.returncode == 2
-    assert says in done.stderr
+def test_what_packing_is_not_for_is_refused(built):
+    for words, says in (
+        ("SEQ=32,64", "PACK=1 fills rows of one length"),
+        ("ENGINE=native", "PACK=1 needs no ENGINE=native"),
+        ("CHIP=T4", "PACK=1 is for cpu and the Ascend chips"),
+    ):
+        done = built.make("MODEL=tiny", "PACK=1", words, "accuracy", check=False)
+        assert done.returncode == 2 and says in done.stderr

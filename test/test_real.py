@@ -44,7 +44,7 @@ def preprocess(monkeypatch, tmp_path, tokenizer, sentences, *words):
     script = str(ROOT / "models/minilm_sst2/preprocess.py")
     given = ["--text_file", file, "--tokenizer_path", tokenizer, "--save_path", tmp_path / "in"]
     monkeypatch.setattr(sys, "argv", [script, *map(str, given), *words])
-    preprocess_command.preprocess("", NAMES)
+    preprocess_command.preprocess("")
     return tmp_path / "in"
 
 
@@ -158,8 +158,7 @@ def test_streams_give_what_one_stream_gives(tmp_path, model, engine):
     assert [a[0].tolist() for a in one] == [b[0].tolist() for b in two] == [[[5 * n, 27.5]] * n for n in range(1, 9)]
 
 
-@pytest.mark.parametrize("script", ["preprocess.py", "postprocess.py"])
-@pytest.mark.parametrize("name", ["minilm_sst2", "tinybert_sst2", "bert_base_cased_sst2"])
+@pytest.mark.parametrize("name, script", [("minilm_sst2", "preprocess.py"), ("tinybert_sst2", "postprocess.py")])
 def test_help_is_quick(name, script):
     """CPU seconds, not seconds: the machine may be busy."""
     took = []

@@ -42,8 +42,8 @@ def build(kind, path, get):
             return export(path, bert(1))
         case "tinybert_inputs":
             return export(path, bert(), names=["input_ids", "segment_ids", "input_mask"])
-        case "opset17" | "opset18":  # LayerNormalization is an operator from 17 on
-            return export(path, bert(), opset=int(kind[5:]))
+        case "opset16":
+            return export(path, bert(), opset=16)
         case "finfo_min" | "minus_inf" | "full_rows":
             return export(path, bert(), mask=getattr(bert_graphs, kind))
         case "static":
@@ -116,8 +116,8 @@ def two_subs(model):
 
 
 KINDS = [
-    "raw", "one_layer", "tinybert_inputs", "opset17", "opset18", "finfo_min", "minus_inf", "full_rows",
-    "static", "bucketed", "seeded", "anonymous", "div_scale", "two_subs",
+    "raw", "one_layer", "tinybert_inputs", "opset16", "finfo_min", "minus_inf", "full_rows", "static", "bucketed", "seeded",
+    "anonymous", "div_scale", "two_subs",
 ]  # fmt: skip
 
 
@@ -146,13 +146,27 @@ def inferred(path):
     return model, shapes
 
 
+@pytest.fixture(scope="session")
+def rewritten(graphs, tmp_path_factory):
+    """(kind, target) -> (the rewritten graph, what was said of it), each made once."""
+    folder, kept = tmp_path_factory.mktemp("rewritten"), {}
+
+    def get(kind, target="ascend"):
+        if (kind, target) not in kept:
+            path = folder / f"{kind}-{target}.onnx"
+            kept[kind, target] = path, rewrite.modify(graphs(kind), path, target)
+        return kept[kind, target]
+
+    return get
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_ascend_form(graphs, tmp_path, kind):
+def test_ascend_form(rewritten, kind):
     """What CANN's passes ask of the graph, seen in the written file, for every origin."""
+    path, said = rewritten(kind)
     layers = 1 if kind == "one_layer" else LAYERS
-    facts = rewrite.modify(graphs(kind), tmp_path / "ascend.onnx", "ascend", layers=layers)
-    assert [x["heads"] for x in facts["layers"]] == [HEADS] * layers
-    model, shapes = inferred(tmp_path / "ascend.onnx")
+    assert said.count(f": attention {HEADS} x {HIDDEN // HEADS}, ") == layers
+    model, shapes = inferred(path)
     product = producers(model)
     users = {}
     for node in model.graph.node:
@@ -196,53 +210,33 @@ def test_ascend_form(graphs, tmp_path, kind):
         assert [product[v].op_type for v in length] == ["Gather", "Gather"]
 
 
-@pytest.mark.parametrize("target", ["ascend", "cpu", "gpu"])
+@pytest.mark.parametrize("target", ["ascend", "cpu"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_same_logits_as_before(graphs, tmp_path, kind, target):
-    """The gate again, on other rows, and padding rows finite; the logits do differ between rows."""
-    rewrite.modify(graphs(kind), tmp_path / "new.onnx", target)
+def test_same_logits_as_before(graphs, rewritten, kind, target):
+    """The gate again, on other rows, and padding rows finite; no constant that fp16 cannot hold; rows do differ."""
+    path, said = rewritten(kind, target)
     inputs = rows(graphs(kind))
-    result = gate.compare(str(graphs(kind)), str(tmp_path / "new.onnx"), inputs)
+    result = gate.compare(str(graphs(kind)), str(path), inputs)
     assert result.ok, result.line
-    assert result.padding_rows == 1
-    assert np.ptp(gate.logits(str(tmp_path / "new.onnx"), inputs), axis=0).max() > 0.1
+    assert np.ptp(gate.logits(str(path), inputs), axis=0).max() > 0.1
+    assert ("constant -3.4" in said) == (kind == "finfo_min") and ("constant -inf" in said) == (kind == "minus_inf")
+    floats = [t for t in onnx.load(path).graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
+    assert max(np.abs(numpy_helper.to_array(t)).max() for t in floats) <= 65504
 
 
-def feed_forward_rows(path) -> list[int]:
-    """How many rows enter each layer's feed-forward, of a graph of static shapes."""
-    model, shapes = inferred(path)
-    up = {t.name for t in model.graph.initializer if list(t.dims) == [HIDDEN, 64]}
-    products = [n for n in model.graph.node if n.op_type in ("MatMul", "Gemm") and n.input[1] in up]
-    return [int(np.prod(shapes[n.output[0]][:-1])) for n in products]
-
-
-@pytest.mark.parametrize("kind", ["finfo_min", "minus_inf"])
-@pytest.mark.parametrize("target", ["cpu", "gpu", "ascend"])
-def test_no_constant_that_fp16_cannot_hold(graphs, tmp_path, kind, target):
-    facts = rewrite.modify(graphs(kind), tmp_path / "new.onnx", target)
-    assert float(facts["mask_constant"]) < -1e38
-    model = onnx.load(tmp_path / "new.onnx")
-    for tensor in model.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
-            assert np.abs(numpy_helper.to_array(tensor)).max() <= 65504
-
-
-def test_same_bytes_in_any_folder(graphs, tmp_path):
-    outs = [tmp_path / "a" / "x.onnx", tmp_path / "b c" / "y.onnx"]
-    for out in outs:
-        rewrite.modify(graphs("static"), out)
-    first, second = (out.read_bytes() for out in outs)
-    assert first == second
-    model = onnx.load(outs[0])
+def test_same_bytes_in_any_folder(graphs, rewritten, tmp_path):
+    rewrite.modify(graphs("static"), tmp_path / "b c" / "y.onnx")
+    first = rewritten("static")[0]
+    assert (tmp_path / "b c" / "y.onnx").read_bytes() == first.read_bytes()
+    model = onnx.load(first)
     assert not model.doc_string
     assert not any(n.doc_string or n.metadata_props for n in model.graph.node)
-    assert str(tmp_path).encode() not in first
+    assert str(tmp_path).encode() not in first.read_bytes()
 
 
-def test_rewriting_twice_is_refused(graphs, tmp_path):
-    rewrite.modify(graphs("static"), tmp_path / "once.onnx")
+def test_rewriting_twice_is_refused(rewritten, tmp_path):
     with pytest.raises(cli.UserError, match="already has a node"):
-        rewrite.modify(tmp_path / "once.onnx", tmp_path / "twice.onnx")
+        rewrite.modify(rewritten("static")[0], tmp_path / "twice.onnx")
 
 
 def broken(path, out, change):
@@ -277,6 +271,12 @@ def no_mask(model):
     softmax.input[0] = producers(model)[softmax.input[0]].input[0]
 
 
+def inverted_mask(model):
+    """A mask that hides what it should show: the form matches, only numbers can tell."""
+    sub = nth(model, "Sub", 0)
+    sub.input[:] = list(sub.input)[::-1]
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -285,6 +285,7 @@ def no_mask(model):
         (no_square, "layer 0: embedding LayerNorm"),
         (key_perm, "layer 0: key"),
         (no_mask, "layer 1: mask"),
+        (inverted_mask, "NOT EQUAL"),
     ],
 )
 def test_unmatched_piece_is_named(graphs, tmp_path, change, says):
@@ -294,28 +295,12 @@ def test_unmatched_piece_is_named(graphs, tmp_path, change, says):
     assert [p.name for p in tmp_path.iterdir()] == ["bad.onnx"]
 
 
-def test_missing_layer_is_an_error(graphs, tmp_path):
-    with pytest.raises(cli.UserError, match="2 Softmax nodes feed a MatMul, expected 3"):
-        rewrite.modify(graphs("raw"), tmp_path / "out.onnx", layers=3)
-
-
-def inverted_mask(model):
-    """A mask that hides what it should show: the form matches, only numbers can tell."""
-    sub = nth(model, "Sub", 0)
-    sub.input[:] = list(sub.input)[::-1]
-
-
-def test_failed_gate_leaves_nothing(graphs, tmp_path):
-    bad = broken(graphs("raw"), tmp_path / "bad.onnx", inverted_mask)
-    with pytest.raises(cli.UserError, match="NOT EQUAL"):
-        rewrite.modify(bad, tmp_path / "out.onnx")
-    assert [p.name for p in tmp_path.iterdir()] == ["bad.onnx"]
-
-
-@pytest.mark.parametrize("opset", [10, 19])
-def test_opset_out_of_range(tmp_path, opset):
-    late = export(tmp_path / "late.onnx", bert(1), opset=opset)
-    with pytest.raises(cli.UserError, match=f"opset {opset}, must be 11 to 18"):
+@pytest.mark.parametrize("opset", [10, 17])
+def test_opset_out_of_range(graphs, tmp_path, opset):
+    late = broken(
+        graphs("one_layer"), tmp_path / "late.onnx", lambda model: model.opset_import[0].__setattr__("version", opset)
+    )
+    with pytest.raises(cli.UserError, match=f"opset {opset}, must be 11 to 16|not a valid ONNX"):
         rewrite.modify(late, tmp_path / "out.onnx")
 
 
@@ -333,7 +318,7 @@ def damage(model, pick):
             node.input[pick.randrange(len(node.input))] = pick.choice(model.graph.node).output[0]
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(15))
 def test_damaged_graph_gives_one_line_or_an_equal_graph(graphs, tmp_path, seed):
     model, pick = onnx.load(graphs("one_layer")), random.Random(seed)  # noqa: S311  the seed is the test case
     damage(model, pick)
@@ -343,23 +328,6 @@ def test_damaged_graph_gives_one_line_or_an_equal_graph(graphs, tmp_path, seed):
     except cli.UserError as e:
         assert "\n" not in str(e)
         assert not (tmp_path / "out.onnx").exists()
-
-
-def test_external_tensor_outside_the_folder_is_refused(graphs, tmp_path):
-    (tmp_path / "secret.bin").write_bytes(bytes(HIDDEN * 4))
-    (tmp_path / "in").mkdir()
-
-    def change(model):
-        tensor = next(t for t in model.graph.initializer if list(t.dims) == [HIDDEN])
-        tensor.ClearField("raw_data")
-        tensor.data_location = onnx.TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value="../secret.bin")
-
-    model = onnx.load(graphs("raw"))
-    change(model)
-    (tmp_path / "in" / "bad.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(cli.UserError, match="bad.onnx"):
-        rewrite.modify(tmp_path / "in" / "bad.onnx", tmp_path / "out.onnx")
 
 
 # ---- the gate --------------------------------------------------------------------------------------------
@@ -380,22 +348,6 @@ def test_inputs_come_in_natural_order_longest_first_when_limited(graphs, tmp_pat
     assert all((got[n] == inputs[n]).all() for n in NAMES)
     few = input_files.load_inputs(tmp_path, NAMES, 3)
     assert input_files.lengths(few).tolist() == sorted(input_files.lengths(inputs))[::-1][:3]
-
-
-@pytest.mark.parametrize("count", [0, -3])
-def test_rows_must_be_positive(tmp_path, count):
-    with pytest.raises(cli.UserError, match="--rows"):
-        input_files.load_inputs(tmp_path, NAMES, count)
-
-
-def test_buckets_of_whole_batches(tmp_path):
-    for name in NAMES:
-        (tmp_path / name).mkdir()
-        np.save(tmp_path / name / "0.npy", np.ones((4, 8), np.int64))
-        np.save(tmp_path / name / "1.npy", np.ones((4, 16), np.int64))
-    got = input_files.load_inputs(tmp_path, NAMES)
-    assert got["input_ids"].shape == (8, 16)
-    assert input_files.lengths(got).tolist() == [8] * 4 + [16] * 4
 
 
 @pytest.mark.parametrize(
@@ -437,9 +389,9 @@ def test_gate_sees_a_changed_weight_and_nan(graphs, tmp_path):
     assert nudged.max_abs > 1e-4
     poisoned = gate.compare(ref, str(broken(ref, tmp_path / "nan.onnx", poison)), inputs)
     assert not poisoned.ok
-    assert poisoned.not_finite == list(range(9))
+    assert "9 rows not finite (rows 0, 1, 2, 3, 4 ...)" in poisoned.line
     negated = gate.compare(ref, str(broken(ref, tmp_path / "negated.onnx", negate)), inputs)
-    assert negated.flips == [i for i in range(9) if inputs["attention_mask"][i].any()]
+    assert f"{inputs['attention_mask'].any(1).sum()} flips" in negated.line
 
 
 def test_static_batch_with_a_remainder(graphs):
@@ -449,60 +401,42 @@ def test_static_batch_with_a_remainder(graphs):
     assert np.abs(static - free).max() < 1e-4
 
 
-def test_commands(graphs, tmp_path):
-    def run(*args):
-        return subprocess.run([sys.executable, "-m", *map(str, args)], capture_output=True, text=True, check=False)
+def run(*args):
+    return subprocess.run([sys.executable, "-m", *map(str, args)], capture_output=True, text=True, check=False)
 
-    write_rows(tmp_path / "in", rows(graphs("raw")))
-    out = tmp_path / "new.onnx"
-    done = run(
-        "tools.graph.rewrite", graphs("static"), out, "--input", tmp_path / "in", "--report", tmp_path / "r.json"
-    )
-    assert done.returncode == 0, done.stderr
-    assert "layer  1: attention 4 x 8" in done.stdout
-    assert "over 17 rows" in done.stdout  # and 8 of its own
-    same = run("tools.graph.gate", graphs("raw"), out, "--input", tmp_path / "in", "--rows", 5)
-    assert (same.returncode, same.stdout.count("\n")) == (0, 1)
-    assert "over 5 rows" in same.stdout
-    other = run("tools.graph.gate", graphs("raw"), graphs("one_layer"), "--input", tmp_path / "in")
-    assert (other.returncode, other.stdout, other.stderr.count("\n")) == (1, "", 1)
-    (tmp_path / "out").mkdir()
-    for i, two in enumerate(gate.logits(str(graphs("raw")), rows(graphs("raw"))), 1):
-        two.tofile(tmp_path / "out" / f"{i}_0.bin")
-    for some in ([], ["--rows", 3]):
-        outputs = run("tools.graph.gate", graphs("raw"), tmp_path / "out", "--input", tmp_path / "in", *some)
+
+def test_gate_command(graphs, tmp_path):
+    """Two graphs; a graph or its kept logits and a folder of outputs."""
+    folder, kept, raw = tmp_path / "out", tmp_path / "kept.npy", graphs("raw")
+    inputs = ("--input", write_rows(tmp_path / "in", rows(raw)))
+    same = run("tools.graph.gate", raw, graphs("static"), *inputs, "--rows", 5)
+    assert (same.returncode, same.stdout.count("\n")) == (0, 1) and "over 5 rows" in same.stdout
+    other = run("tools.graph.gate", raw, graphs("one_layer"), *inputs)
+    assert (other.returncode, other.stdout, other.stderr.count("\n")) == (1, "", 1) and "NOT EQUAL" in other.stderr
+    folder.mkdir()
+    for i, two in enumerate(gate.logits(str(raw), rows(raw)), 1):
+        two.tofile(folder / f"{i}_0.bin")
+    some = ("--rows", 3)
+    assert run("tools.graph.gate", raw, *inputs, "--save_path", kept, *some).returncode == 0
+    for reference in (raw, kept):
+        outputs = run("tools.graph.gate", reference, folder, *inputs, *some)
         assert outputs.returncode == 0 and "difference| 0.00e+00" in outputs.stdout, outputs.stderr
-        kept = tmp_path / "kept.npy"
-        assert (
-            run("tools.graph.gate", graphs("raw"), "--input", tmp_path / "in", "--save_path", kept, *some).returncode
-            == 0
-        )
-        assert (
-            run("tools.graph.gate", kept, tmp_path / "out", "--input", tmp_path / "in", *some).stdout == outputs.stdout
-        )
-    two[::-1].tofile(tmp_path / "out" / "1_0.bin")
-    wrong = run("tools.graph.gate", graphs("raw"), tmp_path / "out", "--input", tmp_path / "in")
-    assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1) and "NOT EQUAL" in wrong.stderr
-    (tmp_path / "out" / "8_0.bin").unlink()
-    fewer = run("tools.graph.gate", graphs("raw"), tmp_path / "out", "--input", tmp_path / "in")
+    (folder / "8_0.bin").unlink()
+    fewer = run("tools.graph.gate", raw, folder, *inputs)
     assert (fewer.returncode, fewer.stderr.count("\n")) == (1, 1) and "8_0.bin (or .npy, .txt): missing" in fewer.stderr
-    missing = run("tools.graph.rewrite", tmp_path / "no.onnx", out)
-    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
 
 
-@pytest.mark.parametrize("length", [LENGTH, -1])
-def test_simplify_writes_what_onnxsim_writes(graphs, tmp_path, length):
+def test_simplify_writes_what_onnxsim_writes(graphs, tmp_path):
     write_rows(tmp_path / "in", rows(graphs("raw")))
-    shape = ["--overwrite-input-shape", *(f"{name}:4,{length}" for name in NAMES)]
-    subprocess.run([sys.executable, "-m", "onnxsim", graphs("raw"), tmp_path / "cli.onnx", *shape], check=True)
-    tool = [sys.executable, "-m", "tools.graph.simplify", graphs("raw"), tmp_path / "ours.onnx"]
-    done = subprocess.run([*tool, *shape, "--input", tmp_path / "in"], capture_output=True, text=True, check=True)
+    shape = ["--overwrite-input-shape", *(f"{name}:4,-1" for name in NAMES)]
+    assert run("onnxsim", graphs("raw"), tmp_path / "cli.onnx", *shape).returncode == 0
+    done = run("tools.graph.simplify", graphs("raw"), tmp_path / "ours.onnx", *shape, "--input", tmp_path / "in")
     assert re.search(r"nodes became \d+\ngate: equal: .* over 9 rows", done.stdout), done.stdout
     assert (tmp_path / "ours.onnx").read_bytes() == (tmp_path / "cli.onnx").read_bytes()
 
 
 def test_encoder_reads_the_weights_themselves(graphs):
-    enc = encoder.read(encoder.load(graphs("static")).graph, LAYERS)
+    enc = encoder.read(encoder.load(graphs("static")).graph)
     model = bert()
     layer = model.bert.encoder.layer[1]
     np.testing.assert_array_equal(enc.layers[1].key.weight, layer.attention.self.key.weight.detach().numpy().T)

@@ -26,31 +26,11 @@ SENTENCES = [
     "unflinchingly bleak and desperate",
     "Allows us to HOPE that nolan is poised to embark a major career -- as a commercial yet inventive filmmaker .",
 ]
-HARD = [
-    "",
-    "   ",
-    "word " * 300,
-    "x" * 101,
-    "x" * 100,
-    "“Quoted” ‘text’ it's \"plain\" 'single' «guillemets»",
-    "Café naïve Ångström résumé cafe\u0301 İstanbul",
-    "这是一部好电影 映画 영화",
-    "great 😀 movie 👩‍👩‍👧 ❤️",
-    "tab\there\tand\nnewline\r\nend",
-    "nul\x00 zero\u200bwidth\u00a0space \ufffd bell\x07",
-    "50% off! $3.99 -- e-mail@example.com ... #1",
-    "[UNK] [MASK]",
-]
+HARD = [*tokenizer.HARD, "   "]
 
 
 def built(pieces, lowercase=True):
     return tokenizer.ready(tokenizer.build(pieces, lowercase), {})
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    """Files of our own need no child, which imports transformers for itself."""
-    monkeypatch.setattr(tokenizer, "in_child", tokenizer.tried)
 
 
 @pytest.fixture(scope="session")
@@ -152,7 +132,7 @@ def text_is(pieces, ids, made):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_kind_is_read_as_transformers_reads_it(kind, pieces, tmp_path, in_process):
+def test_any_kind_is_read_as_transformers_reads_it(kind, pieces, tmp_path):
     """Ids, pairs and padding of the folder as it came, and of the one tokenizer.json that is made of it."""
     save, model_type, layout, pad = KINDS[kind]
     source, saved = tmp_path / "source", tmp_path / "saved"
@@ -179,7 +159,7 @@ def test_any_kind_is_read_as_transformers_reads_it(kind, pieces, tmp_path, in_pr
     assert again(HARD)["input_ids"] == theirs(HARD)["input_ids"]
 
 
-def test_xlm_r_by_sentencepiece_itself(tmp_path, in_process):
+def test_xlm_r_by_sentencepiece_itself(tmp_path):
     """An oracle that shares nothing with transformers: pieces one further on, <s> before and </s> after."""
     sentencepieces("sentencepiece.bpe.model", **FAIRSEQ)(tmp_path, None)
     (tmp_path / "config.json").write_text('{"model_type": "xlm-roberta"}')
@@ -188,7 +168,7 @@ def test_xlm_r_by_sentencepiece_itself(tmp_path, in_process):
         assert row.tolist() == [0, *(i + 1 if i else 3 for i in model.encode(text)), 2]
 
 
-def test_what_the_folder_leaves_open_is_transformers_default(pieces, tmp_path, in_process):
+def test_what_the_folder_leaves_open_is_transformers_default(pieces, tmp_path):
     """finbert-tone has vocab.txt and config.json alone; a model folder that is cased has no say in it."""
     wordpiece(tmp_path, pieces)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
@@ -202,7 +182,7 @@ def test_what_the_folder_leaves_open_is_transformers_default(pieces, tmp_path, i
     assert (like["do_lower_case"], like["model_max_length"]) == (True, 512)
 
 
-def test_case_is_read(pieces, tmp_path, in_process):
+def test_case_is_read(pieces, tmp_path):
     wordpiece(tmp_path, pieces)
     upper = ["HOPE"]
     lowered = tokens.encode(tokens.load(tmp_path), upper, 16)["input_ids"]
@@ -228,39 +208,30 @@ def test_case_is_read(pieces, tmp_path, in_process):
         ("other", b"", "no tokenizer.json or vocab.txt"),
     ],
 )
-def test_a_broken_tokenizer_is_one_line(tmp_path, name, data, says, in_process):
+def test_a_broken_tokenizer_is_one_line(tmp_path, name, data, says):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(cli.UserError, match=says) as e:
         tokens.load(tmp_path)
     assert "\n" not in str(e.value)
 
 
-# --- files that are hostile, or odd: the child takes them, and what comes back is one line ------------------
-doubled = [{"type": "Replace", "pattern": {"String": "ж"}, "content": "жж"}] * 40
-HOSTILE = {
-    "a pattern that backtracks": ({"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": "z"}, {}),
-    "a broken charsmap": ({"type": "Precompiled", "precompiled_charsmap": "AAAA" + "/" * 1000}, {}),
-    "replacements that blow up": ({"type": "Sequence", "normalizers": doubled}, {}),
-    "a number for a normaliser": (7, {}),
-    "a word for a flag": (None, {"do_lower_case": "no"}),
-    "a word for a length": (None, {"model_max_length": "many"}),
-    "a list of added tokens": (None, {"added_tokens_decoder": ["x"]}),
-    "a number for a class": (None, {"tokenizer_class": 7}),
-    "a list for a token": (None, {"pad_token": ["[PAD]"]}),
-    "a list for a side": (None, {"truncation_side": ["left"]}),
-}
-
-
-@pytest.mark.parametrize("form", HOSTILE)
-def test_hostile_files_are_one_line(form, pieces, tmp_path, monkeypatch):
-    monkeypatch.setattr(tokenizer, "LIMITS", (1 << 30, 5))
-    normaliser, said = HOSTILE[form]
+@pytest.mark.parametrize(
+    "normaliser, said",
+    [
+        (7, {}),
+        ({"type": "Precompiled", "precompiled_charsmap": "AAAA" + "/" * 1000}, {}),
+        (None, {"do_lower_case": "no"}),
+        (None, {"added_tokens_decoder": ["x"]}),
+        (None, {"tokenizer_class": 7}),
+    ],
+)
+def test_odd_files_are_one_line(normaliser, said, pieces, tmp_path):
     table = json.loads(tokenizer.build(pieces).to_str())
     table["normalizer"] = table["normalizer"] if normaliser is None else normaliser
     (tmp_path / "tokenizer.json").write_text(json.dumps(table))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"} | said))
-    with pytest.raises(cli.UserError, match="not a tokenizer|takes more than 1024 MiB or 5 s, or is damaged") as e:
-        tokenizer.load(tmp_path) if form == "a list for a token" else tokenizer.convert(tmp_path)
+    with pytest.raises(cli.UserError, match="not a tokenizer") as e:
+        tokenizer.convert(tmp_path)
     assert "\n" not in str(e.value) and str(tmp_path) in str(e.value)
 
 
@@ -335,22 +306,10 @@ def test_impossible_requests(pieces):
 
 
 def test_light(pieces, tmp_path):
-    """The command shows ids, and a saved tokenizer needs neither torch nor transformers."""
+    """A saved tokenizer needs neither torch nor transformers."""
     tokenizer.build(pieces).save(str(tmp_path / "tokenizer.json"))
     code = (
         "import sys; from tools.source import tokens; t = tokens.load(sys.argv[1]); tokens.encode(t, ['bleak'], 8);"
         "assert not {'torch', 'transformers', 'onnx', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True)
-    command = [
-        sys.executable,
-        "-m",
-        "tools.source.tokens",
-        "--tokenizer_path",
-        tmp_path,
-        "--seq_len",
-        "12",
-        "bleak .",
-    ]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "[CLS]" in shown and "x [PAD]" in shown

@@ -1,15 +1,8 @@
-"""ALBERT-base SST-2: sentences to int64 inputs, data_bin/input_ids/1.bin ... and data_bin/labels.json.
-
-    python3 preprocess.py --text_file data/SST-2/dev.tsv --tokenizer_path ../../build/albert_base_sst2/default/checkpoint \\
-        --seq_len 128 --save_path data_bin
-"""
+"""ALBERT-base SST-2, inputs: python3 preprocess.py --text_file dev.tsv --tokenizer_path FOLDER --save_path data_bin"""
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tools.make import cli, models
-from tools.recipe import preprocess
+sys.path.insert(0, f"{sys.path[0]}/../..")
+from tools.recipe import preprocess, run
 
-if __name__ == "__main__":
-    cli.run(lambda: preprocess.preprocess(__doc__, models.inputs(__file__)))
+run(preprocess.preprocess, __doc__)

@@ -1,14 +1,8 @@
-"""BERT-base cased MRPC: checkpoint to ONNX, dynamic batch and length, opset 11.
-
-python3 pth2onnx.py --model_dir bert-base-cased-finetuned-mrpc --task mrpc --save_path ./bert_base_mrpc.onnx
-"""
+"""BERT-base cased MRPC, ONNX: python3 pth2onnx.py --model_dir FOLDER --task mrpc --save_path model.onnx"""
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tools.make import cli, models
-from tools.recipe import pth2onnx
+sys.path.insert(0, f"{sys.path[0]}/../..")
+from tools.recipe import pth2onnx, run
 
-if __name__ == "__main__":
-    cli.run(lambda: pth2onnx.pth2onnx(__doc__, models.inputs(__file__)))
+run(pth2onnx.pth2onnx, __doc__)

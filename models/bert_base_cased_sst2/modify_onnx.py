@@ -1,14 +1,8 @@
-"""BERT-base cased SST-2: the simplified graph, rewritten for who gets it (--target).
-
-python3 modify_onnx.py bert_base_sst2_bs8.onnx bert_base_sst2_bs8_md.onnx
-"""
+"""BERT-base cased SST-2, the target's graph: python3 modify_onnx.py sim.onnx ascend.onnx"""
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tools.make import cli
-from tools.recipe import modify
+sys.path.insert(0, f"{sys.path[0]}/../..")
+from tools.recipe import modify, run
 
-if __name__ == "__main__":
-    cli.run(lambda: modify.modify(__doc__))
+run(modify.modify, __doc__)

@@ -1,14 +1,8 @@
-"""BERT-base cased SST-2: checkpoint to ONNX, dynamic batch and length, opset 11.
-
-python3 pth2onnx.py --model_dir bert-base-cased-finetuned-sst2/checkpoint-12630/ --save_path ./bert_base_sst2.onnx
-"""
+"""BERT-base cased SST-2, ONNX: python3 pth2onnx.py --model_dir FOLDER --save_path model.onnx"""
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tools.make import cli, models
-from tools.recipe import pth2onnx
+sys.path.insert(0, f"{sys.path[0]}/../..")
+from tools.recipe import pth2onnx, run
 
-if __name__ == "__main__":
-    cli.run(lambda: pth2onnx.pth2onnx(__doc__, models.inputs(__file__)))
+run(pth2onnx.pth2onnx, __doc__)

@@ -1,14 +1,8 @@
-"""TinyBERT SST-2: accuracy of the outputs of an inference run.
-
-python3 postprocess.py --output_path ./result/ais_infer_result_bs8 --label_path ./bert_bin/labels.json
-"""
+"""TinyBERT SST-2, accuracy: python3 postprocess.py --output_path result/NAME --label_path bert_bin/labels.json"""
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tools.make import cli
-from tools.recipe import postprocess
+sys.path.insert(0, f"{sys.path[0]}/../..")
+from tools.recipe import postprocess, run
 
-if __name__ == "__main__":
-    cli.run(lambda: postprocess.postprocess(__doc__, "acc:"))
+run(postprocess.postprocess, __doc__, word="acc:")

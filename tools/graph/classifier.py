@@ -1,7 +1,6 @@
 """Read what stands before and behind the encoder of a BERT classifier: the embedding tables, the pooler, the labels.
 
-    model = encoder.load("model.onnx")
-    whole = classifier.read(model.graph)        # a Classifier: its tables, its encoder, its pooler and its last layer
+    whole = classifier.read(encoder.load("model.onnx").graph)   # a Classifier: its tables, encoder, pooler and last layer
 
 By structure, as encoder.py does, and never by node names; of the inputs' names only that of the ids counts.
 """
@@ -12,7 +11,7 @@ import numpy as np
 
 from tools.base.input_files import ROLES
 from tools.graph import encoder
-from tools.graph.encoder import Encoder, Linear, Miss, as_gelu, base, const, made_by, need
+from tools.graph.encoder import Encoder, Linear, Miss, as_gelu, base, const, dense, made_by, need
 
 FIRST_TOKEN = ("Gather", "Slice", "Squeeze")
 
@@ -83,15 +82,6 @@ def tables(v) -> dict:
     if missing := {"word", "position"} - set(found):
         raise Miss(f"embeddings: no {' and no '.join(sorted(missing))} table")
     return found
-
-
-def dense(v, piece: str, by_out: dict) -> Linear:
-    """The linear layer whose output is `v`. by_out: encoder.Index.by_out. Raises Miss, which begins with `piece`, for
-    another value.
-    """
-    if base(v) not in by_out:
-        raise Miss(f"{piece}: {v.name!r} is no linear layer with constant weights")
-    return by_out[base(v)]
 
 
 def first_token(v, last) -> None:

@@ -3,8 +3,9 @@
     model = encoder.load("sim.onnx")
     enc = encoder.read(model.graph)        # an Encoder: weights, heads, scales, mask of every layer
 
-Raw exports and onnxsim's output both match: constants as nodes or initializers, Gemm or MatMul + Add, Div or
-Mul for the score scale, 2-D and 3-D views, biases and LayerNorm weights that were simplified away.
+Exports of opset 11 to 16, what onnxsim makes of them and what rewrite.py writes match: constants as nodes or
+initializers, Gemm or MatMul + Add, Div or Mul for the score scale, 2-D and 3-D views, biases and LayerNorm weights that
+were simplified away.
 """
 
 from dataclasses import dataclass
@@ -45,12 +46,11 @@ class Layer:
     value: Linear
     heads: int
     scale: float  # scores are multiplied by it
-    scaled_by: str  # how the graph did that
     mask: "ir.Value"
     dense: Linear
     norm1: Norm
     up: Linear
-    gelu: str  # how the graph has it; "tanh" is GELU's tanh form, all others are its erf form
+    gelu: str  # its form: erf or tanh
     down: Linear
     norm2: Norm
 
@@ -164,21 +164,14 @@ def as_linear(node) -> Linear | None:
 
 def as_norm(node) -> Norm | None:
     """A LayerNorm from its Div: (x - mean) / sqrt(mean((x - mean)^2) + eps) [* gamma] [+ beta], last axis."""
-    if node.op_type == "LayerNormalization":
-        eps = node.attributes["epsilon"].value if "epsilon" in node.attributes else 1e-5
-        scale, *more = (const(v) for v in node.inputs[1:])
-        return Norm(base(node.inputs[0]), scale, more[0] if more else None, eps, node.outputs[0])
     top, root = made_by(node.inputs[0], "Sub"), made_by(node.inputs[1], "Sqrt")
     add = root and made_by(root.inputs[0], "Add")
     if not (top and add and (pair := with_const(add))):
         return None
     variance, eps = made_by(pair[0], "ReduceMean"), scalar(pair[1])
-    square = variance and made_by(variance.inputs[0], "Pow", "Mul")
-    if not square or (square.op_type == "Pow" and not near(scalar(square.inputs[1]), 2)):
-        return None
-    inner = square.inputs[0]
-    inner = made_by(inner.producer().inputs[0] if made_by(inner, "Cast") else inner, "Sub")
-    if inner is None or (square.op_type == "Mul" and square.inputs[0] is not square.inputs[1]):
+    square = variance and made_by(variance.inputs[0], "Pow")
+    inner = made_by(square.inputs[0], "Sub") if square and near(scalar(square.inputs[1]), 2) else None
+    if inner is None:
         return None
     x = top.inputs[0]
     for sub in (top, inner):
@@ -198,38 +191,35 @@ def factors(v):
 
 
 def as_gelu(v):
-    """(x, how) when `v` is x * 0.5 * (1 + erf(x / sqrt 2)) in any order, or its tanh form; else None."""
-    if node := made_by(v, "Gelu"):
-        approximate = node.attributes["approximate"].value if "approximate" in node.attributes else "none"
-        return node.inputs[0], "Gelu op" if approximate == "none" else "tanh"
+    """(x, "erf" or "tanh") when `v` is x * 0.5 * (1 + erf(x / sqrt 2)) in any order, or its tanh form; else None."""
     parts = factors(v)
     numbers = [scalar(p) for p in parts if scalar(p) is not None]
     rest = [p for p in parts if scalar(p) is None]
     if len(rest) != 2 or not near(float(np.prod(numbers)), 0.5):
         return None
-    for x, sum_ in (rest, rest[::-1]):
-        add = made_by(sum_, "Add")
+    for x, total in (rest, rest[::-1]):
+        add = made_by(total, "Add")
         pair = with_const(add) if add else None
-        if pair and near(scalar(pair[1]), 1) and is_tanh_form(pair[0], x):
+        if not pair or not near(scalar(pair[1]), 1):
+            continue
+        if is_tanh_form(pair[0], x):
             return x, "tanh"
-        erf = made_by(pair[0], "Erf") if pair and near(scalar(pair[1]), 1) else None
-        inner = made_by(erf.inputs[0], "Div", "Mul") if erf else None
-        pair = with_const(inner) if inner else None
-        root = {"Div": 2**0.5, "Mul": 0.5**0.5}
-        if pair and base(pair[0]) is base(x) and near(scalar(pair[1]), root[inner.op_type]):
-            return x, f"erf ({inner.op_type})"
+        erf = made_by(pair[0], "Erf")
+        inner = made_by(erf.inputs[0], "Div") if erf else None
+        if inner and base(inner.inputs[0]) is base(x) and near(scalar(inner.inputs[1]), 2**0.5):
+            return x, "erf"
     return None
 
 
 def is_tanh_form(v, x) -> bool:
     """Whether `v` is tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3))."""
     tanh = made_by(v, "Tanh")
-    total, root, _ = unscale(tanh.inputs[0]) if tanh else (None, 0, None)
+    total, root = unscale(tanh.inputs[0]) if tanh else (None, 0)
     add = made_by(total, "Add")
     if add is None or not near(root, (2 / np.pi) ** 0.5):
         return False
     for same, other in (add.inputs, add.inputs[::-1]):
-        cube, share, _ = unscale(other)
+        cube, share = unscale(other)
         power = made_by(cube, "Pow")
         cubes = power.inputs[:1] * 3 if power and near(scalar(power.inputs[1]), 3) else factors(cube)
         if near(share, 0.044715) and len(cubes) == 3 and all(base(c) is base(x) for c in (same, *cubes)):
@@ -238,20 +228,19 @@ def is_tanh_form(v, x) -> bool:
 
 
 def unscale(v):
-    """(value, scale, how) with every multiplication by a constant scalar taken off `v`."""
-    scale, how = 1.0, []
+    """(value, scale) with every multiplication by a constant scalar taken off `v`."""
+    scale = 1.0
     while (node := made_by(v, *SCALAR_OPS)) and (pair := with_const(node)) and scalar(pair[1]) is not None:
         scale, v = SCALAR_OPS[node.op_type](scale, scalar(pair[1])), pair[0]
-        how.append(node.op_type)
-    return v, scale, how
+    return v, scale
 
 
 def split_heads(v, piece: str, perm: tuple, linears: dict):
-    """(Linear, head_dim, scale, how) of q, k or v: Linear, Reshape to heads, Transposes that make `perm`.
+    """(Linear, head_dim, scale) of q, k or v: Linear, Reshape to heads, Transposes that make `perm`.
 
     linears: {output: Linear}. Raises Miss for other permutations, or where no linear layer stands there.
     """
-    v, scale, how = unscale(v)
+    v, scale = unscale(v)
     total = (0, 1, 2, 3)
     while node := made_by(v, "Transpose"):
         own = perm_of(node)
@@ -259,23 +248,20 @@ def split_heads(v, piece: str, perm: tuple, linears: dict):
     if total != perm:
         raise Miss(f"{piece}: transposed by {total}, expected {perm}")
     shape = need(v, piece, "Reshape").inputs[1]
-    v, more, also = unscale(base(v))
-    if v not in linears:
-        raise Miss(f"{piece}: {v.name!r} is no linear layer with constant weights")
-    return linears[v], last_dim(shape, piece), scale * more, how + also
-
-
-def last_dim(shape, piece: str) -> int:
-    """The last number of a Reshape's shape: a constant, or a Concat that ends in one.
-
-    Raises Miss where it is computed, or not above 0.
-    """
+    v, more = unscale(base(v))
     while node := made_by(shape, "Concat"):
         shape = node.inputs[-1]
-    c = const(shape)
-    if c is None or c.reshape(-1)[-1] <= 0:
+    sizes = const(shape)
+    if sizes is None or sizes.reshape(-1)[-1] <= 0:
         raise Miss(f"{piece}: the size of a head is not a constant")
-    return int(c.reshape(-1)[-1])
+    return dense(v, piece, linears), int(sizes.reshape(-1)[-1]), scale * more
+
+
+def dense(v, piece: str, linears: dict) -> Linear:
+    """The linear layer whose output is `v`, of Index.by_out. Raises Miss, which begins with `piece`, for another value."""
+    if base(v) not in linears:
+        raise Miss(f"{piece}: {v.name!r} is no linear layer with constant weights")
+    return linears[base(v)]
 
 
 class Index:
@@ -286,12 +272,12 @@ class Index:
         linears = [as_linear(n) for n in nodes if n.op_type in ("MatMul", "Gemm")]
         self.linears = [x for x in linears if x]
         self.by_out = {base(x.out): x for x in self.linears}
-        norms = [as_norm(n) for n in nodes if n.op_type in ("Div", "LayerNormalization")]
+        norms = [as_norm(n) for n in nodes if n.op_type == "Div"]
         self.norms = {n.x: n for n in norms if n}
         self.norm_by_out = {n.out: n for n in self.norms.values()}
         self.gelus = {}
         for n in nodes:
-            if n.op_type in ("Mul", "Gelu") and (got := as_gelu(n.outputs[0])):
+            if n.op_type == "Mul" and (got := as_gelu(n.outputs[0])):
                 self.gelus[base(got[0])] = (base(n.outputs[0]), got[1])
         self.sums = {frozenset(map(base, n.inputs)): base(n.outputs[0]) for n in nodes if n.op_type == "Add"}
 
@@ -331,14 +317,14 @@ def read_layer(softmax, index: Index) -> Layer:
     found = [(s, m) for s, m in sides if made_by(s[0], "MatMul") and const(made_by(s[0], "MatMul").inputs[1]) is None]
     if not found:
         raise Miss("attention: no MatMul of query and key under the Softmax")
-    (scores, scale, how), mask = found[0]
+    (scores, scale), mask = found[0]
     q, k = made_by(scores, "MatMul").inputs
-    query, dim, q_scale, q_how = split_heads(q, "query", HEADS, index.by_out)
-    key, _, k_scale, k_how = split_heads(k, "key", KEY, index.by_out)
+    query, dim, q_scale = split_heads(q, "query", HEADS, index.by_out)
+    key, _, k_scale = split_heads(k, "key", KEY, index.by_out)
     context = sole_user(softmax.outputs[0])
     if context is None or context.op_type != "MatMul":
         raise Miss("attention: the Softmax does not feed one MatMul")
-    value, _, v_scale, _ = split_heads(context.inputs[1], "value", HEADS, index.by_out)
+    value, _, v_scale = split_heads(context.inputs[1], "value", HEADS, index.by_out)
     x = key.x
     if query.x is not x or value.x is not x or v_scale != 1:
         raise Miss("attention: query, key and value do not read one tensor")
@@ -354,22 +340,8 @@ def read_layer(softmax, index: Index) -> Layer:
     down = index.linear_from(active, "feed-forward output")
     norm2 = index.norm_of_sum(down.out, norm1.out, "output LayerNorm")
     heads = query.weight.shape[1] // dim
-    scaled_by = "+".join([*how, *q_how, *k_how]) or "nothing"
-    return Layer(
-        query,
-        key,
-        value,
-        heads,
-        scale * q_scale * k_scale,
-        scaled_by,
-        mask,
-        dense,
-        norm1,
-        up,
-        gelu,
-        down,
-        norm2,
-    )
+    scale *= q_scale * k_scale
+    return Layer(query, key, value, heads, scale, mask, dense, norm1, up, gelu, down, norm2)
 
 
 def origins(v) -> tuple[set, list, list]:
@@ -421,14 +393,11 @@ def softmaxes(graph) -> list:
     return [n for n in nodes if any(u.op_type == "MatMul" for u in n.outputs[0].consumers())]
 
 
-def read(graph, layers: int | None = None) -> Encoder:
-    """The graph's encoder in normal form. layers: how many it must have (None: as many as it has Softmax).
-
-    Raises Miss with the layer and the piece that does not match.
-    """
+def read(graph) -> Encoder:
+    """The graph's encoder in normal form. Raises Miss with the layer and the piece that does not match."""
     index, tops = Index(graph), softmaxes(graph)
-    if not tops or layers not in (None, len(tops)):
-        raise Miss(f"attention: {len(tops)} Softmax nodes feed a MatMul, expected {layers or 'at least 1'}")
+    if not tops:
+        raise Miss("attention: no Softmax feeds a MatMul")
     found = []
     for i, softmax in enumerate(tops):
         try:
@@ -448,7 +417,7 @@ def read(graph, layers: int | None = None) -> Encoder:
 
 
 def load(path):
-    """An ONNX file as onnx_ir model, constants as initializers. Raises cli.UserError on invalid ONNX."""
+    """An ONNX file as onnx_ir model, constants as initializers. Raises UserError where it is none, or is not there."""
     import onnx
     import onnx_ir as ir
     from onnx_ir.passes import common

@@ -7,7 +7,6 @@
 Imported by what needs torch: export, training, benches. Architecture values come from config.json.
 """
 
-import copy
 import io
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -25,10 +24,11 @@ def load(folder, labels=None):
     """The classifier of a checkpoint folder in any layout that checkpoint.read knows: eval mode, fp32, CPU.
 
     Returns transformers' BertForSequenceClassification with eager attention and its own forward:
-    module(input_ids=, attention_mask=, token_type_ids=).logits is float32 [batch, labels], inputs are
-    int64 [batch, length]. Another family is the same module with its tensors (families.as_bert) and its head's
-    activation; TinyBERT's classifier(relu(pooled)) has ReLU where BERT has dropout. labels: the names of the outputs in the order they are wanted in, the checkpoint's own if not given;
-    module.config.id2label names them. Raises UserError when the folder's checkpoint is not whole, or has other labels.
+    module(input_ids=, attention_mask=, token_type_ids=).logits is float32 [batch, labels], inputs are int64
+    [batch, length]. Another family is the same module with its tensors (families.as_bert) and its head's activation;
+    TinyBERT's has ReLU where BERT has dropout. labels: the names of the outputs in the order they are wanted in, the
+    checkpoint's own if not given; module.config.id2label names them. Raises UserError when the folder's checkpoint is
+    not whole, or has other labels.
     """
     import torch
     from transformers import BertConfig, BertForSequenceClassification
@@ -78,28 +78,13 @@ def logits(module, arrays):
         return input_files.in_batches(run, dict.fromkeys(arrays, (None, None)), arrays, "PyTorch")
 
 
-def with_onednn(module):
-    """`module` with its linear layers computed by PyTorch's oneDNN in place of MKL, where PyTorch has both.
-
-    MKL takes twice as long over them on an AMD processor. Both are fp32. The module itself is left as it is; the new one
-    has the same tensors but for these layers' weights.
-    """
-    import torch
-    from torch.utils import mkldnn
-
-    both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
-    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    return mkldnn.to_mkldnn(copy.deepcopy(module, shared)) if both else module
-
-
 def classic(module, inputs):
     """`module` as the graph that older transformers exported: same weights, positional `inputs`, logits only.
 
-    Without a mask among the inputs (fairseq's src_tokens) the graph makes it from the ids.
-
-    Differs from transformers 5's own forward in spelling alone: mask (1 - mask) * -10000 added to the scores
-    (not finfo.min, which is -inf in fp16), scores divided by sqrt(head size), no copy of the token types per
-    row. The fusions of ATC, MagicONNX and onnxruntime look for exactly this.
+    Without a mask among the inputs (fairseq's src_tokens) the graph makes it from the ids. Differs from transformers 5's
+    own forward in spelling alone: mask (1 - mask) * -10000 added to the scores (not finfo.min, which is -inf in fp16),
+    scores divided by sqrt(head size), no copy of the token types per row. The fusions of ATC, MagicONNX and onnxruntime
+    look for exactly this.
     """
     import torch
     from transformers import AttentionInterface
@@ -116,12 +101,12 @@ def classic(module, inputs):
 
         def forward(self, *arrays):
             roles = {ROLES[name]: array for name, array in zip(inputs, arrays, strict=True)}
-            ids = roles["input_ids"]
+            ids, mask = roles["input_ids"], roles.get("attention_mask")
             types = roles.get("token_type_ids", self.bert.embeddings.token_type_ids[:, : ids.size(1)])
-            if "attention_mask" in roles:
-                mask = (1.0 - roles["attention_mask"][:, None, None, :].float()) * -10000.0
-            else:
+            if mask is None:
                 mask = (ids == input_files.PADDING)[:, None, None, :].float() * -10000.0
+            else:
+                mask = (1.0 - mask[:, None, None, :].float()) * -10000.0
             hidden = self.bert.embeddings(input_ids=ids, token_type_ids=types)
             hidden = self.bert.encoder(hidden, attention_mask=mask).last_hidden_state
             return self.classifier(self.dropout(self.bert.pooler(hidden)))
@@ -173,7 +158,7 @@ def export(module, path, inputs, arrays, shape=None, kept=None):
     model = to_onnx(module, inputs)
     data = model.SerializeToString(deterministic=True)
     with ThreadPoolExecutor(1) as beside:  # neither keeps all cores at work
-        want = beside.submit(lambda: logits(with_onednn(module), arrays))
+        want = beside.submit(lambda: logits(module, arrays))
         have = gate.logits(data, {n: arrays[n] for n in inputs})
     want = want.result()
     verdict = gate.judge(want, have)

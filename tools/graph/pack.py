@@ -129,8 +129,6 @@ def main():
     p.add_argument("--input", type=Path, required=True, help="folder of preprocess.py --pack: the rows of the gate")
     p.add_argument("--rows", type=int, help="use so many of them, fullest first (all if not given)")
     args = p.parse_args()
-    if not args.onnx.is_file():
-        raise cli.UserError(f"{args.onnx}: no such file")
     if args.seq_len < tokens.PACKED_TOKENS:
         raise cli.UserError(f"--seq_len {args.seq_len}: must be {tokens.PACKED_TOKENS} or more")
     model = encoder.load(args.onnx)
@@ -144,8 +142,8 @@ def main():
     verdict.demand(args.save_path)
     with cli.whole_file(args.save_path) as f:
         f.write(data)
-    full = (arrays["sentence"] > 0).mean()
-    print(f"{verdict.rows - 1} sentences in {len(arrays['sentence'])} rows of {args.seq_len}, {100 * full:.1f} % full")
+    full = 100 * (arrays["sentence"] > 0).mean()
+    print(f"{verdict.rows - 1} sentences in {len(arrays['sentence'])} rows of {args.seq_len}, {full:.1f} % full")
     print(verdict.line)
     print(f"wrote {args.save_path}")
 

@@ -7,8 +7,7 @@
     gate: equal: fp32, max |difference| 1.91e-06 (limit 1e-04) over 16 rows, 0 flips
     wrote sim.onnx
 
-`python -m onnxsim` with the same option writes the same file; with a gate after it, it took twice as long: it prints a
-table of operators, and imports PyTorch for a quantiser that nothing here uses.
+`python -m onnxsim` with the same option writes the same file, without a gate.
 """
 
 import argparse
@@ -25,33 +24,24 @@ def shape(text: str) -> tuple[str, list[int]]:
     return name, [int(d) for d in dims.split(",")]
 
 
-def load_onnxsim():
-    """The module onnxsim, imported while PyTorch cannot be found: see above."""
-    hidden = sys.modules.setdefault("torch", None) is None
-    try:
-        import onnxsim
-    finally:
-        if hidden:
-            del sys.modules["torch"]
-    return onnxsim
-
-
 def simplify(path: Path, shapes: dict):
     """onnxsim's form of a graph, as a ModelProto; shapes: {input: its dimensions, -1 where open}.
 
     Raises UserError where onnxsim fails, or its own check of the result.
     """
+    import onnxsim
+
     from tools.base import onnxfile
 
-    onnxsim, model = load_onnxsim(), onnxfile.read(path)
+    model = onnxfile.read(path)
     try:
-        made, ok = onnxsim.simplify(model, overwrite_input_shapes=shapes)
+        simple, ok = onnxsim.simplify(model, overwrite_input_shapes=shapes)
     except Exception as e:  # onnxsim, onnx and onnxruntime each raise their own
         raise cli.UserError(f"{path}: onnxsim cannot simplify it: {onnxfile.first_line(e)}; export it again") from None
     if not ok:
         raise cli.UserError(f"{path}: onnxsim found its own result unlike the graph; please report it")
-    print(f"onnxsim {onnxsim.__version__}: {len(model.graph.node)} nodes became {len(made.graph.node)}")
-    return made
+    print(f"onnxsim {onnxsim.__version__}: {len(model.graph.node)} nodes became {len(simple.graph.node)}")
+    return simple
 
 
 def main():
@@ -64,8 +54,9 @@ def main():
     p.add_argument("--input", required=True, type=Path, help="folder of preprocess.py to compare on")
     p.add_argument("--rows", type=int, help="compare on this many rows, longest first (all if not given)")
     args = p.parse_args()
-    made = simplify(args.source, dict(args.overwrite_input_shape))
-    data, names = made.SerializeToString(deterministic=True), [i.name for i in made.graph.input]
+    sys.modules.setdefault("torch", None)  # onnxsim imports it for a quantiser that nothing here uses: half of the time
+    simple = simplify(args.source, dict(args.overwrite_input_shape))
+    data, names = simple.SerializeToString(deterministic=True), [i.name for i in simple.graph.input]
     verdict = gate.compare(str(args.source), data, input_files.load_inputs(args.input, names, args.rows))
     print(verdict.demand(args.save_path))
     with cli.whole_file(args.save_path) as f:

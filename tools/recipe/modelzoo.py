@@ -4,19 +4,17 @@ Each is a few lines over the four that all models share: their folders are read 
 (tools/source/foreign.py), and their graphs come out at one batch and length.
 """
 
-import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
+from tools.base import input_files, output_files
 from tools.make import cli
 from tools.recipe import options, pth2onnx
+from tools.source import data, foreign, tokens
 
 ALBERT = ("input_ids", "attention_mask", "token_type_ids")
-
-
-def model() -> Path:
-    """The folder of the running script, under models/."""
-    return Path(sys.argv[0]).resolve().parent
 
 
 def near(data: Path) -> list[Path]:
@@ -24,49 +22,45 @@ def near(data: Path) -> list[Path]:
     return [data, data.parent, Path()]
 
 
-def sentences(*folders):
-    """(texts, labels) of the first dev.tsv in `folders`. Raises UserError where there is none."""
-    from tools.source import data
-
-    if path := next((Path(f) / "dev.tsv" for f in folders if (Path(f) / "dev.tsv").is_file()), None):
-        return data.read_tsv(path)
-    raise cli.UserError(f"no dev.tsv in {', '.join(map(str, folders))}; copy it there (make data rebuilds it)")
+def text_file(*folders) -> Path | None:
+    """The first dev.tsv in `folders`."""
+    return next((Path(f) / "dev.tsv" for f in folders if (Path(f) / "dev.tsv").is_file()), None)
 
 
-def preprocess(texts, labels, places, length, folder, names, prefix=""):
-    """Write the rows of `texts`, one .bin a text and input; names: {the folder of each: the model input}."""
-    from tools.base import input_files
-    from tools.source import foreign, tokens
+def preprocess(folders, places, length, folder, names, prefix="") -> list[int]:
+    """Write the rows of the first dev.tsv in `folders`, one .bin a text and input; its labels.
 
+    places: where the tokenizer's files may lie; names: {the folder of each input: the model input}. Raises UserError
+    where there is no dev.tsv.
+    """
+    if not (path := text_file(*folders)):
+        raise cli.UserError(f"no dev.tsv in {', '.join(map(str, folders))}; copy it there (make data rebuilds it)")
+    texts, labels = data.read_tsv(path)
     with tempfile.TemporaryDirectory() as box:
-        arrays = tokens.encode(foreign.tokens_of(places, model(), box), texts, length, tuple(names.values()))
-    arrays = {name: arrays[meaning] for name, meaning in names.items()}
-    input_files.write_bins(folder, arrays, labels, 0, prefix)
+        tokenizer = foreign.tokens_of(places, options.model(), box)
+    arrays = tokens.encode(tokenizer, texts, length, tuple(names.values()))
+    input_files.write_bins(folder, {name: arrays[meaning] for name, meaning in names.items()}, labels, 0, prefix)
     print(f"wrote {len(labels)} samples x {len(names)} inputs to {folder}")
+    return labels
 
 
-def export(folder, places, inputs, save_path, shape, data, weights="checkpoint.pt"):
+def export(folder, places, inputs, save_path, shape, folders, weights="checkpoint.pt"):
     """Write the ONNX of a recipe's own checkpoint folder, fixed to `shape` (batch, length).
 
-    places: where its tokenizer's files may lie, too; data: folders, of which a dev.tsv is compared on; weights: the name of
+    places: where its tokenizer's files may lie, too; folders: of which a dev.tsv is compared on; weights: the name of
     fairseq's file.
     """
-    from tools.source import foreign
-
-    text_file = next((Path(d) / "dev.tsv" for d in data if (Path(d) / "dev.tsv").is_file()), None)
     batch, length = shape
     with tempfile.TemporaryDirectory() as box:
         if foreign.is_foreign(folder) or (Path(folder) / weights).is_file():
-            folder = foreign.as_hub(folder, model(), box, places, weights)
+            folder = foreign.as_hub(folder, options.model(), box, places, weights)
         words = ["--model_dir", folder, "--save_path", save_path, "--seq_len", length, "--eval_batch_size", batch]
-        words += ["--text_file", text_file] if text_file else []
+        words += ["--text_file", path] if (path := text_file(*folders)) else []
         pth2onnx.pth2onnx("", inputs, list(map(str, words)))
 
 
 def accuracy(outputs: Path, labels: Path) -> None:
     """Print the share of right outputs, of all of them."""
-    from tools.base import output_files
-
     result = output_files.score(outputs, labels)
     print(f"acc = {result['correct'] / result['total']:.3f} ({result['correct']}/{result['total']})")
 
@@ -78,11 +72,9 @@ def roberta_preprocess(description: str) -> None:
     p.add_argument("--pad_length", type=int, default=128, help="tokens a row (%(default)s)")
     p.add_argument("--batch_size", type=int, choices=[1], default=1, help="rows of a file")
     args = p.parse_args()
-    texts, labels = sentences(args.data_path, args.data_path.parent / "SST-2")
     names = {f"roberta_base_bin_{args.pad_length}": "src_tokens"}
-    preprocess(texts, labels, near(args.data_path), args.pad_length, args.data_path, names, "src_tokens_")
-    import numpy as np
-
+    folders = args.data_path, args.data_path.parent / "SST-2"
+    labels = preprocess(folders, near(args.data_path), args.pad_length, args.data_path, names, "src_tokens_")
     with cli.whole_file(args.data_path / "roberta_base.label") as f:
         f.write(np.array(labels, "<i8").tobytes())
 
@@ -97,18 +89,15 @@ def roberta_pth2onnx(description: str) -> None:
     p.add_argument("--batch_size", type=int, default=1, help="rows of a request (%(default)s)")
     args = p.parse_args()
     path = args.onnx_path / f"roberta_base_seq{args.pad_length}_bs{args.batch_size}.onnx"
-    data = args.data_name_or_path
-    shape = (args.batch_size, args.pad_length)
-    places = (data, data.parent / "SST-2")
-    export(args.checkpoint_path, near(data), ("src_tokens",), path, shape, places, args.checkpoint_file)
+    folder, shape = args.data_name_or_path, (args.batch_size, args.pad_length)
+    texts = (folder, folder.parent / "SST-2")
+    export(args.checkpoint_path, near(folder), ("src_tokens",), path, shape, texts, args.checkpoint_file)
 
 
 def roberta_postprocess(description: str) -> None:
     p = options.parser(description)
     p.add_argument("--res_path", type=Path, required=True, help="folder of src_tokens_<sample>_0.bin, .npy or .txt")
-    p.add_argument(
-        "--data_path", type=Path, default=Path("SST-2"), help="folder of RoBERTa_preprocess.py's labels.json"
-    )
+    p.add_argument("--data_path", type=Path, default=Path("SST-2"), help="folder of RoBERTa_preprocess.py's labels")
     args = p.parse_args()
     accuracy(args.res_path, args.data_path / "labels.json")
 
@@ -121,11 +110,8 @@ def albert_preprocess(description: str) -> None:
     p.add_argument("--save_dir", type=Path, required=True, help="folder to write")
     p.add_argument("--max_seq_length", type=int, default=128, help="tokens a row (%(default)s)")
     args = p.parse_args()
-    texts, labels = sentences(args.data_dir)
     names = dict(zip(ALBERT, ALBERT, strict=True))
-    preprocess(texts, labels, pieces_of(args.pth_dir), args.max_seq_length, args.save_dir, names)
-    import numpy as np
-
+    labels = preprocess([args.data_dir], pieces_of(args.pth_dir), args.max_seq_length, args.save_dir, names)
     with cli.whole_file(args.save_dir / "label.npy") as f:
         f.write(cli.npy(np.array(labels, np.int64)[:, None]))
 
@@ -138,16 +124,14 @@ def pieces_of(folder: Path) -> list[Path]:
 def albert_pth2onnx(description: str) -> None:
     p = options.parser(description)
     p.add_argument("--pth_dir", type=Path, required=True, help="folder of the checkpoint")
-    p.add_argument(
-        "--data_dir", type=Path, help="folder of dev.tsv, to compare on (a few sentences of our own if none)"
-    )
+    p.add_argument("--data_dir", type=Path, help="folder of dev.tsv, to compare on (sentences of our own if none)")
     p.add_argument("--onnx_dir", type=Path, default=Path("outputs"), help="folder of the .onnx (%(default)s)")
     p.add_argument("--batch_size", type=int, default=16, help="rows of a request (%(default)s)")
     p.add_argument("--max_seq_length", type=int, default=128, help="tokens a row (%(default)s)")
     args = p.parse_args()
     path = args.onnx_dir / f"albert_seq{args.max_seq_length}_bs{args.batch_size}.onnx"
-    shape, data = (args.batch_size, args.max_seq_length), [args.data_dir] if args.data_dir else []
-    export(args.pth_dir, pieces_of(args.pth_dir), ALBERT, path, shape, data)
+    shape, texts = (args.batch_size, args.max_seq_length), [args.data_dir] if args.data_dir else []
+    export(args.pth_dir, pieces_of(args.pth_dir), ALBERT, path, shape, texts)
 
 
 def albert_postprocess(description: str) -> None:
@@ -174,11 +158,8 @@ def opt_onnx(description: str, flags: bool) -> None:
     from tools.base import onnxfile
     from tools.graph import rewrite
 
-    if not flags:
-        shape = onnxfile.session(args.input_file).get_inputs()[0].shape
-        if shape != (asked := [args.batch_size, args.seq_length]):
-            raise cli.UserError(
-                f"{args.input_file}: is of {shape}, not of {asked}; export it for that batch and length"
-            )
-    print(rewrite.show(rewrite.modify(args.input_file, args.output_file)))
+    shape = onnxfile.session(args.input_file).get_inputs()[0].shape
+    if not flags and shape != (asked := [args.batch_size, args.seq_length]):
+        raise cli.UserError(f"{args.input_file}: is of {shape}, not of {asked}; export it for that batch and length")
+    print(rewrite.modify(args.input_file, args.output_file))
     print(f"wrote {args.output_file}")

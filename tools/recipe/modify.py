@@ -18,6 +18,5 @@ def modify(description: str) -> None:
     args = p.parse_args()
     from tools.graph import rewrite
 
-    report = rewrite.modify(args.source, args.save_path, target=args.target, inputs=args.input, rows=args.rows)
-    print(rewrite.show(report))
+    print(rewrite.modify(args.source, args.save_path, args.target, args.input, args.rows))
     print(f"wrote {args.save_path}")

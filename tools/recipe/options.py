@@ -1,14 +1,26 @@
-"""What the four commands have in common: how they show their help, and what is asked."""
+"""What the commands have in common: how they show their help, whose script runs, and what is asked."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from tools.base import tasks
+from tools.make import models
 
 
 def parser(description: str) -> argparse.ArgumentParser:
     """An argument parser that shows the calling script's own docstring."""
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def model() -> Path:
+    """The folder of the running script, under models/."""
+    return Path(sys.argv[0]).resolve().parent
+
+
+def inputs() -> tuple[str, ...]:
+    """The inputs of that model, in the graph's order. Raises UserError as models.read does."""
+    return tuple(models.read(model().name, model().parent)["inputs"])
 
 
 def task(p: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from tools.recipe import options
 
 
-def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, prefix: str = "") -> None:
+def preprocess(description: str, first_index: int = 1, prefix: str = "") -> None:
     """Write the model inputs of a text file: one .bin a sample, or whole-batch .npy files for a list of lengths."""
     from tools.base import input_files
 
@@ -29,6 +29,7 @@ def preprocess(description: str, inputs: tuple[str, ...], first_index: int = 1, 
         p.error(f"--seq_len {args.seq_len}: give a number, several such as 64,128, or real")
     if args.pack and (real or len(lengths) > 1 or lengths[0] < tokens.PACKED_TOKENS):
         p.error(f"--seq_len {args.seq_len}: --pack fills rows of one length, {tokens.PACKED_TOKENS} or more")
+    inputs = options.inputs()
     task, names = options.asked(args.task, args.tokenizer_path, inputs)
     sentences, labels = data.read_tsv(args.text_file, task, names)
     labels = [" ".join(map(str, label)) for label in labels] if task.several else labels

@@ -1,6 +1,5 @@
 """pth2onnx.py: a checkpoint folder to ONNX."""
 
-import contextlib
 import gc
 import os
 from pathlib import Path
@@ -27,25 +26,11 @@ def own(task):
     return list(zip(SENTENCES, SENTENCES[1:], strict=False)) if task.pair else SENTENCES
 
 
-@contextlib.contextmanager
-def uncollected():
-    """The block runs without Python's garbage collector, which later leaves alone what is there at its end.
-
-    A quarter of what PyTorch and transformers take to import is the search for garbage among objects that all stay.
-    """
-    gc.disable()
-    try:
-        yield
-        gc.freeze()
-    finally:
-        gc.enable()
-
-
-def pth2onnx(description: str, inputs: tuple[str, ...], words=None) -> None:
+def pth2onnx(description: str, inputs: tuple[str, ...] = (), words=None) -> None:
     """Export a checkpoint folder to ONNX; written only if it agrees with PyTorch on every sentence of --text_file.
 
-    The second spelling of an option is TinyBERT's. words: the options, the command line's if not given.
-    Raises UserError where it does not agree.
+    The second spelling of an option is TinyBERT's. inputs: the model's own if not given; words: the options, the command
+    line's if not given. Raises UserError where it does not agree.
     """
     p = options.parser(description)
     p.add_argument(
@@ -66,24 +51,26 @@ def pth2onnx(description: str, inputs: tuple[str, ...], words=None) -> None:
         p.error(f"--eval_batch_size {args.eval_batch_size}: must be 1 or more")
     # PyTorch's threads wait asleep: beside other work on the same cores, spinning ones took five times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    with uncollected():
-        from tools.base import input_files, tasks
-        from tools.graph import export
-        from tools.source import architecture, data, tokenizer, tokens
+    gc.disable()  # a quarter of these imports is the search for garbage among what stays
+    from tools.base import input_files, tasks
+    from tools.graph import export
+    from tools.source import architecture, data, tokenizer, tokens
 
-        task, names = options.asked(args.task, args.model_dir, inputs)
-        tasks.refuse_others(cli.read_json(architecture.config_file(args.model_dir)), task, args.model_dir)
-        text_file = args.text_file or (args.data_dir and args.data_dir / "dev.tsv")
-        sentences = data.read_tsv(text_file, task, names)[0] if text_file else own(task)
-        length = tokens.fit(args.model_dir, args.seq_len, cut=not args.eval_batch_size)
-        reader = tokens.load(args.model_dir)
-        print(tokenizer.hold(reader, args.model_dir, sentences, length))
-        arrays = tokens.encode(reader, sentences, length, inputs)
-        if inputs == (input_files.UNMASKED,) and reader.padding["pad_id"] != input_files.PADDING:
-            fault = f"padding is {reader.padding['pad_id']}, and the input src_tokens stands for fairseq's 1"
-            raise cli.UserError(f"{args.model_dir}: {fault}; take input_ids and attention_mask as inputs")
-        shape = args.eval_batch_size and (args.eval_batch_size, length)
-        module = export.load(args.model_dir, names)
+    gc.enable()
+    inputs = inputs or options.inputs()
+    task, names = options.asked(args.task, args.model_dir, inputs)
+    tasks.refuse_others(cli.read_json(architecture.config_file(args.model_dir)), task, args.model_dir)
+    text_file = args.text_file or (args.data_dir and args.data_dir / "dev.tsv")
+    sentences = data.read_tsv(text_file, task, names)[0] if text_file else own(task)
+    length = tokens.fit(args.model_dir, args.seq_len, cut=not args.eval_batch_size)
+    reader = tokens.load(args.model_dir)
+    print(tokenizer.hold(reader, args.model_dir, sentences, length))
+    arrays = tokens.encode(reader, sentences, length, inputs)
+    if inputs == (input_files.UNMASKED,) and reader.padding["pad_id"] != input_files.PADDING:
+        fault = f"padding is {reader.padding['pad_id']}, and the input src_tokens stands for fairseq's 1"
+        raise cli.UserError(f"{args.model_dir}: {fault}; take input_ids and attention_mask as inputs")
+    shape = args.eval_batch_size and (args.eval_batch_size, length)
+    module = export.load(args.model_dir, names)
     print(f"labels: {', '.join(module.config.id2label.values())}, in the order of the outputs")
     print(export.export(module, args.save_path, inputs, arrays, shape, args.save_logits).line)
     print(f"wrote {args.save_path}")

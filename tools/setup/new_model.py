@@ -6,9 +6,7 @@
     seq 128: longer texts are cut; for more: SEQ=, or seq in models/mine/model.toml
     next: make MODEL=mine accuracy DATA=dev.tsv, with the columns sentence and label
 
-FROM is a folder, a zip or hub:OWNER/REPO@COMMIT. The checkpoint is read and its tokenizer held to transformers', as
-`make` will. The folder gets config.json, tokenizer_config.json, model.toml and the four scripts of a recipe; it is there
-whole, or not at all.
+FROM is a folder, a zip or hub:OWNER/REPO@COMMIT. The folder is there whole, or not at all.
 """
 
 import argparse
@@ -26,82 +24,77 @@ LIKE = "minilm_sst2"  # whose four scripts are taken: they hold no value of thei
 SCRIPTS = ("preprocess.py", "postprocess.py", "pth2onnx.py", "modify_onnx.py")
 LENGTH = 128  # tokens of a row, where the checkpoint takes as many
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-# What a config.json says of data sets that a task is not called after.
-CALLED = {"sst": "sst2", "stsb": "stsb", "mnlimm": "mnli"}
 
 
 def task_of(said: dict, labels: list[str]) -> tuple[str, str]:
     """(the name of the task, what is not known of it) of a config.json and its labels."""
     name = re.sub(r"[\W_]+", "", str(said.get("finetuning_task", "")).lower()).removeprefix("glue")
-    name = CALLED.get(name, name)
+    name = {"sst": "sst2", "mnlimm": "mnli"}.get(name, name)
     if name in tasks.TASKS and fits(tasks.TASKS[name], labels):
         return name, ""
     several = said.get("problem_type") == "multi_label_classification"
-    kind = "score" if len(labels) == 1 and not several else "labels" if several else "sentence"
-    pair = {"sentence": "pair"}.get(kind, f"pair-{kind}")
-    if "sentence_transformers" in said or (kind == "sentence" and fits(tasks.TASKS["mnli"], labels, named=True)):
+    kind = "labels" if several else "score" if len(labels) == 1 else "sentence"
+    pair = "pair" if kind == "sentence" else f"pair-{kind}"
+    nli = fits(tasks.TASKS["mnli"], labels) and not tasks.numbered(labels)
+    if "sentence_transformers" in said or (kind == "sentence" and nli):
         return pair, f"taken for pairs, as such labels and files are; for single texts: TASK={kind}"
     return kind, f"config.json does not say whether a row has one text or two; for pairs: TASK={pair}"
 
 
-def fits(task: tasks.Task, labels: list[str], named=False) -> bool:
-    """Whether labels are a task's; `named`: by their names, not by numbers alone."""
+def fits(task: tasks.Task, labels: list[str]) -> bool:
+    """Whether labels are a task's."""
     if task.score or not task.labels:
         return task.score == (len(labels) == 1)
     try:
-        return len(tasks.order(labels, task.labels, "")) > 0 and not (named and tasks.numbered(labels))
+        return bool(tasks.order(labels, task.labels, ""))
     except cli.UserError:
         return False
 
 
 def refuse_name(name: str, source: str) -> None:
-    """UserError for a name that no folder may have, or that one has, and for weights that another model has."""
+    """UserError for a name that no folder may have, or that one has, and for weights that are none of one's own."""
+    fault = None
     if not models.NAME.fullmatch(name) or len(name) > 64:
-        raise cli.UserError(f"NAME={name}: not letters, digits and _ . - alone, at most 64; give another")
-    if (checkpoint.MODELS / name).exists():
-        raise cli.UserError(f"models/{name}: is there already; give another NAME, or remove it first")
-    if source in ("seeded", "wheel"):
-        raise cli.UserError(f"FROM={source}: no checkpoint of one's own; give a folder, a zip or hub:OWNER/REPO@COMMIT")
-    for other in models.names(checkpoint.MODELS):
-        weights = models.read(other, checkpoint.MODELS)["weights"]
-        here = Path(weights).exists() and Path(source).exists()
-        if weights == source or (here and Path(weights).samefile(source)):
-            raise cli.UserError(f"NAME={name}: models/{other} has these weights, {source}; use MODEL={other}")
+        fault = f"NAME={name}: not letters, digits and _ . - alone, at most 64; give another"
+    elif (checkpoint.MODELS / name).exists():
+        fault = f"models/{name}: is there already; give another NAME, or remove it first"
+    elif source in ("seeded", "wheel"):
+        fault = f"FROM={source}: no checkpoint of one's own; give a folder, a zip or hub:OWNER/REPO@COMMIT"
+    elif wrong := models.texts(source):
+        fault = f"FROM={source}: {wrong}; give it another path"
+    if fault:
+        raise cli.UserError(fault)
 
 
 def make(name: str, source: str, task_name: str = "") -> list[str]:
     """Write models/<name> for the checkpoint in a folder or zip; returns what to say of it. Raises UserError."""
     refuse_name(name, source)
-    if wrong := models.texts(source):
-        raise cli.UserError(f"FROM={source}: {wrong}; give it another path")
     with tempfile.TemporaryDirectory(dir=checkpoint.MODELS, prefix=".new.") as box:
         folder = checkpoint.source_folder(source, None, None, Path(box))
-        said = cli.read_json(architecture.config_file(folder))
-        config, _ = checkpoint.read(folder)
-        labels = config["labels"]
-        guessed, unknown = task_of(said, labels)
-        task_name, unknown = (task_name, "") if task_name else (guessed, unknown)
-        task = tasks.known(task_name)
+        said, config = cli.read_json(architecture.config_file(folder)), checkpoint.read(folder)[0]
+        labels, most = config["labels"], config["max_position_embeddings"]
+        guess, unknown = task_of(said, labels)
+        name_of_task, unknown = (task_name, "") if task_name else (guess, unknown)
+        task = tasks.known(name_of_task)
         tasks.refuse_others(said, task, source)
         if task.labels:
             tasks.order(labels, task.labels, source)
         tasks.labels(task, labels, source)
-        most = config["max_position_embeddings"]
-        made, tokens, line = tokenizer.convert(folder, most)
-        checkpoint.vocabulary(made, folder, config["vocab_size"])
+        reader, tokens, line = tokenizer.convert(folder, most)
+        checkpoint.vocabulary(reader, folder, config["vocab_size"])
         most = min(most, tokens.get("model_max_length", most))
         length = min(LENGTH, most)
-        write(Path(box, "model"), name, source, task_name, length, config, said, tokens)
+        write(Path(box, "model"), name, source, name_of_task, length, config, said, tokens)
         Path(box, "model").rename(checkpoint.MODELS / name)
     shown = ", ".join(labels) if len(labels) < 8 else f"{', '.join(labels[:7])} ..."
-    count = f"{len(labels)} labels" if len(labels) > 1 else "1 label"
+    count = f"{len(labels)} label{'s' * (len(labels) > 1)} ({shown})"
     rows, texts = "two texts" if task.pair else "one text", " and ".join(task.text[0])
-    lines = [line, f"models/{name}: {count} ({shown}), {rows} a row, {length} tokens of at most {most}"]
-    lines += [f"task {task_name}: {unknown}"] if unknown else []
+    lines = [line, f"models/{name}: {count}, {rows} a row, {length} tokens of at most {most}"]
+    lines += [f"task {name_of_task}: {unknown}"] if unknown else []
     if most > length:
         lines.append(f"seq {length}: longer texts are cut; for more: SEQ=, or seq in models/{name}/model.toml")
     column = "a column for each label, or labels" if task.several else task.label[-1]
-    data = f" DATA=dev.tsv, with the columns {texts} and {column}" if task_name != tasks.DEFAULT else ""
+    data = f" DATA=dev.tsv, with the columns {texts} and {column}" if name_of_task != tasks.DEFAULT else ""
     return [*lines, f"next: make MODEL={name} accuracy{data}"]
 
 
@@ -111,18 +104,19 @@ def write(folder: Path, name: str, source: str, task: str, seq: int, config: dic
     config: of architecture.read_config; said: the checkpoint's config.json; tokens: its tokenizer_config.json.
     """
     folder.mkdir()
-    labels = config["labels"]
+    labels = dict(enumerate(config["labels"]))
     own = {key: value for key, value in said.items() if not key.startswith("_") and key != "transformers_version"}
-    own |= {"id2label": {str(i): label for i, label in enumerate(labels)}, "label2id": architecture.turned(labels)}
+    own |= {"id2label": labels, "label2id": architecture.turned(labels)}
     for file, table in (("config.json", own), ("tokenizer_config.json", tokens)):
         (folder / file).write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", "utf-8")
     inputs = INPUTS if tasks.known(task).pair and config["type_vocab_size"] > 1 else INPUTS[:2]
     values = {"weights": source, "seq": seq, "inputs": list(inputs)} | ({} if task == tasks.DEFAULT else {"task": task})
-    head = "# Raw values; what each key means: tools/make/models.py. The model's name is its folder's.\n"
-    (folder / models.FILE).write_text(head + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()))
+    lines = ["# Raw values; what each key means: tools/make/models.py. The model's name is its folder's."]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    (folder / models.FILE).write_text("\n".join(lines) + "\n")
     for script in SCRIPTS:
         text = (checkpoint.MODELS / LIKE / script).read_text("utf-8")
-        (folder / script).write_text(text.replace("MiniLM-L6 SST-2", name).replace(LIKE, name), "utf-8")
+        (folder / script).write_text(text.replace("MiniLM-L6 SST-2", name), "utf-8")
         shutil.copymode(checkpoint.MODELS / LIKE / script, folder / script)
 
 

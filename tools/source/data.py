@@ -27,16 +27,14 @@ import re
 import shutil
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tools.base import tasks
 from tools.make import cli
 
 DEV_EDITS = cli.ROOT / "data" / "dev.edits"
 SNIPPETS = ("additional_resources/hutto_ICWSM_2014.tar.gz", "movieReviewSnippets_GroundTruth.txt")
-ARCHIVE_LIMIT = 1 << 26  # bytes, unpacked, of an archive held in memory
 FILE_LIMIT = 1 << 23  # bytes of one file taken out of an archive, or of an edit script
 LINE_LIMIT = 1 << 16  # bytes of one line of a TSV; the longest official one has 269
 
@@ -81,17 +79,17 @@ def _places(header, task, names, path, labelled):
 
     Several labels may have a column each, named as they are: a list of numbers then.
     """
-    spelled = [names for names in task.text if set(names) <= set(header)]
-    if not spelled:
-        wanted = " or ".join(" and ".join(f"`{name}`" for name in names) for names in task.text)
-        raise cli.UserError(f"{path}:1: the header names no column {wanted}; write one")
-    if task.several and names and task.label and set(names) <= set(header):
-        return [header.index(name) for name in spelled[0]], [header.index(name) for name in names]
+    texts = next(([*map(header.index, names)] for names in task.text if set(names) <= set(header)), None)
     label = next((header.index(name) for name in task.label if name in header), None)
-    if labelled and label is None:
+    if task.several and names and task.label and set(names) <= set(header):
+        label = [*map(header.index, names)]
+    if not texts:
+        wanted = " or ".join(" and ".join(f"`{name}`" for name in names) for names in task.text)
+    elif labelled and label is None:
         wanted = " or ".join(f"`{name}`" for name in task.label) + ", or one for each label" * task.several
-        raise cli.UserError(f"{path}:1: the header names no column {wanted}; write one")
-    return [header.index(name) for name in spelled[0]], label
+    else:
+        return texts, label
+    raise cli.UserError(f"{path}:1: the header names no column {wanted}; write one")
 
 
 def _columns(line: bytes, path, number: int) -> list[str]:
@@ -126,29 +124,18 @@ def tsv_bytes(rows) -> bytes:
 # --- the snippets ---
 
 
-def gunzip(data: bytes, name: str) -> bytes:
-    """Unpacked gzip data. Raises UserError beyond ARCHIVE_LIMIT bytes or when broken."""
-    unpack = zlib.decompressobj(wbits=31)
+def tar_member(file, ending: str, name) -> bytes:
+    """The one plain file of a .tar.gz, an open binary file, whose path ends in `ending`. Raises UserError."""
     try:
-        out = unpack.decompress(data, ARCHIVE_LIMIT)
-    except zlib.error as e:
-        raise cli.UserError(f"{name}: not a sound .tar.gz ({e}); fetch it again") from None
-    if not unpack.eof:
-        fault = f"unpacks to more than {ARCHIVE_LIMIT} bytes" if len(out) == ARCHIVE_LIMIT else "is cut short"
-        raise cli.UserError(f"{name}: {fault}; fetch it again")
-    return out
-
-
-def tar_member(data: bytes, ending: str, name: str) -> bytes:
-    """The one plain file of a .tar.gz whose path ends in `ending`, in memory. Raises UserError."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(gunzip(data, name)), mode="r:") as tar:
-            found = [m for m in tar if f"/{m.name}".endswith(f"/{ending}")]
-            plain = [m for m in found if m.isreg() and not m.issparse() and m.size <= FILE_LIMIT]
-            if len(found) != 1 or not plain:
+        with tarfile.open(fileobj=file, mode="r:gz") as tar:
+            named = [m for m in tar if f"/{m.name}".endswith(f"/{ending}")]
+            plain = [m for m in named if m.isreg() and not m.issparse() and m.size <= FILE_LIMIT]
+            if len(named) != 1 or not plain:
                 raise cli.UserError(f"{name}: not one plain {ending} of at most 8 MiB; fetch it again")
-            return tar.extractfile(found[0]).read()
-    except (tarfile.TarError, ValueError, EOFError, RuntimeError) as e:
+            return tar.extractfile(named[0]).read()
+    except cli.UserError:
+        raise
+    except Exception as e:  # tarfile, gzip and zlib each raise their own
         raise cli.UserError(f"{name}: not a sound .tar.gz ({e}); fetch it again") from None
 
 
@@ -164,8 +151,9 @@ def read_snippets(archive) -> list[str]:
 
     Raises UserError where it is not that package.
     """
-    data = tar_member(read_bounded(archive, ARCHIVE_LIMIT), SNIPPETS[0], archive)
-    text = tar_member(data, SNIPPETS[1], f"{archive}: {SNIPPETS[0]}")
+    with cli.regular(archive).open("rb") as file:
+        data = tar_member(file, SNIPPETS[0], archive)
+    text = tar_member(io.BytesIO(data), SNIPPETS[1], f"{archive}: {SNIPPETS[0]}")
     try:
         lines = text.decode("utf-8").removesuffix("\n").split("\n")
         return [canonical(line.split("\t", 2)[2]) for line in lines]
@@ -237,25 +225,21 @@ def rebuild(edits_path, snippets: list[str]) -> tuple[str, bytes]:
 
 def own_dev(path) -> bytes:
     """dev.tsv's bytes from an SST-2 folder, a zip that holds one, or the file itself. Raises UserError."""
-    path = Path(path)
-    if path.is_dir():
-        path = path / "dev.tsv"
+    path = Path(path) / "dev.tsv" if Path(path).is_dir() else Path(path)
     if not zipfile.is_zipfile(cli.regular(path)):
         return read_bounded(path, FILE_LIMIT)
     try:
         with zipfile.ZipFile(path) as archive:
-            found = [m for m in archive.infolist() if m.filename.split("/")[-1] == "dev.tsv"]
-            if len(found) != 1:
-                raise cli.UserError(f"{path}: {len(found)} members named dev.tsv; give dev.tsv itself")
-            if found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise zipfile.BadZipFile("neither stored nor deflated")
-            with archive.open(found[0]) as file:
-                data = file.read(FILE_LIMIT + 1)
-    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, ValueError, EOFError) as e:
+            members = [m for m in archive.infolist() if PurePosixPath(m.filename).name == "dev.tsv"]
+            if len(members) != 1:
+                raise cli.UserError(f"{path}: {len(members)} members named dev.tsv; give dev.tsv itself")
+            if members[0].file_size > FILE_LIMIT:  # no more is ever read of a member
+                raise cli.UserError(f"{path}: {members[0].filename} is larger than {FILE_LIMIT} bytes; not SST-2's")
+            return archive.read(members[0])
+    except cli.UserError:
+        raise
+    except Exception as e:  # each way of packing has its own kinds
         raise cli.UserError(f"{path}: not a sound zip ({e}); unpack it and give the folder") from None
-    if len(data) > FILE_LIMIT:
-        raise cli.UserError(f"{path}: {found[0].filename} is larger than {FILE_LIMIT} bytes; not SST-2's")
-    return data
 
 
 def save(data: bytes, want: str, path, source) -> None:

@@ -3,8 +3,8 @@
     families.shapes(config)            # {tensor: shape} as a checkpoint of this family names them
     families.as_bert(config, tensors)  # the same classifier as BertForSequenceClassification's tensors
 
-A family that is BERT's layer under other names is one entry of FAMILIES, and one of test/test_families.py. Names and
-functions: transformers 5, models/<family>/modeling_<family>.py.
+A family that is BERT's layer under other names is one entry of FAMILIES. Names and functions: transformers 5,
+models/<family>/modeling_<family>.py.
 """
 
 import re
@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Family:
-    """prefix: of the encoder's tensors. names: (a piece of BERT's name, the family's), one after the other. keys: BERT's
-    name of a configuration value, and the family's. defaults: values where a config.json is silent. head: what stands
-    between the two layers of the classifier. from_pad: positions are counted from pad_token_id + 1. shared: the layers'
-    tensors are those of groups. unused: tensors that transformers leaves alone, too.
-    """
+    """prefix: of the encoder's tensors. names: (a piece of BERT's name, the family's). keys: BERT's name of a
+    configuration value, and the family's. defaults: where a config.json is silent. head: what stands between the two
+    layers of the classifier. from_pad: positions are counted from pad_token_id + 1. shared: layers are those of groups.
+    unused: tensors that transformers leaves alone, too."""
 
     prefix: str
     names: tuple = ()
@@ -35,6 +34,7 @@ def pairs(text):
 
 
 HEAD = pairs("classifier.=classifier.out_proj. bert.pooler.dense.=classifier.dense.")
+ELECTRA = (*HEAD, *pairs("embeddings.projection=embeddings_project"))
 DISTILBERT = pairs("""
     bert.pooler.dense=pre_classifier bert.encoder=bert.transformer self.query=q_lin self.key=k_lin self.value=v_lin
     attention.output.dense=attention.out_lin attention.output.LayerNorm=sa_layer_norm intermediate.dense=ffn.lin1
@@ -50,12 +50,7 @@ FAMILIES = {
     "tinybert": Family("bert", head="tanh relu", unused=("fit_dense.", "fit_denses.")),
     "ernie": Family("ernie", unused=("ernie.embeddings.task_type_embeddings.",)),
     "roberta": Family("roberta", HEAD, defaults={"pad_token_id": 1}, from_pad=True, unused=("roberta.pooler.",)),
-    "electra": Family(
-        "electra",
-        (*HEAD, *pairs("embeddings.projection=embeddings_project")),
-        defaults={"embedding_size": 128},
-        head="gelu",
-    ),
+    "electra": Family("electra", ELECTRA, defaults={"embedding_size": 128}, head="gelu"),
     "distilbert": Family("distilbert", DISTILBERT, dict(DISTILBERT_KEYS), {"type_vocab_size": 0}, head="relu"),
     "albert": Family("albert", ALBERT, {}, {"embedding_size": 128, "hidden_act": "gelu_new"}, shared=True),
 }
@@ -80,7 +75,7 @@ UNUSED = ("lm_head.", "cls.", "discriminator_predictions.", "generator_predictio
 WORD, POSITION, TYPE = (f"bert.embeddings.{name}_embeddings.weight" for name in ("word", "position", "token_type"))
 TASK = "ernie.embeddings.task_type_embeddings.weight"
 
-# Other people's names of the same tensors: what shows them, and patterns one after the other.
+# Other projects' names of the same tensors, as patterns: fairseq's RoBERTa; github.com/lonePatient/albert_pytorch at 46de9ec.
 FAIRSEQ, ALBERT_PYTORCH = "encoder.sentence_encoder.", "bert.encoder.transformer.group."
 FOREIGN = {
     FAIRSEQ: pairs(r"""
@@ -91,7 +86,6 @@ FOREIGN = {
         self_attn\.v_proj=attention.self.value self_attn\.out_proj=attention.output.dense
         self_attn_layer_norm=attention.output.LayerNorm \.fc1\.=.intermediate.dense. \.fc2\.=.output.dense.
         \.final_layer_norm\.=.output.LayerNorm."""),
-    # github.com/lonePatient/albert_pytorch at 46de9ec
     ALBERT_PYTORCH: pairs(r"""
         ^bert\.=albert. transformer\.group\.=albert_layer_groups. pooler\.dense=pooler
         inner_group\.(\d+)\.LayerNorm\.=inner_group.\1.attention.LayerNorm. attention\.self\.=attention.
@@ -101,33 +95,26 @@ FOREIGN = {
 
 
 def translated(tensors):
-    """Tensors of fairseq's RoBERTa or of lonePatient's ALBERT under transformers' names; others as they are."""
-    for mark, patterns in FOREIGN.items():
-        if any(name.startswith(mark) for name in tensors):
-            made = {}
-            for name, tensor in tensors.items():
-                for pattern, instead in patterns:
-                    name = re.sub(pattern, instead, name)
-                made[name] = tensor
-            return REPAIRS[mark](made)
-    return tensors
+    """Tensors of fairseq's RoBERTa or of lonePatient's ALBERT under transformers' names; others as they are.
 
-
-def one_type(tensors):
-    """fairseq has no token types: one row of zeros, as transformers' own converter writes it."""
-    word = tensors.get("roberta.embeddings.word_embeddings.weight")
-    return tensors | ({} if word is None else {"roberta.embeddings.token_type_embeddings.weight": 0 * word[:1]})
-
-
-def tenth_added(tensors):
-    """That ALBERT adds 0.1 to what the pooler gives (modeling_albert.py, line 855): the same as a larger bias."""
-    weight, bias = (tensors.get(f"classifier.{name}") for name in ("weight", "bias"))
-    if weight is None or bias is None:
+    fairseq has no token types: one row of zeros, as transformers' own converter writes it. The other's classifier reads
+    0.1 more than the pooler gives (modeling_albert.py, line 855): the same as a larger bias.
+    """
+    mark = next((mark for mark in FOREIGN if any(name.startswith(mark) for name in tensors)), None)
+    if mark is None:
         return tensors
-    return tensors | {"classifier.bias": bias + 0.1 * weight.sum(1)}
-
-
-REPAIRS = {FAIRSEQ: one_type, ALBERT_PYTORCH: tenth_added}
+    theirs = {}
+    for name, tensor in tensors.items():
+        for pattern, instead in FOREIGN[mark]:
+            name = re.sub(pattern, instead, name)
+        theirs[name] = tensor
+    word = theirs.get("roberta.embeddings.word_embeddings.weight")
+    weight, bias = (theirs.get(f"classifier.{name}") for name in ("weight", "bias"))
+    if mark == FAIRSEQ and word is not None:
+        theirs["roberta.embeddings.token_type_embeddings.weight"] = 0 * word[:1]
+    if mark == ALBERT_PYTORCH and weight is not None and bias is not None:
+        theirs["classifier.bias"] = bias + 0.1 * weight.sum(1)
+    return theirs
 
 
 def of_tensors(names, said):
@@ -151,8 +138,7 @@ def spelled(config, name):
         group = i * config["num_hidden_groups"] // config["num_hidden_layers"]
         name = f"bert.encoder.albert_layer_groups.{group}.albert_layers.{inner}.{found[2]}"
     encoder = name.startswith("bert.")
-    for ours, theirs in family.names:
-        # A short piece such as output.dense stands behind a layer's number, never inside another piece.
+    for ours, theirs in family.names:  # a short piece such as output.dense is never inside another one
         name = re.sub(rf"(?<![\w]){re.escape(ours)}", theirs, name, count=1)
     return name.replace("bert.", f"{family.prefix}.", 1) if encoder and name.startswith("bert.") else name
 
@@ -163,18 +149,16 @@ def layers(config) -> int:
 
 
 def bert_shapes(config):
-    """{tensor: shape} of the classifier (of two labels where config names none) as BERT has it, in transformers' names.
-
-    Where embedding_size is not hidden_size, or layers are shared, `bert.embeddings.projection` stands behind the table.
-    """
+    """{tensor: shape} of the classifier (of two labels where config names none) as BERT has it, in transformers' names;
+    `bert.embeddings.projection` stands behind the table where it is `projected`."""
     h, e, ff = config["hidden_size"], config["embedding_size"], config["intermediate_size"]
     linear = lambda name, out, into: {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
-    norm = lambda name, size: {f"{name}.weight": (size,), f"{name}.bias": (size,)}
+    norm = lambda name, size: {f"{name}.LayerNorm.{part}": (size,) for part in ("weight", "bias")}
     expected = {
         WORD: (config["vocab_size"], e),
         POSITION: (config["max_position_embeddings"] + first_position(config), e),
         TYPE: (config["type_vocab_size"], e),
-        **norm("bert.embeddings.LayerNorm", e),
+        **norm("bert.embeddings", e),
     }
     if not config["type_vocab_size"]:
         del expected[TYPE]
@@ -182,13 +166,12 @@ def bert_shapes(config):
         expected |= linear("bert.embeddings.projection", h, e)
     for i in range(layers(config)):
         layer = f"bert.encoder.layer.{i}"
-        for part in ("query", "key", "value"):
-            expected |= linear(f"{layer}.attention.self.{part}", h, h)
-        expected |= linear(f"{layer}.attention.output.dense", h, h)
-        expected |= norm(f"{layer}.attention.output.LayerNorm", h)
+        for part in ("self.query", "self.key", "self.value", "output.dense"):
+            expected |= linear(f"{layer}.attention.{part}", h, h)
+        expected |= norm(f"{layer}.attention.output", h)
         expected |= linear(f"{layer}.intermediate.dense", ff, h)
         expected |= linear(f"{layer}.output.dense", h, ff)
-        expected |= norm(f"{layer}.output.LayerNorm", h)
+        expected |= norm(f"{layer}.output", h)
     return expected | linear("bert.pooler.dense", h, h) | linear("classifier", len(config["labels"]) or 2, h)
 
 
@@ -206,8 +189,8 @@ def shapes(config):
 def as_bert(config, tensors):
     """A family's tensors (numpy, of `shapes`) as BERT's: positions from the first that is used; two token types of zeros
     where it has none."""
-    made = {name: tensors[spelled(config, name)] for name in bert_shapes(config)}
-    made[POSITION] = made[POSITION][first_position(config) :]
-    types = made.get(TYPE, 0 * made[POSITION][:2])
-    made[TYPE] = types + tensors[TASK][0] if TASK in tensors else types
-    return made
+    bert = {name: tensors[spelled(config, name)] for name in bert_shapes(config)}
+    bert[POSITION] = bert[POSITION][first_position(config) :]
+    types = bert.get(TYPE, 0 * bert[POSITION][:2])
+    bert[TYPE] = types + tensors[TASK][0] if TASK in tensors else types
+    return bert

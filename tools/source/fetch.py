@@ -4,9 +4,7 @@
 
 Index, proxy, certificates and timeout are those of pip (PIP_INDEX_URL, pip.conf, HTTPS_PROXY). `pip download`
 itself is not used: it runs a source package's setup.py only to learn a name that the pin already states.
-A broken connection is resumed. A file put there by hand is taken under the same sha256. The command prints
-
-    fetched build/downloads/vaderSentiment-3.3.2.tar.gz (2466783 bytes, sha256 5d7c06e0...849632f9)
+A broken connection is resumed. A file put there by hand is taken under the same sha256.
 """
 
 import argparse
@@ -21,6 +19,7 @@ import ssl
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
@@ -53,18 +52,15 @@ def read_pins(path=PINS) -> dict[str, Pin]:
     Raises UserError with file and line of what is not one.
     """
     pins = {}
-    try:
-        lines = cli.regular(path, cli.LARGEST).read_text("utf-8").splitlines()
-    except UnicodeDecodeError as e:
-        raise cli.UserError(f"{path}: byte {e.start} is not UTF-8; take the committed file again") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.startswith("#"):
+    for number, line in enumerate(cli.regular(path, cli.LARGEST).read_bytes().splitlines(), 1):
+        if not line.strip() or line.startswith(b"#"):
             continue
-        m = re.fullmatch(r"([0-9a-f]{64})  ([0-9]{1,12})  ([\w.+-]+)  ([\w.-]+)==([\w.+-]+)", line)
+        m = re.fullmatch(rb"([0-9a-f]{64})  ([0-9]{1,12})  ([\w.+-]+)  ([\w.-]+)==([\w.+-]+)", line)
         if not m:
             fault = "not `sha256  size  filename  package==version`; mend that line"
             raise cli.UserError(f"{path}:{number}: {fault}")
-        pins[m[3]] = Pin(m[1], int(m[2]), m[3], m[4], m[5])
+        sha256, size, filename, package, version = (part.decode() for part in m.groups())
+        pins[filename] = Pin(sha256, int(size), filename, package, version)
     return pins
 
 
@@ -113,10 +109,8 @@ class Index:
         except (OSError, ValueError) as e:
             raise cli.UserError(f"index-url, cert or timeout of pip's configuration: {reason(e)}; mend it") from None
         proxy = settings.get("proxy")
-        self.proxies = {"http": proxy, "https": proxy} if proxy else urllib.request.getproxies()
-        self.opener = urllib.request.build_opener(
-            urllib.request.HTTPSHandler(context=tls), urllib.request.ProxyHandler(self.proxies)
-        )
+        proxies = urllib.request.ProxyHandler({"http": proxy, "https": proxy} if proxy else None)
+        self.opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=tls), proxies)
 
     def _without_login(self, url: str) -> str:
         """The URL without user and password, which are kept for its host alone and never printed."""
@@ -126,41 +120,25 @@ class Index:
             self.logins[host] = "Basic " + base64.b64encode(unquote(login).encode()).decode()
         return urlunsplit(parts._replace(netloc=host)).rstrip("/")
 
+    @contextmanager
     def open(self, url: str, start: int = 0):
         """The response to a GET of `url` from byte `start` on; status 200 means the whole instead. Raises Broken."""
         request = urllib.request.Request(url)  # noqa: S310  the user's own index may be a file: URL
         request.add_header("Accept-Encoding", "identity")
         if start:
             request.add_header("Range", f"bytes={start}-")
-        login = self.logins.get(urlsplit(url).netloc)
-        if login:
+        if login := self.logins.get(urlsplit(url).netloc):
             request.add_unredirected_header("Authorization", login)
-        proxy = self.proxies.get(request.type)
-        asks = bool(proxy) and not urllib.request.proxy_bypass(request.host or "")
         try:
-            return self.opener.open(request, timeout=self.timeout)
+            with self.opener.open(request, timeout=self.timeout) as response:
+                yield response
         except (OSError, HTTPException, ValueError) as e:
-            through = f" through the proxy {urlsplit(proxy).netloc.rpartition('@')[2] or proxy}" if asks else ""
-            raise Broken(reason(e) + through) from None
-
-    def pieces(self, url: str, start: int):
-        """Yield (offset, bytes) of `url` from byte `start` on, or from 0 if it must. Raises Broken."""
-        with self.open(url, start) as response:
-            offset = start if getattr(response, "status", None) == 206 else 0
-            try:
-                while piece := response.read1(1 << 18):
-                    yield offset, piece
-                    offset += len(piece)
-            except (OSError, HTTPException, ValueError) as e:
-                raise Broken(reason(e)) from None
+            raise Broken(reason(e)) from None
 
     def links(self, page: str) -> dict[str, str]:
         """{file name: URL} of what an index page (PEP 503) links to. Raises Broken."""
-        try:
-            with self.open(page) as response:
-                base, text = response.geturl(), response.read(PAGE_LIMIT).decode("utf-8", "replace")
-        except (OSError, HTTPException, ValueError) as e:
-            raise Broken(reason(e)) from None
+        with self.open(page) as response:
+            base, text = response.geturl(), response.read(PAGE_LIMIT).decode("utf-8", "replace")
         links = re.findall(r"""<a\b[^>]*?\bhref\s*=\s*["']?([^"'\s>]+)""", text, re.I)
         urls = [urlsplit(urljoin(base, html.unescape(link)))._replace(fragment="") for link in links]
         return {unquote(url.path.rsplit("/", 1)[-1]): urlunsplit(url) for url in reversed(urls)}
@@ -188,33 +166,27 @@ def reason(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def advice(pin: Pin) -> str:
-    yourself = f"put the file with sha256 {pin.sha256} there yourself"
-    return f"try again, check pip's index and proxy settings, or {yourself}"
-
-
-def receive(index: Index, url: str, pin: Pin, file) -> None:
-    """Write `url` into the binary file, going on after a break. Raises UserError after TRIES in vain."""
+def receive(index: Index, url: str, pin: Pin) -> tuple[bytearray, str]:
+    """(the bytes of `url`, got on after each break; what broke last where TRIES were in vain)."""
     from tqdm import tqdm
 
-    fault, tries, most = "", 0, 0
-    small = pin.size < 1 << 22
-    with tqdm(desc=pin.filename, total=pin.size, unit="B", unit_scale=True, disable=small) as bar:
-        while tries < TRIES:
+    data, fault, tries, most = bytearray(), "", 0, 0
+    with tqdm(desc=pin.filename, total=pin.size, unit="B", unit_scale=True, disable=pin.size < 1 << 22) as bar:
+        while len(data) < pin.size and tries < TRIES:
             time.sleep(tries)
+            fault = "the connection ends early"
             try:
-                for offset, piece in index.pieces(url, file.tell()):
-                    file.seek(offset)
-                    file.write(piece[: pin.size - offset])
-                    bar.update(file.tell() - bar.n)
-                    if file.tell() == pin.size:
-                        return
-                fault = "the connection ends early"
+                with index.open(url, len(data)) as response:
+                    if getattr(response, "status", None) != 206:
+                        data.clear()
+                    while len(data) < pin.size and (piece := response.read1(1 << 18)):
+                        data += piece[: pin.size - len(data)]
+                        bar.update(len(data) - bar.n)
             except Broken as e:
                 fault = str(e)
-            tries = 0 if file.tell() > most else tries + 1
-            most = max(most, file.tell())
-    raise cli.UserError(f"{pin.filename}: {file.tell()} of {pin.size} bytes came: {fault}; {advice(pin)}")
+            tries = 0 if len(data) > most else tries + 1
+            most = max(most, len(data))
+    return data, f"{len(data)} of {pin.size} bytes came: {fault}" if len(data) < pin.size else ""
 
 
 def fetch(pin: Pin, path) -> bool:
@@ -223,18 +195,15 @@ def fetch(pin: Pin, path) -> bool:
     if path.is_file() and cli.sha256(path) == pin.sha256:
         return False
     index = Index(pip_settings("download"))
-    url, answers = index.find(pin.package, re.escape(pin.filename))
-    if not url:
-        raise cli.UserError(f"{pin.filename}: {answers}; {advice(pin)}")
-    try:
-        with cli.whole_file(path, "w+b") as file:
-            receive(index, url, pin, file)
-            file.seek(0)
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            if sha256 != pin.sha256:
-                raise cli.UserError(f"{pin.filename}: sha256 {sha256} came, not {pin.sha256}; {advice(pin)}")
-    except OSError as e:
-        raise cli.UserError(f"{path}: {e.strerror or e}; make room or choose another folder") from None
+    url, fault = index.find(pin.package, re.escape(pin.filename))
+    data, fault = receive(index, url, pin) if url else (b"", fault)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if fault or sha256 != pin.sha256:
+        fault = fault or f"sha256 {sha256} came, not {pin.sha256}"
+        advice = f"pip's index and proxy settings, or put the file with sha256 {pin.sha256} there yourself"
+        raise cli.UserError(f"{pin.filename}: {fault}; try again, check {advice}")
+    with cli.whole_file(path) as file:
+        file.write(data)
     return True
 
 

@@ -29,10 +29,10 @@ def is_foreign(folder) -> bool:
     """Whether a checkpoint's folder is one of these projects'."""
     if found([folder], "checkpoint.pt"):
         return not found([folder], *CONFIGS)
-    config = found([folder], "config.json")
-    if config:
-        cli.refuse_pointer(config)
-    return bool(config and "model_type" not in (said := cli.read_json(config)) and "num_hidden_groups" in said)
+    if path := found([folder], "config.json"):
+        cli.refuse_pointer(path)
+    said = cli.read_json(path) if path else {}
+    return "model_type" not in said and "num_hidden_groups" in said
 
 
 def as_hub(folder, model, box, places=(), weights="checkpoint.pt"):
@@ -40,12 +40,12 @@ def as_hub(folder, model, box, places=(), weights="checkpoint.pt"):
 
     Raises UserError where one is missing.
     """
-    made, places = Path(box) / "hub", [folder, *places]
-    tokenizer_files(places, model, made)
+    hub, places = Path(box) / "hub", [folder, *places]
+    tokenizer_files(places, model, hub)
     path = found([folder], weights, "pytorch_model.bin", "model.safetensors")
     if path is None:
         raise cli.UserError(f"{folder}: no {weights} there; give the folder that has it")
-    (made / ("checkpoint.pt" if path.suffix == ".pt" else path.name)).symlink_to(path.resolve())
+    (hub / ("checkpoint.pt" if path.suffix == ".pt" else path.name)).symlink_to(path.resolve())
     config = cli.read_json(model / "config.json")
     if path.suffix == ".pt":
         names = list(config["id2label"].values())
@@ -53,8 +53,8 @@ def as_hub(folder, model, box, places=(), weights="checkpoint.pt"):
         config |= {"id2label": dict(enumerate(order)), "label2id": {name: i for i, name in enumerate(order)}}
     else:
         config |= cli.read_json(Path(folder) / "config.json")
-    (made / "config.json").write_text(json.dumps(config), "utf-8")
-    return made
+    (hub / "config.json").write_text(json.dumps(config), "utf-8")
+    return hub
 
 
 def label_order(places, count):
@@ -63,44 +63,44 @@ def label_order(places, count):
     if path is None:
         fault = "no label/dict.txt, which says the order of the outputs"
         raise cli.UserError(f"{places[0]}: {fault}; copy it there from the SST-2-bin that the model was trained on")
-    order = [line.split()[0] for line in cli.regular(path, cli.LARGEST).read_text("utf-8").splitlines() if line.split()]
-    order = [word for word in order if not word.startswith("madeupword")]
+    words = [line.split()[0] for line in path.read_text("utf-8").splitlines() if line.split()]
+    order = [word for word in words if not word.startswith("madeupword")]
     if sorted(order) != [str(i) for i in range(count)]:
-        raise cli.UserError(
-            f"{path}: labels {' '.join(order):.60}, not the numbers 0 to {count - 1}; take the model's own"
-        )
+        fault = f"labels {' '.join(order):.60}, not the numbers 0 to {count - 1}"
+        raise cli.UserError(f"{path}: {fault}; take the model's own")
     return [int(word) for word in order]
 
 
-def tokenizer_files(places, model, made):
-    """The tokenizer's files in folder `made` as the hub has them; UserError where one is in none of `places`."""
-    made.mkdir(parents=True)
-    (made / "tokenizer_config.json").write_bytes((model / "tokenizer_config.json").read_bytes())
-    ready = [found(places, name) for name in (*PAIRS, "tokenizer.json")]
-    if ready[0] and ready[1] or ready[2]:
-        return [(made / path.name).write_bytes(path.read_bytes()) for path in ready if path]
-    if pieces := found(places, *PIECES):
-        return (made / PIECES[0]).write_bytes(cli.regular(pieces, cli.LARGEST).read_bytes())
+def tokenizer_files(places, model, hub):
+    """The tokenizer's files in a new folder `hub` as the hub has them; UserError where one is in none of `places`."""
+    hub.mkdir(parents=True)
+    for name in ("tokenizer_config.json", "config.json"):
+        (hub / name).write_bytes((model / name).read_bytes())
+    ready = [path for name in (*PAIRS, "tokenizer.json") if (path := found(places, name))]
     encoder, merges, numbers = (found(places, name, f"input0/{name}") for name in GPT2)
-    if not (encoder and merges and numbers):
+    if ready:
+        for path in ready:
+            (hub / path.name).write_bytes(path.read_bytes())
+    elif pieces := found(places, *PIECES):
+        (hub / PIECES[0]).write_bytes(cli.regular(pieces, cli.LARGEST).read_bytes())
+    elif encoder and merges and numbers:
+        byte_pairs(encoder, merges, numbers, hub)
+    else:
         kinds = f"{', '.join(GPT2)}, {', '.join(PAIRS)}, {' or '.join(PIECES)}"
         raise cli.UserError(f"{places[0]}: no tokenizer there (looked for {kinds}); copy its files there")
-    return byte_pairs(encoder, merges, numbers, made)
 
 
-def byte_pairs(encoder, merges, numbers, made):
+def byte_pairs(encoder, merges, numbers, hub):
     """vocab.json and merges.txt of GPT-2's encoder.json and vocab.bpe in the numbers of fairseq's dict.txt: that counts
     from 4, behind <s> <pad> </s> <unk>, and has <mask> last."""
     piece = {str(i): text for text, i in cli.read_json(encoder).items()}
-    lines = cli.regular(numbers, cli.LARGEST).read_text("utf-8").splitlines()
-    tokens = [piece.get(word, word) for word in (line.split()[0] for line in lines if line.split())]
-    tokens = ["<s>", "<pad>", "</s>", "<unk>", *tokens, "<mask>"]
-    (made / PAIRS[0]).write_text(json.dumps({token: i for i, token in enumerate(tokens)}), "utf-8")
-    (made / PAIRS[1]).write_bytes(cli.regular(merges, cli.LARGEST).read_bytes())
+    words = [line.split()[0] for line in numbers.read_text("utf-8").splitlines() if line.split()]
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *(piece.get(word, word) for word in words), "<mask>"]
+    (hub / PAIRS[0]).write_text(json.dumps({token: i for i, token in enumerate(tokens)}), "utf-8")
+    (hub / PAIRS[1]).write_bytes(merges.read_bytes())
 
 
 def tokens_of(places, model, box):
     """The tokenizer (tokenizers.Tokenizer) of files in `places`, as `tokens.load` gives it."""
     tokenizer_files(places, model, Path(box) / "tokens")
-    (Path(box) / "tokens/config.json").write_bytes((model / "config.json").read_bytes())
     return tokenizer.load(Path(box) / "tokens")

@@ -11,17 +11,16 @@ import argparse
 import re
 import warnings
 import zipfile
-from pathlib import Path
 
 from tools.make import cli
 from tools.source import families
 from tools.source.architecture import WHOLE, weights_file
 
 LARGEST = 1 << 32  # bytes that a .bin, which is a zip, may unpack to
-# What wraps a model when it is saved: DataParallel, torch.compile.
-WRAPPERS = ("module.", "_orig_mod.")
-# Where older tools had other names.
+# What wraps a model when it is saved: DataParallel, torch.compile; and the names of older tools.
+WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")
 OLD = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+BARE = ("embeddings", "embeddings_project", "encoder", "transformer", "pooler")  # of an encoder saved by itself
 
 
 def read_file(path):
@@ -31,30 +30,7 @@ def read_file(path):
     """
     cli.refuse_pointer(path)
     try:
-        if path.suffix == ".safetensors":
-            import ml_dtypes  # noqa: F401  gives numpy bfloat16, which safetensors asks for by name
-            from safetensors import safe_open
-            from safetensors.numpy import load_file
-
-            with safe_open(path, "numpy") as f:
-                small = sorted(n for n in f.keys() if f.get_slice(n).get_dtype().startswith(("F8", "F4")))  # noqa: SIM118
-            if small:
-                fault = f"{small[0]} is of 8 bits or fewer"
-                raise cli.UserError(f"{path}: quantised, {fault}; take the checkpoint that it was made from")
-            return load_file(path)
-        import torch
-
-        if zipfile.is_zipfile(path) and sum(i.file_size for i in zipfile.ZipFile(path).infolist()) > LARGEST:
-            raise cli.UserError(f"{path}: unpacks to over {LARGEST} bytes; refused")
-        # A .pt of fairseq holds its arguments beside the model: plain values, in a class that does nothing.
-        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([argparse.Namespace]):
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-        if path.suffix == ".pt" and isinstance(tensors, dict) and isinstance(tensors.get("model"), dict):
-            tensors = tensors["model"]
-        dense = lambda t: isinstance(t, torch.Tensor) and t.layout is torch.strided and t.device.type == "cpu"
-        if not isinstance(tensors, dict) or not all(isinstance(n, str) and dense(t) for n, t in tensors.items()):
-            raise cli.UserError(f"{path}: not a plain table of tensors; save the model's state_dict()")
-        return tensors
+        return read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     except cli.UserError:
         raise
     except Exception as e:  # each library raises its own kinds for a damaged or hostile file
@@ -65,22 +41,33 @@ def read_file(path):
         raise cli.UserError(f"{path}: {fault}; download it again, or save the model's state_dict()") from e
 
 
-def shards(index):
-    """The files that an index names, each a plain name of its own folder; UserError on any other."""
-    table = cli.read_json(index).get("weight_map")
-    names = sorted(set(table.values())) if isinstance(table, dict) and all(map(plain, table.values())) else []
-    if not names:
-        raise cli.UserError(f"{index}: weight_map is no table of tensors and file names; download it again")
-    if missing := [name for name in names if not (index.parent / name).is_file()]:
-        raise cli.UserError(
-            f"{index}: {len(missing)} of {len(names)} shards are missing, as {missing[0]}; download them"
-        )
-    return [index.parent / name for name in names]
+def read_safetensors(path):
+    import ml_dtypes  # noqa: F401  gives numpy bfloat16, which safetensors asks for by name
+    from safetensors import safe_open
+    from safetensors.numpy import load_file
+
+    with safe_open(path, "numpy") as f:
+        small = sorted(n for n in f.keys() if f.get_slice(n).get_dtype().startswith(("F8", "F4")))  # noqa: SIM118
+    if small:
+        fault = f"{small[0]} is of 8 bits or fewer"
+        raise cli.UserError(f"{path}: quantised, {fault}; take the checkpoint that it was made from")
+    return load_file(path)
 
 
-def plain(name):
-    """Whether a value is a file's name that stays in its folder."""
-    return isinstance(name, str) and Path(name).name == name and Path(name).suffix in (".safetensors", ".bin")
+def read_pickle(path):
+    import torch
+
+    if zipfile.is_zipfile(path) and sum(i.file_size for i in zipfile.ZipFile(path).infolist()) > LARGEST:
+        raise cli.UserError(f"{path}: unpacks to over {LARGEST} bytes; refused")
+    # A .pt of fairseq holds its arguments beside the model: plain values, in a class that does nothing.
+    with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([argparse.Namespace]):
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    if path.suffix == ".pt" and isinstance(tensors, dict) and isinstance(tensors.get("model"), dict):
+        tensors = tensors["model"]
+    dense = lambda t: isinstance(t, torch.Tensor) and t.layout is torch.strided and t.device.type == "cpu"
+    if not isinstance(tensors, dict) or not all(isinstance(n, str) and dense(t) for n, t in tensors.items()):
+        raise cli.UserError(f"{path}: not a plain table of tensors; save the model's state_dict()")
+    return tensors
 
 
 def read(folder):
@@ -88,10 +75,15 @@ def read(folder):
     path = weights_file(folder)
     if path.name in WHOLE:
         return path, read_file(path)
-    found = {}
-    for shard in shards(path):
-        found |= read_file(shard)
-    return path, found
+    table = cli.read_json(path).get("weight_map")
+    plain = lambda name: isinstance(name, str) and re.fullmatch(r"[\w-]+\.(safetensors|bin)", name)
+    shards = sorted(set(table.values())) if isinstance(table, dict) and all(map(plain, table.values())) else []
+    if not shards:
+        raise cli.UserError(f"{path}: weight_map is no table of tensors and file names; download it again")
+    if missing := [name for name in shards if not (path.parent / name).is_file()]:
+        count = f"{len(missing)} of {len(shards)} shards"
+        raise cli.UserError(f"{path}: {count} are missing, as {missing[0]}; download them")
+    return path, {name: t for shard in shards for name, t in read_file(path.parent / shard).items()}
 
 
 def renamed(tensors, kind=None):
@@ -99,30 +91,19 @@ def renamed(tensors, kind=None):
 
     kind: the family that config.json says. Other projects' names of a family are translated (families.FOREIGN).
     """
-    made = {}
+    plain = {}
     for name, tensor in tensors.items():
-        name = unwrapped(name)
+        name = WRAPPERS.sub("", name)
         for old, new in OLD.items():
             name = name.replace(old, new)
-        made[name] = tensor
-    made = families.translated(made)
+        plain[name] = tensor
     prefix = families.FAMILIES[kind or "bert"].prefix
-    bare = ("embeddings", "embeddings_project", "encoder", "transformer", "pooler")
-    return {f"{prefix}.{name}" if name.split(".")[0] in bare else name: tensor for name, tensor in made.items()}
+    with_prefix = lambda name: f"{prefix}.{name}" if name.split(".")[0] in BARE else name
+    return {with_prefix(name): tensor for name, tensor in families.translated(plain).items()}
 
 
 def used(tensors, kind, expected):
     """Tensors without those that a family's classifier never reads: position_ids, heads of its training, distillation's."""
     unused = (*families.UNUSED, *families.FAMILIES[kind].unused)
-    return {
-        name: tensor
-        for name, tensor in tensors.items()
-        if name in expected or not name.startswith(unused) and not name.endswith("embeddings.position_ids")
-    }
-
-
-def unwrapped(name):
-    """A tensor's name without what wraps its model."""
-    while name.startswith(WRAPPERS):
-        name = name.split(".", 1)[1]
-    return name
+    leave = lambda name: name.startswith(unused) or name.endswith("embeddings.position_ids")
+    return {name: tensor for name, tensor in tensors.items() if name in expected or not leave(name)}

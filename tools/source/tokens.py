@@ -1,18 +1,15 @@
 """Sentences to int64 model inputs, with the tokenizer files of a checkpoint folder.
 
-    python -m tools.source.tokens --tokenizer_path build/minilm_sst2/default/checkpoint --seq_len 16 "It's great."
-    101 2009 1005 1055 2307 1012 102 + 9 x [PAD]
-    [CLS] it ' s great . [SEP]
+    arrays = tokens.encode(tokens.load("build/minilm_sst2/default/checkpoint"), ["It's great."], 16)
 
-Needs numpy and tokenizers only. The scripts preprocess.py call load, encode and one of the two writers.
+Needs numpy and tokenizers only.
 """
-
-import argparse
 
 from tools.make import cli
 from tools.source import architecture
 from tools.source.tokenizer import load, near
 
+__all__ = ["encode", "fit", "load", "pack", "ragged", "share_rows"]
 # Where an encoding of the tokenizers library keeps it.
 FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 PACKED_TOKENS = 8  # a packed row holds at most one sentence per so many tokens (the Makefile counts by it too)
@@ -40,27 +37,21 @@ def ragged(tokenizer, sentences, max_len, names=("input_ids", "attention_mask"))
     padding = tokenizer.padding
     tokenizer.no_padding()
     columns = rows_of(tokenizer, sentences, max_len, names)
-    if padding:
-        tokenizer.enable_padding(**padding)
+    tokenizer.enable_padding(**padding)
     return {name: [np.array(row, np.int64) for row in rows] for name, rows in columns.items()}
-
-
-def encodings(tokenizer, sentences, length):
-    """What the tokenizer makes of each sentence, cut to `length`; UserError where a text is too much."""
-    tokenizer.enable_truncation(length, direction=tokenizer.truncation["direction"])
-    try:
-        return tokenizer.encode_batch(list(sentences))
-    except BaseException as e:  # a panic of Rust is no Exception
-        if type(e).__name__ != "PanicException":
-            raise
-        raise cli.UserError(f"tokenizer.json: fails on a text ({e}); take the checkpoint's own file") from None
 
 
 def rows_of(tokenizer, sentences, length, names):
     """{name: a list of int for each sentence}, cut to `length`; UserError where a text is too much."""
     from tools.base import input_files
 
-    rows = encodings(tokenizer, sentences, length)
+    tokenizer.enable_truncation(length, direction=tokenizer.truncation["direction"])
+    try:
+        rows = tokenizer.encode_batch(list(sentences))
+    except BaseException as e:  # a panic of Rust is no Exception
+        if type(e).__name__ != "PanicException":
+            raise
+        raise cli.UserError(f"tokenizer.json: fails on a text ({e}); take the checkpoint's own file") from None
     return {name: [getattr(row, FIELDS[input_files.ROLES[name]]) for row in rows] for name in names}
 
 
@@ -144,22 +135,3 @@ def pack(arrays, pad=0):
             made["position"][r, at] = np.arange(lengths[i])
             made["first"][r, k] = at.start
     return made, rows
-
-
-def main():
-    from tools.base import input_files
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokenizer_path", required=True, help="folder with tokenizer.json or vocab.txt")
-    parser.add_argument("--seq_len", type=int, default=128, help="length of every row (%(default)s)")
-    parser.add_argument("sentence", nargs="+")
-    args = parser.parse_args()
-    tokenizer = load(args.tokenizer_path)
-    arrays = encode(tokenizer, args.sentence, args.seq_len)
-    for ids, n in zip(arrays["input_ids"], input_files.lengths(arrays), strict=True):
-        print(*ids[:n], f"+ {args.seq_len - n} x [PAD]")
-        print(*(tokenizer.id_to_token(i) for i in ids[:n]))
-
-
-if __name__ == "__main__":
-    cli.run(main)
