@@ -47,7 +47,6 @@ COMMANDS = {
     "tokenizer": (["dev.tsv", "made"], "models/minilm_sst2/preprocess.py --text_file dev.tsv --tokenizer_path made --seq_len 64 --save_path o"),
     "edits": (["x.edits", "x.tar.gz"], "tools.source.data rebuild x.edits --archive x.tar.gz --save_path o.tsv"),
     "archive": (["x.edits", "x.tar.gz"], "tools.source.data rebuild x.edits --archive x.tar.gz --save_path o.tsv"),
-    "sst2": (["SST-2.zip"], "tools.source.data accept SST-2.zip --save_path o.tsv"),
     "pins": (["pins.txt"], "tools.source.fetch some.whl --pins pins.txt --save_path o.whl"),
     "checkpoint": (["model", "clone"], "tools.source.checkpoint --model {here}/model --weights clone --save_path o"),
     "safetensors": (["model", "made"], "tools.source.checkpoint --model {here}/model --weights made --save_path o"),
@@ -188,18 +187,6 @@ def zip_of(*members) -> bytes:
     return out.getvalue()
 
 
-def locked(b: bytes) -> bytes:
-    """The local and the central flag of an encrypted member."""
-    b = bytearray(b)
-    b[6] |= 1
-    b[b.index(b"PK\x01\x02") + 8] |= 1
-    return bytes(b)
-
-
-bad("sst2", "SST-2.zip", (locked, "not a sound zip"), (zip_of(("train.tsv", b"x")), "0 members"), (b"", "sha256 is"),
-    (zip_of(("a/dev.tsv", b"x"), ("b/dev.tsv", b"x")), "2 members"), (HEADER, "sha256 is"), (None, "No such file"),
-    (lambda b: zip_of(("dev.tsv", bytes(data.FILE_LIMIT + 1))), "larger"), (zip_of(("../../dev.tsv", b"x")), "sha256 is"),
-    (lambda b: b"x" * (data.FILE_LIMIT + 1), "larger"))  # fmt: skip
 PIN = f"{'0' * 64}  10  some.whl  some==1"
 bad("pins", "pins.txt", (PIN.replace("some.whl", "../../x").encode(), ":1:"), (PIN.replace("10", "-1").encode(), ":1:"),
     (f"# pins\n{PIN[2:]}".encode(), ":2:"), (PIN.replace("==", "=").encode(), ":1:"), (b"", "no some.whl"),
@@ -532,7 +519,7 @@ bad("summary", "s.json", *[(edited(**change), says) for change, says in [
     (b"{" * 100_000, "not JSON"), (None, "No such file"))  # fmt: skip
 for kind, file in (("summary", "s.json"), ("log", "s.log"), ("trtexec", "t.log"), ("pins", "pins.txt"), ("table", "x.rows"),
                    ("published", "models/x/published.csv"), ("score", "labels.json"), ("tokenizer", "made/tokenizer.json"),
-                   ("adapter", "base/model.safetensors"), ("onnx", "m.onnx"), ("simplify", "m.onnx"), ("sst2", "SST-2.zip")):  # fmt: skip
+                   ("adapter", "base/model.safetensors"), ("onnx", "m.onnx"), ("simplify", "m.onnx")):  # fmt: skip
     bad(kind, file, (HOLE, "larger than"))
 bad("score", "out/2_0.bin", (HOLE, "larger than"))
 bad("log", "s.log", (replaced(b"1333.3", b"2333.3"), ":4: throughput is not 1000"), (replaced(b"mean = 6.0", b"mean = 6.1"), ":4: no NPU_compute_time with this mean"),
@@ -623,7 +610,6 @@ PLAIN, NUMBER, LENGTH = (
 MAKE = {
     "SEQ=real,64": "64,128, or real",
     "INPUT=a\nb": "may hold any text of one line",
-    "SST2=$(shell touch pwned)": PLAIN,
     "PACK=2": "PACK='2' is not 1 or empty", "PACK=1 1": "holds blanks; it is one value",
     "MODEL=other": "MODEL='other' is not one of: ", "MODEL=": "MODEL='' is not one of: ", "MODEL=tiny minilm_sst2": "holds blanks; it is one value", "MODEL=../minilm_sst2": "is not one of: ",
     "MODEL=`touch pwned`": PLAIN, "MODEL=%": PLAIN, "MODELS=minilm_sst2 other": "MODELS='minilm_sst2 other' is not one of: ", "CHIP=gpu": "CHIP='gpu' is not one of: ", 'CHIP="cpu': PLAIN, "CHIP=cpu|ls": PLAIN,
@@ -633,7 +619,7 @@ MAKE = {
     "BATCHES=1,4": NUMBER, "SAMPLES=1e3": "SAMPLES='1e3' is not a whole number", "SAMPLES=0": NUMBER, "RUNS=-5": NUMBER, "RUNS=1000": NUMBER, "SEQ=7": f"SEQ='7' {LENGTH}", "SEQ=513": LENGTH, "SEQ=-128": LENGTH, "SEQ=0": LENGTH, "SEQ=128,64": LENGTH, "SEQ=64,64": LENGTH,
     "SEQ=64,,128": LENGTH, "SEQ=../x": LENGTH, "SEQ=64 128": "holds blanks; it is one value", "WEIGHTS=a;b": PLAIN, "WEIGHTS=a b": "holds blanks; it is one value", "WEIGHTS=$(shell touch pwned)": PLAIN, "WEIGHTS=${HOME}": PLAIN, "WEIGHTS=x\ntouch pwned": PLAIN, "WEIGHTS=a'b": PLAIN,
     "WEIGHTS=a&b": PLAIN, "WEIGHTS=a>b": PLAIN, "WEIGHTS=~/x": PLAIN, "WEIGHTS=x*": PLAIN, "WEIGHTS=x\\": PLAIN, "WEIGHTS=é": PLAIN, "WEIGHTS=": "WEIGHTS=''", "WEIGHTS=..": "WEIGHTS='..'",
-    "VENV=a'b": PLAIN, "SST2=$(x)": PLAIN, "ATC=a;ls": PLAIN, "CANN_IMAGE=a b": "holds blanks", "DEVICE=0;ls": PLAIN, **dict.fromkeys(("DEVICE=abc", "DEVICE=0,", "DEVICE=256", "DEVICE=0,0", "DEVICE=0,,1", "DEVICE=00", "DEVICE="), "is not made of numbers from 0 to 255, each once"), "ISA=AVX3": "is not one of: AVX AVX2", "FROM=`x`": PLAIN, "PYTHON=python3 -c": "holds blanks", "TRAIN=<x": PLAIN, "A=(x)": PLAIN, "B=[x]": PLAIN,
+    "VENV=a'b": PLAIN, "ATC=a;ls": PLAIN, "CANN_IMAGE=a b": "holds blanks", "DEVICE=0;ls": PLAIN, **dict.fromkeys(("DEVICE=abc", "DEVICE=0,", "DEVICE=256", "DEVICE=0,0", "DEVICE=0,,1", "DEVICE=00", "DEVICE="), "is not made of numbers from 0 to 255, each once"), "ISA=AVX3": "is not one of: AVX AVX2", "FROM=`x`": PLAIN, "PYTHON=python3 -c": "holds blanks", "TRAIN=<x": PLAIN, "A=(x)": PLAIN, "B=[x]": PLAIN,
 }  # fmt: skip
 
 
@@ -685,7 +671,7 @@ def good(folder: Path) -> Path:
     pad = lambda values: np.int64([*values, *[0] * (16 - len(values))]).tobytes()
     ids, ones = {1: [2, 9, 3], 2: [2, 3]}, {1: [1, 1, 1], 2: [1, 1]}
     texts = {
-        "dev.tsv": HEADER + b"a fine film\t1\n", "x.edits": HEAD + b"1 1 0 5\n", "x.tar.gz": archive(), "SST-2.zip": zip_of(("SST-2/dev.tsv", HEADER)), "pins.txt": PIN.encode(),
+        "dev.tsv": HEADER + b"a fine film\t1\n", "x.edits": HEAD + b"1 1 0 5\n", "x.tar.gz": archive(), "pins.txt": PIN.encode(),
         "model.zip": zip_of(*files.items()), "base/model.safetensors": save(base), "base/config.json": b'{"hidden_size": 8}',
         **{f"rows/input_ids/{i}.bin": pad(v) for i, v in ids.items()}, **{f"rows/attention_mask/{i}.bin": pad(v) for i, v in ones.items()}, "rows/labels.json": b'{"1": "0", "2": "1"}',
         "out/1_0.bin": np.float32([0, 1]).tobytes(), "out/2_0.bin": np.float32([1, 0]).tobytes(), "labels.json": b'{"1": "1", "2": "0"}',

@@ -107,7 +107,9 @@ def main():
     parser.add_argument("command", choices=["derive", "choose"])
     parser.add_argument("tsv", help="derive: sentences cut from the snippets; choose: SST-2's own train.tsv")
     parser.add_argument("--archive", required=True, help="vaderSentiment-3.3.2.tar.gz (tools/source/fetch.py)")
-    parser.add_argument("--edits", default=data.DEV_EDITS, help="choose: the validation set's (default data/dev.edits)")
+    parser.add_argument(
+        "--edits", default=cli.ROOT / "data/dev.edits", help="choose: the validation set's (default data/dev.edits)"
+    )
     parser.add_argument("--rows", type=int, default=512, help="choose: how many (default %(default)s)")
     parser.add_argument("--save_path", required=True, help="the file to write")
     args = parser.parse_args()

@@ -9,14 +9,9 @@ $(wheel) $(snippets): data/pins.txt $$(call by,fetch) | $(VENV)/installed
 # tools/make/makefile.py has found for the folder below build/. Where it found none, make stops when it is needed.
 hash_here = $(or $(hash.$1),$(error $(unread.$1)))
 
-rebuilt   = rebuild data/$*.edits --archive $(snippets)
-do.data   = -m tools.source.data $(if $(own_copy),accept $(SST2),$(rebuilt)) --save_path {}
-own_copy  = $(if $(filter dev,$*),$(SST2))
-data_from = $(if $(own_copy),build/data/given,data/$*.edits $(snippets))
-build/data/dev.tsv build/data/calibration.tsv: build/data/%.tsv: $$(data_from) $$(call by,data) | $(VENV)/installed
+do.data = -m tools.source.data rebuild data/$*.edits --archive $(snippets) --save_path {}
+build/data/dev.tsv build/data/calibration.tsv: build/data/%.tsv: data/%.edits $(snippets) $$(call by,data) | $(VENV)/installed
 	$(call run,data)
-build/data/given: $$(if $$(SST2),$$(call keep,$$@,$$(hash.data)))
-	$(call stamp,$(call hash_here,data))
 
 # What is asked of a model: task in its model.toml, SST-2 if none. Texts of one's own: DATA=, and TRAIN= for int8, or
 # data and train of model.toml.

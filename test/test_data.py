@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-import zipfile
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -132,46 +131,6 @@ def test_a_damaged_tar_is_read_or_refused(flips):
     tar = zlib.decompress(tar_gz(("p/data.txt", b"text"), ("p/é" + "x" * 120, b"long name")), wbits=31)
     with contextlib.suppress(cli.UserError):
         assert len(data.tar_member(io.BytesIO(zlib.compress(flipped(tar, flips), wbits=31)), "data.txt", "x")) <= 10240
-
-
-# --- the user's own copy ---
-
-
-def zipped(path, *members):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members:
-            archive.writestr(name, content)
-    return path
-
-
-def test_own_copy_as_folder_zip_or_file(dev, tmp_path):
-    folder = tmp_path / "SST-2"
-    folder.mkdir()
-    (folder / "dev.tsv").write_bytes(dev.read_bytes())
-    members = [("SST-2/dev.tsv", dev.read_bytes()), ("__MACOSX/SST-2/._dev.tsv", b"y")]
-    for k, own in enumerate([folder, folder / "dev.tsv", zipped(tmp_path / "SST-2.zip", *members)]):
-        out = tmp_path / f"{k}.tsv"
-        assert tool("data", "accept", own, "--save_path", out)[0] == 0
-        assert cli.sha256(out) == DEV_SHA256
-        assert out.stat().st_mode & 0o777 == 0o644
-
-
-def test_another_file_is_refused_and_the_old_one_stays(dev, tmp_path):
-    own, out = tmp_path / "dev.tsv", tmp_path / "out.tsv"
-    own.write_bytes(dev.read_bytes().replace(b"\t1\n", b"\t0\n", 1))
-    out.write_bytes(b"old")
-    refused(tool("data", "accept", own, "--save_path", out), str(own), DEV_SHA256, cli.sha256(own))
-    assert out.read_bytes() == b"old"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["dev.tsv", "out.tsv"]
-
-
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(FLIPS)
-def test_a_damaged_zip_is_read_or_refused(tmp_path, flips):
-    path = zipped(tmp_path / "a.zip", ("SST-2/dev.tsv", b"text" * 50))
-    path.write_bytes(flipped(path.read_bytes(), flips))
-    with contextlib.suppress(cli.UserError):
-        assert len(data.own_dev(path)) <= data.FILE_LIMIT
 
 
 # --- TSV files ---

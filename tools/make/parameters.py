@@ -195,7 +195,6 @@ ROWS = (
     Parameter("CANN_IMAGE", "", text, ASCEND, "the container image that holds atc, as repository@sha256:...", dev=True),
     Parameter("DEVICE", "0", devices, ASCEND, "the Ascend devices that run, such as 0 or 0,1"),
     Parameter("AIS_PYTHON", "", name, ASCEND, "the Python that has ais_bench, often an older one (found if empty)", dev=True),
-    Parameter("SST2", "", path, DEVELOP, "your own copy of SST-2: its folder, a zip of it or dev.tsv", dev=True),
     Parameter("RUNS", "100", whole(1, 999), DEVELOP, "torture: how many are killed; fuzz: hundreds of inputs a parser",
               ("torture", "fuzz"), dev=True),
     Parameter("BASE", "", text, DEVELOP, "container: a Debian image to build on (Containerfile's if empty)",

@@ -2,7 +2,6 @@
 
     python -m tools.source.data rebuild data/dev.edits --archive build/downloads/vaderSentiment-3.3.2.tar.gz \\
         --save_path build/data/dev.tsv
-    python -m tools.source.data accept SST-2.zip --save_path build/data/dev.tsv
 
 SST was cut from 10,605 film-review snippets; the source package holds them in their original spelling.
 `canonical` spells them SST's way as far as rules go. An edit script states the rest, and no sentence:
@@ -26,14 +25,11 @@ import itertools
 import re
 import shutil
 import tarfile
-import zipfile
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
 
 from tools.base import tasks
 from tools.make import cli
 
-DEV_EDITS = cli.ROOT / "data" / "dev.edits"
 SNIPPETS = ("additional_resources/hutto_ICWSM_2014.tar.gz", "movieReviewSnippets_GroundTruth.txt")
 FILE_LIMIT = 1 << 23  # bytes of one file taken out of an archive, or of an edit script
 LINE_LIMIT = 1 << 16  # bytes of one line of a TSV; the longest official one has 269
@@ -220,26 +216,7 @@ def rebuild(edits_path, snippets: list[str]) -> tuple[str, bytes]:
     return want, tsv_bytes(rows)
 
 
-# --- the user's own copy ---
-
-
-def own_dev(path) -> bytes:
-    """dev.tsv's bytes from an SST-2 folder, a zip that holds one, or the file itself. Raises UserError."""
-    path = Path(path) / "dev.tsv" if Path(path).is_dir() else Path(path)
-    if not zipfile.is_zipfile(cli.regular(path)):
-        return read_bounded(path, FILE_LIMIT)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [m for m in archive.infolist() if PurePosixPath(m.filename).name == "dev.tsv"]
-            if len(members) != 1:
-                raise cli.UserError(f"{path}: {len(members)} members named dev.tsv; give dev.tsv itself")
-            if members[0].file_size > FILE_LIMIT:  # no more is ever read of a member
-                raise cli.UserError(f"{path}: {members[0].filename} is larger than {FILE_LIMIT} bytes; not SST-2's")
-            return archive.read(members[0])
-    except cli.UserError:
-        raise
-    except Exception as e:  # each way of packing has its own kinds
-        raise cli.UserError(f"{path}: not a sound zip ({e}); unpack it and give the folder") from None
+# --- files that are written ---
 
 
 def save(data: bytes, want: str, path, source) -> None:
@@ -270,38 +247,26 @@ def borrow(path, task, save_path) -> None:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-
-    def command(name, text, source, source_help, **how):
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument(source, help=source_help, **how)
-        sub.add_argument("--save_path", required=True, help="the file to write")
-        return sub
-
-    made = command("rebuild", "make the TSV of an edit script", "edits", "such as data/dev.edits")
-    made.add_argument("--archive", required=True, help="vaderSentiment-3.3.2.tar.gz (tools/source/fetch.py)")
-    take = command("take", "take texts of your own, checked", "path", "a TSV with the task's columns", nargs="?")
+    script = commands.add_parser("rebuild", help="make the TSV of an edit script")
+    script.add_argument("edits", help="such as data/dev.edits")
+    script.add_argument("--archive", required=True, help="vaderSentiment-3.3.2.tar.gz (tools/source/fetch.py)")
+    take = commands.add_parser("take", help="take texts of your own, checked")
+    take.add_argument("path", nargs="?", help="a TSV with the task's columns")
     take.add_argument("--task", default=tasks.DEFAULT, help="what is asked (tools/base/tasks.py, %(default)s)")
-    take.add_argument(
-        "--borrow", help="where a graph is only to be checked: SST-2's sentences, of this file, as the task's"
-    )
-    own = command("accept", "take your own validation set", "path", "an SST-2 folder, SST-2.zip or dev.tsv")
-    own.add_argument("--edits", default=DEV_EDITS, help="whose sha256 is wanted (default data/dev.edits)")
+    take.add_argument("--borrow", help="where a graph is only to be checked: SST-2's sentences, as the task's")
+    for command in (script, take):
+        command.add_argument("--save_path", required=True, help="the file to write")
     args = parser.parse_args()
-
-    if args.command == "take":
-        if args.borrow:
-            borrow(args.borrow, tasks.known(args.task), args.save_path)
-        elif not args.path:
-            raise cli.UserError(
-                f"TASK {args.task}: no texts for it are here; give DATA=, a TSV with its columns and labels"
-            )
-        else:
-            copy(args.path, tasks.known(args.task), args.save_path)
-    elif args.command == "accept":
-        save(own_dev(args.path), read_edits(args.edits)[0], args.save_path, args.path)
+    if args.command == "rebuild":
+        want, text = rebuild(args.edits, read_snippets(args.archive))
+        save(text, want, args.save_path, f"{args.edits} with {args.archive}")
+    elif args.borrow:
+        borrow(args.borrow, tasks.known(args.task), args.save_path)
+    elif args.path:
+        copy(args.path, tasks.known(args.task), args.save_path)
     else:
-        want, data = rebuild(args.edits, read_snippets(args.archive))
-        save(data, want, args.save_path, f"{args.edits} with {args.archive}")
+        fault = "no texts for it are here; give DATA=, a TSV with its columns and labels"
+        raise cli.UserError(f"TASK {args.task}: {fault}")
     print(f"wrote {args.save_path} (sha256 {cli.sha256(args.save_path)})")
 
 

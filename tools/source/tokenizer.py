@@ -99,15 +99,14 @@ def content(token):
 
 @contextmanager
 def damaged(what):
-    """What fails in the block becomes one UserError about `what`: each class raises its own, and a panic of Rust is no Exception."""
+    """What fails in the block is one UserError about `what`: each class raises its own, and a panic of Rust is no Exception."""
     try:
         yield
     except (cli.UserError, KeyboardInterrupt, MemoryError):
         raise
     except BaseException as e:
-        raise cli.UserError(
-            f"{what}: not a tokenizer ({' '.join(str(e).split())[:200] or type(e).__name__}); {OWN}"
-        ) from e
+        reason = " ".join(str(e).split())[:200] or type(e).__name__
+        raise cli.UserError(f"{what}: not a tokenizer ({reason}); {OWN}") from e
 
 
 def reading(folder):
@@ -182,13 +181,9 @@ def convert(folder, length=512):
     """
     from tokenizers import Tokenizer
 
-    reader, found = reading(folder), files(folder)
-    text, name, flags, lines = (
-        reader.backend_tokenizer.to_str(),
-        type(reader).__name__,
-        flags_of(reader.backend_tokenizer),
-        [],
-    )
+    reader, found, lines = reading(folder), files(folder), []
+    backend, name = reader.backend_tokenizer, type(reader).__name__
+    tokenizer, flags = Tokenizer.from_str(backend.to_str()), flags_of(backend)
     # Another class than BERT's would build its tokenizer again, from keys of its own.
     said = special_tokens(reader) | flags | {"tokenizer_class": name if flags else "PreTrainedTokenizerFast"}
     said |= {"truncation_side": reader.truncation_side} if reader.truncation_side != "right" else {}
@@ -199,15 +194,13 @@ def convert(folder, length=512):
         if other := differing(ready(stands, said), reader, [*HARD, *PAIRS], length):
             fault = f"tokenizer.json gives other ids than {name} of transformers, as of {str(other[0])[:40]!r}"
             if flags:
-                raise cli.UserError(
-                    f"{folder}: {fault}; tokenizer_config.json disagrees; save both by save_pretrained()"
-                )
+                advice = "tokenizer_config.json disagrees; save both by save_pretrained()"
+                raise cli.UserError(f"{folder}: {fault}; {advice}")
             lines.append(f"tokenizer: {fault}; those of transformers are taken")
     if flags and "do_lower_case" not in config(found):
         lower = str(said["do_lower_case"]).lower()
         lines.append(f"tokenizer: no file says do_lower_case; transformers' own default for such a folder is {lower}")
-    tokenizer = ready(Tokenizer.from_str(text), said)
-    return tokenizer, said, "\n".join([*lines, compared(tokenizer, reader, folder, [], length)])
+    return ready(tokenizer, said), said, "\n".join([*lines, compared(tokenizer, reader, folder, [], length)])
 
 
 def from_file(path):
@@ -229,7 +222,8 @@ def ready(tokenizer, said):
 def load(folder):
     """The tokenizer (tokenizers.Tokenizer) of a checkpoint folder; `padding` and `truncation` say which token and side.
 
-    tokenizer.json as it stands; converted where there is none, or tokenizer_config.json says otherwise. Raises UserError when the folder holds no vocabulary, or a broken one.
+    tokenizer.json as it stands; converted where there is none, or tokenizer_config.json says otherwise. Raises UserError
+    when the folder holds no vocabulary, or a broken one.
     """
     found = files(folder)
     if path := found.get("tokenizer.json"):
@@ -289,10 +283,8 @@ def compared(tokenizer, reader, folder, texts, length):
     if other := differing(tokenizer, reader, [*texts, *HARD, *PAIRS], length):
         text, row, ids = other
         shown = f"{row.tokens[:12]} here, {[tokenizer.id_to_token(i) for i in ids[:12]]} in transformers"
-        raise cli.UserError(
-            f"{folder}: {str(text)[:40]!r} becomes {shown}; tokenizer.json and tokenizer_config.json disagree,"
-            " or this tokenizer is not read here; save it again with save_pretrained()"
-        )
+        advice = "tokenizer.json and tokenizer_config.json disagree; save it again with save_pretrained()"
+        raise cli.UserError(f"{folder}: {str(text)[:40]!r} becomes {shown}; {advice}")
     count = len(HARD) + len(PAIRS)
     which = f"{len(texts)} sentences and {count} hard ones" if texts else f"{count} hard sentences"
     return f"tokenizer: equal: ids of {which} as {type(reader).__name__} of transformers gives them"
