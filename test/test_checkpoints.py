@@ -8,7 +8,7 @@ import pytest
 import small
 import torch
 from safetensors.numpy import load_file, save_file
-from transformers import AutoTokenizer, BertForSequenceClassification
+from transformers import AutoTokenizer
 
 from tools.graph import export
 from tools.make import cli
@@ -375,17 +375,3 @@ def test_the_export_holds_the_ids_too(given, monkeypatch, capsys):
     with pytest.raises(cli.UserError, match="in transformers"):
         pth2onnx.pth2onnx("", ("input_ids", "attention_mask"), words)
     assert not (folder.parent / "m.onnx").exists()
-
-
-def test_as_transformers_loads_it(given):
-    """The whole way against transformers' own from_pretrained: one set of logits."""
-    folder, read = given
-    edit(folder / "config.json", id2label={"0": "POSITIVE", "1": "NEGATIVE"}, label2id=None)
-    read()
-    theirs = BertForSequenceClassification.from_pretrained(folder).eval()
-    reader = AutoTokenizer.from_pretrained(folder)
-    with torch.inference_mode():
-        want = theirs(**reader(small.SENTENCES, padding=True, return_tensors="pt")).logits.numpy()
-    arrays = tokens.encode(tokens.load(folder.parent / "out"), small.SENTENCES, 64)
-    have = export.logits(export.load(folder.parent / "out"), arrays)
-    np.testing.assert_allclose(have[:, ::-1], want, atol=2e-6)

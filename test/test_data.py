@@ -1,23 +1,16 @@
 """The sentences and the pinned files: real archive, hostile archives, broken TSVs, broken networks."""
 
 import base64
-import contextlib
 import csv
 import hashlib
-import io
 import os
-import resource
 import subprocess
 import sys
-import tarfile
 import threading
-import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tools.make import cli
 from tools.source import data, fetch
@@ -100,39 +93,6 @@ def test_wrong_sum_prints_both_and_writes_nothing(archive, tmp_path):
     assert not out.exists()
 
 
-# --- hostile source packages ---
-
-
-def tar_gz(*members):
-    """A .tar.gz of (name, bytes) members."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as tar:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return out.getvalue()
-
-
-def flipped(blob, flips):
-    """The bytes with some replaced: (position in 0..1, value)."""
-    blob = bytearray(blob)
-    for where, value in flips:
-        blob[int(where * (len(blob) - 1))] = value
-    return bytes(blob)
-
-
-FLIPS = st.lists(st.tuples(st.floats(0, 1, allow_subnormal=False), st.integers(0, 255)), max_size=6)
-
-
-@settings(max_examples=100, deadline=None)
-@given(FLIPS)
-def test_a_damaged_tar_is_read_or_refused(flips):
-    tar = zlib.decompress(tar_gz(("p/data.txt", b"text"), ("p/é" + "x" * 120, b"long name")), wbits=31)
-    with contextlib.suppress(cli.UserError):
-        assert len(data.tar_member(io.BytesIO(zlib.compress(flipped(tar, flips), wbits=31)), "data.txt", "x")) <= 10240
-
-
 # --- TSV files ---
 
 HEADER = b"sentence\tlabel\n"
@@ -156,17 +116,6 @@ def test_test_sets_as_they_come(tmp_path):
     path.write_bytes(b"index\ttext\n0\ta fine film\n")
     with pytest.raises(cli.UserError, match="test.tsv:1: .*`sentence`"):
         list(data.iter_tsv(path))
-
-
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.sampled_from([bytes([c]) for c in b'a\t1\n\r\0"\xc3\xa9']), max_size=12))
-def test_any_tsv_is_read_or_refused(tmp_path, parts):
-    path = tmp_path / "any.tsv"
-    path.write_bytes(HEADER + b"".join(parts))
-    with contextlib.suppress(cli.UserError):
-        sentences, labels = data.read_tsv(path)
-        want = path.read_bytes().removesuffix(b"\n") + b"\n"
-        assert data.tsv_bytes(zip(sentences, labels, strict=True)) == want
 
 
 # --- fetch ---
@@ -278,13 +227,6 @@ def test_a_server_that_fails_or_stalls(server, monkeypatch, tmp_path, fault, say
     assert fetch.fetch(PIN, tmp_path / PIN.filename)
 
 
-def test_a_server_that_never_gets_further_is_given_up(server, plain, tmp_path):
-    server.ranges, server.cuts = False, [5000, 3000] * 50
-    with pytest.raises(cli.UserError, match="bytes came"):
-        fetch.fetch(PIN, tmp_path / PIN.filename)
-    assert len(server.asked) < 8
-
-
 @pytest.mark.parametrize("body", [BODY[:-1] + b"x", BODY + b"more", b"<html>log in</html>"])
 def test_other_bytes_are_refused(server, plain, tmp_path, body):
     server.body = body
@@ -299,38 +241,14 @@ def test_other_bytes_are_refused(server, plain, tmp_path, body):
 
 
 def test_no_index_lists_it(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+    with pytest.raises(cli.UserError, match="127.0.0.1:1/simple/some-thing/: .*refused"):
+        fetch.fetch(PIN, tmp_path / PIN.filename)
+    monkeypatch.setenv("PIP_INDEX_URL", server.index)
     server.listed = False
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"http://{server.host}/elsewhere")
     with pytest.raises(cli.UserError, match="does not list it; .*elsewhere/some-thing/: Not Found; try"):
         fetch.fetch(PIN, tmp_path / PIN.filename)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_index_that_answers_nothing(server, tmp_path):
-    server.silent = True
-    pins, path = tmp_path / "pins.txt", tmp_path / "out" / PIN.filename
-    pins.write_text(f"{PIN.sha256}  {PIN.size}  {PIN.filename}  {PIN.package}=={PIN.version}\n")
-    answer = tool("fetch", PIN.filename, "--pins", pins, "--save_path", path, PIP_DEFAULT_TIMEOUT="1")
-    refused(answer, server.index, "timed out", "try again")
-    assert not path.parent.exists()
-    server.silent = False
-    assert tool("fetch", PIN.filename, "--pins", pins, "--save_path", path)[0] == 0
-
-
-def test_no_network(tmp_path):
-    answer = tool("fetch", SOURCE, "--save_path", tmp_path / SOURCE, PIP_INDEX_URL="http://127.0.0.1:1/simple")
-    refused(answer, "127.0.0.1:1", "refused")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_full_disk(server, plain, tmp_path):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(OSError, match=f"File too large: .*{PIN.filename}"):
-            fetch.fetch(PIN, tmp_path / PIN.filename)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -378,15 +296,3 @@ def test_pins(tmp_path):
     with pytest.raises(cli.UserError, match="pins.txt:2"):
         fetch.read_pins(bad)
     refused(tool("fetch", "x.whl", "--save_path", tmp_path / "x"), "no x.whl", SOURCE)
-
-
-@pytest.mark.parametrize("script", ["data", "fetch"])
-def test_help_is_light(script):
-    code = f"""if True:
-        import sys
-        from tools.source import {script} as module
-        sys.argv = ["x", "--help"]
-        try: module.main()
-        except SystemExit: print(sorted({{"torch", "numpy", "tqdm", "pandas"}} & set(sys.modules)))"""
-    out = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT)
-    assert out.endswith(b"[]\n")

@@ -65,13 +65,6 @@ def zipped(folder, path, prefix="SST-2_model/"):
     return path
 
 
-def rewrite(path, change):
-    """Load a pytorch_model.bin, let `change` edit its dict (or return another object), save it."""
-    tensors = torch.load(path, weights_only=True)
-    changed = change(tensors)
-    torch.save(tensors if changed is None else changed, path)
-
-
 def test_seeded_is_exact_and_the_same_everywhere(tmp_path):
     """The first values of the stream, computed here in Python integers; and the whole file's hash."""
     state = np.random.PCG64(seeded.SEED)
@@ -103,16 +96,8 @@ def test_every_layout_gives_the_same_bytes(originals, tmp_path, like):
     assert (made / "model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
-def test_old_names_and_bert_config(tiny, tmp_path):
+def test_bert_config(tiny, tmp_path):
     model, clone, made = tiny
-
-    def old(tensors):
-        for name in list(tensors):
-            new = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
-            tensors[new] = tensors.pop(name)
-        assert "bert.embeddings.LayerNorm.gamma" in tensors and "fit_dense.weight" in tensors
-
-    rewrite(clone / "pytorch_model.bin", old)
     (clone / "config.json").rename(clone / "bert_config.json")
     checkpoint.make(str(clone), model, None, tmp_path / "out")
     assert listing(tmp_path / "out") == listing(made)

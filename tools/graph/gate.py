@@ -135,32 +135,20 @@ def compare(reference, made, inputs: dict) -> Verdict:
     return judge(reference, made, real=real)
 
 
-def examples(names, length: int, vocabulary: int, rows: int = 8, most: int = 0) -> dict:
+def examples(names, length: int, vocabulary: int, rows: int = 8) -> dict:
     """Fixed pseudo-random rows of falling length, the last all masked: {name: int64 [rows, length]}.
 
-    most: of a packed graph, the sentences a row may hold; row r then holds up to r + 1. Raises UserError for a length
-    that no BERT has.
+    Raises UserError for a length that no BERT has.
     """
     if length > input_files.LONGEST:
         raise cli.UserError(f"rows of {length} tokens are longer than {input_files.LONGEST}; export the graph again")
-    pick = np.random.default_rng(0)
-    tokens = pick.integers(1, vocabulary, (rows, length), dtype=np.int64)
+    tokens = np.random.default_rng(0).integers(1, vocabulary, (rows, length), dtype=np.int64)
     ends = np.linspace(length, 0, rows).astype(np.int64)
     mask = (np.arange(length) < ends[:, None]).astype(np.int64)
     mask_name = input_files.mask_name(names)
     ids = lambda name: np.where(mask, tokens, input_files.padding(name))
     is_type = lambda name: "segment" in name or "type" in name
-    made = {name: mask if name == mask_name else 0 * mask if is_type(name) else ids(name) for name in names}
-    if most:
-        packed = {"sentence": mask, "position": np.zeros_like(mask), "first": np.zeros((rows, most), np.int64)}
-        for r, end in enumerate(ends):
-            parts = np.array_split(np.arange(end), max(1, min(r + 1, most, end)))
-            for k, at in enumerate(parts):
-                packed["sentence"][r, at] = k + 1
-                packed["position"][r, at] = np.arange(len(at))
-                packed["first"][r, k] = at[0] if len(at) else 0
-        made |= packed
-    return made
+    return {name: mask if name == mask_name else 0 * mask if is_type(name) else ids(name) for name in names}
 
 
 def main():

@@ -214,17 +214,23 @@ def report(enc: Encoder, opset: int) -> list[str]:
 
 
 def gate_inputs(model, enc: Encoder, folder, rows) -> dict:
-    """Rows for the gate, {input: int64 [n, S]}: fixed tokens of many lengths, and real ones where a folder is given."""
-    names = [v.name for v in model.graph.inputs]
+    """Rows for the gate, {input: int64 [n, S]}: fixed tokens of many lengths, and real ones where a folder is given.
+
+    Packed rows are real ones alone; UserError without a folder of them.
+    """
+    names, length = [v.name for v in model.graph.inputs], enc.mask_input.shape[1]
     ids = next(v for v in model.graph.inputs if v is not enc.mask_input or enc.pad is not None)
     tables = (const(n.inputs[0]) for n in ids.consumers() if n.op_type == "Gather")
     vocabulary = min((len(t) for t in tables if t is not None), default=100)
-    length = enc.mask_input.shape[1]
-    most = next((v.shape[1] for v in model.graph.inputs if enc.packed and v.name == "first"), 0)
-    sets = [gate.examples(names, length if isinstance(length, int) else 24, vocabulary, most=most)]
-    sets += [input_files.load_inputs(folder, names, rows)] if folder else []
-    width = {name: max(s[name].shape[1] for s in sets) for name in names}
-    return {n: np.concatenate([np.pad(s[n], ((0, 0), (0, width[n] - s[n].shape[1]))) for s in sets]) for n in names}
+    if enc.packed and not folder:
+        raise cli.UserError("packed rows are compared on real ones alone; give --input")
+    real = [input_files.load_inputs(folder, names, rows)] if folder else []
+    if enc.packed:
+        return real[0]
+    sets = [gate.examples(names, length if isinstance(length, int) else 24, vocabulary), *real]
+    width = max(s[names[0]].shape[1] for s in sets)
+    wide = lambda n, a: np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=input_files.padding(n))
+    return {n: np.concatenate([wide(n, s[n]) for s in sets]) for n in names}
 
 
 def modify(in_path, out_path, target="ascend", inputs=None, rows=None) -> str:

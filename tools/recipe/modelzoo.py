@@ -68,9 +68,7 @@ def accuracy(outputs: Path, labels: Path) -> None:
 def roberta_preprocess(description: str) -> None:
     p = options.parser(description)
     p.add_argument("--data_path", type=Path, default=Path("SST-2"), help="folder of the data (%(default)s)")
-    p.add_argument("--data_kind", choices=["valid"], default="valid", help="SST-2's validation set")
     p.add_argument("--pad_length", type=int, default=128, help="tokens a row (%(default)s)")
-    p.add_argument("--batch_size", type=int, choices=[1], default=1, help="rows of a file")
     args = p.parse_args()
     names = {f"roberta_base_bin_{args.pad_length}": "src_tokens"}
     folders = args.data_path, args.data_path.parent / "SST-2"
@@ -104,7 +102,6 @@ def roberta_postprocess(description: str) -> None:
 
 def albert_preprocess(description: str) -> None:
     p = options.parser(description)
-    p.add_argument("--prefix_dir", help="changes nothing: no code of albert_pytorch is run")
     p.add_argument("--pth_dir", type=Path, required=True, help="folder of the checkpoint: its tokenizer")
     p.add_argument("--data_dir", type=Path, required=True, help="folder of dev.tsv")
     p.add_argument("--save_dir", type=Path, required=True, help="folder to write")

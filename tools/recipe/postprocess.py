@@ -36,7 +36,7 @@ def postprocess(description: str, word: str = "accuracy: ") -> None:
 
 
 def told(result: dict, word: str):
-    """The lines on the screen: the recipe's accuracy; of another task each of its metrics, and its classes by name."""
+    """The lines on the screen: the recipe's accuracy; of another task each of its metrics."""
     if "metrics" not in result:
         yield f"{word}{result['correct'] / result['total']:.6f} ({result['correct']}/{result['total']})"
         return
@@ -44,14 +44,3 @@ def told(result: dict, word: str):
         low, high = metric["interval95"] or (math.nan, math.nan)
         value = math.nan if metric["value"] is None else metric["value"]
         yield f"{name}: {value:.6f} of {result['total']} ({metric['method']} interval {low:.4f} to {high:.4f})"
-    if result.get("task") and tasks.known(result["task"]).several:
-        pairs = list(zip(result["predictions"], result["truth"], strict=True))
-        yield f"all labels right: {result['correct']} of {result['total']}"
-        for i, name in enumerate(result["labels"]):
-            hits = sum(i in p and i in t for p, t in pairs)
-            there, said = (sum(i in side for side in sides) for sides in (result["truth"], result["predictions"]))
-            yield f"{name}: {hits} of {there} found, {said - hits} wrong"
-    elif result["correct"] is not None:
-        for i, name in enumerate(result["labels"]):
-            rows = [p for p, t in zip(result["predictions"], result["truth"], strict=True) if t == i]
-            yield f"{name}: {rows.count(i)} of {len(rows)} right"

@@ -151,20 +151,10 @@ def read_snippets(archive) -> list[str]:
         data = tar_member(file, SNIPPETS[0], archive)
     text = tar_member(io.BytesIO(data), SNIPPETS[1], f"{archive}: {SNIPPETS[0]}")
     try:
-        lines = text.decode("utf-8").removesuffix("\n").split("\n")
-        return [canonical(line.split("\t", 2)[2]) for line in lines]
+        return [canonical(line.split("\t", 2)[2]) for line in text.decode("utf-8").removesuffix("\n").split("\n")]
     except (UnicodeDecodeError, IndexError):
         fault = f"{SNIPPETS[1]} is not UTF-8 lines of number, mean and text; fetch it again"
         raise cli.UserError(f"{archive}: {fault}") from None
-
-
-def read_bounded(path, limit: int) -> bytes:
-    """A file's bytes. Raises UserError if there are more than `limit`."""
-    with cli.regular(path).open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise cli.UserError(f"{path}: larger than {limit} bytes; this is not the file that is asked for")
-    return data
 
 
 # --- edit scripts ---
@@ -175,18 +165,16 @@ def read_edits(path) -> tuple[str, list[tuple[int, int, int, str]]]:
 
     Raises UserError with file and line of what is not one.
     """
-    try:
-        head, *lines = read_bounded(path, FILE_LIMIT).decode("utf-8").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as e:
-        raise cli.UserError(f"{path}: byte {e.start} is not UTF-8; take the committed file again") from None
-    top = re.fullmatch(r"sha256 ([0-9a-f]{64}) rows ([0-9]{1,6})", head)
-    if not top or int(top[2]) != len(lines):
-        raise cli.UserError(f"{path}:1: not `sha256 <sum> rows {len(lines)}`; take the committed file again")
-    rows = [re.fullmatch(r"([01]) ([1-9][0-9]{0,5}) ([0-9]{1,6}) ([^ ]+)", line) for line in lines]
-    if None in rows:
-        fault = "not `label snippet start edits`; take the committed file again"
-        raise cli.UserError(f"{path}:{rows.index(None) + 2}: {fault}")
-    return top[1], [(int(m[1]), int(m[2]) - 1, int(m[3]), m[4]) for m in rows]
+    head, *lines = cli.regular(path, FILE_LIMIT).read_bytes().removesuffix(b"\n").split(b"\n")
+    top = re.fullmatch(rb"sha256 ([0-9a-f]{64}) rows ([0-9]{1,6})", head)
+    rows = [
+        re.fullmatch(r"([01]) ([1-9]\d{0,5}) (\d{1,6}) (\S+)", line.decode("utf-8", "replace"), re.A) for line in lines
+    ]
+    if not top or int(top[2]) != len(lines) or None in rows:
+        number = 1 if not top or int(top[2]) != len(lines) else rows.index(None) + 2
+        fault = f"not `sha256 <sum> rows {len(lines)}`, then `label snippet start edits` in each line"
+        raise cli.UserError(f"{path}:{number}: {fault}; take the committed file again")
+    return top[1].decode(), [(int(m[1]), int(m[2]) - 1, int(m[3]), m[4]) for m in rows]
 
 
 def edit(edits: str, start: int, snippet: str) -> str:
