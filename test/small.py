@@ -5,11 +5,13 @@ import zipfile
 from pathlib import Path
 
 import onnx
+import torch
 from onnx import TensorProto, helper
+from safetensors.torch import load_file
 
 from tools.make import cli
 from tools.source import checkpoint as sources
-from tools.source import tokenizer
+from tools.source import seeded, tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 SENTENCES = [
@@ -48,6 +50,26 @@ def checkpoint(folder, like="minilm_sst2", **values):
     folder.mkdir(parents=True, exist_ok=True)
     sources.make("seeded", model(folder / "model", like, **values), wheel(folder), folder / "checkpoint")
     return folder / "checkpoint"
+
+
+def original(folder, model, pieces):
+    """A seeded checkpoint as its authors left theirs: BERT's clone with a checkpoint-12630 below it, TinyBERT's folder with
+    fit_dense and a configuration of its own, others in a pytorch_model.bin; the folder of the weights."""
+    seeded.write(folder, model, pieces)
+    config, tensors = cli.read_json(folder / "config.json"), load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    if config["architectures"] == ["TinyBertForSequenceClassification"]:
+        tensors |= {"fit_dense.weight": torch.zeros((768, config["hidden_size"])), "fit_dense.bias": torch.zeros(768)}
+        (folder / "tokenizer_config.json").unlink()
+        own = {"cell": {}, "emb_size": config["hidden_size"], "pre_trained": "", "structure": []}
+        config = {k: v for k, v in config.items() if k not in ("architectures", "model_type", "layer_norm_eps")} | own
+        (folder / "config.json").write_text(json.dumps(config))
+    elif config["model_type"] == "bert":
+        tensors["bert.embeddings.position_ids"] = torch.arange(config["max_position_embeddings"])[None]
+        (folder / "checkpoint-12630").mkdir()
+        folder = (folder / "config.json").rename(folder / "checkpoint-12630/config.json").parent
+    torch.save(tensors, folder / "pytorch_model.bin")
+    return folder
 
 
 def sums(path):

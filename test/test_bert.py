@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from tools.base import input_files
 from tools.graph import encoder, export, gate
 from tools.make import cli
-from tools.source import architecture, seeded, tokenizer, tokens
+from tools.source import architecture, tokenizer, tokens
 
 BERT = ("input_ids", "attention_mask")
 TINY = ("input_ids", "segment_ids", "input_mask")
@@ -73,7 +73,7 @@ def test_the_original_layout_loads_as_it_is(case):
     folder, module, _, arrays, _ = case
     box = folder.parent
     pieces = tokenizer.read_vocab(folder / "vocab.txt")
-    original = seeded.write(box / "original", box / "model", pieces)
+    original = small.original(box / "original", box / "model", pieces)
     assert (original / "pytorch_model.bin").is_file() and not (original / "model.safetensors").exists()
     np.testing.assert_array_equal(export.logits(export.load(original), arrays), export.logits(module, arrays))
 

@@ -21,7 +21,7 @@ import torch
 
 from tools.graph import export
 from tools.recipe import pth2onnx
-from tools.source import seeded, tokenizer, tokens
+from tools.source import tokenizer, tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -57,7 +57,7 @@ def folder_of(model, tmp_path, clone):
     letters = [chr(c) for c in range(33, 127)]
     words = sorted({w for s in sentences() for w in s.lower().split()})
     pieces = list(dict.fromkeys([*tokenizer.SPECIAL, *letters, *(f"##{c}" for c in letters), *words]))
-    return folder, seeded.write(folder / clone, shape, pieces)
+    return folder, small.original(folder / clone, shape, pieces)
 
 
 def run(folder, script, check=True):

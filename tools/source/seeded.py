@@ -1,4 +1,4 @@
-"""A checkpoint of any model's exact architecture with random values, in the original's own file format.
+"""A checkpoint of any model's exact architecture with random values, in the files in which the hub has its family.
 
     from tools.source import seeded
     folder = seeded.write(Path("clone"), Path("models/bert_base_cased_sst2"), uncased_pieces)
@@ -7,7 +7,6 @@ For throughput, graph work and tests of the loading code where the real weights 
 are the same on every machine, bit for bit. tools/source/checkpoint.py calls this for --weights seeded.
 """
 
-import io
 import json
 import string
 
@@ -50,43 +49,24 @@ def std(name, shape):
 
 
 def write(folder, model, pieces):
-    """Write a checkpoint of random values in the original's own layout; returns its folder.
-
-    BERT: a clone with checkpoint-12630/ below. TinyBERT: config, pytorch_model.bin and vocab.txt in one
-    folder, with fit_dense and the configuration its authors wrote. Others: as the hub has their family, in one folder.
-    pieces: bert-base-uncased's vocabulary.
-    """
-    import torch
+    """Write a checkpoint of random values for a folder of models/; returns its folder. pieces: bert-base-uncased's vocabulary."""
+    from safetensors.numpy import save
 
     config, said = cli.read_json(model / "config.json"), cli.read_json(model / "tokenizer_config.json")
-    sizes = architecture.read_config(model / "config.json")
     bits = np.random.PCG64(SEED)
     tensors = {}
-    for name, shape in families.shapes(sizes).items():
+    for name, shape in families.shapes(architecture.read_config(model / "config.json")).items():
         tensors[name] = random_values(bits, shape, std(name, shape)) + np.float32(is_scale(name))
     folder.mkdir(parents=True)
-    if sizes["family"] != "tinybert":  # the original has none
-        (folder / "tokenizer_config.json").write_bytes((model / "tokenizer_config.json").read_bytes())
+    for name in ("config.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((model / name).read_bytes())
     if write_tokenizer := {"RobertaTokenizer": byte_pairs, "AlbertTokenizer": unigrams}.get(said["tokenizer_class"]):
         write_tokenizer(folder, pieces, config["vocab_size"])
     else:
         pieces = vocabulary(pieces, config["vocab_size"], said.get("do_lower_case", True))
         (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), "utf-8")
-    if sizes["family"] == "tinybert":
-        tensors |= {"fit_dense.weight": np.zeros((768, config["hidden_size"]), np.float32)}
-        tensors |= {"fit_dense.bias": np.zeros(768, np.float32)}
-        for key in ("architectures", "model_type", "layer_norm_eps"):
-            del config[key]
-        config |= {"cell": {}, "emb_size": config["hidden_size"], "pre_trained": "", "structure": []}
-    elif sizes["family"] == "bert":
-        tensors["bert.embeddings.position_ids"] = np.arange(config["max_position_embeddings"])[None]
-        folder = folder / "checkpoint-12630"
-        folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(config), "utf-8")
-    buffer = io.BytesIO()  # a full disk is an OSError then, not one of PyTorch's own
-    torch.save({n: torch.from_numpy(array) for n, array in tensors.items()}, buffer)
-    with cli.whole_file(folder / "pytorch_model.bin") as f:
-        f.write(buffer.getbuffer())
+    with cli.whole_file(folder / "model.safetensors") as f:
+        f.write(save(tensors))
     return folder
 
 
