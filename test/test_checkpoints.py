@@ -208,7 +208,7 @@ def test_weights_that_no_onnx_file_holds_are_refused_before_they_are_read(given,
     folder, read = given
     monkeypatch.setattr(checkpoint, "LARGEST", 200_000)
     monkeypatch.setattr(tensors, "read", lambda folder: pytest.fail("the weights were read"))
-    with pytest.raises(cli.UserError, match="its weights are 0.00 GiB in fp32, and one .onnx file holds 2 GiB"):
+    with pytest.raises(cli.UserError, match="its weights are 0.00 GiB in fp32, and one .onnx file, .* holds 2"):
         read()
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -158,13 +157,11 @@ def test_streams_give_what_one_stream_gives(tmp_path, model, engine):
     assert [a[0].tolist() for a in one] == [b[0].tolist() for b in two] == [[[5 * n, 27.5]] * n for n in range(1, 9)]
 
 
-@pytest.mark.parametrize("name, script", [("minilm_sst2", "preprocess.py"), ("tinybert_sst2", "postprocess.py")])
-def test_help_is_quick(name, script):
-    """CPU seconds, not seconds: the machine may be busy."""
-    took = []
-    for _ in range(3):
-        before = os.times()
-        subprocess.run([sys.executable, ROOT / "models" / name / script, "--help"], check=True, capture_output=True)
-        after = os.times()
-        took.append(sum(after[2:4]) - sum(before[2:4]))
-    assert min(took) < 0.3
+@pytest.mark.parametrize("script", ["minilm_sst2/preprocess.py", "tinybert_sst2/postprocess.py"])
+def test_help_is_light(script):
+    code = f"""if True:
+        import runpy, sys
+        sys.argv = [{str(ROOT / "models" / script)!r}, "--help"]
+        try: runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit: print(sorted({{"torch", "transformers", "onnx", "tokenizers"}} & set(sys.modules)))"""
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT).endswith(b"[]\n")

@@ -95,7 +95,7 @@ def read_config(path, kind=None):
     cli.refuse_pointer(path)
     given = read_json(path)
     names = given.get("architectures") or [None]
-    name = str(names[0] if isinstance(names, list) else names)
+    name = str((names[0] if isinstance(names, list) else names) or "of no name")
     kind = family_of(path, given, name, kind)
     family = FAMILIES[kind]
     if fault := unlike(given, name, given.get(family.keys.get("hidden_act", "hidden_act")) or "gelu"):

@@ -20,6 +20,7 @@ import math
 import re
 import stat
 import tempfile
+import threading
 import zipfile
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -170,7 +171,7 @@ def from_hub(spec):
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()  # its retries are not for people; the reason is in our one line
-    get_session().timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT  # some of its calls ask for no limit
+    give_up(get_session(), constants.HF_HUB_DOWNLOAD_TIMEOUT)
     print(f"fetching {repo} at {commit[:12]}", flush=True)
     names = [f"{folder}/{name}" for name in FILES] + list(tokenizer.FILES) if folder else [*FILES]
     try:
@@ -187,6 +188,23 @@ def from_hub(spec):
     for path in [p for p in {*root.iterdir(), *folder.iterdir()} if p.is_file() and named(p, FILES)]:
         check_blob(path)
     return folder
+
+
+def give_up(session, seconds):
+    """Let the hub's session end a request `seconds` after the last byte, and raise TimeoutError after two without an answer:
+    its library asks for no limit in some calls, and tries six times."""
+    silent = threading.local()  # a thread has one request at a time
+
+    def ask(request):
+        silent.count = getattr(silent, "count", 0) + 1
+        if silent.count > 2:
+            raise TimeoutError(f"no answer within {seconds} s, twice (HF_HUB_DOWNLOAD_TIMEOUT)")
+        limits = request.extensions.setdefault("timeout", {})
+        limits |= {phase: limits.get(phase) or seconds for phase in ("connect", "read", "write", "pool")}
+
+    hooks = session.event_hooks
+    answer = lambda response: setattr(silent, "count", 0)
+    session.event_hooks = {"request": [*hooks["request"], ask], "response": [*hooks["response"], answer]}
 
 
 def check_blob(path):

@@ -7,9 +7,9 @@ Needs numpy and tokenizers only.
 
 from tools.make import cli
 from tools.source import architecture
-from tools.source.tokenizer import load, near
+from tools.source.tokenizer import load as load
+from tools.source.tokenizer import near
 
-__all__ = ["encode", "fit", "load", "pack", "ragged", "share_rows"]
 # Where an encoding of the tokenizers library keeps it.
 FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 PACKED_TOKENS = 8  # a packed row holds at most one sentence per so many tokens (the Makefile counts by it too)
@@ -41,17 +41,22 @@ def ragged(tokenizer, sentences, max_len, names=("input_ids", "attention_mask"))
     return {name: [np.array(row, np.int64) for row in rows] for name, rows in columns.items()}
 
 
-def rows_of(tokenizer, sentences, length, names):
-    """{name: a list of int for each sentence}, cut to `length`; UserError where a text is too much."""
-    from tools.base import input_files
-
+def encodings(tokenizer, sentences, length):
+    """What the tokenizer makes of each sentence, cut to `length`; UserError where a text is too much."""
     tokenizer.enable_truncation(length, direction=tokenizer.truncation["direction"])
     try:
-        rows = tokenizer.encode_batch(list(sentences))
+        return tokenizer.encode_batch(list(sentences))
     except BaseException as e:  # a panic of Rust is no Exception
         if type(e).__name__ != "PanicException":
             raise
         raise cli.UserError(f"tokenizer.json: fails on a text ({e}); take the checkpoint's own file") from None
+
+
+def rows_of(tokenizer, sentences, length, names):
+    """{name: a list of int for each sentence}, cut to `length`; UserError where a text is too much."""
+    from tools.base import input_files
+
+    rows = encodings(tokenizer, sentences, length)
     return {name: [getattr(row, FIELDS[input_files.ROLES[name]]) for row in rows] for name in names}
 
 
