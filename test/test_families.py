@@ -154,8 +154,7 @@ def test_the_other_targets_of_its_graph(made, case, tmp_path):
         tmp_path / "sim.onnx",
     )
     for target in ("ascend", "gpu"):
-        facts = rewrite.modify(tmp_path / "sim.onnx", tmp_path / "new.onnx", target)
-        assert facts["gate"]["ok"]
+        assert "gate: equal" in rewrite.modify(tmp_path / "sim.onnx", tmp_path / "new.onnx", target)
         read = encoder.read(encoder.load(tmp_path / "new.onnx").graph)
         assert {x.gelu == "tanh" for x in read.layers} == {case.startswith("albert")} and read.mask_constant == -10000
 
