@@ -22,7 +22,7 @@ static void *array(void) { return taken(*(int32_t *)taken(4)); }
 
 int main(void) {
     int32_t *run = taken(24); /* family, n, block, group, longest, threads */
-    struct net m = *(struct net *)taken(48);
+    struct net m = *(struct net *)taken(56);
     m.base = array(), m.off = array(), m.precision = array();
     int32_t *sums = array();
     m.sums = sums;

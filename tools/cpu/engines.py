@@ -1,8 +1,7 @@
 """The CPU engines: load a compiled model, run one request.
 
-A compiled model is one file that names its engine and precision, as an .om file names its chip, so whoever runs it needs
-only the file: an .onnx with metadata (`bert2om.engine`, `bert2om.precision`); a .native (tools/cpu/native/model.py); or an .ir, a
-tar of OpenVINO's model.xml and model.bin.
+A compiled model is one file that names its engine and precision: an .onnx with metadata (`bert2om.engine`,
+`bert2om.precision`); a .native (tools/cpu/native/model.py); or an .ir, a tar of OpenVINO's model.xml and model.bin.
 """
 
 import os
@@ -24,15 +23,12 @@ class Engine:
     """What all have: `run` may be called from `streams` threads at a time, each with its share of the cores.
 
     settings: the library's own, over those chosen here; docs/knobs.md has what each costs.
-
-    ragged: rows of any lengths cost no padding. limited: it obeys ONEDNN_MAX_CPU_ISA. layers: the precision of each
-    encoder layer, where the file says it. family: of processor units, where ours computes.
     """
 
-    ragged = False
-    limited = True
-    layers: str | None = None
-    family = None
+    ragged = False  # rows of any lengths cost no padding
+    limited = True  # it obeys ONEDNN_MAX_CPU_ISA
+    layers: str | None = None  # the precision of each encoder layer, where the file says it
+    family = None  # of processor units, where ours computes
     streams = 1
 
 
@@ -58,16 +54,12 @@ class Onnxruntime(Engine):
         self.names = [o.name for o in self.session.get_outputs()]
 
     def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
-        """One request: arrays in model input order to arrays in model output order.
-
-        Raises UserError where the engine cannot run on them.
-        """
+        """One request: arrays in model input order to arrays in model output order; UserError where it cannot run them."""
         try:
             return self.session.run(self.names, dict(zip([i.name for i in self.inputs], feeds, strict=True)))
         except Exception as e:  # onnxruntime has no public base class for its errors
-            raise cli.UserError(
-                f"{self.path}: cannot run on these inputs: {onnxfile.first_line(e)}; make both again"
-            ) from None
+            fault = f"cannot run on these inputs: {onnxfile.first_line(e)}; make both again"
+            raise cli.UserError(f"{self.path}: {fault}") from None
 
 
 class Openvino(Engine):
@@ -96,16 +88,11 @@ class Openvino(Engine):
         self.precision, self.version = precision, ov.__version__.split("-")[0]
         self.limited = precision != "fp32"  # whose products are MLAS's: they ask the CPU alone
         shape = lambda t: [d.get_length() if d.is_static else None for d in t.get_partial_shape()]
-        self.inputs = [
-            onnxfile.Tensor(t.get_any_name(), onnxfile.DTYPES[t.element_type.get_type_name()], shape(t))
-            for t in self.model.inputs
-        ]
+        kind = lambda t: onnxfile.DTYPES[t.element_type.get_type_name()]
+        self.inputs = [onnxfile.Tensor(t.get_any_name(), kind(t), shape(t)) for t in self.model.inputs]
 
     def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
-        """One request: arrays in model input order to arrays in model output order.
-
-        Raises UserError where the engine cannot run on them.
-        """
+        """One request: arrays in model input order to arrays in model output order; UserError where it cannot run them."""
         request = self.idle.get()
         try:
             request.infer(feeds, share_inputs=True)
@@ -126,20 +113,17 @@ class Native(Engine):
         from tools.cpu.native import model as native
 
         self.model = native.Model(path, threads or cpu.cores())
-        self.precision, self.version = precision or self.model.precision, "1"
+        self.precision, self.version = precision or self.model.arch["precision"], "1"
         self.layers, self.family = " ".join(self.model.arch["precisions"]), self.model.family
         self.names = self.model.arch["inputs"]
         self.inputs = [onnxfile.Tensor(name, np.int64, (None, None)) for name in self.names]
 
     def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
-        """One request: arrays in model input order to arrays in model output order.
-
-        Raises UserError where the engine cannot run on them.
-        """
+        """One request: arrays in model input order to arrays in model output order; UserError where it cannot run them."""
         given = dict(zip(self.names, feeds, strict=True))
-        ids, mask = given.pop("input_ids"), given.pop(next(name for name in given if "mask" in name))
-        types = next(iter(given.values()), None)
-        lengths = mask.sum(1)
+        lengths = input_files.shown(given).sum(1)
+        roles = {input_files.ROLES.get(name): rows for name, rows in given.items()}
+        ids, types = roles["input_ids"], roles.get("token_type_ids")
         if not lengths.any():
             return [self.model.run((ids, np.full(len(ids), ids.shape[1])), types)]
         cut = lambda rows: [row[: max(n, 1)] for row, n in zip(rows, lengths, strict=True)]
@@ -179,10 +163,7 @@ def means_again(model) -> None:
 
 
 def write_ir(model, path: Path, precision: str, layers: list[str]) -> None:
-    """Write an ov.Model as a tar of model.xml and model.bin, of the same bytes each time; layers: their precisions.
-
-    Raises UserError where OpenVINO cannot write them.
-    """
+    """Write an ov.Model as a tar of model.xml and model.bin, of the same bytes each time; layers: their precisions."""
     import openvino as ov
 
     model.set_rt_info(precision, PRECISION)
@@ -230,10 +211,7 @@ ENGINES = {"onnxruntime": Onnxruntime, "openvino": Openvino, "native": Native}
 
 
 def load(path, threads: int = 0, streams: int = 1):
-    """Open a compiled model with the engine and precision it names. threads: all cores if 0.
-
-    Raises UserError where the file is damaged or names another engine.
-    """
+    """Open a compiled model with the engine and precision it names. threads: all cores if 0. UserError for damaged files."""
     if Path(path).suffix == ".native":
         return Native(path, "", threads)
     if Path(path).suffix == ".ir":
@@ -247,9 +225,8 @@ def load(path, threads: int = 0, streams: int = 1):
     except cli.UserError:
         raise
     except Exception as e:  # each engine raises its own kinds for a graph it does not take
-        raise cli.UserError(
-            f"{path}: {engine} refuses it: {onnxfile.first_line(e)}; delete it and run make again"
-        ) from None
+        fault = f"{engine} refuses it: {onnxfile.first_line(e)}; delete it and run make again"
+        raise cli.UserError(f"{path}: {fault}") from None
 
 
 def logits(engine, inputs: dict[str, np.ndarray]) -> np.ndarray:

@@ -37,6 +37,7 @@ FAMILIES = {
         "bf16": AVX512 | {"avx512_bf16", "amx_bf16"},
         "int8-bf16": AVX512 | {"avx512_bf16", "amx_bf16", "amx_int8"},
     },
+    "amx_int8": {"int8": AVX512 | {"avx512_vnni", "amx_int8"}},
     "avx512_bf16": {"bf16": AVX512 | {"avx512_bf16"}, "int8-bf16": AVX512 | {"avx512_bf16", "avx512_vnni"}},
     "avx512": {"int8": AVX512 | {"avx512_vnni"}, "fp32": AVX512},
     "avx2_vnni": {"int8": {"avx2", "fma", "avx_vnni"}},

@@ -1,4 +1,13 @@
-/* attention.h: softmax(q k' / sqrt(d)) v of one sentence, around the family's own scores_of and values_of. */
+/* attention.h: softmax(q k' / sqrt(d)) v of one sentence, around the family's own
+ *
+ *     product(num, a, a_row, a_step, b, b_step, half, kt, rows, out, out_row, out_half)
+ *
+ * `rows` rows of A, at most 16 and a_row bytes apart, times kt k-tiles of B; from one k-tile to the next it is a_step and
+ * b_step bytes, from B's first 16 columns to the others `half`. The sums of row r and the first (second) 16 columns go to
+ * out + r * out_row (+ out_half). It may compute, and write, all of 16 rows. */
+#ifndef FENCE
+#define FENCE()
+#endif
 
 #if WIDTH == 512 && !defined(FLOATS)
 
@@ -88,7 +97,7 @@ static void keys_values(const struct work *w, const act *kv, int nk) {
 
 #endif
 
-/* scores [16][keys] of `rows` queries -> exp(x - max) as A tiles, and in `sums` (unless NULL) their sum, 16 times a
+/* scores [16][keys] of `rows` queries -> exp(x - max) as A tiles, and in `sums` their sum, 16 times a
  * row; keys from nk on get exactly 0. `chunks` of 32 keys; a constant, where sentences are short, lets the compiler
  * unroll. */
 #if WIDTH == 512 && !defined(FLOATS)
@@ -111,11 +120,10 @@ INLINE void soften(const float *scores, int chunks, int nk, int rows, float scal
             __m512 a = exp2v((vec)_mm512_fmsub_ps(_mm512_loadu_ps(scores + j * 32), c, m), 1);
             __m512 b = exp2v((vec)_mm512_fmsub_ps(_mm512_loadu_ps(scores + j * 32 + 16), c, m), 1);
             if (j == chunks - 1) a = _mm512_maskz_mov_ps(low, a), b = _mm512_maskz_mov_ps(high, b);
-            if (SUMMED) sum[r] = sum[r] + (a + b);
+            sum[r] = sum[r] + (a + b);
             put2(p + j * 1024 + r * 64, 0, 0, a, b);
         }
     }
-    if (!SUMMED) return;
     store(most, sum16(sum));
     for (int r = 0; r < rows; r++) store(sums + r * 16, V(most[r]));
 }
@@ -147,8 +155,21 @@ INLINE void soften(float *scores, int chunks, int nk, int rows, float scale, uin
 }
 #endif
 
-static void scores_of(const struct work *w, const act *q, int head, int keys, int rows);
-static void values_of(const struct work *w, int head, int keys, int rows);
+static void scores_of(const struct work *w, const act *q, int head, int keys, int rows) {
+    int nd = w->s.hdp / KA;
+    for (int j = 0; j < keys; j += 32)
+        product(sizeof(act) == 2 ? BF16 : F32, q, w->s.ld * sizeof(act), 64,
+                w->k + ((int64_t)head * keys + j) / 16 * nd * 1024, 1024, nd * 1024, nd, rows,
+                w->scores + (int64_t)head * 16 * keys + j, keys, 16);
+}
+
+static void values_of(const struct work *w, int head, int keys, int rows) {
+    int nv = w->s.hdp / 32, kt = keys / KA;
+    for (int d = 0; d < nv; d++)
+        product(sizeof(act) == 2 ? BF16 : F32, w->p + (int64_t)head * kt * 1024, 64, 1024,
+                w->v + ((int64_t)head * kt * nv + d) * 2048, nv * 2048, 1024, kt, rows,
+                (float *)(w->o + head * 5 * 1024 + d * 2048), 16, 256);
+}
 
 /* Softmax(q k' / sqrt(d)) v for one sentence: nq query rows at q, nk keys (see keys_values), result in rows
  * [row, row + nq) of the A tiles ctx. All heads advance together, so that independent work hides latency. */
@@ -162,7 +183,7 @@ static void attend(const struct work *w, const act *q, int nq, int nk, act *ctx,
         for (int head = 0; head < heads; head++) scores_of(w, q + (int64_t)t * s.ld + head * s.hd, head, keys, rows);
         for (int head = 0; head < heads; head++) {
             float *x = w->scores + (int64_t)head * 16 * keys;
-            float *sums = SUMMED ? (float *)(w->o + head * 5 * 1024 + 4096) : 0;
+            float *sums = (float *)(w->o + head * 5 * 1024 + 4096);
             uint8_t *p = w->p + (int64_t)head * 16 * keys * sizeof(act);
             if (keys == 32) soften(x, 1, nk, rows, scale, p, sums);
             else if (keys == 64) soften(x, 2, nk, rows, scale, p, sums);

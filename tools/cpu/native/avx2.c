@@ -80,7 +80,6 @@ INLINE void some_rows(enum number num, int n, const uint8_t *a, long a_row, long
 }
 
 #include "halves.h"
-#include "products.h"
 #include "attention.h"
 
 static void nothing(void) {}

@@ -1,11 +1,16 @@
-/* avx512.c: AVX-512 with VNNI for int8; with bf16 activations and products, or (FLOATS) with fp32. */
+/* avx512.c: AVX-512 with VNNI for int8; with bf16 activations and products, or (FLOATS) with fp32, or (TILES) with fp32
+ * and AMX for int8. */
 #ifdef __x86_64__
 
 #include <immintrin.h>
 
 #include "net.h"
 
-#ifdef FLOATS
+#if defined(TILES)
+TARGET("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,amx-tile,amx-bf16,amx-int8")
+typedef float act;
+#define FAMILY native_amx_int8
+#elif defined(FLOATS)
 TARGET("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 typedef float act;
 #define FAMILY native_avx512
@@ -16,10 +21,19 @@ typedef uint16_t act;
 #endif
 
 #define WIDTH 512
-enum { SHIFTED = 1 };
+#ifdef TILES
+enum { SHIFTED = 0, ROWS_AT_ONCE = 32 };
+#else
+enum { SHIFTED = 1, ROWS_AT_ONCE = 16 };
+static void tiles_on(void) {}
+static void tiles_off(void) {}
+#endif
 
 #include "vectors.h"
 #include "pieces.h"
+#ifdef TILES
+#include "tiles.h"
+#endif
 
 /* c + a 4-byte group of k's (one fp32, two bf16, four u8) x that group of 16 columns */
 INLINE __m512 dot(enum number num, __m512 c, __m512i a, __m512i b) {
@@ -52,21 +66,30 @@ INLINE void some_rows(enum number num, int n, const uint8_t *a, long a_row, long
     for (int r = 0; r < n; r++) store(out + r * out_row, c[r][0]), store(out + r * out_row + out_half, c[r][1]);
 }
 
-INLINE void product(enum number num, const void *a, long a_row, long a_step, const void *b, long b_step, long half,
-                    int kt, int rows, const int32_t *init, float *out, long out_row, long out_half, const uint8_t *soon,
-                    int fetch) {
+/* `rows` rows, at most 16; sums start with init[32], or with 0. Meanwhile it fetches 2 * kt * fetch lines from `soon` on. */
+INLINE void product_on(const int32_t *init, const uint8_t *soon, int fetch, enum number num, const uint8_t *a, long a_row,
+                       long a_step, const uint8_t *b, long b_step, long half, int kt, int rows, float *out, long out_row,
+                       long out_half) {
     if (rows == 1)
         return some_rows(num, 1, a, a_row, a_step, b, b_step, half, kt, init, out, out_row, out_half, soon, 2 * fetch);
-    some_rows(num, 8, a, a_row, a_step, b, b_step, half, kt, init, out, out_row, out_half, soon,
-              rows > 8 ? fetch : 2 * fetch);
-    if (rows > 8) some_rows(num, 8, (const uint8_t *)a + 8 * a_row, a_row, a_step, b, b_step, half, kt, init,
-                            out + 8 * out_row, out_row, out_half, soon + 64 * kt * fetch, fetch);
+    for (int r = 0; r < rows; r += 8, soon += 64 * kt * fetch)
+        some_rows(num, 8, a + r * a_row, a_row, a_step, b, b_step, half, kt, init, out + r * out_row, out_row, out_half,
+                  soon, rows > 8 ? fetch : 2 * fetch);
+}
+
+/* As attention.h describes it. */
+INLINE void product(enum number num, const void *a, long a_row, long a_step, const void *b, long b_step, long half,
+                    int kt, int rows, float *out, long out_row, long out_half) {
+    product_on(0, 0, 0, num, a, a_row, a_step, b, b_step, half, kt, rows, out, out_row, out_half);
 }
 
 /* [rows, kt tiles] x panels [p0, p1) of B; `panels` is the row length of C. All of k is summed up in registers, and a
  * panel of B stays in L1 or L2 while all rows pass by; meanwhile the next one is fetched, some lines for each k-tile. */
 INLINE void gemm(enum kind kind, enum number num, const struct work *w, const void *a, const void *b, int kt, int rows,
                  int p0, int p1, int panels, const void *next, const struct epilogue *e) {
+#ifdef TILES
+    if (num == S8 || num == U8) return tile_gemm(kind, num, w, a, b, kt, rows, p0, p1, panels, next, e);
+#endif
     float raw[512] __attribute__((aligned(64)));
     int wide = num == BF16 && sizeof(act) == 4;
     int bytes = kt * (wide ? 1024 : 2048), steps = (rows + 15) / 16 * 2 * kt;
@@ -78,8 +101,8 @@ INLINE void gemm(enum kind kind, enum number num, const struct work *w, const vo
         const uint8_t *end = soon + bytes;
         for (int r = 0; r < rows; r += 16, soon += 128 * kt * fetch) {
             int n = MIN(16, rows - r);
-            product(wide ? F32 : num, line(a, kt, r, 0), 64, 1024, bp, 2048, 1024, kt, n,
-                    SHIFTED && num == S8 ? e->sums + p * 32 : 0, raw, 16, 256, soon, soon < end ? fetch : 0);
+            product_on(SHIFTED && num == S8 ? e->sums + p * 32 : 0, soon, soon < end ? fetch : 0, wide ? F32 : num,
+                       line(a, kt, r, 0), 64, 1024, bp, 2048, 1024, kt, n, raw, 16, 256);
             struct block done = block_of(kind, e, r, p, p0, panels);
             done.raw = raw;
             for (int i = 0; i * 4 < n; i++) finish(kind, num, e->first, &done, i);
@@ -87,14 +110,11 @@ INLINE void gemm(enum kind kind, enum number num, const struct work *w, const vo
     }
 }
 
-#include "products.h"
 #include "attention.h"
-
-static void nothing(void) {}
 
 #include "layers.h"
 
-const struct family FAMILY = {sizeof(act), SHIFTED, 16, nothing, nothing, run_blocks, run_tail};
+const struct family FAMILY = {sizeof(act), SHIFTED, ROWS_AT_ONCE, tiles_on, tiles_off, run_blocks, run_tail};
 TARGET_END
 
 #endif

@@ -14,8 +14,6 @@ from pathlib import Path
 from tools.make import cli
 
 FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC", "-pthread"]
-
-
 HEADERS = "".join(f"#include <{name}>\n" for name in ("math.h", "pthread.h", "stdint.h", "stdlib.h", "sys/mman.h"))
 
 

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.cpu.native.model import GELU_FLOOR, INSTEAD, MAGIC, PRECISIONS, check_arch, sizes, tensors, types_of, widest
+from tools.base.input_files import PADDING, UNMASKED
+from tools.cpu.native.model import GELU_FLOOR, INSTEAD, MAGIC, PRECISIONS, check_arch, sizes, tensors, up
 from tools.graph import classifier, encoder
 from tools.make import cli
 
-# ---- reading the ONNX graph -------------------------------------------------------------------------------------
-
 NAMES = (*PRECISIONS, "int8-bf16")  # of PRECISION=
+
+# ---- reading the ONNX graph -------------------------------------------------------------------------------------
 
 
 def norm_of(norm, hidden):
@@ -31,27 +32,26 @@ def norm_of(norm, hidden):
 
 def layer_of(layer, hidden):
     """One encoder layer as {name: (weight [in, out], bias [out])}, and {name.norm: (gamma, beta)} of what follows."""
-    parts = {"q": "query", "k": "key", "v": "value", "out": "dense", "up": "up", "down": "down"}
-    found = {name: (getattr(layer, whole).weight, getattr(layer, whole).bias) for name, whole in parts.items()}
-    return {**found, "out.norm": norm_of(layer.norm1, hidden), "down.norm": norm_of(layer.norm2, hidden)}
+    parts = {"q": layer.query, "k": layer.key, "v": layer.value, "out": layer.dense, "up": layer.up, "down": layer.down}
+    dense = {name: (part.weight, part.bias) for name, part in parts.items()}
+    return {**dense, "out.norm": norm_of(layer.norm1, hidden), "down.norm": norm_of(layer.norm2, hidden)}
 
 
 def read(path):
-    """An exported BERT classifier as {"word", "position", "layers", "heads", "eps", ...}, arrays float32.
-
-    Raises UserError where the graph is another one, or has what the engine does not compute.
-    """
+    """An exported BERT classifier as {"word", "position", "layers", "heads", "eps", ...}, arrays float32; UserError for
+    another graph, or what the engine does not compute."""
     model = encoder.load(path)
     try:
         found = classifier.read(model.graph)
-        layers, hidden = found.encoder.layers, found.word.shape[1]
+        layers, hidden = found.encoder.layers, found.pooler.weight.shape[0]
+        inputs = [v.name for v in model.graph.inputs]
         eps = {norm.eps for layer in layers for norm in (layer.norm1, layer.norm2)} | {found.encoder.embedding.eps}
         if len(eps) != 1:
             raise encoder.Miss(f"LayerNorm: {len(eps)} epsilons, expected one")
-        if found.encoder.projection:
-            raise encoder.Miss("embeddings: a linear layer stands between them and the first layer")
-        if found.encoder.pad is not None:
-            raise encoder.Miss("mask: made of the ids inside the graph, expected an input")
+        if found.encoder.projection and found.word.shape[1] == hidden:
+            raise encoder.Miss("embeddings: as wide as the layers, and yet a linear layer stands between them")
+        if found.encoder.pad is not None and (inputs, found.encoder.pad) != ([UNMASKED], PADDING):
+            raise encoder.Miss(f"mask: hides {found.encoder.pad} of {', '.join(inputs)}, not {PADDING} of {UNMASKED}")
         for i, layer in enumerate(layers):
             if (layer.gelu == "tanh") != (layers[0].gelu == "tanh"):
                 raise encoder.Miss(f"layer {i}: another form of GELU than layer 0's, expected one")
@@ -59,14 +59,14 @@ def read(path):
                 raise encoder.Miss(f"layer {i}: scores times {layer.scale:g}, expected 1 / sqrt(size of a head)")
     except encoder.Miss as e:
         raise cli.UserError(f"{path}: not what the native engine computes: {e}; {INSTEAD}") from None
+    types = np.zeros((1, found.word.shape[1]), np.float32) if found.type is None else found.type
     return {
-        "word": found.word, "position": found.position + (0 if found.type is None else found.type[0]),
-        "norm": norm_of(found.encoder.embedding, hidden), "layers": [layer_of(layer, hidden) for layer in layers],
+        "word": found.word, "position": found.position + types[0], "types": types,
+        "norm": norm_of(found.encoder.embedding, found.word.shape[1]), "projection": found.encoder.projection,
+        "layers": [layer_of(layer, hidden) for layer in layers], "inputs": inputs,
         "eps": float(np.float32(*eps)), "heads": layers[0].heads, "head": found.head,
         "gelu": "tanh" if layers[0].gelu == "tanh" else "erf",
         "pooler": (found.pooler.weight, found.pooler.bias), "classifier": (found.last.weight, found.last.bias),
-        "types": np.zeros((1, hidden), np.float32) if found.type is None else found.type,
-        "inputs": [v.name for v in model.graph.inputs],
     }  # fmt: skip
 
 
@@ -131,10 +131,12 @@ def smoothing(norm, weight, width):
 def payload(net, arch):
     """All tensors of the file, in the order of `tensors(arch)`, as a list of arrays."""
     s, hidden, heads = sizes(arch), arch["hidden"], arch["heads"]
-    wide = widest(arch)
-    parts = [narrow(pad(net["word"], arch["vocab"], s["h"]), wide), pad(net["position"], arch["positions"], s["h"])]
-    parts += [pad(x, s["h"]) for x in net["norm"]]
-    before = net["norm"]
+    wide, width, projection = arch["wide"], up(arch["width"], 64), net["projection"]
+    parts = [narrow(pad(net["word"], arch["vocab"], width), wide), pad(net["position"], arch["positions"], width)]
+    parts += [pad(x, width) for x in net["norm"]]
+    before = gamma, beta = net["norm"]  # spread and mean of each column that enters a layer
+    if projection is not None:
+        before = np.sqrt(gamma**2 @ projection.weight**2), beta @ projection.weight + projection.bias
     for layer, precision in zip(net["layers"], arch["precisions"], strict=True):
         int8 = precision == "int8"
         qkv = [np.concatenate([layer[i][part] for i in "qkv"], -1) for part in (0, 1)]
@@ -153,29 +155,35 @@ def payload(net, arch):
         parts += [pad(x, s["h"]) for x in before]
     parts += dense(net["pooler"], s["h"], s["h"], wide)
     weight, bias = net["classifier"]
-    types = [pad(net["types"] - net["types"][0], types_of(arch), s["h"])] if types_of(arch) else []
-    return [*parts, pad(weight.T, len(bias), s["h"]), bias, *types]
+    parts += [pad(weight.T, len(bias), s["h"]), bias]
+    if arch["types"]:
+        parts.append(pad(net["types"] - net["types"][0], arch["types"], width))
+    if projection is not None:
+        parts += dense((projection.weight, projection.bias), width, s["h"], wide)
+    return parts
 
 
 def architecture(net, precisions, types):
-    """The header's facts. What BERT's head and GELU, two labels and no types would say is left out: such files are as they
-    always were."""
+    """The header's facts. What they would say of BERT and two labels is left out: such files are as they always were."""
     labels = len(net["classifier"][1])
-    layer = net["layers"][0]
-    hidden, inter = layer["up"][0].shape
+    hidden, inter = net["layers"][0]["up"][0].shape
+    more = {
+        "head": not net["head"].startswith("tanh") and net["head"], "gelu": net["gelu"] != "erf" and net["gelu"],
+        "labels": labels != 2 and labels, "types": types and len(net["types"]),
+        "width": net["projection"] is not None and net["word"].shape[1],
+    }  # fmt: skip
     return {
         "layers": len(net["layers"]), "hidden": hidden, "heads": net["heads"], "inter": inter,
         "vocab": len(net["word"]), "positions": len(net["position"]), "relu": net["head"] == "tanh relu",
-        "eps": net["eps"], "precisions": precisions,
-        **({} if net["head"].startswith("tanh") else {"head": net["head"]}),
-        **({} if net["gelu"] == "erf" else {"gelu": net["gelu"]}),
-        **({} if labels == 2 else {"labels": labels}), **({"types": len(net["types"])} if types else {}),
+        "eps": net["eps"], "precisions": precisions, **{name: value for name, value in more.items() if value},
     }  # fmt: skip
 
 
-def write(net, arch, source, path):
+def write(net, facts, source, path):
     """Write a model.native file. Raises UserError for a weight that is not finite."""
-    header = json.dumps({**arch, "inputs": net["inputs"], "source_sha256": cli.sha256(source)}, sort_keys=True).encode()
+    arch = check_arch(facts, source)
+    facts = facts | {"inputs": net["inputs"], "source_sha256": cli.sha256(source)}
+    header = json.dumps(facts, sort_keys=True).encode()
     with cli.whole_file(path) as f:
         f.write(MAGIC + struct.pack("<I", len(header)) + header)
         f.write(bytes(-f.tell() % 4096))
@@ -189,10 +197,9 @@ def write(net, arch, source, path):
 def convert(onnx_path, out_path, precision, bf16_layers=(), types=False):
     """Convert an ONNX BERT classifier (float32) to `out_path`; returns a report as a dict.
 
-    precision: one of NAMES; int8-bf16 keeps bf16 activations between its products. int8 needs no calibration: weights have a scale per output channel, activations one
-    per token, found as they pass. bf16_layers: numbers of layers that stay bf16 all the same. types: the
-    file knows all token types, for pairs of texts, not type 0 alone.
-    Raises cli.UserError when the graph is not a BERT classifier or a layer does not exist.
+    precision: one of NAMES; int8-bf16 keeps bf16 activations between its products. int8 needs no calibration: weights have
+    a scale per output channel, activations one per token. bf16_layers: numbers of layers that stay bf16 all the same.
+    types: the file knows all token types, for pairs of texts, not type 0 alone.
     """
     if precision not in NAMES:
         raise cli.UserError(f"--precision {precision}: the native engine knows {', '.join(NAMES)}")
@@ -203,7 +210,6 @@ def convert(onnx_path, out_path, precision, bf16_layers=(), types=False):
     number = precision.removesuffix("-bf16")
     arch = architecture(net, ["bf16" if i in bf16_layers else number for i in layers], types)
     arch |= {"activations": "fp32"} if precision == "int8" else {}
-    check_arch(arch, onnx_path)
     write(net, arch, onnx_path, out_path)
     return {"precision": precision, "precisions": arch["precisions"], "bytes": Path(out_path).stat().st_size}
 

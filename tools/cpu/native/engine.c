@@ -1,7 +1,7 @@
 /* engine.c: BERT sequence classifiers on the CPU, without a single padded token.
  *
  *     gcc -O3 -std=gnu11 -ffp-contract=off -fno-math-errno -shared -fPIC -pthread -o build/lib/native.so \
- *         tools/cpu/native/{engine,amx,avx512,avx512_f32,avx2,avx2_vnni,neon,neon_f32}.c
+ *         tools/cpu/native/{engine,amx,amx_f32,avx512,avx512_f32,avx2,avx2_vnni,neon,neon_f32}.c
  *
  * Sentences are concatenated, whole, into blocks of a few hundred tokens. A thread takes a group of blocks
  * and runs all layers on it with no barrier; a matrix product sees one tall [tokens, hidden] operand, and
@@ -20,12 +20,12 @@
 /* ---- families of processor units, in the order of FAMILIES in model.py ---------------------------------- */
 
 #if defined(__x86_64__)
-extern const struct family native_amx, native_avx512_bf16, native_avx512, native_avx2_vnni, native_avx2;
-static const struct family *const families[] = {&native_amx, &native_avx512_bf16, &native_avx512, &native_avx2_vnni,
-                                                &native_avx2};
+extern const struct family native_amx, native_amx_int8, native_avx512_bf16, native_avx512, native_avx2_vnni, native_avx2;
+static const struct family *const families[] = {&native_amx, &native_amx_int8, &native_avx512_bf16, &native_avx512,
+                                                &native_avx2_vnni, &native_avx2};
 #elif defined(__aarch64__)
 extern const struct family native_neon_bf16, native_neon;
-static const struct family *const families[] = {0, 0, 0, 0, 0, &native_neon_bf16, &native_neon};
+static const struct family *const families[] = {0, 0, 0, 0, 0, 0, &native_neon_bf16, &native_neon};
 #else
 static const struct family *const families[] = {0};
 #endif

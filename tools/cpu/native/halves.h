@@ -17,10 +17,9 @@ INLINE void half_product(enum number num, const uint8_t *a, long a_row, long a_s
 #undef STEP
 }
 
-/* As products.h describes it. */
+/* As attention.h describes it. */
 INLINE void product(enum number num, const void *a, long a_row, long a_step, const void *b, long b_step, long half,
-                    int kt, int rows, const int32_t *init, float *out, long out_row, long out_half,
-                    const uint8_t *soon, int fetch) {
+                    int kt, int rows, float *out, long out_row, long out_half) {
     for (int i = 0; i < 2; i++)
         half_product(num, a, a_row, a_step, (const uint8_t *)b + i * half, b_step, kt, rows, 0, 0, out + i * out_half, out_row);
 }

@@ -1,33 +1,18 @@
 /* layers.h: all layers on a group of blocks, then the last one's rest for the [CLS] rows, from a family's products. */
 
-/* one copy of the code for each kind and number that is used */
-#define GEMM(name, kind, num) \
-    static __attribute__((noinline)) void name(const struct work *w, const void *a, const void *b, int kt, int rows, \
-                                               int p0, int p1, int panels, const void *next, const struct epilogue *e) { \
-        gemm(kind, num, w, a, b, kt, rows, p0, p1, panels, next, e); \
+/* name(num, ...): the product of that kind, a copy of the code for each number that is used */
+#define MULTIPLY(name, kind) \
+    static __attribute__((noinline)) void name(enum number num, const struct work *w, const void *a, const void *b, int kt, \
+                                               int rows, int p0, int p1, int panels, const void *next, \
+                                               const struct epilogue *e) { \
+        if (num == BF16) gemm(kind, BF16, w, a, b, kt, rows, p0, p1, panels, next, e); \
+        else if (num == S8) gemm(kind, S8, w, a, b, kt, rows, p0, p1, panels, next, e); \
+        else if (kind == ADD && num == U8) gemm(kind, U8, w, a, b, kt, rows, p0, p1, panels, next, e); \
+        else if (sizeof(act) == 4) gemm(kind, F32, w, a, b, kt, rows, p0, p1, panels, next, e); \
     }
-GEMM(rows_bf16, ROWS, BF16)
-GEMM(rows_s8, ROWS, S8)
-GEMM(gelu_bf16, GELU, BF16)
-GEMM(gelu_s8, GELU, S8)
-GEMM(add_bf16, ADD, BF16)
-GEMM(add_s8, ADD, S8)
-GEMM(add_u8, ADD, U8)
-#ifdef FLOATS
-GEMM(rows_f32, ROWS, F32)
-GEMM(gelu_f32, GELU, F32)
-GEMM(add_f32, ADD, F32)
-#endif
-
-static void (*const multiply[3][4])(const struct work *, const void *, const void *, int, int, int, int, int,
-                                    const void *, const struct epilogue *) = {
-    [ROWS] = {[BF16] = rows_bf16, [S8] = rows_s8},
-    [GELU] = {[BF16] = gelu_bf16, [S8] = gelu_s8},
-    [ADD] = {[BF16] = add_bf16, [S8] = add_s8, [U8] = add_u8},
-#ifdef FLOATS
-    [ROWS][F32] = rows_f32, [GELU][F32] = gelu_f32, [ADD][F32] = add_f32,
-#endif
-};
+MULTIPLY(multiply_rows, ROWS)
+MULTIPLY(multiply_gelu, GELU)
+MULTIPLY(multiply_add, ADD)
 
 static const int bytes_of[] = {[BF16] = 2, [S8] = 1, [F32] = 4, [U8] = 1}; /* of a weight */
 
@@ -44,7 +29,7 @@ static void project(const struct work *w, int l, const act *h, int rows, int fro
     struct epilogue e = {.out = out, .ld = s.ld, .bias = weight(m, l, Q_K_V_BIAS), .column = weight(m, l, Q_K_V_SCALE),
                          .row = w->scale, .sums = sums_of(w, l, 0)};
     if (num == S8) quantise(h, s.h / KA, rows, weight(m, l, Q_K_V_SMOOTH), w->a8, w->scale);
-    multiply[ROWS][num](w, num == S8 ? (void *)w->a8 : h, weight(m, l, Q_K_V), s.h / (num == S8 ? 64 : KA), rows, from,
+    multiply_rows(num, w, num == S8 ? (void *)w->a8 : h, weight(m, l, Q_K_V), s.h / (num == S8 ? 64 : KA), rows, from,
                         to, 0, weight(m, l, OUT), &e);
 }
 
@@ -59,11 +44,11 @@ static void rest_of_layer(const struct work *w, int l, const act *ctx, act *h, i
     struct epilogue add = {.c = w->c, .first = 1, .column = weight(m, l, OUT_SCALE), .row = w->scale,
                            .sums = sums_of(w, l, s.qkv)};
     struct epilogue up = {.out = w->inter, .bias = weight(m, l, UP_BIAS), .column = weight(m, l, UP_SCALE),
-                          .row = w->scale, .sums = sums_of(w, l, s.qkv + s.h), .tanh = m->gelu};
+                          .row = w->scale, .sums = sums_of(w, l, s.qkv + s.h), .form = m->gelu};
     const uint8_t *wo = weight(m, l, OUT), *wu = weight(m, l, UP_W), *wd = weight(m, l, DOWN);
     if (int8) quantise(ctx, s.ctx / KA, rows, 0, w->a8, w->scale);
-    multiply[ADD][num](w, int8 ? (void *)w->a8 : ctx, wo, s.ctx / step, rows, 0, panels, panels, wu, &add);
-    add_norm(w, weight(m, l, OUT_BIAS), weight(m, l, LN1_G), weight(m, l, LN1_B), h, rows);
+    multiply_add(num, w, int8 ? (void *)w->a8 : ctx, wo, s.ctx / step, rows, 0, panels, panels, wu, &add);
+    add_norm(w, weight(m, l, OUT_BIAS), weight(m, l, LN1_G), weight(m, l, LN1_B), h, rows, m->hidden);
     if (int8) quantise(h, s.h / KA, rows, weight(m, l, UP_SMOOTH), w->a8, w->scale);
     add.column = weight(m, l, DOWN_SCALE), add.row = w->inter_scale;
     for (int at = 0; at < s.inter; at += s.slice) {
@@ -72,12 +57,12 @@ static void rest_of_layer(const struct work *w, int l, const act *ctx, act *h, i
         int done = at + width == s.inter;
         const uint8_t *after = done ? weight(m, MIN(l + 1, m->layers - 1), Q_K_V) : wu + (at + width) * s.h * bytes;
         up.ld = width / KA, add.first = !at;
-        multiply[GELU][num](w, int8 ? (void *)w->a8 : h, wu, s.h / step, rows, at / 32, (at + width) / 32, 0, down, &up);
+        multiply_gelu(num, w, int8 ? (void *)w->a8 : h, wu, s.h / step, rows, at / 32, (at + width) / 32, 0, down, &up);
         if (int8) quantise_gelu(w->inter, width / KA, rows, w->inter8, w->inter_scale);
-        multiply[ADD][int8 ? U8 : num](w, int8 ? (void *)w->inter8 : w->inter, down, width / step, rows, 0, panels,
+        multiply_add(int8 ? U8 : num, w, int8 ? (void *)w->inter8 : w->inter, down, width / step, rows, 0, panels,
                                        panels, after, &add);
     }
-    add_norm(w, weight(m, l, DOWN_BIAS), weight(m, l, LN2_G), weight(m, l, LN2_B), h, rows);
+    add_norm(w, weight(m, l, DOWN_BIAS), weight(m, l, LN2_G), weight(m, l, LN2_B), h, rows, m->hidden);
 }
 
 /* ---- the two tasks of a run --------------------------------------------------------------------------- */
@@ -129,7 +114,12 @@ static void embed_share(const struct run *j, const struct work *w, const struct 
         int64_t start = j->start[p.i];
         embed(w, j->ids + start, j->types ? j->types + start : 0, p.from - p.row, p.to - p.from, p.from - a->from);
     }
-    add_norm(w, 0, tensor(w->m, 2), tensor(w->m, 3), a->h, a->to - a->from);
+    const struct net *m = w->m;
+    int rows = a->to - a->from, at = 9 + m->layers * TENSORS, narrow = m->width != m->hidden;
+    add_norm(w, 0, tensor(m, 2), tensor(m, 3), narrow ? w->ctx : a->h, rows, m->width);
+    if (!narrow) return;
+    struct epilogue e = {.out = a->h, .ld = w->s.h / KA, .bias = tensor(m, at + 1), .form = LINEAR};
+    multiply_gelu(m->wide, w, w->ctx, tensor(m, at), w->s.e / KA, rows, 0, w->s.h / 32, 0, weight(m, 0, Q_K_V), &e);
 }
 
 /* a layer's attention, up to w->ctx; of the last layer for the [CLS] rows alone, whose rest waits for all shares */
@@ -182,7 +172,7 @@ static void run_tail(struct run *j, const struct work *w, int from, int n) {
     act *h = (act *)j->h + (int64_t)from * s.h;
     rest_of_layer(w, m->layers - 1, (act *)j->ctx + (int64_t)from * s.ctx, h, n);
     struct epilogue e = {.c = w->c, .first = 1};
-    multiply[ADD][m->wide](w, h, tensor(m, at), s.h / KA, n, 0, panels, panels, tensor(m, at + 2), &e);
+    multiply_add(m->wide, w, h, tensor(m, at), s.h / KA, n, 0, panels, panels, tensor(m, at + 2), &e);
     const float *bias = tensor(m, at + 1), *head = tensor(m, at + 2), *last = tensor(m, at + 3);
     for (int r = 0; r < n; r++) {
         const float *c = w->c + (int64_t)(r / 32) * s.h * 32 + r % 32 / 16 * 512 + r % 16 * 16;

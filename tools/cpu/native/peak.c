@@ -22,10 +22,12 @@ static double clock_of(clockid_t which) {
     return t.tv_sec + 1e-9 * t.tv_nsec;
 }
 
+typedef double piece(const uint8_t *data); /* one piece of work: how many operations or bytes */
+
 /* STREAM's triad, a = b + s c, over 3 x 64 MB: bytes read and written, without the read that a write may cost */
-enum { TRIAD = 8 << 20 };
-static double triad(double *a) {
-    double *b = a + TRIAD, *c = b + TRIAD;
+enum { TRIAD = 8 << 20, STEPS = 20000 };
+static double triad(const uint8_t *data) {
+    double *a = (double *)data, *b = a + TRIAD, *c = b + TRIAD;
     for (int i = 0; i < TRIAD; i++) a[i] = b[i] + 3 * c[i];
     __asm__ volatile("" ::"r"(a) : "memory");
     return 3.0 * TRIAD * sizeof *a;
@@ -33,23 +35,22 @@ static double triad(double *a) {
 
 /* 8 sums of 16 floats in the compiler's own vectors: runs on every CPU */
 typedef float floats __attribute__((vector_size(64)));
-static double portable(long steps) {
+static double portable(const uint8_t *data) {
     floats sum[8] = {0}, x = (floats){0} + 1e-3f;
-    for (long s = 0; s < steps; s++) {
+    for (int s = 0; s < STEPS; s++) {
 #pragma GCC unroll 8
         for (int i = 0; i < 8; i++) sum[i] += x * sum[i] + x;
         __asm__ volatile("" : "+m"(x));
     }
     for (int i = 1; i < 8; i++) sum[0] += sum[i];
     __asm__ volatile("" ::"m"(sum[0]));
-    return steps * 8.0 * 16 * 3;
+    return STEPS * 8.0 * 16 * 3;
 }
 
 #if !defined(__x86_64__)
 
-static int needs_tiles(int kind) { return 0; }
-static int lacks(int kind) { return kind != AT_MEMORY && kind != AT_ANY; }
-static double unit(int kind, const uint8_t *l2) { return 0; }
+static piece *unit(int kind) { return kind == AT_MEMORY ? triad : kind == AT_ANY ? portable : 0; }
+static int has_tiles(int kind) { return 0; }
 static void tiles(int on) {}
 
 #else
@@ -65,11 +66,11 @@ static void tiles(int on) {}
 #define CLEAR16(n) "vpxord %%zmm" #n ", %%zmm" #n ", %%zmm" #n "\n"
 #define CLEAR12(n) "vxorps %%ymm" #n ", %%ymm" #n ", %%ymm" #n "\n"
 #define SUMS(name, n, op, floats, k) \
-    static __attribute__((noinline)) double name(long steps) { \
-        long left = steps; \
+    static __attribute__((noinline)) double name(const uint8_t *data) { \
+        long left = STEPS; \
         __asm__ volatile(CLEAR##n(0) EACH##n(CLEAR##n) "1:\n" EACH##n(op) "dec %0\njnz 1b\n" \
                          : "+r"(left) : : "cc", "xmm0" EACH##n(NAMED)); \
-        return steps * (double)n * floats * 2 * k; \
+        return STEPS * (double)n * floats * 2 * k; \
     }
 #define FMA(n) "vfmadd231ps %%zmm0, %%zmm0, %%zmm" #n "\n"
 #define AVX2_FMA(n) "vfmadd231ps %%ymm0, %%ymm0, %%ymm" #n "\n"
@@ -79,12 +80,12 @@ SUMS(sums_fp32, 16, FMA, 16, 1)
 SUMS(sums_bf16, 16, BF16, 16, 2)
 SUMS(sums_int8, 16, VNNI, 16, 4)
 
-/* 2 x 2 tiles; `from`: 1 MB of operands, which stay in L2 and not in L1, or none: operands stay in the tiles */
+/* 2 x 2 tiles; `data`: 1 MB of operands, which stay in L2 and not in L1, or none: operands stay in the tiles */
 #define TILES(name, op, per_tile) \
-    static double name(long steps, const uint8_t *from) { \
-        for (long s = 0; s < steps; s++) { \
-            const uint8_t *p = from + (s & 255) * 4096; \
-            if (from) { \
+    static double name(const uint8_t *data) { \
+        for (int s = 0; s < STEPS; s++) { \
+            const uint8_t *p = data + (s & 255) * 4096; \
+            if (data) { \
                 FENCE(); \
                 _tile_loadd(4, p, 64); \
                 _tile_loadd(5, p + 1024, 64); \
@@ -93,14 +94,14 @@ SUMS(sums_int8, 16, VNNI, 16, 4)
             } \
             PRODUCTS(op); \
         } \
-        return steps * 4.0 * per_tile; \
+        return STEPS * 4.0 * per_tile; \
     }
 TILES(tiles_bf16, _tile_dpbf16ps, 16 * 16 * 32 * 2)
 TILES(tiles_int8, _tile_dpbssd, 16 * 16 * 64 * 2)
 
 static void tiles(int on) {
     if (on) tiles_on();
-    else _tile_release();
+    else tiles_off();
 }
 
 #pragma GCC pop_options
@@ -108,45 +109,38 @@ static void tiles(int on) {
 SUMS(sums_avx2, 12, AVX2_FMA, 8, 1)
 
 static int has_tiles(int kind) {
-    int bf16 = kind == AT_BF16 || kind == AT_BF16_L2;
-    return (bf16 ? __builtin_cpu_supports("amx-bf16") : __builtin_cpu_supports("amx-int8")) && native_amx_allowed();
+    if (kind == AT_BF16 || kind == AT_BF16_L2) return __builtin_cpu_supports("amx-bf16") && native_amx_allowed();
+    return (kind == AT_INT8 || kind == AT_INT8_L2) && __builtin_cpu_supports("amx-int8") && native_amx_allowed();
 }
 
-static int needs_tiles(int kind) { return kind != AT_MEMORY && kind != AT_ANY && kind != AT_FP32 && has_tiles(kind); }
-
-static int lacks(int kind) {
-    if (kind == AT_MEMORY || kind == AT_ANY || needs_tiles(kind)) return 0;
-    if (kind == AT_FP32) return !__builtin_cpu_supports("avx512f") && !__builtin_cpu_supports("fma");
-    if (kind == AT_BF16) return !__builtin_cpu_supports("avx512bf16");
-    return kind != AT_INT8 || !__builtin_cpu_supports("avx512vnni");
-}
-
-static double unit(int kind, const uint8_t *l2) {
-    if (kind == AT_FP32) return __builtin_cpu_supports("avx512f") ? sums_fp32(20000) : sums_avx2(20000);
-    if (!needs_tiles(kind)) return kind == AT_BF16 ? sums_bf16(20000) : sums_int8(20000);
-    return kind == AT_BF16 || kind == AT_BF16_L2 ? tiles_bf16(2000, l2) : tiles_int8(2000, l2);
+/* what a kind does; NULL where the CPU lacks its unit */
+static piece *unit(int kind) {
+    if (kind == AT_MEMORY) return triad;
+    if (kind == AT_ANY) return portable;
+    if (has_tiles(kind)) return kind == AT_BF16 || kind == AT_BF16_L2 ? tiles_bf16 : tiles_int8;
+    if (kind == AT_BF16) return __builtin_cpu_supports("avx512bf16") ? sums_bf16 : 0;
+    if (kind == AT_INT8) return __builtin_cpu_supports("avx512vnni") ? sums_int8 : 0;
+    if (kind != AT_FP32) return 0;
+    return __builtin_cpu_supports("avx512f") ? sums_fp32 : __builtin_cpu_supports("fma") ? sums_avx2 : 0;
 }
 
 #endif
 
 void work(int kind, double seconds, double *done) {
+    piece *run = unit(kind);
+    int64_t bytes = kind == AT_MEMORY ? 3 * TRIAD * sizeof(double) : kind == AT_BF16_L2 || kind == AT_INT8_L2 ? 1 << 20 : 0;
+    uint8_t *data = bytes && run ? aligned_alloc(4096, bytes) : 0;
     done[0] = done[1] = done[2] = 0;
-    if (lacks(kind)) return;
-    uint8_t *l2 = kind == AT_BF16_L2 || kind == AT_INT8_L2 ? aligned_alloc(4096, 1 << 20) : NULL;
-    double *abc = kind == AT_MEMORY ? malloc(3 * TRIAD * sizeof *abc) : NULL;
-    if (kind == AT_MEMORY && !abc) return;
-    for (int i = 0; abc && i < 3 * TRIAD; i++) abc[i] = i;
-    if (l2) memset(l2, 0, 1 << 20);
-    if (needs_tiles(kind)) tiles(1);
+    if (!run || (bytes && !data)) return;
+    if (data) memset(data, 0, bytes);
+    if (has_tiles(kind)) tiles(1);
     double start = clock_of(CLOCK_MONOTONIC), own = clock_of(CLOCK_THREAD_CPUTIME_ID), end;
-    do {
-        done[0] += abc ? triad(abc) : kind == AT_ANY ? portable(20000) : unit(kind, l2);
-    } while ((end = clock_of(CLOCK_MONOTONIC)) < start + seconds);
+    do done[0] += run(data);
+    while ((end = clock_of(CLOCK_MONOTONIC)) < start + seconds);
     done[1] = end - start;
     done[2] = clock_of(CLOCK_THREAD_CPUTIME_ID) - own;
-    if (needs_tiles(kind)) tiles(0);
-    free(l2);
-    free(abc);
+    if (has_tiles(kind)) tiles(0);
+    free(data);
 }
 
 double peak(int kind, double seconds) {

@@ -1,6 +1,7 @@
 /* pieces.h: what surrounds the matrix products: their epilogues, quantisation, LayerNorm, embedding. */
 
 enum kind { ROWS, GELU, ADD };
+enum form { ERF, OF_TANH, LINEAR }; /* of GELU, the first two as model.py numbers them; LINEAR: none at all */
 
 struct epilogue {
     act *out;                          /* ROWS: row-major, `ld` apart; GELU: A tiles, `ld` k-tiles */
@@ -8,7 +9,7 @@ struct epilogue {
     float *c;                          /* ADD */
     const float *bias, *column, *row;  /* int8: result = column[n] * row[m] * integer sum */
     const int32_t *sums;               /* int8 that was moved up: what a column's integer sum starts with */
-    int tanh;                          /* GELU: its tanh form */
+    int form;                          /* GELU: an enum form */
 };
 
 /* A finished block of raw sums on its way out. Row r goes to out + r / 16 * half + r % 16 * step bytes. */
@@ -16,7 +17,7 @@ struct block {
     const float *raw, *bias, *by, *row;
     uint8_t *out;
     int64_t half, step;
-    int tanh;
+    int form;
 };
 
 /* rows [4 i, 4 i + 4) of a block */
@@ -46,7 +47,8 @@ INLINE void finish(enum kind kind, enum number num, int first, const struct bloc
             x = int8 ? fma3(x, load(b->by + j), bias0) : x + bias0;
             y = int8 ? fma3(y, load(b->by + 16 + j), bias1) : y + bias1;
             if (kind == ROWS) put2(out, 64, j, x, y);
-            else if (b->tanh) put2(out, 1024, j, gelu_tanh(x), gelu_tanh(y));
+            else if (b->form == LINEAR) put2(out, 1024, j, x, y);
+            else if (b->form == OF_TANH) put2(out, 1024, j, gelu_tanh(x), gelu_tanh(y));
             else put2(out, 1024, j, gelu(x, sizeof(act) == 4 && !int8), gelu(y, sizeof(act) == 4 && !int8));
         }
     }
@@ -56,7 +58,7 @@ INLINE void finish(enum kind kind, enum number num, int first, const struct bloc
 INLINE struct block block_of(enum kind kind, const struct epilogue *e, int row, int p, int p0, int panels) {
     struct block b = {.half = kind == ROWS ? e->ld * 16L * sizeof(act) : kind == GELU ? e->ld * 1024L : 2048,
                       .step = kind == ROWS ? e->ld * sizeof(act) : 64};
-    b.tanh = e->tanh, b.bias = e->bias + p * 32, b.by = e->column + p * 32, b.row = e->row + row;
+    b.form = e->form, b.bias = e->bias + p * 32, b.by = e->column + p * 32, b.row = e->row + row;
     b.out = kind == ROWS ? (uint8_t *)(e->out + (int64_t)row * e->ld + p * 32)
           : kind == GELU ? (uint8_t *)e->out + ((int64_t)(row / 16) * e->ld + (p - p0) * (32 / KA)) * 1024
                          : (uint8_t *)(e->c + ((int64_t)(row / 32) * panels + p) * 1024 + row % 32 / 16 * 512);
@@ -164,9 +166,10 @@ static void quantise_gelu(const act *from, int kt, int rows, int8_t *to, float *
 /* h = LayerNorm(c + bias + h), or of c alone when bias is NULL; c is overwritten. 16 rows share their reductions,
  * whose latency would otherwise be most of the time. Columns from `hidden` on are 0 and stay so (gamma and beta are
  * 0 there). The variance as E[x^2] - E[x]^2 saves a pass: a residual stream's mean is far below its spread. */
-static void add_norm(const struct work *w, const float *bias, const float *g, const float *b, act *h, int rows) {
-    int panels = w->s.h / 32, kt = w->s.h / KA;
-    float share = 1.0f / w->m->hidden;
+static void add_norm(const struct work *w, const float *bias, const float *g, const float *b, act *h, int rows,
+                     int hidden) {
+    int panels = UP(hidden, 64) / 32, kt = UP(hidden, 64) / KA;
+    float share = 1.0f / hidden;
     for (int t = 0; t < rows; t += 16) {
         int n = MIN(16, rows - t);
         float *c = w->c + (int64_t)(t / 32) * panels * 1024 + t % 32 * 32;
@@ -214,7 +217,7 @@ static void add_norm(const struct work *w, const float *bias, const float *g, co
 /* rows [row, row + n) of c = word[ids] + position + type[types], for tokens from `first` on of a sentence.
  * position holds type 0, and type what others differ by */
 static void embed(const struct work *w, const int32_t *ids, const int32_t *types, int first, int n, int row) {
-    int h = w->s.h, bytes = w->m->wide == F32 ? 4 : 2;
+    int h = w->s.e, bytes = w->m->wide == F32 ? 4 : 2;
     for (int t = first; t < first + n; t++, row++) {
         const uint8_t *word = (const uint8_t *)tensor(w->m, 0) + (int64_t)ids[t] * h * bytes;
         const float *position = (const float *)tensor(w->m, 1) + (int64_t)t * h;
