@@ -18,11 +18,9 @@ from onnx import TensorProto, helper
 
 from lab import repeat
 from tools.checks import verify
-from tools.cpu import yardstick
-from tools.make import cpu
+from tools.cpu import runner, yardstick
+from tools.make import cli, cpu
 from tools.results import figures
-
-RUNNER = ["-m", "tools.cpu.runner"]
 
 
 @pytest.fixture
@@ -52,104 +50,91 @@ def inputs(tmp_path):
     return f"{tmp_path}/input_ids,{tmp_path}/attention_mask"
 
 
-def run(*words, check=True):
-    done = subprocess.run([sys.executable, *RUNNER, *map(str, words)], capture_output=True, text=True, check=False)
-    assert not check or done.returncode == 0, done.stderr
-    return done
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """run(*words): what `python -m tools.cpu.runner --output tmp_path --output_dirname d` prints; ends(*words): how it ends."""
+
+    def ends(*words):
+        monkeypatch.setattr(sys, "argv", ["runner.py", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.run(runner.main)
+        return end.value.code
+
+    def call(*words):
+        assert not ends(*words, "--output", tmp_path, "--output_dirname", "d")
+        return capsys.readouterr().out
+
+    call.ends = ends
+    return call
 
 
-def test_files_remainder_and_summary(model, inputs, tmp_path):
-    text = run("--model", model, "--input", inputs, "--output", tmp_path / "o", "--output_dirname", "d").stdout
-    made = sorted(p.name for p in (tmp_path / "o/d").iterdir())
-    assert made == sorted(f"{i}_0.bin" for i in range(1, 11))  # the rows that fill the third request are dropped
+def read(folder):
+    return json.loads((folder / "d_summary.json").read_text())
+
+
+def test_files_remainder_and_summary(run, model, inputs, tmp_path):
+    before = os.umask(0)
+    text = run("--model", model, "--input", inputs)
+    os.umask(before)
+    made = {p.name: p for p in (tmp_path / "d").iterdir()}
+    assert set(made) == {f"{i}_0.bin" for i in range(1, 11)}  # the rows that fill the third request are dropped
     for i in range(1, 11):
-        assert np.fromfile(tmp_path / f"o/d/{i}_0.bin", "<f4").tolist() == [3 * i, 2]
-    summary = json.loads((tmp_path / "o/d_summary.json").read_text())
-    assert summary["NPU_compute_time"]["count"] == 3
-    assert len(summary["npu_compute_time_list"]) == 3
+        assert np.fromfile(made[f"{i}_0.bin"], "<f4").tolist() == [3 * i, 2]
+    assert {oct(p.stat().st_mode & 0o777) for p in made.values()} == {"0o644"}  # whatever the umask
+    summary = read(tmp_path)
+    assert summary["NPU_compute_time"]["count"] == len(summary["npu_compute_time_list"]) == 3
     mean = summary["NPU_compute_time"]["mean"]
     assert summary["throughput"] == pytest.approx(1000 * 4 / mean)  # padded rows count, as in ais_bench
-    assert summary["filesinfo"]["9"]["outfiles"] == [str(tmp_path / "o/d/10_0.bin")]
-    assert set(summary) >= {"filesinfo", "args", "NPU_compute_time", "throughput", "npu_compute_time_list", "pid"}
+    assert summary["filesinfo"]["9"]["outfiles"] == [str(tmp_path / "d/10_0.bin")]
+    assert set(summary) >= {"args", "pid"} and not {"pairs", "yardstick"} & set(summary)
     assert f"[INFO] throughput 1000*batchsize.mean(4)/NPU_compute_time.mean({mean}): " in text
 
 
-def test_the_record_parser_reads_it(model, inputs, tmp_path):
+def test_the_record_parser_reads_it(run, model, inputs, tmp_path):
     from tools.ascend import summary
 
-    run("--model", model, "--input", inputs, "--output", tmp_path, "--output_dirname", "d", "--loop", 5)
+    run("--model", model, "--input", inputs, "--loop", 5, "--outfmt", "TXT")
     found = summary.read(tmp_path / "d_summary.json")
-    assert found["count"] == 15
-    assert found["batchsize"] == pytest.approx(4)
+    assert (found["count"], found["batchsize"]) == (15, pytest.approx(4))
+    assert (tmp_path / "d/1_0.txt").read_text() == "3.000000 2.000000\n"
 
 
-@pytest.mark.parametrize(("outfmt", "text"), [("TXT", "3.000000 2.000000\n"), ("NPY", None)])
-def test_formats(model, inputs, tmp_path, outfmt, text):
-    run("-m", model, "-i", inputs, "-o", tmp_path, "--output_dirname", "d", "--outfmt", outfmt)
-    first = tmp_path / "d" / f"1_0.{outfmt.lower()}"
-    if text:
-        assert first.read_text() == text
-    else:
-        assert np.load(first).tolist() == [[3, 2]]
-
-
-def test_whole_batch_npy(model, tmp_path):
+@pytest.fixture
+def whole(tmp_path):
+    """The same inputs as whole requests, .npy."""
     for name in ("input_ids", "attention_mask"):
         (tmp_path / name).mkdir()
         np.save(tmp_path / name / "1.npy", np.ones((4, 3), np.int64))
-    spec = f"{tmp_path}/input_ids,{tmp_path}/attention_mask"
-    run(
-        "-m",
-        model,
-        "-i",
-        spec,
-        "-o",
-        tmp_path,
-        "--output_dirname",
-        "d",
-        "--auto_set_dymdims_mode",
-        1,
-        "--outfmt",
-        "NPY",
-    )
+    return f"{tmp_path}/input_ids,{tmp_path}/attention_mask"
+
+
+def test_whole_batch_npy(run, model, whole, tmp_path):
+    run("-m", model, "-i", whole, "--auto_set_dymdims_mode", 1, "--outfmt", "NPY")
     assert np.load(tmp_path / "d/1_0.npy").tolist() == [[3, 3]] * 4
-
-
-def test_untimed_gives_the_same_files(model, inputs, tmp_path):
-    for name, how in (("in_turn", ()), ("together", ("--untimed", "--threads", 3))):
-        text = run("-m", model, "-i", inputs, "-o", tmp_path, "--output_dirname", name, *how).stdout
-    files = lambda name: {p.name: p.read_bytes() for p in (tmp_path / name).iterdir()}
-    assert files("together") == files("in_turn") and len(files("together")) == 10
-    summary = json.loads((tmp_path / "together_summary.json").read_text())
-    assert [Path(f["infiles"][0]).stem for f in summary["filesinfo"].values()] == [str(i) for i in range(1, 11)]
-    assert summary["engine"]["streams"] == 3 and len(summary["npu_compute_time_list"]) == 3
-    [whole] = summary["pass_ms"]
-    assert summary["throughput"] == pytest.approx(10_000 / whole) and "1000*sentences(10)/pass.mean" in text
-
-
-def test_a_damaged_npy_is_one_line(model, tmp_path):
-    for name in ("input_ids", "attention_mask"):
-        (tmp_path / name).mkdir()
-        np.save(tmp_path / name / "1.npy", np.ones((4, 3), np.int64))
     for content in (b"PK\x03\x04", b"", (tmp_path / "input_ids/1.npy").read_bytes()[:-4]):
         (tmp_path / "attention_mask/1.npy").write_bytes(content)
-        done = run("-m", model, "-i", f"{tmp_path}/input_ids,{tmp_path}/attention_mask", check=False)
-        assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "1.npy: no array" in done.stderr, done.stderr
+        said = run.ends("-m", model, "-i", whole)
+        assert "1.npy: no array" in said and "\n" not in said
 
 
-def test_pure_inference_runs_zeros(model, tmp_path):
-    run("--model", model, "--loop", 7, "--output", tmp_path, "--output_dirname", "d")
+def test_untimed_gives_the_same_files(run, model, inputs, tmp_path):
+    files = lambda: {p.name: p.read_bytes() for p in (tmp_path / "d").iterdir()}
+    run("-m", model, "-i", inputs)
+    in_turn = files()
+    shutil.rmtree(tmp_path / "d")
+    text = run("-m", model, "-i", inputs, "--untimed", "--threads", 3)
+    assert files() == in_turn and len(in_turn) == 10
+    summary = read(tmp_path)
+    assert [Path(f["infiles"][0]).stem for f in summary["filesinfo"].values()] == [str(i) for i in range(1, 11)]
+    assert summary["engine"]["streams"] == 3 and len(summary["npu_compute_time_list"]) == 3
+    [passed] = summary["pass_ms"]
+    assert summary["throughput"] == pytest.approx(10_000 / passed) and "1000*sentences(10)/pass.mean" in text
+
+
+def test_pure_inference_runs_zeros(run, model, tmp_path):
+    run("--model", model, "--loop", 7)
     assert [p.name for p in (tmp_path / "d").iterdir()] == ["pure_infer_data_0.bin"]
-    assert json.loads((tmp_path / "d_summary.json").read_text())["NPU_compute_time"]["count"] == 7
-
-
-def test_files_are_0644_whatever_the_umask(model, inputs, tmp_path):
-    before = os.umask(0)
-    try:
-        run("-m", model, "-i", inputs, "-o", tmp_path, "--output_dirname", "d")
-    finally:
-        os.umask(before)
-    assert {oct(p.stat().st_mode & 0o777) for p in (tmp_path / "d").iterdir()} == {"0o644"}
+    assert read(tmp_path)["NPU_compute_time"]["count"] == 7
 
 
 @pytest.mark.parametrize(
@@ -163,20 +148,16 @@ def test_files_are_0644_whatever_the_umask(model, inputs, tmp_path):
         (lambda t: (t / "attention_mask/2.bin").write_bytes(b""), "bytes, not 96"),
     ],
 )
-def test_faults_are_one_line(model, inputs, tmp_path, spoil, says):
+def test_faults_are_one_line(run, model, inputs, tmp_path, spoil, says):
     spoil(tmp_path)
-    done = run("-m", model, "-i", inputs, "-o", tmp_path, "--output_dirname", "d", check=False)
-    assert done.returncode == 1
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+    said = run.ends("-m", model, "-i", inputs, "-o", tmp_path, "--output_dirname", "d")
+    assert says in said and "\n" not in said
     assert not (tmp_path / "d_summary.json").exists()
 
 
-def test_usage_is_exit_2(model):
-    assert run("--model", model, "--output_dirname", "d", check=False).returncode == 2
-    assert run("--model", model, "--loop", 0, check=False).returncode == 2
-    assert run("--model", model, "--untimed", check=False).returncode == 2
-    assert run(check=False).returncode == 2
+def test_usage_is_exit_2(run, model):
+    for words in (["--output_dirname", "d"], ["--loop", 0], ["--untimed"]):
+        assert run.ends("--model", model, *words) == 2
 
 
 # ---- the processor
@@ -245,11 +226,8 @@ def peak(tmp_path_factory):
     """peak.so, as make builds it."""
     library = tmp_path_factory.mktemp("peak") / "peak.so"
     source = Path(__file__).resolve().parents[1] / "tools/cpu/native/peak.c"
-    subprocess.run(
-        [sys.executable, "-m", "tools.cpu.native.build", source, "--save_path", library],
-        check=True,
-        capture_output=True,
-    )
+    command = [sys.executable, "-m", "tools.cpu.native.build", source, "--save_path", library]
+    subprocess.run(command, check=True, capture_output=True)
     return library
 
 
@@ -269,21 +247,19 @@ def test_the_yardstick_runs_each_unit_that_this_cpu_has_and_no_other(peak):
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or not shutil.which("objdump"), reason="objdump and x86 are needed")
 def test_what_every_cpu_runs_of_the_yardstick_is_compiled_for_every_cpu(peak):
-    text = subprocess.run(
-        ["objdump", "-d", "--no-show-raw-insn", peak], check=True, capture_output=True, text=True
-    ).stdout
+    command = ["objdump", "-d", "--no-show-raw-insn", peak]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     code = dict(re.findall(r"^\w+ <([\w.]+)>:\n((?:.+\n)*)", text, re.M))
     newer = {name.split(".")[0] for name, lines in code.items() if re.search(r"\t(v[a-z]|tile|tdp)", lines)}
-    assert "tiles_bf16" in newer and not newer & {"work", "peak", "triad", "portable", "unit", "lacks", "needs_tiles"}
+    assert "tiles_bf16" in newer and not newer & {"work", "peak", "triad", "portable", "unit", "has_tiles"}
     wide = {name.split(".")[0] for name, lines in code.items() if "zmm" in lines}
     assert "sums_fp32" in wide and "sums_avx2" not in wide
 
 
-def test_engine_and_yardstick_take_turns(model, peak, tmp_path):
+def test_engine_and_yardstick_take_turns(run, model, peak, tmp_path):
     """A request of three nodes takes microseconds: a turn is many, and the yardstick's work and time stand beside it."""
-    run("-m", model, "-o", tmp_path, "--output_dirname", "d", "--loop", 3, "--milliseconds", 300, "--yardstick", peak,
-        "--threads", 2)  # fmt: skip
-    made = json.loads((tmp_path / "d_summary.json").read_text())
+    run("-m", model, "--loop", 3, "--milliseconds", 300, "--yardstick", peak, "--threads", 2)
+    made = read(tmp_path)
     times = made["npu_compute_time_list"]
     assert made["loop"] == 3 < len(times) and sum(times) >= 300 and made["yardstick"] in yardstick.KINDS
     assert sum(pair[0] for pair in made["pairs"]) == 4 * len(times)  # the last turn is closed too
@@ -306,10 +282,8 @@ def test_repeated_passes_are_alone_and_beside_a_load_of_their_own(monkeypatch):
     """A figure that is a tenth lower beside a load: its spread on each side is 0, and over both 5.8 %."""
 
     def busy():
-        tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-        return sum(
-            b"while True" in Path(f"/proc/{c}/cmdline").read_bytes() for t in tasks for c in t.read_text().split()
-        )
+        children = [c for t in Path(f"/proc/{os.getpid()}/task").glob("*/children") for c in t.read_text().split()]
+        return sum(b"while True" in Path(f"/proc/{c}/cmdline").read_bytes() for c in children)
 
     def timed(cell, args):
         for _ in range(500):  # a process has no command line for the moment in which it starts
@@ -325,11 +299,6 @@ def test_repeated_passes_are_alone_and_beside_a_load_of_their_own(monkeypatch):
     text = repeat.tables(made, repeat_args())
     assert re.search(r"\| a +\| 0.0 % +\| 0.0 % +\| 5.8 % +\| 0.900 ", text)
     assert re.search(r"in quiet turns +\| not in every pass", text)
-
-
-def test_without_a_yardstick_there_are_no_turns(model, tmp_path):
-    run("-m", model, "-o", tmp_path, "--output_dirname", "d", "--loop", 3)
-    assert not {"pairs", "yardstick"} & set(json.loads((tmp_path / "d_summary.json").read_text()))
 
 
 class Machine:

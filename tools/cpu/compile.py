@@ -5,16 +5,11 @@
     gate: equal: fp32, max |difference| 2.16e-06 (limit 1e-04) over 16 rows, 0 flips
     wrote build/minilm_sst2/default/seq128/bs8/cpu-onnxruntime-fp32/model.onnx
 
-What each engine gets:
+onnxruntime gets its own fused operators of the level EXTENDED, which do not depend on this very CPU; openvino the graph
+and the name of the precision, and for int8 NNCF's quantisation after training, on --calibration; native the --reference
+itself, its weights cut into tiles.
 
-    onnxruntime  its own fused operators, of the level EXTENDED: those that do not depend on this very CPU
-    openvino     the graph and the name of the precision, since it compiles when it loads; for int8, NNCF's quantisation
-                 after training, on the training sentences of --calibration
-    native       the --reference itself, its weights cut into tiles (tools/cpu/native/convert.py)
-
-The model is then run on the sentences of --input and held to --reference. fp32 must give the same logits and classes;
-bf16 and int8 may get 3 sentences more wrong, and every sentence that flips is listed. With --seeded weights labels mean
-nothing: there 3 classes may differ, near ties not counted. tools/graph/gate.py has the rules and the limits.
+The model is then run on the sentences of --input and held to --reference by the rules of tools/graph/gate.py.
 """
 
 import argparse
@@ -26,8 +21,11 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from tools.base import tasks
+import numpy as np
+
+from tools.base import input_files, onnxfile, output_files, tasks
 from tools.cpu import engines
+from tools.graph import gate
 from tools.make import cli, cpu
 
 WIDER = {"openvino": "fp32", "native": "bf16"}  # what a layer gets that int8 does not suit
@@ -45,46 +43,21 @@ def parse():
     p.add_argument("--input", required=True, type=Path, help="folder of preprocess.py: the sentences of the gate")
     p.add_argument("--calibration", type=Path, help="int8: training sentences, TSV")
     p.add_argument("--checkpoint", type=Path, help="int8: whose tokenizer reads them")
-    p.add_argument(
-        "--rows", type=int, help="use only this many sentences in the gate, longest first (all if not given)"
-    )
+    p.add_argument("--rows", type=int, help="sentences of the gate, longest first (all if not given)")
     p.add_argument("--task", help="what the calibration sentences ask (tools/base/tasks.py, sst2 if not given)")
     p.add_argument("--seeded", action="store_true", help="random weights: judge by classes, not labels")
     p.add_argument("--save_path", required=True, type=Path)
     return p.parse_args()
 
 
-def fuse(path: Path, out: Path):
-    """onnxruntime's own offline optimisation of a graph, as a ModelProto.
-
-    Raises UserError where onnxruntime makes none.
-    """
-    import onnx
-    import onnxruntime as ort
-
-    from tools.base import onnxfile
-
-    extended = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    try:
-        onnxfile.session(path, graph_optimization_level=extended, optimized_model_filepath=str(out))
-        return onnx.load(out)
-    except Exception as e:  # onnxruntime has no public base class for its errors; a full disk is one of them
-        raise cli.UserError(
-            f"{path}: onnxruntime made no {out} of it: {onnxfile.first_line(e)}; is there room for it? else make it again"
-        ) from None
-
-
 def shapes_of(path: Path) -> dict:
     """{input: its dimensions, 0 where open} of an ONNX graph."""
-    from tools.base import onnxfile
-
     graph = onnxfile.read(path, weights=False).graph
     return {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in graph.input}
 
 
 def sentences(path: Path, checkpoint: Path, shapes: dict, task) -> dict:
     """The calibration sentences as a graph's inputs: {name: int64 [n, length]}; UserError for none. They need no labels."""
-    from tools.base import input_files
     from tools.source import data, tokens
 
     plain = [n for n in shapes if n in input_files.ROLES]
@@ -100,17 +73,13 @@ def sentences(path: Path, checkpoint: Path, shapes: dict, task) -> dict:
     return {name: arrays[name] for name in shapes}
 
 
-def quantise(path: Path, arrays: dict, shapes: dict, wide, apart=APART):
-    """NNCF's int8 post-training quantisation as an OpenVINO model (activations asymmetric, weights per channel).
+def quantise(path: Path, arrays: dict, shapes: dict, wide):
+    """NNCF's int8 quantisation of an export as an OpenVINO model (activations asymmetric, weights per channel).
 
-    path: an export; arrays: calibration rows of its inputs; shapes: what the result is fixed to. What `apart` names and
-    the encoder layers of `wide` are not quantised.
+    arrays: calibration rows of its inputs; shapes: what the result is fixed to. APART and the layers `wide` stay as they are.
     """
     import nncf
-    import numpy as np
     import openvino as ov
-
-    from tools.base import input_files
 
     items = []
 
@@ -118,10 +87,9 @@ def quantise(path: Path, arrays: dict, shapes: dict, wide, apart=APART):
         items.append(feeds)
         return np.zeros((len(next(iter(feeds.values()))), 2))
 
-    input_files.in_batches(
-        keep, {n: [d or None for d in shape] for n, shape in shapes_of(path).items()}, arrays, str(path)
-    )
-    apart = [*apart, *(rf"layer\.{i}/" for i in wide)]
+    open_shapes = {name: [d or None for d in shape] for name, shape in shapes_of(path).items()}
+    input_files.in_batches(keep, open_shapes, arrays, str(path))
+    apart = [*APART, *(rf"layer\.{i}/" for i in wide)]
     export = ov.Core().read_model(path)
     engines.sums_for_means(export)
     model = nncf.quantize(
@@ -170,16 +138,15 @@ def write_openvino(job: Job, precisions: list[str], wide: list[int], arrays: dic
     """Write the job's model.ir. Raises UserError where the process that quantises ends without one."""
     import openvino as ov
 
-    if job.precision == "int8":
-        # In a process that keeps to AVX2: newer units do not change the statistics, so not the file.
-        with ProcessPoolExecutor(1, get_context("spawn"), os.putenv, (cpu.MAX_ISA, "AVX2")) as pool:
-            try:
-                pool.submit(write_int8, job, precisions, wide, arrays).result()
-            except BrokenProcessPool:
-                fault = "OpenVINO crashed while it ran this graph in AVX2, for int8's statistics"
-                raise cli.UserError(f"{job.reference}: {fault}; use PRECISION=bf16 or fp32") from None
-    else:
-        engines.write_ir(ov.Core().read_model(job.onnx), job.save_path, job.precision, precisions)
+    if job.precision != "int8":
+        return engines.write_ir(ov.Core().read_model(job.onnx), job.save_path, job.precision, precisions)
+    # In a process that keeps to AVX2: newer units do not change the statistics, so not the file.
+    with ProcessPoolExecutor(1, get_context("spawn"), os.putenv, (cpu.MAX_ISA, "AVX2")) as pool:
+        try:
+            pool.submit(write_int8, job, precisions, wide, arrays).result()
+        except BrokenProcessPool:
+            fault = "OpenVINO crashed while it ran this graph in AVX2, for int8's statistics"
+            raise cli.UserError(f"{job.reference}: {fault}; use PRECISION=bf16 or fp32") from None
 
 
 def write_int8(job: Job, precisions: list[str], wide: list[int], arrays: dict) -> None:
@@ -188,9 +155,17 @@ def write_int8(job: Job, precisions: list[str], wide: list[int], arrays: dict) -
 
 
 def write_onnxruntime(job: Job) -> None:
+    """Write onnxruntime's own offline optimisation of the job's graph. Raises UserError where it makes none."""
     import onnx
+    import onnxruntime as ort
 
-    model = fuse(job.onnx, job.save_path)
+    extended = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    try:
+        onnxfile.session(job.onnx, graph_optimization_level=extended, optimized_model_filepath=str(job.save_path))
+        model = onnx.load(job.save_path)
+    except Exception as e:  # onnxruntime has no public base class for its errors; a full disk is one of them
+        fault = f"onnxruntime made no {job.save_path} of it: {onnxfile.first_line(e)}"
+        raise cli.UserError(f"{job.onnx}: {fault}; is there room for it? else make it again") from None
     onnx.helper.set_model_props(model, {engines.ENGINE: job.engine, engines.PRECISION: job.precision})
     with cli.whole_file(job.save_path) as f:
         f.write(model.SerializeToString(deterministic=True))
@@ -199,23 +174,13 @@ def write_onnxruntime(job: Job) -> None:
 def logits(job: Job, arrays: dict):
     """(the reference's, the written model's) logits of each sentence, float32 [n, labels]; of several labels at once,
     those of each being wrong or right, [n x labels, 2]."""
-    import numpy as np
-
-    from tools.base import input_files
-    from tools.graph import gate
-
     raw = gate.logits(str(job.reference), arrays), engines.logits(engines.load(job.save_path), arrays)
     both = [input_files.by_sentence(out, arrays)[0] for out in raw]
     return [np.stack([out.ravel() * 0, out.ravel()], 1) for out in both] if job.several else both
 
 
 def convert_int8(job: Job, layers: int, arrays: dict) -> None:
-    """Write an int8 model with as few of the last layers wider as keep the classes of the calibration rows `arrays`.
-
-    UserError where no layer may be int8: the file would be of another precision than its name says.
-    """
-    from tools.graph import gate
-
+    """Write an int8 model with as few of the last layers wider as keep the classes of the rows `arrays`; UserError for none."""
     for count in range(layers):
         precisions = [job.precision] * (layers - count) + [WIDER[job.engine]] * count
         convert(job, precisions, arrays)
@@ -224,15 +189,12 @@ def convert_int8(job: Job, layers: int, arrays: dict) -> None:
         print(f"layers {' '.join(precisions)}: {verdict.line}, of the calibration")
         if verdict.ok:
             return
-    raise cli.UserError(
-        f"{job.save_path}: not one of the {layers} layers keeps its classes in {job.precision}; use PRECISION={WIDER[job.engine]}"
-    )
+    fault = f"not one of the {layers} layers keeps its classes in {job.precision}"
+    raise cli.UserError(f"{job.save_path}: {fault}; use PRECISION={WIDER[job.engine]}")
 
 
 def layers_of(path: Path) -> int:
     """How many encoder layers an ONNX graph has. UserError where it has no inputs or outputs."""
-    from tools.base import onnxfile
-
     graph = onnxfile.read(path, weights=False).graph
     if not graph.input or not graph.output:
         raise cli.UserError(f"{path}: a graph without inputs or outputs; make it again")
@@ -240,15 +202,7 @@ def layers_of(path: Path) -> int:
 
 
 def judged(job: Job, folder: Path, rows: int | None):
-    """The gate's verdict on the written model: the `rows` longest rows of a folder of preprocess.py (all if None).
-
-    Raises UserError where the folder's labels are not of its rows.
-    """
-    import numpy as np
-
-    from tools.base import input_files
-    from tools.graph import gate
-
+    """The gate's verdict on the written model, of the `rows` longest rows of a folder of preprocess.py (all if None)."""
     given = read_labels(folder / "labels.json")
     arrays = input_files.load_inputs(folder, list(shapes_of(job.onnx)))
     whole = input_files.lengths(arrays) > 0  # no padding rows of whole batches
@@ -256,9 +210,8 @@ def judged(job: Job, folder: Path, rows: int | None):
     if "first" not in arrays:  # one sentence a row
         given = [[v] for g in given for v in g]
     if len(given) != whole.sum():
-        raise cli.UserError(
-            f"{folder / 'labels.json'}: labels of {len(given)} rows, {whole.sum()} are here; preprocess again"
-        )
+        fault = f"labels of {len(given)} rows, {whole.sum()} are here; preprocess again"
+        raise cli.UserError(f"{folder / 'labels.json'}: {fault}")
     chosen = np.argsort(-input_files.lengths(arrays), kind="stable")[:rows]
     labels = [v for i in chosen for v in given[i]]
     reference, made = logits(job, {name: a[chosen] for name, a in arrays.items()})
@@ -269,8 +222,6 @@ def judged(job: Job, folder: Path, rows: int | None):
 
 def read_labels(path: Path) -> list[list]:
     """The labels of each file of preprocess.py's labels.json. Raises UserError for labels that its task does not have."""
-    from tools.base import output_files
-
     _, task, names = tasks.read(path.parent)
     given = [g if isinstance(g, list) else [g] for g in cli.read_json(path).values()]
     return [output_files.numbers_of(g, task, len(names), path) for g in given]
@@ -278,16 +229,16 @@ def read_labels(path: Path) -> list[list]:
 
 def main():
     args = parse()
-    if args.precision.startswith("int8") and not (args.calibration and args.checkpoint):
-        raise cli.UserError(
-            f"--precision {args.precision} needs --calibration and --checkpoint: give TRAIN=, the task's own train.tsv"
-        )
+    int8 = args.precision.startswith("int8")
+    if int8 and not (args.calibration and args.checkpoint):
+        fault = f"--precision {args.precision} needs --calibration and --checkpoint"
+        raise cli.UserError(f"{fault}: give TRAIN=, the task's own train.tsv")
     task = tasks.known(args.task or tasks.DEFAULT)
     reference = args.reference or args.onnx
     job = Job(args.onnx, reference, args.engine, args.precision, args.save_path, task.pair, args.seeded, task.several)
     layers = layers_of(job.onnx)
     try:
-        if job.precision.startswith("int8"):
+        if int8:
             convert_int8(job, layers, sentences(args.calibration, args.checkpoint, shapes_of(job.onnx), task))
         else:
             convert(job, [job.precision] * layers)

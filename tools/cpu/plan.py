@@ -44,10 +44,7 @@ def feeds(columns, rows) -> list[np.ndarray]:
 
 
 def run(engine, requests, done=lambda rows: None) -> tuple[list, list[float], float]:
-    """Run requests, engine.streams at a time: (outputs of each, milliseconds of each, seconds of them all).
-
-    done(rows) is called after each request.
-    """
+    """Run requests, engine.streams at a time, done(rows) after each: (outputs, milliseconds of each, seconds of them all)."""
 
     def once(request):
         start = time.perf_counter()
@@ -76,8 +73,8 @@ def fixed(engine, columns, batch: int) -> list[np.ndarray]:
 def measured(engine, columns, batch: int):
     """cost(rows, width) in seconds, fitted to requests of this engine with all its streams busy.
 
-    c0 + c1 rows width + c2 rows width^2, none below 0: a call, its tokens, the attention among them (least squares
-    of the relative error over long, middling and short sentences, one, half and all of a batch).
+    c0 + c1 rows width + c2 rows width^2, none below 0, by least squares of the relative error over long, middling and
+    short sentences, one, half and all of a batch.
     """
     from scipy.optimize import nnls
 
@@ -97,10 +94,7 @@ def measured(engine, columns, batch: int):
 
 
 def cheapest(lengths, batch: int, cost) -> tuple[list[int], float]:
-    """Sizes of the requests that cost least for sentences of falling `lengths`, at most `batch` each; the sum.
-
-    Dynamic programming over the last cut: exact for this cost.
-    """
+    """Sizes of the requests that cost least for sentences of falling `lengths`, at most `batch` each; the sum."""
     lengths = np.asarray(lengths)
     total, size = np.zeros(len(lengths) + 1), np.zeros(len(lengths) + 1, int)
     for end in range(1, len(lengths) + 1):
@@ -115,8 +109,7 @@ def cheapest(lengths, batch: int, cost) -> tuple[list[int], float]:
 
 
 def quicker(other, engine, requests) -> bool:
-    """Whether `other` runs the same requests in less time than `engine`, in turns: on a machine with other work, what is
-    measured at different moments differs by more than streams do."""
+    """Whether `other` runs the same requests in less time than `engine`, in turns, so that other work slows both."""
     run(other, requests), run(engine, requests)
     ratios = [run(other, requests)[2] / run(engine, requests)[2] for _ in range(REPEATS)]
     return bool(np.median(ratios) < 1)

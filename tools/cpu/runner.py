@@ -6,22 +6,17 @@
     python -m tools.cpu.runner --model model.onnx --input input/input_ids,input/attention_mask --batchsize 8 \\
         --plan measured --output out --output_dirname run
 
-What it keeps of ais_bench (sources: ais_bench 0.0.2, 2023, and msit's, 2024):
-input folders stand in the model's input order, files in natural order; as many files make one request as its first
-input holds; the last request is filled up with its own first file, and what those rows give is not written; outputs
-are named {stem of the first input's file}_{output index}; <output>/<dirname>_summary.json lies beside the folder;
-without --input it runs zeros (pure inference); the time of a request is that of the engine's call alone.
-.npy files are whole requests, as --auto_set_dymdims_mode 1 takes them. What it adds to the summary: `engine`, and
-`stolen`, the share of the processors' time that the host gave to other machines meanwhile.
+Of ais_bench (sources: 0.0.2, 2023, and msit's, 2024): input folders stand in the model's input order, files in natural
+order; as many files make one request as its first input holds; the last request is filled up with its own first file,
+and what those rows give is not written; outputs are named {stem of the first input's file}_{output index}; the time of a
+request is that of the engine's call alone; without --input it runs zeros; .npy files are whole requests, as
+--auto_set_dymdims_mode 1 takes them; <output>/<dirname>_summary.json lies beside the folder. Its summary also says
+`engine`, and `stolen`, the share of the processors' time that the host gave to other machines.
 
---untimed and --plan are ours. --untimed: outputs alone are wanted, so each core has a request of its own, which is faster
-than all cores at one. --plan: each file is a sentence of its own length, and tools/cpu/plan.py says which go into one
-request. `fixed` gives the same bytes every time; `measured` is faster. A pass runs all requests, --loop passes count.
-With either, the throughput is that of whole passes (`pass_ms`, one a pass), since requests may overlap.
-
---yardstick and --milliseconds are ours too, for timing. --yardstick build/lib/peak.so: the engine takes turns with a fixed
-piece of work (tools/cpu/yardstick.py), and the summary holds what both did in each turn (`pairs`). --milliseconds: at least
-so long, after --loop. Every so often a request runs in one thread, for the figures of tools/results/figures.py (`singles`).
+Ours are --untimed (each core has a request of its own, which is faster where outputs alone are wanted), --plan (each file
+is a sentence of its own length, and tools/cpu/plan.py says which go into a request: `fixed` gives the same bytes every
+time, `measured` is faster; the throughput is that of whole passes), and --yardstick with --milliseconds: the engine takes
+turns with a fixed piece of work (tools/cpu/yardstick.py), and the summary holds what both did (`pairs`, `singles`).
 """
 
 import argparse
@@ -31,10 +26,12 @@ import platform
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+
+from tools.base import input_files, onnxfile
 from tools.cpu import yardstick
 from tools.make import cli, cpu
 
@@ -55,9 +52,7 @@ def parse(argv=None):
     parser.add_argument("--dymDims", help='shape of a pure run, as "input_ids:8,64;attention_mask:8,64"')
     parser.add_argument("--pure_data_type", choices=["zero"], default="zero")
     parser.add_argument("--display_all_summary", type=int, default=0)
-    parser.add_argument(
-        "--untimed", action="store_true", help="outputs alone are wanted: as many requests at a time as cores"
-    )
+    parser.add_argument("--untimed", action="store_true", help="outputs alone count: a request a core at a time")
     parser.add_argument("--threads", type=int, default=0, help="cores (all if 0)")
     parser.add_argument("--yardstick", type=Path, help="build/lib/peak.so: takes turns with the engine")
     parser.add_argument("--milliseconds", type=int, default=0, help="go on after --loop until the engine had so long")
@@ -72,28 +67,8 @@ def parse(argv=None):
     return args
 
 
-@dataclass
-class Job:
-    """What is run, and how often."""
-
-    model: Path
-    input: str | None  # folders or files, comma separated; zeros if None
-    batchsize: int | None  # rows a request; those of the first request if None
-    dims: str | None  # shapes of a run of zeros, as --dymDims has them
-    loop: int
-    milliseconds: int
-    warmup_count: int
-    plan: str | None
-    threads: int
-
-
 def columns_of(spec: str, count: int) -> list[list[Path]]:
-    """The files of each model input, in natural order: `count` lists of one length.
-
-    Raises UserError for other numbers of folders or files.
-    """
-    from tools.base import input_files
-
+    """The files of each model input, in natural order: `count` lists of one length; UserError for other numbers."""
     columns = []
     for name in map(Path, spec.split(",")):
         files = input_files.row_files(name) if name.is_dir() else [name]
@@ -102,20 +77,14 @@ def columns_of(spec: str, count: int) -> list[list[Path]]:
         columns.append(files)
     if len(columns) != count:
         raise cli.UserError(f"--input names {len(columns)} inputs, the model has {count}")
-    if len({len(c) for c in columns}) > 1:
-        raise cli.UserError(
-            f"--input: the folders hold {[len(c) for c in columns]} files; each needs the same number; preprocess again"
-        )
+    counts = [len(c) for c in columns]
+    if len(set(counts)) > 1:
+        raise cli.UserError(f"--input: the folders hold {counts} files; each needs the same number; preprocess again")
     return columns
 
 
-def npy_requests(columns, tensors):
-    """Yield (files of the first input, feeds): each .npy is one whole request.
-
-    Raises UserError for arrays of another type or shape.
-    """
-    import numpy as np
-
+def npy_requests(columns, tensors, batchsize):
+    """Yield (files of the first input, feeds, rows a file): each .npy is one whole request. UserError for other arrays."""
     for files in zip(*columns, strict=True):
         feeds = []
         for file, tensor in zip(files, tensors, strict=True):
@@ -129,14 +98,7 @@ def npy_requests(columns, tensors):
 
 
 def bin_requests(columns, tensors, batchsize):
-    """Yield (files of the first input, feeds, rows a file): as many files as one request holds, the last one filled up.
-
-    Raises UserError for files that are no whole rows.
-    """
-    import numpy as np
-
-    from tools.base import onnxfile
-
+    """Yield (files of the first input, feeds, rows a file): as many files as a request holds, the last one filled up."""
     size = columns[0][0].stat().st_size
     whole = size and size % tensors[0].dtype.itemsize == 0
     if not tensors[0].bytes and batchsize and whole:  # an engine without padding takes any shape: a row a file
@@ -153,20 +115,16 @@ def bin_requests(columns, tensors, batchsize):
         for column, tensor in zip(columns, tensors, strict=True):
             files = column[start : start + per_request]
             files = files + files[:1] * (per_request - len(files))
-            size = sum(f.stat().st_size for f in files)
-            if size != tensor.bytes:
-                raise cli.UserError(
-                    f"{files[0]} and the {per_request - 1} files after it: {size} bytes, not {tensor.bytes}; preprocess again"
-                )
             data = b"".join(f.read_bytes() for f in files)
+            if len(data) != tensor.bytes:
+                fault = f"{len(data)} bytes, not {tensor.bytes}; preprocess again"
+                raise cli.UserError(f"{files[0]} and the {per_request - 1} files after it: {fault}")
             feeds.append(np.frombuffer(data, tensor.dtype).reshape(tensor.shape))
         yield columns[0][start : start + per_request], feeds, tensors[0].shape[0] // per_request
 
 
 def pure_requests(tensors, dims):
     """Yield one request of zeros: ([name], feeds, rows). Raises UserError where a dimension is open and not given."""
-    import numpy as np
-
     given = dict(part.split(":") for part in dims.split(";")) if dims else {}
     shapes = [tuple(map(int, given[t.name].split(","))) if t.name in given else t.shape for t in tensors]
     for tensor, shape in zip(tensors, shapes, strict=True):
@@ -177,8 +135,6 @@ def pure_requests(tensors, dims):
 
 def write(folder: Path, stem: str, k: int, array, outfmt: str) -> Path:
     """Write one sample's output: raw little-endian bytes, .npy, or `%f` values, a line per leading row."""
-    import numpy as np
-
     path = folder / f"{stem}_{k}.{outfmt.lower()}"
     with cli.named(path):
         if outfmt == "BIN":
@@ -193,23 +149,17 @@ def write(folder: Path, stem: str, k: int, array, outfmt: str) -> Path:
 
 def figures(times: list[float]) -> dict:
     """ais_bench's figures of a list of milliseconds."""
-    import numpy as np
-
+    mean, median, most = float(np.mean(times)), float(np.median(times)), float(np.percentile(times, 99))
     return {
-        "min": min(times),
-        "max": max(times),
-        "mean": float(np.mean(times)),
-        "median": float(np.median(times)),
-        "percentile(99%)": float(np.percentile(times, 99)),
-        "count": len(times),
-    }
+        "min": min(times), "max": max(times), "mean": mean, "median": median, "percentile(99%)": most, "count": len(times),
+    }  # fmt: skip
 
 
-def timed(engine, feeds, job, turns, times: list[float]):
+def timed(engine, feeds, args, turns, times: list[float]):
     """Run one request --loop times, and on until --milliseconds are over, noting each in milliseconds; the last outputs."""
     runs, total = 0, 0.0
     single = (lambda: turns.single.run(feeds)) if turns.single else None
-    while runs < job.loop or 1e3 * total < job.milliseconds:
+    while runs < args.loop or 1e3 * total < args.milliseconds:
         outputs, seconds = turns.time(len(feeds[0]), lambda: engine.run(feeds), single)
         times.append(seconds * 1e3)
         runs, total = runs + 1, total + seconds
@@ -221,10 +171,6 @@ def sentences(files: list[list[Path]], tensors) -> list[list]:
 
     Raises UserError where the model's shape is fixed, or a sentence is not as long for every input.
     """
-    import numpy as np
-
-    from tools.base import input_files
-
     columns, lengths = [], []
     for column, tensor in zip(files, tensors, strict=True):
         if tensor.shape != (None, None):
@@ -238,79 +184,84 @@ def sentences(files: list[list[Path]], tensors) -> list[list]:
     return columns
 
 
-def requested(job, engine, turns, times):
+def requested(args, engine, turns, times):
     """Run the requests that the inputs make, noting each one's milliseconds in `times`; yield (file, outputs)."""
     from tqdm import tqdm
 
-    if job.input:
-        columns = columns_of(job.input, len(engine.inputs))
-        whole = columns[0][0].suffix == ".npy"
-        requests = (
-            npy_requests(columns, engine.inputs) if whole else bin_requests(columns, engine.inputs, job.batchsize)
-        )
+    if args.input:
+        columns = columns_of(args.input, len(engine.inputs))
+        read = npy_requests if columns[0][0].suffix == ".npy" else bin_requests
+        requests = read(columns, engine.inputs, args.batchsize)
     else:
-        requests = pure_requests(engine.inputs, job.dims)
-    made = (
-        together(job, engine, requests, times) if engine.streams > 1 else in_turn(job, engine, requests, turns, times)
-    )
+        requests = pure_requests(engine.inputs, args.dymDims)
+    run = together if engine.streams > 1 else in_turn
+    made = run(args, engine, requests, turns, times)
     for files, rows, outputs in tqdm(made, desc="infer", unit="request", disable=None):
         for i, file in enumerate(files):
             yield file, [out[i * rows : (i + 1) * rows] for out in outputs]
 
 
-def in_turn(job, engine, requests, turns, times):
+def in_turn(args, engine, requests, turns, times):
     """Run one request after the other, each as `timed` does, after some that do not count; yield (files, rows, outputs)."""
-    warm = [e for e in (engine, turns.single) if e for _ in range(job.warmup_count)]
+    warm = [e for e in (engine, turns.single) if e for _ in range(args.warmup_count)]
     for files, feeds, rows in requests:
-        job.batchsize = job.batchsize or len(feeds[0])
+        args.batchsize = args.batchsize or len(feeds[0])
         while warm:
             warm.pop().run(feeds)
-        yield files, rows, timed(engine, feeds, job, turns, times)
+        yield files, rows, timed(engine, feeds, args, turns, times)
 
 
-def together(job, engine, requests, times):
+def together(args, engine, requests, turns, times):
     """Run each request once, as many at a time as the engine has streams; yield (files, rows, outputs) in their order."""
 
     def once(request):
         files, feeds, rows = request
-        job.batchsize = job.batchsize or len(feeds[0])
-        return files, rows, timed(engine, feeds, job, yardstick.Turns(), times)
+        args.batchsize = args.batchsize or len(feeds[0])
+        return files, rows, timed(engine, feeds, args, yardstick.Turns(), times)
 
     with ThreadPoolExecutor(engine.streams) as pool:
         yield from pool.map(once, requests)
 
 
-def planned(job, engine, turns):
+def planned(args, engine, turns):
     """Run sentences by a plan: (engine, (file, outputs) in the files' order, ms of each request, ms of each pass)."""
     from tqdm import tqdm
 
     from tools.cpu import plan
 
-    files = columns_of(job.input, len(engine.inputs))
+    files = columns_of(args.input, len(engine.inputs))
     columns = sentences(files, engine.inputs)
-    if job.plan == "measured":
-        engine, rows = plan.fastest(engine, job.model, columns, job.batchsize, job.threads)
+    if args.plan == "measured":
+        engine, rows = plan.fastest(engine, args.model, columns, args.batchsize, args.threads)
     else:
-        rows = plan.fixed(engine, columns, job.batchsize)
+        rows = plan.fixed(engine, columns, args.batchsize)
     requests = [plan.feeds(columns, r) for r in rows]
     tokens, room = sum(map(len, columns[0])), sum(r[0].size for r in requests)
     padding = "none" if engine.ragged else f"{100 - 100 * tokens / room:.1f} % of tokens"
-    print(
-        f"[INFO] plan {job.plan}: {len(files[0])} sentences in {len(requests)} requests, "
-        f"{engine.streams} at a time; padding: {padding}"
-    )
-    warm = job.warmup_count if job.plan == "measured" else 0
-    total = (warm + job.loop) * len(files[0])
+    sizes = f"{len(files[0])} sentences in {len(requests)} requests, {engine.streams} at a time"
+    print(f"[INFO] plan {args.plan}: {sizes}; padding: {padding}")
+    warm = args.warmup_count if args.plan == "measured" else 0
+    total = (warm + args.loop) * len(files[0])
     with tqdm(total=total, desc="infer", unit="sentence", disable=None) as bar:
         one = lambda: plan.run(engine, requests, bar.update)
         for _ in range(warm):
             one()
-        passes = [turns.time(len(files[0]), one)[0] for _ in range(job.loop)]
+        passes = [turns.time(len(files[0]), one)[0] for _ in range(args.loop)]
     found = {}
     for numbers, outputs in zip(rows, passes[-1][0], strict=True):
         found |= {i: [out[k : k + 1] for out in outputs] for k, i in enumerate(numbers)}
     results = [(file, found[i]) for i, file in enumerate(files[0])]
     return engine, results, [ms for _, each, _ in passes for ms in each], [1e3 * seconds for *_, seconds in passes]
+
+
+def facts(engine, threads: int) -> dict:
+    """What a summary says of the engine."""
+    isa = [unit for unit in cpu.ISA if unit in cpu.cpu_flags(engine.limited)]
+    said = {
+        "name": type(engine).__name__.lower(), "version": engine.version, "precision": engine.precision,
+        "layers": engine.layers, "threads": threads, "machine": platform.machine(), "isa": isa,
+    }  # fmt: skip
+    return said | ({"family": engine.family} if engine.family else {})
 
 
 def main():
@@ -328,13 +279,11 @@ def main():
     if args.output:
         folder = args.output / (args.output_dirname or datetime.now().strftime("%Y_%m_%d-%H_%M_%S"))
         folder.mkdir(parents=True, exist_ok=True)
-    job = Job(args.model, args.input, args.batchsize, args.dymDims, args.loop, args.milliseconds,
-              args.warmup_count, args.plan, args.threads)  # fmt: skip
     before, started, count = cpu.ticks(), time.perf_counter(), 0
     if args.plan:
-        engine, results, times, passes = planned(job, engine, turns)
+        engine, results, times, passes = planned(args, engine, turns)
     else:
-        results = requested(job, engine, turns, times)
+        results = requested(args, engine, turns, times)
     for file, outputs in results:
         count += 1
         if folder:
@@ -346,8 +295,8 @@ def main():
     turns.close()
     stolen, whole = (now - then for now, then in zip(cpu.ticks(), before, strict=True))
     compute = figures(times)
-    throughput = 1000 * job.batchsize / compute["mean"]
-    formula = f"1000*batchsize.mean({job.batchsize})/NPU_compute_time.mean({compute['mean']})"
+    throughput = 1000 * args.batchsize / compute["mean"]
+    formula = f"1000*batchsize.mean({args.batchsize})/NPU_compute_time.mean({compute['mean']})"
     if passes:
         throughput = 1000 * count / (sum(passes) / len(passes))
         formula = f"1000*sentences({count})/pass.mean({sum(passes) / len(passes)})"
@@ -358,31 +307,15 @@ def main():
     print("[INFO] ------------------------------------------------------")
     if folder:
         summary = {
-            "filesinfo": info,
-            "args": sys.argv,
-            "NPU_compute_time": compute,
-            "throughput": throughput,
-            "npu_compute_time_list": times,
-            "pid": os.getpid(),
-            "engine": {
-                "name": type(engine).__name__.lower(),
-                "version": engine.version,
-                "precision": engine.precision,
-                "layers": engine.layers,
-                "threads": threads,
-                "machine": platform.machine(),
-                "isa": [unit for unit in cpu.ISA if unit in cpu.cpu_flags(engine.limited)],
-                **({"family": engine.family} if engine.family else {}),
-                **({"streams": engine.streams} if passes else {}),
-            },
-            **({"pass_ms": passes} if passes else {}),
-            **({"stolen": round(stolen / whole, 4)} if whole else {}),
-            **(
-                {"yardstick": turns.kind, "loop": args.loop, "pairs": turns.pairs, "singles": turns.singles}
-                if turns.kind
-                else {}
-            ),
-        }
+            "filesinfo": info, "args": sys.argv, "NPU_compute_time": compute, "throughput": throughput,
+            "npu_compute_time_list": times, "pid": os.getpid(), "engine": facts(engine, threads),
+        }  # fmt: skip
+        if passes:
+            summary["engine"]["streams"], summary["pass_ms"] = engine.streams, passes
+        if whole:
+            summary["stolen"] = round(stolen / whole, 4)
+        if turns.kind:
+            summary |= {"yardstick": turns.kind, "loop": args.loop, "pairs": turns.pairs, "singles": turns.singles}
         with cli.whole_file(args.output / f"{folder.name}_summary.json", "w") as f:
             json.dump(summary, f, indent=1)
         print(f"wrote {len(info)} results to {folder}, figures to {folder}_summary.json")

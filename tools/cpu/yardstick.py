@@ -5,10 +5,9 @@
     turns.close()
     turns.pairs                      # a list of [samples, seconds, processor seconds, the yardstick's three]
 
-The yardstick is a fixed piece of work: multiply-adds in registers on every core (tools/cpu/native/peak.c), in the unit
-of the engine's precision where this CPU has one (AMX, or AVX-512 with bf16 or VNNI), else in AVX-512 or AVX2, else in
-whatever it has. Its amount is in operations, a multiply-add being two. Processor seconds are of getrusage's kind: time that the host or another process took away is
-in the seconds on the clock, and not in these.
+The yardstick is multiply-adds in registers on every core (tools/cpu/native/peak.c), in the unit of the engine's
+precision where this CPU has one, else in AVX-512 or AVX2, else in whatever it has. Its amount is in operations, a
+multiply-add being two. Processor seconds leave out what the host or another process took away.
 
 On a busy machine a request of several threads uses processor time up while some of them wait for one that has none: by
 a fifth with OpenVINO, by a third with onnxruntime. So a third turn is a request of one thread, whose processor seconds
@@ -46,11 +45,8 @@ class Turns:
         self.work = ctypes.CDLL(str(Path(library).absolute())).work
         self.work.restype, self.work.argtypes = None, [ctypes.c_int, ctypes.c_double, ctypes.c_void_p]
         self.pool = ThreadPoolExecutor(threads)
-        self.kind = next(
-            kind
-            for kind in (precision.removesuffix("-bf16"), "fp32", "any")
-            if kind in KINDS and self.yardstick(kind, 0.001)[0]
-        )
+        kinds = (precision.removesuffix("-bf16"), "fp32", "any")
+        self.kind = next(kind for kind in kinds if kind in KINDS and self.yardstick(kind, 0.001)[0])
         self.yardstick(self.kind)  # starts the threads
 
     def yardstick(self, kind: str, seconds: float = SLICE) -> list[float]:
