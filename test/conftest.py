@@ -138,8 +138,9 @@ def native_library(tmp_path_factory):
 
     if not shutil.which("gcc"):
         return None
+    # of a source
     family = {"amx": "amx", "amx_f32": "amx_int8", "avx512": "avx512_bf16", "avx512_f32": "avx512",
-              "avx2_vnni": "avx2_vnni"}  # of a source, fmt: skip
+              "avx2_vnni": "avx2_vnni"}  # fmt: skip
 
     def make(path):
         objects = []
