@@ -100,8 +100,9 @@ def padding(record: dict) -> str:
 def wider(info: dict, record: dict) -> str:
     """` in 5 of 6 layers, the others bf16`, where not all layers have the record's precision."""
     layers = (info.get("layers") or "").split()
-    others = sorted({*layers} - {record["precision"]})
-    fitting = layers.count(record["precision"])
+    precision = record["precision"].removesuffix("-bf16")  # int8-bf16: what its activations are
+    others = sorted({*layers} - {precision})
+    fitting = layers.count(precision)
     return f" in {fitting} of {len(layers)} layers, the others {', '.join(others)}" if others else ""
 
 
