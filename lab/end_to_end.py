@@ -1,48 +1,81 @@
 """From a file of texts to Parquet of answers: make score's script beside what one would use instead, in turns.
 
-    make score INPUT=build/data/dev.tsv PRECISION=fp32           (compiles; likewise bf16 and int8, where this CPU has the units)
-    PYTHONPATH=. .venv/bin/python -m lab.end_to_end --checkpoint build/minilm_sst2/default/checkpoint --text reviews.tsv \\
-        --onnx build/minilm_sst2/default/model.onnx --ours build/minilm_sst2/default/seqreal/bs8/cpu-native-fp32/model.native
+    make end-to-end ROUNDS=1        # compiles, measures, prints the table; build/minilm_sst2/default/seq128/bs8/end_to_end.md
 
     | | sentences/s | CPU ms a sentence | peak MB | other classes |
-    | make score, model.native of cpu-native-fp32 | ... |
+    | make score, cpu-native-fp32 | ... |
 
---text is a TSV of real sentences (a column `sentence`), 100,000 or more, so that loading counts for little. Each takes its turn
---rounds times in a process of its own with all processors, from reading the file to Parquet written; the median counts. CPU
-time is that of the process and its children. A peer that is not installed has its reason in place of figures.
-No figure of it is kept: none was taken on a machine that was idle.
+The texts are a TSV with a column `sentence`, --text, or else 100,000 real sentences, no two alike: those of the docstrings
+of the Python packages at hand, which no lock leaves out. Each takes its turn --rounds times in a process of its own with all
+processors, from reading the file to Parquet written; the median counts. CPU time is that of the process and its children;
+other classes are those that differ from the first row's. A peer that is not installed has its reason in place of figures.
 """
 
 import argparse
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
+import sysconfig
+import tarfile
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from tools.make import cli
 
 BATCH = 32
+SENTENCE = re.compile(r"[A-Z][^=<>{}\[\]|\\_*`]{20,400}[.!?]")
+
+
+def sentences(count: int) -> list[str]:
+    """So many sentences of docstrings, in the order of their hashes. UserError where there are fewer."""
+    unlike = {}
+    for path in sorted(p for key in ("stdlib", "purelib") for p in Path(sysconfig.get_paths()[key]).rglob("*.py")):
+        for text in re.findall(r'"""(.*?)"""', path.read_text("utf-8", errors="ignore"), re.S):
+            for paragraph in re.split(r"\n\s*\n", text):
+                parts = re.split(r"(?<=[.!?]) ", " ".join(paragraph.split()))
+                unlike |= dict.fromkeys(s for s in parts if SENTENCE.fullmatch(s) and 4 <= len(s.split()) <= 60)
+    if len(unlike) < count:
+        raise cli.UserError(f"{len(unlike)} sentences in the docstrings here, not {count}; give --text")
+    return sorted(unlike, key=lambda s: hashlib.sha256(s.encode()).digest())[:count]
+
+
+# ---- The peers: each reads args.text and writes args.out
+
+
+def read(args) -> list[str]:
+    import pandas as pd
+
+    return list(pd.read_csv(args.text, sep="\t", quoting=3, dtype=str, keep_default_na=False)["sentence"])
+
+
+def write(args, **columns) -> None:
+    import pandas as pd
+
+    pd.DataFrame(columns).to_parquet(args.out)
 
 
 def pipeline(args, model):
     """https://huggingface.co/docs/transformers/pipeline_tutorial#batch-inference: a generator of texts, in batches."""
-    import pandas as pd
     import transformers
 
-    texts = pd.read_csv(args.text, sep="\t", quoting=3)["sentence"]
     tokenizer = transformers.AutoTokenizer.from_pretrained(args.checkpoint)
     classify = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
-    pd.DataFrame(list(classify(iter(texts), batch_size=BATCH, truncation=True))).to_parquet(args.out)
+    answers = list(classify(iter(read(args)), batch_size=BATCH, truncation=True))
+    write(args, label=[a["label"] for a in answers], score=[a["score"] for a in answers])
 
 
-def transformers_pipeline(args):
+def transformers_pipeline(precision, args):
+    import torch
     import transformers
 
-    pipeline(args, transformers.AutoModelForSequenceClassification.from_pretrained(args.checkpoint))
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    pipeline(args, transformers.AutoModelForSequenceClassification.from_pretrained(args.checkpoint, dtype=dtype))
 
 
 def optimum_onnxruntime(args):
@@ -54,23 +87,30 @@ def optimum_onnxruntime(args):
 
 def sentence_transformers(args):
     """https://sbert.net/docs/cross_encoder/usage/usage.html: texts sorted by length, in batches."""
-    import pandas as pd
     from sentence_transformers import CrossEncoder
 
-    texts = pd.read_csv(args.text, sep="\t", quoting=3)["sentence"]
-    found = CrossEncoder(args.checkpoint).predict(list(texts), batch_size=BATCH, apply_softmax=True)
-    pd.DataFrame({"label": found.argmax(1), "score": found.max(1)}).to_parquet(args.out)
+    found = CrossEncoder(args.checkpoint, device="cpu").predict(read(args), batch_size=BATCH, apply_softmax=True)
+    write(args, label=found.argmax(1), score=found.max(1))
 
 
-def openvino(args):
-    """https://docs.openvino.ai/2026/openvino-workflow/running-inference/optimize-inference/high-level-performance-hints.html"""
+def openvino(precision, args):
+    """https://docs.openvino.ai/2026/openvino-workflow/running-inference/optimize-inference/high-level-performance-hints.html:
+    texts sorted by length, in batches, as many at a time as it likes; int8 is NNCF's, as make compiles it."""
     import openvino as ov
-    import pandas as pd
     import transformers
 
+    core, path = ov.Core(), args.onnx
+    with tempfile.TemporaryDirectory() as box:
+        if precision == "int8":
+            with tarfile.open(args.int8) as tar:
+                tar.extractall(box, filter="data")
+            path = f"{box}/model.xml"
+        model = core.read_model(path)
+        kind = {"fp32": {"INFERENCE_PRECISION_HINT": "f32"}, "bf16": {"INFERENCE_PRECISION_HINT": "bf16"}, "int8": {}}
+        how = {"PERFORMANCE_HINT": "THROUGHPUT", **kind[precision]}
+        queue = ov.AsyncInferQueue(core.compile_model(model, "CPU", how))
     tokenizer = transformers.AutoTokenizer.from_pretrained(args.checkpoint)
-    texts = list(pd.read_csv(args.text, sep="\t", quoting=3)["sentence"])
-    queue = ov.AsyncInferQueue(ov.Core().compile_model(args.onnx, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"}))
+    texts = read(args)
     labels = [0] * len(texts)
 
     def done(request, rows):
@@ -79,65 +119,90 @@ def openvino(args):
 
     queue.set_callback(done)
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-    names = [i.any_name for i in ov.Core().read_model(args.onnx).inputs]
+    names = [i.any_name for i in model.inputs]
     for at in range(0, len(order), BATCH):
         rows = order[at : at + BATCH]
         fed = tokenizer([texts[i] for i in rows], padding=True, truncation=True, return_tensors="np")
         queue.start_async({name: fed[name] for name in names}, rows)
     queue.wait_all()
-    pd.DataFrame({"label": labels}).to_parquet(args.out)
+    write(args, label=labels)
 
 
 PEERS = {
-    "transformers pipeline": transformers_pipeline,
-    "optimum onnxruntime pipeline": optimum_onnxruntime,
-    "sentence-transformers": sentence_transformers,
-    "OpenVINO": openvino,
+    "transformers pipeline, fp32": partial(transformers_pipeline, "fp32"),
+    "transformers pipeline, bf16": partial(transformers_pipeline, "bf16"),
+    "optimum onnxruntime pipeline, fp32": optimum_onnxruntime,
+    "sentence-transformers, fp32": sentence_transformers,
+    "OpenVINO, fp32": partial(openvino, "fp32"),
+    "OpenVINO, bf16": partial(openvino, "bf16"),
+    "OpenVINO, int8": partial(openvino, "int8"),
 }
+APART = ("optimum onnxruntime pipeline, fp32", "sentence-transformers, fp32")  # which the product's environment lacks
+
+
+# ---- The measurement
 
 
 def classes(path: str) -> list[int]:
     """The class of each row of what was written, whatever a peer calls it."""
     import pandas as pd
 
-    found = pd.read_parquet(path)
-    said = found["prediction"] if "prediction" in found else found["label"]
+    frame = pd.read_parquet(path)
+    said = frame["prediction"] if "prediction" in frame else frame["label"]
     names = {"negative": 0, "positive": 1, "LABEL_0": 0, "LABEL_1": 1}
     return [names.get(c, c) for c in said]
 
 
-def turn(command: list[str], out: str) -> dict:
+def turn(command: list[str], out: Path) -> dict:
     """One run: {seconds, cpu (seconds), peak (MB)}, or {missing: the reason}."""
-    start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        said = process.stderr.read()
+    start, env = time.perf_counter(), os.environ | {"HF_HUB_OFFLINE": "1", "CI": "true"}  # nothing is asked or told
+    with tempfile.TemporaryFile() as log, subprocess.Popen(command, stdout=log, stderr=log, env=env) as process:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = status
-    if status or not Path(out).exists():
-        return {"missing": (said.strip().splitlines() or ["it ended without a word"])[-1][:100]}
+        log.seek(0)
+        said = log.read().decode(errors="replace").strip().splitlines()
+    if status or not out.exists():
+        return {"missing": (said or ["it ended without a word"])[-1][:100]}
     return {"seconds": time.perf_counter() - start, "cpu": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss / 1024}
 
 
-def commands(args, out: str) -> dict[str, list[str]]:
+def commands(args, out: Path) -> dict[str, list]:
     """{what it is called: its command, which writes `out`}."""
-    ours = {
-        f"make score, {Path(model).parent.name}": [
-            sys.executable, "-m", "tools.scale.score", "--model", model, "--tokenizer_path", args.checkpoint,
-            "--input", args.text, "--columns", "sentence", "--save_path", out,
-        ]
-        for model in args.ours
-    }  # fmt: skip
-    words = [sys.executable, "-m", "lab.end_to_end", "--checkpoint", args.checkpoint, "--text", args.text]
-    return ours | {name: [*words, "--onnx", args.onnx, "--one", name, "--out", out] for name in PEERS}
+    score = ["-m", "tools.scale.score", "--tokenizer_path", args.checkpoint, "--batchsize", BATCH, "--input", args.text]
+    score = [sys.executable, *score, "--columns", "sentence", "--save_path", out, "--model"]
+    ours = {f"make score, {Path(model).parent.name}": [*score, model] for model in args.ours}
+    words = ["-m", "lab.end_to_end", "--checkpoint", args.checkpoint, "--text", args.text, "--onnx", args.onnx]
+    words += ["--int8", args.int8] if args.int8 else []
+    python = lambda name: args.bench if name in APART else sys.executable
+    return ours | {name: [python(name), *words, "--one", name, "--out", out] for name in PEERS}
+
+
+def table(runs: dict, answers: dict) -> str:
+    """The rows of all that ran, and the reasons of what did not."""
+    lines = ["| | sentences/s | CPU ms a sentence | peak MB | other classes |", "| :-- | --: | --: | --: | --: |"]
+    first = next(iter(answers.values()), [])
+    for name, all_of in runs.items():
+        if missing := [run["missing"] for run in all_of if "missing" in run]:
+            lines.append(f"| {name} | - | - | - | {missing[0]} |")
+            continue
+        middle = {key: median(run[key] for run in all_of) for key in all_of[0]}
+        other = sum(a != b for a, b in zip(first, answers[name], strict=True))
+        speed, cpu = len(first) / middle["seconds"], 1000 * middle["cpu"] / len(first)
+        lines.append(f"| {name} | {speed:.0f} | {cpu:.3f} | {middle['peak']:.0f} | {other} |")
+    return "\n".join(lines)
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--checkpoint", required=True, help="folder")
-    p.add_argument("--text", required=True, help="a TSV with a column `sentence`")
+    p.add_argument("--text", help="a TSV with a column `sentence` (docstrings if not given)")
+    p.add_argument("--rows", type=int, default=100_000, help="sentences of docstrings (%(default)s)")
     p.add_argument("--onnx", required=True, help="the export, for OpenVINO")
+    p.add_argument("--int8", help="OpenVINO's int8 model, .ir")
     p.add_argument("--ours", nargs="*", default=[], help="models compiled with SEQ=real")
+    p.add_argument("--bench", default=".venv-bench/bin/python", help="of the peers' environment (%(default)s)")
     p.add_argument("--rounds", type=int, default=3, help="turns of each (%(default)s)")
+    p.add_argument("--save_path", type=Path, help="where the table goes")
     p.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
     p.add_argument("--out", help=argparse.SUPPRESS)
     args = p.parse_args()
@@ -146,27 +211,25 @@ def main():
             return PEERS[args.one](args)
         except ImportError as e:
             raise cli.UserError(f"{args.one}: not installed ({e.name})") from None
-    runs, found = {}, {}
-    for number in range(args.rounds):
-        with tempfile.TemporaryDirectory() as box:
-            for name, command in commands(args, f"{box}/{number}.parquet").items():
-                for left in Path(box).iterdir():
-                    left.unlink()
-                runs.setdefault(name, []).append(turn(command, f"{box}/{number}.parquet"))
+    with tempfile.TemporaryDirectory() as box:
+        out = Path(box, "answers.parquet")
+        if not args.text:
+            args.text = f"{box}/sentences.tsv"
+            Path(args.text).write_text("\n".join(["sentence", *sentences(args.rows)]) + "\n", "utf-8")
+        runs, answers = {name: [] for name in commands(args, out)}, {}
+        for _ in range(args.rounds):
+            for name, command in commands(args, out).items():
+                runs[name].append(turn(list(map(str, command)), out))
+                print(f"{name}: {json.dumps(runs[name][-1])}", file=sys.stderr, flush=True)
                 if "missing" not in runs[name][-1]:
-                    found[name] = classes(f"{box}/{number}.parquet")
-    print("| | sentences/s | CPU ms a sentence | peak MB | other classes |\n| :-- | --: | --: | --: | --: |")
-    first = next(iter(found.values()), [])
-    for name, all_runs in runs.items():
-        if missing := [run["missing"] for run in all_runs if "missing" in run]:
-            print(f"| {name} | - | - | - | {missing[0]} |")
-            continue
-        middle = {key: median(run[key] for run in all_runs) for key in all_runs[0]}
-        other = sum(a != b for a, b in zip(first, found[name], strict=True))
-        print(
-            f"| {name} | {len(first) / middle['seconds']:.0f} | {1000 * middle['cpu'] / len(first):.3f} | {middle['peak']:.0f} | {other} |"
-        )
-    return print(json.dumps(runs), file=sys.stderr)
+                    answers[name] = classes(out)
+                for left in (out, Path(f"{out}_manifest.json")):
+                    left.unlink(missing_ok=True)
+    text = table(runs, answers)
+    if args.save_path:
+        with cli.whole_file(args.save_path, "w", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+    return print(text)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ bench: build/$(dir $(ONE))bench.md  ### our engines and their peers, taking turn
 	$(info $(file <$<))
 repeat: build/$(dir $(ONE))repeat.md  ### the same cells over an hour, alone and beside a load: which figure repeats
 	$(info $(file <$<))
+end-to-end: build/$(dir $(ONE))end_to_end.md  ### 100,000 texts from a file to Parquet: make score, and what one would use instead
+	$(info $(file <$<))
 ##@ Development
 costs: | $(VENV)/installed         ### measure the time, disk and memory of each target into results/costs.csv
 	$(Q)$(py) -m lab.costs --save_path results/costs.csv
@@ -47,6 +49,16 @@ $(batches:%=build/%/bench.md): %.md: %.json $$(call by,bench_table)
 do.peak = -m tools.cpu.native.build tools/cpu/native/peak.c --save_path {}
 build/lib/peak.so: tools/cpu/native/peak.c tools/cpu/native/amx.c $(native_h) $$(call by,peak) | $(VENV)/installed
 	$(call run,peak)
+
+# Files to files: make score's script with our engine in each precision that this CPU has units for, and the peers.
+real_native = $(patsubst %,build/$(REAL)/%/model.native,$(filter cpu-native-%,$(ours_here)))
+real_int8   = $(patsubst %,build/$(REAL)/%/model.ir,$(filter cpu-openvino-int8,$(ours_here)))
+do.end_to_end = -m lab.end_to_end --checkpoint $(checkpoint) --onnx build/$(weights)/model.onnx --ours $(real_native) \
+    $(addprefix --int8 ,$(real_int8)) --rounds $(ROUNDS) --save_path {}
+$(batches:%=build/%/end_to_end.md): build/%/end_to_end.md: build/$$(weights)/model.onnx \
+    build/$$(weights)/checkpoint/MANIFEST $$(real_native) $$(real_int8) build/lib/native.so .venv-bench/installed \
+    $$(call by,end_to_end)
+	$(call alone,end_to_end)
 
 # The same cells over an hour, alone and beside a load: which figure of a speed repeats.
 do.repeat = -m lab.repeat $(static_names) \

@@ -9,9 +9,11 @@ $(sources:%=build/%/model.onnx): build/%/model.onnx: build/%/checkpoint/MANIFEST
 $(sources:%=build/%/reference.npy): build/%/reference.npy: build/%/model.onnx ;
 
 seq_len    = $(subst -,$(comma),$(length))
+# Borrowed sentences (mk/source.mk) have no labels of the task.
+unlabelled = $(if $(call own,dev),,$(if $(task),--unlabelled))
 row_layout = $(if $(packed),--pack) $(if $(bs),--batch_size $(bs)) $(if $(real),--max_len $(longest))
 do.inputs  = models/$(model)/preprocess.py --text_file $(sentences) --tokenizer_path $(checkpoint) \
-    --seq_len $(seq_len) $(row_layout) $(asked) --save_path {}
+    --seq_len $(seq_len) $(row_layout) $(asked) $(unlabelled) --save_path {}
 $(foreach f,$(shapes) $(batches),build/$f/input/MANIFEST): build/%/input/MANIFEST: \
     build/$$(weights)/checkpoint/MANIFEST $$(sentences) models/$$(model)/model.toml $$(call by,inputs)
 	$(call run,inputs)

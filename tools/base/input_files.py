@@ -20,15 +20,19 @@ from tools.make import cli
 
 CHUNK = 16  # rows a run where the graph leaves the batch free
 LONGEST = 1 << 14  # tokens of a row: no BERT has more positions
+# The recipes' input names, and what transformers calls each.
+ROLES = {
+    **dict.fromkeys(("input_ids", "src_tokens"), "input_ids"),
+    **dict.fromkeys(("attention_mask", "input_mask"), "attention_mask"),
+    **dict.fromkeys(("token_type_ids", "segment_ids"), "token_type_ids"),
+}
+# fairseq's one input: padding is told by its number, which fairseq's dictionaries fix.
+UNMASKED, PADDING = "src_tokens", 1
 
 
 def mask_name(names) -> str | None:
     """The name of the attention mask among input names, or of the sentence index that packed rows have instead."""
     return next((n for n in names if "mask" in n or n == "sentence"), None)
-
-
-# fairseq's one input: padding is told by its number, which fairseq's dictionaries fix.
-UNMASKED, PADDING = "src_tokens", 1
 
 
 def padding(name) -> int:
@@ -70,16 +74,13 @@ def in_batches(once, shapes: dict, inputs: dict, where: str) -> np.ndarray:
     size = batch if isinstance(batch, int) else CHUNK
     real = lengths(inputs)
     order = np.argsort(-real, kind="stable")
-    got = None
+    outputs = []
     for at in tqdm(range(0, n, size), desc="compare", unit="batch", leave=False, disable=None):
         rows = order[at : at + size]
         width = length if isinstance(length, int) else max(1, int(real[rows].max()))
         filled = np.pad(rows, (0, size - len(rows)), mode="edge") if isinstance(batch, int) else rows
-        out = once({k: np.ascontiguousarray(inputs[k][filled, :width]) for k in shapes})
-        if got is None:
-            got = np.empty((n, *out.shape[1:]), out.dtype)
-        got[rows] = out[: len(rows)]
-    return got
+        outputs.append(once({k: np.ascontiguousarray(inputs[k][filled, :width]) for k in shapes})[: len(rows)])
+    return np.concatenate(outputs)[np.argsort(order)]
 
 
 def by_sentence(out: np.ndarray, inputs: dict) -> tuple:
@@ -92,41 +93,34 @@ def by_sentence(out: np.ndarray, inputs: dict) -> tuple:
     return out[used], np.repeat(real, used.sum(axis=1))
 
 
-def natural(path: Path) -> list:
-    return [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", path.name)]
-
-
 def row_files(folder: Path) -> list[Path]:
     """The files of rows in `folder`, .bin or .npy, in natural order."""
+    natural = lambda path: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", path.name)]
     return sorted((f for f in folder.iterdir() if f.suffix in (".bin", ".npy")), key=natural)
 
 
-def rows_of(folder: Path) -> tuple[np.ndarray, list[int]]:
-    """Rows in `folder`, int64 [n, S]: one .bin per row, or .npy [rows, length], in natural order; each file's length.
+def read_rows(path: Path) -> np.ndarray:
+    """Int64 [n, length] of one file of rows; UserError where it holds no whole rows."""
+    try:
+        if path.suffix == ".bin" and path.stat().st_size > 8 * LONGEST:
+            raise ValueError("longer than any row")
+        rows = cli.read_npy(path) if path.suffix == ".npy" else np.fromfile(path, "<i8")[None]
+        whole = rows.dtype == np.int64 and rows.ndim == 2 and rows.nbytes > 0 and rows.shape[1] <= LONGEST
+    except ValueError as e:
+        raise cli.UserError(f"{path}: not an array of int64: {onnxfile.first_line(e)}; preprocess again") from None
+    if not whole or (path.suffix == ".bin" and rows.nbytes != path.stat().st_size):
+        raise cli.UserError(f"{path}: not whole int64 rows; preprocess again")
+    return rows
 
-    Shorter files are filled up with padding. Raises UserError where there are none, or a file holds no whole int64 rows.
-    """
-    parts = []
-    for f in row_files(folder):
-        try:
-            if f.suffix == ".bin" and f.stat().st_size > 8 * LONGEST:
-                raise ValueError("longer than any row")
-            part = cli.read_npy(f) if f.suffix == ".npy" else np.fromfile(f, "<i8")[None]
-            dtype, ndim, size = part.dtype, part.ndim, part.nbytes
-        except ValueError as e:
-            raise cli.UserError(f"{f}: not an array of int64: {onnxfile.first_line(e)}; preprocess again") from None
-        whole = dtype == np.int64 and ndim == 2 and size and (f.suffix == ".npy" or size == f.stat().st_size)
-        if not whole or part.shape[1] > LONGEST:
-            raise cli.UserError(f"{f}: not whole int64 rows; preprocess again")
-        parts.append(part)
+
+def rows_of(folder: Path) -> tuple[np.ndarray, list[int]]:
+    """Rows in `folder`, int64 [n, S], in natural order; each file's length. Shorter ones are filled up with padding."""
+    parts = [read_rows(path) for path in row_files(folder)]
     if not parts:
         raise cli.UserError(f"{folder}: no .bin or .npy files; preprocess first")
     width = max(p.shape[1] for p in parts)
-    whole = np.full((sum(map(len, parts)), width), padding(folder.name), np.int64)
-    ends = np.cumsum([len(p) for p in parts])
-    for part, end in zip(parts, ends, strict=True):
-        whole[end - len(part) : end, : part.shape[1]] = part
-    return whole, [p.shape[1] for p in parts]
+    filled = [np.pad(p, ((0, 0), (0, width - p.shape[1])), constant_values=padding(folder.name)) for p in parts]
+    return np.concatenate(filled), [p.shape[1] for p in parts]
 
 
 def load_inputs(folder, names, rows: int | None = None) -> dict:
@@ -135,20 +129,16 @@ def load_inputs(folder, names, rows: int | None = None) -> dict:
     rows: take only that many, the longest sentences first. Raises UserError where a folder is missing or the inputs
     differ in shape.
     """
-    folder = Path(folder)
     if rows is not None and rows < 1:
         raise cli.UserError(f"--rows {rows}: must be 1 or more")
-    for name in names:
-        if not (folder / name).is_dir():
-            raise cli.UserError(f"{folder / name}: no such folder of inputs; preprocess first")
-    found = {name: rows_of(folder / name) for name in names}
-    inputs = {name: rows for name, (rows, _) in found.items()}
-    wide = {name: a for name, a in inputs.items() if name != "first"}
-    if len({a.shape for a in wide.values()}) > 1 or len({len(a) for a in inputs.values()}) > 1:
-        shapes = {k: a.shape for k, a in inputs.items()}
+    if missing := [name for name in names if not Path(folder, name).is_dir()]:
+        raise cli.UserError(f"{folder}/{missing[0]}: no such folder of inputs; preprocess first")
+    read = {name: rows_of(Path(folder, name)) for name in names}
+    inputs = {name: array for name, (array, _) in read.items()}
+    shapes = {name: array.shape for name, array in inputs.items()}
+    if len({s for name, s in shapes.items() if name != "first"}) > 1 or len({n for n, _ in shapes.values()}) > 1:
         raise cli.UserError(f"{folder}: inputs differ in shape: {shapes}; preprocess again")
-    of_rows = {tuple(widths) for name, (_, widths) in found.items() if name in wide}
-    if len(of_rows) > 1 or ("first" in found and len(set(found["first"][1])) > 1):
+    if len({tuple(widths) for name, (_, widths) in read.items() if name != "first"}) > 1:
         raise cli.UserError(f"{folder}: rows of different length from input to input; preprocess again")
     keep = longest(inputs, rows)
     return {name: a[keep] for name, a in inputs.items()}
@@ -164,17 +154,6 @@ def input_names(folder: Path) -> list[str]:
     if not (names := sorted(f.name for f in folder.iterdir() if f.is_dir())):
         raise cli.UserError(f"{folder}: no folder of a model input; preprocess first")
     return names
-
-
-# The recipes' input names, and what transformers calls each.
-ROLES = {
-    "input_ids": "input_ids",
-    "src_tokens": "input_ids",
-    "attention_mask": "attention_mask",
-    "input_mask": "attention_mask",
-    "token_type_ids": "token_type_ids",
-    "segment_ids": "token_type_ids",
-}
 
 
 @contextlib.contextmanager
@@ -216,34 +195,36 @@ def write_json(path, value):
 
 
 def write_bins(folder, arrays, labels, first_index=1, prefix="", rows=None):
-    """One file per row and input: folder/<input>/<prefix><index>.bin, int64 little-endian, as long as its row.
+    """One file per row and input, folder/<input>/<prefix><index>.bin, as long as its row; then folder/labels.json,
+    {"<file name without .bin>": "<label>"}.
 
-    arrays: {input: int64 [n, seq_len], or n rows of their own lengths}; labels: n values, kept as text. Writes folder/labels.json last:
-    {"<file name without .bin>": "<label>"}, in sample order. BERT's recipe counts 1.bin, 2.bin ...;
-    TinyBERT's input0.bin, input1.bin ... (first_index=0, prefix="input"). rows: of `pack`; labels.json then holds
-    lists, and folder/rows.json the sentences of each file as in write_buckets.
+    arrays: {input: int64 [n, seq_len], or n rows of their own lengths}; labels: n values, kept as text; None: nobody knows
+    them. BERT's recipe counts 1.bin, 2.bin ...; TinyBERT's input0.bin, input1.bin ... (first_index=0, prefix="input").
+    rows: of `pack`; labels.json then holds lists, and folder/rows.json the sentences of each file as in write_buckets.
     """
-    count = len(labels if rows is None else rows)
-    stems = [f"{prefix}{i}" for i in range(first_index, first_index + count)]
+    stems = [f"{prefix}{i}" for i in range(first_index, first_index + len(next(iter(arrays.values()))))]
     for name, array in arrays.items():
-        assert len(array) == count, (name, len(array), count)
         with fresh_folder(Path(folder) / name) as new:
             for stem, row in zip(stems, array, strict=True):
                 write_file(new / f"{stem}.bin", row.astype("<i8").tobytes())
-    given: list = [*map(str, labels)]
     if rows is not None:
         write_json(Path(folder) / "rows.json", dict(zip(stems, rows, strict=True)))
-        given = [[str(labels[i]) for i in row] for row in rows]
-    write_json(Path(folder) / "labels.json", dict(zip(stems, given, strict=True)))
+    write_labels(folder, dict(zip(stems, range(len(stems)) if rows is None else rows, strict=True)), labels)
+
+
+def write_labels(folder, rows: dict, labels) -> None:
+    """Write folder/labels.json: the label of each file's row, or a list of its rows' labels; none where `labels` is None."""
+    if labels is None:
+        return Path(folder, "labels.json").unlink(missing_ok=True)
+    of = lambda row: [str(labels[i]) for i in row] if isinstance(row, list) else str(labels[row])
+    return write_json(Path(folder) / "labels.json", {stem: of(row) for stem, row in rows.items()})
 
 
 def batches_of(mask, buckets, batch):
-    """Rows of each batch when every sentence goes to the smallest bucket that fits and buckets never mix.
+    """[(seq_len, row numbers)] of each batch, buckets ascending, rows in their order: each in the smallest that fits.
 
-    mask: int64 [n, longest bucket]. Returns [(seq_len, row numbers)], buckets ascending, rows in their order.
+    mask: int64 [n, longest bucket].
     """
-    import numpy as np
-
     lengths = mask.sum(1)
     batches, below = [], 0
     for seq_len in sorted(buckets):
@@ -261,20 +242,14 @@ def write_buckets(folder, arrays, labels, buckets, batch):
     {"<k>": ["<label>", ...]}, and folder/rows.json, {"<k>": [row of the text file from 0, ...]}, last.
     Returns the number of batches.
     """
-    import numpy as np
-
     batches = batches_of(shown(arrays), buckets, batch)
     for name, array in arrays.items():
-        assert array.shape == (len(labels), max(buckets)), (name, array.shape)
         with fresh_folder(Path(folder) / name) as new:
             for k, (seq_len, rows) in enumerate(batches, 1):
                 whole = np.full((batch, seq_len), padding(name), "<i8")
                 whole[: len(rows)] = array[rows, :seq_len]
-                with cli.whole_file(new / f"{k}.npy") as f:
-                    f.write(cli.npy(whole))
-    write_json(Path(folder) / "rows.json", {str(k): r.tolist() for k, (_, r) in enumerate(batches, 1)})
-    write_json(
-        Path(folder) / "labels.json",
-        {str(k): [str(labels[i]) for i in rows] for k, (_, rows) in enumerate(batches, 1)},
-    )
+                write_file(new / f"{k}.npy", cli.npy(whole))
+    numbers = {str(k): rows.tolist() for k, (_, rows) in enumerate(batches, 1)}
+    write_json(Path(folder) / "rows.json", numbers)
+    write_labels(folder, numbers, labels)
     return len(batches)

@@ -1,6 +1,5 @@
 """Logits as files: what ais_bench leaves, one file per sample, and the score of such a folder."""
 
-import contextlib
 import math
 from pathlib import Path
 
@@ -45,53 +44,51 @@ def read_outputs(folder: Path, given: Path) -> np.ndarray:
     return np.concatenate([read_logits(folder, f.stem, 1, count, padded=False) for f in row_files(given)])
 
 
-def read_logits(folder: Path, stem: str, rows: int, labels: int, padded: bool):
+def read_logits(folder: Path, stem: str, rows: int, labels: int, padded: bool) -> np.ndarray:
     """Float32 [rows, labels] of one output file, which holds more rows where it is `padded`: a whole batch, a packed row.
 
     Raises UserError where it is missing, holds other rows, or values that are not finite.
     """
-    found = [p for p in (folder / f"{stem}_0{s}" for s in (".bin", ".npy", ".txt")) if p.is_file()]
-    if not found:
+    read = {
+        ".bin": lambda path: np.frombuffer(cli.regular(path, cli.LARGEST).read_bytes(), "<f4"),
+        ".npy": cli.read_npy,
+        ".txt": lambda path: np.loadtxt(cli.regular(path, cli.LARGEST)),
+    }
+    path = next((p for s in read if (p := folder / f"{stem}_0{s}").is_file()), None)
+    if path is None:
         raise cli.UserError(f"{folder}/{stem}_0.bin (or .npy, .txt): missing; run the inference again")
-    path = found[0]
     try:
-        values = {
-            ".bin": lambda: np.frombuffer(cli.regular(path, cli.LARGEST).read_bytes(), "<f4"),
-            ".npy": lambda: cli.read_npy(path),
-            ".txt": lambda: np.loadtxt(cli.regular(path, cli.LARGEST)),
-        }[path.suffix]()
-        values = values.astype(np.float32).reshape(-1, labels)
+        values = read[path.suffix](path).astype(np.float32).reshape(-1, labels)
     except (ValueError, TypeError) as e:
-        reason = " ".join(str(e).split())[:200]
-        raise cli.UserError(f"{path}: not rows of {labels} float32 ({reason}); run the inference again") from None
+        fault = f"not rows of {labels} float32 ({' '.join(str(e).split())[:200]})"
+        raise cli.UserError(f"{path}: {fault}; run the inference again") from None
     if len(values) < rows or (len(values) > rows and not padded):
         raise cli.UserError(f"{path}: {len(values)} rows of logits, {rows} labels; run the inference again")
     if not np.isfinite(values[:rows]).all():
-        raise cli.UserError(
-            f"{path}: NaN or infinite logits; `make accuracy PRECISION=fp32` shows if the model has them"
-        )
+        raise cli.UserError(f"{path}: NaN or infinite logits; does `make accuracy PRECISION=fp32` have them too?")
     return values[:rows]
 
 
 def numbers_of(wanted: list, task, count: int, where) -> list:
     """Labels of labels.json as class numbers below `count`, or as the scores of a task that has one; UserError on others."""
-    if task.score:
-        with contextlib.suppress(ValueError, TypeError):
-            if all(isinstance(w, str) for w in wanted) and all(map(math.isfinite, found := list(map(float, wanted)))):
-                return found
-        raise cli.UserError(f"{where}: {wanted} are no scores; run preprocess.py again")
-    known = [str(i) for i in range(count)]
-    if task.several:
-        if not all(isinstance(w, str) and set(w.split()) <= set(known) for w in wanted):
-            raise cli.UserError(f"{where}: labels are {wanted}, not lists of 0 to {count - 1}; run preprocess.py again")
-        return [sorted(map(int, w.split())) for w in wanted]
-    if not all(w in known for w in wanted):
-        span = " or ".join(known) if count < 4 else f"0 to {count - 1}"
+    span = " or ".join(map(str, range(count))) if count < 4 else f"0 to {count - 1}"
+    words = lambda text: {*text.split()} if task.several else {text}
+    numbers: list
+    try:
+        if task.score:
+            span, numbers = "scores", [float(text) for text in wanted]
+            good = all(map(math.isfinite, numbers))
+        else:
+            good = all(words(text) <= {*map(str, range(count))} for text in wanted)
+            numbers = [sorted(map(int, words(text))) if task.several else int(text) for text in wanted if good]
+    except (ValueError, TypeError, AttributeError):
+        good = False
+    if not good:
         raise cli.UserError(f"{where}: labels are {wanted}, not {span}; run preprocess.py again")
-    return [int(w) for w in wanted]
+    return numbers
 
 
-def scored(output_path: Path, label_path: Path):
+def scored(output_path: Path, label_path: Path) -> tuple[np.ndarray, list]:
     """(logits float32 [n, labels], a list of n labels) in the data's order; UserError where outputs, labels and order disagree.
 
     labels.json is {"<file>": "<label>"}, or {"<file>": ["<label>", ...]} for whole batches and packed rows; rows.json
@@ -117,8 +114,7 @@ def scored(output_path: Path, label_path: Path):
         rows += numbers
     if not truth:
         raise cli.UserError(f"{label_path}: no labels; run preprocess.py again")
-    extra = {p.name.rsplit("_", 1)[0] for p in output_path.glob("*_0.*")} - set(labels)
-    if extra:
+    if extra := {p.name.rsplit("_", 1)[0] for p in output_path.glob("*_0.*")} - set(labels):
         raise cli.UserError(f"{output_path}/{min(extra)}_0.*: no label for it; empty the folder and run again")
     if sorted(map(repr, rows)) != sorted(map(repr, range(len(truth)))):
         raise cli.UserError(f"{order_path}: not the rows 0 to {len(truth) - 1}, each once; run preprocess.py again")
@@ -130,11 +126,8 @@ def score(output_path: Path, label_path: Path, threshold: float = tasks.THRESHOL
     """What score.json says of a folder of outputs.
 
     SST-2: correct, total and `predictions`, a character a sentence in the data's order: its class, or = for a tie, which
-    is wrong, as in the recipe. Where task.json names another task beside labels.json: task, labels (the class names),
-    total, correct (None of scores), predictions (a list: classes, -1 for a tie, or scores), truth (likewise) and
-    metrics, {name: {value, interval95, method}}. Where a text may have several labels, each that reaches the threshold
-    is predicted, predictions and truth are lists of class numbers, `correct` counts the texts of which all labels are
-    right.
+    is wrong, as in the recipe. Where task.json names another task beside labels.json, predictions and truth are lists: of
+    classes, -1 for a tie, of scores, or of lists of the classes that reach the threshold; metrics as tasks.figure has them.
     """
     name, task, names = tasks.read(label_path.parent)
     logits, truth = scored(output_path, label_path)
@@ -143,12 +136,6 @@ def score(output_path: Path, label_path: Path, threshold: float = tasks.THRESHOL
     if not (label_path.parent / tasks.FILE).is_file():
         text = "".join("=" if p == -1 else str(p) for p in made)
         return {"correct": correct, "total": len(truth), "predictions": text}
-    return {
-        "task": name,
-        "labels": names,
-        "correct": correct,
-        "total": len(truth),
-        "predictions": made,
-        "truth": truth,
-        "metrics": {metric: tasks.figure(metric, truth, made) for metric in task.metrics},
-    }
+    figures = {metric: tasks.figure(metric, truth, made) for metric in task.metrics}
+    answers = {"correct": correct, "total": len(truth), "predictions": made, "truth": truth}
+    return {"task": name, "labels": names, **answers, "metrics": figures}

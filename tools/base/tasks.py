@@ -40,7 +40,7 @@ class Task:
         return len(self.text[0]) == 2
 
 
-ONE, TWO = ("sentence",), ("sentence1", "sentence2")
+ONE, TWO, QUESTIONS = ("sentence",), ("sentence1", "sentence2"), ("question1", "question2")
 SAME = ("not_equivalent", "equivalent")
 FOLLOWS = ("entailment", "not_entailment")
 THREE = ("entailment", "neutral", "contradiction")
@@ -50,9 +50,7 @@ TASKS = {
     "sst2": Task((ONE,), ("negative", "positive")),
     "cola": Task((ONE,), ("unacceptable", "acceptable"), ("matthews",), bare=("source", "label", "star", "sentence")),
     "mrpc": Task((("#1 String", "#2 String"), TWO), SAME, ("accuracy", "f1"), ("Quality", "label")),
-    "qqp": Task(
-        (("question1", "question2"),), ("not_duplicate", "duplicate"), ("accuracy", "f1"), ("is_duplicate", "label")
-    ),
+    "qqp": Task((QUESTIONS,), ("not_duplicate", "duplicate"), ("accuracy", "f1"), ("is_duplicate", "label")),
     "stsb": Task((TWO,), (), ("pearson", "spearman"), ("score", "label"), score=True),
     "mnli": MNLI,
     "mnli-mm": MNLI,
@@ -70,6 +68,11 @@ TASKS = {
 DEFAULT = "sst2"
 FILE = "task.json"
 THRESHOLD = 0.5  # of a sigmoid, where a text may have several labels
+PROBLEMS = {
+    "multi_label_classification": "several labels at once; give the task labels or pair-labels",
+    "single_label_classification": "one class a text; give a task of classes",
+    "regression": "numbers; give the task score or pair-score, which have one",
+}
 SYNONYMS = {"neg": "negative", "pos": "positive", "notparaphrase": "notequivalent", "paraphrase": "equivalent"}
 
 
@@ -86,9 +89,8 @@ def labels(task: Task, named, where) -> list[str]:
     Raises UserError where these do not fit the task.
     """
     if task.score and len(named) > 1:
-        raise cli.UserError(
-            f"{where}: {len(named)} labels ({', '.join(named)}); this task has one score; name its own TASK"
-        )
+        fault = f"{len(named)} labels ({', '.join(named)}); this task has one score; name its own TASK"
+        raise cli.UserError(f"{where}: {fault}")
     if not task.score and len(task.labels or named) < 2 - task.several:
         raise cli.UserError(f"{where}: names {len(named)} labels, this task has classes; say them in id2label")
     return list(task.labels or named or ("score",))
@@ -106,9 +108,7 @@ def write(folder, name, names) -> None:
 def read(folder):
     """(name, Task, class names) of a folder of inputs, SST-2's where task.json is not there; UserError where it is wrong."""
     path = Path(folder) / FILE
-    if not path.is_file():
-        return DEFAULT, TASKS[DEFAULT], list(TASKS[DEFAULT].labels)
-    said = cli.read_json(path)
+    said = cli.read_json(path) if path.is_file() else {"task": DEFAULT, "labels": list(TASKS[DEFAULT].labels)}
     name, names = str(said.get("task")), said.get("labels")
     good = isinstance(names, list) and names and all(isinstance(n, str) for n in names)
     if not good or name not in TASKS or (TASKS[name].labels or tuple(names)) != tuple(names):
@@ -147,20 +147,13 @@ def refuse_others(said, task: Task, where) -> None:
     other = TASKS.get(re.sub(r"[\W_]+", "", str(name).lower()))
     if other and other.pair != task.pair:
         kinds = ["one text", "a pair of texts"]
-        raise cli.UserError(
-            f"{where}: fine-tuned on {name}, {kinds[other.pair]} a row; this task has {kinds[task.pair]}"
-        )
-    right = {
-        "multi_label_classification": (task.several, "several labels at once; give the task labels or pair-labels"),
-        "single_label_classification": (
-            not task.several and not task.score,
-            "one class a text; give a task of classes",
-        ),
-        "regression": (task.score, "numbers; give the task score or pair-score, which have one"),
-    }
-    fits, why = right.get(problem, (True, ""))
-    if not fits:
-        raise cli.UserError(f"{where}: problem_type is {problem}: {why}")
+        fault = f"fine-tuned on {name}, {kinds[other.pair]} a row; this task has {kinds[task.pair]}"
+        raise cli.UserError(f"{where}: {fault}")
+    kind = (
+        "multi_label_classification" if task.several else "regression" if task.score else "single_label_classification"
+    )
+    if problem in PROBLEMS and problem != kind:
+        raise cli.UserError(f"{where}: problem_type is {problem}: {PROBLEMS[problem]}")
 
 
 def refuse_without_types(inputs, task: Task, where, types=2) -> None:
@@ -248,15 +241,11 @@ def arrays(metric: str, truth, predicted):
     if metric not in SEVERAL.metrics or isinstance(truth, np.ndarray):
         return [np.asarray(truth), np.asarray(predicted)]
     count = 1 + max((i for rows in (truth, predicted) for row in rows for i in row), default=0)
-    sides = np.zeros((2, len(truth), count), bool)
-    for side, rows in zip(sides, (truth, predicted), strict=True):
-        for marks, row in zip(side, rows, strict=True):
-            marks[list(row)] = True
-    return [*sides]
+    return [np.array([np.isin(range(count), row) for row in rows]) for rows in (truth, predicted)]
 
 
 def measure(metric: str, truth, predicted) -> float:
-    """A metric, by scikit-learn or scipy; NaN where it is not defined (a correlation of constants).
+    """A metric; NaN where it is not defined (a correlation of constants).
 
     truth: n classes or scores, or where a text has several labels, lists of them, or `arrays`; predicted: likewise, -1
     for a tie, which is right for no class. f1 is of class 1, as in GLUE; f1_macro is the mean of the labels that truth
@@ -273,14 +262,16 @@ def measure(metric: str, truth, predicted) -> float:
         if metric in ("pearson", "spearman"):
             from scipy import stats
 
-            found = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}[metric](truth, predicted)
-            return float(found.statistic)
-        from sklearn import metrics
-
-        if metric == "matthews":
-            return float(metrics.matthews_corrcoef(truth, predicted))
-        of = {"labels": [1], "average": "macro"} if metric == "f1" else {"average": metric.removeprefix("f1_")}
-        return float(metrics.f1_score(truth, predicted, zero_division=np.nan, **of))
+            return float({"pearson": stats.pearsonr, "spearman": stats.spearmanr}[metric](truth, predicted).statistic)
+        if metric == "matthews":  # of any number of classes, as scikit-learn has it, and in a hundredth of its time
+            marks = [np.equal.outer(side, np.unique([truth, predicted])) for side in (truth, predicted)]
+            t, p = (side - side.mean(0) for side in marks)
+            size = np.sqrt((t * t).sum() * (p * p).sum())
+            return float((t * p).sum() / size) if size else 0.0
+        truth, predicted = (truth == 1, predicted == 1) if metric == "f1" else (truth, predicted)
+        axis = None if metric == "f1_micro" else 0
+        hits, either = (truth & predicted).sum(axis), truth.sum(axis) + predicted.sum(axis)
+        return float(np.nanmean(2 * hits / either))
 
 
 def bootstrap(metric: str, truth, predicted, resamples=1000) -> list[float]:
@@ -292,23 +283,8 @@ def bootstrap(metric: str, truth, predicted, resamples=1000) -> list[float]:
 
     truth, predicted = arrays(metric, truth, predicted)
     picked = np.random.default_rng(0).integers(0, len(truth), (resamples, len(truth)))
-    if metric.startswith("f1"):  # many resamples at once, by how often each has each row: a fortieth of the time
-        sides = [a == 1 if a.ndim == 1 else a for a in (truth, predicted)]
-        both, either = (part.reshape(len(truth), -1) for part in (2 * (sides[0] & sides[1]), 1 * sides[0] + sides[1]))
-        parts = []
-        for rows in np.array_split(picked, 20):
-            times = np.stack([np.bincount(row, minlength=len(truth)) for row in rows])
-            hits, all_of = times @ both, times @ either
-            if metric == "f1_micro":
-                hits, all_of = hits.sum(1, keepdims=True), all_of.sum(1, keepdims=True)
-            with np.errstate(invalid="ignore"):
-                parts.append(hits / all_of)
-        shares = np.concatenate(parts)
-        counted = ~np.isnan(shares)
-        found = np.where(counted, shares, 0).sum(1) / np.where(counted.any(1), counted.sum(1), np.nan)
-    else:
-        found = [measure(metric, truth[rows], predicted[rows]) for rows in picked]
-    return [round(float(v), 6) for v in np.nanpercentile(found, [2.5, 97.5])]
+    values = [measure(metric, truth[rows], predicted[rows]) for rows in picked]
+    return [round(float(v), 6) for v in np.nanpercentile(values, [2.5, 97.5])]
 
 
 def wilson(correct: int, total: int) -> list[float]:
@@ -324,12 +300,8 @@ def wilson(correct: int, total: int) -> list[float]:
 def figure(metric: str, truth, predicted) -> dict:
     """A metric as records hold it: value and interval95 (both None where it is not defined), and the interval's method."""
     value = measure(metric, truth, predicted)
-    if metric == "accuracy":
-        return {
-            "value": round(value, 6),
-            "interval95": wilson(round(value * len(truth)), len(truth)),
-            "method": "Wilson",
-        }
     if math.isnan(value):
         return {"value": None, "interval95": None, "method": "not defined: one side is constant"}
-    return {"value": round(value, 6), "interval95": bootstrap(metric, truth, predicted), "method": "bootstrap"}
+    share = metric == "accuracy"
+    interval = wilson(round(value * len(truth)), len(truth)) if share else bootstrap(metric, truth, predicted)
+    return {"value": round(value, 6), "interval95": interval, "method": "Wilson" if share else "bootstrap"}

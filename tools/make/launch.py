@@ -5,15 +5,11 @@
 
     infer      n2, job 41, device 0: 872 rows in 109 requests     [3 done, 2 running, 5 waiting]     12.4 s
 
-Make's machine and the others share the folder of the checkout. tools/make/run.py calls `run`, which leaves the step's
-commands in <box>/job.json and starts `PREFIX env -C <checkout> python -m tools.make.launch <box>`; `slurm` stands for
-`sbatch --wait`, with the words behind it. There, each attempt works in a folder of its own, and its result.json is
-linked to its name last, once all commands have ended: the first one there is the answer, and the only one. An exit code
-is none: srun gives 0 where a node was lost, sbatch --wait where the job was cancelled. A job of Slurm that loses its
-node is queued again by Slurm; behind any other prefix the step fails, and the next `make` runs it.
-
-A step that is timed is alone on its device: by Slurm where it grants devices (gres), else by a lock on that machine,
-which all other steps there share.
+Both machines share the folder of the checkout. `run` leaves the step's commands in <box>/job.json and starts `PREFIX env
+-C <checkout> python -m tools.make.launch <box>`; `slurm` stands for `sbatch --wait`. There, each attempt works in a folder
+of its own, and links its result.json to its name last: the first one there is the answer. An exit code is none: srun
+gives 0 where a node was lost, sbatch --wait where the job was cancelled. Slurm queues a job again that loses its node;
+behind any other prefix the step fails, and the next `make` runs it.
 """
 
 import argparse
@@ -38,9 +34,8 @@ CARRIED = ("LC_ALL", "PYTHONHASHSEED", cpu.MAX_ISA)
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"  # CANN: which devices a process sees, numbered from 0 for it
 # A queue that is full, and a controller of Slurm that is away: both are asked again after AGAIN seconds.
 FULL = re.compile(r"temporarily unavailable|temporarily unable|submit limit|MaxSubmit", re.I)
-AWAY = re.compile(
-    r"contact slurm controller|controller not responding|timed out on send/recv|connection (failure|refused)", re.I
-)
+AWAY = re.compile("contact slurm controller|controller not responding|timed out on send/recv|"
+                  "connection (failure|refused)", re.I)  # fmt: skip
 AGAIN = 10.0
 LATE = 5.0  # seconds that a shared folder may need to show a file that another machine wrote
 
@@ -74,17 +69,9 @@ def command_of(prefix: list[str], box: Path) -> list[str]:
     """The command that runs `main` of this file elsewhere."""
     there = ["env", "-C", str(Path.cwd()), sys.executable, "-m", "tools.make.launch", str(box)]
     if prefix[0] == "slurm":
-        ours = [
-            "--wait",
-            "--requeue",
-            "-N1",
-            "-n1",
-            "--job-name",
-            job_name(box),
-            "--output",
-            str(box.absolute() / "job.log"),
-        ]
-        return ["sbatch", *prefix[1:], *ours, "--open-mode=append", "--wrap", f"exec {shlex.join(there)}"]
+        how = ["--wait", "--requeue", "-N1", "-n1", "--job-name", job_name(box), "--open-mode=append"]
+        log = ["--output", str(box.absolute() / "job.log")]
+        return ["sbatch", *prefix[1:], *how, *log, "--wrap", f"exec {shlex.join(there)}"]
     if Path(prefix[0]).name == "ssh":  # its words are read by a shell
         there = [shlex.quote(word) for word in there]
     return [*prefix, *there]
@@ -105,29 +92,26 @@ def answer(command: list[str], box: Path, tell, slurm: bool) -> dict:
             forget(box)  # it may have been queued again meanwhile
         if result:
             return result
-        if (box / "started.json").exists() or not (away or FULL.search(said)):
-            return late(box, command[0], status, said, slurm)
+        if read(box, "started.json") or not (away or FULL.search(said)):
+            return late(box, command[0], status, said)
         tell(None)
         time.sleep(AGAIN)
 
 
 def queued(box: Path, tell) -> dict | None:
     """What result.json says, once it is there; None where no job of the box is known to Slurm, now that it answers."""
-    while not (result := found(box, "result.json")):
+    while not (result := read(box, "result.json")):
         asked = ["squeue", "-h", "-t", "all", "--name", job_name(box), "-o", "%T"]
         done = subprocess.run(asked, capture_output=True, text=True, check=False)
         if done.returncode == 0 and not re.search("PENDING|RUNNING|COMPLETING|CONFIGURING|REQUEUE", done.stdout):
-            return found(box, "result.json")
-        tell(found(box, "started.json"))
+            return read(box, "result.json")
+        tell(read(box, "started.json"))
         time.sleep(AGAIN / 10)
     return result
 
 
 def attempt(command: list[str], box: Path, tell, slurm: bool) -> tuple[dict | None, int, str]:
-    """Run the launcher until it ends or result.json is there: (what that says, exit status, what the launcher said).
-
-    Raises UserError where the launcher is missing.
-    """
+    """Run the launcher until it ends or result.json is there: (what that says, exit status, what the launcher said)."""
     ended = False
     with tempfile.TemporaryFile() as said:
         null, ends = subprocess.DEVNULL, cli.die_with_parent
@@ -136,8 +120,8 @@ def attempt(command: list[str], box: Path, tell, slurm: bool) -> tuple[dict | No
         except FileNotFoundError:
             raise cli.UserError(f"LAUNCH: {command[0]} is not on PATH here") from None
         try:
-            while not (result := found(box, "result.json")) and there.poll() is None:
-                tell(found(box, "started.json"))
+            while not (result := read(box, "result.json")) and there.poll() is None:
+                tell(read(box, "started.json"))
                 time.sleep(0.2)
             if result and not slurm:  # it is about to end; sbatch --wait would only look again after a while
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -147,33 +131,31 @@ def attempt(command: list[str], box: Path, tell, slurm: bool) -> tuple[dict | No
             if there.poll() is None:
                 there.terminate()
                 there.wait()
-            if slurm and not ended and not (box / "result.json").exists():
+            if slurm and not ended:
                 forget(box)
         said.seek(0)
         return result, there.returncode, said.read().decode(errors="replace").strip()
 
 
-def late(box: Path, program: str, status: int, text: str, slurm: bool = False) -> dict:
+def late(box: Path, program: str, status: int, text: str) -> dict:
     """What result.json says, if it comes late; else UserError that says all that is known."""
-    end = time.monotonic() + LATE
-    while (box / "started.json").exists() and time.monotonic() < end:
+    begun, log, end = read(box, "started.json"), box / "job.log", time.monotonic() + LATE
+    while begun and time.monotonic() < end:
         with tempfile.TemporaryFile(dir=box):  # over NFS, the folder is then read anew
-            if result := found(box, "result.json"):
+            if result := read(box, "result.json"):
                 return result
         time.sleep(0.5)
-    if slurm:
+    if program == "sbatch":
         forget(box)
-    begun = found(box, "started.json")
     where = f"begun on {begun['node']}" if begun else "never begun"
-    log = box / "job.log"
     lines = (text + "\n" + (log.read_text(errors="replace") if log.exists() else "")).strip().splitlines()
+    why = ": " * bool(lines) + " / ".join(lines[-3:])[:300]
     raise cli.UserError(
-        f"{program} ended (exit {status}) and left no result; {where}, then lost or cancelled"
-        f"{': ' * bool(lines)}{' / '.join(lines[-3:])[:300]}; run make again"
+        f"{program} ended (exit {status}) and left no result; {where}, then lost or cancelled{why}; run make again"
     )
 
 
-def found(box: Path, name: str) -> dict | None:
+def read(box: Path, name: str) -> dict | None:
     """A JSON file of the box, which is whole or absent; None where it is absent."""
     try:
         return json.loads((box / name).read_text())
@@ -209,17 +191,16 @@ def board(step):
             mine.write_text(state)
         states = [file.read_text() for file in folder.iterdir()]
         step.counts = ", ".join(f"{states.count(word)} {word}" for word in ("done", "running", "waiting"))
-        where = f"on {started['node']}" if started else "waiting in the queue"
-        step.progress = f"{where}  [{step.counts}]"
+        step.progress = f"{'on ' + started['node'] if started else 'waiting in the queue'}  [{step.counts}]"
         step.move()
 
     tell(None)
+    end = "lost"
     try:
         yield tell
-    except BaseException:
-        mine.unlink(missing_ok=True)
-        raise
-    tell(None, "done")
+        end = "done"
+    finally:
+        tell(None, end)
 
 
 # ---- On the other machine
@@ -227,12 +208,9 @@ def board(step):
 
 def granted(job: str | None, node: str) -> str | None:
     """The devices that Slurm gave this job on this node, such as `0`; None where it gives none, or no numbers."""
-    if job is None:
+    if not job or not shutil.which("scontrol"):
         return None
-    try:
-        done = subprocess.run(["scontrol", "show", "job", "-d", job], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
+    done = subprocess.run(["scontrol", "show", "job", "-d", job], capture_output=True, text=True, check=False)
     line = re.search(rf"Nodes={re.escape(node)} .*GRES=\S+?\(IDX:([\d,-]+)\)", done.stdout)
     return line[1] if line else None
 
@@ -254,17 +232,14 @@ def lock(alone: bool, host: str) -> int:
 
 def publish(path: Path, value: dict) -> bool:
     """Write a file whole under its name; False where one stands there already."""
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(fd, "w") as f:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.") as f:
         json.dump(value, f)
         f.flush()
-        os.fsync(fd)
-    try:
-        os.link(name, path)
-    except FileExistsError:
-        return False
-    finally:
-        Path(name).unlink()
+        os.fsync(f.fileno())
+        try:
+            os.link(f.name, path)
+        except FileExistsError:
+            return False
     return True
 
 

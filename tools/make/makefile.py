@@ -173,7 +173,7 @@ class Asked:
             raise UserError(f"make demo-ascend is of an Ascend chip such as CHIP=310P3, not CHIP={self['CHIP']}")
         said = self.models[self["MODEL"]]
         other = self["DATA"] or said["data"] or said["task"].replace("sst2", "")
-        if other and asks("bench", "repeat"):
+        if other and asks("bench", "repeat", "end-to-end"):
             raise UserError(f"make {self.goals[0]} is of SST-2 alone, not of {other}; use perf-table")
 
     def weights(self) -> str:
@@ -282,7 +282,7 @@ class Asked:
             "ONE": self.leaf(),
             "ROWS": " ".join(self.rows()) if many else "",
             "KIT_ROWS": " ".join(self.kit()),
-            "BENCHES": "yes" * (self.asks("bench", "repeat") or bool(self.files)),
+            "BENCHES": "yes" * (self.asks("bench", "repeat", "end-to-end") or bool(self.files)),
             "REHEARSALS": " ".join(chips.REHEARSALS),
             "runs_here": " ".join(f"cpu-{e}-{p}" for e in chips.engines_of("cpu") for p in chips.ENGINES[e].precisions
                                   if chips.units(e, p, self.every) is not None),

@@ -131,7 +131,7 @@ class Parameter(NamedTuple):
 IN_TABLES = ("accuracy-table", "perf-table", "record")
 IN_ROWS = (*IN_TABLES, "kit")
 REPORTED = (*IN_ROWS, "fusion-report", "demo-ascend")
-TIMED = ("perf", "perf-table", "bench", "repeat", "demo-ascend")
+TIMED = ("perf", "perf-table", "bench", "repeat", "end-to-end", "demo-ascend")
 LAUNCHED = ("om", "accuracy", "perf", "accuracy-table", "perf-table")
 SCORE = ("score",)
 ROWS = (

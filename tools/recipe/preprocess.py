@@ -17,6 +17,7 @@ def preprocess(description: str, first_index: int = 1, prefix: str = "") -> None
     p.add_argument("--batch_size", type=int, default=1, help="rows of a file, for buckets (%(default)s)")
     p.add_argument("--pack", action="store_true", help="several sentences a row, for a packed graph (PACK=1)")
     p.add_argument("--save_path", required=True, type=Path, help="folder to write")
+    p.add_argument("--unlabelled", action="store_true", help="of texts without labels, to check a graph on")
     options.task(p)
     args = p.parse_args()
     from tools.base import tasks
@@ -31,8 +32,11 @@ def preprocess(description: str, first_index: int = 1, prefix: str = "") -> None
         p.error(f"--seq_len {args.seq_len}: --pack fills rows of one length, {tokens.PACKED_TOKENS} or more")
     inputs = options.inputs()
     task, names = options.asked(args.task, args.tokenizer_path, inputs)
-    sentences, labels = data.read_tsv(args.text_file, task, names)
-    labels = [" ".join(map(str, label)) for label in labels] if task.several else labels
+    if args.unlabelled:
+        sentences, labels = data.read_texts(args.text_file, task), None
+    else:
+        sentences, labels = data.read_tsv(args.text_file, task, names)
+        labels = [" ".join(map(str, label)) for label in labels] if task.several else labels
     longest = tokens.fit(args.tokenizer_path, max(lengths), cut=real)
     encode = tokens.ragged if real else tokens.encode
     tokenizer = tokens.load(args.tokenizer_path)
@@ -40,10 +44,10 @@ def preprocess(description: str, first_index: int = 1, prefix: str = "") -> None
     if args.pack:
         arrays, rows = tokens.pack(arrays, tokenizer.padding["pad_id"])
         input_files.write_bins(args.save_path, arrays, labels, first_index, prefix, rows)
-        print(f"wrote {len(labels)} samples in {len(rows)} rows x {len(arrays)} inputs to {args.save_path}")
+        print(f"wrote {len(sentences)} samples in {len(rows)} rows x {len(arrays)} inputs to {args.save_path}")
     elif len(lengths) == 1:
         input_files.write_bins(args.save_path, arrays, labels, first_index, prefix)
-        print(f"wrote {len(labels)} samples x {len(inputs)} inputs to {args.save_path}")
+        print(f"wrote {len(sentences)} samples x {len(inputs)} inputs to {args.save_path}")
     else:
         count = input_files.write_buckets(args.save_path, arrays, labels, lengths, args.batch_size)
         print(f"wrote {count} batches x {len(inputs)} inputs to {args.save_path}")

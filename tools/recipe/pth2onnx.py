@@ -61,7 +61,7 @@ def pth2onnx(description: str, inputs: tuple[str, ...] = (), words=None) -> None
     task, names = options.asked(args.task, args.model_dir, inputs)
     tasks.refuse_others(cli.read_json(architecture.config_file(args.model_dir)), task, args.model_dir)
     text_file = args.text_file or (args.data_dir and args.data_dir / "dev.tsv")
-    sentences = data.read_tsv(text_file, task, names)[0] if text_file else own(task)
+    sentences = data.read_texts(text_file, task) if text_file else own(task)
     length = tokens.fit(args.model_dir, args.seq_len, cut=not args.eval_batch_size)
     reader = tokens.load(args.model_dir)
     print(tokenizer.hold(reader, args.model_dir, sentences, length))

@@ -5,8 +5,8 @@
     pyarrow.Table: file: string, row: int64, text0: string, error: string
 
 An address is any of fsspec's: a path, file://, s3:// (with s3fs), or - for standard input. It names a file, a folder or
-a glob (`*`). Of a folder all files count whose names end as KINDS says, in any case, perhaps with .gz .bz2 .xz or .zst
-behind, at any depth, but not those whose own or folder's name begins with a dot or an underscore.
+a glob. Of a folder all files count whose names end as KINDS says, in any case, perhaps with one of PACKED behind, at any
+depth, but not those whose own or folder's name begins with a dot or an underscore.
 
 A TSV has no quotes, CSV is RFC 4180's, JSON is an object a line. Text files are read by the standard library: Arrow's
 readers stop at the first row that is amiss, name no line, and take what follows an open quote for text.
@@ -29,24 +29,22 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+from pyarrow import parquet
+
 from tools.base import tasks
 from tools.make import cli
 
 JSON = ".jsonl"
 KINDS = {k: k for k in (".tsv", ".csv", ".parquet")} | dict.fromkeys((JSON, ".ndjson", ".json"), JSON)
+PACKED: dict[str, Callable] = {
+    ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": lambda file: pa.CompressedInputStream(file, "zstd"),
+}  # fmt: skip
 BATCH = 4096  # rows read at a time
 LARGEST = 1 << 26  # characters of a row of a text file, at most
-BROKEN = (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error)  # what a file that is not whole raises
+BROKEN = (pa.ArrowException, OSError, EOFError, ValueError, lzma.LZMAError, zlib.error)  # of a file that is not whole
 NO_TEXT = ((b"\x1f\x8b", "gzip; name it .gz"), (b"\xff\xfe", "UTF-16; convert it"), (b"\xfe\xff", "UTF-16; convert it"))
-
-
-def zstd(file):
-    import pyarrow as pa
-
-    return pa.CompressedInputStream(file, "zstd")
-
-
-PACKED: dict[str, Callable] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": zstd}
+NO_OBJECT = "no JSON object on this line; `jq -c .` writes one a line, `jq -c '.[]'` those of an array"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,23 +80,19 @@ class Wanted:
     keep: dict = dataclasses.field(default_factory=dict)
     null: bool = False
 
-    @property
-    def bare(self) -> tuple[str, ...]:
-        """The columns of a file without a header, if it may be one: nobody said what its columns are called."""
-        return self.task.bare if self.texts == self.task.text else ()
-
-    def columns(self, there: list[str], where: str) -> tuple[tuple[str, ...], list[str]]:
-        """(the columns of the text, that of the label if any) of a file that has the columns `there`.
+    def columns(self, file: "Open", where: str) -> tuple[tuple[str, ...], list[str], list[str]]:
+        """(columns of the text, that of the label if any, those that are kept) of a file.
 
         Raises UserError for one that is missing, or there twice.
         """
+        there, keep = file.columns, [column for column, _ in self.keep.values()]
         texts = next((t for t in self.texts if set(t) <= set(there)), self.texts[-1])
         label = [name for name in self.labels if name in there][:1] or list(self.labels[:1] if self.asked else ())
-        for name in (*texts, *label, *(column for column, _ in self.keep.values())):
+        for name in () if file.kind == JSON else (*texts, *label, *keep):  # of JSON the first row need not have all
             if (count := there.count(name)) != 1:
                 fault = f"{count} columns are called {name}" if count else f"no column {name}"
                 raise cli.UserError(f"{where}: {fault}; it has {', '.join(there)[:200]}; see COLUMNS= and KEEP=")
-        return texts, label
+        return texts, label, keep
 
     def label(self, value) -> int | float | None:
         """The class number or score that a label spells, None where it is unknown; UserError for any other."""
@@ -153,11 +147,10 @@ def sources(address: str) -> tuple[list[Source], list[str]]:
     good, others = [], []
     with named(address):
         top, infos = listed(fs, path)
-        for one, info in sorted(infos.items()):
-            name = one[len(top) :].lstrip("/")
-            if any(part.startswith((".", "_")) for part in PurePosixPath(name).parts):
-                continue
-            source = Source(one if local(fs) else fs.unstrip_protocol(one), name, info["size"] or 0, mark(info))
+    for one, info in sorted(infos.items()):
+        name = one[len(top) :].lstrip("/")
+        source = Source(one if local(fs) else fs.unstrip_protocol(one), name, info["size"] or 0, mark(info))
+        if not any(part.startswith((".", "_")) for part in PurePosixPath(name).parts):
             (good if source.suffixes[0] and info["type"] == "file" else others).append(source)
     for source in good:
         if source.name.encode(errors="replace").decode() != source.name:
@@ -192,7 +185,18 @@ def digest(source: Source) -> str | None:
     return cli.sha256(path) if local(fs) else None
 
 
-# --- The rows of one file: reader(file, ...) is (its columns, read); read(columns) yields (line, {column: value}, fault)
+# --- The rows of one file
+
+
+class Open(NamedTuple):
+    """A file that is read. types: of Parquet's columns; read(columns): an iterator of (line, {column: value}, fault) of its
+    rows; tell(): its bytes so far."""
+
+    kind: str
+    columns: list[str]
+    types: dict
+    read: Callable
+    tell: Callable
 
 
 def piped() -> str:
@@ -201,7 +205,7 @@ def piped() -> str:
     return JSON if pipe.peek(1)[:1] in (b"{", b"[") else ".tsv"
 
 
-def characters(file, where: str):
+def characters(file, where: str) -> io.TextIOWrapper:
     """A file's text, which is UTF-8; a byte that is not becomes half a surrogate pair, and a fault of its row.
 
     Raises UserError for gzip and UTF-16.
@@ -223,8 +227,8 @@ def lines(text, where: str) -> Iterator[str]:
 def fields(text, where: str, kind: str) -> Iterator[tuple[int, list[str]]]:
     """(line, fields) of each row of a TSV or CSV that is not empty; UserError for quotes that are not closed."""
     csv.field_size_limit(LARGEST)
-    how = {"strict": True} if kind == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    rows, first = csv.reader(lines(text, where), **how), 1
+    how: dict = {"strict": True} if kind == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    rows, first = csv.reader(text, **how), 1
     try:
         for row in rows:
             if row:
@@ -235,13 +239,11 @@ def fields(text, where: str, kind: str) -> Iterator[tuple[int, list[str]]]:
         raise cli.UserError(f"{where}: line {first}: the row that begins here has {fault}; mend its quotes") from None
 
 
-def separated(rows, where: str, bare: tuple[str, ...]):
-    """The reader of a TSV or CSV. bare: the columns of a file without a header, if it may be one. UserError: an empty one."""
-    _, header = first = next(rows, (1, []))
+def separated(rows, where: str):
+    """(columns, read) of a TSV or CSV."""
+    _, header = next(rows, (1, []))
     if not header:
         raise cli.UserError(f"{where}: empty; its first line must name its columns")
-    if len(header) == len(bare) and not set(header) & set(bare):
-        rows, header = itertools.chain([first], rows), list(bare)
 
     def read(columns):
         places = [(name, header.index(name)) for name in columns]
@@ -254,58 +256,22 @@ def separated(rows, where: str, bare: tuple[str, ...]):
     return header, read
 
 
-def json_lines(text, where: str):
-    """The reader of JSON lines; its columns are the first row's, to which others may be added."""
-
-    def objects():
-        for number, line in enumerate(lines(text, where), 1):
-            try:
-                if line.strip():
-                    value = json.loads(line)
-                    yield (
-                        number,
-                        value if isinstance(value, dict) else {},
-                        None if isinstance(value, dict) else NO_OBJECT,
-                    )
-            except (ValueError, RecursionError) as e:
-                yield number, {}, f"{NO_OBJECT} ({str(e)[:60]})"
-
-    rows = objects()
-    first = next(rows, None)
-    return list(first[1] if first else ()), lambda columns: itertools.chain([first] if first else [], rows)
-
-
-NO_OBJECT = "no JSON object on this line; `jq -c .` writes one a line, `jq -c '.[]'` those of an array"
-
-
-def parquet_rows(file):
-    """The reader of Parquet, whose columns have types."""
-    from pyarrow import parquet
-
-    whole = parquet.ParquetFile(file)
-
-    def read(columns):
-        for batch in whole.iter_batches(BATCH, columns=columns):
-            yield from ((None, record, None) for record in batch.select(columns).to_pylist())
-
-    return whole.schema_arrow, read
-
-
-class Open(NamedTuple):
-    """A file that is read: the columns it names, of Parquet with their types; read(columns) its rows; tell() its bytes so far."""
-
-    kind: str
-    columns: list[str]
-    types: dict
-    read: Callable
-    tell: Callable
+def objects(text) -> Iterator[tuple[int, dict, str | None]]:
+    """(line, object, fault) of each line of JSON that is not empty."""
+    for number, line in enumerate(text, 1):
+        try:
+            value = json.loads(line) if line.strip() else None
+            if isinstance(value, dict):
+                yield number, value, None
+            elif line.strip():
+                yield number, {}, NO_OBJECT
+        except (ValueError, RecursionError) as e:
+            yield number, {}, f"{NO_OBJECT} ({str(e)[:60]})"
 
 
 @contextlib.contextmanager
-def opened(source: Source, bare=()):
+def opened(source: Source):
     """An Open of a file. Raises UserError, which names the file, for whatever is amiss with it."""
-    import pyarrow as pa
-
     where, (kind, packed) = source.url, source.suffixes
     try:
         with contextlib.ExitStack() as held:
@@ -316,23 +282,32 @@ def opened(source: Source, bare=()):
                 fs, path = system(where)
                 raw = file = held.enter_context(fs.open(path, "rb"))
                 file = held.enter_context(PACKED[packed](raw)) if packed else raw
+            tell = (lambda: 0) if where == "-" or kind == ".parquet" else raw.tell
             if kind == ".parquet":
-                schema, read = parquet_rows(file)
-                yield Open(kind, schema.names, dict(zip(schema.names, schema.types, strict=True)), read, lambda: 0)
+                whole = parquet.ParquetFile(file)
+                batches = lambda columns: (b.select(columns) for b in whole.iter_batches(BATCH, columns=columns))
+                read = lambda columns: ((None, row, None) for batch in batches(columns) for row in batch.to_pylist())
+                types = dict(zip(whole.schema_arrow.names, whole.schema_arrow.types, strict=True))
+                yield Open(kind, whole.schema_arrow.names, types, read, tell)
                 return
-            text = characters(file, where)
-            there, read = json_lines(text, where) if kind == JSON else separated(fields(text, where, kind), where, bare)
-            yield Open(kind, there, {}, read, (lambda: 0) if where == "-" else raw.tell)
-    except (pa.ArrowException, *BROKEN) as e:
+            text = characters(file, where)  # which would close the file if nobody held it
+            if kind == JSON:
+                rows = objects(lines(text, where))
+                first = list(itertools.islice(rows, 1))
+                there = list(first[0][1]) if first else []
+                yield Open(kind, there, {}, lambda columns: itertools.chain(first, rows), tell)
+            else:
+                there, read = separated(fields(lines(text, where), where, kind), where)
+                yield Open(kind, there, {}, read, tell)
+    except BROKEN as e:
         why = (str(e).strip("'\"").splitlines() or [type(e).__name__])[0][:200]
         raise cli.UserError(f"{where}: {why}; mend it, or take it out") from None
 
 
 def head(source: Source, wanted: Wanted) -> tuple[list[str], dict]:
     """A file's columns, and of Parquet their types; UserError for what is amiss with them."""
-    with opened(source, wanted.bare) as file:
-        if file.kind != JSON:
-            wanted.columns(file.columns, source.url)
+    with opened(source) as file:
+        wanted.columns(file, source.url)
         return file.columns, file.types
 
 
@@ -353,30 +328,24 @@ def text_of(value) -> str:
 
 def kept(value, kind):
     """A value that is handed on as it is; for a column of strings as written, bytes that are not UTF-8 spelled out."""
-    import pyarrow as pa
-
     if kind != pa.string() or value is None:
         return value
     if isinstance(value, bytes):
         value = value.decode(errors="surrogateescape")
     if isinstance(value, (bool, int, float, list, dict)):
         value = json.dumps(value, ensure_ascii=False, default=str)
-    value = str(value)
-    return value if value.isascii() else value.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return str(value).encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def tables(source: Source, wanted: Wanted, tally=None) -> Iterator:
+def tables(source: Source, wanted: Wanted, tally=None) -> Iterator[pa.Table]:
     """Yield the rows of a file as pyarrow tables: file, row (from 0), text0 (text1), what is kept, truth, error.
 
     tally: an object whose rows and bytes are counted up. Raises UserError for what is amiss with the file, and, unless
     wanted.null, for the first row that is, with its number and line.
     """
     first = told = 0
-    with opened(source, wanted.bare) as file:
-        there, keep = file.columns, [column for column, _ in wanted.keep.values()]
-        if file.kind == JSON:  # whose first row need not have all
-            there = list(dict.fromkeys([*there, *keep, *wanted.labels[: wanted.asked], *wanted.texts[-1]]))
-        texts, label = wanted.columns(there, source.url)
+    with opened(source) as file:
+        texts, label, keep = wanted.columns(file, source.url)
         rows = file.read(list(dict.fromkeys([*texts, *label, *keep])))
         while batch := list(itertools.islice(rows, BATCH)):
             yield table(source, wanted, texts, label, first, batch)
@@ -385,13 +354,11 @@ def tables(source: Source, wanted: Wanted, tally=None) -> Iterator:
                 tally.rows, tally.bytes, told = tally.rows + len(batch), tally.bytes + file.tell() - told, file.tell()
 
 
-def table(source: Source, wanted: Wanted, texts, label, first: int, batch):
+def table(source: Source, wanted: Wanted, texts, label, first: int, batch) -> pa.Table:
     """One table of `tables`, of rows from number `first` on. Raises UserError as they do."""
-    import pyarrow as pa
-
     answers, truth, faults = [], [], []
     for k, (line, record, fault) in enumerate(batch, first):
-        answer: list[str | None] = [None] * len(texts)
+        answer: list = [None] * len(texts)
         true = None
         try:
             if not fault:
@@ -405,16 +372,13 @@ def table(source: Source, wanted: Wanted, texts, label, first: int, batch):
         answers.append(answer)
         truth.append(true)
         faults.append(fault)
-    columns = {
-        "file": pa.array([source.name] * len(batch)),
-        "row": pa.array(range(first, first + len(batch)), pa.int64()),
-    }
+    columns = {"file": pa.array([source.name] * len(batch))}
+    columns["row"] = pa.array(range(first, first + len(batch)), pa.int64())
     columns |= {f"text{k}": pa.array(column, pa.string()) for k, column in enumerate(zip(*answers, strict=True))}
     for name, (column, kind) in wanted.keep.items():
         columns[name] = pa.array([kept(record.get(column), kind) for _, record, _ in batch], kind)
-    if wanted.labels:
-        if wanted.task.several:  # as their predictions are written
-            columns["truth"] = pa.array([t if t is None else json.dumps(t) for t in truth], pa.string())
-        else:
-            columns["truth"] = pa.array(truth, pa.float32() if wanted.task.score else pa.int32())
+    if wanted.labels and wanted.task.several:  # as their predictions are written
+        columns["truth"] = pa.array([t if t is None else json.dumps(t) for t in truth], pa.string())
+    elif wanted.labels:
+        columns["truth"] = pa.array(truth, pa.float32() if wanted.task.score else pa.int32())
     return pa.table(columns | {"error": pa.array(faults, pa.string())})

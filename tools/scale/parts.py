@@ -1,10 +1,10 @@
 """What score writes: Parquet parts with the manifest that says which there are, one file, or standard output.
 
-    out = parts.Output("scored")
-    for line in out.resume(config, sources): print(line)    # goes on with what is there
-    for unit, sources, done in out.missing():               # what is read together, the parts that it has
-        out.add(parts.write(out.fs, out.path(unit, 0), answers))
-        out.finish(unit)
+    with (out := parts.Output("scored")).alone():
+        for line in out.resume(config, sources): print(line)    # goes on with what is there
+        for unit, sources, done in out.missing():               # what is read together, the parts that it has
+            out.add(parts.write(out.fs, out.path(unit, 0), answers))
+            out.finish(unit, 1)
 
     {"config": {"model": "<sha256>", ...}, "complete": true, "rows": 872,
      "inputs": {"dev.tsv": {"size": 105000, "mark": "1764480000.0", "unit": 0, "sha256": "...", "parts": 1}},
@@ -22,15 +22,19 @@ import itertools
 import json
 import os
 import re
+import sys
 import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tools.make import cli
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from tools.make import cli, run
 from tools.scale import files
-from tools.scale.scorer import GROUP
+from tools.scale.scorer import GROUP, ahead
 
 MANIFEST = "_manifest.json"
 PART = re.compile(r"(\d{5,})-(\d{5,})\.parquet")
@@ -38,70 +42,23 @@ HALF = re.compile(rf"\.({PART.pattern}|{MANIFEST})\.[a-z0-9_]{{8}}")  # as cli.w
 OURS = b"bert2om"  # the key of what a part's footer says of it
 SINGLE = (".csv", ".parquet")
 SHARE = 20  # the manifest is written again when this many times as long has passed as that takes
-UNIT = 1 << 23  # bytes of the files that are read together
+UNIT = 1 << 23  # bytes of the files that are read together, at least
+ROW = 100  # bytes of a row of input, roughly
 THREADS = 16
 
 
 # --- Writing
 
 
-class Hashed:
-    """A file that hashes what is written to it."""
-
-    def __init__(self, file):
-        self.file, self.hash, self.bytes, self.closed = file, hashlib.sha256(), 0, False
-
-    def write(self, data) -> int:
-        self.hash.update(data)
-        self.bytes += len(data)
-        return self.file.write(data)
-
-    def flush(self) -> None:
-        self.file.flush()
-
-    def close(self) -> None:
-        """pyarrow closes what it writes to; whoever opened the file closes it."""
-
-
-class Lines:
-    """A writer like pyarrow's, of JSON lines, or of a TSV, where a tab or a line's end within a value becomes a blank."""
-
-    def __init__(self, file, names):
-        """names: the columns of a TSV; None for JSON lines."""
-        self.file, self.names = file, names
-        if names:
-            self.file.write(self.line(names))
-
-    def line(self, values) -> bytes:
-        return ("\t".join("" if v is None else re.sub(r"[\t\r\n]", " ", str(v)) for v in values) + "\n").encode()
-
-    def write_table(self, table) -> None:
-        as_json = lambda row: (json.dumps(row, ensure_ascii=False, default=str) + "\n").encode()
-        for row in table.to_pylist():
-            self.file.write(self.line(row.values()) if self.names else as_json(row))
-
-    def close(self) -> None:
-        """As pyarrow's; nothing is left to write."""
-
-
-def writer(file, suffix: str, schema):
-    """A pyarrow writer of tables to an open file, or one like it."""
-    from pyarrow import csv, parquet
-
-    if suffix == ".parquet":
-        return parquet.ParquetWriter(file, schema)
-    return csv.CSVWriter(file, schema) if suffix == ".csv" else Lines(file, schema.names if suffix == ".tsv" else None)
-
-
 @contextlib.contextmanager
 def whole(fs, path: str):
-    """A Hashed file that has its name when the block ends well."""
+    """A file that has its name when the block ends well."""
     if files.local(fs):
-        with cli.whole_file(path) as file:
-            yield Hashed(file)
+        with cli.whole_file(path, "w+b") as file:
+            yield file
     else:
         with tempfile.NamedTemporaryFile() as file:
-            yield Hashed(file)
+            yield file
             file.flush()
             with files.named(fs.unstrip_protocol(path)):
                 fs.put_file(file.name, path)
@@ -112,39 +69,46 @@ def write(fs, path: str, answers) -> dict:
 
     Raises UserError for a column that a CSV cannot hold.
     """
-    import pyarrow as pa
-
-    suffix, counts, out = Path(path).suffix.lower(), Counter(), None
+    kind = csv.CSVWriter if path.lower().endswith(".csv") else parquet.ParquetWriter
+    counts: Counter = Counter()
+    out = None
     with whole(fs, path) as file:
-        for table, told in answers:
-            counts.update(told)
-            try:
-                out = out or writer(file, suffix, table.schema)
+        try:
+            for table, told in answers:
+                counts.update(told)
+                out = out or kind(file, table.schema)
                 out.write_table(table)
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
-                raise cli.UserError(f"{path}: {str(e).splitlines()[0][:200]}; write it as Parquet") from None
-        if suffix == ".parquet":
-            out.add_key_value_metadata({OURS: json.dumps(counts)})
-        out.close()
-    return {"part": path, **counts, "bytes": file.bytes, "sha256": file.hash.hexdigest()}
+            if kind is parquet.ParquetWriter:
+                out.add_key_value_metadata({OURS: json.dumps(counts)})
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
+            raise cli.UserError(f"{path}: {str(e).splitlines()[0][:200]}; write it as Parquet") from None
+        finally:
+            if out:
+                out.close()
+        size = file.tell()
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"part": path, **counts, "bytes": size, "sha256": sha256}
 
 
 def footer(fs, path: str) -> dict | None:
     """What the footer of a part says of it; None where it is none of ours."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
     with contextlib.suppress(pa.ArrowException, OSError, ValueError, TypeError), fs.open(path, "rb") as file:
         return json.loads((parquet.read_metadata(file).metadata or {})[OURS])
     return None
 
 
-def stream(file, suffix: str, answers) -> int:
-    """Write tables to an open file as they come; how many rows."""
-    out, rows = None, 0
+def stream(file, kind: str, answers) -> int:
+    """Write tables to an open file as they come, as JSON lines, or as a TSV, where a tab or a line's end within a value
+    becomes a blank; how many rows."""
+    rows = 0
+    line = lambda values: "\t".join("" if v is None else re.sub(r"[\t\r\n]", " ", str(v)) for v in values)
     for table, _ in answers:
-        out = out or writer(file, suffix, table.schema)
-        out.write_table(table)
+        if kind == files.JSON:
+            lines = [json.dumps(row, ensure_ascii=False, default=str) for row in table.to_pylist()]
+        else:
+            lines = [line(table.column_names)] * (not rows) + [line(row.values()) for row in table.to_pylist()]
+        file.write("".join(f"{text}\n" for text in lines).encode())
         file.flush()
         rows += len(table)
     return rows
@@ -152,8 +116,6 @@ def stream(file, suffix: str, answers) -> int:
 
 def pieces(tables, rows: int):
     """Yield (number of the part, table of at most GROUP rows) of the tables of a unit, for parts of `rows` rows."""
-    import pyarrow as pa
-
     waiting, at = [], 0
     for table in itertools.chain(tables, [None]):
         waiting += [] if table is None else [table]
@@ -166,77 +128,85 @@ def pieces(tables, rows: int):
             waiting, at = [joined.slice(size)], at + min(size, have)
 
 
+def read(sources, wanted, rows: int, progress=None):
+    """The pieces of a unit, each read while the one before it is used."""
+    tables = itertools.chain.from_iterable(files.tables(source, wanted, progress) for source in sources)
+    return ahead(pieces(tables, rows))
+
+
+def made(model, out, wanted, units, rows: int, progress=None, share=(0, 1)):
+    """Make parts that are missing; yield their entries, and (unit, how many parts it has) after each unit.
+
+    model: a Scorer; units: as Output.missing gives them; share: (k, n), of each n parts the one of number k.
+    """
+    for unit, sources, done in units:
+        count = 0
+        whole = read(sources, wanted, sys.maxsize if out.single else rows, progress)
+        for number, group in itertools.groupby(whole, key=lambda piece: piece[0]):
+            count = number + 1
+            if number not in done and number % share[1] == share[0]:
+                yield write(out.fs, out.path(unit, number), (model.answers(table) for _, table in group))
+        yield unit, count
+
+
 # --- What is there
 
 
-def apart(address: str, given: str, sources: list[files.Source]) -> None:
-    """UserError where the parts would lie among the inputs, or the inputs among the parts."""
-    place = lambda url: (
-        lambda fs, path: (type(fs), f"{os.path.realpath(path) if files.local(fs) else path.rstrip('/')}/")
-    )(*files.system(url))
-    within = lambda inner, outer: inner[0] is outer[0] and inner[1].startswith(outer[1])
-    out = place(address)
-    folder = len(sources) > 1 or sources[0].name != given.rstrip("/").rpartition("/")[2]
-    if any(within(place(s.url), out) for s in sources) or (folder and within(out, place(given))):
-        raise cli.UserError(f"OUT={address}: holds INPUT={given} or lies in it; name a folder apart from it")
+def apart(address: str, given: str) -> None:
+    """UserError where the answers would lie in a folder of inputs, among which the next run would find them."""
+    (fs, path), (of_input, top) = files.system(address), files.system(given)
+    inner, outer = (os.path.realpath(p) if files.local(of_input) else p.rstrip("/") for p in (path, top))
+    if type(fs) is type(of_input) and f"{inner}/".startswith(f"{outer}/"):
+        raise cli.UserError(f"OUT={address}: lies in INPUT={given}; name a folder apart from it")
 
 
 class Output:
-    """A folder of parts, or one file with its manifest beside it; one run at a time writes there."""
+    """A folder of parts, or one file with its manifest beside it."""
 
     def __init__(self, address: str):
-        """Take what a manifest there says, if there is one. UserError where it is none of ours."""
         self.address = address.rstrip("/")
         self.fs, path = files.system(self.address)
         self.single = path.rpartition("/")[2] if path.lower().endswith(SINGLE) and not self.fs.isdir(path) else ""
         self.folder = path[: -len(self.single) - 1] if self.single else path
         self.manifest = f"{self.folder}/{self.single}{MANIFEST}"
         self.config, self.inputs, self.parts, self.units = {}, {}, {}, {}
-        self.seconds, self.written = 0.0, 0.0
-        self.held: int | None = None
+        self.seconds = self.written = 0.0
+
+    def read(self) -> None:
+        """Take what a manifest there says, if there is one. UserError where it is none of ours."""
         with files.named(self.address):
-            text = self.fs.cat_file(self.manifest) if self.fs.exists(self.manifest) else None
+            text = self.fs.cat_file(self.manifest) if self.fs.exists(self.manifest) else b""
         try:
-            if text is not None:
-                self.describe(json.loads(text))
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            said = json.loads(text or '{"config": {}, "inputs": {}, "parts": {}}')
+            self.config, self.inputs, self.parts = said["config"], said["inputs"], said["parts"]
+        except (ValueError, KeyError, TypeError) as e:
             raise cli.UserError(f"{self.manifest}: not a manifest of ours ({e}); name another folder") from None
 
-    def describe(self, said: dict) -> None:
-        """Take what a manifest says; ValueError where it does not say all."""
-        self.config, self.inputs, self.parts = said["config"], said["inputs"], said["parts"]
-        needed = {"size", "mark", "unit", "sha256", "parts"}
-        if not all(self.key(n) and {"rows", "sha256"} <= e.keys() for n, e in self.parts.items()):
-            raise ValueError("a part is not described")
-        if not (self.config and all(needed <= pin.keys() for pin in self.inputs.values())):
-            raise ValueError("an input is not described")
+    @contextlib.contextmanager
+    def alone(self):
+        """The block is the only one that writes to a local folder: another one waits. The manifest is read."""
+        held = None
+        if files.local(self.fs) and not self.single:
+            Path(self.folder).mkdir(parents=True, exist_ok=True)
+            held, _ = run.lock(Path(self.folder), fcntl.LOCK_EX)
+        try:
+            self.read()
+            yield
+        finally:
+            if held is not None:
+                os.close(held)
 
     def path(self, unit: int, number: int) -> str:
         return f"{self.folder}/{self.single or f'{unit:05d}-{number:05d}.parquet'}"
 
     def key(self, name: str) -> tuple[int, int] | None:
-        """(unit, number) of a part by its name."""
-        found = PART.fullmatch(name)
-        return (0, 0) if self.single else (int(found[1]), int(found[2])) if found else None
+        """(unit, number) of a part by its name; None of another file."""
+        if self.single:
+            return (0, 0) if name == self.single else None
+        match = PART.fullmatch(name)
+        return (int(match[1]), int(match[2])) if match else None
 
-    def lock(self) -> None:
-        """Hold a local folder while this process lives. Raises UserError where another process has it."""
-        if self.single or not files.local(self.fs):
-            return
-        Path(self.folder).mkdir(parents=True, exist_ok=True)
-        self.held = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(self.held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise cli.UserError(f"OUT={self.address}: another make score writes there; wait for it") from None
-
-    def close(self) -> None:
-        """Let others write there."""
-        if self.held is not None:
-            os.close(self.held)
-            self.held = None
-
-    def listed(self) -> list[str]:
+    def there(self) -> list[str]:
         """Names of the files there; of one file, it and its manifest."""
         with files.named(self.address):
             self.fs.invalidate_cache()
@@ -247,8 +217,7 @@ class Output:
         return [p.rstrip("/").rpartition("/")[2] for p in paths if p.rstrip("/") != self.folder]
 
     def believe(self) -> dict[str, str]:
-        """{name: what is amiss} of the parts, which only then stay if their bytes have the manifest's hash; of these the
-        counts are taken from their footers."""
+        """{name: what is amiss} of the parts; those stay whose bytes have the manifest's hash, with their footer's counts."""
 
         def fault(name):
             path = f"{self.folder}/{name}"
@@ -268,24 +237,20 @@ class Output:
 
     def resume(self, config: dict, sources: list[files.Source]) -> list[str]:
         """Go on with what is there; what is to be said of it. UserError where that is another run's, or anything else's."""
-        self.lock()
-        foreign = lambda name: cli.UserError(
-            f"OUT={self.address}: {name} is not what score wrote; name another, or move it"
-        )
-        there = self.listed()
-        if there and not self.config:
-            raise foreign(min(there))
+        foreign = "is not what score wrote; name another, or move it"
+        names = self.there()
+        if names and not self.config:
+            raise cli.UserError(f"OUT={self.address}: {min(names)} {foreign}")
         if self.config and self.config != config:
             words = [k for k in config if self.config.get(k) != config[k]] or ["version"]
             raise cli.UserError(f"OUT={self.address}: holds the answers of another {words[0]}; name another folder")
         faults = self.believe()
-        for name in there:
-            if self.key(name) and name not in self.parts and name != self.manifest.rpartition("/")[2]:
-                if footer(self.fs, f"{self.folder}/{name}") is None and (self.single or name not in faults):
-                    raise foreign(name)
-                self.fs.rm_file(f"{self.folder}/{name}")
-            elif HALF.fullmatch(name) and not self.single:
-                self.fs.rm_file(f"{self.folder}/{name}")
+        for name in names:
+            path, part = f"{self.folder}/{name}", self.key(name) and name not in self.parts
+            if part and footer(self.fs, path) is None and (self.single or name not in faults):
+                raise cli.UserError(f"OUT={self.address}: {name} {foreign}")
+            if part or HALF.fullmatch(name):
+                self.fs.rm_file(path)
         self.config = config
         said = [f"{self.folder}/{name}: {fault}; made again" for name, fault in faults.items()] + self.pin(sources)
         self.save()
@@ -299,29 +264,28 @@ class Output:
         if gone := self.inputs.keys() - {source.name for source in sources}:
             fault = f"has the answers of {min(gone)}, which is gone from INPUT"
             raise cli.UserError(f"OUT={self.address}: {fault}; bring it back, or name another folder")
-        said, again, new = [], set(), [s for s in sources if s.name not in self.inputs]
+        said, again, enough = [], set(), max(UNIT, ROW * self.config.get("rows", 0))
+        unit, size = max((pin["unit"] for pin in self.inputs.values()), default=-1), enough
         for source in sources:
-            pin = self.inputs.get(source.name)
-            if pin and (pin["size"], pin["mark"]) != (source.size, source.mark):
+            now = {"size": source.size, "mark": source.mark}
+            if not (pin := self.inputs.get(source.name)):
+                if size >= enough and not (self.single and unit == 0):
+                    unit, size = unit + 1, 0
+                size += source.size
+                pin = self.inputs[source.name] = {**now, "unit": unit}
+                again.add(unit)
+            elif (pin["size"], pin["mark"]) != (source.size, source.mark):
                 if pin["sha256"] is None or files.digest(source) != pin["sha256"]:
                     said.append(f"{source.name}: changed; its answers are made again")
                     again.add(pin["unit"])
-                pin |= {"size": source.size, "mark": source.mark}
-        unit, size = max((pin["unit"] for pin in self.inputs.values()), default=-1), UNIT
-        for source in new:
-            if size >= UNIT and not (self.single and unit == 0):
-                unit, size = unit + 1, 0
-            size += source.size
-            self.inputs[source.name] = {"size": source.size, "mark": source.mark, "unit": unit}
-            again.add(unit)
+                pin |= now
+            self.units.setdefault(pin["unit"], []).append(source)
+        for pin in self.inputs.values():
+            if pin["unit"] in again:
+                pin |= {"sha256": None, "parts": None}
         for name in [name for name in self.parts if self.key(name)[0] in again]:
             del self.parts[name]
             self.fs.rm_file(f"{self.folder}/{name}")
-        for source in sources:
-            pin = self.inputs[source.name]
-            self.units.setdefault(pin["unit"], []).append(source)
-            if pin["unit"] in again:
-                pin |= {"sha256": None, "parts": None}
         return said
 
     def missing(self) -> list[tuple[int, list[files.Source], set[int]]]:
@@ -332,30 +296,28 @@ class Output:
         whole = lambda unit: self.inputs[self.units[unit][0].name]["parts"] == len(done[unit])
         return [(unit, self.units[unit], done[unit]) for unit in sorted(self.units) if not whole(unit)]
 
-    def table(self, name: str, columns: list[str], several=False):
-        """Some columns of a part. several: labels at once, which are texts."""
-        import pyarrow as pa
-        from pyarrow import csv, parquet
+    def rows(self, names, columns: list[str], several=False):
+        """A scanner of some columns of some parts, where the first is not null. several: labels at once, which are texts."""
+        from pyarrow import dataset  # which imports pandas
 
-        with self.fs.open(f"{self.folder}/{name}", "rb") as file:
-            if name.lower().endswith(".csv"):
-                kinds = dict.fromkeys(("truth", "prediction"), pa.string() if several else pa.float64())
-                how = csv.ConvertOptions(include_columns=columns, column_types=kinds, strings_can_be_null=True)
-                return csv.read_csv(file, convert_options=how)
-            return parquet.ParquetFile(file).read(columns, use_threads=False)
+        kinds = dict.fromkeys(("truth", "prediction"), pa.string() if several else pa.float64())
+        options = csv.ConvertOptions(column_types=kinds | {"error": pa.string()}, strings_can_be_null=True)
+        kind = dataset.CsvFileFormat(convert_options=options) if self.single.lower().endswith(".csv") else "parquet"
+        paths = [f"{self.folder}/{name}" for name in names]
+        known = dataset.field(columns[0]).is_valid()
+        return dataset.dataset(paths, filesystem=self.fs, format=kind).scanner(columns=columns, filter=known)
 
-    def bad(self, name: str) -> list[dict]:
-        """The rows of a part that are amiss: file, row, error."""
-        return [row for row in self.table(name, ["file", "row", "error"]).to_pylist() if row["error"]]
+    def bad(self, most: int) -> list[dict]:
+        """The first rows that are amiss: error, file, row."""
+        names = [name for name, entry in self.parts.items() if entry["amiss"]]
+        return self.rows(names, ["error", "file", "row"]).head(most).to_pylist() if names else []
 
-    def labelled(self, name: str, several=False):
-        """(the truth, the prediction or -1) of the rows of a part whose truth is known: n numbers each, or lists of them."""
-        names = ["truth", "prediction"]
-        table = self.table(name, names, several)
-        table = table.filter(table["truth"].is_valid())
+    def labelled(self, several=False) -> list[list]:
+        """[the truth, the prediction or -1] of the rows whose truth is known: n numbers each, or lists of them."""
+        table = self.rows(self.parts, ["truth", "prediction"], several).to_table()
         if several:
-            return [[json.loads(v) for v in table[side].fill_null("[]").to_pylist()] for side in names]
-        return table["truth"].to_numpy(), table["prediction"].fill_null(-1).to_numpy()
+            return [[json.loads(v) for v in column.fill_null("[]").to_pylist()] for column in table.columns]
+        return [column.fill_null(-1).to_pylist() for column in table.columns]
 
     def add(self, entry: dict) -> None:
         """Take a written part into the manifest."""
@@ -372,6 +334,7 @@ class Output:
             self.inputs[source.name] |= {"sha256": sha256, "parts": count}
 
     def save(self) -> None:
+        """Write the manifest."""
         start = time.monotonic()
         value = {"config": self.config, "complete": not self.missing(), "rows": sum(e["rows"] for e in self.parts.values()),
                  "inputs": self.inputs, "parts": dict(sorted(self.parts.items()))}  # fmt: skip

@@ -5,22 +5,17 @@
     make score INPUT='reviews/*.csv' OUT=scored COLUMNS=text KEEP=id
     zcat reviews.jsonl.gz | make -s score INPUT=- OUT=- COLUMNS=text > answers.jsonl
 
-Inputs and outputs are addresses: a path here, s3://bucket/folder (tools/scale/files.py). --save_path is a folder of Parquet
-parts, a file that ends in .csv .tsv .jsonl or .parquet, or - for standard output (tools/scale/parts.py). Columns: file, row
-(from 0, within the file), those of --keep, prediction (the class from 0, null where the best logits are equal), label (its
-name), probability, with --logits also logit0, logit1 ..., truth (the class that --columns' last one says), with --on_bad null
-also error. A kept column of one of these names is called input_... there.
-
-The rows of --rows become one part, a function of its rows, the model and the options alone: whichever machine makes it, its
-bytes are the same. A run that was killed goes on. --cluster: the same on the nodes of a Ray cluster, `auto` (the one of this
-machine) or an address (tools/scale/cluster.py). Sentences/s is end to end, loading the model included.
+docs/scale.md says what is read and written. The rows of --rows become one part, a function of its rows, the model and the
+options alone: whichever machine makes it, its bytes are the same. A run that was killed goes on. --cluster: the same on the
+nodes of a Ray cluster, `auto` (the one of this machine) or an address. Sentences/s is end to end, with loading the model.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import datetime
 import fcntl
-import itertools
+import os
 import shlex
 import sys
 import time
@@ -28,12 +23,14 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
+
 from tools.base import tasks
 from tools.make import cli, run
 from tools.scale import cluster, files, parts, scorer
 
 OURS = {"file", "row", "text0", "text1", "prediction", "label", "probability", "truth", "error"}
-PARTS = 10_000  # bytes of input for each row of a part: about a hundred parts of rows of a hundred bytes
+PARTS = 100  # about as many, where the input is large
 
 
 def parse():
@@ -48,27 +45,23 @@ def parse():
     p.add_argument("--batchsize", type=int, default=8, help="sentences of a request, at most (%(default)s)")
     p.add_argument("--max_len", type=int, default=0, help="tokens a text is cut to (the model's own maximum)")
     p.add_argument("--rerun", type=Path, help="fp32 graph for the rows that are too close to call")
-    p.add_argument(
-        "--threshold", type=float, default=tasks.THRESHOLD, help="of each label, where several are right (%(default)s)"
-    )
     p.add_argument("--margin", type=float, default=0.0, help="logits less apart than this are (%(default)s)")
+    p.add_argument(
+        "--threshold", type=float, default=tasks.THRESHOLD, help="of labels, if several are right (%(default)s)"
+    )
     p.add_argument("--threads", type=int, default=0, help="cores (all if 0)")
     p.add_argument("--task", default=tasks.DEFAULT, help="what is asked (tools/base/tasks.py, %(default)s)")
     p.add_argument("--rows", type=int, default=0, help="of a part (65,536 or more, for about a hundred parts)")
     p.add_argument("--cluster", help="auto or an address of Ray; none: this machine")
-    p.add_argument(
-        "--patience", type=float, default=900, help="seconds without a part after which a cluster has failed"
-    )
+    p.add_argument("--patience", type=float, default=900, help="seconds without a part that end a cluster's run")
     p.add_argument("--check", action="store_true", help="only compare what lies there with its manifest")
-    p.add_argument("--save_path", required=True, help="folder of the parts, a file, or -")
+    p.add_argument("--save_path", required=True, help="folder of Parquet parts, one .csv or .parquet, or -")
     args = p.parse_args()
     args.columns, args.keep = (shlex.split(" ".join(words)) for words in (args.columns, args.keep))
     if not args.check and not (args.model and args.tokenizer_path and args.input):
         p.error("--model, --tokenizer_path and --input are needed")
     if bool(args.rerun) != (args.margin > 0):
         p.error(f"--margin {args.margin}: needs --rerun and a number above 0")
-    if args.batchsize < 1 or args.rows < 0:
-        p.error(f"--batchsize {args.batchsize} --rows {args.rows}: must be 1 or more")
     few = len(tasks.known(args.task).text[0])
     if args.columns and not 0 <= len(args.columns) - few <= 1:
         p.error(f"--columns {' '.join(args.columns)}: the task {args.task} has {few} of text, and one label")
@@ -88,47 +81,37 @@ def wanted(args, names, sources) -> files.Wanted:
     few = len(task.text[0])
     texts = (tuple(args.columns[:few]),) if args.columns else task.text
     labels = tuple(args.columns[few:]) if args.columns else task.label
-    found = files.Wanted(task, tuple(names), texts, labels, len(args.columns) > few, keep, args.on_bad == "null")
+    all_of = files.Wanted(task, tuple(names), texts, labels, len(args.columns) > few, keep, args.on_bad == "null")
     with ThreadPoolExecutor(parts.THREADS) as pool:
-        heads = list(pool.map(lambda source: files.head(source, found), sources if args.input != "-" else []))
+        heads = list(pool.map(lambda source: files.head(source, all_of), sources if args.input != "-" else []))
     if not args.columns and not any(set(labels) & set(there) for there, _ in heads):
-        found = dataclasses.replace(found, labels=())
-    types = {name: one_type([types.get(column) for _, types in heads]) for name, (column, _) in keep.items()}
-    return dataclasses.replace(found, keep={name: (column, types[name]) for name, (column, _) in keep.items()})
+        labels = ()
+    keep = {name: (column, one_type([types.get(column) for _, types in heads])) for name, (column, _) in keep.items()}
+    return dataclasses.replace(all_of, labels=labels, keep=keep)
 
 
-def one_type(types):
+def one_type(types: list) -> pa.DataType:
     """The type of a kept column: of Parquet files, one that holds all of theirs; else strings, as they are written."""
-    import pyarrow as pa
-
-    if None in types or not types:
-        return pa.string()
-    try:
-        return pa.unify_schemas([pa.schema([("x", t)]) for t in set(types)], promote_options="permissive").field(0).type
-    except pa.ArrowException:
-        return pa.string()
+    with contextlib.suppress(pa.ArrowException, TypeError):  # no type, of a file of text
+        schemas = [pa.schema([("x", t)]) for t in dict.fromkeys(types)]
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type if types else pa.string()
+    return pa.string()
 
 
 def config(args, wanted: files.Wanted, rows: int) -> dict:
     """All that decides the bytes of a part, beside its rows."""
-    said = [
-        p for p in sorted(args.tokenizer_path.iterdir()) if p.suffix in (".json", ".txt") and "MANIFEST" not in p.name
-    ]
+    files_of = lambda folder: [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".txt")]
+    said = [p for p in files_of(args.tokenizer_path) if "MANIFEST" not in p.name]
+    several = ["threshold"] * tasks.known(args.task).several
+    as_given = ("task", "columns", "on_bad", "logits", "batchsize", "max_len", "margin", *several)
     return {
         "model": cli.sha256(args.model),
         "rerun": args.rerun and cli.sha256(args.rerun),
         "labels": list(wanted.names),
         "tokenizer": {p.name: cli.sha256(p) for p in said},
-        "task": args.task,
-        "columns": args.columns,
         "truth": bool(wanted.labels),
         "keep": {name: [column, str(kind)] for name, (column, kind) in wanted.keep.items()},
-        "on_bad": args.on_bad,
-        "logits": args.logits,
-        "batchsize": args.batchsize,
-        "max_len": args.max_len,
-        "margin": args.margin,
-        **({"threshold": args.threshold} if tasks.known(args.task).several else {}),
+        **{name: getattr(args, name) for name in as_given},
         "rows": rows,
     }
 
@@ -149,12 +132,12 @@ class Progress:
             print(f"\r{self.text()}\x1b[K" if self.moves else f"{self.text()}\n", end="", file=sys.stderr, flush=True)
 
     def text(self) -> str:
-        from tqdm import tqdm
-
-        total = int(self.rows * self.size / self.bytes) if self.bytes and self.size > self.bytes else None
-        how = "{n_fmt} of about {total_fmt} sentences, {rate_fmt}, {remaining} left"
-        how, took = how if total else "{n_fmt} sentences, {rate_fmt}", self.shown - self.began
-        return tqdm.format_meter(self.count, total and max(total, self.count), took, unit=" sentences", bar_format=how)
+        rate = self.count / (self.shown - self.began)
+        if not self.bytes or self.size <= self.bytes:
+            return f"{self.count} sentences, {rate:.1f} sentences/s"
+        total = max(self.count, int(self.rows * self.size / self.bytes))
+        left = datetime.timedelta(seconds=int((total - self.count) / rate) if rate else 0)
+        return f"{self.count} of about {total} sentences, {rate:.1f} sentences/s, {left} left"
 
     def clear(self) -> None:
         if self.moves:
@@ -162,43 +145,25 @@ class Progress:
 
 
 def load(args, progress) -> scorer.Scorer:
-    """The model, loaded; it says what it is."""
-    found = scorer.Scorer(
-        args.model, args.tokenizer_path, progress, task=args.task, batch=args.batchsize, most=args.max_len,
-        threads=args.threads, rerun=args.rerun, margin=args.margin, logits=args.logits, null=args.on_bad == "null",
-        threshold=args.threshold,
-    )  # fmt: skip
-    engine = found.engine
-    print(f"{type(engine).__name__} {engine.precision}, texts cut to {found.most} tokens", file=sys.stderr, flush=True)
-    return found
-
-
-def here(args, wanted, rows: int, out, progress):
-    """Make what is missing, on this machine; yield the entries of its parts, and (unit, how many parts) of what is whole."""
-    model = load(args, progress)
-    for unit, sources, done in out.missing():
-        tables = itertools.chain.from_iterable(files.tables(source, wanted, progress) for source in sources)
-        there = scorer.ahead(parts.pieces(tables, sys.maxsize if out.single else rows))
-        count = 0
-        for number, pieces in itertools.groupby(there, key=lambda piece: piece[0]):
-            count = number + 1
-            if number not in done:
-                yield parts.write(out.fs, out.path(unit, number), (model.answers(table) for _, table in pieces))
-        yield unit, count
+    """The model; it says what it is."""
+    model = scorer.Scorer(done=progress, threads=args.threads, **scorer.fields(args))
+    engine = model.engine
+    print(f"{type(engine).__name__} {engine.precision}, texts cut to {model.most} tokens", file=sys.stderr, flush=True)
+    return model
 
 
 def to_pipe(args, wanted, sources) -> int:
-    """Write the answers to standard output as they come."""
+    """Write the answers to standard output as they come; how many."""
     progress = Progress(sum(source.size for source in sources))
     model = load(args, progress)
-    tables = itertools.chain.from_iterable(files.tables(source, wanted, progress) for source in sources)
-    answers = (model.answers(table) for _, table in scorer.ahead(parts.pieces(tables, args.rows or scorer.GROUP)))
+    answers = (model.answers(table) for _, table in parts.read(sources, wanted, args.rows or scorer.GROUP, progress))
     kind = sources[0].suffixes[0] or files.piped()
     return parts.stream(sys.stdout.buffer, files.JSON if kind == ".parquet" else kind, answers)
 
 
 def check(out: parts.Output) -> int:
     """Compare the parts with their manifest; the exit status."""
+    out.read()
     count = len(out.parts)
     faults = out.believe()
     for name, fault in faults.items():
@@ -209,8 +174,7 @@ def check(out: parts.Output) -> int:
 
 def summary(out: parts.Output, task) -> None:
     """Say what the parts hold: what was cut, repeated or amiss, and the task's metrics where they have the truth."""
-
-    total = Counter()
+    total: Counter = Counter()
     for entry in out.parts.values():
         total.update({key: value for key, value in entry.items() if isinstance(value, int)})
     shares = {"cut": "longer than the model takes, and cut", "duplicates": "equal to one before it in its part",
@@ -218,11 +182,9 @@ def summary(out: parts.Output, task) -> None:
     for key, text in shares.items():
         if total[key]:
             print(f"{total[key]} of {total['rows']} ({100 * total[key] / total['rows']:.2f} %) {text}")
-    bad = (row for name, entry in out.parts.items() if entry["amiss"] for row in out.bad(name))
-    for row in itertools.islice(bad, 10):
+    for row in out.bad(10):
         print(f"{row['file']}: row {row['row']} (from 0): {row['error']}")
-    known = [out.labelled(name, task.several) for name in out.parts] if out.config["truth"] else []
-    truth, said = ([*itertools.chain(*values)] for values in zip(*known, strict=True)) if known else ((), ())
+    truth, said = out.labelled(task.several) if out.config["truth"] and out.parts else ((), ())
     for metric in task.metrics if len(truth) else ():
         value = tasks.measure(metric, truth, said)
         right = f"{100 * value:.2f} % ({round(value * len(truth))}/{len(truth)})"
@@ -231,36 +193,39 @@ def summary(out: parts.Output, task) -> None:
 
 def main():
     args = parse()
-    if Path("Makefile").exists():
+    if Path("Makefile").exists() and "BERT2OM_STEP" not in os.environ:  # a step has locked it
         run.lock(Path("Makefile"), fcntl.LOCK_SH)  # nothing runs beside a measurement
     if args.check:
         return check(parts.Output(args.save_path))
-    task = tasks.known(args.task)
     sources, others = files.sources(args.input)
     if others:
         print(f"left out: {', '.join(others[:10])}{' ...' * (len(others) > 10)} ({len(others)} files)", file=sys.stderr)
-    reads = wanted(args, scorer.labels_of(args.tokenizer_path, task), sources)
+    reads = wanted(args, scorer.labels_of(args.tokenizer_path, tasks.known(args.task)), sources)
     if args.save_path == "-":
         return print(f"{to_pipe(args, reads, sources)} sentences", file=sys.stderr)
-    with contextlib.closing(parts.Output(args.save_path)) as out:
+    out = parts.Output(args.save_path)
+    parts.apart(args.save_path, args.input)
+    with out.alone():
         return to_output(args, reads, sources, out)
 
 
 def to_output(args, wanted, sources, out) -> None:
     """Make what is missing of the parts, and say what there is. UserError where a file would hold no row."""
-    parts.apart(args.save_path, args.input, sources)
     size = sum(source.size for source in sources)
-    rows = args.rows or out.config.get("rows") or max(scorer.GROUP, 1 << (size // PARTS).bit_length())
+    rows = args.rows or out.config.get("rows") or max(scorer.GROUP, 1 << (size // parts.ROW // PARTS).bit_length())
     for line in out.resume(config(args, wanted, rows), sources):
         print(line, flush=True)
     kept, fresh, start = len(out.parts), 0, time.perf_counter()
     if missing := out.missing():
         progress = Progress(sum(source.size for _, sources, _ in missing for source in sources))
-        making = cluster.made if args.cluster else here
         with contextlib.ExitStack() as last:
             last.callback(out.save)
             last.callback(progress.clear)
-            for entry in last.enter_context(contextlib.closing(making(args, wanted, rows, out, progress))):
+            if args.cluster:
+                entries = cluster.made(args, wanted, rows, out, progress)
+            else:
+                entries = parts.made(load(args, progress), out, wanted, missing, rows, progress)
+            for entry in last.enter_context(contextlib.closing(entries)):
                 if isinstance(entry, dict):
                     out.add(entry)
                     fresh += entry["rows"]

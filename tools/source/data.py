@@ -112,6 +112,14 @@ def read_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=()) -> tuple[list, lis
     return [text for text, _ in rows], [label for _, label in rows]
 
 
+def read_texts(path, task=tasks.TASKS[tasks.DEFAULT]) -> list:
+    """The texts of a file, labelled or not; UserError where there is none."""
+    texts = [text for text, _ in iter_tsv(path, dataclasses.replace(task, label=()))]
+    if not texts:
+        raise cli.UserError(f"{path}:2: no row after the header; take a whole file")
+    return texts
+
+
 def tsv_bytes(rows) -> bytes:
     """The official spelling of (sentence, label) rows."""
     return "".join(["sentence\tlabel\n", *(f"{sentence}\t{label}\n" for sentence, label in rows)]).encode()
@@ -218,15 +226,14 @@ def save(data: bytes, want: str, path, source) -> None:
 
 def copy(path, task, save_path) -> None:
     """Copy a TSV of the task's columns as it is. Raises UserError for anything else; labels are read where they count."""
-    if not any(True for _ in iter_tsv(path, dataclasses.replace(task, label=()))):
-        raise cli.UserError(f"{path}:2: no row after the header; take a whole file")
+    read_texts(path, task)
     with cli.whole_file(save_path) as file, cli.regular(path).open("rb") as source:
         shutil.copyfileobj(source, file)
 
 
 def borrow(path, task, save_path) -> None:
     """Write the sentences of `path`, SST-2's, under a task's columns, without labels; a pair is of one and the next."""
-    texts = [text for text, _ in iter_tsv(path)]
+    texts = read_texts(path)
     pairs = zip(texts, texts[1:] + texts[:1], strict=True) if task.pair else ((text,) for text in texts)
     with cli.whole_file(save_path) as file:
         file.write("".join("\t".join(row) + "\n" for row in (task.text[0], *pairs)).encode())
