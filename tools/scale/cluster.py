@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -50,7 +51,6 @@ def connect(address: str) -> None:
     if re.fullmatch(r"[\w.-]+:\d+", address) and not answers(address):  # Ray itself asks for minutes
         raise cli.UserError(f"CLUSTER={address}: nobody answers there; {START}")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what ends a job is said by us
     env = {k: os.environ[k] for k in ("LC_ALL", "PYTHONHASHSEED", "ONEDNN_MAX_CPU_ISA") if k in os.environ}
     env["PYTHONPATH"] = str(cli.ROOT)
     try:
@@ -58,6 +58,8 @@ def connect(address: str) -> None:
     except (ConnectionError, ValueError, RuntimeError) as e:
         why = str(e).strip().splitlines()[0][:200]
         raise cli.UserError(f"CLUSTER={address}: {why}; {START}") from None
+    sys.stderr = os.fdopen(os.dup(2), "w", 1)  # what ends a job is said by us, and not by Ray's library too
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.Thread(target=watch, args=(address, ray.get_runtime_context().gcs_address), daemon=True).start()
 
 
@@ -68,7 +70,7 @@ def watch(address: str, head: str) -> None:
         time.sleep(1)
         if answers(head):
             last = time.monotonic()
-    os.write(2, f"score.py: error: CLUSTER={address}: {GONE}\n".encode())
+    print(f"score.py: error: CLUSTER={address}: {GONE}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
