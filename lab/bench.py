@@ -307,10 +307,12 @@ def parse():
     r.add_argument("--inputs", nargs="+", required=True, help="its inputs")
     r.add_argument("--text_file", type=Path, required=True)
     r.add_argument("--calibration", type=Path, required=True, help="training sentences, for the peers' int8")
-    r.add_argument("--seq", type=int, required=True, help="the recipe's length")
-    r.add_argument("--bs", type=int, required=True, help="the recipe's batch size")
+    r.add_argument("--seq_len", dest="seq", type=int, required=True, help="the recipe's length")
+    r.add_argument("--batch_size", dest="bs", type=int, required=True, help="the recipe's batch size")
     r.add_argument("--others", type=int, nargs="*", default=[], help="padded: in batches of these sizes too")
-    r.add_argument("--batch", type=int, default=32, help="batch size of sorted sentences (%(default)s)")
+    r.add_argument(
+        "--sorted_batch_size", dest="batch", type=int, default=32, help="batch size of sorted sentences (%(default)s)"
+    )
     r.add_argument("--samples", type=int, default=256, help="padded: so many of the sentences (%(default)s)")
     r.add_argument("--rounds", type=int, default=3)
     r.add_argument("--seconds", type=float, default=SECONDS, help="a turn takes at least so long (%(default)s)")

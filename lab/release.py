@@ -70,10 +70,10 @@ def wheels(folder: Path) -> list[Path]:
         if install.pip(Path(sys.prefix), *words, log=log):
             raise install.failed(folder, log, "download")
     hashes = set(re.findall(r"sha256:([0-9a-f]{64})", locked()))
-    found = {cli.sha256(path): path for path in folder.glob("*.whl")}
-    for stale in found.keys() - hashes:  # of an older lock
-        found.pop(stale).unlink()
-    return sorted(found.values())
+    for path in folder.glob("*.whl"):
+        if cli.sha256(path) not in hashes:  # of an older lock
+            path.unlink()
+    return sorted(folder.glob("*.whl"))
 
 
 def downloads() -> list[Path]:
@@ -94,9 +94,8 @@ def member(tar: tarfile.TarFile, name: str, data, size: int, date: int) -> None:
 def write(path: Path, name: str, files: dict[str, Path]) -> None:
     """The tar: HEAD's tree as git archives it, then `files` {name in it: path}, all below one folder."""
     date = int(git("show", "-s", "--format=%ct", "HEAD"))
-    listed = "".join(
-        f"{cli.sha256(p)}  {p.name}\n" for n, p in sorted(files.items()) if n.startswith("wheels/")
-    ).encode()
+    packages = [p for name, p in sorted(files.items()) if name.startswith("wheels/")]
+    listed = "".join(f"{cli.sha256(p)}  {p.name}\n" for p in packages).encode()
     with cli.whole_file(path) as out, tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         with tarfile.open(fileobj=io.BytesIO(git("archive", "--format=tar", f"--prefix={name}/", "HEAD"))) as tree:
             for info in tree:
@@ -114,13 +113,12 @@ def main():
     commit = git("rev-parse", "HEAD").decode().strip()
     if git("status", "--porcelain", "-uno"):
         raise cli.UserError("the work tree differs from its commit; a release is of a commit: git commit or git stash")
-    found, pinned = wheels(args.save_path / "wheels"), downloads()
-    print(
-        f"release    {len(found)} wheels and {len(pinned)} downloads, each with a hash of the lock or of data/pins.txt"
-    )
+    packages, pinned = wheels(args.save_path / "wheels"), downloads()
+    counts = f"{len(packages)} wheels and {len(pinned)} downloads"
+    print(f"release    {counts}, each with a hash of the lock or of data/pins.txt")
     tag = f"cp{sys.version_info.major}{sys.version_info.minor}-{sysconfig.get_platform().replace('-', '_')}"
     path = args.save_path / f"bert2om-{commit[:12]}-{tag}.tar"
-    files = {f"wheels/{p.name}": p for p in found} | {p.as_posix(): p for p in pinned}
+    files = {f"wheels/{p.name}": p for p in packages} | {p.as_posix(): p for p in pinned}
     write(path, f"bert2om-{commit[:12]}", files)
     print(f"wrote {path}: {path.stat().st_size / 1e6:,.0f} MB, sha256 {cli.sha256(path)}")
 

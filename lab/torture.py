@@ -9,16 +9,12 @@
     between them: other dates 1, a flipped byte 1, removed 1, edited 1 (refused first: 0), the same bytes after each
     killed while making: dev.tsv 3, nothing 1
 
-The arguments are make's goals and, after --, its parameters. It works in a clean copy under build/torture. A run
-removes one artefact, so that it and all that is made from it have to be made again, starts one make, or two at once,
-and kills their whole process groups (SIGKILL) at a random moment of the time that this takes. Then one make has to end
-well, leave no temporary file, and give the same bytes; nothing is cleaned by hand. The artefact is drawn at random,
-the ones near the end, which are soon made again, much more often. The last line says what was being made at the kill:
-nothing, where it fell before, between or after the steps.
-
-After each kill something is spoilt, the four kinds in turn (KINDS), and one make has to give the same bytes again. A
-flipped byte of a large file, or of one that a MANIFEST lists, is not seen before a step reads it, so one that does is
-removed too. That one may be refused in one line, which names what to delete; done so, the next make has to be right.
+The arguments are make's goals and, after --, its parameters. It works in a clean copy under build/torture. A run removes one
+artefact at random, those near the end more often, starts one make, or two at once, and kills their whole process groups
+(SIGKILL) at a random moment of the time that this takes. Then one make has to end well, leave no temporary file, and give the
+same bytes. The last line says what was being made at the kill. After each kill something is spoilt, the four kinds in turn
+(KINDS), and one make has to give the same bytes again. A flipped byte of a large file, or of one that a MANIFEST lists, is not
+seen before a step reads it, so one that does is removed too, and may be refused in one line that names what to delete.
 """
 
 import argparse
@@ -142,10 +138,8 @@ ADVICE = re.compile(r"run\.py: error: .*; delete (\S+) and run make again")
 
 
 def converge(folder: Path, words: list[str], want: dict[str, str], run: str, may_refuse: bool = False) -> bool:
-    """One plain make; whether it refused first. UserError unless it gives `want` and nothing else.
-
-    may_refuse: it may say in one line which file to delete; that is done, and the second make counts.
-    """
+    """One plain make; whether it refused first. UserError unless it gives `want` and nothing else. may_refuse: it may say in
+    one line which file to delete; that is done, and the second make counts."""
     plain = functools.partial(reproduce.make, folder, words, show=lambda *_, **__: None)
     error = plain()
     errors = [line for line in (folder / "make.log").read_text().splitlines() if "error: " in line]
@@ -204,10 +198,8 @@ def main():
         print(f"after run {run}: {done}; {'refused in one line, then ' * refused}the same bytes", flush=True)
         run += 1
     shutil.rmtree(HOME)
-    print(
-        f"torture: {args.runs} runs killed (-j1 {tally['-j1']}, -j8 {tally['-j8']}; two makes at once {tally['twice']}), "
-        "the same bytes after each"
-    )
+    how = f"-j1 {tally['-j1']}, -j8 {tally['-j8']}; two makes at once {tally['twice']}"
+    print(f"torture: {args.runs} runs killed ({how}), the same bytes after each")
     counts = ", ".join(f"{kind} {tally[kind]}" for kind in KINDS)
     print(f"between them: {counts} (refused first: {tally['refused']}), the same bytes after each")
     print("killed while making: " + ", ".join(f"{name} {n}" for name, n in sorted(hit.items())))

@@ -12,10 +12,9 @@ embeddings stay frozen, word embeddings learn a low-rank difference, all else is
 exponential moving average of its weights; several runs from one start, each in its own order of rows and a process of
 its own, are averaged again.
 
-SST-2's training rows are phrases of sentences. --held_out draws whole sentences by a seed and holds them out, with
-every row that is a piece of one of them: recipes are compared by those; the final run trains on all rows. No validation
-sentence is used. One thread a run, so a rerun on one machine gives the same bytes; another CPU sums bf16 products
-otherwise and comes close: --reference says how close.
+SST-2's training rows are phrases of sentences. --held_out holds whole sentences out, with every row that is a piece of one:
+recipes are compared by those; the final run trains on all rows. No validation sentence is used. One thread a run, so a rerun on
+one machine gives the same bytes; another CPU comes close: --reference says how close.
 """
 
 import argparse
@@ -75,11 +74,8 @@ def pieces(sentence):
 
 
 def hold_out(sentences, recipe, count):
-    """(row numbers of `count` held-out whole sentences, training row numbers).
-
-    A whole sentence is a row of some length that is no piece of a longer row. Training rows are those that
-    are no piece of a held-out sentence.
-    """
+    """(row numbers of `count` held-out whole sentences, those of the rows that are no piece of one). A whole sentence is a row
+    of some length that is no piece of a longer row."""
     seen, whole = set(), []
     for i in sorted(range(len(sentences)), key=lambda i: (-len(sentences[i].split()), sentences[i])):
         if sentences[i] not in seen:
@@ -113,10 +109,9 @@ def build_model(tensors, config, recipe):
         "hidden_dropout_prob": recipe["hidden_dropout"],
         "attention_probs_dropout_prob": recipe["attention_dropout"],
     }
-    model = BertForSequenceClassification(BertConfig(**{**config, **dropout, "num_labels": 2}))
-    missing, unexpected = model.load_state_dict(
-        {n: torch.from_numpy(t.copy()) for n, t in tensors.items()}, strict=False
-    )
+    model = BertForSequenceClassification(BertConfig(**config | dropout | {"num_labels": 2}))
+    state = {n: torch.from_numpy(t.copy()) for n, t in tensors.items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
     if tensors and (unexpected or not set(missing) <= {"classifier.weight", "classifier.bias"}):
         raise cli.UserError(f"checkpoint: tensors missing {missing} or unexpected {unexpected}; is it a BERT encoder?")
     for name, parameter in model.named_parameters():
@@ -128,10 +123,8 @@ def build_model(tensors, config, recipe):
 
 
 def low_rank(words, rank):
-    """A frozen embedding plus a trained difference left @ right, zero at first: [words, rank] and [rank, hidden].
-
-    Sentiment moves word vectors in few directions; 4 bits for every word would not fit a small file.
-    """
+    """A frozen embedding plus a trained difference left @ right, zero at first: [words, rank] and [rank, hidden]. Sentiment
+    moves word vectors in few directions; 4 bits for every word would not fit a small file."""
     import torch
 
     class LowRank(torch.nn.Module):
@@ -191,14 +184,11 @@ def accuracy(model, ids, labels, numbers):
 
 
 def train_runs(base, config, ids, labels, held, numbers, recipe):
-    """(mean of the tensors of `runs` trainings, their log rows), each run in a process of its own.
-
-    All start alike; the seed orders rows and dropout.
-    """
+    """(mean of the tensors of `runs` trainings, their log rows), each in a process of its own. All start alike; the seed orders
+    rows and dropout."""
     runs = range(recipe["runs"])
-    with ProcessPoolExecutor(
-        min(len(runs), len(os.sched_getaffinity(0))), multiprocessing.get_context("spawn")
-    ) as pool:
+    count = min(len(runs), len(os.sched_getaffinity(0)))
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
         each = [pool.submit(train_run, run, base, config, ids, labels, held, numbers, recipe) for run in runs]
         results, logs = zip(*(e.result() for e in each), strict=True)
     log = [{"run": run + 1} | row for run, rows in zip(runs, logs, strict=True) for row in rows]
@@ -238,15 +228,13 @@ def train(model, ids, labels, held, numbers, recipe, position=0):
     trained = [p for p in model.parameters() if p.requires_grad]
     matrices = {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe["weight_decay"]}
     vectors = {"params": [p for p in trained if p.ndim == 1], "weight_decay": 0.0}
-    optimizer = torch.optim.AdamW(
-        [matrices, vectors], lr=recipe["learning_rate"], betas=recipe["adam_betas"], eps=1e-6, fused=True
-    )
+    settings = {"lr": recipe["learning_rate"], "betas": recipe["adam_betas"], "eps": 1e-6, "fused": True}
+    optimizer = torch.optim.AdamW([matrices, vectors], **settings)
     per_epoch = math.ceil(len(numbers) / recipe["batch_size"])
     steps = int(per_epoch * recipe["epochs"])
     warmup = max(1, int(recipe["warmup_share"] * steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min((s + 1) / warmup, (steps - s) / (steps - warmup))
-    )
+    pace = lambda s: min((s + 1) / warmup, (steps - s) / (steps - warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, pace)
     average = copy.deepcopy(model)
     pairs = [(a, p) for a, p in zip(average.parameters(), model.parameters(), strict=True) if p.requires_grad]
     rng, todo = random.Random(recipe["seed"]), []

@@ -1,20 +1,23 @@
 """Let the n-th write, rename or sync of a build fail, for every n; each failure is plain, and the build goes on from it.
 
-    python -m lab.writes --every 1 accuracy record report -- MODEL=minilm_sst2 VENV=.venv      (or: make writes)
+    python -m lab.writes accuracy record report -- MODEL=minilm_sst2 VENV=.venv      (or: make writes)
 
-    write 1, build/data/.dev.tsv.1x_y2z3a.tmp/dev.tsv: No space left on device: well: run.py: error: ...
+    build/data/dev.tsv, write 1 of data/.dev.tsv.1x_y2z3a.tmp/dev.tsv: No space left on device: well: run.py: error: ...
     ...
-    writes: 214 failures in 17 artefacts (ENOSPC 107, EIO 107; 209 refused in one line, 5 did no harm), the same bytes
+    writes: 1146 failures in 23 steps (ENOSPC 573, EIO 573; 1127 refused in one line, 19 did no harm)
 
-The arguments are make's goals and, after --, its parameters. It works in a clean copy under build/writes, with
-lab/writes.c loaded into every process. What was finished before a failure stays, and the next one fails one write later
-in the same artefact, so every write of every artefact fails once. After each failure there is no traceback, no file but
-whole ones, and each of the bytes that an undisturbed build makes (but for what holds a record's date). --every K tries
-each K-th write alone.
+The arguments are make's goals and, after --, its parameters. An undisturbed build says which artefacts there are, and in which
+order; they and the goals are the steps. lab/writes.c is loaded into every process of a clean copy under build/writes. Each step
+is made again and again, alone, from the tree as it was before it, and each time one write later fails. Then there is no
+traceback, at most two lines of error, no file but whole ones, and each byte as an undisturbed build makes it (but for what
+holds a record's date). Where the tree is not as it was before the step, a plain make has to go on from it to the same bytes.
+--every K tries each K-th write alone.
 """
 
 import argparse
 import errno
+import functools
+import hashlib
 import os
 import re
 import shutil
@@ -22,110 +25,141 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-from lab import torture
 from tools.checks import reproduce
 from tools.make import cli, stale
 
 HOME = Path("build/writes")
 ERRORS = (errno.ENOSPC, errno.EIO)
 STRAY = re.compile(r"(^|/)\.[^/]+\.([a-z0-9_]{8}|tmp)$")
+DATED = ("results/", "build/report.html")  # they hold when a record was made
+LARGE = 1 << 20  # bytes; such a file is never written in place
+
+
+def copy(source: Path, to: Path) -> None:
+    """A copy of a tree, dates kept; large files are linked."""
+    one = lambda a, b: os.link(a, b) if Path(a).stat().st_size > LARGE else shutil.copy2(a, b)
+    shutil.rmtree(to, ignore_errors=True)
+    shutil.copytree(source, to, symlinks=True, copy_function=one)
+
+
+def dates(folder: Path) -> dict[str, tuple[int, int]]:
+    """{name: size and date} of a tree's files, but for what is remembered of dates."""
+    paths = {p.relative_to(folder).as_posix(): p.lstat() for p in folder.rglob("*") if not p.is_dir()}
+    return {name: (s.st_size, s.st_mtime_ns) for name, s in paths.items() if name != stale.KEPT.as_posix()}
+
+
+@functools.cache
+def digest(path: Path, size: int, date: int) -> str:
+    return hashlib.sha256(reproduce.comparable(path)).hexdigest()
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """{name: sha256 of the bytes that must not vary} of what a build made. ValueError for half a prov.json."""
+    stats = {name: (path, path.stat()) for name, path in reproduce.made(folder).items()}
+    return {name: digest(path, s.st_size, s.st_mtime_ns) for name, (path, s) in stats.items()}
+
+
+def undisturbed(goals: list[str], parameters: list[str]) -> tuple[list[str], dict[str, str]]:
+    """(the steps in their order, what each file has to be). Raises UserError where the build fails."""
+    folder, steps = reproduce.clean_copy(HOME / "undisturbed"), []
+    for goal in goals:
+        if error := reproduce.make(folder, [goal, *parameters]):
+            raise cli.UserError(f"the undisturbed build failed: {error}")
+        provs = [p for top in ("build", "results") for p in stale.described(folder / top)]
+        names = [
+            str(p.relative_to(folder)).removesuffix(stale.PROV)
+            for p in sorted(provs, key=lambda p: p.stat().st_mtime_ns)
+        ]
+        steps += [name for name in [*names, goal] if name not in steps]
+    return steps, {name: sha for name, sha in snapshot(folder).items() if not name.startswith(DATED)}
 
 
 class Tree:
     """A clean copy in which writes fail."""
 
-    def __init__(self, words: list[str]):
-        self.words, self.folder = [*map(reproduce.from_here, words)], reproduce.clean_copy(HOME / "tree").resolve()
-        self.library, self.count = (self.folder.with_name(name) for name in ("writes.so", "count"))
+    def __init__(self, parameters: list[str], want: dict[str, str]):
+        self.folder, self.want = reproduce.clean_copy(HOME / "tree").resolve(), want
+        self.kept, self.library, self.count = (self.folder.with_name(name) for name in ("kept", "writes.so", "count"))
+        self.words = [*map(reproduce.from_here, parameters)]
         source = ["gcc", "-O1", "-shared", "-fPIC", "-o", self.library, "lab/writes.c", "-ldl"]
         if subprocess.run(source, check=False).returncode:
             raise cli.UserError("lab/writes.c: gcc stopped, see above")
-        reproduce.link_environment(self.folder, words)
+        reproduce.link_environment(self.folder, parameters)
 
-    def make(self, number: int, error: int) -> tuple[int, str, str]:
+    def make(self, goal: str, number: int = 0, error: int = 0) -> tuple[int, str, str]:
         """(make's status, what it printed, the file whose write failed; none where there were fewer)."""
         self.count.write_bytes(bytes(1008))
         env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
         env |= {"LD_PRELOAD": str(self.library), "FAIL_UNDER": str(self.folder), "FAIL_COUNT": str(self.count)}
         env |= {"FAIL_AT": str(number), "FAIL_ERRNO": str(error), "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(
-            ["make", *self.words], cwd=self.folder, env=env, capture_output=True, text=True, check=False
-        )
+        command = ["make", goal, *self.words]
+        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
         count = self.count.read_bytes()
         reached = count[8:].rstrip(b"\0").decode() if int.from_bytes(count[:8], "little") >= number > 0 else ""
         return done.returncode, done.stdout + done.stderr, reached
 
-    def finished(self) -> dict[str, int]:
-        """{artefact: its date} of what is made so far."""
-        provs = [p for top in ("build", "results") for p in stale.described(self.folder / top)]
-        records = (self.folder / "results").glob("*/*.json")
-        return {str(p.relative_to(self.folder)): p.stat().st_mtime_ns for p in [*provs, *records] if p.exists()}
+    def fault(self, status: int, said: str) -> str:
+        """What is wrong with the tree, and with what was said; empty where all is well."""
+        try:
+            have = snapshot(self.folder)
+        except ValueError as e:
+            return f"half a file: {e}"
+        tops = (self.folder / top for top in ("build", "results"))
+        names = [p.relative_to(self.folder).as_posix() for top in tops for p in top.rglob("*")]
+        errors = [line for line in said.splitlines() if "error:" in line]
+        faults = ["a traceback"] if "Traceback" in said else []
+        faults += [f"{len(errors)} lines of error"] if status and not 1 <= len(errors) <= 2 else []
+        faults += [f"{name} was left behind" for name in names if STRAY.search(name)]
+        unlike = [name for name, sha in self.want.items() if have.get(name, sha) != sha]
+        return next(iter([*faults, *(f"{name} is not what an undisturbed build makes" for name in unlike)]), "")
 
-    def strays(self) -> list[str]:
-        """Temporary files and folders that were left behind."""
-        names = (
-            p.relative_to(self.folder).as_posix()
-            for top in ("build", "results")
-            for p in (self.folder / top).rglob("*")
-        )
-        return [name for name in names if STRAY.search(name)]
+    def recovered(self, step: str) -> str:
+        """What is wrong after one plain make of the step; then the tree is as it was before the step."""
+        status, said, _ = self.make(step)
+        wrong = f"the next make failed ({status}): {said[-300:]}" if status else self.fault(status, said)
+        copy(self.kept, self.folder)
+        return wrong
 
-
-def fault(said: str, status: int, tree: Tree, want: dict[str, str]) -> str:
-    """What is wrong after a failed write; empty where all is well."""
-    try:
-        have = torture.snapshot(tree.folder)
-    except ValueError as e:
-        return f"half a file: {e}"
-    unlike = [name for name in want if have.get(name, want[name]) != want[name]]
-    errors = [line for line in said.splitlines() if "error:" in line]
-    if "Traceback" in said:
-        return "a traceback"
-    if status and not 1 <= len(errors) <= 2:
-        return f"{len(errors)} lines of error"
-    if stray := tree.strays():
-        return f"{stray[0]} was left behind"
-    return f"{unlike[0]} is not what an undisturbed build makes" if unlike else ""
+    def fail_each(self, step: str, every: int, tally: Counter) -> list[str]:
+        """Make a step, each time with one later write that fails, then whole; what went wrong."""
+        copy(self.folder, self.kept)
+        before, number, faults = dates(self.kept), 1, []
+        while True:
+            error = ERRORS[tally.total() // 2 % 2]
+            status, said, reached = self.make(step, number, error)
+            if not reached:
+                return [
+                    *faults,
+                    *([f"{step}: ended with {status} though no write failed: {said[-300:]}"] if status else []),
+                ]
+            wrong = self.fault(status, said)
+            if dates(self.folder) != before:
+                wrong = wrong or self.recovered(step)
+            line = next((line for line in said.splitlines() if "error:" in line), "no harm done")
+            text = f"{step}, write {number} of {reached}: {os.strerror(error)}: {wrong or 'well'}: {line[:160]}"
+            print(text, flush=True)
+            faults += [text] if wrong else []
+            tally.update({errno.errorcode[error]: 1, "refused" if status else "harmless": 1})
+            number += every
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("goals", nargs="+", help="make's goals; after --, its parameters")
+    p.add_argument("words", nargs="+", help="make's goals; after --, its parameters")
     p.add_argument("--every", type=int, default=1, help="try each K-th write (%(default)s)")
     args = p.parse_args()
-    if error := reproduce.make(reproduce.clean_copy(HOME / "undisturbed"), args.goals):
-        raise cli.UserError(f"the undisturbed build failed: {error}")
-    dated = ("results/", "build/report.html")  # they hold when the record was made
-    want = {name: sha for name, sha in torture.snapshot(HOME / "undisturbed").items() if not name.startswith(dated)}
-    tree, tally, number, faults = Tree(args.goals), Counter(), 1, []
-    kept = HOME / "kept"
-    while True:
-        before = tree.finished()
-        shutil.rmtree(kept, ignore_errors=True)
-        shutil.copytree(tree.folder, kept, symlinks=True)
-        error = ERRORS[tally.total() // 2 % 2]
-        status, said, reached = tree.make(number, error)
-        if not reached:
-            break
-        wrong = fault(said, status, tree, want)
-        line = next((line for line in said.splitlines() if "error:" in line), "no harm done")
-        print(f"write {number}, {reached}: {os.strerror(error)}: {wrong or 'well'}: {line[:160]}", flush=True)
-        faults += [f"write {number}, {reached}: {wrong}: {line}"] if wrong else []
-        tally.update({errno.errorcode[error]: 1, "refused" if status else "harmless": 1})
-        advanced = tree.finished() != before
-        if not status:  # it went on to the end: back to where it was
-            shutil.rmtree(tree.folder)
-            kept.rename(tree.folder)
-        number = 1 if status and advanced else number + args.every
-    if status:
-        raise cli.UserError(f"the build ended with {status} though no write failed: {said[-300:]}")
-    have = torture.snapshot(tree.folder)
+    parameters = [word for word in args.words if "=" in word]
+    steps, want = undisturbed([word for word in args.words if "=" not in word], parameters)
+    tree, tally = Tree(parameters, want), Counter()
+    faults = [fault for step in steps for fault in tree.fail_each(step, args.every, tally)]
+    have = snapshot(tree.folder)
     faults += [f"{name} is not what an undisturbed build makes" for name in want if have.get(name) != want[name]]
-    counts = ", ".join(f"{errno.errorcode[e]} {tally[errno.errorcode[e]]}" for e in ERRORS)
-    total = tally["refused"] + tally["harmless"]
-    print(
-        f"writes: {total} failures ({counts}; {tally['refused']} refused in one line, {tally['harmless']} did no harm)"
+    total, counts = (
+        tally["refused"] + tally["harmless"],
+        ", ".join(f"{errno.errorcode[e]} {tally[errno.errorcode[e]]}" for e in ERRORS),
     )
+    refused = f"{tally['refused']} refused in one line, {tally['harmless']} did no harm"
+    print(f"writes: {total} failures in {len(steps)} steps ({counts}; {refused})")
     if faults:
         raise cli.UserError(f"{len(faults)} of {total} went wrong, first {faults[0]}")
     shutil.rmtree(HOME)
