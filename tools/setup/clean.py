@@ -8,10 +8,9 @@
     clean      527 MB freed
 
 --all also removes the pinned downloads and the named virtual environments. A file goes where its own prov.json, or that
-of a MANIFEST which lists it, says that make made it there, or where it is in a list below; a folder goes where
-all its files do. What else lies there is kept and named. A link is kept too, and never followed. An environment goes
-where its pyvenv.cfg and the mark or the stamp of tools/setup/install.py say that it is ours. It waits for a build that
-is at work. Only the standard library: it has to work where nothing is installed.
+of a MANIFEST which lists it, says that make made it there, or where it is in a list below; a folder goes where all its
+files do, an environment where tools/setup/install.py calls it ours. All else is kept and named, and no link is followed.
+It waits for a build that is at work. Only the standard library: it has to work where nothing is installed.
 """
 
 import argparse
@@ -35,7 +34,6 @@ LISTED = re.compile(
 )
 CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", "build/.launch", "build/.mypy_cache")
 UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}(\.tmp)?")  # of a step or a write that was killed: tempfile's names
-STAMPS = ("source", "given")
 
 
 def plain(path: Path) -> bool:
@@ -77,9 +75,9 @@ def ours(path: Path, names: frozenset[Path]) -> bool:
     if path.is_symlink():
         return False
     if path.is_dir():
-        marked = manifest.marked(path) or path.as_posix() in CACHES
-        return marked or path.name == "__pycache__" or bool(UNFINISHED.fullmatch(path.name))
-    if path.name in STAMPS:
+        known = path.name == "__pycache__" or path.as_posix() in CACHES or UNFINISHED.fullmatch(path.name)
+        return bool(known) or manifest.marked(path)
+    if path.name in ("source", "given"):
         model = path.parts[1:2] == ("data",) or Path("models", *path.parts[1:2]).is_dir()
         return model or made(path.parent / "checkpoint" / "MANIFEST")
     known = path in names or LISTED.fullmatch(path.as_posix()) or UNFINISHED.fullmatch(path.name)
@@ -92,43 +90,26 @@ def split(folder: Path, names: frozenset[Path] = frozenset()) -> tuple[list[Path
     stay: list[Path] = []
     names = names | listed(folder)
     for path in sorted(folder.iterdir()):
-        if ours(path, names):
-            go.append(path)
-        elif plain(path):
-            gone, left = split(path, names)
-            whole = bool(gone) != bool(left)
-            go += [path] if whole and gone else gone
-            stay += [path] if whole and left else left
-        else:
-            stay.append(path)
+        gone, left = ([path], []) if ours(path, names) else split(path, names) if plain(path) else ([], [path])
+        go += gone if left else [path] * bool(gone)
+        stay += left if gone else [path] * bool(left)
     return go, stay
 
 
-def chosen(everything: bool, environments: list[Path]) -> tuple[list[Path], list[Path]]:
-    """(what goes, what stays although it lies where make writes)."""
+def chosen(environments: list[Path] | None) -> tuple[list[Path], list[Path]]:
+    """(what goes, what stays although it lies where make writes). environments: those that go with the downloads; or None."""
     go = [p for p in map(Path, CACHES) if plain(p) and p.parent != BUILD]
     go += sorted(p for top in ("tools", "lab", "test", "models") for p in Path(top).rglob("__pycache__"))
-    stay: list[Path] = []
-    for top in (BUILD, TABLES):
-        if top.is_symlink():
-            stay.append(top)
-        elif top.is_dir():
-            gone, left = split(top)
-            go, stay = go + gone, stay + left
-    below = lambda p: p == DOWNLOADS or DOWNLOADS in p.parents
-    if not everything:
+    stay = [top for top in (BUILD, TABLES) if top.is_symlink()]
+    for top in filter(plain, (BUILD, TABLES)):
+        gone, left = split(top)
+        go, stay = go + gone, stay + left
+    if environments is None:
+        below = lambda p: p == DOWNLOADS or DOWNLOADS in p.parents
         return [p for p in go if not below(p)], [p for p in stay if not below(p)]
     for folder in (p for p in environments if p.exists() or p.is_symlink()):
         (go if plain(folder) and install.ours(folder) else stay).append(folder)
     return go, stay
-
-
-def drop(path: Path) -> None:
-    """Remove a folder or a file."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 def main():
@@ -136,12 +117,12 @@ def main():
     p.add_argument("--all", nargs="*", type=Path, metavar="VENV", help="the downloads and these environments too")
     args = p.parse_args()
     run.lock(Path("Makefile"), fcntl.LOCK_EX)
-    go, stay = chosen(args.all is not None, args.all or [])
+    go, stay = chosen(args.all)
     for path in stay:
         print(f"kept       {path}: {'a link' if path.is_symlink() else 'nothing that make made'}")
     freed = sum(map(size, go))
     for path in go:
-        drop(path)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
         print(f"removed    {path}")
     print(f"clean      {freed / 1e6:,.0f} MB freed" if go else "clean      nothing to remove")
 

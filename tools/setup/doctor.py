@@ -3,25 +3,19 @@
     python3 -m tools.setup.doctor        (or: make doctor)
 
     ok       Python 3.11.7 of .venv/bin/python: everything of this project
-    ok       certificates  /usr/lib/ssl/cert.pem
     ok       gcc (Debian 12.2.0-14+deb12u1) 12.2.0: ENGINE=native, make perf
-    ok       git version 2.39.5
+    ...
     ok       disk  66,012 MB free; make accuracy takes 2,520 of it
     ok       memory  22,340 MB available; make accuracy takes 1,540 at its peak
     ok       CPU  AMD EPYC, 2 cores
-    ok       ENGINE=onnxruntime PRECISION=fp32, fp16-sim
     ok       ENGINE=openvino PRECISION=fp32, bf16 (avx512_bf16), int8 (avx512_vnni avx_vnni)
-    ok       ENGINE=native PRECISION=bf16 (avx512_bf16), int8 (avx512_vnni avx_vnni), fp32 (avx2)
-    ok       PRECISION=bf16 is ENGINE=native: the fastest here, within the gates
     missing  atc: CHIP=310P3 and its like; install CANN and source its set_env.sh, or ATC=docker CANN_IMAGE=...
-    ok       Python 3.9.2 of /usr/local/python3.9.2/bin/python3: ais_bench, make accuracy CHIP=310P3
 
 Only the standard library: it has to work where nothing is installed yet. Ends with 0 unless the default route
 (MODEL=minilm_sst2 CHIP=cpu) cannot work.
 """
 
 import argparse
-import functools
 import importlib.util
 import platform
 import re
@@ -39,11 +33,7 @@ from tools.make import chips, cli, cpu
 from tools.setup import install
 from tools.source import fetch
 
-
-@functools.cache
-def cpu_build(venv: Path) -> tuple:
-    """Where PyTorch's CPU build would come from, as tools/setup/install.py has it."""
-    return install.cpu_build(venv, [Path("requirements-cpu.txt")])
+LOCKS = (Path("requirements-cpu.txt"),)
 
 
 def first_line(*command: str) -> str:
@@ -78,7 +68,10 @@ def packages(venv: Path) -> list[tuple[bool, str]]:
     """One line each for the engines installed in the virtual environment, or for what it will take and lacks."""
     if not (venv / "installed").is_file():
         lacks = [] if importlib.util.find_spec("ensurepip") else [(False, "venv: apt install python3-venv")]
-        return [*lacks, (False, f"{venv}: nothing installed yet; make setup: {install.size(*cpu_build(venv))}")]
+        return [
+            *lacks,
+            (False, f"{venv}: nothing installed yet; make setup: {install.size(*install.cpu_build(venv, LOCKS))}"),
+        ]
     names = ("torch", "onnxruntime", "openvino")
     code = f"import importlib.metadata as m; print(*[n + ' ' + m.version(n) for n in {names}], sep=', ')"
     line = first_line(str(venv / "bin" / "python"), "-c", code)
@@ -89,16 +82,11 @@ def ours(venv: Path) -> list[tuple[bool, bool, str]]:
     """(needed by the default route, here, text) of what everything here needs."""
     lacking, git, places = build.lacking(), first_line("git", "--version"), ssl.get_default_verify_paths()
     certificates = bool(places.cafile or (places.capath and any(Path(places.capath).iterdir())))
+    where = f"certificates  {places.cafile or places.capath}"
     return [
         (True, True, f"Python {platform.python_version()} of {sys.executable}: everything of this project"),
         (True, bool(shutil.which("make")), first_line("make", "--version") or "make: apt install make"),
-        (
-            True,
-            certificates,
-            f"certificates  {places.cafile or places.capath}"
-            if certificates
-            else "certificates of web servers: apt install ca-certificates",
-        ),
+        (True, certificates, where if certificates else "certificates of web servers: apt install ca-certificates"),
         (False, not lacking, lacking or f"{first_line('gcc', '--version')}: ENGINE=native, make perf"),
         (False, bool(git), git or "git: apt install git; without it a record names no commit"),
         *[(True, here, text) for here, text in packages(venv)],
@@ -113,7 +101,7 @@ def room(venv: Path) -> list[tuple[bool, bool, str]]:
         return []
     disk = sum(float(row["disk_mb"]) for row in route[1:])  # setup is the first
     if not (venv / "installed").is_file():
-        disk += 1000 * install.GIGABYTES["CUDA" if cpu_build(venv)[1] is None else "CPU"]
+        disk += 1000 * install.GIGABYTES["CUDA" if install.cpu_build(venv, LOCKS)[1] is None else "CPU"]
     downloads = (pin.size for name, pin in fetch.read_pins().items() if not Path("build/downloads", name).is_file())
     disk += sum(downloads) / 1e6
     memory = max(float(row["memory_mb"]) for row in route)
@@ -145,23 +133,17 @@ def engines_of_cpu() -> list[tuple[bool, bool, str]]:
 
 
 def ascend(python: str | None) -> list[tuple[bool, bool, str]]:
-    """The same of CHIP=310P3 and its like: CANN's compiler, ais_bench's own Python, a card."""
+    """The same of the Ascend route: compiler, ais_bench's own Python, a card."""
     where, here = atc.here(), bench(python)
+    compiler = f"atc  {where}: make om CHIP=310P3"
     version = first_line(here, "-c", "import platform; print(platform.python_version())") if here else ""
-    looked = (
-        f"AIS_PYTHON={python}: {ais_bench.lacks(python)}"
-        if python
-        else (f"none of {len(ais_bench.pythons())} Pythons has ais_bench and aclruntime{ais_bench.others()}")
-    )
-    return [
-        (False, True, f"atc  {where}: make om CHIP=310P3")
-        if where
-        else (False, False, "atc: make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh"),
-        (False, True, f"Python {version} of {here}: ais_bench, make accuracy CHIP=310P3")
-        if here
-        else (False, False, f"{looked}: to run .om files {ais_bench.INSTALL}"),
-        card(),
-    ]
+    no_compiler = "atc: make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh"
+    runner = f"Python {version} of {here}: ais_bench, make accuracy CHIP=310P3"
+    if not here:
+        many = f"none of {len(ais_bench.pythons())} Pythons has ais_bench and aclruntime{ais_bench.others()}"
+        why = f"AIS_PYTHON={python}: {ais_bench.lacks(python)}" if python else many
+        runner = f"{why}: to run .om files {ais_bench.INSTALL}"
+    return [(False, bool(where), compiler if where else no_compiler), (False, bool(here), runner), card()]
 
 
 def card() -> tuple[bool, bool, str]:
@@ -169,20 +151,18 @@ def card() -> tuple[bool, bool, str]:
     status, text = trip.said("npu-smi", "info")
     if status is None:
         return False, False, "npu-smi: no Ascend driver here"
-    chips = trip.cards(text) if status == 0 else []
-    if not chips:
+    cards = trip.cards(text) if status == 0 else []
+    if not cards:
         why = " ".join(text.split())[:120] or "no word"
         return False, False, f"npu-smi fails (exit {status}: {why}): is the driver loaded, may we use /dev/davinci*?"
-    told = ", ".join(f"{name} {health}" for name, health in chips)
-    return False, all(health == "OK" for _, health in chips), f"npu-smi  {told}: CHIP={chips[0][0]}"
+    told = ", ".join(f"{name} {health}" for name, health in cards)
+    return False, all(health == "OK" for _, health in cards), f"npu-smi  {told}: CHIP={cards[0][0]}"
 
 
-def gpu() -> list[tuple[bool, bool, str]]:
+def gpu() -> tuple[bool, bool, str]:
     """The same of CHIP=T4."""
-    found = trtexec()
-    return [
-        (False, bool(found), f"trtexec  {found}: make perf CHIP=T4" if found else "trtexec: CHIP=T4 needs TensorRT")
-    ]
+    where = trtexec()
+    return False, bool(where), f"trtexec  {where}: make perf CHIP=T4" if where else "trtexec: CHIP=T4 needs TensorRT"
 
 
 def main():
@@ -194,7 +174,7 @@ def main():
     args = p.parse_args()
     if args.engines:
         return print(*engines(args.atc, args.python))
-    lines = ours(args.venv) + room(args.venv) + engines_of_cpu() + ascend(args.python) + gpu()
+    lines = ours(args.venv) + room(args.venv) + engines_of_cpu() + ascend(args.python) + [gpu()]
     for _, here, text in lines:
         print("ok      " if here else "missing ", text)
     return int(any(needed and not here for needed, here, _ in lines))

@@ -1,20 +1,20 @@
 """Make a virtual environment that holds the locked packages, and nothing of the user's environment.
 
     python3 -m tools.setup.install .venv requirements.txt requirements-cpu.txt requirements-cuda.txt
-    setup      .venv: 86 locked packages, 2.1 GB: PyTorch's CPU build, from download.pytorch.org       74.0 s
+    setup      .venv: 86 locked packages, 2.1 GB: PyTorch's CPU build, from download.pytorch.org ...
 
-The first file is installed; the files named -cpu and -cuda hold what replaces or completes it. PyTorch's CPU build is
-taken where pip's own settings lead to it or else download.pytorch.org has it: under the hashes of -cpu nothing else can
-come from there. Else PyPI's build for CUDA is installed, and what only that needs. Which it is, is said before the
-download begins. The stamp <folder>/installed is a copy of the locks and is written last, once the environment has said
-that it holds them; where it is missing, what is already installed is kept and the rest is added. The folder is one
-that this script made (it holds a mark), an empty one or a new one; any other is refused, so nothing of the user's is
-ever cleared. Of pip's settings, in its files and variables, those of where packages come from are obeyed
-(tools/source/fetch.py: SOURCES), all others are not. A release brings a folder `wheels`: then no index is asked. Only
-the standard library: this runs before anything is installed.
+The first file is installed; those named -cpu and -cuda hold what replaces or completes it. PyTorch's CPU build is taken where
+pip's own settings lead to it or else download.pytorch.org has it, under the hashes of -cpu; else PyPI's build for CUDA is
+installed, and what only that needs. Which it is, is said before the download begins. The stamp <folder>/installed is a copy
+of the locks and is written last, once the environment has said that it holds them; where it is missing, the rest is added.
+The folder is one that this script made (it holds a mark), an empty or a new one; any other is refused. Of pip's settings,
+those of where packages come from are obeyed (tools/source/fetch.py: SOURCES), all others are not. A release brings a folder
+`wheels`: then no index is asked. Only the standard library: this runs before anything is installed.
 """
 
 import argparse
+import contextlib
+import functools
 import os
 import platform
 import re
@@ -60,13 +60,8 @@ def works(folder):
 
 
 def ours(folder):
-    """Whether an environment was made here: it is one, and has our mark, or the stamp that older ones have alone."""
-    try:
-        stamp = (folder / "installed").read_text("utf-8")
-    except (OSError, ValueError):
-        stamp = ""
-    lock = re.match(r"[a-z0-9][a-z0-9-]*==\S+.*\\\n +--hash=sha256:[0-9a-f]{64}", stamp)
-    return (folder / "pyvenv.cfg").is_file() and (manifest.marked(folder) or bool(lock))
+    """Whether an environment was made here: it is one, and has our mark."""
+    return (folder / "pyvenv.cfg").is_file() and manifest.marked(folder)
 
 
 def make(folder):
@@ -85,14 +80,7 @@ def make(folder):
     manifest.mark(folder)
 
 
-def files_at(place, index):
-    """The names of the files in a folder, or that a page links to; none where it cannot be read."""
-    try:
-        return [path.name for path in Path(place).iterdir()] if Path(place).is_dir() else list(index.links(place))
-    except (OSError, fetch.Broken):
-        return []
-
-
+@functools.cache
 def cpu_build(folder, locks):
     """(the place that has PyTorch's CPU build for this Python, what pip is told to find it; why there is none, None)."""
     lock = next((path for path in locks if path.stem.endswith("-cpu")), None)
@@ -108,8 +96,10 @@ def cpu_build(folder, locks):
     settings = fetch.pip_settings("install", str(folder))
     index = fetch.Index(settings)
     for place in [str(WHEELS)] if WHEELS.is_dir() else settings.get("find-links", "").split():
-        if any(re.fullmatch(name, file) for file in files_at(place, index)):
-            return place, []
+        with contextlib.suppress(OSError, fetch.Broken):
+            names = [p.name for p in Path(place).iterdir()] if Path(place).is_dir() else index.links(place)
+            if any(re.fullmatch(name, file) for file in names):
+                return place, []
     if WHEELS.is_dir() or settings.get("no-index"):
         return "no place that pip looks into has that for the CPU", None
     if url := index.find("torch", name)[0]:
@@ -172,7 +162,7 @@ def main():
     started, count = time.time(), sum(line[:1].isalnum() for line in args.locks[0].read_text().splitlines())
     what, cpu = f"{args.folder}: {count} locked packages", None
     if not args.behind:
-        place, cpu = cpu_build(args.folder, args.locks)
+        place, cpu = cpu_build(args.folder, tuple(args.locks))
         what += f", {size(place, cpu)}" * bool(place)
     print(f"setup      {what} ...", flush=True)
     make(args.folder)
@@ -184,9 +174,7 @@ def main():
         (site / "product.pth").write_text(f"{other}\n")
     with cli.whole_file(stamp) as f:
         f.write(wanted)
-    print(
-        f"setup      {args.folder}: {count} locked packages {time.time() - started:>{64 - len(str(args.folder))}.1f} s"
-    )
+    print(f"setup      {args.folder}: {count} locked packages, {time.time() - started:.1f} s")
     return None
 
 
