@@ -7,8 +7,7 @@ $(if $(old_make),$(error GNU make 4.2 or newer is needed, not $(old_make)))
 $(if $(filter $(realpath Makefile),$(realpath $(value MAKEFILE_LIST))),,\
     $(error give make -C $(dir $(lastword $(value MAKEFILE_LIST))) in place of -f: paths are its folder's))
 # What was typed goes to tools/make/makefile.py as it is, each word quoted, and expanded by nobody. It answers with the
-# parameters, checked, and all that follows from them, as lines for make. `override`: these names must not be set from the
-# command line themselves. -p: no BASH_ENV, no functions and no SHELLOPTS of the environment.
+# parameters, checked, and all that follows from them, as lines for make. -p: nothing of bash's own from the environment.
 override SHELL       := bash
 override .SHELLFLAGS := -peu -o pipefail -c
 override define newline :=
@@ -24,7 +23,9 @@ unexport $(given)
 endif
 override a_python := p=$(call or_typed,VENV,.venv)/bin/python; [ -x "$$p" ] || \
     p=$$(type -P $(call or_typed,PYTHON,python3) || type -P python3)
-override answer := $(shell $(a_python); "$$p" -I -S tools/make/__main__.py "$$PPID" $(call quoted,$(value MAKECMDGOALS)) $(typed))
+# Ctrl-C in a Python's first moments waits until it can end without a traceback (tools/__init__.py); empty for an older env.
+override held   := $(shell env --block-signal=INT echo env --block-signal=INT 2>/dev/null)
+override answer := $(shell $(a_python); $(held) "$$p" -I -S tools/make/__main__.py "$$PPID" $(call quoted,$(value MAKECMDGOALS)) $(typed))
 ifneq ($(.SHELLSTATUS),0)
 override no_python = no Python 3.11 or newer answers (exit $(.SHELLSTATUS)); name one, as PYTHON=/usr/bin/python3.11
 $(error $(or $(answer),$(no_python)))
@@ -44,7 +45,7 @@ setup: $(VENV)/installed           ## install the locked packages into VENV
 data: build/data/dev.tsv           ## rebuild SST-2's validation set, 872 rows, byte for byte
 	$(info $<)
 new-model: | $(VENV)/installed     ## a folder of models/, NAME=, for a checkpoint of your own, FROM=
-	$(Q)$(py) -m tools.setup.new_model $(call need,NAME,its folder) $(call need,FROM,the checkpoint) $(TASK:%=--task %)
+	$(Q)$(ours) -m tools.setup.new_model $(call need,NAME,its folder) $(call need,FROM,the checkpoint) $(TASK:%=--task %)
 onnx: $(family_onnx)               ## the graph that the compiler gets: export, simplify, modify
 	$(info $<)
 om: build/$(ONE)/$(compiled_one)   ## compile: an .om, a .plan, or the CPU engine's file
@@ -66,17 +67,17 @@ kit: build/kit-$(CHIP).tar         ### all that a card in another room needs, in
 record: | $(VENV)/installed        ## keep what was measured here, or the log FROM=, in results/
 	$(Q)$(record)
 report: $(reported)                ## remake results/, the READMEs' tables and the page of records
-	$(Q)$(py) -m tools.results.readme --write
+	$(Q)$(ours) -m tools.results.readme --write
 audit: | $(VENV)/installed         ## hash everything again, weights to table; name each link that breaks
-	$(Q)$(py) -m tools.checks.audit
+	$(Q)$(ours) -m tools.checks.audit
 verify: | $(VENV)/installed        ## make again what committed records claim (MODEL= BS= ...)
-	$(Q)$(py) -m tools.checks.verify results/records --only $(selected) $(verdicts) --make VENV=$(VENV)
+	$(Q)$(ours) -m tools.checks.verify results/records --only $(selected) $(verdicts) --make VENV=$(VENV)
 reproduce: | $(VENV)/installed     ## two builds, unlike in -j, locale and umask: the same bytes?
-	$(Q)$(py) -m tools.checks.reproduce build/$(ONE)/accuracy.txt build/$(dir $(ONE))ascend.onnx -- $(parameters)
+	$(Q)$(ours) -m tools.checks.reproduce build/$(ONE)/accuracy.txt build/$(dir $(ONE))ascend.onnx -- $(parameters)
 compare: | $(VENV)/installed       ## two accuracies, A= and B=: exact McNemar test, list of flips
-	$(Q)$(py) -m tools.results.compare $(call need,A,two records or folders) $(call need,B,the second one)
+	$(Q)$(ours) -m tools.results.compare $(call need,A,two records or folders) $(call need,B,the second one)
 ##@ Ascend and GPU
 fusion-report: build/$(dir $(ONE))ascend.onnx  ## which CANN fusions the graph gets, by chip and batch size
-	$(Q)$(py) -m tools.ascend.fusion $< $(fusion_options) $(addprefix --om ,$(wildcard $(fusion_rows:%=build/%/model.om)))
+	$(Q)$(ours) -m tools.ascend.fusion $< $(fusion_options) $(addprefix --om ,$(wildcard $(fusion_rows:%=build/%/model.om)))
 demo-ascend: | $(VENV)/installed   ### the Ascend route with stand-ins for CANN and card: no figure of it counts
-	$(Q)$(py) -m tools.checks.demo $(CHIP) -- $(parameters)
+	$(Q)$(ours) -m tools.checks.demo $(CHIP) -- $(parameters)

@@ -15,12 +15,9 @@ other_engines = $(if $(filter native,$(engine)),,$(native_alone))
 library       = $(if $(filter native,$(engine)),build/lib/native.so)
 compile_needs = build/$(batch)/cpu.onnx $(exported) $(input)/MANIFEST $(calibration) $(library) \
                 $(filter-out $(other_engines),$(call by,compile))
-of_onnxruntime := $(filter-out $(rehearsed),$(call of_engine,onnxruntime))
-$(of_onnxruntime:%=build/%/model.onnx): build/%/model.onnx: $$(compile_needs)
-	$(call run_there,compile)
-$(patsubst %,build/%/model.ir,$(call of_engine,openvino)): build/%/model.ir: $$(compile_needs)
-	$(call run_there,compile)
-$(patsubst %,build/%/model.native,$(call of_engine,native)): build/%/model.native: $$(compile_needs)
+cpu_files    := $(foreach e,onnxruntime openvino native,$(patsubst %,build/%/$(compiled.$e),\
+                $(filter-out $(rehearsed),$(call of_engine,$e))))
+$(cpu_files): build/%: $$(compile_needs)
 	$(call run_there,compile)
 native_c := $(patsubst %,tools/cpu/native/%.c,engine amx amx_f32 avx512 avx512_f32 avx2 avx2_vnni neon neon_f32)
 native_h := $(patsubst %,tools/cpu/native/%.h,net vectors pieces halves tiles attention layers)
@@ -53,7 +50,7 @@ do.half = -m tools.gpu.half build/$(batch)/gpu.onnx {} --input $(input) $(gate_r
 $(batches:%=build/%/gpu-fp16.onnx): build/%/gpu-fp16.onnx: build/%/gpu.onnx $$(input)/MANIFEST $$(call by,half)
 	$(call run,half)
 half_typed = $(if $(filter fp16,$(precision)),build/$(batch)/gpu-fp16.onnx)
-do.plan = -m tools.gpu.trtexec --onnx build/$(batch)/gpu.onnx $(addprefix --onnx_fp16 ,$(half_typed)) --batch $(bs) \
+do.plan = -m tools.gpu.trtexec --onnx build/$(batch)/gpu.onnx $(addprefix --onnx_fp16 ,$(half_typed)) --batch_size $(bs) \
     --precision $(precision) --build_only --save_engine {} --summary {}.json
 $(patsubst %,build/%/model.plan,$(call of_engine,trtexec)): build/%/model.plan: build/$$(batch)/gpu.onnx $$(half_typed) \
     $$(call by,plan)

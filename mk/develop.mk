@@ -1,15 +1,16 @@
 # For those who check this project, hand it on, or work on it.
 ##@ Check and hand on
 claims: | $(VENV)/installed        ## what this project claims, and what a claim takes; CLAIM= checks one
-	$(Q)$(py) -m tools.checks.claims $(addprefix --claim ,$(CLAIM)) --make VENV=$(VENV)
+	$(Q)$(ours) -m tools.checks.claims $(addprefix --claim ,$(CLAIM)) --make VENV=$(VENV)
 release: | $(VENV)/installed       ### one tar of the last commit that needs no package index: build/release/
-	$(Q)$(py) -m lab.release --save_path build/release
-container:                         ### podman builds Containerfile and runs README's two commands in it
-	$(Q)$(our_python) -m lab.container $(addprefix --base ,$(BASE))
+	$(Q)$(ours) -m lab.release --save_path build/release
+container:                         ### podman builds Containerfile and runs README's two commands in it, offline
+	$(Q)podman build $(BASE:%=--build-arg BASE=%) -t localhost/bert2om .
+	$(Q)podman run --rm --network=none localhost/bert2om sh -c 'make accuracy && make test'
 crate: build/$(ONE)/accuracy.json  ### an accuracy and all behind it: build/ro-crate-metadata.json
-	$(Q)$(py) -m lab.crate $< --save_path build/ro-crate-metadata.json
+	$(Q)$(ours) -m lab.crate $< --save_path build/ro-crate-metadata.json
 sbom: | $(VENV)/installed          ### every package with its licence; build/sbom.cdx.json
-	$(Q)$(py) -m lab.sbom --save_path build/sbom.cdx.json
+	$(Q)$(ours) -m lab.sbom --save_path build/sbom.cdx.json
 doctor:                            ## what this machine can run, what is missing, and how to get it
 	@$(our_python) -m tools.setup.doctor --venv $(VENV) $(ais_python)
 clean:                             ## remove build/ but for its downloads, and say how much that frees
@@ -29,4 +30,4 @@ lint: | $(VENV)/installed          ### ruff, mypy and shellcheck
 pytest = $(Q)$(py) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 10
 test: lint                         ### lint, then the product's tests, the ten slowest listed; then audit
 	$(pytest) --ignore test/lab
-	$(Q)$(py) -m tools.checks.audit
+	$(Q)$(ours) -m tools.checks.audit

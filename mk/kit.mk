@@ -13,4 +13,4 @@ do.kit = -m tools.results.kit pack $(KIT_ROWS:%=build/%/cell.json) --save_path {
 oms_here = $(wildcard $(KIT_ROWS:%=build/%/model.om.prov.json))
 build/kit-$(CHIP).tar: $(KIT_ROWS:%=build/%/cell.json) $(oms_here) $$(call by,kit)
 	$(call run,kit)
-judge = $(py) -m tools.results.kit judge $(FROM) --save_path results/records
+judge = $(ours) -m tools.results.kit judge $(FROM) --save_path results/records

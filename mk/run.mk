@@ -42,7 +42,7 @@ how_long = $(if $(real),--plan measured --loop 5,$(if $(one_length),--millisecon
 timed_by = $(runner) $(timed_on) --warmup_count 2 --batchsize $(bs) --output {} --output_dirname out
 timing.cpu    = $(timed_by) $(how_long) --yardstick $(yardstick)
 timing.ascend = $(timed_by)
-timing.gpu    = -m tools.gpu.trtexec --load_engine $(model_file) --batch $(bs) --precision $(precision) \
+timing.gpu    = -m tools.gpu.trtexec --load_engine $(model_file) --batch_size $(bs) --precision $(precision) \
     --summary {}/out_summary.json
 do.time       = $(timing.$(family))
 $(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) $$(if $$(one_length),,$$(input)/MANIFEST) $$(library) \

@@ -16,8 +16,8 @@ unexport $(inert)
 # The units that ISA= leaves, for OpenVINO, PyTorch and our own engine (tools/make/chips.py).
 $(if $(ISA),$(eval export ONEDNN_MAX_CPU_ISA := $(ISA)))
 # Names with a dot are values of ours, such as minilm_sst2.SEQ; none of them is taken from the environment.
-dotted := $(foreach v,$(.VARIABLES),$(if $(findstring .,$v),$v))
-$(foreach v,$(dotted),$(if $(filter environment%,$(origin $v)),$(eval undefine $v)))
+foreign := $(foreach v,$(.VARIABLES),$(if $(findstring .,$v),$(if $(filter environment%,$(origin $v)),$v)))
+$(foreach v,$(foreign),$(eval undefine $v))
 
 # A step has a name. Its command is the variable do.<step>: a module or a script, and what it is given; `{}` is where it
 # writes. tools/make/run.py makes the artefact whole, or not at all. Where a step has two commands, `--` stands between them.
@@ -33,12 +33,13 @@ $(foreach v,$(dotted),$(if $(filter environment%,$(origin $v)),$(eval undefine $
 #     user's folder) is held by `keep`: FORCE, unless a stamp file already says that text.
 # [3] runs `python -m tools.make.run --step pack TARGET PREREQUISITES -- COMMAND`, which writes that prov.json.
 py    = $(VENV)/bin/python
+ours  = $(held) $(py)
 # What is asked before VENV is made, PYTHON answers; all else is the environment's, whatever python3 is first on PATH.
-our_python = env $(inert:%=-u %) $(if $(realpath $(py)),$(py),$(PYTHON))
+our_python = $(or $(held),env) $(inert:%=-u %) $(if $(realpath $(py)),$(py),$(PYTHON))
 ais_python = $(addprefix --python ,$(AIS_PYTHON))
 # In a table, a line on the screen says which row it is of.
-labelled = $(if $(filter %-table bench repeat,$(MAKECMDGOALS)),--labelled)
-start = $(if $(why.$@),$(info $(why.$@)))$(Q)$(py) -m tools.make.run --step $1 $(labelled)
+labelled = $(if $(filter %-table bench,$(MAKECMDGOALS)),--labelled)
+start = $(if $(why.$@),$(info $(why.$@)))$(Q)$(ours) -m tools.make.run --step $1 $(labelled)
 at_target = $@ $(filter-out FORCE,$^) -- $(py) $(subst ;,';',$(strip $(do.$1)))
 run   = $(start) $(at_target)
 # Nothing runs beside a measurement: it locks everything else out.

@@ -51,10 +51,10 @@ reported := build/report.html results/table.csv results/table.md $(bench_pages) 
 made   = $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json))
 bench_made = $(wildcard build/$(dir $(ONE))bench.json)
 # A log is held to the parameters that were given; the others are taken from the log.
-import = $(py) -m tools.results.imports $(FROM) $(ONE) --given $(of_log) \
+import = $(ours) -m tools.results.imports $(FROM) $(ONE) --given $(of_log) \
     $(if $(filter DEVICE,$(given)),--devices $(DEVICE)) --save_path results/records
-keep_all = $(py) -m tools.results.record promote results/records $(made)
-keep_bench = $(py) -m lab.bench promote $(bench_made) --save_path results/bench
+keep_all = $(ours) -m tools.results.record promote results/records $(made)
+keep_bench = $(ours) -m lab.bench promote $(bench_made) --save_path results/bench
 measured = $(if $(bench_made),$(keep_bench);) $(if $(made)$(if $(bench_made),,none),$(keep_all))
 record = $(if $(filter %.tar,$(FROM)),$(judge),$(if $(FROM),$(import),$(measured)))
 # The verdicts on all records are kept.

@@ -8,10 +8,12 @@ checks, setup (test/test_layers.py holds them to it). Modules run from the top f
 import signal
 import sys
 
-# Ctrl-C while a command of ours imports its modules ends it without a traceback; then tools/make/cli.py sees to it.
+# Ctrl-C while a command of ours imports its modules ends it without a traceback; then tools/make/cli.py sees to it. Who
+# starts it (mk/shell.mk, tools/make/screen.py) holds the signal back until here.
 COMMANDS = ("-m", "pth2onnx.py", "preprocess.py", "modify_onnx.py", "postprocess.py")
 if sys.argv[0].rsplit("/", 1)[-1] in COMMANDS and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 import os  # noqa: E402
 from pathlib import Path  # noqa: E402

@@ -1,6 +1,6 @@
 """Predict which of CANN's fusions an ONNX graph qualifies for, by batch size and chip; count them in an .om.
 
-    python -m tools.ascend.fusion ascend.onnx --chip 310P3 --batch 1,16 [--om model.om ...] [--json]
+    python -m tools.ascend.fusion ascend.onnx --chip 310P3 --batch_size 1,16 [--om model.om ...] [--json]
 
     | chip | precision | length | batch | AttentionScore | AttentionLnQKV | LayerNorm | Gelu |
     | 310P3 | fp16 | 128 | 1 | 0 of 12: batch x heads 12, not a multiple of 8 | 0 of 12: ... | 25 | 12 |
@@ -223,8 +223,8 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("onnx", help="the graph that atc gets")
     p.add_argument("--chip", default="310P3", help="one or several, by comma, as 310P3 or Ascend310P3 (default 310P3)")
-    p.add_argument("--batch", type=numbers, help="batch sizes by comma (default 1,4,8,16,32,64)")
-    p.add_argument("--seq", type=numbers, help="lengths by comma (default: the graph's own)")
+    p.add_argument("--batch_size", dest="batch", type=numbers, help="batch sizes by comma (default 1,4,8,16,32,64)")
+    p.add_argument("--seq_len", dest="seq", type=numbers, help="lengths by comma (default: the graph's own)")
     p.add_argument("--precision", default="fp16", choices=["fp16", "mix", "fp32"], help="as PRECISION= (fp16)")
     p.add_argument("--om", action="append", default=[], help="a compiled model to count operators in; more than once")
     p.add_argument("--output", help="write the report there instead of printing it")

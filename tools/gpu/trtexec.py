@@ -1,8 +1,8 @@
 """Build a TensorRT engine from ONNX and time it with trtexec, alike under TensorRT 8, 10 and 11.
 
-    python -m tools.gpu.trtexec --onnx sim.onnx --batch 8 --precision fp16 --save_engine model.plan \\
+    python -m tools.gpu.trtexec --onnx sim.onnx --batch_size 8 --precision fp16 --save_engine model.plan \\
         --build_only --summary build.json
-    python -m tools.gpu.trtexec --load_engine model.plan --batch 8 --precision fp16 --summary perf.json
+    python -m tools.gpu.trtexec --load_engine model.plan --batch_size 8 --precision fp16 --summary perf.json
 
     trtexec of TensorRT 10.13.3: device compute only: no copies, spin wait, CUDA graph, no TF32, one stream
     + trtexec --loadEngine=model.plan --noDataTransfers --useSpinWait --useCudaGraph --warmUp=1000 ...
@@ -255,7 +255,7 @@ def main():
     p.add_argument("--load_engine", type=Path, help="time this engine instead of building one")
     p.add_argument("--save_engine", type=Path)
     p.add_argument("--build_only", action="store_true")
-    p.add_argument("--batch", type=int, required=True, help="samples in one query")
+    p.add_argument("--batch_size", dest="batch", type=int, required=True, help="samples in one query")
     p.add_argument("--shapes", help="for dynamic ONNX only: input_ids:8x64,attention_mask:8x64")
     p.add_argument("--precision", choices=("fp32", "fp16", "graph"), required=True)
     p.add_argument("--summary", type=Path, required=True, help="JSON to write")

@@ -8,6 +8,7 @@ Apart from that file so that any Python can read this one, and say in one line w
 
 # ruff: noqa: UP036, UP031, PTH120, PTH100, UP032
 import os
+import signal
 import sys
 
 
@@ -30,11 +31,10 @@ def main():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # make, which has it too, says so
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if sys.argv[1:] == ["--help"]:
         sys.exit(print(__doc__))
-    try:
-        answer, status = main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    answer, status = main()
     sys.stdout.buffer.write(answer.encode("utf-8", "backslashreplace"))
     sys.exit(status)

@@ -4,8 +4,7 @@
 
     native
 
-Make's paths, the engines themselves and `make doctor` take it from here. The first engine of a family, and the first
-precision of an engine, are the defaults.
+The first engine of a family, and the first precision of an engine, are the defaults.
 """
 
 from typing import NamedTuple
@@ -45,17 +44,6 @@ FAMILIES = {
     "neon_bf16": {"bf16": {"bf16"}, "int8-bf16": {"bf16", "i8mm"}},
     "neon": {"int8": {"asimd"}, "fp32": {"asimd"}},
 }
-ANY = (frozenset(),)  # every CPU will do
-
-
-def one_of(units) -> tuple:
-    """Each unit is enough by itself."""
-    return tuple(frozenset({unit}) for unit in sorted(units))
-
-
-def of_native(precision: str) -> tuple:
-    """What our engine needs for a precision, by family."""
-    return tuple(frozenset(needs[precision]) for needs in FAMILIES.values() if precision in needs)
 
 
 class Engine(NamedTuple):
@@ -66,6 +54,9 @@ class Engine(NamedTuple):
     precisions: dict
 
 
+ANY = [set()]  # every CPU will do
+one_of = lambda units: [{unit} for unit in sorted(units)]
+of_native = lambda precision: [needs[precision] for needs in FAMILIES.values() if precision in needs]
 # No fp32 for atc: its force_fp32 still multiplies matrices in fp16 (cube_fp16in_fp32out).
 ENGINES = {
     "atc": Engine("ascend", "model.om", {"fp16": ANY, "mix": ANY}),
@@ -102,15 +93,14 @@ def leaves(flags: set[str], most: str) -> set[str]:
     return flags - {unit for step in late for unit in STEPS[step]}
 
 
-def telling(needs) -> str:
+def telling(needs: set[str]) -> str:
     """The unit by which a set of them is known."""
     return max(needs & set(TELLING), key=TELLING.index)
 
 
 def units(engine: str, precision: str, flags: set[str]) -> list[str] | None:
     """The units with which a CPU of these flags runs a precision, [] where any CPU does; None where this one cannot."""
-    ways = ENGINES[engine].precisions[precision]
-    here = [way for way in ways if way <= flags]
+    here = [way for way in ENGINES[engine].precisions[precision] if way <= flags]
     return list(dict.fromkeys(telling(way) for way in here if way)) if here else None
 
 
@@ -125,10 +115,8 @@ def fastest(precision: str, flags: set[str]) -> bool:
 
 
 def engine_for(chip: str, precision: str, flags: set[str], packed: bool = False) -> str:
-    """The engine of a precision where nobody names one: ours where it is the fastest, else the chip's first that has it.
-
-    packed: rows of several sentences, for which ours has no use.
-    """
+    """The engine of a precision where nobody names one: ours where it is the fastest, else the chip's first that has it. It
+    is never ours for rows that are packed, of several sentences each."""
     if chip == "cpu" and not packed and fastest(precision, flags):
         return "native"
     return next(name for name in engines_of(chip) if precision in ENGINES[name].precisions)
@@ -136,8 +124,7 @@ def engine_for(chip: str, precision: str, flags: set[str], packed: bool = False)
 
 def for_score(task: str, flags: set[str]) -> tuple[str, str]:
     """(engine, precision) that scores the fastest on a CPU of these flags. int8 of another task than SST-2 needs TRAIN=."""
-    rows = [row for row in BY_SPEED if task == "sst2" or not row[1].startswith("int8")]
-    runs = lambda engine, precision: (
-        fastest(precision, flags) if engine == "native" else units(engine, precision, flags) is not None
-    )
-    return next(row for row in rows if runs(*row))
+    runs = lambda engine, precision: units(engine, precision, flags) is not None
+    fast = lambda engine, precision: engine != "native" or fastest(precision, flags)
+    rows = (row for row in BY_SPEED if task == "sst2" or not row[1].startswith("int8"))
+    return next(row for row in rows if runs(*row) and fast(*row))

@@ -22,10 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The text says what, where (file, line, option, tensor) and what to do.
-
-    It may quote a file: control characters are spelled out, so that none reaches a terminal.
-    """
+    """A mistake the user can mend. The text says what, where (file, line, option, tensor) and what to do. It may quote a
+    file: control characters are spelled out, so that none reaches a terminal."""
 
     def __init__(self, text: str):
         super().__init__("".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text))
@@ -35,11 +33,20 @@ ROOM = "; make room on that disk and run it again"
 ADVICE = {errno.ENOSPC: ROOM, errno.EFBIG: ROOM, errno.EDQUOT: ROOM, errno.EROFS: "; name a folder that can be written"}
 
 
-def run(main, abrupt=False):
-    """Call main() and exit: 0 (or main's own status), 1 with one line on a user's mistake, 130 on Ctrl-C.
+def said(e: Exception) -> str:
+    """What is wrong, where and what to do, in one line."""
+    if isinstance(e, UserError):
+        return str(e)
+    if isinstance(e, OSError):
+        return f"{e.filename or 'input/output'}: {e.strerror or e}{ADVICE.get(e.errno, '')}"
+    if isinstance(e, UnicodeEncodeError):
+        return f"{ascii(e.object)[:200]} is not UTF-8; give that file another name"
+    return f"no memory left ({e}); free some, or give a smaller input"
 
-    abrupt: after a mistake, without waiting for threads of a library that may still call Python.
-    """
+
+def run(main, abrupt=False):
+    """Call main() and exit: 0 (or main's own status), 1 with one line on a user's mistake, 130 on Ctrl-C. abrupt: after a
+    mistake, without waiting for threads of a library that may still call Python."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
@@ -51,18 +58,11 @@ def run(main, abrupt=False):
     try:
         status = main()
         sys.stdout.flush()
-    except UserError as e:
-        status = f"{Path(sys.argv[0]).name}: error: {e}"
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
-    except OSError as e:
-        advice = ADVICE.get(e.errno, "")
-        status = f"{Path(sys.argv[0]).name}: error: {e.filename or 'input/output'}: {e.strerror or e}{advice}"
-    except UnicodeEncodeError as e:
-        status = f"{Path(sys.argv[0]).name}: error: {ascii(e.object)[:200]} is not UTF-8; give that file another name"
-    except MemoryError as e:
-        status = f"{Path(sys.argv[0]).name}: error: no memory left ({e}); free some, or give a smaller input"
+    except (UserError, OSError, UnicodeEncodeError, MemoryError) as e:
+        status = f"{Path(sys.argv[0]).name}: error: {said(e)}"
     except KeyboardInterrupt:
         status = 130
     if quiet:  # whatever is left to do, a Ctrl-C may end it at once
@@ -77,16 +77,19 @@ LARGEST = 1 << 26  # bytes of a text that is read whole
 
 
 def regular(path, largest: int | None = None) -> Path:
-    """The path of a file that can be read to its end, of at most `largest` bytes.
-
-    Raises UserError for a larger one, and for a pipe or a device, which may have no end.
-    """
+    """The path of a file that can be read to its end, of at most `largest` bytes. Raises UserError for a larger one, and for
+    a pipe or a device, which may have no end."""
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         raise UserError(f"{path}: a pipe or a device; copy what it gives into a file first")
     if largest and path.is_file() and path.stat().st_size > largest:
         raise UserError(f"{path}: larger than {largest} bytes; take the original, or make it again")
     return path
+
+
+def first(paths) -> Path | None:
+    """The first path that is a file; None where none is. A pipe or a device is not passed over: UserError."""
+    return next((regular(path) for path in map(Path, paths) if path.exists() and not path.is_dir()), None)
 
 
 def sha256(path) -> str:
@@ -140,10 +143,8 @@ def named(path):
 
 @contextlib.contextmanager
 def whole_file(path, mode="wb", **options):
-    """Open a temporary file beside `path`; it takes the name only when the block ends well.
-
-    The file is created 0644 whatever the umask: ais_bench refuses inputs that others may write.
-    """
+    """Open a temporary file beside `path`; it takes the name only when the block ends well. Its mode is 0644 whatever the
+    umask: ais_bench refuses inputs that others may write."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -172,8 +173,8 @@ def nearest(word: str, right) -> str:
     """`, is BATCHES meant?`, or nothing where no word of `right` is near."""
     import difflib
 
-    found = (difflib.get_close_matches(form, list(right), 1) for form in (word, word.upper(), word.lower()))
-    return next((f", is {near[0]} meant?" for near in found if near), "")
+    near = [w for form in (word, word.upper(), word.lower()) for w in difflib.get_close_matches(form, list(right), 1)]
+    return f", is {near[0]} meant?" if near else ""
 
 
 def ending(status: int) -> str:
@@ -184,9 +185,8 @@ def ending(status: int) -> str:
 def git(*words: str) -> subprocess.CompletedProcess:
     """What a git command said, as text, whatever GIT_ variables say; status 127 where git is missing."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    command = ["git", *words]
     try:
-        return subprocess.run(command, capture_output=True, errors="surrogateescape", env=env, check=False)
+        return subprocess.run(["git", *words], capture_output=True, errors="surrogateescape", env=env, check=False)
     except OSError:
         return subprocess.CompletedProcess(words, 127, "", "git: not found")
 
@@ -206,10 +206,8 @@ def stream(command: list, cwd: Path) -> tuple[int, str]:
 
 
 def die_with_parent() -> None:
-    """Let the kernel kill this process when the one that started it dies, however that happens (Linux alone).
-
-    So that a build killed by SIGKILL leaves nobody behind who writes on.
-    """
+    """Let the kernel kill this process when the one that started it dies (Linux alone): a build killed by SIGKILL leaves
+    nobody behind who writes on."""
     import ctypes
 
     prctl, set_death_signal = getattr(ctypes.CDLL(None), "prctl", None), 1  # linux/prctl.h: PR_SET_PDEATHSIG

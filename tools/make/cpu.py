@@ -11,6 +11,14 @@ from tools.make import chips, cli
 
 MAX_ISA = "ONEDNN_MAX_CPU_ISA"
 ISA = tuple(unit for unit in chips.TELLING if not unit.startswith("asimd"))  # what a record says that its CPU has
+CGROUPS, CPUS = Path("/sys/fs/cgroup"), Path("/sys/devices/system/cpu")
+
+
+def info() -> dict[str, str]:
+    """What /proc/cpuinfo says of the first processor."""
+    first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def cpu_flags(limited=True) -> set[str]:
@@ -19,11 +27,8 @@ def cpu_flags(limited=True) -> set[str]:
     limited: without the units that ONEDNN_MAX_CPU_ISA forbids. OpenVINO and PyTorch obey it, and so does our native
     engine. onnxruntime's kernels (MLAS) have no such switch, and OpenVINO's fp32 products are MLAS's too (2026.4).
     """
-    flags: set[str] = set()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith(("flags", "Features")):
-            flags = set(line.split(":")[1].split())
-            break
+    cpu = info()
+    flags = set(cpu.get("flags", cpu.get("Features", "")).split())
     return chips.leaves(flags, os.environ.get(MAX_ISA, "").upper()) if limited else flags
 
 
@@ -34,16 +39,11 @@ def without(what: str) -> str:
 
 
 def check_units(precision: str) -> None:
-    """UserError where OpenVINO would give other answers in `precision`, for want of a unit.
-
-    int8 without VNNI saturates its sums at 16 bits: 4 to 6 of the 872 sentences came out otherwise.
-    """
+    """UserError where OpenVINO would give other answers in `precision`, for want of a unit. int8 without VNNI saturates its
+    sums at 16 bits: 4 to 6 of the 872 sentences came out otherwise."""
     if chips.units("openvino", precision, cpu_flags()) is None:
         what = f"{precision} unit ({', '.join(chips.needed('openvino', precision))})"
         raise cli.UserError(f"PRECISION={precision}: {without(what)}; use PRECISION=fp32")
-
-
-CGROUPS, CPUS = Path("/sys/fs/cgroup"), Path("/sys/devices/system/cpu")
 
 
 def quota() -> float:
@@ -64,15 +64,13 @@ def quota() -> float:
 
 
 def cores() -> int:
-    """Threads that an engine starts here: the physical cores this process may use, and no more than its quota feeds.
-
-    Two hyper-threads share a core's multipliers: they count as one.
-    """
-    found = set()
+    """Threads that an engine starts here: the physical cores this process may use, and no more than its quota feeds. Two
+    hyper-threads share a core's multipliers: they count as one."""
+    physical = set()
     for n in os.sched_getaffinity(0):
         siblings = CPUS / f"cpu{n}/topology/thread_siblings_list"
-        found.add(siblings.read_text().strip() if siblings.is_file() else str(n))
-    return max(1, min(len(found), math.ceil(min(quota(), len(found)))))
+        physical.add(siblings.read_text().strip() if siblings.is_file() else str(n))
+    return max(1, min(len(physical), math.ceil(min(quota(), len(physical)))))
 
 
 def plain(name: str) -> str:
@@ -82,15 +80,11 @@ def plain(name: str) -> str:
 
 def machine() -> dict:
     """The processor and system that run now."""
-    info = dict(
-        line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines() if ":" in line
-    )
-    info = {key.strip(): value.strip() for key, value in info.items()}
-    flags = set(info.get("flags", info.get("Features", "")).split())
+    cpu, flags = info(), cpu_flags(limited=False)
     # Two generations may have one name, as "AMD EPYC" in a virtual machine.
     words = ("cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU variant")
-    kind = ", ".join(f"{w.removeprefix('cpu ').removeprefix('CPU ')} {info[w]}" for w in words if w in info)
-    name = info.get("model name", platform.processor() or platform.machine())
+    kind = ", ".join(f"{w.removeprefix('cpu ').removeprefix('CPU ')} {cpu[w]}" for w in words if w in cpu)
+    name = cpu.get("model name", platform.processor() or platform.machine())
     return {
         "cpu": plain(f"{name} ({kind})" if kind else name),
         "isa": [flag for flag in ISA if flag in flags],
@@ -102,12 +96,9 @@ def machine() -> dict:
 
 
 def ticks() -> tuple[int, int]:
-    """This machine's processor time so far: (what the host gave to other machines, all); zeros where Linux says nothing.
-
-    Source: proc(5), /proc/stat: user nice system idle iowait irq softirq steal.
-    """
+    """This machine's processor time so far: (what the host gave to other machines, all); zeros where Linux says nothing."""
     try:
-        fields = [int(v) for v in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        fields = [int(v) for v in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]  # proc(5)
         return fields[7], sum(fields)
     except (OSError, ValueError, IndexError):
         return 0, 0

@@ -4,12 +4,10 @@
 
     override MODEL := minilm_sst2¶override WEIGHTS := default¶ ... ¶ONE := minilm_sst2/default/seq128/bs16/...
 
-Make hands over the words as they are, each quoted, so that nobody expands one; here each is checked
-against its row of tools/make/parameters.py, and what follows from them all is worked out: the configurations that rules
-are written for, the engine where nobody names one, what a model's folder says, which files are out of date. The answer
-is make's text, ¶ for the end of a line, or one line that says what is wrong (tools/make/__main__.py). Nothing is kept on disk,
-so no answer is ever another's: two makes side by side, -n, -q and -j each have their own.
-
+Make hands over the words as they are, each quoted; here each is checked against its row of tools/make/parameters.py, and what
+follows from them is worked out: the configurations that rules are written for, the engine where nobody names one, what a
+model's folder says, which files are out of date. The answer is make's text, ¶ for the end of a line, or one line that says
+what is wrong (tools/make/__main__.py). Nothing is kept on disk, so two makes side by side, -n, -q and -j each have their own.
 Only the standard library: this runs before anything is installed.
 """
 
@@ -17,7 +15,7 @@ import os
 import re
 from pathlib import Path
 
-from tools.make import chips, cli, cpu, given, imports, models, parameters
+from tools.make import chips, cli, cpu, models, parameters, stale
 from tools.make.cli import UserError
 
 END = "¶"  # of a line of make's text; no name and no value holds it
@@ -26,28 +24,25 @@ LOCKS = ("requirements.txt", "requirements-cpu.txt", "requirements-cuda.txt")
 RULES = ("Makefile", "mk/*.mk", "lab/*.mk")
 ODD = re.compile(r"[^A-Za-z0-9_.,/@:= -]")
 ALLOWED = "may hold letters, digits and _ . , / - @ : = only"
-WANTS = "needs fixed lengths: SEQ=128, or buckets such as SEQ=64,128"
 
 
 def targets() -> dict[str, tuple[str, str, bool]]:
     """{target: (group, what it does, for developers alone)} of the rules, from what stands behind them: `## text`, or
     `### text` for developers."""
-    found, group = {}, ""
+    table, group = {}, ""
     for path in (p for pattern in RULES for p in sorted(Path().glob(pattern))):
         for line in path.read_text("utf-8").splitlines():
             if line.startswith("##@ "):
                 group = line[4:].strip()
             elif match := re.match(r"([a-z][a-z-]*):.*?(###?) (.*)", line):
-                found[match[1]] = (group, match[3], match[2] == "###")
-    return found
+                table[match[1]] = (group, match[3], match[2] == "###")
+    return table
 
 
 class Asked:
-    """What is asked for. Raises UserError, one line, where it is not to be had.
-
-    values: {parameter: value} of all; given: the names of those that were typed; goals: as typed; models: {name: what its
-    folder says} of those that are asked for; flags: the units of this CPU that ISA= leaves.
-    """
+    """What is asked for. values: {parameter: value} of all; given: the names of those that were typed; goals: as typed;
+    models: {name: what its folder says} of those asked for; flags: the units of this CPU that ISA= leaves.
+    Raises UserError, one line, where it is not to be had."""
 
     def __init__(self, words: list[str], goals: list[str], handed: set[str]):
         self.goals, self.known = goals, targets()
@@ -125,10 +120,7 @@ class Asked:
         own["CHIPS"], own["MODELS"] = own["CHIPS"] or own["CHIP"], own["MODELS"] or own["MODEL"]
 
     def check_values(self) -> None:
-        """Each value, by its own kind: in the order of the table, so that a kind may look at what stands before it.
-
-        Raises UserError for the first that is wrong.
-        """
+        """Each value, by its own kind, in the order of the table. Raises UserError for the first that is wrong."""
         others = self.values | {"models/": " ".join(models.names())}
         for row in parameters.ROWS:
             value = self[row.name]
@@ -145,39 +137,36 @@ class Asked:
         self.values["PRECISION"] = self["PRECISION"] or next(iter(chips.ENGINES[engine].precisions))
 
     def check_together(self) -> None:
-        """Raises UserError for what cannot go together."""
-        seq, pack, asks = self["SEQ"], self["PACK"], self.asks
-        here = [self["CHIP"], *self.several("CHIPS")]
+        """Raises UserError for the first that cannot go together."""
+        seq, pack, asks, chip = self["SEQ"], self["PACK"], self.asks, self["CHIP"]
+        here = [chip, *self.several("CHIPS")]
         rehearsed = [p for p in (self["PRECISION"], *self.several("PRECISIONS")) if p in chips.REHEARSALS]
-        fixed = [chip for chip in here if chip != "cpu"] + rehearsed
-        if fixed and seq == "real":
-            raise UserError(f"SEQ=real is for CHIP=cpu; {fixed[0]} {WANTS}")
-        if fixed and asks("score"):
-            raise UserError(f"make score is for CHIP=cpu; {fixed[0]} {WANTS}")
-        if asks("score") and seq not in ("", "real"):
-            raise UserError(f"make score runs SEQ=real; leave SEQ='{seq}' out")
-        if pack and (seq == "real" or "," in seq):
-            raise UserError(f"PACK=1 fills rows of one length: give SEQ=128 or another, not SEQ={seq}")
-        if pack and self["ENGINE"] == "native":
-            raise UserError("PACK=1 needs no ENGINE=native: that engine has no padding to fill; leave out one of them")
-        if pack and any(chips.FAMILY[chip] == "gpu" for chip in here):
-            raise UserError("PACK=1 is for cpu and the Ascend chips: trtexec times no sentences")
-        if asks("repeat") and (pack or seq == "real" or "," in seq):
-            raise UserError("make repeat times rows of one length, padded: leave out PACK=, SEQ=real and buckets")
-        if rehearsed and asks("perf", "perf-table"):
-            what = "has an accuracy but no speed: it computes what another chip would"
-            raise UserError(f"PRECISION={rehearsed[0]} {what}")
-        if asks("kit") and self["CHIP"] == "cpu":
-            raise UserError("make kit is for a card elsewhere: say which, as CHIP=310P3, 910B4 or T4")
-        if asks("demo-ascend") and self["CHIP"] not in chips.ASCEND:
-            raise UserError(f"make demo-ascend is of an Ascend chip such as CHIP=310P3, not CHIP={self['CHIP']}")
+        fixed = [one for one in here if one != "cpu"] + rehearsed
         said = self.models[self["MODEL"]]
         other = self["DATA"] or said["data"] or said["task"].replace("sst2", "")
-        if other and asks("bench", "repeat", "end-to-end"):
-            raise UserError(f"make {self.goals[0]} is of SST-2 alone, not of {other}; use perf-table")
+        goals = " ".join(["make", *self.goals])
+        wants = "".join(fixed[:1]) + " needs fixed lengths: SEQ=128, or buckets such as SEQ=64,128"
+        for wrong, text in (
+            (fixed and seq == "real", f"SEQ=real is for CHIP=cpu; {wants}"),
+            (fixed and asks("score"), f"make score is for CHIP=cpu; {wants}"),
+            (asks("score") and seq not in ("", "real"), f"make score runs SEQ=real; leave SEQ='{seq}' out"),
+            (pack and (seq == "real" or "," in seq), f"PACK=1 fills rows of one length: give SEQ=128 or another, not SEQ={seq}"),
+            (pack and self["ENGINE"] == "native",
+             "PACK=1 needs no ENGINE=native: that engine has no padding to fill; leave out one of them"),
+            (pack and any(chips.FAMILY[one] == "gpu" for one in here),
+             "PACK=1 is for cpu and the Ascend chips: trtexec times no sentences"),
+            (rehearsed and asks("perf", "perf-table"),
+             f"PRECISION={''.join(rehearsed[:1])} has an accuracy but no speed: it computes what another chip would"),
+            (asks("kit") and chip == "cpu", "make kit is for a card elsewhere: say which, as CHIP=310P3, 910B4 or T4"),
+            (asks("demo-ascend") and chip not in chips.ASCEND,
+             f"make demo-ascend is of an Ascend chip such as CHIP=310P3, not CHIP={chip}"),
+            (other and asks("bench", "end-to-end"), f"{goals} is of SST-2 alone, not of {other}; use perf-table"),
+        ):  # fmt: skip
+            if wrong:
+                raise UserError(text)
 
     def weights(self) -> str:
-        """WEIGHTS=, its path spelled in one way: mine, ./mine, mine/ and a link to it are one value."""
+        """WEIGHTS=, its path spelled in one way: mine, ./mine, mine/ and a link to it are one value. Raises UserError."""
         said = self["WEIGHTS"]
         if said in ("default", "seeded") or said.startswith("hub:"):
             return said
@@ -215,10 +204,11 @@ class Asked:
         rows = []
         for model in self.several("MODELS") if self.asks("kit") else ():
             own = self.models[model]["seq"]
-            more = (
-                [(f"{int(own) // 2},{own}", ""), (own, "1")] if self["CHIP"] in chips.ASCEND and own.isdecimal() else []
-            )
-            kinds = [(self["SEQ"], self["PACK"])] if self["SEQ"] or self["PACK"] else [(own, ""), *more]
+            kinds = [(own, "")]
+            if self["SEQ"] or self["PACK"]:
+                kinds = [(self["SEQ"], self["PACK"])]
+            elif self["CHIP"] in chips.ASCEND and own.isdecimal():
+                kinds += [(f"{int(own) // 2},{own}", ""), (own, "1")]
             rows += [self.leaf(MODEL=model, SEQ=s, PACK=p, BS=b, PRECISION=q) for s, p in kinds
                      for q in self.several("PRECISIONS") or [self["PRECISION"]] for b in self.several("BATCHES")]  # fmt: skip
         return rows
@@ -230,7 +220,7 @@ class Asked:
         batches = list(dict.fromkeys([*self.several("BATCHES"), self["BS"]]))
         rows = [self.leaf(CHIP=c, BS=b, PRECISION=precision) for c in socs for b in batches]
         return {"fusion_rows": " ".join(rows),
-                "fusion_options": f"--precision {precision} --chip {','.join(socs)} --batch {','.join(batches)}"}  # fmt: skip
+                "fusion_options": f"--precision {precision} --chip {','.join(socs)} --batch_size {','.join(batches)}"}  # fmt: skip
 
     def score(self) -> dict[str, str]:
         """make score: the model's place, whether an address is another machine's, where the answers go by default."""
@@ -256,7 +246,7 @@ class Asked:
         found = {}
         for place, path in places.items():
             try:
-                found[f"hash.{place}"] = given.hashed(path, sha256)
+                found[f"hash.{place}"] = stale.of_given(path, sha256)
             except (UserError, OSError) as e:
                 text = str(e) if isinstance(e, UserError) else f"{path}: {e.strerror or e}"
                 found[f"unread.{place}"] = inert(f"{roles.get(place.split('/')[-1], 'WEIGHTS')}: {text}")
@@ -282,7 +272,7 @@ class Asked:
             "ONE": self.leaf(),
             "ROWS": " ".join(self.rows()) if many else "",
             "KIT_ROWS": " ".join(self.kit()),
-            "BENCHES": "yes" * (self.asks("bench", "repeat", "end-to-end") or bool(self.files)),
+            "BENCHES": "yes" * (self.asks("bench", "end-to-end") or bool(self.files)),
             "REHEARSALS": " ".join(chips.REHEARSALS),
             "runs_here": " ".join(f"cpu-{e}-{p}" for e in chips.engines_of("cpu") for p in chips.ENGINES[e].precisions
                                   if chips.units(e, p, self.every) is not None),
@@ -317,12 +307,12 @@ def results() -> dict[str, str]:
     found = {}
     for name, pattern in RESULTS.items():
         paths = sorted(str(path) for path in Path().glob(pattern))
-        if odd := [path for path in paths if not imports.PLAIN.fullmatch(path)]:
+        if odd := [path for path in paths if not stale.PLAIN.fullmatch(path)]:
             raise UserError(f"{odd[0]}: its name {ALLOWED.replace(' : =', '')}; rename it")
         folder = pattern.rpartition("/")[0]
         found[name] = " ".join([folder] * Path(folder).is_dir() + paths)
     tables = sorted(str(path) for path in Path().glob("models/*/published.csv"))
-    return found | {"figures": " ".join(path for path in tables if imports.PLAIN.fullmatch(path))}
+    return found | {"figures": " ".join(path for path in tables if stale.PLAIN.fullmatch(path))}
 
 
 def handed_down(words: list[str], pid: str) -> set[str]:
@@ -337,15 +327,16 @@ def handed_down(words: list[str], pid: str) -> set[str]:
 
 def answer(pid: str, goals: str, *words: str) -> str:
     """Make's text. Raises UserError, one line, for a mistake of whoever typed the words."""
-    handed = handed_down(list(words), pid)
-    asked = Asked(list(words), goals.split(), handed)
+    asked = Asked(list(words), goals.split(), handed_down(list(words), pid))
     ignored = [word.partition("=")[0] for word in words if word.partition("=")[0] not in asked.given]
     lines = [f"override undefine {name}" for name in ignored if re.fullmatch(r"\w+", name) and name != "SHELL"]
     lines += [f"override {name} := {inert(value)}" for name, value in asked.values.items()]
-    found = asked.variables() | {"make_pid": pid} | dict.fromkeys(("notice", "stale", *RESULTS, "figures"), "")
+    texts = asked.variables() | {"make_pid": pid} | dict.fromkeys(("notice", "stale", *RESULTS, "figures"), "")
     if not {*(asked.goals or ["help"])} <= LOOKING:
-        known = imports.Known()
-        found |= asked.hashes(known.others.of) | results()
-        stamps = [[f"{asked['VENV']}/installed", *LOCKS], [".venv-bench/installed", "requirements-bench.txt"]]
-        found |= {name: inert(text) for name, text in imports.variables(stamps, known).items()}
-    return END.join(lines + [f"override {name} := {value}" for name, value in found.items()])
+        known = stale.Known()
+        more = [[f".venv-{name}/installed", f"requirements-{name}.txt"] for name in ("bench", "scale")]
+        stamps = [[f"{asked['VENV']}/installed", *LOCKS], *more]
+        texts |= {name: inert(text) for name, text in stale.variables(stamps, known).items()}
+        texts |= asked.hashes(known.sha256) | results()
+        known.keep()
+    return END.join(lines + [f"override {name} := {value}" for name, value in texts.items()])

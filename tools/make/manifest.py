@@ -42,15 +42,14 @@ def text(files: dict[str, str]) -> str:
     return "".join(f"{sha}  {name}\n" for name, sha in sorted(files.items()))
 
 
-def timings(name: str) -> bool:
-    """Whether MANIFEST leaves a file out: summaries hold timings, which never repeat."""
-    return name.endswith("_summary.json")
+def names_in(folder: Path) -> list[str]:
+    """The files of a folder, at any depth."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
 def members(folder: Path) -> set[str]:
-    """The names of the files in a folder that its MANIFEST lists."""
-    names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    return {n for n in names if n not in BESIDE and not timings(n)}
+    """Those that its MANIFEST lists: not the summaries, which hold timings that never repeat."""
+    return {n for n in names_in(folder) if n not in BESIDE and not n.endswith("_summary.json")}
 
 
 def summaries(path: Path) -> dict[str, str]:
@@ -61,16 +60,13 @@ def summaries(path: Path) -> dict[str, str]:
 
 def of_folder(folder, sha256=cli.sha256) -> str:
     """One hash of all files in a folder: that of the lines `sha256  name`, sorted by name. sha256: that of a path."""
-    names = sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if p.is_file())
-    lines = "".join(f"{sha256(Path(folder, name))}  {name}\n" for name in names)
+    lines = "".join(f"{sha256(Path(folder, name))}  {name}\n" for name in names_in(Path(folder)))
     return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
 def faults(path: Path, here: dict[str, str] | None = None, sha256=cli.sha256) -> Iterator[str]:
-    """What a MANIFEST lists and its folder does not hold, or holds and MANIFEST does not list.
-
-    here: {name: sha256} of what counts in the folder (all files but summaries).
-    """
+    """What a MANIFEST lists and its folder does not hold, or the other way round. here: {name: sha256} of what counts in the
+    folder (all files but summaries)."""
     folder, known = path.parent, read(path)
     here = {n: sha256(str(folder / n)) for n in members(folder)} if here is None else here
     for name, sha in known.items():

@@ -19,14 +19,10 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a model, its inputs and i
 PLAIN = re.compile(r"[A-Za-z0-9_.,/@:=+-]+")  # what may stand in make's text and in a command
 
 
-def texts(value) -> str:
-    return (
-        "" if isinstance(value, str) and PLAIN.fullmatch(value) else "is no text of letters, digits and _ . , / - @ : ="
-    )
+# ---- What is wrong with a value; nothing where it is one.
 
 
 def lengths(value: str) -> str:
-    """What is wrong with a value of SEQ; nothing where it is one."""
     numbers = value.split(",")
     plain = all(re.fullmatch(r"[1-9]\d{0,2}", n) and 8 <= int(n) <= 512 for n in numbers)
     rising = plain and numbers == sorted(set(numbers), key=int)
@@ -34,23 +30,23 @@ def lengths(value: str) -> str:
     return "" if value == "real" or rising else what
 
 
+def texts(value) -> str:
+    right = isinstance(value, str) and PLAIN.fullmatch(value)
+    return "" if right else "is no text of letters, digits and _ . , / - @ : ="
+
+
 def length(value) -> str:
-    plain = isinstance(value, int) and not isinstance(value, bool) or isinstance(value, str)
-    return lengths(str(value)) if plain else 'is no length, such as 128 or "64,128"'
+    return lengths(str(value)) if type(value) in (int, str) else 'is no length, such as 128 or "64,128"'
 
 
 def names_of_inputs(value) -> str:
     right = isinstance(value, list) and value and all(isinstance(v, str) and NAME.fullmatch(v) for v in value)
-    return (
-        ""
-        if right and len({*value}) == len(value)
-        else 'is no list of unlike names, such as ["input_ids", "attention_mask"]'
-    )
+    what = 'is no list of unlike names, such as ["input_ids", "attention_mask"]'
+    return "" if right and len({*value}) == len(value) else what
 
 
 def count(value) -> str:
-    right = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 100_000
-    return "" if right else "is not a whole number from 1 to 100000"
+    return "" if type(value) is int and 1 <= value <= 100_000 else "is not a whole number from 1 to 100000"
 
 
 # What each key may be; the first three must be there.
@@ -72,30 +68,27 @@ def names(top: Path = cli.ROOT / "models") -> list[str]:
 
 
 def read(name: str, top: Path = cli.ROOT / "models") -> dict:
-    """The values of a model, all keys of KEYS, as texts ("" where it says none); `inputs` is a list.
-
-    Raises UserError with file and line for a key that is misspelt or there twice, and for a value that is none.
-    """
+    """The values of a model, all keys of KEYS, as texts ("" where it says none); `inputs` is a list. Raises UserError with
+    file and line for a key that is misspelt or there twice, and for a value that is none."""
     path = top / name / FILE
     shown = path.relative_to(cli.ROOT) if path.is_relative_to(cli.ROOT) else path
     try:
         source = cli.regular(path, cli.LARGEST).read_text("utf-8")
-        found = tomllib.loads(source)
+        values = tomllib.loads(source)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
         text = re.sub(r"^(.*) \(at (?:line (\d+), column \d+|end of document)\)$", r"\2: \1", str(e))
         raise cli.UserError(f"{shown}:{text.removeprefix(':')}; see another model's {FILE}") from None
-    for key, value in found.items():
-        line = next(
-            (n for n, text in enumerate(source.split("\n"), 1) if re.match(rf'[\s["\']*{re.escape(key)}\b', text)), 1
-        )
+    for key, value in values.items():
+        says = re.compile(rf'[\s["\']*{re.escape(key)}\b')
+        line = next((n for n, text in enumerate(source.split("\n"), 1) if says.match(text)), 1)
         if key not in KEYS:
             near = cli.nearest(key, KEYS)
             raise cli.UserError(f"{shown}:{line}: {key} is no value of a model{near}; there are {' '.join(KEYS)}")
         if wrong := KEYS[key](value):
             raise cli.UserError(f"{shown}:{line}: {key} = {value!r} {wrong}")
-    if lacking := [key for key in NEEDED if key not in found]:
+    if lacking := [key for key in NEEDED if key not in values]:
         raise cli.UserError(f"{shown}: says no {lacking[0]}; see another model's {FILE}")
-    return {key: found.get(key, "") if key == "inputs" else str(found.get(key, "")) for key in KEYS}
+    return {key: values.get(key, "") if key == "inputs" else str(values.get(key, "")) for key in KEYS}
 
 
 def inputs(script: str) -> tuple[str, ...]:

@@ -5,13 +5,9 @@
     minilm_sst2/default/seq64-128/bs8/cpu-onnxruntime-fp32
 
 A row is all that a parameter needs: from it come its check and default (tools/make/makefile.py), `make help` and README's
-table, its place in the path of an artefact, the fields of a record, and the words by which `make verify`, `record`,
-`reproduce` and a report name a configuration again. A rule reads it as $(NAME), or back from a path (mk/paths.mk).
-
-A directory is a parameter, a file is a fact:
-    build/<model>/<weights>/seq<SEQ>/bs<BS>/<chip>-<engine>-<precision>/<artefact>
-Each artefact lies as deep as the last parameter that can change its bytes. Only the standard library: this runs before
-anything is installed.
+table, its place in the path of an artefact, the fields of a record, and the words that name a configuration again. A rule
+reads it as $(NAME), or back from a path (mk/paths.mk): a directory is a parameter, a file is a fact. Each artefact lies as
+deep as the last parameter that can change its bytes. Only the standard library: this runs before anything is installed.
 """
 
 import re
@@ -99,11 +95,9 @@ def dashed(value: str) -> str:
 
 
 class Place(NamedTuple):
-    """Where a parameter stands in the path of what it changes.
-
-    level: the folder; written: the text, `{}` being its value; always: of every path (else where it is not the default);
-    field: a record has a field of it (else `seq` holds it); as_is: how a value is spelled.
-    """
+    """Where a parameter stands in the path of what it changes. level: the folder; written: the text, `{}` being its value;
+    always: of every path (else where it is not the default); field: a record has a field of it (else `seq` holds it);
+    as_is: how a value is spelled."""
 
     level: str
     written: str
@@ -131,7 +125,7 @@ class Parameter(NamedTuple):
 IN_TABLES = ("accuracy-table", "perf-table", "record")
 IN_ROWS = (*IN_TABLES, "kit")
 REPORTED = (*IN_ROWS, "fusion-report", "demo-ascend")
-TIMED = ("perf", "perf-table", "bench", "repeat", "end-to-end", "demo-ascend")
+TIMED = ("perf", "perf-table", "bench", "end-to-end", "demo-ascend")
 LAUNCHED = ("om", "accuracy", "perf", "accuracy-table", "perf-table")
 SCORE = ("score",)
 ROWS = (
@@ -145,9 +139,9 @@ ROWS = (
     Parameter("BS", "8", whole(1, 999), RUN, "batch size", place=Place("batch", "bs{}", always=True)),
     Parameter("CHIP", "cpu", chip, RUN, "cpu, T4, or an Ascend SoC such as 310P3 (710 is its old name)",
               place=Place("leaf", "{}", always=True)),
-    Parameter("ENGINE", "", engine, RUN, "on cpu onnxruntime openvino native, on Ascend atc, on T4 trtexec",
+    Parameter("ENGINE", "", engine, RUN, "cpu: onnxruntime openvino native; Ascend: atc; T4: trtexec",
               place=Place("leaf", "-{}", always=True)),
-    Parameter("PRECISION", "", precision, RUN, "on cpu fp32 bf16 int8 int8-bf16 fp16-sim, on Ascend fp16 mix, on T4 fp16 fp32",
+    Parameter("PRECISION", "", precision, RUN, "cpu: fp32 bf16 int8 int8-bf16 fp16-sim; Ascend: fp16 mix; T4: fp16 fp32",
               place=Place("leaf", "-{}", always=True)),
     Parameter("ISA", "", step, RUN, "use no newer units of the CPU than these (oneDNN's names, such as AVX2)",
               place=Place("leaf", ".{}"), dev=True),
@@ -273,10 +267,8 @@ def of_path(path: str) -> dict[str, str] | None:
 
 
 def rows_of(seq: str) -> dict[str, str]:
-    """{parameter: value} that the `seq` of a path or record says: of `64-128p` SEQ=64,128 and PACK=1.
-
-    Of older records also parameters that are gone: `128c` says CLS=1.
-    """
+    """{parameter: value} that the `seq` of a path or record says: of `64-128p` SEQ=64,128 and PACK=1; of older records also
+    parameters that are gone: `128c` says CLS=1."""
     said = {}
     for name, end in reversed((WITHIN | GONE).items()):
         said[name] = "1" * seq.endswith(end)

@@ -4,24 +4,18 @@
 
     simplify   gate: equal: fp32, max |difference| 2.15e-06 (limit 1e-04) over 16 rows, 0 flips       2.7 s
 
-A prerequisite must still be as its own prov.json, and its MANIFEST, describe it, or nothing is made of it; a folder
-counts as all its files. `{}` in a command is a temporary path beside TARGET, `{stem}` the same
-without its suffix. When every command has ended well and no prerequisite has changed meanwhile, the result is hashed,
-TARGET.prov.json says what made it, and it is renamed to TARGET. `{NAME.npy}` is the temporary path of a second artefact,
-NAME.npy beside TARGET, described in the same way. Other files left beside `{}` are dropped. A TARGET
-called MANIFEST stands for its whole folder: `{}` is then an empty folder, and MANIFEST lists `sha256  name` of each
-file in it, sorted, but for `*_summary.json`: those hold timings, which never repeat, so their hashes stand in `run`.
+A prerequisite must still be as its own prov.json, and its MANIFEST, describe it; a folder counts as all its files. `{}` in a
+command is a temporary path beside TARGET, `{stem}` the same without its suffix, `{NAME.npy}` that of a second artefact beside
+TARGET. When every command has ended well and no prerequisite has changed meanwhile, the result is hashed, TARGET.prov.json
+says what made it, and it is renamed to TARGET. A TARGET called MANIFEST stands for its whole folder: `{}` is then an empty
+folder, and MANIFEST lists `sha256  name` of each file in it but `*_summary.json`: those hold timings, which never repeat, so
+their hashes stand in `run`. In TARGET.prov.json, `target sha256 inputs recipe commands python` must not vary; `run` (time,
+host, git) may. `recipe` is the commands as make wrote them, by which make sees that a command has changed.
 
-What the commands print goes to TARGET.log, and to the screen where V is set or a command fails; otherwise the screen
-shows one line a step (tools/make/screen.py).
-
-TARGET.prov.json: `target sha256 inputs recipe commands python` must not vary; `run` (time, host, git) may. `recipe` is
-the commands as make wrote them, by which make sees that a command has changed.
-
-Nothing runs beside a measurement: --alone locks the Makefile exclusively, all other work shares that lock. --launch
-PREFIX runs the commands on another machine, which locks itself (tools/make/launch.py); all else stays here. Two makes
-that want one target: the second waits, and takes what the first made if it asked for the same. What this starts dies
-with it.
+What the commands print goes to TARGET.log; the screen shows one line a step (tools/make/screen.py). --alone locks the
+Makefile exclusively, so that nothing runs beside a measurement; all other work shares that lock. --launch PREFIX runs the
+commands on another machine (tools/make/launch.py). Of two makes that want one target, the second waits, and takes what the
+first made if it asked for the same. What this starts dies with it.
 """
 
 import argparse
@@ -38,7 +32,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools.make import cli, manifest, screen
+from tools.make import cli, manifest, screen, stale
 
 
 def split(words: list[str]) -> tuple[Path, list[str], list[list[str]]]:
@@ -65,10 +59,7 @@ def lock(path: Path, how: int) -> tuple[int, bool]:
 
 
 def call(command: list[str], show: screen.Step) -> None:
-    """Run one command, its output given to `show`; its failure is ours, named by the command.
-
-    Raises UserError where it fails or is missing.
-    """
+    """Run one command, its output given to `show`. Raises UserError where it fails or is missing."""
     try:
         status = show.call(command)
     except FileNotFoundError:
@@ -102,43 +93,26 @@ def given(path: str) -> str:
     return sha256
 
 
-def archived() -> str | None:
-    """The commit that `git archive` wrote into .git_archival.txt (gitattributes(5), export-subst); None in a clone."""
-    try:
-        commit = re.fullmatch(r"commit: ([0-9a-f]{40})\n", (cli.ROOT / ".git_archival.txt").read_text())
-    except (OSError, ValueError):
-        commit = None
-    return commit[1] if commit else None
-
-
 REFUSES = "git refuses this folder, which is another user's; git config --global --add safe.directory "
 
 
 def git_state() -> dict:
-    """The commit of this tree, whether the work tree differs from it, and who says so, or why git does not.
-
-    Null where nobody does. Of an unpacked archive `dirty` is null: nothing says whether a file was edited since.
-    """
+    """The commit of this tree, whether the work tree differs from it, and who says so, or why git does not; null where nobody
+    does. An unpacked archive has the commit that `git archive` wrote into .git_archival.txt, and nobody says `dirty`."""
     where = cli.git("rev-parse", "--show-toplevel", "HEAD")
     top, *head = where.stdout.splitlines() or [""]
     if where.returncode == 0 and cli.ROOT.samefile(top):
         return {"commit": head[0], "dirty": bool(cli.git("status", "--porcelain", "-uno").stdout), "commit_from": "git"}
     if "dubious ownership" in where.stderr:
         return {"commit": None, "dirty": None, "commit_from": f"{REFUSES}{cli.ROOT}"}
-    commit = archived()
-    return {"commit": commit, "dirty": None, "commit_from": commit and ".git_archival.txt"}
+    note = cli.ROOT / ".git_archival.txt"
+    commit = re.fullmatch(r"commit: ([0-9a-f]{40})\n", note.read_text("utf-8")) if note.is_file() else None
+    return {"commit": commit and commit[1], "dirty": None, "commit_from": commit and note.name}
 
 
-def signatures(paths: list[str]) -> dict[str, tuple]:
-    """Size and dates of files."""
-    stats = {path: Path(path).stat() for path in paths}
-    return {path: (s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in stats.items()}
-
-
-def unchanged(before: dict[str, tuple], inputs: dict[str, str]) -> None:
+def unchanged(before: dict[str, list[int]], inputs: dict[str, str]) -> None:
     """UserError where a prerequisite is no longer what it was when the commands began."""
-    after = signatures(list(before))
-    for path in (p for p in before if before[p] != after[p]):
+    for path in (p for p in before if before[p] != stale.signature(p)):
         if given(path) != inputs[path]:
             raise cli.UserError(f"{path} changed while it was read; run make again")
 
@@ -149,7 +123,7 @@ BESIDE = re.compile(r"\{(\w+\.npy)\}")
 def filled(word: str, made: Path) -> str:
     """A word of a command, with the temporary paths that its braces stand for."""
     word = word.replace("{}", str(made)).replace("{stem}", str(made.with_suffix("")))
-    return BESIDE.sub(lambda found: str(made.with_name(found[1])), word)
+    return BESIDE.sub(lambda name: str(made.with_name(name[1])), word)
 
 
 def beside(target: Path, commands: list[list[str]]) -> list[Path]:
@@ -184,20 +158,18 @@ def there(prefix: list[str], alone: bool, commands, box: Path, final: Path, show
     """As `here`, behind a prefix (tools/make/launch.py)."""
     from tools.make import launch
 
-    made, found = launch.run(prefix, commands, box, final, alone, show)
-    machine, node = found.pop("machine"), {k: found[k] for k in ("node", "job", "device")}
+    made, result = launch.run(prefix, commands, box, final, alone, show)
+    machine, node = result["machine"], {k: result[k] for k in ("node", "job", "device")}
     where = {"host": machine["host"], "platform": machine["system"], "machine": machine, "launched": node}
-    return made, {"started": found["started"], "ended": found["ended"], **where}
+    return made, {"started": result["started"], "ended": result["ended"], **where}
 
 
 def build(run, target: Path, inputs: dict[str, str], commands: list[list[str]], box: Path, show: screen.Step) -> None:
     """Make TARGET inside `box`, an empty folder beside it, then move it into place. run: `here`, or `there` of a prefix.
-
-    Raises UserError where it wrote nothing.
-    """
+    Raises UserError where it wrote nothing."""
     folder = target.name == "MANIFEST"
     final = target.parent if folder else target
-    before = signatures(list(inputs))
+    before = {path: stale.signature(path) for path in inputs}
     made, where = run(commands, box, final, show)
     started, ended = where.pop("started"), where.pop("ended")
     if not made.exists() or (folder and not any(made.iterdir())):
@@ -205,7 +177,7 @@ def build(run, target: Path, inputs: dict[str, str], commands: list[list[str]], 
     unchanged(before, inputs)
     listed = listing(made) if folder else made
     others = {path: box / path.name for path in beside(target, commands)}
-    timed = sorted(p for p in made.rglob("*_summary.json")) if folder else []
+    timed = {p.relative_to(made).as_posix(): cli.sha256(p) for p in sorted(made.rglob("*_summary.json"))}
     for path in (made, *others.values()):
         settle(path)
     prov = {
@@ -220,7 +192,7 @@ def build(run, target: Path, inputs: dict[str, str], commands: list[list[str]], 
             "seconds": round(ended - started, 3),
             **where,
             **git_state(),
-            **({"summaries": {p.relative_to(made).as_posix(): cli.sha256(p) for p in timed}} if timed else {}),
+            **({"summaries": timed} if timed else {}),
         },
     }
 
@@ -269,9 +241,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--step", required=True, help="its name on the screen")
     p.add_argument("--alone", action="store_true", help="nothing else runs meanwhile")
-    p.add_argument(
-        "--launch", metavar="PREFIX", help="run the commands behind it, on another machine (tools/make/launch.py)"
-    )
+    p.add_argument("--launch", metavar="PREFIX", help="run the commands behind it, on another machine")
     p.add_argument("--labelled", action="store_true", help="show which configuration it is")
     p.add_argument("words", nargs=argparse.REMAINDER, metavar="TARGET PREREQUISITE... -- COMMAND...")
     args = p.parse_args()
@@ -280,9 +250,6 @@ def main():
     parent = target.parent.parent if folder else target.parent
     parent.mkdir(parents=True, exist_ok=True)
     asked = time.time()
-    for path in prerequisites:
-        if target.exists() and Path(path).exists() and target.samefile(path):
-            raise cli.UserError(f"{target} is {path}, which it would be made from; name another file")
     show = screen.Step(args.step, target, args.labelled)
     _, waited = lock(parent, fcntl.LOCK_EX)
     inputs = {path: given(path) for path in prerequisites}
@@ -293,12 +260,12 @@ def main():
     if not args.alone:
         os.environ.update(KEEP_FREED)
     prefix = f".{(target.parent if folder else target).name}."
-    for stale in parent.glob(f"{prefix}*.tmp"):
-        if (stale / "job.json").exists():
+    for left in parent.glob(f"{prefix}*.tmp"):
+        if (left / "job.json").exists():
             from tools.make import launch
 
-            launch.forget(stale)
-        shutil.rmtree(stale, ignore_errors=True)
+            launch.forget(left)
+        shutil.rmtree(left, ignore_errors=True)
     box = Path(tempfile.mkdtemp(dir=parent, prefix=prefix, suffix=".tmp"))
     try:
         run = functools.partial(there, args.launch.split(), args.alone) if args.launch else here

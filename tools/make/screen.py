@@ -2,14 +2,16 @@
 
     simplify   gate: equal: fp32, max |difference| 2.15e-06 (limit 1e-04) over 16 rows, 0 flips       2.7 s
 
-Used by tools/make/run.py. A step's own output is kept as its log. A terminal shows after two seconds what the step is doing:
-its own progress bar, or the seconds that have passed. V=1 shows all output as it comes.
+A step's own output is kept as its log. A terminal shows after two seconds what the step is doing: its own progress bar, or
+the seconds that have passed. V=1 shows all output as it comes.
 """
 
+import contextlib
 import os
 import pty
 import selectors
 import shutil
+import signal
 import subprocess
 import sys
 import termios
@@ -27,17 +29,27 @@ DEMONSTRATION = "demonstration: " if "BERT2OM_TEST_STANDIN" in os.environ else "
 
 def wait(process: subprocess.Popen, what: str) -> int:
     """The exit status of a process. A terminal shows meanwhile what it is and for how long it has run."""
-    moves, started = sys.stderr is not None and sys.stderr.isatty(), time.time()
+    started = time.time()
     while True:
         try:
             status = process.wait(timeout=1)
         except subprocess.TimeoutExpired:
-            if moves:
-                print(f"\r\x1b[K{what}: {time.time() - started:.0f} s ...", end="", file=sys.stderr, flush=True)
+            moving(f"{what}: {time.time() - started:.0f} s ...")
             continue
-        if moves:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        moving("")
         return status
+
+
+def moving(text: str) -> None:
+    """Write over a terminal's last line; nothing where there is no terminal."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def child() -> None:
+    """Of a step's command: it ends with us, and a Ctrl-C waits until tools/__init__.py can take it."""
+    cli.die_with_parent()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 class Step:
@@ -68,7 +80,7 @@ class Step:
         try:
             env = os.environ | {"BERT2OM_STEP": self.name}
             run = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, env=env,
-                                   preexec_fn=cli.die_with_parent)  # fmt: skip
+                                   preexec_fn=child)  # fmt: skip
         except BaseException:
             os.close(reader)
             raise
@@ -81,6 +93,9 @@ class Step:
         except KeyboardInterrupt:
             self.clear()
             self.moves = False
+            with contextlib.suppress(subprocess.TimeoutExpired):  # one of ours has it too, and cleans up
+                run.wait(timeout=2)
+            run.kill()
             raise
         thread.join(timeout=5)  # a child that outlives its parent may hold the other end
         self.clear()
@@ -118,11 +133,11 @@ class Step:
         seconds = time.time() - self.started
         if self.moves and seconds > PATIENCE:
             text = self.progress or f"{seconds:.0f} s ..."
-            print(f"\r\x1b[K{self.name:<10} {text[: self.columns]}", end="", file=sys.stderr, flush=True)
+            moving(f"{self.name:<10} {text[: self.columns]}")
 
     def clear(self) -> None:
         if self.moves:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            moving("")
 
     def text(self) -> str:
         """The output as lines: without progress, without temporary paths."""

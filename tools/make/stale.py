@@ -1,28 +1,37 @@
-"""Which artefacts were made from other bytes than those that are here now, whatever the dates of their files say.
+"""What is to be made again: what each program imports, and which artefacts are of other bytes than those here.
 
-tools/make/makefile.py asks at each call of make, which then says the first, and before it makes such a one again, the second:
+    stale.variables([[".venv/installed", "requirements.txt"]], stale.Known())
 
-    7 files had dates in the future, as build/minilm_sst2/default/model.onnx; dated now, in their order.
-    build/minilm_sst2/default/model.onnx was made from another data/pins.txt, though its date is newer; made again.
+    {"notice": "7 files had dates in the future, as build/minilm_sst2/default/model.onnx; dated now, in their order.",
+     "stale": "build/minilm_sst2/default/model.onnx", "needs.tools.make.cli": "tools/__init__.py tools/make/...", ...}
 
-Make goes by dates. These lie where a clock was wrong, where a tree was copied, where a backup brought old dates back.
-Each artefact's prov.json says from which bytes it was made: an input that is another now makes it stale. Make itself
-sees this where the input is the newer of the two; here only what the dates hide is named. Only the standard library:
-this runs before anything is installed.
+`needs.<module or script>` are a file of tools/, lab/ or a model's folder, every module of ours that it imports, directly or
+not, at its top or within a function, and the packages that hold them. Make goes by dates, and these lie where a clock was
+wrong, a tree was copied, a backup came back. Each artefact's prov.json says from which bytes it was made: `stale` names those
+that the dates hide, `why.<target>` says it in words. Only the standard library: this runs before anything is installed.
 """
 
+import ast
 import contextlib
+import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tools.make import cli, manifest
 
+PATTERNS = ("tools/**/*.py", "lab/*.py", "models/*/*.py", "tools/**/*.[ch]")
+OURS = ("tools", "lab")  # packages
+OTHERS = ("Makefile", "requirements*.txt", "mk/*", "lab/*.mk", "models/*/*", "data/*", "results/*", "results/*/*")
+KEPT = Path("build/imports.json")  # what was known of files when make last looked
+PLAIN = re.compile(r"[A-Za-z0-9_.,/@+-]+")  # a name that is inert in make's text; what has another is left out
 PROV = ".prov.json"
 SMALL = 1 << 20  # bytes of a result that is hashed again where its date or size is another
 SKEW = 2  # seconds by which the clock of a file server may be ahead of ours
+MOST = 10_000  # files of a folder that the user gives
 
 
 def described(top: Path) -> Iterator[Path]:
@@ -41,45 +50,115 @@ def signature(path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
-class Hashes(dict):
-    """{path: [signature, sha256]} of files, read again only where the signature is another."""
+class Known:
+    """What is known of files, read again only where their signature is another: others, {path: [signature, sha256]}, and
+    programs, {path: [signature, sha256, imports]}. Kept in KEPT; nothing of what another version of this file wrote."""
 
-    def of(self, path: str) -> str:
-        """The sha256 of a file; of a folder, that of all its files."""
+    def __init__(self):
+        self.by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+        self.programs, self.others = {}, {}
+        with contextlib.suppress(OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+            kept = json.loads(KEPT.read_bytes())
+            if kept["by"] == self.by:
+                self.programs = {path: [a, b, [*c]] for path, (a, b, c) in kept["programs"].items()}
+                self.others = {path: [a, b] for path, (a, b) in kept["others"].items()}
+        self.before = dict(self.programs), dict(self.others)
+
+    def sha256(self, path) -> str:
+        """That of a file; of a folder, that of all its files."""
+        path = str(path)
+        if path in self.programs:
+            return self.programs[path][1]
         if Path(path).is_dir():
-            return manifest.of_folder(path, lambda name: self.of(str(name)))
+            return manifest.of_folder(path, self.sha256)
         now = signature(path)
-        if self.get(path, [None])[0] != now:
-            self[path] = [now, cli.sha256(path)]
-        return self[path][1]
+        if self.others.get(path, [None])[0] != now:
+            self.others[path] = [now, cli.sha256(path)]
+        return self.others[path][1]
+
+    def look(self, paths: list[Path]) -> None:
+        """What these programs import. Raises UserError where one of ours cannot be parsed."""
+        known, self.programs = self.programs, {}
+        for path in paths:
+            now, kept = signature(path), known.get(path.as_posix(), [None])
+            data = b"" if kept[0] == now else path.read_bytes()
+            fresh = lambda p=path, d=data: [hashlib.sha256(d).hexdigest(), imports(p, d) if p.suffix == ".py" else []]
+            self.programs[path.as_posix()] = kept if kept[0] == now else [now, *fresh()]
+
+    def keep(self) -> None:
+        """Remember it for the next make; a folder that cannot be written costs that one some time."""
+        if self.before != (self.programs, self.others):
+            with contextlib.suppress(OSError), cli.whole_file(KEPT, "w") as f:
+                json.dump({"by": self.by, "programs": self.programs, "others": self.others}, f, indent=0)
+
+
+def imports(path: Path, data: bytes) -> list[str]:
+    """The files of tools/ and lab/ that a Python file imports, directly, and the packages that it lies in. Raises UserError
+    where a file of ours cannot be parsed; of a model's script, none: the step that runs it says why."""
+    try:
+        tree = ast.parse(data)
+    except (SyntaxError, ValueError) as e:
+        if path.parts[0] not in OURS:
+            return []
+        where = f"{path}:{e.lineno}: {e.msg}" if isinstance(e, SyntaxError) else f"{path}: {e}"
+        raise cli.UserError(f"{where}; mend it") from None
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = [name.replace(".", "/") for name in names if name.split(".")[0] in OURS]
+    files = {f"{name}{end}" for name in ours for end in (".py", "/__init__.py")}
+    files |= {
+        f"{folder.as_posix()}/__init__.py" for folder in path.parents if folder.parts[:1] and path.parts[0] in OURS
+    }
+    return sorted({file for file in files if Path(file).is_file()} - {path.as_posix()})
+
+
+def closure(name: str, programs: dict[str, list]) -> list[str]:
+    """A file and all that it imports, sorted."""
+    reached, waiting = set(), [name]
+    while waiting:
+        one = waiting.pop()
+        if one not in reached and one in programs:
+            reached.add(one)
+            waiting += programs[one][2]
+    return sorted(reached)
+
+
+def installed(stamps: list[list[str]]) -> list[str]:
+    """The stamps of environments that are no copy of their locks, or whose Python is gone, whatever their dates say."""
+    read = lambda name: Path(name).read_bytes()
+    whole = lambda to: Path(to).with_name("bin").joinpath("python").exists()
+    there = [(to, locks) for to, *locks in stamps if Path(to).is_file()]
+    return [to for to, locks in there if not whole(to) or read(to) != b"".join(map(read, locks))]
 
 
 def provenance(tops=("build", "results")) -> dict[str, dict]:
-    """{target: its prov.json} of what make made here."""
-    found = {}
-    for prov in (p for top in tops for p in described(Path(top))):
-        with contextlib.suppress(
-            OSError, ValueError, RecursionError
-        ):  # audit names what is damaged, run.py what is not as described
-            found[str(prov).removesuffix(PROV)] = json.loads(prov.read_text("utf-8"))
-    sound = lambda prov: isinstance(prov, dict) and isinstance(prov.get("inputs"), dict)
-    return {target: prov for target, prov in found.items() if sound(prov) and Path(target).exists()}
+    """{target: its prov.json} of what make made here. Audit names what is damaged, run.py what is not as described."""
+    provs = {}
+    for path in (p for top in tops for p in described(Path(top))):
+        target = str(path).removesuffix(PROV)
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            prov = json.loads(path.read_text("utf-8"))
+            if isinstance(prov, dict) and isinstance(prov.get("inputs"), dict) and Path(target).exists():
+                provs[target] = prov
+    return provs
 
 
 def dated(paths) -> dict[str, int]:
     """{path: its date in nanoseconds} of those paths that are there."""
-    found = {}
+    dates = {}
     for path in paths:
         with contextlib.suppress(OSError, ValueError):  # a name with a NUL, in somebody's prov.json
-            found[path] = Path(path).stat().st_mtime_ns
-    return found
+            dates[path] = Path(path).stat().st_mtime_ns
+    return dates
 
 
 def hidden(provs: dict[str, dict], dates: dict[str, int], sha256) -> dict[str, str]:
-    """{target: the first input that is another now, though the target's date is not older; or a small target itself}.
-
-    Make sees by itself what is newer, and what is gone; run.py, what a step reads. Nothing reads an accuracy.txt again.
-    """
+    """{target: the first input that is another now, though the target's date is not older; or a small target itself}. Make
+    sees by itself what is newer or gone; run.py, what a step reads. Nothing reads an accuracy.txt again."""
     stale = {}
     for target, prov in provs.items():
         if Path(target).stat().st_size < SMALL and sha256(target) != prov.get("sha256"):
@@ -102,7 +181,38 @@ def date_now(dates: dict[str, int]) -> str:
     return f"{files}, as {late[0][1]}; dated now, in their order." if late else ""
 
 
-def why(target: str, name: str) -> str:
-    """Why a stale artefact is made again, in words; name: what `hidden` found of it."""
-    why = "is not as it was made" if name == target else f"was made from another {name}, though its date is newer"
-    return f"{target} {why}; made again."
+def variables(stamps: list[list[str]], known: Known) -> dict[str, str]:
+    """{make's variable: its text}; `notice` is what is to be said of dates. stamps: each environment's, and its locks.
+    Raises UserError for a file of ours that cannot be read or parsed."""
+    provs = {target: prov for target, prov in provenance().items() if PLAIN.fullmatch(target)}
+    paths = sorted({p for pattern in PATTERNS for p in Path().glob(pattern) if PLAIN.fullmatch(str(p)) and p.is_file()})
+    sources = {str(p) for pattern in OTHERS for p in Path().glob(pattern)} | set(map(str, paths))
+    inputs = {name for prov in provs.values() for name in prov["inputs"]}
+    dates = dated({*sources, *inputs, *provs, *(stamp[0] for stamp in stamps)})
+    notice = date_now(dates)
+    known.look(paths)
+    other = hidden(provs, dated(dates), known.sha256)
+    texts = {"notice": notice, "stale": " ".join([*other, *installed(stamps)])}
+    for target, name in other.items():
+        why = "is not as it was made" if name == target else f"was made from another {name}, though its date is newer"
+        texts[f"why.{target}"] = f"{target} {why}; made again."
+    for name in (n for n in known.programs if n.endswith(".py")):
+        program = name[:-3].replace("/", ".") if name.split("/")[0] in OURS else name
+        texts[f"needs.{program}"] = " ".join(closure(name, known.programs))
+    return texts
+
+
+def of_given(name: str, sha256=cli.sha256) -> str:
+    """One hash for what the user gives by path, so that other bytes are seen whatever their dates say: of a folder, every
+    regular file in it (hidden ones left out), by name and bytes. sha256: that of a file. Raises UserError for what is no
+    file and no folder (a pipe, a device: reading it could go on for ever), or is empty."""
+    path, plain = Path(name), lambda parts: not any(part.startswith(".") for part in parts)
+    if not path.exists():
+        raise cli.UserError(f"{path}: no such file or folder; is it spelled right?")
+    if not path.is_file() and not path.is_dir():
+        raise cli.UserError(f"{path}: neither a file nor a folder; copy what it gives into a file first")
+    inside = sorted(p for p in path.rglob("*") if p.is_file() and plain(p.relative_to(path).parts))
+    if path.is_dir() and not 0 < len(inside) <= MOST:
+        raise cli.UserError(f"{path}: holds {len(inside)} files; name the folder of one checkpoint or data set")
+    lines = [f"{sha256(str(f.resolve()))}  {os.path.relpath(f, name)}\n" for f in inside or [path]]
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

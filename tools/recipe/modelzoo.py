@@ -24,7 +24,7 @@ def near(data: Path) -> list[Path]:
 
 def text_file(*folders) -> Path | None:
     """The first dev.tsv in `folders`."""
-    return next((Path(f) / "dev.tsv" for f in folders if (Path(f) / "dev.tsv").is_file()), None)
+    return cli.first(Path(f) / "dev.tsv" for f in folders)
 
 
 def preprocess(folders, places, length, folder, names, prefix="") -> list[int]:

@@ -48,9 +48,8 @@ THERE = {
 
 def first_file(folder, names, what):
     """The first of `names` that is a file in `folder`; UserError when none is."""
-    for name in names:
-        if (Path(folder) / name).is_file():
-            return Path(folder) / name
+    if path := cli.first(Path(folder) / name for name in names):
+        return path
     raise cli.UserError(f"{folder}: no {what} there (looked for {', '.join(names)}); give the checkpoint's folder")
 
 

@@ -22,7 +22,7 @@ PIECES = ("spiece.model", "30k-clean.model")
 
 def found(places, *names):
     """The first file of one of these names in the folders `places`; None where there is none."""
-    return next((Path(p, n) for n in names for p in places if Path(p, n).is_file()), None)
+    return cli.first(Path(p, n) for n in names for p in places)
 
 
 def is_foreign(folder) -> bool:

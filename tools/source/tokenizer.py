@@ -50,7 +50,7 @@ def near(folder, name):
     """The path of file `name` in a checkpoint folder, or in the clone around a checkpoint-* folder; None if neither."""
     folder = Path(folder)
     folders = [folder, folder.absolute().parent] if folder.name.startswith("checkpoint-") else [folder]
-    return next((f / name for f in folders if (f / name).is_file()), None)
+    return cli.first(f / name for f in folders)
 
 
 def files(folder):
