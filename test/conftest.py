@@ -181,32 +181,9 @@ def repo(tmp_path):
 
 
 # The longest first, and many short ones at the end, so that no process is left with a long one when the others are done.
-LONGEST = """
-    test_tasks
-    test_faults
-    test_scale
-    test_graph
-    test_routes
-    test_native
-    test_slurm
-    test_pack
-    test_numbers
-    test_isa
-    test_make
-    test_recipes
-    test_bench
-    test_add_model
-    test_weights
-    test_records
-    test_rewrite
-    test_report
-    test_adapter
-    test_fuzz
-    test_clocks
-    test_corpus
-    test_artefact
-    test_launch
-""".split()  # noqa: SIM905
+LONGEST = """test_tasks test_faults test_scale test_graph test_routes test_native test_slurm test_pack test_numbers test_isa
+    test_make test_recipes test_bench test_add_model test_weights test_records test_rewrite test_report test_adapter test_fuzz
+    test_clocks test_corpus test_artefact test_launch""".split()  # noqa: SIM905
 
 
 def pytest_collection_modifyitems(items):

@@ -6,10 +6,10 @@ import sys
 import traceback
 
 import pytest
-from conftest import Repo
+from conftest import ROOT
 
 from lab import corpus
-from tools.make import cli
+from tools.make import cli, makefile
 
 
 @pytest.fixture(scope="session")
@@ -87,31 +87,31 @@ def test_refused_in_one_line(case, good, tmp_path, run):
     assert here(tmp_path) == before
 
 
-@pytest.fixture(scope="session")
-def tree(tmp_path_factory):
-    return Repo(tmp_path_factory.mktemp("tree")).path
-
-
 # Targets for the parameters that mean nothing to `make accuracy`.
-GOALS = dict.fromkeys(("MODELS", "CHIPS", "BATCHES", "PRECISIONS"), "accuracy-table") | {
-    "RUNS": "torture",
-    "FROM": "record",
-}
-GOALS |= {"INPUT": "score", "OUT": "score", "TRAIN": "train", "A": "compare", "B": "compare"}
+GOALS = dict.fromkeys(("MODELS", "CHIPS", "BATCHES", "PRECISIONS"), "accuracy-table")
+GOALS |= {"RUNS": "torture", "FROM": "record", "INPUT": "score", "OUT": "score"}
+GOALS |= {"TRAIN": "train", "A": "compare", "B": "compare"}
 
 
 @pytest.mark.parametrize("word", corpus.MAKE)
-def test_make_refuses_the_parameter(word, tree):
-    done = subprocess.run(
-        ["make", "-n", word, GOALS.get(word.split("=")[0], "accuracy")],
-        cwd=tree,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 2, done.stdout
-    assert done.stderr.count("\n") == 1 and corpus.MAKE[word] in done.stderr, done.stderr
-    assert not (tree / "pwned").exists()
+def test_make_refuses_the_parameter(word, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(cli.UserError) as e:
+        makefile.answer("0", GOALS.get(word.split("=")[0], "accuracy"), word.replace("\n", "¶"))
+    assert corpus.MAKE[word] in str(e.value) and "\n" not in str(e.value).strip()
+
+
+def test_make_itself_hands_over_what_is_typed(tmp_path):
+    """Nothing in it is expanded, by make or by a shell, before it is checked; the answer is one line."""
+    for name in ("Makefile", "mk", "tools", "lab", "models"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    odd = [word for word in corpus.MAKE if set(word) & set("$`'\n;|~*")]
+    assert len(odd) > 10
+    for word in odd:
+        command = ["make", "-n", word, GOALS.get(word.split("=")[0], "accuracy")]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and corpus.MAKE[word] in done.stderr, done.stderr
+    assert not (tmp_path / "pwned").exists()
 
 
 def test_there_are_enough():

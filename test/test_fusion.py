@@ -234,13 +234,13 @@ def test_command_line(graphs, tmp_path):
             [sys.executable, fusion.__file__, *map(str, args)], capture_output=True, text=True, check=False
         )
 
-    shown = run(graphs / "ascend.onnx", "--chip", "710,Ascend310P1", "--batch", "1,16")
+    shown = run(graphs / "ascend.onnx", "--chip", "710,Ascend310P1", "--batch_size", "1,16")
     assert shown.returncode == 0, shown.stderr
     assert "prediction, not a measurement" in shown.stdout
     assert "| 310P3 | fp16 | 128 | 16 | 1 | 1 | 2: 1 of 3 are inside AttentionLnQKV | 1 |" in shown.stdout
     assert "0 of 1: AI cores of 310P1: 10" in shown.stdout
     assert json.loads(run(graphs / "ascend.onnx", "--json").stdout)["kind"] == "prediction"
-    assert run(graphs / "ascend.onnx", "--batch", "0").returncode == 2
+    assert run(graphs / "ascend.onnx", "--batch_size", "0").returncode == 2
     wrong = run(tmp_path / "no.onnx")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
 

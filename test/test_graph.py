@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from conftest import VENV
 
-from tools.make import cli, imports
+from tools.make import cli, stale
 from tools.results import record as records
 
 LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
@@ -131,7 +131,7 @@ def test_an_edit_of_any_module_remakes_what_imports_it_and_nothing_else(built):
 def test_each_step_needs_every_module_that_it_loaded(traced, monkeypatch):
     """What a step's process had loaded at its end, against the import closure that make reads."""
     monkeypatch.chdir(traced.path)
-    found = imports.variables([], imports.Known())
+    found = stale.variables([], stale.Known())
     needs = {n.removeprefix("needs."): set(files.split()) for n, files in found.items() if n.startswith("needs.")}
     seen = [json.loads(path.read_text()) for path in (traced.path / "loaded").iterdir()]
     programs = {one["program"] for one in seen if one["program"] in needs}
@@ -228,7 +228,6 @@ def test_own_lengths_are_for_the_cpu(built):
             ["SEQ=real", "CHIP=310P3", "accuracy"],
             "SEQ=real is for CHIP=cpu; 310P3 needs fixed lengths: SEQ=128, or buckets",
         ),
-        (["SEQ=real", "repeat"], "make repeat times rows of one length, padded: leave out PACK=, SEQ=real and buckets"),
         (["SEQ=real", "PRECISION=fp16-sim", "accuracy"], "SEQ=real is for CHIP=cpu; fp16-sim needs"),
         (["SEQ=64", "INPUT=a.tsv", "score"], "make score runs SEQ=real; leave SEQ='64' out"),
         (["CHIP=T4", "INPUT=a.tsv", "score"], "make score is for CHIP=cpu; T4 needs"),

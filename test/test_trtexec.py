@@ -30,7 +30,7 @@ def folder(tmp_path):
 
 
 def run(folder, *words, version=V10, batch=4, precision="fp32", **env):
-    fixed = ["--batch", batch, "--precision", precision, "--summary", "s.json"]
+    fixed = ["--batch_size", batch, "--precision", precision, "--summary", "s.json"]
     return tiny.tool("gpu.trtexec", *fixed, *words, cwd=folder, FAKE_TENSORRT=version, **env)
 
 

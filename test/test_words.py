@@ -14,22 +14,15 @@ from tools.make import parameters
 
 SOURCES = sorted(p for top in ("tools", "lab") for p in (ROOT / top).rglob("*.py"))
 SCRIPTS = sorted(p for p in SOURCES if '__name__ == "__main__"' in p.read_text())
-TEXTS = [
-    ROOT / "Makefile",
-    *sorted((ROOT / "mk").glob("*.mk")),
-    ROOT / "lab/lab.mk",
-    *sorted(ROOT.glob("README*.md")),
-    *SOURCES,
-]
-TEXTS += sorted((ROOT / "models").rglob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
-MAKEFILE = "\n".join(p.read_text() for p in [ROOT / "Makefile", *(ROOT / "mk").glob("*.mk"), ROOT / "lab/lab.mk"])
+MAKEFILES = [ROOT / "Makefile", *sorted((ROOT / "mk").glob("*.mk")), ROOT / "lab/lab.mk"]
+PAGES = [*ROOT.glob("README*.md"), *(ROOT / "models").rglob("*.md"), *(ROOT / "docs").rglob("*.md")]
+TEXTS = [*MAKEFILES, *sorted(PAGES), *SOURCES]
+MAKEFILE = "\n".join(p.read_text() for p in MAKEFILES)
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.M))
 PARAMETERS = {row.name for row in parameters.ROWS}
 # `make` followed by one of these is English.
-ENGLISH = set(
-    """again another both every has in it itself last made makes must of one other room sees stops that the this up what
-    would gives builds describes wrote failed""".split()  # noqa: SIM905
-)
+ENGLISH = """again another both every has in it itself last made makes must of one other room sees stops that the this up what
+    would gives builds describes wrote failed"""
 
 
 def strings(path) -> str:
@@ -49,32 +42,25 @@ def name(path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=name)
-def test_a_named_target_exists(path):
-    words = re.findall(r"(?<![-./\w])make +([a-z][a-z-]*)\b(?![/.])", strings(path))
-    assert set(words) - TARGETS - ENGLISH == set()
+TARGET = re.compile(r"(?<![-./\w])make +([a-z][a-z-]*)\b(?![/.])")
+COMMAND = re.compile(r"(?<![-./\w])make (?:[a-z-]+ )+([A-Z][^`\n]*)")
+PARAMETER = re.compile(r"(?<![\w.])([A-Z][A-Z0-9_]+)=")
+FILE = re.compile(r"(?<![\w/.-])((?:tools|test|mk|data|models)/[\w./-]+\.(?:py|mk|md|c|h|sh|txt|json))\b")
+INVENTED = ("data/dev", "models/mine/")
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=name)
-def test_a_named_parameter_exists(path):
-    """`make accuracy BS=8`, and `BS=` within a sentence."""
-    lines = re.findall(r"(?<![-./\w])make (?:[a-z-]+ )+([A-Z][^`\n]*)", strings(path))
-    words = {word for line in lines for word in re.findall(r"(?<![\w.])([A-Z][A-Z0-9_]+)=", line)}
-    assert words - PARAMETERS == set()
-
-
-@pytest.mark.parametrize("path", TEXTS, ids=name)
-def test_a_named_file_exists(path):
-    found = re.findall(
-        r"(?<![\w/.-])((?:tools|test|mk|data|models)/[\w./-]+\.(?:py|mk|md|c|h|sh|txt|json))\b", strings(path)
-    )
-    assert [n for n in found if not (ROOT / n).exists() and not n.startswith(("data/dev", "models/mine/"))] == []
+def test_what_a_text_names_exists(path):
+    """Targets; parameters, as in `make accuracy BS=8`; files."""
+    text = strings(path)
+    assert set(TARGET.findall(text)) - TARGETS - {*ENGLISH.split()} == set()
+    assert {word for line in COMMAND.findall(text) for word in PARAMETER.findall(line)} - PARAMETERS == set()
+    assert [n for n in FILE.findall(text) if not (ROOT / n).exists() and not n.startswith(INVENTED)] == []
 
 
 def options(path) -> set[str]:
-    return set(re.findall(r'add_argument\(\s*"(--[\w-]+)"', path.read_text())) | set(
-        re.findall(r'"(--[\w-]+)", "-', path.read_text())
-    )
+    text = path.read_text()
+    return {*re.findall(r'add_argument\(\s*"(--[\w-]+)"', text), *re.findall(r'"(--[\w-]+)", "-', text)}
 
 
 OURS = {option for path in [*SOURCES, *(ROOT / "models").rglob("*.py")] for option in options(path)} | {"--help"}
@@ -86,16 +72,13 @@ def errors(path) -> str:
     return "\n".join(ast.unparse(n) for n in calls if getattr(n.func, "attr", "") in ("UserError", "error"))
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if p.parent.name not in ("ascend", "gpu")], ids=name)
-def test_an_option_named_in_an_error_exists(path):
-    """Of our own scripts; those of tools/ascend and tools/gpu speak of atc's and trtexec's options too."""
-    assert set(re.findall(r"(?<![\w-])(--[a-z][\w-]*)", errors(path))) - OURS == set()
-
-
 @pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_a_parameter_named_in_an_error_exists(path):
-    environment = {"ONEDNN_MAX_CPU_ISA"}
-    assert set(re.findall(r"(?<![\w.{}])([A-Z][A-Z0-9_]+)=", errors(path))) - PARAMETERS - environment == set()
+def test_what_an_error_names_exists(path):
+    """Options of our own scripts (those of tools/ascend and tools/gpu speak of atc's and trtexec's, too), and parameters."""
+    text = errors(path)
+    if path.parent.name not in ("ascend", "gpu"):
+        assert set(re.findall(r"(?<![\w-])(--[a-z][\w-]*)", text)) - OURS == set()
+    assert set(re.findall(r"(?<![\w.{}])([A-Z][A-Z0-9_]+)=", text)) - PARAMETERS - {"ONEDNN_MAX_CPU_ISA"} == set()
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=name)

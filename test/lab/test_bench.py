@@ -126,7 +126,7 @@ def run(folder, *options):
     command = [
         sys.executable, "-m", "lab.bench", "run", "--model", "tiny", "--weights", "x", "--source", "wheel",
         "--checkpoint", folder / "checkpoint", "--onnx", folder / "model.onnx", "--inputs", *NAMES,
-        "--text_file", folder / "dev.tsv", "--calibration", folder / "dev.tsv", "--seq", 32, "--bs", 2, "--samples", 4,
+        "--text_file", folder / "dev.tsv", "--calibration", folder / "dev.tsv", "--seq_len", 32, "--batch_size", 2, "--samples", 4,
         "--rounds", 2, "--seconds", 0.01, "--threads", 1, "--peak", folder / "peak.so", "--peers", folder / "none",
         "--save_path", folder / "bench.json", *options,
     ]  # fmt: skip

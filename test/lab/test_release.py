@@ -1,7 +1,9 @@
-"""What maintainers hand on: a release that needs no index, and the container of README's two commands."""
+"""What maintainers hand on: a release that needs no index, a container, a crate, an SBOM, what targets cost."""
 
+import csv
+import importlib.metadata
+import json
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -9,9 +11,12 @@ import tarfile
 import pytest
 from conftest import ROOT, in_git
 
-from lab import release
+from lab import costs, crate, release, sbom
+from tools.checks import claims
 from tools.make import cli
 from tools.setup import install
+
+LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 
 
 def test_a_release_is_the_same_bytes_and_brings_its_wheels(repo, tmp_path, monkeypatch):
@@ -54,47 +59,13 @@ def test_the_lock_lines_of_a_release_name_each_package_once(monkeypatch):
     assert len(plain) == len(set(plain)) and "torch" in plain
 
 
-PODMAN = """#!/bin/sh
-echo "$@" >> asked
-case "$1 $FAULT" in "run no-containers"|"image "*) exit 125;; "pull no-base") echo no such image >&2; exit 125;; esac
-"""
-
-
-def contained(folder, fault="", *words):
-    """lab/container.py with a podman that only notes what it is asked; (the process, what was asked)."""
-    (folder / "bin").mkdir(exist_ok=True)
-    shutil.copy(ROOT / "Containerfile", folder)
-    for name, text in (("podman", PODMAN), ("unshare", 'shift; exec "$@"\n')):
-        (folder / "bin" / name).write_text(text if text.startswith("#!") else f"#!/bin/sh\n{text}")
-        (folder / "bin" / name).chmod(0o755)
-    env = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "FAULT": fault, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "lab.container", *words, "make accuracy"]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    return done, (folder / "asked").read_text().splitlines()
-
-
-def test_the_container_runs_offline(tmp_path):
-    """Podman is asked by the base that the image is then built on, whichever that is."""
-    done, asked = contained(tmp_path, "", "--base", "docker.io/library/debian:13")
-    assert done.returncode == 0 and "make accuracy: passed without a network" in done.stdout, done.stderr
-    assert asked[1:3] == [
-        "pull docker.io/library/debian:13",
-        "run --rm --network=none docker.io/library/debian:13 true",
-    ]
-    assert asked[3].startswith("build --build-arg BASE=docker.io/library/debian:13 -t localhost/bert2om")
-    assert asked[4] == "run --rm --network=none localhost/bert2om sh -c make accuracy"
-
-
-def test_without_containers_the_command_is_the_step_of_a_build(tmp_path):
-    done, asked = contained(tmp_path, "no-containers")
-    assert done.returncode == 0 and asked[3].startswith("build --isolation=chroot --build-arg"), done.stderr
-    assert asked[4].startswith("build --isolation=chroot --no-cache -f")
-
-
-def test_a_base_that_is_not_to_be_had_is_one_line(tmp_path):
-    done, _ = contained(tmp_path, "no-base")
-    assert done.returncode == 1 and "podman cannot pull it" in done.stderr and "--debian makes one" in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_the_container_runs_offline():
+    """README's two commands, in an image that is built on BASE."""
+    command = ["make", "-n", "container", "BASE=debian:13"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    build, run = said.stdout.splitlines()
+    assert build == "podman build --build-arg BASE=debian:13 -t localhost/bert2om ."
+    assert run == "podman run --rm --network=none localhost/bert2om sh -c 'make accuracy && make test'"
 
 
 def test_the_base_of_the_container_is_pinned():
@@ -106,3 +77,61 @@ def test_the_base_of_the_container_is_pinned():
 
 def test_the_container_gets_the_downloads_of_a_release():
     assert {"build/*", "!build/downloads", ".venv*"} <= set((ROOT / ".containerignore").read_text().split())
+
+
+def test_what_a_target_takes_is_measured(built, tmp_path):
+    built.make("MODEL=tiny", "accuracy")
+    command = [sys.executable, "-m", "lab.costs", "--save_path", str(tmp_path / "c.csv"), "data", "nonsense"]
+    done = subprocess.run(command, cwd=built.path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "these failed here and have no row: nonsense" in done.stderr, done.stdout
+    (row,) = csv.DictReader((tmp_path / "c.csv").read_text().splitlines())
+    assert row["make"] == "data" and float(row["seconds"]) > 0 and int(row["memory_mb"]) > 10
+    assert not (built.path / "build/costs").exists()
+
+
+def test_costs_name_only_what_is_measured(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert set(claims.costs()) <= set(costs.targets())
+
+
+def test_a_crate_describes_every_step(built, tmp_path):
+    built.make("MODEL=tiny", "crate")
+    document = json.loads((built.path / "build/ro-crate-metadata.json").read_text())
+    entities = {e["@id"]: e for e in document["@graph"]}
+    record = json.loads((built.path / LEAF / "accuracy.json").read_text())
+    for path, link in record["chain"].items():
+        name = path.removeprefix("build/") if path.startswith("build/") else f"#{path}"
+        assert entities[name]["sha256"] == link["sha256"]
+    actions = [e for e in entities.values() if e["@type"] == "CreateAction"]
+    linked = lambda e: [*e["instrument"], *e["object"], *e["result"], e["agent"]]
+    refer = lambda e: [link["@id"] for link in linked(e)]
+    assert all(set(refer(a)) <= entities.keys() for a in actions)
+    assert {a["result"][0]["@id"] for a in actions} >= {LEAF.removeprefix("build/") + "/accuracy.json"}
+    assert all((built.path / "build" / part["@id"]).is_file() for part in entities["./"]["hasPart"])
+    with pytest.raises(cli.UserError, match="make nothing.json first"):
+        crate.steps("nothing.json")
+
+
+def test_the_sbom_is_cyclonedx(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    here = {sbom.plain(d.metadata["Name"]): d for d in importlib.metadata.distributions()}
+    document = json.loads(sbom.cyclonedx(here))
+    assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
+    assert {c["name"] for c in document["components"]} == set(here)
+    assert sbom.cyclonedx(here) == sbom.cyclonedx(here)
+    (torch,) = (c for c in document["components"] if c["name"] == "torch")
+    assert torch["externalReferences"][0]["hashes"][0]["alg"] == "SHA-256"
+
+
+def test_sbom_finds_what_is_outside_the_lock(tmp_path):
+    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "BERT2OM_TEST_STANDIN": "1"}
+    command = [sys.executable, "-m", "lab.sbom"]
+    run = lambda: subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
+    done = run()
+    assert done.returncode == 0 and "packages, as requirements.txt locks them" in done.stdout, done.stderr
+    assert "not stated" not in done.stdout
+    (tmp_path / "stray-1.0.dist-info").mkdir()
+    (tmp_path / "stray-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: stray\nVersion: 1.0\n")
+    done = run()
+    assert done.returncode == 1 and "stray 1.0 is installed but not locked" in done.stderr
+    assert done.stderr.count("\n") == 1
