@@ -487,7 +487,7 @@ bad("table", "x.rows", (b"", "nothing to show"), (b"gone.json\n", "gone.json: No
 bad("compare", "b.json", *NOT_JSON, (edited(kind="throughput"), "b.json"), (edited(predictions="01"), "predictions"),
     (edited(predictions=...), "predictions"), (None, "no such record"))  # fmt: skip
 for kind, file in (("accuracy", "a.json"), ("table", "x.rows"), ("published", "models/x/published.csv"), ("pins", "pins.txt"),
-                   ("summary", "s.json"), ("log", "s.log"), ("trtexec", "t.log"), ("tsv", "dev.tsv"), ("sst2", "SST-2.zip"),
+                   ("summary", "s.json"), ("log", "s.log"), ("trtexec", "t.log"), ("tsv", "dev.tsv"),
                    ("tokenizer", "made/tokenizer.json"), ("checkpoint", "clone/vocab.txt"), ("checkpoint", CONFIG),
                    ("safetensors", "made/model.safetensors")):  # fmt: skip
     bad(kind, file, ("pipe", "a pipe or a device"), ("device", "a pipe or a device"))

@@ -121,14 +121,25 @@ def points(record: dict) -> list[dict]:
     return sorted(found, key=lambda point: point["speed"])
 
 
-def said(record: dict) -> str:
+SAYS = (
+    "{model} on {cpu}, the fastest of each: {words}.",
+    "{}: {}, {:.0f} sentences per core-second",
+    " with {:.2f} % right",
+    "; ",
+)
+IN_CHINESE = "{model}，{cpu}，各类中最快的：{words}。", "{}：{}，每核·秒 {:.0f} 句", "，精度 {:.2f} %", "；"
+KINDS = {"ours": "本项目", "peers": "其他引擎"}
+
+
+def said(record: dict, chinese: bool = False) -> str:
     """What the picture shows, in a sentence."""
+    whole, one, right, mark = IN_CHINESE if chinese else SAYS
     words = []
-    for kind in ("ours", "peers"):
-        if fastest := [p for p in points(record) if p["kind"] == kind][-1:]:
-            share = f" with {100 * fastest[0]['interval'][0]:.2f} % right" if fastest[0]["interval"] else ""
-            words.append(f"{kind}: {fastest[0]['name']}, {fastest[0]['speed']:.0f} sentences per core-second{share}")
-    return f"{record['model']} on {record['machine']['cpu']}, the fastest of each: {'; '.join(words)}."
+    for kind, in_chinese in KINDS.items():
+        for point in [p for p in points(record) if p["kind"] == kind][-1:]:
+            share = right.format(100 * point["interval"][0]) if point["interval"] else ""
+            words.append(one.format(in_chinese if chinese else kind, point["name"], point["speed"]) + share)
+    return whole.format(model=record["model"], cpu=record["machine"]["cpu"], words=mark.join(words))
 
 
 def draw(records: list[dict], file) -> None:

@@ -114,15 +114,34 @@ def frontier(path: Path, records: list[dict]) -> str:
 def picture(path: Path, records: list[dict]) -> str:
     """results/bench.svg, with its result as alternative text."""
     bench = peers.pictured(benches())
-    return f"![{peers.said(bench)}](results/bench.svg)" if bench and Path("results/bench.svg").is_file() else ""
+    return (
+        f"![{peers.said(bench, 'zh' in path.name)}](results/bench.svg)"
+        if bench and Path("results/bench.svg").is_file()
+        else ""
+    )
+
+
+CHINESE = {
+    "MODEL": "`models/` 下的文件夹",
+    "WEIGHTS": "`default`：模型自己的来源；`seeded`：随机权重，只测速度；或权重文件夹、zip",
+    "SEQ": "一个长度；分档，如 `64,128`；或 `real`：每句按自身长度（cpu）；为空时由模型决定",
+    "PACK": "`1`：多个句子共用一行 `SEQ` 个 token，结果不变",
+    "BS": "batch size",
+    "CHIP": "`cpu`、`T4`，或昇腾芯片型号，如 `310P3`（也可写 `710`）",
+    "ENGINE": "cpu：`onnxruntime openvino native`；昇腾：`atc`；T4：`trtexec`；为空时取最快的一个",
+    "PRECISION": "数值精度。cpu：`fp32 bf16 int8 int8-bf16 fp16-sim`；昇腾：`fp16 mix`；T4：`fp16 fp32`",
+    "ISA": "只使用不高于该级别的 CPU 指令集（oneDNN 的名称，如 `AVX2`）",
+    "THRESHOLD": "一条文本可有多个标签时，每个标签的 sigmoid 阈值",
+}
 
 
 def parameter_table(path: Path, records: list[dict]) -> str:
     """The parameters of make, on their own page all of them: default, what each is, the targets it is for, if only some."""
-    rows = parameters.PLACED if path.name in FILES else parameters.ROWS
+    rows, chinese = (parameters.PLACED if path.name in FILES else parameters.ROWS), "zh" in path.name
     only = lambda row: f" (only {', '.join(row.targets)})" if row.targets else ""
-    cells = (f"| `{row.name}={row.default}` | {row.help}{only(row)} |" for row in rows)
-    return "\n".join(["| parameter | what it is |", "|:--|:--|", *cells])
+    says = lambda row: CHINESE.get(row.name, row.help) if chinese else row.help + only(row)
+    cells = (f"| `{row.name}={row.default}` | {says(row)} |" for row in rows)
+    return "\n".join(["| 参数 | 说明 |" if chinese else "| parameter | what it is |", "|:--|:--|", *cells])
 
 
 BLOCKS = {"table": block, "picture": picture, "parameters": parameter_table, "frontier": frontier,
@@ -159,10 +178,9 @@ def answer(question: str, records: list[dict]) -> str:
 
 def prose(path: Path, records: list[dict]) -> str:
     """A README, or a page of docs/, with its tables and each of its figures as they are now. Raises UserError where nothing
-    gives one. The parameters in the Chinese README are told by hand."""
+    gives one."""
     text = path.read_text("utf-8")
-    known = lambda name: name in BLOCKS and not (name == "parameters" and "zh" in path.name)
-    make = lambda m: f"{m[1]}\n{BLOCKS[m[2]](path, records).strip()}\n\n{m[4]}" if known(m[2]) else m[0]
+    make = lambda m: f"{m[1]}\n{BLOCKS[m[2]](path, records).strip()}\n\n{m[4]}" if m[2] in BLOCKS else m[0]
     try:
         return FIGURE.sub(lambda m: m[1] + answer(m[2], records) + m[4], BLOCK.sub(make, text))
     except cli.UserError as e:
