@@ -2,7 +2,7 @@
 ##@ Tables of many configurations
 bench: build/$(dir $(ONE))bench.md  ### our engines and their peers, taking turns on the same sentences
 	$(info $(file <$<))
-end-to-end: build/$(dir $(ONE))end_to_end.md  ### 100,000 texts from a file to Parquet: make score, and what one would use instead
+end-to-end: build/$(dir $(ONE))end_to_end.md  ### 100,000 texts, a file to Parquet: make score beside what else one would use
 	$(info $(file <$<))
 ##@ Development
 costs: | $(VENV)/installed         ### measure the time, disk and memory of each target into results/costs.csv
