@@ -24,6 +24,13 @@ native_h := $(patsubst %,tools/cpu/native/%.h,net vectors pieces halves tiles at
 do.engine = -m tools.cpu.native.build $(native_c) --save_path {}
 build/lib/native.so: $(native_c) $(native_h) $$(call by,engine) | $(VENV)/installed
 	$(call run,engine)
+# The checkpoint itself through PyTorch: ENGINE=torch_npu, torch_cuda, torch_cpu.
+do.torch = -m tools.cpu.eager compile --engine $(engine) --precision $(precision) --checkpoint $(checkpoint) \
+    --reference $(exported) --input $(input) $(if $(gated_by_outputs),$(few_rows),$(gate_rows)) $(seeded) --save_path {}
+of_torch := $(foreach e,npu cuda cpu,$(call of_engine,torch_$e))
+$(of_torch:%=build/%/model.torch): build/%/model.torch: $$(checkpoint)/MANIFEST $$(exported) $$(input)/MANIFEST \
+    $$(call by,torch)
+	$(call run_there,torch)
 
 # The fp16 rehearsal: the graph that atc gets, run with the rounding of fp16; its ranges are made before its model.
 do.ranges  = -m tools.ascend.fp16 ranges build/$(batch)/ascend.onnx --input $(input) $(gate_rows) --save_path {}
@@ -51,7 +58,7 @@ $(batches:%=build/%/gpu-fp16.onnx): build/%/gpu-fp16.onnx: build/%/gpu.onnx $$(i
 	$(call run,half)
 half_typed = $(if $(filter fp16,$(precision)),build/$(batch)/gpu-fp16.onnx)
 do.plan = -m tools.gpu.trtexec --onnx build/$(batch)/gpu.onnx $(addprefix --onnx_fp16 ,$(half_typed)) --batch_size $(bs) \
-    --precision $(precision) --build_only --save_engine {} --summary {}.json
+    --precision $(precision) --engine {} --summary {}.json
 $(patsubst %,build/%/model.plan,$(call of_engine,trtexec)): build/%/model.plan: build/$$(batch)/gpu.onnx $$(half_typed) \
     $$(call by,plan)
 	$(call alone_there,plan)

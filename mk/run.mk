@@ -1,7 +1,9 @@
 # Run, scored, timed: through the command line of ais_bench on every chip.
 runner.cpu    = -m tools.cpu.runner --model $(model_file)
-runner.ascend = -m tools.ascend.ais_bench run $(ais_python) --device $(DEVICE) --model $(model_file)
-runner        = $(runner.$(family))
+runner.ascend = -m tools.ascend.ais_bench $(ais_python) --device $(DEVICE) --model $(model_file)
+runner.torch  = -m tools.cpu.eager run --device $(DEVICE) --model $(model_file)
+eager         = $(findstring torch_,$(engine))
+runner        = $(runner.$(if $(eager),torch,$(family)))
 input_folders = $(call joined_by,$(comma),$(inputs:%=$(input)/%))
 on_sentences  = --input $(input_folders) $(if $(bucketed),--auto_set_dymdims_mode 1 --outfmt NPY)
 # onnxruntime gives the same bytes whether all cores share a request or each has its own.
@@ -34,17 +36,18 @@ timed = $(foreach r,$(wordlist 1,$(ROUNDS),1 2 3 4 5 6 7 8 9),$(1:%=build/%/roun
 # Rows of one length are timed on zeros, as the recipes do; buckets, packed rows and real lengths on the sentences.
 loop    = --loop $(loop.$(bs))
 # On the CPU for 10 ms a sample or longer, in turns with a fixed piece of work: tools/cpu/yardstick.py.
-yardstick = $(if $(filter cpu,$(family)),build/lib/peak.so)
+yardstick = $(if $(filter cpu,$(family)),$(if $(eager),,build/lib/peak.so))
 # The native engine takes any shape, so the timing names the recipe's: batch size and length.
-shaped  = $(if $(filter native,$(engine)),--dymDims $(call joined_by,;,$(shapes_of_inputs)))
+shaped  = $(if $(filter native torch_%,$(engine)),--dymDims $(call joined_by,;,$(shapes_of_inputs)))
 timed_on = $(if $(one_length),$(loop) $(shaped),$(on_sentences))
 how_long = $(if $(real),--plan measured --loop 5,$(if $(one_length),--milliseconds $(SAMPLES)0))
 timed_by = $(runner) $(timed_on) --warmup_count 2 --batchsize $(bs) --output {} --output_dirname out
 timing.cpu    = $(timed_by) $(how_long) --yardstick $(yardstick)
 timing.ascend = $(timed_by)
-timing.gpu    = -m tools.gpu.trtexec --load_engine $(model_file) --batch_size $(bs) --precision $(precision) \
+timing.torch  = $(timed_by)
+timing.gpu    = -m tools.gpu.trtexec --engine $(model_file) --batch_size $(bs) --precision $(precision) \
     --summary {}/out_summary.json
-do.time       = $(timing.$(family))
+do.time       = $(timing.$(if $(eager),torch,$(family)))
 $(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) $$(if $$(one_length),,$$(input)/MANIFEST) $$(library) \
     $$(yardstick) $$(filter-out $$(not_used),$$(call by,time))
 	$(call alone_there,time)

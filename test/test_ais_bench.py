@@ -62,7 +62,7 @@ YEARS = (2023, 2024, 2025, 2026)
 
 def run(folder, *words, year=2025, python=None, **env):
     options = ["--python", python] if python else []
-    return tiny.tool("ascend.ais_bench", "run", *options, *words, cwd=folder, FAKE_AIS_BENCH=str(year), **env)
+    return tiny.tool("ascend.ais_bench", *options, *words, cwd=folder, FAKE_AIS_BENCH=str(year), **env)
 
 
 def outputs(folder, suffix="bin"):
@@ -81,15 +81,7 @@ def test_results_are_the_cpus_and_padding_is_dropped(folder, made, year):
     found = summary.read(folder / "out/r_summary.json")
     assert (found["count"], found["batchsize"], found["samples"], found["devices"]) == (3, BATCH, ROWS, 1)
     assert found["throughput"] == pytest.approx(1000 * BATCH / np.mean(found["times_ms"]))
-    assert found["standin"] is True
-    assert found["timed"] == "device only"
-
-
-def test_text_output_is_as_numpy_wrote_it(folder):
-    assert run(folder, *FLAGS, "--output_dirname", "r", "--outfmt", "TXT").returncode == 0
-    a, b = (folder / "out/r/1_0.txt").read_text().split(" ")[:2]
-    assert (folder / "out/r/1_0.txt").read_text() == f"{a} {b} \n"
-    assert len(a.split(".")[1]) == 6
+    assert (found["standin"], found["timed"]) == (True, "device only")
 
 
 @pytest.mark.parametrize(
@@ -110,12 +102,10 @@ def test_several_devices_are_put_together(folder, made, year, names):
     assert summary.read(folder / "log")["throughput"] == pytest.approx(found["throughput"])
 
 
-def test_an_earlier_runs_outputs_are_not_another_devices(folder):
-    words = (*FLAGS, "--output_dirname", "r", "--device")
-    assert run(folder, *words, "0,1,2").returncode == 0
-    got = run(folder, *words, "0,1")
-    assert got.returncode == 1
-    assert "out/r: holds an earlier run's outputs" in got.stderr
+def test_short_options_are_understood(folder):
+    words = ("-om", "model.om", "-i", "in/input_ids,in/attention_mask", "-o", "out", "-od", "r", "-d", "0,1")
+    assert run(folder, *words, "--batch-size", BATCH, year=2024).returncode == 0
+    assert summary.read(folder / "out/r_summary.json")["devices"] == 2
 
 
 def test_inputs_stand_in_the_order_of_the_om(folder):
@@ -139,6 +129,8 @@ def test_devices_that_ran_everything_must_agree(folder):
     words = (*FLAGS, "--output_dirname", "r", "--device", "0,1", "--divide_input", "0")
     assert run(folder, *words).returncode == 0  # equal files are kept once
     assert len(list((folder / "out/r").iterdir())) == ROWS
+    got = run(folder, *words)
+    assert got.returncode == 1 and "out/r: holds an earlier run's outputs" in got.stderr
     part = folder / "out/r/device0_0"
     part.mkdir()
     (part / "1_0.bin").write_bytes(b"other")
@@ -180,29 +172,24 @@ def test_pure_inference_and_loop(folder):
     assert summary.read(folder / "out/r_summary.json")["count"] == 7
 
 
-@pytest.mark.parametrize(
-    ("year", "umask"), [*((2025, u) for u in (0, 0o002, 0o022, 0o027, 0o077)), (2024, 0), (2026, 0)]
-)
-def test_what_we_hand_over_is_taken_under_any_umask(folder, year, umask):
+# As an ordinary user, whose the files are: root's rights to any file are gone in there.
+ANOTHER = ("unshare", "-U", "--map-user=1000", "--map-group=1000")
+CAN = shutil.which("unshare") and not subprocess.run([*ANOTHER, "true"], capture_output=True, check=False).returncode
+OTHERS = pytest.param(ANOTHER, marks=pytest.mark.skipif(not CAN, reason="no unshare(1) that maps to another user here"))
+UMASKS = [(2025, u) for u in (0, 0o002, 0o022, 0o027, 0o077)]
+
+
+@pytest.mark.parametrize("user", [(), OTHERS], ids=["as_we_are", "as_another"])
+@pytest.mark.parametrize(("year", "umask"), [*UMASKS, (2024, 0), (2024, 0o077), (2023, 0), (2026, 0)])
+def test_what_we_hand_over_is_taken_under_any_umask(folder, year, umask, user):
     """By tools/make/run.py, as mk/run.mk calls it; afterwards others can read what was made."""
     (folder / "Makefile").touch()
-    words = (
-        "make.run",
-        "--step",
-        "infer",
-        "build/output/MANIFEST",
-        "--",
-        sys.executable,
-        "-m",
-        "tools.ascend.ais_bench",
-    )
-    before = os.umask(umask)
-    try:
-        got = tiny.tool(*words, "run", *FLAGS[:4], "--output", "{}", "--output_dirname", "out", cwd=folder,
-                        FAKE_AIS_BENCH=str(year))  # fmt: skip
-    finally:
-        os.umask(before)
-    assert got.returncode == 0, got.stdout + got.stderr
+    here = [sys.executable, "-m"]
+    words = [*here, "tools.make.run", "--step", "infer", "build/output/MANIFEST", "--", *here, "tools.ascend.ais_bench"]
+    env = tiny.environment(FAKE_AIS_BENCH=str(year))
+    done = subprocess.run([*user, *words, *FLAGS[:4], "--output", "{}", "--output_dirname", "out"], cwd=folder, env=env,
+                          umask=umask, capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
     assert {oct(p.stat().st_mode & 0o777) for p in (folder / "build/output/out").iterdir()} == {"0o644"}
     assert oct((folder / "build/output").stat().st_mode & 0o777) == "0o755"
 
@@ -227,7 +214,7 @@ def mode(bits, path):
     return spoil
 
 
-LATER, NAMED = YEARS[1:], "its mode is {}, {} at most is taken: chmod {}"
+LATER, NAMED = (2024, 2025), "its mode is {}, {} at most is taken: chmod {}"
 
 
 @pytest.mark.parametrize(
@@ -237,22 +224,26 @@ LATER, NAMED = YEARS[1:], "its mode is {}, {} at most is taken: chmod {}"
         (spoil_name, LATER, "letters, digits"),
         (mode(0o664, "in/input_ids/3.bin"), LATER, NAMED.format("0664", "0755", "go-w")),
         (mode(0o666, "model.om"), LATER, NAMED.format("0666", "0755", "go-w")),
-        (mode(0o777, "in"), (), ""),  # the folders named are looked at, no parents
         (mode(0o755, "out"), (2025, 2026), NAMED.format("0755", "0750", "g-w,o-rwx")),
         (mode(0o770, "out"), LATER, "its mode is 0770"),
-        (mode(0o755, "out/r"), (), ""),
-        (mode(0o775, "out/r"), (2025, 2026), NAMED.format("0775", "0755", "go-w")),
+        (mode(0o775, "out/r"), (2025,), NAMED.format("0775", "0755", "go-w")),
     ],
 )
 def test_each_years_rules_for_paths(made, tmp_path, spoil, years, hint):
-    for year in YEARS:
+    for year in years:
         folder = tmp_path / str(year)
         shutil.copytree(made[0], folder)
         spoil(folder)
         got = run(folder, *FLAGS, "--output_dirname", "r", year=year)
-        assert got.returncode == (year in years), (year, got.stderr)
-        if year in years:
-            assert hint in got.stderr and got.stderr.count("\n") == 1
+        assert got.returncode == 1, (year, got.stderr)
+        assert hint in got.stderr and got.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("spoil", [mode(0o777, "in"), mode(0o755, "out/r")])
+def test_folders_that_are_not_looked_at(folder, spoil):
+    """The folders named are, no parents of theirs; what may be entered, where nothing else is."""
+    spoil(folder)
+    assert run(folder, *FLAGS, "--output_dirname", "r").returncode == 0
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
@@ -282,8 +273,6 @@ def test_without_pkg_resources(folder):
         (["--model", "model.om", "--input", "in/input_ids"], "one folder per model input"),
         (["--model", "model.om", "--output_dirname", "r"], "cann't be used alone"),
         (["--model", "m.onnx"], "file type not in ['om']"),
-        (["--model", "model.om", "--loop", "0"], "invalid"),
-        (["--model", "model.om", "--nosuch", "1"], "unrecognized arguments"),
         (["--model", "model.om", "--loop", "100001"], "--loop: 100001 is over 100000"),
         (["--model", "real.om"], "was it compiled for this chip"),
         (["--model", "model.om", "--input", "in/input_ids,in/attention_mask", "--output", "o", "--device", "0,1"],
@@ -309,7 +298,7 @@ def test_wrong_size_names_both(folder):
 def test_missing_ais_bench_says_what_to_install(folder):
     got = run(folder, "--model", "model.om", PYTHONPATH=str(tiny.HERE.parents[1]))
     assert got.returncode == 1
-    assert "no Python with ais_bench and aclruntime" in got.stderr
+    assert "Pythons has ais_bench and aclruntime" in got.stderr
     assert "AIS_PYTHON=" in got.stderr
     assert "AIS_PYTHON=/no/python3: No such file" in run(folder, "--model", "model.om", python="/no/python3").stderr
     got = run(folder, "--model", "model.om", python=sys.executable, PYTHONPATH=str(tiny.HERE.parents[1]))
@@ -326,12 +315,6 @@ def test_the_other_ais_bench(folder):
         got = run(folder, "--model", "model.om", python=python, PYTHONPATH=path)
         assert got.returncode == 1 and got.stderr.count("\n") == 1
         assert "PyPI's ais_bench_benchmark, another tool" in got.stderr
-
-
-def test_stand_in_refuses_to_run_outside_tests(folder):
-    got = run(folder, "--model", "model.om", BERT2OM_TEST_STANDIN=None)
-    assert got.returncode == 1
-    assert "runs only in tests" in got.stderr
 
 
 # --- Reading what others stored
@@ -363,39 +346,21 @@ def stored(tmp_path, content):
 def test_summary(tmp_path):
     found = summary.read(stored(tmp_path, GOOD))
     assert (found["batchsize"], found["times_ms"], found["samples"]) == (8, [5, 7], 1)
-    assert found["h2d"]["mean"] == 0.5
-    assert found["d2h"] is None
-    assert found["missing"] == {}
-    assert len(found["sha256"]) == 64
 
 
-def test_summary_of_threads_has_no_single_times(tmp_path):
-    threads = {"mean": 6.0, "count": 2}
-    pairs = [[0.0, 6.0], [5.0, 12.0]]
-    found = summary.read(stored(tmp_path, GOOD | {"NPU_compute_time": threads, "npu_compute_time_list": pairs}))
-    assert found["times_ms"] is None
-    assert "threads" in found["missing"]["times_ms"]
-    assert found["batchsize"] == 8
+def test_threads_are_refused(tmp_path):
+    pairs = {"NPU_compute_time": {"mean": 6.0, "count": 2}, "npu_compute_time_list": [[0.0, 6.0], [5.0, 12.0]]}
+    with pytest.raises(cli.UserError, match="timed with several threads"):
+        summary.read(stored(tmp_path, GOOD | pairs))
 
 
 def test_log(tmp_path):
     found = summary.read(stored(tmp_path, "noise\n" + LOG))
     assert (found["throughput"], found["batchsize"], found["devices"]) == (pytest.approx(4000 / 3), 8, 1)
-    assert found["compute"]["percentile(99%)"] == 6.19
-    assert found["times_ms"] is None
-    assert found["missing"]["times_ms"]
-    assert not found["standin"]
+    assert (found["compute"]["percentile(99%)"], found["times_ms"], found["standin"]) == (6.19, None, False)
     assert summary.read(stored(tmp_path, LOG.replace("batchsize.mean(8)", "batchsize(8)")))["batchsize"] == 8
-
-
-def test_log_of_devices_adds_up(tmp_path):
     two = summary.read(stored(tmp_path, LOG + LOG + "[INFO] summary throughput:2666.6666666666665\n"))
     assert (two["devices"], two["throughput"], two["compute"]) == (2, pytest.approx(8000 / 3), None)
-
-
-def test_parse_prints_json(tmp_path):
-    got = tiny.tool("ascend.summary", stored(tmp_path, GOOD), cwd=tmp_path)
-    assert json.loads(got.stdout)["batchsize"] == 8
 
 
 # ---- the card
@@ -418,12 +383,9 @@ NPU_SMI = """+------------------------------------------------------------------
 def test_what_npu_smi_names(name):
     plain = name.removeprefix("Ascend")
     assert trip.cards(NPU_SMI.format(name)) == [(plain, "OK"), (plain, "Alarm")]
-    assert not trip.unlike(f"Ascend{plain}", [plain]) and trip.unlike("Ascend310B4", [plain])
-    assert (
-        not trip.unlike("Ascend910_9362", ["910"])
-        and not trip.unlike("Ascend310P3", [])
-        and not trip.unlike(None, ["x"])
-    )
+    assert not trip.unlike(f"Ascend{plain}", plain) and trip.unlike("Ascend310B4", plain)
+    assert not trip.unlike("Ascend910_9362", "910") and not trip.unlike("Ascend310P3", None)
+    assert not trip.unlike(None, "x") and not trip.unlike("910B4_1", "910B4-1")
 
 
 @pytest.mark.parametrize(("answer", "here", "words"), [

@@ -1,7 +1,6 @@
 """tools/ascend/atc.py against a stand-in that accepts and refuses what CANN's atc does."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,19 +53,15 @@ def test_a_verified_om_and_nothing_else(folder):
     assert "ATC run success" in got.stdout  # atc's own output was shown
     assert "+ atc --framework=5 --model=model.onnx" in got.stdout
     assert sorted(p.name for p in folder.rglob("*")) == ["m.onnx", "model.om", "out"]
-    facts = om.check(folder / "out/model.om", "Ascend310P3", {n: [4, 8] for n in tiny.INPUTS})
-    assert facts["models"][0]["atc_version"] == "STAND-IN"
+    assert om.read(folder / "out/model.om")["models"][0]["atc_version"] == "STAND-IN"
     assert (folder / "out/model.om").stat().st_mode & 0o777 == 0o644
-
-
-def test_a_lone_dash_pair_before_atcs_own_flags_is_allowed(folder):
-    assert run(folder, SHAPE, before=["--implmode", "Gelu=high_performance", "--"]).returncode == 0
 
 
 def test_same_bytes_in_any_folder(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     tiny.model(other / "m.onnx")
-    assert run(folder, SHAPE).returncode == run(other, SHAPE).returncode == 0
+    dashes = ["--implmode", "Gelu=high_performance", "--"]
+    assert run(folder, SHAPE, before=dashes).returncode == run(other, SHAPE, before=dashes).returncode == 0
     assert (folder / "out/model.om").read_bytes() == (other / "out/model.om").read_bytes()
 
 
@@ -75,18 +70,18 @@ def test_gears(folder):
     assert om.read(folder / "out/model.om")["models"][0]["gears"] == [[8, 8], [16, 16]]
 
 
-def test_710_is_310p3(folder):
-    assert "old name of Ascend310P3" in run(folder, SHAPE, soc="Ascend710").stdout
-    assert om.read(folder / "out/model.om")["models"][0]["soc_version"] == "Ascend310P3"
+@pytest.mark.parametrize(("asked", "words"), [("Ascend710", "old name of Ascend310P3"),
+                                              ("Ascend910B4_1", "another spelling of Ascend910B4-1")])  # fmt: skip
+def test_a_chips_present_name(folder, asked, words):
+    assert words in run(folder, SHAPE, soc=asked).stdout
+    assert om.read(folder / "out/model.om")["models"][0]["soc_version"] == words.split()[-1]
 
 
 @pytest.mark.parametrize(
     ("version", "flag"),
     [
         ("8.5.0", "--op_precision_mode=op_precision.ini"),
-        ("8.0.RC1", "--op_precision_mode=op_precision.ini"),
         ("7.0.0", "--op_select_implmode=high_performance --optypelist_for_implmode=Gelu"),
-        ("6.0.RC1", "--op_select_implmode=high_performance --optypelist_for_implmode=Gelu"),
         (None, "--op_select_implmode=high_performance --optypelist_for_implmode=Gelu"),
     ],
 )
@@ -113,10 +108,6 @@ def test_old_cann_still_compiles_for_310(folder):
     assert run(folder, SHAPE, soc="Ascend310", **toolkit(folder, "6.0.RC1")).returncode == 0
 
 
-def test_new_cann_without_a_list_refuses_310(folder):
-    assert "plain 310 left CANN" in run(folder, SHAPE, soc="Ascend310", **toolkit(folder, "8.5.0")).stderr
-
-
 def test_version_files():
     cfg = "# version: 1.0\ntoolkit_running_version=[1.84.15.1.310:6.0.1]\n"
     assert trip.version_of(cfg) == "6.0.1"
@@ -132,19 +123,8 @@ def test_version_files():
     [
         ([], "E10001", "name every input"),
         ([SHAPE, "--out_nodes=Gemm_423:0"], "E10016", "--out_nodes=output"),
-        (["--input_shape=ids:4,8"], "E10016", "must be the ONNX inputs"),
-        (["--input_shape=input_ids:4;attention_mask:4,8"], "E10049", "name every input"),
-        (["--input_shape=input_ids:4,0;attention_mask:4,8"], "E10011", "name every input"),
-        ([GEARS[0]], "E10011", "name every input"),
         ([SHAPE, "--auto_tune_mode=RL,GA"], "E10001", "aoe"),
         ([*GEARS[:2], "--dynamic_dims=8,8"], "E10035", "2 to 100 gears"),
-        ([*GEARS[:2], "--dynamic_dims=" + ";".join(f"{i},{i}" for i in range(1, 102))], "E10036", "2 to 100"),
-        ([*GEARS[:2], "--dynamic_dims=8,8;16"], "E10037", "one number per -1"),
-        ([*GEARS[:2], "--dynamic_dims=8,8;8,8"], "E10039", "all gears different"),
-        ([SHAPE, GEARS[1], GEARS[2]], "E10040", "one number per -1"),
-        ([*GEARS[:2], "--dynamic_dims=8,8,8;9,9,9"], "E10045", "one number per -1"),
-        ([*GEARS[:2], "--dynamic_dims=8;16"], "E10046", "one number per -1"),
-        ([GEARS[0], GEARS[2]], "E10001", "input_format"),
         ([SHAPE, "--nosuch=1"], "unknown command line flag 'nosuch'", "drop it"),
     ],
 )
@@ -159,22 +139,18 @@ def test_refusals_are_one_line_with_a_hint(folder, flags, code, hint):
     assert list((folder / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize(("opset", "version", "code"), [(19, "8.5.0", "E16002"), (10, "8.0.0", "E19010")])
-def test_opset_out_of_range(folder, opset, version, code):
-    tiny.model(folder / "m.onnx", opset=opset) if opset < 13 else write_opset(folder / "m.onnx", opset)
-    got = run(folder, SHAPE, **toolkit(folder, version))
-    assert code in got.stderr
-    assert "opset 11" in got.stderr
-
-
-def write_opset(path, opset):
-    import onnx
-    from onnx import TensorProto, helper
-
-    infos = [helper.make_tensor_value_info(n, TensorProto.INT64, [4, 8]) for n in (*tiny.INPUTS, "output")]
-    node = helper.make_node("Add", list(tiny.INPUTS), ["output"], name="Add_0")
-    graph = helper.make_graph([node], "g", infos[:2], infos[2:])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9), path)
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("E10016: Op name ids specified in --input_shape is not found in the model.", "must be the ONNX inputs"),
+        *((f"{code}: It is so.", "name every input") for code in ("E10002", "E10011", "E10049")),
+        ("E10036: It has 101 profiles.", "2 to 100"),
+        *((f"{code}: It is so.", "one number per -1") for code in ("E10037", "E10039", "E10040", "E10045", "E10046")),
+        *((f"{code}: No parser is registered for Op.", "opset 11") for code in ("E16002", "E19010")),
+    ],
+)
+def test_a_code_names_the_hint(code, hint):
+    assert hint in atc.failure(f"ATC start working now\n{code}\n", 255)
 
 
 def test_foreign_onnx(folder):
@@ -199,17 +175,13 @@ def test_what_atc_calls_success_is_checked(folder, fault, said):
     assert list((folder / "out").iterdir()) == []
 
 
-def test_host_code_name(folder):
-    assert run(folder, SHAPE, FAKE_ATC_HOST_CODE="1").returncode == 0
-    assert [p.name for p in (folder / "out").iterdir()] == ["model.om"]
-
-
-def test_files_of_other_flags_are_brought_along(folder):
+def test_host_code_name_and_files_of_other_flags(folder):
     (folder / "mix").mkdir()
     (folder / "mix/ops_info.json").write_text("{}")
-    got = run(folder, SHAPE, "--modify_mixlist=mix/ops_info.json")
+    got = run(folder, SHAPE, "--modify_mixlist=mix/ops_info.json", FAKE_ATC_HOST_CODE="1")
     assert got.returncode == 0, got.stderr
     assert "--modify_mixlist=ops_info.json" in got.stdout
+    assert [p.name for p in (folder / "out").iterdir()] == ["model.om"]
 
 
 def test_nothing_found(folder):
@@ -305,9 +277,9 @@ def test_error_blocks(text):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["model=x"], "no atc option"),
-        (["--model=x", "--model=y"], "given twice"),
-        (["--model=x", "--output", "--soc_version=y"], "--output has no value"),
+        (["model=x"], "atc's options are written"),
+        (["--model=x", "--model=y"], "each once"),
+        (["--model=x", "--output"], "'--output': atc's options"),
         (["--model=x", "--output=y"], "--soc_version is missing"),
     ],
 )
@@ -317,29 +289,12 @@ def test_flags_are_read_strictly(words, said):
     assert atc.parse_flags(["--model", "x", "--output=y=z", "--soc_version=a"])["output"] == "y=z"
 
 
-def test_implmode_values(tmp_path):
-    for bad in (["Gelu"], ["Gelu=fast"], ["Gelu=high_precision", "Gelu=high_performance"]):
-        with pytest.raises(cli.UserError):
-            atc.pairs(bad)
-    modes = atc.pairs(["Gelu=high_performance", "SoftmaxV2=high_precision"])
-    with pytest.raises(ValueError, match="one mode"):
-        trip.implmode(modes, (7, 0), str(tmp_path))
-    trip.implmode(modes, (8, 0), tmp_path)
-    ini = (tmp_path / "op_precision.ini").read_text()
-    assert ini == "[ByOpType]\nGelu=high_performance\nSoftmaxV2=high_precision\n"
-
-
 @pytest.mark.parametrize("name", ["atc", "trtexec", "npu-smi"])
 def test_stand_ins_refuse_to_run_outside_tests(name):
     env = tiny.environment(BERT2OM_TEST_STANDIN=None)
     got = subprocess.run([tiny.HERE / "bin" / name], env=env, capture_output=True, text=True, check=False)
     assert got.returncode == 1
     assert "stand-in" in got.stderr
-
-
-def test_npu_smi_shows_the_name_that_chip_wants():
-    got = subprocess.run(["npu-smi", "info"], env=tiny.environment(), capture_output=True, text=True, check=True)
-    assert re.search(r"^\| 0 +310P3 ", got.stdout, re.M)
 
 
 def test_shell_pieces_pass_shellcheck():
@@ -381,8 +336,3 @@ def test_cann_compiles_without_our_environment(folder):
     venv = Path(sys.executable).parents[1]
     got = run(folder, SHAPE, **env | {"VIRTUAL_ENV": str(venv), "PATH": f"{venv}/bin:/usr/bin:/bin"})
     assert "PATH=/usr/bin:/bin PYTHONPATH=/cann:\n" in got.stdout
-
-
-def test_another_spelling(folder):
-    assert run(folder, SHAPE, soc="Ascend910B4_1").returncode == 0
-    assert om.read(folder / "out/model.om")["models"][0]["soc_version"] == "Ascend910B4-1"

@@ -327,7 +327,7 @@ def test_atc_is_where_the_compile_step_and_doctor_look(tmp_path, monkeypatch):
     root = tmp_path / "Ascend/ascend-toolkit/latest"
     (root / "bin").mkdir(parents=True)
     shutil.copy("/bin/true", root / "bin/atc")
-    assert root in atc.candidates("auto") and atc.here() == f"{root}/bin/atc"
+    assert atc.find("auto", [])["root"] == str(root) and atc.here() == f"{root}/bin/atc"
     monkeypatch.setattr(doctor.ais_bench, "find", lambda: "python3")
     assert doctor.engines("auto", None)[:1] == ["atc"]
     assert any(here and f"{root}/bin/atc" in text for _, here, text in doctor.ascend(None))

@@ -21,91 +21,80 @@ DTYPE = {name: number for number, name in om.DTYPES.items()}
 PARTITION = {name: number for number, name in om.PARTITIONS.items()}
 
 
-def attr(x):
-    """A Python value as an Attr message."""
-    Attr, List = om.messages()["Attr"], om.messages()["List"]
-    match x:
-        case bool():
-            return Attr(b=x)
+def varint(n: int) -> bytes:
+    n &= (1 << 64) - 1
+    out = b""
+    while n > 127:
+        out, n = out + bytes([n & 127 | 128]), n >> 7
+    return out + bytes([n])
+
+
+def field(number: int, value) -> bytes:
+    """A protobuf field: an int, text or bytes, or a list of them, integers packed."""
+    match value:
         case int():
-            return Attr(i=x)
-        case float():
-            return Attr(f=x)
+            return varint(number << 3) + varint(value)
         case str():
-            return Attr(s=x.encode())
-        case [str(), *_]:
-            return Attr(list=List(s=[s.encode() for s in x]))
+            return field(number, value.encode())
+        case [int(), *_]:
+            return field(number, b"".join(map(varint, value)))
         case list() | tuple():
-            return Attr(list=List(i=x))
-    raise TypeError(f"no attribute of type {type(x)}")
+            return b"".join(field(number, one) for one in value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
 
 
-def entries(values: dict):
-    Entry = om.messages()["Entry"]
-    return [Entry(key=k.encode(), value=attr(v)) for k, v in values.items()]
+def attributes(number: int, values: dict) -> bytes:
+    """A map<string, AttrDef>: texts, whole numbers, and lists of either."""
+    kinds = {bool: lambda v: field(5, int(v)), int: lambda v: field(3, v), str: lambda v: field(2, v)}
+    listed = lambda v: field(1, field(2 if isinstance(v[0], str) else 3, v))
+    one = lambda v: kinds.get(type(v), listed)(v)
+    return b"".join(field(number, field(1, key) + field(2, one(value))) for key, value in values.items())
 
 
 def tensor(name, dtype, dims):
-    M = om.messages()
-    return M["Tensor"](name=name.encode(), dtype=DTYPE[dtype], shape=M["Shape"](dim=dims), layout=b"ND")
+    return field(1, name) + field(2, DTYPE[dtype]) + field(3, field(1, list(dims)))
+
+
+def op(name, kind, more=b""):
+    return field(6, field(1, name) + field(2, kind) + more)
 
 
 def ops_of(inputs, outputs, kinds, gears, order):
     """Data ops, one op per name in `kinds`, with gears a Case, and NetOutput."""
-    Op = om.messages()["Op"]
     largest = [max(gear[i] for gear in gears) for i in range(len(gears[0]))] if gears else []
-    free = iter(largest)
-    ops = []
+    free, ops = iter(largest), b""
     for i, (name, dtype, dims) in enumerate(inputs):
         facts = {"index": i} | ({"_mbatch_origin_input_dims": list(dims)} if gears else {})
-        desc = tensor(name, dtype, [next(free) if d == -1 else d for d in dims])
-        ops.append(Op(name=name.encode(), type=b"Data", input_desc=[desc], attr=entries(facts)))
-    ops += [Op(name=f"{kind}_{i}".encode(), type=kind.encode()) for i, kind in enumerate(kinds)]
+        full = [next(free) if d == -1 else d for d in dims]
+        ops += op(name, "Data", field(33, tensor(name, dtype, full)) + attributes(10, facts))
+    ops += b"".join(op(f"{kind}_{i}", kind) for i, kind in enumerate(kinds))
     if gears:  # GE: multi_batch_clone_pass.cc
         desc, facts = tensor("", "int32", [len(gears[0])]), {"index": len(inputs), "_is_multi_batch_shape_data": True}
-        ops.append(
-            Op(name=om.GEAR_INPUT.encode(), type=b"Data", input_desc=[desc], output_desc=[desc], attr=entries(facts))
-        )
-        ops.append(Op(name=b"ascend_mbatch_shape_const", type=b"Constant"))
-        ops.append(Op(name=b"ascend_mbatch_shape_mapindex", type=b"MapIndex"))
+        ops += op(om.GEAR_INPUT, "Data", field(33, desc) + field(34, desc) + attributes(10, facts))
+        ops += op("ascend_mbatch_shape_const", "Constant") + op("ascend_mbatch_shape_mapindex", "MapIndex")
         facts = {f"_pred_value_{i}": list(gear) for i, gear in enumerate(gears)}
         facts |= {"_batch_num": len(gears), "mbatch_dynamic_type": 3, "user_designate_shape_order": order}
-        ops.append(Op(name=b"case", type=b"Case", attr=entries(facts)))
-    ops.append(
-        Op(
-            name=b"Node_Output",
-            type=b"NetOutput",
-            input_desc=[tensor(*t) for t in outputs],
-            src_name=[name.split(":")[0].encode() for name, _, _ in outputs],
-            src_index=[0] * len(outputs),
-        )
-    )
-    for i, op in enumerate(ops):
-        op.id = i
-    return ops
+        ops += op("case", "Case", attributes(10, facts))
+    sources = [name.split(":")[0] for name, _, _ in outputs]
+    return ops + op("Node_Output", "NetOutput", b"".join(field(33, tensor(*t)) for t in outputs) + field(24, sources))
 
 
 def model_def(name, inputs, outputs, *, ops=(), gears=None, atc_cmdline, soc_version, atc_version, weight_bytes=0):
     """An encoded ge.proto.ModelDef; with gears, as in GE, the given ops stand once per gear in sub-graphs."""
-    M = om.messages()
     order = [n for n, _, _ in inputs]
-    root = ops_of(inputs, outputs, [] if gears else ops, gears, order)
-    graphs = [M["Graph"](name=name.encode(), op=root, input=[n.encode() for n in order])]
+    graphs = field(7, field(1, name) + ops_of(inputs, outputs, [] if gears else ops, gears, order))
     for i in range(len(gears or ())):
-        inner = [M["Op"](name=f"{kind}_{k}".encode(), type=kind.encode()) for k, kind in enumerate(ops)]
-        graphs.append(M["Graph"](name=f"Batch_{i}".encode(), op=inner))
+        inner = b"".join(op(f"{kind}_{k}", kind) for k, kind in enumerate(ops))
+        graphs += field(7, field(1, f"Batch_{i}") + inner)
     facts = {
         "atc_cmdline": atc_cmdline,
         "atc_version": atc_version,
         "soc_version": soc_version,
         "framework_type": "Onnx",
-        "memory_size": 1 << 20,
         "weight_size": weight_bytes,
-        "om_info_list": [weight_bytes, 0, 0, 0, 0],
         "attr_model_out_nodes_name": [n for n, _, _ in outputs],
     }
-    model = M["Model"](name=name.encode(), version=1, graph=graphs, attr=entries(facts))
-    return model.SerializeToString(deterministic=True)
+    return field(1, name) + graphs + attributes(11, facts)
 
 
 def write_om(

@@ -1,6 +1,6 @@
 """Run Ascend's ais_bench with care, in the Python that has it; what it leaves, tools/ascend/summary.py reads.
 
-    python3 -m tools.ascend.ais_bench run --model model.om --input in/input_ids,in/attention_mask \\
+    python3 -m tools.ascend.ais_bench --model model.om --input in/input_ids,in/attention_mask \\
         --output out --output_dirname output --outfmt BIN --device 0,1
 
     + .../bin/python -m ais_bench --model model.om --input in/input_ids,in/attention_mask ... --divide_input 1
@@ -10,9 +10,9 @@
 
 (The end, of a model of six nodes under the test suite's stand-in; no real card has run this yet.)
 
-`run` starts `PYTHON -m ais_bench` with these words, which may as well be typed directly. PYTHON need not be the one
+This starts `PYTHON -m ais_bench` with these words, which may as well be typed directly. PYTHON need not be the one
 that runs this: aclruntime's wheels are for 3.7 to 3.11. Without --python it is the first found that has both
-ais_bench and aclruntime: this one, those on PATH, those in the usual places. `run` adds what a first try on a card
+ais_bench and aclruntime: this one, those on PATH, those in the usual places. It adds what a first try on a card
 trips over: a clear line when ais_bench or aclruntime is missing; inputs given in another order than the .om's own,
 which ais_bench feeds by position without a word; --divide_input 1 for several devices, which the 2023 ais_bench does
 by itself and later ones do not; one folder of outputs and one summary where ais_bench leaves one per device, and that
@@ -59,24 +59,43 @@ HINTS = (
     ),
     (r"No module named|libascendcl", INSTALL),
 )
+# How the published versions of ais_bench, and msit benchmark, spell the options that matter here.
+SPELLED = ("--model -m --om-model -om", "--input -i", "--output -o", "--output_dirname --output-dirname -od", "--loop -l",
+           "--device -d", "--batchsize --batch-size", "--dymDims --dym-dims -dd", "--dymShape --dym-shape -ds",
+           "--dymBatch --dym-batch -db", "--dymHW --dym-hw -dhw", "--warmup_count --warmup-count -wcount",
+           "--threads", "--divide_input --divide-input", "--profiler -pf", "--dump", "--debug")  # fmt: skip
 REFUSED = re.compile(r"The file (\S+) is group writable, or is others writable, as (import|export)")
 SWITCHES = ("--auto_set_dymdims_mode", "--divide_input", "--display_all_summary")
-ELSEWHERE = ("/usr/local/python3*/bin/python3", "~/*conda3/bin/python3", "~/*conda3/envs/*/bin/python3")
+ELSEWHERE = ("usr/local/python3*/bin/python3", "*conda3/bin/python3", "*conda3/envs/*/bin/python3")
+
+
+class Words(argparse.ArgumentParser):
+    """ais_bench's options, by argparse as it reads them itself."""
+
+    def error(self, message):
+        """Raises UserError in place of ending the program."""
+        raise cli.UserError(f"its arguments: {message}; are they ais_bench's?")
+
+
+def options(words: list[str]) -> argparse.Namespace:
+    """What these words say of SPELLED's options, however they spell them; None of one that they do not say."""
+    p = Words(add_help=False, allow_abbrev=False)
+    for names in map(str.split, SPELLED):
+        p.add_argument(*names, dest=names[0].strip("-"), nargs="?", const="1")
+    return p.parse_known_args(words)[0]
 
 
 def pythons() -> list[str]:
     """Interpreters that may have ais_bench, this one first."""
     names = ["python3", *(f"python3.{minor}" for minor in range(7, 15))]
     there = [Path(folder, name) for folder in os.get_exec_path() for name in names]
-    for pattern in ELSEWHERE:
-        whole = Path(pattern).expanduser()
-        there += sorted(Path(whole.anchor).glob(str(whole.relative_to(whole.anchor))))
+    there += [path for top in (Path("/"), Path.home()) for place in ELSEWHERE for path in sorted(top.glob(place))]
     return list(dict.fromkeys([sys.executable, *(str(p) for p in there if os.access(p, os.X_OK))]))
 
 
 def lacks(python: str) -> str | None:
     """What an interpreter lacks to run .om files; None where it has ais_bench and aclruntime."""
-    return {0: None, 2: OTHER}.get(trip.said(python, "-c", trip.HAS)[0], "no ais_bench and aclruntime")
+    return {0: None, 2: OTHER}.get(trip.said(python, "-c", trip.PROBE)[0], "no ais_bench and aclruntime")
 
 
 @functools.cache
@@ -85,58 +104,55 @@ def find() -> str | None:
     return next((python for python in pythons() if lacks(python) is None), None)
 
 
-def others() -> str:
-    """The interpreters that have PyPI's tool of that name, in words."""
-    return "".join(f" ({python}: {OTHER})" for python in pythons() if lacks(python) == OTHER)
+def none_has() -> str:
+    """That no Python here has ais_bench, in words; those with PyPI's tool of that name are told."""
+    others = "".join(f" ({python}: {OTHER})" for python in pythons() if lacks(python) == OTHER)
+    return f"none of {len(pythons())} Pythons has ais_bench and aclruntime{others}"
 
 
 def said_in(text: str) -> list[str]:
     """What ais_bench complained of, the likeliest cause first: its [ERROR]s, wherever on a line, then an exception, then
     its [WARN]s. An [INFO] that ends in `error: ...` is none: it says so of a backend that nobody asked for."""
-    marked = {kind: re.findall(rf"\[{kind}\] *([^\r\n]+)", text) for kind in ("ERROR", "WARN(?:ING)?")}
     loud = re.sub(r"\[(?:INFO|DEBUG|WARN)\][^\r\n]*", "", text)
-    raised = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception): [^\r\n]+)", loud, re.M) + re.findall(
-        r"error: ([^\r\n]+)", loud
+    lines = (
+        re.findall(r"\[ERROR\] *([^\r\n]+)", text)
+        + re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception): [^\r\n]+)", loud, re.M)
+        + re.findall(r"error: ([^\r\n]+)", loud)
+        + re.findall(r"\[WARN(?:ING)?\] *([^\r\n]+)", text)
+        + (text.strip().splitlines()[-1:] or ["it said nothing"])
     )
-    return [line.strip()[:300] for line in (*marked["ERROR"], *raised, *marked["WARN(?:ING)?"])]
+    return [line.strip()[:300] for line in lines]
 
 
-def wrong_mode(line: str) -> str | None:
-    """What to do about a path that ais_bench refuses for its mode, and the mode it has; None for another complaint."""
+def wrong_mode(line: str) -> list[str]:
+    """What to do about a path that ais_bench refuses for its mode, and the mode it has; [] for another complaint."""
     m = REFUSED.search(line)
     if not m or not Path(m[1]).exists():
-        return None
+        return []
     limit, change = ("0750", "g-w,o-rwx") if m[2] == "export" and "0o750" in line else ("0755", "go-w")
     mode = stat.S_IMODE(Path(m[1]).stat().st_mode)
-    return f"its mode is {mode:04o}, {limit} at most is taken: chmod {change} {m[1]}"
+    return [f"its mode is {mode:04o}, {limit} at most is taken: chmod {change} {m[1]}"]
 
 
-def failure(text: str, status: int) -> str:
+def failure(python: str, text: str, status: int) -> str:
     """One line for a run that failed: the first cause it names, and the hint that fits, which may be of a later line."""
-    plain = re.sub(r"[─-╿]", " ", text)  # typer draws a box around what it says
-    said = (
-        said_in(plain) or [line.strip()[:300] for line in plain.split("\n") if line.strip()][-1:] or ["it said nothing"]
-    )
-    modes = filter(None, map(wrong_mode, said))
-    hints = (*modes, *(hint for line in said for pattern, hint in HINTS if re.search(pattern, line, re.I)))
-    return f"ais_bench failed (exit {status}): {said[0]}; {next(iter(hints), 'see its output above')}"
+    if "No module named ais_bench" in text:
+        why = OTHER if "ais_bench.__main__" in text else "No module named ais_bench"
+        return f"AIS_PYTHON={python}: {why}; {INSTALL}"
+    said = said_in(re.sub(r"[─-╿]", " ", text))  # typer draws a box around what it says
+    modes = [hint for line in said for hint in wrong_mode(line)]
+    modes += ["the kernel killed it for want of memory: take a smaller batch"] if status in (137, -9) else []
+    hints = [hint for line in said for pattern, hint in HINTS if re.search(pattern, line, re.I)]
+    return f"ais_bench failed (exit {status}): {said[0]}; {[*modes, *hints, 'see its output above'][0]}"
 
 
 def divides(python: str) -> bool:
     """Whether this ais_bench divides the inputs among devices only when asked to. UserError when it cannot run here."""
     command = [python, "-m", "ais_bench", "--help"]
-    got = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if got.returncode:
-        raise cli.UserError(explained(python, got.stdout + got.stderr, got.returncode))
-    return re.search("--divide[_-]input", got.stdout) is not None
-
-
-def explained(python: str, text: str, status: int) -> str:
-    """One line for a run that failed, or that had no ais_bench to run."""
-    if "No module named ais_bench" not in text:
-        return failure(text, status)
-    why = OTHER if "ais_bench.__main__" in text else "No module named ais_bench"
-    return f"AIS_PYTHON={python}: {why}; {INSTALL}"
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        raise cli.UserError(failure(python, done.stdout + done.stderr, done.returncode))
+    return re.search("--divide[_-]input", done.stdout) is not None
 
 
 def as_in_2026(words: list[str]) -> list[str]:
@@ -156,7 +172,7 @@ def check_model(model: str, given: str | None, npu: str | None) -> None:
     if not model.endswith(".om") or not Path(model).is_file():
         return
     facts = om.read(model)["models"][0]
-    if trip.unlike(facts.get("soc_version"), [npu] if npu else []):
+    if trip.unlike(facts.get("soc_version"), npu):
         raise cli.UserError(f"{model} is compiled for {facts['soc_version']}, npu-smi says {npu}: give CHIP={npu}")
     own = [t["name"] for t in facts.get("inputs", [])]
     names = [Path(folder).name for folder in (given or "").split(",")]
@@ -187,21 +203,18 @@ def started(python: str, words: list[str]) -> tuple[int, str]:
 
 def run(python: str | None, words: list) -> None:
     """Run ais_bench with these words; merge devices; raise cli.UserError with its error and what to do."""
-    p = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for names in (("--output", "-o"), ("--output_dirname",), ("--device", "-d"), ("--divide_input",), ("--model", "-m"),
-                  ("--input", "-i")):  # fmt: skip
-        p.add_argument(*names)
-    a, _ = p.parse_known_args(words)
-    several = "," in (a.device or "")
-    if several and a.output and not a.output_dirname:
+    a = options(words)
+    kept = Path(a.output, a.output_dirname) if a.output and a.output_dirname else None
+    several = "," in (a.device or "") and a.output
+    if several and not kept:
         raise cli.UserError("several devices need --output_dirname: their outputs are put together there")
-    if several and a.output:
-        make_empty(Path(a.output, a.output_dirname))
+    if several:
+        make_empty(kept)
     python = python or find()
-    here = trip.facts(python)
-    check_model(a.model or "", a.input, here["npu"])
+    card = trip.facts(python)
+    check_model(a.model or "", a.input, card["npu"])
     if not python:
-        raise cli.UserError(f"no Python with ais_bench and aclruntime: looked at {len(pythons())}{others()}; {INSTALL}")
+        raise cli.UserError(f"{none_has()}; {INSTALL}")
     try:
         if several and a.divide_input is None and divides(python):
             words = [*words, "--divide_input", "1"]
@@ -211,23 +224,26 @@ def run(python: str | None, words: list) -> None:
     except OSError as e:
         raise cli.UserError(f"AIS_PYTHON={python}: {e.strerror}; {INSTALL}") from None
     if status:
-        raise cli.UserError(explained(python, text, status))
-    if several and a.output:
-        summary.merge(Path(a.output, a.output_dirname))
-    if a.output and a.output_dirname:
-        kept = Path(a.output, f"{a.output_dirname}_summary.json")
-        told = cli.read_json(kept) | {"card": here}
-        with cli.whole_file(kept, "w") as f:
-            json.dump(told, f)
+        raise cli.UserError(failure(python, text, status))
+    if several:
+        summary.merge(kept)
+    if kept:
+        told = kept.with_name(f"{kept.name}_summary.json")
+        content = cli.read_json(told) | {"card": card}
+        with cli.whole_file(told, "w") as f:
+            json.dump(content, f)
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sub = p.add_subparsers(dest="what", required=True)
-    r = sub.add_parser("run", usage="%(prog)s [--python PYTHON] AIS_BENCH OPTIONS", allow_abbrev=False)
-    r.add_argument("--python", help="the interpreter that has ais_bench (found by looking)")
-    a, words = p.parse_known_args([w for w in sys.argv[1:] if w != "--"])
-    return run(a.python, words)
+    p = argparse.ArgumentParser(
+        usage="%(prog)s [--python PYTHON] AIS_BENCH OPTIONS",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("--python", help="the interpreter that has ais_bench (found by looking)")
+    a, words = p.parse_known_args()
+    run(a.python, words)
 
 
 if __name__ == "__main__":

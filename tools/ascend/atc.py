@@ -34,20 +34,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tools.ascend import om
 from tools.base import trip
 from tools.make import cli
 
 WHERE = "get the CANN toolkit at https://www.hiascend.com/software/cann (no NPU is needed to compile)"
-PLAIN_310_LEFT = (8, 5)  # used only when the CANN found does not list its own SoCs
-FILES = (
-    "modify_mixlist",
-    "fusion_switch_file",
-    "op_precision_mode",
-    "keep_dtype",
-    "compression_optimize_conf",
-)
 PINNED = re.compile(r"\S+@sha256:[0-9a-f]{64}")
-
+FILES = ("modify_mixlist", "fusion_switch_file", "op_precision_mode", "keep_dtype", "compression_optimize_conf")
 # The first pattern found in atc's output names the hint.
 HINTS = (
     (r"libascend_hal\.so", "no driver here: <toolkit>/<arch>-linux/devlib must be on LD_LIBRARY_PATH"),
@@ -92,12 +85,8 @@ def parse_flags(words: list) -> dict:
     while words:
         word = words.pop(0)
         key, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not key:
-            raise cli.UserError(f"{word!r} is no atc option; they are written --key=value")
-        if key in flags:
-            raise cli.UserError(f"--{key} is given twice")
-        if not equals and (not words or words[0].startswith("--")):
-            raise cli.UserError(f"--{key} has no value")
+        if not word.startswith("--") or not key or key in flags or not (equals or words):
+            raise cli.UserError(f"{word!r}: atc's options are written --key=value, each once")
         flags[key] = value if equals else words.pop(0)
     for key in ("model", "output", "soc_version"):
         if not flags.get(key):
@@ -105,18 +94,7 @@ def parse_flags(words: list) -> dict:
     return flags
 
 
-def pairs(values: list) -> dict:
-    """--implmode Gelu=high_performance, given any number of times, as {op type: mode}.
-
-    Raises UserError for another spelling.
-    """
-    found = dict(v.split("=", 1) for v in values if re.fullmatch(r"\w+=high_(precision|performance)", v))
-    if len(found) != len(values):
-        raise cli.UserError(f"--implmode {' '.join(values)}: write OpType=high_performance or OpType=high_precision")
-    return found
-
-
-def container(engine: str, image, work: Path) -> list:
+def container(engine: str, image: str | None, work: Path) -> list:
     """The command that runs a program in CANN's image: no network, our uid, and only `work` mounted.
 
     Raises UserError where `image` is not pinned by digest, or the engine is missing.
@@ -132,71 +110,43 @@ def container(engine: str, image, work: Path) -> list:
     ]
 
 
-def candidates(atc: str) -> list:
-    """Roots under which bin/atc may stand, best first. Raises UserError where `atc` names no file."""
-    if atc != "auto":
-        if Path(atc).parent.name != "bin" or not os.access(atc, os.X_OK):
-            raise cli.UserError(f"ATC={atc}: give auto, docker, podman, or the path of CANN's bin/atc")
-        return [Path(atc).absolute().parents[1]]
-    return places()
-
-
-def places() -> list[Path]:
-    """Where CANN may be, best first: that of the atc on PATH, ASCEND_HOME_PATH, the usual folders."""
-    return [Path(root) for root in trip.roots()]
-
-
 def here() -> str:
     """The atc that `auto` finds on this machine; empty where there is none."""
-    return next((str(root / "bin/atc") for root in places() if os.access(root / "bin/atc", os.X_OK)), "")
+    tool = trip.cann()
+    return f"{tool['root']}/bin/atc" if tool else ""
 
 
-def find(prefix: list, roots: list) -> dict:
-    """Facts of the first root that has bin/atc: {root, set_env, version or None, socs}.
-
-    prefix: the command that runs the search in a container, or []. Raises UserError where there is none.
-    """
-    facts = trip.cann([*prefix, "bash"], roots)
-    if facts is None:
-        if prefix:
-            raise cli.UserError(f"{prefix[0]}: no atc in {prefix[-1]}; is it CANN's, and does {prefix[0]} run?")
-        home = os.environ.get("ASCEND_HOME_PATH", "not set")
-        looked = f"on PATH, in ASCEND_HOME_PATH ({home}), {', '.join(map(str, roots))}"
-        other = "or say ATC=docker CANN_IMAGE=ascendai/cann@sha256:..."
-        raise cli.UserError(f"no atc found: looked {looked}; {WHERE}, {other}")
-    return facts
+def find(atc: str, prefix: list) -> dict:
+    """Facts of the CANN that is asked for, as trip.cann has them. prefix: the command that runs a program in a container,
+    or []. Raises UserError where there is none."""
+    if prefix:
+        roots = [r for r in trip.ROOTS if r[0] == "/"]
+    elif atc == "auto":
+        roots = trip.roots()
+    elif Path(atc).parent.name == "bin" and os.access(atc, os.X_OK):
+        roots = [Path(atc).absolute().parents[1]]
+    else:
+        raise cli.UserError(f"ATC={atc}: give auto, docker, podman, or the path of CANN's bin/atc")
+    if tool := trip.cann([*prefix, "bash"], roots):
+        return tool
+    if prefix:
+        raise cli.UserError(f"{prefix[0]}: no atc in {prefix[-1]}; is it CANN's, and does {prefix[0]} run?")
+    home = os.environ.get("ASCEND_HOME_PATH", "not set")
+    looked = f"on PATH, in ASCEND_HOME_PATH ({home}), {', '.join(map(str, roots))}"
+    other = "or say ATC=docker CANN_IMAGE=ascendai/cann@sha256:..."
+    raise cli.UserError(f"no atc found: looked {looked}; {WHERE}, {other}")
 
 
 def soc_name(asked: str, tool: dict) -> str:
-    """The SoC's present name. Refuses one that the CANN found does not know, by its own list if any.
-
-    Raises UserError for one.
-    """
-    name = trip.RENAMED.get(asked, asked)
+    """The SoC's present name. Raises UserError for one that the CANN found does not list among those it knows."""
+    name = trip.soc(asked)
     if name != asked:
         print(f"{asked} is {'another spelling' if '_' in asked else 'the old name'} of {name}")
-    plain = name == "Ascend310"
-    left = plain and not tool["socs"] and trip.number(tool["version"]) >= PLAIN_310_LEFT
-    if left or (tool["socs"] and name not in tool["socs"]):
-        why = "; plain 310 left CANN, use an older toolkit for that card" if plain else ""
+    if tool["socs"] and name not in tool["socs"]:
+        why = "; plain 310 left CANN, use an older toolkit for that card" if name == "Ascend310" else ""
         near = sorted(s for s in tool["socs"] if s.startswith(name[:9])) or sorted(tool["socs"])
-        knows = f"; it knows {', '.join(near)}" if near else ""
         cann = f"CANN {tool['version'] or '(version unknown)'} in {tool['root']}"
-        raise cli.UserError(f"--soc_version={name} is unknown to {cann}{why}{knows}")
-    return name
-
-
-def bring(path: str, work: Path, name: str) -> str:
-    """Put a file into the work folder under `name`, as a hard link where that can be.
-
-    Raises UserError where there is no such file.
-    """
-    if not Path(path).is_file():
-        raise cli.UserError(f"{path}: no such file")
-    try:
-        os.link(Path(path).resolve(), work / name)
-    except OSError:  # another file system
-        shutil.copyfile(path, work / name)
+        raise cli.UserError(f"--soc_version={name} is unknown to {cann}{why}; it knows {', '.join(near)}")
     return name
 
 
@@ -223,34 +173,31 @@ def compile_om(a, flags: dict, work: Path) -> Path:
 
     Raises UserError with atc's own words where it fails, or leaves another file than was asked for.
     """
-    from tools.ascend import om
-
     boxed = a.atc in ("docker", "podman")
     prefix = container(a.atc, a.image, work) if boxed else []
-    tool = find(prefix, [r for r in trip.ROOTS if r[0] == "/"] if boxed else candidates(a.atc))
-    soc, root = soc_name(flags["soc_version"], tool), tool["root"]
-    model = bring(flags["model"], work, "model.onnx")
-    files = {k: bring(flags[k], work, Path(flags[k]).name) for k in FILES if k in flags}
-    flags = flags | files | {"model": model, "output": "model", "soc_version": soc}
-    try:
-        flags |= trip.implmode(a.implmode, trip.number(tool["version"]), str(work))
-    except ValueError as e:
-        raise cli.UserError(str(e)) from None
+    tool = find(a.atc, prefix)
+    soc = soc_name(flags["soc_version"], tool)
+    files = {"model": "model.onnx"} | {key: Path(flags[key]).name for key in FILES if key in flags}
+    for key, name in files.items():
+        shutil.copyfile(flags[key], work / name)
+    flags = flags | files | {"output": "model", "soc_version": soc}
+    flags |= trip.implmode(a.implmode, trip.number(tool["version"]), str(work))
     words = [f"--{k}={v}" for k, v in flags.items()]
-    print(f"atc of CANN {tool['version'] or '(version unknown)'} in {root}" + (f" of {a.image}" if boxed else ""))
+    print(
+        f"atc of CANN {tool['version'] or '(version unknown)'} in {tool['root']}" + (f" of {a.image}" if boxed else "")
+    )
     print("+", shlex.join(["atc", *words]), flush=True)
-    devlib = f"{root}/{os.uname().machine}-linux/devlib"
-    launch = ["bash", "-c", trip.RUN, "bash", tool["set_env"], devlib, f"{root}/bin/atc", *words]
-    status, text = cli.stream([*prefix, *launch], work)
+    status, text = cli.stream([*prefix, *trip.atc_command(tool, words)], work)
     if status or "ATC run success" not in text:
         raise cli.UserError(failure(text, status))
-    made = sorted(work.glob("model*.om"))  # model_linux_x86_64.om when the model carries host code
-    if len(made) != 1:
-        raise cli.UserError(f"atc said success but left {len(made)} .om files; nothing is kept")
-    shapes = om.input_shape(flags["input_shape"]) if "input_shape" in flags else None
-    gears = om.dynamic_dims(flags["dynamic_dims"]) if "dynamic_dims" in flags else None
-    om.check(made[0], soc_version=soc, shapes=shapes, gears=gears, cmdline_has=words)
-    return made[0]
+    oms = sorted(work.glob("model*.om"))  # model_linux_x86_64.om when the model carries host code
+    if len(oms) != 1:
+        raise cli.UserError(f"atc said success but left {len(oms)} .om files; nothing is kept")
+    shapes = (item.rpartition(":") for item in flags.get("input_shape", "").split(";"))
+    inputs = {name: [int(n) for n in dims.split(",")] for name, _, dims in shapes if name}
+    gears = [[int(n) for n in gear.split(",")] for gear in flags.get("dynamic_dims", "").split(";") if gear]
+    om.check(oms[0], soc, inputs or None, gears or None, words)
+    return oms[0]
 
 
 def main():
@@ -262,19 +209,16 @@ def main():
     )
     p.add_argument("--atc", default="auto", metavar="WHERE", help="auto, docker, podman, or the path of atc")
     p.add_argument("--image", help="docker, podman: CANN's image, pinned as repository@sha256:...")
-    p.add_argument("--implmode", action="append", default=[], metavar="OP=MODE", help="Gelu=high_performance")
+    p.add_argument("--implmode", default="", metavar="OP=MODE", help="Gelu=high_performance")
     a, words = p.parse_known_args([w for w in sys.argv[1:] if w != "--"])
-    flags, a.implmode = parse_flags(words), pairs(a.implmode)
+    flags = parse_flags(words)
     target = Path(flags["output"].removesuffix(".om") + ".om")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent.resolve(), prefix=".atc-") as work:
-        try:
-            made = compile_om(a, flags, Path(work))
-        except argparse.ArgumentTypeError as e:  # from om's readers of --input_shape and --dynamic_dims
-            raise cli.UserError(str(e)) from None
-        made.chmod(0o644)  # ais_bench refuses a model that others may write
-        made.replace(target)
+        path = compile_om(a, flags, Path(work))
+        path.chmod(0o644)  # ais_bench refuses a model that others may write
+        path.replace(target)
     print(f"wrote {target} ({target.stat().st_size} bytes)")
 
 

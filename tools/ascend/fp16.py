@@ -55,11 +55,9 @@ def weights(model) -> list[dict]:
     """Round the float constants of `model` in place; what fp16 did to each. Raises UserError on an overflow."""
     from onnx import numpy_helper
 
-    held = [(t.name, t) for t in model.graph.initializer]
-    nodes = [n for n in model.graph.node if n.op_type == "Constant"]
-    held += [(n.output[0], a.t) for n in nodes for a in n.attribute if a.name == "value"]
-    report = []
-    for name, tensor in held:
+    nodes, report = [n for n in model.graph.node if n.op_type == "Constant"], []
+    constants = [(n.output[0], a.t) for n in nodes for a in n.attribute if a.name == "value"]
+    for name, tensor in [*((t.name, t) for t in model.graph.initializer), *constants]:
         value = numpy_helper.to_array(tensor)
         if value.dtype != np.float32:
             continue
@@ -216,14 +214,11 @@ def show(report: dict) -> str:
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sub = p.add_subparsers(dest="command", required=True)
-    r = sub.add_parser("ranges", help="run the sentences; ranges.json")
-    r.add_argument("--input", required=True, type=Path, help="folder of preprocess.py")
-    r.add_argument("--rows", type=int, help="use only this many sentences (all if not given)")
-    c = sub.add_parser("convert", help="the graph with its rounding, for the ordinary runner")
-    for k in (r, c):
-        k.add_argument("onnx", type=Path, help="ascend.onnx")
-        k.add_argument("--save_path", required=True, type=Path)
+    p.add_argument("command", choices=["ranges", "convert"], help="run the sentences; or the graph with its rounding")
+    p.add_argument("onnx", type=Path, help="ascend.onnx")
+    p.add_argument("--input", type=Path, help="ranges: folder of preprocess.py")
+    p.add_argument("--rows", type=int, help="ranges: use only this many sentences (all if not given)")
+    p.add_argument("--save_path", required=True, type=Path)
     args = p.parse_args()
     try:
         if args.command == "ranges":

@@ -3,8 +3,6 @@
 Guards that hold or fail whatever the batch size; those of sizes, chip and precision are fusion.py's. Sources there.
 """
 
-from pathlib import Path
-
 from tools.graph import encoder
 from tools.graph.encoder import HEADS, Miss, const, made_by, near, perm_of, scalar
 from tools.make import cli
@@ -15,24 +13,14 @@ def users(v, *ops) -> bool:
     return tuple(n.op_type for n in sorted(v.consumers(), key=lambda n: n.graph.index(n))) == ops
 
 
-def same_length(parts: list) -> bool:
-    """Are these four parts of a shape [any, 1, S, S] with S not 1?"""
-    if len(parts) != 4:
-        return False
-    _, one, rows, columns = parts
-    return one == 1 and rows != 1 and (rows is columns or rows == columns)
-
-
-def expanded(v) -> list:
-    """The shape that an Expand gives `v`, as numbers and values; [] when nothing is expanded."""
+def square(v) -> bool:
+    """Does an Expand give `v` the shape [any, 1, S, S] with S not 1?"""
     node = made_by(v, "Expand")
-    if node is None:
-        return []
-    shape, concat = node.inputs[1], made_by(node.inputs[1], "Concat")
-    if concat is None:
-        c = const(shape)
-        return [] if c is None else c.tolist()
-    return [int(scalar(p)) if scalar(p) is not None else p for p in concat.inputs]
+    concat, fixed = (made_by(node.inputs[1], "Concat"), const(node.inputs[1])) if node else (None, None)
+    parts = [] if fixed is None else fixed.tolist()
+    if concat:
+        parts = [p if scalar(p) is None else int(scalar(p)) for p in concat.inputs]
+    return len(parts) == 4 and parts[1] == 1 and parts[2] != 1 and parts[2] == parts[3]
 
 
 def attention_score(softmax) -> str | None:
@@ -43,7 +31,7 @@ def attention_score(softmax) -> str | None:
         return "scores are not MatMul, Mul by a constant, Add of the mask (FusedMulAdd)"
     if not (mul.name or "").startswith("bert_"):
         return "the scale node's name does not begin with bert_"
-    if not same_length(expanded(add.inputs[1])):
+    if not square(add.inputs[1]):
         return "mask is not expanded to [B, 1, S, S]"
     scores = made_by(mul.inputs[0], "MatMul")
     key = made_by(scores.inputs[1], "Transpose") if scores else None
@@ -101,23 +89,16 @@ def gelu(erf) -> str | None:
     add = erf.outputs[0].consumers()[0]
     if not near(scalar(add.inputs[1]), 1.0) or not users(add.outputs[0], "Mul"):
         return "Erf is not followed by Add(1) and one Mul"
-    return halved(div.inputs[0], add.outputs[0])
-
-
-def halved(x, one_plus) -> str | None:
-    """Why neither x * 0.5 nor (x * (1 + erf)) * 0.5 follows, in either order of factors, or None."""
-    mul = one_plus.consumers()[0]
-    other = mul.inputs[1] if mul.inputs[0] is one_plus else mul.inputs[0]
-    if other is not x:
-        half = made_by(other, "Mul")
-        factors = list(half.inputs) if half else []
-        halves = x in factors and any(near(scalar(f), 0.5) for f in factors if f is not x)
-        return None if halves and users(other, "Mul") else "1 + erf is not multiplied by x * 0.5"
-    if not users(mul.outputs[0], "Mul"):
-        return "x * (1 + erf) is not multiplied by 0.5"
-    last = mul.outputs[0].consumers()[0]
-    halves = any(near(scalar(f), 0.5) for f in last.inputs if f is not mul.outputs[0])
-    return None if halves else "x * (1 + erf) is not multiplied by 0.5"
+    x, one_plus = div.inputs[0], add.outputs[0]
+    product = one_plus.consumers()[0]
+    halved = lambda node, v: v in node.inputs and any(near(scalar(f), 0.5) for f in node.inputs if f is not v)
+    if x in product.inputs:  # (x * (1 + erf)) * 0.5
+        product = product.outputs[0]
+        fits = users(product, "Mul") and halved(product.consumers()[0], product)
+        return None if fits else "x * (1 + erf) is not multiplied by 0.5"
+    other = product.inputs[1] if product.inputs[0] is one_plus else product.inputs[0]
+    half = made_by(other, "Mul")  # (x * 0.5) * (1 + erf)
+    return None if half and halved(half, x) and users(other, "Mul") else "1 + erf is not multiplied by x * 0.5"
 
 
 def graph_facts(path) -> dict:
@@ -127,19 +108,15 @@ def graph_facts(path) -> dict:
     """
     from onnx_ir.passes import common
 
-    if not Path(path).is_file():
-        raise cli.UserError(f"{path}: no such file")
     model = encoder.load(path)
     common.ShapeInferencePass()(model)
     try:
         enc = encoder.read(model.graph)
     except Miss as e:
         raise cli.UserError(f"{path}: {e}") from None
-    index = encoder.Index(model.graph)
-    layer = enc.layers[0]
-    scores = [attention_score(n) for n in encoder.softmaxes(model.graph)]
-    inputs = [attention_ln_qkv(x, index) for x in enc.layers]
+    index, layer = encoder.Index(model.graph), enc.layers[0]
     batch, length = (d if isinstance(d, int) else None for d in enc.mask_input.shape)
+    tanh = ["GELU's tanh form; the pass, as far as it is public, looks for erf"]
     return {
         "batch": batch,
         "length": length,
@@ -147,14 +124,10 @@ def graph_facts(path) -> dict:
         "head_dim": layer.query.weight.shape[1] // layer.heads,
         "hidden": layer.query.weight.shape[0],
         "sites": {
-            "AttentionScore": scores,
-            "AttentionLnQKV": inputs,
+            "AttentionScore": [attention_score(n) for n in encoder.softmaxes(model.graph)],
+            "AttentionLnQKV": [attention_ln_qkv(x, index) for x in enc.layers],
             "LayerNorm": [layer_norm(n) for n in index.norms.values()],
             "Gelu": [gelu(n) for n in model.graph if n.op_type == "Erf"]
-            + [
-                "GELU's tanh form; the pass, as far as it is public, looks for erf"
-                for x in enc.layers
-                if x.gelu == "tanh"
-            ],
+            + tanh * sum(x.gelu == "tanh" for x in enc.layers),
         },
     }

@@ -1,16 +1,15 @@
 """Read what ais_bench leaves: a summary, a log of the screen, or several devices' summaries put together.
 
-    python -m tools.ascend.summary out/output_summary.json
+    summary.read("out/output_summary.json")
 
     {"times_ms": [0.0531, 0.1209, ...], "compute": {"min": 0.0308, ...}, "count": 4, "throughput": 166554.36,
-    "batchsize": 4, "h2d": null, "d2h": null, "samples": 10, "devices": 2, "per_device": [...], "standin": true, ...}
+    "batchsize": 4, "samples": 10, "devices": 2, "per_device": [...], "standin": true, ...}
 
 (Of a model of six nodes under the test suite's stand-in; times and digits shortened.) Formats: Ascend/tools @
 9d6da90f (2023, ais_bench 0.0.2) and Ascend/msit @ 6394cfe1d^ (2024), ais_bench/infer/summary.py, and the layout of
 other builds whose 99th percentile is called P99.
 """
 
-import argparse
 import json
 import math
 import re
@@ -22,9 +21,10 @@ from tools.make import cli
 
 LATENCY = ("min", "max", "mean", "median", "percentile(99%)")
 PURE = "pure_infer_data"  # what ais_bench calls its input where it was given none
+TIMES = "npu_compute_time_list"
 
 
-def numbers(d: dict, keys, where: str) -> dict:
+def numbers(d, keys, where: str) -> dict:
     """d's values under `keys` as finite floats, not negative. Raises UserError for others."""
     for key in keys:
         value = d.get(key) if isinstance(d, dict) else None
@@ -37,34 +37,16 @@ def near(a: float, b: float, part=1e-6) -> bool:
     return math.isclose(a, b, rel_tol=part, abs_tol=1e-9)
 
 
-def batch_of(throughput: float, mean: float) -> float:
-    """The batch size behind throughput = 1000 * batch / mean: whole when near a whole number (gears mix)."""
-    batch = throughput * mean / 1000
+def whole_near(batch: float) -> float:
+    """A batch size of 1000 * batch / mean: whole when near a whole number (gears mix)."""
     return round(batch) if near(batch, round(batch)) else batch
 
 
 def stats(times: list) -> dict:
     """min, max, mean, median and percentile(99%) (linear, as numpy's) of milliseconds."""
     p99 = statistics.quantiles(times, n=100, method="inclusive")[98] if len(times) > 1 else times[0]
-    found = (min(times), max(times), statistics.fmean(times), statistics.median(times), p99)
-    return dict(zip(LATENCY, found, strict=True))
-
-
-def times_of(summary: dict, where: str) -> tuple[list | None, float]:
-    """The single times in ms, and their mean; None for a multi-thread run, whose list holds [start, end] pairs.
-
-    Raises UserError where the summary has no such list.
-    """
-    times = summary.get("npu_compute_time_list")
-    if not isinstance(times, list) or not times:
-        raise cli.UserError(f"{where}: npu_compute_time_list is missing; is it an ais_bench summary?")
-    key = f"{where}: npu_compute_time_list"
-    if all(isinstance(t, list) and len(t) == 2 for t in times):
-        ends = [t for pair in times for t in pair]
-        numbers(dict(enumerate(ends)), range(len(ends)), key)
-        return None, busy(times)
-    numbers(dict(enumerate(times)), range(len(times)), key)
-    return times, statistics.fmean(times)
+    values = (min(times), max(times), statistics.fmean(times), statistics.median(times), p99)
+    return dict(zip(LATENCY, values, strict=True))
 
 
 def renamed(d):
@@ -73,19 +55,9 @@ def renamed(d):
     return {name(k): v for k, v in d.items()} if isinstance(d, dict) else d
 
 
-def busy(intervals: list) -> float:
-    """Milliseconds in which at least one of these [start, end] lay, by their number: ais_bench's mean of threads."""
-    total, until = 0.0, -math.inf
-    for start, end in sorted(intervals):
-        total, until = total + max(0.0, end - max(start, until)), max(until, end)
-    return total / len(intervals)
-
-
 def sample_count(summary: dict) -> int | None:
     """How many samples went in; None where ais_bench made its own."""
-    names = [
-        str(entry.get("infiles")) for entry in (summary.get("filesinfo") or {}).values() if isinstance(entry, dict)
-    ]
+    names = [str(e.get("infiles")) for e in (summary.get("filesinfo") or {}).values() if isinstance(e, dict)]
     return None if not names or PURE in names[0] else len(names)
 
 
@@ -104,11 +76,8 @@ def per_device_of(summary: dict, where: str) -> list[dict]:
     return devices
 
 
-def from_summary(text: str, where: str) -> dict:
-    """One <dirname>_summary.json, ais_bench's own or one that `merge` made.
-
-    Raises UserError where it is none, or contradicts itself.
-    """
+def loaded(text: str, where: str) -> dict:
+    """The JSON object of a summary, its list of times checked. Raises UserError where it is none."""
 
     def refuse(name):
         raise cli.UserError(f"{where}: holds {name}, which no whole run gives; was it edited?")
@@ -119,48 +88,50 @@ def from_summary(text: str, where: str) -> dict:
         raise cli.UserError(f"{where}: not JSON ({e}); is it an ais_bench summary, whole?") from None
     if not isinstance(s, dict):
         raise cli.UserError(f"{where}: not a JSON object; is it an ais_bench summary?")
-    times, mean = times_of(s, where)
-    for name in ("NPU_compute_time", "H2D_latency", "D2H_latency"):
-        s[name] = renamed(s.get(name))
-    keys = LATENCY if times else ("mean",)
-    key, count = f"{where}: NPU_compute_time", len(s["npu_compute_time_list"])
-    compute = numbers(s.get("NPU_compute_time"), keys, key)
-    if s["NPU_compute_time"].get("count") != count:
-        raise cli.UserError(f"{key}.count is not the {count} times listed; was it edited?")
-    if not near(compute["mean"], mean, 1e-4):
+    times = s.get(TIMES)
+    if not isinstance(times, list) or not times:
+        raise cli.UserError(f"{where}: {TIMES} is missing; is it an ais_bench summary?")
+    if all(isinstance(t, list) for t in times):
+        raise cli.UserError(f"{where}: timed with several threads: no figure to stand beside others; time with one")
+    numbers(dict(enumerate(times)), range(len(times)), f"{where}: {TIMES}")
+    if not isinstance(s.get("filesinfo") or {}, dict):
+        raise cli.UserError(f"{where}.filesinfo: not an object; is the summary whole?")
+    return s
+
+
+def from_summary(text: str, where: str) -> dict:
+    """One <dirname>_summary.json, ais_bench's own or one that `merge` made.
+
+    Raises UserError where it is none, or contradicts itself.
+    """
+    s = loaded(text, where)
+    times, key, said = s[TIMES], f"{where}: NPU_compute_time", renamed(s.get("NPU_compute_time"))
+    compute = numbers(said, LATENCY, key)
+    if said.get("count") != len(times):
+        raise cli.UserError(f"{key}.count is not the {len(times)} times listed; was it edited?")
+    if not near(compute["mean"], statistics.fmean(times), 1e-4):
         raise cli.UserError(f"{key}.mean is not the mean of the times listed; was it edited?")
     throughput = numbers(s, ["throughput"], where)["throughput"]
     numbers({"batchsize": s.get("batchsize") or 0}, ["batchsize"], where)
-    if not isinstance(s.get("filesinfo") or {}, dict):
-        raise cli.UserError(f"{where}.filesinfo: not an object; is the summary whole?")
     if not throughput:
         raise cli.UserError(f"{where}: throughput is 0: nothing was measured; run it again")
     devices = per_device_of(s, where)
-    batch = s.get("batchsize") or batch_of(throughput, compute["mean"])
+    batch = s.get("batchsize") or whole_near(throughput * compute["mean"] / 1000)
     # Passes of our runner overlap, and devices have each their own mean.
     if "pass_ms" not in s and len(devices) == 1 and not near(throughput * compute["mean"], 1000 * batch, 1e-4):
         raise cli.UserError(f"{where}: throughput is not 1000 * batchsize {batch} / mean; was it edited?")
     return {
         "times_ms": times,
         "compute": compute,
-        "count": count,
+        "count": len(times),
         "throughput": throughput,
         "batchsize": batch,
-        "h2d": latency(s.get("H2D_latency"), f"{where}: H2D_latency"),
-        "d2h": latency(s.get("D2H_latency"), f"{where}: D2H_latency"),
         "samples": sample_count(s),
-        "devices": len(devices),
         "per_device": devices,
         "args": s.get("args"),
         "engine": s.get("engine"),
         "standin": bool(s.get("standin")),
-        "missing": {} if times else {"times_ms": "several threads: ais_bench lists overlapping intervals"},
     }
-
-
-def latency(d, where: str) -> dict | None:
-    """A copy's latencies in ms, or None where ais_bench has none."""
-    return numbers(d, [k for k in LATENCY if k in d], where) if isinstance(d, dict) and d.get("count") else None
 
 
 THROUGHPUT = re.compile(
@@ -174,12 +145,12 @@ def from_log(text: str, where: str) -> dict:
 
     Raises UserError where it has none, several runs, or figures that contradict each other.
     """
-    found, compute, args = [], None, []
+    runs, compute, args = [], None, []
     for n, line in enumerate(text.splitlines(), 1):
         at = f"{where}:{n}"
         if "NPU_compute_time (ms):" in line:
-            pieces = renamed(logs.pairs(line.partition("(ms):")[2]))
-            compute = numbers(as_floats(pieces), LATENCY if "min" in pieces else ["mean"], at)
+            said = renamed(logs.pairs(line.partition("(ms):")[2]))
+            compute = numbers(as_floats(said), LATENCY if "min" in said else ["mean"], at)
         elif " -m ais_bench " in line:
             args = line.partition(" -m ais_bench ")[2].replace('"', "").replace("'", "").split()
         elif m := re.match(r"\[INFO\] (?:load model (\S+) success|warm up (\d+) done)$", line):
@@ -190,40 +161,29 @@ def from_log(text: str, where: str) -> dict:
                 raise cli.UserError(f"{at}: no NPU_compute_time with this mean before it; give the whole log")
             if not said["mean"] or not near(said["throughput"], 1000 * said["batchsize"] / said["mean"]):
                 raise cli.UserError(f"{at}: throughput is not 1000 * batchsize / mean; was it edited?")
-            found.append((compute, said))
+            runs.append(said | {"compute": compute})
             compute = None
-    if not found:
+    if not runs:
         raise cli.UserError(f"{where}: no `throughput 1000*batchsize...`: no ais_bench log, or cut off; give it whole")
-    throughput = sum(said["throughput"] for _, said in found)
     total = re.findall(r"summary throughput:[ ]*(\S+)", text)
-    if len(total) > 1:
-        raise cli.UserError(f"{where}: holds {len(total)} runs; give one file per run")
-    if total:
-        said = numbers(as_floats({"summary throughput": total[-1]}), ["summary throughput"], where)
-        if not near(said["summary throughput"], throughput):
-            raise cli.UserError(f"{where}: summary throughput {total[-1]} is not the sum {throughput}; was it edited?")
-    elif len(found) > 1:
-        raise cli.UserError(f"{where}: holds {len(found)} runs; give one file per run")
-    batches = {said["batchsize"] for _, said in found}
-    if len(batches) > 1:
+    if len(total) > 1 or (len(runs) > 1 and not total):
+        raise cli.UserError(f"{where}: holds {len(total) or len(runs)} runs; give one file per run")
+    throughput, key = sum(said["throughput"] for said in runs), "summary throughput"
+    if total and not near(numbers(as_floats({key: total[0]}), [key], where)[key], throughput):
+        raise cli.UserError(f"{where}: {key} {total[0]} is not the sum {throughput}; was it edited?")
+    if len(batches := {said["batchsize"] for said in runs}) > 1:
         raise cli.UserError(f"{where}: devices ran different batch sizes {sorted(batches)}")
-    why = "a log of the screen holds no single times"
-    one = len(found) == 1
     return {
-        "times_ms": None,
-        "compute": found[0][0] if one else None,
+        "times_ms": None,  # a screen shows no single times
+        "compute": runs[0]["compute"] if len(runs) == 1 else None,
         "count": None,
         "throughput": throughput,
-        "batchsize": batch_of(batches.pop() * 1000, 1),
-        "h2d": None,
-        "d2h": None,
+        "batchsize": whole_near(batches.pop()),
         "samples": None,
-        "devices": len(found),
-        "per_device": [{"device": None, "throughput": said["throughput"], "samples": None} for _, said in found],
+        "per_device": [{"device": None, "throughput": said["throughput"], "samples": None} for said in runs],
         "args": args,
         "engine": None,
         "standin": "STAND-IN" in text,
-        "missing": {"times_ms": why, "count": why} | ({} if one else {"compute": "several devices in a log"}),
     }
 
 
@@ -242,58 +202,48 @@ def as_floats(d: dict) -> dict:
 def read(path) -> dict:
     """An ais_bench summary JSON or stored log, in one shape.
 
-    {times_ms: [ms] or None, compute: {min, max, mean, median, percentile(99%)} in ms or None, count,
-    throughput (samples/s over all devices), batchsize, h2d, d2h (like compute, or None), samples or None, devices,
-    per_device: [{device, throughput, samples}], args, engine (our CPU runner's), standin, missing: {key: why}, timed,
-    source, sha256}. NPU_compute_time is the host's clock around the synchronous aclmdlExecute: no copies, no Python.
-    Raises cli.UserError with file and key.
+    {times_ms: [ms] or None, compute: {min, max, mean, median, percentile(99%)} in ms or None, count or None,
+    throughput (samples/s over all devices), batchsize, samples or None, devices, per_device: [{device, throughput,
+    samples}], args, engine (our CPU runner's), standin, timed}. NPU_compute_time is the host's clock around the
+    synchronous aclmdlExecute: no copies, no Python. Raises cli.UserError with file and key.
     """
-    path = Path(path)
-    text, where = logs.decoded(path.read_bytes()), str(path)
-    found = from_summary(text, where) if text.lstrip().startswith("{") else from_log(logs.plain(text), where)
-    return found | {"timed": "device only", "source": path.name, "sha256": cli.sha256(path)}
+    text, where = logs.decoded(Path(path).read_bytes()), str(path)
+    content = from_summary(text, where) if text.lstrip().startswith("{") else from_log(logs.plain(text), where)
+    timed = "the engine's call, copies included" if content["engine"] else "device only"
+    return content | {"timed": timed, "devices": len(content["per_device"])}
 
 
 def merge(folder: Path) -> None:
     """Put the outputs of <folder>/device* into <folder>, and their summaries into <folder>_summary.json.
 
-    2024 ais_bench without --divide_input runs everything on every device: equal files are kept once. Raises
+    ais_bench of 2024 without --divide_input runs everything on every device: equal files are kept once. Raises
     cli.UserError when two devices disagree on a file.
     """
-    parts = sorted(p for p in folder.glob("device*") if p.is_dir())
-    found = [(p, folder / f"{p.name}_summary.json") for p in parts]
-    merged: dict = {"filesinfo": {}, "npu_compute_time_list": [], "throughput": 0.0, "per_device": []}
-    for part, path in found:
+    parts = [(p, folder / f"{p.name}_summary.json") for p in sorted(folder.glob("device*")) if p.is_dir()]
+    merged: dict = {"filesinfo": {}, TIMES: [], "throughput": 0.0, "per_device": []}
+    for part, path in parts:
         one, raw = read(path), json.loads(path.read_text())
-        if one["times_ms"] is None:
-            raise cli.UserError(f"{path}: threads and devices cannot be added up; use --threads 1")
         if one["batchsize"] != merged.setdefault("batchsize", one["batchsize"]):
             raise cli.UserError(f"{path}: batch size differs from the first device's")
-        merged["npu_compute_time_list"] += one["times_ms"]
+        merged[TIMES] += one["times_ms"]
         merged["throughput"] += one["throughput"]
         device = re.sub(r"device(\d+)(_\d+)?$", r"\1", part.name)
         merged["per_device"].append({"device": device, "throughput": one["throughput"], "samples": one["samples"]})
-        merged["args"] = raw.get("args")
-        if raw.get("standin"):
-            merged["standin"] = True
+        merged |= {k: raw[k] for k in ("args", "standin") if k in raw}
         for file in sorted(part.iterdir()):
             target = folder / file.name
-            if not target.exists():
-                file.replace(target)
-            elif target.read_bytes() != file.read_bytes():
+            if target.exists() and target.read_bytes() != file.read_bytes():
                 raise cli.UserError(f"{file}: differs from another device's; a device is faulty")
-            else:
-                file.unlink()
+            file.replace(target)
         part.rmdir()
         for key, entry in (raw.get("filesinfo") or {}).items():
             outfiles = [str(folder / Path(o).name) for o in entry["outfiles"]]
             merged["filesinfo"][outfiles[0] if outfiles else key] = entry | {"outfiles": outfiles}
     merged["filesinfo"] = {str(i): v for i, (_, v) in enumerate(sorted(merged["filesinfo"].items()))}
-    times = merged["npu_compute_time_list"]
-    merged["NPU_compute_time"] = stats(times) | {"count": len(times)}
+    merged["NPU_compute_time"] = stats(merged[TIMES]) | {"count": len(merged[TIMES])}
     with cli.whole_file(f"{folder}_summary.json", "w") as f:
         json.dump(merged, f)
-    for _, path in found:
+    for _, path in parts:
         path.unlink()
 
 
@@ -313,14 +263,3 @@ def cards(summaries: list[dict], per_row: float = 1.0) -> dict:
     speeds = zip(*([round(d["throughput"] * per_row, 3) for d in s["per_device"]] for s in summaries), strict=True)
     names = [str(d.get("device") or i) for i, d in enumerate(devices)]
     return {"devices": len(devices), "per_device": dict(zip(names, map(list, speeds), strict=True))}
-
-
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("file", nargs="+", type=Path, help="a summary, or a log of the screen")
-    for path in p.parse_args().file:
-        print(json.dumps(read(path)))
-
-
-if __name__ == "__main__":
-    cli.run(main)

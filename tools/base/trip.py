@@ -4,7 +4,7 @@
 
     bert_base_cased_sst2/default/seq128/bs8/310P3-atc-fp16   806/872  1 row differs, 0.0041 at most    1336.4 samples/s
     ...
-    wrote result-node7.tar: 18 cells, 18 run
+    wrote result-node7.tar: 18 cells, 0 failed
 
 `make kit` puts this file into the kit as run.py, and tools/ascend/ takes from here what it knows of CANN. So it is of
 the standard library alone, for Python 3.7 or newer, and needs nothing but CANN and ais_bench, or trtexec. A cell that
@@ -24,7 +24,6 @@ import platform
 import re
 import shutil
 import statistics
-import struct
 import subprocess
 import sys
 import tarfile
@@ -34,16 +33,17 @@ import time
 
 ROOTS = ("/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/latest", "~/Ascend/cann",
          "~/Ascend/ascend-toolkit/latest")  # fmt: skip
+RUNTIMES = ("/usr/local/Ascend/nnrt/latest", "/usr/local/Ascend/nnae/latest")  # CANN without atc
 INI_SINCE = (8, 0)  # "does not evolve and will be deprecated": CANN 8.0's page on --op_select_implmode
 RENAMED = {"Ascend710": "Ascend310P3", "Ascend910B4_1": "Ascend910B4-1"}
-# Finds atc under the roots given and prints where, its set_env.sh, its version files and its SoC names.
+# Finds $0, such as bin/atc, under the roots given and prints where, its set_env.sh, its version files and SoC names.
 FIND = """
 for root in "$@"; do
-  [ -x "$root/bin/atc" ] || continue
+  [ -x "$root/$0" ] || continue
   echo "root=$root"
   for s in "$root/set_env.sh" "$root/../set_env.sh"; do [ ! -f "$s" ] || { echo "set_env=$s"; break; }; done
   cd "$root" || exit 1
-  cat {.,..}/*-linux/ascend_toolkit_install.info version.cfg opp/version.info
+  cat {.,..}/*-linux/ascend_*_install.info version.cfg opp/version.info
   ls ./*-linux/data/platform_config
   exit 0
 done 2>/dev/null
@@ -61,13 +61,19 @@ exec "${run[@]}"
 """
 
 
+def soc(chip: str) -> str:
+    """A chip's present name for atc: 710 is Ascend310P3, 910B4_1 as a path spells it Ascend910B4-1."""
+    name = "Ascend" + chip.replace("Ascend", "", 1)
+    return RENAMED.get(name, name)
+
+
 def version_of(text: str) -> str | None:
     """CANN's public version, such as "8.5.0", from the files that FIND prints; None when none tells."""
     patterns = (r"^version=(\d\S*)", r"^toolkit_running_version=\[[^:\]]*:([^\]]+)\]", r"^version_dir=(\d\S*)",
                 r"^Version=(\d\S*)")  # fmt: skip
     # The last is a package's own number: 7.6 in CANN 8.0, 1.84 in 6.0.
-    found = [re.search(pattern, text, re.M) for pattern in patterns]
-    return next((m.group(1) for m in found if m), None)
+    told = [re.search(pattern, text, re.M) for pattern in patterns]
+    return next((m.group(1) for m in told if m), None)
 
 
 def number(version: str | None) -> tuple:
@@ -75,37 +81,40 @@ def number(version: str | None) -> tuple:
     return tuple(int(n) for n in re.findall(r"\d+", version or "")[:2])
 
 
-def implmode(modes: dict, version: tuple, work: str) -> dict:
-    """Flags that give op types their implementation mode, as the CANN version found wants them. ValueError where an
-    older CANN would need two modes at once.
-    """
-    if not modes:
+def implmode(mode: str, version: tuple, work: str) -> dict:
+    """Flags that give an op type its implementation mode, as "Gelu=high_performance", for the CANN version found."""
+    if not mode:
         return {}
     if version >= INI_SINCE:
         with open(os.path.join(work, "op_precision.ini"), "w") as f:
-            f.write("\n".join(["[ByOpType]"] + [op + "=" + mode for op, mode in modes.items()]) + "\n")
+            f.write("[ByOpType]\n" + mode + "\n")
         return {"op_precision_mode": "op_precision.ini"}
-    if len(set(modes.values())) > 1:
-        raise ValueError("--implmode: this CANN takes one mode for all op types; give all the same mode")
-    return {"op_select_implmode": next(iter(modes.values())), "optypelist_for_implmode": ",".join(modes)}
+    op, _, how = mode.partition("=")
+    return {"op_select_implmode": how, "optypelist_for_implmode": op}
 
 
 def roots() -> list:
-    """Roots under which bin/atc may stand, best first: of the one on PATH, ASCEND_HOME_PATH, the usual places."""
-    found, home = shutil.which("atc"), os.environ.get("ASCEND_HOME_PATH")
-    first = [os.path.dirname(os.path.dirname(os.path.abspath(found)))] if found else []
+    """Roots under which CANN may stand, best first: of the atc on PATH, ASCEND_HOME_PATH, the usual places."""
+    atc, home = shutil.which("atc"), os.environ.get("ASCEND_HOME_PATH")
+    first = [os.path.dirname(os.path.dirname(os.path.abspath(atc)))] if atc else []
     return first + ([home] if home else []) + [os.path.expanduser(r) for r in ROOTS]
 
 
-def cann(command=("bash",), places=None) -> dict | None:
-    """{root, set_env, version or None, socs} of the first root that has bin/atc; None where none has."""
-    words = [*command, "-c", FIND, "bash", *map(str, roots() if places is None else places)]
-    got = subprocess.run(words, stdout=subprocess.PIPE, check=False).stdout.decode(errors="replace")
-    facts = dict(re.findall(r"^(root|set_env)=(.*)", got, re.M))
+def cann(command=("bash",), places=None, program="bin/atc") -> dict | None:
+    """{root, set_env, version or None, socs} of the first root that has this program; None where none has."""
+    words = [*command, "-c", FIND, program, *map(str, roots() if places is None else places)]
+    text = subprocess.run(words, stdout=subprocess.PIPE, check=False).stdout.decode(errors="replace")
+    facts = dict(re.findall(r"^(root|set_env)=(.*)", text, re.M))
     if "root" not in facts:
         return None
-    socs = re.findall(r"^((?:Ascend|Kirin)\S+)\.ini$", got, re.M)
-    return dict({"set_env": "/dev/null", "version": version_of(got), "socs": socs}, **facts)
+    socs = re.findall(r"^((?:Ascend|Kirin)\S+)\.ini$", text, re.M)
+    return dict({"set_env": "/dev/null", "version": version_of(text), "socs": socs}, **facts)
+
+
+def atc_command(tool: dict, words: list) -> list:
+    """The command that runs atc of a CANN that `cann` found."""
+    devlib = "%s/%s-linux/devlib" % (tool["root"], os.uname().machine)
+    return ["bash", "-c", RUN, "bash", tool["set_env"], devlib, tool["root"] + "/bin/atc", *words]
 
 
 # ---- the card
@@ -114,10 +123,10 @@ def cann(command=("bash",), places=None) -> dict | None:
 def said(*command) -> tuple:
     """(exit status, output) of a command; (None, "") where it is missing or does not end."""
     try:
-        got = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None, ""
-    return got.returncode, got.stdout.decode(errors="replace")
+    return done.returncode, done.stdout.decode(errors="replace")
 
 
 def cards(text: str) -> list:
@@ -127,32 +136,22 @@ def cards(text: str) -> list:
     return [(m.group(1).replace("Ascend", ""), health) for m, health in named if m]
 
 
-def unlike(soc: str | None, names: list) -> bool:
-    """Whether a model for this SoC is for none of the chips that npu-smi names. On A3 it says no more than 910."""
-    chip = (soc or "").replace("Ascend", "", 1)
-    return bool(chip and names) and chip not in names and not ("910" in names and chip.startswith("910"))
+def unlike(model: str | None, npu: str | None) -> bool:
+    """Whether a model for this SoC is for another chip than npu-smi names. On A3 it says no more than 910."""
+    chip = soc(model or "").replace("Ascend", "", 1)
+    return bool(chip and npu) and chip != npu and not (npu == "910" and chip.startswith("910"))
 
 
-# Exits with 0 where ais_bench and aclruntime are, 2 where ais_bench is another package of that name (PyPI's
-# ais_bench_benchmark has no program in it), else 1. Nothing is imported.
-HAS = """
-import importlib.util as u, os, sys
+# Prints the versions of ais_bench and aclruntime, and exits with 0 where both are, 2 where ais_bench is another package
+# of that name (PyPI's ais_bench_benchmark has no program in it), else 1. Nothing is imported.
+PROBE = """
+import glob, importlib.util as u, os, sys
+for name in ("ais_bench", "aclruntime"):
+    for info in [i for path in sys.path for i in glob.glob(os.path.join(path, name + "-*.dist-info"))][:1]:
+        print(name + "=" + os.path.basename(info)[len(name) + 1:-10])
 spec = u.find_spec("ais_bench")
-if not spec:
-    sys.exit(1)
-runs = any(os.path.isfile(os.path.join(p, "__main__.py")) for p in spec.submodule_search_locations or ())
-sys.exit(2 if not runs else int(not u.find_spec("aclruntime")))
-"""
-VERSIONS = """
-import sys
-try:
-    from importlib.metadata import version
-except ImportError:
-    from pkg_resources import get_distribution
-    version = lambda name: get_distribution(name).version
-for name in sys.argv[1:]:
-    try: print(name + "=" + version(name))
-    except Exception: pass
+runs = spec and any(os.path.isfile(os.path.join(p, "__main__.py")) for p in spec.submodule_search_locations or ())
+sys.exit((0 if u.find_spec("aclruntime") else 1) if runs else 2 if spec else 1)
 """
 
 
@@ -160,30 +159,19 @@ def facts(python: str | None) -> dict:
     """Which card this is and what drives it, in the words of npu-smi, CANN and pip; what none says is None."""
     status, table = said("npu-smi", "info")
     chips = cards(table) if status == 0 else []
-    driver = re.search(r"npu-smi +\S+ +Version: +(\S+)", table)
     board = said("npu-smi", "info", "-t", "board", "-i", "0")[1] if chips else ""
-    firmware = re.search(r"Firmware Version +: +(\S+)", board)
-    asked = said(python, "-c", VERSIONS, "ais_bench", "aclruntime")[1] if python else ""
-    here, known = cann(), dict(re.findall(r"(\w+)=(\S+)", asked))
+    here = cann() or cann(places=roots() + list(RUNTIMES), program=".")
+    versions = dict(re.findall(r"(\w+)=(\S+)", said(python, "-c", PROBE)[1])) if python else {}
+    first = lambda pattern, text: next(iter(re.findall(pattern, text)), None)
     return {
         "npu": chips[0][0] if chips else None,
         "npu_health": chips[0][1] if chips else None,
-        "npu_driver": driver.group(1) if driver else None,
-        "npu_firmware": firmware.group(1) if firmware else None,
-        "cann": here["version"] if here else version_of(installed()),
-        "ais_bench": known.get("ais_bench"),
-        "aclruntime": known.get("aclruntime"),
+        "npu_driver": first(r"npu-smi +\S+ +Version: +(\S+)", table),
+        "npu_firmware": first(r"Firmware Version +: +(\S+)", board),
+        "cann": here["version"] if here else None,
+        "ais_bench": versions.get("ais_bench"),
+        "aclruntime": versions.get("aclruntime"),
     }
-
-
-def installed() -> str:
-    """The version files of a CANN that has no atc, the run-time packages nnrt and nnae."""
-    home = os.environ.get("ASCEND_HOME_PATH") or "/usr/local/Ascend/nnrt/latest"
-    text = ""
-    for path in glob.glob(os.path.join(home, "*.info")) + glob.glob(os.path.join(home, "*", "*_install.info")):
-        with open(path, errors="replace") as f:
-            text += f.read() + "\n"
-    return text
 
 
 # ---- trtexec
@@ -194,11 +182,18 @@ def dotted(n: int) -> tuple:
     return (n // 1000, n // 100 % 10, n % 100) if n < 10000 else (n // 10000, n // 100 % 100, n % 100)
 
 
-def trtexec_words(version: tuple, precision: str, onnx: str | None, engine: str, times: str | None) -> list:
-    """trtexec's options to build an engine from `onnx`, or to time it: alike under TensorRT 8, 10 and 11."""
+def trtexec() -> tuple:
+    """(path, TensorRT's version) of trtexec; (None, ()) where none is that names it."""
+    path = shutil.which("trtexec") or shutil.which("/usr/src/tensorrt/bin/trtexec")
+    named = re.search(r"TensorRT\.trtexec \[TensorRT v(\d+)\]", said(path, "--help")[1] if path else "")
+    return (path, dotted(int(named.group(1)))) if named else (None, ())
+
+
+def trtexec_words(version: tuple, engine: str, onnx: str = "", fp16: bool = False, times: str = "") -> list:
+    """trtexec's options to build `engine` from `onnx`, or to time it: alike under TensorRT 8, 10 and 11."""
     if onnx:
         pool = "--memPoolSize=workspace:5000" if version >= (8, 4) else "--workspace=5000"
-        typed = ["--fp16"] if precision == "fp16" and version < (11,) else []
+        typed = ["--fp16"] if fp16 and version < (11,) else []
         skip = "--skipInference" if version >= (8, 6) else "--buildOnly"
         return ["--onnx=" + onnx, pool, "--noTF32", *typed, "--saveEngine=" + engine, skip]
     same = [] if version >= (11,) else ["--noDataTransfers", "--useSpinWait", "--useCudaGraph"]
@@ -228,22 +223,33 @@ def of_folder(folder: str) -> str:
     return hashlib.sha256("".join(sha256(p) + "  " + name + "\n" for name, p in names).encode()).hexdigest()
 
 
-def run(command: list, log: str, cwd: str = ".", env: dict | None = None) -> str:
+def read_json(path: str):
+    with open(path) as f:
+        return json.load(f)
+
+
+def write_json(path: str, value) -> None:
+    with open(path, "w") as f:
+        json.dump(value, f, indent=1)
+
+
+def run(command: list, log: str, cwd: str = ".") -> str:
     """Run a command, its words and output in `log`; the output. Raises Failed with its error where it ends badly."""
     try:
-        got = subprocess.run(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT, check=False)  # fmt: skip
+        done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, check=False)  # fmt: skip
     except OSError as e:
         raise Failed("%s: %s" % (command[0], e.strerror)) from None
-    text = got.stdout.decode(errors="replace")
+    text = done.stdout.decode(errors="replace")
     with open(log, "a") as f:
         f.write("+ " + " ".join(command) + "\n" + text)
-    if got.returncode:
+    if done.returncode:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         errors = [w for w in lines if re.search(r"\[E(RROR)?\]|^E[A-Z0-9]\d{4}|Error:|error:", w)]
+        errors = [w for w in errors if not re.match(r"E[A-Z0-9]\d{4}: Inner Error!$|\[INFO\]", w)]
         loud = errors or lines[-1:] or ["no word"]
-        killed = " (killed: too little memory?)" if got.returncode in (137, -9) else ""
-        raise Failed("exit %d%s: %s" % (got.returncode, killed, loud[0][:300]))
+        killed = " (killed: too little memory?)" if done.returncode in (137, -9) else ""
+        raise Failed("exit %d%s: %s" % (done.returncode, killed, loud[0][:300]))
     return text
 
 
@@ -264,25 +270,20 @@ def compiled(cell: dict, work: str, log: str) -> str:
     path = os.path.join(work, "model.om")
     if cell["om"]:
         shutil.copyfile(cell["om"], path)
-        os.chmod(path, 0o644)
-        return path
-    tool = cann()
-    if tool is None:
-        raise Failed("no .om in the kit and no atc here: source CANN's set_env.sh, or make the kit where atc is")
-    graph(cell, work)
-    flags = implmode(cell["implmode"], number(tool["version"]), work)
-    words = [w.replace("@out", "model").replace("@graph", "model.onnx") for w in cell["atc"]]
-    for old, new in RENAMED.items():
-        words = ["--soc_version=" + new if w == "--soc_version=" + old else w for w in words]
-    words += ["--%s=%s" % pair for pair in flags.items()]
-    devlib = "%s/%s-linux/devlib" % (tool["root"], os.uname().machine)
-    text = run(["bash", "-c", RUN, "bash", tool["set_env"], devlib, tool["root"] + "/bin/atc", *words], log, cwd=work)
-    made = glob.glob(os.path.join(work, "model*.om"))
-    if "ATC run success" not in text or len(made) != 1:
-        raise Failed("atc left no .om: see %s" % log)
-    os.replace(made[0], path)
+    else:
+        tool = cann()
+        if tool is None:
+            raise Failed("no .om in the kit and no atc here: source CANN's set_env.sh, or make the kit where atc is")
+        graph(cell, work)
+        words = [w.replace("@out", "model").replace("@graph", "model.onnx") for w in cell["atc"]]
+        flags = implmode(cell["implmode"], number(tool["version"]), work)
+        words += ["--%s=%s" % pair for pair in flags.items()]
+        text = run(atc_command(tool, words), log, cwd=work)
+        files = glob.glob(os.path.join(work, "model*.om"))
+        if "ATC run success" not in text or len(files) != 1:
+            raise Failed("atc left no .om: see %s" % log)
+        os.replace(files[0], path)
     os.chmod(path, 0o644)
-    os.remove(os.path.join(work, "model.onnx"))
     return path
 
 
@@ -290,38 +291,32 @@ def values(path: str) -> list:
     """The float32 numbers of an output file, .bin or .npy."""
     with open(path, "rb") as f:
         raw = f.read()
-    if raw[:6] == b"\x93NUMPY":
-        wide = raw[6] > 1
-        raw = raw[(12 if wide else 10) + struct.unpack("<I" if wide else "<H", raw[8 : 12 if wide else 10])[0] :]
-    found = array.array("f")
-    found.frombytes(raw[: len(raw) // 4 * 4])
-    return found.tolist()
+    head = raw.index(b"\n", 10) + 1 if raw[:6] == b"\x93NUMPY" else 0
+    return array.array("f", raw[head:]).tolist()
 
 
 def compared(cell: dict, folder: str) -> dict:
-    """{correct, differ, largest}: of the outputs in `folder`, against labels and reference logits. Raises Failed where one is missing."""
-    with open(cell["order"]) as f:
-        order = json.load(f)
+    """{correct, total, differ, largest}: of the outputs in `folder`, against labels and reference logits. Raises Failed
+    where one is missing."""
+    order = read_json(cell["order"])
     count, labels = order["labels"], order["truth"]
-    reference = values(cell["reference"]) if cell.get("reference") else None
-    correct = differ = 0
-    largest = 0.0
+    reference = values(cell["reference"]) if cell["reference"] else []
+    correct, differ, largest = 0, 0, 0.0
     for stem, rows in order["rows"].items():
-        found = [p for p in (os.path.join(folder, stem + "_0" + s) for s in (".bin", ".npy")) if os.path.exists(p)]
-        if not found:
+        files = [p for p in (os.path.join(folder, stem + "_0" + s) for s in (".bin", ".npy")) if os.path.exists(p)]
+        if not files:
             raise Failed("no output of %s: see infer.log" % stem)
-        got = values(found[0])
+        numbers = values(files[0])
         for i, row in enumerate(rows):
-            logits = got[count * i : count * (i + 1)]
+            logits, want = numbers[count * i : count * (i + 1)], reference[count * row : count * (row + 1)]
             best = max(logits) if logits else 0.0
             answer = logits.index(best) if logits.count(best) == 1 else -1
             correct += answer == labels[row]
-            if reference:
-                want = reference[count * row : count * (row + 1)]
+            if want:
                 differ += answer != want.index(max(want))
                 largest = max([largest] + [abs(a - b) for a, b in zip(logits, want)])
-    return {"correct": correct, "total": len(labels), "differ": differ if reference else None,
-            "largest": largest if reference else None}  # fmt: skip
+    known = {"differ": differ, "largest": largest} if reference else {}
+    return dict({"correct": correct, "total": len(labels)}, **known)
 
 
 def on_npu(cell: dict, work: str, place: str, a) -> dict:
@@ -329,39 +324,32 @@ def on_npu(cell: dict, work: str, place: str, a) -> dict:
     om = compiled(cell, work, os.path.join(place, "atc.log"))
     with open(om, "rb") as f, open(os.path.join(place, "om_head.bin"), "wb") as head:
         head.write(f.read(1 << 16))
-    kept = {"om_sha256": sha256(om)}
 
     def bench(words, out, log):
-        os.mkdir(os.path.join(place, out), 0o750)
         folder = os.path.join(place, out)
+        os.mkdir(folder, 0o750)
         filled = [w.replace("@model", om).replace("@input", cell["input"]).replace("@out", folder) for w in words]
-        run([a.python, "-m", "ais_bench", "--device", str(a.device), *filled], os.path.join(place, log))
+        run([a.python, "-m", "ais_bench", "--device", a.device, *filled], os.path.join(place, log))
         return folder
 
-    kept.update(compared(cell, os.path.join(bench(cell["infer"], "output", "infer.log"), "out")))
-    speeds = []
-    for i in range(1, a.rounds + 1):
-        with open(os.path.join(bench(cell["time"], "round%d" % i, "time%d.log" % i), "out_summary.json")) as summary:
-            speeds.append(json.load(summary)["throughput"])
-    return dict(kept, rows_per_second=statistics.median(speeds))
+    told = compared(cell, os.path.join(bench(cell["infer"], "output", "infer.log"), "out"))
+    folders = [bench(cell["time"], "round%d" % i, "time%d.log" % i) for i in range(1, a.rounds + 1)]
+    speeds = [read_json(os.path.join(folder, "out_summary.json"))["throughput"] for folder in folders]
+    return dict(told, om_sha256=sha256(om), rows_per_second=statistics.median(speeds))
 
 
 def on_gpu(cell: dict, work: str, place: str, a) -> dict:
     """Build and time one cell by trtexec. Raises Failed where it is not here, or cannot."""
-    program = shutil.which("trtexec") or "/usr/src/tensorrt/bin/trtexec"
-    found = re.search(r"TensorRT\.trtexec \[TensorRT v(\d+)\]", said(program, "--help")[1])
-    if not found:
+    program, version = trtexec()
+    if not program:
         raise Failed("no trtexec here: put TensorRT's bin on PATH")
-    version = dotted(int(found.group(1)))
     if cell["precision"] == "fp16" and version >= (11,):
         raise Failed("TensorRT 11 has no --fp16: use TensorRT 8 or 10")
-    onnx = graph(cell, work)
     plan, speeds = os.path.join(work, "model.plan"), []
-    words = trtexec_words(version, cell["precision"], onnx, plan, None)
+    words = trtexec_words(version, plan, onnx=graph(cell, work), fp16=cell["precision"] == "fp16")
     run([program, *words], os.path.join(place, "build.log"))
     for i in range(1, a.rounds + 1):
-        times = os.path.join(place, "times%d.json" % i)
-        words = trtexec_words(version, cell["precision"], None, plan, times)
+        words = trtexec_words(version, plan, times=os.path.join(place, "times%d.json" % i))
         text = run([program, *words], os.path.join(place, "time%d.log" % i))
         speeds.append(float(re.findall(r"Throughput: ([\d.e+]+) qps", text)[-1]) * cell["bs"])
     return {"rows_per_second": statistics.median(speeds), "tensorrt": ".".join(map(str, version))}
@@ -372,21 +360,19 @@ def run_cell(cell: dict, kit: str, a) -> dict:
     place = os.path.join("result", "cells", cell["name"].replace("/", "."))
     path = os.path.join(place, "cell.json")
     if os.path.exists(path):
-        with open(path) as f:
-            before = json.load(f)
+        before = read_json(path)
         if "error" not in before and before["kit"] == kit:
             return before
-    shutil.rmtree(place, ignore_errors=True)
     work = os.path.join("work", "cell")
-    shutil.rmtree("work", ignore_errors=True)
-    os.makedirs(work, 0o750)
-    os.makedirs(place, 0o750)
-    used = {"graph": cell["graph"]["sha256"], "run.py": sha256(os.path.abspath(__file__))}
-    for key in ("order", "reference", "om"):
-        used.update({key: sha256(cell[key])} if cell[key] else {})
-    used.update({"input": of_folder(cell["input"])} if cell["order"] else {})
-    began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    told = {"kit": kit, "cell": cell["name"], "used": used, "started": began}
+    for folder in (place, "work"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in (place, work):
+        os.makedirs(folder, 0o750)
+    used = {key: sha256(cell[key]) for key in ("order", "reference", "om") if cell[key]}
+    used.update({"graph": cell["graph"]["sha256"], "run.py": sha256(os.path.abspath(__file__))})
+    used.update({"input": of_folder(cell["input"])} if cell["input"] else {})
+    told = {"kit": kit, "cell": cell["name"], "used": used}
+    told["started"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     try:
         told.update((on_gpu if cell["engine"] == "trtexec" else on_npu)(cell, work, place, a))
     except Failed as e:
@@ -394,20 +380,19 @@ def run_cell(cell: dict, kit: str, a) -> dict:
     except Exception as e:  # whatever it is, the next cell is run
         told["error"] = "%s: %s" % (type(e).__name__, e)
     shutil.rmtree("work", ignore_errors=True)
-    with open(path, "w") as f:
-        json.dump(told, f, indent=1)
+    write_json(path, told)
     return told
 
 
 def line(cell: dict, told: dict) -> str:
     """One row of the table."""
-    if "error" in told:
-        return "%-60s FAILED: %s" % (cell["name"], told["error"])
     text = "%-60s" % cell["name"]
-    if told.get("total"):
+    if "error" in told:
+        return text + " FAILED: " + told["error"]
+    if "total" in told:
         text += " %4d/%d" % (told["correct"], told["total"])
-        if told["differ"] is not None:
-            text += "  %d rows differ, %.2g at most" % (told["differ"], told["largest"])
+    if "differ" in told:
+        text += "  %d rows differ, %.2g at most" % (told["differ"], told["largest"])
     text += "  %9.1f samples/s" % (told["rows_per_second"] * cell["per_row"])
     return text + ("  (published: %s)" % ", ".join(cell["published"]) if cell["published"] else "")
 
@@ -420,32 +405,31 @@ def main():
     p.add_argument("--only", default="", help="run the cells whose name holds this")
     a = p.parse_args()
     os.chdir(os.path.dirname(os.path.abspath(__file__)))
-    kit = sha256("kit.json")
-    with open("kit.json") as f:
-        content = json.load(f)
-    npu = any(cell["engine"] == "atc" for cell in content["cells"])
-    pythons = [a.python] if a.python else [sys.executable, "python3", *("python3.%d" % n for n in range(7, 14))]
-    a.python = next((python for python in pythons if said(python, "-c", HAS)[0] == 0), None) if npu else None
-    if npu and not a.python:
-        sys.exit("run.py: error: none of %s has ais_bench and aclruntime; say --python, source set_env.sh" % pythons)
-    here = facts(a.python) if npu else {}
-    chip = RENAMED.get("Ascend" + content["chip"], content["chip"])
-    if npu and unlike(chip, [here["npu"]] if here["npu"] else []):
-        sys.exit("run.py: error: a kit for %s, npu-smi says %s: make kit CHIP=%s" % (chip, here["npu"], here["npu"]))
+    kit, content, here = sha256("kit.json"), read_json("kit.json"), {}
     cells = [cell for cell in content["cells"] if a.only in cell["name"]]
     if not cells:
         sys.exit("run.py: error: no cell's name holds %s" % a.only)
+    if cells[0]["engine"] == "atc":
+        pythons = [a.python] if a.python else [sys.executable, "python3", *("python3.%d" % n for n in range(7, 14))]
+        a.python = next((python for python in pythons if said(python, "-c", PROBE)[0] == 0), None)
+        if not a.python:
+            sys.exit(
+                "run.py: error: none of %s has ais_bench and aclruntime; say --python, source set_env.sh" % pythons
+            )
+        here = facts(a.python)
+        if unlike(content["chip"], here["npu"]):
+            words = (content["chip"], here["npu"], here["npu"].replace("-", "_"))
+            sys.exit("run.py: error: a kit for %s, npu-smi says %s: make kit CHIP=%s" % words)
     told = []
     for cell in cells:
         told.append(run_cell(cell, kit, a))
         print(line(cell, told[-1]), flush=True)
     with open(os.path.join("result", "npu-smi.txt"), "w") as f:
         f.write(said("npu-smi", "info")[1] or said("nvidia-smi")[1])
-    machine = {"host": re.sub(r"[^\w.-]", "_", platform.node()) or "host"}
-    machine.update(system=platform.platform(), python=platform.python_version())
-    with open(os.path.join("result", "result.json"), "w") as f:
-        json.dump({"kit": kit, "machine": machine, "card": here}, f, indent=1)
-    name = "result-%s.tar" % machine["host"]
+    host = re.sub(r"[^\w.-]", "_", platform.node()) or "host"
+    machine = {"host": host, "system": platform.platform(), "python": platform.python_version()}
+    write_json(os.path.join("result", "result.json"), {"kit": kit, "machine": machine, "card": here})
+    name = "result-%s.tar" % host
     with tarfile.open(name + ".part", "w") as tar:
         tar.add("result")
     os.replace(name + ".part", name)

@@ -1,8 +1,7 @@
 """Build a TensorRT engine from ONNX and time it with trtexec, alike under TensorRT 8, 10 and 11.
 
-    python -m tools.gpu.trtexec --onnx sim.onnx --batch_size 8 --precision fp16 --save_engine model.plan \\
-        --build_only --summary build.json
-    python -m tools.gpu.trtexec --load_engine model.plan --batch_size 8 --precision fp16 --summary perf.json
+    python -m tools.gpu.trtexec --onnx gpu.onnx --engine model.plan --batch_size 8 --precision fp16 --summary build.json
+    python -m tools.gpu.trtexec --engine model.plan --batch_size 8 --precision fp16 --summary perf.json
 
     trtexec of TensorRT 10.13.3: device compute only: no copies, spin wait, CUDA graph, no TF32, one stream
     + trtexec --loadEngine=model.plan --noDataTransfers --useSpinWait --useCudaGraph --warmUp=1000 ...
@@ -14,9 +13,8 @@
 
 The same command means different things to different versions: TensorRT 11 leaves copies out, spins and uses a
 CUDA graph where 8 and 10 do not; 8.4 renamed --workspace; 11 has no --fp16: a graph's own types decide there.
-Flags are chosen by the version found, so that always: no copies, spin wait, CUDA graph, no TF32, one stream.
---precision graph keeps the types that the ONNX has (strongly typed), which is the only way to fp16 in 11.
-trtexec's `qps` counts queries, so throughput here is qps * batch. Sources: NVIDIA/TensorRT, samples/common
+Flags are chosen by the version found (tools/base/trip.py), so that always: no copies, spin wait, CUDA graph, no TF32,
+one stream. trtexec's `qps` counts queries, so throughput here is qps * batch. Sources: NVIDIA/TensorRT, samples/common
 (sampleOptions, sampleReporting) at 8.0.1, 8.4.1, 8.5.3, 23.08 (8.6), v10.0.0, v10.13.3 and a892d222 (11.1).
 """
 
@@ -25,20 +23,16 @@ import json
 import math
 import re
 import shlex
-import shutil
 import statistics
-import subprocess
 import tempfile
 from pathlib import Path
 
 from tools.base import logs, trip
 from tools.make import cli
 
-WORKSPACE = 5000  # MiB, as in the recipe
 WHERE = "get TensorRT at https://developer.nvidia.com/tensorrt, or work in its container"
 MEANING = "device compute only: no copies, spin wait, CUDA graph, no TF32, one stream"
 HINTS = (
-    (r"Static model does not take explicit shapes", "the ONNX has fixed shapes: leave --shapes out"),
     (r"Unknown option", "this trtexec does not know that option; tell us the version"),
     (r"out of memory|OutOfMemory", "another program holds the GPU's memory: see nvidia-smi"),
     (r"deserializ|version tag|platform", "an engine fits one kind of GPU and one TensorRT: build it here"),
@@ -46,56 +40,6 @@ HINTS = (
     (r"CUDA|driver|no .*device", "is there a GPU and a driver? see nvidia-smi"),
 )
 PERCENTILES = (90, 95, 99)
-
-
-def find(program: str) -> str:
-    """The path of a program of TensorRT. Raises UserError, with the places looked at, where there is none."""
-    found = shutil.which(program) or shutil.which("/usr/src/tensorrt/bin/trtexec")
-    if not found:
-        raise cli.UserError(f"no {program}: looked on PATH and in /usr/src/tensorrt/bin; {WHERE}")
-    return found
-
-
-def version_of(program: str) -> tuple:
-    """(major, minor, patch), from the first line of --help. Raises UserError where it names none."""
-    got = subprocess.run([program, "--help"], capture_output=True, text=True, errors="replace", check=False)
-    found = re.search(r"TensorRT\.trtexec \[TensorRT v(\d+)\]", got.stdout + got.stderr)
-    if not found:
-        raise cli.UserError(f"{program} --help does not name its TensorRT version; is it NVIDIA's trtexec?")
-    return trip.dotted(int(found[1]))
-
-
-def precision_flags(precision: str, version: tuple) -> list:
-    """trtexec's flags for a precision. Raises UserError where that TensorRT `version` (major, minor, patch) has none."""
-    if precision == "fp32":
-        return ["--noTF32"]
-    if precision == "fp16" and version < (11,):
-        return ["--noTF32", "--fp16"]
-    if precision == "fp16":
-        raise cli.UserError(
-            "--precision fp16: TensorRT 11 has no --fp16, the graph's own types decide; use TensorRT 10, or"
-            " give --onnx_fp16 a graph of tools/gpu/half.py"
-        )
-    if version < (10,):
-        raise cli.UserError("--precision graph: TensorRT before 10 cannot; use fp32 or fp16")
-    return ["--noTF32"] + (["--stronglyTyped"] if version < (11,) else [])
-
-
-def flags(a, version: tuple, times: str) -> list:
-    """trtexec's options for this version."""
-    if a.load_engine:
-        words = [f"--loadEngine={a.load_engine}"]
-    else:
-        pool = f"--memPoolSize=workspace:{WORKSPACE}" if version >= (8, 4) else f"--workspace={WORKSPACE}"
-        typed = a.onnx_fp16 if a.precision == "fp16" and version >= (11,) else None
-        words = [f"--onnx={typed or a.onnx}", pool, *precision_flags("graph" if typed else a.precision, version)]
-        words += [f"--saveEngine={a.save_engine}"] if a.save_engine else []
-    words += [f"--shapes={a.shapes}"] if a.shapes else []
-    if a.build_only:
-        return [*words, "--skipInference" if version >= (8, 6) else "--buildOnly"]
-    same = [] if version >= (11,) else ["--noDataTransfers", "--useSpinWait", "--useCudaGraph"]
-    timed = [f"--warmUp={a.warm_up_ms}", f"--duration={a.seconds}", "--iterations=100"]
-    return [*words, *same, *timed, f"--exportTimes={times}"]
 
 
 def failure(text: str, status: int) -> str:
@@ -116,9 +60,8 @@ def value(text: str, pattern: str, where: str) -> float:
     """The number that `pattern` finds in trtexec's output. Raises UserError, which begins with `where`, without such a
     line.
     """
-    found = re.findall(pattern, text)
     try:
-        return finite(found[-1])
+        return finite(re.findall(pattern, text)[-1])
     except (IndexError, ValueError):
         raise cli.UserError(f"{where}: no line like {pattern!r}; is it trtexec's whole output?") from None
 
@@ -140,7 +83,7 @@ def printed(text: str, name: str, where: str) -> dict:
     if not lines:
         raise cli.UserError(f"{where}: no `{name}: min = ...` line; is it trtexec's whole output?")
     try:
-        return {"mean": None} | {k: finite(v) for k, v in logs.pairs(lines[-1]).items()}
+        return {k: finite(v) for k, v in logs.pairs(lines[-1]).items()}
     except ValueError as e:
         raise cli.UserError(f"{where}: {name}: {e}; was it edited?") from None
 
@@ -167,127 +110,97 @@ def verdict(text: str, where: str) -> tuple:
     return trip.dotted(int(last[-1][1]))
 
 
-def summary(text: str, times, batch: int, where: str) -> dict:
+def summary(text: str, times: list | None, batch: int, where: str) -> dict:
     """A run's output, and its --exportTimes list or None, in the shape of ais_bench's summary.
 
     {GPU_compute_time: {min, max, mean, median, percentile(90|95|99%), count} ms, gpu_compute_time_list: [ms]
-    or None, H2D_latency, D2H_latency (None: left out), throughput (samples/s: qps * batch), qps, batchsize,
-    walltime_s, build_seconds or None, tensorrt, standin, missing}. Raises cli.UserError.
+    or None, throughput (samples/s: qps * batch), qps, batchsize, tensorrt, standin}. Raises cli.UserError.
     """
     version = verdict(text, where)
     qps = value(text, r"Throughput: ([\d.e+]+) qps", where)
     compute = printed(text, "GPU Compute Time", where)
+    mean = compute.get("mean")
     listed = None
     if times is not None:
         try:
             listed = [float(t["computeMs"]) for t in times]
         except (TypeError, KeyError, ValueError):
             raise cli.UserError(f"{where}: --exportTimes wrote entries without computeMs") from None
-        if len(listed) < 2 or abs(statistics.fmean(listed) - compute["mean"]) > 1e-3 * compute["mean"]:
-            raise cli.UserError(f"{where}: the times listed do not have the mean printed, {compute['mean']}")
+        if len(listed) < 2 or abs(statistics.fmean(listed) - mean) > 1e-3 * mean:
+            raise cli.UserError(f"{where}: the times listed do not have the mean printed, {mean}")
         compute = stats(listed)
-    if not qps or not compute["mean"]:
+    if not qps or not mean:
         raise cli.UserError(f"{where}: nothing was measured (throughput {qps} qps); was it cut off?")
-    if qps * compute["mean"] > 1100:  # one query after another
-        raise cli.UserError(
-            f"{where}: {qps} qps of {compute['mean']} ms each: several streams, or edited; time one stream"
-        )
-    built = re.findall(r"Engine built in ([\d.]+) sec", text)
-    copies = "no copies were timed"
+    if qps * mean > 1100:  # one query after another
+        raise cli.UserError(f"{where}: {qps} qps of {mean} ms each: several streams, or edited; time one stream")
     return {
         "GPU_compute_time": compute,
-        "H2D_latency": None,
-        "D2H_latency": None,
         "gpu_compute_time_list": listed,
         "qps": qps,
         "batchsize": batch,
         "throughput": qps * batch,
-        "walltime_s": value(text, r"Total Host Walltime: ([\d.e+]+) s", where),
-        "build_seconds": value(text, r"Engine built in ([\d.]+) sec", where) if built else None,
         "tensorrt": ".".join(map(str, version)),
         "standin": "STAND-IN" in text,
-        "missing": {"H2D_latency": copies, "D2H_latency": copies}
-        | ({} if listed else {"gpu_compute_time_list": "a log holds no single times"})
-        | ({} if built else {"build_seconds": "the engine was loaded, not built"}),
     }
 
 
 def read(path, batch: int) -> dict:
-    """A stored log of trtexec as `summary` has it, with source and sha256. `batch`: what one query held."""
-    path = Path(path)
-    text = logs.plain(logs.decoded(path.read_bytes()))
+    """A stored log of trtexec as `summary` has it. `batch`: what one query held."""
+    text = logs.plain(logs.decoded(Path(path).read_bytes()))
     default_off = verdict(text, str(path)) >= (11,) and "--includeDataTransfers" not in text
     alone = default_off or "--noDataTransfers" in text
     timed = "device compute only: no copies" if alone else "device compute, with copies beside it"
-    found = summary(text, None, batch, str(path))
-    return found | {"timed": timed, "source": path.name, "sha256": cli.sha256(path)}
+    return summary(text, None, batch, str(path)) | {"timed": timed}
 
 
-def execute(a, work: Path) -> dict:
-    """Run trtexec in the folder `work` as the options `a` say: its output. Raises UserError with its own words where it
-    fails.
+def execute(a, engine: str, work: Path) -> dict:
+    """Build `engine` with trtexec, or time it, as the options `a` say: its output. Raises UserError with trtexec's own
+    words where it fails, or where it is not here.
     """
-    program = find(a.trtexec)
-    version = version_of(program)
-    times = work / "times.json"
-    command = [program, *flags(a, version, str(times))]
+    program, version = trip.trtexec()
+    if not program:
+        raise cli.UserError(f"no trtexec that names its version: looked on PATH and in /usr/src/tensorrt/bin; {WHERE}")
+    if a.onnx:
+        typed = a.onnx_fp16 if version >= (11,) else None  # has no --fp16: the graph's own types decide
+        words = trip.trtexec_words(version, engine, onnx=str(typed or a.onnx), fp16=a.precision == "fp16")
+    else:
+        times = work / "times.json"
+        words = trip.trtexec_words(version, engine, times=str(times))
     print(f"trtexec of TensorRT {'.'.join(map(str, version))}: {MEANING}")
-    print("+", shlex.join(command), flush=True)
-    status, text = cli.stream(command, Path.cwd())
+    print("+", shlex.join([program, *words]), flush=True)
+    status, text = cli.stream([program, *words], Path.cwd())
     if status:
         raise cli.UserError(failure(text, status))
-    if a.build_only:
+    if a.onnx:
         verdict(text, program)
-        seconds = value(text, r"Engine built in ([\d.e+-]+) sec", program)
-        found = {"build_seconds": seconds, "tensorrt": ".".join(map(str, version)), "standin": "STAND-IN" in text}
+        found = {"tensorrt": ".".join(map(str, version)), "standin": "STAND-IN" in text}
     else:
         found = summary(text, json.loads(times.read_text()), a.batch, program) | {"timed": MEANING}
-    kept = [w for w in command if not w.startswith("--exportTimes=")]
-    return found | {"precision": a.precision, "args": kept}
+    return found | {"precision": a.precision, "args": [program, *words]}
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--onnx", type=Path)
-    p.add_argument(
-        "--onnx_fp16", type=Path, help="the same with fp16 types (tools/gpu/half.py), which TensorRT 11 takes"
-    )
-    p.add_argument("--load_engine", type=Path, help="time this engine instead of building one")
-    p.add_argument("--save_engine", type=Path)
-    p.add_argument("--build_only", action="store_true")
+    p.add_argument("--onnx", type=Path, help="build the engine from this; without it, time the engine")
+    p.add_argument("--onnx_fp16", type=Path, help="the same with fp16 types (tools/gpu/half.py), for TensorRT 11")
+    p.add_argument("--engine", type=Path, required=True)
     p.add_argument("--batch_size", dest="batch", type=int, required=True, help="samples in one query")
-    p.add_argument("--shapes", help="for dynamic ONNX only: input_ids:8x64,attention_mask:8x64")
-    p.add_argument("--precision", choices=("fp32", "fp16", "graph"), required=True)
+    p.add_argument("--precision", choices=("fp32", "fp16"), required=True)
     p.add_argument("--summary", type=Path, required=True, help="JSON to write")
-    p.add_argument("--warm_up_ms", type=int, default=1000)
-    p.add_argument("--seconds", type=int, default=10, help="how long to time")
-    p.add_argument("--trtexec", default="trtexec", help="its name or path")
     a = p.parse_args()
-    if bool(a.onnx) == bool(a.load_engine):
-        p.error("give either --onnx or --load_engine")
-    if a.build_only and not a.save_engine:
-        p.error("--build_only needs --save_engine")
-    for path in filter(None, (a.onnx, a.onnx_fp16, a.load_engine)):
-        if not path.is_file():
-            raise cli.UserError(f"{path}: no such file")
-    wanted = a.save_engine
-    a.save_engine = wanted and wanted.with_name(f".{wanted.name}.part")
-    try:
-        with tempfile.TemporaryDirectory() as work:
-            found = execute(a, Path(work))
-        if wanted:
-            if not a.save_engine.is_file() or not a.save_engine.stat().st_size:
-                raise cli.UserError(f"trtexec passed but wrote no engine for {wanted}")
-            a.save_engine.replace(wanted)
-            print(f"wrote {wanted} ({wanted.stat().st_size} bytes)")
-    finally:
-        if a.save_engine:
-            a.save_engine.unlink(missing_ok=True)
-    found["args"] = [w.replace(str(a.save_engine), str(wanted)) for w in found["args"]]
+    with tempfile.TemporaryDirectory(dir=a.engine.parent if a.onnx else None) as work:
+        part = Path(work, a.engine.name) if a.onnx else a.engine
+        found = execute(a, str(part), Path(work))
+        if a.onnx:
+            if not part.is_file() or not part.stat().st_size:
+                raise cli.UserError(f"trtexec passed but wrote no engine for {a.engine}")
+            part.replace(a.engine)
+            print(f"wrote {a.engine} ({a.engine.stat().st_size} bytes)")
+        else:
+            print(f"{found['throughput']:.2f} samples/s = {found['qps']:.2f} qps * {a.batch}")
+    args = [w.replace(str(part), str(a.engine)) for w in found["args"] if not w.startswith("--exportTimes")]
     with cli.whole_file(a.summary, "w") as f:
-        json.dump(found, f, indent=1)
-    if not a.build_only:
-        print(f"{found['throughput']:.2f} samples/s = {found['qps']:.2f} qps * {a.batch}")
+        json.dump(found | {"args": args}, f, indent=1)
     print(f"wrote {a.summary}")
 
 

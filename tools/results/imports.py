@@ -21,6 +21,7 @@ import re
 import tempfile
 from pathlib import Path
 
+from tools.ascend import ais_bench, summary
 from tools.base import logs, output_files
 from tools.make import cli, manifest, parameters
 from tools.results import record as records
@@ -30,15 +31,8 @@ SOCS = r"310P[1-7]|310B[1-4]|910(?:Pro[AB]|PremiumA|_\d{4}|B[1-4](?:-1|C)?|[AB])
 NPU = (
     "a log of ais_bench, which runs on Ascend chips, does not say which: give CHIP=310P3, or what `npu-smi info` names"
 )
-KEYS = ("name", "precision")
 Told = list[tuple[str, str, str]]  # parameter, its value, where the log tells it
 
-
-# How the published versions of ais_bench, and msit benchmark, spell the options that matter here.
-SPELLED = ("--model -m --om-model -om", "--input -i", "--output -o", "--output_dirname --output-dirname -od", "--loop -l",
-           "--device -d", "--batchsize --batch-size", "--dymDims --dym-dims -dd", "--dymShape --dym-shape -ds",
-           "--dymBatch --dym-batch -db", "--dymHW --dym-hw -dhw", "--warmup_count --warmup-count -wcount",
-           "--profiler -pf", "--dump", "--debug")  # fmt: skip
 TRUE = ("yes", "true", "t", "y", "1")
 # Options of trtexec by which another thing is timed, but for the value that stands there.
 OTHERWISE = {"streams": "1", "infStreams": "1", "dumpProfile": None, "exportProfile": None, "sleepTime": "0",
@@ -52,157 +46,105 @@ def words_of(name: str, where: str) -> Told:
         return [(key, ours[key.lower()], f"its model's path {name}") for key in SHOWN]
     edge = r"(?:^|[^A-Za-z0-9])", r"(?![A-Za-z0-9])"
     patterns = {"BS": r"bs_?(\d+)", "SEQ": r"seq_?(\d+)", "CHIP": rf"(?:Ascend_?)?({SOCS})"}
-    found = {key: re.search(pattern.join(edge), Path(name).name, re.I) for key, pattern in patterns.items()}
-    return [(key, m[1].replace("-", "_"), where) for key, m in found.items() if m]
+    named = {key: re.search(pattern.join(edge), Path(name).name, re.I) for key, pattern in patterns.items()}
+    return [(key, m[1].replace("-", "_"), where) for key, m in named.items() if m]
 
 
-class Words(argparse.ArgumentParser):
-    """ais_bench's options, by argparse as it reads them itself."""
-
-    def __init__(self):
-        super().__init__(add_help=False)
-        for names in map(str.split, SPELLED):
-            self.add_argument(*names, dest=names[0].strip("-"), nargs="?", const="1")
-
-    def error(self, message):
-        """Raises UserError in place of ending the program."""
-        raise cli.UserError(f"its arguments: {message}; are they ais_bench's?")
+def plainly_timed(path: Path, others: list[str]) -> None:
+    """UserError where something else was timed than one plain run; others: what with, in words."""
+    if others:
+        raise cli.UserError(f"{path}: timed with {others[0]}: no figure to stand beside others; time it without")
 
 
-def plainly_timed(path: Path, why: str | None) -> None:
-    """UserError where `why` says that something else was timed than one plain run."""
-    if why:
-        raise cli.UserError(f"{path}: timed with {why}: no figure to stand beside others; time it without")
-
-
-def shapes(text: str, split: str, where: str) -> Told:
+def shapes(text: str | None, split: str, where: str) -> Told:
     """Batch size and length in "ids:8,64;mask:8,64", or as trtexec writes it, "ids:8x64,mask:8x64"."""
-    dims = {tuple(re.split("[x,]", found)) for found in re.findall(rf":(\d+(?:{split}\d+)+)", text)}
+    dims = {tuple(re.split("[x,]", one)) for one in re.findall(rf":(\d+(?:{split}\d+)+)", text or "")}
     return [(key, d[i], where) for d in dims for i, key in enumerate(("BS", "SEQ"))]
 
 
-def engine_of(found: dict) -> dict | None:
-    """What our CPU runner says of its engine; None in ais_bench's own summaries.
-
-    Raises UserError where that has no name and precision.
-    """
-    engine = found["engine"]
-    if engine is not None and not (isinstance(engine, dict) and all(isinstance(engine.get(k), str) for k in KEYS)):
-        raise cli.UserError(f"{found['source']}: engine: {engine!r:.40} has no name and precision; was it edited?")
-    return engine
-
-
-def told_by_ais_bench(path: Path, found: dict) -> Told:
+def told_by_ais_bench(path: Path, run: dict) -> Told:
     """What a summary or screen of ais_bench tells. Raises UserError where it did not time a plain run."""
-    args = found["args"] if isinstance(found["args"], list) else []
-    said = Words().parse_known_args([str(word) for word in args])[0]
-    on = [name for name in ("profiler", "dump") if str(getattr(said, name)).lower() in TRUE]
-    plainly_timed(path, "no warm-up" if said.warmup_count == "0" else f"--{on[0]}" if on else None)
-    told = [
-        ("BS", v, where) for v, where in ((said.batchsize, "its --batchsize"), (said.dymBatch, "its --dymBatch")) if v
+    args = run["args"] if isinstance(run["args"], list) else []
+    said = ais_bench.options([str(word) for word in args])
+    others = ["no warm-up"] if said.warmup_count == "0" else []
+    others += [f"--threads {said.threads}"] if (said.threads or "1") != "1" else []
+    others += [f"--{name}" for name in ("profiler", "dump") if str(getattr(said, name)).lower() in TRUE]
+    plainly_timed(path, others)
+    batches = ((said.batchsize, "its --batchsize"), (said.dymBatch, "its --dymBatch"))
+    return [
+        *(("BS", value, where) for value, where in batches if value),
+        *words_of(said.model or "", "its model's name"),
+        *shapes(said.dymDims, ",", "its --dymDims"),
+        *shapes(said.dymShape, ",", "its --dymShape"),
+        ("BS", f"{run['batchsize']:g}", "its throughput"),
+        ("ENGINE", "atc", "ais_bench, which runs .om files"),
     ]
-    told += words_of(said.model or "", "its model's name")
-    told += shapes(said.dymDims or "", ",", "its --dymDims") + shapes(said.dymShape or "", ",", "its --dymShape")
-    told.append(("BS", f"{found['batchsize']:g}", "its throughput"))
-    told.append(("DEVICE", str(found["devices"]), "its summaries of devices"))
-    if engine := engine_of(found):
-        told += [("CHIP", "cpu", "its engine"), ("ENGINE", engine["name"], "its engine")]
-        told += [("PRECISION", engine["precision"], "its engine")]
-    return told
 
 
 def told_by_trtexec(path: Path, text: str, version: str) -> Told:
     """What a log of trtexec tells. Raises UserError where it did not time a plain run."""
     words = next(iter(re.findall(r"&&&& RUNNING TensorRT\.trtexec.*?# (.*)", text)), "").split()
     args = {key: value for key, _, value in (w.removeprefix("--").partition("=") for w in words if w.startswith("--"))}
-    other = [
+    others = [
         k for k, usual in OTHERWISE.items() if k in args and args[k] != usual and (k != "warmUp" or args[k] == "0")
     ]
-    plainly_timed(path, f"--{other[0]}={args[other[0]]}".rstrip("=") if other else None)
-    told = shapes(args.get("shapes") or args.get("optShapes") or "", "x", "its --shapes")
-    told += shapes(" ".join(re.findall(r"Input inference shape ?(:? \S+)", text)).replace("=", ":"), "x", "its shapes")
+    plainly_timed(path, [f"--{k}={args[k]}".rstrip("=") for k in others])
     bound = re.findall(r"nput binding for \S+ with dimensions (\d+(?:x\d+)+)", text)
-    told += shapes("".join(f":{dims}" for dims in bound), "x", "its input bindings")
-    told += [("BS", args["batch"], "its --batch")] if "batch" in args else []
-    told += words_of(args.get("onnx") or args.get("loadEngine") or "", "its model's name")
+    inferred = " ".join(re.findall(r"Input inference shape ?(:? \S+)", text)).replace("=", ":")
     kinds = [kind for kind in ("int8", "fp8", "bf16", "fp16", "best") if kind in args]
     typed = "stronglyTyped" in args or int(version.split(".")[0]) >= 11 or "onnx" not in args
-    told += [("PRECISION", "-".join(kinds), " ".join(f"its --{kind}" for kind in kinds))] if kinds else []
-    told += [] if kinds or typed else [("PRECISION", "fp32", "no --fp16 in its command")]
-    told += [("CHIP", device, "its device") for device in re.findall(r"Selected Device: (.*\S)", text)]
-    return [*told, ("ENGINE", "trtexec", "its command"), ("DEVICE", "1", "its command")]
+    plain = [] if kinds or typed else [("PRECISION", "fp32", "no --fp16 in its command")]
+    devices = re.findall(r"Selected Device: (.*\S)", text)
+    return [
+        *shapes(args.get("shapes") or args.get("optShapes"), "x", "its --shapes"),
+        *shapes(inferred, "x", "its shapes"),
+        *shapes("".join(f":{dims}" for dims in bound), "x", "its input bindings"),
+        *([("BS", args["batch"], "its --batch")] if "batch" in args else []),
+        *words_of(args.get("onnx") or args.get("loadEngine") or "", "its model's name"),
+        *([("PRECISION", "-".join(kinds), " ".join(f"its --{kind}" for kind in kinds))] if kinds else plain),
+        *(("CHIP", "T4" if re.search(r"\bT4\b", device) else device, "its device") for device in devices),
+        ("ENGINE", "trtexec", "its command"),
+    ]
 
 
-def agreed(path: Path, told: Told) -> dict:
-    """{parameter: (value, where)} of what a log tells; UserError where it contradicts itself."""
-    found: dict[str, tuple[str, str]] = {}
-    for key, value, where in told:
-        said, first = found.setdefault(key, (value, where))
-        if said != value:
-            raise cli.UserError(f"{path}: {first} says {key}={said}, {where} says {key}={value}; which run is this?")
-    return found
-
-
-def same(key: str, claimed: str, said: str) -> bool:
-    """Whether a log's word fits the parameter. The name of a GPU's chip stands somewhere in its product's."""
-    if key == "CHIP" and claimed == "T4":
-        return re.search(r"\bT4\b", said) is not None
-    return claimed == said
-
-
-def settled(path: Path, spec: dict, given: set, told: Told, default: dict) -> tuple[dict, dict]:
+def settled(path: Path, spec: dict, given: set, told: Told) -> tuple[dict, dict]:
     """The parameters of a log's record, and why each that nothing tells is what it is.
 
-    default: the chip, engine and precision that a log of this tool has where nobody says. UserError where what was
-    given differs from what the log tells.
+    UserError where the log contradicts itself, or differs from what was given.
     """
-    found, why = agreed(path, told), {}
-    known = {key: str(spec[key.lower()]) for key in SHOWN} | default
+    known, why, source = {}, {}, {}
+    for key, value, where in told:
+        first = source.setdefault(key, where)
+        if known.setdefault(key, value) != value:
+            raise cli.UserError(
+                f"{path}: {first} says {key}={known[key]}, {where} says {key}={value}; which run is this?"
+            )
     for key in SHOWN:
         claimed = str(spec[key.lower()])
-        if key in found and key in given and not same(key, claimed, found[key][0]):
+        if key in given and known.setdefault(key, claimed) != claimed:
             raise cli.UserError(
-                f"{path}: {found[key][1]} says {key}={found[key][0]}, {key}={claimed} was given; give what it was"
+                f"{path}: {source[key]} says {key}={known[key]}, {key}={claimed} was given; give what it was"
             )
-        if key in given:
-            known[key] = claimed
-        elif key in found:
-            known[key] = "T4" if key == "CHIP" and re.search(r"\bT4\b", found[key][0]) else found[key][0]
-        else:
-            why[key.lower()] = "not in the log: the default"
-    why.pop("engine", None)
+        if key not in known:
+            known[key], why[key.lower()] = claimed, "not in the log: the default"
     for key, value in known.items():
         if not re.fullmatch(r"[1-9]\d{0,2}" if key == "BS" else r"[\w-]+", value):
-            raise cli.UserError(f"{path}: {found.get(key, ('', 'it'))[1]} says {key}={value!r:.40}, which no {key} is")
+            raise cli.UserError(f"{path}: {source.get(key, 'it')} says {key}={value!r:.40}, which no {key} is")
     return {key.lower(): value for key, value in known.items()} | {"bs": int(known["BS"])}, why
 
 
-def devices_given(path: Path, asked: str | None, count: int) -> None:
-    """UserError unless `asked`, a list as DEVICE=0,1 has it, is of `count` devices."""
-    if asked and len(asked.split(",")) != count:
-        raise cli.UserError(
-            f"{path}: holds {count} device(s), DEVICE={asked} was given; give the whole log, or leave it"
-        )
-
-
 def of_ais_bench(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, dict]:
-    """The log of ais_bench, or of our CPU runner, which leaves the same: its content, parameters, defaults, tool.
-
-    Raises UserError for the log of an NPU booked as the CPU.
-    """
-    from tools.ascend import summary
-
-    found = summary.read(path)
-    told = told_by_ais_bench(path, found)
-    named = {key for key, _, _ in told}
-    if engine := engine_of(found):
-        return found, *settled(path, spec, given, told, {}), engine
+    """The log of ais_bench: its content, parameters, defaults, tool. Raises UserError for the log of an NPU booked as the
+    CPU, and for one of our CPU runner, which leaves the same."""
+    run = summary.read(path)
+    if run["engine"]:
+        raise cli.UserError(f"{path}: of this project's runner on a CPU; run make record there, and bring its record")
+    told = told_by_ais_bench(path, run)
     npu = spec["engine"] == "atc" and "CHIP" in given
-    if not npu and ("CHIP" in given or "CHIP" not in named):
+    if not npu and ("CHIP" in given or "CHIP" not in {key for key, _, _ in told}):
         raise cli.UserError(f"{path}: {NPU}")
-    told.append(("ENGINE", "atc", "ais_bench, which runs .om files"))
-    default = {"PRECISION": spec["precision"] if spec["engine"] == "atc" else "fp16"}
-    return found, *settled(path, spec, given, told, default), {"name": "ais_bench", "args": found["args"]}
+    spec = spec if spec["engine"] == "atc" else spec | {"precision": "fp16"}
+    return run, *settled(path, spec, given, told), {"name": "ais_bench", "args": run["args"]}
 
 
 def of_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, dict]:
@@ -219,14 +161,13 @@ def of_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, di
     for key, example in (("BS", "BS=8"), ("CHIP", "CHIP=T4"), ("PRECISION", "PRECISION=fp32")):
         if key not in given | named:
             raise cli.UserError(f"{path}: the log does not say what {key} was: give it, as {example}")
-    spec, why = settled(path, spec, given, told, {})
+    spec, why = settled(path, spec, given, told)
     if spec["chip"] != "T4":
         raise cli.UserError(
             f"{path}: a trtexec log of {spec['chip']}; this project knows CHIP=T4 alone of those it runs on"
         )
-    found = trtexec.read(path, spec["bs"])
-    info = {"name": "trtexec", "version": found["tensorrt"], "args": re.findall(r"&&&& RUNNING .*?# (.*)", text)[:1]}
-    return found | {"devices": 1, "per_device": []}, spec, why, info
+    info = {"name": "trtexec", "version": version, "args": re.findall(r"&&&& RUNNING .*?# (.*)", text)[:1]}
+    return trtexec.read(path, spec["bs"]) | {"devices": 1, "per_device": []}, spec, why, info
 
 
 def plain_rows(path: Path, seq: str) -> None:
@@ -253,22 +194,20 @@ def elsewhere(kind: str, path: Path, spec: dict, info: dict | None, standin: boo
     }
 
 
-def throughput(path: Path, spec: dict, found: dict, info: dict, missing: dict) -> dict:
+def throughput(path: Path, spec: dict, run: dict, info: dict, missing: dict) -> dict:
     """The record of a summary or log that was read."""
-    from tools.ascend import summary
-
-    compute = found.get("compute") or found.get("GPU_compute_time") or {}
-    times = found.get("times_ms") or found.get("gpu_compute_time_list")
+    compute = run.get("compute") or run.get("GPU_compute_time") or {}
+    times = run.get("times_ms") or run.get("gpu_compute_time_list")
     missing = {"spread": "one run"} | ({} if times else {"times_ms": "a log without single times"}) | missing
-    speed, latency = round(found["throughput"], 3), {"mean": "mean", "p50": "median", "p99": "percentile(99%)"}
-    return elsewhere("throughput", path, spec, info, bool(found.get("standin")), missing) | {
-        "timed": found["timed"],
+    speed, latency = round(run["throughput"], 3), {"mean": "mean", "p50": "median", "p99": "percentile(99%)"}
+    return elsewhere("throughput", path, spec, info, run["standin"], missing) | {
+        "timed": run["timed"],
         "samples_per_second": speed,
         "rounds": [speed],
         "spread": None,
         "latency_ms": {name: compute.get(key) for name, key in latency.items()},
         "requests": len(times) if times else None,
-        **summary.cards([found]),
+        **summary.cards([run]),
     }
 
 
@@ -280,9 +219,8 @@ def scored(folder: Path, labels: Path) -> dict:
     score = output_files.score(folder, labels)
     if score["total"] != records.SST2:
         raise cli.UserError(f"{folder}: outputs of {score['total']} sentences, not of SST-2's {records.SST2}")
-    pairs = zip(score["predictions"], records.labels_of(score), strict=True)
-    right = sum(str(answer) == str(label) for answer, label in pairs)
-    return {"predictions": score["predictions"], **records.proportion(right, score["total"])}
+    correct = sum(str(p) == str(label) for p, label in zip(score["predictions"], records.labels_of(score), strict=True))
+    return {"predictions": score["predictions"], **records.proportion(correct, score["total"])}
 
 
 def of_outputs(folder: Path, spec: dict, given: set) -> dict:
@@ -293,15 +231,15 @@ def of_outputs(folder: Path, spec: dict, given: set) -> dict:
     if lacking := [key for key in ("CHIP", "BS") if key not in given]:
         raise cli.UserError(f"{folder}: outputs do not say what {lacking[0]} was: give it, as CHIP=310P3 BS=8")
     why = {key.lower(): "not in the outputs: the default" for key in SHOWN if key not in given | {"ENGINE"}}
-    made = elsewhere("accuracy", folder, spec, None, False, why) | {"caveat": records.caveat(spec["weights"])}
+    record = elsewhere("accuracy", folder, spec, None, False, why) | {"caveat": records.caveat(spec["weights"])}
     if (beside := folder.with_name("labels.json")).is_file():
-        return made | scored(folder, beside)
+        return record | scored(folder, beside)
     stems = {p.name.rsplit("_0.", 1)[0] for p in folder.glob("*_0.*")}
     order = sorted(stems, key=lambda stem: int("0" + "".join(filter(str.isdigit, stem))))
     with tempfile.TemporaryDirectory() as work:
         labels = Path(work, "labels.json")
         labels.write_text(json.dumps(dict(zip(order, map(str, records.truth()), strict=False))))
-        return made | scored(folder, labels)
+        return record | scored(folder, labels)
 
 
 def imported(path: Path, leaf: Path, given=SHOWN, devices: str | None = None) -> dict:
@@ -315,20 +253,23 @@ def imported(path: Path, leaf: Path, given=SHOWN, devices: str | None = None) ->
         return of_outputs(path, spec, given)
     plain_rows(path, spec["seq"])
     text = logs.decoded(cli.regular(path, cli.LARGEST).read_bytes())
-    read = of_trtexec if "TensorRT.trtexec" in text or "gpu_compute_time_list" in text else of_ais_bench
-    found, known, why, info = read(path, spec, given)
+    read = of_trtexec if "TensorRT.trtexec" in text else of_ais_bench
+    run, known, why, info = read(path, spec, given)
     plain_rows(path, known["seq"])  # the log may be of a model of ours, whose path says so
-    devices_given(path, devices, found["devices"])
-    return throughput(path, spec | known, found, info, why)
+    if devices and len(devices.split(",")) != run["devices"]:
+        raise cli.UserError(f"{path}: holds {run['devices']} device(s), DEVICE={devices} was given; give the whole log")
+    return throughput(path, spec | known, run, info, why)
 
 
-def kept_already(folder: Path, made: dict) -> Path | None:
+def kept_already(folder: Path, record: dict) -> Path | None:
     """The record of the same run that another file of it gave: its screen beside its summary."""
-    keys = ("kind", "model", "bs", "chip", "samples_per_second")
-    run = lambda r: ([r.get(k) for k in keys], r.get("latency_ms", {}).get("mean"))
+    run = lambda r: [
+        *map(r.get, ("kind", "model", "bs", "chip", "samples_per_second")),
+        r.get("latency_ms", {}).get("mean"),
+    ]
     for path in sorted(folder.glob("*-imported-*-throughput.json")):
         kept = records.read(path)
-        if run(kept) == run(made) and kept["imported"] != made["imported"]:
+        if run(kept) == run(record) and kept["imported"] != record["imported"]:
             return path
     return None
 
@@ -341,15 +282,15 @@ def main():
     p.add_argument("--devices", help="as DEVICE= of the Makefile: the log must be of as many")
     p.add_argument("--save_path", type=Path, required=True, help="folder of records")
     args = p.parse_args()
-    made = imported(args.file, args.leaf, args.given, args.devices)
-    if kept := kept_already(args.save_path, made):
+    record = imported(args.file, args.leaf, args.given, args.devices)
+    if kept := kept_already(args.save_path, record):
         return print(f"{kept} is of this run already: nothing to write")
-    print(f"wrote {records.promote(args.save_path, made, args.file)}")
-    defaults = [name for name in SHOWN if name.lower() in made["missing"]]
+    print(f"wrote {records.promote(args.save_path, record, args.file)}")
+    defaults = [name for name in SHOWN if name.lower() in record["missing"]]
     taken = [name for name in SHOWN if name not in (*args.given, *defaults)]
     for names, where in ((taken, "as the log says"), (defaults, "by default: the log does not say")):
         if names:
-            print(" ".join(f"{name}={made[name.lower()]}" for name in names), f"({where})")
+            print(" ".join(f"{name}={record[name.lower()]}" for name in names), f"({where})")
     return None
 
 

@@ -23,11 +23,12 @@ from pathlib import Path
 
 from tools.base import output_files, tasks, trip
 from tools.make import cli, manifest, parameters
-from tools.results import imports, published
+from tools.results import imports, published, table
 from tools.results import record as records
 
 LARGE = 1 << 16  # bytes of a tensor that graphs may share
 MOST, LARGEST = 200_000, 1 << 32  # files and bytes of a result
+PARTS = ("input", "order", "reference", "om")  # what a cell uses besides its graph and run.py
 README = """Needs CANN (source its set_env.sh) and ais_bench with aclruntime, or TensorRT's trtexec; Python 3.7 or newer.
 
     python3 run.py                      # --device 0 --python PYTHON --rounds 3 --only bs8
@@ -40,21 +41,16 @@ Stopped or failed, it goes on where it was when it is started again.
 def cell(words: list[str], args) -> dict:
     """What a kit has to know of one configuration. words: those of the program behind `@atc`, `@infer`, `@time`."""
     marks = [i for i, word in enumerate(words) if word in ("@atc", "@infer", "@time")] + [len(words)]
-    commands = {words[a][1:]: words[a + 1 : b] for a, b in zip(marks, marks[1:], strict=False)}
-    spec = records.parameters(Path(args.leaf))
-    model, given = f"build/{args.leaf}/model.om", args.input
-    swap = lambda word: word.replace(model, "@model").replace(given, "@input").replace(args.graph, "@graph")
-    plain = {name: [swap(w) for w in without(said)] for name, said in commands.items()}
-    modes = [w for w in plain.get("atc", []) if "=high_" in w and not w.startswith("--")]
+    commands = {words[a][1:]: without(words[a + 1 : b]) for a, b in zip(marks, marks[1:], strict=False)}
+    spec, model = records.parameters(Path(args.leaf)), f"build/{args.leaf}/model.om"
+    swap = lambda word: word.replace(model, "@model").replace(args.input, "@input").replace(args.graph, "@graph")
     return {
         "name": args.leaf,
         **{key: spec[key] for key in ("model", "seq", "bs", "chip", "engine", "precision")},
         "source": Path("build", *Path(args.leaf).parts[:2], "source").read_text().strip(),
-        "graph": args.graph,
-        "input": args.input,
-        "reference": args.reference,
-        "implmode": dict(mode.split("=") for mode in modes),
-        **{name: [w for w in said if w not in (*modes, "--implmode")] for name, said in plain.items()},
+        **{key: getattr(args, key) for key in ("graph", "input", "reference")},
+        "implmode": words[words.index("--implmode") + 1] if "--implmode" in words else "",
+        **{name: [swap(word) for word in said] for name, said in commands.items()},
     }
 
 
@@ -62,29 +58,25 @@ def without(words: list[str]) -> list[str]:
     """A command without its program, and without what the other host says itself: device, Python, place of atc."""
     kept, said = [], iter(words)
     for word in said:
-        if word in ("-m", "--python", "--device", "--atc", "--image"):
+        if word in ("-m", "--python", "--device", "--atc", "--image", "--implmode"):
             next(said, None)
-        elif word != "run":
-            kept.append(word)
+        else:
+            option, _, chip = word.partition("=")
+            kept.append(f"{option}={trip.soc(chip)}" if option == "--soc_version" else word)
     return kept
 
 
 def order_of(folder: Path) -> dict:
     """{labels: how many classes, truth: class of each sentence, rows: {output's stem: its sentences}} of input files.
 
-    Raises UserError for a task that has scores.
+    Raises UserError where they are not SST-2's.
     """
-    _, task, names = tasks.read(folder)
     labels = cli.read_json(folder / "labels.json")
     whole = any(isinstance(v, list) for v in labels.values())
     rows = cli.read_json(folder / "rows.json") if whole else {stem: [i] for i, stem in enumerate(labels)}
-    if task.score:
-        raise cli.UserError(f"{folder}: scores, of which none is right or wrong; a kit is for classes")
-    truth = {}
-    for stem, value in labels.items():
-        wanted = value if isinstance(value, list) else [value]
-        truth |= dict(zip(rows[stem], output_files.numbers_of(wanted, task, len(names), folder), strict=True))
-    return {"labels": len(names), "truth": [truth[i] for i in range(len(truth))], "rows": rows}
+    if tasks.read(folder)[0] != "sst2" or sum(map(len, rows.values())) != records.SST2:
+        raise cli.UserError(f"{folder}: not SST-2's {records.SST2} sentences, for which a kit is; take another model")
+    return {"labels": 2, "truth": records.truth(), "rows": rows}
 
 
 def pieces(path: Path) -> list[bytes]:
@@ -97,14 +89,6 @@ def pieces(path: Path) -> list[bytes]:
             found += [data[at:start], tensor.raw_data]
             at = start + len(tensor.raw_data)
     return [piece for piece in [*found, data[at:]] if piece]
-
-
-def per_row(own: dict, order: dict) -> float:
-    """Sentences in each row that runs, where rows are packed: the last batch is filled up."""
-    if not parameters.rows_of(own["seq"])["PACK"]:
-        return 1
-    rows, bs = len(order["rows"]), own["bs"]
-    return round(len(order["truth"]) / (-(-rows // bs) * bs), 6)
 
 
 class Tar:
@@ -122,61 +106,58 @@ class Tar:
             self.files[name] = hashlib.sha256(data).hexdigest()
         return self.files[name]
 
+    def add_inputs(self, name: str, folder: Path) -> str:
+        """The same of all arrays of a folder: what trip.of_folder makes of them there."""
+        paths = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.suffix in (".bin", ".npy")}
+        files = {inside: self.add(f"{name}/{inside}", paths[inside].read_bytes()) for inside in sorted(paths)}
+        return hashlib.sha256(manifest.text(files).encode()).hexdigest()
+
 
 def packed(tar: Tar, one: dict) -> dict:
     """A cell as the kit has it; its files go into the tar."""
-    folder, graph = Path(one["input"]), Path(one["graph"])
+    folder, graph, sha256 = Path(one["input"]), Path(one["graph"]), cli.sha256(one["graph"])
     place = f"{one['model']}-seq{one['seq']}" + (f"-bs{one['bs']}" if "-" in one["seq"] else "")
-    made = one | {"graph": {"sha256": cli.sha256(graph), "pieces": []}, "published": figures_beside(one)}
-    for piece in pieces(graph):
-        name = hashlib.sha256(piece).hexdigest()
+    blobs = [(hashlib.sha256(piece).hexdigest(), piece) for piece in pieces(graph)]
+    for name, piece in blobs:
         tar.add(f"blobs/{name}", piece)
-        made["graph"]["pieces"].append(name)
-    sent = {}
+    sent, used, per_row = dict.fromkeys(PARTS, ""), {"graph": sha256}, 1
     if one["engine"] == "atc":
         order = order_of(folder)
-        for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in (".bin", ".npy")):
-            tar.add(f"inputs/{place}/{path.relative_to(folder).as_posix()}", path.read_bytes())
-        sent = {"input": f"inputs/{place}", "order": f"orders/{place}.json", "reference": ""}
-        tar.add(sent["order"], json.dumps(order).encode())
-        logits = output_files.read_kept(Path(one["reference"])) if one["reference"] else None
-        if logits is not None and len(logits) == len(order["truth"]):
+        logits = output_files.read_kept(Path(one["reference"])) if one["reference"] else []
+        sent |= {"input": f"inputs/{place}", "order": f"orders/{place}.json"}
+        used |= {"input": tar.add_inputs(sent["input"], folder)}
+        used |= {"order": tar.add(sent["order"], json.dumps(order).encode())}
+        if len(logits) == records.SST2:
             sent["reference"] = f"reference/{place}.bin"
-            tar.add(sent["reference"], logits.astype("<f4").tobytes())
-        made |= {"per_row": per_row(one, order)}
+            used["reference"] = tar.add(sent["reference"], logits.astype("<f4").tobytes())
+        if parameters.rows_of(one["seq"])["PACK"]:  # sentences in each row that runs: the last batch is filled up
+            per_row = round(records.SST2 / (-(-len(order["rows"]) // one["bs"]) * one["bs"]), 6)
     om = Path(f"build/{one['name']}/model.om")
-    if om.is_file() and cli.read_json(records.prov_of(str(om)))["inputs"].get(str(graph)) == made["graph"]["sha256"]:
+    if om.is_file() and cli.read_json(records.prov_of(str(om)))["inputs"].get(str(graph)) == sha256:
         sent["om"] = f"oms/{one['name'].replace('/', '.')}.om"
-        tar.add(sent["om"], om.read_bytes())
-    of = lambda key: folder_hash(tar, sent[key]) if key == "input" else tar.files[sent[key]]
-    used = {key: of(key) for key in sent if sent[key]} | {"graph": made["graph"]["sha256"]}
-    nothing = dict.fromkeys(("input", "order", "reference", "om"), "")
-    return {"per_row": 1} | made | nothing | sent | {"used": used}
-
-
-def folder_hash(tar: Tar, folder: str) -> str:
-    """What trip.of_folder makes of a folder of the kit."""
-    files = {n.removeprefix(f"{folder}/"): sha for n, sha in tar.files.items() if n.startswith(f"{folder}/")}
-    return hashlib.sha256(manifest.text(files).encode()).hexdigest()
+        used["om"] = tar.add(sent["om"], om.read_bytes())
+    content = {"sha256": sha256, "pieces": [name for name, _ in blobs]}
+    return one | sent | {"graph": content, "used": used, "per_row": per_row, "published": figures_beside(one)}
 
 
 def figures_beside(one: dict) -> list[str]:
     """The published throughputs of the same chip, model, length and batch size, in words."""
-    chip = "310P" if one["chip"].startswith("310P") else one["chip"]
-    found = published.beside(one | {"kind": "throughput"}, published.read())
-    return [f"{f['value']:g} {f['variant']}" for f in found if f["chip"] == chip and f["precision"] == one["precision"]]
+    rows = published.beside(one | {"kind": "throughput"}, published.read())
+    same = [r for r in rows if (r["chip"], r["precision"]) == (table.series(one["chip"]), one["precision"])]
+    return [f"{r['value']:g} {r['variant']}" for r in same]
 
 
 def pack(cells: list[Path], save_path: Path) -> None:
     """Write the kit of these cells."""
     tar = Tar(save_path)
-    made = [packed(tar, cli.read_json(path)) for path in cells]
+    content = [packed(tar, cli.read_json(path)) for path in cells]
     script = tar.add("run.py", Path(trip.__file__).read_bytes(), 0o755)
-    content = {"chip": made[0]["chip"], "cells": [one | {"used": one["used"] | {"run.py": script}} for one in made]}
+    for one in content:
+        one["used"]["run.py"] = script
     tar.add("README", README.encode())
-    tar.add("kit.json", (json.dumps(content, indent=1) + "\n").encode())
+    tar.add("kit.json", (json.dumps({"chip": content[0]["chip"], "cells": content}, indent=1) + "\n").encode())
     tar.tar.close()
-    print(f"wrote {save_path}: {len(made)} cells, {len(tar.files)} files")
+    print(f"wrote {save_path}: {len(content)} cells, {len(tar.files)} files")
 
 
 def handed_out(sha256: str) -> dict:
@@ -185,9 +166,10 @@ def handed_out(sha256: str) -> dict:
         with tarfile.open(path) as tar:
             inside = lambda name, tar=tar: tar.extractfile(f"kit/{name}").read()
             if hashlib.sha256(data := inside("kit.json")).hexdigest() == sha256:
-                cells = [c | {"sentences": json.loads(inside(c["order"])) if c["order"] else None}
-                         for c in json.loads(data)["cells"]]  # fmt: skip
-                return json.loads(data) | {"cells": cells}
+                kit = json.loads(data)
+                for one in kit["cells"]:
+                    one["sentences"] = json.loads(inside(one["order"])) if one["order"] else None
+                return kit
     raise cli.UserError(
         f"the result is of kit {sha256[:12]}, and no build/kit-*.tar is: run make kit with the words that it was made"
         " with, from the same commit"
@@ -216,11 +198,26 @@ def held(told: dict, known: dict[str, dict], kit: str) -> dict:
         raise cli.UserError(f"{name}: of kit {str(told.get('kit'))[:12]}, the others of {kit[:12]}: results are mixed")
     if name not in known:
         raise cli.UserError(f"{name}: no cell of the kit")
-    for key in ("run.py", "graph", "input", "order", "reference", "om"):
+    for key in ("run.py", "graph", *PARTS):
         own, used = known[name]["used"].get(key), told["used"].get(key)
         if own != used:
             raise cli.UserError(f"{name}: its {key} was not the kit's there ({str(used)[:12]} for {str(own)[:12]})")
     return known[name]
+
+
+def rounds_of(one: dict, folder: Path) -> list[dict]:
+    """The timed rounds of one cell. Raises UserError where there are none, or of another batch size."""
+    from tools.ascend import summary
+    from tools.gpu import trtexec
+
+    rounds = [summary.read(path) for path in sorted(folder.glob("round*/out_summary.json"))]
+    for log in sorted(folder.glob("time*.log")) if one["engine"] == "trtexec" else ():
+        times = json.loads(log.with_name(f"{log.stem.replace('time', 'times')}.json").read_text())
+        own = trtexec.summary(log.read_text("utf-8", "replace"), times, one["bs"], str(log))
+        rounds.append(own | {"times_ms": own["gpu_compute_time_list"], "timed": trtexec.MEANING})
+    if not rounds or any(r["batchsize"] != one["bs"] for r in rounds):
+        raise cli.UserError(f"{one['name']}: its summaries are gone, or of another batch size")
+    return rounds
 
 
 def of_cell(path: Path, one: dict, told: dict, result: dict, folder: Path) -> list[dict]:
@@ -228,45 +225,33 @@ def of_cell(path: Path, one: dict, told: dict, result: dict, folder: Path) -> li
 
     Raises UserError where outputs or times are not what the cell says.
     """
-    from tools.ascend import summary
-    from tools.gpu import trtexec
-
-    spec = records.parameters(Path(one["name"]))
-    if one["engine"] == "trtexec":
-        rounds = [timed_by_trtexec(trtexec, f, one["bs"]) for f in sorted(folder.glob("time*.log"))]
-    else:
-        rounds = [summary.read(p) for p in sorted(folder.glob("round*/out_summary.json"))]
-    if not rounds or any(r.get("batchsize", one["bs"]) != one["bs"] for r in rounds):
-        raise cli.UserError(f"{one['name']}: its summaries are gone, or of another batch size")
-    card = {k: v for k, v in result.get("card", {}).items() if v is None or isinstance(v, str)}
-    kept = {k: str(told[k]) for k in ("om_sha256", "tensorrt", "started", "kit") if k in told}
-    host = {k: str(v) for k, v in result["machine"].items() if k in ("host", "system", "python")}
+    rounds = rounds_of(one, folder)
+    texts = lambda d, *keys: {k: v if v is None else str(v) for k, v in d.items() if k in keys}
     speed = records.throughput(rounds, one["per_row"])
-    name = "trtexec" if one["engine"] == "trtexec" else "ais_bench"
-    info = {"name": name, **card, **host, **kept, "rounds": speed["rounds"], "sentences_per_row": one["per_row"]}
-    standin = any(r.get("standin") for r in rounds)
-    base = lambda kind, missing: imports.elsewhere(kind, path, spec, info, standin, missing)
-    made = [base("throughput", {"times_ms": "in the result file", "spread": "engine_info has the rounds"}) | {
+    info = {
+        "name": "trtexec" if one["engine"] == "trtexec" else "ais_bench",
+        **texts(card := result.get("card", {}), *card),
+        **texts(result["machine"], "host", "system", "python"),
+        **texts(told, "om_sha256", "tensorrt", "started", "kit"),
+        "rounds": speed["rounds"],
+        "sentences_per_row": one["per_row"],
+    }
+    standin = any(r["standin"] for r in rounds)
+    record = lambda kind, missing: imports.elsewhere(
+        kind, path, records.parameters(Path(one["name"])), info, standin, missing
+    )
+    timed = record("throughput", {"times_ms": "in the result file", "spread": "engine_info has the rounds"}) | {
+        **{key: speed[key] for key in ("samples_per_second", "latency_ms", "requests")},
         "timed": f"{rounds[0]['timed']}; {records.work_of(one['seq'])}",
-        "samples_per_second": speed["samples_per_second"],
         "rounds": [speed["samples_per_second"]],
         "spread": None,
-        "latency_ms": speed["latency_ms"],
-        "requests": speed["requests"],
-    }]  # fmt: skip
-    if one["engine"] == "trtexec":
-        return made
+    }
+    if not one["sentences"]:
+        return [timed]
     accuracy = imports.scored(folder / "output/out", labels_of(folder, one))
     if accuracy["correct"] != told["correct"]:
         raise cli.UserError(f"{one['name']}: {told['correct']} right, its outputs give {accuracy['correct']}: edited?")
-    return [base("accuracy", {}) | {"caveat": records.caveat(one["source"])} | accuracy, *made]
-
-
-def timed_by_trtexec(trtexec, log: Path, bs: int) -> dict:
-    """A round by trtexec: its log, with the single times beside it."""
-    found, times = trtexec.read(log, bs), log.with_name(log.stem.replace("time", "times") + ".json")
-    own = trtexec.summary(log.read_text("utf-8", "replace"), json.loads(times.read_text()), bs, str(log))
-    return found | {"times_ms": own["gpu_compute_time_list"]}
+    return [record("accuracy", {}) | {"caveat": records.caveat(one["source"])} | accuracy, timed]
 
 
 def labels_of(folder: Path, one: dict) -> Path:
@@ -285,16 +270,14 @@ def judge(path: Path) -> tuple[list[dict], list[str]]:
     with tempfile.TemporaryDirectory() as work:
         folder = unpacked(path, Path(work))
         result = cli.read_json(folder / "result.json")
-        kit = str(result.get("kit"))
-        content = handed_out(kit)
+        kit = handed_out(str(result.get("kit")))
         npu = result.get("card", {}).get("npu")
-        if trip.unlike(trip.RENAMED.get(f"Ascend{content['chip']}", content["chip"]), [npu] if npu else []):
-            raise cli.UserError(f"{path}: a kit for {content['chip']}, and npu-smi said {npu} there")
-        known = {one["name"]: one for one in content["cells"]}
-        made, failed = [], []
+        if trip.unlike(kit["chip"], npu):
+            raise cli.UserError(f"{path}: a kit for {kit['chip']}, and npu-smi said {npu} there")
+        known, made, failed = {one["name"]: one for one in kit["cells"]}, [], []
         for place in sorted((folder / "cells").iterdir()):
             told = cli.read_json(place / "cell.json")
-            one = held(told, known, kit)
+            one = held(told, known, result["kit"])
             if "error" in told:
                 failed.append(f"{one['name']} failed there: {told['error']}")
             else:

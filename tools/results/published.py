@@ -6,7 +6,6 @@ a share) or throughput (unit samples/s or fps); a field that the source does not
 
 import csv
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 from tools.make import cli
@@ -19,20 +18,14 @@ def figures(path: Path) -> list[dict]:
 
     Raises UserError with file and line of what is wrong.
     """
+    reader = csv.DictReader(cli.regular(path, cli.LARGEST).read_bytes().decode("utf-8", "replace").splitlines())
     try:
-        return list(checked(path, csv.DictReader(cli.regular(path, cli.LARGEST).read_text("utf-8").splitlines())))
-    except UnicodeDecodeError as e:
-        raise cli.UserError(f"{path}: byte {e.start} is not UTF-8; save it as such") from None
+        rows = [(f"{path}:{reader.line_num}", row) for row in reader]
     except csv.Error as e:
         raise cli.UserError(f"{path}: {e}; is a quote open?") from None
-
-
-def checked(path: Path, reader: csv.DictReader) -> Iterator[dict]:
-    """The rows of one file, each held to the columns. Raises UserError with file and line."""
     if reader.fieldnames != COLUMNS:
         raise cli.UserError(f"{path}:1: the columns are not {','.join(COLUMNS)}; write them")
-    for row in reader:
-        where = f"{path}:{reader.line_num}"
+    for where, row in rows:
         if None in row or None in row.values():
             raise cli.UserError(f"{where}: not {len(COLUMNS)} columns; mend that line")
         if not all(map(str.isprintable, row.values())):
@@ -43,7 +36,8 @@ def checked(path: Path, reader: csv.DictReader) -> Iterator[dict]:
             value = math.nan
         if not 0 < value < math.inf:
             raise cli.UserError(f"{where}: value {row['value']!r} is not a number above 0; mend that line")
-        yield {**row, "value": value * (100 if row["unit"] == "1" else 1)}
+        row["value"] = value * (100 if row["unit"] == "1" else 1)
+    return [row for _, row in rows]
 
 
 def read(root: Path = Path("models")) -> list[dict]:
@@ -52,8 +46,7 @@ def read(root: Path = Path("models")) -> list[dict]:
 
 
 def fits(row: dict, seq: str) -> bool:
-    """Whether a figure is of a record's `seq`, or says none. None is of packed rows (128p), which hold several samples, or
-    of a last layer for [CLS] alone (128c)."""
+    """Whether a figure is of a record's `seq`, or says none; none is of packed rows (128p) or of [CLS] alone (128c)."""
     return row["seq"].replace(",", "-") in ("", seq) and not seq.endswith(("p", "c"))
 
 
@@ -70,12 +63,12 @@ def distance(record: dict, rows: list[dict]) -> str:
     if record["standin"] or (record["kind"] == "accuracy" and record["caveat"]):
         return ""
     devices = record.get("devices", 1)
-    texts = []
+    texts = {}  # the accuracy of each batch size is often the same
     for r in beside(record, rows):
         where = " ".join(filter(None, (r["chip"], r["precision"], r["variant"])))
+        each = f", a card of {devices}" if devices > 1 else ""
         if record["kind"] == "accuracy":
-            texts.append(f"{100 * record['accuracy'] - r['value']:+.2f} points to {r['value']:g} % ({where})")
+            texts[f"{100 * record['accuracy'] - r['value']:+.2f} points to {r['value']:g} % ({where})"] = None
         else:
-            each = f", a card of {devices}" if devices > 1 else ""
-            texts.append(f"{record['samples_per_second'] / devices / r['value']:.3g} x {r['value']:g} ({where}{each})")
-    return "; ".join(dict.fromkeys(texts))  # the accuracy of each batch size is often the same
+            texts[f"{record['samples_per_second'] / devices / r['value']:.3g} x {r['value']:g} ({where}{each})"] = None
+    return "; ".join(texts)

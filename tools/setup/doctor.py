@@ -52,16 +52,13 @@ def bench(python: str | None) -> str | None:
     return python if ais_bench.lacks(python) is None else None
 
 
-def trtexec() -> str | None:
-    """Where trtexec is."""
-    return shutil.which("trtexec") or shutil.which("/usr/src/tensorrt/bin/trtexec")
-
-
 def engines(wanted: str, python: str | None) -> list[str]:
     """The engines of other chips that this machine has the tools for; `wanted` is atc's place as ATC says it, `python`
     that of ais_bench's Python as AIS_PYTHON says it."""
     ascend = bench(python) and (atc.here() if wanted == "auto" else shutil.which(wanted))
-    return [name for name, here in (("atc", ascend), ("trtexec", trtexec())) if here]
+    torch_npu, gpu = importlib.util.find_spec("torch_npu"), first_line("nvidia-smi", "-L").startswith("GPU")
+    places = {"atc": ascend, "trtexec": trip.trtexec()[0], "torch_npu": torch_npu, "torch_cuda": gpu}
+    return [name for name, here in places.items() if here]
 
 
 def packages(venv: Path) -> list[tuple[bool, str]]:
@@ -140,8 +137,7 @@ def ascend(python: str | None) -> list[tuple[bool, bool, str]]:
     no_compiler = "atc: make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh"
     runner = f"Python {version} of {here}: ais_bench, make accuracy CHIP=310P3"
     if not here:
-        many = f"none of {len(ais_bench.pythons())} Pythons has ais_bench and aclruntime{ais_bench.others()}"
-        why = f"AIS_PYTHON={python}: {ais_bench.lacks(python)}" if python else many
+        why = f"AIS_PYTHON={python}: {ais_bench.lacks(python)}" if python else ais_bench.none_has()
         runner = f"{why}: to run .om files {ais_bench.INSTALL}"
     return [(False, bool(where), compiler if where else no_compiler), (False, bool(here), runner), card()]
 
@@ -161,7 +157,7 @@ def card() -> tuple[bool, bool, str]:
 
 def gpu() -> tuple[bool, bool, str]:
     """The same of CHIP=T4."""
-    where = trtexec()
+    where, _ = trip.trtexec()
     return False, bool(where), f"trtexec  {where}: make perf CHIP=T4" if where else "trtexec: CHIP=T4 needs TensorRT"
 
 

@@ -132,10 +132,17 @@ def checked(kind, write=False):
     return check
 
 
+ALSO = {"--model": ["--om-model", "-om"], "--output_dirname": ["-od"], "--dymDims": ["--dym-dims", "-dd"],
+        "--batchsize": ["--batch-size"], "--warmup_count": ["-wcount"], "--profiler": ["-pf"]}  # fmt: skip
+
+
 class Parser(argparse.ArgumentParser):
-    """2026 spells its options with hyphens, its switches without a value, and draws boxes around its errors."""
+    """2024 takes hyphens beside underscores, and shorter spellings. 2026 spells its options with hyphens, its switches
+    without a value, and draws boxes around its errors."""
 
     def add_argument(self, *names, **how):
+        if YEAR == 2024:
+            names = dict.fromkeys([*names, *(n.replace("_", "-") for n in names), *ALSO.get(names[0], [])])
         if YEAR >= 2026:
             names = [n.replace("_", "-") for n in names]
             how = {"action": "store_true"} if how.get("type") is flag else how
