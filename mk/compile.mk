@@ -25,8 +25,9 @@ do.engine = -m tools.cpu.native.build $(native_c) --save_path {}
 build/lib/native.so: $(native_c) $(native_h) $$(call by,engine) | $(VENV)/installed
 	$(call run,engine)
 # The checkpoint itself through PyTorch: ENGINE=torch_npu, torch_cuda, torch_cpu.
-do.torch = -m tools.cpu.eager compile --engine $(engine) --precision $(precision) --checkpoint $(checkpoint) \
-    --reference $(exported) --input $(input) $(if $(gated_by_outputs),$(few_rows),$(gate_rows)) $(seeded) --save_path {}
+do.torch = -m tools.cpu.eager compile --engine $(engine) --chip $(chip) --precision $(precision) \
+    --checkpoint $(checkpoint) --reference $(exported) --input $(input) \
+    $(if $(gated_by_outputs),$(few_rows),$(gate_rows)) $(seeded) --save_path {}
 of_torch := $(foreach e,npu cuda cpu,$(call of_engine,torch_$e))
 $(of_torch:%=build/%/model.torch): build/%/model.torch: $$(checkpoint)/MANIFEST $$(exported) $$(input)/MANIFEST \
     $$(call by,torch)

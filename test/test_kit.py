@@ -32,6 +32,8 @@ if not shutil.which("unshare") or subprocess.run([*ALONE, "true"], capture_outpu
 @pytest.fixture(scope="module")
 def away(built, tmp_path_factory):
     """The repository with a kit in it, and the unpacked kit on a host that has the stand-ins alone."""
+    for om in built.path.glob("build/tiny/*/*/*/*/model.om*"):  # another test's, which would go with it
+        om.unlink()
     built.make("kit", *WORDS)
     host = tmp_path_factory.mktemp("host")
     with tarfile.open(built.path / "build/kit-310P3.tar") as tar:
@@ -93,7 +95,7 @@ exec chroot /host /bin/sh -c 'cd "$0" && PATH={path} PYTHONPATH={python} exec "$
 """
 
 
-def in_debian(folder, year):
+def in_debian(folder):
     """run.py in a chroot of Debian 11, whose Python is 3.9, with no network."""
     place, path = folder.parent, f"{tiny.HERE}/bin:{VENV}/bin:/usr/bin:/bin"
     (place / "bin").mkdir(exist_ok=True)
@@ -102,18 +104,26 @@ def in_debian(folder, year):
         (place / "bin" / name).write_text(BACK.format(path=path, python=f"{tiny.HERE}:{ROOT}", command=command))
         (place / "bin" / name).chmod(0o755)
     env = {"PATH": f"{place}/bin:/usr/sbin:/usr/bin:/sbin:/bin", "ROOT": DEBIAN, "PLACE": str(place),
-           "BERT2OM_TEST_STANDIN": "1", "FAKE_AIS_BENCH": str(year)}  # fmt: skip
+           "BERT2OM_TEST_STANDIN": "1"}  # fmt: skip
     words = ["unshare", "-rmn", "sh", "-euc", ENTER, "sh", folder, "python3", "-I", "-S", "run.py", "--rounds", "2"]
     return subprocess.run(words, env=env, capture_output=True, text=True, timeout=600, check=False)
 
 
-@pytest.mark.parametrize("year", [2023, 2024, 2025])
-@pytest.mark.parametrize("debian", [False, pytest.param(True, marks=pytest.mark.skipif(not DEBIAN, reason=NO_DEBIAN))])
-def test_there_and_back(away, year, debian, monkeypatch, tmp_path):
+@pytest.mark.parametrize("year", [2023, 2024])
+def test_the_other_years(away, year, monkeypatch):
+    """Buckets: whole batches, files as NumPy's and modes of both kinds."""
     built, folder = away
-    for left in (folder / "result", folder / "work"):
-        shutil.rmtree(left, ignore_errors=True)
-    done = in_debian(folder, year) if debian else trip(folder, year=year)
+    shutil.rmtree(folder / "result", ignore_errors=True)
+    done = trip(folder, "--only", "seq32-64/", "--rounds", "1", year=year)
+    assert done.returncode == 0 and " 0 rows differ" in done.stdout, done.stdout + done.stderr
+    assert [r["kind"] for r in judged(built, result(folder), monkeypatch)[0]] == ["accuracy", "throughput"]
+
+
+@pytest.mark.parametrize("debian", [False, pytest.param(True, marks=pytest.mark.skipif(not DEBIAN, reason=NO_DEBIAN))])
+def test_there_and_back(away, debian, monkeypatch, tmp_path):
+    built, folder = away
+    shutil.rmtree(folder / "result", ignore_errors=True)
+    done = in_debian(folder) if debian else trip(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(" 0 rows differ") == 3 and "3 cells, 0 failed" in done.stdout
     made, failed = judged(built, result(folder), monkeypatch)
@@ -232,10 +242,10 @@ def test_a_kit_with_om_files_needs_no_atc(away, tmp_path, monkeypatch):
     words = ("MODEL=tiny", "CHIP=310P3", "SEQ=64")
     built.make(*words, "BS=8", "om", env=tiny.environment())
     built.make("kit", *words, "BATCHES=8", "-W", "tools/ascend/atc.py")  # an .om older than that needs no atc either
-    other = unpacked(built.path / "build/kit-310P3.tar", tmp_path)
     shutil.copy(folder.parent / "bench-python", tmp_path)
     before = os.umask(0)
     try:
+        other = unpacked(built.path / "build/kit-310P3.tar", tmp_path)
         done = trip(other, FAKE_ATC_FAULT="crash")
     finally:
         os.umask(before)

@@ -154,6 +154,27 @@ def test_the_demonstration_says_so_everywhere(built):
     shutil.rmtree(copy)
 
 
+def test_the_checkpoint_itself_through_pytorch(built):
+    """On the CPU, as on an NPU or a GPU: the same rows, gate, record and table."""
+    words = ("MODEL=tiny", "ENGINE=torch_cpu")
+    built.make(*words, "accuracy", "perf-table", "BATCHES=8", "PRECISIONS=fp32", "SAMPLES=8", "ROUNDS=1")
+    leaf = "tiny/default/seq64/bs8/cpu-torch_cpu-fp32"
+    accuracy, perf = record(built, f"{leaf}/accuracy.json"), record(built, f"{leaf}/perf.json")
+    assert accuracy["predictions"] == record(built, f"{CPU}/accuracy.json")["predictions"]
+    assert (perf["engine_info"]["name"], perf["engine_info"]["mode"]) == ("torch_cpu", "eager")
+    assert ",torch_cpu,fp32,8," in (built.path / "results/local/perf-table.csv").read_text()
+    assert built.make("-q", *words, "accuracy").returncode == 0
+    built.make(*words, "SEQ=32,64", "accuracy")
+    grouped = record(built, leaf.replace("seq64", "seq32-64") + "/accuracy.json")
+    assert grouped["predictions"] == accuracy["predictions"]
+    for chip, engine in (("910B4", "torch_npu"), ("T4", "torch_cuda")):
+        done = built.make("MODEL=tiny", f"CHIP={chip}", f"ENGINE={engine}", "om", check=False)
+        assert done.returncode == 2 and f"ENGINE={engine}: no such device here (" in done.stderr
+        assert "Traceback" not in done.stderr
+    done = built.make("MODEL=tiny", "CHIP=910B4", "ENGINE=torch_npu", "kit", check=False)
+    assert done.returncode == 2 and "is for accuracy and perf of padded rows" in done.stderr
+
+
 def test_without_a_toolkit_one_line_and_no_om(built):
     bare = {"PATH": "/usr/bin:/bin", "HOME": str(built.path), "ASCEND_HOME_PATH": ""}
     done = built.make("MODEL=tiny", "CHIP=310P3", "BS=2", "om", env=bare, check=False)

@@ -325,6 +325,11 @@ def on_npu(cell: dict, work: str, place: str, a) -> dict:
     with open(om, "rb") as f, open(os.path.join(place, "om_head.bin"), "wb") as head:
         head.write(f.read(1 << 16))
 
+    for folder, _, names in os.walk(cell["input"]):  # with modes that ais_bench takes, however the kit was unpacked
+        os.chmod(folder, 0o755)
+        for name in names:
+            os.chmod(os.path.join(folder, name), 0o644)
+
     def bench(words, out, log):
         folder = os.path.join(place, out)
         os.mkdir(folder, 0o750)

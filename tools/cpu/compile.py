@@ -14,6 +14,7 @@ The model is then run on the sentences of --input and held to --reference by the
 
 import argparse
 import os
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -114,6 +115,7 @@ class Job:
     pairs: bool = False  # of texts: token types count
     seeded: bool = False  # random weights: judged by classes, not labels
     several: bool = False  # labels at once: each is judged by itself
+    load: Callable = engines.load
 
 
 def convert(job: Job, precisions: list[str], arrays: dict | None = None) -> None:
@@ -171,7 +173,7 @@ def write_onnxruntime(job: Job) -> None:
 def logits(job: Job, arrays: dict):
     """(the reference's, the written model's) logits of each sentence, float32 [n, labels]; of several labels at once,
     those of each being wrong or right, [n x labels, 2]."""
-    raw = gate.logits(str(job.reference), arrays), engines.logits(engines.load(job.save_path), arrays)
+    raw = gate.logits(str(job.reference), arrays), engines.logits(job.load(job.save_path), arrays)
     both = [input_files.by_sentence(out, arrays)[0] for out in raw]
     return [np.stack([out.ravel() * 0, out.ravel()], 1) for out in both] if job.several else both
 

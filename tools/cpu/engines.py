@@ -30,6 +30,11 @@ class Engine:
     layers: str | None = None  # the precision of each encoder layer, where the file says it
     family = None  # of processor units, where ours computes
     streams = 1
+    told: dict = {}  # what else a record says of it
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__.lower()
 
 
 class Onnxruntime(Engine):

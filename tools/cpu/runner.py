@@ -258,23 +258,25 @@ def facts(engine, threads: int) -> dict:
     """What a summary says of the engine."""
     isa = [unit for unit in cpu.ISA if unit in cpu.cpu_flags(engine.limited)]
     said = {
-        "name": type(engine).__name__.lower(), "version": engine.version, "precision": engine.precision,
+        "name": engine.name, "version": engine.version, "precision": engine.precision,
         "layers": engine.layers, "threads": threads, "machine": platform.machine(), "isa": isa,
     }  # fmt: skip
-    return said | ({"family": engine.family} if engine.family else {})
+    return said | ({"family": engine.family} if engine.family else {}) | engine.told
 
 
-def main():
-    args = parse()
+def main(words=None, load=None):
+    """words: the command line's if not given. load: of another kind of engine than the CPU's, as engines.load is."""
+    args = parse(words)
     if not args.model.is_file():
         raise cli.UserError(f"--model {args.model}: no such file")
     from tools.cpu import engines
 
-    engine = engines.load(args.model, args.threads, (args.threads or cpu.cores()) if args.untimed else 1)
+    load = load or engines.load
+    engine = load(args.model, args.threads, (args.threads or cpu.cores()) if args.untimed else 1)
     print(f"[INFO] load model {args.model} success: {type(engine).__name__} {engine.version} {engine.precision}")
     threads = args.threads or cpu.cores()
     turns = yardstick.Turns(args.yardstick, engine.precision, threads)
-    turns.single = engines.load(args.model, 1) if args.yardstick and threads > 1 and not args.plan else None
+    turns.single = load(args.model, 1) if args.yardstick and threads > 1 and not args.plan else None
     folder, info, times, passes = None, {}, [], []
     if args.output:
         folder = args.output / (args.output_dirname or datetime.now().strftime("%Y_%m_%d-%H_%M_%S"))

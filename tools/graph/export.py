@@ -61,6 +61,14 @@ def load(folder, labels=None):
     return module.eval()
 
 
+def masked(rows):
+    """{role: int64 [n, length]} of a model's inputs by name, with a mask where the ids alone say what is padding."""
+    feeds = {ROLES[name]: array for name, array in rows.items()}
+    if "attention_mask" not in feeds and (mask := input_files.shown(rows)) is not None:
+        feeds["attention_mask"] = mask.astype(int)
+    return feeds
+
+
 def logits(module, arrays):
     """Run a module of load over encoded sentences.
 
@@ -69,10 +77,7 @@ def logits(module, arrays):
     import torch
 
     def run(rows):
-        feeds = {ROLES[name]: torch.from_numpy(array) for name, array in rows.items()}
-        if "attention_mask" not in feeds and (mask := input_files.shown(rows)) is not None:
-            feeds["attention_mask"] = torch.from_numpy(mask.astype(int))
-        return module(**feeds).logits.numpy()
+        return module(**{role: torch.from_numpy(array) for role, array in masked(rows).items()}).logits.numpy()
 
     with torch.inference_mode():
         return input_files.in_batches(run, dict.fromkeys(arrays, (None, None)), arrays, "PyTorch")

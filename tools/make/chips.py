@@ -61,9 +61,12 @@ of_native = lambda precision: [needs[precision] for needs in FAMILIES.values() i
 ENGINES = {
     "atc": Engine("ascend", "model.om", {"fp16": ANY, "mix": ANY}),
     "trtexec": Engine("gpu", "model.plan", {"fp16": ANY, "fp32": ANY}),
+    "torch_npu": Engine("ascend", "model.torch", {"fp16": ANY}),
+    "torch_cuda": Engine("gpu", "model.torch", {"fp16": ANY, "fp32": ANY}),
     "onnxruntime": Engine("cpu", "model.onnx", {"fp32": ANY, "fp16-sim": ANY}),
     "openvino": Engine("cpu", "model.ir", {"bf16": one_of(BF16), "int8": one_of(VNNI), "fp32": ANY}),
     "native": Engine("cpu", "model.native", {p: of_native(p) for p in ("bf16", "int8", "int8-bf16", "fp32")}),
+    "torch_cpu": Engine("cpu", "model.torch", {"fp32": ANY, "bf16": one_of(BF16)}),
 }
 ATC_MODES = {"fp16": "force_fp16", "mix": "allow_mix_precision"}  # atc's --precision_mode
 REHEARSALS = ("fp16-sim",)  # what another chip would compute; no table has them unless asked

@@ -153,6 +153,8 @@ class Asked:
             (pack and (seq == "real" or "," in seq), f"PACK=1 fills rows of one length: give SEQ=128 or another, not SEQ={seq}"),
             (pack and self["ENGINE"] == "native",
              "PACK=1 needs no ENGINE=native: that engine has no padding to fill; leave out one of them"),
+            (self["ENGINE"].startswith("torch_") and (pack or seq == "real" or asks("kit", "score")),
+             "ENGINE=torch_... is for accuracy and perf of padded rows: leave out PACK=, SEQ=real, kit, score"),
             (pack and any(chips.FAMILY[one] == "gpu" for one in here),
              "PACK=1 is for cpu and the Ascend chips: trtexec times no sentences"),
             (rehearsed and asks("perf", "perf-table"),

@@ -139,7 +139,7 @@ ROWS = (
     Parameter("BS", "8", whole(1, 999), RUN, "batch size", place=Place("batch", "bs{}", always=True)),
     Parameter("CHIP", "cpu", chip, RUN, "cpu, T4, or an Ascend SoC such as 310P3 (710 is its old name)",
               place=Place("leaf", "{}", always=True)),
-    Parameter("ENGINE", "", engine, RUN, "cpu: onnxruntime openvino native; Ascend: atc; T4: trtexec",
+    Parameter("ENGINE", "", engine, RUN, "onnxruntime openvino native, atc, trtexec; or torch_cpu torch_npu torch_cuda",
               place=Place("leaf", "-{}", always=True)),
     Parameter("PRECISION", "", precision, RUN, "cpu: fp32 bf16 int8 int8-bf16 fp16-sim; Ascend: fp16 mix; T4: fp16 fp32",
               place=Place("leaf", "-{}", always=True)),

@@ -27,7 +27,12 @@ IDENTITY = [*KEY, "cpu", "cores", "figure"]
 ACCURACY = ["correct", "total", "accuracy_%", "ci95_%"]
 FIGURES = ("measured", "imported", "published", "none")
 OTHERS = ("310", "T4")  # what 310P is compared with
-LACKING = {"atc": "atc and ais_bench are not both here", "trtexec": "trtexec is not here"}
+LACKING = {
+    "atc": "atc and ais_bench are not both here",
+    "trtexec": "trtexec is not here",
+    "torch_npu": "torch_npu is not here",
+    "torch_cuda": "no GPU is here",
+}
 
 
 def rounded(value, digits: int, times: float = 1):
