@@ -128,7 +128,7 @@ CHINESE = {
     "PACK": "`1`：多个句子共用一行 `SEQ` 个 token，结果不变",
     "BS": "batch size",
     "CHIP": "`cpu`、`T4`，或昇腾芯片型号，如 `310P3`（也可写 `710`）",
-    "ENGINE": "cpu：`onnxruntime openvino native`；昇腾：`atc`；T4：`trtexec`；为空时取最快的一个",
+    "ENGINE": "cpu：`onnxruntime openvino native torch_cpu`；昇腾：`atc torch_npu`；T4：`trtexec torch_cuda`；为空时取最快的一个",
     "PRECISION": "数值精度。cpu：`fp32 bf16 int8 int8-bf16 fp16-sim`；昇腾：`fp16 mix`；T4：`fp16 fp32`",
     "ISA": "只使用不高于该级别的 CPU 指令集（oneDNN 的名称，如 `AVX2`）",
     "THRESHOLD": "一条文本可有多个标签时，每个标签的 sigmoid 阈值",
