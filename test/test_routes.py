@@ -164,13 +164,9 @@ def test_the_checkpoint_itself_through_pytorch(built):
     assert (perf["engine_info"]["name"], perf["engine_info"]["mode"]) == ("torch_cpu", "eager")
     assert ",torch_cpu,fp32,8," in (built.path / "results/local/perf-table.csv").read_text()
     assert built.make("-q", *words, "accuracy").returncode == 0
-    built.make(*words, "SEQ=32,64", "accuracy")
-    grouped = record(built, leaf.replace("seq64", "seq32-64") + "/accuracy.json")
-    assert grouped["predictions"] == accuracy["predictions"]
-    for chip, engine in (("910B4", "torch_npu"), ("T4", "torch_cuda")):
-        done = built.make("MODEL=tiny", f"CHIP={chip}", f"ENGINE={engine}", "om", check=False)
-        assert done.returncode == 2 and f"ENGINE={engine}: no such device here (" in done.stderr
-        assert "Traceback" not in done.stderr
+    done = built.make("MODEL=tiny", "CHIP=910B4", "ENGINE=torch_npu", "om", check=False)
+    assert done.returncode == 2 and "ENGINE=torch_npu: no such device here (" in done.stderr
+    assert "Traceback" not in done.stderr
     done = built.make("MODEL=tiny", "CHIP=910B4", "ENGINE=torch_npu", "kit", check=False)
     assert done.returncode == 2 and "is for accuracy and perf of padded rows" in done.stderr
 
