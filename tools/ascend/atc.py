@@ -124,7 +124,7 @@ def find(atc: str, prefix: list) -> dict:
     elif atc == "auto":
         roots = trip.roots()
     elif Path(atc).parent.name == "bin" and os.access(atc, os.X_OK):
-        roots = [Path(atc).absolute().parents[1]]
+        roots = [str(Path(atc).absolute().parents[1])]
     else:
         raise cli.UserError(f"ATC={atc}: give auto, docker, podman, or the path of CANN's bin/atc")
     if tool := trip.cann([*prefix, "bash"], roots):
@@ -132,7 +132,7 @@ def find(atc: str, prefix: list) -> dict:
     if prefix:
         raise cli.UserError(f"{prefix[0]}: no atc in {prefix[-1]}; is it CANN's, and does {prefix[0]} run?")
     home = os.environ.get("ASCEND_HOME_PATH", "not set")
-    looked = f"on PATH, in ASCEND_HOME_PATH ({home}), {', '.join(map(str, roots))}"
+    looked = f"on PATH, in ASCEND_HOME_PATH ({home}), {', '.join(roots)}"
     other = "or say ATC=docker CANN_IMAGE=ascendai/cann@sha256:..."
     raise cli.UserError(f"no atc found: looked {looked}; {WHERE}, {other}")
 

@@ -123,11 +123,11 @@ def packed(tar: Tar, one: dict) -> dict:
     sent, used, per_row = dict.fromkeys(PARTS, ""), {"graph": sha256}, 1
     if one["engine"] == "atc":
         order = order_of(folder)
-        logits = output_files.read_kept(Path(one["reference"])) if one["reference"] else []
+        logits = output_files.read_kept(Path(one["reference"])) if one["reference"] else None
         sent |= {"input": f"inputs/{place}", "order": f"orders/{place}.json"}
         used |= {"input": tar.add_inputs(sent["input"], folder)}
         used |= {"order": tar.add(sent["order"], json.dumps(order).encode())}
-        if len(logits) == records.SST2:
+        if logits is not None and len(logits) == records.SST2:
             sent["reference"] = f"reference/{place}.bin"
             used["reference"] = tar.add(sent["reference"], logits.astype("<f4").tobytes())
         if parameters.rows_of(one["seq"])["PACK"]:  # sentences in each row that runs: the last batch is filled up
@@ -226,13 +226,14 @@ def of_cell(path: Path, one: dict, told: dict, result: dict, folder: Path) -> li
     Raises UserError where outputs or times are not what the cell says.
     """
     rounds = rounds_of(one, folder)
-    texts = lambda d, *keys: {k: v if v is None else str(v) for k, v in d.items() if k in keys}
+    texts = lambda d, keys: {k: v if v is None else str(v) for k, v in d.items() if k in keys}
+    card = result.get("card", {})
     speed = records.throughput(rounds, one["per_row"])
     info = {
         "name": "trtexec" if one["engine"] == "trtexec" else "ais_bench",
-        **texts(card := result.get("card", {}), *card),
-        **texts(result["machine"], "host", "system", "python"),
-        **texts(told, "om_sha256", "tensorrt", "started", "kit"),
+        **texts(card, [*card]),
+        **texts(result["machine"], ("host", "system", "python")),
+        **texts(told, ("om_sha256", "tensorrt", "started", "kit")),
         "rounds": speed["rounds"],
         "sentences_per_row": one["per_row"],
     }
