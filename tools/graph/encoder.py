@@ -205,8 +205,8 @@ def as_gelu(v):
         if is_tanh_form(pair[0], x):
             return x, "tanh"
         erf = made_by(pair[0], "Erf")
-        inner = made_by(erf.inputs[0], "Div") if erf else None
-        if inner and base(inner.inputs[0]) is base(x) and near(scalar(inner.inputs[1]), 2**0.5):
+        value, scale = unscale(erf.inputs[0]) if erf else (None, 0)
+        if erf and base(value) is base(x) and near(scale, 0.5**0.5):
             return x, "erf"
     return None
 
@@ -397,7 +397,7 @@ def read(graph) -> Encoder:
     """The graph's encoder in normal form. Raises Miss with the layer and the piece that does not match."""
     index, tops = Index(graph), softmaxes(graph)
     if not tops:
-        raise Miss("attention: no Softmax feeds a MatMul")
+        raise Miss("attention: 0 Softmax nodes feed a MatMul")
     found = []
     for i, softmax in enumerate(tops):
         try:
