@@ -21,7 +21,8 @@ static void tiles_off(void) { _tile_release(); }
 /* [rows, kt tiles] x panels [p0, p1) of B; `panels` is the row length of C.
  *  - The tile unit eats 1 KB per 16 cycles, more than L2 gives: B is taken TILE_STRIP k-tiles at a time, which stay in
  *    L1 while all rows pass by, A streams around L1 (tileloaddt1), and the sums rest in `part` between strips.
- *  - Vector work on a finished block runs between the tile operations of the next one.
+ *  - Vector work on a finished block runs between the tile operations of the next one, from its third k-tile on, when the
+ *    block has left the store buffer.
  *  - Every block prefetches its share of the weights that come next. */
 enum { TILE_STRIP = 16 };
 INLINE void tile_gemm(enum kind kind, enum number num, const struct work *w, const void *a, const void *b, int kt,
@@ -29,7 +30,7 @@ INLINE void tile_gemm(enum kind kind, enum number num, const struct work *w, con
     float raw[2][1024] __attribute__((aligned(64)));
     float *part = w->part;
     int pairs = (rows + 31) / 32, strips = (kt + TILE_STRIP - 1) / TILE_STRIP, strip = (kt + strips - 1) / strips;
-    int per_step = (8 + strip - 1) / strip;
+    int late = MIN(2, strip - 1), per_step = (8 + strip - late - 1) / (strip - late);
     int fetch = (32 + pairs - 1) / pairs, first = e->first, turn = 0;
     unsigned done = 8; /* quarters of the tile rows of `last` that have been finished, of 8 */
     const int in_tiles = kind == ADD && num == BF16;
@@ -54,7 +55,7 @@ INLINE void tile_gemm(enum kind kind, enum number num, const struct work *w, con
                     else if (num == S8) PRODUCTS(_tile_dpbssd);
                     else PRODUCTS(_tile_dpbusd);
                     for (int i = 0; i < fetch; i++, soon += 64) _mm_prefetch((const char *)soon, _MM_HINT_T1);
-                    if (!in_tiles)
+                    if (!in_tiles && bt >= bp + (k0 + late) * 2048)
                         for (int i = 0; i < per_step && done < 8; i++) finish(kind, num, first, &last, done++);
                 }
                 if (in_tiles || k0 + strip < kt) {
