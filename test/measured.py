@@ -83,7 +83,7 @@ folder, classes, engine = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 (folder / "out").mkdir(parents=True)
 for i, c in enumerate(classes, 1):
     (folder / "out" / f"{i}_0.bin").write_bytes(np.float32([1 - int(c), int(c)]).tobytes())
-(folder / "out_summary.json").write_text(json.dumps({"engine": {"name": engine, "version": "1.2.3", "threads": 2}}))
+(folder / "out_summary.json").write_text(json.dumps({"engine": {"name": engine, "version": "1.2.3", "threads": 2, "unfused": "x"}}))
 """
 
 
@@ -110,7 +110,7 @@ def perf(bs: int = 8, config: str = "cpu-onnxruntime-fp32", ms: float = 10.0) ->
         times = (ms * np.random.default_rng(k).uniform(0.97, 1.03, 40)).tolist()
         compute = runner.figures(times)
         info = {
-            "engine": {"name": engine, "version": "1.2.3", "threads": 2},
+            "engine": {"name": engine, "version": "1.2.3", "threads": 2, "unfused": "x"},
             "npu_compute_time_list": times,
             "NPU_compute_time": compute,
             "throughput": 1000 * bs / compute["mean"],

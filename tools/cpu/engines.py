@@ -51,6 +51,8 @@ class Onnxruntime(Engine):
 
         if precision == "fp16-sim":
             settings["graph_optimization_level"] = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        else:
+            settings, self.told = settings | onnxfile.PARTS, {"unfused": onnxfile.UNFUSED}
         share = max(1, (threads or cpu.cores()) // streams)
         settings = {"session.force_spinning_stop": "1", **settings}
         self.path, self.session = path, onnxfile.session(path, share, **settings)

@@ -285,6 +285,8 @@ def of_record(record: dict) -> dict[str, str]:
 def gone(record: dict) -> list[str]:
     """What an older record was made with that there is no more."""
     older = ["WEIGHTS=seeded of the first version"] if record["weights"] == "seeded" else []
+    if (record["chip"], record["engine"], record["precision"]) == ("cpu", "onnxruntime", "fp32"):
+        older += ["SkipLayerNormalization"] if "unfused" not in (record.get("engine_info") or {}) else []
     return older + [f"{name}=" for name in rows_of(record["seq"]) if name in GONE]
 
 
