@@ -160,8 +160,12 @@ def write_onnxruntime(job: Job) -> None:
 
     extended = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     try:
-        settings = {"graph_optimization_level": extended, "optimized_model_filepath": str(job.save_path)}
-        onnxfile.session(job.onnx, **settings, **onnxfile.PARTS)
+        settings: dict = {
+            **onnxfile.PARTS,
+            "graph_optimization_level": extended,
+            "optimized_model_filepath": str(job.save_path),
+        }
+        onnxfile.session(job.onnx, **settings)
         model = onnx.load(job.save_path)
     except Exception as e:  # onnxruntime has no public base class for its errors; a full disk is one of them
         fault = f"onnxruntime made no {job.save_path} of it: {onnxfile.first_line(e)}"
