@@ -51,9 +51,6 @@ LEAF = f"{MODEL}/seq128/bs8/{FP32}"
 
 
 def test_audit_of_an_unspoilt_tree(repo):
-    counts = {}
-    assert list(audit.faults(counts)) == []
-    assert counts == {"artefacts": 23, "records": 10, "pages": 2}
     done = subprocess.run([sys.executable, "-m", "tools.checks.audit"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "audit: every link holds: 23 artefacts, 10 records, 2 pages\n"
@@ -156,19 +153,6 @@ def test_times_that_are_scaled_without_their_turns_are_seen(repo):
     assert "its turns (pairs) took another time than its times_ms" in first_fault()
 
 
-def test_a_source_that_the_commit_of_a_record_does_not_hold_is_seen(repo, monkeypatch):
-    r, git = record.read(kept("accuracy")) | {"dirty": False, "commit": "0" * 40}, in_git(monkeypatch)
-    assert list(audit.commit_faults(r)) == []  # a clone that does not hold it says nothing
-    git("add", "tools")
-    git("commit", "-qm", "one")
-    r["commit"] = git("rev-parse", "HEAD")
-    assert list(audit.commit_faults(r)) == []
-    edit_byte("tools/source/checkpoint.py")
-    git("commit", "-qam", "two")
-    (fault,) = audit.commit_faults(r | {"commit": git("rev-parse", "HEAD")})
-    assert fault.startswith("its chain holds another tools/source/checkpoint.py than its commit")
-
-
 def in_git(monkeypatch):
     """git in a repository that begins here."""
     monkeypatch.setattr(cli, "ROOT", Path.cwd())
@@ -205,12 +189,9 @@ def test_a_table_that_lacks_a_new_record_is_no_break_until_git_holds_the_record(
     git = in_git(monkeypatch)
     git("add", "-f", "results")
     git("commit", "-qm", "one")
-    assert list(audit.faults({})) == []
     measured.promote(measured.perf(8, BF16))
-    assert (
-        list(audit.faults({})) == []
-        and "older than 1 records that git does not hold yet: make report" in capsys.readouterr().out
-    )
+    assert list(audit.faults({})) == []
+    assert "older than 1 records that git does not hold yet: make report" in capsys.readouterr().out
     git("add", "-f", "results")
     git("commit", "-qm", "two")
     assert re.match("results/table.csv", first_fault())
@@ -232,14 +213,15 @@ def test_a_prov_json_that_names_itself_or_is_damaged_stops_no_other_check(repo):
     assert re.search("made from itself, by way of", found[1]) and "table.csv" in found[-1]
 
 
-@pytest.mark.parametrize("name", ["results/records/x.json", "results/local/x-table.md", f"{LEAF}/output/out/7_0.bin"])
-def test_a_pipe_in_place_of_a_file_hangs_nothing(repo, name):
-    Path(name).unlink(missing_ok=True)
-    Path(name).parent.mkdir(parents=True, exist_ok=True)
-    os.mkfifo(name)
+def test_pipes_in_place_of_files_hang_nothing(repo):
+    names = ["results/records/x.json", "results/local/x-table.md", f"{LEAF}/output/out/7_0.bin"]
+    for path in map(Path, names):
+        path.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(path)
     done = subprocess.run([sys.executable, "-m", "tools.checks.audit"], capture_output=True, text=True, timeout=60)
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == ("x-table" not in name), done.stderr
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert all(name in done.stdout + done.stderr for name in (names[0], names[2]))
 
 
 def test_a_download_that_is_not_the_pinned_one_is_seen_and_never_recorded(tmp_path, monkeypatch):
@@ -365,11 +347,6 @@ def test_compare_wants_accuracy_records(unspoilt):
 
 def records(_):
     return record.read(kept("accuracy")), record.read(kept("throughput"))
-
-
-def test_verdict_on_the_same_bytes(unspoilt):
-    for r in records(unspoilt):
-        assert verify.judge(r, r)["verdict"] == "holds"
 
 
 def test_verdict_names_other_bytes_and_flips(unspoilt):

@@ -101,6 +101,7 @@ def test_the_peers_are_drawn_with_ours_and_the_result_is_said():
     share, low, high = point["interval"]
     assert share == lines["OpenVINO bf16"]["accuracy"] and low < share < high
     assert f"<title>{peers.said(bench)}</title>" in drawn(peers.draw, benches)
+    assert plot.short("Intel(R) Xeon(R) Processor (family 6, model 207, stepping 2), 2 cores") == "Intel Xeon, 2 cores"
     fastest = max((p for p in points if p["kind"] == "ours"), key=lambda p: p["speed"])
     assert f"ours: {fastest['name']}, {fastest['speed']:.0f} sentences per core-second" in peers.said(bench)
 
@@ -139,13 +140,6 @@ def test_readme_blocks_and_figures_are_written_and_staleness_found(repo):
             readme.answer(wrong, readme.records())
 
 
-def test_readme_rows_of_accuracies_alone(repo):
-    lines = readme.rows([r for r in kept().values() if r["kind"] == "accuracy"])
-    assert [(line["engine"], line["accuracy"]) for line in lines] == [
-        ("onnxruntime fp32", "90.83 % (792/872)"), ("openvino bf16", "91.40 % (797/872)")]  # fmt: skip
-    assert {line["samples/s (batch)"] for line in lines} == {None}
-
-
 def test_each_speed_stands_with_the_batch_size_at_which_it_is_highest(repo):
     """Not with that of another column: here the clock says 32, and the processors' time 4."""
     value = lambda v: {"value": v, "low": v - 0.1, "high": v + 0.1}
@@ -163,6 +157,9 @@ def test_a_readme_has_ten_rows_at_most_each_with_an_accuracy_of_the_newest_machi
     assert len(lines) == 10 and all(line["accuracy"] for line in lines)
     old = [r | {"machine": r["machine"] | {"cpu": "Old"}, "started": "2020-01-01T00:00:00Z"} for r in kept().values()]
     assert readme.rows([*kept().values(), *old]) == readme.rows(list(kept().values()))
+    lines = readme.rows([r for r in kept().values() if r["kind"] == "accuracy"])
+    assert [(line["engine"], line["accuracy"], line["samples/s (batch)"]) for line in lines] == [
+        ("onnxruntime fp32", "90.83 % (792/872)", None), ("openvino bf16", "91.40 % (797/872)", None)]  # fmt: skip
 
 
 def test_another_hours_speed_stands_beside_the_recorded_one(repo, tmp_path):

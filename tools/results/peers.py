@@ -145,8 +145,7 @@ def said(record: dict, chinese: bool = False) -> str:
 def draw(records: list[dict], file) -> None:
     """Speed and accuracy of ours and the peers, at the sentences' own lengths, into an open binary file, as .svg."""
     record = pictured(records)
-    cpu = record["machine"]["cpu"].replace("(R)", "").replace(" Processor", "")
-    title = f"{record['model']} on {cpu}, {record['threads']} cores"
+    title = f"{record['model']} on {plot.short(record['machine']['cpu'])}, {record['threads']} cores"
     kinds = {"ours": (plot.ORANGE, "o", 0.02, "ours"), "peers": (plot.BLUE, "o", 0.12, "peers")}
     plot.dots(file, said(record), title, points(record), kinds, "sentences per\ncore-second")
 

@@ -13,6 +13,7 @@ colours where the reader's system is dark (prefers-color-scheme), and says its r
 import argparse
 import html
 import io
+import re
 from pathlib import Path
 
 from tools.base import tasks
@@ -129,6 +130,11 @@ def newest_machine(records: list[dict]) -> str:
     return machine(max(records, key=age)) if records else ""
 
 
+def short(machine: str) -> str:
+    """A machine's name without its stepping and what is in each name, for a picture."""
+    return re.sub(r" \(family[^)]*\)|\(R\)| Processor", "", machine)
+
+
 def said(points) -> str:
     """What the picture shows, in a sentence."""
     words = []
@@ -149,7 +155,7 @@ def draw(records: list[dict], rows: list[dict], file) -> int:
     ]  # fmt: skip
     kinds = {
         "published": (BLUE, "x", 0.02, "published: a 310P card"),
-        "measured": (ORANGE, "o", 0.42, newest_machine(records)),
+        "measured": (ORANGE, "o", 0.42, short(newest_machine(records))),
     }
     dots(file, said(found), "SST-2: speed and accuracy", points, kinds, "samples\na second")
     return len(points)
