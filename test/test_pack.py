@@ -216,7 +216,7 @@ def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):
         r["chain"]["build/m/default/source"] = {"sha256": hashlib.sha256(b"wheel\n").hexdigest()}
         r["timed"] = f"the engine's call alone; {record.work_of(r['seq'])}"
         r["latency_ms"] = {"mean": r["times_ms"][0][0], "p50": None, "p99": None}
-    paths = [tmp_path / "1.json", tmp_path / "2.json"]
+    paths = [tmp_path / record.name_of(r) for r in (plain, packed)]
     for path, r in zip(paths, (plain, packed), strict=True):
         path.write_text(json.dumps(r))
         assert list(audit.record_faults(path)) == []
