@@ -169,6 +169,8 @@ def test_the_gate_knows_random_weights(built):
     assert " --seeded " in built.make("-n", "-B", "MODEL=tiny", "om").stdout
     assert " --seeded " not in built.make("-n", "-B", "MODEL=minilm_sst2", "om").stdout
     assert " --seeded " in built.make("-n", "-B", "MODEL=minilm_sst2", "WEIGHTS=seeded", "om").stdout
+    scored = ("-n", "MODEL=minilm_sst2", "WEIGHTS=seeded", "INPUT=build/data/dev.tsv", "score")
+    assert "seeded2/checkpoint" in built.make(*scored).stdout
 
 
 def test_a_failing_step_leaves_no_artefact(built):

@@ -270,7 +270,7 @@ class Asked:
             "selected": " ".join(words[name] for name in said),
             "of_log": " ".join(name for name in said if name in parameters.OF_LOG),
             "locks": " ".join(LOCKS),
-            "weights_name": parameters.escaped(self["WEIGHTS"]),
+            "weights_name": parameters.weights_name(self["WEIGHTS"]),
             "ONE": self.leaf(),
             "ROWS": " ".join(self.rows()) if many else "",
             "KIT_ROWS": " ".join(self.kit()),
