@@ -66,7 +66,7 @@ def pipeline(args, model):
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(args.checkpoint)
     classify = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
-    answers = list(classify(iter(read(args)), batch_size=BATCH, truncation=True))
+    answers = list(classify((text for text in read(args)), batch_size=BATCH, truncation=True))
     write(args, label=[a["label"] for a in answers], score=[a["score"] for a in answers])
 
 
