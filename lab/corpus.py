@@ -409,7 +409,7 @@ bad("kept", "r.npy", *[(c, "r.npy: no logits") for c in (
 bad("runner", "rows/input_ids/1.bin", (b"12345", "filesize"), (b"", "1.bin"), (None, "needs the same number"),
     (np.full(16, 1 << 40).tobytes(), "m.onnx"))  # fmt: skip
 bad("runner", "rows/attention_mask/2.bin", (b"", "bytes, not"), (bytes(1000), "bytes, not"))
-bad("compile", "rows/labels.json", *NOT_JSON, *[(c, "labels.json") for c in (b'{"1": "x"}', b'{"1": "0"}', None)])
+bad("compile", "rows/labels.json", *NOT_JSON, *[(c, "labels.json") for c in (b'{"1": "x"}', b'{"1": "0"}')])
 
 
 # --- a compiled model of OpenVINO's -----------------------------------------------------------------------------------
@@ -484,14 +484,13 @@ bad("promote", "a.json", *spoilt(SPOILT), (edited(standin=True), "stand-in"), (e
 bad("table", "p.json", *NOT_JSON, *spoilt(MEASURED["throughput"]), (edited(machine={"host": "x"}), "machine"))
 bad("table", "x.rows", (b"", "nothing to show"), (b"gone.json\n", "gone.json: No such file"))
 bad("compare", "b.json", *NOT_JSON, (edited(kind="throughput"), "b.json"), (edited(predictions="01"), "predictions"),
-    (edited(predictions=...), "predictions"), (None, "no such record"))  # fmt: skip
+    (edited(predictions=...), "predictions"), (None, "No such file"))  # fmt: skip
 for kind, file in (("accuracy", "a.json"), ("table", "x.rows"), ("published", "models/x/published.csv"), ("pins", "pins.txt"),
                    ("summary", "s.json"), ("log", "s.log"), ("trtexec", "t.log"), ("tsv", "dev.tsv"),
                    ("tokenizer", "made/tokenizer.json"), ("checkpoint", "clone/vocab.txt"), ("checkpoint", CONFIG),
                    ("safetensors", "made/model.safetensors")):  # fmt: skip
     bad(kind, file, ("pipe", "a pipe or a device"), ("device", "a pipe or a device"))
-for kind, file, says in (("om", "m.om", "not a file"), ("ir", "m.ir", "no such file")):
-    bad(kind, file, ("pipe", says), ("device", says))
+bad("om", "m.om", ("pipe", "not a file"), ("device", "not a file"))
 bad("tsv", "dev.tsv", ("socket", "a pipe or a device"))
 
 # --- published figures, .om --------------------------------------------------------------------------------------------
