@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 import unicodedata
@@ -232,6 +233,30 @@ def test_odd_files_are_one_line(normaliser, said, pieces, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"} | said))
     with pytest.raises(cli.UserError, match="not a tokenizer") as e:
         tokenizer.convert(tmp_path)
+    assert "\n" not in str(e.value) and str(tmp_path) in str(e.value)
+
+
+# --- files that are hostile, or odd: a child tries them, and what comes back is one line ---------------------
+doubled = [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 40
+HOSTILE = {
+    "a pattern that backtracks": ({"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": "z"}, {}),
+    "a broken charsmap": ({"type": "Precompiled", "precompiled_charsmap": "AAAA" + "/" * 1000}, {}),
+    "replacements that blow up": ({"type": "Sequence", "normalizers": doubled}, {}),
+    "a list for a token": (None, {"pad_token": ["[PAD]"]}),
+}
+
+
+@pytest.mark.parametrize("form", HOSTILE)
+def test_hostile_files_are_one_line(form, pieces, tmp_path, monkeypatch):
+    monkeypatch.setitem(tokenizer.LIMITS, resource.RLIMIT_DATA, 2 << 30)
+    monkeypatch.setitem(tokenizer.LIMITS, resource.RLIMIT_CPU, 20)
+    normaliser, said = HOSTILE[form]
+    table = json.loads(tokenizer.build(pieces).to_str())
+    table["normalizer"] = normaliser or table["normalizer"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(table))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"} | said))
+    with pytest.raises(cli.UserError, match="not a tokenizer|takes more than 2048 MiB or 20 s, or is damaged") as e:
+        tokenizer.try_out(tmp_path)
     assert "\n" not in str(e.value) and str(tmp_path) in str(e.value)
 
 

@@ -263,6 +263,8 @@ def make(spec, model, wheel, save_path, task=tasks.DEFAULT):
             lower_case = cli.read_json(model / "tokenizer_config.json").get("do_lower_case", True)
             made, said = tokenizer.build(tokenizer.read_vocab(path), lower_case), {}
         else:
+            if spec != "wheel":
+                tokenizer.try_out(folder)
             made, said, line = tokenizer.convert(folder, wanted["max_position_embeddings"])
             print(line)
         pieces = vocabulary(made, folder, wanted["vocab_size"])

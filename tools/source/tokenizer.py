@@ -6,10 +6,14 @@
     'tokenizer: equal: ids of 872 sentences and 16 hard ones as BertTokenizer of transformers gives them'
 
 Any folder that AutoTokenizer reads without code of the folder's own will do: tokenizer.json, vocab.txt, vocab.json with
-merges.txt, or a sentencepiece model. Who has the saved tokenizer.json needs tokenizers alone.
+merges.txt, or a sentencepiece model. Who has the saved tokenizer.json needs tokenizers alone. Files that may be anybody's
+are tried first (`try_out`) by a child process of bounded memory and time: python3 -m tools.source.tokenizer FOLDER
 """
 
 import json
+import resource
+import subprocess
+import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +30,11 @@ FLAGS = {
     "tokenize_chinese_chars": ("handle_chinese_chars", True),
     "strip_accents": ("strip_accents", None),
 }
+LIMITS = {
+    resource.RLIMIT_DATA: 4 << 30,
+    resource.RLIMIT_CPU: 60,
+    resource.RLIMIT_CORE: 0,
+}  # of the child; bytes, seconds
 # Of our own: what tokenizers are known to disagree on.
 HARD = [
     "Café naïve Ångström résumé cafe\u0301 İstanbul Straße",
@@ -191,7 +200,7 @@ def convert(folder, length=512):
     if "tokenizer.json" in found:
         stands = from_file(found["tokenizer.json"])
         set_flags(stands, said)
-        if other := differing(ready(stands, said), reader, [*HARD, *PAIRS], length):
+        if other := differing(ready(stands, said), reader, folder, [*HARD, *PAIRS], length):
             fault = f"tokenizer.json gives other ids than {name} of transformers, as of {str(other[0])[:40]!r}"
             if flags:
                 advice = "tokenizer_config.json disagrees; save both by save_pretrained()"
@@ -201,6 +210,19 @@ def convert(folder, length=512):
         lower = str(said["do_lower_case"]).lower()
         lines.append(f"tokenizer: no file says do_lower_case; transformers' own default for such a folder is {lower}")
     return ready(tokenizer, said), said, "\n".join([*lines, compared(tokenizer, reader, folder, [], length)])
+
+
+def try_out(folder):
+    """`convert` of a folder in a process of its own, within LIMITS; UserError where that does not come to a good end."""
+    limit = lambda: [resource.setrlimit(kind, (most, most)) for kind, most in LIMITS.items()]
+    command = [sys.executable, "-m", "tools.source.tokenizer", Path(folder).absolute()]
+    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, cwd=cli.ROOT, check=False)  # noqa: PLW1509
+    if done.returncode == 1 and " error: " in done.stderr:
+        raise cli.UserError(done.stderr.strip().splitlines()[-1].partition(" error: ")[2])
+    if done.returncode:
+        most = f"{LIMITS[resource.RLIMIT_DATA] >> 20} MiB or {LIMITS[resource.RLIMIT_CPU]} s"
+        fault = f"its tokenizer takes more than {most}, or is damaged ({cli.ending(done.returncode)})"
+        raise cli.UserError(f"{folder}: {fault}; {OWN}")
 
 
 def from_file(path):
@@ -260,13 +282,13 @@ def hold(tokenizer, folder, texts, seq_len):
     return compared(tokenizer, reading(folder), folder, texts, seq_len)
 
 
-def differing(tokenizer, reader, texts, length):
+def differing(tokenizer, reader, folder, texts, length):
     """(text, our encoding, transformers' ids) of the first text of which the two make other ids or types; None without."""
     kept = tokenizer.padding
     tokenizer.no_padding()
     tokenizer.enable_truncation(length, direction=tokenizer.truncation["direction"])
     how = {"truncation": True, "max_length": length, "return_token_type_ids": True}
-    with damaged("tokenizer"):
+    with damaged(folder):
         have = tokenizer.encode_batch(texts)
         want = (reader(text, **how) if isinstance(text, str) else reader(*text, **how) for text in texts)
         tokenizer.enable_padding(**kept)
@@ -280,7 +302,7 @@ def compared(tokenizer, reader, folder, texts, length):
     """The line of `hold` about texts, HARD and PAIRS. Raises UserError where the two differ."""
     if (pad := tokenizer.padding["pad_id"]) != reader.pad_token_id:
         raise cli.UserError(f"{folder}: the padding token is {pad} here, {reader.pad_token_id} in transformers")
-    if other := differing(tokenizer, reader, [*texts, *HARD, *PAIRS], length):
+    if other := differing(tokenizer, reader, folder, [*texts, *HARD, *PAIRS], length):
         text, row, ids = other
         shown = f"{row.tokens[:12]} here, {[tokenizer.id_to_token(i) for i in ids[:12]]} in transformers"
         advice = "tokenizer.json and tokenizer_config.json disagree; save it again with save_pretrained()"
@@ -288,3 +310,7 @@ def compared(tokenizer, reader, folder, texts, length):
     count = len(HARD) + len(PAIRS)
     which = f"{len(texts)} sentences and {count} hard ones" if texts else f"{count} hard sentences"
     return f"tokenizer: equal: ids of {which} as {type(reader).__name__} of transformers gives them"
+
+
+if __name__ == "__main__":
+    cli.run(lambda: print(convert(sys.argv[1])[2]))
