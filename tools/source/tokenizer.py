@@ -214,8 +214,12 @@ def convert(folder, length=512):
 
 def try_out(folder):
     """`convert` of a folder in a process of its own, within LIMITS; UserError where that does not come to a good end."""
-    limit = lambda: [resource.setrlimit(kind, (most, most)) for kind, most in LIMITS.items()]
-    command = [sys.executable, "-m", "tools.source.tokenizer", Path(folder).absolute()]
+
+    def limit():
+        for kind, most in LIMITS.items():
+            resource.setrlimit(kind, (most, most))
+
+    command = [sys.executable, "-m", "tools.source.tokenizer", str(Path(folder).absolute())]
     done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, cwd=cli.ROOT, check=False)  # noqa: PLW1509
     if done.returncode == 1 and " error: " in done.stderr:
         raise cli.UserError(done.stderr.strip().splitlines()[-1].partition(" error: ")[2])
