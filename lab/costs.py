@@ -24,8 +24,9 @@ import sys
 import time
 from pathlib import Path
 
-from tools.checks import claims, reproduce
+from tools.checks import reproduce
 from tools.make import cli, cpu
+from tools.results import claims
 
 HOME = Path("build/costs")
 # What a user runs, in an order in which each finds what it needs; what the claims run besides comes after these.

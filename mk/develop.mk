@@ -1,7 +1,7 @@
 # For those who check this project, hand it on, or work on it.
 ##@ Check and hand on
 claims: | $(VENV)/installed        ## what this project claims, and what a claim takes; CLAIM= checks one
-	$(Q)$(ours) -m tools.checks.claims $(addprefix --claim ,$(CLAIM)) --make VENV=$(VENV)
+	$(Q)$(ours) -m tools.results.claims $(addprefix --claim ,$(CLAIM)) --make VENV=$(VENV)
 release: | $(VENV)/installed       ### one tar of the last commit that needs no package index: build/release/
 	$(Q)$(ours) -m lab.release --save_path build/release
 container:                         ### podman builds Containerfile and runs README's two commands in it, offline

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, in_git
 
-from tools.checks import claims, reproduce
+from tools.checks import reproduce
 from tools.make import cli, run, screen
-from tools.results import record
+from tools.results import claims, record
 from tools.setup import install
 
 LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"

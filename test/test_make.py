@@ -148,6 +148,11 @@ def test_help_shows_every_target_that_people_need(built):
     assert "make torture" not in text and "make torture" in built.make("help-dev").stdout
 
 
+def test_who_stops_reading_sees_no_traceback(built):
+    done = subprocess.run("make help | true", shell=True, cwd=built.path, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+
+
 def test_an_import_is_a_prerequisite_wherever_it_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     texts = {"x/a": "def f():\n    from tools.x import b", "x/b": "from tools import cli", "x/c": "", "cli": ""}

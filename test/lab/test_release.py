@@ -12,8 +12,8 @@ import pytest
 from conftest import ROOT, in_git
 
 from lab import costs, crate, release, sbom
-from tools.checks import claims
 from tools.make import cli
+from tools.results import claims
 from tools.setup import install
 
 LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"

@@ -15,9 +15,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools.checks import claims
 from tools.make import cli, parameters
-from tools.results import peers, plot, published, record, table
+from tools.results import claims, peers, plot, published, record, table
 
 FIGURE = re.compile(r"(<!-- = ([^>]*?) -->)(.*?)(<!-- /= -->)", re.S)
 BLOCK = re.compile(r"(<!-- (\w+) -->\n)(.*?)(<!-- /\2 -->)", re.S)

@@ -27,9 +27,9 @@ from pathlib import Path
 
 from tools.ascend import ais_bench, atc
 from tools.base import trip
-from tools.checks import claims
 from tools.cpu.native import build
 from tools.make import chips, cli, cpu
+from tools.results import claims
 from tools.setup import install
 from tools.source import fetch
 

@@ -13,8 +13,8 @@ results/costs.csv: what a target adds, where it was measured. What only develope
 
 import argparse
 
-from tools.checks import claims
-from tools.make import makefile, parameters
+from tools.make import cli, makefile, parameters
+from tools.results import claims
 
 
 def taken() -> dict[str, str]:
@@ -44,4 +44,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

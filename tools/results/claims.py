@@ -1,6 +1,6 @@
 """The claims of data/claims.toml: show them, or check them.
 
-    python -m tools.checks.claims [--claim fp32] [--make VENV=.venv]      (or: make claims [CLAIM=fp32])
+    python -m tools.results.claims [--claim fp32] [--make VENV=.venv]      (or: make claims [CLAIM=fp32])
 
     $ make accuracy
     ...
