@@ -490,7 +490,7 @@ for kind, file in (("accuracy", "a.json"), ("table", "x.rows"), ("published", "m
                    ("tokenizer", "made/tokenizer.json"), ("checkpoint", "clone/vocab.txt"), ("checkpoint", CONFIG),
                    ("safetensors", "made/model.safetensors")):  # fmt: skip
     bad(kind, file, ("pipe", "a pipe or a device"), ("device", "a pipe or a device"))
-bad("om", "m.om", ("pipe", "not a file"), ("device", "not a file"))
+bad("om", "m.om", ("pipe", "a pipe or a device"), ("device", "a pipe or a device"))
 bad("tsv", "dev.tsv", ("socket", "a pipe or a device"))
 
 # --- published figures, .om --------------------------------------------------------------------------------------------

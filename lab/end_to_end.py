@@ -1,6 +1,6 @@
 """From a file of texts to Parquet of answers: make score's script beside what one would use instead, in turns.
 
-    make end-to-end ROUNDS=1        # compiles, measures, prints the table; build/minilm_sst2/default/seq128/bs8/end_to_end.md
+    python -m lab.end_to_end --help        (make end-to-end ROUNDS=1 compiles, measures and prints the table)
 
     | | sentences/s | CPU ms a sentence | peak MB | other classes |
     | make score, cpu-native-fp32 | ... |

@@ -1,7 +1,7 @@
 """A fine-tuned encoder as the 4-bit adapter of tools/source/adapter.py, which has the format; and back.
 
-merged = quantise.write("adapter.safetensors", base_tensors, quantise.pack(base_tensors, tuned), recipe=recipe)
 python -m lab.quantise adapter.safetensors --base FOLDER --save_path merged.safetensors
+wrote merged.safetensors
 """
 
 import argparse
@@ -85,6 +85,7 @@ def main():
     merged = adapter.merge(tensors.read(args.base)[1], args.adapter)
     with cli.whole_file(args.save_path) as f:
         f.write(save(merged, {"format": "pt"}))
+    print(f"wrote {args.save_path}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The CPU runner keeps ais_bench's contract: command line, files, remainder batch, summary. A model of three nodes."""
 
-import argparse
 import json
 import os
 import platform
@@ -8,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from lab import repeat
 from tools.checks import verify
 from tools.cpu import runner, yardstick
 from tools.make import cli, cpu
@@ -266,39 +263,6 @@ def test_engine_and_yardstick_take_turns(run, model, peak, tmp_path):
     assert sum(pair[1] for pair in made["pairs"]) == pytest.approx(sum(times) / 1e3, rel=1e-6)
     assert all(len(pair) == 6 and min(pair) > 0 for pair in made["pairs"])
     assert made["singles"] and all(len(single) == 4 and single[0] == 4 for single in made["singles"])
-
-
-def repeat_args(**more):
-    return argparse.Namespace(bs=4, dims="", milliseconds=500, rounds=1, passes=3, every=0, **more)
-
-
-def test_a_cell_is_timed_as_make_perf_times_it(model, peak):
-    made = repeat.timed(("sums", str(model)), repeat_args(peak=peak))
-    assert list(made) == list(repeat.FIGURES)
-    assert all(value > 0 for name, value in made.items() if "quiet" not in name)
-
-
-def test_repeated_passes_are_alone_and_beside_a_load_of_their_own(monkeypatch):
-    """A figure that is a tenth lower beside a load: its spread on each side is 0, and over both 5.8 %."""
-
-    def busy():
-        children = [c for t in Path(f"/proc/{os.getpid()}/task").glob("*/children") for c in t.read_text().split()]
-        return sum(b"while True" in Path(f"/proc/{c}/cmdline").read_bytes() for c in children)
-
-    def timed(cell, args):
-        for _ in range(500):  # a process has no command line for the moment in which it starts
-            if busy() in (0, cpu.cores()):
-                break
-            time.sleep(0.01)
-        assert busy() in (0, cpu.cores())
-        return dict.fromkeys(repeat.FIGURES, 90.0 if busy() else 100.0) | {repeat.FIGURES[-1]: None}
-
-    monkeypatch.setattr(repeat, "timed", timed)
-    made = repeat.passes([("a", "m"), ("b", "m")], repeat_args())
-    assert [row["side"] for row in made] == ["alone", "beside"] * 3 and not busy()
-    text = repeat.tables(made, repeat_args())
-    assert re.search(r"\| a +\| 0.0 % +\| 0.0 % +\| 5.8 % +\| 0.900 ", text)
-    assert re.search(r"in quiet turns +\| not in every pass", text)
 
 
 class Machine:

@@ -29,7 +29,7 @@ COMMANDS = {
     "tabulate": r"\.to_markdown\(",
 }
 OURS = {p.stem for top in ("tools", "lab", "test", "test/fake_cann") for p in (ROOT / top).glob("*.py")}
-OURS |= {"tools", "lab", "fake_cann", "ais_bench", "aclruntime"}
+OURS |= {"tools", "lab", "fake_cann", "ais_bench", "aclruntime", "torch_npu", "torchair"}  # the last four are Huawei's
 # Of make bench alone: requirements-bench.in; of lab/end_to_end.py and the readers of test_scale.py, where they are.
 PEERS = {*"ctranslate2 gguf optimum torchao xllamacpp zentorch sentence_transformers duckdb datasets".split()}  # noqa: SIM905
 SCALE = {"ray"}  # of make score CLUSTER= alone: requirements-scale.in
@@ -160,7 +160,7 @@ def test_a_stamp_means_that_the_packages_are_there(one, monkeypatch):
     ({"find-links": "wheels"}, "2.1 GB: PyTorch's CPU build, from wheels"),
     ({"find-links": "elsewhere PAGE"}, "2.1 GB: PyTorch's CPU build, from file:"),
     ({"no-index": "true"}, "5.9 GB: PyTorch's CUDA build (no place"),
-    ({"proxy": "http://127.0.0.1:9"}, "Connection refused through the proxy 127.0.0.1:9; for 2.1 GB lead pip to"),
+    ({"proxy": "http://127.0.0.1:9"}, "Connection refused; for 2.1 GB lead pip to"),
 ])  # fmt: skip
 def test_the_size_is_foretold(tmp_path, monkeypatch, places, said):
     tag = f"cp{sys.version_info.major}{sys.version_info.minor}"

@@ -96,7 +96,7 @@ def cpu_build(folder, locks):
     settings = fetch.pip_settings("install", str(folder))
     index = fetch.Index(settings)
     for place in [str(WHEELS)] if WHEELS.is_dir() else settings.get("find-links", "").split():
-        with contextlib.suppress(OSError, fetch.Broken):
+        with contextlib.suppress(OSError, ValueError, fetch.Broken):
             names = [p.name for p in Path(place).iterdir()] if Path(place).is_dir() else index.links(place)
             if any(re.fullmatch(name, file) for file in names):
                 return place, []

@@ -1,15 +1,15 @@
 """The tokenizer of a checkpoint folder: transformers' own reading of its files, saved once as tokenizer.json.
 
-    from tools.source import tokenizer
-    made, said, line = tokenizer.convert("/data/mine")         # tokenizers.Tokenizer, keys of tokenizer_config.json
-    tokenizer.hold(made, folder, sentences, 128)
-    'tokenizer: equal: ids of 872 sentences and 16 hard ones as BertTokenizer of transformers gives them'
+    python3 -m tools.source.tokenizer /data/mine
+
+    tokenizer: equal: ids of 16 hard sentences as BertTokenizer of transformers gives them
 
 Any folder that AutoTokenizer reads without code of the folder's own will do: tokenizer.json, vocab.txt, vocab.json with
 merges.txt, or a sentencepiece model. Who has the saved tokenizer.json needs tokenizers alone. Files that may be anybody's
-are tried first (`try_out`) by a child process of bounded memory and time: python3 -m tools.source.tokenizer FOLDER
+are tried first (`try_out`) by this command in a process of bounded memory and time.
 """
 
+import argparse
 import json
 import resource
 import subprocess
@@ -316,5 +316,11 @@ def compared(tokenizer, reader, folder, texts, length):
     return f"tokenizer: equal: ids of {which} as {type(reader).__name__} of transformers gives them"
 
 
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("folder", help="a checkpoint's")
+    print(convert(p.parse_args().folder)[2])
+
+
 if __name__ == "__main__":
-    cli.run(lambda: print(convert(sys.argv[1])[2]))
+    cli.run(main)
