@@ -293,12 +293,13 @@ def accuracy_of(repo, model, leaf="cpu-onnxruntime-fp32", seq="64"):
 def refuse_edits(box, record, **edits):
     """The record is one and follows from its predictions; with a better metric or any of the edits it is none."""
     assert schema.faults(record) == []
-    (box / "record.json").write_text(json.dumps(record))
-    assert list(audit.record_faults(box / "record.json")) == []
+    path = box / records_of.name_of(record)
+    path.write_text(json.dumps(record))
+    assert list(audit.record_faultspath) == []
     metric = next(iter(record["metrics"]))
     better = record["metrics"][metric] | {"value": record["metrics"][metric]["value"] + 0.01}
-    (box / "record.json").write_text(json.dumps(record | {"metrics": record["metrics"] | {metric: better}}))
-    assert f"not what its predictions give: {metric}" in next(audit.record_faults(box / "record.json"))
+    path.write_text(json.dumps(record | {"metrics": record["metrics"] | {metric: better}}))
+    assert f"not what its predictions give: {metric}" in next(audit.record_faultspath)
     for field, value in edits.items():
         assert schema.faults(record | {field: value}), field
 
