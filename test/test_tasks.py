@@ -295,11 +295,11 @@ def refuse_edits(box, record, **edits):
     assert schema.faults(record) == []
     path = box / records_of.name_of(record)
     path.write_text(json.dumps(record))
-    assert list(audit.record_faultspath) == []
+    assert list(audit.record_faults(path)) == []
     metric = next(iter(record["metrics"]))
     better = record["metrics"][metric] | {"value": record["metrics"][metric]["value"] + 0.01}
     path.write_text(json.dumps(record | {"metrics": record["metrics"] | {metric: better}}))
-    assert f"not what its predictions give: {metric}" in next(audit.record_faultspath)
+    assert f"not what its predictions give: {metric}" in next(audit.record_faults(path))
     for field, value in edits.items():
         assert schema.faults(record | {field: value}), field
 
