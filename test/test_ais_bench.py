@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent / "fake_cann"))
 import om_writer
 import tiny
 
-from tools.ascend import summary
+from tools.ascend import ais_bench, summary
 from tools.base import trip
 from tools.setup import doctor
 
@@ -315,6 +315,11 @@ def test_the_other_ais_bench(folder):
         got = run(folder, "--model", "model.om", python=python, PYTHONPATH=path)
         assert got.returncode == 1 and got.stderr.count("\n") == 1
         assert "PyPI's ais_bench_benchmark, another tool" in got.stderr
+
+
+def test_an_inner_error_says_nothing():
+    text = "[INFO] x\n[ERROR] EZ9999: Inner Error!\nEZ9999: [PID: 2] Kernel launch failed\n"
+    assert "EZ9999: [PID: 2] Kernel launch failed" in ais_bench.failure("python", text, 1)
 
 
 # --- Reading what others stored

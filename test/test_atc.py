@@ -316,6 +316,7 @@ BLOCK = "ATC run failed, Please check the detail log\n{}\n        TraceBack (mos
          ("EC0010: Failed to import", "whose NumPy is too new")),
         ("EC0010: [PID: 7] 2026-11-01 Failed to import.\nModuleNotFoundError: No module named 'attrs'", 255,
          ("module of CANN's compiler is missing",)),
+        ("E40021: [PID: 7] 2026-11-01 Failed to compile Op [LayerNorm].", 255, ("E40021: Failed", "operator compiler failed")),
         ("", 137, ("exit 137", "want of memory")),
     ],
 )  # fmt: skip

@@ -103,6 +103,8 @@ def test_what_a_log_tells(tmp_path, content, leaf, told):
         (args("--warmup_count", "0"), SST2, "timed with no warm-up"),
         (args("-wcount", "0"), SST2, "timed with no warm-up"),
         (args("--profiler", "true"), SST2, "timed with --profiler"),
+        *((args(f"--{o}", "x.json"), SST2, f"timed with --{o}") for o in ("acl_json_path", "dymShape_range", "backend")),
+        (args("--pipeline", "true"), SST2, "timed with --pipeline"),
         (args("--profiler"), SST2, "timed with --profiler"),
         (screen(before="[INFO] warm up 0 done\n"), SST2, "timed with no warm-up"),
         ({"throughput": 1e6, "batchsize": 8}, SST2, "throughput is not 1000 * batchsize 8 / mean"),
@@ -116,7 +118,8 @@ def test_what_a_log_tells(tmp_path, content, leaf, told):
         ((screen() + screen() + "[INFO] summary throughput:4000.0\n") * 2, SST2, "holds 2 runs"),
         (trtexec() + trtexec("--onnx=m_bs64.onnx --fp16", qps=30), T4, "holds 2 runs; give one file per run"),
         *((trtexec(f"--onnx=sst2_bs8.onnx {option}"), T4, f"timed with {option}")
-          for option in ("--streams=2", "--infStreams=2", "--dumpProfile", "--sleepTime=20", "--warmUp=0", "--useDLACore=0")),
+          for option in ("--streams=2", "--infStreams=2", "--dumpProfile", "--sleepTime=20", "--warmUp=0", "--useDLACore=0",
+                         "--sparsity=force", "--useManagedMemory", "--exposeDMA", "--allowWeightStreaming")),
         (trtexec(qps=298.0), T4, "several streams, or edited"),
         (trtexec("--onnx=m.onnx --shapes=ids:8x64", more="Created input binding for ids with dimensions 1x64"), T4,
          "says BS=8, its input bindings says BS=1"),

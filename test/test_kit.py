@@ -109,7 +109,7 @@ def in_debian(folder):
     return subprocess.run(words, env=env, capture_output=True, text=True, timeout=600, check=False)
 
 
-@pytest.mark.parametrize("year", [2023, 2024])
+@pytest.mark.parametrize("year", [2023, 2024, 2026])
 def test_the_other_years(away, year, monkeypatch):
     """Buckets: whole batches, files as NumPy's and modes of both kinds."""
     built, folder = away

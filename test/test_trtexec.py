@@ -89,6 +89,10 @@ def test_failures_leave_nothing(folder):
     assert [p.name for p in folder.iterdir()] == ["static.onnx"]
 
 
+def test_killed_is_for_want_of_memory():
+    assert all("want of memory" in trtexec.failure("", status) for status in (137, -9))
+
+
 def test_user_mistakes(folder):
     assert run(folder, *BUILD, version=V8).returncode == 0
     assert "build it here" in run(folder, version=V10).stderr  # an engine of another version

@@ -63,9 +63,10 @@ HINTS = (
 SPELLED = ("--model -m --om-model -om", "--input -i", "--output -o", "--output_dirname --output-dirname -od", "--loop -l",
            "--device -d", "--batchsize --batch-size", "--dymDims --dym-dims -dd", "--dymShape --dym-shape -ds",
            "--dymBatch --dym-batch -db", "--dymHW --dym-hw -dhw", "--warmup_count --warmup-count -wcount",
-           "--threads", "--divide_input --divide-input", "--profiler -pf", "--dump", "--debug")  # fmt: skip
+           "--threads", "--divide_input --divide-input", "--profiler -pf", "--dump", "--debug", "--pipeline",
+           "--acl_json_path --acl-json-path -acl", "--dump_npy --dump-npy", "--backend",
+           "--dymShape_range --dymShape-range --dym-shape-range -dr")  # fmt: skip
 REFUSED = re.compile(r"The file (\S+) is group writable, or is others writable, as (import|export)")
-SWITCHES = ("--auto_set_dymdims_mode", "--divide_input", "--display_all_summary")
 ELSEWHERE = ("usr/local/python3*/bin/python3", "*conda3/bin/python3", "*conda3/envs/*/bin/python3")
 
 
@@ -115,7 +116,8 @@ def said_in(text: str) -> list[str]:
     its [WARN]s. An [INFO] that ends in `error: ...` is none: it says so of a backend that nobody asked for."""
     loud = re.sub(r"\[(?:INFO|DEBUG|WARN)\][^\r\n]*", "", text)
     lines = (
-        re.findall(r"\[ERROR\] *([^\r\n]+)", text)
+        re.findall(r"\[ERROR\](?! *E[A-Z0-9]\d{4}: Inner Error!\s*$) *([^\r\n]+)", text, re.M)
+        + re.findall(r"^(E[A-Z0-9]\d{4}[: ](?! *Inner Error!\s*$)[^\r\n]+)", text, re.M)
         + re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception): [^\r\n]+)", loud, re.M)
         + re.findall(r"error: ([^\r\n]+)", loud)
         + re.findall(r"\[WARN(?:ING)?\] *([^\r\n]+)", text)
@@ -153,17 +155,6 @@ def divides(python: str) -> bool:
     if done.returncode:
         raise cli.UserError(failure(python, done.stdout + done.stderr, done.returncode))
     return re.search("--divide[_-]input", done.stdout) is not None
-
-
-def as_in_2026(words: list[str]) -> list[str]:
-    """The words as the fork of 2026 spells them: hyphens, and switches without a value."""
-    parts = iter([part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])])
-    spelled = []
-    for part in parts:
-        on = part not in SWITCHES or next(parts, "1").lower() in ("1", "true", "yes", "t", "y")
-        name = part.replace("_", "-") if part.startswith("--") else part
-        spelled.append(name if on else name.replace("--", "--no-", 1))
-    return spelled
 
 
 def check_model(model: str, given: str | None, npu: str | None) -> None:
@@ -220,7 +211,7 @@ def run(python: str | None, words: list) -> None:
             words = [*words, "--divide_input", "1"]
         status, text = started(python, words)
         if status and "No such option" in text:
-            status, text = started(python, as_in_2026(words))
+            status, text = started(python, trip.as_in_2026(words))
     except OSError as e:
         raise cli.UserError(f"AIS_PYTHON={python}: {e.strerror}; {INSTALL}") from None
     if status:

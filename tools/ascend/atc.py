@@ -67,11 +67,11 @@ HINTS = (
         " numpy<2, decorator, attrs and cffi first, and no .venv of this project",
     ),
     (
-        r"EC0010|E40\d\d\d|ModuleNotFoundError",
+        r"EC0010|E4000\d|ModuleNotFoundError",
         "a Python module of CANN's compiler is missing: install numpy<2 decorator sympy attrs psutil cffi"
         " pyyaml protobuf scipy requests for the python3 that is first on PATH",
     ),
-    (r"E2\d\d\d\d|EZ9999", "the operator compiler failed: use --log=error, see ~/ascend/log/debug/plog"),
+    (r"E2\d\d\d\d|E40\d\d\d|EZ9999", "the operator compiler failed: use --log=error, see ~/ascend/log/debug/plog"),
     (r"E19999", "atc's own inner error: set ASCEND_SLOG_PRINT_TO_STDOUT=1, see the first error it prints"),
 )
 

@@ -174,7 +174,20 @@ def facts(python: str | None) -> dict:
     }
 
 
-# ---- trtexec
+# ---- ais_bench, trtexec
+
+SWITCHES = ("--auto_set_dymdims_mode", "--divide_input", "--display_all_summary")
+
+
+def as_in_2026(words: list) -> list:
+    """The words as the fork of 2026 spells them: hyphens, and switches without a value."""
+    parts = iter([part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])])
+    spelled = []
+    for part in parts:
+        on = part not in SWITCHES or next(parts, "1").lower() in ("1", "true", "yes", "t", "y")
+        name = part.replace("_", "-") if part.startswith("--") else part
+        spelled.append(name if on else name.replace("--", "--no-", 1))
+    return spelled
 
 
 def dotted(n: int) -> tuple:
@@ -241,12 +254,12 @@ def run(command: list, log: str, cwd: str = ".") -> str:
     except OSError as e:
         raise Failed("%s: %s" % (command[0], e.strerror)) from None
     text = done.stdout.decode(errors="replace")
-    with open(log, "a") as f:
+    with open(log, "a", encoding="utf-8") as f:
         f.write("+ " + " ".join(command) + "\n" + text)
     if done.returncode:
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        errors = [w for w in lines if re.search(r"\[E(RROR)?\]|^E[A-Z0-9]\d{4}|Error:|error:", w)]
-        errors = [w for w in errors if not re.match(r"E[A-Z0-9]\d{4}: Inner Error!$|\[INFO\]", w)]
+        lines = [line.strip(" \t│") for line in text.splitlines() if line.strip()]
+        errors = [w for w in lines if re.search(r"\[E(RROR)?\]|^E[A-Z0-9]\d{4}|Error:|error:|No such option", w)]
+        errors = [w for w in errors if not re.match(r"(\[ERROR\] *)?E[A-Z0-9]\d{4}: Inner Error!$|\[INFO\]", w)]
         loud = errors or lines[-1:] or ["no word"]
         killed = " (killed: too little memory?)" if done.returncode in (137, -9) else ""
         raise Failed("exit %d%s: %s" % (done.returncode, killed, loud[0][:300]))
@@ -334,7 +347,13 @@ def on_npu(cell: dict, work: str, place: str, a) -> dict:
         folder = os.path.join(place, out)
         os.mkdir(folder, 0o750)
         filled = [w.replace("@model", om).replace("@input", cell["input"]).replace("@out", folder) for w in words]
-        run([a.python, "-m", "ais_bench", "--device", a.device, *filled], os.path.join(place, log))
+        start = [a.python, "-m", "ais_bench", "--device", a.device]
+        try:
+            run(start + filled, os.path.join(place, log))
+        except Failed as e:
+            if "No such option" not in str(e):
+                raise
+            run(start + as_in_2026(filled), os.path.join(place, log))
         return folder
 
     told = compared(cell, os.path.join(bench(cell["infer"], "output", "infer.log"), "out"))

@@ -34,6 +34,7 @@ WHERE = "get TensorRT at https://developer.nvidia.com/tensorrt, or work in its c
 MEANING = "device compute only: no copies, spin wait, CUDA graph, no TF32, one stream"
 HINTS = (
     (r"Unknown option", "this trtexec does not know that option; tell us the version"),
+    (r"^killed", "the kernel killed it for want of memory: see free -h, take a smaller batch"),
     (r"out of memory|OutOfMemory", "another program holds the GPU's memory: see nvidia-smi"),
     (r"deserializ|version tag|platform", "an engine fits one kind of GPU and one TensorRT: build it here"),
     (r"Could not open file|failed to open|parse", "check the ONNX file with onnx.checker"),
@@ -43,7 +44,9 @@ PERCENTILES = (90, 95, 99)
 
 
 def failure(text: str, status: int) -> str:
-    errors = re.findall(r"\[E\] (?:Error\[\d+\]: )?(.+)", text) or ["it named no error"]
+    errors = re.findall(r"\[E\] (?:Error\[\d+\]: )?(.+)", text) or [
+        "killed" if status in (137, -9) else "it named no error"
+    ]
     hint = next((h for pattern, h in HINTS if re.search(pattern, errors[0], re.I)), "see its output above")
     return f"trtexec failed (exit {status}): {errors[0].strip()[:300]}; {hint}"
 

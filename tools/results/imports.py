@@ -36,7 +36,8 @@ Told = list[tuple[str, str, str]]  # parameter, its value, where the log tells i
 TRUE = ("yes", "true", "t", "y", "1")
 # Options of trtexec by which another thing is timed, but for the value that stands there.
 OTHERWISE = {"streams": "1", "infStreams": "1", "dumpProfile": None, "exportProfile": None, "sleepTime": "0",
-             "idleTime": "0", "warmUp": None, "useDLACore": None}  # fmt: skip
+             "idleTime": "0", "warmUp": None, "useDLACore": None, "sparsity": "disable", "useManagedMemory": None, "exposeDMA": None,
+             "allowWeightStreaming": None}  # fmt: skip
 
 
 def words_of(name: str, where: str) -> Told:
@@ -68,7 +69,10 @@ def told_by_ais_bench(path: Path, run: dict) -> Told:
     said = ais_bench.options([str(word) for word in args])
     others = ["no warm-up"] if said.warmup_count == "0" else []
     others += [f"--threads {said.threads}"] if (said.threads or "1") != "1" else []
-    others += [f"--{name}" for name in ("profiler", "dump") if str(getattr(said, name)).lower() in TRUE]
+    others += [
+        f"--{name}" for name in ("profiler", "dump", "dump_npy", "pipeline") if str(getattr(said, name)).lower() in TRUE
+    ]
+    others += [f"--{name}" for name in ("acl_json_path", "dymShape_range", "backend") if getattr(said, name)]
     plainly_timed(path, others)
     batches = ((said.batchsize, "its --batchsize"), (said.dymBatch, "its --dymBatch"))
     return [
