@@ -393,6 +393,12 @@ def test_what_npu_smi_names(name):
     assert not trip.unlike(None, "x") and not trip.unlike("910B4_1", "910B4-1")
 
 
+def test_the_card_of_a_record_is_the_one_that_ran(monkeypatch):
+    monkeypatch.setattr(trip, "said", lambda *_: (0, NPU_SMI.format("310P3")))
+    healths = [trip.facts(None, device)["npu_health"] for device in ("0", "1", "1,0", "9")]
+    assert healths == ["OK", "Alarm", "Alarm", "OK"]
+
+
 @pytest.mark.parametrize(("answer", "here", "words"), [
     ((0, NPU_SMI.format("310P3")), False, "310P3 OK, 310P3 Alarm: CHIP=310P3"),
     ((0, NPU_SMI.format("310P3").replace("Alarm", "OK   ")), True, "CHIP=310P3"),

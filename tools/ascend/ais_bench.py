@@ -202,7 +202,7 @@ def run(python: str | None, words: list) -> None:
     if several:
         make_empty(kept)
     python = python or find()
-    card = trip.facts(python)
+    card = trip.facts(python, a.device or "0")
     check_model(a.model or "", a.input, card["npu"])
     if not python:
         raise cli.UserError(f"{none_has()}; {INSTALL}")

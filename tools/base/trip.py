@@ -155,10 +155,12 @@ sys.exit((0 if u.find_spec("aclruntime") else 1) if runs else 2 if spec else 1)
 """
 
 
-def facts(python: str | None) -> dict:
-    """Which card this is and what drives it, in the words of npu-smi, CANN and pip; what none says is None."""
+def facts(python: str | None, device: str = "0") -> dict:
+    """Which card `device` is (of several the first) and what drives it, in the words of npu-smi, CANN and pip; what none says is None."""
     status, table = said("npu-smi", "info")
     chips = cards(table) if status == 0 else []
+    number = re.match(r"\d*", device).group()  # in the order of npu-smi's table
+    chips = chips[int(number or 0) :] or chips
     board = said("npu-smi", "info", "-t", "board", "-i", "0")[1] if chips else ""
     here = cann() or cann(places=roots() + list(RUNTIMES), program=".")
     versions = dict(re.findall(r"(\w+)=(\S+)", said(python, "-c", PROBE)[1])) if python else {}
@@ -440,7 +442,7 @@ def main():
             sys.exit(
                 "run.py: error: none of %s has ais_bench and aclruntime; say --python, source set_env.sh" % pythons
             )
-        here = facts(a.python)
+        here = facts(a.python, a.device)
         if unlike(content["chip"], here["npu"]):
             words = (content["chip"], here["npu"], here["npu"].replace("-", "_"))
             sys.exit("run.py: error: a kit for %s, npu-smi says %s: make kit CHIP=%s" % words)

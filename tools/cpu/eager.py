@@ -54,7 +54,7 @@ def card(engine: str, chip: str, device) -> dict:
     import torch
 
     if engine == "torch_npu":
-        told = trip.facts(None)
+        told = trip.facts(None, str(device.index or 0))
         if trip.unlike(chip, told["npu"]):
             raise cli.UserError(f"CHIP={chip} was asked for, npu-smi says {told['npu']}: give CHIP={told['npu']}")
         return {key: value for key, value in told.items() if value}
