@@ -37,7 +37,8 @@ def ragged(tokenizer, sentences, max_len, names=("input_ids", "attention_mask"))
     padding = tokenizer.padding
     tokenizer.no_padding()
     columns = rows_of(tokenizer, sentences, max_len, names)
-    tokenizer.enable_padding(**padding)
+    if padding:
+        tokenizer.enable_padding(**padding)
     return {name: [np.array(row, np.int64) for row in rows] for name, rows in columns.items()}
 
 
