@@ -64,10 +64,11 @@ def rows(records: list[dict], limit: int = 10) -> list[dict]:
     for r in (r for r in table.newest(records) if not r["standin"] and plot.machine(r) == here):
         spelled = parameters.rows_of(r["seq"]) | {name.upper(): r.get(name) for name in parameters.OPTIONAL}
         label = plot.engine(r) + "".join(f", {k}={v}" for k, v in spelled.items() if v and k != "SEQ")
-        if r["weights"] != parameters.SEEDED and not parameters.gone(r):
+        if r["weights"] != parameters.SEEDED and not r.get("isa") and not parameters.gone(r):
             model = r["model"] + f", {r['weights']}" * (r["weights"] != "default")
             groups.setdefault((model, label), []).append(r)
     lines, ratios = [], again()
+    verified = re.search(r", (\d{4}-\d\d-\d\d):", VERIFIED.read_text("utf-8") if VERIFIED.is_file() else "")
     newest = lambda some: max(some, key=lambda r: r["started"], default=None)
     for (model, label), found in groups.items():
         right = newest(r for r in found if r["kind"] == "accuracy")
@@ -77,7 +78,8 @@ def rows(records: list[dict], limit: int = 10) -> list[dict]:
         static = [r for r in found if r["kind"] == "throughput" and not r["seq"].startswith("real")]
         wall = max(static, key=lambda r: r["samples_per_second"], default=None)
         core = max(filter(per_core, static), key=per_core, default=None)
-        ratio = core and ratios.get(" ".join(str(core[k]) for k in parameters.NAMES))
+        later = core and verified and core["started"][:10] <= verified[1]  # a record made since was not verified
+        ratio = None if not later else ratios.get(" ".join(str(core[k]) for k in parameters.NAMES))
         said = lambda r, column: r and table.words(r)[column]
         cells = (
             model,
