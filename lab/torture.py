@@ -110,10 +110,12 @@ def flip(folder: Path, artefact: Path, dice: random.Random) -> str:
         f.write(bytes([byte ^ 1 << dice.randrange(8)]))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     provs = {p: cli.read_json(p) for p in sorted(stale.described(folder / "build"))}
-    readers = [r["target"] for r in provs.values() if str(artefact.relative_to(folder)) in r["inputs"]]
-    for name in readers[:1]:
+    name = str(artefact.relative_to(folder))
+    readers = [r["target"] for r in provs.values() if name in r["inputs"]]
+    removed = readers[:1] or [name] * (path != artefact)  # what no step reads is made again with its list
+    for name in removed:
         (folder / name).unlink()
-    return f"byte {place} of {path.relative_to(folder)} flipped, {' '.join(readers[:1]) or 'nothing'} removed"
+    return f"byte {place} of {path.relative_to(folder)} flipped, {' '.join(removed) or 'nothing'} removed"
 
 
 def remove(folder: Path, artefact: Path, dice: random.Random) -> str:

@@ -1,10 +1,13 @@
 """What kills and spoils a build: lab/torture.py and lab/writes.py on its first stages, briefly."""
 
+import random
 import re
 import subprocess
 
 import pytest
 from conftest import VENV, Repo
+
+from lab import torture
 
 FIRST = ["build/data/tiny/dev.tsv", "build/tiny/default/seq64/input/MANIFEST"]
 
@@ -50,3 +53,14 @@ def test_each_write_fails_in_one_line(repo):
         r"^writes: (\d+) failures in \d+ steps \(ENOSPC [1-9]\d*, EIO [1-9]\d*; (\d+) refused in one line", said, re.M
     )
     assert int(counts[1]) >= int(counts[2]) >= 3 and "the bytes of an undisturbed build" in said
+
+
+def test_a_flipped_byte_that_no_step_reads_is_made_again(tmp_path):
+    """A listed file of the last folder of a chain: make does not look at its bytes, so its MANIFEST goes."""
+    folder = tmp_path / "build/input"
+    folder.mkdir(parents=True)
+    for name in ("MANIFEST", "labels.json"):
+        (folder / name).write_text("0" * 64)
+    (folder / "MANIFEST.prov.json").write_text('{"target": "build/input/MANIFEST", "inputs": {}}')
+    assert "labels.json flipped" in torture.flip(tmp_path, folder / "MANIFEST", random.Random(2))
+    assert not (folder / "MANIFEST").exists()
