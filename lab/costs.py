@@ -51,11 +51,12 @@ def size(folder: Path) -> int:
 def measure(words: str, tree: Path) -> dict | None:
     """Run one make in `tree`: its row, or None where it fails."""
     venv = ".venv" if words == "setup" else sys.prefix
-    env = {name: text for name, text in os.environ.items() if name not in claims.OF_MAKE}
     disk = lambda: size(tree / "build") + size(tree / ".venv")
     before, load, started = disk(), os.getloadavg()[0], time.time()
     with (tree / "costs.log").open("w") as log:
-        run = subprocess.Popen(["make", *words.split(), f"VENV={venv}"], cwd=tree, env=env, stdout=log, stderr=log)
+        run = subprocess.Popen(
+            ["make", *words.split(), f"VENV={venv}"], cwd=tree, env=cli.nobodys_child(), stdout=log, stderr=log
+        )
         _, status, usage = os.wait4(run.pid, 0)
         run.returncode = status
     if status:

@@ -21,7 +21,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from lab import corpus
+from lab import corpus, counts
 from tools.ascend import om
 from tools.base import input_files, onnxfile, output_files, tasks
 from tools.checks import audit, verify
@@ -274,10 +274,11 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("targets", nargs="*", default=list(TARGETS), metavar="TARGET", help=" ".join(TARGETS))
     p.add_argument("--runs", type=int, default=10_000, help="inputs for each target (%(default)s)")
+    p.add_argument("--save_path", type=Path, help="keep the counts there, as results/stress.csv")
     args = p.parse_args()
     if unknown := set(args.targets) - set(TARGETS):
         p.error(f"{min(unknown)}: not one of {' '.join(TARGETS)}")
-    failed = []
+    failed, refused = [], Counter()
     with tempfile.TemporaryDirectory() as box:
         with contextlib.redirect_stdout(None):
             folder = corpus.good(Path(box))
@@ -289,11 +290,18 @@ def main():
             except Exception as e:  # whatever a parser raises is what this looks for
                 failed.append(target)
                 said = f"FAILED: {type(e).__name__}: {str(e)[:300]} {' '.join(getattr(e, '__notes__', []))[:600]}"
-            counts = f"{tally['inputs']} inputs, {tally['refused']} refused"
-            print(f"{target:9} {counts}, {said}, {time.monotonic() - began:.1f} s", flush=True)
+            seen = f"{tally['inputs']} inputs, {tally['refused']} refused"
+            print(f"{target:9} {seen}, {said}, {time.monotonic() - began:.1f} s", flush=True)
+            kind = "mutated record" if target in ("record", "bench") else "malformed input"
+            refused.update(
+                {(kind, "tried"): tally["inputs"], (kind, "refused"): tally["refused"], (kind, "parsers"): 1}
+            )
     if failed:
         names = " ".join(failed)
         raise cli.UserError(f"{len(failed)} of {len(args.targets)} parsers failed: {names}; see the inputs above")
+    for kind in sorted({kind for kind, _ in refused}):
+        said = f"{refused[kind, 'refused']} refused in one line, the others read, by {refused[kind, 'parsers']} parsers"
+        counts.keep(args.save_path, kind, refused[kind, "tried"], said, [])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ torture: | $(VENV)/installed       ### kill the pipeline RUNS times, spoil files
 	$(Q)$(ours) -m lab.torture --runs $(RUNS) build/$(ONE)/accuracy.txt -- $(parameters)
 writes: | $(VENV)/installed        ### let each write of a build fail, one after the other, and go on from there
 	$(Q)$(ours) -m lab.writes accuracy record report -- $(parameters)
+environments: | $(VENV)/installed  ### make in odd environments: the same steps and bytes in each
+	$(Q)$(ours) -m lab.environments build/$(if $(DATA),data/$(MODEL),data)/dev.tsv -- $(parameters)
 fuzz: | $(VENV)/installed          ### give every parser malformed inputs
 	$(Q)$(ours) -W ignore -m lab.fuzz --runs $(RUNS)00
 test-lab: | $(VENV)/installed      ### the laboratory's own tests

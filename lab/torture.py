@@ -14,7 +14,8 @@ artefact at random, those near the end more often, starts one make, or two at on
 (SIGKILL) at a random moment of the time that this takes. Then one make has to end well, leave no temporary file, and give the
 same bytes. The last line says what was being made at the kill. After each kill something is spoilt, the four kinds in turn
 (KINDS), and one make has to give the same bytes again. A flipped byte of a large file, or of one that a MANIFEST lists, is not
-seen before a step reads it, so one that does is removed too, and may be refused in one line that names what to delete.
+seen before a step reads it, so one that does is removed too, and may be refused in one line that names what to delete. Each
+run has dice of its own: but for the moment of the kill, run 7 is the same on every machine.
 """
 
 import argparse
@@ -32,8 +33,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from lab import counts
 from tools.checks import reproduce
-from tools.make import cli, manifest, stale
+from tools.make import cli, manifest, run, stale
 from tools.make.stale import PROV
 
 HOME = Path("build/torture")
@@ -52,18 +54,28 @@ def own_copy() -> Path:
 
 def start(folder: Path, jobs: int, words: list[str]) -> subprocess.Popen:
     """A make of its own process group, silent."""
-    clean = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(["make", f"-j{jobs}", *words], cwd=folder, env=clean, start_new_session=True, **quiet)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": cli.nobodys_child()}
+    return subprocess.Popen(["make", f"-j{jobs}", *words], cwd=folder, start_new_session=True, **quiet)
 
 
-def kill(run: subprocess.Popen) -> bool:
+def kill(build: subprocess.Popen) -> bool:
     """SIGKILL a whole process group and wait for its leader; whether it was still running."""
-    running = run.poll() is None
+    running = build.poll() is None
     if running:  # its number is still its own
-        os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
+        os.killpg(build.pid, signal.SIGKILL)
+    build.wait()
     return running
+
+
+def kill_at(moment: float, folder: Path, artefact: Path, count: int, jobs: int, words: list[str]) -> bool:
+    """Remove an artefact, start so many makes at once and kill them after `moment` seconds; whether one was still at work."""
+    artefact.unlink(missing_ok=True)
+    runs = [start(folder, jobs, words) for _ in range(count)]
+    try:
+        time.sleep(moment)
+    finally:
+        killed = [kill(one) for one in runs]
+    return any(killed)
 
 
 def snapshot(folder: Path) -> dict[str, str]:
@@ -74,16 +86,20 @@ def snapshot(folder: Path) -> dict[str, str]:
 
 def stages(folder: Path) -> list[tuple[Path, float]]:
     """(artefact, seconds to make it and what came after it) of an undisturbed build, in the order they were made."""
-    found = [p for p in stale.described(folder / "build") if "downloads" not in p.parts]
-    found.sort(key=lambda p: p.stat().st_mtime)
-    seconds = [json.loads(p.read_text())["run"]["seconds"] + 0.5 for p in found]  # make itself takes a while
-    return [(Path(str(p).removesuffix(PROV)), sum(seconds[i:])) for i, p in enumerate(found)]
+    provs = [p for p in stale.described(folder / "build") if "downloads" not in p.parts]
+    provs.sort(key=lambda p: p.stat().st_mtime_ns)
+    seconds = [json.loads(p.read_text())["run"]["seconds"] + 0.5 for p in provs]  # make itself takes a while
+    return [(Path(str(p).removesuffix(PROV)), sum(seconds[i:])) for i, p in enumerate(provs)]
+
+
+def drawn(made: list[tuple[Path, float]], dice: random.Random) -> tuple[Path, float]:
+    """One of the stages, by its place alone: the last most often."""
+    return dice.choices(made, [1 / (len(made) - place) for place in range(len(made))])[0]
 
 
 def in_making(folder: Path) -> list[str]:
     """What was being made when the kill came: the temporary folders of tools/make/run.py."""
-    names = [p.name.split(".")[1:-2] for p in (folder / "build").rglob(".*.tmp")]
-    return [".".join(name) for name in names]
+    return [p.name.removesuffix(run.BOX).rpartition(".")[0][1:] for p in (folder / "build").rglob(f".*{run.BOX}")]
 
 
 def other_dates(folder: Path, artefact: Path, dice: random.Random) -> str:
@@ -139,7 +155,7 @@ KINDS = {"other dates": other_dates, "a flipped byte": flip, "removed": remove, 
 ADVICE = re.compile(r"run\.py: error: .*; delete (\S+) and run make again")
 
 
-def converge(folder: Path, words: list[str], want: dict[str, str], run: str, may_refuse: bool = False) -> bool:
+def converge(folder: Path, words: list[str], want: dict[str, str], when: str, may_refuse: bool = False) -> bool:
     """One plain make; whether it refused first. UserError unless it gives `want` and nothing else. may_refuse: it may say in
     one line which file to delete; that is done, and the second make counts."""
     plain = functools.partial(reproduce.make, folder, words, show=lambda *_, **__: None)
@@ -150,14 +166,14 @@ def converge(folder: Path, words: list[str], want: dict[str, str], run: str, may
         (folder / advice[1]).unlink()
         error = plain()
     if error:
-        raise cli.UserError(f"{run}: then make failed: {error}")
+        raise cli.UserError(f"{when}: then make failed: {error}")
     have = snapshot(folder)
     stray = sorted(have.keys() - want.keys())
     if stray:
-        raise cli.UserError(f"{run}: {folder}/{stray[0]} was left behind")
+        raise cli.UserError(f"{when}: {folder}/{stray[0]} was left behind")
     unlike = sorted(n for n in want if have.get(n) != want[n])
     if unlike:
-        raise cli.UserError(f"{run}: {folder}/{unlike[0]} is not what an undisturbed build makes")
+        raise cli.UserError(f"{when}: {folder}/{unlike[0]} is not what an undisturbed build makes")
     return refused
 
 
@@ -165,46 +181,49 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("goals", nargs="+", help="make's goals; after --, its parameters")
     p.add_argument("--runs", type=int, default=100, help="how many are killed (%(default)s)")
-    p.add_argument("--seed", type=int, default=1, help="of the random moments (%(default)s)")
+    p.add_argument("--seed", type=int, default=1, help="of the dice (%(default)s)")
+    p.add_argument("--save_path", type=Path, help="keep the counts there, as results/stress.csv")
     args = p.parse_args()
-    folder, dice, tally, hit = own_copy(), random.Random(args.seed), Counter(), Counter()
+    folder, tally, hit, pace = (
+        own_copy(),
+        Counter(),
+        Counter(),
+        1.0,
+    )  # of this machine now against the undisturbed build
     if error := reproduce.make(folder, args.goals):
         raise cli.UserError(f"the undisturbed build failed: {error}")
     want, made = snapshot(folder), stages(folder)
-    weights = [1 / (seconds + made[0][1] / 16) for _, seconds in made]
-    run, pace = 1, 1.0  # of this machine now against the undisturbed build
-    while run <= args.runs:
-        ((artefact, seconds),) = dice.choices(made, weights)
-        jobs, twice, moment = dice.choice([1, 8]), dice.random() < 0.33, dice.random() * seconds * pace
-        artefact.unlink(missing_ok=True)
-        runs = [start(folder, jobs, args.goals) for _ in range(1 + twice)]
-        try:
-            time.sleep(moment)
-        finally:
-            killed = [kill(one) for one in runs]
-        here = in_making(folder)
-        how = f"run {run}: {artefact.relative_to(folder)} removed, -j{jobs}{' twice' if twice else ''}, killed "
-        how += f"after {moment:.1f} s while making {' '.join(here) or 'nothing'}"
-        converge(folder, args.goals, want, how)
-        if not any(killed):  # it had ended by itself: no run
-            pace *= 0.8
-            continue
-        hit.update(here or ["nothing"])
+    for number in range(1, args.runs + 1):
+        dice = random.Random(f"{args.seed} {number}")
+        artefact, seconds = drawn(made, dice)
+        jobs, twice, share = dice.choice([1, 8]), dice.random() < 0.33, dice.random()
+        killed = False
+        while not killed:  # one that has ended by itself is no run
+            moment = share * seconds * pace
+            killed = kill_at(moment, folder, artefact, 1 + twice, jobs, args.goals)
+            here = in_making(folder) or ["nothing"]
+            how = f"run {number}: {artefact.relative_to(folder)} removed, -j{jobs}{' twice' if twice else ''}, killed "
+            how += f"after {moment:.1f} s while making {' '.join(here)}"
+            converge(folder, args.goals, want, how)
+            pace *= 1 if killed else 0.8
+        hit.update(here)
         tally.update({f"-j{jobs}": 1, "twice": int(twice)})
         print(f"{how}; the same bytes", flush=True)
-        kind = list(KINDS)[run % len(KINDS)]
-        ((artefact, _),) = dice.choices(made, weights)
-        done = KINDS[kind](folder, folder / args.goals[0] if kind == "edited" else artefact, dice)
-        refused = converge(folder, args.goals, want, f"after run {run}: {done}", may_refuse=kind == "a flipped byte")
+        kind = list(KINDS)[number % len(KINDS)]
+        artefact = folder / args.goals[0] if kind == "edited" else drawn(made, dice)[0]
+        done = KINDS[kind](folder, artefact, dice)
+        refused = converge(folder, args.goals, want, f"after run {number}: {done}", may_refuse=kind == "a flipped byte")
         tally.update({kind: 1, "refused": refused})
-        print(f"after run {run}: {done}; {'refused in one line, then ' * refused}the same bytes", flush=True)
-        run += 1
+        print(f"after run {number}: {done}; {'refused in one line, then ' * refused}the same bytes", flush=True)
     shutil.rmtree(HOME)
     how = f"-j1 {tally['-j1']}, -j8 {tally['-j8']}; two makes at once {tally['twice']}"
     print(f"torture: {args.runs} runs killed ({how}), the same bytes after each")
-    counts = ", ".join(f"{kind} {tally[kind]}" for kind in KINDS)
-    print(f"between them: {counts} (refused first: {tally['refused']}), the same bytes after each")
+    kinds = ", ".join(f"{kind} {tally[kind]}" for kind in KINDS)
+    print(f"between them: {kinds} (refused first: {tally['refused']}), the same bytes after each")
     print("killed while making: " + ", ".join(f"{name} {n}" for name, n in sorted(hit.items())))
+    same = "the next make gives the same bytes"
+    counts.keep(args.save_path, "a build killed at a random moment", args.runs, f"{same} ({how})", args.goals)
+    counts.keep(args.save_path, "a file spoilt", args.runs, f"{same} ({kinds})", args.goals)
 
 
 if __name__ == "__main__":

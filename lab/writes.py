@@ -25,6 +25,7 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+from lab import counts
 from tools.checks import reproduce
 from tools.make import cli, stale
 
@@ -89,8 +90,8 @@ class Tree:
     def make(self, goal: str, number: int = 0, error: int = 0) -> tuple[int, str, str]:
         """(make's status, what it printed, the file whose write failed; none where there were fewer)."""
         self.count.write_bytes(bytes(1008))
-        env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
-        env |= {"LD_PRELOAD": str(self.library), "FAIL_UNDER": str(self.folder), "FAIL_COUNT": str(self.count)}
+        env = cli.nobodys_child() | {"LD_PRELOAD": str(self.library), "FAIL_UNDER": str(self.folder)}
+        env |= {"FAIL_COUNT": str(self.count)}
         env |= {"FAIL_AT": str(number), "FAIL_ERRNO": str(error), "PYTHONDONTWRITEBYTECODE": "1"}
         command = ["make", goal, *self.words]
         done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
@@ -147,6 +148,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("words", nargs="+", help="make's goals; after --, its parameters")
     p.add_argument("--every", type=int, default=1, help="try each K-th write (%(default)s)")
+    p.add_argument("--save_path", type=Path, help="keep the counts there, as results/stress.csv")
     args = p.parse_args()
     parameters = [word for word in args.words if "=" in word]
     steps, want = undisturbed([word for word in args.words if "=" not in word], parameters)
@@ -154,16 +156,16 @@ def main():
     faults = [fault for step in steps for fault in tree.fail_each(step, args.every, tally)]
     have = snapshot(tree.folder)
     faults += [f"{name} is not what an undisturbed build makes" for name in want if have.get(name) != want[name]]
-    total, counts = (
-        tally["refused"] + tally["harmless"],
-        ", ".join(f"{errno.errorcode[e]} {tally[errno.errorcode[e]]}" for e in ERRORS),
-    )
-    refused = f"{tally['refused']} refused in one line, {tally['harmless']} did no harm"
-    print(f"writes: {total} failures in {len(steps)} steps ({counts}; {refused})")
+    total = tally["refused"] + tally["harmless"]
+    errors = ", ".join(f"{errno.errorcode[e]} {tally[errno.errorcode[e]]}" for e in ERRORS)
+    result = f"{tally['refused']} refused in one line, {tally['harmless']} did no harm"
+    print(f"writes: {total} failures in {len(steps)} steps ({errors}; {result})")
     if faults:
         raise cli.UserError(f"{len(faults)} of {total} went wrong, first {faults[0]}")
     shutil.rmtree(HOME)
     print("writes: after each, whole files alone; at the end, the bytes of an undisturbed build")
+    which = "the n-th write, for every n" if args.every == 1 else f"each {args.every}th write"
+    counts.keep(args.save_path, f"a failure of {which}", total, f"{result} ({errors}; {len(steps)} steps)", args.words)
 
 
 if __name__ == "__main__":

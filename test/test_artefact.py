@@ -97,7 +97,9 @@ def described(*targets) -> dict[str, str]:
 ONES = "build/m/default/seq64/output/MANIFEST"
 ENVIRONMENT = {".venv/pyvenv.cfg": "home = x", ".venv/.bert2om": "made by make", ".venv/installed": "x"}
 MADE = {"build/imports.mk": "", "build/data/dev.tsv": "", "build/data/dev.tsv.log": "x", "build/m/default/source": "x",
-        ONES: f"{'0' * 64}  1.bin\n", ONES.replace("MANIFEST", "1.bin"): "x", "build/m/.a.onnx.abcd1234.tmp/a.onnx": "x",
+        ONES: f"{'0' * 64}  1.bin\n", ONES.replace("MANIFEST", "1.bin"): "x", "build/data/m/dev/given": "x",
+        "build/.imports.json.abcd1234": "x", "build/data/.dev.tsv.abcd1234": "x",
+        "build/m/.a.onnx.abcd1234.bert2om.tmp/a.onnx": "x",
         "build/score/a.parts/manifest.json": '{"parts": {"0-0.parquet": {}}}', "build/score/a.parts/0-0.parquet": "x",
         "build/demo/.bert2om": "made by make", "build/demo/any": "x", "results/local/perf-table.csv": "x",
         "build/.mypy_cache/3.11/cache.0.db": "x",
@@ -105,6 +107,8 @@ MADE = {"build/imports.mk": "", "build/data/dev.tsv": "", "build/data/dev.tsv.lo
 LATER = {"build/downloads/vaderSentiment-3.3.2.tar.gz": "", **ENVIRONMENT}
 THEIRS = {"build/notes.txt": "x", "build/mywork/exp1/thesis.txt": "x", "build/data/mytrain.tsv": "x",
           "build/lib/book.pdf": "x", "build/m/default/seq64/output/mine.bin": "x", "build/mywork/exp1/source/a": "x",
+          "build/mywork/.README.markdown": "x", "build/data/.dev.20261130.tmp/a": "x", "build/data/source": "x",
+          "build/m/mine/source": "two words", "build/m/mine/deeper/given": "x",
           "results/local/notes.txt": "x", "build/downloads/my_dataset.zip": "x", "build/verify/a": "x",
           "build/best/a.onnx": "x", "build/best/a.onnx.prov.json": described("build/m/a.onnx")["build/m/a.onnx.prov.json"],
           ".venv-bench/installed": "x", ".venv-bench/.bert2om": "made by x"}  # fmt: skip
@@ -160,18 +164,21 @@ def test_clean_copy_holds_the_sources_and_nothing_else(repo, git, monkeypatch):
     """Not what lies about in the tree, of any size; a new model that is not yet committed, and what its model.toml names."""
     monkeypatch.chdir(repo.path)
     monkeypatch.setattr(cli, "ROOT", repo.path)
-    for name in ("videos/a.mp4", "notes.mp4", "mine/weights.bin", "models/tiny/__pycache__/a.pyc", "results/local/a"):
+    theirs = ("videos/a.mp4", "notes.mp4", "mine/weights.bin", "models/tiny/own/a.tsv", "results/local/a")
+    for name in (*theirs, "models/tiny/__pycache__/a.pyc"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("x")
     values = Path("models/tiny/model.toml")
-    values.write_text(re.sub(r"(?m)^weights = .*", 'weights = "mine"', values.read_text()))
+    own = 'weights = "mine"\ndata = "models/tiny/own"'
+    values.write_text(re.sub(r"(?m)^weights = .*", own, values.read_text()))
     if git:
         for words in (["init", "-q"], ["add", "Makefile", "mk", "tools", "results"], ["commit", "-qm", "one"]):
             in_git(repo.path, *words)
     folder = reproduce.clean_copy(Path("build/reproduce/one"))
     assert {p.name for p in folder.iterdir()} >= {"Makefile", "mk", "tools", "models", "data"}
     assert not [p for p in folder.rglob("*") if p.suffix in (".mp4", ".pyc")]
-    assert (folder / "mine/weights.bin").is_file() and (folder / "models/tiny/config.json").is_file()
+    assert all((folder / name).is_symlink() for name in ("mine", "models/tiny/own"))
+    assert (folder / "models/tiny/config.json").is_file()
     assert [p.name for p in (folder / "build").iterdir()] == ["downloads"]
     assert {p.name for p in (folder / "results").iterdir()} <= {"records", "bench"}
     assert (folder / "tools/make/run.py").read_bytes() == Path("tools/make/run.py").read_bytes()

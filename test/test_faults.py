@@ -115,7 +115,7 @@ def test_a_read_only_build_folder(repo):
 
 def test_killed_before_it_had_cleared_up(repo, tmp_path):
     """The artefact is in place, its temporary folder not yet gone: make has to see that it is not done."""
-    box = repo.path / LEAF / ".score.json.abc.tmp"
+    box = repo.path / LEAF / f".score.json.abc{run.BOX}"
     box.mkdir()
     os.utime(repo.path / LEAF / "score.json", (0, 0))
     assert make(repo, *GOALS).returncode == 0

@@ -1,5 +1,6 @@
 """What make says to people: mistyped words, the screen, help, folders that are not ours. It drives the real Makefile."""
 
+import itertools
 import json
 import os
 import re
@@ -176,11 +177,28 @@ def test_a_tree_without_benches_has_no_page_of_them(built):
     assert "results/frontier.svg" in made and not {n for n in made if "bench" in n}
 
 
-def test_what_is_given_has_an_end(tmp_path):
+def test_what_is_given_has_an_end(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
         with pytest.raises(cli.UserError, match=f"{path}: neither a file nor a folder; copy what it gives"):
             stale.of_given(str(path))
+    (tmp_path / "a").touch()
+    monkeypatch.setattr(stale.os, "walk", lambda top: itertools.repeat((top, [], ["a"])))  # such as WEIGHTS=/
+    with pytest.raises(cli.UserError, match="holds more than 10000 files; name the folder of one"):
+        stale.of_given(str(tmp_path))
+
+
+READ = ("build/imports.json", "build/data/dev.tsv.prov.json", "build/m/default/source", "results/local/perf-table.rows")
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_pipe_in_place_of_what_make_reads_is_named(tmp_path, monkeypatch, name):
+    """Whoever reads it waits for ever."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).parent.mkdir(parents=True)
+    os.mkfifo(name)
+    with pytest.raises(cli.UserError, match=f"^{name}: a pipe or a device"):
+        stale.variables([], stale.Known())
 
 
 def test_what_is_given_is_known_by_its_bytes(tmp_path):

@@ -14,10 +14,10 @@ made from them, and the `run` part of each TARGET.prov.json.
 
 import argparse
 import json
-import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from tools.make import cli, manifest, models, parameters, run
@@ -36,15 +36,24 @@ FILES = ("Makefile", "requirements*", "*.toml", "*.md", "*.cff", "LICENSE", "Con
 
 
 def sources() -> list[Path]:
-    """The files of this tree that a build may need: those that git knows, whatever else lies beside them."""
+    """The files of this tree that a build may need: those that git knows, whatever else lies beside them, and new ones; but
+    none of the user's own that a model.toml names, which may be of any size."""
+    kept, listed = [], lambda *words: [Path(name) for name in cli.git("ls-files", *words).stdout.split("\0") if name]
     if run.git_state()["commit_from"] == "git":
-        files = cli.git("ls-files", "-z").stdout + cli.git("ls-files", "-oz", "--exclude-standard", *FOLDERS).stdout
-        paths = [Path(name) for name in files.split("\0") if name]
+        kept, new = listed("-z"), listed("-oz", "--exclude-standard", *FOLDERS)
     else:
         tops = [path for pattern in (*FOLDERS, *FILES) for path in Path().glob(pattern)]
-        paths = [path for top in tops for path in (top, *top.rglob("*"))]
-    here = (path for path in paths if path.is_file() or path.is_symlink())
+        new = [path for top in tops for path in (top, *top.rglob("*"))]
+    theirs = named()
+    kept += [path for path in new if not any(path.is_relative_to(name) for name in theirs)]
+    here = (path for path in kept if path.is_file() or path.is_symlink())
     return [p for p in here if "__pycache__" not in p.parts and (p.parts[0] != "results" or p.parts[1] in KEPT)]
+
+
+def named() -> set[str]:
+    """What model.toml files name of the user's own, where it is here."""
+    values = (models.read(name, Path("models")) for name in models.names(Path("models")))
+    return {one[key] for one in values for key in ("weights", "data", "train") if one[key] and Path(one[key]).exists()}
 
 
 def clean_copy(folder: Path) -> Path:
@@ -59,12 +68,11 @@ def clean_copy(folder: Path) -> Path:
     downloads.mkdir(parents=True, exist_ok=True)
     (folder / "build").mkdir()
     (folder / "build" / "downloads").symlink_to(downloads.resolve())
-    for values in (models.read(name, Path("models")) for name in models.names(Path("models"))):
-        link(folder, [name for name in map(values.get, ("weights", "data", "train")) if name and Path(name).exists()])
+    link(folder, named())
     return folder
 
 
-def link(folder: Path, names: list[str]) -> None:
+def link(folder: Path, names: Iterable[str]) -> None:
     """Let relative paths mean in `folder` what they mean here; not of those that lead out of this tree."""
     for name in names:
         inside = name and not Path(name).is_absolute() and ".." not in Path(name).parts
@@ -94,12 +102,11 @@ def from_here(word: str) -> str:
 def make(folder: Path, words: list[str], jobs=1, umask=-1, env: dict | None = None, show=print) -> str | None:
     """Run make in `folder`, its output in folder/make.log, a line shown per artefact. The error, if it fails."""
     link_environment(folder, words)
-    clean = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
     command = ["make", f"-j{jobs}", *map(from_here, words)]
     show(f"==> {folder}: {' '.join(command)}", flush=True)
     last = ""
     with (folder / "make.log").open("w") as log, subprocess.Popen(
-        command, cwd=folder, env=clean | (env or {}), umask=umask, text=True, errors="replace",
+        command, cwd=folder, env=cli.nobodys_child() | (env or {}), umask=umask, text=True, errors="replace",
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
         for line in process.stdout:

@@ -182,6 +182,11 @@ def ending(status: int) -> str:
     return signal.Signals(-status).name if status < 0 else f"exit {status}"
 
 
+def nobodys_child() -> dict[str, str]:
+    """The environment without what a make above hands down to the makes that it starts."""
+    return {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
+
+
 def git(*words: str) -> subprocess.CompletedProcess:
     """What a git command said, as text, whatever GIT_ variables say; status 127 where git is missing."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

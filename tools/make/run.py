@@ -229,6 +229,7 @@ def made_meanwhile(target: Path, asked: float, inputs: dict[str, str], commands:
     return prov.get("inputs") == inputs and prov.get("recipe") == recipe(commands)
 
 
+BOX = f"{manifest.MARK}.tmp"  # how the name of a step's temporary folder ends
 LOST = "lost"  # beside a target that was not made behind --launch: why, for the table
 
 # The steps copy weights of 100 MB and more a dozen times: glibc keeps what they free, in place of giving each piece back
@@ -260,13 +261,13 @@ def main():
     if not args.alone:
         os.environ.update(KEEP_FREED)
     prefix = f".{(target.parent if folder else target).name}."
-    for left in parent.glob(f"{prefix}*.tmp"):
+    for left in parent.glob(f"{prefix}*{BOX}"):
         if (left / "job.json").exists():
             from tools.make import launch
 
             launch.forget(left)
         shutil.rmtree(left, ignore_errors=True)
-    box = Path(tempfile.mkdtemp(dir=parent, prefix=prefix, suffix=".tmp"))
+    box = Path(tempfile.mkdtemp(dir=parent, prefix=prefix, suffix=BOX))
     try:
         run = functools.partial(there, args.launch.split(), args.alone) if args.launch else here
         build(run, target, inputs, commands, box, show)

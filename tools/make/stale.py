@@ -19,6 +19,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from tools.make import cli, manifest
@@ -29,6 +30,7 @@ OTHERS = ("Makefile", "requirements*.txt", "mk/*", "lab/*.mk", "models/*/*", "da
 KEPT = Path("build/imports.json")  # what was known of files when make last looked
 PLAIN = re.compile(r"[A-Za-z0-9_.,/@+-]+")  # a name that is inert in make's text; what has another is left out
 PROV = ".prov.json"
+STAMPS = ("build/*/*/source", "build/*/*/given", "build/data/*/*/given", "results/*.rows", "results/local/*.rows")
 SMALL = 1 << 20  # bytes of a result that is hashed again where its date or size is another
 SKEW = 2  # seconds by which the clock of a file server may be ahead of ours
 MOST = 10_000  # files of a folder that the user gives
@@ -58,7 +60,7 @@ class Known:
         self.by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
         self.programs, self.others = {}, {}
         with contextlib.suppress(OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
-            kept = json.loads(KEPT.read_bytes())
+            kept = json.loads(cli.regular(KEPT).read_bytes())
             if kept["by"] == self.by:
                 self.programs = {path: [a, b, [*c]] for path, (a, b, c) in kept["programs"].items()}
                 self.others = {path: [a, b] for path, (a, b) in kept["others"].items()}
@@ -136,10 +138,11 @@ def installed(stamps: list[list[str]]) -> list[str]:
 
 
 def provenance(tops=("build", "results")) -> dict[str, dict]:
-    """{target: its prov.json} of what make made here. Audit names what is damaged, run.py what is not as described."""
+    """{target: its prov.json} of what make made here. Audit names what is damaged, run.py what is not as described. Raises
+    UserError for a pipe in place of one, which would be read for ever."""
     provs = {}
     for path in (p for top in tops for p in described(Path(top))):
-        target = str(path).removesuffix(PROV)
+        target = str(cli.regular(path)).removesuffix(PROV)
         with contextlib.suppress(OSError, ValueError, RecursionError):
             prov = json.loads(path.read_text("utf-8"))
             if isinstance(prov, dict) and isinstance(prov.get("inputs"), dict) and Path(target).exists():
@@ -184,6 +187,8 @@ def date_now(dates: dict[str, int]) -> str:
 def variables(stamps: list[list[str]], known: Known) -> dict[str, str]:
     """{make's variable: its text}; `notice` is what is to be said of dates. stamps: each environment's, and its locks.
     Raises UserError for a file of ours that cannot be read or parsed."""
+    for path in (path for pattern in STAMPS for path in Path().glob(pattern)):
+        cli.regular(path)  # make itself reads it
     provs = {target: prov for target, prov in provenance().items() if PLAIN.fullmatch(target)}
     paths = sorted({p for pattern in PATTERNS for p in Path().glob(pattern) if PLAIN.fullmatch(str(p)) and p.is_file()})
     sources = {str(p) for pattern in OTHERS for p in Path().glob(pattern)} | set(map(str, paths))
@@ -202,17 +207,25 @@ def variables(stamps: list[list[str]], known: Known) -> dict[str, str]:
     return texts
 
 
+def files_in(top: Path) -> Iterator[Path]:
+    """The regular files below a folder, hidden ones and folders left out."""
+    for place, folders, names in os.walk(top):
+        folders[:] = [folder for folder in folders if folder[0] != "."]
+        yield from (p for p in (Path(place, name) for name in names if name[0] != ".") if p.is_file())
+
+
 def of_given(name: str, sha256=cli.sha256) -> str:
     """One hash for what the user gives by path, so that other bytes are seen whatever their dates say: of a folder, every
     regular file in it (hidden ones left out), by name and bytes. sha256: that of a file. Raises UserError for what is no
     file and no folder (a pipe, a device: reading it could go on for ever), or is empty."""
-    path, plain = Path(name), lambda parts: not any(part.startswith(".") for part in parts)
+    path = Path(name)
     if not path.exists():
         raise cli.UserError(f"{path}: no such file or folder; is it spelled right?")
     if not path.is_file() and not path.is_dir():
         raise cli.UserError(f"{path}: neither a file nor a folder; copy what it gives into a file first")
-    inside = sorted(p for p in path.rglob("*") if p.is_file() and plain(p.relative_to(path).parts))
-    if path.is_dir() and not 0 < len(inside) <= MOST:
-        raise cli.UserError(f"{path}: holds {len(inside)} files; name the folder of one checkpoint or data set")
-    lines = [f"{sha256(str(f.resolve()))}  {os.path.relpath(f, name)}\n" for f in inside or [path]]
+    inside = sorted(islice(files_in(path), MOST + 1)) if path.is_dir() else [path]
+    if not 0 < len(inside) <= MOST:
+        count = "no file" if not inside else f"more than {MOST} files"
+        raise cli.UserError(f"{path}: holds {count}; name the folder of one checkpoint or data set")
+    lines = [f"{sha256(str(f.resolve()))}  {os.path.relpath(f, name)}\n" for f in inside]
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -15,7 +15,6 @@ import argparse
 import csv
 import json
 import operator
-import os
 import re
 import subprocess
 import tomllib
@@ -27,7 +26,6 @@ from tools.make import chips, cli, cpu
 CLAIMS, COSTS = Path("data/claims.toml"), Path("results/costs.csv")
 UNITS = {"bf16": chips.BF16, "int8": chips.VNNI}
 FIELDS = {"id", "says", "make", "reads", "holds", "needs", "short"}
-OF_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
 HOLDS = {"=": operator.eq, ">=": operator.ge, "<=": operator.le}
 
 
@@ -69,7 +67,7 @@ def check(claim: dict, extra: list[str]) -> tuple[str, str]:
     """Run a claim's makes: (holds, differs or cannot run, what was found)."""
     if claim.get("needs") and not cpu.cpu_flags() & UNITS[claim["needs"]]:
         return "cannot run here", cpu.without(f"{claim['needs']} unit")
-    env = {name: text for name, text in os.environ.items() if name not in OF_MAKE}  # CLAIM= is not for these makes
+    env = cli.nobodys_child()  # CLAIM= is not for these makes
     for words in claim["make"]:
         print(f"$ make {words}", flush=True)
         if status := subprocess.run(["make", *words.split(), *extra], env=env, check=False).returncode:

@@ -21,7 +21,7 @@ from tools.results import claims, peers, plot, published, record, table
 FIGURE = re.compile(r"(<!-- = ([^>]*?) -->)(.*?)(<!-- /= -->)", re.S)
 BLOCK = re.compile(r"(<!-- (\w+) -->\n)(.*?)(<!-- /\2 -->)", re.S)
 FILES = ("README.md", "README.zh-CN.md")
-VERIFIED = Path("results/verify.md")
+VERIFIED, STRESS = Path("results/verify.md"), Path("results/stress.csv")
 HEADS = {
     "model": "模型",
     "engine": "引擎",
@@ -145,8 +145,19 @@ def parameter_table(path: Path, records: list[dict]) -> str:
     return "\n".join(["| 参数 | 说明 |" if chinese else "| parameter | what it is |", "|:--|:--|", *cells])
 
 
+def stress(path: Path, records: list[dict]) -> str:
+    """What the laboratory's checks last tried, from the file that lab/counts.py keeps."""
+    import pandas as pd
+
+    if not STRESS.is_file():
+        return "No count is committed yet."
+    rows = pd.read_csv(STRESS, dtype=str, keep_default_na=False)
+    rows["on"] = rows.pop("cpu") + ", " + rows.pop("cores") + " cores, " + rows.pop("date")
+    return table.text(rows.drop(columns="of"), ".md")
+
+
 BLOCKS = {"table": block, "picture": picture, "parameters": parameter_table, "frontier": frontier,
-          "claims": lambda path, records: claims.markdown()}  # fmt: skip
+          "stress": stress, "claims": lambda path, records: claims.markdown()}  # fmt: skip
 FIELDS = {
     "accuracy": lambda r: f"{100 * r['accuracy']:.2f} %",
     "right": lambda r: f"{r['correct']}/{r['total']}",

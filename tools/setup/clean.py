@@ -33,7 +33,8 @@ LISTED = re.compile(
     r"train/(adapter\.safetensors|training\.json))|results/local/(accuracy|perf)-table\.rows"
 )
 CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", "build/.launch", "build/.mypy_cache")
-UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}(\.tmp)?")  # of a step or a write that was killed: tempfile's names
+STAMP = re.compile(r"build/(data/[^/]+/(dev|train)/given|[^/]+/[^/]+/(source|given))")  # which hold one word
+UNFINISHED = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # what a write that was killed leaves beside its file
 
 
 def plain(path: Path) -> bool:
@@ -71,17 +72,18 @@ def listed(folder: Path) -> set[Path]:
 
 def ours(path: Path, names: frozenset[Path]) -> bool:
     """Whether make made a file, or a folder with all that it holds; names: what lists in its folder and above name."""
-    target = Path(re.sub(rf"({re.escape(PROV)}|\.log)$", "", str(path)))
     if path.is_symlink():
         return False
     if path.is_dir():
-        known = path.name == "__pycache__" or path.as_posix() in CACHES or UNFINISHED.fullmatch(path.name)
-        return bool(known) or manifest.marked(path)
-    if path.name in ("source", "given"):
-        model = path.parts[1:2] == ("data",) or Path("models", *path.parts[1:2]).is_dir()
-        return model or made(path.parent / "checkpoint" / "MANIFEST")
-    known = path in names or LISTED.fullmatch(path.as_posix()) or UNFINISHED.fullmatch(path.name)
-    return bool(known) or made(target) or (path.parent == DOWNLOADS and target.name in fetch.read_pins())
+        unfinished = path.name.startswith(".") and path.name.endswith(run.BOX)
+        return unfinished or path.name == "__pycache__" or path.as_posix() in CACHES or manifest.marked(path)
+    if STAMP.fullmatch(path.as_posix()):
+        return len(path.read_bytes().split()) == 1
+    if beside := UNFINISHED.fullmatch(path.name):
+        path = path.with_name(beside[1])
+    target = Path(re.sub(rf"({re.escape(PROV)}|\.log)$", "", str(path)))
+    known = path in names or LISTED.fullmatch(path.as_posix()) or made(target)
+    return bool(known) or (path.parent == DOWNLOADS and target.name in fetch.read_pins())
 
 
 def split(folder: Path, names: frozenset[Path] = frozenset()) -> tuple[list[Path], list[Path]]:
