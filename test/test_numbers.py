@@ -93,7 +93,7 @@ def repaired(path: Path, change) -> None:
 
 
 def kept(kind: str, precision: str = "fp32") -> Path:
-    return next(Path("results/records").glob(f"*-128-8-*-{precision}-{kind}.json"))
+    return min(Path("results/records").glob(f"*-128-8-*-{precision}-{kind}.json"))
 
 
 README = "<!-- table -->\n{}\n<!-- /table -->\n"

@@ -1,4 +1,4 @@
-"""What kills and spoils a build: lab/torture.py and lab/writes.py on its first stages, briefly."""
+"""What kills and spoils a build: lab/torture.py, writes.py and environments.py on its first stages, briefly."""
 
 import random
 import re
@@ -7,7 +7,8 @@ import subprocess
 import pytest
 from conftest import VENV, Repo
 
-from lab import torture
+from lab import counts, environments, torture
+from tools.make import cli
 
 FIRST = ["build/data/tiny/dev.tsv", "build/tiny/default/seq64/input/MANIFEST"]
 
@@ -53,6 +54,36 @@ def test_each_write_fails_in_one_line(repo):
         r"^writes: (\d+) failures in \d+ steps \(ENOSPC [1-9]\d*, EIO [1-9]\d*; (\d+) refused in one line", said, re.M
     )
     assert int(counts[1]) >= int(counts[2]) >= 3 and "the bytes of an undisturbed build" in said
+
+
+def test_the_dice_do_not_ask_how_fast_a_machine_is():
+    quick, slow = (
+        [(name, seconds**power) for name, seconds in zip("abcd", (9, 5, 2, 1), strict=True)] for power in (1, 4)
+    )
+    picks = [[torture.drawn(made, random.Random(seed))[0] for seed in range(30)] for made in (quick, slow)]
+    assert picks[0] == picks[1] and {*picks[0]} == {*"abcd"}
+
+
+def test_an_odd_environment_changes_nothing(repo):
+    """Three of them; `make environments` is all. One in which make fails is named."""
+    words = ["MODEL=tiny", f"VENV={VENV}"]
+    repo.make(goal := "build/data/dev.tsv")
+    plain = environments.said(repo.path, "", ["-n", "accuracy", *words])[1].split()
+    wrong = lambda case: environments.fault(repo.path, case, goal, words, plain, cli.sha256(repo.path / goal))
+    assert [wrong(case) for case in ("PYTHONHOME=/nowhere", "exec <&-;", "BS=3")] == ["", "", ""]
+    assert "make -n accuracy (127) shows other commands" in wrong("PATH=/nowhere")
+    assert len({*environments.CASES}) >= 60
+
+
+def test_counts_are_kept_a_line_a_check(tmp_path):
+    path = tmp_path / "stress.csv"
+    counts.keep(None, "killed", 1, "well", [])
+    for tried in (3, 300):
+        counts.keep(path, "killed", tried, "well", ["a.txt", "MODEL=tiny", "DATA=/home/me/few.tsv", "VENV=/venv"])
+    counts.keep(path, "fuzzed", 5, "well, all", [])
+    head, one, other = path.read_text().splitlines()
+    assert head == ",".join(counts.COLUMNS) and one.startswith("killed,300,well,a.txt MODEL=tiny DATA=few.tsv,")
+    assert other.startswith('fuzzed,5,"well, all",,')
 
 
 def test_a_flipped_byte_that_no_step_reads_is_made_again(tmp_path):
