@@ -41,26 +41,6 @@ def tsv(path):
     assert data.tsv_bytes(zip(sentences, labels, strict=True)).rstrip(b"\n") == path.read_bytes().rstrip(b"\n")
 
 
-def edits(path):
-    data.rebuild(path, SNIPPETS)
-
-
-def archive(path):
-    data.read_snippets(path)
-
-
-def om_file(path):
-    om.show(om.read(path))
-
-
-def log(path):
-    show.show(imports.imported(path, Path("x/y/seq64/bs8/310P3-atc-fp16")))
-
-
-def trtexec(path):
-    show.show(imports.imported(path, Path("x/y/seq64/bs8/T4-trtexec-fp16")))
-
-
 def records(path):
     """A record, and all that reads one. A picture takes nothing of a chain: of two records that differ there, one is drawn."""
     value = record.read(path)
@@ -87,49 +67,22 @@ def benches(path):
     list(audit.bench_faults(path))
 
 
+def imported(leaf):
+    """What reads a log from elsewhere, of a configuration x/y/seq64/bs8/LEAF."""
+    return lambda path: show.show(imports.imported(path, Path("x/y/seq64/bs8", leaf)))
+
+
 def figures(path):
     with contextlib.suppress(StopIteration):
         published.read(path.parents[1])
 
 
-def labels(path):
-    output_files.score(path.parent / "out", path)
-
-
-def pins(path):
-    fetch.read_pins(path)
-
-
-def native_file(path):
-    native.Model(path, library="/nowhere/native.so")
-
-
-def ir(path):
-    engines.read_ir(path)
-
-
-def npy(path):
-    input_files.rows_of(path.parent)
-
-
-def safetensors(path):
-    tensors.read_file(path)
-
-
-def config(path):
-    families.shapes(architecture.read_config(path))
-
-
-def tokenizers(path):
-    tokenizer.load(path.parent).encode("a fine film")
+def base_of(path):
+    return tensors.read(path.parent / "base")[1]
 
 
 def vocabulary(path):
     checkpoint.unzip(path, Path(tempfile.mkdtemp(dir=path.parent)))
-
-
-def graphs(path):
-    onnxfile.read(path)
 
 
 def table_file(path):
@@ -137,46 +90,38 @@ def table_file(path):
     sum(len(table) for table in files.tables(files.Source(str(path), path.name), wanted))
 
 
-def listing(path):
-    list(manifest.faults(path))
-
-
-def adapters(path):
-    adapter.combine(tensors.read(path.parent / "base")[1], adapter.read(path)[0], path)
-
-
-# The file each target is given, and the sound ones of corpus.good that it starts from.
+# What reads it, the file it is given, and the sound ones of corpus.good that it starts from, where they are others.
 TARGETS = {
-    "tsv": (tsv, "dev.tsv", ["dev.tsv"]),
-    "edits": (edits, "x.edits", ["x.edits"]),
-    "archive": (archive, "x.tar.gz", ["x.tar.gz"]),
-    "om": (om_file, "m.om", ["m.om"]),
-    "log": (log, "s", ["s.json", "s.log"]),
-    "trtexec": (trtexec, "t", ["t.log"]),
-    "record": (records, "a.json", ["a.json", "p.json"]),
-    "bench": (benches, "bench.json", ["bench.json"]),
-    "published": (figures, "models/x/published.csv", ["models/x/published.csv"]),
-    "labels": (labels, "labels.json", ["labels.json"]),
-    "pins": (pins, "pins.txt", ["pins.txt"]),
-    "adapter": (adapters, "a.safetensors", ["a.safetensors"]),
-    "native": (native_file, "m.native", ["m.native"]),
-    "ir": (ir, "m.ir", ["m.ir"]),
-    "npy": (npy, "npy/1.npy", ["npy/1.npy"]),
-    "safetensors": (safetensors, "made/model.safetensors", ["made/model.safetensors"]),
-    "config": (config, "made/config.json", ["made/config.json"]),
-    "tokenizer": (tokenizers, "made/tokenizer.json", ["made/tokenizer.json"]),
-    "zip": (vocabulary, "zip/model.zip", ["model.zip"]),
-    "onnx": (graphs, "m.onnx", ["m.onnx"]),
-    "csv": (table_file, "t.csv", ["t.csv"]),
-    "jsonl": (table_file, "t.jsonl", ["t.jsonl"]),
-    "parquet": (table_file, "t.parquet", ["t.parquet"]),
-    "manifest": (listing, "listed/MANIFEST", ["listed/MANIFEST"]),
+    "tsv": (tsv, "dev.tsv"),
+    "edits": (lambda path: data.rebuild(path, SNIPPETS), "x.edits"),
+    "archive": (data.read_snippets, "x.tar.gz"),
+    "om": (lambda path: om.show(om.read(path)), "m.om"),
+    "log": (imported("310P3-atc-fp16"), "s", "s.json", "s.log"),
+    "trtexec": (imported("T4-trtexec-fp16"), "t", "t.log"),
+    "record": (records, "a.json", "a.json", "p.json"),
+    "bench": (benches, "bench.json"),
+    "published": (figures, "models/x/published.csv"),
+    "labels": (lambda path: output_files.score(path.parent / "out", path), "labels.json"),
+    "pins": (fetch.read_pins, "pins.txt"),
+    "adapter": (lambda path: adapter.combine(base_of(path), adapter.read(path)[0], path), "a.safetensors"),
+    "native": (lambda path: native.Model(path, library="/nowhere/native.so"), "m.native"),
+    "ir": (engines.read_ir, "m.ir"),
+    "npy": (lambda path: input_files.rows_of(path.parent), "npy/1.npy"),
+    "safetensors": (tensors.read_file, "made/model.safetensors"),
+    "config": (lambda path: families.shapes(architecture.read_config(path)), "made/config.json"),
+    "tokenizer": (lambda path: tokenizer.load(path.parent).encode("a fine film"), "made/tokenizer.json"),
+    "zip": (vocabulary, "zip/model.zip", "model.zip"),
+    "onnx": (onnxfile.read, "m.onnx"),
+    "csv": (table_file, "t.csv"),
+    "jsonl": (table_file, "t.jsonl"),
+    "parquet": (table_file, "t.parquet"),
+    "manifest": (lambda path: list(manifest.faults(path)), "listed/MANIFEST"),
 }
 
 
 def check(target: str, folder: Path, content: bytes) -> bool:
     """Give a target one input; False if it was refused. Anything but a result or one line is raised."""
-    read, name, _ = TARGETS[target]
+    read, name, *_ = TARGETS[target]
     path = folder / name
     path.write_bytes(content)
     try:
@@ -257,7 +202,8 @@ def committed(folder: Path) -> list[bytes]:
 
 def run(target: str, folder: Path, examples: int, number=None, more: list[bytes] | None = None) -> Counter:
     """Hypothesis on one target, in a folder of corpus.good's files: how many inputs, how many refused. more: seeds."""
-    seeds = [(folder / name).read_bytes() for name in TARGETS[target][2]] + (more or [])
+    _, name, *sound = TARGETS[target]
+    seeds = [(folder / name).read_bytes() for name in sound or [name]] + (more or [])
     tally = Counter()
 
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))

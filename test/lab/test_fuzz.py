@@ -35,6 +35,6 @@ def test_a_parser_that_breaks_is_found(folder, monkeypatch):
     def careless(path):
         return int(path.read_bytes()[:1] or b"0", 16)
 
-    monkeypatch.setitem(fuzz.TARGETS, "careless", (careless, "careless", ["dev.tsv"]))
+    monkeypatch.setitem(fuzz.TARGETS, "careless", (careless, "careless", "dev.tsv"))
     with pytest.raises(ValueError, match="invalid literal"):
         fuzz.run("careless", folder, 150, 1)
