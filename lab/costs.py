@@ -27,6 +27,7 @@ from pathlib import Path
 from tools.checks import reproduce
 from tools.make import cli, cpu
 from tools.results import claims
+from tools.setup import clean
 
 HOME = Path("build/costs")
 # What a user runs, in an order in which each finds what it needs; what the claims run besides comes after these.
@@ -42,16 +43,10 @@ def targets() -> list[str]:
     return list(dict.fromkeys([*FIRST, *(words for claim in claims.read() for words in claim["make"]), *LAST]))
 
 
-def size(folder: Path) -> int:
-    """Bytes that the files of a folder take on disk; links are not followed, and a file with two names counts once."""
-    stats = [p.lstat() for p in folder.rglob("*")] if folder.is_dir() and not folder.is_symlink() else []
-    return sum({(s.st_dev, s.st_ino): 512 * s.st_blocks for s in stats}.values())
-
-
 def measure(words: str, tree: Path) -> dict | None:
     """Run one make in `tree`: its row, or None where it fails."""
     venv = ".venv" if words == "setup" else sys.prefix
-    disk = lambda: size(tree / "build") + size(tree / ".venv")
+    disk = lambda: sum(clean.size(folder) for folder in (tree / "build", tree / ".venv") if clean.plain(folder))
     before, load, started = disk(), os.getloadavg()[0], time.time()
     with (tree / "costs.log").open("w") as log:
         run = subprocess.Popen(

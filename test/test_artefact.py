@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, in_git
 
 from tools.checks import reproduce
-from tools.make import cli, run, screen
+from tools.make import cli, manifest, run, screen
 from tools.results import claims, record
 from tools.setup import install
 
@@ -182,6 +182,20 @@ def test_clean_copy_holds_the_sources_and_nothing_else(repo, git, monkeypatch):
     assert [p.name for p in (folder / "build").iterdir()] == ["downloads"]
     assert {p.name for p in (folder / "results").iterdir()} <= {"records", "bench"}
     assert (folder / "tools/make/run.py").read_bytes() == Path("tools/make/run.py").read_bytes()
+
+
+def test_a_copy_takes_the_place_of_no_folder_of_ones_own(tmp_path, monkeypatch):
+    """Neither where it is made, nor of what the check removes when it has ended well."""
+    monkeypatch.chdir(tmp_path)
+    lay(tmp_path, **{"build/verify/thesis": "x", "build/reproduce/notes": "x"})
+    for folder in ("build/verify", "build/reproduce/one"):
+        with pytest.raises(cli.UserError, match=r"holds what make did not make there; move it away first"):
+            reproduce.clean_copy(Path(folder))
+    assert Path("build/verify/thesis").exists() and Path("build/reproduce/notes").exists()
+    Path("build/reproduce/notes").unlink()
+    for _ in "12":
+        reproduce.clean_copy(Path("build/reproduce/one"))
+    assert manifest.marked(Path("build/reproduce"))
 
 
 def anchor(heading: str) -> str:

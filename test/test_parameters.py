@@ -203,7 +203,7 @@ def test_what_is_remembered_of_files_may_be_anything(built):
     for text in ("[" * 100_000, "{}", '{"by": 1}', "[1]", ""):
         path.write_text(text)
         assert built.make("-q", "MODEL=tiny", "accuracy").returncode == 0
-        assert json.loads(path.read_text())["programs"]
+        assert json.loads(path.read_text())["files"]
 
 
 def test_an_environment_does_not_change_what_make_does(built, tmp_path):

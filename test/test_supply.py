@@ -149,9 +149,12 @@ def test_a_stamp_means_that_the_packages_are_there(one, monkeypatch):
     assert install.ours(venv) and not stamp.exists() and not holds(venv)
     set_up(lock, venv, monkeypatch)
     assert holds(venv) and stamp.read_text() == lock.read_text() and not Path("elsewhere").exists()
-    (venv / "bin/python").unlink()
-    (venv / "bin/python").symlink_to("/nowhere/python")
-    assert stale.installed([[str(stamp), str(lock)]]) == [str(stamp)]
+    another = lock.with_name("python3.99")  # whatever /usr/bin/python3 is since the system's upgrade
+    another.touch()
+    for python in (another, Path("/nowhere/python")):
+        (venv / "bin/python").unlink()
+        (venv / "bin/python").symlink_to(python)
+        assert stale.installed([[str(stamp), str(lock)]]) == [str(stamp)]
     set_up(lock, venv, monkeypatch)
     assert holds(venv) and stale.installed([[str(stamp), str(lock)]]) == []
 

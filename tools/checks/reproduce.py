@@ -58,9 +58,10 @@ def named() -> set[str]:
 
 def clean_copy(folder: Path) -> Path:
     """This tree's sources and records in `folder`, its downloads shared, and what model.toml files name linked."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    manifest.mark(folder)
+    home = Path(*folder.parts[:2])  # build/<the check>, which goes when it ends well
+    if folder != home and not manifest.marked(home):
+        manifest.take(home)
+    manifest.take(folder)
     for path in sources():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, folder / path, follow_symlinks=False)

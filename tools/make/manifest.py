@@ -6,6 +6,7 @@ list(manifest.faults(Path("build/.../output/MANIFEST")))
 """
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,14 @@ def marked(folder: Path) -> bool:
         return (folder / MARK).read_text("utf-8").startswith("made by ")
     except (OSError, ValueError):
         return False
+
+
+def take(folder: Path) -> None:
+    """Make a folder of ours in place of an older one. Raises UserError where it holds what is not ours."""
+    if folder.is_symlink() or (folder.exists() and not marked(folder) and any(folder.iterdir())):
+        raise cli.UserError(f"{folder}: a link, or holds what make did not make there; move it away first")
+    shutil.rmtree(folder, ignore_errors=True)
+    mark(folder)
 
 
 def read(path: Path) -> dict[str, str]:

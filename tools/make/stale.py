@@ -53,53 +53,42 @@ def signature(path) -> list[int]:
 
 
 class Known:
-    """What is known of files, read again only where their signature is another: others, {path: [signature, sha256]}, and
-    programs, {path: [signature, sha256, imports]}. Kept in KEPT; nothing of what another version of this file wrote."""
+    """What is known of files, {path: [signature, sha256, imports]}, read again only where their signature is another. Kept in
+    KEPT; nothing of what another version of this file wrote."""
 
     def __init__(self):
-        self.by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-        self.programs, self.others = {}, {}
+        self.by, self.files = hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), {}
         with contextlib.suppress(OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
             kept = json.loads(cli.regular(KEPT).read_bytes())
             if kept["by"] == self.by:
-                self.programs = {path: [a, b, [*c]] for path, (a, b, c) in kept["programs"].items()}
-                self.others = {path: [a, b] for path, (a, b) in kept["others"].items()}
-        self.before = dict(self.programs), dict(self.others)
+                self.files = {path: [a, b, [*c]] for path, (a, b, c) in kept["files"].items()}
+        self.before = dict(self.files)
+
+    def file(self, path: str) -> list:
+        """Its [signature, sha256, imports]. Raises UserError where it is a program of ours that cannot be parsed."""
+        now = signature(path)
+        if self.files.get(path, [None])[0] != now:
+            program = path.endswith(".py") and path.split("/")[0] in (*OURS, "models")
+            self.files[path] = [now, cli.sha256(path), imports(Path(path)) if program else []]
+        return self.files[path]
 
     def sha256(self, path) -> str:
         """That of a file; of a folder, that of all its files."""
-        path = str(path)
-        if path in self.programs:
-            return self.programs[path][1]
-        if Path(path).is_dir():
-            return manifest.of_folder(path, self.sha256)
-        now = signature(path)
-        if self.others.get(path, [None])[0] != now:
-            self.others[path] = [now, cli.sha256(path)]
-        return self.others[path][1]
-
-    def look(self, paths: list[Path]) -> None:
-        """What these programs import. Raises UserError where one of ours cannot be parsed."""
-        known, self.programs = self.programs, {}
-        for path in paths:
-            now, kept = signature(path), known.get(path.as_posix(), [None])
-            data = b"" if kept[0] == now else path.read_bytes()
-            fresh = lambda p=path, d=data: [hashlib.sha256(d).hexdigest(), imports(p, d) if p.suffix == ".py" else []]
-            self.programs[path.as_posix()] = kept if kept[0] == now else [now, *fresh()]
+        return manifest.of_folder(path, self.sha256) if Path(path).is_dir() else self.file(str(path))[1]
 
     def keep(self) -> None:
         """Remember it for the next make; a folder that cannot be written costs that one some time."""
-        if self.before != (self.programs, self.others):
+        if self.before != self.files:
             with contextlib.suppress(OSError), cli.whole_file(KEPT, "w") as f:
-                json.dump({"by": self.by, "programs": self.programs, "others": self.others}, f, indent=0)
+                json.dump({"by": self.by, "files": self.files}, f, indent=0)
 
 
-def imports(path: Path, data: bytes) -> list[str]:
+def imports(path: Path) -> list[str]:
     """The files of tools/ and lab/ that a Python file imports, directly, and the packages that it lies in. Raises UserError
     where a file of ours cannot be parsed; of a model's script, none: the step that runs it says why."""
     try:
-        tree = ast.parse(data)
-    except (SyntaxError, ValueError) as e:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
         if path.parts[0] not in OURS:
             return []
         where = f"{path}:{e.lineno}: {e.msg}" if isinstance(e, SyntaxError) else f"{path}: {e}"
@@ -112,29 +101,34 @@ def imports(path: Path, data: bytes) -> list[str]:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     ours = [name.replace(".", "/") for name in names if name.split(".")[0] in OURS]
     files = {f"{name}{end}" for name in ours for end in (".py", "/__init__.py")}
-    files |= {
-        f"{folder.as_posix()}/__init__.py" for folder in path.parents if folder.parts[:1] and path.parts[0] in OURS
-    }
+    if path.parts[0] in OURS:
+        files |= {f"{folder.as_posix()}/__init__.py" for folder in path.parents if folder.parts}
     return sorted({file for file in files if Path(file).is_file()} - {path.as_posix()})
 
 
-def closure(name: str, programs: dict[str, list]) -> list[str]:
+def closure(name: str, programs: dict[str, list[str]]) -> list[str]:
     """A file and all that it imports, sorted."""
     reached, waiting = set(), [name]
     while waiting:
         one = waiting.pop()
         if one not in reached and one in programs:
             reached.add(one)
-            waiting += programs[one][2]
+            waiting += programs[one]
     return sorted(reached)
+
+
+def whole(folder: Path) -> bool:
+    """Whether the Python of an environment is there, and is still of the version whose packages it holds."""
+    python = folder / "bin/python"
+    version = re.fullmatch(r"python3\.\d+", python.resolve().name)
+    return python.exists() and (not version or not (lib := folder / "lib").exists() or (lib / version[0]).is_dir())
 
 
 def installed(stamps: list[list[str]]) -> list[str]:
     """The stamps of environments that are no copy of their locks, or whose Python is gone, whatever their dates say."""
-    read = lambda name: Path(name).read_bytes()
-    whole = lambda to: Path(to).with_name("bin").joinpath("python").exists()
-    there = [(to, locks) for to, *locks in stamps if Path(to).is_file()]
-    return [to for to, locks in there if not whole(to) or read(to) != b"".join(map(read, locks))]
+    there = [(Path(to), locks) for to, *locks in stamps if Path(to).is_file()]
+    wanted = lambda locks: b"".join(Path(name).read_bytes() for name in locks)
+    return [str(to) for to, locks in there if not whole(to.parent) or to.read_bytes() != wanted(locks)]
 
 
 def provenance(tops=("build", "results")) -> dict[str, dict]:
@@ -195,15 +189,15 @@ def variables(stamps: list[list[str]], known: Known) -> dict[str, str]:
     inputs = {name for prov in provs.values() for name in prov["inputs"]}
     dates = dated({*sources, *inputs, *provs, *(stamp[0] for stamp in stamps)})
     notice = date_now(dates)
-    known.look(paths)
+    programs = {path.as_posix(): known.file(path.as_posix())[2] for path in paths}
     other = hidden(provs, dated(dates), known.sha256)
     texts = {"notice": notice, "stale": " ".join([*other, *installed(stamps)])}
     for target, name in other.items():
         why = "is not as it was made" if name == target else f"was made from another {name}, though its date is newer"
         texts[f"why.{target}"] = f"{target} {why}; made again."
-    for name in (n for n in known.programs if n.endswith(".py")):
+    for name in (n for n in programs if n.endswith(".py")):
         program = name[:-3].replace("/", ".") if name.split("/")[0] in OURS else name
-        texts[f"needs.{program}"] = " ".join(closure(name, known.programs))
+        texts[f"needs.{program}"] = " ".join(closure(name, programs))
     return texts
 
 

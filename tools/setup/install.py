@@ -119,17 +119,15 @@ def size(place, cpu):
 
 def install(folder, locks, log, cpu=None):
     """Install the locked packages into an environment; UserError with pip's own last error. cpu: as cpu_build has it."""
-    kind = lambda name: next((p for p in locks if p.stem.endswith(name)), None)
-    source = ["--no-index", "--find-links", str(WHEELS)] if WHEELS.is_dir() and len(locks) > 1 else []
+    kind = {path.stem.rpartition("-")[2]: path for path in locks[1:]}
+    source = ["--no-index", "--find-links", str(WHEELS)] if WHEELS.is_dir() and kind else []
     words = ["--no-deps", "--require-hashes", *source]
     fill = lambda path, *more: pip(folder, "install", *words, *more, "-r", str(path), log=log)
     if cpu is not None:
-        fill(kind("-cpu"), *cpu)  # where that fails, the next line takes PyPI's
-    if fill(locks[0]):
+        fill(kind["cpu"], *cpu)  # where that fails, the next line takes PyPI's
+    if fill(locks[0]) or ("cuda" in kind and pip(folder, "check", log=log) and fill(kind["cuda"])):
         raise failed(folder, log, "install")
-    if kind("-cuda") and pip(folder, "check", log=log) and fill(kind("-cuda")):
-        raise failed(folder, log, "install")
-    if len(locks) > 1 and pip(folder, "check", log=log):
+    if kind and pip(folder, "check", log=log):
         raise failed(folder, log, "check")
     asked = pip(folder, "install", "--dry-run", "--no-index", "--no-deps", "-r", str(locks[0]), log=log)
     if asked or "Would install" in Path(log.name).read_text(errors="replace"):
