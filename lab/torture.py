@@ -184,12 +184,8 @@ def main():
     p.add_argument("--seed", type=int, default=1, help="of the dice (%(default)s)")
     p.add_argument("--save_path", type=Path, help="keep the counts there, as results/stress.csv")
     args = p.parse_args()
-    folder, tally, hit, pace = (
-        own_copy(),
-        Counter(),
-        Counter(),
-        1.0,
-    )  # of this machine now against the undisturbed build
+    folder, tally, hit = own_copy(), Counter(), Counter()
+    pace = 1.0  # of this machine now against the undisturbed build
     if error := reproduce.make(folder, args.goals):
         raise cli.UserError(f"the undisturbed build failed: {error}")
     want, made = snapshot(folder), stages(folder)

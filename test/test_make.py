@@ -26,6 +26,12 @@ LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
         (["accuracy", "BATCHES=1"], "BATCHES= means nothing to make accuracy; it is for accuracy-table perf-table"),
         (["verify", "NOTE=`touch pwned`"], "NOTE= is no parameter"),
         (["record", "FROM=-h"], "FROM='-h' begins with -; name a file by ./-h"),
+        (["verify", "SAMPLES=8"], "SAMPLES= means nothing to make verify, which takes MODEL"),
+        (["verify", "CLS=1"], "CLS= is no parameter"),
+        (["record", "FROM=x", "ISA=AVX2"], "ISA= means nothing to make record FROM="),
+        (["accuracy", "CHIP=310P33"], ", is 310P3 meant?"),
+        (["accuracy", "PYTHON=nope"], "PYTHON='nope' is no program here"),
+        (["accuracy", "BS=8\n$(shell touch pwned)"], "may hold letters"),
     ],
 )
 def test_a_mistyped_word_is_one_line(built, words, says):

@@ -103,23 +103,6 @@ def test_a_parameter_that_is_gone_is_a_verdict_of_its_own(tmp_path):
     assert "last layer for [CLS]" in record.rows_said(record.read(path)["seq"])
 
 
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (["verify", "SAMPLES=8"], "SAMPLES= means nothing to make verify, which takes MODEL"),
-        (["verify", "CLS=1"], "CLS= is no parameter"),
-        (["record", "FROM=x", "ISA=AVX2"], "ISA= means nothing to make record FROM="),
-        (["accuracy", "CHIP=310P33"], ", is 310P3 meant?"),
-        (["accuracy", "PYTHON=nope"], "PYTHON='nope' is no program here"),
-        (["accuracy", "BS=8\n$(shell touch pwned)"], "may hold letters"),
-    ],
-)
-def test_what_would_be_dropped_or_misread_is_refused(built, words, says):
-    done = built.make(*words, check=False)
-    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
-    assert not (built.path / "pwned").exists()
-
-
 def test_help_is_one_screen():
     shown, every = help.lines(all_of_them=False), help.lines(all_of_them=True)
     for mark in ("  make ", "  [A-Z0-9_]+="):
