@@ -5,7 +5,7 @@
 override old_make := $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(value MAKE_VERSION))
 $(if $(old_make),$(error GNU make 4.2 or newer is needed, not $(old_make)))
 $(if $(filter $(realpath Makefile),$(realpath $(value MAKEFILE_LIST))),,\
-    $(error give make -C $(dir $(lastword $(value MAKEFILE_LIST))) in place of -f: paths are its folder's))
+    $(error give make -C $(strip $(patsubst %Makefile,%,$(value MAKEFILE_LIST))) in place of -f: paths are its folder's))
 # What was typed goes to tools/make/makefile.py as it is, each word quoted, and expanded by nobody. It answers with the
 # parameters, checked, and all that follows from them, as lines for make. -p: nothing of bash's own from the environment.
 override SHELL       := bash

@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT, VENV, Repo
 
 from tools.ascend import atc
+from tools.base import tasks
 from tools.checks import verify
 from tools.make import chips, cli, makefile, models, parameters
 from tools.results import readme, record
@@ -226,6 +227,9 @@ GOOD = 'weights = "wheel"\nseq = 128\ninputs = ["input_ids", "attention_mask"]\n
     (GOOD.replace("128", "true"), ":2: seq = True is no length"),
     (GOOD.replace('"wheel"', '"$(shell touch ran)"'), ":1: weights = '$(shell touch ran)' is no text of"),
     (GOOD.replace('["input_ids", "attention_mask"]', '"input_ids"'), ":3: inputs = 'input_ids' is no list"),
+    (GOOD.replace('"attention_mask"', '"mask"'), ":3: inputs = ['input_ids', 'mask'] is no list of unlike ones of input_ids"),
+    (GOOD.replace('"wheel"', '"hub:a/b@main"'), ":1: weights = 'hub:a/b@main' is not hub:OWNER/REPO@COMMIT"),
+    (GOOD + 'task = "sst3"', ":4: task = 'sst3' is not one of: sst2 cola"),
     (GOOD.replace("seq = 128", "seq := 128"), ":2: Expected '='"),
     (GOOD.replace("seq = 128\n", ""), ": says no seq"),
     (GOOD.replace("seq = 128", "seq = 128  # a note"), None),
@@ -237,6 +241,10 @@ def test_a_wrong_value_of_a_model_is_named_with_file_and_line(tmp_path, text, sa
     with pytest.raises(cli.UserError) if says else contextlib.nullcontext() as e:
         models.read("tiny", tmp_path)
     assert says is None or str(e.value).startswith(f"{tmp_path}/tiny/model.toml{says}")
+
+
+def test_there_are_these_tasks():
+    assert list(tasks.TASKS) == models.TASKS
 
 
 def test_a_broken_model_stops_only_itself(built):
@@ -266,7 +274,8 @@ def test_weights_that_are_not_here_stop_only_what_needs_them(built):
     for goals in (["data"], ["help"], ["perf-table", "CHIPS=310P3"], ["record", "FROM=x", "CHIP=310P3"]):
         built.make(*words, *goals)
     done = built.make(*words, "accuracy", check=False)
-    assert "WEIGHTS: models/tinybert_sst2/SST-2_model: no such file or folder" in done.stderr
+    named = "models/tinybert_sst2/model.toml: weights: models/tinybert_sst2/SST-2_model"
+    assert f"{named}: no such file or folder" in done.stderr
 
 
 # ---- One table of chips

@@ -211,7 +211,7 @@ def test_what_others_published_needs_no_weights(built, tmp_path):
     assert json.loads(kept.read_text())["weights"] == "default"
     kept.unlink()
     done = built.make("accuracy", words[0], check=False)
-    assert done.returncode == 2 and "WEIGHTS: models/tinybert_sst2/SST-2_model: no such file or folder" in done.stderr
+    assert done.returncode == 2 and "models/tinybert_sst2/SST-2_model: no such file or folder" in done.stderr
 
 
 def test_the_cross_chip_table_measures_where_the_tools_are(built):

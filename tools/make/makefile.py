@@ -236,22 +236,23 @@ class Asked:
     def hashes(self, sha256) -> dict[str, str]:
         """{hash.<folder>: of what the user gives by path}, or {unread.<folder>: why there is none}: only where
         that is needed is it an error. sha256: that of a file."""
-        places = {}
+        places = {}  # {folder: (the path, who names it)}
         for name, said in self.models.items():
-            source = said["weights"] if self["WEIGHTS"] == "default" else self["WEIGHTS"]
+            mine = lambda key, of=name: f"models/{of}/{models.FILE}: {key}"
+            default = self["WEIGHTS"] == "default"
+            source = said["weights"] if default else self["WEIGHTS"]
             if source not in ("wheel", "seeded") and not source.startswith("hub:"):
-                places[self.leaf("weights", MODEL=name)] = source
-            for kind, own in (("dev", self["DATA"] or said["data"]), ("train", self["TRAIN"] or said["train"])):
-                if own:
-                    places[f"{name}/{kind}"] = own
-        roles = {"dev": "DATA", "train": "TRAIN"}
+                places[self.leaf("weights", MODEL=name)] = source, mine("weights") if default else "WEIGHTS"
+            for kind, key in (("dev", "data"), ("train", "train")):
+                if own := self[key.upper()] or said[key]:
+                    places[f"{name}/{kind}"] = own, key.upper() if self[key.upper()] else mine(key)
         found = {}
-        for place, path in places.items():
+        for place, (path, who) in places.items():
             try:
                 found[f"hash.{place}"] = stale.of_given(path, sha256)
             except (UserError, OSError) as e:
                 text = str(e) if isinstance(e, UserError) else f"{path}: {e.strerror or e}"
-                found[f"unread.{place}"] = inert(f"{roles.get(place.split('/')[-1], 'WEIGHTS')}: {text}")
+                found[f"unread.{place}"] = inert(f"{who}: {text}")
         return found
 
     def variables(self) -> dict[str, str]:

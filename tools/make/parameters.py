@@ -45,7 +45,11 @@ def program(value: str, o: dict) -> str:
 
 def weights(value: str, o: dict) -> str:
     what = "is not default, seeded, hub:OWNER/REPO@COMMIT or a path to a checkpoint folder or zip"
-    return what if value in ("", ".", "..") else path(value, o)
+    return (
+        what
+        if value in ("", ".", "..")
+        else path(value, o) or (value.startswith("hub:") and models.weights(value)) or ""
+    )
 
 
 def precision(value: str, o: dict) -> str:

@@ -26,7 +26,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from tools.base import tasks
-from tools.make import cli
+from tools.make import cli, models
 from tools.source import architecture, families, fetch, foreign, tensors, tokenizer
 from tools.source.architecture import CONFIGS, checkpoint_folder, config_file
 
@@ -164,7 +164,7 @@ def from_hub(spec):
 
     Raises UserError with what to do instead when it can be had neither from the cache nor from the network.
     """
-    if not (m := re.fullmatch(r"hub:([\w.-]+/[\w.-]+)@([0-9a-f]{40})(?::([\w.-]+))?", spec)):
+    if not (m := models.HUB.fullmatch(spec)):
         raise cli.UserError(f"--weights {spec}: write hub:OWNER/REPO@COMMIT[:FOLDER], COMMIT in 40 digits")
     repo, commit, folder = m.groups()
     from huggingface_hub import constants, get_session, snapshot_download
