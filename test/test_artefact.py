@@ -164,7 +164,8 @@ def test_clean_copy_holds_the_sources_and_nothing_else(repo, git, monkeypatch):
     """Not what lies about in the tree, of any size; a new model that is not yet committed, and what its model.toml names."""
     monkeypatch.chdir(repo.path)
     monkeypatch.setattr(cli, "ROOT", repo.path)
-    theirs = ("videos/a.mp4", "notes.mp4", "mine/weights.bin", "models/tiny/own/a.tsv", "results/local/a")
+    theirs = ["videos/a.mp4", "notes.mp4", "mine/weights.bin", "models/tiny/own/a.tsv", "results/local/a"]
+    theirs += ["data/a.mp4", "docs/a.mp4", "models/tiny/more/a.mp4"] * git
     for name in (*theirs, "models/tiny/__pycache__/a.pyc"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("x")
@@ -172,7 +173,11 @@ def test_clean_copy_holds_the_sources_and_nothing_else(repo, git, monkeypatch):
     own = 'weights = "mine"\ndata = "models/tiny/own"'
     values.write_text(re.sub(r"(?m)^weights = .*", own, values.read_text()))
     if git:
-        for words in (["init", "-q"], ["add", "Makefile", "mk", "tools", "results"], ["commit", "-qm", "one"]):
+        for words in (
+            ["init", "-q"],
+            ["add", "Makefile", "mk", "tools", "results", "data/*.edits"],
+            ["commit", "-qm", "one"],
+        ):
             in_git(repo.path, *words)
     folder = reproduce.clean_copy(Path("build/reproduce/one"))
     assert {p.name for p in folder.iterdir()} >= {"Makefile", "mk", "tools", "models", "data"}

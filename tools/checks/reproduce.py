@@ -29,7 +29,8 @@ BUILDS: dict[str, dict] = {
                                                           "TZ": "Asia/Tokyo"}},
 }  # fmt: skip
 KEPT = ("records", "bench")
-# Where the sources lie: of a tree without git, all that is there; of a clone, also what is not yet committed.
+# What git does not know yet and a build may need; of a tree without git, all that it may.
+NEW = ("mk", "tools", "lab", ":(glob)models/*/*", *(f"results/{name}" for name in KEPT))
 FOLDERS = ("mk", "tools", "lab", "models", "data", "test", "docs", ".ci", *(f"results/{name}" for name in KEPT))
 FILES = ("Makefile", "requirements*", "*.toml", "*.md", "*.cff", "LICENSE", "Containerfile", ".containerignore",
          ".git[ai_]*")  # fmt: skip
@@ -40,7 +41,7 @@ def sources() -> list[Path]:
     none of the user's own that a model.toml names, which may be of any size."""
     kept, listed = [], lambda *words: [Path(name) for name in cli.git("ls-files", *words).stdout.split("\0") if name]
     if run.git_state()["commit_from"] == "git":
-        kept, new = listed("-z"), listed("-oz", "--exclude-standard", *FOLDERS)
+        kept, new = listed("-z"), listed("-oz", "--exclude-standard", *NEW)
     else:
         tops = [path for pattern in (*FOLDERS, *FILES) for path in Path().glob(pattern)]
         new = [path for top in tops for path in (top, *top.rglob("*"))]
