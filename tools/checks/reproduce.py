@@ -13,6 +13,7 @@ made from them, and the `run` part of each TARGET.prov.json.
 """
 
 import argparse
+import contextlib
 import json
 import re
 import shutil
@@ -52,9 +53,13 @@ def sources() -> list[Path]:
 
 
 def named() -> set[str]:
-    """What model.toml files name of the user's own, where it is here."""
-    values = (models.read(name, Path("models")) for name in models.names(Path("models")))
-    return {one[key] for one in values for key in ("weights", "data", "train") if one[key] and Path(one[key]).exists()}
+    """What model.toml files name of the user's own, where it is here; one that is broken names nothing."""
+    names = set()
+    for name in models.names(Path("models")):
+        with contextlib.suppress(cli.UserError):
+            values = models.read(name, Path("models"))
+            names |= {values[key] for key in ("weights", "data", "train")}
+    return {name for name in names if name and Path(name).exists()}
 
 
 def clean_copy(folder: Path) -> Path:

@@ -15,10 +15,9 @@ from pathlib import Path
 from tools.make import cli
 
 FILE = "model.toml"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a model
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a model and its inputs
 PLAIN = re.compile(r"[A-Za-z0-9_.,/@:=+-]+")  # what may stand in make's text and in a command
 HUB = re.compile(r"hub:([\w.-]+/[\w.-]+)@([0-9a-f]{40})(?::([\w.-]+))?")
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # that a graph may have
 # Of tools/base/tasks.py, which has what they mean.
 TASKS = "sst2 cola mrpc qqp stsb mnli mnli-mm qnli rte wnli".split()  # noqa: SIM905
 TASKS += "sentence pair score pair-score labels pair-labels".split()  # noqa: SIM905
@@ -54,8 +53,9 @@ def length(value) -> str:
 
 
 def names_of_inputs(value) -> str:
-    right = isinstance(value, list) and value and all(v in INPUTS for v in value)
-    return "" if right and len({*value}) == len(value) else f"is no list of unlike ones of {' '.join(INPUTS)}"
+    right = isinstance(value, list) and value and all(isinstance(v, str) and NAME.fullmatch(v) for v in value)
+    what = 'is no list of unlike names, such as ["input_ids", "attention_mask"]'
+    return "" if right and len({*value}) == len(value) else what
 
 
 def count(value) -> str:

@@ -23,6 +23,7 @@ from tools.source import architecture, checkpoint, tokenizer
 LIKE = "minilm_sst2"  # whose four scripts are taken: they hold no value of their own
 SCRIPTS = ("preprocess.py", "postprocess.py", "pth2onnx.py", "modify_onnx.py")
 LENGTH = 128  # tokens of a row, where the checkpoint takes as many
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def task_of(said: dict, labels: list[str]) -> tuple[str, str]:
@@ -108,7 +109,7 @@ def write(folder: Path, name: str, source: str, task: str, seq: int, config: dic
     own |= {"id2label": labels, "label2id": architecture.turned(labels)}
     for file, table in (("config.json", own), ("tokenizer_config.json", tokens)):
         (folder / file).write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    inputs = models.INPUTS if tasks.known(task).pair and config["type_vocab_size"] > 1 else models.INPUTS[:2]
+    inputs = INPUTS if tasks.known(task).pair and config["type_vocab_size"] > 1 else INPUTS[:2]
     values = {"weights": source, "seq": seq, "inputs": list(inputs)} | ({} if task == tasks.DEFAULT else {"task": task})
     lines = ["# Raw values; what each key means: tools/make/models.py. The model's name is its folder's."]
     lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
