@@ -12,7 +12,7 @@ crate: build/$(ONE)/accuracy.json  ### an accuracy and all behind it: build/ro-c
 sbom: | $(VENV)/installed          ### every package with its licence; build/sbom.cdx.json
 	$(Q)$(ours) -m lab.sbom --save_path build/sbom.cdx.json
 doctor:                            ## what this machine can run, what is missing, and how to get it
-	@$(our_python) -m tools.setup.doctor --venv $(VENV) $(ais_python)
+	@$(our_python) -m tools.setup.doctor --venv $(VENV) --atc $(ATC) $(ais_python)
 clean:                             ## remove build/ but for its downloads, and say how much that frees
 	$(Q)$(our_python) -m tools.setup.clean
 distclean:                         ### remove the downloads and virtual environments too

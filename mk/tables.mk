@@ -4,7 +4,7 @@ folders  = $(sort $(patsubst results/records/%,results/records,$(patsubst result
 from_folders = $(start) $@ $(call folders,$(filter-out FORCE,$^)) -- $(py) $(strip $(do.$1))
 # A table measures what this machine has the tools for. Of other chips it shows records, published figures, or the
 # reason why there are none. Asked once, and only where a table has such chips; LAUNCH= leads to where the tools are.
-# trtexec times, and keeps no outputs: a T4 has no accuracy.
+# trtexec times: a T4's answers come from a kit, or by ENGINE=torch_cuda.
 doctor_says = $(shell $(our_python) -m tools.setup.doctor --engines --atc $(ATC) $(ais_python))
 tools_here  = $(call answered,$(doctor_says),tools.setup.doctor)
 tools_there = $(if $(LAUNCH),$(ascend.ENGINES) $(gpu.ENGINES),$(tools_here))

@@ -253,6 +253,19 @@ def test_another_users_files(folder):
     assert run(folder, *FLAGS, year=2023).returncode == 0
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("name", ["r/1_0.bin", "r_summary.json"])
+def test_another_users_outputs_are_not_written_over(folder, name):
+    (folder / "out").mkdir(0o750)
+    (folder / "out/r").mkdir(0o750)
+    (folder / "out" / name).touch()
+    os.chown(folder / "out" / name, 12345, 12345)
+    got = run(folder, *FLAGS, "--output_dirname", "r")
+    assert got.returncode == 1 and got.stderr.count("\n") == 1
+    assert "file owner is inconsistent" in got.stderr and "must belong to the user who runs ais_bench" in got.stderr
+    assert run(folder, *FLAGS, "--output_dirname", "r", year=2023).returncode == 0
+
+
 def test_a_folder_called_as_the_outputs_are(folder):
     """2025 holds --output_dirname to the rules as a path of the folder it was started in."""
     (folder / "r").mkdir(mode=0o755)
@@ -387,16 +400,18 @@ NPU_SMI = """+------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["910B4-1", "310P3", "Ascend910", "910_9391"])
 def test_what_npu_smi_names(name):
     plain = name.removeprefix("Ascend")
-    assert trip.cards(NPU_SMI.format(name)) == [(plain, "OK"), (plain, "Alarm")]
+    assert trip.cards(NPU_SMI.format(name)) == [(plain, "OK", "0"), (plain, "Alarm", "1")]
     assert not trip.unlike(f"Ascend{plain}", plain) and trip.unlike("Ascend310B4", plain)
     assert not trip.unlike("Ascend910_9362", "910") and not trip.unlike("Ascend310P3", None)
     assert not trip.unlike(None, "x") and not trip.unlike("910B4_1", "910B4-1")
 
 
 def test_the_card_of_a_record_is_the_one_that_ran(monkeypatch):
-    monkeypatch.setattr(trip, "said", lambda *_: (0, NPU_SMI.format("310P3")))
-    healths = [trip.facts(None, device)["npu_health"] for device in ("0", "1", "1,0", "9")]
-    assert healths == ["OK", "Alarm", "Alarm", "OK"]
+    board = lambda *words: f"Firmware Version : 7.{words[-1]}" if "board" in words else NPU_SMI.format("310P3")
+    monkeypatch.setattr(trip, "said", lambda *words: (0, board(*words)))
+    told = [trip.facts(None, device) for device in ("0", "1", "1,0", "9")]
+    assert [t["npu_health"] for t in told] == ["OK", "Alarm", "Alarm", "OK"]
+    assert [t["npu_firmware"] for t in told] == ["7.0", "7.1", "7.1", "7.0"]
 
 
 @pytest.mark.parametrize(("answer", "here", "words"), [

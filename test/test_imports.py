@@ -88,6 +88,16 @@ DOCKER = "\n".join(f"2025-08-22T10:00:00.000000000Z \x1b[0m{line}\x1b[0m" for li
          {"bs": 16, "seq": "32"}),
         (trtexec("--onnx=sst2_bs8.onnx --int8 --fp16"), T4, {"precision": "int8-fp16"}),
         (trtexec("--onnx=sst2_bs8.onnx --streams=1 --warmUp=500"), T4, {"precision": "fp32"}),
+        *((trtexec(f"--onnx=sst2_bs8.onnx {options}"), T4, {"timed": f"device compute, with copies beside it, {words}"})
+          for options, words in (("--useCudaGraph", "CUDA graph"), ("--useSpinWait --useCudaGraph", "spin wait, CUDA graph"),
+                                 ("--builderOptimizationLevel=5", "--builderOptimizationLevel=5"),
+                                 ("--duration=1 --warmUp=1", "--duration=1, --warmUp=1"), ("--duration=x", "--duration=x"))),
+        (trtexec("--onnx=sst2_bs8.onnx --noDataTransfers --useSpinWait"), T4, {"timed": "device compute only, spin wait: no copies"}),
+        (args("--run_mode", "full", "--energy-consumption", "1", "--outfmt", "NPY", "--perf", "0"), SST2,
+         {"timed": "device only, --run_mode=full, --energy_consumption=1"}),
+        (args("--auto_set_dymdims_mode", "1"), SST2.replace("128", "64-128"), {"seq": "64-128"}),
+        ({"args": ["m", "--model", "build/minilm_sst2/seeded2/seq64/bs8/310P3-atc-fp16/model.om"]}, SST2,
+         {"weights": "seeded2", "seq": "64"}),
     ],
 )  # fmt: skip
 def test_what_a_log_tells(tmp_path, content, leaf, told):
@@ -124,6 +134,10 @@ def test_what_a_log_tells(tmp_path, content, leaf, told):
         (trtexec("--onnx=m.onnx --shapes=ids:8x64", more="Created input binding for ids with dimensions 1x64"), T4,
          "says BS=8, its input bindings says BS=1"),
         (trtexec("--loadEngine=m_bs8.plan"), T4, "does not say what PRECISION was"),
+        (trtexec("--onnx=sst2_bs8.onnx --duration=0 --iterations=1"), T4, "timed with --duration=0"),
+        (args("--auto_set_dymdims_mode", "1"), SST2, "over several lengths, which it does not name: give them, as SEQ=64,128"),
+        *((content, leaf.replace("default", "seeded2"), "does not say that its weights were seeded")
+          for content, leaf in (({}, SST2), (trtexec(), T4))),
     ],
 )  # fmt: skip
 def test_what_is_no_plain_run_is_refused(tmp_path, content, leaf, said):
@@ -176,6 +190,8 @@ def test_outputs_of_another_room_are_an_accuracy(tmp_path, prefix, first):
     assert record.promote(tmp_path / "records", r, folder).name.endswith("accuracy.json")
     with pytest.raises(cli.UserError, match="do not say what BS was: give it"):
         imports.imported(folder, Path(SST2), given[:2])
+    with pytest.raises(cli.UserError, match="does not say that its weights were seeded"):
+        imports.imported(folder, Path(SST2.replace("default", "seeded2")), given)
     (folder / f"{prefix}{first}_0.bin").unlink()
     with pytest.raises(cli.UserError, match="outputs of 871 sentences"):
         imports.imported(folder, Path(SST2), given)

@@ -310,7 +310,7 @@ def test_which_engine_a_cpu_gets(flags, bf16, int8, score):
 
 
 def test_atc_is_where_the_compile_step_and_doctor_look(tmp_path, monkeypatch):
-    """Under ~/Ascend, for one as for the other."""
+    """Under ~/Ascend, or where ATC= says, for one as for the other."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.delenv("ASCEND_HOME_PATH", raising=False)
@@ -321,7 +321,14 @@ def test_atc_is_where_the_compile_step_and_doctor_look(tmp_path, monkeypatch):
     assert atc.find("auto", [])["root"] == str(root) and atc.here() == f"{root}/bin/atc"
     monkeypatch.setattr(doctor.ais_bench, "find", lambda: "python3")
     assert doctor.engines("auto", None)[:1] == ["atc"]
-    assert any(here and f"{root}/bin/atc" in text for _, here, text in doctor.ascend(None))
+    assert any(here and f"{root}/bin/atc" in text for _, here, text in doctor.ascend("auto", None))
+    other = tmp_path / "other/bin"
+    other.mkdir(parents=True)
+    shutil.copy("/bin/true", other / "atc")
+    said = doctor.ascend(str(other / "atc"), None)[0]
+    assert said[1] and f"{other}/atc" in said[2] and atc.here(str(other / "atc")) == f"{other}/atc"
+    said = doctor.ascend("/nowhere/bin/atc", None)[0]
+    assert not said[1] and "none is ATC=/nowhere/bin/atc" in said[2]
 
 
 def test_a_table_of_an_engine_has_its_precisions_alone():

@@ -130,8 +130,8 @@ def test_stored_log(tmp_path):
     ("version", "flag", "timed"),
     [
         ("8501", "", "device compute, with copies beside it"),
-        ("110100", "", "device compute only: no copies"),
-        ("110100", " --includeDataTransfers", "device compute, with copies beside it"),
+        ("110100", "", "device compute only, spin wait, CUDA graph: no copies"),
+        ("110100", " --includeDataTransfers --noSpinWait --noCudaGraph", "device compute, with copies beside it"),
     ],
 )
 def test_what_a_stored_log_timed(tmp_path, version, flag, timed):

@@ -65,7 +65,10 @@ SPELLED = ("--model -m --om-model -om", "--input -i", "--output -o", "--output_d
            "--dymBatch --dym-batch -db", "--dymHW --dym-hw -dhw", "--warmup_count --warmup-count -wcount",
            "--threads", "--divide_input --divide-input", "--profiler -pf", "--dump", "--debug", "--pipeline",
            "--acl_json_path --acl-json-path -acl", "--dump_npy --dump-npy", "--backend",
-           "--dymShape_range --dymShape-range --dym-shape-range -dr")  # fmt: skip
+           "--dymShape_range --dymShape-range --dym-shape-range -dr", "--auto_set_dymdims_mode --auto-set-dymdims-mode",
+           "--auto_set_dymshape_mode --auto-set-dymshape-mode")  # fmt: skip
+# Of all others these leave a figure what it is.
+QUIET = {"outfmt", "output_batchsize_axis", "pure_data_type", "display_all_summary", "npu_id"}
 REFUSED = re.compile(r"The file (\S+) is group writable, or is others writable, as (import|export)")
 ELSEWHERE = ("usr/local/python3*/bin/python3", "*conda3/bin/python3", "*conda3/envs/*/bin/python3")
 
@@ -79,11 +82,16 @@ class Words(argparse.ArgumentParser):
 
 
 def options(words: list[str]) -> argparse.Namespace:
-    """What these words say of SPELLED's options, however they spell them; None of one that they do not say."""
+    """What these words say of SPELLED's options, however they spell them; None of one that they do not say. `others`: the
+    options besides them and QUIET, as --name=value."""
     p = Words(add_help=False, allow_abbrev=False)
     for names in map(str.split, SPELLED):
         p.add_argument(*names, dest=names[0].strip("-"), nargs="?", const="1")
-    return p.parse_known_args(words)[0]
+    said, rest = p.parse_known_args(words)
+    pairs = re.findall(r"(?:^| )-+(\w[\w-]*)(?:[ =]([^-\s]\S*))?", " ".join(rest))
+    named = [(name.replace("-", "_"), value[:80]) for name, value in pairs if value.lower() not in ("0", "false")]
+    said.others = [f"--{name[:80]}={value}".rstrip("=") for name, value in named if name not in QUIET]
+    return said
 
 
 def pythons() -> list[str]:

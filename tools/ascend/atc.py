@@ -110,12 +110,6 @@ def container(engine: str, image: str | None, work: Path) -> list:
     ]
 
 
-def here() -> str:
-    """The atc that `auto` finds on this machine; empty where there is none."""
-    tool = trip.cann()
-    return f"{tool['root']}/bin/atc" if tool else ""
-
-
 def find(atc: str, prefix: list) -> dict:
     """Facts of the CANN that is asked for, as trip.cann has them. prefix: the command that runs a program in a container,
     or []. Raises UserError where there is none."""
@@ -135,6 +129,16 @@ def find(atc: str, prefix: list) -> dict:
     looked = f"on PATH, in ASCEND_HOME_PATH ({home}), {', '.join(roots)}"
     other = "or say ATC=docker CANN_IMAGE=ascendai/cann@sha256:..."
     raise cli.UserError(f"no atc found: looked {looked}; {WHERE}, {other}")
+
+
+def here(atc: str = "auto") -> str:
+    """Where the atc that ATC= names is on this machine, or docker or podman itself; empty where there is none."""
+    if atc in ("docker", "podman"):
+        return shutil.which(atc) or ""
+    try:
+        return f"{find(atc, [])['root']}/bin/atc"
+    except cli.UserError:
+        return ""
 
 
 def soc_name(asked: str, tool: dict) -> str:

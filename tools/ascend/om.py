@@ -22,6 +22,7 @@ graph_metadef/proto/ge_ir.proto (August 2026).
 
 import argparse
 import json
+import math
 import mmap
 import struct
 from collections import Counter
@@ -244,10 +245,10 @@ def header(data) -> dict:
     return h | {"version": f"0x{h['version']:08x}", "modeltype": kind}
 
 
-def partitions(data, at: int, wide: bool) -> tuple[list, int]:
+def partitions(data, at: int, wide: bool, size: float) -> tuple[list, int]:
     """The partition table at byte `at`, offsets made absolute, and the byte after the last partition.
 
-    Raises Bad for one outside the file.
+    Raises Bad for one outside the file, which has `size` bytes.
     """
     (count,) = unpack("<I", data, at)
     entry, start = ("<I4xQQ", at + 8) if wide else ("<III", at + 4)
@@ -256,14 +257,14 @@ def partitions(data, at: int, wide: bool) -> tuple[list, int]:
     base = start + count * struct.calcsize(entry)
     found, end = [], base
     for i in range(count):
-        kind, offset, size = unpack(entry, data, start + i * struct.calcsize(entry))
+        kind, offset, length = unpack(entry, data, start + i * struct.calcsize(entry))
         name = PARTITIONS.get(kind, f"type {kind}")
         if base + offset != end:
             raise Bad(f"partition {i} ({name}) starts at byte {base + offset}, the one before ends at {end}")
-        end += size
-        if end > len(data):
-            raise Bad(f"cut off: partition {i} ({name}) ends at byte {end}, the file at {len(data)}")
-        found.append({"type": name, "offset": end - size, "bytes": size})
+        end += length
+        if end > size:
+            raise Bad(f"cut off: partition {i} ({name}) ends at byte {end}, the file at {size}")
+        found.append({"type": name, "offset": end - length, "bytes": length})
     return found, end
 
 
@@ -275,13 +276,27 @@ def contents(data) -> dict:
     if head["model_length"] + HEADER > len(data):
         raise Bad(f"cut off: the header promises {head['model_length'] + HEADER} bytes, the file has {len(data)}")
     for _ in range(head["model_num"]):
-        parts, at = partitions(data, at, head["wide_table"])
+        parts, at = partitions(data, at, head["wide_table"], len(data))
         model = {"partitions": parts}
         spans = [data[p["offset"] : p["offset"] + p["bytes"]] for p in parts if p["type"] == "MODEL_DEF"]
         if spans and not head["is_encrypt"]:
             model |= definition(spans[0])
         models.append(model)
     return {"file_bytes": len(data), "header": head, "models": models}
+
+
+def of_head(data: bytes, where: str) -> dict:
+    """The facts of an .om's first model, from no more of the file than ends with its definition; {} where that is
+    encrypted. Raises cli.UserError where these are no bytes of an .om."""
+    try:
+        head = header(data)
+        first = partitions(data, HEADER, head["wide_table"], math.inf)[0][0]
+        span = memoryview(data)[first["offset"] : first["offset"] + first["bytes"]]
+        if first["type"] != "MODEL_DEF" or len(span) < first["bytes"]:
+            raise Bad("its first bytes do not hold its definition")
+        return {} if head["is_encrypt"] else definition(span)
+    except (Bad, IndexError) as e:
+        raise cli.UserError(f"{where}: {e}; is it of atc?") from None
 
 
 def read(path) -> dict:

@@ -24,6 +24,7 @@ import platform
 import re
 import shutil
 import statistics
+import struct
 import subprocess
 import sys
 import tarfile
@@ -130,10 +131,10 @@ def said(*command) -> tuple:
 
 
 def cards(text: str) -> list:
-    """[(name, health)] of the chips in the table that `npu-smi info` prints, such as ("310P3", "OK")."""
+    """[(name, health, number of the card)] of the chips in npu-smi info's table, such as ("310P3", "OK", "0")."""
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    named = [(re.match(r"\d+ +(\S+)$", row[0]), row[1]) for row in rows if len(row) > 1 and ":" not in row[1]]
-    return [(m.group(1).replace("Ascend", ""), health) for m, health in named if m]
+    named = [(re.match(r"(\d+) +(\S+)$", row[0]), row[1]) for row in rows if len(row) > 1 and ":" not in row[1]]
+    return [(m.group(2).replace("Ascend", ""), health, m.group(1)) for m, health in named if m]
 
 
 def unlike(model: str | None, npu: str | None) -> bool:
@@ -156,12 +157,12 @@ sys.exit((0 if u.find_spec("aclruntime") else 1) if runs else 2 if spec else 1)
 
 
 def facts(python: str | None, device: str = "0") -> dict:
-    """Which card `device` is (of several the first) and what drives it, in the words of npu-smi, CANN and pip; what none says is None."""
+    """Which card `device` is (of several the first), and what drives it, in the words of npu-smi, CANN and pip, or None."""
     status, table = said("npu-smi", "info")
     chips = cards(table) if status == 0 else []
     number = re.match(r"\d*", device).group()  # in the order of npu-smi's table
     chips = chips[int(number or 0) :] or chips
-    board = said("npu-smi", "info", "-t", "board", "-i", "0")[1] if chips else ""
+    board = said("npu-smi", "info", "-t", "board", "-i", chips[0][2])[1] if chips else ""
     here = cann() or cann(places=roots() + list(RUNTIMES), program=".")
     versions = dict(re.findall(r"(\w+)=(\S+)", said(python, "-c", PROBE)[1])) if python else {}
     first = lambda pattern, text: next(iter(re.findall(pattern, text)), None)
@@ -204,13 +205,18 @@ def trtexec() -> tuple:
     return (path, dotted(int(named.group(1)))) if named else (None, ())
 
 
-def trtexec_words(version: tuple, engine: str, onnx: str = "", fp16: bool = False, times: str = "") -> list:
-    """trtexec's options to build `engine` from `onnx`, or to time it: alike under TensorRT 8, 10 and 11."""
+def trtexec_words(version: tuple, engine: str, onnx="", fp16=False, times="", inputs="", outputs="") -> list:
+    """trtexec's options to build `engine` from `onnx`, to run it once from files to a file, or to time it: alike under
+    TensorRT 8, 10 and 11."""
     if onnx:
         pool = "--memPoolSize=workspace:5000" if version >= (8, 4) else "--workspace=5000"
         typed = ["--fp16"] if fp16 and version < (11,) else []
         skip = "--skipInference" if version >= (8, 6) else "--buildOnly"
         return ["--onnx=" + onnx, pool, "--noTF32", *typed, "--saveEngine=" + engine, skip]
+    if inputs:
+        copies = ["--includeDataTransfers"] if version >= (11,) else []
+        once = ["--warmUp=0", "--duration=0", "--iterations=1"]
+        return ["--loadEngine=" + engine, *copies, "--loadInputs=" + inputs, "--exportOutput=" + outputs, *once]
     same = [] if version >= (11,) else ["--noDataTransfers", "--useSpinWait", "--useCudaGraph"]
     timed = ["--warmUp=1000", "--duration=10", "--iterations=100", "--exportTimes=" + times]
     return ["--loadEngine=" + engine, *same, *timed]
@@ -334,12 +340,20 @@ def compared(cell: dict, folder: str) -> dict:
     return dict({"correct": correct, "total": len(labels)}, **known)
 
 
+def head_of(path: str) -> bytes:
+    """The header of an .om and its first partition, which is the model's definition: all but weights and kernels."""
+    with open(path, "rb") as f:
+        head = f.read(1 << 16)
+        wide = struct.unpack_from("<Q", head, 184)[0]  # then sizes have 64 bits: tools/ascend/om.py
+        size = struct.unpack_from("<Q", head, 280)[0] if wide else struct.unpack_from("<I", head, 268)[0]
+        return head + f.read(min(size, 1 << 24))
+
+
 def on_npu(cell: dict, work: str, place: str, a) -> dict:
     """Compile, infer, time one cell through ais_bench: what is to be said of it."""
     om = compiled(cell, work, os.path.join(place, "atc.log"))
-    with open(om, "rb") as f, open(os.path.join(place, "om_head.bin"), "wb") as head:
-        head.write(f.read(1 << 16))
-
+    with open(os.path.join(place, "om_head.bin"), "wb") as f:
+        f.write(head_of(om))
     for folder, _, names in os.walk(cell["input"]):  # with modes that ais_bench takes, however the kit was unpacked
         os.chmod(folder, 0o755)
         for name in names:
@@ -364,8 +378,34 @@ def on_npu(cell: dict, work: str, place: str, a) -> dict:
     return dict(told, om_sha256=sha256(om), rows_per_second=statistics.median(speeds))
 
 
+def answers(cell: dict, engine: list, work: str, place: str) -> str:
+    """Run the sentences through trtexec, one batch a call, and leave the logits as ais_bench does: their folder.
+
+    engine: trtexec's path and version, and the plan. TensorRT 8 takes the int64 of an ONNX file as int32.
+    """
+    program, version, plan = engine
+    order, folder, size = read_json(cell["order"]), os.path.join(place, "output", "out"), cell["bs"]
+    stems, code, result = list(order["rows"]), "q" if version >= (10,) else "i", os.path.join(work, "output.json")
+    os.makedirs(folder)
+    for at in range(0, len(stems), size):
+        batch, files = stems[at : at + size], []
+        for name in sorted(os.listdir(cell["input"])):
+            files.append(name + ":" + os.path.join(work, name))
+            with open(os.path.join(work, name), "wb") as f:
+                for stem in batch + batch[:1] * (size - len(batch)):
+                    with open(os.path.join(cell["input"], name, stem + ".bin"), "rb") as row:
+                        array.array(code, array.array("q", row.read())).tofile(f)
+        words = trtexec_words(version, plan, inputs=",".join(files), outputs=result)
+        run([program, *words], os.path.join(place, "infer.log"))
+        logits, count = read_json(result)[0]["values"], order["labels"]
+        for i, stem in enumerate(batch):
+            with open(os.path.join(folder, stem + "_0.bin"), "wb") as f:
+                array.array("f", logits[count * i : count * (i + 1)]).tofile(f)
+    return folder
+
+
 def on_gpu(cell: dict, work: str, place: str, a) -> dict:
-    """Build and time one cell by trtexec. Raises Failed where it is not here, or cannot."""
+    """Build, infer, time one cell by trtexec. Raises Failed where it is not here, or cannot."""
     program, version = trtexec()
     if not program:
         raise Failed("no trtexec here: put TensorRT's bin on PATH")
@@ -374,11 +414,12 @@ def on_gpu(cell: dict, work: str, place: str, a) -> dict:
     plan, speeds = os.path.join(work, "model.plan"), []
     words = trtexec_words(version, plan, onnx=graph(cell, work), fp16=cell["precision"] == "fp16")
     run([program, *words], os.path.join(place, "build.log"))
+    told = compared(cell, answers(cell, [program, version, plan], work, place))
     for i in range(1, a.rounds + 1):
         words = trtexec_words(version, plan, times=os.path.join(place, "times%d.json" % i))
         text = run([program, *words], os.path.join(place, "time%d.log" % i))
         speeds.append(float(re.findall(r"Throughput: ([\d.e+]+) qps", text)[-1]) * cell["bs"])
-    return {"rows_per_second": statistics.median(speeds), "tensorrt": ".".join(map(str, version))}
+    return dict(told, rows_per_second=statistics.median(speeds), tensorrt=".".join(map(str, version)))
 
 
 def run_cell(cell: dict, kit: str, a) -> dict:
@@ -396,7 +437,7 @@ def run_cell(cell: dict, kit: str, a) -> dict:
         os.makedirs(folder, 0o750)
     used = {key: sha256(cell[key]) for key in ("order", "reference", "om") if cell[key]}
     used.update({"graph": cell["graph"]["sha256"], "run.py": sha256(os.path.abspath(__file__))})
-    used.update({"input": of_folder(cell["input"])} if cell["input"] else {})
+    used["input"] = of_folder(cell["input"])
     told = {"kit": kit, "cell": cell["name"], "used": used}
     told["started"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     try:
@@ -415,8 +456,7 @@ def line(cell: dict, told: dict) -> str:
     text = "%-60s" % cell["name"]
     if "error" in told:
         return text + " FAILED: " + told["error"]
-    if "total" in told:
-        text += " %4d/%d" % (told["correct"], told["total"])
+    text += " %4d/%d" % (told["correct"], told["total"])
     if "differ" in told:
         text += "  %d rows differ, %.2g at most" % (told["differ"], told["largest"])
     text += "  %9.1f samples/s" % (told["rows_per_second"] * cell["per_row"])

@@ -41,6 +41,12 @@ HINTS = (
     (r"CUDA|driver|no .*device", "is there a GPU and a driver? see nvidia-smi"),
 )
 PERCENTILES = (90, 95, 99)
+# Options of trtexec that leave a figure what it is, and those that do from their defaults on.
+PLAIN = set("""onnx loadEngine saveEngine shapes minShapes optShapes maxShapes batch maxBatch explicitBatch fp16 int8 fp8 bf16
+    best stronglyTyped noTF32 workspace memPoolSize buildOnly skipInference avgRuns percentile verbose exportTimes exportOutput
+    loadInputs timingCacheFile device threads streams infStreams sleepTime idleTime sparsity noDataTransfers useSpinWait
+    useCudaGraph includeDataTransfers noSpinWait noCudaGraph""".split())
+DEFAULTS = {"warmUp": 200, "duration": 3, "iterations": 10}
 
 
 def failure(text: str, status: int) -> str:
@@ -147,13 +153,35 @@ def summary(text: str, times: list | None, batch: int, where: str) -> dict:
     }
 
 
+def options(text: str) -> dict[str, str]:
+    """{option: value} of the command that a log begins with."""
+    words = next(iter(re.findall(r"&&&& RUNNING TensorRT\.trtexec.*?# (.*)", text)), "").split()
+    parts = (word.removeprefix("--").partition("=") for word in words if word.startswith("--"))
+    return {key: value for key, _, value in parts}
+
+
+def number(args: dict, name: str) -> float:
+    """An option of DEFAULTS as a number, -1 where it is none."""
+    text = args.get(name, str(DEFAULTS[name]))
+    return float(text) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text) else -1
+
+
+def timed(args: dict, version: tuple) -> str:
+    """What was timed by these options, in words: each that makes the figure another one is among them."""
+    on = lambda new, old: new not in args if version >= (11,) else old in args
+    said = ["spin wait"] * on("noSpinWait", "useSpinWait") + ["CUDA graph"] * on("noCudaGraph", "useCudaGraph")
+    others = [name for name in args if name not in PLAIN and not (name in DEFAULTS and number(args, name) >= DEFAULTS[name])]
+    said += [f"--{name}={args[name]}".rstrip("=") for name in others]
+    if on("includeDataTransfers", "noDataTransfers"):
+        return ", ".join(["device compute only", *said]) + ": no copies"
+    return ", ".join(["device compute, with copies beside it", *said])
+
+
 def read(path, batch: int) -> dict:
-    """A stored log of trtexec as `summary` has it. `batch`: what one query held."""
+    """A stored log of trtexec as `summary` has it, and what was timed. `batch`: what one query held."""
     text = logs.plain(logs.decoded(Path(path).read_bytes()))
-    default_off = verdict(text, str(path)) >= (11,) and "--includeDataTransfers" not in text
-    alone = default_off or "--noDataTransfers" in text
-    timed = "device compute only: no copies" if alone else "device compute, with copies beside it"
-    return summary(text, None, batch, str(path)) | {"timed": timed}
+    version = verdict(text, str(path))
+    return summary(text, None, batch, str(path)) | {"timed": timed(options(text), version)}
 
 
 def execute(a, engine: str, work: Path) -> dict:

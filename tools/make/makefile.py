@@ -102,7 +102,7 @@ class Asked:
                 raise UserError(f"{row.name}= means nothing to make {goals}; it is for {' '.join(row.targets)}")
             if self.asks("verify") and row.name not in (*placed, "V", "VENV", "PYTHON"):
                 raise UserError(f"{row.name}= means nothing to make verify, which takes {' '.join(placed)}")
-            if self["FROM"] and row.name in placed and row.name not in ("WEIGHTS", *parameters.OF_LOG):
+            if self["FROM"] and row.name in placed and row.name not in parameters.OF_LOG:
                 raise UserError(
                     f"{row.name}= means nothing to make record FROM=: a log says {' '.join(parameters.OF_LOG)}"
                 )
@@ -159,6 +159,8 @@ class Asked:
              "PACK=1 is for cpu and the Ascend chips: trtexec times no sentences"),
             (rehearsed and asks("perf", "perf-table"),
              f"PRECISION={''.join(rehearsed[:1])} has an accuracy but no speed: it computes what another chip would"),
+            (asks("kit") and chips.FAMILY[chip] == "gpu" and "," in seq,
+             f"make kit CHIP={chip} is of one length: trtexec times one shape; give SEQ=128 or another, not SEQ={seq}"),
             (asks("kit") and chip == "cpu", "make kit is for a card elsewhere: say which, as CHIP=310P3, 910B4 or T4"),
             (asks("demo-ascend") and chip not in chips.ASCEND,
              f"make demo-ascend is of an Ascend chip such as CHIP=310P3, not CHIP={chip}"),

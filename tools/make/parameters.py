@@ -203,7 +203,7 @@ ROWS = (
 BY_NAME = {row.name: row for row in ROWS}
 # Of older records alone: {parameter: how `seq` ends}. Such a record can be read, and not made again.
 GONE = {"CLS": "c"}
-OF_LOG = ("MODEL", "SEQ", "BS", "CHIP", "ENGINE", "PRECISION")  # what a log from elsewhere is held to
+OF_LOG = ("MODEL", "WEIGHTS", "SEQ", "BS", "CHIP", "ENGINE", "PRECISION")  # what a log from elsewhere is held to
 FILES = [row.name for row in ROWS if row.kind is path]  # the user's own
 
 LEVELS = ("model", "weights", "shape", "batch", "leaf")

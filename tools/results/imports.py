@@ -35,9 +35,9 @@ Told = list[tuple[str, str, str]]  # parameter, its value, where the log tells i
 
 TRUE = ("yes", "true", "t", "y", "1")
 # Options of trtexec by which another thing is timed, but for the value that stands there.
-OTHERWISE = {"streams": "1", "infStreams": "1", "dumpProfile": None, "exportProfile": None, "sleepTime": "0",
-             "idleTime": "0", "warmUp": None, "useDLACore": None, "sparsity": "disable", "useManagedMemory": None, "exposeDMA": None,
-             "allowWeightStreaming": None}  # fmt: skip
+OTHERWISE = {"streams": "1", "infStreams": "1", "sleepTime": "0", "idleTime": "0", "sparsity": "disable"} | dict.fromkeys(
+    ("dumpProfile", "exportProfile", "useDLACore", "useManagedMemory", "exposeDMA", "allowWeightStreaming")
+)
 
 
 def words_of(name: str, where: str) -> Told:
@@ -87,12 +87,13 @@ def told_by_ais_bench(path: Path, run: dict) -> Told:
 
 def told_by_trtexec(path: Path, text: str, version: str) -> Told:
     """What a log of trtexec tells. Raises UserError where it did not time a plain run."""
-    words = next(iter(re.findall(r"&&&& RUNNING TensorRT\.trtexec.*?# (.*)", text)), "").split()
-    args = {key: value for key, _, value in (w.removeprefix("--").partition("=") for w in words if w.startswith("--"))}
-    others = [
-        k for k, usual in OTHERWISE.items() if k in args and args[k] != usual and (k != "warmUp" or args[k] == "0")
-    ]
-    plainly_timed(path, [f"--{k}={args[k]}".rstrip("=") for k in others])
+    from tools.gpu import trtexec
+
+    args = trtexec.options(text)
+    few = trtexec.number(args, "duration") < 1 and trtexec.number(args, "iterations") < 10
+    others = [name for name, usual in OTHERWISE.items() if args.get(name, usual) != usual]
+    others += ["warmUp"] * (trtexec.number(args, "warmUp") <= 0) + ["duration"] * few
+    plainly_timed(path, [f"--{name}={args[name]}".rstrip("=") for name in others])
     bound = re.findall(r"nput binding for \S+ with dimensions (\d+(?:x\d+)+)", text)
     inferred = " ".join(re.findall(r"Input inference shape ?(:? \S+)", text)).replace("=", ":")
     kinds = [kind for kind in ("int8", "fp8", "bf16", "fp16", "best") if kind in args]
@@ -131,8 +132,11 @@ def settled(path: Path, spec: dict, given: set, told: Told) -> tuple[dict, dict]
             )
         if key not in known:
             known[key], why[key.lower()] = claimed, "not in the log: the default"
+    if "WEIGHTS" not in source:
+        no_seeded(path, known["WEIGHTS"])
+    patterns = {"BS": r"[1-9]\d{0,2}", "WEIGHTS": r"[\w.-]+"}
     for key, value in known.items():
-        if not re.fullmatch(r"[1-9]\d{0,2}" if key == "BS" else r"[\w-]+", value):
+        if not re.fullmatch(patterns.get(key, r"[\w-]+"), value):
             raise cli.UserError(f"{path}: {source.get(key, 'it')} says {key}={value!r:.40}, which no {key} is")
     return {key.lower(): value for key, value in known.items()} | {"bs": int(known["BS"])}, why
 
@@ -144,6 +148,11 @@ def of_ais_bench(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, 
     if run["engine"]:
         raise cli.UserError(f"{path}: of this project's runner on a CPU; run make record there, and bring its record")
     told = told_by_ais_bench(path, run)
+    said = ais_bench.options([str(word) for word in run["args"] or []])
+    mixed = said.auto_set_dymdims_mode or said.auto_set_dymshape_mode
+    if str(mixed).lower() in TRUE and "-" not in spec["seq"]:
+        raise cli.UserError(f"{path}: timed over several lengths, which it does not name: give them, as SEQ=64,128")
+    run["timed"] = ", ".join([run["timed"], *said.others])
     npu = spec["engine"] == "atc" and "CHIP" in given
     if not npu and ("CHIP" in given or "CHIP" not in {key for key, _, _ in told}):
         raise cli.UserError(f"{path}: {NPU}")
@@ -172,6 +181,12 @@ def of_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, di
         )
     info = {"name": "trtexec", "version": version, "args": re.findall(r"&&&& RUNNING .*?# (.*)", text)[:1]}
     return trtexec.read(path, spec["bs"]) | {"devices": 1, "per_device": []}, spec, why, info
+
+
+def no_seeded(path: Path, weights: str) -> None:
+    """UserError for random weights: a log of a model is of those, if its path says so."""
+    if weights == parameters.SEEDED:
+        raise cli.UserError(f"{path}: does not say that its weights were seeded; leave WEIGHTS=seeded out")
 
 
 def plain_rows(path: Path, seq: str) -> None:
@@ -234,6 +249,7 @@ def of_outputs(folder: Path, spec: dict, given: set) -> dict:
     """
     if lacking := [key for key in ("CHIP", "BS") if key not in given]:
         raise cli.UserError(f"{folder}: outputs do not say what {lacking[0]} was: give it, as CHIP=310P3 BS=8")
+    no_seeded(folder, spec["weights"])
     why = {key.lower(): "not in the outputs: the default" for key in SHOWN if key not in given | {"ENGINE"}}
     record = elsewhere("accuracy", folder, spec, None, False, why) | {"caveat": records.caveat(spec["weights"])}
     if (beside := folder.with_name("labels.json")).is_file():

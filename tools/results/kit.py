@@ -21,6 +21,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from tools.ascend import om
 from tools.base import output_files, tasks, trip
 from tools.make import cli, manifest, parameters
 from tools.results import imports, published, table
@@ -120,22 +121,20 @@ def packed(tar: Tar, one: dict) -> dict:
     blobs = [(hashlib.sha256(piece).hexdigest(), piece) for piece in pieces(graph)]
     for name, piece in blobs:
         tar.add(f"blobs/{name}", piece)
-    sent, used, per_row = dict.fromkeys(PARTS, ""), {"graph": sha256}, 1
-    if one["engine"] == "atc":
-        order = order_of(folder)
-        logits = output_files.read_kept(Path(one["reference"])) if one["reference"] else None
-        sent |= {"input": f"inputs/{place}", "order": f"orders/{place}.json"}
-        used |= {"input": tar.add_inputs(sent["input"], folder)}
-        used |= {"order": tar.add(sent["order"], json.dumps(order).encode())}
-        if logits is not None and len(logits) == records.SST2:
-            sent["reference"] = f"reference/{place}.bin"
-            used["reference"] = tar.add(sent["reference"], logits.astype("<f4").tobytes())
-        if parameters.rows_of(one["seq"])["PACK"]:  # sentences in each row that runs: the last batch is filled up
-            per_row = round(records.SST2 / (-(-len(order["rows"]) // one["bs"]) * one["bs"]), 6)
-    om = Path(f"build/{one['name']}/model.om")
-    if om.is_file() and cli.read_json(records.prov_of(str(om)))["inputs"].get(str(graph)) == sha256:
+    order, per_row = order_of(folder), 1
+    logits = output_files.read_kept(Path(one["reference"])) if one["reference"] else None
+    sent = {"input": f"inputs/{place}", "order": f"orders/{place}.json", "reference": "", "om": ""}
+    used = {"graph": sha256, "input": tar.add_inputs(sent["input"], folder)}
+    used["order"] = tar.add(sent["order"], json.dumps(order).encode())
+    if logits is not None and len(logits) == records.SST2:
+        sent["reference"] = f"reference/{place}.bin"
+        used["reference"] = tar.add(sent["reference"], logits.astype("<f4").tobytes())
+    if parameters.rows_of(one["seq"])["PACK"]:  # sentences in each row that runs: the last batch is filled up
+        per_row = round(records.SST2 / (-(-len(order["rows"]) // one["bs"]) * one["bs"]), 6)
+    compiled = Path(f"build/{one['name']}/model.om")
+    if compiled.is_file() and cli.read_json(records.prov_of(str(compiled)))["inputs"].get(str(graph)) == sha256:
         sent["om"] = f"oms/{one['name'].replace('/', '.')}.om"
-        used["om"] = tar.add(sent["om"], om.read_bytes())
+        used["om"] = tar.add(sent["om"], compiled.read_bytes())
     content = {"sha256": sha256, "pieces": [name for name, _ in blobs]}
     return one | sent | {"graph": content, "used": used, "per_row": per_row, "published": figures_beside(one)}
 
@@ -168,7 +167,7 @@ def handed_out(sha256: str) -> dict:
             if hashlib.sha256(data := inside("kit.json")).hexdigest() == sha256:
                 kit = json.loads(data)
                 for one in kit["cells"]:
-                    one["sentences"] = json.loads(inside(one["order"])) if one["order"] else None
+                    one["sentences"] = json.loads(inside(one["order"]))
                 return kit
     raise cli.UserError(
         f"the result is of kit {sha256[:12]}, and no build/kit-*.tar is: run make kit with the words that it was made"
@@ -206,18 +205,44 @@ def held(told: dict, known: dict[str, dict], kit: str) -> dict:
 
 
 def rounds_of(one: dict, folder: Path) -> list[dict]:
-    """The timed rounds of one cell. Raises UserError where there are none, or of another batch size."""
-    from tools.ascend import summary
+    """The timed rounds of one cell. Raises UserError where there are none, of another batch size, or of no plain run."""
+    from tools.ascend import ais_bench, summary
     from tools.gpu import trtexec
 
-    rounds = [summary.read(path) for path in sorted(folder.glob("round*/out_summary.json"))]
+    rounds = []
+    for path in sorted(folder.glob("round*/out_summary.json")):
+        rounds.append(summary.read(path))
+        imports.told_by_ais_bench(label(one, folder, path), rounds[-1])
+        others = ais_bench.options([str(word) for word in rounds[-1]["args"]]).others
+        imports.plainly_timed(label(one, folder, path), others)
     for log in sorted(folder.glob("time*.log")) if one["engine"] == "trtexec" else ():
+        text, where = log.read_text("utf-8", "replace"), label(one, folder, log)
         times = json.loads(log.with_name(f"{log.stem.replace('time', 'times')}.json").read_text())
-        own = trtexec.summary(log.read_text("utf-8", "replace"), times, one["bs"], str(log))
+        own = trtexec.summary(text, times, one["bs"], str(where))
+        told = imports.told_by_trtexec(where, text, own["tensorrt"])
+        if others := [value for key, value, _ in told if key == "CHIP" and value != one["chip"]]:
+            raise cli.UserError(f"{where}: a kit for {one['chip']}, which ran on {others[0]}")
         rounds.append(own | {"times_ms": own["gpu_compute_time_list"], "timed": trtexec.MEANING})
     if not rounds or any(r["batchsize"] != one["bs"] for r in rounds):
         raise cli.UserError(f"{one['name']}: its summaries are gone, or of another batch size")
     return rounds
+
+
+def label(one: dict, folder: Path, path: Path) -> Path:
+    """What a file of a cell's folder is called where it is complained of."""
+    return Path(one["name"], path.relative_to(folder))
+
+
+def om_facts(one: dict, told: dict, folder: Path) -> dict:
+    """What the head of a cell's .om says of it. Raises UserError where that is not what the kit asked atc for."""
+    head, where = folder / "om_head.bin", f"{one['name']}: its om_head.bin"
+    if not head.is_file() or one["used"].get("om", told["om_sha256"]) != told["om_sha256"]:
+        raise cli.UserError(f"{one['name']}: its .om is not the kit's, or left no om_head.bin")
+    facts = om.of_head(head.read_bytes(), where)
+    for word in (w.replace("@out", "model").replace("@graph", "model.onnx") for w in one["atc"]):
+        if word not in (facts.get("atc_cmdline") or ""):
+            raise cli.UserError(f"{where} is of a model that was compiled without {word}, which the kit asked for")
+    return {key: facts.get(key) for key in om.FACTS}
 
 
 def of_cell(path: Path, one: dict, told: dict, result: dict, folder: Path) -> list[dict]:
@@ -237,7 +262,8 @@ def of_cell(path: Path, one: dict, told: dict, result: dict, folder: Path) -> li
         "rounds": speed["rounds"],
         "sentences_per_row": one["per_row"],
     }
-    standin = any(r["standin"] for r in rounds)
+    info |= om_facts(one, told, folder) if one["engine"] == "atc" else {}
+    standin = any(r["standin"] for r in rounds) or info.get("atc_version") == "STAND-IN"
     record = lambda kind, missing: imports.elsewhere(
         kind, path, records.parameters(Path(one["name"])), info, standin, missing
     )
@@ -247,8 +273,6 @@ def of_cell(path: Path, one: dict, told: dict, result: dict, folder: Path) -> li
         "rounds": [speed["samples_per_second"]],
         "spread": None,
     }
-    if not one["sentences"]:
-        return [timed]
     accuracy = imports.scored(folder / "output/out", labels_of(folder, one))
     if accuracy["correct"] != told["correct"]:
         raise cli.UserError(f"{one['name']}: {told['correct']} right, its outputs give {accuracy['correct']}: edited?")
@@ -278,11 +302,14 @@ def judge(path: Path) -> tuple[list[dict], list[str]]:
         known, made, failed = {one["name"]: one for one in kit["cells"]}, [], []
         for place in sorted((folder / "cells").iterdir()):
             told = cli.read_json(place / "cell.json")
-            one = held(told, known, result["kit"])
-            if "error" in told:
-                failed.append(f"{one['name']} failed there: {told['error']}")
-            else:
-                made += of_cell(path, one, told, result, place)
+            try:
+                one = held(told, known, result["kit"])
+                if "error" in told:
+                    failed.append(f"{one['name']} failed there: {told['error']}")
+                else:
+                    made += of_cell(path, one, told, result, place)
+            except (LookupError, TypeError, AttributeError, ValueError) as e:
+                raise cli.UserError(f"{place.name}: not as run.py writes it ({e!r:.80}): edited?") from None
     return made, failed
 
 

@@ -1,7 +1,8 @@
 """The published figures: models/<model>/published.csv, one row a figure.
 
 Columns: model,variant,seq,chip,bs,precision,metric,value,unit,source,commit,note. metric is accuracy (unit %, or 1 for
-a share) or throughput (unit samples/s or fps); a field that the source does not say is empty.
+a share) or throughput (unit samples/s or fps); a field that the source does not say is empty. A figure of another model,
+which stands there for its likeness, has that one's name.
 """
 
 import csv

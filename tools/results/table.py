@@ -164,7 +164,7 @@ def looked_up(leaf: str, records: list[dict], figures: list[dict]) -> list[dict]
         asked = {k: spec[k] for k in ("chip", "engine")}
         return [r | asked | {"reason": f"published for {r['chip']}: {r['reason']}"} for r in shown]
     silent = (kind, spec["engine"]) == ("accuracy", "trtexec")
-    lacking = "trtexec keeps no answers" if silent else LACKING[spec["engine"]]
+    lacking = "trtexec times alone: ENGINE=torch_cuda, or make kit" if silent else LACKING[spec["engine"]]
     return [none | {"reason": f"{lacking}; no record, nothing published"}]
 
 

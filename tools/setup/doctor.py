@@ -55,7 +55,7 @@ def bench(python: str | None) -> str | None:
 def engines(wanted: str, python: str | None) -> list[str]:
     """The engines of other chips that this machine has the tools for; `wanted` is atc's place as ATC says it, `python`
     that of ais_bench's Python as AIS_PYTHON says it."""
-    ascend = bench(python) and (atc.here() if wanted == "auto" else shutil.which(wanted))
+    ascend = bench(python) and atc.here(wanted)
     torch_npu, gpu = importlib.util.find_spec("torch_npu"), first_line("nvidia-smi", "-L").startswith("GPU")
     places = {"atc": ascend, "trtexec": trip.trtexec()[0], "torch_npu": torch_npu, "torch_cuda": gpu}
     return [name for name, here in places.items() if here]
@@ -129,12 +129,13 @@ def engines_of_cpu() -> list[tuple[bool, bool, str]]:
     return lines
 
 
-def ascend(python: str | None) -> list[tuple[bool, bool, str]]:
-    """The same of the Ascend route: compiler, ais_bench's own Python, a card."""
-    where, here = atc.here(), bench(python)
+def ascend(wanted: str, python: str | None) -> list[tuple[bool, bool, str]]:
+    """The same of the Ascend route: compiler, ais_bench's own Python, a card. wanted, python: as of `engines`."""
+    where, here = atc.here(wanted), bench(python)
     compiler = f"atc  {where}: make om CHIP=310P3"
     version = first_line(here, "-c", "import platform; print(platform.python_version())") if here else ""
-    no_compiler = "atc: make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh"
+    asked = "" if wanted == "auto" else f"none is ATC={wanted}; "
+    no_compiler = f"atc: {asked}make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh"
     runner = f"Python {version} of {here}: ais_bench, make accuracy CHIP=310P3"
     if not here:
         why = f"AIS_PYTHON={python}: {ais_bench.lacks(python)}" if python else ais_bench.none_has()
@@ -151,8 +152,8 @@ def card() -> tuple[bool, bool, str]:
     if not cards:
         why = " ".join(text.split())[:120] or "no word"
         return False, False, f"npu-smi fails (exit {status}: {why}): is the driver loaded, may we use /dev/davinci*?"
-    told = ", ".join(f"{name} {health}" for name, health in cards)
-    return False, all(health == "OK" for _, health in cards), f"npu-smi  {told}: CHIP={cards[0][0]}"
+    told = ", ".join(f"{name} {health}" for name, health, _ in cards)
+    return False, all(health == "OK" for _, health, _ in cards), f"npu-smi  {told}: CHIP={cards[0][0]}"
 
 
 def gpu() -> tuple[bool, bool, str]:
@@ -170,7 +171,7 @@ def main():
     args = p.parse_args()
     if args.engines:
         return print(*engines(args.atc, args.python))
-    lines = ours(args.venv) + room(args.venv) + engines_of_cpu() + ascend(args.python) + [gpu()]
+    lines = ours(args.venv) + room(args.venv) + engines_of_cpu() + ascend(args.atc, args.python) + [gpu()]
     for _, here, text in lines:
         print("ok      " if here else "missing ", text)
     return int(any(needed and not here for needed, here, _ in lines))
