@@ -67,10 +67,10 @@ def judged(built, path, monkeypatch):
 
 
 # Of the standard library since Python 3.8, as attributes and as names of arguments, as far as such a script may want them.
-NEWER = set("""removeprefix removesuffix bit_count is_relative_to with_stem hardlink_to cached_property cache dist prod isqrt
+NEWER = """removeprefix removesuffix bit_count is_relative_to with_stem hardlink_to cached_property cache dist prod isqrt
     perm comb lcm nextafter fmean geometric_mean multimode quantiles pairwise batched file_digest randbytes strict missing_ok
     dirs_exist_ok filter root_dir delete_on_close ignore_cleanup_errors umask process_group exit_on_error usedforsecurity
-    graphlib zoneinfo tomllib shlex""".split())
+    graphlib zoneinfo tomllib shlex""".split()  # noqa: SIM905
 
 
 def test_the_script_is_of_an_old_pythons_standard_library():
@@ -78,9 +78,13 @@ def test_the_script_is_of_an_old_pythons_standard_library():
     names = {n.name.split(".")[0] for i in nodes if isinstance(i, ast.Import) for n in i.names}
     names |= {i.module.split(".")[0] for i in nodes if isinstance(i, ast.ImportFrom)}
     assert names <= sys.stdlib_module_names
-    names |= {i.attr for i in nodes if isinstance(i, ast.Attribute)} | {i.arg for i in nodes if isinstance(i, ast.keyword)}
-    assert not names & NEWER
-    types = [i for n in nodes for f in ("annotation", "returns") if getattr(n, f, None) for i in ast.walk(getattr(n, f))]
+    names |= {i.attr for i in nodes if isinstance(i, ast.Attribute)} | {
+        i.arg for i in nodes if isinstance(i, ast.keyword)
+    }
+    assert not names.intersection(NEWER)
+    types = [
+        i for n in nodes for f in ("annotation", "returns") if getattr(n, f, None) for i in ast.walk(getattr(n, f))
+    ]
     unions = [i.lineno for i in nodes if isinstance(i, ast.BinOp) and isinstance(i.op, ast.BitOr) and i not in types]
     assert not unions  # of dictionaries: 3.9
 

@@ -203,7 +203,10 @@ def test_what_others_published_needs_no_weights(built, tmp_path):
     with (built.path / "results/local/accuracy-table.csv").open(newline="") as f:
         rows = {(r["chip"], r["precision"]): r for r in csv.DictReader(f)}
     assert rows["310P3", "fp16"]["accuracy_%"] == "92.32" and rows["310P3", "fp16"]["figure"] == "published"
-    assert rows["T4", "fp32"]["reason"] == "trtexec keeps no answers; no record, nothing published"
+    assert (
+        rows["T4", "fp32"]["reason"]
+        == "trtexec times alone: ENGINE=torch_cuda, or make kit; no record, nothing published"
+    )
     built.make("help", words[0])
     (tmp_path / "t.log").write_text(test_imports.trtexec())
     built.make("record", f"FROM={tmp_path / 't.log'}", words[0], "CHIP=T4")

@@ -42,10 +42,10 @@ HINTS = (
 )
 PERCENTILES = (90, 95, 99)
 # Options of trtexec that leave a figure what it is, and those that do from their defaults on.
-PLAIN = set("""onnx loadEngine saveEngine shapes minShapes optShapes maxShapes batch maxBatch explicitBatch fp16 int8 fp8 bf16
+PLAIN = """onnx loadEngine saveEngine shapes minShapes optShapes maxShapes batch maxBatch explicitBatch fp16 int8 fp8 bf16
     best stronglyTyped noTF32 workspace memPoolSize buildOnly skipInference avgRuns percentile verbose exportTimes exportOutput
     loadInputs timingCacheFile device threads streams infStreams sleepTime idleTime sparsity noDataTransfers useSpinWait
-    useCudaGraph includeDataTransfers noSpinWait noCudaGraph""".split())
+    useCudaGraph includeDataTransfers noSpinWait noCudaGraph""".split()  # noqa: SIM905
 DEFAULTS = {"warmUp": 200, "duration": 3, "iterations": 10}
 
 
@@ -170,7 +170,9 @@ def timed(args: dict, version: tuple) -> str:
     """What was timed by these options, in words: each that makes the figure another one is among them."""
     on = lambda new, old: new not in args if version >= (11,) else old in args
     said = ["spin wait"] * on("noSpinWait", "useSpinWait") + ["CUDA graph"] * on("noCudaGraph", "useCudaGraph")
-    others = [name for name in args if name not in PLAIN and not (name in DEFAULTS and number(args, name) >= DEFAULTS[name])]
+    others = [
+        name for name in args if name not in PLAIN and not (name in DEFAULTS and number(args, name) >= DEFAULTS[name])
+    ]
     said += [f"--{name}={args[name]}".rstrip("=") for name in others]
     if on("includeDataTransfers", "noDataTransfers"):
         return ", ".join(["device compute only", *said]) + ": no copies"

@@ -35,9 +35,9 @@ Told = list[tuple[str, str, str]]  # parameter, its value, where the log tells i
 
 TRUE = ("yes", "true", "t", "y", "1")
 # Options of trtexec by which another thing is timed, but for the value that stands there.
-OTHERWISE = {"streams": "1", "infStreams": "1", "sleepTime": "0", "idleTime": "0", "sparsity": "disable"} | dict.fromkeys(
-    ("dumpProfile", "exportProfile", "useDLACore", "useManagedMemory", "exposeDMA", "allowWeightStreaming")
-)
+OTHERWISE = {"streams": "1", "infStreams": "1", "sleepTime": "0", "idleTime": "0", "sparsity": "disable", "dumpProfile": None,
+             "exportProfile": None, "useDLACore": None, "useManagedMemory": None, "exposeDMA": None,
+             "allowWeightStreaming": None}  # fmt: skip
 
 
 def words_of(name: str, where: str) -> Told:

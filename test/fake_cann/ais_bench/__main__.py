@@ -288,7 +288,9 @@ def write(path, data):
     if not NEW:
         return Path(path).write_bytes(data)
     if Path(path).exists() and Path(path).stat().st_uid != os.geteuid():
-        raise OpenException(f"The file owner is inconsistent with the current process user and is not allowed to write. {path}")
+        raise OpenException(
+            f"The file owner is inconsistent with the current process user and is not allowed to write. {path}"
+        )
     Path(path).unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "wb") as f:
         f.write(data)
