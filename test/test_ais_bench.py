@@ -366,12 +366,6 @@ def test_summary(tmp_path):
     assert (found["batchsize"], found["times_ms"], found["samples"]) == (8, [5, 7], 1)
 
 
-def test_threads_are_refused(tmp_path):
-    pairs = {"NPU_compute_time": {"mean": 6.0, "count": 2}, "npu_compute_time_list": [[0.0, 6.0], [5.0, 12.0]]}
-    with pytest.raises(cli.UserError, match="timed with several threads"):
-        summary.read(stored(tmp_path, GOOD | pairs))
-
-
 def test_log(tmp_path):
     found = summary.read(stored(tmp_path, "noise\n" + LOG))
     assert (found["throughput"], found["batchsize"], found["devices"]) == (pytest.approx(4000 / 3), 8, 1)

@@ -95,6 +95,8 @@ DOCKER = "\n".join(f"2025-08-22T10:00:00.000000000Z \x1b[0m{line}\x1b[0m" for li
         (trtexec("--onnx=sst2_bs8.onnx --noDataTransfers --useSpinWait"), T4, {"timed": "device compute only, spin wait: no copies"}),
         (args("--run_mode", "full", "--energy-consumption", "1", "--outfmt", "NPY", "--perf", "0"), SST2,
          {"timed": "device only, --run_mode=full, --energy_consumption=1"}),
+        ({"card": {"npu": "910B4-1", "cann": "8.5.0"}}, SST2.replace("310P3", "910B4_1"),
+         {"chip": "910B4_1", "engine_info": {"name": "ais_bench", "args": SUMMARY["args"], "npu": "910B4-1", "cann": "8.5.0"}}),
         (args("--auto_set_dymdims_mode", "1"), SST2.replace("128", "64-128"), {"seq": "64-128"}),
         ({"args": ["m", "--model", "build/minilm_sst2/seeded2/seq64/bs8/310P3-atc-fp16/model.om"]}, SST2,
          {"weights": "seeded2", "seq": "64"}),
@@ -135,6 +137,7 @@ def test_what_a_log_tells(tmp_path, content, leaf, told):
          "says BS=8, its input bindings says BS=1"),
         (trtexec("--loadEngine=m_bs8.plan"), T4, "does not say what PRECISION was"),
         (trtexec("--onnx=sst2_bs8.onnx --duration=0 --iterations=1"), T4, "timed with --duration=0"),
+        ({"card": {"npu": "910B4"}}, SST2, "npu-smi there says CHIP=910B4, CHIP=310P3 was given"),
         (args("--auto_set_dymdims_mode", "1"), SST2, "over several lengths, which it does not name: give them, as SEQ=64,128"),
         *((content, leaf.replace("default", "seeded2"), "does not say that its weights were seeded")
           for content, leaf in (({}, SST2), (trtexec(), T4))),

@@ -130,6 +130,7 @@ def from_summary(text: str, where: str) -> dict:
         "per_device": devices,
         "args": s.get("args"),
         "engine": s.get("engine"),
+        "card": {k: v for k, v in s["card"].items() if isinstance(v, str)} if isinstance(s.get("card"), dict) else {},
         "standin": bool(s.get("standin")),
     }
 
@@ -183,6 +184,7 @@ def from_log(text: str, where: str) -> dict:
         "per_device": [{"device": None, "throughput": said["throughput"], "samples": None} for said in runs],
         "args": args,
         "engine": None,
+        "card": {},
         "standin": "STAND-IN" in text,
     }
 
@@ -204,7 +206,7 @@ def read(path) -> dict:
 
     {times_ms: [ms] or None, compute: {min, max, mean, median, percentile(99%)} in ms or None, count or None,
     throughput (samples/s over all devices), batchsize, samples or None, devices, per_device: [{device, throughput,
-    samples}], args, engine (our CPU runner's), standin, timed}. NPU_compute_time is the host's clock around the
+    samples}], args, engine (our CPU runner's), card (trip.facts), standin, timed}. NPU_compute_time is the host's clock around the
     synchronous aclmdlExecute: no copies, no Python. Raises cli.UserError with file and key.
     """
     text, where = logs.decoded(Path(path).read_bytes()), str(path)

@@ -63,10 +63,14 @@ def shapes(text: str | None, split: str, where: str) -> Told:
     return [(key, d[i], where) for d in dims for i, key in enumerate(("BS", "SEQ"))]
 
 
+def said_in(run: dict) -> argparse.Namespace:
+    """The options that a summary or screen of ais_bench shows."""
+    return ais_bench.options([str(word) for word in run["args"]] if isinstance(run["args"], list) else [])
+
+
 def told_by_ais_bench(path: Path, run: dict) -> Told:
     """What a summary or screen of ais_bench tells. Raises UserError where it did not time a plain run."""
-    args = run["args"] if isinstance(run["args"], list) else []
-    said = ais_bench.options([str(word) for word in args])
+    said = said_in(run)
     others = ["no warm-up"] if said.warmup_count == "0" else []
     others += [f"--threads {said.threads}"] if (said.threads or "1") != "1" else []
     others += [
@@ -74,6 +78,7 @@ def told_by_ais_bench(path: Path, run: dict) -> Told:
     ]
     others += [f"--{name}" for name in ("acl_json_path", "dymShape_range", "backend") if getattr(said, name)]
     plainly_timed(path, others)
+    npu = run["card"].get("npu", "910").replace("-", "_")  # of A3 npu-smi says no more than 910
     batches = ((said.batchsize, "its --batchsize"), (said.dymBatch, "its --dymBatch"))
     return [
         *(("BS", value, where) for value, where in batches if value),
@@ -81,6 +86,7 @@ def told_by_ais_bench(path: Path, run: dict) -> Told:
         *shapes(said.dymDims, ",", "its --dymDims"),
         *shapes(said.dymShape, ",", "its --dymShape"),
         ("BS", f"{run['batchsize']:g}", "its throughput"),
+        *([("CHIP", npu, "npu-smi there")] if npu != "910" else []),
         ("ENGINE", "atc", "ais_bench, which runs .om files"),
     ]
 
@@ -148,7 +154,7 @@ def of_ais_bench(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, 
     if run["engine"]:
         raise cli.UserError(f"{path}: of this project's runner on a CPU; run make record there, and bring its record")
     told = told_by_ais_bench(path, run)
-    said = ais_bench.options([str(word) for word in run["args"] or []])
+    said = said_in(run)
     mixed = said.auto_set_dymdims_mode or said.auto_set_dymshape_mode
     if str(mixed).lower() in TRUE and "-" not in spec["seq"]:
         raise cli.UserError(f"{path}: timed over several lengths, which it does not name: give them, as SEQ=64,128")
@@ -157,7 +163,7 @@ def of_ais_bench(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, 
     if not npu and ("CHIP" in given or "CHIP" not in {key for key, _, _ in told}):
         raise cli.UserError(f"{path}: {NPU}")
     spec = spec if spec["engine"] == "atc" else spec | {"precision": "fp16"}
-    return run, *settled(path, spec, given, told), {"name": "ais_bench", "args": run["args"]}
+    return run, *settled(path, spec, given, told), {"name": "ais_bench", "args": run["args"]} | run["card"]
 
 
 def of_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, dict]:
@@ -251,7 +257,7 @@ def of_outputs(folder: Path, spec: dict, given: set) -> dict:
         raise cli.UserError(f"{folder}: outputs do not say what {lacking[0]} was: give it, as CHIP=310P3 BS=8")
     no_seeded(folder, spec["weights"])
     why = {key.lower(): "not in the outputs: the default" for key in SHOWN if key not in given | {"ENGINE"}}
-    record = elsewhere("accuracy", folder, spec, None, False, why) | {"caveat": records.caveat(spec["weights"])}
+    record = elsewhere("accuracy", folder, spec, None, False, why) | {"caveat": None}
     if (beside := folder.with_name("labels.json")).is_file():
         return record | scored(folder, beside)
     stems = {p.name.rsplit("_0.", 1)[0] for p in folder.glob("*_0.*")}

@@ -206,15 +206,14 @@ def held(told: dict, known: dict[str, dict], kit: str) -> dict:
 
 def rounds_of(one: dict, folder: Path) -> list[dict]:
     """The timed rounds of one cell. Raises UserError where there are none, of another batch size, or of no plain run."""
-    from tools.ascend import ais_bench, summary
+    from tools.ascend import summary
     from tools.gpu import trtexec
 
     rounds = []
     for path in sorted(folder.glob("round*/out_summary.json")):
         rounds.append(summary.read(path))
         imports.told_by_ais_bench(label(one, folder, path), rounds[-1])
-        others = ais_bench.options([str(word) for word in rounds[-1]["args"]]).others
-        imports.plainly_timed(label(one, folder, path), others)
+        imports.plainly_timed(label(one, folder, path), imports.said_in(rounds[-1]).others)
     for log in sorted(folder.glob("time*.log")) if one["engine"] == "trtexec" else ():
         text, where = log.read_text("utf-8", "replace"), label(one, folder, log)
         times = json.loads(log.with_name(f"{log.stem.replace('time', 'times')}.json").read_text())
