@@ -237,7 +237,9 @@ def om_facts(one: dict, told: dict, folder: Path) -> dict:
     head, where = folder / "om_head.bin", f"{one['name']}: its om_head.bin"
     if not head.is_file() or one["used"].get("om", told["om_sha256"]) != told["om_sha256"]:
         raise cli.UserError(f"{one['name']}: its .om is not the kit's, or left no om_head.bin")
-    facts = om.of_head(head.read_bytes(), where)
+    facts, soc = om.of_head(head.read_bytes(), where), trip.soc(one["chip"])
+    if facts.get("soc_version") != soc:
+        raise cli.UserError(f"{where} is of a model for {facts.get('soc_version')}, the kit for {soc}")
     for word in (w.replace("@out", "model").replace("@graph", "model.onnx") for w in one["atc"]):
         if word not in (facts.get("atc_cmdline") or ""):
             raise cli.UserError(f"{where} is of a model that was compiled without {word}, which the kit asked for")
@@ -251,7 +253,7 @@ def of_cell(path: Path, one: dict, told: dict, result: dict, folder: Path) -> li
     """
     rounds = rounds_of(one, folder)
     texts = lambda d, keys: {k: v if v is None else str(v) for k, v in d.items() if k in keys}
-    card = result.get("card", {})
+    card = result["card"]
     speed = records.throughput(rounds, one["per_row"])
     info = {
         "name": "trtexec" if one["engine"] == "trtexec" else "ais_bench",
@@ -293,22 +295,27 @@ def judge(path: Path) -> tuple[list[dict], list[str]]:
     """(records, what failed there, in words) of a result file. Raises UserError where it is not held by its kit."""
     with tempfile.TemporaryDirectory() as work:
         folder = unpacked(path, Path(work))
-        result = cli.read_json(folder / "result.json")
-        kit = handed_out(str(result.get("kit")))
-        npu = result.get("card", {}).get("npu")
-        if trip.unlike(kit["chip"], npu):
-            raise cli.UserError(f"{path}: a kit for {kit['chip']}, and npu-smi said {npu} there")
-        known, made, failed = {one["name"]: one for one in kit["cells"]}, [], []
-        for place in sorted((folder / "cells").iterdir()):
-            told = cli.read_json(place / "cell.json")
-            try:
-                one = held(told, known, result["kit"])
-                if "error" in told:
-                    failed.append(f"{one['name']} failed there: {told['error']}")
-                else:
-                    made += of_cell(path, one, told, result, place)
-            except (LookupError, TypeError, AttributeError, ValueError) as e:
-                raise cli.UserError(f"{place.name}: not as run.py writes it ({e!r:.80}): edited?") from None
+        try:
+            return judged(path, folder)
+        except (LookupError, TypeError, AttributeError, ValueError) as e:
+            raise cli.UserError(f"{path}: not as run.py writes it ({e!r:.80}); was it edited?") from None
+
+
+def judged(path: Path, folder: Path) -> tuple[list[dict], list[str]]:
+    """The same of a result file's folder."""
+    result = cli.read_json(folder / "result.json")
+    kit = handed_out(str(result["kit"]))
+    npu = result["card"].get("npu")
+    if trip.unlike(kit["chip"], npu):
+        raise cli.UserError(f"{path}: a kit for {kit['chip']}, and npu-smi said {npu} there")
+    known, made, failed = {one["name"]: one for one in kit["cells"]}, [], []
+    for place in sorted((folder / "cells").iterdir()):
+        told = cli.read_json(place / "cell.json")
+        one = held(told, known, result["kit"])
+        if "error" in told:
+            failed.append(f"{one['name']} failed there: {told['error']}")
+        else:
+            made += of_cell(path, one, told, result, place)
     return made, failed
 
 
