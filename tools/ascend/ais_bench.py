@@ -182,10 +182,8 @@ def check_model(model: str, given: str | None, npu: str | None) -> None:
 
 
 def make_empty(folder: Path) -> None:
-    """The folder of all devices' outputs, before they race to make it, with modes that each ais_bench takes.
-
-    Raises UserError where an earlier run's outputs would be taken for those of a device of this one.
-    """
+    """The folder of all devices' outputs, before they race to make it, with modes that each ais_bench takes. Raises
+    UserError where an earlier run's outputs would be taken for those of a device of this one."""
     if folder.is_dir() and any(folder.iterdir()):
         raise cli.UserError(f"{folder}: holds an earlier run's outputs; empty it, or name another --output_dirname")
     for path in [*reversed(folder.parents), folder]:

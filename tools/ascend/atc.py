@@ -77,10 +77,8 @@ HINTS = (
 
 
 def parse_flags(words: list) -> dict:
-    """atc's --key=value and --key value words as {key: value}, in order.
-
-    Raises UserError for a word that is no flag, or one given twice.
-    """
+    """atc's --key=value and --key value words as {key: value}, in order. Raises UserError for a word that is no flag,
+    or one given twice."""
     flags, words = {}, list(words)
     while words:
         word = words.pop(0)
@@ -95,10 +93,8 @@ def parse_flags(words: list) -> dict:
 
 
 def container(engine: str, image: str | None, work: Path) -> list:
-    """The command that runs a program in CANN's image: no network, our uid, and only `work` mounted.
-
-    Raises UserError where `image` is not pinned by digest, or the engine is missing.
-    """
+    """The command that runs a program in CANN's image: no network, our uid, and only `work` mounted. Raises UserError
+    where `image` is not pinned by digest, or the engine is missing."""
     if not shutil.which(engine):
         raise cli.UserError(f"ATC={engine}: {engine} is not on PATH; install it, or {WHERE}")
     if not PINNED.fullmatch(image or ""):
@@ -173,10 +169,8 @@ def failure(text: str, status: int) -> str:
 
 
 def compile_om(a, flags: dict, work: Path) -> Path:
-    """Run atc in `work`; the .om it left there, read back and held against what was asked.
-
-    Raises UserError with atc's own words where it fails, or leaves another file than was asked for.
-    """
+    """Run atc in `work`; the .om it left there, read back and held against what was asked. Raises UserError with
+    atc's own words where it fails, or leaves another file than was asked for."""
     boxed = a.atc in ("docker", "podman")
     prefix = container(a.atc, a.image, work) if boxed else []
     tool = find(a.atc, prefix)

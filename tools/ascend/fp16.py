@@ -35,10 +35,8 @@ SHOWN = 8  # tensors of each kind in what is printed
 
 
 def load(path: Path):
-    """An ONNX file with the element type of each of its tensors: (ModelProto, {name: TensorProto type}).
-
-    Raises UserError where it is no valid graph.
-    """
+    """An ONNX file with the element type of each of its tensors: (ModelProto, {name: TensorProto type}). Raises
+    UserError where it is no valid graph."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -77,11 +75,9 @@ def weights(model) -> list[dict]:
 
 
 def rounded(path: Path, probes: bool = False):
-    """The fp16 rehearsal of a graph: (ModelProto, report on its constants, names of the rounded tensors).
-
-    With probes each rounded tensor gives more outputs, scalars: its lowest and highest value before rounding, the sum
-    after it, how many values became 0, how many there are. Raises UserError where an output is not computed in float.
-    """
+    """The fp16 rehearsal of a graph: (ModelProto, report on its constants, names of the rounded tensors). With probes
+    each rounded tensor gives more outputs, scalars: its lowest and highest value before rounding, the sum after it,
+    how many values became 0, how many there are. Raises UserError where an output is not computed in float."""
     from onnx import TensorProto, helper
 
     model, types = load(path)
@@ -164,10 +160,8 @@ class Probe:
 
 
 def ranges(path: Path, folder: Path, rows: int | None = None) -> dict:
-    """The rehearsal on the sentences in `folder`; `rows` of them, longest first, where not all.
-
-    `flips` are rows of the validation set, from 0.
-    """
+    """The rehearsal on the sentences in `folder`; `rows` of them, longest first, where not all. `flips` are rows of
+    the validation set, from 0."""
     model, constants, names = rounded(path, probes=True)
     arrays = input_files.load_inputs(folder, [i.name for i in model.graph.input])
     tokens = input_files.lengths(arrays)

@@ -93,10 +93,8 @@ def row_of(f: dict, batch: int, length: int, chip: str, precision: str) -> dict:
 
 
 def seen(path) -> dict:
-    """What an .om shows: its chip, precision and batch, whether a stand-in made it, and {length: its fused operators}.
-
-    Raises UserError where its definition cannot be read, or its first input is not [batch, length].
-    """
+    """What an .om shows: its chip, precision and batch, whether a stand-in made it, and {length: its fused
+    operators}. Raises UserError where its definition cannot be read, or its first input is not [batch, length]."""
     model = om.read(path)["models"][0]
     dims = model["inputs"][0]["dims"] if model.get("inputs") else []
     if len(dims) != 2:
@@ -122,10 +120,8 @@ def known_chip(name: str) -> str:
 
 def fusion_report(onnx_path, chips=("310P3",), batches=(16,), precision="fp16", oms=()) -> dict:
     """The prediction for every chip, batch and length, and what the .om files `oms` show, as plain JSON types.
-
-    {graph: {batch, length, heads, head_dim, hidden}, rows: [row_of's dicts, with `compiled` counts where an .om decides]}.
-    Lengths are the graph's own; where that is free, those of the .om files, or 64 and 128.
-    """
+    {graph: {batch, length, heads, head_dim, hidden}, rows: [row_of's dicts, with `compiled` counts where an .om
+    decides]}. Lengths are the graph's own; where that is free, those of the .om files, or 64 and 128."""
     f, compiled = graph_facts(onnx_path), [seen(path) for path in oms]
     lengths = [f["length"]] if f["length"] else sorted({n for c in compiled for n in c["ops"]}) or [64, 128]
     rows = [row_of(f, b, n, c, precision) for c in map(known_chip, chips) for n in lengths for b in batches]

@@ -174,10 +174,8 @@ def tensor(name: str, desc) -> dict:
 
 
 def data_input(op) -> tuple[int, dict]:
-    """A Data op's place among the inputs, and its tensor; with gears the dims asked for (-1).
-
-    Raises Bad where it has no tensor.
-    """
+    """A Data op's place among the inputs, and its tensor; with gears the dims asked for (-1). Raises Bad where it has
+    no tensor."""
     attr, descs = Attributes(op, 10), pieces(op, 33) or pieces(op, 34)
     if not descs:
         raise Bad(f"input {name_of(op, 1)} has no tensor description")
@@ -246,10 +244,8 @@ def header(data) -> dict:
 
 
 def partitions(data, at: int, wide: bool, size: float) -> tuple[list, int]:
-    """The partition table at byte `at`, offsets made absolute, and the byte after the last partition.
-
-    Raises Bad for one outside the file, which has `size` bytes.
-    """
+    """The partition table at byte `at`, offsets made absolute, and the byte after the last partition. Raises Bad for
+    one outside the file, which has `size` bytes."""
     (count,) = unpack("<I", data, at)
     entry, start = ("<I4xQQ", at + 8) if wide else ("<III", at + 4)
     if count > MAX_PARTITIONS:
@@ -339,10 +335,8 @@ def show(om: dict) -> str:
 
 def check(path, soc_version: str, shapes: dict | None, gears: list | None, command: list) -> None:
     """Read an .om back and hold it against what was asked of atc. Raises cli.UserError naming the first difference.
-
-    soc_version: "Ascend310P3". shapes: {input name: dims}, -1 where a gear decides, every input named; None where none
-    were given. gears: [[int]] as in --dynamic_dims. command: words that the stored command line must contain.
-    """
+    soc_version: "Ascend310P3". shapes: {input name: dims}, -1 where a gear decides, every input named; None where
+    none were given. gears: [[int]] as in --dynamic_dims. command: words that the stored command line must contain."""
     model = read(path)["models"][0]
     if "ops" not in model:
         raise cli.UserError(f"{path}: holds no readable model definition, so it cannot be checked; compile it again")

@@ -102,10 +102,8 @@ def gelu(erf) -> str | None:
 
 
 def graph_facts(path) -> dict:
-    """Sizes of the encoder, and for every fusion its sites in the graph: why each fails, or None.
-
-    Raises UserError where the file is missing or no BERT classifier.
-    """
+    """Sizes of the encoder, and for every fusion its sites in the graph: why each fails, or None. Raises UserError
+    where the file is missing or no BERT classifier."""
     from onnx_ir.passes import common
 
     model = encoder.load(path)

@@ -62,10 +62,8 @@ def sample_count(summary: dict) -> int | None:
 
 
 def per_device_of(summary: dict, where: str) -> list[dict]:
-    """What `merge` wrote of each device; one entry, of no name, for ais_bench's own summary of one.
-
-    Raises UserError where they do not add up to the sum.
-    """
+    """What `merge` wrote of each device; one entry, of no name, for ais_bench's own summary of one. Raises UserError
+    where they do not add up to the sum."""
     alone = {"device": None, "throughput": summary["throughput"], "samples": sample_count(summary)}
     devices = summary.get("per_device", [alone])
     if not isinstance(devices, list) or not devices:
@@ -100,10 +98,8 @@ def loaded(text: str, where: str) -> dict:
 
 
 def from_summary(text: str, where: str) -> dict:
-    """One <dirname>_summary.json, ais_bench's own or one that `merge` made.
-
-    Raises UserError where it is none, or contradicts itself.
-    """
+    """One <dirname>_summary.json, ais_bench's own or one that `merge` made. Raises UserError where it is none, or
+    contradicts itself."""
     s = loaded(text, where)
     times, key, said = s[TIMES], f"{where}: NPU_compute_time", renamed(s.get("NPU_compute_time"))
     compute = numbers(said, LATENCY, key)
@@ -142,10 +138,8 @@ THROUGHPUT = re.compile(
 
 
 def from_log(text: str, where: str) -> dict:
-    """A stored screen: its performance summary, or those of several devices added up.
-
-    Raises UserError where it has none, several runs, or figures that contradict each other.
-    """
+    """A stored screen: its performance summary, or those of several devices added up. Raises UserError where it has
+    none, several runs, or figures that contradict each other."""
     runs, compute, args = [], None, []
     for n, line in enumerate(text.splitlines(), 1):
         at = f"{where}:{n}"
@@ -216,11 +210,9 @@ def read(path) -> dict:
 
 
 def merge(folder: Path) -> None:
-    """Put the outputs of <folder>/device* into <folder>, and their summaries into <folder>_summary.json.
-
-    ais_bench of 2024 without --divide_input runs everything on every device: equal files are kept once. Raises
-    cli.UserError when two devices disagree on a file.
-    """
+    """Put the outputs of <folder>/device* into <folder>, and their summaries into <folder>_summary.json. ais_bench of
+    2024 without --divide_input runs everything on every device: equal files are kept once. Raises cli.UserError when
+    two devices disagree on a file."""
     parts = [(p, folder / f"{p.name}_summary.json") for p in sorted(folder.glob("device*")) if p.is_dir()]
     merged: dict = {"filesinfo": {}, TIMES: [], "throughput": 0.0, "per_device": []}
     for part, path in parts:

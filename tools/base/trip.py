@@ -380,9 +380,7 @@ def on_npu(cell: dict, work: str, place: str, a) -> dict:
 
 def answers(cell: dict, engine: list, work: str, place: str) -> str:
     """Run the sentences through trtexec, one batch a call, and leave the logits as ais_bench does: their folder.
-
-    engine: trtexec's path and version, and the plan. TensorRT 8 takes the int64 of an ONNX file as int32.
-    """
+    engine: trtexec's path and version, and the plan. TensorRT 8 takes the int64 of an ONNX file as int32."""
     program, version, plan = engine
     order, folder, size = read_json(cell["order"]), os.path.join(place, "output", "out"), cell["bs"]
     stems, code, result = list(order["rows"]), "q" if version >= (10,) else "i", os.path.join(work, "output.json")

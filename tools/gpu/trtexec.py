@@ -66,9 +66,8 @@ def finite(text: str) -> float:
 
 
 def value(text: str, pattern: str, where: str) -> float:
-    """The number that `pattern` finds in trtexec's output. Raises UserError, which begins with `where`, without such a
-    line.
-    """
+    """The number that `pattern` finds in trtexec's output. Raises UserError, which begins with `where`, without such
+    a line."""
     try:
         return finite(re.findall(pattern, text)[-1])
     except (IndexError, ValueError):
@@ -84,10 +83,8 @@ def stats(times: list) -> dict:
 
 
 def printed(text: str, name: str, where: str) -> dict:
-    """One latency line of the performance summary, in ms.
-
-    Raises UserError where there is no such line, or no numbers in it.
-    """
+    """One latency line of the performance summary, in ms. Raises UserError where there is no such line, or no numbers
+    in it."""
     lines = re.findall(rf"\] (?:\[I\] )?{name}: (min = .*)", text)
     if not lines:
         raise cli.UserError(f"{where}: no `{name}: min = ...` line; is it trtexec's whole output?")
@@ -98,10 +95,8 @@ def printed(text: str, name: str, where: str) -> dict:
 
 
 def verdict(text: str, where: str) -> tuple:
-    """The TensorRT version of a run that PASSED.
-
-    Raises UserError where it failed, was cut off, ran at shapes of its own, is one of several, or of TensorRT 7 or older.
-    """
+    """The TensorRT version of a run that PASSED. Raises UserError where it failed, was cut off, ran at shapes of its
+    own, is one of several, or of TensorRT 7 or older."""
     if (runs := text.count("&&&& RUNNING TensorRT.trtexec")) > 1:
         raise cli.UserError(f"{where}: holds {runs} runs; give one file per run")
     if re.search(r"&&&& (?:PASSED|FAILED) TensorRT\.trtexec #", text):
@@ -187,9 +182,8 @@ def read(path, batch: int) -> dict:
 
 
 def execute(a, engine: str, work: Path) -> dict:
-    """Build `engine` with trtexec, or time it, as the options `a` say: its output. Raises UserError with trtexec's own
-    words where it fails, or where it is not here.
-    """
+    """Build `engine` with trtexec, or time it, as the options `a` say: its output. Raises UserError with trtexec's
+    own words where it fails, or where it is not here."""
     program, version = trip.trtexec()
     if not program:
         raise cli.UserError(f"no trtexec that names its version: looked on PATH and in /usr/src/tensorrt/bin; {WHERE}")

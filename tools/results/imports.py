@@ -119,10 +119,8 @@ def told_by_trtexec(path: Path, text: str, version: str) -> Told:
 
 
 def settled(path: Path, spec: dict, given: set, told: Told) -> tuple[dict, dict]:
-    """The parameters of a log's record, and why each that nothing tells is what it is.
-
-    UserError where the log contradicts itself, or differs from what was given.
-    """
+    """The parameters of a log's record, and why each that nothing tells is what it is. UserError where the log
+    contradicts itself, or differs from what was given."""
     known, why, source = {}, {}, {}
     for key, value, where in told:
         first = source.setdefault(key, where)
@@ -167,10 +165,8 @@ def of_ais_bench(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, 
 
 
 def of_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, dict]:
-    """The log of trtexec: its content, parameters, defaults, tool.
-
-    Raises UserError for another chip than T4, or where neither log nor parameters say what was run.
-    """
+    """The log of trtexec: its content, parameters, defaults, tool. Raises UserError for another chip than T4, or
+    where neither log nor parameters say what was run."""
     from tools.gpu import trtexec
 
     text = logs.plain(logs.decoded(cli.regular(path).read_bytes()))
@@ -237,10 +233,8 @@ def throughput(path: Path, spec: dict, run: dict, info: dict, missing: dict) -> 
 
 
 def scored(folder: Path, labels: Path) -> dict:
-    """{predictions, correct ...} of outputs of SST-2, by labels.json and the rows.json beside it.
-
-    Raises UserError where they are not of its 872 sentences.
-    """
+    """{predictions, correct ...} of outputs of SST-2, by labels.json and the rows.json beside it. Raises UserError
+    where they are not of its 872 sentences."""
     score = output_files.score(folder, labels)
     if score["total"] != records.SST2:
         raise cli.UserError(f"{folder}: outputs of {score['total']} sentences, not of SST-2's {records.SST2}")
@@ -249,10 +243,8 @@ def scored(folder: Path, labels: Path) -> dict:
 
 
 def of_outputs(folder: Path, spec: dict, given: set) -> dict:
-    """The accuracy of a folder of outputs, one file a sentence, or as labels.json and rows.json beside it say.
-
-    Raises UserError where nobody says on which chip they were made, in which batches.
-    """
+    """The accuracy of a folder of outputs, one file a sentence, or as labels.json and rows.json beside it say. Raises
+    UserError where nobody says on which chip they were made, in which batches."""
     if lacking := [key for key in ("CHIP", "BS") if key not in given]:
         raise cli.UserError(f"{folder}: outputs do not say what {lacking[0]} was: give it, as CHIP=310P3 BS=8")
     no_seeded(folder, spec["weights"])

@@ -69,9 +69,7 @@ def without(words: list[str]) -> list[str]:
 
 def order_of(folder: Path) -> dict:
     """{labels: how many classes, truth: class of each sentence, rows: {output's stem: its sentences}} of input files.
-
-    Raises UserError where they are not SST-2's.
-    """
+    Raises UserError where they are not SST-2's."""
     labels = cli.read_json(folder / "labels.json")
     whole = any(isinstance(v, list) for v in labels.values())
     rows = cli.read_json(folder / "rows.json") if whole else {stem: [i] for i, stem in enumerate(labels)}
@@ -247,10 +245,8 @@ def om_facts(one: dict, told: dict, folder: Path) -> dict:
 
 
 def of_cell(path: Path, one: dict, told: dict, result: dict, folder: Path) -> list[dict]:
-    """The records of one cell: its accuracy, where it has outputs, and its throughput. path: the result file.
-
-    Raises UserError where outputs or times are not what the cell says.
-    """
+    """The records of one cell: its accuracy, where it has outputs, and its throughput. path: the result file. Raises
+    UserError where outputs or times are not what the cell says."""
     rounds = rounds_of(one, folder)
     texts = lambda d, keys: {k: v if v is None else str(v) for k, v in d.items() if k in keys}
     card = result["card"]

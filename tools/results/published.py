@@ -15,10 +15,8 @@ COLUMNS = ["model", "variant", "seq", "chip", "bs", "precision", "metric", "valu
 
 
 def figures(path: Path) -> list[dict]:
-    """The figures of one published.csv as dicts of text, `value` a float: percent, or samples per second.
-
-    Raises UserError with file and line of what is wrong.
-    """
+    """The figures of one published.csv as dicts of text, `value` a float: percent, or samples per second. Raises
+    UserError with file and line of what is wrong."""
     reader = csv.DictReader(cli.regular(path, cli.LARGEST).read_bytes().decode("utf-8", "replace").splitlines())
     try:
         rows = [(f"{path}:{reader.line_num}", row) for row in reader]
