@@ -92,6 +92,9 @@ DOCKER = "\n".join(f"2025-08-22T10:00:00.000000000Z \x1b[0m{line}\x1b[0m" for li
           for options, words in (("--useCudaGraph", "CUDA graph"), ("--useSpinWait --useCudaGraph", "spin wait, CUDA graph"),
                                  ("--builderOptimizationLevel=5", "--builderOptimizationLevel=5"),
                                  ("--duration=1 --warmUp=1", "--duration=1, --warmUp=1"), ("--duration=x", "--duration=x"))),
+        *((trtexec(f"--onnx=sst2_bs8.onnx --fp16 {options}", "110100"), T4, {"timed": words}) for options, words in (
+            ("", "device compute only, spin wait, CUDA graph: no copies"),
+            ("--includeDataTransfers --noSpinWait --noCudaGraph", "device compute, with copies beside it"))),
         (trtexec("--onnx=sst2_bs8.onnx --noDataTransfers --useSpinWait"), T4, {"timed": "device compute only, spin wait: no copies"}),
         (args("--run_mode", "full", "--energy-consumption", "1", "--outfmt", "NPY", "--perf", "0"), SST2,
          {"timed": "device only, --run_mode=full, --energy_consumption=1"}),
