@@ -263,7 +263,7 @@ def used(key):
     (changed(correct=None), f"{NAME}: None right, its outputs give"),
     (changed(used=None), "not as run.py writes it"),
     (lambda cell, _: shutil.rmtree(cell / "round1"), None),
-    (lambda _, top: (top / "result.json").write_text("[]"), "not as run.py writes it"),
+    (lambda _, top: (top / "result.json").write_text("{}"), "not as run.py writes it"),
     (lambda _, top: (top / "result.json").unlink(), "no result/result.json"),
     (lambda _, top: (top / "result.json").write_text(json.dumps({"kit": "1" * 64, "machine": {}})), "no build/kit-.*tar is"),
 ])  # fmt: skip
