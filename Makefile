@@ -72,7 +72,7 @@ audit: | $(VENV)/installed         ## hash everything again, weights to table; n
 	$(Q)$(ours) -m tools.checks.audit
 verify: | $(VENV)/installed        ## make again what committed records claim (MODEL= BS= ...)
 	$(Q)$(ours) -m tools.checks.verify results/records --only $(selected) $(verdicts) --make VENV=$(VENV)
-reproduce: | $(VENV)/installed     ## two builds, unlike in -j, locale and umask: the same bytes?
+reproduce: | $(VENV)/installed     ## two builds, as unlike as this machine allows: the same bytes?
 	$(Q)$(ours) -m tools.checks.reproduce build/$(ONE)/accuracy.txt build/$(dir $(ONE))ascend.onnx -- $(parameters)
 compare: | $(VENV)/installed       ## two accuracies, A= and B=: exact McNemar test, list of flips
 	$(Q)$(ours) -m tools.results.compare $(call need,A,two records or folders) $(call need,B,the second one)

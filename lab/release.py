@@ -13,12 +13,10 @@ there is no .git. The same commit and wheels give the same bytes: names are sort
 
 import argparse
 import importlib.metadata
-import io
 import re
 import subprocess
 import sys
 import sysconfig
-import tarfile
 from pathlib import Path
 
 from tools.make import cli
@@ -26,6 +24,7 @@ from tools.setup import install
 from tools.source import fetch
 
 DOWNLOADS = Path("build/downloads")
+DOWNLOAD = "download --no-deps --require-hashes --only-binary :all:".split()  # noqa: SIM905
 
 
 def git(*words: str) -> bytes:
@@ -55,17 +54,7 @@ def wheels(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     chosen = folder / "chosen.txt"
     chosen.write_text(locked())
-    words = [
-        "download",
-        "--no-deps",
-        "--require-hashes",
-        "--only-binary",
-        ":all:",
-        "-d",
-        str(folder),
-        "-r",
-        str(chosen),
-    ]
+    words = [*DOWNLOAD, "-d", str(folder), "-r", str(chosen)]
     with (folder / "pip.log").open("w") as log:
         if install.pip(Path(sys.prefix), *words, log=log):
             raise install.failed(folder, log, "download")
@@ -84,26 +73,14 @@ def downloads() -> list[Path]:
     return [DOWNLOADS / name for name in pins]
 
 
-def member(tar: tarfile.TarFile, name: str, data, size: int, date: int) -> None:
-    """Add one file whose mode, owner and date are always the same."""
-    info = tarfile.TarInfo(name)
-    info.size, info.mtime, info.mode = size, date, 0o644
-    tar.addfile(info, data)
-
-
-def write(path: Path, name: str, files: dict[str, Path]) -> None:
-    """The tar: HEAD's tree as git archives it, then `files` {name in it: path}, all below one folder."""
-    date = int(git("show", "-s", "--format=%ct", "HEAD"))
-    packages = [p for name, p in sorted(files.items()) if name.startswith("wheels/")]
-    listed = "".join(f"{cli.sha256(p)}  {p.name}\n" for p in packages).encode()
-    with cli.whole_file(path) as out, tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        with tarfile.open(fileobj=io.BytesIO(git("archive", "--format=tar", f"--prefix={name}/", "HEAD"))) as tree:
-            for info in tree:
-                tar.addfile(info, tree.extractfile(info) if info.isfile() else None)
-        member(tar, f"{name}/wheels/SHA256SUMS", io.BytesIO(listed), len(listed), date)
-        for inside, source in sorted(files.items()):
-            with source.open("rb") as data:
-                member(tar, f"{name}/{inside}", data, source.stat().st_size, date)
+def write(path: Path, name: str, packages: list[Path], pinned: list[Path]) -> None:
+    """The tar: HEAD's tree as git archives it, then wheels/ with their hashes, then the downloads, all below one folder."""
+    listed, part = path.with_name("SHA256SUMS"), path.with_suffix(".part")
+    listed.write_text("".join(f"{cli.sha256(p)}  {p.name}\n" for p in packages))
+    beside = lambda place, files: [f"--prefix={name}/{place}/", *(f"--add-file={p}" for p in sorted(files))]
+    words = [*beside("wheels", [listed, *packages]), *beside(DOWNLOADS, pinned), f"--prefix={name}/", "HEAD"]
+    git("archive", "--format=tar", f"--output={part}", *words)
+    part.replace(path)
 
 
 def main():
@@ -118,8 +95,7 @@ def main():
     print(f"release    {counts}, each with a hash of the lock or of data/pins.txt")
     tag = f"cp{sys.version_info.major}{sys.version_info.minor}-{sysconfig.get_platform().replace('-', '_')}"
     path = args.save_path / f"bert2om-{commit[:12]}-{tag}.tar"
-    files = {f"wheels/{p.name}": p for p in packages} | {p.as_posix(): p for p in pinned}
-    write(path, f"bert2om-{commit[:12]}", files)
+    write(path, f"bert2om-{commit[:12]}", packages, pinned)
     print(f"wrote {path}: {path.stat().st_size / 1e6:,.0f} MB, sha256 {cli.sha256(path)}")
 
 

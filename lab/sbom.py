@@ -7,7 +7,8 @@
     77 packages, as requirements.txt locks them
 
 Needs the project's own interpreter. Licences are what the packages' metadata say. --save_path also writes the list as
-CycloneDX 1.6 JSON (ECMA-424), with the lock's hashes: the same packages give the same bytes.
+CycloneDX 1.6 JSON (ECMA-424), with the lock's hashes, what each package needs, and the pinned downloads: the same packages
+give the same bytes.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import uuid
 from pathlib import Path
 
 from tools.make import cli
+from tools.source import fetch
 
 LOCKS = ("requirements.txt", "requirements-cuda.txt")
 TOOLS = {"pip", "setuptools", "wheel"}  # python -m venv brings them
@@ -63,15 +65,34 @@ def component(name: str, dist, allowed: dict) -> dict:
             "licenses": [one], "externalReferences": [page]}  # fmt: skip
 
 
+def pinned(name: str, pin) -> dict:
+    """One pinned download as CycloneDX has it; both packages are under the MIT licence (data/README.md)."""
+    return {"type": "data", "bom-ref": name, "name": name, "version": pin.version,
+            "purl": f"pkg:pypi/{plain(pin.package)}@{pin.version}", "licenses": [{"license": {"id": "MIT"}}],
+            "hashes": [{"alg": "SHA-256", "content": pin.sha256}]}  # fmt: skip
+
+
+def needed(dist, here: dict) -> list[str]:
+    """The installed packages that one requires."""
+    return sorted({plain(re.match(r"[\w.-]+", line)[0]) for line in dist.requires or []} & here.keys())
+
+
 def cyclonedx(here: dict) -> str:
-    """The packages as a CycloneDX 1.6 document."""
+    """The packages, what they need, and the pinned downloads as a CycloneDX 1.6 document."""
     build = ["requirements-cpu.txt"] if here["torch"].version.endswith("+cpu") else []  # its own file of PyTorch
     allowed = {key: files for lock in (*LOCKS, *build) for key, files in hashes(Path(lock)).items()}
-    components = [component(name, dist, allowed) for name, dist in sorted(here.items())]
+    packages = {name: component(name, dist, allowed) for name, dist in sorted(here.items())}
+    components = [*packages.values(), *(pinned(name, pin) for name, pin in fetch.read_pins().items())]
     serial = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(components))
-    product = {"type": "application", "name": "bert2om", "licenses": [{"expression": "Apache-2.0"}]}
+    version = re.search(r"^version: (\S+)", Path("CITATION.cff").read_text("utf-8"), re.M)[1]
+    product = {"type": "application", "bom-ref": "bert2om", "name": "bert2om", "version": version,
+               "licenses": [{"expression": "Apache-2.0"}]}  # fmt: skip
+    ref = lambda name: packages[name]["bom-ref"]
+    graph = [{"ref": ref(name), "dependsOn": [*map(ref, needed(dist, here))]} for name, dist in sorted(here.items())]
+    graph.append({"ref": "bert2om", "dependsOn": [one["bom-ref"] for one in components]})
     return json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.6", "serialNumber": f"urn:uuid:{serial}",
-                       "version": 1, "metadata": {"component": product}, "components": components}, indent=1)  # fmt: skip
+                       "version": 1, "metadata": {"component": product}, "components": components,
+                       "dependencies": graph}, indent=1)  # fmt: skip
 
 
 def main():

@@ -1,10 +1,11 @@
 # For those who check this project, hand it on, or work on it.
 ##@ Check and hand on
-claims: | $(VENV)/installed        ## what this project claims, and what a claim takes; CLAIM= checks one
-	$(Q)$(ours) -m tools.results.claims $(addprefix --claim ,$(CLAIM)) --make VENV=$(VENV)
+claims:                            ## what this project claims, and what a claim takes; CLAIM= checks one
+	$(Q)$(our_python) -m tools.results.claims $(addprefix --claim ,$(CLAIM)) --make VENV=$(VENV)
 release: | $(VENV)/installed       ### one tar of the last commit that needs no package index: build/release/
 	$(Q)$(ours) -m lab.release --save_path build/release
 container:                         ### podman builds Containerfile and runs README's two commands in it, offline
+	$(Q)type -P podman > /dev/null || { echo "make container: podman: not found; apt install podman" >&2; exit 1; }
 	$(Q)podman build $(BASE:%=--build-arg BASE=%) -t localhost/bert2om .
 	$(Q)podman run --rm --network=none localhost/bert2om sh -c 'make accuracy && make test'
 crate: build/$(ONE)/accuracy.json  ### an accuracy and all behind it: build/ro-crate-metadata.json

@@ -69,10 +69,10 @@ class Repo:
         path = self.path / "models" / name / "model.toml"
         path.write_text(path.read_text().replace('"wheel"', '"seeded"').replace("= 128", "= 64"))
 
-    def make(self, *words, env=None, check=True, timeout=900):
-        """Run make in the copy with few threads; the finished process, its output as text."""
+    def make(self, *words, env=None, check=True, timeout=900, within=()):
+        """Run make in the copy with few threads, as an argument of `within`; the finished process, its output as text."""
         done = subprocess.run(
-            ["make", f"VENV={VENV}", *words],
+            [*within, "make", f"VENV={VENV}", *words],
             cwd=self.path,
             env=os.environ | {"OMP_NUM_THREADS": "1"} | (env or {}),
             capture_output=True,

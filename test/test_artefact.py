@@ -1,5 +1,6 @@
 """What an evaluator of this artefact does: claims, what targets take, clean, a release, provenance; links that work."""
 
+import csv
 import functools
 import json
 import re
@@ -45,17 +46,21 @@ def test_a_claim_is_checked_by_its_command(claimed, holds, words, status, says):
     claims_file(claimed, holds, f"accuracy MODEL=tiny{words}")
     done = claimed.make("claims", "CLAIM=one", check=False)
     assert done.returncode == status and re.search(says, done.stdout, re.M), done.stdout + done.stderr
+    (row,) = csv.DictReader((claimed.path / "build/claims.csv").read_text().splitlines())
+    assert row["claim"] == "one" and float(row["seconds"]) >= 0 and int(row["memory_mb"]) > 10
+    page = (claimed.path / "build/claims.md").read_text()
+    assert f"| `one` | x | {holds} | {row['verdict']}: {row['value']} | {row['seconds']} | " in page
 
 
 def test_a_claim_that_needs_an_absent_unit_cannot_run(monkeypatch):
-    monkeypatch.setattr(claims.cpu, "cpu_flags", set)
-    verdict, why = claims.check({"needs": "bf16", "make": ["nonsense"], "holds": "= 0"}, [])
-    assert verdict == "cannot run here" and "no bf16 unit" in why
+    monkeypatch.setattr(claims.cpu, "cpu_flags", lambda: set())
+    row = claims.check({"id": "x", "needs": "bf16", "make": ["nonsense"], "holds": "= 0"}, [])
+    assert row["verdict"] == "cannot run here" and "no bf16 unit" in row["value"] and row["seconds"] is None
 
 
 def test_an_unknown_claim_is_one_line(built):
     done = built.make("claims", "CLAIM=nonsense", check=False)
-    assert done.returncode == 2 and "CLAIM=nonsense is not short, all or one of: data fp32" in done.stderr
+    assert done.returncode == 2 and "CLAIM=nonsense is not short, all or one of: setup data fp32" in done.stderr
 
 
 def test_a_claim_reads_what_its_command_makes(built):

@@ -126,9 +126,9 @@ def test_padded_and_real_inputs_hold_the_same_tokens(monkeypatch, tmp_path, toke
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda f: (f / "attention_mask/2.bin").write_bytes(bytes(8)), "2.bin: 8 bytes, not whole tokens as many as"),
-        (lambda f: [(f / n / "2.bin").write_bytes(b"12345") for n in NAMES], "2.bin: 5 bytes, not whole tokens"),
-        (lambda f: [(f / n / "2.bin").write_bytes(b"") for n in NAMES], "2.bin: 0 bytes, not whole tokens"),
+        (lambda f: (f / "attention_mask/2.bin").write_bytes(bytes(8)), "2.bin: not as many tokens as"),
+        (lambda f: [(f / n / "2.bin").write_bytes(b"12345") for n in NAMES], "2.bin: not whole int64 rows"),
+        (lambda f: [(f / n / "2.bin").write_bytes(b"") for n in NAMES], "2.bin: not whole int64 rows"),
     ],
 )
 def test_broken_files_are_named(monkeypatch, tmp_path, model, tokenizer, spoil, says):

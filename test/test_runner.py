@@ -111,21 +111,26 @@ def test_whole_batch_npy(run, model, whole, tmp_path):
     for content in (b"PK\x03\x04", b"", (tmp_path / "input_ids/1.npy").read_bytes()[:-4]):
         (tmp_path / "attention_mask/1.npy").write_bytes(content)
         said = run.ends("-m", model, "-i", whole)
-        assert "1.npy: no array" in said and "\n" not in said
+        assert "1.npy: not an array of int64" in said and "\n" not in said
 
 
-def test_untimed_gives_the_same_files(run, model, inputs, tmp_path):
-    files = lambda: {p.name: p.read_bytes() for p in (tmp_path / "d").iterdir()}
-    run("-m", model, "-i", inputs)
-    in_turn = files()
-    shutil.rmtree(tmp_path / "d")
-    text = run("-m", model, "-i", inputs, "--untimed", "--threads", 3)
-    assert files() == in_turn and len(in_turn) == 10
-    summary = read(tmp_path)
-    assert [Path(f["infiles"][0]).stem for f in summary["filesinfo"].values()] == [str(i) for i in range(1, 11)]
-    assert summary["engine"]["streams"] == 3 and len(summary["npu_compute_time_list"]) == 3
-    [passed] = summary["pass_ms"]
-    assert summary["throughput"] == pytest.approx(10_000 / passed) and "1000*sentences(10)/pass.mean" in text
+def test_the_timed_engine_gives_the_outputs_that_were_scored(run, model, inputs, tmp_path):
+    """Zeros are timed, and requests of the scored inputs run in between: another engine's outputs stop the run."""
+    run("-m", model, "-i", inputs, "--batchsize", 4)
+    known = (tmp_path / "d").rename(tmp_path / "known")
+    as_scored = ("--batchsize", 4, "--known", known, "--asked", inputs)
+    run("-m", model, "--loop", 60, *as_scored)
+    assert read(tmp_path)["engine"]["rows_as_scored"] > 10 and read(tmp_path)["NPU_compute_time"]["count"] == 60
+    assert [p.name for p in (tmp_path / "d").iterdir()] == ["pure_infer_data_0.bin"]
+    run("-m", model, "-i", inputs, *as_scored[:4])
+    assert read(tmp_path)["engine"]["rows_as_scored"] == 10
+    for file in known.iterdir():
+        file.write_bytes(np.array([3, 2.5], "<f4").tobytes())
+    (tmp_path / "d_summary.json").unlink()
+    for words in (("--loop", 3, *as_scored), ("-i", inputs, *as_scored[:4])):
+        said = run.ends("-m", model, *words, "-o", tmp_path, "--output_dirname", "d")
+        assert "_0.bin: the engine answers otherwise while it is timed" in said
+    assert not (tmp_path / "d_summary.json").exists()
 
 
 def test_pure_inference_runs_zeros(run, model, tmp_path):
@@ -141,8 +146,8 @@ def test_pure_inference_runs_zeros(run, model, tmp_path):
         (lambda t: (t / "m.onnx").unlink(), "m.onnx: no such file"),
         (lambda t: (t / "attention_mask/10.bin").unlink(), "the folders hold [10, 9] files"),
         (lambda t: [f.unlink() for f in (t / "input_ids").iterdir()], "no .bin or .npy file there"),
-        (lambda t: (t / "input_ids/1.bin").write_bytes(b"12345"), "filesize 5 not match"),
-        (lambda t: (t / "attention_mask/2.bin").write_bytes(b""), "bytes, not 96"),
+        (lambda t: (t / "input_ids/1.bin").write_bytes(b"12345"), "1.bin: not whole int64 rows"),
+        (lambda t: (t / "attention_mask/2.bin").write_bytes(b""), "2.bin: not whole int64 rows"),
     ],
 )
 def test_faults_are_one_line(run, model, inputs, tmp_path, spoil, says):
@@ -153,7 +158,7 @@ def test_faults_are_one_line(run, model, inputs, tmp_path, spoil, says):
 
 
 def test_usage_is_exit_2(run, model):
-    for words in (["--output_dirname", "d"], ["--loop", 0], ["--untimed"]):
+    for words in (["--output_dirname", "d"], ["--loop", 0], ["--asked", "x"]):
         assert run.ends("--model", model, *words) == 2
 
 

@@ -1,6 +1,5 @@
 """What maintainers hand on: a release that needs no index, a container, a crate, an SBOM, what targets cost."""
 
-import csv
 import importlib.metadata
 import json
 import re
@@ -11,10 +10,11 @@ import tarfile
 import pytest
 from conftest import ROOT, in_git
 
-from lab import costs, crate, release, sbom
+from lab import crate, release, sbom
 from tools.make import cli
 from tools.results import claims
 from tools.setup import install
+from tools.source import fetch
 
 LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 
@@ -28,13 +28,16 @@ def test_a_release_is_the_same_bytes_and_brings_its_wheels(repo, tmp_path, monke
     monkeypatch.chdir(repo.path)
     wheel = tmp_path / "a-1-py3-none-any.whl"
     wheel.write_bytes(b"wheel")
+    pinned = tmp_path / "pinned.tar.gz"
+    pinned.write_bytes(b"pinned")
     for name in ("one.tar", "two.tar"):
-        release.write(tmp_path / name, "bert2om-x", {"wheels/a-1-py3-none-any.whl": wheel})
+        release.write(tmp_path / name, "bert2om-x", [wheel], [pinned])
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
     with tarfile.open(tmp_path / "one.tar") as tar:
         read = lambda name: tar.extractfile(f"bert2om-x/{name}").read().decode()
         assert read(".git_archival.txt") == f"commit: {in_git(repo.path, 'rev-parse', 'HEAD')}\n"
         assert read("wheels/SHA256SUMS") == f"{cli.sha256(wheel)}  a-1-py3-none-any.whl\n"
+        assert read("build/downloads/pinned.tar.gz") == "pinned"
         assert {m.mtime for m in tar} == {int(in_git(repo.path, "show", "-s", "--format=%ct", "HEAD"))}
     (repo.path / "README.md").write_text("edited")
     monkeypatch.setattr(sys, "argv", ["release", "--save_path", str(tmp_path)])
@@ -63,7 +66,7 @@ def test_the_container_runs_offline():
     """README's two commands, in an image that is built on BASE."""
     command = ["make", "-n", "container", "BASE=debian:13"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    build, run = said.stdout.splitlines()
+    _, build, run = said.stdout.splitlines()
     assert build == "podman build --build-arg BASE=debian:13 -t localhost/bert2om ."
     assert run == "podman run --rm --network=none localhost/bert2om sh -c 'make accuracy && make test'"
 
@@ -79,19 +82,11 @@ def test_the_container_gets_the_downloads_of_a_release():
     assert {"build/*", "!build/downloads", ".venv*"} <= set((ROOT / ".containerignore").read_text().split())
 
 
-def test_what_a_target_takes_is_measured(built, tmp_path):
-    built.make("MODEL=tiny", "accuracy")
-    command = [sys.executable, "-m", "lab.costs", "--save_path", str(tmp_path / "c.csv"), "data", "nonsense"]
-    done = subprocess.run(command, cwd=built.path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "these failed here and have no row: nonsense" in done.stderr, done.stdout
-    (row,) = csv.DictReader((tmp_path / "c.csv").read_text().splitlines())
-    assert row["make"] == "data" and float(row["seconds"]) > 0 and int(row["memory_mb"]) > 10
-    assert not (built.path / "build/costs").exists()
-
-
-def test_costs_name_only_what_is_measured(monkeypatch):
+def test_costs_are_of_claims(monkeypatch):
+    """In their order, so that each row says what it adds to those above it."""
     monkeypatch.chdir(ROOT)
-    assert set(claims.costs()) <= set(costs.targets())
+    known = [claim["id"] for claim in claims.read()]
+    assert [*claims.costs()] == [name for name in known if name in claims.costs()]
 
 
 def test_a_crate_describes_every_step(built, tmp_path):
@@ -117,7 +112,13 @@ def test_the_sbom_is_cyclonedx(monkeypatch):
     here = {sbom.plain(d.metadata["Name"]): d for d in importlib.metadata.distributions()}
     document = json.loads(sbom.cyclonedx(here))
     assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
-    assert {c["name"] for c in document["components"]} == set(here)
+    names = {kind: {c["name"] for c in document["components"] if c["type"] == kind} for kind in ("library", "data")}
+    assert names == {"library": set(here), "data": set(fetch.read_pins())}
+    refs = {c["bom-ref"] for c in document["components"]}
+    needs = {one["ref"]: set(one["dependsOn"]) for one in document["dependencies"]}
+    assert needs.pop("bert2om") == refs and needs.keys() < refs and set().union(*needs.values()) <= refs
+    assert any(ref.startswith("pkg:pypi/numpy@") for ref in next(v for k, v in needs.items() if "/onnx@" in k))
+    assert document["metadata"]["component"]["version"] in (ROOT / "CHANGELOG.md").read_text()
     assert sbom.cyclonedx(here) == sbom.cyclonedx(here)
     (torch,) = (c for c in document["components"] if c["name"] == "torch")
     assert torch["externalReferences"][0]["hashes"][0]["alg"] == "SHA-256"

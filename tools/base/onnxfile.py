@@ -22,11 +22,6 @@ class Tensor:
         self.name, self.dtype = name, np.dtype(dtype)
         self.shape = tuple(d if isinstance(d, int) and d > 0 else None for d in shape)
 
-    @property
-    def bytes(self) -> int:
-        """Size of one whole tensor; 0 where a dimension is dynamic."""
-        return 0 if None in self.shape else int(np.prod(self.shape)) * self.dtype.itemsize
-
 
 def name_of(model) -> str:
     """How a message names a graph that is given as a path or as bytes."""

@@ -1,4 +1,4 @@
-"""Two clean builds, in different folders, unlike in -j, locale, time zone and umask: the same bytes, or not.
+"""Two clean builds, in different folders and as unlike as one machine allows: the same bytes, or not.
 
     python -m tools.checks.reproduce build/.../cpu-onnxruntime-fp32/accuracy.txt build/.../ascend.onnx -- MODEL=...
 
@@ -7,14 +7,18 @@
         ...
     reproduce: 2645 files of two clean builds are the same, byte for byte
 
-The arguments are make's goals and, after --, its parameters. Downloads and installed packages are shared. All that
-was made is compared but for timings: a record's time of day, the rounds of a throughput measurement and what is
-made from them, and the `run` part of each TARGET.prov.json.
+The arguments are make's goals and, after --, its parameters. Downloads and installed packages are shared. The builds differ
+in -j, locale, time zone, umask, HOME, user and host name, number of processors, address randomisation, the units that
+PyTorch uses, the order in which folders are read and the clock, which lab/unlike.c sets a year ahead; what this machine
+does not let vary is named. All that was made is compared but for timings: a record's time of day and machine, the rounds of
+a throughput measurement and what is made from them, and the `run` part of each TARGET.prov.json. Of two ONNX files that
+differ, each initializer that does is named.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -24,10 +28,16 @@ from pathlib import Path
 from tools.make import cli, manifest, models, parameters, run
 
 HOME = Path("build/reproduce")
+UNLIKE = HOME / "unlike.so"
+HOST = ["unshare", "--map-root-user", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh"]
+# within: commands that run others as they themselves say; each is left out where it does not work here.
 BUILDS: dict[str, dict] = {
-    "one": {"jobs": 1, "umask": 0o022, "env": {"LC_ALL": "C", "LANG": "C", "TZ": "UTC"}},
+    "one": {"jobs": 1, "umask": 0o022, "env": {"LC_ALL": "C", "LANG": "C", "TZ": "UTC", "USER": "one"},
+            "within": [["setarch", "-R"], ["taskset", "-c", str(min(os.sched_getaffinity(0)))]]},
     "another/folder": {"jobs": 8, "umask": 0o077, "env": {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8",
-                                                          "TZ": "Asia/Tokyo"}},
+                                                          "TZ": "Asia/Tokyo", "USER": "other", "LOGNAME": "other",
+                                                          "ATEN_CPU_CAPABILITY": "avx2"},
+                       "within": [HOST, ["env", f"LD_PRELOAD={UNLIKE.absolute()}"]]},
 }  # fmt: skip
 KEPT = ("records", "bench")
 # What git does not know yet and a build may need; of a tree without git, all that it may.
@@ -106,11 +116,13 @@ def from_here(word: str) -> str:
     return f"{name}={Path(value).absolute()}" if name in parameters.FILES and value else word
 
 
-def make(folder: Path, words: list[str], jobs=1, umask=-1, env: dict | None = None, show=print) -> str | None:
+def make(
+    folder: Path, words: list[str], jobs=1, umask=-1, env: dict | None = None, show=print, within=()
+) -> str | None:
     """Run make in `folder`, its output in folder/make.log, a line shown per artefact. The error, if it fails."""
     link_environment(folder, words)
-    command = ["make", f"-j{jobs}", *map(from_here, words)]
-    show(f"==> {folder}: {' '.join(command)}", flush=True)
+    command = [*within, "make", f"-j{jobs}", *map(from_here, words)]
+    show(f"==> {folder}: {' '.join(command[len(within) :])}", flush=True)
     last = ""
     with (folder / "make.log").open("w") as log, subprocess.Popen(
         command, cwd=folder, env=cli.nobodys_child() | (env or {}), umask=umask, text=True, errors="replace",
@@ -125,12 +137,54 @@ def make(folder: Path, words: list[str], jobs=1, umask=-1, env: dict | None = No
     return (last or f"see {folder}/make.log") if process.returncode else None
 
 
+# Of a record, and of what it says of the engine.
+VARIES = ("started", "commit", "dirty", "machine", "threads", "streams")
+
+
+def workable(commands: list[list[str]]) -> list[str]:
+    """Those commands that run another one here, as one prefix; the others are named."""
+    prefix: list[str] = []
+    for command in commands:
+        try:
+            done = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
+            fault = done.stderr.strip()
+        except FileNotFoundError:
+            fault = "not found"
+        if fault:
+            print(f"not varied here: {' '.join(command)}: {fault.splitlines()[-1]}")
+        prefix += [] if fault else command
+    return prefix
+
+
 def comparable(path: Path) -> bytes:
     """A file's bytes without what may vary from run to run, or with an edit of the tree beside its copy."""
-    varies = ("run",) if path.name.endswith(".prov.json") else ("started", "commit", "dirty")
-    if path.name != "accuracy.json" and varies != ("run",):
+    varies = ("run",) if path.name.endswith(".prov.json") else VARIES
+    if path.name != "accuracy.json" and varies is VARIES:
         return path.read_bytes()
-    return json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k not in varies}).encode()
+    fields = json.loads(path.read_text())
+    for part in (fields, fields.get("engine_info") or {}):
+        for name in varies:
+            part.pop(name, None)
+    return json.dumps(fields).encode()
+
+
+def unlike_initializers(one: Path, other: Path) -> list[str]:
+    """A line for each initializer of two ONNX files that is not the same, or one that says that they all are."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    from tools.base import onnxfile
+
+    both = [{t.name: numpy_helper.to_array(t) for t in onnxfile.read(p).graph.initializer} for p in (one, other)]
+    lines = [f"{name}: in one file only" for name in sorted(both[0].keys() ^ both[1].keys())]
+    for name in sorted(both[0].keys() & both[1].keys()):
+        a, b = (arrays[name] for arrays in both)
+        if (a.dtype, a.shape) != (b.dtype, b.shape):
+            lines.append(f"{name}: {a.dtype} {list(a.shape)} and {b.dtype} {list(b.shape)}")
+        elif a.tobytes() != b.tobytes():
+            most = np.abs(a.astype(float) - b.astype(float)).max()
+            lines.append(f"{name}: {np.sum(a != b)} of {a.size} values differ, by {most:.3g} at most")
+    return lines or ["every initializer is the same: the nodes differ"]
 
 
 TIMED = re.compile(
@@ -163,14 +217,19 @@ def main():
     p.add_argument("goals", nargs="+", help="make's goals; after --, its parameters")
     words = p.parse_args().goals
     folders = [clean_copy(HOME / name) for name in BUILDS]
+    if shutil.which("gcc"):
+        subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", UNLIKE, cli.ROOT / "lab/unlike.c"], check=False)
     for folder, how in zip(folders, BUILDS.values(), strict=True):
-        if error := make(folder, words, how["jobs"], how["umask"], {**how["env"], "HOME": str(folder.resolve())}):
+        env, within = {**how["env"], "HOME": str(folder.resolve())}, workable(how["within"])
+        if error := make(folder, words, how["jobs"], how["umask"], env, within=within):
             raise cli.UserError(f"{folder}: the build failed: {error}")
     total, unlike = differences(*folders)
     if not total:
         raise cli.UserError(f"{' '.join(words)}: nothing was made, so nothing was compared")
     for name in unlike:
         print(f"differs: {name}")
+        if name.endswith(".onnx"):
+            print(*(f"    {line}" for line in unlike_initializers(*(folder / name for folder in folders))), sep="\n")
     if unlike:
         raise cli.UserError(f"{len(unlike)} of {total} files differ under {HOME}, first {unlike[0]}")
     shutil.rmtree(HOME)

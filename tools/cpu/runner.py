@@ -13,27 +13,30 @@ request is that of the engine's call alone; without --input it runs zeros; .npy 
 --auto_set_dymdims_mode 1 takes them; <output>/<dirname>_summary.json lies beside the folder. Its summary also says
 `engine`, and `stolen`, the share of the processors' time that the host gave to other machines.
 
-Ours are --untimed (each core has a request of its own, which is faster where outputs alone are wanted), --plan (each file
-is a sentence of its own length, and tools/cpu/plan.py says which go into a request: `fixed` gives the same bytes every
-time, `measured` is faster; the throughput is that of whole passes), and --yardstick with --milliseconds: the engine takes
-turns with a fixed piece of work (tools/cpu/yardstick.py), and the summary holds what both did (`pairs`, `singles`).
+Ours are --plan (each file is a sentence of its own length, and tools/cpu/plan.py says which go into a request: `fixed`
+gives the same bytes every time, `measured` is faster; the throughput is that of whole passes), and --yardstick with
+--milliseconds: the engine takes turns with a fixed piece of work (tools/cpu/yardstick.py), and the summary holds what both
+did (`pairs`, `singles`). With --known, which names the outputs of the accuracy run, a timed engine has to give the same
+ones (MLPerf's TEST01): where zeros are timed, random requests of --asked stand between the timed ones; else the timed
+outputs themselves are compared.
 """
 
 import argparse
 import json
 import os
 import platform
+import random
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
-from tools.base import input_files, onnxfile
+from tools.base import input_files
 from tools.cpu import yardstick
 from tools.make import cli, cpu
+
+ASKED = 1 / 8  # of the timed requests of zeros, how many a request with known outputs follows
 
 
 def parse(argv=None):
@@ -47,21 +50,19 @@ def parse(argv=None):
     parser.add_argument("--loop", "-l", type=positive, default=1, help="runs of each request")
     parser.add_argument("--warmup_count", type=int, default=1, help="runs that do not count, first")
     parser.add_argument("--batchsize", type=positive, help="for the throughput formula (first dimension if not given)")
-    parser.add_argument("--device", "-d", default="0", help="accepted for ais_bench's sake; the CPU is device 0")
     parser.add_argument("--auto_set_dymdims_mode", type=int, default=0, help="inputs are .npy, one whole request each")
     parser.add_argument("--dymDims", help='shape of a pure run, as "input_ids:8,64;attention_mask:8,64"')
-    parser.add_argument("--pure_data_type", choices=["zero"], default="zero")
-    parser.add_argument("--display_all_summary", type=int, default=0)
-    parser.add_argument("--untimed", action="store_true", help="outputs alone count: a request a core at a time")
     parser.add_argument("--threads", type=int, default=0, help="cores (all if 0)")
     parser.add_argument("--yardstick", type=Path, help="build/lib/peak.so: takes turns with the engine")
     parser.add_argument("--milliseconds", type=int, default=0, help="go on after --loop until the engine had so long")
+    parser.add_argument("--known", type=Path, help="outputs of the accuracy run, to be given again")
+    parser.add_argument("--asked", help="the input folders of --known, where zeros are timed")
     parser.add_argument("--plan", choices=["fixed", "measured"], help="sentences of any length, by --batchsize at most")
     args = parser.parse_args(argv)
     if args.plan and not (args.input and args.batchsize):
         parser.error("--plan needs --input and --batchsize")
-    if args.untimed and (args.plan or args.loop > 1 or not args.input):
-        parser.error("--untimed is for --input, without --plan and --loop")
+    if args.asked and not (args.known and args.batchsize):
+        parser.error("--asked needs --known and --batchsize")
     if args.output_dirname and not args.output:
         parser.error("--output_dirname needs --output")
     return args
@@ -86,41 +87,27 @@ def columns_of(spec: str, count: int) -> list[list[Path]]:
 def npy_requests(columns, tensors, batchsize):
     """Yield (files of the first input, feeds, rows a file): each .npy is one whole request. UserError for other arrays."""
     for files in zip(*columns, strict=True):
-        feeds = []
-        for file, tensor in zip(files, tensors, strict=True):
-            try:
-                feeds.append(feed := np.array(cli.read_npy(file)))
-            except ValueError as e:
-                raise cli.UserError(f"{file}: no array ({e}); preprocess again") from None
-            if feed.dtype != tensor.dtype or feed.ndim != len(tensor.shape):
-                raise cli.UserError(f"{file}: {feed.dtype} {feed.shape} for input {tensor.name}, a {tensor.dtype}")
+        feeds = [np.array(input_files.read_rows(file)) for file in files]
         yield [files[0]], feeds, len(feeds[0])
 
 
 def bin_requests(columns, tensors, batchsize):
-    """Yield (files of the first input, feeds, rows a file): as many files as a request holds, the last one filled up."""
-    size = columns[0][0].stat().st_size
-    whole = size and size % tensors[0].dtype.itemsize == 0
-    if not tensors[0].bytes and batchsize and whole:  # an engine without padding takes any shape: a row a file
-        shape = (batchsize, size // tensors[0].dtype.itemsize)
-        tensors = [onnxfile.Tensor(t.name, t.dtype, shape) for t in tensors]
-    if not tensors[0].bytes and not batchsize:
+    """Yield (files of the first input, feeds, 1): a file a row, as many as a request holds, the last one filled up.
+
+    Raises UserError for rows of another length than the model takes, and where nobody says how many it takes.
+    """
+    if not (size := tensors[0].shape[0] or batchsize):
         raise cli.UserError(f"input {tensors[0].name} has a dynamic shape; give --batchsize, or .npy whole requests")
-    if not whole or tensors[0].bytes % size:
-        sizes = f"tensorsize {tensors[0].bytes}, filesize {size} not match"
-        raise cli.UserError(f"{columns[0][0]}: {sizes}; preprocess again, for this model's length")
-    per_request = tensors[0].bytes // size
-    for start in range(0, len(columns[0]), per_request):
+    for start in range(0, len(columns[0]), size):
         feeds = []
         for column, tensor in zip(columns, tensors, strict=True):
-            files = column[start : start + per_request]
-            files = files + files[:1] * (per_request - len(files))
-            data = b"".join(f.read_bytes() for f in files)
-            if len(data) != tensor.bytes:
-                fault = f"{len(data)} bytes, not {tensor.bytes}; preprocess again"
-                raise cli.UserError(f"{files[0]} and the {per_request - 1} files after it: {fault}")
-            feeds.append(np.frombuffer(data, tensor.dtype).reshape(tensor.shape))
-        yield columns[0][start : start + per_request], feeds, tensors[0].shape[0] // per_request
+            files = column[start : start + size]
+            rows = [input_files.read_rows(file) for file in [*files, *files[:1] * (size - len(files))]]
+            width = tensor.shape[1] or rows[0].shape[1]
+            if unlike := [file for file, row in zip(files, rows, strict=False) if row.shape[1] != width]:
+                raise cli.UserError(f"{unlike[0]}: not {width} tokens; preprocess again, for this model's length")
+            feeds.append(np.concatenate(rows))
+        yield columns[0][start : start + size], feeds, 1
 
 
 def pure_requests(tensors, dims):
@@ -155,6 +142,38 @@ def figures(times: list[float]) -> dict:
     }  # fmt: skip
 
 
+class Known:
+    """The outputs of the accuracy run, held against those of the engine that is timed. rows: how many were compared."""
+
+    def __init__(self, args, engine):
+        self.args, self.engine, self.rows = args, engine, 0
+        self.columns = columns_of(args.asked, len(engine.inputs)) if args.asked else []
+
+    def ask(self) -> None:
+        """Run one request of --asked, picked at random, outside the timing."""
+        size = self.args.batchsize
+        start = random.randrange(0, len(self.columns[0]), size)
+        some = [column[start : start + size] for column in self.columns]
+        for files, feeds, rows in bin_requests(some, self.engine.inputs, size):
+            for file, outputs in by_file(files, rows, self.engine.run(feeds)):
+                self.hold(file, outputs[0])
+
+    def hold(self, file: Path, output) -> None:
+        """Compare a file's output: equal bytes; in fp32, which another CPU rounds otherwise, and of requests that are cut
+        otherwise, the gate's rule. Raises UserError where it is not the accuracy run's."""
+        from tools.graph import gate
+
+        path = self.args.known / f"{file.name.split('.')[0]}_0.{self.args.outfmt.lower()}"
+        known = cli.read_npy(path) if path.suffix == ".npy" else np.frombuffer(path.read_bytes(), output.dtype)
+        same = known.tobytes() == output.tobytes()
+        if not same and known.size == output.size and (self.args.plan or self.engine.precision == "fp32"):
+            shape = (-1, output.shape[-1])
+            same = gate.judge(known.reshape(shape), output.reshape(shape), self.engine.precision).ok
+        if not same:
+            raise cli.UserError(f"{path}: the engine answers otherwise while it is timed; delete it and run make again")
+        self.rows += 1
+
+
 def timed(engine, feeds, args, turns, times: list[float]):
     """Run one request --loop times, and on until --milliseconds are over, noting each in milliseconds; the last outputs."""
     runs, total = 0, 0.0
@@ -163,6 +182,8 @@ def timed(engine, feeds, args, turns, times: list[float]):
         outputs, seconds = turns.time(len(feeds[0]), lambda: engine.run(feeds), single)
         times.append(seconds * 1e3)
         runs, total = runs + 1, total + seconds
+        if args.asked and (runs == 1 or random.random() < ASKED):
+            turns.known.ask()
     return outputs
 
 
@@ -171,21 +192,17 @@ def sentences(files: list[list[Path]], tensors) -> list[list]:
 
     Raises UserError where the model's shape is fixed, or a sentence is not as long for every input.
     """
-    columns, lengths = [], []
-    for column, tensor in zip(files, tensors, strict=True):
-        if tensor.shape != (None, None):
-            raise cli.UserError(f"--plan: input {tensor.name} has the shape {tensor.shape}; both must be open")
-        data = [cli.regular(f, 8 * input_files.LONGEST).read_bytes() for f in column]
-        lengths = lengths or [len(row) for row in data]  # of the first input, in bytes
-        for file, length, row in zip(column, lengths, data, strict=True):
-            if not row or len(row) % tensor.dtype.itemsize or len(row) != length:
-                raise cli.UserError(f"{file}: {len(row)} bytes, not whole tokens as many as in {files[0][0].parent}")
-        columns.append([np.frombuffer(row, tensor.dtype) for row in data])
+    if fixed := [t for t in tensors if t.shape != (None, None)]:
+        raise cli.UserError(f"--plan: input {fixed[0].name} has the shape {fixed[0].shape}; both must be open")
+    columns = [[input_files.read_rows(file)[0] for file in column] for column in files]
+    for file, *rows in zip(files[0], *columns, strict=True):
+        if len({*map(len, rows)}) > 1:
+            raise cli.UserError(f"{file}: not as many tokens as the other inputs have; preprocess again")
     return columns
 
 
 def requested(args, engine, turns, times):
-    """Run the requests that the inputs make, noting each one's milliseconds in `times`; yield (file, outputs)."""
+    """Run the requests that the inputs make, after some that do not count, each as `timed` does; yield (file, outputs)."""
     from tqdm import tqdm
 
     if args.input:
@@ -194,33 +211,17 @@ def requested(args, engine, turns, times):
         requests = read(columns, engine.inputs, args.batchsize)
     else:
         requests = pure_requests(engine.inputs, args.dymDims)
-    run = together if engine.streams > 1 else in_turn
-    made = run(args, engine, requests, turns, times)
-    for files, rows, outputs in tqdm(made, desc="infer", unit="request", disable=None):
-        for i, file in enumerate(files):
-            yield file, [out[i * rows : (i + 1) * rows] for out in outputs]
-
-
-def in_turn(args, engine, requests, turns, times):
-    """Run one request after the other, each as `timed` does, after some that do not count; yield (files, rows, outputs)."""
     warm = [e for e in (engine, turns.single) if e for _ in range(args.warmup_count)]
-    for files, feeds, rows in requests:
+    for files, feeds, rows in tqdm(requests, desc="infer", unit="request", disable=None):
         args.batchsize = args.batchsize or len(feeds[0])
         while warm:
             warm.pop().run(feeds)
-        yield files, rows, timed(engine, feeds, args, turns, times)
+        yield from by_file(files, rows, timed(engine, feeds, args, turns, times))
 
 
-def together(args, engine, requests, turns, times):
-    """Run each request once, as many at a time as the engine has streams; yield (files, rows, outputs) in their order."""
-
-    def once(request):
-        files, feeds, rows = request
-        args.batchsize = args.batchsize or len(feeds[0])
-        return files, rows, timed(engine, feeds, args, yardstick.Turns(), times)
-
-    with ThreadPoolExecutor(engine.streams) as pool:
-        yield from pool.map(once, requests)
+def by_file(files: list[Path], rows: int, outputs) -> list[tuple]:
+    """(file, its rows of each output) of a request's files."""
+    return [(file, [out[i * rows : (i + 1) * rows] for out in outputs]) for i, file in enumerate(files)]
 
 
 def planned(args, engine, turns):
@@ -272,28 +273,29 @@ def main(words=None, load=None):
     from tools.cpu import engines
 
     load = load or engines.load
-    engine = load(args.model, args.threads, (args.threads or cpu.cores()) if args.untimed else 1)
+    engine = load(args.model, args.threads)
     print(f"[INFO] load model {args.model} success: {type(engine).__name__} {engine.version} {engine.precision}")
     threads = args.threads or cpu.cores()
     turns = yardstick.Turns(args.yardstick, engine.precision, threads)
+    known = turns.known = Known(args, engine) if args.known else None
     turns.single = load(args.model, 1) if args.yardstick and threads > 1 and not args.plan else None
     folder, info, times, passes = None, {}, [], []
     if args.output:
         folder = args.output / (args.output_dirname or datetime.now().strftime("%Y_%m_%d-%H_%M_%S"))
         folder.mkdir(parents=True, exist_ok=True)
-    before, started, count = cpu.ticks(), time.perf_counter(), 0
+    before, count = cpu.ticks(), 0
     if args.plan:
         engine, results, times, passes = planned(args, engine, turns)
     else:
         results = requested(args, engine, turns, times)
     for file, outputs in results:
         count += 1
+        if known and not args.asked:
+            known.hold(file, outputs[0])
         if folder:
             stem = file.name.split(".")[0]
             made = [write(folder, stem, k, out, args.outfmt) for k, out in enumerate(outputs)]
             info[len(info)] = {"infiles": [str(file)], "outfiles": [str(m) for m in made]}
-    if args.untimed:
-        passes = [1e3 * (time.perf_counter() - started)]
     turns.close()
     stolen, whole = (now - then for now, then in zip(cpu.ticks(), before, strict=True))
     compute = figures(times)
@@ -314,6 +316,8 @@ def main(words=None, load=None):
         }  # fmt: skip
         if passes:
             summary["engine"]["streams"], summary["pass_ms"] = engine.streams, passes
+        if known:
+            summary["engine"]["rows_as_scored"] = known.rows
         if whole:
             summary["stolen"] = round(stolen / whole, 4)
         if turns.kind:

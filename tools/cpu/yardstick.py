@@ -19,6 +19,7 @@ import ctypes
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 KINDS = ("memory", "fp32", "bf16", "int8", "bf16_l2", "int8_l2", "any")  # as in peak.c
 SLICE = 0.04  # seconds of a turn
@@ -39,6 +40,7 @@ class Turns:
 
     def __init__(self, library: Path | None = None, precision: str = "fp32", threads: int = 1):
         self.pairs, self.singles, self.single, self.kind, self.threads = [], [], None, None, threads
+        self.known: Any = None  # what the timed outputs are held to (tools/cpu/runner.py)
         self.turn, self.spent = [0, 0.0, 0.0], 0.0  # the engine's turn so far; its seconds beyond those of one thread
         if library is None:
             return

@@ -1,32 +1,40 @@
 """The claims of data/claims.toml: show them, or check them.
 
-    python -m tools.results.claims [--claim fp32] [--make VENV=.venv]      (or: make claims [CLAIM=fp32])
+    python3 -m tools.results.claims [--claim fp32] [--make VENV=.venv]      (or: make claims [CLAIM=fp32])
 
     $ make accuracy
     ...
-    fp32       holds    791 (= 791)                              MiniLM in fp32 gets 791 of the 872 validation sentences right
-    claims: 1 hold, 0 differ, 0 cannot run here
+    fp32         holds            791 (= 791)    30 s  MiniLM in fp32 gets 791 of the 872 validation sentences right
+    claims: 1 hold, 0 differ, 0 cannot run here: build/claims.md
 
 A claim holds, differs, or cannot run here: the processor lacks a unit that it needs. --claim takes an id, `short` (those
-that the default model shows in minutes) or `all`. Seconds and MB are those of results/costs.csv (lab/costs.py).
+that the default model shows in minutes) or `all`. build/claims.md is a page to hand in; build/claims.csv has its figures:
+seconds, MB of disk and of memory (the largest process) that a claim took beyond those above it. results/costs.csv is
+that file of CLAIM=all in a fresh clone. Only the standard library: the first claim is that the rest can be installed.
 """
 
 import argparse
 import csv
+import datetime
 import json
 import operator
+import os
+import platform
 import re
 import subprocess
+import time
 import tomllib
 from collections import Counter
 from pathlib import Path
 
-from tools.make import chips, cli, cpu
+from tools.make import chips, cli, cpu, run
+from tools.setup import clean
 
-CLAIMS, COSTS = Path("data/claims.toml"), Path("results/costs.csv")
-UNITS = {"bf16": chips.BF16, "int8": chips.VNNI}
+CLAIMS, COSTS, PAGE = Path("data/claims.toml"), Path("results/costs.csv"), Path("build/claims.md")
+UNITS = {"bf16": chips.BF16, "int8": chips.VNNI, "avx2": {"avx2"}, "avx512": {"avx512_vnni"}}
 FIELDS = {"id", "says", "make", "reads", "holds", "needs", "short"}
 HOLDS = {"=": operator.eq, ">=": operator.ge, "<=": operator.le}
+COLUMNS = ("claim", "verdict", "value", "make", "seconds", "disk_mb", "memory_mb", "load", "cpu", "cores", "date")
 
 
 def read(path: Path = CLAIMS) -> list[dict]:
@@ -63,17 +71,42 @@ def as_claimed(found, holds: str) -> bool:
     return HOLDS[sign](found, type(found)(wanted))
 
 
-def check(claim: dict, extra: list[str]) -> tuple[str, str]:
-    """Run a claim's makes: (holds, differs or cannot run, what was found)."""
+def check(claim: dict, extra: list[str]) -> dict:
+    """Run a claim's makes: its row of COLUMNS, the verdict one of holds, differs and cannot run here."""
+    row = dict.fromkeys(COLUMNS) | {"claim": claim["id"], "make": "; ".join(claim["make"])}
     if claim.get("needs") and not cpu.cpu_flags() & UNITS[claim["needs"]]:
-        return "cannot run here", cpu.without(f"{claim['needs']} unit")
-    env = cli.nobodys_child()  # CLAIM= is not for these makes
+        return row | {"verdict": "cannot run here", "value": cpu.without(f"{claim['needs']} unit")}
+    machine, before, load, started = cpu.machine(), disk(), os.getloadavg()[0], time.time()
+    verdict, said, memory = "differs", "", 0.0
     for words in claim["make"]:
-        print(f"$ make {words}", flush=True)
-        if status := subprocess.run(["make", *words.split(), *extra], env=env, check=False).returncode:
-            return "differs", f"make {words} ended with {status}"
-    found = value(claim.get("reads", {}))
-    return ("holds" if as_claimed(found, claim["holds"]) else "differs"), f"{short(found)} ({short(claim['holds'])})"
+        status, most = make([*words.split(), *extra])
+        memory = max(memory, most)
+        if status:
+            said = f"make {words} ended with {status}"
+            break
+    else:
+        result = value(claim.get("reads", {}))
+        verdict = "holds" if as_claimed(result, claim["holds"]) else verdict
+        said = short(result) if "reads" in claim else ""
+    return row | {
+        "verdict": verdict, "value": said, "seconds": f"{time.time() - started:.0f}",
+        "disk_mb": f"{(disk() - before) / 1e6:.0f}", "memory_mb": f"{memory:.0f}", "load": f"{load:.1f}",
+        "cpu": machine["cpu"], "cores": machine["cores"], "date": datetime.datetime.now(datetime.UTC).date(),
+    }  # fmt: skip
+
+
+def make(words: list[str]) -> tuple[int, float]:
+    """(exit status, MB of memory of the largest process) of a make, which CLAIM= of this one does not reach."""
+    print(f"$ make {' '.join(words)}", flush=True)
+    process = subprocess.Popen(["make", *words], env=cli.nobodys_child())
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage.ru_maxrss / 1e3
+
+
+def disk() -> int:
+    """Bytes that build/ and the environments here take."""
+    return sum(clean.size(path) for path in [*Path().glob("build"), *Path().glob(".venv*")] if not path.is_symlink())
 
 
 def short(text) -> str:
@@ -82,26 +115,42 @@ def short(text) -> str:
 
 
 def costs() -> dict[str, dict]:
-    """The measured rows of results/costs.csv by their make words."""
+    """The measured rows of results/costs.csv by their claim."""
     if not COSTS.is_file():
         return {}
     with COSTS.open(newline="", encoding="utf-8") as f:
-        return {row["make"]: row for row in csv.DictReader(f)}
+        return {row["claim"]: row for row in csv.DictReader(f)}
 
 
-def takes(claim: dict) -> tuple[str, str]:
-    """(seconds, MB of disk) of a claim's makes; `-` where one was not measured."""
-    known = costs()
-    rows = [known.get(words) for words in claim["make"]]
-    total = lambda name: f"{sum(float(row[name]) for row in rows):.0f}" if all(rows) else "-"
-    return total("seconds"), total("disk_mb")
+def table(known: dict[str, dict], claims: list[dict]) -> str:
+    """Claims as Markdown, a line each, with what `known` has of it: its verdict, and what it took. Then the total."""
+    took = {"seconds": "seconds", "disk_mb": "MB of disk", "memory_mb": "MB of memory"}
+    rows = [known.get(claim["id"], dict.fromkeys(COLUMNS)) for claim in claims]
+    lines = [["`CLAIM=`", "claim", "holds if", "verdict", *took.values()], ["---"] * 4 + ["---:"] * 3]
+    for claim, row in zip(claims, rows, strict=True):
+        wanted = short(claim["holds"]) if "reads" in claim else "the command ends well"
+        verdict = ": ".join(filter(None, (row["verdict"] or "not checked", row["value"])))
+        lines.append([f"`{claim['id']}`", claim["says"], wanted, verdict, *(row[name] or "-" for name in took)])
+    numbers = [[float(row[name]) for row in rows if row[name]] for name in took]
+    total = (f"{sum(numbers[0]):.0f}", f"{sum(numbers[1]):.0f}", f"{max(numbers[2], default=0):.0f}")
+    return "\n".join(f"| {' | '.join(line)} |" for line in [*lines, ["all", "", "", "", *total]])
 
 
 def markdown() -> str:
-    """The table of claims."""
-    wanted = lambda c: short(c["holds"]) if "reads" in c else "the command ends well"
-    lines = [" | ".join((f"| `{c['id']}`", c["says"], wanted(c), *takes(c))) + " |" for c in read()]
-    return "\n".join(["| `CLAIM=` | claim | holds if | seconds | MB |", "|---|---|---|---:|---:|", *lines])
+    """The table of claims as results/costs.csv has them."""
+    return table(costs(), read())
+
+
+def heading(before: int, said: str) -> str:
+    """What stands above the table that a reviewer hands in: which commit, when, on what."""
+    machine, tree = cpu.machine(), run.git_state()
+    changes = {True: ", with changes", False: ", unchanged", None: ""}[tree["dirty"]]
+    where = f"{machine['cpu']}, {machine['cores']} cores, {platform.platform()}, Python {platform.python_version()}"
+    return (
+        f"# Claims of bert2om, checked: {said}\n\nCommit {tree['commit']}{changes}. {where}, "
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC. Seconds and MB are what a claim took beyond those "
+        f"above it; before the first, build/ and the environments held {before / 1e6:.0f} MB.\n\n"
+    )
 
 
 def main():
@@ -115,14 +164,22 @@ def main():
     chosen = [c for c in claims if args.claim in (c["id"], "all") or (args.claim == "short" and c.get("short"))]
     if not chosen:
         raise cli.UserError(f"CLAIM={args.claim} is not short, all or one of: {' '.join(c['id'] for c in claims)}")
-    results = [(claim, *check(claim, args.make)) for claim in chosen]
-    for claim, verdict, found in results:
-        print(f"{claim['id']:<12} {verdict:<16} {found:<36} {claim['says']}")
-    counts = Counter(verdict for _, verdict, _ in results)
-    text = f"{counts['holds']} hold, {counts['differs']} differ, {counts['cannot run here']} cannot run here"
+    before = disk()
+    rows = {claim["id"]: check(claim, args.make) for claim in chosen}
+    for claim, row in zip(chosen, rows.values(), strict=True):
+        value_said = f"{row['value']} ({short(claim['holds'])})"
+        print(f"{claim['id']:<12} {row['verdict']:<16} {value_said:<36} {row['seconds'] or '-':>6} s  {claim['says']}")
+    counts = Counter(row["verdict"] for row in rows.values())
+    said = f"{counts['holds']} hold, {counts['differs']} differ, {counts['cannot run here']} cannot run here"
+    with cli.whole_file(PAGE, "w", encoding="utf-8") as f:
+        f.write(f"{heading(before, said)}{table(rows, chosen)}\n")
+    with cli.whole_file(PAGE.with_suffix(".csv"), "w", newline="", encoding="utf-8") as f:
+        writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows.values())
     if counts["differs"]:
-        raise cli.UserError(text)
-    return print(f"claims: {text}")
+        raise cli.UserError(f"{said}: {PAGE}")
+    return print(f"claims: {said}: {PAGE}")
 
 
 if __name__ == "__main__":

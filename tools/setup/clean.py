@@ -29,7 +29,7 @@ from tools.source import fetch
 BUILD, DOWNLOADS, TABLES = Path("build"), Path("build/downloads"), Path("results/local")
 # What is made without a prov.json: lists, stamps, the tables' rows, what `make train` leaves.
 LISTED = re.compile(
-    r"build/(imports\.(mk|json)(\.\d+)?|given\.json|sbom\.cdx\.json|ro-crate-metadata\.json|"
+    r"build/(imports\.(mk|json)(\.\d+)?|given\.json|sbom\.cdx\.json|ro-crate-metadata\.json|claims\.(md|csv)|"
     r"train/(adapter\.safetensors|training\.json))|results/local/(accuracy|perf)-table\.rows"
 )
 CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", "build/.launch", "build/.mypy_cache")

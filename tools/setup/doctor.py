@@ -93,8 +93,8 @@ def ours(venv: Path) -> list[tuple[bool, bool, str]]:
 def room(venv: Path) -> list[tuple[bool, bool, str]]:
     """The same of disk and memory, beside what the default route was measured to take (results/costs.csv)."""
     rows = claims.costs()
-    route = [rows[words] for words in ("setup", "data", "onnx", "om", "accuracy") if words in rows]
-    if len(route) < 5:
+    route = [rows[claim] for claim in ("setup", "data", "fp32") if claim in rows]
+    if len(route) < 3:
         return []
     disk = sum(float(row["disk_mb"]) for row in route[1:])  # setup is the first
     if not (venv / "installed").is_file():

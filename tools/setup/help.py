@@ -3,32 +3,25 @@
     python3 -m tools.setup.help [--all]
 
     Run one configuration
-      make accuracy         accuracy on the SST-2 validation set (75 s, 370 MB)
+      make accuracy         accuracy on the SST-2 validation set
       ...
       BS=8                  batch size
 
-Parameters are those of tools/make/parameters.py, targets those of the Makefiles. Seconds and MB of disk are those of
-results/costs.csv: what a target adds, where it was measured. What only developers need is shown with --all alone.
+Parameters are those of tools/make/parameters.py, targets those of the Makefiles. What only developers need is shown with
+--all alone.
 """
 
 import argparse
 
 from tools.make import cli, makefile, parameters
-from tools.results import claims
-
-
-def taken() -> dict[str, str]:
-    """{`accuracy`: ` (75 s, 370 MB)`} of the targets that were measured, with their first parameters."""
-    rows = {words.split()[0]: row for words, row in reversed(claims.costs().items())}
-    return {name: f" ({float(r['seconds']):.0f} s, {r['disk_mb']} MB)" for name, r in rows.items()}
 
 
 def lines(all_of_them: bool) -> list[str]:
     """The text, a group after the other; without what only developers need unless all_of_them."""
-    costs, groups = taken(), {row.group: [] for row in parameters.ROWS}
+    groups = {row.group: [] for row in parameters.ROWS}
     for name, (group, text, dev) in makefile.targets().items():
         if all_of_them or not dev:
-            groups[group].append(f"  {f'make {name}':<21} {text}{costs.get(name, '')}")
+            groups[group].append(f"  {f'make {name}':<21} {text}")
     for row in parameters.ROWS:
         if all_of_them or not row.dev:
             groups[row.group].append(f"  {f'{row.name}={row.default}':<21} {row.help}")
