@@ -3,7 +3,7 @@ do.export = models/$(model)/pth2onnx.py --model_dir $(checkpoint) --text_file $(
     --save_path {} --save_logits {reference.npy}
 $(sources:%=build/%/model.onnx): build/%/model.onnx: build/%/checkpoint/MANIFEST $$(sentences) \
     models/$$(model)/model.toml $$(call by,export) \
-    $$(if $$(wildcard build/$$*/reference.npy),,FORCE)
+    $$(if $$(word 2,$$(wildcard build/$$*/reference.npy build/$$*/reference.npy.prov.json)),,FORCE)
 	$(call run,export)
 # The logits of the exported graph on all sentences, which its own gate has computed.
 $(sources:%=build/%/reference.npy): build/%/reference.npy: build/%/model.onnx ;

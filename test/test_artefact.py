@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -83,7 +84,7 @@ def test_every_record_has_the_bits_that_are_claimed():
 
 def cleaned(folder, *words) -> str:
     command = [sys.executable, "-m", "tools.setup.clean", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def lay(top, **files):
@@ -143,6 +144,15 @@ def test_clean_follows_no_link(tmp_path, link):
     (tmp_path / link).symlink_to("disk")
     assert f"kept       {link}: a link" in cleaned(tmp_path, "--all", ".venv")
     assert all((tmp_path / name).exists() for name in files)
+
+
+def test_clean_waits_for_no_pipe(tmp_path):
+    names = ("build/a.prov.json", "build/data/m/dev/given", "build/x/.bert2om", "build/y/MANIFEST")
+    lay(tmp_path, Makefile="x", **described("build/y/MANIFEST"))
+    for path in (tmp_path / name for name in names):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(path)
+    assert cleaned(tmp_path).count("kept ") == 3
 
 
 @pytest.mark.parametrize("files", [{"installed": "x"}, {"installed": "x", ".bert2om": "made by x"}, {"bin/x": "x"}])

@@ -172,6 +172,17 @@ def test_an_import_is_a_prerequisite_wherever_it_stands(tmp_path, monkeypatch):
     assert found["needs.tools.x.c"] == "tools/x/c.py"
 
 
+def test_what_lies_beside_an_artefact_is_made_again_with_it(built):
+    """Itself, or what says where it comes from."""
+    for name in ("reference.npy", "reference.npy.prov.json"):
+        path = built.path / "build/tiny/default" / name
+        path.rename(built.path / "away")
+        try:
+            assert "tiny/default/model.onnx" in built.remade("MODEL=tiny", "accuracy")
+        finally:
+            (built.path / "away").rename(path)
+
+
 def test_a_tree_without_benches_has_no_page_of_them(built):
     kept = built.path / "results/bench"
     assert "results/bench.svg" in built.remade("-B", "report")

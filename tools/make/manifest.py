@@ -25,8 +25,8 @@ def mark(folder: Path) -> None:
 def marked(folder: Path) -> bool:
     """Whether a folder has our mark."""
     try:
-        return (folder / MARK).read_text("utf-8").startswith("made by ")
-    except (OSError, ValueError):
+        return cli.regular(folder / MARK).read_text("utf-8").startswith("made by ")
+    except (cli.UserError, OSError, ValueError):
         return False
 
 
@@ -40,7 +40,8 @@ def take(folder: Path) -> None:
 
 def read(path: Path) -> dict[str, str]:
     """{name: sha256} of a MANIFEST; UserError where a line is none."""
-    lines = [line.split("  ", 1) for line in path.read_text("utf-8", errors="replace").splitlines()]
+    content = cli.regular(path, cli.LARGEST).read_text("utf-8", errors="replace")
+    lines = [line.split("  ", 1) for line in content.splitlines()]
     if any(len(line) != 2 for line in lines):
         raise cli.UserError(f"{path}: not lines of sha256 and name; delete its folder and make it again")
     return {name: sha for sha, name in lines}

@@ -15,7 +15,6 @@ It waits for a build that is at work. Only the standard library: it has to work 
 
 import argparse
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -51,9 +50,9 @@ def size(path: Path) -> int:
 def made(target: Path) -> bool:
     """Whether TARGET.prov.json says that it was made where it lies."""
     try:
-        prov = json.loads(Path(f"{target}{PROV}").read_text("utf-8"))
+        prov = cli.read_json(f"{target}{PROV}")
         return prov["target"] == target.as_posix() and {"recipe", "sha256"} <= prov.keys()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (cli.UserError, OSError, KeyError):
         return False
 
 
@@ -78,7 +77,7 @@ def ours(path: Path, names: frozenset[Path]) -> bool:
         unfinished = path.name.startswith(".") and path.name.endswith(run.BOX)
         return unfinished or path.name == "__pycache__" or path.as_posix() in CACHES or manifest.marked(path)
     if STAMP.fullmatch(path.as_posix()):
-        return len(path.read_bytes().split()) == 1
+        return path.is_file() and len(path.read_bytes().split()) == 1
     if beside := UNFINISHED.fullmatch(path.name):
         path = path.with_name(beside[1])
     target = Path(re.sub(rf"({re.escape(PROV)}|\.log)$", "", str(path)))
