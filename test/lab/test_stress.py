@@ -79,10 +79,13 @@ def test_counts_are_kept_a_line_a_check(tmp_path):
     path = tmp_path / "stress.csv"
     counts.keep(None, "killed", 1, "well", [])
     for tried in (3, 300):
-        counts.keep(path, "killed", tried, "well", ["a.txt", "MODEL=tiny", "DATA=/home/me/few.tsv", "VENV=/venv"])
+        counts.keep(
+            path, "killed", tried, "well", ["build/x/a/b.txt", "MODEL=tiny", "DATA=/home/me/few.tsv", "VENV=/venv"]
+        )
     counts.keep(path, "fuzzed", 5, "well, all", [])
-    head, one, other = path.read_text().splitlines()
-    assert head == ",".join(counts.COLUMNS) and one.startswith("killed,300,well,a.txt MODEL=tiny DATA=few.tsv,")
+    counts.keep(path, "killed", 7, "well", ["build/x/c.txt"])
+    head, one, other, _ = path.read_text().splitlines()
+    assert head == ",".join(counts.COLUMNS) and one.startswith("killed,300,well,a/b.txt MODEL=tiny DATA=few.tsv,")
     assert other.startswith('fuzzed,5,"well, all",,')
 
 

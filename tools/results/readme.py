@@ -153,7 +153,7 @@ def stress(path: Path, records: list[dict]) -> str:
         return "No count is committed yet."
     rows = pd.read_csv(STRESS, dtype=str, keep_default_na=False)
     rows["on"] = rows.pop("cpu") + ", " + rows.pop("cores") + " cores, " + rows.pop("date")
-    return table.text(rows.drop(columns="of"), ".md")
+    return table.text(rows, ".md")
 
 
 BLOCKS = {"table": block, "picture": picture, "parameters": parameter_table, "frontier": frontier,
