@@ -1,6 +1,6 @@
 """The counts of what stresses this project: a line a check, of its newest run, in results/stress.csv.
 
-counts.keep(Path("results/stress.csv"), "killed", 300, "the same bytes after each", ["build/x", "MODEL=tiny", "VENV=.venv"])
+counts.keep(Path("results/stress.csv"), "killed", 300, "the same bytes after each", ["build/data/x", "MODEL=tiny", "VENV=.venv"])
 
 check,tried,result,of,commit,cpu,cores,date
 killed,300,the same bytes after each,data/x MODEL=tiny,0123456789ab,Intel(R) Xeon(R),2,2026-11-30

@@ -10,8 +10,9 @@ Q := $(if $(V),,@)
 export V
 export LC_ALL := C.UTF-8
 export PYTHONHASHSEED := 0
-# What would run code of its own, or change what Python or oneDNN does.
-inert := BASH_ENV ENV PYTHONHOME PYTHONOPTIMIZE PYTHONSTARTUP PYTHONINSPECT PYTHONSAFEPATH ONEDNN_MAX_CPU_ISA
+# What would run code of its own, or change what Python or oneDNN does or says.
+inert := BASH_ENV ENV PYTHONHOME PYTHONOPTIMIZE PYTHONSTARTUP PYTHONINSPECT PYTHONSAFEPATH PYTHONWARNINGS PYTHONDEVMODE \
+    PYTHONVERBOSE PYTHONPROFILEIMPORTTIME ONEDNN_MAX_CPU_ISA
 unexport $(inert)
 # The units that ISA= leaves, for OpenVINO, PyTorch and our own engine (tools/make/chips.py).
 $(if $(ISA),$(eval export ONEDNN_MAX_CPU_ISA := $(ISA)))
