@@ -17,6 +17,7 @@ from conftest import ROOT, in_git
 from tools.checks import reproduce
 from tools.make import cli, manifest, run, screen
 from tools.results import claims, record
+from tools.scale import parts
 from tools.setup import install
 
 LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
@@ -106,7 +107,7 @@ MADE = {"build/imports.mk": "", "build/data/dev.tsv": "", "build/data/dev.tsv.lo
         ONES: f"{'0' * 64}  1.bin\n", ONES.replace("MANIFEST", "1.bin"): "x", "build/data/m/dev/given": "x",
         "build/.imports.json.abcd1234": "x", "build/data/.dev.tsv.abcd1234": "x",
         "build/m/.a.onnx.abcd1234.bert2om.tmp/a.onnx": "x",
-        "build/score/a.parts/manifest.json": '{"parts": {"0-0.parquet": {}}}', "build/score/a.parts/0-0.parquet": "x",
+        f"build/score/a.parts/{parts.MANIFEST}": '{"parts": {"0-0.parquet": {}}}', "build/score/a.parts/0-0.parquet": "x",
         "build/demo/.bert2om": "made by make", "build/demo/any": "x", "results/local/perf-table.csv": "x",
         "build/.mypy_cache/3.11/cache.0.db": "x",
         **described("build/data/dev.tsv", ONES, "results/local/perf-table.csv")}  # fmt: skip

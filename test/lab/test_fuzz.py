@@ -1,5 +1,6 @@
 """The short run of fuzz.py: the same targets, fewer inputs, the same each time and on each machine."""
 
+import json
 import re
 import subprocess
 import sys
@@ -21,6 +22,17 @@ def test_any_bytes_are_read_or_refused_in_one_line(target, folder):
     assert tally["inputs"] >= 100 and tally["refused"] > 0
     if sound is not None:
         (folder / fuzz.TARGETS[target][1]).write_bytes(sound)
+
+
+@pytest.mark.parametrize("target, change", [
+    ("config", lambda b: json.dumps(json.loads(b) | {"hidden_act": 0}).encode()),
+    ("csv", lambda b: b'"\nentence",n\na,1\n'),
+])  # fmt: skip
+def test_what_fuzz_has_found_is_refused_in_one_line(target, change, folder):
+    path = folder / fuzz.TARGETS[target][1]
+    sound = path.read_bytes()
+    assert fuzz.check(target, folder, sound) and not fuzz.check(target, folder, change(sound))
+    path.write_bytes(sound)
 
 
 def test_make_fuzz_runs_it_and_says_how_many_inputs_each_parser_saw():

@@ -91,7 +91,8 @@ class Wanted:
         for name in () if file.kind == JSON else (*texts, *label, *keep):  # of JSON the first row need not have all
             if (count := there.count(name)) != 1:
                 fault = f"{count} columns are called {name}" if count else f"no column {name}"
-                raise cli.UserError(f"{where}: {fault}; it has {', '.join(there)[:200]}; see COLUMNS= and KEEP=")
+                named = ", ".join(there)[:200].replace("\n", "\\n")
+                raise cli.UserError(f"{where}: {fault}; it has {named}; see COLUMNS= and KEEP=")
         return texts, label, keep
 
     def label(self, value) -> int | float | None:

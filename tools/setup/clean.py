@@ -31,6 +31,7 @@ LISTED = re.compile(
     r"build/(imports\.(mk|json)(\.\d+)?|given\.json|sbom\.cdx\.json|ro-crate-metadata\.json|claims\.(md|csv)|"
     r"train/(adapter\.safetensors|training\.json))|results/local/(accuracy|perf)-table\.rows"
 )
+SCORED = "_manifest.json"
 CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", "build/.launch", "build/.mypy_cache")
 STAMP = re.compile(r"build/(data/[^/]+/(dev|train)/given|[^/]+/[^/]+/(source|given))")  # which hold one word
 UNFINISHED = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # what a write that was killed leaves beside its file
@@ -57,13 +58,13 @@ def made(target: Path) -> bool:
 
 
 def listed(folder: Path) -> set[Path]:
-    """The files that a MANIFEST in this folder lists, or the manifest.json of `make score`; with the lists themselves."""
+    """The files that a MANIFEST in this folder lists, or SCORED, that of `make score`; with the lists themselves."""
     names: list[str] = []
     try:
         if made(folder / "MANIFEST"):
             names += [*manifest.read(folder / "MANIFEST"), *manifest.summaries(folder / "MANIFEST"), *manifest.BESIDE]
-        if folder.suffix == ".parts" and (folder / "manifest.json").is_file():
-            names += [*cli.read_json(folder / "manifest.json")["parts"], "manifest.json"]
+        if folder.suffix == ".parts" and (folder / SCORED).is_file():
+            names += [*cli.read_json(folder / SCORED)["parts"], SCORED]
     except (cli.UserError, OSError, KeyError, TypeError, AttributeError):
         return set()
     return {folder / name for name in names}

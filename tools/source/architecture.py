@@ -97,7 +97,8 @@ def read_config(path, kind=None):
     name = str((names[0] if isinstance(names, list) else names) or "of no name")
     kind = family_of(path, given, name, kind)
     family = FAMILIES[kind]
-    if fault := unlike(given, name, given.get(family.keys.get("hidden_act", "hidden_act")) or "gelu"):
+    activation = given.get(family.keys.get("hidden_act", "hidden_act"))
+    if fault := unlike(given, name, "gelu" if activation is None else activation):
         raise cli.UserError(f"{path}: {fault}; take another checkpoint")
     usual = DEFAULTS | family.defaults
     said = {key: given.get(family.keys.get(key, key)) for key in DEFAULTS}
