@@ -80,7 +80,7 @@ class Known:
         """Remember it for the next make; a folder that cannot be written costs that one some time."""
         if self.before != self.files:
             with contextlib.suppress(OSError), cli.whole_file(KEPT, "w") as f:
-                json.dump({"by": self.by, "files": self.files}, f, indent=0)
+                f.write(json.dumps({"by": self.by, "files": self.files}))
 
 
 def imports(path: Path) -> list[str]:
