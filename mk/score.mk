@@ -4,7 +4,7 @@ scoring   = $(if $(CHECK),,$(scored_by))
 scored_by = $(SCORING:%=build/%/$(compiled_one)) build/$(MODEL)/$(weights_name)/checkpoint/MANIFEST \
             $(if $(RERUN),$(dir $(SCORING:%=build/%))cpu.onnx) $(if $(findstring -native-,$(SCORING)),build/lib/native.so)
 rerun     = $(if $(RERUN),--rerun build/$(dir $(SCORING))cpu.onnx --margin $(RERUN))
-score_in  = --model $< --tokenizer_path build/$(MODEL)/$(weights_name)/checkpoint --batchsize $(BS) $(rerun) \
+score_in  = --model $< --tokenizer_path build/$(MODEL)/$(weights_name)/checkpoint --batch_size $(BS) $(rerun) \
     $(addprefix --task ,$(scored_task)) $(patsubst %,--threshold %,$(filter-out 0.5,$(THRESHOLD))) \
     --input=$(call quoted,$(call need,INPUT,a file of sentences, a folder or a glob)) \
     $(if $(COLUMNS),--columns=$(call quoted,$(COLUMNS))) $(if $(KEEP),--keep=$(call quoted,$(KEEP))) \

@@ -399,7 +399,7 @@ def test_long_rows_and_memory(tmp_path):
         (tmp_path / name).write_text("text\n" * (name == "b.tsv") + row * (20_000_000 // len(row)))
         tally = SimpleNamespace(rows=0, bytes=0)
         reading = files.tables(files.Source(str(tmp_path / name), name), wanted, tally)
-        next(reading), next(reading)
+        next(reading)
         assert tally.rows == files.BATCH and tally.bytes < 1e6
 
 
@@ -600,7 +600,7 @@ def test_inputs_that_are_touched_added_changed_or_gone(score, tmp_path):
     assert "2.csv: changed; its answers are made again" in done.stdout
     assert "30 sentences in 2 parts, 1 of them there before" in done.stdout
     correct(rows(tmp_path / "out"), sentences(30))
-    assert "holds the answers of another batchsize" in score(*words, "--batchsize", 2).fault
+    assert "holds the answers of another batchsize" in score(*words, "--batch_size", 2).fault
     (tmp_path / "in/1.csv").unlink()
     assert "has the answers of 1.csv, which is gone from INPUT" in score(*words).fault
 
@@ -650,13 +650,32 @@ def test_parts_and_pieces(monkeypatch):
     monkeypatch.setattr(out, "save", lambda: None)
     out.pin([files.Source(f"{i}.csv", f"{i}.csv", 1 << 20) for i in range(16)])
     assert [len(sources) for _, sources, _ in out.missing()] == [8, 8]
-    out.config, out.inputs, out.units = (
-        {"rows": 1 << 24},
-        {},
-        {},
-    )  # of 10^9 rows: parts of 100 MB and more, from small files too
+    out.inputs, out.units, out.portion = {}, {}, 100 << 24  # of 10^9 rows: whole parts, from small files too
     out.pin([files.Source(f"{i}.csv", f"{i}.csv", 1 << 27) for i in range(32)])
     assert [len(sources) for _, sources, _ in out.missing()] == [13, 13, 6]
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "keep"),
+    [
+        ("B.CSV", 20, ""),
+        ("f.csv.gz", 20, "id"),
+        ("c/e.parquet", 300, "id"),
+        ("c/d.jsonl", 1000, "text"),
+        ("a.tsv", 9, "id"),
+    ],
+)
+def test_parts_of_a_thousand_million_rows_are_of_100_to_500_MB(score, tmp_path, monkeypatch, name, width, keep):
+    """However long the rows are, packed or not, and whatever is kept of them: from the bytes a row that were written."""
+    n, whole, path = 2000, parts.sizes, tmp_path / Path(name).name
+    rng = np.random.default_rng(0)
+    texts = [f"good {rng.bytes(width // 2).hex()}" for _ in range(n)]
+    path.write_bytes(FORMATS[name](frame(n).assign(text=texts)))
+    monkeypatch.setattr(parts, "sizes", lambda sources, *how: whole(sources * (10**9 // n), *how))
+    assert score(path, tmp_path / "out", *TEXT, *["--keep", keep] * bool(keep)).returncode == 0
+    said = manifest(tmp_path / "out")
+    (entry,) = said["parts"].values()
+    assert 1e8 < entry["bytes"] / n * said["config"]["rows"] < 5e8, said["config"]["rows"]
 
 
 # ---- On the way
@@ -832,8 +851,14 @@ def copy(source, target, env):
     subprocess.run([PYTHON, "-c", code, how, f"{source}/", f"{target}/"], env=os.environ | env, check=True)
 
 
+def refused(running, says):
+    """A process ends with one line that says so."""
+    _, err = running.communicate(timeout=120)
+    assert running.returncode == 1 and says in err and err.count("\n") == 1, err
+
+
 @scale
-def test_from_s3_to_s3(process, s3, large, whole, tmp_path):
+def test_from_s3_to_s3(start, process, s3, large, whole, tmp_path):
     copy(large, "s3://bucket/in", s3)
     how = {"python": PYTHON, "env": s3}
     done = process("s3://bucket/in/*.csv", "s3://bucket/out", *LARGE, **how)
@@ -843,14 +868,15 @@ def test_from_s3_to_s3(process, s3, large, whole, tmp_path):
     assert "100 of them there before" in process("s3://bucket/in/*.csv", "s3://bucket/out", *LARGE, **how).stdout
     nowhere = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "")
     nowhere |= {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
-    for given, out, env, says in (
+    cases = (
         ("s3://bucket/in", "s3://bucket/in/out", {}, "name a folder apart"),
         ("s3://nobucket/in", "s3://bucket/o", {}, "s3://nobucket/in: "),
         ("s3://bucket/in", "s3://nobucket/o", {}, "s3://nobucket/o"),
         ("s3://bucket/in", "s3://bucket/o", nowhere, "s3://bucket/in: "),
-    ):
-        done = process(given, out, *LARGE, python=PYTHON, env=s3 | env)
-        assert done.returncode == 1 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    )
+    running = [start(given, out, *LARGE, python=PYTHON, env=s3 | env) for given, out, env, _ in cases]
+    for process, (*_, says) in zip(running, cases, strict=True):
+        refused(process, says)
 
 
 # Of this host alone, whatever the user's own clusters ask for.
@@ -923,28 +949,41 @@ def test_a_raylet_and_then_the_driver_are_killed(start, process, ray, large, who
     same(out, whole)
 
 
+def test_a_part_that_takes_long_is_no_job_that_stands_still(monkeypatch):
+    """A task tells how many rows were answered long before its part is whole; what it yields does not depend on time."""
+    told, model = [], SimpleNamespace()
+    beats = SimpleNamespace(add=SimpleNamespace(remote=told.append))
+
+    def made(model, *how, share):
+        for rows in (5, 7, 9):
+            model.done(rows)
+            time.sleep(0.03)
+        yield {"rows": 21}
+        raise cli.UserError("amiss")
+
+    monkeypatch.setattr(cluster, "BEAT", 0.02)
+    monkeypatch.setattr(cluster, "loaded", lambda fields: model)
+    monkeypatch.setattr(parts, "made", made)
+    entry, (fault,) = cluster.task((), beats, "out", None, 1, None, (0, 1))
+    assert (entry, str(fault), told) == ({"rows": 21}, "amiss", [12, 9])
+
+
 def test_nearly_all_processors_of_unlike_nodes_work():
     nodes = ([1, 3], [2, 64, 64, 64], [6], [10, 10], [1])
     assert [cluster.size_of(cpus, 0) for cpus in nodes] == [1, 8, 6, 5, 1] and cluster.size_of([6], 2) == 2
 
 
 @scale
-def test_the_watchdog_names_a_job_that_stands_still(process, ray, large, tmp_path):
-    words = (*LARGE, "--cluster", ray.address, "--patience", 0.5)
-    done = process(large, tmp_path / "out", *words, python=PYTHON, env=RAY)
-    assert done.returncode == 1 and "no part in 0.5 s, 0 are done; " in done.stderr, done.stderr
-
-
-@scale
-def test_a_bad_row_no_cluster_and_a_head_that_dies(start, process, ray, large, tmp_path):
+def test_a_cluster_that_fails_is_one_line(start, ray, large, tmp_path):
+    """A bad row there, nobody at the address, a job that stands still, a head that dies."""
     (tmp_path / "a.csv").write_text("text\ngood\n \n")
-    how = {"python": PYTHON, "env": RAY}
-    done = process(tmp_path / "a.csv", tmp_path / "out", *TEXT, "--cluster", ray.address, **how)
-    assert done.returncode == 1 and "row 1 (from 0), line 3: no text" in done.stderr, done.stderr
-    done = process(tmp_path / "a.csv", tmp_path / "o", *TEXT, "--cluster", "127.0.0.1:9", **how)
-    assert done.returncode == 1 and "CLUSTER=127.0.0.1:9" in done.stderr and done.stderr.count("\n") == 1, done.stderr
-    running = start(large, tmp_path / "of", "--columns", "text", "--rows", 2, "--cluster", ray.address, **how)
-    wait_for(tmp_path / "of", 1, running)
+    run = lambda given, out, *words: start(given, tmp_path / out, *TEXT, *words, python=PYTHON, env=RAY)
+    still = run(large, "still", "--cluster", ray.address, "--patience", 0.1)
+    bad = run(tmp_path / "a.csv", "bad", "--cluster", ray.address)
+    refused(run(tmp_path / "a.csv", "none", "--cluster", "127.0.0.1:9"), "CLUSTER=127.0.0.1:9: nobody answers there")
+    refused(still, "no row answered in 0.1 s, 0 parts are done")
+    refused(bad, "row 1 (from 0), line 3: no text")
+    running = run(large, "out", "--rows", 2, "--cluster", ray.address)
+    wait_for(tmp_path / "out", 1, running)
     ray.kill("head")
-    _, err = running.communicate(timeout=60)
-    assert running.returncode == 1 and "the head is gone" in err and err.count("\n") == 1, err
+    refused(running, "the head is gone")

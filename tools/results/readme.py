@@ -156,8 +156,15 @@ def stress(path: Path, records: list[dict]) -> str:
     return table.text(rows, ".md")
 
 
+def page(name: str):
+    """What lies in results/ under that name."""
+    path = Path("results", f"{name}.md")
+    return lambda *_: path.read_text("utf-8") if path.is_file() else "Not measured yet."
+
+
 BLOCKS = {"table": block, "picture": picture, "parameters": parameter_table, "frontier": frontier,
-          "stress": stress, "claims": lambda path, records: claims.markdown()}  # fmt: skip
+          "stress": stress, "claims": lambda path, records: claims.markdown(),
+          "end_to_end": page("end_to_end"), "driver": page("driver")}  # fmt: skip
 FIELDS = {
     "accuracy": lambda r: f"{100 * r['accuracy']:.2f} %",
     "right": lambda r: f"{r['correct']}/{r['total']}",

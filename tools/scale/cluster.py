@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from collections import Counter
+from collections import ChainMap, defaultdict
 
 from tools.make import cli
 from tools.scale import parts, scorer
@@ -27,6 +27,7 @@ START = "start one with `.venv-scale/bin/ray start --head`"
 THREADS = 8  # processors of a task, at most, where nobody says how many
 SHARES = 16  # tasks that share a unit, at most
 LOSSES = 20  # of one task: then it is not the nodes
+BEAT = 30.0  # seconds after which a task says how far it is
 SILENCE = 8.0  # seconds without an answer of the head after which it is gone
 GONE = "the head is gone; start it and its nodes again, then run this again: it goes on"
 
@@ -80,10 +81,40 @@ def loaded(fields: tuple) -> scorer.Scorer:
     return scorer.Scorer(**dict(fields))
 
 
-def task(fields: tuple, address: str, wanted, rows: int, unit, share):
+class Beats:
+    """How many rows the tasks have answered so far, as they say every BEAT seconds: a part may take an hour. An actor of
+    its own: what a task yields must be the same when Ray begins it again."""
+
+    def __init__(self):
+        self.rows = 0
+
+    def add(self, rows: int) -> None:
+        self.rows += rows
+
+    def total(self) -> int:
+        return self.rows
+
+
+def telling(beats):
+    """done(rows), which tells Beats every BEAT seconds how many there were."""
+    rows, last = 0, time.monotonic()
+
+    def done(more: int) -> None:
+        nonlocal rows, last
+        rows += more
+        if time.monotonic() - last > BEAT:
+            beats.add.remote(rows)
+            rows, last = 0, time.monotonic()
+
+    return done
+
+
+def task(fields: tuple, beats, address: str, wanted, rows: int, unit, share):
     """Yield what parts.made does, and (the UserError,) where it raises one: it is the driver's to say."""
+    model = loaded(fields)
+    model.done = telling(beats)
     try:
-        yield from parts.made(loaded(fields), parts.Output(address), wanted, [unit], rows, share=share)
+        yield from parts.made(model, parts.Output(address), wanted, [unit], rows, share=share)
     except cli.UserError as e:
         yield (e,)
 
@@ -94,37 +125,49 @@ def size_of(cpus: list[int], asked: int) -> int:
     return asked or max(size for size in range(1, THREADS + 1) if used(size) >= 0.9 * used(1))
 
 
-def shared(unit, rows: int, single: bool) -> int:
+def shared(unit, out) -> int:
     """How many tasks share a unit: as many as it may have parts."""
     size = sum(source.size for source in unit[1])
-    return 1 if single else max(1, min(SHARES, size // parts.ROW // rows))
+    return 1 if out.single else max(1, min(SHARES, size // max(1, out.portion)))
 
 
 def made(args, wanted, rows: int, out, progress):
-    """As parts.made, on a cluster. UserError where there is none, where it fails, and where no part comes for
-    --patience seconds."""
+    """As parts.made, on a cluster. UserError where there is none, where it fails, and where nothing comes for --patience
+    seconds."""
     connect(args.cluster)
     import ray
 
     size = size_of([int(n["Resources"].get("CPU", 0)) for n in ray.nodes() if n["Alive"]], args.threads)
     remote = ray.remote(task).options(num_cpus=size, max_retries=LOSSES, num_returns="streaming")
     fields = tuple((scorer.fields(args) | {"threads": size}).items())
-    shares = {unit[0]: shared(unit, rows, bool(out.single)) for unit in out.missing()}
+    shares = {unit[0]: shared(unit, out) for unit in out.missing()}
     jobs = ((unit, (k, shares[unit[0]])) for unit in out.missing() for k in range(shares[unit[0]]))
 
     def begin() -> list:
         """Tasks until there are twice as many as run at a time, so that nodes that join find some; at least one."""
         room = 2 * int(ray.cluster_resources().get("CPU", 0)) // size - len(running)
         some = itertools.islice(jobs, max(room, 1))
-        return [remote.remote(fields, out.address, wanted, rows, *job) for job in some]
+        return [remote.remote(fields, beats, out.address, wanted, rows, *job) for job in some]
 
-    ends: Counter = Counter()
+    beats = ray.remote(Beats).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+    ends: dict[int, list] = defaultdict(list)
     running: list = []
     running += begin()
+    fresh = shown = last = 0
+    moved = time.monotonic()
     while running:
-        ready, running = ray.wait(running, timeout=args.patience)
+        ready, running = ray.wait(running, timeout=min(BEAT, args.patience))
+        total = last if ready else ray.get(beats.total.remote())
+        if ready or total != last:
+            moved, last = time.monotonic(), total
+        if max(fresh, total) > shown:
+            progress(max(fresh, total) - shown)
+            shown = max(fresh, total)
+        if not ready and time.monotonic() - moved < args.patience:
+            continue
         if not ready:
-            raise cli.UserError(stuck(args.patience, out))
+            fault = f"no row answered in {args.patience:g} s, {len(out.parts)} parts are done; see `ray status`"
+            raise cli.UserError(f"CLUSTER={args.cluster}: {fault}, then run it again: it goes on")
         try:
             entry = ray.get(next(ready[0]))
         except StopIteration:
@@ -135,22 +178,12 @@ def made(args, wanted, rows: int, out, progress):
             raise cli.UserError(f"CLUSTER={args.cluster}: {why}") from None
         running += ready
         if isinstance(entry, dict):
-            progress(entry["rows"])
+            fresh += entry["rows"]
             yield entry
         elif isinstance(entry[0], cli.UserError):
             raise entry[0]
         else:
-            ends[entry[0]] += 1
-            if ends[entry[0]] == shares[entry[0]]:
-                yield entry
-
-
-def stuck(patience: float, out) -> str:
-    """What is known of a job that makes no progress."""
-    import ray
-
-    nodes, free = sum(n["Alive"] for n in ray.nodes()), ray.available_resources().get("CPU", 0)
-    return (
-        f"score to {out.address}: no part in {patience:g} s, {len(out.parts)} are done; {nodes} nodes alive, "
-        f"{free:g} processors free; see `ray status`, then run it again: it goes on"
-    )
+            unit, count, hashes = entry
+            ends[unit].append(hashes)
+            if len(ends[unit]) == shares[unit]:
+                yield unit, count, dict(ChainMap(*ends.pop(unit)))

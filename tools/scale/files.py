@@ -191,7 +191,7 @@ def digest(source: Source) -> str | None:
 
 class Open(NamedTuple):
     """A file that is read. types: of Parquet's columns; read(columns): an iterator of (line, {column: value}, fault) of its
-    rows; tell(): its bytes so far."""
+    rows; tell(rows): its bytes so far, of so many rows."""
 
     kind: str
     columns: list[str]
@@ -283,9 +283,10 @@ def opened(source: Source):
                 fs, path = system(where)
                 raw = file = held.enter_context(fs.open(path, "rb"))
                 file = held.enter_context(PACKED[packed](raw)) if packed else raw
-            tell = (lambda: 0) if where == "-" or kind == ".parquet" else raw.tell
+            tell = lambda rows: 0 if where == "-" else raw.tell()
             if kind == ".parquet":
                 whole = parquet.ParquetFile(file)
+                tell = lambda rows: source.size * rows // whole.metadata.num_rows
                 batches = lambda columns: (b.select(columns) for b in whole.iter_batches(BATCH, columns=columns))
                 read = lambda columns: ((None, row, None) for batch in batches(columns) for row in batch.to_pylist())
                 types = dict(zip(whole.schema_arrow.names, whole.schema_arrow.types, strict=True))
@@ -349,10 +350,11 @@ def tables(source: Source, wanted: Wanted, tally=None) -> Iterator[pa.Table]:
         texts, label, keep = wanted.columns(file, source.url)
         rows = file.read(list(dict.fromkeys([*texts, *label, *keep])))
         while batch := list(itertools.islice(rows, BATCH)):
+            if tally:
+                now = file.tell(first + len(batch))
+                tally.rows, tally.bytes, told = tally.rows + len(batch), tally.bytes + now - told, now
             yield table(source, wanted, texts, label, first, batch)
             first += len(batch)
-            if tally:
-                tally.rows, tally.bytes, told = tally.rows + len(batch), tally.bytes + file.tell() - told, file.tell()
 
 
 def table(source: Source, wanted: Wanted, texts, label, first: int, batch) -> pa.Table:

@@ -1,10 +1,10 @@
 """What score writes: Parquet parts with the manifest that says which there are, one file, or standard output.
 
     with (out := parts.Output("scored")).alone():
-        for line in out.resume(config, sources): print(line)    # goes on with what is there
+        for line in out.resume(config, sources, 80): print(line)  # goes on with what is there
         for unit, sources, done in out.missing():               # what is read together, the parts that it has
             out.add(parts.write(out.fs, out.path(unit, 0), answers))
-            out.finish(unit, 1)
+            out.finish(unit, 1, {source.name: files.digest(source) for source in sources})
 
     {"config": {"model": "<sha256>", ...}, "complete": true, "rows": 872,
      "inputs": {"dev.tsv": {"size": 105000, "mark": "1764480000.0", "unit": 0, "sha256": "...", "parts": 1}},
@@ -16,10 +16,13 @@ whole, after the parts it names; what a killed run had written and not yet liste
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
+import io
 import itertools
 import json
+import math
 import os
 import re
 import sys
@@ -28,6 +31,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 from pyarrow import csv, parquet
@@ -43,7 +47,8 @@ OURS = b"bert2om"  # the key of what a part's footer says of it
 SINGLE = (".csv", ".parquet")
 SHARE = 20  # the manifest is written again when this many times as long has passed as that takes
 UNIT = 1 << 23  # bytes of the files that are read together, at least
-ROW = 100  # bytes of a row of input, roughly
+PARTS = 100  # about as many, where the input is large
+PART = 400e6  # bytes of a part, at most
 THREADS = 16
 
 
@@ -134,10 +139,32 @@ def read(sources, wanted, rows: int, progress=None):
     return ahead(pieces(tables, rows))
 
 
-def made(model, out, wanted, units, rows: int, progress=None, share=(0, 1)):
-    """Make parts that are missing; yield their entries, and (unit, how many parts it has) after each unit.
+def sizes(sources, wanted, logits=False) -> tuple[int, float]:
+    """(rows of a part, bytes of a row of the input), from the first rows of the largest source.
 
-    model: a Scorer; units: as Output.missing gives them; share: (k, n), of each n parts the one of number k.
+    Rows: GROUP, or more where the input would then have more than PARTS parts, as long as they stay below PART bytes. A
+    row's answers are 6 bytes beside what stands in the table already: a file of 2^18 took 12.2 with its key.
+    """
+    tally = SimpleNamespace(rows=0, bytes=0)
+    largest = max(sources, key=lambda source: source.size)
+    tables = files.tables(largest, dataclasses.replace(wanted, null=True), tally)
+    if (table := next(tables, None)) is None:
+        return GROUP, 1.0
+    box = io.BytesIO()
+    parquet.write_table(table.drop_columns([f"text{k}" for k in range(len(wanted.task.text[0]))]), box)
+    answer = box.tell() / len(table) + 6 + len(wanted.names) * (4 * logits + 12 * wanted.task.several)
+    row = max(1.0, tally.bytes / len(table))
+    count = sum(source.size for source in sources) / row
+    most = 1 << int(math.log2(PART / answer))
+    return max(GROUP, min(most, 1 << int(count / PARTS).bit_length())), row
+
+
+def made(model, out, wanted, units, rows: int, progress=None, share=(0, 1)):
+    """Make parts that are missing; yield their entries, and after each unit (its number, how many parts it has, {source:
+    sha256}).
+
+    model: a Scorer; units: as Output.missing gives them; share: (k, n), of each n parts the one of number k, and of these
+    the first alone hashes the sources. Raises UserError for a source that changed while it was read.
     """
     for unit, sources, done in units:
         count = 0
@@ -146,7 +173,11 @@ def made(model, out, wanted, units, rows: int, progress=None, share=(0, 1)):
             count = number + 1
             if number not in done and number % share[1] == share[0]:
                 yield write(out.fs, out.path(unit, number), (model.answers(table) for _, table in group))
-        yield unit, count
+        hashes = {source.name: files.digest(source) for source in sources if not share[0]}
+        for source in sources:
+            if files.today(source) != source:
+                raise cli.UserError(f"{source.url}: changed while it was read; run it again")
+        yield unit, count, hashes
 
 
 # --- What is there
@@ -170,6 +201,7 @@ class Output:
         self.folder = path[: -len(self.single) - 1] if self.single else path
         self.manifest = f"{self.folder}/{self.single}{MANIFEST}"
         self.config, self.inputs, self.parts, self.units = {}, {}, {}, {}
+        self.portion = 0  # bytes of the input that make a part
         self.seconds = self.written = 0.0
 
     def read(self) -> None:
@@ -235,8 +267,11 @@ class Output:
         self.parts = {name: entry for name, entry in self.parts.items() if name not in faults}
         return faults
 
-    def resume(self, config: dict, sources: list[files.Source]) -> list[str]:
-        """Go on with what is there; what is to be said of it. UserError where that is another run's, or anything else's."""
+    def resume(self, config: dict, sources: list[files.Source], row: float) -> list[str]:
+        """Go on with what is there, the input having `row` bytes a row; what is to be said of it.
+
+        Raises UserError where that is another run's, or anything else's.
+        """
         foreign = "is not what score wrote; name another, or move it"
         names = self.there()
         if names and not self.config:
@@ -251,7 +286,7 @@ class Output:
                 raise cli.UserError(f"OUT={self.address}: {name} {foreign}")
             if part or HALF.fullmatch(name):
                 self.fs.rm_file(path)
-        self.config = config
+        self.config, self.portion = config, int(row * config["rows"])
         said = [f"{self.folder}/{name}: {fault}; made again" for name, fault in faults.items()] + self.pin(sources)
         self.save()
         return said
@@ -264,7 +299,7 @@ class Output:
         if gone := self.inputs.keys() - {source.name for source in sources}:
             fault = f"has the answers of {min(gone)}, which is gone from INPUT"
             raise cli.UserError(f"OUT={self.address}: {fault}; bring it back, or name another folder")
-        said, again, enough = [], set(), max(UNIT, ROW * self.config.get("rows", 0))
+        said, again, enough = [], set(), max(UNIT, self.portion)
         unit, size = max((pin["unit"] for pin in self.inputs.values()), default=-1), enough
         for source in sources:
             now = {"size": source.size, "mark": source.mark}
@@ -325,13 +360,10 @@ class Output:
         if time.monotonic() - self.written > SHARE * self.seconds:
             self.save()
 
-    def finish(self, unit: int, count: int) -> None:
-        """Pin the sources of a unit of so many parts, now that they are read; UserError for one that changed meanwhile."""
+    def finish(self, unit: int, count: int, hashes: dict) -> None:
+        """Pin the sources of a unit of so many parts, now that they are read."""
         for source in self.units[unit]:
-            sha256 = files.digest(source)
-            if files.today(source) != source:
-                raise cli.UserError(f"{source.url}: changed while it was read; run it again")
-            self.inputs[source.name] |= {"sha256": sha256, "parts": count}
+            self.inputs[source.name] |= {"sha256": hashes[source.name], "parts": count}
 
     def save(self) -> None:
         """Write the manifest."""

@@ -30,7 +30,6 @@ from tools.make import cli, run
 from tools.scale import cluster, files, parts, scorer
 
 OURS = {"file", "row", "text0", "text1", "prediction", "label", "probability", "truth", "error"}
-PARTS = 100  # about as many, where the input is large
 
 
 def parse():
@@ -42,7 +41,7 @@ def parse():
     p.add_argument("--keep", nargs="*", default=[], help="columns that are handed on")
     p.add_argument("--on_bad", choices=("stop", "null"), default="stop", help="what a row that is amiss does")
     p.add_argument("--logits", action="store_true", help="also the logits")
-    p.add_argument("--batchsize", type=int, default=8, help="sentences of a request, at most (%(default)s)")
+    p.add_argument("--batch_size", type=int, default=8, help="sentences of a request, at most (%(default)s)")
     p.add_argument("--max_len", type=int, default=0, help="tokens a text is cut to (the model's own maximum)")
     p.add_argument("--rerun", type=Path, help="fp32 graph for the rows that are too close to call")
     p.add_argument("--margin", type=float, default=0.0, help="logits less apart than this are (%(default)s)")
@@ -53,7 +52,7 @@ def parse():
     p.add_argument("--task", default=tasks.DEFAULT, help="what is asked (tools/base/tasks.py, %(default)s)")
     p.add_argument("--rows", type=int, default=0, help="of a part (65,536 or more, for about a hundred parts)")
     p.add_argument("--cluster", help="auto or an address of Ray; none: this machine")
-    p.add_argument("--patience", type=float, default=900, help="seconds without a part that end a cluster's run")
+    p.add_argument("--patience", type=float, default=900, help="seconds without an answer that end a cluster's run")
     p.add_argument("--check", action="store_true", help="only compare what lies there with its manifest")
     p.add_argument("--save_path", required=True, help="folder of Parquet parts, one .csv or .parquet, or -")
     args = p.parse_args()
@@ -103,7 +102,7 @@ def config(args, wanted: files.Wanted, rows: int) -> dict:
     files_of = lambda folder: [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".txt")]
     said = [p for p in files_of(args.tokenizer_path) if "MANIFEST" not in p.name]
     several = ["threshold"] * tasks.known(args.task).several
-    as_given = ("task", "columns", "on_bad", "logits", "batchsize", "max_len", "margin", *several)
+    as_given = ("task", "columns", "on_bad", "logits", "max_len", "margin", *several)
     return {
         "model": cli.sha256(args.model),
         "rerun": args.rerun and cli.sha256(args.rerun),
@@ -112,6 +111,7 @@ def config(args, wanted: files.Wanted, rows: int) -> dict:
         "truth": bool(wanted.labels),
         "keep": {name: [column, str(kind)] for name, (column, kind) in wanted.keep.items()},
         **{name: getattr(args, name) for name in as_given},
+        "batchsize": args.batch_size,  # as manifests have called it
         "rows": rows,
     }
 
@@ -211,9 +211,9 @@ def main():
 
 def to_output(args, wanted, sources, out) -> None:
     """Make what is missing of the parts, and say what there is. UserError where a file would hold no row."""
-    size = sum(source.size for source in sources)
-    rows = args.rows or out.config.get("rows") or max(scorer.GROUP, 1 << (size // parts.ROW // PARTS).bit_length())
-    for line in out.resume(config(args, wanted, rows), sources):
+    rows, row = parts.sizes(sources, wanted, args.logits)
+    rows = args.rows or out.config.get("rows") or rows
+    for line in out.resume(config(args, wanted, rows), sources, row):
         print(line, flush=True)
     kept, fresh, start = len(out.parts), 0, time.perf_counter()
     if missing := out.missing():

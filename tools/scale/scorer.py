@@ -53,7 +53,7 @@ def fields(args) -> dict:
     """The fields of a Job, but for the threads, as score.py's options say them."""
     paths = {"model": args.model.resolve(), "tokenizer": args.tokenizer_path.resolve()}
     same = {name: getattr(args, name) for name in ("task", "margin", "threshold", "logits")}
-    more = {"batch": args.batchsize, "most": args.max_len, "null": args.on_bad == "null"}
+    more = {"batch": args.batch_size, "most": args.max_len, "null": args.on_bad == "null"}
     return paths | same | more | {"rerun": args.rerun and args.rerun.resolve()}
 
 
