@@ -13,6 +13,8 @@ The small files are scored in earnest, each time by a process of its own, with i
 import argparse
 import contextlib
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -103,7 +105,7 @@ def head(cpus: int):
     ray = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}"]
     how = ["--node-ip-address=127.0.0.1", "--include-dashboard=false", "--disable-usage-stats"]
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as at, tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([*ray, *how, f"--temp-dir={at}"], stdout=log, stderr=log)
+        process = subprocess.Popen([*ray, *how, f"--temp-dir={at}"], stdout=log, stderr=log, start_new_session=True)
         address = f"127.0.0.1:{port}"
         try:
             while not cluster.answers(address) and process.poll() is None:
@@ -115,12 +117,11 @@ def head(cpus: int):
 
 
 def end(process) -> None:
-    """SIGKILL of a process and all that it started."""
-    import psutil
-
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for one in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-            one.kill()
+    """SIGKILL of all processes of its session."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rsplit(") ", 1)[1].split()[3]) == process.pid:
+                os.kill(int(path.parent.name), signal.SIGKILL)
     process.wait()
 
 
@@ -150,6 +151,7 @@ def main():
     p.add_argument("--one", type=int, help=argparse.SUPPRESS)
     p.add_argument("--address", help=argparse.SUPPRESS)
     args = p.parse_args()
+    os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")  # a cluster of this host alone
     args.model, args.tokenizer_path = args.model.resolve(), args.tokenizer_path.resolve()
     if args.one is not None:
         return drive(args)
