@@ -42,8 +42,8 @@ class Steps:
         (at / "slow").chmod(0o755)
 
     def start(self, name, prefix="slurm"):
-        """The running step that makes build/<name>."""
-        words = ["-m", "tools.make.run", "--step", "infer", f"--launch={prefix}", f"build/{name}"]
+        """The running step that makes build/<name>/out."""
+        words = ["-m", "tools.make.run", "--step", "infer", f"--launch={prefix}", f"build/{name}/out"]
         command = [sys.executable, *words, "--", f"{self.at}/slow", f"{self.at}/{name}", "{}"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         self.running.append(subprocess.Popen(command, cwd=self.at, env=self.env, **pipes))
@@ -64,8 +64,8 @@ class Steps:
         assert step.returncode == status, out + err
         return out + err
 
-    def left(self) -> set[str]:
-        return {p.name for p in (self.at / "build").iterdir()} - {".launch", "lost"}
+    def left(self, name) -> set[str]:
+        return {p.name for p in (self.at / "build" / name).iterdir()} - {"lost"}
 
 
 @pytest.fixture
@@ -114,9 +114,9 @@ def test_a_killed_node_costs_what_srun_ran_and_nothing_of_slurm(slurm, steps):
     assert "begun on n1, then lost or cancelled" in steps.ends(lost, 1)
     steps.go("lost", "again")
     steps.ends(again)
-    where = json.loads((steps.at / "build/again.prov.json").read_text())["run"]["launched"]
-    assert where["node"] == "n2" and steps.left() == {"again", "again.log", "again.prov.json"}
-    assert "1 done, 0 running, 0 waiting" in steps.ends(steps.start("lost", "srun -N1 -n1"))
+    where = json.loads((steps.at / "build/again/out.prov.json").read_text())["run"]["launched"]
+    assert where["node"] == "n2" and steps.left("again") == {"out", "out.log", "out.prov.json"}
+    assert "2 done, 0 running, 0 waiting" in steps.ends(steps.start("lost", "srun -N1 -n1"))
     slurm.node("n1")
     slurm.until(lambda: slurm.states()["n1"] == "idle", "the node is back")
 
@@ -135,7 +135,7 @@ def test_jobs_that_are_cancelled_interrupted_and_left_behind(slurm, steps):
     orphan.communicate()
     assert re.search("left no result.*then lost or cancelled", steps.ends(cancelled, 1))
     steps.ends(interrupted, 143)
-    assert not {"cancelled", "interrupted"} & steps.left()
+    assert steps.left("cancelled") == steps.left("interrupted") == set()
     steps.go("orphan")
     assert of("orphan") in {job for job, *_ in slurm.jobs()}
     steps.ends(steps.start("orphan"))
@@ -161,5 +161,5 @@ def test_a_controller_that_restarts_is_waited_for(slurm, steps):
     slurm.start("ctld", "slurmctld", "-D", "-f", slurm.config)
     steps.go("runs", "waits")
     assert "restarted" not in steps.ends(runs) + steps.ends(waits)
-    assert (steps.at / "build/waits").exists() and not (steps.at / "runs.begun").exists()
+    assert (steps.at / "build/waits/out").exists() and not (steps.at / "runs.begun").exists()
     slurm.until(lambda: slurm.states() == {"n1": "idle", "n2": "idle"}, "both nodes are idle")

@@ -48,7 +48,7 @@ SINGLE = (".csv", ".parquet")
 SHARE = 20  # the manifest is written again when this many times as long has passed as that takes
 UNIT = 1 << 23  # bytes of the files that are read together, at least
 PARTS = 100  # about as many, where the input is large
-PART = 400e6  # bytes of a part, at most
+LARGEST = 400e6  # bytes of a part, at most
 THREADS = 16
 
 
@@ -142,7 +142,7 @@ def read(sources, wanted, rows: int, progress=None):
 def sizes(sources, wanted, logits=False) -> tuple[int, float]:
     """(rows of a part, bytes of a row of the input), from the first rows of the largest source.
 
-    Rows: GROUP, or more where the input would then have more than PARTS parts, as long as they stay below PART bytes. A
+    Rows: GROUP, or more where the input would then have more than PARTS parts, as long as they stay below LARGEST bytes. A
     row's answers are 6 bytes beside what stands in the table already: a file of 2^18 took 12.2 with its key.
     """
     tally = SimpleNamespace(rows=0, bytes=0)
@@ -155,7 +155,7 @@ def sizes(sources, wanted, logits=False) -> tuple[int, float]:
     answer = box.tell() / len(table) + 6 + len(wanted.names) * (4 * logits + 12 * wanted.task.several)
     row = max(1.0, tally.bytes / len(table))
     count = sum(source.size for source in sources) / row
-    most = 1 << int(math.log2(PART / answer))
+    most = 1 << int(math.log2(LARGEST / answer))
     return max(GROUP, min(most, 1 << int(count / PARTS).bit_length())), row
 
 
