@@ -338,6 +338,7 @@ FILES = [  # of the whole file: it stops whatever ON_BAD says
     ("a.csv.gz", gzip.compress(b"text\n" + b"good\n" * 9999, mtime=0)[:-40], "a.csv.gz: Compressed file ended"),
     ("a.csv", gzip.compress(b"text\ngood\n", mtime=0), "but gzip; name it .gz"),
     ("a.csv", "text\ngood\n".encode("utf-16"), "not UTF-8 text but UTF-16; convert it"),
+    ("a.csv", b"text\n", "no row there; give at least one sentence"),
     ("a.csv", b"", "empty; its first line must name its columns"),
     ("a.csv", b'id,text\n1,good\n2,"open\n3,bad\n', "line 3: the row that begins here has a quote that is not closed"),
     ("a.csv", b'id,text\n1,"good\n2,bad\n3,"film"\n4,great\n', "line 2: the row that begins here has"),

@@ -184,7 +184,7 @@ def summary(out: parts.Output, task) -> None:
             print(f"{total[key]} of {total['rows']} ({100 * total[key] / total['rows']:.2f} %) {text}")
     for row in out.bad(10):
         print(f"{row['file']}: row {row['row']} (from 0): {row['error']}")
-    truth, said = out.labelled(task.several) if out.config["truth"] and out.parts else ((), ())
+    truth, said = out.labelled(task.several) if out.config["truth"] else ((), ())
     for metric in task.metrics if len(truth) else ():
         value = tasks.measure(metric, truth, said)
         right = f"{100 * value:.2f} % ({round(value * len(truth))}/{len(truth)})"
@@ -210,7 +210,7 @@ def main():
 
 
 def to_output(args, wanted, sources, out) -> None:
-    """Make what is missing of the parts, and say what there is. UserError where a file would hold no row."""
+    """Make what is missing of the parts, and say what there is. UserError where there is no row: nobody reads that."""
     rows, row = parts.sizes(sources, wanted, args.logits)
     rows = args.rows or out.config.get("rows") or rows
     for line in out.resume(config(args, wanted, rows), sources, row):
@@ -231,7 +231,7 @@ def to_output(args, wanted, sources, out) -> None:
                     fresh += entry["rows"]
                 else:
                     out.finish(*entry)
-    if out.single and not out.parts:
+    if not out.parts:
         raise cli.UserError(f"{args.input}: no row there; give at least one sentence")
     speed = f"{fresh / (time.perf_counter() - start):.1f} sentences/s, " if fresh else ""
     count = sum(entry["rows"] for entry in out.parts.values())
