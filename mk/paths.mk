@@ -25,7 +25,8 @@ inputs    = $(if $(packed),$(filter-out %mask,$($(model).INPUTS)) sentence posit
 # The input files: a file a row, for all batch sizes; whole batches where rows differ by bucket.
 input     = build/$(shape)$(if $(bucketed),$(addprefix /,$(call part,4)))/input
 checkpoint = build/$(weights)/checkpoint
-model_file = build/$(leaf)/$(compiled.$(engine))
+certified = $(findstring .c,$(call part,5))
+model_file = build/$(leaf)/$(if $(certified),certificate.json,$(compiled.$(engine)))
 
 # ---- The configurations that rules are written for: the one asked for, the rows of the tables, what bench measures.
 BENCHED := $(if $(BENCHES),cpu-native-bf16 cpu-native-int8 cpu-native-int8-bf16 cpu-native-fp32 cpu-openvino-bf16 \

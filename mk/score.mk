@@ -1,7 +1,7 @@
 # make score: any sentences, at SEQ=real, by the fastest engine of this CPU, which tools/make/makefile.py names.
 scored_task := $(filter-out sst2,$($(MODEL).TASK))
 scoring   = $(if $(CHECK),,$(scored_by))
-scored_by = $(SCORING:%=build/%/$(compiled_one)) build/$(MODEL)/$(weights_name)/checkpoint/MANIFEST \
+scored_by = $(SCORING:%=build/%/$(if $(CERTIFY),certificate.json,$(compiled_one))) build/$(MODEL)/$(weights_name)/checkpoint/MANIFEST \
             $(if $(RERUN),$(dir $(SCORING:%=build/%))cpu.onnx) $(if $(findstring -native-,$(SCORING)),build/lib/native.so)
 rerun     = $(if $(RERUN),--rerun build/$(dir $(SCORING))cpu.onnx --margin $(RERUN))
 score_in  = --model $< --tokenizer_path build/$(MODEL)/$(weights_name)/checkpoint --batch_size $(BS) $(rerun) \

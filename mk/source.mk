@@ -13,6 +13,10 @@ do.data = -m tools.source.data rebuild data/$*.edits --archive $(snippets) --sav
 build/data/dev.tsv build/data/calibration.tsv: build/data/%.tsv: data/%.edits $(snippets) $$(call by,data) | $(VENV)/installed
 	$(call run,data)
 
+do.rest = -m tools.source.data rest data/dev.edits --archive $(snippets) --save_path {}
+build/data/snippets.tsv: data/dev.edits $(snippets) $$(call by,rest) | $(VENV)/installed
+	$(call run,rest)
+
 # What is asked of a model: task in its model.toml, SST-2 if none. Texts of one's own: DATA=, and TRAIN= for int8, or
 # data and train of model.toml.
 task      = $(filter-out sst2,$($(model).TASK))

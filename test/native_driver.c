@@ -10,7 +10,7 @@ void native_sums(const struct net *m, int32_t *sums);
 int64_t native_bytes(int family, const struct net *m, int n, int block, int group, int longest, int threads);
 void native_run(int family, const struct net *m, const int32_t *ids, const int32_t *types, const int64_t *start,
                 const int32_t *rows, const int32_t *keys, int n, int block, int group, int longest, int threads,
-                uint8_t *work, float *logits);
+                uint8_t *work, float *logits, int32_t *left, float *seen);
 
 static void *taken(int64_t bytes) {
     void *p = aligned_alloc(4096, (bytes + 8192) / 4096 * 4096);
@@ -25,13 +25,13 @@ int main(void) {
     struct net m = *(struct net *)taken(56);
     m.base = array(), m.off = array(), m.precision = array();
     int32_t *sums = array();
-    m.sums = sums;
+    m.sums = sums, m.exits = 0;
     int32_t *ids = array(), *types = array();
     int64_t *start = array();
     int32_t *rows = array(), *keys = array();
     if (native_shifted(run[0])) native_sums(&m, sums);
     float *logits = calloc(run[1] * m.labels, 4);
     uint8_t *work = aligned_alloc(4096, native_bytes(run[0], &m, run[1], run[2], run[3], run[4], run[5]) / 4096 * 4096 + 8192);
-    native_run(run[0], &m, ids, types, start, rows, keys, run[1], run[2], run[3], run[4], run[5], work, logits);
+    native_run(run[0], &m, ids, types, start, rows, keys, run[1], run[2], run[3], run[4], run[5], work, logits, 0, 0);
     return fwrite(logits, 4, run[1] * m.labels, stdout) != (size_t)(run[1] * m.labels);
 }

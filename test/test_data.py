@@ -73,6 +73,14 @@ def test_dev_is_the_official_file(dev):
     assert recipe == [[s, str(y)] for s, y in zip(sentences, labels, strict=True)]
 
 
+def test_the_rest_holds_no_validation_sentence(dev, snippets):
+    others = data.rest(ROOT / "data/dev.edits", snippets).decode().splitlines()[1:]
+    assert len(others) == len(set(others)) == 9517
+    letters = lambda text: "".join(c for c in text if c.isalnum())
+    joined = "\n".join(map(letters, others))
+    assert not any(letters(sentence) in joined for sentence in data.read_tsv(dev)[0])
+
+
 def test_edit_scripts_hold_no_word():
     for name in ("dev", "calibration"):
         path = ROOT / "data" / f"{name}.edits"

@@ -30,6 +30,8 @@ LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
         (["verify", "CLS=1"], "CLS= is no parameter"),
         (["record", "FROM=x", "ISA=AVX2"], "ISA= means nothing to make record FROM="),
         (["accuracy", "CHIP=310P33"], ", is 310P3 meant?"),
+        (["accuracy", "CERTIFY=50"], "CERTIFY='50' is no percentage from 0.01 to 9, such as 0.5"),
+        (["accuracy", "CERTIFY=1", "ENGINE=native"], "CERTIFY= is for ENGINE=native and SEQ=real, or make score"),
         (["accuracy", "PYTHON=nope"], "PYTHON='nope' is no program here"),
         (["accuracy", "BS=8\n$(shell touch pwned)"], "may hold letters"),
     ],

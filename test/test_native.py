@@ -242,6 +242,47 @@ def test_a_sentence_has_the_same_bits_in_any_company_and_padding(onnx_path, tmp_
         assert np.array_equal(other.run(batch), want), (threads, block, group)
 
 
+@pytest.mark.parametrize("onnx_path", ["tiny", "mini"], indirect=True)
+def test_sentences_leave_early_with_the_same_bits_in_any_company(onnx_path, tmp_path, library, any_units, request):
+    """What the heads see is each layer's [CLS] and mean; the first that is sure enough answers; nobody else notices."""
+    import torch
+
+    layers, hidden, heads, _ = SHAPES[request.node.callspec.params["onnx_path"]]
+    batch, precision = sentences(), any_units[1]
+    engine = model(onnx_path, tmp_path, library, precision, threads=2)
+    plain, seen = engine.run(batch), np.empty((len(batch), layers - 1, 2, native.sizes(engine.arch)["h"]), np.float32)
+    assert np.array_equal(engine.run(batch, seen=seen), plain)
+    x = seen[..., :hidden]
+    full = trained(layers, hidden, heads).bert
+    with torch.no_grad():
+        for have, ids in zip(x[:12], batch[:12], strict=True):
+            states = full(torch.tensor([ids]), output_hidden_states=True).hidden_states[1:-1]
+            want = np.stack([np.stack([h[0, 0].numpy(), h[0].mean(0).numpy()]) for h in states])
+            assert np.abs(have - want).max() < 3 * NEAR[precision] * np.abs(want).max()
+    made = np.random.default_rng(0).normal(size=(layers - 1, 2, 2 * hidden + 1)).astype(np.float32)
+    scores = np.einsum("nld,lcd->nlc", x.reshape(*x.shape[:2], -1), made[..., :-1]) + made[..., -1]
+    margins = np.abs(scores[..., 0] - scores[..., 1])
+    sure = float(np.median(margins))
+    leaves = np.where((margins >= sure).any(1), (margins >= sure).argmax(1), layers - 1)
+    engine.leave_early(made, sure)
+    engine.left[:] = 0
+    want = engine.run(batch)
+    assert engine.left.tolist() == np.bincount(leaves, minlength=layers).tolist() and engine.left.all()
+    late, early = leaves == layers - 1, np.flatnonzero(leaves < layers - 1)
+    assert np.array_equal(want[late], plain[late])
+    assert np.allclose(want[early], scores[early, leaves[early]], rtol=1e-4, atol=1e-3)
+    assert np.array_equal(np.concatenate([engine.run([s]) for s in batch]), want)
+    ids = np.full((len(batch), 64), 7)
+    for row, sentence in zip(ids, batch, strict=True):
+        row[: len(sentence)] = sentence
+    assert np.array_equal(engine.run((ids, [len(s) for s in batch])), want)
+    for threads, block, group in ((1, 32, 1), (3, 96, 2), (3, 64, 4), (2, 2048, 8)):
+        other = native.Model(tmp_path / "model.native", threads=threads, library=library)
+        other.BLOCK, other.GROUP = block, group
+        other.leave_early(made, sure)
+        assert np.array_equal(other.run(batch[::-1])[::-1], want), (threads, block, group)
+
+
 def test_a_forked_process_computes_in_memory_of_its_own():
     m = native.memory(4096)
     if not (child := os.fork()):

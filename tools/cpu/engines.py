@@ -1,7 +1,8 @@
 """The CPU engines: load a compiled model, run one request.
 
 A compiled model is one file that names its engine and precision: an .onnx with metadata (`bert2om.engine`,
-`bert2om.precision`); a .native (tools/cpu/native/model.py); or an .ir, a tar of OpenVINO's model.xml and model.bin.
+`bert2om.precision`); a .native (tools/cpu/native/model.py), or the certificate.json beside one; or an .ir, a tar of
+OpenVINO's model.xml and model.bin.
 """
 
 import os
@@ -31,6 +32,8 @@ class Engine:
     family = None  # of processor units, where ours computes
     streams = 1
     told: dict = {}  # what else a record says of it
+    certificate: dict | None = None  # by which sentences leave early
+    left: np.ndarray | None = None  # then: how many were answered after each layer
 
     @property
     def name(self) -> str:
@@ -111,15 +114,22 @@ class Openvino(Engine):
 class Native(Engine):
     """Ours, through tools/cpu/native/model.py: a sentence's own tokens are computed, its padding never.
 
-    Rows without any mask, as pure inference gives them, are computed whole: the recipe's padded shape.
+    Rows without any mask, as pure inference gives them, are computed whole: the recipe's padded shape. From a certificate,
+    sentences leave early, as it says.
     """
 
     ragged = True
 
     def __init__(self, path, precision: str, threads: int = 0):
+        from tools.cpu.native import certificate
         from tools.cpu.native import model as native
 
+        if Path(path).suffix == ".json":
+            self.certificate, path = certificate.read(path), Path(path).with_name("model.native")
         self.model = native.Model(path, threads or cpu.cores())
+        if self.certificate:
+            self.model.leave_early(self.certificate["heads"], self.certificate["sure"])
+            self.left = self.model.left
         self.precision, self.version = precision or self.model.arch["precision"], "1"
         self.layers, self.family = " ".join(self.model.arch["precisions"]), self.model.family
         self.names = self.model.arch["inputs"]
@@ -219,7 +229,7 @@ ENGINES = {"onnxruntime": Onnxruntime, "openvino": Openvino, "native": Native}
 
 def load(path, threads: int = 0, streams: int = 1):
     """Open a compiled model with the engine and precision it names. threads: all cores if 0. UserError for damaged files."""
-    if Path(path).suffix == ".native":
+    if Path(path).suffix in (".native", ".json"):
         return Native(path, "", threads)
     if Path(path).suffix == ".ir":
         return Openvino(path, "", threads, streams)

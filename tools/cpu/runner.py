@@ -34,6 +34,7 @@ import numpy as np
 
 from tools.base import input_files
 from tools.cpu import yardstick
+from tools.cpu.native import certificate
 from tools.make import cli, cpu
 
 ASKED = 1 / 8  # of the timed requests of zeros, how many a request with known outputs follows
@@ -255,14 +256,17 @@ def planned(args, engine, turns):
     return engine, results, [ms for _, each, _ in passes for ms in each], [1e3 * seconds for *_, seconds in passes]
 
 
-def facts(engine, threads: int) -> dict:
-    """What a summary says of the engine."""
+def facts(engine, threads: int, count: int) -> dict:
+    """What a summary says of the engine, which ran `count` sentences, each as often."""
+    told = engine.told
+    if engine.certificate:
+        told = certificate.told(engine.certificate, engine.left * count // engine.left.sum())
     isa = [unit for unit in cpu.ISA if unit in cpu.cpu_flags(engine.limited)]
     said = {
         "name": engine.name, "version": engine.version, "precision": engine.precision,
         "layers": engine.layers, "threads": threads, "machine": platform.machine(), "isa": isa,
     }  # fmt: skip
-    return said | ({"family": engine.family} if engine.family else {}) | engine.told
+    return said | ({"family": engine.family} if engine.family else {}) | told
 
 
 def main(words=None, load=None):
@@ -312,7 +316,7 @@ def main(words=None, load=None):
     if folder:
         summary = {
             "filesinfo": info, "args": sys.argv, "NPU_compute_time": compute, "throughput": throughput,
-            "npu_compute_time_list": times, "pid": os.getpid(), "engine": facts(engine, threads),
+            "npu_compute_time_list": times, "pid": os.getpid(), "engine": facts(engine, threads, count),
         }  # fmt: skip
         if passes:
             summary["engine"]["streams"], summary["pass_ms"] = engine.streams, passes

@@ -151,6 +151,8 @@ class Asked:
             (fixed and asks("score"), f"make score is for CHIP=cpu; {wants}"),
             (asks("score") and seq not in ("", "real"), f"make score runs SEQ=real; leave SEQ='{seq}' out"),
             (pack and (seq == "real" or "," in seq), f"PACK=1 fills rows of one length: give SEQ=128 or another, not SEQ={seq}"),
+            (self["CERTIFY"] and (self["ENGINE"] != "native" or not (seq == "real" or asks("score"))),
+             "CERTIFY= is for ENGINE=native and SEQ=real, or make score: give both, or leave it out"),
             (pack and self["ENGINE"] == "native",
              "PACK=1 needs no ENGINE=native: that engine has no padding to fill; leave out one of them"),
             (self["ENGINE"].startswith("torch_") and (pack or seq == "real" or asks("kit", "score")),

@@ -72,6 +72,9 @@ precisions = lambda value, o: among(value, {p for c in o["CHIPS"].split() for p 
 step = lambda value, o: among(value, chips.STEPS)
 on_bad = lambda value, o: among(value, ("stop", "null"))
 lengths = lambda value, o: models.lengths(value)
+percent = lambda value, o: (
+    "" if re.fullmatch(r"0\.\d?[1-9]|[1-9]", value) else "is no percentage from 0.01 to 9, such as 0.5"
+)
 share = lambda value, o: "" if re.fullmatch(r"0\.\d{0,3}[1-9]", value) else "is no number between 0 and 1, such as 0.5"
 switch = lambda value, o: "" if value == "1" else "is not 1 or empty"
 
@@ -187,6 +190,8 @@ ROWS = (
               dev=True),
     Parameter("THRESHOLD", "0.5", share, RUN, "of each label's sigmoid, where a text may have several labels",
               place=Place("leaf", ".t{}"), dev=True),
+    Parameter("CERTIFY", "", percent, RUN, "native, SEQ=real: % of answers that may differ from the full model's, as 0.5",
+              ("accuracy", "perf", *SCORE, *IN_TABLES, "verify"), place=Place("leaf", ".c{}"), dev=True),
     Parameter("CLAIM", "", text, CHECK, "claims: check this one (its id), the short ones (short) or all (all)",
               ("claims",), dev=True),
     Parameter("ATC", "auto", text, ASCEND, "where atc is: auto, its path, or docker or podman with CANN_IMAGE", dev=True),
@@ -246,7 +251,9 @@ PATTERNS = {
     "chip": "[^/-]+",
     "engine": "[^/-]+",
     "precision": "[^/.]+?",
+    "isa": "[A-Z0-9_]+",
     "threshold": r"0\.\d+",
+    "certify": r"0\.\d+|\d",
 }
 
 

@@ -133,6 +133,7 @@ CHINESE = {
     "PRECISION": "数值精度。cpu：`fp32 bf16 int8 int8-bf16 fp16-sim`；昇腾：`fp16 mix`；T4：`fp16 fp32`",
     "ISA": "只使用不高于该级别的 CPU 指令集（oneDNN 的名称，如 `AVX2`）",
     "THRESHOLD": "一条文本可有多个标签时，每个标签的 sigmoid 阈值",
+    "CERTIFY": "native、`SEQ=real`：答案与完整模型不同的比例上限（%），如 `0.5`；句子因此可提前离开（[docs/certify.md](docs/certify.md)）",
 }
 
 

@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 from statistics import median
 
+from tools.cpu.native import certificate
 from tools.make import cli
 from tools.results import figures
 from tools.results import record as records
@@ -27,6 +28,7 @@ def show(record: dict) -> str:
     lines = [
         *([records.DEMONSTRATION] if record["standin"] else []),
         *(answers if record["kind"] == "accuracy" else speeds)(record),
+        *([f"certified   {certificate.line(info)}"] if "claimed" in info else []),
         *([f"ran         {where_ran(record)}"] if "launched" in record else []),
         f"{spec}, sequence {records.rows_said(record['seq'])}",
         f"chip        {record['chip']}{on}",

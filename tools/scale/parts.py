@@ -36,6 +36,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from tools.cpu.native import certificate
 from tools.make import cli, run
 from tools.scale import files
 from tools.scale.scorer import GROUP, ahead
@@ -365,10 +366,17 @@ class Output:
         for source in self.units[unit]:
             self.inputs[source.name] |= {"sha256": hashes[source.name], "parts": count}
 
+    def certified(self) -> dict:
+        """{certified: what is guaranteed of the answers}, where texts left early."""
+        said = self.config.get("certificate")
+        names = [f"left{k}" for k, _ in enumerate(said["left"], 1)] if said else []
+        left = [sum(entry.get(name, 0) for entry in self.parts.values()) for name in names]
+        return {"certified": certificate.told(said, left)} if said else {}
+
     def save(self) -> None:
         """Write the manifest."""
         start = time.monotonic()
-        value = {"config": self.config, "complete": not self.missing(), "rows": sum(e["rows"] for e in self.parts.values()),
+        value = {"config": self.config, **self.certified(), "complete": not self.missing(), "rows": sum(e["rows"] for e in self.parts.values()),
                  "inputs": self.inputs, "parts": dict(sorted(self.parts.items()))}  # fmt: skip
         with whole(self.fs, self.manifest) as file:
             file.write((json.dumps(value, indent=1) + "\n").encode())

@@ -26,6 +26,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from tools.base import tasks
+from tools.cpu.native import certificate
 from tools.make import cli, run
 from tools.scale import cluster, files, parts, scorer
 
@@ -102,6 +103,7 @@ def config(args, wanted: files.Wanted, rows: int) -> dict:
     files_of = lambda folder: [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".txt")]
     said = [p for p in files_of(args.tokenizer_path) if "MANIFEST" not in p.name]
     several = ["threshold"] * tasks.known(args.task).several
+    certified = args.model.suffix == ".json" and certificate.read(args.model)
     as_given = ("task", "columns", "on_bad", "logits", "max_len", "margin", *several)
     return {
         "model": cli.sha256(args.model),
@@ -113,6 +115,7 @@ def config(args, wanted: files.Wanted, rows: int) -> dict:
         **{name: getattr(args, name) for name in as_given},
         "batchsize": args.batch_size,  # as manifests have called it
         "rows": rows,
+        **({"certificate": {k: v for k, v in certified.items() if k != "heads"}} if certified else {}),
     }
 
 
@@ -158,7 +161,10 @@ def to_pipe(args, wanted, sources) -> int:
     model = load(args, progress)
     answers = (model.answers(table) for _, table in parts.read(sources, wanted, args.rows or scorer.GROUP, progress))
     kind = sources[0].suffixes[0] or files.piped()
-    return parts.stream(sys.stdout.buffer, files.JSON if kind == ".parquet" else kind, answers)
+    rows = parts.stream(sys.stdout.buffer, files.JSON if kind == ".parquet" else kind, answers)
+    if said := model.engine.certificate:
+        print(f"certified: {certificate.line(certificate.told(said, model.engine.left))}", file=sys.stderr)
+    return rows
 
 
 def check(out: parts.Output) -> int:
@@ -182,6 +188,8 @@ def summary(out: parts.Output, task) -> None:
     for key, text in shares.items():
         if total[key]:
             print(f"{total[key]} of {total['rows']} ({100 * total[key] / total['rows']:.2f} %) {text}")
+    for said in out.certified().values():
+        print(f"certified: {certificate.line(said)}")
     for row in out.bad(10):
         print(f"{row['file']}: row {row['row']} (from 0): {row['error']}")
     truth, said = out.labelled(task.several) if out.config["truth"] else ((), ())

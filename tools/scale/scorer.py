@@ -126,7 +126,9 @@ class Scorer:
         if not self.tried:
             self.engine, _ = plan.fastest(self.engine, job.model, columns, job.batch, job.threads)
             self.tried = True
+        before = self.left()
         answers = logits(self.engine, columns, job.batch, self.done)
+        counts.update({name: n - before[name] for name, n in self.left().items()})
         if answers.shape[1] != len(self.names):
             fault = f"{answers.shape[1]} outputs, the task {job.task} has {len(self.names)} ({', '.join(self.names)})"
             raise cli.UserError(f"--model {job.model}: {fault}; export it for this task")
@@ -137,6 +139,10 @@ class Scorer:
             counts["rerun"] += len(thin)
             counts["changed"] += int((answers[thin].argmax(1) != before).sum())
         return answers
+
+    def left(self) -> dict[str, int]:
+        """{left<k>: how many texts were answered after layer k} since the model was loaded; {} without a certificate."""
+        return {} if not self.engine.certificate else {f"left{k}": int(n) for k, n in enumerate(self.engine.left, 1)}
 
     def answers(self, table: pa.Table) -> tuple[pa.Table, Counter]:
         """(a table of files.tables with its answers in place of its texts, a Counter of what is told of them).

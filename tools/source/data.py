@@ -212,6 +212,16 @@ def rebuild(edits_path, snippets: list[str]) -> tuple[str, bytes]:
     return want, tsv_bytes(rows)
 
 
+def rest(edits_path, snippets: list[str]) -> bytes:
+    """A TSV of the snippets, without labels, that no sentence of an edit script was cut from, that hold none and lie in none."""
+    letters = lambda text: re.sub(r"[\W_]+", "", text)
+    sentences = [letters(line.split("\t")[0]) for line in rebuild(edits_path, snippets)[1].decode().splitlines()[1:]]
+    taken, joined = {snippet for _, snippet, _, _ in read_edits(edits_path)[1]}, "\n".join(sentences)
+    apart = lambda text: text and text not in joined and not any(sentence in text for sentence in sentences)
+    rows = [text for i, text in enumerate(snippets) if i not in taken and apart(letters(text))]
+    return "\n".join(["sentence", *dict.fromkeys(rows), ""]).encode()
+
+
 # --- files that are written ---
 
 
@@ -243,18 +253,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     script = commands.add_parser("rebuild", help="make the TSV of an edit script")
-    script.add_argument("edits", help="such as data/dev.edits")
-    script.add_argument("--archive", required=True, help="vaderSentiment-3.3.2.tar.gz (tools/source/fetch.py)")
+    others = commands.add_parser("rest", help="the snippets that an edit script does not use, without labels")
+    for command in (script, others):
+        command.add_argument("edits", help="such as data/dev.edits")
+        command.add_argument("--archive", required=True, help="vaderSentiment-3.3.2.tar.gz (tools/source/fetch.py)")
     take = commands.add_parser("take", help="take texts of your own, checked")
     take.add_argument("path", nargs="?", help="a TSV with the task's columns")
     take.add_argument("--task", default=tasks.DEFAULT, help="what is asked (tools/base/tasks.py, %(default)s)")
     take.add_argument("--borrow", help="where a graph is only to be checked: SST-2's sentences, as the task's")
-    for command in (script, take):
+    for command in (script, others, take):
         command.add_argument("--save_path", required=True, help="the file to write")
     args = parser.parse_args()
     if args.command == "rebuild":
         want, text = rebuild(args.edits, read_snippets(args.archive))
         save(text, want, args.save_path, f"{args.edits} with {args.archive}")
+    elif args.command == "rest":
+        with cli.whole_file(args.save_path) as file:
+            file.write(rest(args.edits, read_snippets(args.archive)))
     elif args.borrow:
         borrow(args.borrow, tasks.known(args.task), args.save_path)
     elif args.path:

@@ -254,20 +254,23 @@ int64_t native_bytes(int family, const struct net *m, int n, int block, int grou
 
 /* logits[n][labels] of n sentences: sentence i has ids[start[i] .. start[i] + rows[i]), and as many types (NULL: all
  * 0), of which the first keys[i] are attended to (keys < rows: padded). A block holds at most `block` rows (at least
- * the longest sentence); a thread takes `group` blocks at once. `work`: native_bytes, 4096-aligned. The caller has
- * checked everything. */
+ * the longest sentence); a thread takes `group` blocks at once. `work`: native_bytes, 4096-aligned. left[i]: the layer,
+ * from 1, whose head answered sentence i, where one did. seen (or NULL): [n][layers - 1][2 h], what the heads see. The
+ * caller has checked everything. */
 void native_run(int family, const struct net *m, const int32_t *ids, const int32_t *types, const int64_t *start,
                 const int32_t *rows, const int32_t *keys, int n, int block, int group, int longest, int threads,
-                uint8_t *work, float *logits) {
+                uint8_t *work, float *logits, int32_t *left, float *seen) {
     struct run j = {.m = m, .family = families[family], .ids = ids, .types = types, .rows = rows, .keys = keys,
-                    .start = start, .logits = logits, .n = n, .threads = threads};
+                    .start = start, .logits = logits, .n = n, .threads = threads, .room = MAX(block, longest),
+                    .left = left, .seen = seen};
     arrange(&j, m, n, block, group, longest, threads, work);
-    int blocks = plan(rows, n, MAX(block, longest), longest, j.by, j.link, j.order, j.block);
+    int blocks = plan(rows, n, j.room, longest, j.by, j.link, j.order, j.block);
     int64_t all = start[n - 1] + rows[n - 1];
-    if (all <= (int64_t)threads * block && (blocks > threads || longest > block)) /* blocks would not be equal */
+    if (all <= (int64_t)threads * block && (blocks > threads || longest > block) /* blocks would not be equal */
+        && !m->exits && !seen)
         j.team = MIN(threads, (all + j.family->rows - 1) / j.family->rows);
     parallel(&j, j.family->blocks, blocks, MIN(group, (blocks + threads - 1) / threads), 1);
     j.team = 0;
-    int rows_each = UP(MIN((n + threads - 1) / threads, block), 32);
-    parallel(&j, j.family->tail, n, rows_each, rows_each);
+    int rows_each = UP(MIN((j.last + threads - 1) / threads, block), 32);
+    if (j.last) parallel(&j, j.family->tail, j.last, rows_each, rows_each);
 }

@@ -131,23 +131,85 @@ static void attention(struct run *j, const struct work *w, const struct share *a
     if (last) {
         for (PIECES(p)) {
             if (p.from > p.row) continue;
-            for (int k = 0; k < kt; k++) {
-                memcpy(line(w->cls, kt, n, k), line(a->h, kt, p.row - a->from, k), 64);
-                memcpy(line(j->h, kt, p.at, k), line(a->h, kt, p.row - a->from, k), 64);
-            }
+            for (int k = 0; k < kt; k++) memcpy(line(w->cls, kt, n, k), line(a->h, kt, p.row - a->from, k), 64);
             n++;
         }
         /* attention reads whole tiles of dims */
         if (n) project(w, l, w->cls, n, 0, UP(hidden + s.hdp - s.hd, 32) / 32, w->q);
     }
     meet(j);
+    int to = atomic_fetch_add(&j->last, n);
     n = 0;
     for (PIECES(p)) {
         if (last && p.from > p.row) continue;
         keys_values(w, qkv + (int64_t)p.row * s.ld + hidden, j->keys[p.i]);
-        if (last) attend(w, (act *)w->q + (int64_t)n++ * s.ld, 1, j->keys[p.i], (act *)j->ctx, p.at);
-        else attend(w, qkv + (int64_t)p.from * s.ld, p.to - p.from, j->keys[p.i], w->ctx, p.from - a->from);
+        if (!last) {
+            attend(w, qkv + (int64_t)p.from * s.ld, p.to - p.from, j->keys[p.i], w->ctx, p.from - a->from);
+            continue;
+        }
+        attend(w, (act *)w->q + (int64_t)n * s.ld, 1, j->keys[p.i], (act *)j->ctx, to);
+        for (int k = 0; k < kt; k++) memcpy(line(j->h, kt, to, k), line(w->cls, kt, n, k), 64);
+        j->link[to++] = p.i;
+        n++;
     }
+}
+
+/* scores[labels] of n columns x: lane k % 16 takes column k */
+static void classify(const vec *x, int n, int labels, const float *weight, const float *bias, float *scores) {
+    for (int i = 0; i < labels; i++, weight += n) {
+        vec sum[16 / VL] = {0};
+        for (int k = 0; k < n; k += 16)
+            for (int j = 0; j < 16; j += VL)
+                sum[j / VL] = fma3(x[(k + j) / VL], load(weight + k + j), sum[j / VL]);
+        scores[i] = total(sum) + bias[i];
+    }
+}
+
+/* Whether the head of layer l is sure of sentence i, whose rows in a share begin at `row`: its scores are the answer then. */
+static int answered(const struct run *j, const struct work *w, const struct share *a, int l, int i, int row) {
+    const struct net *m = w->m;
+    int h = w->s.h, kt = h / KA, keys = j->keys[i];
+    vec x[2 * h / VL], share = V(1.0f / keys);
+    for (int k = 0; k < h; k += VL) {
+        vec sum = V(0);
+        for (int r = row; r < row + keys; r++) sum = sum + get(cell(a->h, kt, r, k));
+        x[k / VL] = get(cell(a->h, kt, row, k)), x[(h + k) / VL] = sum * share;
+    }
+    if (j->seen) memcpy(j->seen + ((int64_t)i * (m->layers - 1) + l) * 2 * h, x, sizeof x);
+    if (!m->exits) return 0;
+    const float *head = m->exits + (int64_t)l * m->labels * (2 * h + 1);
+    float *scores = j->logits + (int64_t)i * m->labels, best, next = -3e38f;
+    classify(x, 2 * h, m->labels, head, head + m->labels * 2 * h, scores);
+    best = scores[0];
+    for (int k = 1; k < m->labels; k++) next = MAX(next, MIN(best, scores[k])), best = MAX(best, scores[k]);
+    if (!(best - next >= m->sure)) return 0;
+    j->left[i] = l + 1;
+    return 1;
+}
+
+/* Answered sentences leave a group of n blocks; the rows of the others move up, into as few blocks as returned. */
+static int leave(struct run *j, const struct work *w, struct share *shares, int n, int l) {
+    int kt = w->s.h / KA, at = shares->first, blocks = 0;
+    struct share to = {at, at, .h = w->h};
+    for (int b = 0; b < n; b++) {
+        struct share a = shares[b];
+        for (int k = a.first, row = 0, rows; k < a.last; k++, row += rows) {
+            int i = j->order[k];
+            rows = j->rows[i];
+            if (answered(j, w, &a, l, i, row)) continue;
+            if (to.to + rows > j->room) {
+                shares[blocks++] = to;
+                to = (struct share){at, at, .h = (act *)((uint8_t *)w->h + blocks * w->step)};
+            }
+            for (int r = row; r < row + rows; r++, to.to++)
+                for (int t = 0; t < kt && (to.h != a.h || to.to != r); t++)
+                    memcpy(line(to.h, kt, to.to, t), line(a.h, kt, r, t), 64);
+            j->order[at++] = i;
+            to.last = at;
+        }
+    }
+    shares[blocks] = to;
+    return blocks + (to.last > to.first);
 }
 
 static void run_blocks(struct run *j, const struct work *w, int b, int n) {
@@ -157,11 +219,13 @@ static void run_blocks(struct run *j, const struct work *w, int b, int n) {
         shares[i] = share_of(j, w, b + i, i);
         embed_share(j, w, &shares[i]);
     }
-    for (int l = 0; l < layers; l++) /* over the whole group, so that weights come from memory once a group */
-        for (struct share *a = shares; a < shares + n; a++) {
+    for (int l = 0; l < layers && n; l++) {
+        for (struct share *a = shares; a < shares + n; a++) { /* so that weights come from memory once a group */
             attention(j, w, a, l);
             if (l < layers - 1) rest_of_layer(w, l, w->ctx, a->h, a->to - a->from);
         }
+        if (l < layers - 1 && (w->m->exits || j->seen)) n = leave(j, w, shares, n, l);
+    }
 }
 
 /* the last layer from its attention on, pooler and classifier for [CLS] rows [from, from + n); from % 32 == 0 */
@@ -182,12 +246,6 @@ static void run_tail(struct run *j, const struct work *w, int from, int n) {
             if (m->head <= TANH_RELU) sum = tanhv(sum);
             x[k / VL] = m->head == GELU_HEAD ? gelu(sum, 1) : m->head == TANH ? sum : max2(sum, V(0));
         }
-        for (int i = 0; i < m->labels; i++) {
-            vec sum[16 / VL] = {0};
-            for (int k = 0; k < s.h; k += 16)
-                for (int j = 0; j < 16; j += VL)
-                    sum[j / VL] = fma3(x[(k + j) / VL], load(head + i * s.h + k + j), sum[j / VL]);
-            j->logits[(int64_t)j->order[from + r] * m->labels + i] = total(sum) + last[i];
-        }
+        classify(x, s.h, m->labels, head, last, j->logits + (int64_t)j->link[from + r] * m->labels);
     }
 }

@@ -148,7 +148,8 @@ class Net(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int32) for name in NAMES),
         ("eps", ctypes.c_float),
-        *((name, ctypes.c_void_p) for name in ("base", "off", "precision", "sums")),
+        ("sure", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("base", "off", "precision", "sums", "exits")),
     ]
 
 
@@ -235,7 +236,8 @@ class Model:
             "head": HEADS.index(arch["head"]), "gelu": GELUS.index(arch["gelu"]), "wide": PRECISIONS.index(arch["wide"]),
         }  # fmt: skip
         arrays = (a.ctypes.data for a in (self.offsets, self.numbers, self.sums))
-        self.net = Net(*(fields[name] for name in Net.NAMES), arch["eps"], address(self.weights), *arrays)
+        self.net = Net(*(fields[name] for name in Net.NAMES), arch["eps"], 0, address(self.weights), *arrays)
+        self.left = np.zeros(arch["layers"], np.int64)  # sentences that were answered after each layer
         if self.library.native_shifted(self.number):
             self.library.native_sums(ctypes.byref(self.net), pointer(self.sums))
 
@@ -250,12 +252,25 @@ class Model:
                 return True, name
         return False, f"{cpu.without(f'unit for {precision}')} that the native engine knows; {INSTEAD}"
 
-    def run(self, batch, types=None):
+    def leave_early(self, heads, sure):
+        """From now on a sentence is answered by the first layer whose best score is `sure` above the next, or more.
+
+        heads: float32 [layers - 1, labels, 2 hidden + 1], of [CLS], the mean of the rows, 1; its scores are the logits.
+        """
+        hidden, h = self.arch["hidden"], sizes(self.arch)["h"]
+        wide = np.zeros((*heads.shape[:2], 2, h), np.float32)
+        wide[..., :hidden] = heads[..., :-1].reshape(*heads.shape[:2], 2, hidden)
+        flat = wide.reshape(len(heads), -1)
+        self.exits = np.ascontiguousarray(np.concatenate([flat, heads[..., -1]], 1), np.float32)
+        self.net.exits, self.net.sure = self.exits.ctypes.data, sure
+
+    def run(self, batch, types=None, seen=None):
         """Logits float32 [n, labels].
 
         batch: a list of n lists of token ids, computed without padding; or (ids int [n, S], lengths [n]) to compute
         all S tokens of each row, with those from lengths[i] on masked as keys. types: token types in the same form, all 0
-        if None. Raises UserError for an unknown type or id, and for a sentence that is empty or too long.
+        if None. seen: float32 [n, layers - 1, 2, hidden up to a multiple of 64], which gets [CLS] and the mean of each
+        layer. Raises UserError for an unknown type or id, and for a sentence that is empty or too long.
         """
         if isinstance(batch, tuple):
             ids, keys = np.asarray(batch[0]), np.asarray(batch[1], np.int32)
@@ -283,7 +298,7 @@ class Model:
             raise cli.UserError(f"sentence {i}: token id {ids[t]} is outside the vocabulary of {arch['vocab']}")
         start = np.concatenate([[0], rows[:-1].cumsum(dtype=np.int64)])
         ids, keys = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(keys)
-        logits = np.empty((n, arch["labels"]), np.float32)
+        logits, left = np.empty((n, arch["labels"]), np.float32), np.full(n, arch["layers"], np.int32)
         # every thread gets the same number of equal blocks, of whole tiles
         room = -(-int(rows.sum()) // self.threads)
         block = up(-(-room // -(-room // self.BLOCK)), self.tile)
@@ -294,5 +309,7 @@ class Model:
                 self.work = memory(need)
             arrays = map(pointer, (ids, types, start, rows, keys))
             work = ctypes.c_void_p(address(self.work))
-            self.library.native_run(self.number, ctypes.byref(self.net), *arrays, *plan, work, pointer(logits))
+            made = map(pointer, (logits, left, seen))
+            self.library.native_run(self.number, ctypes.byref(self.net), *arrays, *plan, work, *made)
+            self.left += np.bincount(left - 1, minlength=arch["layers"])
         return logits

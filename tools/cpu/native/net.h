@@ -33,12 +33,13 @@ enum head { TANH, TANH_RELU, RELU, GELU_HEAD }; /* what follows the pooler, as m
 
 struct net { /* the same fields, in the same order, as Net in tools/cpu/native/model.py */
     int32_t layers, hidden, heads, inter, vocab, positions, width, slice, head, wide, labels, gelu;
-    float eps;                /* width: of the embeddings; head, gelu: numbers of model.py's HEADS and GELUS */
+    float eps, sure;          /* width: of the embeddings; head, gelu: numbers of model.py's HEADS and GELUS */
     const uint8_t *base;      /* the payload of the model file */
     const int64_t *off;       /* tensor offsets: 4, then TENSORS per layer, then 7 */
     const int32_t *precision; /* per layer, an enum number; `wide` is that of the embeddings and the pooler */
     const int32_t *sums;      /* see native_sums, in engine.c */
-};
+    const float *exits;       /* NULL, or of each layer but the last [labels][2 h], of [CLS] and the mean, and [labels]: a */
+};                            /* sentence leaves once its best score is `sure` above the next, or more */
 
 enum { Q_K_V, Q_K_V_BIAS, Q_K_V_SCALE, Q_K_V_SMOOTH, OUT, OUT_BIAS, OUT_SCALE, LN1_G, LN1_B, UP_W, UP_BIAS, UP_SCALE,
        UP_SMOOTH, DOWN, DOWN_BIAS, DOWN_SCALE, LN2_G, LN2_B, TENSORS };
@@ -75,17 +76,19 @@ struct run {
     const struct net *m;
     const struct family *family;
     const int32_t *ids, *types, *rows, *keys; /* types: NULL where all are 0 */
-    int32_t *order, *block, *by, *link; /* block b: sentences order[block[b] .. block[b + 1]) */
+    int32_t *order, *block, *by; /* block b: sentences order[block[b] .. block[b + 1]) */
+    int32_t *link;               /* of the plan; then the sentence of each [CLS] row of the last layer, `last` of them */
     const int64_t *start;
     void (*task)(struct run *, const struct work *, int, int);
-    int n, threads, items, take, least;
+    int n, threads, items, take, least, room; /* room: rows of a block, at most */
     int team;     /* 0: a thread has blocks of its own; else threads that share all rows, and `qkv` */
-    atomic_int next, next_thread, waiting, turn;
+    atomic_int next, next_thread, waiting, turn, last;
     struct work *work;
     uint8_t *qkv; /* of a team: for layers of even numbers, and `qkv_step` bytes on for the others */
     int64_t qkv_step;
-    uint8_t *ctx, *h; /* last layer: attention result and input of every [CLS] row, A tiles, in plan order */
-    float *logits;
+    uint8_t *ctx, *h; /* last layer: attention result and input of every [CLS] row, A tiles, in the order of `link` */
+    float *logits, *seen;
+    int32_t *left;
 };
 
 /* A family of processor units: how it computes a group of blocks, and the rest of the last layer for [CLS] rows. */

@@ -1,0 +1,147 @@
+"""Certificates: the test that they rest on holds its level, what they refuse, what a run with one says."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import small
+from scipy.stats import binom
+
+from tools.cpu import certify
+from tools.cpu.native import certificate, convert
+from tools.make import cli, parameters
+
+EPS, DRAWS, MANY = 0.02, 1000, 5000
+# Of 1000 draws each with a chance of at most 5 %, more than this many come out in less than one of 1000 such tests.
+TOLERATED = binom.ppf(0.999, DRAWS, 1 - certify.CONFIDENCE)
+
+
+def crossing(rng):
+    """Heads that are right less often where they are less sure: the true risk crosses eps between two numbers."""
+    margins = rng.exponential(2, (MANY, 3))
+    return margins, rng.random((MANY, 3)) < 0.5 * np.exp(-margins)
+
+
+def at_the_edge(rng):
+    """The worst case: at one number the risk jumps from nothing to just above eps."""
+    number = np.arange(MANY)[:, None]
+    return np.where(number < 0.9 * MANY, 6.0, rng.uniform(0, 6, (MANY, 1))), number < 1.01 * EPS * MANY
+
+
+@pytest.mark.parametrize("population", [crossing, at_the_edge])
+def test_at_most_one_draw_in_twenty_certifies_what_is_not_so(population):
+    rng = np.random.default_rng(0)
+    lost = certify.differs(*population(rng))
+    risk, n = lost.mean(1), 2000
+    assert risk.max() > EPS
+    draws = rng.multinomial(n, np.full(MANY, 1 / MANY), DRAWS).astype(np.float32)
+    counts = [certify.passed(drawn, n, EPS) for drawn in draws @ lost.T.astype(np.float32)]
+    assert sum(count > 0 and risk[count - 1] > EPS for count in counts) <= TOLERATED and max(counts) > 0
+
+
+def test_the_largest_number_that_passes_would_certify_too_much():
+    """Why testing stops at the first failure: of many numbers just above eps, one passes by luck."""
+    rng, n = np.random.default_rng(0), 1000
+    counts = rng.binomial(n, 1.1 * EPS, (DRAWS, 40))
+    passes = binom.cdf(counts, n, EPS) <= 1 - certify.CONFIDENCE
+    assert passes.any(1).sum() > 4 * TOLERATED
+    assert sum(certify.passed(c, n, EPS) > 0 for c in counts) <= TOLERATED
+
+
+def test_as_many_texts_as_are_said_to_be_needed_suffice():
+    for eps in (0.0001, 0.005, 0.01, 0.09):
+        n = certify.needed(eps)
+        assert certify.passed(np.array([0]), n, eps) == 1 and certify.passed(np.array([0]), n - 1, eps) == 0
+
+
+def test_a_share_is_unlike_where_chance_alone_hardly_explains_it():
+    said = {"eps": 0.005, "confidence": 0.95, "texts": "", "calibrated": 1000, "differ": 0, "left": [100, 500, 400]}
+    runs = [np.random.default_rng(k).multinomial(1 + k % 900, [0.1, 0.5, 0.4]) for k in range(0, 900, 3)]
+    assert sum(certificate.told(said, run)["claimed"] for run in runs) >= 297
+    other = certificate.told(said, [300, 500, 100])
+    assert other["unlike"] == [1, 3] and not other["claimed"] and "NOT for these texts" in certificate.line(other)
+    assert certificate.told(said, [0, 0, 0])["claimed"]
+
+
+def test_a_path_says_what_is_certified():
+    for more in ({"CERTIFY": "0.5"}, {"CERTIFY": "1"}, {"CERTIFY": "1", "ISA": "AVX2"}, {"ISA": "AVX2"}):
+        said = parameters.fields({"SEQ": "real", "ENGINE": "native", "PRECISION": "int8-bf16"} | more)
+        assert parameters.of_path(f"build/{parameters.folder(said)}") == said
+        assert more.items() <= parameters.of_record(said).items()
+
+
+WORDS = ["slow", "very", "bleak", "charming", "journey", "music"]
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory, native_library):
+    """A small model of three layers as model.native, its checkpoint, and texts."""
+    from tools.graph import export
+    from tools.source import tokens
+
+    if not native_library:
+        pytest.skip("gcc is needed to build the engine")
+    at = tmp_path_factory.mktemp("certify")
+    checkpoint = small.checkpoint(at, num_hidden_layers=3)
+    names = ("input_ids", "attention_mask")
+    arrays = tokens.encode(tokens.load(checkpoint), ["good film"], 16, names)
+    export.export(export.load(checkpoint), at / "m.onnx", names, arrays)
+    convert.convert(at / "m.onnx", at / "model.native", "fp32")
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS, rng.integers(2, 9))) for _ in range(900)]
+    (at / "texts.tsv").write_text("sentence\n" + "\n".join(texts) + "\n")
+    return at
+
+
+@pytest.fixture
+def run(box, monkeypatch, capsys, native_library):
+    """run(percent, *options): what the script prints, in this process."""
+    monkeypatch.setenv("BERT2OM_NATIVE", str(native_library))
+
+    def run(percent, *words):
+        words = ["--model", box / "model.native", "--texts", box / "texts.tsv", "--percent", percent, *words]
+        words += ["--checkpoint", box / "checkpoint", "--save_path", box / "certificate.json"]
+        monkeypatch.setattr(sys, "argv", ["certify.py", *map(str, words)])
+        certify.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_too_few_texts_and_tasks_without_a_class_are_refused(run):
+    for words, says in (((0.1,), "needs 5990, half of them to fit"), ((5, "--task", "score"), "one class a text")):
+        with pytest.raises(cli.UserError, match=says):
+            run(*words)
+
+
+def test_a_certificate_from_texts_to_a_scored_file(box, run, monkeypatch, capsys):
+    """The manifest says what is guaranteed; RERUN's graph is the last word; a damaged certificate is refused."""
+    from tools.scale import score
+
+    assert "texts get another class; left after each layer" in run(5)
+    said = certificate.read(box / "certificate.json")
+    assert said["calibrated"] + said["fitted"] == len(set((box / "texts.tsv").read_text().splitlines())) - 1
+    assert binom.cdf(said["differ"], said["calibrated"], 0.05) <= 0.05 and sum(said["left"]) == said["calibrated"]
+
+    def scored(name, text, *words):
+        (box / name).write_text(text)
+        words = [box / "certificate.json", "--tokenizer_path", box / "checkpoint", "--input", box / name, *words]
+        words += ["--save_path", box / f"{name}.parts"]
+        monkeypatch.setattr(sys, "argv", ["score.py", "--model", *map(str, words)])
+        score.main()
+        made = json.loads((box / f"{name}.parts/_manifest.json").read_text())
+        return made["config"]["certificate"], made["certified"], capsys.readouterr().out
+
+    config, told, out = scored("same.tsv", (box / "texts.tsv").read_text())
+    assert told["claimed"] and sum(told["left"]) == said["calibrated"] + said["fitted"]
+    assert "certified: at most 5 %" in out
+    assert config["texts"] == cli.sha256(box / "texts.tsv") == told["texts"] and "heads" not in config
+    run_again = ("--rerun", box / "m.onnx", "--margin", 1e9)
+    assert f"{sum(told['left'])} of" in scored("again.tsv", (box / "texts.tsv").read_text(), *run_again)[2]
+    good = (box / "certificate.json").read_text()
+    for old, new in (('"eps": 0.05', '"eps": 2'), ('"left": [', '"left": [0.5, '), (said["model"], "0" * 64)):
+        (box / "certificate.json").write_text(good.replace(old, new))
+        with pytest.raises(cli.UserError, match="not a certificate of"):
+            certificate.read(box / "certificate.json")
+    (box / "certificate.json").write_text(good)
