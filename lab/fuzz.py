@@ -204,7 +204,8 @@ def run(target: str, folder: Path, examples: int, number=None, more: list[bytes]
     """Hypothesis on one target, in a folder of corpus.good's files: how many inputs, how many refused. more: seeds."""
     _, name, *sound = TARGETS[target]
     seeds = [(folder / name).read_bytes() for name in sound or [name]] + (more or [])
-    tally = Counter()
+    tally, given_to = Counter(), folder / name
+    before = given_to.read_bytes() if given_to.exists() else None
 
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(inputs(seeds))
@@ -212,7 +213,10 @@ def run(target: str, folder: Path, examples: int, number=None, more: list[bytes]
         tally["inputs"] += 1
         tally["refused"] += not check(target, folder, content)
 
-    (seed(number)(once) if number is not None else once)()
+    try:
+        (seed(number)(once) if number is not None else once)()
+    finally:
+        given_to.unlink(missing_ok=True) if before is None else given_to.write_bytes(before)
     return tally
 
 
@@ -235,7 +239,12 @@ def main():
                 tally = run(target, folder, args.runs, more=more)
             except Exception as e:  # whatever a parser raises is what this looks for
                 failed.append(target)
-                said = f"FAILED: {type(e).__name__}: {str(e)[:300]} {' '.join(getattr(e, '__notes__', []))[:600]}"
+                every = getattr(e, "exceptions", [e])  # of failures of several kinds
+                notes = [" ".join(getattr(one, "__notes__", []))[:600] for one in every]
+                kinds = [
+                    f"{type(one).__name__}: {str(one)[:300]} {note}" for one, note in zip(every, notes, strict=True)
+                ]
+                said = f"FAILED: {' AND '.join(kinds)}"
             seen = f"{tally['inputs']} inputs, {tally['refused']} refused"
             print(f"{target:9} {seen}, {said}, {time.monotonic() - began:.1f} s", flush=True)
             kind = "mutated record" if target in ("record", "bench") else "malformed input"

@@ -17,11 +17,8 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("target", fuzz.TARGETS)
 def test_any_bytes_are_read_or_refused_in_one_line(target, folder):
-    sound = (folder / fuzz.TARGETS[target][1]).read_bytes() if (folder / fuzz.TARGETS[target][1]).exists() else None
     tally = fuzz.run(target, folder, 150, 1)
     assert tally["inputs"] >= 100 and tally["refused"] > 0
-    if sound is not None:
-        (folder / fuzz.TARGETS[target][1]).write_bytes(sound)
 
 
 @pytest.mark.parametrize("target, change", [
