@@ -78,9 +78,12 @@ class Known:
 
     def keep(self) -> None:
         """Remember it for the next make; a folder that cannot be written costs that one some time."""
-        if self.before != self.files:
-            with contextlib.suppress(OSError), cli.whole_file(KEPT, "w") as f:
-                f.write(json.dumps({"by": self.by, "files": self.files}))
+        with contextlib.suppress(OSError):
+            for left in KEPT.parent.glob(f".{KEPT.name}.*"):  # by a make that was killed; one at work does without
+                left.unlink()
+            if self.before != self.files:
+                with cli.whole_file(KEPT, "w") as f:
+                    f.write(json.dumps({"by": self.by, "files": self.files}))
 
 
 def imports(path: Path) -> list[str]:
