@@ -6,7 +6,7 @@
     ...
     environments: 66, in each the same steps and the same bytes
 
-Each word of CASES is put before make, by a shell. In each, `make -n accuracy` shows the commands that it shows in a plain
+Each word of CASES is put before make, by a shell. In each, `make -n -B accuracy` shows the commands that it shows in a plain
 environment, and the goal, removed before, is made again of the same bytes, with not one line of warning or error.
 """
 
@@ -51,9 +51,9 @@ def said(folder: Path, case: str, words: list[str]) -> tuple[int, str, str]:
 
 def fault(folder: Path, case: str, goal: str, words: list[str], plain: list[str], want: str) -> str:
     """What is wrong in an environment; empty where all is well."""
-    status, out, err = said(folder, case, ["-n", "accuracy", *words])
+    status, out, err = said(folder, case, ["-n", "-B", "accuracy", *words])
     if status or out.split() != plain:
-        return f"make -n accuracy ({status}) shows other commands: {(err or out)[-300:]}"
+        return f"make -n -B accuracy ({status}) shows other commands: {(err or out)[-300:]}"
     (folder / goal).unlink()
     status, out, err = said(folder, case, [goal, *words])
     if status or err or cli.sha256(folder / goal) != want:
@@ -74,7 +74,7 @@ def main():
     for name in ("json", "numpy", "tools"):
         (folder / f"shadow/{name}.py").write_text("raise SystemExit('shadowed')\n")
     words = list(map(reproduce.from_here, args.parameters))
-    plain, want, faults = said(folder, "", ["-n", "accuracy", *words])[1].split(), cli.sha256(folder / args.goal), []
+    plain, want, faults = said(folder, "", ["-n", "-B", "accuracy", *words])[1].split(), cli.sha256(folder / args.goal), []
     for case in CASES:
         wrong = fault(folder, case, args.goal, words, plain, want)
         faults += [f"{case}: {wrong}"] if wrong else []

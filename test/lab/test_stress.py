@@ -68,11 +68,11 @@ def test_an_odd_environment_changes_nothing(repo):
     """A few of them; `make environments` is all. One in which make fails is named."""
     words = ["MODEL=tiny", f"VENV={VENV}"]
     repo.make(goal := "build/data/dev.tsv")
-    plain = environments.said(repo.path, "", ["-n", "accuracy", *words])[1].split()
+    plain = environments.said(repo.path, "", ["-n", "-B", "accuracy", *words])[1].split()
     wrong = lambda case: environments.fault(repo.path, case, goal, words, plain, cli.sha256(repo.path / goal))
     few = ("PYTHONHOME=/nowhere", "PYTHONWARNINGS=error", "PYTHONVERBOSE=1", "exec <&-;", "BS=3")
     assert [wrong(case) for case in few] == [""] * len(few)
-    assert "make -n accuracy (127) shows other commands" in wrong("PATH=/nowhere")
+    assert "make -n -B accuracy (127) shows other commands" in wrong("PATH=/nowhere")
     assert len({*environments.CASES}) >= 60
 
 
