@@ -31,7 +31,12 @@ from tools.make import chips, cli, cpu, run
 from tools.setup import clean
 
 CLAIMS, COSTS, PAGE = Path("data/claims.toml"), Path("results/costs.csv"), Path("build/claims.md")
-UNITS = {"bf16": chips.BF16, "int8": chips.VNNI, "avx2": {"avx2"}, "avx512": {"avx512_vnni"}}
+UNITS = {
+    "bf16": chips.BF16,
+    "int8": chips.VNNI,
+    "avx2": {"avx2"},
+    "avx512": {chips.telling(chips.FAMILIES["avx512"]["int8"])},
+}
 FIELDS = {"id", "says", "make", "reads", "holds", "needs", "short"}
 HOLDS = {"=": operator.eq, ">=": operator.ge, "<=": operator.le}
 COLUMNS = ("claim", "verdict", "value", "make", "seconds", "disk_mb", "memory_mb", "load", "cpu", "cores", "date")
