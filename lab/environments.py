@@ -74,7 +74,8 @@ def main():
     for name in ("json", "numpy", "tools"):
         (folder / f"shadow/{name}.py").write_text("raise SystemExit('shadowed')\n")
     words = list(map(reproduce.from_here, args.parameters))
-    plain, want, faults = said(folder, "", ["-n", "-B", "accuracy", *words])[1].split(), cli.sha256(folder / args.goal), []
+    plain = said(folder, "", ["-n", "-B", "accuracy", *words])[1].split()
+    want, faults = cli.sha256(folder / args.goal), []
     for case in CASES:
         wrong = fault(folder, case, args.goal, words, plain, want)
         faults += [f"{case}: {wrong}"] if wrong else []
