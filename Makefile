@@ -66,8 +66,8 @@ kit: build/kit-$(CHIP).tar         ### all that a card in another room needs, in
 	$(info $<)
 record: | $(VENV)/installed        ## keep what was measured here, or the log FROM=, in results/
 	$(Q)$(record)
-report: $(reported)                ## remake results/, the READMEs' tables and the page of records
-	$(Q)$(ours) -m tools.results.readme --write
+report: build/report.html          ## remake results/, the READMEs' tables and the page of records
+	$(Q)$(ours) -m tools.results.readme
 audit: | $(VENV)/installed         ## hash everything again, weights to table; name each link that breaks
 	$(Q)$(ours) -m tools.checks.audit
 verify: | $(VENV)/installed        ## make again what committed records claim (MODEL= BS= ...)

@@ -2,8 +2,6 @@
 
     make bench MODEL=minilm_sst2              # runs, prints the table
     make record MODEL=minilm_sst2             # keeps it in results/bench
-    python -m lab.bench show results/bench --save_path results/bench.md
-    python -m lab.bench plot results/bench --save_path results/bench.svg
 
 Every contender (lab/contenders.py) has a process of its own, which is paused while another one works. A round asks
 each of them once, in turn; a contender's ratio is taken within a round, to the recipe's way (transformers, fp32, padded).
@@ -322,7 +320,7 @@ def parse():
     r.add_argument("--peers", type=Path, default=Path(".venv-bench"), help="environment of the peers' packages")
     r.add_argument("--only", nargs="*", help="these contenders (all)")
     r.add_argument("--save_path", type=Path, required=True)
-    for name in ("show", "plot", "promote"):
+    for name in ("show", "promote"):
         s = sub.add_parser(name)
         s.add_argument("records", type=Path, nargs="*", help="or their folder")
         s.add_argument("--save_path", type=Path, required=name != "show", help="promote: a folder")
@@ -345,16 +343,12 @@ def main():
         for r in records:
             print(f"wrote {peers.promote(args.save_path, r)}")
         return
-    if args.command == "plot":
-        with cli.whole_file(args.save_path) as f:
-            peers.draw(records, f)
-    else:
-        text = peers.page(records)
-        if not args.save_path:
-            print(text, end="")
-            return
-        with cli.whole_file(args.save_path, "w") as f:
-            f.write(text)
+    text = peers.page(records)
+    if not args.save_path:
+        print(text, end="")
+        return
+    with cli.whole_file(args.save_path, "w") as f:
+        f.write(text)
     print(f"wrote {args.save_path}: {len(records)} records")
 
 

@@ -70,7 +70,7 @@ COMMANDS = {
     "promote": (["a.json"], "tools.results.record promote o a.json"),
     "table": (["p.json", "x.rows"], "tools.results.table --rows x.rows --save_path o.csv"),
     "compare": (["a.json", "b.json", "data"], "tools.results.compare a.json b.json --save_path o.md"),
-    "published": (["p.json", "models"], "tools.results.plot p.json --save_path o.svg"),
+    "published": (["p.json", "models"], "tools.results.report p.json --save_path o.html"),
     "om": (["m.om"], "tools.ascend.om m.om"),
 }  # fmt: skip
 

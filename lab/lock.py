@@ -1,14 +1,15 @@
-"""Write the lock files from requirements.in, requirements-bench.in and requirements-scale.in (make lock; needs uv).
+"""Write the lock files from requirements.in and requirements-{bench,publish,scale}.in (make lock; needs uv).
 
     python3 -m lab.lock
     wrote requirements.txt: 79 packages
     wrote requirements-cuda.txt: 19 packages
     wrote requirements-bench.txt: 11 packages
+    wrote requirements-publish.txt: 23 packages
     wrote requirements-scale.txt: 41 packages
 
 One resolution holds for Python 3.11 and newer, x86-64 and Arm. A package keeps its locked version where it can; to take
-newer ones, delete the lock files first. What only PyPI's CUDA build of PyTorch needs, what the peers of `make bench` need
-and what `make score` needs for a cluster or an S3 stand in files of their own, and are installed only there.
+newer ones, delete the lock files first. What only PyPI's CUDA build of PyTorch needs, what the peers of `make bench`, the
+signatures of `make publish`, and a cluster or an S3 of `make score` need stand in files of their own, installed only there.
 """
 
 import argparse
@@ -20,7 +21,8 @@ from pathlib import Path
 from tools.make import cli
 
 COMPILE = "uv pip compile --universal --generate-hashes --python-version 3.11 --no-annotate -q".split()  # noqa: SIM905
-LOCKS = ("requirements.txt", "requirements-cuda.txt", "requirements-bench.txt", "requirements-scale.txt")
+BESIDE = ("bench", "publish", "scale")
+LOCKS = ("requirements.txt", "requirements-cuda.txt", *(f"requirements-{name}.txt" for name in BESIDE))
 CUDA = re.compile(r"(nvidia-|cuda-|triton)")
 
 
@@ -53,8 +55,7 @@ def main():
     locks = (
         [b for b in product if not CUDA.match(b)],
         [b for b in product if CUDA.match(b)],
-        beside("requirements-bench.in"),
-        beside("requirements-scale.in"),
+        *(beside(f"requirements-{name}.in") for name in BESIDE),
     )
     for name, blocks in zip(LOCKS, locks, strict=True):
         with cli.whole_file(name, "w") as f:

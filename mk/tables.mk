@@ -23,10 +23,9 @@ unscored    = $(addsuffix /accuracy,$(filter-out $(scorable),$(ROWS)))
 rows_of.accuracy-table = $(strip $(scorable:%=build/%/accuracy.json) $(if $(unscored),$(unscored) $(known)))
 known       = $(call folders,$(records)) $(figures)
 rows_of.perf-table     = $(strip $(present:%=build/%/perf.json) $(if $(absent),$(absent) $(known)))
-rows_of.table          = $(strip $(known))
 rows        = $(rows_of.$(notdir $*))
 row_files   = $(wildcard $(absent:%=build/%/lost)) $(filter %.json %.csv,$(rows)) $(if $(filter results/records,$(rows)),$(records))
-tables := results/local/accuracy-table results/local/perf-table results/table
+tables := results/local/accuracy-table results/local/perf-table
 $(tables:%=%.rows): %.rows: $$(call keep,$$@,$$(rows))
 	$(call stamp,$(rows))
 results/local/perf-table.rows: | $$(call timed,$$(present))
@@ -36,17 +35,10 @@ $(tables:%=%.csv): %.csv: %.rows $$(row_files) $$(call by,table)
 $(tables:%=%.md): %.md: %.rows %.csv $$(call by,table)
 	$(call from_folders,table)
 
-do.plot = -m tools.results.plot results/records --save_path {}
-results/frontier.svg: $(records) $(figures) $$(call by,plot)
-	$(call from_folders,plot)
-bench_pages := $(if $(benches),results/bench.md results/bench.svg)
-do.bench_page = -m lab.bench $(if $(filter .md,$(suffix $@)),show,plot) results/bench --save_path {}
-results/bench.md results/bench.svg: $(benches) $$(call by,bench_page)
-	$(call from_folders,bench_page)
+# What is committed of results/, and the READMEs: tools/results/readme.py.
 do.report = -m tools.results.report results/records $(if $(benches),--bench results/bench) --save_path {}
 build/report.html: $(records) $(figures) $(benches) $$(call by,report)
 	$(call from_folders,report)
-reported := build/report.html results/table.csv results/table.md $(bench_pages) results/frontier.svg
 
 made   = $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json))
 bench_made = $(wildcard build/$(dir $(ONE))bench.json)

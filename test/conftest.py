@@ -29,8 +29,9 @@ def sources() -> list[str]:
     if (ROOT / ".git").exists():
         words = ["git", "ls-files", "-coz", "--exclude-standard"]
         return subprocess.run(words, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
-    made = {"build", "wheels", ".venv", ".venv-bench", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
-    names = [p.relative_to(ROOT) for top in ROOT.iterdir() if top.name not in made for p in [top, *top.rglob("*")]]
+    made = {"build", "wheels", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
+    tops = [top for top in ROOT.iterdir() if top.name not in made and not top.name.startswith(".venv")]
+    names = [p.relative_to(ROOT) for top in tops for p in [top, *top.rglob("*")]]
     return [n.as_posix() for n in names if not made & set(n.parts)]
 
 

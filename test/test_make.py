@@ -185,17 +185,6 @@ def test_what_lies_beside_an_artefact_is_made_again_with_it(built):
             (built.path / "away").rename(path)
 
 
-def test_a_tree_without_benches_has_no_page_of_them(built):
-    kept = built.path / "results/bench"
-    assert "results/bench.svg" in built.remade("-B", "report")
-    kept.rename(built.path / "away")
-    try:
-        made = built.remade("-B", "report")
-    finally:
-        (built.path / "away").rename(kept)
-    assert "results/frontier.svg" in made and not {n for n in made if "bench" in n}
-
-
 def test_what_is_given_has_an_end(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):

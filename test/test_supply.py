@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import sbom
 from tools.cpu.native import build
 from tools.make import cli, stale
-from tools.setup import doctor, install
+from tools.setup import doctor, install, sbom
 
 ROOT = Path(__file__).resolve().parents[1]
 # Run as a command, or needed by another's API: not imported by name.
@@ -33,6 +32,7 @@ OURS |= {"tools", "lab", "fake_cann", "ais_bench", "aclruntime", "torch_npu", "t
 # Of make bench alone: requirements-bench.in; of lab/end_to_end.py and the readers of test_scale.py, where they are.
 PEERS = {*"ctranslate2 gguf optimum torchao xllamacpp zentorch sentence_transformers duckdb datasets".split()}  # noqa: SIM905
 SCALE = {"ray"}  # of make score CLUSTER= alone: requirements-scale.in
+PUBLISH = {"cryptography", "in_toto_attestation", "model_signing"}  # requirements-publish.in
 
 
 def requirements() -> set[str]:
@@ -51,7 +51,7 @@ def imported() -> set[str]:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(node.module.split(".")[0])
-    return names - set(sys.stdlib_module_names) - OURS - PEERS - SCALE
+    return names - set(sys.stdlib_module_names) - OURS - PEERS - SCALE - PUBLISH
 
 
 def packages(names: set[str]) -> set[str]:

@@ -1,6 +1,5 @@
 """What maintainers hand on: a release that needs no index, a container, a crate, an SBOM, what targets cost."""
 
-import importlib.metadata
 import json
 import re
 import subprocess
@@ -10,10 +9,10 @@ import tarfile
 import pytest
 from conftest import ROOT, in_git
 
-from lab import crate, release, sbom
+from lab import crate, release
 from tools.make import cli
 from tools.results import claims
-from tools.setup import install
+from tools.setup import install, sbom
 from tools.source import fetch
 
 LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
@@ -109,8 +108,8 @@ def test_a_crate_describes_every_step(built, tmp_path):
 
 def test_the_sbom_is_cyclonedx(monkeypatch):
     monkeypatch.chdir(ROOT)
-    here = {sbom.plain(d.metadata["Name"]): d for d in importlib.metadata.distributions()}
-    document = json.loads(sbom.cyclonedx(here))
+    here = sbom.installed()
+    document = sbom.document(here)
     assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
     names = {kind: {c["name"] for c in document["components"] if c["type"] == kind} for kind in ("library", "data")}
     assert names == {"library": set(here), "data": set(fetch.read_pins())}
@@ -119,14 +118,14 @@ def test_the_sbom_is_cyclonedx(monkeypatch):
     assert needs.pop("bert2om") == refs and needs.keys() < refs and set().union(*needs.values()) <= refs
     assert any(ref.startswith("pkg:pypi/numpy@") for ref in next(v for k, v in needs.items() if "/onnx@" in k))
     assert document["metadata"]["component"]["version"] in (ROOT / "CHANGELOG.md").read_text()
-    assert sbom.cyclonedx(here) == sbom.cyclonedx(here)
+    assert document == sbom.document(here)
     (torch,) = (c for c in document["components"] if c["name"] == "torch")
     assert torch["externalReferences"][0]["hashes"][0]["alg"] == "SHA-256"
 
 
 def test_sbom_finds_what_is_outside_the_lock(tmp_path):
     env = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "BERT2OM_TEST_STANDIN": "1"}
-    command = [sys.executable, "-m", "lab.sbom"]
+    command = [sys.executable, "-m", "tools.setup.sbom"]
     run = lambda: subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
     done = run()
     assert done.returncode == 0 and "packages, as requirements.txt locks them" in done.stdout, done.stderr

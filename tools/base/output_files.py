@@ -30,6 +30,11 @@ def several(logits: np.ndarray, threshold: float) -> list[list[int]]:
     return [np.flatnonzero(row >= least).tolist() for row in logits]
 
 
+def decisions(logits: np.ndarray, task, threshold: float) -> list:
+    """The answer to each row of [n, labels]: a class, -1 for a tie, a score, or a list of classes, as the task is."""
+    return several(logits, threshold) if task.several else (logits[:, 0] if task.score else chosen(logits)).tolist()
+
+
 def read_kept(path: Path) -> np.ndarray:
     """Float32 [n, labels] that --save_path kept. Raises UserError where it is no array of logits."""
     try:
@@ -131,7 +136,7 @@ def score(output_path: Path, label_path: Path, threshold: float = tasks.THRESHOL
     """
     name, task, names = tasks.read(label_path.parent)
     logits, truth = scored(output_path, label_path)
-    made = several(logits, threshold) if task.several else (logits[:, 0] if task.score else chosen(logits)).tolist()
+    made = decisions(logits, task, threshold)
     correct = None if task.score else sum(p == t for p, t in zip(made, truth, strict=True))
     if not (label_path.parent / tasks.FILE).is_file():
         text = "".join("=" if p == -1 else str(p) for p in made)

@@ -239,7 +239,7 @@ def bench_faults(path: Path) -> Iterator[str]:
 
 def shown() -> Iterator[tuple[Path, bytes]]:
     """Each README, picture and table that is here, with what its records give; one of this machine as its rows file says."""
-    yield from readme.texts()
+    yield from ((path, make()) for path, make in readme.texts() if path.is_file())
     for path in filter(Path.is_file, sorted(Path("results/local").glob("*-table.*"))):
         if path.suffix != ".rows" and (rows := path.with_suffix(".rows")).is_file():
             yield path, table.text(table.of(rows.read_text("utf-8", errors="replace").split()), path.suffix).encode()

@@ -325,6 +325,7 @@ def main(words=None, load=None):
         if whole:
             summary["stolen"] = round(stolen / whole, 4)
         if turns.kind:
+            summary |= {} if turns.joules() is None else {"joules": turns.joules()}
             summary |= {"yardstick": turns.kind, "loop": args.loop, "pairs": turns.pairs, "singles": turns.singles}
         with cli.whole_file(args.output / f"{folder.name}_summary.json", "w") as f:
             json.dump(summary, f, indent=1)

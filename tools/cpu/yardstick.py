@@ -21,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tools.make import cpu
+
 KINDS = ("memory", "fp32", "bf16", "int8", "bf16_l2", "int8_l2", "any")  # as in peak.c
 SLICE = 0.04  # seconds of a turn
 
@@ -42,6 +44,7 @@ class Turns:
         self.pairs, self.singles, self.single, self.kind, self.threads = [], [], None, None, threads
         self.known: Any = None  # what the timed outputs are held to (tools/cpu/runner.py)
         self.turn, self.spent = [0, 0.0, 0.0], 0.0  # the engine's turn so far; its seconds beyond those of one thread
+        self.energy: list = []  # [joules before, joules after] of each turn of the engine, as cpu.joules has them
         if library is None:
             return
         self.work = ctypes.CDLL(str(Path(library).absolute())).work
@@ -68,6 +71,8 @@ class Turns:
 
         single() runs the same request in one thread; such requests get no more time than the engine has had.
         """
+        if self.kind and not self.turn[0]:
+            self.energy.append([cpu.joules(), None])
         before = clocks()
         result = call()
         took = since(before)
@@ -88,8 +93,15 @@ class Turns:
         self.singles.append([samples, processor, operations, of_yardstick])
         self.spent -= seconds
 
+    def joules(self) -> float | None:
+        """What the CPU's packages used in the turns of the engine; None where no counter says, or one went round."""
+        known = all(isinstance(v, float) for turn in self.energy for v in turn)
+        used = [after - before for before, after in self.energy] if known else []
+        return sum(used) if used and min(used) >= 0 else None
+
     def close(self) -> None:
         """End the engine's turn, if it has had one: the yardstick's follows."""
         if self.kind and self.turn[0]:
+            self.energy[-1][1] = cpu.joules()
             self.pairs.append([*self.turn, *self.yardstick(self.kind)])
         self.turn = [0, 0.0, 0.0]

@@ -12,6 +12,7 @@ from tools.make import chips, cli
 MAX_ISA = "ONEDNN_MAX_CPU_ISA"
 ISA = tuple(unit for unit in chips.TELLING if not unit.startswith("asimd"))  # what a record says that its CPU has
 CGROUPS, CPUS = Path("/sys/fs/cgroup"), Path("/sys/devices/system/cpu")
+RAPL, RAPL_SAID = Path("/sys/class/powercap"), "intel-rapl"
 
 
 def info() -> dict[str, str]:
@@ -73,6 +74,28 @@ def cores() -> int:
     return max(1, min(len(physical), math.ceil(min(quota(), len(physical)))))
 
 
+def caches() -> list[str]:
+    """The caches of the first processor, as `L2 2048K`; none where the kernel does not say."""
+    found = []
+    for folder in sorted((CPUS / "cpu0/cache").glob("index*")):
+        with contextlib.suppress(OSError):
+            level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
+            found.append(f"L{level}{kind[0].lower() if kind in ('Data', 'Instruction') else ''} {size}")
+    return found
+
+
+def joules() -> float | str:
+    """What the CPU's packages have used so far, by their own counters; or why nobody knows, in words."""
+    packages = sorted(RAPL.glob("intel-rapl:[0-9]*")) if RAPL.is_dir() else []
+    packages = [path for path in packages if path.name.count(":") == 1]
+    if not packages:
+        return f"no counter in {RAPL}"
+    try:
+        return sum(int((path / "energy_uj").read_text()) for path in packages) / 1e6
+    except (OSError, ValueError) as e:
+        return f"{getattr(e, 'filename', RAPL)}: {getattr(e, 'strerror', e)}"
+
+
 def plain(name: str) -> str:
     """A CPU's name as a record may hold it: it stands in tables, pages and terminals, and a hypervisor may choose it."""
     return re.sub(r"[|<>`\\]|[^ -~]", "_", name).lstrip("=+-@ ")[:200] or "unknown"
@@ -89,6 +112,8 @@ def machine() -> dict:
         "cpu": plain(f"{name} ({kind})" if kind else name),
         "isa": [flag for flag in ISA if flag in flags],
         "cores": cores(),
+        "caches": caches(),
+        "energy": said if isinstance(said := joules(), str) else RAPL_SAID,
         "system": platform.platform(),
         "python": platform.python_version(),
         "host": platform.node(),

@@ -166,6 +166,8 @@ class Asked:
             (asks("kit") and chip == "cpu", "make kit is for a card elsewhere: say which, as CHIP=310P3, 910B4 or T4"),
             (asks("demo-ascend") and chip not in chips.ASCEND,
              f"make demo-ascend is of an Ascend chip such as CHIP=310P3, not CHIP={chip}"),
+            (asks("publish", "check") and not self["FOLDER"], f"{goals}: FOLDER= names the folder (docs/publish.md)"),
+            (asks("publish") and not self["KEY"], "make publish: KEY= names your private key (docs/publish.md)"),
             (other and asks("bench", "end-to-end"), f"{goals} is of SST-2 alone, not of {other}; use perf-table"),
         ):  # fmt: skip
             if wrong:
@@ -341,7 +343,7 @@ def answer(pid: str, goals: str, *words: str) -> str:
     texts = asked.variables() | {"make_pid": pid} | dict.fromkeys(("notice", "stale", *RESULTS, "figures"), "")
     if not {*(asked.goals or ["help"])} <= LOOKING:
         known = stale.Known()
-        more = [[f".venv-{name}/installed", f"requirements-{name}.txt"] for name in ("bench", "scale")]
+        more = [[f".venv-{name}/installed", f"requirements-{name}.txt"] for name in ("bench", "scale", "publish")]
         stamps = [[f"{asked['VENV']}/installed", *LOCKS], *more]
         texts |= {name: inert(text) for name, text in stale.variables(stamps, known).items()}
         texts |= asked.hashes(known.sha256) | results()

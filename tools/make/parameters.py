@@ -134,7 +134,7 @@ IN_ROWS = (*IN_TABLES, "kit")
 REPORTED = (*IN_ROWS, "fusion-report", "demo-ascend")
 TIMED = ("perf", "perf-table", "bench", "end-to-end", "demo-ascend")
 LAUNCHED = ("om", "accuracy", "perf", "accuracy-table", "perf-table")
-SCORE = ("score",)
+SCORE, PUBLISHED = ("score",), ("publish", "check")
 ROWS = (
     Parameter("MODEL", "minilm_sst2", model, RUN, "a folder of models/", place=Place("model", "{}", always=True)),
     Parameter("WEIGHTS", "default", weights, RUN, "default (the model's own), seeded (random), or a checkpoint's folder or zip",
@@ -192,6 +192,9 @@ ROWS = (
               place=Place("leaf", ".t{}"), dev=True),
     Parameter("CERTIFY", "", percent, RUN, "native, SEQ=real: % of answers that may differ from the full model's, as 0.5",
               ("accuracy", "perf", *SCORE, *IN_TABLES, "verify"), place=Place("leaf", ".c{}"), dev=True),
+    Parameter("FOLDER", "", path, CHECK, "publish: the new folder; check: the folder that came from elsewhere", PUBLISHED,
+              dev=True),
+    Parameter("KEY", "", path, CHECK, "publish: your private key; check: the publisher's public one", PUBLISHED, dev=True),
     Parameter("CLAIM", "", text, CHECK, "claims: check this one (its id), the short ones (short) or all (all)",
               ("claims",), dev=True),
     Parameter("ATC", "auto", text, ASCEND, "where atc is: auto, its path, or docker or podman with CANN_IMAGE", dev=True),

@@ -1,24 +1,18 @@
 """Pictures of speed and accuracy, a line a point: the frontier of SST-2, and with tools/results/peers.py the benches.
 
-    python -m tools.results.plot results/records --save_path results/frontier.svg
-
-    wrote results/frontier.svg: 22 points
-
 The frontier is what is published for a 310P beside what was measured on the CPU of the newest record. Points of one model
 share their accuracies, so that in a plane of both no name could be read. A picture is 400 pixels wide with letters of 12,
 so that a telephone shows it as it is; the same records give the same bytes. It keeps its letters as text, takes dark
 colours where the reader's system is dark (prefers-color-scheme), and says its result in <title>.
 """
 
-import argparse
 import html
 import io
 import re
-from pathlib import Path
 
 from tools.base import tasks
-from tools.make import cli, parameters
-from tools.results import figures, published, table
+from tools.make import parameters
+from tools.results import figures, table
 from tools.results import record as records_of
 
 # Colours that stay apart for eyes that see few (Okabe and Ito 2008), on white and on black.
@@ -145,8 +139,8 @@ def said(points) -> str:
     return f"SST-2: {'; '.join(words) or 'nothing is known yet'}."
 
 
-def draw(records: list[dict], rows: list[dict], file) -> int:
-    """Draw the frontier into an open binary file; the number of its points."""
+def draw(records: list[dict], rows: list[dict], file) -> None:
+    """Draw the frontier into an open binary file."""
     found = frontier(records, rows)
     points = [
         {"name": f"{r['model'].split('_')[0]} {r['run'].replace('onnxruntime', 'ORT')}", "kind": r["figure"], "speed": r["samples_per_s"],
@@ -158,18 +152,3 @@ def draw(records: list[dict], rows: list[dict], file) -> int:
         "measured": (ORANGE, "o", 0.42, short(newest_machine(records))),
     }
     dots(file, said(found), "SST-2: speed and accuracy", points, kinds, "samples\na second")
-    return len(points)
-
-
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("records", nargs="*", type=Path, help="or their folder")
-    p.add_argument("--save_path", required=True, type=Path)
-    args = p.parse_args()
-    with cli.whole_file(args.save_path) as f:
-        count = draw(list(records_of.load(args.records).values()), published.read(), f)
-    print(f"wrote {args.save_path}: {count} points")
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -1,18 +1,18 @@
-"""Keep the READMEs' tables, pictures and figures as the records have them.
+"""Write what is committed of results/, and the tables, pictures and figures of READMEs and docs, as the records have them.
 
-    python -m tools.results.readme --write      python -m tools.results.readme --check
+    python -m tools.results.readme      (or: make report)
 
-    readme: READMEs, tables and pictures say what the records say
+    wrote results/table.csv, results/table.md, README.md
 
 Between `<!-- NAME -->` and `<!-- /NAME -->` stands what BLOCKS makes for that name; a figure in prose stands between
-`<!-- = QUESTION -->` and `<!-- /= -->`, and `answer` has the questions. --check changes nothing and fails where a text, a
-table or a picture of the repository says something else than the records.
+`<!-- = QUESTION -->` and `<!-- /= -->`, and `answer` has the questions. `make audit` compares.
 """
 
 import argparse
+import functools
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tools.make import cli, parameters
@@ -196,13 +196,13 @@ def answer(question: str, records: list[dict]) -> str:
     return FIELDS[field](max(kept, key=lambda r: r["started"]))
 
 
-def prose(path: Path, records: list[dict]) -> str:
+def prose(path: Path, records: list[dict]) -> bytes:
     """A README, or a page of docs/, with its tables and each of its figures as they are now. Raises UserError where nothing
     gives one."""
     text = path.read_text("utf-8")
     make = lambda m: f"{m[1]}\n{BLOCKS[m[2]](path, records).strip()}\n\n{m[4]}" if m[2] in BLOCKS else m[0]
     try:
-        return FIGURE.sub(lambda m: m[1] + answer(m[2], records) + m[4], BLOCK.sub(make, text))
+        return FIGURE.sub(lambda m: m[1] + answer(m[2], records) + m[4], BLOCK.sub(make, text)).encode()
     except cli.UserError as e:
         raise cli.UserError(f"{path}: {e}") from None
 
@@ -214,35 +214,31 @@ def drawn(draw, *what) -> bytes:
     return file.getvalue()
 
 
-def texts() -> Iterator[tuple[Path, bytes]]:
-    """The READMEs, docs/*.md and what lies in results/, those that are here, as the records have them."""
-    kept, folder = records(), Path("results")
+def texts() -> Iterator[tuple[Path, Callable[[], bytes]]]:
+    """What belongs into results/, the READMEs and docs/*.md, each with what makes it of the records; of texts, those that are
+    here. The pictures come first: a README shows one that is there."""
+    kept, runs, folder = records(), benches(), Path("results")
+    made = functools.cache(lambda: table.of(table.committed()))
+    yield folder / "table.csv", lambda: table.text(made(), ".csv").encode()
+    yield folder / "table.md", lambda: table.text(made(), ".md").encode()
+    yield folder / "frontier.svg", lambda: drawn(plot.draw, kept, published.read())
+    if runs:
+        yield folder / "bench.md", lambda: peers.page(runs).encode()
+        yield folder / "bench.svg", lambda: drawn(peers.draw, runs)
     for path in filter(Path.is_file, (*map(Path, FILES), *sorted(Path("docs").glob("*.md")))):
-        yield path, prose(path, kept).encode()
-    if tables := [path for path in (folder / "table.csv", folder / "table.md") if path.is_file()]:
-        made = table.of(table.committed())
-        yield from ((path, table.text(made, path.suffix).encode()) for path in tables)
-    made = {"frontier.svg": lambda: drawn(plot.draw, kept, published.read())}
-    if runs := benches():
-        made |= {"bench.md": lambda: peers.page(runs).encode(), "bench.svg": lambda: drawn(peers.draw, runs)}
-    yield from ((folder / name, make()) for name, make in made.items() if (folder / name).is_file())
+        yield path, functools.partial(prose, path, kept)
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    how = p.add_mutually_exclusive_group(required=True)
-    how.add_argument("--write", action="store_true")
-    how.add_argument("--check", action="store_true")
-    args = p.parse_args()
-    new = {path: data for path, data in texts() if path.read_bytes() != data}
-    if args.check and new:
-        raise cli.UserError(f"{', '.join(map(str, new))}: not what results/records give; run `make report`")
-    for path, data in new.items():
-        with cli.whole_file(path) as out:
-            out.write(data)
-    print(
-        f"wrote {', '.join(map(str, new))}" if new else "readme: READMEs, tables and pictures say what the records say"
-    )
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    new = []
+    for path, make in texts():
+        data = make()
+        if not path.is_file() or path.read_bytes() != data:
+            new.append(str(path))
+            with cli.whole_file(path) as out:
+                out.write(data)
+    print(f"wrote {', '.join(new)}" if new else "readme: READMEs, tables and pictures say what the records say")
 
 
 if __name__ == "__main__":

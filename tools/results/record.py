@@ -294,7 +294,11 @@ def in_turns(summaries: list[dict], per_row: float) -> dict:
     kept = lambda name: [[[float(f"{v:.7g}") for v in turn] for turn in s[name]] for s in summaries]
     pairs, singles, first = kept("pairs"), kept("singles"), summaries[0]
     made = figures.of(sum(pairs, []), sum(singles, []), first["engine"]["threads"], per_row)
-    return {k: first[k] for k in ("yardstick", "loop")} | {"figures": made, "pairs": pairs, "singles": singles}
+    said = {k: first[k] for k in ("yardstick", "loop")} | {"figures": made, "pairs": pairs, "singles": singles}
+    if all("joules" in s for s in summaries):
+        samples = per_row * sum(turn[0] for turns in pairs for turn in turns)
+        said["joules_per_sample"] = float(f"{sum(s['joules'] for s in summaries) / samples:.4g}")
+    return said
 
 
 def unsaid(record: dict) -> dict:
@@ -302,6 +306,9 @@ def unsaid(record: dict) -> dict:
     said, few = record.get("figures"), f"fewer than {figures.LEAST} turns"
     quiet = f"the machine was busy: {few} in which the yardstick had its processors"
     why = {k: quiet if k == "per_tera_quiet" else few for k, v in (said or {}).items() if v is None}
+    if "energy" in record["machine"] and record["chip"] == "cpu" and "joules_per_sample" not in record:
+        counter = record["machine"]["energy"]
+        why["joules_per_sample"] = "its turns were not read by the counter" if counter == cpu.RAPL_SAID else counter
     if not said:
         why["figures"] = "no turns with a yardstick: CHIP=cpu alone takes them"
     return why | ({"latency_ms": no_percentiles(record)} if no_percentiles(record) else {})

@@ -115,7 +115,7 @@ MEASURED = (
     "padded_rows",
     "sentences_per_row",
 )
-TIMED = ("spread", "times_ms", "pass_ms", "summaries", "stolen", "sentences")
+TIMED = ("spread", "times_ms", "pass_ms", "summaries", "stolen", "sentences", "joules_per_sample")
 TURNS = ("pairs", "singles", "yardstick", "loop", "figures")
 
 
@@ -123,7 +123,7 @@ TURNS = ("pairs", "singles", "yardstick", "loop", "figures")
 Link = model((Hash, "sha256"), optional=[(ListOf[ListOf[Word]], "commands"), (dict[Text, Hash], "inputs")])
 Chain = Annotated[dict[Text, Link], Field(max_length=2000), AfterValidator(acyclic)]
 Machine = model((Plain | None, "cpu"), (Count | None, "cores"), (Host, "host"),  # all None of a log from elsewhere
-                optional=[(Text, "system python"), (ListOf[Name] | None, "isa")])  # fmt: skip
+                optional=[(Text, "system python energy"), (ListOf[Name] | None, "isa"), (ListOf[Text], "caches")])  # fmt: skip
 Imported = model((Plain, "file"), (Hash, "sha256"))  # the log that a record was made from
 # Where the chip was that a run behind LAUNCH= used; `job` is null behind a prefix that has none.
 Launched = model((Plain, "node"), optional=[(Text | None, "job device")])
@@ -234,7 +234,7 @@ Accuracy = model(
 Throughput = model(
     (Literal["throughput"], "kind"), (Plain, "timed"), (Above, "samples_per_second"), (Many[Above], "rounds"),
     (Number | None, "spread"), (Latency, "latency_ms"), (Count | None, "requests"),
-    optional=[(Count, "sentences loop"), (Many[Share], "stolen"), (Many[Many[Number]], "times_ms pass_ms"),
+    optional=[(Count, "sentences loop"), (Above, "joules_per_sample"), (Many[Share], "stolen"), (Many[Many[Number]], "times_ms pass_ms"),
               (Annotated[dict[Name, Many[Number]], SOME], "per_device"), (dict[Text, Hash], "summaries"),
               (Name, "yardstick"), (Many[Many[Turn6]], "pairs"), (Many[ListOf[Turn4]], "singles"), (Figures, "figures")],
     base=Record, check=times_of_what_was_made_here,

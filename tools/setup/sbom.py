@@ -1,6 +1,6 @@
 """Every installed package with its version and licence; nothing outside the lock, nothing missing from it.
 
-    python -m lab.sbom [--save_path build/sbom.cdx.json]      (or: make sbom)
+    python -m tools.setup.sbom [--save_path build/sbom.cdx.json]      (or: make sbom)
 
     annotated-doc 0.0.7  MIT
     ...
@@ -8,7 +8,8 @@
 
 Needs the project's own interpreter. Licences are what the packages' metadata say. --save_path also writes the list as
 CycloneDX 1.6 JSON (ECMA-424), with the lock's hashes, what each package needs, and the pinned downloads: the same packages
-give the same bytes.
+give the same bytes. A published folder
+has one more component, the model with its card. Written as plain JSON: cyclonedx-python-lib 11 has no model cards.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from tools.source import fetch
 
 LOCKS = ("requirements.txt", "requirements-cuda.txt")
 TOOLS = {"pip", "setuptools", "wheel"}  # python -m venv brings them
+OPTIONAL = {"colorama", "hf-xet"}  # on other systems or processors
 
 
 def plain(name: str) -> str:
@@ -30,12 +32,19 @@ def plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def locked(path: Path) -> dict[str, set[str]]:
-    """{package: versions} of a lock file; several where they depend on Python's version."""
-    found: dict[str, set[str]] = {}
-    for name, version in re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", path.read_text(), re.M):
-        found.setdefault(plain(name), set()).add(version)
+def locked(*paths: Path) -> dict[str, dict[str, list[str]]]:
+    """{package: {version: sha256 of each file that is allowed}} of lock files."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for block in (block for path in paths for block in re.split(r"\n(?=[A-Za-z])", path.read_text())):
+        if head := re.match(r"([A-Za-z0-9._-]+)==([^ ;\\]+)", block):
+            versions = found.setdefault(plain(head[1]), {})
+            versions.setdefault(head[2].split("+")[0], []).extend(re.findall(r"sha256:([0-9a-f]{64})", block))
     return found
+
+
+def installed() -> dict:
+    """{package: what importlib.metadata says of it} of those here."""
+    return {plain(d.metadata["Name"]): d for d in importlib.metadata.distributions()}
 
 
 def licence(meta) -> str:
@@ -45,31 +54,27 @@ def licence(meta) -> str:
     return text[:60] or "not stated"
 
 
-def hashes(path: Path) -> dict[tuple[str, str], list[str]]:
-    """{(package, version): sha256 of each file that a lock allows for it}."""
-    blocks = re.split(r"\n(?=[A-Za-z])", path.read_text())
-    heads = [re.match(r"([A-Za-z0-9._-]+)==([^ ;\\]+)", block) for block in blocks]
-    pairs = [(head, block) for head, block in zip(heads, blocks, strict=True) if head]
-    return {(plain(h[1]), h[2].split("+")[0]): re.findall(r"sha256:([0-9a-f]{64})", b) for h, b in pairs}
+def hashed(digests) -> list[dict]:
+    """Hashes as CycloneDX has them."""
+    return [{"alg": "SHA-256", "content": digest} for digest in digests]
 
 
 def component(name: str, dist, allowed: dict) -> dict:
-    """One package as CycloneDX has it: its package URL, its licence, the files that the lock allows."""
-    expression = dist.metadata.get("License-Expression")
+    """One package: its package URL, its licence, the files that the lock allows."""
+    expression, version = dist.metadata.get("License-Expression"), dist.version.split("+")[0]
     one = {"expression": expression} if expression else {"license": {"name": licence(dist.metadata)}}
-    files = allowed.get((name, dist.version.split("+")[0]), [])
-    page = {"type": "distribution", "url": f"https://pypi.org/project/{name}/{dist.version.split('+')[0]}/"}
-    page |= {"hashes": [{"alg": "SHA-256", "content": digest} for digest in files]} if files else {}
+    page: dict = {"type": "distribution", "url": f"https://pypi.org/project/{name}/{version}/"}
+    page |= {"hashes": hashed(files)} if (files := allowed.get(name, {}).get(version)) else {}
     purl = f"pkg:pypi/{name}@{dist.version.replace('+', '%2B')}"
     return {"type": "library", "bom-ref": purl, "name": name, "version": dist.version, "purl": purl,
             "licenses": [one], "externalReferences": [page]}  # fmt: skip
 
 
 def pinned(name: str, pin) -> dict:
-    """One pinned download as CycloneDX has it; both packages are under the MIT licence (data/README.md)."""
+    """One pinned download; both packages are under the MIT licence (data/README.md)."""
     return {"type": "data", "bom-ref": name, "name": name, "version": pin.version,
             "purl": f"pkg:pypi/{plain(pin.package)}@{pin.version}", "licenses": [{"license": {"id": "MIT"}}],
-            "hashes": [{"alg": "SHA-256", "content": pin.sha256}]}  # fmt: skip
+            "hashes": hashed([pin.sha256])}  # fmt: skip
 
 
 def needed(dist, here: dict) -> list[str]:
@@ -77,12 +82,12 @@ def needed(dist, here: dict) -> list[str]:
     return sorted({plain(re.match(r"[\w.-]+", line)[0]) for line in dist.requires or []} & here.keys())
 
 
-def cyclonedx(here: dict) -> str:
-    """The packages, what they need, and the pinned downloads as a CycloneDX 1.6 document."""
+def document(here: dict, *models: dict) -> dict:
+    """Packages, what they need, the pinned downloads and models as a CycloneDX 1.6 document."""
     build = ["requirements-cpu.txt"] if here["torch"].version.endswith("+cpu") else []  # its own file of PyTorch
-    allowed = {key: files for lock in (*LOCKS, *build) for key, files in hashes(Path(lock)).items()}
+    allowed = locked(*map(Path, (*LOCKS, *build)))
     packages = {name: component(name, dist, allowed) for name, dist in sorted(here.items())}
-    components = [*packages.values(), *(pinned(name, pin) for name, pin in fetch.read_pins().items())]
+    components = [*models, *packages.values(), *(pinned(name, pin) for name, pin in fetch.read_pins().items())]
     serial = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(components))
     version = re.search(r"^version: (\S+)", Path("CITATION.cff").read_text("utf-8"), re.M)[1]
     product = {"type": "application", "bom-ref": "bert2om", "name": "bert2om", "version": version,
@@ -90,33 +95,31 @@ def cyclonedx(here: dict) -> str:
     ref = lambda name: packages[name]["bom-ref"]
     graph = [{"ref": ref(name), "dependsOn": [*map(ref, needed(dist, here))]} for name, dist in sorted(here.items())]
     graph.append({"ref": "bert2om", "dependsOn": [one["bom-ref"] for one in components]})
-    return json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.6", "serialNumber": f"urn:uuid:{serial}",
-                       "version": 1, "metadata": {"component": product}, "components": components,
-                       "dependencies": graph}, indent=1)  # fmt: skip
+    return {"bomFormat": "CycloneDX", "specVersion": "1.6", "serialNumber": f"urn:uuid:{serial}", "version": 1,
+            "metadata": {"component": product}, "components": components, "dependencies": graph}  # fmt: skip
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--save_path", type=Path, help="also write the list there, as CycloneDX JSON")
     args = p.parse_args()
-    here = {plain(d.metadata["Name"]): d for d in importlib.metadata.distributions()}
-    allowed: dict[str, set[str]] = {}
-    for lock in LOCKS:
-        allowed |= locked(Path(lock))
-    faults = []
+    here, allowed = installed(), locked(*map(Path, LOCKS))
     for name, dist in sorted(here.items()):
         print(f"{name} {dist.version}  {licence(dist.metadata)}")
-        version = dist.version.split("+")[0]
-        if name not in TOOLS and version not in allowed.get(name, ()):
-            faults.append(f"{name} {dist.version} is installed but not locked; rm -r .venv and run make setup")
-    optional = {"colorama", "hf-xet"}  # on other systems or processors
-    missing = [n for n in locked(Path(LOCKS[0])) if n not in here and n not in optional]
-    faults += [f"{n} is locked but not installed; rm -r .venv and run make setup" for n in missing]
+    stray = [
+        name
+        for name, dist in here.items()
+        if name not in TOOLS and dist.version.split("+")[0] not in allowed.get(name, {})
+    ]
+    faults = [f"{name} {here[name].version} is installed but not locked" for name in sorted(stray)]
+    faults += [
+        f"{name} is locked but not installed" for name in locked(Path(LOCKS[0])) if name not in here.keys() | OPTIONAL
+    ]
     if faults:
-        raise cli.UserError("; ".join(faults))
+        raise cli.UserError(f"{'; '.join(faults)}; rm -r .venv and run make setup")
     if args.save_path:
         with cli.whole_file(args.save_path, "w", encoding="utf-8") as f:
-            f.write(cyclonedx(here) + "\n")
+            f.write(json.dumps(document(here), indent=1) + "\n")
         print(f"wrote {args.save_path}")
     print(f"{len(here)} packages, as requirements.txt locks them")
 

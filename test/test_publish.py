@@ -1,0 +1,314 @@
+"""A published folder: made and checked by make, spoilt in each way that its files can be, and claims that do not follow."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, Repo
+
+from tools.cpu import yardstick
+from tools.make import cli, cpu
+from tools.publish import card, check, folder
+from tools.results import record as records
+
+PYTHON = ROOT / ".venv-publish/bin/python"
+pytestmark = pytest.mark.skipif(not (PYTHON.parents[1] / "installed").is_file(), reason="make .venv-publish/installed")
+KEYS = """
+import sys
+from cryptography.hazmat.primitives import serialization as s
+from cryptography.hazmat.primitives.asymmetric import ec
+for path in sys.argv[1:]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    with open(path, "wb") as f:
+        f.write(key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption()))
+    with open(path + ".pub", "wb") as f:
+        f.write(key.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo))
+"""
+# What check says of many folders, in one process; whatever makes the answers again is left out.
+VERDICTS = """
+import json, pathlib, sys
+from tools.make import cli
+from tools.publish import check, folder
+check.answered, (key, text_file), told = (lambda *about: None), map(pathlib.Path, sys.argv[1:3]), {}
+for place in map(pathlib.Path, sys.argv[3:]):
+    signer = place.with_name(place.name + ".signer")
+    if signer.exists():
+        folder.sign(place, pathlib.Path(signer.read_text()))
+    try:
+        told[place.name] = check.check(place, key.with_name(key.name + ".pub"), text_file)
+    except (cli.UserError, OSError) as e:
+        told[place.name] = cli.said(e)
+print(json.dumps(told))
+"""
+FILES = """README.md .eval_results/glue.yaml accuracy.json answers.json config.json model.ir model.onnx model.sig
+    provenance.intoto.json sbom.cdx.json signer.pem test-result.intoto.json tokenizer.json tokenizer_config.json
+    vocab.txt""".split()  # noqa: SIM905
+ADDED = ("notes.txt", ".hidden", ".eval_results/other.yaml", "model.safetensors", "onnx/model.onnx")
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    """Other bytes in a file that has two names: the other name keeps its own."""
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    rewrite(path, data)
+
+
+def exchanged(path: Path, other: Path) -> None:
+    data = path.read_bytes()
+    rewrite(path, other.read_bytes())
+    rewrite(other, data)
+
+
+def linked(path: Path) -> None:
+    target = path.rename(path.parents[1] / f"{path.parent.name}.target")
+    path.symlink_to(target)
+
+
+ONCE = {
+    "flipped": flipped,
+    "cut short": lambda path: rewrite(path, path.read_bytes()[:-2]),
+    "gone": Path.unlink,
+    "renamed": lambda path: path.rename(path.with_name(f"{path.name}.old")),
+}
+SPOILT = {f"{name} {how}": (name, spoil) for name in FILES for how, spoil in ONCE.items()}
+SPOILT |= {f"{name} added": (name, lambda path: rewrite(path, b"new")) for name in ADDED}
+SPOILT |= {"vocab.txt linked": ("vocab.txt", linked), "model.sig empty": ("model.sig", lambda path: rewrite(path, b""))}
+SPOILT |= {"tokenizers exchanged": ("tokenizer.json", lambda path: exchanged(path, path.with_name("tokenizer_config.json"))),
+           "models exchanged": ("model.ir", lambda path: exchanged(path, path.with_name("model.onnx")))}  # fmt: skip
+
+
+def edited(name: str, pattern: str, other: str):
+    """(name, what edits the file of that name in a folder), for a folder that its owner signs again."""
+
+    def edit(path: Path) -> None:
+        text, count = re.subn(pattern, other, path.read_text(), count=1)
+        assert count, pattern
+        rewrite(path, text.encode())
+
+    return name, edit
+
+
+# Signed by the very owner of the key: {what is edited: (the file that check names, the edit of the file, ...)}.
+OVERSTATED = {
+    "the card's metric": (*edited("README.md", r"value: 0\.\d+", "value: 0.99"), "README.md"),
+    "the card's words": (*edited("README.md", r"model.ir`: \d+", "model.ir`: 870"), "README.md"),
+    "the hub's figure": (
+        *edited(".eval_results/glue.yaml", r"value: 0\.\d+", "value: 0.99"),
+        ".eval_results/glue.yaml",
+    ),
+    "the test result": (
+        *edited("test-result.intoto.json", r"model.ir: \d+", "model.ir: 870"),
+        "test-result.intoto.json",
+    ),
+    "the provenance": (
+        *edited("provenance.intoto.json", "MODEL=tiny", "MODEL=other"),
+        "provenance.intoto.json",
+    ),
+    "the record": (*edited("accuracy.json", '"padded_rows": 0.0', '"padded_rows": 0.5'), "accuracy.json"),
+    "the answers": (*edited("answers.json", r"\[0, ", "[1, "), "test-result.intoto.json"),
+    "no answers": (*edited("answers.json", r"(?s).*", "{}"), "answers.json"),
+    "another data set": (*edited("answers.json", '"sha256": ".', '"sha256": "g'), "dev.tsv"),
+}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory, first_built):
+    """(the folder that `make publish` wrote of a small checkpoint by OpenVINO, what it said, the key it is signed by)."""
+    repo = Repo(tmp_path_factory.mktemp("publish") / "repo", first_built)
+    (repo.path / ".venv-publish").symlink_to(PYTHON.parents[1])
+    shutil.copytree(
+        repo.path / "build/tiny/default/checkpoint", repo.path / "mine", ignore=shutil.ignore_patterns("MANIFEST*")
+    )
+    key = repo.path.parent / "me.pem"
+    subprocess.run([PYTHON, "-c", KEYS, key, key.with_name("other.pem")], check=True)
+    words = ["MODEL=tiny", "WEIGHTS=mine", "ENGINE=openvino", "PRECISION=fp32", f"KEY={key}", "FOLDER=out/tiny"]
+    said = repo.make("publish", *words).stdout.splitlines()[-1]
+    again = repo.make("publish", *words, check=False)
+    assert "FOLDER=out/tiny: is there already; name a new one" in again.stderr
+    refused = repo.make(
+        "publish", *words[:2], "PACK=1", "PRECISION=fp32", *words[4:5], "FOLDER=out/packed", check=False
+    )
+    assert "not published: it takes packed rows" in refused.stderr and not (repo.path / "out/packed").exists()
+    return repo.path / "out/tiny", said, key
+
+
+@pytest.fixture(scope="module")
+def verdicts(published, tmp_path_factory):
+    """{how a copy of the folder was spoilt: what check says of it}."""
+    source, _, key = published
+    top = tmp_path_factory.mktemp("spoilt")
+    copy = lambda: shutil.copytree(source, top / str(len(places)), copy_function=lambda a, b: Path(b).hardlink_to(a))
+    resign = lambda place, key: place.with_name(f"{place.name}.signer").write_text(str(key))
+    places: dict[str, Path] = {}
+    places["sound"] = copy()
+    places["another key"] = copy()
+    resign(places["another key"], key.with_name("other.pem"))
+    rewrite(places["another key"] / "signer.pem", b"")
+    for how, (name, spoil) in SPOILT.items():
+        places[how] = copy()
+        spoil(places[how] / name)
+    for how, (name, edit, _) in OVERSTATED.items():
+        places[how] = copy()
+        edit(places[how] / name)
+        for made in ("signer.pem", "model.sig"):
+            (places[how] / made).unlink()
+        resign(places[how], key)
+    text_file = source.parents[1] / "build/data/dev.tsv"
+    done = subprocess.run(
+        [PYTHON, "-c", VERDICTS, key, text_file, *places.values()], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    return {how: told[place.name] for how, place in places.items()}
+
+
+def test_a_folder_is_made_and_checked_in_another_clone(published, repo):
+    source, said, key = published
+    assert re.fullmatch(
+        r"wrote out/tiny: 15 files; model.onnx \d+/872, model.ir \d+/872 \(0 flips\); signed by .* [0-9a-f]{64}", said
+    )
+    assert sorted(p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()) == sorted(FILES)
+    shutil.rmtree(repo.path / "models/tiny")
+    (repo.path / ".venv-publish").symlink_to(PYTHON.parents[1])
+    moved = shutil.copytree(source, repo.path.parent / "moved")
+    told = repo.make("check", f"FOLDER={moved}", f"KEY={key}.pub").stdout.splitlines()[-1]
+    right = re.search(r"model.onnx \d+/872, model.ir \d+/872 \(0 flips\)", said)[0]
+    assert told == f"same bytes, {right}, the same answers; signed by the key of {key}.pub"
+    assert "no public key" in repo.make("check", f"FOLDER={moved}", f"KEY={key}", check=False).stderr
+    assert not (repo.path / "build/tiny").exists()
+
+
+def test_what_is_in_the_folder(published):
+    source, _, _ = published
+    read = lambda name: json.loads((source / name).read_text())
+    said, record = read("answers.json"), read("accuracy.json")
+    head = yaml.safe_load((source / "README.md").read_text().split("---")[1])
+    (entry,) = yaml.safe_load((source / ".eval_results/glue.yaml").read_text())
+    assert (
+        head["model-index"][0]["results"][0]["metrics"][0]["value"]
+        == entry["value"]
+        == round(record["correct"] / 872, 6)
+    )
+    assert entry["dataset"] == {"id": "nyu-mll/glue", "task_id": "sst2"} and head["license"] == "unknown"
+    assert said["data"]["sha256"] == cli.sha256(source.parents[1] / "build/data/dev.tsv")
+    for name in ("provenance.intoto.json", "test-result.intoto.json"):
+        hashes = {one["name"]: one["digest"]["sha256"] for one in read(name)["subject"]}
+        assert hashes == {file: cli.sha256(source / file) for file in ("model.onnx", "model.ir")}
+    build = read("provenance.intoto.json")["predicate"]
+    chained = build["buildDefinition"]["resolvedDependencies"] + build["runDetails"]["byproducts"]
+    known = {one["name"]: one["digest"].get("sha256") for one in chained}
+    assert {path: link["sha256"] for path, link in record["chain"].items()}.items() <= known.items()
+    (model,) = (c for c in read("sbom.cdx.json")["components"] if c["type"] == "machine-learning-model")
+    assert {f["name"]: f["hashes"][0]["content"] for f in model["components"]} == hashes
+    text = (source / "README.md").read_text()
+    assert "| labels of it | 428 negative, 444 positive |" in text and "| its caches | L1" in text
+    assert "| joules a sample | null (no perf.json: make perf) |" in text
+    example = re.search(r"```python\n(.*?)```", text, re.S)[1]
+    done = subprocess.run([ROOT / ".venv/bin/python", "-c", example], cwd=source, capture_output=True, text=True)
+    assert done.stdout.startswith("[array([[") and done.returncode == 0, done.stderr
+
+
+def test_what_is_sound_holds(verdicts):
+    assert verdicts["sound"].startswith("same bytes, ")
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_what_is_spoilt_is_named(verdicts, how):
+    name, told = SPOILT[how][0], verdicts[how]
+    assert name in told and "\n" not in told
+
+
+@pytest.mark.parametrize("how", OVERSTATED)
+def test_a_claim_that_does_not_follow_is_named_though_it_is_signed(verdicts, how):
+    assert f"{OVERSTATED[how][2]}: " in verdicts[how] and "\n" not in verdicts[how]
+
+
+def test_the_signature_of_another_key_is_named(verdicts):
+    assert "model.sig: Key mismatch: " in verdicts["another key"]
+
+
+# ---- Without make
+
+
+SAID = {"data": {"name": "SST-2's validation set", "get": "make data", "rows": 3, "sha256": "0" * 64}, "task": "sst2", "labels": ["negative", "positive"],
+        "threshold": 0.5, "about": "model.native", "files": {"model.onnx": {"predictions": [0, 1, 1]}, "model.native": {"predictions": [0, 1, -1]}}}  # fmt: skip
+
+
+def test_figures_of_a_file_and_its_flips():
+    scored = card.scores(SAID, [0, 1, 1])
+    assert card.right(scored["model.onnx"]) == "3/3" and card.right(scored["model.native"]) == "2/3 (1 flips)"
+    assert scored["model.native"]["flips"] == [2] and "95 % interval" in card.whole(scored["model.native"])
+    assert folder.classes("01=") == SAID["files"]["model.native"]["predictions"]
+
+
+def test_seeded_weights_and_texts_of_ones_own_have_no_place_on_a_leaderboard():
+    record = {"engine": "native", "precision": "int8", "started": "2026-11-30T00:00:00Z"}
+    assert "value: 0.666667" in card.eval_results(SAID, [0, 1, 1], record)
+    assert card.eval_results(SAID, [0, 1, 1], record | {"caveat": "seeded"}) is None
+    own = SAID | {"data": SAID["data"] | {"name": card.OWN[0]}}
+    assert card.eval_results(own, [0, 1, 1], record) is None
+    assert card.results(own, [0, 1, 1], record)[0].dataset_type == "custom"
+
+
+def test_the_first_answer_that_differs_is_named(monkeypatch):
+    monkeypatch.setattr(check, "again", lambda *about: [0, 0, 0])
+    with pytest.raises(
+        cli.UserError, match=r"f/model.onnx: row 1 of the texts, from 0: answers 0, 1 is published \(2 rows"
+    ):
+        check.answered(Path("f/model.onnx"), [], SAID)
+
+
+def test_what_cannot_run_here_says_what_it_needs(monkeypatch):
+    monkeypatch.setattr(cpu, "cpu_flags", lambda limited=True: {"avx2"})
+    assert check.lacking("atc", "fp16") == "another chip" and not check.lacking("onnxruntime", "fp32")
+    assert "avx512_bf16" in check.lacking("native", "bf16")
+
+
+# ---- Caches and energy
+
+
+def test_energy_is_read_where_there_are_counters_or_the_reason_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(cpu, "RAPL", tmp_path)
+    assert cpu.joules() == f"no counter in {tmp_path}" == cpu.machine()["energy"]
+    for name, value in (("intel-rapl:0", "2500000"), ("intel-rapl:1", "500000"), ("intel-rapl:0:0", "9")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(value)
+    assert cpu.joules() == 3.0 and cpu.machine()["energy"] == cpu.RAPL_SAID
+    missing = lambda **more: records.unsaid({"chip": "cpu", "requests": 200, "figures": {"x": {}}, **more})
+    assert missing(machine={}) == {} == missing(machine={"energy": cpu.RAPL_SAID}, joules_per_sample=1.0)
+    assert missing(machine={"energy": "no counter"}) == {"joules_per_sample": "no counter"}
+
+
+def test_joules_are_of_the_turns_of_the_engine_alone():
+    turns = yardstick.Turns()
+    assert turns.joules() is None
+    for energy, joules in (
+        ([[1.0, 3.0], [7.0, 8.5]], 3.5),
+        ([[1.0, 3.0], [7.0, 6.0]], None),
+        ([["no counter", "x"]], None),
+    ):
+        turns.energy = energy
+        assert turns.joules() == joules
+    one = {"engine": {"threads": 1}, "yardstick": "fp32", "loop": 3, "pairs": [[8, 1, 1, 1, 1, 1]] * 10, "singles": []}
+    assert "joules_per_sample" not in records.in_turns([one], 1)
+    assert records.in_turns([one | {"joules": 40.0}, one | {"joules": 120.0}], 1)["joules_per_sample"] == 1.0
+
+
+def test_a_card_says_of_other_weights_nothing_that_is_the_models_own():
+    own = card.about({"model": "minilm_sst2", "weights": "default"})
+    assert own["license"] == "apache-2.0" and "best of five" in own["note"]
+    assert (
+        card.about({"model": "minilm_sst2", "weights": "mine"})
+        == card.about({"model": "tinybert_sst2", "weights": "default"})
+        == {}
+    )
