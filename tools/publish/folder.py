@@ -36,6 +36,7 @@ def refuse(leaf: Path, record: dict) -> None:
         (record["standin"], "made with stand-ins for the vendor's tools"),
         (record["precision"] in chips.REHEARSALS, f"{record['precision']} computes what another chip would"),
         (other_rows, "it takes packed rows or buckets; leave PACK=1 out, and give one length"),
+        (record.get("certify"), "with CERTIFY= its answers are not those of the whole model"),
         (record["engine"].startswith("torch_"), "PyTorch runs the checkpoint itself; name another ENGINE="),
         (why, f"{why}; run make accuracy again"),
     ):
