@@ -7,9 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+import warm
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -73,7 +75,7 @@ class Repo:
     def make(self, *words, env=None, check=True, timeout=900, within=()):
         """Run make in the copy with few threads, as an argument of `within`; the finished process, its output as text."""
         done = subprocess.run(
-            [*within, "make", f"VENV={VENV}", *words],
+            [*within, "make", f"VENV={WARM}", *words],
             cwd=self.path,
             env=os.environ | {"OMP_NUM_THREADS": "1"} | (env or {}),
             capture_output=True,
@@ -98,6 +100,19 @@ class Repo:
 
 
 VENV = ROOT / ".venv" if (ROOT / ".venv").is_dir() else Path(sys.prefix)
+# The same environment, whose Python starts warm (warm.py). One server for all processes of this test run.
+SERVER = None
+if "BERT2OM_WARM" not in os.environ:
+    os.environ["BERT2OM_WARM"] = tempfile.mkdtemp(prefix="warm-")
+    SERVER = warm.start(Path(os.environ["BERT2OM_WARM"]), VENV)
+WARM = Path(os.environ["BERT2OM_WARM"], "venv")
+
+
+def pytest_unconfigure():
+    if SERVER:
+        SERVER.kill()
+        SERVER.wait()
+        shutil.rmtree(WARM.parent)
 
 
 def once(tmp_path_factory, name: str, make) -> Path:

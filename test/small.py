@@ -72,8 +72,8 @@ def original(folder, model, pieces):
     return folder
 
 
-def sums(path):
-    """input_ids, attention_mask int64 [any, any] -> output float32 [any, 2] = (sum of ids, 5.5 x sum of mask)."""
+def sums(path, batch="b", length="l", weight=5.5):
+    """input_ids, attention_mask int64 [batch, length] -> output float32 [batch, 2] = (sum of ids, weight x sum of mask)."""
     names, nodes = ("input_ids", "attention_mask"), []
     for name in names:
         nodes += [
@@ -84,9 +84,9 @@ def sums(path):
         helper.make_node("Mul", ["attention_mask_s", "weight"], ["scaled"]),
         helper.make_node("Concat", ["input_ids_s", "scaled"], ["output"], axis=1),
     ]
-    inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, ["b", "l"]) for n in names]
-    output = helper.make_tensor_value_info("output", TensorProto.FLOAT, ["b", 2])
-    weight = helper.make_tensor("weight", TensorProto.FLOAT, [1], [5.5])
+    inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, [batch, length]) for n in names]
+    output = helper.make_tensor_value_info("output", TensorProto.FLOAT, [batch, 2])
+    weight = helper.make_tensor("weight", TensorProto.FLOAT, [1], [weight])
     graph = helper.make_graph(nodes, "sums", inputs, [output], [weight])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=8), path)
     return path

@@ -165,5 +165,9 @@ def test_the_gate_knows_the_size_of_logits_and_ties():
     want = np.array([[400.0, -400], [7, 7.0015]], np.float32)
     made = gate.judge(want, want + np.float32([[0.003, 0], [0.002, 0]]))
     assert made.ok and "0 flips, 1 tied within the limit (rows 1)" in made.line
+    for largest, limit in ((1, 1e-4), (10, 1e-4), (20, 2e-4), (400, 4e-3)):
+        want = np.float32([[largest, 0]])
+        near, far = (gate.judge(want, want + np.float32([[0, share * limit]])).ok for share in (0.9, 1.2))
+        assert near and not far, largest
     small = np.array([[1.0, -1], [0.5, 0.501]], np.float32)
     assert "2 flips (rows 0, 1)" in gate.judge(small, small[:, ::-1]).line

@@ -5,7 +5,7 @@ import re
 import subprocess
 
 import pytest
-from conftest import VENV
+from conftest import WARM
 
 from tools.make import cli, stale
 from tools.results import record as records
@@ -154,7 +154,7 @@ def test_a_deleted_artefact_is_made_again_the_same(built, name):
 def test_the_export_keeps_the_logits_that_its_gate_computed(built, tmp_path):
     """The bytes that the gate's own command gives, described as what the export made, and held to by `infer`."""
     top, leaf = built.path / "build/tiny/default", built.path / "build" / LEAF
-    gate = [VENV / "bin/python", "-m", "tools.graph.gate", "--input", top / "seq64/input"]
+    gate = [WARM / "bin/python", "-m", "tools.graph.gate", "--input", top / "seq64/input"]
     run = lambda *words: subprocess.run([*gate, *words], cwd=built.path, capture_output=True, text=True, check=True)
     run(top / "model.onnx", "--save_path", tmp_path / "again.npy")
     assert (tmp_path / "again.npy").read_bytes() == (top / "reference.npy").read_bytes()

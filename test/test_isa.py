@@ -118,7 +118,7 @@ def test_runs_within_its_gate_or_says_that_it_cannot(box, library, tmp_path, mon
 
 def test_int8_is_one_file_whatever_units_make_it(box, tmp_path):
     made, files = tmp_path / "m.ir", set()
-    for most in ("", "AVX512_CORE_VNNI", "AVX2_VNNI"):
+    for most in ("", "AVX2_VNNI"):
         done = compiled(box, made, "openvino", "int8", most)
         if "no int8 unit" in done.stderr:
             pytest.skip("this CPU has no VNNI")
@@ -136,7 +136,7 @@ def test_the_limit_takes_units_away_and_unknown_words_do_not(monkeypatch):
     ]:  # fmt: skip
         monkeypatch.setenv(cpu.MAX_ISA, most)
         found = cpu.cpu_flags()
-        assert have <= found
+        assert have <= found and (most != "avx2" or found == {"avx2"})
         assert ("amx_bf16" in found) == (most in ("", "ALL"))
         assert cpu.cpu_flags(limited=False) >= {"amx_bf16", "avx2"}
     assert not found

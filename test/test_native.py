@@ -98,6 +98,21 @@ def trained(layers=bert_graphs.LAYERS, hidden=bert_graphs.HIDDEN, heads=bert_gra
     return model
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """exported(name, change, ...): a seeded classifier after a change and its graph, each made once; a folder for the rest."""
+    kept = {}
+
+    def get(name, change=lambda classifier: None, names=bert_graphs.NAMES, **options):
+        if name not in kept:
+            classifier, path = trained(**options), tmp_path_factory.mktemp(name) / "model.onnx"
+            change(classifier)
+            kept[name] = classifier, bert_graphs.export(path, classifier, names=names)
+        return kept[name]
+
+    return get
+
+
 @pytest.fixture(scope="module", params=SHAPES)
 def onnx_path(request, tmp_path_factory):
     import torch
@@ -145,8 +160,11 @@ def test_same_answers_as_onnxruntime_and_the_defined_bits(onnx_path, tmp_path, l
     assert np.array_equal(engine.run(batch[::-1])[::-1], have)
 
 
-COMPILERS = [(c, o) for c in ("gcc", *(f"gcc-{n}" for n in range(10, 15)), *(f"clang-{n}" for n in range(14, 20)), "clang")
-             for o in ("-O1", "-O2", "-O3") if shutil.which(c) and (c, o) != ("gcc", "-O3")]  # fmt: skip
+NAMES = ["clang", *(f"clang-{n}" for n in range(14, 20)), *(f"gcc-{n}" for n in range(10, 15)), "gcc"]
+PRESENT = {
+    os.path.realpath(path): name for name in NAMES if (path := shutil.which(name))
+}  # each once, whatever its names
+COMPILERS = [(c, o) for c in PRESENT.values() for o in ("-O1", "-O2", "-O3") if (c, o) != ("gcc", "-O3")]
 
 
 @pytest.mark.skipif(not {"avx2", "fma"} <= HERE, reason="AVX2 is needed")
@@ -165,17 +183,17 @@ def test_every_compiler_at_every_level_gives_the_defined_bits(small, tmp_path, m
         assert np.array_equal(engine.run(batch), defined(engine, batch)), precision
 
 
-def test_denormal_numbers_are_numbers_whatever_the_program_has_set(tmp_path, library, defined, precision):
+def faint(classifier):
+    classifier.classifier.weight.data.mul_(1e-38)
+    classifier.classifier.bias.data.zero_()
+
+
+def test_denormal_numbers_are_numbers_whatever_the_program_has_set(exported, tmp_path, library, precision):
     """Logits below the smallest normal number, in a program that flushes such to 0 (as torch can)."""
     import torch
 
     torch.set_flush_denormal(False)  # a session of onnxruntime leaves it on in this thread
-    classifier = trained()
-    with torch.no_grad():
-        classifier.classifier.weight.mul_(1e-38)
-        classifier.classifier.bias.zero_()
-    bert_graphs.export(tmp_path / "model.onnx", classifier)
-    engine = model(tmp_path / "model.onnx", tmp_path, library, precision, threads=1)
+    engine = model(exported("faint", faint)[1], tmp_path, library, precision, threads=1)
     want = engine.run([[1, 2, 3]])
     if torch.set_flush_denormal(True):
         have = engine.run([[1, 2, 3]]).view(np.int32)
@@ -322,15 +340,15 @@ def test_threads_that_share_a_few_sentences_give_the_same_bits(onnx_path, tmp_pa
 
 
 @pytest.mark.parametrize("labels", [1, 3])
-def test_pairs_of_texts_and_other_numbers_of_labels(tmp_path, library, defined, precision, labels):
+def test_pairs_of_texts_and_other_numbers_of_labels(exported, tmp_path, library, defined, precision, labels):
     import onnxruntime
 
     names, rng = ["input_ids", "token_type_ids", "attention_mask"], np.random.default_rng(0)
-    bert_graphs.export(tmp_path / "model.onnx", trained(labels=labels), names=names)
+    _, path = exported(f"labels{labels}", names=names, labels=labels)
     ids, types, mask = rng.integers(0, 100, (5, 20)), rng.integers(0, 2, (5, 20)), np.ones((5, 20), np.int64)
-    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     want, plain = (session.run(None, dict(zip(names, (ids, t, mask), strict=True)))[0] for t in (types, 0 * types))
-    converter.convert(tmp_path / "model.onnx", tmp_path / "pairs.native", precision, types=True)
+    converter.convert(path, tmp_path / "pairs.native", precision, types=True)
     engine = native.Model(tmp_path / "pairs.native", library=library)
     near = NEAR[precision]
     assert np.abs(want - plain).max() > 2 * near, "types must matter"
@@ -344,13 +362,12 @@ def test_pairs_of_texts_and_other_numbers_of_labels(tmp_path, library, defined, 
 
 
 @pytest.mark.parametrize(("head", "form"), list(zip(native.HEADS, native.GELUS * 2, strict=True)))
-def test_heads_and_forms_of_gelu_of_other_families(tmp_path, library, defined, precision, head, form):
+def test_heads_and_forms_of_gelu_of_other_families(exported, tmp_path, library, defined, precision, head, form):
     """DistilBERT has a ReLU behind the pooler, ELECTRA a GELU, ALBERT the feed-forward's tanh form: fields of the header."""
     import torch
 
-    classifier, batch = trained(), sentences(12)
-    bert_graphs.export(tmp_path / "model.onnx", classifier)
-    converter.convert(tmp_path / "model.onnx", tmp_path / "plain.native", precision)
+    (classifier, path), batch = exported("heads"), sentences(12)
+    converter.convert(path, tmp_path / "plain.native", precision)
     data = (tmp_path / "plain.native").read_bytes()
     (tmp_path / "model.native").write_bytes(header(data, head=head, gelu=form))
     engine = native.Model(tmp_path / "model.native", library=library)

@@ -9,14 +9,13 @@ import bert_graphs
 import numpy as np
 import onnx
 import pytest
-from fake_cann import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tools.base import input_files, onnxfile
 from tools.checks import audit, verify
 from tools.graph import encoder, gate, pack, rewrite
-from tools.make import chips, cli, cpu
+from tools.make import chips, cli, cpu, makefile
 from tools.results import imports, published, record
 from tools.source import tokens
 
@@ -233,49 +232,38 @@ def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):
 
 PLAIN = "tiny/default/seq64/bs8"
 PACKED = "tiny/default/seq64p/bs8"
-ROUTES = {"cpu-onnxruntime-fp32": (), "cpu-openvino-int8": ("ENGINE=openvino", "PRECISION=int8"),
-          "310P3-atc-fp16": ("CHIP=310P3",)}  # fmt: skip
+LEAF = "cpu-onnxruntime-fp32"
 
 
-@pytest.mark.parametrize("leaf", ROUTES)
-def test_predictions_are_those_of_unpacked_rows(built, leaf):
-    words, env = ("MODEL=tiny", "PACK=1", *ROUTES[leaf]), tiny.environment()
-    if "int8" in leaf and not chips.VNNI & cpu.cpu_flags():
-        done = built.make(*words, "accuracy", env=env, check=False)
-        assert done.returncode == 2 and "has no int8 unit" in done.stderr and "use PRECISION=fp32" in done.stderr
-        return
-    built.make(*words, "accuracy", env=env)
+def test_predictions_are_those_of_unpacked_rows_and_neither_remakes_the_other(built):
+    """The Ascend route is test_routes.py's; int8 computes the same packed graph."""
+    words = ("MODEL=tiny", "PACK=1")
+    built.make(*words, "accuracy", "perf", "SAMPLES=8", "ROUNDS=1")
     read = lambda name: json.loads((built.path / "build" / name).read_text())
-    got, want = read(f"{PACKED}/{leaf}/accuracy.json"), read(f"{PLAIN}/cpu-onnxruntime-fp32/accuracy.json")
-    if "int8" not in leaf:
-        assert got["predictions"] == want["predictions"]
-    assert got["total"] == 872 and len(got["predictions"]) == 872
+    got, perf, want = (read(f"{at}/{LEAF}/{kind}.json") for at, kind in (
+        (PACKED, "accuracy"), (PACKED, "perf"), (PLAIN, "accuracy")))  # fmt: skip
+    assert got["predictions"] == want["predictions"] and got["total"] == 872
     rows = len(read("tiny/default/seq64p/input/rows.json"))
     assert got["sentences_per_row"] == pytest.approx(872 / (-(-rows // 8) * 8), abs=1e-5)
-    assert built.make("-q", *words, "accuracy", env=env).returncode == 0
-    built.make(*words, "perf", "SAMPLES=8", "ROUNDS=1", env=env)
-    perf = read(f"{PACKED}/{leaf}/perf.json")
     assert perf["sentences_per_row"] == got["sentences_per_row"] and "packed rows" in perf["timed"]
     row_rate = 1000 * 8 * len(perf["times_ms"][0]) / sum(perf["times_ms"][0])
     assert perf["rounds"][0] == pytest.approx(row_rate * got["sentences_per_row"], rel=1e-3)
-
-
-def test_pack_and_back_remake_nothing_of_the_other(built):
-    built.make("MODEL=tiny", "PACK=1", "accuracy")
+    if cpu.cpu_flags() & chips.VNNI:
+        built.make(*words, "ENGINE=openvino", "PRECISION=int8", "accuracy")
     assert built.make("-q", "MODEL=tiny", "accuracy").returncode == 0
-    assert built.remade("MODEL=tiny", "PACK=1", "accuracy") == set()
+    assert built.remade(*words, "accuracy") == set()
     first = {"tiny/default/seq64p/pack.onnx", f"{PACKED}/sim.onnx", f"{PACKED}/cpu.onnx"}
-    assert built.remade("MODEL=tiny", "PACK=1", "-W", "tools/graph/pack.py", "accuracy") >= first
+    assert built.remade(*words, "-W", "tools/graph/pack.py", "accuracy") >= first
     assert built.remade("MODEL=tiny", "-W", "tools/graph/pack.py", "accuracy") == set()
     more = built.remade("MODEL=tiny", "PACK=1", "BS=4", "accuracy")
     assert "tiny/default/seq64p/pack.onnx" not in more and "tiny/default/seq64p/bs4/sim.onnx" in more
 
 
-def test_what_packing_is_not_for_is_refused(built):
-    for words, says in (
+def test_what_packing_is_not_for_is_refused():
+    for word, says in (
         ("SEQ=32,64", "PACK=1 fills rows of one length"),
         ("ENGINE=native", "PACK=1 needs no ENGINE=native"),
         ("CHIP=T4", "PACK=1 is for cpu and the Ascend chips"),
     ):
-        done = built.make("MODEL=tiny", "PACK=1", words, "accuracy", check=False)
-        assert done.returncode == 2 and says in done.stderr
+        with pytest.raises(cli.UserError, match=says):
+            makefile.Asked(["PACK=1", word], ["accuracy"], set())

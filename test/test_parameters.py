@@ -104,6 +104,34 @@ def test_a_parameter_that_is_gone_is_a_verdict_of_its_own(tmp_path):
     assert "last layer for [CLS]" in record.rows_said(record.read(path)["seq"])
 
 
+@pytest.mark.parametrize(("goal", "word", "says"), [
+    ("accuracy", "PRECISON=bf16", "PRECISON= is no parameter, is PRECISION meant?"),
+    ("acuracy", "BS=8", "there is no target 'acuracy', is accuracy meant?; make help lists them"),
+    ("nonsense", "BS=8", "there is no target 'nonsense'; make help lists them"),
+    ("accuracy", "BATCHES=1", "BATCHES= means nothing to make accuracy; it is for accuracy-table perf-table"),
+    ("verify", "NOTE=`pwned`", "NOTE= is no parameter"),
+    ("verify", "SAMPLES=8", "SAMPLES= means nothing to make verify, which takes MODEL"),
+    ("verify", "CLS=1", "CLS= is no parameter"),
+    ("record", "FROM=-h", "FROM='-h' begins with -; name a file by ./-h"),
+    ("accuracy", "CHIP=310P33", ", is 310P3 meant?"),
+    ("accuracy", "CERTIFY=50", "CERTIFY='50' is no percentage from 0.01 to 9, such as 0.5"),
+    ("accuracy", "CERTIFY=1 ENGINE=native", "CERTIFY= is for ENGINE=native and SEQ=real, or make score"),
+    ("accuracy", "PYTHON=nope", "PYTHON='nope' is no program here"),
+])  # fmt: skip
+def test_what_would_be_dropped_or_misread_is_refused(monkeypatch, goal, word, says):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(cli.UserError) as e:
+        makefile.answer("0", goal, *word.split())
+    assert says in str(e.value) and "\n" not in str(e.value)
+
+
+def test_what_make_itself_refuses_is_one_line(built):
+    done = built.make("record", "FROM=x", "ISA=AVX2", "NOTE=$(shell touch pwned)", check=False)
+    assert done.returncode == 2 and "NOTE= is no parameter" in done.stderr and done.stderr.count("\n") == 1
+    done = built.make("record", "FROM=x", "ISA=AVX2", check=False)
+    assert "ISA= means nothing to make record FROM=" in done.stderr and not (built.path / "pwned").exists()
+
+
 def test_help_is_one_screen():
     shown, every = help.lines(all_of_them=False), help.lines(all_of_them=True)
     for mark in ("  make ", "  [A-Z0-9_]+="):
@@ -287,6 +315,12 @@ def test_units_stand_in_one_table():
     texts = [*ROOT.glob("mk/*.mk"), ROOT / "Makefile", ROOT / "lab/lab.mk", *ROOT.glob("tools/**/*.py")]
     holders = {p.relative_to(ROOT).as_posix() for p in texts if re.search(rf"[\"' ]({names})[\"' ,]", p.read_text())}
     assert holders - {"tools/setup/doctor.py"} == {"tools/make/chips.py"}, holders
+
+
+def test_each_unit_that_openvino_needs_one_of():
+    ways = {"int8": {"avx_vnni", "avx512_vnni", "asimddp", "i8mm"}, "bf16": {"avx512_bf16", "amx_bf16", "bf16"}}
+    for precision, units in ways.items():
+        assert {u for u in chips.TELLING if chips.units("openvino", precision, {u}) is not None} == units
 
 
 OLD, ARM = {"avx2", "fma"}, {"asimd", "asimddp"}

@@ -260,16 +260,3 @@ def test_published_figures_are_whole(model):
         assert (r["metric"], r["unit"]) in {("throughput", "samples/s"), ("accuracy", "%")} and float(r["value"]) > 0, r
         if sentences_right := re.match(r"(\d+)/872", r["note"]):
             assert abs(float(r["value"]) - 100 * int(sentences_right[1]) / 872) < 0.006, r
-
-
-def test_length_buckets_through_make(built):
-    """Both lengths are in use, no batch mixes them, and every sentence gets the class that one length gives it."""
-    built.make("MODEL=tiny", "SEQ=16,64", "accuracy")
-    try:
-        tiny = built.path / "build/tiny/default"
-        batches = [np.load(f) for f in (tiny / "seq16-64/bs8/input/input_ids").iterdir()]
-        assert {b.shape for b in batches} == {(8, 16), (8, 64)}
-        score = lambda shape: json.loads((tiny / shape / "bs8/cpu-onnxruntime-fp32/score.json").read_text())
-        assert score("seq16-64") == score("seq64")
-    finally:
-        shutil.rmtree(built.path / "build/tiny/default/seq16-64")

@@ -4,9 +4,10 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 import test_imports
-from conftest import ROOT, VENV
+from conftest import ROOT, VENV, WARM
 from fake_cann import tiny
 
 LEAF = "tiny/default/seq64/bs8/310P3-atc-fp16"
@@ -65,6 +66,8 @@ def test_buckets_are_gears(ascend):
     npu = record(ascend, "tiny/default/seq32-64/bs8/310P3-atc-fp16/accuracy.json")
     assert npu["predictions"] == record(ascend, f"{CPU}/accuracy.json")["predictions"]
     assert "--dynamic_dims=32,32;64,64" in npu["engine_info"]["atc_cmdline"]
+    batches = (ascend.path / "build/tiny/default/seq32-64/bs8/input/input_ids").iterdir()
+    assert {np.load(path).shape for path in batches} == {(8, 32), (8, 64)}
 
 
 def test_several_cards_are_several_cards(ascend):
@@ -101,7 +104,7 @@ def test_ais_bench_runs_in_a_python_of_its_own(ascend, tmp_path):
     assert ascend.make("-q", f"AIS_PYTHON={python}", *words, env=bare).returncode == 0
     doctor = ascend.make("doctor", f"AIS_PYTHON={python}", env=bare, check=False).stdout
     assert f"of {python}: ais_bench, make accuracy CHIP=310P3" in doctor
-    assert f"of {VENV}/bin/python: everything of this project" in doctor
+    assert f"of {WARM}/bin/python: everything of this project" in doctor
     python.rename(tmp_path / "bin/python3.9")
     ascend.make("-W", f"build/{LEAF}/model.om", *words, env=bare | {"PATH": f"{tmp_path}/bin:{bare['PATH']}"})
     assert f"+ {tmp_path}/bin/python3.9 -m ais_bench" in log.read_text()
@@ -157,12 +160,11 @@ def test_the_demonstration_says_so_everywhere(built):
 def test_the_checkpoint_itself_through_pytorch(built):
     """On the CPU, as on an NPU or a GPU: the same rows, gate, record and table."""
     words = ("MODEL=tiny", "ENGINE=torch_cpu")
-    built.make(*words, "accuracy", "perf-table", "BATCHES=8", "PRECISIONS=fp32", "SAMPLES=8", "ROUNDS=1")
+    built.make(*words, "accuracy", "perf", "SAMPLES=8", "ROUNDS=1")
     leaf = "tiny/default/seq64/bs8/cpu-torch_cpu-fp32"
     accuracy, perf = record(built, f"{leaf}/accuracy.json"), record(built, f"{leaf}/perf.json")
     assert accuracy["predictions"] == record(built, f"{CPU}/accuracy.json")["predictions"]
     assert (perf["engine_info"]["name"], perf["engine_info"]["mode"]) == ("torch_cpu", "eager")
-    assert ",torch_cpu,fp32,8," in (built.path / "results/local/perf-table.csv").read_text()
     assert built.make("-q", *words, "accuracy").returncode == 0
     done = built.make("MODEL=tiny", "CHIP=910B4", "ENGINE=torch_npu", "om", check=False)
     assert done.returncode == 2 and "ENGINE=torch_npu: no such device here (" in done.stderr
@@ -234,7 +236,7 @@ def test_a_failing_atc_leaves_nothing(built):
     assert not folder.exists() or list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("version", ["8503", "101303", "110100"])
+@pytest.mark.parametrize("version", ["8503", "110100"])
 def test_t4_throughput_is_queries_times_batch(built, version):
     leaf = built.path / "build/tiny/default/seq64/bs8/T4-trtexec-fp16"
     (leaf / "model.plan").unlink(missing_ok=True)  # another test's, of another TensorRT

@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
+import small
 
 from tools.checks import verify
 from tools.cpu import runner, yardstick
@@ -23,18 +22,7 @@ from tools.results import figures
 @pytest.fixture
 def model(tmp_path):
     """input_ids, attention_mask int64 [4, 3] -> output float32 [4, 2] = (sum of ids, sum of mask)."""
-    nodes = []
-    for name in ("input_ids", "attention_mask"):
-        nodes += [
-            helper.make_node("Cast", [name], [f"{name}_f"], to=TensorProto.FLOAT),
-            helper.make_node("ReduceSum", [f"{name}_f"], [f"{name}_s"], axes=[1], keepdims=1),
-        ]
-    nodes += [helper.make_node("Concat", ["input_ids_s", "attention_mask_s"], ["output"], axis=1)]
-    inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, [4, 3]) for n in ("input_ids", "attention_mask")]
-    output = helper.make_tensor_value_info("output", TensorProto.FLOAT, [4, 2])
-    graph = helper.make_graph(nodes, "sums", inputs, [output])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8), tmp_path / "m.onnx")
-    return tmp_path / "m.onnx"
+    return small.sums(tmp_path / "m.onnx", 4, 3, 1)
 
 
 @pytest.fixture
@@ -85,6 +73,11 @@ def test_files_remainder_and_summary(run, model, inputs, tmp_path):
     assert summary["filesinfo"]["9"]["outfiles"] == [str(tmp_path / "d/10_0.bin")]
     assert set(summary) >= {"args", "pid"} and not {"pairs", "yardstick"} & set(summary)
     assert f"[INFO] throughput 1000*batchsize.mean(4)/NPU_compute_time.mean({mean}): " in text
+
+
+def test_figures_of_times():
+    ends = {"min": 1, "max": 101, "mean": 51.0, "median": 51.0, "percentile(99%)": 100.0, "count": 101}
+    assert runner.figures([*range(1, 102)]) == ends
 
 
 def test_the_record_parser_reads_it(run, model, inputs, tmp_path):

@@ -11,6 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 HERE = Path(__file__).resolve().parent
 INPUTS = ("input_ids", "attention_mask")
+# conftest.py's, where pytest runs
+PYTHON = Path(os.environ["BERT2OM_WARM"], "venv/bin/python") if "BERT2OM_WARM" in os.environ else Path(sys.executable)
 
 
 def model(path, batch=None, length=None, opset=11):
@@ -37,7 +39,7 @@ def model(path, batch=None, length=None, opset=11):
 def environment(**more) -> dict:
     """The environment of a process that finds the stand-ins; None removes a variable."""
     env = os.environ | {
-        "PATH": f"{HERE / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{HERE / 'bin'}:{PYTHON.parent}:{os.environ['PATH']}",
         "PYTHONPATH": f"{HERE}:{HERE.parents[1]}",
         "BERT2OM_TEST_STANDIN": "1",
         "OMP_NUM_THREADS": "1",
