@@ -2,7 +2,7 @@
 
     python -m lab.crate build/.../accuracy.json --save_path build/ro-crate-metadata.json      (or: make crate)
 
-    wrote build/ro-crate-metadata.json: 13 steps, 50 scripts and other inputs from outside build
+    wrote build/ro-crate-metadata.json: 13 steps, 50 scripts and other inputs from outside its folder
 
 The crate is build/ itself: put the folder into an archive, with this file in it. It follows RO-Crate 1.1 and its profile
 Process Run Crate 0.5 (https://w3id.org/ro/wfrun/process/0.5): each step is a CreateAction with its script as
@@ -21,6 +21,7 @@ import re
 from pathlib import Path
 
 from tools.make import cli
+from tools.results import record
 
 VERSION, PROFILE = "https://w3id.org/ro/crate/1.1", "https://w3id.org/ro/wfrun/process/0.5"
 SHA256 = "https://w3id.org/ro/terms/workflow-run#sha256"
@@ -32,27 +33,18 @@ LICENCES = {
 
 
 def steps(target: str) -> dict[str, dict]:
-    """{path: its prov.json} of `target` and of every file behind it that has one.
-
-    Raises UserError where `target` has none.
-    """
-    found, waiting = {}, [target]
-    while waiting:
-        path = waiting.pop()
-        prov = Path(f"{path}.prov.json")
-        if path not in found and prov.is_file():
-            found[path] = cli.read_json(prov)
-            waiting += found[path]["inputs"]
-    if not found:
+    """{path: its prov.json} of `target` and of every file behind it that has one; UserError where `target` has none."""
+    if not Path(f"{target}.prov.json").is_file():
         raise cli.UserError(f"{target}.prov.json: not there; make {target} first")
-    return dict(sorted(found.items()))
+    links = record.chain(Path(target))
+    return {path: cli.read_json(f"{path}.prov.json") for path, link in links.items() if "inputs" in link}
 
 
 @functools.cache
 def home() -> str:
     """The address of this clone's remote, or nothing where that is none for a browser."""
     url = cli.git("remote", "get-url", "origin").stdout.strip().removesuffix(".git")
-    return url if url.startswith("https://") else ""
+    return url if url.startswith("https://") and "@" not in url else ""  # a token may stand before the @
 
 
 @functools.cache
@@ -124,7 +116,7 @@ def describe(target: str, crate: Path) -> list[dict]:
     source = next(Path(path).read_text().strip() for path in hashes if path.endswith("/source"))
     files = [file(path, digest, crate, source) for path, digest in sorted(hashes.items())]
     actions = [action(path, prov, crate) for path, prov in made.items()]
-    run = made[target]["run"] if target in made else next(iter(made.values()))["run"]
+    run = made[target]["run"]
     held = [{"@id": f["@id"]} for f in files if f["@type"] == "File"]
     root = {
         "@id": "./",
@@ -153,9 +145,7 @@ def describe(target: str, crate: Path) -> list[dict]:
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("target", help="an artefact that make made")
-    p.add_argument(
-        "--save_path", type=Path, required=True, help="ro-crate-metadata.json in the folder that is the crate"
-    )
+    p.add_argument("--save_path", type=Path, required=True, help="ro-crate-metadata.json in the crate's folder")
     args = p.parse_args()
     graph = describe(args.target, args.save_path.parent)
     context = [f"{VERSION}/context", {"sha256": SHA256}]
@@ -163,9 +153,7 @@ def main():
         f.write(json.dumps({"@context": context, "@graph": graph}, indent=1) + "\n")
     made = sum(e["@type"] == "CreateAction" for e in graph)
     given = sum("SoftwareSourceCode" in e["@type"] for e in graph)
-    print(
-        f"wrote {args.save_path}: {made} steps, {given} scripts and other inputs from outside {args.save_path.parent}"
-    )
+    print(f"wrote {args.save_path}: {made} steps, {given} scripts and other inputs from outside its folder")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ native_alone  = tools/cpu/native/% $(filter-out $(needs.tools.cpu.engines) $(nee
 other_engines = $(if $(filter native,$(engine)),,$(native_alone))
 library       = $(if $(filter native,$(engine)),build/lib/native.so)
 compile_needs = build/$(batch)/cpu.onnx $(exported) $(input)/MANIFEST $(calibration) $(library) \
+                $(if $(calibration),$(checkpoint)/MANIFEST) \
                 $(filter-out $(other_engines),$(call by,compile))
 cpu_files    := $(foreach e,onnxruntime openvino native,$(patsubst %,build/%/$(compiled.$e),\
                 $(filter-out $(rehearsed),$(call of_engine,$e))))

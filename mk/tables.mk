@@ -32,7 +32,7 @@ results/local/perf-table.rows: | $$(call timed,$$(present))
 do.table = -m tools.results.table --rows $(basename $@).rows --save_path {}
 $(tables:%=%.csv): %.csv: %.rows $$(row_files) $$(call by,table)
 	$(call from_folders,table)
-$(tables:%=%.md): %.md: %.rows %.csv $$(call by,table)
+$(tables:%=%.md): %.md: %.rows %.csv $$(row_files) $$(call by,table)
 	$(call from_folders,table)
 
 # What is committed of results/, and the READMEs: tools/results/readme.py.

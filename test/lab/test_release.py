@@ -102,8 +102,24 @@ def test_a_crate_describes_every_step(built, tmp_path):
     assert all(set(refer(a)) <= entities.keys() for a in actions)
     assert {a["result"][0]["@id"] for a in actions} >= {LEAF.removeprefix("build/") + "/accuracy.json"}
     assert all((built.path / "build" / part["@id"]).is_file() for part in entities["./"]["hasPart"])
+    files = [e for e in entities.values() if e["@type"] == "File"]
+    assert all("/" in e["encodingFormat"] and e["license"]["@id"] in entities for e in files)
+    assert entities["data/dev.tsv"]["license"] == {"@id": "https://spdx.org/licenses/MIT"}
+    assert {entities["./"][k]["@id"] for k in ("author", "publisher")} == {"#make"}
     with pytest.raises(cli.UserError, match="make nothing.json first"):
         crate.steps("nothing.json")
+
+
+def test_a_crate_names_scripts_by_the_address_of_the_clone(monkeypatch, tmp_path):
+    in_git(tmp_path, "init", "-q")
+    in_git(tmp_path, "remote", "add", "origin", "https://example.org/a/b.git")
+    in_git(tmp_path, "commit", "-q", "--allow-empty", "-m", "one")
+    monkeypatch.chdir(tmp_path)
+    crate.home.cache_clear(), crate.commit.cache_clear()
+    script = crate.file("tools/x.py", "0", tmp_path / "build", "wheel")
+    assert script["@id"] == script["url"] == f"https://example.org/a/b/blob/{script['version']}/tools/x.py"
+    crate.home.cache_clear(), crate.commit.cache_clear()
+    assert crate.licence("build/m/w/a.onnx", "/data/theirs") == {}  # of whoever's weights they are
 
 
 def test_the_sbom_is_cyclonedx(monkeypatch):

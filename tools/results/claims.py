@@ -134,7 +134,7 @@ def table(known: dict[str, dict], claims: list[dict]) -> str:
     lines = [["`CLAIM=`", "claim", "holds if", "verdict", *took.values()], ["---"] * 4 + ["---:"] * 3]
     for claim, row in zip(claims, rows, strict=True):
         wanted = short(claim["holds"]) if "reads" in claim else "the command ends well"
-        verdict = ": ".join(filter(None, (row["verdict"] or "not checked", row["value"])))
+        verdict = ": ".join(filter(None, (row["verdict"] or "-", row["value"])))
         lines.append([f"`{claim['id']}`", claim["says"], wanted, verdict, *(row[name] or "-" for name in took)])
     numbers = [[float(row[name]) for row in rows if row[name]] for name in took]
     total = (f"{sum(numbers[0]):.0f}", f"{sum(numbers[1]):.0f}", f"{max(numbers[2], default=0):.0f}")
