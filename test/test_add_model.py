@@ -15,7 +15,7 @@ from tools.checks import audit
 from tools.graph import export
 from tools.make import cli, models
 from tools.setup import new_model
-from tools.source import architecture, checkpoint, data, tokens
+from tools.source import architecture, checkpoint, data, tokenizer, tokens
 
 TWO, THREE = ("input_ids", "attention_mask"), ("input_ids", "attention_mask", "token_type_ids")
 NLI = ["entailment", "neutral", "contradiction"]
@@ -45,6 +45,7 @@ def here(tmp_path, monkeypatch):
     """A folder of models that holds one of ours."""
     shutil.copytree(ROOT / "models/minilm_sst2", tmp_path / "models/minilm_sst2")
     monkeypatch.setattr(checkpoint, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(tokenizer, "try_out", lambda folder: None)  # seconds for each
     (tmp_path / "mine").mkdir()
     return tmp_path
 
@@ -98,6 +99,18 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(here, values, says):
     with pytest.raises(cli.UserError, match=says) as e:
         new_model.make(*asked.values())
     assert "\n" not in str(e.value) and [p.name for p in (here / "models").iterdir()] == ["minilm_sst2"]
+
+
+def test_a_tokenizer_is_tried_apart_first(here, monkeypatch):
+    mine = save_checkpoint(here / "mine", ["a", "b"])
+
+    def too_much(folder):
+        raise cli.UserError(f"{folder}: its tokenizer takes more than it may")
+
+    monkeypatch.setattr(tokenizer, "try_out", too_much)
+    monkeypatch.setattr(tokenizer, "convert", lambda *_: pytest.fail("it was read here"))
+    with pytest.raises(cli.UserError, match="takes more than it may"):
+        new_model.make("two", str(mine))
 
 
 def test_a_problem_of_another_kind(here):

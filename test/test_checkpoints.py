@@ -152,14 +152,16 @@ INSTEAD = {  # of weights that are read here, and what is said of it
 
 @pytest.mark.parametrize("names", INSTEAD)
 def test_what_is_there_in_place_of_weights_is_named(given, names):
+    """With a config.json and, as an adapter has it or the folder above, without."""
     folder, read = given
-    (folder / "model.safetensors").unlink()
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"{}")
-    with pytest.raises(cli.UserError, match=INSTEAD[names]) as e:
-        read()
-    assert "\n" not in str(e.value)
+    for gone in ("model.safetensors", "config.json"):
+        (folder / gone).unlink()
+        with pytest.raises(cli.UserError, match=INSTEAD[names]) as e:
+            read()
+        assert "\n" not in str(e.value)
 
 
 def fewer(names):
@@ -208,8 +210,10 @@ def test_weights_that_no_onnx_file_holds_are_refused_before_they_are_read(given,
     folder, read = given
     monkeypatch.setattr(checkpoint, "LARGEST", 200_000)
     monkeypatch.setattr(tensors, "read", lambda folder: pytest.fail("the weights were read"))
-    with pytest.raises(cli.UserError, match="its weights are 0.00 GiB in fp32, and one .onnx file, .* holds 2"):
-        read()
+    for step in (lambda: checkpoint.read(folder), read):
+        with pytest.raises(cli.UserError, match="its weights are 0.00 GiB in fp32, and one .onnx file, .* holds 2"):
+            step()
+        monkeypatch.setattr(checkpoint, "source_folder", lambda *_: pytest.fail("the weights were fetched"))
 
 
 def test_a_trainers_folder_is_its_model_on_top(given):

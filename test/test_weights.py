@@ -259,12 +259,13 @@ def hub(tmp_path):
     server.served, server.silent, server.status = ".bin", None, None
     threading.Thread(target=server.serve_forever, daemon=True).start()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and "proxy" not in k.lower()}
-    environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}", "HF_HOME": str(tmp_path / "cache")}
+    server.cache = tmp_path / "cache"
+    environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}", "HF_HOME": str(server.cache)}
     environment |= {"HF_HUB_DISABLE_TELEMETRY": "1"}
 
-    def fetch(spec=HUB, **changed):
+    def fetch(spec=HUB, how=FETCH, **changed):
         """The folder that came, or the one line that says why none did."""
-        words = [sys.executable, "-c", FETCH, spec]
+        words = [sys.executable, "-c", how, spec]
         done = subprocess.run(words, capture_output=True, text=True, env=environment | changed, check=False)
         if done.returncode:
             last = done.stderr.splitlines()[-1]  # a bar of progress may stand before it
@@ -290,6 +291,19 @@ def test_hub_once_then_offline(hub):
     assert not [path for _, path in server.asked if "training_args" in path]
     server.asked.clear()
     assert fetch(HF_HUB_OFFLINE="1").is_dir() and not server.asked
+
+
+def test_hub_weights_that_are_not_read_are_not_fetched(hub):
+    """More than an .onnx file holds, or another family's."""
+    server, fetch = hub
+    sizes = {"vocab_size": 8_000_000, "hidden_size": 768, "num_hidden_layers": 1, "num_attention_heads": 12}
+    source = FETCH.replace("from_hub(sys.argv[1])", "source_folder(sys.argv[1], None, None, None)")
+    for values, says in ((sizes | {"intermediate_size": 3072}, "GiB in fp32"), ({"model_type": "bart"}, "a decoder")):
+        (server.root / "checkpoint-12630/config.json").write_text(json.dumps(values))
+        assert says in fetch(how=source)
+        shutil.rmtree(server.cache)
+    assert any("config.json" in path for _, path in server.asked)
+    assert not [path for _, path in server.asked if "pytorch_model" in path]
 
 
 def test_hub_resumes_a_download_that_was_cut(hub):

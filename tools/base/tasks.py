@@ -208,11 +208,14 @@ def label_of(text: str, task: Task, names, where):
 
 
 def class_of(text: str, classes, where) -> int:
-    """The number of the class that a text names, or says; where the names are numbers themselves, it is a name.
+    """The number of the class that a text names, or says; a name alone where names are numbers, or have others inside than
+    their own (1 star, 2 stars): there 1 could be either.
 
     Raises UserError where it is none.
     """
-    bare, named = text.strip(), any(map(NUMBER.fullmatch, classes))
+    inside = [re.findall(r"[0-9]{1,9}", name) for name in classes]
+    others = all(len(n) == 1 for n in inside) and [int(n) for (n,) in inside] != list(range(len(classes)))
+    bare, named = text.strip(), others or any(map(NUMBER.fullmatch, classes))
     number = NUMBER.fullmatch(bare)
     if number and not named and bare.isdigit() and int(bare) < len(classes):
         return int(bare)

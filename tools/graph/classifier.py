@@ -28,10 +28,8 @@ class Classifier:
 
 
 def kind_of_index(v) -> str:
-    """Which table an index reads: `word`, `type` (an input of the graph, or all zeros) or `position` (0, 1, 2, ...).
-
-    Raises Miss where the index is made in another way, as RoBERTa's positions are.
-    """
+    """Which table an index reads: `word`, `type` (an input of the graph, or all zeros) or `position` (0, 1, 2, ...); Miss
+    where it is made in another way, as RoBERTa's positions are."""
     while node := made_by(v, "Cast", "Identity", "Slice", "Expand", "Unsqueeze", "Reshape"):
         v = node.inputs[0]
     if v.is_graph_input():
@@ -52,10 +50,7 @@ def addends(v) -> list:
 
 
 def table(v) -> tuple[str, np.ndarray]:
-    """(kind, [rows, hidden]) of one summand of the embeddings: a look-up, or what a simplifier folded it to.
-
-    Raises Miss for anything else.
-    """
+    """(kind, [rows, hidden]) of one summand of the embeddings: a look-up, or what a simplifier folded it to."""
     folded = const(v)
     if folded is None:
         node = need(v, "embeddings", "Gather", "Slice")
@@ -70,10 +65,7 @@ def table(v) -> tuple[str, np.ndarray]:
 
 
 def tables(v) -> dict:
-    """{word, position and perhaps type: float32 [rows, hidden]} of the sum that enters the first LayerNorm.
-
-    Raises Miss for a table that is missing or there twice.
-    """
+    """{word, position and perhaps type: float32 [rows, hidden]} of the sum that enters the first LayerNorm."""
     found = {}
     for kind, values in map(table, addends(v)):
         if kind in found:

@@ -236,10 +236,7 @@ def unscale(v):
 
 
 def split_heads(v, piece: str, perm: tuple, linears: dict):
-    """(Linear, head_dim, scale) of q, k or v: Linear, Reshape to heads, Transposes that make `perm`.
-
-    linears: {output: Linear}. Raises Miss for other permutations, or where no linear layer stands there.
-    """
+    """(Linear, head_dim, scale) of q, k or v: Linear, Reshape to heads, Transposes that make `perm`."""
     v, scale = unscale(v)
     total = (0, 1, 2, 3)
     while node := made_by(v, "Transpose"):
@@ -299,8 +296,7 @@ class Index:
 
 
 def cls_reader(enc: Encoder, piece: str):
-    """The one node that reads the last layer, which takes [CLS] of each row. Raises Miss, which begins with `piece`,
-    where more of the last layer is read."""
+    """The one node that reads the last layer, which takes [CLS] of each row; Miss where more is read."""
     readers = [n for n in enc.last.consumers() if n.op_type != "Shape"]
     if len(readers) != 1:
         raise Miss(f"{piece}: {len(readers)} nodes read the last layer, expected 1")
@@ -368,10 +364,7 @@ def origins(v) -> tuple[set, list, list]:
 
 
 def read_mask(layers: list):
-    """(mask input, its additive constant or None, packed, pad). The constant may be -10000, finfo.min or -inf.
-
-    Raises Miss where the layers do not share one mask made of one input [batch, length].
-    """
+    """(mask input, its additive constant or None, packed, pad). The constant may be -10000, finfo.min or -inf."""
     found = [origins(layer.mask) for layer in layers]
     for i, (inputs, *_) in enumerate(found):
         if len(inputs) != 1 or inputs != found[0][0]:

@@ -21,14 +21,12 @@ ACTIVATIONS = {"tanh": "Tanh", "relu": "ReLU", "gelu": "GELU"}  # of families.Fa
 
 
 def load(folder, labels=None):
-    """The classifier of a checkpoint folder in any layout that checkpoint.read knows: eval mode, fp32, CPU.
+    """The classifier of a checkpoint folder, as checkpoint.read: eval mode, fp32, CPU.
 
     Returns transformers' BertForSequenceClassification with eager attention and its own forward:
     module(input_ids=, attention_mask=, token_type_ids=).logits is float32 [batch, labels], inputs are int64
     [batch, length]. Another family is the same module with its tensors (families.as_bert) and its head's activation;
-    TinyBERT's has ReLU where BERT has dropout. labels: the names of the outputs in the order they are wanted in, the
-    checkpoint's own if not given; module.config.id2label names them. Raises UserError when the folder's checkpoint is
-    not whole, or has other labels.
+    TinyBERT's has ReLU where BERT has dropout. module.config.id2label names the labels.
     """
     import torch
     from transformers import BertConfig, BertForSequenceClassification
@@ -70,10 +68,7 @@ def masked(rows):
 
 
 def logits(module, arrays):
-    """Run a module of load over encoded sentences.
-
-    arrays: {input name: int64 [n, length]}, any of input_files.ROLES' names. Returns float32 [n, labels].
-    """
+    """float32 [n, labels] of a module of load; arrays: {input name, any of input_files.ROLES: int64 [n, length]}."""
     import torch
 
     def run(rows):
@@ -86,10 +81,9 @@ def logits(module, arrays):
 def classic(module, inputs):
     """`module` as the graph that older transformers exported: same weights, positional `inputs`, logits only.
 
-    Without a mask among the inputs (fairseq's src_tokens) the graph makes it from the ids. Differs from transformers 5's
-    own forward in spelling alone: mask (1 - mask) * -10000 added to the scores (not finfo.min, which is -inf in fp16),
-    scores divided by sqrt(head size), no copy of the token types per row. The fusions of ATC, MagicONNX and onnxruntime
-    look for exactly this.
+    Differs from transformers 5's own forward in spelling alone: mask (1 - mask) * -10000 added to the scores (not
+    finfo.min, which is -inf in fp16), scores divided by sqrt(head size), no copy of the token types per row. The fusions
+    of ATC, MagicONNX and onnxruntime look for exactly this. Without a mask as an input it is made of the ids.
     """
     import torch
     from transformers import AttentionInterface
@@ -151,12 +145,10 @@ def to_onnx(module, inputs):
 
 
 def export(module, path, inputs, arrays, shape=None, kept=None):
-    """Write module's ONNX to `path` if it agrees with PyTorch on the sentences in `arrays`.
+    """Write module's ONNX to `path` if it agrees with PyTorch on the sentences in `arrays`, {input: int64 [n, length]}.
 
-    inputs: the model's input names in its own order; arrays: {input: int64 [n, length]} of tokens.encode.
-    shape: (batch, length) that the file's inputs are then fixed to; open if not given.
-    kept: where its logits on the sentences go, an .npy of float32 [n, labels]; nowhere if not given.
-    Returns the gate.Verdict; UserError, and no file, where PyTorch and ONNX disagree (tools/graph/gate.py).
+    shape: (batch, length) that the file's inputs are then fixed to; kept: where its logits on the sentences go, an .npy of
+    float32 [n, labels]. Returns the gate.Verdict; UserError, and no file, where PyTorch and ONNX disagree.
     """
     from onnx.tools.update_model_dims import update_inputs_outputs_dims
 

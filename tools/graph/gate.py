@@ -45,12 +45,11 @@ class Verdict(NamedTuple):
 
 
 def judge(reference, made, precision="fp32", labels=None, seeded=False, real=None) -> Verdict:
-    """Hold `made` to `reference`, float32 [n, labels] both.
+    """Hold `made` to `reference`, float32 [n, labels] both; UserError where they differ in shape.
 
     labels: int [n], the right classes (the reference's own where None). seeded: the weights are random, so labels mean
     nothing and near ties may flip (NOISE). real: bool [n], False for rows without a sentence, which fill up batches:
     their logits must be finite, not equal, since a softmax over masked scores alone depends on the mask constant.
-    Raises UserError where the two differ in shape.
     """
     if reference.shape != made.shape:
         raise cli.UserError(f"the outputs differ in shape, {reference.shape} and {made.shape}; make both again")
@@ -110,10 +109,10 @@ def rows_of(which: np.ndarray, most: int = 5) -> str:
 
 
 def logits(model, inputs: dict) -> np.ndarray:
-    """First output of `model` (a path, or an ONNX file's bytes) for inputs {name: int64 [n, S]}.
+    """First output of `model` (a path, or an ONNX file's bytes) for inputs {name: int64 [n, S]}: float32 [n, labels], or
+    [n, most sentences a row, labels] of packed rows. UserError where onnxruntime refuses.
 
-    float32 [n, labels], or [n, most sentences a row, labels] of packed rows. UserError where onnxruntime refuses.
-    onnxruntime's threads wait asleep: spinning, they take the cores from whatever runs beside, and give the same bytes.
+    Its threads wait asleep: spinning, they take the cores from whatever runs beside, and give the same bytes.
     """
     run, name = onnxfile.session(model, None, **{"session.intra_op.allow_spinning": "0"}), onnxfile.name_of(model)
 
@@ -136,10 +135,7 @@ def compare(reference, made, inputs: dict) -> Verdict:
 
 
 def examples(names, length: int, vocabulary: int, rows: int = 8) -> dict:
-    """Fixed pseudo-random rows of falling length, the last all masked: {name: int64 [rows, length]}.
-
-    Raises UserError for a length that no BERT has.
-    """
+    """Fixed pseudo-random rows of falling length, the last all masked: {name: int64 [rows, length]}."""
     if length > input_files.LONGEST:
         raise cli.UserError(f"rows of {length} tokens are longer than {input_files.LONGEST}; export the graph again")
     tokens = np.random.default_rng(0).integers(1, vocabulary, (rows, length), dtype=np.int64)

@@ -35,10 +35,7 @@ def counted(v) -> bool:
 
 
 def packed(model, seq_len: int):
-    """Change an exported onnx_ir model in place: inputs, mask, positions, and a logit pair for each sentence.
-
-    Raises Miss where a piece is not found.
-    """
+    """Change an exported onnx_ir model in place: inputs, mask, positions, and a logit pair for each sentence."""
     import onnx_ir as ir
 
     graph, most = model.graph, seq_len // tokens.PACKED_TOKENS
@@ -86,10 +83,8 @@ def packed(model, seq_len: int):
 
 
 def unpack(arrays: dict, mask_name: str) -> dict:
-    """The sentences of packed rows, one a row: {input: int64 [n, seq_len]} with a mask of that name, in their order.
-
-    Raises UserError where the three packed inputs contradict each other.
-    """
+    """The sentences of packed rows, one a row: {input: int64 [n, seq_len]} with a mask of that name, in their order;
+    UserError where the three packed inputs contradict each other."""
     sentence, position, first = (arrays[n] for n in ("sentence", "position", "first"))
     places = []
     for r, row in enumerate(sentence):

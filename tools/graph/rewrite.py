@@ -46,10 +46,7 @@ class Writer:
         return self.tape.initializer(ir.tensor(np.ascontiguousarray(data, dtype), name=name), name=name)
 
     def op(self, kind: str, name: str, *inputs, **attributes):
-        """A node `name` and its output `name`_out; an input that is a number or array becomes a constant.
-
-        Raises UserError where `name` is taken.
-        """
+        """A node `name` and its output `name`_out; an input that is a number or array becomes a constant."""
         if name in self.taken:
             raise cli.UserError(f"the graph already has a node {name!r}; rewrite the simplified graph, not this one")
         constant = lambda i, v, dtype=np.float32: self.const(f"{name}_{i}", v, dtype)
@@ -182,10 +179,7 @@ def for_others(w: Writer, enc: Encoder):
 
 
 def finish(model) -> bytes:
-    """The model's bytes: unused nodes, doc strings and metadata gone, checked with strict shape inference.
-
-    Raises UserError where the check fails.
-    """
+    """The model's bytes: unused nodes, doc strings and metadata gone, checked with strict shape inference."""
     import onnx
     import onnx_ir as ir
     from onnx_ir.passes import common
@@ -214,10 +208,8 @@ def report(enc: Encoder, opset: int) -> list[str]:
 
 
 def gate_inputs(model, enc: Encoder, folder, rows) -> dict:
-    """Rows for the gate, {input: int64 [n, S]}: fixed tokens of many lengths, and real ones where a folder is given.
-
-    Packed rows are real ones alone; UserError without a folder of them.
-    """
+    """Rows for the gate, {input: int64 [n, S]}: fixed tokens of many lengths, and real ones where a folder is given; of
+    packed rows real ones alone."""
     names, length = [v.name for v in model.graph.inputs], enc.mask_input.shape[1]
     ids = next(v for v in model.graph.inputs if v is not enc.mask_input or enc.pad is not None)
     tables = (const(n.inputs[0]) for n in ids.consumers() if n.op_type == "Gather")
@@ -234,11 +226,11 @@ def gate_inputs(model, enc: Encoder, folder, rows) -> dict:
 
 
 def modify(in_path, out_path, target="ascend", inputs=None, rows=None) -> str:
-    """Rewrite in_path for `target` ("ascend", "cpu", "gpu") into out_path, after both gave the same logits.
+    """Rewrite in_path for `target` ("ascend", "cpu", "gpu") into out_path; returns what to say of it. Raises UserError, and
+    writes nothing, when a layer does not match or the logits differ.
 
     inputs: folder of rows as preprocess.py writes them (<inputs>/<input name>/*.bin), used besides fixed token rows;
-    rows: how many of them, longest first. Returns what to say of it. Raises UserError, and writes nothing, when a layer
-    does not match or the logits differ.
+    rows: how many of them, longest first.
     """
     import onnx_ir as ir
 

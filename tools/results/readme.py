@@ -163,9 +163,16 @@ def page(name: str):
     return lambda *_: path.read_text("utf-8") if path.is_file() else "Not measured yet."
 
 
+def full_size(path: Path, records: list[dict]) -> str:
+    """What lab/full_size.py has measured of each family."""
+    import pandas as pd
+
+    return table.text(pd.read_csv("results/full_size.csv", dtype=str), ".md")
+
+
 BLOCKS = {"table": block, "picture": picture, "parameters": parameter_table, "frontier": frontier,
           "stress": stress, "claims": lambda path, records: claims.markdown(),
-          "end_to_end": page("end_to_end"), "driver": page("driver")}  # fmt: skip
+          "end_to_end": page("end_to_end"), "driver": page("driver"), "full_size": full_size}  # fmt: skip
 FIELDS = {
     "accuracy": lambda r: f"{100 * r['accuracy']:.2f} %",
     "right": lambda r: f"{r['correct']}/{r['total']}",

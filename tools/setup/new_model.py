@@ -80,6 +80,7 @@ def make(name: str, source: str, task_name: str = "") -> list[str]:
         if task.labels:
             tasks.order(labels, task.labels, source)
         tasks.labels(task, labels, source)
+        tokenizer.try_out(folder)
         reader, tokens, line = tokenizer.convert(folder, most)
         checkpoint.vocabulary(reader, folder, config["vocab_size"])
         most = min(most, tokens.get("model_max_length", most))

@@ -16,9 +16,8 @@ Format: one safetensors file; tensors are named as in the merged checkpoint (`be
 Base tensors the file does not name stay as they are. The metadata entry `adapter` (one JSON text) holds
 `merged_sha256`, the digest of the merged tensors, so a wrong base or a damaged file cannot pass.
 
-Why a 4-bit difference of full rank and not low-rank factors: merging is elementwise. Every step is one IEEE
-754 operation on one element, so the merged bits are the same on any machine; those of a matrix product would
-depend on the order in which the CPU's BLAS sums.
+Merging is elementwise: each step is one IEEE 754 operation on one element, so the bits are the same on any machine; those
+of a matrix product would depend on the order in which the CPU's BLAS sums.
 """
 
 import hashlib
@@ -60,22 +59,17 @@ def digest(tensors) -> str:
 
 def encoder(base_tensors):
     """The base's fp32 tensors under the merged checkpoint's names; buffers such as position_ids left out."""
-    names = {n: n if n.startswith("bert.") else f"bert.{n}" for n, t in base_tensors.items() if t.dtype == np.float32}
-    return {names[n]: base_tensors[n] for n in names}
+    return {n if n.startswith("bert.") else f"bert.{n}": t for n, t in base_tensors.items() if t.dtype == np.float32}
 
 
 def merge(base_tensors, adapter_path):
-    """Base encoder + adapter = a BertForSequenceClassification's tensors.
+    """A BertForSequenceClassification's tensors, {name: float32}, of those of its encoder, names with or without `bert.`.
 
-    base_tensors: dict[str, np.ndarray] as in the base's model.safetensors, names with or without `bert.`.
-    Returns dict[str, np.ndarray], float32, under Hugging Face names; the same bits on every machine.
-    Raises cli.UserError where the file is no adapter, does not fit the base, or merges to another digest than
-    the recorded one.
+    Raises UserError where the file is no adapter, does not fit the base, or merges to another digest than it records.
     """
     tensors, facts = read(adapter_path)
     merged = combine(base_tensors, tensors, adapter_path)
-    found = digest(merged)
-    if found != facts["merged_sha256"]:
+    if (found := digest(merged)) != facts["merged_sha256"]:
         raise cli.UserError(
             f"{adapter_path}: merging gives {found}, the adapter was made to give {facts['merged_sha256']}; "
             "the base is not the one it was trained on"
@@ -98,10 +92,7 @@ def read(path):
 
 
 def combine(base_tensors, tensors, where):
-    """merge() without the digest: adapter tensors onto base tensors.
-
-    Raises UserError, which begins with `where`, where the two do not fit.
-    """
+    """`merge` without the digest; UserError, which begins with `where`, where the two do not fit."""
     merged = dict(encoder(base_tensors))
     for name, tensor in tensors.items():
         matrix, _, kind = name.rpartition(".")

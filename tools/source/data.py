@@ -39,12 +39,11 @@ LINE_LIMIT = 1 << 16  # bytes of one line of a TSV; the longest official one has
 
 
 def iter_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=(), labelled=False) -> Iterator[tuple]:
-    """Yield (text, label) per row of a tab-separated file, in constant memory.
+    """Yield (text, label) per row of a tab-separated file, in constant memory; UserError, with file and line, for any other.
 
-    task: what the columns are called (tools/base/tasks.py). A text is one string, or a pair of them. A label is a class
-    number, given so or by its name in task.labels or `names`; a float where the task has a score; None where there is no
-    such column, or where it says -1 or nothing, as in GLUE's test sets (UserError if they must be `labelled`). Quotes are
-    plain characters, other columns are skipped. Raises UserError, naming file and line, for anything else.
+    A text is one string, or a pair of them, in the task's columns; quotes are plain characters, other columns skipped. A
+    label is what tasks.label_of makes of it; None where there is no such column, or where it says -1 or nothing, as in
+    GLUE's test sets (UserError if they must be `labelled`).
     """
     with cli.regular(path).open("rb") as file:
         first = file.readline(LINE_LIMIT + 1).removeprefix(codecs.BOM_UTF8)
@@ -71,10 +70,8 @@ def iter_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=(), labelled=False) ->
 
 
 def _places(header, task, names, path, labelled):
-    """Where in a row a task's texts and its label are: (numbers, number or None); UserError where they are not.
-
-    Several labels may have a column each, named as they are: a list of numbers then.
-    """
+    """Where in a row a task's texts and its label are: (numbers, number or None, or numbers of a column for each label);
+    UserError where they are not."""
     texts = next(([*map(header.index, names)] for names in task.text if set(names) <= set(header)), None)
     label = next((header.index(name) for name in task.label if name in header), None)
     if task.several and names and task.label and set(names) <= set(header):
@@ -102,10 +99,7 @@ def _columns(line: bytes, path, number: int) -> list[str]:
 
 
 def read_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=()) -> tuple[list, list]:
-    """(texts, labels) of a file in which every row has a label, and there is a row; as iter_tsv.
-
-    Raises UserError for another file.
-    """
+    """(texts, labels) of a file in which there is a row, and every row has a label; as iter_tsv."""
     rows = list(iter_tsv(path, task, names, labelled=True))
     if not rows:
         raise cli.UserError(f"{path}:2: no row after the header; take a whole file")
@@ -151,10 +145,7 @@ def canonical(snippet: str) -> str:
 
 
 def read_snippets(archive) -> list[str]:
-    """The snippets, canonical, from the source package: snippet n at index n - 1.
-
-    Raises UserError where it is not that package.
-    """
+    """The snippets, canonical, from the source package: snippet n at index n - 1; UserError where it is another."""
     with cli.regular(archive).open("rb") as file:
         data = tar_member(file, SNIPPETS[0], archive)
     text = tar_member(io.BytesIO(data), SNIPPETS[1], f"{archive}: {SNIPPETS[0]}")
@@ -169,10 +160,7 @@ def read_snippets(archive) -> list[str]:
 
 
 def read_edits(path) -> tuple[str, list[tuple[int, int, int, str]]]:
-    """(sha256 of the file it makes, rows of (label, snippet from 0, first character, edits)) of a script.
-
-    Raises UserError with file and line of what is not one.
-    """
+    """(sha256 of the file it makes, rows of (label, snippet from 0, first character, edits)) of a script. Raises UserError."""
     head, *lines = cli.regular(path, FILE_LIMIT).read_bytes().removesuffix(b"\n").split(b"\n")
     top = re.fullmatch(rb"sha256 ([0-9a-f]{64}) rows ([0-9]{1,6})", head)
     rows = [
@@ -197,10 +185,7 @@ def edit(edits: str, start: int, snippet: str) -> str:
 
 
 def rebuild(edits_path, snippets: list[str]) -> tuple[str, bytes]:
-    """(the sha256 that is wanted, the TSV's bytes) of an edit script.
-
-    Raises UserError, with file and line, where a snippet does not fit.
-    """
+    """(the sha256 that is wanted, the TSV's bytes) of an edit script; UserError where a snippet does not fit."""
     want, script = read_edits(edits_path)
     rows = []
     for number, (label, snippet, start, edits) in enumerate(script, 2):

@@ -47,10 +47,7 @@ class Pin(NamedTuple):
 
 
 def read_pins(path=PINS) -> dict[str, Pin]:
-    """Pins by file name. Lines: `sha256  size  filename  package==version`, or a comment after #.
-
-    Raises UserError with file and line of what is not one.
-    """
+    """Pins by file name. Lines: `sha256  size  filename  package==version`, or a comment after #. Raises UserError."""
     pins = {}
     for number, line in enumerate(cli.regular(path, cli.LARGEST).read_bytes().splitlines(), 1):
         if not line.strip() or line.startswith(b"#"):
@@ -73,7 +70,7 @@ def pinned_otherwise(path: str, sha256: str) -> bool:
 def pip_settings(command: str, prefix: str = sys.prefix) -> dict[str, str]:
     """Where packages come from (SOURCES): what pip's configuration files say for `command`, its variables above them.
 
-    prefix: the environment, which may hold a pip.conf too. Raises UserError where a file is none of pip's.
+    prefix: the environment, which may hold a pip.conf too.
     """
     home, more = os.environ.get("XDG_CONFIG_HOME") or "~/.config", os.environ.get("PIP_CONFIG_FILE", "")
     system = [f"{folder}/pip" for folder in (os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")]

@@ -36,10 +36,7 @@ def is_foreign(folder) -> bool:
 
 
 def as_hub(folder, model, box, places=(), weights="checkpoint.pt"):
-    """A folder in `box` with config, tokenizer and a link to the weights of `folder`; `places`: where else files may lie.
-
-    Raises UserError where one is missing.
-    """
+    """A folder in `box` with config, tokenizer and a link to the weights of `folder`; `places`: where else files may lie."""
     hub, places = Path(box) / "hub", [folder, *places]
     tokenizer_files(places, model, hub)
     path = found([folder], weights, "pytorch_model.bin", "model.safetensors")

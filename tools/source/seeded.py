@@ -17,6 +17,12 @@ from tools.source import architecture, families
 from tools.source.tokenizer import MASK
 
 SEED = 5  # with this one each of the three models sees both classes in real sentences
+# transformers' tokenizers that have a table of pieces and how likely each is: what theirs begins and ends with.
+UNIGRAMS = {
+    "AlbertTokenizer": ("<pad> <unk> [CLS] [SEP] [MASK]", ""),
+    "XLMRobertaTokenizer": ("<s> <pad> </s> <unk>", "<mask>"),
+    "CamembertTokenizer": ("<s>NOTUSED <pad> </s>NOTUSED <unk> <unk>NOTUSED <s> </s>", "<mask>"),
+}
 CAPITALISED = 4000  # whole words of the uncased vocabulary that also get a capitalised form
 
 
@@ -60,14 +66,22 @@ def write(folder, model, pieces):
     folder.mkdir(parents=True)
     for name in ("config.json", "tokenizer_config.json"):
         (folder / name).write_bytes((model / name).read_bytes())
-    if write_tokenizer := {"RobertaTokenizer": byte_pairs, "AlbertTokenizer": unigrams}.get(said["tokenizer_class"]):
-        write_tokenizer(folder, pieces, config["vocab_size"])
-    else:
-        pieces = vocabulary(pieces, config["vocab_size"], said.get("do_lower_case", True))
-        (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), "utf-8")
+    write_tokenizer(folder, pieces, config["vocab_size"], said)
     with cli.whole_file(folder / "model.safetensors") as f:
         f.write(save(tensors))
     return folder
+
+
+def write_tokenizer(folder, pieces, size, said):
+    """The files of a tokenizer of `size` tokens, of the class that tokenizer_config.json's keys name."""
+    name = said["tokenizer_class"]
+    if name == "RobertaTokenizer":
+        byte_pairs(folder, pieces, size)
+    elif name in UNIGRAMS:
+        unigrams(folder, pieces, size, name)
+    else:
+        pieces = vocabulary(pieces, size, said.get("do_lower_case", True))
+        (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), "utf-8")
 
 
 def byte_pairs(folder, pieces, size):
@@ -91,25 +105,17 @@ def byte_pairs(folder, pieces, size):
     (folder / "merges.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
 
 
-def unigrams(folder, pieces, size):
-    """tokenizer.json of ALBERT's kind: its special tokens, printable ASCII, then words, the likelier the earlier."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+def unigrams(folder, pieces, size, name):
+    """tokenizer.json of a class of transformers: its special tokens, printable ASCII, then words, the likelier the earlier."""
+    import transformers
 
+    first, last = ([(token, 0.0) for token in tokens.split()] for tokens in UNIGRAMS[name])
     words = [p.removeprefix("##") if p.startswith("##") else f"\u2581{p}" for p in pieces if not p.startswith("[")]
     known = dict.fromkeys(["\u2581", *map(chr, range(33, 127)), *words])
-    table = [(name, 0.0) for name in ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")]
-    table += [(word, -20.0 if len(word) == 1 else -10.0 - i / 8192) for i, word in enumerate(known)]
-    table += [(f"<unused{i}>", -30.0) for i in range(size - len(table))]
-    tokenizer = Tokenizer(models.Unigram(table[:size], unk_id=1, byte_fallback=False))
-    quotes = [normalizers.Replace(pair, '"') for pair in ("``", "''")]
-    plain = [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
-    tokenizer.normalizer = normalizers.Sequence([*quotes, *plain])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
-    tokenizer.add_special_tokens([name for name, _ in table[:5]])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
+    table = [(word, -20.0 if len(word) == 1 else -10.0 - i / 8192) for i, word in enumerate(known)]
+    table += [(f"<unused{i}>", -30.0) for i in range(size - len(first) - len(table) - len(last))]
+    tokenizer = getattr(transformers, name)(vocab=[*first, *table[: size - len(first) - len(last)], *last])
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def vocabulary(pieces, size, lower_case):

@@ -19,24 +19,20 @@ from tools.source.architecture import WHOLE, weights_file
 LARGEST = 1 << 32  # bytes that a .bin, which is a zip, may unpack to
 # What wraps a model when it is saved: DataParallel, torch.compile; and the names of older tools.
 WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")
-OLD = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+OLD = {"gamma": "weight", "beta": "bias"}  # of LayerNorm
 BARE = ("embeddings", "embeddings_project", "encoder", "transformer", "pooler")  # of an encoder saved by itself
 
 
 def read_file(path):
-    """{name: tensor} of a .safetensors (numpy) or .bin file (torch, weights_only: nothing in it is executed).
-
-    Raises UserError on a file that is cut short, holds other things than tensors, or is a Git LFS pointer.
-    """
+    """{name: tensor} of a .safetensors (numpy) or .bin file (torch, weights_only: nothing in it is executed); UserError
+    on a file that is cut short, holds other things than tensors, or is a Git LFS pointer."""
     cli.refuse_pointer(path)
     try:
         return read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     except cli.UserError:
         raise
     except Exception as e:  # each library raises its own kinds for a damaged or hostile file
-        reason = (
-            re.split(r"\.\s|\n|\x1b", str(e))[0][:200] or type(e).__name__
-        )  # PyTorch goes on to advise weights_only=False
+        reason = re.split(r"\.\s|\n|\x1b", str(e))[0][:200] or type(e).__name__  # PyTorch goes on: weights_only=False
         fault = f"refused, it is cut short or holds more than tensors ({reason})"
         raise cli.UserError(f"{path}: {fault}; download it again, or save the model's state_dict()") from e
 
@@ -87,16 +83,10 @@ def read(folder):
 
 
 def renamed(tensors, kind=None):
-    """Tensors by transformers' names of today: without what wraps a model, a bare encoder's with its family's prefix.
-
-    kind: the family that config.json says. Other projects' names of a family are translated (families.FOREIGN).
-    """
-    plain = {}
-    for name, tensor in tensors.items():
-        name = WRAPPERS.sub("", name)
-        for old, new in OLD.items():
-            name = name.replace(old, new)
-        plain[name] = tensor
+    """Tensors by transformers' names of today: without what wraps a model, other projects' translated (families.FOREIGN),
+    a bare encoder's with the prefix of its family, of config.json."""
+    today = lambda name: re.sub(r"LayerNorm\.(gamma|beta)", lambda m: f"LayerNorm.{OLD[m[1]]}", WRAPPERS.sub("", name))
+    plain = {today(name): tensor for name, tensor in tensors.items()}
     prefix = families.FAMILIES[kind or "bert"].prefix
     with_prefix = lambda name: f"{prefix}.{name}" if name.split(".")[0] in BARE else name
     return {with_prefix(name): tensor for name, tensor in families.translated(plain).items()}

@@ -30,11 +30,8 @@ FLAGS = {
     "tokenize_chinese_chars": ("handle_chinese_chars", True),
     "strip_accents": ("strip_accents", None),
 }
-LIMITS = {
-    resource.RLIMIT_DATA: 4 << 30,
-    resource.RLIMIT_CPU: 60,
-    resource.RLIMIT_CORE: 0,
-}  # of the child; bytes, seconds
+# Of the child; bytes, seconds.
+LIMITS = {resource.RLIMIT_DATA: 4 << 30, resource.RLIMIT_CPU: 60, resource.RLIMIT_CORE: 0}
 # Of our own: what tokenizers are known to disagree on.
 HARD = [
     "Café naïve Ångström résumé cafe\u0301 İstanbul Straße",
@@ -119,11 +116,8 @@ def damaged(what):
 
 
 def reading(folder):
-    """transformers' own fast tokenizer of a checkpoint folder's files, without code of the folder.
-
-    Raises UserError where it cannot read them, where a special token is in no vocabulary, or where an added token has
-    another id than its file says.
-    """
+    """transformers' own fast tokenizer of a checkpoint folder's files, without code of the folder; UserError where it cannot
+    read them, or is `unusable`."""
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
@@ -184,10 +178,8 @@ def set_flags(tokenizer, said) -> None:
 
 
 def convert(folder, length=512):
-    """(tokenizer, tokenizer_config.json's keys, what to say of it) of any checkpoint folder, as transformers reads it.
-
-    Raises UserError where transformers does not, or makes other ids of WordPiece than tokenizer.json itself.
-    """
+    """(tokenizer, tokenizer_config.json's keys, what to say of it) of any checkpoint folder, as transformers reads it;
+    UserError where that does not, or makes other ids of WordPiece than tokenizer.json itself."""
     from tokenizers import Tokenizer
 
     reader, found, lines = reading(folder), files(folder), []
@@ -248,8 +240,7 @@ def ready(tokenizer, said):
 def load(folder):
     """The tokenizer (tokenizers.Tokenizer) of a checkpoint folder; `padding` and `truncation` say which token and side.
 
-    tokenizer.json as it stands; converted where there is none, or tokenizer_config.json says otherwise. Raises UserError
-    when the folder holds no vocabulary, or a broken one.
+    tokenizer.json as it stands; converted where there is none, or tokenizer_config.json says otherwise.
     """
     found = files(folder)
     if path := found.get("tokenizer.json"):
@@ -279,10 +270,8 @@ def text_of(tokenizer):
 
 
 def hold(tokenizer, folder, texts, seq_len):
-    """The gate's line; UserError where transformers' tokenizer of the folder gives another id for any text.
-
-    texts: sentences, or pairs of them; those of HARD are held to as well.
-    """
+    """The gate's line; UserError where transformers' tokenizer of the folder gives another id for a text or a pair, or a
+    hard one."""
     return compared(tokenizer, reading(folder), folder, texts, seq_len)
 
 

@@ -16,10 +16,9 @@ PACKED_TOKENS = 8  # a packed row holds at most one sentence per so many tokens 
 
 
 def encode(tokenizer, sentences, seq_len, names=("input_ids", "attention_mask")):
-    """Tokenise each sentence, cut to seq_len tokens with the special ones, then the padding token up to seq_len.
+    """Texts, or pairs of texts (the longer one cut first), cut to seq_len tokens with the special ones, and padded to them.
 
-    sentences: texts, or pairs of texts, the longer one cut first: [CLS] a [SEP] b [SEP] of BERT, <s> a </s></s> b </s>
-    of RoBERTa. Returns {name: int64 array [len(sentences), seq_len]} in the order of `names` (keys of ROLES).
+    Returns {name: int64 array [len(sentences), seq_len]} in the order of `names` (keys of ROLES).
     """
     import numpy as np
 
@@ -54,7 +53,7 @@ def encodings(tokenizer, sentences, length):
 
 
 def rows_of(tokenizer, sentences, length, names):
-    """{name: a list of int for each sentence}, cut to `length`; UserError where a text is too much."""
+    """{name: a list of int for each sentence}, as `encodings`."""
     from tools.base import input_files
 
     rows = encodings(tokenizer, sentences, length)
