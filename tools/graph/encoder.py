@@ -105,10 +105,6 @@ def perm_of(transpose) -> tuple:
     return tuple(attr.value) if attr else (3, 2, 1, 0)
 
 
-def axis_of(gather) -> int:
-    return gather.attributes["axis"].value if "axis" in gather.attributes else 0
-
-
 def base(v):
     """`v` before any Reshape: 2-D and 3-D views of a tensor count as one."""
     while node := made_by(v, "Reshape", "Identity"):
@@ -272,10 +268,8 @@ class Index:
         norms = [as_norm(n) for n in nodes if n.op_type == "Div"]
         self.norms = {n.x: n for n in norms if n}
         self.norm_by_out = {n.out: n for n in self.norms.values()}
-        self.gelus = {}
-        for n in nodes:
-            if n.op_type == "Mul" and (got := as_gelu(n.outputs[0])):
-                self.gelus[base(got[0])] = (base(n.outputs[0]), got[1])
+        gelus = [(n, as_gelu(n.outputs[0])) for n in nodes if n.op_type == "Mul"]
+        self.gelus = {base(found[0]): (base(n.outputs[0]), found[1]) for n, found in gelus if found}
         self.sums = {frozenset(map(base, n.inputs)): base(n.outputs[0]) for n in nodes if n.op_type == "Add"}
 
     def linear_from(self, x, piece: str) -> Linear:
@@ -301,7 +295,8 @@ def cls_reader(enc: Encoder, piece: str):
     if len(readers) != 1:
         raise Miss(f"{piece}: {len(readers)} nodes read the last layer, expected 1")
     (node,) = readers
-    if node.op_type != "Gather" or axis_of(node) != 1 or scalar(node.inputs[1]) != 0:
+    axis = node.attributes.get("axis")
+    if node.op_type != "Gather" or axis is None or axis.value != 1 or scalar(node.inputs[1]) != 0:
         raise Miss(f"{piece}: {node.op_type} {node.name!r} reads more of the last layer than [CLS]")
     return node
 
