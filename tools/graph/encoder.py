@@ -268,8 +268,8 @@ class Index:
         norms = [as_norm(n) for n in nodes if n.op_type == "Div"]
         self.norms = {n.x: n for n in norms if n}
         self.norm_by_out = {n.out: n for n in self.norms.values()}
-        gelus = [(n, as_gelu(n.outputs[0])) for n in nodes if n.op_type == "Mul"]
-        self.gelus = {base(found[0]): (base(n.outputs[0]), found[1]) for n, found in gelus if found}
+        pairs = [(n, as_gelu(n.outputs[0])) for n in nodes if n.op_type == "Mul"]
+        self.gelus = {base(gelu[0]): (base(n.outputs[0]), gelu[1]) for n, gelu in pairs if gelu}
         self.sums = {frozenset(map(base, n.inputs)): base(n.outputs[0]) for n in nodes if n.op_type == "Add"}
 
     def linear_from(self, x, piece: str) -> Linear:
