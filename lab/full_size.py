@@ -55,14 +55,16 @@ def compare(model, tokenise, ours, texts):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("family", choices=FAMILIES)
-    values, name = FAMILIES[family := p.parse_args().family]
-    texts = sorted([*data.read_texts("build/data/dev.tsv"), *tokenizer.HARD], key=len)
+    p.add_argument("--every", type=int, default=1, help="each n-th sentence alone, and the hard ones (%(default)s)")
+    args = p.parse_args()
+    values, name = FAMILIES[family := args.family]
+    texts = sorted([*data.read_texts("build/data/dev.tsv")[:: args.every], *tokenizer.HARD], key=len)
     config = transformers.AutoConfig.for_model(family, **values, id2label={0: "negative", 1: "positive"})
     with tempfile.TemporaryDirectory() as folder:
         box, said = Path(folder), {"tokenizer_class": name, "model_max_length": 512}
         config.save_pretrained(box / "model")
         (box / "model/tokenizer_config.json").write_text(json.dumps(said))
-        theirs = checkpoint.source_folder("seeded", box / "model", WHEEL, box)  # in the files in which the hub has it
+        theirs = checkpoint.source_folder("seeded", box / "model", WHEEL, box / "hub")  # in the files that the hub has
         checkpoint.make(str(theirs), box / "model", None, box / "ours", "sentence")
         model = transformers.AutoModelForSequenceClassification.from_pretrained(theirs).eval()
         *gaps, other = compare(model, transformers.AutoTokenizer.from_pretrained(theirs), box / "ours", texts)

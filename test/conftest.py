@@ -174,6 +174,14 @@ def native_library(tmp_path_factory):
     return once(tmp_path_factory, "native.so", make)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def tokenizers_are_read_here_alone():
+    """No process of its own first for each of a hundred tokenizers, seconds each: test_tokens has the original."""
+    from tools.source import tokenizer
+
+    tokenizer.try_out = lambda folder: None
+
+
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory):
     """The folder of a copy in which things were measured and recorded (measured.py): to be copied, not to be changed."""

@@ -141,6 +141,8 @@ INSTEAD = {  # of weights that are read here, and what is said of it
     ("adapter_model.safetensors", "adapter_config.json"): "adapter_config.json is an adapter .PEFT. without its model",
     ("tf_model.h5",): "tf_model.h5 is TensorFlow's weights",
     ("onnx/model.onnx",): "onnx/model.onnx is a ready ONNX graph",
+    ("openvino_model.bin", "openvino_model.xml"): "openvino_model.xml is a ready OpenVINO graph",
+    ("flax_model.msgpack",): "flax_model.msgpack is Flax's weights",
     ("model-Q8_0.gguf",): "model-Q8_0.gguf is a GGUF file, which is quantised",
     ("traced_model.pt",): "traced_model.pt is a .pt file, TorchScript",
     ("model.fp16.safetensors",): "model.fp16.safetensors is tensors under another name",
@@ -162,6 +164,14 @@ def test_what_is_there_in_place_of_weights_is_named(given, names):
         with pytest.raises(cli.UserError, match=INSTEAD[names]) as e:
             read()
         assert "\n" not in str(e.value)
+
+
+def test_an_adapter_beside_whole_weights_is_refused(given):
+    """Which of the two is meant, the folder does not say."""
+    folder, read = given
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(cli.UserError, match="whole weights and an adapter; remove adapter_config.json"):
+        read()
 
 
 def fewer(names):
@@ -245,9 +255,9 @@ def test_what_is_not_read_is_refused_for_its_true_reason(given, says):
     ({"0": "POSITIVE", "1": "NEGATIVE"}, True), ({"0": "pos", "1": "neg"}, True), ({"0": "NEGATIVE", "1": "POSITIVE"}, False),
     ({"0": "LABEL_0", "1": "LABEL_1"}, False), (None, False)])  # fmt: skip
 def test_labels_go_by_name(given, names, turned):
-    """Whatever order a checkpoint has its classes in, output 0 of every graph is the task's class 0."""
+    """Whatever order a checkpoint has its classes in, output 0 of every graph is the task's class 0; numbers may be texts."""
     folder, read = given
-    edit(folder / "config.json", id2label=names, label2id=None)
+    edit(folder / "config.json", id2label=names, label2id={name: number for number, name in (names or {}).items()})
     want = load_file(folder / "model.safetensors")
     for name in ("classifier.weight", "classifier.bias"):
         want[name] = want[name][::-1] if turned else want[name]
@@ -361,6 +371,18 @@ def test_a_tokenizer_that_transformers_reads_otherwise_is_refused(given):
         read()
     edit(folder / "tokenizer_config.json", tokenizer_class="BertJapaneseTokenizer")
     with pytest.raises(cli.UserError, match="not a tokenizer|Python code"):
+        read()
+
+
+def test_the_tokenizer_is_tried_apart_first(given, monkeypatch):
+    _, read = given
+
+    def too_much(folder):
+        raise cli.UserError(f"{folder}: its tokenizer takes more than it may")
+
+    monkeypatch.setattr(tokenizer, "try_out", too_much)
+    monkeypatch.setattr(tokenizer, "convert", lambda *_: pytest.fail("it was read here"))
+    with pytest.raises(cli.UserError, match="takes more than it may"):
         read()
 
 

@@ -28,6 +28,7 @@ SENTENCES = [
     "Allows us to HOPE that nolan is poised to embark a major career -- as a commercial yet inventive filmmaker .",
 ]
 HARD = [*tokenizer.HARD, "   "]
+TRY_OUT = tokenizer.try_out  # conftest.py puts nothing in its place for the tests
 
 
 def built(pieces, lowercase=True):
@@ -256,7 +257,7 @@ def test_hostile_files_are_one_line(form, pieces, tmp_path, monkeypatch):
     (tmp_path / "tokenizer.json").write_text(json.dumps(table))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"} | said))
     with pytest.raises(cli.UserError, match="not a tokenizer|takes more than 2048 MiB or 20 s, or is damaged") as e:
-        tokenizer.try_out(tmp_path)
+        TRY_OUT(tmp_path)
     assert "\n" not in str(e.value) and str(tmp_path) in str(e.value)
 
 

@@ -38,7 +38,9 @@ THERE = {
     "adapter_config.json": "an adapter (PEFT) without its model; save the merged model, merge_and_unload()",
     ".gguf": "a GGUF file, which is quantised; take the checkpoint that it was made from",
     ".h5": "TensorFlow's weights; save them with from_pretrained(..., from_tf=True) of transformers 4",
+    ".msgpack": "Flax's weights; save them with from_pretrained(..., from_flax=True) of transformers 4",
     ".onnx": "a ready ONNX graph; take the checkpoint that it was exported from",
+    "openvino_model.xml": "a ready OpenVINO graph; take the checkpoint that it was made from",
     ".pt": "a .pt file, TorchScript or a whole module; save the model's state_dict() as pytorch_model.bin",
     ".safetensors": "tensors under another name; call them model.safetensors",
     "training_args.bin": "a trainer's arguments, no weights; copy the weights there too",
@@ -63,6 +65,8 @@ def weights_file(folder):
         for end, what in THERE.items():
             if there := [name for name in names if name.endswith(end)]:
                 raise cli.UserError(f"{folder}: no weights there; {there[0]} is {what}")
+    elif "adapter_config.json" in names:  # peft, where it is installed, would add it to another model's
+        raise cli.UserError(f"{folder}: whole weights and an adapter; remove adapter_config.json if they are merged")
     return first_file(folder, WEIGHTS, "weights")
 
 
@@ -177,7 +181,7 @@ def labels_of(path, given):
     try:
         names = {int(number): str(name) for number, name in (by_id or turned(by_name)).items()}
         labels = [names[i] for i in range(len(names))]
-        agree = all(by_name[name] == i for i, name in enumerate(labels) if name in (by_name or ()))
+        agree = all(int(by_name[name]) == i for i, name in enumerate(labels) if name in (by_name or ()))
     except (KeyError, ValueError, AttributeError, TypeError):
         labels, agree = [], True
     if not labels or len(set(labels)) != len(labels):
