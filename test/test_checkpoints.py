@@ -143,6 +143,7 @@ INSTEAD = {  # of weights that are read here, and what is said of it
     ("onnx/model.onnx",): "onnx/model.onnx is a ready ONNX graph",
     ("openvino_model.bin", "openvino_model.xml"): "openvino_model.xml is a ready OpenVINO graph",
     ("flax_model.msgpack",): "flax_model.msgpack is Flax's weights",
+    ("bert_model.ckpt.index", "bert_model.ckpt.meta"): "bert_model.ckpt.index is TensorFlow 1's checkpoint",
     ("model-Q8_0.gguf",): "model-Q8_0.gguf is a GGUF file, which is quantised",
     ("traced_model.pt",): "traced_model.pt is a .pt file, TorchScript",
     ("model.fp16.safetensors",): "model.fp16.safetensors is tensors under another name",

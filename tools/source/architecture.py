@@ -37,6 +37,7 @@ LIMITS = {"num_hidden_layers": 1 << 10, "inner_group_num": 1 << 4}
 THERE = {
     "adapter_config.json": "an adapter (PEFT) without its model; save the merged model, merge_and_unload()",
     ".gguf": "a GGUF file, which is quantised; take the checkpoint that it was made from",
+    ".ckpt.index": "TensorFlow 1's checkpoint; save it as a state_dict() with transformers 4",
     ".h5": "TensorFlow's weights; save them with from_pretrained(..., from_tf=True) of transformers 4",
     ".msgpack": "Flax's weights; save them with from_pretrained(..., from_flax=True) of transformers 4",
     ".onnx": "a ready ONNX graph; take the checkpoint that it was exported from",
