@@ -110,13 +110,14 @@ def read_config(path, kind=None):
     config = {"family": kind, "labels": labels_of(path, given)}
     config |= {key: usual[key] if value is None else value for key, value in said.items()}
     config["hidden_act"] = next(name for name, all_ in ACTIVATIONS.items() if config["hidden_act"] in all_)
-    if kind not in ("albert", "electra"):
+    if "embedding_size" not in family.defaults:
         config["embedding_size"] = config["hidden_size"]
     if not family.shared:
         config |= {"num_hidden_groups": 1, "inner_group_num": 1}
     if not family.from_pad:
         config["pad_token_id"] = 0
-    config["task_types"] = given.get("task_type_vocab_size", 3) if kind == "ernie" and given.get("use_task_id") else 0
+    used = family.task_types and given.get("use_task_id")
+    config["task_types"] = given.get("task_type_vocab_size", family.task_types) if used else 0
     refuse_sizes(path, config, family)
     config["max_position_embeddings"] -= first_position(config)
     return config

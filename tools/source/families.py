@@ -16,7 +16,7 @@ class Family:
     """prefix: of the encoder's tensors. names: (a piece of BERT's name, the family's). keys: BERT's name of a
     configuration value, and the family's. defaults: where a config.json is silent. head: what stands between the two
     layers of the classifier. from_pad: positions are counted from pad_token_id + 1. shared: layers are those of groups.
-    unused: tensors that transformers leaves alone, too."""
+    task_types: rows of a table that config.json may switch on. unused: tensors that transformers leaves alone, too."""
 
     prefix: str
     names: tuple = ()
@@ -25,6 +25,7 @@ class Family:
     head: str = "tanh"
     from_pad: bool = False
     shared: bool = False
+    task_types: int = 0
     unused: tuple = ()
 
 
@@ -48,7 +49,7 @@ DISTILBERT_KEYS = pairs("""
 FAMILIES = {
     "bert": Family("bert"),
     "tinybert": Family("bert", head="tanh relu", unused=("fit_dense.", "fit_denses.")),
-    "ernie": Family("ernie", unused=("ernie.embeddings.task_type_embeddings.",)),
+    "ernie": Family("ernie", task_types=3, unused=("ernie.embeddings.task_type_embeddings.",)),
     "roberta": Family("roberta", HEAD, defaults={"pad_token_id": 1}, from_pad=True, unused=("roberta.pooler.",)),
     "electra": Family("electra", ELECTRA, defaults={"embedding_size": 128}, head="gelu"),
     "distilbert": Family("distilbert", DISTILBERT, dict(DISTILBERT_KEYS), {"type_vocab_size": 0}, head="relu"),
