@@ -179,15 +179,6 @@ def test_nothing_found(folder):
         assert said in got.stderr
 
 
-def test_found_under_home(folder):
-    env = toolkit(folder, "8.5.0")
-    (folder / "Ascend").mkdir()
-    (folder / "Ascend/cann").symlink_to(env["ASCEND_HOME_PATH"])
-    got = run(folder, SHAPE, PATH=env["PATH"], HOME=str(folder))
-    assert got.returncode == 0, got.stderr
-    assert f"in {folder}/Ascend/cann" in got.stdout
-
-
 FAKE_DOCKER = """#!/usr/bin/env python3
 import os, sys
 open(os.environ["DOCKER_LOG"], "a").write("\\n".join(sys.argv[1:]) + "\\n--end--\\n")

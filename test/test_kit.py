@@ -306,12 +306,17 @@ def test_a_t4(built, tmp_path, monkeypatch):
     """Accuracy by trtexec's --loadInputs, int32 in TensorRT 8, and --exportOutput; speed as make has it."""
     built.make("kit", "MODEL=tiny", "CHIP=T4", "PRECISION=fp32", "BATCHES=200")
     folder = unpacked(built.path / "build/kit-T4.tar", tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/nvidia-smi").write_text("#!/bin/sh\necho 'Tesla T4, 535.104\n'\n")
+    (tmp_path / "bin/nvidia-smi").chmod(0o755)
+    path = f"{tmp_path}/bin:{tiny.HERE}/bin:{VENV}/bin:/usr/bin:/bin"
     for version, rounds in (("8503", "1"), ("110100", "1"), ("101303", "2")):
         shutil.rmtree(folder / "result", ignore_errors=True)
-        done = trip(folder, "--rounds", rounds, FAKE_TENSORRT=version)
+        done = trip(folder, "--rounds", rounds, FAKE_TENSORRT=version, PATH=path)
         assert done.returncode == 0 and " 0 rows differ" in done.stdout, done.stdout + done.stderr
     (accuracy, speed), failed = judged(built, result(folder), monkeypatch)
     assert failed == [] and (speed["chip"], speed["engine_info"]["tensorrt"]) == ("T4", "10.13.3")
+    assert (speed["engine_info"]["gpu"], speed["engine_info"]["gpu_driver"]) == ("Tesla T4", "535.104")
     assert len(speed["engine_info"]["rounds"]) == 2 and speed["timed"].startswith("device compute only")
     here = json.loads((built.path / "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32/accuracy.json").read_text())
     assert accuracy["predictions"] == here["predictions"]

@@ -91,10 +91,6 @@ def test_several_models_in_one_file(tmp_path):
     assert [m["ops"] for m in got["models"]] == [{"Data": 1, "Gelu": 1}] * 2
 
 
-def test_same_facts_same_bytes(tmp_path):
-    assert write_gears(tmp_path / "a.om").read_bytes() == write_gears(tmp_path / "b.om").read_bytes()
-
-
 def test_encrypted_is_said_not_guessed(tmp_path):
     path = write(tmp_path / "m.om")
     data = bytearray(path.read_bytes())

@@ -177,6 +177,13 @@ def facts(python: str | None, device: str = "0") -> dict:
     }
 
 
+def gpu() -> dict:
+    """The same of the first GPU, in nvidia-smi's words."""
+    status, text = said("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    name, _, driver = text.partition("\n")[0].partition(", ") if status == 0 else ("", "", "")
+    return {"gpu": name or None, "gpu_driver": driver or None}
+
+
 # ---- ais_bench, trtexec
 
 SWITCHES = ("--auto_set_dymdims_mode", "--divide_input", "--display_all_summary")
@@ -469,7 +476,7 @@ def main():
     p.add_argument("--only", default="", help="run the cells whose name holds this")
     a = p.parse_args()
     os.chdir(os.path.dirname(os.path.abspath(__file__)))
-    kit, content, here = sha256("kit.json"), read_json("kit.json"), {}
+    kit, content, here = sha256("kit.json"), read_json("kit.json"), gpu()
     cells = [cell for cell in content["cells"] if a.only in cell["name"]]
     if not cells:
         sys.exit("run.py: error: no cell's name holds %s" % a.only)
