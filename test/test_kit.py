@@ -185,6 +185,7 @@ def test_the_wrong_card_and_no_ais_bench_are_said(away):
     folder = away[1]
     done = trip(folder, FAKE_NPU="910B4")
     assert done.returncode == 1 and "a kit for 310P3, npu-smi says 910B4: make kit CHIP=910B4" in done.stderr
+    assert "invalid int value: '0,1'" in trip(folder, "--device", "0,1").stderr
     done = trip(folder, "--python", "/usr/bin/python3")
     assert done.returncode == 1 and "has ais_bench and aclruntime; say --python" in done.stderr
     assert "Traceback" not in done.stderr

@@ -42,13 +42,6 @@ def whole_near(batch: float) -> float:
     return round(batch) if near(batch, round(batch)) else batch
 
 
-def stats(times: list) -> dict:
-    """min, max, mean, median and percentile(99%) (linear, as numpy's) of milliseconds."""
-    p99 = statistics.quantiles(times, n=100, method="inclusive")[98] if len(times) > 1 else times[0]
-    values = (min(times), max(times), statistics.fmean(times), statistics.median(times), p99)
-    return dict(zip(LATENCY, values, strict=True))
-
-
 def renamed(d):
     """Latencies under one name for the 99th percentile, which some builds call P99, or write with blanks inside."""
     name = lambda key: {"P99": "percentile(99%)"}.get(key, "".join(key.split()))
@@ -234,7 +227,7 @@ def merge(folder: Path) -> None:
             outfiles = [str(folder / Path(o).name) for o in entry["outfiles"]]
             merged["filesinfo"][outfiles[0] if outfiles else key] = entry | {"outfiles": outfiles}
     merged["filesinfo"] = {str(i): v for i, (_, v) in enumerate(sorted(merged["filesinfo"].items()))}
-    merged["NPU_compute_time"] = stats(merged[TIMES]) | {"count": len(merged[TIMES])}
+    merged["NPU_compute_time"] = logs.stats(merged[TIMES]) | {"count": len(merged[TIMES])}
     with cli.whole_file(f"{folder}_summary.json", "w") as f:
         json.dump(merged, f)
     for _, path in parts:

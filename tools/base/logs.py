@@ -9,6 +9,7 @@ A line is cut at 4096 characters, so that no regular expression meets a long one
 
 import codecs
 import re
+import statistics
 
 LONGEST = 4096
 MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
@@ -34,3 +35,10 @@ def pairs(line: str) -> dict[str, str]:
     """`min = 5.9, percentile(99% ) = 6.2 ms` as {min: 5.9, percentile(99%): 6.2}; no blank counts in a key."""
     parts = (part.partition("=") for part in line.split(","))
     return {"".join(key.split()): value.strip().removesuffix(" ms") for key, _, value in parts}
+
+
+def stats(times: list, percentiles=(99,)) -> dict:
+    """min, max, mean, median and percentiles (linear, as numpy's) of milliseconds."""
+    cuts = statistics.quantiles(times, n=100, method="inclusive") if len(times) > 1 else times * 99
+    values = {"min": min(times), "max": max(times), "mean": statistics.fmean(times), "median": statistics.median(times)}
+    return values | {f"percentile({p}%)": cuts[p - 1] for p in percentiles}

@@ -370,7 +370,7 @@ def on_npu(cell: dict, work: str, place: str, a) -> dict:
         folder = os.path.join(place, out)
         os.mkdir(folder, 0o750)
         filled = [w.replace("@model", om).replace("@input", cell["input"]).replace("@out", folder) for w in words]
-        start = [a.python, "-m", "ais_bench", "--device", a.device]
+        start = [a.python, "-m", "ais_bench", "--device", str(a.device)]
         try:
             run(start + filled, os.path.join(place, log))
         except Failed as e:
@@ -470,7 +470,7 @@ def line(cell: dict, told: dict) -> str:
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--device", default="0", help="which card, as npu-smi info numbers them")
+    p.add_argument("--device", type=int, default=0, help="which card, one, as npu-smi info numbers them")
     p.add_argument("--python", help="the Python that has ais_bench (this one, or python3 on PATH)")
     p.add_argument("--rounds", type=int, default=3, help="how often each cell is timed")
     p.add_argument("--only", default="", help="run the cells whose name holds this")
@@ -487,7 +487,7 @@ def main():
             sys.exit(
                 "run.py: error: none of %s has ais_bench and aclruntime; say --python, source set_env.sh" % pythons
             )
-        here = facts(a.python, a.device)
+        here = facts(a.python, str(a.device))
         if unlike(content["chip"], here["npu"]):
             words = (content["chip"], here["npu"], here["npu"].replace("-", "_"))
             sys.exit("run.py: error: a kit for %s, npu-smi says %s: make kit CHIP=%s" % words)

@@ -40,7 +40,6 @@ HINTS = (
     (r"Could not open file|failed to open|parse", "check the ONNX file with onnx.checker"),
     (r"CUDA|driver|no .*device", "is there a GPU and a driver? see nvidia-smi"),
 )
-PERCENTILES = (90, 95, 99)
 # Options of trtexec that leave a figure what it is, and those that do from their defaults on.
 PLAIN = """onnx loadEngine saveEngine shapes minShapes optShapes maxShapes batch maxBatch explicitBatch fp16 int8 fp8 bf16
     best stronglyTyped noTF32 workspace memPoolSize buildOnly skipInference avgRuns percentile verbose exportTimes exportOutput
@@ -72,14 +71,6 @@ def value(text: str, pattern: str, where: str) -> float:
         return finite(re.findall(pattern, text)[-1])
     except (IndexError, ValueError):
         raise cli.UserError(f"{where}: no line like {pattern!r}; is it trtexec's whole output?") from None
-
-
-def stats(times: list) -> dict:
-    """min, max, mean, median, percentiles (linear, as numpy's) and count of at least two times, in ms."""
-    cuts = statistics.quantiles(times, n=100, method="inclusive")
-    found = {"min": min(times), "max": max(times), "mean": statistics.fmean(times)}
-    found |= {"median": statistics.median(times)} | {f"percentile({p}%)": cuts[p - 1] for p in PERCENTILES}
-    return found | {"count": len(times)}
 
 
 def printed(text: str, name: str, where: str) -> dict:
@@ -132,7 +123,7 @@ def summary(text: str, times: list | None, batch: int, where: str) -> dict:
             raise cli.UserError(f"{where}: --exportTimes wrote entries without computeMs") from None
         if len(listed) < 2 or abs(statistics.fmean(listed) - mean) > 1e-3 * mean:
             raise cli.UserError(f"{where}: the times listed do not have the mean printed, {mean}")
-        compute = stats(listed)
+        compute = logs.stats(listed, (90, 95, 99)) | {"count": len(listed)}
     if not qps or not mean:
         raise cli.UserError(f"{where}: nothing was measured (throughput {qps} qps); was it cut off?")
     if qps * mean > 1100:  # one query after another
