@@ -1,5 +1,6 @@
 """tools/ascend/ais_bench.py, and the stand-in for ais_bench whose results must be the CPU's."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -335,12 +336,27 @@ LOG = """[INFO] -----------------Performance Summary------------------
 [INFO] throughput 1000*batchsize.mean(8)/NPU_compute_time.mean(6.0): 1333.3333333333333
 [INFO] ------------------------------------------------------
 """
+GOOD = {
+    "filesinfo": {"0": {"infiles": ["a/1.bin"], "outfiles": ["o/1_0.bin"]}},
+    "args": ["x"],
+    "NPU_compute_time": {"min": 5, "max": 7, "mean": 6.0, "median": 6.0, "percentile(99%)": 6.98, "count": 2},
+    "H2D_latency": {"min": 0, "max": 1, "mean": 0.5, "median": 0.5, "percentile(99%)": 0.99, "count": 2},
+    "D2H_latency": {"min": 0.0, "max": 0.0, "mean": 0.0, "median": 0.0, "percentile(99%)": 0.0, "count": 0},
+    "npu_compute_time_list": [5, 7],
+    "throughput": 8000 / 6,
+    "pid": 1,
+}
 
 
 def stored(tmp_path, content):
     path = tmp_path / "s"
-    path.write_text(content)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path
+
+
+def test_summary(tmp_path):
+    found = summary.read(stored(tmp_path, GOOD))
+    assert (found["batchsize"], found["times_ms"], found["samples"]) == (8, [5, 7], 1)
 
 
 def test_log(tmp_path):
