@@ -1,5 +1,9 @@
-"""A family at base size beside transformers' own class and tokenizer: `python -m lab.full_size bert` adds a row to
-results/full_size.csv. Needs what `make data` fetches, and build/lib/native.so.
+"""A family at base size beside transformers' own class and tokenizer, after `make data`, with build/lib/native.so.
+
+    python -m lab.full_size distilbert --every 8
+    distilbert,66955010,122,2.6e-06,4.2e-06,transformers 5.23.0 onnxruntime 1.31.1
+
+Adds that row to results/full_size.csv.
 """
 
 import argparse
@@ -70,9 +74,11 @@ def main():
         *gaps, other = compare(model, transformers.AutoTokenizer.from_pretrained(theirs), box / "ours", texts)
     if other or max(gaps) > gate.TOLERANCE:
         raise cli.UserError(f"{family}: logits differ by {max(gaps):.1e}, ids by {other:.0f}; no row was added")
-    row = (family, model.num_parameters(), len(texts), *(f"{gap:.1e}" for gap in gaps))
+    row = [family, model.num_parameters(), len(texts), *(f"{gap:.1e}" for gap in gaps)]
+    row.append(" ".join(f"{package} {version(package)}" for package in ("transformers", "onnxruntime")))
+    print(*row, sep=",")
     with Path("results/full_size.csv").open("a") as f:
-        print(*row, " ".join(f"{name} {version(name)}" for name in ("transformers", "onnxruntime")), sep=",", file=f)
+        print(*row, sep=",", file=f)
 
 
 if __name__ == "__main__":
