@@ -75,6 +75,7 @@ FAULTS = {
     "a null link": ("accuracy", ["chain", LINK], None, "Input should be a valid dictionary"),
     "a null task": ("accuracy", ["task"], None, "task: Input should be"),
     "a number of 401 digits": ("throughput", ["engine_info", "threads"], 10**400, "engine_info.threads"),
+    "no CPU": ("throughput", ["machine", "cpu"], None, "machine.cpu is missing, and the record is not imported"),
     "no threads": ("throughput", ["engine_info", "threads"], ..., "engine_info.threads is no count"),
     "turns dropped": ("throughput", ["pairs"], ..., "pairs, singles, yardstick, loop, figures stand together"),
     "a round fewer": ("throughput", ["rounds"], [1.0], "its times, turns or devices are not of 1 rounds"),

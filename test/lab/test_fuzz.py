@@ -23,6 +23,7 @@ def test_any_bytes_are_read_or_refused_in_one_line(target, folder):
 
 @pytest.mark.parametrize("target, change", [
     ("config", lambda b: json.dumps(json.loads(b) | {"hidden_act": 0}).encode()),
+    ("bench", lambda b: re.sub(rb'"cpu": "[^"]*"', b'"cpu": null', b, count=1)),
     ("csv", lambda b: b'"\nentence",n\na,1\n'),
 ])  # fmt: skip
 def test_what_fuzz_has_found_is_refused_in_one_line(target, change, folder):

@@ -134,13 +134,20 @@ Latency = model((Number | None, "mean p50 p99"), optional=[(Number | None, "p90 
 Metric = model((Finite | None, "value"), (Two[Finite] | None, "interval95"), (Plain, "method"))
 
 
+def of_a_machine(self):
+    """What a run of this project leaves says where it ran."""
+    if lacking := [field for field in ("cpu", "cores", "host") if getattr(self.machine, field) is None]:
+        raise ValueError(f"machine.{lacking[0]} is missing, and the record is not imported")
+    return self
+
+
 def made_here_or_elsewhere(self):
     """A record of this project lacks nothing that only an imported one may lack, and an imported one holds nothing that only
     a run of this project leaves: no word of a record switches its checks off."""
     if not self.imported:
         if lacking := [field for field in ("source", "started") if getattr(self, field) is None]:
             raise ValueError(f"{lacking[0]} is missing, and the record is not imported")
-        return self
+        return of_a_machine(self)
     more = [f for f in (*MEASURED, *TIMED, *TURNS) if getattr(self, f, None) is not None]
     more += ["chain"] * bool(self.chain) + ["machine"] * (self.machine.cpu is not None)
     if more:
@@ -204,7 +211,7 @@ def both_shapes(self):
     for c in self.contenders:
         if len({v is None for v in (c.ratio, c.ratio_low, c.ratio_high)}) > 1 or (c.ratio and not c.rounds):
             raise ValueError("ratio, ratio_low, ratio_high stand together, with rounds, or not at all")
-    return self
+    return of_a_machine(self)
 
 
 # ---- The records. `bs` and what stands in a path besides: tools/make/parameters.py.
