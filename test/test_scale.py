@@ -208,19 +208,8 @@ def test_one_file_is_the_same_rows(score, folder, tmp_path):
 
 
 LABELS = {  # what is written: the class, or None where it is unknown
-    "csv": {
-        "0": 0,
-        "1": 1,
-        "1.0": 1,
-        "True": 1,
-        "positive": 1,
-        "neg": 0,
-        "-1": None,
-        "-1.0": None,
-        "": None,
-        " ": None,
-    },
-    "json": {"0": 0, "1.0": 1, "true": 1, '"positive"': 1, '"0"': 0, "-1": None, '""': None, "null": None},
+    "csv": {"0": 0, "1": 1, "1.0": 1, "True": 1, "positive": 1, "neg": 0} | dict.fromkeys(["-1", "-1.0", "", " "]),
+    "json": {"0": 0, "1.0": 1, "true": 1, '"positive"': 1, '"0"': 0} | dict.fromkeys(["-1", '""', "null"]),
 }
 
 
@@ -239,9 +228,8 @@ def test_labels_are_read_alike(score, tmp_path, kind, out):
 
 
 def test_labels_of_parquet_and_of_glue(score, tmp_path):
-    for k, (values, right) in enumerate(
-        [([1.0, 0.0, math.nan], "(1/2)"), ([True, False, None], "(1/2)"), ([-1] * 3, None)]
-    ):
+    labels = [([1.0, 0.0, math.nan], "(1/2)"), ([True, False, None], "(1/2)"), ([-1] * 3, None)]
+    for k, (values, right) in enumerate(labels):
         parquet.write_table(pa.table({"text": ["good"] * 3, "y": values}), tmp_path / f"{k}.parquet")
         done = score(tmp_path / f"{k}.parquet", tmp_path / f"out{k}", "--columns", "text", "y")
         assert (right in done.stdout) if right else "accuracy" not in done.stdout, done.stdout + done.fault
@@ -272,16 +260,8 @@ def test_other_fields_of_json_may_change(score, tmp_path):
 
 def test_kept_columns(score, tmp_path):
     """Any column, the text and the label too; one type in all parts; names that do not collide; values as they are."""
-    row = {
-        "text": "good",
-        "label": "1",
-        "row": "x",
-        "logit0": "7",
-        "when": "2024-01-01",
-        "review text": "a",
-        "评论": "b",
-    }
-    row |= {"?[+": "c"}
+    row = {"text": "good", "label": "1", "row": "x", "logit0": "7", "when": "2024-01-01"}
+    row |= {"review text": "a", "评论": "b", "?[+": "c"}
     pd.DataFrame([row, row | {"when": "007"}]).to_csv(tmp_path / "a.csv", index=False)
     quoted = [f"'{name}'" for name in row]
     done = score(tmp_path / "a.csv", tmp_path / "out", "--columns", "text", "label", "--keep", *quoted)
@@ -316,13 +296,8 @@ def test_kept_columns_of_parquet_keep_their_types(score, tmp_path):
 def test_texts_of_any_type_of_string(score, tmp_path):
     (tmp_path / "in").mkdir()
     plain = pa.array(["good", "bad"])
-    kinds = [
-        pa.array([b"good", b"bad"]),
-        plain.cast(pa.large_string()),
-        plain.cast(pa.string_view()),
-        plain.dictionary_encode(),
-    ]
-    for k, texts in enumerate(kinds):
+    casts = [plain.cast(pa.large_string()), plain.cast(pa.string_view()), plain.dictionary_encode()]
+    for k, texts in enumerate([pa.array([b"good", b"bad"]), *casts]):
         parquet.write_table(pa.table({"text": texts}), tmp_path / f"in/{k}.parquet")
     score(tmp_path / "in", tmp_path / "out", *TEXT)
     correct(rows(tmp_path / "out"), ["good", "bad"] * 4)
@@ -641,11 +616,8 @@ def test_parts_and_pieces(monkeypatch):
     monkeypatch.setattr(parts, "GROUP", 10)
     tables = [pa.table({"x": list(range(k, k + 7))}) for k in range(0, 70, 7)]
     found = [(number, table["x"].to_pylist()) for number, table in parts.pieces(tables, 25)]
-    assert [(number, len(x)) for number, x in found] == [
-        *((k, n) for k in (0, 1) for n in (10, 10, 5)),
-        (2, 10),
-        (2, 10),
-    ]
+    sizes = [(number, len(x)) for number, x in found]
+    assert sizes == [*((k, n) for k in (0, 1) for n in (10, 10, 5)), (2, 10), (2, 10)]
     assert [i for _, x in found for i in x] == list(range(70))
     out = parts.Output("nowhere")
     monkeypatch.setattr(out, "save", lambda: None)
