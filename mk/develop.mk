@@ -8,7 +8,7 @@ claims:                            ## what this project claims, and what a claim
 	$(Q)$(our_python) -m tools.results.claims $(addprefix --claim ,$(CLAIM)) --make VENV=$(VENV)
 publish: $(publishing)             ### a configuration as a folder FOLDER= with card, proof and a signature by KEY=
 	$(Q)$(proved) -m tools.publish.folder build/$(ONE) --key $(KEY) --save_path $(FOLDER)
-check: $(checking)                 ### a folder FOLDER= that came from elsewhere: signature, hashes, each answer again
+check: $(checking)                 ### a folder FOLDER= from elsewhere: signature, hashes, each answer again
 	$(Q)$(proved) -m tools.publish.check $(FOLDER) $(addprefix --key ,$(KEY)) --text_file $(texts)
 release: | $(VENV)/installed       ### one tar of the last commit that needs no package index: build/release/
 	$(Q)$(ours) -m lab.release --save_path build/release
