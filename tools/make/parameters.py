@@ -190,7 +190,7 @@ ROWS = (
               dev=True),
     Parameter("THRESHOLD", "0.5", share, RUN, "of each label's sigmoid, where a text may have several labels",
               place=Place("leaf", ".t{}"), dev=True),
-    Parameter("CERTIFY", "", percent, RUN, "native, SEQ=real: % of answers that may differ from the full model's, as 0.5",
+    Parameter("CERTIFY", "", percent, RUN, "native, SEQ=real: % of answers that may change, as 0.5: docs/certify.md",
               ("accuracy", "perf", *SCORE, *IN_TABLES, "verify"), place=Place("leaf", ".c{}"), dev=True),
     Parameter("FOLDER", "", path, CHECK, "publish: the new folder; check: the folder that came from elsewhere", PUBLISHED,
               dev=True),
