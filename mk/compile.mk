@@ -26,11 +26,11 @@ do.engine = -m tools.cpu.native.build $(native_c) --save_path {}
 build/lib/native.so: $(native_c) $(native_h) $$(call by,engine) | $(VENV)/installed
 	$(call run,engine)
 # CERTIFY=: what lets sentences leave the native engine early, fitted on texts without labels.
-texts      = $(if $(call own,train)$(task),$(training),build/data/snippets.tsv)
-do.certify = -m tools.cpu.certify --model build/$(leaf)/model.native $(addprefix --texts ,$(texts)) \
+certify_on = $(if $(call own,train)$(task),$(training),build/data/snippets.tsv)
+do.certify = -m tools.cpu.certify --model build/$(leaf)/model.native $(addprefix --texts ,$(certify_on)) \
     --checkpoint $(checkpoint) $(of_task) --percent $(CERTIFY) --save_path {}
 $(foreach l,$(leaves),$(if $(findstring .c,$(notdir $l)),build/$l/certificate.json)): build/%/certificate.json: \
-    build/%/model.native $$(texts) $$(checkpoint)/MANIFEST build/lib/native.so $$(call by,certify)
+    build/%/model.native $$(certify_on) $$(checkpoint)/MANIFEST build/lib/native.so $$(call by,certify)
 	$(call run_there,certify)
 # The checkpoint itself through PyTorch: ENGINE=torch_npu, torch_cuda, torch_cpu.
 do.torch = -m tools.cpu.eager compile --engine $(engine) --chip $(chip) --precision $(precision) \

@@ -7,12 +7,25 @@ import re
 import subprocess
 
 import pytest
-from conftest import VENV, WARM
+from conftest import ROOT, VENV, WARM
 
 from tools.checks import reproduce
 from tools.make import chips, cli, cpu, stale
 
 LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
+
+
+def test_a_certificate_is_never_of_the_validation_set(built):
+    words = ("-n", "MODEL=tiny", "ENGINE=native", "PRECISION=fp32", "SEQ=real", "CERTIFY=0.5", "accuracy")
+    (line,) = (line for line in built.make(*words).stdout.splitlines() if "-m tools.cpu.certify" in line)
+    assert "--texts build/data/snippets.tsv" in line and "dev.tsv" not in line
+
+
+def test_no_variable_is_defined_twice():
+    """The later one would win, in the rules of both."""
+    texts = [p.read_text() for p in (ROOT / "Makefile", *ROOT.glob("mk/*.mk"), *ROOT.glob("lab/*.mk"))]
+    names = re.findall(r"^(?:override )?([\w.]+) *:?=", "\n".join(texts), re.M)
+    assert len(names) > 100 and sorted(names) == sorted(set(names))
 
 
 def test_no_value_is_expanded_before_it_is_checked(built):
