@@ -2,6 +2,7 @@
 
     make bench MODEL=minilm_sst2              # runs, prints the table
     make record MODEL=minilm_sst2             # keeps it in results/bench
+    python -m lab.bench show results/bench    # the tables of those that are kept
 
 Every contender (lab/contenders.py) has a process of its own, which is paused while another one works. A round asks
 each of them once, in turn; a contender's ratio is taken within a round, to the recipe's way (transformers, fp32, padded).

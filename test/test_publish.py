@@ -135,10 +135,6 @@ def published(tmp_path_factory, first_built):
     said = repo.make("publish", *words).stdout.splitlines()[-1]
     again = repo.make("publish", *words, check=False)
     assert "FOLDER=out/tiny: is there already; name a new one" in again.stderr
-    refused = repo.make(
-        "publish", *words[:2], "PACK=1", "PRECISION=fp32", *words[4:5], "FOLDER=out/packed", check=False
-    )
-    assert "not published: it takes packed rows" in refused.stderr and not (repo.path / "out/packed").exists()
     return repo.path / "out/tiny", said, key
 
 
@@ -148,20 +144,22 @@ def verdicts(published, tmp_path_factory):
     source, _, key = published
     top = tmp_path_factory.mktemp("spoilt")
     copy = lambda: shutil.copytree(source, top / str(len(places)), copy_function=lambda a, b: Path(b).hardlink_to(a))
-    resign = lambda place, key: place.with_name(f"{place.name}.signer").write_text(str(key))
+
+    def resign(place: Path, key: Path) -> None:
+        for made in ("signer.pem", "model.sig"):  # other copies have the same files
+            (place / made).unlink()
+        place.with_name(f"{place.name}.signer").write_text(str(key))
+
     places: dict[str, Path] = {}
     places["sound"] = copy()
     places["another key"] = copy()
     resign(places["another key"], key.with_name("other.pem"))
-    rewrite(places["another key"] / "signer.pem", b"")
     for how, (name, spoil) in SPOILT.items():
         places[how] = copy()
         spoil(places[how] / name)
     for how, (name, edit, _) in OVERSTATED.items():
         places[how] = copy()
         edit(places[how] / name)
-        for made in ("signer.pem", "model.sig"):
-            (places[how] / made).unlink()
         resign(places[how], key)
     text_file = source.parents[1] / "build/data/dev.tsv"
     done = subprocess.run(
@@ -312,3 +310,22 @@ def test_a_card_says_of_other_weights_nothing_that_is_the_models_own():
         == card.about({"model": "tinybert_sst2", "weights": "default"})
         == {}
     )
+
+
+def test_what_is_refused(monkeypatch):
+    sound = {"seq": "128", "chain": {}, "chip": "cpu", "standin": False, "precision": "int8", "engine": "native"}
+    monkeypatch.setattr(records, "broken", lambda chain: None)
+    assert folder.refuse(Path("leaf"), sound) is None
+    for change, why in (
+        ({"standin": True}, "made with stand-ins"),
+        ({"precision": "fp16-sim"}, "fp16-sim computes what another chip would"),
+        ({"seq": "128p"}, "it takes packed rows or buckets"),
+        ({"seq": "64-128"}, "it takes packed rows or buckets"),
+        ({"engine": "torch_cpu"}, "PyTorch runs the checkpoint itself"),
+        ({"certify": "0.5"}, "with CERTIFY= its answers are not those"),
+    ):
+        with pytest.raises(cli.UserError, match=f"leaf: not published: {why}"):
+            folder.refuse(Path("leaf"), sound | change)
+    monkeypatch.setattr(records, "broken", lambda chain: "x is gone")
+    with pytest.raises(cli.UserError, match="x is gone; run make accuracy again"):
+        folder.refuse(Path("leaf"), sound)
