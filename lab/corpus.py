@@ -239,7 +239,7 @@ bad("checkpoint", BIN,
 bad("safetensors", "made/model.safetensors", *[(c, "refused, it is cut short") for c in cut(0, 1, 7, 100, 0.5, 0.999)],
     (lambda b: struct.pack("<Q", 1 << 60) + b[8:], "refused"), (replaced(b'"F32"', b'"I32"'), "int32"),
     (replaced(b'"classifier.bias"', b'"classifier.bOOO"'), "1 tensors missing"))  # fmt: skip
-bad("checkpoint", CONFIG, *NOT_JSON, (None, "no configuration"), *[(edited(**change), says) for change, says in [
+bad("checkpoint", CONFIG, *NOT_JSON, (None, "name that folder"), *[(edited(**change), says) for change, says in [
     ({"num_hidden_layers": 3}, "tensors missing, as bert.encoder.layer.2"), ({"num_attention_heads": 3}, "model/config.json says 4"),
     ({"num_attention_heads": 5}, "not a multiple"), ({"num_attention_heads": 0}, "num_attention_heads is 0"),
     ({"hidden_size": "48"}, "hidden_size is '48'"), ({"hidden_size": -1}, "hidden_size is -1"), ({"hidden_size": 1 << 60}, "hidden_size is"),
@@ -400,15 +400,15 @@ def header(shape, dtype="<i8", content=b""):
 bad("gate", "rows/input_ids/1.npy",
     *[(header(shape), "1.npy: not") for shape in ("(1099511627776, 16)", "(0, 1125899906842624)", "(-1, 16)")])  # fmt: skip
 bad("gate", "rows/input_ids/1.bin", (HOLE, "1.bin: not an array of int64"))
-bad("runner", "rows/input_ids/2.bin", (HOLE, f"{HOLE} bytes, not"))
+bad("runner", "rows/input_ids/2.bin", (HOLE, "2.bin: not an array of int64"))
 npy = lambda array: lambda b: (f := io.BytesIO(), np.save(f, array), f.getvalue())[2]
 bad("kept", "r.npy", *[(c, "r.npy: no logits") for c in (
         *(header(shape, "<f4") for shape in ("(1099511627776, 2)", "(4611686018427387904, 8)", "(-1, 2)")),
         header("(2,)", "<U500000000"), lambda b: b.replace(b"'<f4'", b"'<f4  "), *cut(0, 6, -4), pickle.dumps(Evil()), b"PK\x03\x04")],
     (npy(np.zeros((1, 2), "f4")), "differ in shape"), *[(npy(np.full((2, 2), n, "f4")), "NOT EQUAL") for n in (0, np.nan)])  # fmt: skip
-bad("runner", "rows/input_ids/1.bin", (b"12345", "filesize"), (b"", "1.bin"), (None, "needs the same number"),
+bad("runner", "rows/input_ids/1.bin", (b"12345", "1.bin: not whole int64 rows"), (b"", "1.bin"), (None, "needs the same number"),
     (np.full(16, 1 << 40).tobytes(), "m.onnx"))  # fmt: skip
-bad("runner", "rows/attention_mask/2.bin", (b"", "bytes, not"), (bytes(1000), "bytes, not"))
+bad("runner", "rows/attention_mask/2.bin", (b"", "2.bin: not whole int64 rows"), (bytes(1000), "cannot run on these inputs"))
 bad("compile", "rows/labels.json", *NOT_JSON, *[(c, "labels.json") for c in (b'{"1": "x"}', b'{"1": "0"}')])
 
 

@@ -17,7 +17,7 @@ COLUMNS = ("check", "tried", "result", "of", "commit", "cpu", "cores", "date")
 
 
 def keep(path: Path | None, check: str, tried: int, result: str, words: list[str]) -> None:
-    """Write a check's line in place of its older one of the same goals; nothing without a path. words: what make was given."""
+    """Write a check's line in place of its older one of the same goals; nothing without a path. words: the goals and parameters."""
     if not path:
         return
     short = lambda word: re.sub(r"=.*/", "=", word) if "=" in word else "/".join(word.split("/")[-2:])

@@ -210,7 +210,7 @@ def test_a_copy_takes_the_place_of_no_folder_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lay(tmp_path, **{"build/verify/thesis": "x", "build/reproduce/notes": "x"})
     for folder in ("build/verify", "build/reproduce/one"):
-        with pytest.raises(cli.UserError, match=r"holds what make did not make there; move it away first"):
+        with pytest.raises(cli.UserError, match=r"holds files that are not ours; move it away first"):
             reproduce.clean_copy(Path(folder))
     assert Path("build/verify/thesis").exists() and Path("build/reproduce/notes").exists()
     Path("build/reproduce/notes").unlink()

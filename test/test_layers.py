@@ -19,6 +19,7 @@ LAYERS = [
     "results",
     "checks",
     "setup",
+    "publish",
 ]
 
 

@@ -183,7 +183,7 @@ def ending(status: int) -> str:
 
 
 def nobodys_child() -> dict[str, str]:
-    """The environment without what a make above hands down to the makes that it starts."""
+    """The environment without what a parent make hands down to those that it starts."""
     return {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
 
 

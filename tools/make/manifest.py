@@ -33,7 +33,7 @@ def marked(folder: Path) -> bool:
 def take(folder: Path) -> None:
     """Make a folder of ours in place of an older one. Raises UserError where it holds what is not ours."""
     if folder.is_symlink() or (folder.exists() and not marked(folder) and any(folder.iterdir())):
-        raise cli.UserError(f"{folder}: a link, or holds what make did not make there; move it away first")
+        raise cli.UserError(f"{folder}: a link, or holds files that are not ours; move it away first")
     shutil.rmtree(folder, ignore_errors=True)
     mark(folder)
 
