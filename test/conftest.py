@@ -73,9 +73,9 @@ class Repo:
         path.write_text(path.read_text().replace('"wheel"', '"seeded"').replace("= 128", "= 64"))
 
     def make(self, *words, env=None, check=True, timeout=900, within=()):
-        """Run make in the copy with few threads, as an argument of `within`; the finished process, its output as text."""
+        """Run make in the copy with few threads, within another program (a Python of its own, then); the finished process, its output as text."""
         done = subprocess.run(
-            [*within, "make", f"VENV={WARM}", *words],
+            [*within, "make", f"VENV={VENV if within else WARM}", *words],
             cwd=self.path,
             env=os.environ | {"OMP_NUM_THREADS": "1"} | (env or {}),
             capture_output=True,

@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
-from conftest import WARM
+from conftest import WARM, Repo
 
-from tools.make import cli, stale
+from tools.make import cli, run
 from tools.results import record as records
 
 LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
@@ -16,32 +18,48 @@ AFTER_SIM = AFTER_COMPILE | {f"{LEAF}/model.onnx", "tiny/default/seq64/bs8/cpu.o
 AFTER_EXPORT = AFTER_SIM | {"tiny/default/seq64/bs8/sim.onnx"}
 
 
-# Added to tools/__init__.py: each process writes down what it has loaded of the project when it ends.
-TRACE = """
-import atexit, json, os, pathlib, sys
+STRACE = "strace --seccomp-bpf -ff -y -s 99999 -e trace=openat,execve,fork,vfork,clone,clone3 -o".split()  # noqa: SIM905
+# Kinds of steps that `make accuracy` of the default engine has none of, at the least that shows what they read.
+MORE = ("PACK=1 accuracy", "ENGINE=native PRECISION=int8 accuracy", "PRECISION=fp16-sim accuracy",
+        "perf ROUNDS=1 SAMPLES=1", "accuracy-table BATCHES=8 PRECISIONS=fp32")  # fmt: skip
 
-@atexit.register
-def loaded():
-    root, main = pathlib.Path(__file__).resolve().parents[1], sys.modules["__main__"]
-    files = {getattr(m, "__file__", None) for n, m in sys.modules.items() if n.split(".")[0] == "tools"} - {None}
-    modules = [pathlib.Path(file).resolve().relative_to(root).as_posix() for file in files]
-    spec = getattr(main, "__spec__", None)
-    program = spec.name if spec else pathlib.Path(main.__file__).resolve().relative_to(root).as_posix()
-    (root / "loaded").mkdir(exist_ok=True)
-    (root / "loaded" / f"{os.getpid()}.json").write_text(json.dumps({"program": program, "modules": modules}))
-"""
+
+# Imported by the runner, and at work in a measurement alone (mk/run.mk).
+BESIDES = {"infer": ("tools/cpu/yardstick.py",)}
 
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory):
-    """A second copy, built at -j8 in another folder, locale and time zone, with TRACE in it."""
-    from conftest import Repo
-
+    """A second copy, built at -j8 in another folder, locale and time zone; where strace is, with a file a thread in `traces`."""
     repo = Repo(tmp_path_factory.mktemp("elsewhere"))
-    with (repo.path / "tools/__init__.py").open("a") as f:
-        f.write(TRACE)
-    repo.make("-j8", "MODEL=tiny", "accuracy", env={"LC_ALL": "C", "TZ": "Asia/Kolkata"})
+    (repo.path / "traces").mkdir()
+    within = [*STRACE, str(repo.path / "traces/t")] if shutil.which("strace") else []
+    env = {"LC_ALL": "C", "TZ": "Asia/Kolkata"}
+    repo.make("-j8", "MODEL=tiny", "accuracy", env=env, within=within)
+    for words in MORE if within else ():
+        repo.make("MODEL=tiny", *words.split(), env=env, within=within)
     return repo
+
+
+def read_by_steps(repo) -> list[tuple[str, Path, list[str], set[str]]]:
+    """(name, target, prerequisites, files of the tree that its commands have read) of each step that was traced."""
+    texts = {path.suffix[1:]: path.read_text(errors="replace") for path in (repo.path / "traces").iterdir()}
+    parents, steps = {}, {}
+    for process, text in texts.items():
+        parents |= dict.fromkeys(re.findall(r"^(?:v?fork|clone3?)\(.*\) = (\d+)$", text, re.M), process)
+        if step := re.search(r'^execve\(.*"tools\.make\.run", "--step", (.*)\], 0x', text, re.M):
+            name, *words = re.findall(r'"((?:[^"\\]|\\.)*)"', step[1])
+            target, needs, _ = run.split([word for word in words if word not in ("--alone", "--labelled")])
+            steps[process] = (name, target, needs, set())
+    for process, text in texts.items():
+        above = parents.get(process)
+        while above and above not in steps:
+            above = parents.get(above)
+        for file in re.findall(r"^openat\(.*O_RD(?:ONLY|WR)(?!.*O_(?:CREAT|DIRECTORY)).*\) = \d+<(/.*)>$", text, re.M):
+            if above and Path(file).is_relative_to(repo.path):
+                name = Path(file).relative_to(repo.path).as_posix()
+                steps[above][3].add(re.sub(r"__pycache__/(\w+)\.cpython-\d+\.pyc$", r"\1.py", name))
+    return list(steps.values())
 
 
 def test_the_environment_does_not_leak_in(built):
@@ -128,17 +146,21 @@ def test_an_edit_of_any_module_remakes_what_imports_it_and_nothing_else(built):
         assert have == want[edited[0]], edited
 
 
-def test_each_step_needs_every_module_that_it_loaded(traced, monkeypatch):
-    """What a step's process had loaded at its end, against the import closure that make reads."""
-    monkeypatch.chdir(traced.path)
-    found = stale.variables([], stale.Known())
-    needs = {n.removeprefix("needs."): set(files.split()) for n, files in found.items() if n.startswith("needs.")}
-    seen = [json.loads(path.read_text()) for path in (traced.path / "loaded").iterdir()]
-    programs = {one["program"] for one in seen if one["program"] in needs}
-    assert programs >= {"tools.source.data", "tools.graph.simplify", "tools.cpu.compile", "models/tiny/pth2onnx.py"}
-    for one in seen:
-        if one["program"] in programs - {"tools.make.run"}:
-            assert set(one["modules"]) <= needs[one["program"]], one["program"]
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is needed: apt install strace")
+def test_each_step_reads_its_prerequisites_and_nothing_else(traced):
+    """What the commands of a step have opened in the tree, against what make knows. A MANIFEST stands for its folder."""
+    steps, faults = read_by_steps(traced), {}
+    kinds = {"export", "pack", "compile", "engine", "infer", "score", "time", "rehearse", "table"}
+    assert kinds <= {name for name, *_ in steps}
+    for name, target, needs, files in steps:
+        folders = [f"{Path(need).parent}/" for need in needs if Path(need).name == "MANIFEST"]
+        folders += [f"{need}/" for need in needs if (traced.path / need).is_dir()]
+        known = {*needs, *(f"{need}.prov.json" for need in needs), str(target), *BESIDES.get(name, ())}
+        boxes = lambda file: ".tmp/" in file or file.startswith("traces/")
+        left = {f for f in files - known if not boxes(f) and not f.startswith(tuple(folders))}
+        if left and name not in ("accuracy", "perf"):  # a record hashes all that is behind it, as its chain says
+            faults[f"{name} {target}"] = sorted(left)
+    assert not faults, json.dumps(faults, indent=1)
 
 
 @pytest.mark.parametrize("name", ["output/MANIFEST", "../../../reference.npy"])
