@@ -34,7 +34,6 @@ import numpy as np
 
 from tools.base import input_files
 from tools.cpu import yardstick
-from tools.cpu.native import certificate
 from tools.make import cli, cpu
 
 ASKED = 1 / 8  # of the timed requests of zeros, how many a request with known outputs follows
@@ -260,6 +259,8 @@ def facts(engine, threads: int, count: int) -> dict:
     """What a summary says of the engine, which ran `count` sentences, each as often."""
     told = engine.told
     if engine.certificate:
+        from tools.cpu.native import certificate
+
         told = certificate.told(engine.certificate, engine.left * count // engine.left.sum())
     isa = [unit for unit in cpu.ISA if unit in cpu.cpu_flags(engine.limited)]
     said = {
