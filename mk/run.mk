@@ -6,6 +6,8 @@ eager         = $(findstring torch_,$(engine))
 runner        = $(runner.$(if $(eager),torch,$(family)))
 input_folders = $(call joined_by,$(comma),$(inputs:%=$(input)/%))
 on_sentences  = --input $(input_folders) $(if $(bucketed),--auto_set_dymdims_mode 1 --outfmt NPY)
+# onnxruntime gives the same bytes whether all cores share a request or each has its own, which takes less of them.
+untimed       = $(if $(filter onnxruntime,$(engine)),--untimed)
 not_used      = $(other_engines) $(if $(real),,tools/cpu/plan.py)
 
 # fp32 outputs of rows of one length are held to the exported graph's logits, kept by the export where it cut its
@@ -15,7 +17,7 @@ reference     = build/$(if $(cut_alike),$(weights),$(shape))/reference.npy
 outputs_gate  = $(if $(gated_by_outputs),-- $(py) -m tools.graph.gate $(reference) {}/out --input $(input) \
     $(if $(cut_alike),,$(gate_rows)))
 gate_needs    = $(if $(gated_by_outputs),$(reference) $(needs.tools.graph.gate))
-do.infer      = $(runner) $(on_sentences) $(if $(real),--plan fixed) --batchsize $(bs) --output {} \
+do.infer      = $(runner) $(on_sentences) $(if $(real),--plan fixed,$(untimed)) --batchsize $(bs) --output {} \
     --output_dirname out $(outputs_gate)
 $(leaves:%=build/%/output/MANIFEST): build/%/output/MANIFEST: $$(model_file) $$(input)/MANIFEST $$(library) \
     $$(gate_needs) $$(filter-out $$(not_used) tools/cpu/yardstick.py,$$(call by,infer))

@@ -107,6 +107,16 @@ def test_whole_batch_npy(run, model, whole, tmp_path):
         assert "1.npy: not an array of int64" in said and "\n" not in said
 
 
+def test_untimed_gives_the_same_files(run, model, inputs, tmp_path):
+    files = lambda: {p.name: p.read_bytes() for p in (tmp_path / "d").iterdir()}
+    run("-m", model, "-i", inputs)
+    in_turn = files()
+    shutil.rmtree(tmp_path / "d")
+    run("-m", model, "-i", inputs, "--untimed", "--threads", 3)
+    assert files() == in_turn and len(in_turn) == 10
+    assert [Path(f["infiles"][0]).stem for f in read(tmp_path)["filesinfo"].values()] == [str(i) for i in range(1, 11)]
+
+
 def test_the_timed_engine_gives_the_outputs_that_were_scored(run, model, inputs, tmp_path):
     """Zeros are timed, and requests of the scored inputs run in between: another engine's outputs stop the run."""
     run("-m", model, "-i", inputs, "--batchsize", 4)
@@ -151,7 +161,7 @@ def test_faults_are_one_line(run, model, inputs, tmp_path, spoil, says):
 
 
 def test_usage_is_exit_2(run, model):
-    for words in (["--output_dirname", "d"], ["--loop", 0], ["--asked", "x"]):
+    for words in (["--output_dirname", "d"], ["--loop", 0], ["--asked", "x"], ["--untimed"]):
         assert run.ends("--model", model, *words) == 2
 
 

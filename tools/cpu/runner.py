@@ -13,12 +13,12 @@ request is that of the engine's call alone; without --input it runs zeros; .npy 
 --auto_set_dymdims_mode 1 takes them; <output>/<dirname>_summary.json lies beside the folder. Its summary also says
 `engine`, and `stolen`, the share of the processors' time that the host gave to other machines.
 
-Ours are --plan (each file is a sentence of its own length, and tools/cpu/plan.py says which go into a request: `fixed`
-gives the same bytes every time, `measured` is faster; the throughput is that of whole passes), and --yardstick with
---milliseconds: the engine takes turns with a fixed piece of work (tools/cpu/yardstick.py), and the summary holds what both
-did (`pairs`, `singles`). With --known, which names the outputs of the accuracy run, a timed engine has to give the same
-ones (MLPerf's TEST01): where zeros are timed, random requests of --asked stand between the timed ones; else the timed
-outputs themselves are compared.
+Ours are --untimed (each core has a request of its own, which takes less processor time), --plan (each file is a sentence
+of its own length, and tools/cpu/plan.py says which go into a request: `fixed` gives the same bytes every time, `measured`
+is faster; the throughput is that of whole passes), and --yardstick with --milliseconds: the engine takes turns with a fixed
+piece of work (tools/cpu/yardstick.py), and the summary holds what both did (`pairs`, `singles`). With --known, which names
+the outputs of the accuracy run, a timed engine has to give the same ones (MLPerf's TEST01): where zeros are timed, random
+requests of --asked stand between the timed ones; else the timed outputs themselves are compared.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import os
 import platform
 import random
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def parse(argv=None):
     parser.add_argument("--batchsize", type=positive, help="for the throughput formula (first dimension if not given)")
     parser.add_argument("--auto_set_dymdims_mode", type=int, default=0, help="inputs are .npy, one whole request each")
     parser.add_argument("--dymDims", help='shape of a pure run, as "input_ids:8,64;attention_mask:8,64"')
+    parser.add_argument("--untimed", action="store_true", help="outputs alone count: a request a core at a time")
     parser.add_argument("--threads", type=int, default=0, help="cores (all if 0)")
     parser.add_argument("--yardstick", type=Path, help="build/lib/peak.so: takes turns with the engine")
     parser.add_argument("--milliseconds", type=int, default=0, help="go on after --loop until the engine had so long")
@@ -61,6 +63,8 @@ def parse(argv=None):
     args = parser.parse_args(argv)
     if args.plan and not (args.input and args.batchsize):
         parser.error("--plan needs --input and --batchsize")
+    if args.untimed and (args.plan or args.loop > 1 or not args.input):
+        parser.error("--untimed is for --input, without --plan and --loop")
     if args.asked and not (args.known and args.batchsize):
         parser.error("--asked needs --known and --batchsize")
     if args.output_dirname and not args.output:
@@ -211,12 +215,19 @@ def requested(args, engine, turns, times):
         requests = read(columns, engine.inputs, args.batchsize)
     else:
         requests = pure_requests(engine.inputs, args.dymDims)
-    warm = [e for e in (engine, turns.single) if e for _ in range(args.warmup_count)]
-    for files, feeds, rows in tqdm(requests, desc="infer", unit="request", disable=None):
+    warm = [] if args.untimed else [e for e in (engine, turns.single) if e for _ in range(args.warmup_count)]
+
+    def once(request):
+        files, feeds, rows = request
         args.batchsize = args.batchsize or len(feeds[0])
         while warm:
             warm.pop().run(feeds)
-        yield from by_file(files, rows, timed(engine, feeds, args, turns, times))
+        return by_file(files, rows, timed(engine, feeds, args, yardstick.Turns() if args.untimed else turns, times))
+
+    with ThreadPoolExecutor(engine.streams) as pool:
+        answers = (pool.map if args.untimed else map)(once, requests)
+        for answer in tqdm(answers, desc="infer", unit="request", disable=None):
+            yield from answer
 
 
 def by_file(files: list[Path], rows: int, outputs) -> list[tuple]:
@@ -278,7 +289,7 @@ def main(words=None, load=None):
     from tools.cpu import engines
 
     load = load or engines.load
-    engine = load(args.model, args.threads)
+    engine = load(args.model, args.threads, (args.threads or cpu.cores()) if args.untimed else 1)
     print(f"[INFO] load model {args.model} success: {type(engine).__name__} {engine.version} {engine.precision}")
     threads = args.threads or cpu.cores()
     turns = yardstick.Turns(args.yardstick, engine.precision, threads)
