@@ -408,7 +408,7 @@ bad("kept", "r.npy", *[(c, "r.npy: no logits") for c in (
     (npy(np.zeros((1, 2), "f4")), "differ in shape"), *[(npy(np.full((2, 2), n, "f4")), "NOT EQUAL") for n in (0, np.nan)])  # fmt: skip
 bad("runner", "rows/input_ids/1.bin", (b"12345", "1.bin: not whole int64 rows"), (b"", "1.bin"), (None, "needs the same number"),
     (np.full(16, 1 << 40).tobytes(), "m.onnx"))  # fmt: skip
-bad("runner", "rows/attention_mask/2.bin", (b"", "2.bin: not whole int64 rows"), (bytes(1000), "cannot run on these inputs"))
+bad("runner", "rows/attention_mask/2.bin", (b"", "not whole int64 rows"), (bytes(1000), "cannot run on"))
 bad("compile", "rows/labels.json", *NOT_JSON, *[(c, "labels.json") for c in (b'{"1": "x"}', b'{"1": "0"}')])
 
 

@@ -183,7 +183,7 @@ def ending(status: int) -> str:
 
 
 def nobodys_child() -> dict[str, str]:
-    """The environment without what a parent make hands down to those that it starts."""
+    """The environment without the variables of a parent make."""
     return {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
 
 

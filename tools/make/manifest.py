@@ -6,6 +6,7 @@ list(manifest.faults(Path("build/.../output/MANIFEST")))
 """
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,12 @@ def take(folder: Path) -> None:
         raise cli.UserError(f"{folder}: a link, or holds files that are not ours; move it away first")
     shutil.rmtree(folder, ignore_errors=True)
     mark(folder)
+
+
+def size(path: Path) -> int:
+    """Bytes that a file or a folder takes on disk; links are not followed, and a file with two names counts once."""
+    paths = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
+    return sum({(s.st_dev, s.st_ino): 512 * s.st_blocks for s in map(os.lstat, paths)}.values())
 
 
 def read(path: Path) -> dict[str, str]:

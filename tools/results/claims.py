@@ -27,8 +27,7 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
-from tools.make import chips, cli, cpu, run
-from tools.setup import clean
+from tools.make import chips, cli, cpu, manifest, run
 
 CLAIMS, COSTS, PAGE = Path("data/claims.toml"), Path("results/costs.csv"), Path("build/claims.md")
 UNITS = {
@@ -111,7 +110,7 @@ def make(words: list[str]) -> tuple[int, float]:
 
 def disk() -> int:
     """Bytes that build/ and the environments here take."""
-    return sum(clean.size(path) for path in [*Path().glob("build"), *Path().glob(".venv*")] if not path.is_symlink())
+    return sum(manifest.size(path) for path in [*Path().glob("build"), *Path().glob(".venv*")] if not path.is_symlink())
 
 
 def short(text) -> str:

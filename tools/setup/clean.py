@@ -15,7 +15,6 @@ It waits for a build that is at work. Only the standard library: it has to work 
 
 import argparse
 import fcntl
-import os
 import re
 import shutil
 from pathlib import Path
@@ -40,12 +39,6 @@ UNFINISHED = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # what a write that was killed
 def plain(path: Path) -> bool:
     """Whether a path is a folder, and no link to one."""
     return path.is_dir() and not path.is_symlink()
-
-
-def size(path: Path) -> int:
-    """Bytes that a file or a folder takes on disk; links are not followed, and a file with two names counts once."""
-    paths = [path, *path.rglob("*")] if plain(path) else [path]
-    return sum({(s.st_dev, s.st_ino): 512 * s.st_blocks for s in map(os.lstat, paths)}.values())
 
 
 def made(target: Path) -> bool:
@@ -122,7 +115,7 @@ def main():
     go, stay = chosen(args.all)
     for path in stay:
         print(f"kept       {path}: {'a link' if path.is_symlink() else 'nothing that make made'}")
-    freed = sum(map(size, go))
+    freed = sum(map(manifest.size, go))
     for path in go:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
         print(f"removed    {path}")
