@@ -56,7 +56,7 @@ def read_by_steps(repo) -> list[tuple[str, Path, list[str], set[str]]]:
         while above and above not in steps:
             above = parents.get(above)
         for file in re.findall(r"^openat\(.*O_RD(?:ONLY|WR)(?!.*O_(?:CREAT|DIRECTORY)).*\) = \d+<(/.*)>$", text, re.M):
-            if above and Path(file).is_relative_to(repo.path):
+            if above and repo.path in Path(file).parents:
                 name = Path(file).relative_to(repo.path).as_posix()
                 steps[above][3].add(re.sub(r"__pycache__/(\w+)\.cpython-\d+\.pyc$", r"\1.py", name))
     return list(steps.values())
