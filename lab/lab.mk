@@ -45,7 +45,7 @@ do.bench_table = -m lab.bench show $(basename $@).json --save_path {}
 $(batches:%=build/%/bench.md): %.md: %.json $$(call by,bench_table)
 	$(call run,bench_table)
 do.peak = -m tools.cpu.native.build tools/cpu/native/peak.c --save_path {}
-build/lib/peak.so: tools/cpu/native/peak.c tools/cpu/native/amx.c $(native_h) $$(call by,peak) | $(VENV)/installed
+build/lib/peak.so: $(patsubst %,tools/cpu/native/%.c,peak amx avx512) $(native_h) $$(call by,peak) | $(VENV)/installed
 	$(call run,peak)
 
 # Files to files: make score's script with our engine in each precision that this CPU has units for, and the peers.

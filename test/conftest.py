@@ -169,7 +169,7 @@ def native_library(tmp_path_factory):
                 objects.append(path.with_name(f"{source.stem}.o"))
                 command = ["gcc", *FLAGS, "-Wall", "-Werror", *more, "-c", source, "-o", objects[-1]]
                 subprocess.run(command, check=True)
-        subprocess.run(["gcc", *FLAGS, *objects, "-o", path], check=True)
+        subprocess.run(["gcc", *FLAGS, *objects, "-o", path, "-lm"], check=True)
 
     return once(tmp_path_factory, "native.so", make)
 

@@ -5,8 +5,7 @@
 
 #include "../tools/cpu/native/net.h"
 
-int native_shifted(int family);
-void native_sums(const struct net *m, int32_t *sums);
+void native_sums(int family, const struct net *m, int32_t *sums);
 int64_t native_bytes(int family, const struct net *m, int n, int block, int group, int longest, int threads);
 void native_run(int family, const struct net *m, const int32_t *ids, const int32_t *types, const int64_t *start,
                 const int32_t *rows, const int32_t *keys, int n, int block, int group, int longest, int threads,
@@ -29,7 +28,7 @@ int main(void) {
     int32_t *ids = array(), *types = array();
     int64_t *start = array();
     int32_t *rows = array(), *keys = array();
-    if (native_shifted(run[0])) native_sums(&m, sums);
+    native_sums(run[0], &m, sums);
     float *logits = calloc(run[1] * m.labels, 4);
     uint8_t *work = aligned_alloc(4096, native_bytes(run[0], &m, run[1], run[2], run[3], run[4], run[5]) / 4096 * 4096 + 8192);
     native_run(run[0], &m, ids, types, start, rows, keys, run[1], run[2], run[3], run[4], run[5], work, logits, 0, 0);

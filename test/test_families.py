@@ -121,7 +121,7 @@ def test_the_native_engine_gives_the_same_logits(made, case, precision, near, tm
         inputs = {"src_tokens": np.where(mask == 1, ids, input_files.PADDING)}
     export.export(export.load(out), tmp_path / "model.onnx", tuple(inputs), inputs)
     convert.convert(tmp_path / "model.onnx", tmp_path / "model.native", precision)
-    if not (can := native.Model.cpu_supports(precision, native_library))[0]:
+    if not (can := native.Model.cpu_supports(precision))[0]:
         pytest.skip(can[1])
     monkeypatch.setenv("BERT2OM_NATIVE", str(native_library))
     have = engines.load(tmp_path / "model.native").run(list(inputs.values()))[0]

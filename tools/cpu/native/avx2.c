@@ -7,8 +7,6 @@
 
 #define FLOATS
 #define WIDTH 256
-typedef float act;
-enum { SHIFTED = 1 };
 
 #ifdef VNNI
 TARGET("avx2,fma,avxvnni")
@@ -20,7 +18,6 @@ TARGET("avx2,fma")
 enum { WORDS = 1 }; /* int8 is multiplied as 16-bit numbers: sums of products of bytes would overflow 16 bits */
 #endif
 
-#include "vectors.h"
 #include "pieces.h"
 
 /* c + a 4-byte group of k's (one fp32, four u8) x that group of 8 columns */
@@ -80,13 +77,7 @@ INLINE void some_rows(enum number num, int n, const uint8_t *a, long a_row, long
 }
 
 #include "halves.h"
-#include "attention.h"
-
-static void nothing(void) {}
-
 #include "layers.h"
-
-const struct family FAMILY = {sizeof(act), SHIFTED, 16, nothing, nothing, run_blocks, run_tail};
 TARGET_END
 
 #endif

@@ -1,39 +1,53 @@
-/* avx512.c: AVX-512 with VNNI for int8; with bf16 activations and products, or (FLOATS) with fp32, or (TILES) with fp32
- * and AMX for int8. */
+/* avx512.c: AVX-512 with VNNI for int8; with bf16 activations and products, or (FLOATS) with fp32; TILES: AMX multiplies
+ * int8 and bf16. */
 #ifdef __x86_64__
 
 #include <immintrin.h>
 
 #include "net.h"
 
-#if defined(TILES)
+#if defined(TILES) && defined(FLOATS)
 TARGET("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,amx-tile,amx-bf16,amx-int8")
-typedef float act;
 #define FAMILY native_amx_int8
+#elif defined(TILES)
+TARGET("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16,amx-int8")
+#define FAMILY native_amx
 #elif defined(FLOATS)
 TARGET("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
-typedef float act;
 #define FAMILY native_avx512
 #else
 TARGET("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")
-typedef uint16_t act;
 #define FAMILY native_avx512_bf16
 #endif
 
 #define WIDTH 512
-#ifdef TILES
-enum { SHIFTED = 0, ROWS_AT_ONCE = 32 };
-#else
-enum { SHIFTED = 1, ROWS_AT_ONCE = 16 };
-static void tiles_on(void) {}
-static void tiles_off(void) {}
-#endif
-
-#include "vectors.h"
 #include "pieces.h"
 #ifdef TILES
 #include "tiles.h"
 #endif
+
+#if defined(TILES) && !defined(FLOATS)
+
+#define gemm tile_gemm
+
+/* As attention.h describes it. */
+INLINE void product(enum number num, const void *a, long a_row, long a_step, const void *b, long b_step, long half,
+                    int kt, int rows, float *out, long out_row, long out_half) {
+    const uint8_t *x = a, *y = b;
+    _tile_zero(0);
+    _tile_zero(1);
+    for (int k = 0; k < kt; k++, x += a_step, y += b_step) {
+        _tile_loadd(4, x, a_row);
+        _tile_loadd(6, y, 64);
+        _tile_loadd(7, y + half, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+    }
+    _tile_stored(0, out, out_row * 4);
+    _tile_stored(1, out + out_half, out_row * 4);
+}
+
+#else
 
 /* c + a 4-byte group of k's (one fp32, two bf16, four u8) x that group of 16 columns */
 INLINE __m512 dot(enum number num, __m512 c, __m512i a, __m512i b) {
@@ -110,11 +124,9 @@ INLINE void gemm(enum kind kind, enum number num, const struct work *w, const vo
     }
 }
 
-#include "attention.h"
+#endif
 
 #include "layers.h"
-
-const struct family FAMILY = {sizeof(act), SHIFTED, ROWS_AT_ONCE, tiles_on, tiles_off, run_blocks, run_tail};
 TARGET_END
 
 #endif

@@ -37,7 +37,7 @@ def main():
     p.add_argument("sources", type=Path, nargs="+", help=".c files")
     p.add_argument("--save_path", type=Path, required=True, help="the .so to write")
     args = p.parse_args()
-    command = ["gcc", *FLAGS, "-o", args.save_path, *args.sources]
+    command = ["gcc", *FLAGS, "-o", args.save_path, *args.sources, "-lm"]
     if not shutil.which("gcc") or subprocess.run(command, check=False).returncode:
         why = lacking()
         fault = f"gcc cannot compile here: {why}" if why else f"{args.sources[0]}: gcc stopped, see above"

@@ -1,7 +1,7 @@
 /* engine.c: BERT sequence classifiers on the CPU, without a single padded token.
  *
  *     gcc -O3 -std=gnu11 -ffp-contract=off -fno-math-errno -shared -fPIC -pthread -o build/lib/native.so \
- *         tools/cpu/native/{engine,amx,amx_f32,avx512,avx512_f32,avx2,avx2_vnni,neon,neon_f32}.c
+ *         tools/cpu/native/{engine,amx,amx_f32,avx512,avx512_f32,avx2,avx2_vnni,neon,neon_f32}.c -lm
  *
  * Sentences are concatenated, whole, into blocks of a few hundred tokens. A thread takes a group of blocks
  * and runs all layers on it with no barrier; a matrix product sees one tall [tokens, hidden] operand, and
@@ -13,6 +13,7 @@
  * Every row of a matrix product, every LayerNorm and every sentence's attention sees its own data in an order
  * that does not depend on where the sentence lies: results are the same bits for any plan and thread count.
  */
+#include <fenv.h>
 #include <pthread.h>
 
 #include "net.h"
@@ -110,34 +111,15 @@ static int next_items(struct run *j, int *first) {
     return MIN(n, j->items - i);
 }
 
-/* How this thread rounds and what it makes of denormal numbers; `to` is from now on. */
-static uint64_t rounding(uint64_t to) {
-#if defined(__x86_64__)
-    uint64_t was = __builtin_ia32_stmxcsr();
-    __builtin_ia32_ldmxcsr(to);
-#elif defined(__aarch64__)
-    uint64_t was;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(was));
-    __asm__ volatile("msr fpcr, %0" ::"r"(to));
-#else
-    uint64_t was = to;
-#endif
-    return was;
-}
-
-#if defined(__x86_64__)
-enum { IEEE = 0x1f80 }; /* to nearest, denormal numbers as they are, no traps: whatever the caller's program has set */
-#else
-enum { IEEE = 0 };
-#endif
-
 static void work_on(struct run *j) {
     const struct work *w = &j->work[atomic_fetch_add(&j->next_thread, 1)];
-    uint64_t was = rounding(IEEE);
-    j->family->start();
+    fenv_t was;
+    fegetenv(&was);
+    fesetenv(FE_DFL_ENV); /* to nearest, denormal numbers as they are, no traps: whatever the caller's program has set */
+    if (j->family->start) j->family->start();
     for (int n, i; (n = next_items(j, &i));) j->task(j, w, i, n);
-    j->family->stop();
-    rounding(was);
+    if (j->family->stop) j->family->stop();
+    fesetenv(&was);
 }
 
 static void *worker(void *number) {
@@ -225,18 +207,15 @@ static uint8_t *arrange(struct run *j, const struct net *m, int n, int block, in
     return at;
 }
 
-/* Whether a family's int8 unit multiplies u8 by s8 alone: then it needs native_sums. */
-int native_shifted(int family) { return families[family]->shifted; }
-
 /* Rows that a family's product writes at a time. */
 int native_rows(int family) { return families[family]->rows; }
 
-/* sums[layers][qkv + h + inter], for activations that were moved up by 128: -128 x the sum of each column of the int8
- * weights of Q | K | V, of the output projection and of the feed-forward's first; other layers' stay as they are. */
-void native_sums(const struct net *m, int32_t *sums) {
+/* sums[layers][qkv + h + inter], of a family whose activations are moved up by 128: -128 x the sum of each column of the
+ * int8 weights of Q | K | V, of the output projection and of the feed-forward's first; all others stay as they are. */
+void native_sums(int family, const struct net *m, int32_t *sums) {
     struct size s = sizes(m);
     const int which[] = {Q_K_V, OUT, UP_W}, k[] = {s.h, s.ctx, s.h}, n[] = {s.qkv, s.h, s.inter};
-    for (int l = 0; l < m->layers; l++)
+    for (int l = 0; l < m->layers && families[family]->shifted; l++)
         for (int i = 0; i < 3; sums += n[i++]) {
             const int8_t *b = weight(m, l, which[i]);
             for (int column = 0; m->precision[l] == S8 && column < n[i]; column += 32)

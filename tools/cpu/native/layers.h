@@ -1,4 +1,5 @@
 /* layers.h: all layers on a group of blocks, then the last one's rest for the [CLS] rows, from a family's products. */
+#include "attention.h"
 
 /* name(num, ...): the product of that kind, a copy of the code for each number that is used */
 #define MULTIPLY(name, kind) \
@@ -249,3 +250,9 @@ static void run_tail(struct run *j, const struct work *w, int from, int n) {
         classify(x, s.h, m->labels, head, last, j->logits + (int64_t)j->link[from + r] * m->labels);
     }
 }
+
+const struct family FAMILY = {sizeof(act), SHIFTED, ROWS_AT_ONCE, run_blocks, run_tail,
+#ifdef TILES
+                              tiles_on, tiles_off
+#endif
+};

@@ -165,6 +165,11 @@ def load_library(path=None):
     return library
 
 
+def tiles_allowed():
+    """Whether the kernel lets this process use AMX's tiles: arch_prctl(ARCH_REQ_XCOMP_PERM, tile data) of x86-64."""
+    return not ctypes.CDLL(None).syscall(158, 0x1023, 18)
+
+
 def memory(size):
     """Memory in 2 MB pages where the kernel has them: far fewer TLB misses when weights stream by.
 
@@ -218,7 +223,7 @@ class Model:
             if found != start + size:
                 raise cli.UserError(f"{path}: {found} bytes where the header promises {start + size}; make it again")
             self.library = load_library(library)
-            ok, self.family = self.cpu_supports(self.arch["precision"], library)
+            ok, self.family = self.cpu_supports(self.arch["precision"])
             if not ok:
                 raise cli.UserError(f"{path}: {self.family}")
             self.weights = memory(size)
@@ -238,17 +243,14 @@ class Model:
         arrays = (a.ctypes.data for a in (self.offsets, self.numbers, self.sums))
         self.net = Net(*(fields[name] for name in Net.NAMES), arch["eps"], 0, address(self.weights), *arrays)
         self.left = np.zeros(arch["layers"], np.int64)  # sentences that were answered after each layer
-        if self.library.native_shifted(self.number):
-            self.library.native_sums(ctypes.byref(self.net), pointer(self.sums))
+        self.library.native_sums(self.number, ctypes.byref(self.net), pointer(self.sums))
 
     @staticmethod
-    def cpu_supports(precision, library=None):
+    def cpu_supports(precision):
         """(True, the family that computes a precision here) or (False, one line that says why not and what to use)."""
         here = cpu.cpu_flags()
         for name, needs in FAMILIES.items():
-            if not needs.get(precision, {""}) <= here:
-                continue
-            if not name.startswith("amx") or load_library(library).native_amx_allowed():
+            if needs.get(precision, {""}) <= here and (not name.startswith("amx") or tiles_allowed()):
                 return True, name
         return False, f"{cpu.without(f'unit for {precision}')} that the native engine knows; {INSTEAD}"
 

@@ -6,18 +6,13 @@
 #include "net.h"
 
 #ifdef FLOATS
-typedef float act;
 #define FAMILY native_neon
 #else
 TARGET("arch=armv8.2-a+bf16+i8mm")
-typedef uint16_t act;
 #define FAMILY native_neon_bf16
 #endif
 
 #define WIDTH 128
-enum { SHIFTED = 1 };
-
-#include "vectors.h"
 #include "pieces.h"
 
 /* c + a 4-byte group of k's (one fp32, two bf16, four u8) x that group of 4 columns */
@@ -65,12 +60,6 @@ INLINE void some_rows(enum number num, int n, const uint8_t *a, long a_row, long
 }
 
 #include "halves.h"
-#include "attention.h"
-
-static void nothing(void) {}
-
 #include "layers.h"
-
-const struct family FAMILY = {sizeof(act), SHIFTED, 16, nothing, nothing, run_blocks, run_tail};
 
 #endif

@@ -96,6 +96,6 @@ struct family {
     int act;     /* bytes of an activation: 2 (bf16) or 4 (fp32) */
     int shifted; /* its int8 unit multiplies u8 by s8: activations are moved up by 128 */
     int rows;    /* that a product writes at a time: 16 or 32 */
-    void (*start)(void), (*stop)(void);
     void (*blocks)(struct run *, const struct work *, int, int), (*tail)(struct run *, const struct work *, int, int);
+    void (*start)(void), (*stop)(void); /* of a thread's work, or NULL */
 };

@@ -12,7 +12,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { AT_MEMORY, AT_FP32, AT_BF16, AT_INT8, AT_BF16_L2, AT_INT8_L2, AT_ANY };
 
@@ -81,7 +83,7 @@ SUMS(sums_bf16, 16, BF16, 16, 2)
 SUMS(sums_int8, 16, VNNI, 16, 4)
 
 /* 2 x 2 tiles; `data`: 1 MB of operands, which stay in L2 and not in L1, or none: operands stay in the tiles */
-#define TILES(name, op, per_tile) \
+#define ON_TILES(name, op, per_tile) \
     static double name(const uint8_t *data) { \
         for (int s = 0; s < STEPS; s++) { \
             const uint8_t *p = data + (s & 255) * 4096; \
@@ -96,8 +98,8 @@ SUMS(sums_int8, 16, VNNI, 16, 4)
         } \
         return STEPS * 4.0 * per_tile; \
     }
-TILES(tiles_bf16, _tile_dpbf16ps, 16 * 16 * 32 * 2)
-TILES(tiles_int8, _tile_dpbssd, 16 * 16 * 64 * 2)
+ON_TILES(tiles_bf16, _tile_dpbf16ps, 16 * 16 * 32 * 2)
+ON_TILES(tiles_int8, _tile_dpbssd, 16 * 16 * 64 * 2)
 
 static void tiles(int on) {
     if (on) tiles_on();
@@ -108,9 +110,11 @@ static void tiles(int on) {
 
 SUMS(sums_avx2, 12, AVX2_FMA, 8, 1)
 
+/* Whether this CPU has the tiles of a kind, and the kernel lets this process use them. */
 static int has_tiles(int kind) {
-    if (kind == AT_BF16 || kind == AT_BF16_L2) return __builtin_cpu_supports("amx-bf16") && native_amx_allowed();
-    return (kind == AT_INT8 || kind == AT_INT8_L2) && __builtin_cpu_supports("amx-int8") && native_amx_allowed();
+    int bf16 = kind == AT_BF16 || kind == AT_BF16_L2, int8 = kind == AT_INT8 || kind == AT_INT8_L2;
+    return ((bf16 && __builtin_cpu_supports("amx-bf16")) || (int8 && __builtin_cpu_supports("amx-int8")))
+        && !syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */);
 }
 
 /* what a kind does; NULL where the CPU lacks its unit */

@@ -1,4 +1,5 @@
 /* pieces.h: what surrounds the matrix products: their epilogues, quantisation, LayerNorm, embedding. */
+#include "vectors.h"
 
 enum kind { ROWS, GELU, ADD };
 enum form { ERF, OF_TANH, LINEAR }; /* of GELU, the first two as model.py numbers them; LINEAR: none at all */

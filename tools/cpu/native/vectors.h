@@ -2,8 +2,18 @@
  * word for it. A 64-byte line of floats is 16 / VL registers: what works on lines loops over them, and sums up in 16
  * lanes, whose order docs/bits.md defines. Every fused multiply-add is written out: the compiler must make none itself.
  *
- * Whoever includes it has defined WIDTH, the bits of a register, and `act`, the type of an activation between operators:
- * bf16 (uint16_t) or float. */
+ * Whoever includes it has defined WIDTH, the bits of a register; FLOATS where activations between operators are no bf16;
+ * and TILES where AMX multiplies. */
+#ifdef FLOATS
+typedef float act;
+#else
+typedef uint16_t act;
+#endif
+#ifdef TILES
+enum { SHIFTED = 0, ROWS_AT_ONCE = 32 };
+#else
+enum { SHIFTED = 1, ROWS_AT_ONCE = 16 }; /* int8 units that multiply u8 by s8: activations are moved up by 128 */
+#endif
 enum { VL = WIDTH / 32 };
 typedef float vec __attribute__((vector_size(4 * VL)));
 typedef int32_t ivec __attribute__((vector_size(4 * VL)));
