@@ -53,7 +53,7 @@ def test_a_verified_om_and_nothing_else(folder):
     assert "ATC run success" in got.stdout  # atc's own output was shown
     assert "+ atc --framework=5 --model=model.onnx" in got.stdout
     assert sorted(p.name for p in folder.rglob("*")) == ["m.onnx", "model.om", "out"]
-    assert om.read(folder / "out/model.om")["models"][0]["atc_version"] == "STAND-IN"
+    assert om.read(folder / "out/model.om")["atc_version"] == "STAND-IN"
     assert (folder / "out/model.om").stat().st_mode & 0o777 == 0o644
 
 
@@ -67,14 +67,14 @@ def test_same_bytes_in_any_folder(folder, tmp_path_factory):
 
 def test_gears(folder):
     assert run(folder, *GEARS).returncode == 0
-    assert om.read(folder / "out/model.om")["models"][0]["gears"] == [[8, 8], [16, 16]]
+    assert om.read(folder / "out/model.om")["gears"] == [[8, 8], [16, 16]]
 
 
 @pytest.mark.parametrize(("asked", "words"), [("Ascend710", "old name of Ascend310P3"),
                                               ("Ascend910B4_1", "another spelling of Ascend910B4-1")])  # fmt: skip
 def test_a_chips_present_name(folder, asked, words):
     assert words in run(folder, SHAPE, soc=asked).stdout
-    assert om.read(folder / "out/model.om")["models"][0]["soc_version"] == words.split()[-1]
+    assert om.read(folder / "out/model.om")["soc_version"] == words.split()[-1]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_implmode_is_spelt_for_the_version_found(folder, version, flag):
     assert got.returncode == 0, got.stderr
     assert flag in got.stdout
     assert f"CANN {version or '(version unknown)'}" in got.stdout
-    assert flag in om.read(folder / "out/model.om")["models"][0]["atc_cmdline"]
+    assert flag in om.read(folder / "out/model.om")["atc_cmdline"]
 
 
 def test_soc_is_held_against_the_list_of_the_cann_found(folder):

@@ -9,6 +9,7 @@ import pytest
 from fake_cann import om_writer
 
 from tools.ascend import om
+from tools.base import trip
 from tools.make import cli
 
 OM = Path(om.__file__)
@@ -28,17 +29,18 @@ def write_gears(path):
     return write(path, inputs=inputs, gears=[[64, 64], [128, 128]], ops=["AttentionScore"] * 6)
 
 
-def by_hand(definition: bytes, wide: bool) -> bytes:
-    """An .om file from the layout's own numbers, sharing nothing with the reader or the writer."""
+def by_hand(definition: bytes, wide: bool, first: bytes = b"") -> bytes:
+    """An .om file from the layout's own numbers, sharing nothing with the reader or the writer; `first`: MODEL_INOUT_INFO."""
+    n, size = len(first), len(definition)
     table = (
-        struct.pack("<II IIQQ IIQQ", 2, 0, 0, 0, 0, len(definition), 1, 0, len(definition), 3)
+        struct.pack("<II IIQQ IIQQ IIQQ", 3, 0, 8, 0, 0, n, 0, 0, n, size, 1, 0, n + size, 3)
         if wide
-        else struct.pack("<I III III", 2, 0, 0, len(definition), 1, len(definition), 3)
+        else struct.pack("<I III III III", 3, 8, 0, n, 0, n, size, 1, n + size, 3)
     )
     head = b"IMOD" + struct.pack("<II", 256, 0x20000000) + bytes(64 + 4) + bytes(4) + b"bert".ljust(32, b"\0")
     head += bytes(4 + 32 + 4) + struct.pack("<I", 1) + bytes(24)
-    head += struct.pack("<Q", len(table) + len(definition) + 3 if wide else 0)
-    return head.ljust(256, b"\0") + table + definition + b"www"
+    head += struct.pack("<Q", len(table) + n + size + 3 if wide else 0)
+    return head.ljust(256, b"\0") + table + first + definition + b"www"
 
 
 field = om_writer.field
@@ -54,10 +56,9 @@ DEFINITION = field(1, b"m") + field(7, DATA + field(6, field(2, b"Gelu"))) + SOC
 def test_layout_by_hand(tmp_path, wide):
     path = tmp_path / "m.om"
     path.write_bytes(by_hand(DEFINITION, wide))
-    got = om.read(path)
-    (model,) = got["models"]
+    model = om.read(path)
     sizes = {p["type"]: p["bytes"] for p in model["partitions"]}
-    assert sizes == {"MODEL_DEF": len(DEFINITION), "WEIGHTS_DATA": 3}
+    assert sizes == {"MODEL_INOUT_INFO": 0, "MODEL_DEF": len(DEFINITION), "WEIGHTS_DATA": 3}
     assert model["soc_version"] == "Ascend310"
     assert model["inputs"] == [{"name": "x", "dtype": "int64", "dims": [8, 128]}]
     assert model["ops"] == {"Data": 1, "Gelu": 1}
@@ -66,7 +67,7 @@ def test_layout_by_hand(tmp_path, wide):
 @pytest.mark.parametrize("wide", [True, False])
 def test_written_is_read(tmp_path, wide):
     path = write(tmp_path / "m.om", wide=wide, ops=["AttentionScore", "AttentionScore", "Gelu"])
-    model = om.read(path)["models"][0]
+    model = om.read(path)
     assert model["inputs"] == [{"name": n, "dtype": d, "dims": s} for n, d, s in INPUTS]
     assert model["outputs"] == [{"name": "output:0", "dtype": "float32", "dims": [8, 2]}]
     assert model["atc_cmdline"] == COMMAND
@@ -76,36 +77,37 @@ def test_written_is_read(tmp_path, wide):
 
 
 def test_gears(tmp_path):
-    model = om.read(write_gears(tmp_path / "m.om"))["models"][0]
+    model = om.read(write_gears(tmp_path / "m.om"))
     assert model["gears"] == [[64, 64], [128, 128]]
     assert [t["dims"] for t in model["inputs"]] == [[8, -1], [8, -1]]
     assert [g["ops"].get("AttentionScore") for g in model["graphs"]] == [None, 6, 6]
 
 
-def test_several_models_in_one_file(tmp_path):
-    once = by_hand(DEFINITION, wide=True)
-    twice = bytearray(once + once[256:])
-    struct.pack_into("<I", twice, 156, 2)
-    (tmp_path / "m.om").write_bytes(twice)
-    got = om.read(tmp_path / "m.om")
-    assert [m["ops"] for m in got["models"]] == [{"Data": 1, "Gelu": 1}] * 2
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_head_ends_with_the_definition_wherever_that_stands(tmp_path, wide):
+    (tmp_path / "m.om").write_bytes(by_hand(DEFINITION, wide, b"i" * 70_000))
+    head = trip.head_of(tmp_path / "m.om")
+    assert head.endswith(DEFINITION) and om.of_head(head, "m.om")["soc_version"] == "Ascend310"
+    with pytest.raises(cli.UserError, match="m.om: cut off"):
+        om.of_head(head[:-1], "m.om")
 
 
-def test_encrypted_is_said_not_guessed(tmp_path):
+def test_encrypted_and_several_are_said_not_guessed(tmp_path):
     path = write(tmp_path / "m.om")
     data = bytearray(path.read_bytes())
     data[80] = 1
     path.write_bytes(data)
-    assert "ops" not in om.read(path)["models"][0]
     assert "ENCRYPTED" in om.show(om.read(path))
     with pytest.raises(cli.UserError, match="cannot be checked"):
-        om.check(path, "Ascend310P3", None, None, [])
+        om.check(om.read(path), "m.om", command=[])
+    data[156] = 2
+    path.write_bytes(data)
+    with pytest.raises(cli.UserError, match="several models in one file"):
+        om.read(path)
 
 
 SHAPES = {name: dims for name, _, dims in INPUTS}
-
-
-OF_GEARS = {"shapes": {name: [8, -1] for name in SHAPES}, "gears": [[64, 64], [128, 128]]}
+OF_GEARS = {"inputs": {name: [8, -1] for name in SHAPES}, "gears": [[64, 64], [128, 128]]}
 
 
 @pytest.mark.parametrize(
@@ -114,28 +116,25 @@ OF_GEARS = {"shapes": {name: [8, -1] for name in SHAPES}, "gears": [[64, 64], [1
         (write, {"command": ["--input_format=ND"]}, None),
         (write_gears, OF_GEARS, None),
         (write, {"soc_version": "Ascend310P1"}, "soc_version is Ascend310P3, asked for was Ascend310P1"),
-        (write, {"shapes": SHAPES | {"input_ids": [1, 128]}}, "asked for was"),
-        (write, {"shapes": {"input_ids": [8, 128]}}, "asked for was"),
+        (write, {"inputs": SHAPES | {"input_ids": [1, 128]}}, "asked for was"),
+        (write, {"inputs": {"input_ids": [8, 128]}}, "asked for was"),
         (write, OF_GEARS, "asked for was"),
         (write_gears, OF_GEARS | {"gears": None}, "gears is .* asked for was None"),
         (write, {"command": ["--precision_mode=force_fp16"]}, "compiled without"),
     ],
 )
 def test_check_names_the_difference(tmp_path, make, asked, says):
-    asked = {"soc_version": "Ascend310P3", "shapes": SHAPES, "gears": None, "command": []} | asked
+    asked = {"soc_version": "Ascend310P3", "inputs": SHAPES, "gears": None, "command": []} | asked
+    found = om.read(make(tmp_path / "m.om"))
     if says is None:
-        return om.check(make(tmp_path / "m.om"), **asked)
+        return om.check(found, "m.om", **asked)
     with pytest.raises(cli.UserError, match=says):
-        om.check(make(tmp_path / "m.om"), **asked)
+        om.check(found, "m.om", **asked)
 
 
-def write_narrow(path):
-    return write(path, wide=False)
-
-
-@pytest.mark.parametrize("make", [write, write_gears, write_narrow])
-def test_cut_short(tmp_path, make):
-    whole = make(tmp_path / "whole.om").read_bytes()
+@pytest.mark.parametrize("wide", [True, False])
+def test_cut_short(tmp_path, wide):
+    whole = write(tmp_path / "whole.om", wide=wide).read_bytes()
     cut = tmp_path / "cut.om"
     for size in [*range(0, 300), *range(300, len(whole), 7)]:
         cut.write_bytes(whole[:size])

@@ -170,7 +170,7 @@ def check_model(model: str, given: str | None, npu: str | None) -> None:
     folders that are named after them: ais_bench would feed them by position."""
     if not model.endswith(".om") or not Path(model).is_file():
         return
-    facts = om.read(model)["models"][0]
+    facts = om.read(model)
     if trip.unlike(facts.get("soc_version"), npu):
         raise cli.UserError(f"{model} is compiled for {facts['soc_version']}, npu-smi says {npu}: give CHIP={npu}")
     own = [t["name"] for t in facts.get("inputs", [])]

@@ -194,7 +194,8 @@ def compile_om(a, flags: dict, work: Path) -> Path:
     shapes = (item.rpartition(":") for item in flags.get("input_shape", "").split(";"))
     inputs = {name: [int(n) for n in dims.split(",")] for name, _, dims in shapes if name}
     gears = [[int(n) for n in gear.split(",")] for gear in flags.get("dynamic_dims", "").split(";") if gear]
-    om.check(oms[0], soc, inputs or None, gears or None, words)
+    asked = {"inputs": inputs} if inputs else {}
+    om.check(om.read(oms[0]), oms[0].name, soc_version=soc, gears=gears or None, command=words, **asked)
     return oms[0]
 
 

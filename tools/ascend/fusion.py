@@ -95,7 +95,7 @@ def row_of(f: dict, batch: int, length: int, chip: str, precision: str) -> dict:
 def seen(path) -> dict:
     """What an .om shows: its chip, precision and batch, whether a stand-in made it, and {length: its fused
     operators}. Raises UserError where its definition cannot be read, or its first input is not [batch, length]."""
-    model = om.read(path)["models"][0]
+    model = om.read(path)
     dims = model["inputs"][0]["dims"] if model.get("inputs") else []
     if len(dims) != 2:
         raise cli.UserError(f"{path}: its first input is {dims}, not [batch, length]")

@@ -348,12 +348,13 @@ def compared(cell: dict, folder: str) -> dict:
 
 
 def head_of(path: str) -> bytes:
-    """The header of an .om and its first partition, which is the model's definition: all but weights and kernels."""
+    """An .om as far as its model's definition (tools/ascend/om.py), behind which weights and kernels stand."""
     with open(path, "rb") as f:
         head = f.read(1 << 16)
-        wide = struct.unpack_from("<Q", head, 184)[0]  # then sizes have 64 bits: tools/ascend/om.py
-        size = struct.unpack_from("<Q", head, 280)[0] if wide else struct.unpack_from("<I", head, 268)[0]
-        return head + f.read(min(size, 1 << 24))
+        entry, start = ("<I4xQQ", 264) if struct.unpack_from("<Q", head, 184)[0] else ("<III", 260)
+        base = start + struct.unpack_from("<I", head, 256)[0] * struct.calcsize(entry)
+        ends = [base + at + size for kind, at, size in struct.iter_unpack(entry, head[start:base]) if kind == 0]
+        return head + f.read(max(0, min(ends[0], 1 << 26) - len(head)))
 
 
 def on_npu(cell: dict, work: str, place: str, a) -> dict:

@@ -235,13 +235,10 @@ def om_facts(one: dict, told: dict, folder: Path) -> dict:
     head, where = folder / "om_head.bin", f"{one['name']}: its om_head.bin"
     if not head.is_file() or one["used"].get("om", told["om_sha256"]) != told["om_sha256"]:
         raise cli.UserError(f"{one['name']}: its .om is not the kit's, or left no om_head.bin")
-    facts, soc = om.of_head(head.read_bytes(), where), trip.soc(one["chip"])
-    if facts.get("soc_version") != soc:
-        raise cli.UserError(f"{where} is of a model for {facts.get('soc_version')}, the kit for {soc}")
-    for word in (w.replace("@out", "model").replace("@graph", "model.onnx") for w in one["atc"]):
-        if word not in (facts.get("atc_cmdline") or ""):
-            raise cli.UserError(f"{where} is of a model that was compiled without {word}, which the kit asked for")
-    return {key: facts.get(key) for key in om.FACTS}
+    facts = om.of_head(head.read_bytes(), where)
+    words = [w.replace("@out", "model").replace("@graph", "model.onnx") for w in one["atc"]]
+    om.check(facts, where, soc_version=trip.soc(one["chip"]), command=words)
+    return {key: facts[key] for key in om.FACTS}
 
 
 def of_cell(path: Path, one: dict, told: dict, result: dict, folder: Path) -> list[dict]:

@@ -247,7 +247,7 @@ def tool(leaf: Path, summary: dict) -> dict:
     if (leaf / "model.om").is_file():
         from tools.ascend import om
 
-        facts = om.read(leaf / "model.om")["models"][0]
+        facts = om.read(leaf / "model.om")
         keys = ("atc_version", "opp_version", "soc_version", "atc_cmdline")
         info = {"name": "ais_bench", **{k: facts.get(k) for k in keys}, **(summary.get("card") or {})}
         standin = standin or facts.get("atc_version") == "STAND-IN"
