@@ -158,21 +158,23 @@ def stress(path: Path, records: list[dict]) -> str:
 
 
 def page(name: str):
-    """What lies in results/ under that name."""
-    path = Path("results", f"{name}.md")
-    return lambda *_: path.read_text("utf-8") if path.is_file() else "Not measured yet."
+    """What lies in results/ under that name, as a table or ready to be read."""
 
+    def text(*_) -> str:
+        import pandas as pd
 
-def full_size(path: Path, records: list[dict]) -> str:
-    """What lab/full_size.py has measured of each family."""
-    import pandas as pd
+        sheet, written = Path("results", f"{name}.csv"), Path("results", f"{name}.md")
+        if sheet.is_file():
+            return table.text(pd.read_csv(sheet, dtype=str), ".md")
+        return written.read_text("utf-8") if written.is_file() else "Not measured yet."
 
-    return table.text(pd.read_csv("results/full_size.csv", dtype=str), ".md")
+    return text
 
 
 BLOCKS = {"table": block, "picture": picture, "parameters": parameter_table, "frontier": frontier,
           "stress": stress, "claims": lambda path, records: claims.markdown(),
-          "end_to_end": page("end_to_end"), "driver": page("driver"), "full_size": full_size}  # fmt: skip
+          "end_to_end": page("end_to_end"), "driver": page("driver"), "full_size": page("full_size"),
+          "certify": page("certify")}  # fmt: skip
 FIELDS = {
     "accuracy": lambda r: f"{100 * r['accuracy']:.2f} %",
     "right": lambda r: f"{r['correct']}/{r['total']}",
