@@ -3,7 +3,7 @@
     python -m lab.early build/minilm_sst2/default/seqreal/bs8/cpu-native-bf16.c0.5/certificate.json \\
         --text_file build/data/dev.tsv --tokenizer_path build/minilm_sst2/default/checkpoint --save_path results/certify.csv
 
-    minilm_sst2 default,0.5,bf16,9517,88.8,3 of 872,1.43,1.46 (1.40 to 1.49),1.38 (1.33 to 1.42),AMD EPYC ...,2026-11-30
+    minilm_sst2 default,0.5,bf16,9517,88.8,3 of 872,1.57 x,1.50 x (1.48 to 1.53),1.46 x (1.42 to 1.46),AMD EPYC ...
 
 A pair is one pass of each over all sentences, the order swapped every time: of the engine alone, and from texts to answers.
 A factor is the median of PAIRS pairs, with the middle 80 % of them. Operations are the products with weights, each text
