@@ -211,15 +211,6 @@ def test_page_shows_text_as_text(repo):
     assert "<script>alert" not in made and "<img src=x" not in made
 
 
-def test_a_thousand_records_are_two_megabytes(repo):
-    records = [*kept().items()]
-    many = {
-        records[i % 5][0].with_stem(f"{i}-{records[i % 5][0].stem}"): records[i % 5][1] | {"bs": 1 + i % 999}
-        for i in range(1000)
-    }
-    assert len(report.page(many, published.read())) < 2e6
-
-
 PROBE = """<script>{
 const out = [], heads = [...document.querySelectorAll("#cells th")];
 const column = name => heads.findIndex(h => h.textContent === name);
