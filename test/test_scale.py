@@ -453,13 +453,13 @@ def test_classes_that_the_checkpoint_names(score, dull, tmp_path):
     found = rows(tmp_path / "out")
     assert found["label"].tolist() == ["fun" if i else "dull" for i in found["prediction"]]
     assert manifest(tmp_path / "out")["config"]["labels"] == ["dull", "fun"]
-    told = lambda **said: scorer.Scorer.told(
-        SimpleNamespace(task=tasks.TASKS["score"], regression=lambda: said["regression"]),
-        np.float32([[0], [2]]),
-        np.array([False, True]),
-    )
-    assert list(told(regression=True)) == ["prediction"]
-    assert told(regression=False)["probability"].to_pylist() == [0.5, None]
+    config = cli.read_json(dull[1] / "config.json")
+    for kind, columns in (("regression", ["prediction"]), (None, ["prediction", "probability"])):
+        (dull[1] / "config.json").write_text(json.dumps(config | {"problem_type": kind}))
+        logit = SimpleNamespace(asked=tasks.TASKS["score"], task="score", tokenizer=dull[1])
+        told = scorer.Scorer.told(logit, np.float32([[0], [2]]), np.array([False, True]))
+        assert list(told) == columns
+    assert told["probability"].to_pylist() == [0.5, None]
 
 
 def test_several_labels_at_once(score, dull, tmp_path):

@@ -36,14 +36,14 @@ OURS = {"file", "row", "text0", "text1", "prediction", "label", "probability", "
 def parse():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", type=Path, help="compiled with open batch and length (SEQ=real)")
-    p.add_argument("--tokenizer_path", type=Path, help="checkpoint folder")
+    p.add_argument("--tokenizer_path", dest="tokenizer", type=Path, help="checkpoint folder")
     p.add_argument("--input", help="a file, folder or glob of TSV, CSV, JSON lines or Parquet; - is standard input")
     p.add_argument("--columns", nargs="+", default=[], help="of the text, perhaps of the labels (the task's own)")
     p.add_argument("--keep", nargs="*", default=[], help="columns that are handed on")
     p.add_argument("--on_bad", choices=("stop", "null"), default="stop", help="what a row that is amiss does")
     p.add_argument("--logits", action="store_true", help="also the logits")
-    p.add_argument("--batch_size", type=int, default=8, help="sentences of a request, at most (%(default)s)")
-    p.add_argument("--max_len", type=int, default=0, help="tokens a text is cut to (the model's own maximum)")
+    p.add_argument("--batch_size", dest="batch", type=int, default=8, help="sentences of a request, at most (%(default)s)")
+    p.add_argument("--max_len", dest="most", type=int, default=0, help="tokens a text is cut to (the model's own maximum)")
     p.add_argument("--rerun", type=Path, help="fp32 graph for the rows that are too close to call")
     p.add_argument("--margin", type=float, default=0.0, help="logits less apart than this are (%(default)s)")
     p.add_argument(
@@ -57,8 +57,9 @@ def parse():
     p.add_argument("--check", action="store_true", help="only compare what lies there with its manifest")
     p.add_argument("--save_path", required=True, help="folder of Parquet parts, one .csv or .parquet, or -")
     args = p.parse_args()
+    args.null = args.on_bad == "null"
     args.columns, args.keep = (shlex.split(" ".join(words)) for words in (args.columns, args.keep))
-    if not args.check and not (args.model and args.tokenizer_path and args.input):
+    if not args.check and not (args.model and args.tokenizer and args.input):
         p.error("--model, --tokenizer_path and --input are needed")
     if bool(args.rerun) != (args.margin > 0):
         p.error(f"--margin {args.margin}: needs --rerun and a number above 0")
@@ -81,7 +82,7 @@ def wanted(args, names, sources) -> files.Wanted:
     few = len(task.text[0])
     texts = (tuple(args.columns[:few]),) if args.columns else task.text
     labels = tuple(args.columns[few:]) if args.columns else task.label
-    all_of = files.Wanted(task, tuple(names), texts, labels, len(args.columns) > few, keep, args.on_bad == "null")
+    all_of = files.Wanted(task, tuple(names), texts, labels, len(args.columns) > few, keep, args.null)
     with ThreadPoolExecutor(parts.THREADS) as pool:
         heads = list(pool.map(lambda source: files.head(source, all_of), sources if args.input != "-" else []))
     if not args.columns and not any(set(labels) & set(there) for there, _ in heads):
@@ -101,10 +102,10 @@ def one_type(types: list) -> pa.DataType:
 def config(args, wanted: files.Wanted, rows: int) -> dict:
     """All that decides the bytes of a part, beside its rows."""
     files_of = lambda folder: [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".txt")]
-    said = [p for p in files_of(args.tokenizer_path) if "MANIFEST" not in p.name]
+    said = [p for p in files_of(args.tokenizer) if "MANIFEST" not in p.name]
     several = ["threshold"] * tasks.known(args.task).several
     certified = args.model.suffix == ".json" and certificate.read(args.model)
-    as_given = ("task", "columns", "on_bad", "logits", "max_len", "margin", *several)
+    as_given = ("task", "columns", "on_bad", "logits", "margin", *several)
     return {
         "model": cli.sha256(args.model),
         "rerun": args.rerun and cli.sha256(args.rerun),
@@ -113,7 +114,8 @@ def config(args, wanted: files.Wanted, rows: int) -> dict:
         "truth": bool(wanted.labels),
         "keep": {name: [column, str(kind)] for name, (column, kind) in wanted.keep.items()},
         **{name: getattr(args, name) for name in as_given},
-        "batchsize": args.batch_size,  # as manifests have called it
+        "max_len": args.most,
+        "batchsize": args.batch,
         "rows": rows,
         **({"certificate": {k: v for k, v in certified.items() if k != "heads"}} if certified else {}),
     }
@@ -149,7 +151,7 @@ class Progress:
 
 def load(args, progress) -> scorer.Scorer:
     """The model; it says what it is."""
-    model = scorer.Scorer(done=progress, threads=args.threads, **scorer.fields(args))
+    model = scorer.Scorer(**scorer.fields(args), done=progress)
     engine = model.engine
     print(f"{type(engine).__name__} {engine.precision}, texts cut to {model.most} tokens", file=sys.stderr, flush=True)
     return model
@@ -208,7 +210,7 @@ def main():
     sources, others = files.sources(args.input)
     if others:
         print(f"left out: {', '.join(others[:10])}{' ...' * (len(others) > 10)} ({len(others)} files)", file=sys.stderr)
-    reads = wanted(args, scorer.labels_of(args.tokenizer_path, tasks.known(args.task)), sources)
+    reads = wanted(args, scorer.labels_of(args.tokenizer, tasks.known(args.task)), sources)
     if args.save_path == "-":
         return print(f"{to_pipe(args, reads, sources)} sentences", file=sys.stderr)
     out = parts.Output(args.save_path)

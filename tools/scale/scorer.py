@@ -14,6 +14,7 @@ give the same bytes.
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,31 +31,6 @@ from tools.source import architecture, tokens
 WINDOW = 4096  # texts tokenised at a time
 GROUP = 1 << 16  # rows of a table, at most
 LONGEST = 1 << 20  # tokens: more than any model has positions
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What is asked, and of which model."""
-
-    model: Path  # compiled with open batch and length
-    tokenizer: Path  # checkpoint folder
-    task: str = tasks.DEFAULT  # of tools/base/tasks.py
-    batch: int = 8  # texts of a request, at most
-    most: int = 0  # tokens a text is cut to; 0: as many as the model takes
-    threads: int = 0  # 0: all cores
-    rerun: Path | None = None  # fp32 graph for rows whose best logits are less than `margin` apart
-    margin: float = 0.0
-    threshold: float = tasks.THRESHOLD  # of a label's sigmoid, where a text may have several
-    logits: bool = False  # also the logits themselves
-    null: bool = False  # a row that is amiss is handed on, with its reason
-
-
-def fields(args) -> dict:
-    """The fields of a Job, but for the threads, as score.py's options say them."""
-    paths = {"model": args.model.resolve(), "tokenizer": args.tokenizer_path.resolve()}
-    same = {name: getattr(args, name) for name in ("task", "margin", "threshold", "logits")}
-    more = {"batch": args.batch_size, "most": args.max_len, "null": args.on_bad == "null"}
-    return paths | same | more | {"rerun": args.rerun and args.rerun.resolve()}
 
 
 def labels_of(checkpoint, task) -> list[str]:
@@ -84,36 +60,49 @@ def logits(engine, columns, batch: int, done=lambda rows: None) -> np.ndarray:
     return in_order
 
 
+@dataclasses.dataclass(eq=False)
 class Scorer:
-    """A model, loaded once, for tables and lists of texts."""
+    """A model, loaded once, for tables and lists of texts. UserError where the model cannot do it."""
 
-    def __init__(self, model, tokenizer, done=lambda rows: None, **more):
-        """more: the other fields of Job; done(rows) is called after each request. UserError where the model cannot do it."""
-        self.job = job = Job(Path(model), Path(tokenizer), **more)
-        if not job.model.is_file():
-            raise cli.UserError(f"--model {job.model}: no such file")
-        self.engine, self.tried, self.done = engines.load(job.model, job.threads), False, done
+    model: Path  # compiled with open batch and length
+    tokenizer: Path  # checkpoint folder
+    task: str = tasks.DEFAULT  # of tools/base/tasks.py
+    batch: int = 8  # texts of a request, at most
+    most: int = 0  # tokens a text is cut to; 0: as many as the model takes
+    threads: int = 0  # 0: all cores
+    rerun: Path | None = None  # fp32 graph for rows whose best logits are less than `margin` apart
+    margin: float = 0.0
+    threshold: float = tasks.THRESHOLD  # of a label's sigmoid, where a text may have several
+    logits: bool = False  # also the logits themselves
+    null: bool = False  # a row that is amiss is handed on, with its reason
+    done: Callable = lambda rows: None  # called after each request
+
+    def __post_init__(self):
+        self.model, self.tokenizer = Path(self.model), Path(self.tokenizer)
+        if not self.model.is_file():
+            raise cli.UserError(f"--model {self.model}: no such file")
+        self.engine, self.tried = engines.load(self.model, self.threads), False
         inputs = [t.name for t in self.engine.inputs]
         if fixed := [t.name for t in self.engine.inputs if t.shape != (None, None)]:
-            raise cli.UserError(f"--model {job.model}: input {fixed[0]} has a fixed shape; compile it with SEQ=real")
-        self.task = tasks.known(job.task)
-        if self.task.pair:
-            config = architecture.read_config(architecture.config_file(job.tokenizer))
-            tasks.refuse_without_types(inputs, self.task, job.model, config["type_vocab_size"])
-        self.names = labels_of(job.tokenizer, self.task)
-        self.exact = job.rerun and engines.load(job.rerun, job.threads)
-        self.most = tokens.fit(job.tokenizer, job.most or LONGEST, cut=True)
+            raise cli.UserError(f"--model {self.model}: input {fixed[0]} has a fixed shape; compile it with SEQ=real")
+        self.asked = tasks.known(self.task)
+        if self.asked.pair:
+            config = architecture.read_config(architecture.config_file(self.tokenizer))
+            tasks.refuse_without_types(inputs, self.asked, self.model, config["type_vocab_size"])
+        self.names = labels_of(self.tokenizer, self.asked)
+        self.exact = self.rerun and engines.load(self.rerun, self.threads)
+        self.most = tokens.fit(self.tokenizer, self.most or LONGEST, cut=True)
         if self.most == LONGEST:
-            raise cli.UserError(f"{job.tokenizer}: no config.json says how many positions there are; give --max_len")
+            raise cli.UserError(f"{self.tokenizer}: no config.json says how many positions there are; give --max_len")
         tokens.check(self.most, inputs)
         self.fields = [tokens.FIELDS[input_files.ROLES[name]] for name in inputs]
-        self.tokenizer = tokens.load(job.tokenizer)
-        self.tokenizer.no_padding()
+        self.pieces = tokens.load(self.tokenizer)
+        self.pieces.no_padding()
 
     def tokenised(self, texts, counts):
         """Yield the rows of each model input, of WINDOW texts at a time; counts how many were cut."""
         for start in range(0, len(texts), WINDOW):
-            rows = tokens.encodings(self.tokenizer, texts[start : start + WINDOW], self.most)
+            rows = tokens.encodings(self.pieces, texts[start : start + WINDOW], self.most)
             counts["cut"] += sum(bool(row.overflowing) for row in rows)
             yield [[np.array(getattr(row, field), np.int64) for row in rows] for field in self.fields]
 
@@ -122,20 +111,19 @@ class Scorer:
 
         Raises UserError where the model was exported for another task.
         """
-        job = self.job
         if not self.tried:
-            self.engine, _ = plan.fastest(self.engine, job.model, columns, job.batch, job.threads)
+            self.engine, _ = plan.fastest(self.engine, self.model, columns, self.batch, self.threads)
             self.tried = True
         before = self.left()
-        answers = logits(self.engine, columns, job.batch, self.done)
+        answers = logits(self.engine, columns, self.batch, self.done)
         counts.update({name: n - before[name] for name, n in self.left().items()})
         if answers.shape[1] != len(self.names):
-            fault = f"{answers.shape[1]} outputs, the task {job.task} has {len(self.names)} ({', '.join(self.names)})"
-            raise cli.UserError(f"--model {job.model}: {fault}; export it for this task")
-        thin = np.flatnonzero(output_files.margins(answers) < job.margin) if self.exact else ()
+            fault = f"{answers.shape[1]} outputs, the task {self.task} has {len(self.names)} ({', '.join(self.names)})"
+            raise cli.UserError(f"--model {self.model}: {fault}; export it for this task")
+        thin = np.flatnonzero(output_files.margins(answers) < self.margin) if self.exact else ()
         if len(thin):
             before = answers[thin].argmax(1)
-            answers[thin] = logits(self.exact, [[column[i] for i in thin] for column in columns], job.batch)
+            answers[thin] = logits(self.exact, [[column[i] for i in thin] for column in columns], self.batch)
             counts["rerun"] += len(thin)
             counts["changed"] += int((answers[thin].argmax(1) != before).sum())
         return answers
@@ -147,9 +135,9 @@ class Scorer:
     def answers(self, table: pa.Table) -> tuple[pa.Table, Counter]:
         """(a table of files.tables with its answers in place of its texts, a Counter of what is told of them).
 
-        Raises UserError for logits that are no numbers, unless the job hands on rows that are amiss.
+        Raises UserError for logits that are no numbers, unless rows that are amiss are handed on.
         """
-        columns = [table[f"text{k}"].to_pylist() for k in range(len(self.task.text[0]))]
+        columns = [table[f"text{k}"].to_pylist() for k in range(len(self.asked.text[0]))]
         texts = columns[0] if len(columns) == 1 else [None if None in t else t for t in zip(*columns, strict=True)]
         places = {text: k for k, text in enumerate(dict.fromkeys(t for t in texts if t is not None))}
         sound = [i for i, text in enumerate(texts) if text is not None]
@@ -160,7 +148,7 @@ class Scorer:
             values[sound] = unique[[places[texts[i]] for i in sound]]
         none = ~np.isfinite(values).all(1)
         lost = none & np.isin(np.arange(len(texts)), sound)
-        if lost.any() and not self.job.null:
+        if lost.any() and not self.null:
             where = f"{table['file'][lost.argmax()]}: row {table['row'][lost.argmax()]}"
             raise cli.UserError(f"{where}: NaN or infinite logits; try PRECISION=fp32")
         faults = compute.if_else(pa.array(lost), "NaN or infinite logits", table["error"])
@@ -168,7 +156,7 @@ class Scorer:
         told = {name: table[name] for name in table.column_names if name not in ("text0", "text1", "truth", "error")}
         told |= self.told(values, none)
         told |= {"truth": table["truth"]} if "truth" in table.column_names else {}
-        return pa.table(told | ({"error": faults} if self.job.null else {})), counts
+        return pa.table(told | ({"error": faults} if self.null else {})), counts
 
     def told(self, values, none) -> dict:
         """The columns that say what float32 [n, labels] logits mean; null where `none`, bool [n], and classes where two tie.
@@ -181,13 +169,15 @@ class Scorer:
 
         values = np.where(none[:, None], 0, values)
         column = lambda numbers, kind, mask=none: pa.array(numbers, kind, mask=mask)
-        if self.task.score:
+        if self.asked.score:
             score = {"prediction": column(values[:, 0], pa.float32())}
-            chance = {} if self.regression() else {"probability": column(special.expit(values[:, 0]), pa.float32())}
-            return score | chance
-        logits = {f"logit{k}": column(v, pa.float32()) for k, v in enumerate(values.T)} if self.job.logits else {}
-        if self.task.several:
-            several = output_files.several(values, self.job.threshold)
+            kind = cli.read_json(architecture.config_file(self.tokenizer)).get("problem_type")
+            if self.task == "stsb" or kind == "regression":  # on a scale of its own, and no logit
+                return score
+            return score | {"probability": column(special.expit(values[:, 0]), pa.float32())}
+        logits = {f"logit{k}": column(v, pa.float32()) for k, v in enumerate(values.T)} if self.logits else {}
+        if self.asked.several:
+            several = output_files.several(values, self.threshold)
             lists: dict[str, list] = {"prediction": several, "label": [[self.names[k] for k in row] for row in several]}
             lists |= {"probability": special.expit(values.astype(float)).round(6).tolist()}
             texts = {name: [json.dumps(row, ensure_ascii=False) for row in rows] for name, rows in lists.items()}
@@ -198,20 +188,21 @@ class Scorer:
         classes |= {"label": column(np.array(self.names)[chosen], pa.string(), tied)}
         return classes | {"probability": column(special.softmax(values, axis=1).max(1), pa.float32())} | logits
 
-    def regression(self) -> bool:
-        """Whether a score is a number on a scale of its own, and no logit."""
-        said = cli.read_json(architecture.config_file(self.job.tokenizer)).get("problem_type")
-        return self.job.task == "stsb" or said == "regression"
-
     def texts(self, texts) -> list[dict]:
-        """The answer to each text (of a pair task, each pair of them): {prediction, label, probability} and as Job says.
+        """The answer to each text (of a pair task, each pair of them): {prediction, label, probability}, and more as is asked.
 
         Raises UserError for what is no text.
         """
-        wanted = files.Wanted(self.task, tuple(self.names), self.task.text, null=self.job.null)
+        wanted = files.Wanted(self.asked, tuple(self.names), self.asked.text, null=self.null)
         names, answers = wanted.texts[0], []
-        rows = [(None, dict(zip(names, text if self.task.pair else [text], strict=True)), None) for text in texts]
+        rows = [(None, dict(zip(names, text if self.asked.pair else [text], strict=True)), None) for text in texts]
         for start in range(0, len(rows), GROUP):
             table = files.table(files.Source("texts", "texts"), wanted, names, [], start, rows[start : start + GROUP])
             answers += self.answers(table)[0].drop_columns(["file", "row"]).to_pylist()
         return answers
+
+
+def fields(args) -> dict:
+    """The fields of a Scorer that score.py's options say; whole paths, which a node of a cluster knows too."""
+    said = {field.name: getattr(args, field.name) for field in dataclasses.fields(Scorer) if field.name in args}
+    return {name: value.resolve() if isinstance(value, Path) else value for name, value in said.items()}
