@@ -110,13 +110,10 @@ def telling(beats):
 
 
 def task(fields: tuple, beats, address: str, wanted, rows: int, unit, share):
-    """Yield what parts.made does, and (the UserError,) where it raises one: it is the driver's to say."""
+    """Yield what parts.made does."""
     model = loaded(fields)
     model.done = telling(beats)
-    try:
-        yield from parts.made(model, parts.Output(address), wanted, [unit], rows, share=share)
-    except cli.UserError as e:
-        yield (e,)
+    yield from parts.made(model, parts.Output(address), wanted, [unit], rows, share=share)
 
 
 def size_of(cpus: list[int], asked: int) -> int:
@@ -174,14 +171,14 @@ def made(args, wanted, rows: int, out, progress):
             running += begin()
             continue
         except ray.exceptions.RayError as e:
+            if isinstance(cause := getattr(e, "cause", None), cli.UserError):
+                raise cause from None
             why = (str(e).strip().splitlines() or [type(e).__name__])[-1][:200]
             raise cli.UserError(f"CLUSTER={args.cluster}: {why}") from None
         running += ready
         if isinstance(entry, dict):
             fresh += entry["rows"]
             yield entry
-        elif isinstance(entry[0], cli.UserError):
-            raise entry[0]
         else:
             unit, count, hashes = entry
             ends[unit].append(hashes)
