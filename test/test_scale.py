@@ -12,7 +12,6 @@ import os
 import pty
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +25,7 @@ import onnx
 import pandas as pd
 import pyarrow as pa
 import pytest
-import slurm as processes
+import slurm
 import small
 from conftest import ROOT
 from onnx import helper
@@ -883,9 +882,7 @@ class Ray:
     def kill(self, name):
         """SIGKILL of a node with all that it started."""
         node = self.nodes.pop(name)
-        for pid in reversed(processes.descendants(node.pid)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        slurm.kill(node.pid)
         node.wait()
 
 

@@ -76,21 +76,18 @@ def read_logits(folder: Path, stem: str, rows: int, labels: int, padded: bool) -
 
 def numbers_of(wanted: list, task, count: int, where) -> list:
     """Labels of labels.json as class numbers below `count`, or as the scores of a task that has one; UserError on others."""
-    span = " or ".join(map(str, range(count))) if count < 4 else f"0 to {count - 1}"
-    words = lambda text: {*text.split()} if task.several else {text}
-    numbers: list
+    classes = {str(k): k for k in range(count)}
     try:
-        if task.score:
-            span, numbers = "scores", [float(text) for text in wanted]
-            good = all(map(math.isfinite, numbers))
-        else:
-            good = all(words(text) <= {*map(str, range(count))} for text in wanted)
-            numbers = [sorted(map(int, words(text))) if task.several else int(text) for text in wanted if good]
-    except (ValueError, TypeError, AttributeError):
-        good = False
-    if not good:
-        raise cli.UserError(f"{where}: labels are {wanted}, not {span}; run preprocess.py again")
-    return numbers
+        if task.several:
+            return [sorted(classes[word] for word in text.split()) for text in wanted]
+        if not task.score:
+            return [classes[text] for text in wanted]
+        if all(map(math.isfinite, scores := [float(text) for text in wanted])):
+            return scores
+    except (KeyError, ValueError, TypeError, AttributeError):
+        pass
+    span = "scores" if task.score else " or ".join(classes) if count < 4 else f"0 to {count - 1}"
+    raise cli.UserError(f"{where}: labels are {wanted}, not {span}; run preprocess.py again")
 
 
 def scored(output_path: Path, label_path: Path) -> tuple[np.ndarray, list]:

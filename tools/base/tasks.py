@@ -13,7 +13,6 @@ import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import NormalDist
 
 from tools.make import cli
 
@@ -291,13 +290,10 @@ def bootstrap(metric: str, truth, predicted, resamples=1000) -> list[float]:
 
 
 def wilson(correct: int, total: int) -> list[float]:
-    """The 95 % interval of a share: the p at which it is 1.96 standard errors off.
+    """The 95 % interval of a share, by Wilson's score."""
+    from scipy.stats import binomtest
 
-    Source: E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927.
-    """
-    z2, p = NormalDist().inv_cdf(0.975) ** 2 / total, correct / total
-    middle, half = p + z2 / 2, math.sqrt(z2 * (p * (1 - p) + z2 / 4))
-    return [round((middle + side) / (1 + z2), 6) for side in (-half, half)]
+    return [round(float(end), 6) for end in binomtest(correct, total).proportion_ci(method="wilson")]
 
 
 def figure(metric: str, truth, predicted) -> dict:
