@@ -29,8 +29,8 @@ COMMANDS = {
 }
 OURS = {p.stem for top in ("tools", "lab", "test", "test/fake_cann") for p in (ROOT / top).glob("*.py")}
 OURS |= {"tools", "lab", "fake_cann", "ais_bench", "aclruntime", "torch_npu", "torchair"}  # the last four are Huawei's
-# Of make bench alone: requirements-bench.in; of lab/end_to_end.py and the readers of test_scale.py, where they are.
-PEERS = {*"ctranslate2 gguf optimum torchao xllamacpp zentorch sentence_transformers duckdb datasets".split()}  # noqa: SIM905
+# Of make bench alone: requirements-bench.in; of lab/end_to_end.py, where they are.
+PEERS = {*"ctranslate2 gguf optimum torchao xllamacpp zentorch sentence_transformers".split()}  # noqa: SIM905
 SCALE = {"ray"}  # of make score CLUSTER= alone: requirements-scale.in
 PUBLISH = {"cryptography", "in_toto_attestation", "model_signing"}  # requirements-publish.in
 

@@ -81,29 +81,16 @@ def loaded(fields: tuple) -> scorer.Scorer:
     return scorer.Scorer(**dict(fields))
 
 
-class Beats:
-    """How many rows the tasks have answered so far, as they say every BEAT seconds: a part may take an hour. An actor of
-    its own: what a task yields must be the same when Ray begins it again."""
-
-    def __init__(self):
-        self.rows = 0
-
-    def add(self, rows: int) -> None:
-        self.rows += rows
-
-    def total(self) -> int:
-        return self.rows
-
-
 def telling(beats):
-    """done(rows), which tells Beats every BEAT seconds how many there were."""
+    """done(rows), which puts into a queue every BEAT seconds how many there were: a part may take an hour, and what a task
+    yields must be the same when Ray begins it again."""
     rows, last = 0, time.monotonic()
 
     def done(more: int) -> None:
         nonlocal rows, last
         rows += more
         if time.monotonic() - last > BEAT:
-            beats.add.remote(rows)
+            beats.put_nowait(rows)
             rows, last = 0, time.monotonic()
 
     return done
@@ -133,6 +120,7 @@ def made(args, wanted, rows: int, out, progress):
     seconds."""
     connect(args.cluster)
     import ray
+    from ray.util.queue import Queue
 
     size = size_of([int(n["Resources"].get("CPU", 0)) for n in ray.nodes() if n["Alive"]], args.threads)
     remote = ray.remote(task).options(num_cpus=size, max_retries=LOSSES, num_returns="streaming")
@@ -146,15 +134,15 @@ def made(args, wanted, rows: int, out, progress):
         some = itertools.islice(jobs, max(room, 1))
         return [remote.remote(fields, beats, out.address, wanted, rows, *job) for job in some]
 
-    beats = ray.remote(Beats).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+    beats = Queue(actor_options={"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1})
     ends: dict[int, list] = defaultdict(list)
     running: list = []
     running += begin()
-    fresh = shown = last = 0
+    fresh = shown = total = last = 0
     moved = time.monotonic()
     while running:
         ready, running = ray.wait(running, timeout=min(BEAT, args.patience))
-        total = last if ready else ray.get(beats.total.remote())
+        total += 0 if ready else sum(beats.get_nowait_batch(beats.qsize()))
         if ready or total != last:
             moved, last = time.monotonic(), total
         if max(fresh, total) > shown:

@@ -42,13 +42,11 @@ def parse():
     p.add_argument("--keep", nargs="*", default=[], help="columns that are handed on")
     p.add_argument("--on_bad", choices=("stop", "null"), default="stop", help="what a row that is amiss does")
     p.add_argument("--logits", action="store_true", help="also the logits")
-    p.add_argument("--batch_size", dest="batch", type=int, default=8, help="sentences of a request, at most (%(default)s)")
-    p.add_argument("--max_len", dest="most", type=int, default=0, help="tokens a text is cut to (the model's own maximum)")
+    p.add_argument("--batch_size", dest="batch", type=int, default=8, help="of a request, at most (%(default)s)")
+    p.add_argument("--max_len", dest="most", type=int, default=0, help="tokens a text is cut to (the model's own)")
     p.add_argument("--rerun", type=Path, help="fp32 graph for the rows that are too close to call")
     p.add_argument("--margin", type=float, default=0.0, help="logits less apart than this are (%(default)s)")
-    p.add_argument(
-        "--threshold", type=float, default=tasks.THRESHOLD, help="of labels, if several are right (%(default)s)"
-    )
+    p.add_argument("--threshold", type=float, default=tasks.THRESHOLD, help="if several labels fit (%(default)s)")
     p.add_argument("--threads", type=int, default=0, help="cores (all if 0)")
     p.add_argument("--task", default=tasks.DEFAULT, help="what is asked (tools/base/tasks.py, %(default)s)")
     p.add_argument("--rows", type=int, default=0, help="of a part (65,536 or more, for about a hundred parts)")
@@ -101,8 +99,7 @@ def one_type(types: list) -> pa.DataType:
 
 def config(args, wanted: files.Wanted, rows: int) -> dict:
     """All that decides the bytes of a part, beside its rows."""
-    files_of = lambda folder: [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".txt")]
-    said = [p for p in files_of(args.tokenizer) if "MANIFEST" not in p.name]
+    said = [p for p in sorted(args.tokenizer.iterdir()) if p.suffix in (".json", ".txt") and "MANIFEST" not in p.name]
     several = ["threshold"] * tasks.known(args.task).several
     certified = args.model.suffix == ".json" and certificate.read(args.model)
     as_given = ("task", "columns", "on_bad", "logits", "margin", *several)
