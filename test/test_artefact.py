@@ -68,7 +68,9 @@ def test_an_unknown_claim_is_one_line(built):
 def test_a_claim_reads_what_its_command_makes(built):
     """Each file that a claim reads is one that the last of its makes would make, or is made from."""
     made = functools.cache(lambda words: built.make("-n", "-B", *words.split(), "V=1").stdout)
-    for claim in (c for c in claims.read(ROOT / "data/claims.toml") if "reads" in c):
+    listed = claims.read(ROOT / "data/claims.toml")
+    assert {field for claim in listed for field in claim} == {"id", "says", "make", "reads", "holds", "needs", "short"}
+    for claim in (c for c in listed if "reads" in c):
         reads, makes = claim["reads"], " ".join(map(made, claim["make"]))
         files = [reads.get(k) for k in ("file", "length", "sha256")] + reads.get("ratio", []) + reads.get("flips", [])
         for file in filter(None, files):
