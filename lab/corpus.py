@@ -69,7 +69,7 @@ COMMANDS = {
     "perf": (["p.json"], "tools.results.show p.json --save_path o.txt"),
     "promote": (["a.json"], "tools.results.record promote o a.json"),
     "table": (["p.json", "x.rows"], "tools.results.table --rows x.rows --save_path o.csv"),
-    "compare": (["a.json", "b.json", "data"], "tools.results.compare a.json b.json --save_path o.md"),
+    "compare": (["a.json", "b.json", "data"], "tools.results.compare a.json b.json"),
     "published": (["p.json", "models"], "tools.results.report p.json --save_path o.html"),
     "om": (["m.om"], "tools.ascend.om m.om"),
 }  # fmt: skip

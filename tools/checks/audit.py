@@ -79,11 +79,9 @@ def artefact_faults(target: str, prov: dict, known: dict, sha256) -> Iterator[st
 
 
 def said_faults(r: dict) -> Iterator[str]:
-    """Where a record is not what its source, its command and its other fields say."""
-    if r["standin"]:
-        yield "was made with stand-ins for the vendor's tools"
-    if r.get("imported"):
-        return
+    """Where a record is not what its chain, its commit and its other fields say."""
+    if not any(t.startswith(f"build/{record.leaf_of(r)}/") for t in r["chain"]):
+        yield f"its chain holds nothing of build/{record.leaf_of(r)}: are its parameters those it was made with?"
     stamp = r["chain"].get(f"build/{r['model']}/{r['weights']}/source", {}).get("sha256")
     if stamp != hashlib.sha256(f"{r['source']}\n".encode()).hexdigest():
         yield f"source {r['source']} is not the one whose hash its chain holds"
@@ -94,24 +92,21 @@ def said_faults(r: dict) -> Iterator[str]:
     commands = [c for t, link in r["chain"].items() if t.endswith("/round1/MANIFEST") for c in link.get("commands", [])]
     if "pairs" not in r and any("--yardstick" in words for words in commands):
         yield "its command took turns with a yardstick, and it holds none of them (pairs)"
-
-
-def commit_faults(r: dict) -> Iterator[str]:
-    """Where a record's chain holds another source file than the commit that it names."""
     for path in record.edited(r.get("commit"), r["chain"]) if r.get("dirty") is False else ():
         yield f"its chain holds another {path} than its commit {r['commit'][:12]}, and `dirty` says that nothing was changed"
+    padded = padded_rows(r)
+    if padded is not None and not near(r["padded_rows"], padded):
+        yield f"padded_rows {r['padded_rows']} is not what {r['bs']} rows a request give, {padded}"
 
 
 def chain_faults(r: dict) -> Iterator[str]:
-    """Where a record's chain contradicts itself, the pins or the record's own parameters."""
+    """Where a record's chain contradicts itself or the pins."""
     for target, link in r["chain"].items():
         if fetch.pinned_otherwise(target, link["sha256"]):
             yield f"its chain holds another {target} than the one that data/pins.txt names"
         for name, sha in (link.get("inputs") or {}).items():
             if r["chain"].get(name, {}).get("sha256") != sha:
                 yield f"in its chain {target} was made from another {name} than the chain holds"
-    if not r.get("imported") and not any(t.startswith(f"build/{record.leaf_of(r)}/") for t in r["chain"]):
-        yield f"its chain holds nothing of build/{record.leaf_of(r)}: are its parameters those it was made with?"
 
 
 def near(one, other, part=1e-3) -> bool:
@@ -135,7 +130,7 @@ def padded_rows(r: dict) -> float | None:
 
 def speed_faults(r: dict) -> Iterator[str]:
     """Where the figures of a throughput record are not what its own times and turns give."""
-    if r.get("imported") or (r["chip"] != "cpu" and "per_device" not in r):
+    if r["chip"] != "cpu" and "per_device" not in r:
         return
     rounds = [{"throughput": v, "times_ms": t} for v, t in zip(record.speeds(r), r["times_ms"], strict=False)]
     given = record.throughput(rounds, 1)
@@ -156,14 +151,12 @@ def speed_faults(r: dict) -> Iterator[str]:
 def contradictions(r: dict) -> Iterator[str]:
     """Why a record contradicts itself, the chain in it, or its commit. Nobody can see, of a record alone, another processor
     or host, or times, turns and figures that are all scaled alike; what is edited later shows in the MANIFEST of its folder."""
+    if r["standin"]:
+        yield "was made with stand-ins for the vendor's tools"
     yield from chain_faults(r)
-    yield from said_faults(r)
-    yield from commit_faults(r)
-    if r["kind"] == "throughput":
-        yield from speed_faults(r)
-    padded = padded_rows(r)
-    if not r.get("imported") and padded is not None and not near(r["padded_rows"], padded):
-        yield f"padded_rows {r['padded_rows']} is not what {r['bs']} rows a request give, {padded}"
+    if not r.get("imported"):  # a log from elsewhere says nothing of these
+        yield from said_faults(r)
+        yield from speed_faults(r) if r["kind"] == "throughput" else ()
 
 
 # ---- Records against what lies beside them.
@@ -245,18 +238,13 @@ def shown() -> Iterator[tuple[Path, bytes]]:
             yield path, table.text(table.of(rows.read_text("utf-8", errors="replace").split()), path.suffix).encode()
 
 
-def page_faults(counts: dict) -> Iterator[str]:
-    """The first line of a README, picture or table that its records do not give."""
+def page_faults(pages: list[Path]) -> Iterator[str]:
+    """The first line of a README, picture or table that its records do not give; lists what was looked at."""
     for path, made in shown():
-        counts["pages"] = counts.get("pages", 0) + 1
+        pages.append(path)
         lines = zip_longest(made.splitlines(), path.read_bytes().splitlines())
         if wrong := next((number for number, (want, got) in enumerate(lines, 1) if want != got), None):
             yield f"{path}:{wrong}: not what results/records give; run make report"
-
-
-def uncommitted() -> list[str]:
-    """The records and benches that git does not hold yet; none where nobody can tell."""
-    return cli.git("ls-files", "-o", "--exclude-standard", *(f"{folder}/*.json" for folder in KEPT)).stdout.splitlines()
 
 
 def broken(check, *about) -> Iterator[str]:
@@ -285,8 +273,10 @@ def faults(counts: dict) -> Iterator[str]:
     for check, paths in {leaf_faults: made, kept_faults: KEPT, record_faults: kept, bench_faults: benches}.items():
         for path in paths:
             yield from broken(check, path)
-    stale = [*broken(page_faults, counts)]
-    if stale and (new := uncommitted()):
+    stale = [*broken(page_faults, pages := [])]
+    counts["pages"] = len(pages)
+    new = cli.git("ls-files", "-o", "--exclude-standard", *(f"{folder}/*.json" for folder in KEPT)).stdout.splitlines()
+    if stale and new:
         print(f"tables, pictures and READMEs are older than {len(new)} records that git does not hold yet: make report")
     else:
         yield from stale

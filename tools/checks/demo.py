@@ -25,13 +25,6 @@ HOME = Path("build/demo")
 GOALS = ("om", "accuracy", "perf", "fusion-report")
 
 
-def environment(copy: Path, python: Path) -> dict[str, str]:
-    """Variables of a process in `copy` that finds the stand-ins: their folder first on PATH and PYTHONPATH."""
-    fake = copy.resolve() / "test" / "fake_cann"
-    paths = {"PATH": f"{fake / 'bin'}:{python.parent}:{os.environ['PATH']}", "PYTHONPATH": f"{fake}:{copy.resolve()}"}
-    return paths | {"BERT2OM_TEST_STANDIN": "1"}
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("chip", help="an Ascend chip, as CHIP= has it")
@@ -41,8 +34,10 @@ def main():
     venv = next((w.removeprefix("VENV=") for w in words if w.startswith("VENV=")), ".venv")
     print(DEMONSTRATION, flush=True)
     copy = reproduce.clean_copy(HOME)
-    env = environment(copy, Path(venv).absolute() / "bin" / "python")
-    if error := reproduce.make(copy, [*GOALS, f"CHIP={args.chip}", *words], env=env):
+    stand_ins = copy.resolve() / "test" / "fake_cann"
+    found = {"PATH": f"{stand_ins}/bin:{Path(venv).absolute()}/bin:{os.environ['PATH']}",
+             "PYTHONPATH": f"{stand_ins}:{copy.resolve()}", "BERT2OM_TEST_STANDIN": "1"}  # fmt: skip
+    if error := reproduce.make(copy, [*GOALS, f"CHIP={args.chip}", *words], env=found):
         raise cli.UserError(f"{HOME}: the demonstration failed: {error}")
     log = (copy / "make.log").read_text(errors="replace")
     print(*(line for line in log.splitlines() if not re.search(r" \d+\.\d s$", line)), sep="\n")  # steps were shown

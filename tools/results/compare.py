@@ -1,6 +1,6 @@
 """Two configurations on the same sentences: exact McNemar test, difference, and every flip.
 
-    python -m tools.results.compare A B [--save_path comparison.md]
+    python -m tools.results.compare A B
 
     A  tiny seq64 bs8 cpu onnxruntime fp32 (2026-11-21): 48.85 % (426/872)  [seeded weights: not the model's accuracy]
     B  tiny seq64 bs8 cpu onnxruntime fp16-sim (2026-11-21): 48.85 % (426/872)  [seeded weights: not the model's ...]
@@ -92,14 +92,8 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("a", type=Path)
     p.add_argument("b", type=Path)
-    p.add_argument("--save_path", type=Path, help="also write it there")
     args = p.parse_args()
-    text = report(read(args.a), read(args.b))
-    print(text, end="")
-    if args.save_path:
-        with cli.whole_file(args.save_path, "w") as f:
-            f.write(text)
-        print(f"wrote {args.save_path}")
+    print(report(read(args.a), read(args.b)), end="")
 
 
 if __name__ == "__main__":

@@ -56,9 +56,8 @@ def table(record: dict) -> str:
         line = shapes["sorted"]
         accuracy = "-" if line["accuracy"] is None else f"{100 * line['accuracy']:.2f}"
         flips = "-" if line["flips"] is None else str(len(line["flips"]))
-        rows.append(
-            [shown(name, line), *cells(line), accuracy, flips, *cells(shapes["padded"]), line["version"] or "-"]
-        )
+        padded, version = cells(shapes["padded"]), line["version"] or "-"
+        rows.append([shown(name, line), *cells(line), accuracy, flips, *padded, version])
         reasons = {one["missing"]["all"] for one in shapes.values() if one["missing"].get("all")}
         why += [f"- {name}: {reason}" for reason in sorted(reasons)]
     missing = [v for line in lines if line["shape"] == "sorted" and (v := line["missing"].get("accuracy"))]

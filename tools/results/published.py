@@ -44,15 +44,13 @@ def read(root: Path = Path("models")) -> list[dict]:
     return [row for path in sorted(root.glob("*/published.csv")) for row in figures(path)]
 
 
-def fits(row: dict, seq: str) -> bool:
-    """Whether a figure is of a record's `seq`, or says none; none is of packed rows (128p) or of [CLS] alone (128c)."""
-    return row["seq"].replace(",", "-") in ("", seq) and not seq.endswith(("p", "c"))
-
-
 def beside(record: dict, rows: list[dict]) -> list[dict]:
-    """The published figures of the same model, length and quantity as `record`; throughput of the same batch size."""
-    same = [r for r in rows if r["model"] == record["model"] and fits(r, record["seq"])]
-    same = [r for r in same if r["metric"] == record["kind"]]
+    """The published figures of the same model, quantity and length as `record`, or of no length; throughput of the same
+    batch size. None is of packed rows (128p) or of [CLS] alone (128c)."""
+    if record["seq"].endswith(("p", "c")):
+        return []
+    same = [r for r in rows if (r["model"], r["metric"]) == (record["model"], record["kind"])]
+    same = [r for r in same if r["seq"].replace(",", "-") in ("", record["seq"])]
     return [r for r in same if record["kind"] == "accuracy" or r["bs"] == str(record["bs"])]
 
 
@@ -62,12 +60,12 @@ def distance(record: dict, rows: list[dict]) -> str:
     if record["standin"] or (record["kind"] == "accuracy" and record["caveat"]):
         return ""
     devices = record.get("devices", 1)
-    texts = {}  # the accuracy of each batch size is often the same
+    texts = []
     for r in beside(record, rows):
         where = " ".join(filter(None, (r["chip"], r["precision"], r["variant"])))
-        each = f", a card of {devices}" if devices > 1 else ""
+        where += f", a card of {devices}" if devices > 1 else ""
         if record["kind"] == "accuracy":
-            texts[f"{100 * record['accuracy'] - r['value']:+.2f} points to {r['value']:g} % ({where})"] = None
+            texts.append(f"{100 * record['accuracy'] - r['value']:+.2f} points to {r['value']:g} % ({where})")
         else:
-            texts[f"{record['samples_per_second'] / devices / r['value']:.3g} x {r['value']:g} ({where}{each})"] = None
-    return "; ".join(texts)
+            texts.append(f"{record['samples_per_second'] / devices / r['value']:.3g} x {r['value']:g} ({where})")
+    return "; ".join(dict.fromkeys(texts))  # the accuracy of each batch size is often the same

@@ -29,7 +29,6 @@ HEADS = {
     "per core-second (batch)": "每核·秒样本数（batch）",
     "samples/s (batch)": "每秒样本数（batch）",
     "own lengths, samples/s": "真实长度，每秒样本数",
-    "another hour": "另一时段复测",
 }  # what a README in Chinese calls the columns
 
 
@@ -43,12 +42,11 @@ def benches() -> list[dict]:
     return list(record.load(["results/bench"], ("bench",)).values())
 
 
-def again(path: Path = VERIFIED) -> dict[str, float]:
-    """{"model weights seq bs chip engine precision": what `make verify` measured in another hour, as a multiple of the
-    record}, of throughputs of that machine, by operations of the yardstick."""
-    text = path.read_text("utf-8") if path.is_file() else ""
-    lines = re.findall(r"^\| (\S.*?) +\| perf .*per_tera x ([\d.]+) \(", text, re.M)
-    return {name: float(ratio) for name, ratio in lines}
+def again() -> list[float]:
+    """What `make verify` measured in another hour, as multiples of the records, of throughputs by operations of the
+    yardstick."""
+    text = VERIFIED.read_text("utf-8") if VERIFIED.is_file() else ""
+    return [float(ratio) for ratio in re.findall(r"^\| .*\| perf .*per_tera x ([\d.]+) \(", text, re.M)]
 
 
 def per_core(r: dict) -> float:
@@ -56,9 +54,9 @@ def per_core(r: dict) -> float:
     return ((r.get("figures") or {}).get("per_core_second") or {"value": 0})["value"]
 
 
-def rows(records: list[dict], limit: int = 10) -> list[dict]:
-    """A line a model, engine and precision of the newest machine that have an accuracy, by HEADS; the fastest first. The
-    batch size behind a speed is the one at which that same speed is highest; `~` marks one too noisy to compare."""
+def rows(records: list[dict]) -> list[dict]:
+    """Ten lines at most, of a model, engine and precision of the newest machine each, with an accuracy, by HEADS; the fastest
+    first. The batch size behind a speed is the one at which that same speed is highest; `~` marks one too noisy to compare."""
     groups: dict[tuple, list] = {}
     here = plot.newest_machine(records)
     for r in (r for r in table.newest(records) if not r["standin"] and plot.machine(r) == here):
@@ -67,19 +65,15 @@ def rows(records: list[dict], limit: int = 10) -> list[dict]:
         if r["weights"] != parameters.SEEDED and not r.get("isa") and not parameters.gone(r):
             model = r["model"] + f", {r['weights']}" * (r["weights"] != "default")
             groups.setdefault((model, label), []).append(r)
-    lines, ratios = [], again()
-    verified = re.search(r", (\d{4}-\d\d-\d\d):", VERIFIED.read_text("utf-8") if VERIFIED.is_file() else "")
-    newest = lambda some: max(some, key=lambda r: r["started"], default=None)
-    for (model, label), found in groups.items():
-        right = newest(r for r in found if r["kind"] == "accuracy")
+    lines, newest = [], lambda some: max(some, key=lambda r: r["started"], default=None)
+    for (model, label), group in groups.items():
+        right = newest(r for r in group if r["kind"] == "accuracy")
         if right is None or right["caveat"]:
             continue
-        own = newest(r for r in found if r["kind"] == "throughput" and r["seq"].startswith("real"))
-        static = [r for r in found if r["kind"] == "throughput" and not r["seq"].startswith("real")]
+        speeds = [r for r in group if r["kind"] == "throughput"]
+        real, static = ([r for r in speeds if r["seq"].startswith("real") is own] for own in (True, False))
         wall = max(static, key=lambda r: r["samples_per_second"], default=None)
         core = max(filter(per_core, static), key=per_core, default=None)
-        later = core and verified and core["started"][:10] <= verified[1]  # a record made since was not verified
-        ratio = None if not later else ratios.get(" ".join(str(core[k]) for k in parameters.NAMES))
         said = lambda r, column: r and table.words(r)[column]
         cells = (
             model,
@@ -87,11 +81,10 @@ def rows(records: list[dict], limit: int = 10) -> list[dict]:
             said(right, "accuracy"),
             core and f"{said(core, 'per core-second')} ({core['bs']})",
             wall and f"{said(wall, 'samples/s')} ({wall['bs']})",
-            said(own, "samples/s"),
-            ratio and f"x {ratio:.2f}",
+            said(newest(real), "samples/s"),
         )
         lines.append((model, -per_core(core) if core else 0, dict(zip(HEADS, cells, strict=True))))
-    return [cells for *_, cells in sorted(lines, key=lambda line: line[:2])][:limit]
+    return [cells for *_, cells in sorted(lines, key=lambda line: line[:2])][:10]
 
 
 def block(path: Path, records: list[dict]) -> str:
@@ -115,11 +108,8 @@ def frontier(path: Path, records: list[dict]) -> str:
 def picture(path: Path, records: list[dict]) -> str:
     """results/bench.svg, with its result as alternative text."""
     bench = peers.pictured(benches())
-    return (
-        f"![{peers.said(bench, 'zh' in path.name)}](results/bench.svg)"
-        if bench and Path("results/bench.svg").is_file()
-        else ""
-    )
+    shown = bench and Path("results/bench.svg").is_file()
+    return f"![{peers.said(bench, 'zh' in path.name)}](results/bench.svg)" if shown else ""
 
 
 CHINESE = {
@@ -193,15 +183,12 @@ def answer(question: str, records: list[dict]) -> str:
     """
     field, *words = question.split()
     if field == "again":
-        ratios = again().values()
-        return f"{sum(abs(ratio - 1) <= float(words[1]) / 100 for ratio in ratios)} of {len(ratios)}"
+        return f"{sum(abs(ratio - 1) <= float(words[1]) / 100 for ratio in again())} of {len(again())}"
     kind = "throughput" if field == "cpu" else "accuracy"
     sound = lambda r: r["kind"] == kind and r["started"] and r.get("correct", 0) is not None
     kept = [r for r in records if sound(r) and parameters.agrees(r, words)]
     if field not in FIELDS or not kept:
-        raise cli.UserError(
-            f"<!-- = {question} -->: nothing answers that; tools/results/readme.py has what can be asked"
-        )
+        raise cli.UserError(f"<!-- = {question} -->: nothing answers that; `answer` of tools/results/readme.py can")
     return FIELDS[field](max(kept, key=lambda r: r["started"]))
 
 

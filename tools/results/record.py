@@ -418,9 +418,9 @@ def promote_all(folder: Path, paths: list[Path]) -> None:
 MAKERS = {"accuracy": accuracy, "perf": perf}
 
 
-def differing(one: dict, other: dict, leave=("machine",)) -> str | None:
-    """The first field in which two records differ, with both values; not in those that the moment gives."""
-    for key in (k for k in dict.fromkeys([*one, *other]) if k not in leave):
+def differing(one: dict, other: dict) -> str | None:
+    """The first field in which two records differ, with both values; not in the machine, which the moment gives."""
+    for key in (k for k in dict.fromkeys([*one, *other]) if k != "machine"):
         if one.get(key) != other.get(key):
             return f"{key} {str(one.get(key))[:60]} against {str(other.get(key))[:60]}"
     return None

@@ -105,16 +105,7 @@ def model(*required, optional=(), base=Strict, check=None) -> Any:
 
 
 # What a run of this project leaves, and a log from elsewhere does not.
-MEASURED = (
-    "source",
-    "started",
-    "commit",
-    "dirty",
-    *parameters.OPTIONAL,
-    "launched",
-    "padded_rows",
-    "sentences_per_row",
-)
+MEASURED = ("source", "started", "commit", "dirty", "launched", "padded_rows", "sentences_per_row")
 TIMED = ("spread", "times_ms", "pass_ms", "summaries", "stolen", "sentences", "joules_per_sample")
 TURNS = ("pairs", "singles", "yardstick", "loop", "figures")
 
@@ -148,7 +139,7 @@ def made_here_or_elsewhere(self):
         if lacking := [field for field in ("source", "started") if getattr(self, field) is None]:
             raise ValueError(f"{lacking[0]} is missing, and the record is not imported")
         return of_a_machine(self)
-    more = [f for f in (*MEASURED, *TIMED, *TURNS) if getattr(self, f, None) is not None]
+    more = [f for f in (*MEASURED, *parameters.OPTIONAL, *TIMED, *TURNS) if getattr(self, f, None) is not None]
     more += ["chain"] * bool(self.chain) + ["machine"] * (self.machine.cpu is not None)
     if more:
         raise ValueError(f"holds {more[0]}, which only a run of this project leaves, and is imported")
@@ -215,12 +206,9 @@ def both_shapes(self):
 
 
 # ---- The records. `bs` and what stands in a path besides: tools/make/parameters.py.
-SPEC = [
-    (Name, " ".join(name for name in parameters.NAMES if name != "bs")),
-    (Annotated[int, Field(ge=1, le=999)], "bs"),
-]
 Record = model(
-    *SPEC, (Moment | None, "started"), (Machine, "machine"), (Facts | None, "engine_info"), (bool, "standin"),
+    (Name, " ".join(name for name in parameters.NAMES if name != "bs")), (Annotated[int, Field(ge=1, le=999)], "bs"),
+    (Moment | None, "started"), (Machine, "machine"), (Facts | None, "engine_info"), (bool, "standin"),
     (Share | None, "padded_rows"), (Chain, "chain"),
     optional=[(Name, " ".join(parameters.OPTIONAL)), (Text, "source demonstration"), (Commit | None, "commit"),
               (bool | None, "dirty"), (Many[Launched], "launched"), (Above, "sentences_per_row"), (Count, "devices"),
@@ -277,8 +265,6 @@ def faults(value: Any, kinds=("accuracy", "throughput")) -> list[str]:
     try:
         KINDS[kind].model_validate(value)
     except ValidationError as e:
-        errors = {
-            place(error["loc"]): error["msg"].removeprefix("Value error, ") for error in e.errors(include_url=False)
-        }
+        errors = {place(error["loc"]): error["msg"].removeprefix("Value error, ") for error in e.errors()}
         return [ascii(f"{where or kind}: {text}")[1:-1][:300] for where, text in errors.items()]
     return []

@@ -82,14 +82,9 @@ def speeds(record: dict) -> dict:
         "p50_ms": rounded(latency.get("p50"), 3),
         "p99_ms": rounded(latency.get("p99"), 3),
         "padded_rows_%": rounded(record["padded_rows"], 2, 100),
-        "timed": timed(record),
+        "timed": record["timed"].split(";")[0].split(":")[0],
         **({"sentences_per_row": record["sentences_per_row"]} if "sentences_per_row" in record else {}),
     }
-
-
-def timed(record: dict) -> str:
-    """What was timed, in a few words."""
-    return record["timed"].split(";")[0].split(":")[0]
 
 
 def words(record: dict) -> dict:
