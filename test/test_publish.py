@@ -87,37 +87,28 @@ SPOILT |= {"tokenizers exchanged": ("tokenizer.json", lambda path: exchanged(pat
            "models exchanged": ("model.ir", lambda path: exchanged(path, path.with_name("model.onnx")))}  # fmt: skip
 
 
-def edited(name: str, pattern: str, other: str):
-    """(name, what edits the file of that name in a folder), for a folder that its owner signs again."""
+def edited(name: str, pattern: str, other: str, named: str = ""):
+    """(name of a file in a folder, what edits it, the file that check then names), where the owner signs it again."""
 
     def edit(path: Path) -> None:
         text, count = re.subn(pattern, other, path.read_text(), count=1)
         assert count, pattern
         rewrite(path, text.encode())
 
-    return name, edit
+    return name, edit, named or name
 
 
-# Signed by the very owner of the key: {what is edited: (the file that check names, the edit of the file, ...)}.
+# Signed by the very owner of the key.
 OVERSTATED = {
-    "the card's metric": (*edited("README.md", r"value: 0\.\d+", "value: 0.99"), "README.md"),
-    "the card's words": (*edited("README.md", r"model.ir`: \d+", "model.ir`: 870"), "README.md"),
-    "the hub's figure": (
-        *edited(".eval_results/glue.yaml", r"value: 0\.\d+", "value: 0.99"),
-        ".eval_results/glue.yaml",
-    ),
-    "the test result": (
-        *edited("test-result.intoto.json", r"model.ir: \d+", "model.ir: 870"),
-        "test-result.intoto.json",
-    ),
-    "the provenance": (
-        *edited("provenance.intoto.json", "MODEL=tiny", "MODEL=other"),
-        "provenance.intoto.json",
-    ),
-    "the record": (*edited("accuracy.json", '"padded_rows": 0.0', '"padded_rows": 0.5'), "accuracy.json"),
-    "the answers": (*edited("answers.json", r'"predictions": \[\d', '"predictions": [-1'), "test-result.intoto.json"),
-    "no answers": (*edited("answers.json", r"(?s).*", "{}"), "answers.json"),
-    "another data set": (*edited("answers.json", '"sha256": ".', '"sha256": "g'), "dev.tsv"),
+    "the card's metric": edited("README.md", r"value: 0\.\d+", "value: 0.99"),
+    "the card's words": edited("README.md", r"model.ir`: \d+", "model.ir`: 870"),
+    "the hub's figure": edited(".eval_results/glue.yaml", r"value: 0\.\d+", "value: 0.99"),
+    "the test result": edited("test-result.intoto.json", r"model.ir: \d+", "model.ir: 870"),
+    "the provenance": edited("provenance.intoto.json", "MODEL=tiny", "MODEL=other"),
+    "the record": edited("accuracy.json", '"padded_rows": 0.0', '"padded_rows": 0.5'),
+    "the answers": edited("answers.json", r'"predictions": \[\d', '"predictions": [-1', "test-result.intoto.json"),
+    "no answers": edited("answers.json", r"(?s).*", "{}"),
+    "another data set": edited("answers.json", '"sha256": ".', '"sha256": "g', "dev.tsv"),
 }
 
 
@@ -145,22 +136,17 @@ def verdicts(published, tmp_path_factory):
     top = tmp_path_factory.mktemp("spoilt")
     copy = lambda: shutil.copytree(source, top / str(len(places)), copy_function=lambda a, b: Path(b).hardlink_to(a))
 
-    def resign(place: Path, key: Path) -> None:
-        for made in ("signer.pem", "model.sig"):  # other copies have the same files
-            (place / made).unlink()
-        place.with_name(f"{place.name}.signer").write_text(str(key))
-
     places: dict[str, Path] = {}
-    places["sound"] = copy()
-    places["another key"] = copy()
-    resign(places["another key"], key.with_name("other.pem"))
-    for how, (name, spoil) in SPOILT.items():
-        places[how] = copy()
-        spoil(places[how] / name)
-    for how, (name, edit, _) in OVERSTATED.items():
-        places[how] = copy()
-        edit(places[how] / name)
-        resign(places[how], key)
+    for how in ("sound", "another key", *SPOILT, *OVERSTATED):
+        place = places[how] = copy()
+        if how in SPOILT | OVERSTATED:
+            name, edit, *_ = (SPOILT | OVERSTATED)[how]
+            edit(place / name)
+        if how in ("another key", *OVERSTATED):
+            for made in ("signer.pem", "model.sig"):  # other copies have the same files
+                (place / made).unlink()
+            signer = key.with_name("other.pem") if how == "another key" else key
+            place.with_name(f"{place.name}.signer").write_text(str(signer))
     text_file = source.parents[1] / "build/data/dev.tsv"
     done = subprocess.run(
         [PYTHON, "-c", VERDICTS, key, text_file, *places.values()], cwd=ROOT, capture_output=True, text=True
