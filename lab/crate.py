@@ -131,7 +131,7 @@ def describe(target: str, crate: Path) -> list[dict]:
         "hasPart": held,
         "mentions": [{"@id": a["@id"]} for a in actions],
     }
-    return [
+    entities = [
         {"@id": "ro-crate-metadata.json", "@type": "CreativeWork", "about": {"@id": "./"}, "conformsTo": {"@id": VERSION}},
         root,
         {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"},
@@ -140,6 +140,8 @@ def describe(target: str, crate: Path) -> list[dict]:
         *files,
         *actions,
     ]  # fmt: skip
+    one = lambda value: value[0] if isinstance(value, list) and len(value) == 1 else value  # as the format recommends
+    return [{name: one(value) for name, value in entity.items()} for entity in entities]
 
 
 def main():
