@@ -43,10 +43,11 @@ SMALL = 500  # files of ten rows
 def instant(fields, beats, address, wanted, rows, unit, share):
     """As cluster.task, of parts that nobody makes."""
     number, sources, _ = unit
-    count = -(-sum(source.size for source in sources) // ROW // rows)
-    entry = {"rows": rows, "duplicates": 0, "cut": 0, "amiss": 0, "bytes": 0, "sha256": "0" * 64}
+    total = sum(source.size for source in sources) // ROW
+    count = -(-total // rows)
+    entry = {"duplicates": 0, "cut": 0, "amiss": 0, "bytes": 0, "sha256": "0" * 64}
     for k in range(share[0], count, share[1]):
-        yield {"part": f"{address}/{number:05d}-{k:05d}.parquet", **entry}
+        yield {"part": f"{address}/{number:05d}-{k:05d}.parquet", "rows": min(rows, total - k * rows), **entry}
     yield number, count, {source.name: "0" * 64 for source in sources}
 
 
