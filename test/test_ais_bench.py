@@ -1,6 +1,5 @@
 """tools/ascend/ais_bench.py, and the stand-in for ais_bench whose results must be the CPU's."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -65,10 +64,9 @@ def run(folder, *words, year=2025, python=None, **env):
     return tiny.tool("ascend.ais_bench", *options, *words, cwd=folder, FAKE_AIS_BENCH=str(year), **env)
 
 
-def outputs(folder, suffix="bin"):
+def outputs(folder):
     """The rows written, in file order 1..10."""
-    read = {"bin": lambda p: np.fromfile(p, "f4"), "npy": lambda p: np.load(p)[0], "txt": np.loadtxt}[suffix]
-    return np.stack([read(folder / f"{i}_0.{suffix}") for i in range(1, ROWS + 1)])
+    return np.stack([np.fromfile(folder / f"{i}_0.bin", "f4") for i in range(1, ROWS + 1)])
 
 
 @pytest.mark.parametrize("year", YEARS)
@@ -325,47 +323,7 @@ def test_the_other_ais_bench(folder):
 
 def test_an_inner_error_says_nothing():
     text = "[INFO] x\n[ERROR] EZ9999: Inner Error!\nEZ9999: [PID: 2] Kernel launch failed\n"
-    assert "EZ9999: [PID: 2] Kernel launch failed" in ais_bench.failure("python", text, 1)
-
-
-# --- Reading what others stored
-
-LOG = """[INFO] -----------------Performance Summary------------------
-[INFO] H2D_latency (ms): min = 0.05, max = 0.06, mean = 0.055, median = 0.055, percentile(99%) = 0.06
-[INFO] NPU_compute_time (ms): min = 5.9, max = 6.2, mean = 6.0, median = 6.0, percentile(99%) = 6.19
-[INFO] throughput 1000*batchsize.mean(8)/NPU_compute_time.mean(6.0): 1333.3333333333333
-[INFO] ------------------------------------------------------
-"""
-GOOD = {
-    "filesinfo": {"0": {"infiles": ["a/1.bin"], "outfiles": ["o/1_0.bin"]}},
-    "args": ["x"],
-    "NPU_compute_time": {"min": 5, "max": 7, "mean": 6.0, "median": 6.0, "percentile(99%)": 6.98, "count": 2},
-    "H2D_latency": {"min": 0, "max": 1, "mean": 0.5, "median": 0.5, "percentile(99%)": 0.99, "count": 2},
-    "D2H_latency": {"min": 0.0, "max": 0.0, "mean": 0.0, "median": 0.0, "percentile(99%)": 0.0, "count": 0},
-    "npu_compute_time_list": [5, 7],
-    "throughput": 8000 / 6,
-    "pid": 1,
-}
-
-
-def stored(tmp_path, content):
-    path = tmp_path / "s"
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
-
-
-def test_summary(tmp_path):
-    found = summary.read(stored(tmp_path, GOOD))
-    assert (found["batchsize"], found["times_ms"], found["samples"]) == (8, [5, 7], 1)
-
-
-def test_log(tmp_path):
-    found = summary.read(stored(tmp_path, "noise\n" + LOG))
-    assert (found["throughput"], found["batchsize"], found["devices"]) == (pytest.approx(4000 / 3), 8, 1)
-    assert (found["compute"]["percentile(99%)"], found["times_ms"], found["standin"]) == (6.19, None, False)
-    assert summary.read(stored(tmp_path, LOG.replace("batchsize.mean(8)", "batchsize(8)")))["batchsize"] == 8
-    two = summary.read(stored(tmp_path, LOG + LOG + "[INFO] summary throughput:2666.6666666666665\n"))
-    assert (two["devices"], two["throughput"], two["compute"]) == (2, pytest.approx(8000 / 3), None)
+    assert "EZ9999: Kernel launch failed" in ais_bench.failure("python", text, 1)
 
 
 # ---- the card

@@ -171,9 +171,9 @@ def test_there_and_back(away, go, monkeypatch, tmp_path):
 def test_it_goes_on_after_a_failure_and_where_it_was(away, monkeypatch):
     built, folder = away
     shutil.rmtree(folder / "result")
-    only, cell = ("--only", "seq64/"), folder / "result/cells/tiny.default.seq64.bs8.310P3-atc-fp16/cell.json"
+    only, cell = ("--only", "seq64/"), folder / "result" / CELL / "cell.json"
     done = trip(folder, *only, FAKE_ATC_FAULT="crash")
-    assert done.returncode == 1 and "FAILED: exit -6" in done.stdout and "1 cells, 1 failed" in done.stdout
+    assert done.returncode == 1 and "FAILED: atc failed (exit -6)" in done.stdout and "1 cells, 1 failed" in done.stdout
     assert judged(built, result(folder), monkeypatch)[1][0].startswith(f"{NAME} failed there")
     assert trip(folder, *only).returncode == 0
     before = cell.stat().st_mtime_ns
@@ -191,58 +191,38 @@ def test_the_wrong_card_and_no_ais_bench_are_said(away):
     assert "Traceback" not in done.stderr
 
 
+CELL = "cells/tiny.default.seq64.bs8.310P3-atc-fp16"
+
+
 def edited(folder, change):
-    """A copy of the result folder after `change`, as a result file."""
+    """A copy of the result of one cell after `change`, as a result file."""
     copy = folder.parent / "edited"
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(folder / "result", copy / "result")
-    change(copy / "result/cells/tiny.default.seq64.bs8.310P3-atc-fp16", copy / "result")
+    shutil.copytree(folder / "result" / CELL, copy / "result" / CELL)
+    shutil.copy(folder / "result/result.json", copy / "result")
+    change(copy / "result" / CELL, copy / "result")
     with tarfile.open(copy / "r.tar", "w") as tar:
         tar.add(copy / "result", "result")
     return copy / "r.tar"
 
 
-def changed(**fields):
-    def change(cell, _):
-        told = json.loads((cell / "cell.json").read_text())
-        (cell / "cell.json").write_text(json.dumps(told | fields))
-
-    return change
+def raw(name, edit):
+    """A change of the bytes of a file of the cell."""
+    return lambda cell, _: (cell / name).write_bytes(edit((cell / name).read_bytes()))
 
 
-def flip(cell, _):
-    path = cell / "output/out/1_0.bin"
-    path.write_bytes(path.read_bytes()[4:] + path.read_bytes()[:4])
+def fields(name, edit):
+    """A change of the JSON in such a file."""
+    return raw(name, lambda text: json.dumps(edit(json.loads(text))).encode())
 
 
-def faster(cell, _):
-    path = cell / "round1/out_summary.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"throughput": 1e6}))
-
-
-def timed_with(*words):
-    def change(cell, _):
-        path = cell / "round1/out_summary.json"
-        summary = json.loads(path.read_text())
-        path.write_text(json.dumps(summary | {"args": [*summary["args"], *words]}))
-
-    return change
-
-
-def head(old, new):
-    def change(cell, _):
-        path = cell / "om_head.bin"
-        path.write_bytes(path.read_bytes().replace(old, new))
-
-    return change
-
-
-def used(key):
-    def change(cell, _):
-        told = json.loads((cell / "cell.json").read_text())
-        (cell / "cell.json").write_text(json.dumps(told | {"used": told["used"] | {key: "0" * 64}}))
-
-    return change
+changed = lambda **new: fields("cell.json", lambda told: told | new)
+used = lambda key: fields("cell.json", lambda told: told | {"used": told["used"] | {key: "0" * 64}})
+timed_with = lambda *words: fields("round1/out_summary.json", lambda s: s | {"args": [*s["args"], *words]})
+head = lambda old, new: raw("om_head.bin", lambda text: text.replace(old, new))
+flip = raw("output/out/1_0.bin", lambda logits: logits[4:] + logits[:4])
+no_logits = raw("output/out/1_0.bin", lambda _: b"\0\0\xc0\x7f" * 2)  # NaN
+faster = fields("round1/out_summary.json", lambda s: s | {"throughput": 1e6})
 
 
 @pytest.mark.parametrize(("change", "said"), [
@@ -252,6 +232,7 @@ def used(key):
     (used("input"), f"{NAME}: its input was not the kit's there"),
     (used("run.py"), f"{NAME}: its run.py was not the kit's there"),
     (flip, f"{NAME}: .* its outputs give .*: edited?"),
+    (no_logits, f"{NAME}: no logits of 1"),
     (faster, "throughput is not 1000|its summaries are gone, or of another batch size"),
     (timed_with("--profiler", "1"), f"{NAME}/round1/out_summary.json: timed with --profiler"),
     (timed_with("--warmup_count", "0"), "timed with no warm-up"),
@@ -270,7 +251,7 @@ def used(key):
 ])  # fmt: skip
 def test_what_the_kit_does_not_hold_is_refused_by_name(away, change, said, monkeypatch):
     built, folder = away
-    if not (folder / "result/cells/tiny.default.seq64.bs8.310P3-atc-fp16/round1").is_dir():
+    if not (folder / "result" / CELL / "round1").is_dir():
         assert trip(folder, "--only", "seq64/").returncode == 0
     path = edited(folder, change)
     if said is None:

@@ -110,20 +110,18 @@ def write_om(
     gears=None,
     weights=b"",
     wide=True,
-    extra=(),
 ) -> None:
     """Write one static or gear model.
 
     inputs, outputs: [(name, dtype such as "int64", dims)], -1 in dims where a gear decides.
     ops: op type names, one per op. gears: [[int]], one number per -1, in input order.
     weights: bytes of the WEIGHTS_DATA partition. wide: 64-bit partition table, as today's GE writes.
-    extra: further partitions [(type name of om.PARTITIONS, bytes)].
     """
     definition = model_def(
         name, inputs, outputs, ops=ops, gears=gears, atc_cmdline=atc_cmdline, soc_version=soc_version,
         atc_version=atc_version, weight_bytes=len(weights),
     )  # fmt: skip
-    parts = [("MODEL_DEF", definition), ("WEIGHTS_DATA", weights), *extra]
+    parts = [("MODEL_DEF", definition), ("WEIGHTS_DATA", weights)]
     entry, table, at = ("<I4xQQ" if wide else "<III"), struct.pack("<I4x" if wide else "<I", len(parts)), 0
     for kind, data in parts:
         table += struct.pack(entry, PARTITION[kind], at, len(data))

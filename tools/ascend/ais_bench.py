@@ -26,12 +26,10 @@ enter, so that tools/make/run.py makes it 0750 (gitee ascend/tools 1ff4acca, pat
 import argparse
 import functools
 import json
-import os
 import re
 import shlex
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 from tools.ascend import om, summary
@@ -70,7 +68,6 @@ SPELLED = ("--model -m --om-model -om", "--input -i", "--output -o", "--output_d
 # Of all others these leave a figure what it is.
 QUIET = {"outfmt", "output_batchsize_axis", "pure_data_type", "display_all_summary", "npu_id"}
 REFUSED = re.compile(r"The file (\S+) is group writable, or is others writable, as (import|export)")
-ELSEWHERE = ("usr/local/python3*/bin/python3", "*conda3/bin/python3", "*conda3/envs/*/bin/python3")
 
 
 class Words(argparse.ArgumentParser):
@@ -94,14 +91,6 @@ def options(words: list[str]) -> argparse.Namespace:
     return said
 
 
-def pythons() -> list[str]:
-    """Interpreters that may have ais_bench, this one first."""
-    names = ["python3", *(f"python3.{minor}" for minor in range(7, 15))]
-    there = [Path(folder, name) for folder in os.get_exec_path() for name in names]
-    there += [path for top in (Path("/"), Path.home()) for place in ELSEWHERE for path in sorted(top.glob(place))]
-    return list(dict.fromkeys([sys.executable, *(str(p) for p in there if os.access(p, os.X_OK))]))
-
-
 def lacks(python: str) -> str | None:
     """What an interpreter lacks to run .om files; None where it has ais_bench and aclruntime."""
     return {0: None, 2: OTHER}.get(trip.said(python, "-c", trip.PROBE)[0], "no ais_bench and aclruntime")
@@ -110,28 +99,13 @@ def lacks(python: str) -> str | None:
 @functools.cache
 def find() -> str | None:
     """The first interpreter that has ais_bench; None where none has."""
-    return next((python for python in pythons() if lacks(python) is None), None)
+    return next((python for python in trip.pythons() if lacks(python) is None), None)
 
 
 def none_has() -> str:
     """That no Python here has ais_bench, in words; those with PyPI's tool of that name are told."""
-    others = "".join(f" ({python}: {OTHER})" for python in pythons() if lacks(python) == OTHER)
-    return f"none of {len(pythons())} Pythons has ais_bench and aclruntime{others}"
-
-
-def said_in(text: str) -> list[str]:
-    """What ais_bench complained of, the likeliest cause first: its [ERROR]s, wherever on a line, then an exception, then
-    its [WARN]s. An [INFO] that ends in `error: ...` is none: it says so of a backend that nobody asked for."""
-    loud = re.sub(r"\[(?:INFO|DEBUG|WARN)\][^\r\n]*", "", text)
-    lines = (
-        re.findall(r"\[ERROR\](?! *E[A-Z0-9]\d{4}: Inner Error!\s*$) *([^\r\n]+)", text, re.M)
-        + re.findall(r"^(E[A-Z0-9]\d{4}[: ](?! *Inner Error!\s*$)[^\r\n]+)", text, re.M)
-        + re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception): [^\r\n]+)", loud, re.M)
-        + re.findall(r"error: ([^\r\n]+)", loud)
-        + re.findall(r"\[WARN(?:ING)?\] *([^\r\n]+)", text)
-        + (text.strip().splitlines()[-1:] or ["it said nothing"])
-    )
-    return [line.strip()[:300] for line in lines]
+    others = "".join(f" ({python}: {OTHER})" for python in trip.pythons() if lacks(python) == OTHER)
+    return f"none of {len(trip.pythons())} Pythons has ais_bench and aclruntime{others}"
 
 
 def wrong_mode(line: str) -> list[str]:
@@ -145,15 +119,12 @@ def wrong_mode(line: str) -> list[str]:
 
 
 def failure(python: str, text: str, status: int) -> str:
-    """One line for a run that failed: the first cause it names, and the hint that fits, which may be of a later line."""
+    """One line for a run that failed: the first cause it names, and what to do."""
     if "No module named ais_bench" in text:
         why = OTHER if "ais_bench.__main__" in text else "No module named ais_bench"
         return f"AIS_PYTHON={python}: {why}; {INSTALL}"
-    said = said_in(re.sub(r"[─-╿]", " ", text))  # typer draws a box around what it says
-    modes = [hint for line in said for hint in wrong_mode(line)]
-    modes += ["the kernel killed it for want of memory: take a smaller batch"] if status in (137, -9) else []
-    hints = [hint for line in said for pattern, hint in HINTS if re.search(pattern, line, re.I)]
-    return f"ais_bench failed (exit {status}): {said[0]}; {[*modes, *hints, 'see its output above'][0]}"
+    modes = [("", hint) for line in trip.errors(text) for hint in wrong_mode(line)]
+    return trip.failure("ais_bench", text, status, (*modes, *HINTS))
 
 
 def divides(python: str) -> bool:

@@ -152,20 +152,9 @@ def soc_name(asked: str, tool: dict) -> str:
 
 def failure(text: str, status: int) -> str:
     """One line for a failed run: atc's first error, with the hint that fits, or atc's own solution."""
-    blocks = re.findall(r"^(E[A-Z0-9]\d{4})[: ] *(?:\[PID: ?\d+\] ?\S+ )?(?:Inner Error!)?(.*)", text, re.M)
-    errors = [f"{code}: {said.strip()}" for code, said in blocks if said.strip()]  # "Inner Error!" alone says nothing
-    usage = re.findall(r"^ERROR: (.*)|^(.*error while loading shared libraries.*)", text, re.M)
-    if usage and (not errors or errors[0].startswith("E19999")):
-        errors = ["".join(usage[0])]
-    error = errors[0][:400].rstrip(". ") if errors else "it stopped without naming an error"
     own = re.findall(r"^\s*Solution: *(?! |N/A)(.+)", text, re.M)
-    modules = [line for line in text.splitlines() if re.search(r"ModuleNotFoundError|np\.float_", line)]
-    hints = [hint for line in (*modules, error) for pattern, hint in HINTS if re.search(pattern, line, re.I)]
-    if status in (137, -9):
-        hints = ["the kernel killed it for want of memory: give it more, or compile fewer at once (make -j1)"]
-    hint = (hints + own + ["see its output above"])[0]
-    how = f"exit {status}" if status else "no 'ATC run success'"
-    return f"atc failed ({how}): {error}; {hint}"
+    said = text if status else "it ended without 'ATC run success'"
+    return trip.failure("atc", said, status, (*HINTS, *(("", solution) for solution in own)))
 
 
 def compile_om(a, flags: dict, work: Path) -> Path:

@@ -1,6 +1,6 @@
 """Say what is inside an Ascend offline model (.om), from its bytes alone: no card, no CANN.
 
-    python -m tools.ascend.om model.om [--json]
+    python -m tools.ascend.om model.om
 
     file        header 0x20000000, type IR
     partition   MODEL_DEF                  1010 bytes at 312
@@ -22,7 +22,6 @@ graph_metadef/proto/ge_ir.proto (August 2026).
 
 import argparse
 import functools
-import json
 import math
 import mmap
 import struct
@@ -292,10 +291,7 @@ def check(om: dict, where: str, **asked) -> None:
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("file", type=Path)
-    p.add_argument("--json", action="store_true", help="everything, as JSON")
-    a = p.parse_args()
-    om = read(a.file)
-    print(json.dumps(om, indent=1) if a.json else show(om))
+    print(show(read(p.parse_args().file)))
 
 
 if __name__ == "__main__":

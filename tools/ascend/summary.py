@@ -17,20 +17,12 @@ import statistics
 from pathlib import Path
 
 from tools.base import logs
+from tools.base.logs import numbers
 from tools.make import cli
 
 LATENCY = ("min", "max", "mean", "median", "percentile(99%)")
 PURE = "pure_infer_data"  # what ais_bench calls its input where it was given none
 TIMES = "npu_compute_time_list"
-
-
-def numbers(d, keys, where: str) -> dict:
-    """d's values under `keys` as finite floats, not negative. Raises UserError for others."""
-    for key in keys:
-        value = d.get(key) if isinstance(d, dict) else None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e300:
-            raise cli.UserError(f"{where}.{key}: {value!r} is no number; is the summary whole?")
-    return {key: float(d[key]) for key in keys}
 
 
 def near(a: float, b: float, part=1e-6) -> bool:
@@ -61,7 +53,8 @@ def per_device_of(summary: dict, where: str) -> list[dict]:
     devices = summary.get("per_device", [alone])
     if not isinstance(devices, list) or not devices:
         raise cli.UserError(f"{where}.per_device: not a list of devices; was it edited?")
-    total = sum(numbers(d, ["throughput"], f"{where}.per_device")["throughput"] for d in devices)
+    devices = [d | numbers(d, ["throughput"], f"{where}.per_device") for d in devices]
+    total = sum(d["throughput"] for d in devices)
     if not near(total, summary["throughput"]):
         raise cli.UserError(f"{where}: throughput is not the sum {total} of its devices; was it edited?")
     return devices
@@ -84,10 +77,9 @@ def loaded(text: str, where: str) -> dict:
         raise cli.UserError(f"{where}: {TIMES} is missing; is it an ais_bench summary?")
     if all(isinstance(t, list) for t in times):
         raise cli.UserError(f"{where}: timed with several threads: no figure to stand beside others; time with one")
-    numbers(dict(enumerate(times)), range(len(times)), f"{where}: {TIMES}")
     if not isinstance(s.get("filesinfo") or {}, dict):
         raise cli.UserError(f"{where}.filesinfo: not an object; is the summary whole?")
-    return s
+    return s | {TIMES: [*numbers(dict(enumerate(times)), range(len(times)), f"{where}: {TIMES}").values()]}
 
 
 def from_summary(text: str, where: str) -> dict:
@@ -100,12 +92,11 @@ def from_summary(text: str, where: str) -> dict:
         raise cli.UserError(f"{key}.count is not the {len(times)} times listed; was it edited?")
     if not near(compute["mean"], statistics.fmean(times), 1e-4):
         raise cli.UserError(f"{key}.mean is not the mean of the times listed; was it edited?")
-    throughput = numbers(s, ["throughput"], where)["throughput"]
-    numbers({"batchsize": s.get("batchsize") or 0}, ["batchsize"], where)
+    throughput, batch = numbers({"batchsize": 0} | s, ["throughput", "batchsize"], where).values()
     if not throughput:
         raise cli.UserError(f"{where}: throughput is 0: nothing was measured; run it again")
-    devices = per_device_of(s, where)
-    batch = s.get("batchsize") or whole_near(throughput * compute["mean"] / 1000)
+    devices = per_device_of(s | {"throughput": throughput}, where)
+    batch = whole_near(batch or throughput * compute["mean"] / 1000)
     # Passes of our runner overlap, and devices have each their own mean.
     if "pass_ms" not in s and len(devices) == 1 and not near(throughput * compute["mean"], 1000 * batch, 1e-4):
         raise cli.UserError(f"{where}: throughput is not 1000 * batchsize {batch} / mean; was it edited?")
@@ -138,13 +129,13 @@ def from_log(text: str, where: str) -> dict:
         at = f"{where}:{n}"
         if "NPU_compute_time (ms):" in line:
             said = renamed(logs.pairs(line.partition("(ms):")[2]))
-            compute = numbers(as_floats(said), LATENCY if "min" in said else ["mean"], at)
+            compute = numbers(said, LATENCY if "min" in said else ["mean"], at)
         elif " -m ais_bench " in line:
             args = line.partition(" -m ais_bench ")[2].replace('"', "").replace("'", "").split()
         elif m := re.match(r"\[INFO\] (?:load model (\S+) success|warm up (\d+) done)$", line):
             args += ["--model", m[1]] if m[1] else ["--warmup_count", m[2]]
         elif m := THROUGHPUT.search(line):
-            said = numbers(as_floats(m.groupdict()), m.groupdict(), at)
+            said = numbers(m.groupdict(), m.groupdict(), at)
             if compute is None or not near(compute["mean"], said["mean"]):
                 raise cli.UserError(f"{at}: no NPU_compute_time with this mean before it; give the whole log")
             if not said["mean"] or not near(said["throughput"], 1000 * said["batchsize"] / said["mean"]):
@@ -157,7 +148,7 @@ def from_log(text: str, where: str) -> dict:
     if len(total) > 1 or (len(runs) > 1 and not total):
         raise cli.UserError(f"{where}: holds {len(total) or len(runs)} runs; give one file per run")
     throughput, key = sum(said["throughput"] for said in runs), "summary throughput"
-    if total and not near(numbers(as_floats({key: total[0]}), [key], where)[key], throughput):
+    if total and not near(numbers({key: total[0]}, [key], where)[key], throughput):
         raise cli.UserError(f"{where}: {key} {total[0]} is not the sum {throughput}; was it edited?")
     if len(batches := {said["batchsize"] for said in runs}) > 1:
         raise cli.UserError(f"{where}: devices ran different batch sizes {sorted(batches)}")
@@ -174,18 +165,6 @@ def from_log(text: str, where: str) -> dict:
         "card": {},
         "standin": "STAND-IN" in text,
     }
-
-
-def as_floats(d: dict) -> dict:
-    """Texts as floats; what is no number stays, for `numbers` to name."""
-
-    def convert(v):
-        try:
-            return float(v)
-        except ValueError:
-            return v
-
-    return {k: convert(v) for k, v in d.items()}
 
 
 def read(path) -> dict:

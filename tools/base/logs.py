@@ -8,8 +8,11 @@ A line is cut at 4096 characters, so that no regular expression meets a long one
 """
 
 import codecs
+import math
 import re
 import statistics
+
+from tools.make import cli
 
 LONGEST = 4096
 MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
@@ -35,6 +38,20 @@ def pairs(line: str) -> dict[str, str]:
     """`min = 5.9, percentile(99% ) = 6.2 ms` as {min: 5.9, percentile(99%): 6.2}; no blank counts in a key."""
     parts = (part.partition("=") for part in line.split(","))
     return {"".join(key.split()): value.strip().removesuffix(" ms") for key, _, value in parts}
+
+
+def numbers(d, keys, where: str) -> dict:
+    """d's values under `keys`, numbers or their texts, as finite floats, not negative. Raises UserError for others."""
+    found = {}
+    for key in keys:
+        value = d.get(key) if isinstance(d, dict) else None
+        try:
+            found[key] = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            found[key] = math.nan
+        if not 0 <= found[key] < 1e300:
+            raise cli.UserError(f"{where}.{key}: {value!r:.80} is no number; is it whole?")
+    return found
 
 
 def stats(times: list, percentiles=(99,)) -> dict:

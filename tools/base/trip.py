@@ -19,6 +19,7 @@ import array
 import glob
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -118,6 +119,31 @@ def atc_command(tool: dict, words: list) -> list:
     return ["bash", "-c", RUN, "bash", tool["set_env"], devlib, tool["root"] + "/bin/atc", *words]
 
 
+# What a tool complains of, the likeliest cause first: [ERROR]s, wherever on a line, CANN's codes, exceptions, the rest.
+COMPLAINTS = (r"\[E(?:RROR)?\] *(?:Error\[\d+\]: )?(\S.*)", r"^(E(?!19999)[A-Z0-9]\d{4}: .+)",
+              r"^(?:\w+\.)*(\w*(?:Error|Exception): .+)", r"(?:ERROR|[Ee]rror)(?: while loading [a-z ]+)?: (.+)",
+              r"^(E19999: .+)", r"(No such option.*)", r"\[WARN(?:ING)?\] *(.+)")  # fmt: skip
+CODE = re.compile(r"(E[A-Z0-9]\d{4})[: ] *(?:\[PID: ?\d+\] ?(?:\d\S* )?)?(?:Inner Error!)? *(.*)")
+
+
+def errors(text: str) -> list:
+    """What a tool complained of. An [INFO] that ends in `error: ...` is none: ais_bench says so of a backend that nobody
+    asked for. Nor is CANN's `EZ9999: Inner Error!`, whose next line says what."""
+    lines = [line[:4096].strip(" \t─│╭╮╰╯") for line in re.sub(r"\[(INFO|DEBUG)\][^\r\n]*", "", text).splitlines()]
+    lines = [CODE.sub(lambda m: m.group(2) and m.group(1) + ": " + m.group(2), line) for line in lines]
+    found = [m.group(1) for p in COMPLAINTS for m in (re.search(p, line) for line in lines) if m]
+    return found or [line for line in lines if line][-1:] or ["it said nothing"]
+
+
+def failure(tool: str, text: str, status: int, hints=()) -> str:
+    """One line for a run that failed: the likeliest cause that it names, and the first hint whose pattern is in any."""
+    told = errors(text)
+    killed = [("", "the kernel killed it for want of memory: see free -h, take a smaller batch, or make -j1")]
+    fit = [h for p, h in (killed if status in (137, -9) else hints) for line in told if re.search(p, line, re.I)]
+    cause, hint = told[0][:400].rstrip(". "), (fit + ["see its output above"])[0]
+    return "%s failed (exit %d): %s; %s" % (tool, status, cause, hint)
+
+
 # ---- the card
 
 
@@ -154,6 +180,19 @@ spec = u.find_spec("ais_bench")
 runs = spec and any(os.path.isfile(os.path.join(p, "__main__.py")) for p in spec.submodule_search_locations or ())
 sys.exit((0 if u.find_spec("aclruntime") else 1) if runs else 2 if spec else 1)
 """
+
+
+# Where Pythons stand that are not on PATH, under / and at home.
+PLACES = ("usr/local/python3*/bin/python3", "*conda3/bin/python3", "*conda3/envs/*/bin/python3")
+
+
+def pythons() -> list:
+    """Interpreters that may have ais_bench, this one first."""
+    names = ["python3", *("python3.%d" % minor for minor in range(7, 15))]
+    there = [os.path.join(folder, name) for folder in os.get_exec_path() for name in names]
+    tops = [os.path.join(top, place) for top in ("/", os.path.expanduser("~")) for place in PLACES]
+    there += [path for top in tops for path in sorted(glob.glob(top))]
+    return list(dict.fromkeys([sys.executable, *(path for path in there if os.access(path, os.X_OK))]))
 
 
 def facts(python: str | None, device: str = "0") -> dict:
@@ -272,12 +311,7 @@ def run(command: list, log: str, cwd: str = ".") -> str:
     with open(log, "a", encoding="utf-8") as f:
         f.write("+ " + " ".join(command) + "\n" + text)
     if done.returncode:
-        lines = [line.strip(" \t│") for line in text.splitlines() if line.strip()]
-        errors = [w for w in lines if re.search(r"\[E(RROR)?\]|^E[A-Z0-9]\d{4}|Error:|error:|No such option", w)]
-        errors = [w for w in errors if not re.match(r"(\[ERROR\] *)?E[A-Z0-9]\d{4}: Inner Error!$|\[INFO\]", w)]
-        loud = errors or lines[-1:] or ["no word"]
-        killed = " (killed: too little memory?)" if done.returncode in (137, -9) else ""
-        raise Failed("exit %d%s: %s" % (done.returncode, killed, loud[0][:300]))
+        raise Failed(failure(os.path.basename(log).partition(".")[0], text, done.returncode, [("", "see " + log)]))
     return text
 
 
@@ -323,28 +357,32 @@ def values(path: str) -> list:
     return array.array("f", raw[head:]).tolist()
 
 
-def compared(cell: dict, folder: str) -> dict:
-    """{correct, total, differ, largest}: of the outputs in `folder`, against labels and reference logits. Raises Failed
-    where one is missing."""
-    order = read_json(cell["order"])
+def scored(order: dict, folder: str, reference: list) -> dict:
+    """{correct, total, predictions} of the outputs in `folder`, and {differ, largest} against reference logits, if there are
+    any. predictions: a character a sentence, its class, or = for a tie, which is wrong. Raises Failed where one is missing.
+    """
     count, labels = order["labels"], order["truth"]
-    reference = values(cell["reference"]) if cell["reference"] else []
-    correct, differ, largest = 0, 0, 0.0
+    predictions, differ, largest = ["="] * len(labels), 0, 0.0
     for stem, rows in order["rows"].items():
         files = [p for p in (os.path.join(folder, stem + "_0" + s) for s in (".bin", ".npy")) if os.path.exists(p)]
-        if not files:
-            raise Failed("no output of %s: see infer.log" % stem)
-        numbers = values(files[0])
+        numbers = values(files[0])[: count * len(rows)] if files else []
+        if len(numbers) < count * len(rows) or not all(map(math.isfinite, numbers)):
+            raise Failed("no logits of %s, or none that are finite: see infer.log" % stem)
         for i, row in enumerate(rows):
             logits, want = numbers[count * i : count * (i + 1)], reference[count * row : count * (row + 1)]
-            best = max(logits) if logits else 0.0
-            answer = logits.index(best) if logits.count(best) == 1 else -1
-            correct += answer == labels[row]
+            if logits.count(max(logits)) == 1:
+                predictions[row] = str(logits.index(max(logits)))
             if want:
-                differ += answer != want.index(max(want))
+                differ += predictions[row] != str(want.index(max(want)))
                 largest = max([largest] + [abs(a - b) for a, b in zip(logits, want)])
-    known = {"differ": differ, "largest": largest} if reference else {}
-    return dict({"correct": correct, "total": len(labels)}, **known)
+    correct = sum(p == str(label) for p, label in zip(predictions, labels))
+    told = {"correct": correct, "total": len(labels), "predictions": "".join(predictions)}
+    return dict(told, differ=differ, largest=largest) if reference else told
+
+
+def compared(cell: dict, folder: str) -> dict:
+    """The same of a cell of the kit that lies here."""
+    return scored(read_json(cell["order"]), folder, values(cell["reference"]) if cell["reference"] else [])
 
 
 def head_of(path: str) -> bytes:
@@ -482,12 +520,10 @@ def main():
     if not cells:
         sys.exit("run.py: error: no cell's name holds %s" % a.only)
     if cells[0]["engine"] == "atc":
-        pythons = [a.python] if a.python else [sys.executable, "python3", *("python3.%d" % n for n in range(7, 14))]
-        a.python = next((python for python in pythons if said(python, "-c", PROBE)[0] == 0), None)
+        tried = [a.python] if a.python else pythons()
+        a.python = next((python for python in tried if said(python, "-c", PROBE)[0] == 0), None)
         if not a.python:
-            sys.exit(
-                "run.py: error: none of %s has ais_bench and aclruntime; say --python, source set_env.sh" % pythons
-            )
+            sys.exit("run.py: error: none of %s has ais_bench and aclruntime; say --python, source set_env.sh" % tried)
         here = facts(a.python, str(a.device))
         if unlike(content["chip"], here["npu"]):
             words = (content["chip"], here["npu"], here["npu"].replace("-", "_"))

@@ -20,7 +20,6 @@ one stream. trtexec's `qps` counts queries, so throughput here is qps * batch. S
 
 import argparse
 import json
-import math
 import re
 import shlex
 import statistics
@@ -34,7 +33,6 @@ WHERE = "get TensorRT at https://developer.nvidia.com/tensorrt, or work in its c
 MEANING = "device compute only: no copies, spin wait, CUDA graph, no TF32, one stream"
 HINTS = (
     (r"Unknown option", "this trtexec does not know that option; tell us the version"),
-    (r"^killed", "the kernel killed it for want of memory: see free -h, take a smaller batch"),
     (r"out of memory|OutOfMemory", "another program holds the GPU's memory: see nvidia-smi"),
     (r"deserializ|version tag|platform", "an engine fits one kind of GPU and one TensorRT: build it here"),
     (r"Could not open file|failed to open|parse", "check the ONNX file with onnx.checker"),
@@ -48,41 +46,14 @@ PLAIN = """onnx loadEngine saveEngine shapes minShapes optShapes maxShapes batch
 DEFAULTS = {"warmUp": 200, "duration": 3, "iterations": 10}
 
 
-def failure(text: str, status: int) -> str:
-    errors = re.findall(r"\[E\] (?:Error\[\d+\]: )?(.+)", text) or [
-        "killed" if status in (137, -9) else "it named no error"
-    ]
-    hint = next((h for pattern, h in HINTS if re.search(pattern, errors[0], re.I)), "see its output above")
-    return f"trtexec failed (exit {status}): {errors[0].strip()[:300]}; {hint}"
-
-
-def finite(text: str) -> float:
-    """A printed number; ValueError where it is none, or infinite."""
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number
-
-
-def value(text: str, pattern: str, where: str) -> float:
-    """The number that `pattern` finds in trtexec's output. Raises UserError, which begins with `where`, without such
-    a line."""
-    try:
-        return finite(re.findall(pattern, text)[-1])
-    except (IndexError, ValueError):
-        raise cli.UserError(f"{where}: no line like {pattern!r}; is it trtexec's whole output?") from None
-
-
 def printed(text: str, name: str, where: str) -> dict:
     """One latency line of the performance summary, in ms. Raises UserError where there is no such line, or no numbers
     in it."""
     lines = re.findall(rf"\] (?:\[I\] )?{name}: (min = .*)", text)
     if not lines:
         raise cli.UserError(f"{where}: no `{name}: min = ...` line; is it trtexec's whole output?")
-    try:
-        return {k: finite(v) for k, v in logs.pairs(lines[-1]).items()}
-    except ValueError as e:
-        raise cli.UserError(f"{where}: {name}: {e}; was it edited?") from None
+    said = logs.pairs(lines[-1])
+    return logs.numbers(said, said, f"{where}: {name}")
 
 
 def verdict(text: str, where: str) -> tuple:
@@ -99,7 +70,7 @@ def verdict(text: str, where: str) -> tuple:
     if not last:
         raise cli.UserError(f"{where}: no line `&&&& PASSED TensorRT.trtexec`; was it cut off?")
     if last[-1][0] != "PASSED":
-        raise cli.UserError(f"{where}: {failure(text, 1)}")
+        raise cli.UserError(f"{where}: {trip.failure('trtexec', text, 1, HINTS)}")
     if "Automatically overriding shape" in text:
         raise cli.UserError(f"{where}: a dynamic ONNX was timed at shapes trtexec made up; give --shapes")
     return trip.dotted(int(last[-1][1]))
@@ -112,7 +83,9 @@ def summary(text: str, times: list | None, batch: int, where: str) -> dict:
     or None, throughput (samples/s: qps * batch), qps, batchsize, tensorrt, standin}. Raises cli.UserError.
     """
     version = verdict(text, where)
-    qps = value(text, r"Throughput: ([\d.e+]+) qps", where)
+    qps = logs.numbers(dict(re.findall(r"(Throughput): (\S+) qps", text)), ["Throughput"], f"{where}: summary")[
+        "Throughput"
+    ]
     compute = printed(text, "GPU Compute Time", where)
     mean = compute.get("mean")
     listed = None
@@ -165,13 +138,6 @@ def timed(args: dict, version: tuple) -> str:
     return ", ".join(["device compute, with copies beside it", *said])
 
 
-def read(path, batch: int) -> dict:
-    """A stored log of trtexec as `summary` has it, and what was timed. `batch`: what one query held."""
-    text = logs.plain(logs.decoded(Path(path).read_bytes()))
-    version = verdict(text, str(path))
-    return summary(text, None, batch, str(path)) | {"timed": timed(options(text), version)}
-
-
 def execute(a, engine: str, work: Path) -> dict:
     """Build `engine` with trtexec, or time it, as the options `a` say: its output. Raises UserError with trtexec's
     own words where it fails, or where it is not here."""
@@ -188,7 +154,7 @@ def execute(a, engine: str, work: Path) -> dict:
     print("+", shlex.join([program, *words]), flush=True)
     status, text = cli.stream([program, *words], Path.cwd())
     if status:
-        raise cli.UserError(failure(text, status))
+        raise cli.UserError(trip.failure("trtexec", text, status, HINTS))
     if a.onnx:
         verdict(text, program)
         found = {"tensorrt": ".".join(map(str, version)), "standin": "STAND-IN" in text}

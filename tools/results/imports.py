@@ -170,7 +170,8 @@ def of_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, di
     from tools.gpu import trtexec
 
     text = logs.plain(logs.decoded(cli.regular(path).read_bytes()))
-    version = ".".join(map(str, trtexec.verdict(text, str(path))))
+    numbers = trtexec.verdict(text, str(path))
+    version = ".".join(map(str, numbers))
     told = told_by_trtexec(path, text, version)
     named = {key for key, _, _ in told}
     for key, example in (("BS", "BS=8"), ("CHIP", "CHIP=T4"), ("PRECISION", "PRECISION=fp32")):
@@ -182,7 +183,8 @@ def of_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, di
             f"{path}: a trtexec log of {spec['chip']}; this project knows CHIP=T4 alone of those it runs on"
         )
     info = {"name": "trtexec", "version": version, "args": re.findall(r"&&&& RUNNING .*?# (.*)", text)[:1]}
-    return trtexec.read(path, spec["bs"]) | {"devices": 1, "per_device": []}, spec, why, info
+    run = trtexec.summary(text, None, spec["bs"], str(path)) | {"timed": trtexec.timed(trtexec.options(text), numbers)}
+    return run | {"devices": 1, "per_device": []}, spec, why, info
 
 
 def no_seeded(path: Path, weights: str) -> None:

@@ -4,7 +4,7 @@
     python -m tools.results.kit judge result-node7.tar --save_path results/records
 
     kept results/records/20261130T101500-node7-bert_base_cased_sst2-default-128-8-310P3-atc-fp16-accuracy.json
-    bert_base_cased_sst2/default/seq128/bs64/310P3-atc-fp16 failed there: exit 255: E19999: ...
+    bert_base_cased_sst2/default/seq128/bs64/310P3-atc-fp16 failed there: atc failed (exit 255): E19999: ...
 
 `cell` writes what make would run for one configuration: its graph, inputs, reference logits and the words of atc and
 ais_bench. `pack` puts cells and all that they name into one tar, the same bytes for the same cells, weights that graphs
@@ -207,13 +207,13 @@ def rounds_of(one: dict, folder: Path) -> list[dict]:
     from tools.ascend import summary
     from tools.gpu import trtexec
 
-    rounds = []
+    rounds, label = [], lambda path: Path(one["name"], path.relative_to(folder))  # what a complaint calls a file
     for path in sorted(folder.glob("round*/out_summary.json")):
         rounds.append(summary.read(path))
-        imports.told_by_ais_bench(label(one, folder, path), rounds[-1])
-        imports.plainly_timed(label(one, folder, path), imports.said_in(rounds[-1]).others)
+        imports.told_by_ais_bench(label(path), rounds[-1])
+        imports.plainly_timed(label(path), imports.said_in(rounds[-1]).others)
     for log in sorted(folder.glob("time*.log")) if one["engine"] == "trtexec" else ():
-        text, where = log.read_text("utf-8", "replace"), label(one, folder, log)
+        text, where = log.read_text("utf-8", "replace"), label(log)
         times = json.loads(log.with_name(f"{log.stem.replace('time', 'times')}.json").read_text())
         own = trtexec.summary(text, times, one["bs"], str(where))
         told = imports.told_by_trtexec(where, text, own["tensorrt"])
@@ -223,11 +223,6 @@ def rounds_of(one: dict, folder: Path) -> list[dict]:
     if not rounds or any(r["batchsize"] != one["bs"] for r in rounds):
         raise cli.UserError(f"{one['name']}: its summaries are gone, or of another batch size")
     return rounds
-
-
-def label(one: dict, folder: Path, path: Path) -> Path:
-    """What a file of a cell's folder is called where it is complained of."""
-    return Path(one["name"], path.relative_to(folder))
 
 
 def om_facts(one: dict, told: dict, folder: Path) -> dict:
@@ -267,21 +262,14 @@ def of_cell(path: Path, one: dict, told: dict, result: dict, folder: Path) -> li
         "rounds": [speed["samples_per_second"]],
         "spread": None,
     }
-    accuracy = imports.scored(folder / "output/out", labels_of(folder, one))
-    if accuracy["correct"] != told["correct"]:
-        raise cli.UserError(f"{one['name']}: {told['correct']} right, its outputs give {accuracy['correct']}: edited?")
-    return [record("accuracy", {}) | {"caveat": records.caveat(one["source"])} | accuracy, timed]
-
-
-def labels_of(folder: Path, one: dict) -> Path:
-    """labels.json and rows.json as postprocess.py reads them, from the order that the kit holds."""
-    order = one["sentences"]
-    whole = not all(len(rows) == 1 for rows in order["rows"].values()) or "-" in one["seq"]
-    labels = {stem: [str(order["truth"][r]) for r in rows] for stem, rows in order["rows"].items()}
-    path = folder / "labels.json"
-    path.write_text(json.dumps(labels if whole else {stem: v[0] for stem, v in labels.items()}))
-    (folder / "rows.json").write_text(json.dumps(order["rows"]))
-    return path
+    try:
+        found = trip.scored(one["sentences"], str(folder / "output/out"), [])
+    except trip.Failed as e:
+        raise cli.UserError(f"{one['name']}: {e}") from None
+    if found["correct"] != told["correct"]:
+        raise cli.UserError(f"{one['name']}: {told['correct']} right, its outputs give {found['correct']}: edited?")
+    score = records.proportion(found["correct"], found["total"]) | {"predictions": found["predictions"]}
+    return [record("accuracy", {}) | {"caveat": records.caveat(one["source"])} | score, timed]
 
 
 def judge(path: Path) -> tuple[list[dict], list[str]]:
