@@ -34,6 +34,11 @@ HEADER = 256  # bytes; also the value of the header's own size field
 MODEL_TYPES = ("IR", "standard", "tiny", "flow", "lite", "bundle")
 PARTITIONS = dict(enumerate("""MODEL_DEF WEIGHTS_DATA TASK_INFO TBE_KERNELS CUST_AICPU_KERNELS SO_BINS FLOW_MODEL
     FLOW_SUBMODEL MODEL_INOUT_INFO STATIC_TASK_DESC DYNAMIC_TASK_DESC TASK_PARAM TILING_DATA""".split()))  # noqa: SIM905  # fmt: skip
+FOREIGN = {
+    b"PK\x03\x04": "a zip: perhaps an OM2 package, which holds its facts in manifest.json",
+    b"PICO": "a PICO model of the SVP tool chain, not of CANN's atc",
+    b"HIAI": "a HiAI model for phones, not of CANN's atc",
+}
 DTYPES = {
     0: "undefined", 1: "float32", 2: "float16", 3: "int8", 4: "uint8", 5: "int16", 6: "uint16", 7: "int32",
     8: "int64", 9: "uint32", 10: "uint64", 11: "bool", 12: "float64", 27: "bfloat16",
@@ -181,8 +186,9 @@ def definition(encoded) -> dict:
 
 def header(data) -> dict:
     """The fields of an .om's header that count. Raises Bad where it is none, or of another kind than atc makes of ONNX."""
-    if bytes(data[:4]) != b"IMOD":
-        raise Bad(f"not an .om file of CANN's atc (IMOD): its first bytes are {bytes(data[:4])!r}")
+    if (magic := bytes(data[:4])) != b"IMOD":
+        kind = FOREIGN.get(magic, f"its first bytes are {magic!r}")
+        raise Bad(f"not an .om file of CANN's atc (IMOD): {kind}")
     (size,) = unpack("<I", data, 4)
     if size != HEADER:
         raise Bad(f"header size {size} at byte 4, expected {HEADER}")
