@@ -57,7 +57,6 @@ COMMANDS = {
     "kept": (["r.npy", "m.onnx", "rows"], "tools.graph.gate r.npy m.onnx --input rows"),
     "simplify": (["m.onnx", "rows"], "tools.graph.simplify m.onnx o.onnx --input rows"),
     "compile": (["m.onnx", "rows"], "tools.cpu.compile --onnx m.onnx --engine onnxruntime --precision fp32 --input rows --save_path o.onnx"),
-    "native": (["m.onnx"], "tools.cpu.native.convert --onnx m.onnx --precision bf16 --save_path o.native"),
     "runner": (["m.onnx", "rows"], "tools.cpu.runner --model m.onnx --input rows/input_ids,rows/attention_mask --batchsize 1"),
     "ir": (["m.ir", "rows"], "tools.cpu.runner --model m.ir --input rows/input_ids,rows/attention_mask --batchsize 1"),
     "score": (["out", "labels.json"], "models/minilm_sst2/postprocess.py --output_path out --label_path labels.json --save_path o.json"),
@@ -376,13 +375,12 @@ def other_name(model):
 GRAPHS = [*cut(0, 1, 100, 5000, 0.5, 0.99), b"PK\x03\x04", b"\xff" * 300, b"version https://git-lfs.github.com/spec/v1\n", graph(lambda m: m.ClearField("graph")),
           graph(lambda m: m.graph.ClearField("output")), graph(lambda m: m.graph.ClearField("node")), external("../secret"), external("/etc/passwd"),
           external("gone.bin"), graph(lambda m: m.graph.ClearField("initializer"))]  # fmt: skip
-for kind in ("onnx", "gate", "simplify", "compile", "native", "runner"):
+for kind in ("onnx", "gate", "simplify", "compile", "runner"):
     bad(kind, "m.onnx", *[(g, "m.onnx") for g in GRAPHS])
 bad("onnx", "m.onnx", (opset(10), "opset 10, must be 11 to 16"), (opset(99), "export it again"), (opset(0), "export it again"),
     (graph(nan), "not finite"), (graph(other_input), "m.onnx"))  # fmt: skip
 bad("gate", "m.onnx", (graph(nan), "not finite"), (graph(other_name), "rows/x: no such folder"))
 bad("compile", "m.onnx", (graph(nan), "rows not finite"), (graph(other_name), "rows/x: no such folder"))
-bad("native", "m.onnx", (graph(nan), "not a finite number"))
 bad("gate", "rows/attention_mask/1.bin", (b"12345", "1.bin: not whole int64 rows"), (bytes(8), "rows of different length"),
     (None, "differ in shape"))  # fmt: skip
 bad("gate", "rows/input_ids/1.npy",

@@ -104,7 +104,7 @@ TARGETS = {
     "labels": (lambda path: output_files.score(path.parent / "out", path), "labels.json"),
     "pins": (fetch.read_pins, "pins.txt"),
     "adapter": (lambda path: adapter.combine(base_of(path), adapter.read(path)[0], path), "a.safetensors"),
-    "native": (lambda path: native.Model(path, library="/nowhere/native.so"), "m.native"),
+    "native": (native.Model, "m.native"),
     "ir": (engines.read_ir, "m.ir"),
     "npy": (lambda path: input_files.rows_of(path.parent), "npy/1.npy"),
     "safetensors": (tensors.read_file, "made/model.safetensors"),

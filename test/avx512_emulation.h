@@ -109,7 +109,6 @@ OPERATION __m256i e_dpbusd_256(__m256i c, __m256i a, __m256i b) {
 
 #undef EACH
 #undef COMMA
-#undef _mm512_add_ps
 #define _mm512_fmadd_ps e_fmadd_ps
 #define _mm512_fmsub_ps e_fmsub_ps
 #define _mm512_fnmadd_ps e_fnmadd_ps
@@ -130,21 +129,13 @@ OPERATION __m256i e_dpbusd_256(__m256i c, __m256i a, __m256i b) {
 #define _mm512_cvtsepi16_epi8 e_cvtsepi16_epi8
 #define _mm512_cvtusepi16_epi8 e_cvtusepi16_epi8
 #define _mm512_reduce_max_ps e_largest
-#undef _mm512_roundscale_ps
 #define _mm512_roundscale_ps(x, zero) e_rint_ps(x)
-#undef _mm512_range_ps
 #define _mm512_range_ps(a, b, imm) ((imm) == 10 ? e_least_ps(a, b) : e_most_ps(a, b))
-#undef _mm512_shuffle_ps
 #define _mm512_shuffle_ps e_shuffle_ps
-#undef _mm512_shuffle_f32x4
 #define _mm512_shuffle_f32x4 e_shuffle_f32x4
-#undef _mm512_shuffle_i32x4
 #define _mm512_shuffle_i32x4 e_shuffle_i32x4
-#undef _mm512_slli_epi32
 #define _mm512_slli_epi32 e_slli_epi32
-#undef _mm512_cmp_ps_mask
 #define _mm512_cmp_ps_mask(a, b, ge) e_at_least(a, b)
-#undef _mm512_extractf32x8_ps
 #define _mm512_extractf32x8_ps e_half
 #define _mm512_castps512_ps256(x) e_half(x, 0)
 #define _mm512_maskz_scalef_ps(mask, x, n) e_select_ps((__m512){0}, e_scalef_ps(x, n), mask)

@@ -89,7 +89,7 @@ static void dense(const float *x, int depth, int n, const void *w, const float *
 
 /* logits[labels] of a sentence of n tokens */
 void bits(const struct net *m, const int32_t *ids, const int32_t *types, int n, float *logits) {
-    struct size s = sizes(m);
+    struct size s = m->s;
     float (*h)[s.h] = calloc(n, sizeof *h), (*qkv)[s.qkv] = calloc(n, sizeof *qkv), (*ctx)[s.ctx] = calloc(n, sizeof *ctx);
     float *up = calloc(s.inter, 4), *sum = calloc(s.h, 4), p[UP(n, 32)], by = 1.4426950408889634f / sqrtf(s.hd);
     int end = 4 + m->layers * TENSORS;

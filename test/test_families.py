@@ -11,9 +11,8 @@ import transformers
 from tools.base import input_files
 from tools.cpu import engines
 from tools.cpu.native import convert
-from tools.cpu.native import model as native
 from tools.graph import classifier, encoder, export, rewrite, simplify
-from tools.make import cli
+from tools.make import chips, cli, cpu
 from tools.recipe import pth2onnx
 from tools.source import architecture, checkpoint, families, seeded, tensors, tokenizer, tokens
 
@@ -121,8 +120,8 @@ def test_the_native_engine_gives_the_same_logits(made, case, precision, near, tm
         inputs = {"src_tokens": np.where(mask == 1, ids, input_files.PADDING)}
     export.export(export.load(out), tmp_path / "model.onnx", tuple(inputs), inputs)
     convert.convert(tmp_path / "model.onnx", tmp_path / "model.native", precision)
-    if not (can := native.Model.cpu_supports(precision))[0]:
-        pytest.skip(can[1])
+    if chips.units("native", precision, cpu.cpu_flags()) is None:
+        pytest.skip("this CPU has no unit for it")
     monkeypatch.setenv("BERT2OM_NATIVE", str(native_library))
     have = engines.load(tmp_path / "model.native").run(list(inputs.values()))[0]
     error = np.abs(have - want) / max(1, np.abs(want).max())  # of random weights one sentence in 20 may lie further off

@@ -4,6 +4,7 @@ Each family of units computes: what this CPU lacks of x86's is emulated, instruc
 qemu where that and a cross compiler are. bits.c is docs/bits.md in plain C.
 """
 
+import contextlib
 import ctypes
 import json
 import mmap
@@ -12,7 +13,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,16 +30,19 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "tools/cpu/native"
 SOURCES = sorted(p for p in FOLDER.glob("*.c") if p.name != "peak.c")
 CASES = [(family, precision) for family, needs in native.FAMILIES.items() for precision in needs]
-# layers, hidden, heads, relu: heads of 8, 26 (TinyBERT), 32 (MiniLM) and 64 (BERT-base); odd paddings; one layer
 EXACT = ("amx_int8", "avx512", "avx2_vnni", "avx2", "neon")  # families whose activations are fp32: one definition
+# layers, hidden, heads, relu: heads of 8, 26 (TinyBERT), 32 (MiniLM) and 64 (BERT-base); odd paddings; one layer
 SHAPES = {"head8": (2, 32, 4, 0), "tiny": (2, 312, 12, 1), "mini": (3, 96, 3, 0), "base": (1, 128, 2, 0)}
 
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is needed to build the engine")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def library(native_library):
-    return native_library
+    """The engine of these sources, in place of build/lib/native.so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BERT2OM_NATIVE", str(native_library))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def defined(tmp_path_factory):
 
 def computes(monkeypatch, family):
     """From now on a family's units compute, or a file is only read."""
-    monkeypatch.setattr(native.Model, "cpu_supports", staticmethod(lambda *given: (True, family)))
+    monkeypatch.setattr(native, "family_for", lambda precision: family)
 
 
 HERE = cpu.cpu_flags()
@@ -140,18 +143,18 @@ def reference(path, batch):
     return np.concatenate([session.run(None, f)[0] for f in feeds])
 
 
-def model(path, folder, library, precision="fp32", **options):
+def model(path, folder, precision="fp32", **options):
     converter.convert(path, folder / "model.native", precision)
-    return native.Model(folder / "model.native", library=library, **options)
+    return native.Model(folder / "model.native", **options)
 
 
 NEAR = {"bf16": 0.02, "int8": 0.06, "int8-bf16": 0.06, "fp32": 1e-5}
 
 
-def test_same_answers_as_onnxruntime_and_the_defined_bits(onnx_path, tmp_path, library, defined, any_units):
+def test_same_answers_as_onnxruntime_and_the_defined_bits(onnx_path, tmp_path, defined, any_units):
     family, precision = any_units
     batch = sentences(20)
-    engine = model(onnx_path, tmp_path, library, precision)
+    engine = model(onnx_path, tmp_path, precision)
     want, have = reference(onnx_path, batch), engine.run(batch)
     assert want.std() > 0.05, "the reference must tell sentences apart"
     assert np.abs(have - want).max() < NEAR[precision] * max(1, np.abs(want).max())
@@ -161,9 +164,7 @@ def test_same_answers_as_onnxruntime_and_the_defined_bits(onnx_path, tmp_path, l
 
 
 NAMES = ["clang", *(f"clang-{n}" for n in range(14, 20)), *(f"gcc-{n}" for n in range(10, 15)), "gcc"]
-PRESENT = {
-    os.path.realpath(path): name for name in NAMES if (path := shutil.which(name))
-}  # each once, whatever its names
+PRESENT = {os.path.realpath(path): name for name in NAMES if (path := shutil.which(name))}  # each once
 COMPILERS = [(c, o) for c in PRESENT.values() for o in ("-O1", "-O2", "-O3") if (c, o) != ("gcc", "-O3")]
 
 
@@ -171,14 +172,13 @@ COMPILERS = [(c, o) for c in PRESENT.values() for o in ("-O1", "-O2", "-O3") if 
 @pytest.mark.parametrize(("compiler", "level"), COMPILERS)
 def test_every_compiler_at_every_level_gives_the_defined_bits(small, tmp_path, monkeypatch, defined, compiler, level):
     computes(monkeypatch, "avx2")
-    others = "native_amx, native_amx_int8, native_avx512_bf16, native_avx512, native_avx2_vnni"
-    (tmp_path / "others.c").write_text(f'#include "net.h"\nconst struct family {others};\n')
-    sources = [FOLDER / "engine.c", FOLDER / "avx2.c", tmp_path / "others.c"]
-    flags = [level, *(f for f in FLAGS if f != "-O3"), "-w", "-I", FOLDER]
+    monkeypatch.setenv("BERT2OM_NATIVE", str(tmp_path / "native.so"))
+    sources = [FOLDER / "engine.c", FOLDER / "avx2.c"]
+    flags = [level, *(f for f in FLAGS if f != "-O3"), "-w"]
     subprocess.run([compiler, *flags, *sources, "-o", tmp_path / "native.so", "-lm"], check=True)
     batch = sentences(20)
     for precision in ("fp32", "int8"):
-        engine = model(small / "model.onnx", tmp_path, tmp_path / "native.so", precision)
+        engine = model(small / "model.onnx", tmp_path, precision)
         assert np.array_equal(engine.run(batch), defined(engine, batch)), precision
 
 
@@ -187,12 +187,12 @@ def faint(classifier):
     classifier.classifier.bias.data.zero_()
 
 
-def test_denormal_numbers_are_numbers_whatever_the_program_has_set(exported, tmp_path, library, precision):
+def test_denormal_numbers_are_numbers_whatever_the_program_has_set(exported, tmp_path, precision):
     """Logits below the smallest normal number, in a program that flushes such to 0 (as torch can)."""
     import torch
 
     torch.set_flush_denormal(False)  # a session of onnxruntime leaves it on in this thread
-    engine = model(exported("faint", faint)[1], tmp_path, library, precision, threads=1)
+    engine = model(exported("faint", faint)[1], tmp_path, precision, threads=1)
     want = engine.run([[1, 2, 3]])
     if torch.set_flush_denormal(True):
         have = engine.run([[1, 2, 3]]).view(np.int32)
@@ -217,10 +217,9 @@ def on_arm(tmp_path_factory):
         rows = np.array([len(s) for s in batch], np.int32)
         ids = np.concatenate(batch).astype(np.int32)
         start = np.concatenate([[0], rows[:-1].cumsum(dtype=np.int64)])
-        number = list(native.FAMILIES).index(family)
         arrays = [np.frombuffer(engine.weights, np.uint8), engine.offsets, engine.numbers, np.zeros_like(engine.sums)]
         arrays += [ids, np.zeros_like(ids), start, rows, rows]
-        given = struct.pack("<6i", number, len(rows), block, 4, int(rows.max()), 2) + bytes(engine.net)[:56]
+        given = struct.pack("<6i", family in EXACT, len(rows), block, 4, int(rows.max()), 2) + bytes(engine.net)
         given += b"".join(struct.pack("<i", a.nbytes) + a.tobytes() for a in arrays)
         done = subprocess.run([ARM[1], "-cpu", "max", program], input=given, stdout=subprocess.PIPE, check=True)
         return np.frombuffer(done.stdout, np.float32).reshape(len(rows), -1)
@@ -229,12 +228,12 @@ def on_arm(tmp_path_factory):
 
 
 @pytest.mark.parametrize("on_units", [c for c in CASES if c[0].startswith("neon")], ids="-".join)
-def test_arm_in_emulation(onnx_path, tmp_path, library, defined, on_arm, on_units, monkeypatch):
+def test_arm_in_emulation(onnx_path, tmp_path, defined, on_arm, on_units, monkeypatch):
     """The same answers as onnxruntime's here, the defined bits, the same ones in other company."""
     family, precision = on_units
     batch = sentences(12)
     computes(monkeypatch, "avx2")  # which only reads the file
-    engine = model(onnx_path, tmp_path, library, precision)
+    engine = model(onnx_path, tmp_path, precision)
     want, have = reference(onnx_path, batch), on_arm(engine, family, batch)
     assert np.abs(have - want).max() < NEAR[precision] * max(1, np.abs(want).max())
     if family in EXACT:
@@ -242,31 +241,35 @@ def test_arm_in_emulation(onnx_path, tmp_path, library, defined, on_arm, on_unit
     assert np.array_equal(on_arm(engine, family, batch[4:1:-1], block=96), have[4:1:-1])
 
 
-@TWO
-def test_a_sentence_has_the_same_bits_in_any_company_and_padding(onnx_path, tmp_path, library, precision):
-    batch = sentences()
-    engine = model(onnx_path, tmp_path, library, precision, threads=2)
-    want = engine.run(batch)
-    assert np.array_equal(engine.run(batch[::-1])[::-1], want)
-    assert np.array_equal(np.concatenate([engine.run([s]) for s in batch]), want)
+def hold_in_any_company(path, batch, want, *early):
+    """A file gives the sentences these bits in any order, alone, padded, and however the threads share them."""
     ids = np.full((len(batch), 64), 7)  # not 0: what is masked must not matter
     for row, sentence in zip(ids, batch, strict=True):
         row[: len(sentence)] = sentence
+    for threads, block, group in ((2, 320, 4), (1, 32, 1), (3, 96, 2), (3, 64, 4), (2, 2048, 8)):
+        engine = native.Model(path, threads)
+        engine.BLOCK, engine.GROUP = block, group
+        if early:
+            engine.leave_early(*early)
+        assert np.array_equal(engine.run(batch[::-1])[::-1], want), (threads, block, group)
+    assert np.array_equal(np.concatenate([engine.run([s]) for s in batch]), want)
     assert np.array_equal(engine.run((ids, [len(s) for s in batch])), want)
-    for threads, block, group in ((1, 32, 1), (3, 96, 2), (3, 64, 4), (2, 2048, 8)):
-        other = native.Model(tmp_path / "model.native", threads=threads, library=library)
-        other.BLOCK, other.GROUP = block, group
-        assert np.array_equal(other.run(batch), want), (threads, block, group)
 
 
-@pytest.mark.parametrize("onnx_path", ["tiny", "mini"], indirect=True)
-def test_sentences_leave_early_with_the_same_bits_in_any_company(onnx_path, tmp_path, library, any_units, request):
+@TWO
+def test_a_sentence_has_the_same_bits_in_any_company_and_padding(onnx_path, tmp_path, precision):
+    batch = sentences()
+    hold_in_any_company(tmp_path / "model.native", batch, model(onnx_path, tmp_path, precision).run(batch))
+
+
+@pytest.mark.parametrize("onnx_path", ["mini"], indirect=True)
+def test_sentences_leave_early_with_the_same_bits_in_any_company(onnx_path, tmp_path, any_units):
     """What the heads see is each layer's [CLS] and mean; the first that is sure enough answers; nobody else notices."""
     import torch
 
-    layers, hidden, heads, _ = SHAPES[request.node.callspec.params["onnx_path"]]
+    layers, hidden, heads, _ = SHAPES["mini"]
     batch, precision = sentences(), any_units[1]
-    engine = model(onnx_path, tmp_path, library, precision, threads=2)
+    engine = model(onnx_path, tmp_path, precision, threads=2)
     plain, seen = engine.run(batch), np.empty((len(batch), layers - 1, 2, native.sizes(engine.arch)["h"]), np.float32)
     assert np.array_equal(engine.run(batch, seen=seen), plain)
     x = seen[..., :hidden]
@@ -290,16 +293,7 @@ def test_sentences_leave_early_with_the_same_bits_in_any_company(onnx_path, tmp_
     late, early = leaves == layers - 1, np.flatnonzero(leaves < layers - 1)
     assert np.array_equal(want[late], plain[late])
     assert np.allclose(want[early], scores[early, leaves[early]], rtol=1e-4, atol=1e-3)
-    assert np.array_equal(np.concatenate([engine.run([s]) for s in batch]), want)
-    ids = np.full((len(batch), 64), 7)
-    for row, sentence in zip(ids, batch, strict=True):
-        row[: len(sentence)] = sentence
-    assert np.array_equal(engine.run((ids, [len(s) for s in batch])), want)
-    for threads, block, group in ((1, 32, 1), (3, 96, 2), (3, 64, 4), (2, 2048, 8)):
-        other = native.Model(tmp_path / "model.native", threads=threads, library=library)
-        other.BLOCK, other.GROUP = block, group
-        other.leave_early(made, sure)
-        assert np.array_equal(other.run(batch[::-1])[::-1], want), (threads, block, group)
+    hold_in_any_company(tmp_path / "model.native", batch, want, made, sure)
 
 
 def test_a_forked_process_computes_in_memory_of_its_own():
@@ -312,10 +306,10 @@ def test_a_forked_process_computes_in_memory_of_its_own():
 
 
 @TWO
-def test_threads_stay_but_not_in_a_forked_process_nor_for_one_model_alone(onnx_path, tmp_path, library, precision):
+def test_threads_stay_but_not_in_a_forked_process_nor_for_one_model_alone(onnx_path, tmp_path, precision):
     """Models that run at the same time take turns with the threads; a fork has none, and makes its own."""
-    engine = model(onnx_path, tmp_path, library, precision, threads=3)
-    other = native.Model(tmp_path / "model.native", threads=2, library=library)
+    engine = model(onnx_path, tmp_path, precision, threads=3)
+    other = native.Model(tmp_path / "model.native", threads=2)
     batch = sentences()
     want = engine.run(batch)
     with ThreadPoolExecutor(4) as pool:
@@ -329,19 +323,19 @@ def test_threads_stay_but_not_in_a_forked_process_nor_for_one_model_alone(onnx_p
 
 
 @TWO
-def test_threads_that_share_a_few_sentences_give_the_same_bits(onnx_path, tmp_path, library, precision):
+def test_threads_that_share_a_few_sentences_give_the_same_bits(onnx_path, tmp_path, precision):
     """Too few for equal blocks: the threads meet once a layer, and cut a sentence where its tiles end."""
-    alone = model(onnx_path, tmp_path, library, precision, threads=1)
+    alone = model(onnx_path, tmp_path, precision, threads=1)
     for lengths in ([64], [40], [64, 5], [33, 64, 20], [1, 60, 1, 1], [64] * 5):
         batch = [[(7 * i + k) % 100 for k in range(n)] for i, n in enumerate(lengths)]
         want = alone.run(batch)
         for threads in (2, 3, 8):
-            shared = native.Model(tmp_path / "model.native", threads=threads, library=library)
+            shared = native.Model(tmp_path / "model.native", threads=threads)
             assert np.array_equal(shared.run(batch), want), (lengths, threads)
 
 
 @pytest.mark.parametrize("labels", [1, 3])
-def test_pairs_of_texts_and_other_numbers_of_labels(exported, tmp_path, library, defined, precision, labels):
+def test_pairs_of_texts_and_other_numbers_of_labels(exported, tmp_path, defined, precision, labels):
     import onnxruntime
 
     names, rng = ["input_ids", "token_type_ids", "attention_mask"], np.random.default_rng(0)
@@ -350,7 +344,7 @@ def test_pairs_of_texts_and_other_numbers_of_labels(exported, tmp_path, library,
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     want, plain = (session.run(None, dict(zip(names, (ids, t, mask), strict=True)))[0] for t in (types, 0 * types))
     converter.convert(path, tmp_path / "pairs.native", precision, types=True)
-    engine = native.Model(tmp_path / "pairs.native", library=library)
+    engine = native.Model(tmp_path / "pairs.native")
     near = NEAR[precision]
     assert np.abs(want - plain).max() > 2 * near, "types must matter"
     assert np.abs(engine.run(list(ids), list(types)) - want).max() < near
@@ -363,7 +357,7 @@ def test_pairs_of_texts_and_other_numbers_of_labels(exported, tmp_path, library,
 
 
 @pytest.mark.parametrize(("head", "form"), list(zip(native.HEADS, native.GELUS * 2, strict=True)))
-def test_heads_and_forms_of_gelu_of_other_families(exported, tmp_path, library, defined, precision, head, form):
+def test_heads_and_forms_of_gelu_of_other_families(exported, tmp_path, defined, precision, head, form):
     """DistilBERT has a ReLU behind the pooler, ELECTRA a GELU, ALBERT the feed-forward's tanh form: fields of the header."""
     import torch
 
@@ -371,7 +365,7 @@ def test_heads_and_forms_of_gelu_of_other_families(exported, tmp_path, library, 
     converter.convert(path, tmp_path / "plain.native", precision)
     data = (tmp_path / "plain.native").read_bytes()
     (tmp_path / "model.native").write_bytes(header(data, head=head, gelu=form))
-    engine = native.Model(tmp_path / "model.native", library=library)
+    engine = native.Model(tmp_path / "model.native")
     for layer in classifier.bert.encoder.layer:
         layer.intermediate.intermediate_act_fn = torch.nn.GELU("tanh" if form == "tanh" else "none")
     acts = {"tanh": torch.nn.Tanh(), "relu": torch.nn.ReLU(), "gelu": torch.nn.GELU()}
@@ -385,20 +379,19 @@ def test_heads_and_forms_of_gelu_of_other_families(exported, tmp_path, library, 
         assert np.array_equal(have, defined(engine, batch))
 
 
-def test_a_file_of_single_texts_says_nothing_of_types(small, library):
-    engine = native.Model(small / "model.native", library=library)
-    data = (small / "model.native").read_bytes()
-    assert {"types", "labels", "width"}.isdisjoint(json.loads(data[12 : 12 + struct.unpack("<I", data[8:12])[0]]))
+def test_a_file_of_single_texts_says_nothing_of_types(small):
+    engine = native.Model(small / "model.native")
+    assert {"types", "labels", "width"}.isdisjoint(parts((small / "model.native").read_bytes())[0])
     assert np.array_equal(engine.run([[1, 2, 3]], [[0, 0, 0]]), engine.run([[1, 2, 3]]))
     with pytest.raises(cli.UserError, match="token types: not one below 1"):
         engine.run([[1, 2, 3]], [[0, 0, 1]])
 
 
 @TWO
-def test_stays_inside_its_workspace_and_reads_nothing_old(onnx_path, tmp_path, library, precision, monkeypatch):
+def test_stays_inside_its_workspace_and_reads_nothing_old(onnx_path, tmp_path, precision, monkeypatch):
     """Memory that is not zero, and not more of it than asked for, gives the same bits and an untouched end."""
     batch, made = sentences(), []
-    engine = model(onnx_path, tmp_path, library, precision)
+    engine = model(onnx_path, tmp_path, precision)
     want = engine.run(batch)
 
     def dirty(size):
@@ -422,13 +415,18 @@ def small(tmp_path_factory):
     return folder
 
 
+def parts(data):
+    """The header of a model.native file, and its payload."""
+    (length,) = struct.unpack("<I", data[8:12])
+    return json.loads(data[12 : 12 + length]), data[native.up(12 + length, 4096) :]
+
+
 def header(data, **changes):
     """A model.native file with its header changed, and its length as the file's own rule wants it."""
-    (length,) = struct.unpack("<I", data[8:12])
-    arch = json.loads(data[12 : 12 + length]) | changes
-    text = json.dumps(arch).encode()
+    arch, payload = parts(data)
+    text = json.dumps(arch | changes).encode()
     head = native.MAGIC + struct.pack("<I", len(text)) + text
-    return head + bytes(-len(head) % 4096) + data[native.up(12 + length, 4096) :]
+    return head + bytes(-len(head) % 4096) + payload
 
 
 @pytest.mark.parametrize(
@@ -461,11 +459,11 @@ def header(data, **changes):
         (lambda d: header(d, gelu=["erf"]), "gelu"),
     ],
 )
-def test_hostile_files_are_refused_in_one_line(small, tmp_path, library, damage, says):
+def test_hostile_files_are_refused_in_one_line(small, tmp_path, damage, says):
     path = tmp_path / "model.native"
     path.write_bytes(damage((small / "model.native").read_bytes()))
     with pytest.raises(cli.UserError, match=says) as e:
-        native.Model(path, library=library)
+        native.Model(path)
     assert str(path) in str(e.value) and "\n" not in str(e.value)
 
 
@@ -479,13 +477,13 @@ def test_hostile_files_are_refused_in_one_line(small, tmp_path, library, damage,
         ((np.zeros((2, 8)), [8, 9]), "sentence 1: 9 of 8"),
     ],
 )
-def test_input_that_would_read_beside_a_table(small, library, batch, says):
+def test_input_that_would_read_beside_a_table(small, batch, says):
     with pytest.raises(cli.UserError, match=says):
-        native.Model(small / "model.native", library=library).run(batch)
+        native.Model(small / "model.native").run(batch)
 
 
-def test_no_sentences(small, library):
-    assert native.Model(small / "model.native", library=library).run([]).shape == (0, 2)
+def test_no_sentences(small):
+    assert native.Model(small / "model.native").run([]).shape == (0, 2)
 
 
 def sigmoid(graph):
@@ -511,26 +509,15 @@ def test_other_graphs_are_refused_by_what_differs(small, tmp_path, spoil, says):
     assert not (tmp_path / "out").exists()
 
 
-def test_layers_of_both_precisions(small, tmp_path, library, defined):
-    ok, why = native.Model.cpu_supports("int8")
-    if not ok:
-        pytest.skip(why)
+def test_layers_of_both_precisions(small, tmp_path, defined):
     batch = sentences()
     converter.convert(small / "model.onnx", tmp_path / "mixed", "int8", bf16_layers=[0])
-    engine = native.Model(tmp_path / "mixed", library=library)
+    engine = native.Model(tmp_path / "mixed")
     want, have = reference(small / "model.onnx", batch), engine.run(batch)
-    int8 = model(small / "model.onnx", tmp_path, library, "int8").run(batch)
+    int8 = model(small / "model.onnx", tmp_path, "int8").run(batch)
     assert np.abs(have - want).max() < np.abs(int8 - want).max() + 0.02 and np.abs(have - int8).max() > 0
     if engine.family in EXACT:
         assert np.array_equal(have, defined(engine, batch))
-    with pytest.raises(cli.UserError, match="no layer 2"):
-        converter.convert(small / "model.onnx", tmp_path / "x", "int8", bf16_layers=[2])
-
-
-def payload(path):
-    """A model.native file without its header, which names the graph's sha256."""
-    data = path.read_bytes()
-    return data[native.up(12 + struct.unpack("<I", data[8:12])[0], 4096) :]
 
 
 def apart(graph, path):
@@ -550,7 +537,8 @@ def simplified(graph, path):
 def test_tensors_in_another_file_and_a_simplified_graph_hold_the_same_classifier(small, tmp_path, save):
     save(onnx.load(small / "model.onnx"), tmp_path / "model.onnx")
     converter.convert(tmp_path / "model.onnx", tmp_path / "out", "fp32")
-    assert payload(tmp_path / "out") == payload(small / "model.native")
+    made, known = (parts(path.read_bytes())[1] for path in (tmp_path / "out", small / "model.native"))
+    assert made == known  # the header names the graph's sha256
 
 
 def test_a_table_of_sixteen_types_is_no_table_of_positions(tmp_path):
@@ -565,17 +553,15 @@ def test_a_table_of_sixteen_types_is_no_table_of_positions(tmp_path):
     assert np.array_equal(tables["word"], weights.word_embeddings.weight.detach().numpy())
 
 
-def test_a_cpu_without_the_units_is_told_what_else_to_use(monkeypatch, small, library):
+def test_a_cpu_without_the_units_is_told_what_else_to_use(monkeypatch, small):
     monkeypatch.setenv(cpu.MAX_ISA, "SSE41")
-    for precision in converter.NAMES:
-        ok, why = native.Model.cpu_supports(precision)
-        assert not ok and "ENGINE=openvino" in why and "\n" not in why
     with pytest.raises(cli.UserError, match="SSE41 leaves no unit for fp32 that the native engine knows; use ENGINE="):
-        native.Model(small / "model.native", library=library)
+        native.Model(small / "model.native")
 
 
 EVERY = set().union(*(units for needs in native.FAMILIES.values() for units in needs.values()))
 BY_UNITS = [
+    (set(), {}),
     (EVERY - {"amx_bf16", "amx_int8"}, {"bf16": "avx512_bf16", "int8-bf16": "avx512_bf16", "int8": "avx512", "fp32": "avx512"}),
     (chips.AVX512 | {"avx512_vnni"}, {"int8": "avx512", "fp32": "avx512"}),
     ({"avx2", "fma", "avx_vnni"}, {"int8": "avx2_vnni", "fp32": "avx2"}),
@@ -584,24 +570,15 @@ BY_UNITS = [
 
 
 @pytest.mark.parametrize(("flags", "families"), BY_UNITS)
-def test_the_newest_units_that_are_left_compute(monkeypatch, library, flags, families):
+def test_the_newest_units_that_are_left_compute(monkeypatch, flags, families):
     monkeypatch.setattr(native.cpu, "cpu_flags", lambda: flags)
-    found = {p: native.Model.cpu_supports(p) for p in converter.NAMES}
-    assert {p: name for p, (ok, name) in found.items() if ok} == families
+    refused = pytest.raises(cli.UserError, match="use ENGINE=openvino")
+    for precision in chips.ENGINES["native"].precisions:
+        with contextlib.nullcontext() if precision in families else refused:
+            assert native.family_for(precision) == families[precision]
 
 
-def test_a_missing_library_says_how_to_build_it(tmp_path):
+def test_a_missing_library_says_how_to_build_it(monkeypatch):
+    monkeypatch.setenv("BERT2OM_NATIVE", "none.so")
     with pytest.raises(cli.UserError, match="make build/lib/native.so"):
-        native.load_library(tmp_path / "none.so")
-
-
-def test_command_line(small, tmp_path):
-    command = [sys.executable, "-m", "tools.cpu.native.convert", "--precision", "int8"]
-    out = tmp_path / "model.native"
-    words = ["--onnx", small / "model.onnx", "--save_path", out]
-    done = subprocess.run([*command, *words], check=True, capture_output=True, text=True)
-    assert done.stdout == f"{out}: {out.stat().st_size} bytes, layers int8 int8\n"
-    for bad in (tmp_path / "none.onnx", small / "model.native"):
-        done = subprocess.run([*command, "--onnx", bad, "--save_path", tmp_path / "x"], capture_output=True, text=True)
-        assert done.returncode == 1 and str(bad) in done.stderr and done.stderr.count("\n") == 1
-    assert sorted(tmp_path.iterdir()) == [out]
+        native.load_library()

@@ -28,7 +28,7 @@ TELLING = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf1
            "i8mm", "sve")  # fmt: skip
 BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # any of them multiplies bf16
 VNNI = {"avx_vnni", "avx512_vnni", "asimddp", "i8mm"}  # any of them multiplies int8 and sums in 32 bits
-# Our engine's families of units, in engine.c's order, and what each needs for a precision: the first one that has it all
+# Our engine's families of units, and what each needs for a precision: the first one that has it all
 # computes. int8 has the same bits everywhere (docs/bits.md); int8-bf16 keeps bf16 activations between its products.
 AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 FAMILIES = {

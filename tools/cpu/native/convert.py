@@ -1,25 +1,17 @@
 """Convert an exported BERT classifier to a model.native file, the weights cut into the tiles that the engine reads.
 
-    python -m tools.cpu.native.convert --onnx model.onnx --precision int8 --bf16_layers 5 --save_path model.native
-
-        model.native: 37124672 bytes, layers int8 int8 int8 int8 int8 bf16
-
-model.py says what the file holds. The same ONNX file gives the same bytes.
+README.md here says what the file holds. The same ONNX file gives the same bytes.
 """
 
-import argparse
 import json
 import struct
-from pathlib import Path
 
 import numpy as np
 
 from tools.base.input_files import PADDING, UNMASKED
-from tools.cpu.native.model import GELU_FLOOR, INSTEAD, MAGIC, PRECISIONS, check_arch, sizes, tensors, up
+from tools.cpu.native.model import GELU_FLOOR, INSTEAD, MAGIC, check_arch, sizes, tensors
 from tools.graph import classifier, encoder
 from tools.make import cli
-
-NAMES = (*PRECISIONS, "int8-bf16")  # of PRECISION=
 
 # ---- reading the ONNX graph -------------------------------------------------------------------------------------
 
@@ -73,15 +65,11 @@ def read(path):
 # ---- writing the file -------------------------------------------------------------------------------------------
 
 
-def to_bf16(x):
-    """float32 -> the nearest bfloat16 (ties to even) as uint16."""
-    u = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    return ((u + 0x7FFF + (u >> 16 & 1)) >> 16).astype(np.uint16)
-
-
 def narrow(x, precision):
-    """float32 as a file holds it in bf16 or fp32."""
-    return to_bf16(x) if precision == "bf16" else np.ascontiguousarray(x, np.float32)
+    """float32 as a file holds it in fp32, or in bf16: the nearest (ties to even), as uint16."""
+    x = np.ascontiguousarray(x, np.float32)
+    u = x.view(np.uint32)
+    return ((u + 0x7FFF + (u >> 16 & 1)) >> 16).astype(np.uint16) if precision == "bf16" else x
 
 
 def pad(x, *shape):
@@ -100,8 +88,9 @@ def tile(w):
 
 
 def dense(layer, k, n, precision, slice_=0, smooth=None, floor=0.0):
-    """Tensors of a (weight, bias): tiled weight, bias[, scale per column]. int8 rounds each column to its own scale."""
-    weight, bias, scale = pad(layer[0], k, n), pad(layer[1], n), []
+    """Tensors of a (weight, bias): tiled weight, bias[, scale per column[, smooth]]. int8 rounds each column to its own
+    scale."""
+    weight, bias, more = pad(layer[0], k, n), pad(layer[1], n), []
     if precision != "int8":
         q = narrow(weight, precision)
     else:
@@ -111,10 +100,10 @@ def dense(layer, k, n, precision, slice_=0, smooth=None, floor=0.0):
         step = np.where(top > 0, top / np.float32(127), np.float32(1)).astype(np.float32)
         q = np.rint(weight / step).astype(np.int8)
         bias = bias - floor * q.sum(0, dtype=np.int64) * step
-        scale = [step]
+        more = [step] if smooth is None else [step, smooth]
     step = slice_ or k
     tiles = np.concatenate([tile(q[i : i + step]).reshape(-1) for i in range(0, k, step)])
-    return [tiles, bias.astype(np.float32), *scale]
+    return [tiles, bias.astype(np.float32), *more]
 
 
 def smoothing(norm, weight, width):
@@ -131,7 +120,7 @@ def smoothing(norm, weight, width):
 def payload(net, arch):
     """All tensors of the file, in the order of `tensors(arch)`, as a list of arrays."""
     s, hidden, heads = sizes(arch), arch["hidden"], arch["heads"]
-    wide, width, projection = arch["wide"], up(arch["width"], 64), net["projection"]
+    wide, width, projection = arch["wide"], s["e"], net["projection"]
     parts = [narrow(pad(net["word"], arch["vocab"], width), wide), pad(net["position"], arch["positions"], width)]
     parts += [pad(x, width) for x in net["norm"]]
     before = gamma, beta = net["norm"]  # spread and mean of each column that enters a layer
@@ -140,16 +129,14 @@ def payload(net, arch):
     for layer, precision in zip(net["layers"], arch["precisions"], strict=True):
         int8 = precision == "int8"
         qkv = [np.concatenate([layer[i][part] for i in "qkv"], -1) for part in (0, 1)]
-        smooth = [smoothing(before, qkv[0], s["h"])] if int8 else []
-        parts += dense(qkv, s["h"], s["qkv"], precision, 0, *smooth)
-        parts += smooth
+        smooth = smoothing(before, qkv[0], s["h"]) if int8 else None
+        parts += dense(qkv, s["h"], s["qkv"], precision, smooth=smooth)
         # attention leaves each head at a multiple of 32 columns: the weights' rows follow
         out = pad(layer["out"][0].reshape(heads, -1, hidden), heads, s["hdp"], hidden).reshape(-1, hidden)
         parts += dense((out, layer["out"][1]), s["ctx"], s["h"], precision)
         parts += [pad(x, s["h"]) for x in layer["out.norm"]]
-        smooth = [smoothing(layer["out.norm"], layer["up"][0], s["h"])] if int8 else []
-        parts += dense(layer["up"], s["h"], s["inter"], precision, 0, *smooth)
-        parts += smooth
+        smooth = smoothing(layer["out.norm"], layer["up"][0], s["h"]) if int8 else None
+        parts += dense(layer["up"], s["h"], s["inter"], precision, smooth=smooth)
         parts += dense(layer["down"], s["inter"], s["h"], precision, s["slice"], floor=GELU_FLOOR)
         before = layer["down.norm"]
         parts += [pad(x, s["h"]) for x in before]
@@ -195,35 +182,12 @@ def write(net, facts, source, path):
 
 
 def convert(onnx_path, out_path, precision, bf16_layers=(), types=False):
-    """Convert an ONNX BERT classifier (float32) to `out_path`; returns a report as a dict.
+    """Convert an ONNX BERT classifier (float32) to `out_path`, of a precision of chips.ENGINES["native"].
 
-    precision: one of NAMES; int8-bf16 keeps bf16 activations between its products. int8 needs no calibration: weights have
-    a scale per output channel, activations one per token. bf16_layers: numbers of layers that stay bf16 all the same.
-    types: the file knows all token types, for pairs of texts, not type 0 alone.
+    int8-bf16 keeps bf16 activations between its products. int8 needs no calibration: weights have a scale per output
+    channel, activations one per token. bf16_layers: numbers of layers that stay bf16 all the same. types: the file knows
+    all token types, for pairs of texts, not type 0 alone.
     """
-    if precision not in NAMES:
-        raise cli.UserError(f"--precision {precision}: the native engine knows {', '.join(NAMES)}")
-    net = read(onnx_path)
-    layers = range(len(net["layers"]))
-    if wrong := set(bf16_layers) - set(layers):
-        raise cli.UserError(f"--bf16_layers: no layer {min(wrong)}; {onnx_path} has layers 0 to {layers[-1]}")
-    number = precision.removesuffix("-bf16")
-    arch = architecture(net, ["bf16" if i in bf16_layers else number for i in layers], types)
-    arch |= {"activations": "fp32"} if precision == "int8" else {}
-    write(net, arch, onnx_path, out_path)
-    return {"precision": precision, "precisions": arch["precisions"], "bytes": Path(out_path).stat().st_size}
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--onnx", required=True, help="exported model, float32")
-    parser.add_argument("--precision", choices=NAMES, default="bf16")
-    parser.add_argument("--bf16_layers", type=int, nargs="*", default=[], help="layers that int8 leaves in bf16")
-    parser.add_argument("--save_path", required=True, help="where to write model.native")
-    args = parser.parse_args()
-    report = convert(args.onnx, args.save_path, args.precision, args.bf16_layers)
-    print(f"{args.save_path}: {report['bytes']} bytes, layers {' '.join(report['precisions'])}")
-
-
-if __name__ == "__main__":
-    cli.run(main)
+    net, number = read(onnx_path), precision.removesuffix("-bf16")
+    facts = architecture(net, ["bf16" if i in bf16_layers else number for i in range(len(net["layers"]))], types)
+    write(net, facts | ({"activations": "fp32"} if precision == "int8" else {}), onnx_path, out_path)

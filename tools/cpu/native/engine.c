@@ -18,19 +18,6 @@
 
 #include "net.h"
 
-/* ---- families of processor units, in the order of FAMILIES in model.py ---------------------------------- */
-
-#if defined(__x86_64__)
-extern const struct family native_amx, native_amx_int8, native_avx512_bf16, native_avx512, native_avx2_vnni, native_avx2;
-static const struct family *const families[] = {&native_amx, &native_amx_int8, &native_avx512_bf16, &native_avx512,
-                                                &native_avx2_vnni, &native_avx2};
-#elif defined(__aarch64__)
-extern const struct family native_neon_bf16, native_neon;
-static const struct family *const families[] = {0, 0, 0, 0, 0, 0, &native_neon_bf16, &native_neon};
-#else
-static const struct family *const families[] = {0};
-#endif
-
 /* ---- the workspace ------------------------------------------------------------------------------------ */
 
 INLINE void *take(uint8_t **at, int64_t bytes) {
@@ -41,7 +28,7 @@ INLINE void *take(uint8_t **at, int64_t bytes) {
 
 /* Lay the arrays out from `at` and return the end, so that the same lines also measure. */
 static uint8_t *layout(struct work *w, const struct net *m, int act, int rows, int group, int longest, uint8_t *at) {
-    struct size s = sizes(m);
+    struct size s = m->s;
     int64_t r = UP(rows, 32) + 32, keys = UP(longest, 32); /* attention tiles may read 31 rows past the block */
     *w = (struct work){.m = m, .s = s, .step = r * s.h * act};
     w->h = take(&at, group * w->step);
@@ -188,7 +175,7 @@ static int plan(const int32_t *rows, int n, int room, int longest, int32_t *by, 
 /* lay out everything a run needs from `at`; returns the end */
 static uint8_t *arrange(struct run *j, const struct net *m, int n, int block, int group, int longest, int threads,
                         uint8_t *at) {
-    struct size s = sizes(m);
+    struct size s = m->s;
     struct work none;
     int measure = !j->logits, act = j->family->act;
     j->work = take(&at, threads * sizeof *j->work);
@@ -208,14 +195,14 @@ static uint8_t *arrange(struct run *j, const struct net *m, int n, int block, in
 }
 
 /* Rows that a family's product writes at a time. */
-int native_rows(int family) { return families[family]->rows; }
+int native_rows(const struct family *family) { return family->rows; }
 
 /* sums[layers][qkv + h + inter], of a family whose activations are moved up by 128: -128 x the sum of each column of the
  * int8 weights of Q | K | V, of the output projection and of the feed-forward's first; all others stay as they are. */
-void native_sums(int family, const struct net *m, int32_t *sums) {
-    struct size s = sizes(m);
+void native_sums(const struct family *family, const struct net *m, int32_t *sums) {
+    struct size s = m->s;
     const int which[] = {Q_K_V, OUT, UP_W}, k[] = {s.h, s.ctx, s.h}, n[] = {s.qkv, s.h, s.inter};
-    for (int l = 0; l < m->layers && families[family]->shifted; l++)
+    for (int l = 0; l < m->layers && family->shifted; l++)
         for (int i = 0; i < 3; sums += n[i++]) {
             const int8_t *b = weight(m, l, which[i]);
             for (int column = 0; m->precision[l] == S8 && column < n[i]; column += 32)
@@ -225,8 +212,9 @@ void native_sums(int family, const struct net *m, int32_t *sums) {
 }
 
 /* Bytes of workspace for native_run; what it holds beforehand does not matter. */
-int64_t native_bytes(int family, const struct net *m, int n, int block, int group, int longest, int threads) {
-    struct run j = {.family = families[family]};
+int64_t native_bytes(const struct family *family, const struct net *m, int n, int block, int group, int longest,
+                     int threads) {
+    struct run j = {.family = family};
     uint8_t *base = (uint8_t *)4096;
     return arrange(&j, m, n, block, group, longest, threads, base) - base;
 }
@@ -236,10 +224,10 @@ int64_t native_bytes(int family, const struct net *m, int n, int block, int grou
  * the longest sentence); a thread takes `group` blocks at once. `work`: native_bytes, 4096-aligned. left[i]: the layer,
  * from 1, whose head answered sentence i, where one did. seen (or NULL): [n][layers - 1][2 h], what the heads see. The
  * caller has checked everything. */
-void native_run(int family, const struct net *m, const int32_t *ids, const int32_t *types, const int64_t *start,
-                const int32_t *rows, const int32_t *keys, int n, int block, int group, int longest, int threads,
-                uint8_t *work, float *logits, int32_t *left, float *seen) {
-    struct run j = {.m = m, .family = families[family], .ids = ids, .types = types, .rows = rows, .keys = keys,
+void native_run(const struct family *family, const struct net *m, const int32_t *ids, const int32_t *types,
+                const int64_t *start, const int32_t *rows, const int32_t *keys, int n, int block, int group, int longest,
+                int threads, uint8_t *work, float *logits, int32_t *left, float *seen) {
+    struct run j = {.m = m, .family = family, .ids = ids, .types = types, .rows = rows, .keys = keys,
                     .start = start, .logits = logits, .n = n, .threads = threads, .room = MAX(block, longest),
                     .left = left, .seen = seen};
     arrange(&j, m, n, block, group, longest, threads, work);

@@ -31,9 +31,11 @@ BYTES = {"bf16": 2, "int8": 1, "fp32": 4}  # of a weight
 LIBRARY = cli.ROOT / "build" / "lib" / "native.so"
 INSTEAD = "use ENGINE=openvino or ENGINE=onnxruntime"
 GELU_FLOOR = 0.171875  # the same in engine.c: int8 moves GELU's result up by this, to fill an unsigned byte
-LIMITS = {  # what a header may say: larger values are not BERT classifiers, and would overflow an index in C
-    "layers": 96, "hidden": 4096, "heads": 64, "inter": 16384, "vocab": 1 << 20, "positions": 4096,
+LIMITS = {  # what a header may say: other values are not BERT classifiers, and would overflow an index in C
+    "layers": (1, 96), "hidden": (1, 4096), "heads": (1, 64), "inter": (1, 16384), "vocab": (1, 1 << 20),
+    "positions": (1, 4096), "labels": (1, 1024), "types": (0, 1024), "width": (1, 4096),
 }  # fmt: skip
+CHOICES = {"relu": (True, False), "head": HEADS, "gelu": GELUS, "activations": ("bf16", "fp32")}
 LARGEST = 1 << 32  # bytes of weights: BERT-large has a sixth of it
 
 
@@ -45,16 +47,19 @@ def up(x, to):
 
 
 def sizes(arch):
-    """Padded sizes of an architecture, as net.h's `sizes` has them."""
-    hdp = up(arch["hidden"] // arch["heads"], 32)
+    """Padded sizes of an architecture, in the order of net.h's struct size."""
+    head, qkv = arch["hidden"] // arch["heads"], up(3 * arch["hidden"], 32)
     ways = -(-arch["inter"] // 1024) if arch["inter"] > 1536 else 1
     return {
         "slice": up(-(-arch["inter"] // ways), 64),  # of the feed-forward: what leaves room in a 2 MB L2
         "h": up(arch["hidden"], 64),
-        "hdp": hdp,
-        "ctx": up(arch["heads"] * hdp, 64),
+        "e": up(arch["width"], 64),
+        "hd": head,
+        "hdp": up(head, 32),
+        "ctx": up(arch["heads"] * up(head, 32), 64),
         "inter": up(arch["inter"], 64),
-        "qkv": up(3 * arch["hidden"], 32),
+        "qkv": qkv,
+        "ld": qkv + 32,  # an odd number of cache lines: rows do not fall into the same L1 sets
     }
 
 
@@ -73,7 +78,8 @@ def filled(header):
 
 def tensors(arch):
     """Names and sizes in bytes of the payload's tensors, in the file's order. engine.c indexes them by position."""
-    s, f32, wide, width = sizes(arch), 4, BYTES[arch["wide"]], up(arch["width"], 64)
+    s, f32, wide = sizes(arch), 4, BYTES[arch["wide"]]
+    width = s["e"]
     yield "word", arch["vocab"] * width * wide
     yield "position", arch["positions"] * width * f32
     yield from ((name, width * f32) for name in ("norm.gamma", "norm.beta"))
@@ -116,20 +122,13 @@ def check_arch(header, where):
     try:
         arch = filled(header)
         h, heads, precisions = arch["hidden"], arch["heads"], arch["precisions"]
-        wrong = {name: not within(arch[name], 1, most) for name, most in LIMITS.items()}
-        if not (wrong["hidden"] or wrong["heads"]):
+        wrong = {name: not within(arch[name], *limits) for name, limits in LIMITS.items()}
+        wrong |= {name: arch[name] not in right for name, right in CHOICES.items()}
+        if not any(wrong.values()):
             wrong["heads"] = h % heads or h // heads % 2 or h // heads > 64
-        wrong |= {
-            "labels": not within(arch["labels"], 1, 1024),
-            "types": not within(arch["types"], 0, 1024),
-            "width": not within(arch["width"], 1, h),
-            "eps": type(arch["eps"]) is not float or not 0 < arch["eps"] < 1,
-            "relu": arch["relu"] not in (True, False),
-            "head": arch["head"] not in HEADS,
-            "gelu": arch["gelu"] not in GELUS,
-            "activations": arch["activations"] not in ("bf16", "fp32"),
-            "precisions": len(precisions) != arch["layers"] or set(precisions) not in MIXES,
-        }
+            wrong["width"] = arch["width"] > h
+        wrong["eps"] = type(arch["eps"]) is not float or not 0 < arch["eps"] < 1
+        wrong["precisions"] = len(precisions) != arch["layers"] or set(precisions) not in MIXES
         bad = next((name for name, is_wrong in wrong.items() if is_wrong), None)
     except (AttributeError, KeyError, TypeError) as e:
         bad = str(e)
@@ -144,8 +143,9 @@ def check_arch(header, where):
 class Net(ctypes.Structure):
     """struct net of net.h."""
 
-    NAMES = "layers hidden heads inter vocab positions width slice head wide labels gelu".split()  # noqa: SIM905
+    NAMES = ("layers", "hidden", "heads", "width", "head", "wide", "labels", "gelu")
     _fields_ = [
+        ("sizes", ctypes.c_int32 * 9),
         *((name, ctypes.c_int32) for name in NAMES),
         ("eps", ctypes.c_float),
         ("sure", ctypes.c_float),
@@ -153,9 +153,9 @@ class Net(ctypes.Structure):
     ]
 
 
-def load_library(path=None):
-    """The engine as a ctypes library, from `path`, BERT2OM_NATIVE or build/lib/native.so. UserError if it cannot be loaded."""
-    path = Path(path or os.environ.get("BERT2OM_NATIVE") or LIBRARY)
+def load_library():
+    """The engine as a ctypes library, from BERT2OM_NATIVE or build/lib/native.so. UserError if it cannot be loaded."""
+    path = Path(os.environ.get("BERT2OM_NATIVE") or LIBRARY)
     try:
         library = ctypes.CDLL(str(path))
     except OSError as e:
@@ -168,6 +168,15 @@ def load_library(path=None):
 def tiles_allowed():
     """Whether the kernel lets this process use AMX's tiles: arch_prctl(ARCH_REQ_XCOMP_PERM, tile data) of x86-64."""
     return not ctypes.CDLL(None).syscall(158, 0x1023, 18)
+
+
+def family_for(precision):
+    """The family of units that computes a precision here. Raises UserError where none can."""
+    here = cpu.cpu_flags()
+    for name, needs in FAMILIES.items():
+        if needs.get(precision, {""}) <= here and (not name.startswith("amx") or tiles_allowed()):
+            return name
+    raise cli.UserError(f"{cpu.without(f'unit for {precision}')} that the native engine knows; {INSTEAD}")
 
 
 def memory(size):
@@ -193,7 +202,7 @@ def read_header(f, path):
     """(architecture, where the payload starts) of a model.native file. Raises UserError where the header is not whole."""
     head = f.read(12)
     if len(head) < 12 or head[:8] != MAGIC:
-        raise cli.UserError(f"{path}: not a model.native file; make it with tools/cpu/native/convert.py")
+        raise cli.UserError(f"{path}: not a model.native file; run make again")
     (length,) = struct.unpack("<I", head[8:])
     try:
         arch = json.loads(f.read(min(length, 1 << 20)))
@@ -212,9 +221,9 @@ class Model:
 
     BLOCK, GROUP = 320, 4  # rows of a block; blocks a thread takes through the layers together
 
-    def __init__(self, path, threads=2, library=None):
+    def __init__(self, path, threads=2):
         """Raises cli.UserError for a file that is not whole or not ours, a missing library, or a CPU without the units."""
-        with Path(path).open("rb") as f:
+        with cli.regular(path).open("rb") as f:
             self.arch, start = read_header(f, path)
             where, size = offsets(self.arch)
             if size > LARGEST:
@@ -222,37 +231,26 @@ class Model:
             found = os.fstat(f.fileno()).st_size
             if found != start + size:
                 raise cli.UserError(f"{path}: {found} bytes where the header promises {start + size}; make it again")
-            self.library = load_library(library)
-            ok, self.family = self.cpu_supports(self.arch["precision"])
-            if not ok:
-                raise cli.UserError(f"{path}: {self.family}")
+            self.library, self.family = load_library(), family_for(self.arch["precision"])
             self.weights = memory(size)
             f.seek(start)
             if f.readinto(self.weights) != size:
                 raise cli.UserError(f"{path}: the file got shorter while it was read")
         self.threads, self.lock, self.work = threads, threading.Lock(), memory(0)
-        self.number = list(FAMILIES).index(self.family)
-        self.tile = self.library.native_rows(self.number)
+        self.units = ctypes.byref(ctypes.c_byte.in_dll(self.library, f"native_{self.family}"))
+        self.tile = self.library.native_rows(self.units)
         s, arch = sizes(self.arch), self.arch
         self.offsets = np.array(where, np.int64)
         self.numbers = np.array([PRECISIONS.index(p) for p in arch["precisions"]], np.int32)
         self.sums = np.zeros(arch["layers"] * (s["qkv"] + s["h"] + s["inter"]), np.int32)
-        fields = arch | s | {
+        fields = arch | {
             "head": HEADS.index(arch["head"]), "gelu": GELUS.index(arch["gelu"]), "wide": PRECISIONS.index(arch["wide"]),
         }  # fmt: skip
         arrays = (a.ctypes.data for a in (self.offsets, self.numbers, self.sums))
-        self.net = Net(*(fields[name] for name in Net.NAMES), arch["eps"], 0, address(self.weights), *arrays)
+        numbers = (fields[name] for name in Net.NAMES)
+        self.net = Net(tuple(s.values()), *numbers, arch["eps"], 0, address(self.weights), *arrays)
         self.left = np.zeros(arch["layers"], np.int64)  # sentences that were answered after each layer
-        self.library.native_sums(self.number, ctypes.byref(self.net), pointer(self.sums))
-
-    @staticmethod
-    def cpu_supports(precision):
-        """(True, the family that computes a precision here) or (False, one line that says why not and what to use)."""
-        here = cpu.cpu_flags()
-        for name, needs in FAMILIES.items():
-            if needs.get(precision, {""}) <= here and (not name.startswith("amx") or tiles_allowed()):
-                return True, name
-        return False, f"{cpu.without(f'unit for {precision}')} that the native engine knows; {INSTEAD}"
+        self.library.native_sums(self.units, ctypes.byref(self.net), pointer(self.sums))
 
     def leave_early(self, heads, sure):
         """From now on a sentence is answered by the first layer whose best score is `sure` above the next, or more.
@@ -274,13 +272,10 @@ class Model:
         if None. seen: float32 [n, layers - 1, 2, hidden up to a multiple of 64], which gets [CLS] and the mean of each
         layer. Raises UserError for an unknown type or id, and for a sentence that is empty or too long.
         """
-        if isinstance(batch, tuple):
-            ids, keys = np.asarray(batch[0]), np.asarray(batch[1], np.int32)
-            rows = np.full(len(ids), ids.shape[1], np.int32)
-            ids = ids.reshape(-1)
-        else:
-            rows = keys = np.fromiter(map(len, batch), np.int32, len(batch))
-            ids = np.concatenate([np.zeros(0, np.int64), *batch])
+        batch, lengths = batch if isinstance(batch, tuple) else (batch, None)
+        rows = np.fromiter(map(len, batch), np.int32, len(batch))
+        keys = rows if lengths is None else np.ascontiguousarray(lengths, np.int32)
+        ids = np.concatenate([np.zeros(0, np.int64), *batch])
         arch, n, known = self.arch, len(rows), max(self.arch["types"], 1)
         if types is not None:
             types = np.concatenate([np.zeros(0, np.int64), *types])
@@ -299,19 +294,18 @@ class Model:
             i = int(np.searchsorted(rows.cumsum(), t, "right"))
             raise cli.UserError(f"sentence {i}: token id {ids[t]} is outside the vocabulary of {arch['vocab']}")
         start = np.concatenate([[0], rows[:-1].cumsum(dtype=np.int64)])
-        ids, keys = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(keys)
+        ids = np.ascontiguousarray(ids, np.int32)
         logits, left = np.empty((n, arch["labels"]), np.float32), np.full(n, arch["layers"], np.int32)
         # every thread gets the same number of equal blocks, of whole tiles
         room = -(-int(rows.sum()) // self.threads)
         block = up(-(-room // -(-room // self.BLOCK)), self.tile)
         plan = (n, block, self.GROUP, int(rows.max()), self.threads)
         with self.lock:
-            need = self.library.native_bytes(self.number, ctypes.byref(self.net), *plan)
+            need = self.library.native_bytes(self.units, ctypes.byref(self.net), *plan)
             if len(self.work) < need:
                 self.work = memory(need)
-            arrays = map(pointer, (ids, types, start, rows, keys))
+            given, made = map(pointer, (ids, types, start, rows, keys)), map(pointer, (logits, left, seen))
             work = ctypes.c_void_p(address(self.work))
-            made = map(pointer, (logits, left, seen))
-            self.library.native_run(self.number, ctypes.byref(self.net), *arrays, *plan, work, *made)
+            self.library.native_run(self.units, ctypes.byref(self.net), *given, *plan, work, *made)
             self.left += np.bincount(left - 1, minlength=arch["layers"])
         return logits

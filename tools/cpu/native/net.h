@@ -31,8 +31,11 @@ enum number { BF16, S8, F32, U8 }; /* the first three as model.py numbers a laye
 
 enum head { TANH, TANH_RELU, RELU, GELU_HEAD }; /* what follows the pooler, as model.py numbers it */
 
+struct size { int32_t slice, h, e, hd, hdp, ctx, inter, qkv, ld; }; /* what `sizes` of model.py says */
+
 struct net { /* the same fields, in the same order, as Net in tools/cpu/native/model.py */
-    int32_t layers, hidden, heads, inter, vocab, positions, width, slice, head, wide, labels, gelu;
+    struct size s;
+    int32_t layers, hidden, heads, width, head, wide, labels, gelu;
     float eps, sure;          /* width: of the embeddings; head, gelu: numbers of model.py's HEADS and GELUS */
     const uint8_t *base;      /* the payload of the model file */
     const int64_t *off;       /* tensor offsets: 4, then TENSORS per layer, then 7 */
@@ -46,18 +49,6 @@ enum { Q_K_V, Q_K_V_BIAS, Q_K_V_SCALE, Q_K_V_SMOOTH, OUT, OUT_BIAS, OUT_SCALE, L
 
 INLINE const void *tensor(const struct net *m, int i) { return m->base + m->off[i]; }
 INLINE const void *weight(const struct net *m, int layer, int i) { return tensor(m, 4 + layer * TENSORS + i); }
-
-struct size { int e, h, hd, hdp, ctx, inter, slice, qkv, ld; };
-
-INLINE struct size sizes(const struct net *m) {
-    struct size s = {.h = UP(m->hidden, 64), .hd = m->hidden / m->heads, .inter = UP(m->inter, 64), .slice = m->slice};
-    s.e = UP(m->width, 64);
-    s.hdp = UP(s.hd, 32);
-    s.ctx = UP(m->heads * s.hdp, 64);
-    s.qkv = UP(3 * m->hidden, 32);
-    s.ld = s.qkv + 32; /* an odd number of cache lines: rows do not fall into the same L1 sets */
-    return s;
-}
 
 /* One thread's memory. Rows past a block's end hold leftovers: they meet no other row, and nobody reads them.
  * An activation is a bf16 or a float (act in the files that compute): void here. */

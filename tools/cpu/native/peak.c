@@ -52,8 +52,6 @@ static double portable(const uint8_t *data) {
 #if !defined(__x86_64__)
 
 static piece *unit(int kind) { return kind == AT_MEMORY ? triad : kind == AT_ANY ? portable : 0; }
-static int has_tiles(int kind) { return 0; }
-static void tiles(int on) {}
 
 #else
 
@@ -85,6 +83,7 @@ SUMS(sums_int8, 16, VNNI, 16, 4)
 /* 2 x 2 tiles; `data`: 1 MB of operands, which stay in L2 and not in L1, or none: operands stay in the tiles */
 #define ON_TILES(name, op, per_tile) \
     static double name(const uint8_t *data) { \
+        tiles_on(); \
         for (int s = 0; s < STEPS; s++) { \
             const uint8_t *p = data + (s & 255) * 4096; \
             if (data) { \
@@ -96,15 +95,11 @@ SUMS(sums_int8, 16, VNNI, 16, 4)
             } \
             PRODUCTS(op); \
         } \
+        tiles_off(); \
         return STEPS * 4.0 * per_tile; \
     }
 ON_TILES(tiles_bf16, _tile_dpbf16ps, 16 * 16 * 32 * 2)
 ON_TILES(tiles_int8, _tile_dpbssd, 16 * 16 * 64 * 2)
-
-static void tiles(int on) {
-    if (on) tiles_on();
-    else tiles_off();
-}
 
 #pragma GCC pop_options
 
@@ -137,13 +132,11 @@ void work(int kind, double seconds, double *done) {
     done[0] = done[1] = done[2] = 0;
     if (!run || (bytes && !data)) return;
     if (data) memset(data, 0, bytes);
-    if (has_tiles(kind)) tiles(1);
     double start = clock_of(CLOCK_MONOTONIC), own = clock_of(CLOCK_THREAD_CPUTIME_ID), end;
     do done[0] += run(data);
     while ((end = clock_of(CLOCK_MONOTONIC)) < start + seconds);
     done[1] = end - start;
     done[2] = clock_of(CLOCK_THREAD_CPUTIME_ID) - own;
-    if (has_tiles(kind)) tiles(0);
     free(data);
 }
 
