@@ -99,7 +99,7 @@ def test_a_crash_of_openvino_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(compile_cpu.cpu, "check_units", lambda precision: None)
     job = compile_cpu.Job(tmp_path / "m.onnx", tmp_path / "export.onnx", "openvino", "int8", tmp_path / "m.ir")
     with pytest.raises(cli.UserError, match="export.onnx: OpenVINO crashed .* use PRECISION=bf16 or fp32"):
-        compile_cpu.write_openvino(job, ["int8"], [], {})
+        compile_cpu.write_openvino(job, ["int8"], {})
 
 
 def ir(tmp_path, **members):

@@ -15,16 +15,7 @@ from tools.recipe import pth2onnx
 from tools.source import tokens
 
 ROWS = 24
-NEEDS = {  # what a precision cannot do without
-    ("onnxruntime", "fp32"): set(),
-    ("openvino", "fp32"): set(),
-    ("openvino", "bf16"): chips.BF16,
-    ("openvino", "int8"): chips.VNNI,
-    ("native", "bf16"): {"amx_bf16", "avx512_bf16"},
-    ("native", "int8"): {"avx2"},
-    ("native", "int8-bf16"): {"amx_int8", "avx512_bf16"},
-    ("native", "fp32"): {"avx2"},
-}
+ENGINES = ("onnxruntime", "openvino", "native")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,19 +61,23 @@ def compiled(box, made, engine, precision, most):
     return tool("cpu.compile", words, most)
 
 
-@pytest.mark.parametrize(("precision", "most"), [("fp32", "AVX2"), ("int8", "")])
-def test_a_hidden_size_that_is_no_multiple_of_16(tmp_path, precision, most):
+@pytest.mark.parametrize(("precision", "limits"), [("fp32", ["AVX2"]), ("int8", ["", "AVX2_VNNI"])])
+def test_a_hidden_size_that_is_no_multiple_of_16_and_one_file_whatever_units_make_it(tmp_path, precision, limits):
     """OpenVINO's own AVX2 kernel ends the process there, and int8 takes its statistics in AVX2 on any CPU."""
-    if precision == "int8" and not cpu.cpu_flags() & chips.VNNI:
-        pytest.skip("this CPU has no int8 unit")
-    done = compiled(filled(tmp_path, hidden_size=40), tmp_path / "model.ir", "openvino", precision, most)
-    assert done.returncode == 0 and f"gate: equal: {precision}" in done.stdout, done.stderr
-    graph = engines.read_ir(tmp_path / "model.ir")
-    kinds = {node.get_type_name() for node in graph.get_ops()}
+    files, model = set(), tmp_path / "model.ir"
+    filled(tmp_path, hidden_size=40)
+    for most in limits:
+        done = compiled(tmp_path, model, "openvino", precision, most)
+        if "no int8 unit" in done.stderr:
+            pytest.skip("this CPU has no VNNI")
+        assert done.returncode == 0 and f"gate: equal: {precision}" in done.stdout, done.stderr
+        files.add(model.read_bytes())
+    kinds = {node.get_type_name() for node in engines.read_ir(model).get_ops()}
     assert "ReduceMean" in kinds and "ReduceSum" not in kinds, "newer units are faster on means"
+    assert len(files) == 1
 
 
-CASES = [(*which, "AVX2") for which in NEEDS] + [
+CASES = [(e, p, "AVX2") for e in ENGINES for p in chips.ENGINES[e].precisions if p != "fp16-sim"] + [
     ("openvino", "bf16", "AVX512_CORE_BF16"),
     ("native", "int8-bf16", "AVX512_CORE_BF16"),
     ("native", "int8", "AVX512_CORE_VNNI"),
@@ -96,10 +91,9 @@ def test_runs_within_its_gate_or_says_that_it_cannot(box, library, tmp_path, mon
     if engine == "native" and not library:
         pytest.skip("gcc is needed to build the engine")
     monkeypatch.setenv(cpu.MAX_ISA, most)
-    needs, here = NEEDS[engine, precision], cpu.cpu_flags()
-    made = tmp_path / {"native": "model.native", "openvino": "model.ir", "onnxruntime": "model.onnx"}[engine]
+    made = tmp_path / chips.ENGINES[engine].file
     done = compiled(box, made, engine, precision, most)
-    if needs and not needs & here:
+    if chips.units(engine, precision, cpu.cpu_flags()) is None:
         assert done.returncode == 1 and done.stderr.count("\n") == 1 and not made.exists(), done.stderr
         assert (f"{cpu.MAX_ISA}={most} leaves no" in done.stderr or "this CPU" in done.stderr) and "use" in done.stderr
         return
@@ -114,17 +108,6 @@ def test_runs_within_its_gate_or_says_that_it_cannot(box, library, tmp_path, mon
     flags = cpu.cpu_flags(limited=(engine, precision) not in (("onnxruntime", "fp32"), ("openvino", "fp32")))
     assert set(said) <= flags
     assert ("amx_int8" in said) == ("amx_int8" in flags)
-
-
-def test_int8_is_one_file_whatever_units_make_it(box, tmp_path):
-    made, files = tmp_path / "m.ir", set()
-    for most in ("", "AVX2_VNNI"):
-        done = compiled(box, made, "openvino", "int8", most)
-        if "no int8 unit" in done.stderr:
-            pytest.skip("this CPU has no VNNI")
-        assert done.returncode == 0, done.stderr
-        files.add(made.read_bytes())
-    assert len(files) == 1
 
 
 def test_the_limit_takes_units_away_and_unknown_words_do_not(monkeypatch):

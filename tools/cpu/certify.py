@@ -77,24 +77,23 @@ class Texts:
         return self.model.run(self.ids, self.types)
 
     def seen(self):
-        """Yield (where, float32 [n, layers - 1, 2 hidden]) of what the heads see, some texts at a time."""
+        """Yield float32 [n, layers - 1, 2 hidden] of what the heads see, some texts at a time."""
         arch = self.model.arch
         for start in range(0, len(self.ids), CHUNK):
-            some = slice(start, min(start + CHUNK, len(self.ids)))
-            x = np.empty((some.stop - start, arch["layers"] - 1, 2, native.sizes(arch)["h"]), np.float32)
+            some = slice(start, start + CHUNK)
+            x = np.empty((len(self.ids[some]), arch["layers"] - 1, 2, native.sizes(arch)["h"]), np.float32)
             self.model.run(self.ids[some], self.types and self.types[some], x)
-            yield some, x[..., : arch["hidden"]].reshape(*x.shape[:2], -1)
+            yield x[..., : arch["hidden"]].reshape(*x.shape[:2], -1)
 
 
 def certify(model, fitting: Texts, calibrating: Texts, eps: float) -> dict:
     """A certificate's facts and heads; from here on the model leaves early. Raises UserError where that is worth nothing."""
-    seen = np.concatenate([x for _, x in fitting.seen()])
+    seen = np.concatenate(list(fitting.seen()))
     heads = np.stack([head(seen[:, layer], fitting.logits) for layer in range(seen.shape[1])])
-    full, scores = calibrating.logits.argmax(1), []
-    for _, x in calibrating.seen():
-        scores.append(np.einsum("nld,lcd->nlc", x, heads[..., :-1], optimize=True) + heads[..., -1])
-    best = np.sort(both := np.concatenate(scores), axis=2)
-    made = differs(best[..., -1] - best[..., -2], both.argmax(2) != full[:, None])
+    score = lambda x: np.einsum("nld,lcd->nlc", x, heads[..., :-1], optimize=True) + heads[..., -1]
+    full, scores = calibrating.logits.argmax(1), np.concatenate(list(map(score, calibrating.seen())))
+    best = np.sort(scores, axis=2)
+    made = differs(best[..., -1] - best[..., -2], scores.argmax(2) != full[:, None])
     if not (count := passed(made.sum(1), len(full), eps)):
         raise cli.UserError("the heads differ too often where they are surest; leave CERTIFY= out")
     model.leave_early(heads, SURE[count - 1])
@@ -102,14 +101,10 @@ def certify(model, fitting: Texts, calibrating: Texts, eps: float) -> dict:
     differ = int((calibrating.run().argmax(1) != full).sum())
     if not passed(np.array([differ]), len(full), eps):
         raise cli.UserError(f"the engine itself differs in {differ} of {len(full)} texts; leave CERTIFY= out")
-    facts = {
-        "eps": eps,
-        "confidence": CONFIDENCE,
-        "fitted": len(fitting.ids),
-        "calibrated": len(full),
-        "differ": differ,
-    }
-    return facts | {"left": model.left.tolist(), "sure": SURE[count - 1], "heads": heads.tolist()}
+    return {
+        "eps": eps, "confidence": CONFIDENCE, "fitted": len(fitting.ids), "calibrated": len(full), "differ": differ,
+        "left": model.left.tolist(), "sure": SURE[count - 1], "heads": heads.tolist(),
+    }  # fmt: skip
 
 
 def main():

@@ -37,14 +37,14 @@ LONGEST = 128  # tokens of a calibration sentence where the graph leaves the len
 def parse():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--onnx", required=True, type=Path, help="the modified graph")
-    p.add_argument("--engine", required=True, choices=list(engines.ENGINES))
+    p.add_argument("--engine", required=True, choices=["onnxruntime", "openvino", "native"])
     p.add_argument("--precision", required=True, choices=["fp32", "bf16", "int8", "int8-bf16"])
     p.add_argument("--reference", type=Path, help="the export to compare with (--onnx if not given)")
     p.add_argument("--input", required=True, type=Path, help="folder of preprocess.py: the sentences of the gate")
     p.add_argument("--calibration", type=Path, help="int8: training sentences, TSV")
     p.add_argument("--checkpoint", type=Path, help="int8: whose tokenizer reads them")
     p.add_argument("--rows", type=int, help="sentences of the gate, longest first (all if not given)")
-    p.add_argument("--task", help="what the calibration sentences ask (tools/base/tasks.py, sst2 if not given)")
+    p.add_argument("--task", default=tasks.DEFAULT, help="what the sentences ask (tools/base/tasks.py, %(default)s)")
     p.add_argument("--seeded", action="store_true", help="random weights: judge by classes, not labels")
     p.add_argument("--save_path", required=True, type=Path)
     return p.parse_args()
@@ -71,38 +71,6 @@ def sentences(path: Path, checkpoint: Path, shapes: dict, task) -> dict:
     return {name: arrays[name] for name in shapes}
 
 
-def quantise(path: Path, arrays: dict, shapes: dict, wide):
-    """NNCF's int8 quantisation of an export as an OpenVINO model (activations asymmetric, weights per channel).
-
-    arrays: calibration rows of its inputs; shapes: what the result is fixed to. APART and the layers `wide` stay as they are.
-    """
-    import nncf
-    import openvino as ov
-
-    items = []
-
-    def keep(feeds):
-        items.append(feeds)
-        return np.zeros((len(next(iter(feeds.values()))), 2))
-
-    open_shapes = {name: [d or None for d in shape] for name, shape in shapes_of(path).items()}
-    input_files.in_batches(keep, open_shapes, arrays, str(path))
-    apart = [*APART, *(rf"layer\.{i}/" for i in wide)]
-    export = ov.Core().read_model(path)
-    engines.sums_for_means(export)
-    model = nncf.quantize(
-        export,
-        nncf.Dataset(items),
-        preset=nncf.QuantizationPreset.MIXED,
-        model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=len(items),
-        ignored_scope=nncf.IgnoredScope(patterns=[f".*{p}.*" for p in apart], validate=False),
-    )
-    engines.means_again(model)
-    model.reshape({name: [d or -1 for d in shape] for name, shape in shapes.items()})
-    return model
-
-
 @dataclass(frozen=True)
 class Job:
     """A graph and what it is compiled to."""
@@ -121,19 +89,19 @@ class Job:
 def convert(job: Job, precisions: list[str], arrays: dict | None = None) -> None:
     """Write the job's model. precisions: of each encoder layer, unlike each other for int8 alone; arrays: its inputs
     for int8's statistics, {name: int64 [n, length]}."""
-    wide = [i for i, p in enumerate(precisions) if p != job.precision]
     if job.engine == "native":
         from tools.cpu.native import convert as native
 
+        wide = [i for i, p in enumerate(precisions) if p != job.precision]
         native.convert(job.reference, job.save_path, job.precision, wide, job.pairs)
     elif job.engine == "openvino":
         cpu.check_units(job.precision)
-        write_openvino(job, precisions, wide, arrays)
+        write_openvino(job, precisions, arrays)
     else:
         write_onnxruntime(job)
 
 
-def write_openvino(job: Job, precisions: list[str], wide: list[int], arrays: dict | None) -> None:
+def write_openvino(job: Job, precisions: list[str], arrays: dict | None) -> None:
     """Write the job's model.ir. Raises UserError where the process that quantises ends without one."""
     import openvino as ov
 
@@ -142,14 +110,38 @@ def write_openvino(job: Job, precisions: list[str], wide: list[int], arrays: dic
     # In a process that keeps to AVX2: newer units do not change the statistics, so not the file.
     with ProcessPoolExecutor(1, get_context("spawn"), os.putenv, (cpu.MAX_ISA, "AVX2")) as pool:
         try:
-            pool.submit(write_int8, job, precisions, wide, arrays).result()
+            pool.submit(write_int8, job, precisions, arrays).result()
         except BrokenProcessPool:
             fault = "OpenVINO crashed while it ran this graph in AVX2, for int8's statistics"
             raise cli.UserError(f"{job.reference}: {fault}; use PRECISION=bf16 or fp32") from None
 
 
-def write_int8(job: Job, precisions: list[str], wide: list[int], arrays: dict) -> None:
-    model = quantise(job.reference, arrays, shapes_of(job.onnx), wide)
+def write_int8(job: Job, precisions: list[str], arrays: dict) -> None:
+    """Write NNCF's quantisation of the export (activations asymmetric, weights per channel), fixed to the graph's shapes."""
+    import nncf
+    import openvino as ov
+
+    items = []
+
+    def keep(feeds):
+        items.append(feeds)
+        return np.zeros((len(next(iter(feeds.values()))), 2))
+
+    open_shapes = {name: [d or None for d in shape] for name, shape in shapes_of(job.reference).items()}
+    input_files.in_batches(keep, open_shapes, arrays, str(job.reference))
+    apart = [*APART, *(rf"layer\.{i}/" for i, precision in enumerate(precisions) if precision != job.precision)]
+    export = ov.Core().read_model(job.reference)
+    engines.sums_for_means(export)
+    model = nncf.quantize(
+        export,
+        nncf.Dataset(items),
+        preset=nncf.QuantizationPreset.MIXED,
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(items),
+        ignored_scope=nncf.IgnoredScope(patterns=[f".*{p}.*" for p in apart], validate=False),
+    )
+    engines.means_again(model)
+    model.reshape({name: [d or -1 for d in shape] for name, shape in shapes_of(job.onnx).items()})
     engines.write_ir(model, job.save_path, job.precision, precisions)
 
 
@@ -158,14 +150,9 @@ def write_onnxruntime(job: Job) -> None:
     import onnx
     import onnxruntime as ort
 
-    extended = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    settings: dict = {"graph_optimization_level": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, **onnxfile.PARTS}
     try:
-        settings: dict = {
-            **onnxfile.PARTS,
-            "graph_optimization_level": extended,
-            "optimized_model_filepath": str(job.save_path),
-        }
-        onnxfile.session(job.onnx, **settings)
+        onnxfile.session(job.onnx, optimized_model_filepath=str(job.save_path), **settings)
         model = onnx.load(job.save_path)
     except Exception as e:  # onnxruntime has no public base class for its errors; a full disk is one of them
         fault = f"onnxruntime made no {job.save_path} of it: {onnxfile.first_line(e)}"
@@ -214,7 +201,9 @@ def judged(job: Job, folder: Path, rows: int | None):
     reference, made = logits(job, {name: a[chosen] for name, a in arrays.items()})
     if not (folder / "labels.json").exists():  # texts to check the graph on, of which nobody knows what is right
         return gate.judge(reference, made, job.precision, seeded=job.seeded)
-    given = read_labels(folder / "labels.json")
+    _, task, names = tasks.read(folder)
+    given = [g if isinstance(g, list) else [g] for g in cli.read_json(folder / "labels.json").values()]
+    given = [output_files.numbers_of(g, task, len(names), folder / "labels.json") for g in given]
     if "first" not in arrays:  # one sentence a row
         given = [[v] for g in given for v in g]
     if len(given) != whole.sum():
@@ -226,20 +215,13 @@ def judged(job: Job, folder: Path, rows: int | None):
     return gate.judge(reference, made, job.precision, np.array(labels), job.seeded)
 
 
-def read_labels(path: Path) -> list[list]:
-    """The labels of each file of preprocess.py's labels.json. Raises UserError for labels that its task does not have."""
-    _, task, names = tasks.read(path.parent)
-    given = [g if isinstance(g, list) else [g] for g in cli.read_json(path).values()]
-    return [output_files.numbers_of(g, task, len(names), path) for g in given]
-
-
 def main():
     args = parse()
     int8 = args.precision.startswith("int8")
     if int8 and not (args.calibration and args.checkpoint):
         fault = f"--precision {args.precision} needs --calibration and --checkpoint"
         raise cli.UserError(f"{fault}: give TRAIN=, the task's own train.tsv")
-    task = tasks.known(args.task or tasks.DEFAULT)
+    task = tasks.known(args.task)
     reference = args.reference or args.onnx
     job = Job(args.onnx, reference, args.engine, args.precision, args.save_path, task.pair, args.seeded, task.several)
     layers = layers_of(job.onnx)

@@ -15,6 +15,7 @@ copies to the device and back included.
 """
 
 import argparse
+import contextlib
 import functools
 import json
 import sys
@@ -42,10 +43,8 @@ def started(engine: str, number: str):
         device = torch.device("cpu" if kind == "cpu" else f"{kind}:{number}")
         torch.zeros(1, device=device)
     except (ImportError, RuntimeError, AssertionError) as e:
-        why = onnxfile.first_line(e)
-        raise cli.UserError(
-            f"ENGINE={engine}: no such device here ({why}); is its build of PyTorch installed?"
-        ) from None
+        fault = f"no such device here ({onnxfile.first_line(e)}); is its build of PyTorch installed?"
+        raise cli.UserError(f"ENGINE={engine}: {fault}") from None
     return device
 
 
@@ -61,17 +60,6 @@ def card(engine: str, chip: str, device) -> dict:
     return {"gpu": torch.cuda.get_device_name(device)} if engine == "torch_cuda" else {}
 
 
-def as_graph(module):
-    """`module` as torchair compiles it, and how it runs, in a word."""
-    import torch
-
-    try:
-        import torchair
-    except ImportError:
-        return module, "eager"
-    return torch.compile(module, backend=torchair.get_npu_backend(), dynamic=False), "torchair"
-
-
 class Torch(engines.Engine):
     """One request at a time, of any shape."""
 
@@ -85,8 +73,13 @@ class Torch(engines.Engine):
         torch.set_num_threads(threads or cpu.cores())
         self.device = started(self.name, device)
         kind = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.precision]
-        module = export.load(said["checkpoint"], said["labels"]).to(self.device, kind)
-        self.module, mode = as_graph(module) if self.name == "torch_npu" else (module, "eager")
+        self.module, mode = export.load(said["checkpoint"], said["labels"]).to(self.device, kind), "eager"
+        if self.name == "torch_npu":
+            with contextlib.suppress(ImportError):
+                import torchair
+
+                self.module = torch.compile(self.module, backend=torchair.get_npu_backend(), dynamic=False)
+                mode = "torchair"
         self.told = {"mode": mode, **card(self.name, said["chip"], self.device)}
         self.inputs = [onnxfile.Tensor(name, np.int64, (None, None)) for name in said["inputs"]]
 
@@ -130,21 +123,21 @@ def main():
     p.add_argument("--save_path", required=True, type=Path)
     a = p.parse_args()
     _, task, labels = tasks.read(a.input)
-    names = [name for name in compile.shapes_of(a.reference) if name in ROLES]
-    said = {"engine": a.engine, "precision": a.precision, "checkpoint": str(a.checkpoint), "inputs": names}
-    said |= {"labels": labels, "chip": a.chip}
-    said |= {"weights": cli.sha256(a.checkpoint / "MANIFEST")}
+    said = {
+        "engine": a.engine, "precision": a.precision, "checkpoint": str(a.checkpoint),
+        "inputs": [name for name in compile.shapes_of(a.reference) if name in ROLES],
+        "labels": labels, "chip": a.chip, "weights": cli.sha256(a.checkpoint / "MANIFEST"),
+    }  # fmt: skip
     with cli.whole_file(a.save_path, "w") as f:
         f.write(json.dumps(said, indent=1) + "\n")
-    job = compile.Job(
-        a.reference, a.reference, a.engine, a.precision, a.save_path, task.pair, a.seeded, task.several, Torch
-    )
+    graphs = (a.reference, a.reference)
+    job = compile.Job(*graphs, a.engine, a.precision, a.save_path, task.pair, a.seeded, task.several, Torch)
     try:
         print(compile.judged(job, a.input, a.rows).demand(a.save_path))
     except BaseException:
         a.save_path.unlink(missing_ok=True)
         raise
-    return print(f"wrote {a.save_path}")
+    print(f"wrote {a.save_path}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The CPU engines: load a compiled model, run one request.
 
-A compiled model is one file that names its engine and precision: an .onnx with metadata (`bert2om.engine`,
-`bert2om.precision`); a .native (tools/cpu/native/model.py), or the certificate.json beside one; or an .ir, a tar of
-OpenVINO's model.xml and model.bin.
+A compiled model is one file that names its precision: for onnxruntime an .onnx with metadata (`bert2om.engine`,
+`bert2om.precision`), a .native (tools/cpu/native/model.py) or the certificate.json beside one, or an .ir, a tar of OpenVINO's
+model.xml and model.bin.
 """
 
 import os
@@ -21,10 +21,7 @@ IR = ("model.xml", "model.bin")
 
 
 class Engine:
-    """What all have: `run` may be called from `streams` threads at a time, each with its share of the cores.
-
-    settings: the library's own, over those chosen here; docs/knobs.md has what each costs.
-    """
+    """What all have: `run` may be called from `streams` threads at a time, each with its share of the cores."""
 
     ragged = False  # rows of any lengths cost no padding
     limited = True  # it obeys ONEDNN_MAX_CPU_ISA
@@ -49,15 +46,14 @@ class Onnxruntime(Engine):
 
     limited = False
 
-    def __init__(self, path, precision: str, threads: int = 0, streams: int = 1, **settings):
+    def __init__(self, path, precision: str, threads: int = 0, streams: int = 1):
         import onnxruntime as ort
 
         if precision == "fp16-sim":
-            settings["graph_optimization_level"] = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            settings: dict = {"graph_optimization_level": ort.GraphOptimizationLevel.ORT_DISABLE_ALL}
         else:
-            settings, self.told = settings | onnxfile.PARTS, {"unfused": onnxfile.UNFUSED}
-        share = max(1, (threads or cpu.cores()) // streams)
-        settings = {"session.force_spinning_stop": "1", **settings}
+            settings, self.told = onnxfile.PARTS, {"unfused": onnxfile.UNFUSED}
+        settings, share = settings | {"session.force_spinning_stop": "1"}, max(1, (threads or cpu.cores()) // streams)
         self.path, self.session = path, onnxfile.session(path, share, **settings)
         self.precision, self.version, self.streams = precision, ort.__version__, streams
         self.inputs = [onnxfile.Tensor(i.name, onnxfile.DTYPES[i.type], i.shape) for i in self.session.get_inputs()]
@@ -78,25 +74,24 @@ class Openvino(Engine):
     # int8: what is not quantised stays fp32. Beside bf16, rows of 32 tokens came out wrong (2026.4, open shapes).
     HINT = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
-    def __init__(self, path, precision: str, threads: int = 0, streams: int = 1, **settings):
+    def __init__(self, path, threads: int = 0, streams: int = 1):
         import openvino as ov
 
-        model = read_ir(path) if Path(path).suffix == ".ir" else ov.Core().read_model(path)
+        model = read_ir(path)
         if not cpu.cpu_flags() & {"avx512f", "asimd"}:
             sums_for_means(model)
-        said = {n: model.get_rt_info(n).astype(str) for n in (PRECISION, LAYERS) if model.has_rt_info(n)}
-        precision, self.layers = said.get(PRECISION, precision), said.get(LAYERS)
-        cpu.check_units(precision)
-        config: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self.HINT[precision]}
+        self.precision, self.version = model.get_rt_info(PRECISION).astype(str), ov.__version__.split("-")[0]
+        self.layers = model.get_rt_info(LAYERS).astype(str) if model.has_rt_info(LAYERS) else None
+        cpu.check_units(self.precision)
+        config: dict = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self.HINT[self.precision]}
         if streams > 1:
             config |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
         config["INFERENCE_NUM_THREADS"] = threads or cpu.cores()
-        self.model = ov.Core().compile_model(model, "CPU", config | settings)
+        self.model = ov.Core().compile_model(model, "CPU", config)
         self.idle, self.streams = queue.SimpleQueue(), streams
         for _ in range(streams):
             self.idle.put(self.model.create_infer_request())
-        self.precision, self.version = precision, ov.__version__.split("-")[0]
-        self.limited = precision != "fp32"  # whose products are MLAS's: they ask the CPU alone
+        self.limited = self.precision != "fp32"  # whose products are MLAS's: they ask the CPU alone
         shape = lambda t: [d.get_length() if d.is_static else None for d in t.get_partial_shape()]
         kind = lambda t: onnxfile.DTYPES[t.element_type.get_type_name()]
         self.inputs = [onnxfile.Tensor(t.get_any_name(), kind(t), shape(t)) for t in self.model.inputs]
@@ -120,7 +115,7 @@ class Native(Engine):
 
     ragged = True
 
-    def __init__(self, path, precision: str, threads: int = 0):
+    def __init__(self, path, threads: int = 0):
         from tools.cpu.native import certificate
         from tools.cpu.native import model as native
 
@@ -130,21 +125,18 @@ class Native(Engine):
         if self.certificate:
             self.model.leave_early(self.certificate["heads"], self.certificate["sure"])
             self.left = self.model.left
-        self.precision, self.version = precision or self.model.arch["precision"], "1"
+        self.precision, self.version = self.model.arch["precision"], "1"
         self.layers, self.family = " ".join(self.model.arch["precisions"]), self.model.family
-        self.names = self.model.arch["inputs"]
-        self.inputs = [onnxfile.Tensor(name, np.int64, (None, None)) for name in self.names]
+        self.inputs = [onnxfile.Tensor(name, np.int64, (None, None)) for name in self.model.arch["inputs"]]
 
     def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
         """One request: arrays in model input order to arrays in model output order; UserError where it cannot run them."""
-        given = dict(zip(self.names, feeds, strict=True))
+        given = dict(zip([t.name for t in self.inputs], feeds, strict=True))
         lengths = input_files.shown(given).sum(1)
         roles = {input_files.ROLES.get(name): rows for name, rows in given.items()}
-        ids, types = roles["input_ids"], roles.get("token_type_ids")
-        if not lengths.any():
-            return [self.model.run((ids, np.full(len(ids), ids.shape[1])), types)]
-        cut = lambda rows: [row[: max(n, 1)] for row, n in zip(rows, lengths, strict=True)]
-        return [self.model.run(cut(ids), None if types is None else cut(types))]
+        types = roles.get("token_type_ids")
+        cut = lambda rows: [row[: max(n, 1)] for row, n in zip(rows, lengths, strict=True)] if lengths.any() else rows
+        return [self.model.run(cut(roles["input_ids"]), None if types is None else cut(types))]
 
 
 SPELLED = "/sum_for_mean"
@@ -224,26 +216,14 @@ def read_ir(path):
         raise cli.UserError(f"{path}: no model that OpenVINO knows ({why}); delete it and run make again") from None
 
 
-ENGINES = {"onnxruntime": Onnxruntime, "openvino": Openvino, "native": Native}
-
-
 def load(path, threads: int = 0, streams: int = 1):
     """Open a compiled model with the engine and precision it names. threads: all cores if 0. UserError for damaged files."""
     if Path(path).suffix in (".native", ".json"):
-        return Native(path, "", threads)
+        return Native(path, threads)
     if Path(path).suffix == ".ir":
-        return Openvino(path, "", threads, streams)
+        return Openvino(path, threads, streams)
     props = {p.key: p.value for p in onnxfile.read(path, weights=False).metadata_props}
-    engine, precision = props.get(ENGINE, "onnxruntime"), props.get(PRECISION, "fp32")
-    if engine not in ENGINES:
-        raise cli.UserError(f"{path}: made for engine '{engine}', which is not one of: {' '.join(ENGINES)}")
-    try:
-        return ENGINES[engine](path, precision, threads, streams)
-    except cli.UserError:
-        raise
-    except Exception as e:  # each engine raises its own kinds for a graph it does not take
-        fault = f"{engine} refuses it: {onnxfile.first_line(e)}; delete it and run make again"
-        raise cli.UserError(f"{path}: {fault}") from None
+    return Onnxruntime(path, props.get(PRECISION, "fp32"), threads, streams)
 
 
 def logits(engine, inputs: dict[str, np.ndarray]) -> np.ndarray:

@@ -63,10 +63,6 @@ def parse(argv=None):
     args = parser.parse_args(argv)
     if args.plan and not (args.input and args.batchsize):
         parser.error("--plan needs --input and --batchsize")
-    if args.untimed and (args.plan or args.loop > 1 or not args.input):
-        parser.error("--untimed is for --input, without --plan and --loop")
-    if args.asked and not (args.known and args.batchsize):
-        parser.error("--asked needs --known and --batchsize")
     if args.output_dirname and not args.output:
         parser.error("--output_dirname needs --output")
     return args
@@ -88,19 +84,14 @@ def columns_of(spec: str, count: int) -> list[list[Path]]:
     return columns
 
 
-def npy_requests(columns, tensors, batchsize):
-    """Yield (files of the first input, feeds, rows a file): each .npy is one whole request. UserError for other arrays."""
-    for files in zip(*columns, strict=True):
-        feeds = [np.array(input_files.read_rows(file)) for file in files]
-        yield [files[0]], feeds, len(feeds[0])
-
-
-def bin_requests(columns, tensors, batchsize):
-    """Yield (files of the first input, feeds, 1): a file a row, as many as a request holds, the last one filled up.
+def requests_of(columns, tensors, batchsize):
+    """Yield (files of the first input, feeds, rows a file): each .npy is one whole request; a .bin is a row, of which a
+    request holds as many as the model takes, the last one filled up.
 
     Raises UserError for rows of another length than the model takes, and where nobody says how many it takes.
     """
-    if not (size := tensors[0].shape[0] or batchsize):
+    whole = columns[0][0].suffix == ".npy"
+    if not (size := 1 if whole else tensors[0].shape[0] or batchsize):
         raise cli.UserError(f"input {tensors[0].name} has a dynamic shape; give --batchsize, or .npy whole requests")
     for start in range(0, len(columns[0]), size):
         feeds = []
@@ -108,10 +99,10 @@ def bin_requests(columns, tensors, batchsize):
             files = column[start : start + size]
             rows = [input_files.read_rows(file) for file in [*files, *files[:1] * (size - len(files))]]
             width = tensor.shape[1] or rows[0].shape[1]
-            if unlike := [file for file, row in zip(files, rows, strict=False) if row.shape[1] != width]:
+            if unlike := [f for f, row in zip(files, rows, strict=False) if row.shape[1] != width and not whole]:
                 raise cli.UserError(f"{unlike[0]}: not {width} tokens; preprocess again, for this model's length")
             feeds.append(np.concatenate(rows))
-        yield columns[0][start : start + size], feeds, 1
+        yield columns[0][start : start + size], feeds, len(feeds[0]) if whole else 1
 
 
 def pure_requests(tensors, dims):
@@ -158,7 +149,7 @@ class Known:
         size = self.args.batchsize
         start = random.randrange(0, len(self.columns[0]), size)
         some = [column[start : start + size] for column in self.columns]
-        for files, feeds, rows in bin_requests(some, self.engine.inputs, size):
+        for files, feeds, rows in requests_of(some, self.engine.inputs, size):
             for file, outputs in by_file(files, rows, self.engine.run(feeds)):
                 self.hold(file, outputs[0])
 
@@ -186,7 +177,7 @@ def timed(engine, feeds, args, turns, times: list[float]):
         outputs, seconds = turns.time(len(feeds[0]), lambda: engine.run(feeds), single)
         times.append(seconds * 1e3)
         runs, total = runs + 1, total + seconds
-        if args.asked and (runs == 1 or random.random() < ASKED):
+        if turns.known and args.asked and (runs == 1 or random.random() < ASKED):
             turns.known.ask()
     return outputs
 
@@ -210,9 +201,7 @@ def requested(args, engine, turns, times):
     from tqdm import tqdm
 
     if args.input:
-        columns = columns_of(args.input, len(engine.inputs))
-        read = npy_requests if columns[0][0].suffix == ".npy" else bin_requests
-        requests = read(columns, engine.inputs, args.batchsize)
+        requests = requests_of(columns_of(args.input, len(engine.inputs)), engine.inputs, args.batchsize)
     else:
         requests = pure_requests(engine.inputs, args.dymDims)
     warm = [] if args.untimed else [e for e in (engine, turns.single) if e for _ in range(args.warmup_count)]
@@ -230,8 +219,8 @@ def requested(args, engine, turns, times):
             yield from answer
 
 
-def by_file(files: list[Path], rows: int, outputs) -> list[tuple]:
-    """(file, its rows of each output) of a request's files."""
+def by_file(files, rows: int, outputs) -> list[tuple]:
+    """(file, its rows of each output) of a request's files, or of their numbers."""
     return [(file, [out[i * rows : (i + 1) * rows] for out in outputs]) for i, file in enumerate(files)]
 
 
@@ -261,7 +250,7 @@ def planned(args, engine, turns):
         passes = [turns.time(len(files[0]), one)[0] for _ in range(args.loop)]
     found = {}
     for numbers, outputs in zip(rows, passes[-1][0], strict=True):
-        found |= {i: [out[k : k + 1] for out in outputs] for k, i in enumerate(numbers)}
+        found |= by_file(numbers, 1, outputs)
     results = [(file, found[i]) for i, file in enumerate(files[0])]
     return engine, results, [ms for _, each, _ in passes for ms in each], [1e3 * seconds for *_, seconds in passes]
 
@@ -284,22 +273,19 @@ def facts(engine, threads: int, count: int) -> dict:
 def main(words=None, load=None):
     """words: the command line's if not given. load: of another kind of engine than the CPU's, as engines.load is."""
     args = parse(words)
-    if not args.model.is_file():
-        raise cli.UserError(f"--model {args.model}: no such file")
     from tools.cpu import engines
 
-    load = load or engines.load
-    engine = load(args.model, args.threads, (args.threads or cpu.cores()) if args.untimed else 1)
+    load, threads = load or engines.load, args.threads or cpu.cores()
+    engine = load(args.model, args.threads, threads if args.untimed else 1)
     print(f"[INFO] load model {args.model} success: {type(engine).__name__} {engine.version} {engine.precision}")
-    threads = args.threads or cpu.cores()
     turns = yardstick.Turns(args.yardstick, engine.precision, threads)
     known = turns.known = Known(args, engine) if args.known else None
     turns.single = load(args.model, 1) if args.yardstick and threads > 1 and not args.plan else None
-    folder, info, times, passes = None, {}, [], []
+    folder, info, count, times, passes = None, {}, 0, [], []
     if args.output:
         folder = args.output / (args.output_dirname or datetime.now().strftime("%Y_%m_%d-%H_%M_%S"))
         folder.mkdir(parents=True, exist_ok=True)
-    before, count = cpu.ticks(), 0
+    before = cpu.ticks()
     if args.plan:
         engine, results, times, passes = planned(args, engine, turns)
     else:

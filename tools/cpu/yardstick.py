@@ -81,17 +81,12 @@ class Turns:
         if self.turn[1] >= SLICE:
             self.close()
             if single and self.kind and self.spent >= 0:
-                self.alone(samples, single)
+                before = clocks()
+                single()
+                seconds, processor = since(before)
+                self.singles.append([samples, processor, *self.pairs[-1][3::2]])
+                self.spent -= seconds
         return result, took[0]
-
-    def alone(self, samples: int, single) -> None:
-        """The turn of a request of one thread."""
-        before = clocks()
-        single()
-        seconds, processor = since(before)
-        operations, _, of_yardstick = self.pairs[-1][3:]
-        self.singles.append([samples, processor, operations, of_yardstick])
-        self.spent -= seconds
 
     def joules(self) -> float | None:
         """What the CPU's packages used in the turns of the engine; None where no counter says, or one went round."""
