@@ -246,20 +246,6 @@ def test_perf_times_rounds_and_prints_them(built):
     assert record["samples_per_second"] > 0
 
 
-def test_own_lengths_are_for_the_cpu(built):
-    for words, says in (
-        (
-            ["SEQ=real", "CHIP=310P3", "accuracy"],
-            "SEQ=real is for CHIP=cpu; 310P3 needs fixed lengths: SEQ=128, or buckets",
-        ),
-        (["SEQ=real", "PRECISION=fp16-sim", "accuracy"], "SEQ=real is for CHIP=cpu; fp16-sim needs"),
-        (["SEQ=64", "INPUT=a.tsv", "score"], "make score runs SEQ=real; leave SEQ='64' out"),
-        (["CHIP=T4", "INPUT=a.tsv", "score"], "make score is for CHIP=cpu; T4 needs"),
-    ):
-        done = built.make("-n", "MODEL=tiny", *words, check=False)
-        assert done.returncode == 2 and says in done.stderr
-
-
 def test_own_lengths_give_the_padded_predictions(built, tmp_path):
     real = f"{LEAF}/".replace("seq64", "seqreal")
     padded = json.loads((built.path / "build" / LEAF / "score.json").read_text())

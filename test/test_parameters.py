@@ -117,6 +117,13 @@ def test_a_parameter_that_is_gone_is_a_verdict_of_its_own(tmp_path):
     ("accuracy", "CERTIFY=50", "CERTIFY='50' is no percentage from 0.01 to 9, such as 0.5"),
     ("accuracy", "CERTIFY=1 ENGINE=native", "CERTIFY= is for ENGINE=native and SEQ=real, or make score"),
     ("accuracy", "PYTHON=nope", "PYTHON='nope' is no program here"),
+    ("perf", "LAUNCH=srun;id", "LAUNCH='srun;id' may hold letters"),
+    ("perf", "LAUNCH=srun SLURM_ARGS=--gres=npu:1", "SLURM_ARGS= is for LAUNCH=slurm"),
+    ("bench", "LAUNCH=srun", "LAUNCH= means nothing to make bench"),
+    ("accuracy", "SEQ=real CHIP=310P3", "SEQ=real is for CHIP=cpu; 310P3 needs fixed lengths: SEQ=128, or buckets"),
+    ("accuracy", "SEQ=real PRECISION=fp16-sim", "SEQ=real is for CHIP=cpu; fp16-sim needs"),
+    ("score", "SEQ=64 INPUT=a.tsv", "make score runs SEQ=real; leave SEQ='64' out"),
+    ("score", "CHIP=T4 INPUT=a.tsv", "make score is for CHIP=cpu; T4 needs"),
 ])  # fmt: skip
 def test_what_would_be_dropped_or_misread_is_refused(monkeypatch, goal, word, says):
     monkeypatch.chdir(ROOT)

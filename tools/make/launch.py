@@ -5,7 +5,7 @@
 
     infer      n2, job 41, device 0: 872 rows in 109 requests     [3 done, 2 running, 5 waiting]     12.4 s
 
-Both machines share the folder of the checkout. `run` leaves the step's commands in <box>/job.json and starts `PREFIX env
+Both machines share the folder of the checkout. `perform` leaves the step's commands in <box>/job.json and starts `PREFIX env
 -C <checkout> python -m tools.make.launch <box>`; `slurm` stands for `sbatch --wait`. There, each attempt works in a folder
 of its own, and links its result.json to its name last: the first one there is the answer. An exit code is none: srun
 gives 0 where a node was lost, sbatch --wait where the job was cancelled. Slurm queues a job again that loses its node;
@@ -27,7 +27,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools.make import cli, cpu
+from tools.make import cli, cpu, screen
 
 # What make exports and the commands depend on; a scheduler need not hand the environment on.
 CARRIED = ("LC_ALL", "PYTHONHASHSEED", cpu.MAX_ISA)
@@ -43,26 +43,23 @@ LATE = 5.0  # seconds that a shared folder may need to show a file that another 
 # ---- On make's machine
 
 
-def run(prefix: list[str], commands: list[list[str]], box: Path, final: Path, alone: bool, step) -> tuple[Path, dict]:
-    """Run commands elsewhere: (the path of what they wrote, {node, job, device, machine, started, ended}).
+def perform(prefix: list[str], alone: bool, commands: list[list[str]], box: Path, step) -> tuple[Path, dict]:
+    """As screen.Step.perform, elsewhere: (the path of what the commands wrote, when and where they ran).
 
-    box: an empty folder that both machines see; final: the path that `{}` stands for in the end, a folder's where its
-    name is that of one; step: the screen.Step, which gets the output. UserError where a command failed, or where nobody
-    left a result.
+    box: an empty folder that both machines see; step: the screen.Step, which gets the output. UserError where a command
+    failed, or where nobody left a result.
     """
-    job = {"commands": commands, "name": final.name, "folder": step.target != final, "alone": alone}
+    job = {"commands": commands, "target": str(step.target), "alone": alone, "host": platform.node()}
     job |= {"env": {k: os.environ[k] for k in CARRIED if k in os.environ}, "visible": os.environ.get(VISIBLE)}
-    publish(box / "job.json", job | {"host": platform.node()})
+    (box / "job.json").write_text(json.dumps(job))
     with board(step) as tell:
-        result = answer(command_of(prefix, box), box, tell, slurm=prefix[0] == "slurm")
-    made = box / result["made"]
-    step.place(made, final)
+        result = answer(command_of(prefix, box), box, tell)
+    made, node = box / result["made"], {k: result[k] for k in ("node", "job", "device")}
     step.take((made.parent / "log").read_bytes())
     if result["failed"]:
-        raise cli.UserError(f"{step.told(result['failed'])} (on {result['node']})")
-    known = [f"{k} {result[k]}" for k in ("job", "device") if result[k] is not None]
-    step.where = ", ".join([result["node"], *known])
-    return made, {k: result[k] for k in ("node", "job", "device", "started", "ended", "machine")}
+        raise cli.UserError(f"{result['failed']} (on {result['node']})")
+    step.where = ", ".join([node["node"], *(f"{k} {node[k]}" for k in ("job", "device") if node[k] is not None)])
+    return made, result["ran"] | {"machine": result["machine"], "launched": node}
 
 
 def command_of(prefix: list[str], box: Path) -> list[str]:
@@ -82,11 +79,11 @@ def job_name(box: Path) -> str:
     return f"bert2om{box.absolute().parent.name}{box.name}"
 
 
-def answer(command: list[str], box: Path, tell, slurm: bool) -> dict:
+def answer(command: list[str], box: Path, tell) -> dict:
     """What result.json says, once it is there; UserError where the command ends and leaves none."""
     while True:
-        result, status, said = attempt(command, box, tell, slurm)
-        away = slurm and AWAY.search(said)
+        result, status, said = attempt(command, box, tell)
+        away = command[0] == "sbatch" and AWAY.search(said)
         if away and not result:
             result = queued(box, tell)
             forget(box)  # it may have been queued again meanwhile
@@ -110,9 +107,8 @@ def queued(box: Path, tell) -> dict | None:
     return result
 
 
-def attempt(command: list[str], box: Path, tell, slurm: bool) -> tuple[dict | None, int, str]:
+def attempt(command: list[str], box: Path, tell) -> tuple[dict | None, int, str]:
     """Run the launcher until it ends or result.json is there: (what that says, exit status, what the launcher said)."""
-    ended = False
     with tempfile.TemporaryFile() as said:
         null, ends = subprocess.DEVNULL, cli.die_with_parent
         try:
@@ -123,16 +119,15 @@ def attempt(command: list[str], box: Path, tell, slurm: bool) -> tuple[dict | No
             while not (result := read(box, "result.json")) and there.poll() is None:
                 tell(read(box, "started.json"))
                 time.sleep(0.2)
-            if result and not slurm:  # it is about to end; sbatch --wait would only look again after a while
+            if result and command[0] != "sbatch":  # about to end; sbatch --wait would only look again after a while
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     there.wait(timeout=LATE)
-            ended = True
+        except BaseException:
+            forget(box)
+            raise
         finally:
-            if there.poll() is None:
-                there.terminate()
-                there.wait()
-            if slurm and not ended:
-                forget(box)
+            there.terminate()
+            there.wait()
         said.seek(0)
         return result, there.returncode, said.read().decode(errors="replace").strip()
 
@@ -164,10 +159,9 @@ def read(box: Path, name: str) -> dict | None:
 
 
 def forget(box: Path) -> None:
-    """Cancel the job of a box that nobody waits for any more; nothing where there is none."""
-    if (box / "job.json").exists():
-        with contextlib.suppress(FileNotFoundError):
-            subprocess.run(["scancel", "--name", job_name(box)], capture_output=True, timeout=60, check=False)
+    """Cancel the job of a box that nobody waits for any more; nothing where there is none, or no Slurm."""
+    with contextlib.suppress(FileNotFoundError):
+        subprocess.run(["scancel", "--name", job_name(box)], capture_output=True, timeout=60, check=False)
 
 
 @contextlib.contextmanager
@@ -243,21 +237,6 @@ def publish(path: Path, value: dict) -> bool:
     return True
 
 
-def perform(commands: list[list[str]], made: Path, env: dict) -> str | None:
-    """Run commands one after another, `{}` being `made`; the first failure in words. What they print goes to a log."""
-    words = lambda command: [w.replace("{}", str(made)).replace("{stem}", str(made.with_suffix(""))) for w in command]
-    with (made.parent / "log").open("wb") as log:
-        for command in map(words, commands):
-            try:
-                done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
-                                      preexec_fn=cli.die_with_parent, check=False)  # fmt: skip
-            except FileNotFoundError:
-                return f"{command[0]}: not found there; `make doctor` says what is here"
-            if done.returncode:
-                return f"{cli.ending(done.returncode)} from: {' '.join(command)}"
-    return None
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("box", type=Path, help="the folder that holds job.json")
@@ -265,21 +244,23 @@ def main():
     job = cli.read_json(box / "job.json")
     number, node = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURMD_NODENAME", platform.node())
     device = granted(number, node)
-    env = os.environ | job["env"] | {"BERT2OM_STEP": "launched"}
     if device is not None and os.environ.get(VISIBLE) == job["visible"]:  # Slurm knows of the device, CANN not yet
-        env[VISIBLE] = device
-    held = lock(job["alone"] and device is None, job["host"])
-    here = {"node": node, "job": number, "device": device, "machine": cpu.machine(), "started": time.time()}
-    made = Path(tempfile.mkdtemp(dir=box, prefix="run.")) / job["name"]
-    if job["folder"]:
-        made.mkdir(0o750)  # as in tools/make/run.py
+        os.environ[VISIBLE] = device
+    os.environ.update(job["env"])
+    lock(job["alone"] and device is None, job["host"])
+    there = {"node": node, "job": number, "device": device, "machine": cpu.machine(), "started": time.time()}
     with cli.whole_file(box / "started.json", "w") as f:  # in place of that of an attempt whose node was lost
-        json.dump(here, f)
-    failed = perform(job["commands"], made, env)
-    here |= {"ended": time.time(), "made": str(made.relative_to(box)), "failed": failed}
-    first = publish(box / "result.json", here)
-    os.close(held)
-    print(f"{job['name']}: {failed or 'made'}{'' if first else ', but another attempt was first'}")
+        json.dump(there, f)
+    own, step = Path(tempfile.mkdtemp(dir=box, prefix="run.")), screen.Step("", Path(job["target"]))
+    ran, failed = {}, None
+    try:
+        _, ran = step.perform(job["commands"], own)
+    except cli.UserError as e:
+        failed = str(e)
+    step.save(own / "log")
+    there |= {"made": f"{own.name}/{step.final.name}", "ran": ran, "failed": failed}
+    first = publish(box / "result.json", there)
+    print(f"{step.final.name}: {failed or 'made'}{'' if first else ', but another attempt was first'}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ first made if it asked for the same. What this starts dies with it.
 
 import argparse
 import fcntl
-import functools
 import json
 import os
 import platform
@@ -32,7 +31,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools.make import cli, manifest, screen, stale
+from tools.make import cli, launch, manifest, screen, stale
 
 
 def split(words: list[str]) -> tuple[Path, list[str], list[list[str]]]:
@@ -56,16 +55,6 @@ def lock(path: Path, how: int) -> tuple[int, bool]:
         fcntl.flock(fd, how)
         return fd, True
     return fd, False
-
-
-def call(command: list[str], show: screen.Step) -> None:
-    """Run one command, its output given to `show`. Raises UserError where it fails or is missing."""
-    try:
-        status = show.call(command)
-    except FileNotFoundError:
-        raise cli.UserError(f"{command[0]}: not found; `make doctor` says what is here") from None
-    if status:
-        raise cli.UserError(f"{cli.ending(status)} from: {' '.join(show.told(word) for word in command)}")
 
 
 def settle(made: Path) -> None:
@@ -117,18 +106,9 @@ def unchanged(before: dict[str, list[int]], inputs: dict[str, str]) -> None:
             raise cli.UserError(f"{path} changed while it was read; run make again")
 
 
-BESIDE = re.compile(r"\{(\w+\.npy)\}")
-
-
-def filled(word: str, made: Path) -> str:
-    """A word of a command, with the temporary paths that its braces stand for."""
-    word = word.replace("{}", str(made)).replace("{stem}", str(made.with_suffix("")))
-    return BESIDE.sub(lambda name: str(made.with_name(name[1])), word)
-
-
 def beside(target: Path, commands: list[list[str]]) -> list[Path]:
     """The artefacts beside TARGET that the commands write."""
-    return [target.with_name(name) for command in commands for word in command for name in BESIDE.findall(word)]
+    return [target.with_name(name) for command in commands for word in command for name in screen.BESIDE.findall(word)]
 
 
 def named(commands: list[list[str]]) -> list[list[str]]:
@@ -141,36 +121,13 @@ def recipe(commands: list[list[str]]) -> str:
     return " -- ".join(map(" ".join, named(commands)))
 
 
-def here(commands: list[list[str]], box: Path, final: Path, show: screen.Step) -> tuple[Path, dict]:
-    """Run the commands on this machine: (the path of what they wrote, when and where they ran)."""
-    made = box / final.name
-    if show.target != final:
-        made.mkdir(0o750)  # ais_bench refuses an output folder that others may enter
-    show.place(made, final)
-    started = time.time()
-    for command in commands:
-        call([filled(word, made) for word in command], show)
-    ended = time.time()
-    return made, {"started": started, "ended": ended, "host": platform.node(), "platform": platform.platform()}
-
-
-def there(prefix: list[str], alone: bool, commands, box: Path, final: Path, show: screen.Step) -> tuple[Path, dict]:
-    """As `here`, behind a prefix (tools/make/launch.py)."""
-    from tools.make import launch
-
-    made, result = launch.run(prefix, commands, box, final, alone, show)
-    machine, node = result["machine"], {k: result[k] for k in ("node", "job", "device")}
-    where = {"host": machine["host"], "platform": machine["system"], "machine": machine, "launched": node}
-    return made, {"started": result["started"], "ended": result["ended"], **where}
-
-
-def build(run, target: Path, inputs: dict[str, str], commands: list[list[str]], box: Path, show: screen.Step) -> None:
-    """Make TARGET inside `box`, an empty folder beside it, then move it into place. run: `here`, or `there` of a prefix.
-    Raises UserError where it wrote nothing."""
-    folder = target.name == "MANIFEST"
-    final = target.parent if folder else target
+def build(perform, inputs: dict[str, str], commands: list[list[str]], box: Path, show: screen.Step) -> None:
+    """Make the step's target inside `box`, an empty folder beside it, then move it into place. perform: that of the step, or
+    of tools/make/launch.py. Raises UserError where it wrote nothing."""
+    target, final = show.target, show.final
+    folder = final != target
     before = {path: stale.signature(path) for path in inputs}
-    made, where = run(commands, box, final, show)
+    made, where = perform(commands, box)
     started, ended = where.pop("started"), where.pop("ended")
     if not made.exists() or (folder and not any(made.iterdir())):
         raise cli.UserError(f"{commands[-1][0]} ended well but wrote nothing to {target}")
@@ -247,11 +204,10 @@ def main():
     p.add_argument("words", nargs=argparse.REMAINDER, metavar="TARGET PREREQUISITE... -- COMMAND...")
     args = p.parse_args()
     target, prerequisites, commands = split(args.words)
-    folder = target.name == "MANIFEST"
-    parent = target.parent.parent if folder else target.parent
-    parent.mkdir(parents=True, exist_ok=True)
     asked = time.time()
     show = screen.Step(args.step, target, args.labelled)
+    parent = show.final.parent
+    parent.mkdir(parents=True, exist_ok=True)
     _, waited = lock(parent, fcntl.LOCK_EX)
     inputs = {path: given(path) for path in prerequisites}
     if waited and made_meanwhile(target, asked, inputs, commands):
@@ -260,17 +216,15 @@ def main():
         lock(Path("Makefile"), fcntl.LOCK_EX if args.alone else fcntl.LOCK_SH)
     if not args.alone:
         os.environ.update(KEEP_FREED)
-    prefix = f".{(target.parent if folder else target).name}."
+    elsewhere = lambda commands, box: launch.perform(args.launch.split(), args.alone, commands, box, show)
+    prefix = f".{show.final.name}."
     for left in parent.glob(f"{prefix}*{BOX}"):
         if (left / "job.json").exists():
-            from tools.make import launch
-
             launch.forget(left)
         shutil.rmtree(left, ignore_errors=True)
     box = Path(tempfile.mkdtemp(dir=parent, prefix=prefix, suffix=BOX))
     try:
-        run = functools.partial(there, args.launch.split(), args.alone) if args.launch else here
-        build(run, target, inputs, commands, box, show)
+        build(elsewhere if args.launch else show.perform, inputs, commands, box, show)
         (parent / LOST).unlink(missing_ok=True)
     except cli.UserError as e:
         show.failed()

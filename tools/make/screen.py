@@ -8,7 +8,9 @@ the seconds that have passed. V=1 shows all output as it comes.
 
 import contextlib
 import os
+import platform
 import pty
+import re
 import selectors
 import shutil
 import signal
@@ -52,24 +54,44 @@ def child() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
+BESIDE = re.compile(r"\{(\w+\.npy)\}")  # in a command: a second artefact, beside the target
+
+
+def filled(word: str, made: Path) -> str:
+    """A word of a command, with the temporary paths that its braces stand for."""
+    word = word.replace("{}", str(made)).replace("{stem}", str(made.with_suffix("")))
+    return BESIDE.sub(lambda name: str(made.with_name(name[1])), word)
+
+
 class Step:
-    """One step: its name, its output so far, and what the screen says of it."""
+    """One step: its name, its output so far, and what the screen says of it. final: the file or folder that it makes."""
 
     def __init__(self, name: str, target: Path, labelled: bool = False):
         self.name, self.target, self.started = name, target, time.time()
+        self.final = target.parent if target.name == "MANIFEST" else target
         self.label = " ".join(target.parts[1:2] + target.parts[4:-1]) if labelled else ""
         self.output, self.progress, self.names = bytearray(), "", ("", "")
         self.where, self.counts = "", ""  # of steps that ran on another machine
         self.moves = sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("V")
         self.columns = max(10, min(WIDTH, shutil.get_terminal_size().columns) - 12)  # of what a moving line says
 
-    def place(self, made: Path, final: Path) -> None:
-        """From here on, the temporary path `made` is spoken of as `final`."""
-        self.names = (str(made), str(final))
-
-    def told(self, text: str) -> str:
-        """`text` with the final path in place of the temporary one."""
-        return text.replace(*self.names)
+    def perform(self, commands: list[list[str]], box: Path) -> tuple[Path, dict]:
+        """Run commands in an empty folder: (the path of what they wrote, when and where they ran). That path is spoken of as
+        `final`. Raises UserError where a command fails or is missing."""
+        made = box / self.final.name
+        if self.final != self.target:
+            made.mkdir(0o750)  # ais_bench refuses an output folder that others may enter
+        self.names, started = (str(made), str(self.final)), time.time()
+        for command in commands:
+            words = [filled(word, made) for word in command]
+            try:
+                status = self.call(words)
+            except FileNotFoundError:
+                raise cli.UserError(f"{words[0]}: not found; `make doctor` says what is here") from None
+            if status:
+                raise cli.UserError(f"{cli.ending(status)} from: {' '.join(words).replace(*self.names)}")
+        here = {"host": platform.node(), "platform": platform.platform()}
+        return made, {"started": started, "ended": time.time(), **here}
 
     def call(self, command: list[str]) -> int:
         """Run a command, its output kept; its exit status, negative for a signal. FileNotFoundError where it is missing."""
@@ -91,14 +113,14 @@ class Step:
         try:
             status = run.wait()
         except KeyboardInterrupt:
-            self.clear()
+            moving("")
             self.moves = False
             with contextlib.suppress(subprocess.TimeoutExpired):  # one of ours has it too, and cleans up
                 run.wait(timeout=2)
             run.kill()
             raise
         thread.join(timeout=5)  # a child that outlives its parent may hold the other end
-        self.clear()
+        moving("")
         return status
 
     def read(self, reader: int) -> None:
@@ -125,7 +147,7 @@ class Step:
         if b"\r" in last:
             self.progress = last.rstrip(b"\r").rsplit(b"\r", 1)[-1].decode(errors="replace").strip()
         if os.environ.get("V"):
-            print(self.told(chunk.decode(errors="replace")), end="", flush=True)
+            print(chunk.decode(errors="replace").replace(*self.names), end="", flush=True)
         self.move()
 
     def move(self) -> None:
@@ -135,14 +157,10 @@ class Step:
             text = self.progress or f"{seconds:.0f} s ..."
             moving(f"{self.name:<10} {text[: self.columns]}")
 
-    def clear(self) -> None:
-        if self.moves:
-            moving("")
-
     def text(self) -> str:
         """The output as lines: without progress, without temporary paths."""
         lines = self.output.decode(errors="replace").split("\n")
-        return self.told("\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines))
+        return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines).replace(*self.names)
 
     def save(self, path: Path) -> None:
         """Write the output as the artefact's log."""
