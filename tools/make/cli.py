@@ -44,9 +44,8 @@ def said(e: Exception) -> str:
     return f"no memory left ({e}); free some, or give a smaller input"
 
 
-def run(main, abrupt=False):
-    """Call main() and exit: 0 (or main's own status), 1 with one line on a user's mistake, 130 on Ctrl-C. abrupt: after a
-    mistake, without waiting for threads of a library that may still call Python."""
+def run(main):
+    """Call main() and exit: 0 (or main's own status), 1 with one line on a user's mistake, 130 on Ctrl-C."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
@@ -67,9 +66,6 @@ def run(main, abrupt=False):
         status = 130
     if quiet:  # whatever is left to do, a Ctrl-C may end it at once
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if abrupt and isinstance(status, str):
-        print(status, file=sys.stderr, flush=True)
-        os._exit(1)
     sys.exit(status)
 
 

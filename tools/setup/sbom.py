@@ -34,12 +34,11 @@ def plain(name: str) -> str:
 
 def locked(*paths: Path) -> dict[str, dict[str, list[str]]]:
     """{package: {version: sha256 of each file that is allowed}} of lock files."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for block in (block for path in paths for block in re.split(r"\n(?=[A-Za-z])", path.read_text())):
-        if head := re.match(r"([A-Za-z0-9._-]+)==([^ ;\\]+)", block):
-            versions = found.setdefault(plain(head[1]), {})
-            versions.setdefault(head[2].split("+")[0], []).extend(re.findall(r"sha256:([0-9a-f]{64})", block))
-    return found
+    packages: dict[str, dict[str, list[str]]] = {}
+    text = "\n".join(path.read_text() for path in paths)
+    for name, version, rest in re.findall(r"^([\w.-]+)==([^ ;\\+]+)(.*(?:\n .*)*)", text, re.M):
+        packages.setdefault(plain(name), {}).setdefault(version, []).extend(re.findall(r"sha256:(\w{64})", rest))
+    return packages
 
 
 def installed() -> dict:
@@ -77,11 +76,6 @@ def pinned(name: str, pin) -> dict:
             "hashes": hashed([pin.sha256])}  # fmt: skip
 
 
-def needed(dist, here: dict) -> list[str]:
-    """The installed packages that one requires."""
-    return sorted({plain(re.match(r"[\w.-]+", line)[0]) for line in dist.requires or []} & here.keys())
-
-
 def document(here: dict, *models: dict) -> dict:
     """Packages, what they need, the pinned downloads and models as a CycloneDX 1.6 document."""
     build = ["requirements-cpu.txt"] if here["torch"].version.endswith("+cpu") else []  # its own file of PyTorch
@@ -92,8 +86,9 @@ def document(here: dict, *models: dict) -> dict:
     version = re.search(r"^version: (\S+)", Path("CITATION.cff").read_text("utf-8"), re.M)[1]
     product = {"type": "application", "bom-ref": "bert2om", "name": "bert2om", "version": version,
                "licenses": [{"expression": "Apache-2.0"}]}  # fmt: skip
-    ref = lambda name: packages[name]["bom-ref"]
-    graph = [{"ref": ref(name), "dependsOn": [*map(ref, needed(dist, here))]} for name, dist in sorted(here.items())]
+    refs = lambda names: [packages[name]["bom-ref"] for name in sorted(names & packages.keys())]
+    needs = lambda dist: refs({plain(re.match(r"[\w.-]+", line)[0]) for line in dist.requires or []})
+    graph = [{"ref": packages[name]["bom-ref"], "dependsOn": needs(here[name])} for name in packages]
     graph.append({"ref": "bert2om", "dependsOn": [one["bom-ref"] for one in components]})
     return {"bomFormat": "CycloneDX", "specVersion": "1.6", "serialNumber": f"urn:uuid:{serial}", "version": 1,
             "metadata": {"component": product}, "components": components, "dependencies": graph}  # fmt: skip
@@ -106,16 +101,10 @@ def main():
     here, allowed = installed(), locked(*map(Path, LOCKS))
     for name, dist in sorted(here.items()):
         print(f"{name} {dist.version}  {licence(dist.metadata)}")
-    stray = [
-        name
-        for name, dist in here.items()
-        if name not in TOOLS and dist.version.split("+")[0] not in allowed.get(name, {})
-    ]
+    stray = {n for n, dist in here.items() if dist.version.split("+")[0] not in allowed.get(n, {})} - TOOLS
     faults = [f"{name} {here[name].version} is installed but not locked" for name in sorted(stray)]
-    faults += [
-        f"{name} is locked but not installed" for name in locked(Path(LOCKS[0])) if name not in here.keys() | OPTIONAL
-    ]
-    if faults:
+    lacking = [name for name in locked(Path(LOCKS[0])) if name not in here.keys() | OPTIONAL]
+    if faults := faults + [f"{name} is locked but not installed" for name in lacking]:
         raise cli.UserError(f"{'; '.join(faults)}; rm -r .venv and run make setup")
     if args.save_path:
         with cli.whole_file(args.save_path, "w", encoding="utf-8") as f:
