@@ -21,7 +21,6 @@ import platform
 import re
 import shutil
 import ssl
-import subprocess
 import sys
 from pathlib import Path
 
@@ -36,13 +35,10 @@ from tools.source import fetch
 LOCKS = (Path("requirements-cpu.txt"),)
 
 
-def first_line(*command: str) -> str:
+def first_line(*command) -> str:
     """The first line a command prints; empty where it is missing or fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return (done.stdout or done.stderr).strip().split("\n")[0] if done.returncode == 0 else ""
+    status, text = trip.said(*command)
+    return text.strip().split("\n")[0] if status == 0 else ""
 
 
 def bench(python: str | None) -> str | None:
@@ -65,10 +61,8 @@ def packages(venv: Path) -> list[tuple[bool, str]]:
     """One line each for the engines installed in the virtual environment, or for what it will take and lacks."""
     if not (venv / "installed").is_file():
         lacks = [] if importlib.util.find_spec("ensurepip") else [(False, "venv: apt install python3-venv")]
-        return [
-            *lacks,
-            (False, f"{venv}: nothing installed yet; make setup: {install.size(*install.cpu_build(venv, LOCKS))}"),
-        ]
+        size = install.size(*install.cpu_build(venv, LOCKS))
+        return [*lacks, (False, f"{venv}: nothing installed yet; make setup: {size}")]
     names = ("torch", "onnxruntime", "openvino")
     code = f"import importlib.metadata as m; print(*[n + ' ' + m.version(n) for n in {names}], sep=', ')"
     line = first_line(str(venv / "bin" / "python"), "-c", code)
@@ -103,8 +97,7 @@ def room(venv: Path) -> list[tuple[bool, bool, str]]:
     disk += sum(downloads) / 1e6
     memory = max(float(row["memory_mb"]) for row in route)
     free = shutil.disk_usage(".").free / 1e6
-    kilobytes = re.search(r"MemAvailable: +(\d+)", Path("/proc/meminfo").read_text())
-    available = int(kilobytes[1]) * 1024 / 1e6 if kilobytes else 0
+    available = int(re.search(r"MemAvailable: +(\d+)", Path("/proc/meminfo").read_text())[1]) * 1024 / 1e6
     take = "make accuracy takes"
     return [
         (True, free >= disk, f"disk  {free:,.0f} MB free; {take} {disk:,.0f} of it"),
@@ -132,15 +125,16 @@ def engines_of_cpu() -> list[tuple[bool, bool, str]]:
 def ascend(wanted: str, python: str | None) -> list[tuple[bool, bool, str]]:
     """The same of the Ascend route: compiler, ais_bench's own Python, a card. wanted, python: as of `engines`."""
     where, here = atc.here(wanted), bench(python)
-    compiler = f"atc  {where}: make om CHIP=310P3"
-    version = first_line(here, "-c", "import platform; print(platform.python_version())") if here else ""
     asked = "" if wanted == "auto" else f"none is ATC={wanted}; "
-    no_compiler = f"atc: {asked}make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh"
-    runner = f"Python {version} of {here}: ais_bench, make accuracy CHIP=310P3"
-    if not here:
+    compiler = f"atc: {asked}make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh"
+    if here:
+        version = first_line(here, "-c", "import platform; print(platform.python_version())")
+        runner = f"Python {version} of {here}: ais_bench, make accuracy CHIP=310P3"
+    else:
         why = f"AIS_PYTHON={python}: {ais_bench.lacks(python)}" if python else ais_bench.none_has()
         runner = f"{why}: to run .om files {ais_bench.INSTALL}"
-    return [(False, bool(where), compiler if where else no_compiler), (False, bool(here), runner), card()]
+    compiler = f"atc  {where}: make om CHIP=310P3" if where else compiler
+    return [(False, bool(where), compiler), (False, bool(here), runner), card()]
 
 
 def card() -> tuple[bool, bool, str]:
@@ -156,12 +150,6 @@ def card() -> tuple[bool, bool, str]:
     return False, all(health == "OK" for _, health, _ in cards), f"npu-smi  {told}: CHIP={cards[0][0]}"
 
 
-def gpu() -> tuple[bool, bool, str]:
-    """The same of CHIP=T4."""
-    where, _ = trip.trtexec()
-    return False, bool(where), f"trtexec  {where}: make perf CHIP=T4" if where else "trtexec: CHIP=T4 needs TensorRT"
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--venv", type=Path, default=Path(".venv"))
@@ -171,8 +159,10 @@ def main():
     args = p.parse_args()
     if args.engines:
         return print(*engines(args.atc, args.python))
-    lines = ours(args.venv) + room(args.venv) + engines_of_cpu() + ascend(args.atc, args.python) + [gpu()]
-    for _, here, text in lines:
+    trtexec, _ = trip.trtexec()
+    gpu = f"trtexec  {trtexec}: make perf CHIP=T4" if trtexec else "trtexec: CHIP=T4 needs TensorRT"
+    lines = ours(args.venv) + room(args.venv) + engines_of_cpu() + ascend(args.atc, args.python)
+    for _, here, text in [*lines, (False, bool(trtexec), gpu)]:
         print("ok      " if here else "missing ", text)
     return int(any(needed and not here for needed, here, _ in lines))
 
