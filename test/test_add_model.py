@@ -18,6 +18,7 @@ from tools.setup import new_model
 from tools.source import architecture, checkpoint, data, tokenizer, tokens
 
 TWO, THREE = ("input_ids", "attention_mask"), ("input_ids", "attention_mask", "token_type_ids")
+FILES = {*new_model.SCRIPTS, "config.json", "tokenizer_config.json", "model.toml"}
 NLI = ["entailment", "neutral", "contradiction"]
 # (labels, more of config.json, TASK=, the task that is written)
 CASES = {
@@ -33,6 +34,7 @@ CASES = {
     "pair": (["no", "yes"], {}, "pair", "pair"),
     "mrpc": (["not_equivalent", "equivalent"], {"finetuning_task": "glue:mrpc"}, "", "mrpc"),
     "several": (["toxic", "obscene", "threat"], {"problem_type": "multi_label_classification"}, "", "labels"),
+    "unsaid": (["toxic", "obscene"], {}, "labels", "labels"),
 }
 
 
@@ -66,7 +68,7 @@ def test_the_checkpoint_says_it_all(here, case):
     unsure = [line for line in lines if line.startswith(f"task {name}: ")]
     assert bool(unsure) == (not given and "finetuning_task" not in more)
     made = {p.name for p in (here / "models/mine").iterdir()}
-    assert made == {*new_model.SCRIPTS, "config.json", "tokenizer_config.json", "model.toml"}
+    assert made == FILES
     assert not [p for p in (here / "models").iterdir() if p.name.startswith(".")]
     # and the steps after it take the folder as it is
     checkpoint.make(str(mine), here / "models/mine", None, here / "out", name)
@@ -87,14 +89,13 @@ def test_the_checkpoint_says_it_all(here, case):
     ({"name": "minilm_sst2"}, "models/minilm_sst2: is there already; give another NAME"),
     ({"source": "wheel"}, "no checkpoint of one's own"), ({"source": "/nowhere"}, "no such folder or zip"),
     ({"task": "mprc"}, "TASK 'mprc' is not one of"), ({"task": "score"}, "this task has one score"),
-    ({"task": "mnli"}, "the labels are a, b; the task's are entailment"), ({"task": "labels"}, None),
+    ({"task": "mnli"}, "the labels are a, b; the task's are entailment"),
+    ({"problem_type": "regression"}, "problem_type is regression: numbers"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_and_leaves_nothing(here, values, says):
     mine = save_checkpoint(here / "mine", ["a", "b"])
-    asked = {"name": "mine", "source": str(mine), "task": ""} | values
-    if says is None:  # several labels, though config.json does not say so
-        new_model.make(*asked.values())
-        return
+    asked = {"name": "mine", "source": str(mine), "task": "", "problem_type": None} | values
+    edit(mine / "config.json", problem_type=asked.pop("problem_type"))
     with pytest.raises(cli.UserError, match=says) as e:
         new_model.make(*asked.values())
     assert "\n" not in str(e.value) and [p.name for p in (here / "models").iterdir()] == ["minilm_sst2"]
@@ -109,13 +110,6 @@ def test_a_tokenizer_is_tried_apart_first(here, monkeypatch):
     monkeypatch.setattr(tokenizer, "try_out", too_much)
     monkeypatch.setattr(tokenizer, "convert", lambda *_: pytest.fail("it was read here"))
     with pytest.raises(cli.UserError, match="takes more than it may"):
-        new_model.make("two", str(mine))
-
-
-def test_a_problem_of_another_kind(here):
-    mine = save_checkpoint(here / "mine", ["a", "b"])
-    edit(mine / "config.json", problem_type="regression")
-    with pytest.raises(cli.UserError, match="problem_type is regression: numbers"):
         new_model.make("two", str(mine))
 
 
@@ -145,9 +139,7 @@ def test_odd_labels_and_a_vocabulary_alone(repo, tmp_path):
     assert "no file says do_lower_case; transformers' own default for such a folder is true" in done.stdout
     after = repo.files()
     added = {n for n in after if before.get(n) != after[n] and not n.startswith("build/") and "__pycache__" not in n}
-    assert added == {
-        f"models/odd/{n}" for n in (*new_model.SCRIPTS, "config.json", "tokenizer_config.json", "model.toml")
-    }
+    assert added == {f"models/odd/{n}" for n in FILES}
     words = ("MODEL=odd", "SEQ=32", f"DATA={own}", "accuracy")
     done = repo.make(*words, "PRECISION=fp16-sim")
     want = logits_of(mine, given, TWO).argmax(1).tolist()

@@ -35,15 +35,16 @@ def test_no_value_is_expanded_before_it_is_checked(built):
 
 
 ENVIRONMENT = {
+    "MODEL": "other", "BS": "64", "CHIP": "T4", "PRECISION": "bf16", "SEQ": "7", "BATCHES": "x", "SAMPLES": "y",
     "tiny.GATE_ROWS": "3", "compiled.onnxruntime": "x.onnx", "tiny.TASK": "mrpc", "tiny.DATA": "x",
     **dict.fromkeys(("stale", "native_alone", "seeded", "asked", "task", "own", "made", "loops"), "x"),
-    "BASH_ENV": "start", "ENV": "start", "SHELLOPTS": "xtrace",
+    "BASH_ENV": "start", "ENV": "start", "SHELLOPTS": "xtrace", "PYTHONSAFEPATH": "1",
     "PYTHONOPTIMIZE": "2", "PYTHONINSPECT": "1", "PYTHONSTARTUP": "start", "PYTHONHOME": "/nowhere",
 }  # fmt: skip
 
 
 def test_no_variable_of_the_environment_changes_a_command(built):
-    """Names of ours, what starts a shell, what Python takes."""
+    """Parameters, names of ours, what starts a shell, what Python takes."""
     (built.path / "start").write_text("echo printed\n")
     words = ("-n", "-B", "MODEL=tiny", "PACK=1", "perf")
     env = {name: str(built.path / "start") if text == "start" else text for name, text in ENVIRONMENT.items()}
@@ -51,12 +52,7 @@ def test_no_variable_of_the_environment_changes_a_command(built):
     # GNU make 4.3 reads a file's last line end too, or not, as its memory happens to lie (mk/shell.mk: says).
     assert (odd.stdout.rstrip(), odd.stderr) == (plain.stdout.rstrip(), plain.stderr)
     assert built.make("-q", "MODEL=tiny", "accuracy", env=env, check=False).returncode == 0
-
-
-def test_texts_that_are_not_there_are_noticed(built):
-    done = built.make("MODEL=tiny", "accuracy", "DATA=nope", check=False)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "DATA: nope: no such file or folder; is it spelled right?" in done.stderr
+    assert "BS=8" in built.make("help", env=env).stdout
 
 
 def test_a_closed_stream_is_no_fault(built):
@@ -71,15 +67,15 @@ def test_two_makes_with_unlike_values_each_make_their_own(built):
     leaf = built.path / "build" / LEAF
     command = ["make", f"VENV={WARM}", "MODEL=tiny", "build/" + LEAF + "/perf.json"]
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    runs = [subprocess.Popen([*command, f"SAMPLES={n}"], cwd=built.path, **quiet) for n in (8, 40)]
+    runs = [subprocess.Popen([*command, "ROUNDS=2", f"SAMPLES={n}"], cwd=built.path, **quiet) for n in (8, 40)]
     said = [run.communicate(timeout=300)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
-    # Whoever came last wrote perf.json; all three rounds in it are of one value, which prov.json names.
-    loops = {json.loads((leaf / f"round{r}/MANIFEST.prov.json").read_text())["recipe"] for r in (1, 2, 3)}
+    # Whoever came last wrote perf.json; both rounds in it are of one value, which prov.json names.
+    loops = {json.loads((leaf / f"round{r}/MANIFEST.prov.json").read_text())["recipe"] for r in (1, 2)}
     loops = {re.search(r"--loop (\d+)", text)[1] for text in loops}
     assert loops in ({"5"}, {"9"}), said
     for count in ("8", "40"):  # and each, asked again, has its own
-        built.make(*command[2:], f"SAMPLES={count}")
+        built.make(*command[2:], "ROUNDS=1", f"SAMPLES={count}")
         assert json.loads((leaf / "perf.json").read_text())["loop"] == int(count) // 8 + 4
 
 
@@ -116,14 +112,6 @@ def test_the_screen_has_a_line_a_step_and_no_temporary_path(built):
     assert "tools.make.run" in built.make("MODEL=tiny", "V=1", "-W", "models/tiny/postprocess.py", "accuracy").stdout
 
 
-def test_help_shows_every_target_that_people_need(built):
-    text = built.make("help").stdout
-    assert all(
-        f"make {name} " in text for name in ("accuracy", "perf", "score", "perf-table", "record", "fusion-report")
-    )
-    assert "make torture" not in text and "make torture" in built.make("help-dev").stdout
-
-
 def test_who_stops_reading_sees_no_traceback(built):
     done = subprocess.run("make help | true", shell=True, cwd=built.path, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr, done.stderr
@@ -153,10 +141,8 @@ def test_what_lies_beside_an_artefact_is_made_again_with_it(built):
 
 
 def test_what_is_given_has_an_end(tmp_path, monkeypatch):
-    os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", "/dev/zero"):
-        with pytest.raises(cli.UserError, match=f"{path}: neither a file nor a folder; copy what it gives"):
-            stale.of_given(str(path))
+    with pytest.raises(cli.UserError, match="/dev/zero: neither a file nor a folder; copy what it gives"):
+        stale.of_given("/dev/zero")
     (tmp_path / "a").touch()
     monkeypatch.setattr(stale.os, "walk", lambda top: itertools.repeat((top, [], ["a"])))  # such as WEIGHTS=/
     with pytest.raises(cli.UserError, match="holds more than 10000 files; name the folder of one"):
@@ -222,13 +208,8 @@ def test_doctor_says_what_each_engine_of_this_cpu_runs_or_needs(built):
             runs = any(line.startswith("ok") and precision in line for line in lines)
             assert runs == any(way <= flags for way in ways), (engine, precision)
             assert runs or any(line.startswith("missing") and f"{precision} needs" in line for line in lines)
-    for precision in chips.FASTER:
-        made = built.make("-n", "MODEL=tiny", "om", f"PRECISION={precision}", check=False).stdout
-        if f"PRECISION={precision} is " in text:
-            engine = re.search(rf"^ok +PRECISION={precision} is ENGINE=(\w+): ", text, re.M)[1]
-            assert f"cpu-{engine}-{precision}/model" in made
-    ours = "native" if "avx2" in flags else "openvino"
-    for isa, engine in (("AVX", "openvino"), ("AVX2", ours)):
-        made = built.make("-n", "MODEL=tiny", "om", "PRECISION=int8", f"ISA={isa}").stdout
-        assert f"cpu-{engine}-int8.{isa}/" in made
+    for precision, engine in re.findall(r"^ok +PRECISION=(\S+) is ENGINE=(\w+): ", text, re.M):
+        made = built.make("-n", "MODEL=tiny", "om", f"PRECISION={precision}").stdout
+        assert f"cpu-{engine}-{precision}/model" in made
+    assert "cpu-openvino-int8.AVX/" in built.make("-n", "MODEL=tiny", "om", "PRECISION=int8", "ISA=AVX").stdout
     assert "/nowhere: nothing installed yet" in built.make("doctor", "VENV=/nowhere", check=False).stdout

@@ -76,23 +76,13 @@ def start(folder: Path, real: Path) -> subprocess.Popen:
     for path in (*real.iterdir(), *(real / "bin").iterdir()):
         if path.name != "bin" and not path.name.startswith("python"):
             (folder / "venv" / path.relative_to(real)).symlink_to(path)
-    names = {
-        "real": real / "bin/python",
-        "socket": folder / "socket",
-        "spaces": SPACES,
-        "here": [*map(os.readlink, SPACES)],
-    }
-    (folder / "venv/bin/python").write_text(START.format(**names))
-    (folder / "venv/bin/python").chmod(0o755)
-    (folder / "venv/bin/python3").symlink_to("python")
-    env = os.environ | {
-        "PYTHONHASHSEED": "0",
-        "LC_ALL": "C.UTF-8",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONPATH": "",
-    }
-    return subprocess.Popen([real / "bin/python", __file__, folder / "socket"], env=env)
+    python, server, here = folder / "venv/bin/python", folder / "socket", [*map(os.readlink, SPACES)]
+    python.write_text(START.format(real=real / "bin/python", socket=server, spaces=SPACES, here=here))
+    python.chmod(0o755)
+    python.with_name("python3").symlink_to("python")
+    env = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    env |= {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PYTHONPATH": ""}
+    return subprocess.Popen([real / "bin/python", __file__, server], env=env)
 
 
 def received(connection: socket.socket) -> tuple[list, list[int]]:
@@ -103,9 +93,7 @@ def received(connection: socket.socket) -> tuple[list, list[int]]:
         return marshal.loads(f.read(length)), streams
 
 
-def run(
-    words: list[str], folder: str, environ: dict, umask: int, limits: list, cores: list, streams: list[int]
-) -> None:
+def run(words: list[str], folder: str, environ: dict, umask: int, limits: list, cores: list, streams: list) -> None:
     """What a Python does that starts with these words."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
@@ -131,14 +119,14 @@ def run(
 
 def end(*asked) -> None:
     """`run`, and end as Python does, but for what C++ clears up: it would wait for threads that a fork has not."""
-    status: object = 0
+    status: object = 1
     try:
         run(*asked)
+        status = 0
     except SystemExit as e:
         status = e.code or 0
     except BaseException:
         traceback.print_exc()
-        status = 1
     if not isinstance(status, int):
         print(status, file=sys.stderr)
         status = 1

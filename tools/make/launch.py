@@ -257,7 +257,7 @@ def main():
         _, ran = step.perform(job["commands"], own)
     except cli.UserError as e:
         failed = str(e)
-    step.save(own / "log")
+    (own / "log").write_text(step.text())
     there |= {"made": f"{own.name}/{step.final.name}", "ran": ran, "failed": failed}
     first = publish(box / "result.json", there)
     print(f"{step.final.name}: {failed or 'made'}{'' if first else ', but another attempt was first'}")

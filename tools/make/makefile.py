@@ -71,25 +71,23 @@ class Asked:
 
     def check_words(self, typed: dict, handed: set[str]) -> None:
         """Names that there are, and characters that are inert wherever they are read. Raises UserError."""
-        for name in list(typed):
-            if name not in parameters.BY_NAME:
+        for name, value in list(typed.items()):
+            row, wrong = parameters.BY_NAME.get(name), ""
+            if row is None:
                 if name not in handed:
-                    near = cli.nearest(name, parameters.BY_NAME)
-                    raise UserError(f"{name}= is no parameter{near}; see make help")
+                    raise UserError(f"{name}= is no parameter{cli.nearest(name, parameters.BY_NAME)}; see make help")
                 del typed[name]
-        for name, value in typed.items():
-            row = parameters.BY_NAME[name]
-            if row.free and (not value.isprintable() or END in value or "\\" in value):
-                raise UserError(
-                    f"{name}='{value}' may hold any text of one line, but no control character, {END} or \\"
-                )
-            if row.free:
-                continue
-            if ODD.search(value):
-                raise UserError(f"{name}='{value}' {ALLOWED}")
-            if not row.many and len(value.split()) > 1:
-                raise UserError(f"{name}='{value}' holds blanks; it is one value")
-            typed[name] = " ".join(value.split())
+            elif row.free:
+                if not value.isprintable() or END in value or "\\" in value:
+                    wrong = f"may hold any text of one line, but no control character, {END} or \\"
+            elif ODD.search(value):
+                wrong = ALLOWED
+            elif not row.many and len(value.split()) > 1:
+                wrong = "holds blanks; it is one value"
+            else:
+                typed[name] = " ".join(value.split())
+            if wrong:
+                raise UserError(f"{name}='{value}' {wrong}")
 
     def check_goals(self, handed: set[str]) -> None:
         """Goals that there are, and no parameter that means nothing to them. A file's goal may use any. Raises UserError."""
@@ -103,9 +101,8 @@ class Asked:
             if self.asks("verify") and row.name not in (*placed, "V", "VENV", "PYTHON"):
                 raise UserError(f"{row.name}= means nothing to make verify, which takes {' '.join(placed)}")
             if self["FROM"] and row.name in placed and row.name not in parameters.OF_LOG:
-                raise UserError(
-                    f"{row.name}= means nothing to make record FROM=: a log says {' '.join(parameters.OF_LOG)}"
-                )
+                says = " ".join(parameters.OF_LOG)
+                raise UserError(f"{row.name}= means nothing to make record FROM=: a log says {says}")
         if self["SLURM_ARGS"] and self["LAUNCH"] != "slurm":
             raise UserError("SLURM_ARGS= is for LAUNCH=slurm")
 
@@ -301,7 +298,7 @@ class Asked:
         return found
 
 
-RESULTS = {"records": "results/records/*.json", "benches": "results/bench/*.json"}
+RESULTS = {"records": Path("results/records"), "benches": Path("results/bench")}
 
 
 def inert(text: str) -> str:
@@ -314,12 +311,11 @@ def inert(text: str) -> str:
 def results() -> dict[str, str]:
     """{make's variable: files} that tables are made of. Raises UserError for a name that make's text cannot hold."""
     found = {}
-    for name, pattern in RESULTS.items():
-        paths = sorted(str(path) for path in Path().glob(pattern))
+    for name, folder in RESULTS.items():
+        paths = sorted(map(str, folder.glob("*.json")))
         if odd := [path for path in paths if not stale.PLAIN.fullmatch(path)]:
             raise UserError(f"{odd[0]}: its name {ALLOWED.replace(' : =', '')}; rename it")
-        folder = pattern.rpartition("/")[0]
-        found[name] = " ".join([folder] * Path(folder).is_dir() + paths)
+        found[name] = " ".join([str(folder)] * folder.is_dir() + paths)
     tables = sorted(str(path) for path in Path().glob("models/*/published.csv"))
     return found | {"figures": " ".join(path for path in tables if stale.PLAIN.fullmatch(path))}
 

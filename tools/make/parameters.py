@@ -44,12 +44,9 @@ def program(value: str, o: dict) -> str:
 
 
 def weights(value: str, o: dict) -> str:
-    what = "is not default, seeded, hub:OWNER/REPO@COMMIT or a path to a checkpoint folder or zip"
-    return (
-        what
-        if value in ("", ".", "..")
-        else path(value, o) or (value.startswith("hub:") and models.weights(value)) or ""
-    )
+    if value in ("", ".", ".."):
+        return "is not default, seeded, hub:OWNER/REPO@COMMIT or a path to a checkpoint folder or zip"
+    return path(value, o) or (models.weights(value) if value.startswith("hub:") else "")
 
 
 def precision(value: str, o: dict) -> str:
@@ -248,16 +245,8 @@ def others(record: dict) -> str:
     return "".join(written.format(value) for written, value in said if value not in (None, ""))
 
 
-PATTERNS = {
-    "weights": r"(?:[^/_]|_[^/])+?",
-    "bs": r"\d+",
-    "chip": "[^/-]+",
-    "engine": "[^/-]+",
-    "precision": "[^/.]+?",
-    "isa": "[A-Z0-9_]+",
-    "threshold": r"0\.\d+",
-    "certify": r"0\.\d+|\d",
-}
+PATTERNS = {"weights": r"(?:[^/_]|_[^/])+?", "bs": r"\d+", "isa": "[A-Z0-9_]+", "threshold": r"0\.\d+",
+            "certify": r"0\.\d+|\d"}  # fmt: skip
 
 
 def pattern() -> re.Pattern:
@@ -268,7 +257,7 @@ def pattern() -> re.Pattern:
         group = f"(?P<{name}>{PATTERNS.get(name, '[^/.]+?' if row.place.level == 'leaf' else '[^/]+?')})"
         text = f"{re.escape(before)}{group}{re.escape(after)}"
         levels[row.place.level] += text if row.place.always else f"(?:{text})?"
-    return re.compile("/".join(levels.values()).replace("(?P<model>[^/]+?)", "(?P<model>[^/]+)") + "$")
+    return re.compile("/".join(levels.values()) + "$")
 
 
 PATH = pattern()

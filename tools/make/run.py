@@ -20,6 +20,7 @@ first made if it asked for the same. What this starts dies with it.
 
 import argparse
 import fcntl
+import itertools
 import json
 import os
 import platform
@@ -36,12 +37,7 @@ from tools.make import cli, launch, manifest, screen, stale
 
 def split(words: list[str]) -> tuple[Path, list[str], list[list[str]]]:
     """TARGET, PREREQUISITES and COMMANDS of an argument list in which `--` stands before each command."""
-    groups: list[list[str]] = [[]]
-    for word in words:
-        if word == "--":
-            groups.append([])
-        else:
-            groups[-1].append(word)
+    groups = (list(group) for dashes, group in itertools.groupby(words, "--".__eq__) if not dashes)
     (target, *prerequisites), *commands = groups
     return Path(target), prerequisites, commands
 
@@ -132,14 +128,11 @@ def build(perform, inputs: dict[str, str], commands: list[list[str]], box: Path,
     if not made.exists() or (folder and not any(made.iterdir())):
         raise cli.UserError(f"{commands[-1][0]} ended well but wrote nothing to {target}")
     unchanged(before, inputs)
-    listed = listing(made) if folder else made
-    others = {path: box / path.name for path in beside(target, commands)}
+    parts = {path: box / path.name for path in beside(target, commands)} | {target: listing(made) if folder else made}
     timed = {p.relative_to(made).as_posix(): cli.sha256(p) for p in sorted(made.rglob("*_summary.json"))}
-    for path in (made, *others.values()):
+    for path in (made, *parts.values()):
         settle(path)
     prov = {
-        "target": str(target),
-        "sha256": cli.sha256(listed),
         "inputs": inputs,
         "recipe": recipe(commands),
         "commands": named(commands),
@@ -152,27 +145,18 @@ def build(perform, inputs: dict[str, str], commands: list[list[str]], box: Path,
             **({"summaries": timed} if timed else {}),
         },
     }
-
-    def describe(path: Path, one: Path, **more) -> Path:
-        """Write the prov.json of `path`, which is `one` still."""
-        described = one / "MANIFEST.prov.json" if one.is_dir() else box / f"{path.name}.prov.json"
-        described.write_text(json.dumps(prov | {"target": str(path)} | more, indent=1) + "\n")
-        described.chmod(0o644)
-        return described
-
     # All is written in the box. Then only names change: an artefact's before that of its prov.json, which speaks of it.
-    log = made / "MANIFEST.log" if folder else box / ".log"
-    show.save(log)
-    moves = [(made, final), (describe(target, made), Path(f"{target}.prov.json")), (log, Path(f"{target}.log"))]
-    moves = moves[:1] if folder else moves
-    if folder and final.exists():
-        moves.insert(0, (final, box / "old"))
-    for path, one in others.items():
-        described = describe(path, one, sha256=cli.sha256(one))
-        moves = [(one, path), (described, Path(f"{path}.prov.json")), *moves]
-    os.utime(listed, (0, 0))  # makes TARGET look old until main() has cleared up: killed before that, it is made again
-    for one, path in moves:
-        one.rename(path)
+    for path, part in parts.items():
+        text = json.dumps({"target": str(path), "sha256": cli.sha256(part), **prov}, indent=1)
+        Path(f"{part}{stale.PROV}").write_text(text + "\n")
+    Path(f"{parts[target]}.log").write_text(show.text())
+    moves = [(f"{part}{end}", f"{path}{end}") for path, part in parts.items() for end in ("", stale.PROV)]
+    moves += [(f"{parts[target]}.log", f"{target}.log")]
+    if folder:
+        moves = [(final, box / "old")] * final.exists() + [(made, final)]
+    os.utime(parts[target], (0, 0))  # it looks old until main() has cleared up: killed before that, it is made again
+    for part, path in moves:
+        Path(part).rename(path)
 
 
 def made_meanwhile(target: Path, asked: float, inputs: dict[str, str], commands: list[list[str]]) -> bool:

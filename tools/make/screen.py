@@ -162,11 +162,6 @@ class Step:
         lines = self.output.decode(errors="replace").split("\n")
         return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines).replace(*self.names)
 
-    def save(self, path: Path) -> None:
-        """Write the output as the artefact's log."""
-        path.write_text(self.text())
-        path.chmod(0o644)
-
     def said(self) -> str:
         """The line that says most of the step: its gate's, or else its last."""
         lines = [line for line in self.text().splitlines() if line.strip()]

@@ -111,12 +111,10 @@ def imports(path: Path) -> list[str]:
 
 def closure(name: str, programs: dict[str, list[str]]) -> list[str]:
     """A file and all that it imports, sorted."""
-    reached, waiting = set(), [name]
-    while waiting:
-        one = waiting.pop()
-        if one not in reached and one in programs:
-            reached.add(one)
-            waiting += programs[one]
+    reached, more = set(), {name}
+    while more:
+        reached |= more
+        more = {file for one in more for file in programs[one]} & programs.keys() - reached
     return sorted(reached)
 
 
@@ -134,11 +132,11 @@ def installed(stamps: list[list[str]]) -> list[str]:
     return [str(to) for to, locks in there if not whole(to.parent) or to.read_bytes() != wanted(locks)]
 
 
-def provenance(tops=("build", "results")) -> dict[str, dict]:
+def provenance() -> dict[str, dict]:
     """{target: its prov.json} of what make made here. Audit names what is damaged, run.py what is not as described. Raises
     UserError for a pipe in place of one, which would be read for ever."""
     provs = {}
-    for path in (p for top in tops for p in described(Path(top))):
+    for path in (p for top in ("build", "results") for p in described(Path(top))):
         target = str(cli.regular(path)).removesuffix(PROV)
         with contextlib.suppress(OSError, ValueError, RecursionError):
             prov = json.loads(path.read_text("utf-8"))
