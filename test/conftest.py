@@ -72,17 +72,11 @@ class Repo:
         path = self.path / "models" / name / "model.toml"
         path.write_text(path.read_text().replace('"wheel"', '"seeded"').replace("= 128", "= 64"))
 
-    def make(self, *words, env=None, check=True, timeout=900, within=()):
-        """Run make in the copy with few threads, within another program (a Python of its own, then); the finished process, its output as text."""
-        done = subprocess.run(
-            [*within, "make", f"VENV={VENV if within else WARM}", *words],
-            cwd=self.path,
-            env=os.environ | {"OMP_NUM_THREADS": "1"} | (env or {}),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-        )
+    def make(self, *words, env=None, check=True, within=(), venv=None):
+        """Run make in the copy with few threads, within another program; the finished process, its output as text."""
+        command = [*within, "make", f"VENV={venv or WARM}", *words]
+        env = os.environ | {"OMP_NUM_THREADS": "1"} | (env or {})
+        done = subprocess.run(command, cwd=self.path, env=env, capture_output=True, text=True, timeout=900)
         assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done
 

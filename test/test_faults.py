@@ -12,7 +12,7 @@ import time
 
 import pytest
 import small
-from conftest import ROOT, WARM, Repo
+from conftest import ROOT, Repo
 
 from tools.base import input_files, onnxfile
 from tools.make import cli, run
@@ -41,13 +41,9 @@ def repo(tmp_path_factory, first_built):
     return repo
 
 
-def make(repo, *words, limit=None, within=()):
-    """make in the copy, no file allowed to grow beyond `limit` bytes."""
-    few = limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    command = [*within, "make", f"VENV={WARM}", *WORDS, *words]
-    command += ROWS if any("table" in word for word in words) else []
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=repo.path, env=env, capture_output=True, text=True, preexec_fn=few, timeout=600)
+def make(repo, *words, within=()):
+    rows = ROWS if any("table" in word for word in words) else []
+    return repo.make(*WORDS, *words, *rows, check=False, within=within)
 
 
 def stray(repo) -> list[str]:
@@ -75,7 +71,7 @@ def test_no_room_for_half_of_it(repo, stage):
     """RLIMIT_FSIZE needs no root, and stops a write in the middle as a full disk does."""
     limit = largest(repo, stage) // 2
     (repo.path / stage).unlink()
-    done = make(repo, stage, limit=limit)
+    done = make(repo, stage, within=["prlimit", f"--fsize={limit}"])
     failed_plainly(done, stage, FULL)
     assert not (repo.path / stage).exists()
     assert stray(repo) == []

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import WARM, Repo
+from conftest import VENV, WARM, Repo
 
 from tools.make import cli, run
 from tools.results import record as records
@@ -35,9 +35,8 @@ def traced(tmp_path_factory):
     (repo.path / "traces").mkdir()
     within = [*STRACE, str(repo.path / "traces/t")] if shutil.which("strace") else []
     env = {"LC_ALL": "C", "TZ": "Asia/Kolkata"}
-    repo.make("-j8", "MODEL=tiny", "accuracy", env=env, within=within)
-    for words in MORE if within else ():
-        repo.make("MODEL=tiny", *words.split(), env=env, within=within)
+    for words in ("-j8 accuracy", *(MORE if within else ())):
+        repo.make("MODEL=tiny", *words.split(), env=env, within=within, venv=VENV)  # which strace can follow
     return repo
 
 
