@@ -26,7 +26,12 @@ class UserError(Exception):
     file: control characters are spelled out, so that none reaches a terminal."""
 
     def __init__(self, text: str):
-        super().__init__("".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text))
+        super().__init__("\n".join(map(plain, text.split("\n"))))
+
+
+def plain(text) -> str:
+    """A text, or a path, with its control characters spelled out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 ROOM = "; make room on that disk and run it again"

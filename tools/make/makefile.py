@@ -303,9 +303,7 @@ RESULTS = {"records": Path("results/records"), "benches": Path("results/bench")}
 
 def inert(text: str) -> str:
     """A text as make's text holds it: nothing in it is expanded, and it has one line."""
-    if not text.isprintable() or END in text:
-        text = "".join(c if c.isprintable() and c != END else ascii(c)[1:-1] for c in text)
-    return text.replace("\\", "/").replace("$", "$$").replace("#", "\\#")
+    return cli.plain(text).replace(END, r"\xb6").replace("\\", "/").replace("$", "$$").replace("#", "\\#")
 
 
 def results() -> dict[str, str]:

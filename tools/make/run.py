@@ -149,14 +149,18 @@ def build(perform, inputs: dict[str, str], commands: list[list[str]], box: Path,
     for path, part in parts.items():
         text = json.dumps({"target": str(path), "sha256": cli.sha256(part), **prov}, indent=1)
         Path(f"{part}{stale.PROV}").write_text(text + "\n")
-    Path(f"{parts[target]}.log").write_text(show.text())
-    moves = [(f"{part}{end}", f"{path}{end}") for path, part in parts.items() for end in ("", stale.PROV)]
-    moves += [(f"{parts[target]}.log", f"{target}.log")]
-    if folder:
-        moves = [(final, box / "old")] * final.exists() + [(made, final)]
+    log = Path(f"{parts[target]}.log")
+    log.write_text(show.text())
     os.utime(parts[target], (0, 0))  # it looks old until main() has cleared up: killed before that, it is made again
-    for part, path in moves:
-        Path(part).rename(path)
+    if folder:
+        if final.exists():
+            final.rename(box / "old")
+        made.rename(final)
+        return
+    for path, part in parts.items():
+        part.rename(path)
+        Path(f"{part}{stale.PROV}").rename(f"{path}{stale.PROV}")
+    log.rename(f"{target}.log")
 
 
 def made_meanwhile(target: Path, asked: float, inputs: dict[str, str], commands: list[list[str]]) -> bool:

@@ -114,11 +114,11 @@ def main():
     run.lock(Path("Makefile"), fcntl.LOCK_EX)
     go, stay = chosen(args.all)
     for path in stay:
-        print(f"kept       {path}: {'a link' if path.is_symlink() else 'nothing that make made'}")
+        print(f"kept       {cli.plain(path)}: {'a link' if path.is_symlink() else 'nothing that make made'}")
     freed = sum(map(manifest.size, go))
     for path in go:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-        print(f"removed    {path}")
+        print(f"removed    {cli.plain(path)}")
     print(f"clean      {freed / 1e6:,.0f} MB freed" if go else "clean      nothing to remove")
 
 
