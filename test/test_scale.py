@@ -374,17 +374,17 @@ def test_long_rows_and_memory(tmp_path):
 
 
 def test_ties_cut_texts_and_duplicates(score, tmp_path):
-    given = [("text", "y"), (TIE, 0), ("good", 1), (TIE, 0), ("good " * 300, 1), ("good", 1)]
+    given = [("text", "y"), (TIE, 0), ("good", 1), (TIE, 0), ("good " * 300, 1), ("good", 1), ("good " * 300, 1)]
     (tmp_path / "a.csv").write_text("".join(f"{text},{y}\n" for text, y in given))
     done = score(tmp_path / "a.csv", tmp_path / "out", "--columns", "text", "y", "--logits")
     found = rows(tmp_path / "out")
-    assert column(tmp_path / "out", "prediction") == [None, 1, None, 1, 1]
-    assert found["label"].isna().tolist() == [True, False, True, False, False]
-    assert found["logit1"].tolist() == [33, 16.5, 33, 5.5 * 64, 16.5]  # the model has 64 positions
-    assert "accuracy 60.00 % (3/5)" in done.stdout  # equal logits are no class, and wrong
-    assert "1 of 5 (20.00 %) longer than the model takes, and cut" in done.stdout
+    assert column(tmp_path / "out", "prediction") == [None, 1, None, 1, 1, 1]
+    assert found["label"].isna().tolist() == [True, False, True, False, False, False]
+    assert found["logit1"].tolist() == [33, 16.5, 33, 5.5 * 64, 16.5, 5.5 * 64]  # the model has 64 positions
+    assert "accuracy 66.67 % (4/6)" in done.stdout  # equal logits are no class, and wrong
+    assert "2 of 6 (33.33 %) longer than the model takes, and cut" in done.stdout
     entry = manifest(tmp_path / "out")["parts"]["00000-00000.parquet"]
-    assert (entry["cut"], entry["duplicates"], entry["amiss"]) == (1, 2, 0)
+    assert (entry["cut"], entry["duplicates"], entry["amiss"]) == (2, 3, 0)
     score(tmp_path / "a.csv", tmp_path / "short", *TEXT, "--logits", "--max_len", 16)
     assert rows(tmp_path / "short")["logit1"][3] == 5.5 * 16
 
@@ -667,7 +667,9 @@ def test_through_a_pipe(process, kind):
     text = io.StringIO(done.stdout)
     read = pd.read_json(text, lines=True) if kind == "jsonl" else pd.read_csv(text, sep="\t")
     correct(read, sentences(30))
-    assert read["row"].tolist() == list(range(30)) and "30 sentences" in done.stderr
+    assert read["row"].tolist() == list(range(30)) and "30 sentences\n" in done.stderr
+    cut = process("-", "-", *TEXT, "--max_len", 3, given=given).stderr
+    assert "30 sentences, 24 of them longer than the model takes, and cut\n" in cut
     done = process("-", "-", *TEXT, given=given + "\n" + (" \n" if kind == "tsv" else '{"text": ""}\n'))
     assert done.returncode == 1 and "no text" in done.stderr and "Traceback" not in done.stderr
 

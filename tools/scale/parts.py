@@ -104,20 +104,20 @@ def footer(fs, path: str) -> dict | None:
     return None
 
 
-def stream(file, kind: str, answers) -> int:
+def stream(file, kind: str, answers) -> Counter:
     """Write tables to an open file as they come, as JSON lines, or as a TSV, where a tab or a line's end within a value
-    becomes a blank; how many rows."""
-    rows = 0
+    becomes a blank; the sum of their counts."""
+    total: Counter = Counter()
     line = lambda values: "\t".join("" if v is None else re.sub(r"[\t\r\n]", " ", str(v)) for v in values)
-    for table, _ in answers:
+    for table, counts in answers:
         if kind == files.JSON:
             lines = [json.dumps(row, ensure_ascii=False, default=str) for row in table.to_pylist()]
         else:
-            lines = [line(table.column_names)] * (not rows) + [line(row.values()) for row in table.to_pylist()]
+            lines = [line(table.column_names)] * (not total) + [line(row.values()) for row in table.to_pylist()]
         file.write("".join(f"{text}\n" for text in lines).encode())
         file.flush()
-        rows += len(table)
-    return rows
+        total += counts
+    return total
 
 
 def pieces(tables, rows: int):

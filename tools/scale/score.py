@@ -154,16 +154,17 @@ def load(args, progress) -> scorer.Scorer:
     return model
 
 
-def to_pipe(args, wanted, sources) -> int:
-    """Write the answers to standard output as they come; how many."""
+def to_pipe(args, wanted, sources) -> None:
+    """Write the answers to standard output as they come; then say how many."""
     progress = Progress(sum(source.size for source in sources))
     model = load(args, progress)
     answers = (model.answers(table) for _, table in parts.read(sources, wanted, args.rows or scorer.GROUP, progress))
     kind = sources[0].suffixes[0] or files.piped()
-    rows = parts.stream(sys.stdout.buffer, files.JSON if kind == ".parquet" else kind, answers)
+    total = parts.stream(sys.stdout.buffer, files.JSON if kind == ".parquet" else kind, answers)
     if said := model.engine.certificate:
         print(f"certified: {certificate.line(certificate.told(said, model.engine.left))}", file=sys.stderr)
-    return rows
+    cut = f", {total['cut']} of them longer than the model takes, and cut" * bool(total["cut"])
+    print(f"{total['rows']} sentences{cut}", file=sys.stderr)
 
 
 def check(out: parts.Output) -> int:
@@ -209,7 +210,7 @@ def main():
         print(f"left out: {', '.join(others[:10])}{' ...' * (len(others) > 10)} ({len(others)} files)", file=sys.stderr)
     reads = wanted(args, scorer.labels_of(args.tokenizer, tasks.known(args.task)), sources)
     if args.save_path == "-":
-        return print(f"{to_pipe(args, reads, sources)} sentences", file=sys.stderr)
+        return to_pipe(args, reads, sources)
     out = parts.Output(args.save_path)
     parts.apart(args.save_path, args.input)
     with out.alone():

@@ -99,11 +99,12 @@ class Scorer:
         self.pieces = tokens.load(self.tokenizer)
         self.pieces.no_padding()
 
-    def tokenised(self, texts, counts):
-        """Yield the rows of each model input, of WINDOW texts at a time; counts how many were cut."""
+    def tokenised(self, texts, cut):
+        """Yield the rows of each model input, of WINDOW texts at a time; `cut`: a set that gets the texts that were cut."""
         for start in range(0, len(texts), WINDOW):
-            rows = tokens.encodings(self.pieces, texts[start : start + WINDOW], self.most)
-            counts["cut"] += sum(bool(row.overflowing) for row in rows)
+            some = texts[start : start + WINDOW]
+            rows = tokens.encodings(self.pieces, some, self.most)
+            cut.update(text for text, row in zip(some, rows, strict=True) if row.overflowing)
             yield [[np.array(getattr(row, field), np.int64) for row in rows] for field in self.fields]
 
     def run(self, columns, counts) -> np.ndarray:
@@ -144,8 +145,10 @@ class Scorer:
         counts = Counter(rows=len(texts), duplicates=len(sound) - len(places), cut=0)
         values = np.full((len(texts), len(self.names)), np.nan, np.float32)
         if places:
-            unique = np.concatenate([self.run(some, counts) for some in ahead(self.tokenised(list(places), counts))])
+            cut: set = set()
+            unique = np.concatenate([self.run(some, counts) for some in ahead(self.tokenised(list(places), cut))])
             values[sound] = unique[[places[texts[i]] for i in sound]]
+            counts["cut"] = sum(text in cut for text in texts)
         none = ~np.isfinite(values).all(1)
         lost = none & np.isin(np.arange(len(texts)), sound)
         if lost.any() and not self.null:
