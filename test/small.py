@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from tools.make import cli
 from tools.source import checkpoint as sources
-from tools.source import seeded, tokenizer
+from tools.source import families, seeded, tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 SENTENCES = [
@@ -99,36 +99,33 @@ def vocabulary(folder, words):
     return folder
 
 
-def renamed(name, pairs):
-    for ours, theirs in pairs:
-        name = name.replace(ours, theirs)
-    return name
+FAIRSEQ = families.pairs("""
+    roberta.embeddings.word_embeddings=embed_tokens roberta.embeddings.LayerNorm=layernorm_embedding
+    roberta.embeddings.position_embeddings=embed_positions roberta.encoder.layer.=layers.
+    attention.output.dense=self_attn.out_proj attention.output.LayerNorm=self_attn_layer_norm
+    attention.self.query=self_attn.q_proj attention.self.key=self_attn.k_proj attention.self.value=self_attn.v_proj
+    intermediate.dense=fc1 output.dense=fc2 output.LayerNorm=final_layer_norm""")
+ALBERT_PYTORCH = families.pairs("""
+    albert.pooler=albert.pooler.dense albert_layer_groups=transformer.group albert_layers=inner_group
+    full_layer_layer_norm=LayerNorm_1 attention.LayerNorm=LayerNorm attention.dense=attention.output.dense
+    ffn_output=ffn.intermediate.output.dense attention.query=attention.self.query attention.key=attention.self.key
+    attention.value=attention.self.value ffn.weight=ffn.intermediate.dense.weight ffn.bias=ffn.intermediate.dense.bias
+    albert.=bert.""")
 
 
 def fairseq_name(name):
     """fairseq's name of one of RobertaForSequenceClassification's tensors."""
     if name.startswith("classifier."):
         return f"classification_heads.sentence_classification_head.{name.removeprefix('classifier.')}"
-    pairs = [
-        ("roberta.embeddings.word_embeddings", "embed_tokens"),
-        ("roberta.embeddings.LayerNorm", "layernorm_embedding"),
-    ]
-    pairs += [("roberta.embeddings.position_embeddings", "embed_positions"), ("roberta.encoder.layer.", "layers.")]
-    pairs += [("attention.output.dense", "self_attn.out_proj"), ("attention.output.LayerNorm", "self_attn_layer_norm")]
-    pairs += [(f"attention.self.{part}", f"self_attn.{part[0]}_proj") for part in ("query", "key", "value")]
-    pairs += [("intermediate.dense", "fc1"), ("output.dense", "fc2"), ("output.LayerNorm", "final_layer_norm")]
-    return f"encoder.sentence_encoder.{renamed(name, pairs)}"
+    return f"encoder.sentence_encoder.{renamed(name, FAIRSEQ)}"
 
 
 def albert_pytorch_name(name):
     """lonePatient's name of one of AlbertForSequenceClassification's tensors."""
-    pairs = [("albert.pooler", "albert.pooler.dense"), ("albert_layer_groups", "transformer.group")]
-    pairs += [
-        ("albert_layers", "inner_group"),
-        ("full_layer_layer_norm", "LayerNorm_1"),
-        ("attention.LayerNorm", "LayerNorm"),
-    ]
-    pairs += [("attention.dense", "attention.output.dense"), ("ffn_output", "ffn.intermediate.output.dense")]
-    pairs += [(f"attention.{part}", f"attention.self.{part}") for part in ("query", "key", "value")]
-    pairs += [(f"ffn.{end}", f"ffn.intermediate.dense.{end}") for end in ("weight", "bias")]
-    return renamed(name, pairs).replace("albert.", "bert.", 1)
+    return renamed(name, ALBERT_PYTORCH)
+
+
+def renamed(name, pairs):
+    for ours, theirs in pairs:
+        name = name.replace(ours, theirs)
+    return name

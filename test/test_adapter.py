@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save, save_file
+from safetensors.numpy import load_file, save
 
 from lab import quantise, train
 from tools.make import cli
@@ -44,14 +44,6 @@ def tuned(base):
 def path(tmp_path, base, tuned):
     quantise.write(tmp_path / "a.safetensors", base, quantise.pack(base, tuned), seed=1)
     return tmp_path / "a.safetensors"
-
-
-def rewritten(path, **changes):
-    """The adapter at `path` with tensors replaced or (None) dropped; its metadata kept."""
-    tensors, facts = adapter.read(path)
-    tensors = {n: t for n, t in {**tensors, **changes}.items() if t is not None}
-    save_file(tensors, path, {"adapter": json.dumps(facts)})
-    return path
 
 
 def test_merge_follows_the_documented_formula(base, tuned, path):
@@ -97,18 +89,6 @@ def test_same_inputs_same_bytes(tmp_path, base, tuned, path):
     assert adapter.digest({"w": merged}) == "a9b0b60e1868b65802ce16c6e26106c06ece22b96a7594048e39047a4572468f"
 
 
-def test_another_base_or_a_damaged_file_is_refused(base, path):
-    base["frozen.weight"].view(np.uint32)[0, 0] ^= 1
-    with pytest.raises(cli.UserError, match="the base is not the one it was trained on"):
-        adapter.merge(base, path)
-    del base["encoder.weight"]
-    with pytest.raises(cli.UserError, match="bert.encoder.weight.delta does not fit the base"):
-        adapter.merge(base, path)
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(cli.UserError, match="a.safetensors: not an adapter"):
-        adapter.merge(base, path)
-
-
 def test_a_wheel_and_a_folder_give_the_same_base(tmp_path, base):
     members = {"model.safetensors": save(base), "config.json": b'{"hidden_size": 8}', "vocab.txt": b"[PAD]\n"}
     wheel, folder = tmp_path / "w.whl", tmp_path / "folder"
@@ -122,7 +102,7 @@ def test_a_wheel_and_a_folder_give_the_same_base(tmp_path, base):
     assert one[1:] == other[1:] == ({"hidden_size": 8}, {"vocab.txt": b"[PAD]\n"})
 
 
-def test_a_low_rank_difference_is_added_and_checked(tmp_path, base, tuned):
+def test_a_low_rank_difference_is_added(tmp_path, base, tuned):
     rng = np.random.default_rng(2)
     left, right = rng.standard_normal((4, 2)), rng.standard_normal((2, 8))
     low = {"bert.frozen.weight.left": left, "bert.frozen.weight.right": right}
@@ -130,10 +110,6 @@ def test_a_low_rank_difference_is_added_and_checked(tmp_path, base, tuned):
     merged = quantise.write(path, base, quantise.pack(base, tuned | low))
     assert np.abs(merged["bert.frozen.weight"] - base["frozen.weight"] - left @ right).max() < 0.05
     assert adapter.digest(adapter.merge(base, path)) == adapter.digest(merged)
-    for broken in ({"bert.frozen.weight.right": None}, {"bert.frozen.weight.left": np.zeros((4, 3), np.int8)}):
-        quantise.write(path, base, quantise.pack(base, tuned | low))
-        with pytest.raises(cli.UserError, match="bert.frozen.weight"):
-            adapter.merge(base, rewritten(path, **broken))
 
 
 def test_the_committed_adapter_is_small_and_says_where_it_comes_from():

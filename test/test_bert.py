@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from tools.base import input_files
 from tools.graph import encoder, export, gate
 from tools.make import cli
-from tools.source import architecture, tokenizer, tokens
+from tools.source import architecture, tokens
 
 BERT = ("input_ids", "attention_mask")
 TINY = ("input_ids", "segment_ids", "input_mask")
@@ -66,16 +66,6 @@ def test_logits_are_those_of_transformers(case):
         assert (theirs.classifier(torch.relu(pooled)) - theirs.classifier(pooled)).abs().max() > 0.01
     np.testing.assert_allclose(export.logits(module, arrays), want, atol=2e-6)
     assert not module.training and {p.dtype for p in module.parameters()} == {torch.float32}
-
-
-def test_the_original_layout_loads_as_it_is(case):
-    """What the recipes give to pth2onnx.py: a clone's checkpoint folder, TinyBERT's unpacked zip."""
-    folder, module, _, arrays, _ = case
-    box = folder.parent
-    pieces = tokenizer.read_vocab(folder / "vocab.txt")
-    original = small.original(box / "original", box / "model", pieces)
-    assert (original / "pytorch_model.bin").is_file() and not (original / "model.safetensors").exists()
-    np.testing.assert_array_equal(export.logits(export.load(original), arrays), export.logits(module, arrays))
 
 
 def test_any_shape_and_a_row_of_padding(case):
@@ -149,15 +139,6 @@ def test_a_graph_that_disagrees_is_not_written(case, tmp_path, monkeypatch, dama
     with pytest.raises(cli.UserError, match=says):
         export.export(module, tmp_path / "model.onnx", inputs, arrays)
     assert not list(tmp_path.iterdir())
-
-
-def test_gate():
-    want = np.array([[0.0, 1], [1, 0]], np.float32)
-    assert gate.judge(want, want + 9e-5).ok
-    far = gate.judge(want, want + [[0, 0], [0, 2e-4]])
-    assert not far.ok and far.max_abs == pytest.approx(2e-4, rel=0.01)
-    with pytest.raises(cli.UserError, match="x: gate: NOT EQUAL: fp32, .* nothing was written"):
-        far.demand("x")
 
 
 def test_the_gate_knows_the_size_of_logits_and_ties():

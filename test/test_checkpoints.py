@@ -27,8 +27,6 @@ OTHERS = {
     "its weights are quantised .*bitsandbytes": {"quantization_config": {"quant_method": "bitsandbytes"}},
     "is_decoder is true": {"is_decoder": True},
     "hidden_act is 'swish'": {"hidden_act": "swish"},
-    "hidden_act is gelu_new, .* says gelu": {"hidden_act": "gelu_new"},
-    "pruned_heads: layers lack heads": {"pruned_heads": {"0": [1]}},
     "problem_type is multi_label_classification: several labels": {"problem_type": "multi_label_classification"},
     "the labels are L0, L1, L2; the task's are negative, positive": {"id2label": {i: f"L{i}" for i in range(3)}},
     "the labels are NEGATIVE, NEUTRAL": {"id2label": {0: "NEGATIVE", 1: "NEUTRAL"}},
@@ -155,7 +153,7 @@ INSTEAD = {  # of weights that are read here, and what is said of it
 
 @pytest.mark.parametrize("names", INSTEAD)
 def test_what_is_there_in_place_of_weights_is_named(given, names):
-    """With a config.json and, as an adapter has it or the folder above, without."""
+    """With a config.json and, as an adapter has it or the folder above, without; of an adapter's zip, too."""
     folder, read = given
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
@@ -165,6 +163,10 @@ def test_what_is_there_in_place_of_weights_is_named(given, names):
         with pytest.raises(cli.UserError, match=INSTEAD[names]) as e:
             read()
         assert "\n" not in str(e.value)
+    if "adapter_config.json" in names:
+        shutil.make_archive(folder, "zip", folder)
+        with pytest.raises(cli.UserError, match=f"given.zip: .*{INSTEAD[names]}"):
+            checkpoint.read(checkpoint.source_folder(f"{folder}.zip", None, None, folder.parent / "box"))
 
 
 def test_an_adapter_beside_whole_weights_is_refused(given):
@@ -332,6 +334,7 @@ TOKENIZERS = {
     "holes": holes,
     "a length inside": padded,
     "cased": lambda f: flagged(f, do_lower_case=False),
+    "cased, as tokenizer_config.json alone says": lambda f: edit(f / "tokenizer_config.json", do_lower_case=False),
     "accents kept": lambda f: flagged(f, strip_accents=False),
     "cased vocab.txt, Chinese not split": lambda f: silent(
         f, do_lower_case=False, strip_accents=True, tokenize_chinese_chars=False

@@ -6,21 +6,7 @@ from graphlib import TopologicalSorter
 
 from conftest import ROOT
 
-LAYERS = [
-    "make",
-    "base",
-    "source",
-    "graph",
-    "recipe",
-    "cpu",
-    "scale",
-    "gpu",
-    "ascend",
-    "results",
-    "checks",
-    "setup",
-    "publish",
-]
+LAYERS = "make base source graph recipe cpu scale gpu ascend results checks setup publish".split()  # noqa: SIM905
 
 
 def imported(path) -> set[str]:

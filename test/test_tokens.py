@@ -104,14 +104,8 @@ def byte_level(folder, _):
 def sentencepieces(name, **ids):
     def save(folder, _):
         texts, buffer = [t for t in SENTENCES * 3 + HARD if t.strip() and "\0" not in t], io.BytesIO()
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
-            model_writer=buffer,
-            vocab_size=120,
-            hard_vocab_limit=False,
-            minloglevel=2,
-            **ids,
-        )
+        how = {"vocab_size": 120, "hard_vocab_limit": False, "minloglevel": 2} | ids
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts), model_writer=buffer, **how)
         (folder / name).write_bytes(buffer.getvalue())
 
     return save
@@ -184,79 +178,41 @@ def test_what_the_folder_leaves_open_is_transformers_default(pieces, tmp_path):
     assert (like["do_lower_case"], like["model_max_length"]) == (True, 512)
 
 
-def test_case_is_read(pieces, tmp_path):
-    wordpiece(tmp_path, pieces)
-    upper = ["HOPE"]
-    lowered = tokens.encode(tokens.load(tmp_path), upper, 16)["input_ids"]
-    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
-    kept = tokens.encode(tokens.load(tmp_path), upper, 16)["input_ids"]
-    assert (lowered != kept).any()
-    tokenizer.build(pieces, True).save(str(tmp_path / "tokenizer.json"))
-    np.testing.assert_array_equal(tokens.encode(tokens.load(tmp_path), upper, 16)["input_ids"], kept)  # as transformers
-    (tmp_path / "tokenizer_config.json").unlink()
-    inner = tmp_path / "checkpoint-1"
-    inner.mkdir()
-    np.testing.assert_array_equal(tokens.encode(tokens.load(inner), upper, 16)["input_ids"], lowered)
-
-
-@pytest.mark.parametrize(
-    "name, data, says",
-    [
-        ("vocab.txt", b"[PAD]\n[UNK]\n", r"vocab.txt: no line \[CLS\]"),
-        ("vocab.txt", b"\xff\xfe", "vocab.txt: not UTF-8 at byte 0"),
-        ("tokenizer.json", b"{", "tokenizer.json: not a tokenizer"),
-        ("vocab.json", b"{}", "no vocabulary of BertTokenizer there"),
-        ("spiece.model", b"no proto", "no vocabulary of BertTokenizer there"),
-        ("other", b"", "no tokenizer.json or vocab.txt"),
-    ],
-)
-def test_a_broken_tokenizer_is_one_line(tmp_path, name, data, says):
+@pytest.mark.parametrize("name, data", [("vocab.json", b"{}"), ("spiece.model", b"no proto")])
+def test_files_of_another_tokenizers_kind(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(cli.UserError, match=says) as e:
+    with pytest.raises(cli.UserError, match="no vocabulary of BertTokenizer there"):
         tokens.load(tmp_path)
-    assert "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize(
-    "normaliser, said",
-    [
-        (7, {}),
-        ({"type": "Precompiled", "precompiled_charsmap": "AAAA" + "/" * 1000}, {}),
-        (None, {"do_lower_case": "no"}),
-        (None, {"added_tokens_decoder": ["x"]}),
-        (None, {"tokenizer_class": 7}),
-    ],
-)
-def test_odd_files_are_one_line(normaliser, said, pieces, tmp_path):
+# --- files that are hostile, or odd: what comes back is one line ---------------------------------------------
+def odd(folder, pieces, normaliser, **said):
+    """A BERT tokenizer with a normaliser and a tokenizer_config.json of anybody's making."""
     table = json.loads(tokenizer.build(pieces).to_str())
-    table["normalizer"] = table["normalizer"] if normaliser is None else normaliser
-    (tmp_path / "tokenizer.json").write_text(json.dumps(table))
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"} | said))
+    table["normalizer"] = normaliser or table["normalizer"]
+    (folder / "tokenizer.json").write_text(json.dumps(table))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"} | said))
+
+
+CHARSMAP = {"type": "Precompiled", "precompiled_charsmap": "AAAA" + "/" * 1000}
+ODD = [{"do_lower_case": "no"}, {"added_tokens_decoder": ["x"]}, {"tokenizer_class": 7}, {"pad_token": ["[PAD]"]}]
+BACKTRACKING = {"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": "z"}
+DOUBLED = [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 40
+
+
+@pytest.mark.parametrize("normaliser, said", [(7, {}), (CHARSMAP, {}), *((None, said) for said in ODD)])
+def test_odd_files_are_one_line(normaliser, said, pieces, tmp_path):
+    odd(tmp_path, pieces, normaliser, **said)
     with pytest.raises(cli.UserError, match="not a tokenizer") as e:
         tokenizer.convert(tmp_path)
     assert "\n" not in str(e.value) and str(tmp_path) in str(e.value)
 
 
-# --- files that are hostile, or odd: a child tries them, and what comes back is one line ---------------------
-doubled = [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 40
-HOSTILE = {
-    "a pattern that backtracks": ({"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": "z"}, {}),
-    "a broken charsmap": ({"type": "Precompiled", "precompiled_charsmap": "AAAA" + "/" * 1000}, {}),
-    "replacements that blow up": ({"type": "Sequence", "normalizers": doubled}, {}),
-    "a list for a token": (None, {"pad_token": ["[PAD]"]}),
-}
-
-
-@pytest.mark.parametrize("form", HOSTILE)
-def test_hostile_files_are_one_line(form, pieces, tmp_path, monkeypatch):
-    monkeypatch.setitem(tokenizer.LIMITS, resource.RLIMIT_DATA, 2 << 30)
-    monkeypatch.setitem(tokenizer.LIMITS, resource.RLIMIT_CPU, 20)
-    normaliser, said = HOSTILE[form]
-    table = json.loads(tokenizer.build(pieces).to_str())
-    table["normalizer"] = normaliser or table["normalizer"]
-    (tmp_path / "tokenizer.json").write_text(json.dumps(table))
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"} | said))
-    with pytest.raises(cli.UserError, match="not a tokenizer|takes more than 2048 MiB or 20 s, or is damaged") as e:
+@pytest.mark.parametrize("normaliser", [BACKTRACKING, {"type": "Sequence", "normalizers": DOUBLED}])
+def test_a_child_with_limits_tries_hostile_files(normaliser, pieces, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizer, "LIMITS", {resource.RLIMIT_DATA: 1 << 30, resource.RLIMIT_CPU: 10})
+    odd(tmp_path, pieces, normaliser)
+    with pytest.raises(cli.UserError, match="not a tokenizer|takes more than 1024 MiB or 10 s, or is damaged") as e:
         TRY_OUT(tmp_path)
     assert "\n" not in str(e.value) and str(tmp_path) in str(e.value)
 
@@ -294,11 +250,8 @@ def test_a_second_run_leaves_nothing_of_the_first(pieces, tmp_path):
     arrays = tokens.encode(built(pieces), SENTENCES, 32)
     input_files.write_bins(tmp_path, arrays, "101")
     input_files.write_bins(tmp_path, {name: a[:1] for name, a in arrays.items()}, "1")
-    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == [
-        "attention_mask/1.bin",
-        "input_ids/1.bin",
-        "labels.json",
-    ]
+    files = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())
+    assert files == ["attention_mask/1.bin", "input_ids/1.bin", "labels.json"]
     (tmp_path / "input_ids" / "notes.txt").write_text("mine")
     with pytest.raises(cli.UserError, match="holds other files"):
         input_files.write_bins(tmp_path, arrays, "101")

@@ -5,7 +5,6 @@ import hashlib
 import http.server
 import json
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -16,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small
-import torch
 from safetensors.numpy import load_file, save_file
 
 from tools.make import cli
-from tools.source import architecture, checkpoint, families, seeded, tensors, tokenizer
+from tools.source import architecture, checkpoint, families, tensors, tokenizer
 
 COMMIT = "e3a2a13efbaaf56afd02eb7333952ea22a693c45"
 HUB = f"hub:someone/bert-sst2@{COMMIT}:checkpoint-12630"
@@ -65,20 +63,10 @@ def zipped(folder, path, prefix="SST-2_model/"):
     return path
 
 
-def test_seeded_is_exact_and_the_same_everywhere(tmp_path):
-    """The first values of the stream, computed here in Python integers; and the whole file's hash."""
-    state = np.random.PCG64(seeded.SEED)
-    raw = [int(x) for x in np.random.PCG64(seeded.SEED).random_raw(3)]
-    sums = [sum((x >> shift) & 0xFFFF for shift in (0, 16, 32, 48)) - 2 * 65535 for x in raw]
-    have = seeded.random_values(state, (3,), 0.02)
-    assert have.dtype == np.float32 and have.tolist() == [
-        float(np.float32(s) * np.float32(0.02 / (65536 / 3**0.5))) for s in sums
-    ]
+def test_seeded_is_the_same_everywhere(tmp_path):
     tensors = load_file(small.checkpoint(tmp_path) / "model.safetensors")
-    assert hashlib.sha256(b"".join(tensors[name].tobytes() for name in sorted(tensors))).hexdigest() == SEEDED
-
-
-SEEDED = "1ce989c9e5a020ca6ad8abebb89a19382f7bc36ae0c10ecf58912d318716be9b"
+    have = hashlib.sha256(b"".join(tensors[name].tobytes() for name in sorted(tensors))).hexdigest()
+    assert have == "1ce989c9e5a020ca6ad8abebb89a19382f7bc36ae0c10ecf58912d318716be9b"
 
 
 @pytest.mark.parametrize("like", ["bert_base_cased_sst2", "tinybert_sst2"])
@@ -111,32 +99,8 @@ def refused(says, spec, model, save_path, wheel=None):
     assert not save_path.exists()
 
 
-def test_a_pickle_that_would_run_code_is_not_run(bert, tmp_path):
+def test_what_names_no_one_checkpoint(bert, tmp_path):
     model, clone, _ = bert
-    mark = tmp_path / "ran"
-
-    class Evil:
-        def __reduce__(self):
-            return os.system, (f"touch {mark}",)
-
-    path = clone / "checkpoint-12630/pytorch_model.bin"
-    torch.save({"classifier.weight": Evil()}, path)
-    refused("pytorch_model.bin: refused", str(clone), model, tmp_path / "out")
-    path.write_bytes(pickle.dumps(Evil()))
-    refused("pytorch_model.bin: refused", str(clone), model, tmp_path / "out")
-    assert not mark.exists()
-    os.system(f"touch {mark}")  # what it would have done does leave the mark
-    assert mark.exists()
-
-
-def test_missing_parts_are_named(bert, tmp_path):
-    model, clone, _ = bert
-    (clone / "vocab.txt").write_text("\n".join([*tokenizer.SPECIAL, *map(str, range(500))]) + "\n")
-    refused(": 505 word pieces, but config.json says vocab_size 400", str(clone), model, tmp_path / "out")
-    (clone / "vocab.txt").unlink()
-    refused("no tokenizer.json or vocab.txt", str(clone), model, tmp_path / "out")
-    (clone / "checkpoint-12630/pytorch_model.bin").unlink()
-    refused("no weights there", str(clone), model, tmp_path / "out")
     shutil.copytree(clone / "checkpoint-12630", clone / "checkpoint-2")
     refused("has 2 checkpoints", str(clone), model, tmp_path / "out")
     refused("no such folder or zip", str(tmp_path / "nowhere"), model, tmp_path / "out")
@@ -287,7 +251,8 @@ def hub(tmp_path):
 def test_hub_once_then_offline(hub):
     server, fetch = hub
     (server.root / "training_args.bin").write_bytes(b"not wanted")
-    assert fetch().name == "checkpoint-12630"
+    (server.root / "checkpoint-12630/adapter_config.json").write_bytes(b"{}")  # read where it stands for weights
+    assert (fetch() / "adapter_config.json").is_file()
     assert not [path for _, path in server.asked if "training_args" in path]
     server.asked.clear()
     assert fetch(HF_HUB_OFFLINE="1").is_dir() and not server.asked
@@ -360,8 +325,7 @@ def test_a_wheel_that_is_not_the_pinned_one_is_never_read(tmp_path):
         "--save_path",
         "out",
     ]
-    done = subprocess.run([sys.executable, "-m", "tools.source.checkpoint", *words], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(cli.ROOT)}, capture_output=True, text=True)  # fmt: skip
-    assert (
-        done.returncode == 1 and "not the file that data/pins.txt names" in done.stderr and done.stderr.count("\n") == 1
-    )
-    assert not (tmp_path / "out").exists()
+    command, environment = [sys.executable, "-m", "tools.source.checkpoint"], os.environ | {"PYTHONPATH": str(cli.ROOT)}
+    done = subprocess.run([*command, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "not the file that data/pins.txt names" in done.stderr and not (tmp_path / "out").exists()

@@ -49,26 +49,22 @@ THERE = {
 }
 
 
-def first_file(folder, names, what):
-    """The first of `names` that is a file in `folder`; UserError when none is."""
-    if path := cli.first(Path(folder) / name for name in names):
-        return path
-    raise cli.UserError(f"{folder}: no {what} there (looked for {', '.join(names)}); give the checkpoint's folder")
-
-
 def weights_file(folder):
     """The weights of a checkpoint's folder, or their index. UserError, which says what is there instead, where none is."""
     folder = Path(folder)
+    if path := cli.first(folder / name for name in WEIGHTS):
+        if (folder / "adapter_config.json").exists():  # peft, where it is installed, would add it to another model's
+            raise cli.UserError(
+                f"{folder}: whole weights and an adapter; remove adapter_config.json if they are merged"
+            )
+        return path
+    if below := sorted(p.parent for name in WEIGHTS for p in folder.glob(f"*/{name}")):
+        raise cli.UserError(f"{folder}: no weights there, but in {below[0]}; name that folder")
     names = [p.relative_to(folder).as_posix() for pattern in ("*", "onnx/*") for p in sorted(folder.glob(pattern))]
-    if not {*WEIGHTS} & {*names}:
-        if below := sorted(p.parent for name in WEIGHTS for p in folder.glob(f"*/{name}")):
-            raise cli.UserError(f"{folder}: no weights there, but in {below[0]}; name that folder")
-        for end, what in THERE.items():
-            if there := [name for name in names if name.endswith(end)]:
-                raise cli.UserError(f"{folder}: no weights there; {there[0]} is {what}")
-    elif "adapter_config.json" in names:  # peft, where it is installed, would add it to another model's
-        raise cli.UserError(f"{folder}: whole weights and an adapter; remove adapter_config.json if they are merged")
-    return first_file(folder, WEIGHTS, "weights")
+    for end, what in THERE.items():
+        if there := [name for name in names if name.endswith(end)]:
+            raise cli.UserError(f"{folder}: no weights there; {there[0]} is {what}")
+    raise cli.UserError(f"{folder}: no weights there (looked for {', '.join(WEIGHTS)}); give the checkpoint's folder")
 
 
 def checkpoint_folder(folder):
@@ -85,9 +81,12 @@ def checkpoint_folder(folder):
 def config_file(folder):
     """The configuration of a user's folder; UserError, which says what is there instead of a checkpoint, when there is none."""
     folder = checkpoint_folder(folder)
-    if not any((folder / name).is_file() for name in CONFIGS):
-        weights_file(folder)
-    return first_file(folder, CONFIGS, "configuration")
+    if path := cli.first(folder / name for name in CONFIGS):
+        return path
+    weights_file(folder)
+    raise cli.UserError(
+        f"{folder}: no configuration there (looked for {', '.join(CONFIGS)}); give the checkpoint's folder"
+    )
 
 
 def read_config(path, kind=None):

@@ -32,7 +32,7 @@ from tools.source.architecture import CONFIGS, checkpoint_folder, config_file
 
 MODELS = cli.ROOT / "models"
 WEIGHTS = (*architecture.WEIGHTS, "model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
-FILES = (*CONFIGS, *WEIGHTS, *tokenizer.FILES)
+FILES = (*CONFIGS, *WEIGHTS, *tokenizer.FILES, "adapter_config.json")
 LARGEST = 1 << 31  # bytes that a zip may unpack to; 16 MiB for what is not weights. An .onnx file holds no more, either
 
 
@@ -234,7 +234,7 @@ def source_folder(spec, model, wheel, box):
         folder = checkpoint_folder(spec)
         return foreign.as_hub(folder, model, box) if foreign.is_foreign(folder) else folder
     if Path(spec).is_file():
-        return checkpoint_folder(unzip(spec, box))
+        return checkpoint_folder(unzip(spec, box / Path(spec).name))
     raise cli.UserError(f"--weights {spec}: no such folder or zip; give one, or seeded")
 
 
