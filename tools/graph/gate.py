@@ -157,9 +157,6 @@ def main():
     a = p.parse_args()
     if (a.new is None) == (a.save_path is None):
         p.error("give either a second graph, or a folder of its outputs, or --save_path")
-    for path in filter(None, (a.reference, a.new, a.input)):
-        if not Path(path).exists():
-            raise cli.UserError(f"{path}: no such file")
     reference, new, kept = a.reference, a.new, Path(a.reference).suffix == ".npy"
     names = input_files.input_names(a.input) if kept else [i.name for i in onnxfile.session(reference).get_inputs()]
     inputs = input_files.load_inputs(a.input, names, a.rows)

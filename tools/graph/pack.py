@@ -21,17 +21,10 @@ import numpy as np
 
 from tools.base import input_files, onnxfile
 from tools.graph import encoder, gate, rewrite
-from tools.graph.encoder import Miss, const, made_by
+from tools.graph.classifier import kind_of_index
+from tools.graph.encoder import Miss, const
 from tools.make import cli
 from tools.source import tokens
-
-
-def counted(v) -> bool:
-    """Whether `v` is 0, 1, 2 ... cut out of a constant: a graph's own positions."""
-    while node := made_by(v, "Slice", "Unsqueeze", "Cast"):
-        v = node.inputs[0]
-    c = const(v)
-    return c is not None and c.dtype.kind == "i" and c.size > 1 and np.array_equal(c.reshape(-1), np.arange(c.size))
 
 
 def packed(model, seq_len: int):
@@ -50,7 +43,7 @@ def packed(model, seq_len: int):
         for n, width in widths.items()
     )
     gathers = [n for n in graph if n.op_type == "Gather"]
-    found = [n for n in gathers if const(n.inputs[0]) is not None and counted(n.inputs[1])]
+    found = [n for n in gathers if const(n.inputs[0]) is not None and kind_of_index(n.inputs[1]) == "position"]
     if len(found) != 1:
         raise Miss(f"packing: {len(found)} nodes read positions, expected 1")
     (table,) = found

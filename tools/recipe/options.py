@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 from tools.base import tasks
-from tools.make import models
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -16,11 +15,6 @@ def parser(description: str) -> argparse.ArgumentParser:
 def model() -> Path:
     """The folder of the running script, under models/."""
     return Path(sys.argv[0]).resolve().parent
-
-
-def inputs() -> tuple[str, ...]:
-    """The inputs of that model, in the graph's order. Raises UserError as models.read does."""
-    return tuple(models.read(model().name, model().parent)["inputs"])
 
 
 def task(p: argparse.ArgumentParser) -> None:

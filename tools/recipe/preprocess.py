@@ -1,7 +1,9 @@
 """preprocess.py: the model inputs of a text file."""
 
+import sys
 from pathlib import Path
 
+from tools.make import models
 from tools.recipe import options
 
 
@@ -30,7 +32,7 @@ def preprocess(description: str, first_index: int = 1, prefix: str = "") -> None
         p.error(f"--seq_len {args.seq_len}: give a number, several such as 64,128, or real")
     if args.pack and (real or len(lengths) > 1 or lengths[0] < tokens.PACKED_TOKENS):
         p.error(f"--seq_len {args.seq_len}: --pack fills rows of one length, {tokens.PACKED_TOKENS} or more")
-    inputs = options.inputs()
+    inputs = models.inputs(sys.argv[0])
     task, names = options.asked(args.task, args.tokenizer_path, inputs)
     if args.unlabelled:
         sentences, labels = data.read_texts(args.text_file, task), None
@@ -41,14 +43,13 @@ def preprocess(description: str, first_index: int = 1, prefix: str = "") -> None
     encode = tokens.ragged if real else tokens.encode
     tokenizer = tokens.load(args.tokenizer_path)
     arrays = encode(tokenizer, sentences, longest, inputs)
+    count, rows = f"{len(sentences)} samples", None
     if args.pack:
         arrays, rows = tokens.pack(arrays, tokenizer.padding["pad_id"])
+        count += f" in {len(rows)} rows"
+    if len(lengths) == 1:
         input_files.write_bins(args.save_path, arrays, labels, first_index, prefix, rows)
-        print(f"wrote {len(sentences)} samples in {len(rows)} rows x {len(arrays)} inputs to {args.save_path}")
-    elif len(lengths) == 1:
-        input_files.write_bins(args.save_path, arrays, labels, first_index, prefix)
-        print(f"wrote {len(sentences)} samples x {len(inputs)} inputs to {args.save_path}")
     else:
-        count = input_files.write_buckets(args.save_path, arrays, labels, lengths, args.batch_size)
-        print(f"wrote {count} batches x {len(inputs)} inputs to {args.save_path}")
+        count = f"{input_files.write_buckets(args.save_path, arrays, labels, lengths, args.batch_size)} batches"
+    print(f"wrote {count} x {len(arrays)} inputs to {args.save_path}")
     tasks.write(args.save_path, args.task, names)

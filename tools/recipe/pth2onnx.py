@@ -2,9 +2,10 @@
 
 import gc
 import os
+import sys
 from pathlib import Path
 
-from tools.make import cli
+from tools.make import cli, models
 from tools.recipe import options
 
 # Our own, for an export without a data set at hand.
@@ -57,7 +58,7 @@ def pth2onnx(description: str, inputs: tuple[str, ...] = (), words=None) -> None
     from tools.source import architecture, data, tokenizer, tokens
 
     gc.enable()
-    inputs = inputs or options.inputs()
+    inputs = inputs or models.inputs(sys.argv[0])
     task, names = options.asked(args.task, args.model_dir, inputs)
     tasks.refuse_others(cli.read_json(architecture.config_file(args.model_dir)), task, args.model_dir)
     text_file = args.text_file or (args.data_dir and args.data_dir / "dev.tsv")

@@ -98,9 +98,9 @@ def _columns(line: bytes, path, number: int) -> list[str]:
         raise cli.UserError(f"{path}:{number}: byte {e.start + 1} is not UTF-8; convert the file") from None
 
 
-def read_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=()) -> tuple[list, list]:
-    """(texts, labels) of a file in which there is a row, and every row has a label; as iter_tsv."""
-    rows = list(iter_tsv(path, task, names, labelled=True))
+def read_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=(), labelled=True) -> tuple[list, list]:
+    """(texts, labels) of a file in which there is a row, and every row has a label if they must; as iter_tsv."""
+    rows = list(iter_tsv(path, task, names, labelled))
     if not rows:
         raise cli.UserError(f"{path}:2: no row after the header; take a whole file")
     return [text for text, _ in rows], [label for _, label in rows]
@@ -108,10 +108,7 @@ def read_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=()) -> tuple[list, lis
 
 def read_texts(path, task=tasks.TASKS[tasks.DEFAULT]) -> list:
     """The texts of a file, labelled or not; UserError where there is none."""
-    texts = [text for text, _ in iter_tsv(path, dataclasses.replace(task, label=()))]
-    if not texts:
-        raise cli.UserError(f"{path}:2: no row after the header; take a whole file")
-    return texts
+    return read_tsv(path, dataclasses.replace(task, label=()), labelled=False)[0]
 
 
 def tsv_bytes(rows) -> bytes:
@@ -210,15 +207,6 @@ def rest(edits_path, snippets: list[str]) -> bytes:
 # --- files that are written ---
 
 
-def save(data: bytes, want: str, path, source) -> None:
-    """Write `data` to `path` if its sha256 is `want`, else raise UserError with both sums."""
-    got = hashlib.sha256(data).hexdigest()
-    if got != want:
-        raise cli.UserError(f"{source}: sha256 is {got}, must be {want}; {path} is left as it was")
-    with cli.whole_file(path) as file:
-        file.write(data)
-
-
 def copy(path, task, save_path) -> None:
     """Copy a TSV of the task's columns as it is. Raises UserError for anything else; labels are read where they count."""
     read_texts(path, task)
@@ -251,7 +239,11 @@ def main():
     args = parser.parse_args()
     if args.command == "rebuild":
         want, text = rebuild(args.edits, read_snippets(args.archive))
-        save(text, want, args.save_path, f"{args.edits} with {args.archive}")
+        if (have := hashlib.sha256(text).hexdigest()) != want:
+            fault = f"sha256 is {have}, must be {want}; {args.save_path} is left as it was"
+            raise cli.UserError(f"{args.edits} with {args.archive}: {fault}")
+        with cli.whole_file(args.save_path) as file:
+            file.write(text)
     elif args.command == "rest":
         with cli.whole_file(args.save_path) as file:
             file.write(rest(args.edits, read_snippets(args.archive)))

@@ -66,15 +66,9 @@ def write(folder, model, pieces):
     folder.mkdir(parents=True)
     for name in ("config.json", "tokenizer_config.json"):
         (folder / name).write_bytes((model / name).read_bytes())
-    write_tokenizer(folder, pieces, config["vocab_size"], said)
     with cli.whole_file(folder / "model.safetensors") as f:
         f.write(save(tensors))
-    return folder
-
-
-def write_tokenizer(folder, pieces, size, said):
-    """The files of a tokenizer of `size` tokens, of the class that tokenizer_config.json's keys name."""
-    name = said["tokenizer_class"]
+    name, size = said["tokenizer_class"], config["vocab_size"]
     if name == "RobertaTokenizer":
         byte_pairs(folder, pieces, size)
     elif name in UNIGRAMS:
@@ -82,6 +76,7 @@ def write_tokenizer(folder, pieces, size, said):
     else:
         pieces = vocabulary(pieces, size, said.get("do_lower_case", True))
         (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), "utf-8")
+    return folder
 
 
 def byte_pairs(folder, pieces, size):

@@ -201,7 +201,7 @@ def convert(folder, length=512):
     if flags and "do_lower_case" not in config(found):
         lower = str(said["do_lower_case"]).lower()
         lines.append(f"tokenizer: no file says do_lower_case; transformers' own default for such a folder is {lower}")
-    return ready(tokenizer, said), said, "\n".join([*lines, compared(tokenizer, reader, folder, [], length)])
+    return ready(tokenizer, said), said, "\n".join([*lines, hold(tokenizer, folder, [], length, reader)])
 
 
 def try_out(folder):
@@ -269,30 +269,34 @@ def text_of(tokenizer):
     return plain.to_str(pretty=True).encode()
 
 
-def hold(tokenizer, folder, texts, seq_len):
-    """The gate's line; UserError where transformers' tokenizer of the folder gives another id for a text or a pair, or a
-    hard one."""
-    return compared(tokenizer, reading(folder), folder, texts, seq_len)
+def encodings(tokenizer, texts, length, padding=None, where="tokenizer.json"):
+    """What the tokenizer makes of each text or pair, cut to `length` and filled up as `padding` says; UserError where one
+    is too much for it."""
+    kept = tokenizer.padding
+    tokenizer.enable_padding(**padding) if padding else tokenizer.no_padding()
+    tokenizer.enable_truncation(length, direction=tokenizer.truncation["direction"])
+    with damaged(where):
+        rows = tokenizer.encode_batch(list(texts))
+    if kept:
+        tokenizer.enable_padding(**kept)
+    return rows
 
 
 def differing(tokenizer, reader, folder, texts, length):
     """(text, our encoding, transformers' ids) of the first text of which the two make other ids or types; None without."""
-    kept = tokenizer.padding
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(length, direction=tokenizer.truncation["direction"])
     how = {"truncation": True, "max_length": length, "return_token_type_ids": True}
     with damaged(folder):
-        have = tokenizer.encode_batch(texts)
-        want = (reader(text, **how) if isinstance(text, str) else reader(*text, **how) for text in texts)
-        tokenizer.enable_padding(**kept)
-        for text, row, call in zip(texts, have, want, strict=True):
+        for text, row in zip(texts, encodings(tokenizer, texts, length, where=folder), strict=True):
+            call = reader(text, **how) if isinstance(text, str) else reader(*text, **how)
             if row.ids != call["input_ids"] or row.type_ids != call["token_type_ids"]:
                 return text, row, call["input_ids"]
     return None
 
 
-def compared(tokenizer, reader, folder, texts, length):
-    """The line of `hold` about texts, HARD and PAIRS. Raises UserError where the two differ."""
+def hold(tokenizer, folder, texts, length, reader=None):
+    """The gate's line; UserError where transformers' tokenizer of the folder (`reader`, where it was read) gives another id
+    for one of the texts, HARD or PAIRS."""
+    reader = reader or reading(folder)
     if (pad := tokenizer.padding["pad_id"]) != reader.pad_token_id:
         raise cli.UserError(f"{folder}: the padding token is {pad} here, {reader.pad_token_id} in transformers")
     if other := differing(tokenizer, reader, folder, [*texts, *HARD, *PAIRS], length):

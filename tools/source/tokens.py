@@ -5,10 +5,13 @@
 Needs numpy and tokenizers only.
 """
 
+import numpy as np
+
+from tools.base import input_files
 from tools.make import cli
 from tools.source import architecture
+from tools.source.tokenizer import encodings, near
 from tools.source.tokenizer import load as load
-from tools.source.tokenizer import near
 
 # Where an encoding of the tokenizers library keeps it.
 FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
@@ -20,43 +23,20 @@ def encode(tokenizer, sentences, seq_len, names=("input_ids", "attention_mask"))
 
     Returns {name: int64 array [len(sentences), seq_len]} in the order of `names` (keys of ROLES).
     """
-    import numpy as np
-
-    check(seq_len, names)
-    tokenizer.enable_padding(**tokenizer.padding | {"length": seq_len})
-    columns = rows_of(tokenizer, sentences, seq_len, names)
+    columns = rows_of(tokenizer, sentences, seq_len, names, tokenizer.padding | {"length": seq_len})
     return {name: np.array(rows, np.int64).reshape(-1, seq_len) for name, rows in columns.items()}
 
 
 def ragged(tokenizer, sentences, max_len, names=("input_ids", "attention_mask")):
     """`encode` without padding: {name: an int64 row of its own length, at most max_len, for each sentence}."""
-    import numpy as np
-
-    check(max_len, names)
-    padding = tokenizer.padding
-    tokenizer.no_padding()
     columns = rows_of(tokenizer, sentences, max_len, names)
-    if padding:
-        tokenizer.enable_padding(**padding)
     return {name: [np.array(row, np.int64) for row in rows] for name, rows in columns.items()}
 
 
-def encodings(tokenizer, sentences, length):
-    """What the tokenizer makes of each sentence, cut to `length`; UserError where a text is too much."""
-    tokenizer.enable_truncation(length, direction=tokenizer.truncation["direction"])
-    try:
-        return tokenizer.encode_batch(list(sentences))
-    except BaseException as e:  # a panic of Rust is no Exception
-        if type(e).__name__ != "PanicException":
-            raise
-        raise cli.UserError(f"tokenizer.json: fails on a text ({e}); take the checkpoint's own file") from None
-
-
-def rows_of(tokenizer, sentences, length, names):
+def rows_of(tokenizer, sentences, length, names, padding=None):
     """{name: a list of int for each sentence}, as `encodings`."""
-    from tools.base import input_files
-
-    rows = encodings(tokenizer, sentences, length)
+    check(length, names)
+    rows = encodings(tokenizer, sentences, length, padding)
     return {name: [getattr(row, FIELDS[input_files.ROLES[name]]) for row in rows] for name in names}
 
 
@@ -82,8 +62,6 @@ def fit(folder, seq_len, cut=False):
 
 def check(seq_len, names):
     """UserError for a length without room for a token, or an input of unknown meaning."""
-    from tools.base import input_files
-
     if seq_len < 3:
         raise cli.UserError(f"--seq_len {seq_len}: [CLS], one token and [SEP] need at least 3")
     if unknown := [n for n in names if n not in input_files.ROLES]:
@@ -118,10 +96,6 @@ def pack(arrays, pad=0):
     from 0 in each sentence; `first` [rows, seq_len // 8], where in the row each sentence begins, then zeros. pad: the id
     of the padding token.
     """
-    import numpy as np
-
-    from tools.base import input_files
-
     mask = input_files.shown(arrays)
     lengths, seq_len = mask.sum(1), mask.shape[1]
     most = seq_len // PACKED_TOKENS
