@@ -56,7 +56,7 @@ def operations(arch: dict, left) -> float:
 def row(path: Path, texts: list[str], tokenizer: str) -> tuple:
     """A certificate's line of the table."""
     plain, early = (Scorer(model=m, tokenizer=tokenizer) for m in (path.with_name("model.native"), path))
-    columns = next(plain.tokenised(texts, []))
+    columns = next(plain.tokenised(texts, set()))
     requests = [plan.feeds(columns, rows) for rows in plan.fixed(plain.engine, columns, 8)]
     classes = [np.concatenate([s.engine.run(r)[0] for r in requests]).argmax(1) for s in (plain, early)]
     left, arch = early.engine.left.copy(), early.engine.model.arch

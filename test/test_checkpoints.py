@@ -70,7 +70,6 @@ def same(a, b):
 FORMS = {
     "shards": lambda folder, t: sharded(folder, t, "model", ".safetensors", save_file),
     "shards of .bin": lambda folder, t: sharded(folder, t, "pytorch_model", ".bin", save_bin),
-    "module.": lambda folder, t: save_file({f"module.{n}": v for n, v in t.items()}, folder / "model.safetensors"),
     "_orig_mod.": lambda folder, t: save_file(
         {f"_orig_mod.module.{n}": v for n, v in t.items()}, folder / "model.safetensors"
     ),

@@ -14,7 +14,7 @@ from tools.cpu.native import convert
 from tools.graph import classifier, encoder, export, rewrite, simplify
 from tools.make import chips, cli, cpu
 from tools.recipe import pth2onnx
-from tools.source import architecture, checkpoint, families, seeded, tensors, tokenizer, tokens
+from tools.source import architecture, checkpoint, families, seeded, tokenizer, tokens
 
 SIZES = {"vocab_size": 900, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2}
 SIZES |= {"num_attention_heads": 4}
@@ -161,40 +161,6 @@ def test_514_positions_serve_512_tokens(tmp_path):
     assert tokens.fit(tmp_path, 512) == 512
     with pytest.raises(cli.UserError, match="512 positions, fewer than SEQ=513"):
         tokens.fit(tmp_path, 513)
-
-
-# ---- other people's names
-
-
-def test_fairseqs_tensors_are_robertas(made):
-    from safetensors.numpy import load_file
-
-    found = load_file(made("roberta")[0] / "model.safetensors")
-    types = found["roberta.embeddings.token_type_embeddings.weight"] * 0
-    theirs = {small.fairseq_name(n): t for n, t in found.items() if "token_type" not in n}
-    theirs |= {"encoder.lm_head.weight": types, "encoder.sentence_encoder.version": types}
-    back = tensors.renamed(theirs, "roberta")
-    assert families.of_tensors(back, "bert") == "roberta"
-    back = tensors.used(back, "roberta", found)
-    assert back.keys() == found.keys()
-    for name in found:
-        np.testing.assert_array_equal(back[name], types if "token_type" in name else found[name])
-
-
-def test_albert_pytorchs_tensors_are_alberts(made):
-    """Its classifier reads the pooler's result and 0.1 more."""
-    from safetensors.numpy import load_file
-
-    found = load_file(made("albert groups")[0] / "model.safetensors")
-    theirs = {small.albert_pytorch_name(n): t for n, t in found.items()}
-    assert any(name.endswith("inner_group.1.LayerNorm_1.weight") for name in theirs)
-    back = tensors.renamed(theirs, "bert")
-    assert families.of_tensors(back, "bert") == "albert" and back.keys() == found.keys()
-    for name in found.keys() - {"classifier.bias"}:
-        np.testing.assert_array_equal(back[name], found[name])
-    pooled = np.linspace(-1, 1, 48, dtype=np.float32)
-    want = found["classifier.weight"] @ (pooled + 0.1) + found["classifier.bias"]
-    np.testing.assert_allclose(back["classifier.weight"] @ pooled + back["classifier.bias"], want, atol=1e-5)
 
 
 # ---- the ids as the one input

@@ -221,7 +221,7 @@ def hub(tmp_path):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.root, server.asked, server.resumed, server.cut, server.serve = clone.parent, [], [], [], lambda data: data
     server.served, server.silent, server.status = ".bin", None, None
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and "proxy" not in k.lower()}
     server.cache = tmp_path / "cache"
     environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}", "HF_HOME": str(server.cache)}

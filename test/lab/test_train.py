@@ -1,11 +1,13 @@
 """lab/train.py on a tiny encoder."""
 
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
-from lab import train
+from lab import quantise, train
 from tools.make import cli
 from tools.source import adapter
 
@@ -18,6 +20,31 @@ def test_no_training_row_is_a_piece_of_a_held_out_sentence():
     assert train.hold_out(sentences, recipe, 0) == ([], list(range(len(sentences))))
     assert sentences[held[0]] in ("a b c d e f", "x y z u v w", "p q r s t")
     assert numbers == [i for i, s in enumerate(sentences) if f" {s} " not in f" {sentences[held[0]]} "]
+
+
+def test_rounding_error_is_at_most_half_a_step_or_the_clipped_tail():
+    delta = np.random.default_rng(1).normal(0, 0.01, (6, 8))
+    packed, scale = quantise.quantize(delta)
+    back = adapter.apply_delta(np.zeros((6, 8), np.float32), packed, scale)
+    inside = np.abs(delta) <= 7.5 * scale[:, None]
+    assert (np.abs(back - delta) <= 0.5001 * scale[:, None])[inside].all()
+    assert np.linalg.norm(back - delta) < 0.12 * np.linalg.norm(delta)
+    packed, scale = quantise.quantize(np.zeros((2, 4)))
+    assert not adapter.apply_delta(np.zeros((2, 4), np.float32), packed, scale).any()
+
+
+def test_a_wheel_and_a_folder_give_the_same_base(tmp_path):
+    base = {"encoder.weight": np.ones((2, 2), np.float32)}
+    members = {"model.safetensors": save(base), "config.json": b'{"hidden_size": 8}', "vocab.txt": b"[PAD]\n"}
+    wheel, folder = tmp_path / "w.whl", tmp_path / "folder"
+    folder.mkdir()
+    with zipfile.ZipFile(wheel, "w") as z:
+        for name, data in members.items():
+            z.writestr(f"package/model/{name}", data)
+            (folder / name).write_bytes(data)
+    one, other = train.read_base(wheel), train.read_base(folder)
+    assert adapter.digest(one[0]) == adapter.digest(other[0])
+    assert one[1:] == other[1:] == ({"hidden_size": 8}, {"vocab.txt": b"[PAD]\n"})
 
 
 def test_another_training_file_is_refused(tmp_path):

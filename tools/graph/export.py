@@ -164,8 +164,6 @@ def export(module, path, inputs, arrays, shape=None, kept=None):
         model = update_inputs_outputs_dims(model, dict.fromkeys(inputs, shape), {"output": [shape[0], want.shape[1]]})
         data = model.SerializeToString(deterministic=True)
     if kept:
-        with cli.whole_file(kept) as f:
-            f.write(cli.npy(have))
-    with cli.whole_file(path) as f:
-        f.write(data)
+        cli.write(kept, cli.npy(have))
+    cli.write(path, data)
     return verdict

@@ -128,8 +128,7 @@ def main():
     arrays = input_files.load_inputs(args.input, [v.name for v in model.graph.inputs], args.rows)
     verdict = compare(str(args.onnx), data, arrays)
     verdict.demand(args.save_path)
-    with cli.whole_file(args.save_path) as f:
-        f.write(data)
+    cli.write(args.save_path, data)
     full = 100 * (arrays["sentence"] > 0).mean()
     print(f"{verdict.rows - 1} sentences in {len(arrays['sentence'])} rows of {args.seq_len}, {full:.1f} % full")
     print(verdict.line)

@@ -248,6 +248,5 @@ def modify(in_path, out_path, target="ascend", inputs=None, rows=None) -> str:
         raise cli.UserError(f"{in_path}: {e}; is it the simplified graph of a BERT classifier?") from None
     data = finish(model)
     lines.append(gate.compare(str(in_path), data, arrays).demand(out_path))
-    with cli.whole_file(out_path) as f:
-        f.write(data)
+    cli.write(out_path, data)
     return "\n".join(lines)

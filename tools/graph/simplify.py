@@ -59,8 +59,7 @@ def main():
     data, names = simple.SerializeToString(deterministic=True), [i.name for i in simple.graph.input]
     verdict = gate.compare(str(args.source), data, input_files.load_inputs(args.input, names, args.rows))
     print(verdict.demand(args.save_path))
-    with cli.whole_file(args.save_path) as f:
-        f.write(data)
+    cli.write(args.save_path, data)
     print(f"wrote {args.save_path}")
 
 

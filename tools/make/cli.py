@@ -159,6 +159,12 @@ def whole_file(path, mode="wb", **options):
         raise
 
 
+def write(path, content: bytes | str) -> None:
+    """`whole_file` of these bytes, or of this text."""
+    with whole_file(path) as f:
+        f.write(content.encode() if isinstance(content, str) else content)
+
+
 def read_json(path):
     """The JSON object in a file; UserError when it is none, or larger than any that is read here."""
     try:

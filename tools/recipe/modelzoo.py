@@ -73,8 +73,7 @@ def roberta_preprocess(description: str) -> None:
     names = {f"roberta_base_bin_{args.pad_length}": "src_tokens"}
     folders = args.data_path, args.data_path.parent / "SST-2"
     labels = preprocess(folders, near(args.data_path), args.pad_length, args.data_path, names, "src_tokens_")
-    with cli.whole_file(args.data_path / "roberta_base.label") as f:
-        f.write(np.array(labels, "<i8").tobytes())
+    cli.write(args.data_path / "roberta_base.label", np.array(labels, "<i8").tobytes())
 
 
 def roberta_pth2onnx(description: str) -> None:
@@ -109,8 +108,7 @@ def albert_preprocess(description: str) -> None:
     args = p.parse_args()
     names = dict(zip(ALBERT, ALBERT, strict=True))
     labels = preprocess([args.data_dir], pieces_of(args.pth_dir), args.max_seq_length, args.save_dir, names)
-    with cli.whole_file(args.save_dir / "label.npy") as f:
-        f.write(cli.npy(np.array(labels, np.int64)[:, None]))
+    cli.write(args.save_dir / "label.npy", cli.npy(np.array(labels, np.int64)[:, None]))
 
 
 def pieces_of(folder: Path) -> list[Path]:

@@ -29,9 +29,7 @@ def postprocess(description: str, word: str = "accuracy: ") -> None:
     for line in told(result, word):
         print(line)
     if args.save_path:
-        with cli.whole_file(args.save_path, "w") as f:
-            json.dump(result, f, indent=1)
-            f.write("\n")
+        cli.write(args.save_path, json.dumps(result, indent=1) + "\n")
         print(f"wrote {args.save_path}")
 
 

@@ -274,8 +274,7 @@ def make(spec, model, wheel, save_path, task=tasks.DEFAULT):
     }
     (save_path / "model.safetensors").unlink(missing_ok=True)
     for name, data in [item for item in files.items() if item[1]]:
-        with cli.whole_file(save_path / name) as f:
-            f.write(data)
+        cli.write(save_path / name, data)
         print(f"wrote {save_path / name}  {len(data):,} bytes")
 
 

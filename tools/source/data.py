@@ -218,8 +218,7 @@ def borrow(path, task, save_path) -> None:
     """Write the sentences of `path`, SST-2's, under a task's columns, without labels; a pair is of one and the next."""
     texts = read_texts(path)
     pairs = zip(texts, texts[1:] + texts[:1], strict=True) if task.pair else ((text,) for text in texts)
-    with cli.whole_file(save_path) as file:
-        file.write("".join("\t".join(row) + "\n" for row in (task.text[0], *pairs)).encode())
+    cli.write(save_path, "".join("\t".join(row) + "\n" for row in (task.text[0], *pairs)).encode())
 
 
 def main():
@@ -242,11 +241,9 @@ def main():
         if (have := hashlib.sha256(text).hexdigest()) != want:
             fault = f"sha256 is {have}, must be {want}; {args.save_path} is left as it was"
             raise cli.UserError(f"{args.edits} with {args.archive}: {fault}")
-        with cli.whole_file(args.save_path) as file:
-            file.write(text)
+        cli.write(args.save_path, text)
     elif args.command == "rest":
-        with cli.whole_file(args.save_path) as file:
-            file.write(rest(args.edits, read_snippets(args.archive)))
+        cli.write(args.save_path, rest(args.edits, read_snippets(args.archive)))
     elif args.borrow:
         borrow(args.borrow, tasks.known(args.task), args.save_path)
     elif args.path:

@@ -199,8 +199,7 @@ def fetch(pin: Pin, path) -> bool:
         fault = fault or f"sha256 {sha256} came, not {pin.sha256}"
         advice = f"pip's index and proxy settings, or put the file with sha256 {pin.sha256} there yourself"
         raise cli.UserError(f"{pin.filename}: {fault}; try again, check {advice}")
-    with cli.whole_file(path) as file:
-        file.write(data)
+    cli.write(path, bytes(data))
     return True
 
 

@@ -66,8 +66,7 @@ def write(folder, model, pieces):
     folder.mkdir(parents=True)
     for name in ("config.json", "tokenizer_config.json"):
         (folder / name).write_bytes((model / name).read_bytes())
-    with cli.whole_file(folder / "model.safetensors") as f:
-        f.write(save(tensors))
+    (folder / "model.safetensors").write_bytes(save(tensors))
     name, size = said["tokenizer_class"], config["vocab_size"]
     if name == "RobertaTokenizer":
         byte_pairs(folder, pieces, size)
