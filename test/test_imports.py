@@ -180,6 +180,9 @@ def test_the_screen_and_the_summary_of_a_run_are_one_record(tmp_path, monkeypatc
         imports.main()
         assert said in capsys.readouterr().out
     assert len(list((tmp_path / "kept").glob("*throughput.json"))) == 1
+    made(tmp_path, args("--dymShape", DIMS), SST2)  # as fast, and by its words of another length
+    imports.main()
+    assert "wrote " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("prefix", "first"), [("", 1), ("input", 0)])

@@ -159,7 +159,7 @@ def said(*command) -> tuple:
 def cards(text: str) -> list:
     """[(name, health, number of the card)] of the chips in npu-smi info's table, such as ("310P3", "OK", "0")."""
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    named = [(re.match(r"(\d+) +(\S+)$", row[0]), row[1]) for row in rows if len(row) > 1 and ":" not in row[1]]
+    named = [(re.match(r"(\d+) +(\S+)$", row[0]), row[1]) for row in rows if len(row) > 1 and row[1].isalpha()]
     return [(m.group(2).replace("Ascend", ""), health, m.group(1)) for m, health in named if m]
 
 
@@ -514,6 +514,8 @@ def main():
     p.add_argument("--rounds", type=int, default=3, help="how often each cell is timed")
     p.add_argument("--only", default="", help="run the cells whose name holds this")
     a = p.parse_args()
+    if a.python and os.sep in a.python:
+        a.python = os.path.abspath(a.python)
     os.chdir(os.path.dirname(os.path.abspath(__file__)))
     kit, content, here = sha256("kit.json"), read_json("kit.json"), gpu()
     cells = [cell for cell in content["cells"] if a.only in cell["name"]]

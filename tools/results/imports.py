@@ -282,14 +282,15 @@ def imported(path: Path, leaf: Path, given=SHOWN, devices: str | None = None) ->
 
 
 def kept_already(folder: Path, record: dict) -> Path | None:
-    """The record of the same run that another file of it gave: its screen beside its summary."""
+    """The record of the same run that another file of it gave: its screen, which has no single times, beside its summary."""
     run = lambda r: [
         *map(r.get, ("kind", "model", "bs", "chip", "samples_per_second")),
         r.get("latency_ms", {}).get("mean"),
     ]
     for path in sorted(folder.glob("*-imported-*-throughput.json")):
         kept = records.read(path)
-        if run(kept) == run(record) and kept["imported"] != record["imported"]:
+        one_of_each = None in (kept["requests"], record["requests"])
+        if run(kept) == run(record) and kept["imported"] != record["imported"] and one_of_each:
             return path
     return None
 
