@@ -25,9 +25,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tools.base import tasks
+from tools.base import input_files, tasks
 from tools.cpu.native import certificate
 from tools.make import cli, run
+from tools.recipe import options
 from tools.scale import cluster, files, parts, scorer
 
 OURS = {"file", "row", "text0", "text1", "prediction", "label", "probability", "truth", "error"}
@@ -208,7 +209,8 @@ def main():
     sources, others = files.sources(args.input)
     if others:
         print(f"left out: {', '.join(others[:10])}{' ...' * (len(others) > 10)} ({len(others)} files)", file=sys.stderr)
-    reads = wanted(args, scorer.labels_of(args.tokenizer, tasks.known(args.task)), sources)
+    _, names = options.asked(args.task, args.tokenizer, tuple(input_files.ROLES))
+    reads = wanted(args, names, sources)
     if args.save_path == "-":
         return to_pipe(args, reads, sources)
     out = parts.Output(args.save_path)

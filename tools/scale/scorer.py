@@ -25,20 +25,13 @@ from pyarrow import compute
 from tools.base import input_files, output_files, tasks
 from tools.cpu import engines, plan
 from tools.make import cli
+from tools.recipe import options
 from tools.scale import files
 from tools.source import architecture, tokens
 
 WINDOW = 4096  # texts tokenised at a time
 GROUP = 1 << 16  # rows of a table, at most
 LONGEST = 1 << 20  # tokens: more than any model has positions
-
-
-def labels_of(checkpoint, task) -> list[str]:
-    """The names of the classes: the task's, else those of the checkpoint's config.json."""
-    if task.labels:
-        return list(task.labels)
-    path = architecture.config_file(checkpoint)
-    return tasks.labels(task, architecture.read_config(path)["labels"], path)
 
 
 def ahead(items):
@@ -85,11 +78,7 @@ class Scorer:
         inputs = [t.name for t in self.engine.inputs]
         if fixed := [t.name for t in self.engine.inputs if t.shape != (None, None)]:
             raise cli.UserError(f"--model {self.model}: input {fixed[0]} has a fixed shape; compile it with SEQ=real")
-        self.asked = tasks.known(self.task)
-        if self.asked.pair:
-            config = architecture.read_config(architecture.config_file(self.tokenizer))
-            tasks.refuse_without_types(inputs, self.asked, self.model, config["type_vocab_size"])
-        self.names = labels_of(self.tokenizer, self.asked)
+        self.asked, self.names = options.asked(self.task, self.tokenizer, tuple(inputs))
         self.exact = self.rerun and engines.load(self.rerun, self.threads)
         self.most = tokens.fit(self.tokenizer, self.most or LONGEST, cut=True)
         if self.most == LONGEST:
