@@ -8,7 +8,6 @@ Make hands over the words as they are, each quoted; here each is checked against
 follows from them is worked out: the configurations that rules are written for, the engine where nobody names one, what a
 model's folder says, which files are out of date. The answer is make's text, ¶ for the end of a line, or one line that says
 what is wrong (tools/make/__main__.py). Nothing is kept on disk, so two makes side by side, -n, -q and -j each have their own.
-Only the standard library: this runs before anything is installed.
 """
 
 import os

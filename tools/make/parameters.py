@@ -7,7 +7,7 @@
 A row is all that a parameter needs: from it come its check and default (tools/make/makefile.py), `make help` and README's
 table, its place in the path of an artefact, the fields of a record, and the words that name a configuration again. A rule
 reads it as $(NAME), or back from a path (mk/paths.mk): a directory is a parameter, a file is a fact. Each artefact lies as
-deep as the last parameter that can change its bytes. Only the standard library: this runs before anything is installed.
+deep as the last parameter that can change its bytes.
 """
 
 import re
@@ -90,12 +90,8 @@ def escaped(value: str) -> str:
 SEEDED = "seeded2"
 
 
-def weights_name(value: str) -> str:
-    return SEEDED if value == "seeded" else escaped(value)
-
-
-def dashed(value: str) -> str:
-    return value.replace(",", "-")
+weights_name = lambda value: SEEDED if value == "seeded" else escaped(value)
+dashed = lambda value: value.replace(",", "-")
 
 
 class Place(NamedTuple):

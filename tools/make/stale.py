@@ -8,7 +8,7 @@
 `needs.<module or script>` are a file of tools/, lab/ or a model's folder, every module of ours that it imports, directly or
 not, at its top or within a function, and the packages that hold them. Make goes by dates, and these lie where a clock was
 wrong, a tree was copied, a backup came back. Each artefact's prov.json says from which bytes it was made: `stale` names those
-that the dates hide, `why.<target>` says it in words. Only the standard library: this runs before anything is installed.
+that the dates hide, `why.<target>` says it in words.
 """
 
 import ast
