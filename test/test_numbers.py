@@ -210,8 +210,9 @@ def on(kind: str, change):
     """Change a committed record, and what lists it; change: of the record, or {field: value}, where ... deletes it."""
 
     def fields(value: dict) -> None:
-        kept_ = {name: v for name, v in (value | change).items() if v is not ...}
-        value.clear(), value.update(kept_)
+        value.update(change)
+        for name in (name for name, new in change.items() if new is ...):
+            del value[name]
 
     return lambda: repaired(kept(kind), change if callable(change) else fields)
 

@@ -188,7 +188,7 @@ def answer(question: str, records: list[dict]) -> str:
     sound = lambda r: r["kind"] == kind and r["started"] and r.get("correct", 0) is not None
     kept = [r for r in records if sound(r) and parameters.agrees(r, words)]
     if field not in FIELDS or not kept:
-        raise cli.UserError(f"<!-- = {question} -->: nothing answers that; `answer` of tools/results/readme.py can")
+        raise cli.UserError(f"<!-- = {question} -->: nothing answers that; see `answer` in tools/results/readme.py")
     return FIELDS[field](max(kept, key=lambda r: r["started"]))
 
 
