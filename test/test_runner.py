@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import small
 
@@ -78,6 +79,14 @@ def test_files_remainder_and_summary(run, model, inputs, tmp_path):
 def test_figures_of_times():
     ends = {"min": 1, "max": 101, "mean": 51.0, "median": 51.0, "percentile(99%)": 100.0, "count": 101}
     assert runner.figures([*range(1, 102)]) == ends
+
+
+def test_an_input_of_another_type_is_named(run, model, inputs):
+    graph = onnx.load(model)
+    graph.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT32
+    onnx.save(graph, model)
+    said = run.ends("--model", model, "--input", inputs)
+    assert "m.onnx: input input_ids is of tensor(int32), not int64 or float32" in said
 
 
 def test_the_record_parser_reads_it(run, model, inputs, tmp_path):

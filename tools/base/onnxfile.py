@@ -15,6 +15,13 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def dtype(path, name: str, kind: str):
+    """The numpy type of an input, by its engine's word for it; UserError for one that no classifier here has."""
+    if kind not in DTYPES:
+        raise cli.UserError(f"{path}: input {name} is of {kind}, not int64 or float32; export the graph again")
+    return DTYPES[kind]
+
+
 class Tensor:
     """Name, numpy dtype and shape (None where dynamic) of one input or output."""
 

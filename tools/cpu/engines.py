@@ -56,7 +56,8 @@ class Onnxruntime(Engine):
         settings, share = settings | {"session.force_spinning_stop": "1"}, max(1, (threads or cpu.cores()) // streams)
         self.path, self.session = path, onnxfile.session(path, share, **settings)
         self.precision, self.version, self.streams = precision, ort.__version__, streams
-        self.inputs = [onnxfile.Tensor(i.name, onnxfile.DTYPES[i.type], i.shape) for i in self.session.get_inputs()]
+        kind = lambda i: onnxfile.dtype(path, i.name, i.type)
+        self.inputs = [onnxfile.Tensor(i.name, kind(i), i.shape) for i in self.session.get_inputs()]
         self.names = [o.name for o in self.session.get_outputs()]
 
     def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
@@ -93,7 +94,7 @@ class Openvino(Engine):
             self.idle.put(self.model.create_infer_request())
         self.limited = self.precision != "fp32"  # whose products are MLAS's: they ask the CPU alone
         shape = lambda t: [d.get_length() if d.is_static else None for d in t.get_partial_shape()]
-        kind = lambda t: onnxfile.DTYPES[t.element_type.get_type_name()]
+        kind = lambda t: onnxfile.dtype(path, t.get_any_name(), t.element_type.get_type_name())
         self.inputs = [onnxfile.Tensor(t.get_any_name(), kind(t), shape(t)) for t in self.model.inputs]
 
     def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
