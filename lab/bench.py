@@ -333,8 +333,7 @@ def main():
     if args.command == "run":
         args.started = time.time()
         text = json.dumps(compare(args), indent=1) + "\n"
-        with cli.whole_file(args.save_path, "w") as f:
-            f.write(text)
+        cli.write(args.save_path, text)
         print(f"wrote {args.save_path}")
         return
     records = list(store.load(args.records, ("bench",)).values())
@@ -348,8 +347,7 @@ def main():
     if not args.save_path:
         print(text, end="")
         return
-    with cli.whole_file(args.save_path, "w") as f:
-        f.write(text)
+    cli.write(args.save_path, text)
     print(f"wrote {args.save_path}: {len(records)} records")
 
 

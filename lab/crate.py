@@ -151,8 +151,7 @@ def main():
     args = p.parse_args()
     graph = describe(args.target, args.save_path.parent)
     context = [f"{VERSION}/context", {"sha256": SHA256}]
-    with cli.whole_file(args.save_path, "w", encoding="utf-8") as f:
-        f.write(json.dumps({"@context": context, "@graph": graph}, indent=1) + "\n")
+    cli.write(args.save_path, json.dumps({"@context": context, "@graph": graph}, indent=1) + "\n")
     made = sum(e["@type"] == "CreateAction" for e in graph)
     given = sum("SoftwareSourceCode" in e["@type"] for e in graph)
     print(f"wrote {args.save_path}: {made} steps, {given} scripts and other inputs from outside its folder")

@@ -189,8 +189,7 @@ def main():
     ]
     text = "\n".join(lines)
     if args.save_path:
-        with cli.whole_file(args.save_path, "w", encoding="utf-8") as file:
-            file.write(f"{text}\n")
+        cli.write(args.save_path, f"{text}\n")
     return print(text)
 
 

@@ -270,8 +270,7 @@ def main():
                     Path(f"{out}{end}").unlink(missing_ok=True)
     text = head(args, max(map(len, answers.values()), default=0)) + table(runs, answers)
     if args.save_path:
-        with cli.whole_file(args.save_path, "w", encoding="utf-8") as file:
-            file.write(f"{text}\n")
+        cli.write(args.save_path, f"{text}\n")
     return print(text)
 
 

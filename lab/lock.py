@@ -58,8 +58,7 @@ def main():
         *(beside(f"requirements-{name}.in") for name in BESIDE),
     )
     for name, blocks in zip(LOCKS, locks, strict=True):
-        with cli.whole_file(name, "w") as f:
-            f.write("\n".join(blocks) + "\n")
+        cli.write(name, "\n".join(blocks) + "\n")
         print(f"wrote {name}: {len(blocks)} packages")
 
 

@@ -71,8 +71,7 @@ def write(path, base_tensors, packed, **facts):
     merged = adapter.combine(base_tensors, packed, path)
     # One metadata entry only: safetensors does not keep the order of several, and the bytes must not vary.
     facts = json.dumps({**facts, "merged_sha256": adapter.digest(merged)}, sort_keys=True)
-    with cli.whole_file(path) as f:
-        f.write(save(packed, {"adapter": facts}))
+    cli.write(path, save(packed, {"adapter": facts}))
     return merged
 
 
@@ -83,8 +82,7 @@ def main():
     p.add_argument("--save_path", required=True, help="the merged .safetensors to write")
     args = p.parse_args()
     merged = adapter.merge(tensors.read(args.base)[1], args.adapter)
-    with cli.whole_file(args.save_path) as f:
-        f.write(save(merged, {"format": "pt"}))
+    cli.write(args.save_path, save(merged, {"format": "pt"}))
     print(f"wrote {args.save_path}")
 
 

@@ -118,8 +118,7 @@ def main():
         text = derive(args.tsv, snippets).encode()
     else:
         text = data.tsv_bytes(choose(args.tsv, args.edits, snippets, args.rows))
-    with cli.whole_file(args.save_path) as file:
-        file.write(text)
+    cli.write(args.save_path, text)
     print(f"wrote {args.save_path} (sha256 {cli.sha256(args.save_path)})")
 
 

@@ -329,8 +329,7 @@ def main():
     if held:
         print(f"held-out accuracy of the average, as 4-bit adapter: {facts['held_out_after_packing']:.4f}")
     log_path = Path(args.save_path).with_name("training.json")
-    with cli.whole_file(log_path, "w", encoding="utf-8") as f:
-        f.write(json.dumps(facts, indent=2) + "\n")
+    cli.write(log_path, json.dumps(facts, indent=2) + "\n")
     print(f"wrote {args.save_path} ({Path(args.save_path).stat().st_size:,} bytes) and {log_path}")
     if reference:
         differences = compare(base, merged, reference)

@@ -198,8 +198,7 @@ def run(python: str | None, words: list) -> None:
     if kept:
         told = kept.with_name(f"{kept.name}_summary.json")
         content = cli.read_json(told) | {"card": card}
-        with cli.whole_file(told, "w") as f:
-            json.dump(content, f)
+        cli.write(told, json.dumps(content))
 
 
 def main():

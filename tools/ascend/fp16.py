@@ -223,8 +223,7 @@ def main():
             data = rounded(args.onnx)[0].SerializeToString(deterministic=True)
     except cli.UserError as e:
         raise cli.UserError(f"{args.onnx}: {e}; nothing was written") from None
-    with cli.whole_file(args.save_path) as f:
-        f.write(data)
+    cli.write(args.save_path, data)
     print(f"wrote {args.save_path}")
 
 

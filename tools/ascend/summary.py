@@ -207,8 +207,7 @@ def merge(folder: Path) -> None:
             merged["filesinfo"][outfiles[0] if outfiles else key] = entry | {"outfiles": outfiles}
     merged["filesinfo"] = {str(i): v for i, (_, v) in enumerate(sorted(merged["filesinfo"].items()))}
     merged["NPU_compute_time"] = logs.stats(merged[TIMES]) | {"count": len(merged[TIMES])}
-    with cli.whole_file(f"{folder}_summary.json", "w") as f:
-        json.dump(merged, f)
+    cli.write(f"{folder}_summary.json", json.dumps(merged))
     for _, path in parts:
         path.unlink()
 

@@ -190,8 +190,7 @@ def write_file(path, data):
 
 def write_json(path, value):
     """Write `value` as JSON with one entry a line, whole or not at all."""
-    with cli.whole_file(path, "w", encoding="utf-8", newline="\n") as f:
-        f.write(json.dumps(value, indent=0, ensure_ascii=False) + "\n")
+    cli.write(path, json.dumps(value, indent=0, ensure_ascii=False) + "\n")
 
 
 def write_bins(folder, arrays, labels, first_index=1, prefix="", rows=None):

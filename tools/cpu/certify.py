@@ -135,8 +135,7 @@ def main():
     fitting, calibrating = (Texts(model, tokenizer, some, most) for some in (texts[:half], texts[half:]))
     made = certify(model, fitting, calibrating, eps)
     made |= {"model": cli.sha256(args.model), "texts": cli.sha256(args.texts)}
-    with cli.whole_file(args.save_path, "w") as f:
-        json.dump(made, f)
+    cli.write(args.save_path, json.dumps(made))
     shares = " ".join(f"{100 * n / made['calibrated']:.1f}" for n in made["left"])
     print(f"{made['differ']} of {made['calibrated']} texts get another class; left after each layer: {shares} %")
     print(f"wrote {args.save_path}")

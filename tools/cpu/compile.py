@@ -158,8 +158,7 @@ def write_onnxruntime(job: Job) -> None:
         fault = f"onnxruntime made no {job.save_path} of it: {onnxfile.first_line(e)}"
         raise cli.UserError(f"{job.onnx}: {fault}; is there room for it? else make it again") from None
     onnx.helper.set_model_props(model, {engines.ENGINE: job.engine, engines.PRECISION: job.precision})
-    with cli.whole_file(job.save_path) as f:
-        f.write(model.SerializeToString(deterministic=True))
+    cli.write(job.save_path, model.SerializeToString(deterministic=True))
 
 
 def logits(job: Job, arrays: dict):

@@ -128,8 +128,7 @@ def main():
         "inputs": [name for name in compile.shapes_of(a.reference) if name in ROLES],
         "labels": labels, "chip": a.chip, "weights": cli.sha256(a.checkpoint / "MANIFEST"),
     }  # fmt: skip
-    with cli.whole_file(a.save_path, "w") as f:
-        f.write(json.dumps(said, indent=1) + "\n")
+    cli.write(a.save_path, json.dumps(said, indent=1) + "\n")
     graphs = (a.reference, a.reference)
     job = compile.Job(*graphs, a.engine, a.precision, a.save_path, task.pair, a.seeded, task.several, Torch)
     try:

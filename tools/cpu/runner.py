@@ -325,8 +325,7 @@ def main(words=None, load=None):
         if turns.kind:
             summary |= {} if turns.joules() is None else {"joules": turns.joules()}
             summary |= {"yardstick": turns.kind, "loop": args.loop, "pairs": turns.pairs, "singles": turns.singles}
-        with cli.whole_file(args.output / f"{folder.name}_summary.json", "w") as f:
-            json.dump(summary, f, indent=1)
+        cli.write(args.output / f"{folder.name}_summary.json", json.dumps(summary, indent=1))
         print(f"wrote {len(info)} results to {folder}, figures to {folder}_summary.json")
 
 

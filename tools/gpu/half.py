@@ -38,8 +38,7 @@ def main():
     }  # no padding rows of whole batches
     reference, made = gate.logits(str(args.source), arrays), gate.logits(data, arrays)
     line = gate.judge(reference, made, "fp16", seeded=args.seeded).demand(args.save_path)
-    with cli.whole_file(args.save_path) as f:
-        f.write(data)
+    cli.write(args.save_path, data)
     print(f"{line}\nwrote {args.save_path}")
 
 

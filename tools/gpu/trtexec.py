@@ -183,8 +183,7 @@ def main():
         else:
             print(f"{found['throughput']:.2f} samples/s = {found['qps']:.2f} qps * {a.batch}")
     args = [w.replace(str(part), str(a.engine)) for w in found["args"] if not w.startswith("--exportTimes")]
-    with cli.whole_file(a.summary, "w") as f:
-        json.dump(found | {"args": args}, f, indent=1)
+    cli.write(a.summary, json.dumps(found | {"args": args}, indent=1))
     print(f"wrote {a.summary}")
 
 

@@ -82,8 +82,7 @@ class Known:
             for left in KEPT.parent.glob(f".{KEPT.name}.*"):  # by a make that was killed; one at work does without
                 left.unlink()
             if self.before != self.files:
-                with cli.whole_file(KEPT, "w") as f:
-                    f.write(json.dumps({"by": self.by, "files": self.files}))
+                cli.write(KEPT, json.dumps({"by": self.by, "files": self.files}))
 
 
 def imports(path: Path) -> list[str]:

@@ -164,8 +164,7 @@ def main():
         print(f"{claim['id']:<12} {row['verdict']:<16} {value_said:<36} {row['seconds'] or '-':>6} s  {claim['says']}")
     counts = Counter(row["verdict"] for row in rows.values())
     said = f"{counts['holds']} hold, {counts['differs']} differ, {counts['cannot run here']} cannot run here"
-    with cli.whole_file(PAGE, "w", encoding="utf-8") as f:
-        f.write(f"{heading(before, said)}{table(rows, chosen)}\n")
+    cli.write(PAGE, f"{heading(before, said)}{table(rows, chosen)}\n")
     with cli.whole_file(PAGE.with_suffix(".csv"), "w", newline="", encoding="utf-8") as f:
         writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -317,8 +317,7 @@ def main():
     if args.command == "pack":
         return pack(args.cells, args.save_path)
     if args.command == "cell":
-        with cli.whole_file(args.save_path, "w") as f:
-            f.write(json.dumps(cell(sys.argv[mark:], args), indent=1) + "\n")
+        cli.write(args.save_path, json.dumps(cell(sys.argv[mark:], args), indent=1) + "\n")
         return print(f"wrote {args.save_path}")
     made, failed = judge(args.result)
     for record in made:

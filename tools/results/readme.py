@@ -232,8 +232,7 @@ def main():
         data = make()
         if not path.is_file() or path.read_bytes() != data:
             new.append(str(path))
-            with cli.whole_file(path) as out:
-                out.write(data)
+            cli.write(path, data)
     print(f"wrote {', '.join(new)}" if new else "readme: READMEs, tables and pictures say what the records say")
 
 

@@ -472,8 +472,7 @@ def main():
     args = p.parse_args()
     if args.command == "promote":
         return promote_all(args.folder, args.records)
-    with cli.whole_file(args.save_path, "w") as f:
-        f.write(text_of(MAKERS[args.command](args.leaf)))
+    cli.write(args.save_path, text_of(MAKERS[args.command](args.leaf)))
     return print(f"wrote {args.save_path}")
 
 

@@ -149,8 +149,7 @@ def main():
     if not found:
         raise cli.UserError("no records to report; `make record` keeps what was measured")
     text = page(found, published.read(), list(records_of.load(args.bench, ("bench",)).values()))
-    with cli.whole_file(args.save_path, "w", encoding="utf-8") as f:
-        f.write(text)
+    cli.write(args.save_path, text)
     print(f"wrote {args.save_path}: {len(found)} records, {len(text) / 1e3:.0f} kB")
 
 

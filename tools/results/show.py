@@ -117,8 +117,7 @@ def main():
     if not args.save_path:
         print(text, end="")
         return
-    with cli.whole_file(args.save_path, "w") as f:
-        f.write(text)
+    cli.write(args.save_path, text)
     print(f"wrote {args.save_path}")
 
 

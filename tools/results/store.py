@@ -79,8 +79,7 @@ def shared(record: dict) -> tuple[dict, dict]:
 def keep_new(target: Path, data: str) -> None:
     """Write a file whole, and only where none of that name stands; UserError where one of other content does."""
     if not target.exists():
-        with cli.whole_file(target, "w", encoding="utf-8") as f:
-            f.write(data)
+        cli.write(target, data)
     if target.read_text("utf-8") != data:
         raise cli.UserError(f"{target}: exists with other content; records are never overwritten")
 
@@ -108,6 +107,5 @@ def keep(target: Path, record: dict, kinds=("accuracy", "throughput")) -> Path:
     keep_new(target, text_of(record))
     path = folder / "MANIFEST"
     lines = (manifest.read(path) if path.is_file() else {}) | {name: cli.sha256(folder / name) for name in names}
-    with cli.whole_file(path, "w") as f:
-        f.write(manifest.text(lines))
+    cli.write(path, manifest.text(lines))
     return target

@@ -268,8 +268,7 @@ def main():
     p.add_argument("--save_path", required=True, type=Path, help=".csv or .md")
     args = p.parse_args()
     table = of(cli.regular(args.rows, cli.LARGEST).read_text("utf-8", errors="replace").split())
-    with cli.whole_file(args.save_path, "w") as f:
-        f.write(text(table, args.save_path.suffix))
+    cli.write(args.save_path, text(table, args.save_path.suffix))
     print(f"wrote {args.save_path}: {len(table)} rows")
 
 

@@ -170,8 +170,7 @@ def main():
         (site,) = (args.folder / "lib").glob("python*/site-packages")
         (other,) = (args.behind.resolve() / "lib").glob("python*/site-packages")
         (site / "product.pth").write_text(f"{other}\n")
-    with cli.whole_file(stamp) as f:
-        f.write(wanted)
+    cli.write(stamp, wanted)
     print(f"setup      {args.folder}: {count} locked packages, {time.time() - started:.1f} s")
     return None
 

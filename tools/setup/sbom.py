@@ -107,8 +107,7 @@ def main():
     if faults := faults + [f"{name} is locked but not installed" for name in lacking]:
         raise cli.UserError(f"{'; '.join(faults)}; rm -r .venv and run make setup")
     if args.save_path:
-        with cli.whole_file(args.save_path, "w", encoding="utf-8") as f:
-            f.write(json.dumps(document(here), indent=1) + "\n")
+        cli.write(args.save_path, json.dumps(document(here), indent=1) + "\n")
         print(f"wrote {args.save_path}")
     print(f"{len(here)} packages, as requirements.txt locks them")
 
