@@ -637,10 +637,13 @@ def test_reproduce_names_what_differs(repo):
         (folder / "build/m/accuracy.json").write_text(
             json.dumps({"correct": 1, "started": str(folder), "dirty": folder == one})
         )
-    assert reproduce.differences(one, other) == (3, [])
+        (folder / "build/m/accuracy.txt").write_text(f"accuracy 9\nchip        cpu: X, {len(folder.name)} cores\n")
+    assert reproduce.differences(one, other) == (4, [])
     (other / "build/m/model.onnx").write_text("grapf")
     (other / "build/m/more").write_text("")
-    assert reproduce.differences(one, other) == (4, ["build/m/model.onnx", "build/m/more (in one build only)"])
+    (other / "build/m/accuracy.txt").write_text("accuracy 8\n")
+    names = ["build/m/accuracy.txt", "build/m/model.onnx", "build/m/more (in one build only)"]
+    assert reproduce.differences(one, other) == (5, names)
     (other / "build/m/model.onnx.prov.json").write_text(json.dumps({"sha256": "2", "run": {}}))
     assert "build/m/model.onnx.prov.json" in reproduce.differences(one, other)[1]
 
