@@ -12,7 +12,7 @@ import measured
 import pytest
 
 from tools.make import cli
-from tools.results import peers, plot, published, readme, record, report, show, table
+from tools.results import claims, peers, plot, published, readme, record, report, show, table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FIGURES = """minilm_sst2,,128,310P3,,fp16,accuracy,91.5,%,https://example.org/a,abc,
@@ -134,8 +134,10 @@ def test_readme_blocks_and_figures_are_written_and_staleness_found(repo):
         "interval PRECISION=fp32": "88.73 to 92.57 %",
         "again within 5": "0 of 0",
     }
+    cli.write(claims.COSTS, "claim,seconds,date,cpu,cores\nbits,12,2026-11-30,cpu,2\n")
+    cases["seconds bits"] = "12"
     assert {q: readme.answer(q, readme.records()) for q in cases} == cases
-    for wrong in ("right PRECISION=fp8", "colour"):
+    for wrong in ("right PRECISION=fp8", "colour", "seconds none"):
         with pytest.raises(cli.UserError, match="nothing answers that"):
             readme.answer(wrong, readme.records())
 

@@ -177,17 +177,20 @@ def answer(question: str, records: list[dict]) -> str:
     """What belongs after `<!-- = QUESTION -->`, from the newest record or results/verify.md.
 
     FIELD NAME=value ...    of the newest record with these parameters; FIELD: accuracy (90.71 %), right (791/872), interval, cpu
+    seconds bits            what that claim took, by results/costs.csv (`12`)
     again within 5          how many of the speeds that `make verify` made again came within 5 % (`68 of 78`)
 
     Raises UserError where nothing answers.
     """
     field, *words = question.split()
+    if field == "seconds" and (row := claims.costs().get(" ".join(words))):
+        return row["seconds"]
     if field == "again":
         return f"{sum(abs(ratio - 1) <= float(words[1]) / 100 for ratio in again())} of {len(again())}"
     kind = "throughput" if field == "cpu" else "accuracy"
     sound = lambda r: r["kind"] == kind and r["started"] and r.get("correct", 0) is not None
-    kept = [r for r in records if sound(r) and parameters.agrees(r, words)]
-    if field not in FIELDS or not kept:
+    kept = [r for r in records if field in FIELDS and sound(r) and parameters.agrees(r, words)]
+    if not kept:
         raise cli.UserError(f"<!-- = {question} -->: nothing answers that; see `answer` in tools/results/readme.py")
     return FIELDS[field](max(kept, key=lambda r: r["started"]))
 
