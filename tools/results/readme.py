@@ -164,7 +164,7 @@ def page(name: str):
 BLOCKS = {"table": block, "picture": picture, "parameters": parameter_table, "frontier": frontier,
           "stress": stress, "claims": lambda path, records: claims.markdown(),
           "end_to_end": page("end_to_end"), "driver": page("driver"), "full_size": page("full_size"),
-          "certify": page("certify")}  # fmt: skip
+          "certify": page("certify"), "bits_speed": page("bits_speed")}  # fmt: skip
 FIELDS = {
     "accuracy": lambda r: f"{100 * r['accuracy']:.2f} %",
     "right": lambda r: f"{r['correct']}/{r['total']}",
