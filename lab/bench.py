@@ -10,7 +10,6 @@ Padded rows are measured in the recipe's batches, and in batches of --others, be
 One that fails is null with its reason and does not stop the rest.
 """
 
-import argparse
 import contextlib
 import functools
 import json
@@ -295,7 +294,7 @@ def compare(args) -> dict:
 
 
 def parse():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     sub = p.add_subparsers(dest="command", required=True)
     r = sub.add_parser("run", help="measure")
     r.add_argument("--model", required=True)

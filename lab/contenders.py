@@ -11,7 +11,6 @@ Shapes: `padded` is the recipe's, rows of `seq` tokens in batches of `bs`, and `
 where it starts. Engines are imported by the contender that uses them.
 """
 
-import argparse
 import ctypes
 import importlib.metadata
 import json
@@ -449,7 +448,7 @@ def timed(labels, texts, shape, rows, seconds):
 
 def main():
     ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: a paused worker does not outlive the bench
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("name", help="a contender")
     p.add_argument("job", type=json.loads, help="what it works on, as a JSON object")
     args = p.parse_args()

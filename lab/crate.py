@@ -12,7 +12,6 @@ files outside build/ are named with their hash, not held; by their address, wher
 Written by hand: the format is one list of plain JSON objects.
 """
 
-import argparse
 import datetime
 import functools
 import json
@@ -145,7 +144,7 @@ def describe(target: str, crate: Path) -> list[dict]:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("target", help="an artefact that make made")
     p.add_argument("--save_path", type=Path, required=True, help="ro-crate-metadata.json in the crate's folder")
     args = p.parse_args()

@@ -144,7 +144,7 @@ def dies(args, address: str, process) -> tuple[float, str]:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("--model", type=Path, required=True, help="compiled with open batch and length (SEQ=real)")
     p.add_argument("--tokenizer_path", type=Path, required=True, help="checkpoint folder")
     p.add_argument("--cpus", type=int, default=cpu.cores(), help="of Ray (%(default)s)")

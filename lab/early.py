@@ -10,7 +10,6 @@ A factor is the median of PAIRS pairs, with the middle 80 % of them. Operations 
 counted alike; the last layer has those of all tokens' keys and values only, since [CLS] alone is wanted there. Adds a row a certificate to the file, in place of the older one of the same names.
 """
 
-import argparse
 import csv
 import datetime
 import functools
@@ -79,7 +78,7 @@ def row(path: Path, texts: list[str], tokenizer: str) -> tuple:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("certificates", type=Path, nargs="+")
     p.add_argument("--text_file", required=True)
     p.add_argument("--tokenizer_path", required=True)

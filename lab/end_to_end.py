@@ -233,7 +233,7 @@ def head(args, rows: int) -> str:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("--checkpoint", required=True, help="folder")
     p.add_argument("--text", help="a TSV with a column `sentence` (docstrings if not given)")
     p.add_argument("--rows", type=int, default=100_000, help="sentences of docstrings (%(default)s)")

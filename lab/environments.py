@@ -10,7 +10,6 @@ Each word of CASES is put before make, by a shell. In each, `make -n -B accuracy
 environment, and the goal, removed before, is made again of the same bytes, with not one line of warning or error.
 """
 
-import argparse
 import re
 import subprocess
 from pathlib import Path
@@ -62,7 +61,7 @@ def fault(folder: Path, case: str, goal: str, words: list[str], plain: list[str]
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("goal", help="an artefact of one step")
     p.add_argument("parameters", nargs="*", help="make's, after --")
     p.add_argument("--save_path", type=Path, help="keep the counts there, as results/stress.csv")

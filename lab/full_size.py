@@ -6,7 +6,6 @@
 Adds that row to results/full_size.csv.
 """
 
-import argparse
 import json
 import tempfile
 from importlib.metadata import version
@@ -57,7 +56,7 @@ def compare(model, tokenise, ours, texts):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("family", choices=FAMILIES)
     p.add_argument("--every", type=int, default=1, help="each n-th sentence alone, and the hard ones (%(default)s)")
     args = p.parse_args()

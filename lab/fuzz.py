@@ -8,7 +8,6 @@
 cut and repeated, JSON with values exchanged, and noise. test_fuzz.py is the short run of the tests.
 """
 
-import argparse
 import contextlib
 import copy
 import io
@@ -221,7 +220,7 @@ def run(target: str, folder: Path, examples: int, number=None, more: list[bytes]
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("targets", nargs="*", default=list(TARGETS), metavar="TARGET", help=" ".join(TARGETS))
     p.add_argument("--runs", type=int, default=10_000, help="inputs for each target (%(default)s)")
     p.add_argument("--save_path", type=Path, help="keep the counts there, as results/stress.csv")

@@ -12,7 +12,6 @@ newer ones, delete the lock files first. What only PyPI's CUDA build of PyTorch 
 signatures of `make publish`, and a cluster or an S3 of `make score` need stand in files of their own, installed only there.
 """
 
-import argparse
 import re
 import subprocess
 import tempfile
@@ -47,7 +46,7 @@ def compiled(source, preferred=""):
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    cli.parser(__doc__).parse_args()
     old = "\n".join(path.read_text() for path in map(Path, LOCKS) if path.is_file())
     product = compiled("requirements.in", old)
     known = "\n".join([*product, old])

@@ -4,7 +4,6 @@ python -m lab.quantise adapter.safetensors --base FOLDER --save_path merged.safe
 wrote merged.safetensors
 """
 
-import argparse
 import json
 
 import numpy as np
@@ -76,7 +75,7 @@ def write(path, base_tensors, packed, **facts):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("adapter", help="the adapter's .safetensors")
     p.add_argument("--base", required=True, help="folder of the encoder that it was trained on")
     p.add_argument("--save_path", required=True, help="the merged .safetensors to write")

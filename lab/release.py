@@ -11,7 +11,6 @@ there is no .git. The same commit and wheels give the same bytes: names are sort
 `make bench` are not in it. Needs the project's own interpreter, git, and the package index that it was installed from.
 """
 
-import argparse
 import importlib.metadata
 import re
 import subprocess
@@ -84,7 +83,7 @@ def write(path: Path, name: str, packages: list[Path], pinned: list[Path]) -> No
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("--save_path", type=Path, required=True, help="the folder to write into")
     args = p.parse_args()
     commit = git("rev-parse", "HEAD").decode().strip()

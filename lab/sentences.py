@@ -8,7 +8,6 @@
     wrote data/dev.edits (sha256 ...)
 """
 
-import argparse
 import hashlib
 import re
 from bisect import bisect_right
@@ -103,7 +102,7 @@ def choose(train, dev_edits, snippets: list[str], count: int) -> list[tuple[str,
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.parser(__doc__)
     parser.add_argument("command", choices=["derive", "choose"])
     parser.add_argument("tsv", help="derive: sentences cut from the snippets; choose: SST-2's own train.tsv")
     parser.add_argument("--archive", required=True, help="vaderSentiment-3.3.2.tar.gz (tools/source/fetch.py)")

@@ -18,7 +18,6 @@ seen before a step reads it, so one that does is removed too, and may be refused
 run has dice of its own: but for the moment of the kill, run 7 is the same on every machine.
 """
 
-import argparse
 import functools
 import hashlib
 import json
@@ -178,7 +177,7 @@ def converge(folder: Path, words: list[str], want: dict[str, str], when: str, ma
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("goals", nargs="+", help="make's goals; after --, its parameters")
     p.add_argument("--runs", type=int, default=100, help="how many are killed (%(default)s)")
     p.add_argument("--seed", type=int, default=1, help="of the dice (%(default)s)")

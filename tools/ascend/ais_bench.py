@@ -202,12 +202,7 @@ def run(python: str | None, words: list) -> None:
 
 
 def main():
-    p = argparse.ArgumentParser(
-        usage="%(prog)s [--python PYTHON] AIS_BENCH OPTIONS",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    p = cli.parser(__doc__, usage="%(prog)s [--python PYTHON] AIS_BENCH OPTIONS", allow_abbrev=False)
     p.add_argument("--python", help="the interpreter that has ais_bench (found by looking)")
     a, words = p.parse_known_args()
     run(a.python, words)

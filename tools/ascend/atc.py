@@ -25,7 +25,6 @@ subshell; `docker` or `podman` runs atc in the image named by --image; anything 
 atc needs no NPU. Its behaviour: hicann/ge, api/atc and docs/zh/user_guides/atc_tools (August 2026).
 """
 
-import argparse
 import os
 import re
 import shlex
@@ -189,12 +188,7 @@ def compile_om(a, flags: dict, work: Path) -> Path:
 
 
 def main():
-    p = argparse.ArgumentParser(
-        usage="%(prog)s [options] ATC FLAGS",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    p = cli.parser(__doc__, usage="%(prog)s [options] ATC FLAGS", allow_abbrev=False)
     p.add_argument("--atc", default="auto", metavar="WHERE", help="auto, docker, podman, or the path of atc")
     p.add_argument("--image", help="docker, podman: CANN's image, pinned as repository@sha256:...")
     p.add_argument("--implmode", default="", metavar="OP=MODE", help="Gelu=high_performance")

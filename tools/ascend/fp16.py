@@ -17,7 +17,6 @@ sentences that flip against fp32. Two things differ on a card: CANN's fused oper
 fp32 inside, so this is the harder exam; and older SoCs saturate at 65504 where this says overflow.
 """
 
-import argparse
 import json
 from pathlib import Path
 
@@ -207,7 +206,7 @@ def show(report: dict) -> str:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("command", choices=["ranges", "convert"], help="run the sentences; or the graph with its rounding")
     p.add_argument("onnx", type=Path, help="ascend.onnx")
     p.add_argument("--input", type=Path, help="ranges: folder of preprocess.py")

@@ -11,8 +11,6 @@ public; the CANN that compiles may have others. Only an .om tells: with --om, th
 and batch show the operators counted in it instead, and a count that is not the predicted one says so.
 """
 
-import argparse
-
 from tools.ascend import om
 from tools.ascend.sites import graph_facts
 from tools.base import trip
@@ -166,7 +164,7 @@ def show(report: dict) -> str:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("onnx", help="the graph that atc gets")
     p.add_argument("--chip", default="310P3", help="one or several, by comma, as 310P3 or Ascend310P3 (default 310P3)")
     p.add_argument("--batch_size", dest="batch", default=BATCHES, help=f"batch sizes by comma (default {BATCHES})")

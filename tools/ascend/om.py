@@ -20,7 +20,6 @@ File layout: hicann/ge, inc/framework/common/framework_types_internal.h, base/co
 graph_metadef/proto/ge_ir.proto (August 2026).
 """
 
-import argparse
 import functools
 import math
 import mmap
@@ -295,7 +294,7 @@ def check(om: dict, where: str, **asked) -> None:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("file", type=Path)
     print(show(read(p.parse_args().file)))
 

@@ -11,7 +11,6 @@ that are still here; each table, picture and README against its records, but for
 first break is the one to mend: those below it may follow from it.
 """
 
-import argparse
 import functools
 import hashlib
 import json
@@ -283,7 +282,7 @@ def faults(counts: dict) -> Iterator[str]:
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    cli.parser(__doc__).parse_args()
     counts: dict[str, int] = {}
     first, *others = [*dict.fromkeys(faults(counts)), None]
     if not first:

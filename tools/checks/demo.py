@@ -12,7 +12,6 @@ lines of atc, ais_bench and npu-smi, keep their rules, and print what these prin
 fp32. No table shows a figure of such a record, and `make record` refuses it. After --, make's parameters.
 """
 
-import argparse
 import os
 import re
 from pathlib import Path
@@ -26,7 +25,7 @@ GOALS = ("om", "accuracy", "perf", "fusion-report")
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("chip", help="an Ascend chip, as CHIP= has it")
     p.add_argument("parameters", nargs="*", help="make's parameters, after --")
     args = p.parse_args()

@@ -15,7 +15,6 @@ a throughput measurement and what is made from them, and the `run` part of each 
 differ, each initializer that does is named.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -215,7 +214,7 @@ def differences(one: Path, other: Path) -> tuple[int, list[str]]:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("goals", nargs="+", help="make's goals; after --, its parameters")
     words = p.parse_args().goals
     folders = [clean_copy(HOME / name) for name in BUILDS]

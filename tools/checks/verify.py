@@ -17,7 +17,6 @@ result      accuracy: the bits of the logits, where docs/bits.md defines them, o
 verdict     docs/checks.md has the words
 """
 
-import argparse
 import math
 import re
 import shutil
@@ -210,7 +209,7 @@ def chosen(paths: list[Path], only: list[str]) -> list[Path]:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("records", type=Path, nargs="*", help="or their folder")
     p.add_argument("--only", nargs="*", default=[], metavar="NAME=value", help="only records with these parameters")
     p.add_argument("--make", nargs="*", default=[], metavar="NAME=value", help="further parameters for make")

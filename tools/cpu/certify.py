@@ -10,7 +10,6 @@ testing (Learn then Test, Angelopoulos et al., arXiv:2110.01052): from the most 
 binomial p-value of "more than eps of all such texts get another class", and the last before the first failure is taken.
 """
 
-import argparse
 import json
 import math
 from pathlib import Path
@@ -108,7 +107,7 @@ def certify(model, fitting: Texts, calibrating: Texts, eps: float) -> dict:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("--model", type=Path, required=True, help="model.native; the certificate goes beside it")
     p.add_argument("--texts", type=Path, help="TSV, labelled or not")
     p.add_argument("--checkpoint", type=Path, required=True, help="whose tokenizer reads them")

@@ -12,7 +12,6 @@ itself, its weights cut into tiles.
 The model is then run on the sentences of --input and held to --reference by the rules of tools/graph/gate.py.
 """
 
-import argparse
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -35,7 +34,7 @@ LONGEST = 128  # tokens of a calibration sentence where the graph leaves the len
 
 
 def parse():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("--onnx", required=True, type=Path, help="the modified graph")
     p.add_argument("--engine", required=True, choices=["onnxruntime", "openvino", "native"])
     p.add_argument("--precision", required=True, choices=["fp32", "bf16", "int8", "int8-bf16"])

@@ -110,7 +110,7 @@ def run(words: list[str]) -> None:
 def main():
     if sys.argv[1:2] == ["run"]:
         return run(sys.argv[2:])
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("what", choices=["compile", "run"], help="run takes the options of tools/cpu/runner.py")
     p.add_argument("--engine", required=True, choices=ENGINES)
     p.add_argument("--chip", default="", help="what npu-smi has to name")

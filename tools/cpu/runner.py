@@ -21,7 +21,6 @@ the outputs of the accuracy run, a timed engine has to give the same ones (MLPer
 requests of --asked stand between the timed ones; else the timed outputs themselves are compared.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -41,7 +40,7 @@ ASKED = 1 / 8  # of the timed requests of zeros, how many a request with known o
 
 
 def parse(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.parser(__doc__)
     positive = lambda text: int(text) if int(text) > 0 else parser.error(f"{text} is not above 0")
     parser.add_argument("--model", "-m", required=True, type=Path, help="a compiled model.onnx")
     parser.add_argument("--input", "-i", help="folders or files, comma separated, in model input order; none: zeros")

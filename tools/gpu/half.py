@@ -6,7 +6,6 @@ onnxruntime's converter; inputs and outputs keep their types, and so do the oper
 sums and squares need fp32. Written only if at most 3 of 872 sentences change class (tools/graph/gate.py).
 """
 
-import argparse
 from pathlib import Path
 
 from tools.graph import gate
@@ -18,7 +17,7 @@ FP32 = ["Pow", "ReduceMean", "Sqrt", "Softmax", "LayerNormalization"]
 def main():
     from tools.base import input_files, onnxfile
 
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("source", type=Path, metavar="IN.onnx")
     p.add_argument("save_path", type=Path, metavar="OUT.onnx")
     p.add_argument("--input", required=True, type=Path, help="folder of preprocess.py to compare on")

@@ -18,7 +18,6 @@ one stream. trtexec's `qps` counts queries, so throughput here is qps * batch. S
 (sampleOptions, sampleReporting) at 8.0.1, 8.4.1, 8.5.3, 23.08 (8.6), v10.0.0, v10.13.3 and a892d222 (11.1).
 """
 
-import argparse
 import json
 import re
 import shlex
@@ -164,7 +163,7 @@ def execute(a, engine: str, work: Path) -> dict:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("--onnx", type=Path, help="build the engine from this; without it, time the engine")
     p.add_argument("--onnx_fp16", type=Path, help="the same with fp16 types (tools/gpu/half.py), for TensorRT 11")
     p.add_argument("--engine", type=Path, required=True)

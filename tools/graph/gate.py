@@ -13,7 +13,6 @@ tie: its class says nothing, so it is counted apart. Lower precisions are held t
 sentences may become wrong. A score has no class: there the correlation with fp32's is at least 1 - 3 / 872.
 """
 
-import argparse
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,7 +147,7 @@ def examples(names, length: int, vocabulary: int, rows: int = 8) -> dict:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("reference", help="the graph to hold to, or its logits")
     p.add_argument("new", nargs="?", help="the graph to judge, or a folder of its outputs")
     p.add_argument("--input", required=True, type=Path, help="folder with one sub-folder of rows per model input")

@@ -14,7 +14,6 @@ an engine but a static graph. Written only if each sentence's logits are those o
 row is an empty one, which must be finite.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +109,7 @@ def compare(plain: str, made: bytes, arrays: dict) -> gate.Verdict:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("onnx", type=Path, help="exported graph, batch and length open")
     p.add_argument("save_path", type=Path, help="graph to write")
     p.add_argument("--seq_len", type=int, required=True, help="tokens a row")

@@ -10,7 +10,6 @@
 `python -m onnxsim` with the same option writes the same file, without a gate.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -47,7 +46,7 @@ def simplify(path: Path, shapes: dict):
 def main():
     from tools.base import input_files
 
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("source", type=Path, metavar="IN.onnx")
     p.add_argument("save_path", type=Path, metavar="OUT.onnx")
     p.add_argument("--overwrite-input-shape", nargs="+", type=shape, default=[], metavar="INPUT:D,D", help="-1: open")

@@ -49,6 +49,14 @@ def said(e: Exception) -> str:
     return f"no memory left ({e}); free some, or give a smaller input"
 
 
+def parser(description: str, **options):
+    """An argument parser that shows a module's docstring as it stands."""
+    import argparse  # what make asks first needs none
+
+    raw = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=description, formatter_class=raw, **options)
+
+
 def run(main):
     """Call main() and exit: 0 (or main's own status), 1 with one line on a user's mistake, 130 on Ctrl-C."""
     for name in ("stdout", "stderr"):

@@ -12,7 +12,6 @@ gives 0 where a node was lost, sbatch --wait where the job was cancelled. Slurm 
 behind any other prefix the step fails, and the next `make` runs it.
 """
 
-import argparse
 import contextlib
 import fcntl
 import json
@@ -238,7 +237,7 @@ def publish(path: Path, value: dict) -> bool:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("box", type=Path, help="the folder that holds job.json")
     box = p.parse_args().box
     job = cli.read_json(box / "job.json")

@@ -184,7 +184,7 @@ KEEP_FREED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 
 def main():
     os.umask(0o022)
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("--step", required=True, help="its name on the screen")
     p.add_argument("--alone", action="store_true", help="nothing else runs meanwhile")
     p.add_argument("--launch", metavar="PREFIX", help="run the commands behind it, on another machine")

@@ -9,7 +9,6 @@ Needs the folder and this source tree: no file that was built. The first thing t
 key, the folder's own signer.pem is taken: that shows that nothing changed since it was signed, and not by whom.
 """
 
-import argparse
 import ast
 from pathlib import Path
 
@@ -122,7 +121,7 @@ def check(place: Path, key: Path, text_file: Path) -> str:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("folder", type=Path)
     p.add_argument("--key", type=Path, help="the publisher's public key, as PEM (the folder's own if not given)")
     p.add_argument("--text_file", type=Path, required=True, help="the texts that answers.json is about")

@@ -9,7 +9,6 @@ docs/publish.md says what each file is. The signature is OpenSSF's model signing
 that lists every file), by a key alone: no network. The folder appears whole, or not at all.
 """
 
-import argparse
 import hashlib
 import os
 import shutil
@@ -124,7 +123,7 @@ def fill(folder: Path, leaf: Path, record: dict) -> dict:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("leaf", type=Path, help="folder of a configuration that has an accuracy.json")
     p.add_argument("--key", type=Path, required=True, help="private key of an elliptic curve, as PEM")
     p.add_argument("--save_path", type=Path, required=True, help="the folder, a new one")

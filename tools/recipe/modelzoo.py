@@ -4,6 +4,7 @@ Each is a few lines over the four that all models share: their folders are read 
 (tools/source/foreign.py), and their graphs come out at one batch and length.
 """
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,10 +12,15 @@ import numpy as np
 
 from tools.base import input_files, output_files
 from tools.make import cli
-from tools.recipe import options, pth2onnx
+from tools.recipe import pth2onnx
 from tools.source import data, foreign, tokens
 
 ALBERT = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def model_folder() -> Path:
+    """The folder of the running script, under models/."""
+    return Path(sys.argv[0]).resolve().parent
 
 
 def near(data: Path) -> list[Path]:
@@ -37,7 +43,7 @@ def preprocess(folders, places, length, folder, names, prefix="") -> list[int]:
         raise cli.UserError(f"no dev.tsv in {', '.join(map(str, folders))}; copy it there (make data rebuilds it)")
     texts, labels = data.read_tsv(path)
     with tempfile.TemporaryDirectory() as box:
-        tokenizer = foreign.tokens_of(places, options.model(), box)
+        tokenizer = foreign.tokens_of(places, model_folder(), box)
     arrays = tokens.encode(tokenizer, texts, length, tuple(names.values()))
     input_files.write_bins(folder, {name: arrays[meaning] for name, meaning in names.items()}, labels, 0, prefix)
     print(f"wrote {len(labels)} samples x {len(names)} inputs to {folder}")
@@ -53,7 +59,7 @@ def export(folder, places, inputs, save_path, shape, folders, weights="checkpoin
     batch, length = shape
     with tempfile.TemporaryDirectory() as box:
         if foreign.is_foreign(folder) or (Path(folder) / weights).is_file():
-            folder = foreign.as_hub(folder, options.model(), box, places, weights)
+            folder = foreign.as_hub(folder, model_folder(), box, places, weights)
         words = ["--model_dir", folder, "--save_path", save_path, "--seq_len", length, "--eval_batch_size", batch]
         words += ["--text_file", path] if (path := text_file(*folders)) else []
         pth2onnx.pth2onnx("", inputs, list(map(str, words)))
@@ -66,7 +72,7 @@ def accuracy(outputs: Path, labels: Path) -> None:
 
 
 def roberta_preprocess(description: str) -> None:
-    p = options.parser(description)
+    p = cli.parser(description)
     p.add_argument("--data_path", type=Path, default=Path("SST-2"), help="folder of the data (%(default)s)")
     p.add_argument("--pad_length", type=int, default=128, help="tokens a row (%(default)s)")
     args = p.parse_args()
@@ -77,7 +83,7 @@ def roberta_preprocess(description: str) -> None:
 
 
 def roberta_pth2onnx(description: str) -> None:
-    p = options.parser(description)
+    p = cli.parser(description)
     p.add_argument("--checkpoint_path", type=Path, default=Path("checkpoint"), help="folder of the weights")
     p.add_argument("--checkpoint_file", default="checkpoint.pt", help="their name (%(default)s)")
     p.add_argument("--data_name_or_path", type=Path, default=Path("SST-2"), help="folder of the data: its dictionaries")
@@ -92,7 +98,7 @@ def roberta_pth2onnx(description: str) -> None:
 
 
 def roberta_postprocess(description: str) -> None:
-    p = options.parser(description)
+    p = cli.parser(description)
     p.add_argument("--res_path", type=Path, required=True, help="folder of src_tokens_<sample>_0.bin, .npy or .txt")
     p.add_argument("--data_path", type=Path, default=Path("SST-2"), help="folder of RoBERTa_preprocess.py's labels")
     args = p.parse_args()
@@ -100,7 +106,7 @@ def roberta_postprocess(description: str) -> None:
 
 
 def albert_preprocess(description: str) -> None:
-    p = options.parser(description)
+    p = cli.parser(description)
     p.add_argument("--pth_dir", type=Path, required=True, help="folder of the checkpoint: its tokenizer")
     p.add_argument("--data_dir", type=Path, required=True, help="folder of dev.tsv")
     p.add_argument("--save_dir", type=Path, required=True, help="folder to write")
@@ -117,7 +123,7 @@ def pieces_of(folder: Path) -> list[Path]:
 
 
 def albert_pth2onnx(description: str) -> None:
-    p = options.parser(description)
+    p = cli.parser(description)
     p.add_argument("--pth_dir", type=Path, required=True, help="folder of the checkpoint")
     p.add_argument("--data_dir", type=Path, help="folder of dev.tsv, to compare on (sentences of our own if none)")
     p.add_argument("--onnx_dir", type=Path, default=Path("outputs"), help="folder of the .onnx (%(default)s)")
@@ -130,7 +136,7 @@ def albert_pth2onnx(description: str) -> None:
 
 
 def albert_postprocess(description: str) -> None:
-    p = options.parser(description)
+    p = cli.parser(description)
     p.add_argument("--result_dir", type=Path, required=True, help="folder of <sample>_0.npy, .bin or .txt")
     p.add_argument("--label_path", type=Path, required=True, help="label.npy of Albert_preprocess.py")
     args = p.parse_args()
@@ -142,7 +148,7 @@ def opt_onnx(description: str, flags: bool) -> None:
 
     Raises UserError where the graph is another.
     """
-    p = options.parser(description)
+    p = cli.parser(description)
     names = ("--input_file", "--output_file") if flags else ("input_file", "output_file")
     for name, what in zip(names, ("simplified graph", "graph to write"), strict=True):
         p.add_argument(name, type=Path, help=what).required = True

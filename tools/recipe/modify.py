@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from tools.recipe import options
+from tools.make import cli
 
 
 def modify(description: str) -> None:
     """Rewrite a graph for its target; written only if every layer was matched and the logits stay the same."""
-    p = options.parser(description)
+    p = cli.parser(description)
     p.add_argument("source", type=Path, metavar="IN.onnx")
     p.add_argument("save_path", type=Path, metavar="OUT.onnx")
     p.add_argument("--target", choices=["ascend", "cpu", "gpu"], default="ascend", help="who gets it (%(default)s)")

@@ -1,23 +1,11 @@
-"""What the commands have in common: how they show their help, whose script runs, and what is asked."""
+"""What pth2onnx.py and preprocess.py have in common: the option --task, and what it stands for."""
 
-import argparse
-import sys
 from pathlib import Path
 
 from tools.base import tasks
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """An argument parser that shows the calling script's own docstring."""
-    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-
-def model() -> Path:
-    """The folder of the running script, under models/."""
-    return Path(sys.argv[0]).resolve().parent
-
-
-def task(p: argparse.ArgumentParser) -> None:
+def task(p) -> None:
     """The option --task."""
     p.add_argument("--task", help="what is asked, a name of tools/base/tasks.py (sst2 if not given)")
 

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from tools.base import tasks
 from tools.make import cli
-from tools.recipe import options
 
 
 def postprocess(description: str, word: str = "accuracy: ") -> None:
     """Compare outputs with labels: the recipe's accuracy line, and a score.json where --save_path is given."""
     from tools.base import output_files
 
-    p = options.parser(description)
+    p = cli.parser(description)
     p.add_argument("--output_path", required=True, type=Path, help="folder of <sample>_0.bin, .npy or .txt")
     p.add_argument("--label_path", required=True, type=Path, help="labels.json of preprocess.py")
     p.add_argument("--save_path", type=Path, help="score.json to write")

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tools.make import models
+from tools.make import cli, models
 from tools.recipe import options
 
 
@@ -11,7 +11,7 @@ def preprocess(description: str, first_index: int = 1, prefix: str = "") -> None
     """Write the model inputs of a text file: one .bin a sample, or whole-batch .npy files for a list of lengths."""
     from tools.base import input_files
 
-    p = options.parser(description)
+    p = cli.parser(description)
     p.add_argument("--text_file", required=True, type=Path, help="dev.tsv")
     p.add_argument("--tokenizer_path", required=True, type=Path, help="checkpoint folder")
     p.add_argument("--seq_len", default="128", help="tokens a row, buckets such as 64,128, or real (%(default)s)")

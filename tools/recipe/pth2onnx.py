@@ -33,7 +33,7 @@ def pth2onnx(description: str, inputs: tuple[str, ...] = (), words=None) -> None
     The second spelling of an option is TinyBERT's. inputs: the model's own if not given; words: the options, the command
     line's if not given. Raises UserError where it does not agree.
     """
-    p = options.parser(description)
+    p = cli.parser(description)
     p.add_argument(
         "--model_dir", "--input_model", required=True, type=Path, help="checkpoint folder: config, weights, tokenizer"
     )

@@ -13,7 +13,6 @@ seconds, MB of disk and of memory (the largest process) that a claim took beyond
 that file of CLAIM=all in a fresh clone. Only the standard library: the first claim is that the rest can be installed.
 """
 
-import argparse
 import csv
 import datetime
 import json
@@ -147,7 +146,7 @@ def heading(before: int, said: str) -> str:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("--claim", help="an id, short, or all: check; without it the claims are shown")
     p.add_argument("--make", nargs="*", default=[], metavar="NAME=value", help="further parameters for make")
     args = p.parse_args()

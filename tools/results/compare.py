@@ -14,7 +14,6 @@ p = 1/2 (McNemar 1947, Psychometrika 12:153). The interval of the difference is 
 how many such sentences there are.
 """
 
-import argparse
 from pathlib import Path
 
 from tools.make import cli, parameters
@@ -89,7 +88,7 @@ def report(a: dict, b: dict) -> str:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("a", type=Path)
     p.add_argument("b", type=Path)
     args = p.parse_args()

@@ -296,7 +296,7 @@ def kept_already(folder: Path, record: dict) -> Path | None:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("file", type=Path, help="a summary or log of ais_bench or trtexec, or a folder of outputs")
     p.add_argument("leaf", type=Path, help="<model>/<weights>/seq<N>/bs<N>/<chip>-<engine>-<precision>")
     p.add_argument("--given", nargs="*", default=SHOWN, help="parameters that the log must agree with (all)")

@@ -12,7 +12,6 @@ share once; beside them tools/base/trip.py as run.py. `judge` holds a result to 
 what was used there, the outputs, the times. It computes every accuracy and speed again, and says by name what differs.
 """
 
-import argparse
 import hashlib
 import io
 import json
@@ -301,7 +300,7 @@ def judged(path: Path, folder: Path) -> tuple[list[dict], list[str]]:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     sub = p.add_subparsers(dest="command", required=True)
     k = sub.add_parser("cell")
     for name in ("--leaf", "--graph", "--input", "--reference", "--save_path"):

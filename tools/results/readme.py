@@ -8,7 +8,6 @@ Between `<!-- NAME -->` and `<!-- /NAME -->` stands what BLOCKS makes for that n
 `<!-- = QUESTION -->` and `<!-- /= -->`, and `answer` has the questions. `make audit` compares.
 """
 
-import argparse
 import functools
 import io
 import re
@@ -229,7 +228,7 @@ def texts() -> Iterator[tuple[Path, Callable[[], bytes]]]:
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    cli.parser(__doc__).parse_args()
     new = []
     for path, make in texts():
         data = make()

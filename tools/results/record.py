@@ -9,7 +9,6 @@ record to results/records/<date>-<host>-<parameters>-<kind>.json (tools/results/
 every file of its chain must still be here with its hash. Logs from elsewhere: tools/results/imports.py.
 """
 
-import argparse
 import functools
 import hashlib
 import io
@@ -460,7 +459,7 @@ def texts_of(record: dict) -> dict:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     sub = p.add_subparsers(dest="command", required=True)
     for kind in MAKERS:
         k = sub.add_parser(kind)

@@ -8,7 +8,6 @@ No network and no other file: a policy in the page forbids both. The same record
 behind a figure stands in its record, which the page names.
 """
 
-import argparse
 import base64
 import html
 import io
@@ -140,7 +139,7 @@ speed whose rounds are too unlike to compare. Of a CPU the engine's call alone i
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("records", nargs="+", type=Path, help="or their folder")
     p.add_argument("--bench", nargs="*", default=[], type=Path, help="records of make bench, or their folder")
     p.add_argument("--save_path", required=True, type=Path)

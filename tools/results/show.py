@@ -10,7 +10,6 @@ padding     0.0 % of rows on 872 sentences
 files       build/minilm_sst2/default/seq128/bs8/cpu-onnxruntime-fp32/
 """
 
-import argparse
 from pathlib import Path
 from statistics import median
 
@@ -109,7 +108,7 @@ def wider(info: dict, record: dict) -> str:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("record", type=Path)
     p.add_argument("--save_path", type=Path, help="where the text goes (the screen if not given)")
     args = p.parse_args()

@@ -14,7 +14,6 @@ Where 310P3 and T4 or 310 stand in one table, a column has their ratio, card by 
 the same kind is preferred), and a row "best" has the fastest batch size of each, which is the recipe's last row.
 """
 
-import argparse
 import html
 from pathlib import Path
 
@@ -263,7 +262,7 @@ def text(table, suffix: str) -> str:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("--rows", required=True, type=Path, help="file that names the records and what else is shown")
     p.add_argument("--save_path", required=True, type=Path, help=".csv or .md")
     args = p.parse_args()

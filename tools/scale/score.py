@@ -10,7 +10,6 @@ options alone: whichever machine makes it, its bytes are the same. A run that wa
 nodes of a Ray cluster, `auto` (the one of this machine) or an address. Sentences/s is end to end, with loading the model.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import datetime
@@ -35,7 +34,7 @@ OURS = {"file", "row", "text0", "text1", "prediction", "label", "probability", "
 
 
 def parse():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("--model", type=Path, help="compiled with open batch and length (SEQ=real)")
     p.add_argument("--tokenizer_path", dest="tokenizer", type=Path, help="checkpoint folder")
     p.add_argument("--input", help="a file, folder or glob of TSV, CSV, JSON lines or Parquet; - is standard input")

@@ -13,7 +13,6 @@ files do, an environment where tools/setup/install.py calls it ours. All else is
 It waits for a build that is at work. Only the standard library: it has to work where nothing is installed.
 """
 
-import argparse
 import fcntl
 import re
 import shutil
@@ -108,7 +107,7 @@ def chosen(environments: list[Path] | None) -> tuple[list[Path], list[Path]]:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("--all", nargs="*", type=Path, metavar="VENV", help="the downloads and these environments too")
     args = p.parse_args()
     run.lock(Path("Makefile"), fcntl.LOCK_EX)

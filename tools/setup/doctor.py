@@ -15,7 +15,6 @@ Only the standard library: it has to work where nothing is installed yet. Ends w
 (MODEL=minilm_sst2 CHIP=cpu) cannot work.
 """
 
-import argparse
 import importlib.util
 import platform
 import re
@@ -151,7 +150,7 @@ def card() -> tuple[bool, bool, str]:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("--venv", type=Path, default=Path(".venv"))
     p.add_argument("--engines", action="store_true", help="name the engines of other chips that can be measured here")
     p.add_argument("--atc", default="auto", help="as ATC= of the Makefile")

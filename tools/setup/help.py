@@ -11,8 +11,6 @@ Parameters are those of tools/make/parameters.py, targets those of the Makefiles
 --all alone.
 """
 
-import argparse
-
 from tools.make import cli, makefile, parameters
 
 
@@ -31,7 +29,7 @@ def lines(all_of_them: bool) -> list[str]:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("--all", action="store_true", help="also what is for the project's own development")
     print("\n".join(lines(p.parse_args().all)))
 

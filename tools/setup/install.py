@@ -12,7 +12,6 @@ those of where packages come from are obeyed (tools/source/fetch.py: SOURCES), a
 `wheels`: then no index is asked. Only the standard library: this runs before anything is installed.
 """
 
-import argparse
 import contextlib
 import functools
 import os
@@ -149,7 +148,7 @@ def failed(folder, log, what):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("folder", type=Path)
     p.add_argument("locks", type=Path, nargs="+", help="lock files; the first is the whole")
     p.add_argument("--behind", type=Path, help="another environment, whose packages this one sees behind its own")

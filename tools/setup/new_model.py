@@ -9,7 +9,6 @@
 FROM is a folder, a zip or hub:OWNER/REPO@COMMIT. The folder is there whole, or not at all.
 """
 
-import argparse
 import json
 import re
 import shutil
@@ -122,7 +121,7 @@ def write(folder: Path, name: str, source: str, task: str, seq: int, config: dic
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("name", help="of the folder below models/")
     p.add_argument("source", help="a checkpoint's folder or zip")
     p.add_argument("--task", default="", help="a name of tools/base/tasks.py (as the checkpoint says if not given)")

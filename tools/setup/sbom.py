@@ -12,7 +12,6 @@ give the same bytes. A published folder
 has one more component, the model with its card. Written as plain JSON: cyclonedx-python-lib 11 has no model cards.
 """
 
-import argparse
 import importlib.metadata
 import json
 import re
@@ -95,7 +94,7 @@ def document(here: dict, *models: dict) -> dict:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("--save_path", type=Path, help="also write the list there, as CycloneDX JSON")
     args = p.parse_args()
     here, allowed = installed(), locked(*map(Path, LOCKS))

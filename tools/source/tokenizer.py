@@ -9,7 +9,6 @@ merges.txt, or a sentencepiece model. Who has the saved tokenizer.json needs tok
 are tried first (`try_out`) by this command in a process of bounded memory and time.
 """
 
-import argparse
 import json
 import resource
 import subprocess
@@ -310,7 +309,7 @@ def hold(tokenizer, folder, texts, length, reader=None):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("folder", help="a checkpoint's")
     print(convert(p.parse_args().folder)[2])
 

@@ -4,7 +4,6 @@ python3 -m tools.cpu.native.build tools/cpu/native/peak.c --save_path build/lib/
 wrote build/lib/peak.so: 103552 bytes
 """
 
-import argparse
 import re
 import shutil
 import subprocess
@@ -33,7 +32,7 @@ def lacking() -> str:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.parser(__doc__)
     p.add_argument("sources", type=Path, nargs="+", help=".c files")
     p.add_argument("--save_path", type=Path, required=True, help="the .so to write")
     args = p.parse_args()
