@@ -445,12 +445,19 @@ def test_classes_that_the_checkpoint_names(score, dull, tmp_path):
 
 
 def test_several_labels_at_once(score, dull, tmp_path):
-    """The labels whose sigmoid reaches the threshold, as JSON lists in .csv and .parquet; micro and macro F1 of them."""
+    """The labels whose sigmoid reaches the threshold, as JSON lists in .csv and .parquet; micro and macro F1 of them.
+
+    What is right is a text of JSON, or a list of names as JSON lines and Parquet have it.
+    """
     truth = [[0], [0, 1], []] * 10
     pd.DataFrame({"sentence": sentences(30), "labels": map(json.dumps, truth)}).to_csv(tmp_path / "a.csv", index=False)
-    for out, threshold in (("out", 0.5), ("out.parquet", 0.5), ("high", 1 - 1e-9)):
+    names = [[("dull", "fun")[k] for k in row] for row in truth]
+    table = pd.DataFrame({"sentence": sentences(30), "labels": names})
+    table.to_json(tmp_path / "b.jsonl", orient="records", lines=True)
+    table.to_parquet(tmp_path / "c.parquet")
+    for name, out, threshold in (("a.csv", "out", 0.5), ("b.jsonl", "out.parquet", 0.5), ("c.parquet", "high", 1 - 1e-9)):
         words = ("--task", "labels", *dull, "--columns", "sentence", "labels", "--logits")
-        done = score(tmp_path / "a.csv", tmp_path / out, *words, "--threshold", threshold)
+        done = score(tmp_path / name, tmp_path / out, *words, "--threshold", threshold)
         assert not done.fault, done.fault
         found = pd.read_parquet(tmp_path / out) if out.endswith(".parquet") else rows(tmp_path / out)
         made = found[["logit0", "logit1"]].to_numpy().astype(float)
