@@ -67,6 +67,7 @@ def test_the_checkpoint_says_it_all(here, case):
     assert lines[-1].startswith("next: make MODEL=mine accuracy") and ("DATA=" in lines[-1]) == (name != "sst2")
     unsure = [line for line in lines if line.startswith(f"task {name}: ")]
     assert bool(unsure) == (not given and "finetuning_task" not in more)
+    assert ["for several labels: TASK=labels" in line for line in unsure] == [name == "sentence"] * len(unsure)
     made = {p.name for p in (here / "models/mine").iterdir()}
     assert made == FILES
     assert not [p for p in (here / "models").iterdir() if p.name.startswith(".")]

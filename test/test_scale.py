@@ -455,7 +455,8 @@ def test_several_labels_at_once(score, dull, tmp_path):
     table = pd.DataFrame({"sentence": sentences(30), "labels": names})
     table.to_json(tmp_path / "b.jsonl", orient="records", lines=True)
     table.to_parquet(tmp_path / "c.parquet")
-    for name, out, threshold in (("a.csv", "out", 0.5), ("b.jsonl", "out.parquet", 0.5), ("c.parquet", "high", 1 - 1e-9)):
+    runs = ("a.csv", "out", 0.5), ("b.jsonl", "out.parquet", 0.5), ("c.parquet", "high", 1 - 1e-9)
+    for name, out, threshold in runs:
         words = ("--task", "labels", *dull, "--columns", "sentence", "labels", "--logits")
         done = score(tmp_path / name, tmp_path / out, *words, "--threshold", threshold)
         assert not done.fault, done.fault

@@ -132,6 +132,14 @@ SAID = [
     ("joy, or love", "labels", ["joy, or love", "fear"], [0]),
     ("['A']", "labels", GRADES, "are no JSON list"),
     ("A,B", "labels", GRADES, "label 'B' is not"),
+    ("[" * 60000, "labels", GRADES, "are no JSON list"),
+    ("A,A+", "sentence", GRADES, "several at once; this task has one class a text: write task = .labels"),
+    ("a,b", "sentence", ["a", "b", "ab"], "several at once"),
+    ("0, 2", "pair", GRADES, "several at once"),
+    ('["a"]', "sentence", ["a", "b"], "several at once"),
+    ("[]", "sentence", ["a", "b"], "several at once"),
+    ("Joy, or love", "sentence", ["joy, or love", "joy"], 0),
+    ("[a] B", "sentence", ["[A] b", "c"], 0),
 ]
 
 
@@ -153,6 +161,9 @@ def test_several_labels_in_columns_of_their_own(tmp_path):
     tsv(path, "sentence\ttoxic", ["a"], [1])
     with pytest.raises(cli.UserError, match="no column `labels` or `label`, or one for each label"):
         data.read_tsv(path, tasks.TASKS["labels"], ["toxic", "obscene"])
+    tsv(path, "sentence\ttoxic\tobscene", ["a"], [1], [1])
+    with pytest.raises(cli.UserError, match="the header has a column for each label; this task has one class a text"):
+        data.read_tsv(path, tasks.TASKS["sentence"], ["toxic", "obscene"])
 
 
 @pytest.mark.parametrize("problem, name, says", [

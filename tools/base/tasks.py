@@ -72,6 +72,7 @@ PROBLEMS = {
     "single_label_classification": "one class a text; give a task of classes",
     "regression": "numbers; give the task score or pair-score, which have one",
 }
+ONE_CLASS = 'this task has one class a text: write task = "labels", or "pair-labels", in model.toml'
 SYNONYMS = {"neg": "negative", "pos": "positive", "notparaphrase": "notequivalent", "paraphrase": "equivalent"}
 
 
@@ -196,14 +197,31 @@ def label_of(text: str, task: Task, names, where):
             if math.isfinite(value := float(text)):
                 return value
         raise cli.UserError(f"{where}: label {text[:20]!r} is not a number; mend it")
-    if not task.several or text.strip() in classes:
-        found = class_of(text, classes, where)
-        return [found] if task.several else found
+    if not task.several:
+        if lists_labels(text, classes):
+            raise cli.UserError(f"{where}: label {text[:40]!r} is several at once; {ONE_CLASS}")
+        return class_of(text, classes, where)
     try:
-        parts = json.loads(text) if text.lstrip().startswith("[") else text.split(",")
-    except ValueError:
+        return sorted({class_of(label, classes, where) for label in labels_in(text, classes)})
+    except (ValueError, RecursionError):
         raise cli.UserError(f"{where}: labels {text[:40]!r} are no JSON list; mend them") from None
-    return sorted({class_of(str(part), classes, where) for part in parts})
+
+
+def labels_in(text: str, classes) -> list[str]:
+    """The labels of a JSON list, or between commas; the text itself where it is a class's name. Raises ValueError."""
+    bare = text.strip()
+    if bare in classes:
+        return [bare]
+    return [*map(str, json.loads(bare))] if bare.startswith("[") else bare.split(",")
+
+
+def lists_labels(text: str, classes) -> bool:
+    """Whether a text is no one label but a list of classes, by their names or numbers."""
+    try:
+        labels = labels_in(text, classes)
+        return labels != [text.strip()] and all(class_of(label, classes, "") >= 0 for label in labels)
+    except (ValueError, RecursionError, cli.UserError):
+        return False
 
 
 def class_of(text: str, classes, where) -> int:

@@ -2,7 +2,7 @@
 
     python -m tools.setup.new_model mine /data/mine
     models/mine: 3 labels (negative, neutral, positive), one text a row, 128 tokens of at most 512
-    task sentence: config.json does not say whether a row has one text or two; for pairs: TASK=pair
+    task sentence: config.json does not say whether a row has one text or two, one label or several; for pairs: ...
     seq 128: longer texts are cut; for more: SEQ=, or seq in models/mine/model.toml
     next: make MODEL=mine accuracy DATA=dev.tsv, with the columns sentence and label
 
@@ -37,7 +37,10 @@ def task_of(said: dict, labels: list[str]) -> tuple[str, str]:
     nli = fits(tasks.TASKS["mnli"], labels) and not tasks.numbered(labels)
     if "sentence_transformers" in said or (kind == "sentence" and nli):
         return pair, f"taken for pairs, as such labels and files are; for single texts: TASK={kind}"
-    return kind, f"config.json does not say whether a row has one text or two; for pairs: TASK={pair}"
+    unsaid, others = "whether a row has one text or two", f"for pairs: TASK={pair}"
+    if kind == "sentence" and not said.get("problem_type"):
+        unsaid, others = f"{unsaid}, one label or several", f"{others}, for several labels: TASK=labels"
+    return kind, f"config.json does not say {unsaid}; {others}"
 
 
 def fits(task: tasks.Task, labels: list[str]) -> bool:

@@ -77,6 +77,8 @@ def _places(header, task, names, path, labelled):
         label = [*map(header.index, names)]
     if not texts:
         wanted = " or ".join(" and ".join(f"`{name}`" for name in names) for names in task.text)
+    elif labelled and label is None and len(names) > 1 and set(names) <= set(header):
+        raise cli.UserError(f"{path}:1: the header has a column for each label; {tasks.ONE_CLASS}")
     elif labelled and label is None:
         wanted = " or ".join(f"`{name}`" for name in task.label) + ", or one for each label" * task.several
     else:
