@@ -100,6 +100,12 @@ if "BERT2OM_WARM" not in os.environ:
     os.environ["BERT2OM_WARM"] = tempfile.mkdtemp(prefix="warm-")
     SERVER = warm.start(Path(os.environ["BERT2OM_WARM"]), VENV)
 WARM = Path(os.environ["BERT2OM_WARM"], "venv")
+PYTHON = WARM / "bin/python"
+
+
+def module(*words, **how) -> subprocess.CompletedProcess:
+    """`python -m` with these words, of a Python that starts warm: the finished process, its output as text."""
+    return subprocess.run([PYTHON, "-m", *map(str, words)], capture_output=True, text=True, **how)
 
 
 def pytest_unconfigure():

@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from conftest import PYTHON, ROOT, module
 
 from tools.cpu import runner
 from tools.make import cli
 from tools.results import record, table
 
-ROOT = Path(__file__).resolve().parents[1]
 MODEL = "build/minilm_sst2/default"
 WRITE = """
 import pathlib, sys
@@ -44,9 +44,7 @@ def tree(folder: Path) -> Path:
 
 def run(*words) -> None:
     """run.py TARGET PREREQUISITE... -- COMMAND..."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tools.make.run", "--step", "test", *words], capture_output=True, text=True
-    )
+    done = module("tools.make.run", "--step", "test", *words)
     assert done.returncode == 0, done.stderr
 
 
@@ -94,11 +92,11 @@ def accuracy(bs: int = 8, config: str = "cpu-onnxruntime-fp32", wrong: int = 80,
     run(f"{at}/model.onnx", f"{MODEL}/model.onnx", "--", "cp", f"{MODEL}/model.onnx", "{}")
     run(f"{at}/output/MANIFEST", f"{at}/model.onnx", f"{MODEL}/seq128/input/MANIFEST", "--",
         sys.executable, "-c", OUTPUTS, "{}", "".join(map(str, classes)), engine)  # fmt: skip
-    run(f"{at}/score.json", f"{at}/output/MANIFEST", "tools/recipe/postprocess.py", "--", sys.executable,
+    run(f"{at}/score.json", f"{at}/output/MANIFEST", "tools/recipe/postprocess.py", "--", str(PYTHON),
         "models/minilm_sst2/postprocess.py", "--output_path", f"{at}/output/out",
         "--label_path", f"{MODEL}/seq128/input/labels.json", "--save_path", "{}")  # fmt: skip
     run(f"{at}/accuracy.json", "tools/results/record.py", f"{at}/score.json", "--",
-        sys.executable, "-m", "tools.results.record", "accuracy", str(at), "--save_path", "{}")  # fmt: skip
+        str(PYTHON), "-m", "tools.results.record", "accuracy", str(at), "--save_path", "{}")  # fmt: skip
     return at / "accuracy.json"
 
 
@@ -124,7 +122,7 @@ def perf(bs: int = 8, config: str = "cpu-onnxruntime-fp32", ms: float = 10.0) ->
         run(rounds[-1], f"{MODEL}/model.onnx", "--", sys.executable, "-c", WRITE,
             "{}/out_summary.json", json.dumps(info), *zeros, "--yardstick", "fp32")  # fmt: skip
     run(f"{at}/perf.json", "tools/results/record.py", *rounds, "--",
-        sys.executable, "-m", "tools.results.record", "perf", str(at), "--save_path", "{}")  # fmt: skip
+        str(PYTHON), "-m", "tools.results.record", "perf", str(at), "--save_path", "{}")  # fmt: skip
     return at / "perf.json"
 
 

@@ -2,7 +2,6 @@
 
 import json
 import zipfile
-from pathlib import Path
 
 import onnx
 import torch
@@ -10,10 +9,10 @@ from onnx import TensorProto, helper
 from safetensors.torch import load_file
 
 from tools.make import cli
+from tools.make.cli import ROOT
 from tools.source import checkpoint as sources
 from tools.source import families, seeded, tokenizer
 
-ROOT = Path(__file__).resolve().parents[1]
 SENTENCES = [
     "it 's a charming and often affecting journey . ",
     "unflinchingly bleak and desperate",

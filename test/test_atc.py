@@ -6,15 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from tools.make import cli
-
-sys.path.insert(0, str(Path(__file__).parent / "fake_cann"))
-
-import tiny
+from fake_cann import tiny
 
 from tools.ascend import atc, om
 from tools.base import trip
+from tools.make import cli
 
 SHAPE = "--input_shape=input_ids:4,8;attention_mask:4,8"
 GEARS = ("--input_shape=input_ids:4,-1;attention_mask:4,-1", "--input_format=ND", "--dynamic_dims=8,8;16,16")
@@ -72,14 +68,11 @@ def test_a_chips_present_name(folder, asked, words):
     assert om.read(folder / "out/model.om")["soc_version"] == words.split()[-1]
 
 
-@pytest.mark.parametrize(
-    ("version", "flag"),
-    [
-        ("8.5.0", "--op_precision_mode=op_precision.ini"),
-        ("7.0.0", "--op_select_implmode=high_performance --optypelist_for_implmode=Gelu"),
-        (None, "--op_select_implmode=high_performance --optypelist_for_implmode=Gelu"),
-    ],
-)
+@pytest.mark.parametrize(("version", "flag"), [
+    ("8.5.0", "--op_precision_mode=op_precision.ini"),
+    ("7.0.0", "--op_select_implmode=high_performance --optypelist_for_implmode=Gelu"),
+    (None, "--op_select_implmode=high_performance --optypelist_for_implmode=Gelu"),
+])  # fmt: skip
 def test_implmode_is_spelt_for_the_version_found(folder, version, flag):
     got = run(folder, SHAPE, before=["--implmode", "Gelu=high_performance"], **toolkit(folder, version))
     assert got.returncode == 0, got.stderr
@@ -113,16 +106,13 @@ def test_version_files():
     assert trip.number(None) == ()
 
 
-@pytest.mark.parametrize(
-    ("flags", "code", "hint"),
-    [
-        ([], "E10001", "name every input"),
-        ([SHAPE, "--out_nodes=Gemm_423:0"], "E10016", "--out_nodes=output"),
-        ([SHAPE, "--auto_tune_mode=RL,GA"], "E10001", "aoe"),
-        ([*GEARS[:2], "--dynamic_dims=8,8"], "E10035", "2 to 100 gears"),
-        ([SHAPE, "--nosuch=1"], "unknown command line flag 'nosuch'", "drop it"),
-    ],
-)
+@pytest.mark.parametrize(("flags", "code", "hint"), [
+    ([], "E10001", "name every input"),
+    ([SHAPE, "--out_nodes=Gemm_423:0"], "E10016", "--out_nodes=output"),
+    ([SHAPE, "--auto_tune_mode=RL,GA"], "E10001", "aoe"),
+    ([*GEARS[:2], "--dynamic_dims=8,8"], "E10035", "2 to 100 gears"),
+    ([SHAPE, "--nosuch=1"], "unknown command line flag 'nosuch'", "drop it"),
+])  # fmt: skip
 def test_refusals_are_one_line_with_a_hint(folder, flags, code, hint):
     (folder / "out").mkdir()
     (folder / "out/model.om").write_text("of an earlier run")
@@ -140,15 +130,12 @@ def test_foreign_onnx(folder):
     assert "rebuild it" in err
 
 
-@pytest.mark.parametrize(
-    ("fault", "said"),
-    [
-        ("no_success_line", "without 'ATC run success'"),
-        ("crash", "atc failed (exit -6)"),
-        ("truncated_om", "cut off"),
-        ("wrong_soc", "soc_version is Ascend910B"),
-    ],
-)
+@pytest.mark.parametrize(("fault", "said"), [
+    ("no_success_line", "without 'ATC run success'"),
+    ("crash", "atc failed (exit -6)"),
+    ("truncated_om", "cut off"),
+    ("wrong_soc", "soc_version is Ascend910B"),
+])  # fmt: skip
 def test_what_atc_calls_success_is_checked(folder, fault, said):
     got = run(folder, SHAPE, FAKE_ATC_FAULT=fault)
     assert got.returncode == 1
@@ -250,15 +237,12 @@ def test_the_line_that_says_what(text, words):
         assert all(w in atc.failure(text, status) for w in (f"exit {status}", "want of memory"))
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["model=x"], "atc's options are written"),
-        (["--model=x", "--model=y"], "each once"),
-        (["--model=x", "--output"], "'--output': atc's options"),
-        (["--model=x", "--output=y"], "--soc_version is missing"),
-    ],
-)
+@pytest.mark.parametrize(("words", "said"), [
+    (["model=x"], "atc's options are written"),
+    (["--model=x", "--model=y"], "each once"),
+    (["--model=x", "--output"], "'--output': atc's options"),
+    (["--model=x", "--output=y"], "--soc_version is missing"),
+])  # fmt: skip
 def test_flags_are_read_strictly(words, said):
     with pytest.raises(cli.UserError, match=said):
         atc.parse_flags(words)

@@ -4,18 +4,15 @@ import base64
 import csv
 import hashlib
 import os
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
+from conftest import ROOT, module
 
 from tools.make import cli
 from tools.source import data, fetch
 
-ROOT = Path(__file__).resolve().parents[1]
 SOURCE = "vaderSentiment-3.3.2.tar.gz"
 DEV_SHA256 = "54a9c12c77e402fc14d6a66a506f24d999f596b0176eb777c972cccc2f9cc4b0"
 
@@ -38,8 +35,7 @@ def dev(archive, tmp_path_factory):
     """The validation set, rebuilt by the command."""
     path = tmp_path_factory.mktemp("dev") / "dev.tsv"
     edits = ROOT / "data" / "dev.edits"
-    words = ["-m", "tools.source.data", "rebuild", edits, "--archive", archive, "--save_path", path]
-    done = subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True)
+    done = module("tools.source.data", "rebuild", edits, "--archive", archive, "--save_path", path, check=True)
     assert DEV_SHA256 in done.stdout
     return path
 

@@ -1,12 +1,10 @@
 """tools/ascend/fusion.py: the guards against what is known of the published runs, on graphs and on .om files."""
 
-import subprocess
-import sys
-
 import onnx
 import onnxsim
 import pytest
 from bert_graphs import bert, export
+from conftest import module
 from fake_cann import om_writer
 
 from tools.ascend import fusion
@@ -24,33 +22,27 @@ def which(fusion_name, sizes, length, chip="310P3"):
     return [b for b, found in guards.items() if all(holds for holds, _ in found)]
 
 
-@pytest.mark.parametrize(
-    ("name", "sizes", "length", "chip", "batches"),
-    [
-        ("AttentionScore", BASE, 128, "310P3", [4, 8, 16, 32, 64]),
-        ("AttentionLnQKV", BASE, 128, "310P3", [16, 32, 64]),
-        ("AttentionLnQKV", BASE, 128, "910A", [16, 32, 64]),
-        ("AttentionLnQKV", BASE, 128, "310P1", []),
-        ("AttentionLnQKV", BASE, 64, "310P3", [32, 64]),
-        ("AttentionScore", TINYBERT, 64, "310P3", []),
-        ("AttentionLnQKV", TINYBERT, 64, "310P3", []),
-        ("AttentionScore", BASE, 40, "310P3", []),
-        ("AttentionScore", BASE, 1024, "310P3", []),
-        ("AttentionScore", BASE, 128, "910B3", []),
-        ("AttentionScore", BASE, 128, "310", []),
-    ],
-)
+@pytest.mark.parametrize(("name", "sizes", "length", "chip", "batches"), [
+    ("AttentionScore", BASE, 128, "310P3", [4, 8, 16, 32, 64]),
+    ("AttentionLnQKV", BASE, 128, "310P3", [16, 32, 64]),
+    ("AttentionLnQKV", BASE, 128, "910A", [16, 32, 64]),
+    ("AttentionLnQKV", BASE, 128, "310P1", []),
+    ("AttentionLnQKV", BASE, 64, "310P3", [32, 64]),
+    ("AttentionScore", TINYBERT, 64, "310P3", []),
+    ("AttentionLnQKV", TINYBERT, 64, "310P3", []),
+    ("AttentionScore", BASE, 40, "310P3", []),
+    ("AttentionScore", BASE, 1024, "310P3", []),
+    ("AttentionScore", BASE, 128, "910B3", []),
+    ("AttentionScore", BASE, 128, "310", []),
+])  # fmt: skip
 def test_size_guards(name, sizes, length, chip, batches):
     assert which(name, sizes, length, chip) == batches
 
 
-@pytest.mark.parametrize(
-    ("chip", "precision", "why"),
-    [
-        ("310", "fp16", "AI cores of 310: not in the sources"),
-        ("310P3", "mix", "under mix precision atc chooses the type of LayerNorm's output"),
-    ],
-)
+@pytest.mark.parametrize(("chip", "precision", "why"), [
+    ("310", "fp16", "AI cores of 310: not in the sources"),
+    ("310P3", "mix", "under mix precision atc chooses the type of LayerNorm's output"),
+])  # fmt: skip
 def test_what_the_sources_do_not_say_is_unknown(chip, precision, why):
     sites = {"sites": {"AttentionLnQKV": [None]}} | BASE
     got = fusion.predict(sites, "AttentionLnQKV", 16, 128, chip, precision)
@@ -154,16 +146,13 @@ def one_step_key(nodes, graph):
     graph.node.remove(swap)
 
 
-@pytest.mark.parametrize(
-    ("change", "name", "says"),
-    [
-        (mask_not_expanded, "AttentionScore", "mask is not expanded"),
-        (one_step_key, "AttentionScore", "two steps"),
-        (two_subs, "LayerNorm", "computed twice"),
-        (gelu_as_mul, "Gelu", "x / sqrt 2"),
-        (gelu_halved_too_early, "Gelu", "1 + erf is not multiplied by x * 0.5"),
-    ],
-)
+@pytest.mark.parametrize(("change", "name", "says"), [
+    (mask_not_expanded, "AttentionScore", "mask is not expanded"),
+    (one_step_key, "AttentionScore", "two steps"),
+    (two_subs, "LayerNorm", "computed twice"),
+    (gelu_as_mul, "Gelu", "x / sqrt 2"),
+    (gelu_halved_too_early, "Gelu", "1 + erf is not multiplied by x * 0.5"),
+])  # fmt: skip
 def test_each_guard_can_fail(graphs, tmp_path, change, name, says):
     got = changed(graphs, tmp_path, change)[name]
     assert got["fused"] < got["of"]
@@ -210,8 +199,7 @@ def test_gears_are_counted_each(graphs, tmp_path, monkeypatch):
 
 def test_command_line(graphs):
     options = ["--chip", "710,Ascend310P1", "--batch_size", "1,16"]
-    words = [sys.executable, fusion.__file__, graphs / "ascend.onnx", *options]
-    shown = subprocess.run(words, capture_output=True, text=True, check=False)
+    shown = module("tools.ascend.fusion", graphs / "ascend.onnx", *options)
     assert shown.returncode == 0, shown.stderr
     assert "prediction, not a measurement" in shown.stdout
     assert "| 310P3 | fp16 | 128 | 16 | 1 | 1 | 2: 1 of 3 are inside AttentionLnQKV | 1 |" in shown.stdout

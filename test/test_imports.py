@@ -61,52 +61,49 @@ DIMS = "input_ids:8,64;attention_mask:8,64"
 DOCKER = "\n".join(f"2025-08-22T10:00:00.000000000Z \x1b[0m{line}\x1b[0m" for line in trtexec().splitlines())
 
 
-@pytest.mark.parametrize(
-    ("content", "leaf", "told"),
-    [
-        ({}, SST2, {"bs": 8, "seq": "128", "samples_per_second": 2000}),
-        (args("--batchsize", "8"), SST2, {"bs": 8}),
-        *((args(option, DIMS), SST2, {"seq": "64", "bs": 8})
-          for option in ("--dymDims", "--dym-dims", "-dd", "--dymShape", "--dym-shape", "-ds")),
-        (args(f"--dymShape={DIMS}", "-o", "out", "-od", "r", "-d", "0"), SST2, {"seq": "64"}),
-        ({"args": ["ait", "benchmark", "-om", "bert_seq256.om", "--batch-size", "8"]}, SST2, {"seq": "256", "bs": 8}),
-        ({"args": ["m", "--model", "bert_910B4-1.om"]}, SST2.replace("310P3", "910B4_1"), {"chip": "910B4_1"}),
-        ({"args": ["m", "--model", "Ascend910_9391.om"]}, SST2.replace("310P3", "910_9391"), {"chip": "910_9391"}),
-        ({"NPU_compute_time": {"percentile(99%     )" if "9" in k else k: v for k, v in LATENCY.items()}}, SST2,
-         {"latency_ms": {"mean": 4.0, "p50": 4.0, "p99": 4.194}}),
-        (screen(), SST2, {"bs": 8, "samples_per_second": 2000, "latency_ms": {"mean": 4.0, "p50": 4.0, "p99": 4.194}}),
-        (screen().replace("batchsize.mean", "batchsize"), SST2, {"bs": 8}),
-        (screen() + screen() + "[INFO] summary throughput:4000.0\n", SST2, {"devices": 2, "samples_per_second": 4000}),
-        (screen().encode("utf-16"), SST2, {"bs": 8}),
-        (screen(line="\r\n", before="\ufeff"), SST2, {"bs": 8}),
-        (screen(before="中文\n").encode("gb18030"), SST2, {"bs": 8}),
-        (screen(before="[INFO] load model /x/bert_seq64_bs8.om success\n[INFO] warm up 1 done\n"), SST2, {"seq": "64"}),
-        (screen(before=f"+ python3 -m ais_bench --model m.om --dymDims '{DIMS}'\n"), SST2, {"seq": "64"}),
-        (DOCKER, T4, {"precision": "fp16", "bs": 8, "samples_per_second": 1192.8}),
-        (DOCKER.replace("2025-08", "trt-1  | 2025-08"), T4, {"bs": 8}),
-        (trtexec("--onnx=m.onnx", more="Created input binding for input_ids with dimensions 16x32"), T4,
-         {"bs": 16, "seq": "32", "precision": "fp32", "samples_per_second": 2385.6}),
-        (trtexec("--onnx=m.onnx", "101000", "Input binding for input_ids with dimensions 16x32 is created."), T4,
-         {"bs": 16, "seq": "32"}),
-        (trtexec("--onnx=sst2_bs8.onnx --int8 --fp16"), T4, {"precision": "int8-fp16"}),
-        (trtexec("--onnx=sst2_bs8.onnx --streams=1 --warmUp=500"), T4, {"precision": "fp32"}),
-        *((trtexec(f"--onnx=sst2_bs8.onnx {options}"), T4, {"timed": f"device compute, with copies beside it, {words}"})
-          for options, words in (("--useCudaGraph", "CUDA graph"), ("--useSpinWait --useCudaGraph", "spin wait, CUDA graph"),
-                                 ("--builderOptimizationLevel=5", "--builderOptimizationLevel=5"),
-                                 ("--duration=1 --warmUp=1", "--duration=1, --warmUp=1"), ("--duration=x", "--duration=x"))),
-        *((trtexec(f"--onnx=sst2_bs8.onnx --fp16 {options}", "110100"), T4, {"timed": words}) for options, words in (
-            ("", "device compute only, spin wait, CUDA graph: no copies"),
-            ("--includeDataTransfers --noSpinWait --noCudaGraph", "device compute, with copies beside it"))),
-        (trtexec("--onnx=sst2_bs8.onnx --noDataTransfers --useSpinWait"), T4, {"timed": "device compute only, spin wait: no copies"}),
-        (args("--run_mode", "full", "--energy-consumption", "1", "--outfmt", "NPY", "--perf", "0"), SST2,
-         {"timed": "device only, --run_mode=full, --energy_consumption=1"}),
-        ({"card": {"npu": "910B4-1", "cann": "8.5.0"}}, SST2.replace("310P3", "910B4_1"),
-         {"chip": "910B4_1", "engine_info": {"name": "ais_bench", "args": SUMMARY["args"], "npu": "910B4-1", "cann": "8.5.0"}}),
-        (args("--auto_set_dymdims_mode", "1"), SST2.replace("128", "64-128"), {"seq": "64-128"}),
-        ({"args": ["m", "--model", "build/minilm_sst2/seeded2/seq64/bs8/310P3-atc-fp16/model.om"]}, SST2,
-         {"weights": "seeded2", "seq": "64"}),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("content", "leaf", "told"), [
+    ({}, SST2, {"bs": 8, "seq": "128", "samples_per_second": 2000}),
+    (args("--batchsize", "8"), SST2, {"bs": 8}),
+    *((args(option, DIMS), SST2, {"seq": "64", "bs": 8})
+      for option in ("--dymDims", "--dym-dims", "-dd", "--dymShape", "--dym-shape", "-ds")),
+    (args(f"--dymShape={DIMS}", "-o", "out", "-od", "r", "-d", "0"), SST2, {"seq": "64"}),
+    ({"args": ["ait", "benchmark", "-om", "bert_seq256.om", "--batch-size", "8"]}, SST2, {"seq": "256", "bs": 8}),
+    ({"args": ["m", "--model", "bert_910B4-1.om"]}, SST2.replace("310P3", "910B4_1"), {"chip": "910B4_1"}),
+    ({"args": ["m", "--model", "Ascend910_9391.om"]}, SST2.replace("310P3", "910_9391"), {"chip": "910_9391"}),
+    ({"NPU_compute_time": {"percentile(99%     )" if "9" in k else k: v for k, v in LATENCY.items()}}, SST2,
+     {"latency_ms": {"mean": 4.0, "p50": 4.0, "p99": 4.194}}),
+    (screen(), SST2, {"bs": 8, "samples_per_second": 2000, "latency_ms": {"mean": 4.0, "p50": 4.0, "p99": 4.194}}),
+    (screen().replace("batchsize.mean", "batchsize"), SST2, {"bs": 8}),
+    (screen() + screen() + "[INFO] summary throughput:4000.0\n", SST2, {"devices": 2, "samples_per_second": 4000}),
+    (screen().encode("utf-16"), SST2, {"bs": 8}),
+    (screen(line="\r\n", before="\ufeff"), SST2, {"bs": 8}),
+    (screen(before="中文\n").encode("gb18030"), SST2, {"bs": 8}),
+    (screen(before="[INFO] load model /x/bert_seq64_bs8.om success\n[INFO] warm up 1 done\n"), SST2, {"seq": "64"}),
+    (screen(before=f"+ python3 -m ais_bench --model m.om --dymDims '{DIMS}'\n"), SST2, {"seq": "64"}),
+    (DOCKER, T4, {"precision": "fp16", "bs": 8, "samples_per_second": 1192.8}),
+    (DOCKER.replace("2025-08", "trt-1  | 2025-08"), T4, {"bs": 8}),
+    (trtexec("--onnx=m.onnx", more="Created input binding for input_ids with dimensions 16x32"), T4,
+     {"bs": 16, "seq": "32", "precision": "fp32", "samples_per_second": 2385.6}),
+    (trtexec("--onnx=m.onnx", "101000", "Input binding for input_ids with dimensions 16x32 is created."), T4,
+     {"bs": 16, "seq": "32"}),
+    (trtexec("--onnx=sst2_bs8.onnx --int8 --fp16"), T4, {"precision": "int8-fp16"}),
+    (trtexec("--onnx=sst2_bs8.onnx --streams=1 --warmUp=500"), T4, {"precision": "fp32"}),
+    *((trtexec(f"--onnx=sst2_bs8.onnx {options}"), T4, {"timed": f"device compute, with copies beside it, {words}"})
+      for options, words in (("--useCudaGraph", "CUDA graph"), ("--useSpinWait --useCudaGraph", "spin wait, CUDA graph"),
+                             ("--builderOptimizationLevel=5", "--builderOptimizationLevel=5"),
+                             ("--duration=1 --warmUp=1", "--duration=1, --warmUp=1"), ("--duration=x", "--duration=x"))),
+    *((trtexec(f"--onnx=sst2_bs8.onnx --fp16 {options}", "110100"), T4, {"timed": words}) for options, words in (
+        ("", "device compute only, spin wait, CUDA graph: no copies"),
+        ("--includeDataTransfers --noSpinWait --noCudaGraph", "device compute, with copies beside it"))),
+    (trtexec("--onnx=sst2_bs8.onnx --noDataTransfers --useSpinWait"), T4, {"timed": "device compute only, spin wait: no copies"}),
+    (args("--run_mode", "full", "--energy-consumption", "1", "--outfmt", "NPY", "--perf", "0"), SST2,
+     {"timed": "device only, --run_mode=full, --energy_consumption=1"}),
+    ({"card": {"npu": "910B4-1", "cann": "8.5.0"}}, SST2.replace("310P3", "910B4_1"),
+     {"chip": "910B4_1", "engine_info": {"name": "ais_bench", "args": SUMMARY["args"], "npu": "910B4-1", "cann": "8.5.0"}}),
+    (args("--auto_set_dymdims_mode", "1"), SST2.replace("128", "64-128"), {"seq": "64-128"}),
+    ({"args": ["m", "--model", "build/minilm_sst2/seeded2/seq64/bs8/310P3-atc-fp16/model.om"]}, SST2,
+     {"weights": "seeded2", "seq": "64"}),
+])  # fmt: skip
 def test_what_a_log_tells(tmp_path, content, leaf, told):
     given = ("MODEL",) if "910" in leaf else ("MODEL", "CHIP")
     r = made(tmp_path, content, leaf, given)
@@ -114,40 +111,37 @@ def test_what_a_log_tells(tmp_path, content, leaf, told):
     assert record.promote(tmp_path / "records", r, tmp_path / "x").is_file()
 
 
-@pytest.mark.parametrize(
-    ("content", "leaf", "said"),
-    [
-        (args("--warmup_count", "0"), SST2, "timed with no warm-up"),
-        (args("-wcount", "0"), SST2, "timed with no warm-up"),
-        (args("--profiler", "true"), SST2, "timed with --profiler"),
-        *((args(f"--{o}", "x.json"), SST2, f"timed with --{o}") for o in ("acl_json_path", "dymShape_range", "backend")),
-        (args("--pipeline", "true"), SST2, "timed with --pipeline"),
-        (args("--profiler"), SST2, "timed with --profiler"),
-        (screen(before="[INFO] warm up 0 done\n"), SST2, "timed with no warm-up"),
-        ({"throughput": 1e6, "batchsize": 8}, SST2, "throughput is not 1000 * batchsize 8 / mean"),
-        (args() | {"throughput": 1e6}, SST2, "says BS='4000'"),
-        ({"npu_compute_time_list": [[0.0, 8.0], [4.0, 12.0]], "NPU_compute_time": {"mean": 4.0, "count": 2}}, SST2,
-         "timed with several threads"),
-        (args("--threads", "2"), SST2, "timed with --threads 2"),
-        ({"engine": {"name": "native"}}, SST2, "of this project's runner on a CPU"),
-        (args("--batchsize", "16"), SST2, "its --batchsize says BS=16, its throughput says BS=8"),
-        (screen() + screen(64, 20.0), SST2, "holds 2 runs; give one file per run"),
-        ((screen() + screen() + "[INFO] summary throughput:4000.0\n") * 2, SST2, "holds 2 runs"),
-        (trtexec() + trtexec("--onnx=m_bs64.onnx --fp16", qps=30), T4, "holds 2 runs; give one file per run"),
-        *((trtexec(f"--onnx=sst2_bs8.onnx {option}"), T4, f"timed with {option}")
-          for option in ("--streams=2", "--infStreams=2", "--dumpProfile", "--sleepTime=20", "--warmUp=0", "--useDLACore=0",
-                         "--sparsity=force", "--useManagedMemory", "--exposeDMA", "--allowWeightStreaming")),
-        (trtexec(qps=298.0), T4, "several streams, or edited"),
-        (trtexec("--onnx=m.onnx --shapes=ids:8x64", more="Created input binding for ids with dimensions 1x64"), T4,
-         "says BS=8, its input bindings says BS=1"),
-        (trtexec("--loadEngine=m_bs8.plan"), T4, "does not say what PRECISION was"),
-        (trtexec("--onnx=sst2_bs8.onnx --duration=0 --iterations=1"), T4, "timed with --duration=0"),
-        ({"card": {"npu": "910B4"}}, SST2, "npu-smi there says CHIP=910B4, CHIP=310P3 was given"),
-        (args("--auto_set_dymdims_mode", "1"), SST2, "over several lengths, which it does not name: give them, as SEQ=64,128"),
-        *((content, leaf.replace("default", "seeded2"), "does not say that its weights were seeded")
-          for content, leaf in (({}, SST2), (trtexec(), T4))),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("content", "leaf", "said"), [
+    (args("--warmup_count", "0"), SST2, "timed with no warm-up"),
+    (args("-wcount", "0"), SST2, "timed with no warm-up"),
+    (args("--profiler", "true"), SST2, "timed with --profiler"),
+    *((args(f"--{o}", "x.json"), SST2, f"timed with --{o}") for o in ("acl_json_path", "dymShape_range", "backend")),
+    (args("--pipeline", "true"), SST2, "timed with --pipeline"),
+    (args("--profiler"), SST2, "timed with --profiler"),
+    (screen(before="[INFO] warm up 0 done\n"), SST2, "timed with no warm-up"),
+    ({"throughput": 1e6, "batchsize": 8}, SST2, "throughput is not 1000 * batchsize 8 / mean"),
+    (args() | {"throughput": 1e6}, SST2, "says BS='4000'"),
+    ({"npu_compute_time_list": [[0.0, 8.0], [4.0, 12.0]], "NPU_compute_time": {"mean": 4.0, "count": 2}}, SST2,
+     "timed with several threads"),
+    (args("--threads", "2"), SST2, "timed with --threads 2"),
+    ({"engine": {"name": "native"}}, SST2, "of this project's runner on a CPU"),
+    (args("--batchsize", "16"), SST2, "its --batchsize says BS=16, its throughput says BS=8"),
+    (screen() + screen(64, 20.0), SST2, "holds 2 runs; give one file per run"),
+    ((screen() + screen() + "[INFO] summary throughput:4000.0\n") * 2, SST2, "holds 2 runs"),
+    (trtexec() + trtexec("--onnx=m_bs64.onnx --fp16", qps=30), T4, "holds 2 runs; give one file per run"),
+    *((trtexec(f"--onnx=sst2_bs8.onnx {option}"), T4, f"timed with {option}")
+      for option in ("--streams=2", "--infStreams=2", "--dumpProfile", "--sleepTime=20", "--warmUp=0", "--useDLACore=0",
+                     "--sparsity=force", "--useManagedMemory", "--exposeDMA", "--allowWeightStreaming")),
+    (trtexec(qps=298.0), T4, "several streams, or edited"),
+    (trtexec("--onnx=m.onnx --shapes=ids:8x64", more="Created input binding for ids with dimensions 1x64"), T4,
+     "says BS=8, its input bindings says BS=1"),
+    (trtexec("--loadEngine=m_bs8.plan"), T4, "does not say what PRECISION was"),
+    (trtexec("--onnx=sst2_bs8.onnx --duration=0 --iterations=1"), T4, "timed with --duration=0"),
+    ({"card": {"npu": "910B4"}}, SST2, "npu-smi there says CHIP=910B4, CHIP=310P3 was given"),
+    (args("--auto_set_dymdims_mode", "1"), SST2, "over several lengths, which it does not name: give them, as SEQ=64,128"),
+    *((content, leaf.replace("default", "seeded2"), "does not say that its weights were seeded")
+      for content, leaf in (({}, SST2), (trtexec(), T4))),
+])  # fmt: skip
 def test_what_is_no_plain_run_is_refused(tmp_path, content, leaf, said):
     with pytest.raises(cli.UserError) as e:
         made(tmp_path, content, leaf)

@@ -14,19 +14,18 @@ import signal
 import struct
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import bert_graphs
 import numpy as np
 import onnx
 import pytest
+from conftest import ROOT
 
 from tools.cpu.native import convert as converter
 from tools.cpu.native import model as native
 from tools.cpu.native.build import FLAGS
 from tools.make import chips, cli, cpu
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "tools/cpu/native"
 SOURCES = sorted(p for p in FOLDER.glob("*.c") if p.name != "peak.c")
 CASES = [(family, precision) for family, needs in native.FAMILIES.items() for precision in needs]
@@ -429,36 +428,33 @@ def header(data, **changes):
     return head + bytes(-len(head) % 4096) + payload
 
 
-@pytest.mark.parametrize(
-    ("damage", "says"),
-    [
-        (lambda d: b"", "not a model.native file"),
-        (lambda d: b"PK\3\4" + d[4:], "not a model.native file"),
-        (lambda d: d[:-1], "bytes where the header promises"),
-        (lambda d: d + b"\0", "bytes where the header promises"),
-        (lambda d: d[:8] + b"\xff\xff\xff\xff" + d[12:], "header is damaged"),
-        (lambda d: d[:12] + b"[1]" + d[15:], "header is damaged"),
-        (lambda d: header(d, layers=3), "precisions"),
-        (lambda d: header(d, vocab=1 << 40), "vocab"),
-        (lambda d: header(d, hidden=-32), "hidden"),
-        (lambda d: header(d, width=5000), "width"),
-        (lambda d: header(d, heads=5), "heads"),
-        (lambda d: header(d, heads=0), "heads"),
-        (lambda d: header(d, eps=float("nan")), "eps"),
-        (lambda d: header(d, positions=1000), "bytes where the header promises"),
-        (lambda d: header(d, precisions=["fp4", "bf16"]), "precisions"),
-        (lambda d: header(d, precisions=[["bf16"], "bf16"]), "no architecture"),
-        (lambda d: header(d, precisions=["fp32", "bf16"]), "precisions"),
-        (lambda d: header(d, layers=None), "layers"),
-        (lambda d: d[:8] + struct.pack("<I", 1 << 20) + b"[" * (1 << 20), "header is damaged"),
-        (lambda d: header(d, hidden=4096, positions=4096, vocab=1 << 20, heads=64), "bytes of weights, more"),
-        (lambda d: header(d, labels=0), "labels"),
-        (lambda d: header(d, labels=3), "bytes where the header promises"),
-        (lambda d: header(d, types=-1), "types"),
-        (lambda d: header(d, head="sigmoid"), "head"),
-        (lambda d: header(d, gelu=["erf"]), "gelu"),
-    ],
-)
+@pytest.mark.parametrize(("damage", "says"), [
+    (lambda d: b"", "not a model.native file"),
+    (lambda d: b"PK\3\4" + d[4:], "not a model.native file"),
+    (lambda d: d[:-1], "bytes where the header promises"),
+    (lambda d: d + b"\0", "bytes where the header promises"),
+    (lambda d: d[:8] + b"\xff\xff\xff\xff" + d[12:], "header is damaged"),
+    (lambda d: d[:12] + b"[1]" + d[15:], "header is damaged"),
+    (lambda d: header(d, layers=3), "precisions"),
+    (lambda d: header(d, vocab=1 << 40), "vocab"),
+    (lambda d: header(d, hidden=-32), "hidden"),
+    (lambda d: header(d, width=5000), "width"),
+    (lambda d: header(d, heads=5), "heads"),
+    (lambda d: header(d, heads=0), "heads"),
+    (lambda d: header(d, eps=float("nan")), "eps"),
+    (lambda d: header(d, positions=1000), "bytes where the header promises"),
+    (lambda d: header(d, precisions=["fp4", "bf16"]), "precisions"),
+    (lambda d: header(d, precisions=[["bf16"], "bf16"]), "no architecture"),
+    (lambda d: header(d, precisions=["fp32", "bf16"]), "precisions"),
+    (lambda d: header(d, layers=None), "layers"),
+    (lambda d: d[:8] + struct.pack("<I", 1 << 20) + b"[" * (1 << 20), "header is damaged"),
+    (lambda d: header(d, hidden=4096, positions=4096, vocab=1 << 20, heads=64), "bytes of weights, more"),
+    (lambda d: header(d, labels=0), "labels"),
+    (lambda d: header(d, labels=3), "bytes where the header promises"),
+    (lambda d: header(d, types=-1), "types"),
+    (lambda d: header(d, head="sigmoid"), "head"),
+    (lambda d: header(d, gelu=["erf"]), "gelu"),
+])  # fmt: skip
 def test_hostile_files_are_refused_in_one_line(small, tmp_path, damage, says):
     path = tmp_path / "model.native"
     path.write_bytes(damage((small / "model.native").read_bytes()))
@@ -467,16 +463,13 @@ def test_hostile_files_are_refused_in_one_line(small, tmp_path, damage, says):
     assert str(path) in str(e.value) and "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize(
-    ("batch", "says"),
-    [
-        ([[1, 2], [1, 100]], "sentence 1: token id 100 is outside"),
-        ([[1, -1]], "sentence 0: token id -1"),
-        ([[1], []], "sentence 1: 0 of 0 tokens"),
-        ([[1] * 65], "65 tokens"),
-        ((np.zeros((2, 8)), [8, 9]), "sentence 1: 9 of 8"),
-    ],
-)
+@pytest.mark.parametrize(("batch", "says"), [
+    ([[1, 2], [1, 100]], "sentence 1: token id 100 is outside"),
+    ([[1, -1]], "sentence 0: token id -1"),
+    ([[1], []], "sentence 1: 0 of 0 tokens"),
+    ([[1] * 65], "65 tokens"),
+    ((np.zeros((2, 8)), [8, 9]), "sentence 1: 9 of 8"),
+])  # fmt: skip
 def test_input_that_would_read_beside_a_table(small, batch, says):
     with pytest.raises(cli.UserError, match=says):
         native.Model(small / "model.native").run(batch)

@@ -15,6 +15,7 @@ import measured
 import numpy as np
 import onnx
 import pytest
+from conftest import module
 from onnx import numpy_helper
 from scipy.stats import binomtest
 
@@ -52,14 +53,14 @@ LEAF = f"{MODEL}/seq128/bs8/{FP32}"
 
 
 def test_audit_of_an_unspoilt_tree(repo):
-    done = subprocess.run([sys.executable, "-m", "tools.checks.audit"], capture_output=True, text=True)
+    done = module("tools.checks.audit")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "audit: every link holds: 23 artefacts, 10 records, 2 pages\n"
 
 
 def test_audit_is_one_line_and_status_1(repo):
     Path(f"{LEAF}/output/out/7_0.bin").unlink()
-    done = subprocess.run([sys.executable, "-m", "tools.checks.audit"], capture_output=True, text=True)
+    done = module("tools.checks.audit")
     assert done.returncode == 1
     assert done.stderr == (
         f"audit.py: error: the chain breaks at {LEAF}/output/out/7_0.bin: gone, "
@@ -187,7 +188,7 @@ def test_pipes_in_place_of_files_hang_nothing(repo):
         path.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         os.mkfifo(path)
-    done = subprocess.run([sys.executable, "-m", "tools.checks.audit"], capture_output=True, text=True, timeout=60)
+    done = module("tools.checks.audit", timeout=60)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert all(name in done.stdout + done.stderr for name in (names[0], names[2]))
 
@@ -427,25 +428,22 @@ def busy(old: dict) -> dict:
     return new
 
 
-@pytest.mark.parametrize(
-    "change, verdict, words",
-    [
-        (busy, "holds", "per_tera x 1.000"),
-        (lambda r: r, "holds", "per_tera x 1.000"),
-        (lambda r: slowed(r, wall=1.05, core=1.04), "holds", "x 0.96"),
-        # 15 % slower: by work (another knob), by sleep, by a thread less
-        (lambda r: slowed(r, wall=1.15, core=1.15), "differs", "per_tera x 0.870 (0.86"),
-        (lambda r: slowed(r, wall=1.15), "differs", "per_tera x 1.000 (0.99"),
-        (lambda r: slowed(r, wall=2.0), "differs", "at_work x 0.500"),
-        # two threads get less of the host than its processors: the clock shows it, one thread and idle time do not
-        (lambda r: slowed(r, wall=1.3, core=1.3, single=1.0), "holds", "by the clock x 0.769"),
-        (lambda r: slowed(r, wall=0.8, core=0.8), "differs", "x 1.250"),
-        (lambda r: r | {"machine": r["machine"] | {"cpu": "another"}}, "another CPU", "recorded 1780; here 1780"),
-        (lambda r: r | {"engine_info": r["engine_info"] | {"version": "9.9"}}, "another CPU", "engine version"),
-        (lambda r: r | {"figures": r["figures"] | {"per_tera_quiet": None}}, "holds", "no quiet turns, so"),
-        (lambda r: r | {"figures": dict.fromkeys(r["figures"])}, "bytes hold", "too few turns"),
-    ],
-)
+@pytest.mark.parametrize("change, verdict, words", [
+    (busy, "holds", "per_tera x 1.000"),
+    (lambda r: r, "holds", "per_tera x 1.000"),
+    (lambda r: slowed(r, wall=1.05, core=1.04), "holds", "x 0.96"),
+    # 15 % slower: by work (another knob), by sleep, by a thread less
+    (lambda r: slowed(r, wall=1.15, core=1.15), "differs", "per_tera x 0.870 (0.86"),
+    (lambda r: slowed(r, wall=1.15), "differs", "per_tera x 1.000 (0.99"),
+    (lambda r: slowed(r, wall=2.0), "differs", "at_work x 0.500"),
+    # two threads get less of the host than its processors: the clock shows it, one thread and idle time do not
+    (lambda r: slowed(r, wall=1.3, core=1.3, single=1.0), "holds", "by the clock x 0.769"),
+    (lambda r: slowed(r, wall=0.8, core=0.8), "differs", "x 1.250"),
+    (lambda r: r | {"machine": r["machine"] | {"cpu": "another"}}, "another CPU", "recorded 1780; here 1780"),
+    (lambda r: r | {"engine_info": r["engine_info"] | {"version": "9.9"}}, "another CPU", "engine version"),
+    (lambda r: r | {"figures": r["figures"] | {"per_tera_quiet": None}}, "holds", "no quiet turns, so"),
+    (lambda r: r | {"figures": dict.fromkeys(r["figures"])}, "bytes hold", "too few turns"),
+])  # fmt: skip
 def test_verdict_on_throughput(unspoilt, change, verdict, words):
     _, old = records()
     line = verify.judge(old, change(old))
@@ -511,11 +509,8 @@ def test_what_the_host_stole(monkeypatch, unspoilt):
 
 def test_verify_rebuilds_through_make_and_fails_plainly(repo):
     """Here make has no packages and no weights: the cell is not rebuilt, and verify says so with status 1."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tools.checks.verify", str(kept("accuracy")), "--save_path", "verify.md", "--make", "VENV=/nowhere/venv",
-         "PYTHON=false"],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    words = ("--save_path", "verify.md", "--make", "VENV=/nowhere/venv", "PYTHON=false")
+    done = module("tools.checks.verify", kept("accuracy"), *words)
     assert done.returncode == 1
     assert "not rebuilt: " in done.stdout and "FAILED" in done.stdout
     assert "1 of 1 records do not hold" in done.stderr
@@ -674,8 +669,7 @@ def test_two_builds_are_unlike(tmp_path):
     rules = "".join(f"build/{name}:\n\t@mkdir -p build; ({words}) > $@\n" for name, words in recipes.items())
     (tmp_path / "Makefile").write_text(rules)
     (tmp_path / "results").mkdir()
-    build = lambda names: subprocess.run([sys.executable, "-m", "tools.checks.reproduce", *(f"build/{n}" for n in names)],
-                                         cwd=tmp_path, capture_output=True, text=True)  # fmt: skip
+    build = lambda names: module("tools.checks.reproduce", *(f"build/{n}" for n in names), cwd=tmp_path)
     done = build(["same"])
     assert done.returncode == 0 and "reproduce: 1 files of two clean builds are the same" in done.stdout, done.stderr
     done = build(recipes)
@@ -742,7 +736,7 @@ def test_every_tensor_is_rounded_and_stays_so(graphs):
 def test_the_mask_mistake_in_the_graph_that_atc_gets(graphs, command, constant):
     path = planted(graphs, "mask_Mul_1", lambda v: np.full_like(v, constant))
     words = [path, *(["--input", graphs / "input"] if command == "ranges" else []), "--save_path", graphs / "made"]
-    done = subprocess.run([sys.executable, "-m", "tools.ascend.fp16", command, *words], capture_output=True, text=True)
+    done = module("tools.ascend.fp16", command, *words)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     said = f"constant 'mask_Mul_1', read by 'mask_Mul': {constant:.4g} is -inf in fp16"
     assert said in done.stderr and "a mask wants -10000" in done.stderr and not (graphs / "made").exists()

@@ -110,19 +110,16 @@ SHAPES = {name: dims for name, _, dims in INPUTS}
 OF_GEARS = {"inputs": {name: [8, -1] for name in SHAPES}, "gears": [[64, 64], [128, 128]]}
 
 
-@pytest.mark.parametrize(
-    ("make", "asked", "says"),
-    [
-        (write, {"command": ["--input_format=ND"]}, None),
-        (write_gears, OF_GEARS, None),
-        (write, {"soc_version": "Ascend310P1"}, "soc_version is Ascend310P3, asked for was Ascend310P1"),
-        (write, {"inputs": SHAPES | {"input_ids": [1, 128]}}, "asked for was"),
-        (write, {"inputs": {"input_ids": [8, 128]}}, "asked for was"),
-        (write, OF_GEARS, "asked for was"),
-        (write_gears, OF_GEARS | {"gears": None}, "gears is .* asked for was None"),
-        (write, {"command": ["--precision_mode=force_fp16"]}, "compiled without"),
-    ],
-)
+@pytest.mark.parametrize(("make", "asked", "says"), [
+    (write, {"command": ["--input_format=ND"]}, None),
+    (write_gears, OF_GEARS, None),
+    (write, {"soc_version": "Ascend310P1"}, "soc_version is Ascend310P3, asked for was Ascend310P1"),
+    (write, {"inputs": SHAPES | {"input_ids": [1, 128]}}, "asked for was"),
+    (write, {"inputs": {"input_ids": [8, 128]}}, "asked for was"),
+    (write, OF_GEARS, "asked for was"),
+    (write_gears, OF_GEARS | {"gears": None}, "gears is .* asked for was None"),
+    (write, {"command": ["--precision_mode=force_fp16"]}, "compiled without"),
+])  # fmt: skip
 def test_check_names_the_difference(tmp_path, make, asked, says):
     asked = {"soc_version": "Ascend310P3", "inputs": SHAPES, "gears": None, "command": []} | asked
     found = om.read(make(tmp_path / "m.om"))

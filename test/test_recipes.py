@@ -7,24 +7,22 @@ one in the original's own layout.
 import argparse
 import csv
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import small
 import torch
+from conftest import ROOT
+from fake_cann import tiny
 
 from tools.graph import export
 from tools.recipe import pth2onnx
 from tools.source import tokenizer, tokens
 
-ROOT = Path(__file__).resolve().parents[1]
-BIN = Path(sys.executable).parent
 BERT, TINYBERT = "bert_base_cased_sst2", "tinybert_sst2"
 SMALL = {"vocab_size": 1500, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2}
 SMALL |= {"num_attention_heads": 2}
@@ -40,7 +38,7 @@ def sentences():
 
 def folder_of(model, tmp_path, clone):
     """models/<model> in a copy of what its commands reach, with sentences, and a small checkpoint under `clone`."""
-    for part in ("tools", f"models/{model}", "test/fake_cann"):
+    for part in ("tools", f"models/{model}"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "build/data").mkdir(parents=True)
     rows = "".join(f"{s}\t{i % 2}\n" for i, s in enumerate(sentences()))
@@ -57,13 +55,7 @@ def folder_of(model, tmp_path, clone):
 
 def run(folder, script, check=True):
     """Run a piece of bash in `folder`, with the stand-ins first on PATH; the finished process."""
-    fake = folder.parents[1] / "test/fake_cann"
-    env = os.environ | {
-        "PATH": f"{BIN}:{fake / 'bin'}:{os.environ['PATH']}",
-        "PYTHONPATH": f"{fake}:{folder.parents[1]}",
-        "BERT2OM_TEST_STANDIN": "1",
-        "OMP_NUM_THREADS": "1",
-    }
+    env = tiny.environment(PYTHONPATH=f"{tiny.HERE}:{folder.parents[1]}")
     command = ["bash", "-euo", "pipefail", "-c", script]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=900, check=False)
     assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -135,7 +127,7 @@ def test_tinybert(tmp_path):
     assert "Ascend710 is the old name of Ascend310P3" in run(folder, "bash ./test/onnx2om.sh 8 710").stdout
     assert (folder / "TinyBERT_bs8.om").read_bytes() == om
     ours = "--model_dir SST-2_model --save_path ours.onnx --text_file glue_dir/SST-2/dev.tsv --seq_len 64"
-    done = run(folder, f"OMP_DISPLAY_ENV=true python3 pth2onnx.py {ours} --eval_batch_size 8")
+    done = run(folder, f"OMP_DISPLAY_ENV=true {sys.executable} pth2onnx.py {ours} --eval_batch_size 8")
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr  # as GNU's OpenMP says that it understood it
     assert (folder / "ours.onnx").read_bytes() == (folder / "TinyBERT_bs8.onnx").read_bytes()
 
@@ -219,15 +211,9 @@ def shapes(path):
 
 
 def test_tinybert_scripts_name_their_arguments():
-    for words in (
-        "pth2onnx 0",
-        "onnx2om 8 '310P3;ls'",
-        "preprocess_data 8",
-        "ais_inference -1",
-        "postprocess_data ../x",
-    ):
-        name, given = words.split(" ", 1)
-        command = f"bash test/{name}.sh {given}"
+    wrong = {"pth2onnx": "0", "onnx2om": "8 '310P3;ls'", "preprocess_data": "8", "ais_inference": "-1"}
+    for name, words in (wrong | {"postprocess_data": "../x"}).items():
+        command = f"bash test/{name}.sh {words}"
         done = subprocess.run(command, shell=True, cwd=ROOT / "models" / TINYBERT, capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith(f"usage: bash ./test/{name}.sh") and done.stderr.count("\n") == 1

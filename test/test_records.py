@@ -3,11 +3,11 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import measured
 import pytest
+from conftest import module
 
 from tools.checks import verify
 from tools.make import cli, cpu
@@ -46,10 +46,6 @@ def changed(path: Path, *keys, to=None) -> dict:
         found[keys[-1]] = to
     path.write_text(json.dumps(value))
     return value
-
-
-def run(*words):
-    return subprocess.run([sys.executable, "-m", *map(str, words)], capture_output=True, text=True)
 
 
 # ---- what is refused
@@ -105,17 +101,14 @@ def test_the_others_go_on(repo):
     (folder / "deep.json").write_text(good.replace('"seq"', '"times_ms"'))
     Path("rows").write_text("results/records")
     Path("README.md").write_text("<!-- table -->\n<!-- /table -->\n")
-    for words in (
-        ["tools.results.table", "--rows", "rows", "--save_path", "t.md"],
-        ["tools.results.readme"],
-    ):
-        done = run(*words)
+    for words in (["tools.results.table", "--rows", "rows", "--save_path", "t.md"], ["tools.results.readme"]):
+        done = module(*words)
         assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
         assert "left out: results/records/bad5.json: model: Field required" in done.stderr
         assert "bad-bytes.json: not JSON" in done.stderr and "bad4.json: not a JSON object" in done.stderr
     assert "792" in Path("README.md").read_text()
     assert len(verify.chosen([folder], [])) == 5
-    done = run("tools.checks.audit")
+    done = module("tools.checks.audit")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (line,) = (line for line in done.stderr.splitlines() if not line.startswith("left out: "))
     assert "named above" in line and "also broken: results/records/bad5.json: " in done.stdout
@@ -229,7 +222,7 @@ def test_what_was_changed_in_place_makes_no_artefact_and_no_record(repo, name):
     step = {"score.json": f"{leaf}/output/MANIFEST", "output/MANIFEST": f"{leaf}/model.onnx"}
     failed = []
     for target, given in step.items():
-        done = run("tools.make.run", "--step", "x", leaf / target, given, "--", "false")
+        done = module("tools.make.run", "--step", "x", leaf / target, given, "--", "false")
         failed.append(done.stderr)
         assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert any("run make again" in text and "false" not in text for text in failed)
@@ -239,7 +232,7 @@ def test_what_was_changed_in_place_makes_no_artefact_and_no_record(repo, name):
 def test_a_forged_summary_makes_no_speed(repo):
     leaf = measured.leaf(8, SPEED)
     changed(leaf / "round1/out_summary.json", "throughput", to=9e9)
-    done = run("tools.make.run", "--step", "perf", leaf / "perf.json", leaf / "round1/MANIFEST", "--", "true")
+    done = module("tools.make.run", "--step", "perf", leaf / "perf.json", leaf / "round1/MANIFEST", "--", "true")
     assert done.returncode == 1 and "round1/out_summary.json: gone, or other than it was when" in done.stderr
     refused(leaf / "perf.json")
 

@@ -5,11 +5,11 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import measured
 import pytest
+from conftest import module
 
 from tools.make import cli
 from tools.results import claims, peers, plot, published, readme, record, report, show, table
@@ -33,10 +33,6 @@ def repo(pristine, tmp_path_factory):
 
 def kept() -> dict:
     return record.load([Path("results/records")])
-
-
-def run(*words):
-    return subprocess.run([sys.executable, "-m", *map(str, words)], capture_output=True, text=True)
 
 
 def drawn(draw, *what) -> str:
@@ -122,9 +118,9 @@ def test_readme_blocks_and_figures_are_written_and_staleness_found(repo):
     question = "right PRECISION=fp32 BS=8"
     path.write_text(f"# x\n\n<!-- = {question} -->1/2<!-- /= --> right\n\n<!-- table -->\nold\n<!-- /table -->\n{end}")
     before = {p for p, make in readme.texts() if not p.is_file() or p.read_bytes() != make()}
-    said = run("tools.results.readme").stdout
+    said = module("tools.results.readme").stdout
     assert path in before and said == f"wrote {', '.join(str(p) for p, _ in readme.texts() if p in before)}\n"
-    assert run("tools.results.readme").stdout == "readme: READMEs, tables and pictures say what the records say\n"
+    assert module("tools.results.readme").stdout == "readme: READMEs, tables and pictures say what the records say\n"
     text = path.read_text()
     assert text.startswith(f"# x\n\n<!-- = {question} -->792/872<!-- /= --> right\n") and text.endswith(end)
     assert "| minilm_sst2 |" in text and "90.83 % (792/872)" in text
@@ -169,7 +165,7 @@ def test_a_readme_has_ten_rows_at_most_each_with_an_accuracy_of_the_newest_machi
 
 @pytest.fixture(scope="module")
 def page(repo):
-    done = run("tools.results.report", *kept(), "--save_path", "build/report.html")
+    done = module("tools.results.report", *kept(), "--save_path", "build/report.html")
     assert done.returncode == 0, done.stderr
     return Path("build/report.html").read_text("utf-8")
 

@@ -1,8 +1,6 @@
 """rewrite.py, encoder.py, gate.py: graphs of several origins, rewritten and held to the original."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import bert_graphs
@@ -10,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from bert_graphs import HEADS, HIDDEN, LAYERS, LENGTH, NAMES, bert, export
+from conftest import module
 from onnx import helper, numpy_helper
 
 from tools.ascend import sites
@@ -238,17 +237,14 @@ def inverted_mask(model):
     sub.input[:] = list(sub.input)[::-1]
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (no_gelu, "layer 1: Gelu"),
-        (no_norm, "layer 1: attention LayerNorm"),
-        (no_square, "layer 0: embedding LayerNorm"),
-        (key_perm, "layer 0: key"),
-        (no_mask, "layer 1: mask"),
-        (inverted_mask, "NOT EQUAL"),
-    ],
-)
+@pytest.mark.parametrize(("change", "says"), [
+    (no_gelu, "layer 1: Gelu"),
+    (no_norm, "layer 1: attention LayerNorm"),
+    (no_square, "layer 0: embedding LayerNorm"),
+    (key_perm, "layer 0: key"),
+    (no_mask, "layer 1: mask"),
+    (inverted_mask, "NOT EQUAL"),
+])  # fmt: skip
 def test_unmatched_piece_is_named(graphs, tmp_path, change, says):
     bad = broken(graphs("raw"), tmp_path / "bad.onnx", change)
     with pytest.raises(cli.UserError, match=says):
@@ -276,13 +272,10 @@ def test_inputs_come_in_natural_order_longest_first_when_limited(graphs, tmp_pat
     assert input_files.lengths(few).tolist() == sorted(input_files.lengths(inputs))[::-1][:3]
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (lambda f: (f / "attention_mask").rename(f / "x"), "no such folder"),
-        (lambda f: [p.unlink() for p in (f / "input_ids").iterdir()], "no .bin"),
-    ],
-)
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda f: (f / "attention_mask").rename(f / "x"), "no such folder"),
+    (lambda f: [p.unlink() for p in (f / "input_ids").iterdir()], "no .bin"),
+])  # fmt: skip
 def test_bad_input_folder(graphs, tmp_path, change, says):
     write_rows(tmp_path, rows(graphs("raw"), 3))
     change(tmp_path)
@@ -297,35 +290,31 @@ def test_static_batch_with_a_remainder(graphs):
     assert np.abs(static - free).max() < 1e-4
 
 
-def run(*args):
-    return subprocess.run([sys.executable, "-m", *map(str, args)], capture_output=True, text=True, check=False)
-
-
 def test_gate_command(graphs, tmp_path):
     """Two graphs; a graph or its kept logits and a folder of outputs."""
     folder, kept, raw = tmp_path / "out", tmp_path / "kept.npy", graphs("raw")
     inputs = ("--input", write_rows(tmp_path / "in", rows(raw)))
-    same = run("tools.graph.gate", raw, graphs("static"), *inputs, "--rows", 5)
+    same = module("tools.graph.gate", raw, graphs("static"), *inputs, "--rows", 5)
     assert (same.returncode, same.stdout.count("\n")) == (0, 1) and "over 5 rows" in same.stdout
-    other = run("tools.graph.gate", raw, graphs("one_layer"), *inputs)
+    other = module("tools.graph.gate", raw, graphs("one_layer"), *inputs)
     assert (other.returncode, other.stdout, other.stderr.count("\n")) == (1, "", 1) and "NOT EQUAL" in other.stderr
     folder.mkdir()
     for i, two in enumerate(gate.logits(str(raw), rows(raw)), 1):
         two.tofile(folder / f"{i}_0.bin")
     some = ("--rows", 3)
-    assert run("tools.graph.gate", raw, *inputs, "--save_path", kept, *some).returncode == 0
+    assert module("tools.graph.gate", raw, *inputs, "--save_path", kept, *some).returncode == 0
     for reference in (raw, kept):
-        outputs = run("tools.graph.gate", reference, folder, *inputs, *some)
+        outputs = module("tools.graph.gate", reference, folder, *inputs, *some)
         assert outputs.returncode == 0 and "difference| 0.00e+00" in outputs.stdout, outputs.stderr
     (folder / "8_0.bin").unlink()
-    fewer = run("tools.graph.gate", raw, folder, *inputs)
+    fewer = module("tools.graph.gate", raw, folder, *inputs)
     assert (fewer.returncode, fewer.stderr.count("\n")) == (1, 1) and "8_0.bin (or .npy, .txt): missing" in fewer.stderr
 
 
 def test_simplify_writes_what_onnxsim_writes(graphs, tmp_path):
     write_rows(tmp_path / "in", rows(graphs("raw")))
     shape = ["--overwrite-input-shape", *(f"{name}:4,-1" for name in NAMES)]
-    assert run("onnxsim", graphs("raw"), tmp_path / "cli.onnx", *shape).returncode == 0
-    done = run("tools.graph.simplify", graphs("raw"), tmp_path / "ours.onnx", *shape, "--input", tmp_path / "in")
+    assert module("onnxsim", graphs("raw"), tmp_path / "cli.onnx", *shape).returncode == 0
+    done = module("tools.graph.simplify", graphs("raw"), tmp_path / "ours.onnx", *shape, "--input", tmp_path / "in")
     assert re.search(r"nodes became \d+\ngate: equal: .* over 9 rows", done.stdout), done.stdout
     assert (tmp_path / "ours.onnx").read_bytes() == (tmp_path / "cli.onnx").read_bytes()

@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 import pytest
 import small
+from conftest import ROOT, module
 
 from tools.checks import verify
-from tools.cpu import runner, yardstick
+from tools.cpu import engines, runner, yardstick
 from tools.make import cli, cpu
 from tools.results import figures
 
@@ -74,6 +75,9 @@ def test_files_remainder_and_summary(run, model, inputs, tmp_path):
     assert summary["filesinfo"]["9"]["outfiles"] == [str(tmp_path / "d/10_0.bin")]
     assert set(summary) >= {"args", "pid"} and not {"pairs", "yardstick"} & set(summary)
     assert f"[INFO] throughput 1000*batchsize.mean(4)/NPU_compute_time.mean({mean}): " in text
+    *_, (files, feeds, _) = runner.requests_of(runner.columns_of(inputs, 2), engines.load(model, 1).inputs, 4)
+    assert [file.stem for file in files] == ["9", "10"]
+    assert feeds[0].tolist() == [[i] * 3 for i in (9, 10, 9, 9)]  # the last request is filled with its own first file
 
 
 def test_figures_of_times():
@@ -145,14 +149,11 @@ def test_the_timed_engine_gives_the_outputs_that_were_scored(run, model, inputs,
     assert not (tmp_path / "d_summary.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (lambda t: (t / "m.onnx").unlink(), "m.onnx: No such file"),
-        (lambda t: (t / "attention_mask/10.bin").unlink(), "the folders hold [10, 9] files"),
-        (lambda t: [f.unlink() for f in (t / "input_ids").iterdir()], "no .bin or .npy file there"),
-    ],
-)
+@pytest.mark.parametrize(("spoil", "says"), [
+    (lambda t: (t / "m.onnx").unlink(), "m.onnx: No such file"),
+    (lambda t: (t / "attention_mask/10.bin").unlink(), "the folders hold [10, 9] files"),
+    (lambda t: [f.unlink() for f in (t / "input_ids").iterdir()], "no .bin or .npy file there"),
+])  # fmt: skip
 def test_faults_are_one_line(run, model, inputs, tmp_path, spoil, says):
     spoil(tmp_path)
     said = run.ends("-m", model, "-i", inputs, "-o", tmp_path, "--output_dirname", "d")
@@ -168,19 +169,16 @@ def test_usage_is_exit_2(run, model):
 # ---- the processor
 
 
-@pytest.mark.parametrize(
-    ("groups", "files", "siblings", "want"),
-    [
-        ("0::/\n", {}, ["0", "1", "2", "3"], 4),
-        ("0::/\n", {}, ["0,2", "1,3", "0,2", "1,3"], 2),  # hyper-threads
-        ("0::/\n", {"cpu.max": "max 100000"}, ["0", "1", "2", "3"], 4),
-        ("0::/a/b\n", {"a/cpu.max": "250000 100000", "a/b/cpu.max": "max 100000"}, ["0", "1", "2", "3"], 3),
-        ("0::/gone\n", {"cpu.max": "50000 100000"}, ["0", "1", "2", "3"], 1),  # of a container, which sees only its root
-        ("4:cpu,cpuacct:/x\n3:cpuset:/y\n", {"cpu,cpuacct/x/cpu.cfs_quota_us": "200000",
-         "cpu,cpuacct/x/cpu.cfs_period_us": "100000"}, ["0", "1", "2", "3"], 2),
-        ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, ["0", "1", "2", "3"], 4),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("groups", "files", "siblings", "want"), [
+    ("0::/\n", {}, ["0", "1", "2", "3"], 4),
+    ("0::/\n", {}, ["0,2", "1,3", "0,2", "1,3"], 2),  # hyper-threads
+    ("0::/\n", {"cpu.max": "max 100000"}, ["0", "1", "2", "3"], 4),
+    ("0::/a/b\n", {"a/cpu.max": "250000 100000", "a/b/cpu.max": "max 100000"}, ["0", "1", "2", "3"], 3),
+    ("0::/gone\n", {"cpu.max": "50000 100000"}, ["0", "1", "2", "3"], 1),  # of a container, which sees only its root
+    ("4:cpu,cpuacct:/x\n3:cpuset:/y\n", {"cpu,cpuacct/x/cpu.cfs_quota_us": "200000",
+     "cpu,cpuacct/x/cpu.cfs_period_us": "100000"}, ["0", "1", "2", "3"], 2),
+    ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, ["0", "1", "2", "3"], 4),
+])  # fmt: skip
 def test_threads_are_the_cores_that_a_process_may_use(tmp_path, monkeypatch, groups, files, siblings, want):
     files = {f"groups/{name}": text for name, text in files.items()}
     files |= {f"cpus/cpu{n}/topology/thread_siblings_list": text for n, text in enumerate(siblings)}
@@ -230,9 +228,8 @@ def test_two_generations_of_one_name_are_two_machines(monkeypatch):
 def peak(tmp_path_factory):
     """peak.so, as make builds it."""
     library = tmp_path_factory.mktemp("peak") / "peak.so"
-    source = Path(__file__).resolve().parents[1] / "tools/cpu/native/peak.c"
-    command = [sys.executable, "-m", "tools.cpu.native.build", source, "--save_path", library]
-    subprocess.run(command, check=True, capture_output=True)
+    source = ROOT / "tools/cpu/native/peak.c"
+    module("tools.cpu.native.build", source, "--save_path", library, check=True)
     return library
 
 

@@ -619,16 +619,13 @@ def test_parts_and_pieces(monkeypatch):
     assert [len(sources) for _, sources, _ in out.missing()] == [13, 13, 6]
 
 
-@pytest.mark.parametrize(
-    ("name", "width", "keep"),
-    [
-        ("B.CSV", 20, ""),
-        ("f.csv.gz", 20, "id"),
-        ("c/e.parquet", 300, "id"),
-        ("c/d.jsonl", 1000, "text"),
-        ("a.tsv", 9, "id"),
-    ],
-)
+@pytest.mark.parametrize(("name", "width", "keep"), [
+    ("B.CSV", 20, ""),
+    ("f.csv.gz", 20, "id"),
+    ("c/e.parquet", 300, "id"),
+    ("c/d.jsonl", 1000, "text"),
+    ("a.tsv", 9, "id"),
+])  # fmt: skip
 def test_parts_of_a_thousand_million_rows_are_of_100_to_500_MB(score, tmp_path, monkeypatch, name, width, keep):
     """However long the rows are, packed or not, and whatever is kept of them: from the bytes a row that were written."""
     n, whole, path = 2000, parts.sizes, tmp_path / Path(name).name

@@ -12,12 +12,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from tools.cpu.native import build
 from tools.make import cli, stale
 from tools.setup import doctor, install, sbom
 
-ROOT = Path(__file__).resolve().parents[1]
 # Run as a command, or needed by another's API: not imported by name.
 COMMANDS = {
     "ruff": r"-m ruff",

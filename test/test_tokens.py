@@ -4,8 +4,6 @@ import io
 import json
 import os
 import resource
-import subprocess
-import sys
 import unicodedata
 import zipfile
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece
+from conftest import ROOT
 from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoTokenizer
 from transformers.models.bert_japanese.tokenization_bert_japanese import BasicTokenizer, WordpieceTokenizer
@@ -21,7 +20,6 @@ from tools.base import input_files
 from tools.make import cli
 from tools.source import seeded, tokenizer, tokens
 
-ROOT = Path(__file__).resolve().parents[1]
 SENTENCES = [
     "it 's a charming and often affecting journey . ",
     "unflinchingly bleak and desperate",
@@ -282,13 +280,3 @@ def test_impossible_requests(pieces):
     with pytest.raises(cli.UserError, match="'ids' is not one of input_ids"):
         tokens.encode(made, ["a"], 8, ["ids"])
     assert tokens.encode(made, [], 8)["input_ids"].shape == (0, 8)
-
-
-def test_light(pieces, tmp_path):
-    """A saved tokenizer needs neither torch nor transformers."""
-    tokenizer.build(pieces).save(str(tmp_path / "tokenizer.json"))
-    code = (
-        "import sys; from tools.source import tokens; t = tokens.load(sys.argv[1]); tokens.encode(t, ['bleak'], 8);"
-        "assert not {'torch', 'transformers', 'onnx', 'pandas'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True)

@@ -7,15 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_imports
-
-from tools.make import cli
-
-sys.path.insert(0, str(Path(__file__).parent / "fake_cann"))
-
-import tiny
+from fake_cann import tiny
 
 from tools.base import trip
 from tools.gpu import trtexec
+from tools.make import cli
 
 V8, V10, V11 = "8503", "101303", "110100"
 ALL = pytest.mark.parametrize("version", [V8, V10, V11])

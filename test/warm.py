@@ -70,8 +70,8 @@ os.execv("{real}", ["{real}", *words])
 """
 
 
-def start(folder: Path, real: Path) -> subprocess.Popen:
-    """The server; and in `folder`, a virtual environment like `real` whose bin/python is START."""
+def start(folder: Path, real: Path, within=()) -> subprocess.Popen:
+    """The server, within another program; and in `folder`, a virtual environment like `real` whose bin/python is START."""
     (folder / "venv/bin").mkdir(parents=True)
     for path in (*real.iterdir(), *(real / "bin").iterdir()):
         if path.name != "bin" and not path.name.startswith("python"):
@@ -82,7 +82,7 @@ def start(folder: Path, real: Path) -> subprocess.Popen:
     python.with_name("python3").symlink_to("python")
     env = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     env |= {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PYTHONPATH": ""}
-    return subprocess.Popen([real / "bin/python", __file__, server], env=env)
+    return subprocess.Popen([*within, real / "bin/python", __file__, server], env=env)
 
 
 def received(connection: socket.socket) -> tuple[list, list[int]]:
@@ -172,6 +172,8 @@ def serve(address: str) -> None:
             fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
             fcntl.fcntl(connection, fcntl.F_SETFL, os.O_ASYNC)  # when START is gone, SIGIO ends this process
             connection.sendall(struct.pack("<i", os.getpid()))
+            pid, *_ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            Path(f"/proc/{pid}/comm").read_bytes()  # so that a trace shows for which START this process works
             end(*asked, streams)
         children[child] = connection
         for stream in streams:

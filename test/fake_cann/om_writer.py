@@ -79,8 +79,15 @@ def ops_of(inputs, outputs, kinds, gears, order):
     return ops + op("Node_Output", "NetOutput", b"".join(field(33, tensor(*t)) for t in outputs) + field(24, sources))
 
 
-def model_def(name, inputs, outputs, *, ops=(), gears=None, atc_cmdline, soc_version, atc_version, weight_bytes=0):
-    """An encoded ge.proto.ModelDef; with gears, as in GE, the given ops stand once per gear in sub-graphs."""
+def model_def(
+    name="model", *, inputs, outputs, ops=(), gears=None, atc_cmdline="", soc_version="Ascend310P3", atc_version="stand-in",
+    weight_bytes=0,
+):  # fmt: skip
+    """An encoded ge.proto.ModelDef; with gears, as in GE, the given ops stand once per gear in sub-graphs.
+
+    inputs, outputs: [(name, dtype such as "int64", dims)], -1 in dims where a gear decides.
+    ops: op type names, one per op. gears: [[int]], one number per -1, in input order.
+    """
     order = [n for n, _, _ in inputs]
     graphs = field(7, field(1, name) + ops_of(inputs, outputs, [] if gears else ops, gears, order))
     for i in range(len(gears or ())):
@@ -97,30 +104,10 @@ def model_def(name, inputs, outputs, *, ops=(), gears=None, atc_cmdline, soc_ver
     return field(1, name) + graphs + attributes(11, facts)
 
 
-def write_om(
-    path,
-    *,
-    name="model",
-    inputs,
-    outputs,
-    atc_cmdline="",
-    soc_version="Ascend310P3",
-    atc_version="stand-in",
-    ops=(),
-    gears=None,
-    weights=b"",
-    wide=True,
-) -> None:
-    """Write one static or gear model.
-
-    inputs, outputs: [(name, dtype such as "int64", dims)], -1 in dims where a gear decides.
-    ops: op type names, one per op. gears: [[int]], one number per -1, in input order.
-    weights: bytes of the WEIGHTS_DATA partition. wide: 64-bit partition table, as today's GE writes.
-    """
-    definition = model_def(
-        name, inputs, outputs, ops=ops, gears=gears, atc_cmdline=atc_cmdline, soc_version=soc_version,
-        atc_version=atc_version, weight_bytes=len(weights),
-    )  # fmt: skip
+def write_om(path, *, name="model", weights=b"", wide=True, **facts) -> None:
+    """Write one static or gear model, of which model_def takes the facts. weights: bytes of the WEIGHTS_DATA partition.
+    wide: 64-bit partition table, as today's GE writes."""
+    definition = model_def(name, weight_bytes=len(weights), **facts)
     parts = [("MODEL_DEF", definition), ("WEIGHTS_DATA", weights)]
     entry, table, at = ("<I4xQQ" if wide else "<III"), struct.pack("<I4x" if wide else "<I", len(parts)), 0
     for kind, data in parts:

@@ -49,5 +49,5 @@ def environment(**more) -> dict:
 
 def tool(name, *words, cwd, **env):
     """Run `python -m tools.<name>`; the finished process, with its output as text."""
-    command = [sys.executable, "-m", f"tools.{name}", *map(str, words)]
+    command = [PYTHON, "-m", f"tools.{name}", *map(str, words)]
     return subprocess.run(command, cwd=cwd, env=environment(**env), capture_output=True, text=True, check=False)

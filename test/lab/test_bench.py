@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import small
+from conftest import ROOT
 
 from lab import bench, contenders
 from tools.cpu.native.build import FLAGS
@@ -17,7 +18,6 @@ from tools.make import cpu
 from tools.results import peers
 from tools.source import tokens
 
-ROOT = Path(__file__).resolve().parents[2]
 BERT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
 PEAK = {"median": 1e12, "best": 2e12}
 NAMES = ["input_ids", "attention_mask"]

@@ -22,17 +22,8 @@ def stressed(repo, module: str, rows: int, *words) -> str:
     """What a module of lab/ prints of FIRST, of the first rows of the sentences; its folder is gone at the end."""
     few = repo.path / "few.tsv"
     few.write_text("".join((repo.path / "build/data/dev.tsv").read_text().splitlines(keepends=True)[: rows + 1]))
-    command = [
-        VENV / "bin/python",
-        "-m",
-        f"lab.{module}",
-        *words,
-        *FIRST,
-        "--",
-        "MODEL=tiny",
-        f"DATA={few}",
-        f"VENV={VENV}",
-    ]
+    command = [VENV / "bin/python", "-m", f"lab.{module}", *words, *FIRST, "--"]
+    command += ["MODEL=tiny", f"DATA={few}", f"VENV={VENV}"]
     done = subprocess.run(command, cwd=repo.path, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (repo.path / "build" / module).exists()

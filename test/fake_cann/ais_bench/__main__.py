@@ -37,12 +37,8 @@ def info(text):
 def progress(done, total):
     """tqdm's bar, on the other stream and without an end of line: what is said next stands on the same line."""
     if NEW:
-        print(
-            f"\rInference array Processing: {100 * done // total:3}%| {done}/{total}",
-            end="",
-            file=sys.stderr,
-            flush=True,
-        )
+        sys.stderr.write(f"\rInference array Processing: {100 * done // total:3}%| {done}/{total}")
+        sys.stderr.flush()
 
 
 def fail(text):
@@ -54,11 +50,12 @@ def fail(text):
 
 
 def flag(v):
-    if v.lower() in ("yes", "true", "t", "y", "1"):
-        return True
-    if v.lower() in ("no", "false", "f", "n", "0"):
-        return False
-    raise argparse.ArgumentTypeError("Boolean value expected true, 1, false, 0 with case insensitive.")
+    switches = dict.fromkeys(("yes", "true", "t", "y", "1"), True) | dict.fromkeys(
+        ("no", "false", "f", "n", "0"), False
+    )
+    if v.lower() not in switches:
+        raise argparse.ArgumentTypeError("Boolean value expected true, 1, false, 0 with case insensitive.")
+    return switches[v.lower()]
 
 
 def at_least(low):
@@ -71,10 +68,9 @@ def at_least(low):
 
 
 def devices(v):
-    ids = [int(x) for x in v.split(",")]
-    if any(not 0 <= i <= 255 for i in ids):
+    if any(not 0 <= int(i) <= 255 for i in v.split(",")):
         raise argparse.ArgumentTypeError(f"device:{v} is invalid. valid value range is [0, 255]")
-    return ids
+    return [int(i) for i in v.split(",")]
 
 
 def solution(chapter):
@@ -267,9 +263,8 @@ def write(path, data):
     if not NEW:
         return Path(path).write_bytes(data)
     if Path(path).exists() and Path(path).stat().st_uid != os.geteuid():
-        raise OpenException(
-            f"The file owner is inconsistent with the current process user and is not allowed to write. {path}"
-        )
+        said = "The file owner is inconsistent with the current process user and is not allowed to write."
+        raise OpenException(f"{said} {path}")
     Path(path).unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "wb") as f:
         f.write(data)
@@ -293,11 +288,9 @@ def make_output(folder, output):
 
 
 def stats(values):
-    if not values:
-        return dict.fromkeys(("min", "max", "mean", "median", "percentile(99%)"), 0.0) | {"count": 0}
-    found = [np.min(values), np.max(values), np.mean(values), np.median(values), np.percentile(values, 99)]
-    keys = ("min", "max", "mean", "median", "percentile(99%)")
-    return dict(zip(keys, map(float, found), strict=True)) | {"count": len(values)}
+    of = {"min": np.min, "max": np.max, "mean": np.mean, "median": np.median}
+    of["percentile(99%)"] = lambda values: np.percentile(values, 99)
+    return {name: float(one(values)) if values else 0.0 for name, one in of.items()} | {"count": len(values)}
 
 
 def device_run(a, device, folder, files=None):
@@ -356,17 +349,10 @@ def device_run(a, device, folder, files=None):
     info(f"throughput 1000*batchsize.mean({batchsize})/NPU_compute_time.mean({compute['mean']}): {throughput}")
     info("------------------------------------------------------")
     if folder:
-        summary = {
-            "filesinfo": filesinfo,
-            "args": sys.argv,
-            "NPU_compute_time": compute,
-            "H2D_latency": stats(session.h2d_ms),
-            "D2H_latency": stats(session.d2h_ms),
-            "npu_compute_time_list": session.exec_ms,
-            "throughput": throughput,
-            "pid": os.getpid(),
-            "standin": True,
-        }
+        summary = {"filesinfo": filesinfo, "args": sys.argv, "NPU_compute_time": compute}
+        summary |= {"H2D_latency": stats(session.h2d_ms), "D2H_latency": stats(session.d2h_ms)}
+        summary |= {"npu_compute_time_list": session.exec_ms, "throughput": throughput}
+        summary |= {"pid": os.getpid(), "standin": True}
         write(f"{folder}_summary.json", json.dumps(summary).encode())
     info("unload model success, model Id is 1")
     info("end to finalize acl")
