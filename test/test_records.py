@@ -164,6 +164,8 @@ def test_the_interval_is_that_of_the_turns():
     assert figures.of(pairs[:9], [], 2) == dict.fromkeys(made)
     busy = [[*p[:5], 0.03] for p in pairs]  # the yardstick had three quarters of two processors
     assert figures.of(busy, [], 2)["per_tera_quiet"] is None
+    _, quiet = figures.columns([[*p[:5], core] for p, core in zip(pairs, (0.04, 0.03, 0.04, 0.04), strict=False)], 2)
+    assert quiet.tolist() == [True, False, False, True]  # before it and after it
     assert figures.of(pairs, [[10, 0.08, 4e10, 0.04]] * 12, 2)["per_core_second"]["value"] == 125
 
 
