@@ -99,7 +99,8 @@ def test_a_relative_environment_is_the_same_one_in_a_copy(tmp_path, monkeypatch)
     reproduce.link_environment(tmp_path / "copy", ["BS=8", "VENV=my venv"])
     assert (tmp_path / "copy/my venv").resolve() == tmp_path / "my venv"
     reproduce.link_environment(tmp_path / "copy", [f"VENV={tmp_path}/my venv"])
-    assert len(list((tmp_path / "copy").iterdir())) == 1
+    reproduce.link_environment(tmp_path / "copy", ["VENV=../other"])  # leads out of the tree: no link is made there
+    assert [len(list(folder.iterdir())) for folder in (tmp_path, tmp_path / "copy")] == [2, 1]
 
 
 def test_the_screen_has_a_line_a_step_and_no_temporary_path(built):
@@ -127,6 +128,16 @@ def test_an_import_is_a_prerequisite_wherever_it_stands(tmp_path, monkeypatch):
     found = stale.variables([], stale.Known())
     assert found["needs.tools.x.a"] == "tools/cli.py tools/x/a.py tools/x/b.py"
     assert found["needs.tools.x.c"] == "tools/x/c.py"
+
+
+@pytest.mark.parametrize(("date", "other"), [(4, {"b": "a"}), (5, {"b": "a"}), (6, {})])
+def test_another_input_is_seen_where_its_date_hides_it(tmp_path, monkeypatch, date, other):
+    """Of a newer one make sees it by itself."""
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        (tmp_path / name).write_text(name)
+    provs = {"b": {"sha256": cli.sha256("b"), "inputs": {"a": "0" * 64}}}
+    assert stale.hidden(provs, {"a": date, "b": 5}, cli.sha256) == other
 
 
 def test_what_lies_beside_an_artefact_is_made_again_with_it(built):

@@ -17,7 +17,7 @@ import onnx
 import pytest
 from conftest import module
 from onnx import numpy_helper
-from scipy.stats import binomtest
+from scipy.stats import beta, binomtest
 
 from tools.ascend import fp16
 from tools.base import input_files
@@ -302,8 +302,8 @@ def test_mcnemar_is_the_exact_binomial_test():
     # two-sided binomial: 2 * sum(C(15, k), k = 0..3) / 2**15
     assert made["p"] == pytest.approx(2 * (1 + 15 + 105 + 455) / 2**15)
     assert (made["only_a"], made["only_b"], made["difference"]) == (12, 3, pytest.approx(-0.09))
-    low, high = made["interval95"]
-    assert -0.15 < low < -0.09 < high < 0
+    shares = beta.ppf(0.025, 3, 13), beta.ppf(0.975, 4, 12)  # Clopper and Pearson's, of 3 in 15
+    assert made["interval95"] == pytest.approx([(2 * share - 1) * 15 / 100 for share in shares])
     assert compare.mcnemar(a, a)["p"] == 1.0
 
 

@@ -151,13 +151,22 @@ def test_targets_keep_one_mask_of_whole_rows(made, tmp_path, kind, target):
     assert [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim] == [3, SEQ // 8, 2]
 
 
-def test_a_mask_that_leaks_leaves_no_graph(made, tmp_path, monkeypatch):
+def leaking(w, mask, sentence):
+    return w.op("Mul", "leak", mask, 0.0)
+
+
+def infinite_where_empty(w, mask, sentence):
+    """Minus infinity on a row without a sentence; what is added to all scores of a row changes no other one."""
+    count = w.op("ReduceMax", "odd_Max", w.op("Cast", "odd_Cast", sentence, to=1), axes=[1], keepdims=1)
+    return w.op("Add", "odd", mask, w.unsqueeze("odd_Unsqueeze", w.op("Log", "odd_Log", count), [1, 2]))
+
+
+@pytest.mark.parametrize(("spoil", "says"), [(leaking, "limit 1e-04"), (infinite_where_empty, "1 rows not finite")])
+def test_a_wrong_mask_leaves_no_graph(made, tmp_path, monkeypatch, spoil, says):
     plain, graph, _ = made("plain")
     whole = rewrite.Writer.mask
-    monkeypatch.setattr(
-        rewrite.Writer, "mask", lambda w, s, packed, n: w.op("Mul", "leak", whole(w, s, packed, n), 0.0)
-    )
-    with pytest.raises(cli.UserError, match="NOT EQUAL.*nothing was written"):
+    monkeypatch.setattr(rewrite.Writer, "mask", lambda w, s, packed, n: spoil(w, whole(w, s, packed, n), s))
+    with pytest.raises(cli.UserError, match=f"NOT EQUAL.*{says}.*nothing was written"):
         run(plain, tmp_path / "new.onnx", graph.parent / "plain")
     assert not (tmp_path / "new.onnx").exists()
 
