@@ -24,11 +24,14 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+import psutil
+
 from tools.cpu import yardstick
 from tools.make import cli, cpu
 from tools.results import peers, store
 
 SECONDS = 1.0  # a contender works at least this long a round
+BATCH = 32  # sorted sentences of a request
 QUIET = {"HF_HUB_OFFLINE": "1", "CI": "true"}  # nothing is downloaded; OpenVINO and NNCF send no usage statistics
 SPARE = 2 << 30  # bytes of memory that stay free
 
@@ -69,12 +72,6 @@ def peaks(library: str, threads: int, seconds: float, times: int = 7) -> dict:
 # ---- the run ----------------------------------------------------------------------------------------------------
 
 
-def available() -> int:
-    """Bytes of memory that a new process may take."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-
-
 class Worker:
     """A contender's process: asked by JSON lines, paused in between. `missing` is why it cannot answer, or None."""
 
@@ -83,7 +80,7 @@ class Worker:
         if not Path(python).is_file():
             self.missing = f"{python} is not installed"
             return
-        if (free := available()) < need:
+        if (free := psutil.virtual_memory().available) < need:
             self.missing = f"needs about {need / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free"
             return
         box.mkdir()
@@ -165,9 +162,8 @@ def ratios(rates: list[float], base: list[float]) -> dict:
     return {"ratio": round(median(each), 3), "ratio_low": round(min(each), 3), "ratio_high": round(max(each), 3)}
 
 
-EMPTY = dict.fromkeys(
-    ("samples_per_second", "rounds", "ratio", "ratio_low", "ratio_high", "share_of_peak", "accuracy", "flips")
-)
+FIELDS = "samples_per_second rounds ratio ratio_low ratio_high share_of_peak accuracy flips".split()  # noqa: SIM905
+EMPTY = dict.fromkeys(FIELDS)
 
 
 def row(name, shape, found, base, reference, truth, rows, work, peak, seeded) -> dict:
@@ -225,16 +221,6 @@ def contest(chosen: dict, job: dict, packages: Path, rows: dict, rounds: int, se
                 worker.close()
 
 
-def lengths_of(checkpoint: Path, texts: list[str], longest: int) -> list[int]:
-    """Tokens of each sentence, at most `longest`."""
-    from tools.source import tokens
-
-    tokenizer = tokens.load(checkpoint)
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(longest)
-    return [len(e.ids) for e in tokenizer.encode_batch_fast(texts)]
-
-
 def spread(count: int, samples: int, batch: int) -> list[int]:
     """At most `samples` of `count` row numbers, in whole batches and evenly apart."""
     few = max(min(samples, count) // batch, 1) * batch
@@ -248,7 +234,7 @@ def compare(args) -> dict:
     from tools.source import data
 
     texts, truth = data.read_tsv(args.text_file)
-    lengths = lengths_of(args.checkpoint, texts, args.seq)
+    lengths = [len(row.ids) for row in contenders.tokenizer_of(args).encode_batch_fast(texts)]
     rows = {"sorted": list(range(len(texts))), "padded": spread(len(texts), args.samples, args.bs)}
     rows |= {f"padded {n}": spread(len(texts), args.samples, n) for n in args.others if n != args.bs}
     config = cli.read_json(args.checkpoint / "config.json")
@@ -297,29 +283,22 @@ def parse():
     p = cli.parser(__doc__)
     sub = p.add_subparsers(dest="command", required=True)
     r = sub.add_parser("run", help="measure")
-    r.add_argument("--model", required=True)
-    r.add_argument("--weights", required=True)
-    r.add_argument("--source", required=True, help="where the weights are from; `seeded` has no accuracy")
-    r.add_argument("--checkpoint", type=Path, required=True)
-    r.add_argument("--onnx", type=Path, required=True, help="the export")
-    r.add_argument("--inputs", nargs="+", required=True, help="its inputs")
-    r.add_argument("--text_file", type=Path, required=True)
-    r.add_argument("--calibration", type=Path, required=True, help="training sentences, for the peers' int8")
+    r.set_defaults(batch=BATCH)
+    for name in ("model", "weights", "source", "peak"):  # a source `seeded` has no accuracy; peak: build/lib/peak.so
+        r.add_argument(f"--{name}", required=True)
+    for name in ("checkpoint", "onnx", "text_file", "calibration", "save_path"):  # int8 of the peers is calibrated
+        r.add_argument(f"--{name}", type=Path, required=True)
+    r.add_argument("--inputs", nargs="+", required=True, help="those of the export")
     r.add_argument("--seq_len", dest="seq", type=int, required=True, help="the recipe's length")
     r.add_argument("--batch_size", dest="bs", type=int, required=True, help="the recipe's batch size")
     r.add_argument("--others", type=int, nargs="*", default=[], help="padded: in batches of these sizes too")
-    r.add_argument(
-        "--sorted_batch_size", dest="batch", type=int, default=32, help="batch size of sorted sentences (%(default)s)"
-    )
     r.add_argument("--samples", type=int, default=256, help="padded: so many of the sentences (%(default)s)")
     r.add_argument("--rounds", type=int, default=3)
     r.add_argument("--seconds", type=float, default=SECONDS, help="a turn takes at least so long (%(default)s)")
     r.add_argument("--threads", type=int, default=cpu.cores())
     r.add_argument("--ours", nargs="*", default=[], metavar="ENGINE-PRECISION=FILE", help="our compiled models")
-    r.add_argument("--peak", required=True, help="build/lib/peak.so")
     r.add_argument("--peers", type=Path, default=Path(".venv-bench"), help="environment of the peers' packages")
     r.add_argument("--only", nargs="*", help="these contenders (all)")
-    r.add_argument("--save_path", type=Path, required=True)
     for name in ("show", "promote"):
         s = sub.add_parser(name)
         s.add_argument("records", type=Path, nargs="*", help="or their folder")

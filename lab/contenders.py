@@ -262,9 +262,7 @@ def ctranslate2_(job):
         def _load(self):
             loader = BertLoader()
             spec = loader.get_model_spec(module.bert)
-            unk = {"unk_token": UNK, "layer_norm_epsilon": module.config.layer_norm_eps}
-            for key, value in unk.items():
-                setattr(spec.config, key, value)
+            spec.config.unk_token, spec.config.layer_norm_epsilon = UNK, module.config.layer_norm_eps
             spec.register_vocabulary([name for name, _ in names])
             return spec
 

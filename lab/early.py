@@ -52,29 +52,21 @@ def operations(arch: dict, left) -> float:
     return cost[-1] * sum(left) / (cost @ left)
 
 
-def row(path: Path, texts: list[str], tokenizer: str) -> tuple:
+def row(path: Path, texts: list[str], tokenizer: str) -> list:
     """A certificate's line of the table."""
     plain, early = (Scorer(model=m, tokenizer=tokenizer) for m in (path.with_name("model.native"), path))
     columns = next(plain.tokenised(texts, set()))
     requests = [plan.feeds(columns, rows) for rows in plan.fixed(plain.engine, columns, 8)]
     classes = [np.concatenate([s.engine.run(r)[0] for r in requests]).argmax(1) for s in (plain, early)]
     left, arch = early.engine.left.copy(), early.engine.model.arch
-    whole = [functools.partial(s.texts, texts) for s in (plain, early)]
-    calls = [functools.partial(plan.run, s.engine, requests) for s in (plain, early)]
+    speed = [compared(*(functools.partial(plan.run, s.engine, requests) for s in (plain, early)))]
+    speed += [compared(*(functools.partial(s.texts, texts) for s in (plain, early)))]
     said, (_, model, weights, *_, label, _) = json.loads(path.read_bytes()), path.parts
-    return (
-        f"{model} {weights}",
-        f"{100 * said['eps']:g}",
-        label.split("-", 2)[2].split(".")[0],
-        said["fitted"] + said["calibrated"],
-        f"{100 - 100 * left[-1] / len(texts):.1f}",
-        f"{(classes[0] != classes[1]).sum()} of {len(texts)}",
-        f"{operations(arch, left):.2f} x",
-        compared(*calls),
-        compared(*whole),
-        cpu.machine()["cpu"],
-        datetime.date.today(),
-    )
+    names = [f"{model} {weights}", f"{100 * said['eps']:g}", label.split("-", 2)[2].split(".")[0]]
+    gone, other = 100 - 100 * left[-1] / len(texts), (classes[0] != classes[1]).sum()
+    counts = [said["fitted"] + said["calibrated"], f"{gone:.1f}", f"{other} of {len(texts)}"]
+    speeds = [f"{operations(arch, left):.2f} x", *speed, cpu.machine()["cpu"], datetime.date.today()]
+    return [*names, *counts, *speeds]
 
 
 def main():

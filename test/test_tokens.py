@@ -259,7 +259,8 @@ def test_a_second_run_leaves_nothing_of_the_first(pieces, tmp_path):
 def test_buckets(tmp_path):
     lengths = [3, 9, 4, 8, 16, 5, 10]
     mask = (np.arange(16) < np.array(lengths)[:, None]).astype(np.int64)
-    arrays = {"input_ids": mask * np.arange(1, 8)[:, None], "attention_mask": mask}
+    ids = mask * np.arange(2, 9)[:, None]
+    arrays = {"input_ids": ids, "attention_mask": mask, "src_tokens": np.where(mask, ids, input_files.PADDING)}
     assert input_files.write_buckets(tmp_path, arrays, "abcdefg", [16, 8], 3) == 3
     assert json.loads((tmp_path / "rows.json").read_text()) == {"1": [0, 2, 3], "2": [5], "3": [1, 4, 6]}
     labels = json.loads((tmp_path / "labels.json").read_text())
@@ -270,7 +271,7 @@ def test_buckets(tmp_path):
             have = np.load(tmp_path / name / f"{k}.npy")
             assert have.shape == shapes[k] and have.dtype == np.dtype("<i8")
             np.testing.assert_array_equal(have[: len(rows)], array[rows, : have.shape[1]])
-            assert not have[len(rows) :].any()
+            assert (have[len(rows) :] == input_files.padding(name)).all()
 
 
 def test_impossible_requests(pieces):
