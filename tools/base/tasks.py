@@ -197,31 +197,17 @@ def label_of(text: str, task: Task, names, where):
             if math.isfinite(value := float(text)):
                 return value
         raise cli.UserError(f"{where}: label {text[:20]!r} is not a number; mend it")
+    bare, numbers = text.strip(), map(str, range(len(classes)))
     if not task.several:
-        if lists_labels(text, classes):
+        parts = {part.strip(' "') for part in bare.strip("[]").split(",")}
+        if bare not in classes and (bare[0] == "[" or "," in bare) and parts <= {"", *classes, *numbers}:
             raise cli.UserError(f"{where}: label {text[:40]!r} is several at once; {ONE_CLASS}")
         return class_of(text, classes, where)
     try:
-        return sorted({class_of(label, classes, where) for label in labels_in(text, classes)})
+        labels = [bare] if bare in classes else json.loads(bare) if bare[0] == "[" else bare.split(",")
     except (ValueError, RecursionError):
         raise cli.UserError(f"{where}: labels {text[:40]!r} are no JSON list; mend them") from None
-
-
-def labels_in(text: str, classes) -> list[str]:
-    """The labels of a JSON list, or between commas; the text itself where it is a class's name. Raises ValueError."""
-    bare = text.strip()
-    if bare in classes:
-        return [bare]
-    return [*map(str, json.loads(bare))] if bare.startswith("[") else bare.split(",")
-
-
-def lists_labels(text: str, classes) -> bool:
-    """Whether a text is no one label but a list of classes, by their names or numbers."""
-    try:
-        labels = labels_in(text, classes)
-        return labels != [text.strip()] and all(class_of(label, classes, "") >= 0 for label in labels)
-    except (ValueError, RecursionError, cli.UserError):
-        return False
+    return sorted({class_of(str(label), classes, where) for label in labels})
 
 
 def class_of(text: str, classes, where) -> int:

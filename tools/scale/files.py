@@ -99,9 +99,8 @@ class Wanted:
         """The class number or score that a label spells, None where it is unknown; UserError for any other."""
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return None
-        text = str(int(value) if isinstance(value, bool) else value).strip()
-        if isinstance(value, list):  # of JSON lines or Parquet
-            text = json.dumps(value)
+        value = json.dumps(value) if isinstance(value, list) else int(value) if isinstance(value, bool) else value
+        text = str(value).strip()
         if not self.task.score and text.lower() not in map(str.lower, self.names):
             text = {"true": "1", "false": "0"}.get(text.lower(), re.sub(r"\.0+$", "", text))
         return tasks.label_of(text, self.task, list(self.names), "")
