@@ -32,7 +32,7 @@ from tools.scale import files
 from tools.source import adapter, architecture, checkpoint, data, families, fetch, tensors, tokenizer
 
 PUBLISHED, DRAWN = published.read(cli.ROOT / "models"), set()
-SNIPPETS = [data.canonical("A fine film."), data.canonical("A dull film.")]
+SNIPPETS = [data.spell_canonical("A fine film."), data.spell_canonical("A dull film.")]
 
 
 def tsv(path):
@@ -77,7 +77,7 @@ def figures(path):
 
 
 def base_of(path):
-    return tensors.read(path.parent / "base")[1]
+    return tensors.read_tensors(path.parent / "base")[1]
 
 
 def vocabulary(path):
@@ -102,7 +102,7 @@ TARGETS = {
     "published": (figures, "models/x/published.csv"),
     "labels": (lambda path: output_files.score(path.parent / "out", path), "labels.json"),
     "pins": (fetch.read_pins, "pins.txt"),
-    "adapter": (lambda path: adapter.combine(base_of(path), adapter.read(path)[0], path), "a.safetensors"),
+    "adapter": (lambda path: adapter.combine(base_of(path), adapter.read_adapter(path)[0], path), "a.safetensors"),
     "native": (native.Model, "m.native"),
     "ir": (engines.read_ir, "m.ir"),
     "npy": (lambda path: input_files.rows_of(path.parent), "npy/1.npy"),

@@ -282,7 +282,7 @@ def read_base(path):
     with tempfile.TemporaryDirectory() as box:
         folder = Path(path) if Path(path).is_dir() else checkpoint.unzip(path, Path(box))
         files = {file.name: file.read_bytes() for file in folder.iterdir() if file.name in tokenizer.FILES}
-        return tensors.read(folder)[1], cli.read_json(folder / "config.json"), files
+        return tensors.read_tensors(folder)[1], cli.read_json(folder / "config.json"), files
 
 
 def main():

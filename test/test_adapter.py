@@ -86,7 +86,7 @@ def test_a_low_rank_difference_is_added(tmp_path, base, tuned):
 
 
 def test_the_committed_adapter_is_small_and_says_where_it_comes_from():
-    tensors, facts = adapter.read(COMMITTED)
+    tensors, facts = adapter.read_adapter(COMMITTED)
     log = json.loads(COMMITTED.with_name("training.json").read_text())
     assert COMMITTED.stat().st_size < 6_000_000
     assert facts["merged_sha256"] == MERGED_SHA256

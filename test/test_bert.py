@@ -78,7 +78,7 @@ def test_graph_is_the_classic_one(case):
     assert dims == [["batch", "length"]] * len(inputs) + [["batch", 2]]
     assert {i.type.tensor_type.elem_type for i in graph.input} == {onnx.TensorProto.INT64}
 
-    enc = encoder.read(encoder.load(path).graph)
+    enc = encoder.read_encoder(encoder.load(path).graph)
     assert (len(enc.layers), enc.mask_constant, enc.pad, enc.packed) == (2, -10000.0, None, False)
     assert [layer.scale for layer in enc.layers] == [pytest.approx(12**-0.5)] * 2
     nodes, maker = list(graph.node), {o: n for n in graph.node for o in n.output}

@@ -165,7 +165,7 @@ def test_what_is_there_in_place_of_weights_is_named(given, names):
     if "adapter_config.json" in names:
         shutil.make_archive(folder, "zip", folder)
         with pytest.raises(cli.UserError, match=f"given.zip: .*{INSTEAD[names]}"):
-            checkpoint.read(checkpoint.source_folder(f"{folder}.zip", None, None, folder.parent / "box"))
+            checkpoint.read_checkpoint(checkpoint.source_folder(f"{folder}.zip", None, None, folder.parent / "box"))
 
 
 def test_an_adapter_beside_whole_weights_is_refused(given):
@@ -208,6 +208,16 @@ def test_tensors_that_do_not_fit_are_named(given, change, says):
         read()
 
 
+def test_what_pytorch_quantised_is_named(given):
+    """A state_dict() of its dynamic quantisation, which is a table all the same."""
+    folder, read = given
+    (folder / "model.safetensors").unlink()
+    parts = {"classifier.scale": torch.tensor(1.0), "classifier._packed_params.dtype": torch.qint8}
+    torch.save(parts, folder / "pytorch_model.bin")
+    with pytest.raises(cli.UserError, match="quantised, by PyTorch; take the checkpoint that it was made from"):
+        read()
+
+
 @pytest.mark.parametrize("names", [["BertForMaskedLM"], ["BertModel"], ["AnythingForSequenceClassification"], None])
 def test_the_tensors_decide_and_not_a_class_name(given, names):
     """With a head of its training left in, too."""
@@ -221,8 +231,8 @@ def test_the_tensors_decide_and_not_a_class_name(given, names):
 def test_weights_that_no_onnx_file_holds_are_refused_before_they_are_read(given, monkeypatch):
     folder, read = given
     monkeypatch.setattr(checkpoint, "LARGEST", 200_000)
-    monkeypatch.setattr(tensors, "read", lambda folder: pytest.fail("the weights were read"))
-    for step in (lambda: checkpoint.read(folder), read):
+    monkeypatch.setattr(tensors, "read_tensors", lambda folder: pytest.fail("the weights were read"))
+    for step in (lambda: checkpoint.read_checkpoint(folder), read):
         with pytest.raises(cli.UserError, match="its weights are 0.00 GiB in fp32, and one .onnx file, .* holds 2"):
             step()
         monkeypatch.setattr(checkpoint, "source_folder", lambda *_: pytest.fail("the weights were fetched"))
@@ -238,7 +248,7 @@ def test_a_trainers_folder_is_its_model_on_top(given):
         shutil.copy(folder / "config.json", folder / name)
         save_file(earlier, folder / name / "model.safetensors")
     same(read(), want)
-    same(checkpoint.read(folder / "checkpoint-500")[1], earlier)
+    same(checkpoint.read_checkpoint(folder / "checkpoint-500")[1], earlier)
 
 
 # --- what the configuration says ---------------------------------------------------------------------------------------

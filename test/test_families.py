@@ -93,7 +93,7 @@ def test_logits_are_those_of_transformers(made, case):
     path = out / "model.onnx"
     export.export(export.load(out), path, ("input_ids", "attention_mask"), arrays)
     graph = encoder.load(path).graph
-    read = classifier.read(graph)
+    read = classifier.read_classifier(graph)
     family = architecture.read_config(out / "config.json")["family"]
     assert read.head == CASES[case][3] == families.FAMILIES[family].head
     form = "tanh" if case.startswith("albert") else "erf"
@@ -141,7 +141,7 @@ def test_the_other_targets_of_its_graph(made, case, tmp_path):
     )
     for target in ("ascend", "gpu"):
         assert "gate: equal" in rewrite.modify(tmp_path / "sim.onnx", tmp_path / "new.onnx", target)
-        read = encoder.read(encoder.load(tmp_path / "new.onnx").graph)
+        read = encoder.read_encoder(encoder.load(tmp_path / "new.onnx").graph)
         assert {x.gelu == "tanh" for x in read.layers} == {case.startswith("albert")} and read.mask_constant == -10000
 
 
@@ -179,15 +179,15 @@ def test_a_mask_made_of_the_ids(made, tmp_path):
     module = export.load(out)
     np.testing.assert_allclose(export.logits(module, alone), export.logits(module, both), atol=1e-5)
     export.export(module, tmp_path / "m.onnx", ("src_tokens",), alone)
-    assert encoder.read(encoder.load(tmp_path / "m.onnx").graph).pad == 1
+    assert encoder.read_encoder(encoder.load(tmp_path / "m.onnx").graph).pad == 1
     onnx.save(simplify.simplify(tmp_path / "m.onnx", {"src_tokens": [4, 32]}), tmp_path / "sim.onnx")
     for target in ("ascend", "cpu"):
         rewrite.modify(tmp_path / "sim.onnx", tmp_path / f"{target}.onnx", target)
-        read = encoder.read(encoder.load(tmp_path / f"{target}.onnx").graph)
+        read = encoder.read_encoder(encoder.load(tmp_path / f"{target}.onnx").graph)
         assert (read.pad, read.packed, read.mask_constant) == (1, False, -10000)
     assert (input_files.lengths(alone) == both["attention_mask"].sum(1)).all()
     model = encoder.load(tmp_path / "m.onnx")
-    pack.packed(model, 32)
+    pack.pack_graph(model, 32)
     rows, _ = tokens.pack(alone)
     assert set(rows) == {"src_tokens", "sentence", "position", "first"}
     assert pack.compare(str(tmp_path / "m.onnx"), rewrite.finish(model), rows).ok

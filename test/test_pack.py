@@ -140,7 +140,7 @@ def test_targets_keep_one_mask_of_whole_rows(made, tmp_path, kind, target):
     onnx.save(onnxsim.simplify(onnx.load(graph), overwrite_input_shapes=shapes)[0], tmp_path / "sim.onnx")
     said = rewrite.modify(tmp_path / "sim.onnx", tmp_path / "new.onnx", target, graph.parent / kind)
     assert said.startswith("mask from sentence: ")
-    enc = encoder.read(encoder.load(tmp_path / "new.onnx").graph)
+    enc = encoder.read_encoder(encoder.load(tmp_path / "new.onnx").graph)
     assert enc.packed and enc.mask_constant == -10000.0
     assert len({layer.mask for layer in enc.layers}) == 1
     model = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "new.onnx"))

@@ -158,7 +158,7 @@ def test_ascend_form(rewritten, kind):
     counts = {"AttentionScore": layers, "AttentionLnQKV": layers, "LayerNorm": 1 + 2 * layers, "Gelu": layers}
     assert sites.graph_facts(path)["sites"] == {name: [None] * count for name, count in counts.items()}
     model = encoder.load(path)
-    enc = encoder.read(model.graph)
+    enc = encoder.read_encoder(model.graph)
     assert [layer.scale for layer in enc.layers] == [pytest.approx(1 / np.sqrt(HIDDEN // HEADS))] * layers
     assert enc.mask_constant == -10000 and {v.dtype.name for v in model.graph.inputs} == {"INT64"}
     (mask,) = {layer.mask.producer() for layer in enc.layers}

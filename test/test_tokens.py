@@ -30,7 +30,7 @@ TRY_OUT = tokenizer.try_out  # conftest.py puts nothing in its place for the tes
 
 
 def built(pieces, lowercase=True):
-    return tokenizer.ready(tokenizer.build(pieces, lowercase), {})
+    return tokenizer.prepare(tokenizer.build(pieces, lowercase), {})
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ def test_derive_refuses_a_sentence_from_elsewhere(snippets, tmp_path):
 
 def test_choose_leaves_validation_sentences_out(tmp_path):
     texts = ("A fine film.", "A dull film. Truly.", "Warm and wise.", "Old hat.")
-    snippets = [data.canonical(text) for text in texts]
+    snippets = [data.spell_canonical(text) for text in texts]
     edits, train = tmp_path / "dev.edits", tmp_path / "train.tsv"
     text = data.tsv_bytes([("a dull film . ", 0)])
     edits.write_text(f"sha256 {hashlib.sha256(text).hexdigest()} rows 1\n0 2 0 14\n")

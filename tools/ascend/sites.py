@@ -4,7 +4,7 @@ Guards that hold or fail whatever the batch size; those of sizes, chip and preci
 """
 
 from tools.graph import encoder
-from tools.graph.encoder import HEADS, Miss, const, made_by, near, perm_of, scalar
+from tools.graph.encoder import HEADS, Miss, const, is_near, made_by, perm_of, scalar
 from tools.make import cli
 
 
@@ -82,16 +82,16 @@ def layer_norm(norm) -> str | None:
 
 def gelu(erf) -> str | None:
     div = made_by(erf.inputs[0], "Div")
-    if div is None or not near(scalar(div.inputs[1]), 2**0.5):
+    if div is None or not is_near(scalar(div.inputs[1]), 2**0.5):
         return "Erf does not read x / sqrt 2"
     if not users(div.outputs[0], "Erf") or not users(erf.outputs[0], "Add"):
         return "Div or Erf has other readers"
     add = erf.outputs[0].consumers()[0]
-    if not near(scalar(add.inputs[1]), 1.0) or not users(add.outputs[0], "Mul"):
+    if not is_near(scalar(add.inputs[1]), 1.0) or not users(add.outputs[0], "Mul"):
         return "Erf is not followed by Add(1) and one Mul"
     x, one_plus = div.inputs[0], add.outputs[0]
     product = one_plus.consumers()[0]
-    halved = lambda node, v: v in node.inputs and any(near(scalar(f), 0.5) for f in node.inputs if f is not v)
+    halved = lambda node, v: v in node.inputs and any(is_near(scalar(f), 0.5) for f in node.inputs if f is not v)
     if x in product.inputs:  # (x * (1 + erf)) * 0.5
         product = product.outputs[0]
         fits = users(product, "Mul") and halved(product.consumers()[0], product)
@@ -109,7 +109,7 @@ def graph_facts(path) -> dict:
     model = encoder.load(path)
     common.ShapeInferencePass()(model)
     try:
-        enc = encoder.read(model.graph)
+        enc = encoder.read_encoder(model.graph)
     except Miss as e:
         raise cli.UserError(f"{path}: {e}") from None
     index, layer = encoder.Index(model.graph), enc.layers[0]

@@ -93,7 +93,9 @@ class Torch(engines.Engine):
         rows = {t.name: array for t, array in zip(self.inputs, feeds, strict=True)}
         try:
             with torch.inference_mode():
-                tensors = {name: torch.tensor(array, device=self.device) for name, array in export.masked(rows).items()}
+                tensors = {
+                    name: torch.tensor(array, device=self.device) for name, array in export.with_mask(rows).items()
+                }
                 return [self.module(**tensors).logits.float().cpu().numpy()]
         except RuntimeError as e:
             raise cli.UserError(f"{self.name}: {onnxfile.first_line(e)}; is the device free?") from None

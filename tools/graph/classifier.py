@@ -1,6 +1,6 @@
 """Read what stands before and behind the encoder of a BERT classifier: the embedding tables, the pooler, the labels.
 
-    whole = classifier.read(encoder.load("model.onnx").graph)   # a Classifier: its tables, encoder, pooler and last layer
+    whole = classifier.read_classifier(encoder.load("model.onnx").graph)   # a Classifier: tables, encoder, pooler, labels
 
 By structure, as encoder.py does, and never by node names; of the inputs' names only that of the ids counts.
 """
@@ -12,8 +12,6 @@ import numpy as np
 from tools.base.input_files import ROLES
 from tools.graph import encoder
 from tools.graph.encoder import Encoder, Linear, Miss, as_gelu, base, const, dense, made_by, need
-
-FIRST_TOKEN = ("Gather", "Slice", "Squeeze")
 
 
 @dataclass
@@ -66,19 +64,19 @@ def table(v) -> tuple[str, np.ndarray]:
 
 def tables(v) -> dict:
     """{word, position and perhaps type: float32 [rows, hidden]} of the sum that enters the first LayerNorm."""
-    found = {}
+    arrays = {}
     for kind, values in map(table, addends(v)):
-        if kind in found:
+        if kind in arrays:
             raise Miss(f"embeddings: two {kind} tables, expected one")
-        found[kind] = values
-    if missing := {"word", "position"} - set(found):
+        arrays[kind] = values
+    if missing := {"word", "position"} - set(arrays):
         raise Miss(f"embeddings: no {' and no '.join(sorted(missing))} table")
-    return found
+    return arrays
 
 
 def first_token(v, last) -> None:
     """Raises Miss unless `v` is the encoder's output `last` at token 0."""
-    while node := made_by(base(v), *FIRST_TOKEN):
+    while node := made_by(base(v), "Gather", "Slice", "Squeeze"):
         at = const(node.inputs[1]) if node.op_type != "Squeeze" and len(node.inputs) > 1 else None
         if at is not None and at.any():
             raise Miss(f"pooler: reads token {at.ravel()[0]}, expected the first")
@@ -99,12 +97,12 @@ def activation(x) -> tuple:
     return "relu", need(x, "pooler", "Tanh", "Relu").inputs[0]
 
 
-def read(graph) -> Classifier:
+def read_classifier(graph) -> Classifier:
     """The whole classifier of an export. Raises Miss with the piece that does not match."""
-    enc, by_out = encoder.read(graph), encoder.Index(graph).by_out
+    enc, by_out = encoder.read_encoder(graph), encoder.Index(graph).by_out
     last = dense(graph.outputs[0], "classifier", by_out)
     head, inner = activation(base(last.x))
     pooler = dense(inner, "pooler", by_out)
     first_token(pooler.x, enc.last)
-    found = tables(enc.embedding.x)
-    return Classifier(found["word"], found["position"], found.get("type"), enc, pooler, head, last)
+    arrays = tables(enc.embedding.x)
+    return Classifier(arrays["word"], arrays["position"], arrays.get("type"), enc, pooler, head, last)

@@ -1,7 +1,7 @@
 """Read the encoder of a BERT classifier out of an ONNX graph, by structure and never by node names.
 
     model = encoder.load("sim.onnx")
-    enc = encoder.read(model.graph)        # an Encoder: weights, heads, scales, mask of every layer
+    enc = encoder.read_encoder(model.graph)        # an Encoder: weights, heads, scales, mask of every layer
 
 Exports of opset 11 to 16, what onnxsim makes of them and what rewrite.py writes match: constants as nodes or
 initializers, Gemm or MatMul + Add, Div or Mul for the score scale, 2-D and 3-D views, biases and LayerNorm weights that
@@ -80,7 +80,7 @@ def scalar(v) -> float | None:
     return float(c.reshape(-1)[0]) if c is not None and c.size == 1 else None
 
 
-def near(a: float | None, b: float) -> bool:
+def is_near(a: float | None, b: float) -> bool:
     return a is not None and abs(a - b) <= 1e-5
 
 
@@ -95,8 +95,8 @@ def need(v, piece: str, *ops):
     node = made_by(v, *ops)
     if node is None:
         other = v.producer()
-        got = f"{other.op_type} {other.name!r}" if other else f"{v.name!r}"
-        raise Miss(f"{piece}: expected {' or '.join(ops)}, found {got}")
+        instead = f"{other.op_type} {other.name!r}" if other else f"{v.name!r}"
+        raise Miss(f"{piece}: expected {' or '.join(ops)}, found {instead}")
     return node
 
 
@@ -166,7 +166,7 @@ def as_norm(node) -> Norm | None:
         return None
     variance, eps = made_by(pair[0], "ReduceMean"), scalar(pair[1])
     square = variance and made_by(variance.inputs[0], "Pow")
-    inner = made_by(square.inputs[0], "Sub") if square and near(scalar(square.inputs[1]), 2) else None
+    inner = made_by(square.inputs[0], "Sub") if square and is_near(scalar(square.inputs[1]), 2) else None
     if inner is None:
         return None
     x = top.inputs[0]
@@ -191,18 +191,18 @@ def as_gelu(v):
     parts = factors(v)
     numbers = [scalar(p) for p in parts if scalar(p) is not None]
     rest = [p for p in parts if scalar(p) is None]
-    if len(rest) != 2 or not near(float(np.prod(numbers)), 0.5):
+    if len(rest) != 2 or not is_near(float(np.prod(numbers)), 0.5):
         return None
     for x, total in (rest, rest[::-1]):
         add = made_by(total, "Add")
         pair = with_const(add) if add else None
-        if not pair or not near(scalar(pair[1]), 1):
+        if not pair or not is_near(scalar(pair[1]), 1):
             continue
         if is_tanh_form(pair[0], x):
             return x, "tanh"
         erf = made_by(pair[0], "Erf")
         value, scale = unscale(erf.inputs[0]) if erf else (None, 0)
-        if erf and base(value) is base(x) and near(scale, 0.5**0.5):
+        if erf and base(value) is base(x) and is_near(scale, 0.5**0.5):
             return x, "erf"
     return None
 
@@ -212,13 +212,13 @@ def is_tanh_form(v, x) -> bool:
     tanh = made_by(v, "Tanh")
     total, root = unscale(tanh.inputs[0]) if tanh else (None, 0)
     add = made_by(total, "Add")
-    if add is None or not near(root, (2 / np.pi) ** 0.5):
+    if add is None or not is_near(root, (2 / np.pi) ** 0.5):
         return False
     for same, other in (add.inputs, add.inputs[::-1]):
         cube, share = unscale(other)
         power = made_by(cube, "Pow")
-        cubes = power.inputs[:1] * 3 if power and near(scalar(power.inputs[1]), 3) else factors(cube)
-        if near(share, 0.044715) and len(cubes) == 3 and all(base(c) is base(x) for c in (same, *cubes)):
+        cubes = power.inputs[:1] * 3 if power and is_near(scalar(power.inputs[1]), 3) else factors(cube)
+        if is_near(share, 0.044715) and len(cubes) == 3 and all(base(c) is base(x) for c in (same, *cubes)):
             return True
     return False
 
@@ -236,8 +236,8 @@ def split_heads(v, piece: str, perm: tuple, linears: dict):
     v, scale = unscale(v)
     total = (0, 1, 2, 3)
     while node := made_by(v, "Transpose"):
-        own = perm_of(node)
-        total, v = tuple(own[p] for p in total), node.inputs[0]
+        axes = perm_of(node)
+        total, v = tuple(axes[p] for p in total), node.inputs[0]
     if total != perm:
         raise Miss(f"{piece}: transposed by {total}, expected {perm}")
     shape = need(v, piece, "Reshape").inputs[1]
@@ -274,10 +274,10 @@ class Index:
 
     def linear_from(self, x, piece: str) -> Linear:
         """The one linear layer that reads `x`. Raises Miss where there is none, or more."""
-        found = [y for y in self.linears if y.x is x]
-        if len(found) != 1:
-            raise Miss(f"{piece}: {len(found)} linear layers read {x.name!r}, expected 1")
-        return found[0]
+        readers = [y for y in self.linears if y.x is x]
+        if len(readers) != 1:
+            raise Miss(f"{piece}: {len(readers)} linear layers read {x.name!r}, expected 1")
+        return readers[0]
 
     def norm_of_sum(self, a, b, piece: str) -> Norm:
         """The LayerNorm over a + b. Raises Miss where there is no such sum, or none over it."""
@@ -305,10 +305,10 @@ def read_layer(softmax, index: Index) -> Layer:
     """The encoder layer around one Softmax node. Raises Miss with the piece that is not a BERT layer's."""
     add = need(softmax.inputs[0], "mask", "Add")
     sides = [(unscale(v), m) for v, m in (add.inputs, add.inputs[::-1])]
-    found = [(s, m) for s, m in sides if made_by(s[0], "MatMul") and const(made_by(s[0], "MatMul").inputs[1]) is None]
-    if not found:
+    dots = [(s, m) for s, m in sides if made_by(s[0], "MatMul") and const(made_by(s[0], "MatMul").inputs[1]) is None]
+    if not dots:
         raise Miss("attention: no MatMul of query and key under the Softmax")
-    (scores, scale), mask = found[0]
+    (scores, scale), mask = dots[0]
     q, k = made_by(scores, "MatMul").inputs
     query, dim, q_scale = split_heads(q, "query", HEADS, index.by_out)
     key, _, k_scale = split_heads(k, "key", KEY, index.by_out)
@@ -338,12 +338,12 @@ def read_layer(softmax, index: Index) -> Layer:
 def origins(v) -> tuple[set, list, list]:
     """The graph inputs whose values (not shapes) reach `v`, the float constants on the way, and what is compared there:
     None for two tensors made from graph inputs, else the number that one is compared with."""
-    inputs, floats, compared, todo, seen = set(), [], [], [v], set()
+    inputs, floats, compared, todo, visited = set(), [], [], [v], set()
     while todo:
         v = todo.pop()
-        if v is None or v in seen:
+        if v is None or v in visited:
             continue
-        seen.add(v)
+        visited.add(v)
         node = v.producer()
         if v.is_graph_input():
             inputs.add(v)
@@ -360,16 +360,16 @@ def origins(v) -> tuple[set, list, list]:
 
 def read_mask(layers: list):
     """(mask input, its additive constant or None, packed, pad). The constant may be -10000, finfo.min or -inf."""
-    found = [origins(layer.mask) for layer in layers]
-    for i, (inputs, *_) in enumerate(found):
-        if len(inputs) != 1 or inputs != found[0][0]:
+    sources = [origins(layer.mask) for layer in layers]
+    for i, (inputs, *_) in enumerate(sources):
+        if len(inputs) != 1 or inputs != sources[0][0]:
             names = sorted(v.name for v in inputs)
             raise Miss(f"layer {i}: mask: made from inputs {names}, expected the one attention mask of all layers")
-    (source,) = found[0][0]
+    (source,) = sources[0][0]
     if source.shape is None or len(source.shape) != 2:
         raise Miss(f"layer 0: mask: input {source.name!r} is not [batch, length]")
-    large = [f for f in found[0][1] if f <= -100]
-    compared = found[0][2]
+    large = [f for f in sources[0][1] if f <= -100]
+    compared = sources[0][2]
     numbers = [int(n) for n in compared if n is not None]
     ids = any(n.op_type == "Gather" and n.inputs[1] is source for n in source.consumers())  # a mask is never looked up
     return source, min(large, default=None), None in compared, min(numbers) if ids and numbers else None
@@ -381,27 +381,27 @@ def softmaxes(graph) -> list:
     return [n for n in nodes if any(u.op_type == "MatMul" for u in n.outputs[0].consumers())]
 
 
-def read(graph) -> Encoder:
+def read_encoder(graph) -> Encoder:
     """The graph's encoder in normal form. Raises Miss with the layer and the piece that does not match."""
     index, tops = Index(graph), softmaxes(graph)
     if not tops:
         raise Miss("attention: 0 Softmax nodes feed a MatMul")
-    found = []
+    layers = []
     for i, softmax in enumerate(tops):
         try:
             layer = read_layer(softmax, index)
-            if found and layer.key.x is not found[-1].norm2.out:
+            if layers and layer.key.x is not layers[-1].norm2.out:
                 raise Miss(f"attention: reads {layer.key.x.name!r}, not the layer before")
         except Miss as e:
             raise Miss(f"layer {i}: {e}") from None
-        found.append(layer)
-    x = found[0].key.x
+        layers.append(layer)
+    x = layers[0].key.x
     projection = index.by_out.get(x)
     norm = index.norm_by_out.get(projection.x if projection else x)
     if norm is None:
         raise Miss(f"layer 0: embedding LayerNorm: {x.name!r} is none")
-    mask_input, constant, packed, pad = read_mask(found)
-    return Encoder(norm, projection, found, mask_input, packed, pad, constant, found[-1].norm2.out)
+    mask_input, constant, packed, pad = read_mask(layers)
+    return Encoder(norm, projection, layers, mask_input, packed, pad, constant, layers[-1].norm2.out)
 
 
 def load(path):

@@ -21,7 +21,7 @@ ACTIVATIONS = {"tanh": "Tanh", "relu": "ReLU", "gelu": "GELU"}  # of families.Fa
 
 
 def load(folder, labels=None):
-    """The classifier of a checkpoint folder, as checkpoint.read: eval mode, fp32, CPU.
+    """The classifier of a checkpoint folder, as checkpoint.read_checkpoint: eval mode, fp32, CPU.
 
     Returns transformers' BertForSequenceClassification with eager attention and its own forward:
     module(input_ids=, attention_mask=, token_type_ids=).logits is float32 [batch, labels], inputs are int64
@@ -42,11 +42,11 @@ def load(folder, labels=None):
         def forward(self, *args, **kwargs):
             return self.projection(super().forward(*args, **kwargs))
 
-    config, tensors = checkpoint.read(folder, labels=labels)
+    config, tensors = checkpoint.read_checkpoint(folder, labels=labels)
     tensors = families.as_bert(config, tensors)
     head, names = families.FAMILIES[config["family"]].head, config.pop("labels")
     sizes = config | {"num_hidden_layers": families.layers(config), "type_vocab_size": len(tensors[families.TYPE])}
-    sizes |= {"pad_token_id": 0, "id2label": dict(enumerate(names)), "label2id": architecture.turned(names)}
+    sizes |= {"pad_token_id": 0, "id2label": dict(enumerate(names)), "label2id": architecture.inverse(names)}
     module = BertForSequenceClassification(BertConfig(**sizes, attn_implementation="eager"))
     if families.projected(config):
         hidden = config["hidden_size"]
@@ -59,7 +59,7 @@ def load(folder, labels=None):
     return module.eval()
 
 
-def masked(rows):
+def with_mask(rows):
     """{role: int64 [n, length]} of a model's inputs by name, with a mask where the ids alone say what is padding."""
     feeds = {ROLES[name]: array for name, array in rows.items()}
     if "attention_mask" not in feeds and (mask := input_files.shown(rows)) is not None:
@@ -71,9 +71,8 @@ def logits(module, arrays):
     """float32 [n, labels] of a module of load; arrays: {input name, any of input_files.ROLES: int64 [n, length]}."""
     import torch
 
-    def run(rows):
-        return module(**{role: torch.from_numpy(array) for role, array in masked(rows).items()}).logits.numpy()
-
+    feeds = lambda rows: {role: torch.from_numpy(array) for role, array in with_mask(rows).items()}
+    run = lambda rows: module(**feeds(rows)).logits.numpy()
     with torch.inference_mode():
         return input_files.in_batches(run, dict.fromkeys(arrays, (None, None)), arrays, "PyTorch")
 
@@ -144,26 +143,26 @@ def to_onnx(module, inputs):
     return model
 
 
-def export(module, path, inputs, arrays, shape=None, kept=None):
+def export(module, path, inputs, arrays, shape=None, logits_path=None):
     """Write module's ONNX to `path` if it agrees with PyTorch on the sentences in `arrays`, {input: int64 [n, length]}.
 
-    shape: (batch, length) that the file's inputs are then fixed to; kept: where its logits on the sentences go, an .npy of
-    float32 [n, labels]. Returns the gate.Verdict; UserError, and no file, where PyTorch and ONNX disagree.
+    shape: (batch, length) that the file's inputs are then fixed to; logits_path: where its logits on the sentences go, an
+    .npy of float32 [n, labels]. Returns the gate.Verdict; UserError, and no file, where PyTorch and ONNX disagree.
     """
     from onnx.tools.update_model_dims import update_inputs_outputs_dims
 
     model = to_onnx(module, inputs)
     data = model.SerializeToString(deterministic=True)
     with ThreadPoolExecutor(1) as beside:  # neither keeps all cores at work
-        want = beside.submit(lambda: logits(module, arrays))
-        have = gate.logits(data, {n: arrays[n] for n in inputs})
-    want = want.result()
-    verdict = gate.judge(want, have)
+        theirs = beside.submit(lambda: logits(module, arrays))
+        ours = gate.logits(data, {n: arrays[n] for n in inputs})
+    theirs = theirs.result()
+    verdict = gate.judge(theirs, ours)
     verdict.demand(path)
     if shape:
-        model = update_inputs_outputs_dims(model, dict.fromkeys(inputs, shape), {"output": [shape[0], want.shape[1]]})
+        model = update_inputs_outputs_dims(model, dict.fromkeys(inputs, shape), {"output": [shape[0], theirs.shape[1]]})
         data = model.SerializeToString(deterministic=True)
-    if kept:
-        cli.write(kept, cli.npy(have))
+    if logits_path:
+        cli.write(logits_path, cli.npy(ours))
     cli.write(path, data)
     return verdict

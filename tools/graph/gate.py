@@ -43,37 +43,37 @@ class Verdict(NamedTuple):
         return self.line
 
 
-def judge(reference, made, precision="fp32", labels=None, seeded=False, real=None) -> Verdict:
-    """Hold `made` to `reference`, float32 [n, labels] both; UserError where they differ in shape.
+def judge(reference, outputs, precision="fp32", labels=None, seeded=False, real=None) -> Verdict:
+    """Hold `outputs` to `reference`, float32 [n, labels] both; UserError where they differ in shape.
 
     labels: int [n], the right classes (the reference's own where None). seeded: the weights are random, so labels mean
     nothing and near ties may flip (NOISE). real: bool [n], False for rows without a sentence, which fill up batches:
     their logits must be finite, not equal, since a softmax over masked scores alone depends on the mask constant.
     """
-    if reference.shape != made.shape:
-        raise cli.UserError(f"the outputs differ in shape, {reference.shape} and {made.shape}; make both again")
-    real = np.ones(len(made), bool) if real is None else real
-    bad = ~np.isfinite(made).all(axis=1) | (real & ~np.isfinite(reference).all(axis=1))
+    if reference.shape != outputs.shape:
+        raise cli.UserError(f"the outputs differ in shape, {reference.shape} and {outputs.shape}; make both again")
+    real = np.ones(len(outputs), bool) if real is None else real
+    bad = ~np.isfinite(outputs).all(axis=1) | (real & ~np.isfinite(reference).all(axis=1))
     good = real & ~bad
-    gap = float(np.abs(reference - made)[good].max(initial=0))
+    gap = float(np.abs(reference - outputs)[good].max(initial=0))
     largest = float(np.abs(reference[good]).max(initial=0))
     limit = TOLERANCE * max(1.0, largest / USUAL)
-    other = good & (reference.argmax(axis=1) != made.argmax(axis=1))
+    other = good & (reference.argmax(axis=1) != outputs.argmax(axis=1))
     tied = other & (output_files.margins(reference) <= 2 * limit)
     flips = other & ~tied
     if precision == "fp32":
         ok = not flips.any() and gap <= limit
         figures = f"max |difference| {gap:.2e} (limit {limit:.0e}) over {len(real)} rows, {count(flips)}"
     elif reference.shape[1] == 1:
-        alike = agreement(reference[good, 0], made[good, 0])
+        alike = agreement(reference[good, 0], outputs[good, 0])
         ok = alike >= 1 - LOSS
         figures = f"max |difference| {gap:.2g} over {len(real)} rows, correlation {alike:.5f} (limit {1 - LOSS:.5f})"
     else:
-        allowed = int(LOSS * len(made))
+        allowed = int(LOSS * len(outputs))
         lost, what = int((flips & (output_files.margins(reference) > NOISE * largest)).sum()), "flips but for near ties"
         if not seeded:
             right = reference.argmax(1) if labels is None else np.asarray(labels)
-            lost = int((reference.argmax(1) == right)[good].sum() - (made.argmax(1) == right)[good].sum())
+            lost = int((reference.argmax(1) == right)[good].sum() - (outputs.argmax(1) == right)[good].sum())
             what = "more wrong"
         ok = lost <= allowed
         figures = (
@@ -86,13 +86,13 @@ def judge(reference, made, precision="fp32", labels=None, seeded=False, real=Non
     return Verdict(ok, line, len(real), gap)
 
 
-def agreement(reference: np.ndarray, made: np.ndarray) -> float:
+def agreement(reference: np.ndarray, outputs: np.ndarray) -> float:
     """Pearson's correlation of two sets of scores, float32 [n]; 1 where they are equal, 0 where one is constant."""
-    if np.array_equal(reference, made):
+    if np.array_equal(reference, outputs):
         return 1.0
-    if len(made) < 2 or not reference.std() or not made.std():
+    if len(outputs) < 2 or not reference.std() or not outputs.std():
         return 0.0
-    return float(np.corrcoef(reference, made)[0, 1])
+    return float(np.corrcoef(reference, outputs)[0, 1])
 
 
 def count(flips: np.ndarray, most: int = 5) -> str:
@@ -126,11 +126,11 @@ def logits(model, inputs: dict) -> np.ndarray:
     return input_files.in_batches(once, {i.name: i.shape for i in run.get_inputs()}, inputs, name)
 
 
-def compare(reference, made, inputs: dict) -> Verdict:
+def compare(reference, candidate, inputs: dict) -> Verdict:
     """Run two graphs (paths or bytes; or float32 [n, labels], their logits) on {name: int64 [n, S]}; fp32's verdict."""
-    both = [g if isinstance(g, np.ndarray) else logits(g, inputs) for g in (reference, made)]
-    (reference, _), (made, real) = (input_files.by_sentence(out, inputs) for out in both)
-    return judge(reference, made, real=real)
+    both = [g if isinstance(g, np.ndarray) else logits(g, inputs) for g in (reference, candidate)]
+    (reference, _), (candidate, real) = (input_files.by_sentence(out, inputs) for out in both)
+    return judge(reference, candidate, real=real)
 
 
 def examples(names, length: int, vocabulary: int, rows: int = 8) -> dict:
@@ -156,17 +156,17 @@ def main():
     a = p.parse_args()
     if (a.new is None) == (a.save_path is None):
         p.error("give either a second graph, or a folder of its outputs, or --save_path")
-    reference, new, kept = a.reference, a.new, Path(a.reference).suffix == ".npy"
-    names = input_files.input_names(a.input) if kept else [i.name for i in onnxfile.session(reference).get_inputs()]
+    reference, outputs, saved = a.reference, a.new, Path(a.reference).suffix == ".npy"
+    names = input_files.input_names(a.input) if saved else [i.name for i in onnxfile.session(reference).get_inputs()]
     inputs = input_files.load_inputs(a.input, names, a.rows)
     if a.save_path:
         cli.write(a.save_path, cli.npy(logits(reference, inputs)))
         print(f"wrote the logits of {len(inputs[names[0]])} rows to {a.save_path}")
         return
-    if Path(new).is_dir():
+    if Path(outputs).is_dir():
         whole = input_files.load_inputs(a.input, names)
-        new = output_files.read_outputs(Path(new), Path(a.input, names[0]))[input_files.longest(whole, a.rows)]
-    verdict = compare(output_files.read_kept(Path(reference)) if kept else reference, new, inputs)
+        outputs = output_files.read_outputs(Path(outputs), Path(a.input, names[0]))[input_files.longest(whole, a.rows)]
+    verdict = compare(output_files.read_kept(Path(reference)) if saved else reference, outputs, inputs)
     if not verdict.ok:
         raise cli.UserError(f"{a.new}: {verdict.line}; it must not take the place of {reference}")
     print(verdict.line)

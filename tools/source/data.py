@@ -4,7 +4,7 @@
         --save_path build/data/dev.tsv
 
 SST was cut from 10,605 film-review snippets; the source package holds them in their original spelling.
-`canonical` spells them SST's way as far as rules go. An edit script states the rest, and no sentence:
+`spell_canonical` spells them SST's way as far as rules go. An edit script states the rest, and no sentence:
 
     sha256 <of the file it makes> rows <number>
     <label> <snippet, from 1> <first character, from 0> <edits>
@@ -54,8 +54,8 @@ def iter_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=(), labelled=False) ->
         for number, line in enumerate(itertools.chain([first], lines) if bare else lines, 1 if bare else 2):
             row = _columns(line, path, number)
             if len(row) != len(header):
-                wanted = "<tab>".join(header)[:60]
-                raise cli.UserError(f"{path}:{number}: {len(row)} columns, not {len(header)}; write {wanted}")
+                columns = "<tab>".join(header)[:60]
+                raise cli.UserError(f"{path}:{number}: {len(row)} columns, not {len(header)}; write {columns}")
             text = tuple(row[place] for place in texts)
             if not all(t.strip() for t in text):
                 raise cli.UserError(f"{path}:{number}: no {task.text[0][0]}; write one or drop the line")
@@ -76,14 +76,14 @@ def _places(header, task, names, path, labelled):
     if task.several and names and task.label and set(names) <= set(header):
         label = [*map(header.index, names)]
     if not texts:
-        wanted = " or ".join(" and ".join(f"`{name}`" for name in names) for names in task.text)
+        columns = " or ".join(" and ".join(f"`{name}`" for name in names) for names in task.text)
     elif labelled and label is None and len(names) > 1 and set(names) <= set(header):
         raise cli.UserError(f"{path}:1: the header has a column for each label; {tasks.ONE_CLASS}")
     elif labelled and label is None:
-        wanted = " or ".join(f"`{name}`" for name in task.label) + ", or one for each label" * task.several
+        columns = " or ".join(f"`{name}`" for name in task.label) + ", or one for each label" * task.several
     else:
         return texts, label
-    raise cli.UserError(f"{path}:1: the header names no column {wanted}; write one")
+    raise cli.UserError(f"{path}:1: the header names no column {columns}; write one")
 
 
 def _columns(line: bytes, path, number: int) -> list[str]:
@@ -124,18 +124,18 @@ def tar_member(file, ending: str, name) -> bytes:
     """The one plain file of a .tar.gz, an open binary file, whose path ends in `ending`. Raises UserError."""
     try:
         with tarfile.open(fileobj=file, mode="r:gz") as tar:
-            named = [m for m in tar if f"/{m.name}".endswith(f"/{ending}")]
-            plain = [m for m in named if m.isreg() and not m.issparse() and m.size <= FILE_LIMIT]
-            if len(named) != 1 or not plain:
+            members = [m for m in tar if f"/{m.name}".endswith(f"/{ending}")]
+            plain = [m for m in members if m.isreg() and not m.issparse() and m.size <= FILE_LIMIT]
+            if len(members) != 1 or not plain:
                 raise cli.UserError(f"{name}: not one plain {ending} of at most 8 MiB; fetch it again")
-            return tar.extractfile(named[0]).read()
+            return tar.extractfile(members[0]).read()
     except cli.UserError:
         raise
     except Exception as e:  # tarfile, gzip and zlib each raise their own
         raise cli.UserError(f"{name}: not a sound .tar.gz ({e}); fetch it again") from None
 
 
-def canonical(snippet: str) -> str:
+def spell_canonical(snippet: str) -> str:
     """A snippet in SST's spelling as far as rules go: lower case, blanks round punctuation and at the end."""
     text = snippet.lower().replace("    ", " -- ")
     text = re.sub(r"([^\w\s.'`-]|''|\.\.\.|\.(?=\s|$)|n't\b|'\w*)", r" \1 ", text)
@@ -148,7 +148,7 @@ def read_snippets(archive) -> list[str]:
         data = tar_member(file, SNIPPETS[0], archive)
     text = tar_member(io.BytesIO(data), SNIPPETS[1], f"{archive}: {SNIPPETS[0]}")
     try:
-        return [canonical(line.split("\t", 2)[2]) for line in text.decode("utf-8").removesuffix("\n").split("\n")]
+        return [spell_canonical(line.split("\t", 2)[2]) for line in text.decode("utf-8").removesuffix("\n").split("\n")]
     except (UnicodeDecodeError, IndexError):
         fault = f"{SNIPPETS[1]} is not UTF-8 lines of number, mean and text; fetch it again"
         raise cli.UserError(f"{archive}: {fault}") from None
@@ -184,7 +184,7 @@ def edit(edits: str, start: int, snippet: str) -> str:
 
 def rebuild(edits_path, snippets: list[str]) -> tuple[str, bytes]:
     """(the sha256 that is wanted, the TSV's bytes) of an edit script; UserError where a snippet does not fit."""
-    want, script = read_edits(edits_path)
+    sha256, script = read_edits(edits_path)
     rows = []
     for number, (label, snippet, start, edits) in enumerate(script, 2):
         try:
@@ -192,16 +192,16 @@ def rebuild(edits_path, snippets: list[str]) -> tuple[str, bytes]:
         except (IndexError, ValueError):
             fault = "points outside the snippets; take the committed file and the pinned package again"
             raise cli.UserError(f"{edits_path}:{number}: {fault}") from None
-    return want, tsv_bytes(rows)
+    return sha256, tsv_bytes(rows)
 
 
-def rest(edits_path, snippets: list[str]) -> bytes:
+def unused_snippets(edits_path, snippets: list[str]) -> bytes:
     """A TSV of the snippets, without labels, that no sentence of an edit script was cut from, that hold none and lie in none."""
     letters = lambda text: re.sub(r"[\W_]+", "", text)
     sentences = [letters(line.split("\t")[0]) for line in rebuild(edits_path, snippets)[1].decode().splitlines()[1:]]
-    taken, joined = {snippet for _, snippet, _, _ in read_edits(edits_path)[1]}, "\n".join(sentences)
+    used, joined = {snippet for _, snippet, _, _ in read_edits(edits_path)[1]}, "\n".join(sentences)
     apart = lambda text: text and text not in joined and not any(sentence in text for sentence in sentences)
-    rows = [text for i, text in enumerate(snippets) if i not in taken and apart(letters(text))]
+    rows = [text for i, text in enumerate(snippets) if i not in used and apart(letters(text))]
     return "\n".join(["sentence", *dict.fromkeys(rows), ""]).encode()
 
 
@@ -238,13 +238,13 @@ def main():
         command.add_argument("--save_path", required=True, help="the file to write")
     args = parser.parse_args()
     if args.command == "rebuild":
-        want, text = rebuild(args.edits, read_snippets(args.archive))
-        if (have := hashlib.sha256(text).hexdigest()) != want:
-            fault = f"sha256 is {have}, must be {want}; {args.save_path} is left as it was"
+        sha256, text = rebuild(args.edits, read_snippets(args.archive))
+        if (digest := hashlib.sha256(text).hexdigest()) != sha256:
+            fault = f"sha256 is {digest}, must be {sha256}; {args.save_path} is left as it was"
             raise cli.UserError(f"{args.edits} with {args.archive}: {fault}")
         cli.write(args.save_path, text)
     elif args.command == "rest":
-        cli.write(args.save_path, rest(args.edits, read_snippets(args.archive)))
+        cli.write(args.save_path, unused_snippets(args.edits, read_snippets(args.archive)))
     elif args.borrow:
         borrow(args.borrow, tasks.known(args.task), args.save_path)
     elif args.path:

@@ -95,7 +95,7 @@ FOREIGN = {
 }
 
 
-def translated(tensors):
+def translate(tensors):
     """Tensors of fairseq's RoBERTa or of lonePatient's ALBERT under transformers' names; others as they are.
 
     fairseq has no token types: one row of zeros, as transformers' own converter writes it. The other's classifier reads
@@ -118,12 +118,12 @@ def translated(tensors):
     return theirs
 
 
-def of_tensors(names, said):
-    """The family whose tensors these are, by how their names begin; None for none. `said`: of config.json, for a tie."""
+def of_tensors(names, model_type):
+    """The family whose tensors these are, by how their names begin; None for none. `model_type`: of config.json, for a tie."""
     fits = [kind for kind, family in FAMILIES.items() if any(n.startswith(f"{family.prefix}.") for n in names)]
     if any(name.startswith(FAMILIES["tinybert"].unused) for name in names):
         return "tinybert"
-    return said if said in fits else next(iter(fits), None)
+    return model_type if model_type in fits else next(iter(fits), None)
 
 
 def first_position(config) -> int:
@@ -131,13 +131,13 @@ def first_position(config) -> int:
     return config["pad_token_id"] + 1 if FAMILIES[config["family"]].from_pad else 0
 
 
-def spelled(config, name):
+def family_name(config, name):
     """The family's name of one of BERT's tensors."""
     family = FAMILIES[config["family"]]
-    if family.shared and (found := re.match(r"bert\.encoder\.layer\.(\d+)\.(.*)", name)):
-        i, inner = divmod(int(found[1]), config["inner_group_num"])
+    if family.shared and (place := re.match(r"bert\.encoder\.layer\.(\d+)\.(.*)", name)):
+        i, inner = divmod(int(place[1]), config["inner_group_num"])
         group = i * config["num_hidden_groups"] // config["num_hidden_layers"]
-        name = f"bert.encoder.albert_layer_groups.{group}.albert_layers.{inner}.{found[2]}"
+        name = f"bert.encoder.albert_layer_groups.{group}.albert_layers.{inner}.{place[2]}"
     encoder = name.startswith("bert.")
     for ours, theirs in family.names:  # a short piece such as output.dense is never inside another one
         name = re.sub(rf"(?<![\w]){re.escape(ours)}", theirs, name, count=1)
@@ -183,14 +183,14 @@ def projected(config) -> bool:
 
 def shapes(config):
     """{tensor: shape} of a classifier, as its family names them: what a checkpoint of this configuration holds."""
-    expected = {spelled(config, name): shape for name, shape in bert_shapes(config).items()}
+    expected = {family_name(config, name): shape for name, shape in bert_shapes(config).items()}
     return expected | ({TASK: (config["task_types"], config["embedding_size"])} if config["task_types"] else {})
 
 
 def as_bert(config, tensors):
     """A family's tensors (numpy, of `shapes`) as BERT's: positions from the first that is used; two token types of zeros
     where it has none."""
-    bert = {name: tensors[spelled(config, name)] for name in bert_shapes(config)}
+    bert = {name: tensors[family_name(config, name)] for name in bert_shapes(config)}
     bert[POSITION] = bert[POSITION][first_position(config) :]
     types = bert.get(TYPE, 0 * bert[POSITION][:2])
     bert[TYPE] = types + tensors[TASK][0] if TASK in tensors else types

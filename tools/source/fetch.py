@@ -81,8 +81,8 @@ def pip_settings(command: str, prefix: str = sys.prefix) -> dict[str, str]:
         raise cli.UserError(f"pip's configuration: {' '.join(str(e).split())}; mend it") from None
     pairs = [pair for section in ("global", command) if config.has_section(section) for pair in config.items(section)]
     pairs += [(name.removeprefix("PIP_"), value) for name, value in os.environ.items() if name.startswith("PIP_")]
-    named = {name.lower().replace("_", "-"): value for name, value in pairs if value}
-    return {name: value for name, value in named.items() if name in SOURCES}
+    settings = {name.lower().replace("_", "-"): value for name, value in pairs if value}
+    return {name: value for name, value in settings.items() if name in SOURCES}
 
 
 class Broken(Exception):

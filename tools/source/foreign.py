@@ -12,7 +12,6 @@ import json
 from pathlib import Path
 
 from tools.make import cli
-from tools.source import tokenizer
 from tools.source.architecture import CONFIGS
 
 GPT2 = ("encoder.json", "vocab.bpe", "dict.txt")
@@ -20,26 +19,26 @@ PAIRS = ("vocab.json", "merges.txt")  # the hub's names of the same, already in 
 PIECES = ("spiece.model", "30k-clean.model")
 
 
-def found(places, *names):
+def find_file(places, *names):
     """The first file of one of these names in the folders `places`; None where there is none."""
     return cli.first(Path(p, n) for n in names for p in places)
 
 
 def is_foreign(folder) -> bool:
     """Whether a checkpoint's folder is one of these projects'."""
-    if found([folder], "checkpoint.pt"):
-        return not found([folder], *CONFIGS)
-    if path := found([folder], "config.json"):
+    if find_file([folder], "checkpoint.pt"):
+        return not find_file([folder], *CONFIGS)
+    if path := find_file([folder], "config.json"):
         cli.refuse_pointer(path)
-    said = cli.read_json(path) if path else {}
-    return "model_type" not in said and "num_hidden_groups" in said
+    config = cli.read_json(path) if path else {}
+    return "model_type" not in config and "num_hidden_groups" in config
 
 
 def as_hub(folder, model, box, places=(), weights="checkpoint.pt"):
     """A folder in `box` with config, tokenizer and a link to the weights of `folder`; `places`: where else files may lie."""
     hub, places = Path(box) / "hub", [folder, *places]
     tokenizer_files(places, model, hub)
-    path = found([folder], weights, "pytorch_model.bin", "model.safetensors")
+    path = find_file([folder], weights, "pytorch_model.bin", "model.safetensors")
     if path is None:
         raise cli.UserError(f"{folder}: no {weights} there; give the folder that has it")
     (hub / ("checkpoint.pt" if path.suffix == ".pt" else path.name)).symlink_to(path.resolve())
@@ -56,7 +55,7 @@ def as_hub(folder, model, box, places=(), weights="checkpoint.pt"):
 
 def label_order(places, count):
     """Which label each output of fairseq's classifier is, as numbers; UserError where label/dict.txt does not say it."""
-    path = found(places, "label/dict.txt")
+    path = find_file(places, "label/dict.txt")
     if path is None:
         fault = "no label/dict.txt, which says the order of the outputs"
         raise cli.UserError(f"{places[0]}: {fault}; copy it there from the SST-2-bin that the model was trained on")
@@ -73,12 +72,12 @@ def tokenizer_files(places, model, hub):
     hub.mkdir(parents=True)
     for name in ("tokenizer_config.json", "config.json"):
         (hub / name).write_bytes((model / name).read_bytes())
-    ready = [path for name in (*PAIRS, "tokenizer.json") if (path := found(places, name))]
-    encoder, merges, numbers = (found(places, name, f"input0/{name}") for name in GPT2)
+    ready = [path for name in (*PAIRS, "tokenizer.json") if (path := find_file(places, name))]
+    encoder, merges, numbers = (find_file(places, name, f"input0/{name}") for name in GPT2)
     if ready:
         for path in ready:
             (hub / path.name).write_bytes(path.read_bytes())
-    elif pieces := found(places, *PIECES):
+    elif pieces := find_file(places, *PIECES):
         (hub / PIECES[0]).write_bytes(cli.regular(pieces, cli.LARGEST).read_bytes())
     elif encoder and merges and numbers:
         byte_pairs(encoder, merges, numbers, hub)
@@ -95,9 +94,3 @@ def byte_pairs(encoder, merges, numbers, hub):
     tokens = ["<s>", "<pad>", "</s>", "<unk>", *(piece.get(word, word) for word in words), "<mask>"]
     (hub / PAIRS[0]).write_text(json.dumps({token: i for i, token in enumerate(tokens)}), "utf-8")
     (hub / PAIRS[1]).write_bytes(merges.read_bytes())
-
-
-def tokens_of(places, model, box):
-    """The tokenizer (tokenizers.Tokenizer) of files in `places`, as `tokens.load` gives it."""
-    tokenizer_files(places, model, Path(box) / "tokens")
-    return tokenizer.load(Path(box) / "tokens")

@@ -58,7 +58,7 @@ def write(folder, model, pieces):
     """Write a checkpoint of random values for a folder of models/; returns its folder. pieces: bert-base-uncased's vocabulary."""
     from safetensors.numpy import save
 
-    config, said = cli.read_json(model / "config.json"), cli.read_json(model / "tokenizer_config.json")
+    config, settings = cli.read_json(model / "config.json"), cli.read_json(model / "tokenizer_config.json")
     bits = np.random.PCG64(SEED)
     tensors = {}
     for name, shape in families.shapes(architecture.read_config(model / "config.json")).items():
@@ -67,13 +67,13 @@ def write(folder, model, pieces):
     for name in ("config.json", "tokenizer_config.json"):
         (folder / name).write_bytes((model / name).read_bytes())
     (folder / "model.safetensors").write_bytes(save(tensors))
-    name, size = said["tokenizer_class"], config["vocab_size"]
+    name, size = settings["tokenizer_class"], config["vocab_size"]
     if name == "RobertaTokenizer":
         byte_pairs(folder, pieces, size)
     elif name in UNIGRAMS:
         unigrams(folder, pieces, size, name)
     else:
-        pieces = vocabulary(pieces, size, said.get("do_lower_case", True))
+        pieces = vocabulary(pieces, size, settings.get("do_lower_case", True))
         (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), "utf-8")
     return folder
 
@@ -105,8 +105,8 @@ def unigrams(folder, pieces, size, name):
 
     first, last = ([(token, 0.0) for token in tokens.split()] for tokens in UNIGRAMS[name])
     words = [p.removeprefix("##") if p.startswith("##") else f"\u2581{p}" for p in pieces if not p.startswith("[")]
-    known = dict.fromkeys(["\u2581", *map(chr, range(33, 127)), *words])
-    table = [(word, -20.0 if len(word) == 1 else -10.0 - i / 8192) for i, word in enumerate(known)]
+    ordered = dict.fromkeys(["\u2581", *map(chr, range(33, 127)), *words])
+    table = [(word, -20.0 if len(word) == 1 else -10.0 - i / 8192) for i, word in enumerate(ordered)]
     table += [(f"<unused{i}>", -30.0) for i in range(size - len(first) - len(table) - len(last))]
     tokenizer = getattr(transformers, name)(vocab=[*first, *table[: size - len(first) - len(last)], *last])
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))

@@ -1,8 +1,8 @@
 """The tensors of a checkpoint folder: .safetensors or .bin, whole or in shards, in any float format, never running code.
 
     from tools.source import tensors
-    path, found = tensors.read("mine")       # {name: numpy array or torch tensor}, as the files spell the names
-    tensors.renamed(found, "bert")           # the same, as transformers names them today
+    path, weights = tensors.read_tensors("mine")    # {name: numpy array or torch tensor}, as the files spell the names
+    tensors.rename(weights, "bert")                 # the same, as transformers names them today
 
 A .bin is a pickle: PyTorch reads it with weights_only, which builds tensors and calls nothing else.
 """
@@ -60,13 +60,15 @@ def read_pickle(path):
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     if path.suffix == ".pt" and isinstance(tensors, dict) and isinstance(tensors.get("model"), dict):
         tensors = tensors["model"]
+    if isinstance(tensors, dict) and any("_packed_params" in str(name) for name in tensors):
+        raise cli.UserError(f"{path}: quantised, by PyTorch; take the checkpoint that it was made from")
     dense = lambda t: isinstance(t, torch.Tensor) and t.layout is torch.strided and t.device.type == "cpu"
     if not isinstance(tensors, dict) or not all(isinstance(n, str) and dense(t) for n, t in tensors.items()):
         raise cli.UserError(f"{path}: not a plain table of tensors; save the model's state_dict()")
     return tensors
 
 
-def read(folder):
+def read_tensors(folder):
     """(the file that was read, or the index of several; {name: tensor}) of a checkpoint folder. Raises UserError."""
     path = weights_file(folder)
     if path.name in WHOLE:
@@ -82,17 +84,17 @@ def read(folder):
     return path, {name: t for shard in shards for name, t in read_file(path.parent / shard).items()}
 
 
-def renamed(tensors, kind=None):
+def rename(tensors, kind=None):
     """Tensors by transformers' names of today: without what wraps a model, other projects' translated (families.FOREIGN),
     a bare encoder's with the prefix of its family, of config.json."""
     today = lambda name: re.sub(r"LayerNorm\.(gamma|beta)", lambda m: f"LayerNorm.{OLD[m[1]]}", WRAPPERS.sub("", name))
     plain = {today(name): tensor for name, tensor in tensors.items()}
     prefix = families.FAMILIES[kind or "bert"].prefix
     with_prefix = lambda name: f"{prefix}.{name}" if name.split(".")[0] in BARE else name
-    return {with_prefix(name): tensor for name, tensor in families.translated(plain).items()}
+    return {with_prefix(name): tensor for name, tensor in families.translate(plain).items()}
 
 
-def used(tensors, kind, expected):
+def drop_unused(tensors, kind, expected):
     """Tensors without those that a family's classifier never reads: position_ids, heads of its training, distillation's."""
     unused = (*families.UNUSED, *families.FAMILIES[kind].unused)
     leave = lambda name: name.startswith(unused) or name.endswith("embeddings.position_ids")

@@ -41,7 +41,7 @@ HARD = [
     "“Quoted” ‘text’ it's \"plain\" 'single' «guillemets» — dash… $3.99 50%",
     "HOPE e-mail@example.com #1 @user http://t.co/x [unused1]",
     "[UNK] [MASK] [SEP] [CLS] [PAD]",
-    "[sep] [ MASK ]",
+    "[sep] [ MASK ] <s>a</s> <mask>b",
     "x" * 100,
     "x" * 101,
     "word " * 600,
@@ -51,7 +51,7 @@ PAIRS = [(HARD[0], HARD[5]), (HARD[-2], HARD[6]), ("a film", HARD[-2])]
 OWN = "take the checkpoint's own files"
 
 
-def near(folder, name):
+def find_file(folder, name):
     """The path of file `name` in a checkpoint folder, or in the clone around a checkpoint-* folder; None if neither."""
     folder = Path(folder)
     folders = [folder, folder.absolute().parent] if folder.name.startswith("checkpoint-") else [folder]
@@ -60,18 +60,18 @@ def near(folder, name):
 
 def files(folder):
     """{name: path} of the tokenizer's files of a checkpoint folder. UserError where none holds a vocabulary."""
-    found = {name: path for name in FILES if (path := near(folder, name))}
-    if not found.keys() & set(VOCABULARIES):
+    paths = {name: path for name in FILES if (path := find_file(folder, name))}
+    if not paths.keys() & set(VOCABULARIES):
         raise cli.UserError(f"{folder}: no tokenizer.json or vocab.txt, {', '.join(VOCABULARIES[2:])}; {OWN}")
-    for name, path in found.items():
+    for name, path in paths.items():
         cli.refuse_pointer(path)
         read_vocab(path) if name == "vocab.txt" else cli.regular(path, cli.LARGEST)
-    return found
+    return paths
 
 
-def config(found):
+def settings_of(paths):
     """What tokenizer_config.json says, {} without one."""
-    return cli.read_json(found["tokenizer_config.json"]) if "tokenizer_config.json" in found else {}
+    return cli.read_json(paths["tokenizer_config.json"]) if "tokenizer_config.json" in paths else {}
 
 
 def read_vocab(path):
@@ -103,7 +103,7 @@ def content(token):
 
 
 @contextmanager
-def damaged(what):
+def refuse_damaged(what):
     """What fails in the block is one UserError about `what`: each class raises its own, and a panic of Rust is no Exception."""
     try:
         yield
@@ -114,44 +114,44 @@ def damaged(what):
         raise cli.UserError(f"{what}: not a tokenizer ({reason}); {OWN}") from e
 
 
-def reading(folder):
+def load_reader(folder):
     """transformers' own fast tokenizer of a checkpoint folder's files, without code of the folder; UserError where it cannot
-    read them, or is `unusable`."""
+    read them, or `fault_of` names a fault."""
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    found = files(folder)
-    said = next((cli.read_json(p) for n in ("config.json", "bert_config.json") if (p := near(folder, n))), {})
-    kind = said.get("model_type", "bert")  # the original TinyBERT's says none
-    with tempfile.TemporaryDirectory() as box, damaged(folder):
-        for name, path in found.items():
+    paths = files(folder)
+    config = next((cli.read_json(p) for n in ("config.json", "bert_config.json") if (p := find_file(folder, n))), {})
+    kind = config.get("model_type", "bert")  # the original TinyBERT's says none
+    with tempfile.TemporaryDirectory() as box, refuse_damaged(folder):
+        for name, path in paths.items():
             Path(box, name).write_bytes(path.read_bytes())
-        Path(box, "config.json").write_text(json.dumps(said | {"model_type": "bert" if kind == "tinybert" else kind}))
+        Path(box, "config.json").write_text(json.dumps(config | {"model_type": "bert" if kind == "tinybert" else kind}))
         reader = AutoTokenizer.from_pretrained(box, local_files_only=True, trust_remote_code=False)
     backend = getattr(reader, "backend_tokenizer", None)
-    if fault := unusable(reader, backend, found):
+    if fault := fault_of(reader, backend, paths):
         raise cli.UserError(f"{folder}: {fault}; {OWN}")
     backend.no_padding()
     backend.no_truncation()
     return reader
 
 
-def unusable(reader, backend, found):
+def fault_of(reader, backend, paths):
     """Why a tokenizer of transformers can be none of ours; None where it can."""
     name, special = type(reader).__name__, special_tokens(reader)
     if backend is None:
         return f"{name} is Python code, which no tokenizer.json can say"
     if "pad_token" not in special:
         return "tokenizer_config.json: no padding token"
-    pieces = backend.get_vocab(with_added_tokens="tokenizer.json" in found or "vocab.txt" not in found)
+    pieces = backend.get_vocab(with_added_tokens="tokenizer.json" in paths or "vocab.txt" not in paths)
     if missing := [token for token in special.values() if token not in pieces]:
         return f"vocab.txt: no line {missing[0]}"
     if pieces.keys() <= set(special.values()):  # transformers makes up an empty one where its class finds no file
         return f"no vocabulary of {name} there, which config.json and the files name"
-    added = {content(token): int(i) for i, token in config(found).get("added_tokens_decoder", {}).items()}
-    if not added and "added_tokens.json" in found:
-        added = cli.read_json(found["added_tokens.json"])
+    added = {content(token): int(i) for i, token in settings_of(paths).get("added_tokens_decoder", {}).items()}
+    if not added and "added_tokens.json" in paths:
+        added = cli.read_json(paths["added_tokens.json"])
     wrong = [token for token, number in added.items() if backend.token_to_id(token) != number]
     return f"added_tokens.json: {wrong[0]!r} has another id than the file says" if wrong else None
 
@@ -168,11 +168,11 @@ def flags_of(tokenizer) -> dict:
     return {flag: getattr(normaliser, name) for flag, (name, _) in FLAGS.items()} if bert else {}
 
 
-def set_flags(tokenizer, said) -> None:
+def set_flags(tokenizer, settings) -> None:
     """Let BERT's normaliser do what tokenizer_config.json's keys say."""
     normaliser = tokenizer.normalizer
-    for flag in flags_of(tokenizer).keys() & said.keys():
-        setattr(normaliser, FLAGS[flag][0], said[flag])
+    for flag in flags_of(tokenizer).keys() & settings.keys():
+        setattr(normaliser, FLAGS[flag][0], settings[flag])
     tokenizer.normalizer = normaliser
 
 
@@ -181,26 +181,27 @@ def convert(folder, length=512):
     UserError where that does not, or makes other ids of WordPiece than tokenizer.json itself."""
     from tokenizers import Tokenizer
 
-    reader, found, lines = reading(folder), files(folder), []
+    reader, paths, lines = load_reader(folder), files(folder), []
     backend, name = reader.backend_tokenizer, type(reader).__name__
     tokenizer, flags = Tokenizer.from_str(backend.to_str()), flags_of(backend)
     # Another class than BERT's would build its tokenizer again, from keys of its own.
-    said = special_tokens(reader) | flags | {"tokenizer_class": name if flags else "PreTrainedTokenizerFast"}
-    said |= {"truncation_side": reader.truncation_side} if reader.truncation_side != "right" else {}
-    said |= {"model_max_length": reader.model_max_length} if reader.model_max_length < 1 << 30 else {}
-    if "tokenizer.json" in found:
-        stands = from_file(found["tokenizer.json"])
-        set_flags(stands, said)
-        if other := differing(ready(stands, said), reader, folder, [*HARD, *PAIRS], length):
-            fault = f"tokenizer.json gives other ids than {name} of transformers, as of {str(other[0])[:40]!r}"
+    settings = special_tokens(reader) | flags | {"tokenizer_class": name if flags else "PreTrainedTokenizerFast"}
+    settings |= {"truncation_side": reader.truncation_side} if reader.truncation_side != "right" else {}
+    settings |= {"model_max_length": reader.model_max_length} if reader.model_max_length < 1 << 30 else {}
+    if "tokenizer.json" in paths:
+        stands = from_file(paths["tokenizer.json"])
+        set_flags(stands, settings)
+        if difference := first_difference(prepare(stands, settings), reader, folder, [*HARD, *PAIRS], length):
+            fault = f"tokenizer.json gives other ids than {name} of transformers, as of {str(difference[0])[:40]!r}"
             if flags:
                 advice = "tokenizer_config.json disagrees; save both by save_pretrained()"
                 raise cli.UserError(f"{folder}: {fault}; {advice}")
             lines.append(f"tokenizer: {fault}; those of transformers are taken")
-    if flags and "do_lower_case" not in config(found):
-        lower = str(said["do_lower_case"]).lower()
+    if flags and "do_lower_case" not in settings_of(paths):
+        lower = str(settings["do_lower_case"]).lower()
         lines.append(f"tokenizer: no file says do_lower_case; transformers' own default for such a folder is {lower}")
-    return ready(tokenizer, said), said, "\n".join([*lines, hold(tokenizer, folder, [], length, reader)])
+    prepare(tokenizer, settings)
+    return tokenizer, settings, "\n".join([*lines, compare_ids(tokenizer, folder, [], length, reader)])
 
 
 def try_out(folder):
@@ -224,15 +225,15 @@ def from_file(path):
     """The tokenizer of a tokenizer.json as it stands; UserError where it is none."""
     from tokenizers import Tokenizer
 
-    with damaged(path):
+    with refuse_damaged(path):
         return Tokenizer.from_file(str(path))
 
 
-def ready(tokenizer, said):
+def prepare(tokenizer, settings):
     """A tokenizer that knows its padding token and which end is cut, as tokenizer_config.json's keys say."""
-    pad = content(said.get("pad_token")) or PAD
+    pad = content(settings.get("pad_token")) or PAD
     tokenizer.enable_padding(pad_id=tokenizer.token_to_id(pad), pad_token=pad)
-    tokenizer.enable_truncation(512, direction=said.get("truncation_side", "right"))
+    tokenizer.enable_truncation(512, direction=settings.get("truncation_side", "right"))
     return tokenizer
 
 
@@ -241,20 +242,20 @@ def load(folder):
 
     tokenizer.json as it stands; converted where there is none, or tokenizer_config.json says otherwise.
     """
-    found = files(folder)
-    if path := found.get("tokenizer.json"):
-        tokenizer, said = from_file(path), config(found)
-        pad, flags = content(said.get("pad_token")) or PAD, flags_of(tokenizer)
-        known = isinstance(pad, str) and tokenizer.token_to_id(pad) is not None
-        if known and all(said.get(flag, value) == value for flag, value in flags.items()):
-            return ready(tokenizer, said)
+    paths = files(folder)
+    if path := paths.get("tokenizer.json"):
+        tokenizer, settings = from_file(path), settings_of(paths)
+        pad, flags = content(settings.get("pad_token")) or PAD, flags_of(tokenizer)
+        present = isinstance(pad, str) and tokenizer.token_to_id(pad) is not None
+        if present and all(settings.get(flag, value) == value for flag, value in flags.items()):
+            return prepare(tokenizer, settings)
     return convert(folder)[0]
 
 
-def config_like(path, said):
+def config_like(path, settings):
     """The bytes of a model's tokenizer_config.json; where a checkpoint `said` otherwise, with what it says."""
     ours, usual = cli.read_json(path), NAMED | {flag: default for flag, (_, default) in FLAGS.items()}
-    other = {key: value for key, value in said.items() if value != content(ours.get(key, usual.get(key)))}
+    other = {key: value for key, value in settings.items() if value != content(ours.get(key, usual.get(key)))}
     return (json.dumps(ours | other, indent=2) + "\n").encode() if other else path.read_bytes()
 
 
@@ -271,20 +272,20 @@ def text_of(tokenizer):
 def encodings(tokenizer, texts, length, padding=None, where="tokenizer.json"):
     """What the tokenizer makes of each text or pair, cut to `length` and filled up as `padding` says; UserError where one
     is too much for it."""
-    kept = tokenizer.padding
+    padded = tokenizer.padding
     tokenizer.enable_padding(**padding) if padding else tokenizer.no_padding()
     tokenizer.enable_truncation(length, direction=tokenizer.truncation["direction"])
-    with damaged(where):
+    with refuse_damaged(where):
         rows = tokenizer.encode_batch(list(texts))
-    if kept:
-        tokenizer.enable_padding(**kept)
+    if padded:
+        tokenizer.enable_padding(**padded)
     return rows
 
 
-def differing(tokenizer, reader, folder, texts, length):
+def first_difference(tokenizer, reader, folder, texts, length):
     """(text, our encoding, transformers' ids) of the first text of which the two make other ids or types; None without."""
     how = {"truncation": True, "max_length": length, "return_token_type_ids": True}
-    with damaged(folder):
+    with refuse_damaged(folder):
         for text, row in zip(texts, encodings(tokenizer, texts, length, where=folder), strict=True):
             call = reader(text, **how) if isinstance(text, str) else reader(*text, **how)
             if row.ids != call["input_ids"] or row.type_ids != call["token_type_ids"]:
@@ -292,17 +293,17 @@ def differing(tokenizer, reader, folder, texts, length):
     return None
 
 
-def hold(tokenizer, folder, texts, length, reader=None):
+def compare_ids(tokenizer, folder, texts, length, reader=None):
     """The gate's line; UserError where transformers' tokenizer of the folder (`reader`, where it was read) gives another id
     for one of the texts, HARD or PAIRS."""
-    reader = reader or reading(folder)
+    reader = reader or load_reader(folder)
     if (pad := tokenizer.padding["pad_id"]) != reader.pad_token_id:
         raise cli.UserError(f"{folder}: the padding token is {pad} here, {reader.pad_token_id} in transformers")
-    if other := differing(tokenizer, reader, folder, [*texts, *HARD, *PAIRS], length):
-        text, row, ids = other
-        shown = f"{row.tokens[:12]} here, {[tokenizer.id_to_token(i) for i in ids[:12]]} in transformers"
+    if difference := first_difference(tokenizer, reader, folder, [*texts, *HARD, *PAIRS], length):
+        text, row, ids = difference
+        both = f"{row.tokens[:12]} here, {[tokenizer.id_to_token(i) for i in ids[:12]]} in transformers"
         advice = "tokenizer.json and tokenizer_config.json disagree; save it again with save_pretrained()"
-        raise cli.UserError(f"{folder}: {str(text)[:40]!r} becomes {shown}; {advice}")
+        raise cli.UserError(f"{folder}: {str(text)[:40]!r} becomes {both}; {advice}")
     count = len(HARD) + len(PAIRS)
     which = f"{len(texts)} sentences and {count} hard ones" if texts else f"{count} hard sentences"
     return f"tokenizer: equal: ids of {which} as {type(reader).__name__} of transformers gives them"

@@ -10,7 +10,7 @@ import numpy as np
 from tools.base import input_files
 from tools.make import cli
 from tools.source import architecture
-from tools.source.tokenizer import encodings, near
+from tools.source.tokenizer import encodings, find_file
 from tools.source.tokenizer import load as load
 
 # Where an encoding of the tokenizers library keeps it.
@@ -52,8 +52,8 @@ def fit(folder, seq_len, cut=False):
         return seq_len
     positions = architecture.read_config(path)["max_position_embeddings"]
     if cut:
-        said = near(folder, "tokenizer_config.json")
-        most = cli.read_json(said).get("model_max_length") if said else None
+        settings = find_file(folder, "tokenizer_config.json")
+        most = cli.read_json(settings).get("model_max_length") if settings else None
         return min(seq_len, positions, int(most) if isinstance(most, (int, float)) and most >= 3 else positions)
     if seq_len > positions:
         raise cli.UserError(f"{path}: {positions} positions, fewer than SEQ={seq_len}; give SEQ={positions} or less")
@@ -102,15 +102,15 @@ def pack(arrays, pad=0):
     rows = share_rows(lengths, seq_len, most)
     names = [name for name, array in arrays.items() if array is not mask]
     fill = {name: pad * (input_files.ROLES.get(name) == "input_ids") for name in (*names, "sentence", "position")}
-    made = {name: np.full((len(rows), seq_len), value, np.int64) for name, value in fill.items()}
-    made["first"] = np.zeros((len(rows), most), np.int64)
+    packed = {name: np.full((len(rows), seq_len), value, np.int64) for name, value in fill.items()}
+    packed["first"] = np.zeros((len(rows), most), np.int64)
     for r, row in enumerate(rows):
         ends = np.cumsum(lengths[row])
         for k, (i, end) in enumerate(zip(row, ends, strict=True)):
             at = slice(end - lengths[i], end)
             for name in names:
-                made[name][r, at] = arrays[name][i, : lengths[i]]
-            made["sentence"][r, at] = k + 1
-            made["position"][r, at] = np.arange(lengths[i])
-            made["first"][r, k] = at.start
-    return made, rows
+                packed[name][r, at] = arrays[name][i, : lengths[i]]
+            packed["sentence"][r, at] = k + 1
+            packed["position"][r, at] = np.arange(lengths[i])
+            packed["first"][r, k] = at.start
+    return packed, rows

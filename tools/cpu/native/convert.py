@@ -34,7 +34,7 @@ def read(path):
     another graph, or what the engine does not compute."""
     model = encoder.load(path)
     try:
-        found = classifier.read(model.graph)
+        found = classifier.read_classifier(model.graph)
         layers, hidden = found.encoder.layers, found.pooler.weight.shape[0]
         inputs = [v.name for v in model.graph.inputs]
         eps = {norm.eps for layer in layers for norm in (layer.norm1, layer.norm2)} | {found.encoder.embedding.eps}
