@@ -34,6 +34,7 @@ SECONDS = 1.0  # a contender works at least this long a round
 BATCH = 32  # sorted sentences of a request
 QUIET = {"HF_HUB_OFFLINE": "1", "CI": "true"}  # nothing is downloaded; OpenVINO and NNCF send no usage statistics
 SPARE = 2 << 30  # bytes of memory that stay free
+UNITS = {"fp32": "AVX-512 or AVX2", "bf16": "AMX or AVX-512 with bf16", "int8": "AMX or AVX-512 with VNNI"}
 
 
 # ---- the limit --------------------------------------------------------------------------------------------------
@@ -63,7 +64,7 @@ def peaks(library: str, threads: int, seconds: float, times: int = 7) -> dict:
         with ThreadPoolExecutor(threads) as pool:
             together = lambda at=number, pool=pool: sum(pool.map(lambda _: peak(at, seconds), range(threads)))
             sums = [together() for _ in range(times)]
-        unit = peers.UNITS.get(kind.removesuffix("_l2"))
+        unit = UNITS.get(kind.removesuffix("_l2"))
         known = {"median": median(sums), "best": max(sums)}
         found[kind] = known if all(sums) else {"median": None, "best": None, "missing": f"this CPU has no {unit}"}
     return found
@@ -314,7 +315,7 @@ def main():
         cli.write(args.save_path, text)
         print(f"wrote {args.save_path}")
         return
-    records = list(store.load(args.records, ("bench",)).values())
+    records = list(store.load_records(args.records, ("bench",)).values())
     if not records:
         raise cli.UserError("no record of a bench; run make bench and make record")
     if args.command == "promote":

@@ -575,7 +575,7 @@ def good(folder: Path) -> Path:
     quantise.write(folder / "a.safetensors", base, quantise.pack(base, tuned(base)))
     om_writer.write_om(folder / "m.om", name="x", inputs=[(n, "int64", [8, 128]) for n in bert_graphs.NAMES], outputs=[("o", "float32", [8, 2])], atc_cmdline="atc", weights=b"w")  # fmt: skip
     newest = lambda kind: max((ROOT / "results/records").glob(f"*-8-cpu-onnxruntime-fp32-{kind}.json"))
-    accuracy, perf = (json.dumps(record.read(newest(k))).encode() for k in ("accuracy", "throughput"))
+    accuracy, perf = (json.dumps(record.read_record(newest(k))).encode() for k in ("accuracy", "throughput"))
     row = "x,,64,T4,8,fp16,throughput,120.5,samples/s,somewhere,0123456789,\n"
     pad = lambda values: np.int64([*values, *[0] * (16 - len(values))]).tobytes()
     ids, ones = {1: [2, 9, 3], 2: [2, 3]}, {1: [1, 1, 1], 2: [1, 1]}

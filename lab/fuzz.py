@@ -10,7 +10,6 @@ cut and repeated, JSON with values exchanged, and noise. test_fuzz.py is the sho
 
 import contextlib
 import copy
-import io
 import json
 import tempfile
 import time
@@ -31,7 +30,7 @@ from tools.results import compare, imports, peers, plot, published, record, repo
 from tools.scale import files
 from tools.source import adapter, architecture, checkpoint, data, families, fetch, tensors, tokenizer
 
-PUBLISHED, DRAWN = published.read(cli.ROOT / "models"), set()
+PUBLISHED, DRAWN = published.all_figures(cli.ROOT / "models"), set()
 SNIPPETS = [data.spell_canonical("A fine film."), data.spell_canonical("A dull film.")]
 
 
@@ -42,38 +41,38 @@ def tsv(path):
 
 def records(path):
     """A record, and all that reads one. A picture takes nothing of a chain: of two records that differ there, one is drawn."""
-    value = record.read(path)
-    show.show(value)
+    value = record.read_record(path)
+    show.text_block(value)
     for suffix in (".md", ".csv"):
-        table.text(table.frame([value]), suffix)
+        table.render(table.frame([value]), suffix)
     report.page({path: value}, PUBLISHED, pictures=False)
     record.make_words(value)
     list(audit.contradictions(value))
     verify.judge(value, value)
     with contextlib.suppress(cli.UserError):  # scores have no flips
-        compare.report(value, value) if value["kind"] == "accuracy" else None
+        compare.comparison(value, value) if value["kind"] == "accuracy" else None
     drawn = json.dumps(value | {"chain": None})
     if drawn not in DRAWN:
         DRAWN.add(drawn)
-        plot.draw([value], PUBLISHED, io.BytesIO())
+        plot.draw([value], PUBLISHED)
 
 
 def benches(path):
     """A record of a bench, and all that reads one."""
-    values = list(record.load([path], ("bench",)).values())
+    values = list(record.load_records([path], ("bench",)).values())
     peers.page(values)
-    peers.draw(values, io.BytesIO())
+    peers.draw(values)
     list(audit.bench_faults(path))
 
 
 def imported(leaf):
     """What reads a log from elsewhere, of a configuration x/y/seq64/bs8/LEAF."""
-    return lambda path: show.show(imports.imported(path, Path("x/y/seq64/bs8", leaf)))
+    return lambda path: show.text_block(imports.import_record(path, Path("x/y/seq64/bs8", leaf)))
 
 
 def figures(path):
     with contextlib.suppress(StopIteration):
-        published.read(path.parents[1])
+        published.all_figures(path.parents[1])
 
 
 def base_of(path):
@@ -196,7 +195,7 @@ def thinned(value):
 
 def committed(folder: Path) -> list[bytes]:
     """The records of a folder, thinned."""
-    return [json.dumps(thinned(value)).encode() for value in record.load([folder]).values()]
+    return [json.dumps(thinned(value)).encode() for value in record.load_records([folder]).values()]
 
 
 def run(target: str, folder: Path, examples: int, number=None, more: list[bytes] | None = None) -> Counter:

@@ -57,7 +57,7 @@ def weights() -> None:
     """Checkpoint, export, inputs with the real labels."""
     Path(MODEL).mkdir(parents=True, exist_ok=True)
     Path(f"{MODEL}/source").write_text("wheel\n")
-    labels = {str(i): str(v) for i, v in enumerate(record.truth(), 1)}
+    labels = {str(i): str(v) for i, v in enumerate(record.sst2_labels(), 1)}
     write(
         f"{MODEL}/checkpoint/MANIFEST",
         [f"{MODEL}/source", "tools/source/checkpoint.py"],
@@ -88,7 +88,7 @@ for i, c in enumerate(classes, 1):
 def accuracy(bs: int = 8, config: str = "cpu-onnxruntime-fp32", wrong: int = 80, shift: int = 0) -> Path:
     """leaf/accuracy.json of a run that has `wrong` sentences wrong, from row `shift` on."""
     at, (_, engine, _) = leaf(bs, config), config.split("-", 2)
-    classes = [v ^ (shift <= i < shift + wrong) for i, v in enumerate(record.truth())]
+    classes = [v ^ (shift <= i < shift + wrong) for i, v in enumerate(record.sst2_labels())]
     run(f"{at}/model.onnx", f"{MODEL}/model.onnx", "--", "cp", f"{MODEL}/model.onnx", "{}")
     run(f"{at}/output/MANIFEST", f"{at}/model.onnx", f"{MODEL}/seq128/input/MANIFEST", "--",
         sys.executable, "-c", OUTPUTS, "{}", "".join(map(str, classes)), engine)  # fmt: skip
@@ -138,9 +138,9 @@ def everything(folder: Path) -> None:
         fp32, bf16 = "cpu-onnxruntime-fp32", "cpu-openvino-bf16"
         made = [accuracy(8, fp32), perf(8, fp32), perf(1, fp32, 7), accuracy(8, bf16, 75, 20), perf(8, bf16, 9)]
         promote(*made)
-        text = table.of(table.committed())
+        text = table.from_names(table.committed())
         for suffix in (".csv", ".md"):
-            Path(f"results/table{suffix}").write_text(table.text(text, suffix))
+            Path(f"results/table{suffix}").write_text(table.render(text, suffix))
 
 
 def copy(source: Path, folder: Path) -> Path:

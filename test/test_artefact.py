@@ -76,7 +76,7 @@ def test_a_claim_reads_what_its_command_makes(built):
 
 def test_every_record_has_the_bits_that_are_claimed():
     claimed = {c["id"]: c["holds"].removeprefix("= ") for c in claims.read(ROOT / "data/claims.toml")}
-    kept = record.load([ROOT / "results/records"]).values()
+    kept = record.load_records([ROOT / "results/records"]).values()
     kept = [r for r in kept if (r["model"], r["weights"]) == ("minilm_sst2", "default") and "logits_sha256" in r]
     bits = {"fp32": claimed["bits"], "int8": claimed["bits-int8"]}
     assert [r["logits_sha256"] for r in kept] == [bits[r["precision"]] for r in kept]

@@ -50,7 +50,7 @@ def made(folder, content, leaf, given=("MODEL", "CHIP")):
     path = folder / ("s_summary.json" if isinstance(content, dict) else "run.log")
     text = json.dumps(SUMMARY | content) if isinstance(content, dict) else content
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return imports.imported(path, Path(leaf), given)
+    return imports.import_record(path, Path(leaf), given)
 
 
 def args(*words):
@@ -181,7 +181,7 @@ def test_the_screen_and_the_summary_of_a_run_are_one_record(tmp_path, monkeypatc
 
 @pytest.mark.parametrize(("prefix", "first"), [("", 1), ("input", 0)])
 def test_outputs_of_another_room_are_an_accuracy(tmp_path, prefix, first):
-    truth = record.truth()
+    truth = record.sst2_labels()
     folder = tmp_path / "out"
     folder.mkdir()
     for i, label in enumerate(truth):
@@ -189,14 +189,14 @@ def test_outputs_of_another_room_are_an_accuracy(tmp_path, prefix, first):
         logits = np.array([label != right, label == right], "f4")
         logits.tofile(folder / f"{prefix}{i + first}_0.bin")
     given = ("MODEL", "CHIP", "BS")
-    r = imports.imported(folder, Path(SST2), given)
+    r = imports.import_record(folder, Path(SST2), given)
     assert (r["correct"], r["total"], r["chip"]) == (784, 872, "310P3")
     assert r["missing"]["seq"] == "not in the outputs: the default"
     assert record.promote(tmp_path / "records", r, folder).name.endswith("accuracy.json")
     with pytest.raises(cli.UserError, match="do not say what BS was: give it"):
-        imports.imported(folder, Path(SST2), given[:2])
+        imports.import_record(folder, Path(SST2), given[:2])
     with pytest.raises(cli.UserError, match="does not say that its weights were seeded"):
-        imports.imported(folder, Path(SST2.replace("default", "seeded2")), given)
+        imports.import_record(folder, Path(SST2.replace("default", "seeded2")), given)
     (folder / f"{prefix}{first}_0.bin").unlink()
     with pytest.raises(cli.UserError, match="outputs of 871 sentences"):
-        imports.imported(folder, Path(SST2), given)
+        imports.import_record(folder, Path(SST2), given)

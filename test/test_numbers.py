@@ -105,7 +105,7 @@ def flip(value: dict) -> None:
     """One prediction, and all that follows from it."""
     text = value["predictions"]
     value["predictions"] = str(1 - int(text[0])) + text[1:]
-    right = record.right(value)
+    right = record.right_answers(value)
     value.update(record.proportion(sum(right), len(right)))
 
 
@@ -125,7 +125,7 @@ def faster(value: dict) -> None:
 def in_git(monkeypatch):
     """git in a repository that begins here."""
     monkeypatch.setattr(cli, "ROOT", Path.cwd())
-    record.tree_of.cache_clear()
+    record.commit_files.cache_clear()
     git = lambda *words: subprocess.run(
         ["git", "-c", "user.name=n", "-c", "user.email=e@x", *words], check=True, capture_output=True, text=True
     ).stdout.strip()
@@ -141,14 +141,14 @@ def test_files_that_git_does_not_track_make_a_record_dirty_and_sound(repo, monke
     git("commit", "-qm", "one")
     first = git("rev-parse", "HEAD")
     repaired(Path(f"{LEAF}/score.json.prov.json"), lambda v: v["run"].update(commit=first, dirty=False))
-    made = record.accuracy(Path(LEAF))
+    made = record.accuracy_record(Path(LEAF))
     assert (made["commit"], made["dirty"]) == (first, True)
     assert list(audit.contradictions(made)) == []
     git("add", own)
     git("commit", "-qm", "two")
-    assert record.accuracy(Path(LEAF)) == made  # score.json is of the first commit still
+    assert record.accuracy_record(Path(LEAF)) == made  # score.json is of the first commit still
     repaired(Path(f"{LEAF}/score.json.prov.json"), lambda v: v["run"].update(commit=git("rev-parse", "HEAD")))
-    made = record.accuracy(Path(LEAF))
+    made = record.accuracy_record(Path(LEAF))
     assert made["dirty"] is False and list(audit.contradictions(made)) == []
     (fault,) = audit.contradictions(made | {"commit": first})
     assert fault.startswith(f"its chain holds another {own} than its commit {first[:12]}, and `dirty` says")
@@ -204,7 +204,7 @@ def test_a_download_that_is_not_the_pinned_one_is_seen_and_never_recorded(tmp_pa
     wheel.parent.mkdir(parents=True)
     wheel.write_bytes(b"another")
     named = f"{wheel} is not the file that data/pins.txt names"
-    assert record.broken({str(wheel): {"sha256": cli.sha256(wheel)}}) == named
+    assert record.chain_fault({str(wheel): {"sha256": cli.sha256(wheel)}}) == named
 
 
 def on(kind: str, change):
@@ -317,7 +317,7 @@ def test_the_interval_is_wilsons(total):
 def test_compare_lists_every_flip(unspoilt):
     other = Path(LEAF).with_name(BF16)
     # fp32 has rows 0..79 wrong, bf16 rows 20..94: 20 only bf16 has right, 15 only fp32.
-    text = compare.report(compare.read(Path(LEAF)), compare.read(other / "accuracy.json"))
+    text = compare.comparison(compare.read_accuracy(Path(LEAF)), compare.read_accuracy(other / "accuracy.json"))
     assert "only A right: 15; only B right: 20" in text
     lines = [int(n) for n in re.findall(r"^dev\.tsv:(\d+): label", text, re.M)]
     assert lines == [*range(2, 22), *range(82, 97)]
@@ -326,14 +326,14 @@ def test_compare_lists_every_flip(unspoilt):
 
 def test_compare_wants_accuracy_records(unspoilt):
     with pytest.raises(cli.UserError, match="not an accuracy record"):
-        compare.read(Path(LEAF) / "perf.json")
+        compare.read_accuracy(Path(LEAF) / "perf.json")
 
 
 # ---- verify
 
 
 def records():
-    return record.read(kept("accuracy")), record.read(kept("throughput"))
+    return record.read_record(kept("accuracy")), record.read_record(kept("throughput"))
 
 
 def test_verdict_names_other_bytes_and_flips(unspoilt):
@@ -377,10 +377,10 @@ def test_the_bits_of_logits_are_judged_on_any_cpu(unspoilt, was, now, verdict, w
 @pytest.mark.parametrize("config", ["native-fp32", "native-int8", "native-int8-bf16", "native-bf16", "openvino-int8"])
 def test_a_record_has_the_hash_of_its_logits_where_their_bits_are_defined(unspoilt, config):
     engine, precision = config.split("-", 1)
-    bits = record.bits(Path(LEAF), {"engine": engine, "precision": precision})
-    logits = [np.float32([1 - int(c), int(c)]).tobytes() for c in record.read(kept("accuracy"))["predictions"]]
+    sha256 = record.logits_hash(Path(LEAF), {"engine": engine, "precision": precision})
+    logits = [np.float32([1 - int(c), int(c)]).tobytes() for c in record.read_record(kept("accuracy"))["predictions"]]
     exact = config in ("native-fp32", "native-int8")
-    assert bits == ({"logits_sha256": hashlib.sha256(b"".join(logits)).hexdigest()} if exact else {})
+    assert sha256 == (hashlib.sha256(b"".join(logits)).hexdigest() if exact else None)
 
 
 def test_old_names_and_compiled_c_are_no_difference(unspoilt):
@@ -413,7 +413,7 @@ def slowed(old: dict, wall: float = 1.0, core: float = 1.0, single: float | None
         pair[2] *= core
     for turn in sum(new["singles"], []):
         turn[1] *= single or core
-    new["figures"] = figures.of(sum(new["pairs"], []), sum(new["singles"], []), 2)
+    new["figures"] = figures.from_turns(sum(new["pairs"], []), sum(new["singles"], []), 2)
     return new
 
 
@@ -424,7 +424,7 @@ def busy(old: dict) -> dict:
         if i % 20 > 6:
             pair[1] *= 2
             pair[3], pair[5] = pair[3] / 2, pair[5] / 2
-    new["figures"] = figures.of(sum(new["pairs"], []), sum(new["singles"], []), 2)
+    new["figures"] = figures.from_turns(sum(new["pairs"], []), sum(new["singles"], []), 2)
     return new
 
 
@@ -472,7 +472,7 @@ def test_verify_measures_again_until_it_can_tell(repo, monkeypatch):
         tries.append(next(w for w in words if w.startswith("ROUNDS=")))
         few = {name: [old[name][0][: 4 * len(tries)]] for name in ("pairs", "singles")}
         few |= {name: old[name][:1] for name in ("rounds", "times_ms")}
-        few["figures"] = figures.of(few["pairs"][0], few["singles"][0], 2)
+        few["figures"] = figures.from_turns(few["pairs"][0], few["singles"][0], 2)
         path = tree / "build" / record.leaf_of(old) / "perf.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(old | few))
@@ -503,8 +503,8 @@ def test_what_the_host_stole(monkeypatch, unspoilt):
         m.setattr(record.Path, "read_text", lambda self: "cpu  1 2 3\n")  # an old kernel
         assert cpu.ticks() == (0, 0)
     speed = records()[1] | {"stolen": [0.01, 0.3, 0.0]}
-    assert "noisy       the host gave 30 % of the processors' time to others" in show.show(speed)
-    assert "noisy" not in show.show(speed | {"stolen": [0.01, 0.02, 0.0]})
+    assert "noisy       the host gave 30 % of the processors' time to others" in show.text_block(speed)
+    assert "noisy" not in show.text_block(speed | {"stolen": [0.01, 0.02, 0.0]})
 
 
 def test_verify_rebuilds_through_make_and_fails_plainly(repo):
@@ -569,16 +569,16 @@ LOG = """[INFO] NPU_compute_time (ms): min = 4.9, max = 5.2, mean = 5.0, median 
 
 def test_an_imported_log_is_told_apart(repo):
     Path("bs8.log").write_text(LOG)
-    made = imports.imported(Path("bs8.log"), Path("minilm_sst2/default/seq128/bs8/310P3-atc-fp16"))
+    made = imports.import_record(Path("bs8.log"), Path("minilm_sst2/default/seq128/bs8/310P3-atc-fp16"))
     path = record.promote(Path("results/records"), made, Path("bs8.log"))
     assert list(audit.record_faults(path)) == []
     line = verify.verify(path, Path("nowhere"), [])
     assert (line["verdict"], line["result"]) == ("imported", "measured elsewhere: bs8.log")
     page = report.page({path: made}, [])
-    assert "again       measured elsewhere; imported from bs8.log, sha256 " in report.behind(path, made)
+    assert "again       measured elsewhere; imported from bs8.log, sha256 " in report.details(path, made)
     assert re.search(r"<td><a href=#r0>1600</a>", page) and ">imported: log bs8.log, sha256 " in page
-    assert "| fp16        | 8    | -" in table.text(table.frame([made, cli.read_json(kept("accuracy"))]), ".md")
-    assert ",8,,,imported,,,,,1600" in table.text(table.frame([cli.read_json(kept("accuracy")), made]), ".csv")
+    assert "| fp16        | 8    | -" in table.render(table.frame([made, cli.read_json(kept("accuracy"))]), ".md")
+    assert ",8,,,imported,,,,,1600" in table.render(table.frame([cli.read_json(kept("accuracy")), made]), ".csv")
 
 
 # ---- promote

@@ -187,9 +187,9 @@ def test_packed_throughput_counts_sentences(tmp_path):
     rows = leaf.parents[1] / "input/rows.json"
     rows.parent.mkdir(parents=True)
     rows.write_text(json.dumps({str(i): [i] for i in range(18)}))
-    ran = record.rows_run(72, leaf, record.parameters(leaf), {})
+    ran = record.padding_fields(72, leaf, record.configuration(leaf), {})
     assert ran == {"padded_rows": 0.25, "sentences_per_row": 3.0}
-    speed = record.throughput([{"throughput": 10.0, "times_ms": [800.0] * 100}], ran["sentences_per_row"])
+    speed = record.speed_fields([{"throughput": 10.0, "times_ms": [800.0] * 100}], ran["sentences_per_row"])
     assert speed["samples_per_second"] == 30.0 and speed["latency_ms"]["p50"] == 800.0
 
 
@@ -202,13 +202,13 @@ def test_packed_rows_stand_beside_no_published_figure():
 
 def test_a_log_of_packed_rows_is_not_imported(tmp_path):
     with pytest.raises(cli.UserError, match="counts packed rows, not their sentences"):
-        imports.imported(tmp_path / "log", tmp_path / "m/default/seq128p/bs8/310P3-atc-fp16")
+        imports.import_record(tmp_path / "log", tmp_path / "m/default/seq128p/bs8/310P3-atc-fp16")
     compute = {"min": 5, "max": 7, "mean": 6.0, "median": 6.0, "percentile(99%)": 6.98, "count": 2}
     model = "build/m/default/seq128p/bs8/310P3-atc-fp16/model.om"  # what nobody gave, its path says
     told = {"args": ["--model", model], "NPU_compute_time": compute, "npu_compute_time_list": [5, 7]}
     (tmp_path / "s_summary.json").write_text(json.dumps(told | {"filesinfo": {}, "throughput": 8000 / 6, "pid": 1}))
     with pytest.raises(cli.UserError, match="counts packed rows, not their sentences"):
-        imports.imported(tmp_path / "s_summary.json", Path("m/default/seq128/bs8/310P3-atc-fp16"), ["MODEL"])
+        imports.import_record(tmp_path / "s_summary.json", Path("m/default/seq128/bs8/310P3-atc-fp16"), ["MODEL"])
 
 
 def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):
@@ -222,7 +222,7 @@ def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):
         output = f"build/m/default/seq{r['seq']}/bs8/cpu-e-fp32/round1/MANIFEST"
         r["chain"] = {output: {"sha256": "0" * 64}}
         r["chain"]["build/m/default/source"] = {"sha256": hashlib.sha256(b"wheel\n").hexdigest()}
-        r["timed"] = f"the engine's call alone; {record.work_of(r['seq'])}"
+        r["timed"] = f"the engine's call alone; {record.workload(r['seq'])}"
         r["latency_ms"] = {"mean": r["times_ms"][0][0], "p50": None, "p99": None}
     paths = [tmp_path / record.name_of(r) for r in (plain, packed)]
     for path, r in zip(paths, (plain, packed), strict=True):

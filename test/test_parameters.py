@@ -70,7 +70,7 @@ def test_a_new_parameter_is_one_row_and_its_use(opset):
 from pathlib import Path
 from tools.checks import verify
 from tools.results import record, table
-r = record.read(Path("{path}"))
+r = record.read_record(Path("{path}"))
 print(record.leaf_of(r), *record.make_words(r))
 print(*[len(verify.chosen([Path("results/records")], ["MODEL=tiny", f"OPSET={{n}}"])) for n in (11, 12)])
 print(table.row(r)["precision"])"""
@@ -85,23 +85,23 @@ print(table.row(r)["precision"])"""
 def test_every_record_says_its_configuration_by_the_table():
     """Names, folders and words of all committed records, as they are."""
     for path in sorted((ROOT / "results/records").glob("*.json")):
-        r = record.read(path)
+        r = record.read_record(path)
         assert record.name_of(r) == path.name
         said = parameters.of_path(f"build/{record.leaf_of(r)}")
         assert said == {name: str(r[name]) for name in parameters.FIELDS if r.get(name)}
         if not parameters.gone(r):
             values = dict(word.split("=", 1) for word in record.make_words(r))
             words = [f"{name}={values[name]}" for name in ("MODEL", "SEQ", "PACK", "BS", "PRECISION")]
-            assert parameters.agrees(r | record.today(r), words)
+            assert parameters.agrees(r | record.current_names(r), words)
 
 
 def test_a_parameter_that_is_gone_is_a_verdict_of_its_own(tmp_path):
     """CLS=1, which older records have, is read, named, and neither dropped nor a failure."""
     records = sorted((ROOT / "results/records").glob("*.json"))
-    path = next(p for p in records if parameters.gone(record.read(p)) == ["CLS="])
+    path = next(p for p in records if parameters.gone(record.read_record(p)) == ["CLS="])
     line = verify.verify(path, tmp_path, [])
     assert (line["verdict"], line["result"]) == ("older", "this version has no CLS=")
-    assert "last layer for [CLS]" in record.rows_said(record.read(path)["seq"])
+    assert "last layer for [CLS]" in record.rows_in_words(record.read_record(path)["seq"])
 
 
 @pytest.mark.parametrize(("goal", "word", "says"), [

@@ -268,7 +268,7 @@ def test_energy_is_read_where_there_are_counters_or_the_reason_is_said(tmp_path,
         (tmp_path / name).mkdir()
         (tmp_path / name / "energy_uj").write_text(value)
     assert cpu.joules() == 3.0 and cpu.machine()["energy"] == cpu.RAPL_SAID
-    missing = lambda **more: records.unsaid({"chip": "cpu", "requests": 200, "figures": {"x": {}}, **more})
+    missing = lambda **more: records.missing_reasons({"chip": "cpu", "requests": 200, "figures": {"x": {}}, **more})
     assert missing(machine={}) == {} == missing(machine={"energy": cpu.RAPL_SAID}, joules_per_sample=1.0)
     assert missing(machine={"energy": "no counter"}) == {"joules_per_sample": "no counter"}
 
@@ -284,8 +284,8 @@ def test_joules_are_of_the_turns_of_the_engine_alone():
         turns.energy = energy
         assert turns.joules() == joules
     one = {"engine": {"threads": 1}, "yardstick": "fp32", "loop": 3, "pairs": [[8, 1, 1, 1, 1, 1]] * 10, "singles": []}
-    assert "joules_per_sample" not in records.in_turns([one], 1)
-    assert records.in_turns([one | {"joules": 40.0}, one | {"joules": 120.0}], 1)["joules_per_sample"] == 1.0
+    assert "joules_per_sample" not in records.turn_fields([one], 1)
+    assert records.turn_fields([one | {"joules": 40.0}, one | {"joules": 120.0}], 1)["joules_per_sample"] == 1.0
 
 
 def test_a_card_says_of_other_weights_nothing_that_is_the_models_own():

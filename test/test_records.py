@@ -1,6 +1,8 @@
 """Records as data from anywhere: what is refused, in which words; nothing else breaks; how they are kept."""
 
+import functools
 import json
+import operator
 import shutil
 import subprocess
 from pathlib import Path
@@ -31,19 +33,18 @@ def files(pristine, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def kept(kind: str) -> Path:
+def record_path(kind: str) -> Path:
     return min(Path("results/records").glob(f"*-128-8-*-fp32-{kind}.json"))
 
 
 def changed(path: Path, *keys, to=None) -> dict:
     """A record with one field, deep or not, replaced, or deleted where `to` is ..."""
-    value = found = json.loads(path.read_text())
-    for key in keys[:-1]:
-        found = found[key]
+    value = json.loads(path.read_text())
+    field = functools.reduce(operator.getitem, keys[:-1], value)
     if to is ...:
-        del found[keys[-1]]
+        del field[keys[-1]]
     else:
-        found[keys[-1]] = to
+        field[keys[-1]] = to
     path.write_text(json.dumps(value))
     return value
 
@@ -84,17 +85,17 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_bad_record_is_named_with_its_field(files, fault):
     kind, keys, value, says = FAULTS[fault]
-    changed(kept(kind), *keys, to=value)
+    changed(record_path(kind), *keys, to=value)
     with pytest.raises(cli.UserError) as stop:
-        record.read(kept(kind))
-    assert str(stop.value).startswith(f"{kept(kind)}: ") and says in str(stop.value), stop.value
+        record.read_record(record_path(kind))
+    assert str(stop.value).startswith(f"{record_path(kind)}: ") and says in str(stop.value), stop.value
     assert str(stop.value).isascii()
 
 
 def test_the_others_go_on(repo):
     """Every reader names the bad ones, and ends as it does without them."""
     folder = Path("results/records")
-    good = kept("accuracy").read_text()
+    good = record_path("accuracy").read_text()
     for i, text in enumerate(["", "[]", "{", '"x"', "1", '{"kind": "throughput"}', "[" * 10**5, "{}", '{"kind": {}}']):
         (folder / f"bad{i}.json").write_text(text)
     (folder / "bad-bytes.json").write_bytes(b"\xff\xfe")
@@ -114,7 +115,7 @@ def test_the_others_go_on(repo):
     assert "named above" in line and "also broken: results/records/bad5.json: " in done.stdout
     for bad in folder.glob("bad*.json"):
         with pytest.raises(cli.UserError, match=str(bad)):
-            record.read(bad)
+            record.read_record(bad)
 
 
 # ---- what is shown
@@ -124,9 +125,9 @@ def test_a_cell_is_text_and_nothing_else():
     import pandas as pd
 
     made = pd.DataFrame({"reason": ["=1+1", "a|b", "<b>x", "plain"], "speed": [1.0, 2.0, 3.0, None]})
-    csv = table.text(made, ".csv").splitlines()
+    csv = table.render(made, ".csv").splitlines()
     assert csv[1] == "'=1+1,1.0"
-    text = table.text(made, ".md").splitlines()
+    text = table.render(made, ".md").splitlines()
     assert "a\\|b" in text[3] and "&lt;b&gt;x" in text[4]
 
 
@@ -137,13 +138,13 @@ def test_a_strange_name_of_a_cpu_is_measured_under_a_harmless_one(name):
 
 
 def test_speeds_have_three_digits_and_no_table_an_interval_of_one_run():
-    assert [figures.written(v) for v in (244.65, 3005.16, 6.342, 0.0123, 11160.4)] == [
+    assert [figures.in_digits(v) for v in (244.65, 3005.16, 6.342, 0.0123, 11160.4)] == [
         "245", "3010", "6.34", "0.0123", "11200"]  # fmt: skip
     assert figures.interval({"value": 124.61, "low": 123.9, "high": 125.14}) == "125 (124 to 125)"
 
 
 def test_real_lengths_stand_under_no_batch_size_that_the_engine_ignores(files):
-    value = record.read(kept("throughput")) | {"seq": "real"}
+    value = record.read_record(record_path("throughput")) | {"seq": "real"}
     assert table.row(value)["bs"] == 8
     for name in ("native", "packed"):
         assert table.row(value | {"engine": name})["bs"] is None
@@ -155,18 +156,20 @@ def test_real_lengths_stand_under_no_batch_size_that_the_engine_ignores(files):
 def test_the_interval_is_that_of_the_turns():
     """Twenty turns of 100 samples a processor second, give or take 2 %; the yardstick does 1e12 a second."""
     pairs = [[10, 0.05, 0.1 * (1 + 0.02 * (-1) ** i), 4e10, 0.02, 0.04] for i in range(20)]
-    made = figures.of(pairs, [], threads=2)
+    made = figures.from_turns(pairs, [], threads=2)
     core = made["per_core_second"]
-    assert core["value"] == pytest.approx(100) and core["low"] < 100 < core["high"] and figures.half(core) < 2
+    assert core["value"] == pytest.approx(100) and core["low"] < 100 < core["high"] and figures.half_width(core) < 2
     assert made["per_tera"]["value"] == pytest.approx(100)
     assert made["per_tera_quiet"]["value"] == pytest.approx(10 / 0.05 / 2)
-    assert figures.of(pairs, [], 2) == made  # the same every time
-    assert figures.of(pairs[:9], [], 2) == dict.fromkeys(made)
+    assert figures.from_turns(pairs, [], 2) == made  # the same every time
+    assert figures.from_turns(pairs[:9], [], 2) == dict.fromkeys(made)
     busy = [[*p[:5], 0.03] for p in pairs]  # the yardstick had three quarters of two processors
-    assert figures.of(busy, [], 2)["per_tera_quiet"] is None
-    _, quiet = figures.columns([[*p[:5], core] for p, core in zip(pairs, (0.04, 0.03, 0.04, 0.04), strict=False)], 2)
+    assert figures.from_turns(busy, [], 2)["per_tera_quiet"] is None
+    _, quiet = figures.turn_columns(
+        [[*p[:5], core] for p, core in zip(pairs, (0.04, 0.03, 0.04, 0.04), strict=False)], 2
+    )
     assert quiet.tolist() == [True, False, False, True]  # before it and after it
-    assert figures.of(pairs, [[10, 0.08, 4e10, 0.04]] * 12, 2)["per_core_second"]["value"] == 125
+    assert figures.from_turns(pairs, [[10, 0.08, 4e10, 0.04]] * 12, 2)["per_core_second"]["value"] == 125
 
 
 # ---- how they are kept
@@ -177,21 +180,21 @@ def test_what_records_share_of_their_chains_stands_once(repo):
     chains = list(Path("results/records/chains").glob("*.json"))
     assert (len(paths), len(chains)) == (5, 2)  # all throughputs have one
     for path in paths:
-        own, whole = json.loads(path.read_text()), record.read(path)
+        own, whole = json.loads(path.read_text()), record.read_record(path)
         assert set(own["chain"]) < set(whole["chain"])
         assert whole["chain"] == record.chain(
             Path(next(n for n in whole["chain"] if n.endswith(("score.json", "round1/MANIFEST"))))
         )
         path.with_name("inline.json").write_text(json.dumps(whole))  # as records were until November 2026
-        assert record.read(path.with_name("inline.json")) == whole
+        assert record.read_record(path.with_name("inline.json")) == whole
 
 
 def test_a_record_is_never_overwritten(files):
-    path, value = kept("accuracy"), record.read(kept("accuracy"))
+    path, value = record_path("accuracy"), record.read_record(record_path("accuracy"))
     before = path.read_bytes()
-    assert store.keep(path, value) == path and path.read_bytes() == before
+    assert store.keep_record(path, value) == path and path.read_bytes() == before
     with pytest.raises(cli.UserError, match="exists with other content; records are never overwritten"):
-        store.keep(path, value | {"commit": "1" * 40})
+        store.keep_record(path, value | {"commit": "1" * 40})
     assert path.read_bytes() == before
     assert not [p for p in path.parent.iterdir() if p.name.startswith(".")]
 
@@ -240,7 +243,7 @@ def test_a_forged_summary_makes_no_speed(repo):
 
 
 def test_a_record_of_isa_is_made_again_with_it(files):
-    value = record.read(kept("throughput")) | {"isa": "AVX2"}
+    value = record.read_record(record_path("throughput")) | {"isa": "AVX2"}
     assert "ISA=AVX2" in record.make_words(value)
     assert record.leaf_of(value).endswith("-fp32.AVX2")
     assert schema.faults(value) == []
@@ -249,19 +252,19 @@ def test_a_record_of_isa_is_made_again_with_it(files):
 
 def test_bench_records_are_held_to_the_schema_too(files):
     good = sorted((measured.ROOT / "results/bench").glob("*.json"))
-    found = record.load(good, ("bench",))
+    found = record.load_records(good, ("bench",))
     assert len(found) == len(good) > 0
     for path, value in found.items():
         Path("results/bench").mkdir(exist_ok=True)
         (Path("results/bench") / path.name).write_text(json.dumps(value | {"started": "../../zz"}))
-    assert record.load(["results/bench"], ("bench",)) == {}
+    assert record.load_records(["results/bench"], ("bench",)) == {}
     with pytest.raises(cli.UserError, match="started: String should match"):
         peers.promote(Path("new"), next(iter(found.values())) | {"started": "../../zz"})
 
 
 def test_a_thousand_records_make_a_page_of_two_megabytes(repo):
     """No list of them is an argument of a command."""
-    value = json.loads(kept("throughput").read_text()) | {"requests": None}
+    value = json.loads(record_path("throughput").read_text()) | {"requests": None}
     for key in schema.TURNS:
         value.pop(key)
     value["times_ms"] = [t[:1] for t in value["times_ms"]]

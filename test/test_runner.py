@@ -292,7 +292,7 @@ class Machine:
 
         for _ in range(60):
             turns.time(8, call, lambda: self.spend(0.036 * more, 1))
-        return figures.of(turns.pairs, turns.singles, 2) | {"at_work": figures.at_work(turns.pairs, 2)}
+        return figures.from_turns(turns.pairs, turns.singles, 2) | {"at_work": figures.at_work(turns.pairs, 2)}
 
 
 @pytest.mark.parametrize(

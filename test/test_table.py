@@ -56,7 +56,7 @@ def cells(made, **where) -> list[dict]:
 
 
 def test_ratios_and_best_batch_are_those_the_recipe_prints():
-    made = table.of(
+    made = table.from_names(
         [leaf(c, b) for b in BATCHES for c in ("310P3-atc-fp16", "310-atc-fp16", "T4-trtexec-fp32")] + [TINYBERT]
     )
     rows = cells(made, chip="310P3")
@@ -69,17 +69,17 @@ def test_ratios_and_best_batch_are_those_the_recipe_prints():
 
 
 def test_one_side_alone_has_no_ratio_and_no_best_row():
-    made = table.of([leaf("310P3-atc-fp16", b) for b in BATCHES] + [TINYBERT])
+    made = table.from_names([leaf("310P3-atc-fp16", b) for b in BATCHES] + [TINYBERT])
     assert len(made) == 6 and not [c for c in made.columns if "/" in c]
 
 
 def test_nothing_known_is_empty_with_the_reason():
-    made = table.of([leaf("310P3-atc-mix", 8), leaf("T4-trtexec-fp16", 8), TINYBERT])
+    made = table.from_names([leaf("310P3-atc-mix", 8), leaf("T4-trtexec-fp16", 8), TINYBERT])
     assert [(r["figure"], r["samples_per_s"], r["reason"]) for r in cells(made)] == [
         ("none", None, "atc and ais_bench are not both here; no record, nothing published"),
         ("none", None, "trtexec is not here; no record, nothing published"),
     ]
-    text = table.text(made, ".csv").splitlines()
+    text = table.render(made, ".csv").splitlines()
     assert text[1].startswith("tinybert_sst2,default,64,310P3,atc,mix,8,,,none,,,")
 
 
@@ -88,7 +88,7 @@ def test_a_record_comes_before_what_is_published(tmp_path):
     elsewhere = log(leaf("T4-trtexec-fp32", 8), 3000.0, "0", timed="device compute only: a")
     other = record(leaf("T4-trtexec-fp32", 16), 9.0)  # not asked for
     asked = [leaf("310P3-atc-fp16", 8), leaf("T4-trtexec-fp32", 8), leaf("310-atc-fp16", 8)]
-    made = table.of([*asked, *stored(tmp_path, here, elsewhere, other), TINYBERT])
+    made = table.from_names([*asked, *stored(tmp_path, here, elsewhere, other), TINYBERT])
     assert [(r["chip"], r["figure"], r["timed"]) for r in cells(made)] == [
         ("310P3", "measured", "device only"),
         ("T4", "imported", "device compute only"),
@@ -102,7 +102,7 @@ def test_the_committed_table_keeps_measured_and_published_apart(tmp_path):
     """Both stand in one table; each is compared with its own kind where that exists."""
     mine = [record(leaf("310P3-atc-fp16", 8), 6000.0), record(leaf("T4-trtexec-fp32", 8), 3000.0),
             record(leaf("cpu-onnxruntime-fp32", 8), 50.0)]  # fmt: skip
-    made = table.of([*stored(tmp_path, *mine), TINYBERT])
+    made = table.from_names([*stored(tmp_path, *mine), TINYBERT])
     assert [r["figure"] for r in cells(made)][:3] == ["measured"] * 3
     assert {r["figure"] for r in cells(made)[3:]} == {"published"}
     assert [r["310P fp16/T4 fp32"] for r in cells(made, bs=8) if r["chip"] in ("310P3", "310P")] == [2.0, 1.77]
@@ -116,36 +116,36 @@ def test_two_logs_of_one_configuration_are_two_rows_and_two_records_one(tmp_path
             for name, v, ms in (("ab", 100.0, {"mean": 1.0, "p50": 1.0, "p99": None}),
                                 ("cd", 200.0, {"mean": None, "p50": None, "p99": 9.0}))]  # fmt: skip
     for both in (logs, logs[::-1]):
-        rows = cells(table.of(stored(tmp_path, *both)))
+        rows = cells(table.from_names(stored(tmp_path, *both)))
         assert sorted((r["samples_per_s"], r["p50_ms"], r["p99_ms"]) for r in rows) == [
             (100, 1.0, None),
             (200, None, 9.0),
         ]
         assert {r["reason"] for r in rows} == {"log ab.log, sha256 abababababab", "log cd.log, sha256 cdcdcdcdcdcd"}
-        rows = cells(table.of([at, *stored(tmp_path, *both)]))
+        rows = cells(table.from_names([at, *stored(tmp_path, *both)]))
         assert sorted(r["samples_per_s"] for r in rows) == [100, 200]
     old = record(at, 300.0, started="2026-01-01T00:00:00Z", sentences_per_row=5.0)
     new = record(at, 400.0, started="2026-01-02T00:00:00Z")
     for both in ((old, new), (new, old)):
-        (row,) = cells(table.of(stored(tmp_path, *both)))
+        (row,) = cells(table.from_names(stored(tmp_path, *both)))
         assert row["samples_per_s"] == 400 and "sentences_per_row" not in row
 
 
 def test_ratios_are_of_one_card_to_one_card(tmp_path):
     two = record(leaf("310P3-atc-fp16", 8), 6000.0, devices=2, per_device={"0": [2900.0], "1": [3100.0]})
     one = record(leaf("310P3-atc-fp16", 8), 3000.0)
-    made = table.of([*stored(tmp_path, two, one, record(leaf("T4-trtexec-fp32", 8), 1000.0)), TINYBERT])
+    made = table.from_names([*stored(tmp_path, two, one, record(leaf("T4-trtexec-fp32", 8), 1000.0)), TINYBERT])
     rows = cells(made, chip="310P3")
     assert sorted((r["devices"] or 1, r["samples_per_s"], r["310P fp16/T4 fp32"]) for r in rows) == [
         (1, 3000, 3.0), (2, 6000, 3.0),
     ]  # fmt: skip
     assert "DEVICE=0,1" in records_of.make_words(two) and "DEVICE" not in " ".join(records_of.make_words(one))
-    words = published.distance(two, published.figures(Path(TINYBERT)))
+    words = published.distance(two, published.read_csv(Path(TINYBERT)))
     assert f"{3000 / 5871.86:.3g} x 5871.86 (310P fp16 static, a card of 2)" in words
 
 
 def test_what_stand_ins_made_is_no_figure(tmp_path):
-    (row,) = cells(table.of(stored(tmp_path, record(leaf("310P3-atc-fp16", 8), 6000.0, standin=True))))
+    (row,) = cells(table.from_names(stored(tmp_path, record(leaf("310P3-atc-fp16", 8), 6000.0, standin=True))))
     assert (row["figure"], row["samples_per_s"]) == ("none", None)
     assert row["reason"].startswith("DEMONSTRATION")
 
@@ -153,17 +153,17 @@ def test_what_stand_ins_made_is_no_figure(tmp_path):
 def test_published_variants_of_one_shape_stay_apart():
     """Those of another model stand under its own name, and beside no configuration of ours."""
     path = str(MODELS / "bert_base_cased_sst2/published.csv")
-    made = table.of([path])
+    made = table.from_names([path])
     rows = [(r["model"], r["samples_per_s"], r["accuracy_%"]) for r in cells(made, seq="128", bs=8)]
     assert sorted(rows)[0] == ("bert_base_cased_sst2", 1336.38, 92.43) and rows[1] == ("bert_base_squad", 1321.87, None)
-    (row,) = cells(table.of(["bert_base_cased_sst2/default/seq128/bs8/310P3-atc-fp16", path]))
+    (row,) = cells(table.from_names(["bert_base_cased_sst2/default/seq128/bs8/310P3-atc-fp16", path]))
     assert row["samples_per_s"] == 1336.38
     assert (
-        len(made) == len(published.figures(MODELS / "bert_base_cased_sst2/published.csv")) - 12
+        len(made) == len(published.read_csv(MODELS / "bert_base_cased_sst2/published.csv")) - 12
     )  # accuracy beside speed
     assert "variant" not in made.columns
 
 
 def test_nothing_named_is_an_error():
     with pytest.raises(cli.UserError, match="nothing to show"):
-        table.of([])
+        table.from_names([])

@@ -461,8 +461,8 @@ def test_scores(repo, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(repo.path)
     value = record["metrics"]["pearson"]["value"]
     ours = [r for r in readme.records() if r["model"] == "stsb"]  # of whatever machine
-    assert f"| pearson {value:.4g}, spearman " in readme.block(repo.path, ours).replace("  ", "")
+    assert f"| pearson {value:.4g}, spearman " in readme.best_table(repo.path, ours).replace("  ", "")
     held, words = verify.accuracy_verdict(record, record)
     assert held and words.startswith(f"pearson {value} spearman") and words.endswith("as recorded")
     with pytest.raises(cli.UserError, match="scores, of which none is right"):
-        compare.report(record, record)
+        compare.comparison(record, record)

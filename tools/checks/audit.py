@@ -86,12 +86,12 @@ def said_faults(r: dict) -> Iterator[str]:
         yield f"source {r['source']} is not the one whose hash its chain holds"
     if r["kind"] == "accuracy" and r["caveat"] != record.caveat(r["source"]):
         yield f"caveat {r['caveat']!r} is not that of the source {r['source']}"
-    if "missing" in r and r["missing"] != record.unsaid(r):
-        yield f"missing {r['missing']} is not what the record leaves empty, {record.unsaid(r)}"
+    if "missing" in r and r["missing"] != record.missing_reasons(r):
+        yield f"missing {r['missing']} is not what the record leaves empty, {record.missing_reasons(r)}"
     commands = [c for t, link in r["chain"].items() if t.endswith("/round1/MANIFEST") for c in link.get("commands", [])]
     if "pairs" not in r and any("--yardstick" in words for words in commands):
         yield "its command took turns with a yardstick, and it holds none of them (pairs)"
-    for path in record.edited(r.get("commit"), r["chain"]) if r.get("dirty") is False else ():
+    for path in record.edited_sources(r.get("commit"), r["chain"]) if r.get("dirty") is False else ():
         yield f"its chain holds another {path} than its commit {r['commit'][:12]}, and `dirty` says that nothing was changed"
     padded = padded_rows(r)
     if padded is not None and not near(r["padded_rows"], padded):
@@ -131,11 +131,13 @@ def speed_faults(r: dict) -> Iterator[str]:
     """Where the figures of a throughput record are not what its own times and turns give."""
     if r["chip"] != "cpu" and "per_device" not in r:
         return
-    rounds = [{"throughput": v, "times_ms": t} for v, t in zip(record.speeds(r), r["times_ms"], strict=False)]
-    given = record.throughput(rounds, 1)
+    rounds = [{"throughput": v, "times_ms": t} for v, t in zip(record.round_speeds(r), r["times_ms"], strict=False)]
+    given = record.speed_fields(rounds, 1)
     if r.get("pairs"):
         turns, singles = (sum(r.get(name) or [], []) for name in ("pairs", "singles"))
-        given["figures"] = figures.of(turns, singles, r["engine_info"]["threads"], r.get("sentences_per_row", 1))
+        given["figures"] = figures.from_turns(
+            turns, singles, r["engine_info"]["threads"], r.get("sentences_per_row", 1)
+        )
         took = [sum(turn[1] for turn in round_) for round_ in r["pairs"]]
         if not near(took, [sum(t) / 1000 for t in r.get("pass_ms") or r["times_ms"]]):
             yield "its turns (pairs) took another time than its times_ms"
@@ -165,7 +167,7 @@ def rescored(leaf: Path) -> dict:
     """score.json's content, computed again from the outputs that `leaf` stores."""
     from tools.base import output_files
 
-    threshold = float(record.parameters(leaf).get("threshold", tasks.THRESHOLD))
+    threshold = float(record.configuration(leaf).get("threshold", tasks.THRESHOLD))
     return output_files.score(leaf / "output" / "out", record.input_of(leaf) / "labels.json", threshold)
 
 
@@ -175,12 +177,12 @@ PROPORTION = ("correct", "total", "accuracy", "interval95")
 
 def leaf_faults(path: Path) -> Iterator[str]:
     """Why a record under build/ does not follow from the files beside it."""
-    leaf, made = path.parent, record.read(path)
+    leaf, made = path.parent, record.read_record(path)
     if path.name == "accuracy.json":
         score = rescored(leaf)
-        if apart := record.differing(cli.read_json(leaf / "score.json"), score):
+        if apart := record.first_difference(cli.read_json(leaf / "score.json"), score):
             yield f"{leaf / 'score.json'}: not what the stored outputs give: {apart}"
-    if apart := record.differing(made, record.MAKERS[path.stem](leaf)):
+    if apart := record.first_difference(made, record.MAKERS[path.stem](leaf)):
         yield f"{path}: not what {'score.json gives' if path.stem == 'accuracy' else 'the stored rounds give'}: {apart}"
 
 
@@ -191,14 +193,14 @@ def only(record: dict, names) -> dict:
 
 def record_faults(path: Path) -> Iterator[str]:
     """Why a committed record contradicts its name, itself, the labels, or the outputs where they are still here."""
-    r = record.read(path)
+    r = record.read_record(path)
     yield from (f"{path}: {why}" for why in contradictions(r))
     if path.name != (named := record.name_of(r)):
         yield f"{path}: its own fields (when, where, which parameters) would call it {named}"
     if r["kind"] == "throughput":
         return
-    correct = None if r["correct"] is None else sum(record.right(r))
-    if apart := record.differing(only(r, PROPORTION), record.proportion(correct, len(r["predictions"]))):
+    correct = None if r["correct"] is None else sum(record.right_answers(r))
+    if apart := record.first_difference(only(r, PROPORTION), record.proportion(correct, len(r["predictions"]))):
         yield f"{path}: not what its predictions give: {apart}"
     for name, metric in (r.get("metrics") or {}).items():
         if not near(metric, made := tasks.figure(name, r["truth"], r["predictions"]), 2e-6):
@@ -209,7 +211,7 @@ def record_faults(path: Path) -> Iterator[str]:
         yield f"{path}: its predictions are not those whose hash its chain holds as {scored}"
     for name, sha in ((t, link["sha256"]) for t, link in r["chain"].items() if t.endswith("/output/MANIFEST")):
         stored = Path(name).is_file() and cli.sha256(name) == sha
-        if stored and (apart := record.differing(only(r, SCORE), rescored(Path(name).parents[1]))):
+        if stored and (apart := record.first_difference(only(r, SCORE), rescored(Path(name).parents[1]))):
             yield f"{path}: not what the stored outputs give: {apart}"
 
 
@@ -217,14 +219,14 @@ def kept_faults(folder: Path) -> Iterator[str]:
     """Records that were edited, deleted or added since `make record` kept them."""
     path = folder / "MANIFEST"
     if path.is_file():
-        yield from manifest.faults(path, store.listed(folder))
-    elif store.listed(folder):
+        yield from manifest.faults(path, store.hashes(folder))
+    elif store.hashes(folder):
         yield f"{path}: gone; it lists what `make record` kept"
 
 
 def bench_faults(path: Path) -> Iterator[str]:
     """Why a record of a bench is none, or contradicts itself."""
-    for line in record.read(path, kinds=("bench",))["contenders"]:
+    for line in record.read_record(path, kinds=("bench",))["contenders"]:
         if line["rounds"] and not near(median(line["rounds"]), line["samples_per_second"]):
             yield f"{path}: {line['name']}, {line['shape']}: samples_per_second is not the median of its rounds"
 
@@ -234,7 +236,10 @@ def shown() -> Iterator[tuple[Path, bytes]]:
     yield from ((path, make()) for path, make in readme.texts() if path.is_file())
     for path in filter(Path.is_file, sorted(Path("results/local").glob("*-table.*"))):
         if path.suffix != ".rows" and (rows := path.with_suffix(".rows")).is_file():
-            yield path, table.text(table.of(rows.read_text("utf-8", errors="replace").split()), path.suffix).encode()
+            yield (
+                path,
+                table.render(table.from_names(rows.read_text("utf-8", errors="replace").split()), path.suffix).encode(),
+            )
 
 
 def page_faults(pages: list[Path]) -> Iterator[str]:

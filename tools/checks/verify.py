@@ -48,7 +48,7 @@ def artefacts(record: dict, here: bool) -> dict[str, str]:
     another CPU: then not of what an engine computed either, since units of another kind add up in another order.
     """
     chain, made = record["chain"], {}
-    leaf, now = (f"build/{records_of.leaf_of(r)}/" for r in (record, record | records_of.today(record)))
+    leaf, now = (f"build/{records_of.leaf_of(r)}/" for r in (record, record | records_of.current_names(record)))
     for target in TopologicalSorter({t: sorted(link.get("inputs", {})) for t, link in chain.items()}).static_order():
         ran = chain.get(target, {}).get("commands", [])
         name = Path(target).name
@@ -117,7 +117,7 @@ def other_machine(old: dict, new: dict) -> str | None:
 def apart(old: dict, new: dict) -> tuple[float, float, float]:
     """new / old of two figures, with its 95 % interval: their relative errors add up in squares."""
     ratio = new["value"] / old["value"]
-    error = math.hypot(*(figures.half(f) / f["value"] for f in (old, new)))
+    error = math.hypot(*(figures.half_width(f) / f["value"] for f in (old, new)))
     return ratio, ratio * math.exp(-error), ratio * math.exp(error)
 
 
@@ -151,7 +151,9 @@ def perf_verdict(old: dict, new: dict) -> tuple[str, str]:
     said = f"{new['samples_per_second']:.3g}/s, recorded {old['samples_per_second']:.3g}"
     if why := other_machine(old, new):
         core = {"recorded": old.get("figures"), "here": new.get("figures")}
-        side = [f"{name} {figures.written(f['per_tera']['value'])}" for name, f in core.items() if f and f["per_tera"]]
+        side = [
+            f"{name} {figures.in_digits(f['per_tera']['value'])}" for name, f in core.items() if f and f["per_tera"]
+        ]
         return "another CPU", "; ".join([why, *side, said]) + f" ({figures.NAMES['per_tera']})" * bool(side)
     if not old.get("figures"):
         return "bytes hold", f"{said}; recorded without turns, by the clock alone"
@@ -177,14 +179,14 @@ def judge(old: dict, new: dict) -> dict:
 
 def verify(path: Path, tree: Path, extra: list[str]) -> dict:
     """Rebuild what one record claims inside `tree`; its line of the table."""
-    old = records_of.read(path)
+    old = records_of.read_record(path)
     kind = "accuracy" if old["kind"] == "accuracy" else "perf"
     cell = {"record": " ".join(str(old[n]) for n in parameters.NAMES), "kind": kind, "verdict": None, "bytes": "-"}
     if log := old.get("imported"):
         return cell | {"verdict": "imported", "result": f"measured elsewhere: {log['file']}"}
     if gone := parameters.gone(old):
         return cell | {"verdict": "older", "result": f"this version has no {' and no '.join(gone)}"}
-    made = tree / "build" / records_of.leaf_of(old | records_of.today(old)) / f"{kind}.json"
+    made = tree / "build" / records_of.leaf_of(old | records_of.current_names(old)) / f"{kind}.json"
     here = old["machine"]["cpu"] == cpu.machine()["cpu"]
     for count in range(1, ROUNDS + 1):
         rounds = [f"ROUNDS={count}"] if kind == "perf" else []
@@ -192,7 +194,7 @@ def verify(path: Path, tree: Path, extra: list[str]) -> dict:
         if missing and (error := reproduce.make(tree, [kind, *records_of.make_words(old), *rounds, *extra])):
             verdict = "not on this CPU" if LACKING.search(error) else "FAILED"
             return cell | {"verdict": verdict, "result": f"not rebuilt: {error}"}
-        judged = judge(old, records_of.read(made))
+        judged = judge(old, records_of.read_record(made))
         if not rounds or judged["verdict"] not in ("bytes hold", "differs") or not old.get("figures"):
             break
     return cell | judged
@@ -202,7 +204,7 @@ def chosen(paths: list[Path], only: list[str]) -> list[Path]:
     """The records that agree with every NAME=value in `only`, the newest of each configuration and machine, those of
     this CPU first."""
     newest, ours = {}, cpu.machine()["cpu"]
-    for path, r in records_of.load(paths).items():
+    for path, r in records_of.load_records(paths).items():
         if parameters.agrees(r, only):
             newest[(r["kind"], r["machine"]["cpu"], *(str(r.get(n)) for n in parameters.FIELDS))] = path
     return [path for (_, machine, *_), path in sorted(newest.items(), key=lambda item: item[0][1] != ours)]
@@ -228,7 +230,7 @@ def main():
         lines.append(verify(path, tree, args.make))
         print(f"{len(lines)} of {len(paths)}: {lines[-1]['record']}: {lines[-1]['verdict']}", flush=True)
     result = pd.DataFrame(lines)
-    text = table.text(result, ".md")
+    text = table.render(result, ".md")
     print(text, end="")
     counts = Counter(result["verdict"])
     words = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())

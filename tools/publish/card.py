@@ -54,7 +54,9 @@ def right(one: dict) -> str:
 
 def whole(one: dict) -> str:
     """The same with each metric and its interval."""
-    return ", ".join([right(one), *(f"{name} {show.metric_said(figure)}" for name, figure in one["metrics"].items())])
+    return ", ".join(
+        [right(one), *(f"{name} {show.metric_in_words(figure)}" for name, figure in one["metrics"].items())]
+    )
 
 
 def results(answers: dict, truth: list, record: dict) -> list:
@@ -86,7 +88,7 @@ def eval_results(answers: dict, truth: list, record: dict) -> str | None:
 def speed(folder: Path) -> dict[str, str]:
     """The facts that stand in perf.json; null, with the reason, without one."""
     path, none = folder / "perf.json", {"missing": {"joules_per_sample": "no perf.json: make perf"}}
-    perf = records.read(path) if path.is_file() else none
+    perf = records.read_record(path) if path.is_file() else none
     why = f"null ({(perf.get('missing') or {}).get('joules_per_sample', 'not measured')})"
     names = {"samples a second": "samples_per_second", "joules a sample": "joules_per_sample"}
     return {name: str(perf.get(field, why)) for name, field in names.items()}

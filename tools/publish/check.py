@@ -102,7 +102,7 @@ def answered(path: Path, texts: list, answers: dict) -> None:
 def check(place: Path, key: Path, text_file: Path) -> str:
     """What holds of a folder, in a line. Raises UserError for the first thing that does not."""
     signed(place, key)
-    words, answers, record = [], cli.read_json(place / folder.ANSWERS), records.read(place / folder.RECORD)
+    words, answers, record = [], cli.read_json(place / folder.ANSWERS), records.read_record(place / folder.RECORD)
     try:
         if (here := cli.sha256(text_file)) != answers["data"]["sha256"]:
             wanted = "is of {name}, sha256 {sha256}: {get}".format(**answers["data"])

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from tools.base import output_files, tasks
-from tools.make import chips, cli, manifest, models
+from tools.make import chips, cli, manifest, models, parameters
 from tools.publish import card, statements
 from tools.results import record as records
 from tools.setup import sbom
@@ -29,7 +29,7 @@ COMPILED = (".native", ".ir", ".om", ".plan")  # an engine's own file; onnxrunti
 
 def refuse(leaf: Path, record: dict) -> None:
     """UserError for a configuration whose figures are not those of the files that would be published."""
-    shape, why = records.table.rows_of(record["seq"]), records.broken(record["chain"])
+    shape, why = parameters.rows_of(record["seq"]), records.chain_fault(record["chain"])
     other_rows = record["chip"] == "cpu" and (shape["PACK"] or "," in shape["SEQ"])
     for wrong, text in (
         (record["standin"], "made with stand-ins for the vendor's tools"),
@@ -49,7 +49,7 @@ def files_of(leaf: Path) -> dict[str, Path]:
     kept = [name for name in manifest.read(top / "checkpoint/MANIFEST") if not name.endswith((".safetensors", ".bin"))]
     engine = [path for path in sorted(leaf.glob("model.*")) if path.suffix in COMPILED]
     speed = leaf / "perf.json"
-    engine += [speed] * (speed.is_file() and not records.broken(records.read(speed)["chain"]))
+    engine += [speed] * (speed.is_file() and not records.chain_fault(records.read_record(speed)["chain"]))
     here = [top / "model.onnx", *engine, leaf / RECORD, *(top / "checkpoint" / name for name in kept)]
     return {path.name: path for path in here}
 
@@ -61,7 +61,7 @@ def answers_of(leaf: Path, record: dict, files: dict[str, Path], text_file: str)
     threshold = float(record.get("threshold", tasks.THRESHOLD))
     logits = output_files.read_kept(leaf.parents[2] / "reference.npy")
     exported = models.read(record["model"])["seq"].split(",")[-1]
-    length = records.table.rows_of(record["seq"])["SEQ"].split(",")[-1]
+    length = parameters.rows_of(record["seq"])["SEQ"].split(",")[-1]
     graph = {"engine": "onnxruntime", "precision": "fp32", "tokens": int(exported)}
     sheet = {"model.onnx": graph | {"predictions": output_files.decisions(logits, task, threshold)}}
     for name in (name for name in files if Path(name).suffix in COMPILED):
@@ -130,7 +130,7 @@ def main():
     args = p.parse_args()
     if args.save_path.exists():
         raise cli.UserError(f"FOLDER={args.save_path}: is there already; name a new one")
-    record = records.read(args.leaf / RECORD)
+    record = records.read_record(args.leaf / RECORD)
     refuse(args.leaf, record)
     os.umask(0o022)
     args.save_path.parent.mkdir(parents=True, exist_ok=True)

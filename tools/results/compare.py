@@ -22,15 +22,15 @@ from tools.results import record
 DEV = Path("build/data/dev.tsv")
 
 
-def read(path: Path) -> dict:
+def read_accuracy(path: Path) -> dict:
     """An accuracy record from its file or its folder. Raises UserError where it holds none."""
     path = path / "accuracy.json" if path.is_dir() else path
-    if (made := record.read(path))["kind"] != "accuracy":
+    if (value := record.read_record(path))["kind"] != "accuracy":
         raise cli.UserError(f"{path}: not an accuracy record; give one that `make accuracy` made")
-    return made
+    return value
 
 
-def name(r: dict) -> str:
+def title(r: dict) -> str:
     """A record's parameters, day and accuracy in one line."""
     where = f"{r['model']} seq{r['seq']} bs{r['bs']} {r['chip']} {r['engine']} {r['precision']}{parameters.others(r)}"
     caveat = f"  [{r['caveat']}]" if r["caveat"] else ""
@@ -43,12 +43,11 @@ def mcnemar(a: list[bool], b: list[bool]) -> dict:
 
     only_a = sum(x and not y for x, y in zip(a, b, strict=True))
     only_b = sum(y and not x for x, y in zip(a, b, strict=True))
-    apart, total = only_a + only_b, len(a)
-    if not apart:
+    discordant, total = only_a + only_b, len(a)
+    if not discordant:
         return {"only_a": 0, "only_b": 0, "p": 1.0, "difference": 0.0, "interval95": None}
-    test = binomtest(only_b, apart)
-    share = lambda p: (2 * p - 1) * apart / total
-    interval = [share(p) for p in test.proportion_ci(0.95, method="exact")]
+    test = binomtest(only_b, discordant)
+    interval = [(2 * p - 1) * discordant / total for p in test.proportion_ci(0.95, method="exact")]
     counts = {"only_a": only_a, "only_b": only_b, "p": float(test.pvalue)}
     return counts | {"difference": (only_b - only_a) / total, "interval95": interval}
 
@@ -60,23 +59,23 @@ def flips(a: dict, b: dict) -> list[int]:
 
 def flip_lines(a: dict, b: dict) -> list[str]:
     """One line a flip: where in dev.tsv, label, both predictions, and the sentence where the data is here."""
-    truth, sentences, own = record.labels_of(a), None, "truth" in a
-    if DEV.is_file() and not own:
+    truth, sentences, place = record.labels_of(a), None, "row " if "truth" in a else "dev.tsv:"
+    if DEV.is_file() and "truth" not in a:
         from tools.source import data
 
         sentences = data.read_tsv(DEV)[0]
     return [
-        f"{'row ' if own else 'dev.tsv:'}{i + 2}: label {truth[i]}, A {a['predictions'][i]}, B {b['predictions'][i]}"
+        f"{place}{i + 2}: label {truth[i]}, A {a['predictions'][i]}, B {b['predictions'][i]}"
         + (f"  {sentences[i]}" if sentences else "")
         for i in flips(a, b)
     ]
 
 
-def report(a: dict, b: dict) -> str:
+def comparison(a: dict, b: dict) -> str:
     """The comparison as text. Raises UserError where the two are not of the same texts."""
     if record.labels_of(a) != record.labels_of(b):
         raise cli.UserError("A and B are not of the same texts: their labels differ")
-    test = mcnemar(record.right(a), record.right(b))
+    test = mcnemar(record.right_answers(a), record.right_answers(b))
     only = f"only A right: {test['only_a']}; only B right: {test['only_b']}"
     difference = "B - A: 0 points: no sentence that only one of them has right"
     if test["interval95"]:
@@ -84,7 +83,7 @@ def report(a: dict, b: dict) -> str:
         difference = f"B - A: {100 * test['difference']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
     verdict = "a difference" if test["p"] < 0.05 else "no difference that this set could show"
     exact = f"exact McNemar test: p = {test['p']:.3g}: {verdict} (at 5 %)"
-    return "\n".join([f"A  {name(a)}", f"B  {name(b)}", only, difference, exact, *flip_lines(a, b)]) + "\n"
+    return "\n".join([f"A  {title(a)}", f"B  {title(b)}", only, difference, exact, *flip_lines(a, b)]) + "\n"
 
 
 def main():
@@ -92,7 +91,7 @@ def main():
     p.add_argument("a", type=Path)
     p.add_argument("b", type=Path)
     args = p.parse_args()
-    print(report(read(args.a), read(args.b)), end="")
+    print(comparison(read_accuracy(args.a), read_accuracy(args.b)), end="")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Figures of the turns that an engine and the yardstick took, each with its interval, and how figures are written.
 
-    figures.of(pairs, singles, threads=2)
+    figures.from_turns(pairs, singles, threads=2)
 
     {"per_core_second": {"value": 141.2, "low": 139.9, "high": 142.1}, "per_tera": {...}, "per_tera_quiet": {...}}
 
@@ -9,10 +9,10 @@ seconds], `singles` of [samples, processor seconds, operations and processor sec
 one thread (tools/cpu/yardstick.py). per_core_second: samples in a second of processor time. per_tera: samples while the
 yardstick would do 10^12 operations in the same time. Both are of the singles, or of the pairs where there are none, and
 move by 1 to 4 % in an hour (results/repeat.md). per_tera_quiet: by the clock, over the pairs in which the yardstick had
-QUIET of all processors before and after; it moves by up to 21 %, so `at_work` shows apart the time that the engine slept.
+QUIET of all processors before and after; it moves by up to 21 %, so `at_work` shows separately how long the engine slept.
 
-Interval: 95 %, bootstrap over the turns (scipy.stats.bootstrap, percentiles), of that run: most figures of another hour
-came out beside it (results/verify.md). So no table prints it, and each figure has three digits.
+Interval: 95 %, bootstrap over the turns (scipy.stats.bootstrap, percentiles). It is that of one run: most figures of another
+hour lie outside it (results/verify.md), so that no table prints it, and each figure has three digits.
 """
 
 QUIET = 0.95
@@ -35,20 +35,20 @@ def ratio(top, bottom) -> dict | None:
     return {name: float(f"{v:.5g}") for name, v in zip(("value", "low", "high"), values, strict=True)}
 
 
-def columns(pairs: list, threads: int) -> tuple:
+def turn_columns(pairs: list, threads: int) -> tuple:
     """The columns of float [n][6] pairs, float64 [6, n], and which pairs were quiet, bool [n]."""
     import numpy as np
 
-    found = np.array(pairs, float).reshape(-1, 6).T
-    had = found[5] / found[4] / threads
-    return found, (had >= QUIET) & (np.roll(had, 1) >= QUIET)
+    values = np.array(pairs, float).reshape(-1, 6).T
+    share = values[5] / values[4] / threads
+    return values, (share >= QUIET) & (np.roll(share, 1) >= QUIET)
 
 
-def of(pairs: list, singles: list, threads: int, per_row: float = 1.0) -> dict:
+def from_turns(pairs: list, singles: list, threads: int, per_row: float = 1.0) -> dict:
     """The figures of float [n][6] pairs and [m][4] singles; per_row: sentences in a sample. See above."""
     import numpy as np
 
-    (samples, wall, core, work, yard_wall, yard_core), quiet = columns(pairs, threads)
+    (samples, wall, core, work, yard_wall, yard_core), quiet = turn_columns(pairs, threads)
     by_clock = ratio((samples * per_row)[quiet], (wall * work / yard_wall / 1e12)[quiet])
     if singles:
         samples, core, work, yard_core = np.array(singles, float).T
@@ -61,25 +61,25 @@ def of(pairs: list, singles: list, threads: int, per_row: float = 1.0) -> dict:
 
 def at_work(pairs: list, threads: int) -> dict | None:
     """The share of the processors that the engine kept at work, over the quiet ones of float [n][6] pairs; see above."""
-    (_, wall, core, *_), quiet = columns(pairs, threads)
+    (_, wall, core, *_), quiet = turn_columns(pairs, threads)
     return ratio(core[quiet], wall[quiet] * threads)
 
 
-def half(figure: dict) -> float:
+def half_width(figure: dict) -> float:
     """Half the width of a figure's interval."""
     return (figure["high"] - figure["low"]) / 2
 
 
-def rounded(value: float) -> float:
+def three_digits(value: float) -> float:
     """A speed as far as another hour confirms it: three digits."""
     return float(f"{value:.3g}")
 
 
-def written(value: float) -> str:
+def in_digits(value: float) -> str:
     """`245`, `3050`, `0.0123` of a speed."""
-    return f"{rounded(value):.10g}"
+    return f"{three_digits(value):.10g}"
 
 
 def interval(figure: dict) -> str:
     """`125 (124 to 126)` of a figure with its interval, which is that of one run."""
-    return "{} ({} to {})".format(*(written(figure[key]) for key in ("value", "low", "high")))
+    return "{} ({} to {})".format(*(in_digits(figure[key]) for key in ("value", "low", "high")))

@@ -7,15 +7,14 @@
     BS=16 ENGINE=atc (as the log says)
     MODEL=minilm_sst2 SEQ=128 PRECISION=fp16 (by default: the log does not say)
 
-The path claims parameters, as a path under build/ does. Those that --given names were asked for: the log has to agree
-with each that it tells of, or one line says where it does not. The others are taken from the log. What a log may tell:
-batch size, length, chip, engine, precision and the number of devices, by its arguments, the name of its model, its own
-arithmetic. `make record FROM=` runs this; the record says that it is imported, and has no chain. A log that timed
-something else (a profiler, pauses, several streams, no warm-up) is refused, and a log and the summary of one run are
-one record. FROM= a folder of outputs is an accuracy, scored against SST-2's labels.
+The path states parameters, as a path under build/ does. --given names those that the user typed: a log that says
+another value of one is refused in one line. The others are taken from the log, whose arguments, name of the model and
+arithmetic may say batch size, length, chip, engine, precision and the number of devices. `make record FROM=` runs this; the
+record says that it is imported, and has no chain. A log that timed something else (a profiler, pauses, several streams, no
+warm-up) is refused. A log and the summary of one run are one record. A folder of outputs is an accuracy, scored against
+SST-2's labels.
 """
 
-import argparse
 import json
 import re
 import tempfile
@@ -26,12 +25,12 @@ from tools.base import logs, output_files
 from tools.make import cli, manifest, parameters
 from tools.results import record as records
 
-SHOWN = parameters.OF_LOG
+NAMES = parameters.OF_LOG
 SOCS = r"310P[1-7]|310B[1-4]|910(?:Pro[AB]|PremiumA|_\d{4}|B[1-4](?:-1|C)?|[AB])|310"
 NPU = (
     "a log of ais_bench, which runs on Ascend chips, does not say which: give CHIP=310P3, or what `npu-smi info` names"
 )
-Told = list[tuple[str, str, str]]  # parameter, its value, where the log tells it
+Clues = list[tuple[str, str, str]]  # parameter, its value, where the log says so
 
 TRUE = ("yes", "true", "t", "y", "1")
 # Options of trtexec by which another thing is timed, but for the value that stands there.
@@ -40,131 +39,127 @@ OTHERWISE = {"streams": "1", "infStreams": "1", "sleepTime": "0", "idleTime": "0
              "allowWeightStreaming": None}  # fmt: skip
 
 
-def words_of(name: str, where: str) -> Told:
-    """What a model's path tells: all, where it is one of ours, else what bs8, seq128 and 310P3 in its name say."""
+def of_model_name(name: str, where: str) -> Clues:
+    """What a model's path says: all, where it is one of ours, else what bs8, seq128 and 310P3 in its name say."""
     name = name[-logs.LONGEST :]
     if ours := parameters.of_path(Path(name).parent.as_posix()):
-        return [(key, ours[key.lower()], f"its model's path {name}") for key in SHOWN]
+        return [(key, ours[key.lower()], f"its model's path {name}") for key in NAMES]
     edge = r"(?:^|[^A-Za-z0-9])", r"(?![A-Za-z0-9])"
     patterns = {"BS": r"bs_?(\d+)", "SEQ": r"seq_?(\d+)", "CHIP": rf"(?:Ascend_?)?({SOCS})"}
-    named = {key: re.search(pattern.join(edge), Path(name).name, re.I) for key, pattern in patterns.items()}
-    return [(key, m[1].replace("-", "_"), where) for key, m in named.items() if m]
+    matches = {key: re.search(pattern.join(edge), Path(name).name, re.I) for key, pattern in patterns.items()}
+    return [(key, m[1].replace("-", "_"), where) for key, m in matches.items() if m]
 
 
-def plainly_timed(path: Path, others: list[str]) -> None:
-    """UserError where something else was timed than one plain run; others: what with, in words."""
-    if others:
-        raise cli.UserError(f"{path}: timed with {others[0]}: no figure to stand beside others; time it without")
-
-
-def shapes(text: str | None, split: str, where: str) -> Told:
+def of_shapes(text: str | None, split: str, where: str) -> Clues:
     """Batch size and length in "ids:8,64;mask:8,64", or as trtexec writes it, "ids:8x64,mask:8x64"."""
     dims = {tuple(re.split("[x,]", one)) for one in re.findall(rf":(\d+(?:{split}\d+)+)", text or "")}
     return [(key, d[i], where) for d in dims for i, key in enumerate(("BS", "SEQ"))]
 
 
-def said_in(run: dict) -> argparse.Namespace:
+def refuse_others(path: Path, others: list[str]) -> None:
+    """UserError where something else was timed than one plain run; others: what with, in words."""
+    if others:
+        raise cli.UserError(f"{path}: timed with {others[0]}: no figure to stand beside others; time it without")
+
+
+def options_of(run: dict):
     """The options that a summary or screen of ais_bench shows."""
     return ais_bench.options([str(word) for word in run["args"]] if isinstance(run["args"], list) else [])
 
 
-def told_by_ais_bench(path: Path, run: dict) -> Told:
-    """What a summary or screen of ais_bench tells. Raises UserError where it did not time a plain run."""
-    said = said_in(run)
-    others = ["no warm-up"] if said.warmup_count == "0" else []
-    others += [f"--threads {said.threads}"] if (said.threads or "1") != "1" else []
-    others += [
-        f"--{name}" for name in ("profiler", "dump", "dump_npy", "pipeline") if str(getattr(said, name)).lower() in TRUE
-    ]
-    others += [f"--{name}" for name in ("acl_json_path", "dymShape_range", "backend") if getattr(said, name)]
-    plainly_timed(path, others)
+def of_ais_bench(path: Path, run: dict) -> Clues:
+    """What a summary or screen of ais_bench says. Raises UserError where it did not time a plain run."""
+    options = options_of(run)
+    others = ["no warm-up"] * (options.warmup_count == "0")
+    others += [f"--threads {options.threads}"] * ((options.threads or "1") != "1")
+    switches = ("profiler", "dump", "dump_npy", "pipeline")
+    others += [f"--{name}" for name in switches if str(getattr(options, name)).lower() in TRUE]
+    others += [f"--{name}" for name in ("acl_json_path", "dymShape_range", "backend") if getattr(options, name)]
+    refuse_others(path, others)
     npu = run["card"].get("npu", "910").replace("-", "_")  # of A3 npu-smi says no more than 910
-    batches = ((said.batchsize, "its --batchsize"), (said.dymBatch, "its --dymBatch"))
+    batches = ((options.batchsize, "its --batchsize"), (options.dymBatch, "its --dymBatch"))
     return [
         *(("BS", value, where) for value, where in batches if value),
-        *words_of(said.model or "", "its model's name"),
-        *shapes(said.dymDims, ",", "its --dymDims"),
-        *shapes(said.dymShape, ",", "its --dymShape"),
+        *of_model_name(options.model or "", "its model's name"),
+        *of_shapes(options.dymDims, ",", "its --dymDims"),
+        *of_shapes(options.dymShape, ",", "its --dymShape"),
         ("BS", f"{run['batchsize']:g}", "its throughput"),
         *([("CHIP", npu, "npu-smi there")] if npu != "910" else []),
         ("ENGINE", "atc", "ais_bench, which runs .om files"),
     ]
 
 
-def told_by_trtexec(path: Path, text: str, version: str) -> Told:
-    """What a log of trtexec tells. Raises UserError where it did not time a plain run."""
+def of_trtexec(path: Path, text: str, version: str) -> Clues:
+    """What a log of trtexec says. Raises UserError where it did not time a plain run."""
     from tools.gpu import trtexec
 
     args = trtexec.options(text)
     few = trtexec.number(args, "duration") < 1 and trtexec.number(args, "iterations") < 10
     others = [name for name, usual in OTHERWISE.items() if args.get(name, usual) != usual]
     others += ["warmUp"] * (trtexec.number(args, "warmUp") <= 0) + ["duration"] * few
-    plainly_timed(path, [f"--{name}={args[name]}".rstrip("=") for name in others])
-    bound = re.findall(r"nput binding for \S+ with dimensions (\d+(?:x\d+)+)", text)
+    refuse_others(path, [f"--{name}={args[name]}".rstrip("=") for name in others])
+    bindings = re.findall(r"nput binding for \S+ with dimensions (\d+(?:x\d+)+)", text)
     inferred = " ".join(re.findall(r"Input inference shape ?(:? \S+)", text)).replace("=", ":")
     kinds = [kind for kind in ("int8", "fp8", "bf16", "fp16", "best") if kind in args]
     typed = "stronglyTyped" in args or int(version.split(".")[0]) >= 11 or "onnx" not in args
     plain = [] if kinds or typed else [("PRECISION", "fp32", "no --fp16 in its command")]
     devices = re.findall(r"Selected Device: (.*\S)", text)
     return [
-        *shapes(args.get("shapes") or args.get("optShapes"), "x", "its --shapes"),
-        *shapes(inferred, "x", "its shapes"),
-        *shapes("".join(f":{dims}" for dims in bound), "x", "its input bindings"),
+        *of_shapes(args.get("shapes") or args.get("optShapes"), "x", "its --shapes"),
+        *of_shapes(inferred, "x", "its shapes"),
+        *of_shapes("".join(f":{dims}" for dims in bindings), "x", "its input bindings"),
         *([("BS", args["batch"], "its --batch")] if "batch" in args else []),
-        *words_of(args.get("onnx") or args.get("loadEngine") or "", "its model's name"),
+        *of_model_name(args.get("onnx") or args.get("loadEngine") or "", "its model's name"),
         *([("PRECISION", "-".join(kinds), " ".join(f"its --{kind}" for kind in kinds))] if kinds else plain),
         *(("CHIP", "T4" if re.search(r"\bT4\b", device) else device, "its device") for device in devices),
         ("ENGINE", "trtexec", "its command"),
     ]
 
 
-def settled(path: Path, spec: dict, given: set, told: Told) -> tuple[dict, dict]:
-    """The parameters of a log's record, and why each that nothing tells is what it is. UserError where the log
+def settle(path: Path, spec: dict, given: set, clues: Clues) -> tuple[dict, dict]:
+    """The parameters of a log's record, and why each that no clue names is what it is. UserError where the log
     contradicts itself, or differs from what was given."""
-    known, why, source = {}, {}, {}
-    for key, value, where in told:
+    values, why, source = {}, {}, {}
+    for key, value, where in clues:
         first = source.setdefault(key, where)
-        if known.setdefault(key, value) != value:
-            raise cli.UserError(
-                f"{path}: {first} says {key}={known[key]}, {where} says {key}={value}; which run is this?"
-            )
-    for key in SHOWN:
-        claimed = str(spec[key.lower()])
-        if key in given and known.setdefault(key, claimed) != claimed:
-            raise cli.UserError(
-                f"{path}: {source[key]} says {key}={known[key]}, {key}={claimed} was given; give what it was"
-            )
-        if key not in known:
-            known[key], why[key.lower()] = claimed, "not in the log: the default"
+        if values.setdefault(key, value) != value:
+            fault = f"{first} says {key}={values[key]}, {where} says {key}={value}"
+            raise cli.UserError(f"{path}: {fault}; which run is this?")
+    for key in NAMES:
+        claim = str(spec[key.lower()])
+        if key in given and values.setdefault(key, claim) != claim:
+            fault = f"{source[key]} says {key}={values[key]}, {key}={claim} was given"
+            raise cli.UserError(f"{path}: {fault}; give what it was")
+        if key not in values:
+            values[key], why[key.lower()] = claim, "not in the log: the default"
     if "WEIGHTS" not in source:
-        no_seeded(path, known["WEIGHTS"])
+        refuse_seeded(path, values["WEIGHTS"])
     patterns = {"BS": r"[1-9]\d{0,2}", "WEIGHTS": r"[\w.-]+"}
-    for key, value in known.items():
+    for key, value in values.items():
         if not re.fullmatch(patterns.get(key, r"[\w-]+"), value):
             raise cli.UserError(f"{path}: {source.get(key, 'it')} says {key}={value!r:.40}, which no {key} is")
-    return {key.lower(): value for key, value in known.items()} | {"bs": int(known["BS"])}, why
+    return {key.lower(): value for key, value in values.items()} | {"bs": int(values["BS"])}, why
 
 
-def of_ais_bench(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, dict]:
+def read_ais_bench(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, dict]:
     """The log of ais_bench: its content, parameters, defaults, tool. Raises UserError for the log of an NPU booked as the
     CPU, and for one of our CPU runner, which leaves the same."""
     run = summary.read(path)
     if run["engine"]:
         raise cli.UserError(f"{path}: of this project's runner on a CPU; run make record there, and bring its record")
-    told = told_by_ais_bench(path, run)
-    said = said_in(run)
-    mixed = said.auto_set_dymdims_mode or said.auto_set_dymshape_mode
+    clues, options = of_ais_bench(path, run), options_of(run)
+    mixed = options.auto_set_dymdims_mode or options.auto_set_dymshape_mode
     if str(mixed).lower() in TRUE and "-" not in spec["seq"]:
         raise cli.UserError(f"{path}: timed over several lengths, which it does not name: give them, as SEQ=64,128")
-    run["timed"] = ", ".join([run["timed"], *said.others])
+    run["timed"] = ", ".join([run["timed"], *options.others])
     npu = spec["engine"] == "atc" and "CHIP" in given
-    if not npu and ("CHIP" in given or "CHIP" not in {key for key, _, _ in told}):
+    if not npu and ("CHIP" in given or "CHIP" not in {key for key, _, _ in clues}):
         raise cli.UserError(f"{path}: {NPU}")
     spec = spec if spec["engine"] == "atc" else spec | {"precision": "fp16"}
-    return run, *settled(path, spec, given, told), {"name": "ais_bench", "args": run["args"]} | run["card"]
+    return run, *settle(path, spec, given, clues), {"name": "ais_bench", "args": run["args"]} | run["card"]
 
 
-def of_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, dict]:
+def read_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, dict]:
     """The log of trtexec: its content, parameters, defaults, tool. Raises UserError for another chip than T4, or
     where neither log nor parameters say what was run."""
     from tools.gpu import trtexec
@@ -172,40 +167,36 @@ def of_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, di
     text = logs.plain(logs.decoded(cli.regular(path).read_bytes()))
     numbers = trtexec.verdict(text, str(path))
     version = ".".join(map(str, numbers))
-    told = told_by_trtexec(path, text, version)
-    named = {key for key, _, _ in told}
+    clues = of_trtexec(path, text, version)
     for key, example in (("BS", "BS=8"), ("CHIP", "CHIP=T4"), ("PRECISION", "PRECISION=fp32")):
-        if key not in given | named:
+        if key not in given | {name for name, _, _ in clues}:
             raise cli.UserError(f"{path}: the log does not say what {key} was: give it, as {example}")
-    spec, why = settled(path, spec, given, told)
+    spec, why = settle(path, spec, given, clues)
     if spec["chip"] != "T4":
-        raise cli.UserError(
-            f"{path}: a trtexec log of {spec['chip']}; this project knows CHIP=T4 alone of those it runs on"
-        )
+        fault = f"a trtexec log of {spec['chip']}; this project knows CHIP=T4 alone of those it runs on"
+        raise cli.UserError(f"{path}: {fault}")
     info = {"name": "trtexec", "version": version, "args": re.findall(r"&&&& RUNNING .*?# (.*)", text)[:1]}
     run = trtexec.summary(text, None, spec["bs"], str(path)) | {"timed": trtexec.timed(trtexec.options(text), numbers)}
     return run | {"devices": 1, "per_device": []}, spec, why, info
 
 
-def no_seeded(path: Path, weights: str) -> None:
+def refuse_seeded(path: Path, weights: str) -> None:
     """UserError for random weights: a log of a model is of those, if its path says so."""
     if weights == parameters.SEEDED:
         raise cli.UserError(f"{path}: does not say that its weights were seeded; leave WEIGHTS=seeded out")
 
 
-def plain_rows(path: Path, seq: str) -> None:
+def refuse_packed(path: Path, seq: str) -> None:
     """UserError for packed rows: of these a log does not say enough."""
     if parameters.rows_of(seq)["PACK"]:
         raise cli.UserError(f"{path}: a log counts packed rows, not their sentences; measure with make perf PACK=1")
 
 
-def elsewhere(kind: str, path: Path, spec: dict, info: dict | None, standin: bool, missing: dict) -> dict:
+def imported_fields(kind: str, path: Path, spec: dict, info: dict | None, standin: bool, missing: dict) -> dict:
     """What every record of a measurement made elsewhere says. path: the file or folder that came from there."""
     return {
         "kind": kind,
-        "model": spec["model"],
-        "weights": spec["weights"],
-        **{key.lower(): spec[key.lower()] for key in SHOWN},
+        **{name: spec[name] for name in map(str.lower, NAMES)},
         "imported": {"file": path.name, "sha256": manifest.of_folder(path) if path.is_dir() else cli.sha256(path)},
         "started": None,
         "machine": {"cpu": None, "isa": None, "cores": None, "host": "imported"},
@@ -217,13 +208,50 @@ def elsewhere(kind: str, path: Path, spec: dict, info: dict | None, standin: boo
     }
 
 
-def throughput(path: Path, spec: dict, run: dict, info: dict, missing: dict) -> dict:
-    """The record of a summary or log that was read."""
+def accuracy_of_outputs(folder: Path, spec: dict, given: set) -> dict:
+    """The accuracy of a folder of SST-2's outputs, one file a sentence, or as labels.json and rows.json beside it say. Raises
+    UserError where nobody says on which chip they were made, in which batches, or where they are not of its 872 sentences."""
+    if lacking := [key for key in ("CHIP", "BS") if key not in given]:
+        raise cli.UserError(f"{folder}: outputs do not say what {lacking[0]} was: give it, as CHIP=310P3 BS=8")
+    refuse_seeded(folder, spec["weights"])
+    why = {key.lower(): "not in the outputs: the default" for key in NAMES if key not in given | {"ENGINE"}}
+    with tempfile.TemporaryDirectory() as work:
+        if not (labels := folder.with_name("labels.json")).is_file():
+            stems = {p.name.rsplit("_0.", 1)[0] for p in folder.glob("*_0.*")}
+            order = sorted(stems, key=lambda stem: int("0" + "".join(filter(str.isdigit, stem))))
+            labels = Path(work, "labels.json")
+            labels.write_text(json.dumps(dict(zip(order, map(str, records.sst2_labels()), strict=False))))
+        score = output_files.score(folder, labels)
+    if score["total"] != records.SST2:
+        raise cli.UserError(f"{folder}: outputs of {score['total']} sentences, not of SST-2's {records.SST2}")
+    return imported_fields("accuracy", folder, spec, None, False, why) | {
+        "caveat": None,
+        "predictions": score["predictions"],
+        **records.proportion(sum(records.right_answers(score)), score["total"]),
+    }
+
+
+def import_record(path: Path, leaf: Path, given=NAMES, devices: str | None = None) -> dict:
+    """The record of a summary or log from elsewhere, or of a folder of outputs: its figures, and no chain.
+
+    leaf: the parameters as a path. given: the names of those that the log must agree with. devices: DEVICE=, if it was
+    given. Raises cli.UserError in one line for what is no log, and for one that is not what is claimed of it.
+    """
+    spec, given = records.configuration(leaf), set(given)
+    if path.is_dir():
+        return accuracy_of_outputs(path, spec, given)
+    refuse_packed(path, spec["seq"])
+    text = logs.decoded(cli.regular(path, cli.LARGEST).read_bytes())
+    read = read_trtexec if "TensorRT.trtexec" in text else read_ais_bench
+    run, values, why, info = read(path, spec, given)
+    refuse_packed(path, values["seq"])  # the log may be of a model of ours, whose path says so
+    if devices and len(devices.split(",")) != run["devices"]:
+        raise cli.UserError(f"{path}: holds {run['devices']} device(s), DEVICE={devices} was given; give the whole log")
     compute = run.get("compute") or run.get("GPU_compute_time") or {}
     times = run.get("times_ms") or run.get("gpu_compute_time_list")
-    missing = {"spread": "one run"} | ({} if times else {"times_ms": "a log without single times"}) | missing
+    missing = {"spread": "one run"} | ({} if times else {"times_ms": "a log without single times"}) | why
     speed, latency = round(run["throughput"], 3), {"mean": "mean", "p50": "median", "p99": "percentile(99%)"}
-    return elsewhere("throughput", path, spec, info, run["standin"], missing) | {
+    return imported_fields("throughput", path, spec | values, info, run["standin"], missing) | {
         "timed": run["timed"],
         "samples_per_second": speed,
         "rounds": [speed],
@@ -234,63 +262,14 @@ def throughput(path: Path, spec: dict, run: dict, info: dict, missing: dict) -> 
     }
 
 
-def scored(folder: Path, labels: Path) -> dict:
-    """{predictions, correct ...} of outputs of SST-2, by labels.json and the rows.json beside it. Raises UserError
-    where they are not of its 872 sentences."""
-    score = output_files.score(folder, labels)
-    if score["total"] != records.SST2:
-        raise cli.UserError(f"{folder}: outputs of {score['total']} sentences, not of SST-2's {records.SST2}")
-    correct = sum(str(p) == str(label) for p, label in zip(score["predictions"], records.labels_of(score), strict=True))
-    return {"predictions": score["predictions"], **records.proportion(correct, score["total"])}
-
-
-def of_outputs(folder: Path, spec: dict, given: set) -> dict:
-    """The accuracy of a folder of outputs, one file a sentence, or as labels.json and rows.json beside it say. Raises
-    UserError where nobody says on which chip they were made, in which batches."""
-    if lacking := [key for key in ("CHIP", "BS") if key not in given]:
-        raise cli.UserError(f"{folder}: outputs do not say what {lacking[0]} was: give it, as CHIP=310P3 BS=8")
-    no_seeded(folder, spec["weights"])
-    why = {key.lower(): "not in the outputs: the default" for key in SHOWN if key not in given | {"ENGINE"}}
-    record = elsewhere("accuracy", folder, spec, None, False, why) | {"caveat": None}
-    if (beside := folder.with_name("labels.json")).is_file():
-        return record | scored(folder, beside)
-    stems = {p.name.rsplit("_0.", 1)[0] for p in folder.glob("*_0.*")}
-    order = sorted(stems, key=lambda stem: int("0" + "".join(filter(str.isdigit, stem))))
-    with tempfile.TemporaryDirectory() as work:
-        labels = Path(work, "labels.json")
-        labels.write_text(json.dumps(dict(zip(order, map(str, records.truth()), strict=False))))
-        return record | scored(folder, labels)
-
-
-def imported(path: Path, leaf: Path, given=SHOWN, devices: str | None = None) -> dict:
-    """The record of a summary or log from elsewhere, or of a folder of outputs: its own figures, no chain.
-
-    leaf: the parameters as a path. given: the names of those that the log must agree with. devices: DEVICE=, if it was
-    given. Raises cli.UserError in one line for what is no log, and for one that is not what is claimed of it.
-    """
-    spec, given = records.parameters(leaf), set(given)
-    if path.is_dir():
-        return of_outputs(path, spec, given)
-    plain_rows(path, spec["seq"])
-    text = logs.decoded(cli.regular(path, cli.LARGEST).read_bytes())
-    read = of_trtexec if "TensorRT.trtexec" in text else of_ais_bench
-    run, known, why, info = read(path, spec, given)
-    plain_rows(path, known["seq"])  # the log may be of a model of ours, whose path says so
-    if devices and len(devices.split(",")) != run["devices"]:
-        raise cli.UserError(f"{path}: holds {run['devices']} device(s), DEVICE={devices} was given; give the whole log")
-    return throughput(path, spec | known, run, info, why)
-
-
-def kept_already(folder: Path, record: dict) -> Path | None:
+def record_of_same_run(folder: Path, record: dict) -> Path | None:
     """The record of the same run that another file of it gave: its screen, which has no single times, beside its summary."""
-    run = lambda r: [
-        *map(r.get, ("kind", "model", "bs", "chip", "samples_per_second")),
-        r.get("latency_ms", {}).get("mean"),
-    ]
+    fields = ("kind", "model", "bs", "chip", "samples_per_second")
+    run = lambda r: [*map(r.get, fields), r.get("latency_ms", {}).get("mean")]
     for path in sorted(folder.glob("*-imported-*-throughput.json")):
-        kept = records.read(path)
-        one_of_each = None in (kept["requests"], record["requests"])
-        if run(kept) == run(record) and kept["imported"] != record["imported"] and one_of_each:
+        other = records.read_record(path)
+        one_of_each = None in (other["requests"], record["requests"])
+        if run(other) == run(record) and other["imported"] != record["imported"] and one_of_each:
             return path
     return None
 
@@ -299,17 +278,17 @@ def main():
     p = cli.parser(__doc__)
     p.add_argument("file", type=Path, help="a summary or log of ais_bench or trtexec, or a folder of outputs")
     p.add_argument("leaf", type=Path, help="<model>/<weights>/seq<N>/bs<N>/<chip>-<engine>-<precision>")
-    p.add_argument("--given", nargs="*", default=SHOWN, help="parameters that the log must agree with (all)")
+    p.add_argument("--given", nargs="*", default=NAMES, help="parameters that the log must agree with (all)")
     p.add_argument("--devices", help="as DEVICE= of the Makefile: the log must be of as many")
     p.add_argument("--save_path", type=Path, required=True, help="folder of records")
     args = p.parse_args()
-    record = imported(args.file, args.leaf, args.given, args.devices)
-    if kept := kept_already(args.save_path, record):
-        return print(f"{kept} is of this run already: nothing to write")
+    record = import_record(args.file, args.leaf, args.given, args.devices)
+    if other := record_of_same_run(args.save_path, record):
+        return print(f"{other} is of this run already: nothing to write")
     print(f"wrote {records.promote(args.save_path, record, args.file)}")
-    defaults = [name for name in SHOWN if name.lower() in record["missing"]]
-    taken = [name for name in SHOWN if name not in (*args.given, *defaults)]
-    for names, where in ((taken, "as the log says"), (defaults, "by default: the log does not say")):
+    defaults = [name for name in NAMES if name.lower() in record["missing"]]
+    from_log = [name for name in NAMES if name not in (*args.given, *defaults)]
+    for names, where in ((from_log, "as the log says"), (defaults, "by default: the log does not say")):
         if names:
             print(" ".join(f"{name}={record[name.lower()]}" for name in names), f"({where})")
     return None

@@ -28,7 +28,6 @@ from tools.results import record as records
 
 LARGE = 1 << 16  # bytes of a tensor that graphs may share
 MOST, LARGEST = 200_000, 1 << 32  # files and bytes of a result
-PARTS = ("input", "order", "reference", "om")  # what a cell uses besides its graph and run.py
 README = """Needs CANN (source its set_env.sh) and ais_bench with aclruntime, or TensorRT's trtexec; Python 3.7 or newer.
 
     python3 run.py                      # --device 0 --python PYTHON --rounds 3 --only bs8
@@ -41,8 +40,8 @@ Stopped or failed, it goes on where it was when it is started again.
 def cell(words: list[str], args) -> dict:
     """What a kit has to know of one configuration. words: those of the program behind `@atc`, `@infer`, `@time`."""
     marks = [i for i, word in enumerate(words) if word in ("@atc", "@infer", "@time")] + [len(words)]
-    commands = {words[a][1:]: without(words[a + 1 : b]) for a, b in zip(marks, marks[1:], strict=False)}
-    spec, model = records.parameters(Path(args.leaf)), f"build/{args.leaf}/model.om"
+    commands = {words[a][1:]: portable(words[a + 1 : b]) for a, b in zip(marks, marks[1:], strict=False)}
+    spec, model = records.configuration(Path(args.leaf)), f"build/{args.leaf}/model.om"
     swap = lambda word: word.replace(model, "@model").replace(args.input, "@input").replace(args.graph, "@graph")
     return {
         "name": args.leaf,
@@ -50,43 +49,43 @@ def cell(words: list[str], args) -> dict:
         "source": Path("build", *Path(args.leaf).parts[:2], "source").read_text().strip(),
         **{key: getattr(args, key) for key in ("graph", "input", "reference")},
         "implmode": words[words.index("--implmode") + 1] if "--implmode" in words else "",
-        **{name: [swap(word) for word in said] for name, said in commands.items()},
+        **{name: [swap(word) for word in command] for name, command in commands.items()},
     }
 
 
-def without(words: list[str]) -> list[str]:
+def portable(words: list[str]) -> list[str]:
     """A command without its program, and without what the other host says itself: device, Python, place of atc."""
-    kept, said = [], iter(words)
-    for word in said:
+    command, rest = [], iter(words)
+    for word in rest:
         if word in ("-m", "--python", "--device", "--atc", "--image", "--implmode"):
-            next(said, None)
+            next(rest, None)
         else:
             option, _, chip = word.partition("=")
-            kept.append(f"{option}={trip.soc(chip)}" if option == "--soc_version" else word)
-    return kept
+            command.append(f"{option}={trip.soc(chip)}" if option == "--soc_version" else word)
+    return command
 
 
 def order_of(folder: Path) -> dict:
     """{labels: how many classes, truth: class of each sentence, rows: {output's stem: its sentences}} of input files.
     Raises UserError where they are not SST-2's."""
     labels = cli.read_json(folder / "labels.json")
-    whole = any(isinstance(v, list) for v in labels.values())
-    rows = cli.read_json(folder / "rows.json") if whole else {stem: [i] for i, stem in enumerate(labels)}
+    batches = any(isinstance(v, list) for v in labels.values())
+    rows = cli.read_json(folder / "rows.json") if batches else {stem: [i] for i, stem in enumerate(labels)}
     if tasks.read(folder)[0] != "sst2" or sum(map(len, rows.values())) != records.SST2:
         raise cli.UserError(f"{folder}: not SST-2's {records.SST2} sentences, for which a kit is; take another model")
-    return {"labels": 2, "truth": records.truth(), "rows": rows}
+    return {"labels": 2, "truth": records.sst2_labels(), "rows": rows}
 
 
 def pieces(path: Path) -> list[bytes]:
     """A graph's bytes in order, each large tensor a piece of its own."""
     import onnx
 
-    data, at, found = path.read_bytes(), 0, []
+    data, at, parts = path.read_bytes(), 0, []
     for tensor in onnx.load_model_from_string(data).graph.initializer:
         if len(tensor.raw_data) >= LARGE and (start := data.find(tensor.raw_data, at)) >= 0:
-            found += [data[at:start], tensor.raw_data]
+            parts += [data[at:start], tensor.raw_data]
             at = start + len(tensor.raw_data)
-    return [piece for piece in [*found, data[at:]] if piece]
+    return [part for part in [*parts, data[at:]] if part]
 
 
 class Tar:
@@ -111,34 +110,35 @@ class Tar:
         return hashlib.sha256(manifest.text(files).encode()).hexdigest()
 
 
-def packed(tar: Tar, one: dict) -> dict:
+def add_cell(tar: Tar, one: dict) -> dict:
     """A cell as the kit has it; its files go into the tar."""
     folder, graph, sha256 = Path(one["input"]), Path(one["graph"]), cli.sha256(one["graph"])
     place = f"{one['model']}-seq{one['seq']}" + (f"-bs{one['bs']}" if "-" in one["seq"] else "")
-    blobs = [(hashlib.sha256(piece).hexdigest(), piece) for piece in pieces(graph)]
-    for name, piece in blobs:
-        tar.add(f"blobs/{name}", piece)
+    hashes = []
+    for piece in pieces(graph):
+        hashes.append(hashlib.sha256(piece).hexdigest())
+        tar.add(f"blobs/{hashes[-1]}", piece)
     order, per_row = order_of(folder), 1
-    logits = output_files.read_kept(Path(one["reference"])) if one["reference"] else None
-    sent = {"input": f"inputs/{place}", "order": f"orders/{place}.json", "reference": "", "om": ""}
-    used = {"graph": sha256, "input": tar.add_inputs(sent["input"], folder)}
-    used["order"] = tar.add(sent["order"], json.dumps(order).encode())
-    if logits is not None and len(logits) == records.SST2:
-        sent["reference"] = f"reference/{place}.bin"
-        used["reference"] = tar.add(sent["reference"], logits.astype("<f4").tobytes())
+    names = {"input": f"inputs/{place}", "order": f"orders/{place}.json", "reference": "", "om": ""}
+    used = {"graph": sha256, "input": tar.add_inputs(names["input"], folder)}
+    used["order"] = tar.add(names["order"], json.dumps(order).encode())
+    logits = output_files.read_kept(Path(one["reference"])) if one["reference"] else ()
+    if len(logits) == records.SST2:
+        names["reference"] = f"reference/{place}.bin"
+        used["reference"] = tar.add(names["reference"], logits.astype("<f4").tobytes())
     if parameters.rows_of(one["seq"])["PACK"]:  # sentences in each row that runs: the last batch is filled up
         per_row = round(records.SST2 / (-(-len(order["rows"]) // one["bs"]) * one["bs"]), 6)
-    compiled = Path(f"build/{one['name']}/model.om")
-    if compiled.is_file() and cli.read_json(records.prov_of(str(compiled)))["inputs"].get(str(graph)) == sha256:
-        sent["om"] = f"oms/{one['name'].replace('/', '.')}.om"
-        used["om"] = tar.add(sent["om"], compiled.read_bytes())
-    content = {"sha256": sha256, "pieces": [name for name, _ in blobs]}
-    return one | sent | {"graph": content, "used": used, "per_row": per_row, "published": figures_beside(one)}
+    om_file = Path(f"build/{one['name']}/model.om")
+    if om_file.is_file() and cli.read_json(records.prov_of(str(om_file)))["inputs"].get(str(graph)) == sha256:
+        names["om"] = f"oms/{one['name'].replace('/', '.')}.om"
+        used["om"] = tar.add(names["om"], om_file.read_bytes())
+    content = {"sha256": sha256, "pieces": hashes}
+    return one | names | {"graph": content, "used": used, "per_row": per_row, "published": figures_beside(one)}
 
 
 def figures_beside(one: dict) -> list[str]:
     """The published throughputs of the same chip, model, length and batch size, in words."""
-    rows = published.beside(one | {"kind": "throughput"}, published.read())
+    rows = published.beside(one | {"kind": "throughput"}, published.all_figures())
     same = [r for r in rows if (r["chip"], r["precision"]) == (table.series(one["chip"]), one["precision"])]
     return [f"{r['value']:g} {r['variant']}" for r in same]
 
@@ -146,7 +146,7 @@ def figures_beside(one: dict) -> list[str]:
 def pack(cells: list[Path], save_path: Path) -> None:
     """Write the kit of these cells."""
     tar = Tar(save_path)
-    content = [packed(tar, cli.read_json(path)) for path in cells]
+    content = [add_cell(tar, cli.read_json(path)) for path in cells]
     script = tar.add("run.py", Path(trip.__file__).read_bytes(), 0o755)
     for one in content:
         one["used"]["run.py"] = script
@@ -156,23 +156,19 @@ def pack(cells: list[Path], save_path: Path) -> None:
     print(f"wrote {save_path}: {len(content)} cells, {len(tar.files)} files")
 
 
-def handed_out(sha256: str) -> dict:
+def kit_of(sha256: str) -> dict:
     """The kit.json with that hash, of the kits in build/, with each cell's order. Raises UserError where none has it."""
     for path in sorted(Path("build").glob("kit-*.tar")):
         with tarfile.open(path) as tar:
-            inside = lambda name, tar=tar: tar.extractfile(f"kit/{name}").read()
-            if hashlib.sha256(data := inside("kit.json")).hexdigest() == sha256:
+            read = lambda name, tar=tar: tar.extractfile(f"kit/{name}").read()
+            if hashlib.sha256(data := read("kit.json")).hexdigest() == sha256:
                 kit = json.loads(data)
-                for one in kit["cells"]:
-                    one["sentences"] = json.loads(inside(one["order"]))
-                return kit
-    raise cli.UserError(
-        f"the result is of kit {sha256[:12]}, and no build/kit-*.tar is: run make kit with the words that it was made"
-        " with, from the same commit"
-    )
+                return kit | {"cells": [one | {"sentences": json.loads(read(one["order"]))} for one in kit["cells"]]}
+    again = "run make kit with the words that it was made with, from the same commit"
+    raise cli.UserError(f"the result is of kit {sha256[:12]}, and no build/kit-*.tar is: {again}")
 
 
-def unpacked(path: Path, folder: Path) -> Path:
+def unpack(path: Path, folder: Path) -> Path:
     """The folder `result` of a result file, unpacked. Raises UserError where it is none, or too large."""
     try:
         with tarfile.open(path) as tar:
@@ -187,18 +183,20 @@ def unpacked(path: Path, folder: Path) -> Path:
     return folder / "result"
 
 
-def held(told: dict, known: dict[str, dict], kit: str) -> dict:
+def cell_of(answer: dict, cells: dict[str, dict], kit: str) -> dict:
     """The kit's cell that a result is of. Raises UserError where it is of another kit, or not of what the kit holds."""
-    name = told.get("cell")
-    if told.get("kit") != kit:
-        raise cli.UserError(f"{name}: of kit {str(told.get('kit'))[:12]}, the others of {kit[:12]}: results are mixed")
-    if name not in known:
+    name = answer.get("cell")
+    if answer.get("kit") != kit:
+        raise cli.UserError(
+            f"{name}: of kit {str(answer.get('kit'))[:12]}, the others of {kit[:12]}: results are mixed"
+        )
+    if name not in cells:
         raise cli.UserError(f"{name}: no cell of the kit")
-    for key in ("run.py", "graph", *PARTS):
-        own, used = known[name]["used"].get(key), told["used"].get(key)
-        if own != used:
-            raise cli.UserError(f"{name}: its {key} was not the kit's there ({str(used)[:12]} for {str(own)[:12]})")
-    return known[name]
+    for key in ("run.py", "graph", "input", "order", "reference", "om"):
+        ours, theirs = cells[name]["used"].get(key), answer["used"].get(key)
+        if ours != theirs:
+            raise cli.UserError(f"{name}: its {key} was not the kit's there ({str(theirs)[:12]} for {str(ours)[:12]})")
+    return cells[name]
 
 
 def rounds_of(one: dict, folder: Path) -> list[dict]:
@@ -209,25 +207,25 @@ def rounds_of(one: dict, folder: Path) -> list[dict]:
     rounds, label = [], lambda path: Path(one["name"], path.relative_to(folder))  # what a complaint calls a file
     for path in sorted(folder.glob("round*/out_summary.json")):
         rounds.append(summary.read(path))
-        imports.told_by_ais_bench(label(path), rounds[-1])
-        imports.plainly_timed(label(path), imports.said_in(rounds[-1]).others)
+        imports.of_ais_bench(label(path), rounds[-1])
+        imports.refuse_others(label(path), imports.options_of(rounds[-1]).others)
     for log in sorted(folder.glob("time*.log")) if one["engine"] == "trtexec" else ():
         text, where = log.read_text("utf-8", "replace"), label(log)
         times = json.loads(log.with_name(f"{log.stem.replace('time', 'times')}.json").read_text())
-        own = trtexec.summary(text, times, one["bs"], str(where))
-        told = imports.told_by_trtexec(where, text, own["tensorrt"])
-        if others := [value for key, value, _ in told if key == "CHIP" and value != one["chip"]]:
+        run = trtexec.summary(text, times, one["bs"], str(where))
+        clues = imports.of_trtexec(where, text, run["tensorrt"])
+        if others := [value for key, value, _ in clues if key == "CHIP" and value != one["chip"]]:
             raise cli.UserError(f"{where}: a kit for {one['chip']}, which ran on {others[0]}")
-        rounds.append(own | {"times_ms": own["gpu_compute_time_list"], "timed": trtexec.MEANING})
+        rounds.append(run | {"times_ms": run["gpu_compute_time_list"], "timed": trtexec.MEANING})
     if not rounds or any(r["batchsize"] != one["bs"] for r in rounds):
         raise cli.UserError(f"{one['name']}: its summaries are gone, or of another batch size")
     return rounds
 
 
-def om_facts(one: dict, told: dict, folder: Path) -> dict:
+def om_facts(one: dict, answer: dict, folder: Path) -> dict:
     """What the head of a cell's .om says of it. Raises UserError where that is not what the kit asked atc for."""
     head, where = folder / "om_head.bin", f"{one['name']}: its om_head.bin"
-    if not head.is_file() or one["used"].get("om", told["om_sha256"]) != told["om_sha256"]:
+    if not head.is_file() or one["used"].get("om", answer["om_sha256"]) != answer["om_sha256"]:
         raise cli.UserError(f"{one['name']}: its .om is not the kit's, or left no om_head.bin")
     facts = om.of_head(head.read_bytes(), where)
     words = [w.replace("@out", "model").replace("@graph", "model.onnx") for w in one["atc"]]
@@ -235,68 +233,69 @@ def om_facts(one: dict, told: dict, folder: Path) -> dict:
     return {key: facts[key] for key in om.FACTS}
 
 
-def of_cell(path: Path, one: dict, told: dict, result: dict, folder: Path) -> list[dict]:
-    """The records of one cell: its accuracy, where it has outputs, and its throughput. path: the result file. Raises
-    UserError where outputs or times are not what the cell says."""
+def records_of(path: Path, one: dict, answer: dict, result: dict, folder: Path) -> list[dict]:
+    """Accuracy and throughput of one cell, as records. path: the result file. Raises UserError where outputs or times are
+    not what the cell says."""
     rounds = rounds_of(one, folder)
     texts = lambda d, keys: {k: v if v is None else str(v) for k, v in d.items() if k in keys}
-    card = result["card"]
-    speed = records.throughput(rounds, one["per_row"])
+    speed = records.speed_fields(rounds, one["per_row"])
     info = {
         "name": "trtexec" if one["engine"] == "trtexec" else "ais_bench",
-        **texts(card, [*card]),
+        **texts(result["card"], result["card"]),
         **texts(result["machine"], ("host", "system", "python")),
-        **texts(told, ("om_sha256", "tensorrt", "started", "kit")),
+        **texts(answer, ("om_sha256", "tensorrt", "started", "kit")),
         "rounds": speed["rounds"],
         "sentences_per_row": one["per_row"],
     }
-    info |= om_facts(one, told, folder) if one["engine"] == "atc" else {}
+    info |= om_facts(one, answer, folder) if one["engine"] == "atc" else {}
     standin = any(r["standin"] for r in rounds) or info.get("atc_version") == "STAND-IN"
-    record = lambda kind, missing: imports.elsewhere(
-        kind, path, records.parameters(Path(one["name"])), info, standin, missing
-    )
-    timed = record("throughput", {"times_ms": "in the result file", "spread": "engine_info has the rounds"}) | {
+    spec = records.configuration(Path(one["name"]))
+    missing = {"times_ms": "in the result file", "spread": "engine_info has the rounds"}
+    throughput = imports.imported_fields("throughput", path, spec, info, standin, missing) | {
         **{key: speed[key] for key in ("samples_per_second", "latency_ms", "requests")},
-        "timed": f"{rounds[0]['timed']}; {records.work_of(one['seq'])}",
+        "timed": f"{rounds[0]['timed']}; {records.workload(one['seq'])}",
         "rounds": [speed["samples_per_second"]],
         "spread": None,
     }
     try:
-        found = trip.scored(one["sentences"], str(folder / "output/out"), [])
+        score = trip.scored(one["sentences"], str(folder / "output/out"), [])
     except trip.Failed as e:
         raise cli.UserError(f"{one['name']}: {e}") from None
-    if found["correct"] != told["correct"]:
-        raise cli.UserError(f"{one['name']}: {told['correct']} right, its outputs give {found['correct']}: edited?")
-    score = records.proportion(found["correct"], found["total"]) | {"predictions": found["predictions"]}
-    return [record("accuracy", {}) | {"caveat": records.caveat(one["source"])} | score, timed]
+    if score["correct"] != answer["correct"]:
+        raise cli.UserError(f"{one['name']}: {answer['correct']} right, its outputs give {score['correct']}: edited?")
+    accuracy = imports.imported_fields("accuracy", path, spec, info, standin, {}) | {
+        "caveat": records.caveat(one["source"]),
+        **records.proportion(score["correct"], score["total"]),
+        "predictions": score["predictions"],
+    }
+    return [accuracy, throughput]
 
 
 def judge(path: Path) -> tuple[list[dict], list[str]]:
-    """(records, what failed there, in words) of a result file. Raises UserError where it is not held by its kit."""
+    """(records, what failed there, in words) of a result file. Raises UserError where its kit does not bear it out."""
     with tempfile.TemporaryDirectory() as work:
-        folder = unpacked(path, Path(work))
         try:
-            return judged(path, folder)
+            return judge_folder(path, unpack(path, Path(work)))
         except (LookupError, TypeError, AttributeError, ValueError) as e:
             raise cli.UserError(f"{path}: not as run.py writes it ({e!r:.80}); was it edited?") from None
 
 
-def judged(path: Path, folder: Path) -> tuple[list[dict], list[str]]:
+def judge_folder(path: Path, folder: Path) -> tuple[list[dict], list[str]]:
     """The same of a result file's folder."""
     result = cli.read_json(folder / "result.json")
-    kit = handed_out(str(result["kit"]))
+    kit = kit_of(str(result["kit"]))
     npu = result["card"].get("npu")
     if trip.unlike(kit["chip"], npu):
         raise cli.UserError(f"{path}: a kit for {kit['chip']}, and npu-smi said {npu} there")
-    known, made, failed = {one["name"]: one for one in kit["cells"]}, [], []
+    cells, results, failures = {one["name"]: one for one in kit["cells"]}, [], []
     for place in sorted((folder / "cells").iterdir()):
-        told = cli.read_json(place / "cell.json")
-        one = held(told, known, result["kit"])
-        if "error" in told:
-            failed.append(f"{one['name']} failed there: {told['error']}")
+        answer = cli.read_json(place / "cell.json")
+        one = cell_of(answer, cells, result["kit"])
+        if "error" in answer:
+            failures.append(f"{one['name']} failed there: {answer['error']}")
         else:
-            made += of_cell(path, one, told, result, place)
-    return made, failed
+            results += records_of(path, one, answer, result, place)
+    return results, failures
 
 
 def main():
@@ -318,10 +317,10 @@ def main():
     if args.command == "cell":
         cli.write(args.save_path, json.dumps(cell(sys.argv[mark:], args), indent=1) + "\n")
         return print(f"wrote {args.save_path}")
-    made, failed = judge(args.result)
-    for record in made:
+    results, failures = judge(args.result)
+    for record in results:
         print(f"kept {records.promote(args.save_path, record, args.result)}")
-    for line in failed:
+    for line in failures:
         print(line)
     return None
 

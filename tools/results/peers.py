@@ -10,17 +10,7 @@ OVER = (
     "A share above 100 % is no gain: the peak is the median of seven measurements before the rounds, and the processor's "
     "clock was higher in them, so that a share is good to some percent."
 )
-
-
-UNITS = {"fp32": "AVX-512 or AVX2", "bf16": "AMX or AVX-512 with bf16", "int8": "AMX or AVX-512 with VNNI"}
-
-
-def pairs(record: dict) -> dict:
-    """{contender: {shape: line}}, ours last, as the record has them."""
-    out: dict[str, dict] = {}
-    for line in record["contenders"]:
-        out.setdefault(name_of(line), {})[line["shape"]] = line
-    return out
+CHINESE = {"ours": "本项目", "peers": "其他引擎"}
 
 
 def name_of(line: dict) -> str:
@@ -28,7 +18,20 @@ def name_of(line: dict) -> str:
     return line["name"].replace("ENGINE=packed", "ENGINE=native")
 
 
-def cells(line: dict) -> list[str]:
+def by_name(record: dict) -> dict[str, dict]:
+    """{contender: {shape: line}}, ours last, as the record has them."""
+    lines: dict[str, dict] = {}
+    for line in record["contenders"]:
+        lines.setdefault(name_of(line), {})[line["shape"]] = line
+    return lines
+
+
+def speed_heads(shape: str) -> list[str]:
+    """The heads of the columns that `speeds` fills."""
+    return [f"{shape}: sent/s", "x recipe's way", "of peak"]
+
+
+def speeds(line: dict) -> list[str]:
     """sentences/s, ratio with spread, share of the peak."""
     if line["samples_per_second"] is None:
         return ["-", "-", "-"]
@@ -38,57 +41,53 @@ def cells(line: dict) -> list[str]:
 
 
 def markdown(rows: list[list[str]]) -> list[str]:
-    """The lines of a table, whose first row is its head."""
-    return ["| " + " | ".join(row) + " |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])]
+    """The lines of a table, whose first row is its head, and an empty one."""
+    return ["| " + " | ".join(row) + " |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])] + [""]
 
 
 def table(record: dict) -> str:
     """One record as Markdown."""
-    r, m, by, lines = record, record["machine"], pairs(record), record["contenders"]
+    r, m, lines = record, record["machine"], record["contenders"]
+    contenders = {
+        f"**{n}**" if s["sorted"]["ours"] else n: s for n, s in by_name(record).items()
+    }  # ours in bold letters
     work = {k: v / 1e9 for k, v in r["operations_per_sentence"].items()}
-    known = {kind: peak["median"] for kind, peak in r["peak_per_second"].items()}
-    peak = lambda k: "none" if known.get(k) is None else f"{known[k] / 1e12:.2f}"
-    speed = ("sent/s", "x recipe's way", "of peak")
-    head = ["contender", f"real: {speed[0]}", *speed[1:], "accuracy %", "flips",
-            f"padded {r['seq']}, batch {r['bs']}: {speed[0]}", *speed[1:], "version"]  # fmt: skip
-    rows, why = [head], []
-    for name, shapes in by.items():
+    peaks = {kind: peak["median"] for kind, peak in r["peak_per_second"].items()}
+    peak = lambda k: "none" if peaks.get(k) is None else f"{peaks[k] / 1e12:.2f}"
+    padded = speed_heads(f"padded {r['seq']}, batch {r['bs']}")
+    rows, reasons = [["contender", *speed_heads("real"), "accuracy %", "flips", *padded, "version"]], []
+    for name, shapes in contenders.items():
         line = shapes["sorted"]
         accuracy = "-" if line["accuracy"] is None else f"{100 * line['accuracy']:.2f}"
         flips = "-" if line["flips"] is None else str(len(line["flips"]))
-        padded, version = cells(shapes["padded"]), line["version"] or "-"
-        rows.append([shown(name, line), *cells(line), accuracy, flips, *padded, version])
-        reasons = {one["missing"]["all"] for one in shapes.values() if one["missing"].get("all")}
-        why += [f"- {name}: {reason}" for reason in sorted(reasons)]
-    missing = [v for line in lines if line["shape"] == "sorted" and (v := line["missing"].get("accuracy"))]
+        rows.append([name, *speeds(line), accuracy, flips, *speeds(shapes["padded"]), line["version"] or "-"])
+        why = {one["missing"]["all"] for one in shapes.values() if one["missing"].get("all")}
+        reasons += [f"- {name.strip('*')}: {reason}" for reason in sorted(why)]
+    unscored = [v for line in lines if line["shape"] == "sorted" and (v := line["missing"].get("accuracy"))]
     rounds = max((len(line["rounds"] or []) for line in lines), default=0)
-    said = (
+    conditions = (
         f"{m['cpu']}, {r['threads']} threads, {r['started'][:10]}. Median over {rounds} interleaved rounds, smallest and "
         f"largest in brackets; {r['timed']}. Real: all {lines[0]['sentences']} sentences, sorted by length, batch "
         f"{r['batch']}. Padded: {lines[1]['sentences']} of them. Flips: labels unlike fp32's."
     )
-    said += f" Accuracy: not given ({missing[0]})." if missing else ""
-    said += f" The host gave up to {100 * max(r['stolen']):.0f} % of a round to others." if r.get("stolen") else ""
+    conditions += f" Accuracy: not given ({unscored[0]})." if unscored else ""
+    conditions += (
+        f" The host gave up to {100 * max(r['stolen']):.0f} % of a round to others." if r.get("stolen") else ""
+    )
     limits = (
         f"Operations a sentence: {work['sorted']:.2f} G real, {work['padded']:.2f} G padded. Peak, TOP/s: fp32 "
         f"{peak('fp32')}, bf16 {peak('bf16')}, int8 {peak('int8')} in registers; bf16 {peak('bf16_l2')}, int8 "
-        f"{peak('int8_l2')} fed from L2. Memory {(known.get('memory') or 0) / 1e9:.0f} GB/s."
+        f"{peak('int8_l2')} fed from L2. Memory {(peaks.get('memory') or 0) / 1e9:.0f} GB/s."
     )
     limits += f" {OVER}" * any((line["share_of_peak"] or 0) > 1 for line in lines)
-    text = [f"### {r['model']}, weights: {r['weights']}", "", said, "", limits, "", *markdown(rows), ""]
-    text += [*why, ""] if why else []
-    if others := [shape for shape in next(iter(by.values()), {}) if shape not in SHAPES]:
-        rows = [["contender", *(f"{s.replace('padded', 'batch')}: {speed[0]}" if w == speed[0] else w
-                                for s in others for w in speed)]]  # fmt: skip
-        rows += [[shown(name, line["sorted"]), *sum((cells(line[s]) for s in others), [])] for name, line in by.items()]
-        said = f"Padded to {r['seq']} in batches of other sizes, beside the recipe's way in the same batches:"
-        text += [said, "", *markdown(rows), ""]
+    text = [f"### {r['model']}, weights: {r['weights']}", "", conditions, "", limits, "", *markdown(rows)]
+    text += [*reasons, ""] if reasons else []
+    if others := [shape for shape in next(iter(contenders.values()), {}) if shape not in SHAPES]:
+        rows = [["contender", *sum((speed_heads(s.replace("padded", "batch")) for s in others), [])]]
+        rows += [[name, *sum((speeds(shapes[s]) for s in others), [])] for name, shapes in contenders.items()]
+        title = f"Padded to {r['seq']} in batches of other sizes, beside the recipe's way in the same batches:"
+        text += [title, "", *markdown(rows)]
     return "\n".join(text)
-
-
-def shown(name: str, line: dict) -> str:
-    """A contender's name, ours in bold letters."""
-    return f"**{name}**" if line["ours"] else name
 
 
 def page(records: list[dict]) -> str:
@@ -114,43 +113,40 @@ def points(record: dict) -> list[dict]:
     lines = [line for line in record["contenders"] if line["shape"] == "sorted" and line["samples_per_second"]]
     short = lambda line: name_of(line).replace("ENGINE=", "").replace("onnxruntime", "ORT")
     interval = lambda n, share: None if share is None else (share, *tasks.wilson(round(share * n), n))
-    found = [{"name": short(line), "kind": "ours" if line["ours"] else "peers",
-              "speed": line["samples_per_second"] / record["threads"],
-              "interval": interval(line["sentences"], line["accuracy"])} for line in lines]  # fmt: skip
-    return sorted(found, key=lambda point: point["speed"])
+    contenders = [{"name": short(line), "kind": "ours" if line["ours"] else "peers",
+                   "speed": line["samples_per_second"] / record["threads"],
+                   "interval": interval(line["sentences"], line["accuracy"])} for line in lines]  # fmt: skip
+    return sorted(contenders, key=lambda point: point["speed"])
 
 
-SAYS = (
-    "{model} on {cpu}, the fastest of each: {words}.",
-    "{}: {}, {:.0f} sentences per core-second",
-    " with {:.2f} % right",
-    "; ",
-)
-IN_CHINESE = "{model}，{cpu}，各类中最快的：{words}。", "{}：{}，每核·秒 {:.0f} 句", "，精度 {:.2f} %", "；"
-KINDS = {"ours": "本项目", "peers": "其他引擎"}
-
-
-def said(record: dict, chinese: bool = False) -> str:
+def caption(record: dict, chinese: bool = False) -> str:
     """What the picture shows, in a sentence."""
-    whole, one, right, mark = IN_CHINESE if chinese else SAYS
-    words = []
-    for kind, in_chinese in KINDS.items():
-        for point in [p for p in points(record) if p["kind"] == kind][-1:]:
-            share = right.format(100 * point["interval"][0]) if point["interval"] else ""
-            words.append(one.format(in_chinese if chinese else kind, point["name"], point["speed"]) + share)
-    return whole.format(model=record["model"], cpu=record["machine"]["cpu"], words=mark.join(words))
+    fastest, parts = {point["kind"]: point for point in points(record)}, []
+    for kind in (kind for kind in CHINESE if kind in fastest):
+        name, speed, interval = (fastest[kind][key] for key in ("name", "speed", "interval"))
+        right = f"{100 * interval[0]:.2f} %" if interval else ""
+        if chinese:
+            parts.append(f"{CHINESE[kind]}：{name}，每核·秒 {speed:.0f} 句" + f"，精度 {right}" * bool(right))
+        else:
+            parts.append(
+                f"{kind}: {name}, {speed:.0f} sentences per core-second" + f" with {right} right" * bool(right)
+            )
+    model, cpu = record["model"], record["machine"]["cpu"]
+    if chinese:
+        return f"{model}，{cpu}，句子按真实长度，各类中最快的：{'；'.join(parts)}。"
+    return f"{model} on {cpu}, sentences at their own lengths, the fastest of each: {'; '.join(parts)}."
 
 
-def draw(records: list[dict], file) -> None:
-    """Speed and accuracy of ours and the peers, at the sentences' own lengths, into an open binary file, as .svg."""
+def draw(records: list[dict]) -> str:
+    """Speed and accuracy of ours and the peers, at the sentences' own lengths, as .svg."""
     record = pictured(records)
     title = f"{record['model']} on {plot.short(record['machine']['cpu'])}, {record['threads']} cores"
     kinds = {"ours": (plot.ORANGE, "o", 0.02, "ours"), "peers": (plot.BLUE, "o", 0.12, "peers")}
-    plot.dots(file, said(record), title, points(record), kinds, "sentences per\ncore-second")
+    return plot.dots(caption(record), title, points(record), kinds, "sentences per\ncore-second")
 
 
 def promote(folder: Path, record: dict) -> Path:
     """Write a record as folder/<date>-<host>-<model>-<weights>.json; another of that name is never overwritten."""
     day = record["started"].replace(":", "").replace("-", "")[:15]
     name = f"{day}-{record['machine']['host']}-{record['model']}-{record['weights']}.json"
-    return store.keep(folder / name, record, ("bench",))
+    return store.keep_record(folder / name, record, ("bench",))

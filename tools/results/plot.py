@@ -1,9 +1,9 @@
 """Pictures of speed and accuracy, a line a point: the frontier of SST-2, and with tools/results/peers.py the benches.
 
-The frontier is what is published for a 310P beside what was measured on the CPU of the newest record. Points of one model
-share their accuracies, so that in a plane of both no name could be read. A picture is 400 pixels wide with letters of 12,
-so that a telephone shows it as it is; the same records give the same bytes. It keeps its letters as text, takes dark
-colours where the reader's system is dark (prefers-color-scheme), and says its result in <title>.
+The frontier is what is published for a 310P beside what was measured on the CPU of the newest record. Speed and accuracy have
+a panel each: models of one accuracy would hide each other's names in a plot of one against the other. A picture is 400
+pixels wide with letters of 12, so that a telephone shows it as it is; the same records give the same bytes. It keeps its
+letters as text, takes dark colours where the reader's system is dark (prefers-color-scheme), and says its result in <title>.
 """
 
 import html
@@ -24,8 +24,8 @@ STYLE: dict = {"svg.hashsalt": "bert2om", "svg.fonttype": "none", "font.family":
          "axes.axisbelow": True, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}  # fmt: skip
 
 
-def dots(file, says: str, title: str, points: list[dict], kinds: dict[str, tuple], unit: str) -> None:
-    """Write an .svg with a line a point, the first one below, into an open binary file.
+def dots(says: str, title: str, points: list[dict], kinds: dict[str, tuple], unit: str) -> str:
+    """An .svg with a line a point, the first one below.
 
     says: the result in words, for who cannot see it. points: {name, kind, speed, interval}, which is the share right and its
     95 % interval, or None. kinds: {kind: (ink, marker, where its words begin, words)}. unit: of the speed.
@@ -36,7 +36,7 @@ def dots(file, says: str, title: str, points: list[dict], kinds: dict[str, tuple
     from matplotlib import pyplot, ticker
 
     tall = 0.175 * len(points) + 1.1
-    edges = {"left": 0.47, "right": 0.97, "top": 1 - 0.5 / tall, "bottom": 0.55 / tall, "wspace": 0.12}
+    edges = {"left": 0.47, "right": 0.97, "top": 1 - 0.5 / tall, "bottom": 0.55 / tall, "wspace": 0.2}
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever matplotlibrc says here
         matplotlib.rcParams.update(STYLE)
@@ -51,6 +51,7 @@ def dots(file, says: str, title: str, points: list[dict], kinds: dict[str, tuple
                 right.plot([low, high], [y, y], color=ink, linewidth=1, alpha=0.6)
                 right.plot(share, y, mark, color=ink, markersize=4)
         speed.set_xscale("log")
+        speed.margins(x=0.12)  # the last number below it stays apart from the first of the panel beside it
         speed.xaxis.set_major_formatter("{x:g}")
         speed.set_yticks(range(len(points)), [point["name"] for point in points])
         for label, point in zip(speed.get_yticklabels(), points, strict=True):
@@ -67,7 +68,7 @@ def dots(file, says: str, title: str, points: list[dict], kinds: dict[str, tuple
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
         pyplot.close(figure)
-    file.write(light_and_dark(text.getvalue(), says).encode())
+    return light_and_dark(text.getvalue(), says)
 
 
 def light_and_dark(svg: str, says: str) -> str:
@@ -77,9 +78,9 @@ def light_and_dark(svg: str, says: str) -> str:
     style = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>"
     head, tag, rest = svg.partition("<svg ")
     attributes, _, body = rest.partition(">")
-    said = html.escape(says)
+    title = html.escape(says)
     body = body.replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans', sans-serif")
-    return f'{head}{tag}role="img" aria-label="{said}" {attributes}>\n <title>{said}</title>\n {style}{body}'
+    return f'{head}{tag}role="img" aria-label="{title}" {attributes}>\n <title>{title}</title>\n {style}{body}'
 
 
 def frontier(records: list[dict], rows: list[dict]):
@@ -88,10 +89,8 @@ def frontier(records: list[dict], rows: list[dict]):
     or measured; the fastest first."""
     import pandas as pd
 
-    here = newest_machine(records)
-    mine = [r for r in table.newest(records) if machine(r) == here and r["chip"] == "cpu" and r["weights"] == "default"]
-    mine = [r for r in mine if not parameters.gone(r)]
-    cells = [table.row(r) | {"run": f"{engine(r)}, {r['seq']}", "on": here} for r in mine]
+    ours = [r for r in current(records) if (r["chip"], r["weights"]) == ("cpu", "default")]
+    cells = [table.row(r) | {"run": f"{engine(r)}, {r['seq']}", "on": machine(r)} for r in ours]
     for r in (table.published_row(row) for row in rows):
         if table.series(r["chip"]) == "310P":
             variant = r["variant"].replace("static", "").replace("without padding", "unpadded")
@@ -106,8 +105,8 @@ def frontier(records: list[dict], rows: list[dict]):
 
 
 def engine(record: dict) -> str:
-    """Engine and precision of a record."""
-    return "{engine} {precision}".format(**records_of.today(record))
+    """Engine and precision of a record, and what else its configuration says."""
+    return "{engine} {precision}".format(**records_of.current_names(record)) + table.settings(record)
 
 
 def machine(record: dict) -> str:
@@ -124,31 +123,40 @@ def newest_machine(records: list[dict]) -> str:
     return machine(max(records, key=age)) if records else ""
 
 
+def current(records: list[dict]) -> list[dict]:
+    """The newest records of the newest machine, of what this version still makes with all units of its CPU."""
+    here = newest_machine(records)
+    sound = lambda r: not (r["standin"] or r.get("isa") or parameters.gone(r))
+    return [r for r in table.newest(records) if machine(r) == here and sound(r)]
+
+
 def short(machine: str) -> str:
     """A machine's name without its stepping and what is in each name, for a picture."""
     return re.sub(r" \(family[^)]*\)|\(R\)| Processor", "", machine)
 
 
-def said(points) -> str:
+def caption(points) -> str:
     """What the picture shows, in a sentence."""
-    words = []
+    parts = []
     for kind, group in points.groupby("figure"):
-        for what, r in (("fastest", group.iloc[0]), ("most right", group.loc[group["accuracy_%"].idxmax()])):
-            speed = f"{figures.written(r['samples_per_s'])} samples a second, {r['accuracy_%']:.2f} % right"
-            words.append(f"{what} {kind}: {r['model']} {r['run']} on {r['on']}, {speed}")
-    return f"SST-2: {'; '.join(words) or 'nothing is known yet'}."
+        best = {"fastest": group.index[0], "most right": group["accuracy_%"].idxmax()}
+        for index in dict.fromkeys(best.values()):
+            r, what = group.loc[index], " and ".join(name for name in best if best[name] == index)
+            speed = f"{figures.in_digits(r['samples_per_s'])} samples a second, {r['accuracy_%']:.2f} % right"
+            parts.append(f"{what} {kind}: {r['model']} {r['run']} on {r['on']}, {speed}")
+    return f"SST-2: {'; '.join(parts) or 'nothing is known yet'}."
 
 
-def draw(records: list[dict], rows: list[dict], file) -> None:
-    """Draw the frontier into an open binary file."""
-    found = frontier(records, rows)
+def draw(records: list[dict], rows: list[dict]) -> str:
+    """The frontier as .svg."""
+    cells = frontier(records, rows)
     points = [
         {"name": f"{r['model'].split('_')[0]} {r['run'].replace('onnxruntime', 'ORT')}", "kind": r["figure"], "speed": r["samples_per_s"],
          "interval": (r["accuracy_%"] / 100, *tasks.wilson(round(8.72 * r["accuracy_%"]), 872))}
-        for _, r in found[::-1].iterrows()
+        for r in cells[::-1].to_dict("records")
     ]  # fmt: skip
     kinds = {
         "published": (BLUE, "x", 0.02, "published: a 310P card"),
         "measured": (ORANGE, "o", 0.42, short(newest_machine(records))),
     }
-    dots(file, said(found), "SST-2: speed and accuracy", points, kinds, "samples\na second")
+    return dots(caption(cells), "SST-2: speed and accuracy", points, kinds, "samples\na second")

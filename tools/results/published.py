@@ -14,7 +14,7 @@ from tools.make import cli
 COLUMNS = ["model", "variant", "seq", "chip", "bs", "precision", "metric", "value", "unit", "source", "commit", "note"]
 
 
-def figures(path: Path) -> list[dict]:
+def read_csv(path: Path) -> list[dict]:
     """The figures of one published.csv as dicts of text, `value` a float: percent, or samples per second. Raises
     UserError with file and line of what is wrong."""
     reader = csv.DictReader(cli.regular(path, cli.LARGEST).read_bytes().decode("utf-8", "replace").splitlines())
@@ -39,9 +39,9 @@ def figures(path: Path) -> list[dict]:
     return [row for _, row in rows]
 
 
-def read(root: Path = Path("models")) -> list[dict]:
+def all_figures(root: Path = Path("models")) -> list[dict]:
     """All published figures."""
-    return [row for path in sorted(root.glob("*/published.csv")) for row in figures(path)]
+    return [row for path in sorted(root.glob("*/published.csv")) for row in read_csv(path)]
 
 
 def beside(record: dict, rows: list[dict]) -> list[dict]:

@@ -4,12 +4,11 @@
 
     wrote results/table.csv, results/table.md, README.md
 
-Between `<!-- NAME -->` and `<!-- /NAME -->` stands what BLOCKS makes for that name; a figure in prose stands between
+Between `<!-- NAME -->` and `<!-- /NAME -->` stands what `block` makes for that name; a figure in prose stands between
 `<!-- = QUESTION -->` and `<!-- /= -->`, and `answer` has the questions. `make audit` compares.
 """
 
 import functools
-import io
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from tools.results import claims, peers, plot, published, record, table
 FIGURE = re.compile(r"(<!-- = ([^>]*?) -->)(.*?)(<!-- /= -->)", re.S)
 BLOCK = re.compile(r"(<!-- (\w+) -->\n)(.*?)(<!-- /\2 -->)", re.S)
 FILES = ("README.md", "README.zh-CN.md")
-VERIFIED, STRESS = Path("results/verify.md"), Path("results/stress.csv")
+VERIFIED = Path("results/verify.md")
 HEADS = {
     "model": "模型",
     "engine": "引擎",
@@ -33,12 +32,12 @@ HEADS = {
 
 def records() -> list[dict]:
     """The committed records."""
-    return list(record.load(["results/records"]).values())
+    return list(record.load_records(["results/records"]).values())
 
 
 def benches() -> list[dict]:
     """The committed records of `make bench`."""
-    return list(record.load(["results/bench"], ("bench",)).values())
+    return list(record.load_records(["results/bench"], ("bench",)).values())
 
 
 def again() -> list[float]:
@@ -53,117 +52,96 @@ def per_core(r: dict) -> float:
     return ((r.get("figures") or {}).get("per_core_second") or {"value": 0})["value"]
 
 
-def rows(records: list[dict]) -> list[dict]:
+def best_rows(records: list[dict]) -> list[dict]:
     """Ten lines at most, of a model, engine and precision of the newest machine each, with an accuracy, by HEADS; the fastest
     first. The batch size behind a speed is the one at which that same speed is highest; `~` marks one too noisy to compare."""
     groups: dict[tuple, list] = {}
-    here = plot.newest_machine(records)
-    for r in (r for r in table.newest(records) if not r["standin"] and plot.machine(r) == here):
-        spelled = parameters.rows_of(r["seq"]) | {name.upper(): r.get(name) for name in parameters.OPTIONAL}
-        label = plot.engine(r) + "".join(f", {k}={v}" for k, v in spelled.items() if v and k != "SEQ")
-        if r["weights"] != parameters.SEEDED and not r.get("isa") and not parameters.gone(r):
-            model = r["model"] + f", {r['weights']}" * (r["weights"] != "default")
-            groups.setdefault((model, label), []).append(r)
+    for r in (r for r in plot.current(records) if r["weights"] != parameters.SEEDED):
+        model = r["model"] + f", {r['weights']}" * (r["weights"] != "default")
+        label = plot.engine(r) + " PACK=1" * bool(parameters.rows_of(r["seq"])["PACK"])
+        groups.setdefault((model, label), []).append(r)
     lines, newest = [], lambda some: max(some, key=lambda r: r["started"], default=None)
     for (model, label), group in groups.items():
         right = newest(r for r in group if r["kind"] == "accuracy")
         if right is None or right["caveat"]:
             continue
         speeds = [r for r in group if r["kind"] == "throughput"]
-        real, static = ([r for r in speeds if r["seq"].startswith("real") is own] for own in (True, False))
-        wall = max(static, key=lambda r: r["samples_per_second"], default=None)
-        core = max(filter(per_core, static), key=per_core, default=None)
-        said = lambda r, column: r and table.words(r)[column]
-        cells = (
-            model,
-            label,
-            said(right, "accuracy"),
-            core and f"{said(core, 'per core-second')} ({core['bs']})",
-            wall and f"{said(wall, 'samples/s')} ({wall['bs']})",
-            said(newest(real), "samples/s"),
-        )
+        real = newest(r for r in speeds if r["seq"].startswith("real"))
+        padded = [r for r in speeds if not r["seq"].startswith("real")]
+        wall = max(padded, key=lambda r: r["samples_per_second"], default=None)
+        core = max(filter(per_core, padded), key=per_core, default=None)
+        cell = lambda r, column, batch=True: r and table.words(r)[column] + f" ({r['bs']})" * batch
+        cells = (model, label, cell(right, "accuracy", False), cell(core, "per core-second"), cell(wall, "samples/s"),
+                 cell(real, "samples/s", False))  # fmt: skip
         lines.append((model, -per_core(core) if core else 0, dict(zip(HEADS, cells, strict=True))))
     return [cells for *_, cells in sorted(lines, key=lambda line: line[:2])][:10]
 
 
-def block(path: Path, records: list[dict]) -> str:
+def best_table(path: Path, records: list[dict]) -> str:
     """The table of a README, in its language."""
     import pandas as pd
 
-    if not (lines := rows(records)):
+    if not (lines := best_rows(records)):
         return "No measurement of an accuracy is committed yet."
     cells = pd.DataFrame(lines, dtype=object).dropna(axis="columns", how="all")
-    return table.text(cells.rename(columns=HEADS if "zh" in path.name else {}), ".md")
+    return table.render(cells.rename(columns=HEADS if "zh" in path.name else {}), ".md")
 
 
 def frontier(path: Path, records: list[dict]) -> str:
     """The table and the picture of accuracy against speed, published and measured."""
-    points = plot.frontier(records, published.read())
+    points = plot.frontier(records, published.all_figures())
     heads = {"run": "what ran", "on": "on", "bs": "batch", "accuracy_%": "accuracy, %", "samples_per_s": "samples/s"}
     cells = points.convert_dtypes().rename(columns=heads)
-    return f"{table.text(cells, '.md')}\n![{plot.said(points)}](../results/frontier.svg)"
+    return f"{table.render(cells, '.md')}\n![{plot.caption(points)}](../results/frontier.svg)"
 
 
 def picture(path: Path, records: list[dict]) -> str:
     """results/bench.svg, with its result as alternative text."""
     bench = peers.pictured(benches())
-    shown = bench and Path("results/bench.svg").is_file()
-    return f"![{peers.said(bench, 'zh' in path.name)}](results/bench.svg)" if shown else ""
+    here = bench and Path("results/bench.svg").is_file()
+    return f"![{peers.caption(bench, 'zh' in path.name)}](results/bench.svg)" if here else ""
 
 
 CHINESE = {
     "MODEL": "`models/` 下的文件夹",
     "WEIGHTS": "`default`：模型自己的来源；`seeded`：随机权重，只测速度；或权重文件夹、zip",
-    "SEQ": "一个长度；分档，如 `64,128`；或 `real`：每句按自身长度（cpu）；为空时由模型决定",
+    "SEQ": "一个长度；分档，如 `64,128`；或 `real`：每句按真实长度（cpu）；为空时由模型决定",
     "PACK": "`1`：多个句子共用一行 `SEQ` 个 token，结果不变",
     "BS": "batch size",
     "CHIP": "`cpu`、`T4`，或昇腾芯片型号，如 `310P3`（也可写 `710`）",
-    "ENGINE": "cpu：`onnxruntime openvino native torch_cpu`；昇腾：`atc torch_npu`；T4：`trtexec torch_cuda`；为空时取最快的一个",
+    "ENGINE": "cpu：`onnxruntime openvino native torch_cpu`；昇腾：`atc torch_npu`；T4：`trtexec torch_cuda`；为空时自动选择",
     "PRECISION": "数值精度。cpu：`fp32 bf16 int8 int8-bf16 fp16-sim`；昇腾：`fp16 mix`；T4：`fp16 fp32`",
     "ISA": "只使用不高于该级别的 CPU 指令集（oneDNN 的名称，如 `AVX2`）",
     "THRESHOLD": "一条文本可有多个标签时，每个标签的 sigmoid 阈值",
-    "CERTIFY": "native、`SEQ=real`：答案与完整模型不同的比例上限（%），如 `0.5`；句子因此可提前离开（[docs/certify.md](docs/certify.md)）",
+    "CERTIFY": "native、`SEQ=real`：答案与完整模型不同的比例上限（%），如 `0.5`；句子可提前退出（[docs/certify.md](docs/certify.md)）",
 }
 
 
 def parameter_table(path: Path, records: list[dict]) -> str:
     """The parameters of make, on their own page all of them: default, what each is, the targets it is for, if only some."""
     rows, chinese = (parameters.PLACED if path.name in FILES else parameters.ROWS), "zh" in path.name
-    only = lambda row: f" (only {', '.join(row.targets)})" if row.targets else ""
+    only = lambda row: f" (only {', '.join(row.targets)})" if row.targets and path.name not in FILES else ""
     says = lambda row: CHINESE.get(row.name, row.help) if chinese else row.help + only(row)
     cells = (f"| `{row.name}={row.default}` | {says(row)} |" for row in rows)
     return "\n".join(["| 参数 | 说明 |" if chinese else "| parameter | what it is |", "|:--|:--|", *cells])
 
 
-def stress(path: Path, records: list[dict]) -> str:
-    """What the laboratory's checks last tried, from the file that lab/counts.py keeps."""
+BLOCKS = {"table": best_table, "picture": picture, "parameters": parameter_table, "frontier": frontier,
+          "claims": lambda path, records: claims.markdown()}  # fmt: skip
+
+
+def block(name: str, path: Path, records: list[dict]) -> str | None:
+    """What stands between <!-- NAME -->: what BLOCKS makes, or else what lies in results/ under that name; None for neither."""
     import pandas as pd
 
-    if not STRESS.is_file():
-        return "No count is committed yet."
-    rows = pd.read_csv(STRESS, dtype=str, keep_default_na=False)
-    rows["on"] = rows.pop("cpu") + ", " + rows.pop("cores") + " cores, " + rows.pop("date")
-    return table.text(rows, ".md")
+    if name in BLOCKS:
+        return BLOCKS[name](path, records)
+    sheet, page = Path("results", f"{name}.csv"), Path("results", f"{name}.md")
+    if sheet.is_file():
+        return table.render(pd.read_csv(sheet, dtype=str), ".md")
+    return page.read_text("utf-8") if page.is_file() else None
 
 
-def page(name: str):
-    """What lies in results/ under that name, as a table or ready to be read."""
-
-    def text(*_) -> str:
-        import pandas as pd
-
-        sheet, written = Path("results", f"{name}.csv"), Path("results", f"{name}.md")
-        if sheet.is_file():
-            return table.text(pd.read_csv(sheet, dtype=str), ".md")
-        return written.read_text("utf-8") if written.is_file() else "Not measured yet."
-
-    return text
-
-
-BLOCKS = {"table": block, "picture": picture, "parameters": parameter_table, "frontier": frontier,
-          "stress": stress, "claims": lambda path, records: claims.markdown(),
-          "end_to_end": page("end_to_end"), "driver": page("driver"), "full_size": page("full_size"),
-          "certify": page("certify"), "bits_speed": page("bits_speed")}  # fmt: skip
 FIELDS = {
     "accuracy": lambda r: f"{100 * r['accuracy']:.2f} %",
     "right": lambda r: f"{r['correct']}/{r['total']}",
@@ -188,54 +166,52 @@ def answer(question: str, records: list[dict]) -> str:
         return f"{sum(abs(ratio - 1) <= float(words[1]) / 100 for ratio in again())} of {len(again())}"
     kind = "throughput" if field == "cpu" else "accuracy"
     sound = lambda r: r["kind"] == kind and r["started"] and r.get("correct", 0) is not None
-    kept = [r for r in records if field in FIELDS and sound(r) and parameters.agrees(r, words)]
-    if not kept:
+    fitting = [r for r in records if field in FIELDS and sound(r) and parameters.agrees(r, words)]
+    if not fitting:
         raise cli.UserError(f"<!-- = {question} -->: nothing answers that; see `answer` in tools/results/readme.py")
-    return FIELDS[field](max(kept, key=lambda r: r["started"]))
+    return FIELDS[field](max(fitting, key=lambda r: r["started"]))
 
 
 def prose(path: Path, records: list[dict]) -> bytes:
     """A README, or a page of docs/, with its tables and each of its figures as they are now. Raises UserError where nothing
     gives one."""
-    text = path.read_text("utf-8")
-    make = lambda m: f"{m[1]}\n{BLOCKS[m[2]](path, records).strip()}\n\n{m[4]}" if m[2] in BLOCKS else m[0]
+
+    def fill(m: re.Match) -> str:
+        text = block(m[2], path, records)
+        return m[0] if text is None else f"{m[1]}\n{text.strip()}\n\n{m[4]}"
+
+    chinese = lambda figure: figure.replace(" to ", " 至 ").replace(" of ", "/") if "zh" in path.name else figure
     try:
-        return FIGURE.sub(lambda m: m[1] + answer(m[2], records) + m[4], BLOCK.sub(make, text)).encode()
+        text = BLOCK.sub(fill, path.read_text("utf-8"))
+        return FIGURE.sub(lambda m: m[1] + chinese(answer(m[2], records)) + m[4], text).encode()
     except cli.UserError as e:
         raise cli.UserError(f"{path}: {e}") from None
-
-
-def drawn(draw, *what) -> bytes:
-    """What a picture's function writes."""
-    file = io.BytesIO()
-    draw(*what, file)
-    return file.getvalue()
 
 
 def texts() -> Iterator[tuple[Path, Callable[[], bytes]]]:
     """What belongs into results/, the READMEs and docs/*.md, each with what makes it of the records; of texts, those that are
     here. The pictures come first: a README shows one that is there."""
-    kept, runs, folder = records(), benches(), Path("results")
-    made = functools.cache(lambda: table.of(table.committed()))
-    yield folder / "table.csv", lambda: table.text(made(), ".csv").encode()
-    yield folder / "table.md", lambda: table.text(made(), ".md").encode()
-    yield folder / "frontier.svg", lambda: drawn(plot.draw, kept, published.read())
+    values, runs, folder = records(), benches(), Path("results")
+    whole = functools.cache(lambda: table.from_names(table.committed()))
+    yield folder / "table.csv", lambda: table.render(whole(), ".csv").encode()
+    yield folder / "table.md", lambda: table.render(whole(), ".md").encode()
+    yield folder / "frontier.svg", lambda: plot.draw(values, published.all_figures()).encode()
     if runs:
         yield folder / "bench.md", lambda: peers.page(runs).encode()
-        yield folder / "bench.svg", lambda: drawn(peers.draw, runs)
+        yield folder / "bench.svg", lambda: peers.draw(runs).encode()
     for path in filter(Path.is_file, (*map(Path, FILES), *sorted(Path("docs").glob("*.md")))):
-        yield path, functools.partial(prose, path, kept)
+        yield path, functools.partial(prose, path, values)
 
 
 def main():
     cli.parser(__doc__).parse_args()
-    new = []
+    names = []
     for path, make in texts():
         data = make()
         if not path.is_file() or path.read_bytes() != data:
-            new.append(str(path))
+            names.append(str(path))
             cli.write(path, data)
-    print(f"wrote {', '.join(new)}" if new else "readme: READMEs, tables and pictures say what the records say")
+    print(f"wrote {', '.join(names)}" if names else "readme: READMEs, tables and pictures say what the records say")
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tools.base import tasks
-from tools.make import cli, cpu, manifest
-from tools.make import parameters as table
+from tools.make import cli, cpu, manifest, parameters
 from tools.results import figures
-from tools.results.store import keep, load, read, text_of  # noqa: F401  (one name for readers: record.load, record.read)
+from tools.results.store import keep_record, load_records, read_record, text_of  # noqa: F401  (readers name this module alone)
 from tools.source import fetch
 
 SST2 = 872  # sentences of its validation set
@@ -33,38 +32,37 @@ STOLEN = 0.05  # share of the processors' time that the host gave to others
 SOURCES = ("tools/", "models/", "data/", "requirements")  # what git keeps of a chain's files
 
 
-def parameters(leaf: Path) -> dict:
+def configuration(leaf: Path) -> dict:
     """The parameters that a configuration's path spells, as fields of a record. Raises UserError for another path."""
-    found = table.of_path(leaf.as_posix())
-    if not found:
-        raise cli.UserError(f"{leaf}: not build/<model>/<weights>/seq<N>/bs<N>/<chip>-<engine>-<precision>")
-    return found | {"bs": int(found["bs"])}
+    if fields := parameters.of_path(leaf.as_posix()):
+        return fields | {"bs": int(fields["bs"])}
+    raise cli.UserError(f"{leaf}: not build/<model>/<weights>/seq<N>/bs<N>/<chip>-<engine>-<precision>")
 
 
-leaf_of = table.folder  # of a record: the folder of its configuration below build/
-SAID = {"PACK": "packed", "CLS": "last layer for [CLS]"}
+leaf_of = parameters.folder  # of a record: the folder of its configuration below build/
 
 
-def rows_said(seq: str) -> str:
+def rows_in_words(seq: str) -> str:
     """A record's `seq` in words: `128, packed, last layer for [CLS]`."""
-    own = table.rows_of(seq)
-    others = [SAID.get(name, f"{name}={value}") for name, value in own.items() if name != "SEQ" and value]
-    return ", ".join([own["SEQ"].replace(",", "-"), *others])
+    length, *others = parameters.rows_of(seq).items()
+    words = {"PACK": "packed", "CLS": "last layer for [CLS]"}
+    others = [words.get(name, f"{name}={value}") for name, value in others if value]
+    return ", ".join([length[1].replace(",", "-"), *others])
 
 
 def input_of(leaf: Path) -> Path:
     """The folder of a configuration's input files."""
-    whole_batches = leaf.parent / "input"
-    return whole_batches if whole_batches.is_dir() else leaf.parents[1] / "input"
+    of_batches = leaf.parent / "input"
+    return of_batches if of_batches.is_dir() else leaf.parents[1] / "input"
 
 
 def prov_of(path: str) -> Path:
-    """Where run.py described an artefact."""
+    """The file in which run.py describes an artefact."""
     return Path(f"{path}.prov.json")
 
 
 def chain(target: Path) -> dict:
-    """Everything TARGET was made from: {path: {sha256, commands, inputs}} where made here, {path: {sha256}} where given."""
+    """Every file behind TARGET: {path: {sha256, commands, inputs}} of those that run.py made, {path: {sha256}} of others."""
     links: dict[str, dict] = {}
     waiting = [str(target)]
     while waiting:
@@ -80,11 +78,11 @@ def chain(target: Path) -> dict:
 
 
 @functools.cache
-def tree_of(commit: str) -> dict[str, str]:
-    """{path: sha256} of a commit's files; empty where this is no clone that holds it."""
+def commit_files(commit: str) -> dict[str, str]:
+    """{path: sha256} of a commit's files; empty outside a clone that has the commit."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    words = ["git", "archive", commit]
     try:
-        words = ["git", "archive", commit]
         tar = subprocess.run(words, capture_output=True, check=True, env=env, cwd=cli.ROOT).stdout
     except (OSError, subprocess.CalledProcessError):
         return {}
@@ -92,9 +90,9 @@ def tree_of(commit: str) -> dict[str, str]:
         return {m.name: hashlib.sha256(files.extractfile(m).read()).hexdigest() for m in files if m.isfile()}
 
 
-def edited(commit: str | None, links: dict) -> list[str]:
-    """The source files of a chain that the commit holds otherwise, or not at all; none where nobody can tell."""
-    tree = tree_of(commit) if commit else {}
+def edited_sources(commit: str | None, links: dict) -> list[str]:
+    """The source files of a chain that differ in the commit or are not in it; none where the commit is not known."""
+    tree = commit_files(commit) if commit else {}
     return [p for p, link in links.items() if tree and p.startswith(SOURCES) and tree.get(p) != link["sha256"]]
 
 
@@ -102,41 +100,41 @@ def noise(record: dict) -> str | None:
     """Why a throughput is too noisy to compare, in words."""
     if (record["spread"] or 0) > NOISY:
         return f"rounds differ by {100 * record['spread']:.0f} %"
-    if (most := max(record.get("stolen", [0]))) > STOLEN:
-        return f"the host gave {100 * most:.0f} % of the processors' time to others"
+    if (share := max(record.get("stolen", [0]))) > STOLEN:
+        return f"the host gave {100 * share:.0f} % of the processors' time to others"
     return None
 
 
-def base(leaf: Path, kind: str, made: Path, ran: list[Path]) -> dict:
-    """What every record says: parameters, when, where, which commit, the chain.
+def common_fields(leaf: Path, kind: str, target: Path, outputs: list[Path]) -> dict:
+    """What every record says: parameters, when, where, which commit, the chain of TARGET.
 
-    ran: what the chip wrote; where that was on another machine (LAUNCH=), the record names node, job and device of each.
+    outputs: what the chip wrote; where that was on another machine (LAUNCH=), the record names node, job and device of each.
     dirty: also where files were used that the commit does not hold, such as a model of one's own that git does not track.
     """
-    run = cli.read_json(prov_of(str(made)))["run"]
-    runs = [cli.read_json(prov_of(str(m)))["run"] for m in ran]
-    links = chain(made)
+    run, *runs = (cli.read_json(prov_of(str(path)))["run"] for path in (target, *outputs))
+    links = chain(target)
     return {
         "kind": kind,
-        **parameters(leaf),
+        **configuration(leaf),
         "source": cli.regular(leaf.parents[2] / "source").read_text().strip(),
         "started": run["started"],
         "commit": run["commit"],
-        "dirty": run["dirty"] or (bool(edited(run["commit"], links)) if run["commit"] else run["dirty"]),
+        "dirty": run["dirty"] or (bool(edited_sources(run["commit"], links)) if run["commit"] else run["dirty"]),
         "machine": runs[0].get("machine") or cpu.machine(),
-        **known(launched=[r["launched"] for r in runs] if all("launched" in r for r in runs) else None),
+        **without_none(launched=[r["launched"] for r in runs] if all("launched" in r for r in runs) else None),
         "chain": links,
     }
 
 
 def proportion(correct: int | None, total: int) -> dict:
     """correct, total, their quotient and its 95 % interval; only the total of a task whose answers are scores."""
-    right = correct is not None
-    share, interval = (round(correct / total, 6), tasks.wilson(correct, total)) if right else (None, None)
+    if correct is None:
+        return {"correct": None, "total": total, "accuracy": None, "interval95": None}
+    share, interval = round(correct / total, 6), tasks.wilson(correct, total)
     return {"correct": correct, "total": total, "accuracy": share, "interval95": interval}
 
 
-def truth() -> list[int]:
+def sst2_labels() -> list[int]:
     """The labels of the validation set, in its order, as the repo holds them."""
     from tools.source import data
 
@@ -144,18 +142,16 @@ def truth() -> list[int]:
 
 
 def labels_of(record: dict) -> list:
-    """The right classes or scores of an accuracy's texts: its own, where they are not SST-2's.
-
-    Raises UserError for another number of predictions.
-    """
-    labels = record["truth"] if "truth" in record else truth()
+    """The right classes or scores of an accuracy's texts, which it holds where they are not SST-2's. Raises UserError for
+    another number of predictions."""
+    labels = record["truth"] if "truth" in record else sst2_labels()
     if len(record["predictions"]) != len(labels):
         what = "measure again" if "truth" in record else "not the SST-2 validation set"
         raise cli.UserError(f"{len(record['predictions'])} predictions, {len(labels)} labels: {what}")
     return labels
 
 
-def right(record: dict) -> list[bool]:
+def right_answers(record: dict) -> list[bool]:
     """Which texts of an accuracy's record have the right class; UserError where they have scores."""
     if record["correct"] is None:
         raise cli.UserError(f"task {record['task']}: scores, of which none is right or wrong; look at its metrics")
@@ -170,53 +166,53 @@ def sentences_of(leaf: Path) -> int | None:
     return sum(len(v) if isinstance(v, list) else 1 for v in labels) or None
 
 
-def known(**fields) -> dict:
+def without_none(**fields) -> dict:
     """The fields that are not None: a record leaves the others out."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def caveat(source: str) -> str | None:
-    """What an accuracy with weights of that source is not."""
+    """Why the accuracy of weights from that source does not count; None where it does."""
     return "seeded weights: not the model's accuracy" if source == "seeded" else None
 
 
-def accuracy(leaf: Path) -> dict:
+def accuracy_record(leaf: Path) -> dict:
     """The record of leaf/score.json and the inference behind it."""
     score = cli.read_json(leaf / "score.json")
-    record = base(leaf, "accuracy", leaf / "score.json", [leaf / "output" / "MANIFEST"])
+    record = common_fields(leaf, "accuracy", leaf / "score.json", [leaf / "output" / "MANIFEST"])
     summary = cli.read_json(leaf / "output" / "out_summary.json")
     return record | {
-        **tool(leaf, summary),
+        **tool_fields(leaf, summary),
         **proportion(score["correct"], score["total"]),
         "caveat": caveat(record["source"]),
-        **known(devices=len(summary["per_device"]) if "per_device" in summary else None),
-        **rows_run(score["total"], leaf, record, summary),
+        **without_none(devices=len(summary["per_device"]) if "per_device" in summary else None),
+        **padding_fields(score["total"], leaf, record, summary),
         "predictions": score["predictions"],
-        **bits(leaf, record),
+        **without_none(logits_sha256=logits_hash(leaf, record)),
         **{key: score[key] for key in ("task", "labels", "truth", "metrics") if key in score},
-        **rehearsal(leaf),
+        **without_none(rehearsal=rehearsal(leaf)),
     }
 
 
-def bits(leaf: Path, record: dict) -> dict:
-    """logits_sha256, of the logits as little-endian float32 in the order of the inputs, where docs/bits.md defines each bit."""
+def logits_hash(leaf: Path, record: dict) -> str | None:
+    """The sha256 of the logits as little-endian float32 in the order of the inputs, where docs/bits.md defines each bit."""
     if record["engine"] != "native" or record["precision"] not in ("fp32", "int8") or "certify" in record:
-        return {}
+        return None
     from tools.base import output_files
 
     logits = output_files.scored(leaf / "output" / "out", input_of(leaf) / "labels.json")[0]
-    return {"logits_sha256": hashlib.sha256(logits.astype("<f4").tobytes()).hexdigest()}
+    return hashlib.sha256(logits.astype("<f4").tobytes()).hexdigest()
 
 
-def rehearsal(leaf: Path) -> dict:
-    """{rehearsal: what stood out of the fp16 rehearsal, as lines}, where there was one."""
+def rehearsal(leaf: Path) -> list[str] | None:
+    """The report of the fp16 rehearsal, as lines; None where there was none."""
     from tools.ascend import fp16
 
-    ranges = leaf / "ranges.json"
-    return {"rehearsal": fp16.show(cli.read_json(ranges)).splitlines()} if ranges.is_file() else {}
+    path = leaf / "ranges.json"
+    return fp16.show(cli.read_json(path)).splitlines() if path.is_file() else None
 
 
-def speeds(record: dict) -> list[float]:
+def round_speeds(record: dict) -> list[float]:
     """Sentences per second of each round, from the milliseconds of its passes, or of its requests of `bs` rows; where
     several devices ran, their sum."""
     if "per_device" in record:
@@ -226,22 +222,22 @@ def speeds(record: dict) -> list[float]:
     return [1000 * sentences * len(t) / sum(t) for t in passes or record["times_ms"]]
 
 
-def rows_run(total: int, leaf: Path, record: dict, summary: dict) -> dict:
-    """padded_rows, the share of rows that carry no sentence when `total` sentences fill batches, which are counted
-    where their lengths differ; of packed rows also sentences_per_row, over all rows that run."""
+def padding_fields(total: int, leaf: Path, record: dict, summary: dict) -> dict:
+    """padded_rows, the share of rows without a sentence where `total` sentences fill batches (counted where their lengths
+    differ); of packed rows also sentences_per_row, over all rows that run."""
     from tools.ascend.summary import batches_run
 
-    own, bs = table.rows_of(record["seq"]), record["bs"]
-    if own["SEQ"] == "real":
+    shape, bs = parameters.rows_of(record["seq"]), record["bs"]
+    if shape["SEQ"] == "real":
         return {"padded_rows": 0.0}
-    rows = len(cli.read_json(input_of(leaf) / "rows.json")) if own["PACK"] else total
-    ran = bs * (len(summary["filesinfo"]) if "-" in record["seq"] else batches_run(rows, bs, summary))
-    per_row = {"sentences_per_row": round(total / ran, 6)} if own["PACK"] else {}
-    return {"padded_rows": round(1 - rows / ran, 6), **per_row}
+    rows = len(cli.read_json(input_of(leaf) / "rows.json")) if shape["PACK"] else total
+    slots = bs * (len(summary["filesinfo"]) if "-" in record["seq"] else batches_run(rows, bs, summary))
+    per_row = {"sentences_per_row": round(total / slots, 6)} if shape["PACK"] else {}
+    return {"padded_rows": round(1 - rows / slots, 6), **per_row}
 
 
-def tool(leaf: Path, summary: dict) -> dict:
-    """What ran the model, from its own words: {engine_info, standin}, and `demonstration` where that was a stand-in."""
+def tool_fields(leaf: Path, summary: dict) -> dict:
+    """Which tool ran the model: {engine_info, standin}, and `demonstration` where it was a stand-in."""
     info, standin = summary.get("engine"), bool(summary.get("standin"))
     if (leaf / "model.om").is_file():
         from tools.ascend import om
@@ -255,17 +251,7 @@ def tool(leaf: Path, summary: dict) -> dict:
     return {"engine_info": info, "standin": standin, **({"demonstration": DEMONSTRATION} if standin else {})}
 
 
-def round_of(path: Path) -> dict:
-    """times_ms, throughput (samples/s) and what was timed, of one summary or log, whichever tool left it."""
-    if "gpu_compute_time_list" in cli.regular(path, cli.LARGEST).read_text("utf-8", errors="replace"):
-        found = cli.read_json(path)
-        return {"times_ms": found["gpu_compute_time_list"], "throughput": found["throughput"], "timed": found["timed"]}
-    from tools.ascend import summary
-
-    return summary.read(path)
-
-
-def throughput(rounds: list[dict], per_row: float) -> dict:
+def speed_fields(rounds: list[dict], per_row: float) -> dict:
     """Throughput by round, their median and spread, and latency percentiles over all requests.
 
     The rounds' own throughput counts rows; per_row: sentences in each.
@@ -286,42 +272,42 @@ def throughput(rounds: list[dict], per_row: float) -> dict:
     }
 
 
-def in_turns(summaries: list[dict], per_row: float) -> dict:
-    """What engine and yardstick did in turns, and the figures of it; {} where they took none."""
+def turn_fields(summaries: list[dict], per_row: float) -> dict:
+    """The turns of engine and yardstick, and their figures; {} where they took none."""
     if not all(s.get("pairs") for s in summaries):
         return {}
-    kept = lambda name: [[[float(f"{v:.7g}") for v in turn] for turn in s[name]] for s in summaries]
-    pairs, singles, first = kept("pairs"), kept("singles"), summaries[0]
-    made = figures.of(sum(pairs, []), sum(singles, []), first["engine"]["threads"], per_row)
-    said = {k: first[k] for k in ("yardstick", "loop")} | {"figures": made, "pairs": pairs, "singles": singles}
+    rounds = lambda name: [[[float(f"{v:.7g}") for v in turn] for turn in s[name]] for s in summaries]
+    pairs, singles, first = rounds("pairs"), rounds("singles"), summaries[0]
+    values = figures.from_turns(sum(pairs, []), sum(singles, []), first["engine"]["threads"], per_row)
+    fields = {k: first[k] for k in ("yardstick", "loop")} | {"figures": values, "pairs": pairs, "singles": singles}
     if all("joules" in s for s in summaries):
-        samples = per_row * sum(turn[0] for turns in pairs for turn in turns)
-        said["joules_per_sample"] = float(f"{sum(s['joules'] for s in summaries) / samples:.4g}")
-    return said
+        samples = per_row * sum(turn[0] for turn in sum(pairs, []))
+        fields["joules_per_sample"] = float(f"{sum(s['joules'] for s in summaries) / samples:.4g}")
+    return fields
 
 
-def unsaid(record: dict) -> dict:
-    """{field: why} of what a throughput record leaves empty."""
-    said, few = record.get("figures"), f"fewer than {figures.LEAST} turns"
-    quiet = f"the machine was busy: {few} in which the yardstick had its processors"
-    why = {k: quiet if k == "per_tera_quiet" else few for k, v in (said or {}).items() if v is None}
+def missing_reasons(record: dict) -> dict:
+    """{field: reason} of each field that a throughput record leaves empty."""
+    values, few = record.get("figures"), f"fewer than {figures.LEAST} turns"
+    busy = f"the machine was busy: {few} in which the yardstick had its processors"
+    why = {k: busy if k == "per_tera_quiet" else few for k, v in (values or {}).items() if v is None}
     if "energy" in record["machine"] and record["chip"] == "cpu" and "joules_per_sample" not in record:
         counter = record["machine"]["energy"]
         why["joules_per_sample"] = "its turns were not read by the counter" if counter == cpu.RAPL_SAID else counter
-    if not said:
+    if not values:
         why["figures"] = "no turns with a yardstick: CHIP=cpu alone takes them"
-    return why | ({"latency_ms": no_percentiles(record)} if no_percentiles(record) else {})
+    return why | without_none(latency_ms=no_percentiles(record))
 
 
 def no_percentiles(record: dict) -> str | None:
-    """Why a record has no percentiles of its latency, in words, whatever it says itself."""
+    """Why a record has no percentiles of its latency, in words; None where its requests are enough for them."""
     if (requests := record["requests"]) is None or requests >= figures.REQUESTS:
         return None
     return f"{requests} requests: percentiles need {figures.REQUESTS}"
 
 
-def work_of(seq: str) -> str:
-    """What was run while it was timed, in words."""
+def workload(seq: str) -> str:
+    """What the timed requests held, in words."""
     kinds = {
         "real": "the sentences at their own lengths",
         "-": "the sentences in length buckets",
@@ -330,39 +316,43 @@ def work_of(seq: str) -> str:
     return next((words for mark, words in kinds.items() if mark in seq), "zeros as input")
 
 
-def perf(leaf: Path) -> dict:
+def throughput_record(leaf: Path) -> dict:
     """The record of the timed rounds leaf/round1, round2 ...: all samples, pooled and by round.
 
     Raises UserError where none was timed.
     """
-    from tools.ascend.summary import cards
+    from tools.ascend import summary
 
-    made = sorted(leaf.glob("round*/MANIFEST"))
-    if not made:
+    manifests = sorted(leaf.glob("round*/MANIFEST"))
+    if not manifests:
         raise cli.UserError(f"{leaf}: no round1/MANIFEST; run make perf")
-    record, own = base(leaf, "throughput", made[0], made), sentences_of(leaf)
-    places = [m.with_name("out_summary.json") for m in made]
-    rounds, summaries = [round_of(s) for s in places], [cli.read_json(s) for s in places]
-    what = rounds[0]["timed"] if record["chip"] != "cpu" else "the engine's call alone"
+    record, sentences = common_fields(leaf, "throughput", manifests[0], manifests), sentences_of(leaf)
+    paths = [m.with_name("out_summary.json") for m in manifests]
+    summaries = [cli.read_json(path) for path in paths]
+    if "tensorrt" in summaries[0]:
+        rounds = [s | {"times_ms": s["gpu_compute_time_list"]} for s in summaries]
+    else:
+        rounds = [summary.read(path) for path in paths]
+    timed = rounds[0]["timed"] if record["chip"] != "cpu" else "the engine's call alone"
     stolen = [s.get("stolen") for s in summaries]
-    ran = rows_run(own or SST2, leaf, record, summaries[0])
-    per_row, real = ran.get("sentences_per_row", 1), table.rows_of(record["seq"])["SEQ"] == "real"
+    padding = padding_fields(sentences or SST2, leaf, record, summaries[0])
+    per_row, real = padding.get("sentences_per_row", 1), parameters.rows_of(record["seq"])["SEQ"] == "real"
     record |= {
-        **tool(leaf, summaries[0]),
-        "timed": f"{what}; {work_of(record['seq'])}",
-        **throughput(rounds, per_row),
-        **known(sentences=own, stolen=None if None in stolen else stolen),
-        **known(pass_ms=[s["pass_ms"] for s in summaries] if real else None),
-        **ran,
-        **cards(summaries, per_row),
-        **in_turns(summaries, per_row),
-        "summaries": {str(s): cli.sha256(s) for s in places},
+        **tool_fields(leaf, summaries[0]),
+        "timed": f"{timed}; {workload(record['seq'])}",
+        **speed_fields(rounds, per_row),
+        **without_none(sentences=sentences, stolen=None if None in stolen else stolen),
+        **without_none(pass_ms=[s["pass_ms"] for s in summaries] if real else None),
+        **padding,
+        **summary.cards(summaries, per_row),
+        **turn_fields(summaries, per_row),
+        "summaries": {str(path): cli.sha256(path) for path in paths},
     }
-    return record | {"missing": unsaid(record)}
+    return record | {"missing": missing_reasons(record)}
 
 
-def broken(links: dict) -> str | None:
-    """The first file of a record's chain, upstream first, that is not here as it was, in words."""
+def chain_fault(links: dict) -> str | None:
+    """What is wrong with the first file of a record's chain, upstream first, that changed since; None where none did."""
     order = TopologicalSorter({path: sorted(link.get("inputs", {})) for path, link in links.items()}).static_order()
     for path in (p for p in order if p in links):
         if not Path(path).is_file():
@@ -379,8 +369,8 @@ def broken(links: dict) -> str | None:
 def name_of(record: dict) -> str:
     """The name that `promote` gives a record's file."""
     day = (record["started"] or record["imported"]["sha256"][:12]).replace(":", "").replace("-", "")[:15]
-    spec = "-".join(str(record[k]) for k in table.NAMES)
-    return f"{day}-{record['machine']['host']}-{spec}{table.others(record)}-{record['kind']}.json"
+    spec = "-".join(str(record[k]) for k in parameters.NAMES)
+    return f"{day}-{record['machine']['host']}-{spec}{parameters.others(record)}-{record['kind']}.json"
 
 
 def promote(folder: Path, record: dict, path: Path) -> Path:
@@ -391,41 +381,41 @@ def promote(folder: Path, record: dict, path: Path) -> Path:
     """
     if record["standin"]:
         raise cli.UserError(f"{path}: made with the tests' stand-in tools; such a record is never promoted")
-    if why := broken(record["chain"]):
+    if why := chain_fault(record["chain"]):
         raise cli.UserError(f"{path}: {why}; run make {path.stem} again")
-    if not record.get("imported") and (apart := differing(record, MAKERS[path.stem](path.parent))):
+    if not record.get("imported") and (apart := first_difference(record, MAKERS[path.stem](path.parent))):
         raise cli.UserError(f"{path}: not what the files beside it give: {apart}; run make {path.stem} again")
-    return keep(folder / name_of(record), record)
+    return keep_record(folder / name_of(record), record)
 
 
 def promote_all(folder: Path, paths: list[Path]) -> None:
-    """Promote each record; a refused one stops no other. Raises UserError at the end."""
+    """Promote each record. A refused one does not stop the others: UserError comes at the end."""
     if not paths:
         raise cli.UserError("nothing measured for these parameters yet; run make accuracy or make perf first")
-    refused = []
+    errors = []
     for path in paths:
         try:
-            print(f"wrote {promote(folder, read(path), path)}")
+            print(f"wrote {promote(folder, read_record(path), path)}")
         except cli.UserError as e:
-            refused.append(e)
-    for why in refused[:-1]:
-        print(f"refused {why}", file=sys.stderr)
-    if refused:
-        raise cli.UserError(f"{len(refused)} of {len(paths)} records refused: {refused[-1]}")
+            errors.append(e)
+    for error in errors[:-1]:
+        print(f"refused {error}", file=sys.stderr)
+    if errors:
+        raise cli.UserError(f"{len(errors)} of {len(paths)} records refused: {errors[-1]}")
 
 
-MAKERS = {"accuracy": accuracy, "perf": perf}
+MAKERS = {"accuracy": accuracy_record, "perf": throughput_record}
 
 
-def differing(one: dict, other: dict) -> str | None:
-    """The first field in which two records differ, with both values; not in the machine, which the moment gives."""
+def first_difference(one: dict, other: dict) -> str | None:
+    """The first field but `machine` in which two records differ, with both values; None where they are the same."""
     for key in (k for k in dict.fromkeys([*one, *other]) if k != "machine"):
         if one.get(key) != other.get(key):
             return f"{key} {str(one.get(key))[:60]} against {str(other.get(key))[:60]}"
     return None
 
 
-def today(record: dict) -> dict:
+def current_names(record: dict) -> dict:
     """{engine, precision} of a record by their names of today. Until November 2026 `native` was `packed`, and int8-bf16 was
     int8 on a CPU with bf16 units."""
     engine, precision = {"packed": "native"}.get(record["engine"], record["engine"]), record["precision"]
@@ -436,26 +426,20 @@ def today(record: dict) -> dict:
 
 def make_words(record: dict) -> list[str]:
     """make's parameters for the configuration of a record."""
-    own = table.of_record(record | today(record))
-    if own["WEIGHTS"] not in ("default", "seeded"):
-        own["WEIGHTS"] = record.get("source") or own["WEIGHTS"]
+    values = parameters.of_record(record | current_names(record))
+    if values["WEIGHTS"] not in ("default", "seeded"):
+        values["WEIGHTS"] = record.get("source") or values["WEIGHTS"]
     if record.get("devices", 1) > 1:
-        own["DEVICE"] = ",".join(record.get("per_device") or map(str, range(record["devices"])))
-    whole_rows = not own["PACK"] and own["SEQ"].isdecimal()
-    if record["kind"] == "throughput" and record["chip"] == "cpu" and whole_rows:  # timed as long as then
+        values["DEVICE"] = ",".join(record.get("per_device") or map(str, range(record["devices"])))
+    one_length = not values["PACK"] and values["SEQ"].isdecimal()
+    if record["kind"] == "throughput" and record["chip"] == "cpu" and one_length:  # timed as long as then
         loop = record.get("loop") or len(record["times_ms"][0])
-        own["SAMPLES"] = str(min(999, max(1, (loop - 4) * record["bs"])))
-    return [f"{name}={value}" for name, value in (own | texts_of(record)).items()]
-
-
-def texts_of(record: dict) -> dict:
-    """{DATA, TRAIN: path} of the texts of one's own that a record's chain was made from."""
-    texts = {}
-    for name, parameter in (("dev", "DATA"), ("train", "TRAIN")):
-        commands = record["chain"].get(f"build/data/{record['model']}/{name}.tsv", {}).get("commands") or [[]]
+        values["SAMPLES"] = str(min(999, max(1, (loop - 4) * record["bs"])))
+    for name, tsv in (("DATA", "dev"), ("TRAIN", "train")):  # texts of one's own
+        commands = record["chain"].get(f"build/data/{record['model']}/{tsv}.tsv", {}).get("commands") or [[]]
         if "take" in commands[0][:-1]:
-            texts[parameter] = commands[0][commands[0].index("take") + 1]
-    return texts
+            values[name] = commands[0][commands[0].index("take") + 1]
+    return [f"{name}={value}" for name, value in values.items()]
 
 
 def main():

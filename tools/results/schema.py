@@ -125,10 +125,12 @@ Latency = model((Number | None, "mean p50 p99"), optional=[(Number | None, "p90 
 Metric = model((Finite | None, "value"), (Two[Finite] | None, "interval95"), (Plain, "method"))
 
 
-def of_a_machine(self):
-    """What a run of this project leaves says where it ran."""
-    if lacking := [field for field in ("cpu", "cores", "host") if getattr(self.machine, field) is None]:
-        raise ValueError(f"machine.{lacking[0]} is missing, and the record is not imported")
+def made_here(self):
+    """A record of a run of this project says of which weights, when and where it was."""
+    fields = {"source": self.source, "started": self.started}
+    fields |= {f"machine.{name}": getattr(self.machine, name) for name in ("cpu", "cores", "host")}
+    if missing := [name for name, value in fields.items() if value is None]:
+        raise ValueError(f"{missing[0]} is missing, and the record is not imported")
     return self
 
 
@@ -136,13 +138,11 @@ def made_here_or_elsewhere(self):
     """A record of this project lacks nothing that only an imported one may lack, and an imported one holds nothing that only
     a run of this project leaves: no word of a record switches its checks off."""
     if not self.imported:
-        if lacking := [field for field in ("source", "started") if getattr(self, field) is None]:
-            raise ValueError(f"{lacking[0]} is missing, and the record is not imported")
-        return of_a_machine(self)
-    more = [f for f in (*MEASURED, *parameters.OPTIONAL, *TIMED, *TURNS) if getattr(self, f, None) is not None]
-    more += ["chain"] * bool(self.chain) + ["machine"] * (self.machine.cpu is not None)
-    if more:
-        raise ValueError(f"holds {more[0]}, which only a run of this project leaves, and is imported")
+        return made_here(self)
+    foreign = [f for f in (*MEASURED, *parameters.OPTIONAL, *TIMED, *TURNS) if getattr(self, f, None) is not None]
+    foreign += ["chain"] * bool(self.chain) + ["machine"] * (self.machine.cpu is not None)
+    if foreign:
+        raise ValueError(f"holds {foreign[0]}, which only a run of this project leaves, and is imported")
     if self.kind == "throughput" and self.rounds != [self.samples_per_second]:
         raise ValueError("samples_per_second is not that of its one round, and the record is imported")
     return self
@@ -152,8 +152,8 @@ def answers_of_its_task(self):
     """Predictions as many as total says, and the fields of its task, each in its range."""
     if len(self.predictions) != self.total:
         raise ValueError(f"predictions is {len(self.predictions)} long, total {self.total}")
-    own = (self.task, self.labels, self.truth, self.metrics)
-    if any(v is None for v in own) and (any(v is not None for v in own) or not isinstance(self.predictions, str)):
+    absent = {v is None for v in (self.task, self.labels, self.truth, self.metrics)}
+    if len(absent) > 1 or (absent == {True} and not isinstance(self.predictions, str)):
         raise ValueError("task, labels, truth, metrics and a list of predictions stand together or not at all")
     task = tasks.TASKS[self.task or tasks.DEFAULT]
     if any((v is None) != task.score for v in (self.correct, self.accuracy, self.interval95)):
@@ -175,14 +175,14 @@ def in_range(record, task) -> bool:
     return all(type(v) is int and v in span for v in answers) and -1 not in record.truth
 
 
-def times_of_what_was_made_here(self):
+def times_of_its_rounds(self):
     """Times of as many rounds as there are, and all of its turns or none."""
     if not self.imported and not self.times_ms:
         raise ValueError("times_ms is missing, and the record is not imported")
     if any(sum(times) <= 0 for times in [*(self.times_ms or []), *(self.pass_ms or [])]):
         raise ValueError("times_ms or pass_ms adds up to nothing")
-    each: list[list] = [self.times_ms, self.pass_ms, self.pairs, self.singles, *(self.per_device or {}).values()]
-    if any(part is not None and len(part) != len(self.rounds) for part in each):
+    lists: list[list] = [self.times_ms, self.pass_ms, self.pairs, self.singles, *(self.per_device or {}).values()]
+    if any(values is not None and len(values) != len(self.rounds) for values in lists):
         raise ValueError(f"its times, turns or devices are not of {len(self.rounds)} rounds, as rounds says")
     if len({getattr(self, field) is None for field in TURNS}) > 1:
         raise ValueError(f"{', '.join(TURNS)} stand together or not at all")
@@ -202,7 +202,7 @@ def both_shapes(self):
     for c in self.contenders:
         if len({v is None for v in (c.ratio, c.ratio_low, c.ratio_high)}) > 1 or (c.ratio and not c.rounds):
             raise ValueError("ratio, ratio_low, ratio_high stand together, with rounds, or not at all")
-    return of_a_machine(self)
+    return made_here(self)
 
 
 # ---- The records. `bs` and what stands in a path besides: tools/make/parameters.py.
@@ -232,7 +232,7 @@ Throughput = model(
     optional=[(Count, "sentences loop"), (Above, "joules_per_sample"), (Many[Share], "stolen"), (Many[Many[Number]], "times_ms pass_ms"),
               (Annotated[dict[Name, Many[Number]], SOME], "per_device"), (dict[Text, Hash], "summaries"),
               (Name, "yardstick"), (Many[Many[Turn6]], "pairs"), (Many[ListOf[Turn4]], "singles"), (Figures, "figures")],
-    base=Record, check=times_of_what_was_made_here,
+    base=Record, check=times_of_its_rounds,
 )  # fmt: skip
 # A line of a bench, and operations (memory: bytes) a second of all threads: some measurements, or why there are none.
 Contender = model(
@@ -255,7 +255,7 @@ KINDS = {"accuracy": Accuracy, "throughput": Throughput, "bench": Bench}
 
 def place(where: tuple) -> str:
     """A field as one writes it: times_ms[0]."""
-    return "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in where).lstrip(".")
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in where).lstrip(".")
 
 
 def faults(value: Any, kinds=("accuracy", "throughput")) -> list[str]:

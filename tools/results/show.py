@@ -19,26 +19,26 @@ from tools.results import figures
 from tools.results import record as records
 
 
-def show(record: dict) -> str:
+def text_block(record: dict) -> str:
     """The block that `make accuracy` and `make perf` end with."""
     info, cpu = record["engine_info"] or {}, record["machine"]
     spec = f"model       {record['model']} (weights: {record['weights']}), batch {record['bs']}"
     on = f": {cpu['cpu']}, {cpu['cores']} cores" if record["chip"] == "cpu" else ""
     lines = [
         *([records.DEMONSTRATION] if record["standin"] else []),
-        *(answers if record["kind"] == "accuracy" else speeds)(record),
+        *(accuracy_lines if record["kind"] == "accuracy" else speed_lines)(record),
         *([f"certified   {certificate.line(info)}"] if "claimed" in info else []),
         *([f"ran         {where_ran(record)}"] if "launched" in record else []),
-        f"{spec}, sequence {records.rows_said(record['seq'])}",
+        f"{spec}, sequence {records.rows_in_words(record['seq'])}",
         f"chip        {record['chip']}{on}",
-        f"engine      {record['engine']} {info.get('version', '')} {record['precision']}{wider(info, record)}",
+        f"engine      {record['engine']} {info.get('version', '')} {record['precision']}{wider_layers(info, record)}",
         f"padding     {padding(record)}",
         f"files       build/{records.leaf_of(record)}/",
     ]
     return "\n".join(lines) + "\n"
 
 
-def answers(record: dict):
+def accuracy_lines(record: dict):
     """The accuracy of a record, the task's other metrics and the hash of the logits, as lines."""
     caveat = f"  [{record['caveat']}]" if record["caveat"] else ""
     if record["correct"] is not None:
@@ -47,7 +47,7 @@ def answers(record: dict):
         yield f"accuracy    {right}, 95 % interval {low:.2f} to {high:.2f} %{caveat}"
     for name, metric in record.get("metrics", {}).items():
         if name != "accuracy":
-            yield f"{name:11} {metric_said(metric)} of {record['total']} rows{caveat}"
+            yield f"{name:11} {metric_in_words(metric)} of {record['total']} rows{caveat}"
     if "task" in record:
         yield f"task        {record['task']}: {', '.join(record['labels'])}"
     if "logits_sha256" in record:
@@ -55,7 +55,7 @@ def answers(record: dict):
     yield from record.get("rehearsal", [])
 
 
-def speeds(record: dict):
+def speed_lines(record: dict):
     """The throughput of a record, its figures and its latency, as lines."""
     rounds, latency = record["rounds"], record["latency_ms"]
     each = ", ".join(f"{v:.1f}" for v in rounds)
@@ -76,7 +76,7 @@ def speeds(record: dict):
         yield f"noisy       {why}: differences below that mean nothing"
 
 
-def metric_said(metric: dict) -> str:
+def metric_in_words(metric: dict) -> str:
     """`0.8721, 95 % interval 0.8310 to 0.9044 (bootstrap)` of a metric."""
     if metric["value"] is None:
         return metric["method"]
@@ -98,7 +98,7 @@ def padding(record: dict) -> str:
     return f"{100 * record['padded_rows']:.1f} % of rows on {count} sentences{packed}"
 
 
-def wider(info: dict, record: dict) -> str:
+def wider_layers(info: dict, record: dict) -> str:
     """` in 5 of 6 layers, the others bf16`, where not all layers have the record's precision."""
     layers = (info.get("layers") or "").split()
     precision = record["precision"].removesuffix("-bf16")  # int8-bf16: what its activations are
@@ -112,7 +112,7 @@ def main():
     p.add_argument("record", type=Path)
     p.add_argument("--save_path", type=Path, help="where the text goes (the screen if not given)")
     args = p.parse_args()
-    text = show(records.read(args.record))
+    text = text_block(records.read_record(args.record))
     if not args.save_path:
         print(text, end="")
         return

@@ -1,8 +1,8 @@
 """The folder of records: one JSON a measurement, chains/ with what several share, and MANIFEST, which lists them all.
 
-A record's own links of its chain stand in it; what lies above its folder of build/ is the same for many records, and
-stands once, in chains/<sha256>.json, which the record names as `upstream` (older records hold all). A record is written
-whole, and never over another; what was edited or deleted since differs from MANIFEST's line, and shows in `make audit`.
+A record holds the links of its chain that lie in its own folder of build/. The links above that folder are the same for
+many records and stand once, in chains/<sha256>.json, which the record names as `upstream` (older records hold all). A record
+is written whole, and never over another. `make audit` compares each file with its line in MANIFEST.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from pathlib import Path
 from tools.make import cli, manifest, parameters
 
 LARGEST = 16 << 20  # bytes of one record
-SHOWN = 5  # problems of one record that are named
+NAMED = 5  # problems of one record that are named
 FLAT = re.compile(r"\[[\s\d.,eE+-]*\]")
 
 
@@ -24,7 +24,7 @@ def text_of(value: dict) -> str:
     return FLAT.sub(flat, json.dumps(value, indent=1)) + "\n"
 
 
-def parsed(path: Path, kinds=("accuracy", "throughput")) -> tuple[dict, list[str]]:
+def parse_record(path: Path, kinds=("accuracy", "throughput")) -> tuple[dict, list[str]]:
     """A record with its whole chain, and what is wrong with it. cli.UserError where it is no JSON object."""
     from tools.results import schema
 
@@ -42,69 +42,63 @@ def parsed(path: Path, kinds=("accuracy", "throughput")) -> tuple[dict, list[str
     return record, schema.faults(record, kinds)
 
 
-def read(path: Path, kinds=("accuracy", "throughput")) -> dict:
+def read_record(path: Path, kinds=("accuracy", "throughput")) -> dict:
     """A record from its file; UserError names the first field that no record of this project holds so."""
-    record, wrong = parsed(Path(path), kinds)
-    if wrong:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise cli.UserError(f"{path}: {wrong[0]}{more}; measure again")
+    record, faults = parse_record(Path(path), kinds)
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise cli.UserError(f"{path}: {faults[0]}{more}; measure again")
     return record
 
 
-def load(places, kinds=("accuracy", "throughput")) -> dict[Path, dict]:
+def load_records(places, kinds=("accuracy", "throughput")) -> dict[Path, dict]:
     """{path: record} of files, and of the .json files of folders, by name.
 
     A file that is no record is an error; a folder's are named on stderr, a line a field, and left out.
     """
-    found = {path: read(path, kinds) for path in map(Path, places) if path.suffix == ".json"}
+    records = {path: read_record(path, kinds) for path in map(Path, places) if path.suffix == ".json"}
     for path in (p for place in map(Path, places) if place.suffix != ".json" for p in sorted(place.glob("*.json"))):
         try:
-            record, wrong = parsed(path, kinds)
+            record, faults = parse_record(path, kinds)
         except cli.UserError as e:
-            wrong = [str(e).removeprefix(f"{path}: ")]
-        for line in wrong[:SHOWN]:
-            print(f"left out: {path}: {line}", file=sys.stderr, flush=True)
-        if not wrong:
-            found[path] = record
-    return dict(sorted(found.items()))
+            faults = [str(e).removeprefix(f"{path}: ")]
+        for fault in faults[:NAMED]:
+            print(f"left out: {path}: {fault}", file=sys.stderr, flush=True)
+        if not faults:
+            records[path] = record
+    return dict(sorted(records.items()))
 
 
-def shared(record: dict) -> tuple[dict, dict]:
-    """A record's chain in two: what lies above its own folder of build/, and the rest."""
-    own = f"build/{parameters.folder(record, 'batch')}/"
-    above = {name: link for name, link in record["chain"].items() if not name.startswith(own)}
-    return above, {name: link for name, link in record["chain"].items() if name not in above}
-
-
-def keep_new(target: Path, data: str) -> None:
+def write_new(target: Path, text: str) -> None:
     """Write a file whole, and only where none of that name stands; UserError where one of other content does."""
     if not target.exists():
-        cli.write(target, data)
-    if target.read_text("utf-8") != data:
+        cli.write(target, text)
+    if target.read_text("utf-8") != text:
         raise cli.UserError(f"{target}: exists with other content; records are never overwritten")
 
 
-def listed(folder: Path) -> dict[str, str]:
+def hashes(folder: Path) -> dict[str, str]:
     """{name: sha256} of the records and chains that are in a folder."""
     paths = [*folder.glob("*.json"), *folder.glob("chains/*.json")]
     return {p.relative_to(folder).as_posix(): cli.sha256(p) for p in paths}
 
 
-def keep(target: Path, record: dict, kinds=("accuracy", "throughput")) -> Path:
+def keep_record(target: Path, record: dict, kinds=("accuracy", "throughput")) -> Path:
     """Write a record and its line of MANIFEST; UserError where another of that name stands, or it is no record."""
     from tools.results import schema
 
-    if wrong := schema.faults(record, kinds):
-        raise cli.UserError(f"{target.name}: {wrong[0]}; measure again")
+    if faults := schema.faults(record, kinds):
+        raise cli.UserError(f"{target.name}: {faults[0]}; measure again")
     folder, names = target.parent, [target.name]
-    if record.get("chain"):
-        above, own = shared(record)
-        text = text_of(dict(sorted(above.items())))
+    if chain := record.get("chain"):
+        below = f"build/{parameters.folder(record, 'batch')}/"
+        text = text_of({name: chain[name] for name in sorted(chain) if not name.startswith(below)})
         sha256 = hashlib.sha256(text.encode()).hexdigest()
-        record = record | {"upstream": sha256, "chain": own}
+        links = {name: link for name, link in chain.items() if name.startswith(below)}
+        record = record | {"upstream": sha256, "chain": links}
         names.append(f"chains/{sha256}.json")
-        keep_new(folder / names[1], text)
-    keep_new(target, text_of(record))
+        write_new(folder / names[1], text)
+    write_new(target, text_of(record))
     path = folder / "MANIFEST"
     lines = (manifest.read(path) if path.is_file() else {}) | {name: cli.sha256(folder / name) for name in names}
     cli.write(path, manifest.text(lines))

@@ -3,8 +3,8 @@
     python -m tools.results.table --rows results/local/perf-table.rows --save_path results/local/perf-table.csv
 
 The rows file names records (.json, or the folder results/records) and published figures (.csv); a row is one
-configuration. Of two records of one the newest stands, whole; each log from elsewhere has its own row. A figure that nobody
-measured stays empty in .csv and is "-" in .md; what stand-ins made is no figure. docs/results.md has the columns.
+configuration. Of several records of a configuration the newest one counts, whole; each log from elsewhere has its own row. A
+figure that nobody measured is empty in .csv and "-" in .md, and so is one of stand-ins. docs/results.md has the columns.
 
 A rows file may also name configurations (tinybert_sst2/default/seq64/bs8/310P3-atc-fp16, of an accuracy with /accuracy
 behind) that this machine cannot measure. Each becomes a row from the files named after them: its record, else its
@@ -34,18 +34,22 @@ LACKING = {
 }
 
 
-def rounded(value, digits: int, times: float = 1):
+def rounded(value, digits: int):
     """A figure for a table; None stays None."""
-    return None if value is None else round(times * value, digits)
+    return None if value is None else round(value, digits)
+
+
+def settings(record: dict) -> str:
+    """` ISA=AVX2` of a record whose configuration says more than every path does."""
+    return "".join(f" {name.upper()}={record[name]}" for name in parameters.OPTIONAL if record.get(name))
 
 
 def row(record: dict) -> dict:
     """The cells of one record."""
     cells = {k: record[k] for k in KEY} | {"cpu": record["machine"]["cpu"], "cores": record["machine"]["cores"]}
     cells |= {"figure": "imported" if record.get("imported") else "measured"}
-    for name in (name for name in parameters.OPTIONAL if record.get(name)):
-        cells["precision"] += f" {name.upper()}={record[name]}"
-    if record["seq"] == "real" and records_of.today(record)["engine"] == "native":
+    cells["precision"] += settings(record)
+    if record["seq"] == "real" and records_of.current_names(record)["engine"] == "native":
         cells["bs"] = None  # it takes the sentences in requests of its own size
     if record["standin"]:
         return cells | {"figure": "none", "samples_per_s": None, "timed": None, "reason": records_of.DEMONSTRATION}
@@ -53,34 +57,35 @@ def row(record: dict) -> dict:
         cells["devices"] = record["devices"]
     if record.get("imported"):
         cells["reason"] = "log {file}, sha256 {sha256:.12}".format(**record["imported"])
-    return cells | (answers if record["kind"] == "accuracy" else speeds)(record)
+    return cells | (accuracy_cells if record["kind"] == "accuracy" else speed_cells)(record)
 
 
-def answers(record: dict) -> dict:
+def accuracy_cells(record: dict) -> dict:
     """The cells of an accuracy's figures; none of seeded weights."""
-    known = record["caveat"] is None
-    cells = {"total": record["total"]} | ({"task": record["task"]} if "task" in record else {})
-    others = {name: m["value"] for name, m in record.get("metrics", {}).items() if name != "accuracy"}
-    cells |= {name: rounded(value, 4) if known else None for name, value in others.items()}
-    if record["correct"] is None or not known:
+    trained = record["caveat"] is None
+    metrics = {name: m["value"] for name, m in record.get("metrics", {}).items() if name != "accuracy"}
+    cells = {k: record[k] for k in ("total", "task") if k in record}
+    cells |= {name: rounded(value, 4) if trained else None for name, value in metrics.items()}
+    if record["correct"] is None or not trained:
         return cells | dict.fromkeys(("correct", "accuracy_%", "ci95_%"))
     interval = "{:.2f}-{:.2f}".format(*(100 * share for share in record["interval95"]))
     return cells | {"correct": record["correct"], "accuracy_%": round(100 * record["accuracy"], 2), "ci95_%": interval}
 
 
-def speeds(record: dict) -> dict:
+def speed_cells(record: dict) -> dict:
     """The cells of a throughput's figures; `noisy` where rounds are too unlike to compare."""
     latency = {} if records_of.no_percentiles(record) else record["latency_ms"]
-    known = {k: f["value"] for k, f in (record.get("figures") or {}).items() if f}
+    padding = record["padded_rows"]
+    values = {k: figures.three_digits(f["value"]) for k, f in (record.get("figures") or {}).items() if f}
     columns = {"per_core_second": "per_core_s", "per_tera": "per_Tera_op"}
     return {
-        "samples_per_s": figures.rounded(record["samples_per_second"]),
-        "noisy": "noisy" if len(record["rounds"]) > 1 and records_of.noise(record) else None,
-        **{column: figures.rounded(known[name]) for name, column in columns.items() if name in known},
+        "samples_per_s": figures.three_digits(record["samples_per_second"]),
+        "noisy": "noisy" if records_of.noise(record) else None,
+        **{column: values[name] for name, column in columns.items() if name in values},
         "requests": record["requests"],
         "p50_ms": rounded(latency.get("p50"), 3),
         "p99_ms": rounded(latency.get("p99"), 3),
-        "padded_rows_%": rounded(record["padded_rows"], 2, 100),
+        "padded_rows_%": None if padding is None else round(100 * padding, 2),
         "timed": record["timed"].split(";")[0].split(":")[0],
         **({"sentences_per_row": record["sentences_per_row"]} if "sentences_per_row" in record else {}),
     }
@@ -94,15 +99,14 @@ def words(record: dict) -> dict:
         right = f"{100 * (record['accuracy'] or 0):.2f} % ({record['correct']}/{record['total']})"
         metrics = [f"{name} {m['value']}" for name, m in record.get("metrics", {}).items() if name != "accuracy"]
         return {"accuracy": ", ".join([right] * (record["correct"] is not None) + metrics)}
-    cells, log = row(record), record.get("imported")
-    latency = {} if records_of.no_percentiles(record) else record["latency_ms"]
+    cells = row(record)
     return {
-        "samples/s": "~" * bool(records_of.noise(record)) + figures.written(record["samples_per_second"]),
-        "per core-second": "per_core_s" in cells and figures.written(cells["per_core_s"]),
-        **{f"{q}, ms": latency.get(q) and figures.written(latency[q]) for q in ("p50", "p99")},
+        "samples/s": "~" * bool(cells["noisy"]) + figures.in_digits(cells["samples_per_s"]),
+        "per core-second": "per_core_s" in cells and figures.in_digits(cells["per_core_s"]),
+        **{f"{q}, ms": cells[f"{q}_ms"] and figures.in_digits(record["latency_ms"][q]) for q in ("p50", "p99")},
         "padding": record["padded_rows"] and f"{100 * record['padded_rows']:.1f} %",
         "timed": None if record["chip"] == "cpu" else cells["timed"],
-        "remark": log and f"imported: {cells['reason']}",
+        "remark": record.get("imported") and f"imported: {cells['reason']}",
     }
 
 
@@ -118,17 +122,12 @@ def newest(records: list[dict]) -> list[dict]:
     return list({(place_of(row(r)), r["kind"]): r for r in dated}.values())
 
 
-def per_card(r: dict) -> float:
-    """Samples per second of one card."""
-    return r["samples_per_s"] / r.get("devices", 1)
-
-
 def published_row(figure: dict) -> dict:
     """The cells of one figure of published.csv."""
     cells = dict.fromkeys(IDENTITY) | {k: figure[k] or None for k in ("model", "chip", "precision")}
-    reason = "; ".join(filter(None, (figure["variant"], figure["note"])))
     cells |= {"weights": "default", "seq": figure["seq"].replace(",", "-") or None, "figure": "published"}
-    cells |= {"bs": int(figure["bs"]) if figure["bs"] else None, "variant": figure["variant"], "reason": reason}
+    cells |= {"bs": int(figure["bs"]) if figure["bs"] else None, "variant": figure["variant"]}
+    cells["reason"] = "; ".join(filter(None, (figure["variant"], figure["note"])))
     value = round(figure["value"], 2)
     accuracy = figure["metric"] == "accuracy"
     return cells | ({"accuracy_%": value} if accuracy else {"samples_per_s": value, "timed": "not said"})
@@ -139,24 +138,22 @@ def series(chip: str | None) -> str | None:
     return "310P" if chip == "310P3" else chip
 
 
-def looked_up(leaf: str, records: list[dict], figures: list[dict]) -> list[dict]:
+def look_up(leaf: str, records: list[dict], figures: list[dict]) -> list[dict]:
     """The rows of a configuration that cannot be measured here."""
     kind = "accuracy" if leaf.endswith("/accuracy") else "throughput"
     leaf = leaf.removesuffix("/accuracy")
-    spec = records_of.parameters(Path(leaf))
+    spec = records_of.configuration(Path(leaf))
     empty = ("accuracy_%",) if kind == "accuracy" else ("samples_per_s", "timed")
     none = dict.fromkeys(IDENTITY) | spec | {"figure": "none"} | dict.fromkeys(empty)
     if kind == "throughput" and (lost := Path("build", leaf, "lost")).is_file():
         return [none | {"reason": " ".join(lost.read_text(errors="replace").split())[:300]}]
-    mine = [r for r in records if r["kind"] == kind and all(r[k] == spec[k] for k in KEY)]
-    if mine:
-        return [row(r) for r in newest(mine)]
-    same = lambda r: all(r[k] == spec[k] for k in ("model", "seq", "bs", "precision"))
-    shown = [published_row(f) for f in figures if f["metric"] == kind]
-    shown = [r for r in shown if same(r) and series(r["chip"]) == series(spec["chip"])]
-    if shown:
-        asked = {k: spec[k] for k in ("chip", "engine")}
-        return [r | asked | {"reason": f"published for {r['chip']}: {r['reason']}"} for r in shown]
+    if same := [r for r in records if r["kind"] == kind and all(r[k] == spec[k] for k in KEY)]:
+        return [row(r) for r in newest(same)]
+    rows = [published_row(f) for f in figures if f["metric"] == kind]
+    rows = [r for r in rows if all(r[k] == spec[k] for k in ("model", "seq", "bs", "precision"))]
+    if rows := [r for r in rows if series(r["chip"]) == series(spec["chip"])]:
+        place = {k: spec[k] for k in ("chip", "engine")}
+        return [r | place | {"reason": f"published for {r['chip']}: {r['reason']}"} for r in rows]
     silent = (kind, spec["engine"]) == ("accuracy", "trtexec")
     lacking = "trtexec times alone: ENGINE=torch_cuda, or make kit" if silent else LACKING[spec["engine"]]
     return [none | {"reason": f"{lacking}; no record, nothing published"}]
@@ -170,8 +167,8 @@ def best(rows: list[dict]) -> list[dict]:
         sides.setdefault((r["model"], r["seq"]), set()).add(series(r["chip"]))
         groups.setdefault(place_of(r | {"bs": None}), []).append(r)
     fastest = [max(g, key=lambda r: r["samples_per_s"]) for g in groups.values() if len(g) > 1]
-    both = [r for r in fastest if len(found := sides[(r["model"], r["seq"])]) > 1 and "310P" in found]
-    return [r | {"bs": f"best ({r['bs']})"} for r in both]
+    compared = [r for r in fastest if len(chips := sides[(r["model"], r["seq"])]) > 1 and "310P" in chips]
+    return [r | {"bs": f"best ({r['bs']})"} for r in compared]
 
 
 def ratios(one: dict, rows: list[dict]) -> dict:
@@ -179,12 +176,13 @@ def ratios(one: dict, rows: list[dict]) -> dict:
     if series(one["chip"]) != "310P" or not one.get("samples_per_s"):
         return {}
     place = lambda r: (r["model"], r["seq"], "best" if isinstance(r["bs"], str) else r["bs"])
-    near = lambda r: (r["figure"] != one["figure"], FIGURES.index(r["figure"]))
+    unlike = lambda r: (r["figure"] != one["figure"], FIGURES.index(r["figure"]))
+    per_card = lambda r: r["samples_per_s"] / r.get("devices", 1)
     others = [r for r in rows if r["chip"] in OTHERS and r.get("samples_per_s") and place(r) == place(one)]
     others = [r for r in others if r["chip"] == "T4" or r["precision"] == one["precision"]]
     return {
         f"310P {one['precision']}/{r['chip']} {r['precision']}": round(per_card(one) / per_card(r), 2)
-        for r in sorted(others, key=near, reverse=True)  # the nearest is the last, which stays
+        for r in sorted(others, key=unlike, reverse=True)  # the one most alike is the last, which stays
     }
 
 
@@ -201,32 +199,31 @@ def frame(records: list[dict], more: list[dict] | tuple = ()):
 
     merged: dict[tuple, dict] = {}
     for r in [*(row(r) for r in sorted(newest(records), key=lambda r: r["kind"])), *more]:
-        known = {k: v for k, v in r.items() if v is not None or k not in IDENTITY}
         cells = merged.setdefault(place_of(r), dict.fromkeys(IDENTITY))
-        cells |= {k: v for k, v in known.items() if v is not None or k not in cells}
+        cells |= {k: v for k, v in r.items() if v is not None or k not in cells}
     rows = sorted([*merged.values(), *best(list(merged.values()))], key=order)
     rows = [r | ratios(r, rows) for r in rows]
-    here = dict.fromkeys(k for r in rows for k in r if k != "variant")  # a published row's reason begins with it
-    last = [*sorted(k for k in here if "/" in k), "timed", "reason"]
-    first = [*IDENTITY, *ACCURACY]
-    columns = [*first, *(k for k in here if k not in first + last), *last]
-    table = pd.DataFrame(rows, columns=[k for k in columns if k in here])
+    names = {k for r in rows for k in r} - {"variant"}  # a published row's reason begins with it
+    last = [*sorted(k for k in names if "/" in k), "timed", "reason"]
+    columns = dict.fromkeys([*IDENTITY, *ACCURACY, *(k for r in rows for k in r)])
+    columns = [k for k in columns if k not in last] + last
+    table = pd.DataFrame(rows, columns=[k for k in columns if k in names])
     return table.convert_dtypes()  # whole numbers stay whole beside what nobody measured
 
 
-def of(names: list[str]):
+def from_names(names: list[str]):
     """The table that a rows file with these words stands for; UserError where it has no row."""
-    asked = [n for n in names if not n.endswith(("/records", ".json", ".csv"))]
-    cut = names.index(asked[0]) if asked else len(names)
+    leaves = [n for n in names if not n.endswith(("/records", ".json", ".csv"))]
+    cut = names.index(leaves[0]) if leaves else len(names)
     load = lambda part: (
-        list(records_of.load([n for n in part if n.endswith(("/records", ".json"))]).values()),
-        [f for n in part if n.endswith(".csv") for f in published.figures(Path(n))],
+        list(records_of.load_records([n for n in part if n.endswith(("/records", ".json"))]).values()),
+        [f for n in part if n.endswith(".csv") for f in published.read_csv(Path(n))],
     )
     records, figures = load(names[:cut])
     # accuracy first: what is said of a throughput is then what stays
     more = [published_row(f) for f in sorted(figures, key=lambda f: f["metric"])]
-    known = load(names[cut:])
-    more += [r for leaf in asked for r in looked_up(leaf, *known)]
+    sources = load(names[cut:])
+    more += [r for leaf in leaves for r in look_up(leaf, *sources)]
     if not records and not more:
         raise cli.UserError("no record and no published figure is named: nothing to show; run make again")
     return frame(records, more)
@@ -237,28 +234,18 @@ def committed() -> list[str]:
     return ["results/records", *(str(p) for p in sorted(Path().glob("models/*/published.csv")))]
 
 
-def harmless(value):
-    """Text that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-
-
-def one_cell(value):
-    """Text that neither ends a cell of a Markdown table nor is markup."""
-    if not isinstance(value, str):
-        return value
-    return " ".join(html.escape(value, quote=False).replace("|", "\\|").split())
-
-
-def text(table, suffix: str) -> str:
-    """A table as .csv or .md text, in which no cell is anything but text or a number."""
+def render(table, suffix: str) -> str:
+    """A table as .csv or .md text, in which no cell is anything but text or a number: no formula of a spreadsheet, no end
+    of a cell, no markup."""
     if suffix == ".csv":
-        texts = table.select_dtypes(("object", "string")).astype(object).map(harmless)
+        plain = lambda v: f"'{v}" if isinstance(v, str) and v[:1] in ("=", "+", "-", "@", "\t", "\r") else v
+        texts = table.select_dtypes(("object", "string")).astype(object).map(plain)
         return table.assign(**texts).to_csv(index=False, lineterminator="\n")
-    import pandas as pd
+    from tabulate import tabulate
 
-    known = table.astype(object).where(table.notna(), None)
-    cells = pd.DataFrame({c: pd.Series(map(one_cell, known[c]), dtype=object) for c in known.columns})
-    return cells.to_markdown(index=False, missingval="-", disable_numparse=True) + "\n"
+    one_line = lambda v: " ".join(html.escape(v, quote=False).replace("|", "\\|").split()) if isinstance(v, str) else v
+    rows = [[*map(one_line, row)] for row in table.astype(object).where(table.notna(), None).to_numpy()]
+    return tabulate(rows, [*table], tablefmt="pipe", missingval="-", disable_numparse=True) + "\n"
 
 
 def main():
@@ -266,8 +253,8 @@ def main():
     p.add_argument("--rows", required=True, type=Path, help="file that names the records and what else is shown")
     p.add_argument("--save_path", required=True, type=Path, help=".csv or .md")
     args = p.parse_args()
-    table = of(cli.regular(args.rows, cli.LARGEST).read_text("utf-8", errors="replace").split())
-    cli.write(args.save_path, text(table, args.save_path.suffix))
+    table = from_names(cli.regular(args.rows, cli.LARGEST).read_text("utf-8", errors="replace").split())
+    cli.write(args.save_path, render(table, args.save_path.suffix))
     print(f"wrote {args.save_path}: {len(table)} rows")
 
 
