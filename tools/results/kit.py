@@ -122,8 +122,8 @@ def add_cell(tar: Tar, one: dict) -> dict:
     names = {"input": f"inputs/{place}", "order": f"orders/{place}.json", "reference": "", "om": ""}
     used = {"graph": sha256, "input": tar.add_inputs(names["input"], folder)}
     used["order"] = tar.add(names["order"], json.dumps(order).encode())
-    logits = output_files.read_kept(Path(one["reference"])) if one["reference"] else ()
-    if len(logits) == records.SST2:
+    logits = output_files.read_kept(Path(one["reference"])) if one["reference"] else None
+    if logits is not None and len(logits) == records.SST2:
         names["reference"] = f"reference/{place}.bin"
         used["reference"] = tar.add(names["reference"], logits.astype("<f4").tobytes())
     if parameters.rows_of(one["seq"])["PACK"]:  # sentences in each row that runs: the last batch is filled up

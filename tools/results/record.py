@@ -44,10 +44,10 @@ leaf_of = parameters.folder  # of a record: the folder of its configuration belo
 
 def rows_in_words(seq: str) -> str:
     """A record's `seq` in words: `128, packed, last layer for [CLS]`."""
-    length, *others = parameters.rows_of(seq).items()
+    (_, length), *others = parameters.rows_of(seq).items()
     words = {"PACK": "packed", "CLS": "last layer for [CLS]"}
-    others = [words.get(name, f"{name}={value}") for name, value in others if value]
-    return ", ".join([length[1].replace(",", "-"), *others])
+    settings = [words.get(name, f"{name}={value}") for name, value in others if value]
+    return ", ".join([length.replace(",", "-"), *settings])
 
 
 def input_of(leaf: Path) -> Path:

@@ -205,8 +205,8 @@ def frame(records: list[dict], more: list[dict] | tuple = ()):
     rows = [r | ratios(r, rows) for r in rows]
     names = {k for r in rows for k in r} - {"variant"}  # a published row's reason begins with it
     last = [*sorted(k for k in names if "/" in k), "timed", "reason"]
-    columns = dict.fromkeys([*IDENTITY, *ACCURACY, *(k for r in rows for k in r)])
-    columns = [k for k in columns if k not in last] + last
+    first = dict.fromkeys([*IDENTITY, *ACCURACY, *(k for r in rows for k in r)])
+    columns = [k for k in first if k not in last] + last
     table = pd.DataFrame(rows, columns=[k for k in columns if k in names])
     return table.convert_dtypes()  # whole numbers stay whole beside what nobody measured
 
