@@ -300,7 +300,7 @@ def test_a_card_says_of_other_weights_nothing_that_is_the_models_own():
 
 def test_what_is_refused(monkeypatch):
     sound = {"seq": "128", "chain": {}, "chip": "cpu", "standin": False, "precision": "int8", "engine": "native"}
-    monkeypatch.setattr(records, "broken", lambda chain: None)
+    monkeypatch.setattr(records, "chain_fault", lambda chain: None)
     assert folder.refuse(Path("leaf"), sound) is None
     for change, why in (
         ({"standin": True}, "made with stand-ins"),
@@ -312,6 +312,6 @@ def test_what_is_refused(monkeypatch):
     ):
         with pytest.raises(cli.UserError, match=f"leaf: not published: {why}"):
             folder.refuse(Path("leaf"), sound | change)
-    monkeypatch.setattr(records, "broken", lambda chain: "x is gone")
+    monkeypatch.setattr(records, "chain_fault", lambda chain: "x is gone")
     with pytest.raises(cli.UserError, match="x is gone; run make accuracy again"):
         folder.refuse(Path("leaf"), sound)
