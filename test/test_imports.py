@@ -45,7 +45,7 @@ def screen(batch=8, mean=4.0, before="", line="\n"):
     ])  # fmt: skip
 
 
-def made(folder, content, leaf, given=("MODEL", "CHIP")):
+def record_of(folder, content, leaf, given=("MODEL", "CHIP")):
     """What `content` (bytes, text, or the fields of a summary) becomes as FROM=."""
     path = folder / ("s_summary.json" if isinstance(content, dict) else "run.log")
     text = json.dumps(SUMMARY | content) if isinstance(content, dict) else content
@@ -106,7 +106,7 @@ DOCKER = "\n".join(f"2025-08-22T10:00:00.000000000Z \x1b[0m{line}\x1b[0m" for li
 ])  # fmt: skip
 def test_what_a_log_tells(tmp_path, content, leaf, told):
     given = ("MODEL",) if "910" in leaf else ("MODEL", "CHIP")
-    r = made(tmp_path, content, leaf, given)
+    r = record_of(tmp_path, content, leaf, given)
     assert {k: r[k] for k in told} == told
     assert record.promote(tmp_path / "records", r, tmp_path / "x").is_file()
 
@@ -144,7 +144,7 @@ def test_what_a_log_tells(tmp_path, content, leaf, told):
 ])  # fmt: skip
 def test_what_is_no_plain_run_is_refused(tmp_path, content, leaf, said):
     with pytest.raises(cli.UserError) as e:
-        made(tmp_path, content, leaf)
+        record_of(tmp_path, content, leaf)
     assert said in str(e.value) and "\n" not in str(e.value)
 
 
@@ -160,13 +160,13 @@ def test_a_long_line_costs_no_time(tmp_path, start, leaf):
     content = start + "a" * 400_000 + "\n" + (trtexec() if leaf == T4 else screen())
     for text in (content, {"args": ["m", "--model", "a" * 400_000]}):
         try:
-            made(tmp_path, text, SST2 if isinstance(text, dict) else leaf)
+            record_of(tmp_path, text, SST2 if isinstance(text, dict) else leaf)
         except cli.UserError as e:
             assert len(str(e)) < 2000
 
 
 def test_the_screen_and_the_summary_of_a_run_are_one_record(tmp_path, monkeypatch, capsys):
-    made(tmp_path, {}, SST2), made(tmp_path, screen(), SST2)
+    record_of(tmp_path, {}, SST2), record_of(tmp_path, screen(), SST2)
     for name, said in (("s_summary.json", "wrote "), ("run.log", "is of this run"), ("s_summary.json", "wrote ")):
         words = ["imports", tmp_path / name, SST2, "--given", "MODEL", "CHIP", "--save_path", tmp_path / "kept"]
         words = list(map(str, words))
@@ -174,7 +174,7 @@ def test_the_screen_and_the_summary_of_a_run_are_one_record(tmp_path, monkeypatc
         imports.main()
         assert said in capsys.readouterr().out
     assert len(list((tmp_path / "kept").glob("*throughput.json"))) == 1
-    made(tmp_path, args("--dymShape", DIMS), SST2)  # as fast, and by its words of another length
+    record_of(tmp_path, args("--dymShape", DIMS), SST2)  # as fast, and by its words of another length
     imports.main()
     assert "wrote " in capsys.readouterr().out
 

@@ -145,21 +145,21 @@ def test_there_and_back(away, go, monkeypatch, tmp_path):
     done = go(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(" 0 rows differ") == 3 and "3 cells, 0 failed" in done.stdout
-    made, failed = judged(built, result(folder), monkeypatch)
-    assert failed == [] and [r["kind"] for r in made] == ["accuracy", "throughput"] * 3
+    results, failures = judged(built, result(folder), monkeypatch)
+    assert failures == [] and [r["kind"] for r in results] == ["accuracy", "throughput"] * 3
     here = json.loads((built.path / "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32/accuracy.json").read_text())
-    for r in made[::2]:
+    for r in results[::2]:
         assert r["predictions"] == here["predictions"] and r["correct"] == here["correct"]
-    packed = made[5]
+    packed = results[5]
     assert packed["seq"] == "64p" and packed["engine_info"]["sentences_per_row"] > 1
-    assert len(made[1]["engine_info"]["rounds"]) == 2 and made[1]["rounds"] == [made[1]["samples_per_second"]]
-    said = {k: made[1]["engine_info"][k] for k in ("npu", "npu_driver", "npu_firmware", "soc_version", "kit")}
+    assert len(results[1]["engine_info"]["rounds"]) == 2 and results[1]["rounds"] == [results[1]["samples_per_second"]]
+    said = {k: results[1]["engine_info"][k] for k in ("npu", "npu_driver", "npu_firmware", "soc_version", "kit")}
     assert said == {"npu": "310P3", "npu_driver": "0.0.0", "npu_firmware": "0.0.0", "soc_version": "Ascend310P3",
                     "kit": cli.sha256(folder / "kit.json")}  # fmt: skip
     with pytest.raises(cli.UserError, match="stand-in tools; such a record is never promoted"):
-        record.promote(tmp_path, made[0], result(folder))
-    assert made[0]["caveat"] == "seeded weights: not the model's accuracy"
-    real = [r | {"standin": False} | ({"caveat": None} if "caveat" in r else {}) for r in made]  # as of a card
+        record.promote(tmp_path, results[0], result(folder))
+    assert results[0]["caveat"] == "seeded weights: not the model's accuracy"
+    real = [r | {"standin": False} | ({"caveat": None} if "caveat" in r else {}) for r in results]  # as of a card
     paths = [record.promote(tmp_path, r, result(folder)) for r in real]
     assert len(set(paths)) == 6
     rows = table.frame([cli.read_json(p) for p in paths]).to_dict("records")
@@ -282,8 +282,8 @@ def test_a_kit_with_om_files_needs_no_atc(away, tmp_path, monkeypatch):
     finally:
         os.umask(before)
     assert done.returncode == 0, done.stdout
-    made, _ = judged(built, result(other), monkeypatch)
-    assert made[0]["engine_info"]["om_sha256"] == cli.sha256(built.path / f"build/{NAME}/model.om")
+    results, _ = judged(built, result(other), monkeypatch)
+    assert results[0]["engine_info"]["om_sha256"] == cli.sha256(built.path / f"build/{NAME}/model.om")
 
 
 def test_a_t4(built, tmp_path, monkeypatch):
@@ -298,8 +298,8 @@ def test_a_t4(built, tmp_path, monkeypatch):
         shutil.rmtree(folder / "result", ignore_errors=True)
         done = trip(folder, "--rounds", rounds, FAKE_TENSORRT=version, PATH=path)
         assert done.returncode == 0 and " 0 rows differ" in done.stdout, done.stdout + done.stderr
-    (accuracy, speed), failed = judged(built, result(folder), monkeypatch)
-    assert failed == [] and (speed["chip"], speed["engine_info"]["tensorrt"]) == ("T4", "10.13.3")
+    (accuracy, speed), failures = judged(built, result(folder), monkeypatch)
+    assert failures == [] and (speed["chip"], speed["engine_info"]["tensorrt"]) == ("T4", "10.13.3")
     assert (speed["engine_info"]["gpu"], speed["engine_info"]["gpu_driver"]) == ("Tesla T4", "535.104")
     assert len(speed["engine_info"]["rounds"]) == 2 and speed["timed"].startswith("device compute only")
     here = json.loads((built.path / "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32/accuracy.json").read_text())

@@ -124,10 +124,10 @@ def test_the_others_go_on(repo):
 def test_a_cell_is_text_and_nothing_else():
     import pandas as pd
 
-    made = pd.DataFrame({"reason": ["=1+1", "a|b", "<b>x", "plain"], "speed": [1.0, 2.0, 3.0, None]})
-    csv = table.render(made, ".csv").splitlines()
+    cells = pd.DataFrame({"reason": ["=1+1", "a|b", "<b>x", "plain"], "speed": [1.0, 2.0, 3.0, None]})
+    csv = table.render(cells, ".csv").splitlines()
     assert csv[1] == "'=1+1,1.0"
-    text = table.render(made, ".md").splitlines()
+    text = table.render(cells, ".md").splitlines()
     assert "a\\|b" in text[3] and "&lt;b&gt;x" in text[4]
 
 
@@ -156,13 +156,13 @@ def test_real_lengths_stand_under_no_batch_size_that_the_engine_ignores(files):
 def test_the_interval_is_that_of_the_turns():
     """Twenty turns of 100 samples a processor second, give or take 2 %; the yardstick does 1e12 a second."""
     pairs = [[10, 0.05, 0.1 * (1 + 0.02 * (-1) ** i), 4e10, 0.02, 0.04] for i in range(20)]
-    made = figures.from_turns(pairs, [], threads=2)
-    core = made["per_core_second"]
+    values = figures.from_turns(pairs, [], threads=2)
+    core = values["per_core_second"]
     assert core["value"] == pytest.approx(100) and core["low"] < 100 < core["high"] and figures.half_width(core) < 2
-    assert made["per_tera"]["value"] == pytest.approx(100)
-    assert made["per_tera_quiet"]["value"] == pytest.approx(10 / 0.05 / 2)
-    assert figures.from_turns(pairs, [], 2) == made  # the same every time
-    assert figures.from_turns(pairs[:9], [], 2) == dict.fromkeys(made)
+    assert values["per_tera"]["value"] == pytest.approx(100)
+    assert values["per_tera_quiet"]["value"] == pytest.approx(10 / 0.05 / 2)
+    assert figures.from_turns(pairs, [], 2) == values  # the same every time
+    assert figures.from_turns(pairs[:9], [], 2) == dict.fromkeys(values)
     busy = [[*p[:5], 0.03] for p in pairs]  # the yardstick had three quarters of two processors
     assert figures.from_turns(busy, [], 2)["per_tera_quiet"] is None
     _, quiet = figures.turn_columns(
@@ -201,14 +201,14 @@ def test_a_record_is_never_overwritten(files):
 
 def test_a_crafted_record_is_not_written_anywhere(repo):
     """`started` becomes part of the file's name."""
-    made = measured.leaf(8, "cpu-onnxruntime-fp32") / "accuracy.json"
+    path = measured.leaf(8, "cpu-onnxruntime-fp32") / "accuracy.json"
     files = lambda: {p for p in Path("..").resolve().rglob("*") if p.is_file() and p.suffix != ".pyc"}
     before = files()
     for name, value in (("started", "../../../zz"), ("commit", "1" * 40), ("correct", 872)):
-        text = made.read_text()
-        changed(made, name, to=value)
-        refused(made)
-        made.write_text(text)
+        text = path.read_text()
+        changed(path, name, to=value)
+        refused(path)
+        path.write_text(text)
     assert files() == before
 
 
@@ -226,8 +226,8 @@ def test_what_was_changed_in_place_makes_no_artefact_and_no_record(repo, name):
     (leaf / name).write_bytes(bytes(8))
     step = {"score.json": f"{leaf}/output/MANIFEST", "output/MANIFEST": f"{leaf}/model.onnx"}
     failed = []
-    for target, given in step.items():
-        done = module("tools.make.run", "--step", "x", leaf / target, given, "--", "false")
+    for target, source in step.items():
+        done = module("tools.make.run", "--step", "x", leaf / target, source, "--", "false")
         failed.append(done.stderr)
         assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert any("run make again" in text and "false" not in text for text in failed)
@@ -252,14 +252,14 @@ def test_a_record_of_isa_is_made_again_with_it(files):
 
 def test_bench_records_are_held_to_the_schema_too(files):
     good = sorted((measured.ROOT / "results/bench").glob("*.json"))
-    found = record.load_records(good, ("bench",))
-    assert len(found) == len(good) > 0
-    for path, value in found.items():
+    benches = record.load_records(good, ("bench",))
+    assert len(benches) == len(good) > 0
+    for path, value in benches.items():
         Path("results/bench").mkdir(exist_ok=True)
         (Path("results/bench") / path.name).write_text(json.dumps(value | {"started": "../../zz"}))
     assert record.load_records(["results/bench"], ("bench",)) == {}
     with pytest.raises(cli.UserError, match="started: String should match"):
-        peers.promote(Path("new"), next(iter(found.values())) | {"started": "../../zz"})
+        peers.promote(Path("new"), next(iter(benches.values())) | {"started": "../../zz"})
 
 
 def test_a_thousand_records_make_a_page_of_two_megabytes(repo):

@@ -115,8 +115,8 @@ def test_readme_blocks_and_figures_are_written_and_staleness_found(repo):
     question = "right PRECISION=fp32 BS=8"
     path.write_text(f"# x\n\n<!-- = {question} -->1/2<!-- /= --> right\n\n<!-- table -->\nold\n<!-- /table -->\n{end}")
     before = {p for p, make in readme.texts() if not p.is_file() or p.read_bytes() != make()}
-    said = module("tools.results.readme").stdout
-    assert path in before and said == f"wrote {', '.join(str(p) for p, _ in readme.texts() if p in before)}\n"
+    output = module("tools.results.readme").stdout
+    assert path in before and output == f"wrote {', '.join(str(p) for p, _ in readme.texts() if p in before)}\n"
     same = "readme: READMEs, tables and pictures say what the records say\n"
     assert module("tools.results.readme").stdout == same
     text = path.read_text()
@@ -194,8 +194,8 @@ def test_page_is_whole_and_the_same_every_time(repo, page):
 def test_page_shows_text_as_text(repo):
     path, r = next(iter(by_path().items()))
     evil = r | {"source": "<script>alert(1)</script>", "model": '"><img src=x onerror=alert(1)>'}
-    made = report.page({path: evil}, [])
-    assert "<script>alert" not in made and "<img src=x" not in made
+    html = report.page({path: evil}, [])
+    assert "<script>alert" not in html and "<img src=x" not in html
 
 
 PROBE = """<script>{
@@ -241,9 +241,9 @@ def test_page_in_a_browser(page, tmp_path, width, dark):
     colours = ["--blink-settings=preferredColorScheme=0"] * dark
     size = f"--window-size={width},900"
     dom = browse("--virtual-time-budget=20000", *colours, size, "--dump-dom", file.as_uri(), home=tmp_path)
-    found = re.search(r'<pre id="probe">(.*?)</pre>', dom)
-    assert found, dom[-2000:]
-    up, down, engines, filtered, opened, pictures, fits, fixed, paper = json.loads(found[1])
+    probe = re.search(r'<pre id="probe">(.*?)</pre>', dom)
+    assert probe, dom[-2000:]
+    up, down, engines, filtered, opened, pictures, fits, fixed, paper = json.loads(probe[1])
     numbers = [float(v) for v in up if v != "-"]
     assert numbers == sorted(numbers) and len(numbers) == 3, up
     assert down == up[::-1]

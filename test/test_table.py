@@ -37,9 +37,9 @@ def record(path, speed, **more):
 
 def log(path, speed, name="x", **more):
     """A record of a log from elsewhere."""
-    made = record(path, speed, imported={"file": f"{name}.log", "sha256": (name * 64)[:64]}, started=None, padded_rows=None,
+    value = record(path, speed, imported={"file": f"{name}.log", "sha256": (name * 64)[:64]}, started=None, padded_rows=None,
                   spread=None, machine={"cpu": None, "cores": None, "host": "imported"}) | more  # fmt: skip
-    return {key: value for key, value in made.items() if key not in ("source", "times_ms")}
+    return {key: field for key, field in value.items() if key not in ("source", "times_ms")}
 
 
 def stored(folder: Path, *records) -> list[str]:
@@ -49,37 +49,37 @@ def stored(folder: Path, *records) -> list[str]:
     return [str(p) for p in paths]
 
 
-def cells(made, **where) -> list[dict]:
+def cells(frame, **where) -> list[dict]:
     """The rows that have these values, what is empty as None."""
-    rows = made.astype(object).where(made.notna(), None).to_dict("records")
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
     return [r for r in rows if all(r[k] == v for k, v in where.items())]
 
 
 def test_ratios_and_best_batch_are_those_the_recipe_prints():
-    made = table.from_names(
+    frame = table.from_names(
         [leaf(c, b) for b in BATCHES for c in ("310P3-atc-fp16", "310-atc-fp16", "T4-trtexec-fp32")] + [TINYBERT]
     )
-    rows = cells(made, chip="310P3")
+    rows = cells(frame, chip="310P3")
     assert [r["bs"] for r in rows] == [*BATCHES, "best (64)"]
     assert [r["310P fp16/310 fp16"] for r in rows] == PRINTED["310"]
     assert [r["310P fp16/T4 fp32"] for r in rows] == PRINTED["T4"]
-    assert [r["samples_per_s"] for r in cells(made, bs="best (32)")] == [4301.24]
-    assert {(r["figure"], r["timed"]) for r in cells(made)} == {("published", "not said")}
+    assert [r["samples_per_s"] for r in cells(frame, bs="best (32)")] == [4301.24]
+    assert {(r["figure"], r["timed"]) for r in cells(frame)} == {("published", "not said")}
     assert all(r["reason"].startswith("published for 310P: static") for r in rows)
 
 
 def test_one_side_alone_has_no_ratio_and_no_best_row():
-    made = table.from_names([leaf("310P3-atc-fp16", b) for b in BATCHES] + [TINYBERT])
-    assert len(made) == 6 and not [c for c in made.columns if "/" in c]
+    frame = table.from_names([leaf("310P3-atc-fp16", b) for b in BATCHES] + [TINYBERT])
+    assert len(frame) == 6 and not [c for c in frame.columns if "/" in c]
 
 
 def test_nothing_known_is_empty_with_the_reason():
-    made = table.from_names([leaf("310P3-atc-mix", 8), leaf("T4-trtexec-fp16", 8), TINYBERT])
-    assert [(r["figure"], r["samples_per_s"], r["reason"]) for r in cells(made)] == [
+    frame = table.from_names([leaf("310P3-atc-mix", 8), leaf("T4-trtexec-fp16", 8), TINYBERT])
+    assert [(r["figure"], r["samples_per_s"], r["reason"]) for r in cells(frame)] == [
         ("none", None, "atc and ais_bench are not both here; no record, nothing published"),
         ("none", None, "trtexec is not here; no record, nothing published"),
     ]
-    text = table.render(made, ".csv").splitlines()
+    text = table.render(frame, ".csv").splitlines()
     assert text[1].startswith("tinybert_sst2,default,64,310P3,atc,mix,8,,,none,,,")
 
 
@@ -87,14 +87,14 @@ def test_a_record_comes_before_what_is_published(tmp_path):
     here = record(leaf("310P3-atc-fp16", 8), 6000.0)
     elsewhere = log(leaf("T4-trtexec-fp32", 8), 3000.0, "0", timed="device compute only: a")
     other = record(leaf("T4-trtexec-fp32", 16), 9.0)  # not asked for
-    asked = [leaf("310P3-atc-fp16", 8), leaf("T4-trtexec-fp32", 8), leaf("310-atc-fp16", 8)]
-    made = table.from_names([*asked, *stored(tmp_path, here, elsewhere, other), TINYBERT])
-    assert [(r["chip"], r["figure"], r["timed"]) for r in cells(made)] == [
+    leaves = [leaf("310P3-atc-fp16", 8), leaf("T4-trtexec-fp32", 8), leaf("310-atc-fp16", 8)]
+    frame = table.from_names([*leaves, *stored(tmp_path, here, elsewhere, other), TINYBERT])
+    assert [(r["chip"], r["figure"], r["timed"]) for r in cells(frame)] == [
         ("310P3", "measured", "device only"),
         ("T4", "imported", "device compute only"),
         ("310", "published", "not said"),
     ]
-    (row,) = cells(made, chip="310P3")
+    (row,) = cells(frame, chip="310P3")
     assert (row["310P fp16/T4 fp32"], row["310P fp16/310 fp16"]) == (2.0, round(6000 / 2883.62, 2))
 
 
@@ -102,11 +102,11 @@ def test_the_committed_table_keeps_measured_and_published_apart(tmp_path):
     """Both stand in one table; each is compared with its own kind where that exists."""
     mine = [record(leaf("310P3-atc-fp16", 8), 6000.0), record(leaf("T4-trtexec-fp32", 8), 3000.0),
             record(leaf("cpu-onnxruntime-fp32", 8), 50.0)]  # fmt: skip
-    made = table.from_names([*stored(tmp_path, *mine), TINYBERT])
-    assert [r["figure"] for r in cells(made)][:3] == ["measured"] * 3
-    assert {r["figure"] for r in cells(made)[3:]} == {"published"}
-    assert [r["310P fp16/T4 fp32"] for r in cells(made, bs=8) if r["chip"] in ("310P3", "310P")] == [2.0, 1.77]
-    assert [r["accuracy_%"] for r in cells(made, chip="310P", bs=8)] == [92.32]
+    frame = table.from_names([*stored(tmp_path, *mine), TINYBERT])
+    assert [r["figure"] for r in cells(frame)][:3] == ["measured"] * 3
+    assert {r["figure"] for r in cells(frame)[3:]} == {"published"}
+    assert [r["310P fp16/T4 fp32"] for r in cells(frame, bs=8) if r["chip"] in ("310P3", "310P")] == [2.0, 1.77]
+    assert [r["accuracy_%"] for r in cells(frame, chip="310P", bs=8)] == [92.32]
 
 
 def test_two_logs_of_one_configuration_are_two_rows_and_two_records_one(tmp_path):
@@ -134,8 +134,8 @@ def test_two_logs_of_one_configuration_are_two_rows_and_two_records_one(tmp_path
 def test_ratios_are_of_one_card_to_one_card(tmp_path):
     two = record(leaf("310P3-atc-fp16", 8), 6000.0, devices=2, per_device={"0": [2900.0], "1": [3100.0]})
     one = record(leaf("310P3-atc-fp16", 8), 3000.0)
-    made = table.from_names([*stored(tmp_path, two, one, record(leaf("T4-trtexec-fp32", 8), 1000.0)), TINYBERT])
-    rows = cells(made, chip="310P3")
+    frame = table.from_names([*stored(tmp_path, two, one, record(leaf("T4-trtexec-fp32", 8), 1000.0)), TINYBERT])
+    rows = cells(frame, chip="310P3")
     assert sorted((r["devices"] or 1, r["samples_per_s"], r["310P fp16/T4 fp32"]) for r in rows) == [
         (1, 3000, 3.0), (2, 6000, 3.0),
     ]  # fmt: skip
@@ -153,15 +153,15 @@ def test_what_stand_ins_made_is_no_figure(tmp_path):
 def test_published_variants_of_one_shape_stay_apart():
     """Those of another model stand under its own name, and beside no configuration of ours."""
     path = str(MODELS / "bert_base_cased_sst2/published.csv")
-    made = table.from_names([path])
-    rows = [(r["model"], r["samples_per_s"], r["accuracy_%"]) for r in cells(made, seq="128", bs=8)]
+    frame = table.from_names([path])
+    rows = [(r["model"], r["samples_per_s"], r["accuracy_%"]) for r in cells(frame, seq="128", bs=8)]
     assert sorted(rows)[0] == ("bert_base_cased_sst2", 1336.38, 92.43) and rows[1] == ("bert_base_squad", 1321.87, None)
     (row,) = cells(table.from_names(["bert_base_cased_sst2/default/seq128/bs8/310P3-atc-fp16", path]))
     assert row["samples_per_s"] == 1336.38
     assert (
-        len(made) == len(published.read_csv(MODELS / "bert_base_cased_sst2/published.csv")) - 12
+        len(frame) == len(published.read_csv(MODELS / "bert_base_cased_sst2/published.csv")) - 12
     )  # accuracy beside speed
-    assert "variant" not in made.columns
+    assert "variant" not in frame.columns
 
 
 def test_nothing_named_is_an_error():

@@ -178,7 +178,9 @@ def caveat(source: str) -> str | None:
 
 def accuracy_record(leaf: Path) -> dict:
     """The record of leaf/score.json and the inference behind it."""
-    score = cli.read_json(leaf / "score.json")
+    from tools.ascend import fp16
+
+    score, rehearsal = cli.read_json(leaf / "score.json"), leaf / "ranges.json"
     record = common_fields(leaf, "accuracy", leaf / "score.json", [leaf / "output" / "MANIFEST"])
     summary = cli.read_json(leaf / "output" / "out_summary.json")
     return record | {
@@ -190,7 +192,7 @@ def accuracy_record(leaf: Path) -> dict:
         "predictions": score["predictions"],
         **without_none(logits_sha256=logits_hash(leaf, record)),
         **{key: score[key] for key in ("task", "labels", "truth", "metrics") if key in score},
-        **without_none(rehearsal=rehearsal(leaf)),
+        **({"rehearsal": fp16.show(cli.read_json(rehearsal)).splitlines()} if rehearsal.is_file() else {}),
     }
 
 
@@ -202,14 +204,6 @@ def logits_hash(leaf: Path, record: dict) -> str | None:
 
     logits = output_files.scored(leaf / "output" / "out", input_of(leaf) / "labels.json")[0]
     return hashlib.sha256(logits.astype("<f4").tobytes()).hexdigest()
-
-
-def rehearsal(leaf: Path) -> list[str] | None:
-    """The report of the fp16 rehearsal, as lines; None where there was none."""
-    from tools.ascend import fp16
-
-    path = leaf / "ranges.json"
-    return fp16.show(cli.read_json(path)).splitlines() if path.is_file() else None
 
 
 def round_speeds(record: dict) -> list[float]:
