@@ -23,7 +23,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from tools.make import cli, cpu, run
+from lab.end_to_end import where
+from tools.make import cli, cpu
 from tools.scale import cluster, files, parts, score
 
 ROW = 100  # bytes of a row
@@ -40,7 +41,7 @@ RUNS = (  # a name, files, bytes of each, rows of a part, on Ray
 SMALL = 500  # files of ten rows
 
 
-def instant(fields, beats, address, wanted, rows, unit, share):
+def instant(fields, beats, address, selection, rows, unit, share):
     """As cluster.task, of parts that nobody makes."""
     number, sources, _ = unit
     total = sum(source.size for source in sources) // ROW
@@ -63,11 +64,13 @@ def drive(args) -> None:
 
     cluster.connect, cluster.task = join, instant
     parts.sizes = lambda *how: (rows, float(ROW))
-    parts.made = lambda model, out, wanted, units, rows, progress: (
-        entry for unit in units for entry in instant((), None, out.address, wanted, rows, unit, (0, 1))
+    parts.make_parts = lambda model, out, selection, units, rows, progress: (
+        entry for unit in units for entry in instant((), None, out.address, selection, rows, unit, (0, 1))
     )
     score.load = lambda args, progress: None
-    score.wanted = lambda args, names, sources: files.Wanted(score.tasks.known(args.task), tuple(names), (("text",),))
+    score.select = lambda args, names, sources: files.Selection(
+        score.tasks.known(args.task), tuple(names), (("text",),)
+    )
     with tempfile.TemporaryDirectory() as box:
         (Path(box) / "in").mkdir()
         for k in range(count):
@@ -109,7 +112,7 @@ def head(cpus: int):
         process = subprocess.Popen([*ray, *how, f"--temp-dir={at}"], stdout=log, stderr=log, start_new_session=True)
         address = f"127.0.0.1:{port}"
         try:
-            while not cluster.answers(address) and process.poll() is None:
+            while not cluster.listens(address) and process.poll() is None:
                 time.sleep(0.5)
             time.sleep(5)  # the node joins
             yield address, process
@@ -132,9 +135,8 @@ def dies(args, address: str, process) -> tuple[float, str]:
         given, out = Path(box, "a.csv"), Path(box, "out")
         given.write_text("text\n" + "a fine film\n" * 400_000)
         command = [sys.executable, "-m", "tools.scale.score", *words(args, str(given), str(out))]
-        job = subprocess.Popen(
-            [*command, "--rows", "2", "--cluster", address], cwd=cli.ROOT, stderr=subprocess.PIPE, text=True
-        )
+        command += ["--rows", "2", "--cluster", address]
+        job = subprocess.Popen(command, cwd=cli.ROOT, stderr=subprocess.PIPE, text=True)
         while not list(out.glob("*.parquet")) and job.poll() is None:
             time.sleep(0.1)
         end(process)
@@ -156,12 +158,9 @@ def main():
     args.model, args.tokenizer_path = args.model.resolve(), args.tokenizer_path.resolve()
     if args.one is not None:
         return drive(args)
-    machine, same = cpu.machine(), ["--model", args.model, "--tokenizer_path", args.tokenizer_path]
-    where = f"{machine['cpu']}, {machine['cores']} cores, {time.strftime('%Y-%m-%d', time.gmtime())}, at {run.git_state()['commit']}"
-    lines = [
-        f"On {where}; Ray with {args.cpus} processors.\n",
-        "| | on | files | parts | rows | seconds | parts/s | CPU ms a part |",
-    ]
+    same = ["--model", args.model, "--tokenizer_path", args.tokenizer_path]
+    lines = [f"On {where()}; Ray with {args.cpus} processors.\n"]
+    lines += ["| | on | files | parts | rows | seconds | parts/s | CPU ms a part |"]
     lines += ["| :-- | :-- | --: | --: | --: | --: | --: | --: |"]
     with head(args.cpus) as (address, process), tempfile.TemporaryDirectory() as box:
         for k, (name, count, _, _, ray) in enumerate(RUNS):
@@ -171,9 +170,9 @@ def main():
                 raise cli.UserError(f"{name}: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
             r = SimpleNamespace(**json.loads(done.stdout.splitlines()[-1]))
             figures = f"{r.seconds:.1f} | {r.parts / r.seconds:.0f} | {1000 * r.cpu / r.parts:.2f}"
-            lines.append(
+            lines += [
                 f"| {name} | {'Ray' if ray else 'one machine'} | {count:,} | {r.parts:,} | {r.rows:,} | {figures} |"
-            )
+            ]
             print(lines[-1], file=sys.stderr, flush=True)
         (Path(box) / "in").mkdir()
         for k in range(SMALL):
@@ -181,12 +180,10 @@ def main():
         score_of = lambda out: [sys.executable, "-m", "tools.scale.score", *words(args, f"{box}/in", f"{box}/{out}")]
         here, there = timed(score_of("here")), timed([*score_of("there"), "--cluster", address])
         seconds, said = dies(args, address, process)
-    lines += [
-        f"\n{SMALL} files of ten rows, scored with the start of all processes: {here:.1f} s on one machine, {there:.1f} s on Ray."
-    ]
-    lines += [
-        f"\nA head that is killed: {seconds:.1f} s later the job ends and has said {len(said.splitlines())} line: {said}"
-    ]
+    both = f"{here:.1f} s on one machine, {there:.1f} s on Ray"
+    lines += [f"\n{SMALL} files of ten rows, scored with the start of all processes: {both}."]
+    count = len(said.splitlines())
+    lines += [f"\nA head that is killed: {seconds:.1f} s later the job ends and has said {count} line: {said}"]
     text = "\n".join(lines)
     if args.save_path:
         cli.write(args.save_path, f"{text}\n")

@@ -186,17 +186,8 @@ def turn(command: list[str], out: Path) -> dict:
 
 def commands(args, out: Path) -> dict[str, list]:
     """{what it is called: its command, which writes `out`}."""
-    score = [
-        "-m",
-        "tools.scale.score",
-        "--tokenizer_path",
-        args.checkpoint,
-        "--batch_size",
-        BATCH,
-        "--input",
-        args.text,
-    ]
-    score = [sys.executable, *score, "--columns", "sentence", "--save_path", out, "--model"]
+    score = [sys.executable, "-m", "tools.scale.score", "--tokenizer_path", args.checkpoint, "--batch_size", BATCH]
+    score += ["--input", args.text, "--columns", "sentence", "--save_path", out, "--model"]
     ours = {f"make score, {Path(model).parent.name}": [*score, model] for model in args.ours}
     words = ["-m", "lab.end_to_end", "--checkpoint", args.checkpoint, "--onnx", args.onnx, "--out", out]
     words += ["--int8", args.int8] if args.int8 else []
@@ -222,14 +213,10 @@ def table(runs: dict, answers: dict) -> str:
     return "\n".join(lines)
 
 
-def head(args, rows: int) -> str:
-    """What was measured, and where."""
-    machine, sample = (
-        cpu.machine(),
-        f"Where {min(rows, args.sample):,} stand, those are the first ones, and the start is left out.",
-    )
-    where = f"{machine['cpu']}, {machine['cores']} cores, {time.strftime('%Y-%m-%d', time.gmtime())}, at {run.git_state()['commit']}"
-    return f"{rows:,} sentences, a TSV to Parquet, {args.rounds} turns of each ({where}). {sample}\n\n"
+def where() -> str:
+    """The machine, the date and the commit of a measurement."""
+    machine, today = cpu.machine(), time.strftime("%Y-%m-%d", time.gmtime())
+    return f"{machine['cpu']}, {machine['cores']} cores, {today}, at {run.git_state()['commit']}"
 
 
 def main():
@@ -268,7 +255,10 @@ def main():
                     answers[name] = classes(out)
                 for end in ("", "_manifest.json", ".begun"):
                     Path(f"{out}{end}").unlink(missing_ok=True)
-    text = head(args, max(map(len, answers.values()), default=0)) + table(runs, answers)
+    rows = max(map(len, answers.values()), default=0)
+    turns = f"{args.rounds} turn{'s' * (args.rounds > 1)} of each ({where()})"
+    sample = f"Where {min(rows, args.sample):,} stand, those are the first ones, and the start is left out."
+    text = f"{rows:,} sentences, a TSV to Parquet, {turns}. {sample}\n\n{table(runs, answers)}"
     if args.save_path:
         cli.write(args.save_path, f"{text}\n")
     return print(text)
