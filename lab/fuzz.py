@@ -84,8 +84,8 @@ def vocabulary(path):
 
 
 def table_file(path):
-    wanted = files.Wanted(tasks.TASKS["sst2"], ("negative", "positive"), (("sentence",),))
-    sum(len(table) for table in files.tables(files.Source(str(path), path.name), wanted))
+    selection = files.Selection(tasks.TASKS["sst2"], ("negative", "positive"), (("sentence",),))
+    sum(len(table) for table in files.tables(files.Source(str(path), path.name), selection))
 
 
 # What reads it, the file it is given, and the sound ones of corpus.good that it starts from, where they are others.

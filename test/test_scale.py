@@ -148,7 +148,7 @@ FORMATS = {
     "h.ndjson.xz": lambda f: lzma.compress(lines(f)),
     "i.csv.zst": lambda f: pa.compress(csv(f), "zstd", asbytes=True),
     "j.json": lines,
-    "评论 [1]+.tsv": lambda f: b"\xef\xbb\xbf" + tsv(f, lineterminator="\r\n"),
+    "评论 [1]+::x.tsv": lambda f: b"\xef\xbb\xbf" + tsv(f, lineterminator="\r\n"),
 }
 
 
@@ -180,7 +180,9 @@ def test_a_folder_of_every_format(score, folder, tmp_path):
         correct(mine, sentences(30))
     assert "accuracy 100.00 % (300/300)" in done.stdout and "300 sentences in 4 parts, 0 of them" in done.stdout
     assert "left out: notes.txt, x.zip (2 files)" in done.stderr
+    assert files.sources(f"{folder}/**")[1] == ["notes.txt", "x.zip"]
     assert score(folder, out, *words).stdout.startswith("300 sentences in 4 parts, 4 of them")
+    assert "1 sentences" in score(folder / ".old.csv", tmp_path / "hidden", *TEXT).stdout  # asked for by its name
     assert len(pd.read_parquet(out)) == parquet.read_table(out).num_rows == dataset.dataset(out).count_rows() == 300
 
 
@@ -203,6 +205,7 @@ LABELS = {  # what is written: the class, or None where it is unknown
     "json": {"0": 0, "1.0": 1, "true": 1, '"positive"': 1, '"0"': 0} | dict.fromkeys(["-1", '""', "null"]),
     "parquet": {1.0: 1, 0.0: 0, math.nan: None},
     "bool.parquet": {True: 1, False: 0, None: None},
+    "bytes.parquet": {b"1": 1, b"neg": 0, b"": None},
 }
 
 
@@ -247,20 +250,26 @@ def test_other_fields_of_json_may_change(score, tmp_path):
     spelled = lambda v: v if isinstance(v, str) or v is None else json.dumps(v)
     for name, (a, b) in OPTIONAL.items():
         assert column(tmp_path / "kept", name) == [spelled(a or None)] * 5000 + [spelled(b)] * 10
+    (tmp_path / "b.jsonl").write_text('{"text": "good", "x": "\\ud83d"}\n')  # half a surrogate pair
+    assert score(tmp_path / "b.jsonl", tmp_path / "half", *TEXT, "--keep", "x").returncode == 0
+    assert column(tmp_path / "half", "x") == ["\\ud83d"]
 
 
-def test_kept_columns(score, tmp_path):
-    """Any column, the text and the label too; one type in all parts; names that do not collide; values as they are."""
-    row = {"text": "good", "label": "1", "row": "x", "logit0": "7", "when": "2024-01-01"}
+def test_kept_columns(score, tmp_path, capsys):
+    """Any column, the text and the label too; one type in all parts; names that do not collide, also where no case counts."""
+    row = {"text": "good", "label": "1", "row": "x", "logit0": "7", "when": "2024-01-01", "5": "d", "Truth": "e"}
     row |= {"review text": "a", "评论": "b", "?[+": "c"}
     pd.DataFrame([row, row | {"when": "007"}]).to_csv(tmp_path / "a.csv", index=False)
     quoted = [f"'{name}'" for name in row]
     done = score(tmp_path / "a.csv", tmp_path / "out", "--columns", "text", "label", "--keep", *quoted)
     found = rows(tmp_path / "out")
-    ours = {"label": "input_label", "row": "input_row", "logit0": "input_logit0", "text": "text"}
-    assert found[[ours.get(name, name) for name in row]].iloc[0].tolist() == list(row.values()), done.fault
+    names = [f"input_{name}" if name in ("label", "row", "logit0", "Truth") else name for name in row]
+    assert found[names].iloc[0].tolist() == list(row.values()), done.fault
     assert found["when"].tolist() == ["2024-01-01", "007"]
     assert score(tmp_path / "a.csv", tmp_path / "of", "--columns", "'review text'", "--on_bad", "null").returncode == 0
+    with pytest.raises(SystemExit):
+        score(tmp_path / "a.csv", tmp_path / "of", "--columns", "reader's text")
+    assert "a quote that is not closed" in capsys.readouterr().err
 
 
 TYPES = {
@@ -282,6 +291,11 @@ def test_kept_columns_of_parquet_keep_their_types(score, tmp_path):
     (tmp_path / "in/c.csv").write_text("text,n\ngood,3\n")
     score(tmp_path / "in", tmp_path / "three", *TEXT, "--keep", "n")
     assert rows(tmp_path / "three")["n"].tolist() == ["1", "2", "1.5", "2.5", "3"]
+    parquet.write_table(
+        pa.table({"text": ["good"], "t": pa.array([1 << 62], pa.timestamp("us"))}), tmp_path / "late.parquet"
+    )
+    fault = score(tmp_path / "late.parquet", tmp_path / "four", *TEXT, "--keep", "t").fault
+    assert "late.parquet: date value out of range; mend it" in fault  # Python ends with the year 9999
 
 
 def test_texts_of_any_type_of_string(score, tmp_path):
@@ -303,6 +317,7 @@ FILES = [  # of the whole file: it stops whatever ON_BAD says
     ("a.csv.gz", b"not gzip", "a.csv.gz: Not a gzipped file"),
     ("a.csv.gz", gzip.compress(b"text\n" + b"good\n" * 9999, mtime=0)[:-40], "a.csv.gz: Compressed file ended"),
     ("a.csv", gzip.compress(b"text\ngood\n", mtime=0), "but gzip; name it .gz"),
+    ("a.csv", pa.compress(b"text\ngood\n", "zstd", asbytes=True), "but Zstandard; name it .zst"),
     ("a.csv", "text\ngood\n".encode("utf-16"), "not UTF-8 text but UTF-16; convert it"),
     ("a.csv", b"text\n", "no row there; give at least one sentence"),
     ("a.csv", b"", "empty; its first line must name its columns"),
@@ -318,7 +333,7 @@ ROWS = [  # of one row: ON_BAD=null hands it on
     ("a.jsonl", b'{"text": %s}\n{"text": "bad"}\n', b"null", "no text", 1),
     ("a.jsonl", b'{"text": %s}\n{"text": "bad"}\n', b'"\\ud83d"', "not UTF-8", 1),
     ("a.jsonl", b'{"text": %s}\n{"text": "bad"}\n', b"[1]", "a list, not a text", 1),
-    ("a.jsonl", b'{"text": "bad"}\n%s\n', b'{"other": 5}', "no text", 2),
+    ("a.jsonl", b'{"text": "bad"}\n%s\n', b'{"other": 5}', "no text: no field text on this line", 2),
     ("a.jsonl", b'{"text": "bad"}\n%s\n', b"[1, 2]", "no JSON object on this line", 2),
     ("a.jsonl", b'{"text": "bad"}\n%s\n', b'{"text": "good"}{', "no JSON object on this line", 2),
     ("a.jsonl", b'{"text": "bad"}\n%s\n', b"[" * 99999, "no JSON object on this line", 2),
@@ -347,6 +362,28 @@ def test_a_row_that_is_amiss_stops_or_is_null(score, tmp_path, name, data, bad, 
     assert "1 of 2 (50.00 %) amiss" in done.stdout and f"{name}: row {row} (from 0): {says}" in done.stdout
 
 
+def test_a_label_that_is_amiss_costs_no_answer(score, tmp_path):
+    (tmp_path / "a.csv").write_text("text,y\ngood,5\nbad,1\n")
+    words = (tmp_path / "a.csv", tmp_path / "out", "--columns", "text", "y")
+    assert "row 0 (from 0), line 2: label '5' is not 0 or 1" in score(*words).fault
+    done = score(*words, "--on_bad", "null")
+    assert "1 of 2 (50.00 %) amiss; the column error says why" in done.stdout and "(1/1)" in done.stdout, done.fault
+    correct(rows(tmp_path / "out"), ["good", "bad"])
+
+
+def test_what_a_message_advises_works(score, tmp_path):
+    """To give ON_BAD=null, or to take a file out, for the same OUT: a run that stopped at once leaves no answers."""
+    (tmp_path / "in").mkdir()
+    for name, row in (("a", "good"), ("b", " ")):
+        (tmp_path / f"in/{name}.csv").write_text(f"text\n{row}\n")
+    for k in range(2):
+        assert "mend it, or give ON_BAD=null" in score(tmp_path / "in", tmp_path / f"{k}", *TEXT).fault
+    assert score(tmp_path / "in", tmp_path / "0", *TEXT, "--on_bad", "null").returncode == 0
+    (tmp_path / "in/b.csv").unlink()
+    assert score(tmp_path / "in", tmp_path / "1", *TEXT).returncode == 0
+    assert len(rows(tmp_path / "0")) == 2 and len(rows(tmp_path / "1")) == 1
+
+
 def test_a_name_that_is_not_utf8_and_odd_addresses(score, tmp_path):
     (tmp_path / os.fsdecode(b"\xff\xfe.tsv")).write_bytes(b"sentence\nfine\n")
     assert "is not UTF-8; rename that file" in score(tmp_path, tmp_path / "../o4").fault
@@ -359,7 +396,7 @@ def test_a_name_that_is_not_utf8_and_odd_addresses(score, tmp_path):
 def test_long_rows_and_memory(tmp_path):
     """No row is too long for its block; a file is read as it is asked for, not ahead."""
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "good " * 60000, "html": "x" * 300000}) + "\n")
-    wanted = files.Wanted(tasks.TASKS["sst2"], ("negative", "positive"), (("text",),))
+    wanted = files.Selection(tasks.TASKS["sst2"], ("negative", "positive"), (("text",),))
     (table,) = files.tables(files.Source(str(tmp_path / "a.jsonl"), "a.jsonl"), wanted)
     assert len(table["text0"][0].as_py()) == 300000
     for name, row in (("b.tsv", "good film\n"), ("b.jsonl", '{"text": "good"}\n')):
@@ -439,7 +476,7 @@ def test_classes_that_the_checkpoint_names(score, dull, tmp_path):
     for kind, columns in (("regression", ["prediction"]), (None, ["prediction", "probability"])):
         (dull[1] / "config.json").write_text(json.dumps(config | {"problem_type": kind}))
         logit = SimpleNamespace(asked=tasks.TASKS["score"], task="score", tokenizer=dull[1])
-        told = scorer.Scorer.told(logit, np.float32([[0], [2]]), np.array([False, True]))
+        told = scorer.Scorer.columns(logit, np.float32([[0], [2]]), np.array([False, True]))
         assert list(told) == columns
     assert told["probability"].to_pylist() == [0.5, None]
 
@@ -481,7 +518,9 @@ def test_from_python(score, model, tmp_path, monkeypatch):
     wanted = parts_of.astype({"prediction": "int64", "probability": "float64"})
     assert pd.DataFrame(found.texts(sentences(30) * 2)).equals(pd.concat([wanted] * 2, ignore_index=True))
     assert found.texts([]) == [] and ran == [len({*sentences(30)})]
-    for wrong, says in ((None, "no text"), ("", "no text"), (["a"], "a list, not a text")):
+    with pytest.raises(cli.UserError, match="one text; give a list"):
+        found.texts("good")
+    for wrong, says in ((None, "no text"), ("", "no text"), (math.nan, "no text"), (["a"], "a list, not a text")):
         with pytest.raises(cli.UserError, match=rf"row 1 \(from 0\): {says}"):
             found.texts(["good", wrong])
 
@@ -517,7 +556,8 @@ def test_what_score_did_not_make_stays(score, tmp_path):
         assert f"{name} is not what score wrote" in score(tmp_path / "a.csv", out, *TEXT).fault
         assert [p.read_text() for p in out.iterdir()] == ["dear"]
         (out / name).unlink()
-    score(tmp_path / "a.csv", out, *TEXT)
+    (out / "._manifest.json.h4lf_abc").write_text("{")  # of a first run that was killed at once
+    assert score(tmp_path / "a.csv", out, *TEXT).returncode == 0
     for name in (".keep.parquet.mine", ".00000-00000.parquet.mine", "00001-00000.parquet"):
         (out / name).write_text("dear")
         score(tmp_path / "a.csv", out, *TEXT)
@@ -540,8 +580,15 @@ def test_inputs_are_never_written_over(score, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "in")
     before = (tmp_path / "in/00000-00000.parquet").read_bytes()
     assert "in is not what score wrote" in score(tmp_path / "in", tmp_path, *TEXT).fault
-    for out in ("in", "link", "in/out", "in/x.csv"):
-        assert "name a folder apart from it" in score(tmp_path / "in", tmp_path / out, *TEXT).fault, out
+    for given, out in (
+        ("in", "in"),
+        ("in", "link"),
+        ("in", "in/out"),
+        ("in", "in/x.csv"),
+        ("in/**", "link/out"),
+        ("i?/*", "in/x.csv"),
+    ):
+        assert "name a folder apart from it" in score(tmp_path / given, tmp_path / out, *TEXT).fault, out
     one = tmp_path / "in/00000-00000.parquet"
     assert "name a folder apart from it" in score(one, tmp_path / "link/00000-00000.parquet", *TEXT).fault
     (tmp_path / "full").mkdir()
@@ -673,9 +720,13 @@ def test_through_a_pipe(process, kind):
     read = pd.read_json(text, lines=True) if kind == "jsonl" else pd.read_csv(text, sep="\t")
     correct(read, sentences(30))
     assert read["row"].tolist() == list(range(30)) and "30 sentences\n" in done.stderr
-    cut = process("-", "-", *TEXT, "--max_len", 3, given=given).stderr
-    assert "30 sentences, 24 of them longer than the model takes, and cut\n" in cut
-    done = process("-", "-", *TEXT, given=given + "\n" + (" \n" if kind == "tsv" else '{"text": ""}\n'))
+    given += "\n" + (" \n" if kind == "tsv" else '{"text": ""}\n')
+    shares = process("-", "-", *TEXT, "--max_len", 3, "--on_bad", "null", given=given).stderr
+    assert (
+        "31 sentences, 24 of them longer than the model takes, and cut, 1 of them amiss; the column error says why"
+        in shares
+    )
+    done = process("-", "-", *TEXT, given=given)
     assert done.returncode == 1 and "no text" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -922,8 +973,8 @@ def test_a_part_that_takes_long_is_no_job_that_stands_still(monkeypatch):
         yield {"rows": 21}
 
     monkeypatch.setattr(cluster, "BEAT", 0.02)
-    monkeypatch.setattr(cluster, "loaded", lambda fields: model)
-    monkeypatch.setattr(parts, "made", made)
+    monkeypatch.setattr(cluster, "load_model", lambda fields: model)
+    monkeypatch.setattr(parts, "make_parts", made)
     assert [*cluster.task((), beats, "out", None, 1, None, (0, 1))] == [{"rows": 21}] and told == [12, 9]
 
 

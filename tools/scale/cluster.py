@@ -1,12 +1,7 @@
-"""The parts of tools/scale/score.py, made on the nodes of a Ray cluster.
+"""The parts of tools/scale/score.py, made on the nodes of a Ray cluster (docs/scale.md).
 
-    .venv-scale/bin/ray start --head                       (on the first node)
-    .venv-scale/bin/ray start --address=<first>:6379       (on each other one; the checkout lies in the same folder)
-    make score CLUSTER=auto INPUT='s3://bucket/reviews/*.parquet' OUT=s3://bucket/scored
-
-A task of Ray's reads the files of a unit, and scores and writes every n-th of its parts, on --threads processors. As many
-run on a node as fit, on nodes that join later too; what a lost node had begun, Ray begins again on another. The driver sees
-counts alone, and writes the manifest. A part that is written twice has the same bytes.
+A task of Ray's reads the files of a unit, and scores and writes every n-th of its parts. The driver sees their entries alone
+and writes the manifest. A part that is written twice has the same bytes.
 """
 
 import functools
@@ -32,7 +27,7 @@ SILENCE = 8.0  # seconds without an answer of the head after which it is gone
 GONE = "the head is gone; start it and its nodes again, then run this again: it goes on"
 
 
-def answers(address: str) -> bool:
+def listens(address: str) -> bool:
     """Whether somebody listens at host:port."""
     try:
         host, port = address.rsplit(":", 1)
@@ -49,7 +44,7 @@ def connect(address: str) -> None:
         import ray
     except ImportError:
         raise cli.UserError("CLUSTER= needs Ray: make score CLUSTER=... installs it in .venv-scale") from None
-    if re.fullmatch(r"[\w.-]+:\d+", address) and not answers(address):  # Ray itself asks for minutes
+    if re.fullmatch(r"[\w.-]+:\d+", address) and not listens(address):  # Ray itself asks for minutes
         raise cli.UserError(f"CLUSTER={address}: nobody answers there; {START}")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     env = {k: os.environ[k] for k in ("LC_ALL", "PYTHONHASHSEED", "ONEDNN_MAX_CPU_ISA") if k in os.environ}
@@ -69,19 +64,19 @@ def watch(address: str, head: str) -> None:
     last = time.monotonic()
     while time.monotonic() - last < SILENCE:
         time.sleep(1)
-        if answers(head):
+        if listens(head):
             last = time.monotonic()
     print(f"score.py: error: CLUSTER={address}: {GONE}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
 @functools.lru_cache(1)
-def loaded(fields: tuple) -> scorer.Scorer:
+def load_model(fields: tuple) -> scorer.Scorer:
     """The model, loaded once a process."""
     return scorer.Scorer(**dict(fields))
 
 
-def telling(beats):
+def count_rows(beats):
     """done(rows), which puts into a queue every BEAT seconds how many there were: a part may take an hour, and what a task
     yields must be the same when Ray begins it again."""
     rows, last = 0, time.monotonic()
@@ -96,27 +91,27 @@ def telling(beats):
     return done
 
 
-def task(fields: tuple, beats, address: str, wanted, rows: int, unit, share):
-    """Yield what parts.made does."""
-    model = loaded(fields)
-    model.done = telling(beats)
-    yield from parts.made(model, parts.Output(address), wanted, [unit], rows, share=share)
+def task(fields: tuple, beats, address: str, selection, rows: int, unit, share):
+    """Yield what parts.make_parts does."""
+    model = load_model(fields)
+    model.done = count_rows(beats)
+    yield from parts.make_parts(model, parts.Output(address), selection, [unit], rows, share=share)
 
 
-def size_of(cpus: list[int], asked: int) -> int:
-    """Processors of a task: as asked, or the most with which nine tenths of all nodes' `cpus` work."""
+def size_of(cpus: list[int], request: int) -> int:
+    """Processors of a task: as requested, or the most with which nine tenths of all nodes' `cpus` work."""
     used = lambda size: sum(n // size * size for n in cpus)
-    return asked or max(size for size in range(1, THREADS + 1) if used(size) >= 0.9 * used(1))
+    return request or max(size for size in range(1, THREADS + 1) if used(size) >= 0.9 * used(1))
 
 
-def shared(unit, out) -> int:
+def task_count(unit, out) -> int:
     """How many tasks share a unit: as many as it may have parts."""
     size = sum(source.size for source in unit[1])
     return 1 if out.single else max(1, min(SHARES, size // max(1, out.portion)))
 
 
-def made(args, wanted, rows: int, out, progress):
-    """As parts.made, on a cluster. UserError where there is none, where it fails, and where nothing comes for --patience
+def make_parts(args, selection, rows: int, out, progress):
+    """As parts.make_parts, on a cluster. UserError where there is none, where it fails, and where nothing comes for --patience
     seconds."""
     connect(args.cluster)
     import ray
@@ -125,14 +120,14 @@ def made(args, wanted, rows: int, out, progress):
     size = size_of([int(n["Resources"].get("CPU", 0)) for n in ray.nodes() if n["Alive"]], args.threads)
     remote = ray.remote(task).options(num_cpus=size, max_retries=LOSSES, num_returns="streaming")
     fields = tuple((scorer.fields(args) | {"threads": size}).items())
-    shares = {unit[0]: shared(unit, out) for unit in out.missing()}
+    shares = {unit[0]: task_count(unit, out) for unit in out.missing()}
     jobs = ((unit, (k, shares[unit[0]])) for unit in out.missing() for k in range(shares[unit[0]]))
 
     def begin() -> list:
         """Tasks until there are twice as many as run at a time, so that nodes that join find some; at least one."""
         room = 2 * int(ray.cluster_resources().get("CPU", 0)) // size - len(running)
         some = itertools.islice(jobs, max(room, 1))
-        return [remote.remote(fields, beats, out.address, wanted, rows, *job) for job in some]
+        return [remote.remote(fields, beats, out.address, selection, rows, *job) for job in some]
 
     beats = Queue(actor_options={"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1})
     ends: dict[int, list] = defaultdict(list)

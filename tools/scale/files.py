@@ -1,7 +1,7 @@
 """Files of texts, wherever they lie: TSV, CSV, JSON lines and Parquet, read once, in constant memory.
 
-    wanted = files.Wanted(task, names=("negative", "positive"), texts=(("text",),))
-    for table in files.tables(source, wanted): ...
+    selection = files.Selection(task, names=("negative", "positive"), texts=(("text",),))
+    for table in files.tables(source, selection): ...
     pyarrow.Table: file: string, row: int64, text0: string, error: string
 
 An address is any of fsspec's: a path, file://, s3:// (with s3fs), or - for standard input. It names a file, a folder or
@@ -42,8 +42,10 @@ PACKED: dict[str, Callable] = {
 }  # fmt: skip
 BATCH = 4096  # rows read at a time
 LARGEST = 1 << 26  # characters of a row of a text file, at most
-BROKEN = (pa.ArrowException, OSError, EOFError, ValueError, lzma.LZMAError, zlib.error)  # of a file that is not whole
-NO_TEXT = ((b"\x1f\x8b", "gzip; name it .gz"), (b"\xff\xfe", "UTF-16; convert it"), (b"\xfe\xff", "UTF-16; convert it"))
+# Of a file that is not whole, or holds what Python cannot: a date of the year 10000.
+BROKEN = (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, lzma.LZMAError, zlib.error)
+NO_TEXT = ((b"\x1f\x8b", "gzip; name it .gz"), (b"\x28\xb5\x2f\xfd", "Zstandard; name it .zst"),
+           (b"\xff\xfe", "UTF-16; convert it"), (b"\xfe\xff", "UTF-16; convert it"))  # fmt: skip
 NO_OBJECT = "no JSON object on this line; `jq -c .` writes one a line, `jq -c '.[]'` those of an array"
 
 
@@ -64,7 +66,7 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
+class Selection:
     """What is read of each row.
 
     names: of the classes; texts: the columns of the text (two of a pair), in each spelling that is known; labels: names
@@ -85,20 +87,21 @@ class Wanted:
 
         Raises UserError for one that is missing, or there twice.
         """
-        there, keep = file.columns, [column for column, _ in self.keep.values()]
-        texts = next((t for t in self.texts if set(t) <= set(there)), self.texts[-1])
-        label = [name for name in self.labels if name in there][:1] or list(self.labels[:1] if self.asked else ())
+        names, keep = file.columns, [column for column, _ in self.keep.values()]
+        texts = next((t for t in self.texts if set(t) <= set(names)), self.texts[-1])
+        label = [name for name in self.labels if name in names][:1] or list(self.labels[:1] if self.asked else ())
         for name in () if file.kind == JSON else (*texts, *label, *keep):  # of JSON the first row need not have all
-            if (count := there.count(name)) != 1:
+            if (count := names.count(name)) != 1:
                 fault = f"{count} columns are called {name}" if count else f"no column {name}"
-                named = ", ".join(there)[:200].replace("\n", "\\n")
-                raise cli.UserError(f"{where}: {fault}; it has {named}; see COLUMNS= and KEEP=")
+                header = ", ".join(names)[:200].replace("\n", "\\n")
+                raise cli.UserError(f"{where}: {fault}; it has {header}; see COLUMNS= and KEEP=")
         return texts, label, keep
 
     def label(self, value) -> int | float | None:
         """The class number or score that a label spells, None where it is unknown; UserError for any other."""
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return None
+        value = value.decode(errors="replace") if isinstance(value, bytes) else value
         value = json.dumps(value) if isinstance(value, list) else int(value) if isinstance(value, bool) else value
         text = str(value).strip()
         if not self.task.score and text.lower() not in map(str.lower, self.names):
@@ -109,13 +112,13 @@ class Wanted:
 # --- What an address names
 
 
-def local(fs) -> bool:
+def is_local(fs) -> bool:
     """Whether an fsspec file system is this machine's own folders."""
     return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
 
 
 @contextlib.contextmanager
-def named(address: str):
+def explain(address: str):
     """What a file system raises in the block, of whatever library, becomes one line that names the address."""
     try:
         yield
@@ -131,8 +134,11 @@ def system(address: str):
     """(fsspec file system, path there) of an address; UserError where no such thing is installed."""
     import fsspec
 
-    with named(address):
-        return fsspec.core.url_to_fs(address)
+    with explain(address):
+        if "://" in address:
+            return fsspec.core.url_to_fs(address)
+        fs = fsspec.filesystem("file")  # whose names may hold :: too
+        return fs, fs._strip_protocol(address)
 
 
 def mark(info: dict) -> str:
@@ -147,12 +153,13 @@ def sources(address: str) -> tuple[list[Source], list[str]]:
         return [Source("-", "-")], []
     fs, path = system(address)
     good, others = [], []
-    with named(address):
-        top, infos = listed(fs, path)
+    with explain(address):
+        top, infos = list_files(fs, path)
     for one, info in sorted(infos.items()):
         name = one[len(top) :].lstrip("/")
-        source = Source(one if local(fs) else fs.unstrip_protocol(one), name, info["size"] or 0, mark(info))
-        if not any(part.startswith((".", "_")) for part in PurePosixPath(name).parts):
+        source = Source(one if is_local(fs) else fs.unstrip_protocol(one), name, info["size"] or 0, mark(info))
+        hidden = one != path and any(part.startswith((".", "_")) for part in PurePosixPath(name).parts)
+        if not hidden and (source.suffixes[0] or info["type"] != "directory"):
             (good if source.suffixes[0] and info["type"] == "file" else others).append(source)
     for source in good:
         if source.name.encode(errors="replace").decode() != source.name:
@@ -163,7 +170,7 @@ def sources(address: str) -> tuple[list[Source], list[str]]:
     return good, [source.name for source in others]
 
 
-def listed(fs, path: str) -> tuple[str, dict]:
+def list_files(fs, path: str) -> tuple[str, dict]:
     """(the folder that names begin below, {path: what the file system says of it})."""
     if fs.isdir(path):
         return path.rstrip("/"), fs.find(path, detail=True)
@@ -172,10 +179,10 @@ def listed(fs, path: str) -> tuple[str, dict]:
     return path.rpartition("/")[0], {path: fs.info(path)}
 
 
-def today(source: Source) -> Source:
+def current(source: Source) -> Source:
     """The source as it is by now; UserError where it is gone."""
     fs, path = system(source.url)
-    with named(source.url):
+    with explain(source.url):
         fs.invalidate_cache()
         info = fs.info(path)
         return dataclasses.replace(source, size=info["size"], mark=mark(info))
@@ -184,7 +191,7 @@ def today(source: Source) -> Source:
 def digest(source: Source) -> str | None:
     """sha256 of a file of this machine; None of another's, whose ETag is its mark."""
     fs, path = system(source.url)
-    return cli.sha256(path) if local(fs) else None
+    return cli.sha256(path) if is_local(fs) else None
 
 
 # --- The rows of one file
@@ -201,7 +208,7 @@ class Open(NamedTuple):
     tell: Callable
 
 
-def piped() -> str:
+def pipe_kind() -> str:
     """The kind of the text on standard input, by its first character, which stays to be read."""
     pipe: Any = sys.stdin.buffer  # it has a peek, which its stub (BinaryIO) leaves out
     return JSON if pipe.peek(1)[:1] in (b"{", b"[") else ".tsv"
@@ -210,7 +217,7 @@ def piped() -> str:
 def characters(file, where: str) -> io.TextIOWrapper:
     """A file's text, which is UTF-8; a byte that is not becomes half a surrogate pair, and a fault of its row.
 
-    Raises UserError for gzip and UTF-16.
+    Raises UserError for what NO_TEXT lists.
     """
     file = file if hasattr(file, "peek") else io.BufferedReader(file)
     if fault := next((fault for sign, fault in NO_TEXT if file.peek(4).startswith(sign)), None):
@@ -272,18 +279,18 @@ def objects(text) -> Iterator[tuple[int, dict, str | None]]:
 
 
 @contextlib.contextmanager
-def opened(source: Source):
+def open_source(source: Source):
     """An Open of a file. Raises UserError, which names the file, for whatever is amiss with it."""
     where, (kind, packed) = source.url, source.suffixes
     try:
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as stack:
             if where == "-":
                 raw = file = sys.stdin.buffer
-                kind = piped()
+                kind = pipe_kind()
             else:
                 fs, path = system(where)
-                raw = file = held.enter_context(fs.open(path, "rb"))
-                file = held.enter_context(PACKED[packed](raw)) if packed else raw
+                raw = file = stack.enter_context(fs.open(path, "rb"))
+                file = stack.enter_context(PACKED[packed](raw)) if packed else raw
             tell = lambda rows: 0 if where == "-" else raw.tell()
             if kind == ".parquet":
                 whole = parquet.ParquetFile(file)
@@ -297,27 +304,27 @@ def opened(source: Source):
             if kind == JSON:
                 rows = objects(lines(text, where))
                 first = list(itertools.islice(rows, 1))
-                there = list(first[0][1]) if first else []
-                yield Open(kind, there, {}, lambda columns: itertools.chain(first, rows), tell)
+                names = list(first[0][1]) if first else []
+                yield Open(kind, names, {}, lambda columns: itertools.chain(first, rows), tell)
             else:
-                there, read = separated(fields(lines(text, where), where, kind), where)
-                yield Open(kind, there, {}, read, tell)
+                names, read = separated(fields(lines(text, where), where, kind), where)
+                yield Open(kind, names, {}, read, tell)
     except BROKEN as e:
         why = (str(e).strip("'\"").splitlines() or [type(e).__name__])[0][:200]
         raise cli.UserError(f"{where}: {why}; mend it, or take it out") from None
 
 
-def head(source: Source, wanted: Wanted) -> tuple[list[str], dict]:
+def head(source: Source, selection: Selection) -> tuple[list[str], dict]:
     """A file's columns, and of Parquet their types; UserError for what is amiss with them."""
-    with opened(source) as file:
-        wanted.columns(file, source.url)
+    with open_source(source) as file:
+        selection.columns(file, source.url)
         return file.columns, file.types
 
 
 def text_of(value) -> str:
     """A text as a string; ValueError that says why it is none."""
     if isinstance(value, (int, float)):
-        value = json.dumps(value)
+        value = json.dumps(value) if value == value else None  # NaN is where nothing stands
     if isinstance(value, bytes):
         value = value.decode(errors="surrogateescape")
     if value is not None and not isinstance(value, str):
@@ -329,7 +336,7 @@ def text_of(value) -> str:
     return value
 
 
-def kept(value, kind):
+def convert(value, kind):
     """A value that is handed on as it is; for a column of strings as written, bytes that are not UTF-8 spelled out."""
     if kind != pa.string() or value is None:
         return value
@@ -337,40 +344,44 @@ def kept(value, kind):
         value = value.decode(errors="surrogateescape")
     if isinstance(value, (bool, int, float, list, dict)):
         value = json.dumps(value, ensure_ascii=False, default=str)
-    return str(value).encode(errors="surrogateescape").decode(errors="backslashreplace")
+    try:
+        return str(value).encode(errors="surrogateescape").decode(errors="backslashreplace")
+    except UnicodeEncodeError:  # half a surrogate pair that JSON spells
+        return str(value).encode(errors="backslashreplace").decode()
 
 
-def tables(source: Source, wanted: Wanted, tally=None) -> Iterator[pa.Table]:
+def tables(source: Source, selection: Selection, tally=None) -> Iterator[pa.Table]:
     """Yield the rows of a file as pyarrow tables: file, row (from 0), text0 (text1), what is kept, truth, error.
 
     tally: an object whose rows and bytes are counted up. Raises UserError for what is amiss with the file, and, unless
-    wanted.null, for the first row that is, with its number and line.
+    selection.null, for the first row that is, with its number and line.
     """
-    first = told = 0
-    with opened(source) as file:
-        texts, label, keep = wanted.columns(file, source.url)
+    first = offset = 0
+    with open_source(source) as file:
+        texts, label, keep = selection.columns(file, source.url)
         rows = file.read(list(dict.fromkeys([*texts, *label, *keep])))
         while batch := list(itertools.islice(rows, BATCH)):
             if tally:
                 now = file.tell(first + len(batch))
-                tally.rows, tally.bytes, told = tally.rows + len(batch), tally.bytes + now - told, now
-            yield table(source, wanted, texts, label, first, batch)
+                tally.rows, tally.bytes, offset = tally.rows + len(batch), tally.bytes + now - offset, now
+            yield table(source, selection, texts, label, first, batch)
             first += len(batch)
 
 
-def table(source: Source, wanted: Wanted, texts, label, first: int, batch) -> pa.Table:
+def table(source: Source, selection: Selection, texts, label, first: int, batch) -> pa.Table:
     """One table of `tables`, of rows from number `first` on. Raises UserError as they do."""
     answers, truth, faults = [], [], []
     for k, (line, record, fault) in enumerate(batch, first):
         answer: list = [None] * len(texts)
         true = None
+        fault = fault or next((f"no text: no field {name} on this line" for name in texts if name not in record), None)
         try:
             if not fault:
                 answer = [text_of(record.get(name)) for name in texts]
-                true = wanted.label(record.get(label[0])) if label else None
+                true = selection.label(record.get(label[0])) if label else None
         except (ValueError, cli.UserError) as e:
             fault = str(e).removeprefix(": ").removesuffix("; mend it")
-        if fault and not wanted.null:
+        if fault and not selection.null:
             where = f"row {k} (from 0)" + (f", line {line}" if line else "")
             raise cli.UserError(f"{source.url}: {where}: {fault}; mend it, or give ON_BAD=null")
         answers.append(answer)
@@ -379,10 +390,10 @@ def table(source: Source, wanted: Wanted, texts, label, first: int, batch) -> pa
     columns = {"file": pa.array([source.name] * len(batch))}
     columns["row"] = pa.array(range(first, first + len(batch)), pa.int64())
     columns |= {f"text{k}": pa.array(column, pa.string()) for k, column in enumerate(zip(*answers, strict=True))}
-    for name, (column, kind) in wanted.keep.items():
-        columns[name] = pa.array([kept(record.get(column), kind) for _, record, _ in batch], kind)
-    if wanted.labels and wanted.task.several:  # as their predictions are written
+    for name, (column, kind) in selection.keep.items():
+        columns[name] = pa.array([convert(record.get(column), kind) for _, record, _ in batch], kind)
+    if selection.labels and selection.task.several:  # as their predictions are written
         columns["truth"] = pa.array([t if t is None else json.dumps(t) for t in truth], pa.string())
-    elif wanted.labels:
-        columns["truth"] = pa.array(truth, pa.float32() if wanted.task.score else pa.int32())
+    elif selection.labels:
+        columns["truth"] = pa.array(truth, pa.float32() if selection.task.score else pa.int32())
     return pa.table(columns | {"error": pa.array(faults, pa.string())})

@@ -1,11 +1,5 @@
 """What score writes: Parquet parts with the manifest that says which there are, one file, or standard output.
 
-    with (out := parts.Output("scored")).alone():
-        for line in out.resume(config, sources, 80): print(line)  # goes on with what is there
-        for unit, sources, done in out.missing():               # what is read together, the parts that it has
-            out.add(parts.write(out.fs, out.path(unit, 0), answers))
-            out.finish(unit, 1, {source.name: files.digest(source) for source in sources})
-
     {"config": {"model": "<sha256>", ...}, "complete": true, "rows": 872,
      "inputs": {"dev.tsv": {"size": 105000, "mark": "1764480000.0", "unit": 0, "sha256": "...", "parts": 1}},
      "parts": {"00000-00000.parquet": {"rows": 872, "duplicates": 0, "cut": 0, "amiss": 0, "bytes": 14052, "sha256": "..."}}}
@@ -34,6 +28,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
+from fsspec.utils import glob_translate
 from pyarrow import csv, parquet
 
 from tools.cpu.native import certificate
@@ -57,16 +52,16 @@ THREADS = 16
 
 
 @contextlib.contextmanager
-def whole(fs, path: str):
+def whole_file(fs, path: str):
     """A file that has its name when the block ends well."""
-    if files.local(fs):
+    if files.is_local(fs):
         with cli.whole_file(path, "w+b") as file:
             yield file
     else:
         with tempfile.NamedTemporaryFile() as file:
             yield file
             file.flush()
-            with files.named(fs.unstrip_protocol(path)):
+            with files.explain(fs.unstrip_protocol(path)):
                 fs.put_file(file.name, path)
 
 
@@ -78,10 +73,10 @@ def write(fs, path: str, answers) -> dict:
     kind = csv.CSVWriter if path.lower().endswith(".csv") else parquet.ParquetWriter
     counts: Counter = Counter()
     out = None
-    with whole(fs, path) as file:
+    with whole_file(fs, path) as file:
         try:
-            for table, told in answers:
-                counts.update(told)
+            for table, more in answers:
+                counts.update(more)
                 out = out or kind(file, table.schema)
                 out.write_table(table)
             if kind is parquet.ParquetWriter:
@@ -134,13 +129,13 @@ def pieces(tables, rows: int):
             waiting, at = [joined.slice(size)], at + min(size, have)
 
 
-def read(sources, wanted, rows: int, progress=None):
+def read_pieces(sources, selection, rows: int, progress=None):
     """The pieces of a unit, each read while the one before it is used."""
-    tables = itertools.chain.from_iterable(files.tables(source, wanted, progress) for source in sources)
+    tables = itertools.chain.from_iterable(files.tables(source, selection, progress) for source in sources)
     return ahead(pieces(tables, rows))
 
 
-def sizes(sources, wanted, logits=False) -> tuple[int, float]:
+def sizes(sources, selection, logits=False) -> tuple[int, float]:
     """(rows of a part, bytes of a row of the input), from the first rows of the largest source.
 
     Rows: GROUP, or more where the input would then have more than PARTS parts, as long as they stay below LARGEST bytes. A
@@ -148,19 +143,19 @@ def sizes(sources, wanted, logits=False) -> tuple[int, float]:
     """
     tally = SimpleNamespace(rows=0, bytes=0)
     largest = max(sources, key=lambda source: source.size)
-    tables = files.tables(largest, dataclasses.replace(wanted, null=True), tally)
+    tables = files.tables(largest, dataclasses.replace(selection, null=True), tally)
     if (table := next(tables, None)) is None:
         return GROUP, 1.0
     box = io.BytesIO()
-    parquet.write_table(table.drop_columns([f"text{k}" for k in range(len(wanted.task.text[0]))]), box)
-    answer = box.tell() / len(table) + 6 + len(wanted.names) * (4 * logits + 12 * wanted.task.several)
+    parquet.write_table(table.drop_columns([f"text{k}" for k in range(len(selection.task.text[0]))]), box)
+    answer = box.tell() / len(table) + 6 + len(selection.names) * (4 * logits + 12 * selection.task.several)
     row = max(1.0, tally.bytes / len(table))
     count = sum(source.size for source in sources) / row
     most = 1 << int(math.log2(LARGEST / answer))
     return max(GROUP, min(most, 1 << int(count / PARTS).bit_length())), row
 
 
-def made(model, out, wanted, units, rows: int, progress=None, share=(0, 1)):
+def make_parts(model, out, selection, units, rows: int, progress=None, share=(0, 1)):
     """Make parts that are missing; yield their entries, and after each unit (its number, how many parts it has, {source:
     sha256}).
 
@@ -169,27 +164,19 @@ def made(model, out, wanted, units, rows: int, progress=None, share=(0, 1)):
     """
     for unit, sources, done in units:
         count = 0
-        whole = read(sources, wanted, sys.maxsize if out.single else rows, progress)
+        whole = read_pieces(sources, selection, sys.maxsize if out.single else rows, progress)
         for number, group in itertools.groupby(whole, key=lambda piece: piece[0]):
             count = number + 1
             if number not in done and number % share[1] == share[0]:
                 yield write(out.fs, out.path(unit, number), (model.answers(table) for _, table in group))
         hashes = {source.name: files.digest(source) for source in sources if not share[0]}
         for source in sources:
-            if files.today(source) != source:
+            if files.current(source) != source:
                 raise cli.UserError(f"{source.url}: changed while it was read; run it again")
         yield unit, count, hashes
 
 
 # --- What is there
-
-
-def apart(address: str, given: str) -> None:
-    """UserError where the answers would lie in a folder of inputs, among which the next run would find them."""
-    (fs, path), (of_input, top) = files.system(address), files.system(given)
-    inner, outer = (os.path.realpath(p) if files.local(of_input) else p.rstrip("/") for p in (path, top))
-    if type(fs) is type(of_input) and f"{inner}/".startswith(f"{outer}/"):
-        raise cli.UserError(f"OUT={address}: lies in INPUT={given}; name a folder apart from it")
 
 
 class Output:
@@ -207,27 +194,35 @@ class Output:
 
     def read(self) -> None:
         """Take what a manifest there says, if there is one. UserError where it is none of ours."""
-        with files.named(self.address):
+        with files.explain(self.address):
             text = self.fs.cat_file(self.manifest) if self.fs.exists(self.manifest) else b""
         try:
-            said = json.loads(text or '{"config": {}, "inputs": {}, "parts": {}}')
-            self.config, self.inputs, self.parts = said["config"], said["inputs"], said["parts"]
+            manifest = json.loads(text or '{"config": {}, "inputs": {}, "parts": {}}')
+            self.config, self.inputs, self.parts = (manifest[key] for key in ("config", "inputs", "parts"))
         except (ValueError, KeyError, TypeError) as e:
             raise cli.UserError(f"{self.manifest}: not a manifest of ours ({e}); name another folder") from None
 
     @contextlib.contextmanager
     def alone(self):
         """The block is the only one that writes to a local folder: another one waits. The manifest is read."""
-        held = None
-        if files.local(self.fs) and not self.single:
+        lock = None
+        if files.is_local(self.fs) and not self.single:
             Path(self.folder).mkdir(parents=True, exist_ok=True)
-            held, _ = run.lock(Path(self.folder), fcntl.LOCK_EX)
+            lock, _ = run.lock(Path(self.folder), fcntl.LOCK_EX)
         try:
             self.read()
             yield
         finally:
-            if held is not None:
-                os.close(held)
+            if lock is not None:
+                os.close(lock)
+
+    def refuse_overlap(self, address: str) -> None:
+        """UserError where the parts would lie among the inputs that an address names, so that the next run would read them."""
+        fs, top = files.system(address)
+        part, inputs = (os.path.realpath(p) if files.is_local(fs) else p.rstrip("/") for p in (self.path(0, 0), top))
+        inside = f"{part}/".startswith(f"{inputs}/") or re.match(glob_translate(inputs), part)
+        if type(fs) is type(self.fs) and inside:
+            raise cli.UserError(f"OUT={self.address}: lies in INPUT={address}; name a folder apart from it")
 
     def path(self, unit: int, number: int) -> str:
         return f"{self.folder}/{self.single or f'{unit:05d}-{number:05d}.parquet'}"
@@ -239,9 +234,9 @@ class Output:
         match = PART.fullmatch(name)
         return (int(match[1]), int(match[2])) if match else None
 
-    def there(self) -> list[str]:
+    def names(self) -> list[str]:
         """Names of the files there; of one file, it and its manifest."""
-        with files.named(self.address):
+        with files.explain(self.address):
             self.fs.invalidate_cache()
             if self.single:
                 paths = [p for p in (self.path(0, 0), self.manifest) if self.fs.exists(p)]
@@ -269,15 +264,15 @@ class Output:
         return faults
 
     def resume(self, config: dict, sources: list[files.Source], row: float) -> list[str]:
-        """Go on with what is there, the input having `row` bytes a row; what is to be said of it.
+        """Go on with what is there, the input having `row` bytes a row; the lines to print of it.
 
         Raises UserError where that is another run's, or anything else's.
         """
         foreign = "is not what score wrote; name another, or move it"
-        names = self.there()
-        if names and not self.config:
-            raise cli.UserError(f"OUT={self.address}: {min(names)} {foreign}")
-        if self.config and self.config != config:
+        names = self.names()
+        if not self.config and (others := [name for name in names if not HALF.fullmatch(name)]):
+            raise cli.UserError(f"OUT={self.address}: {min(others)} {foreign}")
+        if self.parts and self.config != config:
             words = [k for k in config if self.config.get(k) != config[k]] or ["version"]
             raise cli.UserError(f"OUT={self.address}: holds the answers of another {words[0]}; name another folder")
         faults = self.believe()
@@ -288,19 +283,21 @@ class Output:
             if part or HALF.fullmatch(name):
                 self.fs.rm_file(path)
         self.config, self.portion = config, int(row * config["rows"])
-        said = [f"{self.folder}/{name}: {fault}; made again" for name, fault in faults.items()] + self.pin(sources)
+        lines = [f"{self.folder}/{name}: {fault}; made again" for name, fault in faults.items()] + self.pin(sources)
         self.save()
-        return said
+        return lines
 
     def pin(self, sources: list[files.Source]) -> list[str]:
-        """Take the sources into units, new ones into new units; what is to be said of those that changed.
+        """Take the sources into units, new ones into new units; a line of each that changed.
 
-        Raises UserError for one that is gone.
+        Raises UserError for one that is gone, unless a run that stopped had not finished it.
         """
-        if gone := self.inputs.keys() - {source.name for source in sources}:
-            fault = f"has the answers of {min(gone)}, which is gone from INPUT"
-            raise cli.UserError(f"OUT={self.address}: {fault}; bring it back, or name another folder")
-        said, again, enough = [], set(), max(UNIT, self.portion)
+        lines, again, enough = [], set(), max(UNIT, self.portion)
+        for name in sorted(self.inputs.keys() - {source.name for source in sources}):
+            if self.inputs[name]["parts"] is not None:
+                fault = f"has the answers of {name}, which is gone from INPUT"
+                raise cli.UserError(f"OUT={self.address}: {fault}; bring it back, or name another folder")
+            again.add(self.inputs.pop(name)["unit"])
         unit, size = max((pin["unit"] for pin in self.inputs.values()), default=-1), enough
         for source in sources:
             now = {"size": source.size, "mark": source.mark}
@@ -312,7 +309,7 @@ class Output:
                 again.add(unit)
             elif (pin["size"], pin["mark"]) != (source.size, source.mark):
                 if pin["sha256"] is None or files.digest(source) != pin["sha256"]:
-                    said.append(f"{source.name}: changed; its answers are made again")
+                    lines.append(f"{source.name}: changed; its answers are made again")
                     again.add(pin["unit"])
                 pin |= now
             self.units.setdefault(pin["unit"], []).append(source)
@@ -322,7 +319,7 @@ class Output:
         for name in [name for name in self.parts if self.key(name)[0] in again]:
             del self.parts[name]
             self.fs.rm_file(f"{self.folder}/{name}")
-        return said
+        return lines
 
     def missing(self) -> list[tuple[int, list[files.Source], set[int]]]:
         """(unit, its sources, the numbers of its parts that are there) of each unit that is not whole."""
@@ -340,8 +337,8 @@ class Output:
         options = csv.ConvertOptions(column_types=kinds | {"error": pa.string()}, strings_can_be_null=True)
         kind = dataset.CsvFileFormat(convert_options=options) if self.single.lower().endswith(".csv") else "parquet"
         paths = [f"{self.folder}/{name}" for name in names]
-        known = dataset.field(columns[0]).is_valid()
-        return dataset.dataset(paths, filesystem=self.fs, format=kind).scanner(columns=columns, filter=known)
+        valid = dataset.field(columns[0]).is_valid()
+        return dataset.dataset(paths, filesystem=self.fs, format=kind).scanner(columns=columns, filter=valid)
 
     def bad(self, most: int) -> list[dict]:
         """The first rows that are amiss: error, file, row."""
@@ -368,17 +365,17 @@ class Output:
 
     def certified(self) -> dict:
         """{certified: what is guaranteed of the answers}, where texts left early."""
-        said = self.config.get("certificate")
-        names = [f"left{k}" for k, _ in enumerate(said["left"], 1)] if said else []
+        claim = self.config.get("certificate")
+        names = [f"left{k}" for k, _ in enumerate(claim["left"], 1)] if claim else []
         left = [sum(entry.get(name, 0) for entry in self.parts.values()) for name in names]
-        return {"certified": certificate.told(said, left)} if said else {}
+        return {"certified": certificate.told(claim, left)} if claim else {}
 
     def save(self) -> None:
         """Write the manifest."""
         start = time.monotonic()
         value = {"config": self.config, **self.certified(), "complete": not self.missing(), "rows": sum(e["rows"] for e in self.parts.values()),
                  "inputs": self.inputs, "parts": dict(sorted(self.parts.items()))}  # fmt: skip
-        with whole(self.fs, self.manifest) as file:
+        with whole_file(self.fs, self.manifest) as file:
             file.write((json.dumps(value, indent=1) + "\n").encode())
         self.written = time.monotonic()
         self.seconds = self.written - start

@@ -15,6 +15,7 @@ import dataclasses
 import datetime
 import fcntl
 import os
+import re
 import shlex
 import sys
 import time
@@ -31,6 +32,8 @@ from tools.recipe import options
 from tools.scale import cluster, files, parts, scorer
 
 OURS = {"file", "row", "text0", "text1", "prediction", "label", "probability", "truth", "error"}
+SHARES = {"cut": "longer than the model takes, and cut", "duplicates": "equal to one before it in its part",
+          "amiss": "amiss; the column error says why", "rerun": "run again in fp32", "changed": "of another class in fp32"}  # fmt: skip
 
 
 def parse():
@@ -56,7 +59,10 @@ def parse():
     p.add_argument("--save_path", required=True, help="folder of Parquet parts, one .csv or .parquet, or -")
     args = p.parse_args()
     args.null = args.on_bad == "null"
-    args.columns, args.keep = (shlex.split(" ".join(words)) for words in (args.columns, args.keep))
+    try:
+        args.columns, args.keep = (shlex.split(" ".join(words)) for words in (args.columns, args.keep))
+    except ValueError:
+        p.error("--columns, --keep: a quote that is not closed; put a name that has one into quotes of the other kind")
     if not args.check and not (args.model and args.tokenizer and args.input):
         p.error("--model, --tokenizer_path and --input are needed")
     if bool(args.rerun) != (args.margin > 0):
@@ -69,18 +75,19 @@ def parse():
     return args
 
 
-def wanted(args, names, sources) -> files.Wanted:
+def select(args, names, sources) -> files.Selection:
     """What is read of each row; the columns of all files are looked at. UserError for what is amiss with one."""
-    task, keep = tasks.known(args.task), {}
+    task, keep, taken = tasks.known(args.task), {}, set(OURS)
     for column in dict.fromkeys(args.keep):
         name = column
-        while name in OURS | keep.keys() or name.removeprefix("logit").isdigit():
+        while name.lower() in taken or re.fullmatch(r"(?i)logit\d+", name):  # DuckDB and Spark tell no cases apart
             name = f"input_{name}"
+        taken.add(name.lower())
         keep[name] = (column, None)
     few = len(task.text[0])
     texts = (tuple(args.columns[:few]),) if args.columns else task.text
     labels = tuple(args.columns[few:]) if args.columns else task.label
-    all_of = files.Wanted(task, tuple(names), texts, labels, len(args.columns) > few, keep, args.null)
+    all_of = files.Selection(task, tuple(names), texts, labels, len(args.columns) > few, keep, args.null)
     with ThreadPoolExecutor(parts.THREADS) as pool:
         heads = list(pool.map(lambda source: files.head(source, all_of), sources if args.input != "-" else []))
     if not args.columns and not any(set(labels) & set(there) for there, _ in heads):
@@ -97,24 +104,24 @@ def one_type(types: list) -> pa.DataType:
     return pa.string()
 
 
-def config(args, wanted: files.Wanted, rows: int) -> dict:
+def config(args, selection: files.Selection, rows: int) -> dict:
     """All that decides the bytes of a part, beside its rows."""
-    said = [p for p in sorted(args.tokenizer.iterdir()) if p.suffix in (".json", ".txt") and "MANIFEST" not in p.name]
+    paths = [p for p in sorted(args.tokenizer.iterdir()) if p.suffix in (".json", ".txt") and "MANIFEST" not in p.name]
     several = ["threshold"] * tasks.known(args.task).several
-    certified = args.model.suffix == ".json" and certificate.read(args.model)
-    as_given = ("task", "columns", "on_bad", "logits", "margin", *several)
+    claim = args.model.suffix == ".json" and certificate.read(args.model)
+    verbatim = ("task", "columns", "on_bad", "logits", "margin", *several)
     return {
         "model": cli.sha256(args.model),
         "rerun": args.rerun and cli.sha256(args.rerun),
-        "labels": list(wanted.names),
-        "tokenizer": {p.name: cli.sha256(p) for p in said},
-        "truth": bool(wanted.labels),
-        "keep": {name: [column, str(kind)] for name, (column, kind) in wanted.keep.items()},
-        **{name: getattr(args, name) for name in as_given},
+        "labels": list(selection.names),
+        "tokenizer": {p.name: cli.sha256(p) for p in paths},
+        "truth": bool(selection.labels),
+        "keep": {name: [column, str(kind)] for name, (column, kind) in selection.keep.items()},
+        **{name: getattr(args, name) for name in verbatim},
         "max_len": args.most,
         "batchsize": args.batch,
         "rows": rows,
-        **({"certificate": {k: v for k, v in certified.items() if k != "heads"}} if certified else {}),
+        **({"certificate": {k: v for k, v in claim.items() if k != "heads"}} if claim else {}),
     }
 
 
@@ -154,17 +161,19 @@ def load(args, progress) -> scorer.Scorer:
     return model
 
 
-def to_pipe(args, wanted, sources) -> None:
+def to_pipe(args, selection, sources) -> None:
     """Write the answers to standard output as they come; then say how many."""
     progress = Progress(sum(source.size for source in sources))
     model = load(args, progress)
-    answers = (model.answers(table) for _, table in parts.read(sources, wanted, args.rows or scorer.GROUP, progress))
-    kind = sources[0].suffixes[0] or files.piped()
+    answers = (
+        model.answers(table) for _, table in parts.read_pieces(sources, selection, args.rows or scorer.GROUP, progress)
+    )
+    kind = sources[0].suffixes[0] or files.pipe_kind()
     total = parts.stream(sys.stdout.buffer, files.JSON if kind == ".parquet" else kind, answers)
-    if said := model.engine.certificate:
-        print(f"certified: {certificate.line(certificate.told(said, model.engine.left))}", file=sys.stderr)
-    cut = f", {total['cut']} of them longer than the model takes, and cut" * bool(total["cut"])
-    print(f"{total['rows']} sentences{cut}", file=sys.stderr)
+    if claim := model.engine.certificate:
+        print(f"certified: {certificate.line(certificate.told(claim, model.engine.left))}", file=sys.stderr)
+    shares = [f", {total[key]} of them {SHARES[key]}" for key in ("cut", "amiss") if total[key]]
+    print(f"{total['rows']} sentences{''.join(shares)}", file=sys.stderr)
 
 
 def check(out: parts.Output) -> int:
@@ -183,18 +192,16 @@ def summary(out: parts.Output, task) -> None:
     total: Counter = Counter()
     for entry in out.parts.values():
         total.update({key: value for key, value in entry.items() if isinstance(value, int)})
-    shares = {"cut": "longer than the model takes, and cut", "duplicates": "equal to one before it in its part",
-              "amiss": "amiss, without an answer", "rerun": "run again in fp32", "changed": "of another class in fp32"}  # fmt: skip
-    for key, text in shares.items():
+    for key, text in SHARES.items():
         if total[key]:
             print(f"{total[key]} of {total['rows']} ({100 * total[key] / total['rows']:.2f} %) {text}")
-    for said in out.certified().values():
-        print(f"certified: {certificate.line(said)}")
+    for claim in out.certified().values():
+        print(f"certified: {certificate.line(claim)}")
     for row in out.bad(10):
         print(f"{row['file']}: row {row['row']} (from 0): {row['error']}")
-    truth, said = out.labelled(task.several) if out.config["truth"] else ((), ())
+    truth, answers = out.labelled(task.several) if out.config["truth"] else ((), ())
     for metric in task.metrics if len(truth) else ():
-        value = tasks.measure(metric, truth, said)
+        value = tasks.measure(metric, truth, answers)
         right = f"{100 * value:.2f} % ({round(value * len(truth))}/{len(truth)})"
         print(f"{metric} " + (right if metric == "accuracy" else f"{value:.4f} ({len(truth)} rows)"))
 
@@ -209,31 +216,31 @@ def main():
     if others:
         print(f"left out: {', '.join(others[:10])}{' ...' * (len(others) > 10)} ({len(others)} files)", file=sys.stderr)
     _, names = options.asked(args.task, args.tokenizer, tuple(input_files.ROLES))
-    reads = wanted(args, names, sources)
+    selection = select(args, names, sources)
     if args.save_path == "-":
-        return to_pipe(args, reads, sources)
+        return to_pipe(args, selection, sources)
     out = parts.Output(args.save_path)
-    parts.apart(args.save_path, args.input)
+    out.refuse_overlap(args.input)
     with out.alone():
-        return to_output(args, reads, sources, out)
+        return to_output(args, selection, sources, out)
 
 
-def to_output(args, wanted, sources, out) -> None:
+def to_output(args, selection, sources, out) -> None:
     """Make what is missing of the parts, and say what there is. UserError where there is no row: nobody reads that."""
-    rows, row = parts.sizes(sources, wanted, args.logits)
+    rows, row = parts.sizes(sources, selection, args.logits)
     rows = args.rows or out.config.get("rows") or rows
-    for line in out.resume(config(args, wanted, rows), sources, row):
+    for line in out.resume(config(args, selection, rows), sources, row):
         print(line, flush=True)
-    kept, fresh, start = len(out.parts), 0, time.perf_counter()
+    before, fresh, start = len(out.parts), 0, time.perf_counter()
     if missing := out.missing():
         progress = Progress(sum(source.size for _, sources, _ in missing for source in sources))
         with contextlib.ExitStack() as last:
             last.callback(out.save)
             last.callback(progress.clear)
             if args.cluster:
-                entries = cluster.made(args, wanted, rows, out, progress)
+                entries = cluster.make_parts(args, selection, rows, out, progress)
             else:
-                entries = parts.made(load(args, progress), out, wanted, missing, rows, progress)
+                entries = parts.make_parts(load(args, progress), out, selection, missing, rows, progress)
             for entry in last.enter_context(contextlib.closing(entries)):
                 if isinstance(entry, dict):
                     out.add(entry)
@@ -244,7 +251,7 @@ def to_output(args, wanted, sources, out) -> None:
         raise cli.UserError(f"{args.input}: no row there; give at least one sentence")
     speed = f"{fresh / (time.perf_counter() - start):.1f} sentences/s, " if fresh else ""
     count = sum(entry["rows"] for entry in out.parts.values())
-    print(f"{speed}{count} sentences in {len(out.parts)} parts, {kept} of them there before")
+    print(f"{speed}{count} sentences in {len(out.parts)} parts, {before} of them there before")
     summary(out, tasks.known(args.task))
     print(f"wrote {out.path(0, 0) if out.single else out.manifest}")
 

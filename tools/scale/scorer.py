@@ -1,14 +1,8 @@
 """A classifier, loaded once, and a table of texts to a table of answers: the same for files, pipes, clusters and Python.
 
-    from tools.scale.scorer import Scorer
-    scorer = Scorer(model="build/minilm_sst2/default/seqreal/bs8/cpu-onnxruntime-fp32/model.onnx",
-                    tokenizer="build/minilm_sst2/default/checkpoint")
-    scorer.texts(["a charming journey", "bleak and desperate"])
-    [{'prediction': 1, 'label': 'positive', 'probability': 0.99}, {'prediction': 0, 'label': 'negative', ...}]
-
-A text that stands more than once in a table is computed once. WINDOW texts at a time are tokenised, in a thread, while the
-ones before them run, longest first; tools/cpu/plan.py's `fixed` plan cuts them into requests, so the same table and model
-give the same bytes.
+docs/scale.md shows how Python calls it. A text that stands more than once in a table is computed once. A thread tokenises
+WINDOW texts at a time while the ones before them run, longest first. tools/cpu/plan.py's `fixed` plan cuts them into
+requests, so the same table and model give the same bytes.
 """
 
 import dataclasses
@@ -104,9 +98,9 @@ class Scorer:
         if not self.tried:
             self.engine, _ = plan.fastest(self.engine, self.model, columns, self.batch, self.threads)
             self.tried = True
-        before = self.left()
+        before = self.exits()
         answers = logits(self.engine, columns, self.batch, self.done)
-        counts.update({name: n - before[name] for name, n in self.left().items()})
+        counts.update({name: n - before[name] for name, n in self.exits().items()})
         if answers.shape[1] != len(self.names):
             fault = f"{answers.shape[1]} outputs, the task {self.task} has {len(self.names)} ({', '.join(self.names)})"
             raise cli.UserError(f"--model {self.model}: {fault}; export it for this task")
@@ -118,7 +112,7 @@ class Scorer:
             counts["changed"] += int((answers[thin].argmax(1) != before).sum())
         return answers
 
-    def left(self) -> dict[str, int]:
+    def exits(self) -> dict[str, int]:
         """{left<k>: how many texts were answered after layer k} since the model was loaded; {} without a certificate."""
         return {} if not self.engine.certificate else {f"left{k}": int(n) for k, n in enumerate(self.engine.left, 1)}
 
@@ -145,12 +139,12 @@ class Scorer:
             raise cli.UserError(f"{where}: NaN or infinite logits; try PRECISION=fp32")
         faults = compute.if_else(pa.array(lost), "NaN or infinite logits", table["error"])
         counts["amiss"] = len(faults) - faults.null_count
-        told = {name: table[name] for name in table.column_names if name not in ("text0", "text1", "truth", "error")}
-        told |= self.told(values, none)
-        told |= {"truth": table["truth"]} if "truth" in table.column_names else {}
-        return pa.table(told | ({"error": faults} if self.null else {})), counts
+        result = {name: table[name] for name in table.column_names if name not in ("text0", "text1", "truth", "error")}
+        result |= self.columns(values, none)
+        result |= {"truth": table["truth"]} if "truth" in table.column_names else {}
+        return pa.table(result | ({"error": faults} if self.null else {})), counts
 
-    def told(self, values, none) -> dict:
+    def columns(self, values, none) -> dict:
         """The columns that say what float32 [n, labels] logits mean; null where `none`, bool [n], and classes where two tie.
 
         Where a text may have several labels, each cell is a JSON list; probability is of all labels then.
@@ -185,16 +179,20 @@ class Scorer:
 
         Raises UserError for what is no text.
         """
-        wanted = files.Wanted(self.asked, tuple(self.names), self.asked.text, null=self.null)
-        names, answers = wanted.texts[0], []
+        if isinstance(texts, str):
+            raise cli.UserError("texts: one text; give a list of texts")
+        selection = files.Selection(self.asked, tuple(self.names), self.asked.text, null=self.null)
+        names, answers = selection.texts[0], []
         rows = [(None, dict(zip(names, text if self.asked.pair else [text], strict=True)), None) for text in texts]
         for start in range(0, len(rows), GROUP):
-            table = files.table(files.Source("texts", "texts"), wanted, names, [], start, rows[start : start + GROUP])
+            table = files.table(
+                files.Source("texts", "texts"), selection, names, [], start, rows[start : start + GROUP]
+            )
             answers += self.answers(table)[0].drop_columns(["file", "row"]).to_pylist()
         return answers
 
 
 def fields(args) -> dict:
     """The fields of a Scorer that score.py's options say; whole paths, which a node of a cluster knows too."""
-    said = {field.name: getattr(args, field.name) for field in dataclasses.fields(Scorer) if field.name in args}
-    return {name: value.resolve() if isinstance(value, Path) else value for name, value in said.items()}
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Scorer) if field.name in args}
+    return {name: value.resolve() if isinstance(value, Path) else value for name, value in values.items()}
