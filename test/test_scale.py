@@ -661,9 +661,13 @@ def test_parts_and_pieces(monkeypatch):
     monkeypatch.setattr(out, "save", lambda: None)
     out.pin([files.Source(f"{i}.csv", f"{i}.csv", 1 << 20) for i in range(16)])
     assert [len(sources) for _, sources, _ in out.missing()] == [8, 8]
-    out.inputs, out.units, out.portion = {}, {}, 100 << 24  # of 10^9 rows: whole parts, from small files too
-    out.pin([files.Source(f"{i}.csv", f"{i}.csv", 1 << 27) for i in range(32)])
-    assert [len(sources) for _, sources, _ in out.missing()] == [13, 13, 6]
+    out.inputs, out.units, out.portion = (
+        {},
+        {},
+        100 << 24,
+    )  # of 10^9 rows in small files: one part each, and none is left over
+    out.pin([files.Source(f"{i}.csv", f"{i}.csv", 10**8) for i in range(42)])
+    assert [len(sources) for _, sources, _ in out.missing()] == [14, 14, 14]
 
 
 @pytest.mark.parametrize(("name", "width", "keep"), [

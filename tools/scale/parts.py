@@ -42,7 +42,8 @@ HALF = re.compile(rf"\.({PART.pattern}|{MANIFEST})\.[a-z0-9_]{{8}}")  # as cli.w
 OURS = b"bert2om"  # the key of what a part's footer says of it
 SINGLE = (".csv", ".parquet")
 SHARE = 20  # the manifest is written again when this many times as long has passed as that takes
-UNIT = 1 << 23  # bytes of the files that are read together, at least
+UNIT = 1 << 23  # bytes of small files that are read together, at most, where a part is less
+FULL = 7 / 8  # of a part, at most, are the files that share it: rows may be shorter than the first ones
 PARTS = 100  # about as many, where the input is large
 LARGEST = 400e6  # bytes of a part, at most
 THREADS = 16
@@ -292,17 +293,17 @@ class Output:
 
         Raises UserError for one that is gone, unless a run that stopped had not finished it.
         """
-        lines, again, enough = [], set(), max(UNIT, self.portion)
+        lines, again, most = [], set(), max(UNIT, FULL * self.portion)
         for name in sorted(self.inputs.keys() - {source.name for source in sources}):
             if self.inputs[name]["parts"] is not None:
                 fault = f"has the answers of {name}, which is gone from INPUT"
                 raise cli.UserError(f"OUT={self.address}: {fault}; bring it back, or name another folder")
             again.add(self.inputs.pop(name)["unit"])
-        unit, size = max((pin["unit"] for pin in self.inputs.values()), default=-1), enough
+        unit, size = max((pin["unit"] for pin in self.inputs.values()), default=-1), math.inf
         for source in sources:
             now = {"size": source.size, "mark": source.mark}
             if not (pin := self.inputs.get(source.name)):
-                if size >= enough and not (self.single and unit == 0):
+                if size + source.size > most and not (self.single and unit == 0):
                     unit, size = unit + 1, 0
                 size += source.size
                 pin = self.inputs[source.name] = {**now, "unit": unit}
