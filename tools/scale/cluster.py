@@ -104,12 +104,6 @@ def size_of(cpus: list[int], request: int) -> int:
     return request or max(size for size in range(1, THREADS + 1) if used(size) >= 0.9 * used(1))
 
 
-def task_count(unit, out) -> int:
-    """How many tasks share a unit: as many as it may have parts."""
-    size = sum(source.size for source in unit[1])
-    return 1 if out.single else max(1, min(SHARES, size // max(1, out.portion)))
-
-
 def make_parts(args, selection, rows: int, out, progress):
     """As parts.make_parts, on a cluster. UserError where there is none, where it fails, and where nothing comes for --patience
     seconds."""
@@ -120,8 +114,11 @@ def make_parts(args, selection, rows: int, out, progress):
     size = size_of([int(n["Resources"].get("CPU", 0)) for n in ray.nodes() if n["Alive"]], args.threads)
     remote = ray.remote(task).options(num_cpus=size, max_retries=LOSSES, num_returns="streaming")
     fields = tuple((scorer.fields(args) | {"threads": size}).items())
-    shares = {unit[0]: task_count(unit, out) for unit in out.missing()}
-    jobs = ((unit, (k, shares[unit[0]])) for unit in out.missing() for k in range(shares[unit[0]]))
+    units = out.missing()
+    most = 1 if out.single else SHARES  # of a unit: as many as it may have parts
+    sizes = {unit: sum(source.size for source in sources) for unit, sources, _ in units}
+    shares = {unit: max(1, min(most, size // max(1, out.portion))) for unit, size in sizes.items()}
+    jobs = ((unit, (k, shares[unit[0]])) for unit in units for k in range(shares[unit[0]]))
 
     def begin() -> list:
         """Tasks until there are twice as many as run at a time, so that nodes that join find some; at least one."""

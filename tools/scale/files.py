@@ -1,9 +1,5 @@
 """Files of texts, wherever they lie: TSV, CSV, JSON lines and Parquet, read once, in constant memory.
 
-    selection = files.Selection(task, names=("negative", "positive"), texts=(("text",),))
-    for table in files.tables(source, selection): ...
-    pyarrow.Table: file: string, row: int64, text0: string, error: string
-
 An address is any of fsspec's: a path, file://, s3:// (with s3fs), or - for standard input. It names a file, a folder or
 a glob. Of a folder all files count whose names end as KINDS says, in any case, perhaps with one of PACKED behind, at any
 depth, but not those whose own or folder's name begins with a dot or an underscore.
@@ -157,6 +153,7 @@ def sources(address: str) -> tuple[list[Source], list[str]]:
         top, infos = list_files(fs, path)
     for one, info in sorted(infos.items()):
         name = one[len(top) :].lstrip("/")
+        info = fs.info(one) if info["size"] is None else info  # of a folder over HTTP
         source = Source(one if is_local(fs) else fs.unstrip_protocol(one), name, info["size"] or 0, mark(info))
         hidden = one != path and any(part.startswith((".", "_")) for part in PurePosixPath(name).parts)
         if not hidden and (source.suffixes[0] or info["type"] != "directory"):
@@ -185,7 +182,7 @@ def current(source: Source) -> Source:
     with explain(source.url):
         fs.invalidate_cache()
         info = fs.info(path)
-        return dataclasses.replace(source, size=info["size"], mark=mark(info))
+        return dataclasses.replace(source, size=info["size"] or 0, mark=mark(info))
 
 
 def digest(source: Source) -> str | None:
@@ -211,7 +208,7 @@ class Open(NamedTuple):
 def pipe_kind() -> str:
     """The kind of the text on standard input, by its first character, which stays to be read."""
     pipe: Any = sys.stdin.buffer  # it has a peek, which its stub (BinaryIO) leaves out
-    return JSON if pipe.peek(1)[:1] in (b"{", b"[") else ".tsv"
+    return JSON if pipe.peek(1).lstrip(b"\xef\xbb\xbf \r\n")[:1] in (b"{", b"[") else ".tsv"
 
 
 def characters(file, where: str) -> io.TextIOWrapper:

@@ -2,8 +2,6 @@
 
     python -m tools.scale.score --model model.native --tokenizer_path checkpoint --input 'reviews/*.csv' \\
         --columns text --keep id --save_path scored
-    make score INPUT='reviews/*.csv' OUT=scored COLUMNS=text KEEP=id
-    zcat reviews.jsonl.gz | make -s score INPUT=- OUT=- COLUMNS=text > answers.jsonl
 
 docs/scale.md says what is read and written. The rows of --rows become one part, a function of its rows, the model and the
 options alone: whichever machine makes it, its bytes are the same. A run that was killed goes on. --cluster: the same on the
