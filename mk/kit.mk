@@ -9,7 +9,7 @@ do.cell = -m tools.results.kit cell --leaf $* --graph $(kit_graph) --input $(inp
 $(KIT_ROWS:%=build/%/cell.json): build/%/cell.json: $$(kit_graph) $$(input)/MANIFEST $$(kit_reference) $$(call by,cell)
 	$(call run,cell)
 do.kit = -m tools.results.kit pack $(KIT_ROWS:%=build/%/cell.json) --save_path {}
-# An .om is taken if it was made of this graph (kit.packed); none is made: its prov.json has no rule.
+# An .om is taken if it was made of this graph (kit.add_cell); none is made: its prov.json has no rule.
 oms_here = $(wildcard $(KIT_ROWS:%=build/%/model.om.prov.json))
 build/kit-$(CHIP).tar: $(KIT_ROWS:%=build/%/cell.json) $(oms_here) $$(call by,kit)
 	$(call run,kit)
