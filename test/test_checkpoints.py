@@ -366,8 +366,8 @@ def test_the_tokenizer_is_the_checkpoints_own(given, form):
     want = theirs(TEXTS, truncation=True, max_length=64)["input_ids"]
     read()
     for place in (folder, folder.parent / "out"):
-        have = tokens.ragged(tokens.load(place), TEXTS, 64)["input_ids"]
-        assert [row.tolist() for row in have] == want, place
+        rows = tokens.encode_unpadded(tokens.load(place), TEXTS, 64)["input_ids"]
+        assert [row.tolist() for row in rows] == want, place
     padding = tokens.encode(tokens.load(folder.parent / "out"), ["a"], 64)["input_ids"][0, -1]
     assert padding == theirs.pad_token_id
 

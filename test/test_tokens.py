@@ -144,7 +144,7 @@ def test_any_kind_is_read_as_transformers_reads_it(kind, pieces, tmp_path):
         arrays = tokens.encode(have, sentences(), 64)
         for name in ("input_ids", "attention_mask"):
             np.testing.assert_array_equal(arrays[name], want[name])
-        (row,) = tokens.ragged(have, [("a", "b")], 64)["input_ids"]
+        (row,) = tokens.encode_unpadded(have, [("a", "b")], 64)["input_ids"]
         assert text_is(pieces, row, have).split() == PAIR[layout].split()
         packed, _ = tokens.pack(tokens.encode(have, ["a b", "a"], 16), have.padding["pad_id"])
         ids = packed["input_ids"][0]
@@ -158,7 +158,9 @@ def test_xlm_r_by_sentencepiece_itself(tmp_path):
     sentencepieces("sentencepiece.bpe.model", **FAIRSEQ)(tmp_path, None)
     (tmp_path / "config.json").write_text('{"model_type": "xlm-roberta"}')
     model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "sentencepiece.bpe.model"))
-    for row, text in zip(tokens.ragged(tokens.load(tmp_path), SENTENCES, 128)["input_ids"], SENTENCES, strict=True):
+    for row, text in zip(
+        tokens.encode_unpadded(tokens.load(tmp_path), SENTENCES, 128)["input_ids"], SENTENCES, strict=True
+    ):
         assert row.tolist() == [0, *(i + 1 if i else 3 for i in model.encode(text)), 2]
 
 

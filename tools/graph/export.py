@@ -48,7 +48,7 @@ def load(folder, labels=None):
     sizes = config | {"num_hidden_layers": families.layers(config), "type_vocab_size": len(tensors[families.TYPE])}
     sizes |= {"pad_token_id": 0, "id2label": dict(enumerate(names)), "label2id": architecture.inverse(names)}
     module = BertForSequenceClassification(BertConfig(**sizes, attn_implementation="eager"))
-    if families.projected(config):
+    if families.has_projection(config):
         hidden = config["hidden_size"]
         module.bert.embeddings = Projected(BertConfig(**sizes | {"hidden_size": config["embedding_size"]}), hidden)
     module.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()}, assign=True)

@@ -81,8 +81,8 @@ def judge(reference, outputs, precision="fp32", labels=None, seeded=False, real=
         )
     ok = bool(ok and good.any() and not bad.any())
     line = f"gate: {'equal' if ok else 'NOT EQUAL'}: {precision}, {figures}"
-    line += f", {int(tied.sum())} tied within the limit{rows_of(tied)}" * bool(tied.any())
-    line += f", {int(bad.sum())} rows not finite{rows_of(bad)}" * bool(bad.any())
+    line += f", {int(tied.sum())} tied within the limit{row_numbers(tied)}" * bool(tied.any())
+    line += f", {int(bad.sum())} rows not finite{row_numbers(bad)}" * bool(bad.any())
     return Verdict(ok, line, len(real), gap)
 
 
@@ -98,10 +98,10 @@ def agreement(reference: np.ndarray, outputs: np.ndarray) -> float:
 def count(flips: np.ndarray, most: int = 5) -> str:
     """`3 flips (rows 2, 5, 9)` of bool [n]."""
     number = int(flips.sum())
-    return f"{number} flip{'s' * (number != 1)}{rows_of(flips, most)}"
+    return f"{number} flip{'s' * (number != 1)}{row_numbers(flips, most)}"
 
 
-def rows_of(which: np.ndarray, most: int = 5) -> str:
+def row_numbers(which: np.ndarray, most: int = 5) -> str:
     """` (rows 2, 5, 9 ...)` of bool [n], at most so many; nothing where none is set."""
     rows = np.flatnonzero(which).tolist()
     return f" (rows {', '.join(map(str, rows[:most]))}{' ...' * (len(rows) > most)})" if rows else ""

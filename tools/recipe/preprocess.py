@@ -40,7 +40,7 @@ def preprocess(description: str, first_index: int = 1, prefix: str = "") -> None
         sentences, labels = data.read_tsv(args.text_file, task, names)
         labels = [" ".join(map(str, label)) for label in labels] if task.several else labels
     longest = tokens.fit(args.tokenizer_path, max(lengths), cut=real)
-    encode = tokens.ragged if real else tokens.encode
+    encode = tokens.encode_unpadded if real else tokens.encode
     tokenizer = tokens.load(args.tokenizer_path)
     arrays = encode(tokenizer, sentences, longest, inputs)
     count, rows = f"{len(sentences)} samples", None

@@ -95,7 +95,7 @@ def read_checkpoint(folder, adapter_path=None, labels=None):
 
         arrays = adapter.merge(arrays, adapter_path)
     arrays = tensors.rename(arrays, config["family"])
-    kind = families.of_tensors(arrays, config["family"])
+    kind = families.family_of_tensors(arrays, config["family"])
     if kind and kind != config["family"]:
         config = architecture.read_config(config_file(folder), kind)
     last = families.family_name(config, "classifier.bias")

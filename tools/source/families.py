@@ -118,7 +118,7 @@ def translate(tensors):
     return theirs
 
 
-def of_tensors(names, model_type):
+def family_of_tensors(names, model_type):
     """The family whose tensors these are, by how their names begin; None for none. `model_type`: of config.json, for a tie."""
     fits = [kind for kind, family in FAMILIES.items() if any(n.startswith(f"{family.prefix}.") for n in names)]
     if any(name.startswith(FAMILIES["tinybert"].unused) for name in names):
@@ -151,7 +151,7 @@ def layers(config) -> int:
 
 def bert_shapes(config):
     """{tensor: shape} of the classifier (of two labels where config names none) as BERT has it, in transformers' names;
-    `bert.embeddings.projection` stands behind the table where it is `projected`."""
+    `bert.embeddings.projection` stands behind the table where it `has_projection`."""
     h, e, ff = config["hidden_size"], config["embedding_size"], config["intermediate_size"]
     linear = lambda name, out, into: {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
     norm = lambda name, size: {f"{name}.LayerNorm.{part}": (size,) for part in ("weight", "bias")}
@@ -163,7 +163,7 @@ def bert_shapes(config):
     }
     if not config["type_vocab_size"]:
         del expected[TYPE]
-    if projected(config):
+    if has_projection(config):
         expected |= linear("bert.embeddings.projection", h, e)
     for i in range(layers(config)):
         layer = f"bert.encoder.layer.{i}"
@@ -176,7 +176,7 @@ def bert_shapes(config):
     return expected | linear("bert.pooler.dense", h, h) | linear("classifier", len(config["labels"]) or 2, h)
 
 
-def projected(config) -> bool:
+def has_projection(config) -> bool:
     """Whether a linear layer stands between the embeddings and the first layer: ALBERT has one of any size."""
     return config["embedding_size"] != config["hidden_size"] or FAMILIES[config["family"]].shared
 

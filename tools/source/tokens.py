@@ -23,18 +23,18 @@ def encode(tokenizer, sentences, seq_len, names=("input_ids", "attention_mask"))
 
     Returns {name: int64 array [len(sentences), seq_len]} in the order of `names` (keys of ROLES).
     """
-    columns = rows_of(tokenizer, sentences, seq_len, names, tokenizer.padding | {"length": seq_len})
+    columns = encode_rows(tokenizer, sentences, seq_len, names, tokenizer.padding | {"length": seq_len})
     return {name: np.array(rows, np.int64).reshape(-1, seq_len) for name, rows in columns.items()}
 
 
-def ragged(tokenizer, sentences, max_len, names=("input_ids", "attention_mask")):
+def encode_unpadded(tokenizer, sentences, max_len, names=("input_ids", "attention_mask")):
     """`encode` without padding: {name: an int64 row of its own length, at most max_len, for each sentence}."""
-    columns = rows_of(tokenizer, sentences, max_len, names)
+    columns = encode_rows(tokenizer, sentences, max_len, names)
     return {name: [np.array(row, np.int64) for row in rows] for name, rows in columns.items()}
 
 
-def rows_of(tokenizer, sentences, length, names, padding=None):
-    """{name: a list of int for each sentence}, as `encodings`."""
+def encode_rows(tokenizer, sentences, length, names, padding=None):
+    """{name: a list of int for each sentence}, cut to `length` and filled up as `padding` says, if at all."""
     check(length, names)
     rows = encodings(tokenizer, sentences, length, padding)
     return {name: [getattr(row, FIELDS[input_files.ROLES[name]]) for row in rows] for name in names}
