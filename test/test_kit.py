@@ -63,7 +63,7 @@ def result(folder) -> Path:
 
 def judged(built, path, monkeypatch):
     monkeypatch.chdir(built.path)
-    return kit.judge(path)
+    return kit.judge_result(path)
 
 
 # Of the standard library since Python 3.8, as attributes and as names of arguments, as far as such a script may want them.

@@ -103,7 +103,7 @@ def test_a_share_of_the_peak_above_all_of_it_is_explained():
     bench = next(iter(record.load_records([measured.ROOT / "results/bench"], ("bench",)).values()))
     for share, explained in ((0.97, False), (1.05, True)):
         lines = [line | {"share_of_peak": share} for line in bench["contenders"]]
-        assert (peers.OVER in peers.table(bench | {"contenders": lines})) is explained
+        assert (peers.OVER in peers.section(bench | {"contenders": lines})) is explained
 
 
 # ---- README

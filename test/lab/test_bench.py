@@ -156,7 +156,7 @@ def test_real_contenders_on_a_small_model(record):
     # what cannot run here is null, with its reason
     assert "not installed" in lines["CTranslate2 int8", "sorted"]["missing"]["all"]
     assert len(lines) == 6 * 3
-    assert f"| onnxruntime fp32 | {lines['onnxruntime fp32', 'padded 1']['samples_per_second']:.1f} | " in peers.table(
+    assert f"| onnxruntime fp32 | {lines['onnxruntime fp32', 'padded 1']['samples_per_second']:.1f} | " in peers.section(
         record
     )
     assert (
@@ -206,7 +206,7 @@ def test_a_contender_that_dies_has_a_reason(tiny, monkeypatch, tmp_path):
 
 
 def test_the_table_says_what_is_missing_and_the_record_is_kept_under_its_name(record, tmp_path):
-    text = peers.table(record)
+    text = peers.section(record)
     assert re.search(r"\| onnxruntime fp32 \| [\d.]+ \| [\d.]+ \([\d.]+-[\d.]+\)", text)
     assert re.search(r"- CTranslate2 int8: .* is not installed", text)
     path = peers.promote(tmp_path, record)

@@ -37,7 +37,7 @@ Stopped or failed, it goes on where it was when it is started again.
 """
 
 
-def cell(words: list[str], args) -> dict:
+def cell_of_words(words: list[str], args) -> dict:
     """What a kit has to know of one configuration. words: those of the program behind `@atc`, `@infer`, `@time`."""
     marks = [i for i, word in enumerate(words) if word in ("@atc", "@infer", "@time")] + [len(words)]
     commands = {words[a][1:]: portable(words[a + 1 : b]) for a, b in zip(marks, marks[1:], strict=False)}
@@ -143,7 +143,7 @@ def figures_beside(one: dict) -> list[str]:
     return [f"{r['value']:g} {r['variant']}" for r in same]
 
 
-def pack(cells: list[Path], save_path: Path) -> None:
+def pack_kit(cells: list[Path], save_path: Path) -> None:
     """Write the kit of these cells."""
     tar = Tar(save_path)
     content = [add_cell(tar, cli.read_json(path)) for path in cells]
@@ -271,7 +271,7 @@ def records_of(path: Path, one: dict, answer: dict, result: dict, folder: Path) 
     return [accuracy, throughput]
 
 
-def judge(path: Path) -> tuple[list[dict], list[str]]:
+def judge_result(path: Path) -> tuple[list[dict], list[str]]:
     """(records, what failed there, in words) of a result file. Raises UserError where its kit does not bear it out."""
     with tempfile.TemporaryDirectory() as work:
         try:
@@ -313,11 +313,11 @@ def main():
     mark = next((i for i, w in enumerate(sys.argv) if w.startswith("@")), len(sys.argv))
     args = p.parse_args(sys.argv[1:mark])
     if args.command == "pack":
-        return pack(args.cells, args.save_path)
+        return pack_kit(args.cells, args.save_path)
     if args.command == "cell":
-        cli.write(args.save_path, json.dumps(cell(sys.argv[mark:], args), indent=1) + "\n")
+        cli.write(args.save_path, json.dumps(cell_of_words(sys.argv[mark:], args), indent=1) + "\n")
         return print(f"wrote {args.save_path}")
-    results, failures = judge(args.result)
+    results, failures = judge_result(args.result)
     for record in results:
         print(f"kept {records.promote(args.save_path, record, args.result)}")
     for line in failures:

@@ -45,7 +45,7 @@ def markdown(rows: list[list[str]]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])] + [""]
 
 
-def table(record: dict) -> str:
+def section(record: dict) -> str:
     """One record as Markdown."""
     r, m, lines = record, record["machine"], record["contenders"]
     contenders = {
@@ -92,7 +92,7 @@ def table(record: dict) -> str:
 
 def page(records: list[dict]) -> str:
     """results/bench.md: the newest record of each."""
-    return "\n".join(map(table, newest(records)))
+    return "\n".join(map(section, newest(records)))
 
 
 def newest(records: list[dict]) -> list[dict]:

@@ -186,7 +186,7 @@ def ratios(one: dict, rows: list[dict]) -> dict:
     }
 
 
-def order(r: dict) -> tuple:
+def sort_key(r: dict) -> tuple:
     """What was measured, then what others say by variant; within these by KEY, the best batch size last."""
     text = [str(r.get(k) or "") for k in ("variant", "weights", "seq", "chip", "engine", "precision")]
     bs = (1, 0) if isinstance(r["bs"], str) else (0, r["bs"] or 0)
@@ -201,7 +201,7 @@ def frame(records: list[dict], more: list[dict] | tuple = ()):
     for r in [*(row(r) for r in sorted(newest(records), key=lambda r: r["kind"])), *more]:
         cells = merged.setdefault(place_of(r), dict.fromkeys(IDENTITY))
         cells |= {k: v for k, v in r.items() if v is not None or k not in cells}
-    rows = sorted([*merged.values(), *best(list(merged.values()))], key=order)
+    rows = sorted([*merged.values(), *best(list(merged.values()))], key=sort_key)
     rows = [r | ratios(r, rows) for r in rows]
     names = {k for r in rows for k in r} - {"variant"}  # a published row's reason begins with it
     last = [*sorted(k for k in names if "/" in k), "timed", "reason"]
