@@ -156,8 +156,9 @@ def test_real_contenders_on_a_small_model(record):
     # what cannot run here is null, with its reason
     assert "not installed" in lines["CTranslate2 int8", "sorted"]["missing"]["all"]
     assert len(lines) == 6 * 3
-    assert f"| onnxruntime fp32 | {lines['onnxruntime fp32', 'padded 1']['samples_per_second']:.1f} | " in peers.section(
-        record
+    assert (
+        f"| onnxruntime fp32 | {lines['onnxruntime fp32', 'padded 1']['samples_per_second']:.1f} | "
+        in peers.section(record)
     )
     assert (
         "UserError: native-bf16: not compiled, since this CPU"
