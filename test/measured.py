@@ -58,16 +58,10 @@ def weights() -> None:
     Path(MODEL).mkdir(parents=True, exist_ok=True)
     Path(f"{MODEL}/source").write_text("wheel\n")
     labels = {str(i): str(v) for i, v in enumerate(record.sst2_labels(), 1)}
-    write(
-        f"{MODEL}/checkpoint/MANIFEST",
-        [f"{MODEL}/source", "tools/source/checkpoint.py"],
-        "model.safetensors",
-        "weights",
-    )
-    run(
-        f"{MODEL}/model.onnx", f"{MODEL}/checkpoint/MANIFEST", "--", "cp", f"{MODEL}/checkpoint/model.safetensors", "{}"
-    )
-    write(f"{MODEL}/seq128/input/MANIFEST", [f"{MODEL}/checkpoint/MANIFEST"], "labels.json", json.dumps(labels))
+    at, made = f"{MODEL}/checkpoint", f"{MODEL}/checkpoint/MANIFEST"
+    write(made, [f"{MODEL}/source", "tools/source/checkpoint.py"], "model.safetensors", "weights")
+    run(f"{MODEL}/model.onnx", made, "--", "cp", f"{at}/model.safetensors", "{}")
+    write(f"{MODEL}/seq128/input/MANIFEST", [made], "labels.json", json.dumps(labels))
 
 
 def leaf(bs: int, config: str) -> Path:

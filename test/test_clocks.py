@@ -70,12 +70,8 @@ def an_artefact_was_copied_from_elsewhere(repo):
     return "score.json was made from another models/tiny/postprocess.py"
 
 
-CLOCKS = [
-    all_is_of_the_future,
-    one_source_is_of_the_future,
-    an_older_source_came_back,
-    an_artefact_was_copied_from_elsewhere,
-]
+CLOCKS = [all_is_of_the_future, one_source_is_of_the_future]
+CLOCKS += [an_older_source_came_back, an_artefact_was_copied_from_elsewhere]
 
 
 @pytest.mark.parametrize("spoil", CLOCKS, ids=lambda f: f.__name__)

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 import small
 import torch
@@ -11,7 +12,7 @@ import transformers
 from tools.base import input_files
 from tools.cpu import engines
 from tools.cpu.native import convert
-from tools.graph import classifier, encoder, export, rewrite, simplify
+from tools.graph import classifier, encoder, export, pack, rewrite, simplify
 from tools.make import chips, cli, cpu
 from tools.recipe import pth2onnx
 from tools.source import architecture, checkpoint, families, seeded, tokenizer, tokens
@@ -133,12 +134,8 @@ def test_the_other_targets_of_its_graph(made, case, tmp_path):
     _, out = made(case)
     if not (out / "model.onnx").exists():
         test_logits_are_those_of_transformers(made, case)
-    import onnx
-
-    onnx.save(
-        simplify.simplify(out / "model.onnx", {n: [4, 16] for n in ("input_ids", "attention_mask")}),
-        tmp_path / "sim.onnx",
-    )
+    shape = {name: [4, 16] for name in ("input_ids", "attention_mask")}
+    onnx.save(simplify.simplify(out / "model.onnx", shape), tmp_path / "sim.onnx")
     for target in ("ascend", "gpu"):
         assert "gate: equal" in rewrite.modify(tmp_path / "sim.onnx", tmp_path / "new.onnx", target)
         read = encoder.read_encoder(encoder.load(tmp_path / "new.onnx").graph)
@@ -149,8 +146,6 @@ def test_shared_layers_are_stored_once(made):
     _, out = made("albert")
     arrays = tokens.encode(tokens.load(out), ["a"], 8)
     export.export(export.load(out), out / "m.onnx", ("input_ids", "attention_mask"), arrays)
-    import onnx
-
     held = [tuple(t.dims) for t in onnx.load(out / "m.onnx").graph.initializer]
     assert held.count((48, 96)) == held.count((96, 48)) == 1 and held.count((48, 48)) == 5  # with the pooler's
 
@@ -168,10 +163,6 @@ def test_514_positions_serve_512_tokens(tmp_path):
 
 def test_a_mask_made_of_the_ids(made, tmp_path):
     """fairseq's one input: the same logits, rows of padding finite, and packed rows too."""
-    import onnx
-
-    from tools.graph import pack
-
     _, out = made("roberta")
     reader = tokens.load(out)
     both = tokens.encode(reader, texts(), 32)

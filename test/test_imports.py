@@ -15,12 +15,9 @@ TIMES = [4.0, 4.2, 3.8, 4.0]
 LATENCY = {"min": 3.8, "max": 4.2, "mean": 4.0, "median": 4.0, "percentile(99%)": 4.194, "count": 4}
 SUMMARY = {
     "filesinfo": {"pure_infer_data": {"infiles": [["pure_infer_data"]], "outfiles": []}},
-    "args": ["ais_bench/__main__.py", "--model", "sst2_bs8.om"],
-    "NPU_compute_time": LATENCY,
-    "npu_compute_time_list": TIMES,
-    "throughput": 2000.0,
-    "pid": 7,
-}
+    "args": ["ais_bench/__main__.py", "--model", "sst2_bs8.om"], "NPU_compute_time": LATENCY,
+    "npu_compute_time_list": TIMES, "throughput": 2000.0, "pid": 7,
+}  # fmt: skip
 
 
 def trtexec(command="--onnx=sst2_bs8.onnx --fp16", version="8601", more="", qps=149.1, ms=6.7):

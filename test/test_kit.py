@@ -78,13 +78,11 @@ def test_the_script_is_of_an_old_pythons_standard_library():
     names = {n.name.split(".")[0] for i in nodes if isinstance(i, ast.Import) for n in i.names}
     names |= {i.module.split(".")[0] for i in nodes if isinstance(i, ast.ImportFrom)}
     assert names <= sys.stdlib_module_names
-    names |= {i.attr for i in nodes if isinstance(i, ast.Attribute)} | {
-        i.arg for i in nodes if isinstance(i, ast.keyword)
-    }
+    names |= {i.attr for i in nodes if isinstance(i, ast.Attribute)}
+    names |= {i.arg for i in nodes if isinstance(i, ast.keyword)}
     assert not names.intersection(NEWER)
-    types = [
-        i for n in nodes for f in ("annotation", "returns") if getattr(n, f, None) for i in ast.walk(getattr(n, f))
-    ]
+    typed = [getattr(node, field, None) for node in nodes for field in ("annotation", "returns")]
+    types = [i for node in filter(None, typed) for i in ast.walk(node)]
     unions = [i.lineno for i in nodes if isinstance(i, ast.BinOp) and isinstance(i.op, ast.BitOr) and i not in types]
     assert not unions  # of dictionaries: 3.9
 

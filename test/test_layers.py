@@ -45,11 +45,8 @@ def test_every_folder_says_what_lives_there():
 def taken(path) -> set[tuple[str, str]]:
     """(module of ours, name) of each attribute that a file takes of such a module, wherever it imports that."""
     nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
-    froms = [
-        node
-        for node in nodes
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("tools", "lab")
-    ]
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    froms = [node for node in froms if (node.module or "").split(".")[0] in ("tools", "lab")]
     modules = {alias.asname or alias.name: f"{n.module}.{alias.name}" for n in froms for alias in n.names}
     files = {name: module for name, module in modules.items() if (ROOT / f"{module.replace('.', '/')}.py").is_file()}
     bound = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}

@@ -15,10 +15,14 @@ from tools.make import chips, cli, cpu, stale
 LEAF = "tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 
 
-def test_a_certificate_is_never_of_the_validation_set(built):
-    words = ("-n", "MODEL=tiny", "ENGINE=native", "PRECISION=fp32", "SEQ=real", "CERTIFY=0.5", "accuracy")
-    (line,) = (line for line in built.make(*words).stdout.splitlines() if "-m tools.cpu.certify" in line)
-    assert "--texts build/data/snippets.tsv" in line and "dev.tsv" not in line
+@pytest.mark.parametrize(("words", "module", "texts"), [
+    ("PRECISION=fp32 SEQ=real CERTIFY=0.5 accuracy", "certify", "--texts build/data/snippets.tsv"),
+    ("PRECISION=int8 om", "compile", "--calibration build/data/calibration.tsv"),
+])  # fmt: skip
+def test_neither_a_certificate_nor_int8_is_of_the_validation_set(built, words, module, texts):
+    lines = built.make("-n", "MODEL=tiny", "ENGINE=native", *words.split()).stdout.splitlines()
+    made = [line for line in lines if f"-m tools.cpu.{module} " in line and texts.split()[0] in line]
+    assert made and all(texts in line and "dev.tsv" not in line for line in made)
 
 
 def test_no_variable_is_defined_twice():

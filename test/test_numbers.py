@@ -1,6 +1,7 @@
 """audit, compare, verify, reproduce and the fp16 rehearsal: each planted fault is found and named."""
 
 import copy
+import functools
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import measured
 import numpy as np
 import onnx
 import pytest
-from conftest import module
+from conftest import in_git, module
 from onnx import numpy_helper
 from scipy.stats import beta, binomtest
 
@@ -122,20 +123,18 @@ def faster(value: dict) -> None:
     value.update(latency_ms={name: ms / 2 for name, ms in value["latency_ms"].items()})
 
 
-def in_git(monkeypatch):
+def tracked(monkeypatch):
     """git in a repository that begins here."""
     monkeypatch.setattr(cli, "ROOT", Path.cwd())
     record.commit_files.cache_clear()
-    git = lambda *words: subprocess.run(
-        ["git", "-c", "user.name=n", "-c", "user.email=e@x", *words], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    git = functools.partial(in_git, Path.cwd())
     git("init", "-q")
     return git
 
 
 def test_files_that_git_does_not_track_make_a_record_dirty_and_sound(repo, monkeypatch):
     """A model of one's own: its record says so when it is made, and when it is made again after the commit."""
-    git, own = in_git(monkeypatch), "tools/source/checkpoint.py"
+    git, own = tracked(monkeypatch), "tools/source/checkpoint.py"
     git("add", "tools")
     git("rm", "-q", "--cached", own)
     git("commit", "-qm", "one")
@@ -155,7 +154,7 @@ def test_files_that_git_does_not_track_make_a_record_dirty_and_sound(repo, monke
 
 
 def test_a_table_that_lacks_a_new_record_is_no_break_until_git_holds_the_record(repo, monkeypatch, capsys):
-    git = in_git(monkeypatch)
+    git = tracked(monkeypatch)
     git("add", "-f", "results")
     git("commit", "-qm", "one")
     measured.promote(measured.perf(8, BF16))
@@ -272,11 +271,8 @@ def test_audit_names_the_planted_fault(repo, plant):
 
 
 def test_audit_knows_every_stamp_of_the_makefile():
-    stamps = re.findall(
-        r"^(?:\$\(\w+:%=)?(build/[^\s:)]+)\)?:.*call keep",
-        "".join(p.read_text() for p in measured.ROOT.glob("mk/*.mk")),
-        re.M,
-    )
+    rules = "".join(p.read_text() for p in measured.ROOT.glob("mk/*.mk"))
+    stamps = re.findall(r"^(?:\$\(\w+:%=)?(build/[^\s:)]+)\)?:.*call keep", rules, re.M)
     assert {Path(s).name for s in stamps} == set(audit.STAMPS)
 
 
@@ -514,17 +510,15 @@ def test_verify_rebuilds_through_make_and_fails_plainly(repo):
     assert done.returncode == 1
     assert "not rebuilt: " in done.stdout and "FAILED" in done.stdout
     assert "1 of 1 records do not hold" in done.stderr
-    assert re.match(
-        r"1 records made again on .+, \d{4}-\d\d-\d\d: 1 FAILED\.\n\n\| record", Path("verify.md").read_text()
-    )
+    line = r"1 records made again on .+, \d{4}-\d\d-\d\d: 1 FAILED\.\n\n\| record"
+    assert re.match(line, Path("verify.md").read_text())
 
 
 def test_verify_one_cell(unspoilt):
     paths = sorted(Path("results/records").glob("*.json"))
     assert len(verify.chosen(paths, [])) == 5
-    assert {*verify.chosen(paths, ["BS=8", "PRECISION=bf16"])} == {
-        kept(kind, "bf16") for kind in ("accuracy", "throughput")
-    }
+    both = {kept(kind, "bf16") for kind in ("accuracy", "throughput")}
+    assert {*verify.chosen(paths, ["BS=8", "PRECISION=bf16"])} == both
     assert verify.chosen(paths, ["BS=16"]) == []
     with pytest.raises(cli.UserError, match="SAMPLES= is no parameter of a record"):
         verify.chosen(paths, ["SAMPLES=8"])
@@ -629,9 +623,8 @@ def test_reproduce_names_what_differs(repo):
         (folder / "build/m/perf.json").write_text(str(folder))
         text = json.dumps({"sha256": "1", "run": {"started": str(folder)}})
         (folder / "build/m/model.onnx.prov.json").write_text(text)
-        (folder / "build/m/accuracy.json").write_text(
-            json.dumps({"correct": 1, "started": str(folder), "dirty": folder == one})
-        )
+        text = json.dumps({"correct": 1, "started": str(folder), "dirty": folder == one})
+        (folder / "build/m/accuracy.json").write_text(text)
         (folder / "build/m/accuracy.txt").write_text(f"accuracy 9\nchip        cpu: X, {len(folder.name)} cores\n")
     assert reproduce.differences(one, other) == (4, [])
     (other / "build/m/model.onnx").write_text("grapf")

@@ -117,9 +117,8 @@ def published(tmp_path_factory, first_built):
     """(the folder that `make publish` wrote of a small checkpoint by OpenVINO, what it said, the key it is signed by)."""
     repo = Repo(tmp_path_factory.mktemp("publish") / "repo", first_built)
     (repo.path / ".venv-publish").symlink_to(PYTHON.parents[1])
-    shutil.copytree(
-        repo.path / "build/tiny/default/checkpoint", repo.path / "mine", ignore=shutil.ignore_patterns("MANIFEST*")
-    )
+    plain = {"ignore": shutil.ignore_patterns("MANIFEST*")}
+    shutil.copytree(repo.path / "build/tiny/default/checkpoint", repo.path / "mine", **plain)
     key = repo.path.parent / "me.pem"
     subprocess.run([PYTHON, "-c", KEYS, key, key.with_name("other.pem")], check=True)
     words = ["MODEL=tiny", "WEIGHTS=mine", "ENGINE=openvino", "PRECISION=fp32", f"KEY={key}", "FOLDER=out/tiny"]
@@ -148,9 +147,8 @@ def verdicts(published, tmp_path_factory):
             signer = key.with_name("other.pem") if how == "another key" else key
             place.with_name(f"{place.name}.signer").write_text(str(signer))
     text_file = source.parents[1] / "build/data/dev.tsv"
-    done = subprocess.run(
-        [PYTHON, "-c", VERDICTS, key, text_file, *places.values()], cwd=ROOT, capture_output=True, text=True
-    )
+    command = [PYTHON, "-c", VERDICTS, key, text_file, *places.values()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])
     return {how: told[place.name] for how, place in places.items()}
@@ -158,16 +156,14 @@ def verdicts(published, tmp_path_factory):
 
 def test_a_folder_is_made_and_checked_in_another_clone(published, repo):
     source, said, key = published
-    assert re.fullmatch(
-        r"wrote out/tiny: 15 files; model.onnx \d+/872, model.ir \d+/872 \(0 flips\); signed by .* [0-9a-f]{64}", said
-    )
+    right = r"model.onnx \d+/872, model.ir \d+/872 \(0 flips\)"
+    assert re.fullmatch(rf"wrote out/tiny: 15 files; {right}; signed by .* [0-9a-f]{{64}}", said)
     assert sorted(p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()) == sorted(FILES)
     shutil.rmtree(repo.path / "models/tiny")
     (repo.path / ".venv-publish").symlink_to(PYTHON.parents[1])
     moved = shutil.copytree(source, repo.path.parent / "moved")
     told = repo.make("check", f"FOLDER={moved}", f"KEY={key}.pub").stdout.splitlines()[-1]
-    right = re.search(r"model.onnx \d+/872, model.ir \d+/872 \(0 flips\)", said)[0]
-    assert told == f"same bytes, {right}, the same answers; signed by the key of {key}.pub"
+    assert told == f"same bytes, {re.search(right, said)[0]}, the same answers; signed by the key of {key}.pub"
     assert "no public key" in repo.make("check", f"FOLDER={moved}", f"KEY={key}", check=False).stderr
     assert not (repo.path / "build/tiny").exists()
 
@@ -178,11 +174,8 @@ def test_what_is_in_the_folder(published):
     said, record = read("answers.json"), read("accuracy.json")
     head = yaml.safe_load((source / "README.md").read_text().split("---")[1])
     (entry,) = yaml.safe_load((source / ".eval_results/glue.yaml").read_text())
-    assert (
-        head["model-index"][0]["results"][0]["metrics"][0]["value"]
-        == entry["value"]
-        == round(record["correct"] / 872, 6)
-    )
+    (metric,) = head["model-index"][0]["results"][0]["metrics"]
+    assert metric["value"] == entry["value"] == round(record["correct"] / 872, 6)
     assert entry["dataset"] == {"id": "nyu-mll/glue", "task_id": "sst2"} and head["license"] == "unknown"
     assert said["data"]["sha256"] == cli.sha256(source.parents[1] / "build/data/dev.tsv")
     for name in ("provenance.intoto.json", "test-result.intoto.json"):
@@ -291,11 +284,8 @@ def test_joules_are_of_the_turns_of_the_engine_alone():
 def test_a_card_says_of_other_weights_nothing_that_is_the_models_own():
     own = card.about({"model": "minilm_sst2", "weights": "default"})
     assert own["license"] == "apache-2.0" and "best of five" in own["note"]
-    assert (
-        card.about({"model": "minilm_sst2", "weights": "mine"})
-        == card.about({"model": "tinybert_sst2", "weights": "default"})
-        == {}
-    )
+    others = {"model": "minilm_sst2", "weights": "mine"}, {"model": "tinybert_sst2", "weights": "default"}
+    assert [*map(card.about, others)] == [{}, {}]
 
 
 def test_what_is_refused(monkeypatch):

@@ -106,10 +106,10 @@ def test_results_stand_under_their_own_names(monkeypatch, tmp_path, model, token
 
 def test_padded_and_real_inputs_hold_the_same_tokens(monkeypatch, tmp_path, tokenizer):
     sentences = ["good film", "bad", "film " * 40]
-    real = input_files.load_inputs(
-        preprocess(monkeypatch, tmp_path, tokenizer, sentences, "--seq_len", "real", "--max_len", "16"), NAMES
+    read = lambda *words: input_files.load_inputs(
+        preprocess(monkeypatch, tmp_path, tokenizer, sentences, *words), NAMES
     )
-    padded = input_files.load_inputs(preprocess(monkeypatch, tmp_path, tokenizer, sentences, "--seq_len", "16"), NAMES)
+    real, padded = read("--seq_len", "real", "--max_len", "16"), read("--seq_len", "16")
     for name in NAMES:
         assert (real[name] == padded[name]).all()
 

@@ -182,9 +182,8 @@ def test_what_records_share_of_their_chains_stands_once(repo):
     for path in paths:
         own, whole = json.loads(path.read_text()), record.read_record(path)
         assert set(own["chain"]) < set(whole["chain"])
-        assert whole["chain"] == record.chain(
-            Path(next(n for n in whole["chain"] if n.endswith(("score.json", "round1/MANIFEST"))))
-        )
+        end = next(name for name in whole["chain"] if name.endswith(("score.json", "round1/MANIFEST")))
+        assert whole["chain"] == record.chain(Path(end))
         path.with_name("inline.json").write_text(json.dumps(whole))  # as records were until November 2026
         assert record.read_record(path.with_name("inline.json")) == whole
 
@@ -271,8 +270,7 @@ def test_a_thousand_records_make_a_page_of_two_megabytes(repo):
     for i in range(999):
         name = f"20261127T000000-{i:04}-{'x' * 180}.json"  # in all more than an argument may have
         (Path("results/records") / name).write_text(json.dumps(value | {"bs": 1 + i}))
-    done = subprocess.run(
-        ["make", f"VENV={measured.ROOT / '.venv'}", "build/report.html"], capture_output=True, text=True, check=False
-    )
+    command = ["make", f"VENV={measured.ROOT / '.venv'}", "build/report.html"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert Path("build/report.html").stat().st_size < 2e6

@@ -62,9 +62,8 @@ def build(kind, path, get):
                         weight.zero_()
                     elif "LayerNorm" in name:
                         weight.fill_(1)
-            graph, _ = onnxsim.simplify(
-                onnx.load(export(path, model)), overwrite_input_shapes={n: [4, LENGTH] for n in NAMES}
-            )
+            graph = onnx.load(export(path, model))
+            graph, _ = onnxsim.simplify(graph, overwrite_input_shapes={n: [4, LENGTH] for n in NAMES})
         case "anonymous":
             graph = anonymous(onnx.load(get("raw")))
         case "div_scale":

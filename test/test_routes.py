@@ -147,10 +147,7 @@ def test_the_demonstration_says_so_everywhere(built):
     for kind in ("accuracy", "perf"):
         made = json.loads((copy / "build" / LEAF / f"{kind}.json").read_text())
         assert made["standin"] is True and made["demonstration"] == lines[0]
-    assert (
-        json.loads((copy / "build" / LEAF / "accuracy.json").read_text())["correct"]
-        == record(built, f"{CPU}/accuracy.json")["correct"]
-    )
+        assert kind == "perf" or made["correct"] == record(built, f"{CPU}/accuracy.json")["correct"]
     assert "0 in the stand-in's .om, which fuses nothing" in done.stdout
     done = built.make("demo-ascend", "CHIP=cpu", check=False)
     assert done.returncode == 2 and "is of an Ascend chip such as CHIP=310P3" in done.stderr
@@ -196,10 +193,8 @@ def test_what_others_published_needs_no_weights(built, tmp_path):
     with (built.path / "results/local/accuracy-table.csv").open(newline="") as f:
         rows = {(r["chip"], r["precision"]): r for r in csv.DictReader(f)}
     assert rows["310P3", "fp16"]["accuracy_%"] == "92.32" and rows["310P3", "fp16"]["figure"] == "published"
-    assert (
-        rows["T4", "fp32"]["reason"]
-        == "trtexec times alone: ENGINE=torch_cuda, or make kit; no record, nothing published"
-    )
+    said = "trtexec times alone: ENGINE=torch_cuda, or make kit; no record, nothing published"
+    assert rows["T4", "fp32"]["reason"] == said
     built.make("help", words[0])
     (tmp_path / "t.log").write_text(test_imports.trtexec())
     built.make("record", f"FROM={tmp_path / 't.log'}", words[0], "CHIP=T4")

@@ -56,9 +56,8 @@ def cells(frame, **where) -> list[dict]:
 
 
 def test_ratios_and_best_batch_are_those_the_recipe_prints():
-    frame = table.from_names(
-        [leaf(c, b) for b in BATCHES for c in ("310P3-atc-fp16", "310-atc-fp16", "T4-trtexec-fp32")] + [TINYBERT]
-    )
+    configs = ("310P3-atc-fp16", "310-atc-fp16", "T4-trtexec-fp32")
+    frame = table.from_names([*(leaf(config, bs) for bs in BATCHES for config in configs), TINYBERT])
     rows = cells(frame, chip="310P3")
     assert [r["bs"] for r in rows] == [*BATCHES, "best (64)"]
     assert [r["310P fp16/310 fp16"] for r in rows] == PRINTED["310"]
@@ -117,10 +116,8 @@ def test_two_logs_of_one_configuration_are_two_rows_and_two_records_one(tmp_path
                                 ("cd", 200.0, {"mean": None, "p50": None, "p99": 9.0}))]  # fmt: skip
     for both in (logs, logs[::-1]):
         rows = cells(table.from_names(stored(tmp_path, *both)))
-        assert sorted((r["samples_per_s"], r["p50_ms"], r["p99_ms"]) for r in rows) == [
-            (100, 1.0, None),
-            (200, None, 9.0),
-        ]
+        times = sorted((r["samples_per_s"], r["p50_ms"], r["p99_ms"]) for r in rows)
+        assert times == [(100, 1.0, None), (200, None, 9.0)]
         assert {r["reason"] for r in rows} == {"log ab.log, sha256 abababababab", "log cd.log, sha256 cdcdcdcdcdcd"}
         rows = cells(table.from_names([at, *stored(tmp_path, *both)]))
         assert sorted(r["samples_per_s"] for r in rows) == [100, 200]

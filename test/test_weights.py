@@ -233,9 +233,7 @@ def hub(tmp_path):
         done = subprocess.run(words, capture_output=True, text=True, env=environment | changed, check=False)
         if done.returncode:
             last = done.stderr.splitlines()[-1]  # a bar of progress may stand before it
-            assert done.returncode == 1 and last.startswith("-c: error: ") and "Traceback" not in done.stderr, (
-                done.stderr
-            )
+            assert done.returncode == 1 and last.startswith("-c: error: ") and "Traceback" not in done.stderr
             return last
         folder = Path(done.stdout.splitlines()[-1])
         assert {name: (folder / name).read_bytes() for name in files} == files

@@ -93,14 +93,9 @@ def model_def(
     for i in range(len(gears or ())):
         inner = b"".join(op(f"{kind}_{k}", kind) for k, kind in enumerate(ops))
         graphs += field(7, field(1, f"Batch_{i}") + inner)
-    facts = {
-        "atc_cmdline": atc_cmdline,
-        "atc_version": atc_version,
-        "soc_version": soc_version,
-        "framework_type": "Onnx",
-        "weight_size": weight_bytes,
-        "attr_model_out_nodes_name": [n for n, _, _ in outputs],
-    }
+    facts = {"atc_cmdline": atc_cmdline, "atc_version": atc_version, "soc_version": soc_version}
+    facts |= {"framework_type": "Onnx", "weight_size": weight_bytes}
+    facts["attr_model_out_nodes_name"] = [name for name, _, _ in outputs]
     return field(1, name) + graphs + attributes(11, facts)
 
 

@@ -38,13 +38,9 @@ def model(path, batch=None, length=None, opset=11):
 
 def environment(**more) -> dict:
     """The environment of a process that finds the stand-ins; None removes a variable."""
-    env = os.environ | {
-        "PATH": f"{HERE / 'bin'}:{PYTHON.parent}:{os.environ['PATH']}",
-        "PYTHONPATH": f"{HERE}:{HERE.parents[1]}",
-        "BERT2OM_TEST_STANDIN": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    return {k: v for k, v in (env | more).items() if v is not None}
+    paths = {"PATH": f"{HERE / 'bin'}:{PYTHON.parent}:{os.environ['PATH']}", "PYTHONPATH": f"{HERE}:{HERE.parents[1]}"}
+    env = os.environ | paths | {"BERT2OM_TEST_STANDIN": "1", "OMP_NUM_THREADS": "1"} | more
+    return {k: v for k, v in env.items() if v is not None}
 
 
 def tool(name, *words, cwd, **env):

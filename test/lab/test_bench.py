@@ -74,10 +74,8 @@ def test_rounds_go_round_and_a_failure_stops_nobody_else(monkeypatch):
     assert stolen == [0.01, 0.1]
     once = [("a", "sorted"), ("a", "padded"), ("b", "sorted"), ("b", "padded")]
     assert turns == once + once + [t for t in once if t != ("b", "sorted")]
-    assert found["a", "sorted"]["rates"] == [2, 4] and found["a", "padded"]["rates"] == [
-        0.5,
-        1,
-    ]  # the first pass is warm-up
+    assert found["a", "sorted"]["rates"] == [2, 4]  # the first pass is warm-up
+    assert found["a", "padded"]["rates"] == [0.5, 1]
     assert found["b", "sorted"]["missing"] == "broke" and found["b", "padded"]["rates"] == [0.5, 0.25]
 
 
@@ -89,9 +87,8 @@ def test_what_the_host_stole_is_not_zero_where_nobody_knows(monkeypatch):
 
 def test_batches_hold_every_sentence_once_unpadded_or_as_the_recipe(tmp_path):
     checkpoint = small.checkpoint(tmp_path)
-    job = SimpleNamespace(
-        checkpoint=checkpoint, seq=32, bs=2, batch=3, names=["input_ids", "segment_ids", "input_mask"]
-    )
+    names = ["input_ids", "segment_ids", "input_mask"]
+    job = SimpleNamespace(checkpoint=checkpoint, seq=32, bs=2, batch=3, names=names)
     work = lambda shape: list(contenders.batches(job, contenders.tokenizer_of(job), small.SENTENCES, shape))
     want = tokens.encode(tokens.load(checkpoint), small.SENTENCES, 32, job.names)
     longest = want["input_mask"].sum(1)
@@ -156,14 +153,10 @@ def test_real_contenders_on_a_small_model(record):
     # what cannot run here is null, with its reason
     assert "not installed" in lines["CTranslate2 int8", "sorted"]["missing"]["all"]
     assert len(lines) == 6 * 3
-    assert (
-        f"| onnxruntime fp32 | {lines['onnxruntime fp32', 'padded 1']['samples_per_second']:.1f} | "
-        in peers.section(record)
-    )
-    assert (
-        "UserError: native-bf16: not compiled, since this CPU"
-        in lines["ENGINE=native bf16", "padded"]["missing"]["all"]
-    )
+    speed = lines["onnxruntime fp32", "padded 1"]["samples_per_second"]
+    assert f"| onnxruntime fp32 | {speed:.1f} | " in peers.section(record)
+    native = lines["ENGINE=native bf16", "padded"]["missing"]["all"]
+    assert "UserError: native-bf16: not compiled, since this CPU" in native
     assert record["peak_per_second"]["memory"]["median"] > 0
     flags = cpu.cpu_flags(limited=False)
     for kind, units in {"fp32": {"avx512f"}, "bf16": {"avx512_bf16"}, "int8": {"avx512_vnni"}}.items():
@@ -197,9 +190,8 @@ def test_no_worker_outlives_the_bench(record, tiny):
 
 
 def test_a_contender_that_dies_has_a_reason(tiny, monkeypatch, tmp_path):
-    worker = bench.Worker(
-        "no such contender", sys.executable, {"threads": 1, "text_file": str(tiny / "dev.tsv")}, tmp_path / "w", 0
-    )
+    job = {"threads": 1, "text_file": str(tiny / "dev.tsv")}
+    worker = bench.Worker("no such contender", sys.executable, job, tmp_path / "w", 0)
     assert worker.missing and worker.ask(shape="sorted", rows=[0], seconds=0) == {"missing": worker.missing}
     worker.close()
     poor = bench.Worker("x", sys.executable, {"threads": 1}, tmp_path / "p", 1 << 60)

@@ -50,12 +50,10 @@ def fail(text):
 
 
 def flag(v):
-    switches = dict.fromkeys(("yes", "true", "t", "y", "1"), True) | dict.fromkeys(
-        ("no", "false", "f", "n", "0"), False
-    )
-    if v.lower() not in switches:
+    on, off = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
+    if v.lower() not in on + off:
         raise argparse.ArgumentTypeError("Boolean value expected true, 1, false, 0 with case insensitive.")
-    return switches[v.lower()]
+    return v.lower() in on
 
 
 def at_least(low):
