@@ -15,17 +15,17 @@ override define newline :=
 
 endef
 override quoted = '$(subst ','\'',$(subst $(newline),¶,$1))'
-override given  := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
-override typed  := $(foreach v,$(given),$(call quoted,$v=$(value $v)))
-override or_typed = $(call quoted,$(if $(filter $1,$(given)),$(value $1),$2))
-ifneq ($(given),)
-unexport $(given)
+override typed_names := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
+override typed_words := $(foreach v,$(typed_names),$(call quoted,$v=$(value $v)))
+override or_typed = $(call quoted,$(if $(filter $1,$(typed_names)),$(value $1),$2))
+ifneq ($(typed_names),)
+unexport $(typed_names)
 endif
 override a_python := p=$(call or_typed,VENV,.venv)/bin/python; [ -x "$$p" ] || \
     p=$$(type -P $(call or_typed,PYTHON,python3) || type -P python3)
 # Ctrl-C in a Python's first moments waits until it can end without a traceback (tools/__init__.py); empty for an older env.
-override held   := $(shell env --block-signal=INT echo env --block-signal=INT 2>/dev/null)
-override answer := $(shell $(a_python); $(held) "$$p" -I -S tools/make/__main__.py "$$PPID" $(call quoted,$(value MAKECMDGOALS)) $(typed))
+override guard  := $(shell env --block-signal=INT echo env --block-signal=INT 2>/dev/null)
+override answer := $(shell $(a_python); $(guard) "$$p" -I -S tools/make/__main__.py "$$PPID" $(call quoted,$(value MAKECMDGOALS)) $(typed_words))
 ifneq ($(.SHELLSTATUS),0)
 override no_python = no Python 3.11 or newer answers (exit $(.SHELLSTATUS)); name one, as PYTHON=/usr/bin/python3.11
 $(error $(or $(answer),$(no_python)))

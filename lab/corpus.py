@@ -599,7 +599,7 @@ def good(folder: Path) -> Path:
         (folder / name).mkdir()
     np.save(folder / "npy/1.npy", np.ones((2, 16), np.int64))
     shutil.copytree(folder / "out", folder / "listed")
-    run.listing(folder / "listed")
+    run.write_manifest(folder / "listed")
     for name, write in {"t.csv": csv.write_csv, "t.parquet": parquet.write_table}.items():
         write(pyarrow.table({"sentence": ["a fine film", "a dull film"], "n": [1, 2]}), folder / name)
     (folder / "t.jsonl").write_text('{"sentence": "a fine film"}\n{"sentence": "a dull film"}\n')

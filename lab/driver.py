@@ -69,7 +69,7 @@ def drive(args) -> None:
     )
     score.load = lambda args, progress: None
     score.select = lambda args, names, sources: files.Selection(
-        score.tasks.known(args.task), tuple(names), (("text",),)
+        score.tasks.by_name(args.task), tuple(names), (("text",),)
     )
     with tempfile.TemporaryDirectory() as box:
         (Path(box) / "in").mkdir()

@@ -43,7 +43,7 @@ def said(folder: Path, case: str, words: list[str]) -> tuple[int, str, str]:
     """(status, stdout, stderr) of make in a folder, in an environment."""
     before = f'env "{case}"' if re.match(r"[\w.]+=", case) else case
     command = ["bash", "-c", f'{before} make "$@"', "bash", *words]
-    done = subprocess.run(command, cwd=folder, env=cli.nobodys_child(), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=cli.clean_environment(), capture_output=True, text=True, check=False)
     lines = done.stderr.splitlines(keepends=True)  # bash itself names a locale that is not installed
     return done.returncode, done.stdout, "".join(line for line in lines if "warning: setlocale: " not in line)
 

@@ -53,7 +53,7 @@ def own_copy() -> Path:
 
 def start(folder: Path, jobs: int, words: list[str]) -> subprocess.Popen:
     """A make of its own process group, silent."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": cli.nobodys_child()}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": cli.clean_environment()}
     return subprocess.Popen(["make", f"-j{jobs}", *words], cwd=folder, start_new_session=True, **quiet)
 
 
@@ -85,7 +85,7 @@ def snapshot(folder: Path) -> dict[str, str]:
 
 def stages(folder: Path) -> list[tuple[Path, float]]:
     """(artefact, seconds to make it and what came after it) of an undisturbed build, in the order they were made."""
-    provs = [p for p in stale.described(folder / "build") if "downloads" not in p.parts]
+    provs = [p for p in stale.prov_files(folder / "build") if "downloads" not in p.parts]
     provs.sort(key=lambda p: p.stat().st_mtime_ns)
     seconds = [json.loads(p.read_text())["run"]["seconds"] + 0.5 for p in provs]  # make itself takes a while
     return [(Path(str(p).removesuffix(PROV)), sum(seconds[i:])) for i, p in enumerate(provs)]
@@ -124,7 +124,7 @@ def flip(folder: Path, artefact: Path, dice: random.Random) -> str:
         f.seek(place)
         f.write(bytes([byte ^ 1 << dice.randrange(8)]))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    provs = {p: cli.read_json(p) for p in sorted(stale.described(folder / "build"))}
+    provs = {p: cli.read_json(p) for p in sorted(stale.prov_files(folder / "build"))}
     name = str(artefact.relative_to(folder))
     readers = [r["target"] for r in provs.values() if name in r["inputs"]]
     removed = readers[:1] or [name] * (path != artefact)  # what no step reads is made again with its list

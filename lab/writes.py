@@ -45,7 +45,7 @@ def copy(source: Path, to: Path) -> None:
 def dates(folder: Path) -> dict[str, tuple[int, int]]:
     """{name: size and date} of a tree's files, but for what is remembered of dates."""
     paths = {p.relative_to(folder).as_posix(): p.lstat() for p in folder.rglob("*") if not p.is_dir()}
-    return {name: (s.st_size, s.st_mtime_ns) for name, s in paths.items() if name != stale.KEPT.as_posix()}
+    return {name: (s.st_size, s.st_mtime_ns) for name, s in paths.items() if name != stale.MEMORY.as_posix()}
 
 
 @functools.cache
@@ -65,7 +65,7 @@ def undisturbed(goals: list[str], parameters: list[str]) -> tuple[list[str], dic
     for goal in goals:
         if error := reproduce.make(folder, [goal, *parameters]):
             raise cli.UserError(f"the undisturbed build failed: {error}")
-        provs = [p for top in ("build", "results") for p in stale.described(folder / top)]
+        provs = [p for top in ("build", "results") for p in stale.prov_files(folder / top)]
         names = [
             str(p.relative_to(folder)).removesuffix(stale.PROV)
             for p in sorted(provs, key=lambda p: p.stat().st_mtime_ns)
@@ -89,7 +89,7 @@ class Tree:
     def make(self, goal: str, number: int = 0, error: int = 0) -> tuple[int, str, str]:
         """(make's status, what it printed, the file whose write failed; none where there were fewer)."""
         self.count.write_bytes(bytes(1008))
-        env = cli.nobodys_child() | {"LD_PRELOAD": str(self.library), "FAIL_UNDER": str(self.folder)}
+        env = cli.clean_environment() | {"LD_PRELOAD": str(self.library), "FAIL_UNDER": str(self.folder)}
         env |= {"FAIL_COUNT": str(self.count)}
         env |= {"FAIL_AT": str(number), "FAIL_ERRNO": str(error), "PYTHONDONTWRITEBYTECODE": "1"}
         command = ["make", goal, *self.words]

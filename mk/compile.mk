@@ -26,7 +26,7 @@ do.engine = -m tools.cpu.native.build $(native_c) --save_path {}
 build/lib/native.so: $(native_c) $(native_h) $$(call by,engine) | $(VENV)/installed
 	$(call run,engine)
 # CERTIFY=: what lets sentences leave the native engine early, fitted on texts without labels.
-certify_on = $(if $(call own,train)$(task),$(training),build/data/snippets.tsv)
+certify_on = $(if $(call user_texts,train)$(task),$(training),build/data/snippets.tsv)
 do.certify = -m tools.cpu.certify --model build/$(leaf)/model.native $(addprefix --texts ,$(certify_on)) \
     --checkpoint $(checkpoint) $(of_task) --percent $(CERTIFY) --save_path {}
 $(foreach l,$(leaves),$(if $(findstring .c,$(notdir $l)),build/$l/certificate.json)): build/%/certificate.json: \

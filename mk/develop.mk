@@ -1,5 +1,5 @@
 # For those who check this project, hand it on, or work on it.
-proved     = $(held) .venv-publish/bin/python
+publish_py = $(guard) .venv-publish/bin/python
 publishing = build/$(ONE)/accuracy.json build/$(firstword $(subst /seq, ,$(ONE)))/reference.npy .venv-publish/installed
 texts      = $(or $(DATA),build/data/dev.tsv)
 checking   = $(texts) .venv-publish/installed $(if $(wildcard $(FOLDER)/model.native),build/lib/native.so)
@@ -7,9 +7,9 @@ checking   = $(texts) .venv-publish/installed $(if $(wildcard $(FOLDER)/model.na
 claims:                            ## what this project claims, and what a claim takes; CLAIM= checks one
 	$(Q)$(our_python) -m tools.results.claims $(addprefix --claim ,$(CLAIM)) --make VENV=$(VENV)
 publish: $(publishing)             ### a configuration as a folder FOLDER= with card, proof and a signature by KEY=
-	$(Q)$(proved) -m tools.publish.folder build/$(ONE) --key $(KEY) --save_path $(FOLDER)
+	$(Q)$(publish_py) -m tools.publish.folder build/$(ONE) --key $(KEY) --save_path $(FOLDER)
 check: $(checking)                 ### a folder FOLDER= from elsewhere: signature, hashes, each answer again
-	$(Q)$(proved) -m tools.publish.check $(FOLDER) $(addprefix --key ,$(KEY)) --text_file $(texts)
+	$(Q)$(publish_py) -m tools.publish.check $(FOLDER) $(addprefix --key ,$(KEY)) --text_file $(texts)
 release: | $(VENV)/installed       ### one tar of the last commit that needs no package index: build/release/
 	$(Q)$(ours) -m lab.release --save_path build/release
 container:                         ### podman builds Containerfile and runs README's two commands in it, offline

@@ -1,5 +1,5 @@
 # Input files and graphs: exported, simplified, modified. Each graph is compared with the one before it.
-do.export = models/$(model)/pth2onnx.py --model_dir $(checkpoint) --text_file $(sentences) $(asked) --seq_len $(longest) \
+do.export = models/$(model)/pth2onnx.py --model_dir $(checkpoint) --text_file $(sentences) $(task_option) --seq_len $(longest) \
     --save_path {} --save_logits {reference.npy}
 $(sources:%=build/%/model.onnx): build/%/model.onnx: build/%/checkpoint/MANIFEST $$(sentences) \
     models/$$(model)/model.toml $$(call by,export) \
@@ -10,10 +10,10 @@ $(sources:%=build/%/reference.npy): build/%/reference.npy: build/%/model.onnx ;
 
 seq_len    = $(subst -,$(comma),$(length))
 # Borrowed sentences (mk/source.mk) have no labels of the task.
-unlabelled = $(if $(call own,dev),,$(if $(task),--unlabelled))
+unlabelled = $(if $(call user_texts,dev),,$(if $(task),--unlabelled))
 row_layout = $(if $(packed),--pack) $(if $(bs),--batch_size $(bs)) $(if $(real),--max_len $(longest))
 do.inputs  = models/$(model)/preprocess.py --text_file $(sentences) --tokenizer_path $(checkpoint) \
-    --seq_len $(seq_len) $(row_layout) $(asked) $(unlabelled) --save_path {}
+    --seq_len $(seq_len) $(row_layout) $(task_option) $(unlabelled) --save_path {}
 $(foreach f,$(shapes) $(batches),build/$f/input/MANIFEST): build/%/input/MANIFEST: \
     build/$$(weights)/checkpoint/MANIFEST $$(sentences) models/$$(model)/model.toml $$(call by,inputs)
 	$(call run,inputs)

@@ -44,18 +44,16 @@ how_long = $(if $(real),--plan measured --loop 5,$(if $(one_length),--millisecon
 # On the CPU the timed engine has to answer as it did when it was scored.
 scored_as = $(if $(yardstick),build/$(leaf)/output/MANIFEST $(input)/MANIFEST)
 as_scored = --known build/$(leaf)/output/out $(if $(one_length),--asked $(input_folders))
-timed_by = $(runner) $(timed_on) --warmup_count 2 --batchsize $(bs) --output {} --output_dirname out
-timing.cpu    = $(timed_by) $(how_long) --yardstick $(yardstick) $(as_scored)
-timing.ascend = $(timed_by)
-timing.torch  = $(timed_by)
-timing.gpu    = -m tools.gpu.trtexec --engine $(model_file) --batch_size $(bs) --precision $(precision) \
+time.runner  = $(runner) $(timed_on) --warmup_count 2 --batchsize $(bs) --output {} --output_dirname out \
+    $(if $(yardstick),$(how_long) --yardstick $(yardstick) $(as_scored))
+time.trtexec = -m tools.gpu.trtexec --engine $(model_file) --batch_size $(bs) --precision $(precision) \
     --summary {}/out_summary.json
-do.time       = $(timing.$(if $(eager),torch,$(family)))
+do.time      = $(time.$(if $(filter trtexec,$(engine)),trtexec,runner))
 $(call timed,$(leaves)): build/%/MANIFEST: $$(model_file) $$(if $$(one_length),,$$(input)/MANIFEST) $$(library) \
     $$(yardstick) $$(scored_as) $$(filter-out $$(not_used),$$(call by,time))
 	$(call alone_there,time)
 do.perf = -m tools.results.record perf build/$* --save_path {}
-own_labels = $(if $(asked),$(input)/MANIFEST)
+own_labels = $(if $(task_option),$(input)/MANIFEST)
 $(leaves:%=build/%/perf.json): build/%/perf.json: $$(call timed,$$*) $$(own_labels) $$(call by,perf)
 	$(call run,perf)
 do.show = -m tools.results.show $(basename $@).json --save_path {}

@@ -11,7 +11,7 @@ score_in  = --model $< --tokenizer_path build/$(MODEL)/$(weights_name)/checkpoin
     $(addprefix --on_bad ,$(ON_BAD)) $(addprefix --rows ,$(PART_ROWS)) $(if $(LOGITS),--logits) \
     $(addprefix --cluster ,$(CLUSTER))
 score_out = --save_path=$(call quoted,$(or $(OUT),$(scored)))
-score     = $(held) $(scale_py) -m tools.scale.score $(if $(CHECK),--check,$(score_in)) $(score_out)
+score     = $(guard) $(scale_py) -m tools.scale.score $(if $(CHECK),--check,$(score_in)) $(score_out)
 # What is written to standard output is the answers alone.
 $(if $(filter -,$(OUT)),$(eval export BERT2OM_SCREEN := stderr))
 # A cluster and s3:// need packages that the rest does not.

@@ -34,9 +34,9 @@ $(foreach v,$(foreign),$(eval undefine $v))
 #     user's folder) is held by `keep`: FORCE, unless a stamp file already says that text.
 # [3] runs `python -m tools.make.run --step pack TARGET PREREQUISITES -- COMMAND`, which writes that prov.json.
 py    = $(VENV)/bin/python
-ours  = $(held) $(py)
-# What is asked before VENV is made, PYTHON answers; all else is the environment's, whatever python3 is first on PATH.
-our_python = $(or $(held),env) $(inert:%=-u %) $(if $(realpath $(py)),$(py),$(PYTHON))
+ours  = $(guard) $(py)
+# Until VENV exists, PYTHON runs what needs no package; afterwards it is always VENV's interpreter.
+our_python = $(or $(guard),env) $(inert:%=-u %) $(if $(realpath $(py)),$(py),$(PYTHON))
 ais_python = $(addprefix --python ,$(AIS_PYTHON))
 # In a table, a line on the screen says which row it is of.
 labelled = $(if $(filter %-table bench,$(MAKECMDGOALS)),--labelled)

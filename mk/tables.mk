@@ -20,9 +20,9 @@ two_makes   = +@$(call again,0) -k $@ || { $(call again,1) $@; exit 1; }
 absent      = $(filter-out $(present),$(ROWS))
 scorable    = $(foreach r,$(present),$(if $(findstring -trtexec-,$r),,$r))
 unscored    = $(addsuffix /accuracy,$(filter-out $(scorable),$(ROWS)))
-rows_of.accuracy-table = $(strip $(scorable:%=build/%/accuracy.json) $(if $(unscored),$(unscored) $(known)))
-known       = $(call folders,$(records)) $(figures)
-rows_of.perf-table     = $(strip $(present:%=build/%/perf.json) $(if $(absent),$(absent) $(known)))
+rows_of.accuracy-table = $(strip $(scorable:%=build/%/accuracy.json) $(if $(unscored),$(unscored) $(on_record)))
+on_record   = $(call folders,$(records)) $(figures)
+rows_of.perf-table     = $(strip $(present:%=build/%/perf.json) $(if $(absent),$(absent) $(on_record)))
 rows        = $(rows_of.$(notdir $*))
 row_files   = $(wildcard $(absent:%=build/%/lost)) $(filter %.json %.csv,$(rows)) $(if $(filter results/records,$(rows)),$(records))
 tables := results/local/accuracy-table results/local/perf-table
@@ -40,14 +40,14 @@ do.report = -m tools.results.report results/records $(if $(benches),--bench resu
 build/report.html: $(records) $(figures) $(benches) $$(call by,report)
 	$(call from_folders,report)
 
-made   = $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json))
-bench_made = $(wildcard build/$(dir $(ONE))bench.json)
+leaf_results = $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json))
+bench_result = $(wildcard build/$(dir $(ONE))bench.json)
 # A log is held to the parameters that were given; the others are taken from the log.
 import = $(ours) -m tools.results.imports $(FROM) $(ONE) --given $(of_log) \
-    $(if $(filter DEVICE,$(given)),--devices $(DEVICE)) --save_path results/records
-keep_all = $(ours) -m tools.results.record promote results/records $(made)
-keep_bench = $(ours) -m lab.bench promote $(bench_made) --save_path results/bench
-measured = $(if $(bench_made),$(keep_bench);) $(if $(made)$(if $(bench_made),,none),$(keep_all))
+    $(if $(filter DEVICE,$(typed_names)),--devices $(DEVICE)) --save_path results/records
+keep_all = $(ours) -m tools.results.record promote results/records $(leaf_results)
+keep_bench = $(ours) -m lab.bench promote $(bench_result) --save_path results/bench
+measured = $(if $(bench_result),$(keep_bench);) $(if $(leaf_results)$(if $(bench_result),,none),$(keep_all))
 record = $(if $(filter %.tar,$(FROM)),$(judge),$(if $(FROM),$(import),$(measured)))
 # The verdicts on all records are kept.
 verdicts   = $(if $(selected),,--save_path results/verify.md)

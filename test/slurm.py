@@ -122,9 +122,9 @@ class Slurm:
 
 
 def kill(*pids: int) -> None:
-    """SIGKILL of processes and of all that they started, children first."""
+    """SIGKILL of processes and of all that they started, parents first: none can say that its child was killed."""
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
-            for process in reversed([parent := psutil.Process(pid), *parent.children(recursive=True)]):
+            for process in [parent := psutil.Process(pid), *parent.children(recursive=True)]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()

@@ -59,7 +59,7 @@ def test_the_checkpoint_says_it_all(here, case):
     if names is None:
         edit(mine / "config.json", id2label=None, label2id=None)
     lines = new_model.make("mine", str(mine), given)
-    values = models.read("mine", here / "models")
+    values = models.settings("mine", here / "models")
     name = values["task"] or tasks.DEFAULT
     pair = tasks.TASKS[name].pair
     assert (values["weights"], values["seq"], values["task"]) == (str(mine), "128", task)

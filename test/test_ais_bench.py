@@ -344,7 +344,7 @@ def test_what_npu_smi_names(name):
 
 def test_the_card_of_a_record_is_the_one_that_ran(monkeypatch):
     board = lambda *words: f"Firmware Version : 7.{words[-1]}" if "board" in words else NPU_SMI.format("310P3")
-    monkeypatch.setattr(trip, "said", lambda *words: (0, board(*words)))
+    monkeypatch.setattr(trip, "query", lambda *words: (0, board(*words)))
     told = [trip.facts(None, device) for device in ("0", "1", "1,0", "9")]
     assert [t["npu_health"] for t in told] == ["OK", "Alarm", "Alarm", "OK"]
     assert [t["npu_firmware"] for t in told] == ["7.0", "7.1", "7.1", "7.0"]
@@ -357,5 +357,5 @@ def test_the_card_of_a_record_is_the_one_that_ran(monkeypatch):
     ((None, ""), False, "no Ascend driver here"),
 ])  # fmt: skip
 def test_doctor_on_the_card(monkeypatch, answer, here, words):
-    monkeypatch.setattr(doctor.trip, "said", lambda *_: answer)
+    monkeypatch.setattr(doctor.trip, "query", lambda *_: answer)
     assert doctor.card()[1] == here and words in doctor.card()[2]

@@ -135,10 +135,10 @@ def test_a_lock_of_an_old_date_is_installed(tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/python").touch()
     stamps = [["installed", "a.txt", "b.txt"], ["not/there", "a.txt"]]
-    assert stale.installed(stamps) == []
+    assert stale.stale_environments(stamps) == []
     (tmp_path / "b.txt").write_text("three\n")
     os.utime(tmp_path / "b.txt", (1, 1))
-    assert stale.installed(stamps) == ["installed"]
+    assert stale.stale_environments(stamps) == ["installed"]
 
 
 def test_copies_for_verify_and_half_made_boxes_are_left_alone(tmp_path):
@@ -146,6 +146,6 @@ def test_copies_for_verify_and_half_made_boxes_are_left_alone(tmp_path):
                  "in/MANIFEST.prov.json", "in/deep/e.prov.json"):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = {p.relative_to(tmp_path).as_posix() for p in stale.described(tmp_path)}
+    found = {p.relative_to(tmp_path).as_posix() for p in stale.prov_files(tmp_path)}
     assert found == {"a.prov.json", "in/MANIFEST.prov.json"}
     shutil.rmtree(tmp_path / "verify")

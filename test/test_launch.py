@@ -129,11 +129,11 @@ def test_timed_steps_lock_the_machine_they_run_on(tmp_path, monkeypatch):
     monkeypatch.setattr(launch.tempfile, "tempdir", str(tmp_path))
     (tmp_path / "Makefile").touch()
     for host, path in (("elsewhere", tmp_path / "bert2om.lock"), (launch.platform.node(), tmp_path / "Makefile")):
-        held = launch.lock(True, host)
+        held = launch.lock_machine(True, host)
         with path.open() as other, pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
         os.close(held)
-        held, more = launch.lock(False, host), launch.lock(False, host)
+        held, more = launch.lock_machine(False, host), launch.lock_machine(False, host)
         os.close(held), os.close(more)
 
 

@@ -33,7 +33,7 @@ def test_no_variable_is_defined_twice():
 
 
 def test_no_value_is_expanded_before_it_is_checked(built):
-    names = ("V", "PYTHON", "MAKE_VERSION", "RUNNING", "digit", "PARAMETERS", "given", "py", "NOTE")
+    names = ("V", "PYTHON", "MAKE_VERSION", "RUNNING", "digit", "PARAMETERS", "typed_names", "py", "NOTE")
     built.make(*(f"{name}=$(shell touch pwned)" for name in names), "-n", "help", check=False)
     assert not (built.path / "pwned").exists()
 
@@ -41,7 +41,7 @@ def test_no_value_is_expanded_before_it_is_checked(built):
 ENVIRONMENT = {
     "MODEL": "other", "BS": "64", "CHIP": "T4", "PRECISION": "bf16", "SEQ": "7", "BATCHES": "x", "SAMPLES": "y",
     "tiny.GATE_ROWS": "3", "compiled.onnxruntime": "x.onnx", "tiny.TASK": "mrpc", "tiny.DATA": "x",
-    **dict.fromkeys(("stale", "native_alone", "seeded", "asked", "task", "own", "made", "loops"), "x"),
+    **dict.fromkeys(("stale", "native_alone", "seeded", "task_option", "task", "user_texts", "leaf_results"), "x"),
     "BASH_ENV": "start", "ENV": "start", "SHELLOPTS": "xtrace", "PYTHONSAFEPATH": "1",
     "PYTHONOPTIMIZE": "2", "PYTHONINSPECT": "1", "PYTHONSTARTUP": "start", "PYTHONHOME": "/nowhere",
 }  # fmt: skip
@@ -129,9 +129,9 @@ def test_an_import_is_a_prerequisite_wherever_it_stands(tmp_path, monkeypatch):
         path = tmp_path / f"tools/{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    found = stale.variables([], stale.Known())
-    assert found["needs.tools.x.a"] == "tools/cli.py tools/x/a.py tools/x/b.py"
-    assert found["needs.tools.x.c"] == "tools/x/c.py"
+    texts = stale.variables([], stale.Memory())
+    assert texts["needs.tools.x.a"] == "tools/cli.py tools/x/a.py tools/x/b.py"
+    assert texts["needs.tools.x.c"] == "tools/x/c.py"
 
 
 @pytest.mark.parametrize(("date", "other"), [(4, {"b": "a"}), (5, {"b": "a"}), (6, {})])
@@ -141,7 +141,7 @@ def test_another_input_is_seen_where_its_date_hides_it(tmp_path, monkeypatch, da
     for name in "ab":
         (tmp_path / name).write_text(name)
     provs = {"b": {"sha256": cli.sha256("b"), "inputs": {"a": "0" * 64}}}
-    assert stale.hidden(provs, {"a": date, "b": 5}, cli.sha256) == other
+    assert stale.outdated(provs, {"a": date, "b": 5}, cli.sha256) == other
 
 
 def test_what_lies_beside_an_artefact_is_made_again_with_it(built):
@@ -157,11 +157,11 @@ def test_what_lies_beside_an_artefact_is_made_again_with_it(built):
 
 def test_what_is_given_has_an_end(tmp_path, monkeypatch):
     with pytest.raises(cli.UserError, match="/dev/zero: neither a file nor a folder; copy what it gives"):
-        stale.of_given("/dev/zero")
+        stale.hash_of_path("/dev/zero")
     (tmp_path / "a").touch()
     monkeypatch.setattr(stale.os, "walk", lambda top: itertools.repeat((top, [], ["a"])))  # such as WEIGHTS=/
     with pytest.raises(cli.UserError, match="holds more than 10000 files; name the folder of one"):
-        stale.of_given(str(tmp_path))
+        stale.hash_of_path(str(tmp_path))
 
 
 READ = ("build/imports.json", "build/data/dev.tsv.prov.json", "build/m/default/source", "results/local/perf-table.rows")
@@ -174,17 +174,17 @@ def test_a_pipe_in_place_of_what_make_reads_is_named(tmp_path, monkeypatch, name
     (tmp_path / name).parent.mkdir(parents=True)
     os.mkfifo(name)
     with pytest.raises(cli.UserError, match=f"^{name}: a pipe or a device"):
-        stale.variables([], stale.Known())
+        stale.variables([], stale.Memory())
 
 
 def test_what_is_given_is_known_by_its_bytes(tmp_path):
-    file, known = tmp_path / "mine/vocab.txt", stale.Known()
+    file, memory = tmp_path / "mine/vocab.txt", stale.Memory()
     file.parent.mkdir()
     hashes = []
     for text in ("one", "two", "one"):
         file.write_text(text)
         os.utime(file, (1, 1))
-        hashes.append(stale.of_given(str(tmp_path / "mine"), known.sha256))
+        hashes.append(stale.hash_of_path(str(tmp_path / "mine"), memory.sha256))
     assert hashes[0] == hashes[2] != hashes[1]
 
 

@@ -88,7 +88,7 @@ def repaired(path: Path, change) -> None:
     """Change a JSON artefact and what describes it, as a forger would."""
     edited(path, change)
     if (listing := path.with_name("MANIFEST")).is_file():
-        listing.write_text(manifest.text(manifest.read(listing) | {path.name: cli.sha256(path)}))
+        listing.write_text(manifest.content(manifest.sums(listing) | {path.name: cli.sha256(path)}))
     described = Path(f"{path}.prov.json")
     if described.exists():
         prov = json.loads(described.read_text()) | {"sha256": cli.sha256(path)}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tools.base import input_files, onnxfile
 from tools.checks import audit, verify
 from tools.graph import encoder, gate, pack, rewrite
-from tools.make import chips, cli, cpu, makefile
+from tools.make import chips, cli, cpu
 from tools.results import imports, published, record
 from tools.source import tokens
 
@@ -266,13 +266,3 @@ def test_predictions_are_those_of_unpacked_rows_and_neither_remakes_the_other(bu
     assert built.remade("MODEL=tiny", "-W", "tools/graph/pack.py", "accuracy") == set()
     more = built.remade("MODEL=tiny", "PACK=1", "BS=4", "accuracy")
     assert "tiny/default/seq64p/pack.onnx" not in more and "tiny/default/seq64p/bs4/sim.onnx" in more
-
-
-def test_what_packing_is_not_for_is_refused():
-    for word, says in (
-        ("SEQ=32,64", "PACK=1 fills rows of one length"),
-        ("ENGINE=native", "PACK=1 needs no ENGINE=native"),
-        ("CHIP=T4", "PACK=1 is for cpu and the Ascend chips"),
-    ):
-        with pytest.raises(cli.UserError, match=says):
-            makefile.Asked(["PACK=1", word], ["accuracy"], set())

@@ -41,7 +41,7 @@ for place in map(pathlib.Path, sys.argv[3:]):
     try:
         told[place.name] = check.check(place, key.with_name(key.name + ".pub"), text_file)
     except (cli.UserError, OSError) as e:
-        told[place.name] = cli.said(e)
+        told[place.name] = cli.explanation(e)
 print(json.dumps(told))
 """
 FILES = """README.md .eval_results/glue.yaml accuracy.json answers.json config.json model.ir model.onnx model.sig
@@ -260,9 +260,9 @@ def test_energy_is_read_where_there_are_counters_or_the_reason_is_said(tmp_path,
     for name, value in (("intel-rapl:0", "2500000"), ("intel-rapl:1", "500000"), ("intel-rapl:0:0", "9")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "energy_uj").write_text(value)
-    assert cpu.joules() == 3.0 and cpu.machine()["energy"] == cpu.RAPL_SAID
+    assert cpu.joules() == 3.0 and cpu.machine()["energy"] == cpu.RAPL_NAME
     missing = lambda **more: records.missing_reasons({"chip": "cpu", "requests": 200, "figures": {"x": {}}, **more})
-    assert missing(machine={}) == {} == missing(machine={"energy": cpu.RAPL_SAID}, joules_per_sample=1.0)
+    assert missing(machine={}) == {} == missing(machine={"energy": cpu.RAPL_NAME}, joules_per_sample=1.0)
     assert missing(machine={"energy": "no counter"}) == {"joules_per_sample": "no counter"}
 
 

@@ -133,7 +133,7 @@ def test_a_node_killed_under_a_job_of_slurm_costs_nothing(om, slurm, start, tmp_
 
 
 def test_a_job_cancelled_and_those_left_behind(om, slurm, start, tmp_path):
-    """sbatch --wait ends with 0 where its job was cancelled. The job of a make that was stopped is cancelled, after SIGKILL
+    """sbatch ended with 0 long before its job was cancelled. The job of a make that was stopped is cancelled, after SIGKILL
     by the next one."""
     make = start(*OM)
     begun(slurm, tmp_path)

@@ -132,9 +132,9 @@ def test_a_stamp_means_that_the_packages_are_there(one, monkeypatch):
     for python in (another, Path("/nowhere/python")):
         (venv / "bin/python").unlink()
         (venv / "bin/python").symlink_to(python)
-        assert stale.installed([[str(stamp), str(lock)]]) == [str(stamp)]
+        assert stale.stale_environments([[str(stamp), str(lock)]]) == [str(stamp)]
     set_up(lock, venv, monkeypatch)
-    assert holds(venv) and stale.installed([[str(stamp), str(lock)]]) == []
+    assert holds(venv) and stale.stale_environments([[str(stamp), str(lock)]]) == []
 
 
 @pytest.mark.parametrize(("places", "said"), [

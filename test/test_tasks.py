@@ -71,11 +71,11 @@ def test_metrics_and_their_bootstrap_against_scikit_learn():
 def test_margin_and_class_of_logits():
     logits = np.float32([[1, 3, 2], [5, 5, 1], [4, 1, 4], [-2, -3, -2.5], [0, 0, 0], [7, 7.5, 7]])
     np.testing.assert_array_equal(output_files.margins(logits), np.float32([1, 0, 0, 0.5, 0, 0.5]))
-    assert output_files.chosen(logits).tolist() == [1, -1, -1, 0, -1, 1]
+    assert output_files.classes_of(logits).tolist() == [1, -1, -1, 0, -1, 1]
     assert output_files.margins(logits[:, :1]).tolist() == [np.inf] * 6
-    assert output_files.chosen(logits[:, :1]).tolist() == [0] * 6
-    assert output_files.several(logits, 0.5) == [[0, 1, 2], [0, 1, 2], [0, 1, 2], [], [0, 1, 2], [0, 1, 2]]
-    assert output_files.several(np.float32([[1.38, 1.39, -9]]), 0.8) == [[1]]  # log(0.8 / 0.2) = 1.3863
+    assert output_files.classes_of(logits[:, :1]).tolist() == [0] * 6
+    assert output_files.classes_above(logits, 0.5) == [[0, 1, 2], [0, 1, 2], [0, 1, 2], [], [0, 1, 2], [0, 1, 2]]
+    assert output_files.classes_above(np.float32([[1.38, 1.39, -9]]), 0.8) == [[1]]  # log(0.8 / 0.2) = 1.3863
 
 
 # --- labels: (the checkpoint's, the task's, where each of the task's is among the checkpoint's; None: refused) -------------
@@ -211,7 +211,7 @@ def test_every_task_of_the_benchmark_is_here_and_files_of_others_are_refused(tmp
     with pytest.raises(cli.UserError, match="names no column `#1 String` and `#2 String` or `sentence1` and"):
         data.read_tsv(tmp_path / "dev.tsv", tasks.TASKS["mrpc"])
     with pytest.raises(cli.UserError, match="TASK 'mprc' is not one of: sst2 cola"):
-        tasks.known("mprc")
+        tasks.by_name("mprc")
 
 
 def test_pairs_need_inputs_that_tell_the_two_apart():

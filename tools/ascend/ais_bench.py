@@ -93,7 +93,7 @@ def options(words: list[str]) -> argparse.Namespace:
 
 def lacks(python: str) -> str | None:
     """What an interpreter lacks to run .om files; None where it has ais_bench and aclruntime."""
-    return {0: None, 2: OTHER}.get(trip.said(python, "-c", trip.PROBE)[0], "no ais_bench and aclruntime")
+    return {0: None, 2: OTHER}.get(trip.query(python, "-c", trip.PROBE)[0], "no ais_bench and aclruntime")
 
 
 @functools.cache
@@ -166,7 +166,7 @@ def started(python: str, words: list[str]) -> tuple[int, str]:
     """Run ais_bench: exit status and the end of its output, which is shown as it comes."""
     command = [python, "-m", "ais_bench", *words]
     print("+", shlex.join(command), flush=True)
-    return cli.stream(command, Path.cwd())
+    return cli.run_shown(command, Path.cwd())
 
 
 def run(python: str | None, words: list) -> None:

@@ -173,7 +173,7 @@ def compile_om(a, flags: dict, work: Path) -> Path:
         f"atc of CANN {tool['version'] or '(version unknown)'} in {tool['root']}" + (f" of {a.image}" if boxed else "")
     )
     print("+", shlex.join(["atc", *words]), flush=True)
-    status, text = cli.stream([*prefix, *trip.atc_command(tool, words)], work)
+    status, text = cli.run_shown([*prefix, *trip.atc_command(tool, words)], work)
     if status or "ATC run success" not in text:
         raise cli.UserError(failure(text, status))
     oms = sorted(work.glob("model*.om"))  # model_linux_x86_64.om when the model carries host code

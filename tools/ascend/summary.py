@@ -176,7 +176,7 @@ def read(path) -> dict:
     synchronous aclmdlExecute: no copies, no Python. Raises cli.UserError with file and key.
     """
     text, where = logs.decoded(Path(path).read_bytes()), str(path)
-    content = from_summary(text, where) if text.lstrip().startswith("{") else from_log(logs.plain(text), where)
+    content = from_summary(text, where) if text.lstrip().startswith("{") else from_log(logs.bare_text(text), where)
     timed = "the engine's call, copies included" if content["engine"] else "device only"
     return content | {"timed": timed, "devices": len(content["per_device"])}
 

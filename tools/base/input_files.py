@@ -40,7 +40,7 @@ def padding(name) -> int:
     return PADDING if name == UNMASKED else 0
 
 
-def shown(inputs: dict) -> np.ndarray | None:
+def real_tokens(inputs: dict) -> np.ndarray | None:
     """Not 0 where a token is no padding, int64 [n, S] or bool: the mask among the inputs; None where nothing tells."""
     if name := mask_name(inputs):
         return inputs[name]
@@ -49,7 +49,7 @@ def shown(inputs: dict) -> np.ndarray | None:
 
 def lengths(inputs: dict) -> np.ndarray:
     """Tokens of each row up to the last one not masked, int64 [n]; the full length where there is no mask."""
-    mask = shown(inputs)
+    mask = real_tokens(inputs)
     n, s = next(iter(inputs.values())).shape
     if mask is None:
         return np.full(n, s)
@@ -113,7 +113,7 @@ def read_rows(path: Path) -> np.ndarray:
     return rows
 
 
-def rows_of(folder: Path) -> tuple[np.ndarray, list[int]]:
+def load_rows(folder: Path) -> tuple[np.ndarray, list[int]]:
     """Rows in `folder`, int64 [n, S], in natural order; each file's length. Shorter ones are filled up with padding."""
     parts = [read_rows(path) for path in row_files(folder)]
     if not parts:
@@ -133,12 +133,12 @@ def load_inputs(folder, names, rows: int | None = None) -> dict:
         raise cli.UserError(f"--rows {rows}: must be 1 or more")
     if missing := [name for name in names if not Path(folder, name).is_dir()]:
         raise cli.UserError(f"{folder}/{missing[0]}: no such folder of inputs; preprocess first")
-    read = {name: rows_of(Path(folder, name)) for name in names}
-    inputs = {name: array for name, (array, _) in read.items()}
+    parts = {name: load_rows(Path(folder, name)) for name in names}
+    inputs = {name: array for name, (array, _) in parts.items()}
     shapes = {name: array.shape for name, array in inputs.items()}
     if len({s for name, s in shapes.items() if name != "first"}) > 1 or len({n for n, _ in shapes.values()}) > 1:
         raise cli.UserError(f"{folder}: inputs differ in shape: {shapes}; preprocess again")
-    if len({tuple(widths) for name, (_, widths) in read.items() if name != "first"}) > 1:
+    if len({tuple(widths) for name, (_, widths) in parts.items() if name != "first"}) > 1:
         raise cli.UserError(f"{folder}: rows of different length from input to input; preprocess again")
     keep = longest(inputs, rows)
     return {name: a[keep] for name, a in inputs.items()}
@@ -183,7 +183,7 @@ def fresh_folder(path):
 def write_file(path, data):
     """Write bytes-like `data` to a new file, 0644 whatever the umask (ais_bench refuses other modes)."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    with cli.named(path), os.fdopen(fd, "wb") as f:
+    with cli.file_in_error(path), os.fdopen(fd, "wb") as f:
         os.fchmod(fd, 0o644)
         f.write(data)
 
@@ -241,13 +241,13 @@ def write_buckets(folder, arrays, labels, buckets, batch):
     {"<k>": ["<label>", ...]}, and folder/rows.json, {"<k>": [row of the text file from 0, ...]}, last.
     Returns the number of batches.
     """
-    batches = batches_of(shown(arrays), buckets, batch)
+    batches = batches_of(real_tokens(arrays), buckets, batch)
     for name, array in arrays.items():
         with fresh_folder(Path(folder) / name) as new:
             for k, (seq_len, rows) in enumerate(batches, 1):
                 whole = np.full((batch, seq_len), padding(name), "<i8")
                 whole[: len(rows)] = array[rows, :seq_len]
-                write_file(new / f"{k}.npy", cli.npy(whole))
+                write_file(new / f"{k}.npy", cli.npy_bytes(whole))
     numbers = {str(k): rows.tolist() for k, (_, rows) in enumerate(batches, 1)}
     write_json(Path(folder) / "rows.json", numbers)
     write_labels(folder, numbers, labels)

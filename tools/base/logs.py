@@ -1,6 +1,6 @@
 """Logs of other tools' screens as people keep them: of docker, of a terminal in colour, in another encoding.
 
-    logs.plain(logs.decoded(b"2025-08-22T10:00:00.000000000Z \\x1b[0m[INFO] acl init success\\x1b[0m"))
+    logs.bare_text(logs.decoded(b"2025-08-22T10:00:00.000000000Z \\x1b[0m[INFO] acl init success\\x1b[0m"))
 
     [INFO] acl init success
 
@@ -29,7 +29,7 @@ def decoded(raw: bytes) -> str:
     return raw.decode(encoding, "replace")
 
 
-def plain(text: str) -> str:
+def bare_text(text: str) -> str:
     """The lines of a log without colours and a container's time stamps."""
     return "\n".join(STAMP.sub("", COLOURS.sub("", line[:LONGEST])) for line in text.splitlines())
 
@@ -42,16 +42,16 @@ def pairs(line: str) -> dict[str, str]:
 
 def numbers(d, keys, where: str) -> dict:
     """d's values under `keys`, numbers or their texts, as finite floats, not negative. Raises UserError for others."""
-    found = {}
+    values = {}
     for key in keys:
         value = d.get(key) if isinstance(d, dict) else None
         try:
-            found[key] = math.nan if isinstance(value, bool) else float(value)
+            values[key] = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError, OverflowError):
-            found[key] = math.nan
-        if not 0 <= found[key] < 1e300:
+            values[key] = math.nan
+        if not 0 <= values[key] < 1e300:
             raise cli.UserError(f"{where}.{key}: {value!r:.80} is no number; is it whole?")
-    return found
+    return values
 
 
 def stats(times: list, percentiles=(99,)) -> dict:

@@ -65,13 +65,13 @@ def session(model, threads: int | None = None, **settings):
     for name, value in {"session.set_denormal_as_zero": "1", **settings}.items():
         options.add_session_config_entry(name, value) if "." in name else setattr(options, name, value)
     try:
-        given = model if isinstance(model, bytes) else str(model)
-        return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        graph = model if isinstance(model, bytes) else str(model)
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as e:  # onnxruntime has no public base class for its errors
         raise cli.UserError(f"{name_of(model)}: onnxruntime refuses it: {first_line(e)}; make it again") from None
 
 
-def read(path, weights=True):
+def load_model(path, weights=True):
     """An ONNX file as ModelProto; `weights`: with tensors that lie in other files of its folder, never outside it.
 
     Raises UserError where it is none, or is cut short.

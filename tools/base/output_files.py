@@ -19,12 +19,12 @@ def margins(logits: np.ndarray) -> np.ndarray:
     return best[:, -1] - best[:, -2]
 
 
-def chosen(logits: np.ndarray) -> np.ndarray:
+def classes_of(logits: np.ndarray) -> np.ndarray:
     """The class of each row, int [n] of [n, labels]; -1 where two best logits are equal."""
     return np.where(margins(logits) == 0, -1, logits.argmax(axis=1))
 
 
-def several(logits: np.ndarray, threshold: float) -> list[list[int]]:
+def classes_above(logits: np.ndarray, threshold: float) -> list[list[int]]:
     """The labels of each row of [n, labels] whose sigmoid is `threshold` or more, as lists of class numbers."""
     least = math.log(threshold / (1 - threshold))
     return [np.flatnonzero(row >= least).tolist() for row in logits]
@@ -32,7 +32,9 @@ def several(logits: np.ndarray, threshold: float) -> list[list[int]]:
 
 def decisions(logits: np.ndarray, task, threshold: float) -> list:
     """The answer to each row of [n, labels]: a class, -1 for a tie, a score, or a list of classes, as the task is."""
-    return several(logits, threshold) if task.several else (logits[:, 0] if task.score else chosen(logits)).tolist()
+    if task.several:
+        return classes_above(logits, threshold)
+    return (logits[:, 0] if task.score else classes_of(logits)).tolist()
 
 
 def read_kept(path: Path) -> np.ndarray:
@@ -43,10 +45,10 @@ def read_kept(path: Path) -> np.ndarray:
         raise cli.UserError(f"{path}: no logits: {first_line(e)}; delete it and run make again") from None
 
 
-def read_outputs(folder: Path, given: Path) -> np.ndarray:
-    """Float32 [n, labels]: ais_bench's outputs in `folder` of the one-row files in `given`, in rows_of's order."""
-    count = len(tasks.read(given.parent)[2])
-    return np.concatenate([read_logits(folder, f.stem, 1, count, padded=False) for f in row_files(given)])
+def read_outputs(folder: Path, inputs: Path) -> np.ndarray:
+    """Float32 [n, labels]: ais_bench's outputs in `folder` of the one-row files in `inputs`, in their order."""
+    count = len(tasks.of_inputs(inputs.parent)[2])
+    return np.concatenate([read_logits(folder, f.stem, 1, count, padded=False) for f in row_files(inputs)])
 
 
 def read_logits(folder: Path, stem: str, rows: int, labels: int, padded: bool) -> np.ndarray:
@@ -54,16 +56,16 @@ def read_logits(folder: Path, stem: str, rows: int, labels: int, padded: bool) -
 
     Raises UserError where it is missing, holds other rows, or values that are not finite.
     """
-    read = {
+    readers = {
         ".bin": lambda path: np.frombuffer(cli.regular(path, cli.LARGEST).read_bytes(), "<f4"),
         ".npy": cli.read_npy,
         ".txt": lambda path: np.loadtxt(cli.regular(path, cli.LARGEST)),
     }
-    path = next((p for s in read if (p := folder / f"{stem}_0{s}").is_file()), None)
+    path = next((p for s in readers if (p := folder / f"{stem}_0{s}").is_file()), None)
     if path is None:
         raise cli.UserError(f"{folder}/{stem}_0.bin (or .npy, .txt): missing; run the inference again")
     try:
-        values = read[path.suffix](path).astype(np.float32).reshape(-1, labels)
+        values = readers[path.suffix](path).astype(np.float32).reshape(-1, labels)
     except (ValueError, TypeError) as e:
         fault = f"not rows of {labels} float32 ({' '.join(str(e).split())[:200]})"
         raise cli.UserError(f"{path}: {fault}; run the inference again") from None
@@ -74,23 +76,23 @@ def read_logits(folder: Path, stem: str, rows: int, labels: int, padded: bool) -
     return values[:rows]
 
 
-def numbers_of(wanted: list, task, count: int, where) -> list:
+def numbers_of(labels: list, task, count: int, where) -> list:
     """Labels of labels.json as class numbers below `count`, or as the scores of a task that has one; UserError on others."""
     classes = {str(k): k for k in range(count)}
     try:
         if task.several:
-            return [sorted(classes[word] for word in text.split()) for text in wanted]
+            return [sorted(classes[word] for word in text.split()) for text in labels]
         if not task.score:
-            return [classes[text] for text in wanted]
-        if all(map(math.isfinite, scores := [float(text) for text in wanted])):
+            return [classes[text] for text in labels]
+        if all(map(math.isfinite, scores := [float(text) for text in labels])):
             return scores
     except (KeyError, ValueError, TypeError, AttributeError):
         pass
     span = "scores" if task.score else " or ".join(classes) if count < 4 else f"0 to {count - 1}"
-    raise cli.UserError(f"{where}: labels are {wanted}, not {span}; run preprocess.py again")
+    raise cli.UserError(f"{where}: labels are {labels}, not {span}; run preprocess.py again")
 
 
-def scored(output_path: Path, label_path: Path) -> tuple[np.ndarray, list]:
+def outputs_with_labels(output_path: Path, label_path: Path) -> tuple[np.ndarray, list]:
     """(logits float32 [n, labels], a list of n labels) in the data's order; UserError where outputs, labels and order disagree.
 
     labels.json is {"<file>": "<label>"}, or {"<file>": ["<label>", ...]} for whole batches and packed rows; rows.json
@@ -98,21 +100,19 @@ def scored(output_path: Path, label_path: Path) -> tuple[np.ndarray, list]:
     """
     if not output_path.is_dir():
         raise cli.UserError(f"{output_path}: no such folder; run the inference first")
-    _, task, names = tasks.read(label_path.parent)
+    _, task, names = tasks.of_inputs(label_path.parent)
     labels, count = cli.read_json(label_path), len(names)
     order_path = label_path.with_name("rows.json")
     whole = any(isinstance(v, list) for v in labels.values())
     order = cli.read_json(order_path) if whole else {stem: [i] for i, stem in enumerate(labels)}
     logits, truth, rows = [], [], []
-    for stem, given in labels.items():
-        wanted = given if isinstance(given, list) else [given]
-        truth += numbers_of(wanted, task, count, f"{label_path}: {stem}")
-        logits.append(read_logits(output_path, stem, len(wanted), count, padded=wanted is given))
-        numbers = order.get(stem)
-        if not isinstance(numbers, list) or len(numbers) != len(wanted):
-            raise cli.UserError(
-                f"{order_path}: rows of {stem} are {numbers}, not {len(wanted)}; run preprocess.py again"
-            )
+    for stem, label in labels.items():
+        file_labels = label if isinstance(label, list) else [label]
+        size, numbers = len(file_labels), order.get(stem)
+        truth += numbers_of(file_labels, task, count, f"{label_path}: {stem}")
+        logits.append(read_logits(output_path, stem, size, count, padded=file_labels is label))
+        if not isinstance(numbers, list) or len(numbers) != size:
+            raise cli.UserError(f"{order_path}: rows of {stem} are {numbers}, not {size}; run preprocess.py again")
         rows += numbers
     if not truth:
         raise cli.UserError(f"{label_path}: no labels; run preprocess.py again")
@@ -131,13 +131,13 @@ def score(output_path: Path, label_path: Path, threshold: float = tasks.THRESHOL
     is wrong, as in the recipe. Where task.json names another task beside labels.json, predictions and truth are lists: of
     classes, -1 for a tie, of scores, or of lists of the classes that reach the threshold; metrics as tasks.figure has them.
     """
-    name, task, names = tasks.read(label_path.parent)
-    logits, truth = scored(output_path, label_path)
-    made = decisions(logits, task, threshold)
-    correct = None if task.score else sum(p == t for p, t in zip(made, truth, strict=True))
+    name, task, names = tasks.of_inputs(label_path.parent)
+    logits, truth = outputs_with_labels(output_path, label_path)
+    answers = decisions(logits, task, threshold)
+    correct = None if task.score else sum(p == t for p, t in zip(answers, truth, strict=True))
     if not (label_path.parent / tasks.FILE).is_file():
-        text = "".join("=" if p == -1 else str(p) for p in made)
+        text = "".join("=" if p == -1 else str(p) for p in answers)
         return {"correct": correct, "total": len(truth), "predictions": text}
-    figures = {metric: tasks.figure(metric, truth, made) for metric in task.metrics}
-    answers = {"correct": correct, "total": len(truth), "predictions": made, "truth": truth}
-    return {"task": name, "labels": names, **answers, "metrics": figures}
+    figures = {metric: tasks.figure(metric, truth, answers) for metric in task.metrics}
+    result = {"correct": correct, "total": len(truth), "predictions": answers, "truth": truth}
+    return {"task": name, "labels": names, **result, "metrics": figures}

@@ -76,47 +76,46 @@ ONE_CLASS = 'this task has one class a text: write task = "labels", or "pair-lab
 SYNONYMS = {"neg": "negative", "pos": "positive", "notparaphrase": "notequivalent", "paraphrase": "equivalent"}
 
 
-def known(name: str) -> Task:
+def by_name(name: str) -> Task:
     """The task of a name; UserError with the list of names."""
     if name not in TASKS:
         raise cli.UserError(f"TASK {name!r} is not one of: {' '.join(TASKS)} (tools/base/tasks.py)")
     return TASKS[name]
 
 
-def labels(task: Task, named, where) -> list[str]:
-    """The classes of a task in their order: its own, else those `named` by a config.json; of a score, its one name.
+def labels(task: Task, names, where) -> list[str]:
+    """The classes of a task in their order: its own, else the `names` of a config.json; of a score, its one name.
 
     Raises UserError where these do not fit the task.
     """
-    if task.score and len(named) > 1:
-        fault = f"{len(named)} labels ({', '.join(named)}); this task has one score; name its own TASK"
+    if task.score and len(names) > 1:
+        fault = f"{len(names)} labels ({', '.join(names)}); this task has one score; name its own TASK"
         raise cli.UserError(f"{where}: {fault}")
-    if not task.score and len(task.labels or named) < 2 - task.several:
-        raise cli.UserError(f"{where}: names {len(named)} labels, this task has classes; say them in id2label")
-    return list(task.labels or named or ("score",))
+    if not task.score and len(task.labels or names) < 2 - task.several:
+        raise cli.UserError(f"{where}: names {len(names)} labels, this task has classes; say them in id2label")
+    return list(task.labels or names or ("score",))
 
 
-def write(folder, name, names) -> None:
+def write_task(folder, name, names) -> None:
     """Say beside the inputs in `folder` what they ask: task.json, {"task", "labels"}; none where `name` is None: SST-2."""
     path = Path(folder) / FILE
     if name is None:
         return path.unlink(missing_ok=True)
-    with cli.whole_file(path, "w") as f:
-        return f.write(json.dumps({"task": name, "labels": list(names)}, indent=1) + "\n")
+    return cli.write(path, json.dumps({"task": name, "labels": list(names)}, indent=1) + "\n")
 
 
-def read(folder):
+def of_inputs(folder):
     """(name, Task, class names) of a folder of inputs, SST-2's where task.json is not there; UserError where it is wrong."""
     path = Path(folder) / FILE
-    said = cli.read_json(path) if path.is_file() else {"task": DEFAULT, "labels": list(TASKS[DEFAULT].labels)}
-    name, names = str(said.get("task")), said.get("labels")
+    content = cli.read_json(path) if path.is_file() else {"task": DEFAULT, "labels": list(TASKS[DEFAULT].labels)}
+    name, names = str(content.get("task")), content.get("labels")
     good = isinstance(names, list) and names and all(isinstance(n, str) for n in names)
     if not good or name not in TASKS or (TASKS[name].labels or tuple(names)) != tuple(names):
         raise cli.UserError(f"{path}: no task of tools/base/tasks.py with its labels; run preprocess.py again")
     return name, TASKS[name], names
 
 
-def plain(label: str) -> str:
+def bare_label(label: str) -> str:
     """A label's name as names are compared: letters and digits alone, in lower case."""
     name = re.sub(r"[\W_]+", "", label.lower())
     return SYNONYMS.get(name, name)
@@ -124,26 +123,26 @@ def plain(label: str) -> str:
 
 def numbered(labels) -> bool:
     """Whether labels say nothing but their number: LABEL_0, LABEL_1 ..., or 0, 1 ..."""
-    return [plain(label).removeprefix("label") for label in labels] == [str(i) for i in range(len(labels))]
+    return [bare_label(label).removeprefix("label") for label in labels] == [str(i) for i in range(len(labels))]
 
 
 # How names are compared: as they stand; then by a looser key, where it tells all of them apart.
-KEYS = (str.strip, str.casefold, plain)
+KEYS = (str.strip, str.casefold, bare_label)
 NUMBER = re.compile(r"[+-]?[0-9]{1,9}(\.[0-9]{0,9})?")
 
 
 def keyed(labels, key) -> dict | None:
     """{key: number} of labels; None where two have one key, or one has none."""
-    found = {key(label): i for i, label in enumerate(labels)}
-    return found if len(found) == len(labels) and "" not in found else None
+    numbers = {key(label): i for i, label in enumerate(labels)}
+    return numbers if len(numbers) == len(labels) and "" not in numbers else None
 
 
-def refuse_others(said, task: Task, where) -> None:
-    """UserError where a checkpoint's config.json `said` that it was trained for something else than the task.
+def refuse_others(config, task: Task, where) -> None:
+    """UserError where a checkpoint's config.json says that it was trained for something else than the task.
 
     That is pairs or single texts (finetuning_task), and one class, several, or numbers (problem_type).
     """
-    name, problem = said.get("finetuning_task"), said.get("problem_type")
+    name, problem = config.get("finetuning_task"), config.get("problem_type")
     other = TASKS.get(re.sub(r"[\W_]+", "", str(name).lower()))
     if other and other.pair != task.pair:
         kinds = ["one text", "a pair of texts"]
@@ -164,23 +163,23 @@ def refuse_without_types(inputs, task: Task, where, types=2) -> None:
         raise cli.UserError(f"{where}: {fault}; add token_type_ids to inputs in model.toml")
 
 
-def order(given, wanted, where) -> list[int]:
-    """For each of the `wanted` labels, which of the `given` ones it is: by its exact name, or else by the first of KEYS
-    that tells the names apart on both sides; numbers alone are taken as they stand.
+def order(labels, others, where) -> list[int]:
+    """For each of the `others`, which of the labels it is: by its exact name, or else by the first of KEYS that tells the
+    names apart on both sides; numbers alone are taken as they stand.
 
     UserError with both lists where the names do not fit.
     """
-    if len(given) == len(wanted):
-        if len(given) == 1:
+    if len(labels) == len(others):
+        if len(labels) == 1:
             return [0]
         for key in KEYS:
-            here, there = keyed(given, key), keyed(wanted, key)
-            if here and there and here.keys() == there.keys():
-                return [here[name] for name in there]
-        if numbered(given) or numbered(wanted):
-            return list(range(len(given)))
-    shown = [f"{', '.join(map(str, labels)) or 'none':.200}" for labels in (given, wanted)]
-    raise cli.UserError(f"{where}: the labels are {shown[0]}; the task's are {shown[1]}; is it of this task?")
+            numbers, keys = keyed(labels, key), keyed(others, key)
+            if numbers and keys and numbers.keys() == keys.keys():
+                return [numbers[name] for name in keys]
+        if numbered(labels) or numbered(others):
+            return list(range(len(labels)))
+    lists = [f"{', '.join(map(str, names)) or 'none':.200}" for names in (labels, others)]
+    raise cli.UserError(f"{where}: the labels are {lists[0]}; the task's are {lists[1]}; is it of this task?")
 
 
 def label_of(text: str, task: Task, names, where):
@@ -218,15 +217,15 @@ def class_of(text: str, classes, where) -> int:
     """
     inside = [re.findall(r"[0-9]{1,9}", name) for name in classes]
     others = all(len(n) == 1 for n in inside) and [int(n) for (n,) in inside] != list(range(len(classes)))
-    bare, named = text.strip(), others or any(map(NUMBER.fullmatch, classes))
+    bare, by_name_alone = text.strip(), others or any(map(NUMBER.fullmatch, classes))
     number = NUMBER.fullmatch(bare)
-    if number and not named and bare.isdigit() and int(bare) < len(classes):
+    if number and not by_name_alone and bare.isdigit() and int(bare) < len(classes):
         return int(bare)
     for key in KEYS[:1] if number else KEYS:  # -1 and 1.0 are no looser spellings of 1 and 10
-        if (known := keyed(classes, key)) and key(bare) in known:
-            return known[key(bare)]
+        if (numbers := keyed(classes, key)) and key(bare) in numbers:
+            return numbers[key(bare)]
     span = " or ".join(map(str, range(len(classes)))) if len(classes) < 4 else f"0 to {len(classes) - 1}"
-    span = "one of" if named else f"{span} or one of"
+    span = "one of" if by_name_alone else f"{span} or one of"
     raise cli.UserError(f"{where}: label {text[:20]!r} is not {span} {', '.join(classes):.200}; mend it")
 
 

@@ -74,8 +74,8 @@ def version_of(text: str) -> str | None:
     patterns = (r"^version=(\d\S*)", r"^toolkit_running_version=\[[^:\]]*:([^\]]+)\]", r"^version_dir=(\d\S*)",
                 r"^Version=(\d\S*)")  # fmt: skip
     # The last is a package's own number: 7.6 in CANN 8.0, 1.84 in 6.0.
-    told = [re.search(pattern, text, re.M) for pattern in patterns]
-    return next((m.group(1) for m in told if m), None)
+    matches = [re.search(pattern, text, re.M) for pattern in patterns]
+    return next((m.group(1) for m in matches if m), None)
 
 
 def number(version: str | None) -> tuple:
@@ -131,29 +131,30 @@ def errors(text: str) -> list:
     asked for. Nor is CANN's `EZ9999: Inner Error!`, whose next line says what."""
     lines = [line[:4096].strip(" \t─│╭╮╰╯") for line in re.sub(r"\[(INFO|DEBUG)\][^\r\n]*", "", text).splitlines()]
     lines = [CODE.sub(lambda m: m.group(2) and m.group(1) + ": " + m.group(2), line) for line in lines]
-    found = [m.group(1) for p in COMPLAINTS for m in (re.search(p, line) for line in lines) if m]
-    return found or [line for line in lines if line][-1:] or ["it said nothing"]
+    complaints = [m.group(1) for p in COMPLAINTS for m in (re.search(p, line) for line in lines) if m]
+    return complaints or [line for line in lines if line][-1:] or ["it said nothing"]
 
 
 def failure(tool: str, text: str, status: int, hints=()) -> str:
     """One line for a run that failed: the likeliest cause that it names, and the first hint whose pattern is in any."""
-    told = errors(text)
+    causes = errors(text)
     killed = [("", "the kernel killed it for want of memory: see free -h, take a smaller batch, or make -j1")]
-    fit = [h for p, h in (killed if status in (137, -9) else hints) for line in told if re.search(p, line, re.I)]
-    cause, hint = told[0][:400].rstrip(". "), (fit + ["see its output above"])[0]
+    apt = [h for p, h in (killed if status in (137, -9) else hints) for line in causes if re.search(p, line, re.I)]
+    cause, hint = causes[0][:400].rstrip(". "), (apt + ["see its output above"])[0]
     return "%s failed (exit %d): %s; %s" % (tool, status, cause, hint)
 
 
 # ---- the card
 
 
-def said(*command) -> tuple:
+def query(*command, cwd=".", seconds=60) -> tuple:
     """(exit status, output) of a command; (None, "") where it is missing or does not end."""
+    null, pipe, same = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False)
+        process = subprocess.run(command, cwd=cwd, timeout=seconds, stdin=null, stdout=pipe, stderr=same, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None, ""
-    return done.returncode, done.stdout.decode(errors="replace")
+    return process.returncode, process.stdout.decode(errors="replace")
 
 
 def cards(text: str) -> list:
@@ -189,28 +190,28 @@ PLACES = ("usr/local/python3*/bin/python3", "*conda3/bin/python3", "*conda3/envs
 def pythons() -> list:
     """Interpreters that may have ais_bench, this one first."""
     names = ["python3", *("python3.%d" % minor for minor in range(7, 15))]
-    there = [os.path.join(folder, name) for folder in os.get_exec_path() for name in names]
+    paths = [os.path.join(folder, name) for folder in os.get_exec_path() for name in names]
     tops = [os.path.join(top, place) for top in ("/", os.path.expanduser("~")) for place in PLACES]
-    there += [path for top in tops for path in sorted(glob.glob(top))]
-    return list(dict.fromkeys([sys.executable, *(path for path in there if os.access(path, os.X_OK))]))
+    paths += [path for top in tops for path in sorted(glob.glob(top))]
+    return list(dict.fromkeys([sys.executable, *(path for path in paths if os.access(path, os.X_OK))]))
 
 
 def facts(python: str | None, device: str = "0") -> dict:
     """Which card `device` is (of several the first), and what drives it, in the words of npu-smi, CANN and pip, or None."""
-    status, table = said("npu-smi", "info")
+    status, table = query("npu-smi", "info")
     chips = cards(table) if status == 0 else []
     number = re.match(r"\d*", device).group()  # in the order of npu-smi's table
     chips = chips[int(number or 0) :] or chips
-    board = said("npu-smi", "info", "-t", "board", "-i", chips[0][2])[1] if chips else ""
-    here = cann() or cann(places=roots() + list(RUNTIMES), program=".")
-    versions = dict(re.findall(r"(\w+)=(\S+)", said(python, "-c", PROBE)[1])) if python else {}
+    board = query("npu-smi", "info", "-t", "board", "-i", chips[0][2])[1] if chips else ""
+    toolkit = cann() or cann(places=roots() + list(RUNTIMES), program=".")
+    versions = dict(re.findall(r"(\w+)=(\S+)", query(python, "-c", PROBE)[1])) if python else {}
     first = lambda pattern, text: next(iter(re.findall(pattern, text)), None)
     return {
         "npu": chips[0][0] if chips else None,
         "npu_health": chips[0][1] if chips else None,
         "npu_driver": first(r"npu-smi +\S+ +Version: +(\S+)", table),
         "npu_firmware": first(r"Firmware Version +: +(\S+)", board),
-        "cann": here["version"] if here else None,
+        "cann": toolkit["version"] if toolkit else None,
         "ais_bench": versions.get("ais_bench"),
         "aclruntime": versions.get("aclruntime"),
     }
@@ -218,7 +219,7 @@ def facts(python: str | None, device: str = "0") -> dict:
 
 def gpu() -> dict:
     """The same of the first GPU, in nvidia-smi's words."""
-    status, text = said("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    status, text = query("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
     name, _, driver = text.partition("\n")[0].partition(", ") if status == 0 else ("", "", "")
     return {"gpu": name or None, "gpu_driver": driver or None}
 
@@ -247,8 +248,8 @@ def dotted(n: int) -> tuple:
 def trtexec() -> tuple:
     """(path, TensorRT's version) of trtexec; (None, ()) where none is that names it."""
     path = shutil.which("trtexec") or shutil.which("/usr/src/tensorrt/bin/trtexec")
-    named = re.search(r"TensorRT\.trtexec \[TensorRT v(\d+)\]", said(path, "--help")[1] if path else "")
-    return (path, dotted(int(named.group(1)))) if named else (None, ())
+    match = re.search(r"TensorRT\.trtexec \[TensorRT v(\d+)\]", query(path, "--help")[1] if path else "")
+    return (path, dotted(int(match.group(1)))) if match else (None, ())
 
 
 def trtexec_words(version: tuple, engine: str, onnx="", fp16=False, times="", inputs="", outputs="") -> list:
@@ -302,20 +303,17 @@ def write_json(path: str, value) -> None:
 
 def run(command: list, log: str, cwd: str = ".") -> str:
     """Run a command, its words and output in `log`; the output. Raises Failed with its error where it ends badly."""
-    try:
-        done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, check=False)  # fmt: skip
-    except OSError as e:
-        raise Failed("%s: %s" % (command[0], e.strerror)) from None
-    text = done.stdout.decode(errors="replace")
+    status, text = query(*command, cwd=cwd, seconds=None)
     with open(log, "a", encoding="utf-8") as f:
         f.write("+ " + " ".join(command) + "\n" + text)
-    if done.returncode:
-        raise Failed(failure(os.path.basename(log).partition(".")[0], text, done.returncode, [("", "see " + log)]))
+    if status is None:
+        raise Failed("%s: not found, or no program" % command[0])
+    if status:
+        raise Failed(failure(os.path.basename(log).partition(".")[0], text, status, [("", "see " + log)]))
     return text
 
 
-def graph(cell: dict, work: str) -> str:
+def join_graph(cell: dict, work: str) -> str:
     """The path of a cell's graph, put together from its pieces. Raises Failed where it is not the kit's."""
     path = os.path.join(work, "model.onnx")
     with open(path, "wb") as f:
@@ -327,7 +325,7 @@ def graph(cell: dict, work: str) -> str:
     return path
 
 
-def compiled(cell: dict, work: str, log: str) -> str:
+def compile_om(cell: dict, work: str, log: str) -> str:
     """The .om of a cell: the kit's, or compiled here from the kit's graph. Raises Failed where neither can be had."""
     path = os.path.join(work, "model.om")
     if cell["om"]:
@@ -336,7 +334,7 @@ def compiled(cell: dict, work: str, log: str) -> str:
         tool = cann()
         if tool is None:
             raise Failed("no .om in the kit and no atc here: source CANN's set_env.sh, or make the kit where atc is")
-        graph(cell, work)
+        join_graph(cell, work)
         words = [w.replace("@out", "model").replace("@graph", "model.onnx") for w in cell["atc"]]
         flags = implmode(cell["implmode"], number(tool["version"]), work)
         words += ["--%s=%s" % pair for pair in flags.items()]
@@ -357,7 +355,7 @@ def values(path: str) -> list:
     return array.array("f", raw[head:]).tolist()
 
 
-def scored(order: dict, folder: str, reference: list) -> dict:
+def score_outputs(order: dict, folder: str, reference: list) -> dict:
     """{correct, total, predictions} of the outputs in `folder`, and {differ, largest} against reference logits, if there are
     any. predictions: a character a sentence, its class, or = for a tie, which is wrong. Raises Failed where one is missing.
     """
@@ -376,13 +374,13 @@ def scored(order: dict, folder: str, reference: list) -> dict:
                 differ += predictions[row] != str(want.index(max(want)))
                 largest = max([largest] + [abs(a - b) for a, b in zip(logits, want)])
     correct = sum(p == str(label) for p, label in zip(predictions, labels))
-    told = {"correct": correct, "total": len(labels), "predictions": "".join(predictions)}
-    return dict(told, differ=differ, largest=largest) if reference else told
+    result = {"correct": correct, "total": len(labels), "predictions": "".join(predictions)}
+    return dict(result, differ=differ, largest=largest) if reference else result
 
 
-def compared(cell: dict, folder: str) -> dict:
+def score_cell(cell: dict, folder: str) -> dict:
     """The same of a cell of the kit that lies here."""
-    return scored(read_json(cell["order"]), folder, values(cell["reference"]) if cell["reference"] else [])
+    return score_outputs(read_json(cell["order"]), folder, values(cell["reference"]) if cell["reference"] else [])
 
 
 def head_of(path: str) -> bytes:
@@ -397,7 +395,7 @@ def head_of(path: str) -> bytes:
 
 def on_npu(cell: dict, work: str, place: str, a) -> dict:
     """Compile, infer, time one cell through ais_bench: what is to be said of it."""
-    om = compiled(cell, work, os.path.join(place, "atc.log"))
+    om = compile_om(cell, work, os.path.join(place, "atc.log"))
     with open(os.path.join(place, "om_head.bin"), "wb") as f:
         f.write(head_of(om))
     for folder, _, names in os.walk(cell["input"]):  # with modes that ais_bench takes, however the kit was unpacked
@@ -418,18 +416,18 @@ def on_npu(cell: dict, work: str, place: str, a) -> dict:
             run(start + as_in_2026(filled), os.path.join(place, log))
         return folder
 
-    told = compared(cell, os.path.join(bench(cell["infer"], "output", "infer.log"), "out"))
+    result = score_cell(cell, os.path.join(bench(cell["infer"], "output", "infer.log"), "out"))
     folders = [bench(cell["time"], "round%d" % i, "time%d.log" % i) for i in range(1, a.rounds + 1)]
     speeds = [read_json(os.path.join(folder, "out_summary.json"))["throughput"] for folder in folders]
-    return dict(told, om_sha256=sha256(om), rows_per_second=statistics.median(speeds))
+    return dict(result, om_sha256=sha256(om), rows_per_second=statistics.median(speeds))
 
 
-def answers(cell: dict, engine: list, work: str, place: str) -> str:
+def infer_by_trtexec(cell: dict, engine: list, work: str, place: str) -> str:
     """Run the sentences through trtexec, one batch a call, and leave the logits as ais_bench does: their folder.
     engine: trtexec's path and version, and the plan. TensorRT 8 takes the int64 of an ONNX file as int32."""
     program, version, plan = engine
     order, folder, size = read_json(cell["order"]), os.path.join(place, "output", "out"), cell["bs"]
-    stems, code, result = list(order["rows"]), "q" if version >= (10,) else "i", os.path.join(work, "output.json")
+    stems, code, logits_file = list(order["rows"]), "q" if version >= (10,) else "i", os.path.join(work, "output.json")
     os.makedirs(folder)
     for at in range(0, len(stems), size):
         batch, files = stems[at : at + size], []
@@ -439,9 +437,9 @@ def answers(cell: dict, engine: list, work: str, place: str) -> str:
                 for stem in batch + batch[:1] * (size - len(batch)):
                     with open(os.path.join(cell["input"], name, stem + ".bin"), "rb") as row:
                         array.array(code, array.array("q", row.read())).tofile(f)
-        words = trtexec_words(version, plan, inputs=",".join(files), outputs=result)
+        words = trtexec_words(version, plan, inputs=",".join(files), outputs=logits_file)
         run([program, *words], os.path.join(place, "infer.log"))
-        logits, count = read_json(result)[0]["values"], order["labels"]
+        logits, count = read_json(logits_file)[0]["values"], order["labels"]
         for i, stem in enumerate(batch):
             with open(os.path.join(folder, stem + "_0.bin"), "wb") as f:
                 array.array("f", logits[count * i : count * (i + 1)]).tofile(f)
@@ -456,14 +454,14 @@ def on_gpu(cell: dict, work: str, place: str, a) -> dict:
     if cell["precision"] == "fp16" and version >= (11,):
         raise Failed("TensorRT 11 has no --fp16: use TensorRT 8 or 10")
     plan, speeds = os.path.join(work, "model.plan"), []
-    words = trtexec_words(version, plan, onnx=graph(cell, work), fp16=cell["precision"] == "fp16")
+    words = trtexec_words(version, plan, onnx=join_graph(cell, work), fp16=cell["precision"] == "fp16")
     run([program, *words], os.path.join(place, "build.log"))
-    told = compared(cell, answers(cell, [program, version, plan], work, place))
+    result = score_cell(cell, infer_by_trtexec(cell, [program, version, plan], work, place))
     for i in range(1, a.rounds + 1):
         words = trtexec_words(version, plan, times=os.path.join(place, "times%d.json" % i))
         text = run([program, *words], os.path.join(place, "time%d.log" % i))
         speeds.append(float(re.findall(r"Throughput: ([\d.e+]+) qps", text)[-1]) * cell["bs"])
-    return dict(told, rows_per_second=statistics.median(speeds), tensorrt=".".join(map(str, version)))
+    return dict(result, rows_per_second=statistics.median(speeds), tensorrt=".".join(map(str, version)))
 
 
 def run_cell(cell: dict, kit: str, a) -> dict:
@@ -482,28 +480,28 @@ def run_cell(cell: dict, kit: str, a) -> dict:
     used = {key: sha256(cell[key]) for key in ("order", "reference", "om") if cell[key]}
     used.update({"graph": cell["graph"]["sha256"], "run.py": sha256(os.path.abspath(__file__))})
     used["input"] = of_folder(cell["input"])
-    told = {"kit": kit, "cell": cell["name"], "used": used}
-    told["started"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    result = {"kit": kit, "cell": cell["name"], "used": used}
+    result["started"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     try:
-        told.update((on_gpu if cell["engine"] == "trtexec" else on_npu)(cell, work, place, a))
+        result.update((on_gpu if cell["engine"] == "trtexec" else on_npu)(cell, work, place, a))
     except Failed as e:
-        told["error"] = str(e)
+        result["error"] = str(e)
     except Exception as e:  # whatever it is, the next cell is run
-        told["error"] = "%s: %s" % (type(e).__name__, e)
+        result["error"] = "%s: %s" % (type(e).__name__, e)
     shutil.rmtree("work", ignore_errors=True)
-    write_json(path, told)
-    return told
+    write_json(path, result)
+    return result
 
 
-def line(cell: dict, told: dict) -> str:
+def table_row(cell: dict, result: dict) -> str:
     """One row of the table."""
     text = "%-60s" % cell["name"]
-    if "error" in told:
-        return text + " FAILED: " + told["error"]
-    text += " %4d/%d" % (told["correct"], told["total"])
-    if "differ" in told:
-        text += "  %d rows differ, %.2g at most" % (told["differ"], told["largest"])
-    text += "  %9.1f samples/s" % (told["rows_per_second"] * cell["per_row"])
+    if "error" in result:
+        return text + " FAILED: " + result["error"]
+    text += " %4d/%d" % (result["correct"], result["total"])
+    if "differ" in result:
+        text += "  %d rows differ, %.2g at most" % (result["differ"], result["largest"])
+    text += "  %9.1f samples/s" % (result["rows_per_second"] * cell["per_row"])
     return text + ("  (published: %s)" % ", ".join(cell["published"]) if cell["published"] else "")
 
 
@@ -523,19 +521,19 @@ def main():
         sys.exit("run.py: error: no cell's name holds %s" % a.only)
     if cells[0]["engine"] == "atc":
         tried = [a.python] if a.python else pythons()
-        a.python = next((python for python in tried if said(python, "-c", PROBE)[0] == 0), None)
+        a.python = next((python for python in tried if query(python, "-c", PROBE)[0] == 0), None)
         if not a.python:
             sys.exit("run.py: error: none of %s has ais_bench and aclruntime; say --python, source set_env.sh" % tried)
         here = facts(a.python, str(a.device))
         if unlike(content["chip"], here["npu"]):
             words = (content["chip"], here["npu"], here["npu"].replace("-", "_"))
             sys.exit("run.py: error: a kit for %s, npu-smi says %s: make kit CHIP=%s" % words)
-    told = []
+    results = []
     for cell in cells:
-        told.append(run_cell(cell, kit, a))
-        print(line(cell, told[-1]), flush=True)
+        results.append(run_cell(cell, kit, a))
+        print(table_row(cell, results[-1]), flush=True)
     with open(os.path.join("result", "npu-smi.txt"), "w") as f:
-        f.write(said("npu-smi", "info")[1] or said("nvidia-smi")[1])
+        f.write(query("npu-smi", "info")[1] or query("nvidia-smi")[1])
     host = re.sub(r"[^\w.-]", "_", platform.node()) or "host"
     machine = {"host": host, "system": platform.platform(), "python": platform.python_version()}
     write_json(os.path.join("result", "result.json"), {"kit": kit, "machine": machine, "card": here})
@@ -543,8 +541,8 @@ def main():
     with tarfile.open(name + ".part", "w") as tar:
         tar.add("result")
     os.replace(name + ".part", name)
-    failed = sum("error" in t for t in told)
-    print("wrote %s: %d cells, %d failed" % (name, len(told), failed))
+    failed = sum("error" in result for result in results)
+    print("wrote %s: %d cells, %d failed" % (name, len(results), failed))
     return int(bool(failed))
 
 

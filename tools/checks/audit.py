@@ -23,7 +23,7 @@ from statistics import median
 
 from tools.base import tasks
 from tools.make import cli, manifest, parameters
-from tools.make.stale import PROV, described
+from tools.make.stale import PROV, prov_files
 from tools.results import figures, readme, record, store, table
 from tools.source import fetch
 
@@ -35,7 +35,7 @@ KEPT = (Path("results/records"), Path("results/bench"))
 def provenance(build: Path) -> Iterator[tuple[str, dict | str]]:
     """Each target under `build` with its prov.json, after what it was made from; or with what is wrong with that."""
     known = {}
-    for target in (str(path).removesuffix(PROV) for path in sorted(described(build))):
+    for target in (str(path).removesuffix(PROV) for path in sorted(prov_files(build))):
         try:
             prov = cli.read_json(f"{target}{PROV}")
             if {type(sha) for sha in (*prov["inputs"].values(), prov["sha256"])} != {str}:
@@ -120,7 +120,7 @@ def near(one, other, part=1e-3) -> bool:
 
 def padded_rows(r: dict) -> float | None:
     """The share of padded rows in requests of one length on the CPU; None where that takes more than the record."""
-    own = parameters.rows_of(r["seq"])
+    own = parameters.seq_values(r["seq"])
     if r["chip"] != "cpu" or own["PACK"] or not own["SEQ"].isdecimal():
         return 0.0 if own["SEQ"] == "real" else None
     count = r.get("total") or r.get("sentences", record.SST2)

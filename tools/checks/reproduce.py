@@ -66,7 +66,7 @@ def named() -> set[str]:
     names = set()
     for name in models.names(Path("models")):
         with contextlib.suppress(cli.UserError):
-            values = models.read(name, Path("models"))
+            values = models.settings(name, Path("models"))
             names |= {values[key] for key in ("weights", "data", "train")}
     return {name for name in names if name and Path(name).exists()}
 
@@ -124,7 +124,7 @@ def make(
     show(f"==> {folder}: {' '.join(command[len(within) :])}", flush=True)
     last = ""
     with (folder / "make.log").open("w") as log, subprocess.Popen(
-        command, cwd=folder, env=cli.nobodys_child() | (env or {}), umask=umask, text=True, errors="replace",
+        command, cwd=folder, env=cli.clean_environment() | (env or {}), umask=umask, text=True, errors="replace",
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
         for line in process.stdout:
@@ -176,7 +176,7 @@ def unlike_initializers(one: Path, other: Path) -> list[str]:
 
     from tools.base import onnxfile
 
-    both = [{t.name: numpy_helper.to_array(t) for t in onnxfile.read(p).graph.initializer} for p in (one, other)]
+    both = [{t.name: numpy_helper.to_array(t) for t in onnxfile.load_model(p).graph.initializer} for p in (one, other)]
     lines = [f"{name}: in one file only" for name in sorted(both[0].keys() ^ both[1].keys())]
     for name in sorted(both[0].keys() & both[1].keys()):
         a, b = (arrays[name] for arrays in both)

@@ -115,7 +115,7 @@ def main():
     p.add_argument("--percent", type=float, required=True, help="of texts that may get another class")
     p.add_argument("--save_path", type=Path, required=True)
     args = p.parse_args()
-    task, eps = tasks.known(args.task), args.percent / 100
+    task, eps = tasks.by_name(args.task), args.percent / 100
     if task.score or task.several:
         raise cli.UserError(f"CERTIFY= is for one class a text; the task {args.task} has none")
     if not args.texts:

@@ -51,7 +51,7 @@ def parse():
 
 def shapes_of(path: Path) -> dict:
     """{input: its dimensions, 0 where open} of an ONNX graph."""
-    graph = onnxfile.read(path, weights=False).graph
+    graph = onnxfile.load_model(path, weights=False).graph
     return {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in graph.input}
 
 
@@ -184,7 +184,7 @@ def convert_int8(job: Job, layers: int, arrays: dict) -> None:
 
 def layers_of(path: Path) -> int:
     """How many encoder layers an ONNX graph has. UserError where it has no inputs or outputs."""
-    graph = onnxfile.read(path, weights=False).graph
+    graph = onnxfile.load_model(path, weights=False).graph
     if not graph.input or not graph.output:
         raise cli.UserError(f"{path}: a graph without inputs or outputs; make it again")
     return sum(n.op_type == "Softmax" for n in graph.node)
@@ -199,7 +199,7 @@ def judged(job: Job, folder: Path, rows: int | None):
     reference, made = logits(job, {name: a[chosen] for name, a in arrays.items()})
     if not (folder / "labels.json").exists():  # texts to check the graph on, of which nobody knows what is right
         return gate.judge(reference, made, job.precision, seeded=job.seeded)
-    _, task, names = tasks.read(folder)
+    _, task, names = tasks.of_inputs(folder)
     given = [g if isinstance(g, list) else [g] for g in cli.read_json(folder / "labels.json").values()]
     given = [output_files.numbers_of(g, task, len(names), folder / "labels.json") for g in given]
     if "first" not in arrays:  # one sentence a row
@@ -219,7 +219,7 @@ def main():
     if int8 and not (args.calibration and args.checkpoint):
         fault = f"--precision {args.precision} needs --calibration and --checkpoint"
         raise cli.UserError(f"{fault}: give TRAIN=, the task's own train.tsv")
-    task = tasks.known(args.task)
+    task = tasks.by_name(args.task)
     reference = args.reference or args.onnx
     job = Job(args.onnx, reference, args.engine, args.precision, args.save_path, task.pair, args.seeded, task.several)
     layers = layers_of(job.onnx)

@@ -124,7 +124,7 @@ def main():
     p.add_argument("--seeded", action="store_true", help="random weights: judge by classes, not labels")
     p.add_argument("--save_path", required=True, type=Path)
     a = p.parse_args()
-    _, task, labels = tasks.read(a.input)
+    _, task, labels = tasks.of_inputs(a.input)
     said = {
         "engine": a.engine, "precision": a.precision, "checkpoint": str(a.checkpoint),
         "inputs": [name for name in compile.shapes_of(a.reference) if name in ROLES],

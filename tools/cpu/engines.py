@@ -133,7 +133,7 @@ class Native(Engine):
     def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
         """One request: arrays in model input order to arrays in model output order; UserError where it cannot run them."""
         given = dict(zip([t.name for t in self.inputs], feeds, strict=True))
-        lengths = input_files.shown(given).sum(1)
+        lengths = input_files.real_tokens(given).sum(1)
         roles = {input_files.ROLES.get(name): rows for name, rows in given.items()}
         types = roles.get("token_type_ids")
         cut = lambda rows: [row[: max(n, 1)] for row, n in zip(rows, lengths, strict=True)] if lengths.any() else rows
@@ -223,7 +223,7 @@ def load(path, threads: int = 0, streams: int = 1):
         return Native(path, threads)
     if Path(path).suffix == ".ir":
         return Openvino(path, threads, streams)
-    props = {p.key: p.value for p in onnxfile.read(path, weights=False).metadata_props}
+    props = {p.key: p.value for p in onnxfile.load_model(path, weights=False).metadata_props}
     return Onnxruntime(path, props.get(PRECISION, "fp32"), threads, streams)
 
 

@@ -117,11 +117,11 @@ def pure_requests(tensors, dims):
 def write(folder: Path, stem: str, k: int, array, outfmt: str) -> Path:
     """Write one sample's output: raw little-endian bytes, .npy, or `%f` values, a line per leading row."""
     path = folder / f"{stem}_{k}.{outfmt.lower()}"
-    with cli.named(path):
+    with cli.file_in_error(path):
         if outfmt == "BIN":
             path.write_bytes(array.tobytes())
         elif outfmt == "NPY":
-            path.write_bytes(cli.npy(array))
+            path.write_bytes(cli.npy_bytes(array))
         else:
             np.savetxt(path, array.reshape(len(array), -1), fmt="%f")
     path.chmod(0o644)

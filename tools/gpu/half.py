@@ -26,17 +26,15 @@ def main():
     args = p.parse_args()
     from onnxruntime.transformers import float16
 
-    model = onnxfile.read(args.source)
+    model = onnxfile.load_model(args.source)
     blocked = [*float16.DEFAULT_OP_BLOCK_LIST, *FP32]
-    data = float16.convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked).SerializeToString(
-        deterministic=True
-    )
+    half = float16.convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
+    data = half.SerializeToString(deterministic=True)
     arrays = input_files.load_inputs(args.input, [i.name for i in model.graph.input], args.rows)
-    arrays = {
-        name: a[input_files.lengths(arrays) > 0] for name, a in arrays.items()
-    }  # no padding rows of whole batches
-    reference, made = gate.logits(str(args.source), arrays), gate.logits(data, arrays)
-    line = gate.judge(reference, made, "fp16", seeded=args.seeded).demand(args.save_path)
+    real = input_files.lengths(arrays) > 0  # no padding rows of whole batches
+    arrays = {name: a[real] for name, a in arrays.items()}
+    exact, rounded = gate.logits(str(args.source), arrays), gate.logits(data, arrays)
+    line = gate.judge(exact, rounded, "fp16", seeded=args.seeded).demand(args.save_path)
     cli.write(args.save_path, data)
     print(f"{line}\nwrote {args.save_path}")
 

@@ -38,21 +38,21 @@ HINTS = (
     (r"CUDA|driver|no .*device", "is there a GPU and a driver? see nvidia-smi"),
 )
 # Options of trtexec that leave a figure what it is, and those that do from their defaults on.
-PLAIN = """onnx loadEngine saveEngine shapes minShapes optShapes maxShapes batch maxBatch explicitBatch fp16 int8 fp8 bf16
+NEUTRAL = """onnx loadEngine saveEngine shapes minShapes optShapes maxShapes batch maxBatch explicitBatch fp16 int8 fp8 bf16
     best stronglyTyped noTF32 workspace memPoolSize buildOnly skipInference avgRuns percentile verbose exportTimes exportOutput
     loadInputs timingCacheFile device threads streams infStreams sleepTime idleTime sparsity noDataTransfers useSpinWait
     useCudaGraph includeDataTransfers noSpinWait noCudaGraph""".split()  # noqa: SIM905
 DEFAULTS = {"warmUp": 200, "duration": 3, "iterations": 10}
 
 
-def printed(text: str, name: str, where: str) -> dict:
+def latency(text: str, name: str, where: str) -> dict:
     """One latency line of the performance summary, in ms. Raises UserError where there is no such line, or no numbers
     in it."""
     lines = re.findall(rf"\] (?:\[I\] )?{name}: (min = .*)", text)
     if not lines:
         raise cli.UserError(f"{where}: no `{name}: min = ...` line; is it trtexec's whole output?")
-    said = logs.pairs(lines[-1])
-    return logs.numbers(said, said, f"{where}: {name}")
+    pairs = logs.pairs(lines[-1])
+    return logs.numbers(pairs, pairs, f"{where}: {name}")
 
 
 def verdict(text: str, where: str) -> tuple:
@@ -82,27 +82,25 @@ def summary(text: str, times: list | None, batch: int, where: str) -> dict:
     or None, throughput (samples/s: qps * batch), qps, batchsize, tensorrt, standin}. Raises cli.UserError.
     """
     version = verdict(text, where)
-    qps = logs.numbers(dict(re.findall(r"(Throughput): (\S+) qps", text)), ["Throughput"], f"{where}: summary")[
-        "Throughput"
-    ]
-    compute = printed(text, "GPU Compute Time", where)
+    rates = dict(re.findall(r"(Throughput): (\S+) qps", text))
+    qps = logs.numbers(rates, ["Throughput"], f"{where}: summary")["Throughput"]
+    compute, milliseconds = latency(text, "GPU Compute Time", where), None
     mean = compute.get("mean")
-    listed = None
     if times is not None:
         try:
-            listed = [float(t["computeMs"]) for t in times]
+            milliseconds = [float(t["computeMs"]) for t in times]
         except (TypeError, KeyError, ValueError):
             raise cli.UserError(f"{where}: --exportTimes wrote entries without computeMs") from None
-        if len(listed) < 2 or abs(statistics.fmean(listed) - mean) > 1e-3 * mean:
+        if len(milliseconds) < 2 or abs(statistics.fmean(milliseconds) - mean) > 1e-3 * mean:
             raise cli.UserError(f"{where}: the times listed do not have the mean printed, {mean}")
-        compute = logs.stats(listed, (90, 95, 99)) | {"count": len(listed)}
+        compute = logs.stats(milliseconds, (90, 95, 99)) | {"count": len(milliseconds)}
     if not qps or not mean:
         raise cli.UserError(f"{where}: nothing was measured (throughput {qps} qps); was it cut off?")
     if qps * mean > 1100:  # one query after another
         raise cli.UserError(f"{where}: {qps} qps of {mean} ms each: several streams, or edited; time one stream")
     return {
         "GPU_compute_time": compute,
-        "gpu_compute_time_list": listed,
+        "gpu_compute_time_list": milliseconds,
         "qps": qps,
         "batchsize": batch,
         "throughput": qps * batch,
@@ -124,42 +122,16 @@ def number(args: dict, name: str) -> float:
     return float(text) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text) else -1
 
 
-def timed(args: dict, version: tuple) -> str:
+def timing(args: dict, version: tuple) -> str:
     """What was timed by these options, in words: each that makes the figure another one is among them."""
     on = lambda new, old: new not in args if version >= (11,) else old in args
-    said = ["spin wait"] * on("noSpinWait", "useSpinWait") + ["CUDA graph"] * on("noCudaGraph", "useCudaGraph")
-    others = [
-        name for name in args if name not in PLAIN and not (name in DEFAULTS and number(args, name) >= DEFAULTS[name])
-    ]
-    said += [f"--{name}={args[name]}".rstrip("=") for name in others]
+    longer = lambda name: name in DEFAULTS and number(args, name) >= DEFAULTS[name]
+    parts = ["spin wait"] * on("noSpinWait", "useSpinWait") + ["CUDA graph"] * on("noCudaGraph", "useCudaGraph")
+    others = [name for name in args if name not in NEUTRAL and not longer(name)]
+    parts += [f"--{name}={args[name]}".rstrip("=") for name in others]
     if on("includeDataTransfers", "noDataTransfers"):
-        return ", ".join(["device compute only", *said]) + ": no copies"
-    return ", ".join(["device compute, with copies beside it", *said])
-
-
-def execute(a, engine: str, work: Path) -> dict:
-    """Build `engine` with trtexec, or time it, as the options `a` say: its output. Raises UserError with trtexec's
-    own words where it fails, or where it is not here."""
-    program, version = trip.trtexec()
-    if not program:
-        raise cli.UserError(f"no trtexec that names its version: looked on PATH and in /usr/src/tensorrt/bin; {WHERE}")
-    if a.onnx:
-        typed = a.onnx_fp16 if version >= (11,) else None  # has no --fp16: the graph's own types decide
-        words = trip.trtexec_words(version, engine, onnx=str(typed or a.onnx), fp16=a.precision == "fp16")
-    else:
-        times = work / "times.json"
-        words = trip.trtexec_words(version, engine, times=str(times))
-    print(f"trtexec of TensorRT {'.'.join(map(str, version))}: {MEANING}")
-    print("+", shlex.join([program, *words]), flush=True)
-    status, text = cli.stream([program, *words], Path.cwd())
-    if status:
-        raise cli.UserError(trip.failure("trtexec", text, status, HINTS))
-    if a.onnx:
-        verdict(text, program)
-        found = {"tensorrt": ".".join(map(str, version)), "standin": "STAND-IN" in text}
-    else:
-        found = summary(text, json.loads(times.read_text()), a.batch, program) | {"timed": MEANING}
-    return found | {"precision": a.precision, "args": [program, *words]}
+        return ", ".join(["device compute only", *parts]) + ": no copies"
+    return ", ".join(["device compute, with copies beside it", *parts])
 
 
 def main():
@@ -171,18 +143,32 @@ def main():
     p.add_argument("--precision", choices=("fp32", "fp16"), required=True)
     p.add_argument("--summary", type=Path, required=True, help="JSON to write")
     a = p.parse_args()
+    program, version = trip.trtexec()
+    if not program:
+        raise cli.UserError(f"no trtexec that names its version: looked on PATH and in /usr/src/tensorrt/bin; {WHERE}")
+    release = ".".join(map(str, version))
     with tempfile.TemporaryDirectory(dir=a.engine.parent if a.onnx else None) as work:
-        part = Path(work, a.engine.name) if a.onnx else a.engine
-        found = execute(a, str(part), Path(work))
+        engine, times = Path(work, a.engine.name) if a.onnx else a.engine, Path(work, "times.json")
+        typed = a.onnx_fp16 if version >= (11,) else None  # has no --fp16: the graph's own types decide
+        build = {"onnx": str(typed or a.onnx), "fp16": a.precision == "fp16"}
+        words = trip.trtexec_words(version, str(engine), **(build if a.onnx else {"times": str(times)}))
+        print(f"trtexec of TensorRT {release}: {MEANING}")
+        print("+", shlex.join([program, *words]), flush=True)
+        status, text = cli.run_shown([program, *words], Path.cwd())
+        if status:
+            raise cli.UserError(trip.failure("trtexec", text, status, HINTS))
         if a.onnx:
-            if not part.is_file() or not part.stat().st_size:
+            verdict(text, program)
+            if not engine.is_file() or not engine.stat().st_size:
                 raise cli.UserError(f"trtexec passed but wrote no engine for {a.engine}")
-            part.replace(a.engine)
+            engine.replace(a.engine)
+            result = {"tensorrt": release, "standin": "STAND-IN" in text}
             print(f"wrote {a.engine} ({a.engine.stat().st_size} bytes)")
         else:
-            print(f"{found['throughput']:.2f} samples/s = {found['qps']:.2f} qps * {a.batch}")
-    args = [w.replace(str(part), str(a.engine)) for w in found["args"] if not w.startswith("--exportTimes")]
-    cli.write(a.summary, json.dumps(found | {"args": args}, indent=1))
+            result = summary(text, json.loads(times.read_text()), a.batch, program) | {"timed": MEANING}
+            print(f"{result['throughput']:.2f} samples/s = {result['qps']:.2f} qps * {a.batch}")
+    args = [w.replace(str(engine), str(a.engine)) for w in (program, *words) if not w.startswith("--exportTimes")]
+    cli.write(a.summary, json.dumps(result | {"precision": a.precision, "args": args}, indent=1))
     print(f"wrote {a.summary}")
 
 

@@ -412,7 +412,7 @@ def load(path):
 
     from tools.base import onnxfile
 
-    proto = onnxfile.read(path)
+    proto = onnxfile.load_model(path)
     try:
         onnx.checker.check_model(proto, full_check=True)  # reading relies on arity and order
         model = ir.from_proto(proto)

@@ -62,7 +62,7 @@ def load(folder, labels=None):
 def with_mask(rows):
     """{role: int64 [n, length]} of a model's inputs by name, with a mask where the ids alone say what is padding."""
     feeds = {ROLES[name]: array for name, array in rows.items()}
-    if "attention_mask" not in feeds and (mask := input_files.shown(rows)) is not None:
+    if "attention_mask" not in feeds and (mask := input_files.real_tokens(rows)) is not None:
         feeds["attention_mask"] = mask.astype(int)
     return feeds
 
@@ -163,6 +163,6 @@ def export(module, path, inputs, arrays, shape=None, logits_path=None):
         model = update_inputs_outputs_dims(model, dict.fromkeys(inputs, shape), {"output": [shape[0], theirs.shape[1]]})
         data = model.SerializeToString(deterministic=True)
     if logits_path:
-        cli.write(logits_path, cli.npy(ours))
+        cli.write(logits_path, cli.npy_bytes(ours))
     cli.write(path, data)
     return verdict

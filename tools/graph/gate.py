@@ -160,7 +160,7 @@ def main():
     names = input_files.input_names(a.input) if saved else [i.name for i in onnxfile.session(reference).get_inputs()]
     inputs = input_files.load_inputs(a.input, names, a.rows)
     if a.save_path:
-        cli.write(a.save_path, cli.npy(logits(reference, inputs)))
+        cli.write(a.save_path, cli.npy_bytes(logits(reference, inputs)))
         print(f"wrote the logits of {len(inputs[names[0]])} rows to {a.save_path}")
         return
     if Path(outputs).is_dir():

@@ -32,7 +32,7 @@ def simplify(path: Path, shapes: dict):
 
     from tools.base import onnxfile
 
-    model = onnxfile.read(path)
+    model = onnxfile.load_model(path)
     try:
         simple, ok = onnxsim.simplify(model, overwrite_input_shapes=shapes)
     except Exception as e:  # onnxsim, onnx and onnxruntime each raise their own

@@ -26,8 +26,11 @@ def main():
     except Exception as e:
         if type(e).__name__ == "UserError":
             return str(e), 1
-        where = "%s:%s" % (getattr(e, "filename", None) or "tools/make", getattr(e, "lineno", None) or "")
-        return "%s: %s: %s; mend it" % (where, type(e).__name__, e), 1  # a tool that is broken
+        import traceback
+
+        last = [f for f in traceback.extract_tb(e.__traceback__) if "/tools/" in f.filename][-1]
+        path, line = (e.filename, e.lineno) if isinstance(e, SyntaxError) else (last.filename, last.lineno)
+        return "%s:%s: %s: %s; mend it" % (os.path.relpath(path), line, type(e).__name__, e), 1  # a tool that is broken
 
 
 if __name__ == "__main__":

@@ -70,13 +70,7 @@ ENGINES = {
 }
 ATC_MODES = {"fp16": "force_fp16", "mix": "allow_mix_precision"}  # atc's --precision_mode
 REHEARSALS = ("fp16-sim",)  # what another chip would compute; no table has them unless asked
-# Units with which our engine is the fastest that keeps the gates (MiniLM, real sentences; int8 with AVX-VNNI: 1.3 x
-# OpenVINO, which has no int8 where AVX2 comes without VNNI).
-FASTER = {"bf16": {"amx_bf16", "avx512_bf16"}, "int8": {"avx2"},
-          "int8-bf16": {"avx512_bf16", "amx_int8"}}  # fmt: skip
-# `make score`: the engines by speed.
-BY_SPEED = (("native", "int8-bf16"), ("native", "int8"), ("openvino", "int8"), ("native", "bf16"), ("openvino", "bf16"),
-            ("onnxruntime", "fp32"))  # fmt: skip
+BY_SPEED = ("int8-bf16", "int8", "bf16", "fp32")  # the CPU's precisions, each by its fastest engine
 
 
 def engines_of(chip: str) -> list[str]:
@@ -96,25 +90,27 @@ def leaves(flags: set[str], most: str) -> set[str]:
     return flags - {unit for step in late for unit in STEPS[step]}
 
 
-def telling(needs: set[str]) -> str:
+def main_unit(needs: set[str]) -> str:
     """The unit by which a set of them is known."""
     return max(needs & set(TELLING), key=TELLING.index)
 
 
 def units(engine: str, precision: str, flags: set[str]) -> list[str] | None:
     """The units with which a CPU of these flags runs a precision, [] where any CPU does; None where this one cannot."""
-    here = [way for way in ENGINES[engine].precisions[precision] if way <= flags]
-    return list(dict.fromkeys(telling(way) for way in here if way)) if here else None
+    ways = [way for way in ENGINES[engine].precisions[precision] if way <= flags]
+    return list(dict.fromkeys(main_unit(way) for way in ways if way)) if ways else None
 
 
-def needed(engine: str, precision: str) -> list[str]:
+def units_needed(engine: str, precision: str) -> list[str]:
     """The units of which a CPU needs one for a precision; [] where any CPU will do."""
-    return sorted({telling(way) for way in ENGINES[engine].precisions[precision] if way})
+    return sorted({main_unit(way) for way in ENGINES[engine].precisions[precision] if way})
 
 
 def fastest(precision: str, flags: set[str]) -> bool:
-    """Whether our engine is the fastest for a precision on a CPU of these flags."""
-    return bool(FASTER.get(precision, set()) & flags) and units("native", precision, flags) is not None
+    """Whether our engine is the fastest that keeps the gates in a precision on a CPU of these flags (MiniLM, real sentences;
+    int8 with AVX-VNNI: 1.3 x OpenVINO, which has no int8 where AVX2 comes without VNNI). Its speed on Arm is not known, and
+    onnxruntime is faster in fp32."""
+    return precision in BY_SPEED[:-1] and "asimd" not in flags and units("native", precision, flags) is not None
 
 
 def engine_for(chip: str, precision: str, flags: set[str], packed: bool = False) -> str:
@@ -127,7 +123,7 @@ def engine_for(chip: str, precision: str, flags: set[str], packed: bool = False)
 
 def for_score(task: str, flags: set[str]) -> tuple[str, str]:
     """(engine, precision) that scores the fastest on a CPU of these flags. int8 of another task than SST-2 needs TRAIN=."""
-    runs = lambda engine, precision: units(engine, precision, flags) is not None
-    fast = lambda engine, precision: engine != "native" or fastest(precision, flags)
-    rows = (row for row in BY_SPEED if task == "sst2" or not row[1].startswith("int8"))
-    return next(row for row in rows if runs(*row) and fast(*row))
+    choices = [p for p in BY_SPEED if task == "sst2" or not p.startswith("int8")]
+    pairs = ((engine_for("cpu", p, flags), p) for p in choices)
+    runs = lambda engine, p: fastest(p, flags) if engine == "native" else units(engine, p, flags) is not None
+    return next(pair for pair in pairs if runs(*pair))

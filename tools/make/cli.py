@@ -26,10 +26,10 @@ class UserError(Exception):
     file: control characters are spelled out, so that none reaches a terminal."""
 
     def __init__(self, text: str):
-        super().__init__("\n".join(map(plain, text.split("\n"))))
+        super().__init__("\n".join(map(printable, text.split("\n"))))
 
 
-def plain(text) -> str:
+def printable(text) -> str:
     """A text, or a path, with its control characters spelled out."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
@@ -38,7 +38,7 @@ ROOM = "; make room on that disk and run it again"
 ADVICE = {errno.ENOSPC: ROOM, errno.EFBIG: ROOM, errno.EDQUOT: ROOM, errno.EROFS: "; name a folder that can be written"}
 
 
-def said(e: Exception) -> str:
+def explanation(e: Exception) -> str:
     """What is wrong, where and what to do, in one line."""
     if isinstance(e, UserError):
         return str(e)
@@ -74,7 +74,7 @@ def run(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
     except (UserError, OSError, UnicodeEncodeError, MemoryError) as e:
-        status = f"{Path(sys.argv[0]).name}: error: {said(e)}"
+        status = f"{Path(sys.argv[0]).name}: error: {explanation(e)}"
     except KeyboardInterrupt:
         status = 130
     if quiet:  # whatever is left to do, a Ctrl-C may end it at once
@@ -96,7 +96,7 @@ def regular(path, largest: int | None = None) -> Path:
     return path
 
 
-def first(paths) -> Path | None:
+def first_file(paths) -> Path | None:
     """The first path that is a file; None where none is. A pipe or a device is not passed over: UserError."""
     return next((regular(path) for path in map(Path, paths) if path.exists() and not path.is_dir()), None)
 
@@ -131,7 +131,7 @@ def read_npy(path):
     return array
 
 
-def npy(array) -> bytes:
+def npy_bytes(array) -> bytes:
     """The .npy file of an array. np.save into a file itself does not say why where the disk is full."""
     import numpy as np
 
@@ -141,7 +141,7 @@ def npy(array) -> bytes:
 
 
 @contextlib.contextmanager
-def named(path):
+def file_in_error(path):
     """An OSError in the block names `path` where it names nothing: a write to a full disk does not."""
     try:
         yield
@@ -158,7 +158,7 @@ def whole_file(path, mode="wb", **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with named(path), os.fdopen(fd, mode, **options) as f:
+        with file_in_error(path), os.fdopen(fd, mode, **options) as f:
             os.fchmod(fd, 0o644)
             yield f
         Path(name).replace(path)
@@ -192,12 +192,12 @@ def nearest(word: str, right) -> str:
     return f", is {near[0]} meant?" if near else ""
 
 
-def ending(status: int) -> str:
+def ending_of(status: int) -> str:
     """How a process ended, in words: its exit status, or the signal where that is negative."""
     return signal.Signals(-status).name if status < 0 else f"exit {status}"
 
 
-def nobodys_child() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """The environment without the variables of a parent make."""
     return {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
 
@@ -214,7 +214,7 @@ def git(*words: str) -> subprocess.CompletedProcess:
 TAIL = 1 << 20  # bytes of output kept for the error message
 
 
-def stream(command: list, cwd: Path) -> tuple[int, str]:
+def run_shown(command: list, cwd: Path) -> tuple[int, str]:
     """Run a command with its output shown as it comes; exit status and the output's last part."""
     null, pipe, tail = subprocess.DEVNULL, subprocess.PIPE, b""
     with subprocess.Popen(command, cwd=cwd, stdin=null, stdout=pipe, stderr=subprocess.STDOUT) as process:

@@ -12,7 +12,7 @@ from tools.make import chips, cli
 MAX_ISA = "ONEDNN_MAX_CPU_ISA"
 ISA = tuple(unit for unit in chips.TELLING if not unit.startswith("asimd"))  # what a record says that its CPU has
 CGROUPS, CPUS = Path("/sys/fs/cgroup"), Path("/sys/devices/system/cpu")
-RAPL, RAPL_SAID = Path("/sys/class/powercap"), "intel-rapl"
+RAPL, RAPL_NAME = Path("/sys/class/powercap"), "intel-rapl"
 
 
 def info() -> dict[str, str]:
@@ -43,7 +43,7 @@ def check_units(precision: str) -> None:
     """UserError where OpenVINO would give other answers in `precision`, for want of a unit. int8 without VNNI saturates its
     sums at 16 bits: 4 to 6 of the 872 sentences came out otherwise."""
     if chips.units("openvino", precision, cpu_flags()) is None:
-        what = f"{precision} unit ({', '.join(chips.needed('openvino', precision))})"
+        what = f"{precision} unit ({', '.join(chips.units_needed('openvino', precision))})"
         raise cli.UserError(f"PRECISION={precision}: {without(what)}; use PRECISION=fp32")
 
 
@@ -54,8 +54,8 @@ def quota() -> float:
     for kinds, group in (line.split(":", 2)[1:] for line in groups):
         if kinds and "cpu" not in kinds.split(","):
             continue
-        here = Path(group.strip("/"))
-        for folder in (CGROUPS / kinds / part for part in (here, *here.parents)):
+        path = Path(group.strip("/"))
+        for folder in (CGROUPS / kinds / part for part in (path, *path.parents)):
             with contextlib.suppress(OSError, ValueError):
                 names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if kinds else ("cpu.max",)
                 time, period = " ".join((folder / name).read_text() for name in names).split()
@@ -76,12 +76,12 @@ def cores() -> int:
 
 def caches() -> list[str]:
     """The caches of the first processor, as `L2 2048K`; none where the kernel does not say."""
-    found = []
+    names = []
     for folder in sorted((CPUS / "cpu0/cache").glob("index*")):
         with contextlib.suppress(OSError):
             level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
-            found.append(f"L{level}{kind[0].lower() if kind in ('Data', 'Instruction') else ''} {size}")
-    return found
+            names.append(f"L{level}{kind[0].lower() if kind in ('Data', 'Instruction') else ''} {size}")
+    return names
 
 
 def joules() -> float | str:
@@ -96,24 +96,24 @@ def joules() -> float | str:
         return f"{getattr(e, 'filename', RAPL)}: {getattr(e, 'strerror', e)}"
 
 
-def plain(name: str) -> str:
+def safe_name(name: str) -> str:
     """A CPU's name as a record may hold it: it stands in tables, pages and terminals, and a hypervisor may choose it."""
     return re.sub(r"[|<>`\\]|[^ -~]", "_", name).lstrip("=+-@ ")[:200] or "unknown"
 
 
 def machine() -> dict:
     """The processor and system that run now."""
-    cpu, flags = info(), cpu_flags(limited=False)
+    cpu, flags, energy = info(), cpu_flags(limited=False), joules()
     # Two generations may have one name, as "AMD EPYC" in a virtual machine.
     words = ("cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU variant")
     kind = ", ".join(f"{w.removeprefix('cpu ').removeprefix('CPU ')} {cpu[w]}" for w in words if w in cpu)
     name = cpu.get("model name", platform.processor() or platform.machine())
     return {
-        "cpu": plain(f"{name} ({kind})" if kind else name),
+        "cpu": safe_name(f"{name} ({kind})" if kind else name),
         "isa": [flag for flag in ISA if flag in flags],
         "cores": cores(),
         "caches": caches(),
-        "energy": said if isinstance(said := joules(), str) else RAPL_SAID,
+        "energy": energy if isinstance(energy, str) else RAPL_NAME,
         "system": platform.platform(),
         "python": platform.python_version(),
         "host": platform.node(),

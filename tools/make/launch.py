@@ -6,10 +6,10 @@
     infer      n2, job 41, device 0: 872 rows in 109 requests     [3 done, 2 running, 5 waiting]     12.4 s
 
 Both machines share the folder of the checkout. `perform` leaves the step's commands in <box>/job.json and starts `PREFIX env
--C <checkout> python -m tools.make.launch <box>`; `slurm` stands for `sbatch --wait`. There, each attempt works in a folder
-of its own, and links its result.json to its name last: the first one there is the answer. An exit code is none: srun
-gives 0 where a node was lost, sbatch --wait where the job was cancelled. Slurm queues a job again that loses its node;
-behind any other prefix the step fails, and the next `make` runs it.
+-C <checkout> python -m tools.make.launch <box>`; `slurm` stands for `sbatch`. There, each attempt works in a folder of its
+own, and links its result.json to its name last: the first one there is the answer. Exit codes cannot be trusted: srun
+returns 0 when a node is lost, sbatch as soon as the job is queued. Slurm queues a job again that loses its node; behind any
+other prefix the step fails, and the next `make` runs it.
 """
 
 import contextlib
@@ -52,25 +52,25 @@ def perform(prefix: list[str], alone: bool, commands: list[list[str]], box: Path
     job |= {"env": {k: os.environ[k] for k in CARRIED if k in os.environ}, "visible": os.environ.get(VISIBLE)}
     (box / "job.json").write_text(json.dumps(job))
     with board(step) as tell:
-        result = answer(command_of(prefix, box), box, tell)
-    made, node = box / result["made"], {k: result[k] for k in ("node", "job", "device")}
-    step.take((made.parent / "log").read_bytes())
+        result = wait_for_result(command_of(prefix, box), box, tell)
+    product, place = box / result["made"], {k: result[k] for k in ("node", "job", "device")}
+    step.take((product.parent / "log").read_bytes())
     if result["failed"]:
         raise cli.UserError(f"{result['failed']} (on {result['node']})")
-    step.where = ", ".join([node["node"], *(f"{k} {node[k]}" for k in ("job", "device") if node[k] is not None)])
-    return made, result["ran"] | {"machine": result["machine"], "launched": node}
+    step.where = ", ".join([place["node"], *(f"{k} {place[k]}" for k in ("job", "device") if place[k] is not None)])
+    return product, result["ran"] | {"machine": result["machine"], "launched": place}
 
 
 def command_of(prefix: list[str], box: Path) -> list[str]:
     """The command that runs `main` of this file elsewhere."""
-    there = ["env", "-C", str(Path.cwd()), sys.executable, "-m", "tools.make.launch", str(box)]
+    words = ["env", "-C", str(Path.cwd()), sys.executable, "-m", "tools.make.launch", str(box)]
     if prefix[0] == "slurm":
-        how = ["--wait", "--requeue", "-N1", "-n1", "--job-name", job_name(box), "--open-mode=append"]
+        how = ["--requeue", "-N1", "-n1", "--job-name", job_name(box), "--open-mode=append"]
         log = ["--output", str(box.absolute() / "job.log")]
-        return ["sbatch", *prefix[1:], *how, *log, "--wrap", f"exec {shlex.join(there)}"]
+        return ["sbatch", *prefix[1:], *how, *log, "--wrap", f"exec {shlex.join(words)}"]
     if Path(prefix[0]).name == "ssh":  # its words are read by a shell
-        there = [shlex.quote(word) for word in there]
-    return [*prefix, *there]
+        words = [shlex.quote(word) for word in words]
+    return [*prefix, *words]
 
 
 def job_name(box: Path) -> str:
@@ -78,70 +78,65 @@ def job_name(box: Path) -> str:
     return f"bert2om{box.absolute().parent.name}{box.name}"
 
 
-def answer(command: list[str], box: Path, tell) -> dict:
-    """What result.json says, once it is there; UserError where the command ends and leaves none."""
+def wait_for_result(command: list[str], box: Path, tell) -> dict:
+    """What result.json says, once it is there. Raises UserError where nobody will leave one."""
     while True:
-        result, status, said = attempt(command, box, tell)
-        away = command[0] == "sbatch" and AWAY.search(said)
-        if away and not result:
-            result = queued(box, tell)
-            forget(box)  # it may have been queued again meanwhile
+        result, status, text = attempt(command, box, tell)
         if result:
             return result
-        if read(box, "started.json") or not (away or FULL.search(said)):
-            return late(box, command[0], status, said)
+        refused = FULL.search(text) or (command[0] == "sbatch" and AWAY.search(text))
+        if read_if_there(box / "started.json") or not refused:
+            return late_result(box, command[0], status, text)
         tell(None)
         time.sleep(AGAIN)
 
 
-def queued(box: Path, tell) -> dict | None:
-    """What result.json says, once it is there; None where no job of the box is known to Slurm, now that it answers."""
-    while not (result := read(box, "result.json")):
-        asked = ["squeue", "-h", "-t", "all", "--name", job_name(box), "-o", "%T"]
-        done = subprocess.run(asked, capture_output=True, text=True, check=False)
-        if done.returncode == 0 and not re.search("PENDING|RUNNING|COMPLETING|CONFIGURING|REQUEUE", done.stdout):
-            return read(box, "result.json")
-        tell(read(box, "started.json"))
-        time.sleep(AGAIN / 10)
-    return result
-
-
 def attempt(command: list[str], box: Path, tell) -> tuple[dict | None, int, str]:
-    """Run the launcher until it ends or result.json is there: (what that says, exit status, what the launcher said)."""
-    with tempfile.TemporaryFile() as said:
-        null, ends = subprocess.DEVNULL, cli.die_with_parent
+    """Launch the commands; wait until result.json is there, or the launcher and its job have ended without one: (what that
+    file says, the launcher's exit status, what it printed)."""
+    with tempfile.TemporaryFile() as output:
+        null, ends, looked = subprocess.DEVNULL, cli.die_with_parent, 0.0
         try:
-            there = subprocess.Popen(command, stdin=null, stdout=said, stderr=said, preexec_fn=ends)
+            launcher = subprocess.Popen(command, stdin=null, stdout=output, stderr=output, preexec_fn=ends)
         except FileNotFoundError:
             raise cli.UserError(f"LAUNCH: {command[0]} is not on PATH here") from None
         try:
-            while not (result := read(box, "result.json")) and there.poll() is None:
-                tell(read(box, "started.json"))
+            while not (result := read_if_there(box / "result.json")):
+                tell(read_if_there(box / "started.json"))
+                if launcher.poll() is not None and time.monotonic() > looked + AGAIN:
+                    if command[0] != "sbatch" or not queued(box):
+                        break
+                    looked = time.monotonic()
                 time.sleep(0.2)
-            if result and command[0] != "sbatch":  # about to end; sbatch --wait would only look again after a while
+            else:  # the launcher is about to end
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    there.wait(timeout=LATE)
+                    launcher.wait(timeout=LATE)
         except BaseException:
             forget(box)
             raise
         finally:
-            there.terminate()
-            there.wait()
-        said.seek(0)
-        return result, there.returncode, said.read().decode(errors="replace").strip()
+            launcher.terminate()
+            launcher.wait()
+        output.seek(0)
+        return result, launcher.returncode, output.read().decode(errors="replace").strip()
 
 
-def late(box: Path, program: str, status: int, text: str) -> dict:
+def queued(box: Path) -> bool:
+    """Whether Slurm has a job of this box that waits or runs; so it is taken where Slurm does not answer."""
+    jobs = ["squeue", "--noheader", "--name", job_name(box)]
+    listing = subprocess.run(jobs, capture_output=True, text=True, check=False)
+    return listing.returncode != 0 or bool(listing.stdout.strip())
+
+
+def late_result(box: Path, program: str, status: int, text: str) -> dict:
     """What result.json says, if it comes late; else UserError that says all that is known."""
-    begun, log, end = read(box, "started.json"), box / "job.log", time.monotonic() + LATE
-    while begun and time.monotonic() < end:
+    start, log, end = read_if_there(box / "started.json"), box / "job.log", time.monotonic() + LATE
+    while start and time.monotonic() < end:
         with tempfile.TemporaryFile(dir=box):  # over NFS, the folder is then read anew
-            if result := read(box, "result.json"):
+            if result := read_if_there(box / "result.json"):
                 return result
         time.sleep(0.5)
-    if program == "sbatch":
-        forget(box)
-    where = f"begun on {begun['node']}" if begun else "never begun"
+    where = f"begun on {start['node']}" if start else "never begun"
     lines = (text + "\n" + (log.read_text(errors="replace") if log.exists() else "")).strip().splitlines()
     why = ": " * bool(lines) + " / ".join(lines[-3:])[:300]
     raise cli.UserError(
@@ -149,10 +144,10 @@ def late(box: Path, program: str, status: int, text: str) -> dict:
     )
 
 
-def read(box: Path, name: str) -> dict | None:
-    """A JSON file of the box, which is whole or absent; None where it is absent."""
+def read_if_there(path: Path) -> dict | None:
+    """A JSON file that is whole or absent; None where it is absent."""
     try:
-        return json.loads((box / name).read_text())
+        return json.loads(path.read_text())
     except FileNotFoundError:
         return None
 
@@ -170,11 +165,11 @@ def board(step):
     Yields tell(what started.json says, None while it waits). The counts are shown while the step runs and at its end.
     BERT2OM_MAKE, which the Makefile exports, is the process id of make.
     """
-    here = f"{platform.node()}."
-    folder = Path("build/.launch", here + os.environ.get("BERT2OM_MAKE", str(os.getppid())))
+    host = f"{platform.node()}."
+    folder = Path("build/.launch", host + os.environ.get("BERT2OM_MAKE", str(os.getppid())))
     folder.mkdir(parents=True, exist_ok=True)
-    for other in folder.parent.glob(f"{here}*"):
-        if not Path("/proc", other.name.removeprefix(here)).exists():
+    for other in folder.parent.glob(f"{host}*"):
+        if not Path("/proc", other.name.removeprefix(host)).exists():
             shutil.rmtree(other, ignore_errors=True)
     mine = folder / step.target.as_posix().replace("/", "_")
 
@@ -199,16 +194,16 @@ def board(step):
 # ---- On the other machine
 
 
-def granted(job: str | None, node: str) -> str | None:
+def device_of(job: str | None, node: str) -> str | None:
     """The devices that Slurm gave this job on this node, such as `0`; None where it gives none, or no numbers."""
     if not job or not shutil.which("scontrol"):
         return None
-    done = subprocess.run(["scontrol", "show", "job", "-d", job], capture_output=True, text=True, check=False)
-    line = re.search(rf"Nodes={re.escape(node)} .*GRES=\S+?\(IDX:([\d,-]+)\)", done.stdout)
+    details = subprocess.run(["scontrol", "show", "job", "-d", job], capture_output=True, text=True, check=False)
+    line = re.search(rf"Nodes={re.escape(node)} .*GRES=\S+?\(IDX:([\d,-]+)\)", details.stdout)
     return line[1] if line else None
 
 
-def lock(alone: bool, host: str) -> int:
+def lock_machine(alone: bool, host: str) -> int:
     """Wait until nothing is timed on this machine; alone: until nothing of ours runs on it. A file to keep open.
 
     On make's own machine it is the lock of make's own steps.
@@ -223,7 +218,7 @@ def lock(alone: bool, host: str) -> int:
     return fd
 
 
-def publish(path: Path, value: dict) -> bool:
+def write_once(path: Path, value: dict) -> bool:
     """Write a file whole under its name; False where one stands there already."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.") as f:
         json.dump(value, f)
@@ -242,24 +237,23 @@ def main():
     box = p.parse_args().box
     job = cli.read_json(box / "job.json")
     number, node = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURMD_NODENAME", platform.node())
-    device = granted(number, node)
+    device = device_of(number, node)
     if device is not None and os.environ.get(VISIBLE) == job["visible"]:  # Slurm knows of the device, CANN not yet
         os.environ[VISIBLE] = device
     os.environ.update(job["env"])
-    lock(job["alone"] and device is None, job["host"])
-    there = {"node": node, "job": number, "device": device, "machine": cpu.machine(), "started": time.time()}
-    with cli.whole_file(box / "started.json", "w") as f:  # in place of that of an attempt whose node was lost
-        json.dump(there, f)
-    own, step = Path(tempfile.mkdtemp(dir=box, prefix="run.")), screen.Step("", Path(job["target"]))
-    ran, failed = {}, None
+    lock_machine(job["alone"] and device is None, job["host"])
+    facts = {"node": node, "job": number, "device": device, "machine": cpu.machine(), "started": time.time()}
+    cli.write(box / "started.json", json.dumps(facts))  # in place of that of an attempt whose node was lost
+    folder, step = Path(tempfile.mkdtemp(dir=box, prefix="run.")), screen.Step("", Path(job["target"]))
+    times, error = {}, None
     try:
-        _, ran = step.perform(job["commands"], own)
+        _, times = step.perform(job["commands"], folder)
     except cli.UserError as e:
-        failed = str(e)
-    (own / "log").write_text(step.text())
-    there |= {"made": f"{own.name}/{step.final.name}", "ran": ran, "failed": failed}
-    first = publish(box / "result.json", there)
-    print(f"{step.final.name}: {failed or 'made'}{'' if first else ', but another attempt was first'}")
+        error = str(e)
+    (folder / "log").write_text(step.log_text())
+    facts |= {"made": f"{folder.name}/{step.final.name}", "ran": times, "failed": error}
+    first = write_once(box / "result.json", facts)
+    print(f"{step.final.name}: {error or 'made'}{'' if first else ', but another attempt was first'}")
 
 
 if __name__ == "__main__":

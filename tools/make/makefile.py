@@ -38,22 +38,22 @@ def targets() -> dict[str, tuple[str, str, bool]]:
     return table
 
 
-class Asked:
-    """What is asked for. values: {parameter: value} of all; given: the names of those that were typed; goals: as typed;
+class Request:
+    """What is asked for. values: {parameter: value} of all; typed: the names of those on the command line; goals: as typed;
     models: {name: what its folder says} of those asked for; flags: the units of this CPU that ISA= leaves.
-    Raises UserError, one line, where it is not to be had."""
+    Raises UserError, one line, where that cannot be done."""
 
-    def __init__(self, words: list[str], goals: list[str], handed: set[str]):
-        self.goals, self.known = goals, targets()
+    def __init__(self, words: list[str], goals: list[str], inherited: set[str]):
+        self.goals, self.targets = goals, targets()
         self.files = [goal for goal in goals if "/" in goal]
-        typed = {name: value for name, _, value in (word.partition("=") for word in words)}
-        self.check_words(typed, handed)
-        self.given = [name for name in parameters.BY_NAME if name in typed]
-        self.values = {row.name: typed.get(row.name, row.default) for row in parameters.ROWS}
-        self.check_goals(handed)
+        self.values = {row.name: row.default for row in parameters.ROWS}
+        typed = self.typed_values(words, inherited)
+        self.typed = [name for name in self.values if name in typed]
+        self.values |= typed
+        self.check_goals(inherited)
         self.fill()
         self.check_values()
-        self.models = {name: models.read(name) for name in {self["MODEL"], *self.several("MODELS")}}
+        self.models = {name: models.settings(name) for name in {self["MODEL"], *self.several("MODELS")}}
         self.check_together()
         self.values["WEIGHTS"] = self.weights()
 
@@ -68,52 +68,52 @@ class Asked:
         """Whether one of these targets is a goal."""
         return any(goal in names for goal in self.goals)
 
-    def check_words(self, typed: dict, handed: set[str]) -> None:
-        """Names that there are, and characters that are inert wherever they are read. Raises UserError."""
-        for name, value in list(typed.items()):
-            row, wrong = parameters.BY_NAME.get(name), ""
+    def typed_values(self, words: list[str], inherited: set[str]) -> dict[str, str]:
+        """{parameter: value} of the words NAME=value, of characters that are inert wherever they are read. Raises UserError."""
+        values = {}
+        for name, _, value in (word.partition("=") for word in words):
+            row, fault = parameters.BY_NAME.get(name), ""
             if row is None:
-                if name not in handed:
-                    raise UserError(f"{name}= is no parameter{cli.nearest(name, parameters.BY_NAME)}; see make help")
-                del typed[name]
-            elif row.free:
+                if name not in inherited:
+                    raise UserError(f"{name}= is no parameter{cli.nearest(name, self.values)}; see make help")
+                continue
+            if row.free:
                 if not value.isprintable() or END in value or "\\" in value:
-                    wrong = f"may hold any text of one line, but no control character, {END} or \\"
+                    fault = f"may hold any text of one line, but no control character, {END} or \\"
             elif ODD.search(value):
-                wrong = ALLOWED
+                fault = ALLOWED
             elif not row.many and len(value.split()) > 1:
-                wrong = "holds blanks; it is one value"
-            else:
-                typed[name] = " ".join(value.split())
-            if wrong:
-                raise UserError(f"{name}='{value}' {wrong}")
+                fault = "holds blanks; it is one value"
+            if fault:
+                raise UserError(f"{name}='{value}' {fault}")
+            values[name] = value if row.free else " ".join(value.split())
+        return values
 
-    def check_goals(self, handed: set[str]) -> None:
+    def check_goals(self, inherited: set[str]) -> None:
         """Goals that there are, and no parameter that means nothing to them. A file's goal may use any. Raises UserError."""
-        for goal in (g for g in self.goals if g not in self.known and g not in self.files):
-            raise UserError(f"there is no target '{goal}'{cli.nearest(goal, self.known)}; make help lists them")
-        rows = [parameters.BY_NAME[name] for name in self.given if name not in handed]
+        for goal in (g for g in self.goals if g not in self.targets and g not in self.files):
+            raise UserError(f"there is no target '{goal}'{cli.nearest(goal, self.targets)}; make help lists them")
         goals, placed = " ".join(self.goals) or "help", [row.name for row in parameters.PLACED]
-        for row in rows:
+        for row in (parameters.BY_NAME[name] for name in self.typed if name not in inherited):
             if row.targets and not self.files and not self.asks(*row.targets):
                 raise UserError(f"{row.name}= means nothing to make {goals}; it is for {' '.join(row.targets)}")
             if self.asks("verify") and row.name not in (*placed, "V", "VENV", "PYTHON"):
                 raise UserError(f"{row.name}= means nothing to make verify, which takes {' '.join(placed)}")
             if self["FROM"] and row.name in placed and row.name not in parameters.OF_LOG:
-                says = " ".join(parameters.OF_LOG)
-                raise UserError(f"{row.name}= means nothing to make record FROM=: a log says {says}")
+                names = " ".join(parameters.OF_LOG)
+                raise UserError(f"{row.name}= means nothing to make record FROM=: a log says {names}")
         if self["SLURM_ARGS"] and self["LAUNCH"] != "slurm":
             raise UserError("SLURM_ARGS= is for LAUNCH=slurm")
 
     def fill(self) -> None:
         """The values that follow from others."""
-        own = self.values
-        soc = lambda name: {"710": "310P3", "910B4-1": "910B4_1"}.get(plain := name.removeprefix("Ascend"), plain)
-        own["CHIPS"] = " ".join(map(soc, own["CHIPS"].split()))
-        if self.goals and {*self.goals} <= {"fusion-report", "demo-ascend"} and "CHIP" not in self.given:
-            own["CHIP"] = (own["CHIPS"].split() or ["310P3"])[0]
-        own["CHIP"] = soc(own["CHIP"])
-        own["CHIPS"], own["MODELS"] = own["CHIPS"] or own["CHIP"], own["MODELS"] or own["MODEL"]
+        values = self.values
+        soc = lambda name: {"710": "310P3", "910B4-1": "910B4_1"}.get(bare := name.removeprefix("Ascend"), bare)
+        values["CHIPS"] = " ".join(map(soc, self.several("CHIPS")))
+        if self.goals and {*self.goals} <= {"fusion-report", "demo-ascend"} and "CHIP" not in self.typed:
+            values["CHIP"] = (self.several("CHIPS") or ["310P3"])[0]
+        values["CHIP"] = soc(values["CHIP"])
+        values |= {many: values[many] or values[one] for many, one in (("CHIPS", "CHIP"), ("MODELS", "MODEL"))}
 
     def check_values(self) -> None:
         """Each value, by its own kind, in the order of the table. Raises UserError for the first that is wrong."""
@@ -121,25 +121,24 @@ class Asked:
         for row in parameters.ROWS:
             value = self[row.name]
             for word in (value.split() if row.many else [value]) or [""]:
-                if (word or row.default) and (wrong := row.kind(word, others)):
-                    raise UserError(f"{row.name}='{value}' {wrong}")
-        flags = cpu.cpu_flags(limited=False)
-        self.every, self.flags = flags, chips.leaves(flags, self["ISA"])
-        said = self["ENGINE"] or self["PRECISION"] or self["ISA"] or self["CHIP"] != "cpu"
-        if self.goals == ["score"] and not said:
-            task = models.read(self["MODEL"])["task"] or "sst2"
-            self.values["ENGINE"], self.values["PRECISION"] = chips.for_score(task, flags)
+                if (word or row.default) and (fault := row.kind(word, others)):
+                    raise UserError(f"{row.name}='{value}' {fault}")
+        self.flags = chips.leaves(cpu.cpu_flags(limited=False), self["ISA"])
+        default = not (self["ENGINE"] or self["PRECISION"] or self["ISA"]) and self["CHIP"] == "cpu"
+        if self.goals == ["score"] and default:
+            task = models.settings(self["MODEL"])["task"] or "sst2"
+            self.values["ENGINE"], self.values["PRECISION"] = chips.for_score(task, self.flags)
         engine = self["ENGINE"] or chips.engines_of(self["CHIP"])[0]
         self.values["PRECISION"] = self["PRECISION"] or next(iter(chips.ENGINES[engine].precisions))
 
     def check_together(self) -> None:
         """Raises UserError for the first that cannot go together."""
         seq, pack, asks, chip = self["SEQ"], self["PACK"], self.asks, self["CHIP"]
-        here = [chip, *self.several("CHIPS")]
+        every_chip = [chip, *self.several("CHIPS")]
         rehearsed = [p for p in (self["PRECISION"], *self.several("PRECISIONS")) if p in chips.REHEARSALS]
-        fixed = [one for one in here if one != "cpu"] + rehearsed
-        said = self.models[self["MODEL"]]
-        other = self["DATA"] or said["data"] or said["task"].replace("sst2", "")
+        fixed = [one for one in every_chip if one != "cpu"] + rehearsed
+        model = self.models[self["MODEL"]]
+        other = self["DATA"] or model["data"] or model["task"].replace("sst2", "")
         goals = " ".join(["make", *self.goals])
         wants = "".join(fixed[:1]) + " needs fixed lengths: SEQ=128, or buckets such as SEQ=64,128"
         for wrong, text in (
@@ -153,7 +152,7 @@ class Asked:
              "PACK=1 needs no ENGINE=native: that engine has no padding to fill; leave out one of them"),
             (self["ENGINE"].startswith("torch_") and (pack or seq == "real" or asks("kit", "score")),
              "ENGINE=torch_... is for accuracy and perf of padded rows: leave out PACK=, SEQ=real, kit, score"),
-            (pack and any(chips.FAMILY[one] == "gpu" for one in here),
+            (pack and any(chips.FAMILY[one] == "gpu" for one in every_chip),
              "PACK=1 is for cpu and the Ascend chips: trtexec times no sentences"),
             (rehearsed and asks("perf", "perf-table"),
              f"PRECISION={''.join(rehearsed[:1])} has an accuracy but no speed: it computes what another chip would"),
@@ -171,30 +170,32 @@ class Asked:
 
     def weights(self) -> str:
         """WEIGHTS=, its path spelled in one way: mine, ./mine, mine/ and a link to it are one value. Raises UserError."""
-        said = self["WEIGHTS"]
-        if said in ("default", "seeded") or said.startswith("hub:"):
-            return said
-        real = os.path.realpath(said)
-        real = os.path.relpath(real) if Path(real).is_relative_to(Path.cwd()) else real
-        if real in ("default", "seeded", parameters.SEEDED):
-            raise UserError(f"WEIGHTS={said}: a folder of that name would be taken for a word of ours; give it another")
-        return real if Path(said).exists() and not ODD.search(real) else said.rstrip("/").removeprefix("./")
+        value = self["WEIGHTS"]
+        if value in ("default", "seeded") or value.startswith("hub:"):
+            return value
+        path = os.path.realpath(value)
+        path = os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
+        if path in ("default", "seeded", parameters.SEEDED):
+            raise UserError(
+                f"WEIGHTS={value}: a folder of that name would be taken for a word of ours; give it another"
+            )
+        return path if Path(value).exists() and not ODD.search(path) else value.rstrip("/").removeprefix("./")
 
     # ---- The configurations
 
     def leaf(self, level: str = "leaf", **other: str) -> str:
         """The path of the configuration asked for, with other values of some parameters."""
-        said = self.values | other
-        said["SEQ"] = said["SEQ"] or self.models[said["MODEL"]]["seq"]
-        if said["ENGINE"] not in chips.engines_of(said["CHIP"]):
-            said["ENGINE"] = chips.engine_for(said["CHIP"], said["PRECISION"], self.flags, bool(said["PACK"]))
-        return parameters.folder(parameters.fields(said), level)
+        values = self.values | other
+        values["SEQ"] = values["SEQ"] or self.models[values["MODEL"]]["seq"]
+        if values["ENGINE"] not in chips.engines_of(values["CHIP"]):
+            values["ENGINE"] = chips.engine_for(values["CHIP"], values["PRECISION"], self.flags, bool(values["PACK"]))
+        return parameters.folder(parameters.fields(values), level)
 
     def precisions(self, chip: str) -> list[str]:
         """Those of a table's rows of a chip."""
-        engine, asked = self["ENGINE"], self.several("PRECISIONS")
-        there = chips.ENGINES[engine].precisions if engine in chips.engines_of(chip) else chips.precisions_of(chip)
-        return [p for p in there if (p in asked if asked else p not in chips.REHEARSALS)]
+        engine, chosen = self["ENGINE"], self.several("PRECISIONS")
+        every = chips.ENGINES[engine].precisions if engine in chips.engines_of(chip) else chips.precisions_of(chip)
+        return [p for p in every if (p in chosen if chosen else p not in chips.REHEARSALS)]
 
     def rows(self) -> list[str]:
         """The configurations of a table."""
@@ -207,94 +208,91 @@ class Asked:
         buckets and its packed rows, too."""
         rows = []
         for model in self.several("MODELS") if self.asks("kit") else ():
-            own = self.models[model]["seq"]
-            kinds = [(own, "")]
-            if self["SEQ"] or self["PACK"]:
-                kinds = [(self["SEQ"], self["PACK"])]
-            elif self["CHIP"] in chips.ASCEND and own.isdecimal():
-                kinds += [(f"{int(own) // 2},{own}", ""), (own, "1")]
-            rows += [self.leaf(MODEL=model, SEQ=s, PACK=p, BS=b, PRECISION=q) for s, p in kinds
+            length = self.models[model]["seq"]
+            shapes = [(self["SEQ"] or length, self["PACK"])]
+            if not (self["SEQ"] or self["PACK"]) and self["CHIP"] in chips.ASCEND and length.isdecimal():
+                shapes += [(f"{int(length) // 2},{length}", ""), (length, "1")]
+            rows += [self.leaf(MODEL=model, SEQ=s, PACK=p, BS=b, PRECISION=q) for s, p in shapes
                      for q in self.several("PRECISIONS") or [self["PRECISION"]] for b in self.several("BATCHES")]  # fmt: skip
         return rows
 
-    def fusion(self) -> dict[str, str]:
+    def fusion(self) -> dict[str, str | list[str]]:
         """fusion-report: a row a chip and batch size; where that row's .om is here, its operators are counted."""
         precision = self["PRECISION"] if self["PRECISION"] in chips.ENGINES["atc"].precisions else "fp16"
         socs = [chip for chip in self.several("CHIPS") if chip in chips.ASCEND] or ["310P3"]
         batches = list(dict.fromkeys([*self.several("BATCHES"), self["BS"]]))
         rows = [self.leaf(CHIP=c, BS=b, PRECISION=precision) for c in socs for b in batches]
-        return {"fusion_rows": " ".join(rows),
+        return {"fusion_rows": rows,
                 "fusion_options": f"--precision {precision} --chip {','.join(socs)} --batch_size {','.join(batches)}"}  # fmt: skip
 
     def score(self) -> dict[str, str]:
         """make score: the model's place, whether an address is another machine's, where the answers go by default."""
         far = "yes" * any("://" in path for path in (self["INPUT"], self["OUT"]))
-        real = self.leaf(SEQ="real", PACK="") if self["CHIP"] == "cpu" else ""
+        leaf = self.leaf(SEQ="real", PACK="") if self["CHIP"] == "cpu" else ""
         name = parameters.escaped(self["INPUT"]).replace("*", "_w").replace(" ", "_s")
-        return {"SCORING": real, "far": far, "scored": inert(f"build/score/{name}.parts")}
+        return {"SCORING": leaf, "far": far, "scored": inert(f"build/score/{name}.parts")}
 
     # ---- make's text
 
     def hashes(self, sha256) -> dict[str, str]:
-        """{hash.<folder>: of what the user gives by path}, or {unread.<folder>: why there is none}: only where
+        """{hash.<folder below build/>: of what the user gives by path}, or {unread.<folder>: why there is none}: only where
         that is needed is it an error. sha256: that of a file."""
-        places = {}  # {folder: (the path, who names it)}
-        for name, said in self.models.items():
-            mine = lambda key, of=name: f"models/{of}/{models.FILE}: {key}"
-            default = self["WEIGHTS"] == "default"
-            source = said["weights"] if default else self["WEIGHTS"]
-            if source not in ("wheel", "seeded") and not source.startswith("hub:"):
-                places[self.leaf("weights", MODEL=name)] = source, mine("weights") if default else "WEIGHTS"
-            for kind, key in (("dev", "data"), ("train", "train")):
-                if own := self[key.upper()] or said[key]:
-                    places[f"{name}/{kind}"] = own, key.upper() if self[key.upper()] else mine(key)
-        found = {}
-        for place, (path, who) in places.items():
-            try:
-                found[f"hash.{place}"] = stale.of_given(path, sha256)
-            except (UserError, OSError) as e:
-                text = str(e) if isinstance(e, UserError) else f"{path}: {e.strerror or e}"
-                found[f"unread.{place}"] = inert(f"{who}: {text}")
-        return found
+        texts = {}
+        for name, model in self.models.items():
+            places = {
+                "weights": self.leaf("weights", MODEL=name),
+                "data": f"data/{name}/dev",
+                "train": f"data/{name}/train",
+            }
+            for key, place in places.items():
+                row = parameters.BY_NAME[key.upper()]
+                typed = self[row.name] != row.default
+                path = self[row.name] if typed else model[key]
+                if not path or (key == "weights" and (path in ("wheel", "seeded") or path.startswith("hub:"))):
+                    continue
+                try:
+                    texts[f"hash.{place}"] = stale.hash_of_path(path, sha256)
+                except (UserError, OSError) as e:
+                    who = row.name if typed else f"models/{name}/{models.FILE}: {key}"
+                    texts[f"unread.{place}"] = inert(f"{who}: {cli.explanation(e)}")
+        return texts
 
-    def variables(self) -> dict[str, str]:
-        """{make's variable: its text} of all that follows from what was asked."""
-        many = self.files or self.asks("record", "accuracy-table", "perf-table")
-        sizes = {self["BS"], *self.several("BATCHES")}
-        words = {name: "'" + inert(f"{name}={self[name]}").replace("'", "'\\''") + "'" for name in self.given}
-        said = [name for name in self.given if parameters.BY_NAME[name].place]
+    def variables(self) -> dict[str, str | list[str]]:
+        """{make's variable: its text, or words} of all that follows from what was asked."""
+        tables = self.files or self.asks("record", "accuracy-table", "perf-table")
+        words = {name: "'" + inert(f"{name}={self[name]}").replace("'", "'\\''") + "'" for name in self.typed}
+        placed = [name for name in self.typed if parameters.BY_NAME[name].place]
         packs = self["PACK"] or self.asks("kit")
-        lengths = {(self["SEQ"] or one["seq"]) for one in self.models.values()} if packs else ()
-        found = {
-            "TARGETS": " ".join(self.known),
-            "given": " ".join(self.given),
+        lengths = {(self["SEQ"] or model["seq"]) for model in self.models.values()} if packs else ()
+        every = cpu.cpu_flags(limited=False)
+        runs = lambda engine, precision: chips.units(engine, precision, every) is not None
+        engines = {name: chips.ENGINES[name].precisions for name in chips.engines_of("cpu")}
+        return {
+            "TARGETS": list(self.targets),
+            "typed_names": self.typed,
             # As typed, for the checks that call make again.
-            "parameters": " ".join([*(words[n] for n in words if n not in ("V", "VENV")), f"VENV={self['VENV']}"]),
-            "selected": " ".join(words[name] for name in said),
-            "of_log": " ".join(name for name in said if name in parameters.OF_LOG),
-            "locks": " ".join(LOCKS),
+            "parameters": [*(words[n] for n in words if n not in ("V", "VENV")), f"VENV={self['VENV']}"],
+            "selected": [words[name] for name in placed],
+            "of_log": [name for name in placed if name in parameters.OF_LOG],
+            "locks": list(LOCKS),
             "weights_name": parameters.weights_name(self["WEIGHTS"]),
             "ONE": self.leaf(),
-            "ROWS": " ".join(self.rows()) if many else "",
-            "KIT_ROWS": " ".join(self.kit()),
+            "ROWS": self.rows() if tables else "",
+            "KIT_ROWS": self.kit(),
             "BENCHES": "yes" * (self.asks("bench", "end-to-end") or bool(self.files)),
-            "REHEARSALS": " ".join(chips.REHEARSALS),
-            "runs_here": " ".join(f"cpu-{e}-{p}" for e in chips.engines_of("cpu") for p in chips.ENGINES[e].precisions
-                                  if chips.units(e, p, self.every) is not None),
+            "REHEARSALS": list(chips.REHEARSALS),
+            "runs_here": [f"cpu-{e}-{p}" for e, precisions in engines.items() for p in precisions if runs(e, p)],
             **self.fusion(),
             **self.score(),
-        }  # fmt: skip
-        found |= {f"{family}.ENGINES": " ".join(n for n, e in chips.ENGINES.items() if e.family == family)
-                  for family in ("cpu", "ascend", "gpu")}  # fmt: skip
-        found |= {f"family.{chip}": chips.FAMILY[chip] for chip in {self["CHIP"], *self.several("CHIPS"), "cpu"}}
-        found |= {f"compiled.{name}": engine.file for name, engine in chips.ENGINES.items()}
-        found |= {f"atc.{precision}": mode for precision, mode in chips.ATC_MODES.items()}
-        found |= {f"loop.{bs}": str(int(self["SAMPLES"]) // int(bs) + 4) for bs in sizes}
-        # A packed row has one number of the input `first` for every 8 tokens (PACKED_TOKENS in tools/source/tokens.py).
-        found |= {f"first.{n}": str(int(n) // 8) for n in lengths if n.isdecimal()}
-        for name, one in self.models.items():
-            found |= {f"{name}.{key.upper()}": " ".join(v) if key == "inputs" else v for key, v in one.items()}
-        return found
+            **{f"{chips.FAMILY[chip]}.ENGINES": chips.engines_of(chip) for chip in ("cpu", "310P3", "T4")},
+            **{f"family.{chip}": chips.FAMILY[chip] for chip in {self["CHIP"], *self.several("CHIPS"), "cpu"}},
+            **{f"compiled.{name}": engine.file for name, engine in chips.ENGINES.items()},
+            **{f"atc.{precision}": mode for precision, mode in chips.ATC_MODES.items()},
+            **{f"loop.{bs}": str(int(self["SAMPLES"]) // int(bs) + 4) for bs in {self["BS"], *self.several("BATCHES")}},
+            # A packed row has one number of the input `first` for every 8 tokens (PACKED_TOKENS in tools/source/tokens.py).
+            **{f"first.{n}": str(int(n) // 8) for n in lengths if n.isdecimal()},
+            **{f"{name}.{key.upper()}": value for name, model in self.models.items() for key, value in model.items()},
+        }
 
 
 RESULTS = {"records": Path("results/records"), "benches": Path("results/bench")}
@@ -302,43 +300,44 @@ RESULTS = {"records": Path("results/records"), "benches": Path("results/bench")}
 
 def inert(text: str) -> str:
     """A text as make's text holds it: nothing in it is expanded, and it has one line."""
-    return cli.plain(text).replace(END, r"\xb6").replace("\\", "/").replace("$", "$$").replace("#", "\\#")
+    return cli.printable(text).replace(END, r"\xb6").replace("\\", "/").replace("$", "$$").replace("#", "\\#")
 
 
-def results() -> dict[str, str]:
+def results() -> dict[str, list[str]]:
     """{make's variable: files} that tables are made of. Raises UserError for a name that make's text cannot hold."""
-    found = {}
+    files = {}
     for name, folder in RESULTS.items():
         paths = sorted(map(str, folder.glob("*.json")))
-        if odd := [path for path in paths if not stale.PLAIN.fullmatch(path)]:
+        if odd := [path for path in paths if not stale.INERT.fullmatch(path)]:
             raise UserError(f"{odd[0]}: its name {ALLOWED.replace(' : =', '')}; rename it")
-        found[name] = " ".join([str(folder)] * folder.is_dir() + paths)
+        files[name] = [str(folder)] * folder.is_dir() + paths
     tables = sorted(str(path) for path in Path().glob("models/*/published.csv"))
-    return found | {"figures": " ".join(path for path in tables if stale.PLAIN.fullmatch(path))}
+    return files | {"figures": [path for path in tables if stale.INERT.fullmatch(path)]}
 
 
-def handed_down(words: list[str], pid: str) -> set[str]:
-    """The names of those words that are not on make's own command line: handed down by another."""
+def inherited_names(words: list[str], pid: str) -> set[str]:
+    """The names of those words that another make has handed on: they are not on this one's own command line."""
     try:
         line = Path("/proc", pid, "cmdline").read_bytes().decode("utf-8", "surrogateescape").split("\0")
     except OSError:
         return set()
-    own = {match[1] for word in line if (match := re.match(r"([^\s:=+?!]+)\s*(?:[:+?!]|::)?=", word))}
-    return {word.partition("=")[0] for word in words} - own
+    typed = {match[1] for word in line if (match := re.match(r"([^\s:=+?!]+)\s*(?:[:+?!]|::)?=", word))}
+    return {word.partition("=")[0] for word in words} - typed
 
 
 def answer(pid: str, goals: str, *words: str) -> str:
     """Make's text. Raises UserError, one line, for a mistake of whoever typed the words."""
-    asked = Asked(list(words), goals.split(), handed_down(list(words), pid))
-    ignored = [word.partition("=")[0] for word in words if word.partition("=")[0] not in asked.given]
+    request = Request(list(words), goals.split(), inherited_names(list(words), pid))
+    ignored = [name for name in (word.partition("=")[0] for word in words) if name not in request.typed]
     lines = [f"override undefine {name}" for name in ignored if re.fullmatch(r"\w+", name) and name != "SHELL"]
-    lines += [f"override {name} := {inert(value)}" for name, value in asked.values.items()]
-    texts = asked.variables() | {"make_pid": pid} | dict.fromkeys(("notice", "stale", *RESULTS, "figures"), "")
-    if not {*(asked.goals or ["help"])} <= LOOKING:
-        known = stale.Known()
-        more = [[f".venv-{name}/installed", f"requirements-{name}.txt"] for name in ("bench", "scale", "publish")]
-        stamps = [[f"{asked['VENV']}/installed", *LOCKS], *more]
-        texts |= {name: inert(text) for name, text in stale.variables(stamps, known).items()}
-        texts |= asked.hashes(known.sha256) | results()
-        known.keep()
-    return END.join(lines + [f"override {name} := {value}" for name, value in texts.items()])
+    lines += [f"override {name} := {inert(value)}" for name, value in request.values.items()]
+    texts = request.variables() | {"make_pid": pid} | dict.fromkeys(("notice", "stale", *RESULTS, "figures"), "")
+    if not {*(request.goals or ["help"])} <= LOOKING:
+        memory = stale.Memory()
+        others = [[f".venv-{name}/installed", f"requirements-{name}.txt"] for name in ("bench", "scale", "publish")]
+        stamps = [[f"{request['VENV']}/installed", *LOCKS], *others]
+        texts |= {name: inert(text) for name, text in stale.variables(stamps, memory).items()}
+        texts |= {**request.hashes(memory.sha256), **results()}
+        memory.keep()
+    text_of = lambda value: value if isinstance(value, str) else " ".join(value)
+    return END.join(lines + [f"override {name} := {text_of(value)}" for name, value in texts.items()])

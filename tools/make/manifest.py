@@ -45,7 +45,7 @@ def size(path: Path) -> int:
     return sum({(s.st_dev, s.st_ino): 512 * s.st_blocks for s in map(os.lstat, paths)}.values())
 
 
-def read(path: Path) -> dict[str, str]:
+def sums(path: Path) -> dict[str, str]:
     """{name: sha256} of a MANIFEST; UserError where a line is none."""
     content = cli.regular(path, cli.LARGEST).read_text("utf-8", errors="replace")
     lines = [line.split("  ", 1) for line in content.splitlines()]
@@ -54,7 +54,7 @@ def read(path: Path) -> dict[str, str]:
     return {name: sha for sha, name in lines}
 
 
-def text(files: dict[str, str]) -> str:
+def content(files: dict[str, str]) -> str:
     """The content of a MANIFEST that lists {name: sha256}."""
     return "".join(f"{sha}  {name}\n" for name, sha in sorted(files.items()))
 
@@ -84,9 +84,9 @@ def of_folder(folder, sha256=cli.sha256) -> str:
 def faults(path: Path, here: dict[str, str] | None = None, sha256=cli.sha256) -> Iterator[str]:
     """What a MANIFEST lists and its folder does not hold, or the other way round. here: {name: sha256} of what counts in the
     folder (all files but summaries)."""
-    folder, known = path.parent, read(path)
+    folder, listed = path.parent, sums(path)
     here = {n: sha256(str(folder / n)) for n in members(folder)} if here is None else here
-    for name, sha in known.items():
+    for name, sha in listed.items():
         if name not in here:
             yield f"{folder / name}: gone, though {path} lists it"
         elif here[name] != sha:
@@ -94,5 +94,5 @@ def faults(path: Path, here: dict[str, str] | None = None, sha256=cli.sha256) ->
     for name, sha in summaries(path).items():
         if not (folder / name).is_file() or sha256(str(folder / name)) != sha:
             yield f"{folder / name}: gone, or other than it was when {path} was made"
-    for name in sorted(set(here) - set(known)):
+    for name in sorted(set(here) - set(listed)):
         yield f"{folder / name}: {path} does not list it"

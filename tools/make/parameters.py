@@ -7,7 +7,7 @@
 A row is all that a parameter needs: from it come its check and default (tools/make/makefile.py), `make help` and README's
 table, its place in the path of an artefact, the fields of a record, and the words that name a configuration again. A rule
 reads it as $(NAME), or back from a path (mk/paths.mk): a directory is a parameter, a file is a fact. Each artefact lies as
-deep as the last parameter that can change its bytes.
+deep as the last parameter that can change its bytes. docs/parameters.md adds one, step by step.
 """
 
 import re
@@ -168,7 +168,7 @@ ROWS = (
     Parameter("BATCHES", "1 4 8 16 32 64", whole(1, 999), TABLES, "several batch sizes", REPORTED, many=True),
     Parameter("PRECISIONS", "", precisions, TABLES, "several precisions (all that the chip has if empty)", IN_ROWS,
               many=True),
-    Parameter("SAMPLES", "256", whole(1, 999), TABLES, "samples of a round, and 4 requests more (on the CPU 10 ms a sample)",
+    Parameter("SAMPLES", "256", whole(1, 999), TABLES, "samples per timed round, plus 4 requests (CPU: at least 10 ms a sample)",
               dev=True),
     Parameter("ROUNDS", "3", whole(1, 9), TABLES, "how many rounds each configuration is timed", TIMED, dev=True),
     Parameter("LAUNCH", "", text, TABLES, "a prefix that runs what needs a chip elsewhere, as `srun -N1`; or slurm",
@@ -217,28 +217,27 @@ WITHIN = {row.name: row.place.written for row in PLACED if not row.place.field} 
 
 def fields(values: dict[str, str]) -> dict[str, str]:
     """{field: its text in a path} of {parameter: value}; of those that stand where they are not the default, only then."""
-    said = {row.name: values.get(row.name, row.default) for row in PLACED}
-    there = [row for row in PLACED if row.place.always or said[row.name] != row.default]
-    kept = {row.name.lower(): row.place.as_is(said[row.name]) for row in there if row.place.field}
-    kept["seq"] += "".join(row.place.written for row in there if not row.place.field)
-    return kept
+    value = {row.name: values.get(row.name, row.default) for row in PLACED}
+    rows = [row for row in PLACED if row.place.always or value[row.name] != row.default]
+    texts = {row.name.lower(): row.place.as_is(value[row.name]) for row in rows if row.place.field}
+    texts["seq"] += "".join(row.place.written for row in rows if not row.place.field)
+    return texts
 
 
-def folder(said: dict, level: str = "leaf") -> str:
+def folder(texts: dict, level: str = "leaf") -> str:
     """The path below build/ of {field: text}, as `fields` and a record have them, down to a level."""
-    kept = LEVELS[: LEVELS.index(level) + 1]
-    parts = dict.fromkeys(kept, "")
+    parts = dict.fromkeys(LEVELS[: LEVELS.index(level) + 1], "")
     for row in PLACED:
-        value = said.get(row.name.lower())
-        if row.place.field and row.place.level in kept and value not in (None, ""):
-            parts[row.place.level] += row.place.written.format(value)
+        text = texts.get(row.name.lower())
+        if row.place.field and row.place.level in parts and text not in (None, ""):
+            parts[row.place.level] += row.place.written.format(text)
     return "/".join(parts.values())
 
 
-def others(record: dict) -> str:
+def suffix(record: dict) -> str:
     """What the name of a record's file says besides NAMES."""
-    said = ((BY_NAME[name.upper()].place.written, record.get(name)) for name in OPTIONAL)
-    return "".join(written.format(value) for written, value in said if value not in (None, ""))
+    pairs = ((BY_NAME[name.upper()].place.written, record.get(name)) for name in OPTIONAL)
+    return "".join(form.format(value) for form, value in pairs if value not in (None, ""))
 
 
 PATTERNS = {"weights": r"(?:[^/_]|_[^/])+?", "bs": r"\d+", "isa": "[A-Z0-9_]+", "threshold": r"0\.\d+",
@@ -261,24 +260,24 @@ PATH = pattern()
 
 def of_path(path: str) -> dict[str, str] | None:
     """{field: text} of a configuration's path; None of another path."""
-    found = PATH.search(path)
-    return {name: value for name, value in found.groupdict().items() if value is not None} if found else None
+    match = PATH.search(path)
+    return {name: value for name, value in match.groupdict().items() if value is not None} if match else None
 
 
-def rows_of(seq: str) -> dict[str, str]:
+def seq_values(seq: str) -> dict[str, str]:
     """{parameter: value} that the `seq` of a path or record says: of `64-128p` SEQ=64,128 and PACK=1; of older records also
     parameters that are gone: `128c` says CLS=1."""
-    said = {}
+    values = {}
     for name, end in reversed((WITHIN | GONE).items()):
-        said[name] = "1" * seq.endswith(end)
-        seq = seq.removesuffix(end) if said[name] else seq
-    return {"SEQ": seq.replace("-", ",")} | {n: v for n, v in said.items() if v or n not in GONE}
+        values[name] = "1" * seq.endswith(end)
+        seq = seq.removesuffix(end) if values[name] else seq
+    return {"SEQ": seq.replace("-", ",")} | {n: v for n, v in values.items() if v or n not in GONE}
 
 
 def of_record(record: dict) -> dict[str, str]:
     """{parameter: value} of a record's configuration, WEIGHTS as its path spells it."""
-    said = {name.upper(): str(record[name]) for name in FIELDS if record.get(name) not in (None, "")}
-    return said | rows_of(said["SEQ"])
+    values = {name.upper(): str(record[name]) for name in FIELDS if record.get(name) not in (None, "")}
+    return values | seq_values(values["SEQ"])
 
 
 def gone(record: dict) -> list[str]:
@@ -286,16 +285,16 @@ def gone(record: dict) -> list[str]:
     older = ["WEIGHTS=seeded of the first version"] if record["weights"] == "seeded" else []
     if (record["chip"], record["engine"], record["precision"]) == ("cpu", "onnxruntime", "fp32"):
         older += ["SkipLayerNormalization"] if "unfused" not in (record.get("engine_info") or {}) else []
-    return older + [f"{name}=" for name in rows_of(record["seq"]) if name in GONE]
+    return older + [f"{name}=" for name in seq_values(record["seq"]) if name in GONE]
 
 
 def agrees(record: dict, words: list[str]) -> bool:
     """Whether a record is of every NAME=value in `words`. Raises UserError for a NAME that no path holds."""
-    said = of_record(record)
+    values = of_record(record)
     for name, _, value in (word.partition("=") for word in words):
         if name not in BY_NAME or not BY_NAME[name].place:
             raise cli.UserError(f"{name}= is no parameter of a record{cli.nearest(name, [row.name for row in PLACED])}")
-        own, as_is = said.get(name, BY_NAME[name].default), BY_NAME[name].place.as_is
-        if as_is(value) not in (own, as_is(own)):
+        recorded, as_is = values.get(name, BY_NAME[name].default), BY_NAME[name].place.as_is
+        if as_is(value) not in (recorded, as_is(recorded)):
             return False
     return True

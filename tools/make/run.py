@@ -53,20 +53,20 @@ def lock(path: Path, how: int) -> tuple[int, bool]:
     return fd, False
 
 
-def settle(made: Path) -> None:
-    """Fixed modes whatever the umask: ais_bench refuses inputs that others may write."""
-    for path in [made, *made.rglob("*")] if made.is_dir() else [made]:
+def fix_modes(top: Path) -> None:
+    """The same modes whatever the umask: ais_bench refuses inputs that others may write."""
+    for path in [top, *top.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def listing(folder: Path) -> Path:
+def write_manifest(folder: Path) -> Path:
     """Write MANIFEST of a folder and return its path."""
     path = folder / "MANIFEST"
-    path.write_text(manifest.text({name: cli.sha256(folder / name) for name in manifest.members(folder)}))
+    path.write_text(manifest.content({name: cli.sha256(folder / name) for name in manifest.members(folder)}))
     return path
 
 
-def given(path: str) -> str:
+def hash_of_input(path: str) -> str:
     """The hash of a prerequisite, of a folder that of all its files; UserError where it is not as it was made."""
     if Path(path).is_dir():
         return manifest.of_folder(path)
@@ -95,54 +95,55 @@ def git_state() -> dict:
     return {"commit": commit and commit[1], "dirty": None, "commit_from": commit and note.name}
 
 
-def unchanged(before: dict[str, list[int]], inputs: dict[str, str]) -> None:
+def refuse_changes(before: dict[str, list[int]], inputs: dict[str, str]) -> None:
     """UserError where a prerequisite is no longer what it was when the commands began."""
     for path in (p for p in before if before[p] != stale.signature(p)):
-        if given(path) != inputs[path]:
+        if hash_of_input(path) != inputs[path]:
             raise cli.UserError(f"{path} changed while it was read; run make again")
 
 
-def beside(target: Path, commands: list[list[str]]) -> list[Path]:
+def side_artefacts(target: Path, commands: list[list[str]]) -> list[Path]:
     """The artefacts beside TARGET that the commands write."""
     return [target.with_name(name) for command in commands for word in command for name in screen.BESIDE.findall(word)]
 
 
-def named(commands: list[list[str]]) -> list[list[str]]:
+def portable(commands: list[list[str]]) -> list[list[str]]:
     """The commands with `python` for the environment's interpreter, wherever that lies."""
     return [["python" if c[0].endswith("/bin/python") else c[0], *c[1:]] for c in commands]
 
 
 def recipe(commands: list[list[str]]) -> str:
     """The commands as make wrote them, on one line."""
-    return " -- ".join(map(" ".join, named(commands)))
+    return " -- ".join(map(" ".join, portable(commands)))
 
 
 def build(perform, inputs: dict[str, str], commands: list[list[str]], box: Path, show: screen.Step) -> None:
     """Make the step's target inside `box`, an empty folder beside it, then move it into place. perform: that of the step, or
     of tools/make/launch.py. Raises UserError where it wrote nothing."""
     target, final = show.target, show.final
-    folder = final != target
+    is_folder = final != target
     before = {path: stale.signature(path) for path in inputs}
-    made, where = perform(commands, box)
-    started, ended = where.pop("started"), where.pop("ended")
-    if not made.exists() or (folder and not any(made.iterdir())):
+    product, place = perform(commands, box)
+    started, ended = place.pop("started"), place.pop("ended")
+    if not product.exists() or (is_folder and not any(product.iterdir())):
         raise cli.UserError(f"{commands[-1][0]} ended well but wrote nothing to {target}")
-    unchanged(before, inputs)
-    parts = {path: box / path.name for path in beside(target, commands)} | {target: listing(made) if folder else made}
-    timed = {p.relative_to(made).as_posix(): cli.sha256(p) for p in sorted(made.rglob("*_summary.json"))}
-    for path in (made, *parts.values()):
-        settle(path)
+    refuse_changes(before, inputs)
+    parts = {path: box / path.name for path in side_artefacts(target, commands)}
+    parts[target] = write_manifest(product) if is_folder else product
+    summaries = {p.relative_to(product).as_posix(): cli.sha256(p) for p in sorted(product.rglob("*_summary.json"))}
+    for path in (product, *parts.values()):
+        fix_modes(path)
     prov = {
         "inputs": inputs,
         "recipe": recipe(commands),
-        "commands": named(commands),
+        "commands": portable(commands),
         "python": platform.python_version(),
         "run": {
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
             "seconds": round(ended - started, 3),
-            **where,
+            **place,
             **git_state(),
-            **({"summaries": timed} if timed else {}),
+            **({"summaries": summaries} if summaries else {}),
         },
     }
     # All is written in the box. Then only names change: an artefact's before that of its prov.json, which speaks of it.
@@ -150,12 +151,12 @@ def build(perform, inputs: dict[str, str], commands: list[list[str]], box: Path,
         text = json.dumps({"target": str(path), "sha256": cli.sha256(part), **prov}, indent=1)
         Path(f"{part}{stale.PROV}").write_text(text + "\n")
     log = Path(f"{parts[target]}.log")
-    log.write_text(show.text())
+    log.write_text(show.log_text())
     os.utime(parts[target], (0, 0))  # it looks old until main() has cleared up: killed before that, it is made again
-    if folder:
+    if is_folder:
         if final.exists():
             final.rename(box / "old")
-        made.rename(final)
+        product.rename(final)
         return
     for path, part in parts.items():
         part.rename(path)
@@ -163,15 +164,13 @@ def build(perform, inputs: dict[str, str], commands: list[list[str]], box: Path,
     log.rename(f"{target}.log")
 
 
-def made_meanwhile(target: Path, asked: float, inputs: dict[str, str], commands: list[list[str]]) -> bool:
-    """Whether another make made TARGET since `asked`, from the same inputs by the same commands."""
-    if not target.exists() or target.stat().st_mtime <= asked:
-        return False
+def is_done(target: Path, since: float, inputs: dict[str, str], commands: list[list[str]]) -> bool:
+    """Whether another make has made TARGET since then, from the same inputs by the same commands."""
     try:
-        prov = json.loads(Path(f"{target}.prov.json").read_text())
-    except (OSError, ValueError):
+        prov = cli.read_json(f"{target}{stale.PROV}")
+        return target.stat().st_mtime > since and (prov["inputs"], prov["recipe"]) == (inputs, recipe(commands))
+    except (OSError, cli.UserError, KeyError):
         return False
-    return prov.get("inputs") == inputs and prov.get("recipe") == recipe(commands)
 
 
 BOX = f"{manifest.MARK}.tmp"  # how the name of a step's temporary folder ends
@@ -192,30 +191,30 @@ def main():
     p.add_argument("words", nargs=argparse.REMAINDER, metavar="TARGET PREREQUISITE... -- COMMAND...")
     args = p.parse_args()
     target, prerequisites, commands = split(args.words)
-    asked = time.time()
+    start = time.time()
     show = screen.Step(args.step, target, args.labelled)
     parent = show.final.parent
     parent.mkdir(parents=True, exist_ok=True)
     _, waited = lock(parent, fcntl.LOCK_EX)
-    inputs = {path: given(path) for path in prerequisites}
-    if waited and made_meanwhile(target, asked, inputs, commands):
-        return show.line("made meanwhile by another make")
+    inputs = {path: hash_of_input(path) for path in prerequisites}
+    if waited and is_done(target, start, inputs, commands):
+        return show.print_line("made meanwhile by another make")
     if not args.launch:  # tools/make/launch.py locks the machine that runs them
         lock(Path("Makefile"), fcntl.LOCK_EX if args.alone else fcntl.LOCK_SH)
     if not args.alone:
         os.environ.update(KEEP_FREED)
     elsewhere = lambda commands, box: launch.perform(args.launch.split(), args.alone, commands, box, show)
     prefix = f".{show.final.name}."
-    for left in parent.glob(f"{prefix}*{BOX}"):
-        if (left / "job.json").exists():
-            launch.forget(left)
-        shutil.rmtree(left, ignore_errors=True)
+    for old in parent.glob(f"{prefix}*{BOX}"):
+        if (old / "job.json").exists():
+            launch.forget(old)
+        shutil.rmtree(old, ignore_errors=True)
     box = Path(tempfile.mkdtemp(dir=parent, prefix=prefix, suffix=BOX))
     try:
         build(elsewhere if args.launch else show.perform, inputs, commands, box, show)
         (parent / LOST).unlink(missing_ok=True)
     except cli.UserError as e:
-        show.failed()
+        show.print_log()
         if args.launch:
             (parent / LOST).write_text(f"{args.step}: {e}\n")
         full = shutil.disk_usage(parent).free < 1 << 20
@@ -225,11 +224,11 @@ def main():
         raise
     finally:
         shutil.rmtree(box, ignore_errors=True)
-    for file in (*beside(target, commands), target):
+    for file in (*side_artefacts(target, commands), target):
         os.utime(file)
-    show.line()
-    if args.step in ("accuracy", "perf") and (said := git_state()["commit_from"] or "").startswith(REFUSES):
-        print(f"{args.step}: no commit and no dirty in it: {said}", file=sys.stderr)
+    show.print_line()
+    if args.step in ("accuracy", "perf") and (reason := git_state()["commit_from"] or "").startswith(REFUSES):
+        print(f"{args.step}: no commit and no dirty in it: {reason}", file=sys.stderr)
 
 
 def terminated(*_):

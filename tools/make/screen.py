@@ -11,13 +11,12 @@ import os
 import platform
 import pty
 import re
-import selectors
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import termios
-import threading
 import time
 from pathlib import Path
 
@@ -57,10 +56,10 @@ def child() -> None:
 BESIDE = re.compile(r"\{(\w+\.npy)\}")  # in a command: a second artefact, beside the target
 
 
-def filled(word: str, made: Path) -> str:
+def fill(word: str, product: Path) -> str:
     """A word of a command, with the temporary paths that its braces stand for."""
-    word = word.replace("{}", str(made)).replace("{stem}", str(made.with_suffix("")))
-    return BESIDE.sub(lambda name: str(made.with_name(name[1])), word)
+    word = word.replace("{}", str(product)).replace("{stem}", str(product.with_suffix("")))
+    return BESIDE.sub(lambda name: str(product.with_name(name[1])), word)
 
 
 class Step:
@@ -78,67 +77,58 @@ class Step:
     def perform(self, commands: list[list[str]], box: Path) -> tuple[Path, dict]:
         """Run commands in an empty folder: (the path of what they wrote, when and where they ran). That path is spoken of as
         `final`. Raises UserError where a command fails or is missing."""
-        made = box / self.final.name
+        product = box / self.final.name
         if self.final != self.target:
-            made.mkdir(0o750)  # ais_bench refuses an output folder that others may enter
-        self.names, started = (str(made), str(self.final)), time.time()
+            product.mkdir(0o750)  # ais_bench refuses an output folder that others may enter
+        self.names, started = (str(product), str(self.final)), time.time()
         for command in commands:
-            words = [filled(word, made) for word in command]
+            words = [fill(word, product) for word in command]
             try:
                 status = self.call(words)
             except FileNotFoundError:
                 raise cli.UserError(f"{words[0]}: not found; `make doctor` says what is here") from None
             if status:
-                raise cli.UserError(f"{cli.ending(status)} from: {' '.join(words).replace(*self.names)}")
-        here = {"host": platform.node(), "platform": platform.platform()}
-        return made, {"started": started, "ended": time.time(), **here}
+                raise cli.UserError(f"{cli.ending_of(status)} from: {' '.join(words).replace(*self.names)}")
+        place = {"host": platform.node(), "platform": platform.platform()}
+        return product, {"started": started, "ended": time.time(), **place}
 
     def call(self, command: list[str]) -> int:
         """Run a command, its output kept; its exit status, negative for a signal. FileNotFoundError where it is missing."""
-        ends = pty.openpty() if self.moves else os.pipe()  # progress bars draw on a terminal alone
-        reader, writer = ends
-        if self.moves:  # a new terminal has 0 rows of 0 columns, which a progress bar takes for no room at all
-            termios.tcsetwinsize(writer, (24, self.columns))
-        try:
-            env = os.environ | {"BERT2OM_STEP": self.name}
-            run = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, env=env,
-                                   preexec_fn=child)  # fmt: skip
-        except BaseException:
-            os.close(reader)
-            raise
-        finally:
-            os.close(writer)
-        thread = threading.Thread(target=self.read, args=(reader,))
-        thread.start()
-        try:
-            status = run.wait()
-        except KeyboardInterrupt:
-            moving("")
-            self.moves = False
-            with contextlib.suppress(subprocess.TimeoutExpired):  # one of ours has it too, and cleans up
-                run.wait(timeout=2)
-            run.kill()
-            raise
-        thread.join(timeout=5)  # a child that outlives its parent may hold the other end
-        moving("")
-        return status
+        reader, writer = pty.openpty() if self.moves else os.pipe()  # progress bars draw on a terminal alone
+        with os.fdopen(reader, "rb", 0) as output:
+            with os.fdopen(writer, "wb", 0) as end:
+                if self.moves:  # a new terminal has 0 rows of 0 columns, which a progress bar takes for no room at all
+                    termios.tcsetwinsize(end, (24, self.columns))
+                env = os.environ | {"BERT2OM_STEP": self.name}
+                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=end, stderr=end, env=env,
+                                           preexec_fn=child)  # fmt: skip
+            try:
+                self.listen(output, process)
+                return process.wait()
+            except KeyboardInterrupt:
+                self.moves = False
+                with contextlib.suppress(subprocess.TimeoutExpired):  # one of ours has it too, and cleans up
+                    process.wait(timeout=2)
+                process.kill()
+                raise
+            finally:
+                moving("")
 
-    def read(self, reader: int) -> None:
-        """Take what a command prints until it ends."""
-        with selectors.DefaultSelector() as ready:
-            ready.register(reader, selectors.EVENT_READ)
-            while True:
-                if not ready.select(timeout=0.5):
-                    self.move()
-                    continue
-                try:
-                    chunk = os.read(reader, 1 << 16)
-                except OSError:  # how a terminal ends
-                    break
-                if not chunk:
-                    break
-                self.take(chunk)
-        os.close(reader)
+    def listen(self, output, process: subprocess.Popen) -> None:
+        """Take what a command prints until it ends; a child that outlives it may hold the other end."""
+        while True:
+            if not select.select([output], [], [], 0.5)[0]:
+                if process.poll() is not None:
+                    return
+                self.move()
+                continue
+            try:
+                chunk = output.read(1 << 16)
+            except OSError:  # how a terminal ends
+                return
+            if not chunk:
+                return
+            self.take(chunk)
 
     def take(self, chunk: bytes) -> None:
         """Keep a piece of output; what ends in a carriage return is progress, and only shown."""
@@ -157,29 +147,29 @@ class Step:
             text = self.progress or f"{seconds:.0f} s ..."
             moving(f"{self.name:<10} {text[: self.columns]}")
 
-    def text(self) -> str:
+    def log_text(self) -> str:
         """The output as lines: without progress, without temporary paths."""
         lines = self.output.decode(errors="replace").split("\n")
         return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines).replace(*self.names)
 
-    def said(self) -> str:
+    def headline(self) -> str:
         """The line that says most of the step: its gate's, or else its last."""
-        lines = [line for line in self.text().splitlines() if line.strip()]
+        lines = [line for line in self.log_text().splitlines() if line.strip()]
         gates = [line for line in lines if line.startswith("gate:")]
         others = [line for line in lines if not line.startswith(("wrote", "[INFO]"))]
         return (gates or others or lines or [""])[-1].removeprefix("[INFO] ")
 
-    def line(self, text: str = "") -> None:
+    def print_line(self, text: str = "") -> None:
         """Say that the step has ended, and with what."""
-        said = DEMONSTRATION + ": ".join(part for part in (self.label, self.where, text or self.said()) if part)
-        if len(said) > WIDTH - 11 and "gate:" not in said:  # a gate's line names what differs; all else is in the log
-            said = f"{said[: WIDTH - 15]} ..."
-        said += f"  [{self.counts}]" * bool(self.counts)
+        words = DEMONSTRATION + ": ".join(part for part in (self.label, self.where, text or self.headline()) if part)
+        if len(words) > WIDTH - 11 and "gate:" not in words:  # a gate's line names what differs; all else is in the log
+            words = f"{words[: WIDTH - 15]} ..."
+        words += f"  [{self.counts}]" * bool(self.counts)
         seconds = f"{time.time() - self.started:.1f} s"
         screen = sys.stderr if os.environ.get("BERT2OM_SCREEN") == "stderr" else sys.stdout  # make score OUT=-
-        print(f"{self.name:<10} {said:<{WIDTH - 11}} {seconds:>8}", file=screen, flush=True)
+        print(f"{self.name:<10} {words:<{WIDTH - 11}} {seconds:>8}", file=screen, flush=True)
 
-    def failed(self) -> None:
+    def print_log(self) -> None:
         """Show all that a step printed before it failed."""
         if not os.environ.get("V"):
-            print(self.text(), end="", file=sys.stderr, flush=True)
+            print(self.log_text(), end="", file=sys.stderr, flush=True)

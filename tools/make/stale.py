@@ -1,6 +1,6 @@
 """What is to be made again: what each program imports, and which artefacts are of other bytes than those here.
 
-    stale.variables([[".venv/installed", "requirements.txt"]], stale.Known())
+    stale.variables([[".venv/installed", "requirements.txt"]], stale.Memory())
 
     {"notice": "7 files had dates in the future, as build/minilm_sst2/default/model.onnx; dated now, in their order.",
      "stale": "build/minilm_sst2/default/model.onnx", "needs.tools.make.cli": "tools/__init__.py tools/make/...", ...}
@@ -27,8 +27,8 @@ from tools.make import cli, manifest
 PATTERNS = ("tools/**/*.py", "lab/*.py", "models/*/*.py", "tools/**/*.[ch]")
 OURS = ("tools", "lab")  # packages
 OTHERS = ("Makefile", "requirements*.txt", "mk/*", "lab/*.mk", "models/*/*", "data/*", "results/*", "results/*/*")
-KEPT = Path("build/imports.json")  # what was known of files when make last looked
-PLAIN = re.compile(r"[A-Za-z0-9_.,/@+-]+")  # a name that is inert in make's text; what has another is left out
+MEMORY = Path("build/imports.json")  # what was known of files when make last looked
+INERT = re.compile(r"[A-Za-z0-9_.,/@+-]+")  # a name that is inert in make's text; what has another is left out
 PROV = ".prov.json"
 STAMPS = ("build/*/*/source", "build/*/*/given", "build/data/*/*/given", "results/*.rows", "results/local/*.rows")
 SMALL = 1 << 20  # bytes of a result that is hashed again where its date or size is another
@@ -36,7 +36,7 @@ SKEW = 2  # seconds by which the clock of a file server may be ahead of ours
 MOST = 10_000  # files of a folder that the user gives
 
 
-def described(top: Path) -> Iterator[Path]:
+def prov_files(top: Path) -> Iterator[Path]:
     """The prov.json files below a folder, but for those of other trees (a copy for verify) and in temporary folders."""
     for place, folders, names in os.walk(top):
         if "Makefile" in names or f"MANIFEST{PROV}" in names:
@@ -52,16 +52,16 @@ def signature(path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
-class Known:
+class Memory:
     """What is known of files, {path: [signature, sha256, imports]}, read again only where their signature is another. Kept in
-    KEPT; nothing of what another version of this file wrote."""
+    MEMORY; nothing of what another version of this file wrote."""
 
     def __init__(self):
-        self.by, self.files = hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), {}
+        self.version, self.files = hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), {}
         with contextlib.suppress(OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
-            kept = json.loads(cli.regular(KEPT).read_bytes())
-            if kept["by"] == self.by:
-                self.files = {path: [a, b, [*c]] for path, (a, b, c) in kept["files"].items()}
+            content = json.loads(cli.regular(MEMORY).read_bytes())
+            if content["by"] == self.version:
+                self.files = {path: [a, b, [*c]] for path, (a, b, c) in content["files"].items()}
         self.before = dict(self.files)
 
     def file(self, path: str) -> list:
@@ -79,10 +79,10 @@ class Known:
     def keep(self) -> None:
         """Remember it for the next make; a folder that cannot be written costs that one some time."""
         with contextlib.suppress(OSError):
-            for left in KEPT.parent.glob(f".{KEPT.name}.*"):  # by a make that was killed; one at work does without
-                left.unlink()
+            for part in MEMORY.parent.glob(f".{MEMORY.name}.*"):  # by a make that was killed; one at work does without
+                part.unlink()
             if self.before != self.files:
-                cli.write(KEPT, json.dumps({"by": self.by, "files": self.files}))
+                cli.write(MEMORY, json.dumps({"by": self.version, "files": self.files}))
 
 
 def imports(path: Path) -> list[str]:
@@ -117,25 +117,25 @@ def closure(name: str, programs: dict[str, list[str]]) -> list[str]:
     return sorted(reached)
 
 
-def whole(folder: Path) -> bool:
+def has_python(folder: Path) -> bool:
     """Whether the Python of an environment is there, and is still of the version whose packages it holds."""
     python = folder / "bin/python"
     version = re.fullmatch(r"python3\.\d+", python.resolve().name)
     return python.exists() and (not version or not (lib := folder / "lib").exists() or (lib / version[0]).is_dir())
 
 
-def installed(stamps: list[list[str]]) -> list[str]:
+def stale_environments(stamps: list[list[str]]) -> list[str]:
     """The stamps of environments that are no copy of their locks, or whose Python is gone, whatever their dates say."""
-    there = [(Path(to), locks) for to, *locks in stamps if Path(to).is_file()]
-    wanted = lambda locks: b"".join(Path(name).read_bytes() for name in locks)
-    return [str(to) for to, locks in there if not whole(to.parent) or to.read_bytes() != wanted(locks)]
+    copies = [(Path(stamp), locks) for stamp, *locks in stamps if Path(stamp).is_file()]
+    content = lambda locks: b"".join(Path(name).read_bytes() for name in locks)
+    return [str(s) for s, locks in copies if not has_python(s.parent) or s.read_bytes() != content(locks)]
 
 
-def provenance() -> dict[str, dict]:
+def provs_here() -> dict[str, dict]:
     """{target: its prov.json} of what make made here. Audit names what is damaged, run.py what is not as described. Raises
     UserError for a pipe in place of one, which would be read for ever."""
     provs = {}
-    for path in (p for top in ("build", "results") for p in described(Path(top))):
+    for path in (p for top in ("build", "results") for p in prov_files(Path(top))):
         target = str(cli.regular(path)).removesuffix(PROV)
         with contextlib.suppress(OSError, ValueError, RecursionError):
             prov = json.loads(path.read_text("utf-8"))
@@ -144,7 +144,7 @@ def provenance() -> dict[str, dict]:
     return provs
 
 
-def dated(paths) -> dict[str, int]:
+def dates_of(paths) -> dict[str, int]:
     """{path: its date in nanoseconds} of those paths that are there."""
     dates = {}
     for path in paths:
@@ -153,19 +153,19 @@ def dated(paths) -> dict[str, int]:
     return dates
 
 
-def hidden(provs: dict[str, dict], dates: dict[str, int], sha256) -> dict[str, str]:
+def outdated(provs: dict[str, dict], dates: dict[str, int], sha256) -> dict[str, str]:
     """{target: the first input that is another now, though the target's date is not older; or a small target itself}. Make
-    sees by itself what is newer or gone; run.py, what a step reads. Nothing reads an accuracy.txt again."""
-    stale = {}
+    already notices newer and missing files, and run.py checks a step's inputs. Final files such as accuracy.txt are read by
+    no step, so they are checked here."""
+    now = lambda name: provs[name].get("sha256") if name in provs else sha256(name)
+    causes = {}
     for target, prov in provs.items():
+        older = [name for name in prov["inputs"] if name in dates and dates[name] <= dates[target]]
         if Path(target).stat().st_size < SMALL and sha256(target) != prov.get("sha256"):
-            stale[target] = target
-            continue
-        for name in (n for n in prov["inputs"] if n in dates and dates[n] <= dates[target]):
-            if prov["inputs"][name] != (provs[name].get("sha256") if name in provs else sha256(name)):
-                stale[target] = name
-                break
-    return stale
+            causes[target] = target
+        elif cause := next((name for name in older if prov["inputs"][name] != now(name)), None):
+            causes[target] = cause
+    return causes
 
 
 def date_now(dates: dict[str, int]) -> str:
@@ -178,21 +178,21 @@ def date_now(dates: dict[str, int]) -> str:
     return f"{files}, as {late[0][1]}; dated now, in their order." if late else ""
 
 
-def variables(stamps: list[list[str]], known: Known) -> dict[str, str]:
+def variables(stamps: list[list[str]], memory: Memory) -> dict[str, str]:
     """{make's variable: its text}; `notice` is what is to be said of dates. stamps: each environment's, and its locks.
     Raises UserError for a file of ours that cannot be read or parsed."""
     for path in (path for pattern in STAMPS for path in Path().glob(pattern)):
         cli.regular(path)  # make itself reads it
-    provs = {target: prov for target, prov in provenance().items() if PLAIN.fullmatch(target)}
-    paths = sorted({p for pattern in PATTERNS for p in Path().glob(pattern) if PLAIN.fullmatch(str(p)) and p.is_file()})
+    provs = {target: prov for target, prov in provs_here().items() if INERT.fullmatch(target)}
+    paths = sorted({p for pattern in PATTERNS for p in Path().glob(pattern) if INERT.fullmatch(str(p)) and p.is_file()})
     sources = {str(p) for pattern in OTHERS for p in Path().glob(pattern)} | set(map(str, paths))
     inputs = {name for prov in provs.values() for name in prov["inputs"]}
-    dates = dated({*sources, *inputs, *provs, *(stamp[0] for stamp in stamps)})
+    dates = dates_of({*sources, *inputs, *provs, *(stamp[0] for stamp in stamps)})
     notice = date_now(dates)
-    programs = {path.as_posix(): known.file(path.as_posix())[2] for path in paths}
-    other = hidden(provs, dated(dates), known.sha256)
-    texts = {"notice": notice, "stale": " ".join([*other, *installed(stamps)])}
-    for target, name in other.items():
+    programs = {path.as_posix(): memory.file(path.as_posix())[2] for path in paths}
+    causes = outdated(provs, dates_of(dates), memory.sha256)
+    texts = {"notice": notice, "stale": " ".join([*causes, *stale_environments(stamps)])}
+    for target, name in causes.items():
         why = "is not as it was made" if name == target else f"was made from another {name}, though its date is newer"
         texts[f"why.{target}"] = f"{target} {why}; made again."
     for name in (n for n in programs if n.endswith(".py")):
@@ -208,7 +208,7 @@ def files_in(top: Path) -> Iterator[Path]:
         yield from (p for p in (Path(place, name) for name in names if name[0] != ".") if p.is_file())
 
 
-def of_given(name: str, sha256=cli.sha256) -> str:
+def hash_of_path(name: str, sha256=cli.sha256) -> str:
     """One hash for what the user gives by path, so that other bytes are seen whatever their dates say: of a folder, every
     regular file in it (hidden ones left out), by name and bytes. sha256: that of a file. Raises UserError for what is no
     file and no folder (a pipe, a device: reading it could go on for ever), or is empty."""

@@ -32,7 +32,7 @@ def about(record: dict) -> dict:
 def scores(answers: dict, truth: list) -> dict[str, dict]:
     """{file: {correct, total, metrics, flips}} of answers.json and n labels. flips: the rows, from 0, that have another class
     than model.onnx gives; None of the graph itself, and where answers are scores."""
-    task, scores_of = tasks.known(answers["task"]), {}
+    task, scores_of = tasks.by_name(answers["task"]), {}
     graph = answers["files"]["model.onnx"]["predictions"]
     for name, one in answers["files"].items():
         classes = one["predictions"]
@@ -98,7 +98,7 @@ def facts(folder: Path, answers: dict, truth: list, record: dict) -> dict[str, s
     """What a reader asks of a model; what nobody knows is null, with its reason."""
     card, machine = about(record), record["machine"]
     known = lambda what: card.get(what) or f"null (no card.toml of models/{record['model']} says it of these weights)"
-    graph = onnxfile.read(folder / "model.onnx", weights=False).graph
+    graph = onnxfile.load_model(folder / "model.onnx", weights=False).graph
     sizes = [math.prod(tensor.dims) for tensor in graph.initializer if tensor.data_type in FLOATS]
     counts = Counter(i for t in truth for i in (t if isinstance(t, list) else [t]))
     spread = ", ".join(f"{counts[i]} {name}" for i, name in enumerate(answers["labels"]))
@@ -107,7 +107,7 @@ def facts(folder: Path, answers: dict, truth: list, record: dict) -> dict[str, s
         "language": "en" if answers["data"]["name"] == SST2[0] else known("language"),
         "trained on": known("training"),
         "evaluated on": "{name} ({get}): {rows} texts, sha256 {sha256}".format(**answers["data"]),
-        "labels of it": "scores" if tasks.known(answers["task"]).score else spread,
+        "labels of it": "scores" if tasks.by_name(answers["task"]).score else spread,
         "measured on": f"{machine['cpu']}, {machine['cores']} cores",
         "its caches": ", ".join(machine.get("caches") or ["null (the kernel does not say)"]),
         **speed(folder),
@@ -146,7 +146,7 @@ def text(folder: Path, answers: dict, truth: list, record: dict) -> str:
     return "\n".join([
         f"---\n{data.to_yaml()}\n---\n\n# {record['model']}: {record['engine']} {record['precision']}\n", *notes,
         f"A classifier ({', '.join(answers['labels'])}). Flips are counted against `model.onnx`, which is fp32.\n", *rows,
-        f"\n## Run it\n\n```python\n{example(models.read(record['model'])['inputs'], most)}```\n\n## Facts\n",
+        f"\n## Run it\n\n```python\n{example(models.settings(record['model'])['inputs'], most)}```\n\n## Facts\n",
         "| | |\n|---|---|", *lines,
         "\n## Check it\n\nIn a clone of bert2om, `make check FOLDER=<this folder> KEY=<the publisher's public key>` verifies",
         "the signature and each hash, and makes every answer again. `accuracy.json` is the record behind it.\n",

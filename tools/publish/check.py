@@ -78,12 +78,12 @@ def lacking(engine: str, precision: str) -> str:
     if chips.ENGINES[engine].family != "cpu":
         return "another chip"
     here = chips.units(engine, precision, cpu.cpu_flags())
-    return " or ".join(chips.needed(engine, precision)) if here is None else ""
+    return " or ".join(chips.units_needed(engine, precision)) if here is None else ""
 
 
 def again(path: Path, texts: list, answers: dict) -> list:
     """The answers of a file to texts, made now from it and the tokenizer beside it."""
-    engine, task = engines.load(path), tasks.known(answers["task"])
+    engine, task = engines.load(path), tasks.by_name(answers["task"])
     names = [tensor.name for tensor in engine.inputs]
     inputs = tokens.encode(tokens.load(path.parent), texts, answers["files"][path.name]["tokens"], names)
     return output_files.decisions(engines.logits(engine, inputs), task, answers["threshold"])
@@ -91,7 +91,7 @@ def again(path: Path, texts: list, answers: dict) -> list:
 
 def answered(path: Path, texts: list, answers: dict) -> None:
     """UserError for the first text to which a file now gives another answer than is published."""
-    score = tasks.known(answers["task"]).score
+    score = tasks.by_name(answers["task"]).score
     pairs = zip(again(path, texts, answers), answers["files"][path.name]["predictions"], strict=True)
     apart = [(i, a, b) for i, (a, b) in enumerate(pairs) if (abs(a - b) > APART if score else a != b)]
     for row, now, then in apart[:1]:
@@ -107,7 +107,7 @@ def check(place: Path, key: Path, text_file: Path) -> str:
         if (here := cli.sha256(text_file)) != answers["data"]["sha256"]:
             wanted = "is of {name}, sha256 {sha256}: {get}".format(**answers["data"])
             raise cli.UserError(f"{text_file}: sha256 {here}; {folder.ANSWERS} {wanted}")
-        texts, truth = data.read_tsv(text_file, tasks.known(answers["task"]), answers["labels"])
+        texts, truth = data.read_tsv(text_file, tasks.by_name(answers["task"]), answers["labels"])
         claims(place, answers, truth, record)
         for name, one in card.scores(answers, truth).items():
             if needs := lacking(answers["files"][name]["engine"], answers["files"][name]["precision"]):

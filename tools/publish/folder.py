@@ -29,7 +29,7 @@ COMPILED = (".native", ".ir", ".om", ".plan")  # an engine's own file; onnxrunti
 
 def refuse(leaf: Path, record: dict) -> None:
     """UserError for a configuration whose figures are not those of the files that would be published."""
-    shape, why = parameters.rows_of(record["seq"]), records.chain_fault(record["chain"])
+    shape, why = parameters.seq_values(record["seq"]), records.chain_fault(record["chain"])
     other_rows = record["chip"] == "cpu" and (shape["PACK"] or "," in shape["SEQ"])
     for wrong, text in (
         (record["standin"], "made with stand-ins for the vendor's tools"),
@@ -46,7 +46,7 @@ def refuse(leaf: Path, record: dict) -> None:
 def files_of(leaf: Path) -> dict[str, Path]:
     """{name in the published folder: file here} of a configuration: graph, engine's file, records, tokenizer, config."""
     top = leaf.parents[2]
-    kept = [name for name in manifest.read(top / "checkpoint/MANIFEST") if not name.endswith((".safetensors", ".bin"))]
+    kept = [name for name in manifest.sums(top / "checkpoint/MANIFEST") if not name.endswith((".safetensors", ".bin"))]
     engine = [path for path in sorted(leaf.glob("model.*")) if path.suffix in COMPILED]
     speed = leaf / "perf.json"
     engine += [speed] * (speed.is_file() and not records.chain_fault(records.read_record(speed)["chain"]))
@@ -57,11 +57,11 @@ def files_of(leaf: Path) -> dict[str, Path]:
 def answers_of(leaf: Path, record: dict, files: dict[str, Path], text_file: str) -> dict:
     """answers.json: the data by its hash, what each file answers to each of its texts, cut to so many `tokens`, and which
     file the card is about: the engine's own, else the graph."""
-    _, task, labels = tasks.read(records.input_of(leaf))
+    _, task, labels = tasks.of_inputs(records.input_of(leaf))
     threshold = float(record.get("threshold", tasks.THRESHOLD))
     logits = output_files.read_kept(leaf.parents[2] / "reference.npy")
-    exported = models.read(record["model"])["seq"].split(",")[-1]
-    length = parameters.rows_of(record["seq"])["SEQ"].split(",")[-1]
+    exported = models.settings(record["model"])["seq"].split(",")[-1]
+    length = parameters.seq_values(record["seq"])["SEQ"].split(",")[-1]
     graph = {"engine": "onnxruntime", "precision": "fp32", "tokens": int(exported)}
     sheet = {"model.onnx": graph | {"predictions": output_files.decisions(logits, task, threshold)}}
     for name in (name for name in files if Path(name).suffix in COMPILED):
@@ -105,7 +105,7 @@ def fill(folder: Path, leaf: Path, record: dict) -> dict:
         shutil.copyfile(path, folder / name)
     text_file = next(name for name in record["chain"] if name.startswith("build/data/") and name.endswith("dev.tsv"))
     answers = answers_of(leaf, record, files, text_file)
-    truth = data.read_tsv(text_file, tasks.known(answers["task"]), answers["labels"])[1]
+    truth = data.read_tsv(text_file, tasks.by_name(answers["task"]), answers["labels"])[1]
     hashes = {name: cli.sha256(folder / name) for name in answers["files"]}
     product = {name: dist for name, dist in sbom.installed().items() if name in sbom.locked(Path("requirements.txt"))}
     for name, value in {

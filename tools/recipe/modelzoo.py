@@ -23,23 +23,23 @@ def model_folder() -> Path:
     return Path(sys.argv[0]).resolve().parent
 
 
-def near(data: Path) -> list[Path]:
+def places_of(data: Path) -> list[Path]:
     """Where the recipes leave what belongs to a data folder: in it, beside it, and where they are run."""
     return [data, data.parent, Path()]
 
 
-def text_file(*folders) -> Path | None:
+def first_texts(*folders) -> Path | None:
     """The first dev.tsv in `folders`."""
-    return cli.first(Path(f) / "dev.tsv" for f in folders)
+    return cli.first_file(Path(f) / "dev.tsv" for f in folders)
 
 
-def preprocess(folders, places, length, folder, names, prefix="") -> list[int]:
+def write_rows(folders, places, length, folder, names, prefix="") -> list[int]:
     """Write the rows of the first dev.tsv in `folders`, one .bin a text and input; its labels.
 
     places: where the tokenizer's files may lie; names: {the folder of each input: the model input}. Raises UserError
     where there is no dev.tsv.
     """
-    if not (path := text_file(*folders)):
+    if not (path := first_texts(*folders)):
         raise cli.UserError(f"no dev.tsv in {', '.join(map(str, folders))}; copy it there (make data rebuilds it)")
     texts, labels = data.read_tsv(path)
     with tempfile.TemporaryDirectory() as box:
@@ -51,7 +51,7 @@ def preprocess(folders, places, length, folder, names, prefix="") -> list[int]:
     return labels
 
 
-def export(folder, places, inputs, save_path, shape, folders, weights="checkpoint.pt"):
+def write_onnx(folder, places, inputs, save_path, shape, folders, weights="checkpoint.pt"):
     """Write the ONNX of a recipe's own checkpoint folder, fixed to `shape` (batch, length).
 
     places: where its tokenizer's files may lie, too; folders: of which a dev.tsv is compared on; weights: the name of
@@ -62,7 +62,7 @@ def export(folder, places, inputs, save_path, shape, folders, weights="checkpoin
         if foreign.is_foreign(folder) or (Path(folder) / weights).is_file():
             folder = foreign.as_hub(folder, model_folder(), box, places, weights)
         words = ["--model_dir", folder, "--save_path", save_path, "--seq_len", length, "--eval_batch_size", batch]
-        words += ["--text_file", path] if (path := text_file(*folders)) else []
+        words += ["--text_file", path] if (path := first_texts(*folders)) else []
         pth2onnx.pth2onnx("", inputs, list(map(str, words)))
 
 
@@ -79,7 +79,7 @@ def roberta_preprocess(description: str) -> None:
     args = p.parse_args()
     names = {f"roberta_base_bin_{args.pad_length}": "src_tokens"}
     folders = args.data_path, args.data_path.parent / "SST-2"
-    labels = preprocess(folders, near(args.data_path), args.pad_length, args.data_path, names, "src_tokens_")
+    labels = write_rows(folders, places_of(args.data_path), args.pad_length, args.data_path, names, "src_tokens_")
     cli.write(args.data_path / "roberta_base.label", np.array(labels, "<i8").tobytes())
 
 
@@ -95,7 +95,7 @@ def roberta_pth2onnx(description: str) -> None:
     path = args.onnx_path / f"roberta_base_seq{args.pad_length}_bs{args.batch_size}.onnx"
     folder, shape = args.data_name_or_path, (args.batch_size, args.pad_length)
     texts = (folder, folder.parent / "SST-2")
-    export(args.checkpoint_path, near(folder), ("src_tokens",), path, shape, texts, args.checkpoint_file)
+    write_onnx(args.checkpoint_path, places_of(folder), ("src_tokens",), path, shape, texts, args.checkpoint_file)
 
 
 def roberta_postprocess(description: str) -> None:
@@ -114,8 +114,8 @@ def albert_preprocess(description: str) -> None:
     p.add_argument("--max_seq_length", type=int, default=128, help="tokens a row (%(default)s)")
     args = p.parse_args()
     names = dict(zip(ALBERT, ALBERT, strict=True))
-    labels = preprocess([args.data_dir], pieces_of(args.pth_dir), args.max_seq_length, args.save_dir, names)
-    cli.write(args.save_dir / "label.npy", cli.npy(np.array(labels, np.int64)[:, None]))
+    labels = write_rows([args.data_dir], pieces_of(args.pth_dir), args.max_seq_length, args.save_dir, names)
+    cli.write(args.save_dir / "label.npy", cli.npy_bytes(np.array(labels, np.int64)[:, None]))
 
 
 def pieces_of(folder: Path) -> list[Path]:
@@ -133,7 +133,7 @@ def albert_pth2onnx(description: str) -> None:
     args = p.parse_args()
     path = args.onnx_dir / f"albert_seq{args.max_seq_length}_bs{args.batch_size}.onnx"
     shape, texts = (args.batch_size, args.max_seq_length), [args.data_dir] if args.data_dir else []
-    export(args.pth_dir, pieces_of(args.pth_dir), ALBERT, path, shape, texts)
+    write_onnx(args.pth_dir, pieces_of(args.pth_dir), ALBERT, path, shape, texts)
 
 
 def albert_postprocess(description: str) -> None:
@@ -161,7 +161,7 @@ def opt_onnx(description: str, flags: bool) -> None:
     from tools.graph import rewrite
 
     shape = onnxfile.session(args.input_file).get_inputs()[0].shape
-    if not flags and shape != (asked := [args.batch_size, args.seq_length]):
-        raise cli.UserError(f"{args.input_file}: is of {shape}, not of {asked}; export it for that batch and length")
+    if not flags and shape != (wished := [args.batch_size, args.seq_length]):
+        raise cli.UserError(f"{args.input_file}: is of {shape}, not of {wished}; export it for that batch and length")
     print(rewrite.modify(args.input_file, args.output_file))
     print(f"wrote {args.output_file}")

@@ -10,11 +10,11 @@ def task(p) -> None:
     p.add_argument("--task", help="what is asked, a name of tools/base/tasks.py (sst2 if not given)")
 
 
-def asked(name: str | None, folder: Path, inputs: tuple[str, ...]):
+def task_and_labels(name: str | None, folder: Path, inputs: tuple[str, ...]):
     """(the task of --task, its class names) for a checkpoint folder and the model's inputs; UserError if they cannot do it."""
     from tools.source import architecture
 
-    task = tasks.known(name or tasks.DEFAULT)
+    task = tasks.by_name(name or tasks.DEFAULT)
     if task.labels and not task.pair:  # a folder of a tokenizer alone will do
         return task, list(task.labels)
     path = architecture.config_file(folder)

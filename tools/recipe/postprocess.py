@@ -22,17 +22,17 @@ def postprocess(description: str, word: str = "accuracy: ") -> None:
     args = p.parse_args()
     if not 0 < args.threshold < 1:
         p.error(f"--threshold {args.threshold}: must be between 0 and 1")
-    if args.threshold != tasks.THRESHOLD and not tasks.read(args.label_path.parent)[1].several:
+    if args.threshold != tasks.THRESHOLD and not tasks.of_inputs(args.label_path.parent)[1].several:
         p.error(f"--threshold {args.threshold}: means nothing where each text has one class or a score")
     result = output_files.score(args.output_path, args.label_path, args.threshold)
-    for line in told(result, word):
+    for line in lines_of(result, word):
         print(line)
     if args.save_path:
         cli.write(args.save_path, json.dumps(result, indent=1) + "\n")
         print(f"wrote {args.save_path}")
 
 
-def told(result: dict, word: str):
+def lines_of(result: dict, word: str):
     """The lines on the screen: the recipe's accuracy; of another task each of its metrics."""
     if "metrics" not in result:
         yield f"{word}{result['correct'] / result['total']:.6f} ({result['correct']}/{result['total']})"

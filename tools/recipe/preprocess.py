@@ -33,7 +33,7 @@ def preprocess(description: str, first_index: int = 1, prefix: str = "") -> None
     if args.pack and (real or len(lengths) > 1 or lengths[0] < tokens.PACKED_TOKENS):
         p.error(f"--seq_len {args.seq_len}: --pack fills rows of one length, {tokens.PACKED_TOKENS} or more")
     inputs = models.inputs(sys.argv[0])
-    task, names = options.asked(args.task, args.tokenizer_path, inputs)
+    task, names = options.task_and_labels(args.task, args.tokenizer_path, inputs)
     if args.unlabelled:
         sentences, labels = data.read_texts(args.text_file, task), None
     else:
@@ -52,4 +52,4 @@ def preprocess(description: str, first_index: int = 1, prefix: str = "") -> None
     else:
         count = f"{input_files.write_buckets(args.save_path, arrays, labels, lengths, args.batch_size)} batches"
     print(f"wrote {count} x {len(arrays)} inputs to {args.save_path}")
-    tasks.write(args.save_path, args.task, names)
+    tasks.write_task(args.save_path, args.task, names)

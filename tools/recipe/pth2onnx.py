@@ -22,7 +22,7 @@ SENTENCES = [
 ]
 
 
-def own(task):
+def own_sentences(task):
     """Texts of our own for a task: single ones, or each with the next."""
     return list(zip(SENTENCES, SENTENCES[1:], strict=False)) if task.pair else SENTENCES
 
@@ -59,10 +59,10 @@ def pth2onnx(description: str, inputs: tuple[str, ...] = (), words=None) -> None
 
     gc.enable()
     inputs = inputs or models.inputs(sys.argv[0])
-    task, names = options.asked(args.task, args.model_dir, inputs)
+    task, names = options.task_and_labels(args.task, args.model_dir, inputs)
     tasks.refuse_others(cli.read_json(architecture.config_file(args.model_dir)), task, args.model_dir)
     text_file = args.text_file or (args.data_dir and args.data_dir / "dev.tsv")
-    sentences = data.read_texts(text_file, task) if text_file else own(task)
+    sentences = data.read_texts(text_file, task) if text_file else own_sentences(task)
     length = tokens.fit(args.model_dir, args.seq_len, cut=not args.eval_batch_size)
     reader = tokens.load(args.model_dir)
     print(tokenizer.compare_ids(reader, args.model_dir, sentences, length))

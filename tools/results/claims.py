@@ -33,7 +33,7 @@ UNITS = {
     "bf16": chips.BF16,
     "int8": chips.VNNI,
     "avx2": {"avx2"},
-    "avx512": {chips.telling(chips.FAMILIES["avx512"]["int8"])},
+    "avx512": {chips.main_unit(chips.FAMILIES["avx512"]["int8"])},
 }
 HOLDS = {"=": operator.eq, ">=": operator.ge, "<=": operator.le}
 COLUMNS = ("claim", "verdict", "value", "make", "seconds", "disk_mb", "memory_mb", "load", "cpu", "cores", "date")
@@ -88,7 +88,7 @@ def check(claim: dict, extra: list[str]) -> dict:
 def make(words: list[str]) -> tuple[int, float]:
     """(exit status, MB of memory of the largest process) of a make, which CLAIM= of this one does not reach."""
     print(f"$ make {' '.join(words)}", flush=True)
-    process = subprocess.Popen(["make", *words], env=cli.nobodys_child())
+    process = subprocess.Popen(["make", *words], env=cli.clean_environment())
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return process.returncode, usage.ru_maxrss / 1e3

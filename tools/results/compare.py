@@ -32,7 +32,7 @@ def read_accuracy(path: Path) -> dict:
 
 def title(r: dict) -> str:
     """A record's parameters, day and accuracy in one line."""
-    where = f"{r['model']} seq{r['seq']} bs{r['bs']} {r['chip']} {r['engine']} {r['precision']}{parameters.others(r)}"
+    where = f"{r['model']} seq{r['seq']} bs{r['bs']} {r['chip']} {r['engine']} {r['precision']}{parameters.suffix(r)}"
     caveat = f"  [{r['caveat']}]" if r["caveat"] else ""
     return f"{where} ({r['started'][:10]}): {100 * r['accuracy']:.2f} % ({r['correct']}/{r['total']}){caveat}"
 

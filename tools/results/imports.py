@@ -164,7 +164,7 @@ def read_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, 
     where neither log nor parameters say what was run."""
     from tools.gpu import trtexec
 
-    text = logs.plain(logs.decoded(cli.regular(path).read_bytes()))
+    text = logs.bare_text(logs.decoded(cli.regular(path).read_bytes()))
     numbers = trtexec.verdict(text, str(path))
     version = ".".join(map(str, numbers))
     clues = of_trtexec(path, text, version)
@@ -176,7 +176,7 @@ def read_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, 
         fault = f"a trtexec log of {spec['chip']}; this project knows CHIP=T4 alone of those it runs on"
         raise cli.UserError(f"{path}: {fault}")
     info = {"name": "trtexec", "version": version, "args": re.findall(r"&&&& RUNNING .*?# (.*)", text)[:1]}
-    run = trtexec.summary(text, None, spec["bs"], str(path)) | {"timed": trtexec.timed(trtexec.options(text), numbers)}
+    run = trtexec.summary(text, None, spec["bs"], str(path)) | {"timed": trtexec.timing(trtexec.options(text), numbers)}
     return run | {"devices": 1, "per_device": []}, spec, why, info
 
 
@@ -188,7 +188,7 @@ def refuse_seeded(path: Path, weights: str) -> None:
 
 def refuse_packed(path: Path, seq: str) -> None:
     """UserError for packed rows: of these a log does not say enough."""
-    if parameters.rows_of(seq)["PACK"]:
+    if parameters.seq_values(seq)["PACK"]:
         raise cli.UserError(f"{path}: a log counts packed rows, not their sentences; measure with make perf PACK=1")
 
 

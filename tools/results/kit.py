@@ -71,7 +71,7 @@ def order_of(folder: Path) -> dict:
     labels = cli.read_json(folder / "labels.json")
     batches = any(isinstance(v, list) for v in labels.values())
     rows = cli.read_json(folder / "rows.json") if batches else {stem: [i] for i, stem in enumerate(labels)}
-    if tasks.read(folder)[0] != "sst2" or sum(map(len, rows.values())) != records.SST2:
+    if tasks.of_inputs(folder)[0] != "sst2" or sum(map(len, rows.values())) != records.SST2:
         raise cli.UserError(f"{folder}: not SST-2's {records.SST2} sentences, for which a kit is; take another model")
     return {"labels": 2, "truth": records.sst2_labels(), "rows": rows}
 
@@ -107,7 +107,7 @@ class Tar:
         """The same of all arrays of a folder: what trip.of_folder makes of them there."""
         paths = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.suffix in (".bin", ".npy")}
         files = {inside: self.add(f"{name}/{inside}", paths[inside].read_bytes()) for inside in sorted(paths)}
-        return hashlib.sha256(manifest.text(files).encode()).hexdigest()
+        return hashlib.sha256(manifest.content(files).encode()).hexdigest()
 
 
 def add_cell(tar: Tar, one: dict) -> dict:
@@ -126,7 +126,7 @@ def add_cell(tar: Tar, one: dict) -> dict:
     if logits is not None and len(logits) == records.SST2:
         names["reference"] = f"reference/{place}.bin"
         used["reference"] = tar.add(names["reference"], logits.astype("<f4").tobytes())
-    if parameters.rows_of(one["seq"])["PACK"]:  # sentences in each row that runs: the last batch is filled up
+    if parameters.seq_values(one["seq"])["PACK"]:  # sentences in each row that runs: the last batch is filled up
         per_row = round(records.SST2 / (-(-len(order["rows"]) // one["bs"]) * one["bs"]), 6)
     om_file = Path(f"build/{one['name']}/model.om")
     if om_file.is_file() and cli.read_json(records.prov_of(str(om_file)))["inputs"].get(str(graph)) == sha256:
@@ -258,7 +258,7 @@ def records_of(path: Path, one: dict, answer: dict, result: dict, folder: Path) 
         "spread": None,
     }
     try:
-        score = trip.scored(one["sentences"], str(folder / "output/out"), [])
+        score = trip.score_outputs(one["sentences"], str(folder / "output/out"), [])
     except trip.Failed as e:
         raise cli.UserError(f"{one['name']}: {e}") from None
     if score["correct"] != answer["correct"]:

@@ -58,7 +58,7 @@ def best_rows(records: list[dict]) -> list[dict]:
     groups: dict[tuple, list] = {}
     for r in (r for r in plot.current(records) if r["weights"] != parameters.SEEDED):
         model = r["model"] + f", {r['weights']}" * (r["weights"] != "default")
-        label = plot.engine(r) + " PACK=1" * bool(parameters.rows_of(r["seq"])["PACK"])
+        label = plot.engine(r) + " PACK=1" * bool(parameters.seq_values(r["seq"])["PACK"])
         groups.setdefault((model, label), []).append(r)
     lines, newest = [], lambda some: max(some, key=lambda r: r["started"], default=None)
     for (model, label), group in groups.items():

@@ -44,7 +44,7 @@ leaf_of = parameters.folder  # of a record: the folder of its configuration belo
 
 def rows_in_words(seq: str) -> str:
     """A record's `seq` in words: `128, packed, last layer for [CLS]`."""
-    (_, length), *others = parameters.rows_of(seq).items()
+    (_, length), *others = parameters.seq_values(seq).items()
     words = {"PACK": "packed", "CLS": "last layer for [CLS]"}
     settings = [words.get(name, f"{name}={value}") for name, value in others if value]
     return ", ".join([length.replace(",", "-"), *settings])
@@ -202,7 +202,7 @@ def logits_hash(leaf: Path, record: dict) -> str | None:
         return None
     from tools.base import output_files
 
-    logits = output_files.scored(leaf / "output" / "out", input_of(leaf) / "labels.json")[0]
+    logits = output_files.outputs_with_labels(leaf / "output" / "out", input_of(leaf) / "labels.json")[0]
     return hashlib.sha256(logits.astype("<f4").tobytes()).hexdigest()
 
 
@@ -221,7 +221,7 @@ def padding_fields(total: int, leaf: Path, record: dict, summary: dict) -> dict:
     differ); of packed rows also sentences_per_row, over all rows that run."""
     from tools.ascend.summary import batches_run
 
-    shape, bs = parameters.rows_of(record["seq"]), record["bs"]
+    shape, bs = parameters.seq_values(record["seq"]), record["bs"]
     if shape["SEQ"] == "real":
         return {"padded_rows": 0.0}
     rows = len(cli.read_json(input_of(leaf) / "rows.json")) if shape["PACK"] else total
@@ -287,7 +287,7 @@ def missing_reasons(record: dict) -> dict:
     why = {k: busy if k == "per_tera_quiet" else few for k, v in (values or {}).items() if v is None}
     if "energy" in record["machine"] and record["chip"] == "cpu" and "joules_per_sample" not in record:
         counter = record["machine"]["energy"]
-        why["joules_per_sample"] = "its turns were not read by the counter" if counter == cpu.RAPL_SAID else counter
+        why["joules_per_sample"] = "its turns were not read by the counter" if counter == cpu.RAPL_NAME else counter
     if not values:
         why["figures"] = "no turns with a yardstick: CHIP=cpu alone takes them"
     return why | without_none(latency_ms=no_percentiles(record))
@@ -330,7 +330,7 @@ def throughput_record(leaf: Path) -> dict:
     timed = rounds[0]["timed"] if record["chip"] != "cpu" else "the engine's call alone"
     stolen = [s.get("stolen") for s in summaries]
     padding = padding_fields(sentences or SST2, leaf, record, summaries[0])
-    per_row, real = padding.get("sentences_per_row", 1), parameters.rows_of(record["seq"])["SEQ"] == "real"
+    per_row, real = padding.get("sentences_per_row", 1), parameters.seq_values(record["seq"])["SEQ"] == "real"
     record |= {
         **tool_fields(leaf, summaries[0]),
         "timed": f"{timed}; {workload(record['seq'])}",
@@ -364,7 +364,7 @@ def name_of(record: dict) -> str:
     """The name that `promote` gives a record's file."""
     day = (record["started"] or record["imported"]["sha256"][:12]).replace(":", "").replace("-", "")[:15]
     spec = "-".join(str(record[k]) for k in parameters.NAMES)
-    return f"{day}-{record['machine']['host']}-{spec}{parameters.others(record)}-{record['kind']}.json"
+    return f"{day}-{record['machine']['host']}-{spec}{parameters.suffix(record)}-{record['kind']}.json"
 
 
 def promote(folder: Path, record: dict, path: Path) -> Path:

@@ -100,6 +100,6 @@ def keep_record(target: Path, record: dict, kinds=("accuracy", "throughput")) ->
         write_new(folder / names[1], text)
     write_new(target, text_of(record))
     path = folder / "MANIFEST"
-    lines = (manifest.read(path) if path.is_file() else {}) | {name: cli.sha256(folder / name) for name in names}
-    cli.write(path, manifest.text(lines))
+    lines = (manifest.sums(path) if path.is_file() else {}) | {name: cli.sha256(folder / name) for name in names}
+    cli.write(path, manifest.content(lines))
     return target

@@ -65,7 +65,7 @@ def parse():
         p.error("--model, --tokenizer_path and --input are needed")
     if bool(args.rerun) != (args.margin > 0):
         p.error(f"--margin {args.margin}: needs --rerun and a number above 0")
-    few = len(tasks.known(args.task).text[0])
+    few = len(tasks.by_name(args.task).text[0])
     if args.columns and not 0 <= len(args.columns) - few <= 1:
         p.error(f"--columns {' '.join(args.columns)}: the task {args.task} has {few} of text, and one label")
     if args.input == "-" and args.save_path != "-":
@@ -75,7 +75,7 @@ def parse():
 
 def select(args, names, sources) -> files.Selection:
     """What is read of each row; the columns of all files are looked at. UserError for what is amiss with one."""
-    task, keep, taken = tasks.known(args.task), {}, set(OURS)
+    task, keep, taken = tasks.by_name(args.task), {}, set(OURS)
     for column in dict.fromkeys(args.keep):
         name = column
         while name.lower() in taken or re.fullmatch(r"(?i)logit\d+", name):  # DuckDB and Spark tell no cases apart
@@ -105,7 +105,7 @@ def one_type(types: list) -> pa.DataType:
 def config(args, selection: files.Selection, rows: int) -> dict:
     """All that decides the bytes of a part, beside its rows."""
     paths = [p for p in sorted(args.tokenizer.iterdir()) if p.suffix in (".json", ".txt") and "MANIFEST" not in p.name]
-    several = ["threshold"] * tasks.known(args.task).several
+    several = ["threshold"] * tasks.by_name(args.task).several
     claim = args.model.suffix == ".json" and certificate.read(args.model)
     verbatim = ("task", "columns", "on_bad", "logits", "margin", *several)
     return {
@@ -213,7 +213,7 @@ def main():
     sources, others = files.sources(args.input)
     if others:
         print(f"left out: {', '.join(others[:10])}{' ...' * (len(others) > 10)} ({len(others)} files)", file=sys.stderr)
-    _, names = options.asked(args.task, args.tokenizer, tuple(input_files.ROLES))
+    _, names = options.task_and_labels(args.task, args.tokenizer, tuple(input_files.ROLES))
     selection = select(args, names, sources)
     if args.save_path == "-":
         return to_pipe(args, selection, sources)
@@ -250,7 +250,7 @@ def to_output(args, selection, sources, out) -> None:
     speed = f"{fresh / (time.perf_counter() - start):.1f} sentences/s, " if fresh else ""
     count = sum(entry["rows"] for entry in out.parts.values())
     print(f"{speed}{count} sentences in {len(out.parts)} parts, {before} of them there before")
-    summary(out, tasks.known(args.task))
+    summary(out, tasks.by_name(args.task))
     print(f"wrote {out.path(0, 0) if out.single else out.manifest}")
 
 

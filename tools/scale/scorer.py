@@ -72,7 +72,7 @@ class Scorer:
         inputs = [t.name for t in self.engine.inputs]
         if fixed := [t.name for t in self.engine.inputs if t.shape != (None, None)]:
             raise cli.UserError(f"--model {self.model}: input {fixed[0]} has a fixed shape; compile it with SEQ=real")
-        self.asked, self.names = options.asked(self.task, self.tokenizer, tuple(inputs))
+        self.asked, self.names = options.task_and_labels(self.task, self.tokenizer, tuple(inputs))
         self.exact = self.rerun and engines.load(self.rerun, self.threads)
         self.most = tokens.fit(self.tokenizer, self.most or LONGEST, cut=True)
         if self.most == LONGEST:
@@ -163,12 +163,12 @@ class Scorer:
             return score | {"probability": column(special.expit(values[:, 0]), pa.float32())}
         logits = {f"logit{k}": column(v, pa.float32()) for k, v in enumerate(values.T)} if self.logits else {}
         if self.asked.several:
-            several = output_files.several(values, self.threshold)
+            several = output_files.classes_above(values, self.threshold)
             lists: dict[str, list] = {"prediction": several, "label": [[self.names[k] for k in row] for row in several]}
             lists |= {"probability": special.expit(values.astype(float)).round(6).tolist()}
             texts = {name: [json.dumps(row, ensure_ascii=False) for row in rows] for name, rows in lists.items()}
             return {name: column(np.array(rows), pa.string()) for name, rows in texts.items()} | logits
-        chosen = output_files.chosen(values)
+        chosen = output_files.classes_of(values)
         tied, kind = none | (chosen < 0), pa.int8() if len(self.names) < 128 else pa.int32()
         classes = {"prediction": column(chosen, kind, tied)}
         classes |= {"label": column(np.array(self.names)[chosen], pa.string(), tied)}

@@ -54,7 +54,7 @@ def listed(folder: Path) -> set[Path]:
     names: list[str] = []
     try:
         if made(folder / "MANIFEST"):
-            names += [*manifest.read(folder / "MANIFEST"), *manifest.summaries(folder / "MANIFEST"), *manifest.BESIDE]
+            names += [*manifest.sums(folder / "MANIFEST"), *manifest.summaries(folder / "MANIFEST"), *manifest.BESIDE]
         if folder.suffix == ".parts" and (folder / SCORED).is_file():
             names += [*cli.read_json(folder / SCORED)["parts"], SCORED]
     except (cli.UserError, OSError, KeyError, TypeError, AttributeError):
@@ -113,11 +113,11 @@ def main():
     run.lock(Path("Makefile"), fcntl.LOCK_EX)
     go, stay = chosen(args.all)
     for path in stay:
-        print(f"kept       {cli.plain(path)}: {'a link' if path.is_symlink() else 'nothing that make made'}")
+        print(f"kept       {cli.printable(path)}: {'a link' if path.is_symlink() else 'nothing that make made'}")
     freed = sum(map(manifest.size, go))
     for path in go:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-        print(f"removed    {cli.plain(path)}")
+        print(f"removed    {cli.printable(path)}")
     print(f"clean      {freed / 1e6:,.0f} MB freed" if go else "clean      nothing to remove")
 
 

@@ -36,7 +36,7 @@ LOCKS = (Path("requirements-cpu.txt"),)
 
 def first_line(*command) -> str:
     """The first line a command prints; empty where it is missing or fails."""
-    status, text = trip.said(*command)
+    status, text = trip.query(*command)
     return text.strip().split("\n")[0] if status == 0 else ""
 
 
@@ -110,11 +110,11 @@ def engines_of_cpu() -> list[tuple[bool, bool, str]]:
     lines = [(True, True, f"CPU  {machine['cpu']}, {machine['cores']} cores")]
     for engine in chips.engines_of("cpu"):
         units = {p: chips.units(engine, p, flags) for p in chips.ENGINES[engine].precisions}
-        runs = [f"{p} ({' '.join(sorted(found))})" if found else p for p, found in units.items() if found is not None]
-        lacks = [f"{p} needs {' or '.join(chips.needed(engine, p))}" for p, found in units.items() if found is None]
+        runs = [f"{p} ({' '.join(sorted(names))})" if names else p for p, names in units.items() if names is not None]
+        lacks = [f"{p} needs {' or '.join(chips.units_needed(engine, p))}" for p in units if units[p] is None]
         lines += [(False, True, f"ENGINE={engine} PRECISION={', '.join(runs)}")] if runs else []
         lines += [(False, False, f"ENGINE={engine}: {', '.join(lacks)}")] if lacks else []
-    for precision in chips.FASTER:
+    for precision in chips.BY_SPEED:
         engine = chips.engine_for("cpu", precision, flags)
         if chips.units(engine, precision, flags):
             lines += [(False, True, f"PRECISION={precision} is ENGINE={engine}: the fastest here, within the gates")]
@@ -138,7 +138,7 @@ def ascend(wanted: str, python: str | None) -> list[tuple[bool, bool, str]]:
 
 def card() -> tuple[bool, bool, str]:
     """The same of the card: which chip, how it is; a driver that fails told from none."""
-    status, text = trip.said("npu-smi", "info")
+    status, text = trip.query("npu-smi", "info")
     if status is None:
         return False, False, "npu-smi: no Ascend driver here"
     cards = trip.cards(text) if status == 0 else []

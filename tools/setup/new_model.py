@@ -77,7 +77,7 @@ def make(name: str, source: str, task_name: str = "") -> list[str]:
         labels, most = config["labels"], config["max_position_embeddings"]
         guess, unknown = task_of(said, labels)
         name_of_task, unknown = (task_name, "") if task_name else (guess, unknown)
-        task = tasks.known(name_of_task)
+        task = tasks.by_name(name_of_task)
         tasks.refuse_others(said, task, source)
         if task.labels:
             tasks.order(labels, task.labels, source)
@@ -112,7 +112,7 @@ def write(folder: Path, name: str, source: str, task: str, seq: int, config: dic
     own |= {"id2label": labels, "label2id": architecture.inverse(labels)}
     for file, table in (("config.json", own), ("tokenizer_config.json", tokens)):
         (folder / file).write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    inputs = INPUTS if tasks.known(task).pair and config["type_vocab_size"] > 1 else INPUTS[:2]
+    inputs = INPUTS if tasks.by_name(task).pair and config["type_vocab_size"] > 1 else INPUTS[:2]
     values = {"weights": source, "seq": seq, "inputs": list(inputs)} | ({} if task == tasks.DEFAULT else {"task": task})
     lines = ["# Raw values; what each key means: tools/make/models.py. The model's name is its folder's."]
     lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]

@@ -52,7 +52,7 @@ THERE = {
 def weights_file(folder):
     """The weights of a checkpoint's folder, or their index. UserError, which says what is there instead, where none is."""
     folder = Path(folder)
-    if path := cli.first(folder / name for name in WEIGHTS):
+    if path := cli.first_file(folder / name for name in WEIGHTS):
         if (folder / "adapter_config.json").exists():  # peft, where it is installed, would add it to another model's
             raise cli.UserError(
                 f"{folder}: whole weights and an adapter; remove adapter_config.json if they are merged"
@@ -81,7 +81,7 @@ def checkpoint_folder(folder):
 def config_file(folder):
     """The configuration of a user's folder; UserError, which says what is there instead of a checkpoint, when there is none."""
     folder = checkpoint_folder(folder)
-    if path := cli.first(folder / name for name in CONFIGS):
+    if path := cli.first_file(folder / name for name in CONFIGS):
         return path
     weights_file(folder)
     raise cli.UserError(

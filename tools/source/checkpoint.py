@@ -226,7 +226,7 @@ def source_folder(spec, model, wheel, box):
     if spec.startswith("hub:"):
         print(f"fetching {spec}", flush=True)
         folder = from_hub(spec, CONFIGS)
-        if path := cli.first(folder / name for name in CONFIGS):
+        if path := cli.first_file(folder / name for name in CONFIGS):
             small_enough(path)  # before its weights are fetched
         return from_hub(spec)
     if Path(spec).is_dir():
@@ -242,7 +242,7 @@ def make(spec, model, wheel, save_path, task=tasks.DEFAULT):
     task's order of labels, model.safetensors last: a folder that has it is whole. Raises UserError before it writes."""
     from safetensors.numpy import save
 
-    task = tasks.known(task)
+    task = tasks.by_name(task)
     sizes = small_enough(model / "config.json")  # before anything is fetched
     labels = tasks.labels(task, sizes["labels"], model / "config.json")
     save_path.parent.mkdir(parents=True, exist_ok=True)

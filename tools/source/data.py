@@ -246,9 +246,9 @@ def main():
     elif args.command == "rest":
         cli.write(args.save_path, unused_snippets(args.edits, read_snippets(args.archive)))
     elif args.borrow:
-        borrow(args.borrow, tasks.known(args.task), args.save_path)
+        borrow(args.borrow, tasks.by_name(args.task), args.save_path)
     elif args.path:
-        copy(args.path, tasks.known(args.task), args.save_path)
+        copy(args.path, tasks.by_name(args.task), args.save_path)
     else:
         fault = "no texts for it are here; give DATA=, a TSV with its columns and labels"
         raise cli.UserError(f"TASK {args.task}: {fault}")

@@ -21,7 +21,7 @@ PIECES = ("spiece.model", "30k-clean.model")
 
 def find_file(places, *names):
     """The first file of one of these names in the folders `places`; None where there is none."""
-    return cli.first(Path(p, n) for n in names for p in places)
+    return cli.first_file(Path(p, n) for n in names for p in places)
 
 
 def is_foreign(folder) -> bool:

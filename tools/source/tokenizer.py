@@ -55,7 +55,7 @@ def find_file(folder, name):
     """The path of file `name` in a checkpoint folder, or in the clone around a checkpoint-* folder; None if neither."""
     folder = Path(folder)
     folders = [folder, folder.absolute().parent] if folder.name.startswith("checkpoint-") else [folder]
-    return cli.first(f / name for f in folders)
+    return cli.first_file(f / name for f in folders)
 
 
 def files(folder):
@@ -217,7 +217,7 @@ def try_out(folder):
         raise cli.UserError(done.stderr.strip().splitlines()[-1].partition(" error: ")[2])
     if done.returncode:
         most = f"{LIMITS[resource.RLIMIT_DATA] >> 20} MiB or {LIMITS[resource.RLIMIT_CPU]} s"
-        fault = f"its tokenizer takes more than {most}, or is damaged ({cli.ending(done.returncode)})"
+        fault = f"its tokenizer takes more than {most}, or is damaged ({cli.ending_of(done.returncode)})"
         raise cli.UserError(f"{folder}: {fault}; {OWN}")
 
 

@@ -96,7 +96,7 @@ def pack(arrays, pad=0):
     from 0 in each sentence; `first` [rows, seq_len // 8], where in the row each sentence begins, then zeros. pad: the id
     of the padding token.
     """
-    mask = input_files.shown(arrays)
+    mask = input_files.real_tokens(arrays)
     lengths, seq_len = mask.sum(1), mask.shape[1]
     most = seq_len // PACKED_TOKENS
     rows = share_rows(lengths, seq_len, most)
