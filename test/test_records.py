@@ -186,6 +186,10 @@ def test_what_records_share_of_their_chains_stands_once(repo):
         assert whole["chain"] == record.chain(Path(end))
         path.with_name("inline.json").write_text(json.dumps(whole))  # as records were until November 2026
         assert record.read_record(path.with_name("inline.json")) == whole
+    for path in chains:
+        path.write_text(path.read_text() + "\n")
+    with pytest.raises(cli.UserError, match=r"upstream: .* is gone, or has another sha256"):
+        record.read_record(paths[0])
 
 
 def test_a_record_is_never_overwritten(files):
