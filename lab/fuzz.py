@@ -45,7 +45,7 @@ def records(path):
     show.text_block(value)
     for suffix in (".md", ".csv"):
         table.render(table.frame([value]), suffix)
-    report.page({path: value}, PUBLISHED, pictures=False)
+    report.html_table({path: value}, PUBLISHED), report.details(path, value)
     record.make_words(value)
     list(audit.contradictions(value))
     verify.judge(value, value)

@@ -158,7 +158,7 @@ def test_the_interval_is_that_of_the_turns():
     pairs = [[10, 0.05, 0.1 * (1 + 0.02 * (-1) ** i), 4e10, 0.02, 0.04] for i in range(20)]
     values = figures.from_turns(pairs, [], threads=2)
     core = values["per_core_second"]
-    assert core["value"] == pytest.approx(100) and core["low"] < 100 < core["high"] and figures.half_width(core) < 2
+    assert core["value"] == pytest.approx(100) and 98 < core["low"] < 100 < core["high"] < 102
     assert values["per_tera"]["value"] == pytest.approx(100)
     assert values["per_tera_quiet"]["value"] == pytest.approx(10 / 0.05 / 2)
     assert figures.from_turns(pairs, [], 2) == values  # the same every time

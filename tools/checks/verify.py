@@ -117,7 +117,7 @@ def other_machine(old: dict, new: dict) -> str | None:
 def apart(old: dict, new: dict) -> tuple[float, float, float]:
     """new / old of two figures, with its 95 % interval: their relative errors add up in squares."""
     ratio = new["value"] / old["value"]
-    error = math.hypot(*(figures.half_width(f) / f["value"] for f in (old, new)))
+    error = math.hypot(*((f["high"] - f["low"]) / 2 / f["value"] for f in (old, new)))
     return ratio, ratio * math.exp(-error), ratio * math.exp(error)
 
 

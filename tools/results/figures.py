@@ -65,11 +65,6 @@ def at_work(pairs: list, threads: int) -> dict | None:
     return ratio(core[quiet], wall[quiet] * threads)
 
 
-def half_width(figure: dict) -> float:
-    """Half the width of a figure's interval."""
-    return (figure["high"] - figure["low"]) / 2
-
-
 def three_digits(value: float) -> float:
     """A speed as far as another hour confirms it: three digits."""
     return float(f"{value:.3g}")

@@ -27,9 +27,6 @@ from tools.results import record as records
 
 NAMES = parameters.OF_LOG
 SOCS = r"310P[1-7]|310B[1-4]|910(?:Pro[AB]|PremiumA|_\d{4}|B[1-4](?:-1|C)?|[AB])|310"
-NPU = (
-    "a log of ais_bench, which runs on Ascend chips, does not say which: give CHIP=310P3, or what `npu-smi info` names"
-)
 Clues = list[tuple[str, str, str]]  # parameter, its value, where the log says so
 
 TRUE = ("yes", "true", "t", "y", "1")
@@ -154,7 +151,8 @@ def read_ais_bench(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict
     run["timed"] = ", ".join([run["timed"], *options.others])
     npu = spec["engine"] == "atc" and "CHIP" in given
     if not npu and ("CHIP" in given or "CHIP" not in {key for key, _, _ in clues}):
-        raise cli.UserError(f"{path}: {NPU}")
+        fault = "a log of ais_bench, which runs on Ascend chips, does not say which"
+        raise cli.UserError(f"{path}: {fault}: give CHIP=310P3, or what `npu-smi info` names")
     spec = spec if spec["engine"] == "atc" else spec | {"precision": "fp16"}
     return run, *settle(path, spec, given, clues), {"name": "ais_bench", "args": run["args"]} | run["card"]
 

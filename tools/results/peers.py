@@ -18,14 +18,6 @@ def name_of(line: dict) -> str:
     return line["name"].replace("ENGINE=packed", "ENGINE=native")
 
 
-def by_name(record: dict) -> dict[str, dict]:
-    """{contender: {shape: line}}, ours last, as the record has them."""
-    lines: dict[str, dict] = {}
-    for line in record["contenders"]:
-        lines.setdefault(name_of(line), {})[line["shape"]] = line
-    return lines
-
-
 def speed_heads(shape: str) -> list[str]:
     """The heads of the columns that `speeds` fills."""
     return [f"{shape}: sent/s", "x recipe's way", "of peak"]
@@ -48,9 +40,10 @@ def markdown(rows: list[list[str]]) -> list[str]:
 def section(record: dict) -> str:
     """One record as Markdown."""
     r, m, lines = record, record["machine"], record["contenders"]
-    contenders = {
-        f"**{n}**" if s["sorted"]["ours"] else n: s for n, s in by_name(record).items()
-    }  # ours in bold letters
+    contenders: dict[str, dict] = {}  # {name: {shape: line}}, ours in bold letters
+    for line in lines:
+        name = f"**{name_of(line)}**" if line["ours"] else name_of(line)
+        contenders.setdefault(name, {})[line["shape"]] = line
     work = {k: v / 1e9 for k, v in r["operations_per_sentence"].items()}
     peaks = {kind: peak["median"] for kind, peak in r["peak_per_second"].items()}
     peak = lambda k: "none" if peaks.get(k) is None else f"{peaks[k] / 1e12:.2f}"

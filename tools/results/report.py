@@ -101,10 +101,9 @@ def picture(svg: str) -> str:
     return f'<figure><img alt="{title}" src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"></figure>'
 
 
-def page(records: dict[Path, dict], rows: list[dict], benches: list[dict] | None = None, pictures: bool = True) -> str:
+def page(records: dict[Path, dict], rows: list[dict], benches: list[dict] | None = None) -> str:
     """The whole page of {path: record}, the published figures and the records of `make bench`."""
-    svgs = [plot.draw([*records.values()], rows)] if pictures else []
-    svgs += [peers.draw(benches)] if pictures and benches else []
+    svgs = [plot.draw([*records.values()], rows), *([peers.draw(benches)] if benches else [])]
     blocks = "\n".join(
         f"<details><summary>{esc(path.stem)}</summary><pre id=r{i}>{esc(details(path, r))}</pre></details>"
         for i, (path, r) in enumerate(records.items())

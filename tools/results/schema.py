@@ -253,15 +253,11 @@ Bench = model(
 KINDS = {"accuracy": Accuracy, "throughput": Throughput, "bench": Bench}
 
 
-def place(where: tuple) -> str:
-    """A field as one writes it: times_ms[0]."""
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in where).lstrip(".")
-
-
 def faults(value: Any, kinds=("accuracy", "throughput")) -> list[str]:
     """What is wrong with a record, a text a field; empty where nothing is."""
     if (kind := value.get("kind")) not in kinds:
         return [f"kind: {ascii(kind)[:40]} is not {' or '.join(kinds)}"]
+    place = lambda keys: "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")
     try:
         KINDS[kind].model_validate(value)
     except ValidationError as e:

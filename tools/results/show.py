@@ -114,10 +114,9 @@ def main():
     args = p.parse_args()
     text = text_block(records.read_record(args.record))
     if not args.save_path:
-        print(text, end="")
-        return
+        return print(text, end="")
     cli.write(args.save_path, text)
-    print(f"wrote {args.save_path}")
+    return print(f"wrote {args.save_path}")
 
 
 if __name__ == "__main__":
