@@ -11,6 +11,7 @@ import math
 import os
 import pty
 import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -384,6 +385,13 @@ def test_a_name_that_is_not_utf8_and_odd_addresses(score, tmp_path, monkeypatch)
         assert done.returncode == 1 and address.split("/")[-1] in done.fault and done.fault.count("\n") == 0, done.fault
     assert not (tmp_path / "../o4").exists()
     (path := tmp_path / "a.csv").write_text("sentence\nfine\n")  # over HTTP a folder lists no sizes
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/own.csv").write_text("sentence\nfine\n")
+    for name, path_of in (("out.csv", "../a.csv"), ("again.csv", "own.csv"), ("lost.csv", "nowhere")):
+        (tmp_path / "links" / name).symlink_to(path_of)
+    good, others = files.sources(str(tmp_path / "links"))
+    assert [s.name for s in good] == ["out.csv", "own.csv"] and others == ["again.csv", "lost.csv"]
+    assert [files.current(s) for s in good] == good
     monkeypatch.setattr(files, "list_files", lambda *_: (str(tmp_path), {str(path): {"size": None, "type": "file"}}))
     assert [files.current(source) for source in files.sources(str(path))[0]] == files.sources(str(path))[0]
 
@@ -619,7 +627,20 @@ def test_a_file_that_changes_while_it_is_read(score, tmp_path, monkeypatch):
     monkeypatch.setattr(scorer.Scorer, "answers", answers)
     assert "a.csv: changed while it was read; run it again" in score(tmp_path / "a.csv", tmp_path / "out", *TEXT).fault
     assert not manifest(tmp_path / "out")["complete"]
-    monkeypatch.undo()
+    frame(9).to_csv(tmp_path / "b.csv", index=False)
+    monkeypatch.setattr(scorer.Scorer, "answers", lambda *how: (tmp_path / "b.csv").unlink(True) or whole(*how))
+    fault = score(f"{tmp_path}/*.csv", tmp_path / "gone", *TEXT, "--rows", 2).fault
+    assert fault == f"{tmp_path}/b.csv: No such file or directory; mend it, or take it out"
+
+
+def test_a_disk_without_room(start, tmp_path):
+    """One line; nothing half written, and the manifest has no part that is not there."""
+    frame(9).to_csv(tmp_path / "a.csv", index=False)
+    running = start(tmp_path / "a.csv", tmp_path / "out", *TEXT, "--rows", 5)
+    resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (1500, 1500))  # more than the manifest, less than a part
+    assert "00000-00000.parquet: File too large; make room on that disk" in running.communicate(timeout=120)[1]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["_manifest.json"]
+    assert not manifest(tmp_path / "out")["parts"]
 
 
 def test_a_second_writer_waits_for_the_first(score, tmp_path):

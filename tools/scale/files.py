@@ -2,7 +2,7 @@
 
 An address is any of fsspec's: a path, file://, s3:// (with s3fs), or - for standard input. It names a file, a folder or
 a glob. Of a folder all files count whose names end as KINDS says, in any case, perhaps with one of PACKED behind, at any
-depth, but not those whose own or folder's name begins with a dot or an underscore.
+depth, but not those whose own or folder's name begins with a dot or an underscore, nor links to others in the folder.
 
 A TSV has no quotes, CSV is RFC 4180's, JSON is an object a line. Text files are read by the standard library: Arrow's
 readers stop at the first row that is amiss, name no line, and take what follows an open quote for text.
@@ -18,6 +18,7 @@ import itertools
 import json
 import lzma
 import math
+import os
 import re
 import sys
 import zlib
@@ -151,13 +152,17 @@ def sources(address: str) -> tuple[list[Source], list[str]]:
     good, others = [], []
     with explain(address):
         top, infos = list_files(fs, path)
+    outside = lambda path: not os.path.realpath(path).startswith(f"{os.path.realpath(top)}/")
     for one, info in sorted(infos.items()):
         name = one[len(top) :].lstrip("/")
-        info = fs.info(one) if info["size"] is None else info  # of a folder over HTTP
-        source = Source(one if is_local(fs) else fs.unstrip_protocol(one), name, info["size"] or 0, mark(info))
+        suffix = Source(one, name).suffixes[0]
         hidden = one != path and any(part.startswith((".", "_")) for part in PurePosixPath(name).parts)
-        if not hidden and (source.suffixes[0] or info["type"] != "directory"):
-            (good if source.suffixes[0] and info["type"] == "file" else others).append(source)
+        if hidden or (info["type"] == "directory" and not suffix):
+            continue
+        if (info["size"] is None or (info.get("islink") and outside(one))) and fs.exists(one):
+            info = fs.info(one)  # of a folder over HTTP, of what a link leads to
+        source = Source(one if is_local(fs) else fs.unstrip_protocol(one), name, info["size"] or 0, mark(info))
+        (good if suffix and info["type"] == "file" else others).append(source)
     for source in good:
         if source.name.encode(errors="replace").decode() != source.name:
             raise cli.UserError(f"{address}: the name {ascii(source.name)} is not UTF-8; rename that file")
@@ -307,7 +312,8 @@ def open_source(source: Source):
                 names, read = separated(fields(lines(text, where), where, kind), where)
                 yield Open(kind, names, {}, read, tell)
     except BROKEN as e:
-        why = (str(e).strip("'\"").splitlines() or [type(e).__name__])[0][:200]
+        message = str(getattr(e, "strerror", None) or e)
+        why = (message.strip("'\"").splitlines() or [type(e).__name__])[0][:200]
         raise cli.UserError(f"{where}: {why}; mend it, or take it out") from None
 
 

@@ -105,9 +105,8 @@ def one_type(types: list) -> pa.DataType:
 def config(args, selection: files.Selection, rows: int) -> dict:
     """All that decides the bytes of a part, beside its rows."""
     paths = [p for p in sorted(args.tokenizer.iterdir()) if p.suffix in (".json", ".txt") and "MANIFEST" not in p.name]
-    several = ["threshold"] * tasks.by_name(args.task).several
     claim = args.model.suffix == ".json" and certificate.read(args.model)
-    verbatim = ("task", "columns", "on_bad", "logits", "margin", *several)
+    verbatim = ["task", "columns", "on_bad", "logits", "margin"] + ["threshold"] * selection.task.several
     return {
         "model": cli.sha256(args.model),
         "rerun": args.rerun and cli.sha256(args.rerun),
