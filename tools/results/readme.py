@@ -40,18 +40,6 @@ def benches() -> list[dict]:
     return list(record.load_records(["results/bench"], ("bench",)).values())
 
 
-def again() -> list[float]:
-    """What `make verify` measured in another hour, as multiples of the records, of throughputs by operations of the
-    yardstick."""
-    text = VERIFIED.read_text("utf-8") if VERIFIED.is_file() else ""
-    return [float(ratio) for ratio in re.findall(r"^\| .*\| perf .*per_tera x ([\d.]+) \(", text, re.M)]
-
-
-def per_core(r: dict) -> float:
-    """Samples per core-second of a throughput record; 0 where it has none."""
-    return ((r.get("figures") or {}).get("per_core_second") or {"value": 0})["value"]
-
-
 def best_rows(records: list[dict]) -> list[dict]:
     """Ten lines at most, of a model, engine and precision of the newest machine each, with an accuracy, by HEADS; the fastest
     first. The batch size behind a speed is the one at which that same speed is highest; `~` marks one too noisy to compare."""
@@ -61,6 +49,7 @@ def best_rows(records: list[dict]) -> list[dict]:
         label = plot.engine(r) + " PACK=1" * bool(parameters.seq_values(r["seq"])["PACK"])
         groups.setdefault((model, label), []).append(r)
     lines, newest = [], lambda some: max(some, key=lambda r: r["started"], default=None)
+    per_core = lambda r: ((r.get("figures") or {}).get("per_core_second") or {"value": 0})["value"]
     for (model, label), group in groups.items():
         right = newest(r for r in group if r["kind"] == "accuracy")
         if right is None or right["caveat"]:
@@ -163,7 +152,9 @@ def answer(question: str, records: list[dict]) -> str:
     if field == "seconds" and (row := claims.costs().get(" ".join(words))):
         return row["seconds"]
     if field == "again":
-        return f"{sum(abs(ratio - 1) <= float(words[1]) / 100 for ratio in again())} of {len(again())}"
+        text = VERIFIED.read_text("utf-8") if VERIFIED.is_file() else ""
+        ratios = re.findall(r"^\| .*\| perf .*per_tera x ([\d.]+) \(", text, re.M)
+        return f"{sum(abs(float(ratio) - 1) <= float(words[1]) / 100 for ratio in ratios)} of {len(ratios)}"
     kind = "throughput" if field == "cpu" else "accuracy"
     sound = lambda r: r["kind"] == kind and r["started"] and r.get("correct", 0) is not None
     fitting = [r for r in records if field in FIELDS and sound(r) and parameters.agrees(r, words)]

@@ -24,11 +24,14 @@ def text_block(record: dict) -> str:
     info, cpu = record["engine_info"] or {}, record["machine"]
     spec = f"model       {record['model']} (weights: {record['weights']}), batch {record['bs']}"
     on = f": {cpu['cpu']}, {cpu['cores']} cores" if record["chip"] == "cpu" else ""
+    where = lambda run: ", ".join(
+        [run["node"], *(f"{k} {run[k]}" for k in ("job", "device") if run.get(k) is not None)]
+    )
     lines = [
         *([records.DEMONSTRATION] if record["standin"] else []),
         *(accuracy_lines if record["kind"] == "accuracy" else speed_lines)(record),
         *([f"certified   {certificate.line(info)}"] if "claimed" in info else []),
-        *([f"ran         {where_ran(record)}"] if "launched" in record else []),
+        *([f"ran         {'; '.join(map(where, record['launched']))}"] if "launched" in record else []),
         f"{spec}, sequence {records.rows_in_words(record['seq'])}",
         f"chip        {record['chip']}{on}",
         f"engine      {record['engine']} {info.get('version', '')} {record['precision']}{wider_layers(info, record)}",
@@ -81,12 +84,6 @@ def metric_in_words(metric: dict) -> str:
     if metric["value"] is None:
         return metric["method"]
     return "{value:.4f}, 95 % interval {0:.4f} to {1:.4f} ({method})".format(*metric["interval95"], **metric)
-
-
-def where_ran(record: dict) -> str:
-    """Node, job and device of what was launched, in words."""
-    words = lambda w: ", ".join([w["node"], *(f"{k} {w[k]}" for k in ("job", "device") if w.get(k) is not None)])
-    return "; ".join(map(words, record["launched"]))
 
 
 def padding(record: dict) -> str:
