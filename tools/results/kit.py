@@ -132,15 +132,10 @@ def add_cell(tar: Tar, one: dict) -> dict:
     if om_file.is_file() and cli.read_json(records.prov_of(str(om_file)))["inputs"].get(str(graph)) == sha256:
         names["om"] = f"oms/{one['name'].replace('/', '.')}.om"
         used["om"] = tar.add(names["om"], om_file.read_bytes())
-    content = {"sha256": sha256, "pieces": hashes}
-    return one | names | {"graph": content, "used": used, "per_row": per_row, "published": figures_beside(one)}
-
-
-def figures_beside(one: dict) -> list[str]:
-    """The published throughputs of the same chip, model, length and batch size, in words."""
     rows = published.beside(one | {"kind": "throughput"}, published.all_figures())
     same = [r for r in rows if (r["chip"], r["precision"]) == (table.series(one["chip"]), one["precision"])]
-    return [f"{r['value']:g} {r['variant']}" for r in same]
+    figures, content = [f"{r['value']:g} {r['variant']}" for r in same], {"sha256": sha256, "pieces": hashes}
+    return one | names | {"graph": content, "used": used, "per_row": per_row, "published": figures}
 
 
 def pack_kit(cells: list[Path], save_path: Path) -> None:
