@@ -10,23 +10,28 @@ The folder's name is the model's.
 
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 from tools.make import cli
 
 FILE = "model.toml"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a model and its inputs
-INERT = re.compile(r"[A-Za-z0-9_.,/@:=+-]+")  # what may stand in make's text and in a command
 HUB = re.compile(r"hub:([\w.-]+/[\w.-]+)@([0-9a-f]{40})(?::([\w.-]+))?")
 # Of tools/base/tasks.py, which has what they mean.
 TASKS = "sst2 cola mrpc qqp stsb mnli mnli-mm qnli rte wnli".split()  # noqa: SIM905
 TASKS += "sentence pair score pair-score labels pair-labels".split()  # noqa: SIM905
 
 
-# ---- What is wrong with a value; nothing where it is one.
+# ---- Kinds of values. Each says what is wrong with a value; "" where it is right. tools/make/parameters.py has more.
 
 
-def lengths(value: str) -> str:
+def matching(pattern: str, fault: str) -> Callable:
+    """The kind of the texts that match a pattern."""
+    return lambda value, *_: "" if isinstance(value, str) and re.fullmatch(pattern, value) else fault
+
+
+def lengths(value: str, *_) -> str:
     numbers = value.split(",")
     plain = all(re.fullmatch(r"[1-9]\d{0,2}", n) and 8 <= int(n) <= 512 for n in numbers)
     rising = plain and numbers == sorted(set(numbers), key=int)
@@ -34,14 +39,10 @@ def lengths(value: str) -> str:
     return "" if value == "real" or rising else what
 
 
-def texts(value) -> str:
-    right = isinstance(value, str) and INERT.fullmatch(value)
-    return "" if right else "is no text of letters, digits and _ . , / - @ : ="
-
-
-def weights(value) -> str:
-    no_commit = isinstance(value, str) and value.startswith("hub:") and not HUB.fullmatch(value)
-    return "is not hub:OWNER/REPO@COMMIT[:FOLDER], COMMIT in 40 digits" if no_commit else texts(value)
+# What may stand in make's text and in a command.
+text = matching(r"[A-Za-z0-9_.,/@:=+-]+", "is no text of letters, digits and _ . , / - @ : =")
+hub = matching(f"(?!hub:).*|{HUB.pattern}", "is not hub:OWNER/REPO@COMMIT[:FOLDER], COMMIT in 40 digits")
+weights = lambda value: text(value) or hub(value)
 
 
 def task(value) -> str:
@@ -68,8 +69,8 @@ KEYS = {
     "seq": length,  # what sentences are cut to
     "inputs": names_of_inputs,  # of the graph, in its order
     "task": task,  # sst2 if none
-    "data": texts,  # texts of one's own, as DATA= names them
-    "train": texts,  # as TRAIN=
+    "data": text,  # texts of one's own, as DATA= names them
+    "train": text,  # as TRAIN=
     "gate_rows": count,  # rows of a gate between two graphs, longest first (all if none)
 }
 NEEDED = ("weights", "seq", "inputs")

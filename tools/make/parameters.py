@@ -46,7 +46,7 @@ def program(value: str, o: dict) -> str:
 def weights(value: str, o: dict) -> str:
     if value in ("", ".", ".."):
         return "is not default, seeded, hub:OWNER/REPO@COMMIT or a path to a checkpoint folder or zip"
-    return path(value, o) or (models.weights(value) if value.startswith("hub:") else "")
+    return path(value, o) or models.hub(value)
 
 
 def precision(value: str, o: dict) -> str:
@@ -68,12 +68,10 @@ engine = lambda value, o: among(value, chips.engines_of(o["CHIP"]))
 precisions = lambda value, o: among(value, {p for c in o["CHIPS"].split() for p in chips.precisions_of(c)})
 step = lambda value, o: among(value, chips.STEPS)
 on_bad = lambda value, o: among(value, ("stop", "null"))
-lengths = lambda value, o: models.lengths(value)
-percent = lambda value, o: (
-    "" if re.fullmatch(r"0\.\d?[1-9]|[1-9]", value) else "is no percentage from 0.01 to 9, such as 0.5"
-)
-share = lambda value, o: "" if re.fullmatch(r"0\.\d{0,3}[1-9]", value) else "is no number between 0 and 1, such as 0.5"
-switch = lambda value, o: "" if value == "1" else "is not 1 or empty"
+lengths = models.lengths
+percent = models.matching(r"0\.\d?[1-9]|[1-9]", "is no percentage from 0.01 to 9, such as 0.5")
+share = models.matching(r"0\.\d{0,3}[1-9]", "is no number between 0 and 1, such as 0.5")
+switch = models.matching("1", "is not 1 or empty")
 
 
 # ---- How a path spells them
