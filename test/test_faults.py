@@ -233,11 +233,11 @@ def test_what_another_make_made_is_taken_where_it_is_the_same(tmp_path):
     """Newer than the question, from the same inputs, by the same commands."""
     target, same = tmp_path / "out", (0, {"a": "1"}, [["cp", "a", "{}"]])
     target.touch()
-    assert not run.made_meanwhile(target, *same)  # nothing says what it was made of
+    assert not run.is_done(target, *same)  # nothing says what it was made of
     prov = {"inputs": same[1], "recipe": run.recipe(same[2])}
     (tmp_path / "out.prov.json").write_text(json.dumps(prov))
     others = (time.time() + 9, *same[1:]), (0, {"a": "2"}, same[2]), (*same[:2], [["cp", "-a", "a", "{}"]])
-    assert [run.made_meanwhile(target, *asked) for asked in (same, *others)] == [True, False, False, False]
+    assert [run.is_done(target, *asked) for asked in (same, *others)] == [True, False, False, False]
 
 
 def test_a_clone_has_the_bytes_of_the_commit(tmp_path):
