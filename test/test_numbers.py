@@ -323,6 +323,9 @@ def test_compare_lists_every_flip(unspoilt):
 def test_compare_wants_accuracy_records(unspoilt):
     with pytest.raises(cli.UserError, match="not an accuracy record"):
         compare.read_accuracy(Path(LEAF) / "perf.json")
+    one = compare.read_accuracy(Path(LEAF))
+    with pytest.raises(cli.UserError, match="A and B are not of the same texts: their labels differ"):
+        compare.comparison(one, one | {"truth": [1] * one["total"]})
 
 
 # ---- verify

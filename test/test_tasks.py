@@ -166,14 +166,15 @@ def test_several_labels_in_columns_of_their_own(tmp_path):
         data.read_tsv(path, tasks.TASKS["sentence"], ["toxic", "obscene"])
 
 
-@pytest.mark.parametrize("problem, name, says", [
-    ("multi_label_classification", "sentence", "several labels at once; give the task labels or pair-labels"),
-    ("single_label_classification", "labels", "one class a text"),
-    ("regression", "sentence", "numbers; give the task score or pair-score, which have one"),
+@pytest.mark.parametrize("key, problem, name, says", [
+    ("problem_type", "multi_label_classification", "sentence", "is {}: several labels at once; give the task labels or"),
+    ("problem_type", "single_label_classification", "labels", "is {}: one class a text"),
+    ("problem_type", "regression", "sentence", "is {}: numbers; give the task score or pair-score, which have one"),
+    ("finetuning_task", "SST-2", "mrpc", "fine-tuned on {}, one text a row; this task has a pair of texts"),
 ])  # fmt: skip
-def test_a_checkpoint_of_another_kind_of_problem_is_refused(problem, name, says):
-    with pytest.raises(cli.UserError, match=f"problem_type is {problem}: {says}"):
-        tasks.refuse_others({"problem_type": problem}, tasks.TASKS[name], "x")
+def test_a_checkpoint_of_another_kind_of_problem_is_refused(key, problem, name, says):
+    with pytest.raises(cli.UserError, match=says.format(problem)):
+        tasks.refuse_others({key: problem}, tasks.TASKS[name], "x")
 
 
 def test_a_metric_that_is_not_defined_is_none_with_the_reason():
