@@ -21,7 +21,7 @@ cpu_files    := $(foreach e,onnxruntime openvino native,$(patsubst %,build/%/$(c
 $(cpu_files): build/%: $$(compile_needs)
 	$(call run_there,compile)
 native_c := $(patsubst %,tools/cpu/native/%.c,engine amx amx_f32 avx512 avx512_f32 avx2 avx2_vnni neon neon_f32)
-native_h := $(patsubst %,tools/cpu/native/%.h,net vectors pieces halves tiles attention layers)
+native_h := $(patsubst %,tools/cpu/native/%.h,net vectors pieces rows tiles attention layers)
 do.engine = -m tools.cpu.native.build $(native_c) --save_path {}
 build/lib/native.so: $(native_c) $(native_h) $$(call by,engine) | $(VENV)/installed
 	$(call run,engine)

@@ -66,7 +66,6 @@ OF_2(float, shuffle_f32x4, 16, r.f[i] = (i & 8 ? b : a).f[(imm >> i / 4 * 2 & 3)
 OF_2(whole, shuffle_i32x4, 16, r.s32[i] = (i & 8 ? b : a).s32[(imm >> i / 4 * 2 & 3) * 4 + i % 4], COMMA const int imm)
 OF_2(whole, unpack_32, 16, r.s32[i] = (i & 1 ? b : a).s32[i / 4 * 4 + i % 4 / 2 + high * 2], COMMA const int high)
 OF_2(whole, unpack_64, 8, r.s64[i] = (i & 1 ? b : a).s64[i / 2 * 2 + high], COMMA const int high)
-OF_2(whole, and_si512, 16, r.s32[i] = a.s32[i] & b.s32[i])
 OF_2(whole, max_epi16, 32, r.s16[i] = a.s16[i] > b.s16[i] ? a.s16[i] : b.s16[i])
 OF_2(whole, select_epi16, 32, r.s16[i] = mask >> i & 1 ? b.s16[i] : a.s16[i], COMMA uint32_t mask)
 OF_3(whole, permutex2var_epi16, 32, r.s16[i] = (b.s16[i] & 32 ? c : a).s16[b.s16[i] & 31])
@@ -77,7 +76,6 @@ OF_3(float, dpbf16, 16, (r.f[i] = __builtin_fmaf(e_bf16(b.u16[2 * i + 1]), e_bf1
                          r.f[i] = __builtin_fmaf(e_bf16(b.u16[2 * i]), e_bf16(c.u16[2 * i]), r.f[i])))
 OF_2(float, cvtne2ps, 32, (r.u16[i] = ((i < 16 ? b : a).u32[i % 16] + 0x7fff + ((i < 16 ? b : a).u32[i % 16] >> 16 & 1)) >> 16))
 
-OPERATION __m512i e_slli_epi32(__m512i x, int n) { union line a = {.si = x}; EACH(16) a.u32[i] <<= n; return a.si; }
 OPERATION __m512i e_set1_epi32(int32_t x) { union line r; EACH(16) r.s32[i] = x; return r.si; }
 OPERATION __m512i e_cvtps_epi32(__m512 x) { union line a = {.ps = x}, r; EACH(16) r.s32[i] = __builtin_rintf(a.f[i]); return r.si; }
 OPERATION __m512i e_load(uint64_t mask, int bytes, const void *p) { /* what is masked is not read */
@@ -118,7 +116,6 @@ OPERATION __m256i e_dpbusd_256(__m256i c, __m256i a, __m256i b) {
 #define _mm512_sqrt_ps e_sqrt_ps
 #define _mm512_rcp14_ps e_rcp14_ps
 #define _mm512_scalef_ps e_scalef_ps
-#define _mm512_and_si512 e_and_si512
 #define _mm512_max_epi16 e_max_epi16
 #define _mm512_permutex2var_epi16 e_permutex2var_epi16
 #define _mm512_dpbusd_epi32 e_dpbusd_epi32
@@ -134,7 +131,6 @@ OPERATION __m256i e_dpbusd_256(__m256i c, __m256i a, __m256i b) {
 #define _mm512_shuffle_ps e_shuffle_ps
 #define _mm512_shuffle_f32x4 e_shuffle_f32x4
 #define _mm512_shuffle_i32x4 e_shuffle_i32x4
-#define _mm512_slli_epi32 e_slli_epi32
 #define _mm512_cmp_ps_mask(a, b, ge) e_at_least(a, b)
 #define _mm512_extractf32x8_ps e_half
 #define _mm512_castps512_ps256(x) e_half(x, 0)

@@ -11,7 +11,7 @@ int64_t native_bytes(const struct family *family, const struct net *m, int n, in
                      int threads);
 void native_run(const struct family *family, const struct net *m, const int32_t *ids, const int32_t *types,
                 const int64_t *start, const int32_t *rows, const int32_t *keys, int n, int block, int group, int longest,
-                int threads, uint8_t *work, float *logits, int32_t *left, float *seen);
+                int threads, uint8_t *work, float *logits, int32_t *left, float *head_inputs);
 
 static void *taken(int64_t bytes) {
     void *p = aligned_alloc(4096, (bytes + 8192) / 4096 * 4096);

@@ -1,10 +1,8 @@
 /* attention.h: softmax(q k' / sqrt(d)) v of one sentence, around the family's own
  *
- *     product(num, a, a_row, a_step, b, b_step, half, kt, rows, out, out_row, out_half)
+ *     product(num, rows, (struct product){...})
  *
- * `rows` rows of A, at most 16 and a_row bytes apart, times kt k-tiles of B; from one k-tile to the next it is a_step and
- * b_step bytes, from B's first 16 columns to the others `half`. The sums of row r and the first (second) 16 columns go to
- * out + r * out_row (+ out_half). It may compute, and write, all of 16 rows. */
+ * of at most 16 rows of A and 32 columns of B. It may compute, and write, all of 16 rows. */
 #ifndef FENCE
 #define FENCE()
 #endif
@@ -158,17 +156,19 @@ INLINE void soften(float *scores, int chunks, int nk, int rows, float scale, uin
 static void scores_of(const struct work *w, const act *q, int head, int keys, int rows) {
     int nd = w->s.hdp / KA;
     for (int j = 0; j < keys; j += 32)
-        product(sizeof(act) == 2 ? BF16 : F32, q, w->s.ld * sizeof(act), 64,
-                w->k + ((int64_t)head * keys + j) / 16 * nd * 1024, 1024, nd * 1024, nd, rows,
-                w->scores + (int64_t)head * 16 * keys + j, keys, 16);
+        product(sizeof(act) == 2 ? BF16 : F32, rows, (struct product){
+            .a = (const uint8_t *)q, .a_row = w->s.ld * sizeof(act), .a_step = 64,
+            .b = w->k + ((int64_t)head * keys + j) / 16 * nd * 1024, .b_step = 1024, .half = nd * 1024, .kt = nd,
+            .out = w->scores + (int64_t)head * 16 * keys + j, .out_row = keys, .out_half = 16});
 }
 
 static void values_of(const struct work *w, int head, int keys, int rows) {
     int nv = w->s.hdp / 32, kt = keys / KA;
     for (int d = 0; d < nv; d++)
-        product(sizeof(act) == 2 ? BF16 : F32, w->p + (int64_t)head * kt * 1024, 64, 1024,
-                w->v + ((int64_t)head * kt * nv + d) * 2048, nv * 2048, 1024, kt, rows,
-                (float *)(w->o + head * 5 * 1024 + d * 2048), 16, 256);
+        product(sizeof(act) == 2 ? BF16 : F32, rows, (struct product){
+            .a = w->p + (int64_t)head * kt * 1024, .a_row = 64, .a_step = 1024,
+            .b = w->v + ((int64_t)head * kt * nv + d) * 2048, .b_step = nv * 2048, .half = 1024, .kt = kt,
+            .out = (float *)(w->o + head * 5 * 1024 + d * 2048), .out_row = 16, .out_half = 256});
 }
 
 /* Softmax(q k' / sqrt(d)) v for one sentence: nq query rows at q, nk keys (see keys_values), result in rows

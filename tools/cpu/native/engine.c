@@ -26,7 +26,7 @@ INLINE void *take(uint8_t **at, int64_t bytes) {
     return p;
 }
 
-/* Lay the arrays out from `at` and return the end, so that the same lines also measure. */
+/* Lays the arrays of a thread out from `at` and returns the end, so that the same lines also measure. */
 static uint8_t *layout(struct work *w, const struct net *m, int act, int rows, int group, int longest, uint8_t *at) {
     struct size s = m->s;
     int64_t r = UP(rows, 32) + 32, keys = UP(longest, 32); /* attention tiles may read 31 rows past the block */
@@ -55,39 +55,39 @@ static uint8_t *layout(struct work *w, const struct net *m, int act, int rows, i
 /* ---- the run ------------------------------------------------------------------------------------------ */
 
 /* Threads stay from run to run: a new one costs the wake-up of a core that sleeps, and with AMX the kernel's trap at
- * its first tile. Before it sleeps, a thread looks out for a while: one request soon follows another. */
-enum { LOOKS = 2000 };
+ * its first tile. Before it sleeps, a thread spins for a while: one request soon follows another. */
+enum { SPINS = 2000 };
 static struct {
     pthread_mutex_t use;   /* held through a run */
     pthread_mutex_t sleep; /* held by whoever falls asleep, or wakes others */
     pthread_cond_t wake, done;
-    uint64_t made; /* threads, besides the caller's */
+    uint64_t threads; /* besides the caller's */
     struct run *run;
     _Atomic uint64_t call; /* the run's number << 16 | the threads that it calls */
-    _Atomic uint64_t left; /* of these, those that have not finished */
+    _Atomic uint64_t busy; /* of these, those that have not finished */
 } pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER};
 
-/* Return when *value is another than `was`; whoever sets the last one then calls awake. */
-static void await(_Atomic uint64_t *value, uint64_t was, pthread_cond_t *on) {
-    for (int i = 0; i < LOOKS && *value == was; i++)
+/* Returns when *value is no longer `old`. Whoever changes it calls awake. */
+static void await(_Atomic uint64_t *value, uint64_t old, pthread_cond_t *on) {
+    for (int i = 0; i < SPINS && *value == old; i++)
 #ifdef __x86_64__
         __builtin_ia32_pause();
 #else
         __asm__ volatile("yield");
 #endif
-    if (*value != was) return;
+    if (*value != old) return;
     pthread_mutex_lock(&pool.sleep);
-    while (*value == was) pthread_cond_wait(on, &pool.sleep);
+    while (*value == old) pthread_cond_wait(on, &pool.sleep);
     pthread_mutex_unlock(&pool.sleep);
 }
 
 static void awake(pthread_cond_t *on) {
-    pthread_mutex_lock(&pool.sleep); /* nobody is between looking and sleeping */
+    pthread_mutex_lock(&pool.sleep); /* no thread is between its last look and its sleep */
     pthread_cond_broadcast(on);
     pthread_mutex_unlock(&pool.sleep);
 }
 
-/* Of the items that nobody has, `take`, or fewer near the end, so that threads end together; 0: none is left. */
+/* Takes `take` of the remaining items, or fewer near the end, so that threads end together. Returns how many: 0 at the end. */
 static int next_items(struct run *j, int *first) {
     int n, i = j->next;
     do {
@@ -100,13 +100,13 @@ static int next_items(struct run *j, int *first) {
 
 static void work_on(struct run *j) {
     const struct work *w = &j->work[atomic_fetch_add(&j->next_thread, 1)];
-    fenv_t was;
-    fegetenv(&was);
+    fenv_t callers;
+    fegetenv(&callers);
     fesetenv(FE_DFL_ENV); /* to nearest, denormal numbers as they are, no traps: whatever the caller's program has set */
     if (j->family->start) j->family->start();
     for (int n, i; (n = next_items(j, &i));) j->task(j, w, i, n);
     if (j->family->stop) j->family->stop();
-    fesetenv(&was);
+    fesetenv(&callers);
 }
 
 static void *worker(void *number) {
@@ -115,45 +115,45 @@ static void *worker(void *number) {
         call = pool.call;
         if ((uintptr_t)number >= (call & 0xffff)) continue;
         work_on(pool.run);
-        if (atomic_fetch_sub(&pool.left, 1) == 1) awake(&pool.done);
+        if (atomic_fetch_sub(&pool.busy, 1) == 1) awake(&pool.done);
     }
     return 0;
 }
 
-/* A process that was forked has none of the threads. */
-static void forked(void) {
+/* A forked process has none of the threads. */
+static void reset_pool(void) {
     pthread_mutex_init(&pool.use, 0), pthread_mutex_init(&pool.sleep, 0);
     pthread_cond_init(&pool.wake, 0), pthread_cond_init(&pool.done, 0);
-    pool.made = 0, pool.call = 0;
+    pool.threads = 0, pool.call = 0;
 }
 
-static __attribute__((constructor)) void loaded(void) { pthread_atfork(0, 0, forked); }
+static __attribute__((constructor)) void on_load(void) { pthread_atfork(0, 0, reset_pool); }
 
-/* task(i, n) for all items, `take` at a time, and near the end fewer, at least `least`; or task(i, 1) for each of a
- * team. A thread that cannot be made is done without, and so is the team then. */
+/* Calls task(i, n) for all items, `take` at a time, and near the end fewer, at least `least`; or task(i, 1) for each thread
+ * of a team. If a thread cannot be created we go on with fewer, and without the team. */
 static void parallel(struct run *j, void (*task)(struct run *, const struct work *, int, int), int items, int take,
                      int least) {
     uint64_t want = (j->team ? j->team : MIN(j->threads, (items + take - 1) / take)) - 1;
     j->task = task, j->next = j->next_thread = 0;
     if (want) pthread_mutex_lock(&pool.use);
-    for (pthread_t id; want > pool.made; pool.made++) {
-        if (pthread_create(&id, 0, worker, (void *)(uintptr_t)pool.made)) break;
+    for (pthread_t id; want > pool.threads; pool.threads++) {
+        if (pthread_create(&id, 0, worker, (void *)(uintptr_t)pool.threads)) break;
         pthread_detach(id);
     }
-    if (want > pool.made) want = pool.made, j->team = 0;
+    if (want > pool.threads) want = pool.threads, j->team = 0;
     j->items = j->team ? j->team : items, j->take = j->team ? 1 : take, j->least = MIN(least, j->take);
     if (want) {
-        pool.run = j, pool.left = want;
+        pool.run = j, pool.busy = want;
         pool.call = ((pool.call >> 16) + 1) << 16 | want;
         awake(&pool.wake);
     }
     work_on(j);
     if (!want) return;
-    for (uint64_t left; (left = pool.left);) await(&pool.left, left, &pool.done);
+    for (uint64_t busy; (busy = pool.busy);) await(&pool.busy, busy, &pool.done);
     pthread_mutex_unlock(&pool.use);
 }
 
-/* Group sentences into blocks of at most `room` rows: always the longest that still fits, so blocks are nearly
+/* Groups sentences into blocks of at most `room` rows: always the longest that still fits, so blocks are nearly
  * full. Returns the number of blocks. `by` is scratch for [longest + 1] heads of lists, `link` for n. */
 static int plan(const int32_t *rows, int n, int room, int longest, int32_t *by, int32_t *link, int32_t *order,
                 int32_t *block) {
@@ -162,17 +162,17 @@ static int plan(const int32_t *rows, int n, int room, int longest, int32_t *by, 
     int blocks = 0, done = 0;
     while (done < n) {
         block[blocks++] = done;
-        for (int left = room, len = longest; len > 0;) {
-            if (len > left) len = left;
+        for (int rest = room, len = longest; len > 0;) {
+            if (len > rest) len = rest;
             else if (by[len] < 0) len--;
-            else left -= len, order[done++] = by[len], by[len] = link[by[len]];
+            else rest -= len, order[done++] = by[len], by[len] = link[by[len]];
         }
     }
     block[blocks] = n;
     return blocks;
 }
 
-/* lay out everything a run needs from `at`; returns the end */
+/* Lays out all memory of a run from `at` and returns the end. */
 static uint8_t *arrange(struct run *j, const struct net *m, int n, int block, int group, int longest, int threads,
                         uint8_t *at) {
     struct size s = m->s;
@@ -194,7 +194,7 @@ static uint8_t *arrange(struct run *j, const struct net *m, int n, int block, in
     return at;
 }
 
-/* Rows that a family's product writes at a time. */
+/* How many rows a family's product writes at a time. */
 int native_rows(const struct family *family) { return family->rows; }
 
 /* sums[layers][qkv + h + inter], of a family whose activations are moved up by 128: -128 x the sum of each column of the
@@ -222,19 +222,19 @@ int64_t native_bytes(const struct family *family, const struct net *m, int n, in
 /* logits[n][labels] of n sentences: sentence i has ids[start[i] .. start[i] + rows[i]), and as many types (NULL: all
  * 0), of which the first keys[i] are attended to (keys < rows: padded). A block holds at most `block` rows (at least
  * the longest sentence); a thread takes `group` blocks at once. `work`: native_bytes, 4096-aligned. left[i]: the layer,
- * from 1, whose head answered sentence i, where one did. seen (or NULL): [n][layers - 1][2 h], what the heads see. The
- * caller has checked everything. */
+ * from 1, whose head answered sentence i, if one did. head_inputs (or NULL): [n][layers - 1][2 h]. The caller has checked
+ * everything. */
 void native_run(const struct family *family, const struct net *m, const int32_t *ids, const int32_t *types,
                 const int64_t *start, const int32_t *rows, const int32_t *keys, int n, int block, int group, int longest,
-                int threads, uint8_t *work, float *logits, int32_t *left, float *seen) {
+                int threads, uint8_t *work, float *logits, int32_t *left, float *head_inputs) {
     struct run j = {.m = m, .family = family, .ids = ids, .types = types, .rows = rows, .keys = keys,
                     .start = start, .logits = logits, .n = n, .threads = threads, .room = MAX(block, longest),
-                    .left = left, .seen = seen};
+                    .left = left, .head_inputs = head_inputs};
     arrange(&j, m, n, block, group, longest, threads, work);
     int blocks = plan(rows, n, j.room, longest, j.by, j.link, j.order, j.block);
     int64_t all = start[n - 1] + rows[n - 1];
     if (all <= (int64_t)threads * block && (blocks > threads || longest > block) /* blocks would not be equal */
-        && !m->exits && !seen)
+        && !m->exits && !head_inputs)
         j.team = MIN(threads, (all + j.family->rows - 1) / j.family->rows);
     parallel(&j, j.family->blocks, blocks, MIN(group, (blocks + threads - 1) / threads), 1);
     j.team = 0;

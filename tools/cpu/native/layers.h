@@ -17,7 +17,7 @@ MULTIPLY(multiply_add, ADD)
 
 static const int bytes_of[] = {[BF16] = 2, [S8] = 1, [F32] = 4, [U8] = 1}; /* of a weight */
 
-/* what an int8 weight's integer sums start with: of Q | K | V, of the output projection, of the feed-forward's first */
+/* what the integer sums of a layer's int8 weights start with, from `columns` on: see native_sums in engine.c */
 INLINE const int32_t *sums_of(const struct work *w, int l, int columns) {
     return w->m->sums + (int64_t)l * (w->s.qkv + w->s.h + w->s.inter) + columns;
 }
@@ -98,7 +98,7 @@ static int next_piece(const struct run *j, const struct share *a, struct piece *
 }
 #define PIECES(p) struct piece p = {.at = a->first - 1}; next_piece(j, a, &p);
 
-/* Return when all of the team are here. */
+/* Returns when all threads of the team are here. */
 static void meet(struct run *j) {
     if (!j->team) return;
     int turn = j->turn;
@@ -166,8 +166,8 @@ static void classify(const vec *x, int n, int labels, const float *weight, const
     }
 }
 
-/* Whether the head of layer l is sure of sentence i, whose rows in a share begin at `row`: its scores are the answer then. */
-static int answered(const struct run *j, const struct work *w, const struct share *a, int l, int i, int row) {
+/* Whether the head of layer l is sure of sentence i, whose rows in a share begin at `row`: then its scores are the logits. */
+static int is_sure(const struct run *j, const struct work *w, const struct share *a, int l, int i, int row) {
     const struct net *m = w->m;
     int h = w->s.h, kt = h / KA, keys = j->keys[i];
     vec x[2 * h / VL], share = V(1.0f / keys);
@@ -176,7 +176,7 @@ static int answered(const struct run *j, const struct work *w, const struct shar
         for (int r = row; r < row + keys; r++) sum = sum + get(cell(a->h, kt, r, k));
         x[k / VL] = get(cell(a->h, kt, row, k)), x[(h + k) / VL] = sum * share;
     }
-    if (j->seen) memcpy(j->seen + ((int64_t)i * (m->layers - 1) + l) * 2 * h, x, sizeof x);
+    if (j->head_inputs) memcpy(j->head_inputs + ((int64_t)i * (m->layers - 1) + l) * 2 * h, x, sizeof x);
     if (!m->exits) return 0;
     const float *head = m->exits + (int64_t)l * m->labels * (2 * h + 1);
     float *scores = j->logits + (int64_t)i * m->labels, best, next = -3e38f;
@@ -188,7 +188,7 @@ static int answered(const struct run *j, const struct work *w, const struct shar
     return 1;
 }
 
-/* Answered sentences leave a group of n blocks; the rows of the others move up, into as few blocks as returned. */
+/* The sentences whose head is sure leave a group of n blocks; the rows of the others move up. Returns the blocks that remain. */
 static int leave(struct run *j, const struct work *w, struct share *shares, int n, int l) {
     int kt = w->s.h / KA, at = shares->first, blocks = 0;
     struct share to = {at, at, .h = w->h};
@@ -197,7 +197,7 @@ static int leave(struct run *j, const struct work *w, struct share *shares, int 
         for (int k = a.first, row = 0, rows; k < a.last; k++, row += rows) {
             int i = j->order[k];
             rows = j->rows[i];
-            if (answered(j, w, &a, l, i, row)) continue;
+            if (is_sure(j, w, &a, l, i, row)) continue;
             if (to.to + rows > j->room) {
                 shares[blocks++] = to;
                 to = (struct share){at, at, .h = (act *)((uint8_t *)w->h + blocks * w->step)};
@@ -221,11 +221,11 @@ static void run_blocks(struct run *j, const struct work *w, int b, int n) {
         embed_share(j, w, &shares[i]);
     }
     for (int l = 0; l < layers && n; l++) {
-        for (struct share *a = shares; a < shares + n; a++) { /* so that weights come from memory once a group */
+        for (struct share *a = shares; a < shares + n; a++) { /* weights come from memory once for all blocks */
             attention(j, w, a, l);
             if (l < layers - 1) rest_of_layer(w, l, w->ctx, a->h, a->to - a->from);
         }
-        if (l < layers - 1 && (w->m->exits || j->seen)) n = leave(j, w, shares, n, l);
+        if (l < layers - 1 && (w->m->exits || j->head_inputs)) n = leave(j, w, shares, n, l);
     }
 }
 

@@ -15,8 +15,14 @@ TARGET("arch=armv8.2-a+bf16+i8mm")
 #define WIDTH 128
 #include "pieces.h"
 
-/* c + a 4-byte group of k's (one fp32, two bf16, four u8) x that group of 4 columns */
-INLINE float32x4_t dot(enum number num, float32x4_t c, float32x4_t a, float32x4_t b) {
+/* As rows.h wants them. With 6 rows, 24 of the 32 registers are sums. */
+enum { COLUMNS = 16, UNROLL = 1 };
+INLINE int at_once(enum number num) { return 6; }
+typedef vec group;
+INLINE group of_row(enum number num, const void *p) { return vld1q_dup_f32(p); }
+INLINE group of_columns(enum number num, const void *p) { return vld1q_f32(p); }
+
+INLINE vec dot(enum number num, vec c, group a, group b) {
 #ifdef FLOATS
     if (num == F32) return vfmaq_f32(c, a, b);
     int16x8_t x = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(vreinterpretq_u8_f32(a)))), y[2]; /* twice the group */
@@ -35,31 +41,7 @@ INLINE float32x4_t dot(enum number num, float32x4_t c, float32x4_t a, float32x4_
 #endif
 }
 
-INLINE int at_once(enum number num) { return 6; }
-
-/* n rows x 16 columns: with n = 6, 24 of the 32 registers are sums */
-INLINE void some_rows(enum number num, int n, const uint8_t *a, long a_row, long a_step, const uint8_t *b, long b_step,
-                      int kt, const float *init, long init_row, float *out, long out_row) {
-    float32x4_t c[6][4];
-    for (int r = 0; r < n; r++)
-        for (int i = 0; i < 4; i++) c[r][i] = init ? vld1q_f32(init + r * init_row + i * 4) : vdupq_n_f32(0);
-    for (int k = 0; k < kt; k++, a += a_step, b += b_step)
-        for (int i = 0; i < 64; i += 4) {
-            float32x4_t column[4];
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; j++) column[j] = vld1q_f32((const float *)(b + i * 16 + j * 16));
-#pragma GCC unroll 6
-            for (int r = 0; r < n; r++) {
-                float32x4_t x = vld1q_dup_f32((const float *)(a + r * a_row + i));
-#pragma GCC unroll 4
-                for (int j = 0; j < 4; j++) c[r][j] = dot(num, c[r][j], x, column[j]);
-            }
-        }
-    for (int r = 0; r < n; r++, out += out_row)
-        for (int i = 0; i < 4; i++) vst1q_f32(out + i * 4, c[r][i]);
-}
-
-#include "halves.h"
+#include "rows.h"
 #include "layers.h"
 
 #endif

@@ -1,4 +1,4 @@
-/* net.h: what all families of processor units share: the model, one thread's memory, a run.
+/* net.h: the model, one thread's memory and a run, which all families of processor units share.
  *
  * Memory layouts (tools/cpu/native/model.py writes the weights so):
  *   A tiles   activations [row/16][k/KT][16][64 bytes]; KT = 16 fp32, 32 bf16 or 64 int8: a tile is 1 KB in one piece
@@ -29,9 +29,9 @@
 
 enum number { BF16, S8, F32, U8 }; /* the first three as model.py numbers a layer's precision */
 
-enum head { TANH, TANH_RELU, RELU, GELU_HEAD }; /* what follows the pooler, as model.py numbers it */
+enum head { TANH, TANH_RELU, RELU, GELU_HEAD }; /* the activation behind the pooler, as model.py numbers it */
 
-struct size { int32_t slice, h, e, hd, hdp, ctx, inter, qkv, ld; }; /* what `sizes` of model.py says */
+struct size { int32_t slice, h, e, hd, hdp, ctx, inter, qkv, ld; }; /* `sizes` of model.py describes them */
 
 struct net { /* the same fields, in the same order, as Net in tools/cpu/native/model.py */
     struct size s;
@@ -50,7 +50,7 @@ enum { Q_K_V, Q_K_V_BIAS, Q_K_V_SCALE, Q_K_V_SMOOTH, OUT, OUT_BIAS, OUT_SCALE, L
 INLINE const void *tensor(const struct net *m, int i) { return m->base + m->off[i]; }
 INLINE const void *weight(const struct net *m, int layer, int i) { return tensor(m, 4 + layer * TENSORS + i); }
 
-/* One thread's memory. Rows past a block's end hold leftovers: they meet no other row, and nobody reads them.
+/* One thread's memory. Rows past a block's end hold leftovers, which influence no other row and are never read.
  * An activation is a bf16 or a float (act in the files that compute): void here. */
 struct work {
     const struct net *m;
@@ -78,7 +78,7 @@ struct run {
     uint8_t *qkv; /* of a team: for layers of even numbers, and `qkv_step` bytes on for the others */
     int64_t qkv_step;
     uint8_t *ctx, *h; /* last layer: attention result and input of every [CLS] row, A tiles, in the order of `link` */
-    float *logits, *seen;
+    float *logits, *head_inputs;
     int32_t *left;
 };
 

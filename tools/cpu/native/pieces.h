@@ -13,6 +13,18 @@ struct epilogue {
     int form;                          /* GELU: an enum form */
 };
 
+/* `kt` k-tiles of rows of A, a_row bytes apart, times such of B; from one k-tile to the next it is a_step and b_step bytes,
+ * from B's first 16 columns to the others `half`. The sums of row r and the first (second) 16 columns go to
+ * out + r * out_row (+ out_half), and start with those at init + r * init_row, where that is not NULL. Meanwhile lines are
+ * fetched from `soon` on, 2 * fetch for each k-tile. */
+struct product {
+    const uint8_t *a, *b, *soon;
+    long a_row, a_step, b_step, half, init_row, out_row, out_half;
+    int kt, fetch;
+    const float *init;
+    float *out;
+};
+
 /* A finished block of raw sums on its way out. Row r goes to out + r / 16 * half + r % 16 * step bytes. */
 struct block {
     const float *raw, *bias, *by, *row;
@@ -66,83 +78,70 @@ INLINE struct block block_of(enum kind kind, const struct epilogue *e, int row, 
     return b;
 }
 
-/* ---- quantisation: one scale per row (token), found in the row itself --------------------------------- */
+/* ---- quantisation: one scale per row (token), from the row itself --------------------------------- */
 
 /* GELU's result lies above -0.17: moved up by GELU_FLOOR it fills all of u8, one bit more than s8 would give it.
- * tools/cpu/native/model.py takes GELU_FLOOR x (column sums of the weights) off the bias. */
+ * tools/cpu/native/convert.py subtracts GELU_FLOOR x (column sums of the weights) from the bias. */
 #define GELU_FLOOR 0.171875f
 
+/* Columns [j, j + 2 VL) of a row of A tiles, in two registers. Where a line holds 32 bf16, they are its even columns and
+ * its odd ones, which puts them together again. */
 #if WIDTH == 512 && !defined(FLOATS)
-
-/* Even and odd columns of a line of 32 bf16, as floats; and the integers nearest to both, as words in order again. */
-INLINE vec even(__m512i x) { return (vec)_mm512_slli_epi32(x, 16); }
-INLINE vec odd(__m512i x) { return (vec)_mm512_and_si512(x, _mm512_set1_epi32((int32_t)0xffff0000)); }
-INLINE __m512i words(vec even, vec odd) {
-    __m512i high = _mm512_slli_epi32(_mm512_cvtps_epi32(odd), 16);
-    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_cvtps_epi32(even), high);
+INLINE int place(int column) { return column / 32 * 32 + column % 2 * 16 + column % 32 / 2; }
+INLINE vec even(__m512i x) { return (vec)((ivec)x << 16); }
+INLINE vec odd(__m512i x) { return (vec)((ivec)x & (int32_t)0xffff0000); }
+INLINE void two(const act *a, int kt, int row, int j, vec x[2]) {
+    __m512i both = _mm512_loadu_si512(cell(a, kt, row, j));
+    x[0] = even(both), x[1] = odd(both);
 }
-
+INLINE void put_two(enum number num, void *to, vec x, vec y) {
+    __m512i high = (__m512i)((ivec)_mm512_cvtps_epi32(y) << 16);
+    __m512i both = _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_cvtps_epi32(x), high);
+    __m256i n = num == U8 ? _mm512_cvtusepi16_epi8(both) : _mm512_cvtsepi16_epi8(both);
+    if (num == S8 && SHIFTED) n = _mm256_xor_si256(n, _mm256_set1_epi8(-128));
+    _mm256_storeu_si256(to, n);
+}
 INLINE vec most_absolute(vec x, vec y) { return _mm512_range_ps(x, y, 11); }
-
-/* A tiles [rows, kt] -> int8 A tiles, symmetric; `smooth` (or NULL) evens out the channels first */
-static void quantise(const act *from, int kt, int rows, const float *smooth, int8_t *to, float *scale) {
-    float by_column[kt * 32] __attribute__((aligned(64))); /* `smooth`, even columns of each line first */
-    for (int j = 0; j < kt * 32; j++) by_column[j / 32 * 32 + j % 2 * 16 + j % 32 / 2] = smooth ? smooth[j] : 1;
-    for (int r = 0; r < rows; r++) {
-        vec top = V(0);
-        for (int k = 0; k < kt; k++) {
-            __m512i x = _mm512_loadu_si512(line(from, kt, r, k));
-            top = most_absolute(top, even(x) * load(by_column + k * 32));
-            top = most_absolute(top, odd(x) * load(by_column + k * 32 + 16));
-        }
-        float most = MAX(largest(top), 1e-20f);
-        vec by = V(127 / most);
-        scale[r] = most / 127;
-        for (int k = 0; k < kt; k++) {
-            __m512i x = _mm512_loadu_si512(line(from, kt, r, k));
-            x = words(even(x) * load(by_column + k * 32) * by, odd(x) * load(by_column + k * 32 + 16) * by);
-            __m256i n = _mm512_cvtsepi16_epi8(x);
-            if (SHIFTED) n = _mm256_xor_si256(n, _mm256_set1_epi8(-128));
-            _mm256_storeu_si256((__m256i *)((uint8_t *)line(to, kt / 2, r, k / 2) + k % 2 * 32), n);
-        }
-    }
+INLINE float largest_of_row(const act *a, int kt, int row) {
+    __m512i top = _mm512_setzero_si512(); /* bf16 above 0 are in the order of their bits */
+    for (int k = 0; k < kt; k++) top = _mm512_max_epi16(top, _mm512_loadu_si512(line(a, kt, row, k)));
+    return largest(max2(even(top), odd(top)));
 }
-
-/* The same for GELU's result, to u8. */
-static void quantise_gelu(const act *from, int kt, int rows, int8_t *to, float *scale) {
-    for (int r = 0; r < rows; r++) {
-        __m512i top = _mm512_setzero_si512(); /* bf16 above 0 are in the order of their bits */
-        for (int k = 0; k < kt; k++) top = _mm512_max_epi16(top, _mm512_loadu_si512(line(from, kt, r, k)));
-        float range = largest(max2(even(top), odd(top))) + GELU_FLOOR;
-        vec by = V(255 / range), up = V(GELU_FLOOR * 255 / range);
-        scale[r] = range / 255;
-        for (int k = 0; k < kt; k++) {
-            __m512i x = _mm512_loadu_si512(line(from, kt, r, k));
-            x = words(max2(fma3(even(x), by, up), V(0)), max2(fma3(odd(x), by, up), V(0)));
-            __m256i n = _mm512_cvtusepi16_epi8(x);
-            _mm256_storeu_si256((__m256i *)((uint8_t *)line(to, kt / 2, r, k / 2) + k % 2 * 32), n);
-        }
-    }
-}
-
 #else
-
-INLINE vec smoothed(const act *from, int kt, int row, int column, const float *smooth) {
-    vec x = get(cell(from, kt, row, column));
-    return smooth ? x * load(smooth + column) : x;
+INLINE int place(int column) { return column; }
+INLINE void two(const act *a, int kt, int row, int j, vec x[2]) {
+    x[0] = get(cell(a, kt, row, j)), x[1] = get(cell(a, kt, row, j + VL));
 }
+INLINE void put_two(enum number num, void *to, vec x, vec y) {
+    put_8(num, to, x), put_8(num, (uint8_t *)to + VL, y);
+}
+INLINE vec most_absolute(vec x, vec y) { return max2(x, absolute(y)); }
+INLINE float largest_of_row(const act *a, int kt, int row) {
+    vec top = V(0);
+    for (int j = 0; j < kt * KA; j += VL) top = max2(top, get(cell(a, kt, row, j)));
+    return largest(top);
+}
+#endif
 
 /* A tiles [rows, kt] -> int8 A tiles, symmetric; `smooth` (or NULL) evens out the channels first */
 static void quantise(const act *from, int kt, int rows, const float *smooth, int8_t *to, float *scale) {
     int n = kt * KA;
+    float factor[n] __attribute__((aligned(64)));
+    for (int j = 0; j < n; j++) factor[place(j)] = smooth ? smooth[j] : 1;
     for (int r = 0; r < rows; r++) {
-        vec top = V(0);
-        for (int j = 0; j < n; j += VL) top = max2(top, absolute(smoothed(from, kt, r, j, smooth)));
+        vec x[2], top = V(0);
+        for (int j = 0; j < n; j += 2 * VL) {
+            two(from, kt, r, j, x);
+            top = most_absolute(most_absolute(top, x[0] * load(factor + j)), x[1] * load(factor + j + VL));
+        }
         float most = MAX(largest(top), 1e-20f);
         vec by = V(127 / most);
         scale[r] = most / 127;
-        for (int j = 0; j < n; j += VL)
-            put_s8((uint8_t *)line(to, n / 64, r, j / 64) + j % 64, smoothed(from, kt, r, j, smooth) * by);
+        for (int j = 0; j < n; j += 2 * VL) {
+            two(from, kt, r, j, x);
+            put_two(S8, (uint8_t *)line(to, n / 64, r, j / 64) + j % 64, x[0] * load(factor + j) * by,
+                    x[1] * load(factor + j + VL) * by);
+        }
     }
 }
 
@@ -150,17 +149,16 @@ static void quantise(const act *from, int kt, int rows, const float *smooth, int
 static void quantise_gelu(const act *from, int kt, int rows, int8_t *to, float *scale) {
     int n = kt * KA;
     for (int r = 0; r < rows; r++) {
-        vec top = V(0);
-        for (int j = 0; j < n; j += VL) top = max2(top, get(cell(from, kt, r, j)));
-        float range = largest(top) + GELU_FLOOR;
-        vec by = V(255 / range), up = V(GELU_FLOOR * 255 / range);
+        float range = largest_of_row(from, kt, r) + GELU_FLOOR;
+        vec x[2], by = V(255 / range), up = V(GELU_FLOOR * 255 / range);
         scale[r] = range / 255;
-        for (int j = 0; j < n; j += VL)
-            put_u8((uint8_t *)line(to, n / 64, r, j / 64) + j % 64, max2(fma3(get(cell(from, kt, r, j)), by, up), V(0)));
+        for (int j = 0; j < n; j += 2 * VL) {
+            two(from, kt, r, j, x);
+            put_two(U8, (uint8_t *)line(to, n / 64, r, j / 64) + j % 64, max2(fma3(x[0], by, up), V(0)),
+                    max2(fma3(x[1], by, up), V(0)));
+        }
     }
 }
-
-#endif
 
 /* ---- LayerNorm ---------------------------------------------------------------------------------------- */
 

@@ -32,7 +32,7 @@ INLINE void tile_gemm(enum kind kind, enum number num, const struct work *w, con
     int pairs = (rows + 31) / 32, strips = (kt + TILE_STRIP - 1) / TILE_STRIP, strip = (kt + strips - 1) / strips;
     int late = MIN(2, strip - 1), per_step = (8 + strip - late - 1) / (strip - late);
     int fetch = (32 + pairs - 1) / pairs, first = e->first, turn = 0;
-    unsigned done = 8; /* quarters of the tile rows of `last` that have been finished, of 8 */
+    unsigned done = 8; /* how many groups of 4 rows of `last`, of 8, are finished */
     const int in_tiles = kind == ADD && num == BF16;
     struct block last = {0};
     FENCE();

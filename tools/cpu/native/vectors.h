@@ -1,5 +1,5 @@
-/* vectors.h: a register of floats, by the units' own instructions where the compiler's portable vectors have no good
- * word for it. A 64-byte line of floats is 16 / VL registers: what works on lines loops over them, and sums up in 16
+/* vectors.h: a register of floats, by the units' own instructions where the compiler's portable vectors have no
+ * equivalent. A 64-byte line of floats is 16 / VL registers: what works on lines loops over them, and sums up in 16
  * lanes, whose order docs/bits.md defines. Every fused multiply-add is written out: the compiler must make none itself.
  *
  * Whoever includes it has defined WIDTH, the bits of a register; FLOATS where activations between operators are no bf16;
@@ -20,8 +20,8 @@ typedef int32_t ivec __attribute__((vector_size(4 * VL)));
 typedef float vec_at __attribute__((vector_size(4 * VL), aligned(4), may_alias)); /* anywhere in memory */
 typedef int32_t ivec_at __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 typedef uint32_t uvec __attribute__((vector_size(4 * VL)));
-typedef uint16_t halves __attribute__((vector_size(2 * VL)));
-typedef uint16_t halves_at __attribute__((vector_size(2 * VL), aligned(2), may_alias));
+typedef uint16_t words __attribute__((vector_size(2 * VL)));
+typedef uint16_t words_at __attribute__((vector_size(2 * VL), aligned(2), may_alias));
 
 enum { KA = 64 / sizeof(act) }; /* activations in a 64-byte line */
 
@@ -31,7 +31,7 @@ INLINE void store(void *p, vec x) { *(vec_at *)p = x; }
 INLINE vec absolute(vec a) { return (vec)((ivec)a & 0x7fffffff); }
 INLINE vec whole(ivec x) { return __builtin_convertvector(x, vec); }
 
-/* put_s8 and put_u8: the nearest integers, as bytes; the signed ones moved up by 128 where SHIFTED */
+/* put_8: the nearest integers, as bytes of u8 or s8; the signed ones moved up by 128 where SHIFTED */
 
 #if WIDTH >= 256
 /* halves are added until one is left */
@@ -56,11 +56,11 @@ INLINE vec times_2_to(vec x, vec n) {
 INLINE vec least_absolute(vec x, vec y) { return _mm512_range_ps(x, y, 10); }
 INLINE float total(const vec *x) { return total_of_8(_mm512_castps512_ps256(*x) + _mm512_extractf32x8_ps(*x, 1)); }
 INLINE float largest(vec x) { return _mm512_reduce_max_ps(x); }
-INLINE void put_s8(void *to, vec x) {
-    __m128i n = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x));
-    _mm_storeu_si128(to, SHIFTED ? _mm_xor_si128(n, _mm_set1_epi8(-128)) : n);
+INLINE void put_8(enum number num, void *to, vec x) {
+    __m512i whole = _mm512_cvtps_epi32(x);
+    __m128i n = num == U8 ? _mm512_cvtusepi32_epi8(whole) : _mm512_cvtsepi32_epi8(whole);
+    _mm_storeu_si128(to, num == S8 && SHIFTED ? _mm_xor_si128(n, _mm_set1_epi8(-128)) : n);
 }
-INLINE void put_u8(void *to, vec x) { _mm_storeu_si128(to, _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(x))); }
 
 /* The sum or the maximum of each of 16 vectors, in one vector: a tree of 15 joins instead of 16 reductions, each of which
  * adds halves as `total` does. The vector in slot r ends in element r: the inputs are taken in the order that undoes the
@@ -93,10 +93,10 @@ INLINE float largest(vec x) {
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return MAX(s[0], s[1]);
 }
-INLINE void put_8(void *to, vec x, int u) {
+INLINE void put_8(enum number num, void *to, vec x) {
     __m256i n = _mm256_cvtps_epi32(x);
     __m128i p = _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
-    _mm_storel_epi64(to, u ? _mm_packus_epi16(p, p) : _mm_xor_si128(_mm_packs_epi16(p, p), _mm_set1_epi8(-128)));
+    _mm_storel_epi64(to, num == U8 ? _mm_packus_epi16(p, p) : _mm_xor_si128(_mm_packs_epi16(p, p), _mm_set1_epi8(-128)));
 }
 #else
 INLINE vec fma3(vec a, vec b, vec c) { return vfmaq_f32(c, a, b); }
@@ -110,15 +110,13 @@ INLINE float total(const vec *x) {
     return t[0] + t[1];
 }
 INLINE float largest(vec x) { return vmaxvq_f32(x); }
-INLINE void put_8(void *to, vec x, int u) {
+INLINE void put_8(enum number num, void *to, vec x) {
     int16x4_t n = vqmovn_s32(vcvtnq_s32_f32(x));
     int16x8_t p = vcombine_s16(n, n);
-    uint8x8_t q = u ? vqmovun_s16(p) : veor_u8(vreinterpret_u8_s8(vqmovn_s16(p)), vdup_n_u8(128));
+    uint8x8_t q = num == U8 ? vqmovun_s16(p) : veor_u8(vreinterpret_u8_s8(vqmovn_s16(p)), vdup_n_u8(128));
     memcpy(to, &q, 4);
 }
 #endif
-INLINE void put_s8(void *to, vec x) { put_8(to, x, 0); }
-INLINE void put_u8(void *to, vec x) { put_8(to, x, 1); }
 
 INLINE vec least_absolute(vec x, vec y) { return min2(absolute(x), absolute(y)); }
 INLINE vec times_2_to(vec x, vec n) { /* x in [1/2, 2]; n is a whole number, at most 127; 0 where it is below -126 */
@@ -182,15 +180,15 @@ INLINE vec tanhv(vec x) { /* 1 - 2 / (e^2x + 1) */
 /* ---- activations -------------------------------------------------------------------------------------- */
 
 /* bf16 as floats */
-INLINE vec bf16s(const void *p) { return (vec)(__builtin_convertvector(*(const halves_at *)p, ivec) << 16); }
+INLINE vec bf16s(const void *p) { return (vec)(__builtin_convertvector(*(const words_at *)p, ivec) << 16); }
 
 /* activations as floats */
 INLINE vec get(const void *p) { return sizeof(act) == 2 ? bf16s(p) : load(p); }
 
-/* the nearest, ties to even */
-INLINE halves nearest_bf16(vec x) {
+/* the nearest bf16, ties to even */
+INLINE words nearest_bf16(vec x) {
     uvec u = (uvec)x;
-    return __builtin_convertvector((u + 0x7fff + (u >> 16 & 1)) >> 16, halves);
+    return __builtin_convertvector((u + 0x7fff + (u >> 16 & 1)) >> 16, words);
 }
 
 /* Floats [j, j + VL) and [16 + j, 16 + j + VL) of 32 as activations; `next`: bytes to the second line, where 16 fill
@@ -204,8 +202,8 @@ INLINE void put2(void *to, long next, int j, vec x, vec y) {
 #if WIDTH == 512 && !defined(FLOATS)
     _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(y, x));
 #else
-    *(halves_at *)((act *)to + j) = nearest_bf16(x);
-    *(halves_at *)((act *)to + 16 + j) = nearest_bf16(y);
+    *(words_at *)((act *)to + j) = nearest_bf16(x);
+    *(words_at *)((act *)to + 16 + j) = nearest_bf16(y);
 #endif
 }
 
