@@ -56,10 +56,10 @@ def row(path: Path, texts: list[str], tokenizer: str) -> list:
     """A certificate's line of the table."""
     plain, early = (Scorer(model=m, tokenizer=tokenizer) for m in (path.with_name("model.native"), path))
     columns = next(plain.tokenised(texts, set()))
-    requests = [plan.feeds(columns, rows) for rows in plan.fixed(plain.engine, columns, 8)]
+    requests = [plan.feeds_of(columns, rows) for rows in plan.fixed(plain.engine, columns, 8)]
     classes = [np.concatenate([s.engine.run(r)[0] for r in requests]).argmax(1) for s in (plain, early)]
     left, arch = early.engine.left.copy(), early.engine.model.arch
-    speed = [compared(*(functools.partial(plan.run, s.engine, requests) for s in (plain, early)))]
+    speed = [compared(*(functools.partial(plan.run_requests, s.engine, requests) for s in (plain, early)))]
     speed += [compared(*(functools.partial(s.texts, texts) for s in (plain, early)))]
     said, (_, model, weights, *_, label, _) = json.loads(path.read_bytes()), path.parts
     names = [f"{model} {weights}", f"{100 * said['eps']:g}", label.split("-", 2)[2].split(".")[0]]

@@ -93,7 +93,7 @@ TARGETS = {
     "tsv": (tsv, "dev.tsv"),
     "edits": (lambda path: data.rebuild(path, SNIPPETS), "x.edits"),
     "archive": (data.read_snippets, "x.tar.gz"),
-    "om": (lambda path: om.show(om.read(path)), "m.om"),
+    "om": (lambda path: om.show(om.read_om(path)), "m.om"),
     "log": (imported("310P3-atc-fp16"), "s", "s.json", "s.log"),
     "trtexec": (imported("T4-trtexec-fp16"), "t", "t.log"),
     "record": (records, "a.json", "a.json", "p.json"),

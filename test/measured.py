@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from conftest import PYTHON, ROOT, module
 
-from tools.cpu import runner
+from tools.base import logs
 from tools.make import cli
 from tools.results import record, table
 
@@ -100,7 +100,7 @@ def perf(bs: int = 8, config: str = "cpu-onnxruntime-fp32", ms: float = 10.0) ->
     rounds = []
     for k in (1, 2, 3):
         times = (ms * np.random.default_rng(k).uniform(0.97, 1.03, 40)).tolist()
-        compute = runner.figures(times)
+        compute = logs.stats(times)
         info = {
             "engine": {"name": engine, "version": "1.2.3", "threads": 2, "unfused": "x"},
             "npu_compute_time_list": times,

@@ -32,11 +32,11 @@ def at_the_edge(rng):
 @pytest.mark.parametrize("population", [crossing, at_the_edge])
 def test_at_most_one_draw_in_twenty_certifies_what_is_not_so(population):
     rng = np.random.default_rng(0)
-    lost = certify.differs(*population(rng))
+    lost = certify.other_classes(*population(rng))
     risk, n = lost.mean(1), 2000
     assert risk.max() > EPS
     draws = rng.multinomial(n, np.full(MANY, 1 / MANY), DRAWS).astype(np.float32)
-    counts = [certify.passed(drawn, n, EPS) for drawn in draws @ lost.T.astype(np.float32)]
+    counts = [certify.count_passing(drawn, n, EPS) for drawn in draws @ lost.T.astype(np.float32)]
     assert sum(count > 0 and risk[count - 1] > EPS for count in counts) <= TOLERATED and max(counts) > 0
 
 
@@ -46,22 +46,24 @@ def test_the_largest_number_that_passes_would_certify_too_much():
     counts = rng.binomial(n, 1.1 * EPS, (DRAWS, 40))
     passes = binom.cdf(counts, n, EPS) <= 1 - certify.CONFIDENCE
     assert passes.any(1).sum() > 4 * TOLERATED
-    assert sum(certify.passed(c, n, EPS) > 0 for c in counts) <= TOLERATED
+    assert sum(certify.count_passing(c, n, EPS) > 0 for c in counts) <= TOLERATED
 
 
 def test_as_many_texts_as_are_said_to_be_needed_suffice():
     for eps in (0.0001, 0.005, 0.01, 0.09):
-        n = certify.needed(eps)
-        assert certify.passed(np.array([0]), n, eps) == 1 and certify.passed(np.array([0]), n - 1, eps) == 0
+        n = certify.texts_needed(eps)
+        assert (
+            certify.count_passing(np.array([0]), n, eps) == 1 and certify.count_passing(np.array([0]), n - 1, eps) == 0
+        )
 
 
 def test_a_share_is_unlike_where_chance_alone_hardly_explains_it():
     said = {"eps": 0.005, "confidence": 0.95, "texts": "", "calibrated": 1000, "differ": 0, "left": [100, 500, 400]}
     runs = [np.random.default_rng(k).multinomial(1 + k % 900, [0.1, 0.5, 0.4]) for k in range(0, 900, 3)]
-    assert sum(certificate.told(said, run)["claimed"] for run in runs) >= 297
-    other = certificate.told(said, [300, 500, 100])
-    assert other["unlike"] == [1, 3] and not other["claimed"] and "NOT for these texts" in certificate.line(other)
-    assert certificate.told(said, [0, 0, 0])["claimed"]
+    assert sum(certificate.facts_of_run(said, run)["claimed"] for run in runs) >= 297
+    other = certificate.facts_of_run(said, [300, 500, 100])
+    assert other["unlike"] == [1, 3] and not other["claimed"] and "NOT for these texts" in certificate.in_words(other)
+    assert certificate.facts_of_run(said, [0, 0, 0])["claimed"]
 
 
 def test_a_path_says_what_is_certified():
@@ -120,7 +122,7 @@ def test_a_certificate_from_texts_to_a_scored_file(box, run, monkeypatch, capsys
     from tools.scale import score
 
     assert "texts get another class; left after each layer" in run(5)
-    said = certificate.read(box / "certificate.json")
+    said = certificate.read_certificate(box / "certificate.json")
     assert said["calibrated"] + said["fitted"] == len(set((box / "texts.tsv").read_text().splitlines())) - 1
     assert binom.cdf(said["differ"], said["calibrated"], 0.05) <= 0.05 and sum(said["left"]) == said["calibrated"]
 
@@ -143,5 +145,5 @@ def test_a_certificate_from_texts_to_a_scored_file(box, run, monkeypatch, capsys
     for old, new in (('"eps": 0.05', '"eps": 2'), ('"left": [', '"left": [0.5, '), (said["model"], "0" * 64)):
         (box / "certificate.json").write_text(good.replace(old, new))
         with pytest.raises(cli.UserError, match="not a certificate of"):
-            certificate.read(box / "certificate.json")
+            certificate.read_certificate(box / "certificate.json")
     (box / "certificate.json").write_text(good)

@@ -75,16 +75,16 @@ def test_fp32_may_flip_nothing_and_no_result_may_be_infinite():
 @pytest.mark.parametrize(("engine", "wider"), [("openvino", "fp32"), ("native", "bf16")])
 def test_int8_leaves_the_last_layers_wider_until_the_calibration_keeps_its_classes(monkeypatch, capsys, engine, wider):
     tried = []
-    monkeypatch.setattr(compile_cpu, "convert", lambda job, precisions, arrays: tried.append(precisions))
-    monkeypatch.setattr(compile_cpu, "logits", lambda *given: flipped(9 if len(tried) < 3 else 3))
+    monkeypatch.setattr(compile_cpu, "write_model", lambda job, precisions, arrays: tried.append(precisions))
+    monkeypatch.setattr(compile_cpu, "both_logits", lambda *given: flipped(9 if len(tried) < 3 else 3))
     compile_cpu.convert_int8(compile_cpu.Job(None, None, engine, "int8", None), 4, {})
     assert tried == [["int8"] * (4 - n) + [wider] * n for n in range(3)]
     assert f"layers int8 int8 {wider} {wider}: " in capsys.readouterr().out
 
 
 def test_int8_in_no_layer_is_no_int8(monkeypatch):
-    monkeypatch.setattr(compile_cpu, "convert", lambda *given: None)
-    monkeypatch.setattr(compile_cpu, "logits", lambda *given: flipped(9))
+    monkeypatch.setattr(compile_cpu, "write_model", lambda *given: None)
+    monkeypatch.setattr(compile_cpu, "both_logits", lambda *given: flipped(9))
     with pytest.raises(cli.UserError, match="not one of the 4 layers keeps its classes in int8; use PRECISION=fp32"):
         compile_cpu.convert_int8(compile_cpu.Job(None, None, "openvino", "int8", "m.ir"), 4, {})
 

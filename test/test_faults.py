@@ -152,7 +152,7 @@ def test_no_room_for_a_file_that_a_library_writes(tmp_path, monkeypatch, writer)
     mask = {"attention_mask": np.ones((2, 64), int)}
     write = {
         "buckets": lambda: input_files.write_buckets(tmp_path, mask, "01", [64], 2),
-        "runner": lambda: runner.write(tmp_path, "1", 0, np.ones((8, 64)), "NPY"),
+        "runner": lambda: runner.write_output(tmp_path, "1", 0, np.ones((8, 64)), "NPY"),
         "openvino": lambda: engines.write_ir(graph, tmp_path / "model.ir", "fp32", []),
     }[writer]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

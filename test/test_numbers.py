@@ -706,7 +706,7 @@ def planted(graphs, name, change):
 
 
 def test_rehearsal_of_a_sound_graph(graphs):
-    made = fp16.ranges(graphs / "ascend.onnx", graphs / "input")
+    made = fp16.measure_ranges(graphs / "ascend.onnx", graphs / "input")
     assert made["sentences"] == 20 and 0 < made["max_logit_difference"] < 0.05
     names = {t["tensor"]: t for t in made["tensors"]}
     assert names["layer_0_mask_out"]["low"] < -9000
@@ -717,7 +717,7 @@ def test_rehearsal_of_a_sound_graph(graphs):
 
 def test_every_tensor_is_rounded_and_stays_so(graphs):
     """Nothing between file and kernel may drop the casts: each float tensor holds fp16 values alone."""
-    model, _, names = fp16.rounded(graphs / "ascend.onnx")
+    model, _, names = fp16.rounded_graph(graphs / "ascend.onnx")
     outputs = {o.name for o in model.graph.output}
     model.graph.output.extend(onnx.helper.make_tensor_value_info(n, 1, None) for n in names if n not in outputs)
     engine = engines.Onnxruntime(model.SerializeToString(), "fp16-sim")
@@ -740,9 +740,9 @@ def test_the_mask_mistake_in_the_graph_that_atc_gets(graphs, command, constant):
 
 def test_an_overflow_between_operators_is_named(graphs):
     path = planted(graphs, "layer_0_up_MatMul_1", lambda v: np.clip(v * 3e4, -6e4, 6e4))
-    assert np.isfinite(engines.logits(engines.Onnxruntime(path, "fp32"), inputs(graphs))).all()
+    assert np.isfinite(engines.all_logits(engines.Onnxruntime(path, "fp32"), inputs(graphs))).all()
     with pytest.raises(cli.UserError, match=r"tensor 'layer_0_up_MatMul_out': not finite in fp16: -"):
-        fp16.ranges(path, graphs / "input")
+        fp16.measure_ranges(path, graphs / "input")
 
 
 def inputs(graphs):
@@ -752,13 +752,15 @@ def inputs(graphs):
 def test_flips_are_rows_of_the_validation_set(graphs):
     """A bias that puts one sentence between its fp32 and its fp16 border flips it."""
     path = graphs / "ascend.onnx"
-    full = engines.logits(engines.Onnxruntime(path, "fp32"), inputs(graphs))
-    half = engines.logits(engines.Onnxruntime(fp16.rounded(path)[0].SerializeToString(), "fp16-sim"), inputs(graphs))
+    full = engines.all_logits(engines.Onnxruntime(path, "fp32"), inputs(graphs))
+    half = engines.all_logits(
+        engines.Onnxruntime(fp16.rounded_graph(path)[0].SerializeToString(), "fp16-sim"), inputs(graphs)
+    )
     gap = lambda v: v[:, 1] - v[:, 0]
     row = int(np.abs(gap(half) - gap(full)).argmax())
     bias = next(t.name for t in onnx.load(path).graph.initializer if list(t.dims) == [2])
     middle = (gap(half)[row] + gap(full)[row]) / 2
-    made = fp16.ranges(planted(graphs, bias, lambda v: v - np.float32([0, middle])), graphs / "input")
+    made = fp16.measure_ranges(planted(graphs, bias, lambda v: v - np.float32([0, middle])), graphs / "input")
     assert row in made["flips"]
     assert f"dev.tsv:{row + 2}" in fp16.show(made)
 
@@ -768,7 +770,9 @@ def test_flips_are_rows_of_the_validation_set(graphs):
         (graphs / "buckets" / name).mkdir(parents=True)
         np.save(graphs / "buckets" / name / "1.npy", np.concatenate([rows, 0 * rows[:4]]))
     (graphs / "buckets/rows.json").write_text(json.dumps({"1": list(range(19, -1, -1))}))
-    assert fp16.ranges(graphs / "planted.onnx", graphs / "buckets")["flips"] == [19 - r for r in made["flips"][::-1]]
+    assert fp16.measure_ranges(graphs / "planted.onnx", graphs / "buckets")["flips"] == [
+        19 - r for r in made["flips"][::-1]
+    ]
 
 
 def test_fp16_sim_is_no_default_and_has_no_speed():

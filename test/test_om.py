@@ -56,7 +56,7 @@ DEFINITION = field(1, b"m") + field(7, DATA + field(6, field(2, b"Gelu"))) + SOC
 def test_layout_by_hand(tmp_path, wide):
     path = tmp_path / "m.om"
     path.write_bytes(by_hand(DEFINITION, wide))
-    model = om.read(path)
+    model = om.read_om(path)
     sizes = {p["type"]: p["bytes"] for p in model["partitions"]}
     assert sizes == {"MODEL_INOUT_INFO": 0, "MODEL_DEF": len(DEFINITION), "WEIGHTS_DATA": 3}
     assert model["soc_version"] == "Ascend310"
@@ -67,7 +67,7 @@ def test_layout_by_hand(tmp_path, wide):
 @pytest.mark.parametrize("wide", [True, False])
 def test_written_is_read(tmp_path, wide):
     path = write(tmp_path / "m.om", wide=wide, ops=["AttentionScore", "AttentionScore", "Gelu"])
-    model = om.read(path)
+    model = om.read_om(path)
     assert model["inputs"] == [{"name": n, "dtype": d, "dims": s} for n, d, s in INPUTS]
     assert model["outputs"] == [{"name": "output:0", "dtype": "float32", "dims": [8, 2]}]
     assert model["atc_cmdline"] == COMMAND
@@ -77,7 +77,7 @@ def test_written_is_read(tmp_path, wide):
 
 
 def test_gears(tmp_path):
-    model = om.read(write_gears(tmp_path / "m.om"))
+    model = om.read_om(write_gears(tmp_path / "m.om"))
     assert model["gears"] == [[64, 64], [128, 128]]
     assert [t["dims"] for t in model["inputs"]] == [[8, -1], [8, -1]]
     assert [g["ops"].get("AttentionScore") for g in model["graphs"]] == [None, 6, 6]
@@ -87,9 +87,9 @@ def test_gears(tmp_path):
 def test_a_head_ends_with_the_definition_wherever_that_stands(tmp_path, wide):
     (tmp_path / "m.om").write_bytes(by_hand(DEFINITION, wide, b"i" * 70_000))
     head = trip.head_of(tmp_path / "m.om")
-    assert head.endswith(DEFINITION) and om.of_head(head, "m.om")["soc_version"] == "Ascend310"
+    assert head.endswith(DEFINITION) and om.read_head(head, "m.om")["soc_version"] == "Ascend310"
     with pytest.raises(cli.UserError, match="m.om: cut off"):
-        om.of_head(head[:-1], "m.om")
+        om.read_head(head[:-1], "m.om")
 
 
 def test_encrypted_and_several_are_said_not_guessed(tmp_path):
@@ -97,13 +97,13 @@ def test_encrypted_and_several_are_said_not_guessed(tmp_path):
     data = bytearray(path.read_bytes())
     data[80] = 1
     path.write_bytes(data)
-    assert "ENCRYPTED" in om.show(om.read(path))
+    assert "ENCRYPTED" in om.show(om.read_om(path))
     with pytest.raises(cli.UserError, match="cannot be checked"):
-        om.check(om.read(path), "m.om", command=[])
+        om.check(om.read_om(path), "m.om", command=[])
     data[156] = 2
     path.write_bytes(data)
     with pytest.raises(cli.UserError, match="several models in one file"):
-        om.read(path)
+        om.read_om(path)
 
 
 SHAPES = {name: dims for name, _, dims in INPUTS}
@@ -122,7 +122,7 @@ OF_GEARS = {"inputs": {name: [8, -1] for name in SHAPES}, "gears": [[64, 64], [1
 ])  # fmt: skip
 def test_check_names_the_difference(tmp_path, make, asked, says):
     asked = {"soc_version": "Ascend310P3", "inputs": SHAPES, "gears": None, "command": []} | asked
-    found = om.read(make(tmp_path / "m.om"))
+    found = om.read_om(make(tmp_path / "m.om"))
     if says is None:
         return om.check(found, "m.om", **asked)
     with pytest.raises(cli.UserError, match=says):
@@ -136,7 +136,7 @@ def test_cut_short(tmp_path, wide):
     for size in [*range(0, 300), *range(300, len(whole), 7)]:
         cut.write_bytes(whole[:size])
         with pytest.raises(cli.UserError):
-            om.read(cut)
+            om.read_om(cut)
 
 
 PEAK = """
@@ -146,7 +146,7 @@ from tools.ascend import om
 for path in sys.argv[1:]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        om.read(path)
+        om.read_om(path)
     except cli.UserError as e:
         assert "\\n" not in str(e)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -182,7 +182,7 @@ def test_hostile_files_buy_no_memory(tmp_path):
 
 def test_terminal_escapes_are_shown_not_sent(tmp_path):
     path = write(tmp_path / "m.om", atc_cmdline="atc \x1b[2J --model=x\x07\n")
-    shown = om.show(om.read(path))
+    shown = om.show(om.read_om(path))
     assert "\x1b" not in shown
     assert "\x07" not in shown
     assert "\\x1b[2J" in shown

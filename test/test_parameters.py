@@ -349,11 +349,11 @@ def test_atc_is_where_the_compile_step_and_doctor_look(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.delenv("ASCEND_HOME_PATH", raising=False)
-    assert atc.here() == ""
+    assert atc.atc_path() == ""
     root = tmp_path / "Ascend/ascend-toolkit/latest"
     (root / "bin").mkdir(parents=True)
     shutil.copy("/bin/true", root / "bin/atc")
-    assert atc.find("auto", [])["root"] == str(root) and atc.here() == f"{root}/bin/atc"
+    assert atc.find_cann("auto", [])["root"] == str(root) and atc.atc_path() == f"{root}/bin/atc"
     monkeypatch.setattr(doctor.ais_bench, "find", lambda: "python3")
     assert doctor.engines("auto", None)[:1] == ["atc"]
     assert any(here and f"{root}/bin/atc" in text for _, here, text in doctor.ascend("auto", None))
@@ -361,7 +361,7 @@ def test_atc_is_where_the_compile_step_and_doctor_look(tmp_path, monkeypatch):
     other.mkdir(parents=True)
     shutil.copy("/bin/true", other / "atc")
     said = doctor.ascend(str(other / "atc"), None)[0]
-    assert said[1] and f"{other}/atc" in said[2] and atc.here(str(other / "atc")) == f"{other}/atc"
+    assert said[1] and f"{other}/atc" in said[2] and atc.atc_path(str(other / "atc")) == f"{other}/atc"
     said = doctor.ascend("/nowhere/bin/atc", None)[0]
     assert not said[1] and "none is ATC=/nowhere/bin/atc" in said[2]
 

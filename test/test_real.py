@@ -72,8 +72,8 @@ def test_the_cost_is_that_of_the_engine(monkeypatch, streams):
     engine = engines.Engine()
     engine.streams = streams
     true = lambda rows, width: 0.002 + 1e-5 * rows * width + 1e-8 * rows * width**2
-    monkeypatch.setattr(plan, "run", lambda e, requests: (None, None, e.streams * true(*requests[0][0].shape)))
-    cost = plan.measured(engine, [[np.ones(n, np.int64) for n in range(5, 105, 5)]] * 2, 8)
+    monkeypatch.setattr(plan, "run_requests", lambda e, requests: (None, None, e.streams * true(*requests[0][0].shape)))
+    cost = plan.fit_cost(engine, [[np.ones(n, np.int64) for n in range(5, 105, 5)]] * 2, 8)
     assert cost(np.array([8, 1]), np.array([50, 7])) == pytest.approx([true(8, 50), true(1, 7)], rel=1e-6)
 
 
@@ -81,8 +81,10 @@ def test_the_cost_is_that_of_the_engine(monkeypatch, streams):
 def test_streams_take_turns_on_a_machine_that_slows_down(monkeypatch, share):
     """Each run is slower than the one before by more than the streams differ."""
     moment = itertools.count(1)
-    monkeypatch.setattr(plan, "run", lambda e, _: (None, None, {"one": 1, "two": share}[e] * 1.1 ** next(moment)))
-    assert plan.quicker("two", "one", []) == (share < 1)
+    monkeypatch.setattr(
+        plan, "run_requests", lambda e, _: (None, None, {"one": 1, "two": share}[e] * 1.1 ** next(moment))
+    )
+    assert plan.is_quicker("two", "one", []) == (share < 1)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 99])
@@ -129,5 +131,5 @@ def test_streams_give_what_one_stream_gives(tmp_path, model, engine):
         graph, model = openvino.Core().read_model(model), tmp_path / "m.ir"
         engines.write_ir(graph, model, "fp32", [])
     requests = [[np.full((n, 5), n), np.ones((n, 5), np.int64)] for n in range(1, 9)]
-    one, two = (plan.run(engines.load(model, 2, n), requests)[0] for n in (1, 2))
+    one, two = (plan.run_requests(engines.load(model, 2, n), requests)[0] for n in (1, 2))
     assert [a[0].tolist() for a in one] == [b[0].tolist() for b in two] == [[[5 * n, 27.5]] * n for n in range(1, 9)]

@@ -15,6 +15,7 @@ import pytest
 import small
 from conftest import ROOT, module
 
+from tools.base import logs
 from tools.checks import verify
 from tools.cpu import engines, runner, yardstick
 from tools.make import cli, cpu
@@ -82,7 +83,7 @@ def test_files_remainder_and_summary(run, model, inputs, tmp_path):
 
 def test_figures_of_times():
     ends = {"min": 1, "max": 101, "mean": 51.0, "median": 51.0, "percentile(99%)": 100.0, "count": 101}
-    assert runner.figures([*range(1, 102)]) == ends
+    assert logs.stats([*range(1, 102)]) == ends
 
 
 def test_an_input_of_another_type_is_named(run, model, inputs):
@@ -97,7 +98,7 @@ def test_the_record_parser_reads_it(run, model, inputs, tmp_path):
     from tools.ascend import summary
 
     run("--model", model, "--input", inputs, "--loop", 5, "--outfmt", "TXT")
-    found = summary.read(tmp_path / "d_summary.json")
+    found = summary.read_summary(tmp_path / "d_summary.json")
     assert (found["count"], found["batchsize"]) == (15, pytest.approx(4))
     assert (tmp_path / "d/1_0.txt").read_text() == "3.000000 2.000000\n"
 
@@ -276,7 +277,7 @@ class Machine:
     def __init__(self, monkeypatch):
         self.now = [0.0, 0.0]
         monkeypatch.setattr(yardstick, "clocks", lambda: tuple(self.now))
-        monkeypatch.setattr(yardstick.Turns, "yardstick", lambda *_: [2e10, 0.04, 0.08])
+        monkeypatch.setattr(yardstick.Turns, "run_yardstick", lambda *_: [2e10, 0.04, 0.08])
 
     def spend(self, seconds, processors):
         self.now = [self.now[0] + seconds, self.now[1] + seconds * processors]

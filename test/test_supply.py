@@ -168,13 +168,13 @@ def test_doctor_names_what_a_bare_machine_lacks(tmp_path, monkeypatch):
 
 
 def test_a_compiler_without_headers_is_said_to_lack_them(tmp_path, monkeypatch):
-    assert build.lacking() == ""
+    assert build.missing_tool() == ""
     fails = 'echo "<stdin>:1: fatal error: math.h: No such file" >&2; exit 1'
     gcc = tmp_path / "gcc"
     gcc.write_text(f'#!/bin/sh\n[ "$1" = -dumpversion ] && exec echo 12\n{fails}\n')
     gcc.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert build.lacking() == "gcc 12 lacks math.h; apt install libc6-dev"
+    assert build.missing_tool() == "gcc 12 lacks math.h; apt install libc6-dev"
     monkeypatch.setattr(sys, "argv", ["build", "a.c", "--save_path", str(tmp_path / "a.so")])
     with pytest.raises(cli.UserError, match="^gcc cannot compile here: gcc 12 lacks math.h"):
         build.main()

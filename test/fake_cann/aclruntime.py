@@ -29,7 +29,7 @@ class Session:
         say(f"[INFO] {standin.MARK}: no card, the CPU")
         say(f"[INFO] acl init success\n[INFO] open device {device} success")
         try:
-            model = om.read(path)
+            model = om.read_om(path)
             part = next(p for p in model["partitions"] if p["type"] == "WEIGHTS_DATA")
             graph = Path(path).read_bytes()[part["offset"] :][: part["bytes"]]
             if model["atc_version"] != standin.MARK:

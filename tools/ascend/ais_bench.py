@@ -1,4 +1,4 @@
-"""Run Ascend's ais_bench with care, in the Python that has it; what it leaves, tools/ascend/summary.py reads.
+"""Run Ascend's ais_bench with care, in the Python that has it; tools/ascend/summary.py reads its results.
 
     python3 -m tools.ascend.ais_bench --model model.om --input in/input_ids,in/attention_mask \\
         --output out --output_dirname output --outfmt BIN --device 0,1
@@ -11,16 +11,16 @@
 (The end, of a model of six nodes under the test suite's stand-in; no real card has run this yet.)
 
 This starts `PYTHON -m ais_bench` with these words, which may as well be typed directly. PYTHON need not be the one
-that runs this: aclruntime's wheels are for 3.7 to 3.11. Without --python it is the first found that has both
-ais_bench and aclruntime: this one, those on PATH, those in the usual places. It adds what a first try on a card
-trips over: a clear line when ais_bench or aclruntime is missing; inputs given in another order than the .om's own,
-which ais_bench feeds by position without a word; --divide_input 1 for several devices, which the 2023 ais_bench does
-by itself and later ones do not; one folder of outputs and one summary where ais_bench leaves one per device, and that
-folder made before devices race for it; the spelling of the fork of 2026; which card, driver, CANN and ais_bench it
-was, into the summary, and a refusal where that is not the chip of the .om; and ais_bench's own error with what to do.
+that runs this: aclruntime's wheels are for 3.7 to 3.11. Without --python it is the first that has both ais_bench and
+aclruntime: this one, those on PATH, those in the usual places. It takes care of what goes wrong in a first try on a
+card. It says what is missing, and what to do about an error of ais_bench. It refuses an .om for another chip, and
+inputs in another order than the .om's, which ais_bench would feed by position without a word. For several devices it
+adds --divide_input 1, which the ais_bench of 2023 does not need and later ones do, makes the folder of outputs before
+the devices race to make it, and merges their outputs and summaries. It spells the options as the fork of 2026 does
+where that is needed, and adds to the summary which card, driver, CANN and ais_bench ran.
 
-Of an --output folder that is there already, the official ais_bench since February 2024 takes none that others may
-enter, so that tools/make/run.py makes it 0750 (gitee ascend/tools 1ff4acca, path_security_check.py).
+The official ais_bench since February 2024 refuses an existing --output folder that others may enter, so
+tools/make/run.py makes it 0750 (gitee ascend/tools 1ff4acca, path_security_check.py).
 """
 
 import argparse
@@ -57,7 +57,7 @@ HINTS = (
     ),
     (r"No module named|libascendcl", INSTALL),
 )
-# How the published versions of ais_bench, and msit benchmark, spell the options that matter here.
+# The spellings, in the published versions of ais_bench and in msit benchmark, of the options that matter here.
 SPELLED = ("--model -m --om-model -om", "--input -i", "--output -o", "--output_dirname --output-dirname -od", "--loop -l",
            "--device -d", "--batchsize --batch-size", "--dymDims --dym-dims -dd", "--dymShape --dym-shape -ds",
            "--dymBatch --dym-batch -db", "--dymHW --dym-hw -dhw", "--warmup_count --warmup-count -wcount",
@@ -65,7 +65,7 @@ SPELLED = ("--model -m --om-model -om", "--input -i", "--output -o", "--output_d
            "--acl_json_path --acl-json-path -acl", "--dump_npy --dump-npy", "--backend",
            "--dymShape_range --dymShape-range --dym-shape-range -dr", "--auto_set_dymdims_mode --auto-set-dymdims-mode",
            "--auto_set_dymshape_mode --auto-set-dymshape-mode")  # fmt: skip
-# Of all others these leave a figure what it is.
+# Of the other options, those that do not change what a figure means.
 QUIET = {"outfmt", "output_batchsize_axis", "pure_data_type", "display_all_summary", "npu_id"}
 REFUSED = re.compile(r"The file (\S+) is group writable, or is others writable, as (import|export)")
 
@@ -78,38 +78,38 @@ class Words(argparse.ArgumentParser):
         raise cli.UserError(f"its arguments: {message}; are they ais_bench's?")
 
 
-def options(words: list[str]) -> argparse.Namespace:
-    """What these words say of SPELLED's options, however they spell them; None of one that they do not say. `others`: the
-    options besides them and QUIET, as --name=value."""
+def parse_options(words: list[str]) -> argparse.Namespace:
+    """The values of SPELLED's options in these words, however spelled, None for one that is missing. `others`: the options
+    besides them and QUIET, as --name=value."""
     p = Words(add_help=False, allow_abbrev=False)
     for names in map(str.split, SPELLED):
         p.add_argument(*names, dest=names[0].strip("-"), nargs="?", const="1")
-    said, rest = p.parse_known_args(words)
+    options, rest = p.parse_known_args(words)
     pairs = re.findall(r"(?:^| )-+(\w[\w-]*)(?:[ =]([^-\s]\S*))?", " ".join(rest))
-    named = [(name.replace("-", "_"), value[:80]) for name, value in pairs if value.lower() not in ("0", "false")]
-    said.others = [f"--{name[:80]}={value}".rstrip("=") for name, value in named if name not in QUIET]
-    return said
+    others = [(name.replace("-", "_"), value[:80]) for name, value in pairs if value.lower() not in ("0", "false")]
+    options.others = [f"--{name[:80]}={value}".rstrip("=") for name, value in others if name not in QUIET]
+    return options
 
 
-def lacks(python: str) -> str | None:
-    """What an interpreter lacks to run .om files; None where it has ais_bench and aclruntime."""
+def missing_packages(python: str) -> str | None:
+    """What an interpreter lacks to run .om files; None if it has ais_bench and aclruntime."""
     return {0: None, 2: OTHER}.get(trip.query(python, "-c", trip.PROBE)[0], "no ais_bench and aclruntime")
 
 
 @functools.cache
-def find() -> str | None:
-    """The first interpreter that has ais_bench; None where none has."""
-    return next((python for python in trip.pythons() if lacks(python) is None), None)
+def find_python() -> str | None:
+    """The first interpreter that has ais_bench and aclruntime, if any."""
+    return next((python for python in trip.pythons() if missing_packages(python) is None), None)
 
 
-def none_has() -> str:
-    """That no Python here has ais_bench, in words; those with PyPI's tool of that name are told."""
-    others = "".join(f" ({python}: {OTHER})" for python in trip.pythons() if lacks(python) == OTHER)
+def absence() -> str:
+    """A line that says that no Python here has ais_bench, and which have PyPI's tool of that name."""
+    others = "".join(f" ({python}: {OTHER})" for python in trip.pythons() if missing_packages(python) == OTHER)
     return f"none of {len(trip.pythons())} Pythons has ais_bench and aclruntime{others}"
 
 
-def wrong_mode(line: str) -> list[str]:
-    """What to do about a path that ais_bench refuses for its mode, and the mode it has; [] for another complaint."""
+def mode_hints(line: str) -> list[str]:
+    """The mode of a path that ais_bench refuses, and the command that mends it; [] for another complaint."""
     m = REFUSED.search(line)
     if not m or not Path(m[1]).exists():
         return []
@@ -123,38 +123,37 @@ def failure(python: str, text: str, status: int) -> str:
     if "No module named ais_bench" in text:
         why = OTHER if "ais_bench.__main__" in text else "No module named ais_bench"
         return f"AIS_PYTHON={python}: {why}; {INSTALL}"
-    modes = [("", hint) for line in trip.errors(text) for hint in wrong_mode(line)]
+    modes = [("", hint) for line in trip.errors(text) for hint in mode_hints(line)]
     return trip.failure("ais_bench", text, status, (*modes, *HINTS))
 
 
-def divides(python: str) -> bool:
-    """Whether this ais_bench divides the inputs among devices only when asked to. UserError when it cannot run here."""
+def divides_on_request(python: str) -> bool:
+    """Whether this ais_bench has --divide_input, by which devices share the inputs. UserError if it cannot run here."""
     command = [python, "-m", "ais_bench", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode:
-        raise cli.UserError(failure(python, done.stdout + done.stderr, done.returncode))
-    return re.search("--divide[_-]input", done.stdout) is not None
+    process = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if process.returncode:
+        raise cli.UserError(failure(python, process.stdout + process.stderr, process.returncode))
+    return re.search("--divide[_-]input", process.stdout) is not None
 
 
-def check_model(model: str, given: str | None, npu: str | None) -> None:
-    """UserError where the .om is for another chip than npu-smi names, or its inputs stand in another order than the
+def check_model(model: str, folders: str | None, npu: str | None) -> None:
+    """UserError if the .om is for another chip than npu-smi names, or takes its inputs in another order than that of the
     folders that are named after them: ais_bench would feed them by position."""
     if not model.endswith(".om") or not Path(model).is_file():
         return
-    facts = om.read(model)
+    facts = om.read_om(model)
     if trip.unlike(facts.get("soc_version"), npu):
         raise cli.UserError(f"{model} is compiled for {facts['soc_version']}, npu-smi says {npu}: give CHIP={npu}")
-    own = [t["name"] for t in facts.get("inputs", [])]
-    names = [Path(folder).name for folder in (given or "").split(",")]
-    if names != own and sorted(names) == sorted(own):
-        raise cli.UserError(
-            f"--input has {', '.join(names)}, but {model} takes {', '.join(own)}: give them in its order"
-        )
+    inputs = [t["name"] for t in facts.get("inputs", [])]
+    names = [Path(folder).name for folder in (folders or "").split(",")]
+    if names != inputs and sorted(names) == sorted(inputs):
+        fault = f"--input has {', '.join(names)}, but {model} takes {', '.join(inputs)}"
+        raise cli.UserError(f"{fault}: give them in its order")
 
 
 def make_empty(folder: Path) -> None:
-    """The folder of all devices' outputs, before they race to make it, with modes that each ais_bench takes. Raises
-    UserError where an earlier run's outputs would be taken for those of a device of this one."""
+    """Make the folder of all devices' outputs, before they race to make it, with a mode that every ais_bench accepts.
+    UserError if it holds an earlier run's outputs, which would be taken for those of a device of this one."""
     if folder.is_dir() and any(folder.iterdir()):
         raise cli.UserError(f"{folder}: holds an earlier run's outputs; empty it, or name another --output_dirname")
     for path in [*reversed(folder.parents), folder]:
@@ -162,50 +161,49 @@ def make_empty(folder: Path) -> None:
             path.mkdir(0o750)
 
 
-def started(python: str, words: list[str]) -> tuple[int, str]:
-    """Run ais_bench: exit status and the end of its output, which is shown as it comes."""
+def start_ais_bench(python: str, words: list[str]) -> tuple[int, str]:
+    """The exit status of ais_bench, and the end of its output, which is shown as it comes."""
     command = [python, "-m", "ais_bench", *words]
     print("+", shlex.join(command), flush=True)
     return cli.run_shown(command, Path.cwd())
 
 
-def run(python: str | None, words: list) -> None:
-    """Run ais_bench with these words; merge devices; raise cli.UserError with its error and what to do."""
-    a = options(words)
-    kept = Path(a.output, a.output_dirname) if a.output and a.output_dirname else None
+def run_ais_bench(python: str | None, words: list) -> None:
+    """Run ais_bench with these words and merge the devices' outputs. UserError with its error and what to do."""
+    a = parse_options(words)
+    outputs = Path(a.output, a.output_dirname) if a.output and a.output_dirname else None
     several = "," in (a.device or "") and a.output
-    if several and not kept:
+    if several and not outputs:
         raise cli.UserError("several devices need --output_dirname: their outputs are put together there")
     if several:
-        make_empty(kept)
-    python = python or find()
+        make_empty(outputs)
+    python = python or find_python()
     card = trip.facts(python, a.device or "0")
     check_model(a.model or "", a.input, card["npu"])
     if not python:
-        raise cli.UserError(f"{none_has()}; {INSTALL}")
+        raise cli.UserError(f"{absence()}; {INSTALL}")
     try:
-        if several and a.divide_input is None and divides(python):
+        if several and a.divide_input is None and divides_on_request(python):
             words = [*words, "--divide_input", "1"]
-        status, text = started(python, words)
+        status, text = start_ais_bench(python, words)
         if status and "No such option" in text:
-            status, text = started(python, trip.as_in_2026(words))
+            status, text = start_ais_bench(python, trip.as_in_2026(words))
     except OSError as e:
         raise cli.UserError(f"AIS_PYTHON={python}: {e.strerror}; {INSTALL}") from None
     if status:
         raise cli.UserError(failure(python, text, status))
     if several:
-        summary.merge(kept)
-    if kept:
-        told = kept.with_name(f"{kept.name}_summary.json")
-        content = cli.read_json(told) | {"card": card}
-        cli.write(told, json.dumps(content))
+        summary.merge(outputs)
+    if outputs:
+        path = outputs.with_name(f"{outputs.name}_summary.json")
+        cli.write(path, json.dumps(cli.read_json(path) | {"card": card}))
 
 
 def main():
     p = cli.parser(__doc__, usage="%(prog)s [--python PYTHON] AIS_BENCH OPTIONS", allow_abbrev=False)
-    p.add_argument("--python", help="the interpreter that has ais_bench (found by looking)")
+    p.add_argument("--python", help="the interpreter that has ais_bench (default: the first that has it)")
     a, words = p.parse_known_args()
-    run(a.python, words)
+    run_ais_bench(a.python, words)
 
 
 if __name__ == "__main__":

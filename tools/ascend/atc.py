@@ -1,4 +1,4 @@
-"""Compile ONNX to an Ascend .om with CANN's own atc, wherever that is; leave a verified file or nothing.
+"""Compile ONNX to an Ascend .om with CANN's own atc, wherever that is, and verify the .om before it is kept.
 
     python -m tools.ascend.atc --implmode Gelu=high_performance --framework=5 --model=ascend.onnx \\
         --output=model --soc_version=Ascend310P3 --input_shape="input_ids:8,128;attention_mask:8,128"
@@ -14,14 +14,14 @@
 
 (The test suite's stand-in for atc, which fuses nothing; no real atc has run this yet.)
 
-All but --atc, --image and --implmode is atc's own command line. Three things are changed in it: model, output
-and other files are given relative to a private folder (atc leaves fusion_result.json and kernel_meta/ where it
-runs, and writes its command line into the .om, which must not depend on where we are); Ascend710 is
-Ascend310P3; and --implmode is spelt for the CANN version found: --op_precision_mode=<ini> from 8.0 on, where
---op_select_implmode and --optypelist_for_implmode are frozen, those two before.
+All options but --atc, --image and --implmode are atc's own. Three things are changed in them. Model and output are
+named relative to a private folder: atc leaves fusion_result.json and kernel_meta/ where it runs, and writes its command
+line into the .om, which must not depend on our folder. Ascend710 becomes Ascend310P3. --implmode is spelled as the CANN
+version wants it: --op_precision_mode=<ini> from 8.0 on, where --op_select_implmode and
+--optypelist_for_implmode are frozen, and those two before.
 
 --atc: `auto` looks on PATH, in $ASCEND_HOME_PATH, then in the usual places, and sources set_env.sh in a
-subshell; `docker` or `podman` runs atc in the image named by --image; anything else is atc's own path.
+subshell; `docker` or `podman` runs atc in the image that --image names; anything else is the path of atc.
 atc needs no NPU. Its behaviour: hicann/ge, api/atc and docs/zh/user_guides/atc_tools (August 2026).
 """
 
@@ -39,14 +39,11 @@ from tools.make import cli
 
 WHERE = "get the CANN toolkit at https://www.hiascend.com/software/cann (no NPU is needed to compile)"
 PINNED = re.compile(r"\S+@sha256:[0-9a-f]{64}")
-FILES = ("modify_mixlist", "fusion_switch_file", "op_precision_mode", "keep_dtype", "compression_optimize_conf")
-# The first pattern found in atc's output names the hint.
+# The first pattern that matches atc's output gives the hint.
 HINTS = (
     (r"libascend_hal\.so", "no driver here: <toolkit>/<arch>-linux/devlib must be on LD_LIBRARY_PATH"),
-    (r"auto_tune_mode", "drop --auto_tune_mode: CANN removed it, its successor is the separate tool aoe"),
     (r"soc_version|platform.?info", "`npu-smi info` shows the chip's Name; say CHIP=<Name>, as CHIP=310P3"),
     (r"unknown command line flag", "this CANN does not know that option: drop it, or use another version"),
-    (r"E10016.*out_nodes", "name an ONNX output, as in --out_nodes=output, not a numbered node"),
     (r"E10016", "the names in --input_shape must be the ONNX inputs, separated by ; inside quotes"),
     (r"E10035|E10036", "give 2 to 100 gears, as in --dynamic_dims='64,64;128,128'"),
     (r"E1003[789]|E1004[056]", "every gear needs one number per -1 in --input_shape, all gears different"),
@@ -76,15 +73,14 @@ HINTS = (
 
 
 def parse_flags(words: list) -> dict:
-    """atc's --key=value and --key value words as {key: value}, in order. Raises UserError for a word that is no flag,
-    or one given twice."""
-    flags, words = {}, list(words)
-    while words:
-        word = words.pop(0)
-        key, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not key or key in flags or not (equals or words):
+    """atc's --key=value words as {key: value}, in order. Raises UserError for a word that is no flag, and for a flag that
+    stands there twice."""
+    flags: dict = {}
+    for word in words:
+        option = re.fullmatch(r"--(\w+)=(.*)", word)
+        if not option or option[1] in flags:
             raise cli.UserError(f"{word!r}: atc's options are written --key=value, each once")
-        flags[key] = value if equals else words.pop(0)
+        flags[option[1]] = option[2]
     for key in ("model", "output", "soc_version"):
         if not flags.get(key):
             raise cli.UserError(f"--{key} is missing")
@@ -92,8 +88,8 @@ def parse_flags(words: list) -> dict:
 
 
 def container(engine: str, image: str | None, work: Path) -> list:
-    """The command that runs a program in CANN's image: no network, our uid, and only `work` mounted. Raises UserError
-    where `image` is not pinned by digest, or the engine is missing."""
+    """The command that runs a program in CANN's image, without a network, under our uid, with only `work` mounted. Raises
+    UserError if `image` is not pinned by digest, or the engine is missing."""
     if not shutil.which(engine):
         raise cli.UserError(f"ATC={engine}: {engine} is not on PATH; install it, or {WHERE}")
     if not PINNED.fullmatch(image or ""):
@@ -105,9 +101,9 @@ def container(engine: str, image: str | None, work: Path) -> list:
     ]
 
 
-def find(atc: str, prefix: list) -> dict:
-    """Facts of the CANN that is asked for, as trip.cann has them. prefix: the command that runs a program in a container,
-    or []. Raises UserError where there is none."""
+def find_cann(atc: str, prefix: list) -> dict:
+    """The facts that trip.cann gives of the CANN that ATC= names. prefix: the command that runs a program in a container,
+    or []. Raises UserError if there is no such CANN."""
     if prefix:
         roots = [r for r in trip.ROOTS if r[0] == "/"]
     elif atc == "auto":
@@ -121,26 +117,26 @@ def find(atc: str, prefix: list) -> dict:
     if prefix:
         raise cli.UserError(f"{prefix[0]}: no atc in {prefix[-1]}; is it CANN's, and does {prefix[0]} run?")
     home = os.environ.get("ASCEND_HOME_PATH", "not set")
-    looked = f"on PATH, in ASCEND_HOME_PATH ({home}), {', '.join(roots)}"
+    places = f"on PATH, in ASCEND_HOME_PATH ({home}), {', '.join(roots)}"
     other = "or say ATC=docker CANN_IMAGE=ascendai/cann@sha256:..."
-    raise cli.UserError(f"no atc found: looked {looked}; {WHERE}, {other}")
+    raise cli.UserError(f"no atc found: looked {places}; {WHERE}, {other}")
 
 
-def here(atc: str = "auto") -> str:
-    """Where the atc that ATC= names is on this machine, or docker or podman itself; empty where there is none."""
+def atc_path(atc: str = "auto") -> str:
+    """The path on this machine of the atc that ATC= names, or of docker or podman itself; empty if there is none."""
     if atc in ("docker", "podman"):
         return shutil.which(atc) or ""
     try:
-        return f"{find(atc, [])['root']}/bin/atc"
+        return f"{find_cann(atc, [])['root']}/bin/atc"
     except cli.UserError:
         return ""
 
 
-def soc_name(asked: str, tool: dict) -> str:
-    """The SoC's present name. Raises UserError for one that the CANN found does not list among those it knows."""
-    name = trip.soc(asked)
-    if name != asked:
-        print(f"{asked} is {'another spelling' if '_' in asked else 'the old name'} of {name}")
+def soc_name(chip: str, tool: dict) -> str:
+    """The SoC's present name. Raises UserError for one that this CANN does not list."""
+    name = trip.soc(chip)
+    if name != chip:
+        print(f"{chip} is {'another spelling' if '_' in chip else 'the old name'} of {name}")
     if tool["socs"] and name not in tool["socs"]:
         why = "; plain 310 left CANN, use an older toolkit for that card" if name == "Ascend310" else ""
         near = sorted(s for s in tool["socs"] if s.startswith(name[:9])) or sorted(tool["socs"])
@@ -150,28 +146,25 @@ def soc_name(asked: str, tool: dict) -> str:
 
 
 def failure(text: str, status: int) -> str:
-    """One line for a failed run: atc's first error, with the hint that fits, or atc's own solution."""
-    own = re.findall(r"^\s*Solution: *(?! |N/A)(.+)", text, re.M)
-    said = text if status else "it ended without 'ATC run success'"
-    return trip.failure("atc", said, status, (*HINTS, *(("", solution) for solution in own)))
+    """One line for a failed run: atc's first error, with the hint that fits, or the solution that atc prints."""
+    solutions = re.findall(r"^\s*Solution: *(?! |N/A)(.+)", text, re.M)
+    output = text if status else "it ended without 'ATC run success'"
+    return trip.failure("atc", output, status, (*HINTS, *(("", solution) for solution in solutions)))
 
 
 def compile_om(a, flags: dict, work: Path) -> Path:
-    """Run atc in `work`; the .om it left there, read back and held against what was asked. Raises UserError with
-    atc's own words where it fails, or leaves another file than was asked for."""
-    boxed = a.atc in ("docker", "podman")
-    prefix = container(a.atc, a.image, work) if boxed else []
-    tool = find(a.atc, prefix)
+    """Run atc in `work`; the path of the .om there, whose definition has been compared with the flags. Raises UserError
+    if atc fails, with its own words, or if the .om is not what the flags ask for."""
+    in_container = a.atc in ("docker", "podman")
+    prefix = container(a.atc, a.image, work) if in_container else []
+    tool = find_cann(a.atc, prefix)
     soc = soc_name(flags["soc_version"], tool)
-    files = {"model": "model.onnx"} | {key: Path(flags[key]).name for key in FILES if key in flags}
-    for key, name in files.items():
-        shutil.copyfile(flags[key], work / name)
-    flags = flags | files | {"output": "model", "soc_version": soc}
+    shutil.copyfile(flags["model"], work / "model.onnx")
+    flags = flags | {"model": "model.onnx", "output": "model", "soc_version": soc}
     flags |= trip.implmode(a.implmode, trip.number(tool["version"]), str(work))
     words = [f"--{k}={v}" for k, v in flags.items()]
-    print(
-        f"atc of CANN {tool['version'] or '(version unknown)'} in {tool['root']}" + (f" of {a.image}" if boxed else "")
-    )
+    image = f" of {a.image}" if in_container else ""
+    print(f"atc of CANN {tool['version'] or '(version unknown)'} in {tool['root']}{image}")
     print("+", shlex.join(["atc", *words]), flush=True)
     status, text = cli.run_shown([*prefix, *trip.atc_command(tool, words)], work)
     if status or "ATC run success" not in text:
@@ -182,8 +175,10 @@ def compile_om(a, flags: dict, work: Path) -> Path:
     shapes = (item.rpartition(":") for item in flags.get("input_shape", "").split(";"))
     inputs = {name: [int(n) for n in dims.split(",")] for name, _, dims in shapes if name}
     gears = [[int(n) for n in gear.split(",")] for gear in flags.get("dynamic_dims", "").split(";") if gear]
-    asked = {"inputs": inputs} if inputs else {}
-    om.check(om.read(oms[0]), oms[0].name, soc_version=soc, gears=gears or None, command=words, **asked)
+    definition = om.read_om(oms[0])
+    om.check(
+        definition, oms[0].name, words, soc_version=soc, gears=gears or None, **({"inputs": inputs} if inputs else {})
+    )
     return oms[0]
 
 

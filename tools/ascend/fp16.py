@@ -1,4 +1,4 @@
-"""The fp16 rehearsal: the very graph that ATC gets, with fp16 storage and fp16 rounding between operators, on the CPU.
+"""The fp16 rehearsal: run the graph that ATC gets on the CPU, with fp16 weights and fp16 rounding between operators.
 
     python -m tools.ascend.fp16 convert ascend.onnx --save_path model.onnx
     python -m tools.ascend.fp16 ranges  ascend.onnx --input build/.../seq128/input --rows 200 --save_path ranges.json
@@ -11,10 +11,10 @@
     wrote ranges.json
 
 Weights and every operator's result are rounded to fp16 (nearest even); an operator itself computes in fp32, as the
-NPU's cube unit accumulates. `ranges` runs all sentences and fails, naming the tensor, where a value overflows (above
-65504) or is not a number; it writes each tensor's range, the share of its values that underflow to 0, and the
-sentences that flip against fp32. Two things differ on a card: CANN's fused operators (LayerNorm, Gelu, Softmax) keep
-fp32 inside, so this is the harder exam; and older SoCs saturate at 65504 where this says overflow.
+NPU's cube unit accumulates. `ranges` runs all sentences and fails if a value overflows (above 65504) or is not a number,
+naming the tensor; it writes each tensor's range, the share of its values that underflow to 0, and the sentences that
+flip against fp32. Two things differ on a card: CANN's fused operators (LayerNorm, Gelu, Softmax) keep fp32 inside, so
+this test is harder; and older SoCs saturate at 65504, where this reports an overflow.
 """
 
 import json
@@ -26,16 +26,16 @@ from tools.base import input_files
 from tools.cpu import engines
 from tools.make import cli
 
-# Operators that only move values: what went in rounded comes out rounded.
+# Operators that only move values: rounded inputs give rounded outputs.
 MOVES = {"Reshape", "Transpose", "Gather", "Slice", "Squeeze", "Unsqueeze", "Expand", "Concat", "Identity", "Split",
          "Flatten", "Shape", "Constant"}  # fmt: skip
 LARGEST = float(np.finfo(np.float16).max)
-SHOWN = 8  # tensors of each kind in what is printed
+SHOWN = 8  # tensors of each kind that are printed
 
 
-def load(path: Path):
-    """An ONNX file with the element type of each of its tensors: (ModelProto, {name: TensorProto type}). Raises
-    UserError where it is no valid graph."""
+def load_with_types(path: Path):
+    """An ONNX file and the element type of each of its tensors: (ModelProto, {name: TensorProto type}). UserError if it is
+    not a valid graph."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -48,8 +48,8 @@ def load(path: Path):
     return model, {v.name: v.type.tensor_type.elem_type for v in values}
 
 
-def weights(model) -> list[dict]:
-    """Round the float constants of `model` in place; what fp16 did to each. Raises UserError on an overflow."""
+def round_constants(model) -> list[dict]:
+    """Round the float constants of `model` in place; each one's range and underflow. Raises UserError on an overflow."""
     from onnx import numpy_helper
 
     nodes, report = [n for n in model.graph.node if n.op_type == "Constant"], []
@@ -73,18 +73,17 @@ def weights(model) -> list[dict]:
     return report
 
 
-def rounded(path: Path, probes: bool = False):
+def rounded_graph(path: Path, probes: bool = False):
     """The fp16 rehearsal of a graph: (ModelProto, report on its constants, names of the rounded tensors). With probes
     each rounded tensor gives more outputs, scalars: its lowest and highest value before rounding, the sum after it,
-    how many values became 0, how many there are. Raises UserError where an output is not computed in float."""
+    how many values became 0, how many there are. Raises UserError if an output is not computed in float."""
     from onnx import TensorProto, helper
 
-    model, types = load(path)
-    graph, made, names, probed = model.graph, [], [], []
-    constants = weights(model)
-    outputs = {o.name for o in graph.output}
+    model, types = load_with_types(path)
+    graph, nodes, names, probe_nodes = model.graph, [], [], []
+    constants = round_constants(model)
     for node in list(graph.node):
-        made.append(node)
+        nodes.append(node)
         if node.op_type in MOVES:
             continue
         for i, name in enumerate(node.output):
@@ -92,16 +91,16 @@ def rounded(path: Path, probes: bool = False):
                 continue
             node.output[i] = exact = f"{name}:exact"
             half = f"{name}:half"
-            made.append(helper.make_node("Cast", [exact], [half], to=TensorProto.FLOAT16))
-            made.append(helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
+            nodes.append(helper.make_node("Cast", [exact], [half], to=TensorProto.FLOAT16))
+            nodes.append(helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
             names.append(name)
             if probes:
-                probed.append(probe(name, exact))
-    if other := {name for name in outputs if types.get(name) != TensorProto.FLOAT}:
+                probe_nodes[:0] = probe(name, exact)
+    if other := [o.name for o in graph.output if types.get(o.name) != TensorProto.FLOAT]:
         raise cli.UserError(f"{path}: output {min(other)} is not computed in float; nothing to rehearse")
     del graph.node[:]
-    # onnxruntime visits the last leaf first: in this order each tensor is looked at, and freed, when it is made.
-    graph.node.extend(made + [node for nodes in reversed(probed) for node in nodes])
+    # onnxruntime visits the last leaf first: in this order each tensor is probed, and freed, as soon as it is computed.
+    graph.node.extend(nodes + probe_nodes)
     for name, kind in ((n, k) for n in names if probes for k in PROBES):
         dtype = TensorProto.INT64 if kind == "size" else TensorProto.FLOAT
         graph.output.append(helper.make_tensor_value_info(f"{name}:{kind}", dtype, []))
@@ -135,57 +134,57 @@ class Probe:
 
     def __init__(self, model, names: list[str]):
         self.engine = engines.Onnxruntime(model.SerializeToString(), "fp16-sim")
-        self.inputs, self.names, self.seen = self.engine.inputs, names, []
+        self.inputs, self.names, self.requests = self.engine.inputs, names, []
         self.order = [self.engine.names.index(f"{n}:{k}") for n in names for k in PROBES]
 
     def run(self, feeds):
         """Logits of one request. Raises UserError at the first tensor, in graph order, that is not finite."""
-        made = self.engine.run(feeds)
-        values = np.array([made[i] for i in self.order], np.float64).reshape(-1, len(PROBES))
+        outputs = self.engine.run(feeds)
+        values = np.array([outputs[i] for i in self.order], np.float64).reshape(-1, len(PROBES))
         for name, (low, high, total, *_) in zip(self.names, values, strict=True):
             if not np.isfinite(total):
                 raise cli.UserError(
                     f"tensor {name!r}: not finite in fp16: {low:.4g} to {high:.4g} before rounding, the limit is "
                     f"{LARGEST:g}; mend the operator that makes it"
                 )
-        self.seen.append(values)
-        return made
+        self.requests.append(values)
+        return outputs
 
     def report(self) -> list[dict]:
         """Range and mean share of underflow of each tensor."""
-        low, high, _, lost, size = np.moveaxis(np.array(self.seen), -1, 0)
+        low, high, _, lost, size = np.moveaxis(np.array(self.requests), -1, 0)
         rows = zip(self.names, low.min(0), high.max(0), lost.sum(0) / size.sum(0), strict=True)
         return [{"tensor": n, "low": float(a), "high": float(b), "underflow": float(u)} for n, a, b, u in rows]
 
 
-def ranges(path: Path, folder: Path, rows: int | None = None) -> dict:
-    """The rehearsal on the sentences in `folder`; `rows` of them, longest first, where not all. `flips` are rows of
-    the validation set, from 0."""
-    model, constants, names = rounded(path, probes=True)
+def measure_ranges(path: Path, folder: Path, rows: int | None = None) -> dict:
+    """The report of a rehearsal on the sentences in `folder`, or on the `rows` longest. `flips` are rows of the validation
+    set, from 0."""
+    model, constants, names = rounded_graph(path, probes=True)
     arrays = input_files.load_inputs(folder, [i.name for i in model.graph.input])
     tokens = input_files.lengths(arrays)
-    used = np.flatnonzero(tokens)  # rows without a token fill up whole batches
-    numbers = [[i] for i in range(len(used))]
+    real = np.flatnonzero(tokens)  # rows without a token fill up whole batches
+    sentences = [[i] for i in range(len(real))]  # of each row
     if (folder / "rows.json").is_file():  # packed rows, or whole batches grouped by length
-        held = list(cli.read_json(folder / "rows.json").values())
-        numbers = held if "first" in arrays else [[i] for batch in held for i in batch]
-    chosen = np.sort(np.argsort(-tokens[used], kind="stable")[:rows])
-    arrays = {n: a[used[chosen]] for n, a in arrays.items()}
-    sentences = np.concatenate([numbers[i] for i in chosen])
-    made = Probe(model, names)
-    runs = (engines.logits(engine, arrays) for engine in (made, engines.Onnxruntime(path, "fp32")))
+        files = list(cli.read_json(folder / "rows.json").values())
+        sentences = files if "first" in arrays else [[i] for batch in files for i in batch]
+    longest = np.sort(np.argsort(-tokens[real], kind="stable")[:rows])
+    arrays = {n: a[real[longest]] for n, a in arrays.items()}
+    numbers = np.concatenate([sentences[i] for i in longest])
+    probes = Probe(model, names)
+    runs = (engines.all_logits(engine, arrays) for engine in (probes, engines.Onnxruntime(path, "fp32")))
     half, full = (input_files.by_sentence(out, arrays)[0] for out in runs)
     return {
         "sentences": len(full),
         "max_logit_difference": float(np.abs(half - full).max()),
-        "flips": sorted(sentences[half.argmax(1) != full.argmax(1)].tolist()),
+        "flips": sorted(numbers[half.argmax(1) != full.argmax(1)].tolist()),
         "constants": constants,
-        "tensors": made.report(),
+        "tensors": probes.report(),
     }
 
 
 def show(report: dict) -> str:
-    """What stands out of a rehearsal: the nearest to overflow, what underflows, the flips."""
+    """The main results of a rehearsal: the flips, the tensors nearest to overflow, and those that underflow."""
     top = lambda t: max(abs(t["low"]), abs(t["high"]))
     flips = [f"dev.tsv:{row + 2}" for row in report["flips"]]
     lines = [
@@ -207,19 +206,21 @@ def show(report: dict) -> str:
 
 def main():
     p = cli.parser(__doc__)
-    p.add_argument("command", choices=["ranges", "convert"], help="run the sentences; or the graph with its rounding")
+    p.add_argument(
+        "command", choices=["ranges", "convert"], help="report on the sentences, or write the graph with its rounding"
+    )
     p.add_argument("onnx", type=Path, help="ascend.onnx")
     p.add_argument("--input", type=Path, help="ranges: folder of preprocess.py")
-    p.add_argument("--rows", type=int, help="ranges: use only this many sentences (all if not given)")
+    p.add_argument("--rows", type=int, help="ranges: how many sentences, longest first (default: all)")
     p.add_argument("--save_path", required=True, type=Path)
     args = p.parse_args()
     try:
         if args.command == "ranges":
-            report = ranges(args.onnx, args.input, args.rows)
+            report = measure_ranges(args.onnx, args.input, args.rows)
             print(show(report))
             data = json.dumps(report, indent=1).encode() + b"\n"
         else:
-            data = rounded(args.onnx)[0].SerializeToString(deterministic=True)
+            data = rounded_graph(args.onnx)[0].SerializeToString(deterministic=True)
     except cli.UserError as e:
         raise cli.UserError(f"{args.onnx}: {e}; nothing was written") from None
     cli.write(args.save_path, data)

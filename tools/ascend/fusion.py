@@ -6,9 +6,9 @@
     | 310P3 | fp16 | 128 | 1 | 0 of 12: batch x heads 12, not a multiple of 8 | 0 of 12: ... | 25 | 12 |
     | 310P3 | fp16 | 128 | 16 | 12 | 12 | 13: 12 of 25 are inside AttentionLnQKV | 12 |
 
-A prediction, never a measurement: the guards are those of the passes' source text of 2021-22, as far as it is
-public; the CANN that compiles may have others. Only an .om tells: with --om, the rows of its chip, precision, length
-and batch show the operators counted in it instead, and a count that is not the predicted one says so.
+This is a prediction, never a measurement: the guards are those of the passes' source text of 2021-22, as far as it is
+public, and the CANN that compiles may have others. Only an .om shows what was fused: with --om, the rows of its chip,
+precision, length and batch have the operators counted in it instead, and the prediction where that differs.
 """
 
 from tools.ascend import om
@@ -36,18 +36,18 @@ AI_CORES = {
 BATCHES = "1,4,8,16,32,64"  # the published tables' rows
 
 
-def typed(what: str, precision: str) -> tuple:
+def type_guard(what: str, precision: str) -> tuple:
     """The guard that `what` is fp16."""
     return (None, f"under mix precision atc chooses the type of {what}") if precision == "mix" else (True, "")
 
 
 def size_guards(fusion: str, f: dict, batch: int, length: int, chip: str, precision: str) -> list:
-    """[(does it hold: True, False or None if unknown, what is so if it does not)] of one fusion."""
+    """[(whether it holds, None if unknown; the reason if it does not)] for each guard of one fusion."""
     heads, dim, hidden, rows = f["heads"], f["head_dim"], f["hidden"], batch * length
     if fusion == "AttentionScore":
         return [
             (chip.startswith("310P"), f"{chip} is no 310P"),
-            typed("softmax", precision),
+            type_guard("softmax", precision),
             (heads in (12, 16), f"{heads} heads, not 12 or 16"),
             (dim == 64, f"head size {dim}, not 64"),
             (length % 32 == 0 and length <= 512, f"length {length}, not a multiple of 32 up to 512"),
@@ -58,7 +58,7 @@ def size_guards(fusion: str, f: dict, batch: int, length: int, chip: str, precis
         fits = length % 16 == 0 and any(t % (length // 16) == 0 or length // 16 % t == 0 for t in (12, 8))
         cores = AI_CORES[chip]
         return [
-            typed("LayerNorm's output", precision),
+            type_guard("LayerNorm's output", precision),
             (hidden in (768, 1024), f"hidden size {hidden}, not 768 or 1024"),
             (rows % 1536 == 0 or rows % 2048 == 0, f"batch x length {rows}, no multiple of 1536 or 2048"),
             (fits, f"length / 16 = {length / 16:g} does not go with 12 or 8"),
@@ -68,7 +68,7 @@ def size_guards(fusion: str, f: dict, batch: int, length: int, chip: str, precis
 
 
 def predict(f: dict, fusion: str, batch: int, length: int, chip: str, precision: str) -> dict:
-    """{fused: how many or None if unknown, of: how many sites, failed: [words], unknown: [words]}."""
+    """{fused: how many, None if unknown; of: how many sites; failed: [reasons]; unknown: [reasons]}."""
     sites = f["sites"][fusion]
     guards = size_guards(fusion, f, batch, length, chip, precision)
     failed = [words for holds, words in guards if holds is False]
@@ -80,20 +80,20 @@ def predict(f: dict, fusion: str, batch: int, length: int, chip: str, precision:
 
 
 def row_of(f: dict, batch: int, length: int, chip: str, precision: str) -> dict:
-    """{chip, batch, length, precision, <fusion>: predict's dict}. AttentionLnQKV takes the LayerNorm before it in: those
-    are not fused on their own; `inside` says how many."""
+    """{chip, batch, length, precision, <fusion>: predict's dict}. AttentionLnQKV includes the LayerNorm before it, which is
+    then not fused on its own; `inside` says how many are not."""
     row = {k: predict(f, k, batch, length, chip, precision) for k in FUSIONS}
-    norms, taken = row["LayerNorm"], row["AttentionLnQKV"]["fused"]
-    if norms["fused"] and taken != 0:
-        norms |= {"fused": None if taken is None else norms["fused"] - taken, "inside": taken}
-        norms["unknown"] = [*norms["unknown"], *([] if taken else ["how many are inside AttentionLnQKV"])]
+    norms, inside = row["LayerNorm"], row["AttentionLnQKV"]["fused"]
+    if norms["fused"] and inside != 0:
+        norms |= {"fused": None if inside is None else norms["fused"] - inside, "inside": inside}
+        norms["unknown"] = [*norms["unknown"], *([] if inside else ["how many are inside AttentionLnQKV"])]
     return {"chip": chip, "batch": batch, "length": length, "precision": precision} | row
 
 
-def seen(path) -> dict:
-    """What an .om shows: its chip, precision and batch, whether a stand-in made it, and {length: its fused
-    operators}. Raises UserError where its definition cannot be read, or its first input is not [batch, length]."""
-    model = om.read(path)
+def operators_of(path) -> dict:
+    """An .om's chip, precision and batch, whether a stand-in made it, and {length: its fused operators}. UserError if its
+    definition cannot be read, or its first input is not [batch, length]."""
+    model = om.read_om(path)
     dims = model["inputs"][0]["dims"] if model.get("inputs") else []
     if len(dims) != 2:
         raise cli.UserError(f"{path}: its first input is {dims}, not [batch, length]")
@@ -108,8 +108,8 @@ def seen(path) -> dict:
     }
 
 
-def known_chip(name: str) -> str:
-    """A chip's name as npu-smi has it: Ascend310P3 and 710 are 310P3. UserError where it is none."""
+def chip_name(name: str) -> str:
+    """A chip's name as npu-smi has it: Ascend310P3 and 710 are 310P3. UserError for an unknown one."""
     chip = trip.soc(name).removeprefix("Ascend")
     if chip not in AI_CORES:
         raise cli.UserError(f"--chip {name}: not one of {', '.join(AI_CORES)}")
@@ -120,9 +120,9 @@ def fusion_report(onnx_path, chips=("310P3",), batches=(16,), precision="fp16", 
     """The prediction for every chip, batch and length, and what the .om files `oms` show, as plain JSON types.
     {graph: {batch, length, heads, head_dim, hidden}, rows: [row_of's dicts, with `compiled` counts where an .om
     decides]}. Lengths are the graph's own; where that is free, those of the .om files, or 64 and 128."""
-    f, compiled = graph_facts(onnx_path), [seen(path) for path in oms]
+    f, compiled = graph_facts(onnx_path), [operators_of(path) for path in oms]
     lengths = [f["length"]] if f["length"] else sorted({n for c in compiled for n in c["ops"]}) or [64, 128]
-    rows = [row_of(f, b, n, c, precision) for c in map(known_chip, chips) for n in lengths for b in batches]
+    rows = [row_of(f, b, n, c, precision) for c in map(chip_name, chips) for n in lengths for b in batches]
     for row in rows:
         for c in compiled:
             if all(c[k] == row[k] for k in ("chip", "precision", "batch")) and row["length"] in c["ops"]:
@@ -131,12 +131,12 @@ def fusion_report(onnx_path, chips=("310P3",), batches=(16,), precision="fp16", 
     return {"graph": {k: v for k, v in f.items() if k != "sites"}, "rows": rows}
 
 
-def cell(p: dict) -> str:
+def cell_text(p: dict) -> str:
     if "compiled" in p:
-        whose = "the stand-in's .om, which fuses nothing" if p["standin"] else "the .om"
-        predicted = "unknown" if p["fused"] is None else p["fused"]
-        other = "" if p["compiled"] == p["fused"] else f", where {predicted} was predicted"
-        return f"{p['compiled']} in {whose}{other}"
+        om_name = "the stand-in's .om, which fuses nothing" if p["standin"] else "the .om"
+        prediction = "unknown" if p["fused"] is None else p["fused"]
+        other = "" if p["compiled"] == p["fused"] else f", where {prediction} was predicted"
+        return f"{p['compiled']} in {om_name}{other}"
     if p.get("inside"):
         return "; ".join([f"{p['fused']}: {p['inside']} of {p['of']} are inside AttentionLnQKV", *p["failed"]])
     if p["fused"] == p["of"] and p["of"]:
@@ -158,7 +158,10 @@ def show(report: dict) -> str:
         f"|---|---|---:|---:|{'---|' * len(FUSIONS)}",
     ]
     for row in report["rows"]:
-        cells = [*(str(row[k]) for k in ("chip", "precision", "length", "batch")), *(cell(row[k]) for k in FUSIONS)]
+        cells = [
+            *(str(row[k]) for k in ("chip", "precision", "length", "batch")),
+            *(cell_text(row[k]) for k in FUSIONS),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", "Sources:", *(f"- {k}: {v}" for k, v in SOURCES.items())])
 
@@ -166,10 +169,14 @@ def show(report: dict) -> str:
 def main():
     p = cli.parser(__doc__)
     p.add_argument("onnx", help="the graph that atc gets")
-    p.add_argument("--chip", default="310P3", help="one or several, by comma, as 310P3 or Ascend310P3 (default 310P3)")
-    p.add_argument("--batch_size", dest="batch", default=BATCHES, help=f"batch sizes by comma (default {BATCHES})")
+    p.add_argument(
+        "--chip", default="310P3", help="one chip or several, with commas, such as 310P3 or Ascend310P3 (default 310P3)"
+    )
+    p.add_argument("--batch_size", dest="batch", default=BATCHES, help=f"batch sizes, with commas (default {BATCHES})")
     p.add_argument("--precision", default="fp16", choices=["fp16", "mix"], help="as PRECISION= (fp16)")
-    p.add_argument("--om", action="append", default=[], help="a compiled model to count operators in; more than once")
+    p.add_argument(
+        "--om", action="append", default=[], help="a compiled model whose operators are counted; may be repeated"
+    )
     a = p.parse_args()
     batches = [int(n) for n in a.batch.split(",") if n.isdecimal() and int(n)]
     print(show(fusion_report(a.onnx, a.chip.split(","), batches, a.precision, a.om)))

@@ -1,4 +1,4 @@
-"""Say what is inside an Ascend offline model (.om), from its bytes alone: no card, no CANN.
+"""Show what is inside an Ascend offline model (.om), from its bytes alone, without a card or CANN.
 
     python -m tools.ascend.om model.om
 
@@ -45,8 +45,8 @@ DTYPES = {
 # GE's own input of a gear model: the dims to run; the caller feeds no file to it.
 GEAR_INPUT = "ascend_mbatch_shape_data"
 FACTS = ("soc_version", "atc_version", "opp_version", "atc_cmdline")
-# The fields of ge_ir.proto that count here; * stands behind one that repeats. A message in another is bytes until it is
-# asked for: parsed, a hostile one can be fifty times their size.
+# The fields of ge_ir.proto that are read here; * marks those that repeat. A message within another stays bytes until it is
+# needed: a hostile one, once parsed, can take fifty times its size.
 MESSAGES = {
     "ModelDef": "graph=7* attr=11*",
     "GraphDef": "name=1 op=6*",
@@ -61,18 +61,18 @@ MOST = 200_000  # messages in one: far above what any real model holds
 
 
 class Bad(Exception):
-    """What is wrong with the bytes; becomes a UserError with the file's name in front."""
+    """What is wrong with the bytes. It becomes a UserError, with the file's name before it."""
 
 
 def unpack(fmt: str, data, at: int) -> tuple:
-    """struct.unpack_from. Raises Bad where `data` ends before."""
+    """struct.unpack_from. Raises Bad if `data` is too short."""
     if at + struct.calcsize(fmt) > len(data):
         raise Bad(f"cut off: byte {at} of {len(data)} should hold more")
     return struct.unpack_from(fmt, data, at)
 
 
-def text(raw: bytes) -> str:
-    """Bytes of a name as printable text: nothing a file says can steer a terminal."""
+def printable(raw: bytes) -> str:
+    """A name's bytes as printable text, so that no file can steer a terminal."""
     s = raw[: 1 << 20].decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in s)
 
@@ -82,23 +82,23 @@ def text(raw: bytes) -> str:
 
 @functools.cache
 def classes() -> dict:
-    """{name: protobuf's class} of MESSAGES."""
+    """The protobuf class of each of MESSAGES."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(name="ge_ir.proto", syntax="proto3")
     for name, fields in MESSAGES.items():
         message = file.message_type.add(name=name)
-        for left, right in (field.split("=") for field in fields.split()):
-            kind = message.field.add(name=left.removesuffix(":i"), number=int(right.rstrip("*")))
-            kind.type = kind.TYPE_INT64 if left.endswith(":i") else kind.TYPE_BYTES
-            kind.label = kind.LABEL_REPEATED if right.endswith("*") else kind.LABEL_OPTIONAL
+        for label, number in (field.split("=") for field in fields.split()):
+            field = message.field.add(name=label.removesuffix(":i"), number=int(number.rstrip("*")))
+            field.type = field.TYPE_INT64 if label.endswith(":i") else field.TYPE_BYTES
+            field.label = field.LABEL_REPEATED if number.endswith("*") else field.LABEL_OPTIONAL
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClassesForFiles([file.name], pool)
 
 
-def parse(name: str, encoded: bytes):
-    """The message of that name. Raises Bad where its bytes are damaged."""
+def parse_message(name: str, encoded: bytes):
+    """The message of that name. Raises Bad if its bytes are damaged."""
     from google.protobuf.message import DecodeError
 
     try:
@@ -107,57 +107,56 @@ def parse(name: str, encoded: bytes):
         raise Bad(f"the model definition is damaged: {e}") from None
 
 
-def each(name: str, encoded):
-    """The messages of a field that repeats. Raises Bad where there are too many."""
+def messages(name: str, encoded):
+    """The messages of a field that repeats. Raises Bad if there are too many."""
     if len(encoded) > MOST:
         raise Bad(f"the model definition has {len(encoded)} of {name} in one message, more than {MOST}")
-    return (parse(name, one) for one in encoded)
+    return (parse_message(name, one) for one in encoded)
 
 
 def attributes(message) -> dict:
     """{key: AttrDef} of a message, the values encoded."""
-    return {text(entry.key): entry.value for entry in each("Attribute", message.attr)}
+    return {printable(entry.key): entry.value for entry in messages("Attribute", message.attr)}
 
 
-def listed(attr: dict, key: str):
-    """The ListValue of an attribute, empty where there is none."""
-    return parse("ListValue", parse("AttrDef", attr.get(key, b"")).list)
+def list_value(attr: dict, key: str):
+    """The ListValue of an attribute, empty if it is missing."""
+    return parse_message("ListValue", parse_message("AttrDef", attr.get(key, b"")).list)
 
 
 def tensor(name: str, encoded) -> dict:
-    desc = parse("TensorDescriptor", encoded)
-    dims = list(parse("ShapeDef", desc.shape).dim)
+    desc = parse_message("TensorDescriptor", encoded)
+    dims = list(parse_message("ShapeDef", desc.shape).dim)
     return {"name": name, "dtype": DTYPES.get(desc.dtype, f"type {desc.dtype}"), "dims": dims}
 
 
 def data_input(op) -> tuple[int, dict]:
-    """A Data op's place among the inputs, and its tensor; with gears the dims asked for (-1). Raises Bad where it has
+    """A Data op's place among the inputs, and its tensor; with gears, -1 stands for the dims that vary. Raises Bad if it has
     no tensor."""
     attr, descs = attributes(op), [*op.input_desc[:1], *op.output_desc[:1]]
     if not descs:
-        raise Bad(f"input {text(op.name)} has no tensor description")
-    found = tensor(text(op.name), descs[0])
-    dims = list(listed(attr, "_mbatch_origin_input_dims").i)
-    return parse("AttrDef", attr.get("index", b"")).i, found | {"dims": dims or found["dims"]}
+        raise Bad(f"input {printable(op.name)} has no tensor description")
+    facts, dims = tensor(printable(op.name), descs[0]), list(list_value(attr, "_mbatch_origin_input_dims").i)
+    return parse_message("AttrDef", attr.get("index", b"")).i, facts | ({"dims": dims} if dims else {})
 
 
 def gears_of(op) -> list[list[int]]:
-    """The gears that a Case op names, each a list of dims. Raises Bad for a count that is none."""
+    """The gears that a Case op names, each a list of dims. Raises Bad for a count that makes no sense."""
     attr = attributes(op)
-    count = parse("AttrDef", attr.get("_batch_num", b"")).i
+    count = parse_message("AttrDef", attr.get("_batch_num", b"")).i
     if not 0 <= count <= MOST:
         raise Bad(f"_batch_num {count} is not a count of gears")
-    return [list(listed(attr, f"_pred_value_{i}").i) for i in range(count)]
+    return [list(list_value(attr, f"_pred_value_{i}").i) for i in range(count)]
 
 
 def definition(encoded) -> dict:
-    """Facts of a MODEL_DEF (an encoded ge.proto.ModelDef); see `read` for the keys."""
-    model, graphs, inputs, outputs, gears = parse("ModelDef", encoded), [], [], [], None
+    """Facts of a MODEL_DEF (an encoded ge.proto.ModelDef); see `read_om` for the keys."""
+    model, graphs, inputs, outputs, gears = parse_message("ModelDef", encoded), [], [], [], None
     attr = attributes(model)
-    for graph in each("GraphDef", model.graph):
+    for graph in messages("GraphDef", model.graph):
         counts: Counter = Counter()
-        for op in each("OpDef", graph.op):
-            kind = text(op.type)
+        for op in messages("OpDef", graph.op):
+            kind = printable(op.type)
             counts[kind] += 1
             if graphs:
                 continue
@@ -167,11 +166,11 @@ def definition(encoded) -> dict:
                 outputs = [tensor(f"output_{i}", desc) for i, desc in enumerate(op.input_desc[:MOST])]
             elif kind == "Case":
                 gears = gears_of(op)
-        graphs.append({"name": text(graph.name), "ops": dict(sorted(counts.items()))})
-    for out, name in zip(outputs, listed(attr, "attr_model_out_nodes_name").s, strict=False):
-        out["name"] = text(name)
+        graphs.append({"name": printable(graph.name), "ops": dict(sorted(counts.items()))})
+    for out, name in zip(outputs, list_value(attr, "attr_model_out_nodes_name").s, strict=False):
+        out["name"] = printable(name)
     return {
-        **{key: text(parse("AttrDef", attr[key]).s) if key in attr else None for key in FACTS},
+        **{key: printable(parse_message("AttrDef", attr[key]).s) if key in attr else None for key in FACTS},
         "inputs": [t for _, t in sorted(inputs, key=lambda x: x[0]) if t["name"] != GEAR_INPUT],
         "outputs": outputs,
         "gears": gears,
@@ -184,7 +183,7 @@ def definition(encoded) -> dict:
 
 
 def header(data) -> dict:
-    """The fields of an .om's header that count. Raises Bad where it is none, or of another kind than atc makes of ONNX."""
+    """The header's fields that are needed here. Raises Bad if the file is not an .om as atc makes it of ONNX."""
     if (magic := bytes(data[:4])) != b"IMOD":
         kind = FOREIGN.get(magic, f"its first bytes are {magic!r}")
         raise Bad(f"not an .om file of CANN's atc (IMOD): {kind}")
@@ -202,11 +201,11 @@ def header(data) -> dict:
 
 
 def partitions(data, wide: bool, size: float) -> list:
-    """The partition table behind the header, offsets made absolute. Raises Bad for one outside the file, which has
+    """The partition table behind the header, with absolute offsets. Raises Bad for a partition outside the file, which has
     `size` bytes."""
     (count,) = unpack("<I", data, HEADER)
     entry, start = ("<I4xQQ", HEADER + 8) if wide else ("<III", HEADER + 4)
-    found, end = [], start + count * struct.calcsize(entry)
+    parts, end = [], start + count * struct.calcsize(entry)
     base = end
     for i in range(count):
         kind, offset, length = unpack(entry, data, start + i * struct.calcsize(entry))
@@ -216,39 +215,37 @@ def partitions(data, wide: bool, size: float) -> list:
         end += length
         if end > size:
             raise Bad(f"cut off: partition {i} ({name}) ends at byte {end}, the file at {size}")
-        found.append({"type": name, "offset": end - length, "bytes": length})
-    return found
+        parts.append({"type": name, "offset": end - length, "bytes": length})
+    return parts
 
 
 def contents(data, size: float) -> dict:
-    """What `read` says of the first bytes of an .om that has `size`. Raises Bad where they are cut off before the end of
-    its definition, or no .om's."""
+    """The facts in the first bytes of an .om of `size` bytes. Raises Bad if they are cut off before the end of its
+    definition, or not an .om's."""
     head = header(data)
     if head["model_length"] + HEADER > size:
         raise Bad(f"cut off: the header promises {head['model_length'] + HEADER} bytes, the file has {size}")
     parts = partitions(data, head["wide_table"], size)
-    told, spans = {"header": head, "partitions": parts}, [p for p in parts if p["type"] == "MODEL_DEF"]
-    if not spans or head["is_encrypt"]:
-        return told
-    return told | definition(unpack(f"{spans[0]['bytes']}s", data, spans[0]["offset"])[0])
+    facts, span = {"header": head, "partitions": parts}, next((p for p in parts if p["type"] == "MODEL_DEF"), None)
+    if not span or head["is_encrypt"]:
+        return facts
+    return facts | definition(unpack(f"{span['bytes']}s", data, span["offset"])[0])
 
 
-def of_head(data: bytes, where: str) -> dict:
-    """What `read` says, of no more of a file than ends with its definition. Raises UserError where these are no bytes of an
-    .om."""
+def read_head(data: bytes, where: str) -> dict:
+    """The facts of an .om of which `data` goes only up to the end of its definition. UserError if that is not an .om."""
     try:
         return contents(data, math.inf)
     except Bad as e:
         raise cli.UserError(f"{where}: {e}; is it of atc?") from None
 
 
-def read(path) -> dict:
+def read_om(path) -> dict:
     """The facts of an .om file, as plain JSON types.
 
     {header, partitions: [{type, offset, bytes}], soc_version, atc_version, opp_version, atc_cmdline, inputs,
     outputs: [{name, dtype, dims}], gears: [[int]] or None, graphs: [{name, ops}], ops: {type: count}}. A model without a
-    readable definition (encrypted, or none) has only header and partitions. Raises UserError when the file is not a whole
-    .om file.
+    readable definition (encrypted, or none) has only header and partitions. UserError if the file is not a whole .om.
     """
     with cli.regular(Path(path)).open("rb") as f:
         size = f.seek(0, 2)
@@ -276,27 +273,27 @@ def show(om: dict) -> str:
     return "\n".join([*lines, *(f"ops         {count:5} {kind}" for kind, count in om["ops"].items())])
 
 
-def check(om: dict, where: str, **asked) -> None:
-    """Hold what `read` says against what was asked of atc. Raises UserError naming the first difference.
+def check(om: dict, where: str, command: list, **facts) -> None:
+    """Compare an .om's facts with what atc was to make. Raises UserError naming the first difference.
 
-    asked: soc_version="Ascend310P3"; inputs={name: dims}, every one, -1 where a gear decides; gears=[[int]], as in
-    --dynamic_dims; command=[words that the stored command line must contain]. What is not asked is not looked at.
+    command: words that the stored command line must contain. facts: soc_version="Ascend310P3"; inputs={name: dims} of
+    every input, -1 where a gear decides; gears=[[int]], as in --dynamic_dims. Others are not compared.
     """
     if "ops" not in om:
         raise cli.UserError(f"{where}: holds no readable model definition, so it cannot be checked; compile it again")
-    for word in asked.pop("command"):
+    for word in command:
         if word not in (om["atc_cmdline"] or ""):
             raise cli.UserError(f"{where}: compiled without {word!r}; its command was: {om['atc_cmdline']}")
-    found = om | {"inputs": {t["name"]: t["dims"] for t in om["inputs"]}}
-    for key, want in asked.items():
-        if want != found[key]:
-            raise cli.UserError(f"{where}: {key} is {found[key]}, asked for was {want}; compile again")
+    om = om | {"inputs": {t["name"]: t["dims"] for t in om["inputs"]}}
+    for key, value in facts.items():
+        if value != om[key]:
+            raise cli.UserError(f"{where}: {key} is {om[key]}, asked for was {value}; compile again")
 
 
 def main():
     p = cli.parser(__doc__)
     p.add_argument("file", type=Path)
-    print(show(read(p.parse_args().file)))
+    print(show(read_om(p.parse_args().file)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Read what ais_bench leaves: a summary, a log of the screen, or several devices' summaries put together.
+"""Read the summaries and screens of ais_bench, and merge the summaries of several devices.
 
-    summary.read("out/output_summary.json")
+    summary.read_summary("out/output_summary.json")
 
     {"times_ms": [0.0531, 0.1209, ...], "compute": {"min": 0.0308, ...}, "count": 4, "throughput": 166554.36,
     "batchsize": 4, "samples": 10, "devices": 2, "per_device": [...], "standin": true, ...}
@@ -21,47 +21,47 @@ from tools.base.logs import numbers
 from tools.make import cli
 
 LATENCY = ("min", "max", "mean", "median", "percentile(99%)")
-PURE = "pure_infer_data"  # what ais_bench calls its input where it was given none
+PURE = "pure_infer_data"  # the name that ais_bench gives to input of its own
 TIMES = "npu_compute_time_list"
 
 
-def near(a: float, b: float, part=1e-6) -> bool:
+def is_near(a: float, b: float, part=1e-6) -> bool:
     return math.isclose(a, b, rel_tol=part, abs_tol=1e-9)
 
 
 def whole_near(batch: float) -> float:
-    """A batch size of 1000 * batch / mean: whole when near a whole number (gears mix)."""
-    return round(batch) if near(batch, round(batch)) else batch
+    """A batch size computed as throughput * mean / 1000: whole if near a whole number (gears may mix)."""
+    return round(batch) if is_near(batch, round(batch)) else batch
 
 
-def renamed(d):
-    """Latencies under one name for the 99th percentile, which some builds call P99, or write with blanks inside."""
+def with_usual_names(d):
+    """Latencies with the usual name of the 99th percentile, which some builds call P99 or write with blanks."""
     name = lambda key: {"P99": "percentile(99%)"}.get(key, "".join(key.split()))
     return {name(k): v for k, v in d.items()} if isinstance(d, dict) else d
 
 
 def sample_count(summary: dict) -> int | None:
-    """How many samples went in; None where ais_bench made its own."""
+    """How many samples ais_bench read; None if it made its own."""
     names = [str(e.get("infiles")) for e in (summary.get("filesinfo") or {}).values() if isinstance(e, dict)]
     return None if not names or PURE in names[0] else len(names)
 
 
 def per_device_of(summary: dict, where: str) -> list[dict]:
-    """What `merge` wrote of each device; one entry, of no name, for ais_bench's own summary of one. Raises UserError
-    where they do not add up to the sum."""
+    """The devices' entries that `merge` wrote, or a single one without a name. UserError if their throughputs do not add up
+    to the sum."""
     alone = {"device": None, "throughput": summary["throughput"], "samples": sample_count(summary)}
     devices = summary.get("per_device", [alone])
     if not isinstance(devices, list) or not devices:
         raise cli.UserError(f"{where}.per_device: not a list of devices; was it edited?")
     devices = [d | numbers(d, ["throughput"], f"{where}.per_device") for d in devices]
     total = sum(d["throughput"] for d in devices)
-    if not near(total, summary["throughput"]):
+    if not is_near(total, summary["throughput"]):
         raise cli.UserError(f"{where}: throughput is not the sum {total} of its devices; was it edited?")
     return devices
 
 
-def loaded(text: str, where: str) -> dict:
-    """The JSON object of a summary, its list of times checked. Raises UserError where it is none."""
+def parse_json(text: str, where: str) -> dict:
+    """The JSON object of a summary, its list of times checked. Raises UserError for anything else."""
 
     def refuse(name):
         raise cli.UserError(f"{where}: holds {name}, which no whole run gives; was it edited?")
@@ -83,14 +83,14 @@ def loaded(text: str, where: str) -> dict:
 
 
 def from_summary(text: str, where: str) -> dict:
-    """One <dirname>_summary.json, ais_bench's own or one that `merge` made. Raises UserError where it is none, or
-    contradicts itself."""
-    s = loaded(text, where)
-    times, key, said = s[TIMES], f"{where}: NPU_compute_time", renamed(s.get("NPU_compute_time"))
-    compute = numbers(said, LATENCY, key)
-    if said.get("count") != len(times):
+    """One <dirname>_summary.json, of ais_bench or of `merge`. Raises UserError for anything else, and if it contradicts
+    itself."""
+    s = parse_json(text, where)
+    times, key, latency = s[TIMES], f"{where}: NPU_compute_time", with_usual_names(s.get("NPU_compute_time"))
+    compute = numbers(latency, LATENCY, key)
+    if latency.get("count") != len(times):
         raise cli.UserError(f"{key}.count is not the {len(times)} times listed; was it edited?")
-    if not near(compute["mean"], statistics.fmean(times), 1e-4):
+    if not is_near(compute["mean"], statistics.fmean(times), 1e-4):
         raise cli.UserError(f"{key}.mean is not the mean of the times listed; was it edited?")
     throughput, batch = numbers({"batchsize": 0} | s, ["throughput", "batchsize"], where).values()
     if not throughput:
@@ -98,7 +98,7 @@ def from_summary(text: str, where: str) -> dict:
     devices = per_device_of(s | {"throughput": throughput}, where)
     batch = whole_near(batch or throughput * compute["mean"] / 1000)
     # Passes of our runner overlap, and devices have each their own mean.
-    if "pass_ms" not in s and len(devices) == 1 and not near(throughput * compute["mean"], 1000 * batch, 1e-4):
+    if "pass_ms" not in s and len(devices) == 1 and not is_near(throughput * compute["mean"], 1000 * batch, 1e-4):
         raise cli.UserError(f"{where}: throughput is not 1000 * batchsize {batch} / mean; was it edited?")
     return {
         "times_ms": times,
@@ -122,35 +122,35 @@ THROUGHPUT = re.compile(
 
 
 def from_log(text: str, where: str) -> dict:
-    """A stored screen: its performance summary, or those of several devices added up. Raises UserError where it has
-    none, several runs, or figures that contradict each other."""
+    """A stored screen: its performance summary, or the sum of those of several devices. Raises UserError if it has none, or
+    several runs, or figures that contradict each other."""
     runs, compute, args = [], None, []
     for n, line in enumerate(text.splitlines(), 1):
         at = f"{where}:{n}"
         if "NPU_compute_time (ms):" in line:
-            said = renamed(logs.pairs(line.partition("(ms):")[2]))
-            compute = numbers(said, LATENCY if "min" in said else ["mean"], at)
+            latency = with_usual_names(logs.pairs(line.partition("(ms):")[2]))
+            compute = numbers(latency, LATENCY if "min" in latency else ["mean"], at)
         elif " -m ais_bench " in line:
             args = line.partition(" -m ais_bench ")[2].replace('"', "").replace("'", "").split()
         elif m := re.match(r"\[INFO\] (?:load model (\S+) success|warm up (\d+) done)$", line):
             args += ["--model", m[1]] if m[1] else ["--warmup_count", m[2]]
         elif m := THROUGHPUT.search(line):
-            said = numbers(m.groupdict(), m.groupdict(), at)
-            if compute is None or not near(compute["mean"], said["mean"]):
+            run = numbers(m.groupdict(), m.groupdict(), at)
+            if compute is None or not is_near(compute["mean"], run["mean"]):
                 raise cli.UserError(f"{at}: no NPU_compute_time with this mean before it; give the whole log")
-            if not said["mean"] or not near(said["throughput"], 1000 * said["batchsize"] / said["mean"]):
+            if not run["mean"] or not is_near(run["throughput"], 1000 * run["batchsize"] / run["mean"]):
                 raise cli.UserError(f"{at}: throughput is not 1000 * batchsize / mean; was it edited?")
-            runs.append(said | {"compute": compute})
+            runs.append(run | {"compute": compute})
             compute = None
     if not runs:
         raise cli.UserError(f"{where}: no `throughput 1000*batchsize...`: no ais_bench log, or cut off; give it whole")
     total = re.findall(r"summary throughput:[ ]*(\S+)", text)
     if len(total) > 1 or (len(runs) > 1 and not total):
         raise cli.UserError(f"{where}: holds {len(total) or len(runs)} runs; give one file per run")
-    throughput, key = sum(said["throughput"] for said in runs), "summary throughput"
-    if total and not near(numbers({key: total[0]}, [key], where)[key], throughput):
+    throughput, key = sum(run["throughput"] for run in runs), "summary throughput"
+    if total and not is_near(numbers({key: total[0]}, [key], where)[key], throughput):
         raise cli.UserError(f"{where}: {key} {total[0]} is not the sum {throughput}; was it edited?")
-    if len(batches := {said["batchsize"] for said in runs}) > 1:
+    if len(batches := {run["batchsize"] for run in runs}) > 1:
         raise cli.UserError(f"{where}: devices ran different batch sizes {sorted(batches)}")
     return {
         "times_ms": None,  # a screen shows no single times
@@ -159,7 +159,7 @@ def from_log(text: str, where: str) -> dict:
         "throughput": throughput,
         "batchsize": whole_near(batches.pop()),
         "samples": None,
-        "per_device": [{"device": None, "throughput": said["throughput"], "samples": None} for said in runs],
+        "per_device": [{"device": None, "throughput": run["throughput"], "samples": None} for run in runs],
         "args": args,
         "engine": None,
         "card": {},
@@ -167,8 +167,8 @@ def from_log(text: str, where: str) -> dict:
     }
 
 
-def read(path) -> dict:
-    """An ais_bench summary JSON or stored log, in one shape.
+def read_summary(path) -> dict:
+    """The same facts from an ais_bench summary or a stored log of its screen.
 
     {times_ms: [ms] or None, compute: {min, max, mean, median, percentile(99%)} in ms or None, count or None,
     throughput (samples/s over all devices), batchsize, samples or None, devices, per_device: [{device, throughput,
@@ -182,13 +182,13 @@ def read(path) -> dict:
 
 
 def merge(folder: Path) -> None:
-    """Put the outputs of <folder>/device* into <folder>, and their summaries into <folder>_summary.json. ais_bench of
-    2024 without --divide_input runs everything on every device: equal files are kept once. Raises cli.UserError when
-    two devices disagree on a file."""
+    """Move the outputs of <folder>/device* to <folder>, and merge their summaries into <folder>_summary.json. Without
+    --divide_input the ais_bench of 2024 runs everything on every device: equal files are kept once. UserError if two
+    devices disagree on a file."""
     parts = [(p, folder / f"{p.name}_summary.json") for p in sorted(folder.glob("device*")) if p.is_dir()]
     merged: dict = {"filesinfo": {}, TIMES: [], "throughput": 0.0, "per_device": []}
     for part, path in parts:
-        one, raw = read(path), json.loads(path.read_text())
+        one, raw = read_summary(path), json.loads(path.read_text())
         if one["batchsize"] != merged.setdefault("batchsize", one["batchsize"]):
             raise cli.UserError(f"{path}: batch size differs from the first device's")
         merged[TIMES] += one["times_ms"]
@@ -206,22 +206,22 @@ def merge(folder: Path) -> None:
             outfiles = [str(folder / Path(o).name) for o in entry["outfiles"]]
             merged["filesinfo"][outfiles[0] if outfiles else key] = entry | {"outfiles": outfiles}
     merged["filesinfo"] = {str(i): v for i, (_, v) in enumerate(sorted(merged["filesinfo"].items()))}
-    merged["NPU_compute_time"] = logs.stats(merged[TIMES]) | {"count": len(merged[TIMES])}
+    merged["NPU_compute_time"] = logs.stats(merged[TIMES])
     cli.write(f"{folder}_summary.json", json.dumps(merged))
     for _, path in parts:
         path.unlink()
 
 
 def batches_run(rows: int, bs: int, summary: dict) -> int:
-    """How many batches of `bs` held `rows` rows. Each device fills up its own last one."""
+    """How many batches of `bs` the devices ran for `rows` rows. Each fills up its own last one."""
     devices = summary.get("per_device") or [{"samples": rows}]
     count = len(devices)
     even = [rows // count + (i < rows % count) for i in range(count)]  # where ais_bench made its own input
     return sum(-(-(d["samples"] or share) // bs) for d, share in zip(devices, even, strict=True))
 
 
-def cards(summaries: list[dict], per_row: float = 1.0) -> dict:
-    """{devices, per_device: {device: [samples/s of each summary]}}, {} where one device ran. per_row: sentences in a row."""
+def speeds_of_cards(summaries: list[dict], per_row: float = 1.0) -> dict:
+    """{devices, per_device: {device: [samples/s of each summary]}}, {} for a single device. per_row: sentences in a row."""
     devices = summaries[0].get("per_device") or []
     if len(devices) < 2:
         return {}

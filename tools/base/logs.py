@@ -55,7 +55,7 @@ def numbers(d, keys, where: str) -> dict:
 
 
 def stats(times: list, percentiles=(99,)) -> dict:
-    """min, max, mean, median and percentiles (linear, as numpy's) of milliseconds."""
+    """min, max, mean, median, percentiles (linear, as numpy's) and count of milliseconds."""
     cuts = statistics.quantiles(times, n=100, method="inclusive") if len(times) > 1 else times * 99
     values = {"min": min(times), "max": max(times), "mean": statistics.fmean(times), "median": statistics.median(times)}
-    return values | {f"percentile({p}%)": cuts[p - 1] for p in percentiles}
+    return values | {f"percentile({p}%)": cuts[p - 1] for p in percentiles} | {"count": len(times)}

@@ -28,25 +28,30 @@ from tools.graph import gate
 from tools.make import cli, cpu
 
 WIDER = {"openvino": "fp32", "native": "bf16"}  # what a layer gets that int8 does not suit
-APART = ["embeddings", "pooler", "classifier"]  # what int8 leaves alone
-MOST = 512  # calibration sentences, the first of the file
+APART = ["embeddings", "pooler", "classifier"]  # the parts that stay in fp32 beside int8 layers
+MOST = 512  # calibration sentences: the first ones of the file
 LONGEST = 128  # tokens of a calibration sentence where the graph leaves the length open
 
 
-def parse():
+def parse_options():
     p = cli.parser(__doc__)
     p.add_argument("--onnx", required=True, type=Path, help="the modified graph")
     p.add_argument("--engine", required=True, choices=["onnxruntime", "openvino", "native"])
     p.add_argument("--precision", required=True, choices=["fp32", "bf16", "int8", "int8-bf16"])
     p.add_argument("--reference", type=Path, help="the export to compare with (--onnx if not given)")
+    p.add_argument("--calibration", type=Path, help="int8: a TSV of training sentences")
+    p.add_argument("--checkpoint", type=Path, help="int8: the checkpoint whose tokenizer reads the training sentences")
+    p.add_argument("--task", default=tasks.DEFAULT, help="the task, of tools/base/tasks.py (%(default)s)")
+    return gate_options(p).parse_args()
+
+
+def gate_options(p):
+    """The options of a command that writes a model and holds it to the gate."""
     p.add_argument("--input", required=True, type=Path, help="folder of preprocess.py: the sentences of the gate")
-    p.add_argument("--calibration", type=Path, help="int8: training sentences, TSV")
-    p.add_argument("--checkpoint", type=Path, help="int8: whose tokenizer reads them")
-    p.add_argument("--rows", type=int, help="sentences of the gate, longest first (all if not given)")
-    p.add_argument("--task", default=tasks.DEFAULT, help="what the sentences ask (tools/base/tasks.py, %(default)s)")
-    p.add_argument("--seeded", action="store_true", help="random weights: judge by classes, not labels")
+    p.add_argument("--rows", type=int, help="how many of these sentences the gate takes, longest first (default: all)")
+    p.add_argument("--seeded", action="store_true", help="the weights are random: the gate goes by classes, not labels")
     p.add_argument("--save_path", required=True, type=Path)
-    return p.parse_args()
+    return p
 
 
 def shapes_of(path: Path) -> dict:
@@ -55,17 +60,17 @@ def shapes_of(path: Path) -> dict:
     return {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in graph.input}
 
 
-def sentences(path: Path, checkpoint: Path, shapes: dict, task) -> dict:
-    """The calibration sentences as a graph's inputs: {name: int64 [n, length]}; UserError for none. They need no labels."""
+def calibration_inputs(path: Path, checkpoint: Path, shapes: dict, task) -> dict:
+    """The calibration sentences as a graph's inputs, {name: int64 [n, length]}. They need no labels. UserError if there are none."""
     from tools.source import data, tokens
 
-    plain = [n for n in shapes if n in input_files.ROLES]
-    packed = [] if len(plain) == len(shapes) else ["attention_mask"]
+    names = [n for n in shapes if n in input_files.ROLES]
+    packed = [] if len(names) == len(shapes) else ["attention_mask"]
     width = shapes[next(n for n in shapes if input_files.ROLES.get(n) == "input_ids")][1]
     texts = data.read_texts(path, task)[:MOST]
     length = tokens.fit(checkpoint, width or LONGEST, cut=not width)
     tokenizer = tokens.load(checkpoint)
-    arrays = tokens.encode(tokenizer, texts, length, plain + packed)
+    arrays = tokens.encode(tokenizer, texts, length, names + packed)
     arrays = tokens.pack(arrays, tokenizer.padding["pad_id"])[0] if packed else arrays
     return {name: arrays[name] for name in shapes}
 
@@ -84,15 +89,25 @@ class Job:
     several: bool = False  # labels at once: each is judged by itself
     load: Callable = engines.load
 
+    def finish(self, folder: Path, rows: int | None, write: Callable) -> None:
+        """Call write() and judge the model that it wrote, which is deleted unless the gate lets it pass."""
+        try:
+            write()
+            print(judge_model(self, folder, rows).demand(self.save_path))
+        except BaseException:
+            self.save_path.unlink(missing_ok=True)
+            raise
+        print(f"wrote {self.save_path}")
 
-def convert(job: Job, precisions: list[str], arrays: dict | None = None) -> None:
-    """Write the job's model. precisions: of each encoder layer, unlike each other for int8 alone; arrays: its inputs
-    for int8's statistics, {name: int64 [n, length]}."""
+
+def write_model(job: Job, precisions: list[str], arrays: dict | None = None) -> None:
+    """Write the job's model. precisions: one for each encoder layer, which differ for int8 alone. arrays: the inputs for
+    int8's statistics, {name: int64 [n, length]}."""
     if job.engine == "native":
         from tools.cpu.native import convert as native
 
-        wide = [i for i, p in enumerate(precisions) if p != job.precision]
-        native.convert(job.reference, job.save_path, job.precision, wide, job.pairs)
+        bf16_layers = [i for i, p in enumerate(precisions) if p != job.precision]
+        native.convert(job.reference, job.save_path, job.precision, bf16_layers, job.pairs)
     elif job.engine == "openvino":
         cpu.check_units(job.precision)
         write_openvino(job, precisions, arrays)
@@ -101,7 +116,7 @@ def convert(job: Job, precisions: list[str], arrays: dict | None = None) -> None
 
 
 def write_openvino(job: Job, precisions: list[str], arrays: dict | None) -> None:
-    """Write the job's model.ir. Raises UserError where the process that quantises ends without one."""
+    """Write the job's model.ir. Raises UserError if the process that quantises crashes."""
     import openvino as ov
 
     if job.precision != "int8":
@@ -160,21 +175,22 @@ def write_onnxruntime(job: Job) -> None:
     cli.write(job.save_path, model.SerializeToString(deterministic=True))
 
 
-def logits(job: Job, arrays: dict):
-    """(the reference's, the written model's) logits of each sentence, float32 [n, labels]; of several labels at once,
-    those of each being wrong or right, [n x labels, 2]."""
-    raw = gate.logits(str(job.reference), arrays), engines.logits(job.load(job.save_path), arrays)
-    both = [input_files.by_sentence(out, arrays)[0] for out in raw]
-    return [np.stack([out.ravel() * 0, out.ravel()], 1) for out in both] if job.several else both
+def both_logits(job: Job, arrays: dict):
+    """The logits of each sentence, float32 [n, labels], of the reference and of the written model. Where a text may have
+    several labels, each label is a row of two classes: [n x labels, 2]."""
+    outputs = gate.logits(str(job.reference), arrays), engines.all_logits(job.load(job.save_path), arrays)
+    both = [input_files.by_sentence(rows, arrays)[0] for rows in outputs]
+    return [np.stack([rows.ravel() * 0, rows.ravel()], 1) for rows in both] if job.several else both
 
 
 def convert_int8(job: Job, layers: int, arrays: dict) -> None:
-    """Write an int8 model with as few of the last layers wider as keep the classes of the rows `arrays`; UserError for none."""
+    """Write an int8 model, with as few of the last layers in a wider precision as the classes of the rows `arrays` need.
+    Raises UserError if even one int8 layer changes too many of them."""
     for count in range(layers):
         precisions = [job.precision] * (layers - count) + [WIDER[job.engine]] * count
-        convert(job, precisions, arrays)
-        reference, made = logits(job, arrays)
-        verdict = gate.judge(reference, made, job.precision, seeded=job.seeded)
+        write_model(job, precisions, arrays)
+        reference, logits = both_logits(job, arrays)
+        verdict = gate.judge(reference, logits, job.precision, seeded=job.seeded)
         print(f"layers {' '.join(precisions)}: {verdict.line}, of the calibration")
         if verdict.ok:
             return
@@ -182,39 +198,39 @@ def convert_int8(job: Job, layers: int, arrays: dict) -> None:
     raise cli.UserError(f"{job.save_path}: {fault}; use PRECISION={WIDER[job.engine]}")
 
 
-def layers_of(path: Path) -> int:
-    """How many encoder layers an ONNX graph has. UserError where it has no inputs or outputs."""
+def count_layers(path: Path) -> int:
+    """How many encoder layers an ONNX graph has. Raises UserError if it has no inputs or outputs."""
     graph = onnxfile.load_model(path, weights=False).graph
     if not graph.input or not graph.output:
         raise cli.UserError(f"{path}: a graph without inputs or outputs; make it again")
     return sum(n.op_type == "Softmax" for n in graph.node)
 
 
-def judged(job: Job, folder: Path, rows: int | None):
-    """The gate's verdict on the written model, of the `rows` longest rows of a folder of preprocess.py (all if None)."""
+def judge_model(job: Job, folder: Path, rows: int | None):
+    """The gate's verdict on the written model, from the `rows` longest rows of a folder of preprocess.py (all if None)."""
     arrays = input_files.load_inputs(folder, list(shapes_of(job.onnx)))
-    whole = input_files.lengths(arrays) > 0  # no padding rows of whole batches
-    arrays = {name: a[whole] for name, a in arrays.items()}
-    chosen = np.argsort(-input_files.lengths(arrays), kind="stable")[:rows]
-    reference, made = logits(job, {name: a[chosen] for name, a in arrays.items()})
-    if not (folder / "labels.json").exists():  # texts to check the graph on, of which nobody knows what is right
-        return gate.judge(reference, made, job.precision, seeded=job.seeded)
+    real = input_files.lengths(arrays) > 0  # whole batches are filled up with rows of padding
+    arrays = {name: a[real] for name, a in arrays.items()}
+    longest = np.argsort(-input_files.lengths(arrays), kind="stable")[:rows]
+    reference, logits = both_logits(job, {name: a[longest] for name, a in arrays.items()})
+    path = folder / "labels.json"
+    if not path.exists():  # these texts only check the graph: nobody has labelled them
+        return gate.judge(reference, logits, job.precision, seeded=job.seeded)
     _, task, names = tasks.of_inputs(folder)
-    given = [g if isinstance(g, list) else [g] for g in cli.read_json(folder / "labels.json").values()]
-    given = [output_files.numbers_of(g, task, len(names), folder / "labels.json") for g in given]
+    files = [value if isinstance(value, list) else [value] for value in cli.read_json(path).values()]
+    of_rows = [output_files.numbers_of(texts, task, len(names), path) for texts in files]
     if "first" not in arrays:  # one sentence a row
-        given = [[v] for g in given for v in g]
-    if len(given) != whole.sum():
-        fault = f"labels of {len(given)} rows, {whole.sum()} are here; preprocess again"
-        raise cli.UserError(f"{folder / 'labels.json'}: {fault}")
-    labels = [v for i in chosen for v in given[i]]
+        of_rows = [[label] for row in of_rows for label in row]
+    if len(of_rows) != real.sum():
+        raise cli.UserError(f"{path}: labels of {len(of_rows)} rows, {real.sum()} are here; preprocess again")
+    labels = [label for i in longest for label in of_rows[i]]
     if job.several:
-        labels = [int(k in v) for v in labels for k in range(len(reference) // len(labels))]
-    return gate.judge(reference, made, job.precision, np.array(labels), job.seeded)
+        labels = [int(k in label) for label in labels for k in range(len(reference) // len(labels))]
+    return gate.judge(reference, logits, job.precision, np.array(labels), job.seeded)
 
 
 def main():
-    args = parse()
+    args = parse_options()
     int8 = args.precision.startswith("int8")
     if int8 and not (args.calibration and args.checkpoint):
         fault = f"--precision {args.precision} needs --calibration and --checkpoint"
@@ -222,17 +238,15 @@ def main():
     task = tasks.by_name(args.task)
     reference = args.reference or args.onnx
     job = Job(args.onnx, reference, args.engine, args.precision, args.save_path, task.pair, args.seeded, task.several)
-    layers = layers_of(job.onnx)
-    try:
+    layers = count_layers(job.onnx)
+
+    def write():
         if int8:
-            convert_int8(job, layers, sentences(args.calibration, args.checkpoint, shapes_of(job.onnx), task))
+            convert_int8(job, layers, calibration_inputs(args.calibration, args.checkpoint, shapes_of(job.onnx), task))
         else:
-            convert(job, [job.precision] * layers)
-        print(judged(job, args.input, args.rows).demand(job.save_path))
-    except BaseException:
-        job.save_path.unlink(missing_ok=True)
-        raise
-    print(f"wrote {job.save_path}")
+            write_model(job, [job.precision] * layers)
+
+    job.finish(args.input, args.rows, write)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The checkpoint itself through PyTorch, on a device that is a name: an NPU, a GPU, or the CPU.
+"""Run the checkpoint itself through PyTorch, on an NPU, a GPU or the CPU.
 
     python -m tools.cpu.eager compile --engine torch_cpu --precision fp32 --save_path model.torch --input input \\
         --checkpoint build/minilm_sst2/default/checkpoint --reference build/minilm_sst2/default/model.onnx
@@ -7,11 +7,11 @@
     gate: equal: fp32, max |difference| 2.38e-06 (limit 1e-04) over 872 rows, 0 flips
     wrote model.torch
 
-torch_npu needs Huawei's package of that name in this environment, and CANN's set_env.sh; torch_cuda a CUDA build of
-PyTorch; torch_cpu is how both are tested here: no NPU has run this yet. Layers run one by one (eager), but through
-torchair's graphs where that is installed. model.torch names engine, precision, checkpoint and inputs; the CPU engines'
-runner and gate take it as any other file, so rows, record and table are the same. What is timed is the whole call, the
-copies to the device and back included.
+torch_npu needs Huawei's package of that name in this environment, and CANN's set_env.sh; torch_cuda needs a CUDA build of
+PyTorch; torch_cpu is how both are tested here: no NPU has run this yet. Layers run one by one (eager), or through
+torchair's graphs if that is installed. model.torch names engine, precision, checkpoint and inputs; the runner and the gate
+of the CPU engines take it as any other file, so rows, record and table are the same. The whole call is timed, with the
+copies to the device and back.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from tools.make import cli, cpu
 ENGINES = ("torch_npu", "torch_cuda", "torch_cpu")
 
 
-def started(engine: str, number: str):
-    """The torch.device of an engine. Raises UserError where PyTorch has none here."""
+def open_device(engine: str, number: str):
+    """The torch.device of an engine. Raises UserError if PyTorch has none here."""
     import torch
 
     kind = engine.removeprefix("torch_")
@@ -48,15 +48,15 @@ def started(engine: str, number: str):
     return device
 
 
-def card(engine: str, chip: str, device) -> dict:
-    """Which card it is, in the words of its driver. Raises UserError where it is not the chip asked for."""
+def card_facts(engine: str, chip: str, device) -> dict:
+    """Which card it is, in the words of its driver. Raises UserError if it is another chip than CHIP= names."""
     import torch
 
     if engine == "torch_npu":
-        told = trip.facts(None, str(device.index or 0))
-        if trip.unlike(chip, told["npu"]):
-            raise cli.UserError(f"CHIP={chip} was asked for, npu-smi says {told['npu']}: give CHIP={told['npu']}")
-        return {key: value for key, value in told.items() if value}
+        facts = trip.facts(None, str(device.index or 0))
+        if trip.unlike(chip, facts["npu"]):
+            raise cli.UserError(f"CHIP={chip} was asked for, npu-smi says {facts['npu']}: give CHIP={facts['npu']}")
+        return {key: value for key, value in facts.items() if value}
     return {"gpu": torch.cuda.get_device_name(device)} if engine == "torch_cuda" else {}
 
 
@@ -68,26 +68,23 @@ class Torch(engines.Engine):
     def __init__(self, path, threads: int = 0, streams: int = 1, device: str = "0"):
         import torch
 
-        said = cli.read_json(path)
-        self.name, self.precision, self.version = said["engine"], said["precision"], torch.__version__
+        header = cli.read_json(path)
+        self.name, self.precision, self.version = header["engine"], header["precision"], torch.__version__
         torch.set_num_threads(threads or cpu.cores())
-        self.device = started(self.name, device)
+        self.device = open_device(self.name, device)
         kind = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.precision]
-        self.module, mode = export.load(said["checkpoint"], said["labels"]).to(self.device, kind), "eager"
+        self.module, mode = export.load(header["checkpoint"], header["labels"]).to(self.device, kind), "eager"
         if self.name == "torch_npu":
             with contextlib.suppress(ImportError):
                 import torchair
 
                 self.module = torch.compile(self.module, backend=torchair.get_npu_backend(), dynamic=False)
                 mode = "torchair"
-        self.told = {"mode": mode, **card(self.name, said["chip"], self.device)}
-        self.inputs = [onnxfile.Tensor(name, np.int64, (None, None)) for name in said["inputs"]]
+        self.facts = {"mode": mode, **card_facts(self.name, header["chip"], self.device)}
+        self.inputs = [onnxfile.Tensor(name, np.int64, (None, None)) for name in header["inputs"]]
 
     def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
-        """One request: arrays in model input order to the logits, float32.
-
-        Raises UserError where PyTorch cannot run on them.
-        """
+        """The float32 logits of one request, arrays in model input order. UserError if PyTorch cannot run on them."""
         import torch
 
         rows = {t.name: array for t, array in zip(self.inputs, feeds, strict=True)}
@@ -101,8 +98,8 @@ class Torch(engines.Engine):
             raise cli.UserError(f"{self.name}: {onnxfile.first_line(e)}; is the device free?") from None
 
 
-def run(words: list[str]) -> None:
-    """The runner's command line, on one device of an engine of model.torch."""
+def run_on_device(words: list[str]) -> None:
+    """Run the runner's command line on one device."""
     p = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     p.add_argument("--device", "-d", default="0")
     a, words = p.parse_known_args(words)
@@ -111,34 +108,24 @@ def run(words: list[str]) -> None:
 
 def main():
     if sys.argv[1:2] == ["run"]:
-        return run(sys.argv[2:])
+        return run_on_device(sys.argv[2:])
     p = cli.parser(__doc__)
     p.add_argument("what", choices=["compile", "run"], help="run takes the options of tools/cpu/runner.py")
     p.add_argument("--engine", required=True, choices=ENGINES)
-    p.add_argument("--chip", default="", help="what npu-smi has to name")
+    p.add_argument("--chip", default="", help="the chip that npu-smi has to name")
     p.add_argument("--precision", required=True, choices=["fp32", "fp16", "bf16"])
     p.add_argument("--checkpoint", required=True, type=Path)
     p.add_argument("--reference", required=True, type=Path, help="the export to compare with")
-    p.add_argument("--input", required=True, type=Path, help="folder of preprocess.py: the sentences of the gate")
-    p.add_argument("--rows", type=int, help="use only this many of them, longest first (all if not given)")
-    p.add_argument("--seeded", action="store_true", help="random weights: judge by classes, not labels")
-    p.add_argument("--save_path", required=True, type=Path)
-    a = p.parse_args()
+    a = compile.gate_options(p).parse_args()
     _, task, labels = tasks.of_inputs(a.input)
-    said = {
+    header = {
         "engine": a.engine, "precision": a.precision, "checkpoint": str(a.checkpoint),
         "inputs": [name for name in compile.shapes_of(a.reference) if name in ROLES],
         "labels": labels, "chip": a.chip, "weights": cli.sha256(a.checkpoint / "MANIFEST"),
     }  # fmt: skip
-    cli.write(a.save_path, json.dumps(said, indent=1) + "\n")
     graphs = (a.reference, a.reference)
     job = compile.Job(*graphs, a.engine, a.precision, a.save_path, task.pair, a.seeded, task.several, Torch)
-    try:
-        print(compile.judged(job, a.input, a.rows).demand(a.save_path))
-    except BaseException:
-        a.save_path.unlink(missing_ok=True)
-        raise
-    print(f"wrote {a.save_path}")
+    job.finish(a.input, a.rows, lambda: cli.write(a.save_path, json.dumps(header, indent=1) + "\n"))
 
 
 if __name__ == "__main__":

@@ -21,16 +21,17 @@ IR = ("model.xml", "model.bin")
 
 
 class Engine:
-    """What all have: `run` may be called from `streams` threads at a time, each with its share of the cores."""
+    """What all engines have. run(feeds) computes one request: arrays in model input order to arrays in model output order,
+    or a UserError. It may be called from `streams` threads at a time, each with its share of the cores."""
 
-    ragged = False  # rows of any lengths cost no padding
+    ragged = False  # rows of different lengths cost no padding
     limited = True  # it obeys ONEDNN_MAX_CPU_ISA
-    layers: str | None = None  # the precision of each encoder layer, where the file says it
-    family = None  # of processor units, where ours computes
+    layers: str | None = None  # the precision of each encoder layer, if the file names it
+    family = None  # the native engine's family of processor units
     streams = 1
-    told: dict = {}  # what else a record says of it
-    certificate: dict | None = None  # by which sentences leave early
-    left: np.ndarray | None = None  # then: how many were answered after each layer
+    facts: dict = {}  # what else a record says of it
+    certificate: dict | None = None  # the one by which sentences leave early
+    left: np.ndarray | None = None  # with a certificate: how many sentences were answered after each layer
 
     @property
     def name(self) -> str:
@@ -40,8 +41,8 @@ class Engine:
 class Onnxruntime(Engine):
     """fp32 reference, and the fp16 rehearsal of fp16.py, whose roundings nothing may optimise away.
 
-    Its threads look out for work during a request, and not for some milliseconds after it as they would by themselves:
-    requests take as long, and whatever runs between two has the processors.
+    Its threads spin during a request, but not for some milliseconds after it, as they would by default: requests take as
+    long, and whatever runs between two of them has the processors.
     """
 
     limited = False
@@ -52,7 +53,7 @@ class Onnxruntime(Engine):
         if precision == "fp16-sim":
             settings: dict = {"graph_optimization_level": ort.GraphOptimizationLevel.ORT_DISABLE_ALL}
         else:
-            settings, self.told = onnxfile.PARTS, {"unfused": onnxfile.UNFUSED}
+            settings, self.facts = onnxfile.PARTS, {"unfused": onnxfile.UNFUSED}
         settings, share = settings | {"session.force_spinning_stop": "1"}, max(1, (threads or cpu.cores()) // streams)
         self.path, self.session = path, onnxfile.session(path, share, **settings)
         self.precision, self.version, self.streams = precision, ort.__version__, streams
@@ -61,7 +62,6 @@ class Onnxruntime(Engine):
         self.names = [o.name for o in self.session.get_outputs()]
 
     def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
-        """One request: arrays in model input order to arrays in model output order; UserError where it cannot run them."""
         try:
             return self.session.run(self.names, dict(zip([i.name for i in self.inputs], feeds, strict=True)))
         except Exception as e:  # onnxruntime has no public base class for its errors
@@ -70,9 +70,9 @@ class Onnxruntime(Engine):
 
 
 class Openvino(Engine):
-    """fp32, bf16 and int8 in the units the CPU has. With one stream, a request uses all cores (latency hint)."""
+    """fp32, bf16 and int8 in the units that the CPU has. With one stream, a request uses all cores (latency hint)."""
 
-    # int8: what is not quantised stays fp32. Beside bf16, rows of 32 tokens came out wrong (2026.4, open shapes).
+    # Beside int8, the rest stays fp32: with bf16, rows of 32 tokens came out wrong (2026.4, open shapes).
     HINT = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
     def __init__(self, path, threads: int = 0, streams: int = 1):
@@ -92,13 +92,12 @@ class Openvino(Engine):
         self.idle, self.streams = queue.SimpleQueue(), streams
         for _ in range(streams):
             self.idle.put(self.model.create_infer_request())
-        self.limited = self.precision != "fp32"  # whose products are MLAS's: they ask the CPU alone
+        self.limited = self.precision != "fp32"  # the products of fp32 are MLAS's, which asks the CPU alone
         shape = lambda t: [d.get_length() if d.is_static else None for d in t.get_partial_shape()]
         kind = lambda t: onnxfile.dtype(path, t.get_any_name(), t.element_type.get_type_name())
         self.inputs = [onnxfile.Tensor(t.get_any_name(), kind(t), shape(t)) for t in self.model.inputs]
 
     def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
-        """One request: arrays in model input order to arrays in model output order; UserError where it cannot run them."""
         request = self.idle.get()
         try:
             request.infer(feeds, share_inputs=True)
@@ -108,10 +107,10 @@ class Openvino(Engine):
 
 
 class Native(Engine):
-    """Ours, through tools/cpu/native/model.py: a sentence's own tokens are computed, its padding never.
+    """The engine of tools/cpu/native: it computes a sentence's own tokens, and never its padding.
 
-    Rows without any mask, as pure inference gives them, are computed whole: the recipe's padded shape. From a certificate,
-    sentences leave early, as it says.
+    Rows without any mask, as pure inference gives them, are computed whole: the recipe's padded shape. With a certificate,
+    sentences leave early.
     """
 
     ragged = True
@@ -121,7 +120,7 @@ class Native(Engine):
         from tools.cpu.native import model as native
 
         if Path(path).suffix == ".json":
-            self.certificate, path = certificate.read(path), Path(path).with_name("model.native")
+            self.certificate, path = certificate.read_certificate(path), Path(path).with_name("model.native")
         self.model = native.Model(path, threads or cpu.cores())
         if self.certificate:
             self.model.leave_early(self.certificate["heads"], self.certificate["sure"])
@@ -131,16 +130,15 @@ class Native(Engine):
         self.inputs = [onnxfile.Tensor(name, np.int64, (None, None)) for name in self.model.arch["inputs"]]
 
     def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
-        """One request: arrays in model input order to arrays in model output order; UserError where it cannot run them."""
-        given = dict(zip([t.name for t in self.inputs], feeds, strict=True))
-        lengths = input_files.real_tokens(given).sum(1)
-        roles = {input_files.ROLES.get(name): rows for name, rows in given.items()}
+        inputs = dict(zip([t.name for t in self.inputs], feeds, strict=True))
+        lengths = input_files.real_tokens(inputs).sum(1)
+        roles = {input_files.ROLES.get(name): rows for name, rows in inputs.items()}
         types = roles.get("token_type_ids")
         cut = lambda rows: [row[: max(n, 1)] for row, n in zip(rows, lengths, strict=True)] if lengths.any() else rows
         return [self.model.run(cut(roles["input_ids"]), None if types is None else cut(types))]
 
 
-SPELLED = "/sum_for_mean"
+SUFFIX = "/sum_for_mean"
 
 
 def sums_for_means(model) -> None:
@@ -156,24 +154,24 @@ def sums_for_means(model) -> None:
             continue
         total = op.reduce_sum(node.input_value(0), node.input_value(1), node.get_attributes()["keep_dims"])
         product = op.multiply(total, op.constant(np.float32(1 / shape[-1].get_length())))
-        product.set_friendly_name(node.get_friendly_name() + SPELLED)
+        product.set_friendly_name(node.get_friendly_name() + SUFFIX)
         node.output(0).replace(product.output(0))
 
 
 def means_again(model) -> None:
-    """Undo sums_for_means, in the model or in what was made of it: newer units fuse means, and are faster so."""
+    """Undo sums_for_means, in that model or its quantised form: newer units are faster on means, which OpenVINO fuses."""
     from openvino import opset13 as op
 
     for node in model.get_ordered_ops():
-        if node.get_friendly_name().endswith(SPELLED):
+        if node.get_friendly_name().endswith(SUFFIX):
             total = node.input_value(0).get_node()
             mean = op.reduce_mean(total.input_value(0), total.input_value(1), total.get_attributes()["keep_dims"])
-            mean.set_friendly_name(node.get_friendly_name().removesuffix(SPELLED))
+            mean.set_friendly_name(node.get_friendly_name().removesuffix(SUFFIX))
             node.output(0).replace(mean.output(0))
 
 
 def write_ir(model, path: Path, precision: str, layers: list[str]) -> None:
-    """Write an ov.Model as a tar of model.xml and model.bin, of the same bytes each time; layers: their precisions."""
+    """Write an ov.Model as a tar of model.xml and model.bin, with the same bytes each time. layers: each one's precision."""
     import openvino as ov
 
     model.set_rt_info(precision, PRECISION)
@@ -181,7 +179,7 @@ def write_ir(model, path: Path, precision: str, layers: list[str]) -> None:
     with cli.whole_file(path) as f, tempfile.TemporaryDirectory(dir=Path(path).parent, prefix=".") as folder:
         try:
             ov.save_model(model, f"{folder}/model.xml", compress_to_fp16=False)
-        except RuntimeError as e:  # a full disk is `basic_ios::clear: iostream error` to it
+        except RuntimeError as e:  # OpenVINO calls a full disk `basic_ios::clear: iostream error`
             raise cli.UserError(f"{path}: OpenVINO cannot write it ({e}); is the disk full?") from None
         with tarfile.open(fileobj=f, mode="w") as tar:
             for name in IR:
@@ -192,7 +190,7 @@ def write_ir(model, path: Path, precision: str, layers: list[str]) -> None:
 
 
 def ir_member(tar, name: str) -> bytes:
-    """A file of an .ir; KeyError or tarfile.TarError where it is not whole, or says that it is larger than the .ir."""
+    """A file of an .ir. KeyError or tarfile.TarError if it is not whole, or claims to be larger than the .ir."""
     member = tar.getmember(name)
     if not member.isreg() or member.issparse() or member.size > os.fstat(tar.fileobj.fileno()).st_size:
         raise tarfile.ReadError(f"{name} is no plain file of its size")
@@ -200,7 +198,7 @@ def ir_member(tar, name: str) -> bytes:
 
 
 def read_ir(path):
-    """The ov.Model of an .ir file; UserError where it is none."""
+    """The ov.Model of an .ir file. UserError if it is no such file."""
     import openvino as ov
 
     try:
@@ -218,7 +216,7 @@ def read_ir(path):
 
 
 def load(path, threads: int = 0, streams: int = 1):
-    """Open a compiled model with the engine and precision it names. threads: all cores if 0. UserError for damaged files."""
+    """Open a compiled model with the engine and precision that it names. threads: 0 for all cores. UserError for a damaged file."""
     if Path(path).suffix in (".native", ".json"):
         return Native(path, threads)
     if Path(path).suffix == ".ir":
@@ -227,8 +225,7 @@ def load(path, threads: int = 0, streams: int = 1):
     return Onnxruntime(path, props.get(PRECISION, "fp32"), threads, streams)
 
 
-def logits(engine, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """Float32 [n, 2] of int64 [n, length] inputs, in their order, through an engine."""
-
+def all_logits(engine, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """An engine's logits, float32 [n, labels], of int64 [n, length] inputs, in their order."""
     once = lambda feeds: engine.run(list(feeds.values()))[0]
     return input_files.in_batches(once, {t.name: t.shape for t in engine.inputs}, inputs, type(engine).__name__)

@@ -1,12 +1,12 @@
-"""Sentences at their own lengths as requests: which go together, from what requests cost on the engine at hand.
+"""Cut sentences of different lengths into requests, by what requests cost on the engine at hand.
 
     engine, requests = plan.fastest(engines.load("model.onnx"), "model.onnx", columns, batch=8)
-    outputs, times, seconds = plan.run(engine, [plan.feeds(columns, rows) for rows in requests])
+    outputs, times, seconds = plan.run_requests(engine, [plan.feeds_of(columns, rows) for rows in requests])
 
-`columns` holds, for each model input, n int64 rows, each of its sentence's length. Sentences stand longest first, so
-that neighbours need little padding; a request holds at most `batch` of them and is as wide as its first. Two plans:
-`fixed` cuts after every `batch` sentences, so its results repeat byte for byte; `fastest` takes the number of parallel
-streams that runs some of those requests quickest, and cuts where the cost measured with it says so.
+`columns` holds, for each model input, n int64 rows, each as long as its sentence. Sentences stand longest first, so
+that neighbours need little padding; a request holds at most `batch` of them and is as wide as its first. There are two
+plans: `fixed` cuts after every `batch` sentences, so its results repeat byte for byte; `fastest` takes the number of
+parallel streams that runs some of those requests quickest, and makes the cuts that cost least with it.
 An engine that never computes padding (engines.Native) needs neither: it gets CHUNK sentences at a time.
 """
 
@@ -21,18 +21,18 @@ from tools.make import cpu
 
 CHUNK = 1024  # sentences of a request where padding costs nothing
 REPEATS = 3
-SAMPLE = 8  # requests that settle how many streams
+SAMPLE = 8  # requests by which the number of streams is chosen
 
 
 def longest_first(columns) -> np.ndarray:
-    """Numbers of the rows, int64 [n], by falling length; equal ones in their order."""
+    """Row numbers, int64 [n], by falling length; rows of the same length in their order."""
     return np.argsort([-len(row) for row in columns[0]], kind="stable")
 
 
-def feeds(columns, rows) -> list[np.ndarray]:
-    """One request: int64 [len(rows), longest of them] for each model input, padding after each sentence's end.
+def feeds_of(columns, rows) -> list[np.ndarray]:
+    """One request: int64 [len(rows), longest of them] for each model input, with padding after each sentence's end.
 
-    A model of one input alone has no mask beside it: it knows padding by its number.
+    A model with a single input has no mask: it recognises padding by its token id.
     """
     width = max(len(columns[0][i]) for i in rows)
     fill = input_files.PADDING if len(columns) == 1 else 0
@@ -43,15 +43,16 @@ def feeds(columns, rows) -> list[np.ndarray]:
     return request
 
 
-def run(engine, requests, done=lambda rows: None) -> tuple[list, list[float], float]:
-    """Run requests, engine.streams at a time, done(rows) after each: (outputs, milliseconds of each, seconds of them all)."""
+def run_requests(engine, requests, done=lambda rows: None) -> tuple[list, list[float], float]:
+    """(outputs, milliseconds of each request, seconds in all) of requests, run engine.streams at a time. After each request
+    done(rows) is called."""
 
     def once(request):
         start = time.perf_counter()
         outputs = engine.run(request)
-        took = (time.perf_counter() - start) * 1e3
+        milliseconds = (time.perf_counter() - start) * 1e3
         done(len(request[0]))
-        return outputs, took
+        return outputs, milliseconds
 
     start = time.perf_counter()
     if engine.streams == 1:
@@ -64,17 +65,17 @@ def run(engine, requests, done=lambda rows: None) -> tuple[list, list[float], fl
 
 
 def fixed(engine, columns, batch: int) -> list[np.ndarray]:
-    """Rows of each request, cut after every `batch` sentences: a function of the sentences alone."""
+    """The rows of each request, cut after every `batch` sentences: they depend on the sentences alone."""
     order = longest_first(columns)
     size = CHUNK if engine.ragged else batch
     return [order[i : i + size] for i in range(0, len(order), size)]
 
 
-def measured(engine, columns, batch: int):
+def fit_cost(engine, columns, batch: int):
     """cost(rows, width) in seconds, fitted to requests of this engine with all its streams busy.
 
-    c0 + c1 rows width + c2 rows width^2, none below 0, by least squares of the relative error over long, middling and
-    short sentences, one, half and all of a batch.
+    It is c0 + c1 rows width + c2 rows width^2, no coefficient below 0, by least squares of the relative error over long,
+    middling and short sentences, one, half a batch and a whole batch at a time.
     """
     from scipy.optimize import nnls
 
@@ -83,10 +84,10 @@ def measured(engine, columns, batch: int):
     shapes, times = [], []
     for start in sorted({0, (len(order) - size) // 2, len(order) - size}):
         for count in sorted({1, max(1, size // 2), size}):
-            request = feeds(columns, order[start : start + count])
-            took = [run(engine, [request] * engine.streams)[2] for _ in range(1 + REPEATS)]
+            request = feeds_of(columns, order[start : start + count])
+            seconds = [run_requests(engine, [request] * engine.streams)[2] for _ in range(1 + REPEATS)]
             shapes.append(request[0].shape)
-            times.append(np.median(took[1:]) / engine.streams)
+            times.append(np.median(seconds[1:]) / engine.streams)
     terms = lambda rows, width: np.stack(np.broadcast_arrays(1.0, rows * width, rows * width**2), -1)
     rows, width = np.array(shapes, float).T
     weights, _ = nnls(terms(rows, width) / np.array(times)[:, None], np.ones(len(times)))
@@ -94,7 +95,7 @@ def measured(engine, columns, batch: int):
 
 
 def cheapest(lengths, batch: int, cost) -> tuple[list[int], float]:
-    """Sizes of the requests that cost least for sentences of falling `lengths`, at most `batch` each; the sum."""
+    """The sizes, at most `batch`, of the requests that cost least for sentences of falling `lengths`; what they cost."""
     lengths = np.asarray(lengths)
     total, size = np.zeros(len(lengths) + 1), np.zeros(len(lengths) + 1, int)
     for end in range(1, len(lengths) + 1):
@@ -108,10 +109,10 @@ def cheapest(lengths, batch: int, cost) -> tuple[list[int], float]:
     return cuts[::-1], float(total[-1])
 
 
-def quicker(other, engine, requests) -> bool:
-    """Whether `other` runs the same requests in less time than `engine`, in turns, so that other work slows both."""
-    run(other, requests), run(engine, requests)
-    ratios = [run(other, requests)[2] / run(engine, requests)[2] for _ in range(REPEATS)]
+def is_quicker(other, engine, requests) -> bool:
+    """Whether `other` runs the requests in less time than `engine`. They take turns, so that other work slows both."""
+    run_requests(other, requests), run_requests(engine, requests)
+    ratios = [run_requests(other, requests)[2] / run_requests(engine, requests)[2] for _ in range(REPEATS)]
     return bool(np.median(ratios) < 1)
 
 
@@ -120,13 +121,13 @@ def fastest(engine, path, columns, batch: int, threads: int = 0):
     even = fixed(engine, columns, batch)
     if engine.ragged:
         return engine, even
-    sample = [feeds(columns, rows) for rows in even[:: max(1, len(even) // SAMPLE)]]
+    sample = [feeds_of(columns, rows) for rows in even[:: max(1, len(even) // SAMPLE)]]
     while 2 * engine.streams <= (threads or cpu.cores()):
         other = engines.load(path, threads, 2 * engine.streams)
-        if not quicker(other, engine, sample):
+        if not is_quicker(other, engine, sample):
             break
         engine = other
     order = longest_first(columns)
     lengths = [len(columns[0][i]) for i in order]
-    sizes, _ = cheapest(lengths, batch, measured(engine, columns, batch))
+    sizes, _ = cheapest(lengths, batch, fit_cost(engine, columns, batch))
     return engine, np.split(order, np.cumsum(sizes)[:-1])

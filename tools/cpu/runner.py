@@ -6,19 +6,19 @@
     python -m tools.cpu.runner --model model.onnx --input input/input_ids,input/attention_mask --batchsize 8 \\
         --plan measured --output out --output_dirname run
 
-Of ais_bench (sources: 0.0.2, 2023, and msit's, 2024): input folders stand in the model's input order, files in natural
-order; as many files make one request as its first input holds; the last request is filled up with its own first file,
-and what those rows give is not written; outputs are named {stem of the first input's file}_{output index}; the time of a
+As in ais_bench (sources: 0.0.2, 2023, and msit's, 2024), input folders stand in the model's input order, files in natural
+order; a request takes as many files as its first input holds; the last one is filled up with its own first file, and the
+outputs of those rows are not written; outputs are named {stem of the first input's file}_{output index}; the time of a
 request is that of the engine's call alone; without --input it runs zeros; .npy files are whole requests, as
---auto_set_dymdims_mode 1 takes them; <output>/<dirname>_summary.json lies beside the folder. Its summary also says
+--auto_set_dymdims_mode 1 takes them; <output>/<dirname>_summary.json lies beside the folder. The summary also has
 `engine`, and `stolen`, the share of the processors' time that the host gave to other machines.
 
-Ours are --untimed (each core has a request of its own, which takes less processor time), --plan (each file is a sentence
-of its own length, and tools/cpu/plan.py says which go into a request: `fixed` gives the same bytes every time, `measured`
-is faster; the throughput is that of whole passes), and --yardstick with --milliseconds: the engine takes turns with a fixed
-piece of work (tools/cpu/yardstick.py), and the summary holds what both did (`pairs`, `singles`). With --known, which names
-the outputs of the accuracy run, a timed engine has to give the same ones (MLPerf's TEST01): where zeros are timed, random
-requests of --asked stand between the timed ones; else the timed outputs themselves are compared.
+These options are not ais_bench's: --untimed (each core has a request of its own, which takes less processor time); --plan
+(each file is a sentence of its own length, and tools/cpu/plan.py says which go into a request: `fixed` gives the same bytes
+every time, `measured` is faster; the throughput is that of whole passes); --yardstick with --milliseconds (the engine takes
+turns with a fixed piece of work, tools/cpu/yardstick.py, and the summary holds both sides of each turn in `pairs` and
+`singles`); --known, the outputs of the accuracy run, which a timed engine has to give again (MLPerf's TEST01): where zeros
+are timed, random requests of --asked run between the timed ones, else the timed outputs themselves are compared.
 """
 
 import json
@@ -32,33 +32,39 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.base import input_files
+from tools.base import input_files, logs
 from tools.cpu import yardstick
 from tools.make import cli, cpu
 
-ASKED = 1 / 8  # of the timed requests of zeros, how many a request with known outputs follows
+CHECKED = 1 / 8  # the share of the timed requests of zeros after which a request with known outputs runs
 
 
-def parse(argv=None):
+def parse_options(argv=None):
     parser = cli.parser(__doc__)
     positive = lambda text: int(text) if int(text) > 0 else parser.error(f"{text} is not above 0")
     parser.add_argument("--model", "-m", required=True, type=Path, help="a compiled model.onnx")
     parser.add_argument("--input", "-i", help="folders or files, comma separated, in model input order; none: zeros")
-    parser.add_argument("--output", "-o", type=Path, help="where results go; none: nothing is kept")
+    parser.add_argument("--output", "-o", type=Path, help="the folder of results; without it nothing is kept")
     parser.add_argument("--output_dirname", help="folder under --output (the time if not given)")
     parser.add_argument("--outfmt", choices=["BIN", "NPY", "TXT"], default="BIN")
     parser.add_argument("--loop", "-l", type=positive, default=1, help="runs of each request")
-    parser.add_argument("--warmup_count", type=int, default=1, help="runs that do not count, first")
+    parser.add_argument("--warmup_count", type=int, default=1, help="runs before those that count")
     parser.add_argument("--batchsize", type=positive, help="for the throughput formula (first dimension if not given)")
     parser.add_argument("--auto_set_dymdims_mode", type=int, default=0, help="inputs are .npy, one whole request each")
     parser.add_argument("--dymDims", help='shape of a pure run, as "input_ids:8,64;attention_mask:8,64"')
-    parser.add_argument("--untimed", action="store_true", help="outputs alone count: a request a core at a time")
+    parser.add_argument(
+        "--untimed", action="store_true", help="only the outputs count: each core runs a request of its own"
+    )
     parser.add_argument("--threads", type=int, default=0, help="cores (all if 0)")
-    parser.add_argument("--yardstick", type=Path, help="build/lib/peak.so: takes turns with the engine")
-    parser.add_argument("--milliseconds", type=int, default=0, help="go on after --loop until the engine had so long")
-    parser.add_argument("--known", type=Path, help="outputs of the accuracy run, to be given again")
-    parser.add_argument("--asked", help="the input folders of --known, where zeros are timed")
-    parser.add_argument("--plan", choices=["fixed", "measured"], help="sentences of any length, by --batchsize at most")
+    parser.add_argument("--yardstick", type=Path, help="build/lib/peak.so, which takes turns with the engine")
+    parser.add_argument(
+        "--milliseconds", type=int, default=0, help="go on after --loop until the engine has run so long"
+    )
+    parser.add_argument("--known", type=Path, help="outputs of the accuracy run, which the engine has to give again")
+    parser.add_argument("--asked", help="if zeros are timed: the input folders of --known")
+    parser.add_argument(
+        "--plan", choices=["fixed", "measured"], help="sentences of any length, at most --batchsize a request"
+    )
     args = parser.parse_args(argv)
     if args.plan and not (args.input and args.batchsize):
         parser.error("--plan needs --input and --batchsize")
@@ -68,7 +74,7 @@ def parse(argv=None):
 
 
 def columns_of(spec: str, count: int) -> list[list[Path]]:
-    """The files of each model input, in natural order: `count` lists of one length; UserError for other numbers."""
+    """The files of each model input, in natural order: `count` lists of the same length; else UserError."""
     columns = []
     for name in map(Path, spec.split(",")):
         files = input_files.row_files(name) if name.is_dir() else [name]
@@ -84,10 +90,10 @@ def columns_of(spec: str, count: int) -> list[list[Path]]:
 
 
 def requests_of(columns, tensors, batchsize):
-    """Yield (files of the first input, feeds, rows a file): each .npy is one whole request; a .bin is a row, of which a
-    request holds as many as the model takes, the last one filled up.
+    """Yield (files of the first input, feeds, rows a file). Each .npy is one whole request; a .bin is a row, and a request
+    holds as many as the model takes, or --batchsize; the last request is filled up.
 
-    Raises UserError for rows of another length than the model takes, and where nobody says how many it takes.
+    Raises UserError for rows of another length than the model takes, and if neither says how many rows it takes.
     """
     whole = columns[0][0].suffix == ".npy"
     if not (size := 1 if whole else tensors[0].shape[0] or batchsize):
@@ -105,16 +111,16 @@ def requests_of(columns, tensors, batchsize):
 
 
 def pure_requests(tensors, dims):
-    """Yield one request of zeros: ([name], feeds, rows). Raises UserError where a dimension is open and not given."""
-    given = dict(part.split(":") for part in dims.split(";")) if dims else {}
-    shapes = [tuple(map(int, given[t.name].split(","))) if t.name in given else t.shape for t in tensors]
+    """Yield one request of zeros: ([name], feeds, rows). UserError if a dimension is open and --dymDims lacks it."""
+    sizes = dict(part.split(":") for part in dims.split(";")) if dims else {}
+    shapes = [tuple(map(int, sizes[t.name].split(","))) if t.name in sizes else t.shape for t in tensors]
     for tensor, shape in zip(tensors, shapes, strict=True):
         if None in shape:
             raise cli.UserError(f"input {tensor.name} has a dynamic shape; name it with --dymDims")
     yield [Path("pure_infer_data")], [np.zeros(s, t.dtype) for s, t in zip(shapes, tensors, strict=True)], shapes[0][0]
 
 
-def write(folder: Path, stem: str, k: int, array, outfmt: str) -> Path:
+def write_output(folder: Path, stem: str, k: int, array, outfmt: str) -> Path:
     """Write one sample's output: raw little-endian bytes, .npy, or `%f` values, a line per leading row."""
     path = folder / f"{stem}_{k}.{outfmt.lower()}"
     with cli.file_in_error(path):
@@ -128,63 +134,55 @@ def write(folder: Path, stem: str, k: int, array, outfmt: str) -> Path:
     return path
 
 
-def figures(times: list[float]) -> dict:
-    """ais_bench's figures of a list of milliseconds."""
-    mean, median, most = float(np.mean(times)), float(np.median(times)), float(np.percentile(times, 99))
-    return {
-        "min": min(times), "max": max(times), "mean": mean, "median": median, "percentile(99%)": most, "count": len(times),
-    }  # fmt: skip
-
-
-class Known:
-    """The outputs of the accuracy run, held against those of the engine that is timed. rows: how many were compared."""
+class ScoredOutputs:
+    """The outputs of the accuracy run, which the timed engine has to give again. rows: how many were compared."""
 
     def __init__(self, args, engine):
         self.args, self.engine, self.rows = args, engine, 0
         self.columns = columns_of(args.asked, len(engine.inputs)) if args.asked else []
 
-    def ask(self) -> None:
-        """Run one request of --asked, picked at random, outside the timing."""
+    def run_one(self) -> None:
+        """Run a random request of --asked, outside the timing, and compare its outputs."""
         size = self.args.batchsize
         start = random.randrange(0, len(self.columns[0]), size)
-        some = [column[start : start + size] for column in self.columns]
-        for files, feeds, rows in requests_of(some, self.engine.inputs, size):
+        columns = [column[start : start + size] for column in self.columns]
+        for files, feeds, rows in requests_of(columns, self.engine.inputs, size):
             for file, outputs in by_file(files, rows, self.engine.run(feeds)):
-                self.hold(file, outputs[0])
+                self.compare(file, outputs[0])
 
-    def hold(self, file: Path, output) -> None:
-        """Compare a file's output: equal bytes; in fp32, which another CPU rounds otherwise, and of requests that are cut
-        otherwise, the gate's rule. Raises UserError where it is not the accuracy run's."""
+    def compare(self, file: Path, output) -> None:
+        """Raise UserError if a file's output is not that of the accuracy run: the same bytes, or what the gate lets pass, in
+        fp32, which another CPU rounds otherwise, and with --plan, which cuts requests otherwise."""
         from tools.graph import gate
 
         path = self.args.known / f"{file.name.split('.')[0]}_0.{self.args.outfmt.lower()}"
-        known = cli.read_npy(path) if path.suffix == ".npy" else np.frombuffer(path.read_bytes(), output.dtype)
-        same = known.tobytes() == output.tobytes()
-        if not same and known.size == output.size and (self.args.plan or self.engine.precision == "fp32"):
+        scored = cli.read_npy(path) if path.suffix == ".npy" else np.frombuffer(path.read_bytes(), output.dtype)
+        same = scored.tobytes() == output.tobytes()
+        if not same and scored.size == output.size and (self.args.plan or self.engine.precision == "fp32"):
             shape = (-1, output.shape[-1])
-            same = gate.judge(known.reshape(shape), output.reshape(shape), self.engine.precision).ok
+            same = gate.judge(scored.reshape(shape), output.reshape(shape), self.engine.precision).ok
         if not same:
             raise cli.UserError(f"{path}: the engine answers otherwise while it is timed; delete it and run make again")
         self.rows += 1
 
 
-def timed(engine, feeds, args, turns, times: list[float]):
-    """Run one request --loop times, and on until --milliseconds are over, noting each in milliseconds; the last outputs."""
+def time_request(engine, feeds, args, turns, times: list[float]):
+    """The outputs of a request, run --loop times and until --milliseconds are over; each run's milliseconds go to `times`."""
     runs, total = 0, 0.0
     single = (lambda: turns.single.run(feeds)) if turns.single else None
     while runs < args.loop or 1e3 * total < args.milliseconds:
         outputs, seconds = turns.time(len(feeds[0]), lambda: engine.run(feeds), single)
         times.append(seconds * 1e3)
         runs, total = runs + 1, total + seconds
-        if turns.known and args.asked and (runs == 1 or random.random() < ASKED):
-            turns.known.ask()
+        if turns.scored and args.asked and (runs == 1 or random.random() < CHECKED):
+            turns.scored.run_one()
     return outputs
 
 
-def sentences(files: list[list[Path]], tensors) -> list[list]:
-    """The int64 rows of each input's files, each row of its sentence's length.
+def read_sentences(files: list[list[Path]], tensors) -> list[list]:
+    """The int64 rows of each input's files, each as long as its sentence.
 
-    Raises UserError where the model's shape is fixed, or a sentence is not as long for every input.
+    Raises UserError if the model's shape is fixed, or a sentence has not the same length for every input.
     """
     if fixed := [t for t in tensors if t.shape != (None, None)]:
         raise cli.UserError(f"--plan: input {fixed[0].name} has the shape {fixed[0].shape}; both must be open")
@@ -195,8 +193,8 @@ def sentences(files: list[list[Path]], tensors) -> list[list]:
     return columns
 
 
-def requested(args, engine, turns, times):
-    """Run the requests that the inputs make, after some that do not count, each as `timed` does; yield (file, outputs)."""
+def run_all(args, engine, turns, times):
+    """Run the requests of the inputs by `time_request`, after --warmup_count runs; yield (file, outputs)."""
     from tqdm import tqdm
 
     if args.input:
@@ -210,7 +208,9 @@ def requested(args, engine, turns, times):
         args.batchsize = args.batchsize or len(feeds[0])
         while warm:
             warm.pop().run(feeds)
-        return by_file(files, rows, timed(engine, feeds, args, yardstick.Turns() if args.untimed else turns, times))
+        return by_file(
+            files, rows, time_request(engine, feeds, args, yardstick.Turns() if args.untimed else turns, times)
+        )
 
     with ThreadPoolExecutor(engine.streams) as pool:
         answers = (pool.map if args.untimed else map)(once, requests)
@@ -219,23 +219,23 @@ def requested(args, engine, turns, times):
 
 
 def by_file(files, rows: int, outputs) -> list[tuple]:
-    """(file, its rows of each output) of a request's files, or of their numbers."""
+    """(file, its rows of each output) for a request's files, or for their numbers."""
     return [(file, [out[i * rows : (i + 1) * rows] for out in outputs]) for i, file in enumerate(files)]
 
 
-def planned(args, engine, turns):
-    """Run sentences by a plan: (engine, (file, outputs) in the files' order, ms of each request, ms of each pass)."""
+def run_plan(args, engine, turns):
+    """Run sentences by --plan: (engine, [(file, outputs)] in the files' order, ms of each request, ms of each pass)."""
     from tqdm import tqdm
 
     from tools.cpu import plan
 
     files = columns_of(args.input, len(engine.inputs))
-    columns = sentences(files, engine.inputs)
+    columns = read_sentences(files, engine.inputs)
     if args.plan == "measured":
         engine, rows = plan.fastest(engine, args.model, columns, args.batchsize, args.threads)
     else:
         rows = plan.fixed(engine, columns, args.batchsize)
-    requests = [plan.feeds(columns, r) for r in rows]
+    requests = [plan.feeds_of(columns, r) for r in rows]
     tokens, room = sum(map(len, columns[0])), sum(r[0].size for r in requests)
     padding = "none" if engine.ragged else f"{100 - 100 * tokens / room:.1f} % of tokens"
     sizes = f"{len(files[0])} sentences in {len(requests)} requests, {engine.streams} at a time"
@@ -243,42 +243,41 @@ def planned(args, engine, turns):
     warm = args.warmup_count if args.plan == "measured" else 0
     total = (warm + args.loop) * len(files[0])
     with tqdm(total=total, desc="infer", unit="sentence", disable=None) as bar:
-        one = lambda: plan.run(engine, requests, bar.update)
+        run_pass = lambda: plan.run_requests(engine, requests, bar.update)
         for _ in range(warm):
-            one()
-        passes = [turns.time(len(files[0]), one)[0] for _ in range(args.loop)]
-    found = {}
+            run_pass()
+        passes = [turns.time(len(files[0]), run_pass)[0] for _ in range(args.loop)]
+    by_number = {}
     for numbers, outputs in zip(rows, passes[-1][0], strict=True):
-        found |= by_file(numbers, 1, outputs)
-    results = [(file, found[i]) for i, file in enumerate(files[0])]
-    return engine, results, [ms for _, each, _ in passes for ms in each], [1e3 * seconds for *_, seconds in passes]
+        by_number |= by_file(numbers, 1, outputs)
+    results = [(file, by_number[i]) for i, file in enumerate(files[0])]
+    return engine, results, [ms for _, times, _ in passes for ms in times], [1e3 * seconds for *_, seconds in passes]
 
 
-def facts(engine, threads: int, count: int) -> dict:
-    """What a summary says of the engine, which ran `count` sentences, each as often."""
-    told = engine.told
+def engine_facts(engine, threads: int, count: int) -> dict:
+    """What a summary says of the engine, which ran `count` sentences, each equally often."""
+    more = {"family": engine.family} if engine.family else {}
     if engine.certificate:
         from tools.cpu.native import certificate
 
-        told = certificate.told(engine.certificate, engine.left * count // engine.left.sum())
+        more |= certificate.facts_of_run(engine.certificate, engine.left * count // engine.left.sum())
     isa = [unit for unit in cpu.ISA if unit in cpu.cpu_flags(engine.limited)]
-    said = {
+    return {
         "name": engine.name, "version": engine.version, "precision": engine.precision,
-        "layers": engine.layers, "threads": threads, "machine": platform.machine(), "isa": isa,
+        "layers": engine.layers, "threads": threads, "machine": platform.machine(), "isa": isa, **more, **engine.facts,
     }  # fmt: skip
-    return said | ({"family": engine.family} if engine.family else {}) | told
 
 
 def main(words=None, load=None):
-    """words: the command line's if not given. load: of another kind of engine than the CPU's, as engines.load is."""
-    args = parse(words)
+    """words: those of the command line if None. load: opens a model as engines.load does, for another kind of engine."""
+    args = parse_options(words)
     from tools.cpu import engines
 
     load, threads = load or engines.load, args.threads or cpu.cores()
     engine = load(args.model, args.threads, threads if args.untimed else 1)
     print(f"[INFO] load model {args.model} success: {type(engine).__name__} {engine.version} {engine.precision}")
     turns = yardstick.Turns(args.yardstick, engine.precision, threads)
-    known = turns.known = Known(args, engine) if args.known else None
+    scored = turns.scored = ScoredOutputs(args, engine) if args.known else None
     turns.single = load(args.model, 1) if args.yardstick and threads > 1 and not args.plan else None
     folder, info, count, times, passes = None, {}, 0, [], []
     if args.output:
@@ -286,20 +285,20 @@ def main(words=None, load=None):
         folder.mkdir(parents=True, exist_ok=True)
     before = cpu.ticks()
     if args.plan:
-        engine, results, times, passes = planned(args, engine, turns)
+        engine, results, times, passes = run_plan(args, engine, turns)
     else:
-        results = requested(args, engine, turns, times)
+        results = run_all(args, engine, turns, times)
     for file, outputs in results:
         count += 1
-        if known and not args.asked:
-            known.hold(file, outputs[0])
+        if scored and not args.asked:
+            scored.compare(file, outputs[0])
         if folder:
             stem = file.name.split(".")[0]
-            made = [write(folder, stem, k, out, args.outfmt) for k, out in enumerate(outputs)]
-            info[len(info)] = {"infiles": [str(file)], "outfiles": [str(m) for m in made]}
+            paths = [write_output(folder, stem, k, out, args.outfmt) for k, out in enumerate(outputs)]
+            info[len(info)] = {"infiles": [str(file)], "outfiles": list(map(str, paths))}
     turns.close()
-    stolen, whole = (now - then for now, then in zip(cpu.ticks(), before, strict=True))
-    compute = figures(times)
+    stolen, ticks = (now - then for now, then in zip(cpu.ticks(), before, strict=True))
+    compute = logs.stats(times)
     throughput = 1000 * args.batchsize / compute["mean"]
     formula = f"1000*batchsize.mean({args.batchsize})/NPU_compute_time.mean({compute['mean']})"
     if passes:
@@ -313,14 +312,14 @@ def main(words=None, load=None):
     if folder:
         summary = {
             "filesinfo": info, "args": sys.argv, "NPU_compute_time": compute, "throughput": throughput,
-            "npu_compute_time_list": times, "pid": os.getpid(), "engine": facts(engine, threads, count),
+            "npu_compute_time_list": times, "pid": os.getpid(), "engine": engine_facts(engine, threads, count),
         }  # fmt: skip
         if passes:
             summary["engine"]["streams"], summary["pass_ms"] = engine.streams, passes
-        if known:
-            summary["engine"]["rows_as_scored"] = known.rows
-        if whole:
-            summary["stolen"] = round(stolen / whole, 4)
+        if scored:
+            summary["engine"]["rows_as_scored"] = scored.rows
+        if ticks:
+            summary["stolen"] = round(stolen / ticks, 4)
         if turns.kind:
             summary |= {} if turns.joules() is None else {"joules": turns.joules()}
             summary |= {"yardstick": turns.kind, "loop": args.loop, "pairs": turns.pairs, "singles": turns.singles}

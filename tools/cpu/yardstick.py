@@ -1,4 +1,4 @@
-"""Engine and yardstick in turns of tens of milliseconds, so that what slows the machine down slows both.
+"""Let engine and yardstick take turns of tens of milliseconds, so that whatever slows the machine slows both.
 
     turns = yardstick.Turns("build/lib/peak.so", "bf16", threads=2)
     outputs, seconds = turns.time(8, lambda: engine.run(feeds))  # a request of 8 samples; other turns may follow
@@ -6,8 +6,8 @@
     turns.pairs                      # a list of [samples, seconds, processor seconds, the yardstick's three]
 
 The yardstick is multiply-adds in registers on every core (tools/cpu/native/peak.c), in the unit of the engine's
-precision where this CPU has one, else in AVX-512 or AVX2, else in whatever it has. Its amount is in operations, a
-multiply-add being two. Processor seconds leave out what the host or another process took away.
+precision if this CPU has it, else in AVX-512 or AVX2, else in whatever it has. Its work is counted in operations, two for
+each multiply-add. Processor seconds leave out the time that the host or another process took away.
 
 On a busy machine a request of several threads uses processor time up while some of them wait for one that has none: by
 a fifth with OpenVINO, by a third with onnxruntime. So a third turn is a request of one thread, whose processor seconds
@@ -32,7 +32,7 @@ def clocks() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def since(before: tuple[float, float]) -> list[float]:
+def elapsed(before: tuple[float, float]) -> list[float]:
     """Seconds and processor seconds since clocks() gave `before`."""
     return [now - then for now, then in zip(clocks(), before, strict=True)]
 
@@ -42,7 +42,7 @@ class Turns:
 
     def __init__(self, library: Path | None = None, precision: str = "fp32", threads: int = 1):
         self.pairs, self.singles, self.single, self.kind, self.threads = [], [], None, None, threads
-        self.known: Any = None  # what the timed outputs are held to (tools/cpu/runner.py)
+        self.scored: Any = None  # runner.ScoredOutputs, if the timed engine has to give them again
         self.turn, self.spent = [0, 0.0, 0.0], 0.0  # the engine's turn so far; its seconds beyond those of one thread
         self.energy: list = []  # [joules before, joules after] of each turn of the engine, as cpu.joules has them
         if library is None:
@@ -51,10 +51,10 @@ class Turns:
         self.work.restype, self.work.argtypes = None, [ctypes.c_int, ctypes.c_double, ctypes.c_void_p]
         self.pool = ThreadPoolExecutor(threads)
         kinds = (precision.removesuffix("-bf16"), "fp32", "any")
-        self.kind = next(kind for kind in kinds if kind in KINDS and self.yardstick(kind, 0.001)[0])
-        self.yardstick(self.kind)  # starts the threads
+        self.kind = next(kind for kind in kinds if kind in KINDS and self.run_yardstick(kind, 0.001)[0])
+        self.run_yardstick(self.kind)  # starts the threads
 
-    def yardstick(self, kind: str, seconds: float = SLICE) -> list[float]:
+    def run_yardstick(self, kind: str, seconds: float = SLICE) -> list[float]:
         """Operations, seconds and processor seconds of one turn of the yardstick on all threads."""
 
         def one(_):
@@ -67,7 +67,7 @@ class Turns:
         return [sum(e[0] for e in each), time.perf_counter() - start, sum(e[2] for e in each)]
 
     def time(self, samples: int, call, single=None):
-        """call() as a turn of the engine, or part of one: its result, and its seconds. The others' turns follow SLICE.
+        """The result of call(), a turn of the engine or part of one, and its seconds. After SLICE the others have their turns.
 
         single() runs the same request in one thread; such requests get no more time than the engine has had.
         """
@@ -75,7 +75,7 @@ class Turns:
             self.energy.append([cpu.joules(), None])
         before = clocks()
         result = call()
-        took = since(before)
+        took = elapsed(before)
         self.turn = [a + b for a, b in zip(self.turn, [samples, *took], strict=True)]
         self.spent += took[0]
         if self.turn[1] >= SLICE:
@@ -83,20 +83,20 @@ class Turns:
             if single and self.kind and self.spent >= 0:
                 before = clocks()
                 single()
-                seconds, processor = since(before)
+                seconds, processor = elapsed(before)
                 self.singles.append([samples, processor, *self.pairs[-1][3::2]])
                 self.spent -= seconds
         return result, took[0]
 
     def joules(self) -> float | None:
-        """What the CPU's packages used in the turns of the engine; None where no counter says, or one went round."""
-        known = all(isinstance(v, float) for turn in self.energy for v in turn)
-        used = [after - before for before, after in self.energy] if known else []
+        """What the CPU's packages used in the turns of the engine; None without a counter, or if one wrapped around."""
+        counted = all(isinstance(v, float) for turn in self.energy for v in turn)
+        used = [after - before for before, after in self.energy] if counted else []
         return sum(used) if used and min(used) >= 0 else None
 
     def close(self) -> None:
-        """End the engine's turn, if it has had one: the yardstick's follows."""
+        """End the engine's turn, if it has had one, with a turn of the yardstick."""
         if self.kind and self.turn[0]:
             self.energy[-1][1] = cpu.joules()
-            self.pairs.append([*self.turn, *self.yardstick(self.kind)])
+            self.pairs.append([*self.turn, *self.run_yardstick(self.kind)])
         self.turn = [0, 0.0, 0.0]

@@ -93,7 +93,7 @@ def summary(text: str, times: list | None, batch: int, where: str) -> dict:
             raise cli.UserError(f"{where}: --exportTimes wrote entries without computeMs") from None
         if len(milliseconds) < 2 or abs(statistics.fmean(milliseconds) - mean) > 1e-3 * mean:
             raise cli.UserError(f"{where}: the times listed do not have the mean printed, {mean}")
-        compute = logs.stats(milliseconds, (90, 95, 99)) | {"count": len(milliseconds)}
+        compute = logs.stats(milliseconds, (90, 95, 99))
     if not qps or not mean:
         raise cli.UserError(f"{where}: nothing was measured (throughput {qps} qps); was it cut off?")
     if qps * mean > 1100:  # one query after another

@@ -86,7 +86,7 @@ def again(path: Path, texts: list, answers: dict) -> list:
     engine, task = engines.load(path), tasks.by_name(answers["task"])
     names = [tensor.name for tensor in engine.inputs]
     inputs = tokens.encode(tokens.load(path.parent), texts, answers["files"][path.name]["tokens"], names)
-    return output_files.decisions(engines.logits(engine, inputs), task, answers["threshold"])
+    return output_files.decisions(engines.all_logits(engine, inputs), task, answers["threshold"])
 
 
 def answered(path: Path, texts: list, answers: dict) -> None:

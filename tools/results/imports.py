@@ -61,7 +61,7 @@ def refuse_others(path: Path, others: list[str]) -> None:
 
 def options_of(run: dict):
     """The options that a summary or screen of ais_bench shows."""
-    return ais_bench.options([str(word) for word in run["args"]] if isinstance(run["args"], list) else [])
+    return ais_bench.parse_options([str(word) for word in run["args"]] if isinstance(run["args"], list) else [])
 
 
 def of_ais_bench(path: Path, run: dict) -> Clues:
@@ -141,7 +141,7 @@ def settle(path: Path, spec: dict, given: set, clues: Clues) -> tuple[dict, dict
 def read_ais_bench(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, dict]:
     """The log of ais_bench: its content, parameters, defaults, tool. Raises UserError for the log of an NPU booked as the
     CPU, and for one of our CPU runner, which leaves the same."""
-    run = summary.read(path)
+    run = summary.read_summary(path)
     if run["engine"]:
         raise cli.UserError(f"{path}: of this project's runner on a CPU; run make record there, and bring its record")
     clues, options = of_ais_bench(path, run), options_of(run)
@@ -256,7 +256,7 @@ def import_record(path: Path, leaf: Path, given=NAMES, devices: str | None = Non
         "spread": None,
         "latency_ms": {name: compute.get(key) for name, key in latency.items()},
         "requests": len(times) if times else None,
-        **summary.cards([run]),
+        **summary.speeds_of_cards([run]),
     }
 
 

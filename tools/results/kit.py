@@ -201,7 +201,7 @@ def rounds_of(one: dict, folder: Path) -> list[dict]:
 
     rounds, label = [], lambda path: Path(one["name"], path.relative_to(folder))  # what a complaint calls a file
     for path in sorted(folder.glob("round*/out_summary.json")):
-        rounds.append(summary.read(path))
+        rounds.append(summary.read_summary(path))
         imports.of_ais_bench(label(path), rounds[-1])
         imports.refuse_others(label(path), imports.options_of(rounds[-1]).others)
     for log in sorted(folder.glob("time*.log")) if one["engine"] == "trtexec" else ():
@@ -222,7 +222,7 @@ def om_facts(one: dict, answer: dict, folder: Path) -> dict:
     head, where = folder / "om_head.bin", f"{one['name']}: its om_head.bin"
     if not head.is_file() or one["used"].get("om", answer["om_sha256"]) != answer["om_sha256"]:
         raise cli.UserError(f"{one['name']}: its .om is not the kit's, or left no om_head.bin")
-    facts = om.of_head(head.read_bytes(), where)
+    facts = om.read_head(head.read_bytes(), where)
     words = [w.replace("@out", "model").replace("@graph", "model.onnx") for w in one["atc"]]
     om.check(facts, where, soc_version=trip.soc(one["chip"]), command=words)
     return {key: facts[key] for key in om.FACTS}

@@ -236,7 +236,7 @@ def tool_fields(leaf: Path, summary: dict) -> dict:
     if (leaf / "model.om").is_file():
         from tools.ascend import om
 
-        facts = om.read(leaf / "model.om")
+        facts = om.read_om(leaf / "model.om")
         keys = ("atc_version", "opp_version", "soc_version", "atc_cmdline")
         info = {"name": "ais_bench", **{k: facts.get(k) for k in keys}, **(summary.get("card") or {})}
         standin = standin or facts.get("atc_version") == "STAND-IN"
@@ -326,7 +326,7 @@ def throughput_record(leaf: Path) -> dict:
     if "tensorrt" in summaries[0]:
         rounds = [s | {"times_ms": s["gpu_compute_time_list"]} for s in summaries]
     else:
-        rounds = [summary.read(path) for path in paths]
+        rounds = [summary.read_summary(path) for path in paths]
     timed = rounds[0]["timed"] if record["chip"] != "cpu" else "the engine's call alone"
     stolen = [s.get("stolen") for s in summaries]
     padding = padding_fields(sentences or SST2, leaf, record, summaries[0])
@@ -338,7 +338,7 @@ def throughput_record(leaf: Path) -> dict:
         **without_none(sentences=sentences, stolen=None if None in stolen else stolen),
         **without_none(pass_ms=[s["pass_ms"] for s in summaries] if real else None),
         **padding,
-        **summary.cards(summaries, per_row),
+        **summary.speeds_of_cards(summaries, per_row),
         **turn_fields(summaries, per_row),
         "summaries": {str(path): cli.sha256(path) for path in paths},
     }

@@ -30,7 +30,7 @@ def text_block(record: dict) -> str:
     lines = [
         *([records.DEMONSTRATION] if record["standin"] else []),
         *(accuracy_lines if record["kind"] == "accuracy" else speed_lines)(record),
-        *([f"certified   {certificate.line(info)}"] if "claimed" in info else []),
+        *([f"certified   {certificate.in_words(info)}"] if "claimed" in info else []),
         *([f"ran         {'; '.join(map(where, record['launched']))}"] if "launched" in record else []),
         f"{spec}, sequence {records.rows_in_words(record['seq'])}",
         f"chip        {record['chip']}{on}",

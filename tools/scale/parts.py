@@ -369,7 +369,7 @@ class Output:
         claim = self.config.get("certificate")
         names = [f"left{k}" for k, _ in enumerate(claim["left"], 1)] if claim else []
         left = [sum(entry.get(name, 0) for entry in self.parts.values()) for name in names]
-        return {"certified": certificate.told(claim, left)} if claim else {}
+        return {"certified": certificate.facts_of_run(claim, left)} if claim else {}
 
     def save(self) -> None:
         """Write the manifest."""

@@ -105,7 +105,7 @@ def one_type(types: list) -> pa.DataType:
 def config(args, selection: files.Selection, rows: int) -> dict:
     """All that decides the bytes of a part, beside its rows."""
     paths = [p for p in sorted(args.tokenizer.iterdir()) if p.suffix in (".json", ".txt") and "MANIFEST" not in p.name]
-    claim = args.model.suffix == ".json" and certificate.read(args.model)
+    claim = args.model.suffix == ".json" and certificate.read_certificate(args.model)
     verbatim = ["task", "columns", "on_bad", "logits", "margin"] + ["threshold"] * selection.task.several
     return {
         "model": cli.sha256(args.model),
@@ -168,7 +168,7 @@ def to_pipe(args, selection, sources) -> None:
     kind = sources[0].suffixes[0] or files.pipe_kind()
     total = parts.stream(sys.stdout.buffer, files.JSON if kind == ".parquet" else kind, answers)
     if claim := model.engine.certificate:
-        print(f"certified: {certificate.line(certificate.told(claim, model.engine.left))}", file=sys.stderr)
+        print(f"certified: {certificate.in_words(certificate.facts_of_run(claim, model.engine.left))}", file=sys.stderr)
     shares = [f", {total[key]} of them {SHARES[key]}" for key in ("cut", "amiss") if total[key]]
     print(f"{total['rows']} sentences{''.join(shares)}", file=sys.stderr)
 
@@ -193,7 +193,7 @@ def summary(out: parts.Output, task) -> None:
         if total[key]:
             print(f"{total[key]} of {total['rows']} ({100 * total[key] / total['rows']:.2f} %) {text}")
     for claim in out.certified().values():
-        print(f"certified: {certificate.line(claim)}")
+        print(f"certified: {certificate.in_words(claim)}")
     for row in out.bad(10):
         print(f"{row['file']}: row {row['row']} (from 0): {row['error']}")
     truth, answers = out.labelled(task.several) if out.config["truth"] else ((), ())

@@ -40,7 +40,7 @@ def ahead(items):
 def logits(engine, columns, batch: int, done=lambda rows: None) -> np.ndarray:
     """Float32 [n, labels] of n sentences, in their order; done(rows) after each request."""
     rows = plan.fixed(engine, columns, batch)
-    outputs = plan.run(engine, (plan.feeds(columns, r) for r in rows), done)[0]
+    outputs = plan.run_requests(engine, (plan.feeds_of(columns, r) for r in rows), done)[0]
     sorted_rows = np.concatenate([out[0] for out in outputs])
     in_order = np.empty_like(sorted_rows, np.float32)
     in_order[np.concatenate(rows)] = sorted_rows

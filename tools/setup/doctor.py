@@ -43,14 +43,14 @@ def first_line(*command) -> str:
 def bench(python: str | None) -> str | None:
     """The Python that has ais_bench and its aclruntime: the one named, or else the first found."""
     if python is None:
-        return ais_bench.find()
-    return python if ais_bench.lacks(python) is None else None
+        return ais_bench.find_python()
+    return python if ais_bench.missing_packages(python) is None else None
 
 
 def engines(wanted: str, python: str | None) -> list[str]:
     """The engines of other chips that this machine has the tools for; `wanted` is atc's place as ATC says it, `python`
     that of ais_bench's Python as AIS_PYTHON says it."""
-    ascend = bench(python) and atc.here(wanted)
+    ascend = bench(python) and atc.atc_path(wanted)
     torch_npu, gpu = importlib.util.find_spec("torch_npu"), first_line("nvidia-smi", "-L").startswith("GPU")
     places = {"atc": ascend, "trtexec": trip.trtexec()[0], "torch_npu": torch_npu, "torch_cuda": gpu}
     return [name for name, here in places.items() if here]
@@ -70,7 +70,7 @@ def packages(venv: Path) -> list[tuple[bool, str]]:
 
 def ours(venv: Path) -> list[tuple[bool, bool, str]]:
     """(needed by the default route, here, text) of what everything here needs."""
-    lacking, git, places = build.lacking(), first_line("git", "--version"), ssl.get_default_verify_paths()
+    lacking, git, places = build.missing_tool(), first_line("git", "--version"), ssl.get_default_verify_paths()
     certificates = bool(places.cafile or (places.capath and any(Path(places.capath).iterdir())))
     where = f"certificates  {places.cafile or places.capath}"
     return [
@@ -123,14 +123,14 @@ def engines_of_cpu() -> list[tuple[bool, bool, str]]:
 
 def ascend(wanted: str, python: str | None) -> list[tuple[bool, bool, str]]:
     """The same of the Ascend route: compiler, ais_bench's own Python, a card. wanted, python: as of `engines`."""
-    where, here = atc.here(wanted), bench(python)
+    where, here = atc.atc_path(wanted), bench(python)
     asked = "" if wanted == "auto" else f"none is ATC={wanted}; "
     compiler = f"atc: {asked}make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh"
     if here:
         version = first_line(here, "-c", "import platform; print(platform.python_version())")
         runner = f"Python {version} of {here}: ais_bench, make accuracy CHIP=310P3"
     else:
-        why = f"AIS_PYTHON={python}: {ais_bench.lacks(python)}" if python else ais_bench.none_has()
+        why = f"AIS_PYTHON={python}: {ais_bench.missing_packages(python)}" if python else ais_bench.absence()
         runner = f"{why}: to run .om files {ais_bench.INSTALL}"
     compiler = f"atc  {where}: make om CHIP=310P3" if where else compiler
     return [(False, bool(where), compiler), (False, bool(here), runner), card()]

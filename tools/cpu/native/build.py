@@ -16,8 +16,8 @@ FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-Wno-psab
 HEADERS = "".join(f"#include <{name}>\n" for name in ("math.h", "pthread.h", "stdint.h", "stdlib.h", "sys/mman.h"))
 
 
-def lacking() -> str:
-    """What keeps gcc from compiling here, and the package that has it; empty where it can."""
+def missing_tool() -> str:
+    """What keeps gcc from compiling here, and the package that has it; empty if nothing does."""
     if not shutil.which("gcc"):
         return "gcc: not found; apt install gcc libc6-dev"
     version = subprocess.run(["gcc", "-dumpversion"], capture_output=True, text=True, check=False).stdout.strip()
@@ -38,7 +38,7 @@ def main():
     args = p.parse_args()
     command = ["gcc", *FLAGS, "-o", args.save_path, *args.sources, "-lm"]
     if not shutil.which("gcc") or subprocess.run(command, check=False).returncode:
-        why = lacking()
+        why = missing_tool()
         fault = f"gcc cannot compile here: {why}" if why else f"{args.sources[0]}: gcc stopped, see above"
         raise cli.UserError(f"{fault}; or use another ENGINE=")
     print(f"wrote {args.save_path}: {args.save_path.stat().st_size} bytes")

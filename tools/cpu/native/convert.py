@@ -1,6 +1,6 @@
-"""Convert an exported BERT classifier to a model.native file, the weights cut into the tiles that the engine reads.
+"""Convert an exported BERT classifier to a model.native file, with its weights in the tiles that the engine reads.
 
-README.md here says what the file holds. The same ONNX file gives the same bytes.
+README.md here describes the file. The same ONNX file gives the same bytes.
 """
 
 import json
@@ -17,7 +17,7 @@ from tools.make import cli
 
 
 def norm_of(norm, hidden):
-    """(gamma, beta), float32 [hidden] each, of a LayerNorm whose ones and zeros may have been simplified away."""
+    """(gamma, beta), float32 [hidden] each, of a LayerNorm; ones and zeros may be missing from a simplified graph."""
     gamma = np.ones(hidden, np.float32) if norm.gamma is None else norm.gamma
     return gamma, np.zeros(hidden, np.float32) if norm.beta is None else norm.beta
 
@@ -29,21 +29,21 @@ def layer_of(layer, hidden):
     return {**dense, "out.norm": norm_of(layer.norm1, hidden), "down.norm": norm_of(layer.norm2, hidden)}
 
 
-def read(path):
-    """An exported BERT classifier as {"word", "position", "layers", "heads", "eps", ...}, arrays float32; UserError for
-    another graph, or what the engine does not compute."""
+def read_classifier(path):
+    """An exported BERT classifier as {"word", "position", "layers", "heads", "eps", ...}, arrays float32. UserError for a
+    graph that the engine cannot compute."""
     model = encoder.load(path)
     try:
-        found = classifier.read_classifier(model.graph)
-        layers, hidden = found.encoder.layers, found.pooler.weight.shape[0]
+        bert = classifier.read_classifier(model.graph)
+        layers, hidden = bert.encoder.layers, bert.pooler.weight.shape[0]
         inputs = [v.name for v in model.graph.inputs]
-        eps = {norm.eps for layer in layers for norm in (layer.norm1, layer.norm2)} | {found.encoder.embedding.eps}
+        eps = {norm.eps for layer in layers for norm in (layer.norm1, layer.norm2)} | {bert.encoder.embedding.eps}
         if len(eps) != 1:
             raise encoder.Miss(f"LayerNorm: {len(eps)} epsilons, expected one")
-        if found.encoder.projection and found.word.shape[1] == hidden:
+        if bert.encoder.projection and bert.word.shape[1] == hidden:
             raise encoder.Miss("embeddings: as wide as the layers, and yet a linear layer stands between them")
-        if found.encoder.pad is not None and (inputs, found.encoder.pad) != ([UNMASKED], PADDING):
-            raise encoder.Miss(f"mask: hides {found.encoder.pad} of {', '.join(inputs)}, not {PADDING} of {UNMASKED}")
+        if bert.encoder.pad is not None and (inputs, bert.encoder.pad) != ([UNMASKED], PADDING):
+            raise encoder.Miss(f"mask: hides {bert.encoder.pad} of {', '.join(inputs)}, not {PADDING} of {UNMASKED}")
         for i, layer in enumerate(layers):
             if (layer.gelu == "tanh") != (layers[0].gelu == "tanh"):
                 raise encoder.Miss(f"layer {i}: another form of GELU than layer 0's, expected one")
@@ -51,14 +51,14 @@ def read(path):
                 raise encoder.Miss(f"layer {i}: scores times {layer.scale:g}, expected 1 / sqrt(size of a head)")
     except encoder.Miss as e:
         raise cli.UserError(f"{path}: not what the native engine computes: {e}; {INSTEAD}") from None
-    types = np.zeros((1, found.word.shape[1]), np.float32) if found.type is None else found.type
+    types = np.zeros((1, bert.word.shape[1]), np.float32) if bert.type is None else bert.type
     return {
-        "word": found.word, "position": found.position + types[0], "types": types,
-        "norm": norm_of(found.encoder.embedding, found.word.shape[1]), "projection": found.encoder.projection,
+        "word": bert.word, "position": bert.position + types[0], "types": types,
+        "norm": norm_of(bert.encoder.embedding, bert.word.shape[1]), "projection": bert.encoder.projection,
         "layers": [layer_of(layer, hidden) for layer in layers], "inputs": inputs,
-        "eps": float(np.float32(*eps)), "heads": layers[0].heads, "head": found.head,
+        "eps": float(np.float32(*eps)), "heads": layers[0].heads, "head": bert.head,
         "gelu": "tanh" if layers[0].gelu == "tanh" else "erf",
-        "pooler": (found.pooler.weight, found.pooler.bias), "classifier": (found.last.weight, found.last.bias),
+        "pooler": (bert.pooler.weight, bert.pooler.bias), "classifier": (bert.last.weight, bert.last.bias),
     }  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def read(path):
 
 
 def narrow(x, precision):
-    """float32 as a file holds it in fp32, or in bf16: the nearest (ties to even), as uint16."""
+    """float32 as it is for fp32, and for bf16 the nearest (ties to even) as uint16."""
     x = np.ascontiguousarray(x, np.float32)
     u = x.view(np.uint32)
     return ((u + 0x7FFF + (u >> 16 & 1)) >> 16).astype(np.uint16) if precision == "bf16" else x
@@ -88,8 +88,7 @@ def tile(w):
 
 
 def dense(layer, k, n, precision, slice_=0, smooth=None, floor=0.0):
-    """Tensors of a (weight, bias): tiled weight, bias[, scale per column[, smooth]]. int8 rounds each column to its own
-    scale."""
+    """The tensors of a (weight, bias): tiled weight, bias[, scale per column[, smooth]]. In int8 each column has a scale."""
     weight, bias, more = pad(layer[0], k, n), pad(layer[1], n), []
     if precision != "int8":
         q = narrow(weight, precision)
@@ -107,9 +106,9 @@ def dense(layer, k, n, precision, slice_=0, smooth=None, floor=0.0):
 
 
 def smoothing(norm, weight, width):
-    """Factor per input channel that evens out the result of a LayerNorm, (gamma, beta), against the weights' rows
-    (SmoothQuant's rule with alpha 1/2, arXiv:2211.10438), with 3 |gamma| + |beta| for the channel's range: it needs no
-    calibration data."""
+    """A factor per input channel that evens out the result of a LayerNorm, (gamma, beta), against the weights' rows:
+    SmoothQuant's rule with alpha 1/2 (arXiv:2211.10438). It takes 3 |gamma| + |beta| for a channel's range, and so needs
+    no calibration data."""
     gamma, beta = norm
     x = np.maximum(3 * np.abs(gamma) + np.abs(beta), 1e-5)
     w = np.maximum(np.abs(weight).max(1), 1e-5)
@@ -151,7 +150,7 @@ def payload(net, arch):
 
 
 def architecture(net, precisions, types):
-    """The header's facts. What they would say of BERT and two labels is left out: such files are as they always were."""
+    """The header's facts. What BERT with two labels has is left out, so that such files keep their bytes."""
     labels = len(net["classifier"][1])
     hidden, inter = net["layers"][0]["up"][0].shape
     more = {
@@ -166,7 +165,7 @@ def architecture(net, precisions, types):
     }  # fmt: skip
 
 
-def write(net, facts, source, path):
+def write_file(net, facts, source, path):
     """Write a model.native file. Raises UserError for a weight that is not finite."""
     arch = check_arch(facts, source)
     facts = facts | {"inputs": net["inputs"], "source_sha256": cli.sha256(source)}
@@ -182,12 +181,12 @@ def write(net, facts, source, path):
 
 
 def convert(onnx_path, out_path, precision, bf16_layers=(), types=False):
-    """Convert an ONNX BERT classifier (float32) to `out_path`, of a precision of chips.ENGINES["native"].
+    """Convert an ONNX BERT classifier (float32) to `out_path`, in a precision of chips.ENGINES["native"].
 
     int8-bf16 keeps bf16 activations between its products. int8 needs no calibration: weights have a scale per output
-    channel, activations one per token. bf16_layers: numbers of layers that stay bf16 all the same. types: the file knows
-    all token types, for pairs of texts, not type 0 alone.
+    channel, activations one per token. bf16_layers: numbers of the layers that stay bf16. types: whether the file holds
+    all token types, for pairs of texts, and not type 0 alone.
     """
-    net, number = read(onnx_path), precision.removesuffix("-bf16")
+    net, number = read_classifier(onnx_path), precision.removesuffix("-bf16")
     facts = architecture(net, ["bf16" if i in bf16_layers else number for i in range(len(net["layers"]))], types)
-    write(net, facts | ({"activations": "fp32"} if precision == "int8" else {}), onnx_path, out_path)
+    write_file(net, facts | ({"activations": "fp32"} if precision == "int8" else {}), onnx_path, out_path)

@@ -5,10 +5,11 @@
     logits = model.run([[101, 2023, 102], [101, 102]])      # float32 [2, 2]
 
 The engine is engine.c and a C file for each family of processor units (chips.FAMILIES says which units each needs), all
-in build/lib/native.so. README.md here says what the file holds; docs/bits.md, which logits are the same bits everywhere.
+in build/lib/native.so. README.md here describes the file, and docs/bits.md the logits that have the same bits everywhere.
 """
 
 import ctypes
+import itertools
 import json
 import mmap
 import os
@@ -23,15 +24,15 @@ from tools.make import cli, cpu
 from tools.make.chips import FAMILIES
 
 MAGIC = b"bert2om1"
-PRECISIONS = ("bf16", "int8", "fp32")  # in the order of engine.c's enum number
-HEADS = ("tanh", "tanh relu", "relu", "gelu")  # what follows the pooler, in the order of net.h's enum head
+PRECISIONS = ("bf16", "int8", "fp32")  # in the order of net.h's enum number
+HEADS = ("tanh", "tanh relu", "relu", "gelu")  # activations behind the pooler, in the order of net.h's enum head
 GELUS = ("erf", "tanh")  # the two forms of the feed-forward's GELU
 MIXES = ({"fp32"}, {"bf16"}, {"int8"}, {"int8", "bf16"})  # precisions of the layers of one file
 BYTES = {"bf16": 2, "int8": 1, "fp32": 4}  # of a weight
 LIBRARY = cli.ROOT / "build" / "lib" / "native.so"
 INSTEAD = "use ENGINE=openvino or ENGINE=onnxruntime"
-GELU_FLOOR = 0.171875  # the same in engine.c: int8 moves GELU's result up by this, to fill an unsigned byte
-LIMITS = {  # what a header may say: other values are not BERT classifiers, and would overflow an index in C
+GELU_FLOOR = 0.171875  # the same in pieces.h: int8 moves GELU's result up by this, to fill an unsigned byte
+LIMITS = {  # of a header's values: others are not BERT classifiers, and would overflow an index in C
     "layers": (1, 96), "hidden": (1, 4096), "heads": (1, 64), "inter": (1, 16384), "vocab": (1, 1 << 20),
     "positions": (1, 4096), "labels": (1, 1024), "types": (0, 1024), "width": (1, 4096),
 }  # fmt: skip
@@ -63,11 +64,11 @@ def sizes(arch):
     }
 
 
-def filled(header):
-    """The architecture that a header tells: what it leaves out means what it meant before there was such a field.
+def with_defaults(header):
+    """A header's architecture; a field that it lacks means what it meant before there was such a field.
 
-    width: columns of the embeddings; where the layers have more, a linear layer stands between. types: token types, 0 where
-    the file knows type 0 alone. wide: the precision of the embeddings and the pooler. precision: PRECISION= of the file.
+    width: columns of the embeddings; where the layers have more, a linear layer stands between. types: token types, 0 if
+    the file has type 0 alone. wide: the precision of the embeddings and the pooler. precision: PRECISION= of the file.
     """
     wide = "fp32" if "fp32" in header["precisions"] else "bf16"
     defaults = {"labels": 2, "types": 0, "width": header["hidden"], "gelu": "erf", "activations": "bf16"}
@@ -77,7 +78,7 @@ def filled(header):
 
 
 def tensors(arch):
-    """Names and sizes in bytes of the payload's tensors, in the file's order. engine.c indexes them by position."""
+    """Names and sizes in bytes of the payload's tensors, in the file's order, by which net.h numbers them."""
     s, f32, wide = sizes(arch), 4, BYTES[arch["wide"]]
     width = s["e"]
     yield "word", arch["vocab"] * width * wide
@@ -109,31 +110,28 @@ def tensors(arch):
 
 def offsets(arch):
     """Where each tensor starts in the payload, and the payload's length."""
-    at, where = 0, []
-    for _, size in tensors(arch):
-        where.append(at)
-        at += up(size, 64)
-    return where, at
+    ends = list(itertools.accumulate((up(size, 64) for _, size in tensors(arch)), initial=0))
+    return ends[:-1], ends[-1]
 
 
 def check_arch(header, where):
-    """The architecture of a header. UserError unless engine.c can index by its values without a check of its own."""
+    """The architecture of a header. UserError unless the C code can index by its values, which it does unchecked."""
     within = lambda value, least, most: type(value) is int and least <= value <= most
     try:
-        arch = filled(header)
+        arch = with_defaults(header)
         h, heads, precisions = arch["hidden"], arch["heads"], arch["precisions"]
         wrong = {name: not within(arch[name], *limits) for name, limits in LIMITS.items()}
-        wrong |= {name: arch[name] not in right for name, right in CHOICES.items()}
+        wrong |= {name: arch[name] not in choices for name, choices in CHOICES.items()}
         if not any(wrong.values()):
             wrong["heads"] = h % heads or h // heads % 2 or h // heads > 64
             wrong["width"] = arch["width"] > h
         wrong["eps"] = type(arch["eps"]) is not float or not 0 < arch["eps"] < 1
         wrong["precisions"] = len(precisions) != arch["layers"] or set(precisions) not in MIXES
-        bad = next((name for name, is_wrong in wrong.items() if is_wrong), None)
+        fault = next((name for name, is_wrong in wrong.items() if is_wrong), None)
     except (AttributeError, KeyError, TypeError) as e:
-        bad = str(e)
-    if bad:
-        raise cli.UserError(f"{where}: no architecture the native engine knows: {bad}; {INSTEAD}")
+        fault = str(e)
+    if fault:
+        raise cli.UserError(f"{where}: no architecture the native engine knows: {fault}; {INSTEAD}")
     return arch
 
 
@@ -154,7 +152,7 @@ class Net(ctypes.Structure):
 
 
 def load_library():
-    """The engine as a ctypes library, from BERT2OM_NATIVE or build/lib/native.so. UserError if it cannot be loaded."""
+    """The engine as a ctypes library, from BERT2OM_NATIVE or build/lib/native.so. UserError if that cannot be loaded."""
     path = Path(os.environ.get("BERT2OM_NATIVE") or LIBRARY)
     try:
         library = ctypes.CDLL(str(path))
@@ -171,18 +169,18 @@ def tiles_allowed():
 
 
 def family_for(precision):
-    """The family of units that computes a precision here. Raises UserError where none can."""
-    here = cpu.cpu_flags()
+    """The family of units that computes a precision here. Raises UserError if none can."""
+    flags = cpu.cpu_flags()
     for name, needs in FAMILIES.items():
-        if needs.get(precision, {""}) <= here and (not name.startswith("amx") or tiles_allowed()):
+        if needs.get(precision, {""}) <= flags and (not name.startswith("amx") or tiles_allowed()):
             return name
     raise cli.UserError(f"{cpu.without(f'unit for {precision}')} that the native engine knows; {INSTEAD}")
 
 
 def memory(size):
-    """Memory in 2 MB pages where the kernel has them: far fewer TLB misses when weights stream by.
+    """Memory in 2 MB pages if the kernel has them: far fewer TLB misses when weights stream by.
 
-    It is private: shared memory has small pages, whatever is advised, and a forked process would compute in it too.
+    It is private: shared memory has small pages, whatever madvise says, and a forked process would compute in it too.
     """
     m = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
@@ -199,11 +197,11 @@ def pointer(array):
 
 
 def read_header(f, path):
-    """(architecture, where the payload starts) of a model.native file. Raises UserError where the header is not whole."""
-    head = f.read(12)
-    if len(head) < 12 or head[:8] != MAGIC:
+    """(architecture, where the payload starts) of a model.native file. UserError if the header is damaged."""
+    start = f.read(12)
+    if len(start) < 12 or start[:8] != MAGIC:
         raise cli.UserError(f"{path}: not a model.native file; run make again")
-    (length,) = struct.unpack("<I", head[8:])
+    (length,) = struct.unpack("<I", start[8:])
     try:
         arch = json.loads(f.read(min(length, 1 << 20)))
     except (ValueError, RecursionError) as e:
@@ -222,15 +220,14 @@ class Model:
     BLOCK, GROUP = 320, 4  # rows of a block; blocks a thread takes through the layers together
 
     def __init__(self, path, threads=2):
-        """Raises cli.UserError for a file that is not whole or not ours, a missing library, or a CPU without the units."""
+        """Raises UserError for a damaged file, a missing library, and a CPU without the units."""
         with cli.regular(path).open("rb") as f:
             self.arch, start = read_header(f, path)
-            where, size = offsets(self.arch)
+            starts, size = offsets(self.arch)
             if size > LARGEST:
                 raise cli.UserError(f"{path}: {size} bytes of weights, more than {LARGEST}; make the file again")
-            found = os.fstat(f.fileno()).st_size
-            if found != start + size:
-                raise cli.UserError(f"{path}: {found} bytes where the header promises {start + size}; make it again")
+            if (actual := os.fstat(f.fileno()).st_size) != start + size:
+                raise cli.UserError(f"{path}: {actual} bytes where the header promises {start + size}; make it again")
             self.library, self.family = load_library(), family_for(self.arch["precision"])
             self.weights = memory(size)
             f.seek(start)
@@ -240,7 +237,7 @@ class Model:
         self.units = ctypes.byref(ctypes.c_byte.in_dll(self.library, f"native_{self.family}"))
         self.tile = self.library.native_rows(self.units)
         s, arch = sizes(self.arch), self.arch
-        self.offsets = np.array(where, np.int64)
+        self.offsets = np.array(starts, np.int64)
         self.numbers = np.array([PRECISIONS.index(p) for p in arch["precisions"]], np.int32)
         self.sums = np.zeros(arch["layers"] * (s["qkv"] + s["h"] + s["inter"]), np.int32)
         fields = arch | {
@@ -253,9 +250,9 @@ class Model:
         self.library.native_sums(self.units, ctypes.byref(self.net), pointer(self.sums))
 
     def leave_early(self, heads, sure):
-        """From now on a sentence is answered by the first layer whose best score is `sure` above the next, or more.
+        """From now on a sentence is answered by the first layer whose best score is at least `sure` above the next.
 
-        heads: float32 [layers - 1, labels, 2 hidden + 1], of [CLS], the mean of the rows, 1; its scores are the logits.
+        heads: float32 [layers - 1, labels, 2 hidden + 1], for [CLS], the mean of the rows, and 1. Their scores are the logits.
         """
         hidden, h = self.arch["hidden"], sizes(self.arch)["h"]
         wide = np.zeros((*heads.shape[:2], 2, h), np.float32)
@@ -264,23 +261,23 @@ class Model:
         self.exits = np.ascontiguousarray(np.concatenate([flat, heads[..., -1]], 1), np.float32)
         self.net.exits, self.net.sure = self.exits.ctypes.data, sure
 
-    def run(self, batch, types=None, seen=None):
+    def run(self, batch, types=None, head_inputs=None):
         """Logits float32 [n, labels].
 
         batch: a list of n lists of token ids, computed without padding; or (ids int [n, S], lengths [n]) to compute
         all S tokens of each row, with those from lengths[i] on masked as keys. types: token types in the same form, all 0
-        if None. seen: float32 [n, layers - 1, 2, hidden up to a multiple of 64], which gets [CLS] and the mean of each
-        layer. Raises UserError for an unknown type or id, and for a sentence that is empty or too long.
+        if None. head_inputs: float32 [n, layers - 1, 2, hidden up to a multiple of 64], which gets [CLS] and the mean of
+        each layer. Raises UserError for an unknown type or id, and for a sentence that is empty or too long.
         """
         batch, lengths = batch if isinstance(batch, tuple) else (batch, None)
         rows = np.fromiter(map(len, batch), np.int32, len(batch))
         keys = rows if lengths is None else np.ascontiguousarray(lengths, np.int32)
         ids = np.concatenate([np.zeros(0, np.int64), *batch])
-        arch, n, known = self.arch, len(rows), max(self.arch["types"], 1)
+        arch, n, kinds = self.arch, len(rows), max(self.arch["types"], 1)
         if types is not None:
             types = np.concatenate([np.zeros(0, np.int64), *types])
-            if len(types) != len(ids) or types.min(initial=0) < 0 or types.max(initial=0) >= known:
-                raise cli.UserError(f"token types: not one below {known} for each token")
+            if len(types) != len(ids) or types.min(initial=0) < 0 or types.max(initial=0) >= kinds:
+                raise cli.UserError(f"token types: not one below {kinds} for each token")
             types = np.ascontiguousarray(types, np.int32) if types.any() else None
         if not n:
             return np.zeros((0, arch["labels"]), np.float32)
@@ -304,8 +301,8 @@ class Model:
             need = self.library.native_bytes(self.units, ctypes.byref(self.net), *plan)
             if len(self.work) < need:
                 self.work = memory(need)
-            given, made = map(pointer, (ids, types, start, rows, keys)), map(pointer, (logits, left, seen))
-            work = ctypes.c_void_p(address(self.work))
-            self.library.native_run(self.units, ctypes.byref(self.net), *given, *plan, work, *made)
+            inputs = map(pointer, (ids, types, start, rows, keys))
+            work, outputs = ctypes.c_void_p(address(self.work)), map(pointer, (logits, left, head_inputs))
+            self.library.native_run(self.units, ctypes.byref(self.net), *inputs, *plan, work, *outputs)
             self.left += np.bincount(left - 1, minlength=arch["layers"])
         return logits
