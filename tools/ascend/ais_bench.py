@@ -50,13 +50,10 @@ HINTS = (
     (r"dynamic.dims|dymdims|gear", "these dims are no gear of the model: see the gears in tools/ascend/om.py FILE.om"),
     (r"load model", "was it compiled for this chip (npu-smi info), by a CANN no newer than here?"),
     (r"open device|set device", "is the device free and visible? see npu-smi info"),
-    (
-        r"pkg_resources|aclruntime_version",
-        "this ais_bench needs pkg_resources, which setuptools 82 dropped: install"
-        " 'setuptools<82' for its Python, or today's ais_bench of gitee.com/ascend/tools",
-    ),
+    (r"pkg_resources|aclruntime_version", "this ais_bench needs pkg_resources, which setuptools 82 dropped: install"
+     " 'setuptools<82' for its Python, or today's ais_bench of gitee.com/ascend/tools"),
     (r"No module named|libascendcl", INSTALL),
-)
+)  # fmt: skip
 # The spellings, in the published versions of ais_bench and in msit benchmark, of the options that matter here.
 SPELLED = ("--model -m --om-model -om", "--input -i", "--output -o", "--output_dirname --output-dirname -od", "--loop -l",
            "--device -d", "--batchsize --batch-size", "--dymDims --dym-dims -dd", "--dymShape --dym-shape -ds",

@@ -52,24 +52,15 @@ HINTS = (
     (r"can only contain 'a-z'", "move the project to a path of letters, digits, - _ . only"),
     (r"E10410|E1300[0-4]|No such file", "check that the file named exists and can be read"),
     (r"E16001|E16004|E16005|E10041|E13005", "atc cannot parse this ONNX file: rebuild it, run onnx.checker"),
-    (
-        r"E10501|E11009|E16002|E19010|EZ3003",
-        "this CANN lacks an operator or its opset: export with opset 11; CANN 8.5 and later also need the ops"
-        " package of the target chip",
-    ),
-    (
-        r"np\.float_|NumPy 2|numpy 2",
-        "CANN's compiler imports the python3 that is first on PATH, whose NumPy is too new for it: put a Python with"
-        " numpy<2, decorator, attrs and cffi first, and no .venv of this project",
-    ),
-    (
-        r"EC0010|E4000\d|ModuleNotFoundError",
-        "a Python module of CANN's compiler is missing: install numpy<2 decorator sympy attrs psutil cffi"
-        " pyyaml protobuf scipy requests for the python3 that is first on PATH",
-    ),
+    (r"E10501|E11009|E16002|E19010|EZ3003", "this CANN lacks an operator or its opset: export with opset 11; CANN 8.5 and"
+     " later also need the ops package of the target chip"),
+    (r"np\.float_|NumPy 2|numpy 2", "CANN's compiler imports the python3 that is first on PATH, whose NumPy is too new for"
+     " it: put a Python with numpy<2, decorator, attrs and cffi first, and no .venv of this project"),
+    (r"EC0010|E4000\d|ModuleNotFoundError", "a Python module of CANN's compiler is missing: install numpy<2 decorator sympy"
+     " attrs psutil cffi pyyaml protobuf scipy requests for the python3 that is first on PATH"),
     (r"E2\d\d\d\d|E40\d\d\d|EZ9999", "the operator compiler failed: use --log=error, see ~/ascend/log/debug/plog"),
     (r"E19999", "atc's own inner error: set ASCEND_SLOG_PRINT_TO_STDOUT=1, see the first error it prints"),
-)
+)  # fmt: skip
 
 
 def parse_flags(words: list) -> dict:
