@@ -26,7 +26,7 @@ def compile_om(folder, name, *flags):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def example(tmp_path_factory):
     """A folder with model.om [4, 8], gears.om, inputs 1.bin to 10.bin, and what onnxruntime says of them."""
     folder = tmp_path_factory.mktemp("made")
     tiny.model(folder / "m.onnx")
@@ -45,8 +45,8 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def folder(made, tmp_path):
-    shutil.copytree(made[0], tmp_path / "w")
+def folder(example, tmp_path):
+    shutil.copytree(example[0], tmp_path / "w")
     return tmp_path / "w"
 
 
@@ -64,34 +64,34 @@ def outputs(folder):
 
 
 @pytest.mark.parametrize("year", YEARS)
-def test_results_are_the_cpus_and_padding_is_dropped(folder, made, year):
+def test_results_are_the_cpus_and_padding_is_dropped(folder, example, year):
     got = run(folder, *FLAGS, "--output_dirname", "r", year=year)
     assert got.returncode == 0, got.stderr
     assert f"filesperbatch:{BATCH} runcount:3" in got.stdout  # natural order: 10.bin is in the third batch
     assert len(list((folder / "out/r").iterdir())) == ROWS
-    np.testing.assert_allclose(outputs(folder / "out/r"), made[2], rtol=1e-5, atol=1e-6)
-    found = summary.read_summary(folder / "out/r_summary.json")
-    assert (found["count"], found["batchsize"], found["samples"], found["devices"]) == (3, BATCH, ROWS, 1)
-    assert found["throughput"] == pytest.approx(1000 * BATCH / np.mean(found["times_ms"]))
-    assert (found["standin"], found["timed"]) == (True, "device only")
+    np.testing.assert_allclose(outputs(folder / "out/r"), example[2], rtol=1e-5, atol=1e-6)
+    facts = summary.read_summary(folder / "out/r_summary.json")
+    assert (facts["count"], facts["batchsize"], facts["samples"], facts["devices"]) == (3, BATCH, ROWS, 1)
+    assert facts["throughput"] == pytest.approx(1000 * BATCH / np.mean(facts["times_ms"]))
+    assert (facts["standin"], facts["timed"]) == (True, "device only")
 
 
 @pytest.mark.parametrize(
     ("year", "names"), [(y, ["device0", "device3"] if y == 2023 else ["device0_0", "device3_1"]) for y in YEARS]
 )
-def test_several_devices_are_put_together(folder, made, year, names):
+def test_several_devices_are_put_together(folder, example, year, names):
     words = (*FLAGS, "--output_dirname", "r", "--device", "0,3")
     got = run(folder, *words, year=year)
     assert got.returncode == 0, got.stderr
     assert ("--divide_input 1" in got.stdout) == (year >= 2024)
     assert f"out/r/{names[1]}" in got.stdout
     assert sorted(p.name for p in (folder / "out").iterdir()) == ["r", "r_summary.json"]
-    np.testing.assert_allclose(outputs(folder / "out/r"), made[2], rtol=1e-5, atol=1e-6)
-    found = summary.read_summary(folder / "out/r_summary.json")
-    assert (found["devices"], found["samples"], found["count"], found["batchsize"]) == (2, ROWS, 4, BATCH)
-    assert found["standin"] is True
+    np.testing.assert_allclose(outputs(folder / "out/r"), example[2], rtol=1e-5, atol=1e-6)
+    facts = summary.read_summary(folder / "out/r_summary.json")
+    assert (facts["devices"], facts["samples"], facts["count"], facts["batchsize"]) == (2, ROWS, 4, BATCH)
+    assert facts["standin"] is True
     (folder / "log").write_text(got.stdout)
-    assert summary.read_summary(folder / "log")["throughput"] == pytest.approx(found["throughput"])
+    assert summary.read_summary(folder / "log")["throughput"] == pytest.approx(facts["throughput"])
 
 
 def test_short_options_are_understood(folder):
@@ -135,7 +135,7 @@ def test_devices_that_ran_everything_must_agree(folder):
 
 
 @pytest.mark.parametrize("year", YEARS)
-def test_gears(folder, made, year):
+def test_gears(folder, example, year):
     for name in tiny.INPUTS:
         (folder / "np" / name).mkdir(parents=True)
     feeds = {}
@@ -148,8 +148,8 @@ def test_gears(folder, made, year):
     got = run(folder, *words, "--output_dirname", "r", "--auto_set_dymdims_mode", "1", "--outfmt", "NPY", year=year)
     assert got.returncode == 0, got.stderr
     for i in feeds:
-        found = np.load(folder / f"out/r/{i}_0.npy")
-        np.testing.assert_allclose(found, made[1].run(None, feeds[i])[0], rtol=1e-5, atol=1e-6)
+        rows = np.load(folder / f"out/r/{i}_0.npy")
+        np.testing.assert_allclose(rows, example[1].run(None, feeds[i])[0], rtol=1e-5, atol=1e-6)
     assert summary.read_summary(folder / "out/r_summary.json")["batchsize"] == 4
     np.save(folder / "np/input_ids/0.npy", np.ones((4, 9), "i8"))
     got = run(folder, *words, "--output_dirname", "r", "--auto_set_dymdims_mode", "1", year=year)
@@ -214,10 +214,10 @@ LATER, NAMED = (2024, 2025), "its mode is {}, {} at most is taken: chmod {}"
     (mode(0o770, "out"), LATER, "its mode is 0770"),
     (mode(0o775, "out/r"), (2025,), NAMED.format("0775", "0755", "go-w")),
 ])  # fmt: skip
-def test_each_years_rules_for_paths(made, tmp_path, spoil, years, hint):
+def test_each_years_rules_for_paths(example, tmp_path, spoil, years, hint):
     for year in years:
         folder = tmp_path / str(year)
-        shutil.copytree(made[0], folder)
+        shutil.copytree(example[0], folder)
         spoil(folder)
         got = run(folder, *FLAGS, "--output_dirname", "r", year=year)
         assert got.returncode == 1, (year, got.stderr)
@@ -316,9 +316,9 @@ def test_what_npu_smi_names(name):
 def test_the_card_of_a_record_is_the_one_that_ran(monkeypatch):
     board = lambda *words: f"Firmware Version : 7.{words[-1]}" if "board" in words else NPU_SMI.format("310P3")
     monkeypatch.setattr(trip, "query", lambda *words: (0, board(*words)))
-    told = [trip.facts(None, device) for device in ("0", "1", "1,0", "9")]
-    assert [t["npu_health"] for t in told] == ["OK", "Alarm", "Alarm", "OK"]
-    assert [t["npu_firmware"] for t in told] == ["7.0", "7.1", "7.1", "7.0"]
+    cards = [trip.facts(None, device) for device in ("0", "1", "1,0", "9")]
+    assert [t["npu_health"] for t in cards] == ["OK", "Alarm", "Alarm", "OK"]
+    assert [t["npu_firmware"] for t in cards] == ["7.0", "7.1", "7.1", "7.0"]
 
 
 @pytest.mark.parametrize(("answer", "here", "words"), [

@@ -61,10 +61,10 @@ def test_same_bytes_in_any_folder(folder, tmp_path_factory):
     assert (folder / "out/model.om").read_bytes() == (other / "out/model.om").read_bytes()
 
 
-@pytest.mark.parametrize(("asked", "words"), [("Ascend710", "old name of Ascend310P3"),
+@pytest.mark.parametrize(("soc", "words"), [("Ascend710", "old name of Ascend310P3"),
                                               ("Ascend910B4_1", "another spelling of Ascend910B4-1")])  # fmt: skip
-def test_a_chips_present_name(folder, asked, words):
-    assert words in run(folder, SHAPE, soc=asked).stdout
+def test_a_chips_present_name(folder, soc, words):
+    assert words in run(folder, SHAPE, soc=soc).stdout
     assert om.read_om(folder / "out/model.om")["soc_version"] == words.split()[-1]
 
 
@@ -128,16 +128,16 @@ def test_foreign_onnx(folder):
     assert "rebuild it" in err
 
 
-@pytest.mark.parametrize(("fault", "said"), [
+@pytest.mark.parametrize(("fault", "complaint"), [
     ("no_success_line", "without 'ATC run success'"),
     ("crash", "atc failed (exit -6)"),
     ("truncated_om", "cut off"),
     ("wrong_soc", "soc_version is Ascend910B"),
 ])  # fmt: skip
-def test_what_atc_calls_success_is_checked(folder, fault, said):
+def test_what_atc_calls_success_is_checked(folder, fault, complaint):
     got = run(folder, SHAPE, FAKE_ATC_FAULT=fault)
     assert got.returncode == 1
-    assert said in got.stderr
+    assert complaint in got.stderr
     assert list((folder / "out").iterdir()) == []
 
 
@@ -151,8 +151,8 @@ def test_nothing_found(folder):
     got = run(folder, SHAPE, PATH=bare, HOME=str(folder), ASCEND_HOME_PATH="/nowhere")
     assert got.returncode == 1
     assert got.stderr.count("\n") == 1
-    for said in ("PATH", "/nowhere", "/usr/local/Ascend/cann", f"{folder}/Ascend/cann", "hiascend.com", "ATC=docker"):
-        assert said in got.stderr
+    for place in ("PATH", "/nowhere", "/usr/local/Ascend/cann", f"{folder}/Ascend/cann", "hiascend.com", "ATC=docker"):
+        assert place in got.stderr
 
 
 FAKE_DOCKER = """#!/usr/bin/env python3
@@ -231,14 +231,14 @@ def test_the_line_that_says_what(text, words):
         assert all(w in atc.failure(text, status) for w in (f"exit {status}", "want of memory"))
 
 
-@pytest.mark.parametrize(("words", "said"), [
+@pytest.mark.parametrize(("words", "complaint"), [
     (["model=x"], "atc's options are written"),
     (["--model=x", "--model=y"], "each once"),
     (["--model=x", "--output"], "'--output': atc's options"),
     (["--model=x", "--output=y"], "--soc_version is missing"),
 ])  # fmt: skip
-def test_flags_are_read_strictly(words, said):
-    with pytest.raises(cli.UserError, match=said):
+def test_flags_are_read_strictly(words, complaint):
+    with pytest.raises(cli.UserError, match=complaint):
         atc.parse_flags(words)
     assert atc.parse_flags(["--model=x", "--output=y=z", "--soc_version=a"])["output"] == "y=z"
 

@@ -58,19 +58,19 @@ def test_as_many_texts_as_are_said_to_be_needed_suffice():
 
 
 def test_a_share_is_unlike_where_chance_alone_hardly_explains_it():
-    said = {"eps": 0.005, "confidence": 0.95, "texts": "", "calibrated": 1000, "differ": 0, "left": [100, 500, 400]}
+    facts = {"eps": 0.005, "confidence": 0.95, "texts": "", "calibrated": 1000, "differ": 0, "left": [100, 500, 400]}
     runs = [np.random.default_rng(k).multinomial(1 + k % 900, [0.1, 0.5, 0.4]) for k in range(0, 900, 3)]
-    assert sum(certificate.facts_of_run(said, run)["claimed"] for run in runs) >= 297
-    other = certificate.facts_of_run(said, [300, 500, 100])
+    assert sum(certificate.facts_of_run(facts, run)["claimed"] for run in runs) >= 297
+    other = certificate.facts_of_run(facts, [300, 500, 100])
     assert other["unlike"] == [1, 3] and not other["claimed"] and "NOT for these texts" in certificate.in_words(other)
-    assert certificate.facts_of_run(said, [0, 0, 0])["claimed"]
+    assert certificate.facts_of_run(facts, [0, 0, 0])["claimed"]
 
 
 def test_a_path_says_what_is_certified():
     for more in ({"CERTIFY": "0.5"}, {"CERTIFY": "1"}, {"CERTIFY": "1", "ISA": "AVX2"}, {"ISA": "AVX2"}):
-        said = parameters.fields({"SEQ": "real", "ENGINE": "native", "PRECISION": "int8-bf16"} | more)
-        assert parameters.of_path(f"build/{parameters.folder(said)}") == said
-        assert more.items() <= parameters.of_record(said).items()
+        facts = parameters.fields({"SEQ": "real", "ENGINE": "native", "PRECISION": "int8-bf16"} | more)
+        assert parameters.of_path(f"build/{parameters.folder(facts)}") == facts
+        assert more.items() <= parameters.of_record(facts).items()
 
 
 WORDS = ["slow", "very", "bleak", "charming", "journey", "music"]
@@ -122,9 +122,9 @@ def test_a_certificate_from_texts_to_a_scored_file(box, run, monkeypatch, capsys
     from tools.scale import score
 
     assert "texts get another class; left after each layer" in run(5)
-    said = certificate.read_certificate(box / "certificate.json")
-    assert said["calibrated"] + said["fitted"] == len(set((box / "texts.tsv").read_text().splitlines())) - 1
-    assert binom.cdf(said["differ"], said["calibrated"], 0.05) <= 0.05 and sum(said["left"]) == said["calibrated"]
+    facts = certificate.read_certificate(box / "certificate.json")
+    assert facts["calibrated"] + facts["fitted"] == len(set((box / "texts.tsv").read_text().splitlines())) - 1
+    assert binom.cdf(facts["differ"], facts["calibrated"], 0.05) <= 0.05 and sum(facts["left"]) == facts["calibrated"]
 
     def scored(name, text, *words):
         (box / name).write_text(text)
@@ -132,17 +132,17 @@ def test_a_certificate_from_texts_to_a_scored_file(box, run, monkeypatch, capsys
         words += ["--save_path", box / f"{name}.parts"]
         monkeypatch.setattr(sys, "argv", ["score.py", "--model", *map(str, words)])
         score.main()
-        made = json.loads((box / f"{name}.parts/_manifest.json").read_text())
-        return made["config"]["certificate"], made["certified"], capsys.readouterr().out
+        manifest = json.loads((box / f"{name}.parts/_manifest.json").read_text())
+        return manifest["config"]["certificate"], manifest["certified"], capsys.readouterr().out
 
-    config, told, out = scored("same.tsv", (box / "texts.tsv").read_text())
-    assert told["claimed"] and sum(told["left"]) == said["calibrated"] + said["fitted"]
+    config, run_facts, out = scored("same.tsv", (box / "texts.tsv").read_text())
+    assert run_facts["claimed"] and sum(run_facts["left"]) == facts["calibrated"] + facts["fitted"]
     assert "certified: at most 5 %" in out
-    assert config["texts"] == cli.sha256(box / "texts.tsv") == told["texts"] and "heads" not in config
+    assert config["texts"] == cli.sha256(box / "texts.tsv") == run_facts["texts"] and "heads" not in config
     run_again = ("--rerun", box / "m.onnx", "--margin", 1e9)
-    assert f"{sum(told['left'])} of" in scored("again.tsv", (box / "texts.tsv").read_text(), *run_again)[2]
+    assert f"{sum(run_facts['left'])} of" in scored("again.tsv", (box / "texts.tsv").read_text(), *run_again)[2]
     good = (box / "certificate.json").read_text()
-    for old, new in (('"eps": 0.05', '"eps": 2'), ('"left": [', '"left": [0.5, '), (said["model"], "0" * 64)):
+    for old, new in (('"eps": 0.05', '"eps": 2'), ('"left": [', '"left": [0.5, '), (facts["model"], "0" * 64)):
         (box / "certificate.json").write_text(good.replace(old, new))
         with pytest.raises(cli.UserError, match="not a certificate of"):
             certificate.read_certificate(box / "certificate.json")

@@ -23,73 +23,73 @@ LABELS = np.arange(ROWS) % 2
 def logits(classes, margin=2.0):
     """float32 [n, 2] whose rows have these classes, decided by `margin`; the largest |logit| is 2."""
     side = np.where(np.asarray(classes) == 1, 1, -1) * margin / 2
-    found = np.stack([-side, side], 1).astype("f4")
-    found[0] = found[0] / np.abs(found[0]).max() * 2
-    return found
+    rows = np.stack([-side, side], 1).astype("f4")
+    rows[0] = rows[0] / np.abs(rows[0]).max() * 2
+    return rows
 
 
 def flipped(count, margin=2.0):
     """fp32 and a result with the last `count` rows flipped, decided by `margin` in fp32."""
     margins = np.where(np.arange(ROWS) < ROWS - count, 2.0, margin)
     reference = logits(LABELS, margins)
-    made = reference.copy()
-    made[ROWS - count :] = made[ROWS - count :, ::-1]
-    return reference, made
+    outputs = reference.copy()
+    outputs[ROWS - count :] = outputs[ROWS - count :, ::-1]
+    return reference, outputs
 
 
-def judged(*given, **how):
+def verdict_of(*args, **how):
     """What the gate says, `refused: ` before it where it fails."""
-    verdict = gate.judge(*given, **how)
+    verdict = gate.judge(*args, **how)
     return verdict.line if verdict.ok else f"refused: {verdict.line}"
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_random_weights_may_flip_as_many_rows_as_others_may_lose_and_near_ties(precision):
     """The largest |logit| is 2: a margin of 2/8 is a tie."""
-    line = judged(*flipped(3), precision, LABELS, seeded=True)
+    line = verdict_of(*flipped(3), precision, LABELS, seeded=True)
     assert "3 flips but for near ties (limit 3), 3 flips (rows 869, 870, 871)" in line and "refused" not in line
-    line = judged(*flipped(4), precision, LABELS, seeded=True)
+    line = verdict_of(*flipped(4), precision, LABELS, seeded=True)
     assert line.startswith("refused") and "4 flips but for near ties (limit 3)" in line
-    line = judged(*flipped(50, 0.24), precision, LABELS, seeded=True)
+    line = verdict_of(*flipped(50, 0.24), precision, LABELS, seeded=True)
     assert ", 0 flips but for near ties (limit 3), 50 flips" in line
-    assert judged(*flipped(50, 0.26), precision, LABELS, seeded=True).startswith("refused")
+    assert verdict_of(*flipped(50, 0.26), precision, LABELS, seeded=True).startswith("refused")
 
 
 def test_labels_do_not_count_with_random_weights():
     """40 rows flip away from the labels and 40 towards them: nothing is lost by labels, yet the classes are others."""
-    reference, made = flipped(80)
-    labels = np.where(np.arange(ROWS) >= ROWS - 40, made.argmax(1), LABELS)
-    assert ", 0 more wrong" in judged(reference, made, "int8", labels)
-    assert judged(reference, made, "int8", labels, seeded=True).startswith("refused")
+    reference, outputs = flipped(80)
+    labels = np.where(np.arange(ROWS) >= ROWS - 40, outputs.argmax(1), LABELS)
+    assert ", 0 more wrong" in verdict_of(reference, outputs, "int8", labels)
+    assert verdict_of(reference, outputs, "int8", labels, seeded=True).startswith("refused")
 
 
 def test_fp32_may_flip_nothing_and_no_result_may_be_infinite():
     for seeded in (False, True):
-        line = judged(*flipped(1, 1e-3), "fp32", LABELS, seeded)
+        line = verdict_of(*flipped(1, 1e-3), "fp32", LABELS, seeded)
         assert line.startswith("refused: gate: NOT EQUAL: fp32,") and line.endswith(", 1 flip (rows 871)")
-    reference, made = flipped(0)
-    made[5] = np.nan
-    assert judged(reference, made, "bf16", LABELS, seeded=True).startswith("refused")
+    reference, outputs = flipped(0)
+    outputs[5] = np.nan
+    assert verdict_of(reference, outputs, "bf16", LABELS, seeded=True).startswith("refused")
 
 
 @pytest.mark.parametrize(("engine", "wider"), [("openvino", "fp32"), ("native", "bf16")])
 def test_int8_leaves_the_last_layers_wider_until_the_calibration_keeps_its_classes(monkeypatch, capsys, engine, wider):
     tried = []
     monkeypatch.setattr(compile_cpu, "write_model", lambda job, precisions, arrays: tried.append(precisions))
-    monkeypatch.setattr(compile_cpu, "both_logits", lambda *given: flipped(9 if len(tried) < 3 else 3))
+    monkeypatch.setattr(compile_cpu, "both_logits", lambda *args: flipped(9 if len(tried) < 3 else 3))
     compile_cpu.convert_int8(compile_cpu.Job(None, None, engine, "int8", None), 4, {})
     assert tried == [["int8"] * (4 - n) + [wider] * n for n in range(3)]
     assert f"layers int8 int8 {wider} {wider}: " in capsys.readouterr().out
 
 
 def test_int8_in_no_layer_is_no_int8(monkeypatch):
-    monkeypatch.setattr(compile_cpu, "write_model", lambda *given: None)
-    monkeypatch.setattr(compile_cpu, "both_logits", lambda *given: flipped(9))
+    monkeypatch.setattr(compile_cpu, "write_model", lambda *args: None)
+    monkeypatch.setattr(compile_cpu, "both_logits", lambda *args: flipped(9))
     with pytest.raises(cli.UserError, match="not one of the 4 layers keeps its classes in int8; use PRECISION=fp32"):
         compile_cpu.convert_int8(compile_cpu.Job(None, None, "openvino", "int8", "m.ir"), 4, {})
 
 
-def ends(*given):
+def ends(*args):
     """What a crash looks like from outside."""
     os._exit(11)
 

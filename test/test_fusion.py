@@ -19,7 +19,7 @@ BATCHES = [1, 4, 8, 16, 32, 64]
 def which(fusion_name, sizes, length, chip="310P3"):
     """Batch sizes whose size guards all hold."""
     guards = {b: fusion.size_guards(fusion_name, sizes, b, length, chip, "fp16") for b in BATCHES}
-    return [b for b, found in guards.items() if all(holds for holds, _ in found)]
+    return [b for b, rules in guards.items() if all(holds for holds, _ in rules)]
 
 
 @pytest.mark.parametrize(("name", "sizes", "length", "chip", "batches"), [

@@ -53,10 +53,10 @@ def tool(script, words, most):
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
 
 
-def compiled(box, made, engine, precision, most):
+def compiled(box, path, engine, precision, most):
     """tools.cpu.compile of the box's graph to the file `made`."""
     words = ["--onnx", box / "m.onnx", "--reference", box / "free.onnx", "--engine", engine, "--precision", precision]
-    words += ["--input", box / "input", "--save_path", made]
+    words += ["--input", box / "input", "--save_path", path]
     words += ["--calibration", box / "train.tsv", "--checkpoint", box / "checkpoint"] * precision.startswith("int8")
     return tool("cpu.compile", words, most)
 
@@ -91,23 +91,23 @@ def test_runs_within_its_gate_or_says_that_it_cannot(box, library, tmp_path, mon
     if engine == "native" and not library:
         pytest.skip("gcc is needed to build the engine")
     monkeypatch.setenv(cpu.MAX_ISA, most)
-    made = tmp_path / chips.ENGINES[engine].file
-    done = compiled(box, made, engine, precision, most)
+    path = tmp_path / chips.ENGINES[engine].file
+    done = compiled(box, path, engine, precision, most)
     if chips.units(engine, precision, cpu.cpu_flags()) is None:
-        assert done.returncode == 1 and done.stderr.count("\n") == 1 and not made.exists(), done.stderr
+        assert done.returncode == 1 and done.stderr.count("\n") == 1 and not path.exists(), done.stderr
         assert (f"{cpu.MAX_ISA}={most} leaves no" in done.stderr or "this CPU" in done.stderr) and "use" in done.stderr
         return
     assert done.returncode == 0 and f"gate: equal: {precision}, max |difference|" in done.stdout, done.stderr
     if most != "AVX2":
         return
     folders = ",".join(str(box / "input" / n) for n in ("input_ids", "attention_mask"))
-    words = ["--model", made, "--input", folders, "--batchsize", 8, "--output", tmp_path, "--output_dirname", "out"]
+    words = ["--model", path, "--input", folders, "--batchsize", 8, "--output", tmp_path, "--output_dirname", "out"]
     done = tool("cpu.runner", words, most)
     assert done.returncode == 0, done.stderr
-    said = json.loads((tmp_path / "out_summary.json").read_text())["engine"]["isa"]
+    units = json.loads((tmp_path / "out_summary.json").read_text())["engine"]["isa"]
     flags = cpu.cpu_flags(limited=(engine, precision) not in (("onnxruntime", "fp32"), ("openvino", "fp32")))
-    assert set(said) <= flags
-    assert ("amx_int8" in said) == ("amx_int8" in flags)
+    assert set(units) <= flags
+    assert ("amx_int8" in units) == ("amx_int8" in flags)
 
 
 def test_the_limit_takes_units_away_and_unknown_words_do_not(monkeypatch):
@@ -118,8 +118,8 @@ def test_the_limit_takes_units_away_and_unknown_words_do_not(monkeypatch):
         ("ALL", {"amx_bf16"}), ("SSE41", set()),
     ]:  # fmt: skip
         monkeypatch.setenv(cpu.MAX_ISA, most)
-        found = cpu.cpu_flags()
-        assert have <= found and (most != "avx2" or found == {"avx2"})
-        assert ("amx_bf16" in found) == (most in ("", "ALL"))
+        flags = cpu.cpu_flags()
+        assert have <= flags and (most != "avx2" or flags == {"avx2"})
+        assert ("amx_bf16" in flags) == (most in ("", "ALL"))
         assert cpu.cpu_flags(limited=False) >= {"amx_bf16", "avx2"}
-    assert not found
+    assert not flags

@@ -103,14 +103,14 @@ def trained(layers=bert_graphs.LAYERS, hidden=bert_graphs.HIDDEN, heads=bert_gra
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """exported(name, change, ...): a seeded classifier after a change and its graph, each made once; a folder for the rest."""
-    kept = {}
+    cache = {}
 
     def get(name, change=lambda classifier: None, names=bert_graphs.NAMES, **options):
-        if name not in kept:
+        if name not in cache:
             classifier, path = trained(**options), tmp_path_factory.mktemp(name) / "model.onnx"
             change(classifier)
-            kept[name] = classifier, bert_graphs.export(path, classifier, names=names)
-        return kept[name]
+            cache[name] = classifier, bert_graphs.export(path, classifier, names=names)
+        return cache[name]
 
     return get
 
@@ -227,9 +227,9 @@ def on_arm(tmp_path_factory):
         start = np.concatenate([[0], rows[:-1].cumsum(dtype=np.int64)])
         arrays = [np.frombuffer(engine.weights, np.uint8), engine.offsets, engine.numbers, np.zeros_like(engine.sums)]
         arrays += [ids, np.zeros_like(ids), start, rows, rows]
-        given = struct.pack("<6i", family in EXACT, len(rows), block, 4, int(rows.max()), 2) + bytes(engine.net)
-        given += b"".join(struct.pack("<i", a.nbytes) + a.tobytes() for a in arrays)
-        done = subprocess.run([ARM[1], "-cpu", "max", program], input=given, stdout=subprocess.PIPE, check=True)
+        request = struct.pack("<6i", family in EXACT, len(rows), block, 4, int(rows.max()), 2) + bytes(engine.net)
+        request += b"".join(struct.pack("<i", a.nbytes) + a.tobytes() for a in arrays)
+        done = subprocess.run([ARM[1], "-cpu", "max", program], input=request, stdout=subprocess.PIPE, check=True)
         return np.frombuffer(done.stdout, np.float32).reshape(len(rows), -1)
 
     return run
@@ -276,30 +276,30 @@ def test_sentences_leave_early_with_the_same_bits_in_any_company(onnx_path, tmp_
     layers, hidden, heads, _ = SHAPES["mini"]
     batch, precision = sentences(), any_units[1]
     engine = model(onnx_path, tmp_path, precision, threads=2)
-    plain, seen = engine.run(batch), np.empty((len(batch), layers - 1, 2, native.sizes(engine.arch)["h"]), np.float32)
-    assert np.array_equal(engine.run(batch, head_inputs=seen), plain)
-    x = seen[..., :hidden]
+    plain, inputs = engine.run(batch), np.empty((len(batch), layers - 1, 2, native.sizes(engine.arch)["h"]), np.float32)
+    assert np.array_equal(engine.run(batch, head_inputs=inputs), plain)
+    x = inputs[..., :hidden]
     full = trained(layers, hidden, heads).bert
     with torch.no_grad():
         for have, ids in zip(x[:12], batch[:12], strict=True):
             states = full(torch.tensor([ids]), output_hidden_states=True).hidden_states[1:-1]
             want = np.stack([np.stack([h[0, 0].numpy(), h[0].mean(0).numpy()]) for h in states])
             assert np.abs(have - want).max() < 3 * NEAR[precision] * np.abs(want).max()
-    made = np.random.default_rng(0).normal(size=(layers - 1, 2, 2 * hidden + 1)).astype(np.float32)
-    scored = lambda: np.einsum("nld,lcd->nlc", x.reshape(*x.shape[:2], -1), made[..., :-1]) + made[..., -1]
+    exits = np.random.default_rng(0).normal(size=(layers - 1, 2, 2 * hidden + 1)).astype(np.float32)
+    scored = lambda: np.einsum("nld,lcd->nlc", x.reshape(*x.shape[:2], -1), exits[..., :-1]) + exits[..., -1]
     margin = lambda scores: np.abs(scores[..., 0] - scores[..., 1])
-    made /= np.quantile(margin(scored()), 0.6, axis=0)[:, None, None]  # some sentences leave after each layer
+    exits /= np.quantile(margin(scored()), 0.6, axis=0)[:, None, None]  # some sentences leave after each layer
     scores, sure = scored(), 1.0
     margins = margin(scores)
     leaves = np.where((margins >= sure).any(1), (margins >= sure).argmax(1), layers - 1)
-    engine.leave_early(made, sure)
+    engine.leave_early(exits, sure)
     engine.left[:] = 0
     want = engine.run(batch)
     assert engine.left.tolist() == np.bincount(leaves, minlength=layers).tolist() and engine.left.all()
     late, early = leaves == layers - 1, np.flatnonzero(leaves < layers - 1)
     assert np.array_equal(want[late], plain[late])
     assert np.allclose(want[early], scores[early, leaves[early]], rtol=1e-4, atol=1e-3)
-    hold_in_any_company(tmp_path / "model.native", batch, want, made, sure)
+    hold_in_any_company(tmp_path / "model.native", batch, want, exits, sure)
 
 
 def test_a_forked_process_computes_in_memory_of_its_own():
@@ -393,19 +393,19 @@ def test_a_file_of_single_texts_says_nothing_of_types(small):
 @TWO
 def test_stays_inside_its_workspace_and_reads_nothing_old(onnx_path, tmp_path, precision, monkeypatch):
     """Memory that is not zero, and not more of it than asked for, gives the same bits and an untouched end."""
-    batch, made = sentences(), []
+    batch, allocations = sentences(), []
     engine = model(onnx_path, tmp_path, precision)
     want = engine.run(batch)
 
     def dirty(size):
-        made.append((size, mmap.mmap(-1, size + 8192)))
-        made[-1][1][:] = b"\xff" * (size + 8192)  # not a number, in bf16 and in float32
-        return made[-1][1]
+        allocations.append((size, mmap.mmap(-1, size + 8192)))
+        allocations[-1][1][:] = b"\xff" * (size + 8192)  # not a number, in bf16 and in float32
+        return allocations[-1][1]
 
     monkeypatch.setattr(native, "memory", dirty)
     engine.work = mmap.mmap(-1, 1)
     have = engine.run(batch)
-    (size, memory), *_ = made
+    (size, memory), *_ = allocations
     assert memory[size:] == b"\xff" * 8192
     assert np.array_equal(have, want)
 
@@ -534,8 +534,8 @@ def simplified(graph, path):
 def test_tensors_in_another_file_and_a_simplified_graph_hold_the_same_classifier(small, tmp_path, save):
     save(onnx.load(small / "model.onnx"), tmp_path / "model.onnx")
     converter.convert(tmp_path / "model.onnx", tmp_path / "out", "fp32")
-    made, known = (parts(path.read_bytes())[1] for path in (tmp_path / "out", small / "model.native"))
-    assert made == known  # the header names the graph's sha256
+    tensors, original = (parts(path.read_bytes())[1] for path in (tmp_path / "out", small / "model.native"))
+    assert tensors == original  # the header names the graph's sha256
 
 
 def test_a_table_of_sixteen_types_is_no_table_of_positions(tmp_path):

@@ -19,8 +19,8 @@ OUTPUTS = [("output:0", "float32", [8, 2])]
 
 
 def write(path, **changes):
-    asked = {"inputs": INPUTS, "outputs": OUTPUTS, "atc_cmdline": COMMAND, "weights": b"w" * 20} | changes
-    om_writer.write_om(path, **asked)
+    content = {"inputs": INPUTS, "outputs": OUTPUTS, "atc_cmdline": COMMAND, "weights": b"w" * 20} | changes
+    om_writer.write_om(path, **content)
     return path
 
 
@@ -110,7 +110,7 @@ SHAPES = {name: dims for name, _, dims in INPUTS}
 OF_GEARS = {"inputs": {name: [8, -1] for name in SHAPES}, "gears": [[64, 64], [128, 128]]}
 
 
-@pytest.mark.parametrize(("make", "asked", "says"), [
+@pytest.mark.parametrize(("make", "facts", "says"), [
     (write, {"command": ["--input_format=ND"]}, None),
     (write_gears, OF_GEARS, None),
     (write, {"soc_version": "Ascend310P1"}, "soc_version is Ascend310P3, asked for was Ascend310P1"),
@@ -120,13 +120,13 @@ OF_GEARS = {"inputs": {name: [8, -1] for name in SHAPES}, "gears": [[64, 64], [1
     (write_gears, OF_GEARS | {"gears": None}, "gears is .* asked for was None"),
     (write, {"command": ["--precision_mode=force_fp16"]}, "compiled without"),
 ])  # fmt: skip
-def test_check_names_the_difference(tmp_path, make, asked, says):
-    asked = {"soc_version": "Ascend310P3", "inputs": SHAPES, "gears": None, "command": []} | asked
-    found = om.read_om(make(tmp_path / "m.om"))
+def test_check_names_the_difference(tmp_path, make, facts, says):
+    facts = {"soc_version": "Ascend310P3", "inputs": SHAPES, "gears": None, "command": []} | facts
+    definition = om.read_om(make(tmp_path / "m.om"))
     if says is None:
-        return om.check(found, "m.om", **asked)
+        return om.check(definition, "m.om", **facts)
     with pytest.raises(cli.UserError, match=says):
-        om.check(found, "m.om", **asked)
+        om.check(definition, "m.om", **facts)
 
 
 @pytest.mark.parametrize("wide", [True, False])

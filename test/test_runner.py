@@ -56,7 +56,7 @@ def run(monkeypatch, capsys, tmp_path):
     return call
 
 
-def read(folder):
+def result(folder):
     return json.loads((folder / "d_summary.json").read_text())
 
 
@@ -64,12 +64,12 @@ def test_files_remainder_and_summary(run, model, inputs, tmp_path):
     before = os.umask(0)
     text = run("--model", model, "--input", inputs)
     os.umask(before)
-    made = {p.name: p for p in (tmp_path / "d").iterdir()}
-    assert set(made) == {f"{i}_0.bin" for i in range(1, 11)}  # the rows that fill the third request are dropped
+    files = {p.name: p for p in (tmp_path / "d").iterdir()}
+    assert set(files) == {f"{i}_0.bin" for i in range(1, 11)}  # the rows that fill the third request are dropped
     for i in range(1, 11):
-        assert np.fromfile(made[f"{i}_0.bin"], "<f4").tolist() == [3 * i, 2]
-    assert {oct(p.stat().st_mode & 0o777) for p in made.values()} == {"0o644"}  # whatever the umask
-    summary = read(tmp_path)
+        assert np.fromfile(files[f"{i}_0.bin"], "<f4").tolist() == [3 * i, 2]
+    assert {oct(p.stat().st_mode & 0o777) for p in files.values()} == {"0o644"}  # whatever the umask
+    summary = result(tmp_path)
     assert summary["NPU_compute_time"]["count"] == len(summary["npu_compute_time_list"]) == 3
     mean = summary["NPU_compute_time"]["mean"]
     assert summary["throughput"] == pytest.approx(1000 * 4 / mean)  # padded rows count, as in ais_bench
@@ -90,16 +90,16 @@ def test_an_input_of_another_type_is_named(run, model, inputs):
     graph = onnx.load(model)
     graph.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT32
     onnx.save(graph, model)
-    said = run.ends("--model", model, "--input", inputs)
-    assert "m.onnx: input input_ids is of tensor(int32), not int64 or float32" in said
+    message = run.ends("--model", model, "--input", inputs)
+    assert "m.onnx: input input_ids is of tensor(int32), not int64 or float32" in message
 
 
 def test_the_record_parser_reads_it(run, model, inputs, tmp_path):
     from tools.ascend import summary
 
     run("--model", model, "--input", inputs, "--loop", 5, "--outfmt", "TXT")
-    found = summary.read_summary(tmp_path / "d_summary.json")
-    assert (found["count"], found["batchsize"]) == (15, pytest.approx(4))
+    facts = summary.read_summary(tmp_path / "d_summary.json")
+    assert (facts["count"], facts["batchsize"]) == (15, pytest.approx(4))
     assert (tmp_path / "d/1_0.txt").read_text() == "3.000000 2.000000\n"
 
 
@@ -117,8 +117,8 @@ def test_whole_batch_npy(run, model, whole, tmp_path):
     assert np.load(tmp_path / "d/1_0.npy").tolist() == [[3, 3]] * 4
     for content in (b"PK\x03\x04", b"", (tmp_path / "input_ids/1.npy").read_bytes()[:-4]):
         (tmp_path / "attention_mask/1.npy").write_bytes(content)
-        said = run.ends("-m", model, "-i", whole)
-        assert "1.npy: not an array of int64" in said and "\n" not in said
+        message = run.ends("-m", model, "-i", whole)
+        assert "1.npy: not an array of int64" in message and "\n" not in message
 
 
 def test_untimed_gives_the_same_files(run, model, inputs, tmp_path):
@@ -128,25 +128,27 @@ def test_untimed_gives_the_same_files(run, model, inputs, tmp_path):
     shutil.rmtree(tmp_path / "d")
     run("-m", model, "-i", inputs, "--untimed", "--threads", 3)
     assert files() == in_turn and len(in_turn) == 10
-    assert [Path(f["infiles"][0]).stem for f in read(tmp_path)["filesinfo"].values()] == [str(i) for i in range(1, 11)]
+    assert [Path(f["infiles"][0]).stem for f in result(tmp_path)["filesinfo"].values()] == [
+        str(i) for i in range(1, 11)
+    ]
 
 
 def test_the_timed_engine_gives_the_outputs_that_were_scored(run, model, inputs, tmp_path):
     """Zeros are timed, and requests of the scored inputs run in between: another engine's outputs stop the run."""
     run("-m", model, "-i", inputs, "--batchsize", 4)
-    known = (tmp_path / "d").rename(tmp_path / "known")
-    as_scored = ("--batchsize", 4, "--known", known, "--asked", inputs)
+    scored = (tmp_path / "d").rename(tmp_path / "known")
+    as_scored = ("--batchsize", 4, "--known", scored, "--asked", inputs)
     run("-m", model, "--loop", 60, *as_scored)
-    assert read(tmp_path)["engine"]["rows_as_scored"] > 10 and read(tmp_path)["NPU_compute_time"]["count"] == 60
+    assert result(tmp_path)["engine"]["rows_as_scored"] > 10 and result(tmp_path)["NPU_compute_time"]["count"] == 60
     assert [p.name for p in (tmp_path / "d").iterdir()] == ["pure_infer_data_0.bin"]
     run("-m", model, "-i", inputs, *as_scored[:4])
-    assert read(tmp_path)["engine"]["rows_as_scored"] == 10
-    for file in known.iterdir():
+    assert result(tmp_path)["engine"]["rows_as_scored"] == 10
+    for file in scored.iterdir():
         file.write_bytes(np.array([3, 2.5], "<f4").tobytes())
     (tmp_path / "d_summary.json").unlink()
     for words in (("--loop", 3, *as_scored), ("-i", inputs, *as_scored[:4])):
-        said = run.ends("-m", model, *words, "-o", tmp_path, "--output_dirname", "d")
-        assert "_0.bin: the engine answers otherwise while it is timed" in said
+        message = run.ends("-m", model, *words, "-o", tmp_path, "--output_dirname", "d")
+        assert "_0.bin: the engine answers otherwise while it is timed" in message
     assert not (tmp_path / "d_summary.json").exists()
 
 
@@ -157,8 +159,8 @@ def test_the_timed_engine_gives_the_outputs_that_were_scored(run, model, inputs,
 ])  # fmt: skip
 def test_faults_are_one_line(run, model, inputs, tmp_path, spoil, says):
     spoil(tmp_path)
-    said = run.ends("-m", model, "-i", inputs, "-o", tmp_path, "--output_dirname", "d")
-    assert says in said and "\n" not in said
+    message = run.ends("-m", model, "-i", inputs, "-o", tmp_path, "--output_dirname", "d")
+    assert says in message and "\n" not in message
     assert not (tmp_path / "d_summary.json").exists()
 
 
@@ -216,8 +218,8 @@ def test_two_generations_of_one_name_are_two_machines(monkeypatch):
     text = "cpu family\t: {}\nmodel\t\t: 1\nmodel name\t: AMD EPYC\nstepping\t: 1\nflags : avx2\n\n"
     real, names = Path.read_text, []
     for family in (25, 26):
-        read = lambda p, *a, f=family: text.format(f) if str(p) == "/proc/cpuinfo" else real(p, *a)
-        monkeypatch.setattr(Path, "read_text", read)
+        fake_read = lambda p, *a, f=family: text.format(f) if str(p) == "/proc/cpuinfo" else real(p, *a)
+        monkeypatch.setattr(Path, "read_text", fake_read)
         names.append(cpu.machine()["cpu"])
     assert names == ["AMD EPYC (family 25, model 1, stepping 1)", "AMD EPYC (family 26, model 1, stepping 1)"]
 
@@ -262,13 +264,13 @@ def test_what_every_cpu_runs_of_the_yardstick_is_compiled_for_every_cpu(peak):
 def test_engine_and_yardstick_take_turns(run, model, peak, tmp_path):
     """A request of three nodes takes microseconds: a turn is many, and the yardstick's work and time stand beside it."""
     run("-m", model, "--loop", 3, "--milliseconds", 300, "--yardstick", peak, "--threads", 2)
-    made = read(tmp_path)
-    times = made["npu_compute_time_list"]
-    assert made["loop"] == 3 < len(times) and sum(times) >= 300 and made["yardstick"] in yardstick.KINDS
-    assert sum(pair[0] for pair in made["pairs"]) == 4 * len(times)  # the last turn is closed too
-    assert sum(pair[1] for pair in made["pairs"]) == pytest.approx(sum(times) / 1e3, rel=1e-6)
-    assert all(len(pair) == 6 and min(pair) > 0 for pair in made["pairs"])
-    assert made["singles"] and all(len(single) == 4 and single[0] == 4 for single in made["singles"])
+    info = result(tmp_path)
+    times = info["npu_compute_time_list"]
+    assert info["loop"] == 3 < len(times) and sum(times) >= 300 and info["yardstick"] in yardstick.KINDS
+    assert sum(pair[0] for pair in info["pairs"]) == 4 * len(times)  # the last turn is closed too
+    assert sum(pair[1] for pair in info["pairs"]) == pytest.approx(sum(times) / 1e3, rel=1e-6)
+    assert all(len(pair) == 6 and min(pair) > 0 for pair in info["pairs"])
+    assert info["singles"] and all(len(single) == 4 and single[0] == 4 for single in info["singles"])
 
 
 class Machine:
@@ -297,17 +299,17 @@ class Machine:
 
 
 @pytest.mark.parametrize(
-    ("slower", "seen"),
+    ("slower", "expected"),
     [({}, {"per_tera": True, "per_tera_quiet": True, "at_work": True}),
      ({"sleep": 0.003}, {"per_tera": True, "per_tera_quiet": False, "at_work": False}),  # 15 % of 20 ms
      ({"more": 1.15}, {"per_tera": False, "per_tera_quiet": False, "at_work": True}),
      ({"threads": 1}, {"per_tera": True, "per_tera_quiet": False, "at_work": False})],
 )  # fmt: skip
-def test_a_loss_of_15_percent_is_seen(monkeypatch, slower, seen):
+def test_a_loss_of_15_percent_is_seen(monkeypatch, slower, expected):
     """A sleep in the engine, more work, a thread less: each by the figure that can show it."""
     machine = Machine(monkeypatch)
     old, new = machine.figures(), machine.figures(**slower)
-    assert {name: verify.same(verify.apart(old[name], new[name])) for name in seen} == seen
+    assert {name: verify.same(verify.apart(old[name], new[name])) for name in expected} == expected
 
 
 def test_requests_of_one_thread_take_no_more_time_than_the_engine(monkeypatch):
