@@ -39,7 +39,7 @@ SHELLS = ("umask 077;", "umask 000;", "exec <&-;", "ulimit -n 64;", "ulimit -c 0
 CASES = (*VARIABLES.split(), *SHELLS)
 
 
-def said(folder: Path, case: str, words: list[str]) -> tuple[int, str, str]:
+def run_make(folder: Path, case: str, words: list[str]) -> tuple[int, str, str]:
     """(status, stdout, stderr) of make in a folder, in an environment."""
     before = f'env "{case}"' if re.match(r"[\w.]+=", case) else case
     command = ["bash", "-c", f'{before} make "$@"', "bash", *words]
@@ -50,11 +50,11 @@ def said(folder: Path, case: str, words: list[str]) -> tuple[int, str, str]:
 
 def fault(folder: Path, case: str, goal: str, words: list[str], plain: list[str], want: str) -> str:
     """What is wrong in an environment; empty where all is well."""
-    status, out, err = said(folder, case, ["-n", "-B", "accuracy", *words])
+    status, out, err = run_make(folder, case, ["-n", "-B", "accuracy", *words])
     if status or out.split() != plain:
         return f"make -n -B accuracy ({status}) shows other commands: {(err or out)[-300:]}"
     (folder / goal).unlink()
-    status, out, err = said(folder, case, [goal, *words])
+    status, out, err = run_make(folder, case, [goal, *words])
     if status or err or cli.sha256(folder / goal) != want:
         return f"make {goal} ended with {status}: {(err or out)[-300:]}"
     return ""
@@ -73,7 +73,7 @@ def main():
     for name in ("json", "numpy", "tools"):
         (folder / f"shadow/{name}.py").write_text("raise SystemExit('shadowed')\n")
     words = list(map(reproduce.from_here, args.parameters))
-    plain = said(folder, "", ["-n", "-B", "accuracy", *words])[1].split()
+    plain = run_make(folder, "", ["-n", "-B", "accuracy", *words])[1].split()
     want, faults = cli.sha256(folder / args.goal), []
     for case in CASES:
         wrong = fault(folder, case, args.goal, words, plain, want)

@@ -70,17 +70,8 @@ def imported(leaf):
     return lambda path: show.text_block(imports.import_record(path, Path("x/y/seq64/bs8", leaf)))
 
 
-def figures(path):
-    with contextlib.suppress(StopIteration):
-        published.all_figures(path.parents[1])
-
-
-def base_of(path):
-    return tensors.read_tensors(path.parent / "base")[1]
-
-
-def vocabulary(path):
-    checkpoint.unzip(path, Path(tempfile.mkdtemp(dir=path.parent)))
+def adapted(path):
+    adapter.combine(tensors.read_tensors(path.parent / "base")[1], adapter.read_adapter(path)[0], path)
 
 
 def table_file(path):
@@ -98,17 +89,17 @@ TARGETS = {
     "trtexec": (imported("T4-trtexec-fp16"), "t", "t.log"),
     "record": (records, "a.json", "a.json", "p.json"),
     "bench": (benches, "bench.json"),
-    "published": (figures, "models/x/published.csv"),
+    "published": (lambda path: published.all_figures(path.parents[1]), "models/x/published.csv"),
     "labels": (lambda path: output_files.score(path.parent / "out", path), "labels.json"),
     "pins": (fetch.read_pins, "pins.txt"),
-    "adapter": (lambda path: adapter.combine(base_of(path), adapter.read_adapter(path)[0], path), "a.safetensors"),
+    "adapter": (adapted, "a.safetensors"),
     "native": (native.Model, "m.native"),
     "ir": (engines.read_ir, "m.ir"),
     "npy": (lambda path: input_files.load_rows(path.parent), "npy/1.npy"),
     "safetensors": (tensors.read_file, "made/model.safetensors"),
     "config": (lambda path: families.shapes(architecture.read_config(path)), "made/config.json"),
     "tokenizer": (lambda path: tokenizer.load(path.parent).encode("a fine film"), "made/tokenizer.json"),
-    "zip": (vocabulary, "zip/model.zip", "model.zip"),
+    "zip": (lambda path: checkpoint.unzip(path, Path(tempfile.mkdtemp(dir=path.parent))), "zip/model.zip", "model.zip"),
     "onnx": (onnxfile.load_model, "m.onnx"),
     "csv": (table_file, "t.csv"),
     "jsonl": (table_file, "t.jsonl"),
@@ -237,24 +228,20 @@ def main():
                 tally = run(target, folder, args.runs, more=more)
             except Exception as e:  # whatever a parser raises is what this looks for
                 failed.append(target)
+                notes = lambda one: " ".join(getattr(one, "__notes__", []))[:600]
                 every = getattr(e, "exceptions", [e])  # of failures of several kinds
-                notes = [" ".join(getattr(one, "__notes__", []))[:600] for one in every]
-                kinds = [
-                    f"{type(one).__name__}: {str(one)[:300]} {note}" for one, note in zip(every, notes, strict=True)
-                ]
+                kinds = [f"{type(one).__name__}: {str(one)[:300]} {notes(one)}" for one in every]
                 said = f"FAILED: {' AND '.join(kinds)}"
             seen = f"{tally['inputs']} inputs, {tally['refused']} refused"
             print(f"{target:9} {seen}, {said}, {time.monotonic() - began:.1f} s", flush=True)
             kind = "mutated record" if target in ("record", "bench") else "malformed input"
-            refused.update(
-                {(kind, "tried"): tally["inputs"], (kind, "refused"): tally["refused"], (kind, "parsers"): 1}
-            )
+            refused.update({(kind, name): tally[name] for name in ("inputs", "refused")} | {(kind, "parsers"): 1})
     if failed:
         names = " ".join(failed)
         raise cli.UserError(f"{len(failed)} of {len(args.targets)} parsers failed: {names}; see the inputs above")
     for kind in sorted({kind for kind, _ in refused}):
         said = f"{refused[kind, 'refused']} refused in one line, the others read, by {refused[kind, 'parsers']} parsers"
-        counts.keep(args.save_path, kind, refused[kind, "tried"], said, [])
+        counts.keep(args.save_path, kind, refused[kind, "inputs"], said, [])
 
 
 if __name__ == "__main__":

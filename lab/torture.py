@@ -41,7 +41,7 @@ HOME = Path("build/torture")
 DAY = 86400  # seconds
 
 
-def own_copy() -> Path:
+def make_copy() -> Path:
     """A clean copy with downloads of its own: moved dates make it fetch them again, and give them new ones."""
     folder = reproduce.clean_copy(HOME)
     downloads = folder / "build/downloads"
@@ -51,36 +51,28 @@ def own_copy() -> Path:
     return folder
 
 
-def start(folder: Path, jobs: int, words: list[str]) -> subprocess.Popen:
-    """A make of its own process group, silent."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": cli.clean_environment()}
-    return subprocess.Popen(["make", f"-j{jobs}", *words], cwd=folder, start_new_session=True, **quiet)
-
-
-def kill(build: subprocess.Popen) -> bool:
-    """SIGKILL a whole process group and wait for its leader; whether it was still running."""
-    running = build.poll() is None
-    if running:  # its number is still its own
-        os.killpg(build.pid, signal.SIGKILL)
-    build.wait()
-    return running
-
-
 def kill_at(moment: float, folder: Path, artefact: Path, count: int, jobs: int, words: list[str]) -> bool:
-    """Remove an artefact, start so many makes at once and kill them after `moment` seconds; whether one was still at work."""
+    """Remove an artefact, start so many makes at once, each silent and of its own process group, and SIGKILL the groups after
+    `moment` seconds; whether one was still at work."""
     artefact.unlink(missing_ok=True)
-    runs = [start(folder, jobs, words) for _ in range(count)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": cli.clean_environment()}
+    command = ["make", f"-j{jobs}", *words]
+    makes = [subprocess.Popen(command, cwd=folder, start_new_session=True, **quiet) for _ in range(count)]
     try:
         time.sleep(moment)
     finally:
-        killed = [kill(one) for one in runs]
-    return any(killed)
+        running = [make for make in makes if make.poll() is None]  # their numbers are still their own
+        for make in running:
+            os.killpg(make.pid, signal.SIGKILL)
+        for make in running:
+            make.wait()
+    return bool(running)
 
 
 def snapshot(folder: Path) -> dict[str, str]:
     """{name: sha256 of the bytes that must not vary} of what a build made."""
-    digest = lambda path: hashlib.sha256(reproduce.comparable(path)).hexdigest()
-    return {name: digest(path) for name, path in reproduce.made(folder).items()}
+    digest = lambda path: hashlib.sha256(reproduce.comparable_bytes(path)).hexdigest()
+    return {name: digest(path) for name, path in reproduce.made_files(folder).items()}
 
 
 def stages(folder: Path) -> list[tuple[Path, float]]:
@@ -91,12 +83,12 @@ def stages(folder: Path) -> list[tuple[Path, float]]:
     return [(Path(str(p).removesuffix(PROV)), sum(seconds[i:])) for i, p in enumerate(provs)]
 
 
-def drawn(made: list[tuple[Path, float]], dice: random.Random) -> tuple[Path, float]:
+def draw_stage(build: list[tuple[Path, float]], dice: random.Random) -> tuple[Path, float]:
     """One of the stages, by its place alone: the last most often."""
-    return dice.choices(made, [1 / (len(made) - place) for place in range(len(made))])[0]
+    return dice.choices(build, [1 / (len(build) - place) for place in range(len(build))])[0]
 
 
-def in_making(folder: Path) -> list[str]:
+def names_in_making(folder: Path) -> list[str]:
     """What was being made when the kill came: the temporary folders of tools/make/run.py."""
     return [p.name.removesuffix(run.BOX).rpartition(".")[0][1:] for p in (folder / "build").rglob(f".*{run.BOX}")]
 
@@ -154,7 +146,7 @@ KINDS = {"other dates": other_dates, "a flipped byte": flip, "removed": remove, 
 ADVICE = re.compile(r"run\.py: error: .*; delete (\S+) and run make again")
 
 
-def converge(folder: Path, words: list[str], want: dict[str, str], when: str, may_refuse: bool = False) -> bool:
+def converge(folder: Path, words: list[str], expected: dict[str, str], when: str, may_refuse: bool = False) -> bool:
     """One plain make; whether it refused first. UserError unless it gives `want` and nothing else. may_refuse: it may say in
     one line which file to delete; that is done, and the second make counts."""
     plain = functools.partial(reproduce.make, folder, words, show=lambda *_, **__: None)
@@ -167,10 +159,10 @@ def converge(folder: Path, words: list[str], want: dict[str, str], when: str, ma
     if error:
         raise cli.UserError(f"{when}: then make failed: {error}")
     have = snapshot(folder)
-    stray = sorted(have.keys() - want.keys())
+    stray = sorted(have.keys() - expected.keys())
     if stray:
         raise cli.UserError(f"{when}: {folder}/{stray[0]} was left behind")
-    unlike = sorted(n for n in want if have.get(n) != want[n])
+    unlike = sorted(n for n in expected if have.get(n) != expected[n])
     if unlike:
         raise cli.UserError(f"{when}: {folder}/{unlike[0]} is not what an undisturbed build makes")
     return refused
@@ -183,39 +175,40 @@ def main():
     p.add_argument("--seed", type=int, default=1, help="of the dice (%(default)s)")
     p.add_argument("--save_path", type=Path, help="keep the counts there, as results/stress.csv")
     args = p.parse_args()
-    folder, tally, hit = own_copy(), Counter(), Counter()
+    folder, tally, targets_hit = make_copy(), Counter(), Counter()
     pace = 1.0  # of this machine now against the undisturbed build
     if error := reproduce.make(folder, args.goals):
         raise cli.UserError(f"the undisturbed build failed: {error}")
-    want, made = snapshot(folder), stages(folder)
+    expected, build = snapshot(folder), stages(folder)
     for number in range(1, args.runs + 1):
         dice = random.Random(f"{args.seed} {number}")
-        artefact, seconds = drawn(made, dice)
+        artefact, seconds = draw_stage(build, dice)
         jobs, twice, share = dice.choice([1, 8]), dice.random() < 0.33, dice.random()
         killed = False
         while not killed:  # one that has ended by itself is no run
             moment = share * seconds * pace
             killed = kill_at(moment, folder, artefact, 1 + twice, jobs, args.goals)
-            here = in_making(folder) or ["nothing"]
+            targets = names_in_making(folder) or ["nothing"]
             how = f"run {number}: {artefact.relative_to(folder)} removed, -j{jobs}{' twice' if twice else ''}, killed "
-            how += f"after {moment:.1f} s while making {' '.join(here)}"
-            converge(folder, args.goals, want, how)
+            how += f"after {moment:.1f} s while making {' '.join(targets)}"
+            converge(folder, args.goals, expected, how)
             pace *= 1 if killed else 0.8
-        hit.update(here)
+        targets_hit.update(targets)
         tally.update({f"-j{jobs}": 1, "twice": int(twice)})
         print(f"{how}; the same bytes", flush=True)
         kind = list(KINDS)[number % len(KINDS)]
-        artefact = folder / args.goals[0] if kind == "edited" else drawn(made, dice)[0]
-        done = KINDS[kind](folder, artefact, dice)
-        refused = converge(folder, args.goals, want, f"after run {number}: {done}", may_refuse=kind == "a flipped byte")
+        artefact = folder / args.goals[0] if kind == "edited" else draw_stage(build, dice)[0]
+        spoiling = KINDS[kind](folder, artefact, dice)
+        when = f"after run {number}: {spoiling}"
+        refused = converge(folder, args.goals, expected, when, may_refuse=kind == "a flipped byte")
         tally.update({kind: 1, "refused": refused})
-        print(f"after run {number}: {done}; {'refused in one line, then ' * refused}the same bytes", flush=True)
+        print(f"{when}; {'refused in one line, then ' * refused}the same bytes", flush=True)
     shutil.rmtree(HOME)
     how = f"-j1 {tally['-j1']}, -j8 {tally['-j8']}; two makes at once {tally['twice']}"
     print(f"torture: {args.runs} runs killed ({how}), the same bytes after each")
     kinds = ", ".join(f"{kind} {tally[kind]}" for kind in KINDS)
     print(f"between them: {kinds} (refused first: {tally['refused']}), the same bytes after each")
-    print("killed while making: " + ", ".join(f"{name} {n}" for name, n in sorted(hit.items())))
+    print("killed while making: " + ", ".join(f"{name} {n}" for name, n in sorted(targets_hit.items())))
     same = "the next make gives the same bytes"
     counts.keep(args.save_path, "a build killed at a random moment", args.runs, f"{same} ({how})", args.goals)
     counts.keep(args.save_path, "a file spoilt", args.runs, f"{same} ({kinds})", args.goals)

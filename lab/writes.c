@@ -23,15 +23,20 @@
 enum { NAME = 1000 };
 static long *count, at;
 static const char *under;
+static pid_t reader;
 
-__attribute__((constructor)) static void begin(void) {
+/* Whether writes count in this process; a fork of test/warm.py has variables of its own, so each process reads them. */
+static int counts(void) {
+    if (count && reader == getpid()) return 1;
     const char *file = getenv("FAIL_COUNT"), *n = getenv("FAIL_AT");
     under = getenv("FAIL_UNDER");
     int fd = file && n && under ? open(file, O_RDWR | O_CLOEXEC) : -1;
-    if (fd < 0) return;
+    if (fd < 0) return 0;
     void *shared = mmap(NULL, sizeof *count + NAME, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
-    if (shared != MAP_FAILED) count = shared, at = atol(n);
+    if (shared == MAP_FAILED) return 0;
+    count = shared, at = atol(n), reader = getpid();
+    return 1;
 }
 
 /* Whether it is this call's turn to fail, of a file below the folder; errno then says so, and the path lies behind the
@@ -50,7 +55,7 @@ static int fails(int fd) {
     char link[64], path[4096];
     struct stat s;
     int before = errno;
-    if (!count || fstat(fd, &s) || !S_ISREG(s.st_mode)) return errno = before, 0;
+    if (!counts() || fstat(fd, &s) || !S_ISREG(s.st_mode)) return errno = before, 0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof path - 1);
     errno = before;
@@ -61,7 +66,7 @@ static int fails(int fd) {
 
 static int fails_at(int folder, const char *path) {
     char whole[8192];
-    if (!count) return 0;
+    if (!counts()) return 0;
     if (path[0] == '/') return due(path);
     if (folder != AT_FDCWD || !getcwd(whole, 4096)) return 0;
     strcat(strcat(whole, "/"), path);

@@ -7,13 +7,14 @@
     writes: 1146 failures in 23 steps (ENOSPC 573, EIO 573; 1127 refused in one line, 19 did no harm)
 
 The arguments are make's goals and, after --, its parameters. An undisturbed build says which artefacts there are, and in which
-order; they and the goals are the steps. lab/writes.c is loaded into every process of a clean copy under build/writes. Each step
-is made again and again, alone, from the tree as it was before it, and each time one write later fails. Then there is no
+order; they and the goals are the steps. lab/writes.c is loaded into every process of a clean copy under build/writes, whose
+Python starts warm (test/warm.py). Each step is made again and again, alone, from the tree as it was before it, and each time one write later fails. Then there is no
 traceback, at most two lines of error, no file but whole ones, and each byte as an undisturbed build makes it (but for what
 holds a record's date). Where the tree is not as it was before the step, a plain make has to go on from it to the same bytes.
 --every K tries each K-th write alone.
 """
 
+import contextlib
 import errno
 import functools
 import hashlib
@@ -21,6 +22,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from tools.checks import reproduce
 from tools.make import cli, stale
 
 HOME = Path("build/writes")
+WARM = HOME / "warm"
 ERRORS = (errno.ENOSPC, errno.EIO)
 STRAY = re.compile(r"(^|/)\.[^/]+\.([a-z0-9_]{8}|tmp)$")
 DATED = ("results/", "build/report.html")  # they hold when a record was made
@@ -43,62 +46,76 @@ def copy(source: Path, to: Path) -> None:
 
 
 def dates(folder: Path) -> dict[str, tuple[int, int]]:
-    """{name: size and date} of a tree's files, but for what is remembered of dates."""
+    """{name: size and date} of a tree's files, but for Python's bytecode and what is remembered of dates."""
     paths = {p.relative_to(folder).as_posix(): p.lstat() for p in folder.rglob("*") if not p.is_dir()}
-    return {name: (s.st_size, s.st_mtime_ns) for name, s in paths.items() if name != stale.MEMORY.as_posix()}
+    seen = (name for name in paths if name != stale.MEMORY.as_posix() and "/__pycache__/" not in name)
+    return {name: (paths[name].st_size, paths[name].st_mtime_ns) for name in seen}
 
 
 @functools.cache
 def digest(path: Path, size: int, date: int) -> str:
-    return hashlib.sha256(reproduce.comparable(path)).hexdigest()
+    return hashlib.sha256(reproduce.comparable_bytes(path)).hexdigest()
 
 
 def snapshot(folder: Path) -> dict[str, str]:
     """{name: sha256 of the bytes that must not vary} of what a build made. ValueError for half a prov.json."""
-    stats = {name: (path, path.stat()) for name, path in reproduce.made(folder).items()}
+    stats = {name: (path, path.stat()) for name, path in reproduce.made_files(folder).items()}
     return {name: digest(path, s.st_size, s.st_mtime_ns) for name, (path, s) in stats.items()}
 
 
-def undisturbed(goals: list[str], parameters: list[str]) -> tuple[list[str], dict[str, str]]:
+def build_undisturbed(goals: list[str], parameters: list[str]) -> tuple[list[str], dict[str, str]]:
     """(the steps in their order, what each file has to be). Raises UserError where the build fails."""
     folder, steps = reproduce.clean_copy(HOME / "undisturbed"), []
     for goal in goals:
         if error := reproduce.make(folder, [goal, *parameters]):
             raise cli.UserError(f"the undisturbed build failed: {error}")
         provs = [p for top in ("build", "results") for p in stale.prov_files(folder / top)]
-        names = [
-            str(p.relative_to(folder)).removesuffix(stale.PROV)
-            for p in sorted(provs, key=lambda p: p.stat().st_mtime_ns)
-        ]
+        provs.sort(key=lambda p: p.stat().st_mtime_ns)
+        names = [str(p.relative_to(folder)).removesuffix(stale.PROV) for p in provs]
         steps += [name for name in [*names, goal] if name not in steps]
     return steps, {name: sha for name, sha in snapshot(folder).items() if not name.startswith(DATED)}
+
+
+@contextlib.contextmanager
+def warm_python(venv: Path):
+    """WARM/venv is an environment like `venv` meanwhile, whose Python starts warm, with lab/writes.c loaded."""
+    library = HOME.absolute() / "writes.so"
+    compile_it = ["gcc", "-O1", "-shared", "-fPIC", "-o", library, "lab/writes.c", "-ldl"]
+    if subprocess.run(compile_it, check=False).returncode:
+        raise cli.UserError("lab/writes.c: gcc stopped, see above")
+    os.environ["LD_PRELOAD"] = str(library)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.path.insert(0, "test")
+    import warm
+
+    with warm.start(WARM.absolute(), venv.absolute()) as server:
+        try:
+            yield
+        finally:
+            server.kill()
 
 
 class Tree:
     """A clean copy in which writes fail."""
 
-    def __init__(self, parameters: list[str], want: dict[str, str]):
-        self.folder, self.want = reproduce.clean_copy(HOME / "tree").resolve(), want
-        self.kept, self.library, self.count = (self.folder.with_name(name) for name in ("kept", "writes.so", "count"))
-        self.words = [*map(reproduce.from_here, parameters)]
-        source = ["gcc", "-O1", "-shared", "-fPIC", "-o", self.library, "lab/writes.c", "-ldl"]
-        if subprocess.run(source, check=False).returncode:
-            raise cli.UserError("lab/writes.c: gcc stopped, see above")
+    def __init__(self, parameters: list[str], expected: dict[str, str]):
+        self.folder, self.expected = reproduce.clean_copy(HOME / "tree").resolve(), expected
+        self.backup, self.count = (self.folder.with_name(name) for name in ("kept", "count"))
+        self.words = [*map(reproduce.from_here, parameters), f"VENV={WARM.absolute() / 'venv'}"]
         reproduce.link_environment(self.folder, parameters)
 
     def make(self, goal: str, number: int = 0, error: int = 0) -> tuple[int, str, str]:
         """(make's status, what it printed, the file whose write failed; none where there were fewer)."""
         self.count.write_bytes(bytes(1008))
-        env = cli.clean_environment() | {"LD_PRELOAD": str(self.library), "FAIL_UNDER": str(self.folder)}
-        env |= {"FAIL_COUNT": str(self.count)}
-        env |= {"FAIL_AT": str(number), "FAIL_ERRNO": str(error), "PYTHONDONTWRITEBYTECODE": "1"}
+        env = cli.clean_environment() | {"FAIL_UNDER": str(self.folder), "FAIL_COUNT": str(self.count)}
+        env |= {"FAIL_AT": str(number), "FAIL_ERRNO": str(error)}
         command = ["make", goal, *self.words]
         done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
         count = self.count.read_bytes()
         reached = count[8:].rstrip(b"\0").decode() if int.from_bytes(count[:8], "little") >= number > 0 else ""
         return done.returncode, done.stdout + done.stderr, reached
 
-    def fault(self, status: int, said: str) -> str:
+    def fault(self, status: int, output: str) -> str:
         """What is wrong with the tree, and with what was said; empty where all is well."""
         try:
             have = snapshot(self.folder)
@@ -106,36 +123,34 @@ class Tree:
             return f"half a file: {e}"
         tops = (self.folder / top for top in ("build", "results"))
         names = [p.relative_to(self.folder).as_posix() for top in tops for p in top.rglob("*")]
-        errors = [line for line in said.splitlines() if "error:" in line]
-        faults = ["a traceback"] if "Traceback" in said else []
+        errors = [line for line in output.splitlines() if "error:" in line]
+        faults = ["a traceback"] if "Traceback" in output else []
         faults += [f"{len(errors)} lines of error"] if status and not 1 <= len(errors) <= 2 else []
         faults += [f"{name} was left behind" for name in names if STRAY.search(name)]
-        unlike = [name for name, sha in self.want.items() if have.get(name, sha) != sha]
+        unlike = [name for name, sha in self.expected.items() if have.get(name, sha) != sha]
         return next(iter([*faults, *(f"{name} is not what an undisturbed build makes" for name in unlike)]), "")
 
-    def recovered(self, step: str) -> str:
+    def recover(self, step: str) -> str:
         """What is wrong after one plain make of the step; then the tree is as it was before the step."""
-        status, said, _ = self.make(step)
-        wrong = f"the next make failed ({status}): {said[-300:]}" if status else self.fault(status, said)
-        copy(self.kept, self.folder)
+        status, output, _ = self.make(step)
+        wrong = f"the next make failed ({status}): {output[-300:]}" if status else self.fault(status, output)
+        copy(self.backup, self.folder)
         return wrong
 
     def fail_each(self, step: str, every: int, tally: Counter) -> list[str]:
         """Make a step, each time with one later write that fails, then whole; what went wrong."""
-        copy(self.folder, self.kept)
-        before, number, faults = dates(self.kept), 1, []
+        copy(self.folder, self.backup)
+        before, number, faults = dates(self.backup), 1, []
         while True:
             error = ERRORS[tally.total() // 2 % 2]
-            status, said, reached = self.make(step, number, error)
+            status, output, reached = self.make(step, number, error)
             if not reached:
-                return [
-                    *faults,
-                    *([f"{step}: ended with {status} though no write failed: {said[-300:]}"] if status else []),
-                ]
-            wrong = self.fault(status, said)
+                end = f"{step}: ended with {status} though no write failed: {output[-300:]}"
+                return faults + [end] * bool(status)
+            wrong = self.fault(status, output)
             if dates(self.folder) != before:
-                wrong = wrong or self.recovered(step)
-            line = next((line for line in said.splitlines() if "error:" in line), "no harm done")
+                wrong = wrong or self.recover(step)
+            line = next((line for line in output.splitlines() if "error:" in line), "no harm done")
             text = f"{step}, write {number} of {reached}: {os.strerror(error)}: {wrong or 'well'}: {line[:160]}"
             print(text, flush=True)
             faults += [text] if wrong else []
@@ -150,11 +165,14 @@ def main():
     p.add_argument("--save_path", type=Path, help="keep the counts there, as results/stress.csv")
     args = p.parse_args()
     parameters = [word for word in args.words if "=" in word]
-    steps, want = undisturbed([word for word in args.words if "=" not in word], parameters)
-    tree, tally = Tree(parameters, want), Counter()
-    faults = [fault for step in steps for fault in tree.fail_each(step, args.every, tally)]
+    steps, expected = build_undisturbed([word for word in args.words if "=" not in word], parameters)
+    tree, tally = Tree(parameters, expected), Counter()
+    venv = next((Path(word.removeprefix("VENV=")) for word in parameters if word.startswith("VENV=")), Path(".venv"))
+    with warm_python(venv):
+        faults = [fault for step in steps for fault in tree.fail_each(step, args.every, tally)]
     have = snapshot(tree.folder)
-    faults += [f"{name} is not what an undisturbed build makes" for name in want if have.get(name) != want[name]]
+    unlike = [name for name in expected if have.get(name) != expected[name]]
+    faults += [f"{name} is not what an undisturbed build makes" for name in unlike]
     total = tally["refused"] + tally["harmless"]
     errors = ", ".join(f"{errno.errorcode[e]} {tally[errno.errorcode[e]]}" for e in ERRORS)
     result = f"{tally['refused']} refused in one line, {tally['harmless']} did no harm"

@@ -160,7 +160,7 @@ def test_a_folder_of_ones_own_is_no_environment(tmp_path, files):
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(cli.UserError, match="files that are not ours"):
         install.make(tmp_path)
-    assert sorted(tmp_path.rglob("*")) == before and not install.ours(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before and not install.is_ours(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_clean_copy_holds_the_sources_and_nothing_else(repo, git, monkeypatch):
     monkeypatch.chdir(repo.path)
     monkeypatch.setattr(cli, "ROOT", repo.path)
     theirs = ["videos/a.mp4", "notes.mp4", "mine/weights.bin", "models/tiny/own/a.tsv", "results/local/a"]
-    theirs += ["data/a.mp4", "docs/a.mp4", "models/tiny/more/a.mp4"] * git
+    theirs += ["data/a.mp4", "docs/a.mp4", "models/tiny/more/a.mp4", "lab/a.mp4"] * git
     for name in (*theirs, "models/tiny/__pycache__/a.pyc"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("x")
@@ -187,19 +187,16 @@ def test_clean_copy_holds_the_sources_and_nothing_else(repo, git, monkeypatch):
     own = 'weights = "mine"\ndata = "models/tiny/own"'
     values.write_text(re.sub(r"(?m)^weights = .*", own, values.read_text()))
     if git:
-        for words in (
-            ["init", "-q"],
-            ["add", "Makefile", "mk", "tools", "results", "data/*.edits"],
-            ["commit", "-qm", "one"],
-        ):
-            in_git(repo.path, *words)
+        for words in ("init -q", "add Makefile mk tools results data/*.edits", "commit -qm one"):
+            in_git(repo.path, *words.split())
     folder = reproduce.clean_copy(Path("build/reproduce/one"))
     assert {p.name for p in folder.iterdir()} >= {"Makefile", "mk", "tools", "models", "data"}
     assert not [p for p in folder.rglob("*") if p.suffix in (".mp4", ".pyc")]
     assert all((folder / name).is_symlink() for name in ("mine", "models/tiny/own"))
     assert (folder / "models/tiny/config.json").is_file()
     assert [p.name for p in (folder / "build").iterdir()] == ["downloads"]
-    assert {p.name for p in (folder / "results").iterdir()} <= {"records", "bench"}
+    assert not (folder / "results/local").exists()
+    assert (folder / "results/costs.csv").is_file()  # README quotes it
     assert (folder / "tools/make/run.py").read_bytes() == Path("tools/make/run.py").read_bytes()
 
 

@@ -291,6 +291,8 @@ def test_fewer_positions_than_the_length(given):
     edit(folder / "tokenizer_config.json", model_max_length=16)
     assert tokens.fit(folder, 128, cut=True) == 16
     assert tokens.fit(folder.parent, 128) == 128
+    edit(folder / "tokenizer_config.json", model_max_length=-5)
+    assert "model_max_length" not in tokenizer.convert(folder)[1]
 
 
 # --- the tokenizer ----------------------------------------------------------------------------------------------------

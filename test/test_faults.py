@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import pytest
 import small
@@ -17,6 +18,7 @@ from conftest import ROOT, Repo
 
 from tools.base import input_files, onnxfile
 from tools.make import cli, run
+from tools.source import checkpoint
 
 LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 TABLE = "results/local/accuracy-table.csv"
@@ -138,7 +140,7 @@ def test_a_file_where_the_folder_should_be(repo):
     assert make(repo, "accuracy").returncode == 0
 
 
-@pytest.mark.parametrize("writer", ["buckets", "runner", "openvino"])
+@pytest.mark.parametrize("writer", ["buckets", "runner", "openvino", "unzip"])
 def test_no_room_for_a_file_that_a_library_writes(tmp_path, monkeypatch, writer):
     """np.save into a file says `[Errno None] None` of a full disk, OpenVINO `basic_ios::clear: iostream error`."""
     import numpy as np
@@ -147,6 +149,8 @@ def test_no_room_for_a_file_that_a_library_writes(tmp_path, monkeypatch, writer)
     from tools.cpu import engines, runner
 
     graph = ov.Core().read_model(small.sums(tmp_path / "sums.onnx"))
+    with zipfile.ZipFile(zipped := tmp_path / "a.zip", "w") as z:
+        z.writestr("vocab.txt", bytes(3000))
     monkeypatch.setattr(engines.tempfile, "tempdir", "/nowhere")  # TMPDIR may be too small
 
     mask = {"attention_mask": np.ones((2, 64), int)}
@@ -154,6 +158,7 @@ def test_no_room_for_a_file_that_a_library_writes(tmp_path, monkeypatch, writer)
         "buckets": lambda: input_files.write_buckets(tmp_path, mask, "01", [64], 2),
         "runner": lambda: runner.write_output(tmp_path, "1", 0, np.ones((8, 64)), "NPY"),
         "openvino": lambda: engines.write_ir(graph, tmp_path / "model.ir", "fp32", []),
+        "unzip": lambda: checkpoint.make(str(zipped), ROOT / "models/minilm_sst2", None, tmp_path / "no/npy"),
     }[writer]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
@@ -227,6 +232,9 @@ def test_names_that_are_not_utf8(repo):
     assert "kept       build/\\udcff.prov.json" in said["clean"]
     for name in places[:3]:
         (repo.path / name).unlink()
+    path, repo.path = repo.path, repo.path.rename(repo.path.with_name(odd))
+    assert "udcff: not UTF-8, which PyTorch cannot export in" in make(repo, "-n", "accuracy").stderr
+    repo.path = repo.path.rename(path)
 
 
 def test_what_another_make_made_is_taken_where_it_is_the_same(tmp_path):

@@ -261,6 +261,14 @@ def test_what_the_kit_does_not_hold_is_refused_by_name(away, change, said, monke
         judged(built, path, monkeypatch)
 
 
+def test_what_is_no_result_file_is_named_in_one_line(tmp_path):
+    (tmp_path / "text").write_text("no tar")
+    os.mkfifo(tmp_path / "pipe")
+    for name, says in {"text": "truncated header; is it the whole", "pipe": "a pipe or a device"}.items():
+        with pytest.raises(cli.UserError, match=rf"^\S*{name}: {says}.*\Z"):
+            kit.unpack(tmp_path / name, tmp_path / "out")
+
+
 def unpacked(path, folder):
     with tarfile.open(path) as tar:
         tar.extractall(folder, filter="tar")

@@ -164,17 +164,21 @@ def test_what_is_given_has_an_end(tmp_path, monkeypatch):
         stale.hash_of_path(str(tmp_path))
 
 
-READ = ("build/imports.json", "build/data/dev.tsv.prov.json", "build/m/default/source", "results/local/perf-table.rows")
+READ = ("build/imports.json", "build/data/dev.tsv.prov.json", "build/m/default/source", "results/local/perf-table.rows",
+        "requirements.txt")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", READ)
 def test_a_pipe_in_place_of_what_make_reads_is_named(tmp_path, monkeypatch, name):
     """Whoever reads it waits for ever."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / name).parent.mkdir(parents=True)
+    for path in (tmp_path / "venv/installed", tmp_path / "venv/bin/python", tmp_path / name):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / name).unlink()
     os.mkfifo(name)
     with pytest.raises(cli.UserError, match=f"^{name}: a pipe or a device"):
-        stale.variables([], stale.Memory())
+        stale.variables([["venv/installed", "requirements.txt"]], stale.Memory())
 
 
 def test_what_is_given_is_known_by_its_bytes(tmp_path):

@@ -462,7 +462,7 @@ def test_an_old_record_without_turns_has_no_verdict_on_its_speed(unspoilt):
 
 def test_a_verdict_needs_a_narrow_interval():
     figure = lambda value, half: {"value": value, "low": value - half, "high": value + half}
-    verdict = lambda value, half: verify.same(verify.apart(figure(100.0, 1.0), figure(value, half)))
+    verdict = lambda value, half: verify.is_same(verify.ratio_of(figure(100.0, 1.0), figure(value, half)))
     assert [verdict(100, 2), verdict(95, 2), verdict(85, 3), verdict(118, 3)] == [True, True, False, False]
     assert [verdict(100, 20), verdict(88, 8)] == [None, None]  # a loss of 15 % could hide in it
 
@@ -524,12 +524,12 @@ def test_verify_rebuilds_through_make_and_fails_plainly(repo):
 
 def test_verify_one_cell(unspoilt):
     paths = sorted(Path("results/records").glob("*.json"))
-    assert len(verify.chosen(paths, [])) == 5
+    assert len(verify.choose(paths, [])) == 5
     both = {kept(kind, "bf16") for kind in ("accuracy", "throughput")}
-    assert {*verify.chosen(paths, ["BS=8", "PRECISION=bf16"])} == both
-    assert verify.chosen(paths, ["BS=16"]) == []
+    assert {*verify.choose(paths, ["BS=8", "PRECISION=bf16"])} == both
+    assert verify.choose(paths, ["BS=16"]) == []
     with pytest.raises(cli.UserError, match="SAMPLES= is no parameter of a record"):
-        verify.chosen(paths, ["SAMPLES=8"])
+        verify.choose(paths, ["SAMPLES=8"])
     assert "SEQ=128" in record.make_words(cli.read_json(paths[0]))
 
 

@@ -228,9 +228,9 @@ def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):
     for path, r in zip(paths, (plain, packed), strict=True):
         path.write_text(json.dumps(r))
         assert list(audit.record_faults(path)) == []
-    assert verify.chosen(paths, ["SEQ=128", "PACK=1"]) == paths[1:]
-    assert verify.chosen(paths, ["SEQ=128", "PACK="]) == paths[:1]
-    assert verify.chosen(paths, ["SEQ=128"]) == paths
+    assert verify.choose(paths, ["SEQ=128", "PACK=1"]) == paths[1:]
+    assert verify.choose(paths, ["SEQ=128", "PACK="]) == paths[:1]
+    assert verify.choose(paths, ["SEQ=128"]) == paths
     assert {"SEQ=128", "PACK=1"} <= set(record.make_words(packed))
     assert {"SEQ=128", "PACK="} <= set(record.make_words(plain))
     paths[1].write_text(json.dumps(packed | {"sentences_per_row": 4.0}))

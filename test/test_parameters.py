@@ -74,7 +74,7 @@ from tools.checks import verify
 from tools.results import record, table
 r = record.read_record(Path("{path}"))
 print(record.leaf_of(r), *record.make_words(r))
-print(*[len(verify.chosen([Path("results/records")], ["MODEL=tiny", f"OPSET={{n}}"])) for n in (11, 12)])
+print(*[len(verify.choose([Path("results/records")], ["MODEL=tiny", f"OPSET={{n}}"])) for n in (11, 12)])
 print(table.row(r)["precision"])"""
     leaf, chosen, cell = asked(opset, code).splitlines()
     assert leaf.startswith("tiny/default_o12/seq64/bs8/") and "OPSET=12" in leaf.split()

@@ -108,7 +108,7 @@ def test_the_others_go_on(repo):
         assert "left out: results/records/bad5.json: model: Field required" in done.stderr
         assert "bad-bytes.json: not JSON" in done.stderr and "bad4.json: not a JSON object" in done.stderr
     assert "792" in Path("README.md").read_text()
-    assert len(verify.chosen([folder], [])) == 5
+    assert len(verify.choose([folder], [])) == 5
     done = module("tools.checks.audit")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (line,) = (line for line in done.stderr.splitlines() if not line.startswith("left out: "))

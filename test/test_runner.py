@@ -309,7 +309,7 @@ def test_a_loss_of_15_percent_is_seen(monkeypatch, slower, expected):
     """A sleep in the engine, more work, a thread less: each by the figure that can show it."""
     machine = Machine(monkeypatch)
     old, new = machine.figures(), machine.figures(**slower)
-    assert {name: verify.same(verify.apart(old[name], new[name])) for name in expected} == expected
+    assert {name: verify.is_same(verify.ratio_of(old[name], new[name])) for name in expected} == expected
 
 
 def test_requests_of_one_thread_take_no_more_time_than_the_engine(monkeypatch):

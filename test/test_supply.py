@@ -119,12 +119,12 @@ def test_a_stamp_means_that_the_packages_are_there(one, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(cli.UserError, match="pip ended well, and yet not all"):
         patch.setattr(install, "pip", deaf)
         set_up(lock, venv, monkeypatch)
-    silent = {"PIP_CONFIG_FILE": os.devnull, "HTTPS_PROXY": "http://127.0.0.1:9", "PIP_RETRIES": "1"}
+    silent = {"PIP_CONFIG_FILE": os.devnull, "HTTPS_PROXY": "http://127.0.0.1:9", "PIP_RETRIES": "0"}
     with monkeypatch.context() as patch, pytest.raises(cli.UserError, match="proxy does not answer: .*Connection ref"):
         for name, value in silent.items():
             patch.setenv(name, value)
         set_up(lock, venv, monkeypatch)
-    assert install.ours(venv) and not stamp.exists() and not holds(venv)
+    assert install.is_ours(venv) and not stamp.exists() and not holds(venv)
     set_up(lock, venv, monkeypatch)
     assert holds(venv) and stamp.read_text() == lock.read_text() and not Path("elsewhere").exists()
     another = lock.with_name("python3.99")  # whatever /usr/bin/python3 is since the system's upgrade

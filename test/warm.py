@@ -40,7 +40,7 @@ import _signal, _socket
 words = sys.argv[1:]
 ours = words[:1] == ["-m"] and "".join(words[1:2]).startswith(("tools.", "lab.", "ais_bench")) or words and words[0][:1] != "-"
 plain = ("PYTHONPATH", "PYTHONHASHSEED", "PYTHONUNBUFFERED")
-odd = [name for name in os.environ if name.startswith("PYTHON") and name not in plain or name == "LD_PRELOAD"]
+odd = [name for name in os.environ if name.startswith("PYTHON") and name not in plain or name == "LD_PRELOAD" and os.environ[name] != {preload!r}]
 if ours and not odd and [*map(os.readlink, {spaces})] == {here}:
     try:
         streams = b"".join(os.dup(fd).to_bytes(4, sys.byteorder) for fd in (0, 1, 2))
@@ -77,7 +77,8 @@ def start(folder: Path, real: Path, within=()) -> subprocess.Popen:
         if path.name != "bin" and not path.name.startswith("python"):
             (folder / "venv" / path.relative_to(real)).symlink_to(path)
     python, server, here = folder / "venv/bin/python", folder / "socket", [*map(os.readlink, SPACES)]
-    python.write_text(START.format(real=real / "bin/python", socket=server, spaces=SPACES, here=here))
+    preload = os.environ.get("LD_PRELOAD")
+    python.write_text(START.format(real=real / "bin/python", socket=server, spaces=SPACES, here=here, preload=preload))
     python.chmod(0o755)
     python.with_name("python3").symlink_to("python")
     env = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -171,9 +172,12 @@ def serve(address: str) -> None:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
             fcntl.fcntl(connection, fcntl.F_SETFL, os.O_ASYNC)  # when START is gone, SIGIO ends this process
-            connection.sendall(struct.pack("<i", os.getpid()))
-            pid, *_ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-            Path(f"/proc/{pid}/comm").read_bytes()  # so that a trace shows for which START this process works
+            try:
+                connection.sendall(struct.pack("<i", os.getpid()))
+                pid, *_ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+                Path(f"/proc/{pid}/comm").read_bytes()  # so that a trace shows for which START this process works
+            except OSError:  # START is gone already
+                os._exit(1)
             end(*asked, streams)
         children[child] = connection
         for stream in streams:

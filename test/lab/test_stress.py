@@ -41,16 +41,15 @@ def test_killed_at_random_moments_and_spoilt(repo):
 def test_each_write_fails_in_one_line(repo):
     """Each 12th write; `make writes` is all stages, each one."""
     said = stressed(repo, "writes", 4, "--every", "12")
-    counts = re.search(
-        r"^writes: (\d+) failures in \d+ steps \(ENOSPC [1-9]\d*, EIO [1-9]\d*; (\d+) refused in one line", said, re.M
-    )
-    assert int(counts[1]) >= int(counts[2]) >= 3 and "the bytes of an undisturbed build" in said
+    line = r"^writes: (\d+) failures in \d+ steps \(ENOSPC [1-9]\d*, EIO [1-9]\d*; (\d+) refused in one line"
+    total, refused = re.search(line, said, re.M).groups()
+    assert int(total) >= int(refused) >= 3 and "the bytes of an undisturbed build" in said
 
 
 def test_the_dice_do_not_ask_how_fast_a_machine_is():
-    quick = list(zip("abcd", (9, 5, 2, 1), strict=True))
-    slow = [(name, seconds**4) for name, seconds in quick]
-    picks = [[torture.drawn(made, random.Random(seed))[0] for seed in range(30)] for made in (quick, slow)]
+    seconds = dict(zip("abcd", (9, 5, 2, 1), strict=True))
+    quick, slow = ([(name, took**power) for name, took in seconds.items()] for power in (1, 4))
+    picks = [[torture.draw_stage(made, random.Random(seed))[0] for seed in range(30)] for made in (quick, slow)]
     assert picks[0] == picks[1] and {*picks[0]} == {*"abcd"}
 
 
@@ -58,7 +57,7 @@ def test_an_odd_environment_changes_nothing(repo):
     """A few of them; `make environments` is all. One in which make fails is named."""
     words = ["MODEL=tiny", f"VENV={VENV}"]
     repo.make(goal := "build/data/dev.tsv")
-    plain = environments.said(repo.path, "", ["-n", "-B", "accuracy", *words])[1].split()
+    plain = environments.run_make(repo.path, "", ["-n", "-B", "accuracy", *words])[1].split()
     wrong = lambda case: environments.fault(repo.path, case, goal, words, plain, cli.sha256(repo.path / goal))
     few = ("PYTHONHOME=/nowhere", "PYTHONWARNINGS=error", "PYTHONVERBOSE=1", "exec <&-;", "BS=3")
     assert [wrong(case) for case in few] == [""] * len(few)

@@ -255,10 +255,8 @@ def broken(check, *about) -> Iterator[str]:
     """What a check names, and what stops it; so that the others go on."""
     try:
         yield from check(*about)
-    except cli.UserError as e:
-        yield str(e)
-    except OSError as e:
-        yield f"{e.filename or check.__name__}: {e.strerror or e}"
+    except (cli.UserError, OSError) as e:
+        yield cli.explanation(e)
 
 
 def faults(counts: dict) -> Iterator[str]:

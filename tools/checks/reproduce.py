@@ -38,10 +38,11 @@ BUILDS: dict[str, dict] = {
                                                           "ATEN_CPU_CAPABILITY": "avx2"},
                        "within": [HOST, ["env", f"LD_PRELOAD={UNLIKE.absolute()}"]]},
 }  # fmt: skip
-KEPT = ("records", "bench")
+LOCAL = Path("results/local")
 # What git does not know yet and a build may need; of a tree without git, all that it may.
-NEW = ("mk", "tools", "lab", ":(glob)models/*/*", *(f"results/{name}" for name in KEPT))
-FOLDERS = ("mk", "tools", "lab", "models", "data", "test", "docs", ".ci", *(f"results/{name}" for name in KEPT))
+NEW = ("mk/*.mk", "lab/*.mk", *(f"{top}/*.{kind}" for top in ("tools", "lab") for kind in ("py", "[ch]")),
+       ":(glob)models/*/*", "results/records/*.json", "results/bench/*.json")  # fmt: skip
+FOLDERS = ("mk", "tools", "lab", "models", "data", "test", "docs", ".ci", "results")
 FILES = ("Makefile", "requirements*", "*.toml", "*.md", "*.cff", "LICENSE", "Containerfile", ".containerignore",
          ".git[ai_]*")  # fmt: skip
 
@@ -49,19 +50,20 @@ FILES = ("Makefile", "requirements*", "*.toml", "*.md", "*.cff", "LICENSE", "Con
 def sources() -> list[Path]:
     """The files of this tree that a build may need: those that git knows, whatever else lies beside them, and new ones; but
     none of the user's own that a model.toml names, which may be of any size."""
-    kept, listed = [], lambda *words: [Path(name) for name in cli.git("ls-files", *words).stdout.split("\0") if name]
+    tracked: list[Path] = []
+    listing = lambda *words: [Path(name) for name in cli.git("ls-files", *words).stdout.split("\0") if name]
     if run.git_state()["commit_from"] == "git":
-        kept, new = listed("-z"), listed("-oz", "--exclude-standard", *NEW)
+        tracked, new = listing("-z"), listing("-oz", "--exclude-standard", *NEW)
     else:
         tops = [path for pattern in (*FOLDERS, *FILES) for path in Path().glob(pattern)]
         new = [path for top in tops for path in (top, *top.rglob("*"))]
-    theirs = named()
-    kept += [path for path in new if not any(path.is_relative_to(name) for name in theirs)]
-    here = (path for path in kept if path.is_file() or path.is_symlink())
-    return [p for p in here if "__pycache__" not in p.parts and (p.parts[0] != "results" or p.parts[1] in KEPT)]
+    own_files = model_files()
+    tracked += [path for path in new if not any(path.is_relative_to(name) for name in own_files)]
+    present = (path for path in tracked if path.is_file() or path.is_symlink())
+    return [p for p in present if "__pycache__" not in p.parts and p.parts[:2] != LOCAL.parts]
 
 
-def named() -> set[str]:
+def model_files() -> set[str]:
     """What model.toml files name of the user's own, where it is here; one that is broken names nothing."""
     names = set()
     for name in models.names(Path("models")):
@@ -84,7 +86,7 @@ def clean_copy(folder: Path) -> Path:
     downloads.mkdir(parents=True, exist_ok=True)
     (folder / "build").mkdir()
     (folder / "build" / "downloads").symlink_to(downloads.resolve())
-    link(folder, named())
+    link(folder, model_files())
     return folder
 
 
@@ -98,10 +100,7 @@ def link(folder: Path, names: Iterable[str]) -> None:
 
 
 def link_environment(folder: Path, words: list[str]) -> None:
-    """The same of VENV= and WEIGHTS= of make's words: one environment and one checkpoint for all copies.
-
-    Raises UserError where WEIGHTS begins with `..`.
-    """
+    """The same of VENV= and WEIGHTS= of make's words. Raises UserError where WEIGHTS leads out of the tree by `..`."""
     values = {name: value for name, _, value in (word.partition("=") for word in words)}
     weights = values.get("WEIGHTS", "")
     if ".." in Path(weights).parts:
@@ -140,7 +139,7 @@ def make(
 VARIES = ("started", "commit", "dirty", "machine", "threads", "streams")
 
 
-def workable(commands: list[list[str]]) -> list[str]:
+def usable_commands(commands: list[list[str]]) -> list[str]:
     """Those commands that run another one here, as one prefix; the others are named."""
     prefix: list[str] = []
     for command in commands:
@@ -155,7 +154,7 @@ def workable(commands: list[list[str]]) -> list[str]:
     return prefix
 
 
-def comparable(path: Path) -> bytes:
+def comparable_bytes(path: Path) -> bytes:
     """A file's bytes without what may vary from run to run, or with an edit of the tree beside its copy."""
     varies = ("run",) if path.name.endswith(".prov.json") else VARIES
     if path.name == "accuracy.txt":  # as tools/results/show.py writes it; the builds have unlike numbers of processors
@@ -194,19 +193,18 @@ TIMED = re.compile(
 )
 
 
-def made(folder: Path) -> dict[str, Path]:
+def made_files(folder: Path) -> dict[str, Path]:
     """{name: path} of what a build made, downloads and timings left out."""
-    paths = [p for top in ("build", "results") for p in sorted((folder / top).rglob("*")) if p.is_file()]
+    paths = [p for top in ("build", LOCAL) for p in sorted((folder / top).rglob("*")) if p.is_file()]
     names = {p.relative_to(folder).as_posix(): p for p in paths}
-    shared = ("build/downloads/", *(f"results/{name}/" for name in KEPT))
-    return {n: p for n, p in names.items() if not n.startswith(shared) and not TIMED.search(n)}
+    return {n: p for n, p in names.items() if not n.startswith("build/downloads/") and not TIMED.search(n)}
 
 
 def differences(one: Path, other: Path) -> tuple[int, list[str]]:
     """How many files two builds made, and the names of those that differ or that only one has."""
-    a, b = made(one), made(other)
+    a, b = made_files(one), made_files(other)
     both, mode = sorted(a.keys() & b.keys()), lambda p: p.stat().st_mode & 0o777
-    unlike = [n for n in both if comparable(a[n]) != comparable(b[n])]
+    unlike = [n for n in both if comparable_bytes(a[n]) != comparable_bytes(b[n])]
     held = (n for n in both if n.endswith(("MANIFEST", ".bin", ".npy", ".onnx", ".om")) and mode(a[n]) != mode(b[n]))
     unlike += [f"{n} (mode {mode(a[n]):o} and {mode(b[n]):o})" for n in held]
     unlike += [f"{n} (in one build only)" for n in sorted(a.keys() ^ b.keys())]
@@ -221,7 +219,7 @@ def main():
     if shutil.which("gcc"):
         subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", UNLIKE, cli.ROOT / "lab/unlike.c"], check=False)
     for folder, how in zip(folders, BUILDS.values(), strict=True):
-        env, within = {**how["env"], "HOME": str(folder.resolve())}, workable(how["within"])
+        env, within = {**how["env"], "HOME": str(folder.resolve())}, usable_commands(how["within"])
         if error := make(folder, words, how["jobs"], how["umask"], env, within=within):
             raise cli.UserError(f"{folder}: the build failed: {error}")
     total, unlike = differences(*folders)

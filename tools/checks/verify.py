@@ -55,11 +55,11 @@ def artefacts(record: dict, here: bool) -> dict[str, str]:
         computed = name == KEPT_LOGITS or target.startswith(leaf) and not name.startswith("model.")
         unlike = target.startswith(LIBRARIES) or any("measured" in words for words in ran) or computed > here
         if ran and not unlike:
-            made[today(target.replace(leaf, now))] = chain[target]["sha256"]
+            made[name_today(target.replace(leaf, now))] = chain[target]["sha256"]
     return made
 
 
-def today(target: str) -> str:
+def name_today(target: str) -> str:
     """What an artefact of an older record is called today."""
     if Path(target).name == KEPT_LOGITS:
         return "/".join([*Path(target).parts[:3], KEPT_LOGITS])  # it lay one folder deeper
@@ -78,7 +78,7 @@ def bytes_verdict(old: dict, new: dict) -> tuple[bool, str]:
     return False, f"{len(was) - len(unlike)} of {len(was)} equal, first other: {unlike[0]}{why}"
 
 
-def told(record: dict) -> str:
+def result_text(record: dict) -> str:
     """The result of an accuracy's record: right of all, or the metrics of scores."""
     if record["correct"] is not None:
         return f"{record['correct']}/{record['total']}"
@@ -90,8 +90,9 @@ def accuracy_verdict(old: dict, new: dict) -> tuple[str, str]:
     else by predictions, which on another CPU may be others in less than fp32."""
     flips = compare.flips(old, new)
     lines = ", ".join(f"dev.tsv:{i + 2}" for i in flips[:8]) + (" ..." if flips[8:] else "")
-    same = not flips and told(old) == told(new)
-    words = f"{told(new)}, " + ("as recorded" if same else f"recorded {told(old)}; {len(flips)} flips: {lines}")
+    same = not flips and result_text(old) == result_text(new)
+    was_other = f"recorded {result_text(old)}; {len(flips)} flips: {lines}"
+    words = f"{result_text(new)}, {'as recorded' if same else was_other}"
     was, now = (r.get("logits_sha256") for r in (old, new))
     if was and now:
         return ("holds", f"{words}, bit for bit") if was == now else ("FAILED", f"{words}; logits of other bits")
@@ -114,7 +115,7 @@ def other_machine(old: dict, new: dict) -> str | None:
     return f"held to another yardstick, {' and '.join(sorted(both))}" if len(both) > 1 else None
 
 
-def apart(old: dict, new: dict) -> tuple[float, float, float]:
+def ratio_of(old: dict, new: dict) -> tuple[float, float, float]:
     """new / old of two figures, with its 95 % interval: their relative errors add up in squares."""
     ratio = new["value"] / old["value"]
     error = math.hypot(*((f["high"] - f["low"]) / 2 / f["value"] for f in (old, new)))
@@ -127,7 +128,7 @@ def outside(ratio: tuple[float, float, float], band: tuple[float, float]) -> boo
     return high < band[0] or low > band[1]
 
 
-def same(ratio: tuple[float, float, float]) -> bool | None:
+def is_same(ratio: tuple[float, float, float]) -> bool | None:
     """Whether a ratio with its interval says that two figures are the same; None where it says neither."""
     _, low, high = ratio
     if outside(ratio, BAND):
@@ -135,7 +136,7 @@ def same(ratio: tuple[float, float, float]) -> bool | None:
     return True if low > LOST and high < 1 / LOST else None
 
 
-def compared(old: dict, new: dict) -> dict[str, tuple]:
+def ratios_of(old: dict, new: dict) -> dict[str, tuple]:
     """{figure: its ratio with interval} of two throughputs whose engines took turns; of those that both have."""
     known = lambda r: {
         "per_tera": r["figures"]["per_tera"],
@@ -143,7 +144,7 @@ def compared(old: dict, new: dict) -> dict[str, tuple]:
         "by the clock": r["figures"]["per_tera_quiet"],
     }
     a, b = known(old), known(new)
-    return {name: apart(a[name], b[name]) for name in a if a[name] and b[name]}
+    return {name: ratio_of(a[name], b[name]) for name in a if a[name] and b[name]}
 
 
 def perf_verdict(old: dict, new: dict) -> tuple[str, str]:
@@ -157,11 +158,11 @@ def perf_verdict(old: dict, new: dict) -> tuple[str, str]:
         return "another CPU", "; ".join([why, *side, said]) + f" ({figures.NAMES['per_tera']})" * bool(side)
     if not old.get("figures"):
         return "bytes hold", f"{said}; recorded without turns, by the clock alone"
-    ratios = compared(old, new)
+    ratios = ratios_of(old, new)
     if "per_tera" not in ratios:
         return "bytes hold", f"too few turns; {said}"
     words = ", ".join(f"{n} x {r:.3f} ({low:.3f} to {high:.3f})" for n, (r, low, high) in ratios.items())
-    clock, at_work, holds = ratios.get("by the clock"), ratios.get("at_work"), same(ratios["per_tera"])
+    clock, at_work, holds = ratios.get("by the clock"), ratios.get("at_work"), is_same(ratios["per_tera"])
     if not (clock and at_work):
         words += "; no quiet turns, so that time asleep would not show"
     elif outside(clock, BAND) and outside(at_work, IDLE):
@@ -200,7 +201,7 @@ def verify(path: Path, tree: Path, extra: list[str]) -> dict:
     return cell | judged
 
 
-def chosen(paths: list[Path], only: list[str]) -> list[Path]:
+def choose(paths: list[Path], only: list[str]) -> list[Path]:
     """The records that agree with every NAME=value in `only`, the newest of each configuration and machine, those of
     this CPU first."""
     newest, ours = {}, cpu.machine()["cpu"]
@@ -221,7 +222,7 @@ def main():
 
     from tools.results import table
 
-    paths = chosen(args.records, args.only)
+    paths = choose(args.records, args.only)
     if not paths:
         raise cli.UserError("results/records: no record with these parameters; `make record` keeps what was measured")
     tree = reproduce.clean_copy(HOME)

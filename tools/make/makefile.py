@@ -30,7 +30,7 @@ def targets() -> dict[str, tuple[str, str, bool]]:
     `### text` for developers."""
     table, group = {}, ""
     for path in (p for pattern in RULES for p in sorted(Path().glob(pattern))):
-        for line in path.read_text("utf-8").splitlines():
+        for line in cli.regular(path).read_text("utf-8").splitlines():
             if line.startswith("##@ "):
                 group = line[4:].strip()
             elif match := re.match(r"([a-z][a-z-]*):.*?(###?) (.*)", line):
@@ -333,6 +333,8 @@ def answer(pid: str, goals: str, *words: str) -> str:
     lines += [f"override {name} := {inert(value)}" for name, value in request.values.items()]
     texts = request.variables() | {"make_pid": pid} | dict.fromkeys(("notice", "stale", *RESULTS, "figures"), "")
     if not {*(request.goals or ["help"])} <= LOOKING:
+        if re.search("[\udc80-\udcff]", here := str(Path.cwd())):
+            raise UserError(f"{here}: not UTF-8, which PyTorch cannot export in; give that folder another name")
         memory = stale.Memory()
         others = [[f".venv-{name}/installed", f"requirements-{name}.txt"] for name in ("bench", "scale", "publish")]
         stamps = [[f"{request['VENV']}/installed", *LOCKS], *others]

@@ -127,7 +127,7 @@ def has_python(folder: Path) -> bool:
 def stale_environments(stamps: list[list[str]]) -> list[str]:
     """The stamps of environments that are no copy of their locks, or whose Python is gone, whatever their dates say."""
     copies = [(Path(stamp), locks) for stamp, *locks in stamps if Path(stamp).is_file()]
-    content = lambda locks: b"".join(Path(name).read_bytes() for name in locks)
+    content = lambda locks: b"".join(cli.regular(name).read_bytes() for name in locks)
     return [str(s) for s, locks in copies if not has_python(s.parent) or s.read_bytes() != content(locks)]
 
 
@@ -181,13 +181,12 @@ def date_now(dates: dict[str, int]) -> str:
 def variables(stamps: list[list[str]], memory: Memory) -> dict[str, str]:
     """{make's variable: its text}; `notice` is what is to be said of dates. stamps: each environment's, and its locks.
     Raises UserError for a file of ours that cannot be read or parsed."""
-    for path in (path for pattern in STAMPS for path in Path().glob(pattern)):
-        cli.regular(path)  # make itself reads it
+    stamped = {str(cli.regular(path)) for pattern in STAMPS for path in Path().glob(pattern)}  # make itself reads them
     provs = {target: prov for target, prov in provs_here().items() if INERT.fullmatch(target)}
     paths = sorted({p for pattern in PATTERNS for p in Path().glob(pattern) if INERT.fullmatch(str(p)) and p.is_file()})
     sources = {str(p) for pattern in OTHERS for p in Path().glob(pattern)} | set(map(str, paths))
     inputs = {name for prov in provs.values() for name in prov["inputs"]}
-    dates = dates_of({*sources, *inputs, *provs, *(stamp[0] for stamp in stamps)})
+    dates = dates_of({*sources, *inputs, *provs, *stamped, *(stamp[0] for stamp in stamps)})
     notice = date_now(dates)
     programs = {path.as_posix(): memory.file(path.as_posix())[2] for path in paths}
     causes = outdated(provs, dates_of(dates), memory.sha256)

@@ -154,7 +154,7 @@ def pack_kit(cells: list[Path], save_path: Path) -> None:
 def kit_of(sha256: str) -> dict:
     """The kit.json with that hash, of the kits in build/, with each cell's order. Raises UserError where none has it."""
     for path in sorted(Path("build").glob("kit-*.tar")):
-        with tarfile.open(path) as tar:
+        with tarfile.open(cli.regular(path)) as tar:
             read = lambda name, tar=tar: tar.extractfile(f"kit/{name}").read()
             if hashlib.sha256(data := read("kit.json")).hexdigest() == sha256:
                 kit = json.loads(data)
@@ -166,7 +166,7 @@ def kit_of(sha256: str) -> dict:
 def unpack(path: Path, folder: Path) -> Path:
     """The folder `result` of a result file, unpacked. Raises UserError where it is none, or too large."""
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(cli.regular(path), "r:") as tar:
             members = tar.getmembers()
             if len(members) > MOST or sum(m.size for m in members) > LARGEST:
                 raise cli.UserError(f"{path}: {len(members)} files; is it a result of run.py?")

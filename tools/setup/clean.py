@@ -35,12 +35,12 @@ STAMP = re.compile(r"build/(data/[^/]+/(dev|train)/given|[^/]+/[^/]+/(source|giv
 UNFINISHED = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # what a write that was killed leaves beside its file
 
 
-def plain(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
     """Whether a path is a folder, and no link to one."""
     return path.is_dir() and not path.is_symlink()
 
 
-def made(target: Path) -> bool:
+def is_described(target: Path) -> bool:
     """Whether TARGET.prov.json says that it was made where it lies."""
     try:
         prov = cli.read_json(f"{target}{PROV}")
@@ -49,11 +49,11 @@ def made(target: Path) -> bool:
         return False
 
 
-def listed(folder: Path) -> set[Path]:
+def listed_files(folder: Path) -> set[Path]:
     """The files that a MANIFEST in this folder lists, or SCORED, that of `make score`; with the lists themselves."""
     names: list[str] = []
     try:
-        if made(folder / "MANIFEST"):
+        if is_described(folder / "MANIFEST"):
             names += [*manifest.sums(folder / "MANIFEST"), *manifest.summaries(folder / "MANIFEST"), *manifest.BESIDE]
         if folder.suffix == ".parts" and (folder / SCORED).is_file():
             names += [*cli.read_json(folder / SCORED)["parts"], SCORED]
@@ -62,7 +62,7 @@ def listed(folder: Path) -> set[Path]:
     return {folder / name for name in names}
 
 
-def ours(path: Path, names: frozenset[Path]) -> bool:
+def is_ours(path: Path, names: frozenset[Path]) -> bool:
     """Whether make made a file, or a folder with all that it holds; names: what lists in its folder and above name."""
     if path.is_symlink():
         return False
@@ -74,36 +74,38 @@ def ours(path: Path, names: frozenset[Path]) -> bool:
     if beside := UNFINISHED.fullmatch(path.name):
         path = path.with_name(beside[1])
     target = Path(re.sub(rf"({re.escape(PROV)}|\.log)$", "", str(path)))
-    known = path in names or LISTED.fullmatch(path.as_posix()) or made(target)
+    known = path in names or LISTED.fullmatch(path.as_posix()) or is_described(target)
     return bool(known) or (path.parent == DOWNLOADS and target.name in fetch.read_pins())
 
 
-def split(folder: Path, names: frozenset[Path] = frozenset()) -> tuple[list[Path], list[Path]]:
+def divide(folder: Path, names: frozenset[Path] = frozenset()) -> tuple[list[Path], list[Path]]:
     """(what goes, what stays) of a folder, each named by the highest folder all of which does; empty ones by neither."""
-    go: list[Path] = []
-    stay: list[Path] = []
-    names = names | listed(folder)
+    ours: list[Path] = []
+    others: list[Path] = []
+    names = names | listed_files(folder)
     for path in sorted(folder.iterdir()):
-        gone, left = ([path], []) if ours(path, names) else split(path, names) if plain(path) else ([], [path])
-        go += gone if left else [path] * bool(gone)
-        stay += left if gone else [path] * bool(left)
-    return go, stay
+        mine = is_ours(path, names)
+        whole = [path] * mine, [path] * (not mine)
+        inner_ours, inner_others = divide(path, names) if is_folder(path) and not mine else whole
+        ours += inner_ours if inner_others else [path] * bool(inner_ours)
+        others += inner_others if inner_ours else [path] * bool(inner_others)
+    return ours, others
 
 
-def chosen(environments: list[Path] | None) -> tuple[list[Path], list[Path]]:
+def choose(environments: list[Path] | None) -> tuple[list[Path], list[Path]]:
     """(what goes, what stays although it lies where make writes). environments: those that go with the downloads; or None."""
-    go = [p for p in map(Path, CACHES) if plain(p) and p.parent != BUILD]
-    go += sorted(p for top in ("tools", "lab", "test", "models") for p in Path(top).rglob("__pycache__"))
-    stay = [top for top in (BUILD, TABLES) if top.is_symlink()]
-    for top in filter(plain, (BUILD, TABLES)):
-        gone, left = split(top)
-        go, stay = go + gone, stay + left
+    ours = [p for p in map(Path, CACHES) if is_folder(p) and p.parent != BUILD]
+    ours += sorted(p for top in ("tools", "lab", "test", "models") for p in Path(top).rglob("__pycache__"))
+    others = [top for top in (BUILD, TABLES) if top.is_symlink()]
+    for top in filter(is_folder, (BUILD, TABLES)):
+        inner_ours, inner_others = divide(top)
+        ours, others = ours + inner_ours, others + inner_others
     if environments is None:
         below = lambda p: p == DOWNLOADS or DOWNLOADS in p.parents
-        return [p for p in go if not below(p)], [p for p in stay if not below(p)]
+        return [p for p in ours if not below(p)], [p for p in others if not below(p)]
     for folder in (p for p in environments if p.exists() or p.is_symlink()):
-        (go if plain(folder) and install.ours(folder) else stay).append(folder)
-    return go, stay
+        (ours if is_folder(folder) and install.is_ours(folder) else others).append(folder)
+    return ours, others
 
 
 def main():
@@ -111,14 +113,14 @@ def main():
     p.add_argument("--all", nargs="*", type=Path, metavar="VENV", help="the downloads and these environments too")
     args = p.parse_args()
     run.lock(Path("Makefile"), fcntl.LOCK_EX)
-    go, stay = chosen(args.all)
-    for path in stay:
+    ours, others = choose(args.all)
+    for path in others:
         print(f"kept       {cli.printable(path)}: {'a link' if path.is_symlink() else 'nothing that make made'}")
-    freed = sum(map(manifest.size, go))
-    for path in go:
+    freed = sum(map(manifest.size, ours))
+    for path in ours:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
         print(f"removed    {cli.printable(path)}")
-    print(f"clean      {freed / 1e6:,.0f} MB freed" if go else "clean      nothing to remove")
+    print(f"clean      {freed / 1e6:,.0f} MB freed" if ours else "clean      nothing to remove")
 
 
 if __name__ == "__main__":

@@ -33,24 +33,22 @@ GIGABYTES = {"CPU": 2.1, "CUDA": 5.9}  # of an environment with PyTorch's build 
 
 def environment(folder):
     """This environment without Python's own variables, and of pip's settings those of where packages come from."""
-    ours = ("PYTHON", "PIP_", "VIRTUAL_ENV")
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    prefixes = ("PYTHON", "PIP_", "VIRTUAL_ENV")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     settings = fetch.pip_settings("install", str(folder))
-    told = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in settings.items()}
-    return plain | told | {"PIP_CONFIG_FILE": os.devnull, "PYTHONNOUSERSITE": "1"}
+    settings |= {"retries": "1"} if settings.get("retries") == "0" else {}  # after one try pip names no silent server
+    sources = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in settings.items()}
+    return plain | sources | {"PIP_CONFIG_FILE": os.devnull, "PYTHONNOUSERSITE": "1"}
 
 
 def pip(folder, *words, log=None):
     """Run pip of an environment, its output added to `log`; its exit status."""
     command = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *words]
-    try:
-        run = subprocess.Popen(command, env=environment(folder), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        return screen.wait(run, f"{folder}: pip {words[0]}")
-    except OSError:
-        return 1
+    run = subprocess.Popen(command, env=environment(folder), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    return screen.wait(run, f"{folder}: pip {words[0]}")
 
 
-def works(folder):
+def has_pip(folder):
     """Whether the Python of an environment is there, and pip in it: both go with the Python that it was made by."""
     try:
         return not subprocess.run([folder / "bin" / "python", "-Ic", "import pip"], capture_output=True).returncode
@@ -58,7 +56,7 @@ def works(folder):
         return False
 
 
-def ours(folder):
+def is_ours(folder):
     """Whether an environment was made here: it is one, and has our mark."""
     return (folder / "pyvenv.cfg").is_file() and manifest.marked(folder)
 
@@ -67,9 +65,9 @@ def make(folder):
     """The environment itself; UserError where the folder is not ours to fill."""
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     begun = manifest.marked(folder) and names <= {manifest.MARK, "bin", "include", "lib", "lib64"}  # and then killed
-    if names and not begun and not ours(folder):
+    if names and not begun and not is_ours(folder):
         raise cli.UserError(f"VENV={folder}: a folder with files that are not ours; name a new one")
-    if not works(folder):
+    if not has_pip(folder):
         manifest.mark(folder)
         command = [sys.executable, "-m", "venv", "--clear", str(folder)]
         done = subprocess.run(command, env=environment(folder), capture_output=True, text=True, check=False)
@@ -154,7 +152,7 @@ def main():
     p.add_argument("--behind", type=Path, help="another environment, whose packages this one sees behind its own")
     args = p.parse_args()
     stamp, wanted = args.folder / "installed", b"".join(lock.read_bytes() for lock in args.locks)
-    if stamp.is_file() and stamp.read_bytes() == wanted and works(args.folder):
+    if stamp.is_file() and stamp.read_bytes() == wanted and has_pip(args.folder):
         return stamp.touch()
     started, count = time.time(), sum(line[:1].isalnum() for line in args.locks[0].read_text().splitlines())
     what, cpu = f"{args.folder}: {count} locked packages", None

