@@ -354,7 +354,7 @@ def test_atc_is_where_the_compile_step_and_doctor_look(tmp_path, monkeypatch):
     (root / "bin").mkdir(parents=True)
     shutil.copy("/bin/true", root / "bin/atc")
     assert atc.find_cann("auto", [])["root"] == str(root) and atc.atc_path() == f"{root}/bin/atc"
-    monkeypatch.setattr(doctor.ais_bench, "find", lambda: "python3")
+    monkeypatch.setattr(doctor.ais_bench, "find_python", lambda: "python3")
     assert doctor.engines("auto", None)[:1] == ["atc"]
     assert any(here and f"{root}/bin/atc" in text for _, here, text in doctor.ascend("auto", None))
     other = tmp_path / "other/bin"

@@ -7,7 +7,6 @@ import platform
 import re
 import subprocess
 import sys
-import textwrap
 import zipfile
 from pathlib import Path
 
@@ -59,24 +58,9 @@ def test_the_lock_is_hashed_and_holds_every_requirement():
 
 
 # What sends a package elsewhere, or stops pip from installing it, in any of pip's files.
-BREAKING = """
-    user = true
-    target = elsewhere
-    prefix = elsewhere
-    root = elsewhere
-    src = elsewhere
-    dry-run = true
-    require-virtualenv = true
-    ignore-installed = true
-    no-deps = false
-    only-binary = :none:
-    no-binary = :all:
-    python = /nowhere/python
-    report = elsewhere
-    log = elsewhere
-    constraint = /nowhere/constraints.txt
-    requirement = /nowhere/requirements.txt
-    """
+BREAKING = """user=true target=elsewhere prefix=elsewhere root=elsewhere src=elsewhere dry-run=true require-virtualenv=true
+    ignore-installed=true no-deps=false only-binary=:none: no-binary=:all: python=/nowhere/python report=elsewhere log=elsewhere
+    constraint=/nowhere/constraints.txt requirement=/nowhere/requirements.txt"""
 
 
 @pytest.fixture
@@ -94,7 +78,7 @@ def one(tmp_path, monkeypatch):
     lock.write_text(f"one==1 \\\n    --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n")
     config = tmp_path / "home/.config/pip/pip.conf"
     config.parent.mkdir(parents=True)
-    config.write_text(f"[global]\nno-index = true\nfind-links = {wheel.parent}\n{textwrap.dedent(BREAKING)}")
+    config.write_text("\n".join(["[global]", "no-index = true", f"find-links = {wheel.parent}", *BREAKING.split()]))
     for name in [name for name in os.environ if name.startswith(("PIP_", "XDG_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -159,7 +143,7 @@ def test_the_size_is_foretold(tmp_path, monkeypatch, places, said):
 
 def test_doctor_names_what_a_bare_machine_lacks(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(doctor.build, "lacking", lambda: "gcc 12 lacks math.h; apt install libc6-dev")
+    monkeypatch.setattr(doctor.build, "missing_tool", lambda: "gcc 12 lacks math.h; apt install libc6-dev")
     monkeypatch.setattr(doctor.install, "cpu_build", lambda *_: ("no index answers", None))
     monkeypatch.setenv("PATH", str(tmp_path))
     said = "\n".join(text for _, here, text in doctor.ours(tmp_path / "venv") if not here)
