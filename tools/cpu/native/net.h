@@ -1,6 +1,6 @@
 /* net.h: the model, one thread's memory and a run, which all families of processor units share.
  *
- * Memory layouts (tools/cpu/native/model.py writes the weights so):
+ * Memory layouts (tools/cpu/native/convert.py writes the weights so):
  *   A tiles   activations [row/16][k/KT][16][64 bytes]; KT = 16 fp32, 32 bf16 or 64 int8: a tile is 1 KB in one piece
  *   B tiles   weights [column/32][k/KT][2][16][64 bytes]; a 64-byte line holds 16 columns x 1 (2, 4) k's
  *   C blocks  fp32 sums [row/32][column/32][2][2][16][16]
