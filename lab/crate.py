@@ -9,6 +9,7 @@ Process Run Crate 0.5 (https://w3id.org/ro/wfrun/process/0.5): each step is a Cr
 `instrument`, its inputs as `object` and what it wrote as `result`; files have their sha256. Terms of W3C PROV: a File is
 an Entity, a CreateAction an Activity, object is `used`, result is the inverse of `wasGeneratedBy`. Scripts and other
 files outside build/ are named with their hash, not held; by their address, where the clone has an https remote `origin`.
+Then roc-validator's required and recommended checks pass; without one, three recommended ones want addresses.
 Written by hand: the format is one list of plain JSON objects.
 """
 
@@ -69,14 +70,14 @@ def licence(path: str, source: str) -> dict:
 
 def file(path: str, sha256: str, crate: Path, source: str) -> dict:
     """A file, or a script outside the crate."""
-    name, known = identifier(path, crate), {"name": path, "sha256": sha256, **licence(path, source)}
+    name, facts = identifier(path, crate), {"name": path, "sha256": sha256, **licence(path, source)}
     if Path(path).is_relative_to(crate):
         kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
         size = str(Path(path).stat().st_size)
-        return {"@id": name, "@type": "File", **known, "encodingFormat": kind, "contentSize": size}
+        return {"@id": name, "@type": "File", **facts, "encodingFormat": kind, "contentSize": size}
     kinds = ["SoftwareSourceCode", "SoftwareApplication"] if path.endswith(".py") else "SoftwareSourceCode"
     version = {"version": commit()} if commit() else {}
-    return {"@id": name, "@type": kinds, **known, **version, **({"url": name} if home() else {})}
+    return {"@id": name, "@type": kinds, **facts, **version, **({"url": name} if home() else {})}
 
 
 def script(command: list[str]) -> str:
@@ -107,16 +108,15 @@ def action(path: str, prov: dict, crate: Path) -> dict:
 
 def describe(target: str, crate: Path) -> list[dict]:
     """The crate's entities."""
-    made = steps(target)
-    hashes = {p: digest for prov in made.values() for p, digest in prov["inputs"].items()}
-    hashes |= {path: prov["sha256"] for path, prov in made.items()}
-    for command in (c for prov in made.values() for c in prov["commands"]):
+    artefacts = steps(target)
+    hashes = {p: digest for prov in artefacts.values() for p, digest in prov["inputs"].items()}
+    hashes |= {path: prov["sha256"] for path, prov in artefacts.items()}
+    for command in (c for prov in artefacts.values() for c in prov["commands"]):
         hashes.setdefault(script(command), cli.sha256(script(command)))
     source = next(Path(path).read_text().strip() for path in hashes if path.endswith("/source"))
     files = [file(path, digest, crate, source) for path, digest in sorted(hashes.items())]
-    actions = [action(path, prov, crate) for path, prov in made.items()]
-    run = made[target]["run"]
-    held = [{"@id": f["@id"]} for f in files if f["@type"] == "File"]
+    actions = [action(path, prov, crate) for path, prov in artefacts.items()]
+    run = artefacts[target]["run"]
     root = {
         "@id": "./",
         "@type": "Dataset",
@@ -127,7 +127,7 @@ def describe(target: str, crate: Path) -> list[dict]:
         "author": {"@id": "#make"},
         "publisher": {"@id": "#make"},
         "conformsTo": {"@id": PROFILE},
-        "hasPart": held,
+        "hasPart": [{"@id": f["@id"]} for f in files if f["@type"] == "File"],
         "mentions": [{"@id": a["@id"]} for a in actions],
     }
     entities = [
@@ -151,9 +151,9 @@ def main():
     graph = describe(args.target, args.save_path.parent)
     context = [f"{VERSION}/context", {"sha256": SHA256}]
     cli.write(args.save_path, json.dumps({"@context": context, "@graph": graph}, indent=1) + "\n")
-    made = sum(e["@type"] == "CreateAction" for e in graph)
-    given = sum("SoftwareSourceCode" in e["@type"] for e in graph)
-    print(f"wrote {args.save_path}: {made} steps, {given} scripts and other inputs from outside its folder")
+    actions = sum(e["@type"] == "CreateAction" for e in graph)
+    scripts = sum("SoftwareSourceCode" in e["@type"] for e in graph)
+    print(f"wrote {args.save_path}: {actions} steps, {scripts} scripts and other inputs from outside its folder")
 
 
 if __name__ == "__main__":

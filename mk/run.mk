@@ -1,6 +1,7 @@
 # Run, scored, timed: through the command line of ais_bench on every chip.
 runner.cpu    = -m tools.cpu.runner --model $(model_file)
 runner.ascend = -m tools.ascend.ais_bench $(ais_python) --device $(DEVICE) --model $(model_file)
+runner.gpu    = -m tools.gpu.trtexec --engine $(model_file)
 runner.torch  = -m tools.cpu.eager run --device $(DEVICE) --model $(model_file)
 eager         = $(findstring torch_,$(engine))
 runner        = $(runner.$(if $(eager),torch,$(family)))

@@ -4,7 +4,6 @@ folders  = $(sort $(patsubst results/records/%,results/records,$(patsubst result
 from_folders = $(start) $@ $(call folders,$(filter-out FORCE,$^)) -- $(py) $(strip $(do.$1))
 # A table measures what this machine has the tools for. Of other chips it shows records, published figures, or the
 # reason why there are none. Asked once, and only where a table has such chips; LAUNCH= leads to where the tools are.
-# trtexec times: a T4's answers come from a kit, or by ENGINE=torch_cuda.
 doctor_says = $(shell $(our_python) -m tools.setup.doctor --engines --atc $(ATC) $(ais_python))
 tools_here  = $(call answered,$(doctor_says),tools.setup.doctor)
 tools_there = $(if $(LAUNCH),$(ascend.ENGINES) $(gpu.ENGINES),$(tools_here))
@@ -18,9 +17,7 @@ in_two      = $(if $(LAUNCH),$(if $(BERT2OM_LOST),,yes))
 again       = BERT2OM_LOST=$1 $(MAKE) --no-print-directory
 two_makes   = +@$(call again,0) -k $@ || { $(call again,1) $@; exit 1; }
 absent      = $(filter-out $(present),$(ROWS))
-scorable    = $(foreach r,$(present),$(if $(findstring -trtexec-,$r),,$r))
-unscored    = $(addsuffix /accuracy,$(filter-out $(scorable),$(ROWS)))
-rows_of.accuracy-table = $(strip $(scorable:%=build/%/accuracy.json) $(if $(unscored),$(unscored) $(on_record)))
+rows_of.accuracy-table = $(strip $(present:%=build/%/accuracy.json) $(if $(absent),$(absent:%=%/accuracy) $(on_record)))
 on_record   = $(call folders,$(records)) $(figures)
 rows_of.perf-table     = $(strip $(present:%=build/%/perf.json) $(if $(absent),$(absent) $(on_record)))
 rows        = $(rows_of.$(notdir $*))

@@ -57,6 +57,16 @@ def test_a_claim_that_needs_an_absent_unit_cannot_run(monkeypatch):
     assert row["verdict"] == "cannot run here" and "no bf16 unit" in row["value"] and row["seconds"] is None
 
 
+def test_the_lead_over_peers_is_that_of_the_precision_where_it_is_least(tmp_path):
+    line = lambda name, precision, speed, shape="sorted": {
+        "name": name, "precision": precision, "shape": shape, "samples_per_second": speed, "ours": "ENGINE" in name}  # fmt: skip
+    lines = [line("a", "int8", 100), line("b", "int8", 200), line("c", "int8", None), line("b", "int8", 900, "padded"),
+             line("a", "bf16", 50), line("ENGINE=openvino int8", "int8", 150), line("ENGINE=native int8", "int8", 300),
+             line("ENGINE=native bf16", "bf16", 60), line("ENGINE=native fp32", "fp32", None)]  # fmt: skip
+    (tmp_path / "bench.json").write_text(json.dumps({"contenders": lines}))
+    assert claims.value({"ahead": str(tmp_path / "bench.json")}) == 1.2
+
+
 def test_an_unknown_claim_is_one_line(built):
     done = built.make("claims", "CLAIM=nonsense", check=False)
     assert done.returncode == 2 and "CLAIM=nonsense is not short, all or one of: setup data fp32" in done.stderr
@@ -65,17 +75,21 @@ def test_an_unknown_claim_is_one_line(built):
 def test_a_claim_reads_what_its_command_makes(built):
     """Each file that a claim reads is one that the last of its makes would make, or is made from."""
     made = functools.cache(lambda words: built.make("-n", "-B", *words.split(), "V=1").stdout)
-    listed = claims.read(ROOT / "data/claims.toml")
+    listed = claims.read_claims(ROOT / "data/claims.toml")
     assert {field for claim in listed for field in claim} == {"id", "says", "make", "reads", "holds", "needs", "short"}
     for claim in (c for c in listed if "reads" in c):
         reads, makes = claim["reads"], " ".join(map(made, claim["make"]))
-        files = [reads.get(k) for k in ("file", "length", "sha256")] + reads.get("ratio", []) + reads.get("flips", [])
+        files = (
+            [reads.get(k) for k in ("file", "length", "sha256", "ahead")]
+            + reads.get("ratio", [])
+            + reads.get("flips", [])
+        )
         for file in filter(None, files):
             assert file in makes or f"{file.rsplit('/', 1)[0]}/MANIFEST" in makes, (claim["id"], file)
 
 
 def test_every_record_has_the_bits_that_are_claimed():
-    claimed = {c["id"]: c["holds"].removeprefix("= ") for c in claims.read(ROOT / "data/claims.toml")}
+    claimed = {c["id"]: c["holds"].removeprefix("= ") for c in claims.read_claims(ROOT / "data/claims.toml")}
     kept = record.load_records([ROOT / "results/records"]).values()
     kept = [r for r in kept if (r["model"], r["weights"]) == ("minilm_sst2", "default") and "logits_sha256" in r]
     bits = {"fp32": claimed["bits"], "int8": claimed["bits-int8"]}

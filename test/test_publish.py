@@ -6,10 +6,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, Repo
+from fake_cann import tiny
 
+from tools.ascend import ais_bench
+from tools.base import trip
 from tools.cpu import yardstick
 from tools.make import cli, cpu
 from tools.publish import card, check, folder
@@ -33,7 +37,7 @@ VERDICTS = """
 import json, pathlib, sys
 from tools.make import cli
 from tools.publish import check, folder
-check.answered, (key, text_file), told = (lambda *about: None), map(pathlib.Path, sys.argv[1:3]), {}
+check.check_answers, (key, text_file), told = (lambda *about: None), map(pathlib.Path, sys.argv[1:3]), {}
 for place in map(pathlib.Path, sys.argv[3:]):
     signer = place.with_name(place.name + ".signer")
     if signer.exists():
@@ -48,6 +52,18 @@ FILES = """README.md .eval_results/glue.yaml accuracy.json answers.json config.j
     provenance.intoto.json sbom.cdx.json signer.pem test-result.intoto.json tokenizer.json tokenizer_config.json
     vocab.txt""".split()  # noqa: SIM905
 ADDED = ("notes.txt", ".hidden", ".eval_results/other.yaml", "model.safetensors", "onnx/model.onnx")
+
+
+def hard_copy(source: Path, place: Path) -> Path:
+    """A folder whose files are those of another."""
+    return Path(shutil.copytree(source, place, copy_function=lambda a, b: Path(b).hardlink_to(a)))
+
+
+def judged(key: Path, text_file: Path, places) -> dict[str, str]:
+    """{name of a folder: what check says of it}."""
+    done = subprocess.run([PYTHON, "-c", VERDICTS, key, text_file, *places], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def rewrite(path: Path, data: bytes) -> None:
@@ -102,10 +118,16 @@ def edited(name: str, pattern: str, other: str, named: str = ""):
 OVERSTATED = {
     "the card's metric": edited("README.md", r"value: 0\.\d+", "value: 0.99"),
     "the card's words": edited("README.md", r"model.ir`: \d+", "model.ir`: 870"),
+    "the card's facts": edited("README.md", r"parameters \| [\d,]+", "parameters | 7"),
+    "the SBOM's figure": edited("sbom.cdx.json", r'"value": "0\.\d+"', '"value": "0.99"'),
+    "labels turned round": edited(
+        "config.json", r'(?s)"negative"(.*?)"positive"(.*?)0(.*?)1', r'"positive"\1"negative"\g<2>1\g<3>0'
+    ),
     "the hub's figure": edited(".eval_results/glue.yaml", r"value: 0\.\d+", "value: 0.99"),
     "the test result": edited("test-result.intoto.json", r"model.ir: \d+", "model.ir: 870"),
     "the provenance": edited("provenance.intoto.json", "MODEL=tiny", "MODEL=other"),
     "the record": edited("accuracy.json", '"padded_rows": 0.0', '"padded_rows": 0.5'),
+    "the record's figure": edited("accuracy.json", r'"correct": \d+', '"correct": 870'),
     "the answers": edited("answers.json", r'"predictions": \[\d', '"predictions": [-1', "test-result.intoto.json"),
     "no answers": edited("answers.json", r"(?s).*", "{}"),
     "another data set": edited("answers.json", '"sha256": ".', '"sha256": "g', "dev.tsv"),
@@ -113,14 +135,21 @@ OVERSTATED = {
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory, first_built):
-    """(the folder that `make publish` wrote of a small checkpoint by OpenVINO, what it said, the key it is signed by)."""
+def source(tmp_path_factory, first_built):
+    """A copy of the tree with a small checkpoint, mine, that is published; two keys beside it."""
     repo = Repo(tmp_path_factory.mktemp("publish") / "repo", first_built)
     (repo.path / ".venv-publish").symlink_to(PYTHON.parents[1])
     plain = {"ignore": shutil.ignore_patterns("MANIFEST*")}
     shutil.copytree(repo.path / "build/tiny/default/checkpoint", repo.path / "mine", **plain)
     key = repo.path.parent / "me.pem"
     subprocess.run([PYTHON, "-c", KEYS, key, key.with_name("other.pem")], check=True)
+    return repo, key
+
+
+@pytest.fixture(scope="module")
+def published(source):
+    """(the folder that `make publish` wrote of a small checkpoint by OpenVINO, what it said, the key it is signed by)."""
+    repo, key = source
     words = ["MODEL=tiny", "WEIGHTS=mine", "ENGINE=openvino", "PRECISION=fp32", f"KEY={key}", "FOLDER=out/tiny"]
     said = repo.make("publish", *words).stdout.splitlines()[-1]
     again = repo.make("publish", *words, check=False)
@@ -133,11 +162,9 @@ def verdicts(published, tmp_path_factory):
     """{how a copy of the folder was spoilt: what check says of it}."""
     source, _, key = published
     top = tmp_path_factory.mktemp("spoilt")
-    copy = lambda: shutil.copytree(source, top / str(len(places)), copy_function=lambda a, b: Path(b).hardlink_to(a))
-
     places: dict[str, Path] = {}
     for how in ("sound", "another key", *SPOILT, *OVERSTATED):
-        place = places[how] = copy()
+        place = places[how] = hard_copy(source, top / str(len(places)))
         if how in SPOILT | OVERSTATED:
             name, edit, *_ = (SPOILT | OVERSTATED)[how]
             edit(place / name)
@@ -146,11 +173,7 @@ def verdicts(published, tmp_path_factory):
                 (place / made).unlink()
             signer = key.with_name("other.pem") if how == "another key" else key
             place.with_name(f"{place.name}.signer").write_text(str(signer))
-    text_file = source.parents[1] / "build/data/dev.tsv"
-    command = [PYTHON, "-c", VERDICTS, key, text_file, *places.values()]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    told = json.loads(done.stdout.splitlines()[-1])
+    told = judged(key, source.parents[1] / "build/data/dev.tsv", places.values())
     return {how: told[place.name] for how, place in places.items()}
 
 
@@ -214,6 +237,66 @@ def test_the_signature_of_another_key_is_named(verdicts):
     assert "model.sig: Key mismatch: " in verdicts["another key"]
 
 
+# ---- Files of cards
+
+
+# The answers of a file made again, where one is published otherwise.
+WRONG = """
+import pathlib, sys
+from tools.base import tasks
+from tools.make import cli
+from tools.publish import check
+from tools.source import data
+path, answers, record = pathlib.Path(sys.argv[1]), cli.read_json(sys.argv[2]), cli.read_json(sys.argv[3])
+answers["files"][path.name]["predictions"][7] ^= 1
+texts = data.read_tsv("build/data/dev.tsv", tasks.by_name(answers["task"]), answers["labels"])[0]
+check.check_answers(path, texts, answers, record)
+"""
+CARDS = {  # a file: its chip, the tool for it, what lets that fail, and how
+    "model.om": ("310P3", "ais_bench", {"FAKE_NPU": "910B4-1"}, "is compiled for Ascend310P3"),
+    "model.plan": ("T4", "trtexec", {"FAKE_TRTEXEC_FAULT": "fail"}, "trtexec failed (exit 1): OutOfMemory"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def unmarked(published, source):
+    """(the copy of the tree, the key, an environment whose stand-ins do not say that they are), as where a card is."""
+    repo, key = source
+    here = repo.path / "test/fake_cann"
+    for name, mark, other in (
+        ("standin.py", '"STAND-IN"', '"8.0"'),
+        ("ais_bench/__main__.py", '"standin": True', '"x": 0'),
+    ):
+        text = (here / name).read_text()
+        assert mark in text
+        (here / name).write_text(text.replace(mark, other))
+    (repo.path / "out").chmod(0o750)  # ais_bench refuses an --output_dirname out where such a folder is open to others
+    path = f"{here}/bin:{tiny.environment()['PATH'].partition(':')[2]}"
+    return repo, key, tiny.environment(PATH=path, PYTHONPATH=f"{here}:{repo.path}")
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_file_of_a_card_is_published_and_checked_with_the_card_and_without(unmarked, name):
+    (repo, key, env), (chip, tool, fault, complaint) = unmarked, CARDS[name]
+    place, last = repo.path / "cards" / name, lambda done: done.stdout.splitlines()[-1]
+    words = ("MODEL=tiny", "WEIGHTS=mine", f"CHIP={chip}", "PRECISION=fp16", "BS=200", f"KEY={key}")
+    said = last(repo.make("publish", *words, f"FOLDER={place}", env=env))
+    graph, own = re.search(rf"(model.onnx \d+/872), ({name} \d+/872 \(0 flips\));", said).groups()
+    words = ("check", f"FOLDER={place}", f"KEY={key}.pub")
+    assert last(repo.make(*words, env=env)).startswith(f"same bytes, {graph}, {own}, the same answers; signed by")
+    lacks = f"{name} cannot run here (it needs a {chip}, and {tool})"
+    assert f"{graph}, {lacks}, the same answers; " in last(repo.make(*words))
+    copies = [(spoil, hard_copy(place, repo.path / f"cards/{i}{chip}")) for i, spoil in enumerate(ONCE.values())]
+    for spoil, copy in copies:
+        spoil(copy / name)
+    told = judged(key, repo.path / "build/data/dev.tsv", [copy for _, copy in copies])
+    assert all(name in line and "\n" not in line for line in told.values())
+    words = (PYTHON, "-c", WRONG, place / name, place / "answers.json", place / "accuracy.json")
+    errors = lambda **more: subprocess.run(words, cwd=repo.path, env=env | more, capture_output=True, text=True).stderr
+    assert re.search(rf"/{name}: row 7 of the texts, from 0: answers [01], [01] is published\n$", errors())
+    assert f"{name}: " in errors(**fault) and complaint in errors(**fault).splitlines()[-1]
+
+
 # ---- Without make
 
 
@@ -240,19 +323,27 @@ def test_seeded_weights_and_texts_of_ones_own_have_no_place_on_a_leaderboard():
 def test_the_first_answer_that_differs_is_named(monkeypatch):
     """A score may differ in its last digits, on another CPU."""
     scores = SAID | {"task": "score", "files": {"model.onnx": {"predictions": [0.5, 1.0, 1.0]}}}
-    for said, now, says in (
-        (SAID, [0, 0, 0], "row 1 .*: answers 0, 1 .*2 rows"),
-        (scores, [0.5, 1.0005, 1.002], "row 2 "),
+    for said, logits, says in (
+        (SAID, [[1, 0]] * 3, "row 1 .*: answers 0, 1 .*2 rows"),
+        (scores, [[0.5], [1.0005], [1.002]], "row 2 "),
     ):
-        monkeypatch.setattr(check, "again", lambda *about, now=now: now)
+        monkeypatch.setattr(check, "logits_of", lambda *_, logits=logits: np.array(logits))
         with pytest.raises(cli.UserError, match=f"f/model.onnx: {says}"):
-            check.answered(Path("f/model.onnx"), [], said)
+            check.check_answers(Path("f/model.onnx"), [], said, {})
 
 
 def test_what_cannot_run_here_says_what_it_needs(monkeypatch):
     monkeypatch.setattr(cpu, "cpu_flags", lambda limited=True: {"avx2"})
-    assert check.lacking("atc", "fp16") == "another chip" and not check.lacking("onnxruntime", "fp32")
-    assert "avx512_bf16" in check.lacking("native", "bf16")
+    monkeypatch.setattr(ais_bench, "find_python", lambda: None)
+    monkeypatch.setattr(trip, "trtexec", lambda: (None, ()))
+    lacking = lambda engine, precision, seq="128": check.lacking(
+        "x", {"files": {"x": {"engine": engine, "precision": precision}}}, {"chip": "910B4", "seq": seq}
+    )
+    assert (
+        lacking("atc", "fp16") == "a 910B4, and ais_bench" and lacking("atc", "fp16", "64-128") == "rows of one length"
+    )
+    assert lacking("trtexec", "fp16").endswith(" and trtexec") and not lacking("onnxruntime", "fp32")
+    assert "avx512_bf16" in lacking("native", "bf16")
 
 
 # ---- Caches and energy

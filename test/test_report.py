@@ -130,8 +130,8 @@ def test_readme_blocks_and_figures_are_written_and_staleness_found(repo):
         "interval PRECISION=fp32": "88.73 to 92.57 %",
         "again within 5": "0 of 0",
     }
-    cli.write(claims.COSTS, "claim,seconds,date,cpu,cores\nbits,12,2026-11-30,cpu,2\n")
-    cases["seconds bits"] = "12"
+    cli.write(claims.COSTS, "claim,seconds,date,cpu,cores\nbits,12,2026-11-30,cpu,2\nint8,30,2026-11-30,cpu,2\n")
+    cases |= {"seconds bits": "12", "seconds bits int8": "42"}
     assert {q: readme.answer(q, readme.records()) for q in cases} == cases
     for wrong in ("right PRECISION=fp8", "colour", "seconds none"):
         with pytest.raises(cli.UserError, match="nothing answers that"):

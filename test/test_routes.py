@@ -193,8 +193,7 @@ def test_what_others_published_needs_no_weights(built, tmp_path):
     with (built.path / "results/local/accuracy-table.csv").open(newline="") as f:
         rows = {(r["chip"], r["precision"]): r for r in csv.DictReader(f)}
     assert rows["310P3", "fp16"]["accuracy_%"] == "92.32" and rows["310P3", "fp16"]["figure"] == "published"
-    said = "trtexec times alone: ENGINE=torch_cuda, or make kit; no record, nothing published"
-    assert rows["T4", "fp32"]["reason"] == said
+    assert rows["T4", "fp32"]["reason"] == "trtexec is not here; no record, nothing published"
     built.make("help", words[0])
     (tmp_path / "t.log").write_text(test_imports.trtexec())
     built.make("record", f"FROM={tmp_path / 't.log'}", words[0], "CHIP=T4")
@@ -216,7 +215,7 @@ def test_the_cross_chip_table_measures_where_the_tools_are(built):
 
 
 @pytest.mark.parametrize("version", ["8503", "110100"])
-def test_t4_throughput_is_queries_times_batch(built, version):
+def test_t4_throughput_is_queries_times_batch_and_its_answers_are_the_cpus(built, version):
     leaf = built.path / "build/tiny/default/seq64/bs8/T4-trtexec-fp16"
     (leaf / "model.plan").unlink(missing_ok=True)  # another test's, of another TensorRT
     built.make("MODEL=tiny", "CHIP=T4", "PRECISION=fp16", "perf", "ROUNDS=1", env=env(FAKE_TENSORRT=version))
@@ -224,4 +223,8 @@ def test_t4_throughput_is_queries_times_batch(built, version):
     assert summary["throughput"] == pytest.approx(8 * summary["qps"])
     assert perf["rounds"][0] == pytest.approx(summary["throughput"], abs=1e-2)
     assert "no copies" in perf["timed"]
+    built.make("MODEL=tiny", "CHIP=T4", "PRECISION=fp16", "accuracy", env=env(FAKE_TENSORRT=version))
+    accuracy = record(built, leaf / "accuracy.json")
+    assert accuracy["predictions"] == record(built, f"{CPU}/accuracy.json")["predictions"]
+    assert accuracy["standin"] is True and accuracy["engine_info"]["version"] == summary["tensorrt"]
     (leaf / "model.plan").unlink()

@@ -33,7 +33,7 @@ SCALE = {"ray"}  # of make score CLUSTER= alone: requirements-scale.in
 PUBLISH = {"cryptography", "in_toto_attestation", "model_signing"}  # requirements-publish.in
 
 
-REQUIRED = {sbom.plain(name) for name in re.findall(r"^[\w.-]+", (ROOT / "requirements.in").read_text(), re.M)}
+REQUIRED = {sbom.normalized(name) for name in re.findall(r"^[\w.-]+", (ROOT / "requirements.in").read_text(), re.M)}
 
 
 def test_what_is_required_is_used_and_what_is_imported_is_required():
@@ -42,7 +42,7 @@ def test_what_is_required_is_used_and_what_is_imported_is_required():
     imported = {a or b for a, b in re.findall(r"^ *(?:import (\w+)|from (\w+)[\w.]* import)", sources, re.M)}
     imported -= {*sys.stdlib_module_names, *OURS, *PEERS, *SCALE, *PUBLISH}
     known = importlib.metadata.packages_distributions()
-    needed = {sbom.plain(p) for name in imported for p in known.get(name, [f"no package has the module {name}"])}
+    needed = {sbom.normalized(p) for name in imported for p in known.get(name, [f"no package has the module {name}"])}
     commands = text("Makefile", "mk/*.mk", "tools/**/*.py", "lab/*.*")
     run = {name for name, sign in COMMANDS.items() if re.search(sign, commands)}
     assert REQUIRED - needed - run == set() and needed - REQUIRED == set()
@@ -122,10 +122,10 @@ def test_a_stamp_means_that_the_packages_are_there(one, monkeypatch):
 
 
 @pytest.mark.parametrize(("places", "said"), [
-    ({"find-links": "wheels"}, "2.1 GB: PyTorch's CPU build, from wheels"),
-    ({"find-links": "elsewhere PAGE"}, "2.1 GB: PyTorch's CPU build, from file:"),
+    ({"find-links": "wheels"}, "2.3 GB: PyTorch's CPU build, from wheels"),
+    ({"find-links": "elsewhere PAGE"}, "2.3 GB: PyTorch's CPU build, from file:"),
     ({"no-index": "true"}, "5.9 GB: PyTorch's CUDA build (no place"),
-    ({"proxy": "http://127.0.0.1:9"}, "Connection refused; for 2.1 GB lead pip to"),
+    ({"proxy": "http://127.0.0.1:9"}, "Connection refused; for 2.3 GB lead pip to"),
 ])  # fmt: skip
 def test_the_size_is_foretold(tmp_path, monkeypatch, places, said):
     tag = f"cp{sys.version_info.major}{sys.version_info.minor}"

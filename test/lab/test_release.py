@@ -80,7 +80,7 @@ def test_the_base_of_the_container_is_pinned_and_it_gets_the_downloads_of_a_rele
 def test_costs_are_of_claims(monkeypatch):
     """In their order, so that each row says what it adds to those above it."""
     monkeypatch.chdir(ROOT)
-    known = [claim["id"] for claim in claims.read()]
+    known = [claim["id"] for claim in claims.read_claims()]
     assert [*claims.costs()] == [name for name in known if name in claims.costs()]
 
 

@@ -422,28 +422,27 @@ def on_npu(cell: dict, work: str, place: str, a) -> dict:
     return dict(result, om_sha256=sha256(om), rows_per_second=statistics.median(speeds))
 
 
-def infer_by_trtexec(cell: dict, engine: list, work: str, place: str) -> str:
-    """Run the sentences through trtexec, one batch a call, and leave the logits as ais_bench does: their folder.
-    engine: trtexec's path and version, and the plan. TensorRT 8 takes the int64 of an ONNX file as int32."""
-    program, version, plan = engine
-    order, folder, size = read_json(cell["order"]), os.path.join(place, "output", "out"), cell["bs"]
-    stems, code, logits_file = list(order["rows"]), "q" if version >= (10,) else "i", os.path.join(work, "output.json")
+def infer_by_trtexec(cell: dict, execute, version: tuple, plan: str, work: str, folder: str) -> None:
+    """Run a cell's rows through trtexec, one batch a call, and leave the logits in `folder`, as ais_bench does.
+    cell: the folders of its inputs, the stems of their files, its bs, and how many labels a row has. execute: runs trtexec
+    with these words. TensorRT 8 takes the int64 of an ONNX file as int32."""
+    stems, size, count = cell["stems"], cell["bs"], cell["labels"]
+    code, logits_file = "q" if version >= (10,) else "i", os.path.join(work, "output.json")
     os.makedirs(folder)
     for at in range(0, len(stems), size):
         batch, files = stems[at : at + size], []
-        for name in sorted(os.listdir(cell["input"])):
+        for rows in cell["inputs"]:
+            name = os.path.basename(rows)
             files.append(name + ":" + os.path.join(work, name))
             with open(os.path.join(work, name), "wb") as f:
                 for stem in batch + batch[:1] * (size - len(batch)):
-                    with open(os.path.join(cell["input"], name, stem + ".bin"), "rb") as row:
+                    with open(os.path.join(rows, stem + ".bin"), "rb") as row:
                         array.array(code, array.array("q", row.read())).tofile(f)
-        words = trtexec_words(version, plan, inputs=",".join(files), outputs=logits_file)
-        run([program, *words], os.path.join(place, "infer.log"))
-        logits, count = read_json(logits_file)[0]["values"], order["labels"]
+        execute(trtexec_words(version, plan, inputs=",".join(files), outputs=logits_file))
+        logits = read_json(logits_file)[0]["values"]
         for i, stem in enumerate(batch):
             with open(os.path.join(folder, stem + "_0.bin"), "wb") as f:
                 array.array("f", logits[count * i : count * (i + 1)]).tofile(f)
-    return folder
 
 
 def on_gpu(cell: dict, work: str, place: str, a) -> dict:
@@ -456,7 +455,12 @@ def on_gpu(cell: dict, work: str, place: str, a) -> dict:
     plan, speeds = os.path.join(work, "model.plan"), []
     words = trtexec_words(version, plan, onnx=join_graph(cell, work), fp16=cell["precision"] == "fp16")
     run([program, *words], os.path.join(place, "build.log"))
-    result = score_cell(cell, infer_by_trtexec(cell, [program, version, plan], work, place))
+    order, folder = read_json(cell["order"]), os.path.join(place, "output", "out")
+    rows = {"inputs": sorted(glob.glob(os.path.join(cell["input"], "*"))), "stems": list(order["rows"]),
+            "bs": cell["bs"], "labels": order["labels"]}  # fmt: skip
+    infer = lambda words: run([program, *words], os.path.join(place, "infer.log"))
+    infer_by_trtexec(rows, infer, version, plan, work, folder)
+    result = score_cell(cell, folder)
     for i in range(1, a.rounds + 1):
         words = trtexec_words(version, plan, times=os.path.join(place, "times%d.json" % i))
         text = run([program, *words], os.path.join(place, "time%d.log" % i))

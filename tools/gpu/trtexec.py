@@ -1,7 +1,8 @@
-"""Build a TensorRT engine from ONNX and time it with trtexec, alike under TensorRT 8, 10 and 11.
+"""Build a TensorRT engine from ONNX, time it, and get its answers with trtexec, alike under TensorRT 8, 10 and 11.
 
     python -m tools.gpu.trtexec --onnx gpu.onnx --engine model.plan --batch_size 8 --precision fp16 --summary build.json
     python -m tools.gpu.trtexec --engine model.plan --batch_size 8 --precision fp16 --summary perf.json
+    python -m tools.gpu.trtexec --engine model.plan --batchsize 8 --input in/input_ids,in/attention_mask --output output
 
     trtexec of TensorRT 10.13.3: device compute only: no copies, spin wait, CUDA graph, no TF32, one stream
     + trtexec --loadEngine=model.plan --noDataTransfers --useSpinWait --useCudaGraph --warmUp=1000 ...
@@ -25,7 +26,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from tools.base import logs, trip
+from tools.base import logs, tasks, trip
+from tools.base.input_files import row_files
 from tools.make import cli
 
 WHERE = "get TensorRT at https://developer.nvidia.com/tensorrt, or work in its container"
@@ -134,29 +136,53 @@ def timing(args: dict, version: tuple) -> str:
     return ", ".join(["device compute, with copies beside it", *parts])
 
 
+def call_trtexec(program: str, words: list[str]) -> str:
+    """Run trtexec, its output shown: the output. Raises UserError with trtexec's own words where it fails."""
+    print("+", shlex.join([program, *words]), flush=True)
+    status, text = cli.run_shown([program, *words], Path.cwd())
+    if status:
+        raise cli.UserError(trip.failure("trtexec", text, status, HINTS))
+    return text
+
+
+def infer(a, program: str, version: tuple) -> bool:
+    """Answer the rows of --input with an engine, one call of trtexec for each batch, into ais_bench's folder of outputs;
+    whether a stand-in did."""
+    folders, marks = a.input.split(","), set()
+    cell = {"inputs": folders, "stems": [path.stem for path in row_files(Path(folders[0]))], "bs": a.batch,
+            "labels": len(tasks.of_inputs(Path(folders[0]).parent)[2])}  # fmt: skip
+    execute = lambda words: marks.add("STAND-IN" in call_trtexec(program, words))
+    with tempfile.TemporaryDirectory() as work:
+        trip.infer_by_trtexec(cell, execute, version, str(a.engine), work, str(a.output / a.output_dirname))
+    return any(marks)
+
+
 def main():
     p = cli.parser(__doc__)
     p.add_argument("--onnx", type=Path, help="build the engine from this; without it, time the engine")
     p.add_argument("--onnx_fp16", type=Path, help="the same with fp16 types (tools/gpu/half.py), for TensorRT 11")
     p.add_argument("--engine", type=Path, required=True)
-    p.add_argument("--batch_size", dest="batch", type=int, required=True, help="samples in one query")
-    p.add_argument("--precision", choices=("fp32", "fp16"), required=True)
-    p.add_argument("--summary", type=Path, required=True, help="JSON to write")
+    p.add_argument("--batch_size", "--batchsize", dest="batch", type=int, required=True, help="samples in one query")
+    p.add_argument("--precision", choices=("fp32", "fp16"))
+    p.add_argument("--summary", type=Path, help="JSON to write, of what was built or timed")
+    p.add_argument("--input", help="folders of rows, comma-separated: answer them, as ais_bench does")
+    p.add_argument("--output", type=Path, help="where their logits go, and a summary")
+    p.add_argument("--output_dirname", default="out")
     a = p.parse_args()
     program, version = trip.trtexec()
     if not program:
         raise cli.UserError(f"no trtexec that names its version: looked on PATH and in /usr/src/tensorrt/bin; {WHERE}")
     release = ".".join(map(str, version))
+    if a.input:
+        answer = {"tensorrt": release, "standin": infer(a, program, version), "args": [program]}
+        return cli.write(a.output / f"{a.output_dirname}_summary.json", json.dumps(answer))
     with tempfile.TemporaryDirectory(dir=a.engine.parent if a.onnx else None) as work:
         engine, times = Path(work, a.engine.name) if a.onnx else a.engine, Path(work, "times.json")
         typed = a.onnx_fp16 if version >= (11,) else None  # has no --fp16: the graph's own types decide
         build = {"onnx": str(typed or a.onnx), "fp16": a.precision == "fp16"}
         words = trip.trtexec_words(version, str(engine), **(build if a.onnx else {"times": str(times)}))
         print(f"trtexec of TensorRT {release}: {MEANING}")
-        print("+", shlex.join([program, *words]), flush=True)
-        status, text = cli.run_shown([program, *words], Path.cwd())
-        if status:
-            raise cli.UserError(trip.failure("trtexec", text, status, HINTS))
+        text = call_trtexec(program, words)
         if a.onnx:
             verdict(text, program)
             if not engine.is_file() or not engine.stat().st_size:
@@ -169,7 +195,7 @@ def main():
             print(f"{result['throughput']:.2f} samples/s = {result['qps']:.2f} qps * {a.batch}")
     args = [w.replace(str(engine), str(a.engine)) for w in (program, *words) if not w.startswith("--exportTimes")]
     cli.write(a.summary, json.dumps(result | {"precision": a.precision, "args": args}, indent=1))
-    print(f"wrote {a.summary}")
+    return print(f"wrote {a.summary}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from tools.source import tokens
 EVAL_RESULTS, GLUE = ".eval_results/glue.yaml", "nyu-mll/glue"
 # What answers.json calls the texts, and how one gets them. Only the first are known to be a data set of the hub.
 SST2, OWN = ("SST-2's validation set", "make data"), ("the publisher's own texts", "ask for them; DATA= names the file")
+STATED = ("language", "trained on", "made from", "licence")  # facts that the publisher's card.toml states
 FLOATS = (1, 10, 16)  # onnx.TensorProto: FLOAT, FLOAT16, BFLOAT16
 
 
@@ -97,22 +98,22 @@ def speed(folder: Path) -> dict[str, str]:
 def facts(folder: Path, answers: dict, truth: list, record: dict) -> dict[str, str]:
     """What a reader asks of a model; what nobody knows is null, with its reason."""
     card, machine = about(record), record["machine"]
-    known = lambda what: card.get(what) or f"null (no card.toml of models/{record['model']} says it of these weights)"
+    stated = lambda field: card.get(field) or f"null (models/{record['model']}/card.toml does not say it)"
     graph = onnxfile.load_model(folder / "model.onnx", weights=False).graph
     sizes = [math.prod(tensor.dims) for tensor in graph.initializer if tensor.data_type in FLOATS]
     counts = Counter(i for t in truth for i in (t if isinstance(t, list) else [t]))
     spread = ", ".join(f"{counts[i]} {name}" for i, name in enumerate(answers["labels"]))
     return {
         "parameters": f"{sum(sizes):,}",
-        "language": "en" if answers["data"]["name"] == SST2[0] else known("language"),
-        "trained on": known("training"),
+        "language": "en" if answers["data"]["name"] == SST2[0] else stated("language"),
+        "trained on": stated("training"),
         "evaluated on": "{name} ({get}): {rows} texts, sha256 {sha256}".format(**answers["data"]),
         "labels of it": "scores" if tasks.by_name(answers["task"]).score else spread,
         "measured on": f"{machine['cpu']}, {machine['cores']} cores",
         "its caches": ", ".join(machine.get("caches") or ["null (the kernel does not say)"]),
         **speed(folder),
         "made from": f"{card.get('base_model', record['source'])}, at commit {record.get('commit') or 'null (not in git)'}",
-        "licence": known("license"),
+        "licence": stated("license"),
     }
 
 
@@ -131,14 +132,14 @@ print(onnxruntime.InferenceSession("model.onnx").run(None, feeds))
 """
 
 
-def text(folder: Path, answers: dict, truth: list, record: dict) -> str:
+def page(folder: Path, answers: dict, truth: list, record: dict) -> str:
     """README.md of a folder that holds its files: metadata and card."""
     from huggingface_hub import ModelCardData
 
     card, most = about(record), answers["files"]["model.onnx"]["tokens"]
-    known = {name: card[name] for name in ("language", "base_model") if name in card}
+    optional = {name: card[name] for name in ("language", "base_model") if name in card}
     data = ModelCardData(license=card.get("license", "unknown"), library_name="onnx", pipeline_tag="text-classification",
-                         model_name=record["model"], eval_results=results(answers, truth, record) or None, **known)  # fmt: skip
+                         model_name=record["model"], eval_results=results(answers, truth, record) or None, **optional)  # fmt: skip
     rows = [f"- `{name}`: {whole(one)}" + f"; rows that flip, from 0: {one['flips']}" * bool(one["flips"])
             for name, one in scores(answers, truth).items()]  # fmt: skip
     lines = [f"| {name} | {value} |" for name, value in facts(folder, answers, truth, record).items()]

@@ -23,7 +23,8 @@ from tools.setup import sbom
 from tools.source import data
 
 SIGNATURE, SIGNER, ANSWERS, RECORD = "model.sig", "signer.pem", "answers.json", "accuracy.json"
-PROVENANCE, TESTED = "provenance.intoto.json", "test-result.intoto.json"
+PROVENANCE, TESTED, SBOM = "provenance.intoto.json", "test-result.intoto.json", "sbom.cdx.json"
+WEIGHTS = (".safetensors", ".bin")  # of a checkpoint
 COMPILED = (".native", ".ir", ".om", ".plan")  # an engine's own file; onnxruntime runs model.onnx
 
 
@@ -46,11 +47,11 @@ def refuse(leaf: Path, record: dict) -> None:
 def files_of(leaf: Path) -> dict[str, Path]:
     """{name in the published folder: file here} of a configuration: graph, engine's file, records, tokenizer, config."""
     top = leaf.parents[2]
-    kept = [name for name in manifest.sums(top / "checkpoint/MANIFEST") if not name.endswith((".safetensors", ".bin"))]
+    tokenizer = [name for name in manifest.sums(top / "checkpoint/MANIFEST") if Path(name).suffix not in WEIGHTS]
     engine = [path for path in sorted(leaf.glob("model.*")) if path.suffix in COMPILED]
     speed = leaf / "perf.json"
     engine += [speed] * (speed.is_file() and not records.chain_fault(records.read_record(speed)["chain"]))
-    here = [top / "model.onnx", *engine, leaf / RECORD, *(top / "checkpoint" / name for name in kept)]
+    here = [top / "model.onnx", *engine, leaf / RECORD, *(top / "checkpoint" / name for name in tokenizer)]
     return {path.name: path for path in here}
 
 
@@ -112,10 +113,10 @@ def fill(folder: Path, leaf: Path, record: dict) -> dict:
         ANSWERS: answers,
         PROVENANCE: statements.provenance(record, hashes),
         TESTED: statements.test_result(answers, truth, hashes),
-        "sbom.cdx.json": sbom.document(product, card.component(folder, answers, truth, record)),
+        SBOM: sbom.document(product, card.component(folder, answers, truth, record)),
     }.items():
         (folder / name).write_text(records.text_of(value), "utf-8")
-    (folder / "README.md").write_text(card.text(folder, answers, truth, record), "utf-8")
+    (folder / "README.md").write_text(card.page(folder, answers, truth, record), "utf-8")
     if entries := card.eval_results(answers, truth, record):
         (folder / card.EVAL_RESULTS).parent.mkdir()
         (folder / card.EVAL_RESULTS).write_text(entries, "utf-8")

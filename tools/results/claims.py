@@ -39,7 +39,7 @@ HOLDS = {"=": operator.eq, ">=": operator.ge, "<=": operator.le}
 COLUMNS = ("claim", "verdict", "value", "make", "seconds", "disk_mb", "memory_mb", "load", "cpu", "cores", "date")
 
 
-def read(path: Path = CLAIMS) -> list[dict]:
+def read_claims(path: Path = CLAIMS) -> list[dict]:
     """The claims; the top of the file says what each field is."""
     return tomllib.loads(path.read_text("utf-8"))["claim"]
 
@@ -58,7 +58,18 @@ def value(reads: dict):
             return len(json.loads(Path(path).read_text("utf-8")))
         case {"sha256": path}:
             return cli.sha256(path)
+        case {"ahead": path}:
+            return lead(of(path, "contenders"))
     return 0
+
+
+def lead(contenders: list[dict]) -> float:
+    """How many times as fast as the fastest peer of its precision our native engine is, in the precision where that is least:
+    of a bench's lines, at the sentences' own lengths."""
+    lines = [line for line in contenders if line["shape"] == "sorted" and line["samples_per_second"]]
+    speeds = lambda precision: [c["samples_per_second"] for c in lines if c["precision"] == precision and not c["ours"]]
+    native = [line for line in lines if line["name"].startswith("ENGINE=native")]
+    return round(min(line["samples_per_second"] / max(speeds(line["precision"])) for line in native), 2)
 
 
 def check(claim: dict, extra: list[str]) -> dict:
@@ -67,19 +78,19 @@ def check(claim: dict, extra: list[str]) -> dict:
     if claim.get("needs") and not cpu.cpu_flags() & UNITS[claim["needs"]]:
         return row | {"verdict": "cannot run here", "value": cpu.without(f"{claim['needs']} unit")}
     machine, before, load, started = cpu.machine(), disk(), os.getloadavg()[0], time.time()
-    verdict, said, memory = "differs", "", 0.0
+    verdict, shown, memory = "differs", "", 0.0
     for words in claim["make"]:
         status, most = make([*words.split(), *extra])
         memory = max(memory, most)
         if status:
-            said = f"make {words} ended with {status}"
+            shown = f"make {words} ended with {status}"
             break
     else:
-        result, (sign, wanted) = value(claim.get("reads", {})), claim["holds"].split()  # as `>= 3`, `= <a hash>`
-        verdict = "holds" if HOLDS[sign](result, type(result)(wanted)) else verdict
-        said = short(result) if "reads" in claim else ""
+        result, (sign, limit) = value(claim.get("reads", {})), claim["holds"].split()  # as `>= 3`, `= <a hash>`
+        verdict = "holds" if HOLDS[sign](result, type(result)(limit)) else verdict
+        shown = short(result) if "reads" in claim else ""
     return row | {
-        "verdict": verdict, "value": said, "seconds": f"{time.time() - started:.0f}",
+        "verdict": verdict, "value": shown, "seconds": f"{time.time() - started:.0f}",
         "disk_mb": f"{(disk() - before) / 1e6:.0f}", "memory_mb": f"{memory:.0f}", "load": f"{load:.1f}",
         "cpu": machine["cpu"], "cores": machine["cores"], "date": datetime.datetime.now(datetime.UTC).date(),
     }  # fmt: skip
@@ -112,34 +123,34 @@ def costs() -> dict[str, dict]:
         return {row["claim"]: row for row in csv.DictReader(f)}
 
 
-def table(known: dict[str, dict], claims: list[dict]) -> str:
-    """Claims as Markdown, a line each, with what `known` has of it: its verdict, and what it took. Then the total."""
-    took = {"seconds": "seconds", "disk_mb": "MB of disk", "memory_mb": "MB of memory"}
-    rows = [known.get(claim["id"], dict.fromkeys(COLUMNS)) for claim in claims]
-    lines = [["`CLAIM=`", "claim", "holds if", "verdict", *took.values()], ["---"] * 4 + ["---:"] * 3]
+def table(measured: dict[str, dict], claims: list[dict]) -> str:
+    """Claims as Markdown, a line each, with what `measured` has of it: its verdict, and what it took. Then the total."""
+    units = {"seconds": "seconds", "disk_mb": "MB of disk", "memory_mb": "MB of memory"}
+    rows = [measured.get(claim["id"], dict.fromkeys(COLUMNS)) for claim in claims]
+    lines = [["`CLAIM=`", "claim", "holds if", "verdict", *units.values()], ["---"] * 4 + ["---:"] * 3]
     for claim, row in zip(claims, rows, strict=True):
-        wanted = short(claim["holds"]) if "reads" in claim else "the command ends well"
+        condition = short(claim["holds"]) if "reads" in claim else "the command ends well"
         verdict = ": ".join(filter(None, (row["verdict"] or "-", row["value"])))
-        lines.append([f"`{claim['id']}`", claim["says"], wanted, verdict, *(row[name] or "-" for name in took)])
-    numbers = [[float(row[name]) for row in rows if row[name]] for name in took]
+        lines.append([f"`{claim['id']}`", claim["says"], condition, verdict, *(row[name] or "-" for name in units)])
+    numbers = [[float(row[name]) for row in rows if row[name]] for name in units]
     total = (f"{sum(numbers[0]):.0f}", f"{sum(numbers[1]):.0f}", f"{max(numbers[2], default=0):.0f}")
     return "\n".join(f"| {' | '.join(line)} |" for line in [*lines, ["all", "", "", "", *total]])
 
 
 def markdown() -> str:
     """The claims as results/costs.csv has them: where and when they were measured, and the table."""
-    known = costs()
-    where = sorted({"{date} on {cpu}, {cores} cores".format(**row) for row in known.values()})
-    return f"Measured {'; '.join(where) or 'nowhere yet'}.\n\n{table(known, read())}"
+    measured = costs()
+    where = sorted({"{date} on {cpu}, {cores} cores".format(**row) for row in measured.values()})
+    return f"Measured {'; '.join(where) or 'nowhere yet'}.\n\n{table(measured, read_claims())}"
 
 
-def heading(before: int, said: str) -> str:
+def heading(before: int, verdicts: str) -> str:
     """What stands above the table that a reviewer hands in: which commit, when, on what."""
     machine, tree = cpu.machine(), run.git_state()
     changes = {True: ", with changes", False: ", unchanged", None: ""}[tree["dirty"]]
     where = f"{machine['cpu']}, {machine['cores']} cores, {platform.platform()}, Python {platform.python_version()}"
     return (
-        f"# Claims of bert2om, checked: {said}\n\nCommit {tree['commit']}{changes}. {where}, "
+        f"# Claims of bert2om, checked: {verdicts}\n\nCommit {tree['commit']}{changes}. {where}, "
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC. Seconds and MB are what a claim took beyond those "
         f"above it; before the first, build/ and the environments held {before / 1e6:.0f} MB.\n\n"
     )
@@ -152,25 +163,25 @@ def main():
     args = p.parse_args()
     if not args.claim:
         return print(f"{markdown()}\nmake claims CLAIM=short checks the short ones, CLAIM=all every one")
-    claims = read()
+    claims = read_claims()
     chosen = [c for c in claims if args.claim in (c["id"], "all") or (args.claim == "short" and c.get("short"))]
     if not chosen:
         raise cli.UserError(f"CLAIM={args.claim} is not short, all or one of: {' '.join(c['id'] for c in claims)}")
     before = disk()
     rows = {claim["id"]: check(claim, args.make) for claim in chosen}
     for claim, row in zip(chosen, rows.values(), strict=True):
-        value_said = f"{row['value']} ({short(claim['holds'])})"
-        print(f"{claim['id']:<12} {row['verdict']:<16} {value_said:<36} {row['seconds'] or '-':>6} s  {claim['says']}")
+        shown = f"{row['value']} ({short(claim['holds'])})"
+        print(f"{claim['id']:<12} {row['verdict']:<16} {shown:<36} {row['seconds'] or '-':>6} s  {claim['says']}")
     counts = Counter(row["verdict"] for row in rows.values())
-    said = f"{counts['holds']} hold, {counts['differs']} differ, {counts['cannot run here']} cannot run here"
-    cli.write(PAGE, f"{heading(before, said)}{table(rows, chosen)}\n")
+    verdicts = f"{counts['holds']} hold, {counts['differs']} differ, {counts['cannot run here']} cannot run here"
+    cli.write(PAGE, f"{heading(before, verdicts)}{table(rows, chosen)}\n")
     with cli.whole_file(PAGE.with_suffix(".csv"), "w", newline="", encoding="utf-8") as f:
         writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows.values())
     if counts["differs"]:
-        raise cli.UserError(f"{said}: {PAGE}")
-    return print(f"claims: {said}: {PAGE}")
+        raise cli.UserError(f"{verdicts}: {PAGE}")
+    return print(f"claims: {verdicts}: {PAGE}")
 
 
 if __name__ == "__main__":

@@ -143,14 +143,14 @@ def answer(question: str, records: list[dict]) -> str:
     """What belongs after `<!-- = QUESTION -->`, from the newest record or results/verify.md.
 
     FIELD NAME=value ...    of the newest record with these parameters; FIELD: accuracy (90.71 %), right (791/872), interval, cpu
-    seconds bits            what that claim took, by results/costs.csv (`12`)
+    seconds setup bits      what these claims took, by results/costs.csv (`64`)
     again within 5          how many of the speeds that `make verify` made again came within 5 % (`68 of 78`)
 
     Raises UserError where nothing answers.
     """
     field, *words = question.split()
-    if field == "seconds" and (row := claims.costs().get(" ".join(words))):
-        return row["seconds"]
+    if field == "seconds" and words and {*words} <= claims.costs().keys():
+        return str(sum(int(claims.costs()[word]["seconds"]) for word in words))
     if field == "again":
         text = VERIFIED.read_text("utf-8") if VERIFIED.is_file() else ""
         ratios = re.findall(r"^\| .*\| perf .*per_tera x ([\d.]+) \(", text, re.M)

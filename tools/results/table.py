@@ -154,9 +154,7 @@ def look_up(leaf: str, records: list[dict], figures: list[dict]) -> list[dict]:
     if rows := [r for r in rows if series(r["chip"]) == series(spec["chip"])]:
         place = {k: spec[k] for k in ("chip", "engine")}
         return [r | place | {"reason": f"published for {r['chip']}: {r['reason']}"} for r in rows]
-    silent = (kind, spec["engine"]) == ("accuracy", "trtexec")
-    lacking = "trtexec times alone: ENGINE=torch_cuda, or make kit" if silent else LACKING[spec["engine"]]
-    return [none | {"reason": f"{lacking}; no record, nothing published"}]
+    return [none | {"reason": f"{LACKING[spec['engine']]}; no record, nothing published"}]
 
 
 def best(rows: list[dict]) -> list[dict]:

@@ -1,7 +1,7 @@
 """Make a virtual environment that holds the locked packages, and nothing of the user's environment.
 
     python3 -m tools.setup.install .venv requirements.txt requirements-cpu.txt requirements-cuda.txt
-    setup      .venv: 86 locked packages, 2.1 GB: PyTorch's CPU build, from download.pytorch.org ...
+    setup      .venv: 86 locked packages, 2.3 GB: PyTorch's CPU build, from download.pytorch.org ...
 
 The first file is installed; those named -cpu and -cuda hold what replaces or completes it. PyTorch's CPU build is taken where
 pip's own settings lead to it or else download.pytorch.org has it, under the hashes of -cpu; else PyPI's build for CUDA is
@@ -28,7 +28,7 @@ from tools.source import fetch
 
 WHEELS = cli.ROOT / "wheels"  # of a release
 PYTORCH = "https://download.pytorch.org/whl/cpu"
-GIGABYTES = {"CPU": 2.1, "CUDA": 5.9}  # of an environment with PyTorch's build for it, as measured on Debian 12
+GIGABYTES = {"CPU": 2.3, "CUDA": 5.9}  # of an environment with PyTorch's build for it, as measured on Debian 12
 
 
 def environment(folder):

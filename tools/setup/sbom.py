@@ -26,7 +26,7 @@ TOOLS = {"pip", "setuptools", "wheel"}  # python -m venv brings them
 OPTIONAL = {"colorama", "hf-xet"}  # on other systems or processors
 
 
-def plain(name: str) -> str:
+def normalized(name: str) -> str:
     """A package's name as PyPI compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -36,13 +36,13 @@ def locked(*paths: Path) -> dict[str, dict[str, list[str]]]:
     packages: dict[str, dict[str, list[str]]] = {}
     text = "\n".join(path.read_text() for path in paths)
     for name, version, rest in re.findall(r"^([\w.-]+)==([^ ;\\+]+)(.*(?:\n .*)*)", text, re.M):
-        packages.setdefault(plain(name), {}).setdefault(version, []).extend(re.findall(r"sha256:(\w{64})", rest))
+        packages.setdefault(normalized(name), {}).setdefault(version, []).extend(re.findall(r"sha256:(\w{64})", rest))
     return packages
 
 
 def installed() -> dict:
     """{package: what importlib.metadata says of it} of those here."""
-    return {plain(d.metadata["Name"]): d for d in importlib.metadata.distributions()}
+    return {normalized(d.metadata["Name"]): d for d in importlib.metadata.distributions()}
 
 
 def licence(meta) -> str:
@@ -71,7 +71,7 @@ def component(name: str, dist, allowed: dict) -> dict:
 def pinned(name: str, pin) -> dict:
     """One pinned download; both packages are under the MIT licence (data/README.md)."""
     return {"type": "data", "bom-ref": name, "name": name, "version": pin.version,
-            "purl": f"pkg:pypi/{plain(pin.package)}@{pin.version}", "licenses": [{"license": {"id": "MIT"}}],
+            "purl": f"pkg:pypi/{normalized(pin.package)}@{pin.version}", "licenses": [{"license": {"id": "MIT"}}],
             "hashes": hashed([pin.sha256])}  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def document(here: dict, *models: dict) -> dict:
     product = {"type": "application", "bom-ref": "bert2om", "name": "bert2om", "version": version,
                "licenses": [{"expression": "Apache-2.0"}]}  # fmt: skip
     refs = lambda names: [packages[name]["bom-ref"] for name in sorted(names & packages.keys())]
-    needs = lambda dist: refs({plain(re.match(r"[\w.-]+", line)[0]) for line in dist.requires or []})
+    needs = lambda dist: refs({normalized(re.match(r"[\w.-]+", line)[0]) for line in dist.requires or []})
     graph = [{"ref": packages[name]["bom-ref"], "dependsOn": needs(here[name])} for name in packages]
     graph.append({"ref": "bert2om", "dependsOn": [one["bom-ref"] for one in components]})
     return {"bomFormat": "CycloneDX", "specVersion": "1.6", "serialNumber": f"urn:uuid:{serial}", "version": 1,
