@@ -93,8 +93,8 @@ def lacking(name: str, answers: dict, record: dict) -> str:
     if not record["seq"].isdigit():
         return "rows of one length"
     tool, _ = TOOLS[engine]
-    here = trip.trtexec()[0] if tool == "trtexec" else ais_bench.find_python()
-    return "" if here else f"a {record['chip']}, and {tool}"
+    place = trip.trtexec()[0] if tool == "trtexec" else ais_bench.find_python()
+    return "" if place else f"a {record['chip']}, and {tool}"
 
 
 def logits_of(path: Path, texts: list, answers: dict, record: dict):
@@ -111,8 +111,17 @@ def logits_of(path: Path, texts: list, answers: dict, record: dict):
         tasks.write_task(rows, answers["task"], answers["labels"])
         out.mkdir(0o750)
         folders = ",".join(str(rows / name) for name in names)
-        words = ["--input", folders, "--batchsize", str(record["bs"]), "--output", out, "--output_dirname", "answers"]
-        command = [sys.executable, "-m", *TOOLS[facts["engine"]][1].split(), path, *words]
+        words = [
+            "--input",
+            folders,
+            "--batchsize",
+            str(record["bs"]),
+            "--output",
+            str(out),
+            "--output_dirname",
+            "answers",
+        ]
+        command = [sys.executable, "-m", *TOOLS[facts["engine"]][1].split(), str(path), *words]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
             raise cli.UserError(f"{path}: {done.stderr.strip().split('error: ')[-1]}")
