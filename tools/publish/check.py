@@ -111,16 +111,7 @@ def logits_of(path: Path, texts: list, answers: dict, record: dict):
         tasks.write_task(rows, answers["task"], answers["labels"])
         out.mkdir(0o750)
         folders = ",".join(str(rows / name) for name in names)
-        words = [
-            "--input",
-            folders,
-            "--batchsize",
-            str(record["bs"]),
-            "--output",
-            str(out),
-            "--output_dirname",
-            "answers",
-        ]
+        words = [*f"--batchsize {record['bs']} --output_dirname answers --input".split(), folders, "--output", str(out)]
         command = [sys.executable, "-m", *TOOLS[facts["engine"]][1].split(), str(path), *words]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
