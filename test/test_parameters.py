@@ -272,12 +272,13 @@ GOOD = 'weights = "wheel"\nseq = 128\ninputs = ["input_ids", "attention_mask"]\n
     (GOOD + 'task = "sst3"', ":4: task = 'sst3' is not one of: sst2 cola"),
     (GOOD.replace("seq = 128", "seq := 128"), ":2: Expected '='"),
     (GOOD.replace("seq = 128\n", ""), ": says no seq"),
+    (GOOD + "# \udcff\n", ": 'utf-8' codec can't decode byte 0xff"),
     (GOOD.replace("seq = 128", "seq = 128  # a note"), None),
     (GOOD.replace("128", '"64,128"'), None),
 ])  # fmt: skip
 def test_a_wrong_value_of_a_model_is_named_with_file_and_line(tmp_path, text, says):
     (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / models.FILE).write_text(text)
+    (tmp_path / "tiny" / models.FILE).write_text(text, "utf-8", "surrogateescape")
     with pytest.raises(cli.UserError) if says else contextlib.nullcontext() as e:
         models.settings("tiny", tmp_path)
     assert says is None or str(e.value).startswith(f"{tmp_path}/tiny/model.toml{says}")

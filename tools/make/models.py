@@ -90,7 +90,7 @@ def settings(name: str, top: Path = cli.ROOT / "models") -> dict:
         source = cli.regular(path, cli.LARGEST).read_text("utf-8")
         values = tomllib.loads(source)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
-        text = re.sub(r"^(.*) \(at (?:line (\d+), column \d+|end of document)\)$", r"\2: \1", str(e))
+        text = re.sub(r"^(.*?)(?: \(at (?:line (\d+), column \d+|end of document)\))?$", r"\2: \1", str(e))
         raise cli.UserError(f"{place}:{text.removeprefix(':')}; see another model's {FILE}") from None
     for key, value in values.items():
         says = re.compile(rf'[\s["\']*{re.escape(key)}\b')
