@@ -81,14 +81,14 @@ def drive(args) -> None:
         with contextlib.redirect_stdout(sys.stderr):
             score.main()
         seconds, spent = time.perf_counter() - start - joined["seconds"], time.process_time() - spent - joined["cpu"]
-        said = cli.read_json(f"{box}/out/{parts.MANIFEST}")
-    print(json.dumps({"parts": len(said["parts"]), "rows": said["rows"], "seconds": seconds, "cpu": spent}))
+        manifest = cli.read_json(f"{box}/out/{parts.MANIFEST}")
+    print(json.dumps({"parts": len(manifest["parts"]), "rows": manifest["rows"], "seconds": seconds, "cpu": spent}))
 
 
-def words(args, given: str, out: str) -> list[str]:
+def words(args, source: str, out: str) -> list[str]:
     """The options of score."""
     model = ["--model", str(args.model), "--tokenizer_path", str(args.tokenizer_path)]
-    return [*model, "--input", given, "--save_path", out, "--columns", "text"]
+    return [*model, "--input", source, "--save_path", out, "--columns", "text"]
 
 
 def timed(command) -> float:
@@ -132,17 +132,17 @@ def end(process) -> None:
 def dies(args, address: str, process) -> tuple[float, str]:
     """(seconds from the death of the head to the end of a job, all that the job says then)."""
     with tempfile.TemporaryDirectory() as box:
-        given, out = Path(box, "a.csv"), Path(box, "out")
-        given.write_text("text\n" + "a fine film\n" * 400_000)
-        command = [sys.executable, "-m", "tools.scale.score", *words(args, str(given), str(out))]
+        source, out = Path(box, "a.csv"), Path(box, "out")
+        source.write_text("text\n" + "a fine film\n" * 400_000)
+        command = [sys.executable, "-m", "tools.scale.score", *words(args, str(source), str(out))]
         command += ["--rows", "2", "--cluster", address]
         job = subprocess.Popen(command, cwd=cli.ROOT, stderr=subprocess.PIPE, text=True)
         while not list(out.glob("*.parquet")) and job.poll() is None:
             time.sleep(0.1)
         end(process)
         start = time.perf_counter()
-        _, said = job.communicate()
-    return time.perf_counter() - start, said.strip()
+        _, message = job.communicate()
+    return time.perf_counter() - start, message.strip()
 
 
 def main():
@@ -179,11 +179,11 @@ def main():
             (Path(box) / f"in/{k}.csv").write_text("text\n" + "a fine film\n" * 10)
         score_of = lambda out: [sys.executable, "-m", "tools.scale.score", *words(args, f"{box}/in", f"{box}/{out}")]
         here, there = timed(score_of("here")), timed([*score_of("there"), "--cluster", address])
-        seconds, said = dies(args, address, process)
+        seconds, message = dies(args, address, process)
     both = f"{here:.1f} s on one machine, {there:.1f} s on Ray"
     lines += [f"\n{SMALL} files of ten rows, scored with the start of all processes: {both}."]
-    count = len(said.splitlines())
-    lines += [f"\nA head that is killed: {seconds:.1f} s later the job ends and has said {count} line: {said}"]
+    count = len(message.splitlines())
+    lines += [f"\nA head that is killed: {seconds:.1f} s later the job ends and has said {count} line: {message}"]
     text = "\n".join(lines)
     if args.save_path:
         cli.write(args.save_path, f"{text}\n")

@@ -163,9 +163,9 @@ def classes(path: str) -> list[int]:
     import pandas as pd
 
     frame = pd.read_parquet(path)
-    said = frame["prediction"] if "prediction" in frame else frame["label"]
+    column = frame["prediction"] if "prediction" in frame else frame["label"]
     names = {"negative": 0, "positive": 1, "LABEL_0": 0, "LABEL_1": 1}
-    return [names.get(c, c) for c in said]
+    return [names.get(c, c) for c in column]
 
 
 def turn(command: list[str], out: Path) -> dict:
@@ -175,9 +175,9 @@ def turn(command: list[str], out: Path) -> dict:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = status
         log.seek(0)
-        said = log.read().decode(errors="replace").strip().splitlines()
+        lines = log.read().decode(errors="replace").strip().splitlines()
     if status or not out.exists():
-        return {"missing": (said or ["it ended without a word"])[-1][:100]}
+        return {"missing": (lines or ["it ended without a word"])[-1][:100]}
     begun = Path(f"{out}.begun")
     start, loading = json.loads(begun.read_text()) if begun.exists() else (start, 0)
     spent = used.ru_utime + used.ru_stime - loading

@@ -68,8 +68,8 @@ def model(tmp_path_factory):
 def score(model, monkeypatch, capsys):
     """score(input, output, *options): its exit status and what it says, in this process."""
 
-    def run(given, out, *words):
-        words = ["score.py", *model, "--input", given, "--save_path", out, *words]
+    def run(source, out, *words):
+        words = ["score.py", *model, "--input", source, "--save_path", out, *words]
         monkeypatch.setattr(sys, "argv", list(map(str, words)))
         capsys.readouterr()
         try:
@@ -86,8 +86,8 @@ def score(model, monkeypatch, capsys):
 def start(model):
     """start(input, output, *options, python=, env=): the running process; process(...) waits for it."""
 
-    def run(given, out, *words, python=sys.executable, env=None):
-        words = [python, "-m", "tools.scale.score", *model, "--input", given, "--save_path", out, *words]
+    def run(source, out, *words, python=sys.executable, env=None):
+        words = [python, "-m", "tools.scale.score", *model, "--input", source, "--save_path", out, *words]
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | {"text": True}
         return subprocess.Popen(list(map(str, words)), cwd=ROOT, env=os.environ | (env or {}), **pipes)
 
@@ -96,9 +96,9 @@ def start(model):
 
 @pytest.fixture
 def process(start):
-    def run(*words, given=None, **how):
+    def run(*words, stdin=None, **how):
         running = start(*words, **how)
-        out, err = running.communicate(given, timeout=120)
+        out, err = running.communicate(stdin, timeout=120)
         return SimpleNamespace(returncode=running.returncode, stdout=out, stderr=err)
 
     return run
@@ -127,11 +127,11 @@ def column(out, name):
     return dataset.dataset(out).to_table(columns=[name])[name].to_pylist()
 
 
-def correct(found, texts):
-    wanted = [logits(t) for t in texts]
-    assert found["prediction"].tolist() == [int(b > a) for a, b in wanted]
-    assert found["label"].tolist() == [("negative", "positive")[b > a] for a, b in wanted]
-    assert found["probability"].tolist() == pytest.approx([1 / (1 + math.exp(-abs(a - b))) for a, b in wanted])
+def correct(table, texts):
+    pairs = [logits(t) for t in texts]
+    assert table["prediction"].tolist() == [int(b > a) for a, b in pairs]
+    assert table["label"].tolist() == [("negative", "positive")[b > a] for a, b in pairs]
+    assert table["probability"].tolist() == pytest.approx([1 / (1 + math.exp(-abs(a - b))) for a, b in pairs])
 
 
 # ---- What is read
@@ -159,8 +159,8 @@ def folder(tmp_path_factory):
     top = tmp_path_factory.mktemp("many")
     (top / "c").mkdir()
     (top / "_hidden").mkdir()
-    for name, made in FORMATS.items():
-        (top / name).write_bytes(made(frame(30)))
+    for name, encode in FORMATS.items():
+        (top / name).write_bytes(encode(frame(30)))
     for name in ("notes.txt", "x.zip", ".old.csv", "_hidden/x.csv"):
         (top / name).write_text("text\nno\n")
     return top
@@ -171,12 +171,12 @@ def test_a_folder_of_every_format(score, folder, tmp_path):
     out, words = tmp_path / "out", ("--columns", "text", "stars", "--keep", "id", "--rows", 77)
     done = score(folder, out, *words)
     assert done.returncode == 0, done.fault
-    found, said = rows(out), manifest(out)
-    assert list(found) == ["file", "row", "id", "prediction", "label", "probability", "truth"]
-    assert set(said["inputs"]) == set(FORMATS) and said["complete"] and said["rows"] == 300
-    assert [entry["rows"] for entry in said["parts"].values()] == [77, 77, 77, 69]
+    table, listing = rows(out), manifest(out)
+    assert list(table) == ["file", "row", "id", "prediction", "label", "probability", "truth"]
+    assert set(listing["inputs"]) == set(FORMATS) and listing["complete"] and listing["rows"] == 300
+    assert [entry["rows"] for entry in listing["parts"].values()] == [77, 77, 77, 69]
     for name in FORMATS:
-        mine = found[found["file"] == name]
+        mine = table[table["file"] == name]
         assert mine["row"].tolist() == list(range(30)) and mine["id"].tolist() == [f"r{i}" for i in range(30)]
         correct(mine, sentences(30))
     assert "accuracy 100.00 % (300/300)" in done.stdout and "300 sentences in 4 parts, 0 of them" in done.stdout
@@ -214,16 +214,16 @@ LABELS = {  # what is written: the class, or None where it is unknown
 @pytest.mark.parametrize("out", ["out", "out.csv"])
 def test_labels_are_read_alike(score, tmp_path, kind, out):
     """Of one file and of many; those that say nothing count for nothing."""
-    path, said = tmp_path / f"a.{kind}", LABELS[kind]
+    path, labels = tmp_path / f"a.{kind}", LABELS[kind]
     if kind.endswith("parquet"):
-        parquet.write_table(pa.table({"text": ["good"] * 3, "y": list(said)}), path)
+        parquet.write_table(pa.table({"text": ["good"] * 3, "y": list(labels)}), path)
     else:
-        lines = [f"good,{v}" if kind == "csv" else f'{{"text": "good", "y": {v}}}' for v in said]
+        lines = [f"good,{v}" if kind == "csv" else f'{{"text": "good", "y": {v}}}' for v in labels]
         path.write_text("\n".join(["text,y"] * (kind == "csv") + lines) + "\n")
     done = score(path, tmp_path / out, "--columns", "text", "y")
-    known = [v for v in said.values() if v is not None]
+    known = [v for v in labels.values() if v is not None]
     if out == "out":
-        assert column(tmp_path / "out", "truth") == list(said.values())
+        assert column(tmp_path / "out", "truth") == list(labels.values())
     assert f"({sum(known)}/{len(known)})" in done.stdout, done.fault + done.stdout
 
 
@@ -231,8 +231,8 @@ def test_labels_are_read_alike(score, tmp_path, kind, out):
                                         ("sentence\tlabel", "good\t1")])  # fmt: skip
 def test_files_of_the_benchmark(score, tmp_path, head, line):
     (tmp_path / "test.tsv").write_text(f"{head}\n{line}\n")
-    said = score(tmp_path / "test.tsv", tmp_path / "out").stdout
-    assert ("accuracy 100.00 % (1/1)" in said) == line.endswith("1") and ("accuracy" in said) == line.endswith("1")
+    output = score(tmp_path / "test.tsv", tmp_path / "out").stdout
+    assert ("accuracy 100.00 % (1/1)" in output) == line.endswith("1") and ("accuracy" in output) == line.endswith("1")
 
 
 OPTIONAL = {
@@ -263,10 +263,10 @@ def test_kept_columns(score, tmp_path, capsys):
     pd.DataFrame([row, row | {"when": "007"}]).to_csv(tmp_path / "a.csv", index=False)
     quoted = [f"'{name}'" for name in row]
     done = score(tmp_path / "a.csv", tmp_path / "out", "--columns", "text", "label", "--keep", *quoted)
-    found = rows(tmp_path / "out")
+    table = rows(tmp_path / "out")
     names = [f"input_{name}" if name in ("label", "row", "logit0", "Truth") else name for name in row]
-    assert found[names].iloc[0].tolist() == list(row.values()), done.fault
-    assert found["when"].tolist() == ["2024-01-01", "007"]
+    assert table[names].iloc[0].tolist() == list(row.values()), done.fault
+    assert table["when"].tolist() == ["2024-01-01", "007"]
     assert score(tmp_path / "a.csv", tmp_path / "of", "--columns", "'review text'", "--on_bad", "null").returncode == 0
     with pytest.raises(SystemExit):
         score(tmp_path / "a.csv", tmp_path / "of", "--columns", "reader's text")
@@ -285,8 +285,8 @@ def test_kept_columns_of_parquet_keep_their_types(score, tmp_path):
     for name, other in (("a", {}), ("b", {"n": pa.array([1.5, 2.5])})):
         parquet.write_table(pa.table({"text": ["good", "bad"], **TYPES, **other}), tmp_path / f"in/{name}.parquet")
     assert score(tmp_path / "in/a.parquet", tmp_path / "one", *TEXT, "--keep", *TYPES).returncode == 0
-    found = parquet.read_table(tmp_path / "one/00000-00000.parquet").select(list(TYPES))
-    assert found.equals(pa.table(TYPES))
+    table = parquet.read_table(tmp_path / "one/00000-00000.parquet").select(list(TYPES))
+    assert table.equals(pa.table(TYPES))
     score(tmp_path / "in", tmp_path / "two", *TEXT, "--keep", "n")
     assert rows(tmp_path / "two")["n"].tolist() == [1, 2, 1.5, 2.5]
     (tmp_path / "in/c.csv").write_text("text,n\ngood,3\n")
@@ -356,9 +356,9 @@ def test_a_row_that_is_amiss_stops_or_is_null(score, tmp_path, name, data, bad, 
     assert f"{name}: row {row} (from 0), line {at}: {says}" in fault and "or give ON_BAD=null" in fault
     keep = ["--keep", "id"] if b"id" in data else []
     done = score(tmp_path / name, tmp_path / "null", *TEXT, "--on_bad", "null", *keep)
-    found = rows(tmp_path / "null")
-    assert len(found) == 2 and says in found["error"][row] and found.loc[row, ["prediction", "label"]].isna().all()
-    correct(found.drop(row), ["bad"])
+    table = rows(tmp_path / "null")
+    assert len(table) == 2 and says in table["error"][row] and table.loc[row, ["prediction", "label"]].isna().all()
+    correct(table.drop(row), ["bad"])
     assert "1 of 2 (50.00 %) amiss" in done.stdout and f"{name}: row {row} (from 0): {says}" in done.stdout
 
 
@@ -368,8 +368,8 @@ def test_what_a_message_advises_works(score, tmp_path):
     for name, label in (("a", 1), ("b", 5)):
         (tmp_path / f"in/{name}.csv").write_text(f"text,y\ngood,{label}\n")
     words = [(tmp_path / "in", tmp_path / out, "--columns", "text", "y") for out in ("null", "less")]
-    for given in words:
-        assert "line 2: label '5' is not 0 or 1" in score(*given, "--rows", 1).fault
+    for source in words:
+        assert "line 2: label '5' is not 0 or 1" in score(*source, "--rows", 1).fault
     done = score(*words[0], "--on_bad", "null")
     assert "2 sentences in 1 parts" in done.stdout, done.stdout + done.fault
     assert "1 of 2 (50.00 %) amiss; the column error says why" in done.stdout and "(1/1)" in done.stdout, done.fault
@@ -400,13 +400,13 @@ def test_a_name_that_is_not_utf8_and_odd_addresses(score, tmp_path, monkeypatch)
 def test_long_rows_and_memory(tmp_path):
     """No row is too long for its block; a file is read as it is asked for, not ahead."""
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "good " * 60000, "html": "x" * 300000}) + "\n")
-    wanted = files.Selection(tasks.TASKS["sst2"], ("negative", "positive"), (("text",),))
-    (table,) = files.tables(files.Source(str(tmp_path / "a.jsonl"), "a.jsonl"), wanted)
+    selection = files.Selection(tasks.TASKS["sst2"], ("negative", "positive"), (("text",),))
+    (table,) = files.tables(files.Source(str(tmp_path / "a.jsonl"), "a.jsonl"), selection)
     assert len(table["text0"][0].as_py()) == 300000
     for name, row in (("b.tsv", "good film\n"), ("b.jsonl", '{"text": "good"}\n')):
         (tmp_path / name).write_text("text\n" * (name == "b.tsv") + row * (20_000_000 // len(row)))
         tally = SimpleNamespace(rows=0, bytes=0)
-        reading = files.tables(files.Source(str(tmp_path / name), name), wanted, tally)
+        reading = files.tables(files.Source(str(tmp_path / name), name), selection, tally)
         next(reading)
         assert tally.rows == files.BATCH and tally.bytes < 1e6
 
@@ -415,13 +415,13 @@ def test_long_rows_and_memory(tmp_path):
 
 
 def test_ties_cut_texts_and_duplicates(score, tmp_path):
-    given = [("text", "y"), (TIE, 0), ("good", 1), (TIE, 0), ("good " * 300, 1), ("good", 1), ("good " * 300, 1)]
-    (tmp_path / "a.csv").write_text("".join(f"{text},{y}\n" for text, y in given))
+    lines = [("text", "y"), (TIE, 0), ("good", 1), (TIE, 0), ("good " * 300, 1), ("good", 1), ("good " * 300, 1)]
+    (tmp_path / "a.csv").write_text("".join(f"{text},{y}\n" for text, y in lines))
     done = score(tmp_path / "a.csv", tmp_path / "out", "--columns", "text", "y", "--logits")
-    found = rows(tmp_path / "out")
+    table = rows(tmp_path / "out")
     assert column(tmp_path / "out", "prediction") == [None, 1, None, 1, 1, 1]
-    assert found["label"].isna().tolist() == [True, False, True, False, False, False]
-    assert found["logit1"].tolist() == [33, 16.5, 33, 5.5 * 64, 16.5, 5.5 * 64]  # the model has 64 positions
+    assert table["label"].isna().tolist() == [True, False, True, False, False, False]
+    assert table["logit1"].tolist() == [33, 16.5, 33, 5.5 * 64, 16.5, 5.5 * 64]  # the model has 64 positions
     assert "accuracy 66.67 % (4/6)" in done.stdout  # equal logits are no class, and wrong
     assert "2 of 6 (33.33 %) longer than the model takes, and cut" in done.stdout
     entry = manifest(tmp_path / "out")["parts"]["00000-00000.parquet"]
@@ -439,10 +439,10 @@ def test_what_is_too_close_is_run_again(score, tmp_path, model):
     again = ("--rerun", tmp_path / "other.onnx", "--margin", 3)
     done = score(tmp_path / "a.csv", tmp_path / "out", *TEXT, "--logits", *again)
     close = [abs(a - b) < 3 for a, b in map(logits, many)]
-    wanted = [(a, b / 5.5 * 4.0 if near else b) for near, (a, b) in zip(close, map(logits, many), strict=True)]
-    found = rows(tmp_path / "out")
-    assert 0 < sum(close) < len(many) and list(zip(found["logit0"], found["logit1"], strict=True)) == wanted
-    changed = sum((a < b) != (c < d) for (a, b), (c, d) in zip(map(logits, many), wanted, strict=True))
+    pairs = [(a, b / 5.5 * 4.0 if near else b) for near, (a, b) in zip(close, map(logits, many), strict=True)]
+    table = rows(tmp_path / "out")
+    assert 0 < sum(close) < len(many) and list(zip(table["logit0"], table["logit1"], strict=True)) == pairs
+    changed = sum((a < b) != (c < d) for (a, b), (c, d) in zip(map(logits, many), pairs, strict=True))
     assert changed and f"{sum(close)} of 9 ({100 * sum(close) / 9:.2f} %) run again in fp32" in done.stdout
     assert f"{changed} of 9 ({100 * changed / 9:.2f} %) of another class in fp32" in done.stdout
 
@@ -450,8 +450,8 @@ def test_what_is_too_close_is_run_again(score, tmp_path, model):
 def test_logits_that_are_no_numbers(score, tmp_path, monkeypatch):
     """Nothing is half-written; handed on with the reason where that is asked for."""
     whole = scorer.logits
-    spoilt = lambda e, columns, *a: whole(e, columns, *a) * [[math.nan if len(row) > 3 else 1] for row in columns[0]]
-    monkeypatch.setattr(scorer, "logits", spoilt)
+    with_nan = lambda e, columns, *a: whole(e, columns, *a) * [[math.nan if len(row) > 3 else 1] for row in columns[0]]
+    monkeypatch.setattr(scorer, "logits", with_nan)
     (tmp_path / "a.csv").write_text("text\ngood\nbad film\n")
     fault = score(tmp_path / "a.csv", tmp_path / "x.parquet", *TEXT).fault
     assert "row 1: NaN or infinite logits; try PRECISION=fp32" in fault
@@ -473,16 +473,16 @@ def test_classes_that_the_checkpoint_names(score, dull, tmp_path):
     """TASK=sentence has none of its own; a score has a probability where it is a logit."""
     (tmp_path / "a.csv").write_text("sentence\n" + "\n".join(sentences(30)) + "\n")
     score(tmp_path / "a.csv", tmp_path / "out", "--task", "sentence", *dull)
-    found = rows(tmp_path / "out")
-    assert found["label"].tolist() == ["fun" if i else "dull" for i in found["prediction"]]
+    table = rows(tmp_path / "out")
+    assert table["label"].tolist() == ["fun" if i else "dull" for i in table["prediction"]]
     assert manifest(tmp_path / "out")["config"]["labels"] == ["dull", "fun"]
     config = cli.read_json(dull[1] / "config.json")
     for kind, columns in (("regression", ["prediction"]), (None, ["prediction", "probability"])):
         (dull[1] / "config.json").write_text(json.dumps(config | {"problem_type": kind}))
-        logit = SimpleNamespace(asked=tasks.TASKS["score"], task="score", tokenizer=dull[1])
-        told = scorer.Scorer.columns(logit, np.float32([[0], [2]]), np.array([False, True]))
-        assert list(told) == columns
-    assert told["probability"].to_pylist() == [0.5, None]
+        logit = SimpleNamespace(question=tasks.TASKS["score"], task="score", tokenizer=dull[1])
+        answer = scorer.Scorer.columns(logit, np.float32([[0], [2]]), np.array([False, True]))
+        assert list(answer) == columns
+    assert answer["probability"].to_pylist() == [0.5, None]
 
 
 def test_several_labels_at_once(score, dull, tmp_path):
@@ -501,14 +501,14 @@ def test_several_labels_at_once(score, dull, tmp_path):
         words = ("--task", "labels", *dull, "--columns", "sentence", "labels", "--logits")
         done = score(tmp_path / name, tmp_path / out, *words, "--threshold", threshold)
         assert not done.fault, done.fault
-        found = pd.read_parquet(tmp_path / out) if out.endswith(".parquet") else rows(tmp_path / out)
-        made = found[["logit0", "logit1"]].to_numpy().astype(float)
-        want = [[k for k in range(2) if row[k] >= np.log(threshold / (1 - threshold))] for row in made]
-        assert found["prediction"].map(json.loads).tolist() == want
-        assert found["label"].map(json.loads).tolist() == [[("dull", "fun")[k] for k in row] for row in want]
-        assert found["truth"].map(json.loads).tolist() == truth
-        np.testing.assert_allclose([*found["probability"].map(json.loads)], 1 / (1 + np.exp(-made)), atol=1e-6)
-        micro = tasks.measure("f1_micro", truth, want)
+        table = pd.read_parquet(tmp_path / out) if out.endswith(".parquet") else rows(tmp_path / out)
+        values = table[["logit0", "logit1"]].to_numpy().astype(float)
+        classes = [[k for k in range(2) if row[k] >= np.log(threshold / (1 - threshold))] for row in values]
+        assert table["prediction"].map(json.loads).tolist() == classes
+        assert table["label"].map(json.loads).tolist() == [[("dull", "fun")[k] for k in row] for row in classes]
+        assert table["truth"].map(json.loads).tolist() == truth
+        np.testing.assert_allclose([*table["probability"].map(json.loads)], 1 / (1 + np.exp(-values)), atol=1e-6)
+        micro = tasks.measure("f1_micro", truth, classes)
         assert f"f1_micro {micro:.4f} (30 rows)" in done.stdout + done.stderr
 
 
@@ -516,17 +516,17 @@ def test_from_python(score, model, tmp_path, monkeypatch):
     """The same answers as the parts; what is there twice is computed once; what is no text is refused by its place."""
     frame(30).to_csv(tmp_path / "a.csv", index=False)
     score(tmp_path / "a.csv", tmp_path / "out", *TEXT)
-    found, ran, whole = scorer.Scorer(model=model[1], tokenizer=model[3]), [], scorer.logits
+    classifier, ran, whole = scorer.Scorer(model=model[1], tokenizer=model[3]), [], scorer.logits
     monkeypatch.setattr(scorer, "logits", lambda *how: ran.append(len(how[1][0])) or whole(*how))
     parts_of = rows(tmp_path / "out").drop(columns=["file", "row"])
-    wanted = parts_of.astype({"prediction": "int64", "probability": "float64"})
-    assert pd.DataFrame(found.texts(sentences(30) * 2)).equals(pd.concat([wanted] * 2, ignore_index=True))
-    assert found.texts([]) == [] and ran == [len({*sentences(30)})]
+    reference = parts_of.astype({"prediction": "int64", "probability": "float64"})
+    assert pd.DataFrame(classifier.texts(sentences(30) * 2)).equals(pd.concat([reference] * 2, ignore_index=True))
+    assert classifier.texts([]) == [] and ran == [len({*sentences(30)})]
     with pytest.raises(cli.UserError, match="one text; give a list"):
-        found.texts("good")
+        classifier.texts("good")
     for wrong, says in ((None, "no text"), ("", "no text"), (math.nan, "no text"), (["a"], "a list, not a text")):
         with pytest.raises(cli.UserError, match=rf"row 1 \(from 0\): {says}"):
-            found.texts(["good", wrong])
+            classifier.texts(["good", wrong])
 
 
 # ---- Going on
@@ -585,8 +585,8 @@ def test_inputs_are_never_written_over(score, tmp_path):
     before = (tmp_path / "in/00000-00000.parquet").read_bytes()
     assert "in is not what score wrote" in score(tmp_path / "in", tmp_path, *TEXT).fault
     for case in ("in in", "in link", "in in/out", "in in/x.csv", "in/** link/out", "i?/* in/x.csv"):
-        given, out = case.split()
-        assert "name a folder apart from it" in score(tmp_path / given, tmp_path / out, *TEXT).fault, out
+        source, out = case.split()
+        assert "name a folder apart from it" in score(tmp_path / source, tmp_path / out, *TEXT).fault, out
     one = tmp_path / "in/00000-00000.parquet"
     assert "name a folder apart from it" in score(one, tmp_path / "link/00000-00000.parquet", *TEXT).fault
     (tmp_path / "full").mkdir()
@@ -649,14 +649,14 @@ def test_a_second_writer_waits_for_the_first(score, tmp_path):
     frame(9).to_csv(tmp_path / "a.csv", index=False)
     words = (tmp_path / "a.csv", tmp_path / "out", *TEXT)
     score(*words)
-    kept = manifest(tmp_path / "out")
+    listing = manifest(tmp_path / "out")
     with ThreadPoolExecutor(1) as pool:
         with parts.Output(str(tmp_path / "out")).alone():
             (tmp_path / "out/_manifest.json").unlink()
             second = pool.submit(score, *words)
             time.sleep(0.5)
             assert not second.done()
-            (tmp_path / "out/_manifest.json").write_text(json.dumps(kept))
+            (tmp_path / "out/_manifest.json").write_text(json.dumps(listing))
         assert "1 of them there before" in second.result().stdout
 
 
@@ -664,10 +664,10 @@ def test_parts_and_pieces(monkeypatch):
     """A part is cut into pieces of at most GROUP rows; rows of small files share one; many inputs cost as much each as few."""
     monkeypatch.setattr(parts, "GROUP", 10)
     tables = [pa.table({"x": list(range(k, k + 7))}) for k in range(0, 70, 7)]
-    found = [(number, table["x"].to_pylist()) for number, table in parts.pieces(tables, 25)]
-    sizes = [(number, len(x)) for number, x in found]
+    pieces = [(number, table["x"].to_pylist()) for number, table in parts.pieces(tables, 25)]
+    sizes = [(number, len(x)) for number, x in pieces]
     assert sizes == [*((k, n) for k in (0, 1) for n in (10, 10, 5)), (2, 10), (2, 10)]
-    assert [i for _, x in found for i in x] == list(range(70))
+    assert [i for _, x in pieces for i in x] == list(range(70))
     out = parts.Output("nowhere")
     monkeypatch.setattr(out, "save", lambda: None)
     out.pin([files.Source(f"{i}.csv", f"{i}.csv", 1 << 20) for i in range(16)])
@@ -692,9 +692,9 @@ def test_parts_of_a_thousand_million_rows_are_of_100_to_500_MB(score, tmp_path, 
     path.write_bytes(FORMATS[name](frame(n).assign(text=texts)))
     monkeypatch.setattr(parts, "sizes", lambda sources, *how: whole(sources * (10**9 // n), *how))
     assert score(path, tmp_path / "out", *TEXT, *["--keep", keep] * bool(keep)).returncode == 0
-    said = manifest(tmp_path / "out")
-    (entry,) = said["parts"].values()
-    assert 1e8 < entry["bytes"] / n * said["config"]["rows"] < 5e8, said["config"]["rows"]
+    listing = manifest(tmp_path / "out")
+    (entry,) = listing["parts"].values()
+    assert 1e8 < entry["bytes"] / n * listing["config"]["rows"] < 5e8, listing["config"]["rows"]
 
 
 # ---- On the way
@@ -724,17 +724,17 @@ def test_a_terminal_of_no_size_shows_how_far_it_is(monkeypatch):
 def test_through_a_pipe(process, kind):
     """The same kind out as in; nothing else on standard output; a reader that leaves ends it quietly."""
     lines = [json.dumps({"text": t}) if kind == "jsonl" else t for t in sentences(30)]
-    given = "\ufeff\n" + "".join(f"{line}\n" for line in ["text"] * (kind == "tsv") + lines)
-    done = process("-", "-", *TEXT, "--rows", 7, given=given)
+    stdin = "\ufeff\n" + "".join(f"{line}\n" for line in ["text"] * (kind == "tsv") + lines)
+    done = process("-", "-", *TEXT, "--rows", 7, stdin=stdin)
     assert done.returncode == 0, done.stderr
     text = io.StringIO(done.stdout)
     read = pd.read_json(text, lines=True) if kind == "jsonl" else pd.read_csv(text, sep="\t")
     correct(read, sentences(30))
     assert read["row"].tolist() == list(range(30)) and "30 sentences\n" in done.stderr
-    given += "\n" + (" \n" if kind == "tsv" else '{"text": ""}\n')
-    shares = process("-", "-", *TEXT, "--max_len", 3, "--on_bad", "null", given=given).stderr
+    stdin += "\n" + (" \n" if kind == "tsv" else '{"text": ""}\n')
+    shares = process("-", "-", *TEXT, "--max_len", 3, "--on_bad", "null", stdin=stdin).stderr
     assert "31 sentences, 24 of them longer than the model takes, and cut, 1 of them amiss; the column" in shares
-    done = process("-", "-", *TEXT, given=given)
+    done = process("-", "-", *TEXT, stdin=stdin)
     assert done.returncode == 1 and "no text" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -785,14 +785,14 @@ def test_a_killed_run_goes_on(start, process, large, whole, tmp_path):
     running.communicate()
     for name in ("_manifest.json", "00000-00009.parquet"):  # as a kill in the middle of a write leaves them
         (out / f".{name}.h4lf_abc").write_text("{")
-    kept = list(manifest(out)["parts"])
-    dates = {name: (out / name).stat().st_mtime_ns for name in kept}
-    assert 2 <= len(kept) < len(whole)
+    names = list(manifest(out)["parts"])
+    dates = {name: (out / name).stat().st_mtime_ns for name in names}
+    assert 2 <= len(names) < len(whole)
     done = process(large, out, *LARGE)
-    assert done.returncode == 0 and f"{len(kept)} of them there before" in done.stdout, done.stderr
-    assert {name: (out / name).stat().st_mtime_ns for name in kept} == dates
+    assert done.returncode == 0 and f"{len(names)} of them there before" in done.stdout, done.stderr
+    assert {name: (out / name).stat().st_mtime_ns for name in names} == dates
     same(out, whole)
-    (out / kept[0]).unlink()
+    (out / names[0]).unlink()
     assert f"{len(whole) - 1} of them there before" in process(large, out, *LARGE).stdout
     same(out, whole)
 
@@ -893,7 +893,7 @@ def test_from_s3_to_s3(start, process, s3, large, whole, tmp_path):
         ("s3://bucket/in", "s3://nobucket/o", {}, "s3://nobucket/o"),
         ("s3://bucket/in", "s3://bucket/o", nowhere, "s3://bucket/in: "),
     )
-    running = [start(given, out, *LARGE, python=PYTHON, env=s3 | env) for given, out, env, _ in cases]
+    running = [start(source, out, *LARGE, python=PYTHON, env=s3 | env) for source, out, env, _ in cases]
     for process, (*_, says) in zip(running, cases, strict=True):
         refused(process, says)
 
@@ -957,21 +957,21 @@ def test_a_raylet_and_then_the_driver_are_killed(start, process, ray, large, who
     wait_for(out, 12, running)
     running.kill()
     running.communicate()
-    kept = len(manifest(out)["parts"])
-    assert 12 <= kept < len(whole)
+    count = len(manifest(out)["parts"])
+    assert 12 <= count < len(whole)
     ray.start("worker", f"--address={ray.address}", "--num-cpus=3")
     done = process(large, out, *words, python=PYTHON, env=RAY)
-    assert done.returncode == 0 and f"{kept} of them there before" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and f"{count} of them there before" in done.stdout, done.stdout + done.stderr
     assert "rror" not in done.stderr, done.stderr
     same(out, whole)
 
 
 def test_a_part_that_takes_long_is_no_job_that_stands_still(monkeypatch):
     """A task tells how many rows were answered long before its part is whole; what it yields does not depend on time."""
-    told, model = [], SimpleNamespace()
-    beats = SimpleNamespace(put_nowait=told.append)
+    counts, model = [], SimpleNamespace()
+    beats = SimpleNamespace(put_nowait=counts.append)
 
-    def made(model, *how, share):
+    def make_parts(model, *how, share):
         for rows in (5, 7, 9):
             model.done(rows)
             time.sleep(0.03)
@@ -979,8 +979,8 @@ def test_a_part_that_takes_long_is_no_job_that_stands_still(monkeypatch):
 
     monkeypatch.setattr(cluster, "BEAT", 0.02)
     monkeypatch.setattr(cluster, "load_model", lambda fields: model)
-    monkeypatch.setattr(parts, "make_parts", made)
-    assert [*cluster.task((), beats, "out", None, 1, None, (0, 1))] == [{"rows": 21}] and told == [12, 9]
+    monkeypatch.setattr(parts, "make_parts", make_parts)
+    assert [*cluster.task((), beats, "out", None, 1, None, (0, 1))] == [{"rows": 21}] and counts == [12, 9]
 
 
 def test_nearly_all_processors_of_unlike_nodes_work():
@@ -992,7 +992,7 @@ def test_nearly_all_processors_of_unlike_nodes_work():
 def test_a_cluster_that_fails_is_one_line(start, ray, large, tmp_path):
     """A bad row there, nobody at the address, a job that stands still, a head that dies."""
     (tmp_path / "a.csv").write_text("text\ngood\n \n")
-    run = lambda given, out, *words: start(given, tmp_path / out, *TEXT, *words, python=PYTHON, env=RAY)
+    run = lambda source, out, *words: start(source, tmp_path / out, *TEXT, *words, python=PYTHON, env=RAY)
     still = run(large, "still", "--cluster", ray.address, "--patience", 0.1)
     bad = run(tmp_path / "a.csv", "bad", "--cluster", ray.address)
     refused(run(tmp_path / "a.csv", "none", "--cluster", "127.0.0.1:9"), "CLUSTER=127.0.0.1:9: nobody answers there")

@@ -67,7 +67,7 @@ class Selection:
     """What is read of each row.
 
     names: of the classes; texts: the columns of the text (two of a pair), in each spelling that is known; labels: names
-    that the column of the labels may have, which a file may lack unless it is `asked`; keep: {name in the result: (column,
+    that the column of the labels may have, which a file may lack unless it is `required`; keep: {name in the result: (column,
     pyarrow type)}; null: a row that is amiss has no text and a reason in `error`, and stops nothing.
     """
 
@@ -75,7 +75,7 @@ class Selection:
     names: tuple[str, ...]
     texts: tuple[tuple[str, ...], ...]
     labels: tuple[str, ...] = ()
-    asked: bool = False
+    required: bool = False
     keep: dict = dataclasses.field(default_factory=dict)
     null: bool = False
 
@@ -86,7 +86,7 @@ class Selection:
         """
         names, keep = file.columns, [column for column, _ in self.keep.values()]
         texts = next((t for t in self.texts if set(t) <= set(names)), self.texts[-1])
-        label = [name for name in self.labels if name in names][:1] or list(self.labels[:1] if self.asked else ())
+        label = [name for name in self.labels if name in names][:1] or list(self.labels[:1] if self.required else ())
         for name in () if file.kind == JSON else (*texts, *label, *keep):  # of JSON the first row need not have all
             if (count := names.count(name)) != 1:
                 fault = f"{count} columns are called {name}" if count else f"no column {name}"

@@ -72,7 +72,7 @@ class Scorer:
         inputs = [t.name for t in self.engine.inputs]
         if fixed := [t.name for t in self.engine.inputs if t.shape != (None, None)]:
             raise cli.UserError(f"--model {self.model}: input {fixed[0]} has a fixed shape; compile it with SEQ=real")
-        self.asked, self.names = options.task_and_labels(self.task, self.tokenizer, tuple(inputs))
+        self.question, self.names = options.task_and_labels(self.task, self.tokenizer, tuple(inputs))
         self.exact = self.rerun and engines.load(self.rerun, self.threads)
         self.most = tokens.fit(self.tokenizer, self.most or LONGEST, cut=True)
         if self.most == LONGEST:
@@ -121,7 +121,7 @@ class Scorer:
 
         Raises UserError for logits that are no numbers, unless rows that are amiss are handed on.
         """
-        columns = [table[f"text{k}"].to_pylist() for k in range(len(self.asked.text[0]))]
+        columns = [table[f"text{k}"].to_pylist() for k in range(len(self.question.text[0]))]
         texts = columns[0] if len(columns) == 1 else [None if None in t else t for t in zip(*columns, strict=True)]
         places = {text: k for k, text in enumerate(dict.fromkeys(t for t in texts if t is not None))}
         sound = [i for i, text in enumerate(texts) if text is not None]
@@ -155,14 +155,14 @@ class Scorer:
 
         values = np.where(none[:, None], 0, values)
         column = lambda numbers, kind, mask=none: pa.array(numbers, kind, mask=mask)
-        if self.asked.score:
+        if self.question.score:
             score = {"prediction": column(values[:, 0], pa.float32())}
             kind = cli.read_json(architecture.config_file(self.tokenizer)).get("problem_type")
             if self.task == "stsb" or kind == "regression":  # on a scale of its own, and no logit
                 return score
             return score | {"probability": column(special.expit(values[:, 0]), pa.float32())}
         logits = {f"logit{k}": column(v, pa.float32()) for k, v in enumerate(values.T)} if self.logits else {}
-        if self.asked.several:
+        if self.question.several:
             several = output_files.classes_above(values, self.threshold)
             lists: dict[str, list] = {"prediction": several, "label": [[self.names[k] for k in row] for row in several]}
             lists |= {"probability": special.expit(values.astype(float)).round(6).tolist()}
@@ -181,9 +181,9 @@ class Scorer:
         """
         if isinstance(texts, str):
             raise cli.UserError("texts: one text; give a list of texts")
-        selection = files.Selection(self.asked, tuple(self.names), self.asked.text, null=self.null)
+        selection = files.Selection(self.question, tuple(self.names), self.question.text, null=self.null)
         names, answers = selection.texts[0], []
-        rows = [(None, dict(zip(names, text if self.asked.pair else [text], strict=True)), None) for text in texts]
+        rows = [(None, dict(zip(names, text if self.question.pair else [text], strict=True)), None) for text in texts]
         for start in range(0, len(rows), GROUP):
             table = files.table(
                 files.Source("texts", "texts"), selection, names, [], start, rows[start : start + GROUP]
