@@ -488,7 +488,7 @@ def test_classes_that_the_checkpoint_names(score, dull, tmp_path):
 def test_several_labels_at_once(score, dull, tmp_path):
     """The labels whose sigmoid reaches the threshold, as JSON lists in .csv and .parquet; micro and macro F1 of them.
 
-    What is right is a text of JSON, or a list of names as JSON lines and Parquet have it.
+    What is right is a text of JSON, a list of names as JSON lines and Parquet have it, or a column of 0 and 1 for each.
     """
     truth = [[0], [0, 1], []] * 10
     pd.DataFrame({"sentence": sentences(30), "labels": map(json.dumps, truth)}).to_csv(tmp_path / "a.csv", index=False)
@@ -496,9 +496,12 @@ def test_several_labels_at_once(score, dull, tmp_path):
     table = pd.DataFrame({"sentence": sentences(30), "labels": names})
     table.to_json(tmp_path / "b.jsonl", orient="records", lines=True)
     table.to_parquet(tmp_path / "c.parquet")
+    marks = {name: [float(k in row) for row in truth] for k, name in enumerate(("dull", "fun"))}
+    pd.DataFrame({"sentence": sentences(30), **marks}).to_csv(tmp_path / "d.csv", index=False)
     runs = ("a.csv", "out", 0.5), ("b.jsonl", "out.parquet", 0.5), ("c.parquet", "high", 1 - 1e-9)
-    for name, out, threshold in runs:
-        words = ("--task", "labels", *dull, "--columns", "sentence", "labels", "--logits")
+    for name, out, threshold in (*runs, ("d.csv", "marks", 0.5)):
+        columns = ["--columns", "sentence", "labels"] if name != "d.csv" else []
+        words = ("--task", "labels", *dull, *columns, "--logits")
         done = score(tmp_path / name, tmp_path / out, *words, "--threshold", threshold)
         assert not done.fault, done.fault
         table = pd.read_parquet(tmp_path / out) if out.endswith(".parquet") else rows(tmp_path / out)
@@ -509,7 +512,8 @@ def test_several_labels_at_once(score, dull, tmp_path):
         assert table["truth"].map(json.loads).tolist() == truth
         np.testing.assert_allclose([*table["probability"].map(json.loads)], 1 / (1 + np.exp(-values)), atol=1e-6)
         micro = tasks.measure("f1_micro", truth, classes)
-        assert f"f1_micro {micro:.4f} (30 rows)" in done.stdout + done.stderr
+        ends = "{:.4f} to {:.4f}".format(*tasks.bootstrap("f1_micro", truth, classes))
+        assert f"f1_micro {micro:.4f} (30 rows; 95 % interval {ends})" in done.stdout + done.stderr
 
 
 def test_from_python(score, model, tmp_path, monkeypatch):

@@ -287,8 +287,9 @@ def bootstrap(metric: str, truth, predicted, resamples=1000) -> list[float]:
     import numpy as np
 
     truth, predicted = arrays(metric, truth, predicted)
-    picked = np.random.default_rng(0).integers(0, len(truth), (resamples, len(truth)))
-    values = [measure(metric, truth[rows], predicted[rows]) for rows in picked]
+    generator, n = np.random.default_rng(0), len(truth)
+    resampled = (generator.integers(0, n, n) for _ in range(resamples))
+    values = [measure(metric, truth[rows], predicted[rows]) for rows in resampled]
     return [round(float(v), 6) for v in np.nanpercentile(values, [2.5, 97.5])]
 
 

@@ -62,6 +62,11 @@ class Source:
         return (KINDS.get(last, ""), packed) if packed in PACKED else (KINDS.get(packed, ""), "")
 
 
+def is_missing(value) -> bool:
+    """Whether a label is not there: null, an empty text, or not a number."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
 @dataclasses.dataclass(frozen=True)
 class Selection:
     """What is read of each row.
@@ -87,6 +92,7 @@ class Selection:
         names, keep = file.columns, [column for column, _ in self.keep.values()]
         texts = next((t for t in self.texts if set(t) <= set(names)), self.texts[-1])
         label = [name for name in self.labels if name in names][:1] or list(self.labels[:1] if self.required else ())
+        label = list(self.names) if self.has_columns_of_labels(names) else label
         for name in () if file.kind == JSON else (*texts, *label, *keep):  # of JSON the first row need not have all
             if (count := names.count(name)) != 1:
                 fault = f"{count} columns are called {name}" if count else f"no column {name}"
@@ -94,9 +100,22 @@ class Selection:
                 raise cli.UserError(f"{where}: {fault}; it has {header}; see COLUMNS= and KEEP=")
         return texts, label, keep
 
-    def label(self, value) -> int | float | None:
-        """The class number or score that a label spells, None where it is unknown; UserError for any other."""
-        if value is None or (isinstance(value, float) and math.isnan(value)):
+    def has_columns_of_labels(self, names) -> bool:
+        """Whether a file of these columns has one for each label of a task that may give a text several."""
+        return bool(self.task.several and self.labels and not self.required and set(self.names) <= set(names))
+
+    def truth(self, record: dict, columns: list[str]) -> int | float | list[int] | None:
+        """The class number, the score or the class numbers that a row's label spells in its column, or its columns, one
+        of 0 or 1 for each label. None where it is unknown; UserError for any other."""
+        if columns != list(self.names):
+            return self.label(record.get(columns[0]))
+        cells = [re.sub(r"\.0+$", "", str(int(v) if isinstance(v, bool) else v)) for v in map(record.get, columns)]
+        return None if any(is_missing(record.get(name)) for name in columns) else tasks.marked(cells, columns, "")
+
+    def label(self, value) -> int | float | list[int] | None:
+        """The class number, the score or the class numbers that a label spells, None where it is unknown; UserError for
+        any other."""
+        if is_missing(value):
             return None
         value = value.decode(errors="replace") if isinstance(value, bytes) else value
         value = json.dumps(value) if isinstance(value, list) else int(value) if isinstance(value, bool) else value
@@ -381,7 +400,7 @@ def table(source: Source, selection: Selection, texts, label, first: int, batch)
         try:
             if not fault:
                 answer = [text_of(record.get(name)) for name in texts]
-                true = selection.label(record.get(label[0])) if label else None
+                true = selection.truth(record, label) if label else None
         except (ValueError, cli.UserError) as e:
             fault = str(e).removeprefix(": ").removesuffix("; mend it")
         if fault and not selection.null:

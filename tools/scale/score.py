@@ -32,6 +32,7 @@ from tools.scale import cluster, files, parts, scorer
 OURS = {"file", "row", "text0", "text1", "prediction", "label", "probability", "truth", "error"}
 SHARES = {"cut": "longer than the model takes, and cut", "duplicates": "equal to one before it in its part",
           "amiss": "amiss; the column error says why", "rerun": "run again in fp32", "changed": "of another class in fp32"}  # fmt: skip
+RESAMPLED = 100_000  # rows: of more, a metric is said without the interval, which takes as many resamples as ever
 
 
 def parse():
@@ -88,7 +89,8 @@ def select(args, names, sources) -> files.Selection:
     all_of = files.Selection(task, tuple(names), texts, labels, len(args.columns) > few, keep, args.null)
     with ThreadPoolExecutor(parts.THREADS) as pool:
         heads = list(pool.map(lambda source: files.head(source, all_of), sources if args.input != "-" else []))
-    if not args.columns and not any(set(labels) & set(there) for there, _ in heads):
+    labelled = (set(labels) & set(there) or all_of.has_columns_of_labels(there) for there, _ in heads)
+    if not args.columns and not any(labelled):
         labels = ()
     keep = {name: (column, one_type([types.get(column) for _, types in heads])) for name, (column, _) in keep.items()}
     return dataclasses.replace(all_of, labels=labels, keep=keep)
@@ -199,8 +201,12 @@ def summary(out: parts.Output, task) -> None:
     truth, answers = out.labelled(task.several) if out.config["truth"] else ((), ())
     for metric in task.metrics if len(truth) else ():
         value = tasks.measure(metric, truth, answers)
-        right = f"{100 * value:.2f} % ({round(value * len(truth))}/{len(truth)})"
-        print(f"{metric} " + (right if metric == "accuracy" else f"{value:.4f} ({len(truth)} rows)"))
+        if metric == "accuracy":
+            print(f"accuracy {100 * value:.2f} % ({round(value * len(truth))}/{len(truth)})")
+            continue
+        interval = tasks.figure(metric, truth, answers)["interval95"] if len(truth) <= RESAMPLED else None
+        ends = "; 95 % interval {:.4f} to {:.4f}".format(*interval) if interval else ""
+        print(f"{metric} {value:.4f} ({len(truth)} rows{ends})")
 
 
 def main():
