@@ -1,4 +1,8 @@
-"""A fine-tuned encoder as the 4-bit adapter of tools/source/adapter.py, which has the format and the way back."""
+"""A fine-tuned encoder as the 4-bit adapter of tools/source/adapter.py, which has the format; and back.
+
+python -m lab.quantise adapter.safetensors --base FOLDER --save_path merged.safetensors
+wrote merged.safetensors
+"""
 
 import json
 
@@ -6,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from tools.make import cli
-from tools.source import adapter
+from tools.source import adapter, tensors
 
 
 def quantize(delta):
@@ -68,3 +72,18 @@ def write(path, base_tensors, packed, **facts):
     facts = json.dumps({**facts, "merged_sha256": adapter.digest(merged)}, sort_keys=True)
     cli.write(path, save(packed, {"adapter": facts}))
     return merged
+
+
+def main():
+    p = cli.parser(__doc__)
+    p.add_argument("adapter", help="the adapter's .safetensors")
+    p.add_argument("--base", required=True, help="folder of the encoder that it was trained on")
+    p.add_argument("--save_path", required=True, help="the merged .safetensors to write")
+    args = p.parse_args()
+    merged = adapter.merge(tensors.read_tensors(args.base)[1], args.adapter)
+    cli.write(args.save_path, save(merged, {"format": "pt"}))
+    print(f"wrote {args.save_path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
