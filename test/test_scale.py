@@ -594,8 +594,13 @@ def test_inputs_are_never_written_over(score, tmp_path):
     one = tmp_path / "in/00000-00000.parquet"
     assert "name a folder apart from it" in score(one, tmp_path / "link/00000-00000.parquet", *TEXT).fault
     (tmp_path / "full").mkdir()
-    (tmp_path / "full/_manifest.json").write_text('{"parts": 7}')
-    assert "not a manifest of ours" in score(tmp_path / "in", tmp_path / "full", *TEXT).fault
+    pin = {"size": 1, "mark": "1", "unit": 0, "sha256": None, "parts": None}
+    part = {"rows": 1, "amiss": 0, "sha256": ""}
+    empty = {"config": {}, "inputs": {}, "parts": {}}
+    for wrong in ({"parts": 7}, empty | {"inputs": {"a": 5}}, empty | {"inputs": {"a": pin}, "parts": {"../a.parquet": part}},
+                  empty | {"parts": {"00000-00000.parquet": part}}, empty | {"parts": {"00000-00000.parquet": 1}}):  # fmt: skip
+        (tmp_path / "full/_manifest.json").write_text(json.dumps(wrong))
+        assert "not a manifest of ours" in score(tmp_path / "in", tmp_path / "full", *TEXT).fault
     assert [p.read_bytes() for p in (tmp_path / "in").iterdir()] == [before]
 
 

@@ -30,6 +30,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 from fsspec.utils import glob_translate
 from pyarrow import csv, parquet
+from pydantic import BaseModel
 
 from tools.cpu.native import certificate
 from tools.make import cli, run
@@ -180,6 +181,30 @@ def make_parts(model, out, selection, units, rows: int, progress=None, share=(0,
 # --- What is there
 
 
+class Pin(BaseModel):
+    """What a manifest says of an input."""
+
+    size: int
+    mark: str
+    unit: int
+    sha256: str | None
+    parts: int | None
+
+
+class Part(BaseModel):
+    """What a manifest says of a part, beside other counts."""
+
+    rows: int
+    amiss: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    config: dict
+    inputs: dict[str, Pin]
+    parts: dict[str, Part]
+
+
 class Output:
     """A folder of parts, or one file with its manifest beside it."""
 
@@ -199,9 +224,13 @@ class Output:
             text = self.fs.cat_file(self.manifest) if self.fs.exists(self.manifest) else b""
         try:
             manifest = json.loads(text or '{"config": {}, "inputs": {}, "parts": {}}')
+            units = {pin.unit for pin in Manifest.model_validate(manifest).inputs.values()}
             self.config, self.inputs, self.parts = (manifest[key] for key in ("config", "inputs", "parts"))
-        except (ValueError, KeyError, TypeError) as e:
-            raise cli.UserError(f"{self.manifest}: not a manifest of ours ({e}); name another folder") from None
+            if foreign := [name for name in self.parts if not (key := self.key(name)) or key[0] not in units]:
+                raise ValueError(f"{foreign[0]} is a part of no input")
+        except (ValueError, RecursionError) as e:
+            why = " ".join(str(e).split())[:200]
+            raise cli.UserError(f"{self.manifest}: not a manifest of ours ({why}); name another folder") from None
 
     @contextlib.contextmanager
     def alone(self):

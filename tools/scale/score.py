@@ -231,7 +231,7 @@ def main():
 def to_output(args, selection, sources, out) -> None:
     """Make what is missing of the parts, and say what there is. UserError where there is no row: nobody reads that."""
     rows, row = parts.sizes(sources, selection, args.logits)
-    rows = args.rows or (out.config["rows"] if out.parts else rows)
+    rows = args.rows or (out.config.get("rows") if out.parts else rows)
     for line in out.resume(config(args, selection, rows), sources, row):
         print(line, flush=True)
     before, fresh, start = len(out.parts), 0, time.perf_counter()
