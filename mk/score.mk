@@ -6,7 +6,7 @@ scored_by = $(SCORING:%=build/%/$(if $(CERTIFY),certificate.json,$(compiled_one)
 rerun     = $(if $(RERUN),--rerun build/$(dir $(SCORING))cpu.onnx --margin $(RERUN))
 score_in  = --model $< --tokenizer_path build/$(MODEL)/$(weights_name)/checkpoint --batch_size $(BS) $(rerun) \
     $(addprefix --task ,$(scored_task)) $(patsubst %,--threshold %,$(filter-out 0.5,$(THRESHOLD))) \
-    --input=$(call quoted,$(call need,INPUT,a file of sentences, a folder or a glob)) \
+    --input=$(call quoted,$(INPUT)) \
     $(if $(COLUMNS),--columns=$(call quoted,$(COLUMNS))) $(if $(KEEP),--keep=$(call quoted,$(KEEP))) \
     $(addprefix --on_bad ,$(ON_BAD)) $(addprefix --rows ,$(PART_ROWS)) $(if $(LOGITS),--logits) \
     $(addprefix --cluster ,$(CLUSTER))

@@ -62,7 +62,5 @@ says      = x$(strip $(file <$1))x
 keep      = $(if $(and $(findstring $(says),x$(strip $2)x),$(findstring x$(strip $2)x,$(says))),,FORCE)
 stamp     = $(Q)umask 022; mkdir -p $(@D); printf '%s\n' '$1' > $@
 joined_by = $(subst $(space),$1,$(strip $2))
-# need NAME,WHAT: the value of a parameter that must be given.
-need      = $(or $($1),$(error $1= names $2))
 # answered TEXT,WHO: what a $(shell ...) printed, if it ended well.
 answered  = $(if $(filter 0,$(.SHELLSTATUS)),$1,$(error $2 ended with $(.SHELLSTATUS), see above))

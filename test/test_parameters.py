@@ -143,6 +143,9 @@ def test_a_parameter_that_is_gone_is_a_verdict_of_its_own(tmp_path):
     ("accuracy", "PACK=1 CHIP=T4", "PACK=1 is for cpu and the Ascend chips"),
     ("score", "SEQ=64 INPUT=a.tsv", "make score runs SEQ=real; leave SEQ='64' out"),
     ("score", "CHIP=T4 INPUT=a.tsv", "make score is for CHIP=cpu; T4 needs"),
+    ("score", "BS=8", "make score: INPUT= is missing (score: file, folder, glob"),
+    ("new-model", "NAME=mine", "make new-model: FROM= is missing"),
+    ("publish", "FOLDER=out", "make publish: KEY= is missing (publish: your private key"),
 ])  # fmt: skip
 def test_what_would_be_dropped_or_misread_is_refused(monkeypatch, goal, word, says):
     monkeypatch.chdir(ROOT)

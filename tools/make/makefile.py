@@ -102,6 +102,9 @@ class Request:
             if self["FROM"] and row.name in placed and row.name not in parameters.OF_LOG:
                 names = " ".join(parameters.OF_LOG)
                 raise UserError(f"{row.name}= means nothing to make record FROM=: a log says {names}")
+        for row in parameters.ROWS:
+            if not (self[row.name] or self["CHECK"]) and self.asks(*row.needed):
+                raise UserError(f"make {goals}: {row.name}= is missing ({row.help})")
         if self["SLURM_ARGS"] and self["LAUNCH"] != "slurm":
             raise UserError("SLURM_ARGS= is for LAUNCH=slurm")
 
@@ -161,8 +164,6 @@ class Request:
             (asks("kit") and chip == "cpu", "make kit is for a card elsewhere: say which, as CHIP=310P3, 910B4 or T4"),
             (asks("demo-ascend") and chip not in chips.ASCEND,
              f"make demo-ascend is of an Ascend chip such as CHIP=310P3, not CHIP={chip}"),
-            (asks("publish", "check") and not self["FOLDER"], f"{goals}: FOLDER= names the folder (docs/publish.md)"),
-            (asks("publish") and not self["KEY"], "make publish: KEY= names your private key (docs/publish.md)"),
             (other and asks("bench", "end-to-end"), f"{goals} is of SST-2 alone, not of {other}; use perf-table"),
         ):  # fmt: skip
             if wrong:

@@ -105,8 +105,9 @@ class Place(NamedTuple):
 
 
 class Parameter(NamedTuple):
-    """A row. targets: the only ones that it is for (all, where there are none); many: several values, with blanks between;
-    free: any text on one line, which stands quoted wherever a shell reads it; dev: `make help` leaves it to `make help-dev`."""
+    """A row. targets: the only ones that it is for (all, where there are none); needed: those that cannot do without; many:
+    several values, with blanks between; free: any text on one line, which stands quoted wherever a shell reads it; dev: `make
+    help` leaves it to `make help-dev`."""
 
     name: str
     default: str
@@ -114,6 +115,7 @@ class Parameter(NamedTuple):
     group: str
     help: str
     targets: tuple = ()
+    needed: tuple = ()
     place: Place | None = None
     many: bool = False
     free: bool = False
@@ -125,7 +127,7 @@ IN_ROWS = (*IN_TABLES, "kit")
 REPORTED = (*IN_ROWS, "fusion-report", "demo-ascend")
 TIMED = ("perf", "perf-table", "bench", "end-to-end", "demo-ascend")
 LAUNCHED = ("om", "accuracy", "perf", "accuracy-table", "perf-table")
-SCORE, PUBLISHED = ("score",), ("publish", "check")
+SCORE, COMPARED, NEW, PUBLISHED = ("score",), ("compare",), ("new-model",), ("publish", "check")
 ROWS = (
     Parameter("MODEL", "minilm_sst2", model, RUN, "a folder of models/", place=Place("model", "{}", always=True)),
     Parameter("WEIGHTS", "default", weights, RUN, "default (the model's own), seeded (random), or a checkpoint's folder or zip",
@@ -144,10 +146,11 @@ ROWS = (
     Parameter("ISA", "", step, RUN, "use no newer units of the CPU than these (oneDNN's names, such as AVX2)",
               place=Place("leaf", ".{}"), dev=True),
     Parameter("DATA", "", path, RUN, "a TSV of your own in place of SST-2's validation set, a label in each row"),
-    Parameter("TRAIN", "", path, RUN, "texts for int8's calibration (SST-2's if empty); train: SST-2's train.tsv", dev=True),
+    Parameter("TRAIN", "", path, RUN, "texts for int8's calibration (SST-2's if empty); train: SST-2's train.tsv",
+              needed=("train",), dev=True),
     Parameter("V", "", text, RUN, "V=1 shows every command and all that it prints"),
     Parameter("INPUT", "", text, RUN, "score: file, folder, glob, s3://... or -: TSV, CSV, JSON lines, Parquet",
-              SCORE, free=True),
+              SCORE, SCORE, free=True),
     Parameter("OUT", "", text, RUN, "score: a folder of parts (build/score/ if empty), a .csv or .parquet, or -", SCORE,
               free=True),
     Parameter("COLUMNS", "", text, RUN, "score: the sentences' column, and perhaps their labels', as `text stars`",
@@ -172,20 +175,20 @@ ROWS = (
     Parameter("LAUNCH", "", text, TABLES, "a prefix that runs what needs a chip elsewhere, as `srun -N1`; or slurm",
               LAUNCHED, many=True, dev=True),
     Parameter("SLURM_ARGS", "", text, TABLES, "LAUNCH=slurm: options of sbatch, such as --gres=npu:1", many=True, dev=True),
-    Parameter("A", "", path, RECORDS, "compare: a record, or a folder that holds an accuracy.json", ("compare",), dev=True),
-    Parameter("B", "", path, RECORDS, "compare: the other one", ("compare",), dev=True),
+    Parameter("A", "", path, RECORDS, "compare: a record, or a folder that holds an accuracy.json", COMPARED, COMPARED, dev=True),
+    Parameter("B", "", path, RECORDS, "compare: the other one", COMPARED, COMPARED, dev=True),
     Parameter("FROM", "", path, RECORDS, "record: a log, outputs or a kit's result; new-model: a checkpoint",
-              ("record", "new-model")),
-    Parameter("NAME", "", name, RUN, "new-model: what its folder of models/ is called", ("new-model",), dev=True),
-    Parameter("TASK", "", text, RUN, "new-model: what is asked of it, where the checkpoint does not say", ("new-model",),
-              dev=True),
+              ("record", *NEW), NEW),
+    Parameter("NAME", "", name, RUN, "new-model: what its folder of models/ is called", NEW, NEW, dev=True),
+    Parameter("TASK", "", text, RUN, "new-model: what is asked of it, where the checkpoint does not say", NEW, dev=True),
     Parameter("THRESHOLD", "0.5", share, RUN, "of each label's sigmoid, where a text may have several labels",
               place=Place("leaf", ".t{}"), dev=True),
     Parameter("CERTIFY", "", percent, RUN, "native, SEQ=real: % of answers that may change, as 0.5: docs/certify.md",
               ("accuracy", "perf", *SCORE, *IN_TABLES, "verify"), place=Place("leaf", ".c{}"), dev=True),
     Parameter("FOLDER", "", path, CHECK, "publish: the new folder; check: the folder that came from elsewhere", PUBLISHED,
-              dev=True),
-    Parameter("KEY", "", path, CHECK, "publish: your private key; check: the publisher's public one", PUBLISHED, dev=True),
+              PUBLISHED, dev=True),
+    Parameter("KEY", "", path, CHECK, "publish: your private key; check: the publisher's public one", PUBLISHED,
+              ("publish",), dev=True),
     Parameter("CLAIM", "", text, CHECK, "claims: check this one (its id), the short ones (short) or all (all)",
               ("claims",), dev=True),
     Parameter("ATC", "auto", text, ASCEND, "where atc is: auto, its path, or docker or podman with CANN_IMAGE", dev=True),
