@@ -244,16 +244,21 @@ OPTIONAL = {
 def test_other_fields_of_json_may_change(score, tmp_path):
     """Those that nobody asked for, and kept ones, which are strings as written."""
     row = lambda k: {"text": "good"} | {name: pair[k] for name, pair in OPTIONAL.items() if pair[k] != ""}
-    (tmp_path / "a.jsonl").write_text((json.dumps(row(0)) + "\n") * 5000 + (json.dumps(row(1)) + "\n") * 10)
+    (tmp_path / "a.jsonl").write_text((json.dumps(row(0)) + "\n") * 4000 + (json.dumps(row(1)) + "\n") * 10)
     assert score(tmp_path / "a.jsonl", tmp_path / "out", *TEXT).returncode == 0
     quoted = [f"'{name}'" for name in OPTIONAL]
     assert score(tmp_path / "a.jsonl", tmp_path / "kept", *TEXT, "--keep", *quoted).returncode == 0
     spelled = lambda v: v if isinstance(v, str) or v is None else json.dumps(v)
     for name, (a, b) in OPTIONAL.items():
-        assert column(tmp_path / "kept", name) == [spelled(a or None)] * 5000 + [spelled(b)] * 10
+        assert column(tmp_path / "kept", name) == [spelled(a or None)] * 4000 + [spelled(b)] * 10
     (tmp_path / "b.jsonl").write_text('{"text": "good", "x": "\\ud83d"}\n')  # half a surrogate pair
     assert score(tmp_path / "b.jsonl", tmp_path / "half", *TEXT, "--keep", "x").returncode == 0
     assert column(tmp_path / "half", "x") == ["\\ud83d"]
+    score(f"{tmp_path}/*.jsonl", tmp_path / "sparse", *TEXT, "--keep", "x", "late")  # which one file need not have
+    assert column(tmp_path / "sparse", "late") == [None] * 4000 + ["1"] * 10 + [None]
+    for words in (("--columns", "text", "lat"), ("--columns", "lat", "--on_bad", "null"), (*TEXT, "--keep", "lat")):
+        fault = score(tmp_path / "a.jsonl", tmp_path / "near", *words).fault
+        assert "no column lat, is late meant?; its first 4096 rows have text, " in fault
 
 
 def test_kept_columns(score, tmp_path, capsys):
@@ -289,6 +294,10 @@ def test_kept_columns_of_parquet_keep_their_types(score, tmp_path):
     assert table.equals(pa.table(TYPES))
     score(tmp_path / "in", tmp_path / "two", *TEXT, "--keep", "n")
     assert rows(tmp_path / "two")["n"].tolist() == [1, 2, 1.5, 2.5]
+    parquet.write_table(pa.table({"text": ["good"], "n": pa.array([2**53 + 1])}), tmp_path / "in/b2.parquet")
+    score(tmp_path / "in", tmp_path / "exact", *TEXT, "--keep", "n")  # which no float is
+    assert rows(tmp_path / "exact")["n"].tolist() == ["1", "2", "1.5", "2.5", "9007199254740993"]
+    (tmp_path / "in/b2.parquet").unlink()
     (tmp_path / "in/c.csv").write_text("text,n\ngood,3\n")
     score(tmp_path / "in", tmp_path / "three", *TEXT, "--keep", "n")
     assert rows(tmp_path / "three")["n"].tolist() == ["1", "2", "1.5", "2.5", "3"]
@@ -311,7 +320,7 @@ def test_texts_of_any_type_of_string(score, tmp_path):
 # ---- What is amiss
 
 FILES = [  # of the whole file: it stops whatever ON_BAD says
-    ("a.csv", b"other\ngood\n", "no column text; it has other"),
+    ("a.csv", b"txt\ngood\n", "no column text, is txt meant?; it has txt"),
     ("a.csv", b"text,text\ngood,bad\n", "2 columns are called text"),
     ("a.parquet", b"PAR1 not", "a.parquet: "),
     ("a.csv.gz", b"not gzip", "a.csv.gz: Not a gzipped file"),
@@ -320,7 +329,7 @@ FILES = [  # of the whole file: it stops whatever ON_BAD says
     ("a.csv", pa.compress(b"text\ngood\n", "zstd", asbytes=True), "but Zstandard; name it .zst"),
     ("a.csv", "text\ngood\n".encode("utf-16"), "not UTF-8 text but UTF-16; convert it"),
     ("a.csv", b"text\n", "no row there; give at least one sentence"),
-    ("a.csv", b"", "empty; its first line must name its columns"),
+    ("a.csv", b"", "no row there; give at least one sentence"),
     ("a.csv", b'id,text\n1,good\n2,"open\n3,bad\n', "line 3: the row that begins here has a quote that is not closed"),
     ("a.csv", b'id,text\n1,"good\n2,bad\n3,"film"\n4,great\n', "line 2: the row that begins here has"),
     ("a.txt", b"good", "no file there that ends in .tsv .csv"),
@@ -362,6 +371,22 @@ def test_a_row_that_is_amiss_stops_or_is_null(score, tmp_path, name, data, bad, 
     assert "1 of 2 (50.00 %) amiss" in done.stdout and f"{name}: row {row} (from 0): {says}" in done.stdout
 
 
+def test_files_without_a_row_are_named(score, tmp_path):
+    """Of every kind, packed ones too, with their columns and without a byte; so is a pipe, which is not read."""
+    for name, encode in FORMATS.items():
+        for prefix, data in (("bare-", b""), ("head-", encode(frame(0)))):
+            (tmp_path / prefix).mkdir(exist_ok=True)
+            (tmp_path / prefix / name.replace("/", "-")).write_bytes(data)
+        assert "no row there" in score(tmp_path / "bare-", tmp_path / "none", *TEXT).fault
+    frame(5).to_csv(tmp_path / "head-/a.csv", index=False)
+    os.mkfifo(tmp_path / "bare-/p.csv.gz")
+    for prefix in ("bare-", "head-"):
+        done = score(f"{tmp_path}/{prefix}/*", tmp_path / f"out{prefix}", *TEXT)
+        assert len(re.findall("no row in: (.*) [(]10 files", done.stderr)[0].split(", ")) == 10
+    assert "5 sentences" in done.stdout
+    assert "p.csv.gz (a link, pipe or device) (1 files)" in score(tmp_path / "bare-", tmp_path / "none", *TEXT).stderr
+
+
 def test_what_a_message_advises_works(score, tmp_path):
     """ON_BAD=null, or to take a file out, for the same OUT; a row whose label is amiss has its answer."""
     (tmp_path / "in").mkdir()
@@ -391,7 +416,8 @@ def test_a_name_that_is_not_utf8_and_odd_addresses(score, tmp_path, monkeypatch)
     for name, path_of in (("out.csv", "../a.csv"), ("again.csv", "own.csv"), ("lost.csv", "nowhere")):
         (tmp_path / "links" / name).symlink_to(path_of)
     good, others = files.sources(str(tmp_path / "links"))
-    assert [s.name for s in good] == ["out.csv", "own.csv"] and others == ["again.csv", "lost.csv"]
+    assert [s.name for s in good] == ["out.csv", "own.csv"]
+    assert others == [f"{name}.csv (a link, pipe or device)" for name in ("again", "lost")]
     assert [files.current(s) for s in good] == good
     monkeypatch.setattr(files, "list_files", lambda *_: (str(tmp_path), {str(path): {"size": None, "type": "file"}}))
     assert [files.current(source) for source in files.sources(str(path))[0]] == files.sources(str(path))[0]
@@ -577,8 +603,16 @@ def test_what_score_did_not_make_stays(score, tmp_path):
     one.unlink()
     score(tmp_path / "a.csv", one, *TEXT)
     one.write_text(edited := one.read_text() + "mine\n")
-    assert "x.csv is not what score wrote" in score(tmp_path / "a.csv", one, *TEXT).fault
+    assert "x.csv is not what score wrote; move it away and run again" in score(tmp_path / "a.csv", one, *TEXT).fault
     assert one.read_text() == edited and [path.read_text() for path in beside] == ["dear"] * 2
+    one.rename(tmp_path / "mine.csv")
+    assert f"{one}: gone; made again" in score(tmp_path / "a.csv", one, *TEXT).stdout and one.exists()
+    whole = tmp_path / "x.parquet"  # which nobody edits
+    score(tmp_path / "a.csv", whole, *TEXT)
+    whole.write_bytes((before := whole.read_bytes())[:-9])
+    assert "made again" in score(tmp_path / "a.csv", whole, *TEXT).stdout and whole.read_bytes() == before
+    for end in ("json", "JSONL", "tsv", "csv.gz", "txt", "parquet.zst"):
+        assert "end it in .csv or .parquet, or name" in score(tmp_path / "a.csv", tmp_path / f"y.{end}", *TEXT).fault
 
 
 def test_inputs_are_never_written_over(score, tmp_path):

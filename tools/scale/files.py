@@ -73,7 +73,8 @@ class Selection:
 
     names: of the classes; texts: the columns of the text (two of a pair), in each spelling that is known; labels: names
     that the column of the labels may have, which a file may lack unless it is `required`; keep: {name in the result: (column,
-    pyarrow type)}; null: a row that is amiss has no text and a reason in `error`, and stops nothing.
+    pyarrow type)}; null: a row that is amiss has no text and a reason in `error`, and stops nothing; fields: those that files
+    of JSON have, of which one file need not have all.
     """
 
     task: tasks.Task
@@ -83,21 +84,25 @@ class Selection:
     required: bool = False
     keep: dict = dataclasses.field(default_factory=dict)
     null: bool = False
+    fields: tuple[str, ...] = ()
 
-    def columns(self, file: "Open", where: str) -> tuple[tuple[str, ...], list[str], list[str]]:
+    def columns(self, kind: str, names: list[str], where: str) -> tuple[tuple[str, ...], list[str], list[str]]:
         """(columns of the text, that of the label if any, those that are kept) of a file.
 
-        Raises UserError for one that is missing, or there twice.
+        Raises UserError for one that is missing, or there twice, unless the file is empty.
         """
-        names, keep = file.columns, [column for column, _ in self.keep.values()]
+        keep = [column for column, _ in self.keep.values()]
         texts = next((t for t in self.texts if set(t) <= set(names)), self.texts[-1])
         label = [name for name in self.labels if name in names][:1] or list(self.labels[:1] if self.required else ())
         label = list(self.names) if self.has_columns_of_labels(names) else label
-        for name in () if file.kind == JSON else (*texts, *label, *keep):  # of JSON the first row need not have all
-            if (count := names.count(name)) != 1:
-                fault = f"{count} columns are called {name}" if count else f"no column {name}"
-                header = ", ".join(names)[:200].replace("\n", "\\n")
-                raise cli.UserError(f"{where}: {fault}; it has {header}; see COLUMNS= and KEEP=")
+        known = list(dict.fromkeys((*names, *self.fields))) if kind == JSON else names
+        for name in (*texts, *label, *keep) if names or kind == ".parquet" else ():
+            if (count := known.count(name)) != 1:
+                fault = f"no column {name}{cli.nearest(name, known)}"
+                fault = f"{count} columns are called {name}" if count else fault
+                fault += f"; its first {BATCH} rows have" if kind == JSON else "; it has"
+                header = ", ".join(known)[:200].replace("\n", "\\n")
+                raise cli.UserError(f"{where}: {fault} {header}; see COLUMNS= and KEEP=")
         return texts, label, keep
 
     def has_columns_of_labels(self, names) -> bool:
@@ -164,7 +169,7 @@ def mark(info: dict) -> str:
 
 
 def sources(address: str) -> tuple[list[Source], list[str]]:
-    """(the files that an address names, by name; the names of files left out); UserError where there is none."""
+    """(the files that an address names, by name; files left out, with a reason); UserError where there is none."""
     if address == "-":
         return [Source("-", "-")], []
     fs, path = system(address)
@@ -181,14 +186,17 @@ def sources(address: str) -> tuple[list[Source], list[str]]:
         if (info["size"] is None or (info.get("islink") and outside(one))) and fs.exists(one):
             info = fs.info(one)  # of a folder over HTTP, of what a link leads to
         source = Source(one if is_local(fs) else fs.unstrip_protocol(one), name, info["size"] or 0, mark(info))
-        (good if suffix and info["type"] == "file" else others).append(source)
+        if suffix and info["type"] == "file":
+            good.append(source)
+        else:
+            others.append(name + " (a link, pipe or device)" * bool(suffix))
     for source in good:
         if source.name.encode(errors="replace").decode() != source.name:
             raise cli.UserError(f"{address}: the name {ascii(source.name)} is not UTF-8; rename that file")
     if not good:
         kinds = f"{' '.join(KINDS)}, nor one of these with {' '.join(PACKED)} behind"
         raise cli.UserError(f"{address}: no file there that ends in {kinds}; name a file, a folder or a glob")
-    return good, [source.name for source in others]
+    return good, others
 
 
 def list_files(fs, path: str) -> tuple[str, dict]:
@@ -219,14 +227,14 @@ def digest(source: Source) -> str | None:
 
 
 class Open(NamedTuple):
-    """A file that is read. types: of Parquet's columns; read(columns): an iterator of (line, {column: value}, fault) of its
-    rows; tell(rows): its bytes so far, of so many rows."""
+    """A file that is read. kind, columns: none of an empty one; read(columns): an iterator of (line, {column: value}, fault) of its
+    rows; tell(rows): its bytes so far, of so many rows; table: of Parquet."""
 
     kind: str
     columns: list[str]
-    types: dict
     read: Callable
     tell: Callable
+    table: parquet.ParquetFile | None = None
 
 
 def pipe_kind() -> str:
@@ -235,12 +243,17 @@ def pipe_kind() -> str:
     return JSON if pipe.peek(1).lstrip(b"\xef\xbb\xbf \r\n")[:1] in (b"{", b"[") else ".tsv"
 
 
+def buffered(file):
+    """The file, of which one can see what comes next."""
+    return file if hasattr(file, "peek") else io.BufferedReader(file)
+
+
 def characters(file, where: str) -> io.TextIOWrapper:
     """A file's text, which is UTF-8; a byte that is not becomes half a surrogate pair, and a fault of its row.
 
     Raises UserError for what NO_TEXT lists.
     """
-    file = file if hasattr(file, "peek") else io.BufferedReader(file)
+    file = buffered(file)
     if fault := next((fault for sign, fault in NO_TEXT if file.peek(4).startswith(sign)), None):
         raise cli.UserError(f"{where}: not UTF-8 text but {fault}")
     return io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
@@ -269,14 +282,12 @@ def fields(text, where: str, kind: str) -> Iterator[tuple[int, list[str]]]:
         raise cli.UserError(f"{where}: line {first}: the row that begins here has {fault}; mend its quotes") from None
 
 
-def separated(rows, where: str):
+def separated(rows):
     """(columns, read) of a TSV or CSV."""
     _, header = next(rows, (1, []))
-    if not header:
-        raise cli.UserError(f"{where}: empty; its first line must name its columns")
 
     def read(columns):
-        places = [(name, header.index(name)) for name in columns]
+        places = [(name, header.index(name)) for name in columns if header]
         for line, row in rows:
             if len(row) == len(header):
                 yield line, {name: row[place] for name, place in places}, None
@@ -306,41 +317,56 @@ def open_source(source: Source):
     try:
         with contextlib.ExitStack() as stack:
             if where == "-":
-                raw = file = sys.stdin.buffer
+                raw: Any = sys.stdin.buffer  # it has a peek, which its stub (BinaryIO) leaves out
+                file = raw
                 kind = pipe_kind()
             else:
                 fs, path = system(where)
-                raw = file = stack.enter_context(fs.open(path, "rb"))
+                raw = buffered(stack.enter_context(fs.open(path, "rb")))
                 file = stack.enter_context(PACKED[packed](raw)) if packed else raw
             tell = lambda rows: 0 if where == "-" else raw.tell()
+            if not raw.peek(1):
+                if where == "-":
+                    raise cli.UserError(f"{where}: empty; its first line must name its columns")
+                yield Open("", [], lambda columns: iter(()), tell)
+                return
             if kind == ".parquet":
                 whole = parquet.ParquetFile(file)
                 tell = lambda rows: source.size * rows // whole.metadata.num_rows
                 batches = lambda columns: (b.select(columns) for b in whole.iter_batches(BATCH, columns=columns))
                 read = lambda columns: ((None, row, None) for batch in batches(columns) for row in batch.to_pylist())
-                types = dict(zip(whole.schema_arrow.names, whole.schema_arrow.types, strict=True))
-                yield Open(kind, whole.schema_arrow.names, types, read, tell)
+                yield Open(kind, whole.schema_arrow.names, read, tell, whole)
                 return
             text = characters(file, where)  # which would close the file if nobody held it
             if kind == JSON:
                 rows = objects(lines(text, where))
-                first = list(itertools.islice(rows, 1))
-                names = list(first[0][1]) if first else []
-                yield Open(kind, names, {}, lambda columns: itertools.chain(first, rows), tell)
+                first = list(itertools.islice(rows, BATCH))
+                names = dict.fromkeys(name for _, row, _ in first for name in row)
+                yield Open(kind, list(names), lambda columns: itertools.chain(first, rows), tell)
             else:
-                names, read = separated(fields(lines(text, where), where, kind), where)
-                yield Open(kind, names, {}, read, tell)
+                names, read = separated(fields(lines(text, where), where, kind))
+                yield Open(kind, names, read, tell)
     except BROKEN as e:
         message = str(getattr(e, "strerror", None) or e)
         why = (message.strip("'\"").splitlines() or [type(e).__name__])[0][:200]
         raise cli.UserError(f"{where}: {why}; mend it, or take it out") from None
 
 
-def head(source: Source, selection: Selection) -> tuple[list[str], dict]:
-    """A file's columns, and of Parquet their types; UserError for what is amiss with them."""
+def head(source: Source, selection: Selection) -> tuple[list[str], dict, bool]:
+    """(a file's columns, extremes() of those of Parquet that are kept, whether it has a row); UserError for a broken one."""
     with open_source(source) as file:
-        selection.columns(file, source.url)
-        return file.columns, file.types
+        keep = {column for column, _ in selection.keep.values() if file.table and column in file.columns}
+        values = {column: extremes(file.table, column) for column in keep}
+        return file.columns, values, next(file.read([]), None) is not None
+
+
+def extremes(table: parquet.ParquetFile, column: str) -> pa.Array:
+    """An array of a column's type; of integers and times the least and largest of each group of rows, as far as it is known."""
+    kind = table.schema_arrow.field(column).type
+    groups = range(table.num_row_groups if pa.types.is_integer(kind) or pa.types.is_timestamp(kind) else 0)
+    place = [table.schema.column(k).path for k in range(len(table.schema.names))].index(column) if groups else 0
+    statistics = [table.metadata.row_group(k).column(place).statistics for k in groups]
+    return pa.array([v for one in statistics if one and one.has_min_max for v in (one.min, one.max)], kind)
 
 
 def text_of(value) -> str:
@@ -380,7 +406,7 @@ def tables(source: Source, selection: Selection, tally=None) -> Iterator[pa.Tabl
     """
     first = offset = 0
     with open_source(source) as file:
-        texts, label, keep = selection.columns(file, source.url)
+        texts, label, keep = selection.columns(file.kind, file.columns, source.url)
         rows = file.read(list(dict.fromkeys([*texts, *label, *keep])))
         while batch := list(itertools.islice(rows, BATCH)):
             if tally:

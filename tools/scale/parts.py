@@ -42,6 +42,7 @@ PART = re.compile(r"(\d{5,})-(\d{5,})\.parquet")
 HALF = re.compile(rf"\.({PART.pattern}|{MANIFEST})\.[a-z0-9_]{{8}}")  # as cli.whole_file names what is not yet whole
 OURS = b"bert2om"  # the key of what a part's footer says of it
 SINGLE = (".csv", ".parquet")
+NOT_WRITTEN = {*files.KINDS, *files.PACKED, ".txt", ".pq", ".arrow", ".feather", ".orc", ".xlsx", ".zip"} - {*SINGLE}
 SHARE = 20  # the manifest is written again when this many times as long has passed as that takes
 UNIT = 1 << 23  # bytes of small files that are read together, at most, where a part is less
 FULL = 7 / 8  # of a part, at most, are the files that share it: rows may be shorter than the first ones
@@ -212,6 +213,9 @@ class Output:
         self.address = address.rstrip("/")
         self.fs, path = files.system(self.address)
         self.single = path.rpartition("/")[2] if path.lower().endswith(SINGLE) and not self.fs.isdir(path) else ""
+        if Path(path).suffix.lower() in NOT_WRITTEN and not self.fs.isdir(path):
+            fault = f"nothing is written as {Path(path).suffix}"
+            raise cli.UserError(f"OUT={address}: {fault}; end it in {' or '.join(SINGLE)}, or name a folder, or -")
         self.folder = path[: -len(self.single) - 1] if self.single else path
         self.manifest = f"{self.folder}/{self.single}{MANIFEST}"
         self.config, self.inputs, self.parts, self.units = {}, {}, {}, {}
@@ -298,7 +302,7 @@ class Output:
 
         Raises UserError where that is another run's, or anything else's.
         """
-        foreign = "is not what score wrote; name another, or move it"
+        foreign = "is not what score wrote; move it away and run again, or name another OUT"
         names = self.names()
         if not self.config and (others := [name for name in names if not HALF.fullmatch(name)]):
             raise cli.UserError(f"OUT={self.address}: {min(others)} {foreign}")
@@ -308,7 +312,7 @@ class Output:
         faults = self.believe()
         for name in names:
             path, part = f"{self.folder}/{name}", self.key(name) and name not in self.parts
-            if part and footer(self.fs, path) is None and (self.single or name not in faults):
+            if part and footer(self.fs, path) is None and (name not in faults or name.lower().endswith(".csv")):
                 raise cli.UserError(f"OUT={self.address}: {name} {foreign}")
             if part or HALF.fullmatch(name):
                 self.fs.rm_file(path)

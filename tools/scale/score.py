@@ -89,18 +89,34 @@ def select(args, names, sources) -> files.Selection:
     all_of = files.Selection(task, tuple(names), texts, labels, len(args.columns) > few, keep, args.null)
     with ThreadPoolExecutor(parts.THREADS) as pool:
         heads = list(pool.map(lambda source: files.head(source, all_of), sources if args.input != "-" else []))
-    labelled = (set(labels) & set(there) or all_of.has_columns_of_labels(there) for there, _ in heads)
+    named = [(source, *head) for source, head in zip(sources, heads, strict=True)] if heads else []
+    fields = dict.fromkeys(name for source, names, *_ in named if source.suffixes[0] == files.JSON for name in names)
+    all_of = dataclasses.replace(all_of, fields=tuple(fields))
+    for source, there, _, filled in named:
+        if there or filled:
+            all_of.columns(source.suffixes[0], there, source.url)
+    list_names("no row in", [source.name for source, *_, filled in named if not filled])
+    labelled = (set(labels) & set(there) or all_of.has_columns_of_labels(there) for there, *_ in heads)
     if not args.columns and not any(labelled):
         labels = ()
-    keep = {name: (column, one_type([types.get(column) for _, types in heads])) for name, (column, _) in keep.items()}
+    keep = {name: (column, one_type([h[1].get(column) for h in heads])) for name, (column, _) in keep.items()}
     return dataclasses.replace(all_of, labels=labels, keep=keep)
 
 
-def one_type(types: list) -> pa.DataType:
-    """The type of a kept column: of Parquet files, one that holds all of theirs; else strings, as they are written."""
-    with contextlib.suppress(pa.ArrowException, TypeError):  # no type, of a file of text
-        schemas = [pa.schema([("x", t)]) for t in dict.fromkeys(types)]
-        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type if types else pa.string()
+def list_names(title: str, names: list[str]) -> None:
+    """Name the first ten of some files on stderr."""
+    if names:
+        print(f"{title}: {', '.join(names[:10])}{' ...' * (len(names) > 10)} ({len(names)} files)", file=sys.stderr)
+
+
+def one_type(columns: list) -> pa.DataType:
+    """The type of a kept column: of Parquet files, one that holds the values of all; else strings, as they are written."""
+    with contextlib.suppress(pa.ArrowException, AttributeError):  # None, of a file of text
+        schemas = [pa.schema([("x", kind)]) for kind in dict.fromkeys(values.type for values in columns)]
+        kind = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+        for values in columns:
+            values.cast(kind)
+        return kind
     return pa.string()
 
 
@@ -216,8 +232,7 @@ def main():
     if args.check:
         return check(parts.Output(args.save_path))
     sources, others = files.sources(args.input)
-    if others:
-        print(f"left out: {', '.join(others[:10])}{' ...' * (len(others) > 10)} ({len(others)} files)", file=sys.stderr)
+    list_names("left out", others)
     _, names = options.task_and_labels(args.task, args.tokenizer, tuple(input_files.ROLES))
     selection = select(args, names, sources)
     if args.save_path == "-":
