@@ -121,10 +121,28 @@ def test_a_stamp_means_that_the_packages_are_there(one, monkeypatch):
     assert holds(venv) and stale.stale_environments([[str(stamp), str(lock)]]) == []
 
 
+def test_downloads_wait_where_the_environment_is(one, monkeypatch):
+    """Debian 13 has its /tmp in memory, where 3 GB of wheels do not fit beside what a small machine runs."""
+    lock, venv = one
+    folders, popen = set(), subprocess.Popen
+
+    def spy(command, **more):
+        if "pip" in command:
+            folders.add(more["env"].get("TMPDIR"))
+        return popen(command, **more)
+
+    monkeypatch.setattr(install.subprocess, "Popen", spy)
+    set_up(lock, venv, monkeypatch)
+    (venv / "installed").unlink()
+    (venv / "tmp/pip-unpack-killed").mkdir(parents=True)
+    set_up(lock, venv, monkeypatch)
+    assert folders == {str(venv / "tmp")} and not any((venv / "tmp").iterdir())
+
+
 @pytest.mark.parametrize(("places", "said"), [
     ({"find-links": "wheels"}, "2.3 GB: PyTorch's CPU build, from wheels"),
     ({"find-links": "elsewhere PAGE"}, "2.3 GB: PyTorch's CPU build, from file:"),
-    ({"no-index": "true"}, "5.9 GB: PyTorch's CUDA build (no place"),
+    ({"no-index": "true"}, "6.3 GB: PyTorch's CUDA build (no place"),
     ({"proxy": "http://127.0.0.1:9"}, "Connection refused; for 2.3 GB lead pip to"),
 ])  # fmt: skip
 def test_the_size_is_foretold(tmp_path, monkeypatch, places, said):
@@ -142,13 +160,17 @@ def test_the_size_is_foretold(tmp_path, monkeypatch, places, said):
 
 
 def test_doctor_names_what_a_bare_machine_lacks(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor.install, "cpu_build", lambda *_: ("no index answers", None))
+    lacking = [text for needed, here, text in doctor.ours(tmp_path / "venv") if needed and not here]
+    assert lacking == []  # nothing is installed yet, and can be
+    disk = doctor.room(tmp_path / "venv")[0][2]
+    assert int(re.search(r"takes ([\d,]+)", disk)[1].replace(",", "")) >= 9400, disk  # the wheels lie beside it
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(doctor.build, "missing_tool", lambda: "gcc 12 lacks math.h; apt install libc6-dev")
-    monkeypatch.setattr(doctor.install, "cpu_build", lambda *_: ("no index answers", None))
     monkeypatch.setenv("PATH", str(tmp_path))
     said = "\n".join(text for _, here, text in doctor.ours(tmp_path / "venv") if not here)
     assert all(f"apt install {name}" in said for name in ("make", "git", "libc6-dev", "python3-venv")), said
-    assert "5.9 GB: PyTorch's CUDA build (no index answers" in said
+    assert "6.3 GB: PyTorch's CUDA build (no index answers" in said
 
 
 def test_a_compiler_without_headers_is_said_to_lack_them(tmp_path, monkeypatch):

@@ -56,18 +56,6 @@ def engines(wanted: str, python: str | None) -> list[str]:
     return [name for name, here in places.items() if here]
 
 
-def packages(venv: Path) -> list[tuple[bool, str]]:
-    """One line each for the engines installed in the virtual environment, or for what it will take and lacks."""
-    if not (venv / "installed").is_file():
-        lacks = [] if importlib.util.find_spec("ensurepip") else [(False, "venv: apt install python3-venv")]
-        size = install.size(*install.cpu_build(venv, LOCKS))
-        return [*lacks, (False, f"{venv}: nothing installed yet; make setup: {size}")]
-    names = ("torch", "onnxruntime", "openvino")
-    code = f"import importlib.metadata as m; print(*[n + ' ' + m.version(n) for n in {names}], sep=', ')"
-    line = first_line(str(venv / "bin" / "python"), "-c", code)
-    return [(bool(line), line or f"{venv}: broken; delete it and run make setup")]
-
-
 def ours(venv: Path) -> list[tuple[bool, bool, str]]:
     """(needed by the default route, here, text) of what everything here needs."""
     lacking, git, places = build.missing_tool(), first_line("git", "--version"), ssl.get_default_verify_paths()
@@ -79,8 +67,20 @@ def ours(venv: Path) -> list[tuple[bool, bool, str]]:
         (True, certificates, where if certificates else "certificates of web servers: apt install ca-certificates"),
         (False, not lacking, lacking or f"{first_line('gcc', '--version')}: ENGINE=native, make perf"),
         (False, bool(git), git or "git: apt install git; without it a record names no commit"),
-        *[(True, here, text) for here, text in packages(venv)],
+        *packages(venv),
     ]
+
+
+def packages(venv: Path) -> list[tuple[bool, bool, str]]:
+    """The same of the engines installed in the virtual environment, or of what it will take and lacks."""
+    if not (venv / "installed").is_file():
+        lacks = [] if importlib.util.find_spec("ensurepip") else [(True, False, "venv: apt install python3-venv")]
+        size = install.size(*install.cpu_build(venv, LOCKS))
+        return [*lacks, (False, False, f"{venv}: nothing installed yet; make setup: {size}")]
+    names = ("torch", "onnxruntime", "openvino")
+    code = f"import importlib.metadata as m; print(*[n + ' ' + m.version(n) for n in {names}], sep=', ')"
+    line = first_line(str(venv / "bin" / "python"), "-c", code)
+    return [(True, bool(line), line or f"{venv}: broken; delete it and run make setup")]
 
 
 def room(venv: Path) -> list[tuple[bool, bool, str]]:
@@ -91,7 +91,8 @@ def room(venv: Path) -> list[tuple[bool, bool, str]]:
         return []
     disk = sum(float(row["disk_mb"]) for row in route[1:])  # setup is the first
     if not (venv / "installed").is_file():
-        disk += 1000 * install.GIGABYTES["CUDA" if install.cpu_build(venv, LOCKS)[1] is None else "CPU"]
+        build_for = "CUDA" if install.cpu_build(venv, LOCKS)[1] is None else "CPU"
+        disk = 1000 * install.GIGABYTES[build_for] + max(disk, 1000 * install.DOWNLOADED[build_for])
     downloads = (pin.size for name, pin in fetch.read_pins().items() if not Path("build/downloads", name).is_file())
     disk += sum(downloads) / 1e6
     memory = max(float(row["memory_mb"]) for row in route)

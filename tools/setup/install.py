@@ -8,8 +8,9 @@ pip's own settings lead to it or else download.pytorch.org has it, under the has
 installed, and what only that needs. Which it is, is said before the download begins. The stamp <folder>/installed is a copy
 of the locks and is written last, once the environment has said that it holds them; where it is missing, the rest is added.
 The folder is one that this script made (it holds a mark), an empty or a new one; any other is refused. Of pip's settings,
-those of where packages come from are obeyed (tools/source/fetch.py: SOURCES), all others are not. A release brings a folder
-`wheels`: then no index is asked. Only the standard library: this runs before anything is installed.
+those of where packages come from are obeyed (tools/source/fetch.py: SOURCES), all others are not. Downloads wait in that
+folder, for /tmp may lie in memory. A release brings a folder `wheels`: then no index is asked. Only the standard library:
+this runs before anything is installed.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ import functools
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -28,7 +30,8 @@ from tools.source import fetch
 
 WHEELS = cli.ROOT / "wheels"  # of a release
 PYTORCH = "https://download.pytorch.org/whl/cpu"
-GIGABYTES = {"CPU": 2.3, "CUDA": 5.9}  # of an environment with PyTorch's build for it, as measured on Debian 12
+GIGABYTES = {"CPU": 2.3, "CUDA": 6.3}  # of an environment with PyTorch's build for it, as measured on Debian 12 and 13
+DOWNLOADED = {"CPU": 0.6, "CUDA": 3.1}  # GB that lie beside it until pip ends
 
 
 def environment(folder):
@@ -44,7 +47,11 @@ def environment(folder):
 def pip(folder, *words, log=None):
     """Run pip of an environment, its output added to `log`; its exit status."""
     command = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *words]
-    run = subprocess.Popen(command, env=environment(folder), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    downloads = folder / "tmp"
+    shutil.rmtree(downloads, ignore_errors=True)  # of a run that was killed
+    downloads.mkdir()
+    variables = environment(folder) | {"TMPDIR": str(downloads.resolve())}
+    run = subprocess.Popen(command, env=variables, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     return screen.wait(run, f"{folder}: pip {words[0]}")
 
 
