@@ -31,7 +31,7 @@ from tools.source import fetch
 WHEELS = cli.ROOT / "wheels"  # of a release
 PYTORCH = "https://download.pytorch.org/whl/cpu"
 GIGABYTES = {"CPU": 2.3, "CUDA": 6.3}  # of an environment with PyTorch's build for it, as measured on Debian 12 and 13
-DOWNLOADED = {"CPU": 0.6, "CUDA": 3.1}  # GB that lie beside it until pip ends
+DOWNLOADED = {"CPU": 0.5, "CUDA": 3.1}  # GB that lie beside it until pip ends
 
 
 def environment(folder):
