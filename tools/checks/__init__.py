@@ -1,1 +1,1 @@
-"""Checks of the chain: audit, verify, reproduce, torture. Imports results and below."""
+"""Checks of the chain of files and records: audit, verify, reproduce. It may import results and what stands before that."""

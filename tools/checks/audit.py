@@ -1,14 +1,13 @@
-"""Hash everything again, from the weights to a table's cell, and name each link that does not hold.
+"""Hash everything again, from the weights to the cells of tables, and name each link that does not hold.
 
     python -m tools.checks.audit
 
     audit: every link holds: 25 artefacts, 6 records, 2 pages
 
-Checked, upstream first: each artefact that a TARGET.prov.json under build/ describes (its bytes, the members of its
-MANIFEST, what it was made from), the outputs against score.json and accuracy.json, the timings against perf.json,
-each committed record against itself, its commit, the MANIFEST of its folder, and outputs
-that are still here; each table, picture and README against its records, but for those that are newer than git's. The
-first break is the one to mend: those below it may follow from it.
+What is checked, upstream first: each artefact that a TARGET.prov.json under build/ describes (its bytes, the files of its
+MANIFEST, its inputs); outputs against score.json and accuracy.json; timings against perf.json; each committed record against
+itself, its commit, the MANIFEST of its folder, and outputs that are still here; each table, picture and README against the
+records, unless some records are not in git yet. The first break is the one to mend: later ones may follow from it.
 """
 
 import functools
@@ -27,13 +26,13 @@ from tools.make.stale import PROV, prov_files
 from tools.results import figures, readme, record, store, table
 from tools.source import fetch
 
-# Made by make itself to remember a parameter: a cause, so nothing describes how it came about.
+# Files in which make remembers a parameter. No prov.json describes them.
 STAMPS = ("source", "given")
 KEPT = (Path("results/records"), Path("results/bench"))
 
 
 def provenance(build: Path) -> Iterator[tuple[str, dict | str]]:
-    """Each target under `build` with its prov.json, after what it was made from; or with what is wrong with that."""
+    """(target, its prov.json) of each target under `build`, inputs first; or (target, what is wrong with its prov.json)."""
     known = {}
     for target in (str(path).removesuffix(PROV) for path in sorted(prov_files(build))):
         try:
@@ -54,7 +53,7 @@ def provenance(build: Path) -> Iterator[tuple[str, dict | str]]:
 
 
 def artefact_faults(target: str, prov: dict, known: dict, sha256) -> Iterator[str]:
-    """Why one artefact is not what its prov.json says."""
+    """How an artefact differs from what its prov.json says."""
     of = lambda name: manifest.of_folder(name, sha256) if Path(name).is_dir() else sha256(name)
     for name, sha in prov["inputs"].items():
         if not Path(name).exists():
@@ -78,7 +77,7 @@ def artefact_faults(target: str, prov: dict, known: dict, sha256) -> Iterator[st
 
 
 def said_faults(r: dict) -> Iterator[str]:
-    """Where a record is not what its chain, its commit and its other fields say."""
+    """How a record contradicts its chain, its commit, or its other fields."""
     if not any(t.startswith(f"build/{record.leaf_of(r)}/") for t in r["chain"]):
         yield f"its chain holds nothing of build/{record.leaf_of(r)}: are its parameters those it was made with?"
     stamp = r["chain"].get(f"build/{r['model']}/{r['weights']}/source", {}).get("sha256")
@@ -99,7 +98,7 @@ def said_faults(r: dict) -> Iterator[str]:
 
 
 def chain_faults(r: dict) -> Iterator[str]:
-    """Where a record's chain contradicts itself or the pins."""
+    """How a record's chain contradicts itself or data/pins.txt."""
     for target, link in r["chain"].items():
         if fetch.pinned_otherwise(target, link["sha256"]):
             yield f"its chain holds another {target} than the one that data/pins.txt names"
@@ -109,7 +108,7 @@ def chain_faults(r: dict) -> Iterator[str]:
 
 
 def near(one, other, part=1e-3) -> bool:
-    """Equal but for what rounding changes, or another version of a library."""
+    """Whether two values are equal except for rounding, which may differ between versions of a library."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(near(one[k], other[k], part) for k in one)
     if isinstance(one, list) and isinstance(other, list):
@@ -119,7 +118,7 @@ def near(one, other, part=1e-3) -> bool:
 
 
 def padded_rows(r: dict) -> float | None:
-    """The share of padded rows in requests of one length on the CPU; None where that takes more than the record."""
+    """The share of padded rows, for rows of one length on the CPU; None if a record alone does not tell."""
     own = parameters.seq_values(r["seq"])
     if r["chip"] != "cpu" or own["PACK"] or not own["SEQ"].isdecimal():
         return 0.0 if own["SEQ"] == "real" else None
@@ -128,7 +127,7 @@ def padded_rows(r: dict) -> float | None:
 
 
 def speed_faults(r: dict) -> Iterator[str]:
-    """Where the figures of a throughput record are not what its own times and turns give."""
+    """How the figures of a throughput record differ from what its own times and turns give."""
     if r["chip"] != "cpu" and "per_device" not in r:
         return
     rounds = [{"throughput": v, "times_ms": t} for v, t in zip(record.round_speeds(r), r["times_ms"], strict=False)]
@@ -150,8 +149,8 @@ def speed_faults(r: dict) -> Iterator[str]:
 
 
 def contradictions(r: dict) -> Iterator[str]:
-    """Why a record contradicts itself, the chain in it, or its commit. Nobody can see, of a record alone, another processor
-    or host, or times, turns and figures that are all scaled alike; what is edited later shows in the MANIFEST of its folder."""
+    """How a record contradicts itself, its chain, or its commit. A false processor or host, or times, turns and figures that
+    were all scaled alike, cannot be seen in a record alone; later edits show in the MANIFEST of its folder."""
     if r["standin"]:
         yield "was made with stand-ins for the vendor's tools"
     yield from chain_faults(r)
@@ -164,7 +163,7 @@ def contradictions(r: dict) -> Iterator[str]:
 
 
 def rescored(leaf: Path) -> dict:
-    """score.json's content, computed again from the outputs that `leaf` stores."""
+    """The content of score.json, computed again from the outputs stored in `leaf`."""
     from tools.base import output_files
 
     threshold = float(record.configuration(leaf).get("threshold", tasks.THRESHOLD))
@@ -176,7 +175,7 @@ PROPORTION = ("correct", "total", "accuracy", "interval95")
 
 
 def leaf_faults(path: Path) -> Iterator[str]:
-    """Why a record under build/ does not follow from the files beside it."""
+    """How a record under build/ differs from what the files beside it give."""
     leaf, made = path.parent, record.read_record(path)
     if path.name == "accuracy.json":
         score = rescored(leaf)
@@ -187,12 +186,12 @@ def leaf_faults(path: Path) -> Iterator[str]:
 
 
 def only(record: dict, names) -> dict:
-    """A record's fields of those names."""
+    """The fields of a record that have these names."""
     return {name: record[name] for name in names if name in record}
 
 
 def record_faults(path: Path) -> Iterator[str]:
-    """Why a committed record contradicts its name, itself, the labels, or the outputs where they are still here."""
+    """How a committed record contradicts its name, itself, the labels, or its outputs if they are still here."""
     r = record.read_record(path)
     yield from (f"{path}: {why}" for why in contradictions(r))
     if path.name != (named := record.name_of(r)):
@@ -225,14 +224,14 @@ def kept_faults(folder: Path) -> Iterator[str]:
 
 
 def bench_faults(path: Path) -> Iterator[str]:
-    """Why a record of a bench is none, or contradicts itself."""
+    """How a record of a bench is malformed or contradicts itself."""
     for line in record.read_record(path, kinds=("bench",))["contenders"]:
         if line["rounds"] and not near(median(line["rounds"]), line["samples_per_second"]):
             yield f"{path}: {line['name']}, {line['shape']}: samples_per_second is not the median of its rounds"
 
 
 def shown() -> Iterator[tuple[Path, bytes]]:
-    """Each README, picture and table that is here, with what its records give; one of this machine as its rows file says."""
+    """(path, what the records give) of each README, picture and table that is here, those of results/local included."""
     yield from ((path, make()) for path, make in readme.texts() if path.is_file())
     for path in filter(Path.is_file, sorted(Path("results/local").glob("*-table.*"))):
         if path.suffix != ".rows" and (rows := path.with_suffix(".rows")).is_file():
@@ -243,7 +242,7 @@ def shown() -> Iterator[tuple[Path, bytes]]:
 
 
 def page_faults(pages: list[Path]) -> Iterator[str]:
-    """The first line of a README, picture or table that its records do not give; lists what was looked at."""
+    """The first line of each README, picture and table that differs from what the records give. pages: gets their paths."""
     for path, made in shown():
         pages.append(path)
         lines = zip_longest(made.splitlines(), path.read_bytes().splitlines())
@@ -252,7 +251,7 @@ def page_faults(pages: list[Path]) -> Iterator[str]:
 
 
 def broken(check, *about) -> Iterator[str]:
-    """What a check names, and what stops it; so that the others go on."""
+    """The faults that a check finds, or the error that stops it, so that the other checks go on."""
     try:
         yield from check(*about)
     except (cli.UserError, OSError) as e:
@@ -260,7 +259,7 @@ def broken(check, *about) -> Iterator[str]:
 
 
 def faults(counts: dict) -> Iterator[str]:
-    """Every broken link, upstream first; counts what was looked at."""
+    """Every broken link, upstream first. counts: gets the numbers of what was looked at."""
     from tqdm import tqdm
 
     described = dict(provenance(Path("build")))

@@ -1,4 +1,4 @@
-"""Two clean builds, in different folders and as unlike as one machine allows: the same bytes, or not.
+"""Make two clean builds, as unlike as one machine allows, and compare their bytes.
 
     python -m tools.checks.reproduce build/.../cpu-onnxruntime-fp32/accuracy.txt build/.../ascend.onnx -- MODEL=...
 
@@ -8,11 +8,10 @@
     reproduce: 2645 files of two clean builds are the same, byte for byte
 
 The arguments are make's goals and, after --, its parameters. Downloads and installed packages are shared. The builds differ
-in -j, locale, time zone, umask, HOME, user and host name, number of processors, address randomisation, the units that
-PyTorch uses, the order in which folders are read and the clock, which lab/unlike.c sets a year ahead; what this machine
-does not let vary is named. All that was made is compared but for timings: a record's time of day and machine, the rounds of
-a throughput measurement and what is made from them, and the `run` part of each TARGET.prov.json. Of two ONNX files that
-differ, each initializer that does is named.
+in folder, -j, locale, time zone, umask, HOME, user and host name, number of processors, address randomisation, the CPU units
+that PyTorch uses, and, by lab/unlike.c, the order in which folders are read and the clock (a year ahead). What cannot be
+varied on this machine is named. All files are compared, without the parts that never repeat: time and machine in a record,
+timed rounds and what is made of them, `run` in a TARGET.prov.json. If two ONNX files differ, so do initializers: each is named.
 """
 
 import contextlib
@@ -29,7 +28,7 @@ from tools.make import cli, manifest, models, parameters, run
 HOME = Path("build/reproduce")
 UNLIKE = HOME / "unlike.so"
 HOST = ["unshare", "--map-root-user", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh"]
-# within: commands that run others as they themselves say; each is left out where it does not work here.
+# within: commands that run another command, given behind their own words; those that do not work here are left out.
 BUILDS: dict[str, dict] = {
     "one": {"jobs": 1, "umask": 0o022, "env": {"LC_ALL": "C", "LANG": "C", "TZ": "UTC", "USER": "one"},
             "within": [["setarch", "-R"], ["taskset", "-c", str(min(os.sched_getaffinity(0)))]]},
@@ -39,7 +38,7 @@ BUILDS: dict[str, dict] = {
                        "within": [HOST, ["env", f"LD_PRELOAD={UNLIKE.absolute()}"]]},
 }  # fmt: skip
 LOCAL = Path("results/local")
-# What git does not know yet and a build may need; of a tree without git, all that it may.
+# Files that a build may need: new ones that git does not track yet; in a tree without git, all.
 NEW = ("mk/*.mk", "lab/*.mk", *(f"{top}/*.{kind}" for top in ("tools", "lab") for kind in ("py", "[ch]")),
        ":(glob)models/*/*", "results/records/*.json", "results/bench/*.json")  # fmt: skip
 FOLDERS = ("mk", "tools", "lab", "models", "data", "test", "docs", ".ci", "results")
@@ -48,8 +47,8 @@ FILES = ("Makefile", "requirements*", "*.toml", "*.md", "*.cff", "LICENSE", "Con
 
 
 def sources() -> list[Path]:
-    """The files of this tree that a build may need: those that git knows, whatever else lies beside them, and new ones; but
-    none of the user's own that a model.toml names, which may be of any size."""
+    """The files of this tree that a build may need: tracked ones, and new ones that match NEW. The user's files that a
+    model.toml names are left out: they may be of any size."""
     tracked: list[Path] = []
     listing = lambda *words: [Path(name) for name in cli.git("ls-files", *words).stdout.split("\0") if name]
     if run.git_state()["commit_from"] == "git":
@@ -64,7 +63,7 @@ def sources() -> list[Path]:
 
 
 def model_files() -> set[str]:
-    """What model.toml files name of the user's own, where it is here; one that is broken names nothing."""
+    """The user's files that model.toml files name and that exist. A broken model.toml names none."""
     names = set()
     for name in models.names(Path("models")):
         with contextlib.suppress(cli.UserError):
@@ -74,8 +73,8 @@ def model_files() -> set[str]:
 
 
 def clean_copy(folder: Path) -> Path:
-    """This tree's sources and records in `folder`, its downloads shared, and what model.toml files name linked."""
-    home = Path(*folder.parts[:2])  # build/<the check>, which goes when it ends well
+    """Copy this tree's sources and records to `folder`; link its downloads and what its model.toml files name."""
+    home = Path(*folder.parts[:2])  # build/<name of the check>, removed when the check succeeds
     if folder != home and not manifest.marked(home):
         manifest.take(home)
     manifest.take(folder)
@@ -91,7 +90,7 @@ def clean_copy(folder: Path) -> Path:
 
 
 def link(folder: Path, names: Iterable[str]) -> None:
-    """Let relative paths mean in `folder` what they mean here; not of those that lead out of this tree."""
+    """Link each relative path, unless it leads out of this tree, so that it means in `folder` what it means here."""
     for name in names:
         inside = name and not Path(name).is_absolute() and ".." not in Path(name).parts
         if inside and not (folder / name).exists():
@@ -100,7 +99,7 @@ def link(folder: Path, names: Iterable[str]) -> None:
 
 
 def link_environment(folder: Path, words: list[str]) -> None:
-    """The same of VENV= and WEIGHTS= of make's words. Raises UserError where WEIGHTS leads out of the tree by `..`."""
+    """`link` what VENV= and WEIGHTS= among make's words name. Raises UserError if WEIGHTS leads out of the tree by `..`."""
     values = {name: value for name, _, value in (word.partition("=") for word in words)}
     weights = values.get("WEIGHTS", "")
     if ".." in Path(weights).parts:
@@ -109,7 +108,7 @@ def link_environment(folder: Path, words: list[str]) -> None:
 
 
 def from_here(word: str) -> str:
-    """A `NAME=value` as another folder needs it: files of one's own by their whole path."""
+    """A word `NAME=value` for make in another folder: the user's files get their absolute paths."""
     name, _, value = word.partition("=")
     return f"{name}={Path(value).absolute()}" if name in parameters.FILES and value else word
 
@@ -117,7 +116,7 @@ def from_here(word: str) -> str:
 def make(
     folder: Path, words: list[str], jobs=1, umask=-1, env: dict | None = None, show=print, within=()
 ) -> str | None:
-    """Run make in `folder`, its output in folder/make.log, a line shown per artefact. The error, if it fails."""
+    """Run make in `folder`, with its output in folder/make.log and one line shown per step. Returns its error, or None."""
     link_environment(folder, words)
     command = [*within, "make", f"-j{jobs}", *map(from_here, words)]
     show(f"==> {folder}: {' '.join(command[len(within) :])}", flush=True)
@@ -128,19 +127,19 @@ def make(
     ) as process:  # fmt: skip
         for line in process.stdout:
             log.write(line)
-            if re.search(r" \d+\.\d s$", line):  # a step that ended
+            if re.search(r" \d+\.\d s$", line):  # a step has ended
                 show(f"    {line}", end="", flush=True)
             if re.search(r"\berror: |\*\*\* (?!\[)", line):
                 last = last or line.strip()
     return (last or f"see {folder}/make.log") if process.returncode else None
 
 
-# Of a record, and of what it says of the engine.
+# Fields of a record, and of its engine_info, that may differ.
 VARIES = ("started", "commit", "dirty", "machine", "threads", "streams")
 
 
 def usable_commands(commands: list[list[str]]) -> list[str]:
-    """Those commands that run another one here, as one prefix; the others are named."""
+    """The commands that work here, joined into one prefix. Those that do not are printed."""
     prefix: list[str] = []
     for command in commands:
         try:
@@ -155,7 +154,7 @@ def usable_commands(commands: list[list[str]]) -> list[str]:
 
 
 def comparable_bytes(path: Path) -> bytes:
-    """A file's bytes without what may vary from run to run, or with an edit of the tree beside its copy."""
+    """The bytes of a file without the parts that may differ between runs."""
     varies = ("run",) if path.name.endswith(".prov.json") else VARIES
     if path.name == "accuracy.txt":  # as tools/results/show.py writes it; the builds have unlike numbers of processors
         return re.sub(rb"(?m)^chip .*\n", b"", path.read_bytes())
@@ -169,7 +168,7 @@ def comparable_bytes(path: Path) -> bytes:
 
 
 def unlike_initializers(one: Path, other: Path) -> list[str]:
-    """A line for each initializer of two ONNX files that is not the same, or one that says that they all are."""
+    """A line for each initializer in which two ONNX files differ, or one line that says that none does."""
     import numpy as np
     from onnx import numpy_helper
 
@@ -194,14 +193,14 @@ TIMED = re.compile(
 
 
 def made_files(folder: Path) -> dict[str, Path]:
-    """{name: path} of what a build made, downloads and timings left out."""
+    """{name: path} of the files that a build made, without downloads and timings."""
     paths = [p for top in ("build", LOCAL) for p in sorted((folder / top).rglob("*")) if p.is_file()]
     names = {p.relative_to(folder).as_posix(): p for p in paths}
     return {n: p for n, p in names.items() if not n.startswith("build/downloads/") and not TIMED.search(n)}
 
 
 def differences(one: Path, other: Path) -> tuple[int, list[str]]:
-    """How many files two builds made, and the names of those that differ or that only one has."""
+    """(how many files two builds made, the names of those that differ or that only one has)."""
     a, b = made_files(one), made_files(other)
     both, mode = sorted(a.keys() & b.keys()), lambda p: p.stat().st_mode & 0o777
     unlike = [n for n in both if comparable_bytes(a[n]) != comparable_bytes(b[n])]

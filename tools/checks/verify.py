@@ -1,4 +1,4 @@
-"""Make again what committed records claim, in a clean copy of this tree, and judge each.
+"""Make again what committed records claim, in a clean copy of this tree, and give each a verdict.
 
     python -m tools.checks.verify results/records [--only MODEL=minilm_sst2 BS=8 ...] [--make VENV=...]
 
@@ -7,14 +7,15 @@
     | tiny default 64 8 cpu onnxruntime fp32 | accuracy | holds   | 11 of 11 equal | 426/872, as recorded |
     verify: 1 of 1 records: 1 holds
 
-bytes       each artefact's sha256 in the record's chain against the one made now; the first that differs is named. Of a
-            record of another CPU, up to the compiled model: what units of another kind compute has other last digits
-result      accuracy: the bits of the logits, where docs/bits.md defines them, on any CPU; else the same sentences right,
-            or which flipped. Throughput: the ratio of now to the record, of per_tera (tools/results/figures.py), with its
-            95 % interval. It differs where all of that lies outside BAND, and holds where it is narrow enough to have shown
-            a loss of LOST. It also differs where the engine idles that did not before: by the clock outside BAND, and
-            at_work outside IDLE. Timed for one round, and for another, ROUNDS in all, until it holds
-verdict     docs/checks.md has the words
+bytes       The sha256 of each artefact in the record's chain is compared with that of the one made now, and the first that
+            differs is named. For a record of another CPU this ends at the compiled model: other units round otherwise.
+result      Accuracy: if docs/bits.md defines the bits of the logits, these must be the same on any CPU; otherwise the same
+            sentences must be right, or those that flipped are named. Throughput: the ratio of per_tera
+            (tools/results/figures.py) now to per_tera in the record, with its 95 % interval. It differs if the whole interval
+            lies outside BAND, and holds if the interval is narrow enough to show a loss of LOST. It also differs if the
+            engine idles more than it did: the ratio by the clock is outside BAND and that of at_work outside IDLE. One round
+            is timed, then another, until it holds, ROUNDS in all.
+verdict     docs/checks.md explains the words.
 """
 
 import math
@@ -30,9 +31,9 @@ from tools.make import cli, cpu, parameters
 from tools.results import compare, figures
 from tools.results import record as records_of
 
-BAND = (0.92, 1.09)  # of the recorded figure: what the same machine gave in another hour, or beside other work
-IDLE = (0.96, 1.04)  # of the recorded share of the processors at work
-LOST = 0.85  # a loss that is never called the same
+BAND = (0.92, 1.09)  # ratios to the recorded figure that the same machine gave in another hour, or beside other work
+IDLE = (0.96, 1.04)  # allowed ratios to the recorded share of the processors at work
+LOST = 0.85  # a ratio that never counts as the same
 ROUNDS = 6
 NARROW = ("bf16", "int8", "int8-bf16")
 LIBRARIES, KEPT_LOGITS = "build/lib/", "reference.npy"
@@ -41,11 +42,11 @@ HOME = Path("build/verify")
 
 
 def artefacts(record: dict, here: bool) -> dict[str, str]:
-    """{target: sha256} of what the commands of a record's chain made, in that order, by the targets' names of today.
+    """{target: sha256} of what the commands in a record's chain made, inputs first, under the names of today.
 
-    Not of C libraries, which another compiler makes of other bytes: outputs say what they compute. Not of outputs by a
-    measured plan: it cuts other requests each time, which moves a logit's last digits. here: false for a record of
-    another CPU: then not of what an engine computed either, since units of another kind add up in another order.
+    Left out are C libraries, whose bytes depend on the compiler (outputs show what they compute), and outputs of a measured
+    plan, which cuts other requests each time and so moves the last digits of logits. here: whether the record is of this CPU;
+    if not, what an engine computed is left out, too, since other units add up in another order.
     """
     chain, made = record["chain"], {}
     leaf, now = (f"build/{records_of.leaf_of(r)}/" for r in (record, record | records_of.current_names(record)))
@@ -60,14 +61,14 @@ def artefacts(record: dict, here: bool) -> dict[str, str]:
 
 
 def name_today(target: str) -> str:
-    """What an artefact of an older record is called today."""
+    """The name that an artefact of an older record has today."""
     if Path(target).name == KEPT_LOGITS:
         return "/".join([*Path(target).parts[:3], KEPT_LOGITS])  # it lay one folder deeper
     return target.replace("cpu-packed-", "cpu-native-").replace("model.packed", "model.native")
 
 
 def bytes_verdict(old: dict, new: dict) -> tuple[bool, str]:
-    """Compare two records' chains: (ok, words)."""
+    """Compare the chains of two records: (whether they agree, words)."""
     here = old["machine"]["cpu"] == new["machine"]["cpu"]
     was, now = artefacts(old, here), artefacts(new, here)
     unlike = [t for t in was if now.get(t) != was[t]]
@@ -79,15 +80,15 @@ def bytes_verdict(old: dict, new: dict) -> tuple[bool, str]:
 
 
 def result_text(record: dict) -> str:
-    """The result of an accuracy's record: right of all, or the metrics of scores."""
+    """The result of an accuracy record in words: `791/872`, or the metrics of a task that has scores."""
     if record["correct"] is not None:
         return f"{record['correct']}/{record['total']}"
     return " ".join(f"{name} {m['value']}" for name, m in record["metrics"].items())
 
 
 def accuracy_verdict(old: dict, new: dict) -> tuple[str, str]:
-    """Compare two accuracy records: (verdict, words). By the bits of their logits, where both say them, whatever the CPU;
-    else by predictions, which on another CPU may be others in less than fp32."""
+    """Compare two accuracy records: (verdict, words). If both have a hash of the logits, these must be the same on any CPU.
+    Otherwise predictions are compared; in precisions below fp32 they may differ on another CPU."""
     flips = compare.flips(old, new)
     lines = ", ".join(f"dev.tsv:{i + 2}" for i in flips[:8]) + (" ..." if flips[8:] else "")
     same = not flips and result_text(old) == result_text(new)
@@ -103,7 +104,7 @@ def accuracy_verdict(old: dict, new: dict) -> tuple[str, str]:
 
 
 def other_machine(old: dict, new: dict) -> str | None:
-    """Why two throughputs are not of one kind of machine, if so."""
+    """Why two throughputs are not comparable, being of different machines, engines or yardsticks; None if they are."""
     for key in ("cpu", "cores"):
         if old["machine"][key] != new["machine"][key]:
             return f"recorded on {key} {old['machine'][key]}, here {new['machine'][key]}"
@@ -116,7 +117,7 @@ def other_machine(old: dict, new: dict) -> str | None:
 
 
 def ratio_of(old: dict, new: dict) -> tuple[float, float, float]:
-    """new / old of two figures, with its 95 % interval: their relative errors add up in squares."""
+    """The ratio new / old of two figures with its 95 % interval: the squares of their relative errors add up."""
     ratio = new["value"] / old["value"]
     error = math.hypot(*((f["high"] - f["low"]) / 2 / f["value"] for f in (old, new)))
     return ratio, ratio * math.exp(-error), ratio * math.exp(error)
@@ -129,7 +130,7 @@ def outside(ratio: tuple[float, float, float], band: tuple[float, float]) -> boo
 
 
 def is_same(ratio: tuple[float, float, float]) -> bool | None:
-    """Whether a ratio with its interval says that two figures are the same; None where it says neither."""
+    """Whether a ratio with its interval shows that two figures are the same; None if it shows neither."""
     _, low, high = ratio
     if outside(ratio, BAND):
         return False
@@ -137,7 +138,7 @@ def is_same(ratio: tuple[float, float, float]) -> bool | None:
 
 
 def ratios_of(old: dict, new: dict) -> dict[str, tuple]:
-    """{figure: its ratio with interval} of two throughputs whose engines took turns; of those that both have."""
+    """{figure: (ratio, low, high)} of the figures that two throughputs both have, whose engines took turns."""
     known = lambda r: {
         "per_tera": r["figures"]["per_tera"],
         "at_work": figures.at_work(sum(r["pairs"], []), r["engine_info"]["threads"]),
@@ -179,7 +180,7 @@ def judge(old: dict, new: dict) -> dict:
 
 
 def verify(path: Path, tree: Path, extra: list[str]) -> dict:
-    """Rebuild what one record claims inside `tree`; its line of the table."""
+    """Make again inside `tree` what one record claims, and return its row of the table."""
     old = records_of.read_record(path)
     kind = "accuracy" if old["kind"] == "accuracy" else "perf"
     cell = {"record": " ".join(str(old[n]) for n in parameters.NAMES), "kind": kind, "verdict": None, "bytes": "-"}
@@ -191,7 +192,7 @@ def verify(path: Path, tree: Path, extra: list[str]) -> dict:
     here = old["machine"]["cpu"] == cpu.machine()["cpu"]
     for count in range(1, ROUNDS + 1):
         rounds = [f"ROUNDS={count}"] if kind == "perf" else []
-        missing = here or kind == "accuracy" or not made.exists()  # how long another CPU's was timed decides nothing
+        missing = here or kind == "accuracy" or not made.exists()  # another CPU's speed, never judged, is timed once
         if missing and (error := reproduce.make(tree, [kind, *records_of.make_words(old), *rounds, *extra])):
             verdict = "not on this CPU" if LACKING.search(error) else "FAILED"
             return cell | {"verdict": verdict, "result": f"not rebuilt: {error}"}
@@ -202,8 +203,8 @@ def verify(path: Path, tree: Path, extra: list[str]) -> dict:
 
 
 def choose(paths: list[Path], only: list[str]) -> list[Path]:
-    """The records that agree with every NAME=value in `only`, the newest of each configuration and machine, those of
-    this CPU first."""
+    """The newest record of each configuration and machine that agrees with every NAME=value in `only`, those of this CPU
+    first."""
     newest, ours = {}, cpu.machine()["cpu"]
     for path, r in records_of.load_records(paths).items():
         if parameters.agrees(r, only):

@@ -1,9 +1,9 @@
-"""What the Makefile starts: the answer of tools/make/makefile.py on stdout, or one line of what is wrong and status 1.
+"""The program that the Makefile starts: print the answer of tools/make/makefile.py, or one line of error and exit with 1.
 
     python3 -m tools.make.__main__ 1234 "accuracy" MODEL=minilm_sst2
     override MODEL := minilm_sst2¶override WEIGHTS := default¶ ...
 
-Apart from that file so that any Python can read this one, and say in one line what is broken in the others.
+It is a file of its own so that any Python can parse it, and say in one line what is wrong with the others.
 """
 
 # ruff: noqa: UP036, UP031, PTH120, PTH100, UP032

@@ -1,7 +1,6 @@
-"""What every command here shares: one-line errors, whole files, hashes.
+"""What every command shares: one-line errors, files written whole, hashes.
 
-from tools.make import cli
-raise UserError("dev.tsv:7: label 'x' is not 0 or 1; take the official dev.tsv")
+raise cli.UserError("dev.tsv:7: label 'x' is not 0 or 1; take the official dev.tsv")
 if __name__ == "__main__":
     cli.run(main)
 """
@@ -22,15 +21,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The text says what, where (file, line, option, tensor) and what to do. It may quote a
-    file: control characters are spelled out, so that none reaches a terminal."""
+    """A mistake that the user can mend. The text says what, where (file, line, option, tensor) and what to do. Control
+    characters in it are escaped, since it may quote a file and end up on a terminal."""
 
     def __init__(self, text: str):
         super().__init__("\n".join(map(printable, text.split("\n"))))
 
 
 def printable(text) -> str:
-    """A text, or a path, with its control characters spelled out."""
+    """A text or path with its control characters escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
@@ -39,7 +38,7 @@ ADVICE = {errno.ENOSPC: ROOM, errno.EFBIG: ROOM, errno.EDQUOT: ROOM, errno.EROFS
 
 
 def explanation(e: Exception) -> str:
-    """What is wrong, where and what to do, in one line."""
+    """One line for an error: what, where, and what to do."""
     if isinstance(e, UserError):
         return str(e)
     if isinstance(e, OSError):
@@ -51,20 +50,20 @@ def explanation(e: Exception) -> str:
 
 def parser(description: str, **options):
     """An argument parser that shows a module's docstring as it stands."""
-    import argparse  # what make asks first needs none
+    import argparse  # here, since the start of every make imports this file and does not need it
 
     raw = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(description=description, formatter_class=raw, **options)
 
 
 def run(main):
-    """Call main() and exit: 0 (or main's own status), 1 with one line on a user's mistake, 130 on Ctrl-C."""
+    """Call main() and exit with 0 or the status it returns, with 1 and one line for a user's mistake, with 130 on Ctrl-C."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started us
+        if getattr(sys, name) is None:  # the parent process closed it
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
-        if hasattr(getattr(sys, name), "reconfigure"):  # a file's name need not be UTF-8
+        if hasattr(getattr(sys, name), "reconfigure"):  # file names need not be UTF-8
             getattr(sys, name).reconfigure(errors="backslashreplace")
-    quiet = signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # by tools/__init__.py
+    quiet = signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # set by tools/__init__.py
     if quiet:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -77,7 +76,7 @@ def run(main):
         status = f"{Path(sys.argv[0]).name}: error: {explanation(e)}"
     except KeyboardInterrupt:
         status = 130
-    if quiet:  # whatever is left to do, a Ctrl-C may end it at once
+    if quiet:  # from here on Ctrl-C may end the process at once
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(status)
 
@@ -86,8 +85,8 @@ LARGEST = 1 << 26  # bytes of a text that is read whole
 
 
 def regular(path, largest: int | None = None) -> Path:
-    """The path of a file that can be read to its end, of at most `largest` bytes. Raises UserError for a larger one, and for
-    a pipe or a device, which may have no end."""
+    """The path, if it is a file of at most `largest` bytes, a folder, or absent. Raises UserError for a larger file, and for a
+    pipe or a device, which reading may never end."""
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         raise UserError(f"{path}: a pipe or a device; copy what it gives into a file first")
@@ -97,18 +96,18 @@ def regular(path, largest: int | None = None) -> Path:
 
 
 def first_file(paths) -> Path | None:
-    """The first path that is a file; None where none is. A pipe or a device is not passed over: UserError."""
+    """The first path that is a file; None if there is none. Raises UserError for a pipe or a device."""
     return next((regular(path) for path in map(Path, paths) if path.exists() and not path.is_dir()), None)
 
 
 def sha256(path) -> str:
-    """Hex sha256 of a file's bytes, read in pieces. Raises UserError for a pipe or a device."""
+    """Hex sha256 of a file. Raises UserError for a pipe or a device."""
     with regular(path).open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def refuse_pointer(path) -> None:
-    """UserError where a file is what Git LFS leaves in a clone in place of a large one."""
+    """Raises UserError if a file is the pointer that Git LFS leaves in place of a large file."""
     path = Path(path)
     with path.open("rb") as f:
         if f.read(24).startswith(b"version https://git-lfs"):
@@ -117,14 +116,15 @@ def refuse_pointer(path) -> None:
 
 
 def read_npy(path):
-    """The array of a .npy file, mapped: a header that lies of its size gets no memory. ValueError where it is none."""
+    """The array of a .npy file, memory-mapped, so that a false size in its header allocates nothing. Raises ValueError if it is
+    no .npy file."""
     import numpy as np
 
     try:
         array = np.load(path, mmap_mode="r")
     except OSError:
         raise
-    except Exception as e:  # numpy parses the header as Python: it raises that parser's kinds too
+    except Exception as e:  # numpy parses the header as Python, and may raise what that parser raises
         raise ValueError(str(e) or type(e).__name__) from None
     if not isinstance(array, np.ndarray):  # numpy opens any zip as .npz
         raise ValueError("a zip of arrays")
@@ -132,7 +132,7 @@ def read_npy(path):
 
 
 def npy_bytes(array) -> bytes:
-    """The .npy file of an array. np.save into a file itself does not say why where the disk is full."""
+    """The bytes of an array's .npy file. (np.save into a file does not say why it failed if the disk is full.)"""
     import numpy as np
 
     box = io.BytesIO()
@@ -142,7 +142,7 @@ def npy_bytes(array) -> bytes:
 
 @contextlib.contextmanager
 def file_in_error(path):
-    """An OSError in the block names `path` where it names nothing: a write to a full disk does not."""
+    """Let an OSError in the block name `path` if it names no file, as after a write to a full disk."""
     try:
         yield
     except OSError as e:
@@ -152,8 +152,8 @@ def file_in_error(path):
 
 @contextlib.contextmanager
 def whole_file(path, mode="wb", **options):
-    """Open a temporary file beside `path`; it takes the name only when the block ends well. Its mode is 0644 whatever the
-    umask: ais_bench refuses inputs that others may write."""
+    """Open a temporary file beside `path`; it gets that name only if the block succeeds. Its mode is 0644 whatever the umask,
+    since ais_bench refuses inputs that others can write."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -168,13 +168,13 @@ def whole_file(path, mode="wb", **options):
 
 
 def write(path, content: bytes | str) -> None:
-    """`whole_file` of these bytes, or of this text."""
+    """Write these bytes, or this text, as a `whole_file`."""
     with whole_file(path) as f:
         f.write(content.encode() if isinstance(content, str) else content)
 
 
 def read_json(path):
-    """The JSON object in a file; UserError when it is none, or larger than any that is read here."""
+    """The JSON object in a file. Raises UserError if it is none, or larger than LARGEST."""
     try:
         value = json.loads(regular(path, LARGEST).read_text("utf-8"))
     except (ValueError, RecursionError) as e:
@@ -185,7 +185,7 @@ def read_json(path):
 
 
 def nearest(word: str, right) -> str:
-    """`, is BATCHES meant?`, or nothing where no word of `right` is near."""
+    """`, is BATCHES meant?` for the word of `right` that is most like `word`; "" if none is."""
     import difflib
 
     near = [w for form in (word, word.upper(), word.lower()) for w in difflib.get_close_matches(form, list(right), 1)]
@@ -193,17 +193,17 @@ def nearest(word: str, right) -> str:
 
 
 def ending_of(status: int) -> str:
-    """How a process ended, in words: its exit status, or the signal where that is negative."""
+    """How a process ended, in words; a negative status is that of a signal."""
     return signal.Signals(-status).name if status < 0 else f"exit {status}"
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without the variables of a parent make."""
+    """The environment without the variables that a parent make sets."""
     return {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
 
 
 def git(*words: str) -> subprocess.CompletedProcess:
-    """What a git command said, as text, whatever GIT_ variables say; status 127 where git is missing."""
+    """The result of a git command, run without the GIT_ variables of the environment; status 127 if git is missing."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         return subprocess.run(["git", *words], capture_output=True, errors="surrogateescape", env=env, check=False)
@@ -211,11 +211,11 @@ def git(*words: str) -> subprocess.CompletedProcess:
         return subprocess.CompletedProcess(words, 127, "", "git: not found")
 
 
-TAIL = 1 << 20  # bytes of output kept for the error message
+TAIL = 1 << 20  # how many bytes of output an error message may draw on
 
 
 def run_shown(command: list, cwd: Path) -> tuple[int, str]:
-    """Run a command with its output shown as it comes; exit status and the output's last part."""
+    """Run a command and show its output as it comes: (exit status, the last part of the output)."""
     null, pipe, tail = subprocess.DEVNULL, subprocess.PIPE, b""
     with subprocess.Popen(command, cwd=cwd, stdin=null, stdout=pipe, stderr=subprocess.STDOUT) as process:
         while chunk := os.read(process.stdout.fileno(), 1 << 16):
@@ -226,8 +226,8 @@ def run_shown(command: list, cwd: Path) -> tuple[int, str]:
 
 
 def die_with_parent() -> None:
-    """Let the kernel kill this process when the one that started it dies (Linux alone): a build killed by SIGKILL leaves
-    nobody behind who writes on."""
+    """Let the kernel kill this process when its parent dies (Linux only), so that a build killed by SIGKILL leaves no process
+    behind that goes on writing."""
     import ctypes
 
     prctl, set_death_signal = getattr(ctypes.CDLL(None), "prctl", None), 1  # linux/prctl.h: PR_SET_PDEATHSIG

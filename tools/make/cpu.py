@@ -1,4 +1,4 @@
-"""The CPU at hand: its units, what ISA= leaves of them, its name and its cores."""
+"""This machine's CPU: its units, those that ISA= allows, its name, cores, caches and energy counter."""
 
 import contextlib
 import math
@@ -10,7 +10,7 @@ from pathlib import Path
 from tools.make import chips, cli
 
 MAX_ISA = "ONEDNN_MAX_CPU_ISA"
-ISA = tuple(unit for unit in chips.TELLING if not unit.startswith("asimd"))  # what a record says that its CPU has
+ISA = tuple(unit for unit in chips.TELLING if not unit.startswith("asimd"))  # units that a record lists of its CPU
 CGROUPS, CPUS = Path("/sys/fs/cgroup"), Path("/sys/devices/system/cpu")
 RAPL, RAPL_NAME = Path("/sys/class/powercap"), "intel-rapl"
 
@@ -25,8 +25,8 @@ def info() -> dict[str, str]:
 def cpu_flags(limited=True) -> set[str]:
     """Feature flags of this CPU as Linux names them (x86 `flags`, Arm `Features`).
 
-    limited: without the units that ONEDNN_MAX_CPU_ISA forbids. OpenVINO and PyTorch obey it, and so does our native
-    engine. onnxruntime's kernels (MLAS) have no such switch, and OpenVINO's fp32 products are MLAS's too (2026.4).
+    limited: without the units that ONEDNN_MAX_CPU_ISA forbids. OpenVINO, PyTorch and the native engine obey it.
+    onnxruntime's kernels (MLAS) have no such switch, and OpenVINO (2026.4) computes fp32 products with MLAS, too.
     """
     cpu = info()
     flags = set(cpu.get("flags", cpu.get("Features", "")).split())
@@ -34,21 +34,21 @@ def cpu_flags(limited=True) -> set[str]:
 
 
 def without(what: str) -> str:
-    """`this CPU has no WHAT`, or who forbids it."""
+    """`this CPU has no WHAT`, or that ISA= forbids it."""
     most = os.environ.get(MAX_ISA)
     return f"{MAX_ISA}={most} leaves no {what}" if most else f"this CPU has no {what}"
 
 
 def check_units(precision: str) -> None:
-    """UserError where OpenVINO would give other answers in `precision`, for want of a unit. int8 without VNNI saturates its
-    sums at 16 bits: 4 to 6 of the 872 sentences came out otherwise."""
+    """Raises UserError if this CPU lacks the unit with which OpenVINO gives right answers in `precision`. Without VNNI, its int8
+    sums saturate at 16 bits, which changed 4 to 6 of the 872 answers."""
     if chips.units("openvino", precision, cpu_flags()) is None:
         what = f"{precision} unit ({', '.join(chips.units_needed('openvino', precision))})"
         raise cli.UserError(f"PRECISION={precision}: {without(what)}; use PRECISION=fp32")
 
 
 def quota() -> float:
-    """How many processors' time the control groups of this process grant it (cgroup v1 or v2); inf where none limits it."""
+    """How many processors' worth of time the cgroups (v1 or v2) of this process grant it; inf without a limit."""
     least = math.inf
     groups = Path("/proc/self/cgroup").read_text().splitlines() if CGROUPS.is_dir() else []
     for kinds, group in (line.split(":", 2)[1:] for line in groups):
@@ -65,8 +65,8 @@ def quota() -> float:
 
 
 def cores() -> int:
-    """Threads that an engine starts here: the physical cores this process may use, and no more than its quota feeds. Two
-    hyper-threads share a core's multipliers: they count as one."""
+    """The number of threads that an engine starts: the physical cores that this process may use, at most its quota. Two
+    hyper-threads count as one, since they share the multipliers of a core."""
     physical = set()
     for n in os.sched_getaffinity(0):
         siblings = CPUS / f"cpu{n}/topology/thread_siblings_list"
@@ -75,7 +75,7 @@ def cores() -> int:
 
 
 def caches() -> list[str]:
-    """The caches of the first processor, as `L2 2048K`; none where the kernel does not say."""
+    """The caches of the first processor, such as `L2 2048K`; empty if the kernel does not list them."""
     names = []
     for folder in sorted((CPUS / "cpu0/cache").glob("index*")):
         with contextlib.suppress(OSError):
@@ -85,7 +85,7 @@ def caches() -> list[str]:
 
 
 def joules() -> float | str:
-    """What the CPU's packages have used so far, by their own counters; or why nobody knows, in words."""
+    """Joules that the CPU's packages have used so far, by their counters; or a sentence that says why they cannot be read."""
     packages = sorted(RAPL.glob("intel-rapl:[0-9]*")) if RAPL.is_dir() else []
     packages = [path for path in packages if path.name.count(":") == 1]
     if not packages:
@@ -97,12 +97,12 @@ def joules() -> float | str:
 
 
 def safe_name(name: str) -> str:
-    """A CPU's name as a record may hold it: it stands in tables, pages and terminals, and a hypervisor may choose it."""
+    """A CPU's name without characters that tables, pages and terminals interpret: a hypervisor may have chosen it."""
     return re.sub(r"[|<>`\\]|[^ -~]", "_", name).lstrip("=+-@ ")[:200] or "unknown"
 
 
 def machine() -> dict:
-    """The processor and system that run now."""
+    """This processor and system, as a record holds them."""
     cpu, flags, energy = info(), cpu_flags(limited=False), joules()
     # Two generations may have one name, as "AMD EPYC" in a virtual machine.
     words = ("cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU variant")
@@ -121,7 +121,7 @@ def machine() -> dict:
 
 
 def ticks() -> tuple[int, int]:
-    """This machine's processor time so far: (what the host gave to other machines, all); zeros where Linux says nothing."""
+    """Processor time of this machine so far, in ticks: (what the host gave to other machines, all of it); zeros if unknown."""
     try:
         fields = [int(v) for v in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]  # proc(5)
         return fields[7], sum(fields)

@@ -1,13 +1,13 @@
-"""What the Makefile asks before it does anything: the words that were typed, checked, as make's own variables.
+"""Check what was typed, and answer the Makefile with its variables, before it does anything else.
 
     makefile.answer("1234", "accuracy", "MODEL=minilm_sst2", "BS=16")      # 1234: make's process
 
     override MODEL := minilm_sst2¶override WEIGHTS := default¶ ... ¶ONE := minilm_sst2/default/seq128/bs16/...
 
-Make hands over the words as they are, each quoted; here each is checked against its row of tools/make/parameters.py, and what
-follows from them is worked out: the configurations that rules are written for, the engine where nobody names one, what a
-model's folder says, which files are out of date. The answer is make's text, ¶ for the end of a line, or one line that says
-what is wrong (tools/make/__main__.py). Nothing is kept on disk, so two makes side by side, -n, -q and -j each have their own.
+The Makefile passes the words as they were typed, each quoted. Each is checked here against its row in
+tools/make/parameters.py, and what follows is worked out: the configurations that need rules, the engine if none was named,
+the values in the model's folder, the files that are out of date. The answer is text for make, with ¶ for each newline, or one
+line that says what is wrong (tools/make/__main__.py). It is not kept on disk, so makes side by side do not share it.
 """
 
 import os
@@ -18,7 +18,7 @@ from tools.make import chips, cli, cpu, models, parameters, stale
 from tools.make.cli import UserError
 
 END = "¶"  # of a line of make's text; no name and no value holds it
-LOOKING = {"help", "help-dev", "doctor", "lock", "clean", "distclean"}  # these make nothing, and ask for no date
+LOOKING = {"help", "help-dev", "doctor", "lock", "clean", "distclean"}  # they make no artefact: no dates are looked at
 LOCKS = ("requirements.txt", "requirements-cpu.txt", "requirements-cuda.txt")
 RULES = ("Makefile", "mk/*.mk", "lab/*.mk")
 ODD = re.compile(r"[^A-Za-z0-9_.,/@:= -]")
@@ -26,8 +26,8 @@ ALLOWED = "may hold letters, digits and _ . , / - @ : = only"
 
 
 def targets() -> dict[str, tuple[str, str, bool]]:
-    """{target: (group, what it does, for developers alone)} of the rules, from what stands behind them: `## text`, or
-    `### text` for developers."""
+    """{target: (group, help text, whether only `make help-dev` lists it)}, read from the rules: `## text` behind a rule is its
+    help, `### text` that of help-dev."""
     table, group = {}, ""
     for path in (p for pattern in RULES for p in sorted(Path().glob(pattern))):
         for line in cli.regular(path).read_text("utf-8").splitlines():
@@ -39,9 +39,9 @@ def targets() -> dict[str, tuple[str, str, bool]]:
 
 
 class Request:
-    """What is asked for. values: {parameter: value} of all; typed: the names of those on the command line; goals: as typed;
-    models: {name: what its folder says} of those asked for; flags: the units of this CPU that ISA= leaves.
-    Raises UserError, one line, where that cannot be done."""
+    """One call of make. values: {parameter: value} of all parameters; typed: names of those on the command line; goals: as
+    typed; models: {name: values of its model.toml} of MODEL and MODELS; flags: this CPU's units that ISA= allows.
+    Raises UserError, one line, for a mistake in the call."""
 
     def __init__(self, words: list[str], goals: list[str], inherited: set[str]):
         self.goals, self.targets = goals, targets()
@@ -61,7 +61,7 @@ class Request:
         return self.values[name]
 
     def several(self, name: str) -> list[str]:
-        """The values of a parameter that may have some."""
+        """The values of a parameter that may have several."""
         return self.values[name].split()
 
     def asks(self, *names: str) -> bool:
@@ -69,7 +69,7 @@ class Request:
         return any(goal in names for goal in self.goals)
 
     def typed_values(self, words: list[str], inherited: set[str]) -> dict[str, str]:
-        """{parameter: value} of the words NAME=value, of characters that are inert wherever they are read. Raises UserError."""
+        """{parameter: value} of the words NAME=value. Raises UserError for characters that a shell or make would interpret."""
         values = {}
         for name, _, value in (word.partition("=") for word in words):
             row, fault = parameters.BY_NAME.get(name), ""
@@ -90,7 +90,7 @@ class Request:
         return values
 
     def check_goals(self, inherited: set[str]) -> None:
-        """Goals that there are, and no parameter that means nothing to them. A file's goal may use any. Raises UserError."""
+        """Raises UserError for an unknown goal, and for a parameter that is not for these goals or that they lack."""
         for goal in (g for g in self.goals if g not in self.targets and g not in self.files):
             raise UserError(f"there is no target '{goal}'{cli.nearest(goal, self.targets)}; make help lists them")
         goals, placed = " ".join(self.goals) or "help", [row.name for row in parameters.PLACED]
@@ -109,7 +109,7 @@ class Request:
             raise UserError("SLURM_ARGS= is for LAUNCH=slurm")
 
     def fill(self) -> None:
-        """The values that follow from others."""
+        """Fill in values that follow from others."""
         values = self.values
         soc = lambda name: {"710": "310P3", "910B4-1": "910B4_1"}.get(bare := name.removeprefix("Ascend"), bare)
         values["CHIPS"] = " ".join(map(soc, self.several("CHIPS")))
@@ -119,7 +119,7 @@ class Request:
         values |= {many: values[many] or values[one] for many, one in (("CHIPS", "CHIP"), ("MODELS", "MODEL"))}
 
     def check_values(self) -> None:
-        """Each value, by its own kind, in the order of the table. Raises UserError for the first that is wrong."""
+        """Check each value by its kind, in the order of the table. Raises UserError for the first wrong one."""
         others = self.values | {"models/": " ".join(models.names())}
         for row in parameters.ROWS:
             value = self[row.name]
@@ -135,7 +135,7 @@ class Request:
         self.values["PRECISION"] = self["PRECISION"] or next(iter(chips.ENGINES[engine].precisions))
 
     def check_together(self) -> None:
-        """Raises UserError for the first that cannot go together."""
+        """Raises UserError for the first combination of values that cannot work."""
         seq, pack, asks, chip = self["SEQ"], self["PACK"], self.asks, self["CHIP"]
         every_chip = [chip, *self.several("CHIPS")]
         rehearsed = [p for p in (self["PRECISION"], *self.several("PRECISIONS")) if p in chips.REHEARSALS]
@@ -170,7 +170,7 @@ class Request:
                 raise UserError(text)
 
     def weights(self) -> str:
-        """WEIGHTS=, its path spelled in one way: mine, ./mine, mine/ and a link to it are one value. Raises UserError."""
+        """WEIGHTS= with its path normalised: mine, ./mine, mine/ and a link to it are the same value. Raises UserError."""
         value = self["WEIGHTS"]
         if value in ("default", "seeded") or value.startswith("hub:"):
             return value
@@ -185,7 +185,7 @@ class Request:
     # ---- The configurations
 
     def leaf(self, level: str = "leaf", **other: str) -> str:
-        """The path of the configuration asked for, with other values of some parameters."""
+        """The path of the configuration of this call, with some parameters replaced."""
         values = self.values | other
         values["SEQ"] = values["SEQ"] or self.models[values["MODEL"]]["seq"]
         if values["ENGINE"] not in chips.engines_of(values["CHIP"]):
@@ -193,20 +193,20 @@ class Request:
         return parameters.folder(parameters.fields(values), level)
 
     def precisions(self, chip: str) -> list[str]:
-        """Those of a table's rows of a chip."""
+        """The precisions of a chip that a table has rows for."""
         engine, chosen = self["ENGINE"], self.several("PRECISIONS")
         every = chips.ENGINES[engine].precisions if engine in chips.engines_of(chip) else chips.precisions_of(chip)
         return [p for p in every if (p in chosen if chosen else p not in chips.REHEARSALS)]
 
     def rows(self) -> list[str]:
-        """The configurations of a table."""
+        """The configurations that a table has rows for."""
         each = ((m, c, p, b) for m in self.several("MODELS") for c in self.several("CHIPS")
                 for p in self.precisions(c) for b in self.several("BATCHES"))  # fmt: skip
         return sorted({self.leaf(MODEL=m, CHIP=c, PRECISION=p, BS=b) for m, c, p, b in each})
 
     def kit(self) -> list[str]:
-        """The configurations of a kit. Where neither SEQ nor PACK is given: each model's own length, and on Ascend its
-        buckets and its packed rows, too."""
+        """The configurations of a kit. Without SEQ and PACK these are each model's own length and, on Ascend, its buckets and
+        its packed rows, too."""
         rows = []
         for model in self.several("MODELS") if self.asks("kit") else ():
             length = self.models[model]["seq"]
@@ -218,7 +218,7 @@ class Request:
         return rows
 
     def fusion(self) -> dict[str, str | list[str]]:
-        """fusion-report: a row a chip and batch size; where that row's .om is here, its operators are counted."""
+        """fusion-report: a row for each chip and batch size. The operators of a row's .om are counted if it is there."""
         precision = self["PRECISION"] if self["PRECISION"] in chips.ENGINES["atc"].precisions else "fp16"
         socs = [chip for chip in self.several("CHIPS") if chip in chips.ASCEND] or ["310P3"]
         batches = list(dict.fromkeys([*self.several("BATCHES"), self["BS"]]))
@@ -227,7 +227,7 @@ class Request:
                 "fusion_options": f"--precision {precision} --chip {','.join(socs)} --batch_size {','.join(batches)}"}  # fmt: skip
 
     def score(self) -> dict[str, str]:
-        """make score: the model's place, whether an address is another machine's, where the answers go by default."""
+        """make score: the model's folder, whether INPUT or OUT is remote, and where answers go if OUT is empty."""
         far = "yes" * any("://" in path for path in (self["INPUT"], self["OUT"]))
         leaf = self.leaf(SEQ="real", PACK="") if self["CHIP"] == "cpu" else ""
         name = parameters.escaped(self["INPUT"]).replace("*", "_w").replace(" ", "_s")
@@ -236,8 +236,8 @@ class Request:
     # ---- make's text
 
     def hashes(self, sha256) -> dict[str, str]:
-        """{hash.<folder below build/>: of what the user gives by path}, or {unread.<folder>: why there is none}: only where
-        that is needed is it an error. sha256: that of a file."""
+        """{hash.<folder below build/>: hash of what the user named by a path}, or {unread.<folder>: why it cannot be read}, which
+        is an error only if it is needed. sha256: a function that hashes a file."""
         texts = {}
         for name, model in self.models.items():
             places = {
@@ -259,7 +259,7 @@ class Request:
         return texts
 
     def variables(self) -> dict[str, str | list[str]]:
-        """{make's variable: its text, or words} of all that follows from what was asked."""
+        """{variable of make: its text, or list of words}: all that follows from this call."""
         tables = self.files or self.asks("record", "accuracy-table", "perf-table")
         words = {name: "'" + inert(f"{name}={self[name]}").replace("'", "'\\''") + "'" for name in self.typed}
         placed = [name for name in self.typed if parameters.BY_NAME[name].place]
@@ -271,7 +271,7 @@ class Request:
         return {
             "TARGETS": list(self.targets),
             "typed_names": self.typed,
-            # As typed, for the checks that call make again.
+            # The words as typed, for checks that call make again.
             "parameters": [*(words[n] for n in words if n not in ("V", "VENV")), f"VENV={self['VENV']}"],
             "selected": [words[name] for name in placed],
             "of_log": [name for name in placed if name in parameters.OF_LOG],
@@ -300,12 +300,12 @@ RESULTS = {"records": Path("results/records"), "benches": Path("results/bench")}
 
 
 def inert(text: str) -> str:
-    """A text as make's text holds it: nothing in it is expanded, and it has one line."""
+    """A text escaped for make: one line, in which nothing is expanded."""
     return cli.printable(text).replace(END, r"\xb6").replace("\\", "/").replace("$", "$$").replace("#", "\\#")
 
 
 def results() -> dict[str, list[str]]:
-    """{make's variable: files} that tables are made of. Raises UserError for a name that make's text cannot hold."""
+    """{variable of make: files that tables are made of}. Raises UserError for a file name that would not be inert there."""
     files = {}
     for name, folder in RESULTS.items():
         paths = sorted(map(str, folder.glob("*.json")))
@@ -317,7 +317,7 @@ def results() -> dict[str, list[str]]:
 
 
 def inherited_names(words: list[str], pid: str) -> set[str]:
-    """The names of those words that another make has handed on: they are not on this one's own command line."""
+    """Names of the words handed on by a parent make: they are not on this make's own command line."""
     try:
         line = Path("/proc", pid, "cmdline").read_bytes().decode("utf-8", "surrogateescape").split("\0")
     except OSError:
@@ -327,7 +327,7 @@ def inherited_names(words: list[str], pid: str) -> set[str]:
 
 
 def answer(pid: str, goals: str, *words: str) -> str:
-    """Make's text. Raises UserError, one line, for a mistake of whoever typed the words."""
+    """The text for make. Raises UserError, one line, for a mistake in what was typed."""
     request = Request(list(words), goals.split(), inherited_names(list(words), pid))
     ignored = [name for name in (word.partition("=")[0] for word in words) if name not in request.typed]
     lines = [f"override undefine {name}" for name in ignored if re.fullmatch(r"\w+", name) and name != "SHELL"]

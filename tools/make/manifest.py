@@ -1,4 +1,4 @@
-"""MANIFEST: what a folder of many files holds, a line `sha256  name` each, sorted.
+"""MANIFEST: the list of the files in a folder, sorted, with a line `sha256  name` for each.
 
 list(manifest.faults(Path("build/.../output/MANIFEST")))
 
@@ -13,18 +13,18 @@ from pathlib import Path
 
 from tools.make import cli
 
-MARK = ".bert2om"  # in a folder that is ours with all that it holds: a copy of this tree, an environment
+MARK = ".bert2om"  # marks a folder whose whole content this project made: a copy of this tree, an environment
 BESIDE = ("MANIFEST", "MANIFEST.prov.json", "MANIFEST.log")
 
 
 def mark(folder: Path) -> None:
-    """Say in a folder, made where there is none, that it is ours."""
+    """Mark a folder as made by this project; make it if there is none."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).write_text("made by make, which may remove this folder\n")
 
 
 def marked(folder: Path) -> bool:
-    """Whether a folder has our mark."""
+    """Whether a folder has the MARK."""
     try:
         return cli.regular(folder / MARK).read_text("utf-8").startswith("made by ")
     except (cli.UserError, OSError, ValueError):
@@ -32,7 +32,7 @@ def marked(folder: Path) -> bool:
 
 
 def take(folder: Path) -> None:
-    """Make a folder of ours in place of an older one. Raises UserError where it holds what is not ours."""
+    """Make an empty marked folder in place of an older one. Raises UserError if that is not marked and holds files."""
     if folder.is_symlink() or (folder.exists() and not marked(folder) and any(folder.iterdir())):
         raise cli.UserError(f"{folder}: a link, or holds files that are not ours; move it away first")
     shutil.rmtree(folder, ignore_errors=True)
@@ -40,13 +40,13 @@ def take(folder: Path) -> None:
 
 
 def size(path: Path) -> int:
-    """Bytes that a file or a folder takes on disk; links are not followed, and a file with two names counts once."""
+    """Bytes that a file or folder takes on disk. Links are not followed; a file with two names counts once."""
     paths = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
     return sum({(s.st_dev, s.st_ino): 512 * s.st_blocks for s in map(os.lstat, paths)}.values())
 
 
 def sums(path: Path) -> dict[str, str]:
-    """{name: sha256} of a MANIFEST; UserError where a line is none."""
+    """{name: sha256} of a MANIFEST. Raises UserError for a damaged line."""
     content = cli.regular(path, cli.LARGEST).read_text("utf-8", errors="replace")
     lines = [line.split("  ", 1) for line in content.splitlines()]
     if any(len(line) != 2 for line in lines):
@@ -55,7 +55,7 @@ def sums(path: Path) -> dict[str, str]:
 
 
 def content(files: dict[str, str]) -> str:
-    """The content of a MANIFEST that lists {name: sha256}."""
+    """The text of a MANIFEST for {name: sha256}."""
     return "".join(f"{sha}  {name}\n" for name, sha in sorted(files.items()))
 
 
@@ -65,25 +65,25 @@ def names_in(folder: Path) -> list[str]:
 
 
 def members(folder: Path) -> set[str]:
-    """Those that its MANIFEST lists: not the summaries, which hold timings that never repeat."""
+    """The files of a folder that its MANIFEST lists: all but the summaries, whose timings never repeat."""
     return {n for n in names_in(folder) if n not in BESIDE and not n.endswith("_summary.json")}
 
 
 def summaries(path: Path) -> dict[str, str]:
-    """{name: sha256} of the summaries in a MANIFEST's folder, as they were when run.py made it."""
+    """{name: sha256} of the summaries in a MANIFEST's folder, from when run.py made it."""
     prov = path.with_name(f"{path.name}.prov.json")
     return cli.read_json(prov).get("run", {}).get("summaries", {}) if prov.is_file() else {}
 
 
 def of_folder(folder, sha256=cli.sha256) -> str:
-    """One hash of all files in a folder: that of the lines `sha256  name`, sorted by name. sha256: that of a path."""
+    """One hash for all files in a folder: the hash of the sorted lines `sha256  name`. sha256: a function that hashes a file."""
     lines = "".join(f"{sha256(Path(folder, name))}  {name}\n" for name in names_in(Path(folder)))
     return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
 def faults(path: Path, here: dict[str, str] | None = None, sha256=cli.sha256) -> Iterator[str]:
-    """What a MANIFEST lists and its folder does not hold, or the other way round. here: {name: sha256} of what counts in the
-    folder (all files but summaries)."""
+    """How a MANIFEST and its folder differ, a sentence for each file. here: {name: sha256} of the files that count (by default
+    all but the summaries)."""
     folder, listed = path.parent, sums(path)
     here = {n: sha256(str(folder / n)) for n in members(folder)} if here is None else here
     for name, sha in listed.items():

@@ -1,11 +1,11 @@
-"""What a folder of models/ says of its model: the raw values of its model.toml, checked.
+"""Read and check model.toml, the raw values of a folder of models/.
 
     models.settings("minilm_sst2")
 
     {"weights": "wheel", "seq": "128", "inputs": ["input_ids", "attention_mask"], "task": "", "data": "", "train": "",
      "gate_rows": ""}
 
-The folder's name is the model's.
+The name of the folder is the name of the model.
 """
 
 import re
@@ -16,18 +16,18 @@ from pathlib import Path
 from tools.make import cli
 
 FILE = "model.toml"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a model and its inputs
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # names of models and of inputs
 HUB = re.compile(r"hub:([\w.-]+/[\w.-]+)@([0-9a-f]{40})(?::([\w.-]+))?")
-# Of tools/base/tasks.py, which has what they mean.
+# The names in tools/base/tasks.py, which says what each means.
 TASKS = "sst2 cola mrpc qqp stsb mnli mnli-mm qnli rte wnli".split()  # noqa: SIM905
 TASKS += "sentence pair score pair-score labels pair-labels".split()  # noqa: SIM905
 
 
-# ---- Kinds of values. Each says what is wrong with a value; "" where it is right. tools/make/parameters.py has more.
+# ---- Kinds of values. Each returns what is wrong with a value, or "". tools/make/parameters.py has more.
 
 
 def matching(pattern: str, fault: str) -> Callable:
-    """The kind of the texts that match a pattern."""
+    """The kind of value that is a text matching a pattern."""
     return lambda value, *_: "" if isinstance(value, str) and re.fullmatch(pattern, value) else fault
 
 
@@ -39,7 +39,7 @@ def lengths(value: str, *_) -> str:
     return "" if value == "real" or rising else what
 
 
-# What may stand in make's text and in a command.
+# Characters that neither make nor a shell interprets.
 text = matching(r"[A-Za-z0-9_.,/@:=+-]+", "is no text of letters, digits and _ . , / - @ : =")
 hub = matching(f"(?!hub:).*|{HUB.pattern}", "is not hub:OWNER/REPO@COMMIT[:FOLDER], COMMIT in 40 digits")
 weights = lambda value: text(value) or hub(value)
@@ -63,27 +63,27 @@ def count(value) -> str:
     return "" if type(value) is int and 1 <= value <= 100_000 else "is not a whole number from 1 to 100000"
 
 
-# What each key may be; the first three must be there.
+# The keys of model.toml. The first three must be there.
 KEYS = {
     "weights": weights,  # wheel, seeded, hub:OWNER/REPO@COMMIT, or a path
-    "seq": length,  # what sentences are cut to
-    "inputs": names_of_inputs,  # of the graph, in its order
-    "task": task,  # sst2 if none
-    "data": text,  # texts of one's own, as DATA= names them
-    "train": text,  # as TRAIN=
-    "gate_rows": count,  # rows of a gate between two graphs, longest first (all if none)
+    "seq": length,  # tokens that sentences are cut to
+    "inputs": names_of_inputs,  # the inputs of the graph, in order
+    "task": task,  # sst2 if absent
+    "data": text,  # the user's texts, as by DATA=
+    "train": text,  # as by TRAIN=
+    "gate_rows": count,  # how many rows, longest first, a comparison of two graphs takes (all if absent)
 }
 NEEDED = ("weights", "seq", "inputs")
 
 
 def names(top: Path = cli.ROOT / "models") -> list[str]:
-    """The models that there are: folders of plain names that hold a model.toml."""
+    """The names of all models: folders that hold a model.toml."""
     return sorted(path.parent.name for path in top.glob(f"*/{FILE}") if NAME.fullmatch(path.parent.name))
 
 
 def settings(name: str, top: Path = cli.ROOT / "models") -> dict:
-    """The values of a model, all keys of KEYS, as texts ("" where it says none); `inputs` is a list. Raises UserError with
-    file and line for a key that is misspelt or there twice, and for a value that is none."""
+    """The values of a model under all KEYS, as texts ("" for an absent key); `inputs` is a list. Raises UserError with file and
+    line for a key that is misspelt or appears twice, and for a wrong value."""
     path = top / name / FILE
     place = path.relative_to(cli.ROOT) if path.is_relative_to(cli.ROOT) else path
     try:
@@ -106,6 +106,6 @@ def settings(name: str, top: Path = cli.ROOT / "models") -> dict:
 
 
 def inputs(script: str) -> tuple[str, ...]:
-    """The inputs of the model in whose folder a script lies, in the graph's order. Raises UserError as `settings` does."""
+    """The inputs, in the graph's order, of the model in whose folder a script lies. Raises UserError as `settings` does."""
     folder = Path(script).resolve().parent
     return tuple(settings(folder.name, folder.parent)["inputs"])

@@ -1,13 +1,13 @@
-"""The parameters of make: the one table that names them, with what each may be and how a path, a record and a check say it.
+"""The one table of make's parameters: what each may be, and how paths, records and checks spell it.
 
     parameters.folder(parameters.fields({"MODEL": "minilm_sst2", "SEQ": "64,128", ...}))
 
     minilm_sst2/default/seq64-128/bs8/cpu-onnxruntime-fp32
 
-A row is all that a parameter needs: from it come its check and default (tools/make/makefile.py), `make help` and README's
-table, its place in the path of an artefact, the fields of a record, and the words that name a configuration again. A rule
-reads it as $(NAME), or back from a path (mk/paths.mk): a directory is a parameter, a file is a fact. Each artefact lies as
-deep as the last parameter that can change its bytes. docs/parameters.md adds one, step by step.
+A parameter is one row. From it come its check and default (tools/make/makefile.py), its lines in `make help` and README, its
+place in the paths of artefacts, its field in records, and the words that name a configuration. A rule reads it as $(NAME), or
+back from a path (mk/paths.mk): a directory is a parameter, a file is a fact. An artefact lies below every parameter that can
+change its bytes, and below no other. docs/parameters.md adds a parameter step by step.
 """
 
 import re
@@ -21,8 +21,8 @@ RUN, TABLES, RECORDS = "Run one configuration", "Tables of many configurations",
 CHECK, ASCEND, DEVELOP = "Check and hand on", "Ascend and GPU", "Development"
 
 
-# ---- What a value may be. A kind says what is wrong with a value, or "". o: the values of all parameters, and as
-# `models/` the models that there are.
+# ---- Kinds. A kind is a function of a value that returns what is wrong with it, or "". o: the values of all parameters, and
+# under the key `models/` the names of all models.
 
 
 def among(value: str, right) -> str:
@@ -35,7 +35,7 @@ def whole(low: int, high: int) -> Callable:
 
 
 def path(value: str, o: dict) -> str:
-    """A file of the user's, which stands alone in a command: one that begins with - would be an option there."""
+    """The path of a user's file. A command would take one that begins with - for an option."""
     return f"begins with -; name a file by ./{value}" if value.startswith("-") else ""
 
 
@@ -61,7 +61,7 @@ def devices(value: str, o: dict) -> str:
 
 
 text = lambda value, o: ""
-name = lambda value, o: path(value, o)  # of no file of the user's
+name = lambda value, o: path(value, o)  # like a path, but not that of a user's file
 model = lambda value, o: among(value, o["models/"].split())
 chip = lambda value, o: among(value, chips.FAMILY)
 engine = lambda value, o: among(value, chips.engines_of(o["CHIP"]))
@@ -78,13 +78,13 @@ switch = models.matching("1", "is not 1 or empty")
 
 
 def escaped(value: str) -> str:
-    """A folder name for any value: each unlike value gives an unlike name, in characters that atc takes."""
+    """A folder name for any value, in characters that atc accepts. Different values give different names."""
     for mark, code in (("_", "__"), ("/", "_-"), (":", "_."), ("@", "_a"), (",", "_c"), ("=", "_e")):
         value = value.replace(mark, code)
     return value
 
 
-# Of the second version of the random values: biases and LayerNorm weights unlike 0 and 1, which onnxsim drops.
+# The second version of the random weights. Its biases are not 0 and its LayerNorm weights not 1: onnxsim would drop those.
 SEEDED = "seeded2"
 
 
@@ -93,9 +93,9 @@ dashed = lambda value: value.replace(",", "-")
 
 
 class Place(NamedTuple):
-    """Where a parameter stands in the path of what it changes. level: the folder; written: the text, `{}` being its value;
-    always: of every path (else where it is not the default); field: a record has a field of it (else `seq` holds it);
-    as_is: how a value is spelled."""
+    """Where a parameter stands in the path of an artefact. level: in which folder's name; written: as which text, `{}` being its
+    value; always: even if it has its default value; field: records have a field for it (otherwise it is a part of `seq`); as_is:
+    turns a value into its spelling."""
 
     level: str
     written: str
@@ -203,21 +203,21 @@ ROWS = (
     Parameter("PYTHON", "python3", program, DEVELOP, "the Python that makes VENV, 3.11 or newer", dev=True),
 )  # fmt: skip
 BY_NAME = {row.name: row for row in ROWS}
-# Of older records alone: {parameter: how `seq` ends}. Such a record can be read, and not made again.
+# Parameters that only older records have, and the end of `seq` that says so. These records can be read but not made again.
 GONE = {"CLS": "c"}
-OF_LOG = ("MODEL", "WEIGHTS", "SEQ", "BS", "CHIP", "ENGINE", "PRECISION")  # what a log from elsewhere is held to
+OF_LOG = ("MODEL", "WEIGHTS", "SEQ", "BS", "CHIP", "ENGINE", "PRECISION")  # those that an imported log is compared with
 FILES = [row.name for row in ROWS if row.kind is path]  # the user's own
 
 LEVELS = ("model", "weights", "shape", "batch", "leaf")
 PLACED = [row for row in ROWS if row.place]
-FIELDS = [row.name.lower() for row in PLACED if row.place.field]  # of a record
-NAMES = [row.name.lower() for row in PLACED if row.place.always]  # of every record
+FIELDS = [row.name.lower() for row in PLACED if row.place.field]  # fields of a record
+NAMES = [row.name.lower() for row in PLACED if row.place.always]  # fields that every record has
 OPTIONAL = [name for name in FIELDS if name not in NAMES]
-WITHIN = {row.name: row.place.written for row in PLACED if not row.place.field}  # what `seq` holds besides the length
+WITHIN = {row.name: row.place.written for row in PLACED if not row.place.field}  # parameters that `seq` holds, and how
 
 
 def fields(values: dict[str, str]) -> dict[str, str]:
-    """{field: its text in a path} of {parameter: value}; of those that stand where they are not the default, only then."""
+    """{field: its text in a path} of {parameter: value}. A field that is not in every path is left out at its default."""
     value = {row.name: values.get(row.name, row.default) for row in PLACED}
     rows = [row for row in PLACED if row.place.always or value[row.name] != row.default]
     texts = {row.name.lower(): row.place.as_is(value[row.name]) for row in rows if row.place.field}
@@ -226,7 +226,7 @@ def fields(values: dict[str, str]) -> dict[str, str]:
 
 
 def folder(texts: dict, level: str = "leaf") -> str:
-    """The path below build/ of {field: text}, as `fields` and a record have them, down to a level."""
+    """The path below build/ that {field: text} (from `fields`, or a record) stands for, down to a level."""
     parts = dict.fromkeys(LEVELS[: LEVELS.index(level) + 1], "")
     for row in PLACED:
         text = texts.get(row.name.lower())
@@ -236,7 +236,7 @@ def folder(texts: dict, level: str = "leaf") -> str:
 
 
 def suffix(record: dict) -> str:
-    """What the name of a record's file says besides NAMES."""
+    """The part of a record's file name that stands for its OPTIONAL fields."""
     pairs = ((BY_NAME[name.upper()].place.written, record.get(name)) for name in OPTIONAL)
     return "".join(form.format(value) for form, value in pairs if value not in (None, ""))
 
@@ -246,7 +246,7 @@ PATTERNS = {"weights": r"(?:[^/_]|_[^/])+?", "bs": r"\d+", "isa": "[A-Z0-9_]+", 
 
 
 def pattern() -> re.Pattern:
-    """What reads the fields back from a path that ends in `folder`."""
+    """The regular expression that reads the fields back from a path which `folder` made."""
     levels = dict.fromkeys(LEVELS, "")
     for row in (row for row in PLACED if row.place.field):
         name, (before, after) = row.name.lower(), row.place.written.split("{}")
@@ -260,14 +260,14 @@ PATH = pattern()
 
 
 def of_path(path: str) -> dict[str, str] | None:
-    """{field: text} of a configuration's path; None of another path."""
+    """{field: text} of a configuration's path; None for any other path."""
     match = PATH.search(path)
     return {name: value for name, value in match.groupdict().items() if value is not None} if match else None
 
 
 def seq_values(seq: str) -> dict[str, str]:
-    """{parameter: value} that the `seq` of a path or record says: of `64-128p` SEQ=64,128 and PACK=1; of older records also
-    parameters that are gone: `128c` says CLS=1."""
+    """{parameter: value} of the `seq` in a path or record: `64-128p` is SEQ=64,128 with PACK=1. In older records it may also
+    name a parameter of GONE: `128c` is CLS=1."""
     values = {}
     for name, end in reversed((WITHIN | GONE).items()):
         values[name] = "1" * seq.endswith(end)
@@ -276,13 +276,13 @@ def seq_values(seq: str) -> dict[str, str]:
 
 
 def of_record(record: dict) -> dict[str, str]:
-    """{parameter: value} of a record's configuration, WEIGHTS as its path spells it."""
+    """{parameter: value} of a record's configuration, with WEIGHTS spelled as in its path."""
     values = {name.upper(): str(record[name]) for name in FIELDS if record.get(name) not in (None, "")}
     return values | seq_values(values["SEQ"])
 
 
 def gone(record: dict) -> list[str]:
-    """What an older record was made with that there is no more."""
+    """What an older record was made with and this version no longer has."""
     older = ["WEIGHTS=seeded of the first version"] if record["weights"] == "seeded" else []
     if (record["chip"], record["engine"], record["precision"]) == ("cpu", "onnxruntime", "fp32"):
         older += ["SkipLayerNormalization"] if "unfused" not in (record.get("engine_info") or {}) else []
@@ -290,7 +290,7 @@ def gone(record: dict) -> list[str]:
 
 
 def agrees(record: dict, words: list[str]) -> bool:
-    """Whether a record is of every NAME=value in `words`. Raises UserError for a NAME that no path holds."""
+    """Whether a record was made with every NAME=value in `words`. Raises UserError for a NAME that is not a part of paths."""
     values = of_record(record)
     for name, _, value in (word.partition("=") for word in words):
         if name not in BY_NAME or not BY_NAME[name].place:

@@ -1,21 +1,21 @@
-"""Run the commands that make one artefact; it appears whole, described, or not at all.
+"""Run the commands that make one artefact. It appears whole and with its provenance, or not at all.
 
     python3 -m tools.make.run --step simplify [--alone] TARGET PREREQUISITE... -- COMMAND... [-- COMMAND...]
 
     simplify   gate: equal: fp32, max |difference| 2.15e-06 (limit 1e-04) over 16 rows, 0 flips       2.7 s
 
-A prerequisite must still be as its own prov.json, and its MANIFEST, describe it; a folder counts as all its files. `{}` in a
-command is a temporary path beside TARGET, `{stem}` the same without its suffix, `{NAME.npy}` that of a second artefact beside
-TARGET. When every command has ended well and no prerequisite has changed meanwhile, the result is hashed, TARGET.prov.json
-says what made it, and it is renamed to TARGET. A TARGET called MANIFEST stands for its whole folder: `{}` is then an empty
-folder, and MANIFEST lists `sha256  name` of each file in it but `*_summary.json`: those hold timings, which never repeat, so
-their hashes stand in `run`. In TARGET.prov.json, `target sha256 inputs recipe commands python` must not vary; `run` (time,
-host, git) may. `recipe` is the commands as make wrote them, by which make sees that a command has changed.
+Each prerequisite must still match its own prov.json and MANIFEST; a folder counts as all files in it. In a command, `{}` is a
+temporary path beside TARGET, `{stem}` the same path without its suffix, and `{NAME.npy}` the path of a second artefact beside
+TARGET. When every command has succeeded and no prerequisite has changed meanwhile, the result is hashed, TARGET.prov.json
+is written, and the result is renamed to TARGET. A TARGET called MANIFEST stands for its whole folder: `{}` is then an empty
+folder, and MANIFEST lists `sha256  name` of each file in it except `*_summary.json`. Those hold timings, which never repeat, so
+their hashes stand under `run`. In TARGET.prov.json, `target sha256 inputs recipe commands python` must not vary; `run` (time,
+host, git) may. `recipe` holds the commands as make wrote them, so that a change in one is noticed.
 
-What the commands print goes to TARGET.log; the screen shows one line a step (tools/make/screen.py). --alone locks the
-Makefile exclusively, so that nothing runs beside a measurement; all other work shares that lock. --launch PREFIX runs the
-commands on another machine (tools/make/launch.py). Of two makes that want one target, the second waits, and takes what the
-first made if it asked for the same. What this starts dies with it.
+The commands' output goes to TARGET.log; the screen shows one line per step (tools/make/screen.py). --alone locks the
+Makefile exclusively, so that nothing runs beside a measurement; all other steps share that lock. --launch PREFIX runs the
+commands on another machine (tools/make/launch.py). If two makes want the same target, the second one waits, and accepts the
+result of the first if its inputs and commands are the same. Processes started here end when this one does.
 """
 
 import argparse
@@ -36,14 +36,14 @@ from tools.make import cli, launch, manifest, screen, stale
 
 
 def split(words: list[str]) -> tuple[Path, list[str], list[list[str]]]:
-    """TARGET, PREREQUISITES and COMMANDS of an argument list in which `--` stands before each command."""
+    """TARGET, PREREQUISITES and COMMANDS of an argument list that has `--` before each command."""
     groups = (list(group) for dashes, group in itertools.groupby(words, "--".__eq__) if not dashes)
     (target, *prerequisites), *commands = groups
     return Path(target), prerequisites, commands
 
 
 def lock(path: Path, how: int) -> tuple[int, bool]:
-    """Lock a file or folder until this process ends; also say whether that meant waiting."""
+    """Lock a file or folder until this process ends: (file descriptor, whether it had to wait)."""
     fd = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(fd, how | fcntl.LOCK_NB)
@@ -54,7 +54,7 @@ def lock(path: Path, how: int) -> tuple[int, bool]:
 
 
 def fix_modes(top: Path) -> None:
-    """The same modes whatever the umask: ais_bench refuses inputs that others may write."""
+    """Set modes that do not depend on the umask. ais_bench refuses inputs that others can write."""
     for path in [top, *top.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
@@ -67,7 +67,7 @@ def write_manifest(folder: Path) -> Path:
 
 
 def hash_of_input(path: str) -> str:
-    """The hash of a prerequisite, of a folder that of all its files; UserError where it is not as it was made."""
+    """The hash of a prerequisite: a file, or all files of a folder. Raises UserError if it has changed since it was made."""
     if Path(path).is_dir():
         return manifest.of_folder(path)
     sha256, prov = cli.sha256(path), Path(f"{path}.prov.json")
@@ -82,8 +82,8 @@ REFUSES = "git refuses this folder, which is another user's; git config --global
 
 
 def git_state() -> dict:
-    """The commit of this tree, whether the work tree differs from it, and who says so, or why git does not; null where nobody
-    does. An unpacked archive has the commit that `git archive` wrote into .git_archival.txt, and nobody says `dirty`."""
+    """{commit, dirty: whether the work tree differs from it, commit_from: who says so, or why git does not}; None if unknown.
+    An unpacked archive has the commit that `git archive` wrote into .git_archival.txt, and its `dirty` is None."""
     where = cli.git("rev-parse", "--show-toplevel", "HEAD")
     top, *head = where.stdout.splitlines() or [""]
     if where.returncode == 0 and cli.ROOT.samefile(top):
@@ -96,19 +96,19 @@ def git_state() -> dict:
 
 
 def refuse_changes(before: dict[str, list[int]], inputs: dict[str, str]) -> None:
-    """UserError where a prerequisite is no longer what it was when the commands began."""
+    """Raises UserError if a prerequisite has changed since the commands began."""
     for path in (p for p in before if before[p] != stale.signature(p)):
         if hash_of_input(path) != inputs[path]:
             raise cli.UserError(f"{path} changed while it was read; run make again")
 
 
 def side_artefacts(target: Path, commands: list[list[str]]) -> list[Path]:
-    """The artefacts beside TARGET that the commands write."""
+    """The further artefacts, beside TARGET, that the commands write."""
     return [target.with_name(name) for command in commands for word in command for name in screen.BESIDE.findall(word)]
 
 
 def portable(commands: list[list[str]]) -> list[list[str]]:
-    """The commands with `python` for the environment's interpreter, wherever that lies."""
+    """The commands, with `python` in place of the path of the environment's interpreter."""
     return [["python" if c[0].endswith("/bin/python") else c[0], *c[1:]] for c in commands]
 
 
@@ -118,8 +118,8 @@ def recipe(commands: list[list[str]]) -> str:
 
 
 def build(perform, inputs: dict[str, str], commands: list[list[str]], box: Path, show: screen.Step) -> None:
-    """Make the step's target inside `box`, an empty folder beside it, then move it into place. perform: that of the step, or
-    of tools/make/launch.py. Raises UserError where it wrote nothing."""
+    """Make the step's target inside `box`, an empty folder beside it, then move it into place. perform: Step.perform, or that
+    of tools/make/launch.py. Raises UserError if the commands wrote nothing."""
     target, final = show.target, show.final
     is_folder = final != target
     before = {path: stale.signature(path) for path in inputs}
@@ -146,13 +146,13 @@ def build(perform, inputs: dict[str, str], commands: list[list[str]], box: Path,
             **({"summaries": summaries} if summaries else {}),
         },
     }
-    # All is written in the box. Then only names change: an artefact's before that of its prov.json, which speaks of it.
+    # Everything is written inside the box first. Then files are only renamed, each artefact before its prov.json.
     for path, part in parts.items():
         text = json.dumps({"target": str(path), "sha256": cli.sha256(part), **prov}, indent=1)
         Path(f"{part}{stale.PROV}").write_text(text + "\n")
     log = Path(f"{parts[target]}.log")
     log.write_text(show.log_text())
-    os.utime(parts[target], (0, 0))  # it looks old until main() has cleared up: killed before that, it is made again
+    os.utime(parts[target], (0, 0))  # it looks old until main() has cleaned up: after a kill it is made again
     if is_folder:
         if final.exists():
             final.rename(box / "old")
@@ -165,7 +165,7 @@ def build(perform, inputs: dict[str, str], commands: list[list[str]], box: Path,
 
 
 def is_done(target: Path, since: float, inputs: dict[str, str], commands: list[list[str]]) -> bool:
-    """Whether another make has made TARGET since then, from the same inputs by the same commands."""
+    """Whether another make has made TARGET since that time, from the same inputs by the same commands."""
     try:
         prov = cli.read_json(f"{target}{stale.PROV}")
         return target.stat().st_mtime > since and (prov["inputs"], prov["recipe"]) == (inputs, recipe(commands))
@@ -173,11 +173,11 @@ def is_done(target: Path, since: float, inputs: dict[str, str], commands: list[l
         return False
 
 
-BOX = f"{manifest.MARK}.tmp"  # how the name of a step's temporary folder ends
-LOST = "lost"  # beside a target that was not made behind --launch: why, for the table
+BOX = f"{manifest.MARK}.tmp"  # suffix of a step's temporary folder
+LOST = "lost"  # a file beside a target that --launch failed to make; it tells the table why
 
-# The steps copy weights of 100 MB and more a dozen times: glibc keeps what they free, in place of giving each piece back
-# to the kernel and asking for it anew, page by page. Not for measurements, which run as they do without us.
+# Steps copy weights of 100 MB and more a dozen times. These settings let glibc keep freed memory, instead of returning it to
+# the kernel and asking for it again page by page. Measurements run without them, as they would outside this project.
 KEEP_FREED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 
 
@@ -232,7 +232,7 @@ def main():
 
 
 def terminated(*_):
-    """End, and clean up undisturbed: make, which got SIGTERM too, sends its children another."""
+    """Exit, so that `finally` blocks clean up. A second SIGTERM, which children get from make, must not disturb that."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(143)
 

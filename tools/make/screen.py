@@ -1,9 +1,9 @@
-"""The screen of a build: one line a step, a moving line while it runs, everything only where it is asked for.
+"""What a build shows on the screen: one line per step, a moving line while it runs, and all output only with V=1.
 
     simplify   gate: equal: fp32, max |difference| 2.15e-06 (limit 1e-04) over 16 rows, 0 flips       2.7 s
 
-A step's own output is kept as its log. A terminal shows after two seconds what the step is doing: its own progress bar, or
-the seconds that have passed. V=1 shows all output as it comes.
+The output of a step is kept in its log. After two seconds a terminal shows what the step is doing: its progress bar, or the
+seconds that have passed.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ from pathlib import Path
 from tools.make import cli
 
 PATIENCE = 2.0  # seconds after which a step shows that it goes on
-WIDTH = 96  # columns of the name and what is said of the step
-# Stand-ins for the vendor's tools may be what runs: every line says so.
+WIDTH = 96  # columns for the name of a step and the text about it
+# If stand-ins for the vendors' tools may run, every line says so.
 DEMONSTRATION = "demonstration: " if "BERT2OM_TEST_STANDIN" in os.environ else ""
 
 
 def wait(process: subprocess.Popen, what: str) -> int:
-    """The exit status of a process. A terminal shows meanwhile what it is and for how long it has run."""
+    """Wait for a process and return its exit status. Meanwhile a terminal shows `what` and for how long it has run."""
     started = time.time()
     while True:
         try:
@@ -42,41 +42,41 @@ def wait(process: subprocess.Popen, what: str) -> int:
 
 
 def moving(text: str) -> None:
-    """Write over a terminal's last line; nothing where there is no terminal."""
+    """Overwrite the last line of a terminal; do nothing without a terminal."""
     if sys.stderr is not None and sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def child() -> None:
-    """Of a step's command: it ends with us, and a Ctrl-C waits until tools/__init__.py can take it."""
+    """Set up the process of a step's command: it ends with its parent, and Ctrl-C waits until tools/__init__.py handles it."""
     cli.die_with_parent()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
-BESIDE = re.compile(r"\{(\w+\.npy)\}")  # in a command: a second artefact, beside the target
+BESIDE = re.compile(r"\{(\w+\.npy)\}")  # in a command: the path of a second artefact, beside the target
 
 
 def fill(word: str, product: Path) -> str:
-    """A word of a command, with the temporary paths that its braces stand for."""
+    """A word of a command, with temporary paths in place of its braces."""
     word = word.replace("{}", str(product)).replace("{stem}", str(product.with_suffix("")))
     return BESIDE.sub(lambda name: str(product.with_name(name[1])), word)
 
 
 class Step:
-    """One step: its name, its output so far, and what the screen says of it. final: the file or folder that it makes."""
+    """One step: its name, its output so far, and its line on the screen. final: the file or folder that it makes."""
 
     def __init__(self, name: str, target: Path, labelled: bool = False):
         self.name, self.target, self.started = name, target, time.time()
         self.final = target.parent if target.name == "MANIFEST" else target
         self.label = " ".join(target.parts[1:2] + target.parts[4:-1]) if labelled else ""
         self.output, self.progress, self.names = bytearray(), "", ("", "")
-        self.where, self.counts = "", ""  # of steps that ran on another machine
+        self.where, self.counts = "", ""  # set for steps that run on another machine
         self.moves = sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("V")
-        self.columns = max(10, min(WIDTH, shutil.get_terminal_size().columns) - 12)  # of what a moving line says
+        self.columns = max(10, min(WIDTH, shutil.get_terminal_size().columns) - 12)  # for the text of a moving line
 
     def perform(self, commands: list[list[str]], box: Path) -> tuple[Path, dict]:
-        """Run commands in an empty folder: (the path of what they wrote, when and where they ran). That path is spoken of as
-        `final`. Raises UserError where a command fails or is missing."""
+        """Run commands in an empty folder: (the path of what they wrote, when and where they ran). In messages that path appears
+        as `final`. Raises UserError if a command fails or is missing."""
         product = box / self.final.name
         if self.final != self.target:
             product.mkdir(0o750)  # ais_bench refuses an output folder that others may enter
@@ -93,11 +93,11 @@ class Step:
         return product, {"started": started, "ended": time.time(), **place}
 
     def call(self, command: list[str]) -> int:
-        """Run a command, its output kept; its exit status, negative for a signal. FileNotFoundError where it is missing."""
-        reader, writer = pty.openpty() if self.moves else os.pipe()  # progress bars draw on a terminal alone
+        """Run a command and keep its output: its exit status, negative for a signal. Raises FileNotFoundError if it is missing."""
+        reader, writer = pty.openpty() if self.moves else os.pipe()  # progress bars draw only on a terminal
         with os.fdopen(reader, "rb", 0) as output:
             with os.fdopen(writer, "wb", 0) as end:
-                if self.moves:  # a new terminal has 0 rows of 0 columns, which a progress bar takes for no room at all
+                if self.moves:  # a new terminal has 0 columns, so that progress bars would draw nothing
                     termios.tcsetwinsize(end, (24, self.columns))
                 env = os.environ | {"BERT2OM_STEP": self.name}
                 process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=end, stderr=end, env=env,
@@ -107,7 +107,7 @@ class Step:
                 return process.wait()
             except KeyboardInterrupt:
                 self.moves = False
-                with contextlib.suppress(subprocess.TimeoutExpired):  # one of ours has it too, and cleans up
+                with contextlib.suppress(subprocess.TimeoutExpired):  # our programs get the Ctrl-C too, and clean up
                     process.wait(timeout=2)
                 process.kill()
                 raise
@@ -115,7 +115,7 @@ class Step:
                 moving("")
 
     def listen(self, output, process: subprocess.Popen) -> None:
-        """Take what a command prints until it ends; a child that outlives it may hold the other end."""
+        """Read the output of a command until it ends, even if a child that outlives it holds the pipe open."""
         while True:
             if not select.select([output], [], [], 0.5)[0]:
                 if process.poll() is not None:
@@ -124,14 +124,14 @@ class Step:
                 continue
             try:
                 chunk = output.read(1 << 16)
-            except OSError:  # how a terminal ends
+            except OSError:  # the terminal was closed
                 return
             if not chunk:
                 return
             self.take(chunk)
 
     def take(self, chunk: bytes) -> None:
-        """Keep a piece of output; what ends in a carriage return is progress, and only shown."""
+        """Keep a piece of output. A line that ends in a carriage return is progress, which is shown and not kept."""
         self.output += chunk.replace(b"\r\n", b"\n")
         *_, last = self.output.rsplit(b"\n", 1)
         if b"\r" in last:
@@ -141,28 +141,28 @@ class Step:
         self.move()
 
     def move(self) -> None:
-        """Show on a terminal what the step is doing."""
+        """Show on a terminal what the step is doing, once it has run for PATIENCE seconds."""
         seconds = time.time() - self.started
         if self.moves and seconds > PATIENCE:
             text = self.progress or f"{seconds:.0f} s ..."
             moving(f"{self.name:<10} {text[: self.columns]}")
 
     def log_text(self) -> str:
-        """The output as lines: without progress, without temporary paths."""
+        """The output without progress lines and temporary paths."""
         lines = self.output.decode(errors="replace").split("\n")
         return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines).replace(*self.names)
 
     def headline(self) -> str:
-        """The line that says most of the step: its gate's, or else its last."""
+        """The line of the output that says most: that of a gate, or else the last one."""
         lines = [line for line in self.log_text().splitlines() if line.strip()]
         gates = [line for line in lines if line.startswith("gate:")]
         others = [line for line in lines if not line.startswith(("wrote", "[INFO]"))]
         return (gates or others or lines or [""])[-1].removeprefix("[INFO] ")
 
     def print_line(self, text: str = "") -> None:
-        """Say that the step has ended, and with what."""
+        """Print the line of a step that has ended."""
         words = DEMONSTRATION + ": ".join(part for part in (self.label, self.where, text or self.headline()) if part)
-        if len(words) > WIDTH - 11 and "gate:" not in words:  # a gate's line names what differs; all else is in the log
+        if len(words) > WIDTH - 11 and "gate:" not in words:  # the line of a gate is never cut: it names what differs
             words = f"{words[: WIDTH - 15]} ..."
         words += f"  [{self.counts}]" * bool(self.counts)
         seconds = f"{time.time() - self.started:.1f} s"
@@ -170,6 +170,6 @@ class Step:
         print(f"{self.name:<10} {words:<{WIDTH - 11}} {seconds:>8}", file=screen, flush=True)
 
     def print_log(self) -> None:
-        """Show all that a step printed before it failed."""
+        """Show the whole output of a step that has failed."""
         if not os.environ.get("V"):
             print(self.log_text(), end="", file=sys.stderr, flush=True)

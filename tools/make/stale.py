@@ -1,14 +1,14 @@
-"""What is to be made again: what each program imports, and which artefacts are of other bytes than those here.
+"""Find what must be made again: what each program imports, and which artefacts were made from other bytes than those here.
 
     stale.variables([[".venv/installed", "requirements.txt"]], stale.Memory())
 
     {"notice": "7 files had dates in the future, as build/minilm_sst2/default/model.onnx; dated now, in their order.",
      "stale": "build/minilm_sst2/default/model.onnx", "needs.tools.make.cli": "tools/__init__.py tools/make/...", ...}
 
-`needs.<module or script>` are a file of tools/, lab/ or a model's folder, every module of ours that it imports, directly or
-not, at its top or within a function, and the packages that hold them. Make goes by dates, and these lie where a clock was
-wrong, a tree was copied, a backup came back. Each artefact's prov.json says from which bytes it was made: `stale` names those
-that the dates hide, `why.<target>` says it in words.
+`needs.<module or script>` lists a program of tools/, lab/ or a model's folder, every module of this project that it imports,
+directly or indirectly, at its top or inside a function, and their packages. Make compares dates, which mislead after a wrong
+clock, a copied tree or a restored backup. Each artefact's prov.json says from which bytes it was made: `stale` names the
+artefacts that make would take for up to date by mistake, `why.<target>` says why in words.
 """
 
 import ast
@@ -27,17 +27,17 @@ from tools.make import cli, manifest
 PATTERNS = ("tools/**/*.py", "lab/*.py", "models/*/*.py", "tools/**/*.[ch]")
 OURS = ("tools", "lab")  # packages
 OTHERS = ("Makefile", "requirements*.txt", "mk/*", "lab/*.mk", "models/*/*", "data/*", "results/*", "results/*/*")
-MEMORY = Path("build/imports.json")  # what was known of files when make last looked
-INERT = re.compile(r"[A-Za-z0-9_.,/@+-]+")  # a name that is inert in make's text; what has another is left out
+MEMORY = Path("build/imports.json")  # hashes and imports of files, from the last make
+INERT = re.compile(r"[A-Za-z0-9_.,/@+-]+")  # names that make does not interpret; files with others are left out
 PROV = ".prov.json"
 STAMPS = ("build/*/*/source", "build/*/*/given", "build/data/*/*/given", "results/*.rows", "results/local/*.rows")
-SMALL = 1 << 20  # bytes of a result that is hashed again where its date or size is another
-SKEW = 2  # seconds by which the clock of a file server may be ahead of ours
-MOST = 10_000  # files of a folder that the user gives
+SMALL = 1 << 20  # results below this size (bytes) are hashed again if their date or size has changed
+SKEW = 2  # seconds that the clock of a file server may be ahead of ours
+MOST = 10_000  # files in a folder that the user names
 
 
 def prov_files(top: Path) -> Iterator[Path]:
-    """The prov.json files below a folder, but for those of other trees (a copy for verify) and in temporary folders."""
+    """The prov.json files below a folder, except in temporary folders and in copies of this tree (as of `make verify`)."""
     for place, folders, names in os.walk(top):
         if "Makefile" in names or f"MANIFEST{PROV}" in names:
             folders.clear()
@@ -47,14 +47,14 @@ def prov_files(top: Path) -> Iterator[Path]:
 
 
 def signature(path) -> list[int]:
-    """Size, dates and number of a file: where these are the same, so are its bytes."""
+    """Size, dates and inode of a file. As long as these are the same, so are its bytes."""
     stat = Path(path).stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 class Memory:
-    """What is known of files, {path: [signature, sha256, imports]}, read again only where their signature is another. Kept in
-    MEMORY; nothing of what another version of this file wrote."""
+    """{path: [signature, sha256, imports]} of files, read again only if their signature has changed. Kept in the file MEMORY,
+    and not used if another version of this module wrote it."""
 
     def __init__(self):
         self.version, self.files = hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), {}
@@ -65,7 +65,7 @@ class Memory:
         self.before = dict(self.files)
 
     def file(self, path: str) -> list:
-        """Its [signature, sha256, imports]. Raises UserError where it is a program of ours that cannot be parsed."""
+        """[signature, sha256, imports] of a file. Raises UserError for a program of this project that cannot be parsed."""
         now = signature(path)
         if self.files.get(path, [None])[0] != now:
             program = path.endswith(".py") and path.split("/")[0] in (*OURS, "models")
@@ -73,21 +73,21 @@ class Memory:
         return self.files[path]
 
     def sha256(self, path) -> str:
-        """That of a file; of a folder, that of all its files."""
+        """The hash of a file, or of all files of a folder."""
         return manifest.of_folder(path, self.sha256) if Path(path).is_dir() else self.file(str(path))[1]
 
     def keep(self) -> None:
-        """Remember it for the next make; a folder that cannot be written costs that one some time."""
+        """Write it for the next make. If it cannot be written, the next call only takes longer."""
         with contextlib.suppress(OSError):
-            for part in MEMORY.parent.glob(f".{MEMORY.name}.*"):  # by a make that was killed; one at work does without
+            for part in MEMORY.parent.glob(f".{MEMORY.name}.*"):  # left by a killed make; a running one does without
                 part.unlink()
             if self.before != self.files:
                 cli.write(MEMORY, json.dumps({"by": self.version, "files": self.files}))
 
 
 def imports(path: Path) -> list[str]:
-    """The files of tools/ and lab/ that a Python file imports, directly, and the packages that it lies in. Raises UserError
-    where a file of ours cannot be parsed; of a model's script, none: the step that runs it says why."""
+    """The files of tools/ and lab/ that a Python file imports directly, and the packages it lies in. Raises UserError for a
+    file there that cannot be parsed. For a model's script that cannot, there are none: the step that runs it says why."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
@@ -118,22 +118,22 @@ def closure(name: str, programs: dict[str, list[str]]) -> list[str]:
 
 
 def has_python(folder: Path) -> bool:
-    """Whether the Python of an environment is there, and is still of the version whose packages it holds."""
+    """Whether an environment has a Python, of the same version as the packages in it."""
     python = folder / "bin/python"
     version = re.fullmatch(r"python3\.\d+", python.resolve().name)
     return python.exists() and (not version or not (lib := folder / "lib").exists() or (lib / version[0]).is_dir())
 
 
 def stale_environments(stamps: list[list[str]]) -> list[str]:
-    """The stamps of environments that are no copy of their locks, or whose Python is gone, whatever their dates say."""
+    """The stamps of environments whose Python is gone, or which are no longer a copy of their locks, whatever their dates."""
     copies = [(Path(stamp), locks) for stamp, *locks in stamps if Path(stamp).is_file()]
     content = lambda locks: b"".join(cli.regular(name).read_bytes() for name in locks)
     return [str(s) for s, locks in copies if not has_python(s.parent) or s.read_bytes() != content(locks)]
 
 
 def provs_here() -> dict[str, dict]:
-    """{target: its prov.json} of what make made here. Audit names what is damaged, run.py what is not as described. Raises
-    UserError for a pipe in place of one, which would be read for ever."""
+    """{target: content of its prov.json} of the artefacts here. Damaged files are left out: `make audit` and run.py name them.
+    Raises UserError for a pipe, which reading would never end."""
     provs = {}
     for path in (p for top in ("build", "results") for p in prov_files(Path(top))):
         target = str(cli.regular(path)).removesuffix(PROV)
@@ -145,7 +145,7 @@ def provs_here() -> dict[str, dict]:
 
 
 def dates_of(paths) -> dict[str, int]:
-    """{path: its date in nanoseconds} of those paths that are there."""
+    """{path: date of modification in nanoseconds} of the paths that exist."""
     dates = {}
     for path in paths:
         with contextlib.suppress(OSError, ValueError):  # a name with a NUL, in somebody's prov.json
@@ -154,9 +154,9 @@ def dates_of(paths) -> dict[str, int]:
 
 
 def outdated(provs: dict[str, dict], dates: dict[str, int], sha256) -> dict[str, str]:
-    """{target: the first input that is another now, though the target's date is not older; or a small target itself}. Make
-    already notices newer and missing files, and run.py checks a step's inputs. Final files such as accuracy.txt are read by
-    no step, so they are checked here."""
+    """{target: the first input whose bytes have changed although its date is not newer; or the target itself, if it is small and
+    has changed}. Make notices newer and missing files by itself, and run.py checks the inputs of a step. No step reads the
+    final files, such as accuracy.txt, so they are checked here."""
     now = lambda name: provs[name].get("sha256") if name in provs else sha256(name)
     causes = {}
     for target, prov in provs.items():
@@ -169,18 +169,18 @@ def outdated(provs: dict[str, dict], dates: dict[str, int], sha256) -> dict[str,
 
 
 def date_now(dates: dict[str, int]) -> str:
-    """Give files whose dates are in the future the present one, in their order; what was done, in words."""
+    """Set dates that lie in the future to the present, in their order; returns a sentence that says so, or ""."""
     late = sorted((date, path) for path, date in dates.items() if date > (time.time() + SKEW) * 1e9)
     for _, path in late:
-        with contextlib.suppress(OSError):  # not ours
+        with contextlib.suppress(OSError):  # another user's file
             os.utime(path)
     files = f"{len(late)} files had dates in the future" if len(late) > 1 else "1 file had a date in the future"
     return f"{files}, as {late[0][1]}; dated now, in their order." if late else ""
 
 
 def variables(stamps: list[list[str]], memory: Memory) -> dict[str, str]:
-    """{make's variable: its text}; `notice` is what is to be said of dates. stamps: each environment's, and its locks.
-    Raises UserError for a file of ours that cannot be read or parsed."""
+    """{variable of make: its text}; `notice` is a sentence about dates. stamps: [stamp, lock files] of each environment.
+    Raises UserError for a program of this project that cannot be read or parsed."""
     stamped = {str(cli.regular(path)) for pattern in STAMPS for path in Path().glob(pattern)}  # make itself reads them
     provs = {target: prov for target, prov in provs_here().items() if INERT.fullmatch(target)}
     paths = sorted({p for pattern in PATTERNS for p in Path().glob(pattern) if INERT.fullmatch(str(p)) and p.is_file()})
@@ -201,16 +201,16 @@ def variables(stamps: list[list[str]], memory: Memory) -> dict[str, str]:
 
 
 def files_in(top: Path) -> Iterator[Path]:
-    """The regular files below a folder, hidden ones and folders left out."""
+    """The regular files below a folder, without hidden files and folders."""
     for place, folders, names in os.walk(top):
         folders[:] = [folder for folder in folders if folder[0] != "."]
         yield from (p for p in (Path(place, name) for name in names if name[0] != ".") if p.is_file())
 
 
 def hash_of_path(name: str, sha256=cli.sha256) -> str:
-    """One hash for what the user gives by path, so that other bytes are seen whatever their dates say: of a folder, every
-    regular file in it (hidden ones left out), by name and bytes. sha256: that of a file. Raises UserError for what is no
-    file and no folder (a pipe, a device: reading it could go on for ever), or is empty."""
+    """One hash for a file or folder that the user names, so that a change is seen whatever the dates say. For a folder it covers
+    name and bytes of every file that is not hidden. sha256: a function that hashes a file. Raises UserError for a path that
+    does not exist, is a pipe or device, or is a folder without files or with more than MOST."""
     path = Path(name)
     if not path.exists():
         raise cli.UserError(f"{path}: no such file or folder; is it spelled right?")

@@ -1,1 +1,1 @@
-"""The environment: made, looked at, cleaned. Imports checks and below."""
+"""The environment: install, doctor, clean, new models. It may import checks and what stands before that."""

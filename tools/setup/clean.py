@@ -1,4 +1,4 @@
-"""Remove what was made here, name it, and say how much that frees: build/ but for its downloads, or all of it.
+"""Remove what make made, name it, and say how much space that frees: build/ without its downloads, or everything.
 
     python3 -m tools.setup.clean [--all .venv .venv-bench]      (or: make clean, make distclean)
 
@@ -7,10 +7,10 @@
     removed    build/minilm_sst2
     clean      527 MB freed
 
---all also removes the pinned downloads and the named virtual environments. A file goes where its own prov.json, or that
-of a MANIFEST which lists it, says that make made it there, or where it is in a list below; a folder goes where all its
-files do, an environment where tools/setup/install.py calls it ours. All else is kept and named, and no link is followed.
-It waits for a build that is at work. Only the standard library: it has to work where nothing is installed.
+--all also removes the pinned downloads and the named virtual environments. A file is removed if its own prov.json, or that
+of a MANIFEST which lists it, says that make made it there, or if one of the patterns below matches; a folder if all its files
+are; an environment if tools/setup/install.py made it. Everything else is kept and named, and no link is followed. It waits
+for a running build. It uses only the standard library, since it has to work where nothing is installed.
 """
 
 import fcntl
@@ -24,24 +24,24 @@ from tools.setup import install
 from tools.source import fetch
 
 BUILD, DOWNLOADS, TABLES = Path("build"), Path("build/downloads"), Path("results/local")
-# What is made without a prov.json: lists, stamps, the tables' rows, what `make train` leaves.
+# Files that are made without a prov.json: lists, the rows of tables, what `make train` writes.
 LISTED = re.compile(
     r"build/(imports\.(mk|json)(\.\d+)?|given\.json|sbom\.cdx\.json|ro-crate-metadata\.json|claims\.(md|csv)|"
     r"train/(adapter\.safetensors|training\.json))|results/local/(accuracy|perf)-table\.rows"
 )
 SCORED = "_manifest.json"
 CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", "build/.launch", "build/.mypy_cache")
-STAMP = re.compile(r"build/(data/[^/]+/(dev|train)/given|[^/]+/[^/]+/(source|given))")  # which hold one word
-UNFINISHED = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # what a write that was killed leaves beside its file
+STAMP = re.compile(r"build/(data/[^/]+/(dev|train)/given|[^/]+/[^/]+/(source|given))")  # such a file holds one word
+UNFINISHED = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # the temporary file that a killed write leaves
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path is a folder, and no link to one."""
+    """Whether a path is a folder and not a link to one."""
     return path.is_dir() and not path.is_symlink()
 
 
 def is_described(target: Path) -> bool:
-    """Whether TARGET.prov.json says that it was made where it lies."""
+    """Whether TARGET.prov.json says that make made the target in this place."""
     try:
         prov = cli.read_json(f"{target}{PROV}")
         return prov["target"] == target.as_posix() and {"recipe", "sha256"} <= prov.keys()
@@ -50,7 +50,7 @@ def is_described(target: Path) -> bool:
 
 
 def listed_files(folder: Path) -> set[Path]:
-    """The files that a MANIFEST in this folder lists, or SCORED, that of `make score`; with the lists themselves."""
+    """The files that the MANIFEST of this folder, or the SCORED list of `make score`, lists; and these lists themselves."""
     names: list[str] = []
     try:
         if is_described(folder / "MANIFEST"):
@@ -63,7 +63,7 @@ def listed_files(folder: Path) -> set[Path]:
 
 
 def is_ours(path: Path, names: frozenset[Path]) -> bool:
-    """Whether make made a file, or a folder with all that it holds; names: what lists in its folder and above name."""
+    """Whether make made a file, or a folder with everything in it. names: files that lists in its folder and above name."""
     if path.is_symlink():
         return False
     if path.is_dir():
@@ -79,7 +79,7 @@ def is_ours(path: Path, names: frozenset[Path]) -> bool:
 
 
 def divide(folder: Path, names: frozenset[Path] = frozenset()) -> tuple[list[Path], list[Path]]:
-    """(what goes, what stays) of a folder, each named by the highest folder all of which does; empty ones by neither."""
+    """(what to remove, what to keep) of a folder. A folder that goes, or stays, as a whole is named once; an empty one not."""
     ours: list[Path] = []
     others: list[Path] = []
     names = names | listed_files(folder)
@@ -93,7 +93,7 @@ def divide(folder: Path, names: frozenset[Path] = frozenset()) -> tuple[list[Pat
 
 
 def choose(environments: list[Path] | None) -> tuple[list[Path], list[Path]]:
-    """(what goes, what stays although it lies where make writes). environments: those that go with the downloads; or None."""
+    """(what to remove, what to keep). environments: those to remove together with the downloads; None for neither."""
     ours = [p for p in map(Path, CACHES) if is_folder(p) and p.parent != BUILD]
     ours += sorted(p for top in ("tools", "lab", "test", "models") for p in Path(top).rglob("__pycache__"))
     others = [top for top in (BUILD, TABLES) if top.is_symlink()]

@@ -1,4 +1,4 @@
-"""What is here, what it enables, what is missing and how to get it.
+"""Say what this machine has, what that enables, what is missing and how to get it.
 
     python3 -m tools.setup.doctor        (or: make doctor)
 
@@ -11,8 +11,8 @@
     ok       ENGINE=openvino PRECISION=fp32, bf16 (avx512_bf16), int8 (avx512_vnni avx_vnni)
     missing  atc: CHIP=310P3 and its like; install CANN and source its set_env.sh, or ATC=docker CANN_IMAGE=...
 
-Only the standard library: it has to work where nothing is installed yet. Ends with 0 unless the default route
-(MODEL=minilm_sst2 CHIP=cpu) cannot work.
+It uses only the standard library, since it has to work where nothing is installed yet. It exits with 0 if the default route
+(MODEL=minilm_sst2 CHIP=cpu) can work, else with 1.
 """
 
 import importlib.util
@@ -35,21 +35,21 @@ LOCKS = (Path("requirements-cpu.txt"),)
 
 
 def first_line(*command) -> str:
-    """The first line a command prints; empty where it is missing or fails."""
+    """The first line that a command prints; "" if it is missing or fails."""
     status, text = trip.query(*command)
     return text.strip().split("\n")[0] if status == 0 else ""
 
 
 def bench(python: str | None) -> str | None:
-    """The Python that has ais_bench and its aclruntime: the one named, or else the first found."""
+    """The Python that has ais_bench and aclruntime: the one named, or the first that is found; None if it has not."""
     if python is None:
         return ais_bench.find_python()
     return python if ais_bench.missing_packages(python) is None else None
 
 
 def engines(wanted: str, python: str | None) -> list[str]:
-    """The engines of other chips that this machine has the tools for; `wanted` is atc's place as ATC says it, `python`
-    that of ais_bench's Python as AIS_PYTHON says it."""
+    """The engines of other chips whose tools are on this machine. wanted: the value of ATC=; python: that of AIS_PYTHON=, or
+    None."""
     ascend = bench(python) and atc.atc_path(wanted)
     torch_npu, gpu = importlib.util.find_spec("torch_npu"), first_line("nvidia-smi", "-L").startswith("GPU")
     places = {"atc": ascend, "trtexec": trip.trtexec()[0], "torch_npu": torch_npu, "torch_cuda": gpu}
@@ -57,7 +57,7 @@ def engines(wanted: str, python: str | None) -> list[str]:
 
 
 def ours(venv: Path) -> list[tuple[bool, bool, str]]:
-    """(needed by the default route, here, text) of what everything here needs."""
+    """[(whether the default route needs it, whether it is here, text)] of what every target needs."""
     lacking, git, places = build.missing_tool(), first_line("git", "--version"), ssl.get_default_verify_paths()
     certificates = bool(places.cafile or (places.capath and any(Path(places.capath).iterdir())))
     where = f"certificates  {places.cafile or places.capath}"
@@ -72,7 +72,7 @@ def ours(venv: Path) -> list[tuple[bool, bool, str]]:
 
 
 def packages(venv: Path) -> list[tuple[bool, bool, str]]:
-    """The same of the engines installed in the virtual environment, or of what it will take and lacks."""
+    """The same for the engines in the virtual environment, or for what its installation takes and lacks."""
     if not (venv / "installed").is_file():
         lacks = [] if importlib.util.find_spec("ensurepip") else [(True, False, "venv: apt install python3-venv")]
         size = install.size(*install.cpu_build(venv, LOCKS))
@@ -84,7 +84,7 @@ def packages(venv: Path) -> list[tuple[bool, bool, str]]:
 
 
 def room(venv: Path) -> list[tuple[bool, bool, str]]:
-    """The same of disk and memory, beside what the default route was measured to take (results/costs.csv)."""
+    """The same for disk and memory, beside what the default route took when it was measured (results/costs.csv)."""
     rows = claims.costs()
     route = [rows[claim] for claim in ("setup", "data", "fp32") if claim in rows]
     if len(route) < 3:
@@ -106,7 +106,7 @@ def room(venv: Path) -> list[tuple[bool, bool, str]]:
 
 
 def engines_of_cpu() -> list[tuple[bool, bool, str]]:
-    """The same of this CPU: which engine runs which precision on it, by which unit, and what the others need."""
+    """The same for this CPU: which engine runs which precision on it, with which unit, and what the others need."""
     machine, flags = cpu.machine(), cpu.cpu_flags(limited=False)
     lines = [(True, True, f"CPU  {machine['cpu']}, {machine['cores']} cores")]
     for engine in chips.engines_of("cpu"):
@@ -123,7 +123,7 @@ def engines_of_cpu() -> list[tuple[bool, bool, str]]:
 
 
 def ascend(wanted: str, python: str | None) -> list[tuple[bool, bool, str]]:
-    """The same of the Ascend route: compiler, ais_bench's own Python, a card. wanted, python: as of `engines`."""
+    """The same for the Ascend route: compiler, the Python that has ais_bench, the card. wanted, python: as in `engines`."""
     where, here = atc.atc_path(wanted), bench(python)
     asked = "" if wanted == "auto" else f"none is ATC={wanted}; "
     compiler = f"atc: {asked}make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh"
@@ -138,7 +138,7 @@ def ascend(wanted: str, python: str | None) -> list[tuple[bool, bool, str]]:
 
 
 def card() -> tuple[bool, bool, str]:
-    """The same of the card: which chip, how it is; a driver that fails told from none."""
+    """The same for the card: its chip and health. A driver that fails is told apart from one that is missing."""
     status, text = trip.query("npu-smi", "info")
     if status is None:
         return False, False, "npu-smi: no Ascend driver here"

@@ -7,15 +7,14 @@
       ...
       BS=8                  batch size
 
-Parameters are those of tools/make/parameters.py, targets those of the Makefiles. What only developers need is shown with
---all alone.
+Parameters are read from tools/make/parameters.py, targets from the Makefiles. Only --all shows those for developers.
 """
 
 from tools.make import cli, makefile, parameters
 
 
 def lines(all_of_them: bool) -> list[str]:
-    """The text, a group after the other; without what only developers need unless all_of_them."""
+    """The lines of the help, group by group. all_of_them: include what only developers need."""
     groups = {row.group: [] for row in parameters.ROWS}
     for name, (group, text, dev) in makefile.targets().items():
         if all_of_them or not dev:

@@ -1,16 +1,16 @@
-"""Make a virtual environment that holds the locked packages, and nothing of the user's environment.
+"""Make a virtual environment of the locked packages, independent of the user's own environment.
 
     python3 -m tools.setup.install .venv requirements.txt requirements-cpu.txt requirements-cuda.txt
     setup      .venv: 86 locked packages, 2.3 GB: PyTorch's CPU build, from download.pytorch.org ...
 
-The first file is installed; those named -cpu and -cuda hold what replaces or completes it. PyTorch's CPU build is taken where
-pip's own settings lead to it or else download.pytorch.org has it, under the hashes of -cpu; else PyPI's build for CUDA is
-installed, and what only that needs. Which it is, is said before the download begins. The stamp <folder>/installed is a copy
-of the locks and is written last, once the environment has said that it holds them; where it is missing, the rest is added.
-The folder is one that this script made (it holds a mark), an empty or a new one; any other is refused. Of pip's settings,
-those of where packages come from are obeyed (tools/source/fetch.py: SOURCES), all others are not. Downloads wait in that
-folder, for /tmp may lie in memory. A release brings a folder `wheels`: then no index is asked. Only the standard library:
-this runs before anything is installed.
+The first file is the main lock; -cpu holds the hashes of PyTorch's CPU build, -cuda the packages that only its CUDA build
+needs. The CPU build is installed if pip's own settings lead to it, or if download.pytorch.org can be reached; otherwise PyPI's
+CUDA build is. The first line says which, before the download begins. The stamp <folder>/installed is a copy of the locks. It
+is written last, when pip confirms that everything is there; without it, missing packages are added. The folder must be new,
+empty, or marked as made by this script; any other is refused. Of pip's settings only those are used that say where packages
+come from (SOURCES in tools/source/fetch.py). Downloads are kept in the folder until pip ends, since /tmp may lie in memory. A
+release brings a folder `wheels`, and then no index is asked. Only the standard library is used, since this runs before
+anything is installed.
 """
 
 import contextlib
@@ -28,24 +28,24 @@ from urllib.parse import urlsplit
 from tools.make import cli, manifest, screen
 from tools.source import fetch
 
-WHEELS = cli.ROOT / "wheels"  # of a release
+WHEELS = cli.ROOT / "wheels"  # a release brings it
 PYTORCH = "https://download.pytorch.org/whl/cpu"
-GIGABYTES = {"CPU": 2.3, "CUDA": 6.3}  # of an environment with PyTorch's build for it, as measured on Debian 12 and 13
-DOWNLOADED = {"CPU": 0.5, "CUDA": 3.1}  # GB that lie beside it until pip ends
+GIGABYTES = {"CPU": 2.3, "CUDA": 6.3}  # size of an environment by PyTorch's build, measured on Debian 12 and 13
+DOWNLOADED = {"CPU": 0.5, "CUDA": 3.1}  # GB of downloads beside it until pip ends
 
 
 def environment(folder):
-    """This environment without Python's own variables, and of pip's settings those of where packages come from."""
+    """The environment variables for pip: without Python's own, and of pip's only those that say where packages come from."""
     prefixes = ("PYTHON", "PIP_", "VIRTUAL_ENV")
     plain = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     settings = fetch.pip_settings("install", str(folder))
-    settings |= {"retries": "1"} if settings.get("retries") == "0" else {}  # after one try pip names no silent server
+    settings |= {"retries": "1"} if settings.get("retries") == "0" else {}  # with 0 pip names no silent server
     sources = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in settings.items()}
     return plain | sources | {"PIP_CONFIG_FILE": os.devnull, "PYTHONNOUSERSITE": "1"}
 
 
 def pip(folder, *words, log=None):
-    """Run pip of an environment, its output added to `log`; its exit status."""
+    """Run the pip of an environment, append its output to `log`, and return its exit status."""
     command = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *words]
     downloads = folder / "tmp"
     shutil.rmtree(downloads, ignore_errors=True)  # of a run that was killed
@@ -56,7 +56,7 @@ def pip(folder, *words, log=None):
 
 
 def has_pip(folder):
-    """Whether the Python of an environment is there, and pip in it: both go with the Python that it was made by."""
+    """Whether an environment still has Python and pip: both break when the Python that it was made from is removed."""
     try:
         return not subprocess.run([folder / "bin" / "python", "-Ic", "import pip"], capture_output=True).returncode
     except OSError:
@@ -64,14 +64,20 @@ def has_pip(folder):
 
 
 def is_ours(folder):
-    """Whether an environment was made here: it is one, and has our mark."""
+    """Whether a folder is an environment that this script made."""
     return (folder / "pyvenv.cfg").is_file() and manifest.marked(folder)
 
 
 def make(folder):
-    """The environment itself; UserError where the folder is not ours to fill."""
+    """Make the environment itself. Raises UserError for a folder that has files of somebody else."""
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    begun = manifest.marked(folder) and names <= {manifest.MARK, "bin", "include", "lib", "lib64"}  # and then killed
+    begun = manifest.marked(folder) and names <= {
+        manifest.MARK,
+        "bin",
+        "include",
+        "lib",
+        "lib64",
+    }  # an earlier run was killed
     if names and not begun and not is_ours(folder):
         raise cli.UserError(f"VENV={folder}: a folder with files that are not ours; name a new one")
     if not has_pip(folder):
@@ -86,7 +92,7 @@ def make(folder):
 
 @functools.cache
 def cpu_build(folder, locks):
-    """(the place that has PyTorch's CPU build for this Python, what pip is told to find it; why there is none, None)."""
+    """(where PyTorch's CPU build for this Python is, pip's options to find it), or (why there is none, None)."""
     lock = next((path for path in locks if path.stem.endswith("-cpu")), None)
     if not lock:
         return "", None
@@ -114,7 +120,7 @@ def cpu_build(folder, locks):
 
 
 def size(place, cpu):
-    """What set-up will take, in words; both as cpu_build has them."""
+    """The size of the environment in words. place, cpu: as `cpu_build` returns them."""
     if cpu is not None:
         return f"{GIGABYTES['CPU']} GB: PyTorch's CPU build, from {place}"
     smaller = f"for {GIGABYTES['CPU']} GB lead pip to that for the CPU by PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS"
@@ -122,13 +128,13 @@ def size(place, cpu):
 
 
 def install(folder, locks, log, cpu=None):
-    """Install the locked packages into an environment; UserError with pip's own last error. cpu: as cpu_build has it."""
+    """Install the locked packages into an environment. Raises UserError with pip's last error. cpu: as from `cpu_build`."""
     kind = {path.stem.rpartition("-")[2]: path for path in locks[1:]}
     source = ["--no-index", "--find-links", str(WHEELS)] if WHEELS.is_dir() and kind else []
     words = ["--no-deps", "--require-hashes", *source]
     fill = lambda path, *more: pip(folder, "install", *words, *more, "-r", str(path), log=log)
     if cpu is not None:
-        fill(kind["cpu"], *cpu)  # where that fails, the next line takes PyPI's
+        fill(kind["cpu"], *cpu)  # if that fails, the next line takes PyPI's build
     if fill(locks[0]) or ("cuda" in kind and pip(folder, "check", log=log) and fill(kind["cuda"])):
         raise failed(folder, log, "install")
     if kind and pip(folder, "check", log=log):
@@ -139,7 +145,7 @@ def install(folder, locks, log, cpu=None):
 
 
 def failed(folder, log, what):
-    """UserError for a pip that stopped, with its last error, or the reason why no server answered it."""
+    """The UserError for a failed pip: its last error, or why no server answered."""
     log.flush()
     lines = Path(log.name).read_text(errors="replace").splitlines()
     said = ([line for line in lines if "ERROR" in line or "has requirement" in line] or ["no reason given"])[-1]

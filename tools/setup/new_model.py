@@ -1,4 +1,4 @@
-"""make new-model: a folder of models/ for a checkpoint of one's own, with all that the checkpoint says.
+"""make new-model: write a folder of models/ for the user's checkpoint, from what the checkpoint says.
 
     python -m tools.setup.new_model mine /data/mine
     models/mine: 3 labels (negative, neutral, positive), one text a row, 128 tokens of at most 512
@@ -6,7 +6,7 @@
     seq 128: longer texts are cut; for more: SEQ=, or seq in models/mine/model.toml
     next: make MODEL=mine accuracy DATA=dev.tsv, with the columns sentence and label
 
-FROM is a folder, a zip or hub:OWNER/REPO@COMMIT. The folder is there whole, or not at all.
+FROM is a folder, a zip or hub:OWNER/REPO@COMMIT. The new folder is written whole, or not at all.
 """
 
 import json
@@ -19,14 +19,14 @@ from tools.base import tasks
 from tools.make import cli, models
 from tools.source import architecture, checkpoint, tokenizer
 
-LIKE = "minilm_sst2"  # whose four scripts are taken: they hold no value of their own
+LIKE = "minilm_sst2"  # the model whose four scripts are copied: they hold no values
 SCRIPTS = ("preprocess.py", "postprocess.py", "pth2onnx.py", "modify_onnx.py")
-LENGTH = 128  # tokens of a row, where the checkpoint takes as many
+LENGTH = 128  # tokens of a row, or fewer if the checkpoint takes fewer
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def task_of(said: dict, labels: list[str]) -> tuple[str, str]:
-    """(the name of the task, what is not known of it) of a config.json and its labels."""
+    """(name of the task, what config.json leaves open about it). said: the content of config.json."""
     name = re.sub(r"[\W_]+", "", str(said.get("finetuning_task", "")).lower()).removeprefix("glue")
     name = {"sst": "sst2", "mnlimm": "mnli"}.get(name, name)
     if name in tasks.TASKS and fits(tasks.TASKS[name], labels):
@@ -44,7 +44,7 @@ def task_of(said: dict, labels: list[str]) -> tuple[str, str]:
 
 
 def fits(task: tasks.Task, labels: list[str]) -> bool:
-    """Whether labels are a task's."""
+    """Whether labels fit a task."""
     if task.score or not task.labels:
         return task.score == (len(labels) == 1)
     try:
@@ -54,7 +54,7 @@ def fits(task: tasks.Task, labels: list[str]) -> bool:
 
 
 def refuse_name(name: str, source: str) -> None:
-    """UserError for a name that no folder may have, or that one has, and for weights that are none of one's own."""
+    """Raises UserError for a name that cannot be a folder's or is taken, and for a source that is not a checkpoint."""
     fault = None
     if not models.NAME.fullmatch(name) or len(name) > 64:
         fault = f"NAME={name}: not letters, digits and _ . - alone, at most 64; give another"
@@ -69,7 +69,7 @@ def refuse_name(name: str, source: str) -> None:
 
 
 def make(name: str, source: str, task_name: str = "") -> list[str]:
-    """Write models/<name> for the checkpoint in a folder or zip; returns what to say of it. Raises UserError."""
+    """Write models/<name> for a checkpoint and return the lines to print. Raises UserError if it cannot be served."""
     refuse_name(name, source)
     with tempfile.TemporaryDirectory(dir=checkpoint.MODELS, prefix=".new.") as box:
         folder = checkpoint.source_folder(source, None, None, Path(box))
@@ -102,10 +102,8 @@ def make(name: str, source: str, task_name: str = "") -> list[str]:
 
 
 def write(folder: Path, name: str, source: str, task: str, seq: int, config: dict, said: dict, tokens: dict) -> None:
-    """The files of a model's folder.
-
-    config: of architecture.read_config; said: the checkpoint's config.json; tokens: its tokenizer_config.json.
-    """
+    """Write the files of a model's folder. config: as architecture.read_config returns it; said: the content of the checkpoint's
+    config.json; tokens: the keys of its tokenizer_config.json."""
     folder.mkdir()
     labels = dict(enumerate(config["labels"]))
     own = {key: value for key, value in said.items() if not key.startswith("_") and key != "transformers_version"}

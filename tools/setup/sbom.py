@@ -1,4 +1,4 @@
-"""Every installed package with its version and licence; nothing outside the lock, nothing missing from it.
+"""List every installed package with its version and licence, and compare the list with the lock.
 
     python -m tools.setup.sbom [--save_path build/sbom.cdx.json]      (or: make sbom)
 
@@ -6,10 +6,10 @@
     ...
     77 packages, as requirements.txt locks them
 
-Needs the project's own interpreter. Licences are what the packages' metadata say. --save_path also writes the list as
-CycloneDX 1.6 JSON (ECMA-424), with the lock's hashes, what each package needs, and the pinned downloads: the same packages
-give the same bytes. A published folder
-has one more component, the model with its card. Written as plain JSON: cyclonedx-python-lib 11 has no model cards.
+It needs the project's own interpreter. Licences are those in the packages' metadata. --save_path also writes the list as
+CycloneDX 1.6 JSON (ECMA-424), with the lock's hashes, dependencies and the pinned downloads; the same packages give the same
+bytes. A published folder's list has one more component, the model with its card. It is written as plain JSON because
+cyclonedx-python-lib 11 has no model cards.
 """
 
 import importlib.metadata
@@ -22,17 +22,17 @@ from tools.make import cli
 from tools.source import fetch
 
 LOCKS = ("requirements.txt", "requirements-cuda.txt")
-TOOLS = {"pip", "setuptools", "wheel"}  # python -m venv brings them
-OPTIONAL = {"colorama", "hf-xet"}  # on other systems or processors
+TOOLS = {"pip", "setuptools", "wheel"}  # python -m venv installs them
+OPTIONAL = {"colorama", "hf-xet"}  # locked for other systems or processors only
 
 
 def normalized(name: str) -> str:
-    """A package's name as PyPI compares it."""
+    """A package's name in PyPI's normalised form."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def locked(*paths: Path) -> dict[str, dict[str, list[str]]]:
-    """{package: {version: sha256 of each file that is allowed}} of lock files."""
+    """{package: {version: sha256 of each allowed file}} of lock files."""
     packages: dict[str, dict[str, list[str]]] = {}
     text = "\n".join(path.read_text() for path in paths)
     for name, version, rest in re.findall(r"^([\w.-]+)==([^ ;\\+]+)(.*(?:\n .*)*)", text, re.M):
@@ -41,24 +41,24 @@ def locked(*paths: Path) -> dict[str, dict[str, list[str]]]:
 
 
 def installed() -> dict:
-    """{package: what importlib.metadata says of it} of those here."""
+    """{package: its importlib.metadata distribution} of the installed packages."""
     return {normalized(d.metadata["Name"]): d for d in importlib.metadata.distributions()}
 
 
 def licence(meta) -> str:
-    """What a package's metadata say of its licence, in a few words."""
+    """A package's licence in a few words, from its metadata."""
     classifiers = [c.split(" :: ")[-1] for c in meta.get_all("Classifier") or [] if c.startswith("License ::")]
     text = meta.get("License-Expression") or ", ".join(classifiers) or (meta.get("License") or "").split("\n")[0]
     return text[:60] or "not stated"
 
 
 def hashed(digests) -> list[dict]:
-    """Hashes as CycloneDX has them."""
+    """Hashes in CycloneDX's form."""
     return [{"alg": "SHA-256", "content": digest} for digest in digests]
 
 
 def component(name: str, dist, allowed: dict) -> dict:
-    """One package: its package URL, its licence, the files that the lock allows."""
+    """The component of a package: package URL, licence, and the files that the lock allows."""
     expression, version = dist.metadata.get("License-Expression"), dist.version.split("+")[0]
     one = {"expression": expression} if expression else {"license": {"name": licence(dist.metadata)}}
     page: dict = {"type": "distribution", "url": f"https://pypi.org/project/{name}/{version}/"}
@@ -69,15 +69,15 @@ def component(name: str, dist, allowed: dict) -> dict:
 
 
 def pinned(name: str, pin) -> dict:
-    """One pinned download; both packages are under the MIT licence (data/README.md)."""
+    """The component of a pinned download. Both packages have the MIT licence (data/README.md)."""
     return {"type": "data", "bom-ref": name, "name": name, "version": pin.version,
             "purl": f"pkg:pypi/{normalized(pin.package)}@{pin.version}", "licenses": [{"license": {"id": "MIT"}}],
             "hashes": hashed([pin.sha256])}  # fmt: skip
 
 
 def document(here: dict, *models: dict) -> dict:
-    """Packages, what they need, the pinned downloads and models as a CycloneDX 1.6 document."""
-    build = ["requirements-cpu.txt"] if here["torch"].version.endswith("+cpu") else []  # its own file of PyTorch
+    """A CycloneDX 1.6 document of packages, their dependencies, the pinned downloads, and models."""
+    build = ["requirements-cpu.txt"] if here["torch"].version.endswith("+cpu") else []  # the lock of that build
     allowed = locked(*map(Path, (*LOCKS, *build)))
     packages = {name: component(name, dist, allowed) for name, dist in sorted(here.items())}
     components = [*models, *packages.values(), *(pinned(name, pin) for name, pin in fetch.read_pins().items())]
