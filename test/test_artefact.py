@@ -65,6 +65,7 @@ def test_the_lead_over_peers_is_that_of_the_precision_where_it_is_least(tmp_path
              line("ENGINE=native bf16", "bf16", 60), line("ENGINE=native fp32", "fp32", None)]  # fmt: skip
     (tmp_path / "bench.json").write_text(json.dumps({"contenders": lines}))
     assert claims.value({"ahead": str(tmp_path / "bench.json")}) == 1.2
+    assert claims.lead([line("ENGINE=native int8", "int8", 300)]) == 0  # no peer runs here
 
 
 def test_an_unknown_claim_is_one_line(built):

@@ -325,12 +325,28 @@ def test_compare_lists_every_flip(unspoilt):
     assert "B - A: +0.57 points" in text
 
 
+def test_compare_takes_a_log_from_elsewhere_and_answers_in_either_form(unspoilt):
+    one = compare.read_accuracy(Path(LEAF))
+    classes = [-1 if p == "=" else int(p) for p in one["predictions"]]
+    other = one | {"started": None, "imported": {"file": "x"}, "truth": record.sst2_labels(), "predictions": classes}
+    assert compare.flips(one, other) == [] and "(imported): 90.83 %" in compare.comparison(one, other)
+
+
 def test_compare_wants_accuracy_records(unspoilt):
-    with pytest.raises(cli.UserError, match="not an accuracy record"):
-        compare.read_accuracy(Path(LEAF) / "perf.json")
+    for path in (Path(LEAF) / "perf.json", Path("tools"), Path("nothing")):
+        with pytest.raises(cli.UserError, match="not an accuracy record"):
+            compare.read_accuracy(path)
     one = compare.read_accuracy(Path(LEAF))
     with pytest.raises(cli.UserError, match="A and B are not of the same texts: their labels differ"):
         compare.comparison(one, one | {"truth": [1] * one["total"]})
+
+
+def test_a_round_of_another_command_is_none_of_this_speed(repo):
+    before = record.throughput_record(Path(LEAF))
+    info = json.dumps({"round4": json.loads(Path(f"{LEAF}/round3/out_summary.json").read_text())})
+    command = [sys.executable, "-c", measured.ROUND, "{}", info]
+    measured.run(f"{LEAF}/round4/MANIFEST", f"{MODEL}/model.onnx", "--", *command)
+    assert record.throughput_record(Path(LEAF)) == before
 
 
 # ---- verify

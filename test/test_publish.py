@@ -308,7 +308,7 @@ def test_figures_of_a_file_and_its_flips():
     scored = card.scores(SAID, [0, 1, 1])
     assert card.right(scored["model.onnx"]) == "3/3" and card.right(scored["model.native"]) == "2/3 (1 flips)"
     assert scored["model.native"]["flips"] == [2] and "95 % interval" in card.whole(scored["model.native"])
-    assert folder.classes("01=") == SAID["files"]["model.native"]["predictions"]
+    assert records.classes("01=") == SAID["files"]["model.native"]["predictions"]
 
 
 def test_seeded_weights_and_texts_of_ones_own_have_no_place_on_a_leaderboard():

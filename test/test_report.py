@@ -107,6 +107,40 @@ def test_a_share_of_the_peak_above_all_of_it_is_explained():
 # ---- README
 
 
+def own(r: dict) -> dict:
+    """A record as texts of the user's own give it, in a later hour."""
+    return r | {"task": "sst2", "correct": 400, "total": 500, "accuracy": 0.8, "started": "2027-01-01T00:00:00Z"}
+
+
+def test_texts_of_ones_own_stand_apart_from_sst2s(repo):
+    records = list(by_path().values())
+    ours = [own(r) for r in records if r["kind"] == "accuracy"]
+    whole = table.frame([*records, *ours])
+    assert sorted(whole["total"].dropna()) == [500, 500, 872, 872]
+    assert readme.answer("right PRECISION=fp32 BS=8", [*records, *ours]) == "792/872"
+    assert plot.frontier([*records, *ours], []).equals(plot.frontier(records, []))
+    cells = [line["accuracy"] for line in readme.best_rows([*records, *ours])]
+    assert sorted(cells) == ["80.00 % (400/500)"] * 2 + ["90.83 % (792/872)", "91.40 % (797/872)"]
+    figures = published.all_figures(measured.ROOT / "models")
+    on_card = {"model": "tinybert_sst2", "seq": "64"}
+    assert published.distance(records[0] | ours[0] | on_card, figures) == ""
+
+
+def test_a_page_is_made_of_logs_from_elsewhere_alone(repo):
+    log = {"started": None, "imported": {"file": "x", "sha256": "0" * 64}, "chip": "310P3"}
+    logs = [r | log | {"bs": bs} for r in by_path().values() if r["kind"] == "accuracy" for bs in (1, 8)]
+    assert len(readme.best_rows(logs)) == 2
+
+
+def test_a_claim_that_could_not_run_has_no_place_among_the_costs(repo):
+    cli.write(claims.COSTS, "claim,verdict,value,seconds,disk_mb,memory_mb,date,cpu,cores\n"
+              "fp32,holds,791,30,5,6,2026-11-30,cpu,2\nbits,cannot run here,no unit,,,,,,\n")  # fmt: skip
+    assert claims.markdown().startswith("Measured 2026-11-30 on cpu, 2 cores.\n")
+    assert readme.answer("seconds fp32", []) == "30"
+    with pytest.raises(cli.UserError, match="nothing answers that"):
+        readme.answer("seconds bits", [])
+
+
 def test_readme_blocks_and_figures_are_written_and_staleness_found(repo):
     """A block that nothing makes stays as it is; a question that nothing answers is an error."""
     path, end = Path("README.md"), "<!-- x -->\nkept\n<!-- /x -->\n\nend\n"

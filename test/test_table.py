@@ -161,6 +161,25 @@ def test_published_variants_of_one_shape_stay_apart():
     assert "variant" not in frame.columns
 
 
+@pytest.mark.parametrize(
+    "column, text", [("model", ""), ("bs", "8x"), ("metric", "latency"), ("value", "9232"), ("value", "-1")]
+)
+def test_a_published_figure_that_is_none_is_named(tmp_path, column, text):
+    texts = ["m", "v", "128", "310P", "8", "fp16", "accuracy", "92.32", "%", "s", "c", "n"]
+    row = dict(zip(published.COLUMNS, texts, strict=True)) | {column: text}
+    path = tmp_path / "published.csv"
+    path.write_text(f"{','.join(published.COLUMNS)}\n{','.join(row.values())}\n")
+    with pytest.raises(cli.UserError, match=rf"published.csv:2: {column} '{text}' is not .*; mend that line"):
+        published.read_csv(path)
+
+
+def test_a_row_of_another_threshold_is_no_row_of_this_one(tmp_path):
+    paths = stored(tmp_path, record(leaf("310P3-atc-fp16", 8), 100.0))
+    (same,) = cells(table.from_names([leaf("310P3-atc-fp16", 8), *paths]))
+    (other,) = cells(table.from_names([leaf("310P3-atc-fp16.t0.3", 8), *paths]))
+    assert same["samples_per_s"] == 100 and other["samples_per_s"] is None
+
+
 def test_nothing_named_is_an_error():
     with pytest.raises(cli.UserError, match="nothing to show"):
         table.from_names([])

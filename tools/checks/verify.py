@@ -208,7 +208,8 @@ def choose(paths: list[Path], only: list[str]) -> list[Path]:
     newest, ours = {}, cpu.machine()["cpu"]
     for path, r in records_of.load_records(paths).items():
         if parameters.agrees(r, only):
-            newest[(r["kind"], r["machine"]["cpu"], *(str(r.get(n)) for n in parameters.FIELDS))] = path
+            of = records_of.own_texts(r), *(str(r.get(n)) for n in parameters.FIELDS)
+            newest[(r["kind"], r["machine"]["cpu"], *of)] = path
     return [path for (_, machine, *_), path in sorted(newest.items(), key=lambda item: item[0][1] != ours)]
 
 

@@ -75,7 +75,7 @@ def check_claims(place: Path, answers: dict, truth: list, record: dict) -> None:
         (card.EVAL_RESULTS, entries, card.eval_results(answers, truth, record)),
         (folder.SBOM, model.get("modelCard"), card.component(place, answers, truth, record)["modelCard"]),
         ("config.json", turned, answers["labels"]),
-        (folder.RECORD, folder.classes(record["predictions"]), answers["files"][answers["about"]]["predictions"]),
+        (folder.RECORD, records.classes(record["predictions"]), answers["files"][answers["about"]]["predictions"]),
         (folder.RECORD, records.first_difference(audit.only(record, audit.PROPORTION), own), None),
         (folder.RECORD, next(audit.contradictions(record), None), None),
     ):

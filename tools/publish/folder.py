@@ -68,16 +68,11 @@ def answers_of(leaf: Path, record: dict, files: dict[str, Path], text_file: str)
     for name in (name for name in files if Path(name).suffix in COMPILED):
         sheet[name] = {key: record[key] for key in ("engine", "precision")}
         sheet[name]["tokens"] = int(exported if length == "real" else length)
-        sheet[name]["predictions"] = classes(record["predictions"])
+        sheet[name]["predictions"] = records.classes(record["predictions"])
     name, get = card.SST2 if text_file == "build/data/dev.tsv" else card.OWN
     data = {"name": name, "get": get, "rows": record["total"], "sha256": record["chain"][text_file]["sha256"]}
     question = {"task": record.get("task", tasks.DEFAULT), "labels": labels, "threshold": threshold}
     return {"data": data, **question, "about": list(sheet)[-1], "files": sheet}
-
-
-def classes(predictions) -> list:
-    """The predictions of a record as answers.json has them: class numbers, -1 for a tie; scores and lists as they are."""
-    return [-1 if p == "=" else int(p) for p in predictions] if isinstance(predictions, str) else predictions
 
 
 def sign(folder: Path, key: Path) -> str:

@@ -67,9 +67,12 @@ def lead(contenders: list[dict]) -> float:
     """How many times as fast as the fastest peer of its precision our native engine is, in the precision where that is least:
     of a bench's lines, at the sentences' own lengths."""
     lines = [line for line in contenders if line["shape"] == "sorted" and line["samples_per_second"]]
-    speeds = lambda precision: [c["samples_per_second"] for c in lines if c["precision"] == precision and not c["ours"]]
-    native = [line for line in lines if line["name"].startswith("ENGINE=native")]
-    return round(min(line["samples_per_second"] / max(speeds(line["precision"])) for line in native), 2)
+    fastest: dict[str, float] = {}
+    for line in (line for line in lines if not line["ours"]):
+        fastest[line["precision"]] = max(line["samples_per_second"], fastest.get(line["precision"], 0))
+    native = [line for line in lines if line["name"].startswith("ENGINE=native") and line["precision"] in fastest]
+    ratios = [line["samples_per_second"] / fastest[line["precision"]] for line in native]
+    return round(min(ratios, default=0), 2)
 
 
 def check(claim: dict, extra: list[str]) -> dict:
@@ -140,7 +143,7 @@ def table(measured: dict[str, dict], claims: list[dict]) -> str:
 def markdown() -> str:
     """The claims as results/costs.csv has them: where and when they were measured, and the table."""
     measured = costs()
-    where = sorted({"{date} on {cpu}, {cores} cores".format(**row) for row in measured.values()})
+    where = sorted({"{date} on {cpu}, {cores} cores".format(**row) for row in measured.values() if row["date"]})
     return f"Measured {'; '.join(where) or 'nowhere yet'}.\n\n{table(measured, read_claims())}"
 
 

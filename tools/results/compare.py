@@ -25,7 +25,7 @@ DEV = Path("build/data/dev.tsv")
 def read_accuracy(path: Path) -> dict:
     """An accuracy record from its file or its folder. Raises UserError where it holds none."""
     path = path / "accuracy.json" if path.is_dir() else path
-    if (value := record.read_record(path))["kind"] != "accuracy":
+    if not path.is_file() or (value := record.read_record(path))["kind"] != "accuracy":
         raise cli.UserError(f"{path}: not an accuracy record; give one that `make accuracy` made")
     return value
 
@@ -34,7 +34,7 @@ def title(r: dict) -> str:
     """A record's parameters, day and accuracy in one line."""
     where = f"{r['model']} seq{r['seq']} bs{r['bs']} {r['chip']} {r['engine']} {r['precision']}{parameters.suffix(r)}"
     caveat = f"  [{r['caveat']}]" if r["caveat"] else ""
-    return f"{where} ({r['started'][:10]}): {100 * r['accuracy']:.2f} % ({r['correct']}/{r['total']}){caveat}"
+    return f"{where} ({(r['started'] or 'imported')[:10]}): {100 * r['accuracy']:.2f} % ({r['correct']}/{r['total']}){caveat}"
 
 
 def mcnemar(a: list[bool], b: list[bool]) -> dict:
@@ -54,7 +54,8 @@ def mcnemar(a: list[bool], b: list[bool]) -> dict:
 
 def flips(a: dict, b: dict) -> list[int]:
     """Rows of the validation set, from 0, to which the two records give different classes."""
-    return [i for i, (x, y) in enumerate(zip(a["predictions"], b["predictions"], strict=True)) if x != y]
+    pairs = zip(*(record.classes(r["predictions"]) for r in (a, b)), strict=True)
+    return [i for i, (x, y) in enumerate(pairs) if x != y]
 
 
 def flip_lines(a: dict, b: dict) -> list[str]:

@@ -129,7 +129,7 @@ def add_cell(tar: Tar, one: dict) -> dict:
     if parameters.seq_values(one["seq"])["PACK"]:  # sentences in each row that runs: the last batch is filled up
         per_row = round(records.SST2 / (-(-len(order["rows"]) // one["bs"]) * one["bs"]), 6)
     om_file = Path(f"build/{one['name']}/model.om")
-    if om_file.is_file() and cli.read_json(records.prov_of(str(om_file)))["inputs"].get(str(graph)) == sha256:
+    if om_file.is_file() and cli.read_json(records.prov_of(om_file))["inputs"].get(str(graph)) == sha256:
         names["om"] = f"oms/{one['name'].replace('/', '.')}.om"
         used["om"] = tar.add(names["om"], om_file.read_bytes())
     rows = published.beside(one | {"kind": "throughput"}, published.all_figures())

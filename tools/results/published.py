@@ -7,10 +7,18 @@ which stands there for its likeness, has that one's name.
 
 import csv
 import math
+import re
 from pathlib import Path
 
 from tools.make import cli
+from tools.results.record import own_texts
 
+MOST = {"accuracy": 100, "throughput": 1e15}
+FORMS = {
+    "model": (".+", "a name"),
+    "bs": (r"([1-9]\d{0,8})?", "a whole number, or empty"),
+    "metric": ("|".join(MOST), " or ".join(MOST)),
+}
 COLUMNS = ["model", "variant", "seq", "chip", "bs", "precision", "metric", "value", "unit", "source", "commit", "note"]
 
 
@@ -29,13 +37,17 @@ def read_csv(path: Path) -> list[dict]:
             raise cli.UserError(f"{where}: not {len(COLUMNS)} columns; mend that line")
         if not all(map(str.isprintable, row.values())):
             raise cli.UserError(f"{where}: a control character, or one that turns the line round; mend that line")
+        for name, (pattern, words) in FORMS.items():
+            if not re.fullmatch(pattern, row[name]):
+                raise cli.UserError(f"{where}: {name} {row[name]!r} is not {words}; mend that line")
         try:
-            value = float(row["value"])
+            value = float(row["value"]) * (100 if row["unit"] == "1" else 1)
         except ValueError:
             value = math.nan
-        if not 0 < value < math.inf:
-            raise cli.UserError(f"{where}: value {row['value']!r} is not a number above 0; mend that line")
-        row["value"] = value * (100 if row["unit"] == "1" else 1)
+        if not 0 < value <= MOST[row["metric"]]:
+            most = f"a number above 0, up to {MOST[row['metric']]:g}"
+            raise cli.UserError(f"{where}: value {row['value']!r} is not {most}; mend that line")
+        row["value"] = value
     return [row for _, row in rows]
 
 
@@ -46,8 +58,8 @@ def all_figures(root: Path = Path("models")) -> list[dict]:
 
 def beside(record: dict, rows: list[dict]) -> list[dict]:
     """The published figures of the same model, quantity and length as `record`, or of no length; throughput of the same
-    batch size. None is of packed rows (128p) or of [CLS] alone (128c)."""
-    if record["seq"].endswith(("p", "c")):
+    batch size. None is of packed rows (128p) or of [CLS] alone (128c), or beside texts of the user's own."""
+    if record["seq"].endswith(("p", "c")) or own_texts(record):
         return []
     same = [r for r in rows if (r["model"], r["metric"]) == (record["model"], record["kind"])]
     same = [r for r in same if r["seq"].replace(",", "-") in ("", record["seq"])]

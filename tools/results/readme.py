@@ -45,10 +45,10 @@ def best_rows(records: list[dict]) -> list[dict]:
     first. The batch size behind a speed is the one at which that same speed is highest; `~` marks one too noisy to compare."""
     groups: dict[tuple, list] = {}
     for r in (r for r in plot.current(records) if r["weights"] != parameters.SEEDED):
-        model = r["model"] + f", {r['weights']}" * (r["weights"] != "default")
+        model = r["model"] + f", {r['weights']}" * (r["weights"] != "default") + ", own texts" * record.own_texts(r)
         label = plot.engine(r) + " PACK=1" * bool(parameters.seq_values(r["seq"])["PACK"])
         groups.setdefault((model, label), []).append(r)
-    lines, newest = [], lambda some: max(some, key=lambda r: r["started"], default=None)
+    lines, newest = [], lambda some: max(some, key=lambda r: r["started"] or "", default=None)
     per_core = lambda r: ((r.get("figures") or {}).get("per_core_second") or {"value": 0})["value"]
     for (model, label), group in groups.items():
         right = newest(r for r in group if r["kind"] == "accuracy")
@@ -142,21 +142,23 @@ FIELDS = {
 def answer(question: str, records: list[dict]) -> str:
     """What belongs after `<!-- = QUESTION -->`, from the newest record or results/verify.md.
 
-    FIELD NAME=value ...    of the newest record with these parameters; FIELD: accuracy (90.71 %), right (791/872), interval, cpu
+    FIELD NAME=value ...    of the newest record of SST-2 with these parameters; FIELD: accuracy (90.71 %), right (791/872),
+                            interval, cpu
     seconds setup bits      what these claims took, by results/costs.csv (`64`)
     again within 5          how many of the speeds that `make verify` made again came within 5 % (`68 of 78`)
 
     Raises UserError where nothing answers.
     """
     field, *words = question.split()
-    if field == "seconds" and words and {*words} <= claims.costs().keys():
-        return str(sum(int(claims.costs()[word]["seconds"]) for word in words))
+    seconds = {name: int(row["seconds"]) for name, row in claims.costs().items() if row["seconds"]}
+    if field == "seconds" and words and {*words} <= seconds.keys():
+        return str(sum(seconds[word] for word in words))
     if field == "again":
         text = VERIFIED.read_text("utf-8") if VERIFIED.is_file() else ""
         ratios = re.findall(r"^\| .*\| perf .*per_tera x ([\d.]+) \(", text, re.M)
         return f"{sum(abs(float(ratio) - 1) <= float(words[1]) / 100 for ratio in ratios)} of {len(ratios)}"
     kind = "throughput" if field == "cpu" else "accuracy"
-    sound = lambda r: r["kind"] == kind and r["started"] and r.get("correct", 0) is not None
+    sound = lambda r: r["kind"] == kind and r["started"] and not record.own_texts(r)
     fitting = [r for r in records if field in FIELDS and sound(r) and parameters.agrees(r, words)]
     if not fitting:
         raise cli.UserError(f"<!-- = {question} -->: nothing answers that; see `answer` in tools/results/readme.py")

@@ -56,7 +56,7 @@ def input_of(leaf: Path) -> Path:
     return of_batches if of_batches.is_dir() else leaf.parents[1] / "input"
 
 
-def prov_of(path: str) -> Path:
+def prov_of(path: str | Path) -> Path:
     """The file in which run.py describes an artefact."""
     return Path(f"{path}.prov.json")
 
@@ -96,6 +96,11 @@ def edited_sources(commit: str | None, links: dict) -> list[str]:
     return [p for p, link in links.items() if tree and p.startswith(SOURCES) and tree.get(p) != link["sha256"]]
 
 
+def own_texts(record: dict) -> bool:
+    """Whether a record is of texts of the user's own, not of SST-2's validation set."""
+    return "task" in record or "sentences" in record
+
+
 def noise(record: dict) -> str | None:
     """Why a throughput is too noisy to compare, in words."""
     if (record["spread"] or 0) > NOISY:
@@ -111,7 +116,7 @@ def common_fields(leaf: Path, kind: str, target: Path, outputs: list[Path]) -> d
     outputs: what the chip wrote; where that was on another machine (LAUNCH=), the record names node, job and device of each.
     dirty: also where files were used that the commit does not hold, such as a model of one's own that git does not track.
     """
-    run, *runs = (cli.read_json(prov_of(str(path)))["run"] for path in (target, *outputs))
+    run, *runs = (cli.read_json(prov_of(path))["run"] for path in (target, *outputs))
     links = chain(target)
     return {
         "kind": kind,
@@ -151,11 +156,16 @@ def labels_of(record: dict) -> list:
     return labels
 
 
+def classes(predictions: str | list) -> list:
+    """Predictions as class numbers, -1 for a tie, whichever way a record holds them; scores and lists of classes as they are."""
+    return [-1 if p == "=" else int(p) for p in predictions] if isinstance(predictions, str) else predictions
+
+
 def right_answers(record: dict) -> list[bool]:
     """Which texts of an accuracy's record have the right class; UserError where they have scores."""
     if record["correct"] is None:
         raise cli.UserError(f"task {record['task']}: scores, of which none is right or wrong; look at its metrics")
-    return [str(p) == str(label) for p, label in zip(record["predictions"], labels_of(record), strict=True)]
+    return [p == label for p, label in zip(classes(record["predictions"]), labels_of(record), strict=True)]
 
 
 def sentences_of(leaf: Path) -> int | None:
@@ -311,15 +321,14 @@ def workload(seq: str) -> str:
 
 
 def throughput_record(leaf: Path) -> dict:
-    """The record of the timed rounds leaf/round1, round2 ...: all samples, pooled and by round.
-
-    Raises UserError where none was timed.
-    """
+    """The record of the timed rounds leaf/round1, round2 ...: all samples, pooled and by round. A round of other files or
+    another command than round1 is left over from an earlier make, of more ROUNDS. Raises UserError where none was timed."""
     from tools.ascend import summary
 
-    manifests = sorted(leaf.glob("round*/MANIFEST"))
-    if not manifests:
-        raise cli.UserError(f"{leaf}: no round1/MANIFEST; run make perf")
+    if not (first := leaf / "round1/MANIFEST").is_file():
+        raise cli.UserError(f"{first}: gone; run make perf")
+    how = lambda path: [cli.read_json(prov_of(path))[key] for key in ("inputs", "recipe")]
+    manifests = [path for path in sorted(leaf.glob("round*/MANIFEST")) if how(path) == how(first)]
     record, sentences = common_fields(leaf, "throughput", manifests[0], manifests), sentences_of(leaf)
     paths = [m.with_name("out_summary.json") for m in manifests]
     summaries = [cli.read_json(path) for path in paths]

@@ -47,7 +47,7 @@ def settings(record: dict) -> str:
 def row(record: dict) -> dict:
     """The cells of one record."""
     cells = {k: record[k] for k in KEY} | {"cpu": record["machine"]["cpu"], "cores": record["machine"]["cores"]}
-    cells |= {"figure": "imported" if record.get("imported") else "measured"}
+    cells |= {"figure": "imported" if record.get("imported") else "measured", "own": records_of.own_texts(record)}
     cells["precision"] += settings(record)
     if record["seq"] == "real" and records_of.current_names(record)["engine"] == "native":
         cells["bs"] = None  # it takes the sentences in requests of its own size
@@ -113,7 +113,7 @@ def words(record: dict) -> dict:
 def place_of(r: dict) -> tuple:
     """What tells one row of the table from another."""
     log = r["reason"] if r["figure"] == "imported" else None
-    return *(r[k] for k in IDENTITY), r.get("devices"), r.get("variant"), log
+    return *(r[k] for k in IDENTITY), r.get("devices"), r.get("variant"), bool(r.get("own")), log
 
 
 def newest(records: list[dict]) -> list[dict]:
@@ -147,7 +147,7 @@ def look_up(leaf: str, records: list[dict], figures: list[dict]) -> list[dict]:
     none = dict.fromkeys(IDENTITY) | spec | {"figure": "none"} | dict.fromkeys(empty)
     if kind == "throughput" and (lost := Path("build", leaf, "lost")).is_file():
         return [none | {"reason": " ".join(lost.read_text(errors="replace").split())[:300]}]
-    if same := [r for r in records if r["kind"] == kind and all(r[k] == spec[k] for k in KEY)]:
+    if same := [r for r in records if r["kind"] == kind and records_of.leaf_of(r) == leaf]:
         return [row(r) for r in newest(same)]
     rows = [published_row(f) for f in figures if f["metric"] == kind]
     rows = [r for r in rows if all(r[k] == spec[k] for k in ("model", "seq", "bs", "precision"))]
@@ -201,7 +201,7 @@ def frame(records: list[dict], more: list[dict] | tuple = ()):
         cells |= {k: v for k, v in r.items() if v is not None or k not in cells}
     rows = sorted([*merged.values(), *best(list(merged.values()))], key=sort_key)
     rows = [r | ratios(r, rows) for r in rows]
-    names = {k for r in rows for k in r} - {"variant"}  # a published row's reason begins with it
+    names = {k for r in rows for k in r} - {"variant", "own"}  # a published row's reason begins with its variant
     last = [*sorted(k for k in names if "/" in k), "timed", "reason"]
     first = dict.fromkeys([*IDENTITY, *ACCURACY, *(k for r in rows for k in r)])
     columns = [k for k in first if k not in last] + last
