@@ -1,13 +1,13 @@
 # bert2om: BERT classifiers from PyTorch weights to ONNX, to .om (or the CPU at hand), to accuracy and throughput tables.
-# Read next: tools/make/parameters.py (what may be said, and how a path spells it), mk/shell.mk (how a step runs, by an
+# Read next: tools/make/parameters.py (the parameters, and how paths spell them), mk/shell.mk (how a step runs, with an
 # example), mk/graph.mk (the first stages), one folder of models/.
 
 override old_make := $(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(value MAKE_VERSION))
 $(if $(old_make),$(error GNU make 4.2 or newer is needed, not $(old_make)))
 $(if $(filter $(realpath Makefile),$(realpath $(value MAKEFILE_LIST))),,\
     $(error give make -C $(strip $(patsubst %Makefile,%,$(value MAKEFILE_LIST))) in place of -f: paths are its folder's))
-# What was typed goes to tools/make/makefile.py as it is, each word quoted, and expanded by nobody. It answers with the
-# parameters, checked, and all that follows from them, as lines for make. -p: nothing of bash's own from the environment.
+# The typed words go to tools/make/makefile.py, each quoted, and nothing expands them. It checks them and answers with lines
+# for make: the parameters and all that follows from them. bash -p reads no start-up files or functions of the environment.
 override SHELL       := bash
 override .SHELLFLAGS := -peu -o pipefail -c
 override define newline :=
@@ -23,7 +23,7 @@ unexport $(typed_names)
 endif
 override a_python := p=$(call or_typed,VENV,.venv)/bin/python; [ -x "$$p" ] || \
     p=$$(type -P $(call or_typed,PYTHON,python3) || type -P python3)
-# Ctrl-C in a Python's first moments waits until it can end without a traceback (tools/__init__.py); empty for an older env.
+# Blocks Ctrl-C until a starting Python can end without a traceback (tools/__init__.py); empty if `env` is too old for it.
 override guard  := $(shell env --block-signal=INT echo env --block-signal=INT 2>/dev/null)
 override answer := $(shell $(a_python); $(guard) "$$p" -I -S tools/make/__main__.py "$$PPID" $(call quoted,$(value MAKECMDGOALS)) $(typed_words))
 ifneq ($(.SHELLSTATUS),0)
@@ -39,7 +39,7 @@ include mk/shell.mk mk/paths.mk mk/install.mk mk/source.mk mk/graph.mk mk/compil
 include mk/tables.mk mk/kit.mk lab/lab.mk mk/develop.mk
 
 # ---- Targets for people. A recipe here only prints what was made, so `make -q` and `make -n` stay truthful.
-# Behind `##` stands what `make help` says of a target, behind `###` what `make help-dev` says.
+# The text behind `##` is shown by `make help`, that behind `###` only by `make help-dev`.
 ##@ Run one configuration
 setup: $(VENV)/installed           ## install the locked packages into VENV
 data: build/data/dev.tsv           ## rebuild SST-2's validation set, 872 rows, byte for byte

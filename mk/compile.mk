@@ -1,4 +1,4 @@
-# Compiled for its chip.
+# Graphs compiled for their chip.
 compiled_one := $(compiled.$(word 2,$(subst -, ,$(notdir $(ONE)))))
 
 # fp32 outputs of rows of one length are compared on all sentences as they are made (mk/run.mk), so here on few.
@@ -8,7 +8,7 @@ calibrated  = $(addprefix --calibration ,$(calibration)) $(if $(calibration),--c
 do.compile  = -m tools.cpu.compile --onnx build/$(batch)/cpu.onnx --reference $(exported) --engine $(engine) \
     --precision $(precision) --input $(input) $(if $(gated_by_outputs),$(few_rows),$(gate_rows)) \
     $(seeded) $(calibrated) $(of_task) --save_path {}
-# Modules that only another engine runs are no reason to make this one's files again.
+# A change in a module that only another engine uses does not make this engine's files again.
 native_alone  = tools/cpu/native/% $(filter-out $(needs.tools.cpu.engines) $(needs.tools.graph.gate),\
                 $(needs.tools.cpu.native.convert))
 other_engines = $(if $(filter native,$(engine)),,$(native_alone))
@@ -25,7 +25,7 @@ native_h := $(patsubst %,tools/cpu/native/%.h,net vectors pieces rows tiles atte
 do.engine = -m tools.cpu.native.build $(native_c) --save_path {}
 build/lib/native.so: $(native_c) $(native_h) $$(call by,engine) | $(VENV)/installed
 	$(call run,engine)
-# CERTIFY=: what lets sentences leave the native engine early, fitted on texts without labels.
+# CERTIFY=: the thresholds by which sentences leave the native engine early, fitted on texts without labels.
 certify_on = $(if $(call user_texts,train)$(task),$(training),build/data/snippets.tsv)
 do.certify = -m tools.cpu.certify --model build/$(leaf)/model.native $(addprefix --texts ,$(certify_on)) \
     --checkpoint $(checkpoint) $(of_task) --percent $(CERTIFY) --save_path {}
@@ -51,7 +51,7 @@ $(rehearsed:%=build/%/model.onnx): build/%/model.onnx: build/$$(batch)/ascend.on
     $$(call by,rehearse)
 	$(call run,rehearse)
 
-# Buckets are atc's gears: for each length, as many numbers as there are inputs.
+# Buckets become atc's gears: for each length, one number per input.
 gear_of = $(call joined_by,$(comma),$(inputs:%=$1))
 gears   = $(if $(bucketed),--dynamic_dims=$(call joined_by,;,$(foreach n,$(lengths),$(call gear_of,$n))))
 do.atc  = -m tools.ascend.atc --atc $(ATC) $(addprefix --image ,$(CANN_IMAGE)) --implmode Gelu=high_performance \
@@ -61,7 +61,7 @@ do.atc  = -m tools.ascend.atc --atc $(ATC) $(addprefix --image ,$(CANN_IMAGE)) -
 $(patsubst %,build/%/model.om,$(call of_engine,atc)): build/%/model.om: build/$$(batch)/ascend.onnx $$(call by,atc)
 	$(call run_there,atc)
 
-# TensorRT 11 has no --fp16: it takes a graph's own types.
+# TensorRT 11 has no --fp16: it uses the types in the graph.
 do.half = -m tools.gpu.half build/$(batch)/gpu.onnx {} --input $(input) $(gate_rows) $(seeded)
 $(batches:%=build/%/gpu-fp16.onnx): build/%/gpu-fp16.onnx: build/%/gpu.onnx $$(input)/MANIFEST $$(call by,half)
 	$(call run,half)

@@ -1,4 +1,4 @@
-# A kit for a card in another room, and the record of what comes home: docs/ascend.md.
+# A kit for a host with a card and no network, and the records of its result: docs/ascend.md.
 kit_graph     = build/$(batch)/$(family).onnx
 kit_reference = $(if $(filter $(longest),$(lastword $(lengths))),build/$(weights)/reference.npy,\
                 $(if $(packed),,build/$(shape)/reference.npy))
@@ -9,7 +9,7 @@ do.cell = -m tools.results.kit cell --leaf $* --graph $(kit_graph) --input $(inp
 $(KIT_ROWS:%=build/%/cell.json): build/%/cell.json: $$(kit_graph) $$(input)/MANIFEST $$(kit_reference) $$(call by,cell)
 	$(call run,cell)
 do.kit = -m tools.results.kit pack $(KIT_ROWS:%=build/%/cell.json) --save_path {}
-# An .om is taken if it was made of this graph (kit.add_cell); none is made: its prov.json has no rule.
+# An .om that is here, and was made from this graph, goes into the kit (kit.add_cell). None is made for it.
 oms_here = $(wildcard $(KIT_ROWS:%=build/%/model.om.prov.json))
 build/kit-$(CHIP).tar: $(KIT_ROWS:%=build/%/cell.json) $(oms_here) $$(call by,kit)
 	$(call run,kit)

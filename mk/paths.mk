@@ -22,7 +22,7 @@ engine    = $(word 2,$(config))
 precision = $(patsubst $(chip)-$(engine)-%,%,$(firstword $(subst ., ,$(call part,5))))
 family    = $(family.$(chip))
 inputs    = $(if $(packed),$(filter-out %mask,$($(model).INPUTS)) sentence position first,$($(model).INPUTS))
-# The input files: a file a row, for all batch sizes; whole batches where rows differ by bucket.
+# Input files: one file per row, shared by all batch sizes; with buckets, one file per batch.
 input     = build/$(shape)$(if $(bucketed),$(addprefix /,$(call part,4)))/input
 checkpoint = build/$(weights)/checkpoint
 certified = $(findstring .c,$(call part,5))

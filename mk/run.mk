@@ -1,4 +1,4 @@
-# Run, scored, timed: through the command line of ais_bench on every chip.
+# How models are run, scored and timed: on every chip through ais_bench's command line.
 runner.cpu    = -m tools.cpu.runner --model $(model_file)
 runner.ascend = -m tools.ascend.ais_bench $(ais_python) --device $(DEVICE) --model $(model_file)
 runner.gpu    = -m tools.gpu.trtexec --engine $(model_file)
@@ -7,12 +7,12 @@ eager         = $(findstring torch_,$(engine))
 runner        = $(runner.$(if $(eager),torch,$(family)))
 input_folders = $(call joined_by,$(comma),$(inputs:%=$(input)/%))
 on_sentences  = --input $(input_folders) $(if $(bucketed),--auto_set_dymdims_mode 1 --outfmt NPY)
-# onnxruntime gives the same bytes whether all cores share a request or each has its own, which takes less of them.
+# onnxruntime gives the same bytes whether all cores share one request or each core has its own, which is cheaper.
 untimed       = $(if $(filter onnxruntime,$(engine)),--untimed)
 not_used      = $(other_engines) $(if $(real),,tools/cpu/plan.py)
 
-# fp32 outputs of rows of one length are held to the exported graph's logits, kept by the export where it cut its
-# sentences to that length: then all of them, whatever gate_rows says.
+# fp32 outputs of rows of one length are compared with the exported graph's logits. Where the export cut its sentences to
+# that length, it kept the logits of all, and all are compared, whatever gate_rows says.
 cut_alike     = $(filter $(longest),$(seq))
 reference     = build/$(if $(cut_alike),$(weights),$(shape))/reference.npy
 outputs_gate  = $(if $(gated_by_outputs),-- $(py) -m tools.graph.gate $(reference) {}/out --input $(input) \
@@ -36,7 +36,7 @@ $(leaves:%=build/%/accuracy.json): build/%/accuracy.json: build/%/score.json $$(
 timed = $(foreach r,$(wordlist 1,$(ROUNDS),1 2 3 4 5 6 7 8 9),$(1:%=build/%/round$r/MANIFEST))
 # Rows of one length are timed on zeros, as the recipes do; buckets, packed rows and real lengths on the sentences.
 loop    = --loop $(loop.$(bs))
-# On the CPU for 10 ms a sample or longer, in turns with a fixed piece of work: tools/cpu/yardstick.py.
+# On the CPU a round lasts at least 10 ms per sample, in turns with a fixed piece of work: tools/cpu/yardstick.py.
 yardstick = $(if $(filter cpu,$(family)),$(if $(eager),,build/lib/peak.so))
 # The native engine takes any shape, so the timing names the recipe's: batch size and length.
 shaped  = $(if $(filter native torch_%,$(engine)),--dymDims $(call joined_by,;,$(shapes_of_inputs)))

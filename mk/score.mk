@@ -12,8 +12,8 @@ score_in  = --model $< --tokenizer_path build/$(MODEL)/$(weights_name)/checkpoin
     $(addprefix --cluster ,$(CLUSTER))
 score_out = --save_path=$(call quoted,$(or $(OUT),$(scored)))
 score     = $(guard) $(scale_py) -m tools.scale.score $(if $(CHECK),--check,$(score_in)) $(score_out)
-# What is written to standard output is the answers alone.
+# With OUT=- standard output holds nothing but answers.
 $(if $(filter -,$(OUT)),$(eval export BERT2OM_SCREEN := stderr))
-# A cluster and s3:// need packages that the rest does not.
+# Only a cluster and remote addresses need the packages of .venv-scale.
 scale_env = $(if $(CLUSTER)$(far),.venv-scale)
 scale_py  = $(or $(scale_env),$(VENV))/bin/python

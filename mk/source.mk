@@ -13,8 +13,8 @@ do.rest = -m tools.source.data rest data/dev.edits --archive $(snippets) --save_
 build/data/snippets.tsv: data/dev.edits $(snippets) $$(call by,rest) | $(VENV)/installed
 	$(call run,rest)
 
-# What is asked of a model: task in its model.toml, SST-2 if none. Texts of one's own: DATA=, and TRAIN= for int8, or
-# data and train of model.toml.
+# The task of a model: `task` in its model.toml, SST-2 if absent. The user's texts: DATA=, and TRAIN= for int8, or `data`
+# and `train` in model.toml.
 task      = $(filter-out sst2,$($(model).TASK))
 of_task   = $(addprefix --task ,$(task))
 user_texts = $(if $(filter dev,$1),$(or $(DATA),$($(model).DATA)),$(or $(TRAIN),$($(model).TRAIN)))
@@ -23,7 +23,7 @@ sentences = build/data/$(if $(task_option),$(model)/)dev.tsv
 training  = $(if $(call user_texts,train),build/data/$(model)/train.tsv,$(if $(task),,build/data/calibration.tsv))
 user_file = $(call user_texts,$(call part,2))
 text_places := $(foreach m,$(sort $(foreach s,$(sources),$(firstword $(subst /, ,$s)))),$m/dev $m/train)
-# make score needs no labels: where no texts of the task are given, its graph is checked on SST-2's sentences.
+# make score needs no labels: if there are no texts of the task, its graph is checked on SST-2's sentences.
 borrowed  = $(if $(user_file),,$(if $(filter score,$(MAKECMDGOALS)),$(if $(filter dev,$(call part,2)),build/data/dev.tsv)))
 do.take   = -m tools.source.data take $(user_file) $(addprefix --borrow ,$(borrowed)) $(of_task) --save_path {}
 $(text_places:%=build/data/%.tsv): build/data/%.tsv: $$(if $$(user_file),build/data/$$*/given,$$(borrowed)) $$(call by,take) \

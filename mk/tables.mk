@@ -1,17 +1,17 @@
-# Tables, pictures and the page: pure functions of the folders of records. results/local is this machine's. Commands are
-# given the folders, not their many files; a folder's own date tells that a file came or went.
+# Tables, pictures and the page are pure functions of records. results/local holds the tables of this machine. Commands get
+# the folders of records, not the many files in them; the date of a folder shows that a file was added or removed.
 folders  = $(sort $(patsubst results/records/%,results/records,$(patsubst results/bench/%,results/bench,$1)))
 from_folders = $(start) $@ $(call folders,$(filter-out FORCE,$^)) -- $(py) $(strip $(do.$1))
-# A table measures what this machine has the tools for. Of other chips it shows records, published figures, or the
-# reason why there are none. Asked once, and only where a table has such chips; LAUNCH= leads to where the tools are.
+# A table measures the chips whose tools are on this machine. For others it shows records, published figures, or why there
+# are none. doctor is asked once, and only if a table has such chips; with LAUNCH= the tools are elsewhere.
 doctor_says = $(shell $(our_python) -m tools.setup.doctor --engines --atc $(ATC) $(ais_python))
 tools_here  = $(call answered,$(doctor_says),tools.setup.doctor)
 tools_there = $(if $(LAUNCH),$(ascend.ENGINES) $(gpu.ENGINES),$(tools_here))
 measurable  = $(cpu.ENGINES) $(if $(filter-out cpu,$(CHIPS)),$(tools_there))
 present     = $(eval present := $(call with_engine,$(measurable)))$(present)
 with_engine = $(foreach r,$(ROWS),$(if $(filter $1,$(word 2,$(subst -, ,$(notdir $r)))),$(if $(call lost,$r),,$r)))
-# Behind LAUNCH= a lost cell costs itself alone: all others are measured, the table says why that one is not there,
-# and the exit status is as it would be. BERT2OM_LOST is 0 in the first of these two makes, 1 in the second.
+# Behind LAUNCH= a cell that fails does not stop the others: the table says why it is missing, and make still fails at the
+# end. So there are two calls of make: BERT2OM_LOST is 0 in the first, 1 in the second.
 lost        = $(if $(filter 1,$(BERT2OM_LOST)),$(wildcard build/$1/lost))
 in_two      = $(if $(LAUNCH),$(if $(BERT2OM_LOST),,yes))
 again       = BERT2OM_LOST=$1 $(MAKE) --no-print-directory
@@ -32,19 +32,19 @@ $(tables:%=%.csv): %.csv: %.rows $$(row_files) $$(call by,table)
 $(tables:%=%.md): %.md: %.rows %.csv $$(row_files) $$(call by,table)
 	$(call from_folders,table)
 
-# What is committed of results/, and the READMEs: tools/results/readme.py.
+# The committed part of results/, and the READMEs, are written by tools/results/readme.py.
 do.report = -m tools.results.report results/records $(if $(benches),--bench results/bench) --save_path {}
 build/report.html: $(records) $(figures) $(benches) $$(call by,report)
 	$(call from_folders,report)
 
 leaf_results = $(wildcard $(leaves:%=build/%/accuracy.json) $(leaves:%=build/%/perf.json))
 bench_result = $(wildcard build/$(dir $(ONE))bench.json)
-# A log is held to the parameters that were given; the others are taken from the log.
+# A log must agree with the parameters that were typed; the others are read from the log.
 import = $(ours) -m tools.results.imports $(FROM) $(ONE) --given $(of_log) \
     $(if $(filter DEVICE,$(typed_names)),--devices $(DEVICE)) --save_path results/records
 keep_all = $(ours) -m tools.results.record promote results/records $(leaf_results)
 keep_bench = $(ours) -m lab.bench promote $(bench_result) --save_path results/bench
 measured = $(if $(bench_result),$(keep_bench);) $(if $(leaf_results)$(if $(bench_result),,none),$(keep_all))
 record = $(if $(filter %.tar,$(FROM)),$(judge),$(if $(FROM),$(import),$(measured)))
-# The verdicts on all records are kept.
+# The verdicts are kept only if all records are judged.
 verdicts   = $(if $(selected),,--save_path results/verify.md)
