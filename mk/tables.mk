@@ -10,8 +10,8 @@ tools_there = $(if $(LAUNCH),$(ascend.ENGINES) $(gpu.ENGINES),$(tools_here))
 measurable  = $(cpu.ENGINES) $(if $(filter-out cpu,$(CHIPS)),$(tools_there))
 present     = $(eval present := $(call with_engine,$(measurable)))$(present)
 with_engine = $(foreach r,$(ROWS),$(if $(filter $1,$(word 2,$(subst -, ,$(notdir $r)))),$(if $(call lost,$r),,$r)))
-# Behind LAUNCH= a cell that fails does not stop the others: the table says why it is missing, and make still fails at the
-# end. So there are two calls of make: BERT2OM_LOST is 0 in the first, 1 in the second.
+# Behind LAUNCH= a cell that fails does not stop the others. The table says why it is missing, and the end is still an error.
+# So the Makefile is run twice: BERT2OM_LOST is 0 in the first run, 1 in the second.
 lost        = $(if $(filter 1,$(BERT2OM_LOST)),$(wildcard build/$1/lost))
 in_two      = $(if $(LAUNCH),$(if $(BERT2OM_LOST),,yes))
 again       = BERT2OM_LOST=$1 $(MAKE) --no-print-directory
