@@ -384,7 +384,7 @@ def test_files_without_a_row_are_named(score, tmp_path):
         done = score(f"{tmp_path}/{prefix}/*", tmp_path / f"out{prefix}", *TEXT)
         assert len(re.findall("no row in: (.*) [(]10 files", done.stderr)[0].split(", ")) == 10
     assert "5 sentences" in done.stdout
-    assert "p.csv.gz (a link, pipe or device) (1 files)" in score(tmp_path / "bare-", tmp_path / "none", *TEXT).stderr
+    assert "p.csv.gz (not a regular file) (1 files)" in score(tmp_path / "bare-", tmp_path / "none", *TEXT).stderr
 
 
 def test_what_a_message_advises_works(score, tmp_path):
@@ -417,7 +417,7 @@ def test_a_name_that_is_not_utf8_and_odd_addresses(score, tmp_path, monkeypatch)
         (tmp_path / "links" / name).symlink_to(path_of)
     good, others = files.sources(str(tmp_path / "links"))
     assert [s.name for s in good] == ["out.csv", "own.csv"]
-    assert others == [f"{name}.csv (a link, pipe or device)" for name in ("again", "lost")]
+    assert others == [f"{name}.csv (not a regular file)" for name in ("again", "lost")]
     assert [files.current(s) for s in good] == good
     monkeypatch.setattr(files, "list_files", lambda *_: (str(tmp_path), {str(path): {"size": None, "type": "file"}}))
     assert [files.current(source) for source in files.sources(str(path))[0]] == files.sources(str(path))[0]

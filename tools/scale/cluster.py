@@ -116,8 +116,8 @@ def make_parts(args, selection, rows: int, out, progress):
     fields = tuple((scorer.fields(args) | {"threads": size}).items())
     units = out.missing()
     most = 1 if out.single else SHARES  # of a unit: as many as it may have parts
-    sizes = {unit: sum(source.size for source in sources) for unit, sources, _ in units}
-    shares = {unit: max(1, min(most, size // max(1, out.portion))) for unit, size in sizes.items()}
+    portions = lambda sources: sum(source.size for source in sources) // max(1, out.portion)
+    shares = {unit: max(1, min(most, portions(sources))) for unit, sources, _ in units}
     jobs = ((unit, (k, shares[unit[0]])) for unit in units for k in range(shares[unit[0]]))
 
     def begin() -> list:
@@ -130,19 +130,17 @@ def make_parts(args, selection, rows: int, out, progress):
     ends: dict[int, list] = defaultdict(list)
     running: list = []
     running += begin()
-    fresh = shown = total = last = 0
+    written = scored = 0  # rows
     moved = time.monotonic()
     while running:
         ready, running = ray.wait(running, timeout=min(BEAT, args.patience))
-        total += 0 if ready else sum(beats.get_nowait_batch(beats.qsize()))
-        if ready or total != last:
-            moved, last = time.monotonic(), total
-        if max(fresh, total) > shown:
-            progress(max(fresh, total) - shown)
-            shown = max(fresh, total)
-        if not ready and time.monotonic() - moved < args.patience:
-            continue
+        more = 0 if ready else sum(beats.get_nowait_batch(beats.qsize()))
+        moved = time.monotonic() if ready or more else moved
+        scored += more
+        progress(max(written, scored, progress.count) - progress.count)
         if not ready:
+            if time.monotonic() - moved < args.patience:
+                continue
             fault = f"no row answered in {args.patience:g} s, {len(out.parts)} parts are done; see `ray status`"
             raise cli.UserError(f"CLUSTER={args.cluster}: {fault}, then run it again: it goes on")
         try:
@@ -157,7 +155,7 @@ def make_parts(args, selection, rows: int, out, progress):
             raise cli.UserError(f"CLUSTER={args.cluster}: {why}") from None
         running += ready
         if isinstance(entry, dict):
-            fresh += entry["rows"]
+            written += entry["rows"]
             yield entry
         else:
             unit, count, hashes = entry

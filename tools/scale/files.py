@@ -62,6 +62,11 @@ class Source:
         return (KINDS.get(last, ""), packed) if packed in PACKED else (KINDS.get(packed, ""), "")
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text has no half surrogate pair, which is what Python makes of other bytes."""
+    return text.isascii() or text.encode(errors="replace").decode() == text
+
+
 def is_missing(value) -> bool:
     """Whether a label is not there: null, an empty text, or not a number."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
@@ -86,23 +91,21 @@ class Selection:
     null: bool = False
     fields: tuple[str, ...] = ()
 
-    def columns(self, kind: str, names: list[str], where: str) -> tuple[tuple[str, ...], list[str], list[str]]:
-        """(columns of the text, that of the label if any, those that are kept) of a file.
-
-        Raises UserError for one that is missing, or there twice, unless the file is empty.
-        """
+    def columns(self, source: Source, names: list[str]) -> tuple[tuple[str, ...], list[str], list[str]]:
+        """(columns of the text, that of the label if any, those that are kept) of a file of these columns; UserError for
+        one that is missing, or there twice, unless the file is empty."""
         keep = [column for column, _ in self.keep.values()]
         texts = next((t for t in self.texts if set(t) <= set(names)), self.texts[-1])
         label = [name for name in self.labels if name in names][:1] or list(self.labels[:1] if self.required else ())
         label = list(self.names) if self.has_columns_of_labels(names) else label
-        known = list(dict.fromkeys((*names, *self.fields))) if kind == JSON else names
-        for name in (*texts, *label, *keep) if names or kind == ".parquet" else ():
+        known = list(dict.fromkeys((*names, *self.fields))) if source.suffixes[0] == JSON else names
+        for name in (*texts, *label, *keep) if names else ():
             if (count := known.count(name)) != 1:
-                fault = f"no column {name}{cli.nearest(name, known)}"
-                fault = f"{count} columns are called {name}" if count else fault
-                fault += f"; its first {BATCH} rows have" if kind == JSON else "; it has"
+                near = f"no column {name}{cli.nearest(name, known)}"
+                fault = f"{count} columns are called {name}" if count else near
+                there = f"its first {BATCH} rows have" if source.suffixes[0] == JSON else "it has"
                 header = ", ".join(known)[:200].replace("\n", "\\n")
-                raise cli.UserError(f"{where}: {fault} {header}; see COLUMNS= and KEEP=")
+                raise cli.UserError(f"{source.url}: {fault}; {there} {header}; see COLUMNS= and KEEP=")
         return texts, label, keep
 
     def has_columns_of_labels(self, names) -> bool:
@@ -118,8 +121,7 @@ class Selection:
         return None if any(is_missing(record.get(name)) for name in columns) else tasks.marked(cells, columns, "")
 
     def label(self, value) -> int | float | list[int] | None:
-        """The class number, the score or the class numbers that a label spells, None where it is unknown; UserError for
-        any other."""
+        """`truth` of one cell."""
         if is_missing(value):
             return None
         value = value.decode(errors="replace") if isinstance(value, bytes) else value
@@ -162,10 +164,11 @@ def system(address: str):
         return fs, fs._strip_protocol(address)
 
 
-def mark(info: dict) -> str:
-    """What a file system says of a file's content: an ETag, or the time it was written."""
+def described(source: Source, info: dict) -> Source:
+    """The source with what a file system says of it: its size, and an ETag or the time it was written."""
     keys = ("ETag", "etag", "mtime", "LastModified", "last_modified", "created")
-    return str(next((info[k] for k in keys if info.get(k)), ""))
+    mark = next((info[key] for key in keys if info.get(key)), "")
+    return dataclasses.replace(source, size=info["size"] or 0, mark=str(mark))
 
 
 def sources(address: str) -> tuple[list[Source], list[str]]:
@@ -179,20 +182,19 @@ def sources(address: str) -> tuple[list[Source], list[str]]:
     outside = lambda path: not os.path.realpath(path).startswith(f"{os.path.realpath(top)}/")
     for one, info in sorted(infos.items()):
         name = one[len(top) :].lstrip("/")
-        suffix = Source(one, name).suffixes[0]
+        source = Source(one if is_local(fs) else fs.unstrip_protocol(one), name)
+        suffix = source.suffixes[0]
         hidden = one != path and any(part.startswith((".", "_")) for part in PurePosixPath(name).parts)
         if hidden or (info["type"] == "directory" and not suffix):
             continue
         if (info["size"] is None or (info.get("islink") and outside(one))) and fs.exists(one):
             info = fs.info(one)  # of a folder over HTTP, of what a link leads to
-        source = Source(one if is_local(fs) else fs.unstrip_protocol(one), name, info["size"] or 0, mark(info))
-        if suffix and info["type"] == "file":
-            good.append(source)
+        if not suffix or info["type"] != "file":
+            others.append(name + " (not a regular file)" * bool(suffix))
+        elif is_utf8(name):
+            good.append(described(source, info))
         else:
-            others.append(name + " (a link, pipe or device)" * bool(suffix))
-    for source in good:
-        if source.name.encode(errors="replace").decode() != source.name:
-            raise cli.UserError(f"{address}: the name {ascii(source.name)} is not UTF-8; rename that file")
+            raise cli.UserError(f"{address}: the name {ascii(name)} is not UTF-8; rename that file")
     if not good:
         kinds = f"{' '.join(KINDS)}, nor one of these with {' '.join(PACKED)} behind"
         raise cli.UserError(f"{address}: no file there that ends in {kinds}; name a file, a folder or a glob")
@@ -213,8 +215,7 @@ def current(source: Source) -> Source:
     fs, path = system(source.url)
     with explain(source.url):
         fs.invalidate_cache()
-        info = fs.info(path)
-        return dataclasses.replace(source, size=info["size"] or 0, mark=mark(info))
+        return described(source, fs.info(path))
 
 
 def digest(source: Source) -> str | None:
@@ -227,10 +228,9 @@ def digest(source: Source) -> str | None:
 
 
 class Open(NamedTuple):
-    """A file that is read. kind, columns: none of an empty one; read(columns): an iterator of (line, {column: value}, fault) of its
+    """A file that is read. columns: none of an empty one; read(columns): an iterator of (line, {column: value}, fault) of its
     rows; tell(rows): its bytes so far, of so many rows; table: of Parquet."""
 
-    kind: str
     columns: list[str]
     read: Callable
     tell: Callable
@@ -249,10 +249,8 @@ def buffered(file):
 
 
 def characters(file, where: str) -> io.TextIOWrapper:
-    """A file's text, which is UTF-8; a byte that is not becomes half a surrogate pair, and a fault of its row.
-
-    Raises UserError for what NO_TEXT lists.
-    """
+    """A file's text, which is UTF-8; a byte that is not becomes half a surrogate pair, and a fault of its row. UserError
+    for what NO_TEXT lists."""
     file = buffered(file)
     if fault := next((fault for sign, fault in NO_TEXT if file.peek(4).startswith(sign)), None):
         raise cli.UserError(f"{where}: not UTF-8 text but {fault}")
@@ -328,24 +326,27 @@ def open_source(source: Source):
             if not raw.peek(1):
                 if where == "-":
                     raise cli.UserError(f"{where}: empty; its first line must name its columns")
-                yield Open("", [], lambda columns: iter(()), tell)
+                yield Open([], lambda columns: iter(()), tell)
                 return
             if kind == ".parquet":
                 whole = parquet.ParquetFile(file)
+                names = whole.schema_arrow.names
+                if whole.metadata.num_rows and not names:
+                    raise ValueError("no column")
                 tell = lambda rows: source.size * rows // whole.metadata.num_rows
                 batches = lambda columns: (b.select(columns) for b in whole.iter_batches(BATCH, columns=columns))
                 read = lambda columns: ((None, row, None) for batch in batches(columns) for row in batch.to_pylist())
-                yield Open(kind, whole.schema_arrow.names, read, tell, whole)
+                yield Open(names, read, tell, whole)
                 return
             text = characters(file, where)  # which would close the file if nobody held it
             if kind == JSON:
                 rows = objects(lines(text, where))
                 first = list(itertools.islice(rows, BATCH))
                 names = dict.fromkeys(name for _, row, _ in first for name in row)
-                yield Open(kind, list(names), lambda columns: itertools.chain(first, rows), tell)
+                yield Open(list(names), lambda columns: itertools.chain(first, rows), tell)
             else:
                 names, read = separated(fields(lines(text, where), where, kind))
-                yield Open(kind, names, read, tell)
+                yield Open(names, read, tell)
     except BROKEN as e:
         message = str(getattr(e, "strerror", None) or e)
         why = (message.strip("'\"").splitlines() or [type(e).__name__])[0][:200]
@@ -379,7 +380,7 @@ def text_of(value) -> str:
         raise ValueError(f"a {type(value).__name__}, not a text")
     if not value or not value.strip():
         raise ValueError("no text")
-    if not value.isascii() and value.encode(errors="replace").decode() != value:
+    if not is_utf8(value):
         raise ValueError("not UTF-8")
     return value
 
@@ -399,14 +400,11 @@ def convert(value, kind):
 
 
 def tables(source: Source, selection: Selection, tally=None) -> Iterator[pa.Table]:
-    """Yield the rows of a file as pyarrow tables: file, row (from 0), text0 (text1), what is kept, truth, error.
-
-    tally: an object whose rows and bytes are counted up. Raises UserError for what is amiss with the file, and, unless
-    selection.null, for the first row that is, with its number and line.
-    """
+    """Yield the rows of a file as pyarrow tables: file, row (from 0), text0 (text1), what is kept, truth, error. UserError for
+    what is amiss with the file, and, unless selection.null, for the first row that is. tally: its rows and bytes count up."""
     first = offset = 0
     with open_source(source) as file:
-        texts, label, keep = selection.columns(file.kind, file.columns, source.url)
+        texts, label, keep = selection.columns(source, file.columns)
         rows = file.read(list(dict.fromkeys([*texts, *label, *keep])))
         while batch := list(itertools.islice(rows, BATCH)):
             if tally:
@@ -417,7 +415,7 @@ def tables(source: Source, selection: Selection, tally=None) -> Iterator[pa.Tabl
 
 
 def table(source: Source, selection: Selection, texts, label, first: int, batch) -> pa.Table:
-    """One table of `tables`, of rows from number `first` on. Raises UserError as they do."""
+    """One table of `tables`, of the rows from number `first` on."""
     answers, truth, faults = [], [], []
     for k, (line, record, fault) in enumerate(batch, first):
         answer: list = [None] * len(texts)

@@ -70,25 +70,20 @@ def whole_file(fs, path: str):
 
 def write(fs, path: str, answers) -> dict:
     """Write the tables of an iterator of (table, Counter) as one file: its entry in the manifest, with the path as `part`.
-
-    Raises UserError for a column that a CSV cannot hold.
-    """
+    UserError for a column that a CSV cannot hold."""
     kind = csv.CSVWriter if path.lower().endswith(".csv") else parquet.ParquetWriter
+    first = next(answers)
     counts: Counter = Counter()
-    out = None
     with whole_file(fs, path) as file:
         try:
-            for table, more in answers:
-                counts.update(more)
-                out = out or kind(file, table.schema)
-                out.write_table(table)
-            if kind is parquet.ParquetWriter:
-                out.add_key_value_metadata({OURS: json.dumps(counts)})
+            with kind(file, first[0].schema) as out:
+                for table, more in itertools.chain([first], answers):
+                    counts.update(more)
+                    out.write_table(table)
+                if kind is parquet.ParquetWriter:
+                    out.add_key_value_metadata({OURS: json.dumps(counts)})
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
             raise cli.UserError(f"{path}: {str(e).splitlines()[0][:200]}; write it as Parquet") from None
-        finally:
-            if out:
-                out.close()
         size = file.tell()
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -160,10 +155,10 @@ def sizes(sources, selection, logits=False) -> tuple[int, float]:
 
 def make_parts(model, out, selection, units, rows: int, progress=None, share=(0, 1)):
     """Make parts that are missing; yield their entries, and after each unit (its number, how many parts it has, {source:
-    sha256}).
+    sha256}). UserError for a source that changed while it was read.
 
     model: a Scorer; units: as Output.missing gives them; share: (k, n), of each n parts the one of number k, and of these
-    the first alone hashes the sources. Raises UserError for a source that changed while it was read.
+    the first alone hashes the sources.
     """
     for unit, sources, done in units:
         count = 0
@@ -239,16 +234,12 @@ class Output:
     @contextlib.contextmanager
     def alone(self):
         """The block is the only one that writes to a local folder: another one waits. The manifest is read."""
-        lock = None
-        if files.is_local(self.fs) and not self.single:
-            Path(self.folder).mkdir(parents=True, exist_ok=True)
-            lock, _ = run.lock(Path(self.folder), fcntl.LOCK_EX)
-        try:
+        with contextlib.ExitStack() as last:
+            if files.is_local(self.fs) and not self.single:
+                Path(self.folder).mkdir(parents=True, exist_ok=True)
+                last.callback(os.close, run.lock(Path(self.folder), fcntl.LOCK_EX)[0])
             self.read()
             yield
-        finally:
-            if lock is not None:
-                os.close(lock)
 
     def refuse_overlap(self, address: str) -> None:
         """UserError where the parts would lie among the inputs that an address names, so that the next run would read them."""
@@ -298,10 +289,8 @@ class Output:
         return faults
 
     def resume(self, config: dict, sources: list[files.Source], row: float) -> list[str]:
-        """Go on with what is there, the input having `row` bytes a row; the lines to print of it.
-
-        Raises UserError where that is another run's, or anything else's.
-        """
+        """Go on with what is there, the input having `row` bytes a row; the lines to print of it. UserError where that is
+        another run's, or anything else's."""
         foreign = "is not what score wrote; move it away and run again, or name another OUT"
         names = self.names()
         if not self.config and (others := [name for name in names if not HALF.fullmatch(name)]):
@@ -322,10 +311,8 @@ class Output:
         return lines
 
     def pin(self, sources: list[files.Source]) -> list[str]:
-        """Take the sources into units, new ones into new units; a line of each that changed.
-
-        Raises UserError for one that is gone, unless a run that stopped had not finished it.
-        """
+        """Take the sources into units, new ones into new units; a line of each that changed. UserError for one that is gone,
+        unless a run that stopped had not finished it."""
         lines, again, most = [], set(), max(UNIT, FULL * self.portion)
         for name in sorted(self.inputs.keys() - {source.name for source in sources}):
             if self.inputs[name]["parts"] is not None:

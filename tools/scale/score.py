@@ -17,7 +17,6 @@ import re
 import shlex
 import sys
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -76,31 +75,30 @@ def parse():
 
 def select(args, names, sources) -> files.Selection:
     """What is read of each row; the columns of all files are looked at. UserError for what is amiss with one."""
-    task, keep, taken = tasks.by_name(args.task), {}, set(OURS)
+    task, keep = tasks.by_name(args.task), {}
     for column in dict.fromkeys(args.keep):
-        name = column
+        name, taken = column, OURS | {name.lower() for name in keep}
         while name.lower() in taken or re.fullmatch(r"(?i)logit\d+", name):  # DuckDB and Spark tell no cases apart
             name = f"input_{name}"
-        taken.add(name.lower())
-        keep[name] = (column, None)
+        keep[name] = (column, pa.string())
     few = len(task.text[0])
     texts = (tuple(args.columns[:few]),) if args.columns else task.text
     labels = tuple(args.columns[few:]) if args.columns else task.label
-    all_of = files.Selection(task, tuple(names), texts, labels, len(args.columns) > few, keep, args.null)
+    selection = files.Selection(task, tuple(names), texts, labels, len(args.columns) > few, keep, args.null)
+    if args.input == "-":
+        return selection if args.columns else dataclasses.replace(selection, labels=())
     with ThreadPoolExecutor(parts.THREADS) as pool:
-        heads = list(pool.map(lambda source: files.head(source, all_of), sources if args.input != "-" else []))
-    named = [(source, *head) for source, head in zip(sources, heads, strict=True)] if heads else []
-    fields = dict.fromkeys(name for source, names, *_ in named if source.suffixes[0] == files.JSON for name in names)
-    all_of = dataclasses.replace(all_of, fields=tuple(fields))
-    for source, there, _, filled in named:
-        if there or filled:
-            all_of.columns(source.suffixes[0], there, source.url)
-    list_names("no row in", [source.name for source, *_, filled in named if not filled])
-    labelled = (set(labels) & set(there) or all_of.has_columns_of_labels(there) for there, *_ in heads)
-    if not args.columns and not any(labelled):
-        labels = ()
-    keep = {name: (column, one_type([h[1].get(column) for h in heads])) for name, (column, _) in keep.items()}
-    return dataclasses.replace(all_of, labels=labels, keep=keep)
+        columns, extremes, filled = zip(*pool.map(lambda source: files.head(source, selection), sources), strict=True)
+    list_names("no row in", [source.name for source, row in zip(sources, filled, strict=True) if not row])
+    pairs = [*zip(sources, columns, strict=True)]
+    fields = dict.fromkeys(name for source, there in pairs if source.suffixes[0] == files.JSON for name in there)
+    selection = dataclasses.replace(selection, fields=tuple(fields))
+    for source, there in pairs:
+        selection.columns(source, there)
+    labelled = (set(labels) & set(there) or selection.has_columns_of_labels(there) for there in columns)
+    labels = labels if args.columns or any(labelled) else ()
+    keep = {name: (column, one_type([e.get(column) for e in extremes])) for name, (column, _) in keep.items()}
+    return dataclasses.replace(selection, labels=labels, keep=keep)
 
 
 def list_names(title: str, names: list[str]) -> None:
@@ -204,9 +202,7 @@ def check(out: parts.Output) -> int:
 
 def summary(out: parts.Output, task) -> None:
     """Say what the parts hold: what was cut, repeated or amiss, and the task's metrics where they have the truth."""
-    total: Counter = Counter()
-    for entry in out.parts.values():
-        total.update({key: value for key, value in entry.items() if isinstance(value, int)})
+    total = {key: sum(entry.get(key, 0) for entry in out.parts.values()) for key in ("rows", *SHARES)}
     for key, text in SHARES.items():
         if total[key]:
             print(f"{total[key]} of {total['rows']} ({100 * total[key] / total['rows']:.2f} %) {text}")

@@ -91,10 +91,8 @@ class Scorer:
             yield [[np.array(getattr(row, field), np.int64) for row in rows] for field in self.fields]
 
     def run(self, columns, counts) -> np.ndarray:
-        """Float32 [n, labels] of the n rows of each input; the first time, what runs them quickest is tried.
-
-        Raises UserError where the model was exported for another task.
-        """
+        """Float32 [n, labels] of the n rows of each input; the first time, what runs them quickest is tried. UserError where
+        the model was exported for another task."""
         if not self.tried:
             self.engine, _ = plan.fastest(self.engine, self.model, columns, self.batch, self.threads)
             self.tried = True
@@ -117,10 +115,8 @@ class Scorer:
         return {} if not self.engine.certificate else {f"left{k}": int(n) for k, n in enumerate(self.engine.left, 1)}
 
     def answers(self, table: pa.Table) -> tuple[pa.Table, Counter]:
-        """(a table of files.tables with its answers in place of its texts, a Counter of what is told of them).
-
-        Raises UserError for logits that are no numbers, unless rows that are amiss are handed on.
-        """
+        """(a table of files.tables with its answers in place of its texts, a Counter of what is told of them). UserError for
+        logits that are no numbers, unless rows that are amiss are handed on."""
         columns = [table[f"text{k}"].to_pylist() for k in range(len(self.question.text[0]))]
         texts = columns[0] if len(columns) == 1 else [None if None in t else t for t in zip(*columns, strict=True)]
         places = {text: k for k, text in enumerate(dict.fromkeys(t for t in texts if t is not None))}
@@ -147,9 +143,8 @@ class Scorer:
     def columns(self, values, none) -> dict:
         """The columns that say what float32 [n, labels] logits mean; null where `none`, bool [n], and classes where two tie.
 
-        Where a text may have several labels, each cell is a JSON list; probability is of all labels then.
         probability: of the class, by softmax; of a score that its checkpoint does not call a regression, by the logistic
-        function.
+        function. Where a text may have several labels, each cell is a JSON list, probability of all labels.
         """
         from scipy import special
 
@@ -175,19 +170,15 @@ class Scorer:
         return classes | {"probability": column(special.softmax(values, axis=1).max(1), pa.float32())} | logits
 
     def texts(self, texts) -> list[dict]:
-        """The answer to each text (of a pair task, each pair of them): {prediction, label, probability}, and more as is asked.
-
-        Raises UserError for what is no text.
-        """
+        """The answer to each text (of a pair task, each pair of them): {prediction, label, probability}, and more as is
+        asked. UserError for what is no text."""
         if isinstance(texts, str):
             raise cli.UserError("texts: one text; give a list of texts")
         selection = files.Selection(self.question, tuple(self.names), self.question.text, null=self.null)
-        names, answers = selection.texts[0], []
+        source, names, answers = files.Source("texts", "texts"), selection.texts[0], []
         rows = [(None, dict(zip(names, text if self.question.pair else [text], strict=True)), None) for text in texts]
         for start in range(0, len(rows), GROUP):
-            table = files.table(
-                files.Source("texts", "texts"), selection, names, [], start, rows[start : start + GROUP]
-            )
+            table = files.table(source, selection, names, [], start, rows[start : start + GROUP])
             answers += self.answers(table)[0].drop_columns(["file", "row"]).to_pylist()
         return answers
 
