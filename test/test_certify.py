@@ -8,7 +8,7 @@ import pytest
 import small
 from scipy.stats import binom
 
-from tools.cpu import certify
+from tools.cpu import certify, engines
 from tools.cpu.native import certificate, convert
 from tools.make import cli, parameters
 
@@ -146,4 +146,20 @@ def test_a_certificate_from_texts_to_a_scored_file(box, run, monkeypatch, capsys
         (box / "certificate.json").write_text(good.replace(old, new))
         with pytest.raises(cli.UserError, match="not a certificate of"):
             certificate.read_certificate(box / "certificate.json")
+    heads = facts["heads"].tolist()[:1]
+    (box / "certificate.json").write_text(json.dumps(json.loads(good) | {"heads": heads, "left": [1, 1]}))
+    with pytest.raises(cli.UserError, match=r"heads of the shape \(1, 2, 97\), not \(2, 2, 97\)"):
+        engines.load(box / "certificate.json")
+    (box / "certificate.json").write_text(good + " " * cli.LARGEST)  # as with the heads of many classes
+    assert certificate.read_certificate(box / "certificate.json")["differ"] == facts["differ"]
     (box / "certificate.json").write_text(good)
+
+
+def test_a_small_bound_gets_all_the_texts_that_it_needs(run, monkeypatch, box):
+    """More of them are counted than heads are fitted to."""
+    monkeypatch.setattr(certify, "MOST", 400)
+    run(1)
+    facts = certificate.read_certificate(box / "certificate.json")
+    assert (facts["fitted"], facts["calibrated"], facts["differ"]) == (200, certify.texts_needed(0.01), 0)
+    with pytest.raises(SystemExit, match="2"):
+        run(0)

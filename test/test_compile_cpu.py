@@ -8,11 +8,13 @@ import tarfile
 
 import numpy as np
 import onnx
+import openvino as ov
 import pytest
+import small
 from onnx import TensorProto, helper
 
 from tools.cpu import compile as compile_cpu
-from tools.cpu import engines
+from tools.cpu import eager, engines
 from tools.graph import gate
 from tools.make import cli
 
@@ -124,6 +126,39 @@ def test_a_file_that_is_no_ir_is_refused(tmp_path):
     whole.write_bytes(whole.read_bytes()[:6000])
     with pytest.raises(cli.UserError, match="no model that OpenVINO knows"):
         engines.load(whole)
+
+
+def test_inputs_of_another_shape_are_one_line(tmp_path):
+    """OpenVINO says first where in its own sources it found them."""
+    graph = ov.Core().read_model(small.sums(tmp_path / "m.onnx", 4, 3))
+    engines.write_ir(graph, tmp_path / "m.ir", "fp32", [])
+    for name in ("m.onnx", "m.ir"):
+        with pytest.raises(cli.UserError, match=r"m\.\w+: cannot run on these inputs: [^\n]+; make both again$") as e:
+            engines.load(tmp_path / name).run([np.ones((2, 3), np.int64)] * 2)
+        assert "Exception from" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision"), [("onnxruntime", "bf16"), ("onnxruntime", "fp16-sim"), ("openvino", "int8-bf16")]
+)
+def test_a_precision_that_the_engine_has_not_is_no_name_for_another(monkeypatch, capsys, engine, precision):
+    words = ["--onnx", "m.onnx", "--input", "rows", "--save_path", "m", "--engine", engine, "--precision", precision]
+    monkeypatch.setattr(sys, "argv", ["compile.py", *words, "--calibration", "train.tsv", "--checkpoint", "c"])
+    with pytest.raises(SystemExit, match="2"):
+        compile_cpu.main()
+    assert f"--precision {precision}: {engine} has " in capsys.readouterr().err
+
+
+def test_a_card_that_is_not_here_is_named_first_and_a_damaged_file_in_one_line(monkeypatch, tmp_path):
+    words = (
+        "compile --engine torch_npu --precision fp16 --checkpoint c --reference none.onnx --input none --save_path m"
+    )
+    monkeypatch.setattr(sys, "argv", ["eager.py", *words.split()])
+    with pytest.raises(cli.UserError, match="ENGINE=torch_npu: no such device here"):
+        eager.main()
+    (tmp_path / "model.torch").write_text('{"engine": "torch_cpu"}')
+    with pytest.raises(cli.UserError, match="not a model.torch"):
+        eager.Torch(tmp_path / "model.torch")
 
 
 def test_a_masked_score_is_no_denormal():

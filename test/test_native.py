@@ -21,6 +21,8 @@ import onnx
 import pytest
 from conftest import ROOT
 
+from tools.base import input_files, onnxfile
+from tools.cpu import engines
 from tools.cpu.native import convert as converter
 from tools.cpu.native import model as native
 from tools.cpu.native.build import FLAGS
@@ -300,6 +302,27 @@ def test_sentences_leave_early_with_the_same_bits_in_any_company(onnx_path, tmp_
     assert np.array_equal(want[late], plain[late])
     assert np.allclose(want[early], scores[early, leaves[early]], rtol=1e-4, atol=1e-3)
     hold_in_any_company(tmp_path / "model.native", batch, want, exits, sure)
+
+
+def test_a_kernel_without_pages_of_2_mb_will_do(monkeypatch):
+    class Pages(mmap.mmap):
+        def madvise(self, *_):
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(native.mmap, "mmap", Pages)
+    assert len(native.memory(4096)) == 4096
+
+
+def test_a_mask_with_holes_is_refused_and_a_pad_in_a_text_is_a_token(small, monkeypatch):
+    """The engine computes whole sentences: it would cut off as many tokens as are hidden."""
+    ids, mask = np.array([[5, 6, 7, 8]]), np.array([[1, 0, 1, 1]])
+    engine = engines.load(small / "model.native")
+    with pytest.raises(cli.UserError, match="input attention_mask hides a token before another that counts"):
+        engine.run([ids, mask])
+    assert np.array_equal(engine.run([ids, 7 * np.array([[1, 1, 1, 0]])])[0], engine.model.run([ids[0, :3]]))
+    engine.inputs = [onnxfile.Tensor(input_files.UNMASKED, np.int64, (None, None))]
+    row = np.array([[5, input_files.PADDING, 7, 8, input_files.PADDING]])
+    assert np.array_equal(engine.run([row])[0], engine.model.run([row[0, :4]]))
 
 
 def test_a_forked_process_computes_in_memory_of_its_own():

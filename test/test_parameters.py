@@ -132,6 +132,8 @@ def test_a_parameter_that_is_gone_is_a_verdict_of_its_own(tmp_path):
     ("accuracy", "CHIP=310P33", ", is 310P3 meant?"),
     ("accuracy", "CERTIFY=50", "CERTIFY='50' is no percentage from 0.01 to 9, such as 0.5"),
     ("accuracy", "CERTIFY=1 ENGINE=native", "CERTIFY= is for ENGINE=native and SEQ=real, or make score"),
+    ("accuracy", "MODEL=bert_base_cased_mrpc PRECISION=int8", "int8 and CERTIFY= need texts of the task mrpc"),
+    ("score", "MODEL=bert_base_cased_mrpc CERTIFY=1 ENGINE=native PRECISION=bf16 INPUT=a.tsv", "give TRAIN="),
     ("accuracy", "PYTHON=nope", "PYTHON='nope' is no program here"),
     ("perf", "LAUNCH=srun;id", "LAUNCH='srun;id' may hold letters"),
     ("perf", "LAUNCH=srun SLURM_ARGS=--gres=npu:1", "SLURM_ARGS= is for LAUNCH=slurm"),

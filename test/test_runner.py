@@ -150,7 +150,9 @@ def test_the_timed_engine_gives_the_outputs_that_were_scored(run, model, inputs,
     (tmp_path / "d_summary.json").unlink()
     for words in (("--loop", 3, *as_scored), ("-i", inputs, *as_scored[:4])):
         message = run.ends("-m", model, *words, "-o", tmp_path, "--output_dirname", "d")
-        assert "_0.bin: the engine answers otherwise while it is timed" in message
+        assert "_0.*: the engine answers otherwise while it is timed" in message
+    (scored / "1_0.bin").write_bytes(b"cut")
+    assert "1_0.bin: not rows of 2 float32" in run.ends("-m", model, "-i", inputs, *as_scored[:4])
     assert not (tmp_path / "d_summary.json").exists()
 
 
@@ -164,6 +166,16 @@ def test_faults_are_one_line(run, model, inputs, tmp_path, spoil, says):
     message = run.ends("-m", model, "-i", inputs, "-o", tmp_path, "--output_dirname", "d")
     assert says in message and "\n" not in message
     assert not (tmp_path / "d_summary.json").exists()
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (("--threads", -1), "--threads -1: not from 1 to 4096, or 0 for all cores"),
+    (("--dymDims", "input_ids"), "--dymDims input_ids: not input:rows,tokens for each input"),
+    (("--dymDims", "input_ids:0,3;attention_mask:0,3"), "not input:rows,tokens"),
+    (("--dymDims", "input_ids:4,3;attention_mask:2,3"), "not input:rows,tokens for each input, all alike"),
+])  # fmt: skip
+def test_words_that_no_run_can_have_are_named(run, model, words, says):
+    assert says in run.ends("--model", model, *words)
 
 
 def test_usage_is_exit_2(run, model):

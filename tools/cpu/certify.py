@@ -26,7 +26,8 @@ from tools.source import data, tokens
 CONFIDENCE = 0.95
 THRESHOLDS = np.arange(240, 0, -1) / 20  # in the order in which they are tested: none depends on a text
 RIDGE = 0.01
-MOST, CHUNK = 20_000, 1024  # texts in all, and at a time
+MOST = 20_000  # texts, half of them to fit; more to calibrate where so many are needed
+CHUNK = 1024  # texts at a time
 LONGEST = 1 << 20  # tokens: more than any model has positions
 
 
@@ -117,6 +118,8 @@ def main():
     p.add_argument("--save_path", type=Path, required=True)
     args = p.parse_args()
     task, eps = tasks.by_name(args.task), args.percent / 100
+    if not 0 < eps < 1:
+        p.error(f"--percent {args.percent:g} is not between 0 and 100")
     if task.score or task.several:
         raise cli.UserError(f"CERTIFY= is for one class a text; the task {args.task} has none")
     if not args.texts:
@@ -127,14 +130,16 @@ def main():
             f"{len(texts)} different texts; CERTIFY={args.percent:g} needs {2 * texts_needed(eps)}, half of them to fit"
         )
         raise cli.UserError(f"{args.texts}: {fault}; give more by TRAIN=, or a larger CERTIFY=")
-    texts = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:MOST]]
+    count = max(MOST, 2 * texts_needed(eps))
+    texts = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:count]]
     model = native.Model(args.model, cpu.cores())
     if min(model.arch["layers"], model.arch["labels"]) < 2:
         raise cli.UserError(f"{args.model}: one layer or one label: nothing could leave early; leave CERTIFY= out")
     most, tokenizer = tokens.fit(args.checkpoint, LONGEST, cut=True), tokens.load(args.checkpoint)
     tokenizer.no_padding()
     half = len(texts) // 2
-    fitting, calibrating = (Texts(model, tokenizer, part, most) for part in (texts[:half], texts[half:]))
+    parts = texts[: min(half, MOST // 2)], texts[half:]
+    fitting, calibrating = (Texts(model, tokenizer, part, most) for part in parts)
     facts = certify(model, fitting, calibrating, eps)
     facts |= {"model": cli.sha256(args.model), "texts": cli.sha256(args.texts)}
     cli.write(args.save_path, json.dumps(facts))

@@ -25,7 +25,7 @@ import numpy as np
 from tools.base import input_files, onnxfile, output_files, tasks
 from tools.cpu import engines
 from tools.graph import gate
-from tools.make import cli, cpu
+from tools.make import chips, cli, cpu
 
 WIDER = {"openvino": "fp32", "native": "bf16"}  # what a layer gets that int8 does not suit
 APART = ["embeddings", "pooler", "classifier"]  # the parts that stay in fp32 beside int8 layers
@@ -36,22 +36,27 @@ LONGEST = 128  # tokens of a calibration sentence where the graph leaves the len
 def parse_options():
     p = cli.parser(__doc__)
     p.add_argument("--onnx", required=True, type=Path, help="the modified graph")
-    p.add_argument("--engine", required=True, choices=["onnxruntime", "openvino", "native"])
-    p.add_argument("--precision", required=True, choices=["fp32", "bf16", "int8", "int8-bf16"])
     p.add_argument("--reference", type=Path, help="the export to compare with (--onnx if not given)")
     p.add_argument("--calibration", type=Path, help="int8: a TSV of training sentences")
     p.add_argument("--checkpoint", type=Path, help="int8: the checkpoint whose tokenizer reads the training sentences")
     p.add_argument("--task", default=tasks.DEFAULT, help="the task, of tools/base/tasks.py (%(default)s)")
-    return gate_options(p).parse_args()
+    return parse_common(p, ("onnxruntime", "openvino", "native"))
 
 
-def gate_options(p):
-    """The options of a command that writes a model and holds it to the gate."""
+def parse_common(p, names):
+    """The options of a parser, with those of every command that writes a model of one of these engines and holds it to the
+    gate."""
+    p.add_argument("--engine", required=True, choices=names)
+    p.add_argument("--precision", required=True, help="one that the engine has, of tools/make/chips.py")
     p.add_argument("--input", required=True, type=Path, help="folder of preprocess.py: the sentences of the gate")
     p.add_argument("--rows", type=int, help="how many of these sentences the gate takes, longest first (default: all)")
     p.add_argument("--seeded", action="store_true", help="the weights are random: the gate goes by classes, not labels")
     p.add_argument("--save_path", required=True, type=Path)
-    return p
+    args = p.parse_args()
+    right = chips.ENGINES[args.engine].precisions.keys() - chips.REHEARSALS
+    if args.precision not in right:
+        p.error(f"--precision {args.precision}: {args.engine} has {', '.join(sorted(right))}")
+    return args
 
 
 def shapes_of(path: Path) -> dict:

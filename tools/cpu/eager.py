@@ -30,6 +30,7 @@ from tools.graph import export
 from tools.make import cli, cpu
 
 ENGINES = ("torch_npu", "torch_cuda", "torch_cpu")
+FIELDS = {"engine", "precision", "checkpoint", "inputs", "labels", "chip", "weights"}  # of a model.torch
 
 
 def open_device(engine: str, number: str):
@@ -69,6 +70,8 @@ class Torch(engines.Engine):
         import torch
 
         header = cli.read_json(path)
+        if header.keys() != FIELDS or header["engine"] not in ENGINES:
+            raise cli.UserError(f"{path}: not a model.torch; delete it and run make again")
         self.name, self.precision, self.version = header["engine"], header["precision"], torch.__version__
         torch.set_num_threads(threads or cpu.cores())
         self.device = open_device(self.name, device)
@@ -111,12 +114,11 @@ def main():
         return run_on_device(sys.argv[2:])
     p = cli.parser(__doc__)
     p.add_argument("what", choices=["compile", "run"], help="run takes the options of tools/cpu/runner.py")
-    p.add_argument("--engine", required=True, choices=ENGINES)
     p.add_argument("--chip", default="", help="the chip that npu-smi has to name")
-    p.add_argument("--precision", required=True, choices=["fp32", "fp16", "bf16"])
     p.add_argument("--checkpoint", required=True, type=Path)
     p.add_argument("--reference", required=True, type=Path, help="the export to compare with")
-    a = compile.gate_options(p).parse_args()
+    a = compile.parse_common(p, ENGINES)
+    open_device(a.engine, "0")  # before the reference runs all sentences
     _, task, labels = tasks.of_inputs(a.input)
     header = {
         "engine": a.engine, "precision": a.precision, "checkpoint": str(a.checkpoint),

@@ -69,6 +69,11 @@ class Onnxruntime(Engine):
             raise cli.UserError(f"{self.path}: {fault}") from None
 
 
+def last_line(error: Exception) -> str:
+    """The last line that an error says: OpenVINO's say before it where in its sources they were found."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+
+
 class Openvino(Engine):
     """fp32, bf16 and int8 in the units that the CPU has. With one stream, a request uses all cores (latency hint)."""
 
@@ -78,7 +83,7 @@ class Openvino(Engine):
     def __init__(self, path, threads: int = 0, streams: int = 1):
         import openvino as ov
 
-        model = read_ir(path)
+        self.path, model = path, read_ir(path)
         if not cpu.cpu_flags() & {"avx512f", "asimd"}:
             sums_for_means(model)
         self.precision, self.version = model.get_rt_info(PRECISION).astype(str), ov.__version__.split("-")[0]
@@ -102,6 +107,8 @@ class Openvino(Engine):
         try:
             request.infer(feeds, share_inputs=True)
             return [o.data.copy() for o in request.output_tensors]
+        except RuntimeError as e:
+            raise cli.UserError(f"{self.path}: cannot run on these inputs: {last_line(e)}; make both again") from None
         finally:
             self.idle.put(request)
 
@@ -131,7 +138,9 @@ class Native(Engine):
 
     def run(self, feeds: list[np.ndarray]) -> list[np.ndarray]:
         inputs = dict(zip([t.name for t in self.inputs], feeds, strict=True))
-        lengths = input_files.real_tokens(inputs).sum(1)
+        lengths, mask = input_files.lengths(inputs), input_files.mask_name(inputs)
+        if mask and (np.count_nonzero(inputs[mask], 1) != lengths).any():
+            raise cli.UserError(f"input {mask} hides a token before another that counts; use another ENGINE=")
         roles = {input_files.ROLES.get(name): rows for name, rows in inputs.items()}
         types = roles.get("token_type_ids")
         cut = lambda rows: [row[: max(n, 1)] for row, n in zip(rows, lengths, strict=True)] if lengths.any() else rows
@@ -211,12 +220,15 @@ def read_ir(path):
     except (tarfile.TarError, KeyError, OSError, EOFError, ValueError, RuntimeError) as e:
         if isinstance(e, OSError) and e.filename:
             raise
-        why = (str(e) or type(e).__name__).splitlines()[0]
-        raise cli.UserError(f"{path}: no model that OpenVINO knows ({why}); delete it and run make again") from None
+        raise cli.UserError(
+            f"{path}: no model that OpenVINO knows ({last_line(e)}); delete it and run make again"
+        ) from None
 
 
 def load(path, threads: int = 0, streams: int = 1):
     """Open a compiled model with the engine and precision that it names. threads: 0 for all cores. UserError for a damaged file."""
+    if not 0 <= threads <= 4096:
+        raise cli.UserError(f"--threads {threads}: not from 1 to 4096, or 0 for all cores")
     if Path(path).suffix in (".native", ".json"):
         return Native(path, threads)
     if Path(path).suffix == ".ir":

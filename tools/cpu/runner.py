@@ -25,6 +25,7 @@ import json
 import os
 import platform
 import random
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -112,7 +113,9 @@ def requests_of(columns, tensors, batchsize):
 
 def pure_requests(tensors, dims):
     """Yield one request of zeros: ([name], feeds, rows). UserError if a dimension is open and --dymDims lacks it."""
-    sizes = dict(part.split(":") for part in dims.split(";")) if dims else {}
+    sizes = dict(part.rpartition(":")[::2] for part in dims.split(";")) if dims else {}
+    if len({*sizes.values()}) > 1 or not all(re.fullmatch(r"[1-9]\d{0,5},[1-9]\d{0,5}", v) for v in sizes.values()):
+        raise cli.UserError(f"--dymDims {dims}: not input:rows,tokens for each input, all alike, with ; between them")
     shapes = [tuple(map(int, sizes[t.name].split(","))) if t.name in sizes else t.shape for t in tensors]
     for tensor, shape in zip(tensors, shapes, strict=True):
         if None in shape:
@@ -151,18 +154,19 @@ class ScoredOutputs:
                 self.compare(file, outputs[0])
 
     def compare(self, file: Path, output) -> None:
-        """Raise UserError if a file's output is not that of the accuracy run: the same bytes, or what the gate lets pass, in
+        """Raise UserError if a file's output is not that of the accuracy run: the same numbers, or what the gate lets pass, in
         fp32, which another CPU rounds otherwise, and with --plan, which cuts requests otherwise."""
+        from tools.base import output_files
         from tools.graph import gate
 
-        path = self.args.known / f"{file.name.split('.')[0]}_0.{self.args.outfmt.lower()}"
-        scored = cli.read_npy(path) if path.suffix == ".npy" else np.frombuffer(path.read_bytes(), output.dtype)
-        same = scored.tobytes() == output.tobytes()
-        if not same and scored.size == output.size and (self.args.plan or self.engine.precision == "fp32"):
-            shape = (-1, output.shape[-1])
-            same = gate.judge(scored.reshape(shape), output.reshape(shape), self.engine.precision).ok
-        if not same:
-            raise cli.UserError(f"{path}: the engine answers otherwise while it is timed; delete it and run make again")
+        stem, logits = file.name.split(".")[0], output.reshape(-1, output.shape[-1])
+        scored = output_files.read_logits(self.args.known, stem, *logits.shape, padded=False)
+        judged = self.args.plan or self.engine.precision == "fp32"
+        if not (np.array_equal(scored, logits) or (judged and gate.judge(scored, logits, self.engine.precision).ok)):
+            where = f"{self.args.known}/{stem}_0.*"
+            raise cli.UserError(
+                f"{where}: the engine answers otherwise while it is timed; delete it and run make again"
+            )
         self.rows += 1
 
 
@@ -180,17 +184,19 @@ def time_request(engine, feeds, args, turns, times: list[float]):
 
 
 def read_sentences(files: list[list[Path]], tensors) -> list[list]:
-    """The int64 rows of each input's files, each as long as its sentence.
+    """The int64 row of each input's files, as long as its sentence.
 
-    Raises UserError if the model's shape is fixed, or a sentence has not the same length for every input.
+    Raises UserError if the model's shape is fixed, and for a file that is not one row as long as the other inputs' rows.
     """
     if fixed := [t for t in tensors if t.shape != (None, None)]:
         raise cli.UserError(f"--plan: input {fixed[0].name} has the shape {fixed[0].shape}; both must be open")
-    columns = [[input_files.read_rows(file)[0] for file in column] for column in files]
+    columns = [list(map(input_files.read_rows, column)) for column in files]
     for file, *rows in zip(files[0], *columns, strict=True):
-        if len({*map(len, rows)}) > 1:
-            raise cli.UserError(f"{file}: not as many tokens as the other inputs have; preprocess again")
-    return columns
+        if {row.shape for row in rows} != {(1, rows[0].size)}:
+            raise cli.UserError(
+                f"{file}: not one row, or not as many tokens as the other inputs have; preprocess again"
+            )
+    return [[row for (row,) in column] for column in columns]
 
 
 def run_all(args, engine, turns, times):

@@ -173,10 +173,10 @@ def write(path, content: bytes | str) -> None:
         f.write(content.encode() if isinstance(content, str) else content)
 
 
-def read_json(path):
-    """The JSON object in a file. Raises UserError if it is none, or larger than LARGEST."""
+def read_json(path, largest: int = LARGEST):
+    """The JSON object in a file of at most `largest` bytes. Raises UserError if it is none, or larger."""
     try:
-        value = json.loads(regular(path, LARGEST).read_text("utf-8"))
+        value = json.loads(regular(path, largest).read_text("utf-8"))
     except (ValueError, RecursionError) as e:
         raise UserError(f"{path}: not JSON ({e}); take the original, or make it again") from e
     if not isinstance(value, dict):

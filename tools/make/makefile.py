@@ -151,6 +151,9 @@ class Request:
             (pack and (seq == "real" or "," in seq), f"PACK=1 fills rows of one length: give SEQ=128 or another, not SEQ={seq}"),
             (self["CERTIFY"] and (self["ENGINE"] != "native" or not (seq == "real" or asks("score"))),
              "CERTIFY= is for ENGINE=native and SEQ=real, or make score: give both, or leave it out"),
+            (model["task"] not in ("", "sst2") and not (self["TRAIN"] or model["train"])
+             and (self["CERTIFY"] or self["PRECISION"].startswith("int8")) and asks("om", "accuracy", "perf", "score"),
+             f"int8 and CERTIFY= need texts of the task {model['task']}, without labels: give TRAIN=, a TSV"),
             (pack and self["ENGINE"] == "native",
              "PACK=1 needs no ENGINE=native: that engine has no padding to fill; leave out one of them"),
             (self["ENGINE"].startswith("torch_") and (pack or seq == "real" or asks("kit", "score")),

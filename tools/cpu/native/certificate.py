@@ -13,18 +13,17 @@ import numpy as np
 
 from tools.make import cli
 
-SHARE_CONFIDENCE = (
-    0.99  # of the interval of a share; where a run's does not meet the calibration's, the texts are unlike
-)
+SHARE_CONFIDENCE = 0.99  # of a share's interval; where a run's and the calibration's do not meet, the texts are unlike
 
 
 def read_certificate(path) -> dict:
     """A certificate, its heads as float32 [layers - 1, labels, 2 hidden + 1]. UserError where it is not for model.native."""
-    facts, model = cli.read_json(path), Path(path).with_name("model.native")
+    facts, model = cli.read_json(path, 1 << 30), Path(path).with_name("model.native")
     try:
         facts["heads"] = np.array(facts["heads"], np.float32)
         counts = [facts["calibrated"], facts["differ"], *facts["left"]]
         sound = facts["heads"].ndim == 3 and np.isfinite(facts["heads"]).all() and all(type(n) is int for n in counts)
+        sound = sound and len(facts["left"]) == len(facts["heads"]) + 1
         sound = sound and all(0 < facts[name] < 1 for name in ("eps", "confidence")) and 0 < facts["sure"] < 1e9
     except (KeyError, TypeError, ValueError):
         sound = False

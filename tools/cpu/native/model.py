@@ -8,6 +8,7 @@ The engine is engine.c and a C file for each family of processor units (chips.FA
 in build/lib/native.so. README.md here describes the file, and docs/bits.md the logits that have the same bits everywhere.
 """
 
+import contextlib
 import ctypes
 import itertools
 import json
@@ -183,7 +184,7 @@ def memory(size):
     It is private: shared memory has small pages, whatever madvise says, and a forked process would compute in it too.
     """
     m = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
+    with contextlib.suppress(AttributeError, OSError):
         m.madvise(mmap.MADV_HUGEPAGE)
     return m
 
@@ -255,6 +256,8 @@ class Model:
         heads: float32 [layers - 1, labels, 2 hidden + 1], for [CLS], the mean of the rows, and 1. Their scores are the logits.
         """
         hidden, h = self.arch["hidden"], sizes(self.arch)["h"]
+        if heads.shape != (shape := (self.arch["layers"] - 1, self.arch["labels"], 2 * hidden + 1)):
+            raise cli.UserError(f"heads of the shape {heads.shape}, not {shape}; make the certificate again")
         wide = np.zeros((*heads.shape[:2], 2, h), np.float32)
         wide[..., :hidden] = heads[..., :-1].reshape(*heads.shape[:2], 2, hidden)
         flat = wide.reshape(len(heads), -1)
@@ -284,12 +287,14 @@ class Model:
         bad = (rows > arch["positions"]) | (keys < 1) | (keys > rows)
         if bad.any():
             i = int(bad.argmax())
-            raise cli.UserError(f"sentence {i}: {keys[i]} of {rows[i]} tokens; must be 1 to {arch['positions']}")
+            raise cli.UserError(f"sentence {i}: {keys[i]} of {rows[i]} tokens; cut it to 1 to {arch['positions']}")
         bad = (ids < 0) | (ids >= arch["vocab"])
         if bad.any():
             t = int(bad.argmax())
             i = int(np.searchsorted(rows.cumsum(), t, "right"))
-            raise cli.UserError(f"sentence {i}: token id {ids[t]} is outside the vocabulary of {arch['vocab']}")
+            raise cli.UserError(
+                f"sentence {i}: token id {ids[t]} is outside the vocabulary of {arch['vocab']}; preprocess again"
+            )
         start = np.concatenate([[0], rows[:-1].cumsum(dtype=np.int64)])
         ids = np.ascontiguousarray(ids, np.int32)
         logits, left = np.empty((n, arch["labels"]), np.float32), np.full(n, arch["layers"], np.int32)
