@@ -160,7 +160,7 @@ class ScoredOutputs:
         from tools.graph import gate
 
         stem, logits = file.name.split(".")[0], output.reshape(-1, output.shape[-1])
-        scored = output_files.read_logits(self.args.known, stem, *logits.shape, padded=False)
+        scored = output_files.read_logits(self.args.known, stem, len(logits), logits.shape[1], False)
         judged = self.args.plan or self.engine.precision == "fp32"
         if not (np.array_equal(scored, logits) or (judged and gate.judge(scored, logits, self.engine.precision).ok)):
             where = f"{self.args.known}/{stem}_0.*"
