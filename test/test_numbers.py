@@ -26,7 +26,7 @@ from tools.checks import audit, reproduce, verify
 from tools.cpu import engines
 from tools.graph import rewrite
 from tools.make import cli, cpu, manifest
-from tools.results import compare, figures, imports, record, report, schema, show, table
+from tools.results import compare, figures, imports, record, report, schema, show, store, table
 from tools.source import fetch
 
 FP32, BF16 = "cpu-onnxruntime-fp32", "cpu-openvino-bf16"
@@ -165,6 +165,21 @@ def test_a_table_that_lacks_a_new_record_is_no_break_until_git_holds_the_record(
     assert re.match("results/table.csv", first_fault())
 
 
+@pytest.mark.parametrize("change", [{"dirty": True}, {"commit": "0" * 40}, None], ids=["dirty", "commit", "deleted"])
+def test_a_record_that_changed_since_the_last_commit_is_named_though_manifest_lists_it(repo, monkeypatch, change):
+    git, path = tracked(monkeypatch), kept("throughput")
+    git("add", "-f", "results")
+    git("commit", "-qm", "one")
+    assert list(audit.faults({})) == []
+    if change:
+        repaired(path, lambda value: value.update(change))
+    else:
+        path.unlink()
+        path.with_name("MANIFEST").write_text(manifest.content(store.hashes(path.parent)))
+    words = "not the same" if change else "gone"
+    assert first_fault() == f"{path}: {words}, though git's last commit holds it"
+
+
 def test_an_input_that_is_a_folder_is_held_to_its_bytes(repo):
     measured.run("build/report.html", "results/records", "--", "cp", "Makefile", "{}")
     assert list(audit.faults({})) == []
@@ -254,6 +269,7 @@ PLANTED = {
     "source": (on("accuracy", {"source": "hub:x/y@1"}), "source hub:x/y@1 is not the one whose hash its chain holds"),
     "caveat": (on("accuracy", {"caveat": "best of all"}), "caveat 'best of all' is not that of the source wheel"),
     "stand-in": (on("throughput", {"standin": True}), "was made with stand-ins"),
+    "logits": (on("accuracy", {"logits_sha256": "0" * 64}), "logits_sha256: docs/bits.md defines no bits of onnxruntime fp32"),
     "missing": (on("throughput", {"missing": {"figures": "x"}}), "missing .* is not what the record leaves empty"),
     "padding": (on("accuracy", {"padded_rows": 0.3}), "padded_rows 0.3 is not what 8 rows a request give, 0.0"),
     "requests": (on("throughput", {"requests": 5}), "missing .* is not what|requests 5 is not what its times_ms give"),

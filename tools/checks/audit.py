@@ -6,8 +6,9 @@
 
 What is checked, upstream first: each artefact that a TARGET.prov.json under build/ describes (its bytes, the files of its
 MANIFEST, its inputs); outputs against score.json and accuracy.json; timings against perf.json; each committed record against
-itself, its commit, the MANIFEST of its folder, and outputs that are still here; each table, picture and README against the
-records, unless some records are not in git yet. The first break is the one to mend: later ones may follow from it.
+itself, its commit, the MANIFEST of its folder, git's last commit, and outputs that are still here; each table, picture and
+README against the records, unless some records are not in git yet. The first break is the one to mend: later ones may
+follow from it.
 """
 
 import functools
@@ -85,6 +86,8 @@ def said_faults(r: dict) -> Iterator[str]:
         yield f"source {r['source']} is not the one whose hash its chain holds"
     if r["kind"] == "accuracy" and r["caveat"] != record.caveat(r["source"]):
         yield f"caveat {r['caveat']!r} is not that of the source {r['source']}"
+    if "logits_sha256" in r and not record.has_defined_bits(r):
+        yield f"logits_sha256: docs/bits.md defines no bits of {r['engine']} {r['precision']}"
     if "missing" in r and r["missing"] != record.missing_reasons(r):
         yield f"missing {r['missing']} is not what the record leaves empty, {record.missing_reasons(r)}"
     commands = [c for t, link in r["chain"].items() if t.endswith("/round1/MANIFEST") for c in link.get("commands", [])]
@@ -134,9 +137,8 @@ def speed_faults(r: dict) -> Iterator[str]:
     given = record.speed_fields(rounds, 1)
     if r.get("pairs"):
         turns, singles = (sum(r.get(name) or [], []) for name in ("pairs", "singles"))
-        given["figures"] = figures.from_turns(
-            turns, singles, r["engine_info"]["threads"], r.get("sentences_per_row", 1)
-        )
+        threads, rows = r["engine_info"]["threads"], r.get("sentences_per_row", 1)
+        given["figures"] = figures.from_turns(turns, singles, threads, rows)
         took = [sum(turn[1] for turn in round_) for round_ in r["pairs"]]
         if not near(took, [sum(t) / 1000 for t in r.get("pass_ms") or r["times_ms"]]):
             yield "its turns (pairs) took another time than its times_ms"
@@ -150,7 +152,7 @@ def speed_faults(r: dict) -> Iterator[str]:
 
 def contradictions(r: dict) -> Iterator[str]:
     """How a record contradicts itself, its chain, or its commit. A false processor or host, or times, turns and figures that
-    were all scaled alike, cannot be seen in a record alone; later edits show in the MANIFEST of its folder."""
+    were all scaled alike, cannot be seen in a record alone; later edits show in its folder's MANIFEST or in git."""
     if r["standin"]:
         yield "was made with stand-ins for the vendor's tools"
     yield from chain_faults(r)
@@ -215,12 +217,15 @@ def record_faults(path: Path) -> Iterator[str]:
 
 
 def kept_faults(folder: Path) -> Iterator[str]:
-    """Records that were edited, deleted or added since `make record` kept them."""
+    """Records that were edited, deleted or added since `make record` kept them, or since git's last commit."""
     path = folder / "MANIFEST"
     if path.is_file():
         yield from manifest.faults(path, store.hashes(folder))
     elif store.hashes(folder):
         yield f"{path}: gone; it lists what `make record` kept"
+    changes = cli.git("diff", "--name-only", "--relative", "--diff-filter=DM", "HEAD", "--", f"{folder}/*.json").stdout
+    for name in changes.splitlines():
+        yield f"{name}: {'not the same' if Path(name).is_file() else 'gone'}, though git's last commit holds it"
 
 
 def bench_faults(path: Path) -> Iterator[str]:
@@ -235,10 +240,8 @@ def shown() -> Iterator[tuple[Path, bytes]]:
     yield from ((path, make()) for path, make in readme.texts() if path.is_file())
     for path in filter(Path.is_file, sorted(Path("results/local").glob("*-table.*"))):
         if path.suffix != ".rows" and (rows := path.with_suffix(".rows")).is_file():
-            yield (
-                path,
-                table.render(table.from_names(rows.read_text("utf-8", errors="replace").split()), path.suffix).encode(),
-            )
+            names = rows.read_text("utf-8", errors="replace").split()
+            yield path, table.render(table.from_names(names), path.suffix).encode()
 
 
 def page_faults(pages: list[Path]) -> Iterator[str]:

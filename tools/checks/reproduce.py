@@ -142,12 +142,8 @@ def usable_commands(commands: list[list[str]]) -> list[str]:
     """The commands that work here, joined into one prefix. Those that do not are printed."""
     prefix: list[str] = []
     for command in commands:
-        try:
-            done = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
-            fault = done.stderr.strip()
-        except FileNotFoundError:
-            fault = "not found"
-        if fault:
+        done = subprocess.run(["env", *command, "true"], capture_output=True, text=True, check=False)
+        if fault := done.stderr.strip():
             print(f"not varied here: {' '.join(command)}: {fault.splitlines()[-1]}")
         prefix += [] if fault else command
     return prefix

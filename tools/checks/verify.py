@@ -152,10 +152,9 @@ def perf_verdict(old: dict, new: dict) -> tuple[str, str]:
     """Compare two throughputs: (verdict, words)."""
     said = f"{new['samples_per_second']:.3g}/s, recorded {old['samples_per_second']:.3g}"
     if why := other_machine(old, new):
-        core = {"recorded": old.get("figures"), "here": new.get("figures")}
-        side = [
-            f"{name} {figures.in_digits(f['per_tera']['value'])}" for name, f in core.items() if f and f["per_tera"]
-        ]
+        measured = [("recorded", old.get("figures")), ("here", new.get("figures"))]
+        both = [(when, f["per_tera"]["value"]) for when, f in measured if f and f["per_tera"]]
+        side = [f"{when} {figures.in_digits(value)}" for when, value in both]
         return "another CPU", "; ".join([why, *side, said]) + f" ({figures.NAMES['per_tera']})" * bool(side)
     if not old.get("figures"):
         return "bytes hold", f"{said}; recorded without turns, by the clock alone"

@@ -55,9 +55,8 @@ def right(one: dict) -> str:
 
 def whole(one: dict) -> str:
     """The same with each metric and its interval."""
-    return ", ".join(
-        [right(one), *(f"{name} {show.metric_in_words(figure)}" for name, figure in one["metrics"].items())]
-    )
+    metrics = (f"{name} {show.metric_in_words(figure)}" for name, figure in one["metrics"].items())
+    return ", ".join([right(one), *metrics])
 
 
 def results(answers: dict, truth: list, record: dict) -> list:

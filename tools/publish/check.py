@@ -45,9 +45,8 @@ def check_signature(place: Path, key: Path) -> None:
     except Exception as e:  # base64, JSON, pydantic, cryptography and model_signing each raise their own
         kind, _, apart = str(e).partition("mismatch: ")
         what = ast.literal_eval(apart)[0] if kind == "Signature " else f"{folder.SIGNATURE}: {onnxfile.first_line(e)}"
-        raise cli.UserError(
-            f"{place}: {what.split(': Expected')[0][:200]}; it is not what {key} signed: take the original"
-        ) from None
+        fault = what.split(": Expected")[0][:200]
+        raise cli.UserError(f"{place}: {fault}; it is not what {key} signed: take the original") from None
 
 
 def check_claims(place: Path, answers: dict, truth: list, record: dict) -> None:

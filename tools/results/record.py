@@ -206,9 +206,14 @@ def accuracy_record(leaf: Path) -> dict:
     }
 
 
+def has_defined_bits(record: dict) -> bool:
+    """Whether docs/bits.md defines each bit of a configuration's logits."""
+    return record["engine"] == "native" and record["precision"] in ("fp32", "int8") and "certify" not in record
+
+
 def logits_hash(leaf: Path, record: dict) -> str | None:
-    """The sha256 of the logits as little-endian float32 in the order of the inputs, where docs/bits.md defines each bit."""
-    if record["engine"] != "native" or record["precision"] not in ("fp32", "int8") or "certify" in record:
+    """The sha256 of the logits as little-endian float32 in the order of the inputs, where their bits are defined."""
+    if not has_defined_bits(record):
         return None
     from tools.base import output_files
 

@@ -31,8 +31,6 @@ from tools.results import claims
 from tools.setup import install
 from tools.source import fetch
 
-LOCKS = (Path("requirements-cpu.txt"),)
-
 
 def first_line(*command) -> str:
     """The first line that a command prints; "" if it is missing or fails."""
@@ -75,7 +73,7 @@ def packages(venv: Path) -> list[tuple[bool, bool, str]]:
     """The same for the engines in the virtual environment, or for what its installation takes and lacks."""
     if not (venv / "installed").is_file():
         lacks = [] if importlib.util.find_spec("ensurepip") else [(True, False, "venv: apt install python3-venv")]
-        size = install.size(*install.cpu_build(venv, LOCKS))
+        size = install.size(*install.cpu_build(venv))
         return [*lacks, (False, False, f"{venv}: nothing installed yet; make setup: {size}")]
     names = ("torch", "onnxruntime", "openvino")
     code = f"import importlib.metadata as m; print(*[n + ' ' + m.version(n) for n in {names}], sep=', ')"
@@ -91,7 +89,7 @@ def room(venv: Path) -> list[tuple[bool, bool, str]]:
         return []
     disk = sum(float(row["disk_mb"]) for row in route[1:])  # setup is the first
     if not (venv / "installed").is_file():
-        build_for = "CUDA" if install.cpu_build(venv, LOCKS)[1] is None else "CPU"
+        build_for = "CUDA" if install.cpu_build(venv)[1] is None else "CPU"
         disk = 1000 * install.GIGABYTES[build_for] + max(disk, 1000 * install.DOWNLOADED[build_for])
     downloads = (pin.size for name, pin in fetch.read_pins().items() if not Path("build/downloads", name).is_file())
     disk += sum(downloads) / 1e6

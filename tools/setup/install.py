@@ -57,10 +57,8 @@ def pip(folder, *words, log=None):
 
 def has_pip(folder):
     """Whether an environment still has Python and pip: both break when the Python that it was made from is removed."""
-    try:
-        return not subprocess.run([folder / "bin" / "python", "-Ic", "import pip"], capture_output=True).returncode
-    except OSError:
-        return False
+    command = ["env", folder / "bin" / "python", "-Ic", "import pip"]  # env ends with 127 where there is no Python
+    return not subprocess.run(command, capture_output=True).returncode
 
 
 def is_ours(folder):
@@ -91,7 +89,7 @@ def make(folder):
 
 
 @functools.cache
-def cpu_build(folder, locks):
+def cpu_build(folder, locks=(Path("requirements-cpu.txt"),)):
     """(where PyTorch's CPU build for this Python is, pip's options to find it), or (why there is none, None)."""
     lock = next((path for path in locks if path.stem.endswith("-cpu")), None)
     if not lock:
