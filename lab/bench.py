@@ -55,15 +55,11 @@ def peaks(library: str, threads: int, seconds: float, times: int = 7) -> dict:
 
     seconds: of each of the `times`.
     """
-    import ctypes
-
-    peak = ctypes.CDLL(str(Path(library).absolute())).peak
-    peak.restype, peak.argtypes = ctypes.c_double, [ctypes.c_int, ctypes.c_double]
-    found = {}
-    for number, kind in enumerate(yardstick.KINDS[: yardstick.KINDS.index("any")]):
+    work, found = yardstick.load_work(library), {}
+    for kind in yardstick.KINDS[: yardstick.KINDS.index("any")]:
         with ThreadPoolExecutor(threads) as pool:
-            together = lambda at=number, pool=pool: sum(pool.map(lambda _: peak(at, seconds), range(threads)))
-            sums = [together() for _ in range(times)]
+            turns = [list(pool.map(work, [kind] * threads, [seconds] * threads)) for _ in range(times)]
+        sums = [sum(done / (clock or 1) for done, clock, _ in turn) for turn in turns]
         unit = UNITS.get(kind.removesuffix("_l2"))
         known = {"median": median(sums), "best": max(sums)}
         found[kind] = known if all(sums) else {"median": None, "best": None, "missing": f"this CPU has no {unit}"}

@@ -4,11 +4,8 @@ changes a class.
     python -m tools.cpu.certify --model model.native --texts build/data/snippets.tsv --checkpoint checkpoint \\
         --percent 0.5 --save_path certificate.json
 
-Each layer but the last gets a linear head on [CLS] and the mean of its rows: ridge regression to the full model's own
-probabilities on three eighths of the texts, scaled on another eighth so that scores are log-odds. One threshold then says for
-all layers how far the best score must be above the next. It is chosen on the other half of the texts by fixed-sequence
-testing (Learn then Test, Angelopoulos et al., arXiv:2110.01052): from the most cautious threshold on, each is tested by the
-exact binomial p-value of "more than eps of all such texts get another class", and the last before the first failure is taken.
+docs/certify.md says how. A head is a ridge regression to the full model's own probabilities on three eighths of the texts,
+scaled on another eighth so that scores are log-odds; the threshold is chosen on the other half.
 """
 
 import json

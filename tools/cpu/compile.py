@@ -33,16 +33,6 @@ MOST = 512  # calibration sentences: the first ones of the file
 LONGEST = 128  # tokens of a calibration sentence where the graph leaves the length open
 
 
-def parse_options():
-    p = cli.parser(__doc__)
-    p.add_argument("--onnx", required=True, type=Path, help="the modified graph")
-    p.add_argument("--reference", type=Path, help="the export to compare with (--onnx if not given)")
-    p.add_argument("--calibration", type=Path, help="int8: a TSV of training sentences")
-    p.add_argument("--checkpoint", type=Path, help="int8: the checkpoint whose tokenizer reads the training sentences")
-    p.add_argument("--task", default=tasks.DEFAULT, help="the task, of tools/base/tasks.py (%(default)s)")
-    return parse_common(p, ("onnxruntime", "openvino", "native"))
-
-
 def parse_common(p, names):
     """The options of a parser, with those of every command that writes a model of one of these engines and holds it to the
     gate."""
@@ -235,7 +225,13 @@ def judge_model(job: Job, folder: Path, rows: int | None):
 
 
 def main():
-    args = parse_options()
+    p = cli.parser(__doc__)
+    p.add_argument("--onnx", required=True, type=Path, help="the modified graph")
+    p.add_argument("--reference", type=Path, help="the export to compare with (--onnx if not given)")
+    p.add_argument("--calibration", type=Path, help="int8: a TSV of training sentences")
+    p.add_argument("--checkpoint", type=Path, help="int8: the checkpoint whose tokenizer reads the training sentences")
+    p.add_argument("--task", default=tasks.DEFAULT, help="the task, of tools/base/tasks.py (%(default)s)")
+    args = parse_common(p, ("onnxruntime", "openvino", "native"))
     int8 = args.precision.startswith("int8")
     if int8 and not (args.calibration and args.checkpoint):
         fault = f"--precision {args.precision} needs --calibration and --checkpoint"

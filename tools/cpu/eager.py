@@ -101,17 +101,12 @@ class Torch(engines.Engine):
             raise cli.UserError(f"{self.name}: {onnxfile.first_line(e)}; is the device free?") from None
 
 
-def run_on_device(words: list[str]) -> None:
-    """Run the runner's command line on one device."""
-    p = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    p.add_argument("--device", "-d", default="0")
-    a, words = p.parse_known_args(words)
-    runner.main(words, functools.partial(Torch, device=a.device))
-
-
 def main():
     if sys.argv[1:2] == ["run"]:
-        return run_on_device(sys.argv[2:])
+        device = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        device.add_argument("--device", "-d", default="0")
+        a, words = device.parse_known_args(sys.argv[2:])
+        return runner.main(words, functools.partial(Torch, device=a.device))
     p = cli.parser(__doc__)
     p.add_argument("what", choices=["compile", "run"], help="run takes the options of tools/cpu/runner.py")
     p.add_argument("--chip", default="", help="the chip that npu-smi has to name")

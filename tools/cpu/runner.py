@@ -13,12 +13,9 @@ request is that of the engine's call alone; without --input it runs zeros; .npy 
 --auto_set_dymdims_mode 1 takes them; <output>/<dirname>_summary.json lies beside the folder. The summary also has
 `engine`, and `stolen`, the share of the processors' time that the host gave to other machines.
 
-These options are not ais_bench's: --untimed (each core has a request of its own, which takes less processor time); --plan
-(each file is a sentence of its own length, and tools/cpu/plan.py says which go into a request: `fixed` gives the same bytes
-every time, `measured` is faster; the throughput is that of whole passes); --yardstick with --milliseconds (the engine takes
-turns with a fixed piece of work, tools/cpu/yardstick.py, and the summary holds both sides of each turn in `pairs` and
-`singles`); --known, the outputs of the accuracy run, which a timed engine has to give again (MLPerf's TEST01): where zeros
-are timed, random requests of --asked run between the timed ones, else the timed outputs themselves are compared.
+These options are not ais_bench's: --untimed, --threads, --milliseconds; --plan (tools/cpu/plan.py), whose throughput is that
+of whole passes; --yardstick (tools/cpu/yardstick.py), whose `pairs` and `singles` the summary then holds; --known and --asked,
+as in MLPerf's TEST01: where zeros are timed, random requests of --asked run in between, else the timed outputs are compared.
 """
 
 import json
@@ -42,29 +39,34 @@ CHECKED = 1 / 8  # the share of the timed requests of zeros after which a reques
 
 def parse_options(argv=None):
     parser = cli.parser(__doc__)
-    positive = lambda text: int(text) if int(text) > 0 else parser.error(f"{text} is not above 0")
-    parser.add_argument("--model", "-m", required=True, type=Path, help="a compiled model.onnx")
-    parser.add_argument("--input", "-i", help="folders or files, comma separated, in model input order; none: zeros")
-    parser.add_argument("--output", "-o", type=Path, help="the folder of results; without it nothing is kept")
-    parser.add_argument("--output_dirname", help="folder under --output (the time if not given)")
-    parser.add_argument("--outfmt", choices=["BIN", "NPY", "TXT"], default="BIN")
-    parser.add_argument("--loop", "-l", type=positive, default=1, help="runs of each request")
-    parser.add_argument("--warmup_count", type=int, default=1, help="runs before those that count")
-    parser.add_argument("--batchsize", type=positive, help="for the throughput formula (first dimension if not given)")
-    parser.add_argument("--auto_set_dymdims_mode", type=int, default=0, help="inputs are .npy, one whole request each")
-    parser.add_argument("--dymDims", help='shape of a pure run, as "input_ids:8,64;attention_mask:8,64"')
-    parser.add_argument(
-        "--untimed", action="store_true", help="only the outputs count: each core runs a request of its own"
+    add, positive = (
+        parser.add_argument,
+        lambda text: int(text) if int(text) > 0 else parser.error(f"{text} is not above 0"),
     )
-    parser.add_argument("--threads", type=int, default=0, help="cores (all if 0)")
-    parser.add_argument("--yardstick", type=Path, help="build/lib/peak.so, which takes turns with the engine")
-    parser.add_argument(
-        "--milliseconds", type=int, default=0, help="go on after --loop until the engine has run so long"
+    add("--model", "-m", required=True, type=Path, help="a compiled model")
+    add("--input", "-i", help="folders or files, comma separated, in model input order; none: zeros")
+    add("--output", "-o", type=Path, help="the folder of results; without it nothing is kept")
+    add("--output_dirname", help="folder under --output (the time if not given)")
+    add("--outfmt", choices=["BIN", "NPY", "TXT"], default="BIN")
+    add("--loop", "-l", type=positive, default=1, help="runs of each request")
+    add("--warmup_count", type=int, default=1, help="runs before those that count")
+    add("--batchsize", type=positive, help="for the throughput formula (first dimension if not given)")
+    add("--auto_set_dymdims_mode", type=int, default=0, help="inputs are .npy, one whole request each")
+    add("--dymDims", help='shape of a pure run, as "input_ids:8,64;attention_mask:8,64"')
+    add(
+        "--untimed",
+        action="store_true",
+        help="only the outputs count: each core runs a request of its own, in less time",
     )
-    parser.add_argument("--known", type=Path, help="outputs of the accuracy run, which the engine has to give again")
-    parser.add_argument("--asked", help="if zeros are timed: the input folders of --known")
-    parser.add_argument(
-        "--plan", choices=["fixed", "measured"], help="sentences of any length, at most --batchsize a request"
+    add("--threads", type=int, default=0, help="cores (all if 0)")
+    add("--yardstick", type=Path, help="build/lib/peak.so, which takes turns with the engine")
+    add("--milliseconds", type=int, default=0, help="go on after --loop until the engine has run so long")
+    add("--known", type=Path, help="outputs of the accuracy run, which the engine has to give again")
+    add("--asked", help="if zeros are timed: the input folders of --known")
+    add(
+        "--plan",
+        choices=["fixed", "measured"],
+        help="a file is a sentence of any length, --batchsize a request at most: same bytes, or faster",
     )
     args = parser.parse_args(argv)
     if args.plan and not (args.input and args.batchsize):
@@ -170,19 +172,6 @@ class ScoredOutputs:
         self.rows += 1
 
 
-def time_request(engine, feeds, args, turns, times: list[float]):
-    """The outputs of a request, run --loop times and until --milliseconds are over; each run's milliseconds go to `times`."""
-    runs, total = 0, 0.0
-    single = (lambda: turns.single.run(feeds)) if turns.single else None
-    while runs < args.loop or 1e3 * total < args.milliseconds:
-        outputs, seconds = turns.time(len(feeds[0]), lambda: engine.run(feeds), single)
-        times.append(seconds * 1e3)
-        runs, total = runs + 1, total + seconds
-        if turns.scored and args.asked and (runs == 1 or random.random() < CHECKED):
-            turns.scored.run_one()
-    return outputs
-
-
 def read_sentences(files: list[list[Path]], tensors) -> list[list]:
     """The int64 row of each input's files, as long as its sentence.
 
@@ -199,24 +188,32 @@ def read_sentences(files: list[list[Path]], tensors) -> list[list]:
     return [[row for (row,) in column] for column in columns]
 
 
-def run_all(args, engine, turns, times):
-    """Run the requests of the inputs by `time_request`, after --warmup_count runs; yield (file, outputs)."""
+def run_all(args, engine, single, turns, scored, times: list[float]):
+    """Run the requests of the inputs, after --warmup_count runs: each --loop times and until --milliseconds are over. Yield
+    (file, outputs); each run's milliseconds go to `times`. single: the engine with one thread, which takes turns too."""
     from tqdm import tqdm
 
     if args.input:
         requests = requests_of(columns_of(args.input, len(engine.inputs)), engine.inputs, args.batchsize)
     else:
         requests = pure_requests(engine.inputs, args.dymDims)
-    warm = [] if args.untimed else [e for e in (engine, turns.single) if e for _ in range(args.warmup_count)]
+    warm = [] if args.untimed else [e for e in (engine, single) if e for _ in range(args.warmup_count)]
 
     def once(request):
         files, feeds, rows = request
         args.batchsize = args.batchsize or len(feeds[0])
         while warm:
             warm.pop().run(feeds)
-        return by_file(
-            files, rows, time_request(engine, feeds, args, yardstick.Turns() if args.untimed else turns, times)
-        )
+        clock = yardstick.Turns() if args.untimed else turns
+        runs, total = 0, 0.0
+        while runs < args.loop or 1e3 * total < args.milliseconds:
+            alone = single and (lambda: single.run(feeds))
+            outputs, seconds = clock.time(len(feeds[0]), lambda: engine.run(feeds), alone)
+            times.append(seconds * 1e3)
+            runs, total = runs + 1, total + seconds
+            if scored and args.asked and (runs == 1 or random.random() < CHECKED):
+                scored.run_one()
+        return by_file(files, rows, outputs)
 
     with ThreadPoolExecutor(engine.streams) as pool:
         answers = (pool.map if args.untimed else map)(once, requests)
@@ -283,8 +280,8 @@ def main(words=None, load=None):
     engine = load(args.model, args.threads, threads if args.untimed else 1)
     print(f"[INFO] load model {args.model} success: {type(engine).__name__} {engine.version} {engine.precision}")
     turns = yardstick.Turns(args.yardstick, engine.precision, threads)
-    scored = turns.scored = ScoredOutputs(args, engine) if args.known else None
-    turns.single = load(args.model, 1) if args.yardstick and threads > 1 and not args.plan else None
+    scored = ScoredOutputs(args, engine) if args.known else None
+    single = load(args.model, 1) if args.yardstick and threads > 1 and not args.plan else None
     folder, info, count, times, passes = None, {}, 0, [], []
     if args.output:
         folder = args.output / (args.output_dirname or datetime.now().strftime("%Y_%m_%d-%H_%M_%S"))
@@ -293,7 +290,7 @@ def main(words=None, load=None):
     if args.plan:
         engine, results, times, passes = run_plan(args, engine, turns)
     else:
-        results = run_all(args, engine, turns, times)
+        results = run_all(args, engine, single, turns, scored, times)
     for file, outputs in results:
         count += 1
         if scored and not args.asked:

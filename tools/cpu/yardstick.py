@@ -19,7 +19,6 @@ import ctypes
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from tools.make import cpu
 
@@ -37,33 +36,36 @@ def elapsed(before: tuple[float, float]) -> list[float]:
     return [now - then for now, then in zip(clocks(), before, strict=True)]
 
 
+def load_work(library):
+    """work(kind, seconds) of peak.so: the operations (or bytes), seconds and processor seconds of one thread."""
+    function = ctypes.CDLL(str(Path(library).absolute())).work
+
+    def work(kind: str, seconds: float) -> list[float]:
+        done = (ctypes.c_double * 3)()
+        function(KINDS.index(kind), ctypes.c_double(seconds), done)
+        return list(done)
+
+    return work
+
+
 class Turns:
     """Times requests of an engine, and lets the yardstick work in between. Without a library it only times."""
 
     def __init__(self, library: Path | None = None, precision: str = "fp32", threads: int = 1):
-        self.pairs, self.singles, self.single, self.kind, self.threads = [], [], None, None, threads
-        self.scored: Any = None  # runner.ScoredOutputs, if the timed engine has to give them again
+        self.pairs, self.singles, self.kind, self.threads = [], [], None, threads
         self.turn, self.spent = [0, 0.0, 0.0], 0.0  # the engine's turn so far; its seconds beyond those of one thread
         self.energy: list = []  # [joules before, joules after] of each turn of the engine, as cpu.joules has them
         if library is None:
             return
-        self.work = ctypes.CDLL(str(Path(library).absolute())).work
-        self.work.restype, self.work.argtypes = None, [ctypes.c_int, ctypes.c_double, ctypes.c_void_p]
-        self.pool = ThreadPoolExecutor(threads)
+        self.work, self.pool = load_work(library), ThreadPoolExecutor(threads)
         kinds = (precision.removesuffix("-bf16"), "fp32", "any")
         self.kind = next(kind for kind in kinds if kind in KINDS and self.run_yardstick(kind, 0.001)[0])
         self.run_yardstick(self.kind)  # starts the threads
 
     def run_yardstick(self, kind: str, seconds: float = SLICE) -> list[float]:
         """Operations, seconds and processor seconds of one turn of the yardstick on all threads."""
-
-        def one(_):
-            done = (ctypes.c_double * 3)()
-            self.work(KINDS.index(kind), seconds, done)
-            return list(done)
-
         start = time.perf_counter()
-        each = list(self.pool.map(one, range(self.threads)))
+        each = list(self.pool.map(self.work, [kind] * self.threads, [seconds] * self.threads))
         return [sum(e[0] for e in each), time.perf_counter() - start, sum(e[2] for e in each)]
 
     def time(self, samples: int, call, single=None):

@@ -36,10 +36,9 @@ def intervals(counts) -> np.ndarray:
     """Float [2, n]: the Clopper-Pearson interval of each share of n whole numbers."""
     from scipy.stats import beta
 
-    counts, tail = np.asarray(counts), (1 - SHARE_CONFIDENCE) / 2
-    low = beta.ppf(tail, counts, counts.sum() - counts + 1)
-    high = beta.ppf(1 - tail, counts + 1, counts.sum() - counts)
-    return np.array([np.nan_to_num(low, nan=0), np.nan_to_num(high, nan=1)])
+    counts, ends, tail = np.asarray(counts), np.array([[0], [1]]), (1 - SHARE_CONFIDENCE) / 2
+    bounds = beta.ppf([[tail], [1 - tail]], counts + ends, counts.sum() - counts + 1 - ends)
+    return np.where(np.isnan(bounds), ends, bounds)
 
 
 def facts_of_run(certificate: dict, left) -> dict:

@@ -165,23 +165,9 @@ def architecture(net, precisions, types):
     }  # fmt: skip
 
 
-def write_file(net, facts, source, path):
-    """Write a model.native file. Raises UserError for a weight that is not finite."""
-    arch = check_arch(facts, source)
-    facts = facts | {"inputs": net["inputs"], "source_sha256": cli.sha256(source)}
-    header = json.dumps(facts, sort_keys=True).encode()
-    with cli.whole_file(path) as f:
-        f.write(MAGIC + struct.pack("<I", len(header)) + header)
-        f.write(bytes(-f.tell() % 4096))
-        for (name, size), value in zip([t for t in tensors(arch) if t[1]], payload(net, arch), strict=True):
-            if value.dtype == np.float32 and not np.isfinite(value).all():
-                raise cli.UserError(f"{source}: {name} holds a value that is not a finite number; export it again")
-            assert value.nbytes == size, (name, value.nbytes, size)
-            f.write(value.tobytes() + bytes(-size % 64))
-
-
 def convert(onnx_path, out_path, precision, bf16_layers=(), types=False):
-    """Convert an ONNX BERT classifier (float32) to `out_path`, in a precision of chips.ENGINES["native"].
+    """Convert an ONNX BERT classifier (float32) to `out_path`, in a precision of chips.ENGINES["native"]. Raises UserError for
+    a weight that is not finite.
 
     int8-bf16 keeps bf16 activations between its products. int8 needs no calibration: weights have a scale per output
     channel, activations one per token. bf16_layers: numbers of the layers that stay bf16. types: whether the file holds
@@ -189,4 +175,15 @@ def convert(onnx_path, out_path, precision, bf16_layers=(), types=False):
     """
     net, number = read_classifier(onnx_path), precision.removesuffix("-bf16")
     facts = architecture(net, ["bf16" if i in bf16_layers else number for i in range(len(net["layers"]))], types)
-    write_file(net, facts | ({"activations": "fp32"} if precision == "int8" else {}), onnx_path, out_path)
+    facts |= {"activations": "fp32"} if precision == "int8" else {}
+    arch = check_arch(facts, onnx_path)
+    facts |= {"inputs": net["inputs"], "source_sha256": cli.sha256(onnx_path)}
+    header = json.dumps(facts, sort_keys=True).encode()
+    with cli.whole_file(out_path) as f:
+        f.write(MAGIC + struct.pack("<I", len(header)) + header)
+        f.write(bytes(-f.tell() % 4096))
+        for (name, size), value in zip([t for t in tensors(arch) if t[1]], payload(net, arch), strict=True):
+            if value.dtype == np.float32 and not np.isfinite(value).all():
+                raise cli.UserError(f"{onnx_path}: {name} holds a value that is not a finite number; export it again")
+            assert value.nbytes == size, (name, value.nbytes, size)
+            f.write(value.tobytes() + bytes(-size % 64))

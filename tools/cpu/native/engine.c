@@ -1,8 +1,5 @@
 /* engine.c: BERT sequence classifiers on the CPU, without a single padded token.
  *
- *     gcc -O3 -std=gnu11 -ffp-contract=off -fno-math-errno -shared -fPIC -pthread -o build/lib/native.so \
- *         tools/cpu/native/{engine,amx,amx_f32,avx512,avx512_f32,avx2,avx2_vnni,neon,neon_f32}.c -lm
- *
  * Sentences are concatenated, whole, into blocks of a few hundred tokens. A thread takes a group of blocks
  * and runs all layers on it with no barrier; a matrix product sees one tall [tokens, hidden] operand, and
  * attention runs per sentence. Where a few sentences give no equal blocks, all threads are a team: each has an

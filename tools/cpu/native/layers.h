@@ -22,7 +22,7 @@ INLINE const int32_t *sums_of(const struct work *w, int l, int columns) {
     return w->m->sums + (int64_t)l * (w->s.qkv + w->s.h + w->s.inter) + columns;
 }
 
-/* columns [from, to) panels of h x [Q | K | V] + bias -> row-major out */
+/* Panels [from, to) of the columns of h x [Q | K | V] + bias, row by row, to out. */
 static void project(const struct work *w, int l, const act *h, int rows, int from, int to, act *out) {
     const struct net *m = w->m;
     struct size s = w->s;
@@ -87,7 +87,7 @@ static struct share share_of(const struct run *j, const struct work *w, int b, i
     return a;
 }
 
-/* the next sentence of which a share has rows, at first after {.at = share->first - 1}; 0: there is none */
+/* Moves p on to the next sentence of which the share has rows. Returns 0 if there is none. */
 static int next_piece(const struct run *j, const struct share *a, struct piece *p) {
     while (++p->at < a->last) {
         p->i = j->order[p->at], p->row += p->n, p->n = j->rows[p->i];
@@ -123,7 +123,8 @@ static void embed_share(const struct run *j, const struct work *w, const struct 
     multiply_gelu(m->wide, w, w->ctx, tensor(m, at), w->s.e / KA, rows, 0, w->s.h / 32, 0, weight(m, 0, Q_K_V), &e);
 }
 
-/* a layer's attention, up to w->ctx; of the last layer for the [CLS] rows alone, whose rest waits for all shares */
+/* A layer's attention, whose result goes to w->ctx. In the last layer it is computed for the [CLS] rows alone, and goes to
+ * j->ctx: run_tail computes the rest of that layer when all shares are done. */
 static void attention(struct run *j, const struct work *w, const struct share *a, int l) {
     struct size s = w->s;
     int kt = s.h / KA, hidden = w->m->hidden, last = l == w->m->layers - 1, n = 0;

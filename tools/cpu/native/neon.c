@@ -25,9 +25,9 @@ INLINE group of_columns(enum number num, const void *p) { return vld1q_f32(p); }
 INLINE vec dot(enum number num, vec c, group a, group b) {
 #ifdef FLOATS
     if (num == F32) return vfmaq_f32(c, a, b);
-    int16x8_t x = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(vreinterpretq_u8_f32(a)))), y[2]; /* twice the group */
+    int16x8_t x = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(vreinterpretq_u8_f32(a)))), y[2]; /* x: the group, twice */
     y[0] = vmovl_s8(vget_low_s8(vreinterpretq_s8_f32(b))), y[1] = vmovl_s8(vget_high_s8(vreinterpretq_s8_f32(b)));
-    int32x4_t each[4]; /* column's four products */
+    int32x4_t each[4]; /* the four products of each column */
     for (int i = 0; i < 2; i++) {
         each[2 * i] = vmull_s16(vget_low_s16(x), vget_low_s16(y[i]));
         each[2 * i + 1] = vmull_s16(vget_high_s16(x), vget_high_s16(y[i]));

@@ -36,13 +36,14 @@ struct size { int32_t slice, h, e, hd, hdp, ctx, inter, qkv, ld; }; /* `sizes` o
 struct net { /* the same fields, in the same order, as Net in tools/cpu/native/model.py */
     struct size s;
     int32_t layers, hidden, heads, width, head, wide, labels, gelu;
-    float eps, sure;          /* width: of the embeddings; head, gelu: numbers of model.py's HEADS and GELUS */
+    float eps, sure;          /* width: of the embeddings; head, gelu: numbers of model.py's HEADS and GELUS. A sentence
+                                 leaves once its best score is `sure` above the next, or more */
     const uint8_t *base;      /* the payload of the model file */
     const int64_t *off;       /* tensor offsets: 4, then TENSORS per layer, then 7 */
     const int32_t *precision; /* per layer, an enum number; `wide` is that of the embeddings and the pooler */
     const int32_t *sums;      /* see native_sums, in engine.c */
-    const float *exits;       /* NULL, or of each layer but the last [labels][2 h], of [CLS] and the mean, and [labels]: a */
-};                            /* sentence leaves once its best score is `sure` above the next, or more */
+    const float *exits;       /* the head of each layer but the last: [labels][2 h], of [CLS] and the mean, and [labels]; or NULL */
+};
 
 enum { Q_K_V, Q_K_V_BIAS, Q_K_V_SCALE, Q_K_V_SMOOTH, OUT, OUT_BIAS, OUT_SCALE, LN1_G, LN1_B, UP_W, UP_BIAS, UP_SCALE,
        UP_SMOOTH, DOWN, DOWN_BIAS, DOWN_SCALE, LN2_G, LN2_B, TENSORS };

@@ -1,11 +1,9 @@
 /* peak.c: what this CPU can do at most, to hold the engines against (lab/bench.py, tools/cpu/yardstick.py).
  *
- *     gcc -O3 -std=gnu11 -shared -fPIC -pthread -o build/lib/peak.so tools/cpu/native/peak.c
- *
  * work(kind, seconds, done) runs one thread's worth for about `seconds`; done[0]: operations (a multiply-add is two) or
  * bytes, done[1]: seconds on the clock, done[2]: seconds that this thread had a processor. All are 0 where the CPU lacks
- * the unit: bf16 and int8 are AMX's tiles, else AVX-512's dot products; `_L2` tiles alone. peak(kind, seconds) is
- * done[0] / done[1]. The caller starts one thread per core and adds up. fp32 is AVX-512's multiply-adds, else AVX2's.
+ * the unit: bf16 and int8 are AMX's tiles, else AVX-512's dot products; `_L2` tiles alone. fp32 is AVX-512's multiply-adds,
+ * else AVX2's. The caller starts one thread per core and adds up.
  *
  * What is compiled for a unit stands between push_options and pop_options; all else runs on every CPU.
  */
@@ -138,10 +136,4 @@ void work(int kind, double seconds, double *done) {
     done[1] = end - start;
     done[2] = clock_of(CLOCK_THREAD_CPUTIME_ID) - own;
     free(data);
-}
-
-double peak(int kind, double seconds) {
-    double done[3];
-    work(kind, seconds, done);
-    return done[1] ? done[0] / done[1] : 0;
 }

@@ -84,8 +84,8 @@ INLINE struct block block_of(enum kind kind, const struct epilogue *e, int row, 
  * tools/cpu/native/convert.py subtracts GELU_FLOOR x (column sums of the weights) from the bias. */
 #define GELU_FLOOR 0.171875f
 
-/* Columns [j, j + 2 VL) of a row of A tiles, in two registers. Where a line holds 32 bf16, they are its even columns and
- * its odd ones, which puts them together again. */
+/* Columns [j, j + 2 VL) of a row of A tiles, in two registers. Where a line holds 32 bf16, one register gets its even columns
+ * and the other its odd ones; put_two puts them in order again. */
 #if WIDTH == 512 && !defined(FLOATS)
 INLINE int place(int column) { return column / 32 * 32 + column % 2 * 16 + column % 32 / 2; }
 INLINE vec even(__m512i x) { return (vec)((ivec)x << 16); }
@@ -145,7 +145,7 @@ static void quantise(const act *from, int kt, int rows, const float *smooth, int
     }
 }
 
-/* The same for GELU's result, to u8. */
+/* GELU's result in A tiles -> u8 A tiles */
 static void quantise_gelu(const act *from, int kt, int rows, int8_t *to, float *scale) {
     int n = kt * KA;
     for (int r = 0; r < rows; r++) {
