@@ -51,9 +51,6 @@ LARGEST = 400e6  # bytes of a part, at most
 THREADS = 16
 
 
-# --- Writing
-
-
 @contextlib.contextmanager
 def whole_file(fs, path: str):
     """A file that has its name when the block ends well."""
@@ -172,9 +169,6 @@ def make_parts(model, out, selection, units, rows: int, progress=None, share=(0,
             if files.current(source) != source:
                 raise cli.UserError(f"{source.url}: changed while it was read; run it again")
         yield unit, count, hashes
-
-
-# --- What is there
 
 
 class Pin(BaseModel):

@@ -178,9 +178,8 @@ def to_pipe(args, selection, sources) -> None:
     """Write the answers to standard output as they come; then say how many."""
     progress = Progress(sum(source.size for source in sources))
     model = load(args, progress)
-    answers = (
-        model.answers(table) for _, table in parts.read_pieces(sources, selection, args.rows or scorer.GROUP, progress)
-    )
+    pieces = parts.read_pieces(sources, selection, args.rows or scorer.GROUP, progress)
+    answers = (model.answers(table) for _, table in pieces)
     kind = sources[0].suffixes[0] or files.pipe_kind()
     total = parts.stream(sys.stdout.buffer, files.JSON if kind == ".parquet" else kind, answers)
     if claim := model.engine.certificate:
