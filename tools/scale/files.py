@@ -248,13 +248,17 @@ def buffered(file):
     return file if hasattr(file, "peek") else io.BufferedReader(file)
 
 
-def lines(file, where: str) -> Iterator[str]:
-    """The lines of a file of UTF-8; a byte that is not becomes half a surrogate pair, and a fault of its row. UserError for
-    what NO_TEXT lists, and a line that is too long for any row."""
+def characters(file, where: str) -> io.TextIOWrapper:
+    """A file's text, which is UTF-8; a byte that is not becomes half a surrogate pair, and a fault of its row. UserError
+    for what NO_TEXT lists."""
     file = buffered(file)
     if fault := next((fault for sign, fault in NO_TEXT if file.peek(4).startswith(sign)), None):
         raise cli.UserError(f"{where}: not UTF-8 text but {fault}")
-    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+    return io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+
+
+def lines(text, where: str) -> Iterator[str]:
+    """The lines of a text; UserError for one that is too long for any row."""
     while line := text.readline(LARGEST + 1):
         if len(line) > LARGEST:
             raise cli.UserError(f"{where}: a line of more than {LARGEST} characters; are these rows?")
@@ -334,13 +338,14 @@ def open_source(source: Source):
                 read = lambda columns: ((None, row, None) for batch in batches(columns) for row in batch.to_pylist())
                 yield Open(names, read, tell, whole)
                 return
+            text = characters(file, where)  # which would close the file if nobody held it
             if kind == JSON:
-                rows = objects(lines(file, where))
+                rows = objects(lines(text, where))
                 first = list(itertools.islice(rows, BATCH))
                 names = dict.fromkeys(name for _, row, _ in first for name in row)
                 yield Open(list(names), lambda columns: itertools.chain(first, rows), tell)
             else:
-                names, read = separated(fields(lines(file, where), where, kind))
+                names, read = separated(fields(lines(text, where), where, kind))
                 yield Open(names, read, tell)
     except BROKEN as e:
         message = str(getattr(e, "strerror", None) or e)
