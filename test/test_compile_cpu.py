@@ -13,6 +13,7 @@ import pytest
 import small
 from onnx import TensorProto, helper
 
+from tools.base import input_files
 from tools.cpu import compile as compile_cpu
 from tools.cpu import eager, engines
 from tools.graph import gate
@@ -89,6 +90,23 @@ def test_int8_in_no_layer_is_no_int8(monkeypatch):
     monkeypatch.setattr(compile_cpu, "both_logits", lambda *args: flipped(9))
     with pytest.raises(cli.UserError, match="not one of the 4 layers keeps its classes in int8; use PRECISION=fp32"):
         compile_cpu.convert_int8(compile_cpu.Job(None, None, "openvino", "int8", "m.ir"), 4, {})
+
+
+def test_the_gate_names_a_row_by_its_place_in_the_data(tmp_path, monkeypatch):
+    """Not by its length; and no row is too few."""
+    rows = {n: [np.full(k, v, np.int64) for k in (2, 4, 3)] for n, v in (("input_ids", 7), ("attention_mask", 1))}
+    input_files.write_bins(tmp_path / "rows", rows, None)
+    reference = logits([0, 0, 0])
+
+    def both(job, arrays):
+        short = input_files.lengths(arrays) == 2
+        return reference, np.where(short[:, None], -reference, reference)
+
+    monkeypatch.setattr(compile_cpu, "both_logits", both)
+    job = compile_cpu.Job(small.sums(tmp_path / "m.onnx"), None, "onnxruntime", "fp32", None)
+    assert compile_cpu.judge_model(job, tmp_path / "rows", None).line.endswith("1 flip (rows 0)")
+    with pytest.raises(cli.UserError, match="--rows 0: must be 1 or more"):
+        compile_cpu.judge_model(job, tmp_path / "rows", 0)
 
 
 def ends(*args):

@@ -129,8 +129,6 @@ def load_inputs(folder, names, rows: int | None = None) -> dict:
     rows: take only that many, the longest sentences first. Raises UserError where a folder is missing or the inputs
     differ in shape.
     """
-    if rows is not None and rows < 1:
-        raise cli.UserError(f"--rows {rows}: must be 1 or more")
     if missing := [name for name in names if not Path(folder, name).is_dir()]:
         raise cli.UserError(f"{folder}/{missing[0]}: no such folder of inputs; preprocess first")
     parts = {name: load_rows(Path(folder, name)) for name in names}
@@ -145,7 +143,9 @@ def load_inputs(folder, names, rows: int | None = None) -> dict:
 
 
 def longest(inputs: dict, rows: int | None):
-    """Index of the `rows` longest rows, longest first; of all, as they stand, where None."""
+    """Index of the `rows` longest rows, longest first; of all, as they stand, where None. Raises UserError for less than 1."""
+    if rows is not None and rows < 1:
+        raise cli.UserError(f"--rows {rows}: must be 1 or more")
     return np.argsort(-lengths(inputs), kind="stable")[:rows] if rows else slice(None)
 
 

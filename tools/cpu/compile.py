@@ -79,9 +79,8 @@ class Job:
     engine: str
     precision: str
     save_path: Path
-    pairs: bool = False  # of texts: token types count
+    task: tasks.Task = tasks.TASKS[tasks.DEFAULT]
     seeded: bool = False  # random weights: judged by classes, not labels
-    several: bool = False  # labels at once: each is judged by itself
     load: Callable = engines.load
 
     def finish(self, folder: Path, rows: int | None, write: Callable) -> None:
@@ -102,7 +101,7 @@ def write_model(job: Job, precisions: list[str], arrays: dict | None = None) -> 
         from tools.cpu.native import convert as native
 
         bf16_layers = [i for i, p in enumerate(precisions) if p != job.precision]
-        native.convert(job.reference, job.save_path, job.precision, bf16_layers, job.pairs)
+        native.convert(job.reference, job.save_path, job.precision, bf16_layers, job.task.pair)
     elif job.engine == "openvino":
         cpu.check_units(job.precision)
         write_openvino(job, precisions, arrays)
@@ -175,7 +174,7 @@ def both_logits(job: Job, arrays: dict):
     several labels, each label is a row of two classes: [n x labels, 2]."""
     outputs = gate.logits(str(job.reference), arrays), engines.all_logits(job.load(job.save_path), arrays)
     both = [input_files.by_sentence(rows, arrays)[0] for rows in outputs]
-    return [np.stack([rows.ravel() * 0, rows.ravel()], 1) for rows in both] if job.several else both
+    return [np.stack([rows.ravel() * 0, rows.ravel()], 1) for rows in both] if job.task.several else both
 
 
 def convert_int8(job: Job, layers: int, arrays: dict) -> None:
@@ -202,12 +201,13 @@ def count_layers(path: Path) -> int:
 
 
 def judge_model(job: Job, folder: Path, rows: int | None):
-    """The gate's verdict on the written model, from the `rows` longest rows of a folder of preprocess.py (all if None)."""
+    """The gate's verdict on the written model, from the `rows` longest rows of a folder of preprocess.py. If None, from all of
+    them in their order: a flip is then named by its place in the data."""
     arrays = input_files.load_inputs(folder, list(shapes_of(job.onnx)))
     real = input_files.lengths(arrays) > 0  # whole batches are filled up with rows of padding
     arrays = {name: a[real] for name, a in arrays.items()}
-    longest = np.argsort(-input_files.lengths(arrays), kind="stable")[:rows]
-    reference, logits = both_logits(job, {name: a[longest] for name, a in arrays.items()})
+    chosen = np.arange(real.sum())[input_files.longest(arrays, rows)]
+    reference, logits = both_logits(job, {name: a[chosen] for name, a in arrays.items()})
     path = folder / "labels.json"
     if not path.exists():  # these texts only check the graph: nobody has labelled them
         return gate.judge(reference, logits, job.precision, seeded=job.seeded)
@@ -218,8 +218,8 @@ def judge_model(job: Job, folder: Path, rows: int | None):
         of_rows = [[label] for row in of_rows for label in row]
     if len(of_rows) != real.sum():
         raise cli.UserError(f"{path}: labels of {len(of_rows)} rows, {real.sum()} are here; preprocess again")
-    labels = [label for i in longest for label in of_rows[i]]
-    if job.several:
+    labels = [label for i in chosen for label in of_rows[i]]
+    if task.several:
         labels = [int(k in label) for label in labels for k in range(len(reference) // len(labels))]
     return gate.judge(reference, logits, job.precision, np.array(labels), job.seeded)
 
@@ -237,8 +237,8 @@ def main():
         fault = f"--precision {args.precision} needs --calibration and --checkpoint"
         raise cli.UserError(f"{fault}: give TRAIN=, the task's own train.tsv")
     task = tasks.by_name(args.task)
-    reference = args.reference or args.onnx
-    job = Job(args.onnx, reference, args.engine, args.precision, args.save_path, task.pair, args.seeded, task.several)
+    graphs = args.onnx, args.reference or args.onnx
+    job = Job(*graphs, args.engine, args.precision, args.save_path, task, args.seeded)
     layers = count_layers(job.onnx)
 
     def write():

@@ -120,8 +120,7 @@ def main():
         "inputs": [name for name in compile.shapes_of(a.reference) if name in ROLES],
         "labels": labels, "chip": a.chip, "weights": cli.sha256(a.checkpoint / "MANIFEST"),
     }  # fmt: skip
-    graphs = (a.reference, a.reference)
-    job = compile.Job(*graphs, a.engine, a.precision, a.save_path, task.pair, a.seeded, task.several, Torch)
+    job = compile.Job(a.reference, a.reference, a.engine, a.precision, a.save_path, task, a.seeded, Torch)
     job.finish(a.input, a.rows, lambda: cli.write(a.save_path, json.dumps(header, indent=1) + "\n"))
 
 
