@@ -108,6 +108,22 @@ def module(*words, **how) -> subprocess.CompletedProcess:
     return subprocess.run([PYTHON, "-m", *map(str, words)], capture_output=True, text=True, **how)
 
 
+def refused(says: str, call, *words, **options) -> str:
+    """The one line of a UserError with which a call ends: it has `says`, a regular expression, in it."""
+    from tools.make import cli
+
+    with pytest.raises(cli.UserError, match=says) as stop:
+        call(*words, **options)
+    assert "\n" not in str(stop.value)
+    return str(stop.value)
+
+
+def edit_json(path: Path, **values) -> None:
+    """Other values in a JSON file, which begins empty; those that are ... go."""
+    fields = (json.loads(path.read_text()) if path.exists() else {}) | values
+    path.write_text(json.dumps({name: value for name, value in fields.items() if value is not ...}))
+
+
 def pytest_unconfigure():
     if SERVER:
         SERVER.kill()
@@ -192,10 +208,19 @@ def pristine(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def spare(pristine, tmp_path_factory):
-    """A copy of it to spoil and to mend, by measured.spoilt."""
+    """A copy of it, for measured_tree."""
     import measured
 
     return measured.copy(pristine, tmp_path_factory.mktemp("spare") / "repo")
+
+
+@pytest.fixture
+def measured_tree(pristine, spare):
+    """Such a copy, in which a test works: what it spoils is mended afterwards."""
+    import measured
+
+    with measured.spoilt(spare, pristine):
+        yield
 
 
 @pytest.fixture
@@ -205,8 +230,8 @@ def repo(tmp_path):
 
 
 # The longest first, and many short ones at the end, so that no process is left with a long one when the others are done.
-LONGEST = """test_tasks test_faults test_scale test_graph test_routes test_native test_slurm test_pack test_numbers test_isa
-    test_make test_recipes test_bench test_add_model test_weights test_records test_rewrite test_report test_adapter test_fuzz
+LONGEST = """test_tasks test_faults test_scale test_graph test_routes test_native test_slurm test_pack test_numbers
+    test_make test_recipes test_bench test_rewrite test_report test_adapter test_fuzz
     test_clocks test_corpus test_artefact test_launch""".split()  # noqa: SIM905
 
 

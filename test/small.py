@@ -4,6 +4,7 @@ import json
 import zipfile
 
 import onnx
+import pytest
 import torch
 from onnx import TensorProto, helper
 from safetensors.torch import load_file
@@ -96,6 +97,16 @@ def vocabulary(folder, words):
     folder.mkdir()
     tokenizer.build([*tokenizer.SPECIAL, *words]).save(str(folder / "tokenizer.json"))
     return folder
+
+
+def tokenizer_takes_too_much(monkeypatch):
+    """From now on the process in which a tokenizer is tried first says so; nothing reads one in this process."""
+
+    def try_out(folder):
+        raise cli.UserError(f"{folder}: its tokenizer takes more than it may")
+
+    monkeypatch.setattr(tokenizer, "try_out", try_out)
+    monkeypatch.setattr(tokenizer, "convert", lambda *_: pytest.fail("it was read here"))
 
 
 FAIRSEQ = families.pairs("""

@@ -6,11 +6,15 @@ import sys
 import numpy as np
 import pytest
 import small
+from conftest import edit_json, refused
 from scipy.stats import binom
 
 from tools.cpu import certify, engines
 from tools.cpu.native import certificate, convert
-from tools.make import cli, parameters
+from tools.graph import export
+from tools.make import cli
+from tools.scale import score
+from tools.source import tokens
 
 EPS, DRAWS, MANY = 0.02, 1000, 5000
 # Of 1000 draws each with a chance of at most 5 %, more than this many come out in less than one of 1000 such tests.
@@ -52,9 +56,7 @@ def test_the_largest_number_that_passes_would_certify_too_much():
 def test_as_many_texts_as_are_said_to_be_needed_suffice():
     for eps in (0.0001, 0.005, 0.01, 0.09):
         n = certify.texts_needed(eps)
-        assert (
-            certify.count_passing(np.array([0]), n, eps) == 1 and certify.count_passing(np.array([0]), n - 1, eps) == 0
-        )
+        assert [certify.count_passing(np.array([0]), texts, eps) for texts in (n - 1, n)] == [0, 1]
 
 
 def test_a_share_is_unlike_where_chance_alone_hardly_explains_it():
@@ -66,32 +68,19 @@ def test_a_share_is_unlike_where_chance_alone_hardly_explains_it():
     assert certificate.facts_of_run(facts, [0, 0, 0])["claimed"]
 
 
-def test_a_path_says_what_is_certified():
-    for more in ({"CERTIFY": "0.5"}, {"CERTIFY": "1"}, {"CERTIFY": "1", "ISA": "AVX2"}, {"ISA": "AVX2"}):
-        facts = parameters.fields({"SEQ": "real", "ENGINE": "native", "PRECISION": "int8-bf16"} | more)
-        assert parameters.of_path(f"build/{parameters.folder(facts)}") == facts
-        assert more.items() <= parameters.of_record(facts).items()
-
-
-WORDS = ["slow", "very", "bleak", "charming", "journey", "music"]
-
-
 @pytest.fixture(scope="module")
 def box(tmp_path_factory, native_library):
     """A small model of three layers as model.native, its checkpoint, and texts."""
-    from tools.graph import export
-    from tools.source import tokens
-
     if not native_library:
         pytest.skip("gcc is needed to build the engine")
     at = tmp_path_factory.mktemp("certify")
     checkpoint = small.checkpoint(at, num_hidden_layers=3)
-    names = ("input_ids", "attention_mask")
-    arrays = tokens.encode(tokens.load(checkpoint), ["good film"], 16, names)
-    export.export(export.load(checkpoint), at / "m.onnx", names, arrays)
+    arrays = tokens.encode(tokens.load(checkpoint), ["good film"], 16)
+    export.export(export.load(checkpoint), at / "m.onnx", tuple(arrays), arrays)
     convert.convert(at / "m.onnx", at / "model.native", "fp32")
     rng = np.random.default_rng(0)
-    texts = [" ".join(rng.choice(WORDS, rng.integers(2, 9))) for _ in range(900)]
+    words = ["slow", "very", "bleak", "charming", "journey", "music"]
+    texts = [" ".join(rng.choice(words, rng.integers(2, 9))) for _ in range(900)]
     (at / "texts.tsv").write_text("sentence\n" + "\n".join(texts) + "\n")
     return at
 
@@ -112,15 +101,12 @@ def run(box, monkeypatch, capsys, native_library):
 
 
 def test_too_few_texts_and_tasks_without_a_class_are_refused(run):
-    for words, says in (((0.1,), "needs 5990, half of them to fit"), ((5, "--task", "score"), "one class a text")):
-        with pytest.raises(cli.UserError, match=says):
-            run(*words)
+    refused("needs 5990, half of them to fit", run, 0.1)
+    refused("one class a text", run, 5, "--task", "score")
 
 
 def test_a_certificate_from_texts_to_a_scored_file(box, run, monkeypatch, capsys):
     """The manifest says what is guaranteed; RERUN's graph is the last word; a damaged certificate is refused."""
-    from tools.scale import score
-
     assert "texts get another class; left after each layer" in run(5)
     facts = certificate.read_certificate(box / "certificate.json")
     assert facts["calibrated"] + facts["fitted"] == len(set((box / "texts.tsv").read_text().splitlines())) - 1
@@ -135,21 +121,19 @@ def test_a_certificate_from_texts_to_a_scored_file(box, run, monkeypatch, capsys
         manifest = json.loads((box / f"{name}.parts/_manifest.json").read_text())
         return manifest["config"]["certificate"], manifest["certified"], capsys.readouterr().out
 
-    config, run_facts, out = scored("same.tsv", (box / "texts.tsv").read_text())
+    text = (box / "texts.tsv").read_text()
+    config, run_facts, out = scored("same.tsv", text)
     assert run_facts["claimed"] and sum(run_facts["left"]) == facts["calibrated"] + facts["fitted"]
     assert "certified: at most 5 %" in out
     assert config["texts"] == cli.sha256(box / "texts.tsv") == run_facts["texts"] and "heads" not in config
-    run_again = ("--rerun", box / "m.onnx", "--margin", 1e9)
-    assert f"{sum(run_facts['left'])} of" in scored("again.tsv", (box / "texts.tsv").read_text(), *run_again)[2]
+    again = scored("again.tsv", text, "--rerun", box / "m.onnx", "--margin", 1e9)
+    assert f"{sum(run_facts['left'])} of" in again[2]
     good = (box / "certificate.json").read_text()
     for old, new in (('"eps": 0.05', '"eps": 2'), ('"left": [', '"left": [0.5, '), (facts["model"], "0" * 64)):
         (box / "certificate.json").write_text(good.replace(old, new))
-        with pytest.raises(cli.UserError, match="not a certificate of"):
-            certificate.read_certificate(box / "certificate.json")
-    heads = facts["heads"].tolist()[:1]
-    (box / "certificate.json").write_text(json.dumps(json.loads(good) | {"heads": heads, "left": [1, 1]}))
-    with pytest.raises(cli.UserError, match=r"heads of the shape \(1, 2, 97\), not \(2, 2, 97\)"):
-        engines.load(box / "certificate.json")
+        refused("not a certificate of", certificate.read_certificate, box / "certificate.json")
+    edit_json(box / "certificate.json", **json.loads(good) | {"heads": facts["heads"].tolist()[:1], "left": [1, 1]})
+    refused(r"heads of the shape \(1, 2, 97\), not \(2, 2, 97\)", engines.load, box / "certificate.json")
     (box / "certificate.json").write_text(good + " " * cli.LARGEST)  # as with the heads of many classes
     assert certificate.read_certificate(box / "certificate.json")["differ"] == facts["differ"]
     (box / "certificate.json").write_text(good)

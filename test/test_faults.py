@@ -1,5 +1,6 @@
 """A disk that is full or read-only, at every stage: one clear line, no half artefact, and success on the next try."""
 
+import contextlib
 import json
 import os
 import pty
@@ -12,6 +13,8 @@ import sys
 import time
 import zipfile
 
+import numpy as np
+import openvino
 import pytest
 import small
 from conftest import ROOT, Repo
@@ -30,80 +33,65 @@ STAGES = [
     "build/tiny/default/checkpoint/MANIFEST",
     "build/data/dev.tsv",
 ]
-WORDS = ["MODEL=tiny"]
 ROWS = ["BATCHES=8", "PRECISIONS=fp32"]  # of the table
 GOALS = ["accuracy", "accuracy-table"]
-FULL = r"File too large|No space left|is there room"
 
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory, first_built):
     repo = Repo(tmp_path_factory.mktemp("faults"), first_built)
-    repo.make(*WORDS, *ROWS, *GOALS)
+    repo.make("MODEL=tiny", *ROWS, *GOALS)
     repo.want = {name: cli.sha256(repo.path / name) for name in STAGES}
     return repo
 
 
 def make(repo, *words, within=()):
     rows = ROWS if any("table" in word for word in words) else []
-    return repo.make(*WORDS, *words, *rows, check=False, within=within)
+    return repo.make("MODEL=tiny", *words, *rows, check=False, within=within)
 
 
 def stray(repo) -> list[str]:
-    """Temporary files and folders left in build/ and results/."""
     tops = (repo.path / top for top in ("build", "results"))
     return [str(p) for top in tops for p in top.rglob("*") if p.name.startswith(".") or p.name.endswith(".tmp")]
 
 
 def failed_plainly(done, stage, why):
-    """Assert make's status, `why` in an error, run.py's line about the artefact, and no traceback."""
     assert done.returncode == 2, done.stdout
     errors = [line for line in done.stderr.splitlines() if "error:" in line]
     assert "Traceback" not in done.stderr and re.search(why, done.stderr), done.stderr
     assert len(errors) <= 2 and stage in errors[-1], done.stderr
 
 
-def largest(repo, stage) -> int:
-    path = repo.path / stage
-    files = [p for p in path.parent.rglob("*") if p.is_file()] if path.name == "MANIFEST" else [path]
-    return max(p.stat().st_size for p in files)
-
-
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_room_for_half_of_it(repo, stage):
     """RLIMIT_FSIZE needs no root, and stops a write in the middle as a full disk does."""
-    limit = largest(repo, stage) // 2
-    (repo.path / stage).unlink()
+    path = repo.path / stage
+    files = [p for p in path.parent.rglob("*") if p.is_file()] if path.name == "MANIFEST" else [path]
+    limit = max(p.stat().st_size for p in files) // 2
+    path.unlink()
     done = make(repo, stage, within=["prlimit", f"--fsize={limit}"])
-    failed_plainly(done, stage, FULL)
-    assert not (repo.path / stage).exists()
-    assert stray(repo) == []
+    failed_plainly(done, stage, r"File too large|No space left|is there room")
+    assert not path.exists() and stray(repo) == []
 
 
 def test_and_with_room_it_is_as_before(repo):
-    """All is made again of what the failures left."""
     for stage in STAGES:
         (repo.path / stage).unlink(missing_ok=True)
-    repo.make(*WORDS, *ROWS, *GOALS)
+    repo.make("MODEL=tiny", *ROWS, *GOALS)
     now = {name: cli.sha256(repo.path / name) for name in STAGES}
     assert [name for name in STAGES if now[name] != repo.want[name]] in ([], [TABLE])  # which says when it was made
 
 
-def alone(*words):
-    """A command with mounts of its own; skips where the system does not permit them."""
+def test_a_read_only_build_folder(repo):
+    """As root a mode stops nobody, so the folder is mounted read-only, by a command with mounts of its own."""
     command = ["unshare", "-rm", "bash", "-euc"]
     permitted = lambda: subprocess.run([*command, "mount -t tmpfs t /mnt"], capture_output=True).returncode == 0
     if not shutil.which("unshare") or not permitted():
         pytest.skip("this system permits no mount to an ordinary user (unshare -rm)")
-    return [*command, *words]
-
-
-def test_a_read_only_build_folder(repo):
-    """As root a mode stops nobody, so the folder is mounted read-only."""
     for stage in (f"{LEAF}/score.json", "build/data/dev.tsv"):
         (repo.path / stage).rename(repo.path / "kept")
         script = 'mount --bind build build; mount -o remount,ro,bind build; exec "$@"'
-        done = make(repo, stage, within=[*alone(script), "bash"])
+        done = make(repo, stage, within=[*command, script, "bash"])
         (repo.path / "kept").rename(repo.path / stage)
         failed_plainly(done, stage.rsplit("/", 1)[0], "Read-only file system")
     assert make(repo, *GOALS).returncode == 0
@@ -119,40 +107,36 @@ def test_killed_before_it_had_cleared_up(repo):
 
 
 def test_modes_are_those_that_ais_bench_takes(repo):
+    top = repo.path / "build/tiny/seeded2"
     for umask in ("000", "077"):
-        shutil.rmtree(repo.path / "build/tiny/seeded2", ignore_errors=True)
+        shutil.rmtree(top, ignore_errors=True)
         done = make(repo, "WEIGHTS=seeded", "build/tiny/seeded2/checkpoint/MANIFEST",
                     within=["bash", "-c", f'umask {umask}; exec "$@"', "bash"])  # fmt: skip
         assert done.returncode == 0, done.stderr
-        paths = [repo.path / "build/tiny/seeded2", *(repo.path / "build/tiny/seeded2").rglob("*")]
-        assert {oct(p.stat().st_mode & 0o777) for p in paths if p.is_dir()} == {"0o755"}
-        files = [p for p in paths if p.is_file() and p.name != "source"]
-        assert {oct(p.stat().st_mode & 0o777) for p in files} == {"0o644"}
+        modes = {(p.is_dir(), oct(p.stat().st_mode & 0o777)) for p in (top, *top.rglob("*")) if p.name != "source"}
+        assert modes == {(True, "0o755"), (False, "0o644")}
 
 
 def test_a_file_where_the_folder_should_be(repo):
-    (repo.path / "build/tiny").rename(repo.path / "build/other")
-    (repo.path / "build/tiny").write_text("")
+    path = repo.path / "build/tiny"
+    other = path.rename(repo.path / "build/other")
+    path.write_text("")
     done = make(repo, "accuracy")
     assert done.returncode == 2 and "Traceback" not in done.stderr and "tiny" in done.stderr
-    (repo.path / "build/tiny").unlink()
-    (repo.path / "build/other").rename(repo.path / "build/tiny")
+    path.unlink()
+    other.rename(path)
     assert make(repo, "accuracy").returncode == 0
 
 
 @pytest.mark.parametrize("writer", ["buckets", "runner", "openvino", "unzip"])
 def test_no_room_for_a_file_that_a_library_writes(tmp_path, monkeypatch, writer):
     """np.save into a file says `[Errno None] None` of a full disk, OpenVINO `basic_ios::clear: iostream error`."""
-    import numpy as np
-    import openvino as ov
-
     from tools.cpu import engines, runner
 
-    graph = ov.Core().read_model(small.sums(tmp_path / "sums.onnx"))
+    graph = openvino.Core().read_model(small.sums(tmp_path / "sums.onnx"))
     with zipfile.ZipFile(zipped := tmp_path / "a.zip", "w") as z:
         z.writestr("vocab.txt", bytes(3000))
     monkeypatch.setattr(engines.tempfile, "tempdir", "/nowhere")  # TMPDIR may be too small
-
     mask = {"attention_mask": np.ones((2, 64), int)}
     write = {
         "buckets": lambda: input_files.write_buckets(tmp_path, mask, "01", [64], 2),
@@ -160,14 +144,14 @@ def test_no_room_for_a_file_that_a_library_writes(tmp_path, monkeypatch, writer)
         "openvino": lambda: engines.write_ir(graph, tmp_path / "model.ir", "fp32", []),
         "unzip": lambda: checkpoint.make(str(zipped), ROOT / "models/minilm_sst2", None, tmp_path / "no/npy"),
     }[writer]
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
     try:
         with pytest.raises((OSError, cli.UserError), match="File too large.*npy|model.ir: OpenVINO cannot.*disk full"):
             write()
         assert not list(tmp_path.glob(".*"))
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def in_a_terminal(folder, *words, until="here"):
@@ -181,11 +165,9 @@ def in_a_terminal(folder, *words, until="here"):
         time.sleep(0.02)
     os.write(terminal, b"\x03")
     output = b""
-    try:
+    with contextlib.suppress(OSError):  # how a terminal ends
         while piece := os.read(terminal, 4096):
             output += piece
-    except OSError:  # how a terminal ends
-        pass
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), output.decode()
 
 
@@ -196,10 +178,10 @@ def test_ctrl_c_shows_no_traceback(repo):
     status, said = in_a_terminal(repo.path, *words)
     assert status == 130 and "Traceback" not in said and not list((repo.path / "build").glob("*slow*")), said
     assert 20 < int((repo.path / "here").read_text()) <= 96
-    (repo.path / "here").unlink()
-    (repo.path / "tools/slow.py").write_text(code)
+    (repo.path / "here").rename(script := repo.path / "tools/slow.py")
+    script.write_text(code)
     status, said = in_a_terminal(repo.path, "-m", "tools.slow")
-    (repo.path / "tools/slow.py").unlink()
+    script.unlink()
     assert status == -2 and "Traceback" not in said, said
 
 
@@ -257,9 +239,9 @@ def test_a_clone_has_the_bytes_of_the_commit(tmp_path):
 
 
 def test_a_clone_of_another_user_loses_no_commit_without_a_word(tmp_path, monkeypatch):
-    git = tmp_path / "git"
-    git.write_text("#!/bin/sh\necho fatal: detected dubious ownership in repository at x >&2; exit 128\n")
-    git.chmod(0o755)
+    script = "#!/bin/sh\necho fatal: detected dubious ownership in repository at x >&2; exit 128\n"
+    (tmp_path / "git").write_text(script)
+    (tmp_path / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     state = run.git_state()
     assert (state["commit"], state["dirty"]) == (None, None)

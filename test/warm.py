@@ -140,6 +140,7 @@ def end(*asked) -> None:
 
 def serve(address: str) -> None:
     """Fork for each start, and hand its status back when the child has ended."""
+    sys.executable = str(Path(address).with_name("venv") / "bin/python")  # so that what a start starts is warm, too
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)
