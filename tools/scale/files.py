@@ -132,9 +132,6 @@ class Selection:
         return tasks.label_of(text, self.task, list(self.names), "")
 
 
-# --- What an address names
-
-
 def is_local(fs) -> bool:
     """Whether an fsspec file system is this machine's own folders."""
     return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
@@ -222,9 +219,6 @@ def digest(source: Source) -> str | None:
     """sha256 of a file of this machine; None of another's, whose ETag is its mark."""
     fs, path = system(source.url)
     return cli.sha256(path) if is_local(fs) else None
-
-
-# --- The rows of one file
 
 
 class Open(NamedTuple):

@@ -109,12 +109,9 @@ def list_names(title: str, names: list[str]) -> None:
 
 def one_type(columns: list) -> pa.DataType:
     """The type of a kept column: of Parquet files, one that holds the values of all; else strings, as they are written."""
-    with contextlib.suppress(pa.ArrowException, AttributeError):  # None, of a file of text
-        schemas = [pa.schema([("x", kind)]) for kind in dict.fromkeys(values.type for values in columns)]
-        kind = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
-        for values in columns:
-            values.cast(kind)
-        return kind
+    with contextlib.suppress(pa.ArrowException, TypeError):  # None, of a file of text
+        tables = [pa.table([values], ["x"]) for values in columns]
+        return pa.concat_tables(tables, promote_options="permissive").field(0).type
     return pa.string()
 
 
