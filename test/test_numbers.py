@@ -839,6 +839,7 @@ def test_the_interval_is_that_of_the_turns():
     assert core["value"] == pytest.approx(100) and 98 < core["low"] < 100 < core["high"] < 102
     assert values["per_tera"]["value"] == pytest.approx(100)
     assert values["per_tera_quiet"]["value"] == pytest.approx(10 / 0.05 / 2)
+    assert figures.at_work(pairs, 2)["value"] == pytest.approx(1)
     assert figures.from_turns(pairs, [], 2) == values  # the same every time
     assert figures.from_turns(pairs[:9], [], 2) == dict.fromkeys(values)
     busy = [[*p[:5], 0.03] for p in pairs]  # the yardstick had three quarters of two processors

@@ -108,11 +108,11 @@ def test_labels_are_told_apart_exactly(given, wanted, order):
 
 
 STARS, GRADES, JOY = ("1", "2", "3", "4", "5"), ("A", "A+", "A-"), ("joy, or love", "fear")
-ONE_CLASS = "several at once; this task has one class a text: write task = .labels"
+ONE_CLASS, NO_STAR = "several at once; this task has one class a text: write task = .labels", "not one of 1, 2"
 # {(task, its labels): {what stands in the data: its class, or what is said of it}}
 SAID = {
     ("sst2", ()): {"NEG": 0},
-    ("sentence", STARS): {"1": 0, "5": 4, "0": "not one of 1, 2", "1.0": "not one of 1, 2", "-1": None},
+    ("sentence", STARS): {"1": 0, "5": 4, "-1": None, "-1.0": None, "0": NO_STAR, "1.0": NO_STAR, "-2": NO_STAR},
     ("sentence", ("-1", "0", "1")): {"-1": 0},
     ("sentence", ("1 star", "2 stars")): {"1": "label '1' is not one of 1 star, 2 stars", "2 Stars": 1},
     ("sentence", ("LABEL_0", "LABEL_1")): {"1": 1},
