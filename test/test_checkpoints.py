@@ -496,9 +496,6 @@ class Hub(http.server.BaseHTTPRequestHandler):
         files = {p.relative_to(hub.root).as_posix(): p.read_bytes() for p in hub.root.rglob("*") if p.is_file()}
         if path.startswith(f"/api/models/someone/bert-sst2/tree/{COMMIT}"):
             return self.reply(200, json.dumps([entry(*file) for file in files.items()]).encode())
-        if path.startswith("/api/models/someone/bert-sst2"):
-            names = [{"rfilename": name} for name in files]
-            return self.reply(200, json.dumps({"id": "someone/bert-sst2", "sha": COMMIT, "siblings": names}).encode())
         name = path.removeprefix(f"/someone/bert-sst2/resolve/{COMMIT}/")
         if name not in files:
             return self.reply(404, b"", **{"X-Error-Code": "EntryNotFound"})
