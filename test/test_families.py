@@ -1,14 +1,12 @@
 """Every family of encoders beside transformers' own class and tokenizer, in the files in which the hub has it."""
 
-import json
-
 import numpy as np
 import onnx
 import pytest
 import small
 import torch
 import transformers
-from conftest import refused
+from conftest import edit_json, refused
 from onnx import numpy_helper
 from safetensors.torch import load_file
 
@@ -67,8 +65,7 @@ def build(box, case, pieces):
     sizes = {"max_position_embeddings": 64} | (values if name == "DistilBert" else SIZES | values)
     labels = {i: f"class {i}" for i in range(sizes.pop("num_labels", 2))}
     getattr(transformers, f"{name}Config")(**sizes, id2label=labels).save_pretrained(box / "model")
-    said = {"tokenizer_class": kind, "model_max_length": 64}
-    (box / "model/tokenizer_config.json").write_text(json.dumps(said))
+    edit_json(box / "model/tokenizer_config.json", tokenizer_class=kind, model_max_length=64)
     folder = seeded.write(box / "theirs", box / "model", pieces)
     checkpoint.make(str(folder), box / "model", None, box / "out", "sentence" if len(labels) > 1 else "score")
     return folder, box / "out"

@@ -1,7 +1,6 @@
 """A disk that is full or read-only, at every stage: one clear line, no half artefact, and success on the next try."""
 
 import contextlib
-import json
 import os
 import pty
 import re
@@ -17,7 +16,7 @@ import numpy as np
 import openvino
 import pytest
 import small
-from conftest import ROOT, Repo
+from conftest import ROOT, Repo, edit_json
 
 from tools.base import input_files, onnxfile
 from tools.make import cli, run
@@ -99,8 +98,7 @@ def test_a_read_only_build_folder(repo):
 
 def test_killed_before_it_had_cleared_up(repo):
     """The artefact is in place, its temporary folder not yet gone: make has to see that it is not done."""
-    box = repo.path / LEAF / f".score.json.abc{run.BOX}"
-    box.mkdir()
+    (repo.path / LEAF / f".score.json.abc{run.BOX}").mkdir()
     os.utime(repo.path / LEAF / "score.json", (0, 0))
     assert make(repo, *GOALS).returncode == 0
     assert stray(repo) == []
@@ -224,8 +222,7 @@ def test_what_another_make_made_is_taken_where_it_is_the_same(tmp_path):
     target, same = tmp_path / "out", (0, {"a": "1"}, [["cp", "a", "{}"]])
     target.touch()
     assert not run.is_done(target, *same)  # nothing says what it was made of
-    prov = {"inputs": same[1], "recipe": run.recipe(same[2])}
-    (tmp_path / "out.prov.json").write_text(json.dumps(prov))
+    edit_json(tmp_path / "out.prov.json", inputs=same[1], recipe=run.recipe(same[2]))
     others = (time.time() + 9, *same[1:]), (0, {"a": "2"}, same[2]), (*same[:2], [["cp", "-a", "a", "{}"]])
     assert [run.is_done(target, *asked) for asked in (same, *others)] == [True, False, False, False]
 

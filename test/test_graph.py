@@ -197,8 +197,7 @@ def test_every_artefact_says_what_made_it(built):
 
 
 def test_perf_times_rounds_and_prints_them(built):
-    text = built.make("MODEL=tiny", "perf", "SAMPLES=8").stdout
-    assert "samples/s, median of 3 rounds" in text
+    assert "samples/s, median of 3 rounds" in built.make("MODEL=tiny", "perf", "SAMPLES=8").stdout
     assert built.make("-q", "MODEL=tiny", "perf", "SAMPLES=8").returncode == 0
     assert built.make("-q", "MODEL=tiny", "perf", "SAMPLES=16", check=False).returncode == 1
     record = json.loads((built.path / "build" / LEAF / "perf.json").read_text())

@@ -148,8 +148,7 @@ def test_there_and_back(away, go, monkeypatch, tmp_path):
     assert len(results[1]["engine_info"]["rounds"]) == 2 and results[1]["rounds"] == [results[1]["samples_per_second"]]
     said = {"npu": "310P3", "npu_driver": "0.0.0", "npu_firmware": "0.0.0", "soc_version": "Ascend310P3"}
     assert (said | {"kit": cli.sha256(folder / "kit.json")}).items() <= results[1]["engine_info"].items()
-    named = "stand-in tools; such a record is never promoted"
-    refused(named, record.promote, tmp_path, results[0], folder)
+    refused("stand-in tools; such a record is never promoted", record.promote, tmp_path, results[0], folder)
     assert results[0]["caveat"] == "seeded weights: not the model's accuracy"
     real = [r | {"standin": False} | ({"caveat": None} if "caveat" in r else {}) for r in results]  # as of a card
     paths = [record.promote(tmp_path, r, folder) for r in real]

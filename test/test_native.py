@@ -374,8 +374,7 @@ def test_heads_and_forms_of_gelu_of_other_families(exported, tmp_path, hold, pre
     """DistilBERT has a ReLU behind the pooler, ELECTRA a GELU, ALBERT the feed-forward's tanh form: fields of the header."""
     (classifier, path), batch = exported("heads"), sentences(12)
     converter.convert(path, tmp_path / "plain.native", precision)
-    data = (tmp_path / "plain.native").read_bytes()
-    (tmp_path / "model.native").write_bytes(header(data, head=head, gelu=form))
+    (tmp_path / "model.native").write_bytes(header((tmp_path / "plain.native").read_bytes(), head=head, gelu=form))
     engine = native.Model(tmp_path / "model.native")
     for layer in classifier.bert.encoder.layer:
         layer.intermediate.intermediate_act_fn = torch.nn.GELU("tanh" if form == "tanh" else "none")

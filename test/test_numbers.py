@@ -650,8 +650,7 @@ def planted(graphs, name, change):
 def test_rehearsal_of_a_sound_graph(graphs):
     made = fp16.measure_ranges(graphs / "ascend.onnx", graphs / "input")
     assert made["sentences"] == 20 and 0 < made["max_logit_difference"] < 0.05
-    names = {t["tensor"]: t for t in made["tensors"]}
-    assert names["layer_0_mask_out"]["low"] < -9000
+    assert next(t for t in made["tensors"] if t["tensor"] == "layer_0_mask_out")["low"] < -9000
     eps = next(t for t in made["constants"] if t["tensor"] == "layer_0_norm1_Eps_1")
     assert (eps["low"], eps["underflow"]) == (pytest.approx(1e-12), 1.0)
     assert "layer_0_norm1_Eps_1 (1e-12): 100 % of its values become 0" in fp16.show(made)
@@ -684,8 +683,7 @@ def test_the_mask_mistake_in_the_graph_that_atc_gets(graphs, command, constant):
 def test_an_overflow_between_operators_is_named(graphs):
     path = planted(graphs, "layer_0_up_MatMul_1", lambda v: np.clip(v * 3e4, -6e4, 6e4))
     assert np.isfinite(engines.all_logits(engines.Onnxruntime(path, "fp32"), inputs(graphs))).all()
-    named = "tensor 'layer_0_up_MatMul_out': not finite in fp16: -"
-    refused(named, fp16.measure_ranges, path, graphs / "input")
+    refused("tensor 'layer_0_up_MatMul_out': not finite in fp16: -", fp16.measure_ranges, path, graphs / "input")
 
 
 def test_flips_are_rows_of_the_validation_set(graphs):

@@ -9,7 +9,7 @@ import subprocess
 
 import onnx
 import pytest
-from conftest import ROOT, VENV, Repo, refused
+from conftest import ROOT, VENV, Repo, edit_json, refused
 
 from tools.ascend import atc
 from tools.base import tasks
@@ -177,8 +177,7 @@ def test_no_name_in_the_tree_is_maketext(built, tmp_path):
             folder.mkdir(parents=True)
             for file in ("f", "model.toml", "published.csv", "a.py"):
                 (folder / file).write_text("")
-        prov = {"inputs": inputs, "sha256": "0" * 64}
-        (repo.path / "build/odd" / name / "f.prov.json").write_text(json.dumps(prov))
+        edit_json(repo.path / "build/odd" / name / "f.prov.json", inputs=inputs, sha256="0" * 64)
     (repo.path / "build/imports.mk").write_text("$(shell touch ran)\n")
     assert repo.make("-n", "MODEL=tiny", "accuracy").stdout.split() == plain.split()
     repo.make("-n", "report")
@@ -246,7 +245,7 @@ GOOD = 'weights = "wheel"\nseq = 128\ninputs = ["input_ids", "attention_mask"]\n
     (GOOD + "gate_row = 3", ":4: gate_row is no value of a model, is gate_rows meant?"),
     (GOOD + "gate_rows = 0", ":4: gate_rows = 0 is not a whole number from 1 to 100000"),
     (GOOD + "seq = 64\n", ":4: Cannot overwrite a value"),
-    (GOOD.replace("128", "1024"), ":2: seq = 1024 is not a length from 8 to 512"),
+    (GOOD.replace("128", "513"), ":2: seq = 513 is not a length from 8 to 512"),
     (GOOD.replace("128", "true"), ":2: seq = True is no length"),
     (GOOD.replace('"wheel"', '"$(shell touch ran)"'), ":1: weights = '$(shell touch ran)' is no text of"),
     (GOOD.replace('["input_ids", "attention_mask"]', '"input_ids"'), ":3: inputs = 'input_ids' is no list"),

@@ -149,8 +149,7 @@ def published(tmp_path_factory, first_built):
     subprocess.run([PYTHON, "-c", KEYS, key, key.with_name("other.pem")], check=True)
     words = ["MODEL=tiny", "WEIGHTS=mine", "ENGINE=openvino", "PRECISION=fp32", f"KEY={key}", "FOLDER=out/tiny"]
     said = repo.make("publish", *words).stdout.splitlines()[-1]
-    again = repo.make("publish", *words, check=False)
-    assert "FOLDER=out/tiny: is there already; name a new one" in again.stderr
+    assert "FOLDER=out/tiny: is there already; name a new one" in repo.make("publish", *words, check=False).stderr
     return SimpleNamespace(repo=repo, folder=repo.path / "out/tiny", said=said, key=key)
 
 

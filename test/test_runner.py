@@ -224,8 +224,7 @@ def test_two_generations_of_one_name_are_two_machines(monkeypatch):
 @pytest.fixture(scope="module")
 def peak(tmp_path_factory):
     library = tmp_path_factory.mktemp("peak") / "peak.so"
-    source = ROOT / "tools/cpu/native/peak.c"
-    module("tools.cpu.native.build", source, "--save_path", library, check=True)
+    module("tools.cpu.native.build", ROOT / "tools/cpu/native/peak.c", "--save_path", library, check=True)
     return library
 
 
