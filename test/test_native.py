@@ -536,16 +536,15 @@ def test_what_is_missing_is_said_with_what_to_do(monkeypatch, small):
 
 
 EVERY = set().union(*(units for needs in native.FAMILIES.values() for units in needs.values()))
-BY_UNITS = [
+
+
+@pytest.mark.parametrize(("flags", "families"), [
     (set(), {}),
     (EVERY - {"amx_bf16", "amx_int8"}, {"bf16": "avx512_bf16", "int8-bf16": "avx512_bf16", "int8": "avx512", "fp32": "avx512"}),
     (chips.AVX512 | {"avx512_vnni"}, {"int8": "avx512", "fp32": "avx512"}),
     ({"avx2", "fma", "avx_vnni"}, {"int8": "avx2_vnni", "fp32": "avx2"}),
     ({"avx2", "fma"}, {"int8": "avx2", "fp32": "avx2"}),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("flags", "families"), BY_UNITS)
+])  # fmt: skip
 def test_the_newest_units_that_are_left_compute(monkeypatch, flags, families):
     monkeypatch.setattr(native.cpu, "cpu_flags", lambda: flags)
     for precision in chips.ENGINES["native"].precisions:

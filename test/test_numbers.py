@@ -200,7 +200,9 @@ def test_a_download_that_is_not_the_pinned_one_is_seen_and_never_recorded(tmp_pa
 
 # What changes a committed record, and what lists it; in fields, ... deletes one.
 on = lambda kind, change: lambda: repaired(kept(kind), change)
-PLANTED = [
+
+
+@pytest.mark.parametrize(("spoil", "says"), [
     (lambda: [*map(edit_byte, UPSTREAM)], "model.safetensors: its bytes"),
     (lambda: Path(f"{LEAF}/output/out/999_0.bin").write_bytes(bytes(8)), "999_0.bin:.*does not list"),
     (lambda: Path(f"{MODEL}/model.onnx.prov.json").unlink(), "no model.onnx.prov.json says"),
@@ -242,10 +244,7 @@ PLANTED = [
     (on("throughput", dict.fromkeys((*schema.TURNS, "missing"), ...)), "its command took turns with a yardstick"),
     (on("throughput", {"started": "2020-01-01T00:00:00Z"}), "its own fields .* would call it 20200101T000000-"),
     (on("throughput", faster_but_in_its_turns), r"its turns \(pairs\) took another time than its times_ms"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("spoil", "says"), PLANTED)
+])  # fmt: skip
 def test_audit_names_the_planted_fault(measured_tree, spoil, says):
     spoil()
     assert re.search(says, first_fault() or "nothing found")

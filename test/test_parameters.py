@@ -301,17 +301,16 @@ def test_each_unit_that_openvino_needs_one_of():
 
 
 OLD, ARM = {"avx2", "fma"}, {"asimd", "asimddp"}
-CPUS = [
+
+
+@pytest.mark.parametrize(("flags", "bf16", "int8", "score"), [
     (OLD, "openvino", "native", ("native", "int8")),
     (OLD | {"avx_vnni"}, "openvino", "native", ("native", "int8")),
     (chips.AVX512 | OLD | {"avx512_vnni"}, "openvino", "native", ("native", "int8")),
     (chips.AVX512 | OLD | {"avx512_bf16", "avx512_vnni"}, "native", "native", ("native", "int8-bf16")),
     (chips.AVX512 | OLD | {"avx512_bf16", "amx_bf16", "amx_int8"}, "native", "native", ("native", "int8-bf16")),
     (ARM | {"bf16", "i8mm"}, "openvino", "openvino", ("openvino", "int8")),
-]
-
-
-@pytest.mark.parametrize(("flags", "bf16", "int8", "score"), CPUS)
+])  # fmt: skip
 def test_which_engine_a_cpu_gets(flags, bf16, int8, score):
     """The fastest, of a precision and of make score; ISA= takes units away again."""
     assert [chips.engine_for("cpu", p, flags) for p in ("bf16", "int8", "fp32")] == [bf16, int8, "onnxruntime"]

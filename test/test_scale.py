@@ -307,7 +307,7 @@ def test_kept_columns_of_parquet_keep_their_types_and_texts_are_of_any_type_of_s
 
 
 # ---- What is amiss
-FILES = [  # of the whole file: it stops whatever ON_BAD says
+@pytest.mark.parametrize(("name", "data", "says"), [  # of the whole file: it stops whatever ON_BAD says
     ("a.csv", b"txt\ngood\n", "no column text, is txt meant?; it has txt"),
     ("a.csv", b"text,text\ngood,bad\n", "2 columns are called text"),
     ("a.parquet", b"PAR1 not", "a.parquet: "),
@@ -321,8 +321,15 @@ FILES = [  # of the whole file: it stops whatever ON_BAD says
     ("a.csv", b'id,text\n1,good\n2,"open\n3,bad\n', "line 3: the row that begins here has a quote that is not closed"),
     ("a.csv", b'id,text\n1,"good\n2,bad\n3,"film"\n4,great\n', "line 2: the row that begins here has"),
     ("a.txt", b"good", "no file there that ends in .tsv .csv"),
-]
-ROWS = [  # of one row: ON_BAD=null hands it on
+])  # fmt: skip
+def test_what_is_amiss_with_a_file_is_one_line(score, tmp_path, name, data, says):
+    (tmp_path / name).write_bytes(data)
+    done = score(tmp_path / name, tmp_path / "out", *TEXT, "--on_bad", "null")
+    assert done.returncode == 1 and says in done.fault and done.fault.count("\n") == 0, done.fault
+    assert str(tmp_path / name) in done.fault and not list(tmp_path.glob("out/*.parquet"))
+
+
+@pytest.mark.parametrize(("name", "data", "bad", "says", "line"), [  # of one row: ON_BAD=null hands it on
     ("a.csv", b"text,id\n%s,1\nbad,2\n", b" ", "no text", 1),
     ("a.csv", b"text,id\n%s\nbad,2\n", b"good,1,2", "3 columns, the header has 2", 1),
     ("a.tsv", b"text\tid\n%s\nbad\t2\n", b"good", "1 columns, the header has 2", 1),
@@ -334,18 +341,7 @@ ROWS = [  # of one row: ON_BAD=null hands it on
     ("a.jsonl", b'{"text": "bad"}\n%s\n', b"[1, 2]", "no JSON object on this line", 2),
     ("a.jsonl", b'{"text": "bad"}\n%s\n', b'{"text": "good"}{', "no JSON object on this line", 2),
     ("a.jsonl", b'{"text": "bad"}\n%s\n', b"[" * 99999, "no JSON object on this line", 2),
-]
-
-
-@pytest.mark.parametrize(("name", "data", "says"), FILES)
-def test_what_is_amiss_with_a_file_is_one_line(score, tmp_path, name, data, says):
-    (tmp_path / name).write_bytes(data)
-    done = score(tmp_path / name, tmp_path / "out", *TEXT, "--on_bad", "null")
-    assert done.returncode == 1 and says in done.fault and done.fault.count("\n") == 0, done.fault
-    assert str(tmp_path / name) in done.fault and not list(tmp_path.glob("out/*.parquet"))
-
-
-@pytest.mark.parametrize(("name", "data", "bad", "says", "line"), ROWS)
+])  # fmt: skip
 def test_a_row_that_is_amiss_stops_or_is_null(score, tmp_path, name, data, bad, says, line):
     (tmp_path / name).write_bytes(data.replace(b"%s", bad))
     row, at = line - 1, line + (not name.endswith("l"))

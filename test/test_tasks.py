@@ -30,18 +30,16 @@ from tools.results import record as records_of
 from tools.setup import new_model
 from tools.source import architecture, checkpoint, data, tokenizer, tokens
 
+
 # --- metrics ----------------------------------------------------------------------------------------------------------
-BY_HAND = [  # scikit-learn says the rest
+@pytest.mark.parametrize("metric, truth, made, want", [  # scikit-learn says the rest
     ("accuracy", [1, 1, 0, 0, 1], [1, 0, 0, 1, 1], 3 / 5),
     ("accuracy", [1, 1], [1, -1], 1 / 2),  # a tie is wrong
     ("f1", [1, 1], [1, -1], 2 * 1 / (2 * 1 + 0 + 1)),
     ("pearson", [1, 2, 3, 4], [1, 2, 3, 5], 6.5 / (5 * 8.75) ** 0.5),
     ("spearman", [1, 2, 3, 4], [1, 3, 2, 40], 1 - 6 * 2 / (4 * 15)),
     ("f1_macro", [[4]], [[4]], 1.0),  # labels that nobody named do not count
-]
-
-
-@pytest.mark.parametrize("metric, truth, made, want", BY_HAND)
+])  # fmt: skip
 def test_metrics_as_worked_out_by_hand(metric, truth, made, want):
     assert tasks.measure(metric, truth, made) == pytest.approx(want, abs=1e-9)
     figure = tasks.figure(metric, truth, made)
@@ -86,7 +84,7 @@ def test_margin_and_class_of_logits():
 
 
 # --- labels: (the checkpoint's, the task's, where each of the task's is among the checkpoint's; None: refused) -------------
-NAMES = [
+@pytest.mark.parametrize("given, wanted, order", [
     (["C", "C++", "C#"], ["C", "C++", "C#"], [0, 1, 2]), (["C#", "C", "C++"], ["C", "C++", "C#"], [1, 2, 0]),
     (["A", "A+", "A-"], ["A-", "A", "A+"], [2, 0, 1]), (["+", "-"], ["-", "+"], [1, 0]),
     (["❤", "😍", "😂"], ["😂", "❤", "😍"], [2, 0, 1]), (["us", "US", "Us"], ["Us", "us", "US"], [2, 0, 1]),
@@ -95,10 +93,7 @@ NAMES = [
     (["5", "4", "3", "2", "1"], ["1", "2", "3", "4", "5"], [4, 3, 2, 1, 0]),
     (["C.", "C!", "D"], ["C++", "C#", "D"], None), (["+", "-"], ["positive", "negative"], None),
     (["us", "US"], ["Us", "uS"], None), (["1", "2", "3"], ["-1", "0", "1"], None),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("given, wanted, order", NAMES)
+])  # fmt: skip
 def test_labels_are_told_apart_exactly(given, wanted, order):
     if order is not None:
         assert tasks.order(given, wanted, "x") == order
@@ -304,13 +299,10 @@ def test_pairs_by_the_page(repo, pairs):
     assert ",task,f1" in table and f",{right},{ROWS}," in table and "mrpc" in table
 
 
-ROUTES = [
+@pytest.mark.parametrize("words, leaf", [
     ("SEQ=real ENGINE=openvino PRECISION=bf16", "seqreal/bs8/cpu-openvino-bf16"),
     ("PACK=1 CHIP=310P3", "seq64p/bs8/310P3-atc-fp16"),
-]
-
-
-@pytest.mark.parametrize("words, leaf", ROUTES, ids=lambda v: v if "=" in v else "")
+], ids=lambda v: v if "=" in v else "")  # fmt: skip
 def test_pairs_on_every_route(repo, pairs, words, leaf):
     """Own lengths, another precision, packed rows, and an Ascend chip by the stand-ins: the same classes."""
     if "bf16" in words and not cpu.cpu_flags() & chips.BF16:
