@@ -28,21 +28,6 @@ from tools.recipe import pth2onnx
 from tools.source import architecture, checkpoint, families, tensors, tokenizer, tokens
 
 TEXTS = ["Café naïve Ångström cafe\u0301", "a film 你好 great", "HOPE @user 😀 [MASK]", "x" * 101, "it 's slow"]
-# A config.json that is another architecture, or says what no graph here computes, and the reason that is given.
-OTHERS = {
-    "of model_type mpnet, which takes a bias by distance": {"architectures": ["MPNetForX"], "model_type": "mpnet"},
-    "of no name of model_type gpt2; read here are bert, tinybert": {"architectures": None, "model_type": "gpt2"},
-    "BertForTokenClassification gives a label for each token": {"architectures": ["BertForTokenClassification"]},
-    "its weights are quantised .*bitsandbytes": {"quantization_config": {"quant_method": "bitsandbytes"}},
-    "is_decoder is true": {"is_decoder": True},
-    "hidden_act is 'swish'": {"hidden_act": "swish"},
-    "problem_type is multi_label_classification: several labels": {"problem_type": "multi_label_classification"},
-    "the labels are L0, L1, L2; the task's are negative, positive": {"id2label": {i: f"L{i}" for i in range(3)}},
-    "the labels are NEGATIVE, NEUTRAL": {"id2label": {0: "NEGATIVE", 1: "NEUTRAL"}},
-    "label2id .* turned round": {"label2id": {"negative": 1, "positive": 0}},
-    "not a name for each of 0, 1": {"id2label": {"0": "a", "2": "b"}},
-    "fine-tuned on mrpc, a pair of texts a row; this task has one text": {"finetuning_task": "mrpc"},
-}
 
 
 @pytest.fixture(scope="module")
@@ -126,24 +111,21 @@ def test_a_git_lfs_pointer_is_named_with_the_command(given):
         (folder / name).write_bytes(kept)
 
 
-INSTEAD = {  # of weights that are read here, and what is said of it
-    ("adapter_model.safetensors", "adapter_config.json"): "adapter_config.json is an adapter .PEFT. without its model",
-    ("tf_model.h5",): "tf_model.h5 is TensorFlow's weights",
-    ("onnx/model.onnx",): "onnx/model.onnx is a ready ONNX graph",
-    ("openvino_model.bin", "openvino_model.xml"): "openvino_model.xml is a ready OpenVINO graph",
-    ("flax_model.msgpack",): "flax_model.msgpack is Flax's weights",
-    ("bert_model.ckpt.index", "bert_model.ckpt.meta"): "bert_model.ckpt.index is TensorFlow 1's checkpoint",
-    ("model-Q8_0.gguf",): "model-Q8_0.gguf is a GGUF file, which is quantised",
-    ("traced_model.pt",): "traced_model.pt is a .pt file, TorchScript",
-    ("model.fp16.safetensors",): "model.fp16.safetensors is tensors under another name",
-    ("training_args.bin",): "training_args.bin is a trainer's arguments, no weights",
-    ("below/model.safetensors",): "no weights there, but in .*below; name that folder",
-    (): "no weights there .looked for model.safetensors, ",
-}
-
-
-@pytest.mark.parametrize("names", INSTEAD)
-def test_what_is_there_in_place_of_weights_is_named(given, names):
+@pytest.mark.parametrize(("names", "says"), [
+    (("adapter_model.safetensors", "adapter_config.json"), "adapter_config.json is an adapter .PEFT. without its model"),
+    (("tf_model.h5",), "tf_model.h5 is TensorFlow's weights"),
+    (("onnx/model.onnx",), "onnx/model.onnx is a ready ONNX graph"),
+    (("openvino_model.bin", "openvino_model.xml"), "openvino_model.xml is a ready OpenVINO graph"),
+    (("flax_model.msgpack",), "flax_model.msgpack is Flax's weights"),
+    (("bert_model.ckpt.index", "bert_model.ckpt.meta"), "bert_model.ckpt.index is TensorFlow 1's checkpoint"),
+    (("model-Q8_0.gguf",), "model-Q8_0.gguf is a GGUF file, which is quantised"),
+    (("traced_model.pt",), "traced_model.pt is a .pt file, TorchScript"),
+    (("model.fp16.safetensors",), "model.fp16.safetensors is tensors under another name"),
+    (("training_args.bin",), "training_args.bin is a trainer's arguments, no weights"),
+    (("below/model.safetensors",), "no weights there, but in .*below; name that folder"),
+    ((), "no weights there .looked for model.safetensors, "),
+])  # fmt: skip
+def test_what_is_there_in_place_of_weights_is_named(given, names, says):
     """With a config.json and, as an adapter has it or the folder above, without; of an adapter's zip, too."""
     folder, read = given
     for name in names:
@@ -151,11 +133,11 @@ def test_what_is_there_in_place_of_weights_is_named(given, names):
         (folder / name).write_bytes(b"{}")
     for gone in ("model.safetensors", "config.json"):
         (folder / gone).unlink()
-        refused(INSTEAD[names], read)
+        refused(says, read)
     if "adapter_config.json" in names:
         shutil.make_archive(folder, "zip", folder)
         unpacked = checkpoint.source_folder(f"{folder}.zip", None, None, folder.parent / "box")
-        refused(f"given.zip: .*{INSTEAD[names]}", checkpoint.read_checkpoint, unpacked)
+        refused(f"given.zip: .*{says}", checkpoint.read_checkpoint, unpacked)
 
 
 fewer = lambda *names: lambda t: {name: array for name, array in t.items() if not name.startswith(names)}
@@ -221,10 +203,24 @@ def test_a_trainers_folder_is_its_model_on_top(given):
 
 
 # --- what the configuration says ---------------------------------------------------------------------------------------
-@pytest.mark.parametrize("says", OTHERS)
-def test_what_is_not_read_is_refused_for_its_true_reason(given, says):
+# A config.json that is another architecture, or says what no graph here computes, and the reason that is given.
+@pytest.mark.parametrize(("says", "values"), [
+    ("of model_type mpnet, which takes a bias by distance", {"architectures": ["MPNetForX"], "model_type": "mpnet"}),
+    ("of no name of model_type gpt2; read here are bert, tinybert", {"architectures": None, "model_type": "gpt2"}),
+    ("BertForTokenClassification gives a label for each token", {"architectures": ["BertForTokenClassification"]}),
+    ("its weights are quantised .*bitsandbytes", {"quantization_config": {"quant_method": "bitsandbytes"}}),
+    ("is_decoder is true", {"is_decoder": True}),
+    ("hidden_act is 'swish'", {"hidden_act": "swish"}),
+    ("problem_type is multi_label_classification: several labels", {"problem_type": "multi_label_classification"}),
+    ("the labels are L0, L1, L2; the task's are negative, positive", {"id2label": {i: f"L{i}" for i in range(3)}}),
+    ("the labels are NEGATIVE, NEUTRAL", {"id2label": {0: "NEGATIVE", 1: "NEUTRAL"}}),
+    ("label2id .* turned round", {"label2id": {"negative": 1, "positive": 0}}),
+    ("not a name for each of 0, 1", {"id2label": {"0": "a", "2": "b"}}),
+    ("fine-tuned on mrpc, a pair of texts a row; this task has one text", {"finetuning_task": "mrpc"}),
+])  # fmt: skip
+def test_what_is_not_read_is_refused_for_its_true_reason(given, says, values):
     folder, read = given
-    edit_json(folder / "config.json", **({"label2id": None} if "id2label" in OTHERS[says] else {}) | OTHERS[says])
+    edit_json(folder / "config.json", **({"label2id": None} if "id2label" in values else {}) | values)
     refused(says, read)
     assert not (folder.parent / "out").exists()
 
