@@ -7,6 +7,7 @@ BERT2OM_DEBIAN=FOLDER makes the trip in a chroot of Debian 11 and its Python 3.9
 """
 
 import ast
+import fcntl
 import json
 import os
 import shutil
@@ -171,6 +172,21 @@ def test_it_goes_on_after_a_failure_and_where_it_was(away, monkeypatch):
     assert cell.stat().st_mtime_ns == before
 
 
+def test_what_was_stopped_or_is_of_another_kit_is_not_brought_home(away, monkeypatch):
+    built, folder = away
+    for name, text in (("stopped", ""), ("older", '{"kit": "1"}')):
+        (folder / "result/cells" / name).mkdir(parents=True)
+        (folder / "result/cells" / name / f"cell.json{'' if text else '.part'}").write_text(text)
+    assert trip(folder, "--only", "seq64/").returncode == 0
+    assert judged(built, folder, monkeypatch)[1] == []
+    (folder / "result").rename(folder / "away")
+    (folder / "result").touch()
+    done = trip(folder, "--only", "seq64/")
+    assert done.returncode == 1 and "run.py: error: [Errno" in done.stderr and done.stderr.count("\n") == 1
+    (folder / "result").unlink()
+    (folder / "away").rename(folder / "result")
+
+
 def test_the_wrong_card_and_no_ais_bench_are_said(away):
     folder = away[1]
     clean = {"BERT2OM_TEST_STANDIN": "1", "PATH": PATH, "FAKE_NPU": "910B4"}
@@ -178,6 +194,11 @@ def test_the_wrong_card_and_no_ais_bench_are_said(away):
     done = subprocess.run(words, cwd=folder.parent, env=clean, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1 and "a kit for 310P3, npu-smi says 910B4: make kit CHIP=910B4" in done.stderr
     assert "invalid int value: '0,1'" in trip(folder, "--device", "0,1").stderr
+    for words in (("--rounds", "0"), ("--device", "-1")):
+        assert "--rounds is 1 or more, --device 0 or more" in trip(folder, *words).stderr
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another run.py works in this folder" in trip(folder).stderr
     done = trip(folder, "--python", "/usr/bin/python3")
     assert done.returncode == 1 and "has ais_bench and aclruntime; say --python" in done.stderr
     assert "Traceback" not in done.stderr
@@ -287,6 +308,7 @@ def test_a_t4(built, tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/nvidia-smi").write_text("#!/bin/sh\necho 'Tesla T4, 535.104\n'\n")
     (tmp_path / "bin/nvidia-smi").chmod(0o755)
+    assert "choose the GPU by CUDA_VISIBLE_DEVICES" in trip(folder, "--device", "1").stderr
     for version, rounds in (("8503", "1"), ("110100", "1"), ("101303", "2")):
         shutil.rmtree(folder / "result", ignore_errors=True)
         done = trip(folder, "--rounds", rounds, FAKE_TENSORRT=version, PATH=f"{tmp_path}/bin:{PATH}")
@@ -300,4 +322,7 @@ def test_a_t4(built, tmp_path, monkeypatch):
     log.write_text(log.read_text().replace("Tesla T4", "NVIDIA A10"))
     path = packed(folder / "result", tmp_path / "r.tar")
     refused("time1.log: a kit for T4, which ran on NVIDIA A10", judged, built, path, monkeypatch)
-    assert "trtexec times one shape" in built.make("kit", "MODEL=tiny", "CHIP=T4", "SEQ=32,64", check=False).stderr
+    for goal in ("kit", "accuracy", "perf"):
+        done = built.make(goal, "MODEL=tiny", "CHIP=T4", "SEQ=32,64", check=False)
+        assert "SEQ=32,64 is for cpu and the Ascend chips: trtexec times one shape" in done.stderr
+    assert "by CUDA_VISIBLE_DEVICES" in built.make("-n", "perf", "CHIP=T4", "DEVICE=1", check=False).stderr

@@ -8,14 +8,15 @@
 
 `make kit` puts this file into the kit as run.py, and tools/ascend/ takes from here what it knows of CANN. So it is of
 the standard library alone, for Python 3.7 or newer, and needs nothing but CANN and ais_bench, or trtexec. A cell that
-fails is named and the next one run; started again, it runs what is not yet done. Nothing it writes is judged here:
-`make record FROM=result-node7.tar` does that at home, against the kit.
+fails is named, and the next one is run. Started again, the script runs the cells that are not done yet. Nothing is
+judged here: `make record FROM=result-node7.tar` compares the result with the kit at home.
 """
 
 from __future__ import annotations
 
 import argparse
 import array
+import fcntl
 import glob
 import hashlib
 import json
@@ -38,7 +39,7 @@ ROOTS = ("/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/latest", "~
 RUNTIMES = ("/usr/local/Ascend/nnrt/latest", "/usr/local/Ascend/nnae/latest")  # CANN without atc
 INI_SINCE = (8, 0)  # "does not evolve and will be deprecated": CANN 8.0's page on --op_select_implmode
 RENAMED = {"Ascend710": "Ascend310P3", "Ascend910B4_1": "Ascend910B4-1"}
-# Finds $0, such as bin/atc, under the roots given and prints where, its set_env.sh, its version files and SoC names.
+# Finds $0, such as bin/atc, below one of the roots. Prints that root, its set_env.sh, its version files and its SoC names.
 FIND = """
 for root in "$@"; do
   [ -x "$root/$0" ] || continue
@@ -70,21 +71,21 @@ def soc(chip: str) -> str:
 
 
 def version_of(text: str) -> str | None:
-    """CANN's public version, such as "8.5.0", from the files that FIND prints; None when none tells."""
+    """CANN's public version, such as "8.5.0", from the files that FIND prints; None if none of them says it."""
     patterns = (r"^version=(\d\S*)", r"^toolkit_running_version=\[[^:\]]*:([^\]]+)\]", r"^version_dir=(\d\S*)",
                 r"^Version=(\d\S*)")  # fmt: skip
-    # The last is a package's own number: 7.6 in CANN 8.0, 1.84 in 6.0.
+    # The last pattern finds the number of a package, such as 7.6 in CANN 8.0 and 1.84 in 6.0.
     matches = [re.search(pattern, text, re.M) for pattern in patterns]
     return next((m.group(1) for m in matches if m), None)
 
 
 def number(version: str | None) -> tuple:
-    """ "8.0.RC1" as (8, 0); () when unknown."""
+    """ "8.0.RC1" as (8, 0); () if the version is not known."""
     return tuple(int(n) for n in re.findall(r"\d+", version or "")[:2])
 
 
 def implmode(mode: str, version: tuple, work: str) -> dict:
-    """Flags that give an op type its implementation mode, as "Gelu=high_performance", for the CANN version found."""
+    """atc's flags for an implementation mode, such as "Gelu=high_performance", in the spelling of this version of CANN."""
     if not mode:
         return {}
     if version >= INI_SINCE:
@@ -96,14 +97,14 @@ def implmode(mode: str, version: tuple, work: str) -> dict:
 
 
 def roots() -> list:
-    """Roots under which CANN may stand, best first: of the atc on PATH, ASCEND_HOME_PATH, the usual places."""
+    """The folders where CANN may be, best first: that of the atc on PATH, ASCEND_HOME_PATH, the usual places."""
     atc, home = shutil.which("atc"), os.environ.get("ASCEND_HOME_PATH")
     first = [os.path.dirname(os.path.dirname(os.path.abspath(atc)))] if atc else []
     return first + ([home] if home else []) + [os.path.expanduser(r) for r in ROOTS]
 
 
 def cann(command=("bash",), places=None, program="bin/atc") -> dict | None:
-    """{root, set_env, version or None, socs} of the first root that has this program; None where none has."""
+    """{root, set_env, version or None, socs} of the first root that has this program; None if no root has it."""
     words = [*command, "-c", FIND, program, *map(str, roots() if places is None else places)]
     text = subprocess.run(words, stdout=subprocess.PIPE, check=False).stdout.decode(errors="replace")
     facts = dict(re.findall(r"^(root|set_env)=(.*)", text, re.M))
@@ -119,7 +120,7 @@ def atc_command(tool: dict, words: list) -> list:
     return ["bash", "-c", RUN, "bash", tool["set_env"], devlib, tool["root"] + "/bin/atc", *words]
 
 
-# What a tool complains of, the likeliest cause first: [ERROR]s, wherever on a line, CANN's codes, exceptions, the rest.
+# Patterns of complaints, the likeliest cause first: [ERROR] anywhere on a line, CANN's codes, exceptions, the rest.
 COMPLAINTS = (r"\[E(?:RROR)?\] *(?:Error\[\d+\]: )?(\S.*)", r"^(E(?!19999)[A-Z0-9]\d{4}: .+)",
               r"^(?:\w+\.)*(\w*(?:Error|Exception): .+)", r"(?:ERROR|[Ee]rror)(?: while loading [a-z ]+)?: (.+)",
               r"^(E19999: .+)", r"(No such option.*)", r"\[WARN(?:ING)?\] *(.+)")  # fmt: skip
@@ -127,8 +128,8 @@ CODE = re.compile(r"(E[A-Z0-9]\d{4})[: ] *(?:\[PID: ?\d+\] ?(?:\d\S* )?)?(?:Inne
 
 
 def errors(text: str) -> list:
-    """What a tool complained of. An [INFO] that ends in `error: ...` is none: ais_bench says so of a backend that nobody
-    asked for. Nor is CANN's `EZ9999: Inner Error!`, whose next line says what."""
+    """What a tool complained of. An [INFO] that ends in `error: ...` is no complaint: ais_bench prints one about a backend
+    that nobody uses. CANN's `EZ9999: Inner Error!` is none either: the next line says what went wrong."""
     lines = [line[:4096].strip(" \t─│╭╮╰╯") for line in re.sub(r"\[(INFO|DEBUG)\][^\r\n]*", "", text).splitlines()]
     lines = [CODE.sub(lambda m: m.group(2) and m.group(1) + ": " + m.group(2), line) for line in lines]
     complaints = [m.group(1) for p in COMPLAINTS for m in (re.search(p, line) for line in lines) if m]
@@ -136,7 +137,7 @@ def errors(text: str) -> list:
 
 
 def failure(tool: str, text: str, status: int, hints=()) -> str:
-    """One line for a run that failed: the likeliest cause that it names, and the first hint whose pattern is in any."""
+    """One line for a run that failed: the likeliest cause that it names, and the first hint whose pattern is in a cause."""
     causes = errors(text)
     killed = [("", "the kernel killed it for want of memory: see free -h, take a smaller batch, or make -j1")]
     apt = [h for p, h in (killed if status in (137, -9) else hints) for line in causes if re.search(p, line, re.I)]
@@ -148,7 +149,7 @@ def failure(tool: str, text: str, status: int, hints=()) -> str:
 
 
 def query(*command, cwd=".", seconds=60) -> tuple:
-    """(exit status, output) of a command; (None, "") where it is missing or does not end."""
+    """(exit status, output) of a command; (None, "") if it is missing or does not end in time."""
     null, pipe, same = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
     try:
         process = subprocess.run(command, cwd=cwd, timeout=seconds, stdin=null, stdout=pipe, stderr=same, check=False)
@@ -165,13 +166,13 @@ def cards(text: str) -> list:
 
 
 def unlike(model: str | None, npu: str | None) -> bool:
-    """Whether a model for this SoC is for another chip than npu-smi names. On A3 it says no more than 910."""
+    """Whether a model for this SoC is for another chip than npu-smi names. On an A3 card npu-smi says only 910."""
     chip = soc(model or "").replace("Ascend", "", 1)
     return bool(chip and npu) and chip != npu and not (npu == "910" and chip.startswith("910"))
 
 
-# Prints the versions of ais_bench and aclruntime, and exits with 0 where both are, 2 where ais_bench is another package
-# of that name (PyPI's ais_bench_benchmark has no program in it), else 1. Nothing is imported.
+# Prints the versions of ais_bench and aclruntime. Exits with 0 if both are there, with 2 if ais_bench is another package
+# of that name (PyPI's ais_bench_benchmark, which has no __main__), else with 1. Nothing is imported.
 PROBE = """
 import glob, importlib.util as u, os, sys
 for name in ("ais_bench", "aclruntime"):
@@ -183,7 +184,7 @@ sys.exit((0 if u.find_spec("aclruntime") else 1) if runs else 2 if spec else 1)
 """
 
 
-# Where Pythons stand that are not on PATH, under / and at home.
+# Where Pythons may be that are not on PATH, below / and below the home folder.
 PLACES = ("usr/local/python3*/bin/python3", "*conda3/bin/python3", "*conda3/envs/*/bin/python3")
 
 
@@ -197,7 +198,7 @@ def pythons() -> list:
 
 
 def facts(python: str | None, device: str = "0") -> dict:
-    """Which card `device` is (of several the first), and what drives it, in the words of npu-smi, CANN and pip, or None."""
+    """The card `device` (the first of several) and its software, in the words of npu-smi, CANN and pip, or None."""
     status, table = query("npu-smi", "info")
     chips = cards(table) if status == 0 else []
     number = re.match(r"\d*", device).group()  # in the order of npu-smi's table
@@ -218,7 +219,7 @@ def facts(python: str | None, device: str = "0") -> dict:
 
 
 def gpu() -> dict:
-    """The same of the first GPU, in nvidia-smi's words."""
+    """The name and driver of the first GPU, in nvidia-smi's words."""
     status, text = query("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
     name, _, driver = text.partition("\n")[0].partition(", ") if status == 0 else ("", "", "")
     return {"gpu": name or None, "gpu_driver": driver or None}
@@ -245,15 +246,19 @@ def dotted(n: int) -> tuple:
     return (n // 1000, n // 100 % 10, n % 100) if n < 10000 else (n // 10000, n // 100 % 100, n % 100)
 
 
+NO_TRTEXEC = ("no trtexec that names its version: looked on PATH and in /usr/src/tensorrt/bin; get TensorRT at"
+              " https://developer.nvidia.com/tensorrt, or work in its container")  # fmt: skip
+
+
 def trtexec() -> tuple:
-    """(path, TensorRT's version) of trtexec; (None, ()) where none is that names it."""
+    """(path, TensorRT's version) of trtexec; (None, ()) if there is none that prints its version."""
     path = shutil.which("trtexec") or shutil.which("/usr/src/tensorrt/bin/trtexec")
     match = re.search(r"TensorRT\.trtexec \[TensorRT v(\d+)\]", query(path, "--help")[1] if path else "")
     return (path, dotted(int(match.group(1)))) if match else (None, ())
 
 
 def trtexec_words(version: tuple, engine: str, onnx="", fp16=False, times="", inputs="", outputs="") -> list:
-    """trtexec's options to build `engine` from `onnx`, to run it once from files to a file, or to time it: alike under
+    """trtexec's options to build `engine` from `onnx`, to run it once on files, or to time it, with the same meaning under
     TensorRT 8, 10 and 11."""
     if onnx:
         pool = "--memPoolSize=workspace:5000" if version >= (8, 4) else "--workspace=5000"
@@ -273,7 +278,7 @@ def trtexec_words(version: tuple, engine: str, onnx="", fp16=False, times="", in
 
 
 class Failed(Exception):
-    """Why a cell was not run, in one line."""
+    """Why a cell, or the whole kit, was not run, in one line."""
 
 
 def sha256(path: str) -> str:
@@ -285,7 +290,7 @@ def sha256(path: str) -> str:
 
 
 def of_folder(folder: str) -> str:
-    """One hash of all files in a folder, as tools/make/manifest.py has it."""
+    """One hash of all files in a folder, as tools/make/manifest.py computes it."""
     paths = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
     names = sorted((os.path.relpath(path, folder).replace(os.sep, "/"), path) for path in paths)
     return hashlib.sha256("".join(sha256(p) + "  " + name + "\n" for name, p in names).encode()).hexdigest()
@@ -297,12 +302,14 @@ def read_json(path: str):
 
 
 def write_json(path: str, value) -> None:
-    with open(path, "w") as f:
+    """Write a JSON file whole: a run that is stopped meanwhile leaves none."""
+    with open(path + ".part", "w") as f:
         json.dump(value, f, indent=1)
+    os.replace(path + ".part", path)
 
 
 def run(command: list, log: str, cwd: str = ".") -> str:
-    """Run a command, its words and output in `log`; the output. Raises Failed with its error where it ends badly."""
+    """Run a command, with its words and output in `log`; its output. Raises Failed with its error if it fails."""
     status, text = query(*command, cwd=cwd, seconds=None)
     with open(log, "a", encoding="utf-8") as f:
         f.write("+ " + " ".join(command) + "\n" + text)
@@ -314,7 +321,7 @@ def run(command: list, log: str, cwd: str = ".") -> str:
 
 
 def join_graph(cell: dict, work: str) -> str:
-    """The path of a cell's graph, put together from its pieces. Raises Failed where it is not the kit's."""
+    """The path of a cell's graph, joined from its pieces. Raises Failed if it is not the kit's."""
     path = os.path.join(work, "model.onnx")
     with open(path, "wb") as f:
         for piece in cell["graph"]["pieces"]:
@@ -326,7 +333,7 @@ def join_graph(cell: dict, work: str) -> str:
 
 
 def compile_om(cell: dict, work: str, log: str) -> str:
-    """The .om of a cell: the kit's, or compiled here from the kit's graph. Raises Failed where neither can be had."""
+    """The .om of a cell: the kit's, or one that is compiled here from the kit's graph. Raises Failed if there is neither."""
     path = os.path.join(work, "model.om")
     if cell["om"]:
         shutil.copyfile(cell["om"], path)
@@ -356,9 +363,9 @@ def values(path: str) -> list:
 
 
 def score_outputs(order: dict, folder: str, reference: list) -> dict:
-    """{correct, total, predictions} of the outputs in `folder`, and {differ, largest} against reference logits, if there are
-    any. predictions: a character a sentence, its class, or = for a tie, which is wrong. Raises Failed where one is missing.
-    """
+    """{correct, total, predictions} of the outputs in `folder`, and {differ, largest} if there are reference logits.
+    predictions: one character for each sentence, its class, or = for a tie, which counts as wrong. Raises Failed if logits
+    are missing or not finite."""
     count, labels = order["labels"], order["truth"]
     predictions, differ, largest = ["="] * len(labels), 0, 0.0
     for stem, rows in order["rows"].items():
@@ -379,12 +386,12 @@ def score_outputs(order: dict, folder: str, reference: list) -> dict:
 
 
 def score_cell(cell: dict, folder: str) -> dict:
-    """The same of a cell of the kit that lies here."""
+    """The score of a cell of this kit."""
     return score_outputs(read_json(cell["order"]), folder, values(cell["reference"]) if cell["reference"] else [])
 
 
 def head_of(path: str) -> bytes:
-    """An .om as far as its model's definition (tools/ascend/om.py), behind which weights and kernels stand."""
+    """An .om up to the end of its model's definition (tools/ascend/om.py); weights and kernels come after it."""
     with open(path, "rb") as f:
         head = f.read(1 << 16)
         entry, start = ("<I4xQQ", 264) if struct.unpack_from("<Q", head, 184)[0] else ("<III", 260)
@@ -394,7 +401,7 @@ def head_of(path: str) -> bytes:
 
 
 def on_npu(cell: dict, work: str, place: str, a) -> dict:
-    """Compile, infer, time one cell through ais_bench: what is to be said of it."""
+    """Compile one cell, run its sentences and time it with ais_bench; what its cell.json says of that."""
     om = compile_om(cell, work, os.path.join(place, "atc.log"))
     with open(os.path.join(place, "om_head.bin"), "wb") as f:
         f.write(head_of(om))
@@ -423,9 +430,9 @@ def on_npu(cell: dict, work: str, place: str, a) -> dict:
 
 
 def infer_by_trtexec(cell: dict, execute, version: tuple, plan: str, work: str, folder: str) -> None:
-    """Run a cell's rows through trtexec, one batch a call, and leave the logits in `folder`, as ais_bench does.
-    cell: the folders of its inputs, the stems of their files, its bs, and how many labels a row has. execute: runs trtexec
-    with these words. TensorRT 8 takes the int64 of an ONNX file as int32."""
+    """Run a cell's rows through trtexec, one call for each batch, and leave the logits in `folder`, as ais_bench does.
+    cell: {inputs: the folders of its inputs, stems: those of their files, bs, labels: how many a row has}. execute(words)
+    runs trtexec. TensorRT 8 takes the int64 of an ONNX file as int32."""
     stems, size, count = cell["stems"], cell["bs"], cell["labels"]
     code, logits_file = "q" if version >= (10,) else "i", os.path.join(work, "output.json")
     os.makedirs(folder)
@@ -446,10 +453,10 @@ def infer_by_trtexec(cell: dict, execute, version: tuple, plan: str, work: str, 
 
 
 def on_gpu(cell: dict, work: str, place: str, a) -> dict:
-    """Build, infer, time one cell by trtexec. Raises Failed where it is not here, or cannot."""
+    """The same with trtexec. Raises Failed if it is not here, or lacks the cell's precision."""
     program, version = trtexec()
     if not program:
-        raise Failed("no trtexec here: put TensorRT's bin on PATH")
+        raise Failed(NO_TRTEXEC)
     if cell["precision"] == "fp16" and version >= (11,):
         raise Failed("TensorRT 11 has no --fp16: use TensorRT 8 or 10")
     plan, speeds = os.path.join(work, "model.plan"), []
@@ -468,18 +475,20 @@ def on_gpu(cell: dict, work: str, place: str, a) -> dict:
     return dict(result, rows_per_second=statistics.median(speeds), tensorrt=".".join(map(str, version)))
 
 
-def run_cell(cell: dict, kit: str, a) -> dict:
-    """One cell: its result.json, made now, or as it was where it is done already."""
-    place = os.path.join("result", "cells", cell["name"].replace("/", "."))
+def answer_of(place: str, kit: str) -> dict:
+    """The cell.json in a cell's folder of results; {} if that cell did not run to its end, or is of another kit."""
     path = os.path.join(place, "cell.json")
-    if os.path.exists(path):
-        before = read_json(path)
-        if "error" not in before and before["kit"] == kit:
-            return before
-    work = os.path.join("work", "cell")
+    answer = read_json(path) if os.path.exists(path) else {}
+    return answer if answer.get("kit") == kit else {}
+
+
+def run_cell(cell: dict, place: str, kit: str, a) -> dict:
+    """The cell.json of one cell, made now, or the one of an earlier run that did not fail."""
+    before = answer_of(place, kit)
+    if before and "error" not in before:
+        return before
     for folder in (place, "work"):
         shutil.rmtree(folder, ignore_errors=True)
-    for folder in (place, work):
         os.makedirs(folder, 0o750)
     used = {key: sha256(cell[key]) for key in ("order", "reference", "om") if cell[key]}
     used.update({"graph": cell["graph"]["sha256"], "run.py": sha256(os.path.abspath(__file__))})
@@ -487,13 +496,11 @@ def run_cell(cell: dict, kit: str, a) -> dict:
     result = {"kit": kit, "cell": cell["name"], "used": used}
     result["started"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     try:
-        result.update((on_gpu if cell["engine"] == "trtexec" else on_npu)(cell, work, place, a))
-    except Failed as e:
-        result["error"] = str(e)
+        result.update((on_gpu if cell["engine"] == "trtexec" else on_npu)(cell, "work", place, a))
     except Exception as e:  # whatever it is, the next cell is run
-        result["error"] = "%s: %s" % (type(e).__name__, e)
+        result["error"] = str(e) if isinstance(e, Failed) else "%s: %s" % (type(e).__name__, e)
     shutil.rmtree("work", ignore_errors=True)
-    write_json(path, result)
+    write_json(os.path.join(place, "cell.json"), result)
     return result
 
 
@@ -511,30 +518,40 @@ def table_row(cell: dict, result: dict) -> str:
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--device", type=int, default=0, help="which card, one, as npu-smi info numbers them")
-    p.add_argument("--python", help="the Python that has ais_bench (this one, or python3 on PATH)")
+    p.add_argument("--device", type=int, default=0, help="the number of one Ascend card, as npu-smi info has it")
+    p.add_argument("--python", help="the Python that has ais_bench (found by looking)")
     p.add_argument("--rounds", type=int, default=3, help="how often each cell is timed")
-    p.add_argument("--only", default="", help="run the cells whose name holds this")
+    p.add_argument("--only", default="", help="run only the cells whose names contain this")
     a = p.parse_args()
+    if a.rounds < 1 or a.device < 0:
+        p.error("--rounds is 1 or more, --device 0 or more")
     if a.python and os.sep in a.python:
         a.python = os.path.abspath(a.python)
     os.chdir(os.path.dirname(os.path.abspath(__file__)))
+    lock = open("lock", "a")  # noqa: SIM115 it is held to the end
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Failed("another run.py works in this folder; unpack the kit in another one, too") from None
     kit, content, here = sha256("kit.json"), read_json("kit.json"), gpu()
     cells = [cell for cell in content["cells"] if a.only in cell["name"]]
     if not cells:
-        sys.exit("run.py: error: no cell's name holds %s" % a.only)
+        raise Failed("no cell's name holds %s" % a.only)
+    if cells[0]["engine"] == "trtexec" and a.device:
+        raise Failed("--device is for Ascend cards; choose the GPU by CUDA_VISIBLE_DEVICES")
     if cells[0]["engine"] == "atc":
         tried = [a.python] if a.python else pythons()
         a.python = next((python for python in tried if query(python, "-c", PROBE)[0] == 0), None)
         if not a.python:
-            sys.exit("run.py: error: none of %s has ais_bench and aclruntime; say --python, source set_env.sh" % tried)
+            raise Failed("none of %s has ais_bench and aclruntime; say --python, source set_env.sh" % tried)
         here = facts(a.python, str(a.device))
         if unlike(content["chip"], here["npu"]):
             words = (content["chip"], here["npu"], here["npu"].replace("-", "_"))
-            sys.exit("run.py: error: a kit for %s, npu-smi says %s: make kit CHIP=%s" % words)
+            raise Failed("a kit for %s, npu-smi says %s: make kit CHIP=%s" % words)
+    places = {c["name"]: os.path.join("result", "cells", c["name"].replace("/", ".")) for c in content["cells"]}
     results = []
     for cell in cells:
-        results.append(run_cell(cell, kit, a))
+        results.append(run_cell(cell, places[cell["name"]], kit, a))
         print(table_row(cell, results[-1]), flush=True)
     with open(os.path.join("result", "npu-smi.txt"), "w") as f:
         f.write(query("npu-smi", "info")[1] or query("nvidia-smi")[1])
@@ -543,7 +560,8 @@ def main():
     write_json(os.path.join("result", "result.json"), {"kit": kit, "machine": machine, "card": here})
     name = "result-%s.tar" % host
     with tarfile.open(name + ".part", "w") as tar:
-        tar.add("result")
+        for path in ["result/npu-smi.txt", "result/result.json"] + [p for p in places.values() if answer_of(p, kit)]:
+            tar.add(path)
     os.replace(name + ".part", name)
     failed = sum("error" in result for result in results)
     print("wrote %s: %d cells, %d failed" % (name, len(results), failed))
@@ -551,4 +569,9 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (Failed, OSError) as e:
+        sys.exit("run.py: error: %s" % e)
+    except KeyboardInterrupt:
+        sys.exit("run.py: stopped; start it again, and it goes on with the same cell")

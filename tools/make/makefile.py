@@ -138,6 +138,8 @@ class Request:
         """Raises UserError for the first combination of values that cannot work."""
         seq, pack, asks, chip = self["SEQ"], self["PACK"], self.asks, self["CHIP"]
         every_chip = [chip, *self.several("CHIPS")]
+        by_torch = self["ENGINE"].startswith("torch_")
+        by_trtexec = [] if by_torch else [one for one in every_chip if chips.FAMILY[one] == "gpu"]
         rehearsed = [p for p in (self["PRECISION"], *self.several("PRECISIONS")) if p in chips.REHEARSALS]
         fixed = [one for one in every_chip if one != "cpu"] + rehearsed
         model = self.models[self["MODEL"]]
@@ -156,14 +158,16 @@ class Request:
              f"int8 and CERTIFY= need texts of the task {model['task']}, without labels: give TRAIN=, a TSV"),
             (pack and self["ENGINE"] == "native",
              "PACK=1 needs no ENGINE=native: that engine has no padding to fill; leave out one of them"),
-            (self["ENGINE"].startswith("torch_") and (pack or seq == "real" or asks("kit", "score")),
+            (by_torch and (pack or seq == "real" or asks("kit", "score")),
              "ENGINE=torch_... is for accuracy and perf of padded rows: leave out PACK=, SEQ=real, kit, score"),
-            (pack and any(chips.FAMILY[one] == "gpu" for one in every_chip),
+            (pack and by_trtexec,
              "PACK=1 is for cpu and the Ascend chips: trtexec times no sentences"),
             (rehearsed and asks("perf", "perf-table"),
              f"PRECISION={''.join(rehearsed[:1])} has an accuracy but no speed: it computes what another chip would"),
-            (asks("kit") and chips.FAMILY[chip] == "gpu" and "," in seq,
-             f"make kit CHIP={chip} is of one length: trtexec times one shape; give SEQ=128 or another, not SEQ={seq}"),
+            (by_trtexec and "," in seq,
+             f"SEQ={seq} is for cpu and the Ascend chips: trtexec times one shape; give SEQ=128 or another"),
+            (chip in by_trtexec and self["DEVICE"] != "0",
+             "DEVICE= is for Ascend cards and torch_cuda: choose trtexec's GPU by CUDA_VISIBLE_DEVICES"),
             (asks("kit") and chip == "cpu", "make kit is for a card elsewhere: say which, as CHIP=310P3, 910B4 or T4"),
             (asks("demo-ascend") and chip not in chips.ASCEND,
              f"make demo-ascend is of an Ascend chip such as CHIP=310P3, not CHIP={chip}"),
