@@ -21,7 +21,7 @@ crate: build/$(ONE)/accuracy.json  ### an accuracy and all behind it: build/ro-c
 sbom: | $(VENV)/installed          ### every package with its licence; build/sbom.cdx.json
 	$(Q)$(ours) -m tools.setup.sbom --save_path build/sbom.cdx.json
 doctor:                            ## what this machine can run, what is missing, and how to get it
-	@$(our_python) -m tools.setup.doctor --venv $(VENV) --atc $(ATC) $(ais_python)
+	@$(doctor)
 clean:                             ## remove build/ but for its downloads, and say how much that frees
 	$(Q)$(our_python) -m tools.setup.clean
 distclean:                         ### remove the downloads and virtual environments too

@@ -11,6 +11,12 @@ on_sentences  = --input $(input_folders) $(if $(bucketed),--auto_set_dymdims_mod
 untimed       = $(if $(filter onnxruntime,$(engine)),--untimed)
 not_used      = $(other_engines) $(if $(real),,tools/cpu/plan.py)
 
+# If a tool is missing that a goal needs here, make stops before it exports a graph. -n, -q and -t make nothing.
+dry   := $(strip $(foreach flag,n q t,$(findstring $(flag),$(filter-out --%,$(firstword -$(MAKEFLAGS))))))
+asked := $(if $(or $(dry),$(LAUNCH),$(filter cpu,$(CHIP))),,$(filter om accuracy perf,$(MAKECMDGOALS)))
+fault := $(if $(asked),$(shell $(doctor) --lacks build/$(ONE) $(asked)))
+$(if $(fault),$(error $(fault)))
+
 # fp32 outputs of rows of one length are compared with the exported graph's logits. Where the export cut its sentences to
 # that length, it kept the logits of all, and all are compared, whatever gate_rows says.
 cut_alike     = $(filter $(longest),$(seq))

@@ -51,6 +51,8 @@ $(if $(LAUNCH),$(eval export BERT2OM_MAKE := $(make_pid)))
 run_there   = $(start) $(launch) $(at_target)
 alone_there = $(start) --alone $(launch) $(at_target)
 
+doctor    = $(our_python) -m tools.setup.doctor --venv $(VENV) --atc $(ATC) $(addprefix --image ,$(CANN_IMAGE)) $(ais_python)
+
 program   = $(if $(filter -m,$(firstword $1)),$(word 2,$1),$(firstword $1))
 recorded  = $(findstring "recipe": "python $(subst -- $(py),-- python,$1)",$(file <$@.prov.json))
 # `stale`: the artefact's prov.json names other bytes than those here, unseen by date.

@@ -4,7 +4,7 @@ folders  = $(sort $(patsubst results/records/%,results/records,$(patsubst result
 from_folders = $(start) $@ $(call folders,$(filter-out FORCE,$^)) -- $(py) $(strip $(do.$1))
 # A table measures the chips whose tools are on this machine. For others it shows records, published figures, or why there
 # are none. doctor is asked once, and only if a table has such chips; with LAUNCH= the tools are elsewhere.
-doctor_says = $(shell $(our_python) -m tools.setup.doctor --engines --atc $(ATC) $(ais_python))
+doctor_says = $(shell $(doctor) --engines)
 tools_here  = $(call answered,$(doctor_says),tools.setup.doctor)
 tools_there = $(if $(LAUNCH),$(ascend.ENGINES) $(gpu.ENGINES),$(tools_here))
 measurable  = $(cpu.ENGINES) $(if $(filter-out cpu,$(CHIPS)),$(tools_there))

@@ -243,6 +243,11 @@ def test_flags_are_read_strictly(words, complaint):
     assert atc.parse_flags(["--model=x", "--output=y=z", "--soc_version=a"])["output"] == "y=z"
 
 
+def test_an_om_is_held_to_what_its_flags_fix():
+    assert atc.facts_of({"input_shape": "a:-1,64", "dynamic_batch_size": "1,4"}) == {"inputs": {"a": [-1, 64]}}
+    assert atc.facts_of({"input_shape": "a:1~4,64"}) == {"gears": None}
+
+
 @pytest.mark.parametrize("name", ["atc", "trtexec", "npu-smi"])
 def test_stand_ins_refuse_to_run_outside_tests(name):
     env = tiny.environment(BERT2OM_TEST_STANDIN=None)

@@ -174,6 +174,20 @@ BARE = {"PATH": "/usr/bin:/bin", "ASCEND_HOME_PATH": ""}
 CROSS = ("MODEL=tiny", "CHIPS=310P3 T4 cpu", "PRECISIONS=fp16 fp32", "BATCHES=8", "SAMPLES=8", "ROUNDS=1", "perf-table")
 
 
+def test_a_missing_tool_is_named_before_anything_is_made(built):
+    no_bench = env(PYTHONPATH=str(ROOT))
+    for goal, word, says, here in (
+        ("om", "CHIP=310P3", "no atc found: looked on PATH", BARE),
+        ("accuracy", "CHIP=310P3", "Pythons has ais_bench and aclruntime", no_bench),
+        ("perf", "CHIP=T4", "no trtexec that names its version", BARE),
+    ):
+        words = ("MODEL=tiny", "BS=3", goal, word)
+        done = built.make(*words, env=here, check=False)
+        assert (done.returncode, done.stdout) == (2, "") and says in done.stderr and done.stderr.count("\n") == 1, done
+        assert "--step simplify" in built.make("-n", *words, env=here).stdout
+        assert built.make("-q", *words, env=here, check=False).returncode == 1
+
+
 def test_the_cross_chip_table_needs_no_tool_of_another_chip(built):
     built.make(*CROSS, env=BARE)
     with (built.path / "results/local/perf-table.csv").open(newline="") as f:

@@ -87,6 +87,9 @@ def test_failures_leave_nothing(folder):
 
 
 def test_user_mistakes(folder):
+    fixed = ("gpu.trtexec", "--engine", "e.plan", "--batch_size", 4)
+    assert "--summary is missing" in tiny.tool(*fixed, *BUILD, cwd=folder).stderr and not (folder / "e.plan").exists()
+    assert "--output is missing" in tiny.tool(*fixed, "--input", "in", cwd=folder).stderr
     assert run(folder, *BUILD, version=V8).returncode == 0
     assert "build it here" in run(folder, version=V10).stderr  # an engine of another version
     assert "Could not open file none.onnx" in run(folder, "--onnx", "none.onnx").stderr

@@ -8,16 +8,16 @@
     ...
     [INFO] summary throughput:166554.36
 
-(The end, of a model of six nodes under the test suite's stand-in; no real card has run this yet.)
+(The end of the output for a model of six nodes, with the test suite's stand-in; no real card has run this yet.)
 
-This starts `PYTHON -m ais_bench` with these words, which may as well be typed directly. PYTHON need not be the one
+This starts `PYTHON -m ais_bench` with these words, which may also be typed directly. PYTHON need not be the interpreter
 that runs this: aclruntime's wheels are for 3.7 to 3.11. Without --python it is the first that has both ais_bench and
-aclruntime: this one, those on PATH, those in the usual places. It takes care of what goes wrong in a first try on a
+aclruntime: this one, those on PATH, those in the usual places. This module prevents what goes wrong in a first try on a
 card. It says what is missing, and what to do about an error of ais_bench. It refuses an .om for another chip, and
-inputs in another order than the .om's, which ais_bench would feed by position without a word. For several devices it
-adds --divide_input 1, which the ais_bench of 2023 does not need and later ones do, makes the folder of outputs before
-the devices race to make it, and merges their outputs and summaries. It spells the options as the fork of 2026 does
-where that is needed, and adds to the summary which card, driver, CANN and ais_bench ran.
+inputs in another order than the .om's, which ais_bench would feed by position without a warning. For several devices it
+adds --divide_input 1, which every ais_bench since 2024 needs, makes the folder of outputs before the devices race to
+make it, and merges their outputs and summaries. It spells the options as the fork of 2026 does if that is what runs, and
+adds card, driver, CANN and ais_bench to the summary.
 
 The official ais_bench since February 2024 refuses an existing --output folder that others may enter, so
 tools/make/run.py makes it 0750 (gitee ascend/tools 1ff4acca, path_security_check.py).
@@ -62,23 +62,15 @@ SPELLED = ("--model -m --om-model -om", "--input -i", "--output -o", "--output_d
            "--acl_json_path --acl-json-path -acl", "--dump_npy --dump-npy", "--backend",
            "--dymShape_range --dymShape-range --dym-shape-range -dr", "--auto_set_dymdims_mode --auto-set-dymdims-mode",
            "--auto_set_dymshape_mode --auto-set-dymshape-mode")  # fmt: skip
-# Of the other options, those that do not change what a figure means.
+# Other options that do not change the meaning of a figure.
 QUIET = {"outfmt", "output_batchsize_axis", "pure_data_type", "display_all_summary", "npu_id"}
 REFUSED = re.compile(r"The file (\S+) is group writable, or is others writable, as (import|export)")
 
 
-class Words(argparse.ArgumentParser):
-    """ais_bench's options, by argparse as it reads them itself."""
-
-    def error(self, message):
-        """Raises UserError in place of ending the program."""
-        raise cli.UserError(f"its arguments: {message}; are they ais_bench's?")
-
-
 def parse_options(words: list[str]) -> argparse.Namespace:
-    """The values of SPELLED's options in these words, however spelled, None for one that is missing. `others`: the options
-    besides them and QUIET, as --name=value."""
-    p = Words(add_help=False, allow_abbrev=False)
+    """The values of SPELLED's options in these words, in any spelling; None for an option that is missing. `others` lists the
+    options that are neither in SPELLED nor in QUIET, as --name=value."""
+    p = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for names in map(str.split, SPELLED):
         p.add_argument(*names, dest=names[0].strip("-"), nargs="?", const="1")
     options, rest = p.parse_known_args(words)
@@ -99,14 +91,16 @@ def find_python() -> str | None:
     return next((python for python in trip.pythons() if missing_packages(python) is None), None)
 
 
-def absence() -> str:
-    """A line that says that no Python here has ais_bench, and which have PyPI's tool of that name."""
+def absence(python: str | None = None) -> str:
+    """One line: this Python lacks ais_bench, or all that are here do, and how to get it."""
+    if python:
+        return f"AIS_PYTHON={python}: {missing_packages(python)}; {INSTALL}"
     others = "".join(f" ({python}: {OTHER})" for python in trip.pythons() if missing_packages(python) == OTHER)
-    return f"none of {len(trip.pythons())} Pythons has ais_bench and aclruntime{others}"
+    return f"none of {len(trip.pythons())} Pythons has ais_bench and aclruntime{others}; {INSTALL}"
 
 
 def mode_hints(line: str) -> list[str]:
-    """The mode of a path that ais_bench refuses, and the command that mends it; [] for another complaint."""
+    """For a path whose mode ais_bench refuses, that mode and the command that changes it; [] for another complaint."""
     m = REFUSED.search(line)
     if not m or not Path(m[1]).exists():
         return []
@@ -116,7 +110,7 @@ def mode_hints(line: str) -> list[str]:
 
 
 def failure(python: str, text: str, status: int) -> str:
-    """One line for a run that failed: the first cause it names, and what to do."""
+    """One line for a run that failed: the likeliest cause that it names, and what to do."""
     if "No module named ais_bench" in text:
         why = OTHER if "ais_bench.__main__" in text else "No module named ais_bench"
         return f"AIS_PYTHON={python}: {why}; {INSTALL}"
@@ -170,15 +164,15 @@ def run_ais_bench(python: str | None, words: list) -> None:
     a = parse_options(words)
     outputs = Path(a.output, a.output_dirname) if a.output and a.output_dirname else None
     several = "," in (a.device or "") and a.output
-    if several and not outputs:
-        raise cli.UserError("several devices need --output_dirname: their outputs are put together there")
     if several:
+        if not outputs:
+            raise cli.UserError("several devices need --output_dirname: their outputs are put together there")
         make_empty(outputs)
     python = python or find_python()
     card = trip.facts(python, a.device or "0")
     check_model(a.model or "", a.input, card["npu"])
     if not python:
-        raise cli.UserError(f"{absence()}; {INSTALL}")
+        raise cli.UserError(absence())
     try:
         if several and a.divide_input is None and divides_on_request(python):
             words = [*words, "--divide_input", "1"]

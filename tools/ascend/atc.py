@@ -12,7 +12,7 @@
 
     wrote model.om (3142 bytes)
 
-(The test suite's stand-in for atc, which fuses nothing; no real atc has run this yet.)
+(With the test suite's stand-in for atc, which fuses nothing; no real atc has run this yet.)
 
 All options but --atc, --image and --implmode are atc's own. Three things are changed in them. Model and output are
 named relative to a private folder: atc leaves fusion_result.json and kernel_meta/ where it runs, and writes its command
@@ -38,6 +38,7 @@ from tools.base import trip
 from tools.make import cli
 
 WHERE = "get the CANN toolkit at https://www.hiascend.com/software/cann (no NPU is needed to compile)"
+CONTAINERS = ("docker", "podman")
 PINNED = re.compile(r"\S+@sha256:[0-9a-f]{64}")
 # The first pattern that matches atc's output gives the hint.
 HINTS = (
@@ -64,8 +65,8 @@ HINTS = (
 
 
 def parse_flags(words: list) -> dict:
-    """atc's --key=value words as {key: value}, in order. Raises UserError for a word that is no flag, and for a flag that
-    stands there twice."""
+    """atc's words --key=value as {key: value}, in their order. Raises UserError for another word, for a flag that is given
+    twice, and if the model, the output or the SoC is missing."""
     flags: dict = {}
     for word in words:
         option = re.fullmatch(r"--(\w+)=(.*)", word)
@@ -93,8 +94,8 @@ def container(engine: str, image: str | None, work: Path) -> list:
 
 
 def find_cann(atc: str, prefix: list) -> dict:
-    """The facts that trip.cann gives of the CANN that ATC= names. prefix: the command that runs a program in a container,
-    or []. Raises UserError if there is no such CANN."""
+    """The facts of trip.cann for the CANN that ATC= names. prefix: the command that runs a program in a container, or [].
+    Raises UserError if there is no such CANN."""
     if prefix:
         roots = [r for r in trip.ROOTS if r[0] == "/"]
     elif atc == "auto":
@@ -107,15 +108,13 @@ def find_cann(atc: str, prefix: list) -> dict:
         return tool
     if prefix:
         raise cli.UserError(f"{prefix[0]}: no atc in {prefix[-1]}; is it CANN's, and does {prefix[0]} run?")
-    home = os.environ.get("ASCEND_HOME_PATH", "not set")
-    places = f"on PATH, in ASCEND_HOME_PATH ({home}), {', '.join(roots)}"
-    other = "or say ATC=docker CANN_IMAGE=ascendai/cann@sha256:..."
-    raise cli.UserError(f"no atc found: looked {places}; {WHERE}, {other}")
+    places = f"on PATH, in ASCEND_HOME_PATH ({os.environ.get('ASCEND_HOME_PATH', 'not set')}), {', '.join(roots)}"
+    raise cli.UserError(f"no atc found: looked {places}; {WHERE}, or say ATC=docker CANN_IMAGE=name@sha256:...")
 
 
 def atc_path(atc: str = "auto") -> str:
-    """The path on this machine of the atc that ATC= names, or of docker or podman itself; empty if there is none."""
-    if atc in ("docker", "podman"):
+    """The path of the atc that ATC= names, or of docker or podman itself, on this machine; "" if there is none."""
+    if atc in CONTAINERS:
         return shutil.which(atc) or ""
     try:
         return f"{find_cann(atc, [])['root']}/bin/atc"
@@ -124,7 +123,7 @@ def atc_path(atc: str = "auto") -> str:
 
 
 def soc_name(chip: str, tool: dict) -> str:
-    """The SoC's present name. Raises UserError for one that this CANN does not list."""
+    """The present name of a SoC. Raises UserError if this CANN does not list it."""
     name = trip.soc(chip)
     if name != chip:
         print(f"{chip} is {'another spelling' if '_' in chip else 'the old name'} of {name}")
@@ -134,6 +133,17 @@ def soc_name(chip: str, tool: dict) -> str:
         cann = f"CANN {tool['version'] or '(version unknown)'} in {tool['root']}"
         raise cli.UserError(f"--soc_version={name} is unknown to {cann}{why}; it knows {', '.join(near)}")
     return name
+
+
+def facts_of(flags: dict) -> dict:
+    """{inputs, gears} of an .om that is compiled with these flags, as om.check compares them: each where the flags fix it."""
+    numbers = lambda text: [int(n) for n in text.split(",")]
+    shapes = dict(item.rpartition(":")[::2] for item in flags.get("input_shape", "").split(";") if item)
+    fixed = shapes and not any("~" in dims for dims in shapes.values())  # 1~10: a range
+    facts = {"inputs": {name: numbers(dims) for name, dims in shapes.items()}} if fixed else {}
+    if flags.keys() & {"dynamic_batch_size", "dynamic_image_size"}:
+        return facts
+    return facts | {"gears": [numbers(gear) for gear in flags.get("dynamic_dims", "").split(";") if gear] or None}
 
 
 def failure(text: str, status: int) -> str:
@@ -146,15 +156,14 @@ def failure(text: str, status: int) -> str:
 def compile_om(a, flags: dict, work: Path) -> Path:
     """Run atc in `work`; the path of the .om there, whose definition has been compared with the flags. Raises UserError
     if atc fails, with its own words, or if the .om is not what the flags ask for."""
-    in_container = a.atc in ("docker", "podman")
-    prefix = container(a.atc, a.image, work) if in_container else []
+    prefix = container(a.atc, a.image, work) if a.atc in CONTAINERS else []
     tool = find_cann(a.atc, prefix)
     soc = soc_name(flags["soc_version"], tool)
     shutil.copyfile(flags["model"], work / "model.onnx")
     flags = flags | {"model": "model.onnx", "output": "model", "soc_version": soc}
     flags |= trip.implmode(a.implmode, trip.number(tool["version"]), str(work))
     words = [f"--{k}={v}" for k, v in flags.items()]
-    image = f" of {a.image}" if in_container else ""
+    image = f" of {a.image}" if prefix else ""
     print(f"atc of CANN {tool['version'] or '(version unknown)'} in {tool['root']}{image}")
     print("+", shlex.join(["atc", *words]), flush=True)
     status, text = cli.run_shown([*prefix, *trip.atc_command(tool, words)], work)
@@ -163,13 +172,7 @@ def compile_om(a, flags: dict, work: Path) -> Path:
     oms = sorted(work.glob("model*.om"))  # model_linux_x86_64.om when the model carries host code
     if len(oms) != 1:
         raise cli.UserError(f"atc said success but left {len(oms)} .om files; nothing is kept")
-    shapes = (item.rpartition(":") for item in flags.get("input_shape", "").split(";"))
-    inputs = {name: [int(n) for n in dims.split(",")] for name, _, dims in shapes if name}
-    gears = [[int(n) for n in gear.split(",")] for gear in flags.get("dynamic_dims", "").split(";") if gear]
-    definition = om.read_om(oms[0])
-    om.check(
-        definition, oms[0].name, words, soc_version=soc, gears=gears or None, **({"inputs": inputs} if inputs else {})
-    )
+    om.check(om.read_om(oms[0]), oms[0].name, words, soc_version=soc, **facts_of(flags))
     return oms[0]
 
 

@@ -1,9 +1,9 @@
-"""Give a graph fp16 types, for TensorRT 11, where no --fp16 is: a graph's own types decide there.
+"""Give a graph fp16 types for TensorRT 11, which has no --fp16: it takes the types of the graph itself.
 
     python -m tools.gpu.half gpu.onnx gpu-fp16.onnx --input build/minilm_sst2/default/seq128/input --rows 64
 
-onnxruntime's converter; inputs and outputs keep their types, and so do the operators of LayerNorm and Softmax, whose
-sums and squares need fp32. Written only if at most 3 of 872 sentences change class (tools/graph/gate.py).
+onnxruntime's converter does it. Inputs and outputs keep their types, and so do the operators of LayerNorm and Softmax,
+whose sums and squares need fp32. The graph is written only if at most 3 of 872 sentences change class (tools/graph/gate.py).
 """
 
 from pathlib import Path

@@ -10,13 +10,13 @@
     68447.60 samples/s = 17111.90 qps * 4
     wrote perf.json
 
-(The end of the second, of a model of six nodes under the test suite's stand-in; no real GPU has run this yet.)
+(The end of the second command's output, for six nodes and with the test suite's stand-in; no real GPU has run this yet.)
 
 The same command means different things to different versions: TensorRT 11 leaves copies out, spins and uses a
 CUDA graph where 8 and 10 do not; 8.4 renamed --workspace; 11 has no --fp16: a graph's own types decide there.
-Flags are chosen by the version found (tools/base/trip.py), so that always: no copies, spin wait, CUDA graph, no TF32,
-one stream. trtexec's `qps` counts queries, so throughput here is qps * batch. Sources: NVIDIA/TensorRT, samples/common
-(sampleOptions, sampleReporting) at 8.0.1, 8.4.1, 8.5.3, 23.08 (8.6), v10.0.0, v10.13.3 and a892d222 (11.1).
+tools/base/trip.py chooses the flags for the version at hand, so that a timing always has no copies, spin wait, a CUDA
+graph, no TF32 and one stream. trtexec's `qps` counts queries, so throughput here is qps * batch. Sources: samples/common
+(sampleOptions, sampleReporting) of NVIDIA/TensorRT at 8.0.1, 8.4.1, 8.5.3, 23.08 (8.6), v10.0.0, v10.13.3, a892d222 (11.1).
 """
 
 import json
@@ -30,7 +30,6 @@ from tools.base import logs, tasks, trip
 from tools.base.input_files import row_files
 from tools.make import cli
 
-WHERE = "get TensorRT at https://developer.nvidia.com/tensorrt, or work in its container"
 MEANING = "device compute only: no copies, spin wait, CUDA graph, no TF32, one stream"
 HINTS = (
     (r"Unknown option", "this trtexec does not know that option; tell us the version"),
@@ -39,7 +38,7 @@ HINTS = (
     (r"Could not open file|failed to open|parse", "check the ONNX file with onnx.checker"),
     (r"CUDA|driver|no .*device", "is there a GPU and a driver? see nvidia-smi"),
 )
-# Options of trtexec that leave a figure what it is, and those that do from their defaults on.
+# Options of trtexec that do not change the meaning of a figure, and those that do not if they are at least their default.
 NEUTRAL = """onnx loadEngine saveEngine shapes minShapes optShapes maxShapes batch maxBatch explicitBatch fp16 int8 fp8 bf16
     best stronglyTyped noTF32 workspace memPoolSize buildOnly skipInference avgRuns percentile verbose exportTimes exportOutput
     loadInputs timingCacheFile device threads streams infStreams sleepTime idleTime sparsity noDataTransfers useSpinWait
@@ -48,8 +47,8 @@ DEFAULTS = {"warmUp": 200, "duration": 3, "iterations": 10}
 
 
 def latency(text: str, name: str, where: str) -> dict:
-    """One latency line of the performance summary, in ms. Raises UserError where there is no such line, or no numbers
-    in it."""
+    """The numbers of one latency line of the performance summary, in ms. Raises UserError if there is no such line, or it
+    has no numbers."""
     lines = re.findall(rf"\] (?:\[I\] )?{name}: (min = .*)", text)
     if not lines:
         raise cli.UserError(f"{where}: no `{name}: min = ...` line; is it trtexec's whole output?")
@@ -58,8 +57,8 @@ def latency(text: str, name: str, where: str) -> dict:
 
 
 def verdict(text: str, where: str) -> tuple:
-    """The TensorRT version of a run that PASSED. Raises UserError where it failed, was cut off, ran at shapes of its
-    own, is one of several, or of TensorRT 7 or older."""
+    """The TensorRT version of a run that PASSED. Raises UserError if it failed, was cut off, ran at shapes that trtexec made
+    up, is one of several, or is of TensorRT 7 or older."""
     if (runs := text.count("&&&& RUNNING TensorRT.trtexec")) > 1:
         raise cli.UserError(f"{where}: holds {runs} runs; give one file per run")
     if re.search(r"&&&& (?:PASSED|FAILED) TensorRT\.trtexec #", text):
@@ -78,7 +77,7 @@ def verdict(text: str, where: str) -> tuple:
 
 
 def summary(text: str, times: list | None, batch: int, where: str) -> dict:
-    """A run's output, and its --exportTimes list or None, in the shape of ais_bench's summary.
+    """A run's output and its list from --exportTimes, or None, in the form of ais_bench's summary.
 
     {GPU_compute_time: {min, max, mean, median, percentile(90|95|99%), count} ms, gpu_compute_time_list: [ms]
     or None, throughput (samples/s: qps * batch), qps, batchsize, tensorrt, standin}. Raises cli.UserError.
@@ -112,20 +111,20 @@ def summary(text: str, times: list | None, batch: int, where: str) -> dict:
 
 
 def options(text: str) -> dict[str, str]:
-    """{option: value} of the command that a log begins with."""
+    """{option: value} of the command at the beginning of a log."""
     words = next(iter(re.findall(r"&&&& RUNNING TensorRT\.trtexec.*?# (.*)", text)), "").split()
     parts = (word.removeprefix("--").partition("=") for word in words if word.startswith("--"))
     return {key: value for key, _, value in parts}
 
 
 def number(args: dict, name: str) -> float:
-    """An option of DEFAULTS as a number, -1 where it is none."""
+    """The value of an option of DEFAULTS as a number; -1 if it is no number."""
     text = args.get(name, str(DEFAULTS[name]))
     return float(text) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text) else -1
 
 
 def timing(args: dict, version: tuple) -> str:
-    """What was timed by these options, in words: each that makes the figure another one is among them."""
+    """What these options timed, in words; each option that changes the meaning of the figure is named."""
     on = lambda new, old: new not in args if version >= (11,) else old in args
     longer = lambda name: name in DEFAULTS and number(args, name) >= DEFAULTS[name]
     parts = ["spin wait"] * on("noSpinWait", "useSpinWait") + ["CUDA graph"] * on("noCudaGraph", "useCudaGraph")
@@ -137,7 +136,7 @@ def timing(args: dict, version: tuple) -> str:
 
 
 def call_trtexec(program: str, words: list[str]) -> str:
-    """Run trtexec, its output shown: the output. Raises UserError with trtexec's own words where it fails."""
+    """The output of trtexec, which is shown as it comes. Raises UserError with trtexec's own words if it fails."""
     print("+", shlex.join([program, *words]), flush=True)
     status, text = cli.run_shown([program, *words], Path.cwd())
     if status:
@@ -146,8 +145,8 @@ def call_trtexec(program: str, words: list[str]) -> str:
 
 
 def infer(a, program: str, version: tuple) -> bool:
-    """Answer the rows of --input with an engine, one call of trtexec for each batch, into ais_bench's folder of outputs;
-    whether a stand-in did."""
+    """Run the rows of --input through an engine, one call of trtexec for each batch, and leave the outputs as ais_bench
+    does. Whether a stand-in for trtexec did that."""
     folders, marks = a.input.split(","), set()
     cell = {"inputs": folders, "stems": [path.stem for path in row_files(Path(folders[0]))], "bs": a.batch,
             "labels": len(tasks.of_inputs(Path(folders[0]).parent)[2])}  # fmt: skip
@@ -164,14 +163,16 @@ def main():
     p.add_argument("--engine", type=Path, required=True)
     p.add_argument("--batch_size", "--batchsize", dest="batch", type=int, required=True, help="samples in one query")
     p.add_argument("--precision", choices=("fp32", "fp16"))
-    p.add_argument("--summary", type=Path, help="JSON to write, of what was built or timed")
-    p.add_argument("--input", help="folders of rows, comma-separated: answer them, as ais_bench does")
+    p.add_argument("--summary", type=Path, help="JSON to write: what was built or timed")
+    p.add_argument("--input", help="folders of rows, with commas between: run them, as ais_bench does")
     p.add_argument("--output", type=Path, help="where their logits go, and a summary")
     p.add_argument("--output_dirname", default="out")
     a = p.parse_args()
+    if not (a.output if a.input else a.summary):
+        p.error(f"{'--output' if a.input else '--summary'} is missing")
     program, version = trip.trtexec()
     if not program:
-        raise cli.UserError(f"no trtexec that names its version: looked on PATH and in /usr/src/tensorrt/bin; {WHERE}")
+        raise cli.UserError(trip.NO_TRTEXEC)
     release = ".".join(map(str, version))
     if a.input:
         answer = {"tensorrt": release, "standin": infer(a, program, version), "args": [program]}

@@ -54,6 +54,22 @@ def engines(wanted: str, python: str | None) -> list[str]:
     return [name for name, here in places.items() if here]
 
 
+def lack(leaf: Path, goals: list[str], args) -> str:
+    """The tool that is missing here for these goals of a configuration (om, accuracy, perf), and how to get it; "" if none
+    is. What is made already needs no tool."""
+    engine, results = leaf.name.split("-")[1], {"accuracy": "output/MANIFEST", "perf": "round1/MANIFEST"}
+    compiles = not (leaf / chips.ENGINES[engine].file).exists()
+    runs = any(not (leaf / results[goal]).exists() for goal in goals if goal in results)
+    if engine == "trtexec" and (compiles or runs) and not trip.trtexec()[0]:
+        return trip.NO_TRTEXEC
+    if engine == "atc" and compiles:
+        try:
+            atc.container(args.atc, args.image, Path()) if args.atc in atc.CONTAINERS else atc.find_cann(args.atc, [])
+        except cli.UserError as e:
+            return str(e)
+    return ais_bench.absence(args.python) if engine == "atc" and runs and not bench(args.python) else ""
+
+
 def ours(venv: Path) -> list[tuple[bool, bool, str]]:
     """[(whether the default route needs it, whether it is here, text)] of what every target needs."""
     lacking, git, places = build.missing_tool(), first_line("git", "--version"), ssl.get_default_verify_paths()
@@ -127,10 +143,7 @@ def ascend(wanted: str, python: str | None) -> list[tuple[bool, bool, str]]:
     compiler = f"atc: {asked}make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh"
     if here:
         version = first_line(here, "-c", "import platform; print(platform.python_version())")
-        runner = f"Python {version} of {here}: ais_bench, make accuracy CHIP=310P3"
-    else:
-        why = f"AIS_PYTHON={python}: {ais_bench.missing_packages(python)}" if python else ais_bench.absence()
-        runner = f"{why}: to run .om files {ais_bench.INSTALL}"
+    runner = f"Python {version} of {here}: ais_bench, make accuracy CHIP=310P3" if here else ais_bench.absence(python)
     compiler = f"atc  {where}: make om CHIP=310P3" if where else compiler
     return [(False, bool(where), compiler), (False, bool(here), runner), card()]
 
@@ -152,11 +165,15 @@ def main():
     p = cli.parser(__doc__)
     p.add_argument("--venv", type=Path, default=Path(".venv"))
     p.add_argument("--engines", action="store_true", help="name the engines of other chips that can be measured here")
+    p.add_argument("--lacks", nargs="+", metavar=("FOLDER", "GOAL"), help="why make cannot make these goals")
     p.add_argument("--atc", default="auto", help="as ATC= of the Makefile")
+    p.add_argument("--image", help="as CANN_IMAGE= of the Makefile")
     p.add_argument("--python", help="as AIS_PYTHON= of the Makefile (found by looking)")
     args = p.parse_args()
     if args.engines:
         return print(*engines(args.atc, args.python))
+    if args.lacks:
+        return print(lack(Path(args.lacks[0]), args.lacks[1:], args))
     trtexec, _ = trip.trtexec()
     gpu = f"trtexec  {trtexec}: make perf CHIP=T4" if trtexec else "trtexec: CHIP=T4 needs TensorRT"
     lines = ours(args.venv) + room(args.venv) + engines_of_cpu() + ascend(args.atc, args.python)
