@@ -109,6 +109,13 @@ def test_a_full_queue_is_asked_again(tmp_path, monkeypatch):
     assert made.read_text() == "a" and found["ended"] >= found["started"]
 
 
+@pytest.mark.parametrize(
+    "fault", ["Slurm backup controller in standby mode", "Zero Bytes were transmitted or received"]
+)
+def test_what_sbatch_says_of_a_controller_that_is_away(fault):
+    assert launch.AWAY.search(f"sbatch: error: Batch job submission failed: {fault}")
+
+
 def test_of_two_attempts_the_first_counts(tmp_path):
     """A node that was thought lost goes on beside the job that took its place."""
     job = {"commands": [[*WRITE, "a"]], "target": "out", "alone": False, "host": "elsewhere"}

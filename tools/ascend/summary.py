@@ -5,9 +5,9 @@
     {"times_ms": [0.0531, 0.1209, ...], "compute": {"min": 0.0308, ...}, "count": 4, "throughput": 166554.36,
     "batchsize": 4, "samples": 10, "devices": 2, "per_device": [...], "standin": true, ...}
 
-(Of a model of six nodes under the test suite's stand-in; times and digits shortened.) Formats: Ascend/tools @
-9d6da90f (2023, ais_bench 0.0.2) and Ascend/msit @ 6394cfe1d^ (2024), ais_bench/infer/summary.py, and the layout of
-other builds whose 99th percentile is called P99.
+(For a model of six nodes with the test suite's stand-in; times and digits are shortened.) Formats: ais_bench/infer/
+summary.py of Ascend/tools @ 9d6da90f (2023, ais_bench 0.0.2) and 1ff4acca (December 2025), of Ascend/msit @ 6394cfe1d^
+(2024), and of the fork of 2026 (Yanguan619/aclruntime @ df1f9a44), which calls the 99th percentile P99.
 """
 
 import json
@@ -30,25 +30,26 @@ def is_near(a: float, b: float, part=1e-6) -> bool:
 
 
 def whole_near(batch: float) -> float:
-    """A batch size computed as throughput * mean / 1000: whole if near a whole number (gears may mix)."""
+    """A batch size that was computed as throughput * mean / 1000, rounded if it is near a whole number: with gears it is a
+    mean of several."""
     return round(batch) if is_near(batch, round(batch)) else batch
 
 
 def with_usual_names(d):
-    """Latencies with the usual name of the 99th percentile, which some builds call P99 or write with blanks."""
+    """Latencies with the usual name for the 99th percentile, which some builds call P99 or write with blanks."""
     name = lambda key: {"P99": "percentile(99%)"}.get(key, "".join(key.split()))
     return {name(k): v for k, v in d.items()} if isinstance(d, dict) else d
 
 
 def sample_count(summary: dict) -> int | None:
-    """How many samples ais_bench read; None if it made its own."""
+    """How many samples ais_bench read; None if it made its own input."""
     names = [str(e.get("infiles")) for e in (summary.get("filesinfo") or {}).values() if isinstance(e, dict)]
     return None if not names or PURE in names[0] else len(names)
 
 
 def per_device_of(summary: dict, where: str) -> list[dict]:
-    """The devices' entries that `merge` wrote, or a single one without a name. UserError if their throughputs do not add up
-    to the sum."""
+    """The entries of the devices that `merge` wrote, or one entry without a name. UserError if their throughputs do not add
+    up to the sum."""
     alone = {"device": None, "throughput": summary["throughput"], "samples": sample_count(summary)}
     devices = summary.get("per_device", [alone])
     if not isinstance(devices, list) or not devices:
@@ -116,27 +117,29 @@ def from_summary(text: str, where: str) -> dict:
 
 
 THROUGHPUT = re.compile(
-    r"throughput 1000\*batchsize(?:\.mean)?\((?P<batchsize>[\d.]+)\)"
+    r"[Tt]hroughput 1000\*batchsize(?:\.mean)?\((?P<batchsize>[\d.]+)\)"
     r"/NPU_compute_time\.mean\((?P<mean>\S+)\): (?P<throughput>\S+)"
 )
 
 
 def from_log(text: str, where: str) -> dict:
-    """A stored screen: its performance summary, or the sum of those of several devices. Raises UserError if it has none, or
-    several runs, or figures that contradict each other."""
+    """The facts of a stored screen: those of its performance summary, or of the sum over several devices. Raises UserError if
+    it has none, or several runs, or figures that contradict each other."""
     runs, compute, args = [], None, []
     for n, line in enumerate(text.splitlines(), 1):
         at = f"{where}:{n}"
         if "NPU_compute_time (ms):" in line:
             latency = with_usual_names(logs.pairs(line.partition("(ms):")[2]))
             compute = numbers(latency, LATENCY if "min" in latency else ["mean"], at)
+        elif row := re.match(r"│ NPU_compute_time \(ms\) +│(.+)│", line):  # as the fork of 2026 draws it
+            compute = numbers(dict(zip(LATENCY, row[1].split("│"), strict=False)), LATENCY, at)
         elif " -m ais_bench " in line:
             args = line.partition(" -m ais_bench ")[2].replace('"', "").replace("'", "").split()
         elif m := re.match(r"\[INFO\] (?:load model (\S+) success|warm up (\d+) done)$", line):
             args += ["--model", m[1]] if m[1] else ["--warmup_count", m[2]]
         elif m := THROUGHPUT.search(line):
             run = numbers(m.groupdict(), m.groupdict(), at)
-            if compute is None or not is_near(compute["mean"], run["mean"]):
+            if compute is None or abs(compute["mean"] - run["mean"]) > 1e-4:
                 raise cli.UserError(f"{at}: no NPU_compute_time with this mean before it; give the whole log")
             if not run["mean"] or not is_near(run["throughput"], 1000 * run["batchsize"] / run["mean"]):
                 raise cli.UserError(f"{at}: throughput is not 1000 * batchsize / mean; was it edited?")
@@ -152,16 +155,12 @@ def from_log(text: str, where: str) -> dict:
         raise cli.UserError(f"{where}: {key} {total[0]} is not the sum {throughput}; was it edited?")
     if len(batches := {run["batchsize"] for run in runs}) > 1:
         raise cli.UserError(f"{where}: devices ran different batch sizes {sorted(batches)}")
-    return {
-        "times_ms": None,  # a screen shows no single times
+    return dict.fromkeys(("times_ms", "count", "samples", "engine")) | {  # a screen shows no single times
         "compute": runs[0]["compute"] if len(runs) == 1 else None,
-        "count": None,
         "throughput": throughput,
         "batchsize": whole_near(batches.pop()),
-        "samples": None,
         "per_device": [{"device": None, "throughput": run["throughput"], "samples": None} for run in runs],
         "args": args,
-        "engine": None,
         "card": {},
         "standin": "STAND-IN" in text,
     }
@@ -213,7 +212,7 @@ def merge(folder: Path) -> None:
 
 
 def batches_run(rows: int, bs: int, summary: dict) -> int:
-    """How many batches of `bs` the devices ran for `rows` rows. Each fills up its own last one."""
+    """How many batches of `bs` the devices ran for `rows` rows. Each device fills up its own last batch."""
     devices = summary.get("per_device") or [{"samples": rows}]
     count = len(devices)
     even = [rows // count + (i < rows % count) for i in range(count)]  # where ais_bench made its own input

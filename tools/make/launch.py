@@ -28,13 +28,13 @@ from pathlib import Path
 
 from tools.make import cli, cpu, screen
 
-# What make exports and the commands depend on; a scheduler need not hand the environment on.
+# What make exports and the commands depend on: a scheduler may not pass the environment on.
 CARRIED = ("LC_ALL", "PYTHONHASHSEED", cpu.MAX_ISA)
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"  # CANN: which devices a process sees, numbered from 0 for it
-# A queue that is full, and a controller of Slurm that is away: both are asked again after AGAIN seconds.
+# Messages of a full queue, and of a Slurm controller that does not answer: both are asked again after AGAIN seconds.
 FULL = re.compile(r"temporarily unavailable|temporarily unable|submit limit|MaxSubmit", re.I)
-AWAY = re.compile("contact slurm controller|controller not responding|timed out on send/recv|"
-                  "connection (failure|refused)", re.I)  # fmt: skip
+AWAY = re.compile("contact slurm controller|controller not responding|timed out on send/recv|zero bytes were|"
+                  "in standby mode|connection (failure|refused)", re.I)  # fmt: skip
 AGAIN = 10.0
 LATE = 5.0  # seconds that a shared folder may need to show a file that another machine wrote
 
@@ -43,10 +43,10 @@ LATE = 5.0  # seconds that a shared folder may need to show a file that another 
 
 
 def perform(prefix: list[str], alone: bool, commands: list[list[str]], box: Path, step) -> tuple[Path, dict]:
-    """As screen.Step.perform, elsewhere: (the path of what the commands wrote, when and where they ran).
+    """The same as screen.Step.perform, on another machine: (the path of what the commands wrote, when and where they ran).
 
-    box: an empty folder that both machines see; step: the screen.Step, which gets the output. UserError where a command
-    failed, or where nobody left a result.
+    box: an empty folder that both machines see; step: the screen.Step, which gets the output. UserError if a command failed,
+    or no attempt left a result.
     """
     job = {"commands": commands, "target": str(step.target), "alone": alone, "host": platform.node()}
     job |= {"env": {k: os.environ[k] for k in CARRIED if k in os.environ}, "visible": os.environ.get(VISIBLE)}
@@ -74,12 +74,12 @@ def command_of(prefix: list[str], box: Path) -> list[str]:
 
 
 def job_name(box: Path) -> str:
-    """A name of the job that no other has: that of its temporary folder."""
+    """A name that no other job has: that of the job's temporary folder."""
     return f"bert2om{box.absolute().parent.name}{box.name}"
 
 
 def wait_for_result(command: list[str], box: Path, tell) -> dict:
-    """What result.json says, once it is there. Raises UserError where nobody will leave one."""
+    """The content of result.json, once it is there. Raises UserError if nothing is left that could write one."""
     while True:
         result, status, text = attempt(command, box, tell)
         if result:
@@ -92,8 +92,8 @@ def wait_for_result(command: list[str], box: Path, tell) -> dict:
 
 
 def attempt(command: list[str], box: Path, tell) -> tuple[dict | None, int, str]:
-    """Launch the commands; wait until result.json is there, or the launcher and its job have ended without one: (what that
-    file says, the launcher's exit status, what it printed)."""
+    """Launch the commands, and wait until result.json is there, or the launcher and its job have ended without one: (the
+    content of that file or None, the launcher's exit status, what it printed)."""
     with tempfile.TemporaryFile() as output:
         null, ends, looked = subprocess.DEVNULL, cli.die_with_parent, 0.0
         try:
@@ -122,14 +122,14 @@ def attempt(command: list[str], box: Path, tell) -> tuple[dict | None, int, str]
 
 
 def queued(box: Path) -> bool:
-    """Whether Slurm has a job of this box that waits or runs; so it is taken where Slurm does not answer."""
+    """Whether Slurm has a job of this box that waits or runs. If Slurm does not answer, we take it that there is one."""
     jobs = ["squeue", "--noheader", "--name", job_name(box)]
     listing = subprocess.run(jobs, capture_output=True, text=True, check=False)
     return listing.returncode != 0 or bool(listing.stdout.strip())
 
 
 def late_result(box: Path, program: str, status: int, text: str) -> dict:
-    """What result.json says, if it comes late; else UserError that says all that is known."""
+    """The content of result.json, if it comes late; else UserError with all that is known."""
     start, log, end = read_if_there(box / "started.json"), box / "job.log", time.monotonic() + LATE
     while start and time.monotonic() < end:
         with tempfile.TemporaryFile(dir=box):  # over NFS, the folder is then read anew
@@ -145,7 +145,7 @@ def late_result(box: Path, program: str, status: int, text: str) -> dict:
 
 
 def read_if_there(path: Path) -> dict | None:
-    """A JSON file that is whole or absent; None where it is absent."""
+    """The content of a JSON file, which is whole or absent; None if it is absent."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -153,17 +153,17 @@ def read_if_there(path: Path) -> dict | None:
 
 
 def forget(box: Path) -> None:
-    """Cancel the job of a box that nobody waits for any more; nothing where there is none, or no Slurm."""
+    """Cancel the job of a box for which nobody waits any more, if there is one, and a Slurm."""
     with contextlib.suppress(FileNotFoundError):
         subprocess.run(["scancel", "--name", job_name(box)], capture_output=True, timeout=60, check=False)
 
 
 @contextlib.contextmanager
 def board(step):
-    """Count the launched steps of this make, each a file that says done, running or waiting.
+    """Count the launched steps of this make; each has a file that says done, running or waiting.
 
-    Yields tell(what started.json says, None while it waits). The counts are shown while the step runs and at its end.
-    BERT2OM_MAKE, which the Makefile exports, is the process id of make.
+    Yields tell(the content of started.json, None while the step waits). The counts are shown while the step runs and at its
+    end. BERT2OM_MAKE, which the Makefile exports, is the process id of make.
     """
     host = f"{platform.node()}."
     folder = Path("build/.launch", host + os.environ.get("BERT2OM_MAKE", str(os.getppid())))
@@ -195,7 +195,7 @@ def board(step):
 
 
 def device_of(job: str | None, node: str) -> str | None:
-    """The devices that Slurm gave this job on this node, such as `0`; None where it gives none, or no numbers."""
+    """The devices that Slurm gave this job on this node, such as `0`; None if it gives none, or no numbers."""
     if not job or not shutil.which("scontrol"):
         return None
     details = subprocess.run(["scontrol", "show", "job", "-d", job], capture_output=True, text=True, check=False)
@@ -204,9 +204,9 @@ def device_of(job: str | None, node: str) -> str | None:
 
 
 def lock_machine(alone: bool, host: str) -> int:
-    """Wait until nothing is timed on this machine; alone: until nothing of ours runs on it. A file to keep open.
+    """Wait until no step is timed on this machine; alone: until no step runs on it. The lock's file, which stays open.
 
-    On make's own machine it is the lock of make's own steps.
+    On make's own machine this is the lock of make's own steps.
     """
     path = Path("Makefile")
     if platform.node() != host:
@@ -219,7 +219,7 @@ def lock_machine(alone: bool, host: str) -> int:
 
 
 def write_once(path: Path, value: dict) -> bool:
-    """Write a file whole under its name; False where one stands there already."""
+    """Write a whole file under its name; False if there is one already."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.") as f:
         json.dump(value, f)
         f.flush()

@@ -2,7 +2,7 @@
 
 FAKE_AIS_BENCH=2023 plays Ascend/tools ais_bench 0.0.2 (June 2023), 2024 that of msit (June 2024), 2025 (default) the
 official line of February 2024 to December 2025 (gitee ascend/tools 1ff4acca), 2026 a fork of that with typer's command
-line. Devices run one after another here, and the second of two that want one folder loses the race for it, as it may in
+line, tables on the screen and P99 for the 99th percentile. Devices run one after another here, and the second of two that want one folder loses the race for it, as it may in
 2025. Summaries carry "standin": true. FAKE_AIS_SETUPTOOLS=82 leaves pkg_resources out, which the 2024 one needs; those
 from 2024 on also say at each start which back end they could not import, which means nothing.
 """
@@ -336,8 +336,15 @@ def device_run(a, device, folder, files=None):
     batchsize = sum(seen) / len(seen) if seen else batchsize
     throughput = 1000 * batchsize / compute["mean"] if compute["mean"] else 0
     info("-----------------Performance Summary------------------")
-    info("NPU_compute_time (ms): " + ", ".join(f"{k} = {v}" for k, v in compute.items() if k != "count"))
-    info(f"throughput 1000*batchsize.mean({batchsize})/NPU_compute_time.mean({compute['mean']}): {throughput}")
+    if YEAR >= 2026:
+        compute["P99"] = compute.pop("percentile(99%)")
+        names = ("min", "max", "mean", "median", "P99")
+        print(f"│ Metric                │ {' │ '.join(names)} │")
+        print(f"│ NPU_compute_time (ms) │ {' │ '.join(f'{compute[name]:.4f}' for name in names)} │", flush=True)
+    else:
+        info("NPU_compute_time (ms): " + ", ".join(f"{k} = {v}" for k, v in compute.items() if k != "count"))
+    word = "Throughput" if YEAR >= 2026 else "throughput"
+    info(f"{word} 1000*batchsize.mean({batchsize})/NPU_compute_time.mean({compute['mean']}): {throughput}")
     info("------------------------------------------------------")
     if folder:
         summary = {"filesinfo": filesinfo, "args": sys.argv, "NPU_compute_time": compute}
