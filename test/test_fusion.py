@@ -58,6 +58,7 @@ def test_chips_are_written_with_or_without_ascend():
     assert [fusion.chip_name(c) for c in ("Ascend310P3", "710", "910B3")] == ["310P3", "310P3", "910B3"]
     with pytest.raises(cli.UserError, match="--chip 310P33: not one of 310P1, 310P3"):
         fusion.chip_name("310P33")
+    assert "--batch_size 1,x: not whole" in module("tools.ascend.fusion", "no.onnx", "--batch_size", "1,x").stderr
 
 
 @pytest.fixture(scope="module")

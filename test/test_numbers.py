@@ -653,6 +653,9 @@ def test_rehearsal_of_a_sound_graph(graphs):
     eps = next(t for t in made["constants"] if t["tensor"] == "layer_0_norm1_Eps_1")
     assert (eps["low"], eps["underflow"]) == (pytest.approx(1e-12), 1.0)
     assert "layer_0_norm1_Eps_1 (1e-12): 100 % of its values become 0" in fp16.show(made)
+    with pytest.raises(cli.UserError, match="--rows 0: must be 1 or more"):
+        fp16.measure_ranges(graphs / "ascend.onnx", graphs / "input", 0)
+    assert "--input is missing" in module("tools.ascend.fp16", "ranges", "x.onnx", "--save_path", graphs / "x").stderr
 
 
 def test_every_tensor_is_rounded_and_stays_so(graphs):

@@ -10,11 +10,11 @@
     ...
     wrote ranges.json
 
-Weights and every operator's result are rounded to fp16 (nearest even); an operator itself computes in fp32, as the
-NPU's cube unit accumulates. `ranges` runs all sentences and fails if a value overflows (above 65504) or is not a number,
-naming the tensor; it writes each tensor's range, the share of its values that underflow to 0, and the sentences that
-flip against fp32. Two things differ on a card: CANN's fused operators (LayerNorm, Gelu, Softmax) keep fp32 inside, so
-this test is harder; and older SoCs saturate at 65504, where this reports an overflow.
+Weights and the result of every operator are rounded to fp16 (nearest even); the operator itself computes in fp32, as the
+NPU's cube unit accumulates. `ranges` runs all sentences, and fails with the tensor's name if a value overflows (above
+65504) or is not a number. It writes each tensor's range, the share of its values that underflow to 0, and the sentences
+whose class is another than in fp32. A card differs in two ways: CANN's fused operators (LayerNorm, Gelu, Softmax) keep
+fp32 inside, so this test is harder; and older SoCs saturate at 65504, for which this test reports an overflow.
 """
 
 import json
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.base import input_files
+from tools.base import input_files, onnxfile
 from tools.cpu import engines
 from tools.make import cli
 
@@ -37,19 +37,18 @@ def load_with_types(path: Path):
     """An ONNX file and the element type of each of its tensors: (ModelProto, {name: TensorProto type}). UserError if it is
     not a valid graph."""
     import onnx
-    from google.protobuf.message import DecodeError
 
     try:
-        model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False), strict_mode=True)
-    except (DecodeError, onnx.shape_inference.InferenceError) as e:
-        raise cli.UserError(f"{path}: not a valid ONNX graph ({str(e).splitlines()[0]}); make it again") from None
+        model = onnx.shape_inference.infer_shapes(onnxfile.load_model(path, weights=False), strict_mode=True)
+    except onnx.shape_inference.InferenceError as e:
+        raise cli.UserError(f"{path}: not a valid ONNX graph ({onnxfile.first_line(e)}); make it again") from None
     values = [*model.graph.value_info, *model.graph.output, *model.graph.input]
     del model.graph.value_info[:]
     return model, {v.name: v.type.tensor_type.elem_type for v in values}
 
 
 def round_constants(model) -> list[dict]:
-    """Round the float constants of `model` in place; each one's range and underflow. Raises UserError on an overflow."""
+    """Round the float constants of `model` in place; the range and underflow of each. Raises UserError for an overflow."""
     from onnx import numpy_helper
 
     nodes, report = [n for n in model.graph.node if n.op_type == "Constant"], []
@@ -74,8 +73,8 @@ def round_constants(model) -> list[dict]:
 
 
 def rounded_graph(path: Path, probes: bool = False):
-    """The fp16 rehearsal of a graph: (ModelProto, report on its constants, names of the rounded tensors). With probes
-    each rounded tensor gives more outputs, scalars: its lowest and highest value before rounding, the sum after it,
+    """The fp16 rehearsal of a graph: (ModelProto, report on its constants, names of the rounded tensors). With probes, the
+    graph has more outputs, PROBES for each rounded tensor: its lowest and highest value before rounding, the sum after it,
     how many values became 0, how many there are. Raises UserError if an output is not computed in float."""
     from onnx import TensorProto, helper
 
@@ -99,7 +98,7 @@ def rounded_graph(path: Path, probes: bool = False):
     if other := [o.name for o in graph.output if types.get(o.name) != TensorProto.FLOAT]:
         raise cli.UserError(f"{path}: output {min(other)} is not computed in float; nothing to rehearse")
     del graph.node[:]
-    # onnxruntime visits the last leaf first: in this order each tensor is probed, and freed, as soon as it is computed.
+    # onnxruntime visits the last leaf first. In this order, each tensor is probed and freed as soon as it is computed.
     graph.node.extend(nodes + probe_nodes)
     for name, kind in ((n, k) for n in names if probes for k in PROBES):
         dtype = TensorProto.INT64 if kind == "size" else TensorProto.FLOAT
@@ -130,7 +129,7 @@ def probe(name: str, exact: str) -> list:
 
 
 class Probe:
-    """An engine that runs a probed graph and keeps each tensor's range over all requests."""
+    """An engine that runs a graph with probes and keeps what they say of all requests."""
 
     def __init__(self, model, names: list[str]):
         self.engine = engines.Onnxruntime(model.SerializeToString(), "fp16-sim")
@@ -151,7 +150,7 @@ class Probe:
         return outputs
 
     def report(self) -> list[dict]:
-        """Range and mean share of underflow of each tensor."""
+        """The range and the mean share of underflow of each tensor."""
         low, high, _, lost, size = np.moveaxis(np.array(self.requests), -1, 0)
         rows = zip(self.names, low.min(0), high.max(0), lost.sum(0) / size.sum(0), strict=True)
         return [{"tensor": n, "low": float(a), "high": float(b), "underflow": float(u)} for n, a, b, u in rows]
@@ -163,13 +162,13 @@ def measure_ranges(path: Path, folder: Path, rows: int | None = None) -> dict:
     model, constants, names = rounded_graph(path, probes=True)
     arrays = input_files.load_inputs(folder, [i.name for i in model.graph.input])
     tokens = input_files.lengths(arrays)
-    real = np.flatnonzero(tokens)  # rows without a token fill up whole batches
-    sentences = [[i] for i in range(len(real))]  # of each row
+    arrays = {name: a[tokens > 0] for name, a in arrays.items()}  # rows without a token fill up whole batches
+    sentences = [[i] for i in range(len(tokens[tokens > 0]))]  # of each row
     if (folder / "rows.json").is_file():  # packed rows, or whole batches grouped by length
         files = list(cli.read_json(folder / "rows.json").values())
         sentences = files if "first" in arrays else [[i] for batch in files for i in batch]
-    longest = np.sort(np.argsort(-tokens[real], kind="stable")[:rows])
-    arrays = {n: a[real[longest]] for n, a in arrays.items()}
+    longest = np.sort(np.arange(len(sentences))[input_files.longest(arrays, rows)])
+    arrays = {n: a[longest] for n, a in arrays.items()}
     numbers = np.concatenate([sentences[i] for i in longest])
     probes = Probe(model, names)
     runs = (engines.all_logits(engine, arrays) for engine in (probes, engines.Onnxruntime(path, "fp32")))
@@ -214,6 +213,8 @@ def main():
     p.add_argument("--rows", type=int, help="ranges: how many sentences, longest first (default: all)")
     p.add_argument("--save_path", required=True, type=Path)
     args = p.parse_args()
+    if args.command == "ranges" and not args.input:
+        p.error("--input is missing")
     try:
         if args.command == "ranges":
             report = measure_ranges(args.onnx, args.input, args.rows)

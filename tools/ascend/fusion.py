@@ -6,10 +6,12 @@
     | 310P3 | fp16 | 128 | 1 | 0 of 12: batch x heads 12, not a multiple of 8 | 0 of 12: ... | 25 | 12 |
     | 310P3 | fp16 | 128 | 16 | 12 | 12 | 13: 12 of 25 are inside AttentionLnQKV | 12 |
 
-This is a prediction, never a measurement: the guards are those of the passes' source text of 2021-22, as far as it is
-public, and the CANN that compiles may have others. Only an .om shows what was fused: with --om, the rows of its chip,
-precision, length and batch have the operators counted in it instead, and the prediction where that differs.
+This is a prediction, never a measurement. The guards are those of the passes' source text of 2021-22, as far as it is
+public, and the CANN that compiles may have others. Only an .om shows what was fused: with --om, the row of its chip,
+precision, length and batch has the number of operators in it, and the prediction if that is another number.
 """
+
+import re
 
 from tools.ascend import om
 from tools.ascend.sites import graph_facts
@@ -36,18 +38,14 @@ AI_CORES = {
 BATCHES = "1,4,8,16,32,64"  # the published tables' rows
 
 
-def type_guard(what: str, precision: str) -> tuple:
-    """The guard that `what` is fp16."""
-    return (None, f"under mix precision atc chooses the type of {what}") if precision == "mix" else (True, "")
-
-
 def size_guards(fusion: str, f: dict, batch: int, length: int, chip: str, precision: str) -> list:
     """[(whether it holds, None if unknown; the reason if it does not)] for each guard of one fusion."""
     heads, dim, hidden, rows = f["heads"], f["head_dim"], f["hidden"], batch * length
+    typed, by_atc = None if precision == "mix" else True, "under mix precision atc chooses the type of"
     if fusion == "AttentionScore":
         return [
             (chip.startswith("310P"), f"{chip} is no 310P"),
-            type_guard("softmax", precision),
+            (typed, f"{by_atc} softmax"),
             (heads in (12, 16), f"{heads} heads, not 12 or 16"),
             (dim == 64, f"head size {dim}, not 64"),
             (length % 32 == 0 and length <= 512, f"length {length}, not a multiple of 32 up to 512"),
@@ -58,7 +56,7 @@ def size_guards(fusion: str, f: dict, batch: int, length: int, chip: str, precis
         fits = length % 16 == 0 and any(t % (length // 16) == 0 or length // 16 % t == 0 for t in (12, 8))
         cores = AI_CORES[chip]
         return [
-            type_guard("LayerNorm's output", precision),
+            (typed, f"{by_atc} LayerNorm's output"),
             (hidden in (768, 1024), f"hidden size {hidden}, not 768 or 1024"),
             (rows % 1536 == 0 or rows % 2048 == 0, f"batch x length {rows}, no multiple of 1536 or 2048"),
             (fits, f"length / 16 = {length / 16:g} does not go with 12 or 8"),
@@ -68,7 +66,7 @@ def size_guards(fusion: str, f: dict, batch: int, length: int, chip: str, precis
 
 
 def predict(f: dict, fusion: str, batch: int, length: int, chip: str, precision: str) -> dict:
-    """{fused: how many, None if unknown; of: how many sites; failed: [reasons]; unknown: [reasons]}."""
+    """{fused: how many sites, None if that is unknown; of: how many there are; failed, unknown: lists of reasons}."""
     sites = f["sites"][fusion]
     guards = size_guards(fusion, f, batch, length, chip, precision)
     failed = [words for holds, words in guards if holds is False]
@@ -80,8 +78,8 @@ def predict(f: dict, fusion: str, batch: int, length: int, chip: str, precision:
 
 
 def row_of(f: dict, batch: int, length: int, chip: str, precision: str) -> dict:
-    """{chip, batch, length, precision, <fusion>: predict's dict}. AttentionLnQKV includes the LayerNorm before it, which is
-    then not fused on its own; `inside` says how many are not."""
+    """{chip, batch, length, precision, and for each fusion what predict returns}. AttentionLnQKV contains the LayerNorm
+    before it, which is then not fused alone; `inside` is the number of those."""
     row = {k: predict(f, k, batch, length, chip, precision) for k in FUSIONS}
     norms, inside = row["LayerNorm"], row["AttentionLnQKV"]["fused"]
     if norms["fused"] and inside != 0:
@@ -91,7 +89,7 @@ def row_of(f: dict, batch: int, length: int, chip: str, precision: str) -> dict:
 
 
 def operators_of(path) -> dict:
-    """An .om's chip, precision and batch, whether a stand-in made it, and {length: its fused operators}. UserError if its
+    """An .om's chip, precision and batch, whether a stand-in made it, and {length: {operator: count}}. UserError if its
     definition cannot be read, or its first input is not [batch, length]."""
     model = om.read_om(path)
     dims = model["inputs"][0]["dims"] if model.get("inputs") else []
@@ -109,7 +107,7 @@ def operators_of(path) -> dict:
 
 
 def chip_name(name: str) -> str:
-    """A chip's name as npu-smi has it: Ascend310P3 and 710 are 310P3. UserError for an unknown one."""
+    """A chip's name as npu-smi prints it: Ascend310P3 and 710 are 310P3. UserError for an unknown chip."""
     chip = trip.soc(name).removeprefix("Ascend")
     if chip not in AI_CORES:
         raise cli.UserError(f"--chip {name}: not one of {', '.join(AI_CORES)}")
@@ -118,8 +116,8 @@ def chip_name(name: str) -> str:
 
 def fusion_report(onnx_path, chips=("310P3",), batches=(16,), precision="fp16", oms=()) -> dict:
     """The prediction for every chip, batch and length, and what the .om files `oms` show, as plain JSON types.
-    {graph: {batch, length, heads, head_dim, hidden}, rows: [row_of's dicts, with `compiled` counts where an .om
-    decides]}. Lengths are the graph's own; where that is free, those of the .om files, or 64 and 128."""
+    {graph: {batch, length, heads, head_dim, hidden}, rows: [what row_of returns, with the count `compiled` if there is an
+    .om]}. If the graph fixes no length, the lengths are those of the .om files, or 64 and 128."""
     f, compiled = graph_facts(onnx_path), [operators_of(path) for path in oms]
     lengths = [f["length"]] if f["length"] else sorted({n for c in compiled for n in c["ops"]}) or [64, 128]
     rows = [row_of(f, b, n, c, precision) for c in map(chip_name, chips) for n in lengths for b in batches]
@@ -178,8 +176,9 @@ def main():
         "--om", action="append", default=[], help="a compiled model whose operators are counted; may be repeated"
     )
     a = p.parse_args()
-    batches = [int(n) for n in a.batch.split(",") if n.isdecimal() and int(n)]
-    print(show(fusion_report(a.onnx, a.chip.split(","), batches, a.precision, a.om)))
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", a.batch):
+        raise cli.UserError(f"--batch_size {a.batch}: not whole numbers with commas between, as {BATCHES}")
+    print(show(fusion_report(a.onnx, a.chip.split(","), [*map(int, a.batch.split(","))], a.precision, a.om)))
 
 
 if __name__ == "__main__":

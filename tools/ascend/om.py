@@ -42,11 +42,11 @@ DTYPES = {
     0: "undefined", 1: "float32", 2: "float16", 3: "int8", 4: "uint8", 5: "int16", 6: "uint16", 7: "int32",
     8: "int64", 9: "uint32", 10: "uint64", 11: "bool", 12: "float64", 27: "bfloat16",
 }  # fmt: skip
-# GE's own input of a gear model: the dims to run; the caller feeds no file to it.
+# An input that GE adds to a model with gears, for the dims to run; no file is fed to it.
 GEAR_INPUT = "ascend_mbatch_shape_data"
 FACTS = ("soc_version", "atc_version", "opp_version", "atc_cmdline")
-# The fields of ge_ir.proto that are read here; * marks those that repeat. A message within another stays bytes until it is
-# needed: a hostile one, once parsed, can take fifty times its size.
+# The fields of ge_ir.proto that are read here; * marks a repeated one, :i an integer. A message within another stays bytes
+# until it is needed, because a hostile one can take fifty times its size once it is parsed.
 MESSAGES = {
     "ModelDef": "graph=7* attr=11*",
     "GraphDef": "name=1 op=6*",
@@ -57,11 +57,11 @@ MESSAGES = {
     "AttrDef": "list=1 s=2 i:i=3",
     "ListValue": "s=2* i:i=3*",
 }
-MOST = 200_000  # messages in one: far above what any real model holds
+MOST = 200_000  # entries of a repeated field: far more than any real model has
 
 
 class Bad(Exception):
-    """What is wrong with the bytes. It becomes a UserError, with the file's name before it."""
+    """What is wrong with the bytes. It becomes a UserError that begins with the file's name."""
 
 
 def unpack(fmt: str, data, at: int) -> tuple:
@@ -73,8 +73,7 @@ def unpack(fmt: str, data, at: int) -> tuple:
 
 def printable(raw: bytes) -> str:
     """A name's bytes as printable text, so that no file can steer a terminal."""
-    s = raw[: 1 << 20].decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in s)
+    return cli.printable(raw[: 1 << 20].decode("utf-8", "backslashreplace"))
 
 
 # ---- ge_ir.proto
@@ -98,7 +97,7 @@ def classes() -> dict:
 
 
 def parse_message(name: str, encoded: bytes):
-    """The message of that name. Raises Bad if its bytes are damaged."""
+    """A message of this name, parsed. Raises Bad if its bytes are damaged."""
     from google.protobuf.message import DecodeError
 
     try:
@@ -108,14 +107,14 @@ def parse_message(name: str, encoded: bytes):
 
 
 def messages(name: str, encoded):
-    """The messages of a field that repeats. Raises Bad if there are too many."""
+    """The parsed messages of a repeated field. Raises Bad if there are too many."""
     if len(encoded) > MOST:
         raise Bad(f"the model definition has {len(encoded)} of {name} in one message, more than {MOST}")
     return (parse_message(name, one) for one in encoded)
 
 
 def attributes(message) -> dict:
-    """{key: AttrDef} of a message, the values encoded."""
+    """{key: encoded AttrDef} of a message."""
     return {printable(entry.key): entry.value for entry in messages("Attribute", message.attr)}
 
 
@@ -131,8 +130,8 @@ def tensor(name: str, encoded) -> dict:
 
 
 def data_input(op) -> tuple[int, dict]:
-    """A Data op's place among the inputs, and its tensor; with gears, -1 stands for the dims that vary. Raises Bad if it has
-    no tensor."""
+    """The index of a Data op among the inputs, and its tensor; with gears, -1 stands for a dim that varies. Raises Bad if it
+    has no tensor."""
     attr, descs = attributes(op), [*op.input_desc[:1], *op.output_desc[:1]]
     if not descs:
         raise Bad(f"input {printable(op.name)} has no tensor description")
@@ -141,7 +140,7 @@ def data_input(op) -> tuple[int, dict]:
 
 
 def gears_of(op) -> list[list[int]]:
-    """The gears that a Case op names, each a list of dims. Raises Bad for a count that makes no sense."""
+    """The gears of a Case op, each a list of dims. Raises Bad if their number makes no sense."""
     attr = attributes(op)
     count = parse_message("AttrDef", attr.get("_batch_num", b"")).i
     if not 0 <= count <= MOST:
@@ -183,7 +182,7 @@ def definition(encoded) -> dict:
 
 
 def header(data) -> dict:
-    """The header's fields that are needed here. Raises Bad if the file is not an .om as atc makes it of ONNX."""
+    """The fields of the header that are needed here. Raises Bad if the file is not an .om that atc made from ONNX."""
     if (magic := bytes(data[:4])) != b"IMOD":
         kind = FOREIGN.get(magic, f"its first bytes are {magic!r}")
         raise Bad(f"not an .om file of CANN's atc (IMOD): {kind}")
@@ -201,8 +200,8 @@ def header(data) -> dict:
 
 
 def partitions(data, wide: bool, size: float) -> list:
-    """The partition table behind the header, with absolute offsets. Raises Bad for a partition outside the file, which has
-    `size` bytes."""
+    """The partition table, which comes after the header, with absolute offsets. Raises Bad for a partition outside the file,
+    which has `size` bytes."""
     (count,) = unpack("<I", data, HEADER)
     entry, start = ("<I4xQQ", HEADER + 8) if wide else ("<III", HEADER + 4)
     parts, end = [], start + count * struct.calcsize(entry)
@@ -220,8 +219,8 @@ def partitions(data, wide: bool, size: float) -> list:
 
 
 def contents(data, size: float) -> dict:
-    """The facts in the first bytes of an .om of `size` bytes. Raises Bad if they are cut off before the end of its
-    definition, or not an .om's."""
+    """The facts in the first bytes of an .om of `size` bytes. Raises Bad if these are no .om, or end before its definition
+    does."""
     head = header(data)
     if head["model_length"] + HEADER > size:
         raise Bad(f"cut off: the header promises {head['model_length'] + HEADER} bytes, the file has {size}")
@@ -233,7 +232,7 @@ def contents(data, size: float) -> dict:
 
 
 def read_head(data: bytes, where: str) -> dict:
-    """The facts of an .om of which `data` goes only up to the end of its definition. UserError if that is not an .om."""
+    """The facts of an .om whose bytes `data` holds up to the end of its definition. Raises UserError if it is no .om."""
     try:
         return contents(data, math.inf)
     except Bad as e:
@@ -244,8 +243,8 @@ def read_om(path) -> dict:
     """The facts of an .om file, as plain JSON types.
 
     {header, partitions: [{type, offset, bytes}], soc_version, atc_version, opp_version, atc_cmdline, inputs,
-    outputs: [{name, dtype, dims}], gears: [[int]] or None, graphs: [{name, ops}], ops: {type: count}}. A model without a
-    readable definition (encrypted, or none) has only header and partitions. UserError if the file is not a whole .om.
+    outputs: [{name, dtype, dims}], gears: [[int]] or None, graphs: [{name, ops}], ops: {type: count}}. A model whose
+    definition is encrypted or missing has only header and partitions. Raises UserError if the file is not a whole .om.
     """
     with cli.regular(Path(path)).open("rb") as f:
         size = f.seek(0, 2)

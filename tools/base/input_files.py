@@ -26,29 +26,29 @@ ROLES = {
     **dict.fromkeys(("attention_mask", "input_mask"), "attention_mask"),
     **dict.fromkeys(("token_type_ids", "segment_ids"), "token_type_ids"),
 }
-# fairseq's one input: padding is told by its number, which fairseq's dictionaries fix.
+# fairseq's only input. Its padding is a token whose number fairseq's dictionaries fix.
 UNMASKED, PADDING = "src_tokens", 1
 
 
 def mask_name(names) -> str | None:
-    """The name of the attention mask among input names, or of the sentence index that packed rows have instead."""
+    """The name of the attention mask among input names, or of the index of sentences that packed rows have instead."""
     return next((n for n in names if "mask" in n or n == "sentence"), None)
 
 
 def padding(name) -> int:
-    """What fills up rows of the model input `name`."""
+    """The number that fills up rows of the model input `name`."""
     return PADDING if name == UNMASKED else 0
 
 
 def real_tokens(inputs: dict) -> np.ndarray | None:
-    """Not 0 where a token is no padding, int64 [n, S] or bool: the mask among the inputs; None where nothing tells."""
+    """An array [n, S] that is not 0 where a token is no padding: the mask among the inputs; None if no input says it."""
     if name := mask_name(inputs):
         return inputs[name]
     return inputs[UNMASKED] != PADDING if UNMASKED in inputs else None
 
 
 def lengths(inputs: dict) -> np.ndarray:
-    """Tokens of each row up to the last one not masked, int64 [n]; the full length where there is no mask."""
+    """The length of each row up to the last token that is not masked, int64 [n]; the full length if there is no mask."""
     mask = real_tokens(inputs)
     n, s = next(iter(inputs.values())).shape
     if mask is None:
@@ -59,9 +59,9 @@ def lengths(inputs: dict) -> np.ndarray:
 def in_batches(once, shapes: dict, inputs: dict, where: str) -> np.ndarray:
     """once({name: int64 [batch, length]}) -> [batch, labels] over all rows of {name: int64 [n, S]}, in their order.
 
-    shapes: {input name: (batch, length)}, a number where the graph fixes it. A static batch is filled by repeating
-    a chunk's last row. Where the length is free, rows run sorted by length and cut to the longest of their chunk.
-    Raises UserError where an input has no rows, or rows of another length than the graph takes.
+    shapes: {input name: (batch, length)}, each a number if the graph fixes it. A fixed batch is filled by repeating the
+    last row of a chunk. If the length is free, rows run sorted by length, cut to the longest one of their chunk.
+    Raises UserError if an input has no rows, or rows of another length than the graph takes.
     """
     from tqdm import tqdm
 
@@ -84,7 +84,7 @@ def in_batches(once, shapes: dict, inputs: dict, where: str) -> np.ndarray:
 
 
 def by_sentence(out: np.ndarray, inputs: dict) -> tuple:
-    """(logits float32 [m, labels], which of them are a sentence's: bool [m]); an empty row counts as one, not real."""
+    """(logits float32 [m, labels], bool [m]: whether each belongs to a sentence); of an empty row, one that does not."""
     real = lengths(inputs) > 0
     if "first" not in inputs:
         return out, real
@@ -100,7 +100,7 @@ def row_files(folder: Path) -> list[Path]:
 
 
 def read_rows(path: Path) -> np.ndarray:
-    """Int64 [n, length] of one file of rows; UserError where it holds no whole rows."""
+    """The rows of one file, int64 [n, length]; UserError if it does not hold whole rows."""
     try:
         if path.suffix == ".bin" and path.stat().st_size > 8 * LONGEST:
             raise ValueError("longer than any row")
@@ -114,7 +114,7 @@ def read_rows(path: Path) -> np.ndarray:
 
 
 def load_rows(folder: Path) -> tuple[np.ndarray, list[int]]:
-    """Rows in `folder`, int64 [n, S], in natural order; each file's length. Shorter ones are filled up with padding."""
+    """The rows in `folder` in natural order, int64 [n, S], shorter ones filled up with padding; the length of each file."""
     parts = [read_rows(path) for path in row_files(folder)]
     if not parts:
         raise cli.UserError(f"{folder}: no .bin or .npy files; preprocess first")
@@ -126,7 +126,7 @@ def load_rows(folder: Path) -> tuple[np.ndarray, list[int]]:
 def load_inputs(folder, names, rows: int | None = None) -> dict:
     """{name: int64 [n, S]} from <folder>/<name>/*.bin or *.npy as preprocess.py writes them.
 
-    rows: take only that many, the longest sentences first. Raises UserError where a folder is missing or the inputs
+    rows: take only that many, the longest sentences first. Raises UserError if a folder is missing or the inputs
     differ in shape.
     """
     if missing := [name for name in names if not Path(folder, name).is_dir()]:
@@ -143,14 +143,14 @@ def load_inputs(folder, names, rows: int | None = None) -> dict:
 
 
 def longest(inputs: dict, rows: int | None):
-    """Index of the `rows` longest rows, longest first; of all, as they stand, where None. Raises UserError for less than 1."""
+    """The index of the `rows` longest rows, longest first; of all, in their order, if None. UserError for less than 1."""
     if rows is not None and rows < 1:
         raise cli.UserError(f"--rows {rows}: must be 1 or more")
     return np.argsort(-lengths(inputs), kind="stable")[:rows] if rows else slice(None)
 
 
 def input_names(folder: Path) -> list[str]:
-    """The model inputs that preprocess.py wrote to `folder`. Raises UserError where there are none."""
+    """The model inputs that preprocess.py wrote to `folder`. Raises UserError if there are none."""
     if not (names := sorted(f.name for f in folder.iterdir() if f.is_dir())):
         raise cli.UserError(f"{folder}: no folder of a model input; preprocess first")
     return names
@@ -158,16 +158,16 @@ def input_names(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def fresh_folder(path):
-    """An empty folder that takes the place of `path` when the block ends well: no earlier run's file stays.
+    """An empty folder that takes the place of `path` when the block ends well, so that no file of an earlier run stays.
 
-    Only a folder of .bin and .npy files is ever replaced; anything else there raises UserError.
+    Only a folder of .bin and .npy files is replaced; UserError if it holds anything else.
     """
     path = Path(path)
     if path.exists() and any(p.suffix not in (".bin", ".npy") for p in path.iterdir()):
         raise cli.UserError(f"{path}: holds other files than .bin and .npy; name another --save_path")
     if not path.parent.exists():
         path.parent.mkdir(parents=True)
-        path.parent.chmod(0o750)  # the recipe has ais_bench write its outputs beside the inputs: it may not be more
+        path.parent.chmod(0o750)  # in the recipe, ais_bench writes its outputs there, and accepts no wider mode
     new = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     new.chmod(0o755)
     try:
@@ -194,12 +194,13 @@ def write_json(path, value):
 
 
 def write_bins(folder, arrays, labels, first_index=1, prefix="", rows=None):
-    """One file per row and input, folder/<input>/<prefix><index>.bin, as long as its row; then folder/labels.json,
-    {"<file name without .bin>": "<label>"}.
+    """Write one file for each row and input, folder/<input>/<prefix><index>.bin, as long as the row; then
+    folder/labels.json, {"<file name without .bin>": "<label>"}.
 
-    arrays: {input: int64 [n, seq_len], or n rows of their own lengths}; labels: n values, kept as text; None: nobody knows
+    arrays: {input: int64 [n, seq_len], or n rows of different lengths}; labels: n values, kept as text; None if nobody knows
     them. BERT's recipe counts 1.bin, 2.bin ...; TinyBERT's input0.bin, input1.bin ... (first_index=0, prefix="input").
-    rows: of `pack`; labels.json then holds lists, and folder/rows.json the sentences of each file as in write_buckets.
+    rows: what `pack` returns; labels.json then holds lists, and folder/rows.json the sentences of each file as in
+    write_buckets.
     """
     stems = [f"{prefix}{i}" for i in range(first_index, first_index + len(next(iter(arrays.values()))))]
     for name, array in arrays.items():
@@ -212,7 +213,7 @@ def write_bins(folder, arrays, labels, first_index=1, prefix="", rows=None):
 
 
 def write_labels(folder, rows: dict, labels) -> None:
-    """Write folder/labels.json: the label of each file's row, or a list of its rows' labels; none where `labels` is None."""
+    """Write folder/labels.json: the label of each file's row, or a list of its rows' labels. Remove it if `labels` is None."""
     if labels is None:
         return Path(folder, "labels.json").unlink(missing_ok=True)
     of = lambda row: [str(labels[i]) for i in row] if isinstance(row, list) else str(labels[row])
@@ -220,7 +221,7 @@ def write_labels(folder, rows: dict, labels) -> None:
 
 
 def batches_of(mask, buckets, batch):
-    """[(seq_len, row numbers)] of each batch, buckets ascending, rows in their order: each in the smallest that fits.
+    """[(seq_len, row numbers)] of each batch, buckets ascending, rows in their order, each in the smallest bucket that fits.
 
     mask: int64 [n, longest bucket].
     """
@@ -234,11 +235,11 @@ def batches_of(mask, buckets, batch):
 
 
 def write_buckets(folder, arrays, labels, buckets, batch):
-    """One file per batch and input: folder/<input>/<k>.npy, int64 [batch, bucket length], k = 1, 2 ...
+    """Write one file for each batch and input, folder/<input>/<k>.npy, int64 [batch, bucket length], k = 1, 2 ...
 
-    arrays: {input: int64 [n, max(buckets)]}; batches as batches_of says. The last batch of a bucket is filled
-    with rows of padding (zeros, ids and mask both), its labels list is shorter. Writes folder/labels.json,
-    {"<k>": ["<label>", ...]}, and folder/rows.json, {"<k>": [row of the text file from 0, ...]}, last.
+    arrays: {input: int64 [n, max(buckets)]}; batches: those of batches_of. The last batch of a bucket is filled with rows
+    of padding (zeros, in ids and mask), and its list of labels is shorter. Then it writes folder/rows.json,
+    {"<k>": [row of the text file from 0, ...]}, and folder/labels.json, {"<k>": ["<label>", ...]}.
     Returns the number of batches.
     """
     batches = batches_of(real_tokens(arrays), buckets, batch)

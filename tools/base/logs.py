@@ -1,4 +1,4 @@
-"""Logs of other tools' screens as people keep them: of docker, of a terminal in colour, in another encoding.
+"""Logs of other tools as people keep them: from docker, from a terminal with colours, in another encoding.
 
     logs.bare_text(logs.decoded(b"2025-08-22T10:00:00.000000000Z \\x1b[0m[INFO] acl init success\\x1b[0m"))
 
@@ -22,7 +22,7 @@ STAMP = re.compile(r"^(?:[\w.-]{1,80} +\| )?(?:\d{4}-\d\d-\d\dT[\d:.,]{8,18}(?:Z
 
 
 def decoded(raw: bytes) -> str:
-    """Bytes as text: UTF-8, or what their mark or first zeros say; what is neither is replaced."""
+    """Bytes as text: UTF-8, or UTF-16 if a mark or zeros at the beginning show it. What cannot be decoded is replaced."""
     encoding = next(
         (name for mark, name in MARKS if raw.startswith(mark)), "utf-16-le" if b"\0" in raw[:8] else "utf-8"
     )
@@ -30,7 +30,7 @@ def decoded(raw: bytes) -> str:
 
 
 def bare_text(text: str) -> str:
-    """The lines of a log without colours and a container's time stamps."""
+    """The lines of a log without colours and without a container's time stamps."""
     return "\n".join(STAMP.sub("", COLOURS.sub("", line[:LONGEST])) for line in text.splitlines())
 
 
@@ -41,7 +41,7 @@ def pairs(line: str) -> dict[str, str]:
 
 
 def numbers(d, keys, where: str) -> dict:
-    """d's values under `keys`, numbers or their texts, as finite floats, not negative. Raises UserError for others."""
+    """d's values under `keys`, numbers or their texts, as floats. UserError for one that is missing, negative or not finite."""
     values = {}
     for key in keys:
         value = d.get(key) if isinstance(d, dict) else None

@@ -11,19 +11,19 @@ DTYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "i64": np.int6
 
 
 def first_line(error: Exception) -> str:
-    """The first line that an error says that says something."""
+    """The first line of an error's text; its type if it has no text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def dtype(path, name: str, kind: str):
-    """The numpy type of an input, by its engine's word for it; UserError for one that no classifier here has."""
+    """The numpy type of an input, from its engine's word for it; UserError for a type that no classifier here has."""
     if kind not in DTYPES:
         raise cli.UserError(f"{path}: input {name} is of {kind}, not int64 or float32; export the graph again")
     return DTYPES[kind]
 
 
 class Tensor:
-    """Name, numpy dtype and shape (None where dynamic) of one input or output."""
+    """Name, numpy dtype and shape (None for a dynamic dim) of one input or output."""
 
     def __init__(self, name: str, dtype, shape):
         self.name, self.dtype = name, np.dtype(dtype)
@@ -35,12 +35,6 @@ def name_of(model) -> str:
     return "the rewritten graph" if isinstance(model, bytes) else str(model)
 
 
-def threads_of_openmp() -> int:
-    """The first number of OMP_NUM_THREADS, which may be a list, a number a level; 0 for all cores where it has none."""
-    number = re.match(r"\s*(\d{1,4})\s*(,|$)", os.environ.get("OMP_NUM_THREADS", ""))
-    return int(number[1]) if number else 0
-
-
 # What onnxruntime 1.31 is told not to fuse: its SkipLayerNormalization takes longer than the parts (requests of 8 x 128
 # tokens took 0.89 x the time without it on MiniLM, 0.93 x on BERT-base; AVX-512, one thread and two).
 UNFUSED = "SkipLayerNormFusion"
@@ -48,19 +42,22 @@ PARTS = {"optimization.disable_specified_optimizers": UNFUSED}
 
 
 def session(model, threads: int | None = None, **settings):
-    """An onnxruntime CPU session of a path or of serialized bytes; UserError where onnxruntime refuses the graph.
+    """An onnxruntime CPU session of a path or of serialized bytes; UserError if onnxruntime refuses the graph.
 
-    threads: all cores if 0; the first number of OMP_NUM_THREADS, else all cores, if None.
+    threads: 0 means all cores; None means the first number of OMP_NUM_THREADS, or all cores without one.
 
-    Numbers below 1.2e-38 count as zero: onnxruntime 1.31's softmax makes such of masked scores, and took ten times as long
-    over them (37 of 240 ms a request of 8 x 128 tokens; the logits keep their bytes). It heeds the first session of a
-    process alone, so every session says it.
+    Numbers below 1.2e-38 count as zero: onnxruntime 1.31's softmax makes such numbers from masked scores, and then took
+    ten times as long (37 of 240 ms for a request of 8 x 128 tokens); the logits keep their bytes. onnxruntime takes the
+    setting from the first session of a process alone, so every session has it.
     """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    # Always a number: by itself it starts a thread for each core of the machine, pinned to where it may not run.
-    options.intra_op_num_threads = (threads_of_openmp() if threads is None else threads) or cpu.cores()
+    if threads is None:  # OMP_NUM_THREADS may be a list, with a number for each level of nested threads
+        first = re.match(r"\s*(\d{1,4})\s*(,|$)", os.environ.get("OMP_NUM_THREADS", ""))
+        threads = int(first[1]) if first else 0
+    # Always a number: by itself onnxruntime starts a thread for each core of the machine, pinned to where it may not run.
+    options.intra_op_num_threads = threads or cpu.cores()
     options.log_severity_level = 4  # its errors are raised, too
     for name, value in {"session.set_denormal_as_zero": "1", **settings}.items():
         options.add_session_config_entry(name, value) if "." in name else setattr(options, name, value)
@@ -72,9 +69,9 @@ def session(model, threads: int | None = None, **settings):
 
 
 def load_model(path, weights=True):
-    """An ONNX file as ModelProto; `weights`: with tensors that lie in other files of its folder, never outside it.
+    """An ONNX file as ModelProto; `weights`: with tensors that are in other files of its folder, never outside it.
 
-    Raises UserError where it is none, or is cut short.
+    Raises UserError if it is no ONNX file, or is cut short.
     """
     import onnx
 

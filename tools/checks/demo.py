@@ -1,4 +1,4 @@
-"""The whole Ascend route without CANN and without a card: a demonstration, of which no figure counts.
+"""A demonstration of the whole Ascend route without CANN and without a card; none of its figures counts.
 
     python -m tools.checks.demo 310P3 -- MODEL=minilm_sst2
 
@@ -7,9 +7,9 @@
     ...
     DEMONSTRATION: made with stand-ins for the vendor's tools; no figure here is of a card
 
-Make runs in a clean copy of this tree, build/demo, with the stand-ins of test/fake_cann first on PATH. They take the command
-lines of atc, ais_bench and npu-smi, keep their rules, and print what these print; the model itself runs on the CPU, in
-fp32. No table shows a figure of such a record, and `make record` refuses it. After --, make's parameters.
+Make runs in a clean copy of this tree, build/demo, with the stand-ins of test/fake_cann first on PATH. They take the
+command lines of atc, ais_bench and npu-smi, follow their rules and print what they print; the model itself runs on the
+CPU, in fp32. No table shows a figure of such a record, and `make record` refuses it. After -- come make's parameters.
 """
 
 import os
