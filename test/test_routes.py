@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import test_imports
-from conftest import ROOT, VENV
+from conftest import ROOT, VENV, WARM
 from fake_cann import tiny
 
 LEAF = "tiny/default/seq64/bs8/310P3-atc-fp16"
@@ -104,7 +104,7 @@ def test_ais_bench_runs_in_a_python_of_its_own(ascend, tmp_path):
     assert ascend.make("-q", f"AIS_PYTHON={python}", *words, env=bare).returncode == 0
     doctor = ascend.make("doctor", f"AIS_PYTHON={python}", env=bare, check=False).stdout
     assert f"of {python}: ais_bench, make accuracy CHIP=310P3" in doctor
-    assert f"of {VENV}/bin/python: everything of this project" in doctor
+    assert f"of {WARM}/bin/python: everything of this project" in doctor
     python.rename(tmp_path / "bin/python3.9")
     ascend.make("-W", f"build/{LEAF}/model.om", *words, env=bare | {"PATH": f"{tmp_path}/bin:{bare['PATH']}"})
     assert f"+ {tmp_path}/bin/python3.9 -m ais_bench" in log.read_text()

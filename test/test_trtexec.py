@@ -76,6 +76,7 @@ def test_fp16_in_11_is_the_graphs_own(folder):
     for version, graph in ((V10, "static"), (V11, "half")):
         got = run(folder, *BUILD, "--onnx_fp16", "half.onnx", version=version, precision="fp16")
         assert f"--onnx={graph}.onnx" in got.stdout and got.returncode == 0
+    assert "has no --fp16: give --onnx_fp16" in run(folder, *BUILD, version=V11, precision="fp16").stderr
 
 
 def test_failures_leave_nothing(folder):

@@ -530,7 +530,7 @@ def main():
     os.chdir(os.path.dirname(os.path.abspath(__file__)))
     lock = open("lock", "a")  # noqa: SIM115 it is held to the end
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX + fcntl.LOCK_NB)
     except BlockingIOError:
         raise Failed("another run.py works in this folder; unpack the kit in another one, too") from None
     kit, content, here = sha256("kit.json"), read_json("kit.json"), gpu()

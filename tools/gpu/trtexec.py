@@ -173,6 +173,8 @@ def main():
     program, version = trip.trtexec()
     if not program:
         raise cli.UserError(trip.NO_TRTEXEC)
+    if a.onnx and a.precision == "fp16" and version >= (11,) and not a.onnx_fp16:
+        raise cli.UserError("TensorRT 11 has no --fp16: give --onnx_fp16, a graph with fp16 types (tools/gpu/half.py)")
     release = ".".join(map(str, version))
     if a.input:
         answer = {"tensorrt": release, "standin": infer(a, program, version), "args": [program]}

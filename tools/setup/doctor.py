@@ -165,7 +165,9 @@ def main():
     p = cli.parser(__doc__)
     p.add_argument("--venv", type=Path, default=Path(".venv"))
     p.add_argument("--engines", action="store_true", help="name the engines of other chips that can be measured here")
-    p.add_argument("--lacks", nargs="+", metavar=("FOLDER", "GOAL"), help="why make cannot make these goals")
+    p.add_argument(
+        "--lacks", nargs="+", metavar=("FOLDER", "GOAL"), help="the tool that is missing here for these goals"
+    )
     p.add_argument("--atc", default="auto", help="as ATC= of the Makefile")
     p.add_argument("--image", help="as CANN_IMAGE= of the Makefile")
     p.add_argument("--python", help="as AIS_PYTHON= of the Makefile (found by looking)")
