@@ -5,9 +5,9 @@ compiled_one := $(compiled.$(word 2,$(subst -, ,$(notdir $(ONE)))))
 gated_by_outputs = $(if $(one_length),$(filter cpu-%-fp32,$(call part,5)))
 calibration = $(if $(filter int8%,$(precision)),$(training))
 calibrated  = $(addprefix --calibration ,$(calibration)) $(if $(calibration),--checkpoint $(checkpoint))
+gated_on    = --input $(input) $(if $(gated_by_outputs),$(few_rows),$(gate_rows)) $(seeded)
 do.compile  = -m tools.cpu.compile --onnx build/$(batch)/cpu.onnx --reference $(exported) --engine $(engine) \
-    --precision $(precision) --input $(input) $(if $(gated_by_outputs),$(few_rows),$(gate_rows)) \
-    $(seeded) $(calibrated) $(of_task) --save_path {}
+    --precision $(precision) $(gated_on) $(calibrated) $(of_task) --save_path {}
 # A change in a module that only another engine uses does not make this engine's files again.
 native_alone  = tools/cpu/native/% $(filter-out $(needs.tools.cpu.engines) $(needs.tools.graph.gate),\
                 $(needs.tools.cpu.native.convert))
@@ -34,8 +34,7 @@ $(foreach l,$(leaves),$(if $(findstring .c,$(notdir $l)),build/$l/certificate.js
 	$(call run_there,certify)
 # The checkpoint itself through PyTorch: ENGINE=torch_npu, torch_cuda, torch_cpu.
 do.torch = -m tools.cpu.eager compile --engine $(engine) --chip $(chip) --precision $(precision) \
-    --checkpoint $(checkpoint) --reference $(exported) --input $(input) \
-    $(if $(gated_by_outputs),$(few_rows),$(gate_rows)) $(seeded) --save_path {}
+    --checkpoint $(checkpoint) --reference $(exported) $(gated_on) --save_path {}
 of_torch := $(foreach e,npu cuda cpu,$(call of_engine,torch_$e))
 $(of_torch:%=build/%/model.torch): build/%/model.torch: $$(checkpoint)/MANIFEST $$(exported) $$(input)/MANIFEST \
     $$(call by,torch)

@@ -121,7 +121,7 @@ def test_rows_of_different_length_and_models_of_one_length_have_no_plan(monkeypa
     (folder / "attention_mask/2.bin").write_bytes(bytes(8))
     fixed = small.sums(tmp_path / "fixed.onnx", length=4)
     for path, says in (
-        (model, "2.bin: not one row, or not as many tokens as"),
+        (model, "2.bin: not one row of as many tokens as"),
         (fixed, r"the shape \(None, 4\); both must be open"),
     ):
         with pytest.raises(cli.UserError, match=says):
@@ -129,7 +129,7 @@ def test_rows_of_different_length_and_models_of_one_length_have_no_plan(monkeypa
     for name in NAMES:
         np.save(folder / name / "2.npy", np.ones((2, 4), np.int64))
         (folder / name / "2.bin").unlink()
-    with pytest.raises(cli.UserError, match=r"2.npy: not one row, or not as many tokens"):
+    with pytest.raises(cli.UserError, match=r"2.npy: not one row of as many tokens"):
         bench(monkeypatch, model, folder, tmp_path / "o", "--batchsize", 2, "--plan", "fixed")
 
 

@@ -123,10 +123,9 @@ def main():
         raise cli.UserError(f"CERTIFY= needs texts of the task {args.task}, without labels: give TRAIN=, a TSV")
     texts = list(dict.fromkeys(data.read_texts(args.texts, task)))
     if len(texts) // 2 < texts_needed(eps):
-        fault = (
-            f"{len(texts)} different texts; CERTIFY={args.percent:g} needs {2 * texts_needed(eps)}, half of them to fit"
-        )
-        raise cli.UserError(f"{args.texts}: {fault}; give more by TRAIN=, or a larger CERTIFY=")
+        needs = f"CERTIFY={args.percent:g} needs {2 * texts_needed(eps)}, half of them to fit"
+        advice = "give more by TRAIN=, or a larger CERTIFY="
+        raise cli.UserError(f"{args.texts}: {len(texts)} different texts; {needs}; {advice}")
     count = max(MOST, 2 * texts_needed(eps))
     texts = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:count]]
     model = native.Model(args.model, cpu.cores())

@@ -18,6 +18,7 @@ of whole passes; --yardstick (tools/cpu/yardstick.py), whose `pairs` and `single
 as in MLPerf's TEST01: where zeros are timed, random requests of --asked run in between, else the timed outputs are compared.
 """
 
+import io
 import json
 import os
 import platform
@@ -39,10 +40,8 @@ CHECKED = 1 / 8  # the share of the timed requests of zeros after which a reques
 
 def parse_options(argv=None):
     parser = cli.parser(__doc__)
-    add, positive = (
-        parser.add_argument,
-        lambda text: int(text) if int(text) > 0 else parser.error(f"{text} is not above 0"),
-    )
+    add = parser.add_argument
+    positive = lambda text: int(text) if int(text) > 0 else parser.error(f"{text} is not above 0")
     add("--model", "-m", required=True, type=Path, help="a compiled model")
     add("--input", "-i", help="folders or files, comma separated, in model input order; none: zeros")
     add("--output", "-o", type=Path, help="the folder of results; without it nothing is kept")
@@ -53,21 +52,13 @@ def parse_options(argv=None):
     add("--batchsize", type=positive, help="for the throughput formula (first dimension if not given)")
     add("--auto_set_dymdims_mode", type=int, default=0, help="inputs are .npy, one whole request each")
     add("--dymDims", help='shape of a pure run, as "input_ids:8,64;attention_mask:8,64"')
-    add(
-        "--untimed",
-        action="store_true",
-        help="only the outputs count: each core runs a request of its own, in less time",
-    )
+    add("--untimed", action="store_true", help="only the outputs count: each core runs a request of its own")
     add("--threads", type=int, default=0, help="cores (all if 0)")
     add("--yardstick", type=Path, help="build/lib/peak.so, which takes turns with the engine")
     add("--milliseconds", type=int, default=0, help="go on after --loop until the engine has run so long")
     add("--known", type=Path, help="outputs of the accuracy run, which the engine has to give again")
     add("--asked", help="if zeros are timed: the input folders of --known")
-    add(
-        "--plan",
-        choices=["fixed", "measured"],
-        help="a file is a sentence of any length, --batchsize a request at most: same bytes, or faster",
-    )
+    add("--plan", choices=["fixed", "measured"], help="sentences of any length, at most --batchsize a request")
     args = parser.parse_args(argv)
     if args.plan and not (args.input and args.batchsize):
         parser.error("--plan needs --input and --batchsize")
@@ -127,14 +118,11 @@ def pure_requests(tensors, dims):
 
 def write_output(folder: Path, stem: str, k: int, array, outfmt: str) -> Path:
     """Write one sample's output: raw little-endian bytes, .npy, or `%f` values, a line per leading row."""
-    path = folder / f"{stem}_{k}.{outfmt.lower()}"
+    path, text = folder / f"{stem}_{k}.{outfmt.lower()}", io.BytesIO()
+    if outfmt == "TXT":
+        np.savetxt(text, array.reshape(len(array), -1), fmt="%f")
     with cli.file_in_error(path):
-        if outfmt == "BIN":
-            path.write_bytes(array.tobytes())
-        elif outfmt == "NPY":
-            path.write_bytes(cli.npy_bytes(array))
-        else:
-            np.savetxt(path, array.reshape(len(array), -1), fmt="%f")
+        path.write_bytes(text.getvalue() or (cli.npy_bytes(array) if outfmt == "NPY" else array.tobytes()))
     path.chmod(0o644)
     return path
 
@@ -165,10 +153,8 @@ class ScoredOutputs:
         scored = output_files.read_logits(self.args.known, stem, len(logits), logits.shape[1], False)
         judged = self.args.plan or self.engine.precision == "fp32"
         if not (np.array_equal(scored, logits) or (judged and gate.judge(scored, logits, self.engine.precision).ok)):
-            where = f"{self.args.known}/{stem}_0.*"
-            raise cli.UserError(
-                f"{where}: the engine answers otherwise while it is timed; delete it and run make again"
-            )
+            fault = "the engine answers otherwise while it is timed; delete it and run make again"
+            raise cli.UserError(f"{self.args.known}/{stem}_0.*: {fault}")
         self.rows += 1
 
 
@@ -182,9 +168,7 @@ def read_sentences(files: list[list[Path]], tensors) -> list[list]:
     columns = [list(map(input_files.read_rows, column)) for column in files]
     for file, *rows in zip(files[0], *columns, strict=True):
         if {row.shape for row in rows} != {(1, rows[0].size)}:
-            raise cli.UserError(
-                f"{file}: not one row, or not as many tokens as the other inputs have; preprocess again"
-            )
+            raise cli.UserError(f"{file}: not one row of as many tokens as the other inputs have; preprocess again")
     return [[row for (row,) in column] for column in columns]
 
 

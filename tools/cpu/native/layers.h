@@ -1,7 +1,7 @@
 /* layers.h: all layers on a group of blocks, then the last one's rest for the [CLS] rows, from a family's products. */
 #include "attention.h"
 
-/* name(num, ...): the product of that kind, a copy of the code for each number that is used */
+/* The function `name`: products of one kind, with a copy of the code for each type of number that they have. */
 #define MULTIPLY(name, kind) \
     static __attribute__((noinline)) void name(enum number num, const struct work *w, const void *a, const void *b, int kt, \
                                                int rows, int p0, int p1, int panels, const void *next, \

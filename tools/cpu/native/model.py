@@ -109,12 +109,6 @@ def tensors(arch):
         yield from (("projection.weight", width * s["h"] * wide), ("projection.bias", s["h"] * f32))
 
 
-def offsets(arch):
-    """Where each tensor starts in the payload, and the payload's length."""
-    ends = list(itertools.accumulate((up(size, 64) for _, size in tensors(arch)), initial=0))
-    return ends[:-1], ends[-1]
-
-
 def check_arch(header, where):
     """The architecture of a header. UserError unless the C code can index by its values, which it does unchecked."""
     within = lambda value, least, most: type(value) is int and least <= value <= most
@@ -224,7 +218,7 @@ class Model:
         """Raises UserError for a damaged file, a missing library, and a CPU without the units."""
         with cli.regular(path).open("rb") as f:
             self.arch, start = read_header(f, path)
-            starts, size = offsets(self.arch)
+            *starts, size = itertools.accumulate((up(n, 64) for _, n in tensors(self.arch)), initial=0)
             if size > LARGEST:
                 raise cli.UserError(f"{path}: {size} bytes of weights, more than {LARGEST}; make the file again")
             if (actual := os.fstat(f.fileno()).st_size) != start + size:
@@ -292,9 +286,8 @@ class Model:
         if bad.any():
             t = int(bad.argmax())
             i = int(np.searchsorted(rows.cumsum(), t, "right"))
-            raise cli.UserError(
-                f"sentence {i}: token id {ids[t]} is outside the vocabulary of {arch['vocab']}; preprocess again"
-            )
+            fault = f"token id {ids[t]} is outside the vocabulary of {arch['vocab']}"
+            raise cli.UserError(f"sentence {i}: {fault}; preprocess again")
         start = np.concatenate([[0], rows[:-1].cumsum(dtype=np.int64)])
         ids = np.ascontiguousarray(ids, np.int32)
         logits, left = np.empty((n, arch["labels"]), np.float32), np.full(n, arch["layers"], np.int32)
