@@ -51,6 +51,18 @@ def test_a_claim_is_checked_by_its_command(claimed, holds, words, status, says):
     assert f"| `one` | x | {holds} | {row['verdict']}: {row['value']} | {row['seconds']} | " in page
 
 
+def test_what_was_checked_before_a_ctrl_c_is_kept(tmp_path, monkeypatch):
+    checked = iter([dict.fromkeys(claims.COLUMNS) | {"claim": "setup", "verdict": "holds", "value": "7"}])
+    monkeypatch.setattr(claims, "check", lambda claim, extra: next(checked))
+    monkeypatch.setattr(claims, "PAGE", tmp_path / "claims.md")
+    monkeypatch.setattr("sys.argv", ["claims", "--claim", "short"])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(StopIteration):
+        claims.main()
+    assert "checked: 1 hold, 0 differ" in (tmp_path / "claims.md").read_text()
+    assert "setup,holds,7," in (tmp_path / "claims.csv").read_text()
+
+
 def test_a_claim_that_needs_an_absent_unit_cannot_run(monkeypatch):
     monkeypatch.setattr(claims.cpu, "cpu_flags", lambda: set())
     row = claims.check({"id": "x", "needs": "bf16", "make": ["nonsense"], "holds": "= 0"}, [])

@@ -1,5 +1,6 @@
 """Logs, summaries and outputs that were made elsewhere, as users keep them: what each becomes a record of, or why not."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -190,10 +191,19 @@ def test_outputs_of_another_room_are_an_accuracy(tmp_path, prefix, first):
     assert (r["correct"], r["total"], r["chip"]) == (784, 872, "310P3")
     assert r["missing"]["seq"] == "not in the outputs: the default"
     assert record.promote(tmp_path / "records", r, folder).name.endswith("accuracy.json")
+    (folder / "data").symlink_to(Path("data").absolute())
+    with contextlib.chdir(folder):
+        here = imports.import_record(Path(), Path(SST2), given)
+    assert (here["correct"], here["imported"]["file"]) == (784, "out")
+    (folder / "data").unlink()
     with pytest.raises(cli.UserError, match="do not say what BS was: give it"):
         imports.import_record(folder, Path(SST2), given[:2])
     with pytest.raises(cli.UserError, match="does not say that its weights were seeded"):
         imports.import_record(folder, Path(SST2.replace("default", "seeded2")), given)
-    (folder / f"{prefix}{first}_0.bin").unlink()
+    logits.tofile(folder / f"{prefix}9999_0.bin")
+    with pytest.raises(cli.UserError, match="outputs of 873 sentences"):
+        imports.import_record(folder, Path(SST2), given)
+    for name in ("9999", first):
+        (folder / f"{prefix}{name}_0.bin").unlink()
     with pytest.raises(cli.UserError, match="outputs of 871 sentences"):
         imports.import_record(folder, Path(SST2), given)

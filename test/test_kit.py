@@ -7,6 +7,7 @@ BERT2OM_DEBIAN=FOLDER makes the trip in a chroot of Debian 11 and its Python 3.9
 """
 
 import ast
+import errno
 import fcntl
 import json
 import os
@@ -279,6 +280,18 @@ def test_what_is_no_result_file_is_named_in_one_line(tmp_path):
             tar.addfile(member)
     for name in says:
         refused(rf"^\S*{name}: {says[name]}", kit.unpack, tmp_path / name, tmp_path / "out")
+
+
+def test_a_full_disk_is_no_fault_of_the_result_file(tmp_path, monkeypatch):
+    def write_bytes(path, _):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    (tmp_path / "a").write_text("x")
+    with tarfile.open(tmp_path / "result.tar", "w") as tar:
+        tar.add(tmp_path / "a", "a")
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(OSError, match=r"No space left on device: '\S*/a'"):
+        kit.unpack(tmp_path / "result.tar", tmp_path / "out")
 
 
 def unpacked(path, folder):

@@ -1,5 +1,6 @@
 """audit, compare, verify, reproduce, the fp16 rehearsal, records from anywhere: each planted fault is found and named."""
 
+import concurrent.futures
 import functools
 import hashlib
 import json
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import bert_graphs
@@ -855,6 +857,24 @@ def test_what_records_share_of_their_chains_stands_once(measured_tree):
     for path in chains:
         path.write_text(path.read_text() + "\n")
     refused(r"upstream: .* is gone, or has another sha256", record.read_record, paths[0])
+
+
+def test_a_record_of_another_name_is_none_that_make_wrote(files, monkeypatch):
+    monkeypatch.setattr(record, "chain_fault", lambda chain: None)
+    value = record.read_record(kept("accuracy"))
+    refused(
+        "mine.json: not accuracy.json or perf.json in its", record.promote, Path("results"), value, Path("mine.json")
+    )
+
+
+def test_two_makes_that_keep_records_at_once_lose_no_line(files, monkeypatch):
+    folder, value = Path("results/at_once"), record.read_record(kept("accuracy"))
+    sums = manifest.sums
+    monkeypatch.setattr(manifest, "sums", lambda path: (sums(path), time.sleep(0.05))[0])
+    keep = lambda i: store.keep_record(folder / f"{i}.json", value)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(keep, range(6)))
+    assert manifest.sums(folder / "MANIFEST") == store.hashes(folder)
 
 
 def test_a_record_is_never_overwritten(files):

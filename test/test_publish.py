@@ -118,6 +118,19 @@ def edited(name: str, pattern: str, other: str, named: str = ""):
 
 
 TURNED = r'(?s)"(negative)"(.*?)"(positive)"(.*?)0(.*?)1', r'"\3"\2"\1"\g<4>1\g<5>0'
+
+
+def another_speed(path: Path) -> None:
+    """perf.json of another configuration, which the card shows."""
+    name = "20261122T040812-vm-tinybert_sst2-seeded-64-1-cpu-onnxruntime-fp32-throughput.json"
+    rewrite(path, json.dumps(records.read_record(ROOT / "results/records" / name)).encode())
+    page = path.with_name("README.md")
+    text = page.read_text()
+    for fact, value in card.speed(path.parent).items():
+        text = re.sub(rf"\| {fact} \| .*", f"| {fact} | {value} |", text)
+    rewrite(page, text.encode())
+
+
 # Signed by the very owner of the key.
 OVERSTATED = {
     "the card's metric": edited("README.md", r"value: 0\.\d+", "value: 0.99"),
@@ -130,8 +143,10 @@ OVERSTATED = {
     "the provenance": edited("provenance.intoto.json", "MODEL=tiny", "MODEL=other"),
     "the record": edited("accuracy.json", '"padded_rows": 0.0', '"padded_rows": 0.5'),
     "the record's figure": edited("accuracy.json", r'"correct": \d+', '"correct": 870'),
+    "the speed": ("perf.json", another_speed, "perf.json: "),
     "the answers": edited("answers.json", r'"predictions": \[\d', '"predictions": [-1', "test-result.intoto.json"),
     "no answers": edited("answers.json", r"(?s).*", "{}"),
+    "a file outside": edited("answers.json", r'"model.ir": \{', '"../model.ir": {'),
     "another data set": edited("answers.json", '"sha256": ".', '"sha256": "g', "dev.tsv"),
 }
 EVERY = {"sound": ("", Path.exists, "same bytes, "), "another key": ("", Path.exists, "model.sig: Key mismatch: ")}

@@ -142,8 +142,10 @@ class Request:
         by_trtexec = [] if by_torch else [one for one in every_chip if chips.FAMILY[one] == "gpu"]
         rehearsed = [p for p in (self["PRECISION"], *self.several("PRECISIONS")) if p in chips.REHEARSALS]
         fixed = [one for one in every_chip if one != "cpu"] + rehearsed
+        others = [self["DATA"] or one["data"] or one["task"].replace("sst2", "") for one in self.models.values()]
+        other, folder, key = next(filter(None, others), ""), Path(self["FOLDER"]), self["KEY"]
         model = self.models[self["MODEL"]]
-        other = self["DATA"] or model["data"] or model["task"].replace("sst2", "")
+        unpublished = parameters.unpublished(parameters.fields(self.values | {"SEQ": seq or model["seq"]}))
         goals = " ".join(["make", *self.goals])
         wants = "".join(fixed[:1]) + " needs fixed lengths: SEQ=128, or buckets such as SEQ=64,128"
         for wrong, text in (
@@ -171,7 +173,11 @@ class Request:
             (asks("kit") and chip == "cpu", "make kit is for a card elsewhere: say which, as CHIP=310P3, 910B4 or T4"),
             (asks("demo-ascend") and chip not in chips.ASCEND,
              f"make demo-ascend is of an Ascend chip such as CHIP=310P3, not CHIP={chip}"),
-            (other and asks("bench", "end-to-end"), f"{goals} is of SST-2 alone, not of {other}; use perf-table"),
+            (asks("publish") and folder.exists(), f"FOLDER={folder}: is there already; name a new one"),
+            (asks("check") and not folder.is_dir(), f"FOLDER={folder}: no folder; name the one that came from elsewhere"),
+            (key and not Path(key).is_file(), f"KEY={key}: no such file; docs/publish.md says how to make a key"),
+            (asks("publish") and unpublished, f"make publish: {unpublished}"),
+            (other and asks("bench", "end-to-end", "kit"), f"{goals} is of SST-2 alone, not of {other}; use perf-table"),
         ):  # fmt: skip
             if wrong:
                 raise UserError(text)

@@ -235,6 +235,19 @@ def folder(texts: dict, level: str = "leaf") -> str:
     return "/".join(parts.values())
 
 
+def unpublished(texts: dict) -> str:
+    """Why a configuration, as `fields` or a record has it, cannot be published: its figures are not those of its files."""
+    shape, precision = seq_values(texts["seq"]), texts["precision"]
+    whys = (
+        (precision in chips.REHEARSALS, f"{precision} computes what another chip would"),
+        (texts["chip"] == "cpu" and (shape["PACK"] or "," in shape["SEQ"]),
+         "it takes packed rows or buckets; leave PACK=1 out, and give one length"),
+        (texts.get("certify"), "with CERTIFY= its answers are not those of the whole model"),
+        (texts["engine"].startswith("torch_"), "PyTorch runs the checkpoint itself; name another ENGINE="),
+    )  # fmt: skip
+    return next((text for wrong, text in whys if wrong), "")
+
+
 def suffix(record: dict) -> str:
     """The part of a record's file name that stands for its OPTIONAL fields."""
     pairs = ((BY_NAME[name.upper()].place.written, record.get(name)) for name in OPTIONAL)

@@ -17,6 +17,7 @@ from tools.setup import sbom
 from tools.source import tokens
 
 EVAL_RESULTS, GLUE = ".eval_results/glue.yaml", "nyu-mll/glue"
+SPEED = "perf.json"
 # What answers.json calls the texts, and how one gets them. Only the first are known to be a data set of the hub.
 SST2, OWN = ("SST-2's validation set", "make data"), ("the publisher's own texts", "ask for them; DATA= names the file")
 STATED = ("language", "trained on", "made from", "licence")  # facts that the publisher's card.toml states
@@ -85,10 +86,14 @@ def eval_results(answers: dict, truth: list, record: dict) -> str | None:
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
 
 
+def speed_record(folder: Path) -> dict:
+    """The record in a folder's perf.json; {} without one."""
+    return records.read_record(folder / SPEED) if (folder / SPEED).is_file() else {}
+
+
 def speed(folder: Path) -> dict[str, str]:
     """The facts that stand in perf.json; null, with the reason, without one."""
-    path, none = folder / "perf.json", {"missing": {"joules_per_sample": "no perf.json: make perf"}}
-    perf = records.read_record(path) if path.is_file() else none
+    perf = speed_record(folder) or {"missing": {"joules_per_sample": "no perf.json: make perf"}}
     why = f"null ({(perf.get('missing') or {}).get('joules_per_sample', 'not measured')})"
     names = {"samples a second": "samples_per_second", "joules a sample": "joules_per_sample"}
     return {name: str(perf.get(field, why)) for name, field in names.items()}

@@ -64,6 +64,7 @@ def check_claims(place: Path, answers: dict, truth: list, record: dict) -> None:
     facts = card.facts(place, answers, truth, record).items()
     lines += [f"| {name} | {value} |" for name, value in facts if name not in card.STATED]
     model = next((c for c in cli.read_json(place / folder.SBOM)["components"] if c.get("bom-ref") == "model"), {})
+    perf = card.speed_record(place)
     names = architecture.read_config(place / "config.json")["labels"]
     turned = names if sorted(names) == sorted(answers["labels"]) else answers["labels"]
     for name, claim, proof in (
@@ -77,6 +78,8 @@ def check_claims(place: Path, answers: dict, truth: list, record: dict) -> None:
         (folder.RECORD, records.classes(record["predictions"]), answers["files"][answers["about"]]["predictions"]),
         (folder.RECORD, records.first_difference(audit.only(record, audit.PROPORTION), own), None),
         (folder.RECORD, next(audit.contradictions(record), None), None),
+        (card.SPEED, perf and records.leaf_of(perf), perf and records.leaf_of(record)),
+        (card.SPEED, next(audit.contradictions(perf), None) if perf else None, None),
     ):
         if claim != proof:
             why = f"claims what {folder.ANSWERS} and the files do not give"
@@ -84,7 +87,7 @@ def check_claims(place: Path, answers: dict, truth: list, record: dict) -> None:
 
 
 def lacking(name: str, answers: dict, record: dict) -> str:
-    """What a file of the folder needs to answer that is not here; nothing where it runs."""
+    """What this machine lacks to run a file of the folder; empty where it lacks nothing."""
     engine, precision = (answers["files"][name][key] for key in ("engine", "precision"))
     if engine not in TOOLS:
         here = chips.units(engine, precision, cpu.cpu_flags())
@@ -134,6 +137,8 @@ def check(place: Path, key: Path, text_file: Path) -> str:
     check_signature(place, key)
     words, answers, record = [], cli.read_json(place / folder.ANSWERS), records.read_record(place / folder.RECORD)
     try:
+        if outside := [name for name in answers["files"] if "/" in name]:
+            raise cli.UserError(f"{place / folder.ANSWERS}: {outside[0]!r:.80} is no file of this folder")
         if (here := cli.sha256(text_file)) != answers["data"]["sha256"]:
             wanted = "is of {name}, sha256 {sha256}: {get}".format(**answers["data"])
             raise cli.UserError(f"{text_file}: sha256 {here}; {folder.ANSWERS} {wanted}")
@@ -143,7 +148,7 @@ def check(place: Path, key: Path, text_file: Path) -> str:
             if needs := lacking(name, answers, record):
                 words.append(f"{name} cannot run here (it needs {needs})")
             else:
-                check_answers(place / Path(name).name, texts, answers, record)
+                check_answers(place / name, texts, answers, record)
                 words.append(f"{name} {card.right(one)}")
     except (LookupError, TypeError, ValueError, AttributeError) as e:
         raise cli.UserError(f"{place / folder.ANSWERS}: not as make publish writes one ({e!r:.100})") from None

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from tools.base import output_files, tasks
-from tools.make import chips, cli, manifest, models, parameters
+from tools.make import cli, manifest, models, parameters
 from tools.publish import card, statements
 from tools.results import record as records
 from tools.setup import sbom
@@ -30,18 +30,11 @@ COMPILED = (".native", ".ir", ".om", ".plan")  # an engine's own file; onnxrunti
 
 def refuse(leaf: Path, record: dict) -> None:
     """UserError for a configuration whose figures are not those of the files that would be published."""
-    shape, why = parameters.seq_values(record["seq"]), records.chain_fault(record["chain"])
-    other_rows = record["chip"] == "cpu" and (shape["PACK"] or "," in shape["SEQ"])
-    for wrong, text in (
-        (record["standin"], "made with stand-ins for the vendor's tools"),
-        (record["precision"] in chips.REHEARSALS, f"{record['precision']} computes what another chip would"),
-        (other_rows, "it takes packed rows or buckets; leave PACK=1 out, and give one length"),
-        (record.get("certify"), "with CERTIFY= its answers are not those of the whole model"),
-        (record["engine"].startswith("torch_"), "PyTorch runs the checkpoint itself; name another ENGINE="),
-        (why, f"{why}; run make accuracy again"),
-    ):
-        if wrong:
-            raise cli.UserError(f"{leaf}: not published: {text}")
+    why = "made with stand-ins for the vendor's tools" if record["standin"] else parameters.unpublished(record)
+    if not why and (fault := records.chain_fault(record["chain"])):
+        why = f"{fault}; run make accuracy again"
+    if why:
+        raise cli.UserError(f"{leaf}: not published: {why}")
 
 
 def files_of(leaf: Path) -> dict[str, Path]:
@@ -49,8 +42,8 @@ def files_of(leaf: Path) -> dict[str, Path]:
     top = leaf.parents[2]
     tokenizer = [name for name in manifest.sums(top / "checkpoint/MANIFEST") if Path(name).suffix not in WEIGHTS]
     engine = [path for path in sorted(leaf.glob("model.*")) if path.suffix in COMPILED]
-    speed = leaf / "perf.json"
-    engine += [speed] * (speed.is_file() and not records.chain_fault(records.read_record(speed)["chain"]))
+    perf = card.speed_record(leaf)
+    engine += [leaf / card.SPEED] * (bool(perf) and not records.chain_fault(perf["chain"]))
     here = [top / "model.onnx", *engine, leaf / RECORD, *(top / "checkpoint" / name for name in tokenizer)]
     return {path.name: path for path in here}
 

@@ -29,12 +29,8 @@ from pathlib import Path
 from tools.make import chips, cli, cpu, manifest, run
 
 CLAIMS, COSTS, PAGE = Path("data/claims.toml"), Path("results/costs.csv"), Path("build/claims.md")
-UNITS = {
-    "bf16": chips.BF16,
-    "int8": chips.VNNI,
-    "avx2": {"avx2"},
-    "avx512": {chips.main_unit(chips.FAMILIES["avx512"]["int8"])},
-}
+UNITS = {"bf16": chips.BF16, "int8": chips.VNNI, "avx2": {"avx2"}}
+UNITS["avx512"] = {chips.main_unit(chips.FAMILIES["avx512"]["int8"])}
 HOLDS = {"=": operator.eq, ">=": operator.ge, "<=": operator.le}
 COLUMNS = ("claim", "verdict", "value", "make", "seconds", "disk_mb", "memory_mb", "load", "cpu", "cores", "date")
 
@@ -64,12 +60,11 @@ def value(reads: dict):
 
 
 def lead(contenders: list[dict]) -> float:
-    """How many times as fast as the fastest peer of its precision our native engine is, in the precision where that is least:
-    of a bench's lines, at the sentences' own lengths."""
+    """The speed of our native engine over that of the fastest peer of the same precision, at the sentences' own lengths, in
+    the precision where that ratio is smallest; 0 where there is no peer."""
     lines = [line for line in contenders if line["shape"] == "sorted" and line["samples_per_second"]]
-    fastest: dict[str, float] = {}
-    for line in (line for line in lines if not line["ours"]):
-        fastest[line["precision"]] = max(line["samples_per_second"], fastest.get(line["precision"], 0))
+    by_speed = sorted(lines, key=lambda line: line["samples_per_second"])
+    fastest = {line["precision"]: line["samples_per_second"] for line in by_speed if not line["ours"]}
     native = [line for line in lines if line["name"].startswith("ENGINE=native") and line["precision"] in fastest]
     ratios = [line["samples_per_second"] / fastest[line["precision"]] for line in native]
     return round(min(ratios, default=0), 2)
@@ -147,16 +142,25 @@ def markdown() -> str:
     return f"Measured {'; '.join(where) or 'nowhere yet'}.\n\n{table(measured, read_claims())}"
 
 
-def heading(before: int, verdicts: str) -> str:
-    """What stands above the table that a reviewer hands in: which commit, when, on what."""
+def write_page(before: int, claims: list[dict], rows: dict[str, dict]) -> str:
+    """Write build/claims.md, the page that a reviewer hands in, and build/claims.csv, of the claims checked so far; the
+    verdicts in words. before: bytes on disk at the start."""
+    counts = Counter(row["verdict"] for row in rows.values())
+    verdicts = f"{counts['holds']} hold, {counts['differs']} differ, {counts['cannot run here']} cannot run here"
     machine, tree = cpu.machine(), run.git_state()
     changes = {True: ", with changes", False: ", unchanged", None: ""}[tree["dirty"]]
     where = f"{machine['cpu']}, {machine['cores']} cores, {platform.platform()}, Python {platform.python_version()}"
-    return (
+    heading = (
         f"# Claims of bert2om, checked: {verdicts}\n\nCommit {tree['commit']}{changes}. {where}, "
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC. Seconds and MB are what a claim took beyond those "
         f"above it; before the first, build/ and the environments held {before / 1e6:.0f} MB.\n\n"
     )
+    cli.write(PAGE, f"{heading}{table(rows, claims)}\n")
+    with cli.whole_file(PAGE.with_suffix(".csv"), "w", newline="", encoding="utf-8") as f:
+        writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows.values())
+    return verdicts
 
 
 def main():
@@ -170,19 +174,14 @@ def main():
     chosen = [c for c in claims if args.claim in (c["id"], "all") or (args.claim == "short" and c.get("short"))]
     if not chosen:
         raise cli.UserError(f"CLAIM={args.claim} is not short, all or one of: {' '.join(c['id'] for c in claims)}")
-    before = disk()
-    rows = {claim["id"]: check(claim, args.make) for claim in chosen}
+    before, rows = disk(), {}
+    for claim in chosen:
+        rows[claim["id"]] = check(claim, args.make)
+        verdicts = write_page(before, chosen, rows)
     for claim, row in zip(chosen, rows.values(), strict=True):
         shown = f"{row['value']} ({short(claim['holds'])})"
         print(f"{claim['id']:<12} {row['verdict']:<16} {shown:<36} {row['seconds'] or '-':>6} s  {claim['says']}")
-    counts = Counter(row["verdict"] for row in rows.values())
-    verdicts = f"{counts['holds']} hold, {counts['differs']} differ, {counts['cannot run here']} cannot run here"
-    cli.write(PAGE, f"{heading(before, verdicts)}{table(rows, chosen)}\n")
-    with cli.whole_file(PAGE.with_suffix(".csv"), "w", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows.values())
-    if counts["differs"]:
+    if any(row["verdict"] == "differs" for row in rows.values()):
         raise cli.UserError(f"{verdicts}: {PAGE}")
     return print(f"claims: {verdicts}: {PAGE}")
 

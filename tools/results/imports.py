@@ -7,14 +7,14 @@
     BS=16 ENGINE=atc (as the log says)
     MODEL=minilm_sst2 SEQ=128 PRECISION=fp16 (by default: the log does not say)
 
-The path states parameters, as a path under build/ does. --given names those that the user typed: a log that says
-another value of one is refused in one line. The others are taken from the log, whose arguments, name of the model and
-arithmetic may say batch size, length, chip, engine, precision and the number of devices. `make record FROM=` runs this; the
-record says that it is imported, and has no chain. A log that timed something else (a profiler, pauses, several streams, no
-warm-up) is refused. A log and the summary of one run are one record. A folder of outputs is an accuracy, scored against
-SST-2's labels.
+The path states parameters, as a path under build/ does. --given names those that the user typed: a log that says another
+value of one is refused. The others are taken from the log, as far as its arguments, its model's name and its arithmetic say
+them. `make record FROM=` runs this; the record says that it is imported, and has no chain. A log of anything but a plain run
+(with a profiler, pauses, several streams, or no warm-up) is refused. A log and the summary of one run are one record. A
+folder of outputs is an accuracy, scored against SST-2's labels.
 """
 
+import itertools
 import json
 import re
 import tempfile
@@ -28,9 +28,8 @@ from tools.results import record as records
 NAMES = parameters.OF_LOG
 SOCS = r"310P[1-7]|310B[1-4]|910(?:Pro[AB]|PremiumA|_\d{4}|B[1-4](?:-1|C)?|[AB])|310"
 Clues = list[tuple[str, str, str]]  # parameter, its value, where the log says so
-
 TRUE = ("yes", "true", "t", "y", "1")
-# Options of trtexec by which another thing is timed, but for the value that stands there.
+# Options of trtexec that change what is timed, unless they have this value.
 OTHERWISE = {"streams": "1", "infStreams": "1", "sleepTime": "0", "idleTime": "0", "sparsity": "disable", "dumpProfile": None,
              "exportProfile": None, "useDLACore": None, "useManagedMemory": None, "exposeDMA": None,
              "allowWeightStreaming": None}  # fmt: skip
@@ -54,22 +53,21 @@ def of_shapes(text: str | None, split: str, where: str) -> Clues:
 
 
 def refuse_others(path: Path, others: list[str]) -> None:
-    """UserError where something else was timed than one plain run; others: what with, in words."""
+    """UserError where a run was timed with other options than a plain run has."""
     if others:
         raise cli.UserError(f"{path}: timed with {others[0]}: no figure to stand beside others; time it without")
 
 
 def options_of(run: dict):
-    """The options that a summary or screen of ais_bench shows."""
+    """The options of ais_bench in a summary or screen."""
     return ais_bench.parse_options([str(word) for word in run["args"]] if isinstance(run["args"], list) else [])
 
 
 def of_ais_bench(path: Path, run: dict) -> Clues:
     """What a summary or screen of ais_bench says. Raises UserError where it did not time a plain run."""
-    options = options_of(run)
+    options, switches = options_of(run), ("profiler", "dump", "dump_npy", "pipeline")
     others = ["no warm-up"] * (options.warmup_count == "0")
     others += [f"--threads {options.threads}"] * ((options.threads or "1") != "1")
-    switches = ("profiler", "dump", "dump_npy", "pipeline")
     others += [f"--{name}" for name in switches if str(getattr(options, name)).lower() in TRUE]
     others += [f"--{name}" for name in ("acl_json_path", "dymShape_range", "backend") if getattr(options, name)]
     refuse_others(path, others)
@@ -114,14 +112,13 @@ def of_trtexec(path: Path, text: str, version: str) -> Clues:
 
 
 def settle(path: Path, spec: dict, given: set, clues: Clues) -> tuple[dict, dict]:
-    """The parameters of a log's record, and why each that no clue names is what it is. UserError where the log
-    contradicts itself, or differs from what was given."""
+    """The parameters of a log's record, and the reason for each that the log does not say. Raises UserError where the log
+    contradicts itself or what was given."""
     values, why, source = {}, {}, {}
     for key, value, where in clues:
         first = source.setdefault(key, where)
-        if values.setdefault(key, value) != value:
-            fault = f"{first} says {key}={values[key]}, {where} says {key}={value}"
-            raise cli.UserError(f"{path}: {fault}; which run is this?")
+        if (other := values.setdefault(key, value)) != value:
+            raise cli.UserError(f"{path}: {first} says {key}={other}, {where} says {key}={value}; which run is this?")
     for key in NAMES:
         claim = str(spec[key.lower()])
         if key in given and values.setdefault(key, claim) != claim:
@@ -131,16 +128,15 @@ def settle(path: Path, spec: dict, given: set, clues: Clues) -> tuple[dict, dict
             values[key], why[key.lower()] = claim, "not in the log: the default"
     if "WEIGHTS" not in source:
         refuse_seeded(path, values["WEIGHTS"])
-    patterns = {"BS": r"[1-9]\d{0,2}", "WEIGHTS": r"[\w.-]+"}
     for key, value in values.items():
-        if not re.fullmatch(patterns.get(key, r"[\w-]+"), value):
+        if not re.fullmatch({"BS": r"[1-9]\d{0,2}", "WEIGHTS": r"[\w.-]+"}.get(key, r"[\w-]+"), value):
             raise cli.UserError(f"{path}: {source.get(key, 'it')} says {key}={value!r:.40}, which no {key} is")
     return {key.lower(): value for key, value in values.items()} | {"bs": int(values["BS"])}, why
 
 
 def read_ais_bench(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, dict]:
-    """The log of ais_bench: its content, parameters, defaults, tool. Raises UserError for the log of an NPU booked as the
-    CPU, and for one of our CPU runner, which leaves the same."""
+    """The log of ais_bench: its content, parameters, defaults, tool. Raises UserError where nobody says which NPU ran, and for
+    a log of our CPU runner, which has the same form."""
     run = summary.read_summary(path)
     if run["engine"]:
         raise cli.UserError(f"{path}: of this project's runner on a CPU; run make record there, and bring its record")
@@ -158,8 +154,7 @@ def read_ais_bench(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict
 
 
 def read_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, dict]:
-    """The log of trtexec: its content, parameters, defaults, tool. Raises UserError for another chip than T4, or
-    where neither log nor parameters say what was run."""
+    """The same of a log of trtexec. Raises UserError for another chip than T4, or where nobody says what was run."""
     from tools.gpu import trtexec
 
     text = logs.bare_text(logs.decoded(cli.regular(path).read_bytes()))
@@ -171,21 +166,20 @@ def read_trtexec(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict, 
             raise cli.UserError(f"{path}: the log does not say what {key} was: give it, as {example}")
     spec, why = settle(path, spec, given, clues)
     if spec["chip"] != "T4":
-        fault = f"a trtexec log of {spec['chip']}; this project knows CHIP=T4 alone of those it runs on"
-        raise cli.UserError(f"{path}: {fault}")
+        raise cli.UserError(f"{path}: a trtexec log of {spec['chip']}; of GPUs this project knows CHIP=T4 alone")
     info = {"name": "trtexec", "version": version, "args": re.findall(r"&&&& RUNNING .*?# (.*)", text)[:1]}
     run = trtexec.summary(text, None, spec["bs"], str(path)) | {"timed": trtexec.timing(trtexec.options(text), numbers)}
     return run | {"devices": 1, "per_device": []}, spec, why, info
 
 
 def refuse_seeded(path: Path, weights: str) -> None:
-    """UserError for random weights: a log of a model is of those, if its path says so."""
+    """UserError for random weights, which a log is of only if its model's path says so."""
     if weights == parameters.SEEDED:
         raise cli.UserError(f"{path}: does not say that its weights were seeded; leave WEIGHTS=seeded out")
 
 
 def refuse_packed(path: Path, seq: str) -> None:
-    """UserError for packed rows: of these a log does not say enough."""
+    """UserError for packed rows, whose sentences a log does not count."""
     if parameters.seq_values(seq)["PACK"]:
         raise cli.UserError(f"{path}: a log counts packed rows, not their sentences; measure with make perf PACK=1")
 
@@ -195,7 +189,10 @@ def imported_fields(kind: str, path: Path, spec: dict, info: dict | None, standi
     return {
         "kind": kind,
         **{name: spec[name] for name in map(str.lower, NAMES)},
-        "imported": {"file": path.name, "sha256": manifest.of_folder(path) if path.is_dir() else cli.sha256(path)},
+        "imported": {
+            "file": path.absolute().name,
+            "sha256": manifest.of_folder(path) if path.is_dir() else cli.sha256(path),
+        },
         "started": None,
         "machine": {"cpu": None, "isa": None, "cores": None, "host": "imported"},
         "engine_info": info,
@@ -208,17 +205,20 @@ def imported_fields(kind: str, path: Path, spec: dict, info: dict | None, standi
 
 def accuracy_of_outputs(folder: Path, spec: dict, given: set) -> dict:
     """The accuracy of a folder of SST-2's outputs, one file a sentence, or as labels.json and rows.json beside it say. Raises
-    UserError where nobody says on which chip they were made, in which batches, or where they are not of its 872 sentences."""
+    UserError where nobody says which chip or batch size they are of, or they are not of 872 sentences."""
     if lacking := [key for key in ("CHIP", "BS") if key not in given]:
         raise cli.UserError(f"{folder}: outputs do not say what {lacking[0]} was: give it, as CHIP=310P3 BS=8")
     refuse_seeded(folder, spec["weights"])
     why = {key.lower(): "not in the outputs: the default" for key in NAMES if key not in given | {"ENGINE"}}
     with tempfile.TemporaryDirectory() as work:
-        if not (labels := folder.with_name("labels.json")).is_file():
+        if not (labels := folder.parent / "labels.json").is_file():
             stems = {p.name.rsplit("_0.", 1)[0] for p in folder.glob("*_0.*")}
             order = sorted(stems, key=lambda stem: int("0" + "".join(filter(str.isdigit, stem))))
             labels = Path(work, "labels.json")
-            labels.write_text(json.dumps(dict(zip(order, map(str, records.sst2_labels()), strict=False))))
+            truth = itertools.chain(
+                records.sst2_labels(), itertools.repeat(0)
+            )  # of more outputs, which are refused below
+            labels.write_text(json.dumps(dict(zip(order, map(str, truth), strict=False))))
         score = output_files.score(folder, labels)
     if score["total"] != records.SST2:
         raise cli.UserError(f"{folder}: outputs of {score['total']} sentences, not of SST-2's {records.SST2}")
@@ -230,11 +230,9 @@ def accuracy_of_outputs(folder: Path, spec: dict, given: set) -> dict:
 
 
 def import_record(path: Path, leaf: Path, given=NAMES, devices: str | None = None) -> dict:
-    """The record of a summary or log from elsewhere, or of a folder of outputs: its figures, and no chain.
-
-    leaf: the parameters as a path. given: the names of those that the log must agree with. devices: DEVICE=, if it was
-    given. Raises cli.UserError in one line for what is no log, and for one that is not what is claimed of it.
-    """
+    """The record of a summary or log from elsewhere, or of a folder of outputs: its figures, and no chain. leaf: the parameters
+    as a path. given: the names of those that the log must agree with. devices: DEVICE=, if given. Raises UserError for what is
+    no log, and for one that is not what is claimed of it."""
     spec, given = records.configuration(leaf), set(given)
     if path.is_dir():
         return accuracy_of_outputs(path, spec, given)
@@ -261,9 +259,11 @@ def import_record(path: Path, leaf: Path, given=NAMES, devices: str | None = Non
 
 
 def record_of_same_run(folder: Path, record: dict) -> Path | None:
-    """The record of the same run that another file of it gave: its screen, which has no single times, beside its summary."""
-    fields = ("kind", "model", "bs", "chip", "samples_per_second")
-    run = lambda r: [*map(r.get, fields), r.get("latency_ms", {}).get("mean")]
+    """The record of the same run by another file: its summary, or its screen, which has no single times."""
+    run = lambda r: (
+        [r.get(k) for k in ("kind", "model", "bs", "chip", "samples_per_second")]
+        + [r.get("latency_ms", {}).get("mean")]
+    )
     for path in sorted(folder.glob("*-imported-*-throughput.json")):
         other = records.read_record(path)
         one_of_each = None in (other["requests"], record["requests"])

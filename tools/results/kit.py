@@ -6,10 +6,10 @@
     kept results/records/20261130T101500-node7-bert_base_cased_sst2-default-128-8-310P3-atc-fp16-accuracy.json
     bert_base_cased_sst2/default/seq128/bs64/310P3-atc-fp16 failed there: atc failed (exit 255): E19999: ...
 
-`cell` writes what make would run for one configuration: its graph, inputs, reference logits and the words of atc and
-ais_bench. `pack` puts cells and all that they name into one tar, the same bytes for the same cells, weights that graphs
-share once; beside them tools/base/trip.py as run.py. `judge` holds a result to the kit of build/ whose hash it names:
-what was used there, the outputs, the times. It computes every accuracy and speed again, and says by name what differs.
+`cell` writes what make would run for one configuration: its graph, inputs, reference logits, and the commands of atc and
+ais_bench. `pack` puts cells, the files that they name and tools/base/trip.py, as run.py, into one tar. It has the same bytes
+for the same cells, and holds weights that several graphs share once. `judge` compares a result with the kit of build/ whose
+hash it names: the files used there, the outputs, the times. It computes every accuracy and speed again, and names what differs.
 """
 
 import hashlib
@@ -21,8 +21,9 @@ import tempfile
 from pathlib import Path, PurePosixPath
 
 from tools.ascend import om
-from tools.base import output_files, tasks, trip
+from tools.base import output_files, trip
 from tools.make import cli, manifest, parameters
+from tools.make.stale import PROV
 from tools.results import imports, published, table
 from tools.results import record as records
 
@@ -38,7 +39,7 @@ Stopped or failed, it goes on where it was when it is started again.
 
 
 def cell_of_words(words: list[str], args) -> dict:
-    """What a kit has to know of one configuration. words: those of the program behind `@atc`, `@infer`, `@time`."""
+    """What a kit has to know of one configuration. words: the commands that follow `@atc`, `@infer` and `@time`."""
     marks = [i for i, word in enumerate(words) if word in ("@atc", "@infer", "@time")] + [len(words)]
     commands = {words[a][1:]: portable(words[a + 1 : b]) for a, b in zip(marks, marks[1:], strict=False)}
     spec, model = records.configuration(Path(args.leaf)), f"build/{args.leaf}/model.om"
@@ -66,13 +67,10 @@ def portable(words: list[str]) -> list[str]:
 
 
 def order_of(folder: Path) -> dict:
-    """{labels: how many classes, truth: class of each sentence, rows: {output's stem: its sentences}} of input files.
-    Raises UserError where they are not SST-2's."""
+    """{labels: how many classes, truth: class of each sentence, rows: {output's stem: its sentences}} of SST-2's input files."""
     labels = cli.read_json(folder / "labels.json")
     batches = any(isinstance(v, list) for v in labels.values())
     rows = cli.read_json(folder / "rows.json") if batches else {stem: [i] for i, stem in enumerate(labels)}
-    if tasks.of_inputs(folder)[0] != "sst2" or sum(map(len, rows.values())) != records.SST2:
-        raise cli.UserError(f"{folder}: not SST-2's {records.SST2} sentences, for which a kit is; take another model")
     return {"labels": 2, "truth": records.sst2_labels(), "rows": rows}
 
 
@@ -129,7 +127,7 @@ def add_cell(tar: Tar, one: dict) -> dict:
     if parameters.seq_values(one["seq"])["PACK"]:  # sentences in each row that runs: the last batch is filled up
         per_row = round(records.SST2 / (-(-len(order["rows"]) // one["bs"]) * one["bs"]), 6)
     om_file = Path(f"build/{one['name']}/model.om")
-    if om_file.is_file() and cli.read_json(records.prov_of(om_file))["inputs"].get(str(graph)) == sha256:
+    if om_file.is_file() and cli.read_json(f"{om_file}{PROV}")["inputs"].get(str(graph)) == sha256:
         names["om"] = f"oms/{one['name'].replace('/', '.')}.om"
         used["om"] = tar.add(names["om"], om_file.read_bytes())
     rows = published.beside(one | {"kind": "throughput"}, published.all_figures())
@@ -177,7 +175,7 @@ def unpack(path: Path, folder: Path) -> Path:
                 if member.isreg():
                     (folder / place).parent.mkdir(parents=True, exist_ok=True)
                     (folder / place).write_bytes(tar.extractfile(member).read())
-    except (tarfile.TarError, EOFError, OSError) as e:
+    except (tarfile.TarError, FileExistsError, NotADirectoryError, IsADirectoryError) as e:
         raise cli.UserError(f"{path}: {e}; is it the whole result file of run.py?") from None
     if not (folder / "result/result.json").is_file():
         raise cli.UserError(f"{path}: no result/result.json; is it a result of run.py?")
@@ -201,7 +199,7 @@ def cell_of(answer: dict, cells: dict[str, dict], kit: str) -> dict:
 
 
 def rounds_of(one: dict, folder: Path) -> list[dict]:
-    """The timed rounds of one cell. Raises UserError where there are none, of another batch size, or of no plain run."""
+    """The timed rounds of one cell. Raises UserError where there are none, or one is of another batch size or no plain run."""
     from tools.ascend import summary
     from tools.gpu import trtexec
 
@@ -235,8 +233,7 @@ def om_facts(one: dict, answer: dict, folder: Path) -> dict:
 
 
 def records_of(path: Path, one: dict, answer: dict, result: dict, folder: Path) -> list[dict]:
-    """Accuracy and throughput of one cell, as records. path: the result file. Raises UserError where outputs or times are
-    not what the cell says."""
+    """Accuracy and throughput of one cell, as records; UserError where outputs or times are not what the cell says."""
     rounds = rounds_of(one, folder)
     texts = lambda d, keys: {k: v if v is None else str(v) for k, v in d.items() if k in keys}
     speed = records.speed_fields(rounds, one["per_row"])
@@ -282,7 +279,7 @@ def judge_result(path: Path) -> tuple[list[dict], list[str]]:
 
 
 def judge_folder(path: Path, folder: Path) -> tuple[list[dict], list[str]]:
-    """The same of a result file's folder."""
+    """The same of the folder that a result file holds."""
     result = cli.read_json(folder / "result.json")
     kit = kit_of(str(result["kit"]))
     npu = result["card"].get("npu")

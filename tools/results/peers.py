@@ -10,6 +10,12 @@ OVER = (
     "A share above 100 % is no gain: the peak is the median of seven measurements before the rounds, and the processor's "
     "clock was higher in them, so that a share is good to some percent."
 )
+# What a caption says in English and in Chinese: the whole, each of its parts, what ends a part, and what stands between two.
+WORDS = {
+    False: ("{model} on {cpu}, sentences at their own lengths, the fastest of each: {parts}.",
+            "{kind}: {name}, {speed:.0f} sentences per core-second", " with {:.2f} % right", "; "),
+    True: ("{model}，{cpu}，句子按真实长度，各类中最快的：{parts}。", "{kind}：{name}，每核·秒 {speed:.0f} 句", "，精度 {:.2f} %", "；"),
+}  # fmt: skip
 CHINESE = {"ours": "本项目", "peers": "其他引擎"}
 
 
@@ -24,7 +30,7 @@ def speed_heads(shape: str) -> list[str]:
 
 
 def speeds(line: dict) -> list[str]:
-    """sentences/s, ratio with spread, share of the peak."""
+    """Sentences a second, the ratio to the recipe's way with its spread, and the share of the peak."""
     if line["samples_per_second"] is None:
         return ["-", "-", "-"]
     ratio = "-" if line["ratio"] is None else f"{line['ratio']:.2f} ({line['ratio_low']:.2f}-{line['ratio_high']:.2f})"
@@ -64,9 +70,8 @@ def section(record: dict) -> str:
         f"{r['batch']}. Padded: {lines[1]['sentences']} of them. Flips: labels unlike fp32's."
     )
     conditions += f" Accuracy: not given ({unscored[0]})." if unscored else ""
-    conditions += (
-        f" The host gave up to {100 * max(r['stolen']):.0f} % of a round to others." if r.get("stolen") else ""
-    )
+    stolen = max(r.get("stolen") or [0])
+    conditions += f" The host gave up to {100 * stolen:.0f} % of a round to others." * bool(r.get("stolen"))
     limits = (
         f"Operations a sentence: {work['sorted']:.2f} G real, {work['padded']:.2f} G padded. Peak, TOP/s: fp32 "
         f"{peak('fp32')}, bf16 {peak('bf16')}, int8 {peak('int8')} in registers; bf16 {peak('bf16_l2')}, int8 "
@@ -114,20 +119,12 @@ def points(record: dict) -> list[dict]:
 
 def caption(record: dict, chinese: bool = False) -> str:
     """What the picture shows, in a sentence."""
+    whole, part, right, comma = WORDS[chinese]
     fastest, parts = {point["kind"]: point for point in points(record)}, []
-    for kind in (kind for kind in CHINESE if kind in fastest):
-        name, speed, interval = (fastest[kind][key] for key in ("name", "speed", "interval"))
-        right = f"{100 * interval[0]:.2f} %" if interval else ""
-        if chinese:
-            parts.append(f"{CHINESE[kind]}：{name}，每核·秒 {speed:.0f} 句" + f"，精度 {right}" * bool(right))
-        else:
-            parts.append(
-                f"{kind}: {name}, {speed:.0f} sentences per core-second" + f" with {right} right" * bool(right)
-            )
-    model, cpu = record["model"], record["machine"]["cpu"]
-    if chinese:
-        return f"{model}，{cpu}，句子按真实长度，各类中最快的：{'；'.join(parts)}。"
-    return f"{model} on {cpu}, sentences at their own lengths, the fastest of each: {'; '.join(parts)}."
+    for point in (fastest[kind] for kind in CHINESE if kind in fastest):
+        end = right.format(100 * point["interval"][0]) if point["interval"] else ""
+        parts.append(part.format(**point | {"kind": CHINESE[point["kind"]] if chinese else point["kind"]}) + end)
+    return whole.format(model=record["model"], cpu=record["machine"]["cpu"], parts=comma.join(parts))
 
 
 def draw(records: list[dict]) -> str:

@@ -67,9 +67,9 @@ def beside(record: dict, rows: list[dict]) -> list[dict]:
 
 
 def distance(record: dict, rows: list[dict]) -> str:
-    """`record` against each published figure beside it, in words; empty where there is none, or where the task is a score.
-    Published figures are of one card, so a throughput of several is compared by the card."""
-    if record["standin"] or record.get("caveat") or record.get("correct", 0) is None:
+    """`record` against each published figure beside it, in words; empty where there is none. Published figures are of one
+    card, so a throughput of several is compared by the card."""
+    if record["standin"] or record.get("caveat"):
         return ""
     devices = record.get("devices", 1)
     texts = []

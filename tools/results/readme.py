@@ -41,8 +41,8 @@ def benches() -> list[dict]:
 
 
 def best_rows(records: list[dict]) -> list[dict]:
-    """Ten lines at most, of a model, engine and precision of the newest machine each, with an accuracy, by HEADS; the fastest
-    first. The batch size behind a speed is the one at which that same speed is highest; `~` marks one too noisy to compare."""
+    """At most ten rows {column of HEADS: text}, one for each model, engine and precision of the newest machine that has an
+    accuracy; the fastest first. The batch size behind a speed is the one at which it is highest; `~` marks a noisy speed."""
     groups: dict[tuple, list] = {}
     for r in (r for r in plot.current(records) if r["weights"] != parameters.SEEDED):
         model = r["model"] + f", {r['weights']}" * (r["weights"] != "default") + ", own texts" * record.own_texts(r)
@@ -107,7 +107,7 @@ CHINESE = {
 
 
 def parameter_table(path: Path, records: list[dict]) -> str:
-    """The parameters of make, on their own page all of them: default, what each is, the targets it is for, if only some."""
+    """make's parameters with their defaults and what each is: in a README those that a path has, on their own page all."""
     rows, chinese = (parameters.PLACED if path.name in FILES else parameters.ROWS), "zh" in path.name
     only = lambda row: f" (only {', '.join(row.targets)})" if row.targets and path.name not in FILES else ""
     says = lambda row: CHINESE.get(row.name, row.help) if chinese else row.help + only(row)
@@ -142,7 +142,7 @@ FIELDS = {
 def answer(question: str, records: list[dict]) -> str:
     """What belongs after `<!-- = QUESTION -->`, from the newest record or results/verify.md.
 
-    FIELD NAME=value ...    of the newest record of SST-2 with these parameters; FIELD: accuracy (90.71 %), right (791/872),
+    FIELD NAME=value ...    of the newest record of the model's own weights on SST-2 with these parameters; FIELD: accuracy (90.71 %), right (791/872),
                             interval, cpu
     seconds setup bits      what these claims took, by results/costs.csv (`64`)
     again within 5          how many of the speeds that `make verify` made again came within 5 % (`68 of 78`)
@@ -158,7 +158,8 @@ def answer(question: str, records: list[dict]) -> str:
         ratios = re.findall(r"^\| .*\| perf .*per_tera x ([\d.]+) \(", text, re.M)
         return f"{sum(abs(float(ratio) - 1) <= float(words[1]) / 100 for ratio in ratios)} of {len(ratios)}"
     kind = "throughput" if field == "cpu" else "accuracy"
-    sound = lambda r: r["kind"] == kind and r["started"] and not record.own_texts(r)
+    models_own = lambda r: r["weights"] == "default" and not record.own_texts(r)
+    sound = lambda r: r["kind"] == kind and r["started"] and (field == "cpu" or models_own(r))
     fitting = [r for r in records if field in FIELDS and sound(r) and parameters.agrees(r, words)]
     if not fitting:
         raise cli.UserError(f"<!-- = {question} -->: nothing answers that; see `answer` in tools/results/readme.py")

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tools.base import tasks
 from tools.make import cli, cpu, manifest, parameters
+from tools.make.stale import PROV
 from tools.results import figures
 from tools.results.store import keep_record, load_records, read_record, text_of  # noqa: F401  (readers name this module alone)
 from tools.source import fetch
@@ -56,20 +57,15 @@ def input_of(leaf: Path) -> Path:
     return of_batches if of_batches.is_dir() else leaf.parents[1] / "input"
 
 
-def prov_of(path: str | Path) -> Path:
-    """The file in which run.py describes an artefact."""
-    return Path(f"{path}.prov.json")
-
-
 def chain(target: Path) -> dict:
-    """Every file behind TARGET: {path: {sha256, commands, inputs}} of those that run.py made, {path: {sha256}} of others."""
+    """Every file behind a target: {path: {sha256, commands, inputs}} of those that run.py made, {path: {sha256}} of others."""
     links: dict[str, dict] = {}
     waiting = [str(target)]
     while waiting:
         if (path := waiting.pop()) in links:
             continue
-        if prov_of(path).is_file():
-            prov = cli.read_json(prov_of(path))
+        if Path(f"{path}{PROV}").is_file():
+            prov = cli.read_json(f"{path}{PROV}")
             links[path] = {key: prov[key] for key in ("sha256", "commands", "inputs")}
             waiting += prov["inputs"]
         else:
@@ -81,9 +77,8 @@ def chain(target: Path) -> dict:
 def commit_files(commit: str) -> dict[str, str]:
     """{path: sha256} of a commit's files; empty outside a clone that has the commit."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    words = ["git", "archive", commit]
     try:
-        tar = subprocess.run(words, capture_output=True, check=True, env=env, cwd=cli.ROOT).stdout
+        tar = subprocess.run(["git", "archive", commit], capture_output=True, check=True, env=env, cwd=cli.ROOT).stdout
     except (OSError, subprocess.CalledProcessError):
         return {}
     with tarfile.open(fileobj=io.BytesIO(tar)) as files:
@@ -111,22 +106,20 @@ def noise(record: dict) -> str | None:
 
 
 def common_fields(leaf: Path, kind: str, target: Path, outputs: list[Path]) -> dict:
-    """What every record says: parameters, when, where, which commit, the chain of TARGET.
-
-    outputs: what the chip wrote; where that was on another machine (LAUNCH=), the record names node, job and device of each.
-    dirty: also where files were used that the commit does not hold, such as a model of one's own that git does not track.
-    """
-    run, *runs = (cli.read_json(prov_of(path))["run"] for path in (target, *outputs))
+    """What every record says: parameters, when, where, which commit, the target's chain. outputs: what the chip wrote."""
+    run, *runs = (cli.read_json(f"{path}{PROV}")["run"] for path in (target, *outputs))
     links = chain(target)
+    edited = bool(edited_sources(run["commit"], links))  # also of files that git does not track: a model of one's own
+    launched = [r["launched"] for r in runs if "launched" in r]  # node, job and device, behind LAUNCH=
     return {
         "kind": kind,
         **configuration(leaf),
         "source": cli.regular(leaf.parents[2] / "source").read_text().strip(),
         "started": run["started"],
         "commit": run["commit"],
-        "dirty": run["dirty"] or (bool(edited_sources(run["commit"], links)) if run["commit"] else run["dirty"]),
+        "dirty": run["dirty"] or (edited if run["commit"] else run["dirty"]),
         "machine": runs[0].get("machine") or cpu.machine(),
-        **without_none(launched=[r["launched"] for r in runs] if all("launched" in r for r in runs) else None),
+        **({"launched": launched} if len(launched) == len(runs) else {}),
         "chain": links,
     }
 
@@ -147,8 +140,7 @@ def sst2_labels() -> list[int]:
 
 
 def labels_of(record: dict) -> list:
-    """The right classes or scores of an accuracy's texts, which it holds where they are not SST-2's. Raises UserError for
-    another number of predictions."""
+    """The right classes or scores of an accuracy's texts; UserError where there are more or fewer predictions."""
     labels = record["truth"] if "truth" in record else sst2_labels()
     if len(record["predictions"]) != len(labels):
         what = "measure again" if "truth" in record else "not the SST-2 validation set"
@@ -169,7 +161,7 @@ def right_answers(record: dict) -> list[bool]:
 
 
 def sentences_of(leaf: Path) -> int | None:
-    """How many texts of one's own a configuration has as inputs; None where they are SST-2's 872."""
+    """How many texts of the user's own a configuration has as inputs; None where they are SST-2's 872."""
     if not (input_of(leaf) / tasks.FILE).is_file():
         return None
     labels = cli.read_json(input_of(leaf) / "labels.json").values()
@@ -232,8 +224,8 @@ def round_speeds(record: dict) -> list[float]:
 
 
 def padding_fields(total: int, leaf: Path, record: dict, summary: dict) -> dict:
-    """padded_rows, the share of rows without a sentence where `total` sentences fill batches (counted where their lengths
-    differ); of packed rows also sentences_per_row, over all rows that run."""
+    """padded_rows, the share of rows that hold no sentence when `total` sentences fill batches; of packed rows also
+    sentences_per_row, over all rows that run."""
     from tools.ascend.summary import batches_run
 
     shape, bs = parameters.seq_values(record["seq"]), record["bs"]
@@ -261,10 +253,7 @@ def tool_fields(leaf: Path, summary: dict) -> dict:
 
 
 def speed_fields(rounds: list[dict], per_row: float) -> dict:
-    """Throughput by round, their median and spread, and latency percentiles over all requests.
-
-    The rounds' own throughput counts rows; per_row: sentences in each.
-    """
+    """Throughput by round, their median and spread, and latency percentiles over all requests. per_row: sentences in a row."""
     import numpy as np
 
     speed = [r["throughput"] * per_row for r in rounds]
@@ -317,12 +306,8 @@ def no_percentiles(record: dict) -> str | None:
 
 def workload(seq: str) -> str:
     """What the timed requests held, in words."""
-    kinds = {
-        "real": "the sentences at their own lengths",
-        "-": "the sentences in length buckets",
-        "p": "the sentences in packed rows, filler not counted",
-    }
-    return next((words for mark, words in kinds.items() if mark in seq), "zeros as input")
+    kinds = {"real": "at their own lengths", "-": "in length buckets", "p": "in packed rows, filler not counted"}
+    return next((f"the sentences {words}" for mark, words in kinds.items() if mark in seq), "zeros as input")
 
 
 def throughput_record(leaf: Path) -> dict:
@@ -332,7 +317,7 @@ def throughput_record(leaf: Path) -> dict:
 
     if not (first := leaf / "round1/MANIFEST").is_file():
         raise cli.UserError(f"{first}: gone; run make perf")
-    how = lambda path: [cli.read_json(prov_of(path))[key] for key in ("inputs", "recipe")]
+    how = lambda path: [cli.read_json(f"{path}{PROV}")[key] for key in ("inputs", "recipe")]
     manifests = [path for path in sorted(leaf.glob("round*/MANIFEST")) if how(path) == how(first)]
     record, sentences = common_fields(leaf, "throughput", manifests[0], manifests), sentences_of(leaf)
     paths = [m.with_name("out_summary.json") for m in manifests]
@@ -382,15 +367,14 @@ def name_of(record: dict) -> str:
 
 
 def promote(folder: Path, record: dict, path: Path) -> Path:
-    """Write a record into `folder` under its own name.
-
-    UserError where another of that name stands, where what the record was made from has changed since, or where it does
-    not follow from the files beside it.
-    """
+    """Write a record into `folder` under its own name. Raises UserError where another of that name stands, what it was made
+    from has changed since, or it does not follow from the files beside it."""
     if record["standin"]:
         raise cli.UserError(f"{path}: made with the tests' stand-in tools; such a record is never promoted")
     if why := chain_fault(record["chain"]):
         raise cli.UserError(f"{path}: {why}; run make {path.stem} again")
+    if path.stem not in MAKERS and not record.get("imported"):
+        raise cli.UserError(f"{path}: not accuracy.json or perf.json in its folder; name the file that make wrote")
     if not record.get("imported") and (apart := first_difference(record, MAKERS[path.stem](path.parent))):
         raise cli.UserError(f"{path}: not what the files beside it give: {apart}; run make {path.stem} again")
     return keep_record(folder / name_of(record), record)

@@ -54,8 +54,8 @@ esc = partial(html.escape, quote=False)
 
 
 def html_table(records: dict[Path, dict], rows: list[dict]) -> str:
-    """A line a configuration, machine and log of the records, its newest, each figure linked to its record, and how far it
-    is from what is published."""
+    """A row for each configuration, machine and imported log: the figures of its newest records, each linked to its record,
+    and how far they are from published ones."""
     places: dict[tuple, dict[str, tuple]] = {}
     for number, r in sorted(enumerate(records.values()), key=lambda item: item[1]["started"] or ""):
         places.setdefault(table.place_of(table.row(r)), {})[r["kind"]] = number, r

@@ -15,16 +15,8 @@ import re
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    create_model,
-    model_validator,
-)
+import pydantic
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from tools.base import tasks
 from tools.make import parameters
@@ -81,7 +73,7 @@ Turn4 = Annotated[list[Number], Field(min_length=4, max_length=4)]
 Turn6 = Annotated[list[Number], Field(min_length=6, max_length=6)]
 Answer = (
     Annotated[int, Field(ge=-1, le=10**15)] | Finite | ListOf[Annotated[int, Field(ge=0)]]
-)  # several classes: a list
+)  # a list: several classes
 Answers = Annotated[list[Answer], Field(min_length=1, max_length=10**6)]
 Simple = Text | bool | Annotated[int, Field(ge=-(10**15), le=10**15)] | Finite | None
 Facts = Annotated[dict[Text, Simple | ListOf[Simple]], Field(max_length=100)]
@@ -95,13 +87,11 @@ class Strict(BaseModel):
 
 def model(*required, optional=(), base=Strict, check=None) -> Any:
     """A model of fields as rows (type, names with blanks between); optional: those that may be left out, and are never null.
-
-    check: what raises ValueError where fields contradict each other.
-    """
+    check: a function that raises ValueError where fields contradict each other."""
     fields: dict[str, Any] = {name: (kind, ...) for kind, names in required for name in names.split()}
     fields |= {name: (kind, Field(None)) for kind, names in optional for name in names.split()}
-    checks: dict[str, Any] = {check.__name__: model_validator(mode="after")(check)} if check else {}
-    return create_model("Fields", __base__=base, __validators__=checks, **fields)
+    checks: dict[str, Any] = {check.__name__: pydantic.model_validator(mode="after")(check)} if check else {}
+    return pydantic.create_model("Fields", __base__=base, __validators__=checks, **fields)
 
 
 # What a run of this project leaves, and a log from elsewhere does not.
@@ -126,7 +116,7 @@ Metric = model((Finite | None, "value"), (Two[Finite] | None, "interval95"), (Pl
 
 
 def made_here(self):
-    """A record of a run of this project says of which weights, when and where it was."""
+    """Check that a record of a run of this project says of which weights, when and where it was."""
     fields = {"source": self.source, "started": self.started}
     fields |= {f"machine.{name}": getattr(self.machine, name) for name in ("cpu", "cores", "host")}
     if missing := [name for name, value in fields.items() if value is None]:
@@ -135,8 +125,8 @@ def made_here(self):
 
 
 def made_here_or_elsewhere(self):
-    """A record of this project lacks nothing that only an imported one may lack, and an imported one holds nothing that only
-    a run of this project leaves: no word of a record switches its checks off."""
+    """Check that a record of this project lacks nothing, and that an imported one holds nothing that only a run of this project
+    leaves. So no record escapes its checks by calling itself imported."""
     if not self.imported:
         return made_here(self)
     foreign = [f for f in (*MEASURED, *parameters.OPTIONAL, *TIMED, *TURNS) if getattr(self, f, None) is not None]
@@ -149,7 +139,7 @@ def made_here_or_elsewhere(self):
 
 
 def answers_of_its_task(self):
-    """Predictions as many as total says, and the fields of its task, each in its range."""
+    """Check that there are as many predictions as total says, and the fields of the task, each in its range."""
     if len(self.predictions) != self.total:
         raise ValueError(f"predictions is {len(self.predictions)} long, total {self.total}")
     absent = {v is None for v in (self.task, self.labels, self.truth, self.metrics)}
@@ -176,7 +166,7 @@ def in_range(record, task) -> bool:
 
 
 def times_of_its_rounds(self):
-    """Times of as many rounds as there are, and all of its turns or none."""
+    """Check that times are of as many rounds as there are, and that all fields of turns are there or none."""
     if not self.imported and not self.times_ms:
         raise ValueError("times_ms is missing, and the record is not imported")
     if any(sum(times) <= 0 for times in [*(self.times_ms or []), *(self.pass_ms or [])]):
@@ -195,7 +185,7 @@ def times_of_its_rounds(self):
 
 
 def both_shapes(self):
-    """A contender, and the operations, of both shapes that each bench has, and each ratio with its range."""
+    """Check that each contender, and the operations, are of both shapes, and each ratio has its range."""
     shapes = {name: {c.shape for c in self.contenders if c.name == name} for name in (c.name for c in self.contenders)}
     if any(not {"sorted", "padded"} <= {*one} for one in (self.operations_per_sentence, *shapes.values())):
         raise ValueError("contenders and operations_per_sentence have both shapes, sorted and padded")
@@ -254,7 +244,7 @@ KINDS = {"accuracy": Accuracy, "throughput": Throughput, "bench": Bench}
 
 
 def faults(value: Any, kinds=("accuracy", "throughput")) -> list[str]:
-    """What is wrong with a record, a text a field; empty where nothing is."""
+    """What is wrong with a record, a text for each field."""
     if (kind := value.get("kind")) not in kinds:
         return [f"kind: {ascii(kind)[:40]} is not {' or '.join(kinds)}"]
     place = lambda keys: "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")

@@ -36,7 +36,7 @@ def text_block(record: dict) -> str:
         f"chip        {record['chip']}{on}",
         f"engine      {record['engine']} {info.get('version', '')} {record['precision']}{wider_layers(info, record)}",
         f"padding     {padding(record)}",
-        f"files       build/{records.leaf_of(record)}/",
+        f"files       {record['imported']['file'] if record.get('imported') else f'build/{records.leaf_of(record)}/'}",
     ]
     return "\n".join(lines) + "\n"
 

@@ -5,16 +5,17 @@ many records and stand once, in chains/<sha256>.json, which the record names as 
 is written whole, and never over another. `make audit` compares each file with its line in MANIFEST.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import re
 import sys
 from pathlib import Path
 
-from tools.make import cli, manifest, parameters
+from tools.make import cli, manifest, parameters, run
 
-LARGEST = 16 << 20  # bytes of one record
-NAMED = 5  # problems of one record that are named
 FLAT = re.compile(r"\[[\s\d.,eE+-]*\]")
 
 
@@ -24,48 +25,38 @@ def text_of(value: dict) -> str:
     return FLAT.sub(flat, json.dumps(value, indent=1)) + "\n"
 
 
-def parse_record(path: Path, kinds=("accuracy", "throughput")) -> tuple[dict, list[str]]:
-    """A record with its whole chain, and what is wrong with it. cli.UserError where it is no JSON object."""
+def read_record(path: Path, kinds=("accuracy", "throughput")) -> dict:
+    """A record from its file, with its whole chain; UserError names the first field that no record of this project holds so."""
     from tools.results import schema
 
-    if path.stat().st_size > LARGEST:
-        raise cli.UserError(f"{path}: larger than any record; take the original")
+    path = Path(path)
     record = cli.read_json(path)
     if upstream := record.pop("upstream", None):
         if not isinstance(upstream, str) or not re.fullmatch("[0-9a-f]{64}", upstream):
-            return record, ["upstream: not a sha256"]
+            raise cli.UserError(f"{path}: upstream: not a sha256; measure again")
         above = path.parent / "chains" / f"{upstream}.json"
         if not above.is_file() or cli.sha256(above) != upstream:
-            return record, [f"upstream: {above} is gone, or has another sha256"]
+            raise cli.UserError(f"{path}: upstream: {above} is gone, or has another sha256; measure again")
         if isinstance(record.get("chain"), dict):
             record["chain"] = cli.read_json(above) | record["chain"]
-    return record, schema.faults(record, kinds)
-
-
-def read_record(path: Path, kinds=("accuracy", "throughput")) -> dict:
-    """A record from its file; UserError names the first field that no record of this project holds so."""
-    record, faults = parse_record(Path(path), kinds)
-    if faults:
+    if faults := schema.faults(record, kinds):
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise cli.UserError(f"{path}: {faults[0]}{more}; measure again")
     return record
 
 
 def load_records(places, kinds=("accuracy", "throughput")) -> dict[Path, dict]:
-    """{path: record} of files, and of the .json files of folders, by name.
-
-    A file that is no record is an error; a folder's are named on stderr, a line a field, and left out.
-    """
-    records = {path: read_record(path, kinds) for path in map(Path, places) if path.suffix == ".json"}
-    for path in (p for place in map(Path, places) if place.suffix != ".json" for p in sorted(place.glob("*.json"))):
-        try:
-            record, faults = parse_record(path, kinds)
-        except cli.UserError as e:
-            faults = [str(e).removeprefix(f"{path}: ")]
-        for fault in faults[:NAMED]:
-            print(f"left out: {path}: {fault}", file=sys.stderr, flush=True)
-        if not faults:
-            records[path] = record
+    """{path: record} of files, and of the .json files of folders, by name. A file that is no record is an error; one in a
+    folder is named on stderr and left out."""
+    records = {}
+    for place in map(Path, places):
+        for path in [place] if place.suffix == ".json" else sorted(place.glob("*.json")):
+            try:
+                records[path] = read_record(path, kinds)
+            except cli.UserError as e:
+                if path == place:
+                    raise
+                print(f"left out: {e}", file=sys.stderr, flush=True)
     return dict(sorted(records.items()))
 
 
@@ -90,16 +81,19 @@ def keep_record(target: Path, record: dict, kinds=("accuracy", "throughput")) ->
     if faults := schema.faults(record, kinds):
         raise cli.UserError(f"{target.name}: {faults[0]}; measure again")
     folder, names = target.parent, [target.name]
-    if chain := record.get("chain"):
-        below = f"build/{parameters.folder(record, 'batch')}/"
-        text = text_of({name: chain[name] for name in sorted(chain) if not name.startswith(below)})
-        sha256 = hashlib.sha256(text.encode()).hexdigest()
-        links = {name: link for name, link in chain.items() if name.startswith(below)}
-        record = record | {"upstream": sha256, "chain": links}
-        names.append(f"chains/{sha256}.json")
-        write_new(folder / names[1], text)
-    write_new(target, text_of(record))
-    path = folder / "MANIFEST"
-    lines = (manifest.sums(path) if path.is_file() else {}) | {name: cli.sha256(folder / name) for name in names}
-    cli.write(path, manifest.content(lines))
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, run.lock(folder, fcntl.LOCK_EX)[0])  # another make may add to MANIFEST, too
+        if chain := record.get("chain"):
+            below = f"build/{parameters.folder(record, 'batch')}/"
+            text = text_of({name: chain[name] for name in sorted(chain) if not name.startswith(below)})
+            sha256 = hashlib.sha256(text.encode()).hexdigest()
+            links = {name: link for name, link in chain.items() if name.startswith(below)}
+            record = record | {"upstream": sha256, "chain": links}
+            names.append(f"chains/{sha256}.json")
+            write_new(folder / names[1], text)
+        write_new(target, text_of(record))
+        path = folder / "MANIFEST"
+        lines = (manifest.sums(path) if path.is_file() else {}) | {name: cli.sha256(folder / name) for name in names}
+        cli.write(path, manifest.content(lines))
     return target

@@ -40,7 +40,7 @@ def rounded(value, digits: int):
 
 
 def settings(record: dict) -> str:
-    """` ISA=AVX2` of a record whose configuration says more than every path does."""
+    """The parameters of a record that not every path has, as ` ISA=AVX2`; empty where it has none."""
     return "".join(f" {name.upper()}={record[name]}" for name in parameters.OPTIONAL if record.get(name))
 
 
@@ -97,7 +97,8 @@ def words(record: dict) -> dict:
         return {"remark": records_of.DEMONSTRATION if record["standin"] else record["caveat"]}
     if record["kind"] == "accuracy":
         right = f"{100 * (record['accuracy'] or 0):.2f} % ({record['correct']}/{record['total']})"
-        metrics = [f"{name} {m['value']}" for name, m in record.get("metrics", {}).items() if name != "accuracy"]
+        values = {name: m["value"] for name, m in record.get("metrics", {}).items() if name != "accuracy"}
+        metrics = [f"{name} {'-' if value is None else value}" for name, value in values.items()]
         return {"accuracy": ", ".join([right] * (record["correct"] is not None) + metrics)}
     cells = row(record)
     return {
