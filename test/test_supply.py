@@ -163,8 +163,9 @@ def test_doctor_names_what_a_bare_machine_lacks(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor.install, "cpu_build", lambda *_: ("no index answers", None))
     lacking = [text for needed, here, text in doctor.ours(tmp_path / "venv") if needed and not here]
     assert lacking == []  # nothing is installed yet, and can be
-    disk = doctor.room(tmp_path / "venv")[0][2]
+    (*_, disk), (*_, memory) = doctor.room(tmp_path / "venv")
     assert int(re.search(r"takes ([\d,]+)", disk)[1].replace(",", "")) >= 9400, disk  # the wheels lie beside it
+    assert "takes 1,900 at its peak" in memory
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(doctor.build, "missing_tool", lambda: "gcc 12 lacks math.h; apt install libc6-dev")
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -104,12 +104,13 @@ def room(venv: Path) -> list[tuple[bool, bool, str]]:
     if len(route) < 3:
         return []
     disk = sum(float(row["disk_mb"]) for row in route[1:])  # setup is the first
-    if not (venv / "installed").is_file():
-        build_for = "CUDA" if install.cpu_build(venv)[1] is None else "CPU"
+    installed, nvidia = (venv / "installed").is_file(), any(venv.glob("lib/*/site-packages/nvidia"))
+    build_for = "CUDA" if (nvidia if installed else install.cpu_build(venv)[1] is None) else "CPU"
+    if not installed:
         disk = 1000 * install.GIGABYTES[build_for] + max(disk, 1000 * install.DOWNLOADED[build_for])
     downloads = (pin.size for name, pin in fetch.read_pins().items() if not Path("build/downloads", name).is_file())
     disk += sum(downloads) / 1e6
-    memory = max(float(row["memory_mb"]) for row in route)
+    memory = max(1000 * install.MEMORY[build_for], *(float(row["memory_mb"]) for row in route))
     free = shutil.disk_usage(".").free / 1e6
     available = int(re.search(r"MemAvailable: +(\d+)", Path("/proc/meminfo").read_text())[1]) * 1024 / 1e6
     take = "make accuracy takes"
