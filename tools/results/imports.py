@@ -186,13 +186,11 @@ def refuse_packed(path: Path, seq: str) -> None:
 
 def imported_fields(kind: str, path: Path, spec: dict, info: dict | None, standin: bool, missing: dict) -> dict:
     """What every record of a measurement made elsewhere says. path: the file or folder that came from there."""
+    sha256 = manifest.of_folder(path) if path.is_dir() else cli.sha256(path)
     return {
         "kind": kind,
         **{name: spec[name] for name in map(str.lower, NAMES)},
-        "imported": {
-            "file": path.absolute().name,
-            "sha256": manifest.of_folder(path) if path.is_dir() else cli.sha256(path),
-        },
+        "imported": {"file": path.absolute().name, "sha256": sha256},
         "started": None,
         "machine": {"cpu": None, "isa": None, "cores": None, "host": "imported"},
         "engine_info": info,

@@ -222,7 +222,7 @@ def rounds_of(one: dict, folder: Path) -> list[dict]:
 
 
 def om_facts(one: dict, answer: dict, folder: Path) -> dict:
-    """What the head of a cell's .om says of it. Raises UserError where that is not what the kit asked atc for."""
+    """What the head of a cell's .om says. Raises UserError where that is not what the kit asked atc for."""
     head, where = folder / "om_head.bin", f"{one['name']}: its om_head.bin"
     if not head.is_file() or one["used"].get("om", answer["om_sha256"]) != answer["om_sha256"]:
         raise cli.UserError(f"{one['name']}: its .om is not the kit's, or left no om_head.bin")
@@ -271,28 +271,23 @@ def records_of(path: Path, one: dict, answer: dict, result: dict, folder: Path) 
 
 def judge_result(path: Path) -> tuple[list[dict], list[str]]:
     """(records, what failed there, in words) of a result file. Raises UserError where its kit does not bear it out."""
+    results, failures = [], []
     with tempfile.TemporaryDirectory() as work:
         try:
-            return judge_folder(path, unpack(path, Path(work)))
+            folder = unpack(path, Path(work))
+            result = cli.read_json(folder / "result.json")
+            kit, npu = kit_of(str(result["kit"])), result["card"].get("npu")
+            if trip.unlike(kit["chip"], npu):
+                raise cli.UserError(f"{path}: a kit for {kit['chip']}, and npu-smi said {npu} there")
+            for place in sorted((folder / "cells").iterdir()):
+                answer = cli.read_json(place / "cell.json")
+                one = cell_of(answer, {one["name"]: one for one in kit["cells"]}, result["kit"])
+                if "error" in answer:
+                    failures.append(f"{one['name']} failed there: {answer['error']}")
+                else:
+                    results += records_of(path, one, answer, result, place)
         except (LookupError, TypeError, AttributeError, ValueError) as e:
             raise cli.UserError(f"{path}: not as run.py writes it ({e!r:.80}); was it edited?") from None
-
-
-def judge_folder(path: Path, folder: Path) -> tuple[list[dict], list[str]]:
-    """The same of the folder that a result file holds."""
-    result = cli.read_json(folder / "result.json")
-    kit = kit_of(str(result["kit"]))
-    npu = result["card"].get("npu")
-    if trip.unlike(kit["chip"], npu):
-        raise cli.UserError(f"{path}: a kit for {kit['chip']}, and npu-smi said {npu} there")
-    cells, results, failures = {one["name"]: one for one in kit["cells"]}, [], []
-    for place in sorted((folder / "cells").iterdir()):
-        answer = cli.read_json(place / "cell.json")
-        one = cell_of(answer, cells, result["kit"])
-        if "error" in answer:
-            failures.append(f"{one['name']} failed there: {answer['error']}")
-        else:
-            results += records_of(path, one, answer, result, place)
     return results, failures
 
 

@@ -158,8 +158,7 @@ def answer(question: str, records: list[dict]) -> str:
         ratios = re.findall(r"^\| .*\| perf .*per_tera x ([\d.]+) \(", text, re.M)
         return f"{sum(abs(float(ratio) - 1) <= float(words[1]) / 100 for ratio in ratios)} of {len(ratios)}"
     kind = "throughput" if field == "cpu" else "accuracy"
-    models_own = lambda r: r["weights"] == "default" and not record.own_texts(r)
-    sound = lambda r: r["kind"] == kind and r["started"] and (field == "cpu" or models_own(r))
+    sound = lambda r: r["kind"] == kind and r["started"] and (field == "cpu" or record.of_the_model(r))
     fitting = [r for r in records if field in FIELDS and sound(r) and parameters.agrees(r, words)]
     if not fitting:
         raise cli.UserError(f"<!-- = {question} -->: nothing answers that; see `answer` in tools/results/readme.py")

@@ -96,6 +96,11 @@ def own_texts(record: dict) -> bool:
     return "task" in record or "sentences" in record
 
 
+def of_the_model(record: dict) -> bool:
+    """Whether a record is of the model's own weights on SST-2's validation set."""
+    return record["weights"] == "default" and not own_texts(record)
+
+
 def noise(record: dict) -> str | None:
     """Why a throughput is too noisy to compare, in words."""
     if (record["spread"] or 0) > NOISY:

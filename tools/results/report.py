@@ -96,7 +96,7 @@ def details(path: Path, r: dict) -> str:
 
 
 def picture(svg: str) -> str:
-    """An .svg as an image inside the page; what it shows stands in its <title>."""
+    """An .svg as an image inside the page, with its <title> as alternative text."""
     title = svg.partition("<title>")[2].partition("</title>")[0]
     return f'<figure><img alt="{title}" src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"></figure>'
 
