@@ -70,6 +70,13 @@ def imported(leaf):
     return lambda path: show.text_block(imports.import_record(path, Path("x/y/seq64/bs8", leaf)))
 
 
+def figures_file(path):
+    """A published.csv, and what shows it."""
+    rows = published.all_figures(path.parents[1])
+    table.frame([], [table.published_row(row) for row in rows])
+    plot.frontier([], rows)
+
+
 def adapted(path):
     adapter.combine(tensors.read_tensors(path.parent / "base")[1], adapter.read_adapter(path)[0], path)
 
@@ -89,7 +96,7 @@ TARGETS = {
     "trtexec": (imported("T4-trtexec-fp16"), "t", "t.log"),
     "record": (records, "a.json", "a.json", "p.json"),
     "bench": (benches, "bench.json"),
-    "published": (lambda path: published.all_figures(path.parents[1]), "models/x/published.csv"),
+    "published": (figures_file, "models/x/published.csv"),
     "labels": (lambda path: output_files.score(path.parent / "out", path), "labels.json"),
     "pins": (fetch.read_pins, "pins.txt"),
     "adapter": (adapted, "a.safetensors"),
