@@ -138,7 +138,7 @@ def openvino_of_ours(precision):
                 return whole(texts, shape)
             if shape != "sorted":
                 raise RuntimeError(f"compiled for batches of {job.bs}: see its record of `make perf`")
-            columns = list(tokens.encode_unpadded(tokenizer, texts, job.seq, names).values())
+            columns = list(tokens.encode(tokenizer, texts, job.seq, names, padded=False).values())
             if not chosen:
                 chosen.append(plan.fastest(free, path, columns, job.batch, job.threads)[0])
             return scorer.logits(chosen[0], columns, job.batch).argmax(1)

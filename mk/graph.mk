@@ -8,12 +8,11 @@ $(sources:%=build/%/model.onnx): build/%/model.onnx: build/%/checkpoint/MANIFEST
 # The logits of the exported graph on all sentences, which its own gate has computed.
 $(sources:%=build/%/reference.npy): build/%/reference.npy: build/%/model.onnx ;
 
-seq_len    = $(subst -,$(comma),$(length))
 # Borrowed sentences (mk/source.mk) have no labels of the task.
 unlabelled = $(if $(call user_texts,dev),,$(if $(task),--unlabelled))
 row_layout = $(if $(packed),--pack) $(if $(bs),--batch_size $(bs)) $(if $(real),--max_len $(longest))
 do.inputs  = models/$(model)/preprocess.py --text_file $(sentences) --tokenizer_path $(checkpoint) \
-    --seq_len $(seq_len) $(row_layout) $(task_option) $(unlabelled) --save_path {}
+    --seq_len $(subst -,$(comma),$(length)) $(row_layout) $(task_option) $(unlabelled) --save_path {}
 $(foreach f,$(shapes) $(batches),build/$f/input/MANIFEST): build/%/input/MANIFEST: \
     build/$$(weights)/checkpoint/MANIFEST $$(sentences) models/$$(model)/model.toml $$(call by,inputs)
 	$(call run,inputs)
@@ -46,11 +45,10 @@ do.simplify = -m tools.graph.simplify $(exported) {} --overwrite-input-shape $(s
 $(batches:%=build/%/sim.onnx): build/%/sim.onnx: $$(exported) $$(input)/MANIFEST $$(call by,simplify)
 	$(call run,simplify)
 
-targets := ascend cpu gpu
-target   = $(notdir $*)
+target    = $(notdir $*)
 do.modify = models/$(model)/modify_onnx.py build/$(batch)/sim.onnx {} --target $(target) --input $(input) \
     $(if $(filter cpu,$(target)),$(few_rows),$(gate_rows))
-$(foreach t,$(targets),$(batches:%=build/%/$t.onnx)): build/%.onnx: build/$$(batch)/sim.onnx $$(input)/MANIFEST \
+$(foreach t,ascend cpu gpu,$(batches:%=build/%/$t.onnx)): build/%.onnx: build/$$(batch)/sim.onnx $$(input)/MANIFEST \
     $$(call by,modify)
 	$(call run,modify)
 family_onnx := build/$(dir $(ONE))$(family.$(CHIP)).onnx

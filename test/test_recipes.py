@@ -170,9 +170,11 @@ def test_roberta(tmp_path):
 
     other = "python3 opt_onnx.py outputs/roberta_base_seq70_bs1_sim.onnx x.onnx 8 70"
     assert "is of [1, 70], not of [8, 70]" in run(folder, other, check=False).stderr
-    (folder / "data/SST-2-bin/label/dict.txt").unlink()
     again = documented("roberta_base_sst2").splitlines()
     line = next(x for x in again if "RoBERTa_pth2onnx.py" in x)
+    (folder / "data/SST-2-bin/label/dict.txt").write_bytes(b"\xff 1\n")
+    assert "label/dict.txt: not UTF-8 at byte 0" in run(folder, line, check=False).stderr
+    (folder / "data/SST-2-bin/label/dict.txt").unlink()
     assert "no label/dict.txt, which says the order of the outputs" in run(folder, line, check=False).stderr
 
 
@@ -195,6 +197,20 @@ def test_albert(tmp_path):
     have = [np.load(folder / f"results/seq128_bs32/{i}_0.npy").reshape(2) for i in range(ROWS)]
     assert np.abs(have - want).max() < 1e-4
     assert np.load(folder / "preprocessed_data_seq128/label.npy").ravel().tolist() == [i % 2 for i in range(ROWS)]
+
+
+@pytest.mark.parametrize("command, says", [
+    ("albert_base_sst2/Albert_pth2onnx.py --pth_dir mine", "error: mine: no weights there"),
+    ("roberta_base_sst2/RoBERTa_pth2onnx.py --batch_size 0", "argument --batch_size: 0: must be 1 or more"),
+    ("minilm_sst2/preprocess.py --batch_size 0", "argument --batch_size: 0: must be 1 or more"),
+    ("minilm_sst2/pth2onnx.py --save_path mine", "argument --save_path/--output_file: mine: is a folder"),
+    ("minilm_sst2/modify_onnx.py a.onnx b.onnx --rows 5", "--rows 5: needs --input"),
+])  # fmt: skip
+def test_a_wrong_option_is_named_before_any_work(tmp_path, command, says):
+    (tmp_path / "mine").mkdir()
+    command = f"{sys.executable} {ROOT}/models/{command}"
+    done = subprocess.run(command.split(), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode and re.search(says, done.stderr.splitlines()[-1]), done.stderr
 
 
 def shapes(path):

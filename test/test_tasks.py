@@ -2,6 +2,7 @@
 (pairs, three classes, scores, several labels) through the real Makefile. The models are small and seeded."""
 
 import gzip
+import itertools
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from tools.base import output_files, tasks
 from tools.checks import audit, demo, reproduce, verify
 from tools.graph import export
 from tools.make import chips, cli, cpu, models
+from tools.recipe import postprocess
 from tools.results import compare, readme, schema
 from tools.results import record as records_of
 from tools.setup import new_model
@@ -71,6 +73,14 @@ def test_metrics_and_their_bootstrap_against_scikit_learn():
     undefined = {"value": None, "interval95": None, "method": "not defined: one side is constant"}
     for metric in ("pearson", "spearman"):
         assert tasks.figure(metric, [1.0, 2.0, 3.0], [2.0, 2.0, 2.0]) == undefined
+
+
+def test_a_correlation_of_one_row_or_of_a_constant_is_not_defined():
+    for rows, metric in itertools.product(([1.0], [1.0, 2.0]), ("pearson", "spearman")):
+        figure = tasks.figure(metric, rows, [2.0] * len(rows))
+        assert figure == {"value": None, "interval95": None, "method": "not defined: one side is constant"}
+        lines = list(postprocess.lines_of({"metrics": {metric: figure}, "total": len(rows)}, ""))
+        assert lines == [f"{metric}: not defined: one side is constant"]
 
 
 def test_margin_and_class_of_logits():
@@ -216,7 +226,7 @@ def save_checkpoint(folder, names, seed=3):
     labels = {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
     config = transformers.BertConfig(vocab_size=len(PIECES), initializer_range=0.3, **sizes, **labels)
     transformers.BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.build(PIECES, lowercase=True).save(str(folder / "tokenizer.json"))
+    small.wordpiece(PIECES).save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
     return folder
 
@@ -339,6 +349,7 @@ def test_pairs_int8_score_and_refusals(repo, pairs):
     assert "broken: build/" not in audited.stdout and "breaks at build/" not in audited.stderr
     words = records_of.make_words(accuracy_of(repo, "mine", f"cpu-{engine}-int8"))
     assert {f"DATA={own}", f"TRAIN={train}"} <= set(words)
+    assert "models/mine has none" in repo.make("-n", *given, "WEIGHTS=wheel", "om", check=False).stderr
     assert "make bench is of SST-2 alone" in repo.make("MODEL=mine", "bench", check=False).stderr
     scoring = ("MODEL=mine", "ENGINE=onnxruntime", "score")  # without DATA=: its graph is checked on SST-2's sentences
     if (ROOT / "build/downloads").is_dir():
@@ -482,12 +493,13 @@ def test_the_checkpoint_says_it_all(here, case):
     ({"source": "wheel"}, "no checkpoint of one's own"), ({"source": "/nowhere"}, "no such folder or zip"),
     ({"task": "mprc"}, "TASK 'mprc' is not one of"), ({"task": "score"}, "this task has one score"),
     ({"task": "mnli"}, "the labels are a, b; the task's are entailment"),
-    ({"problem_type": "regression"}, "problem_type is regression: numbers"),
+    ({"config": {"problem_type": "regression"}}, "problem_type is regression: numbers"),
+    ({"config": {"model_type": ..., "num_hidden_groups": 1}}, "those of fairseq or albert_pytorch; give it as WEIGHTS= to"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_and_leaves_nothing(here, values, says):
     mine = save_checkpoint(here / "mine", ["a", "b"])
-    asked = {"name": "mine", "source": str(mine), "task": "", "problem_type": ...} | values
-    edit_json(mine / "config.json", problem_type=asked.pop("problem_type"))
+    asked = {"name": "mine", "source": str(mine), "task": "", "config": {}} | values
+    edit_json(mine / "config.json", **asked.pop("config"))
     refused(says, new_model.make, *asked.values())
     assert [p.name for p in (here / "models").iterdir()] == ["minilm_sst2"]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece
+import small
 from conftest import ROOT
 from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoTokenizer
@@ -30,7 +31,7 @@ TRY_OUT = tokenizer.try_out  # conftest.py puts nothing in its place for the tes
 
 
 def built(pieces, lowercase=True):
-    return tokenizer.prepare(tokenizer.build(pieces, lowercase), {})
+    return tokenizer.prepare(small.wordpiece(pieces, lowercase), {}, "")
 
 
 @pytest.fixture(scope="session")
@@ -144,7 +145,7 @@ def test_any_kind_is_read_as_transformers_reads_it(kind, pieces, tmp_path):
         arrays = tokens.encode(have, sentences(), 64)
         for name in ("input_ids", "attention_mask"):
             np.testing.assert_array_equal(arrays[name], want[name])
-        (row,) = tokens.encode_unpadded(have, [("a", "b")], 64)["input_ids"]
+        (row,) = tokens.encode(have, [("a", "b")], 64, padded=False)["input_ids"]
         assert text_is(pieces, row, have).split() == PAIR[layout].split()
         packed, _ = tokens.pack(tokens.encode(have, ["a b", "a"], 16), have.padding["pad_id"])
         ids = packed["input_ids"][0]
@@ -159,7 +160,7 @@ def test_xlm_r_by_sentencepiece_itself(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "xlm-roberta"}')
     model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "sentencepiece.bpe.model"))
     for row, text in zip(
-        tokens.encode_unpadded(tokens.load(tmp_path), SENTENCES, 128)["input_ids"], SENTENCES, strict=True
+        tokens.encode(tokens.load(tmp_path), SENTENCES, 128, padded=False)["input_ids"], SENTENCES, strict=True
     ):
         assert row.tolist() == [0, *(i + 1 if i else 3 for i in model.encode(text)), 2]
 
@@ -188,14 +189,20 @@ def test_files_of_another_tokenizers_kind(tmp_path, name, data):
 # --- files that are hostile, or odd: what comes back is one line ---------------------------------------------
 def odd(folder, pieces, normaliser, **said):
     """A BERT tokenizer with a normaliser and a tokenizer_config.json of anybody's making."""
-    table = json.loads(tokenizer.build(pieces).to_str())
+    table = json.loads(small.wordpiece(pieces).to_str())
     table["normalizer"] = normaliser or table["normalizer"]
     (folder / "tokenizer.json").write_text(json.dumps(table))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"} | said))
 
 
 CHARSMAP = {"type": "Precompiled", "precompiled_charsmap": "AAAA" + "/" * 1000}
-ODD = [{"do_lower_case": "no"}, {"added_tokens_decoder": ["x"]}, {"tokenizer_class": 7}, {"pad_token": ["[PAD]"]}]
+ODD = [
+    {"do_lower_case": "no"},
+    {"added_tokens_decoder": ["x"]},
+    {"tokenizer_class": 7},
+    {"pad_token": ["[PAD]"]},
+    {"pad_token": "<pad>"},
+]
 BACKTRACKING = {"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": "z"}
 DOUBLED = [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 40
 
@@ -276,10 +283,15 @@ def test_buckets(tmp_path):
             assert (have[len(rows) :] == input_files.padding(name)).all()
 
 
-def test_impossible_requests(pieces):
+def test_impossible_requests(pieces, tmp_path):
     made = built(pieces)
     with pytest.raises(cli.UserError, match="at least 3"):
         tokens.encode(made, ["a"], 2)
     with pytest.raises(cli.UserError, match="'ids' is not one of input_ids"):
         tokens.encode(made, ["a"], 8, ["ids"])
     assert tokens.encode(made, [], 8)["input_ids"].shape == (0, 8)
+    byte_level(tmp_path, pieces)
+    (tmp_path / "config.json").write_text('{"model_type": "roberta"}')
+    made = tokens.load(tmp_path)
+    with pytest.raises(cli.UserError, match="rows of 4 tokens: .* at least 5"):
+        tokens.encode(made, [("a b", "c d")], 4)

@@ -103,8 +103,9 @@ def test_a_script_answers_help_with_its_docstring_and_its_command(path, monkeypa
 
 
 HELP = f"import runpy\ntry: runpy.run_path('{ROOT}/models/{{}}', run_name='__main__')\nexcept SystemExit: pass"
-SAVED = """from tools.source import tokenizer, tokens
-tokenizer.build([*tokenizer.SPECIAL, "a"]).save("tokenizer.json")
+SAVED = """from tokenizers import BertWordPieceTokenizer
+from tools.source import tokenizer, tokens
+BertWordPieceTokenizer(dict(zip([*tokenizer.SPECIAL, "a"], range(6)))).save("tokenizer.json")
 tokens.encode(tokens.load("."), ["a"], 8)"""
 
 

@@ -5,4 +5,4 @@ import sys
 sys.path.insert(0, f"{sys.path[0]}/../..")
 from tools.recipe import modelzoo, run
 
-run(modelzoo.roberta_postprocess, __doc__)
+run(modelzoo.postprocess, __doc__, outputs="--res_path", labels="--data_path", folder="SST-2")

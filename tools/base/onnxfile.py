@@ -1,5 +1,6 @@
 """One way to read an ONNX file, and one to open it in onnxruntime."""
 
+import contextlib
 import os
 import re
 
@@ -13,6 +14,18 @@ DTYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "i64": np.int6
 def first_line(error: Exception) -> str:
     """The first line of an error's text; its type if it has no text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def refuse(fault: str, advice: str):
+    """Turn what fails in the block into one UserError, `fault: reason; advice`: onnx, onnx_ir, onnxsim, onnxruntime and
+    protobuf each raise errors of their own kinds."""
+    try:
+        yield
+    except (OSError, cli.UserError):
+        raise
+    except Exception as e:
+        raise cli.UserError(f"{fault}: {first_line(e)}; {advice}") from None
 
 
 def dtype(path, name: str, kind: str):
@@ -61,11 +74,9 @@ def session(model, threads: int | None = None, **settings):
     options.log_severity_level = 4  # its errors are raised, too
     for name, value in {"session.set_denormal_as_zero": "1", **settings}.items():
         options.add_session_config_entry(name, value) if "." in name else setattr(options, name, value)
-    try:
+    with refuse(f"{name_of(model)}: onnxruntime refuses it", "make it again"):
         graph = model if isinstance(model, bytes) else str(model)
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as e:  # onnxruntime has no public base class for its errors
-        raise cli.UserError(f"{name_of(model)}: onnxruntime refuses it: {first_line(e)}; make it again") from None
 
 
 def load_model(path, weights=True):
@@ -75,9 +86,5 @@ def load_model(path, weights=True):
     """
     import onnx
 
-    try:
+    with refuse(f"{path}: not an ONNX file, or cut short", "run make again"):
         return onnx.load(cli.regular(path, 1 << 31), load_external_data=weights)  # protobuf's own limit
-    except (OSError, cli.UserError):
-        raise
-    except Exception as e:  # protobuf's and onnx's own kinds
-        raise cli.UserError(f"{path}: not an ONNX file, or cut short ({first_line(e)}); run make again") from None

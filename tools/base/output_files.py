@@ -52,10 +52,8 @@ def read_outputs(folder: Path, inputs: Path) -> np.ndarray:
 
 
 def read_logits(folder: Path, stem: str, rows: int, labels: int, padded: bool) -> np.ndarray:
-    """Float32 [rows, labels] of one output file, which holds more rows where it is `padded`: a whole batch, a packed row.
-
-    Raises UserError where it is missing, holds other rows, or values that are not finite.
-    """
+    """Float32 [rows, labels] of one output file, which may hold more rows where it is `padded`: a whole batch, a packed row;
+    UserError where it is missing, holds other rows, or values that are not finite."""
     readers = {
         ".bin": lambda path: np.frombuffer(cli.regular(path, cli.LARGEST).read_bytes(), "<f4"),
         ".npy": cli.read_npy,

@@ -1,4 +1,4 @@
-"""What a classifier is asked: which columns hold its text, what its classes are called, how it is scored.
+"""The tasks of a classifier: which columns hold its texts, what its classes are called, how its answers are scored.
 
     task = "mrpc" in a model.toml;   tasks.TASKS["mrpc"].columns, .labels, .metrics
 
@@ -84,10 +84,8 @@ def by_name(name: str) -> Task:
 
 
 def labels(task: Task, names, where) -> list[str]:
-    """The classes of a task in their order: its own, else the `names` of a config.json; of a score, its one name.
-
-    Raises UserError where these do not fit the task.
-    """
+    """The classes of a task in their order: its own, else the `names` of a config.json; of a score, its one name; UserError
+    where these do not fit the task."""
     if task.score and len(names) > 1:
         fault = f"{len(names)} labels ({', '.join(names)}); this task has one score; name its own TASK"
         raise cli.UserError(f"{where}: {fault}")
@@ -97,7 +95,7 @@ def labels(task: Task, names, where) -> list[str]:
 
 
 def write_task(folder, name, names) -> None:
-    """Say beside the inputs in `folder` what they ask: task.json, {"task", "labels"}; none where `name` is None: SST-2."""
+    """Write task.json, {"task", "labels"}, beside the inputs in `folder`; none where `name` is None, which is SST-2."""
     path = Path(folder) / FILE
     if name is None:
         return path.unlink(missing_ok=True)
@@ -122,11 +120,11 @@ def bare_label(label: str) -> str:
 
 
 def numbered(labels) -> bool:
-    """Whether labels say nothing but their number: LABEL_0, LABEL_1 ..., or 0, 1 ..."""
+    """Whether labels are nothing but their numbers: LABEL_0, LABEL_1 ..., or 0, 1 ..."""
     return [bare_label(label).removeprefix("label") for label in labels] == [str(i) for i in range(len(labels))]
 
 
-# How names are compared: as they stand; then by a looser key, where it tells all of them apart.
+# Names are compared as they stand, then by looser keys, each only where it tells all of them apart.
 KEYS = (str.strip, str.casefold, bare_label)
 NUMBER = re.compile(r"[+-]?[0-9]{1,9}(\.[0-9]{0,9})?")
 
@@ -210,10 +208,9 @@ def label_of(text: str, task: Task, names, where):
 
 
 def class_of(text: str, classes, where) -> int:
-    """The number of the class that a text names, or says; a name alone where names are numbers, or have others inside than
-    their own (1 star, 2 stars): there 1 could be either.
+    """The number of the class that a text gives by its name or its number; UserError where it is neither.
 
-    Raises UserError where it is none.
+    Where names are numbers, or contain others than their own (1 star, 2 stars), only a name counts: 1 could mean either.
     """
     inside = [re.findall(r"[0-9]{1,9}", name) for name in classes]
     others = all(len(n) == 1 for n in inside) and [int(n) for (n,) in inside] != list(range(len(classes)))
@@ -230,10 +227,7 @@ def class_of(text: str, classes, where) -> int:
 
 
 def marked(cells, names, where):
-    """The class numbers of a row that has a column of 0 or 1 for each class; None where one says -1.
-
-    Raises UserError for another cell.
-    """
+    """The class numbers of a row with a column of 0 or 1 for each class, None where one says -1; UserError for others."""
     if bad := [(name, cell) for name, cell in zip(names, cells, strict=True) if cell.strip() not in ("0", "1", "-1")]:
         raise cli.UserError(f"{where}: {bad[0][0]} is {bad[0][1][:20]!r}, not 0 or 1; mend it")
     return None if "-1" in map(str.strip, cells) else [i for i, cell in enumerate(cells) if cell.strip() == "1"]
@@ -267,7 +261,8 @@ def measure(metric: str, truth, predicted) -> float:
         if metric in ("pearson", "spearman"):
             from scipy import stats
 
-            return float({"pearson": stats.pearsonr, "spearman": stats.spearmanr}[metric](truth, predicted).statistic)
+            correlation = getattr(stats, f"{metric}r")
+            return float(correlation(truth, predicted).statistic) if len(truth) > 1 else math.nan
         if metric == "matthews":  # of any number of classes, as scikit-learn has it, and in a hundredth of its time
             marks = [np.equal.outer(side, np.unique([truth, predicted])) for side in (truth, predicted)]
             t, p = (side - side.mean(0) for side in marks)

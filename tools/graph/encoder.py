@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tools.make import cli
+from tools.base import onnxfile
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -410,10 +410,8 @@ def load(path):
     import onnx_ir as ir
     from onnx_ir.passes import common
 
-    from tools.base import onnxfile
-
     proto = onnxfile.load_model(path)
-    try:
+    with onnxfile.refuse(f"{path}: not a valid ONNX file", "export it again"):
         onnx.checker.check_model(proto, full_check=True)  # reading relies on arity and order
         model = ir.from_proto(proto)
         for tidy in (
@@ -423,6 +421,4 @@ def load(path):
             common.RemoveUnusedNodesPass(),
         ):
             tidy(model)
-    except Exception as e:  # onnx.checker and onnx_ir each raise their own
-        raise cli.UserError(f"{path}: not a valid ONNX file: {onnxfile.first_line(e)}; export it again") from None
     return model

@@ -20,8 +20,7 @@ cpu, gpu  the mask anew. Its constant becomes -10000 everywhere: finfo.min turns
 
 import numpy as np
 
-from tools.base import input_files
-from tools.base.onnxfile import first_line
+from tools.base import input_files, onnxfile
 from tools.graph import encoder, gate
 from tools.graph.encoder import HEADS, Encoder, Layer, Linear, Miss, Norm, const
 from tools.make import cli
@@ -39,6 +38,7 @@ class Writer:
 
         self.graph, self.opset, self.tape = graph, opset, tape.Tape(graph)
         self.taken = {n.name for n in graph} | set(graph.initializers)
+        self.dims: dict = {}  # what reads the open axes of an input
 
     def const(self, name: str, data, dtype=np.float32):
         import onnx_ir as ir
@@ -48,7 +48,7 @@ class Writer:
     def op(self, kind: str, name: str, *inputs, **attributes):
         """A node `name` and its output `name`_out; an input that is a number or array becomes a constant."""
         if name in self.taken:
-            raise cli.UserError(f"the graph already has a node {name!r}; rewrite the simplified graph, not this one")
+            raise Miss(f"the graph already has a node {name!r}")
         constant = lambda i, v, dtype=np.float32: self.const(f"{name}_{i}", v, dtype)
         ready = [constant(i, v) if isinstance(v, (float, np.ndarray)) else v for i, v in enumerate(inputs)]
         ready = [constant(i, v, np.int64) if isinstance(v, list) else v for i, v in enumerate(ready)]
@@ -127,50 +127,45 @@ class Writer:
         as_float = self.op("Cast", f"{n}_Cast", shown, to=1)
         return self.op("Mul", f"{n}_Mul", self.op("Sub", f"{n}_Sub", 1.0, as_float), MASK)
 
+    def shape(self, name: str, source, *parts, infer: bool = True):
+        """A shape for Reshape or Expand; parts: numbers, "batch" and "length", which are those of the input `source`.
 
-class Sizes:
-    """batch and length of the graph: numbers where static, else taken from an input's shape once."""
-
-    def __init__(self, writer: Writer, source):
-        self.writer, self.source, self.gathers = writer, source, {}
-        self.dims = [d if isinstance(d, int) else None for d in source.shape]
-
-    def dim(self, axis: int):
-        if axis not in self.gathers:
-            if not self.gathers:
-                self.gathers["shape"] = self.writer.op("Shape", "sizes_Shape", self.source)
-            name = f"sizes_{('batch', 'length')[axis]}"
-            self.gathers[axis] = self.writer.op("Gather", name, self.gathers["shape"], [axis], axis=0)
-        return self.gathers[axis]
-
-    def shape(self, name: str, *parts, infer: bool = True):
-        """A shape for Reshape or Expand; parts: numbers, "batch", "length". infer: one unknown becomes -1."""
+        Open ones are read from it once; infer: a single open one becomes -1.
+        """
         axes = {"batch": 0, "length": 1}
-        sizes = [self.dims[axes[p]] if p in axes else p for p in parts]
-        if infer and sizes.count(None) == 1:
-            sizes[sizes.index(None)] = -1
-        if None not in sizes:
+        sizes = [source.shape[axes[p]] if p in axes else p for p in parts]
+        unknown = [i for i, size in enumerate(sizes) if not isinstance(size, int)]
+        if infer and len(unknown) == 1:
+            sizes[unknown.pop()] = -1
+        if not unknown:
             return sizes
-        dims = [self.dim(axes[p]) if k is None else [k] for p, k in zip(parts, sizes, strict=True)]
-        return self.writer.op("Concat", f"{name}_shape", *dims, axis=0)
+        dims = [self.dim(source, axes[p], p) if i in unknown else [sizes[i]] for i, p in enumerate(parts)]
+        return self.op("Concat", f"{name}_shape", *dims, axis=0)
+
+    def dim(self, source, axis: int, part: str):
+        """The size of an open axis of the input `source`, int64 [1]."""
+        if axis not in self.dims:
+            if not self.dims:
+                self.dims["shape"] = self.op("Shape", "sizes_Shape", source)
+            self.dims[axis] = self.op("Gather", f"sizes_{part}", self.dims["shape"], [axis], axis=0)
+        return self.dims[axis]
 
 
 def for_ascend(w: Writer, enc: Encoder):
     """(the value to be replaced, the encoder's new last one), all layers written anew."""
-    sizes, first = Sizes(w, enc.mask_input), enc.layers[0]
+    first, shape = enc.layers[0], lambda name, *parts, **how: w.shape(name, enc.mask_input, *parts, **how)
     hidden, width = first.query.weight.shape
     embedded = hidden if enc.projection is None else enc.projection.weight.shape[0]
-    whole = sizes.shape("mask_Expand", "batch", 1, "length", "length", infer=False)
+    whole = shape("mask_Expand", "batch", 1, "length", "length", infer=False)
     mask = w.op("Expand", "mask_Expand", w.mask(enc.mask_input, enc.packed, pad=enc.pad), whole)
     x = w.op("Reshape", "embedding_Reshape", enc.embedding.x, [-1, embedded])
     x = w.norm("embedding_norm", x, enc.embedding, embedded)
     if enc.projection:
         x = w.linear("embedding_projection", x, enc.projection)
-    heads = sizes.shape("heads", "batch", "length", first.heads, width // first.heads)
+    heads = shape("heads", "batch", "length", first.heads, width // first.heads)
     for i, layer in enumerate(enc.layers):
         x = w.layer(i, layer, x, mask, heads)
-    shape = sizes.shape("encoder_Reshape", "batch", "length", hidden)
-    return [enc.last], w.op("Reshape", "encoder_Reshape", x, shape)
+    return [enc.last], w.op("Reshape", "encoder_Reshape", x, shape("encoder_Reshape", "batch", "length", hidden))
 
 
 def for_others(w: Writer, enc: Encoder):
@@ -184,7 +179,7 @@ def finish(model) -> bytes:
     import onnx_ir as ir
     from onnx_ir.passes import common
 
-    try:
+    with onnxfile.refuse("the rewritten graph is not valid ONNX", "please report it"):
         common.RemoveUnusedNodesPass()(model)
         common.ClearMetadataAndDocStringPass()(model)
         model.graph.sort()
@@ -192,19 +187,7 @@ def finish(model) -> bytes:
         del proto.graph.value_info[:]
         data = proto.SerializeToString(deterministic=True)
         onnx.checker.check_model(data, full_check=True)
-    except Exception as e:
-        raise cli.UserError(f"the rewritten graph is not valid ONNX: {first_line(e)}; please report it") from None
     return data
-
-
-def report(enc: Encoder, opset: int) -> list[str]:
-    """What was matched, one line a layer."""
-    had = "none found" if enc.mask_constant is None else repr(enc.mask_constant)
-    lines = [f"mask from {enc.mask_input.name}: constant {had} -> {MASK}; opset {opset}"]
-    for i, layer in enumerate(enc.layers):
-        heads = f"{layer.heads} x {layer.query.weight.shape[1] // layer.heads}"
-        lines.append(f"layer {i:2}: attention {heads}, scale {layer.scale:.6g}, mask, LayerNorm x 2, Gelu {layer.gelu}")
-    return lines
 
 
 def gate_inputs(model, enc: Encoder, folder, rows) -> dict:
@@ -240,13 +223,18 @@ def modify(in_path, out_path, target="ascend", inputs=None, rows=None) -> str:
         raise cli.UserError(f"{in_path}: opset {opset}, must be {OPSETS[0]} to {OPSETS[-1]}; export with opset 11")
     try:
         enc = encoder.read_encoder(model.graph)
-        lines, arrays = report(enc, opset), gate_inputs(model, enc, inputs, rows)
+        arrays = gate_inputs(model, enc, inputs, rows)
         olds, new = (for_ascend if target == "ascend" else for_others)(Writer(model.graph, opset), enc)
         for old in olds:
             ir.convenience.replace_all_uses_with(old, new)
     except Miss as e:
         raise cli.UserError(f"{in_path}: {e}; is it the simplified graph of a BERT classifier?") from None
     data = finish(model)
-    lines.append(gate.compare(str(in_path), data, arrays).demand(out_path))
+    verdict = gate.compare(str(in_path), data, arrays).demand(out_path)
     cli.write(out_path, data)
-    return "\n".join(lines)
+    constant = "none found" if enc.mask_constant is None else repr(enc.mask_constant)
+    lines = [f"mask from {enc.mask_input.name}: constant {constant} -> {MASK}; opset {opset}"]
+    for i, layer in enumerate(enc.layers):
+        heads = f"{layer.heads} x {layer.query.weight.shape[1] // layer.heads}"
+        lines.append(f"layer {i:2}: attention {heads}, scale {layer.scale:.6g}, mask, LayerNorm x 2, Gelu {layer.gelu}")
+    return "\n".join([*lines, verdict])

@@ -13,6 +13,7 @@
 import sys
 from pathlib import Path
 
+from tools.base import input_files, onnxfile
 from tools.graph import gate
 from tools.make import cli
 
@@ -24,19 +25,13 @@ def shape(text: str) -> tuple[str, list[int]]:
 
 
 def simplify(path: Path, shapes: dict):
-    """onnxsim's form of a graph, as a ModelProto; shapes: {input: its dimensions, -1 where open}.
-
-    Raises UserError where onnxsim fails, or its own check of the result.
-    """
+    """onnxsim's form of a graph, as a ModelProto; shapes: {input: its dimensions, -1 where open}; UserError where onnxsim
+    fails, or its own check of the result."""
     import onnxsim
 
-    from tools.base import onnxfile
-
     model = onnxfile.load_model(path)
-    try:
+    with onnxfile.refuse(f"{path}: onnxsim cannot simplify it", "export it again"):
         simple, ok = onnxsim.simplify(model, overwrite_input_shapes=shapes)
-    except Exception as e:  # onnxsim, onnx and onnxruntime each raise their own
-        raise cli.UserError(f"{path}: onnxsim cannot simplify it: {onnxfile.first_line(e)}; export it again") from None
     if not ok:
         raise cli.UserError(f"{path}: onnxsim found its own result unlike the graph; please report it")
     print(f"onnxsim {onnxsim.__version__}: {len(model.graph.node)} nodes became {len(simple.graph.node)}")
@@ -44,8 +39,6 @@ def simplify(path: Path, shapes: dict):
 
 
 def main():
-    from tools.base import input_files
-
     p = cli.parser(__doc__)
     p.add_argument("source", type=Path, metavar="IN.onnx")
     p.add_argument("save_path", type=Path, metavar="OUT.onnx")

@@ -42,7 +42,7 @@ def explanation(e: Exception) -> str:
     if isinstance(e, UserError):
         return str(e)
     if isinstance(e, OSError):
-        return f"{e.filename or 'input/output'}: {e.strerror or e}{ADVICE.get(e.errno, '')}"
+        return f"{e.filename2 or e.filename or 'input/output'}: {e.strerror or e}{ADVICE.get(e.errno, '')}"
     if isinstance(e, UnicodeEncodeError):
         return f"{ascii(e.object)[:200]} is not UTF-8; give that file another name"
     return f"no memory left ({e}); free some, or give a smaller input"

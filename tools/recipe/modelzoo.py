@@ -12,25 +12,16 @@ import numpy as np
 
 from tools.base import input_files, output_files
 from tools.make import cli
-from tools.recipe import pth2onnx
+from tools.recipe import options, pth2onnx
 from tools.source import data, foreign, tokens
 
+MODEL = Path(sys.argv[0]).resolve().parent  # the folder of the running script, under models/
 ALBERT = ("input_ids", "attention_mask", "token_type_ids")
-
-
-def model_folder() -> Path:
-    """The folder of the running script, under models/."""
-    return Path(sys.argv[0]).resolve().parent
 
 
 def places_of(data: Path) -> list[Path]:
     """Where the recipes leave what belongs to a data folder: in it, beside it, and where they are run."""
     return [data, data.parent, Path()]
-
-
-def first_texts(*folders) -> Path | None:
-    """The first dev.tsv in `folders`."""
-    return cli.first_file(Path(f) / "dev.tsv" for f in folders)
 
 
 def write_rows(folders, places, length, folder, names, prefix="") -> list[int]:
@@ -39,11 +30,11 @@ def write_rows(folders, places, length, folder, names, prefix="") -> list[int]:
     places: where the tokenizer's files may lie; names: {the folder of each input: the model input}. Raises UserError
     where there is no dev.tsv.
     """
-    if not (path := first_texts(*folders)):
+    if not (path := cli.first_file(Path(f) / "dev.tsv" for f in folders)):
         raise cli.UserError(f"no dev.tsv in {', '.join(map(str, folders))}; copy it there (make data rebuilds it)")
     texts, labels = data.read_tsv(path)
     with tempfile.TemporaryDirectory() as box:
-        foreign.tokenizer_files(places, model_folder(), Path(box) / "tokens")
+        foreign.tokenizer_files(places, MODEL, Path(box) / "tokens")
         tokenizer = tokens.load(Path(box) / "tokens")
     arrays = tokens.encode(tokenizer, texts, length, tuple(names.values()))
     input_files.write_bins(folder, {name: arrays[meaning] for name, meaning in names.items()}, labels, 0, prefix)
@@ -60,22 +51,28 @@ def write_onnx(folder, places, inputs, save_path, shape, folders, weights="check
     batch, length = shape
     with tempfile.TemporaryDirectory() as box:
         if foreign.is_foreign(folder) or (Path(folder) / weights).is_file():
-            folder = foreign.as_hub(folder, model_folder(), box, places, weights)
+            folder = foreign.as_hub(folder, MODEL, box, places, weights)
         words = ["--model_dir", folder, "--save_path", save_path, "--seq_len", length, "--eval_batch_size", batch]
-        words += ["--text_file", path] if (path := first_texts(*folders)) else []
+        words += ["--text_file", path] if (path := cli.first_file(Path(f) / "dev.tsv" for f in folders)) else []
         pth2onnx.pth2onnx("", inputs, list(map(str, words)))
 
 
-def accuracy(outputs: Path, labels: Path) -> None:
-    """Print the share of right outputs, of all of them."""
-    result = output_files.score(outputs, labels)
+def postprocess(description: str, outputs: str, labels: str, folder: str | None = None) -> None:
+    """Print the share of right outputs. outputs, labels: the recipe's names of the options; `labels` is a file beside
+    labels.json, or where it may be left out, the folder of both, `folder` if not given."""
+    p = cli.parser(description)
+    p.add_argument(outputs, dest="outputs", type=Path, required=True, help="folder of the outputs: .bin, .npy or .txt")
+    what = f"folder of the labels ({folder})" if folder else "file of the labels"
+    p.add_argument(labels, dest="labels", type=Path, required=not folder, default=folder, help=what)
+    args = p.parse_args()
+    result = output_files.score(args.outputs, (args.labels if folder else args.labels.parent) / "labels.json")
     print(f"acc = {result['correct'] / result['total']:.3f} ({result['correct']}/{result['total']})")
 
 
 def roberta_preprocess(description: str) -> None:
     p = cli.parser(description)
     p.add_argument("--data_path", type=Path, default=Path("SST-2"), help="folder of the data (%(default)s)")
-    p.add_argument("--pad_length", type=int, default=128, help="tokens a row (%(default)s)")
+    p.add_argument("--pad_length", type=options.count, default=128, help="tokens a row (%(default)s)")
     args = p.parse_args()
     names = {f"roberta_base_bin_{args.pad_length}": "src_tokens"}
     folders = args.data_path, args.data_path.parent / "SST-2"
@@ -89,8 +86,8 @@ def roberta_pth2onnx(description: str) -> None:
     p.add_argument("--checkpoint_file", default="checkpoint.pt", help="their name (%(default)s)")
     p.add_argument("--data_name_or_path", type=Path, default=Path("SST-2"), help="folder of the data: its dictionaries")
     p.add_argument("--onnx_path", type=Path, default=Path("onnx_file"), help="folder of the .onnx (%(default)s)")
-    p.add_argument("--pad_length", type=int, default=128, help="tokens a row (%(default)s)")
-    p.add_argument("--batch_size", type=int, default=1, help="rows of a request (%(default)s)")
+    p.add_argument("--pad_length", type=options.count, default=128, help="tokens a row (%(default)s)")
+    p.add_argument("--batch_size", type=options.count, default=1, help="rows of a request (%(default)s)")
     args = p.parse_args()
     path = args.onnx_path / f"roberta_base_seq{args.pad_length}_bs{args.batch_size}.onnx"
     folder, shape = args.data_name_or_path, (args.batch_size, args.pad_length)
@@ -98,20 +95,12 @@ def roberta_pth2onnx(description: str) -> None:
     write_onnx(args.checkpoint_path, places_of(folder), ("src_tokens",), path, shape, texts, args.checkpoint_file)
 
 
-def roberta_postprocess(description: str) -> None:
-    p = cli.parser(description)
-    p.add_argument("--res_path", type=Path, required=True, help="folder of src_tokens_<sample>_0.bin, .npy or .txt")
-    p.add_argument("--data_path", type=Path, default=Path("SST-2"), help="folder of RoBERTa_preprocess.py's labels")
-    args = p.parse_args()
-    accuracy(args.res_path, args.data_path / "labels.json")
-
-
 def albert_preprocess(description: str) -> None:
     p = cli.parser(description)
     p.add_argument("--pth_dir", type=Path, required=True, help="folder of the checkpoint: its tokenizer")
     p.add_argument("--data_dir", type=Path, required=True, help="folder of dev.tsv")
     p.add_argument("--save_dir", type=Path, required=True, help="folder to write")
-    p.add_argument("--max_seq_length", type=int, default=128, help="tokens a row (%(default)s)")
+    p.add_argument("--max_seq_length", type=options.count, default=128, help="tokens a row (%(default)s)")
     args = p.parse_args()
     names = dict(zip(ALBERT, ALBERT, strict=True))
     labels = write_rows([args.data_dir], pieces_of(args.pth_dir), args.max_seq_length, args.save_dir, names)
@@ -120,7 +109,7 @@ def albert_preprocess(description: str) -> None:
 
 def pieces_of(folder: Path) -> list[Path]:
     """Where the recipe has ALBERT's tokenizer: beside the checkpoint, or with the model that it was trained from."""
-    return [folder, folder.parents[1] / "prev_trained_model/albert_base_v2"]
+    return [folder, *(top / "prev_trained_model/albert_base_v2" for top in folder.absolute().parents[1:2])]
 
 
 def albert_pth2onnx(description: str) -> None:
@@ -128,27 +117,17 @@ def albert_pth2onnx(description: str) -> None:
     p.add_argument("--pth_dir", type=Path, required=True, help="folder of the checkpoint")
     p.add_argument("--data_dir", type=Path, help="folder of dev.tsv, to compare on (sentences of our own if none)")
     p.add_argument("--onnx_dir", type=Path, default=Path("outputs"), help="folder of the .onnx (%(default)s)")
-    p.add_argument("--batch_size", type=int, default=16, help="rows of a request (%(default)s)")
-    p.add_argument("--max_seq_length", type=int, default=128, help="tokens a row (%(default)s)")
+    p.add_argument("--batch_size", type=options.count, default=16, help="rows of a request (%(default)s)")
+    p.add_argument("--max_seq_length", type=options.count, default=128, help="tokens a row (%(default)s)")
     args = p.parse_args()
     path = args.onnx_dir / f"albert_seq{args.max_seq_length}_bs{args.batch_size}.onnx"
     shape, texts = (args.batch_size, args.max_seq_length), [args.data_dir] if args.data_dir else []
     write_onnx(args.pth_dir, pieces_of(args.pth_dir), ALBERT, path, shape, texts)
 
 
-def albert_postprocess(description: str) -> None:
-    p = cli.parser(description)
-    p.add_argument("--result_dir", type=Path, required=True, help="folder of <sample>_0.npy, .bin or .txt")
-    p.add_argument("--label_path", type=Path, required=True, help="label.npy of Albert_preprocess.py")
-    args = p.parse_args()
-    accuracy(args.result_dir, args.label_path.with_name("labels.json"))
-
-
 def opt_onnx(description: str, flags: bool) -> None:
-    """The simplified graph in the form that CANN's fusions look for. flags: files by option, not by place.
-
-    Raises UserError where the graph is another.
-    """
+    """The simplified graph in the form that CANN's fusions look for; UserError where it has another shape. flags: its files
+    are named by options, not by place."""
     p = cli.parser(description)
     names = ("--input_file", "--output_file") if flags else ("input_file", "output_file")
     for name, what in zip(names, ("simplified graph", "graph to write"), strict=True):

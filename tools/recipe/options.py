@@ -1,8 +1,23 @@
-"""What pth2onnx.py and preprocess.py have in common: the option --task, and what it stands for."""
+"""Options that the recipes' commands have in common, and what --task stands for."""
 
+import argparse
 from pathlib import Path
 
 from tools.base import tasks
+
+
+def count(text: str) -> int:
+    """The value of an option that is a whole number from 1 on."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
+    return number
+
+
+def new_file(text: str) -> Path:
+    """The value of an option that names a file to write: what is a folder is refused before any work."""
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: is a folder; name a file")
+    return Path(text)
 
 
 def task(p) -> None:

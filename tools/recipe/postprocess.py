@@ -1,7 +1,6 @@
 """postprocess.py: outputs against labels."""
 
 import json
-import math
 from pathlib import Path
 
 from tools.base import tasks
@@ -16,9 +15,7 @@ def postprocess(description: str, word: str = "accuracy: ") -> None:
     p.add_argument("--output_path", required=True, type=Path, help="folder of <sample>_0.bin, .npy or .txt")
     p.add_argument("--label_path", required=True, type=Path, help="labels.json of preprocess.py")
     p.add_argument("--save_path", type=Path, help="score.json to write")
-    p.add_argument(
-        "--threshold", type=float, default=tasks.THRESHOLD, help="of each label, where several are right (%(default)s)"
-    )
+    p.add_argument("--threshold", type=float, default=tasks.THRESHOLD, help="where labels may be several (%(default)s)")
     args = p.parse_args()
     if not 0 < args.threshold < 1:
         p.error(f"--threshold {args.threshold}: must be between 0 and 1")
@@ -36,8 +33,9 @@ def lines_of(result: dict, word: str):
     """The lines on the screen: the recipe's accuracy; of another task each of its metrics."""
     if "metrics" not in result:
         yield f"{word}{result['correct'] / result['total']:.6f} ({result['correct']}/{result['total']})"
-        return
-    for name, metric in result["metrics"].items():
-        low, high = metric["interval95"] or (math.nan, math.nan)
-        value = math.nan if metric["value"] is None else metric["value"]
-        yield f"{name}: {value:.6f} of {result['total']} ({metric['method']} interval {low:.4f} to {high:.4f})"
+    for name, metric in result.get("metrics", {}).items():
+        if metric["value"] is None:
+            yield f"{name}: {metric['method']}"
+        else:
+            interval = "{} interval {:.4f} to {:.4f}".format(metric["method"], *metric["interval95"])
+            yield f"{name}: {metric['value']:.6f} of {result['total']} ({interval})"

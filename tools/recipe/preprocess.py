@@ -15,8 +15,8 @@ def preprocess(description: str, first_index: int = 1, prefix: str = "") -> None
     p.add_argument("--text_file", required=True, type=Path, help="dev.tsv")
     p.add_argument("--tokenizer_path", required=True, type=Path, help="checkpoint folder")
     p.add_argument("--seq_len", default="128", help="tokens a row, buckets such as 64,128, or real (%(default)s)")
-    p.add_argument("--max_len", type=int, default=128, help="tokens a sentence is cut to, for real (%(default)s)")
-    p.add_argument("--batch_size", type=int, default=1, help="rows of a file, for buckets (%(default)s)")
+    p.add_argument("--max_len", type=options.count, default=128, help="tokens of a sentence, for real (%(default)s)")
+    p.add_argument("--batch_size", type=options.count, default=1, help="rows of a file, for buckets (%(default)s)")
     p.add_argument("--pack", action="store_true", help="several sentences a row, for a packed graph (PACK=1)")
     p.add_argument("--save_path", required=True, type=Path, help="folder to write")
     p.add_argument("--unlabelled", action="store_true", help="of texts without labels, to check a graph on")
@@ -40,16 +40,15 @@ def preprocess(description: str, first_index: int = 1, prefix: str = "") -> None
         sentences, labels = data.read_tsv(args.text_file, task, names)
         labels = [" ".join(map(str, label)) for label in labels] if task.several else labels
     longest = tokens.fit(args.tokenizer_path, max(lengths), cut=real)
-    encode = tokens.encode_unpadded if real else tokens.encode
     tokenizer = tokens.load(args.tokenizer_path)
-    arrays = encode(tokenizer, sentences, longest, inputs)
-    count, rows = f"{len(sentences)} samples", None
+    arrays = tokens.encode(tokenizer, sentences, longest, inputs, padded=not real)
+    files, rows = f"{len(sentences)} samples", None
     if args.pack:
         arrays, rows = tokens.pack(arrays, tokenizer.padding["pad_id"])
-        count += f" in {len(rows)} rows"
+        files += f" in {len(rows)} rows"
     if len(lengths) == 1:
         input_files.write_bins(args.save_path, arrays, labels, first_index, prefix, rows)
     else:
-        count = f"{input_files.write_buckets(args.save_path, arrays, labels, lengths, args.batch_size)} batches"
-    print(f"wrote {count} x {len(arrays)} inputs to {args.save_path}")
+        files = f"{input_files.write_buckets(args.save_path, arrays, labels, lengths, args.batch_size)} batches"
+    print(f"wrote {files} x {len(arrays)} inputs to {args.save_path}")
     tasks.write_task(args.save_path, args.task, names)

@@ -1,6 +1,7 @@
 """pth2onnx.py: a checkpoint folder to ONNX."""
 
 import gc
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -22,11 +23,6 @@ SENTENCES = [
 ]
 
 
-def own_sentences(task):
-    """Texts of our own for a task: single ones, or each with the next."""
-    return list(zip(SENTENCES, SENTENCES[1:], strict=False)) if task.pair else SENTENCES
-
-
 def pth2onnx(description: str, inputs: tuple[str, ...] = (), words=None) -> None:
     """Export a checkpoint folder to ONNX; written only if it agrees with PyTorch on every sentence of --text_file.
 
@@ -34,22 +30,20 @@ def pth2onnx(description: str, inputs: tuple[str, ...] = (), words=None) -> None
     line's if not given. Raises UserError where it does not agree.
     """
     p = cli.parser(description)
-    p.add_argument(
-        "--model_dir", "--input_model", required=True, type=Path, help="checkpoint folder: config, weights, tokenizer"
-    )
-    p.add_argument("--save_path", "--output_file", required=True, type=Path, help="the .onnx to write")
-    p.add_argument("--save_logits", type=Path, help="where the ONNX graph's logits of the sentences go, .npy")
+    p.add_argument("--model_dir", "--input_model", required=True, type=Path, help="checkpoint folder")
+    p.add_argument("--save_path", "--output_file", required=True, type=options.new_file, help="the .onnx to write")
+    p.add_argument("--save_logits", type=options.new_file, help="where the graph's logits of the sentences go, .npy")
     p.add_argument("--text_file", type=Path, help="sentences to compare on (a few of our own if not given)")
     p.add_argument("--data_dir", type=Path, help="the folder of that file, if it is called dev.tsv")
     p.add_argument(
-        "--seq_len", "--max_seq_length", type=int, default=128, help="tokens a sentence is cut to (%(default)s)"
+        "--seq_len", "--max_seq_length", type=options.count, default=128, help="tokens of a sentence (%(default)s)"
     )
-    p.add_argument("--eval_batch_size", type=int, help="fix the shape to this batch and --seq_len (open if not given)")
+    p.add_argument(
+        "--eval_batch_size", type=options.count, help="fix the shape to this batch and --seq_len (else open)"
+    )
     p.add_argument("--do_lower_case", action="store_true", help="changes nothing: tokenizer_config.json says it")
     options.task(p)
     args = p.parse_args(words)
-    if args.eval_batch_size is not None and args.eval_batch_size < 1:
-        p.error(f"--eval_batch_size {args.eval_batch_size}: must be 1 or more")
     # PyTorch's threads wait asleep: beside other work on the same cores, spinning ones took five times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     gc.disable()  # a quarter of these imports is the search for garbage among what stays
@@ -62,7 +56,8 @@ def pth2onnx(description: str, inputs: tuple[str, ...] = (), words=None) -> None
     task, names = options.task_and_labels(args.task, args.model_dir, inputs)
     tasks.refuse_others(cli.read_json(architecture.config_file(args.model_dir)), task, args.model_dir)
     text_file = args.text_file or (args.data_dir and args.data_dir / "dev.tsv")
-    sentences = data.read_texts(text_file, task) if text_file else own_sentences(task)
+    own = list(itertools.pairwise(SENTENCES)) if task.pair else SENTENCES
+    sentences = data.read_texts(text_file, task) if text_file else own
     length = tokens.fit(args.model_dir, args.seq_len, cut=not args.eval_batch_size)
     reader = tokens.load(args.model_dir)
     print(tokenizer.compare_ids(reader, args.model_dir, sentences, length))

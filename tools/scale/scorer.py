@@ -77,9 +77,9 @@ class Scorer:
         self.most = tokens.fit(self.tokenizer, self.most or LONGEST, cut=True)
         if self.most == LONGEST:
             raise cli.UserError(f"{self.tokenizer}: no config.json says how many positions there are; give --max_len")
-        tokens.check(self.most, inputs)
-        self.fields = [tokens.FIELDS[input_files.ROLES[name]] for name in inputs]
         self.pieces = tokens.load(self.tokenizer)
+        tokens.check(self.pieces, self.question.pair, self.most, inputs)
+        self.fields = [tokens.FIELDS[input_files.ROLES[name]] for name in inputs]
         self.pieces.no_padding()
 
     def tokenised(self, texts, cut):

@@ -63,10 +63,8 @@ def encoder(base_tensors):
 
 
 def merge(base_tensors, adapter_path):
-    """A BertForSequenceClassification's tensors, {name: float32}, of those of its encoder, names with or without `bert.`.
-
-    Raises UserError where the file is no adapter, does not fit the base, or merges to another digest than it records.
-    """
+    """A BertForSequenceClassification's tensors, {name: float32}, of those of its encoder, names with or without `bert.`;
+    UserError where the file is no adapter, does not fit the base, or merges to another digest than it records."""
     tensors, facts = read_adapter(adapter_path)
     merged = combine(base_tensors, tensors, adapter_path)
     if (sha256 := digest(merged)) != facts["merged_sha256"]:

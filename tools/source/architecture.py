@@ -12,14 +12,14 @@ WHOLE = ("model.safetensors", "pytorch_model.bin", "checkpoint.pt")  # the last 
 # A checkpoint in shards: which file holds which tensor.
 INDEXES = tuple(f"{name}.index.json" for name in WHOLE[:2])
 WEIGHTS = (*WHOLE, *INDEXES)
-# Both forms of GELU, and their names: the erf form, and the tanh form of Hendrycks and Gimpel (arXiv 1606.08415).
+# The names of both forms of GELU: by erf, and by tanh (Hendrycks and Gimpel, arXiv 1606.08415).
 ACTIVATIONS = {
     "gelu": ("gelu", "gelu_python"),
     "gelu_new": ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"),
 }
-# Classes whose tensors are those of a classifier of texts, and mean something else.
+# Classes whose tensors look like those of a classifier of texts, with another meaning.
 OTHER_HEADS = {"TokenClassification": "a label for each token", "MultipleChoice": "a choice among several texts"}
-# What decides the architecture, and the value meant where a config does not say (TinyBERT's has no eps).
+# The keys that decide the architecture, and their values where a config is silent (TinyBERT's has no eps).
 DEFAULTS = dict.fromkeys(
     ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "embedding_size")
 ) | {
@@ -31,9 +31,9 @@ DEFAULTS = dict.fromkeys(
     "inner_group_num": 1,
     "pad_token_id": 0,
 }
-# What is no BERT, and would take minutes merely to list its tensors.
+# A config with larger values is no BERT's, and listing its tensors alone would take minutes.
 LIMITS = {"num_hidden_layers": 1 << 10, "inner_group_num": 1 << 4}
-# What else a folder may hold, by what its name ends in, and what to do.
+# What a folder may hold in place of weights, by the end of a file's name, and what to do then.
 THERE = {
     "adapter_config.json": "an adapter (PEFT) without its model; save the merged model, merge_and_unload()",
     ".gguf": "a GGUF file, which is quantised; take the checkpoint that it was made from",
@@ -50,7 +50,7 @@ THERE = {
 
 
 def weights_file(folder):
-    """The weights of a checkpoint's folder, or their index. UserError, which says what is there instead, where none is."""
+    """The weights of a checkpoint's folder, or their index; UserError, which names what is there instead, where it has none."""
     folder = Path(folder)
     if path := cli.first_file(folder / name for name in WEIGHTS):
         if (folder / "adapter_config.json").exists():  # peft, where it is installed, would add it to another model's

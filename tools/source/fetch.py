@@ -29,7 +29,7 @@ from tools.make import cli
 PINS = cli.ROOT / "data" / "pins.txt"
 PYPI = "https://pypi.org/simple"
 PAGE_LIMIT = 1 << 24  # bytes of an index page
-# What pip is told of where packages come from and how to get there; the user's other settings say where they go to.
+# pip's settings of where packages come from and how to reach them. Its others are of where they are installed.
 SOURCES = ("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy", "cert", "client-cert",
            "timeout", "default-timeout", "retries", "cache-dir", "no-cache-dir", "keyring-provider")  # fmt: skip
 TRIES = 3  # in a row without one new byte

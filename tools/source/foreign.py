@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 from tools.make import cli
+from tools.source import tokenizer
 from tools.source.architecture import CONFIGS
 
 GPT2 = ("encoder.json", "vocab.bpe", "dict.txt")
@@ -53,14 +54,18 @@ def as_hub(folder, model, box, places=(), weights="checkpoint.pt"):
     return hub
 
 
+def first_words(path):
+    """The first word of each line of a dict.txt: what fairseq counted."""
+    return [line.split()[0] for line in tokenizer.read_vocab(path) if line.strip()]
+
+
 def label_order(places, count):
     """Which label each output of fairseq's classifier is, as numbers; UserError where label/dict.txt does not say it."""
     path = find_file(places, "label/dict.txt")
     if path is None:
         fault = "no label/dict.txt, which says the order of the outputs"
         raise cli.UserError(f"{places[0]}: {fault}; copy it there from the SST-2-bin that the model was trained on")
-    words = [line.split()[0] for line in path.read_text("utf-8").splitlines() if line.split()]
-    order = [word for word in words if not word.startswith("madeupword")]
+    order = [word for word in first_words(path) if not word.startswith("madeupword")]
     if sorted(order) != [str(i) for i in range(count)]:
         fault = f"labels {' '.join(order):.60}, not the numbers 0 to {count - 1}"
         raise cli.UserError(f"{path}: {fault}; take the model's own")
@@ -90,7 +95,6 @@ def byte_pairs(encoder, merges, numbers, hub):
     """vocab.json and merges.txt of GPT-2's encoder.json and vocab.bpe in the numbers of fairseq's dict.txt: that counts
     from 4, behind <s> <pad> </s> <unk>, and has <mask> last."""
     piece = {str(i): text for text, i in cli.read_json(encoder).items()}
-    words = [line.split()[0] for line in numbers.read_text("utf-8").splitlines() if line.split()]
-    tokens = ["<s>", "<pad>", "</s>", "<unk>", *(piece.get(word, word) for word in words), "<mask>"]
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *(piece.get(word, word) for word in first_words(numbers)), "<mask>"]
     (hub / PAIRS[0]).write_text(json.dumps({token: i for i, token in enumerate(tokens)}), "utf-8")
     (hub / PAIRS[1]).write_bytes(merges.read_bytes())

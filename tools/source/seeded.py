@@ -23,6 +23,7 @@ UNIGRAMS = {
     "XLMRobertaTokenizer": ("<s> <pad> </s> <unk>", "<mask>"),
     "CamembertTokenizer": ("<s>NOTUSED <pad> </s>NOTUSED <unk> <unk>NOTUSED <s> </s>", "<mask>"),
 }
+ALIKE = {("<s>", "<pad>"): "RobertaTokenizer", ("[CLS]", "<pad>"): "AlbertTokenizer"}
 CAPITALISED = 4000  # whole words of the uncased vocabulary that also get a capitalised form
 
 
@@ -63,11 +64,13 @@ def write(folder, model, pieces):
     tensors = {}
     for name, shape in families.shapes(architecture.read_config(model / "config.json")).items():
         tensors[name] = random_values(bits, shape, std(name, shape)) + np.float32(is_scale(name))
-    folder.mkdir(parents=True)
-    for name in ("config.json", "tokenizer_config.json"):
-        (folder / name).write_bytes((model / name).read_bytes())
-    (folder / "model.safetensors").write_bytes(save(tensors))
     name, size = settings["tokenizer_class"], config["vocab_size"]
+    if name == "PreTrainedTokenizerFast":  # by make new-model: whichever has these special tokens
+        name = ALIKE.get((settings.get("cls_token"), settings.get("pad_token")), "BertTokenizer")
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_bytes((model / "config.json").read_bytes())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": name}), "utf-8")
+    (folder / "model.safetensors").write_bytes(save(tensors))
     if name == "RobertaTokenizer":
         byte_pairs(folder, pieces, size)
     elif name in UNIGRAMS:

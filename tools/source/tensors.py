@@ -17,9 +17,9 @@ from tools.source import families
 from tools.source.architecture import WHOLE, weights_file
 
 LARGEST = 1 << 32  # bytes that a .bin, which is a zip, may unpack to
-# What wraps a model when it is saved: DataParallel, torch.compile; and the names of older tools.
+# DataParallel and torch.compile put these before the names of a model that they wrap.
 WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")
-OLD = {"gamma": "weight", "beta": "bias"}  # of LayerNorm
+OLD = {"gamma": "weight", "beta": "bias"}  # LayerNorm's names in older tools
 BARE = ("embeddings", "embeddings_project", "encoder", "transformer", "pooler")  # of an encoder saved by itself
 
 
@@ -92,10 +92,3 @@ def rename(tensors, kind=None):
     prefix = families.FAMILIES[kind or "bert"].prefix
     with_prefix = lambda name: f"{prefix}.{name}" if name.split(".")[0] in BARE else name
     return {with_prefix(name): tensor for name, tensor in families.translate(plain).items()}
-
-
-def drop_unused(tensors, kind, expected):
-    """Tensors without those that a family's classifier never reads: position_ids, heads of its training, distillation's."""
-    unused = (*families.UNUSED, *families.FAMILIES[kind].unused)
-    leave = lambda name: name.startswith(unused) or name.endswith("embeddings.position_ids")
-    return {name: tensor for name, tensor in tensors.items() if name in expected or not leave(name)}

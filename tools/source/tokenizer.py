@@ -29,9 +29,9 @@ FLAGS = {
     "tokenize_chinese_chars": ("handle_chinese_chars", True),
     "strip_accents": ("strip_accents", None),
 }
-# Of the child; bytes, seconds.
+# Of the process of `try_out`: bytes of memory, seconds of processor time, and no core dump.
 LIMITS = {resource.RLIMIT_DATA: 4 << 30, resource.RLIMIT_CPU: 60, resource.RLIMIT_CORE: 0}
-# Of our own: what tokenizers are known to disagree on.
+# Sentences of our own that tokenizers are known to disagree on.
 HARD = [
     "Café naïve Ångström résumé cafe\u0301 İstanbul Straße",
     "这是一部好电影 映画 영화 ชอบมาก",
@@ -83,20 +83,6 @@ def read_vocab(path):
     return text.removesuffix("\n").split("\n")
 
 
-def build(pieces, lowercase=True):
-    """BERT's tokenizer (tokenizers.Tokenizer) over a list of word pieces, as transformers' BertTokenizer builds it."""
-    from tokenizers import BertWordPieceTokenizer, Tokenizer, processors
-
-    ids = {piece: i for i, piece in enumerate(pieces)}
-    tokenizer = Tokenizer.from_str(BertWordPieceTokenizer(ids, lowercase=lowercase).to_str())
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{CLS} $A {SEP}",
-        pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
-        special_tokens=[(token, ids[token]) for token in (CLS, SEP)],
-    )
-    return tokenizer
-
-
 def content(token):
     """The text of a token that a file spells as text or as an object."""
     return token.get("content") if isinstance(token, dict) else token
@@ -104,7 +90,8 @@ def content(token):
 
 @contextmanager
 def refuse_damaged(what):
-    """What fails in the block is one UserError about `what`: each class raises its own, and a panic of Rust is no Exception."""
+    """Turn whatever fails in the block into one UserError about `what`. Each class of tokenizer raises errors of its own
+    kind, and a panic in Rust is no Exception."""
     try:
         yield
     except (cli.UserError, KeyboardInterrupt, MemoryError):
@@ -138,7 +125,7 @@ def load_reader(folder):
 
 
 def fault_of(reader, backend, paths):
-    """Why a tokenizer of transformers can be none of ours; None where it can."""
+    """Why a tokenizer of transformers cannot be used here; None where it can."""
     name, special = type(reader).__name__, special_tokens(reader)
     if backend is None:
         return f"{name} is Python code, which no tokenizer.json can say"
@@ -177,21 +164,23 @@ def set_flags(tokenizer, settings) -> None:
 
 
 def convert(folder, length=512):
-    """(tokenizer, tokenizer_config.json's keys, what to say of it) of any checkpoint folder, as transformers reads it;
-    UserError where that does not, or makes other ids of WordPiece than tokenizer.json itself."""
+    """(tokenizer, keys of tokenizer_config.json, lines for the screen) of any checkpoint folder, as transformers reads it.
+
+    Raises UserError where transformers cannot read it, or gives other ids than a tokenizer.json of WordPiece.
+    """
     from tokenizers import Tokenizer
 
     reader, paths, lines = load_reader(folder), files(folder), []
     backend, name = reader.backend_tokenizer, type(reader).__name__
     tokenizer, flags = Tokenizer.from_str(backend.to_str()), flags_of(backend)
-    # Another class than BERT's would build its tokenizer again, from keys of its own.
+    # Named by its own class, another tokenizer than BERT's would be built again, from keys of that class.
     settings = special_tokens(reader) | flags | {"tokenizer_class": name if flags else "PreTrainedTokenizerFast"}
     settings |= {"truncation_side": reader.truncation_side} if reader.truncation_side != "right" else {}
     settings |= {"model_max_length": reader.model_max_length} if 3 <= reader.model_max_length < 1 << 30 else {}
     if "tokenizer.json" in paths:
         stands = from_file(paths["tokenizer.json"])
         set_flags(stands, settings)
-        if difference := first_difference(prepare(stands, settings), reader, folder, [*HARD, *PAIRS], length):
+        if difference := first_difference(prepare(stands, settings, folder), reader, folder, [*HARD, *PAIRS], length):
             fault = f"tokenizer.json gives other ids than {name} of transformers, as of {str(difference[0])[:40]!r}"
             if flags:
                 advice = "tokenizer_config.json disagrees; save both by save_pretrained()"
@@ -200,12 +189,12 @@ def convert(folder, length=512):
     if flags and "do_lower_case" not in settings_of(paths):
         lower = str(settings["do_lower_case"]).lower()
         lines.append(f"tokenizer: no file says do_lower_case; transformers' own default for such a folder is {lower}")
-    prepare(tokenizer, settings)
+    prepare(tokenizer, settings, folder)
     return tokenizer, settings, "\n".join([*lines, compare_ids(tokenizer, folder, [], length, reader)])
 
 
 def try_out(folder):
-    """`convert` of a folder in a process of its own, within LIMITS; UserError where that does not come to a good end."""
+    """Run `convert` of a folder in a process of its own, within LIMITS; UserError where it fails there."""
 
     def limit():
         for kind, most in LIMITS.items():
@@ -229,10 +218,13 @@ def from_file(path):
         return Tokenizer.from_file(str(path))
 
 
-def prepare(tokenizer, settings):
-    """A tokenizer that knows its padding token and which end is cut, as tokenizer_config.json's keys say."""
+def prepare(tokenizer, settings, folder):
+    """Set a tokenizer's padding token and the end that is cut, as tokenizer_config.json says, and return it; UserError where
+    it has no such token."""
     pad = content(settings.get("pad_token")) or PAD
-    tokenizer.enable_padding(pad_id=tokenizer.token_to_id(pad), pad_token=pad)
+    if (number := tokenizer.token_to_id(pad)) is None:
+        raise cli.UserError(f"{folder}: not a tokenizer with tokenizer_config.json's padding token, {pad}; {OWN}")
+    tokenizer.enable_padding(pad_id=number, pad_token=pad)
     tokenizer.enable_truncation(512, direction=settings.get("truncation_side", "right"))
     return tokenizer
 
@@ -248,19 +240,19 @@ def load(folder):
         pad, flags = content(settings.get("pad_token")) or PAD, flags_of(tokenizer)
         present = isinstance(pad, str) and tokenizer.token_to_id(pad) is not None
         if present and all(settings.get(flag, value) == value for flag, value in flags.items()):
-            return prepare(tokenizer, settings)
+            return prepare(tokenizer, settings, folder)
     return convert(folder)[0]
 
 
 def config_like(path, settings):
-    """The bytes of a model's tokenizer_config.json; where a checkpoint `said` otherwise, with what it says."""
+    """The bytes of a model's tokenizer_config.json, with a checkpoint's `settings` where they differ."""
     ours, usual = cli.read_json(path), NAMED | {flag: default for flag, (_, default) in FLAGS.items()}
     other = {key: value for key, value in settings.items() if value != content(ours.get(key, usual.get(key)))}
     return (json.dumps(ours | other, indent=2) + "\n").encode() if other else path.read_bytes()
 
 
 def text_of(tokenizer):
-    """The bytes of tokenizer.json: how long rows are and how they are filled up is the caller's, not the file's."""
+    """The bytes of tokenizer.json, without the length of rows and their padding: the caller sets these."""
     from tokenizers import Tokenizer
 
     plain = Tokenizer.from_str(tokenizer.to_str())

@@ -18,26 +18,18 @@ FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_id
 PACKED_TOKENS = 8  # a packed row holds at most one sentence per so many tokens (the Makefile counts by it too)
 
 
-def encode(tokenizer, sentences, seq_len, names=("input_ids", "attention_mask")):
-    """Texts, or pairs of texts (the longer one cut first), cut to seq_len tokens with the special ones, and padded to them.
+def encode(tokenizer, sentences, seq_len, names=("input_ids", "attention_mask"), padded=True):
+    """Texts, or pairs of texts (the longer one cut first), cut to seq_len tokens with the special ones.
 
-    Returns {name: int64 array [len(sentences), seq_len]} in the order of `names` (keys of ROLES).
+    Returns {name: int64 array [len(sentences), seq_len]} in the order of `names` (keys of ROLES), or where they are not
+    `padded`, {name: an int64 row of its own length for each sentence}.
     """
-    columns = encode_rows(tokenizer, sentences, seq_len, names, tokenizer.padding | {"length": seq_len})
-    return {name: np.array(rows, np.int64).reshape(-1, seq_len) for name, rows in columns.items()}
-
-
-def encode_unpadded(tokenizer, sentences, max_len, names=("input_ids", "attention_mask")):
-    """`encode` without padding: {name: an int64 row of its own length, at most max_len, for each sentence}."""
-    columns = encode_rows(tokenizer, sentences, max_len, names)
-    return {name: [np.array(row, np.int64) for row in rows] for name, rows in columns.items()}
-
-
-def encode_rows(tokenizer, sentences, length, names, padding=None):
-    """{name: a list of int for each sentence}, cut to `length` and filled up as `padding` says, if at all."""
-    check(length, names)
-    rows = encodings(tokenizer, sentences, length, padding)
-    return {name: [getattr(row, FIELDS[input_files.ROLES[name]]) for row in rows] for name in names}
+    check(tokenizer, bool(sentences) and not isinstance(sentences[0], str), seq_len, names)
+    rows = encodings(tokenizer, sentences, seq_len, tokenizer.padding | {"length": seq_len} if padded else None)
+    columns = {name: [getattr(row, FIELDS[input_files.ROLES[name]]) for row in rows] for name in names}
+    if padded:
+        return {name: np.array(column, np.int64).reshape(-1, seq_len) for name, column in columns.items()}
+    return {name: [np.array(row, np.int64) for row in column] for name, column in columns.items()}
 
 
 def fit(folder, seq_len, cut=False):
@@ -54,16 +46,16 @@ def fit(folder, seq_len, cut=False):
     if cut:
         settings = find_file(folder, "tokenizer_config.json")
         most = cli.read_json(settings).get("model_max_length") if settings else None
-        return min(seq_len, positions, int(most) if isinstance(most, (int, float)) and most >= 3 else positions)
+        return int(min(seq_len, positions, most if isinstance(most, (int, float)) and most >= 3 else positions))
     if seq_len > positions:
         raise cli.UserError(f"{path}: {positions} positions, fewer than SEQ={seq_len}; give SEQ={positions} or less")
     return seq_len
 
 
-def check(seq_len, names):
-    """UserError for a length without room for a token, or an input of unknown meaning."""
-    if seq_len < 3:
-        raise cli.UserError(f"--seq_len {seq_len}: [CLS], one token and [SEP] need at least 3")
+def check(tokenizer, pair, length, names):
+    """UserError for a length without room for a token of a text, or of a `pair`, and for an input of unknown meaning."""
+    if length < (least := tokenizer.num_special_tokens_to_add(pair) + 1):
+        raise cli.UserError(f"rows of {length} tokens: the special ones and one of a text need at least {least}")
     if unknown := [n for n in names if n not in input_files.ROLES]:
         raise cli.UserError(f"input {unknown[0]!r} is not one of {', '.join(input_files.ROLES)}")
 
