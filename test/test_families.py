@@ -162,6 +162,15 @@ def test_shared_layers_are_stored_once(made):
 
 
 # ---- the ids as the one input
+def test_a_pad_within_a_text_cuts_none_of_its_tokens_off(tmp_path):
+    """`<pad>` in a review is masked in the graph; the tokens behind it are the text's own."""
+    ids = np.array([[0, 5, 1, 7, 2, 1, 1, 1]])
+    rows, _ = tokens.pack({"src_tokens": ids}, 1)
+    assert rows["src_tokens"].tolist() == ids.tolist() and rows["sentence"].tolist() == [[1, 1, 0, 1, 1, 0, 0, 0]]
+    input_files.write_buckets(tmp_path, {"src_tokens": ids}, None, [4, 8], 1)
+    assert np.load(tmp_path / "src_tokens/1.npy").tolist() == ids.tolist()
+
+
 def test_a_mask_made_of_the_ids(made, tmp_path):
     """fairseq's one input: the same logits, rows of padding finite, and packed rows too."""
     _, out = made("roberta")

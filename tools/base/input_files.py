@@ -220,12 +220,11 @@ def write_labels(folder, rows: dict, labels) -> None:
     return write_json(Path(folder) / "labels.json", {stem: of(row) for stem, row in rows.items()})
 
 
-def batches_of(mask, buckets, batch):
+def batches_of(lengths, buckets, batch):
     """[(seq_len, row numbers)] of each batch, buckets ascending, rows in their order, each in the smallest bucket that fits.
 
-    mask: int64 [n, longest bucket].
+    lengths: tokens of each row, int64 [n].
     """
-    lengths = mask.sum(1)
     batches, below = [], 0
     for seq_len in sorted(buckets):
         rows = np.flatnonzero((lengths > below) & (lengths <= seq_len))
@@ -242,7 +241,7 @@ def write_buckets(folder, arrays, labels, buckets, batch):
     {"<k>": [row of the text file from 0, ...]}, and folder/labels.json, {"<k>": ["<label>", ...]}.
     Returns the number of batches.
     """
-    batches = batches_of(real_tokens(arrays), buckets, batch)
+    batches = batches_of(lengths(arrays), buckets, batch)
     for name, array in arrays.items():
         with fresh_folder(Path(folder) / name) as new:
             for k, (seq_len, rows) in enumerate(batches, 1):

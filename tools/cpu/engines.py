@@ -114,7 +114,7 @@ class Openvino(Engine):
 
 
 class Native(Engine):
-    """The engine of tools/cpu/native: it computes a sentence's own tokens, and never its padding.
+    """The engine of tools/cpu/native: it computes a sentence's own tokens, a <pad> among them too, and never its padding.
 
     Rows without any mask, as pure inference gives them, are computed whole: the recipe's padded shape. With a certificate,
     sentences leave early.

@@ -234,9 +234,9 @@ def run_plan(args, engine, turns):
         for _ in range(warm):
             run_pass()
         passes = [turns.time(len(files[0]), run_pass)[0] for _ in range(args.loop)]
-    by_number = {}
-    for numbers, outputs in zip(rows, passes[-1][0], strict=True):
-        by_number |= by_file(numbers, 1, outputs)
+    by_number = dict(
+        pair for numbers, out in zip(rows, passes[-1][0], strict=True) for pair in by_file(numbers, 1, out)
+    )
     results = [(file, by_number[i]) for i, file in enumerate(files[0])]
     return engine, results, [ms for _, times, _ in passes for ms in times], [1e3 * seconds for *_, seconds in passes]
 

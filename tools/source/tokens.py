@@ -89,7 +89,7 @@ def pack(arrays, pad=0):
     of the padding token.
     """
     mask = input_files.real_tokens(arrays)
-    lengths, seq_len = mask.sum(1), mask.shape[1]
+    lengths, seq_len = input_files.lengths(arrays), mask.shape[1]
     most = seq_len // PACKED_TOKENS
     rows = share_rows(lengths, seq_len, most)
     names = [name for name, array in arrays.items() if array is not mask]
@@ -102,7 +102,7 @@ def pack(arrays, pad=0):
             at = slice(end - lengths[i], end)
             for name in names:
                 packed[name][r, at] = arrays[name][i, : lengths[i]]
-            packed["sentence"][r, at] = k + 1
+            packed["sentence"][r, at] = (k + 1) * (mask[i, : lengths[i]] != 0)
             packed["position"][r, at] = np.arange(lengths[i])
             packed["first"][r, k] = at.start
     return packed, rows
