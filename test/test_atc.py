@@ -1,6 +1,7 @@
 """tools/ascend/atc.py against a stand-in that accepts and refuses what CANN's atc does."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,8 +44,10 @@ def toolkit(folder, version=None, socs=()):
     return {"ASCEND_HOME_PATH": str(root), "PATH": bare}
 
 
-def test_a_verified_om_and_nothing_else(folder):
-    got = run(folder, SHAPE)
+@pytest.mark.parametrize("host_code", [{}, {"FAKE_ATC_HOST_CODE": "1"}])
+def test_a_verified_om_and_nothing_else(folder, host_code):
+    """Under the same name, too, if it carries host code, which atc says in its name."""
+    got = run(folder, SHAPE, **host_code)
     assert got.returncode == 0, got.stderr
     assert "ATC run success" in got.stdout  # atc's own output was shown
     assert "+ atc --framework=5 --model=model.onnx" in got.stdout
@@ -90,10 +93,8 @@ def test_soc_is_held_against_the_list_of_the_cann_found(folder):
     assert "plain 310 left CANN" in got.stderr
     assert "it knows Ascend310P1, Ascend310P3" in got.stderr
     assert not (folder / "out/model.om").exists()
-
-
-def test_old_cann_still_compiles_for_310(folder):
-    assert run(folder, SHAPE, soc="Ascend310", **toolkit(folder, "6.0.RC1")).returncode == 0
+    (folder / "old").mkdir()
+    assert run(folder, SHAPE, soc="Ascend310", **toolkit(folder / "old", "6.0.RC1")).returncode == 0
 
 
 def test_version_files():
@@ -120,12 +121,8 @@ def test_refusals_are_one_line_with_a_hint(folder, flags, code, hint):
     assert code in got.stderr
     assert hint in got.stderr
     assert list((folder / "out").iterdir()) == []
-
-
-def test_foreign_onnx(folder):
     (folder / "m.onnx").write_bytes(b"not onnx")
-    assert "E13005" in (err := run(folder, SHAPE).stderr)
-    assert "rebuild it" in err
+    assert re.search("E13005: .*; atc cannot parse this ONNX file: rebuild it", run(folder, SHAPE).stderr)
 
 
 @pytest.mark.parametrize(("fault", "complaint"), [
@@ -139,11 +136,6 @@ def test_what_atc_calls_success_is_checked(folder, fault, complaint):
     assert got.returncode == 1
     assert complaint in got.stderr
     assert list((folder / "out").iterdir()) == []
-
-
-def test_a_model_with_host_code_gets_the_same_name(folder):
-    assert run(folder, SHAPE, FAKE_ATC_HOST_CODE="1").returncode == 0
-    assert [p.name for p in (folder / "out").iterdir()] == ["model.om"]
 
 
 def test_nothing_found(folder):

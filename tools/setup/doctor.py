@@ -141,11 +141,11 @@ def ascend(wanted: str, python: str | None) -> list[tuple[bool, bool, str]]:
     """The same for the Ascend route: compiler, the Python that has ais_bench, the card. wanted, python: as in `engines`."""
     where, here = atc.atc_path(wanted), bench(python)
     asked = "" if wanted == "auto" else f"none is ATC={wanted}; "
-    compiler = f"atc: {asked}make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh"
+    missing = f"atc: {asked}make om CHIP=310P3 needs CANN (hiascend.com); source its set_env.sh"
+    compiler = f"atc  {where}: make om CHIP=310P3" if where else missing
     if here:
         version = first_line(here, "-c", "import platform; print(platform.python_version())")
     runner = f"Python {version} of {here}: ais_bench, make accuracy CHIP=310P3" if here else ais_bench.absence(python)
-    compiler = f"atc  {where}: make om CHIP=310P3" if where else compiler
     return [(False, bool(where), compiler), (False, bool(here), runner), card()]
 
 
