@@ -115,10 +115,8 @@ def short(text) -> str:
 
 def costs() -> dict[str, dict]:
     """The measured rows of results/costs.csv by their claim."""
-    if not COSTS.is_file():
-        return {}
-    with COSTS.open(newline="", encoding="utf-8") as f:
-        return {row["claim"]: row for row in csv.DictReader(f)}
+    lines = COSTS.read_text("utf-8").splitlines() if COSTS.is_file() else []
+    return {row["claim"]: row for row in csv.DictReader(lines)}
 
 
 def table(measured: dict[str, dict], claims: list[dict]) -> str:

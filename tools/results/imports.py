@@ -14,7 +14,6 @@ them. `make record FROM=` runs this; the record says that it is imported, and ha
 folder of outputs is an accuracy, scored against SST-2's labels.
 """
 
-import itertools
 import json
 import re
 import tempfile
@@ -213,9 +212,7 @@ def accuracy_of_outputs(folder: Path, spec: dict, given: set) -> dict:
             stems = {p.name.rsplit("_0.", 1)[0] for p in folder.glob("*_0.*")}
             order = sorted(stems, key=lambda stem: int("0" + "".join(filter(str.isdigit, stem))))
             labels = Path(work, "labels.json")
-            truth = itertools.chain(
-                records.sst2_labels(), itertools.repeat(0)
-            )  # of more outputs, which are refused below
+            truth = [*records.sst2_labels(), *[0] * len(order)]  # enough for more outputs, which are refused below
             labels.write_text(json.dumps(dict(zip(order, map(str, truth), strict=False))))
         score = output_files.score(folder, labels)
     if score["total"] != records.SST2:
@@ -258,10 +255,8 @@ def import_record(path: Path, leaf: Path, given=NAMES, devices: str | None = Non
 
 def record_of_same_run(folder: Path, record: dict) -> Path | None:
     """The record of the same run by another file: its summary, or its screen, which has no single times."""
-    run = lambda r: (
-        [r.get(k) for k in ("kind", "model", "bs", "chip", "samples_per_second")]
-        + [r.get("latency_ms", {}).get("mean")]
-    )
+    fields = ("kind", "model", "bs", "chip", "samples_per_second")
+    run = lambda r: [*map(r.get, fields), r.get("latency_ms", {}).get("mean")]
     for path in sorted(folder.glob("*-imported-*-throughput.json")):
         other = records.read_record(path)
         one_of_each = None in (other["requests"], record["requests"])

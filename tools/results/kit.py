@@ -184,11 +184,9 @@ def unpack(path: Path, folder: Path) -> Path:
 
 def cell_of(answer: dict, cells: dict[str, dict], kit: str) -> dict:
     """The kit's cell that a result is of. Raises UserError where it is of another kit, or not of what the kit holds."""
-    name = answer.get("cell")
-    if answer.get("kit") != kit:
-        raise cli.UserError(
-            f"{name}: of kit {str(answer.get('kit'))[:12]}, the others of {kit[:12]}: results are mixed"
-        )
+    name, other = answer.get("cell"), str(answer.get("kit"))
+    if other != kit:
+        raise cli.UserError(f"{name}: of kit {other[:12]}, the others of {kit[:12]}: results are mixed")
     if name not in cells:
         raise cli.UserError(f"{name}: no cell of the kit")
     for key in ("run.py", "graph", "input", "order", "reference", "om"):

@@ -24,9 +24,8 @@ def text_block(record: dict) -> str:
     info, cpu = record["engine_info"] or {}, record["machine"]
     spec = f"model       {record['model']} (weights: {record['weights']}), batch {record['bs']}"
     on = f": {cpu['cpu']}, {cpu['cores']} cores" if record["chip"] == "cpu" else ""
-    where = lambda run: ", ".join(
-        [run["node"], *(f"{k} {run[k]}" for k in ("job", "device") if run.get(k) is not None)]
-    )
+    parts = lambda run: (run["node"], *(f"{k} {run[k]}" for k in ("job", "device") if run.get(k) is not None))
+    where = lambda run: ", ".join(parts(run))
     lines = [
         *([records.DEMONSTRATION] if record["standin"] else []),
         *(accuracy_lines if record["kind"] == "accuracy" else speed_lines)(record),

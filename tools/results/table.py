@@ -34,11 +34,6 @@ LACKING = {
 }
 
 
-def rounded(value, digits: int):
-    """A figure for a table; None stays None."""
-    return None if value is None else round(value, digits)
-
-
 def settings(record: dict) -> str:
     """The parameters of a record that not every path has, as ` ISA=AVX2`; empty where it has none."""
     return "".join(f" {name.upper()}={record[name]}" for name in parameters.OPTIONAL if record.get(name))
@@ -65,7 +60,7 @@ def accuracy_cells(record: dict) -> dict:
     trained = record["caveat"] is None
     metrics = {name: m["value"] for name, m in record.get("metrics", {}).items() if name != "accuracy"}
     cells = {k: record[k] for k in ("total", "task") if k in record}
-    cells |= {name: rounded(value, 4) if trained else None for name, value in metrics.items()}
+    cells |= {name: value and round(value, 4) if trained else None for name, value in metrics.items()}
     if record["correct"] is None or not trained:
         return cells | dict.fromkeys(("correct", "accuracy_%", "ci95_%"))
     interval = "{:.2f}-{:.2f}".format(*(100 * share for share in record["interval95"]))
@@ -83,8 +78,7 @@ def speed_cells(record: dict) -> dict:
         "noisy": "noisy" if records_of.noise(record) else None,
         **{column: values[name] for name, column in columns.items() if name in values},
         "requests": record["requests"],
-        "p50_ms": rounded(latency.get("p50"), 3),
-        "p99_ms": rounded(latency.get("p99"), 3),
+        **{f"{q}_ms": latency.get(q) and round(latency[q], 3) for q in ("p50", "p99")},
         "padded_rows_%": None if padding is None else round(100 * padding, 2),
         "timed": record["timed"].split(";")[0].split(":")[0],
         **({"sentences_per_row": record["sentences_per_row"]} if "sentences_per_row" in record else {}),
