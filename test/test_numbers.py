@@ -298,6 +298,8 @@ def test_compare_takes_a_log_from_elsewhere_and_answers_in_either_form(unspoilt)
     classes = [-1 if p == "=" else int(p) for p in one["predictions"]]
     other = one | {"started": None, "imported": {"file": "x"}, "truth": record.sst2_labels(), "predictions": classes}
     assert compare.flips(one, other) == [] and "(imported): 90.83 %" in compare.comparison(one, other)
+    (line,) = compare.flip_lines(other | {"predictions": [1 - classes[0], *classes[1:]]}, one)
+    assert line.startswith("build/data/minilm_sst2/dev.tsv:2: label ")
 
 
 def test_compare_wants_accuracy_records_of_the_same_texts(unspoilt):

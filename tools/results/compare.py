@@ -59,14 +59,18 @@ def flips(a: dict, b: dict) -> list[int]:
 
 
 def flip_lines(a: dict, b: dict) -> list[str]:
-    """One line a flip: where in dev.tsv, label, both predictions, and the sentence where the data is here."""
-    truth, sentences, place = record.labels_of(a), None, "row " if "truth" in a else "dev.tsv:"
+    """A line for each flip: its place in the data, label, both predictions, and the sentence of SST-2 where that is here."""
+    truth, sentences, place = (
+        record.labels_of(a),
+        None,
+        f"build/data/{a['model']}/dev.tsv" if "truth" in a else DEV.name,
+    )
     if DEV.is_file() and "truth" not in a:
         from tools.source import data
 
         sentences = data.read_tsv(DEV)[0]
     return [
-        f"{place}{i + 2}: label {truth[i]}, A {a['predictions'][i]}, B {b['predictions'][i]}"
+        f"{place}:{i + 2}: label {truth[i]}, A {a['predictions'][i]}, B {b['predictions'][i]}"
         + (f"  {sentences[i]}" if sentences else "")
         for i in flips(a, b)
     ]
