@@ -175,7 +175,7 @@ class Request:
              f"make demo-ascend is of an Ascend chip such as CHIP=310P3, not CHIP={chip}"),
             (asks("publish") and folder.exists(), f"FOLDER={folder}: is there already; name a new one"),
             (asks("check") and not folder.is_dir(), f"FOLDER={folder}: no folder; name the one that came from elsewhere"),
-            (key and not Path(key).is_file(), f"KEY={key}: no such file; docs/publish.md says how to make a key"),
+            (key and not Path(key).is_file(), f"KEY={key}: no such file; docs/publish.md says how a key is made"),
             (asks("publish") and unpublished, f"make publish: {unpublished}"),
             (other and asks("bench", "end-to-end", "kit"), f"{goals} is of SST-2 alone, not of {other}; use perf-table"),
         ):  # fmt: skip
