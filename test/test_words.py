@@ -61,7 +61,7 @@ def test_what_a_text_names_exists(path):
 
 def options(path) -> set[str]:
     text = path.read_text()
-    return {*re.findall(r'add_argument\(\s*"(--[\w-]+)"', text), *re.findall(r'"(--[\w-]+)", "-', text)}
+    return {*re.findall(r'add(?:_argument)?\(\s*"(--[\w-]+)"', text), *re.findall(r'"(--[\w-]+)", "-', text)}
 
 
 OURS = {option for path in [*SOURCES, *(ROOT / "models").rglob("*.py")] for option in options(path)} | {"--help"}
