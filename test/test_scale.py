@@ -959,9 +959,9 @@ def test_a_part_that_takes_long_is_no_job_that_stands_still(monkeypatch):
         yield {"rows": 21}
 
     monkeypatch.setattr(cluster, "BEAT", 0.02)
-    monkeypatch.setattr(cluster, "load_model", lambda fields: model)
+    monkeypatch.setattr(cluster, "load_model", lambda: model)
     monkeypatch.setattr(parts, "make_parts", make_parts)
-    assert [*cluster.task((), beats, "out", None, 1, None, (0, 1))] == [{"rows": 21}] and counts == [12, 9]
+    assert [*cluster.task({}, beats, "out", None, 1, None, (0, 1))] == [{"rows": 21}] and counts == [12, 9]
 
 
 def test_nearly_all_processors_of_unlike_nodes_work():

@@ -24,6 +24,7 @@ SHARES = 16  # tasks that share a unit, at most
 LOSSES = 20  # of one task: then it is not the nodes
 BEAT = 30.0  # seconds after which a task says how far it is
 SILENCE = 8.0  # seconds without an answer of the head after which it is gone
+load_model = functools.lru_cache(1)(scorer.Scorer)  # once a process
 GONE = "the head is gone; start it and its nodes again, then run this again: it goes on"
 
 
@@ -70,12 +71,6 @@ def watch(address: str, head: str) -> None:
     os._exit(1)
 
 
-@functools.lru_cache(1)
-def load_model(fields: tuple) -> scorer.Scorer:
-    """The model, loaded once a process."""
-    return scorer.Scorer(**dict(fields))
-
-
 def count_rows(beats):
     """done(rows), which puts into a queue every BEAT seconds how many there were: a part may take an hour, and what a task
     yields must be the same when Ray begins it again."""
@@ -91,9 +86,9 @@ def count_rows(beats):
     return done
 
 
-def task(fields: tuple, beats, address: str, selection, rows: int, unit, share):
+def task(fields: dict, beats, address: str, selection, rows: int, unit, share):
     """Yield what parts.make_parts does."""
-    model = load_model(fields)
+    model = load_model(**fields)
     model.done = count_rows(beats)
     yield from parts.make_parts(model, parts.Output(address), selection, [unit], rows, share=share)
 
@@ -113,7 +108,7 @@ def make_parts(args, selection, rows: int, out, progress):
 
     size = size_of([int(n["Resources"].get("CPU", 0)) for n in ray.nodes() if n["Alive"]], args.threads)
     remote = ray.remote(task).options(num_cpus=size, max_retries=LOSSES, num_returns="streaming")
-    fields = tuple((scorer.fields(args) | {"threads": size}).items())
+    fields = scorer.fields(args) | {"threads": size}
     units = out.missing()
     most = 1 if out.single else SHARES  # of a unit: as many as it may have parts
     portions = lambda sources: sum(source.size for source in sources) // max(1, out.portion)

@@ -17,7 +17,6 @@ import io
 import itertools
 import json
 import lzma
-import math
 import os
 import re
 import sys
@@ -67,11 +66,6 @@ def is_utf8(text: str) -> bool:
     return text.isascii() or text.encode(errors="replace").decode() == text
 
 
-def is_missing(value) -> bool:
-    """Whether a label is not there: null, an empty text, or not a number."""
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
-
-
 @dataclasses.dataclass(frozen=True)
 class Selection:
     """What is read of each row.
@@ -115,18 +109,13 @@ class Selection:
     def truth(self, record: dict, columns: list[str]) -> int | float | list[int] | None:
         """The class number, the score or the class numbers that a row's label spells in its column, or its columns, one
         of 0 or 1 for each label. None where it is unknown; UserError for any other."""
-        if columns != list(self.names):
-            return self.label(record.get(columns[0]))
-        cells = [re.sub(r"\.0+$", "", str(int(v) if isinstance(v, bool) else v)) for v in map(record.get, columns)]
-        return None if any(is_missing(record.get(name)) for name in columns) else tasks.marked(cells, columns, "")
-
-    def label(self, value) -> int | float | list[int] | None:
-        """`truth` of one cell."""
-        if is_missing(value):
+        values = [int(v) if isinstance(v, bool) else v for v in map(record.get, columns)]
+        if any(value is None or value == "" or value != value for value in values):  # NaN is not itself
             return None
-        value = value.decode(errors="replace") if isinstance(value, bytes) else value
-        value = json.dumps(value) if isinstance(value, list) else int(value) if isinstance(value, bool) else value
-        text = str(value).strip()
+        if columns == list(self.names):
+            return tasks.marked([re.sub(r"\.0+$", "", str(value)) for value in values], columns, "")
+        value = values[0].decode(errors="replace") if isinstance(values[0], bytes) else values[0]
+        text = (json.dumps(value) if isinstance(value, list) else str(value)).strip()
         if not self.task.score and text.lower() not in map(str.lower, self.names):
             text = {"true": "1", "false": "0"}.get(text.lower(), re.sub(r"\.0+$", "", text))
         return tasks.label_of(text, self.task, list(self.names), "")
@@ -232,8 +221,10 @@ class Open(NamedTuple):
 
 
 def pipe_kind() -> str:
-    """The kind of the text on standard input, by its first character, which stays to be read."""
+    """The kind of the text on standard input, by its first character, which stays to be read. UserError where there is none."""
     pipe: Any = sys.stdin.buffer  # it has a peek, which its stub (BinaryIO) leaves out
+    if not pipe.peek(1):
+        raise cli.UserError("-: empty; its first line must name its columns")
     return JSON if pipe.peek(1).lstrip(b"\xef\xbb\xbf \r\n")[:1] in (b"{", b"[") else ".tsv"
 
 
@@ -315,14 +306,9 @@ def open_source(source: Source):
             else:
                 fs, path = system(where)
                 raw = buffered(stack.enter_context(fs.open(path, "rb")))
-                file = stack.enter_context(PACKED[packed](raw)) if packed else raw
+                file = stack.enter_context(PACKED[packed](raw)) if packed and raw.peek(1) else raw
             tell = lambda rows: 0 if where == "-" else raw.tell()
-            if not raw.peek(1):
-                if where == "-":
-                    raise cli.UserError(f"{where}: empty; its first line must name its columns")
-                yield Open([], lambda columns: iter(()), tell)
-                return
-            if kind == ".parquet":
+            if kind == ".parquet" and raw.peek(1):
                 whole = parquet.ParquetFile(file)
                 names = whole.schema_arrow.names
                 if whole.metadata.num_rows and not names:
