@@ -20,6 +20,7 @@ from conftest import ROOT
 from fake_cann import tiny
 
 from tools.graph import export
+from tools.make import cli
 from tools.recipe import pth2onnx
 from tools.source import tokenizer, tokens
 
@@ -211,6 +212,13 @@ def test_a_wrong_option_is_named_before_any_work(tmp_path, command, says):
     command = f"{sys.executable} {ROOT}/models/{command}"
     done = subprocess.run(command.split(), cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode and re.search(says, done.stderr.splitlines()[-1]), done.stderr
+
+
+def test_a_file_that_cannot_take_its_name_is_named_itself(tmp_path):
+    """And not the temporary one beside it."""
+    with pytest.raises(OSError) as e:
+        cli.write(tmp_path, b"")
+    assert cli.explanation(e.value) == f"{tmp_path}: Is a directory"
 
 
 def shapes(path):
