@@ -94,13 +94,12 @@ def wait_for_result(command: list[str], box: Path, tell) -> dict:
 def attempt(command: list[str], box: Path, tell) -> tuple[dict | None, int, str]:
     """Launch the commands, and wait until result.json is there, or the launcher and its job have ended without one: (the
     content of that file or None, the launcher's exit status, what it printed)."""
+    if not shutil.which(command[0]):
+        raise cli.UserError(f"LAUNCH: {command[0]} is not on PATH here")
     with tempfile.TemporaryFile() as output:
-        null, ends, looked = subprocess.DEVNULL, cli.die_with_parent, 0.0
-        try:
+        null, ends, looked, launcher = subprocess.DEVNULL, cli.die_with_parent, 0.0, None
+        try:  # a signal may come before Popen has returned
             launcher = subprocess.Popen(command, stdin=null, stdout=output, stderr=output, preexec_fn=ends)
-        except FileNotFoundError:
-            raise cli.UserError(f"LAUNCH: {command[0]} is not on PATH here") from None
-        try:
             while not (result := read_if_there(box / "result.json")):
                 tell(read_if_there(box / "started.json"))
                 if launcher.poll() is not None and time.monotonic() > looked + AGAIN:
@@ -115,8 +114,9 @@ def attempt(command: list[str], box: Path, tell) -> tuple[dict | None, int, str]
             forget(box)
             raise
         finally:
-            launcher.terminate()
-            launcher.wait()
+            if launcher:
+                launcher.terminate()
+                launcher.wait()
         output.seek(0)
         return result, launcher.returncode, output.read().decode(errors="replace").strip()
 
