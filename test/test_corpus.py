@@ -17,25 +17,6 @@ def good(tmp_path_factory):
     return corpus.good(tmp_path_factory.mktemp("good"))
 
 
-def command(words, capfd) -> tuple[int, str, str]:
-    """Run a script in this process as `python -m MODULE WORDS` (or a script) would: (status, stdout, stderr)."""
-    capfd.readouterr()
-    try:
-        script = words[0].endswith(".py")
-        run = runpy.run_path if script else runpy.run_module
-        run(str(corpus.ROOT / words[0]) if script else words[0], run_name="__main__")
-        status = 0
-    except SystemExit as e:  # what the interpreter does with it
-        status = e.code or 0
-        if isinstance(status, str):
-            print(status, file=sys.stderr)
-            status = 1
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    return status, *capfd.readouterr()
-
-
 def here(folder) -> dict[str, str | None]:
     """Every file with its hash, every folder."""
     hashed = lambda p: p.stat().st_size if p.stat().st_size >= corpus.HOLE else cli.sha256(p)
@@ -44,12 +25,27 @@ def here(folder) -> dict[str, str | None]:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
+    """run(words): (status, stdout, stderr) of a script in this process, as `python -m MODULE WORDS` or a script gives them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path[:])
 
     def run(words):
         monkeypatch.setattr(sys, "argv", words)
-        return command(words, capfd)
+        capfd.readouterr()
+        script = words[0].endswith(".py")
+        status = 0
+        try:
+            start = runpy.run_path if script else runpy.run_module
+            start(str(corpus.ROOT / words[0]) if script else words[0], run_name="__main__")
+        except SystemExit as e:  # what the interpreter does with it
+            status = e.code or 0
+            if isinstance(status, str):
+                print(status, file=sys.stderr)
+                status = 1
+        except BaseException:
+            traceback.print_exc()
+            status = 1
+        return status, *capfd.readouterr()
 
     return run
 

@@ -1,16 +1,16 @@
 """LAUNCH= behind prefixes that lie, fail and disappear; test_slurm.py has a real Slurm."""
 
+import fcntl
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, lay
 from fake_cann import tiny
 
 from tools.make import launch, screen
@@ -19,32 +19,32 @@ WRITE = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write(sys.arg
 
 
 def script(folder: Path, name: str, text: str) -> str:
-    path = folder / name
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return str(path)
+    lay(folder, {name: f"#!/bin/sh\n{text}\n"})
+    return str(folder / name)
 
 
-@pytest.fixture
-def step(tmp_path, monkeypatch):
-    """run(prefix, command ...) of tools/make/run.py behind a prefix, in a folder with a Makefile: the finished process."""
+@pytest.fixture(autouse=True)
+def in_a_folder_with_a_makefile(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "Makefile").touch()
 
-    def run(prefix, *command, options=()):
-        words = ["--step", "infer", *options, f"--launch={prefix}", "build/out", "--", *(command or (*WRITE, "a"))]
-        command = [sys.executable, "-m", "tools.make.run", *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
-    return run
+def words_of(prefix, *command):
+    """tools/make/run.py behind a prefix."""
+    start = [sys.executable, "-m", "tools.make.run", "--step", "infer", f"--launch={prefix}", "build/out", "--"]
+    return [*start, *(command or (*WRITE, "a"))]
+
+
+def run(prefix, *command):
+    return subprocess.run(words_of(prefix, *command), capture_output=True, text=True, timeout=60)
 
 
 def left(folder: Path) -> set[str]:
     return {p.name for p in (folder / "build").iterdir()} - {".launch", "lost"}
 
 
-def test_the_result_decides_and_not_the_exit_code(step, tmp_path):
-    done = step(script(tmp_path, "liar", '"$@"; exit 9'))
+def test_the_result_decides_and_not_the_exit_code(tmp_path):
+    done = run(script(tmp_path, "liar", '"$@"; exit 9'))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "build/out").read_text() == "a" and (tmp_path / "build/out.log").read_text() == "written\n"
     assert left(tmp_path) == {"out", "out.log", "out.prov.json"}
@@ -61,22 +61,19 @@ def test_the_result_decides_and_not_the_exit_code(step, tmp_path):
     ('exec "$@"', ("nowhere", "{}"), ("nowhere: not found", "(on ")),
     ("", None, ("LAUNCH: nowhere is not on PATH here",)),
 ])  # fmt: skip
-def test_a_failure_is_named_and_leaves_nothing(step, tmp_path, text, command, says):
+def test_a_failure_is_named_and_leaves_nothing(tmp_path, text, command, says):
     """Of the prefix, which may lie with its exit code; of a command behind it; of what is not there."""
-    done = step("nowhere") if command is None else step(script(tmp_path, "prefix", text), *command)
+    done = run("nowhere") if command is None else run(script(tmp_path, "prefix", text), *command)
     assert done.returncode == 1 and left(tmp_path) == set() and "/run." not in done.stderr
     assert all(text in done.stderr for text in says) and done.stderr.count("\n") == 1 + ("why\n" in says), done.stderr
 
 
 def test_a_second_signal_does_not_keep_a_job_alive(tmp_path, monkeypatch):
     """make passes on to its children the SIGTERM that they got already."""
-    monkeypatch.chdir(tmp_path)
     script(tmp_path, "sbatch", "touch submitted; exec sleep 60")
     script(tmp_path, "scancel", "touch cancelling; sleep 1; touch cancelled")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    (tmp_path / "Makefile").touch()
-    words = ["-m", "tools.make.run", "--step", "infer", "--launch=slurm", "build/out", "--", *WRITE, "a"]
-    step = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
+    step = subprocess.Popen(words_of("slurm"), stdout=subprocess.DEVNULL)
     for mark in ("submitted", "cancelling"):
         while not (tmp_path / mark).exists():
             assert step.poll() is None
@@ -86,32 +83,37 @@ def test_a_second_signal_does_not_keep_a_job_alive(tmp_path, monkeypatch):
     assert (tmp_path / "cancelled").exists() and left(tmp_path) == set()
 
 
-def test_what_make_exports_is_carried(step, tmp_path, monkeypatch):
+def test_a_signal_while_a_job_is_submitted_cancels_it(tmp_path, monkeypatch):
+    cancelled = []
+    monkeypatch.setattr(launch, "forget", cancelled.append)
+    monkeypatch.setattr(launch.subprocess, "Popen", lambda *_, **how: sys.exit(143))
+    with pytest.raises(SystemExit):
+        launch.attempt(["true"], tmp_path, print)
+    assert cancelled == [tmp_path]
+
+
+def test_what_make_exports_is_carried(tmp_path, monkeypatch):
     """sbatch --export=NONE and ssh hand no environment on."""
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     monkeypatch.setenv("OTHER", "1")
-    names = "('ONEDNN_MAX_CPU_ISA', 'OTHER')"
-    show = f"import os, sys; open(sys.argv[1], 'w').write(str([os.environ.get(k) for k in {names}]))"
-    done = step(f"env -i PYTHONPATH={ROOT}", sys.executable, "-c", show, "{}")
+    show = "import os, sys; open(sys.argv[1], 'w').write(str([*map(os.environ.get, ('ONEDNN_MAX_CPU_ISA', 'OTHER'))]))"
+    done = run(f"env -i PYTHONPATH={ROOT}", sys.executable, "-c", show, "{}")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "build/out").read_text() == "['AVX2', None]"
 
 
 def test_a_full_queue_is_asked_again(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launch, "AGAIN", 0.01)
     full = 'touch was; echo "Resource temporarily unavailable"; exit 1'
     queue = script(tmp_path, "queue", f'[ -e was ] && exec "$@"; {full}')
     (tmp_path / "box").mkdir()
-    (tmp_path / "Makefile").touch()
     step = screen.Step("x", Path("out"))
     made, found = launch.perform([queue], False, [[*WRITE, "a"]], tmp_path / "box", step)
     assert made.read_text() == "a" and found["ended"] >= found["started"]
 
 
-@pytest.mark.parametrize(
-    "fault", ["Slurm backup controller in standby mode", "Zero Bytes were transmitted or received"]
-)
+@pytest.mark.parametrize("fault", ["Slurm backup controller in standby mode",
+                                   "Zero Bytes were transmitted or received"])  # fmt: skip
 def test_what_sbatch_says_of_a_controller_that_is_away(fault):
     assert launch.AWAY.search(f"sbatch: error: Batch job submission failed: {fault}")
 
@@ -130,11 +132,7 @@ def test_of_two_attempts_the_first_counts(tmp_path):
 
 def test_timed_steps_lock_the_machine_they_run_on(tmp_path, monkeypatch):
     """Where no scheduler grants devices; make's own machine is locked as by its own steps."""
-    import fcntl
-
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launch.tempfile, "tempdir", str(tmp_path))
-    (tmp_path / "Makefile").touch()
     for host, path in (("elsewhere", tmp_path / "bert2om.lock"), (launch.platform.node(), tmp_path / "Makefile")):
         held = launch.lock_machine(True, host)
         with path.open() as other, pytest.raises(BlockingIOError):
@@ -160,8 +158,7 @@ def test_what_needs_a_chip_is_launched_and_nothing_else(built):
 
 def test_a_lost_cell_does_not_lose_the_table(built, tmp_path):
     """What was measured is shown, the lost cell with its reason, and the exit status says so; then it is measured."""
-    shutil.copytree(tiny.HERE, tmp_path / "cann")
-    env = tiny.environment(FAKE_NPU="") | {"PATH": f"{tmp_path}/cann/bin:{tiny.environment()['PATH']}"}
+    env = tiny.environment(FAKE_NPU="")
     loses = script(tmp_path, "loses", 'case "$*" in *910B3-atc*) echo node failure >&2; exit 0;; esac; exec "$@"')
     table = ("MODEL=tiny", "CHIPS=310P3 910B3", "BATCHES=7", "PRECISIONS=fp16", "SAMPLES=8", "ROUNDS=1", "perf-table")
     done = built.make(*table, f"LAUNCH={loses}", env=env, check=False)

@@ -1,7 +1,6 @@
 """The folders of tools/ are layers: each imports only what stands before it, and no module imports in a circle."""
 
 import ast
-import importlib
 from graphlib import TopologicalSorter
 
 from conftest import ROOT
@@ -40,23 +39,3 @@ def test_nothing_imports_upward():
 def test_every_folder_says_what_lives_there():
     folders = [p for p in (ROOT / "tools").rglob("*") if p.is_dir() and p.name != "__pycache__"]
     assert [p.name for p in folders if not ast.get_docstring(ast.parse((p / "__init__.py").read_text()))] == []
-
-
-def taken(path) -> set[tuple[str, str]]:
-    """(module of ours, name) of each attribute that a file takes of such a module, wherever it imports that."""
-    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
-    froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
-    froms = [node for node in froms if (node.module or "").split(".")[0] in ("tools", "lab")]
-    modules = {alias.asname or alias.name: f"{n.module}.{alias.name}" for n in froms for alias in n.names}
-    files = {name: module for name, module in modules.items() if (ROOT / f"{module.replace('.', '/')}.py").is_file()}
-    bound = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
-    bound |= {n.arg for n in nodes if isinstance(n, ast.arg)}  # a variable of the same name
-    uses = [n for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)]
-    return {(files[n.value.id], n.attr) for n in uses if n.value.id in files.keys() - bound}
-
-
-def test_every_name_that_is_taken_of_a_module_is_there():
-    """Most of the peers in make bench run where no test does."""
-    every = set().union(*(taken(path) for top in ("tools", "models", "lab") for path in (ROOT / top).rglob("*.py")))
-    assert len(every) > 200
-    assert [f"{module}.{name}" for module, name in every if not hasattr(importlib.import_module(module), name)] == []

@@ -7,7 +7,7 @@ import re
 import subprocess
 
 import pytest
-from conftest import ROOT, VENV, WARM
+from conftest import ROOT, VENV, WARM, lay, refused
 
 from tools.checks import reproduce
 from tools.make import chips, cli, cpu, stale
@@ -64,6 +64,8 @@ def test_a_closed_stream_is_no_fault(built):
     command = ["bash", "-c", '"$@" >&- 2>&- <&-', "bash", "make", f"VENV={VENV}", "MODEL=tiny", "accuracy"]
     assert subprocess.run(command, cwd=built.path, check=False).returncode == 0
     assert (built.path / "build" / LEAF / "score.json").is_file()
+    done = subprocess.run("make help | true", shell=True, cwd=built.path, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr, done.stderr  # who stops reading sees none
 
 
 def test_two_makes_with_unlike_values_each_make_their_own(built):
@@ -85,29 +87,25 @@ def test_two_makes_with_unlike_values_each_make_their_own(built):
 
 def test_isa_reaches_the_engine(built):
     """A folder called bf16.AVX2 must not hold what other units computed."""
-    done = built.make("MODEL=tiny", "ISA=AVX2", "PRECISION=bf16", "om", check=False)
-    assert done.returncode == 2 and "ONEDNN_MAX_CPU_ISA=AVX2 leaves no bf16 unit" in done.stderr, done.stderr
-
-
-def test_a_line_of_a_table_says_which_row_it_is_of(built):
-    (built.path / "build" / LEAF / "score.json").unlink()
-    text = built.make("MODEL=tiny", "accuracy-table", "BATCHES=8", "PRECISIONS=fp32").stdout
-    assert re.search(r"^score +tiny bs8 cpu-onnxruntime-fp32: ", text, re.M), text
+    built.refuses("ONEDNN_MAX_CPU_ISA=AVX2 leaves no bf16 unit", "MODEL=tiny", "ISA=AVX2", "PRECISION=bf16", "om")
 
 
 def test_a_relative_environment_is_the_same_one_in_a_copy(tmp_path, monkeypatch):
     """`make reproduce` hands VENV=.venv on to makes in clean copies, which must not install it anew."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "my venv").mkdir()
-    (tmp_path / "copy").mkdir()
-    reproduce.link_environment(tmp_path / "copy", ["BS=8", "VENV=my venv"])
+    for name in ("my venv", "copy"):
+        (tmp_path / name).mkdir()
+    for venv in ("my venv", f"{tmp_path}/my venv", "../other"):  # the last leads out of the tree: no link is made there
+        reproduce.link_environment(tmp_path / "copy", ["BS=8", f"VENV={venv}"])
     assert (tmp_path / "copy/my venv").resolve() == tmp_path / "my venv"
-    reproduce.link_environment(tmp_path / "copy", [f"VENV={tmp_path}/my venv"])
-    reproduce.link_environment(tmp_path / "copy", ["VENV=../other"])  # leads out of the tree: no link is made there
     assert [len(list(folder.iterdir())) for folder in (tmp_path, tmp_path / "copy")] == [2, 1]
 
 
 def test_the_screen_has_a_line_a_step_and_no_temporary_path(built):
+    """Of a table, a line says which row it is of."""
+    (built.path / "build" / LEAF / "score.json").unlink()
+    text = built.make("MODEL=tiny", "accuracy-table", "BATCHES=8", "PRECISIONS=fp32").stdout
+    assert re.search(r"^score +tiny bs8 cpu-onnxruntime-fp32: ", text, re.M), text
     (built.path / "build" / LEAF / "score.json").unlink()
     text = built.make("MODEL=tiny", "accuracy").stdout
     steps = re.findall(r"^(\w+) +.* \d+\.\d s$", text, re.M)
@@ -117,18 +115,10 @@ def test_the_screen_has_a_line_a_step_and_no_temporary_path(built):
     assert "tools.make.run" in built.make("MODEL=tiny", "V=1", "-W", "models/tiny/postprocess.py", "accuracy").stdout
 
 
-def test_who_stops_reading_sees_no_traceback(built):
-    done = subprocess.run("make help | true", shell=True, cwd=built.path, capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stderr, done.stderr
-
-
 def test_an_import_is_a_prerequisite_wherever_it_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    texts = {"x/a": "def f():\n    from tools.x import b", "x/b": "from tools import cli", "x/c": "", "cli": ""}
-    for name, text in texts.items():
-        path = tmp_path / f"tools/{name}.py"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    late = "def f():\n    from tools.x import b"
+    lay(tmp_path / "tools", {"x/a.py": late, "x/b.py": "from tools import cli", "x/c.py": "", "cli.py": ""})
     texts = stale.variables([], stale.Memory())
     assert texts["needs.tools.x.a"] == "tools/cli.py tools/x/a.py tools/x/b.py"
     assert texts["needs.tools.x.c"] == "tools/x/c.py"
@@ -138,8 +128,7 @@ def test_an_import_is_a_prerequisite_wherever_it_stands(tmp_path, monkeypatch):
 def test_another_input_is_seen_where_its_date_hides_it(tmp_path, monkeypatch, date, other):
     """Of a newer one make sees it by itself."""
     monkeypatch.chdir(tmp_path)
-    for name in "ab":
-        (tmp_path / name).write_text(name)
+    lay(tmp_path, {"a": "a", "b": "b"})
     provs = {"b": {"sha256": cli.sha256("b"), "inputs": {"a": "0" * 64}}}
     assert stale.outdated(provs, {"a": date, "b": 5}, cli.sha256) == other
 
@@ -156,39 +145,30 @@ def test_what_lies_beside_an_artefact_is_made_again_with_it(built):
 
 
 def test_what_is_given_has_an_end(tmp_path, monkeypatch):
-    with pytest.raises(cli.UserError, match="/dev/zero: neither a file nor a folder; copy what it gives"):
-        stale.hash_of_path("/dev/zero")
+    refused("/dev/zero: neither a file nor a folder; copy what it gives", stale.hash_of_path, "/dev/zero")
     (tmp_path / "a").touch()
     monkeypatch.setattr(stale.os, "walk", lambda top: itertools.repeat((top, [], ["a"])))  # such as WEIGHTS=/
-    with pytest.raises(cli.UserError, match="holds more than 10000 files; name the folder of one"):
-        stale.hash_of_path(str(tmp_path))
+    refused("holds more than 10000 files; name the folder of one", stale.hash_of_path, str(tmp_path))
 
 
-READ = ("build/imports.json", "build/data/dev.tsv.prov.json", "build/m/default/source", "results/local/perf-table.rows",
-        "requirements.txt")  # fmt: skip
-
-
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", ["build/imports.json", "build/data/dev.tsv.prov.json", "build/m/default/source",
+                                  "results/local/perf-table.rows", "requirements.txt"])  # fmt: skip
 def test_a_pipe_in_place_of_what_make_reads_is_named(tmp_path, monkeypatch, name):
     """Whoever reads it waits for ever."""
     monkeypatch.chdir(tmp_path)
-    for path in (tmp_path / "venv/installed", tmp_path / "venv/bin/python", tmp_path / name):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+    lay(tmp_path, dict.fromkeys(("venv/installed", "venv/bin/python", name), ""))
     (tmp_path / name).unlink()
     os.mkfifo(name)
-    with pytest.raises(cli.UserError, match=f"^{name}: a pipe or a device"):
-        stale.variables([["venv/installed", "requirements.txt"]], stale.Memory())
+    read = lambda: stale.variables([["venv/installed", "requirements.txt"]], stale.Memory())
+    refused(f"^{name}: a pipe or a device", read)
 
 
 def test_what_is_given_is_known_by_its_bytes(tmp_path):
-    file, memory = tmp_path / "mine/vocab.txt", stale.Memory()
-    file.parent.mkdir()
-    hashes = []
+    memory, hashes = stale.Memory(), []
     for text in ("one", "two", "one"):
-        file.write_text(text)
-        os.utime(file, (1, 1))
-        hashes.append(stale.hash_of_path(str(tmp_path / "mine"), memory.sha256))
+        lay(tmp_path, {"vocab.txt": text})
+        os.utime(tmp_path / "vocab.txt", (1, 1))
+        hashes.append(stale.hash_of_path(str(tmp_path), memory.sha256))
     assert hashes[0] == hashes[2] != hashes[1]
 
 
@@ -196,8 +176,7 @@ def test_unlike_weights_lie_in_unlike_folders(built):
     """Whose names atc and ais_bench take: both refuse paths with other characters than these; WEIGHTS= may hold more."""
     folders = set()
     for name in ("x/y", "x_y", "odd,a@b:c=d"):
-        (built.path / name).mkdir(parents=True, exist_ok=True)
-        (built.path / name / "config.json").write_text("{}")
+        lay(built.path / name, {"config.json": "{}"})
         text = built.make("-n", "MODEL=tiny", f"WEIGHTS={name}", "CHIP=310P3", "accuracy").stdout
         (folder,) = set(re.findall(r"build/tiny/([^/\s]+)/", text))
         assert re.fullmatch(r"[A-Za-z0-9_.-]+", folder) and f"--model=build/tiny/{folder}/" in text
@@ -211,8 +190,7 @@ def test_fusion_report_is_of_an_ascend_chip_and_its_own_oms(built):
     assert "--precision mix --chip 310P3 --batch_size 1,4" in asked("PRECISION=mix", "BATCHES=1 4", "BS=4")
     assert "--precision fp16 --chip 910B3,310P3" in asked("CHIPS=Ascend910B3 710")
     om = built.path / "build/tiny/default/seq64/bs4/910B3-atc-mix/model.om"
-    om.parent.mkdir(parents=True)
-    om.touch()
+    lay(om.parent, {om.name: ""})
     assert f"--om {om.relative_to(built.path)}" in asked("CHIPS=310P3 910B3", "PRECISION=mix")
     assert str(om.relative_to(built.path)) not in asked("CHIPS=310P3 910B3")
     om.unlink()

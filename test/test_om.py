@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import fails, refused
 from fake_cann import om_writer
 
 from tools.ascend import om
@@ -32,11 +33,9 @@ def write_gears(path):
 def by_hand(definition: bytes, wide: bool, first: bytes = b"") -> bytes:
     """An .om file from the layout's own numbers, sharing nothing with the reader or the writer; `first`: MODEL_INOUT_INFO."""
     n, size = len(first), len(definition)
-    table = (
-        struct.pack("<II IIQQ IIQQ IIQQ", 3, 0, 8, 0, 0, n, 0, 0, n, size, 1, 0, n + size, 3)
-        if wide
-        else struct.pack("<I III III III", 3, 8, 0, n, 0, n, size, 1, n + size, 3)
-    )
+    table = struct.pack("<I III III III", 3, 8, 0, n, 0, n, size, 1, n + size, 3)
+    if wide:
+        table = struct.pack("<II IIQQ IIQQ IIQQ", 3, 0, 8, 0, 0, n, 0, 0, n, size, 1, 0, n + size, 3)
     head = b"IMOD" + struct.pack("<II", 256, 0x20000000) + bytes(64 + 4) + bytes(4) + b"bert".ljust(32, b"\0")
     head += bytes(4 + 32 + 4) + struct.pack("<I", 1) + bytes(24)
     head += struct.pack("<Q", len(table) + n + size + 3 if wide else 0)
@@ -64,9 +63,8 @@ def test_layout_by_hand(tmp_path, wide):
     assert model["ops"] == {"Data": 1, "Gelu": 1}
 
 
-@pytest.mark.parametrize("wide", [True, False])
-def test_written_is_read(tmp_path, wide):
-    path = write(tmp_path / "m.om", wide=wide, ops=["AttentionScore", "AttentionScore", "Gelu"])
+def test_written_is_read(tmp_path):
+    path = write(tmp_path / "m.om", ops=["AttentionScore", "AttentionScore", "Gelu"])
     model = om.read_om(path)
     assert model["inputs"] == [{"name": n, "dtype": d, "dims": s} for n, d, s in INPUTS]
     assert model["outputs"] == [{"name": "output:0", "dtype": "float32", "dims": [8, 2]}]
@@ -88,8 +86,7 @@ def test_a_head_ends_with_the_definition_wherever_that_stands(tmp_path, wide):
     (tmp_path / "m.om").write_bytes(by_hand(DEFINITION, wide, b"i" * 70_000))
     head = trip.head_of(tmp_path / "m.om")
     assert head.endswith(DEFINITION) and om.read_head(head, "m.om")["soc_version"] == "Ascend310"
-    with pytest.raises(cli.UserError, match="m.om: cut off"):
-        om.read_head(head[:-1], "m.om")
+    refused("m.om: cut off", om.read_head, head[:-1], "m.om")
 
 
 def test_encrypted_and_several_are_said_not_guessed(tmp_path):
@@ -98,12 +95,10 @@ def test_encrypted_and_several_are_said_not_guessed(tmp_path):
     data[80] = 1
     path.write_bytes(data)
     assert "ENCRYPTED" in om.show(om.read_om(path))
-    with pytest.raises(cli.UserError, match="cannot be checked"):
-        om.check(om.read_om(path), "m.om", command=[])
+    refused("cannot be checked", om.check, om.read_om(path), "m.om", command=[])
     data[156] = 2
     path.write_bytes(data)
-    with pytest.raises(cli.UserError, match="several models in one file"):
-        om.read_om(path)
+    refused("several models in one file", om.read_om, path)
 
 
 SHAPES = {name: dims for name, _, dims in INPUTS}
@@ -125,15 +120,13 @@ def test_check_names_the_difference(tmp_path, make, facts, says):
     definition = om.read_om(make(tmp_path / "m.om"))
     if says is None:
         return om.check(definition, "m.om", **facts)
-    with pytest.raises(cli.UserError, match=says):
-        om.check(definition, "m.om", **facts)
+    refused(says, om.check, definition, "m.om", **facts)
 
 
-@pytest.mark.parametrize("wide", [True, False])
-def test_cut_short(tmp_path, wide):
-    whole = write(tmp_path / "whole.om", wide=wide).read_bytes()
+@pytest.mark.parametrize("whole", [by_hand(DEFINITION, True), by_hand(DEFINITION, False)])
+def test_cut_short(tmp_path, whole):
     cut = tmp_path / "cut.om"
-    for size in [*range(0, 300), *range(300, len(whole), 7)]:
+    for size in range(len(whole)):
         cut.write_bytes(whole[:size])
         with pytest.raises(cli.UserError):
             om.read_om(cut)
@@ -181,15 +174,11 @@ def test_hostile_files_buy_no_memory(tmp_path):
 
 
 def test_terminal_escapes_are_shown_not_sent(tmp_path):
-    path = write(tmp_path / "m.om", atc_cmdline="atc \x1b[2J --model=x\x07\n")
-    shown = om.show(om.read_om(path))
-    assert "\x1b" not in shown
-    assert "\x07" not in shown
-    assert "\\x1b[2J" in shown
+    shown = om.show(om.read_om(write(tmp_path / "m.om", atc_cmdline="atc \x1b[2J --model=x\x07\n")))
+    assert not set("\x1b\x07") & set(shown) and "\\x1b[2J" in shown
 
 
 def test_command_line(tmp_path):
     run = lambda path: subprocess.run([sys.executable, OM, path], capture_output=True, text=True, check=False)
     assert "soc_version Ascend310P3" in run(write(tmp_path / "m.om")).stdout
-    missing = run(tmp_path / "no.om")
-    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+    fails(run(tmp_path / "no.om"), "no.om")

@@ -1,22 +1,25 @@
 """PACK=1: rows of several sentences, the graph for them, and the whole pipeline on both routes."""
 
+import functools
 import hashlib
 import json
 import sys
-from pathlib import Path
 
 import bert_graphs
 import numpy as np
 import onnx
+import onnxsim
 import pytest
+import test_table
+from conftest import lay, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tools.base import input_files, onnxfile
 from tools.checks import audit, verify
-from tools.graph import encoder, gate, pack, rewrite
-from tools.make import chips, cli, cpu
-from tools.results import imports, published, record
+from tools.graph import encoder, pack, rewrite
+from tools.make import chips, cpu
+from tools.results import published, record
 from tools.source import tokens
 
 SEQ = 16
@@ -31,27 +34,24 @@ def encoded(lengths, names=("input_ids", "attention_mask"), seed=0):
     """Sentences of these lengths as tokens.encode gives them: random ids, the mask, token types."""
     mask = (np.arange(SEQ) < np.array(lengths)[:, None]).astype(np.int64)
     pick = np.random.default_rng(seed)
-    fill = {
-        "input_ids": lambda: pick.integers(1, 100, mask.shape) * mask,
-        "token_type_ids": lambda: np.zeros_like(mask),
-    }
-    return {n: fill.get(input_files.ROLES[n], lambda: mask)() for n in names}
+    fill = {"input_ids": pick.integers(1, 100, mask.shape) * mask, "token_type_ids": np.zeros_like(mask)}
+    return {n: fill.get(input_files.ROLES[n], mask) for n in names}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """(exported graph, packed graph, names of the exported graph's inputs) of a kind."""
-    folder, kept = tmp_path_factory.mktemp("pack"), {}
+    folder, lengths = tmp_path_factory.mktemp("pack"), [9, 3, 5, 16, 7, 2, 2]
 
+    @functools.cache
     def get(kind):
-        if kind not in kept:
-            names = KINDS[kind].get("names", bert_graphs.NAMES)
-            plain = bert_graphs.export(folder / f"{kind}.onnx", bert_graphs.bert(), **KINDS[kind])
-            input_files.write_bins(folder / kind, *tokens.pack(encoded([9, 3, 5, 16, 7, 2, 2], names))[:1], "0101010",
-                              rows=tokens.share_rows([9, 3, 5, 16, 7, 2, 2], SEQ, 2))  # fmt: skip
-            run(plain, folder / f"{kind}-pack.onnx", folder / kind)
-            kept[kind] = plain, folder / f"{kind}-pack.onnx", names
-        return kept[kind]
+        names = KINDS[kind].get("names", bert_graphs.NAMES)
+        plain, graph = folder / f"{kind}.onnx", folder / f"{kind}-pack.onnx"
+        bert_graphs.export(plain, bert_graphs.bert(), **KINDS[kind])
+        packed, _ = tokens.pack(encoded(lengths, names))
+        input_files.write_bins(folder / kind, packed, "0101010", rows=tokens.share_rows(lengths, SEQ, 2))
+        run(plain, graph, folder / kind)
+        return plain, graph, names
 
     return get
 
@@ -61,9 +61,6 @@ def run(plain, out, rows, seq_len=SEQ):
     with pytest.MonkeyPatch.context() as m:
         m.setattr(sys, "argv", ["pack.py", *map(str, (plain, out, "--seq_len", seq_len, "--input", rows))])
         pack.main()
-
-
-# ---- rows
 
 
 @given(st.lists(st.integers(0, 64), max_size=60), st.integers(1, 8))
@@ -89,24 +86,16 @@ def test_unpacked_rows_are_the_sentences(lengths, seed):
     assert packed["first"].shape == (len(rows), SEQ // 8)
 
 
-SPOILT = {
-    "a sentence left out": (lambda a: a["sentence"].__setitem__((1, slice(0, 9)), 3), "row 2: .* sentence 1"),
-    "no [CLS]": (lambda a: a["first"].__setitem__((1, 1), 0), "row 2: .* sentence 2"),
-    "a position that does not restart": (lambda a: a["position"].__setitem__((1, 9), 9), "row 2: .* sentence 2"),
-    "padding with a position": (lambda a: a["position"].__setitem__((1, 15), 99), "row 2: its padding"),
-}
-
-
-@pytest.mark.parametrize("spoil", SPOILT)
-def test_malformed_rows_are_named(spoil):
+@pytest.mark.parametrize(("name", "at", "value", "says"), [
+    ("sentence", slice(0, 9), 3, "row 2: .* sentence 1"),  # left out
+    ("first", 1, 0, "row 2: .* sentence 2"),  # no [CLS]
+    ("position", 9, 9, "row 2: .* sentence 2"),  # does not restart
+    ("position", 15, 99, "row 2: its padding"),
+])  # fmt: skip
+def test_malformed_rows_are_named(name, at, value, says):
     arrays, _ = tokens.pack(encoded([16, 9, 5]))
-    change, says = SPOILT[spoil]
-    change(arrays)
-    with pytest.raises(cli.UserError, match=says):
-        pack.unpack(arrays, "attention_mask")
-
-
-# ---- graph
+    arrays[name][1, at] = value
+    refused(says, pack.unpack, arrays, "attention_mask")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,23 +107,8 @@ def test_packed_logits_are_those_of_each_sentence_alone(made, kind):
     assert pack.compare(str(plain), graph.read_bytes(), packed).ok
 
 
-def test_neighbours_change_nothing(made):
-    _, graph, names = made("plain")
-    one, other = (encoded([5, 6], names, seed) for seed in (1, 2))
-    for name in names:
-        other[name][0] = one[name][0]
-    alone = {name: a[:1] for name, a in one.items()}
-    first, second, single = (gate.logits(str(graph), tokens.pack(a)[0])[0, 0] for a in (one, other, alone))
-    assert np.abs(first - second).max() < 1e-6
-    assert np.abs(first - single).max() < 1e-6
-    moved = {name: a[::-1].copy() for name, a in other.items()}
-    assert np.abs(gate.logits(str(graph), tokens.pack(moved)[0])[0, 1] - first).max() < 1e-6
-
-
 @pytest.mark.parametrize("kind, target", [("plain", "cpu"), ("token_types", "ascend")])
 def test_targets_keep_one_mask_of_whole_rows(made, tmp_path, kind, target):
-    import onnxsim
-
     _, graph, _ = made(kind)
     shapes = {i.name: [3, i.shape[1]] for i in onnxfile.session(str(graph)).get_inputs()}
     onnx.save(onnxsim.simplify(onnx.load(graph), overwrite_input_shapes=shapes)[0], tmp_path / "sim.onnx")
@@ -166,62 +140,39 @@ def test_a_wrong_mask_leaves_no_graph(made, tmp_path, monkeypatch, spoil, says):
     plain, graph, _ = made("plain")
     whole = rewrite.Writer.mask
     monkeypatch.setattr(rewrite.Writer, "mask", lambda w, s, packed, n: spoil(w, whole(w, s, packed, n), s))
-    with pytest.raises(cli.UserError, match=f"NOT EQUAL.*{says}.*nothing was written"):
-        run(plain, tmp_path / "new.onnx", graph.parent / "plain")
+    refused(f"NOT EQUAL.*{says}.*nothing was written", run, plain, tmp_path / "new.onnx", graph.parent / "plain")
     assert not (tmp_path / "new.onnx").exists()
 
 
 def test_rows_longer_than_the_positions_are_refused(made, tmp_path):
     plain, graph, _ = made("plain")
-    with pytest.raises(cli.UserError, match="64 positions, rows of 128"):
-        run(plain, tmp_path / "new.onnx", graph.parent / "plain", 128)
-    with pytest.raises(cli.UserError, match="packing: 0 nodes read positions"):
-        run(graph, tmp_path / "new.onnx", graph.parent / "plain")  # packed already
+    refused("64 positions, rows of 128", run, plain, tmp_path / "new.onnx", graph.parent / "plain", 128)
+    refused(
+        "packing: 0 nodes read positions", run, graph, tmp_path / "new.onnx", graph.parent / "plain"
+    )  # packed already
 
 
-# ---- records
-
-
-def test_packed_throughput_counts_sentences(tmp_path):
+def test_packed_throughput_counts_sentences_and_stands_beside_nothing_published(tmp_path):
     leaf = tmp_path / "m/default/seq128p/bs8/cpu-onnxruntime-fp32"
-    rows = leaf.parents[1] / "input/rows.json"
-    rows.parent.mkdir(parents=True)
-    rows.write_text(json.dumps({str(i): [i] for i in range(18)}))
+    lay(leaf.parents[1] / "input", {"rows.json": json.dumps({str(i): [i] for i in range(18)})})
     ran = record.padding_fields(72, leaf, record.configuration(leaf), {})
     assert ran == {"padded_rows": 0.25, "sentences_per_row": 3.0}
     speed = record.speed_fields([{"throughput": 10.0, "times_ms": [800.0] * 100}], ran["sentences_per_row"])
     assert speed["samples_per_second"] == 30.0 and speed["latency_ms"]["p50"] == 800.0
-
-
-def test_packed_rows_stand_beside_no_published_figure():
-    figure = {"model": "m", "seq": "", "metric": "throughput", "bs": "8"}
-    kept = {"model": "m", "kind": "throughput", "bs": 8}
-    assert published.beside(kept | {"seq": "128"}, [figure]) == [figure]
-    assert published.beside(kept | {"seq": "128p"}, [figure]) == []
-
-
-def test_a_log_of_packed_rows_is_not_imported(tmp_path):
-    with pytest.raises(cli.UserError, match="counts packed rows, not their sentences"):
-        imports.import_record(tmp_path / "log", tmp_path / "m/default/seq128p/bs8/310P3-atc-fp16")
-    compute = {"min": 5, "max": 7, "mean": 6.0, "median": 6.0, "percentile(99%)": 6.98, "count": 2}
-    model = "build/m/default/seq128p/bs8/310P3-atc-fp16/model.om"  # what nobody gave, its path says
-    told = {"args": ["--model", model], "NPU_compute_time": compute, "npu_compute_time_list": [5, 7]}
-    (tmp_path / "s_summary.json").write_text(json.dumps(told | {"filesinfo": {}, "throughput": 8000 / 6, "pid": 1}))
-    with pytest.raises(cli.UserError, match="counts packed rows, not their sentences"):
-        imports.import_record(tmp_path / "s_summary.json", Path("m/default/seq128/bs8/310P3-atc-fp16"), ["MODEL"])
+    figure = {"model": "m", "metric": "throughput", "seq": "", "bs": "8"}
+    value = {"model": "m", "kind": "throughput", "bs": 8}
+    assert [published.beside(value | {"seq": seq}, [figure]) for seq in ("128", "128p")] == [[figure], []]
 
 
 def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):
-    common = {"model": "m", "weights": "default", "bs": 8, "chip": "cpu", "engine": "e", "precision": "fp32", "kind": "throughput",
-              "machine": {"cpu": "x", "cores": 2, "host": "h"}, "samples_per_second": 30.0, "started": "2026-11-01T00:00:00Z",
-              "source": "wheel", "engine_info": {"name": "e"}, "standin": False, "rounds": [30.0], "requests": 1,
-              "padded_rows": 0.0, "spread": 0.0}  # fmt: skip
-    packed = common | {"seq": "128p", "times_ms": [[800.0]], "sentences_per_row": 3.0}
-    plain = common | {"seq": "128", "times_ms": [[800 / 3]]}
+    one = {"requests": 1, "spread": 0.0, "engine_info": {"name": "e"}}
+    at = "m/default/seq{}/bs8/cpu-e-fp32"
+    packed = test_table.record(at.format("128p"), 30.0, **one, times_ms=[[800.0]], sentences_per_row=3.0)
+    plain = test_table.record(at.format("128"), 30.0, **one, times_ms=[[800 / 3]])
     for r in (packed, plain):
-        output = f"build/m/default/seq{r['seq']}/bs8/cpu-e-fp32/round1/MANIFEST"
-        r["chain"] = {output: {"sha256": "0" * 64}}
-        r["chain"]["build/m/default/source"] = {"sha256": hashlib.sha256(b"wheel\n").hexdigest()}
+        hashes = {f"build/{at.format(r['seq'])}/round1/MANIFEST": "0" * 64}
+        hashes["build/m/default/source"] = hashlib.sha256(b"wheel\n").hexdigest()
+        r["chain"] = {name: {"sha256": sha256} for name, sha256 in hashes.items()}
         r["timed"] = f"the engine's call alone; {record.workload(r['seq'])}"
         r["latency_ms"] = {"mean": r["times_ms"][0][0], "p50": None, "p99": None}
     paths = [tmp_path / record.name_of(r) for r in (plain, packed)]
@@ -237,22 +188,15 @@ def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):
     assert "is not what its times_ms give" in "".join(audit.record_faults(paths[1]))
 
 
-# ---- make
-
-PLAIN = "tiny/default/seq64/bs8"
-PACKED = "tiny/default/seq64p/bs8"
-LEAF = "cpu-onnxruntime-fp32"
-
-
 def test_predictions_are_those_of_unpacked_rows_and_neither_remakes_the_other(built):
     """The Ascend route is test_routes.py's; int8 computes the same packed graph."""
-    words = ("MODEL=tiny", "PACK=1")
+    words, packed = ("MODEL=tiny", "PACK=1"), "tiny/default/seq64p"
     built.make(*words, "accuracy", "perf", "SAMPLES=8", "ROUNDS=1")
-    read = lambda name: json.loads((built.path / "build" / name).read_text())
-    got, perf, want = (read(f"{at}/{LEAF}/{kind}.json") for at, kind in (
-        (PACKED, "accuracy"), (PACKED, "perf"), (PLAIN, "accuracy")))  # fmt: skip
+    read = built.read
+    got, perf = (read(f"{packed}/bs8/cpu-onnxruntime-fp32/{kind}.json") for kind in ("accuracy", "perf"))
+    want = read("tiny/default/seq64/bs8/cpu-onnxruntime-fp32/accuracy.json")
     assert got["predictions"] == want["predictions"] and got["total"] == 872
-    rows = len(read("tiny/default/seq64p/input/rows.json"))
+    rows = len(read(f"{packed}/input/rows.json"))
     assert got["sentences_per_row"] == pytest.approx(872 / (-(-rows // 8) * 8), abs=1e-5)
     assert perf["sentences_per_row"] == got["sentences_per_row"] and "packed rows" in perf["timed"]
     row_rate = 1000 * 8 * len(perf["times_ms"][0]) / sum(perf["times_ms"][0])
@@ -261,8 +205,8 @@ def test_predictions_are_those_of_unpacked_rows_and_neither_remakes_the_other(bu
         built.make(*words, "ENGINE=openvino", "PRECISION=int8", "accuracy")
     assert built.make("-q", "MODEL=tiny", "accuracy").returncode == 0
     assert built.remade(*words, "accuracy") == set()
-    first = {"tiny/default/seq64p/pack.onnx", f"{PACKED}/sim.onnx", f"{PACKED}/cpu.onnx"}
+    first = {f"{packed}/{name}" for name in ("pack.onnx", "bs8/sim.onnx", "bs8/cpu.onnx")}
     assert built.remade(*words, "-W", "tools/graph/pack.py", "accuracy") >= first
     assert built.remade("MODEL=tiny", "-W", "tools/graph/pack.py", "accuracy") == set()
     more = built.remade("MODEL=tiny", "PACK=1", "BS=4", "accuracy")
-    assert "tiny/default/seq64p/pack.onnx" not in more and "tiny/default/seq64p/bs4/sim.onnx" in more
+    assert f"{packed}/pack.onnx" not in more and f"{packed}/bs4/sim.onnx" in more

@@ -9,11 +9,10 @@ import numpy as np
 import openvino
 import pytest
 import small
-from conftest import ROOT
+from conftest import ROOT, refused
 
 from tools.base import input_files
 from tools.cpu import engines, plan, runner
-from tools.make import cli
 from tools.recipe import preprocess as preprocess_command
 
 NAMES = ("input_ids", "attention_mask")
@@ -30,18 +29,11 @@ def tokenizer(tmp_path):
     return small.vocabulary(tmp_path / "checkpoint", WORDS)
 
 
-def text(path, sentences, labels=None):
-    columns = ["sentence", "label"] if labels else ["index", "sentence"]
-    rows = zip(sentences, labels, strict=True) if labels else enumerate(sentences)
-    path.write_text("\n".join("\t".join(map(str, row)) for row in [columns, *rows]) + "\n")
-    return path
-
-
 def preprocess(monkeypatch, tmp_path, tokenizer, sentences, *words):
-    file = text(tmp_path / "dev.tsv", sentences, [0] * len(sentences))
-    script = str(ROOT / "models/minilm_sst2/preprocess.py")
-    given = ["--text_file", file, "--tokenizer_path", tokenizer, "--save_path", tmp_path / "in"]
-    monkeypatch.setattr(sys, "argv", [script, *map(str, given), *words])
+    (tmp_path / "dev.tsv").write_text(small.tsv(sentences))
+    script = ROOT / "models/minilm_sst2/preprocess.py"
+    fixed = ["--text_file", tmp_path / "dev.tsv", "--tokenizer_path", tokenizer, "--save_path", tmp_path / "in"]
+    monkeypatch.setattr(sys, "argv", [*map(str, (script, *fixed)), *words])
     preprocess_command.preprocess("")
     return tmp_path / "in"
 
@@ -81,9 +73,8 @@ def test_the_cost_is_that_of_the_engine(monkeypatch, streams):
 def test_streams_take_turns_on_a_machine_that_slows_down(monkeypatch, share):
     """Each run is slower than the one before by more than the streams differ."""
     moment = itertools.count(1)
-    monkeypatch.setattr(
-        plan, "run_requests", lambda e, _: (None, None, {"one": 1, "two": share}[e] * 1.1 ** next(moment))
-    )
+    seconds = lambda engine: {"one": 1, "two": share}[engine] * 1.1 ** next(moment)
+    monkeypatch.setattr(plan, "run_requests", lambda engine, _: (None, None, seconds(engine)))
     assert plan.is_quicker("two", "one", []) == (share < 1)
 
 
@@ -108,29 +99,23 @@ def test_results_stand_under_their_own_names(monkeypatch, tmp_path, model, token
 
 def test_padded_and_real_inputs_hold_the_same_tokens(monkeypatch, tmp_path, tokenizer):
     sentences = ["good film", "bad", "film " * 40]
-    read = lambda *words: input_files.load_inputs(
-        preprocess(monkeypatch, tmp_path, tokenizer, sentences, *words), NAMES
-    )
-    real, padded = read("--seq_len", "real", "--max_len", "16"), read("--seq_len", "16")
-    for name in NAMES:
-        assert (real[name] == padded[name]).all()
+    write = lambda *words: preprocess(monkeypatch, tmp_path, tokenizer, sentences, *words)
+    real = input_files.load_inputs(write("--seq_len", "real", "--max_len", "16"), NAMES)
+    padded = input_files.load_inputs(write("--seq_len", "16"), NAMES)
+    assert all((real[name] == padded[name]).all() for name in NAMES)
 
 
 def test_rows_of_different_length_and_models_of_one_length_have_no_plan(monkeypatch, tmp_path, model, tokenizer):
     folder = preprocess(monkeypatch, tmp_path, tokenizer, ["good", "bad film"], "--seq_len", "real")
     (folder / "attention_mask/2.bin").write_bytes(bytes(8))
     fixed = small.sums(tmp_path / "fixed.onnx", length=4)
-    for path, says in (
-        (model, "2.bin: not one row of as many tokens as"),
-        (fixed, r"the shape \(None, 4\); both must be open"),
-    ):
-        with pytest.raises(cli.UserError, match=says):
-            bench(monkeypatch, path, folder, tmp_path / "o", "--batchsize", 2, "--plan", "fixed")
+    run = lambda path: bench(monkeypatch, path, folder, tmp_path / "o", "--batchsize", 2, "--plan", "fixed")
+    refused("2.bin: not one row of as many tokens as", run, model)
+    refused(r"the shape \(None, 4\); both must be open", run, fixed)
     for name in NAMES:
         np.save(folder / name / "2.npy", np.ones((2, 4), np.int64))
         (folder / name / "2.bin").unlink()
-    with pytest.raises(cli.UserError, match=r"2.npy: not one row of as many tokens"):
-        bench(monkeypatch, model, folder, tmp_path / "o", "--batchsize", 2, "--plan", "fixed")
+    refused("2.npy: not one row of as many tokens", run, model)
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])

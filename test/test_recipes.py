@@ -5,7 +5,6 @@ one in the original's own layout.
 """
 
 import argparse
-import csv
 import json
 import re
 import shutil
@@ -13,45 +12,33 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import small
 import torch
-from conftest import ROOT
+from conftest import ROOT, lay
 from fake_cann import tiny
 
 from tools.graph import export
 from tools.make import cli
 from tools.recipe import pth2onnx
-from tools.source import tokenizer, tokens
+from tools.results import published
+from tools.source import tokens
 
 BERT, TINYBERT = "bert_base_cased_sst2", "tinybert_sst2"
-SMALL = {"vocab_size": 1500, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2}
-SMALL |= {"num_attention_heads": 2}
+SMALL = {"vocab_size": 1500, "max_position_embeddings": 514}
 ROWS = 20  # at batch 8 the last request is half full
-
-
-def sentences():
-    """Our own, which have capitals, and real ones if they were rebuilt."""
-    path = ROOT / "build/data/dev.tsv"
-    real = [line.split("\t")[0] for line in path.read_text("utf-8").split("\n")[1:]] if path.exists() else []
-    return (pth2onnx.SENTENCES + real + pth2onnx.SENTENCES * 2)[:ROWS]
+SENTENCES = [*pth2onnx.SENTENCES, *small.SENTENCES, *(f"{s} and {s}" for s in pth2onnx.SENTENCES)][:ROWS]
 
 
 def folder_of(model, tmp_path, clone):
     """models/<model> in a copy of what its commands reach, with sentences, and a small checkpoint under `clone`."""
     for part in ("tools", f"models/{model}"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "build/data").mkdir(parents=True)
-    rows = "".join(f"{s}\t{i % 2}\n" for i, s in enumerate(sentences()))
-    (tmp_path / "build/data/dev.tsv").write_text(f"sentence\tlabel\n{rows}", "utf-8")
-    folder, shape = tmp_path / "models" / model, tmp_path / "shape"
-    shape.mkdir()
-    shutil.copy(folder / "tokenizer_config.json", shape)
-    (shape / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | SMALL))
-    letters = [chr(c) for c in range(33, 127)]
-    words = sorted({w for s in sentences() for w in s.lower().split()})
-    pieces = list(dict.fromkeys([*tokenizer.SPECIAL, *letters, *(f"##{c}" for c in letters), *words]))
-    return folder, small.original(folder / clone, shape, pieces)
+    lay(tmp_path, {"build/data/dev.tsv": small.tsv(SENTENCES)})
+    folder, words = tmp_path / "models" / model, {w for s in SENTENCES for w in s.lower().split()}
+    shape = small.model(tmp_path / "shape", model, **SMALL)
+    return folder, small.original(folder / clone, shape, small.pieces(words))
 
 
 def run(folder, script, check=True):
@@ -70,7 +57,7 @@ def documented(model):
 
 def expected(checkpoint, inputs, length):
     """PyTorch's logits of the sentences, float32 [ROWS, 2]."""
-    arrays = tokens.encode(tokens.load(checkpoint), sentences(), length, inputs)
+    arrays = tokens.encode(tokens.load(checkpoint), SENTENCES, length, inputs)
     logits = export.logits(export.load(checkpoint), arrays)
     assert logits.std(0).min() > 1e-3, "the checkpoint tells no sentence from another: this test could not fail"
     return logits
@@ -104,9 +91,8 @@ def test_bert_base_cased(tmp_path):
 def test_tinybert(tmp_path):
     folder, checkpoint = folder_of(TINYBERT, tmp_path, "SST-2_model")
     assert {p.name for p in checkpoint.iterdir()} == {"config.json", "pytorch_model.bin", "vocab.txt"}
-    done = run(
-        folder, f"umask 000\n{documented(TINYBERT)}"
-    )  # ais_bench refuses a folder that others may enter or write
+    # ais_bench refuses a folder that others may enter or write
+    done = run(folder, f"umask 000\n{documented(TINYBERT)}")
     inputs = ("input_ids", "segment_ids", "input_mask")
     want = expected(checkpoint, inputs, 64)
     assert f"acc:{correct(want) / ROWS:.6f}" in done.stdout
@@ -152,15 +138,12 @@ def test_roberta(tmp_path):
     (folder / "checkpoints").mkdir()
     torch.save({"args": arguments, "model": theirs, "extra_state": {"epoch": 3}}, folder / "checkpoints/checkpoint.pt")
     known = json.loads((hub / "vocab.json").read_text())
-    plain = [t for t in known if not t.startswith("<") or t == "<"]
-    (folder / "encoder.json").write_text(json.dumps({t: 2 * i for i, t in enumerate(plain)}))
-    (folder / "vocab.bpe").write_bytes((hub / "merges.txt").read_bytes())
-    for part in ("input0", "label"):
-        (folder / "data/SST-2-bin" / part).mkdir(parents=True)
-    ids = {t: 2 * i for i, t in enumerate(plain)}
-    lines = [f"{ids.get(t, t)} 1\n" for t in list(known)[4:-1]]
-    (folder / "data/SST-2-bin/input0/dict.txt").write_text("".join(lines))
-    (folder / "data/SST-2-bin/label/dict.txt").write_text("1 37569\n0 29780\n")
+    ids = {t: 2 * i for i, t in enumerate(t for t in known if not t.startswith("<") or t == "<")}
+    lay(folder, {
+        "encoder.json": json.dumps(ids), "vocab.bpe": (hub / "merges.txt").read_text(),
+        "data/SST-2-bin/input0/dict.txt": "".join(f"{ids.get(t, t)} 1\n" for t in list(known)[4:-1]),
+        "data/SST-2-bin/label/dict.txt": "1 37569\n0 29780\n",
+    })  # fmt: skip
     done = run(folder, documented("roberta_base_sst2"))
     want = expected(hub, ("src_tokens",), 70)
     assert f"acc = {correct(want) / ROWS:.3f} ({correct(want)}/{ROWS})" in done.stdout
@@ -223,8 +206,6 @@ def test_a_file_that_cannot_take_its_name_is_named_itself(tmp_path):
 
 def shapes(path):
     """{name: dimensions} of the inputs and outputs of an ONNX file."""
-    import onnx
-
     graph = onnx.load(path).graph
     dims = lambda v: [d.dim_value or d.dim_param for d in v.type.tensor_type.shape.dim]
     return {v.name: dims(v) for v in [*graph.input, *graph.output]}
@@ -239,24 +220,14 @@ def test_tinybert_scripts_name_their_arguments():
         assert done.stderr.startswith(f"usage: bash ./test/{name}.sh") and done.stderr.count("\n") == 1
 
 
-OTHERS = ("bert_base_squad", "bert_base_chinese_ner")  # the same encoder, published with another head
-COLUMNS = ["model", "variant", "seq", "chip", "bs", "precision", "metric", "value", "unit", "source", "commit", "note"]
-
-
-def published(model):
-    with (ROOT / f"models/{model}/published.csv").open(newline="") as f:
-        rows = csv.DictReader(f)
-        assert rows.fieldnames == COLUMNS
-        return list(rows)
-
-
 @pytest.mark.parametrize("model", sorted(p.parent.name for p in ROOT.glob("models/*/published.csv")))
 def test_published_figures_are_whole(model):
-    rows = published(model)
+    rows = published.read_csv(ROOT / f"models/{model}/published.csv")
     keys = [tuple(r[k] for k in ("variant", "seq", "chip", "bs", "precision", "metric", "source")) for r in rows]
     assert len(set(keys)) == len(keys)
+    others = ("bert_base_squad", "bert_base_chinese_ner")  # the same encoder, published with another head
     for r in rows:
-        assert r["model"] in (model, *OTHERS) and r["source"] and re.fullmatch("[0-9a-f]{40}", r["commit"]), r
+        assert r["model"] in (model, *others) and r["source"] and re.fullmatch("[0-9a-f]{40}", r["commit"]), r
         assert (r["metric"], r["unit"]) in {("throughput", "samples/s"), ("accuracy", "%")} and float(r["value"]) > 0, r
         if sentences_right := re.match(r"(\d+)/872", r["note"]):
             assert abs(float(r["value"]) - 100 * int(sentences_right[1]) / 872) < 0.006, r

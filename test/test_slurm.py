@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 import slurm as cluster
-from conftest import VENV
+from conftest import VENV, lay
 from fake_cann import tiny
 
 pytestmark = pytest.mark.skipif(cluster.missing() is not None, reason=str(cluster.missing()))
@@ -27,21 +27,21 @@ exec {1} "$@"
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
+def slurm(built, tmp_path_factory):
+    """A job without a result, and a controller that is away, are asked for again after 1 second, not after 10."""
+    source = built.path / "tools/make/launch.py"
+    source.write_text((text := source.read_text()).replace("\nAGAIN = 10.0\n", "\nAGAIN = 1.0\n"))
     slurm = cluster.Slurm(tmp_path_factory.mktemp("slurm"))
     yield slurm
     slurm.stop()
+    source.write_text(text)
 
 
 @pytest.fixture
 def start(built, slurm, tmp_path):
     """start(*words): make in the copy, atc for 310P3 being endless the first time; the running process."""
-    env = tiny.environment(FAKE_NPU="", **slurm.env)
-    shutil.copytree(tiny.HERE, tmp_path / "cann")
-    (atc := tmp_path / "cann/bin/atc").rename(real := tmp_path / "cann/bin/atc.real")
-    atc.write_text(SLOW.format(tmp_path, real))
-    atc.chmod(0o755)
-    env["PATH"] = f"{tmp_path}/cann/bin:{env['PATH']}"
+    lay(tmp_path, {"bin/atc": SLOW.format(tmp_path, tiny.HERE / "bin/atc")})
+    env = tiny.environment(FAKE_NPU="", PATH=f"{tmp_path}/bin:{tiny.environment()['PATH']}", **slurm.env)
     running = []
 
     def run(*words):
@@ -85,13 +85,11 @@ def test_a_table_over_two_nodes(built, slurm, start, tmp_path):
     (tmp_path / "begun").touch()
     said = ended(start("-j32", *TABLE, *SBATCH))
     assert re.search(r"time .*\[6 done, 0 running, 0 waiting\]", said), said
-    ran = []
-    for chip in ("310P3", "910B3"):
-        record = json.loads((leaf(built, 1, chip) / "perf.json").read_text())
-        for k, where in enumerate(record["launched"], 1):
-            prov = json.loads((leaf(built, 1, chip) / f"round{k}/MANIFEST.prov.json").read_text())
-            assert prov["run"]["launched"] == where
-            ran.append(where)
+    read, ran = lambda path: json.loads(path.read_text()), []
+    for at in (leaf(built, 1, chip) for chip in ("310P3", "910B3")):
+        rounds = [read(at / f"round{k}/MANIFEST.prov.json")["run"]["launched"] for k in (1, 2)]
+        assert read(at / "perf.json")["launched"] == rounds
+        ran += rounds
     assert len({where["job"] for where in ran}) == 4 and {where["device"] for where in ran} == {"0"}
     assert {where["node"] for where in ran} <= {"n1", "n2"}  # a quick one may take all jobs
     ended(start("-q", *TABLE, *SBATCH))
@@ -156,10 +154,10 @@ def test_a_controller_that_restarts_is_waited_for(om, built, slurm, start, tmp_p
     """By a job that runs, and by one that is yet to be submitted: neither is lost."""
     runs = start(*OM)
     begun(slurm, tmp_path)
-    slurm.end("ctld")
-    sbatch, real, away = tmp_path / "cann/bin/sbatch", shutil.which("sbatch"), tmp_path / "away"
-    sbatch.write_text(f'#!/bin/sh\n[ -e {away} ] && exec {real} "$@"\n{real} "$@" || ! touch {away}\n')
-    sbatch.chmod(0o755)
+    slurm.daemons["ctld"].terminate()
+    slurm.daemons.pop("ctld").wait()
+    real, away = shutil.which("sbatch"), tmp_path / "away"
+    lay(tmp_path, {"bin/sbatch": f'#!/bin/sh\n[ -e {away} ] && exec {real} "$@"\n{real} "$@" || ! touch {away}\n'})
     other = leaf(built, 1) / "model.om"
     other.unlink(missing_ok=True)
     waits = start("CHIP=310P3", "BS=1", "om", *SBATCH)

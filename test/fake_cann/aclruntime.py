@@ -46,15 +46,14 @@ class Session:
         self.gears, self.dims = model["gears"], None
         self.exec_ms, self.h2d_ms, self.d2h_ms, self.loop = [], [], [], 1
 
+    def filled(self, gear):
+        """Dims of every input, a gear's numbers where it decides."""
+        free = iter(gear)
+        return [[next(free) if d == -1 else d for d in dims] for _, _, dims in self.inputs]
+
     def full_dims(self):
         """Dims of every input: as set, else as compiled with the largest gear."""
-        free = iter([max(g[i] for g in self.gears) for i in range(len(self.gears[0]))] if self.gears else ())
-        return self.dims or [[next(free) if d == -1 else d for d in dims] for _, _, dims in self.inputs]
-
-    def flat_dims(self, gear):
-        """A gear's dims of all inputs, one after another, as aclmdlGetInputDynamicDims has them."""
-        free = iter(gear)
-        return [next(free) if d == -1 else d for _, _, dims in self.inputs for d in dims]
+        return self.dims or self.filled(map(max, zip(*self.gears or (), strict=True)))
 
     def sizes(self):
         """Bytes of every input."""
@@ -68,12 +67,11 @@ class Session:
         asked = {n: [int(x) for x in d.split(",")] for n, _, d in (i.rpartition(":") for i in spec.split(";"))}
         dims = [asked.get(name, []) for name, _, _ in self.inputs]
         flat = [x for d in dims for x in d]
-        own = [x for _, _, d in self.inputs for x in d]
-        same = len(flat) == len(own) and all(o in (-1, x) for x, o in zip(flat, own, strict=True))
-        gears = [self.flat_dims(gear) for gear in self.gears]
-        if not same or flat not in gears:
-            wrong = f"the dymDims parameter is not correct i:0 dysize:{len(flat)} dimcount:{len(own)}"
-            say(f"[ERROR] {wrong if len(flat) != len(own) else 'the dynamic_dims parameter is not correct'}")
+        gears = [[x for d in self.filled(gear) for x in d] for gear in self.gears]
+        if flat not in gears:
+            count = len(gears[0])
+            wrong = f"the dymDims parameter is not correct i:0 dysize:{len(flat)} dimcount:{count}"
+            say(f"[ERROR] {wrong if len(flat) != count else 'the dynamic_dims parameter is not correct'}")
             say(f"[ERROR] model has {len(gears)} gear of dims")
             for i, gear in enumerate(gears):
                 say(f"[ERROR] dims[{i}]:" + "".join(f"[{n}]" for n in gear))

@@ -1,12 +1,4 @@
-"""Write a small .om file in CANN's own layout, for the stand-in atc and for tests.
-
-    import om_writer
-    om_writer.write_om("model.om", name="bert", inputs=[("input_ids", "int64", [8, 128])],
-                       outputs=[("output", "float32", [8, 2])], soc_version="Ascend310P3",
-                       atc_cmdline="atc.bin --model=ascend.onnx ...", weights=b"...")
-
-Only the layout is genuine; what stands in the weights is the caller's business.
-"""
+"""Write a small .om file in CANN's own layout, for the stand-in atc and for tests: only the layout is genuine."""
 
 import struct
 import sys
@@ -79,11 +71,11 @@ def ops_of(inputs, outputs, kinds, gears, order):
     return ops + op("Node_Output", "NetOutput", b"".join(field(33, tensor(*t)) for t in outputs) + field(24, sources))
 
 
-def model_def(
-    name="model", *, inputs, outputs, ops=(), gears=None, atc_cmdline="", soc_version="Ascend310P3", atc_version="stand-in",
-    weight_bytes=0,
+def write_om(
+    path, *, name="model", inputs, outputs, ops=(), gears=None, weights=b"", atc_cmdline="", soc_version="Ascend310P3",
+    atc_version="stand-in",
 ):  # fmt: skip
-    """An encoded ge.proto.ModelDef; with gears, as in GE, the given ops stand once per gear in sub-graphs.
+    """Write one static or gear model; with gears, as in GE, the given ops stand once per gear in sub-graphs.
 
     inputs, outputs: [(name, dtype such as "int64", dims)], -1 in dims where a gear decides.
     ops: op type names, one per op. gears: [[int]], one number per -1, in input order.
@@ -94,26 +86,15 @@ def model_def(
         inner = b"".join(op(f"{kind}_{k}", kind) for k, kind in enumerate(ops))
         graphs += field(7, field(1, f"Batch_{i}") + inner)
     facts = {"atc_cmdline": atc_cmdline, "atc_version": atc_version, "soc_version": soc_version}
-    facts |= {"framework_type": "Onnx", "weight_size": weight_bytes}
+    facts |= {"framework_type": "Onnx", "weight_size": len(weights)}
     facts["attr_model_out_nodes_name"] = [name for name, _, _ in outputs]
-    return field(1, name) + graphs + attributes(11, facts)
-
-
-def write_om(path, *, name="model", weights=b"", wide=True, **facts) -> None:
-    """Write one static or gear model, of which model_def takes the facts. weights: bytes of the WEIGHTS_DATA partition.
-    wide: 64-bit partition table, as today's GE writes."""
-    definition = model_def(name, weight_bytes=len(weights), **facts)
-    parts = [("MODEL_DEF", definition), ("WEIGHTS_DATA", weights)]
-    entry, table, at = ("<I4xQQ" if wide else "<III"), struct.pack("<I4x" if wide else "<I", len(parts)), 0
-    for kind, data in parts:
-        table += struct.pack(entry, PARTITION[kind], at, len(data))
-        at += len(data)
+    definition = field(1, name) + graphs + attributes(11, facts)
+    table = struct.pack("<I4x", 2)
+    for kind, at, data in (("MODEL_DEF", 0, definition), ("WEIGHTS_DATA", len(definition), weights)):
+        table += struct.pack("<I4xQQ", PARTITION[kind], at, len(data))  # as today's GE writes
     head = bytearray(om.HEADER)
     struct.pack_into("<4sII", head, 0, b"IMOD", om.HEADER, 0x20000000)
     struct.pack_into("<32s", head, 84, name.encode()[:31])
-    struct.pack_into("<I", head, 76, 0 if wide else len(table) + at)
     struct.pack_into("<I", head, 156, 1)
-    struct.pack_into("<Q", head, 184, len(table) + at if wide else 0)
-    with cli.whole_file(path) as f:
-        for data in (head, table, *(data for _, data in parts)):
-            f.write(data)
+    struct.pack_into("<Q", head, 184, len(table) + len(definition) + len(weights))
+    cli.write(path, bytes(head) + table + definition + weights)

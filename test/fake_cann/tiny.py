@@ -11,6 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 HERE = Path(__file__).resolve().parent
 INPUTS = ("input_ids", "attention_mask")
+# What atc is told of them: rows of one length, or gears.
+SHAPE = "--input_shape=input_ids:4,8;attention_mask:4,8"
+GEARS = ("--input_shape=input_ids:4,-1;attention_mask:4,-1", "--input_format=ND", "--dynamic_dims=8,8;16,16")
 # conftest.py's, where pytest runs
 PYTHON = Path(os.environ["BERT2OM_WARM"], "venv/bin/python") if "BERT2OM_WARM" in os.environ else Path(sys.executable)
 

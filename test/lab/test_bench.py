@@ -7,12 +7,15 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import openvino
 import pytest
 import small
 from conftest import ROOT
 
 from lab import bench, contenders
+from tools.cpu import engines
 from tools.cpu.native.build import FLAGS
+from tools.graph import export, gate
 from tools.make import cpu
 from tools.results import peers
 from tools.source import tokens
@@ -30,7 +33,7 @@ def test_operations_are_the_models():
 
 
 def test_ratios_are_taken_within_a_round():
-    """The machine is twice as slow in the second round: the ratio is 4 all the same."""
+    """In the second the machine is twice as slow: the ratio is 4 all the same."""
     assert bench.ratios([400, 200, 500], [100, 50, 100]) == {"ratio": 4, "ratio_low": 4, "ratio_high": 5}
 
 
@@ -73,15 +76,15 @@ def test_rounds_go_round_and_a_failure_stops_nobody_else(monkeypatch):
     assert stolen == [0.01, 0.1]
     once = [("a", "sorted"), ("a", "padded"), ("b", "sorted"), ("b", "padded")]
     assert turns == once + once + [t for t in once if t != ("b", "sorted")]
-    assert found["a", "sorted"]["rates"] == [2, 4]  # the first pass is warm-up
-    assert found["a", "padded"]["rates"] == [0.5, 1]
-    assert found["b", "sorted"]["missing"] == "broke" and found["b", "padded"]["rates"] == [0.5, 0.25]
-
-
-def test_what_the_host_stole_is_not_zero_where_nobody_knows(monkeypatch):
-    monkeypatch.setattr("tools.make.cpu.ticks", lambda: (0, 0))
-    workers = {"a": Given("a", [1] * 4, [])}
-    assert bench.measure(workers, {"sorted": [0], "padded": [0]}, rounds=1)[1] is None
+    rates = {key: value["rates"] for key, value in found.items() if key != ("b", "sorted")}
+    assert rates == {
+        ("a", "sorted"): [2, 4],
+        ("a", "padded"): [0.5, 1],
+        ("b", "padded"): [0.5, 0.25],
+    }  # not of the warm-up
+    assert found["b", "sorted"]["missing"] == "broke"
+    monkeypatch.setattr("tools.make.cpu.ticks", lambda: (0, 0))  # what the host stole is not zero where nobody knows
+    assert bench.measure({"a": Given("a", [1] * 4, [])}, {"sorted": [0], "padded": [0]}, rounds=1)[1] is None
 
 
 def test_batches_hold_every_sentence_once_unpadded_or_as_the_recipe(tmp_path):
@@ -102,18 +105,14 @@ def test_batches_hold_every_sentence_once_unpadded_or_as_the_recipe(tmp_path):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """(job arguments of bench.py run, the checkpoint's truth) of a small model on its five sentences."""
-    from tools.graph import export
-
+    """A folder with a small model, its graph, its five sentences and the yardstick."""
     folder = tmp_path_factory.mktemp("bench")
     checkpoint = small.checkpoint(folder)
     arrays = tokens.encode(tokens.load(checkpoint), small.SENTENCES, 32, NAMES)
     export.export(export.load(checkpoint), folder / "model.onnx", NAMES, arrays)
-    text = "sentence\tlabel\n" + "".join(f"{s}\t{i % 2}\n" for i, s in enumerate(small.SENTENCES))
-    (folder / "dev.tsv").write_text(text)
-    library = folder / "peak.so"
-    source = ROOT / "tools/cpu/native/peak.c"
-    subprocess.run(["gcc", *FLAGS, "-Wall", "-Werror", "-o", library, source], check=True)
+    (folder / "dev.tsv").write_text(small.tsv(small.SENTENCES))
+    command = ["gcc", *FLAGS, "-Wall", "-Werror", "-o", folder / "peak.so", ROOT / "tools/cpu/native/peak.c"]
+    subprocess.run(command, check=True)
     return folder
 
 
@@ -139,7 +138,7 @@ def record(tiny):
 def test_real_contenders_on_a_small_model(record):
     lines = {(r["name"], r["shape"]): r for r in record["contenders"]}
     base = lines[contenders.BASE, "padded"]
-    assert (base["ratio"], base["ratio_low"], base["ratio_high"]) == (1, 1, 1) and base["sentences"] == 4
+    assert [base[name] for name in ("ratio", "ratio_low", "ratio_high", "sentences")] == [1, 1, 1, 4]
     for shape in (*peers.SHAPES, "padded 1"):  # not "padded 2": that is the recipe's own
         assert lines[contenders.BASE, shape]["ratio"] == 1 or shape == "sorted"
         assert lines["onnxruntime fp32", shape]["flips"] == []
@@ -164,11 +163,6 @@ def test_real_contenders_on_a_small_model(record):
 
 
 def test_openvino_of_ours_gives_the_exports_labels_in_both_shapes(tiny):
-    import openvino
-
-    from tools.cpu import engines
-    from tools.graph import gate
-
     core, ours = openvino.Core(), {}
     for name, shape in (("openvino-fp32", [2, 32]), ("openvino-fp32-real", [-1, -1])):
         model = core.read_model(tiny / "model.onnx")
@@ -188,7 +182,7 @@ def test_no_worker_outlives_the_bench(record, tiny):
     assert str(tiny).encode() not in commands
 
 
-def test_a_contender_that_dies_has_a_reason(tiny, monkeypatch, tmp_path):
+def test_a_contender_that_dies_has_a_reason(tiny, tmp_path):
     job = {"threads": 1, "text_file": str(tiny / "dev.tsv")}
     worker = bench.Worker("no such contender", sys.executable, job, tmp_path / "w", 0)
     assert worker.missing and worker.ask(shape="sorted", rows=[0], seconds=0) == {"missing": worker.missing}
@@ -206,6 +200,5 @@ def test_the_table_says_what_is_missing_and_the_record_is_kept_under_its_name(re
 
 
 def test_the_newest_record_of_a_model_and_cpu_is_shown(record):
-    old = record | {"started": "2000-01-01T00:00:00Z"}
-    other = record | {"model": "another"}
+    old, other = record | {"started": "2000-01-01T00:00:00Z"}, record | {"model": "another"}
     assert peers.newest([record, old, other]) == [other, record]

@@ -6,8 +6,7 @@ import subprocess
 import sys
 import tarfile
 
-import pytest
-from conftest import ROOT, in_git
+from conftest import ROOT, fails, in_git, lay, refused
 
 from lab import crate, release
 from tools.make import cli
@@ -21,14 +20,11 @@ LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
 def test_a_release_is_the_same_bytes_and_brings_its_wheels(repo, tmp_path, monkeypatch):
     """The tree of the commit, wheels and downloads in one folder; without the wheels' index nothing else is asked."""
     (repo.path / ".git_archival.txt").write_text("commit: $Format:%H$\n")  # an unpacked archive names its own commit
-    in_git(repo.path, "init", "-q")
-    in_git(repo.path, "add", "-A")
-    in_git(repo.path, "commit", "-qm", "one")
+    for words in ("init -q", "add -A", "commit -qm one"):
+        in_git(repo.path, *words.split())
     monkeypatch.chdir(repo.path)
-    wheel = tmp_path / "a-1-py3-none-any.whl"
-    wheel.write_bytes(b"wheel")
-    pinned = tmp_path / "pinned.tar.gz"
-    pinned.write_bytes(b"pinned")
+    lay(tmp_path, {"a-1-py3-none-any.whl": "wheel", "pinned.tar.gz": "pinned"})
+    wheel, pinned = tmp_path / "a-1-py3-none-any.whl", tmp_path / "pinned.tar.gz"
     for name in ("one.tar", "two.tar"):
         release.write(tmp_path / name, "bert2om-x", [wheel], [pinned])
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
@@ -40,8 +36,7 @@ def test_a_release_is_the_same_bytes_and_brings_its_wheels(repo, tmp_path, monke
         assert {m.mtime for m in tar} == {int(in_git(repo.path, "show", "-s", "--format=%ct", "HEAD"))}
     (repo.path / "README.md").write_text("edited")
     monkeypatch.setattr(sys, "argv", ["release", "--save_path", str(tmp_path)])
-    with pytest.raises(cli.UserError, match="the work tree differs"):
-        release.main()
+    refused("the work tree differs", release.main)
 
 
 def test_a_release_installs_from_its_wheels_alone(tmp_path, monkeypatch):
@@ -62,19 +57,16 @@ def test_the_lock_lines_of_a_release_name_each_package_once(monkeypatch):
 
 
 def test_the_container_runs_offline():
-    """README's two commands, in an image that is built on BASE."""
+    """README's two commands, in an image that is built on BASE, which is pinned, of the downloads of a release."""
+    text = (ROOT / "Containerfile").read_text()
+    assert re.findall(r"(?m)^ARG BASE=\S+@sha256:[0-9a-f]{64}$", text)
+    assert re.findall(r"(?m)^FROM .*", text) == ["FROM ${BASE}"]
+    assert {"build/*", "!build/downloads", ".venv*"} <= set((ROOT / ".containerignore").read_text().split())
     command = ["make", "-n", "container", "BASE=debian:13"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     _, build, run = said.stdout.splitlines()
     assert build == "podman build --build-arg BASE=debian:13 -t localhost/bert2om ."
     assert run == "podman run --rm --network=none localhost/bert2om sh -c 'make accuracy && make test'"
-
-
-def test_the_base_of_the_container_is_pinned_and_it_gets_the_downloads_of_a_release():
-    text = (ROOT / "Containerfile").read_text()
-    assert re.findall(r"(?m)^ARG BASE=\S+@sha256:[0-9a-f]{64}$", text)
-    assert re.findall(r"(?m)^FROM .*", text) == ["FROM ${BASE}"]
-    assert {"build/*", "!build/downloads", ".venv*"} <= set((ROOT / ".containerignore").read_text().split())
 
 
 def test_costs_are_of_claims(monkeypatch):
@@ -102,14 +94,12 @@ def test_a_crate_describes_every_step(built, tmp_path):
     assert all("/" in e["encodingFormat"] and e["license"]["@id"] in entities for e in files)
     assert entities["data/dev.tsv"]["license"] == {"@id": "https://spdx.org/licenses/MIT"}
     assert {entities["./"][k]["@id"] for k in ("author", "publisher")} == {"#make"}
-    with pytest.raises(cli.UserError, match="make nothing.json first"):
-        crate.steps("nothing.json")
+    refused("make nothing.json first", crate.steps, "nothing.json")
 
 
 def test_a_crate_names_scripts_by_the_address_of_the_clone(monkeypatch, tmp_path):
-    in_git(tmp_path, "init", "-q")
-    in_git(tmp_path, "remote", "add", "origin", "https://example.org/a/b.git")
-    in_git(tmp_path, "commit", "-q", "--allow-empty", "-m", "one")
+    for words in ("init -q", "remote add origin https://example.org/a/b.git", "commit -q --allow-empty -m one"):
+        in_git(tmp_path, *words.split())
     monkeypatch.chdir(tmp_path)
     crate.home.cache_clear(), crate.commit.cache_clear()
     script = crate.file("tools/x.py", "0", tmp_path / "build", "wheel")
@@ -142,8 +132,5 @@ def test_sbom_finds_what_is_outside_the_lock(tmp_path):
     done = run()
     assert done.returncode == 0 and "packages, as requirements.txt locks them" in done.stdout, done.stderr
     assert "not stated" not in done.stdout
-    (tmp_path / "stray-1.0.dist-info").mkdir()
-    (tmp_path / "stray-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: stray\nVersion: 1.0\n")
-    done = run()
-    assert done.returncode == 1 and "stray 1.0 is installed but not locked" in done.stderr
-    assert done.stderr.count("\n") == 1
+    lay(tmp_path, {"stray-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: stray\nVersion: 1.0\n"})
+    fails(run(), "stray 1.0 is installed but not locked")

@@ -2,28 +2,13 @@
 
 import hashlib
 
-import pytest
+from conftest import refused
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lab import sentences as edits_of
 from tools.make import cli
-from tools.source import data, fetch
-
-
-@pytest.fixture(scope="session")
-def snippets():
-    pin = fetch.read_pins()["vaderSentiment-3.3.2.tar.gz"]
-    archive = cli.ROOT / "build/downloads" / pin.filename
-    fetch.fetch(pin, archive)
-    return data.read_snippets(archive)
-
-
-@pytest.fixture(scope="session")
-def dev(snippets, tmp_path_factory):
-    path = tmp_path_factory.mktemp("dev") / "dev.tsv"
-    path.write_bytes(data.rebuild(cli.ROOT / "data/dev.edits", snippets)[1])
-    return path
+from tools.source import data
 
 
 def test_calibration_is_apart_from_dev(dev, snippets):
@@ -62,8 +47,7 @@ def test_any_difference_edits_back(snippet, sentence):
 def test_derive_refuses_a_sentence_from_elsewhere(snippets, tmp_path):
     path = tmp_path / "own.tsv"
     path.write_text("sentence\tlabel\nzxqv wvut srqp onml\t1\n")
-    with pytest.raises(cli.UserError, match="own.tsv:2: this sentence lies in no snippet"):
-        edits_of.derive(path, snippets)
+    refused("own.tsv:2: this sentence lies in no snippet", edits_of.derive, path, snippets)
 
 
 def test_choose_leaves_validation_sentences_out(tmp_path):
@@ -75,5 +59,4 @@ def test_choose_leaves_validation_sentences_out(tmp_path):
     rows = [("a fine film . ", 1), ("fine film . ", 1), ("truly . ", 1), ("warm and ", 1), ("old hat . ", 0)]
     train.write_bytes(data.tsv_bytes(rows))
     assert sorted(edits_of.choose(train, edits, snippets, 2)) == [("a fine film . ", 1), ("old hat . ", 0)]
-    with pytest.raises(cli.UserError, match="only 2 rows fit, not 3"):
-        edits_of.choose(train, edits, snippets, 3)
+    refused("only 2 rows fit, not 3", edits_of.choose, train, edits, snippets, 3)

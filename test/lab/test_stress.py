@@ -5,7 +5,7 @@ import re
 import subprocess
 
 import pytest
-from conftest import VENV, Repo
+from conftest import VENV, Repo, lay
 
 from lab import counts, environments, torture
 from tools.make import cli
@@ -80,10 +80,7 @@ def test_counts_are_kept_a_line_a_check(tmp_path):
 
 def test_a_flipped_byte_that_no_step_reads_is_made_again(tmp_path):
     """A listed file of the last folder of a chain: make does not look at its bytes, so its MANIFEST goes."""
-    folder = tmp_path / "build/input"
-    folder.mkdir(parents=True)
-    for name in ("MANIFEST", "labels.json"):
-        (folder / name).write_text("0" * 64)
-    (folder / "MANIFEST.prov.json").write_text('{"target": "build/input/MANIFEST", "inputs": {}}')
-    assert "labels.json flipped" in torture.flip(tmp_path, folder / "MANIFEST", random.Random(5))
-    assert not (folder / "MANIFEST").exists()
+    files, target = dict.fromkeys(("MANIFEST", "labels.json"), "0" * 64), tmp_path / "build/input/MANIFEST"
+    lay(target.parent, files | {"MANIFEST.prov.json": '{"target": "build/input/MANIFEST", "inputs": {}}'})
+    assert "labels.json flipped" in torture.flip(tmp_path, target, random.Random(5))
+    assert not target.exists()

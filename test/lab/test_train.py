@@ -4,11 +4,11 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pytest
+import torch
+from conftest import refused
 from safetensors.numpy import save
 
 from lab import quantise, train
-from tools.make import cli
 from tools.source import adapter
 
 
@@ -36,26 +36,22 @@ def test_rounding_error_is_at_most_half_a_step_or_the_clipped_tail():
 def test_a_wheel_and_a_folder_give_the_same_base(tmp_path):
     base = {"encoder.weight": np.ones((2, 2), np.float32)}
     members = {"model.safetensors": save(base), "config.json": b'{"hidden_size": 8}', "vocab.txt": b"[PAD]\n"}
-    wheel, folder = tmp_path / "w.whl", tmp_path / "folder"
-    folder.mkdir()
-    with zipfile.ZipFile(wheel, "w") as z:
+    with zipfile.ZipFile(tmp_path / "w.whl", "w") as z:
         for name, data in members.items():
             z.writestr(f"package/model/{name}", data)
-            (folder / name).write_bytes(data)
-    one, other = train.read_base(wheel), train.read_base(folder)
+            (tmp_path / name).write_bytes(data)
+    one, other = train.read_base(tmp_path / "w.whl"), train.read_base(tmp_path)
     assert adapter.digest(one[0]) == adapter.digest(other[0])
     assert one[1:] == other[1:] == ({"hidden_size": 8}, {"vocab.txt": b"[PAD]\n"})
 
 
 def test_another_training_file_is_refused(tmp_path):
     (tmp_path / "train.tsv").write_text("sentence\tlabel\ngood\t1\n")
-    with pytest.raises(cli.UserError, match="the official SST-2 train.tsv has 48eac263"):
-        train.read_rows(tmp_path / "train.tsv")
+    refused("the official SST-2 train.tsv has 48eac263", train.read_rows, tmp_path / "train.tsv")
 
 
 def test_training_learns_leaves_embeddings_alone_and_repeats_itself(monkeypatch):
     """The second time its runs have no process each, which changes no bit."""
-    torch = pytest.importorskip("torch")
     config = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config |= {"intermediate_size": 32, "max_position_embeddings": 16}
     recipe = train.RECIPE | {"epochs": 8, "batch_size": 4}

@@ -9,6 +9,7 @@ from 2024 on also say at each start which back end they could not import, which 
 
 import argparse
 import io
+import itertools
 import json
 import os
 import re
@@ -46,9 +47,6 @@ def fail(text):
     raise RuntimeError(text)
 
 
-# --- options
-
-
 def flag(v):
     on, off = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
     if v.lower() not in on + off:
@@ -71,18 +69,10 @@ def devices(v):
     return [int(i) for i in v.split(",")]
 
 
-def solution(chapter):
-    aclruntime.say(f"[\033[1;32mSOLUTION\033[0m] visit \033[1;32m {chapter} \033[0m for detailed solution")
-
-
-def whole(path):
-    return os.path.normpath(Path.cwd() / path)
-
-
 def safe_path(path, write=False):
     """The path rules; raises what the real one logs. 2025 looks at the whole path, and lets others not even read an
     output folder that is there already."""
-    name = whole(path) if YEAR >= 2025 else str(path)
+    name = os.path.normpath(Path.cwd() / path) if YEAR >= 2025 else str(path)
     if re.search(r"[^_A-Za-z0-9/.-]", name):
         said = "path" if YEAR >= 2025 else f"path:{name}"
         fail(f"{said} contains illegal char, legal chars include A-Z a-z 0-9 _ - / .")
@@ -117,7 +107,8 @@ def checked(kind, write=False):
                     fail(f"path:{value}, file type not in ['om']")
             except RuntimeError:
                 if YEAR >= 2025:
-                    solution("FAQ/security_error")
+                    at = "\033[1;32m FAQ/security_error \033[0m"
+                    aclruntime.say(f"[\033[1;32mSOLUTION\033[0m] visit {at} for detailed solution")
                 raise argparse.ArgumentTypeError(f"{kind} path:{value} is illegal. Please check.") from None
             if YEAR >= 2025 and write and value and Path(value).exists() and not Path(value).is_dir():
                 raise argparse.ArgumentTypeError("output path is not a directory")
@@ -175,9 +166,6 @@ def options():
     return a
 
 
-# --- files
-
-
 def natural(name):
     return [int(t) if t.isdigit() else t.lower() for t in re.split("([0-9]+)", name)]
 
@@ -233,10 +221,9 @@ def arrays(batch, session, one_each):
     out = []
     for names, size in zip(batch, session.sizes(), strict=True):
         parts = [content(names[0] if n == PAD else n) for n in names]
-        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        if len(parts) > 1 and not one_each and joined.nbytes != size:
-            fail(f"ndata size:{joined.nbytes} not match {size}")
-        out.append(joined)
+        out.append(np.concatenate(parts))
+        if len(parts) > 1 and not one_each and out[-1].nbytes != size:
+            fail(f"ndata size:{out[-1].nbytes} not match {size}")
     return out
 
 
@@ -266,16 +253,12 @@ def make_output(folder, output):
     if YEAR >= 2025:
         if Path(folder).exists():
             return safe_path(folder)
-        parents = [p for p in (Path(folder), *Path(folder).parents) if not p.exists()]
-        for path in reversed(parents):
+        for path in reversed([p for p in (Path(folder), *Path(folder).parents) if not p.exists()]):
             path.mkdir(0o750)
     else:
         Path(folder).mkdir(0o750 if NEW else 0o755, parents=True, exist_ok=True)
         if NEW:
             Path(output).chmod(0o750)
-
-
-# --- one device
 
 
 def stats(values):
@@ -357,21 +340,12 @@ def device_run(a, device, folder, files=None):
     return throughput
 
 
-# --- several devices
-
-
 def shares(a, count):
     """Each device's files, input by input; 2023 rounds up, 2024 spreads the rest over the first devices."""
     columns_ = columns(a, aclruntime.Session(a.model, 0))
-    out = []
-    for i in range(count):
-        if NEW:
-            cut = [len(c) // count * k + min(k, len(c) % count) for c in columns_[:1] for k in (i, i + 1)]
-        else:
-            size = -(-len(columns_[0]) // count)
-            cut = [size * i, size * (i + 1)]
-        out.append([c[cut[0] : cut[1]] for c in columns_])
-    return out
+    n = len(columns_[0])
+    at = [n // count * k + min(k, n % count) if NEW else -(-n // count) * k for k in range(count + 1)]
+    return [[c[start:end] for c in columns_] for start, end in itertools.pairwise(at)]
 
 
 def many(a, folder):
@@ -385,7 +359,7 @@ def many(a, folder):
         own = folder and f"{folder}/device{device}" + (f"_{i}" if NEW else "")
         try:
             if raced and i:
-                raise RuntimeError(f"can not make dir: {whole(folder)}")
+                raise RuntimeError(f"can not make dir: {os.path.normpath(Path.cwd() / folder)}")
             start = time.time()
             t = device_run(a, device, own, files[i])
             line = f"i:{i} device_{device} throughput:{t} start_time:{start} end_time:{time.time()}"
