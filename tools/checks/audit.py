@@ -7,8 +7,7 @@
 What is checked, upstream first: each artefact that a TARGET.prov.json under build/ describes (its bytes, the files of its
 MANIFEST, its inputs); outputs against score.json and accuracy.json; timings against perf.json; each committed record against
 itself, its commit, the MANIFEST of its folder, git's last commit, and outputs that are still here; each table, picture and
-README against the records, unless some records are not in git yet. The first break is the one to mend: later ones may
-follow from it.
+README against the records, unless some are not in git yet. Mend the first break: later ones may follow from it.
 """
 
 import functools

@@ -27,9 +27,10 @@ from tools.ascend import ais_bench, atc
 from tools.base import trip
 from tools.cpu.native import build
 from tools.make import chips, cli, cpu
-from tools.results import claims
 from tools.setup import install
 from tools.source import fetch
+
+ROUTE = 0.6  # GB that `make accuracy` writes into build/
 
 
 def first_line(*command) -> str:
@@ -98,19 +99,12 @@ def packages(venv: Path) -> list[tuple[bool, bool, str]]:
 
 
 def room(venv: Path) -> list[tuple[bool, bool, str]]:
-    """The same for disk and memory, beside what the default route took when it was measured (results/costs.csv)."""
-    rows = claims.costs()
-    route = [rows[claim] for claim in ("setup", "data", "fp32") if claim in rows]
-    if len(route) < 3:
-        return []
-    disk = sum(float(row["disk_mb"]) for row in route[1:])  # setup is the first
+    """The same for disk and memory, beside what the default route took when it was measured."""
     installed, nvidia = (venv / "installed").is_file(), any(venv.glob("lib/*/site-packages/nvidia"))
     build_for = "CUDA" if (nvidia if installed else install.cpu_build(venv)[1] is None) else "CPU"
-    if not installed:
-        disk = 1000 * install.GIGABYTES[build_for] + max(disk, 1000 * install.DOWNLOADED[build_for])
+    beside = ROUTE if installed else install.GIGABYTES[build_for] + max(ROUTE, install.DOWNLOADED[build_for])
     downloads = (pin.size for name, pin in fetch.read_pins().items() if not Path("build/downloads", name).is_file())
-    disk += sum(downloads) / 1e6
-    memory = max(1000 * install.MEMORY[build_for], *(float(row["memory_mb"]) for row in route))
+    disk, memory = 1000 * beside + sum(downloads) / 1e6, 1000 * install.MEMORY[build_for]
     free = shutil.disk_usage(".").free / 1e6
     available = int(re.search(r"MemAvailable: +(\d+)", Path("/proc/meminfo").read_text())[1]) * 1024 / 1e6
     take = "make accuracy takes"

@@ -32,7 +32,7 @@ WHEELS = cli.ROOT / "wheels"  # a release brings it
 PYTORCH = "https://download.pytorch.org/whl/cpu"
 GIGABYTES = {"CPU": 2.3, "CUDA": 6.3}  # size of an environment by PyTorch's build, measured on Debian 12 and 13
 DOWNLOADED = {"CPU": 0.5, "CUDA": 3.1}  # GB of downloads beside it until pip ends
-MEMORY = {"CPU": 1.0, "CUDA": 1.9}  # GB of the largest process of `make accuracy`, which loads PyTorch
+MEMORY = {"CPU": 1.1, "CUDA": 1.9}  # GB of the largest process of `make accuracy`, which loads PyTorch
 
 
 def environment(folder):
