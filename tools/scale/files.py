@@ -23,7 +23,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -220,17 +220,17 @@ class Open(NamedTuple):
     table: parquet.ParquetFile | None = None
 
 
-def pipe_kind() -> str:
-    """The kind of the text on standard input, by its first character, which stays to be read. UserError where there is none."""
-    pipe: Any = sys.stdin.buffer  # it has a peek, which its stub (BinaryIO) leaves out
-    if not pipe.peek(1):
-        raise cli.UserError("-: empty; its first line must name its columns")
-    return JSON if pipe.peek(1).lstrip(b"\xef\xbb\xbf \r\n")[:1] in (b"{", b"[") else ".tsv"
-
-
 def buffered(file):
     """The file, of which one can see what comes next."""
     return file if hasattr(file, "peek") else io.BufferedReader(file)
+
+
+def pipe_kind() -> str:
+    """The kind of the text on standard input, by its first character, which stays to be read. UserError where there is none."""
+    pipe = buffered(sys.stdin.buffer)
+    if not pipe.peek(1):
+        raise cli.UserError("-: empty; its first line must name its columns")
+    return JSON if pipe.peek(1).lstrip(b"\xef\xbb\xbf \r\n")[:1] in (b"{", b"[") else ".tsv"
 
 
 def characters(file, where: str) -> io.TextIOWrapper:
@@ -300,8 +300,7 @@ def open_source(source: Source):
     try:
         with contextlib.ExitStack() as stack:
             if where == "-":
-                raw: Any = sys.stdin.buffer  # it has a peek, which its stub (BinaryIO) leaves out
-                file = raw
+                raw = file = buffered(sys.stdin.buffer)
                 kind = pipe_kind()
             else:
                 fs, path = system(where)
@@ -337,8 +336,7 @@ def head(source: Source, selection: Selection) -> tuple[list[str], dict, bool]:
     """(a file's columns, extremes() of those of Parquet that are kept, whether it has a row); UserError for a broken one."""
     with open_source(source) as file:
         keep = {column for column, _ in selection.keep.values() if file.table and column in file.columns}
-        values = {column: extremes(file.table, column) for column in keep}
-        return file.columns, values, next(file.read([]), None) is not None
+        return file.columns, {name: extremes(file.table, name) for name in keep}, next(file.read([]), None) is not None
 
 
 def extremes(table: parquet.ParquetFile, column: str) -> pa.Array:

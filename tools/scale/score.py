@@ -136,10 +136,9 @@ def config(args, selection: files.Selection, rows: int) -> dict:
 
 
 class Progress:
-    """How far it is: on a terminal a line that moves, in a log a line a minute."""
+    """How far it is, of `size` bytes that are to be read: on a terminal a line that moves, in a log a line a minute."""
 
     def __init__(self, size: int):
-        """size: bytes of all that is to be read."""
         self.size, self.count, self.rows, self.bytes = size, 0, 0, 0  # rows and bytes: what was read
         self.moves = sys.stderr.isatty()
         self.began = self.shown = time.monotonic()
