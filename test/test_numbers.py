@@ -714,6 +714,15 @@ def test_flips_are_rows_of_the_validation_set(graphs):
     reverse = [19 - row for row in made["flips"][::-1]]
     assert fp16.measure_ranges(graphs / "planted.onnx", graphs / "buckets")["flips"] == reverse
 
+    # Where a text may have several labels, each of its labels can flip.
+    name, logits = "task.json", [engines.all_logits(engine, inputs(graphs))[:, 1] for engine in runs]
+    middle, row = (logits[0] + logits[1]) / 2, int(np.abs(logits[1] - logits[0]).argmax())
+    several = planted(graphs, bias, lambda v: v - middle[row])  # the other label stays above or below
+    (graphs / "input" / name).write_text(json.dumps({"task": "labels", "labels": ["a", "b"]}))
+    assert row in fp16.measure_ranges(several, graphs / "input")["flips"]
+    done = module("tools.gpu.half", several, graphs / "half.onnx", "--input", graphs / "input", "--seeded")
+    assert "over 40 rows" in done.stdout, done.stderr
+
 
 def test_fp16_sim_is_no_default_and_has_no_speed():
     assert "fp16-sim" not in asked("-B", "perf-table", "accuracy-table", "BATCHES=8").stdout

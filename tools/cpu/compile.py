@@ -170,11 +170,9 @@ def write_onnxruntime(job: Job) -> None:
 
 
 def both_logits(job: Job, arrays: dict):
-    """The logits of each sentence, float32 [n, labels], of the reference and of the written model. Where a text may have
-    several labels, each label is a row of two classes: [n x labels, 2]."""
+    """The logits of each sentence, of the reference and of the written model, as `gate.by_label` has them."""
     outputs = gate.logits(str(job.reference), arrays), engines.all_logits(job.load(job.save_path), arrays)
-    both = [input_files.by_sentence(rows, arrays)[0] for rows in outputs]
-    return [np.stack([rows.ravel() * 0, rows.ravel()], 1) for rows in both] if job.task.several else both
+    return [gate.by_label(input_files.by_sentence(rows, arrays)[0], job.task) for rows in outputs]
 
 
 def convert_int8(job: Job, layers: int, arrays: dict) -> None:

@@ -15,7 +15,7 @@ FP32 = ["Pow", "ReduceMean", "Sqrt", "Softmax", "LayerNormalization"]
 
 
 def main():
-    from tools.base import input_files, onnxfile
+    from tools.base import input_files, onnxfile, tasks
 
     p = cli.parser(__doc__)
     p.add_argument("source", type=Path, metavar="IN.onnx")
@@ -33,7 +33,8 @@ def main():
     arrays = input_files.load_inputs(args.input, [i.name for i in model.graph.input], args.rows)
     real = input_files.lengths(arrays) > 0  # no padding rows of whole batches
     arrays = {name: a[real] for name, a in arrays.items()}
-    exact, rounded = gate.logits(str(args.source), arrays), gate.logits(data, arrays)
+    task = tasks.of_inputs(args.input)[1]
+    exact, rounded = (gate.by_label(gate.logits(graph, arrays), task) for graph in (str(args.source), data))
     line = gate.judge(exact, rounded, "fp16", seeded=args.seeded).demand(args.save_path)
     cli.write(args.save_path, data)
     print(f"{line}\nwrote {args.save_path}")

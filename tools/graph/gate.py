@@ -85,6 +85,11 @@ def judge(reference, outputs, precision="fp32", labels=None, seeded=False, real=
     return Verdict(ok, line, len(real), gap)
 
 
+def by_label(logits: np.ndarray, task) -> np.ndarray:
+    """Logits [n, labels] for `judge`. If a text may have several labels, each label is a row of two classes: [n x labels, 2]."""
+    return np.stack([logits.ravel() * 0, logits.ravel()], 1) if task.several else logits
+
+
 def agreement(reference: np.ndarray, outputs: np.ndarray) -> float:
     """Pearson's correlation of two sets of scores, float32 [n]; 1 where they are equal, 0 where one is constant."""
     if np.array_equal(reference, outputs):
