@@ -282,6 +282,13 @@ def test_what_is_no_result_file_is_named_in_one_line(tmp_path):
         refused(rf"^\S*{name}: {says[name]}", kit.unpack, tmp_path / name, tmp_path / "out")
 
 
+def test_a_kit_that_is_cut_off_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/kit-310P3.tar").write_bytes(b"cut")
+    refused("the result is of kit 111111111111, and no build/kit-.*tar is", kit.kit_of, "1" * 64)
+
+
 def test_a_full_disk_is_no_fault_of_the_result_file(tmp_path, monkeypatch):
     def write_bytes(path, _):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

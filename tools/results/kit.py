@@ -12,6 +12,7 @@ for the same cells, and holds weights that several graphs share once. `judge` co
 hash it names: the files used there, the outputs, the times. It computes every accuracy and speed again, and names what differs.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -150,9 +151,10 @@ def pack_kit(cells: list[Path], save_path: Path) -> None:
 
 
 def kit_of(sha256: str) -> dict:
-    """The kit.json with that hash, of the kits in build/, with each cell's order. Raises UserError where none has it."""
+    """The kit.json with that hash, of the kits in build/, with each cell's order. Raises UserError if none has it: a damaged
+    one has none."""
     for path in sorted(Path("build").glob("kit-*.tar")):
-        with tarfile.open(cli.regular(path)) as tar:
+        with contextlib.suppress(tarfile.TarError, EOFError, KeyError), tarfile.open(cli.regular(path)) as tar:
             read = lambda name, tar=tar: tar.extractfile(f"kit/{name}").read()
             if hashlib.sha256(data := read("kit.json")).hexdigest() == sha256:
                 kit = json.loads(data)
