@@ -92,10 +92,8 @@ class Repo:
 
     def remade(self, *words) -> set[str]:
         """What `make -n` would make, as artefacts below build/ and results/."""
-        lines = self.make("-n", *words).stdout.splitlines()
-        made = [re.search(r" -m tools.make.run --step \S+ +(?:--\w+ +)*(\S+)", line) for line in lines]
-        made = [found[1] for found in made if found]
-        return {name.removeprefix("build/") for name in made}
+        names = re.findall(r" -m tools.make.run --step \S+ +(?:--\w+ +)*(\S+)", self.make("-n", *words).stdout)
+        return {name.removeprefix("build/") for name in names}
 
     def files(self) -> dict[str, tuple[int, int]]:
         """Every file with its size and modification time."""
@@ -172,12 +170,7 @@ def once(tmp_path_factory, name: str, make) -> Path:
 @pytest.fixture(scope="session")
 def first_built(tmp_path_factory):
     """The folder of a copy in which `make MODEL=tiny accuracy` has run: to be copied, not to be changed."""
-
-    def make(path):
-        path.mkdir(exist_ok=True)
-        Repo(path).make("MODEL=tiny", "accuracy")
-
-    return once(tmp_path_factory, "built", make)
+    return once(tmp_path_factory, "built", lambda path: Repo(path).make("MODEL=tiny", "accuracy"))
 
 
 @pytest.fixture(scope="session")

@@ -146,12 +146,8 @@ def fairseq_name(name):
     return f"encoder.sentence_encoder.{renamed(name, FAIRSEQ)}"
 
 
-def albert_pytorch_name(name):
-    """lonePatient's name of one of AlbertForSequenceClassification's tensors."""
-    return renamed(name, ALBERT_PYTORCH)
-
-
 def renamed(name, pairs):
+    """Its name after `pairs`; of ALBERT_PYTORCH, lonePatient's of one of AlbertForSequenceClassification's tensors."""
     for ours, theirs in pairs:
         name = name.replace(ours, theirs)
     return name

@@ -88,10 +88,16 @@ def test_rewritten_graph_qualifies(graphs):
     assert row(path, 1)["AttentionScore"]["failed"] == ["batch x heads 12, not a multiple of 8"]
 
 
-def test_simplified_graph_does_not(graphs):
+def test_simplified_graph_does_not_and_no_encoder_is_said(graphs):
     got = row(graphs / "sim.onnx", 16)
     assert got["AttentionScore"]["failed"] == ["the scale node's name does not begin with bert_"]
     assert (got["AttentionLnQKV"]["fused"], got["Gelu"]["fused"]) == (0, 1)
+    model = onnx.load(graphs / "sim.onnx")
+    for node in (node for node in model.graph.node if node.op_type == "Softmax"):
+        node.op_type = "Sigmoid"
+        del node.attribute[:]
+    onnx.save(model, graphs / "none.onnx")
+    refused("0 Softmax", fusion.fusion_report, graphs / "none.onnx")
 
 
 def mask_not_expanded(nodes, model):
@@ -147,7 +153,7 @@ def compiled(path, dims=(16, 128), ops=(), **more):
     return path
 
 
-def test_an_om_decides_the_rows_that_it_is_of(graphs, tmp_path):
+def test_an_om_decides_the_rows_and_the_precision_that_it_is_of(graphs, tmp_path):
     graph = graphs / "ascend.onnx"
     path = compiled(tmp_path / "model.om", ops=["AttentionScore", "LayerNorm", "LayerNorm", "Gelu"])
     cells = [cell(graph, 16, name, oms=[path]) for name in fusion.FUSIONS]
@@ -156,13 +162,10 @@ def test_an_om_decides_the_rows_that_it_is_of(graphs, tmp_path):
     path = compiled(tmp_path / "standin.om", ops=["Erf"], atc_version="STAND-IN")
     said = "0 in the stand-in's .om, which fuses nothing, where 1 was predicted"
     assert cell(graph, 16, "Gelu", oms=[path]) == said
-
-
-def test_an_om_decides_rows_of_its_own_precision_alone(graphs, tmp_path):
     for name, mode in (("a", "force_fp16"), ("b", "allow_mix_precision")):
         compiled(tmp_path / f"{name}.om", ops=["Gelu"] * (name == "a"), atc_cmdline=f"atc.bin --precision_mode={mode}")
     oms = [tmp_path / "b.om", tmp_path / "a.om"]
-    cells = {p: cell(graphs / "ascend.onnx", 16, "Gelu", precision=p, oms=oms) for p in ("fp16", "mix")}
+    cells = {p: cell(graph, 16, "Gelu", precision=p, oms=oms) for p in ("fp16", "mix")}
     assert cells == {"fp16": "1 in the .om", "mix": "0 in the .om, where 1 was predicted"}
 
 
@@ -182,12 +185,3 @@ def test_command_line(graphs):
     assert "prediction, not a measurement" in shown.stdout
     assert "| 310P3 | fp16 | 128 | 16 | 1 | 1 | 2: 1 of 3 are inside AttentionLnQKV | 1 |" in shown.stdout
     assert "0 of 1: AI cores of 310P1: 10" in shown.stdout
-
-
-def test_no_encoder_is_said(graphs, tmp_path):
-    model = onnx.load(graphs / "sim.onnx")
-    for node in (node for node in model.graph.node if node.op_type == "Softmax"):
-        node.op_type = "Sigmoid"
-        del node.attribute[:]
-    onnx.save(model, tmp_path / "none.onnx")
-    refused("0 Softmax", fusion.fusion_report, tmp_path / "none.onnx")

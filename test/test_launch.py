@@ -102,7 +102,9 @@ def test_what_make_exports_is_carried(tmp_path, monkeypatch):
     assert (tmp_path / "build/out").read_text() == "['AVX2', None]"
 
 
-def test_a_full_queue_is_asked_again(tmp_path, monkeypatch):
+def test_a_full_queue_and_a_controller_that_is_away_are_asked_again(tmp_path, monkeypatch):
+    for fault in ("Slurm backup controller in standby mode", "Zero Bytes were transmitted or received"):
+        assert launch.AWAY.search(f"sbatch: error: Batch job submission failed: {fault}")
     monkeypatch.setattr(launch, "AGAIN", 0.01)
     full = 'touch was; echo "Resource temporarily unavailable"; exit 1'
     queue = script(tmp_path, "queue", f'[ -e was ] && exec "$@"; {full}')
@@ -110,12 +112,6 @@ def test_a_full_queue_is_asked_again(tmp_path, monkeypatch):
     step = screen.Step("x", Path("out"))
     made, found = launch.perform([queue], False, [[*WRITE, "a"]], tmp_path / "box", step)
     assert made.read_text() == "a" and found["ended"] >= found["started"]
-
-
-@pytest.mark.parametrize("fault", ["Slurm backup controller in standby mode",
-                                   "Zero Bytes were transmitted or received"])  # fmt: skip
-def test_what_sbatch_says_of_a_controller_that_is_away(fault):
-    assert launch.AWAY.search(f"sbatch: error: Batch job submission failed: {fault}")
 
 
 def test_of_two_attempts_the_first_counts(tmp_path):

@@ -34,8 +34,3 @@ def test_there_is_no_import_circle():
 def test_nothing_imports_upward():
     depth = lambda name: LAYERS.index(name.split("/")[0])
     assert [f"{a} imports {b}" for a, names in GRAPH.items() for b in names if depth(b) > depth(a)] == []
-
-
-def test_every_folder_says_what_lives_there():
-    folders = [p for p in (ROOT / "tools").rglob("*") if p.is_dir() and p.name != "__pycache__"]
-    assert [p.name for p in folders if not ast.get_docstring(ast.parse((p / "__init__.py").read_text()))] == []

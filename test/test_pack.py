@@ -11,7 +11,7 @@ import onnx
 import onnxsim
 import pytest
 import test_table
-from conftest import lay, refused
+from conftest import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,17 +75,6 @@ def test_a_plan_holds_every_sentence_once_and_no_row_too_many(lengths, most):
         assert all(f < shortest or len(rows[r]) == most for r, f in enumerate(free[:later]))
 
 
-@given(st.lists(st.integers(1, SEQ), min_size=1, max_size=20), st.integers(0, 9))
-@settings(deadline=None)
-def test_unpacked_rows_are_the_sentences(lengths, seed):
-    arrays = encoded(lengths, ("input_ids", "token_type_ids", "input_mask"), seed)
-    packed, rows = tokens.pack(arrays)
-    back = pack.unpack(packed, "input_mask")
-    order = [i for row in rows for i in row]
-    assert all(np.array_equal(back[name], arrays[name][order]) for name in arrays)
-    assert packed["first"].shape == (len(rows), SEQ // 8)
-
-
 @pytest.mark.parametrize(("name", "at", "value", "says"), [
     ("sentence", slice(0, 9), 3, "row 2: .* sentence 1"),  # left out
     ("first", 1, 0, "row 2: .* sentence 2"),  # no [CLS]
@@ -146,19 +135,12 @@ def test_a_wrong_mask_leaves_no_graph(made, tmp_path, monkeypatch, spoil, says):
 
 def test_rows_longer_than_the_positions_are_refused(made, tmp_path):
     plain, graph, _ = made("plain")
-    refused("64 positions, rows of 128", run, plain, tmp_path / "new.onnx", graph.parent / "plain", 128)
-    refused(
-        "packing: 0 nodes read positions", run, graph, tmp_path / "new.onnx", graph.parent / "plain"
-    )  # packed already
+    words = (tmp_path / "new.onnx", graph.parent / "plain")
+    refused("64 positions, rows of 128", run, plain, *words, 128)
+    refused("packing: 0 nodes read positions", run, graph, *words)  # packed already
 
 
-def test_packed_throughput_counts_sentences_and_stands_beside_nothing_published(tmp_path):
-    leaf = tmp_path / "m/default/seq128p/bs8/cpu-onnxruntime-fp32"
-    lay(leaf.parents[1] / "input", {"rows.json": json.dumps({str(i): [i] for i in range(18)})})
-    ran = record.padding_fields(72, leaf, record.configuration(leaf), {})
-    assert ran == {"padded_rows": 0.25, "sentences_per_row": 3.0}
-    speed = record.speed_fields([{"throughput": 10.0, "times_ms": [800.0] * 100}], ran["sentences_per_row"])
-    assert speed["samples_per_second"] == 30.0 and speed["latency_ms"]["p50"] == 800.0
+def test_packed_throughput_stands_beside_nothing_published():
     figure = {"model": "m", "metric": "throughput", "seq": "", "bs": "8"}
     value = {"model": "m", "kind": "throughput", "bs": 8}
     assert [published.beside(value | {"seq": seq}, [figure]) for seq in ("128", "128p")] == [[figure], []]

@@ -11,7 +11,6 @@ import pytest
 import small
 from conftest import ROOT, refused
 
-from tools.base import input_files
 from tools.cpu import engines, plan, runner
 from tools.recipe import preprocess as preprocess_command
 
@@ -95,14 +94,6 @@ def test_results_stand_under_their_own_names(monkeypatch, tmp_path, model, token
     assert found["throughput"] == pytest.approx(10_000 / np.mean(found["pass_ms"]))
     if how == "fixed":
         assert len(found["npu_compute_time_list"]) == -(-10 // batch)
-
-
-def test_padded_and_real_inputs_hold_the_same_tokens(monkeypatch, tmp_path, tokenizer):
-    sentences = ["good film", "bad", "film " * 40]
-    write = lambda *words: preprocess(monkeypatch, tmp_path, tokenizer, sentences, *words)
-    real = input_files.load_inputs(write("--seq_len", "real", "--max_len", "16"), NAMES)
-    padded = input_files.load_inputs(write("--seq_len", "16"), NAMES)
-    assert all((real[name] == padded[name]).all() for name in NAMES)
 
 
 def test_rows_of_different_length_and_models_of_one_length_have_no_plan(monkeypatch, tmp_path, model, tokenizer):

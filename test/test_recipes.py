@@ -16,7 +16,7 @@ import onnx
 import pytest
 import small
 import torch
-from conftest import ROOT, lay
+from conftest import ROOT, edit_json, lay
 from fake_cann import tiny
 
 from tools.graph import export
@@ -38,6 +38,8 @@ def folder_of(model, tmp_path, clone):
     lay(tmp_path, {"build/data/dev.tsv": small.tsv(SENTENCES)})
     folder, words = tmp_path / "models" / model, {w for s in SENTENCES for w in s.lower().split()}
     shape = small.model(tmp_path / "shape", model, **SMALL)
+    if model not in (BERT, TINYBERT):  # whose scripts read the clone's configuration
+        shutil.copy(shape / "config.json", folder)
     return folder, small.original(folder / clone, shape, small.pieces(words))
 
 
@@ -117,17 +119,10 @@ def test_tinybert(tmp_path):
     assert (folder / "ours.onnx").read_bytes() == (folder / "TinyBERT_bs8.onnx").read_bytes()
 
 
-def own_layout(model, tmp_path, clone):
-    """`folder_of` with the model's own config.json small too, as a recipe's script reads it; and the words of a seeded one."""
-    folder, checkpoint = folder_of(model, tmp_path, clone)
-    shutil.copy(tmp_path / "shape/config.json", folder)
-    found = torch.load(checkpoint / "pytorch_model.bin", weights_only=True)
-    return folder, checkpoint, found
-
-
 def test_roberta(tmp_path):
     """fairseq's files: its checkpoint with what training leaves in it, GPT-2's tokens, and labels in its own order."""
-    folder, hub, found = own_layout("roberta_base_sst2", tmp_path, "hub")
+    folder, hub = folder_of("roberta_base_sst2", tmp_path, "hub")
+    found = torch.load(hub / "pytorch_model.bin", weights_only=True)
     found["roberta.embeddings.token_type_embeddings.weight"].zero_()  # fairseq has none
     torch.save(found, hub / "pytorch_model.bin")
     theirs = {small.fairseq_name(n): t for n, t in found.items() if "token_type" not in n}
@@ -164,16 +159,13 @@ def test_roberta(tmp_path):
 
 def test_albert(tmp_path):
     """albert_pytorch's folder: its own names, no model_type, and a classifier that reads 0.1 more than the pooler gives."""
-    clone = "albert_pytorch/outputs/SST-2"
-    folder, checkpoint, found = own_layout("albert_base_sst2", tmp_path, clone)
+    folder, checkpoint = folder_of("albert_base_sst2", tmp_path, "albert_pytorch/outputs/SST-2")
+    found = torch.load(checkpoint / "pytorch_model.bin", weights_only=True)
     shutil.copytree(checkpoint, tmp_path / "hub")
-    bias = found["classifier.bias"] - 0.1 * found["classifier.weight"].sum(1)
-    found["classifier.bias"] = bias
-    torch.save({small.albert_pytorch_name(n): t for n, t in found.items()}, checkpoint / "pytorch_model.bin")
-    said = json.loads((checkpoint / "config.json").read_text())
-    for key in ("architectures", "model_type", "id2label", "label2id"):
-        del said[key]
-    (checkpoint / "config.json").write_text(json.dumps(said | {"finetuning_task": "sst-2", "num_labels": 2}))
+    found["classifier.bias"] -= 0.1 * found["classifier.weight"].sum(1)
+    torch.save({small.renamed(n, small.ALBERT_PYTORCH): t for n, t in found.items()}, checkpoint / "pytorch_model.bin")
+    absent = dict.fromkeys(("architectures", "model_type", "id2label", "label2id"), ...)
+    edit_json(checkpoint / "config.json", **absent, finetuning_task="sst-2", num_labels=2)
     (checkpoint / "training_args.bin").write_bytes(b"not read")
     done = run(folder, documented("albert_base_sst2"))
     want = expected(tmp_path / "hub", ("input_ids", "attention_mask", "token_type_ids"), 128)
@@ -198,7 +190,6 @@ def test_a_wrong_option_is_named_before_any_work(tmp_path, command, says):
 
 
 def test_a_file_that_cannot_take_its_name_is_named_itself(tmp_path):
-    """And not the temporary one beside it."""
     with pytest.raises(OSError) as e:
         cli.write(tmp_path, b"")
     assert cli.explanation(e.value) == f"{tmp_path}: Is a directory"

@@ -32,15 +32,12 @@ def test_predictions_are_the_cpus(ascend):
         assert flag in text
 
 
-def test_stand_in_records_are_never_promoted(ascend):
+def test_a_stand_ins_record_and_another_card_than_the_chip_are_refused(ascend):
+    words = ("MODEL=tiny", "CHIP=310P3")
     assert ascend.read(f"{LEAF}/perf.json")["standin"] is True
-    ascend.refuses("such a record is never promoted", "MODEL=tiny", "CHIP=310P3", "record")
-
-
-def test_another_card_than_the_chip_is_refused(ascend):
-    words = ("MODEL=tiny", "CHIP=310P3", "-W", f"build/{LEAF}/model.om", OUTPUT)
+    ascend.refuses("such a record is never promoted", *words, "record")
     says = "compiled for Ascend310P3, npu-smi says 910B4-1: give CHIP=910B4-1"
-    ascend.refuses(says, *words, env=tiny.environment(FAKE_NPU="910B4-1"))
+    ascend.refuses(says, *words, "-W", f"build/{LEAF}/model.om", OUTPUT, env=tiny.environment(FAKE_NPU="910B4-1"))
 
 
 def test_buckets_are_gears(ascend):

@@ -139,10 +139,13 @@ def test_ratios_are_of_one_card_to_one_card(tmp_path):
     assert f"{3000 / 5871.86:.3g} x 5871.86 (310P fp16 static, a card of 2)" in words
 
 
-def test_what_stand_ins_made_is_no_figure(tmp_path):
+def test_what_stand_ins_made_is_no_figure_and_a_row_of_another_threshold_none_of_this_one(tmp_path):
     (row,) = cells(table.from_names(stored(tmp_path, record(leaf("310P3-atc-fp16", 8), 6000.0, standin=True))))
     assert (row["figure"], row["samples_per_s"]) == ("none", None)
     assert row["reason"].startswith("DEMONSTRATION")
+    paths = stored(tmp_path, record(leaf("310P3-atc-fp16", 8), 100.0))
+    rows = [cells(table.from_names([leaf(f"310P3-atc-{name}", 8), *paths])) for name in ("fp16", "fp16.t0.3")]
+    assert [row["samples_per_s"] for (row,) in rows] == [100, None]
 
 
 def test_published_variants_of_one_shape_stay_apart():
@@ -164,10 +167,3 @@ def test_a_published_figure_that_is_none_is_named(tmp_path, column, text):
     lay(tmp_path, {"published.csv": f"{','.join(published.COLUMNS)}\n{','.join(row.values())}\n"})
     says = rf"published.csv:2: {column} '{text}' is not .*; mend that line"
     refused(says, published.read_csv, tmp_path / "published.csv")
-
-
-def test_a_row_of_another_threshold_is_no_row_of_this_one(tmp_path):
-    paths = stored(tmp_path, record(leaf("310P3-atc-fp16", 8), 100.0))
-    (same,) = cells(table.from_names([leaf("310P3-atc-fp16", 8), *paths]))
-    (other,) = cells(table.from_names([leaf("310P3-atc-fp16.t0.3", 8), *paths]))
-    assert same["samples_per_s"] == 100 and other["samples_per_s"] is None

@@ -86,14 +86,6 @@ def start(folder: Path, real: Path, within=()) -> subprocess.Popen:
     return subprocess.Popen([*within, real / "bin/python", __file__, server], env=env)
 
 
-def received(connection: socket.socket) -> tuple[list, list[int]]:
-    """(what START sent, its three streams)."""
-    head, streams, *_ = socket.recv_fds(connection, 8, 3)
-    (length,) = struct.unpack("<Q", head)
-    with connection.makefile("rb") as f:
-        return marshal.loads(f.read(length)), streams
-
-
 def run(words: list[str], folder: str, environ: dict, umask: int, limits: list, cores: list, streams: list) -> None:
     """What a Python does that starts with these words."""
     for number, stream in enumerate(streams):
@@ -159,7 +151,9 @@ def serve(address: str) -> None:
             continue
         connection, _ = listener.accept()
         try:
-            asked, streams = received(connection)
+            head, streams, *_ = socket.recv_fds(connection, 8, 3)
+            with connection.makefile("rb") as f:
+                asked = marshal.loads(f.read(*struct.unpack("<Q", head)))
         except (OSError, ValueError, EOFError, struct.error):  # who asked is gone
             connection.close()
             continue

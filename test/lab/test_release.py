@@ -39,7 +39,7 @@ def test_a_release_is_the_same_bytes_and_brings_its_wheels(repo, tmp_path, monke
     refused("the work tree differs", release.main)
 
 
-def test_a_release_installs_from_its_wheels_alone(tmp_path, monkeypatch):
+def test_a_release_installs_from_its_wheels_alone_and_locks_each_package_once(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(install, "WHEELS", tmp_path)
     monkeypatch.setattr(install, "pip", lambda folder, *words, log=None: asked.append(words) or 0)
@@ -47,9 +47,6 @@ def test_a_release_installs_from_its_wheels_alone(tmp_path, monkeypatch):
         install.install(tmp_path, [ROOT / "requirements.txt", ROOT / "requirements-cpu.txt"], log, [])
     fills = [words for words in asked if words[0] == "install" and "--dry-run" not in words]
     assert len(fills) == 2 and all({"--no-index", str(tmp_path)} <= set(words) for words in fills)
-
-
-def test_the_lock_lines_of_a_release_name_each_package_once(monkeypatch):
     monkeypatch.chdir(ROOT)
     heads = re.findall(r"^([a-z0-9-]+)==\S+(.*?) \\$", release.locked(), re.M)
     plain = [name for name, marker in heads if "python_full_version" not in marker]

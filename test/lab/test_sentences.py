@@ -32,6 +32,8 @@ def test_derive_then_rebuild(dev, snippets, tmp_path):
     edits = tmp_path / "some.edits"
     edits.write_text(edits_of.derive(some, snippets), "utf-8")
     assert data.rebuild(edits, snippets) == (cli.sha256(some), some.read_bytes())
+    some.write_text("sentence\tlabel\nzxqv wvut srqp onml\t1\n")
+    refused("some.tsv:2: this sentence lies in no snippet", edits_of.derive, some, snippets)
 
 
 TEXT = st.text("ab19 _<>=é'", max_size=30)
@@ -42,12 +44,6 @@ TEXT = st.text("ab19 _<>=é'", max_size=30)
 def test_any_difference_edits_back(snippet, sentence):
     _, start, edits = edits_of.difference(snippet, sentence)
     assert data.edit(edits, start, snippet) == sentence
-
-
-def test_derive_refuses_a_sentence_from_elsewhere(snippets, tmp_path):
-    path = tmp_path / "own.tsv"
-    path.write_text("sentence\tlabel\nzxqv wvut srqp onml\t1\n")
-    refused("own.tsv:2: this sentence lies in no snippet", edits_of.derive, path, snippets)
 
 
 def test_choose_leaves_validation_sentences_out(tmp_path):
