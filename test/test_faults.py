@@ -19,7 +19,7 @@ import small
 from conftest import ROOT, Repo, edit_json
 
 from tools.base import input_files, onnxfile
-from tools.make import cli, run
+from tools.make import cli, cpu, run
 from tools.source import checkpoint
 
 LEAF = "build/tiny/default/seq64/bs8/cpu-onnxruntime-fp32"
@@ -246,6 +246,7 @@ def test_a_clone_of_another_user_loses_no_commit_without_a_word(tmp_path, monkey
 
 
 @pytest.mark.parametrize(("text", "threads"), [("2,1", 2), ("4", 4), (" 8 ", 8), ("", 0), ("all", 0), ("-1", 0)])
-def test_threads_of_openmp_may_be_a_list(monkeypatch, text, threads):
+def test_threads_of_openmp_may_be_a_list(monkeypatch, tmp_path, text, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", text)
-    assert onnxfile.threads_of_openmp() == threads
+    options = onnxfile.session(small.sums(tmp_path / "sums.onnx")).get_session_options()
+    assert options.intra_op_num_threads == (threads or cpu.cores())

@@ -185,8 +185,7 @@ def test_predictions_are_those_of_unpacked_rows_and_neither_remakes_the_other(bu
     assert perf["rounds"][0] == pytest.approx(row_rate * got["sentences_per_row"], rel=1e-3)
     if cpu.cpu_flags() & chips.VNNI:
         built.make(*words, "ENGINE=openvino", "PRECISION=int8", "accuracy")
-    assert built.make("-q", "MODEL=tiny", "accuracy").returncode == 0
-    assert built.remade(*words, "accuracy") == set()
+    assert built.remade("MODEL=tiny", "accuracy") == built.remade(*words, "accuracy") == set()
     first = {f"{packed}/{name}" for name in ("pack.onnx", "bs8/sim.onnx", "bs8/cpu.onnx")}
     assert built.remade(*words, "-W", "tools/graph/pack.py", "accuracy") >= first
     assert built.remade("MODEL=tiny", "-W", "tools/graph/pack.py", "accuracy") == set()
