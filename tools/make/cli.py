@@ -189,7 +189,7 @@ def nearest(word: str, right) -> str:
     import difflib
 
     near = [w for form in (word, word.upper(), word.lower()) for w in difflib.get_close_matches(form, list(right), 1)]
-    return f", is {near[0]} meant?" if near else ""
+    return f", is {printable(near[0])} meant?" if near else ""
 
 
 def ending_of(status: int) -> str:
