@@ -24,20 +24,11 @@ def bert(layers=LAYERS, hidden=HIDDEN, heads=HEADS, positions=64, types=2, label
     return model
 
 
-def classic(mask):
-    return (1.0 - mask[:, None, None, :].float()) * -10000.0
-
-
-def finfo_min(mask):
-    return (1.0 - mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
-
-
-def minus_inf(mask):
-    return mask.new_zeros(1).float().masked_fill(mask[:, None, None, :] == 0, float("-inf"))
-
-
-def full_rows(mask):
-    return classic(mask).expand(-1, 1, mask.shape[1], -1)
+# What is added to the scores of a mask [batch, length].
+classic = lambda mask: (1.0 - mask[:, None, None, :].float()) * -10000.0
+finfo_min = lambda mask: (1.0 - mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
+minus_inf = lambda mask: mask.new_zeros(1).float().masked_fill(mask[:, None, None, :] == 0, float("-inf"))
+full_rows = lambda mask: classic(mask).expand(-1, 1, mask.shape[1], -1)
 
 
 def export(path, model, mask=classic, names=NAMES, opset=11):

@@ -121,18 +121,8 @@ def perf(bs: int = 8, config: str = "cpu-onnxruntime-fp32", ms: float = 10.0) ->
         }
     rounds = [f"{at}/{name}/MANIFEST" for name in infos]
     for path in rounds:
-        run(
-            path,
-            f"{MODEL}/model.onnx",
-            "--",
-            sys.executable,
-            "-c",
-            ROUND,
-            "{}",
-            json.dumps(infos),
-            "--yardstick",
-            "fp32",
-        )
+        command = [sys.executable, "-c", ROUND, "{}", json.dumps(infos), "--yardstick", "fp32"]
+        run(path, f"{MODEL}/model.onnx", "--", *command)
     run(f"{at}/perf.json", "tools/results/record.py", *rounds, "--",
         str(PYTHON), "-m", "tools.results.record", "perf", str(at), "--save_path", "{}")  # fmt: skip
     return at / "perf.json"

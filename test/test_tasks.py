@@ -70,9 +70,6 @@ def test_metrics_and_their_bootstrap_against_scikit_learn():
         assert (low, high) == pytest.approx(found, abs=1e-5), metric
     assert tasks.measure("matthews", [1, 0], [1, 1]) == metrics.matthews_corrcoef([1, 0], [1, 1]) == 0
     assert np.isnan(tasks.measure("f1", [0, 0], [0, 0]))
-    undefined = {"value": None, "interval95": None, "method": "not defined: one side is constant"}
-    for metric in ("pearson", "spearman"):
-        assert tasks.figure(metric, [1.0, 2.0, 3.0], [2.0, 2.0, 2.0]) == undefined
 
 
 def test_a_correlation_of_one_row_or_of_a_constant_is_not_defined():
@@ -338,7 +335,7 @@ def test_pairs_int8_score_and_refusals(repo, pairs):
     own, want, box = pairs.own, pairs.want, pairs.box
     train = tsv(box / "train.tsv", "Quality\t#1 String\t#2 String", pairs.truth, texts(4, ROWS), texts(5, ROWS))
     given = ["MODEL=mine", "SEQ=64", f"DATA={own}"]
-    assert "give TRAIN=" in repo.make(*given, "PRECISION=int8", "om", check=False).stderr
+    repo.refuses("give TRAIN=", *given, "PRECISION=int8", "om")
     engine = "openvino" if cpu.cpu_flags() & chips.VNNI else "native"
     repo.make(*given, f"ENGINE={engine}", "PRECISION=int8", f"TRAIN={train}", "accuracy")
     assert len(accuracy_of(repo, "mine", f"cpu-{engine}-int8")["predictions"]) == ROWS
@@ -349,8 +346,8 @@ def test_pairs_int8_score_and_refusals(repo, pairs):
     assert "broken: build/" not in audited.stdout and "breaks at build/" not in audited.stderr
     words = records_of.make_words(accuracy_of(repo, "mine", f"cpu-{engine}-int8"))
     assert {f"DATA={own}", f"TRAIN={train}"} <= set(words)
-    assert "models/mine has none" in repo.make("-n", *given, "WEIGHTS=wheel", "om", check=False).stderr
-    assert "make bench is of SST-2 alone" in repo.make("MODEL=mine", "bench", check=False).stderr
+    repo.refuses("models/mine has none", "-n", *given, "WEIGHTS=wheel", "om")
+    repo.refuses("make bench is of SST-2 alone", "MODEL=mine", "bench")
     scoring = ("MODEL=mine", "ENGINE=onnxruntime", "score")  # without DATA=: its graph is checked on SST-2's sentences
     if (ROOT / "build/downloads").is_dir():
         shutil.copytree(ROOT / "build/downloads", repo.path / "build/downloads")
@@ -363,8 +360,7 @@ def test_pairs_int8_score_and_refusals(repo, pairs):
     assert part["prediction"].tolist() == 2 * want and part["label"].tolist() == [PAIR_NAMES[i] for i in 2 * want]
 
     add(repo, "one", pairs.checkpoint, "sst2")
-    done = repo.make("MODEL=one", "onnx", check=False)
-    assert done.returncode and "not_equivalent, equivalent; the task's are negative, positive" in done.stderr
+    repo.refuses("not_equivalent, equivalent; the task's are negative, positive", "MODEL=one", "onnx")
 
 
 def test_texts_by_a_relative_path_are_found_in_a_copy(repo, pairs, monkeypatch, capsys):
@@ -465,9 +461,8 @@ def test_the_checkpoint_says_it_all(here, case):
     lines = new_model.make("mine", str(mine), given)
     values = models.settings("mine", here / "models")
     task_of_it = tasks.TASKS[name := values["task"] or tasks.DEFAULT]
-    pair = task_of_it.pair
     assert (values["weights"], values["seq"], values["task"]) == (str(mine), "128", task)
-    assert values["inputs"] == list(PAIR_INPUTS if pair else PAIR_INPUTS[:2])
+    assert values["inputs"] == list(PAIR_INPUTS if task_of_it.pair else PAIR_INPUTS[:2])
     assert lines[-1].startswith("next: make MODEL=mine accuracy") and ("DATA=" in lines[-1]) == (name != "sst2")
     unsure = [line for line in lines if line.startswith(f"task {name}: ")]
     assert bool(unsure) == (not given and "finetuning_task" not in more)
@@ -478,13 +473,6 @@ def test_the_checkpoint_says_it_all(here, case):
     checkpoint.make(str(mine), here / "models/mine", None, here / "out", name)
     labels = tasks.labels(task_of_it, architecture.read_config(here / "out/config.json")["labels"], "")
     assert labels == list(task_of_it.labels or names)
-    text = ("a", "b") if pair else "a"
-    if not task_of_it.score:
-        said, want = labels[-1], len(labels) - 1
-        if task_of_it.several:
-            said, want = json.dumps(labels[1:]), list(range(1, len(labels)))
-        own = tsv(here / "own.tsv", "\t".join([*task_of_it.text[-1], task_of_it.label[0]]), *text, [said])
-        assert data.read_tsv(own, task_of_it, labels) == ([text], [want])
 
 
 @pytest.mark.parametrize("values, says", [
@@ -524,16 +512,12 @@ def test_odd_labels_and_a_vocabulary_alone(repo, tmp_path):
     after = repo.files()
     added = {n for n in after if before.get(n) != after[n] and not n.startswith("build/") and "__pycache__" not in n}
     assert added == {f"models/odd/{n}" for n in MODEL_FILES}
-    words = ("MODEL=odd", "SEQ=32", f"DATA={own}", "accuracy")
-    done = repo.make(*words, "PRECISION=fp16-sim")
+    done = repo.make("MODEL=odd", "SEQ=32", f"DATA={own}", "PRECISION=fp16-sim", "accuracy")
     want = logits_of(mine, given, PAIR_INPUTS[:2]).argmax(1).tolist()
     record = accuracy_of(repo, "odd", "cpu-onnxruntime-fp16-sim", "32")
     assert len(set(want)) > 1, "the model gives one class alone: this test could not fail"
     assert (record["labels"], record["predictions"], record["truth"]) == (names, want, truth)
     assert f"({sum(map(np.equal, want, truth))}/40)" in done.stdout
-    if HAS_NATIVE:
-        repo.make(*words, "PRECISION=bf16")
-        assert sum(map(np.not_equal, accuracy_of(repo, "odd", "cpu-native-bf16", "32")["predictions"], want)) <= 3
 
 
 def test_several_labels_at_once(repo, tmp_path, monkeypatch):
@@ -563,6 +547,5 @@ def test_several_labels_at_once(repo, tmp_path, monkeypatch):
     monkeypatch.chdir(repo.path)
     leaves = [p.relative_to(repo.path) for p in repo.path.glob("build/several/default/seq32/bs8/*/accuracy.json")]
     assert len(leaves) == 2 and [list(audit.leaf_faults(leaf)) for leaf in leaves] == [[], []]
-    done = repo.make("MODEL=several", "THRESHOLD=1.5", "accuracy", check=False)
-    assert re.search(r"THRESHOLD='1.5' is no number between 0 and 1", done.stderr) and done.stderr.count("\n") == 1
+    repo.refuses("THRESHOLD='1.5' is no number between 0 and 1", "MODEL=several", "THRESHOLD=1.5", "accuracy")
     repo.make("MODEL=several", "SEQ=32", f"DATA={own}", "record")
