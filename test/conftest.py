@@ -59,19 +59,15 @@ class Repo:
             if (ROOT / name).is_file():
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, path / name)
-        self.add_model("tiny")
+        # README's "Add a model", followed literally: copy a folder, edit its raw values.
+        shutil.copytree(ROOT / "models/minilm_sst2", path / "models/tiny")
+        small = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+        edit_json(path / "models/tiny/config.json", **small)
+        values = path / "models/tiny/model.toml"
+        values.write_text(values.read_text().replace('"wheel"', '"seeded"').replace("= 128", "= 64"))
         # Downloads are pinned by sha256; those already here are taken.
         if (ROOT / "build/downloads").is_dir():
             shutil.copytree(ROOT / "build/downloads", path / "build/downloads")
-
-    def add_model(self, name: str):
-        """README's "Add a model", followed literally: copy a folder, edit its raw values."""
-        shutil.copytree(ROOT / "models/minilm_sst2", self.path / "models" / name)
-        config = self.path / "models" / name / "config.json"
-        small = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
-        config.write_text(json.dumps(json.loads(config.read_text()) | small))
-        path = self.path / "models" / name / "model.toml"
-        path.write_text(path.read_text().replace('"wheel"', '"seeded"').replace("= 128", "= 64"))
 
     def make(self, *words, env=None, check=True, within=(), venv=None):
         """Run make in the copy with few threads, within another program; the finished process, its output as text."""
@@ -226,7 +222,6 @@ def native_library(tmp_path_factory):
 
     if not shutil.which("gcc"):
         return None
-    # of a source
     family = {"amx": "amx", "amx_f32": "amx_int8", "avx512": "avx512_bf16", "avx512_f32": "avx512",
               "avx2_vnni": "avx2_vnni"}  # fmt: skip
 

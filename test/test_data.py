@@ -16,21 +16,18 @@ from tools.source import data, fetch
 DEV_SHA256 = "54a9c12c77e402fc14d6a66a506f24d999f596b0176eb777c972cccc2f9cc4b0"
 
 
-def test_dev_is_the_official_file(dev):
+def test_dev_is_the_official_file_and_the_rest_holds_no_sentence_of_it(dev, snippets):
     assert cli.sha256(dev) == DEV_SHA256
     sentences, labels = data.read_tsv(dev)
     assert (len(sentences), sum(labels)) == (872, 444)
     with dev.open(encoding="utf-8", newline="") as file:
         recipe = list(csv.reader(file, delimiter="\t", quotechar=None))[1:]
     assert recipe == [[s, str(y)] for s, y in zip(sentences, labels, strict=True)]
-
-
-def test_the_rest_holds_no_validation_sentence(dev, snippets):
     others = data.unused_snippets(ROOT / "data/dev.edits", snippets).decode().splitlines()[1:]
     assert len(others) == len(set(others)) == 9517
     letters = lambda text: "".join(c for c in text if c.isalnum())
     joined = "\n".join(map(letters, others))
-    assert not any(letters(sentence) in joined for sentence in data.read_tsv(dev)[0])
+    assert not any(letters(sentence) in joined for sentence in sentences)
 
 
 def test_edit_scripts_hold_no_word():
@@ -40,15 +37,11 @@ def test_edit_scripts_hold_no_word():
         assert not any(c.isalpha() for line in path.read_text("utf-8").splitlines()[1:] for c in line)
 
 
-def test_quotes_and_a_missing_last_newline(tmp_path):
-    path = tmp_path / "own.tsv"
+def test_sentences_as_they_come(tmp_path):
+    """Quotes, no last newline; where no label is needed a byte order mark, labels of -1 or none, any columns."""
+    path = tmp_path / "test.tsv"
     path.write_bytes(b"sentence\tlabel\n" + 'a "quoted film\t1\n"another"\t0\nnaïve\u2028\x85 \t1'.encode())
     assert data.read_tsv(path) == (['a "quoted film', '"another"', "naïve\u2028\x85 "], [1, 0, 1])
-
-
-def test_test_sets_as_they_come(tmp_path):
-    """A byte order mark, labels of -1 or none, columns in any order: read where no label is needed."""
-    path = tmp_path / "test.tsv"
     path.write_bytes(b"index\tsentence\n0\ta fine film\n1\tdull\n")
     assert data.read_tsv(path, labelled=False) == (["a fine film", "dull"], [None, None])
     path.write_bytes(b"\xef\xbb\xbflabel\tsentence\tidx\n-1\ta fine film\t0\n\tdull\t1\npositive\tgood\t2\n")
@@ -176,7 +169,7 @@ def test_no_index_lists_it(server, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pip_settings_login_and_proxy(server, tmp_path, monkeypatch):
+def test_pip_settings_login_proxy_and_an_index_in_a_folder(server, tmp_path, monkeypatch):
     monkeypatch.delenv("PIP_INDEX_URL")
     conf = tmp_path / "pip.conf"
     conf.write_text(f"[global]\nindex-url = http://me:s%40crt@{server.host}/simple\n")
@@ -189,12 +182,10 @@ def test_pip_settings_login_and_proxy(server, tmp_path, monkeypatch):
     refused("index.invalid", fetch.fetch, PIN, tmp_path / "again")
     assert server.asked[-1][0] == "http://index.invalid/simple/some-thing/"
 
-
-def test_an_index_in_a_folder(server, tmp_path, monkeypatch):
     lay(tmp_path / "simple/some-thing", {"index.html": f'<a href="{PIN.filename}">x</a>'})
     (tmp_path / "simple/some-thing" / PIN.filename).write_bytes(BODY)
     monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "simple").as_uri())
-    assert fetch.fetch(PIN, tmp_path / PIN.filename)
+    assert fetch.fetch(PIN, tmp_path / "again")
 
 
 @pytest.mark.parametrize(("key", "value"), [("CERT", "/nowhere.pem"), ("DEFAULT_TIMEOUT", "x"),

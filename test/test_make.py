@@ -7,7 +7,7 @@ import re
 import subprocess
 
 import pytest
-from conftest import ROOT, VENV, WARM, lay, refused
+from conftest import VENV, WARM, lay, refused
 
 from tools.checks import reproduce
 from tools.make import chips, cli, cpu, stale
@@ -23,13 +23,6 @@ def test_neither_a_certificate_nor_int8_is_of_the_validation_set(built, words, m
     lines = built.make("-n", "MODEL=tiny", "ENGINE=native", *words.split()).stdout.splitlines()
     made = [line for line in lines if f"-m tools.cpu.{module} " in line and texts.split()[0] in line]
     assert made and all(texts in line and "dev.tsv" not in line for line in made)
-
-
-def test_no_variable_is_defined_twice():
-    """The later one would win, in the rules of both."""
-    texts = [p.read_text() for p in (ROOT / "Makefile", *ROOT.glob("mk/*.mk"), *ROOT.glob("lab/*.mk"))]
-    names = re.findall(r"^(?:override )?([\w.]+) *:?=", "\n".join(texts), re.M)
-    assert len(names) > 100 and sorted(names) == sorted(set(names))
 
 
 def test_no_value_is_expanded_before_it_is_checked(built):
@@ -85,11 +78,6 @@ def test_two_makes_with_unlike_values_each_make_their_own(built):
         assert json.loads((leaf / "perf.json").read_text())["loop"] == int(count) // 8 + 4
 
 
-def test_isa_reaches_the_engine(built):
-    """A folder called bf16.AVX2 must not hold what other units computed."""
-    built.refuses("ONEDNN_MAX_CPU_ISA=AVX2 leaves no bf16 unit", "MODEL=tiny", "ISA=AVX2", "PRECISION=bf16", "om")
-
-
 def test_a_relative_environment_is_the_same_one_in_a_copy(tmp_path, monkeypatch):
     """`make reproduce` hands VENV=.venv on to makes in clean copies, which must not install it anew."""
     monkeypatch.chdir(tmp_path)
@@ -134,7 +122,6 @@ def test_another_input_is_seen_where_its_date_hides_it(tmp_path, monkeypatch, da
 
 
 def test_what_lies_beside_an_artefact_is_made_again_with_it(built):
-    """Itself, or what says where it comes from."""
     for name in ("reference.npy", "reference.npy.prov.json"):
         path = built.path / "build/tiny/default" / name
         path.rename(built.path / "away")
@@ -144,32 +131,27 @@ def test_what_lies_beside_an_artefact_is_made_again_with_it(built):
             (built.path / "away").rename(path)
 
 
-def test_what_is_given_has_an_end(tmp_path, monkeypatch):
-    refused("/dev/zero: neither a file nor a folder; copy what it gives", stale.hash_of_path, "/dev/zero")
-    (tmp_path / "a").touch()
-    monkeypatch.setattr(stale.os, "walk", lambda top: itertools.repeat((top, [], ["a"])))  # such as WEIGHTS=/
-    refused("holds more than 10000 files; name the folder of one", stale.hash_of_path, str(tmp_path))
-
-
-@pytest.mark.parametrize("name", ["build/imports.json", "build/data/dev.tsv.prov.json", "build/m/default/source",
-                                  "results/local/perf-table.rows", "requirements.txt"])  # fmt: skip
-def test_a_pipe_in_place_of_what_make_reads_is_named(tmp_path, monkeypatch, name):
-    """Whoever reads it waits for ever."""
-    monkeypatch.chdir(tmp_path)
-    lay(tmp_path, dict.fromkeys(("venv/installed", "venv/bin/python", name), ""))
-    (tmp_path / name).unlink()
-    os.mkfifo(name)
-    read = lambda: stale.variables([["venv/installed", "requirements.txt"]], stale.Memory())
-    refused(f"^{name}: a pipe or a device", read)
-
-
-def test_what_is_given_is_known_by_its_bytes(tmp_path):
+def test_what_is_given_is_known_by_its_bytes_and_has_an_end(tmp_path, monkeypatch):
     memory, hashes = stale.Memory(), []
     for text in ("one", "two", "one"):
         lay(tmp_path, {"vocab.txt": text})
         os.utime(tmp_path / "vocab.txt", (1, 1))
         hashes.append(stale.hash_of_path(str(tmp_path), memory.sha256))
     assert hashes[0] == hashes[2] != hashes[1]
+    refused("/dev/zero: neither a file nor a folder; copy what it gives", stale.hash_of_path, "/dev/zero")
+    monkeypatch.setattr(stale.os, "walk", lambda top: itertools.repeat((top, [], ["vocab.txt"])))  # such as WEIGHTS=/
+    refused("holds more than 10000 files; name the folder of one", stale.hash_of_path, str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["build/imports.json", "build/data/dev.tsv.prov.json", "build/m/default/source",
+                                  "results/local/perf-table.rows", "requirements.txt"])  # fmt: skip
+def test_a_pipe_in_place_of_what_make_reads_is_named(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    lay(tmp_path, dict.fromkeys(("venv/installed", "venv/bin/python", name), ""))
+    (tmp_path / name).unlink()
+    os.mkfifo(name)
+    read = lambda: stale.variables([["venv/installed", "requirements.txt"]], stale.Memory())
+    refused(f"^{name}: a pipe or a device", read)
 
 
 def test_unlike_weights_lie_in_unlike_folders(built):
@@ -208,5 +190,7 @@ def test_doctor_says_what_each_engine_of_this_cpu_runs_or_needs(built):
     for precision, engine in re.findall(r"^ok +PRECISION=(\S+) is ENGINE=(\w+): ", text, re.M):
         made = built.make("-n", "MODEL=tiny", "om", f"PRECISION={precision}").stdout
         assert f"cpu-{engine}-{precision}/model" in made
+    # A folder called bf16.AVX2 must not hold what other units computed.
+    built.refuses("ONEDNN_MAX_CPU_ISA=AVX2 leaves no bf16 unit", "MODEL=tiny", "ISA=AVX2", "PRECISION=bf16", "om")
     assert "cpu-openvino-int8.AVX/" in built.make("-n", "MODEL=tiny", "om", "PRECISION=int8", "ISA=AVX").stdout
     assert "/nowhere: nothing installed yet" in built.make("doctor", "VENV=/nowhere", check=False).stdout

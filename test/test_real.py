@@ -14,7 +14,6 @@ from conftest import ROOT, refused
 from tools.cpu import engines, plan, runner
 from tools.recipe import preprocess as preprocess_command
 
-NAMES = ("input_ids", "attention_mask")
 WORDS = ["good", "bad", "film"]
 
 
@@ -103,7 +102,7 @@ def test_rows_of_different_length_and_models_of_one_length_have_no_plan(monkeypa
     run = lambda path: bench(monkeypatch, path, folder, tmp_path / "o", "--batchsize", 2, "--plan", "fixed")
     refused("2.bin: not one row of as many tokens as", run, model)
     refused(r"the shape \(None, 4\); both must be open", run, fixed)
-    for name in NAMES:
+    for name in ("input_ids", "attention_mask"):
         np.save(folder / name / "2.npy", np.ones((2, 4), np.int64))
         (folder / name / "2.bin").unlink()
     refused("2.npy: not one row of as many tokens", run, model)

@@ -142,15 +142,6 @@ def test_any_kind_is_read_as_transformers_reads_it(kind, pieces, sentences, tmp_
     assert again(HARD)["input_ids"] == theirs(HARD)["input_ids"]
 
 
-def test_xlm_r_by_sentencepiece_itself(tmp_path):
-    """An oracle that shares nothing with transformers: pieces one further on, <s> before and </s> after."""
-    sentencepieces("sentencepiece.bpe.model", **FAIRSEQ)(tmp_path, None)
-    (tmp_path / "config.json").write_text('{"model_type": "xlm-roberta"}')
-    model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "sentencepiece.bpe.model"))
-    rows = tokens.encode(tokens.load(tmp_path), SENTENCES, 128, padded=False)["input_ids"]
-    assert [row.tolist() for row in rows] == [[0, *(i + 1 if i else 3 for i in model.encode(s)), 2] for s in SENTENCES]
-
-
 def test_what_the_folder_leaves_open_is_transformers_default(pieces, tmp_path):
     """finbert-tone has vocab.txt and config.json alone; a model folder that is cased has no say in it."""
     wordpiece(tmp_path, pieces)
@@ -174,20 +165,16 @@ def odd(folder, pieces, normaliser, **said):
 
 
 CHARSMAP = {"type": "Precompiled", "precompiled_charsmap": "AAAA" + "/" * 1000}
-ODD = [
-    {"do_lower_case": "no"},
-    {"added_tokens_decoder": ["x"]},
-    {"tokenizer_class": 7},
-    {"pad_token": ["[PAD]"]},
-    {"pad_token": "<pad>"},
-]
+ODD = {"do_lower_case": "no", "added_tokens_decoder": ["x"], "tokenizer_class": 7, "pad_token": ["[PAD]"]}
 BACKTRACKING = {"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": "z"}
 DOUBLED = [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 40
 
 
-@pytest.mark.parametrize("normaliser, said", [(7, {}), (CHARSMAP, {}), *((None, said) for said in ODD)])
-def test_odd_files_are_one_line(normaliser, said, pieces, tmp_path):
-    odd(tmp_path, pieces, normaliser, **said)
+@pytest.mark.parametrize("normaliser, name, value", [
+    (7, "x", 0), (CHARSMAP, "x", 0), (None, "pad_token", "<pad>"), *((None, *pair) for pair in ODD.items()),
+])  # fmt: skip
+def test_odd_files_are_one_line(normaliser, name, value, pieces, tmp_path):
+    odd(tmp_path, pieces, normaliser, **{name: value})
     assert str(tmp_path) in refused("not a tokenizer", tokenizer.convert, tmp_path)
 
 
@@ -214,52 +201,20 @@ def test_no_code_of_the_folder_runs(pieces, tmp_path):
     assert not Path("pwned").exists()
 
 
-def test_bins(pieces, tmp_path):
-    arrays = tokens.encode(built(pieces), SENTENCES, 32, ("input_ids", "attention_mask"))
-    data, bert = tmp_path / "data_bin", tmp_path / "bert_bin"
+def test_bins_are_for_others_to_read_and_a_second_run_leaves_nothing_of_the_first(pieces, tmp_path):
+    folder, arrays = tmp_path / "in", tokens.encode(built(pieces), SENTENCES, 32)
     mask = os.umask(0o077)
-    try:
-        input_files.write_bins(data, arrays, ["1", "0", "1"])
-        input_files.write_bins(bert, arrays, [1, 0, 1], first_index=0, prefix="input")
-    finally:
-        os.umask(mask)
-    for i, row in enumerate(arrays["input_ids"]):
-        for path in (data / f"input_ids/{i + 1}.bin", bert / f"input_ids/input{i}.bin"):
-            assert np.fromfile(path, "<i8").tolist() == row.tolist()
-    assert json.loads((data / "labels.json").read_text()) == {"1": "1", "2": "0", "3": "1"}
-    assert list(json.loads((bert / "labels.json").read_text())) == ["input0", "input1", "input2"]
-    for path in data.rglob("*"):
+    input_files.write_bins(folder, arrays, "101")
+    os.umask(mask)
+    for path in folder.rglob("*"):
         assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
-    assert data.stat().st_mode & 0o777 == 0o750  # where the recipe has ais_bench write
-
-
-def test_a_second_run_leaves_nothing_of_the_first(pieces, tmp_path):
-    arrays = tokens.encode(built(pieces), SENTENCES, 32)
-    input_files.write_bins(tmp_path, arrays, "101")
-    input_files.write_bins(tmp_path, {name: a[:1] for name, a in arrays.items()}, "1")
-    files = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())
+    assert folder.stat().st_mode & 0o777 == 0o750  # where the recipe has ais_bench write
+    input_files.write_bins(folder, {name: a[:1] for name, a in arrays.items()}, "1")
+    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     assert files == ["attention_mask/1.bin", "input_ids/1.bin", "labels.json"]
-    (tmp_path / "input_ids" / "notes.txt").write_text("mine")
-    refused("holds other files", input_files.write_bins, tmp_path, arrays, "101")
-    assert (tmp_path / "input_ids" / "notes.txt").exists()
-
-
-def test_buckets(tmp_path):
-    lengths = [3, 9, 4, 8, 16, 5, 10]
-    mask = (np.arange(16) < np.array(lengths)[:, None]).astype(np.int64)
-    ids = mask * np.arange(2, 9)[:, None]
-    arrays = {"input_ids": ids, "attention_mask": mask, "src_tokens": np.where(mask, ids, input_files.PADDING)}
-    assert input_files.write_buckets(tmp_path, arrays, "abcdefg", [16, 8], 3) == 3
-    read = lambda name: json.loads((tmp_path / name).read_text())
-    assert read("rows.json") == {"1": [0, 2, 3], "2": [5], "3": [1, 4, 6]}
-    assert read("labels.json") == {"1": ["a", "c", "d"], "2": ["f"], "3": ["b", "e", "g"]}
-    shapes = {"1": (3, 8), "2": (3, 8), "3": (3, 16)}
-    for k, rows in read("rows.json").items():
-        for name, array in arrays.items():
-            have = np.load(tmp_path / name / f"{k}.npy")
-            assert have.shape == shapes[k] and have.dtype == np.dtype("<i8")
-            np.testing.assert_array_equal(have[: len(rows)], array[rows, : have.shape[1]])
-            assert (have[len(rows) :] == input_files.padding(name)).all()
+    (folder / "input_ids/notes.txt").write_text("mine")
+    refused("holds other files", input_files.write_bins, folder, arrays, "101")
+    assert (folder / "input_ids/notes.txt").exists()
 
 
 def test_impossible_requests(pieces, tmp_path):

@@ -44,7 +44,7 @@ class Session:
         self.inputs = [(t["name"], np.dtype(t["dtype"]), t["dims"]) for t in model["inputs"]]
         self.outputs = [t["name"] for t in model["outputs"]]
         self.gears, self.dims = model["gears"], None
-        self.exec_ms, self.h2d_ms, self.d2h_ms, self.loop = [], [], [], 1
+        self.exec_ms, self.loop = [], 1
 
     def filled(self, gear):
         """Dims of every input, a gear's numbers where it decides."""
@@ -90,10 +90,8 @@ class Session:
                 say(f"[ERROR] Check i:{i} name:{name} in size:{b.nbytes} needsize:{size} not match")
                 say("[ERROR] Check InVector failed ret:1")
                 raise RuntimeError("run failed")
-        start = time.perf_counter()
         shapes = zip(self.inputs, self.full_dims(), buffers, strict=True)
         feeds = {n: np.frombuffer(b.tobytes(), t).reshape(d) for (n, t, _), d, b in shapes}
-        self.h2d_ms.append(1000 * (time.perf_counter() - start))
         for i in range(self.loop):
             start = time.perf_counter()
             out = self.session.run(self.outputs, feeds)
@@ -102,10 +100,4 @@ class Session:
                 sys.stdout.write(f"\rloop inference exec: ({i + 1}/{self.loop})")
         if self.loop > 1:
             sys.stdout.write("\n")
-        start = time.perf_counter()
-        out = [o.copy() for o in out]
-        self.d2h_ms.append(1000 * (time.perf_counter() - start))
         return out
-
-    def reset(self):
-        self.exec_ms, self.h2d_ms, self.d2h_ms = [], [], []

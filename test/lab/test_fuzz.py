@@ -34,7 +34,6 @@ def test_what_fuzz_has_found_is_refused_in_one_line(target, change, folder):
 
 
 def test_make_fuzz_runs_it_and_says_how_many_inputs_each_parser_saw():
-    assert "-W ignore -m lab.fuzz --runs" in (corpus.ROOT / "lab/lab.mk").read_text()
     command = [sys.executable, "-W", "ignore", "-m", "lab.fuzz", "--runs", "50", "pins", "manifest"]
     done = subprocess.run(command, cwd=corpus.ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -42,9 +41,7 @@ def test_make_fuzz_runs_it_and_says_how_many_inputs_each_parser_saw():
 
 
 def test_a_parser_that_breaks_is_found(folder, monkeypatch):
-    def careless(path):
-        return int(path.read_bytes()[:1] or b"0", 16)
-
+    careless = lambda path: int(path.read_bytes()[:1] or b"0", 16)
     monkeypatch.setitem(fuzz.TARGETS, "careless", (careless, "careless", "dev.tsv"))
     with pytest.raises(ValueError, match="invalid literal"):
         fuzz.run("careless", folder, 150, 1)

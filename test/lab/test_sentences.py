@@ -27,9 +27,8 @@ def test_calibration_is_apart_from_dev(dev, snippets):
 
 def test_derive_then_rebuild(dev, snippets, tmp_path):
     rows = dev.read_bytes().splitlines(keepends=True)
-    some = tmp_path / "some.tsv"
+    some, edits = tmp_path / "some.tsv", tmp_path / "some.edits"
     some.write_bytes(b"".join([rows[0], *rows[1:60:3]]))
-    edits = tmp_path / "some.edits"
     edits.write_text(edits_of.derive(some, snippets), "utf-8")
     assert data.rebuild(edits, snippets) == (cli.sha256(some), some.read_bytes())
     some.write_text("sentence\tlabel\nzxqv wvut srqp onml\t1\n")

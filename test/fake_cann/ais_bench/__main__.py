@@ -2,9 +2,9 @@
 
 FAKE_AIS_BENCH=2023 plays Ascend/tools ais_bench 0.0.2 (June 2023), 2024 that of msit (June 2024), 2025 (default) the
 official line of February 2024 to December 2025 (gitee ascend/tools 1ff4acca), 2026 a fork of that with typer's command
-line, tables on the screen and P99 for the 99th percentile. Devices run one after another here, and the second of two that want one folder loses the race for it, as it may in
-2025. Summaries carry "standin": true. FAKE_AIS_SETUPTOOLS=82 leaves pkg_resources out, which the 2024 one needs; those
-from 2024 on also say at each start which back end they could not import, which means nothing.
+line, tables on the screen and P99 for the 99th percentile. Devices run one after another here, and the second of two
+that want one folder loses the race for it, as it may in 2025. Summaries carry "standin": true. FAKE_AIS_SETUPTOOLS=82
+leaves pkg_resources out, which the 2024 one needs; those from 2024 on also say at each start which back end they lack.
 """
 
 import argparse
@@ -185,10 +185,6 @@ def content(path):
     return np.load(path) if path.lower().endswith(".npy") else np.fromfile(path, np.int8)
 
 
-def chunks(items, size):
-    return [items[i : i + size] for i in range(0, len(items), size)]
-
-
 def columns(a, session):
     """One list of files per model input, from folders."""
     words, count = a.input.split(","), len(session.inputs)
@@ -212,8 +208,8 @@ def batches(files, session, one_each):
     per = 1 if one_each else tensor // size
     runs = -(-len(files[0]) // per)
     info(f"get filesperbatch files0 size:{size} tensor0size:{tensor} filesperbatch:{per} runcount:{runs}")
-    split = [[c + [PAD] * (per - len(c)) for c in chunks(column, per)] for column in files]
-    return [[column[i] for column in split] for i in range(runs)]
+    starts = range(0, runs * per, per)
+    return [[(column + [PAD] * per)[start : start + per] for column in files] for start in starts]
 
 
 def arrays(batch, session, one_each):
@@ -295,7 +291,7 @@ def device_run(a, device, folder, files=None):
     for _ in range(a.warmup_count):
         once(runs[0])
     session.loop = a.loop
-    session.reset()
+    session.exec_ms = []
     seen.clear()
     info(f"warm up {a.warmup_count} done")
     for i, batch in enumerate(runs):
@@ -318,7 +314,6 @@ def device_run(a, device, folder, files=None):
     compute = stats(session.exec_ms)
     batchsize = sum(seen) / len(seen) if seen else batchsize
     throughput = 1000 * batchsize / compute["mean"] if compute["mean"] else 0
-    info("-----------------Performance Summary------------------")
     if YEAR >= 2026:
         compute["P99"] = compute.pop("percentile(99%)")
         names = ("min", "max", "mean", "median", "P99")
@@ -328,15 +323,10 @@ def device_run(a, device, folder, files=None):
         info("NPU_compute_time (ms): " + ", ".join(f"{k} = {v}" for k, v in compute.items() if k != "count"))
     word = "Throughput" if YEAR >= 2026 else "throughput"
     info(f"{word} 1000*batchsize.mean({batchsize})/NPU_compute_time.mean({compute['mean']}): {throughput}")
-    info("------------------------------------------------------")
     if folder:
         summary = {"filesinfo": filesinfo, "args": sys.argv, "NPU_compute_time": compute}
-        summary |= {"H2D_latency": stats(session.h2d_ms), "D2H_latency": stats(session.d2h_ms)}
-        summary |= {"npu_compute_time_list": session.exec_ms, "throughput": throughput}
-        summary |= {"pid": os.getpid(), "standin": True}
+        summary |= {"npu_compute_time_list": session.exec_ms, "throughput": throughput, "standin": True}
         write(f"{folder}_summary.json", json.dumps(summary).encode())
-    info("unload model success, model Id is 1")
-    info("end to finalize acl")
     return throughput
 
 
@@ -355,7 +345,6 @@ def many(a, folder):
     done, total = 0, []
     raced = YEAR >= 2025 and folder and not Path(folder).exists()  # all devices see that it is not there, one makes it
     for i, device in enumerate(a.device):
-        info(f"subprocess_{i} main run")
         own = folder and f"{folder}/device{device}" + (f"_{i}" if NEW else "")
         try:
             if raced and i:
