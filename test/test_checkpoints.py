@@ -284,7 +284,6 @@ def flagged(folder, **flags):
 
 
 def added(folder):
-    """A token that was added after pretraining."""
     size = len(tokenizer.read_vocab(folder / "vocab.txt"))
     silent(folder)
     (folder / "added_tokens.json").write_text(json.dumps({"@user": size}))

@@ -16,9 +16,10 @@ import numpy as np
 import openvino
 import pytest
 import small
-from conftest import ROOT, Repo, edit_json
+from conftest import ROOT, Repo, edit_json, lay
 
 from tools.base import input_files, onnxfile
+from tools.cpu import engines, runner
 from tools.make import cli, cpu, run
 from tools.source import checkpoint
 
@@ -129,8 +130,6 @@ def test_a_file_where_the_folder_should_be(repo):
 @pytest.mark.parametrize("writer", ["buckets", "runner", "openvino", "unzip"])
 def test_no_room_for_a_file_that_a_library_writes(tmp_path, monkeypatch, writer):
     """np.save into a file says `[Errno None] None` of a full disk, OpenVINO `basic_ios::clear: iostream error`."""
-    from tools.cpu import engines, runner
-
     graph = openvino.Core().read_model(small.sums(tmp_path / "sums.onnx"))
     with zipfile.ZipFile(zipped := tmp_path / "a.zip", "w") as z:
         z.writestr("vocab.txt", bytes(3000))
@@ -201,15 +200,11 @@ def test_names_that_are_not_utf8(repo):
     """Of what lies in build/, in a checkpoint, beside the records: named, and no traceback."""
     odd = os.fsdecode(b"\xff")
     places = (f"build/{odd}.prov.json", f"models/tiny/{odd}", f"results/records/{odd}.json", f"mine/{odd}", "mine/a")
-    for name in places:
-        (repo.path / name).parent.mkdir(exist_ok=True)
-        (repo.path / name).write_text("{}")
-    said = {}
+    lay(repo.path, dict.fromkeys(places, "{}"))
     for goal in ("-n accuracy", "WEIGHTS=mine weights -n accuracy", "report", "audit", "record", "clean"):
         done = make(repo, *goal.split())
-        said[goal] = done.stdout + done.stderr
-        assert "Traceback" not in said[goal], said[goal]
-    assert "kept       build/\\udcff.prov.json" in said["clean"]
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    assert "kept       build/\\udcff.prov.json" in done.stdout + done.stderr
     for name in places[:3]:
         (repo.path / name).unlink()
     path, repo.path = repo.path, repo.path.rename(repo.path.with_name(odd))
@@ -236,9 +231,7 @@ def test_a_clone_has_the_bytes_of_the_commit(tmp_path):
 
 
 def test_a_clone_of_another_user_loses_no_commit_without_a_word(tmp_path, monkeypatch):
-    script = "#!/bin/sh\necho fatal: detected dubious ownership in repository at x >&2; exit 128\n"
-    (tmp_path / "git").write_text(script)
-    (tmp_path / "git").chmod(0o755)
+    lay(tmp_path, {"git": "#!/bin/sh\necho fatal: detected dubious ownership in repository at x >&2; exit 128\n"})
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     state = run.git_state()
     assert (state["commit"], state["dirty"]) == (None, None)

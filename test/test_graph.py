@@ -3,12 +3,11 @@
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import warm
-from conftest import PYTHON, VENV, Repo
+from conftest import VENV, Repo, module
 
 from tools.make import cli, run
 from tools.results import record as records
@@ -109,7 +108,6 @@ def test_a_parameter_remakes_what_depends_on_it_and_nothing_else(built, word, ma
 
 @pytest.mark.parametrize(("script", "made"), [
     ("models/tiny/postprocess.py", {f"{LEAF}/{n}" for n in ("score.json", "accuracy.json", "accuracy.txt")}),
-    ("tools/cpu/runner.py", AFTER_COMPILE),
     ("tools/cpu/compile.py", AFTER_COMPILE | {f"{LEAF}/model.onnx"}),
     ("models/tiny/modify_onnx.py", AFTER_SIM),
     ("models/tiny/preprocess.py", AFTER_EXPORT | {"tiny/default/seq64/input/MANIFEST"}),
@@ -165,9 +163,8 @@ def test_the_export_keeps_the_logits_that_its_gate_computed(built, tmp_path):
     (top / "reference.npy").unlink()
     built.make("MODEL=tiny", "accuracy")
     assert built.make("-q", "MODEL=tiny", "accuracy").returncode == 0
-    gate = [PYTHON, "-m", "tools.graph.gate", "--input", top / "seq64/input"]
-    run = lambda *words: subprocess.run([*gate, *words], cwd=built.path, capture_output=True, text=True, check=True)
-    run(top / "model.onnx", "--save_path", tmp_path / "again.npy")
+    words = ("--input", top / "seq64/input", top / "model.onnx", "--save_path", tmp_path / "again.npy")
+    module("tools.graph.gate", *words, cwd=built.path, check=True)
     assert (tmp_path / "again.npy").read_bytes() == (top / "reference.npy").read_bytes()
     words = json.loads((leaf / "output/MANIFEST.prov.json").read_text())["commands"][1]
     assert "build/tiny/default/reference.npy" in words and "--rows" not in words
@@ -184,14 +181,11 @@ def test_the_gate_knows_random_weights(built):
 
 
 def test_every_artefact_says_what_made_it(built):
-    leaf = built.path / "build" / LEAF
-    prov = json.loads((leaf / "model.onnx.prov.json").read_text())
+    prov, record = (built.read(f"{LEAF}/{name}.json") for name in ("model.onnx.prov", "accuracy"))
     needs = {"tools/cpu/compile.py", "build/tiny/default/seq64/bs8/cpu.onnx", "requirements.txt"}
     assert prov["inputs"].keys() >= needs and prov["commands"][0][:3] == ["python", "-m", "tools.cpu.compile"]
-    record = json.loads((leaf / "accuracy.json").read_text())
-    chain = record["chain"]
-    assert chain["build/data/dev.tsv"]["sha256"].startswith("54a9c12c77e402fc")
-    assert all(link["sha256"] for link in chain.values())
+    assert record["chain"]["build/data/dev.tsv"]["sha256"].startswith("54a9c12c77e402fc")
+    assert all(link["sha256"] for link in record["chain"].values())
     labels = [line.split("\t")[1] for line in (built.path / "build/data/dev.tsv").read_text().splitlines()[1:]]
     assert record["correct"] == sum(p == label for p, label in zip(record["predictions"], labels, strict=True))
 
@@ -200,19 +194,18 @@ def test_perf_times_rounds_and_prints_them(built):
     assert "samples/s, median of 3 rounds" in built.make("MODEL=tiny", "perf", "SAMPLES=8").stdout
     assert built.make("-q", "MODEL=tiny", "perf", "SAMPLES=8").returncode == 0
     assert built.make("-q", "MODEL=tiny", "perf", "SAMPLES=16", check=False).returncode == 1
-    record = json.loads((built.path / "build" / LEAF / "perf.json").read_text())
+    record = built.read(f"{LEAF}/perf.json")
     assert record["requests"] >= 3 * (8 // 8 + 4)  # and on, until a round had 80 ms
     assert all(sum(times) >= 80 for times in record["times_ms"]) and record["loop"] == 5
     assert "SAMPLES=8" in records.make_words(record)
     assert record["samples_per_second"] > 0
 
 
-def test_own_lengths_give_the_padded_predictions(built, tmp_path):
+def test_own_lengths_give_the_padded_predictions(built):
     real = f"{LEAF}/".replace("seq64", "seqreal")
-    padded = json.loads((built.path / "build" / LEAF / "score.json").read_text())
     built.make("MODEL=tiny", "SEQ=real", "accuracy")
     assert built.make("-q", "MODEL=tiny", "SEQ=real", "accuracy").returncode == 0
-    assert json.loads((built.path / "build" / real / "score.json").read_text()) == padded
+    assert built.read(f"{real}score.json") == built.read(f"{LEAF}/score.json")
     made = {name.replace("seq64", "seqreal") for name in AFTER_COMPILE}
     assert built.remade("MODEL=tiny", "SEQ=real", "-W", "tools/cpu/plan.py", "accuracy") == made
     assert built.remade("MODEL=tiny", "-W", "tools/cpu/plan.py", "accuracy") == set()
@@ -220,27 +213,19 @@ def test_own_lengths_give_the_padded_predictions(built, tmp_path):
     text = built.make("MODEL=tiny", "SEQ=real", "perf", "ROUNDS=2").stdout
     assert "timed       the engine's call alone; the sentences at their own lengths" in text
     assert built.make("-q", "MODEL=tiny", "SEQ=real", "perf", "ROUNDS=2").returncode == 0
-    record = json.loads((built.path / "build" / real / "perf.json").read_text())
+    record = built.read(f"{real}perf.json")
     assert record["rounds"] == [pytest.approx(5 * 872_000 / sum(passes), rel=1e-4) for passes in record["pass_ms"]]
     assert len(record["stolen"]) == 2 and all(0 <= share <= 1 for share in record["stolen"])
     assert record["seq"] == "real"
     outputs = {(built.path / "build" / real / f"{d}/MANIFEST").read_text() for d in ("round1", "round2", "output")}
     assert len(outputs) == 1  # on onnxruntime, the plan does not change a bit
 
-    fp32 = ("MODEL=tiny", "score", "PRECISION=fp32")
-    text = built.make(*fp32, "INPUT=build/data/dev.tsv", f"OUT={tmp_path}/out.csv").stdout
-    assert f"({padded['correct']}/872)" in text
-    lines = (tmp_path / "out.csv").read_text().splitlines()
-    assert "".join(line.split(",")[2] for line in lines[1:]) == padded["predictions"]
-
 
 def test_a_shorter_list_remakes_the_table(built):
-    built.make("MODEL=tiny", "perf-table", "SAMPLES=8", "BATCHES=8 4", "PRECISIONS=fp32", "ROUNDS=1")
-    table = built.path / "results/local/perf-table.csv"
-    assert len(table.read_text().splitlines()) == 3
-    text = built.make("MODEL=tiny", "perf-table", "SAMPLES=8", "BATCHES=8", "PRECISIONS=fp32", "ROUNDS=1").stdout
-    assert len(table.read_text().splitlines()) == 2
-    assert "| tiny" in text
+    words = ("MODEL=tiny", "perf-table", "SAMPLES=8", "PRECISIONS=fp32", "ROUNDS=1")
+    for batches, lines in (("8 4", 3), ("8", 2)):
+        assert "| tiny" in built.make(*words, f"BATCHES={batches}").stdout
+        assert len((built.path / "results/local/perf-table.csv").read_text().splitlines()) == lines
 
 
 def test_j8_in_another_folder_and_locale_gives_the_same_bytes(built, traced):

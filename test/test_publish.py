@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, Repo, refused
+from conftest import ROOT, Repo, lay, refused
 from fake_cann import tiny
 
 from tools.ascend import ais_bench
@@ -22,15 +22,9 @@ from tools.results import record as records
 
 PYTHON = ROOT / ".venv-publish/bin/python"
 pytestmark = pytest.mark.skipif(not (PYTHON.parents[1] / "installed").is_file(), reason="make .venv-publish/installed")
+# docs/publish.md's, of two keys
 KEYS = """
-import pathlib, sys
-from cryptography.hazmat.primitives import serialization as s
-from cryptography.hazmat.primitives.asymmetric import ec
-for path in sys.argv[1:]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    pathlib.Path(path).write_bytes(key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption()))
-    public = key.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo)
-    pathlib.Path(path + ".pub").write_bytes(public)
+for key; do openssl ecparam -name prime256v1 -genkey -noout -out $key; openssl ec -in $key -pubout -out $key.pub; done
 """
 # What check says of many folders, in one process; whatever makes the answers again is left out.
 VERDICTS = """
@@ -161,7 +155,7 @@ def published(tmp_path_factory, first_built):
     plain = {"ignore": shutil.ignore_patterns("MANIFEST*")}
     shutil.copytree(repo.path / "build/tiny/default/checkpoint", repo.path / "mine", **plain)
     key = repo.path.parent / "me.pem"
-    subprocess.run([PYTHON, "-c", KEYS, key, key.with_name("other.pem")], check=True)
+    subprocess.run(["sh", "-euc", KEYS, "sh", key, key.with_name("other.pem")], check=True)
     words = ["MODEL=tiny", "WEIGHTS=mine", "ENGINE=openvino", "PRECISION=fp32", f"KEY={key}", "FOLDER=out/tiny"]
     said = repo.make("publish", *words).stdout.splitlines()[-1]
     assert "FOLDER=out/tiny: is there already; name a new one" in repo.make("publish", *words, check=False).stderr
@@ -336,9 +330,8 @@ def test_what_cannot_run_here_says_what_it_needs(monkeypatch):
 def test_energy_is_read_where_there_are_counters_or_the_reason_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(cpu, "RAPL", tmp_path)
     assert cpu.joules() == f"no counter in {tmp_path}" == cpu.machine()["energy"]
-    for name, value in (("intel-rapl:0", "2500000"), ("intel-rapl:1", "500000"), ("intel-rapl:0:0", "9")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "energy_uj").write_text(value)
+    counts = {"intel-rapl:0": "2500000", "intel-rapl:1": "500000", "intel-rapl:0:0": "9"}
+    lay(tmp_path, {f"{name}/energy_uj": count for name, count in counts.items()})
     assert cpu.joules() == 3.0 and cpu.machine()["energy"] == cpu.RAPL_NAME
     missing = lambda **more: records.missing_reasons({"chip": "cpu", "requests": 200, "figures": {"x": {}}, **more})
     assert missing(machine={}) == {} == missing(machine={"energy": cpu.RAPL_NAME}, joules_per_sample=1.0)
