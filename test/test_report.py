@@ -90,9 +90,7 @@ def test_the_peers_are_drawn_with_ours_and_the_result_is_said(benches):
     assert plot.short("Intel(R) Xeon(R) Processor (family 6, model 207, stepping 2), 2 cores") == "Intel Xeon, 2 cores"
     fastest = max((p for p in points if p["kind"] == "ours"), key=lambda p: p["speed"])
     assert f"ours: {fastest['name']}, {fastest['speed']:.0f} sentences per core-second" in peers.caption(bench)
-
-
-def test_a_share_of_the_peak_above_all_of_it_is_explained(benches):
+    # A share of the peak above all of it is explained.
     for share, explained in ((0.97, False), (1.05, True)):
         lines = [line | {"share_of_peak": share} for line in benches[0]["contenders"]]
         assert (peers.OVER in peers.section(benches[0] | {"contenders": lines})) is explained
@@ -183,7 +181,7 @@ def page(repo):
     return Path("build/report.html").read_text("utf-8")
 
 
-def test_page_is_whole_and_the_same_every_time(repo, page):
+def test_page_is_whole_the_same_every_time_and_shows_text_as_text(repo, page):
     assert report.page(by_path(), published.all_figures()) == page
     assert not re.search(r"""(src|href)\s*=\s*["']?(?!#|data:)\w""", page)
     assert "@import" not in page and "url(" not in page.replace("url(#", "")
@@ -200,9 +198,6 @@ def test_page_is_whole_and_the_same_every_time(repo, page):
     score = {"task": "stsb", "labels": ["score"], "correct": None, "accuracy": None}
     for other in ({"caveat": "seeded"}, score):  # no trained weights; a task of scores
         assert published.distance(right | other, published.all_figures()) == ""
-
-
-def test_page_shows_text_as_text(repo):
     path, r = next(iter(by_path().items()))
     evil = r | {"source": "<script>alert(1)</script>", "model": '"><img src=x onerror=alert(1)>'}
     html = report.page({path: evil}, [])
