@@ -20,13 +20,7 @@ from tools.make import cli
 from tools.results import record, table
 
 MODEL = "build/minilm_sst2/default"
-WRITE = """
-import pathlib, sys
-for name, text in zip(sys.argv[1::2], sys.argv[2::2]):
-    path = pathlib.Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-"""
+WRITE = 'mkdir -p "$(dirname "$0")"; printf %s "$1" > "$0"'
 
 
 def tree(folder: Path) -> Path:
@@ -49,7 +43,7 @@ def run(*words) -> None:
 
 def write(target: str, inputs: list[str], name: str, text: str) -> None:
     """An artefact of one text file, through run.py; in `name` of its folder where it is a MANIFEST."""
-    run(target, *inputs, "--", sys.executable, "-c", WRITE, f"{{}}/{name}" if name else "{}", text)
+    run(target, *inputs, "--", "sh", "-euc", WRITE, f"{{}}/{name}" if name else "{}", text)
 
 
 def weights() -> None:

@@ -356,9 +356,7 @@ def test_what_is_refused(monkeypatch):
     for change, why in (
         ({"standin": True}, "made with stand-ins"),
         ({"precision": "fp16-sim"}, "fp16-sim computes what another chip would"),
-        ({"seq": "128p"}, "it takes packed rows or buckets"),
         ({"seq": "64-128"}, "it takes packed rows or buckets"),
-        ({"engine": "torch_cpu"}, "PyTorch runs the checkpoint itself"),
         ({"certify": "0.5"}, "with CERTIFY= its answers are not those"),
     ):
         refused(f"leaf: not published: {why}", folder.refuse, Path("leaf"), sound | change)
