@@ -337,7 +337,7 @@ def test_the_tokenizer_is_the_checkpoints_own(given, form):
     assert padding == theirs.pad_token_id
 
 
-def test_a_tokenizer_that_transformers_reads_otherwise_is_refused(given):
+def test_a_tokenizer_that_transformers_reads_otherwise_is_refused_and_each_is_tried_apart_first(given, monkeypatch):
     folder, read = given
     edit_json(folder / "tokenizer_config.json", do_lower_case=True)
     normalizer = cli.read_json(folder / "tokenizer.json")["normalizer"] | {"clean_text": False}
@@ -345,11 +345,8 @@ def test_a_tokenizer_that_transformers_reads_otherwise_is_refused(given):
     refused("tokenizer.json gives other ids than BertTokenizer of transformers, as of 'nul", read)
     edit_json(folder / "tokenizer_config.json", tokenizer_class="BertJapaneseTokenizer")
     refused("not a tokenizer|Python code", read)
-
-
-def test_the_tokenizer_is_tried_apart_first(given, monkeypatch):
     small.tokenizer_takes_too_much(monkeypatch)
-    refused("takes more than it may", given[1])
+    refused("takes more than it may", read)
 
 
 def test_the_export_holds_the_ids_too(given, monkeypatch, capsys):
