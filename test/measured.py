@@ -24,7 +24,6 @@ WRITE = 'mkdir -p "$(dirname "$0")"; printf %s "$1" > "$0"'
 
 
 def tree(folder: Path) -> Path:
-    """The repository's text files in `folder`."""
     keep = {"ignore": shutil.ignore_patterns("__pycache__", "*.safetensors", "tiny")}
     for name in ("tools", "lab", "mk", "models", "data"):
         shutil.copytree(ROOT / name, folder / name, **keep)
@@ -140,7 +139,6 @@ def everything(folder: Path) -> None:
 
 
 def copy(source: Path, folder: Path) -> Path:
-    """A copy to spoil, times kept."""
     subprocess.run(["cp", "-a", source, folder], check=True)  # thousands of files
     return folder
 

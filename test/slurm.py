@@ -85,11 +85,9 @@ class Slurm:
         return subprocess.run(command, env=os.environ | self.env, capture_output=True, text=True).stdout
 
     def states(self) -> dict[str, str]:
-        """State of each node, such as idle, mixed, allocated, down*."""
         return dict(line.split() for line in self.ask("sinfo", "-hN", "-o", "%N %T").splitlines())
 
     def jobs(self) -> list[str]:
-        """The number of each job that waits or runs."""
         return self.ask("squeue", "-h", "-t", "PD,R,CF,CG", "-o", "%i").split()
 
     def until(self, true, what: str, seconds=90) -> None:

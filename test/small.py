@@ -39,7 +39,6 @@ def wheel(folder):
 
 
 def tsv(sentences):
-    """A file of sentences whose labels are 0 and 1 in turn."""
     return "sentence\tlabel\n" + "".join(f"{sentence}\t{i % 2}\n" for i, sentence in enumerate(sentences))
 
 
@@ -109,7 +108,6 @@ def wordpiece(pieces, lowercase=True):
 
 
 def vocabulary(folder, words):
-    """A checkpoint folder with a vocabulary of five special pieces and some words."""
     folder.mkdir()
     wordpiece([*tokenizer.SPECIAL, *words]).save(str(folder / "tokenizer.json"))
     return folder

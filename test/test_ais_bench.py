@@ -57,7 +57,6 @@ def run(folder, *words, year=2025, python=None, **env):
 
 
 def outputs(folder):
-    """The rows written, in file order 1..10."""
     return np.stack([np.fromfile(folder / f"{i}_0.bin", "f4") for i in range(1, ROWS + 1)])
 
 

@@ -66,7 +66,6 @@ def test_a_share_is_unlike_where_chance_alone_hardly_explains_it():
 
 @pytest.fixture(scope="module")
 def box(tmp_path_factory, native_library):
-    """A small model of three layers as model.native, its checkpoint, and texts."""
     if not native_library:
         pytest.skip("gcc is needed to build the engine")
     at = tmp_path_factory.mktemp("certify")

@@ -270,13 +270,11 @@ def holes(folder):
 
 
 def silent(folder, **flags):
-    """vocab.txt and tokenizer_config.json alone."""
     (folder / "tokenizer.json").unlink()
     edit_json(folder / "tokenizer_config.json", **flags)
 
 
 def flagged(folder, **flags):
-    """Both files, which agree."""
     edit_json(folder / "tokenizer_config.json", **flags)
     normalizer = cli.read_json(folder / "tokenizer.json")["normalizer"]
     normalizer |= {tokenizer.FLAGS[name][0]: value for name, value in flags.items()}

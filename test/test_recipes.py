@@ -58,7 +58,6 @@ def documented(model):
 
 
 def expected(checkpoint, inputs, length):
-    """PyTorch's logits of the sentences, float32 [ROWS, 2]."""
     arrays = tokens.encode(tokens.load(checkpoint), SENTENCES, length, inputs)
     logits = export.logits(export.load(checkpoint), arrays)
     assert logits.std(0).min() > 1e-3, "the checkpoint tells no sentence from another: this test could not fail"
@@ -196,7 +195,6 @@ def test_a_file_that_cannot_take_its_name_is_named_itself(tmp_path):
 
 
 def shapes(path):
-    """{name: dimensions} of the inputs and outputs of an ONNX file."""
     graph = onnx.load(path).graph
     dims = lambda v: [d.dim_value or d.dim_param for d in v.type.tensor_type.shape.dim]
     return {v.name: dims(v) for v in [*graph.input, *graph.output]}

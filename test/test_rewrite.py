@@ -98,7 +98,6 @@ KINDS = [
 
 
 def rows(graph, n=9, seed=1):
-    """Random sentences of every length, among them one padding row."""
     pick = np.random.default_rng(seed)
     names = [v.name for v in onnx.load(graph).graph.input]
     ends = np.r_[pick.integers(1, LENGTH + 1, n - 1), 0]

@@ -93,7 +93,6 @@ def start(model):
 
 
 def ended(running, stdin=None):
-    """A process with what it has said, now that it has ended."""
     said = running.communicate(stdin, timeout=120)
     return subprocess.CompletedProcess(running.args, running.returncode, *said)
 
@@ -461,7 +460,6 @@ def test_logits_that_are_no_numbers(score, tmp_path, monkeypatch):
 
 @pytest.fixture
 def dull(model, tmp_path):
-    """The checkpoint with class names of its own."""
     checkpoint = shutil.copytree(model[3], tmp_path / "checkpoint")
     edit_json(checkpoint / "config.json", id2label={"0": "dull", "1": "fun"})
     return ("--tokenizer_path", checkpoint)

@@ -71,7 +71,6 @@ def leaf(repo, bs=2, chip="310P3"):
 
 
 def begun(slurm, tmp_path):
-    """The node that runs the endless atc."""
     slurm.until((tmp_path / "begun").exists, "atc runs")
     return (tmp_path / "begun").read_text().strip()
 
@@ -115,7 +114,6 @@ OM = ("CHIP=310P3", "BS=2", "om", *SBATCH)
 
 @pytest.fixture
 def om(built):
-    """A model that is not there yet."""
     (model := leaf(built) / "model.om").unlink(missing_ok=True)
     return model
 

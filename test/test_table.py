@@ -22,7 +22,6 @@ def leaf(chip, bs, model="tinybert_sst2", seq=64):
 
 
 def record(path, speed, **more):
-    """A throughput record, as far as tables read it."""
     model, weights, seq, bs, config = path.split("/")
     chip, engine, precision = config.split("-")
     spec = {"model": model, "weights": weights, "seq": seq[3:], "bs": int(bs[2:])}
@@ -36,7 +35,6 @@ def record(path, speed, **more):
 
 
 def log(path, speed, name="x", **more):
-    """A record of a log from elsewhere."""
     value = record(path, speed, imported={"file": f"{name}.log", "sha256": (name * 64)[:64]}, started=None, padded_rows=None,
                   spread=None, machine={"cpu": None, "cores": None, "host": "imported"}) | more  # fmt: skip
     return {key: field for key, field in value.items() if key not in ("source", "times_ms")}

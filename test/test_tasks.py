@@ -217,7 +217,6 @@ def tsv(path, header: str, *columns):
 
 
 def save_checkpoint(folder, names, seed=3):
-    """A 2-layer BERT classifier of `names` with random weights, saved by transformers itself."""
     torch.manual_seed(seed)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     labels = {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
@@ -446,7 +445,6 @@ CASES = {
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A folder of models that holds one of ours."""
     shutil.copytree(ROOT / "models/minilm_sst2", tmp_path / "models/minilm_sst2")
     monkeypatch.setattr(checkpoint, "MODELS", tmp_path / "models")
     (tmp_path / "mine").mkdir()

