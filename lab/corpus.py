@@ -569,10 +569,9 @@ def good(folder: Path) -> Path:
     shutil.rmtree(box)
     clone = folder / "clone"
     files = {name: (clone / name).read_bytes() for name in manifest.names_in(clone)}
-    base, tuned = (f.__wrapped__ for f in (test_adapter.base, test_adapter.tuned))
-    base = base()
+    base, tuned = test_adapter.tensors()
     bert_graphs.export(folder / "m.onnx", bert_graphs.bert())
-    quantise.write(folder / "a.safetensors", base, quantise.pack(base, tuned(base)))
+    quantise.write(folder / "a.safetensors", base, quantise.pack(base, tuned))
     om_writer.write_om(folder / "m.om", name="x", inputs=[(n, "int64", [8, 128]) for n in bert_graphs.NAMES], outputs=[("o", "float32", [8, 2])], atc_cmdline="atc", weights=b"w")  # fmt: skip
     newest = lambda kind: max((ROOT / "results/records").glob(f"*-8-cpu-onnxruntime-fp32-{kind}.json"))
     accuracy, perf = (json.dumps(record.read_record(newest(k))).encode() for k in ("accuracy", "throughput"))

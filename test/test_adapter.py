@@ -13,23 +13,26 @@ COMMITTED = cli.ROOT / "models" / "minilm_sst2" / "adapter.safetensors"
 MERGED_SHA256 = "40f9c6c196107c6dc462394b2fd94a1b1e0083217b31335d26e2220979b3d4e0"
 
 
-def test_an_adapter_is_the_same_bytes_and_merges_to_what_was_packed(tmp_path):
-    """A matrix, a low-rank one, a bias, a new classifier; what is as in the base is not in the file."""
+def tensors():
+    """(base, tuned): a matrix, a low-rank one, a bias, a new classifier, and what is as in the base."""
     draws = np.random.default_rng(0)
     drawn = lambda *shape: draws.standard_normal(shape).astype(np.float32)
-    shapes = {"dense.weight": (6, 8), "dense.bias": (6,), "frozen.weight": (4, 8), "word.weight": (4, 8)}
-    base = {name: drawn(*shape) for name, shape in shapes.items()}
-    left, right = drawn(4, 2), drawn(2, 8)
-    tuned = {"bert.dense.weight": base["dense.weight"] + drawn(6, 8) / 100, "bert.dense.bias": base["dense.bias"] + 0.5}
-    tuned |= {"bert.frozen.weight": base["frozen.weight"], "classifier.weight": drawn(2, 6)}
-    tuned |= {"bert.word.weight.left": left, "bert.word.weight.right": right}
-    base["embeddings.position_ids"] = np.arange(8)[None]
+    shapes = {"encoder.weight": (6, 8), "encoder.bias": (6,), "frozen.weight": (4, 8), "word.weight": (4, 8)}
+    base = {name: drawn(*shape) for name, shape in shapes.items()} | {"embeddings.position_ids": np.arange(8)[None]}
+    tuned = {"encoder.weight": base["encoder.weight"] + drawn(6, 8) / 100, "encoder.bias": base["encoder.bias"] + 0.5}
+    tuned |= {"frozen.weight": base["frozen.weight"], "word.weight.left": drawn(4, 2), "word.weight.right": drawn(2, 8)}
+    return base, {f"bert.{name}": tensor for name, tensor in tuned.items()} | {"classifier.weight": drawn(2, 6)}
+
+
+def test_an_adapter_is_the_same_bytes_and_merges_to_what_was_packed(tmp_path):
+    base, tuned = tensors()
+    difference = tuned["bert.word.weight.left"] @ tuned["bert.word.weight.right"]
     one, other = tmp_path / "a.safetensors", tmp_path / "elsewhere/b.safetensors"
     write = lambda path: quantise.write(path, base, quantise.pack(base, tuned), seed=1)
     merged = write(one)
     write(other)
     assert one.read_bytes() == other.read_bytes() and not [n for n in load_file(one) if "frozen" in n]
-    assert np.abs(merged["bert.word.weight"] - base["word.weight"] - left @ right).max() < 0.05
+    assert np.abs(merged["bert.word.weight"] - base["word.weight"] - difference).max() < 0.05
     for names in (base, {f"bert.{name}": tensor for name, tensor in base.items()}):
         assert adapter.digest(adapter.merge(names, one)) == adapter.digest(merged)
 
