@@ -299,8 +299,9 @@ def test_compare_takes_a_log_from_elsewhere_and_answers_in_either_form(unspoilt)
 
 
 def test_compare_wants_accuracy_records_of_the_same_texts(unspoilt):
-    for path in (Path(LEAF) / "perf.json", Path("tools"), Path("nothing")):
-        refused("not an accuracy record", compare.read_accuracy, path)
+    refused("not an accuracy record", compare.read_accuracy, Path(LEAF, "perf.json"))
+    for path in (Path("tools"), Path("gone")):
+        refused("no such record", compare.read_accuracy, path)
     one = compare.read_accuracy(Path(LEAF))
     other = one | {"truth": [1] * one["total"]}
     refused("A and B are not of the same texts: their labels differ", compare.comparison, one, other)

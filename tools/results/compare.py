@@ -23,9 +23,11 @@ DEV = Path("build/data/dev.tsv")
 
 
 def read_accuracy(path: Path) -> dict:
-    """An accuracy record from its file or its folder. Raises UserError where it holds none."""
+    """An accuracy record from its file or its folder. Raises UserError if there is none."""
     path = path / "accuracy.json" if path.is_dir() else path
-    if not path.is_file() or (value := record.read_record(path))["kind"] != "accuracy":
+    if not path.exists():
+        raise cli.UserError(f"{path}: no such record; give one that `make accuracy` made, or its folder")
+    if (value := record.read_record(path))["kind"] != "accuracy":
         raise cli.UserError(f"{path}: not an accuracy record; give one that `make accuracy` made")
     return value
 
