@@ -490,7 +490,7 @@ bad("promote", "a.json", *spoilt(SPOILT), (edited(standin=True), "stand-in"), (e
 bad("table", "p.json", *NOT_JSON, *spoilt(MEASURED["throughput"]), (edited(machine={"host": "x"}), "machine"))
 bad("table", "x.rows", (b"", "nothing to show"), (b"gone.json\n", "gone.json: No such file"))
 bad("compare", "b.json", *NOT_JSON, (edited(kind="throughput"), "b.json"), (edited(predictions="01"), "predictions"),
-    (edited(predictions=...), "predictions"), (None, "not an accuracy record"))  # fmt: skip
+    (edited(predictions=...), "predictions"), (None, "no such record"))  # fmt: skip
 for kind, file in (("accuracy", "a.json"), ("table", "x.rows"), ("published", "models/x/published.csv"), ("pins", "pins.txt"),
                    ("summary", "s.json"), ("log", "s.log"), ("trtexec", "t.log"), ("tsv", "dev.tsv"),
                    ("tokenizer", "made/tokenizer.json"), ("checkpoint", "clone/vocab.txt"), ("checkpoint", CONFIG),
