@@ -30,12 +30,11 @@ UNLIKE = HOME / "unlike.so"
 HOST = ["unshare", "--map-root-user", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh"]
 # within: commands that run another command, given behind their own words; those that do not work here are left out.
 BUILDS: dict[str, dict] = {
-    "one": {"jobs": 1, "umask": 0o022, "env": {"LC_ALL": "C", "LANG": "C", "TZ": "UTC", "USER": "one"},
+    "one": {"jobs": 1, "umask": 0o022, "env": {"LC_ALL": "C", "TZ": "UTC", "USER": "one"},
             "within": [["setarch", "-R"], ["taskset", "-c", str(min(os.sched_getaffinity(0)))]]},
-    "another/folder": {"jobs": 8, "umask": 0o077, "env": {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8",
-                                                          "TZ": "Asia/Tokyo", "USER": "other", "LOGNAME": "other",
-                                                          "ATEN_CPU_CAPABILITY": "avx2"},
-                       "within": [HOST, ["env", f"LD_PRELOAD={UNLIKE.absolute()}"]]},
+    "another/folder": {"jobs": 8, "umask": 0o077, "env": {"LC_ALL": "C.UTF-8", "TZ": "JST-9", "USER": "other",
+                                                          "LOGNAME": "other", "ATEN_CPU_CAPABILITY": "avx2"},
+                       "within": [HOST, ["env", "LC_ALL=tr_TR.UTF-8"], ["env", f"LD_PRELOAD={UNLIKE.absolute()}"]]},
 }  # fmt: skip
 LOCAL = Path("results/local")
 # Files that a build may need: new ones that git does not track yet; in a tree without git, all.
@@ -139,10 +138,10 @@ VARIES = ("started", "commit", "dirty", "machine", "threads", "streams")
 
 
 def usable_commands(commands: list[list[str]]) -> list[str]:
-    """The commands that work here, joined into one prefix. Those that do not are printed."""
+    """The commands in which `locale` says what it should, joined into one prefix. Those in which it does not are printed."""
     prefix: list[str] = []
     for command in commands:
-        done = subprocess.run(["env", *command, "true"], capture_output=True, text=True, check=False)
+        done = subprocess.run(["env", "LC_ALL=C", *command, "locale"], capture_output=True, text=True, check=False)
         if fault := done.stderr.strip():
             print(f"not varied here: {' '.join(command)}: {fault.splitlines()[-1]}")
         prefix += [] if fault else command
