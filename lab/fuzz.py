@@ -247,7 +247,8 @@ def main():
         names = " ".join(failed)
         raise cli.UserError(f"{len(failed)} of {len(args.targets)} parsers failed: {names}; see the inputs above")
     for kind in sorted({kind for kind, _ in refused}):
-        said = f"{refused[kind, 'refused']} refused in one line, the others read, by {refused[kind, 'parsers']} parsers"
+        by = f"{refused[kind, 'parsers']} parser{'s' * (refused[kind, 'parsers'] > 1)}"
+        said = f"{refused[kind, 'refused']} refused in one line, the others read, by {by}"
         counts.keep(args.save_path, kind, refused[kind, "inputs"], said, [])
 
 
