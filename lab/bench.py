@@ -307,8 +307,7 @@ def main():
     args = parse()
     if args.command == "run":
         args.started = time.time()
-        text = json.dumps(compare(args), indent=1) + "\n"
-        cli.write(args.save_path, text)
+        cli.write(args.save_path, json.dumps(compare(args), indent=1) + "\n")
         print(f"wrote {args.save_path}")
         return
     records = list(store.load_records(args.records, ("bench",)).values())
@@ -318,12 +317,11 @@ def main():
         for r in records:
             print(f"wrote {peers.promote(args.save_path, r)}")
         return
-    text = peers.page(records)
-    if not args.save_path:
-        print(text, end="")
-        return
-    cli.write(args.save_path, text)
-    print(f"wrote {args.save_path}: {len(records)} records")
+    if args.save_path:
+        cli.write(args.save_path, peers.page(records))
+        print(f"wrote {args.save_path}: {len(records)} records")
+    else:
+        print(peers.page(records), end="")
 
 
 if __name__ == "__main__":

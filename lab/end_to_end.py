@@ -186,7 +186,8 @@ def commands(args, out: Path) -> dict[str, list]:
     """{what it is called: its command, which writes `out`}."""
     score = [sys.executable, "-m", "tools.scale.score", "--tokenizer_path", args.checkpoint, "--batch_size", BATCH]
     score += ["--input", args.text, "--columns", "sentence", "--save_path", out, "--model"]
-    ours = {f"make score, {Path(model).parent.name}": [*score, model] for model in args.ours}
+    fp32_first = sorted(args.ours, key=lambda model: "fp32" not in model)  # the row that the others are compared with
+    ours = {f"make score, {Path(model).parent.name}": [*score, model] for model in fp32_first}
     words = ["-m", "lab.end_to_end", "--checkpoint", args.checkpoint, "--onnx", args.onnx, "--out", out]
     words += ["--int8", args.int8] if args.int8 else []
     python = lambda name: args.bench if name in APART else sys.executable
@@ -255,7 +256,7 @@ def main():
                     Path(f"{out}{end}").unlink(missing_ok=True)
     rows = max(map(len, answers.values()), default=0)
     turns = f"{args.rounds} turn{'s' * (args.rounds > 1)} of each ({where()})"
-    sample = f"Where {min(rows, args.sample):,} stand, those are the first ones, and the start is left out."
+    sample = f"Where {min(rows, args.sample):,} stand, those are the first ones, and the start is left out. Other classes: unlike the first row's."
     text = f"{rows:,} sentences, a TSV to Parquet, {turns}. {sample}\n\n{table(runs, answers)}"
     if args.save_path:
         cli.write(args.save_path, f"{text}\n")

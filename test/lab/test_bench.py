@@ -190,6 +190,5 @@ def test_the_table_is_of_the_newest_record_and_says_what_is_missing(record, tmp_
     assert re.search(r"- CTranslate2 int8: .* is not installed", text)
     path = peers.promote(tmp_path, record)
     assert json.loads(path.read_text()) == record and path.name.endswith("-tiny-x.json")
-
     old, other = record | {"started": "2000-01-01T00:00:00Z"}, record | {"model": "another"}
     assert peers.newest([record, old, other]) == [other, record]
