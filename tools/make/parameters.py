@@ -136,7 +136,7 @@ ROWS = (
               place=Place("shape", "seq{}", always=True, as_is=dashed)),
     Parameter("PACK", "", switch, RUN, "1: several sentences share each row of SEQ tokens, with the same answers",
               place=Place("shape", "p", field=False)),
-    Parameter("BS", "8", whole(1, 999), RUN, "batch size", place=Place("batch", "bs{}", always=True)),
+    Parameter("BS", "8", whole(1, 999), RUN, "batch size (native with SEQ=real: its own)", place=Place("batch", "bs{}", always=True)),
     Parameter("CHIP", "cpu", chip, RUN, "cpu, T4, or an Ascend SoC such as 310P3 (710 is its old name)",
               place=Place("leaf", "{}", always=True)),
     Parameter("ENGINE", "", engine, RUN, "onnxruntime openvino native, atc, trtexec; or torch_cpu torch_npu torch_cuda",

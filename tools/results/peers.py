@@ -6,15 +6,12 @@ from tools.base import tasks
 from tools.results import plot, store
 
 SHAPES = ("sorted", "padded")
-OVER = (
-    "A share above 100 % is no gain: the peak is the median of seven measurements before the rounds, and the processor's "
-    "clock was higher in them, so that a share is good to some percent."
-)
+OVER = "A share above 100 % is no gain: the peak is measured before and after the rounds, where the clock may be lower."
 # What a caption says in English and in Chinese: the whole, each of its parts, what ends a part, and what stands between two.
 WORDS = {
     False: ("{model} on {cpu}, sentences at their own lengths, the fastest of each: {parts}.",
-            "{kind}: {name}, {speed:.0f} sentences per core-second", " with {:.2f} % right", "; "),
-    True: ("{model}，{cpu}，句子按真实长度，各类中最快的：{parts}。", "{kind}：{name}，每核·秒 {speed:.0f} 句", "，精度 {:.2f} %", "；"),
+            "{kind}: {name}, {speed:.0f} sentences/s per core", " with {:.2f} % right", "; "),
+    True: ("{model}，{cpu}，句子按真实长度，各类中最快的：{parts}。", "{kind}：{name}，每核每秒 {speed:.0f} 句", "，精度 {:.2f} %", "；"),
 }  # fmt: skip
 CHINESE = {"ours": "本项目", "peers": "其他引擎"}
 
@@ -51,8 +48,8 @@ def section(record: dict) -> str:
         name = f"**{name_of(line)}**" if line["ours"] else name_of(line)
         contenders.setdefault(name, {})[line["shape"]] = line
     work = {k: v / 1e9 for k, v in r["operations_per_sentence"].items()}
-    peaks = {kind: peak["median"] for kind, peak in r["peak_per_second"].items()}
-    peak = lambda k: "none" if peaks.get(k) is None else f"{peaks[k] / 1e12:.2f}"
+    peaks = {kind: (peak["median"], peak["best"]) for kind, peak in r["peak_per_second"].items() if peak["median"]}
+    peak = lambda k, unit=1e12, form=".2f": " to ".join(f"{v / unit:{form}}" for v in peaks.get(k, ()) if v) or "none"
     padded = speed_heads(f"padded {r['seq']}, batch {r['bs']}")
     rows, reasons = [["contender", *speed_heads("real"), "accuracy %", "flips", *padded, "version"]], []
     for name, shapes in contenders.items():
@@ -67,15 +64,15 @@ def section(record: dict) -> str:
     conditions = (
         f"{m['cpu']}, {r['threads']} threads, {r['started'][:10]}. Median over {rounds} interleaved rounds, smallest and "
         f"largest in brackets; {r['timed']}. Real: all {lines[0]['sentences']} sentences, sorted by length, batch "
-        f"{r['batch']}. Padded: {lines[1]['sentences']} of them. Flips: labels unlike fp32's."
+        f"{r['batch']}. Padded: {lines[1]['sentences']} of them. Recipe's way: transformers fp32, padded. Flips: labels unlike fp32's."
     )
     conditions += f" Accuracy: not given ({unscored[0]})." if unscored else ""
     stolen = max(r.get("stolen") or [0])
     conditions += f" The host gave up to {100 * stolen:.0f} % of a round to others." * bool(r.get("stolen"))
     limits = (
-        f"Operations a sentence: {work['sorted']:.2f} G real, {work['padded']:.2f} G padded. Peak, TOP/s: fp32 "
-        f"{peak('fp32')}, bf16 {peak('bf16')}, int8 {peak('int8')} in registers; bf16 {peak('bf16_l2')}, int8 "
-        f"{peak('int8_l2')} fed from L2. Memory {(peaks.get('memory') or 0) / 1e9:.0f} GB/s."
+        f"Operations a sentence: {work['sorted']:.2f} G real, {work['padded']:.2f} G padded. Peak, TOP/s, its median, of which "
+        f"shares are, to its best: fp32 {peak('fp32')}, bf16 {peak('bf16')}, int8 {peak('int8')} in registers; bf16 "
+        f"{peak('bf16_l2')}, int8 {peak('int8_l2')} fed from L2. Memory {peak('memory', 1e9, '.0f')} GB/s."
     )
     limits += f" {OVER}" * any((line["share_of_peak"] or 0) > 1 for line in lines)
     text = [f"### {r['model']}, weights: {r['weights']}", "", conditions, "", limits, "", *markdown(rows)]
@@ -107,7 +104,7 @@ def pictured(records: list[dict]) -> dict | None:
 
 def points(record: dict) -> list[dict]:
     """The contenders of a bench at the sentences' own lengths, slowest first: {name, kind, speed, interval}, the speed in
-    sentences per core-second, the interval the share right and its 95 % interval, or None."""
+    sentences a second by the clock, per core, the interval the share right and its 95 % interval, or None."""
     lines = [line for line in record["contenders"] if line["shape"] == "sorted" and line["samples_per_second"]]
     short = lambda line: name_of(line).replace("ENGINE=", "").replace("onnxruntime", "ORT")
     interval = lambda n, share: None if share is None else (share, *tasks.wilson(round(share * n), n))
@@ -132,7 +129,7 @@ def draw(records: list[dict]) -> str:
     record = pictured(records)
     title = f"{record['model']} on {plot.short(record['machine']['cpu'])}, {record['threads']} cores"
     kinds = {"ours": (plot.ORANGE, "o", 0.02, "ours"), "peers": (plot.BLUE, "o", 0.12, "peers")}
-    return plot.dots(caption(record), title, points(record), kinds, "sentences per\ncore-second")
+    return plot.dots(caption(record), title, points(record), kinds, "sentences/s\nper core")
 
 
 def promote(folder: Path, record: dict) -> Path:

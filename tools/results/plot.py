@@ -85,8 +85,8 @@ def light_and_dark(svg: str, says: str) -> str:
 
 def frontier(records: list[dict], rows: list[dict]):
     """A pandas table of the SST-2 models that have an accuracy and a speed, on a published 310P and on the CPU of the newest
-    record: model, what was run, on what, batch size, % right, samples/s at the best batch size, and whether it is published
-    or measured; the fastest first."""
+    record: model, what was run, on what, batch size, % right, samples/s at the best batch size, `~` where noisy,
+    and whether published or measured; the fastest first."""
     import pandas as pd
 
     ours = [r for r in current(records) if r["chip"] == "cpu" and records_of.of_the_model(r)]
@@ -95,13 +95,14 @@ def frontier(records: list[dict], rows: list[dict]):
         if table.series(r["chip"]) == "310P":
             variant = r["variant"].replace("static", "").replace("without padding", "unpadded")
             cells.append(r | {"run": f"{variant} {r['seq']}".strip(), "on": "310P"})
-    key, columns = ["model", "run", "on", "figure"], ["bs", "accuracy_%", "samples_per_s"]
+    key, columns = ["model", "run", "on", "figure"], ["bs", "accuracy_%", "samples_per_s", "noisy"]
     every = pd.DataFrame(cells, columns=[*key, *columns])
     every = every[every["model"].str.endswith("_sst2", na=False)]
     right = every.groupby(key, as_index=False)["accuracy_%"].max().dropna()
     fastest = every.dropna(subset="samples_per_s").sort_values("samples_per_s").drop_duplicates(key, keep="last")
     both = right.merge(fastest.drop(columns="accuracy_%"), on=key).sort_values("samples_per_s", ascending=False)
-    return both[[*key[:3], *columns, "figure"]].reset_index(drop=True)
+    marked = both.assign(noisy=both["noisy"].map({"noisy": "~"}).fillna(""))
+    return marked[[*key[:3], *columns, "figure"]].reset_index(drop=True)
 
 
 def engine(record: dict) -> str:
@@ -142,8 +143,8 @@ def caption(points) -> str:
         best = {"fastest": group.index[0], "most right": group["accuracy_%"].idxmax()}
         for index in dict.fromkeys(best.values()):
             r, what = group.loc[index], " and ".join(name for name in best if best[name] == index)
-            speed = f"{figures.in_digits(r['samples_per_s'])} samples a second, {r['accuracy_%']:.2f} % right"
-            parts.append(f"{what} {kind}: {r['model']} {r['run']} on {r['on']}, {speed}")
+            speed = f"{r['noisy']}{figures.in_digits(r['samples_per_s'])} samples a second"
+            parts.append(f"{what} {kind}: {r['model']} {r['run']} on {r['on']}, {speed}, {r['accuracy_%']:.2f} % right")
     return f"SST-2: {'; '.join(parts) or 'nothing is known yet'}."
 
 

@@ -20,6 +20,7 @@ FIGURE = re.compile(r"(<!-- = ([^>]*?) -->)(.*?)(<!-- /= -->)", re.S)
 BLOCK = re.compile(r"(<!-- (\w+) -->\n)(.*?)(<!-- /\2 -->)", re.S)
 FILES = ("README.md", "README.zh-CN.md")
 VERIFIED = Path("results/verify.md")
+AGAIN = re.compile(r"^\| .*\| perf .*per_tera x ([\d.]+) \(.*; ([\d.e+]+)/s, recorded ([\d.e+]+)", re.M)
 HEADS = {
     "model": "模型",
     "engine": "引擎",
@@ -79,16 +80,16 @@ def best_table(path: Path, records: list[dict]) -> str:
 def frontier(path: Path, records: list[dict]) -> str:
     """The table and the picture of accuracy against speed, published and measured."""
     points = plot.frontier(records, published.all_figures())
-    heads = {"run": "what ran", "on": "on", "bs": "batch", "accuracy_%": "accuracy, %", "samples_per_s": "samples/s"}
-    cells = points.convert_dtypes().rename(columns=heads)
+    shown = points["noisy"] + points["samples_per_s"].map("{:.10g}".format)
+    heads = {"run": "what ran", "bs": "batch", "accuracy_%": "accuracy, %", "samples_per_s": "samples/s"}
+    cells = points.assign(samples_per_s=shown).drop(columns="noisy").convert_dtypes().rename(columns=heads)
     return f"{table.render(cells, '.md')}\n![{plot.caption(points)}](../results/frontier.svg)"
 
 
 def picture(path: Path, records: list[dict]) -> str:
     """results/bench.svg, with its result as alternative text."""
-    bench = peers.pictured(benches())
-    here = bench and Path("results/bench.svg").is_file()
-    return f"![{peers.caption(bench, 'zh' in path.name)}](results/bench.svg)" if here else ""
+    bench = Path("results/bench.svg").is_file() and peers.pictured(benches())
+    return f"![{peers.caption(bench, 'zh' in path.name)}](results/bench.svg)" if bench else ""
 
 
 CHINESE = {
@@ -96,7 +97,7 @@ CHINESE = {
     "WEIGHTS": "`default`：模型自己的来源；`seeded`：随机权重，只测速度；或权重文件夹、zip",
     "SEQ": "一个长度；分档，如 `64,128`；或 `real`：每句按真实长度（cpu）；为空时由模型决定",
     "PACK": "`1`：多个句子共用一行 `SEQ` 个 token，结果不变",
-    "BS": "batch size",
+    "BS": "batch size（native 引擎、`SEQ=real` 时由引擎自定）",
     "CHIP": "`cpu`、`T4`，或昇腾芯片型号，如 `310P3`（也可写 `710`）",
     "ENGINE": "cpu：`onnxruntime openvino native torch_cpu`；昇腾：`atc torch_npu`；T4：`trtexec torch_cuda`；为空时自动选择",
     "PRECISION": "数值精度。cpu：`fp32 bf16 int8 int8-bf16 fp16-sim`；昇腾：`fp16 mix`；T4：`fp16 fp32`",
@@ -136,6 +137,7 @@ FIELDS = {
     "right": lambda r: f"{r['correct']}/{r['total']}",
     "interval": lambda r: "{:.2f} to {:.2f} %".format(*(100 * share for share in r["interval95"])),
     "cpu": lambda r: r["machine"]["cpu"],
+    "speed": lambda r: f"{r['samples_per_second']:.0f}",
 }
 
 
@@ -143,21 +145,25 @@ def answer(question: str, records: list[dict]) -> str:
     """What belongs after `<!-- = QUESTION -->`, from the newest record or results/verify.md.
 
     FIELD NAME=value ...    of the newest record of the model's own weights on SST-2 with these parameters; FIELD: accuracy (90.71 %), right (791/872),
-                            interval, cpu
-    seconds setup bits      what these claims took, by results/costs.csv (`64`)
-    again within 5          how many of the speeds that `make verify` made again came within 5 % (`68 of 78`)
+                            interval, cpu, speed (samples/s)
+    seconds setup bits      what these claims took, by results/costs.csv (`64`); value peers: what that one came to
+    again within 5          how many speeds that `make verify` made again came within 5 % per operation of the peak (`68 of 78`);
+                            again within 5 samples/s: as they are
+    lead                    what the claim `peers` would come to in the bench of the picture
 
     Raises UserError where nothing answers.
     """
     field, *words = question.split()
-    seconds = {name: int(row["seconds"]) for name, row in claims.costs().items() if row["seconds"]}
-    if field == "seconds" and words and {*words} <= seconds.keys():
-        return str(sum(seconds[word] for word in words))
+    cells = [claims.costs().get(word, {}).get(field) for word in words]
+    if field in ("seconds", "value") and cells and all(cells):
+        return str(sum(map(int, cells))) if field == "seconds" else " ".join(cells)
+    if field == "lead" and (bench := peers.pictured(benches())):
+        return f"{claims.lead(bench['contenders']):.2f}"
     if field == "again":
-        text = VERIFIED.read_text("utf-8") if VERIFIED.is_file() else ""
-        ratios = re.findall(r"^\| .*\| perf .*per_tera x ([\d.]+) \(", text, re.M)
-        return f"{sum(abs(float(ratio) - 1) <= float(words[1]) / 100 for ratio in ratios)} of {len(ratios)}"
-    kind = "throughput" if field == "cpu" else "accuracy"
+        found = [map(float, m) for m in AGAIN.findall(VERIFIED.read_text("utf-8") if VERIFIED.is_file() else "")]
+        ratios = [now / then if words[2:] else per_tera for per_tera, now, then in found]
+        return f"{sum(abs(ratio - 1) <= float(words[1]) / 100 for ratio in ratios)} of {len(ratios)}"
+    kind = "throughput" if field in ("cpu", "speed") else "accuracy"
     sound = lambda r: r["kind"] == kind and r["started"] and (field == "cpu" or record.of_the_model(r))
     fitting = [r for r in records if field in FIELDS and sound(r) and parameters.agrees(r, words)]
     if not fitting:
@@ -168,11 +174,7 @@ def answer(question: str, records: list[dict]) -> str:
 def prose(path: Path, records: list[dict]) -> bytes:
     """A README, or a page of docs/, with its tables and each of its figures as they are now. Raises UserError where nothing
     gives one."""
-
-    def fill(m: re.Match) -> str:
-        text = block(m[2], path, records)
-        return m[0] if text is None else f"{m[1]}\n{text.strip()}\n\n{m[4]}"
-
+    fill = lambda m: m[0] if (new := block(m[2], path, records)) is None else f"{m[1]}\n{new.strip()}\n\n{m[4]}"
     chinese = lambda figure: figure.replace(" to ", " 至 ").replace(" of ", "/") if "zh" in path.name else figure
     try:
         text = BLOCK.sub(fill, path.read_text("utf-8"))
