@@ -64,7 +64,8 @@ def section(record: dict) -> str:
     conditions = (
         f"{m['cpu']}, {r['threads']} threads, {r['started'][:10]}. Median over {rounds} interleaved rounds, smallest and "
         f"largest in brackets; {r['timed']}. Real: all {lines[0]['sentences']} sentences, sorted by length, batch "
-        f"{r['batch']}. Padded: {lines[1]['sentences']} of them. Recipe's way: transformers fp32, padded. Flips: labels unlike fp32's."
+        f"{r['batch']} (ENGINE=native: all at once). Padded: {lines[1]['sentences']} of them. Recipe's way: transformers fp32, "
+        "padded. Flips: labels unlike fp32's."
     )
     conditions += f" Accuracy: not given ({unscored[0]})." if unscored else ""
     stolen = max(r.get("stolen") or [0])
