@@ -3,7 +3,7 @@
 folders  = $(sort $(patsubst results/records/%,results/records,$(patsubst results/bench/%,results/bench,$1)))
 from_folders = $(start) $@ $(call folders,$(filter-out FORCE,$^)) -- $(py) $(strip $(do.$1))
 # A table measures the chips whose tools are on this machine. For others it shows records, published figures, or why there
-# are none. doctor is asked once, and only if a table has such chips; with LAUNCH= the tools are elsewhere.
+# are none, as with DATA=. doctor is asked once, and only if a table has such chips; with LAUNCH= the tools are elsewhere.
 doctor_says = $(shell $(doctor) --engines)
 tools_here  = $(call answered,$(doctor_says),tools.setup.doctor)
 tools_there = $(if $(LAUNCH),$(ascend.ENGINES) $(gpu.ENGINES),$(tools_here))
@@ -18,7 +18,7 @@ again       = BERT2OM_LOST=$1 $(MAKE) --no-print-directory
 two_makes   = +@$(call again,0) -k $@ || { $(call again,1) $@; exit 1; }
 absent      = $(filter-out $(present),$(ROWS))
 rows_of.accuracy-table = $(strip $(present:%=build/%/accuracy.json) $(if $(absent),$(absent:%=%/accuracy) $(on_record)))
-on_record   = $(call folders,$(records)) $(figures)
+on_record   = $(if $(DATA),,$(call folders,$(records)) $(figures))
 rows_of.perf-table     = $(strip $(present:%=build/%/perf.json) $(if $(absent),$(absent) $(on_record)))
 rows        = $(rows_of.$(notdir $*))
 row_files   = $(wildcard $(absent:%=build/%/lost)) $(filter %.json %.csv,$(rows)) $(if $(filter results/records,$(rows)),$(records))

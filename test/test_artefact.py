@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, in_git, lay, module, refused
 
 from tools.checks import reproduce
-from tools.make import cli, manifest, run, screen
+from tools.make import chips, cli, manifest, run, screen
 from tools.results import claims, record
 from tools.scale import parts
 from tools.setup import install
@@ -55,9 +55,13 @@ def test_what_was_checked_before_a_ctrl_c_is_kept(tmp_path, monkeypatch):
 
 
 def test_a_claim_that_needs_an_absent_unit_cannot_run(monkeypatch):
-    monkeypatch.setattr(claims.cpu, "cpu_flags", lambda: set())
-    row = claims.check({"id": "x", "needs": "bf16", "make": ["nonsense"], "holds": "= 0"}, [])
-    assert row["verdict"] == "cannot run here" and "no bf16 unit" in row["value"] and row["seconds"] is None
+    monkeypatch.setattr(claims.cpu, "cpu_flags", lambda: {"sse4_1"})
+    row = claims.check({"id": "x", "needs": ["bf16"], "make": ["nonsense"], "holds": "= 0"}, [])
+    assert row["verdict"] == "cannot run here" and "has no bf16" in row["value"] and row["seconds"] is None
+    for claim in claims.read_claims(ROOT / "data/claims.toml"):
+        for engine, precision in re.findall(r"ENGINE=(\w+) PRECISION=(\S+)", " ".join(claim["make"])):
+            for flags in map(set, map(str.split, ("sse4_1", "avx2 fma", "avx2 fma avx_vnni", "asimd", "asimd bf16"))):
+                assert not flags & {*claim["needs"]} or chips.units(engine, precision, flags) is not None, claim
 
 
 def test_the_lead_over_peers_is_that_of_the_precision_where_it_is_least(tmp_path):

@@ -15,6 +15,8 @@ from tools.make import cli
 from tools.results import claims, peers, plot, published, readme, record, report, show, table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+COST = ["holds", 791, "accuracy", 30, 5, 6, 1, "cpu", 2, "2026-11-30"]
+costed = lambda *rows: cli.write(claims.COSTS, "".join(f"{','.join(map(str, r))}\n" for r in (claims.COLUMNS, *rows)))
 FIGURES = """minilm_sst2,,128,310P3,,fp16,accuracy,91.5,%,https://example.org/a,abc,
 minilm_sst2,,128,310P3,1,fp16,throughput,700,fps,https://example.org/a,abc,
 minilm_sst2,,128,310P3,8,fp16,throughput,1600,fps,https://example.org/a,abc,
@@ -113,6 +115,8 @@ def test_texts_of_ones_own_stand_apart_from_sst2s(repo):
     assert sorted(cells) == ["80.00 % (400/500)"] * 2 + ["90.83 % (792/872)", "91.40 % (797/872)"]
     figures = published.all_figures(measured.ROOT / "models")
     assert published.distance(records[0] | ours[0] | {"model": "tinybert_sst2", "seq": "64"}, figures) == ""
+    command = "make -nB perf-table MODEL=tinybert_sst2 CHIPS=310P3 BATCHES=8 DATA=Makefile"
+    assert b"published.csv" not in subprocess.check_output(command.split(), cwd=measured.ROOT)
 
 
 def test_a_page_is_made_of_logs_from_elsewhere_alone_and_percentiles_need_a_hundred_requests(repo):
@@ -125,11 +129,13 @@ def test_a_page_is_made_of_logs_from_elsewhere_alone_and_percentiles_need_a_hund
 
 
 def test_a_claim_that_could_not_run_has_no_place_among_the_costs(repo):
-    cli.write(claims.COSTS, "claim,verdict,value,seconds,disk_mb,memory_mb,date,cpu,cores\n"
-              "fp32,holds,791,30,5,6,2026-11-30,cpu,2\nbits,cannot run here,no unit,,,,,,\n")  # fmt: skip
+    costed(["fp32", *COST], ["bits", "cannot run here", *[""] * 9])
     assert claims.markdown().startswith("Measured 2026-11-30 on cpu, 2 cores.\n")
     assert readme.answer("seconds fp32", []) == "30"
     refused("nothing answers that", readme.answer, "seconds bits", [])
+    for row in ["<<<<<<< HEAD"], ["fp32", *COST[:3], "n/a", *COST[4:]]:
+        costed(row)
+        refused("results/costs.csv: no row of make claims: ", claims.markdown)
 
 
 def test_readme_blocks_and_figures_are_written_and_staleness_found(repo):
@@ -146,11 +152,11 @@ def test_readme_blocks_and_figures_are_written_and_staleness_found(repo):
     chinese = path.rename("README.zh-CN.md")
     chinese.write_text("<!-- = interval PRECISION=fp32 --><!-- /= -->")
     assert "-->88.73 至 92.57 %<!--" in readme.prose(chinese, readme.records()).decode()
-    cli.write(claims.COSTS, "claim,value,seconds\nbits,,12\nint8,1.42,30\n")
+    costed(["bits", "holds", "", *COST[2:]], ["int8", *COST])
     line = "| m | perf | per_tera x {} (1 to 1), at_work x 1; {}/s, recorded 1.0e+03 |\n"
     cli.write(readme.VERIFIED, line.format(0.96, "1.1e+03") + line.format(1.04, 1000) + line.format(1.06, 1060))
     cases = {"accuracy PRECISION=bf16": "91.40 %", "again within 5": "2 of 3", "again within 5 samples/s": "1 of 3",
-             "value int8": "1.42", "seconds bits int8": "42", "speed PRECISION=fp32 BS=8": "800"}  # fmt: skip
+             "value int8": "791", "seconds bits int8": "60", "speed PRECISION=fp32 BS=8": "800"}  # fmt: skip
     assert {q: readme.answer(q, readme.records()) for q in cases} == cases
     for wrong in ("right PRECISION=fp8", "colour", "seconds none", "value bits"):
         refused("nothing answers that", readme.answer, wrong, readme.records())

@@ -18,7 +18,6 @@ import datetime
 import json
 import operator
 import os
-import platform
 import re
 import subprocess
 import time
@@ -26,13 +25,12 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
-from tools.make import chips, cli, cpu, manifest, run
+from tools.make import cli, cpu, manifest, run
 
 CLAIMS, COSTS, PAGE = Path("data/claims.toml"), Path("results/costs.csv"), Path("build/claims.md")
-UNITS = {"bf16": chips.BF16, "int8": chips.VNNI, "avx2": {"avx2"}}
-UNITS["avx512"] = {chips.main_unit(chips.FAMILIES["avx512"]["int8"])}
 HOLDS = {"=": operator.eq, ">=": operator.ge, "<=": operator.le}
-COLUMNS = ("claim", "verdict", "value", "make", "seconds", "disk_mb", "memory_mb", "load", "cpu", "cores", "date")
+TOOK = {"seconds": "seconds", "disk_mb": "MB of disk", "memory_mb": "MB of memory"}
+COLUMNS = ("claim", "verdict", "value", "make", *TOOK, "load", "cpu", "cores", "date")
 
 
 def read_claims(path: Path = CLAIMS) -> list[dict]:
@@ -73,8 +71,8 @@ def lead(contenders: list[dict]) -> float:
 def check(claim: dict, extra: list[str]) -> dict:
     """Run a claim's makes: its row of COLUMNS, the verdict one of holds, differs and cannot run here."""
     row = dict.fromkeys(COLUMNS) | {"claim": claim["id"], "make": "; ".join(claim["make"])}
-    if claim.get("needs") and not cpu.cpu_flags() & UNITS[claim["needs"]]:
-        return row | {"verdict": "cannot run here", "value": cpu.without(f"{claim['needs']} unit")}
+    if "needs" in claim and not cpu.cpu_flags() & {*claim["needs"]}:
+        return row | {"verdict": "cannot run here", "value": cpu.without(" and no ".join(claim["needs"]))}
     machine, before, load, started = cpu.machine(), disk(), os.getloadavg()[0], time.time()
     verdict, shown, memory = "differs", "", 0.0
     for words in claim["make"]:
@@ -100,7 +98,7 @@ def make(words: list[str]) -> tuple[int, float]:
     process = subprocess.Popen(["make", *words], env=cli.clean_environment())
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_maxrss / 1e3
+    return process.returncode, usage.ru_maxrss * 1024 / 1e6
 
 
 def disk() -> int:
@@ -114,21 +112,23 @@ def short(text) -> str:
 
 
 def costs() -> dict[str, dict]:
-    """The measured rows of results/costs.csv by their claim."""
-    lines = COSTS.read_text("utf-8").splitlines() if COSTS.is_file() else []
-    return {row["claim"]: row for row in csv.DictReader(lines)}
+    """The measured rows of results/costs.csv by their claim. Raises UserError for a row that `make claims` does not write."""
+    rows = [*csv.DictReader(COSTS.read_text("utf-8", "replace").splitlines())] if COSTS.is_file() else []
+    whole = lambda row: {*row} == {*COLUMNS} and None not in row.values()
+    if wrong := [r for r in rows if not whole(r) or not all(re.fullmatch(r"-?\d*", r[name]) for name in TOOK)]:
+        raise cli.UserError(f"{COSTS}: no row of make claims: {[*wrong[0].values()]!r:.60}; take its build/claims.csv")
+    return {row["claim"]: row for row in rows}
 
 
 def table(measured: dict[str, dict], claims: list[dict]) -> str:
     """Claims as Markdown, a line each, with what `measured` has of it: its verdict, and what it took. Then the total."""
-    units = {"seconds": "seconds", "disk_mb": "MB of disk", "memory_mb": "MB of memory"}
     rows = [measured.get(claim["id"], dict.fromkeys(COLUMNS)) for claim in claims]
-    lines = [["`CLAIM=`", "claim", "holds if", "verdict", *units.values()], ["---"] * 4 + ["---:"] * 3]
+    lines = [["`CLAIM=`", "claim", "holds if", "verdict", *TOOK.values()], ["---"] * 4 + ["---:"] * 3]
     for claim, row in zip(claims, rows, strict=True):
         condition = short(claim["holds"]) if "reads" in claim else "the command ends well"
         verdict = ": ".join(filter(None, (row["verdict"] or "-", row["value"])))
-        lines.append([f"`{claim['id']}`", claim["says"], condition, verdict, *(row[name] or "-" for name in units)])
-    numbers = [[float(row[name]) for row in rows if row[name]] for name in units]
+        lines.append([f"`{claim['id']}`", claim["says"], condition, verdict, *(row[name] or "-" for name in TOOK)])
+    numbers = [[float(row[name]) for row in rows if row[name]] for name in TOOK]
     total = (f"{sum(numbers[0]):.0f}", f"{sum(numbers[1]):.0f}", f"{max(numbers[2], default=0):.0f}")
     return "\n".join(f"| {' | '.join(line)} |" for line in [*lines, ["all", "", "", "", *total]])
 
@@ -145,9 +145,9 @@ def write_page(before: int, claims: list[dict], rows: dict[str, dict]) -> str:
     verdicts in words. before: bytes on disk at the start."""
     counts = Counter(row["verdict"] for row in rows.values())
     verdicts = f"{counts['holds']} hold, {counts['differs']} differ, {counts['cannot run here']} cannot run here"
-    machine, tree = cpu.machine(), run.git_state()
+    tree = run.git_state()
     changes = {True: ", with changes", False: ", unchanged", None: ""}[tree["dirty"]]
-    where = f"{machine['cpu']}, {machine['cores']} cores, {platform.platform()}, Python {platform.python_version()}"
+    where = "{cpu}, {cores} cores, {system}, Python {python}".format(**cpu.machine())
     heading = (
         f"# Claims of bert2om, checked: {verdicts}\n\nCommit {tree['commit']}{changes}. {where}, "
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC. Seconds and MB are what a claim took beyond those "
