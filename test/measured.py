@@ -35,7 +35,6 @@ def tree(folder: Path) -> Path:
 
 
 def run(*words) -> None:
-    """run.py TARGET PREREQUISITE... -- COMMAND..."""
     done = module("tools.make.run", "--step", "test", *words)
     assert done.returncode == 0, done.stderr
 
@@ -46,7 +45,6 @@ def write(target: str, inputs: list[str], name: str, text: str) -> None:
 
 
 def weights() -> None:
-    """Checkpoint, export, inputs with the real labels."""
     Path(MODEL).mkdir(parents=True, exist_ok=True)
     Path(f"{MODEL}/source").write_text("wheel\n")
     labels = {str(i): str(v) for i, v in enumerate(record.sst2_labels(), 1)}

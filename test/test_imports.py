@@ -123,6 +123,7 @@ def test_what_a_log_tells(tmp_path, content, leaf, told):
      "timed with several threads"),
     (args("--threads", "2"), SST2, "timed with --threads 2"),
     ({"engine": {"name": "native"}}, SST2, "of this project's runner on a CPU"),
+    ('{\n "kind": "accuracy",\n "model": "x"}', SST2, "a record of this project, no log; commit results/ there"),
     ({}, SST2.replace("128", "128p"), "counts packed rows, not their sentences"),
     # what nobody gave, its path says
     ({"args": ["m", "--model", f"build/{SST2.replace('128', '128p')}/model.om"]}, SST2, "counts packed rows, not their sentences"),

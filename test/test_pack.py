@@ -152,9 +152,9 @@ def test_records_of_packed_rows_are_chosen_rebuilt_and_audited(tmp_path):
     packed = test_table.record(at.format("128p"), 30.0, **one, times_ms=[[800.0]], sentences_per_row=3.0)
     plain = test_table.record(at.format("128"), 30.0, **one, times_ms=[[800 / 3]])
     for r in (packed, plain):
-        hashes = {f"build/{at.format(r['seq'])}/round1/MANIFEST": "0" * 64}
-        hashes["build/m/default/source"] = hashlib.sha256(b"wheel\n").hexdigest()
-        r["chain"] = {name: {"sha256": sha256} for name, sha256 in hashes.items()}
+        source, sha256 = "build/m/default/source", hashlib.sha256(b"wheel\n").hexdigest()
+        rounds = {"sha256": "0" * 64, "commands": [["x"]], "inputs": {source: sha256}}
+        r["chain"] = {f"build/{at.format(r['seq'])}/round1/MANIFEST": rounds, source: {"sha256": sha256}}
         r["timed"] = f"the engine's call alone; {record.workload(r['seq'])}"
         r["latency_ms"] = {"mean": r["times_ms"][0][0], "p50": None, "p99": None}
     paths = [tmp_path / record.name_of(r) for r in (plain, packed)]

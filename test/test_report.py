@@ -129,13 +129,13 @@ def test_a_page_is_made_of_logs_from_elsewhere_alone_and_percentiles_need_a_hund
 
 
 def test_a_claim_that_could_not_run_has_no_place_among_the_costs(repo):
+    for row in ["<<<<<<< HEAD"], ["fp32", *COST[:3], "n/a", *COST[4:]]:
+        costed(row)
+        refused("results/costs.csv: no row of make claims: ", claims.markdown)
     costed(["fp32", *COST], ["bits", "cannot run here", *[""] * 9])
     assert claims.markdown().startswith("Measured 2026-11-30 on cpu, 2 cores.\n")
     assert readme.answer("seconds fp32", []) == "30"
     refused("nothing answers that", readme.answer, "seconds bits", [])
-    for row in ["<<<<<<< HEAD"], ["fp32", *COST[:3], "n/a", *COST[4:]]:
-        costed(row)
-        refused("results/costs.csv: no row of make claims: ", claims.markdown)
 
 
 def test_readme_blocks_and_figures_are_written_and_staleness_found(repo):

@@ -26,7 +26,7 @@ from tools.make.stale import PROV, prov_files
 from tools.results import figures, readme, record, store, table
 from tools.source import fetch
 
-# Files in which make remembers a parameter. No prov.json describes them.
+# Files in which make remembers a parameter; in November 2026 also isa and samples. No prov.json describes them.
 STAMPS = ("source", "given")
 KEPT = (Path("results/records"), Path("results/bench"))
 
@@ -78,8 +78,9 @@ def artefact_faults(target: str, prov: dict, known: dict, sha256) -> Iterator[st
 
 def said_faults(r: dict) -> Iterator[str]:
     """How a record contradicts its chain, its commit, or its other fields."""
-    if not any(t.startswith(f"build/{record.leaf_of(r)}/") for t in r["chain"]):
-        yield f"its chain holds nothing of build/{record.leaf_of(r)}: are its parameters those it was made with?"
+    end = f"build/{record.leaf_of(r)}/{'score.json' if r['kind'] == 'accuracy' else 'round1/MANIFEST'}"
+    if end not in r["chain"]:
+        yield f"its chain holds no {end}: are its parameters those it was made with?"
     stamp = r["chain"].get(f"build/{r['model']}/{r['weights']}/source", {}).get("sha256")
     if stamp != hashlib.sha256(f"{r['source']}\n".encode()).hexdigest():
         yield f"source {r['source']} is not the one whose hash its chain holds"
@@ -89,8 +90,8 @@ def said_faults(r: dict) -> Iterator[str]:
         yield f"logits_sha256: docs/bits.md defines no bits of {r['engine']} {r['precision']}"
     if "missing" in r and r["missing"] != record.missing_reasons(r):
         yield f"missing {r['missing']} is not what the record leaves empty, {record.missing_reasons(r)}"
-    commands = [c for t, link in r["chain"].items() if t.endswith("/round1/MANIFEST") for c in link.get("commands", [])]
-    if "pairs" not in r and any("--yardstick" in words for words in commands):
+    commands = r["chain"].get(end, {}).get("commands") or []
+    if r["kind"] == "throughput" and "pairs" not in r and any("--yardstick" in words for words in commands):
         yield "its command took turns with a yardstick, and it holds none of them (pairs)"
     for path in record.edited_sources(r.get("commit"), r["chain"]) if r.get("dirty") is False else ():
         yield f"its chain holds another {path} than its commit {r['commit'][:12]}, and `dirty` says that nothing was changed"
@@ -102,6 +103,9 @@ def said_faults(r: dict) -> Iterator[str]:
 def chain_faults(r: dict) -> Iterator[str]:
     """How a record's chain contradicts itself or data/pins.txt."""
     for target, link in r["chain"].items():
+        made = target.startswith("build/") and Path(target).name not in (*STAMPS, "isa", "samples")
+        if made and not (link.get("inputs") and link.get("commands")):
+            yield f"its chain does not say how {target} was made"
         if fetch.pinned_otherwise(target, link["sha256"]):
             yield f"its chain holds another {target} than the one that data/pins.txt names"
         for name, sha in (link.get("inputs") or {}).items():
@@ -130,9 +134,8 @@ def padded_rows(r: dict) -> float | None:
 
 def speed_faults(r: dict) -> Iterator[str]:
     """How the figures of a throughput record differ from what its own times and turns give."""
-    if r["chip"] != "cpu" and "per_device" not in r:
-        return
-    rounds = [{"throughput": v, "times_ms": t} for v, t in zip(record.round_speeds(r), r["times_ms"], strict=False)]
+    speeds = record.round_speeds(r) if r["chip"] == "cpu" or "per_device" in r else r["rounds"]  # of its tool
+    rounds = [{"throughput": v, "times_ms": t} for v, t in zip(speeds, r["times_ms"], strict=True)]
     given = record.speed_fields(rounds, 1)
     if r.get("pairs"):
         turns, singles = (sum(r.get(name) or [], []) for name in ("pairs", "singles"))

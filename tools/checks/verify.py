@@ -5,7 +5,7 @@
     | record                                 | kind     | verdict | bytes          | result               |
     |:---------------------------------------|:---------|:--------|:---------------|:---------------------|
     | tiny default 64 8 cpu onnxruntime fp32 | accuracy | holds   | 11 of 11 equal | 426/872, as recorded |
-    verify: 1 of 1 records: 1 holds
+    verify: 1 records: 1 holds
 
 bytes       The sha256 of each artefact in the record's chain is compared with that of the one made now, and the first that
             differs is named. For a record of another CPU this ends at the compiled model: other units round otherwise.
@@ -37,7 +37,7 @@ LOST = 0.85  # a ratio that never counts as the same
 ROUNDS = 6
 NARROW = ("bf16", "int8", "int8-bf16")
 LIBRARIES, KEPT_LOGITS = "build/lib/", "reference.npy"
-LACKING = re.compile(r"this CPU (or its kernel )?has no |gcc cannot compile here")  # as tools/cpu and cpu.py say it
+LACKING = re.compile(r"this CPU has no |_ISA=\S+ leaves no |gcc cannot compile here")  # as tools/cpu says it
 HOME = Path("build/verify")
 
 
@@ -153,8 +153,7 @@ def perf_verdict(old: dict, new: dict) -> tuple[str, str]:
     said = f"{new['samples_per_second']:.3g}/s, recorded {old['samples_per_second']:.3g}"
     if why := other_machine(old, new):
         measured = [("recorded", old.get("figures")), ("here", new.get("figures"))]
-        both = [(when, f["per_tera"]["value"]) for when, f in measured if f and f["per_tera"]]
-        side = [f"{when} {figures.in_digits(value)}" for when, value in both]
+        side = [f"{when} {figures.in_digits(f['per_tera']['value'])}" for when, f in measured if f and f["per_tera"]]
         return "another CPU", "; ".join([why, *side, said]) + f" ({figures.NAMES['per_tera']})" * bool(side)
     if not old.get("figures"):
         return "bytes hold", f"{said}; recorded without turns, by the clock alone"
@@ -237,11 +236,10 @@ def main():
     counts = Counter(result["verdict"])
     words = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
     if args.save_path:
-        with cli.whole_file(args.save_path, "w") as f:
-            f.write(f"{len(result)} records made again on {cpu.machine()['cpu']}, {date.today()}: {words}.\n\n{text}")
+        heading = f"{len(result)} records made again on {cpu.machine()['cpu']}, {date.today()}: {words}."
+        cli.write(args.save_path, f"{heading}\n\n{text}")
         print(f"wrote {args.save_path}")
-    wrong = counts["FAILED"] + counts["differs"]
-    if wrong:
+    if wrong := counts["FAILED"] + counts["differs"]:
         raise cli.UserError(f"{wrong} of {len(result)} records do not hold ({words}); what was made now is in {HOME}")
     shutil.rmtree(HOME)
     print(f"verify: {len(result)} records: {words}")

@@ -50,7 +50,7 @@ def sums(path: Path) -> dict[str, str]:
     content = cli.regular(path, cli.LARGEST).read_text("utf-8", errors="replace")
     lines = [line.split("  ", 1) for line in content.splitlines()]
     if any(len(line) != 2 for line in lines):
-        raise cli.UserError(f"{path}: not lines of sha256 and name; delete its folder and make it again")
+        raise cli.UserError(f"{path}: not lines of sha256 and name; mend it, or delete its folder below build")
     return {name: sha for sha, name in lines}
 
 

@@ -20,7 +20,7 @@ import termios
 import time
 from pathlib import Path
 
-from tools.make import cli
+from tools.make import cli, cpu
 
 PATIENCE = 2.0  # seconds after which a step shows that it goes on
 WIDTH = 96  # columns for the name of a step and the text about it
@@ -89,7 +89,7 @@ class Step:
                 raise cli.UserError(f"{words[0]}: not found; `make doctor` says what is here") from None
             if status:
                 raise cli.UserError(f"{cli.ending_of(status)} from: {' '.join(words).replace(*self.names)}")
-        place = {"host": platform.node(), "platform": platform.platform()}
+        place = {"host": platform.node(), "platform": platform.platform(), "machine": cpu.machine()}
         return product, {"started": started, "ended": time.time(), **place}
 
     def call(self, command: list[str]) -> int:

@@ -20,6 +20,7 @@ from tools.make import cli, parameters
 from tools.results import record
 
 DEV = Path("build/data/dev.tsv")
+own_texts = lambda r: f"build/data/{r['model']}/dev.tsv"
 
 
 def read_accuracy(path: Path) -> dict:
@@ -35,7 +36,7 @@ def read_accuracy(path: Path) -> dict:
 def title(r: dict) -> str:
     """A record's parameters, day and accuracy in one line."""
     where = f"{r['model']} seq{r['seq']} bs{r['bs']} {r['chip']} {r['engine']} {r['precision']}{parameters.suffix(r)}"
-    caveat = f"  [{r['caveat']}]" if r["caveat"] else ""
+    caveat = f"  [{record.DEMONSTRATION if r['standin'] else r['caveat']}]" * bool(r["standin"] or r["caveat"])
     return f"{where} ({(r['started'] or 'imported')[:10]}): {100 * r['accuracy']:.2f} % ({r['correct']}/{r['total']}){caveat}"
 
 
@@ -55,18 +56,14 @@ def mcnemar(a: list[bool], b: list[bool]) -> dict:
 
 
 def flips(a: dict, b: dict) -> list[int]:
-    """Rows of the validation set, from 0, to which the two records give different classes."""
-    pairs = zip(*(record.classes(r["predictions"]) for r in (a, b)), strict=True)
+    """Rows of the texts, from 0, to which the two records give different classes, as far as both go."""
+    pairs = zip(*(record.classes(r["predictions"]) for r in (a, b)), strict=False)
     return [i for i, (x, y) in enumerate(pairs) if x != y]
 
 
 def flip_lines(a: dict, b: dict) -> list[str]:
     """A line for each flip: its place in the data, label, both predictions, and the sentence of SST-2 where that is here."""
-    truth, sentences, place = (
-        record.labels_of(a),
-        None,
-        f"build/data/{a['model']}/dev.tsv" if "truth" in a else DEV.name,
-    )
+    truth, sentences, place = record.labels_of(a), None, own_texts(a) if "truth" in a else DEV.name
     if DEV.is_file() and "truth" not in a:
         from tools.source import data
 
@@ -90,7 +87,9 @@ def comparison(a: dict, b: dict) -> str:
         difference = f"B - A: {100 * test['difference']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
     verdict = "a difference" if test["p"] < 0.05 else "no difference that this set could show"
     exact = f"exact McNemar test: p = {test['p']:.3g}: {verdict} (at 5 %)"
-    return "\n".join([f"A  {title(a)}", f"B  {title(b)}", only, difference, exact, *flip_lines(a, b)]) + "\n"
+    texts = {r["chain"].get(own_texts(r), {}).get("sha256") for r in (a, b)} - {None}
+    other = ["the labels of A and B are the same, their texts are not"] * (len(texts) > 1)
+    return "\n".join([f"A  {title(a)}", f"B  {title(b)}", *other, only, difference, exact, *flip_lines(a, b)]) + "\n"
 
 
 def main():

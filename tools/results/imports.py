@@ -138,7 +138,7 @@ def read_ais_bench(path: Path, spec: dict, given: set) -> tuple[dict, dict, dict
     a log of our CPU runner, which has the same form."""
     run = summary.read_summary(path)
     if run["engine"]:
-        raise cli.UserError(f"{path}: of this project's runner on a CPU; run make record there, and bring its record")
+        raise cli.UserError(f"{path}: of this project's runner on a CPU; run make record there, and bring that by git")
     clues, options = of_ais_bench(path, run), options_of(run)
     mixed = options.auto_set_dymdims_mode or options.auto_set_dymshape_mode
     if str(mixed).lower() in TRUE and "-" not in spec["seq"]:
@@ -233,6 +233,8 @@ def import_record(path: Path, leaf: Path, given=NAMES, devices: str | None = Non
         return accuracy_of_outputs(path, spec, given)
     refuse_packed(path, spec["seq"])
     text = logs.decoded(cli.regular(path, cli.LARGEST).read_bytes())
+    if re.match(r'\s*{\s*"kind"\s*:', text):
+        raise cli.UserError(f"{path}: a record of this project, no log; commit results/ there and merge it by git")
     read = read_trtexec if "TensorRT.trtexec" in text else read_ais_bench
     run, values, why, info = read(path, spec, given)
     refuse_packed(path, values["seq"])  # the log may be of a model of ours, whose path says so

@@ -148,8 +148,7 @@ def labels_of(record: dict) -> list:
     """The right classes or scores of an accuracy's texts; UserError where there are more or fewer predictions."""
     labels = record["truth"] if "truth" in record else sst2_labels()
     if len(record["predictions"]) != len(labels):
-        what = "measure again" if "truth" in record else "not the SST-2 validation set"
-        raise cli.UserError(f"{len(record['predictions'])} predictions, {len(labels)} labels: {what}")
+        raise cli.UserError(f"{len(record['predictions'])} predictions, {len(labels)} labels: not those of SST-2")
     return labels
 
 
@@ -317,12 +316,12 @@ def workload(seq: str) -> str:
 
 def throughput_record(leaf: Path) -> dict:
     """The record of the timed rounds leaf/round1, round2 ...: all samples, pooled and by round. A round of other files or
-    another command than round1 is left over from an earlier make, of more ROUNDS. Raises UserError where none was timed."""
+    another command or CPU than round1 is left over from an earlier make. Raises UserError where none was timed."""
     from tools.ascend import summary
 
     if not (first := leaf / "round1/MANIFEST").is_file():
         raise cli.UserError(f"{first}: gone; run make perf")
-    how = lambda path: [cli.read_json(f"{path}{PROV}")[key] for key in ("inputs", "recipe")]
+    how = lambda p: [(v := cli.read_json(f"{p}{PROV}"))["inputs"], v["recipe"], v["run"].get("machine", {}).get("cpu")]
     manifests = [path for path in sorted(leaf.glob("round*/MANIFEST")) if how(path) == how(first)]
     record, sentences = common_fields(leaf, "throughput", manifests[0], manifests), sentences_of(leaf)
     paths = [m.with_name("out_summary.json") for m in manifests]

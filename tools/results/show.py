@@ -99,8 +99,7 @@ def wider_layers(info: dict, record: dict) -> str:
     layers = (info.get("layers") or "").split()
     precision = record["precision"].removesuffix("-bf16")  # int8-bf16: what its activations are
     others = sorted({*layers} - {precision})
-    fitting = layers.count(precision)
-    return f" in {fitting} of {len(layers)} layers, the others {', '.join(others)}" if others else ""
+    return f" in {layers.count(precision)} of {len(layers)} layers, the others {', '.join(others)}" if others else ""
 
 
 def main():
