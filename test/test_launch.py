@@ -102,7 +102,7 @@ def test_what_make_exports_is_carried(tmp_path, monkeypatch):
     assert (tmp_path / "build/out").read_text() == "['AVX2', None]"
 
 
-def test_a_full_queue_and_a_controller_that_is_away_are_asked_again(tmp_path, monkeypatch):
+def test_a_full_queue_and_a_controller_that_is_away_are_asked_again(tmp_path, monkeypatch, capsys):
     for fault in ("Slurm backup controller in standby mode", "Zero Bytes were transmitted or received"):
         assert launch.AWAY.search(f"sbatch: error: Batch job submission failed: {fault}")
     monkeypatch.setattr(launch, "AGAIN", 0.01)
@@ -112,6 +112,13 @@ def test_a_full_queue_and_a_controller_that_is_away_are_asked_again(tmp_path, mo
     step = screen.Step("x", Path("out"))
     made, found = launch.perform([queue], False, [[*WRITE, "a"]], tmp_path / "box", step)
     assert made.read_text() == "a" and found["ended"] >= found["started"]
+    away = 'echo "Unable to contact slurm controller" >&2; exit 1'
+    script(tmp_path, "sbatch", f'[ -e back ] || {{ {away}; }}; for last; do :; done; sh -c "$last"')
+    script(tmp_path, "squeue", "[ -e back ] || { touch back; exit 1; }")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "other").mkdir()
+    assert launch.perform(["slurm"], False, [[*WRITE, "b"]], tmp_path / "other", step)[0].read_text() == "b"
+    assert capsys.readouterr().err.count("no Slurm controller answers") == 1
 
 
 def test_of_two_attempts_the_first_counts(tmp_path):

@@ -14,6 +14,7 @@ other prefix the step fails, and the next `make` runs it.
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import platform
@@ -98,12 +99,13 @@ def attempt(command: list[str], box: Path, tell) -> tuple[dict | None, int, str]
         raise cli.UserError(f"LAUNCH: {command[0]} is not on PATH here")
     with tempfile.TemporaryFile() as output:
         null, ends, looked, launcher = subprocess.DEVNULL, cli.die_with_parent, 0.0, None
+        said = lambda: (output.seek(0), output.read().decode(errors="replace").strip())[1]
         try:  # a signal may come before Popen has returned
             launcher = subprocess.Popen(command, stdin=null, stdout=output, stderr=output, preexec_fn=ends)
             while not (result := read_if_there(box / "result.json")):
                 tell(read_if_there(box / "started.json"))
                 if launcher.poll() is not None and time.monotonic() > looked + AGAIN:
-                    if command[0] != "sbatch" or not queued(box):
+                    if command[0] != "sbatch" or not queued(box, said()):
                         break
                     looked = time.monotonic()
                 time.sleep(0.2)
@@ -117,15 +119,26 @@ def attempt(command: list[str], box: Path, tell) -> tuple[dict | None, int, str]
             if launcher:
                 launcher.terminate()
                 launcher.wait()
-        output.seek(0)
-        return result, launcher.returncode, output.read().decode(errors="replace").strip()
+        return result, launcher.returncode, said()
 
 
-def queued(box: Path) -> bool:
-    """Whether Slurm has a job of this box that waits or runs. If Slurm does not answer, we take it that there is one."""
+def queued(box: Path, text: str) -> bool:
+    """Whether Slurm has a job of this box that waits or runs. If Slurm does not answer, we take it that there is one, and say
+    so. text: what sbatch printed."""
+    if AWAY.search(text):
+        tell_away()
     jobs = ["squeue", "--noheader", "--name", job_name(box)]
     listing = subprocess.run(jobs, capture_output=True, text=True, check=False)
+    if listing.returncode:
+        tell_away()
     return listing.returncode != 0 or bool(listing.stdout.strip())
+
+
+@functools.cache
+def tell_away() -> None:
+    """Say once that this step waits for a controller."""
+    screen.moving("")
+    print("launch     no Slurm controller answers; asked again until one does", file=sys.stderr, flush=True)
 
 
 def late_result(box: Path, program: str, status: int, text: str) -> dict:
@@ -154,7 +167,7 @@ def read_if_there(path: Path) -> dict | None:
 
 def forget(box: Path) -> None:
     """Cancel the job of a box for which nobody waits any more, if there is one, and a Slurm."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, subprocess.TimeoutExpired):
         subprocess.run(["scancel", "--name", job_name(box)], capture_output=True, timeout=60, check=False)
 
 
