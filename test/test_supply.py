@@ -16,15 +16,12 @@ from tools.cpu.native import build
 from tools.make import cli, stale
 from tools.setup import doctor, install, sbom
 
-REQUIRED = {sbom.normalized(name) for name in re.findall(r"^[\w.-]+", (ROOT / "requirements.in").read_text(), re.M)}
-
 
 def test_the_lock_is_hashed_and_holds_every_requirement():
-    text = (ROOT / "requirements.txt").read_text()
-    blocks = re.split(r"\n(?=\S)", text.strip())
+    blocks = re.split(r"\n(?=\S)", (ROOT / "requirements.txt").read_text().strip())
     assert all(re.match(r"[\w.\[\]-]+==", b) and "--hash=sha256:" in b for b in blocks if not b.startswith("#"))
     locked, cpu = sbom.locked(ROOT / "requirements.txt"), (ROOT / "requirements-cpu.txt").read_text()
-    assert set(locked) >= REQUIRED
+    assert set(locked) >= {*map(sbom.normalized, re.findall(r"(?m)^[\w.-]+", (ROOT / "requirements.in").read_text()))}
     assert f"torch=={max(locked['torch'])}+cpu ; " in cpu and cpu.count("--hash=sha256:") == 2 * len(range(11, 15))
 
 
@@ -65,7 +62,7 @@ def holds(venv) -> bool:
     return not subprocess.run([venv / "bin/python", "-c", "import one"], capture_output=True, check=False).returncode
 
 
-def test_a_stamp_means_that_the_packages_are_there(one, monkeypatch):
+def test_a_stamp_means_that_the_packages_are_there(one, monkeypatch, capsys):
     """Whatever pip is told, by files or variables, and though the environment's Python goes away."""
     lock, venv = one
     stamp, pip = venv / "installed", install.pip
@@ -75,12 +72,15 @@ def test_a_stamp_means_that_the_packages_are_there(one, monkeypatch):
         set_up(lock, venv, monkeypatch)
     silent = {"PIP_CONFIG_FILE": os.devnull, "HTTPS_PROXY": "http://127.0.0.1:9", "PIP_RETRIES": "0"}
     with monkeypatch.context() as patch, pytest.raises(cli.UserError, match="proxy does not answer: .*Connection ref"):
-        for name, value in silent.items():
-            patch.setenv(name, value)
+        patch.setattr(os, "environ", os.environ | silent)
         set_up(lock, venv, monkeypatch)
     assert install.is_ours(venv) and not stamp.exists() and not holds(venv)
     set_up(lock, venv, monkeypatch)
     assert holds(venv) and stamp.read_text() == lock.read_text() and not Path("elsewhere").exists()
+    (cpu := lock.with_name("lock-cpu.txt")).write_text(f"two==1 --hash=sha256:{'0' * 64}\n")
+    with (venv / "installed.log").open("w") as log:
+        install.install(venv, [lock, cpu], log, [])
+    assert "no CPU build: ERROR: No matching distribution found for two" in capsys.readouterr().out
     another = lock.with_name("python3.99")  # whatever /usr/bin/python3 is since the system's upgrade
     another.touch()
     for python in (another, Path("/nowhere/python")):
@@ -108,7 +108,7 @@ def test_downloads_wait_where_the_environment_is(one, monkeypatch):
     ({"find-links": "wheels"}, "2.3 GB: PyTorch's CPU build, from wheels"),
     ({"find-links": "elsewhere PAGE"}, "2.3 GB: PyTorch's CPU build, from file:"),
     ({"no-index": "true"}, "6.3 GB: PyTorch's CUDA build (no place"),
-    ({"proxy": "http://127.0.0.1:9"}, "Connection refused; for 2.3 GB lead pip to"),
+    ({"no-index": "no", "index-url": "a.org", "proxy": "http://127.0.0.1:9"}, "Connection refused; for 2.3 GB lead pip to"),
 ])  # fmt: skip
 def test_the_size_is_foretold(tmp_path, monkeypatch, places, said):
     tag = f"cp{sys.version_info.major}{sys.version_info.minor}"

@@ -14,7 +14,6 @@ other prefix the step fails, and the next `make` runs it.
 
 import contextlib
 import fcntl
-import functools
 import json
 import os
 import platform
@@ -105,7 +104,10 @@ def attempt(command: list[str], box: Path, tell) -> tuple[dict | None, int, str]
             while not (result := read_if_there(box / "result.json")):
                 tell(read_if_there(box / "started.json"))
                 if launcher.poll() is not None and time.monotonic() > looked + AGAIN:
-                    if command[0] != "sbatch" or not queued(box, said()):
+                    if not looked and command[0] == "sbatch" and AWAY.search(said()):
+                        screen.moving("")
+                        print("launch     no Slurm controller answers; asked until one does", file=sys.stderr)
+                    if command[0] != "sbatch" or not queued(box):
                         break
                     looked = time.monotonic()
                 time.sleep(0.2)
@@ -122,23 +124,11 @@ def attempt(command: list[str], box: Path, tell) -> tuple[dict | None, int, str]
         return result, launcher.returncode, said()
 
 
-def queued(box: Path, text: str) -> bool:
-    """Whether Slurm has a job of this box that waits or runs. If Slurm does not answer, we take it that there is one, and say
-    so. text: what sbatch printed."""
-    if AWAY.search(text):
-        tell_away()
+def queued(box: Path) -> bool:
+    """Whether Slurm has a job of this box that waits or runs. If Slurm does not answer, we take it that there is one."""
     jobs = ["squeue", "--noheader", "--name", job_name(box)]
     listing = subprocess.run(jobs, capture_output=True, text=True, check=False)
-    if listing.returncode:
-        tell_away()
     return listing.returncode != 0 or bool(listing.stdout.strip())
-
-
-@functools.cache
-def tell_away() -> None:
-    """Say once that this step waits for a controller."""
-    screen.moving("")
-    print("launch     no Slurm controller answers; asked again until one does", file=sys.stderr, flush=True)
 
 
 def late_result(box: Path, program: str, status: int, text: str) -> dict:

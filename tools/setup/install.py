@@ -1,7 +1,7 @@
 """Make a virtual environment of the locked packages, independent of the user's own environment.
 
     python3 -m tools.setup.install .venv requirements.txt requirements-cpu.txt requirements-cuda.txt
-    setup      .venv: 86 locked packages, 2.3 GB: PyTorch's CPU build, from download.pytorch.org ...
+    setup      .venv: 87 locked packages, 2.3 GB: PyTorch's CPU build, from download.pytorch.org ...
 
 The first file is the main lock; -cpu holds the hashes of PyTorch's CPU build, -cuda the packages that only its CUDA build
 needs. The CPU build is installed if pip's own settings lead to it, or if download.pytorch.org can be reached; otherwise PyPI's
@@ -14,6 +14,7 @@ anything is installed.
 """
 
 import contextlib
+import fcntl
 import functools
 import os
 import platform
@@ -25,7 +26,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tools.make import cli, manifest, screen
+from tools.make import cli, manifest, run, screen
 from tools.source import fetch
 
 WHEELS = cli.ROOT / "wheels"  # a release brings it
@@ -51,8 +52,8 @@ def pip(folder, *words, log=None):
     downloads = folder / "tmp"
     shutil.rmtree(downloads, ignore_errors=True)  # of a run that was killed
     downloads.mkdir()
-    variables = environment(folder) | {"TMPDIR": str(downloads.resolve())}
-    run = subprocess.Popen(command, env=variables, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    variables, ends = environment(folder) | {"TMPDIR": str(downloads.resolve())}, cli.die_with_parent
+    run = subprocess.Popen(command, env=variables, stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=ends)
     return screen.wait(run, f"{folder}: pip {words[0]}")
 
 
@@ -70,13 +71,7 @@ def is_ours(folder):
 def make(folder):
     """Make the environment itself. Raises UserError for a folder that has files of somebody else."""
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    begun = manifest.marked(folder) and names <= {
-        manifest.MARK,
-        "bin",
-        "include",
-        "lib",
-        "lib64",
-    }  # an earlier run was killed
+    begun = manifest.marked(folder) and names <= {manifest.MARK, "bin", "include", "lib", "lib64"}  # was killed
     if names and not begun and not is_ours(folder):
         raise cli.UserError(f"VENV={folder}: a folder with files that are not ours; name a new one")
     if not has_pip(folder):
@@ -104,12 +99,12 @@ def cpu_build(folder, locks=(Path("requirements-cpu.txt"),)):
     name = rf"torch-{re.escape(version)}\+cpu-{tag}-{tag}-.*linux.*_{platform.machine()}\.whl"
     settings = fetch.pip_settings("install", str(folder))
     index = fetch.Index(settings)
-    for place in [str(WHEELS)] if WHEELS.is_dir() else settings.get("find-links", "").split():
+    for place in [str(WHEELS)] if WHEELS.is_dir() else map(os.path.expanduser, settings.get("find-links", "").split()):
         with contextlib.suppress(OSError, ValueError, fetch.Broken):
             names = [p.name for p in Path(place).iterdir()] if Path(place).is_dir() else index.links(place)
             if any(re.fullmatch(name, file) for file in names):
                 return place, []
-    if WHEELS.is_dir() or settings.get("no-index"):
+    if WHEELS.is_dir() or settings.get("no-index", "").lower() in ("1", "on", "t", "true", "y", "yes"):
         return "no place that pip looks into has that for the CPU", None
     if url := index.find("torch", name)[0]:
         return urlsplit(url).hostname or url, []
@@ -132,8 +127,8 @@ def install(folder, locks, log, cpu=None):
     source = ["--no-index", "--find-links", str(WHEELS)] if WHEELS.is_dir() and kind else []
     words = ["--no-deps", "--require-hashes", *source]
     fill = lambda path, *more: pip(folder, "install", *words, *more, "-r", str(path), log=log)
-    if cpu is not None:
-        fill(kind["cpu"], *cpu)  # if that fails, the next line takes PyPI's build
+    if cpu is not None and fill(kind["cpu"], *cpu):
+        print(f"setup      no CPU build: {reason(log)}; PyPI's, {GIGABYTES['CUDA']} GB, instead ...", flush=True)
     if fill(locks[0]) or ("cuda" in kind and pip(folder, "check", log=log) and fill(kind["cuda"])):
         raise failed(folder, log, "install")
     if kind and pip(folder, "check", log=log):
@@ -143,18 +138,20 @@ def install(folder, locks, log, cpu=None):
         raise cli.UserError(f"{folder}: pip ended well, and yet not all that {locks[0]} names is there: see {log.name}")
 
 
-def failed(folder, log, what):
-    """The UserError for a failed pip: its last error, or why no server answered."""
-    log.flush()
-    lines = Path(log.name).read_text(errors="replace").splitlines()
-    said = ([line for line in lines if "ERROR" in line or "has requirement" in line] or ["no reason given"])[-1]
+def reason(log):
+    """Why pip failed: its last error, or why no server answered."""
+    lines = Path(log.name).read_text(errors="replace").strip().splitlines() or ["no reason given"]
+    said = ([line for line in lines if "ERROR" in line or "has requirement" in line] or lines)[-1]
     silent = [line.split(" broken by ", 1)[1] for line in lines if "connection broken by" in line]
     if silent and "No matching distribution" in said:
         said = f"the {'proxy' if 'Proxy' in silent[-1] else 'package index'} does not answer: {silent[-1]}"
+    return f"{said.strip()[:300]} (all of it in {log.name})"
+
+
+def failed(folder, log, what):
+    """The UserError for a failed pip."""
     other = "; for another Python or processor than the release's, move `wheels` away" if WHEELS.is_dir() else ""
-    return cli.UserError(
-        f"{folder}: pip {what} failed: {said.strip()[:300]} (all of it in {log.name}); mend it and make again{other}"
-    )
+    return cli.UserError(f"{folder}: pip {what} failed: {reason(log)}; mend it and make again{other}")
 
 
 def main():
@@ -164,7 +161,8 @@ def main():
     p.add_argument("--behind", type=Path, help="another environment, whose packages this one sees behind its own")
     args = p.parse_args()
     stamp, wanted = args.folder / "installed", b"".join(lock.read_bytes() for lock in args.locks)
-    if stamp.is_file() and stamp.read_bytes() == wanted and has_pip(args.folder):
+    complete = lambda: stamp.is_file() and stamp.read_bytes() == wanted and has_pip(args.folder)
+    if complete():
         return stamp.touch()
     started, count = time.time(), sum(line[:1].isalnum() for line in args.locks[0].read_text().splitlines())
     what, cpu = f"{args.folder}: {count} locked packages", None
@@ -172,6 +170,10 @@ def main():
         place, cpu = cpu_build(args.folder, tuple(args.locks))
         what += f", {size(place, cpu)}" * bool(place)
     print(f"setup      {what} ...", flush=True)
+    with contextlib.suppress(OSError):  # NFS locks for one alone only what can be written
+        run.lock(Path("Makefile"), fcntl.LOCK_EX)
+    if complete():  # another make was at it
+        return None
     make(args.folder)
     with (args.folder / "installed.log").open("w") as log:
         install(args.folder, args.locks, log, cpu)

@@ -75,8 +75,7 @@ def make(name: str, source: str, task_name: str = "") -> list[str]:
         folder = checkpoint.source_folder(source, None, None, Path(box))
         said, config = cli.read_json(architecture.config_file(folder)), checkpoint.read_checkpoint(folder)[0]
         labels, most = config["labels"], config["max_position_embeddings"]
-        guess, unknown = task_of(said, labels)
-        name_of_task, unknown = (task_name, "") if task_name else (guess, unknown)
+        name_of_task, unknown = (task_name, "") if task_name else task_of(said, labels)
         task = tasks.by_name(name_of_task)
         tasks.refuse_others(said, task, source)
         if task.labels:

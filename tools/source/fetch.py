@@ -51,10 +51,8 @@ def read_pins(path=PINS) -> dict[str, Pin]:
     for number, line in enumerate(cli.regular(path, cli.LARGEST).read_bytes().splitlines(), 1):
         if not line.strip() or line.startswith(b"#"):
             continue
-        m = re.fullmatch(rb"([0-9a-f]{64})  ([0-9]{1,12})  ([\w.+-]+)  ([\w.-]+)==([\w.+-]+)", line)
-        if not m:
-            fault = "not `sha256  size  filename  package==version`; mend that line"
-            raise cli.UserError(f"{path}:{number}: {fault}")
+        if not (m := re.fullmatch(rb"([0-9a-f]{64})  ([0-9]{1,12})  ([\w.+-]+)  ([\w.-]+)==([\w.+-]+)", line)):
+            raise cli.UserError(f"{path}:{number}: not `sha256  size  filename  package==version`; mend that line")
         sha256, size, filename, package, version = (part.decode() for part in m.groups())
         pins[filename] = Pin(sha256, int(size), filename, package, version)
     return pins
@@ -119,13 +117,11 @@ class Index:
     @contextmanager
     def open(self, url: str, start: int = 0):
         """The response to a GET of `url` from byte `start` on; status 200 means the whole instead. Raises Broken."""
-        request = urllib.request.Request(url)  # noqa: S310  the user's own index may be a file: URL
-        request.add_header("Accept-Encoding", "identity")
-        if start:
-            request.add_header("Range", f"bytes={start}-")
-        if login := self.logins.get(urlsplit(url).netloc):
-            request.add_unredirected_header("Authorization", login)
         try:
+            headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+            request = urllib.request.Request(url, headers=headers)  # noqa: S310  the user's own index may be a file: URL
+            if login := self.logins.get(urlsplit(url).netloc):
+                request.add_unredirected_header("Authorization", login)
             with self.opener.open(request, timeout=self.timeout) as response:
                 yield response
         except (OSError, HTTPException, ValueError) as e:
