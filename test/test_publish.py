@@ -45,7 +45,7 @@ print(json.dumps(told))
 FILES = """README.md .eval_results/glue.yaml accuracy.json answers.json config.json model.ir model.onnx model.sig
     provenance.intoto.json sbom.cdx.json signer.pem test-result.intoto.json tokenizer.json tokenizer_config.json
     vocab.txt""".split()  # noqa: SIM905
-ADDED = ("notes.txt", ".hidden", ".eval_results/other.yaml", "model.safetensors", "onnx/model.onnx")
+ADDED = ("notes.txt", ".hidden", ".eval_results/other.yaml", "model.safetensors", "onnx/model.onnx", "a\nb")
 
 
 def hard_copy(source: Path, place: Path) -> Path:
@@ -91,7 +91,7 @@ ONCE = {
 }
 # {how: (name of a file in a folder, what spoils it, what check then says)}
 SPOILT = {f"{name} {how}": (name, spoil, name) for name in FILES for how, spoil in ONCE.items()}
-SPOILT |= {f"{name} added": (name, lambda path: rewrite(path, b"new"), name) for name in ADDED}
+SPOILT |= {f"{name} added": (name, lambda path: rewrite(path, b"new"), cli.printable(name)) for name in ADDED}
 SPOILT |= {
     "vocab.txt linked": ("vocab.txt", linked, "vocab.txt"),
     "model.sig empty": ("model.sig", lambda path: rewrite(path, b""), "model.sig"),
@@ -100,18 +100,16 @@ SPOILT |= {
 }
 
 
-def edited(name: str, pattern: str, other: str, named: str = ""):
-    """Such an entry, of an edit and the file that check then names."""
+def edited(name: str, pattern: str, other, *also: str):
+    """Such an entry, of an edit of a file and of others; check then names the first."""
 
     def edit(path: Path) -> None:
-        text, count = re.subn(pattern, other, path.read_text(), count=1)
-        assert count, pattern
-        rewrite(path, text.encode())
+        for file in (path, *map(path.with_name, also)):
+            text, count = re.subn(pattern, other, file.read_text())
+            assert count, pattern
+            rewrite(file, text.encode())
 
-    return name, edit, f"{named or name}: "
-
-
-TURNED = r'(?s)"(negative)"(.*?)"(positive)"(.*?)0(.*?)1', r'"\3"\2"\1"\g<4>1\g<5>0'
+    return name, edit, f"{name}: "
 
 
 def another_speed(path: Path) -> None:
@@ -125,23 +123,42 @@ def another_speed(path: Path) -> None:
     rewrite(page, text.encode())
 
 
+def another_model(path: Path) -> None:
+    """A record, and the provenance that follows from it but for its subject, of a model.onnx with other bytes."""
+    for file in (path, path.with_name("provenance.intoto.json")):
+        *head, tail = file.read_text().rpartition("predicateType")
+        rewrite(file, ("".join(head) + tail.replace(cli.sha256(path.with_name("model.onnx")), "0" * 64)).encode())
+
+
 # Signed by the very owner of the key.
+LABELS, turned = "negative|positive", lambda word: {"negative": "positive", "positive": "negative"}[word[0]]
 OVERSTATED = {
     "the card's metric": edited("README.md", r"value: 0\.\d+", "value: 0.99"),
     "the card's words": edited("README.md", r"model.ir`: \d+", "model.ir`: 870"),
-    "the card's facts": edited("README.md", r"parameters \| [\d,]+", "parameters | 7"),
+    "the card's title": edited("README.md", "openvino fp32\n", "openvino int8\n"),
+    "the card's last word": edited("README.md", r"behind it\.\n", "behind it, and 99 % on IMDB.\n"),
+    "no YAML in the card": edited("README.md", "license: .*", ": : {"),
     "the SBOM's figure": edited("sbom.cdx.json", r'"value": "0\.\d+"', '"value": "0.99"'),
-    "labels turned round": edited("config.json", *TURNED),
+    "the SBOM's hash": edited("sbom.cdx.json", r'(?s)("model.ir".*?"content": ")\w+', rf"\g<1>{64 * '0'}"),
+    "labels turned round": edited("config.json", LABELS, turned),
+    "labels of another spelling": edited("config.json", LABELS, lambda word: turned(word).upper()),
+    "labels turned round everywhere": edited("answers.json", LABELS, turned, "config.json"),
+    "the vocabulary": edited("vocab.txt", r"(.*)\n(.*)\n\Z", r"\2\n\1\n"),
     "the hub's figure": edited(".eval_results/glue.yaml", r"value: 0\.\d+", "value: 0.99"),
+    "the hub's other figure": (".eval_results/mmlu.yaml", lambda path: rewrite(path, b"- value: 0.99"), "mmlu.yaml: "),
+    "weights that nobody scored": ("model.safetensors", lambda path: rewrite(path, b"new"), "model.safetensors: "),
     "the test result": edited("test-result.intoto.json", r"model.ir: \d+", "model.ir: 870"),
     "the provenance": edited("provenance.intoto.json", "MODEL=tiny", "MODEL=other"),
     "the record": edited("accuracy.json", '"padded_rows": 0.0', '"padded_rows": 0.5'),
     "the record's figure": edited("accuracy.json", r'"correct": \d+', '"correct": 870'),
+    "the record's model": ("accuracy.json", another_model, "accuracy.json: "),
     "the speed": ("perf.json", another_speed, "perf.json: "),
-    "the answers": edited("answers.json", r'"predictions": \[\d', '"predictions": [-1', "test-result.intoto.json"),
-    "no answers": edited("answers.json", r"(?s).*", "{}"),
+    "the answers": edited("answers.json", r'"predictions": \[\d', '"predictions": [-1'),
+    "the engine": edited("answers.json", '"engine": "openvino"', '"engine": "atc"'),
+    "the number of texts": edited("answers.json", '"rows": 872', '"rows": 87200'),
+    "no answers": edited("answers.json", r"(?s).+", "{}"),
     "a file outside": edited("answers.json", r'"model.ir": \{', '"../model.ir": {'),
-    "another data set": edited("answers.json", '"sha256": ".', '"sha256": "g', "dev.tsv"),
+    "another data set": ("answers.json", edited("answers.json", '"sha256": ".', '"sha256": "g')[1], "dev.tsv: "),
 }
 EVERY = {"sound": ("", Path.exists, "same bytes, "), "another key": ("", Path.exists, "model.sig: Key mismatch: ")}
 EVERY |= SPOILT | OVERSTATED
@@ -266,6 +283,7 @@ def test_a_file_of_a_card_is_published_and_checked_with_the_card_and_without(unm
     words = ("MODEL=tiny", "WEIGHTS=mine", f"CHIP={chip}", "PRECISION=fp16", "BS=200", f"KEY={key}")
     said = last(repo.make("publish", *words, f"FOLDER={place}", env=env))
     graph, own = re.search(rf"(model.onnx \d+/872), ({name} \d+/872 \(0 flips\));", said).groups()
+    assert f" cores, {chip} |" in (place / "README.md").read_text()
     words = ("check", f"FOLDER={place}", f"KEY={key}.pub")
     assert last(repo.make(*words, env=env)).startswith(f"same bytes, {graph}, {own}, the same answers; signed by")
     lacks = f"{name} cannot run here (it needs a {chip}, and {tool})"
@@ -287,7 +305,7 @@ SAID = {"data": DATA, "task": "sst2", "labels": ["negative", "positive"], "thres
 SAID["files"] = {"model.onnx": {"predictions": [0, 1, 1]}, "model.native": {"predictions": [0, 1, -1]}}
 
 
-def test_what_a_card_says():
+def test_what_a_card_says(tmp_path, monkeypatch):
     """A file's figures and flips; nothing for a leaderboard of seeded weights and of one's own texts."""
     scored = card.scores(SAID, [0, 1, 1])
     assert card.right(scored["model.onnx"]) == "3/3" and card.right(scored["model.native"]) == "2/3 (1 flips)"
@@ -303,6 +321,20 @@ def test_what_a_card_says():
     assert facts["license"] == "apache-2.0" and "best of five" in facts["note"]
     others = {"model": "minilm_sst2", "weights": "mine"}, {"model": "tinybert_sst2", "weights": "default"}
     assert [*map(card.about, others)] == [{}, {}]
+    speed = {"samples_per_second": 9.5, "bs": 8, "machine": {"cpu": "X"}, "spread": 0.5}
+    monkeypatch.setattr(card, "speed_record", lambda folder: speed)
+    assert card.speed(Path()) == {
+        "samples a second": "9.5 (batch 8, X, noisy)",
+        "joules a sample": "null (not measured)",
+    }
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    for text, why in (
+        ("licence = 'mit'", "licence is no text .* is license meant"),
+        ("a = [", "Invalid value"),
+        ("note = 1", "note"),
+    ):
+        lay(tmp_path, {"models/m/card.toml": text})
+        refused(f"card.toml: {why}", card.about, {"model": "m", "weights": "default"})
 
 
 def test_the_first_answer_that_differs_is_named(monkeypatch):
@@ -312,6 +344,9 @@ def test_the_first_answer_that_differs_is_named(monkeypatch):
     for said, logits, says in other:
         monkeypatch.setattr(check, "logits_of", lambda *_, logits=logits: np.array(logits))
         refused(f"f/model.onnx: {says}", check.check_answers, Path("f/model.onnx"), [], said, {})
+    record = {"engine": "native", "precision": "int8", "logits_sha256": "0" * 64}
+    monkeypatch.setattr(check, "logits_of", lambda *_: np.eye(2)[[0, 1, 1]] - [[0, 0], [0, 0], [0, 1]])
+    refused("f/model.native: its logits have sha256", check.check_answers, Path("f/model.native"), [], SAID, record)
 
 
 def test_what_cannot_run_here_says_what_it_needs(monkeypatch):

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from tools.base import input_files, onnxfile, tasks
-from tools.make import cli, models
+from tools.make import cli
 from tools.results import record as records
 from tools.results import show
 from tools.setup import sbom
@@ -20,15 +20,23 @@ EVAL_RESULTS, GLUE = ".eval_results/glue.yaml", "nyu-mll/glue"
 SPEED = "perf.json"
 # What answers.json calls the texts, and how one gets them. Only the first are known to be a data set of the hub.
 SST2, OWN = ("SST-2's validation set", "make data"), ("the publisher's own texts", "ask for them; DATA= names the file")
-STATED = ("language", "trained on", "made from", "licence")  # facts that the publisher's card.toml states
+STATED = ("license", "language", "base_model", "training", "note")  # keys of card.toml: the publisher's word
 FLOATS = (1, 10, 16)  # onnx.TensorProto: FLOAT, FLOAT16, BFLOAT16
 
 
 def about(record: dict) -> dict:
-    """What models/<model>/card.toml says of the model's own weights: license, base_model, language, training, note; {} of
-    other weights, or without one."""
+    """What models/<model>/card.toml says of the model's own weights, by the keys STATED; {} of other weights, or without
+    one. Raises UserError for another key or kind of value."""
     path = cli.ROOT / "models" / record["model"] / "card.toml"
-    return tomllib.loads(path.read_text("utf-8")) if record["weights"] == "default" and path.is_file() else {}
+    if record["weights"] != "default" or not path.is_file():
+        return {}
+    try:
+        said = tomllib.loads(cli.regular(path, cli.LARGEST).read_text("utf-8"))
+        if wrong := [key for key, value in said.items() if key not in STATED or not isinstance(value, str | list)]:
+            raise ValueError(f"{wrong[0]} is no text under one of {', '.join(STATED)}{cli.nearest(wrong[0], STATED)}")
+    except (ValueError, RecursionError) as e:
+        raise cli.UserError(f"{path}: {onnxfile.first_line(e)}; see models/minilm_sst2/card.toml") from None
+    return said
 
 
 def scores(answers: dict, truth: list) -> dict[str, dict]:
@@ -96,12 +104,16 @@ def speed(folder: Path) -> dict[str, str]:
     perf = speed_record(folder) or {"missing": {"joules_per_sample": "no perf.json: make perf"}}
     why = f"null ({(perf.get('missing') or {}).get('joules_per_sample', 'not measured')})"
     names = {"samples a second": "samples_per_second", "joules a sample": "joules_per_sample"}
-    return {name: str(perf.get(field, why)) for name, field in names.items()}
+    how = (
+        f"batch {perf['bs']}, {perf['machine']['cpu']}{', noisy' * bool(records.noise(perf))}" if "bs" in perf else why
+    )
+    return {name: f"{perf[field]} ({how})" if field in perf else why for name, field in names.items()}
 
 
 def facts(folder: Path, answers: dict, truth: list, record: dict) -> dict[str, str]:
     """What a reader asks of a model; what nobody knows is null, with its reason."""
-    card, machine = about(record), record["machine"]
+    card, machine, chip = answers["stated"], record["machine"], record["chip"]
+    commit = f"{record.get('commit') or 'null (not in git)'}{', with changes' * bool(record.get('dirty'))}"
     stated = lambda field: card.get(field) or f"null (models/{record['model']}/card.toml does not say it)"
     graph = onnxfile.load_model(folder / "model.onnx", weights=False).graph
     sizes = [math.prod(tensor.dims) for tensor in graph.initializer if tensor.data_type in FLOATS]
@@ -113,10 +125,10 @@ def facts(folder: Path, answers: dict, truth: list, record: dict) -> dict[str, s
         "trained on": stated("training"),
         "evaluated on": "{name} ({get}): {rows} texts, sha256 {sha256}".format(**answers["data"]),
         "labels of it": "scores" if tasks.by_name(answers["task"]).score else spread,
-        "measured on": f"{machine['cpu']}, {machine['cores']} cores",
+        "measured on": f"{machine['cpu']}, {machine['cores']} cores{f', {chip}' * (chip != 'cpu')}",
         "its caches": ", ".join(machine.get("caches") or ["null (the kernel does not say)"]),
         **speed(folder),
-        "made from": f"{card.get('base_model', record['source'])}, at commit {record.get('commit') or 'null (not in git)'}",
+        "made from": f"{card.get('base_model', record['source'])}, at commit {commit}",
         "licence": stated("license"),
     }
 
@@ -140,7 +152,8 @@ def page(folder: Path, answers: dict, truth: list, record: dict) -> str:
     """README.md of a folder that holds its files: metadata and card."""
     from huggingface_hub import ModelCardData
 
-    card, most = about(record), answers["files"]["model.onnx"]["tokens"]
+    card, most = answers["stated"], answers["files"]["model.onnx"]["tokens"]
+    inputs = [tensor.name for tensor in onnxfile.load_model(folder / "model.onnx", weights=False).graph.input]
     optional = {name: card[name] for name in ("language", "base_model") if name in card}
     data = ModelCardData(license=card.get("license", "unknown"), library_name="onnx", pipeline_tag="text-classification",
                          model_name=record["model"], eval_results=results(answers, truth, record) or None, **optional)  # fmt: skip
@@ -151,7 +164,7 @@ def page(folder: Path, answers: dict, truth: list, record: dict) -> str:
     return "\n".join([
         f"---\n{data.to_yaml()}\n---\n\n# {record['model']}: {record['engine']} {record['precision']}\n", *notes,
         f"A classifier ({', '.join(answers['labels'])}). Flips are counted against `model.onnx`, which is fp32.\n", *rows,
-        f"\n## Run it\n\n```python\n{example(models.settings(record['model'])['inputs'], most)}```\n\n## Facts\n",
+        f"\n## Run it\n\n```python\n{example(inputs, most)}```\n\n## Facts\n",
         "| | |\n|---|---|", *lines,
         "\n## Check it\n\nIn a clone of bert2om, `make check FOLDER=<this folder> KEY=<the publisher's public key>` verifies",
         "the signature and each hash, and makes every answer again. `accuracy.json` is the record behind it.\n",
@@ -160,7 +173,7 @@ def page(folder: Path, answers: dict, truth: list, record: dict) -> str:
 
 def component(folder: Path, answers: dict, truth: list, record: dict) -> dict:
     """The model as a component of CycloneDX: its files by hash, its licence, and its figures as a model card."""
-    table, licence, metrics = scores(answers, truth), about(record).get("license", "unknown"), []
+    table, licence, metrics = scores(answers, truth), answers["stated"].get("license", "unknown"), []
     for name, metric, figure in ((n, m, f) for n, one in table.items() for m, f in one["metrics"].items()):
         low, high = map(str, figure["interval95"] or (None, None))
         interval = {"lowerBound": low, "upperBound": high}

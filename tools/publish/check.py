@@ -10,21 +10,24 @@ key, the folder's own signer.pem is taken: that shows that nothing changed since
 """
 
 import ast
+import hashlib
 import subprocess
 import sys
 import tempfile
+from itertools import zip_longest
 from pathlib import Path
 
 from tools.ascend import ais_bench
 from tools.base import input_files, onnxfile, output_files, tasks, trip
 from tools.checks import audit
 from tools.cpu import engines
-from tools.make import chips, cli, cpu
-from tools.publish import card, folder, statements
+from tools.make import chips, cli, cpu, manifest
+from tools.publish import card, folder
 from tools.results import record as records
-from tools.source import architecture, data, tokens
+from tools.source import architecture, data, tokenizer, tokens
 
 APART = 1e-3  # of two scores on unlike CPUs
+GIT = (".git", ".gitattributes", ".gitignore", ".github")  # what a signature leaves out
 # What runs a card's files, by their engine, and how it is called here.
 TOOLS = {"atc": ("ais_bench", "tools.ascend.ais_bench --model"), "trtexec": ("trtexec", "tools.gpu.trtexec --engine")}
 
@@ -45,45 +48,52 @@ def check_signature(place: Path, key: Path) -> None:
     except Exception as e:  # base64, JSON, pydantic, cryptography and model_signing each raise their own
         kind, _, apart = str(e).partition("mismatch: ")
         what = ast.literal_eval(apart)[0] if kind == "Signature " else f"{folder.SIGNATURE}: {onnxfile.first_line(e)}"
-        fault = what.split(": Expected")[0][:200]
+        fault = cli.printable(what.split(": Expected")[0])[:200]
         raise cli.UserError(f"{place}: {fault}; it is not what {key} signed: take the original") from None
 
 
-def check_claims(place: Path, answers: dict, truth: list, record: dict) -> None:
-    """UserError unless all that the texts of a folder claim follows from its answers, its files and the labels."""
-    from huggingface_hub import ModelCard
+def apart(task: tasks.Task, answers: list, others: list) -> list[tuple]:
+    """(row, answer, other) of each text to which two lists have unlike answers."""
+    rows = zip(range(len(others)), answers, others, strict=True)
+    return [(i, a, b) for i, a, b in rows if (abs(a - b) > APART if task.score else a != b)]
 
+
+def check_claims(place: Path, answers: dict, truth: list, record: dict) -> None:
+    """UserError unless all that a folder claims follows from its answers, its files and the labels."""
+    graph, given = answers["files"]["model.onnx"], records.classes(record["predictions"])
+    answers = folder.answers_of(record, answers["stated"], graph["tokens"], graph["predictions"])
+    texts, model = folder.texts_of(place, answers, truth, record), card.component(place, answers, truth, record)
+    said = lambda name: cli.regular(place / name, cli.LARGEST).read_bytes().decode("utf-8", "backslashreplace")
+    lines = lambda name: zip_longest(said(name).split("\n"), texts[name].split("\n"))
+    known = {*texts, *answers["files"], *folder.BESIDE}
+    strange = [n for n in manifest.names_in(place) if n not in known and n.split("/")[0] not in GIT]
+    parts = cli.read_json(place / folder.SBOM)["components"]
+    labels = architecture.read_config(place / "config.json")["labels"]
+    order = labels and tasks.order(labels, answers["labels"], place / "config.json")
+    number, pieces = tokenizer.from_file(place / "tokenizer.json").token_to_id, place / "vocab.txt"
+    words = enumerate(tokenizer.read_vocab(pieces) if pieces.is_file() else [])
+    one, task = answers["files"][answers["about"]], tasks.by_name(answers["task"])
+    score = card.scores(answers, truth)[answers["about"]]
+    due = records.proportion(score["correct"], len(truth)) | {"truth": truth, "metrics": score["metrics"]}
+    alike = lambda name: record.get(name) is None or audit.near(record[name], due[name], APART if task.score else 2e-6)
     hashes = {name: cli.sha256(place / name) for name in answers["files"]}
-    text = (place / "README.md").read_text("utf-8")
-    metrics = lambda results: [(one.metric_type, one.metric_value) for one in results or []]
-    results, path = card.results(answers, truth, record), place / card.EVAL_RESULTS
-    entries = path.read_text("utf-8") if path.is_file() else None
-    scores = card.scores(answers, truth)
-    own = records.proportion(scores[answers["about"]]["correct"], len(truth))
-    lines = [f"- `{name}`: {card.whole(one)}" for name, one in scores.items()]
-    facts = card.facts(place, answers, truth, record).items()
-    lines += [f"| {name} | {value} |" for name, value in facts if name not in card.STATED]
-    model = next((c for c in cli.read_json(place / folder.SBOM)["components"] if c.get("bom-ref") == "model"), {})
-    perf = card.speed_record(place)
-    names = architecture.read_config(place / "config.json")["labels"]
-    turned = names if sorted(names) == sorted(answers["labels"]) else answers["labels"]
-    for name, claim, proof in (
-        (folder.PROVENANCE, cli.read_json(place / folder.PROVENANCE), statements.provenance(record, hashes)),
-        (folder.TESTED, cli.read_json(place / folder.TESTED), statements.test_result(answers, truth, hashes)),
-        ("README.md", metrics(ModelCard(text, ignore_metadata_errors=True).data.get("eval_results")), metrics(results)),
-        ("README.md", [line for line in lines if line in text], lines),
-        (card.EVAL_RESULTS, entries, card.eval_results(answers, truth, record)),
-        (folder.SBOM, model.get("modelCard"), card.component(place, answers, truth, record)["modelCard"]),
-        ("config.json", turned, answers["labels"]),
-        (folder.RECORD, records.classes(record["predictions"]), answers["files"][answers["about"]]["predictions"]),
-        (folder.RECORD, records.first_difference(audit.only(record, audit.PROPORTION), own), None),
-        (folder.RECORD, next(audit.contradictions(record), None), None),
-        (card.SPEED, perf and records.leaf_of(perf), perf and records.leaf_of(record)),
-        (card.SPEED, next(audit.contradictions(perf), None) if perf else None, None),
+    sound = {"fault": None, "leaf": records.leaf_of(record), **hashes}
+    found = lambda r: {name: r["chain"].get(path, {}).get("sha256") for name, path in folder.origins(r).items()}
+    facts = lambda r: {"fault": next(audit.contradictions(r), None), "leaf": records.leaf_of(r), **found(r)}
+    kept = {folder.RECORD: record, card.SPEED: card.speed_record(place)}
+    for file, claim, proof in (
+        *((name, *pair) for name in texts for pair in lines(name)),
+        *((name, "to be a file that make publish writes", None) for name in strange),
+        (folder.SBOM, [c for c in parts if "modelCard" in c or c["type"] == model["type"]], [model]),
+        ("config.json", order, labels and [*range(len(labels))]),
+        ("vocab.txt", [(i, word) for i, word in words if number(word) != i][:1], []),
+        (folder.RECORD, apart(task, given, one["predictions"])[:1], []),
+        (folder.RECORD, [(name, record[name]) for name in due if not alike(name)], []),
+        *((name, {*facts(r).items()} - {*sound.items()}, set()) for name, r in kept.items() if r),
     ):
         if claim != proof:
             why = f"claims what {folder.ANSWERS} and the files do not give"
-            raise cli.UserError(f"{place / name}: {why}: {claim!r:.150}")
+            raise cli.UserError(f"{place / file}: {why}: {claim!r:.150}")
 
 
 def lacking(name: str, answers: dict, record: dict) -> str:
@@ -101,15 +111,16 @@ def lacking(name: str, answers: dict, record: dict) -> str:
 
 def logits_of(path: Path, texts: list, answers: dict, record: dict):
     """The logits that a file gives to texts now, with the tokenizer beside it. Raises UserError where it gives none."""
-    facts, tokenizer = answers["files"][path.name], tokens.load(path.parent)
+    facts, reader = answers["files"][path.name], tokens.load(path.parent)
     if facts["engine"] not in TOOLS:
         engine = engines.load(path)
-        names = [tensor.name for tensor in engine.inputs]
-        return engines.all_logits(engine, tokens.encode(tokenizer, texts, facts["tokens"], names))
+        return engines.all_logits(
+            engine, tokens.encode(reader, texts, facts["tokens"], [t.name for t in engine.inputs])
+        )
     names = [tensor.name for tensor in onnxfile.load_model(path.with_name("model.onnx"), weights=False).graph.input]
     with tempfile.TemporaryDirectory() as box:
         rows, out = Path(box, "input"), Path(box, "output")
-        input_files.write_bins(rows, tokens.encode(tokenizer, texts, facts["tokens"], names), None)
+        input_files.write_bins(rows, tokens.encode(reader, texts, facts["tokens"], names), None)
         tasks.write_task(rows, answers["task"], answers["labels"])
         out.mkdir(0o750)
         folders = ",".join(str(rows / name) for name in names)
@@ -122,14 +133,17 @@ def logits_of(path: Path, texts: list, answers: dict, record: dict):
 
 
 def check_answers(path: Path, texts: list, answers: dict, record: dict) -> None:
-    """UserError for the first text to which a file now gives another answer than is published."""
-    task = tasks.by_name(answers["task"])
-    now = output_files.decisions(logits_of(path, texts, answers, record), task, answers["threshold"])
-    pairs = zip(now, answers["files"][path.name]["predictions"], strict=True)
-    apart = [(i, a, b) for i, (a, b) in enumerate(pairs) if (abs(a - b) > APART if task.score else a != b)]
-    for row, answer, published in apart[:1]:
-        more = f" ({len(apart)} rows differ)" * (len(apart) > 1)
+    """UserError for the first text to which a file now gives another answer than is published, and for logits of other bits than
+    the record's, where docs/bits.md defines them."""
+    logits, task = logits_of(path, texts, answers, record), tasks.by_name(answers["task"])
+    now = output_files.decisions(logits, task, answers["threshold"])
+    unlike = apart(task, now, answers["files"][path.name]["predictions"])
+    for row, answer, published in unlike[:1]:
+        more = f" ({len(unlike)} rows differ)" * (len(unlike) > 1)
         raise cli.UserError(f"{path}: row {row} of the texts, from 0: answers {answer}, {published} is published{more}")
+    defined = path.suffix == ".native" and records.has_defined_bits(record)
+    if defined and record["logits_sha256"] != (bits := hashlib.sha256(logits.astype("<f4").tobytes()).hexdigest()):
+        raise cli.UserError(f"{path}: its logits have sha256 {bits}, {folder.RECORD} says {record['logits_sha256']}")
 
 
 def check(place: Path, key: Path, text_file: Path) -> str:
@@ -137,8 +151,6 @@ def check(place: Path, key: Path, text_file: Path) -> str:
     check_signature(place, key)
     words, answers, record = [], cli.read_json(place / folder.ANSWERS), records.read_record(place / folder.RECORD)
     try:
-        if outside := [name for name in answers["files"] if "/" in name]:
-            raise cli.UserError(f"{place / folder.ANSWERS}: {outside[0]!r:.80} is no file of this folder")
         if (here := cli.sha256(text_file)) != answers["data"]["sha256"]:
             wanted = "is of {name}, sha256 {sha256}: {get}".format(**answers["data"])
             raise cli.UserError(f"{text_file}: sha256 {here}; {folder.ANSWERS} {wanted}")

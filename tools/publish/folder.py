@@ -11,12 +11,13 @@ that lists every file), by a key alone: no network. The folder appears whole, or
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 from tools.base import output_files, tasks
-from tools.make import cli, manifest, models, parameters
+from tools.make import chips, cli, manifest, models, parameters
 from tools.publish import card, statements
 from tools.results import record as records
 from tools.setup import sbom
@@ -24,8 +25,8 @@ from tools.source import data
 
 SIGNATURE, SIGNER, ANSWERS, RECORD = "model.sig", "signer.pem", "answers.json", "accuracy.json"
 PROVENANCE, TESTED, SBOM = "provenance.intoto.json", "test-result.intoto.json", "sbom.cdx.json"
-WEIGHTS = (".safetensors", ".bin")  # of a checkpoint
-COMPILED = (".native", ".ir", ".om", ".plan")  # an engine's own file; onnxruntime runs model.onnx
+TOKENIZER = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")  # and the labels
+BESIDE = (SIGNATURE, SIGNER, RECORD, card.SPEED, SBOM, *TOKENIZER)  # what `texts_of` does not write, but for models
 
 
 def refuse(leaf: Path, record: dict) -> None:
@@ -37,35 +38,50 @@ def refuse(leaf: Path, record: dict) -> None:
         raise cli.UserError(f"{leaf}: not published: {why}")
 
 
-def files_of(leaf: Path) -> dict[str, Path]:
+def files_of(leaf: Path, record: dict) -> dict[str, Path]:
     """{name in the published folder: file here} of a configuration: graph, engine's file, records, tokenizer, config."""
-    top = leaf.parents[2]
-    tokenizer = [name for name in manifest.sums(top / "checkpoint/MANIFEST") if Path(name).suffix not in WEIGHTS]
-    engine = [path for path in sorted(leaf.glob("model.*")) if path.suffix in COMPILED]
+    tokenizer = [path for name in TOKENIZER if (path := leaf.parents[2] / "checkpoint" / name).is_file()]
     perf = card.speed_record(leaf)
-    engine += [leaf / card.SPEED] * (bool(perf) and not records.chain_fault(perf["chain"]))
-    here = [top / "model.onnx", *engine, leaf / RECORD, *(top / "checkpoint" / name for name in tokenizer)]
-    return {path.name: path for path in here}
+    speed = [leaf / card.SPEED] * (bool(perf) and not records.chain_fault(perf["chain"]))
+    return {path.name: path for path in (*map(Path, origins(record).values()), *speed, leaf / RECORD, *tokenizer)}
 
 
-def answers_of(leaf: Path, record: dict, files: dict[str, Path], text_file: str) -> dict:
-    """answers.json: the data by its hash, what each file answers to each of its texts, cut to so many `tokens`, and which
-    file the card is about: the engine's own, else the graph."""
-    _, task, labels = tasks.of_inputs(records.input_of(leaf))
-    threshold = float(record.get("threshold", tasks.THRESHOLD))
-    logits = output_files.read_kept(leaf.parents[2] / "reference.npy")
-    exported = models.settings(record["model"])["seq"].split(",")[-1]
-    length = parameters.seq_values(record["seq"])["SEQ"].split(",")[-1]
-    graph = {"engine": "onnxruntime", "precision": "fp32", "tokens": int(exported)}
-    sheet = {"model.onnx": graph | {"predictions": output_files.decisions(logits, task, threshold)}}
-    for name in (name for name in files if Path(name).suffix in COMPILED):
-        sheet[name] = {key: record[key] for key in ("engine", "precision")}
-        sheet[name]["tokens"] = int(exported if length == "real" else length)
-        sheet[name]["predictions"] = records.classes(record["predictions"])
-    name, get = card.SST2 if text_file == "build/data/dev.tsv" else card.OWN
-    data = {"name": name, "get": get, "rows": record["total"], "sha256": record["chain"][text_file]["sha256"]}
-    question = {"task": record.get("task", tasks.DEFAULT), "labels": labels, "threshold": threshold}
-    return {"data": data, **question, "about": list(sheet)[-1], "files": sheet}
+def origins(record: dict) -> dict[str, str]:
+    """{file of the folder: its name in the chain of a record} of the engine's own file and the exported graph, which stands
+    for onnxruntime's."""
+    own, top = chips.ENGINES[record["engine"]].file, parameters.folder(record, "weights")
+    return {own: f"build/{records.leaf_of(record)}/{own}"} | {"model.onnx": f"build/{top}/model.onnx"}
+
+
+def answers_of(record: dict, stated: dict, exported: int, graph: list) -> dict:
+    """answers.json: the data by its hash, what each file answers to each of its texts, cut to so many `tokens`, which file the
+    card is about (the engine's own, else the graph), and what card.toml states. exported, graph: model.onnx's tokens, answers."""
+    task, own = record.get("task", tasks.DEFAULT), chips.ENGINES[record["engine"]].file
+    (sha256,) = (
+        link["sha256"] for name, link in record["chain"].items() if re.fullmatch("build/data/(.*/)?dev.tsv", name)
+    )
+    files = {"model.onnx": {"engine": "onnxruntime", "precision": "fp32", "tokens": exported, "predictions": graph}}
+    if own not in files:
+        length = parameters.seq_values(record["seq"])["SEQ"].split(",")[-1]
+        files[own] = {key: record[key] for key in ("engine", "precision")}
+        files[own]["tokens"] = exported if length == "real" else int(length)
+        files[own]["predictions"] = records.classes(record["predictions"])
+    official = task == tasks.DEFAULT and sha256 == data.read_edits("data/dev.edits")[0]
+    name, get = card.SST2 if official else card.OWN
+    texts = {"name": name, "get": get, "rows": record["total"], "sha256": sha256}
+    labels = record.get("labels") or list(tasks.by_name(task).labels)
+    question = {"task": task, "labels": labels, "threshold": float(record.get("threshold", tasks.THRESHOLD))}
+    return {"data": texts, **question, "stated": stated, "about": own, "files": files}
+
+
+def texts_of(folder: Path, answers: dict, truth: list, record: dict) -> dict[str, str]:
+    """{name: text} of all files that follow from the answers, the labels, the record, and the files that the folder holds."""
+    hashes = {name: cli.sha256(folder / name) for name in answers["files"]}
+    proof = {PROVENANCE: statements.provenance(record, hashes), TESTED: statements.test_result(answers, truth, hashes)}
+    made = {name: records.text_of(value) for name, value in ({ANSWERS: answers} | proof).items()}
+    made |= {"README.md": card.page(folder, answers, truth, record)}
+    entries = card.eval_results(answers, truth, record)
+    return made | ({card.EVAL_RESULTS: entries} if entries else {})
 
 
 def sign(folder: Path, key: Path) -> str:
@@ -89,25 +105,17 @@ def sign(folder: Path, key: Path) -> str:
 
 def fill(folder: Path, leaf: Path, record: dict) -> dict:
     """Write all files but signature and key into an empty folder; what card.scores has of them."""
-    files = files_of(leaf)
-    for name, path in files.items():
+    for name, path in files_of(leaf, record).items():
         shutil.copyfile(path, folder / name)
-    text_file = next(name for name in record["chain"] if name.startswith("build/data/") and name.endswith("dev.tsv"))
-    answers = answers_of(leaf, record, files, text_file)
-    truth = data.read_tsv(text_file, tasks.by_name(answers["task"]), answers["labels"])[1]
-    hashes = {name: cli.sha256(folder / name) for name in answers["files"]}
+    threshold, task = float(record.get("threshold", tasks.THRESHOLD)), tasks.by_name(record.get("task", tasks.DEFAULT))
+    graph = output_files.decisions(output_files.read_kept(leaf.parents[2] / "reference.npy"), task, threshold)
+    exported = models.settings(record["model"])["seq"].split(",")[-1]
+    answers, truth = answers_of(record, card.about(record), int(exported), graph), records.labels_of(record)
     product = {name: dist for name, dist in sbom.installed().items() if name in sbom.locked(Path("requirements.txt"))}
-    for name, value in {
-        ANSWERS: answers,
-        PROVENANCE: statements.provenance(record, hashes),
-        TESTED: statements.test_result(answers, truth, hashes),
-        SBOM: sbom.document(product, card.component(folder, answers, truth, record)),
-    }.items():
-        (folder / name).write_text(records.text_of(value), "utf-8")
-    (folder / "README.md").write_text(card.page(folder, answers, truth, record), "utf-8")
-    if entries := card.eval_results(answers, truth, record):
-        (folder / card.EVAL_RESULTS).parent.mkdir()
-        (folder / card.EVAL_RESULTS).write_text(entries, "utf-8")
+    parts = sbom.document(product, card.component(folder, answers, truth, record))
+    for name, text in (texts_of(folder, answers, truth, record) | {SBOM: records.text_of(parts)}).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text, "utf-8")
     return card.scores(answers, truth)
 
 
