@@ -480,9 +480,9 @@ bad("trtexec", "t.log", (replaced(b"&&&& PASSED", b""), "no line `&&&& PASSED"),
 # --- records -----------------------------------------------------------------------------------------------------------
 SPOILT = [(name, value) for name, values in {
     "kind": (..., None, "speed", []), "model": (..., 5, "../x"), "bs": (..., "8", -1), "precision": (..., None), "machine": (..., None, []), "chain": (..., []), "engine_info": ("x",),
-    "started": (5,), "standin": (..., "no"), "padded_rows": ("x",)}.items() for value in values]  # fmt: skip
-MEASURED = {"accuracy": [("correct", ...), ("correct", "778"), ("total", 0), ("accuracy", 5.0), ("interval95", [1]), ("interval95", ["a", "b"]), ("predictions", ...), ("predictions", 5), ("caveat", 5)],
-            "throughput": [("samples_per_second", ...), ("samples_per_second", "fast"), ("samples_per_second", -1.0), ("rounds", []), ("rounds", ["x"]), ("latency_ms", {}), ("latency_ms", None), ("timed", ...), ("spread", "x")]}  # fmt: skip
+    "started": (5, "../../../zz"), "standin": (..., "no"), "padded_rows": ("x",)}.items() for value in values]  # fmt: skip
+MEASURED = {"accuracy": [("correct", ...), ("correct", "778"), ("total", 0), ("accuracy", 5.0), ("interval95", [1]), ("interval95", ["a", "b"]), ("predictions", ...), ("predictions", 5), ("predictions", "01"), ("caveat", 5)],
+            "throughput": [("samples_per_second", ...), ("samples_per_second", "fast"), ("samples_per_second", -1.0), ("rounds", []), ("rounds", ["x"]), ("latency_ms", {}), ("latency_ms", None), ("timed", ...), ("spread", "x"), ("spread", float("inf"))]}  # fmt: skip
 spoilt = lambda values: [(edited(**{name: value}), f": {name}") for name, value in values]
 bad("accuracy", "a.json", *NOT_JSON, (None, "No such file"), *spoilt(SPOILT + MEASURED["accuracy"]))
 bad("perf", "p.json", *NOT_JSON, (None, "No such file"), *spoilt(SPOILT + MEASURED["throughput"]))

@@ -724,15 +724,11 @@ LINK, IMPORTED = f"{LEAF}/score.json", {"file": "x.log", "sha256": "0" * 64}
     ("throughput", ["times_ms", 0, 3], "x", "times_ms[0][3]: Input should be a valid number"),
     ("throughput", ["times_ms"], [[0.0]], "adds up to nothing"),
     ("throughput", ["samples_per_second"], 10**400, "samples_per_second: "),
-    ("throughput", ["spread"], float("inf"), "spread: Input should be"),
     ("throughput", ["imported"], True, "imported: Input should be"),
     ("accuracy", ["source"], ..., "source is missing, and the record is not imported"),
-    ("accuracy", ["started"], "../../../zz", "started: String should match pattern"),
     ("accuracy", ["colour"], "red", "colour: Extra inputs are not permitted"),
-    ("accuracy", ["predictions"], "01", "predictions is 2 long, total 872"),
     ("accuracy", ["upstream"], "0" * 64, "is gone, or has another sha256"),
     ("accuracy", ["upstream"], "../x", "upstream: not a sha256"),
-    ("accuracy", ["kind"], ["x"], "kind: "),
     ("accuracy", ["chain", LINK, "commands"], None, "commands: Input should be a valid list"),
     ("accuracy", ["chain", LINK, "inputs", LINK], "0" * 64, "chain: goes in a circle"),
     ("throughput", ["machine", "cpu"], None, "machine.cpu is missing, and the record is not imported"),
@@ -862,23 +858,6 @@ def test_a_record_is_never_overwritten(files):
     assert not [p for p in path.parent.iterdir() if p.name.startswith(".")]
 
 
-def test_a_crafted_record_is_not_written_anywhere(measured_tree):
-    """`started` becomes part of the file's name."""
-    path = Path(LEAF) / "accuracy.json"
-    files = lambda: {p for p in Path("..").resolve().rglob("*") if p.is_file() and p.suffix != ".pyc"}
-    before = files()
-    value = cli.read_json(path)
-    for change in ({"started": "../../../zz"}, {"commit": "1" * 40}, {"correct": 872}):
-        edit_json(path, **value | change)
-        not_promoted(path)
-    assert files() == before
-
-
-def not_promoted(path: Path) -> None:
-    refused(str(path), record.promote_all, Path("new"), [path])
-    assert not Path("new").exists()
-
-
 @pytest.mark.parametrize(("name", "target", "source", "says"), [
     ("output/out/3_0.bin", "score.json", "output/MANIFEST", "run make again"),
     ("model.onnx", "output/MANIFEST", "model.onnx", "run make again"),
@@ -888,7 +867,9 @@ def test_what_was_changed_in_place_makes_no_artefact_and_no_record(measured_tree
     leaf = Path(LEAF)
     (leaf / name).write_bytes(bytes(8))
     fails(module("tools.make.run", "--step", "x", leaf / target, leaf / source, "--", "false"), name, says)
-    not_promoted(leaf / ("perf.json" if "round" in name else "accuracy.json"))
+    path = leaf / ("perf.json" if "round" in name else "accuracy.json")
+    refused(str(path), record.promote_all, Path("new"), [path])
+    assert not Path("new").exists()
 
 
 def test_bench_records_are_held_to_the_schema_too(files):

