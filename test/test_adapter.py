@@ -40,10 +40,10 @@ def test_an_adapter_is_the_same_bytes_and_merges_to_what_was_packed(tmp_path):
 def test_the_committed_adapter_is_small_and_says_where_it_comes_from():
     tensors, facts = adapter.read_adapter(COMMITTED)
     log = json.loads(COMMITTED.with_name("training.json").read_text())
-    assert COMMITTED.stat().st_size < 6_000_000
-    assert facts["merged_sha256"] == MERGED_SHA256
+    assert COMMITTED.stat().st_size < 6_000_000 and facts["merged_sha256"] == MERGED_SHA256
     assert facts["recipe"] == log["recipe"] == train.RECIPE
     assert log["adapter_sha256"] == cli.sha256(COMMITTED)
+    assert f",{log['validation']['correct']},five," in (COMMITTED.parents[2] / "results/adapters.csv").read_text()
     assert tensors["classifier.weight"].shape == (2, 384)
 
 

@@ -152,13 +152,14 @@ def test_readme_blocks_and_figures_are_written_and_staleness_found(repo):
     chinese = path.rename("README.zh-CN.md")
     chinese.write_text("<!-- = interval PRECISION=fp32 --><!-- /= -->")
     assert "-->88.73 至 92.57 %<!--" in readme.prose(chinese, readme.records()).decode()
-    costed(["bits", "holds", "", *COST[2:]], ["int8", *COST])
+    costed(["bits", *COST], ["int8", *COST])
+    cli.write(readme.ADAPTERS, "validation right,which\n783,five\n-,held out\n779,five\n")
     line = "| m | perf | per_tera x {} (1 to 1), at_work x 1; {}/s, recorded 1.0e+03 |\n"
     cli.write(readme.VERIFIED, line.format(0.96, "1.1e+03") + line.format(1.04, 1000) + line.format(1.06, 1060))
     cases = {"accuracy PRECISION=bf16": "91.40 %", "again within 5": "2 of 3", "again within 5 samples/s": "1 of 3",
-             "value int8": "791", "seconds bits int8": "60", "speed PRECISION=fp32 BS=8": "800"}  # fmt: skip
+             "adapters five": "779 to 783", "seconds bits int8": "60", "speed PRECISION=fp32 BS=8": "800"}  # fmt: skip
     assert {q: readme.answer(q, readme.records()) for q in cases} == cases
-    for wrong in ("right PRECISION=fp8", "colour", "seconds none", "value bits"):
+    for wrong in ("right PRECISION=fp8", "colour", "seconds none", "adapters none"):
         refused("nothing answers that", readme.answer, wrong, readme.records())
 
 

@@ -8,6 +8,7 @@ Between `<!-- NAME -->` and `<!-- /NAME -->` stands what `block` makes for that 
 `<!-- = QUESTION -->` and `<!-- /= -->`, and `answer` has the questions. `make audit` compares.
 """
 
+import csv
 import functools
 import re
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from tools.results import claims, peers, plot, published, record, table
 FIGURE = re.compile(r"(<!-- = ([^>]*?) -->)(.*?)(<!-- /= -->)", re.S)
 BLOCK = re.compile(r"(<!-- (\w+) -->\n)(.*?)(<!-- /\2 -->)", re.S)
 FILES = ("README.md", "README.zh-CN.md")
-VERIFIED = Path("results/verify.md")
+VERIFIED, ADAPTERS = Path("results/verify.md"), Path("results/adapters.csv")
 AGAIN = re.compile(r"^\| .*\| perf .*per_tera x ([\d.]+) \(.*; ([\d.e+]+)/s, recorded ([\d.e+]+)", re.M)
 HEADS = {
     "model": "模型",
@@ -146,19 +147,25 @@ def answer(question: str, records: list[dict]) -> str:
 
     FIELD NAME=value ...    of the newest record of the model's own weights on SST-2 with these parameters; FIELD: accuracy (90.71 %), right (791/872),
                             interval, cpu, speed (samples/s)
-    seconds setup bits      what these claims took, by results/costs.csv (`64`); value peers: what that one came to
+    seconds setup bits      what these claims took, by results/costs.csv (`64`)
     again within 5          how many speeds that `make verify` made again came within 5 % per operation of the peak (`68 of 78`);
                             again within 5 samples/s: as they are
     lead                    what the claim `peers` would come to in the bench of the picture
+    adapters five           the sentences that adapters of results/adapters.csv get right: the five, or those made later
 
     Raises UserError where nothing answers.
     """
     field, *words = question.split()
-    cells = [claims.costs().get(word, {}).get(field) for word in words]
-    if field in ("seconds", "value") and cells and all(cells):
-        return str(sum(map(int, cells))) if field == "seconds" else " ".join(cells)
+    seconds = {name: int(row["seconds"]) for name, row in claims.costs().items() if row["seconds"]}
+    if field == "seconds" and words and {*words} <= seconds.keys():
+        return str(sum(seconds[word] for word in words))
     if field == "lead" and (bench := peers.pictured(benches())):
         return f"{claims.lead(bench['contenders']):.2f}"
+    if field == "adapters":
+        rows = csv.DictReader(ADAPTERS.read_text("utf-8").splitlines())
+        right = sorted(int(row["validation right"]) for row in rows if [row["which"]] == words)
+        if right:
+            return f"{right[0]} to {right[-1]}"
     if field == "again":
         found = [map(float, m) for m in AGAIN.findall(VERIFIED.read_text("utf-8") if VERIFIED.is_file() else "")]
         ratios = [now / then if words[2:] else per_tera for per_tera, now, then in found]
