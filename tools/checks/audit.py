@@ -281,8 +281,10 @@ def faults(counts: dict) -> Iterator[str]:
             yield from broken(check, path)
     stale = [*broken(page_faults, pages := [])]
     counts["pages"] = len(pages)
-    new = cli.git("ls-files", "-o", "--exclude-standard", *(f"{folder}/*.json" for folder in KEPT)).stdout.splitlines()
-    if stale and new:
+    listed = cli.git("ls-files", "-o", "--exclude-standard", *(f"{folder}/*.json" for folder in KEPT))
+    if listed.returncode and Path(".git").exists():
+        print(f"records were not compared with git's last commit: {listed.stderr.partition(chr(10))[0]}")
+    if stale and (new := listed.stdout.splitlines()):
         print(f"tables, pictures and READMEs are older than {len(new)} records that git does not hold yet: make report")
     else:
         yield from stale
